@@ -1,0 +1,66 @@
+/**
+ * Reads a safetensors file for the tests, every number widened to f32. It trusts its input (fixtures and
+ * files the tests just wrote): the product's own reader, which checks every bound, is the Zig one.
+ * I64 is widened too, so keep integers under 2^24.
+ */
+
+import { readFileSync } from "node:fs";
+
+/** One tensor; `data` is row-major in `shape`, whatever `dtype` it was stored in. */
+export interface Tensor {
+  dtype: string;
+  shape: number[];
+  data: Float32Array;
+}
+
+interface HeaderEntry {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+/** Every tensor of the file at `path`, by name. Throws on a dtype other than F32, F16, BF16, I64. */
+export function readSafetensors(path: string): Map<string, Tensor> {
+  const bytes = readFileSync(path);
+  const headerBytes = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<
+    string,
+    HeaderEntry
+  >;
+  const tensors = new Map<string, Tensor>();
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === "__metadata__") continue;
+    const [start, end] = entry.data_offsets;
+    // A copy, because typed arrays want an aligned start and safetensors only packs.
+    const raw = new Uint8Array(bytes.subarray(8 + headerBytes + start, 8 + headerBytes + end));
+    const data = widen(raw.buffer, entry.dtype, name);
+    tensors.set(name, { dtype: entry.dtype, shape: entry.shape, data });
+  }
+  return tensors;
+}
+
+/** The tensor called `name`; throws with the names there are when it is missing. */
+export function tensorOf(tensors: Map<string, Tensor>, name: string): Tensor {
+  const tensor = tensors.get(name);
+  if (!tensor) throw new Error(`no tensor ${name} among ${[...tensors.keys()].join(", ")}`);
+  return tensor;
+}
+
+// --- internal ---
+
+function widen(raw: ArrayBuffer, dtype: string, name: string): Float32Array {
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(raw);
+    case "F16":
+      return Float32Array.from(new Float16Array(raw));
+    case "BF16": {
+      const high = new Uint16Array(raw);
+      return new Float32Array(Uint32Array.from(high, (half) => half << 16).buffer);
+    }
+    case "I64":
+      return Float32Array.from(new BigInt64Array(raw), Number);
+    default:
+      throw new Error(`tensor ${name} has dtype ${dtype}, which the test reader does not know`);
+  }
+}
