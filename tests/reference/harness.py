@@ -1,0 +1,131 @@
+"""What every fixture script shares: load a diffusers folder in f32 on the CPU and record named outputs.
+
+Tensor names and conventions are those of tests/fixtures/golden/README.md. Latents are recorded in the
+sampler's own scale; the decoder is fed latents / scaling_factor, the encoder's mean is recorded times it.
+"""
+
+import json
+import os
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+torch.set_num_threads(2)
+torch.set_grad_enabled(False)
+
+SCHEDULERS = {
+    "EulerDiscreteScheduler": EulerDiscreteScheduler,
+    "EulerAncestralDiscreteScheduler": EulerAncestralDiscreteScheduler,
+    "DDIMScheduler": DDIMScheduler,
+}
+
+
+def load_pipeline(folder, variants=None):
+    """The SDXL pipeline of `folder`, every weight widened to f32. `variants` maps a component to "fp16"."""
+    variant = (variants or {}).get
+    part = {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
+    models = {
+        name: kind.from_pretrained(f"{folder}/{name}", dtype=torch.float32, variant=variant(name)).eval()
+        if name.startswith("text")
+        else kind.from_pretrained(
+            f"{folder}/{name}", torch_dtype=torch.float32, variant=variant(name), low_cpu_mem_usage=False
+        ).eval()
+        for name, kind in part.items()
+    }
+    with open(f"{folder}/model_index.json") as file:
+        force_zeros = json.load(file).get("force_zeros_for_empty_prompt", True)
+    pipeline = StableDiffusionXLPipeline(
+        **models,
+        tokenizer=CLIPTokenizer.from_pretrained(f"{folder}/tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(f"{folder}/tokenizer_2"),
+        scheduler=EulerDiscreteScheduler.from_pretrained(f"{folder}/scheduler"),
+        force_zeros_for_empty_prompt=force_zeros,
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def token_ids(pipeline, prompt):
+    """The 77 ids of both tokenizers, padded and truncated as the pipeline does it."""
+    return [
+        tokenizer(prompt, padding="max_length", max_length=77, truncation=True).input_ids
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)
+    ]
+
+
+def embed(pipeline, prompt, negative):
+    """(prompt_embeds, negative_prompt_embeds, pooled, negative_pooled), as the pipeline feeds them."""
+    return pipeline.encode_prompt(prompt, negative_prompt=negative, do_classifier_free_guidance=True)
+
+
+def run(pipeline, spec):
+    """Draws one picture's latents. `spec` is an entry of golden.json's `runs`; returns named tensors."""
+    model_scheduler = pipeline.scheduler
+    scheduler = SCHEDULERS[spec["scheduler"]].from_config(model_scheduler.config, **spec["config"])
+    pipeline.scheduler = scheduler
+    first = {}
+
+    def keep_first(_, step, __, tensors):
+        if step == 0:
+            first["latents"] = tensors["latents"].clone()
+        return tensors
+
+    latents = pipeline(
+        spec["prompt"],
+        negative_prompt=spec["negative"],
+        width=spec["width"],
+        height=spec["height"],
+        num_inference_steps=spec["steps"],
+        guidance_scale=spec["guidance"],
+        generator=torch.Generator("cpu").manual_seed(spec["seed"]),
+        output_type="latent",
+        callback_on_step_end=keep_first,
+    ).images
+    pipeline.scheduler = model_scheduler  # or the next run would inherit this one's settings
+    prefix = f"run.{spec['name']}"
+    out = {f"{prefix}.latents": latents, f"{prefix}.step0": first["latents"]}
+    out[f"{prefix}.timesteps"] = scheduler.timesteps.float()
+    if hasattr(scheduler, "sigmas"):
+        out[f"{prefix}.sigmas"] = scheduler.sigmas.float()
+    return out
+
+
+def decode(pipeline, latents):
+    """The decoder's raw output, not clamped."""
+    return pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+
+
+def encode_mean(pipeline, image):
+    """The posterior's mean, times the scaling factor."""
+    return pipeline.vae.encode(image).latent_dist.mean * pipeline.vae.config.scaling_factor
+
+
+def relative_l2(ours, reference):
+    """|ours - reference| / |reference|, in doubles."""
+    return float((ours.double() - reference.double()).norm() / reference.double().norm())
+
+
+def save(path, tensors, notes):
+    """Writes `path`.safetensors and `path`.json; refuses what is not finite."""
+    for name, tensor in tensors.items():
+        assert bool(torch.isfinite(tensor).all()), f"{name} is not finite"
+    save_file({name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}, f"{path}.safetensors")
+    os.chmod(f"{path}.safetensors", 0o644)
+    with open(f"{path}.json", "w") as file:
+        json.dump(notes, file, indent=1)
+        file.write("\n")
