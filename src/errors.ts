@@ -1,0 +1,29 @@
+/**
+ * The one error class for what can go wrong in the world. Its message is a whole sentence that names
+ * the input and what would work: it is shown to the user as it stands, without a stack trace.
+ */
+
+/** What kind of thing went wrong; scripts read it from `--json` output. */
+export type ErrorCode =
+  | "bad-option"
+  | "bad-model"
+  | "bad-weights"
+  | "no-memory"
+  | "no-device"
+  | "not-finite"
+  | "cancelled"
+  | "io"
+  | "setup"
+  | "internal";
+
+/** An error for the user. Our own bugs are plain `Error`s and keep their stack. */
+export class BasedXLError extends Error {
+  override readonly name = "BasedXLError";
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+  ) {
+    super(message);
+  }
+}

@@ -1,0 +1,437 @@
+//! The device seam: model code calls these operations and never asks which device answers.
+//! Every operation checks shapes and takes its result from the scratch arena here, once for all
+//! devices; `plan` then does nothing more, so running the graph over it adds up the scratch bytes.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const tensors = @import("tensor.zig");
+const Tensor = tensors.Tensor;
+const Shape = tensors.Shape;
+const DType = tensors.DType;
+const Weight = @import("weights.zig").Weight;
+const Scratch = @import("scratch.zig").Scratch;
+pub const Cpu = @import("backend/cpu.zig").Cpu;
+
+/// What an operation can meet in the world; wrong shapes are our own bugs and assert.
+pub const Error = error{ Cancelled, OutOfScratch };
+
+pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
+
+/// y = activation(x * weight^T + bias) + residual
+pub const LinearOptions = struct {
+    activation: Activation = .none,
+    residual: ?Tensor = null,
+};
+
+/// Zero rows and columns around a convolution's input.
+pub const Padding = struct { top: u32, bottom: u32, left: u32, right: u32 };
+
+pub const ConvOptions = struct {
+    stride: u32 = 1,
+    padding: Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 },
+    /// The convolution sees its input enlarged twice (nearest), without that being stored.
+    upsample: bool = false,
+    /// The row above the first and below the last, (batch, 1, width, channels), at the input's own
+    /// size; where null, the padding rows are zeros.
+    halo_above: ?Tensor = null,
+    halo_below: ?Tensor = null,
+    /// (batch, 1, 1, out channels), added to every position: the time embedding.
+    channel_bias: ?Tensor = null,
+    activation: Activation = .none,
+    residual: ?Tensor = null,
+};
+
+/// How one register of the latent update is put together (see `StepRow`).
+pub const Update = extern struct {
+    sample: f32,
+    saved: f32,
+    history: [history_count]f32,
+    noise: f32,
+};
+
+/// Model outputs that a sampler can look back on, the newest included.
+pub const history_count = 4;
+
+/// One model evaluation of a sampler, as plain numbers. With x the latent, e the guided model
+/// output, s the saved register, z fresh noise:
+///   m_0 = output_from_sample * x + output_from_model * e    is pushed on the history, and at once
+///   x' = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
+///   s' likewise by `saved`, where `updates_saved` is not 0.
+pub const StepRow = extern struct {
+    timestep: f32,
+    input_scale: f32,
+    output_from_sample: f32,
+    output_from_model: f32,
+    latent: Update,
+    saved: Update,
+    updates_saved: u32,
+
+    pub fn drawsNoise(row: StepRow) bool {
+        return row.latent.noise != 0 or (row.updates_saved != 0 and row.saved.noise != 0);
+    }
+};
+
+pub const LatentStep = struct {
+    row: StepRow,
+    guidance_scale: f32,
+    /// (pictures, rows, width, channels), changed in place.
+    latent: Tensor,
+    saved: Tensor,
+    /// Newest first; [0] is written, the others are read.
+    history: [history_count]Tensor,
+    /// (branches * pictures, rows, width, channels): the negative branch first when there are two.
+    model_output: Tensor,
+    noise: ?Tensor,
+};
+
+pub const Device = union(enum) {
+    cpu: *Cpu,
+    plan,
+};
+
+pub const Backend = struct {
+    scratch: *Scratch,
+    device: Device,
+
+    // Memory.
+
+    pub fn alloc(b: Backend, shape: Shape, dtype: DType) Error!Tensor {
+        const address = try b.scratch.alloc(shape.elementCount() * dtype.size());
+        return .{ .address = address, .shape = shape, .dtype = dtype };
+    }
+
+    pub fn free(b: Backend, tensor: Tensor) void {
+        b.scratch.free(tensor.address);
+    }
+
+    /// Host bytes to a new device tensor.
+    pub fn upload(b: Backend, shape: Shape, dtype: DType, bytes: []const u8) Error!Tensor {
+        const out = try b.alloc(shape, dtype);
+        assert(bytes.len == out.byteCount());
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| cpu.upload(out, bytes),
+        }
+        return out;
+    }
+
+    pub fn download(b: Backend, x: Tensor, bytes: []u8) void {
+        assert(bytes.len == x.byteCount());
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| cpu.download(x, bytes),
+        }
+    }
+
+    pub fn copy(b: Backend, out: Tensor, x: Tensor) Error!void {
+        assert(out.byteCount() == x.byteCount());
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.copy(out, x),
+        }
+    }
+
+    /// Whether every element is a finite number. True while planning.
+    pub fn isFinite(b: Backend, x: Tensor) Error!bool {
+        return switch (b.device) {
+            .plan => true,
+            .cpu => |cpu| try cpu.isFinite(x),
+        };
+    }
+
+    // Matrix products and convolutions.
+
+    /// x (batch, rows, width, in) and weight (out, in) to (batch, rows, width, out).
+    pub fn linear(
+        b: Backend,
+        x: Tensor,
+        weight: *const Weight,
+        bias: ?*const Weight,
+        options: LinearOptions,
+    ) Error!Tensor {
+        const out = try b.alloc(x.shape.withChannels(weight.shape[0]), .f32);
+        try b.linearInto(out, 0, x, weight, bias, options);
+        return out;
+    }
+
+    /// As `linear`, into the channels [channel_first, channel_first + out) of a wider tensor.
+    pub fn linearInto(
+        b: Backend,
+        out: Tensor,
+        channel_first: u32,
+        x: Tensor,
+        weight: *const Weight,
+        bias: ?*const Weight,
+        options: LinearOptions,
+    ) Error!void {
+        assert(weight.shape[1] == x.shape.channels);
+        assert(channel_first + weight.shape[0] <= out.shape.channels);
+        assert(out.shape.positionCount() == x.shape.positionCount());
+        assert(out.shape.batch == x.shape.batch);
+        if (bias) |vector| assert(vector.shape[0] == weight.shape[0]);
+        if (options.residual) |residual| {
+            assert(channel_first == 0 and residual.shape.eql(out.shape));
+        }
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.linear(out, channel_first, x, weight, bias, options),
+        }
+    }
+
+    /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width', out).
+    pub fn conv2d(
+        b: Backend,
+        x: Tensor,
+        weight: *const Weight,
+        bias: ?*const Weight,
+        options: ConvOptions,
+    ) Error!Tensor {
+        assert(weight.shape[3] == x.shape.channels);
+        const scale: u32 = if (options.upsample) 2 else 1;
+        const pad = options.padding;
+        const rows = x.shape.rows * scale + pad.top + pad.bottom - weight.shape[1];
+        const width = x.shape.width * scale + pad.left + pad.right - weight.shape[2];
+        const out = try b.alloc(.{
+            .batch = x.shape.batch,
+            .rows = rows / options.stride + 1,
+            .width = width / options.stride + 1,
+            .channels = weight.shape[0],
+        }, .f32);
+        const halo_shape: Shape = .{
+            .batch = x.shape.batch,
+            .rows = 1,
+            .width = x.shape.width,
+            .channels = x.shape.channels,
+        };
+        if (options.halo_above) |halo| assert(pad.top == 1 and halo.shape.eql(halo_shape));
+        if (options.halo_below) |halo| assert(pad.bottom == 1 and halo.shape.eql(halo_shape));
+        if (options.residual) |residual| assert(residual.shape.eql(out.shape));
+        if (options.channel_bias) |vector| {
+            assert(vector.shape.eql(.vector(x.shape.batch, weight.shape[0])));
+        }
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.conv2d(out, x, weight, bias, options),
+        }
+        return out;
+    }
+
+    // Norms.
+
+    /// Mean and mean of squares of every group over this band: (batch, groups, 1, 2) in f64.
+    pub fn groupNormStats(b: Backend, x: Tensor, group_count: u32) Error!Tensor {
+        assert(x.shape.channels % group_count == 0);
+        const out = try b.alloc(.{
+            .batch = x.shape.batch,
+            .rows = group_count,
+            .width = 1,
+            .channels = 2,
+        }, .f64);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.groupNormStats(out, x),
+        }
+        return out;
+    }
+
+    /// activation((x - mean) / sqrt(variance + epsilon) * weight + bias), with the biased variance
+    /// of torch.nn.GroupNorm from `stats` (batch, groups, 1, 2).
+    pub fn groupNormApply(
+        b: Backend,
+        x: Tensor,
+        stats: Tensor,
+        weight: *const Weight,
+        bias: *const Weight,
+        epsilon: f32,
+        activation: Activation,
+    ) Error!Tensor {
+        assert(stats.shape.batch == x.shape.batch);
+        assert(weight.shape[0] == x.shape.channels);
+        assert(bias.shape[0] == x.shape.channels);
+        const out = try b.alloc(x.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.groupNormApply(out, x, stats, weight, bias, epsilon, activation),
+        }
+        return out;
+    }
+
+    pub fn layerNorm(
+        b: Backend,
+        x: Tensor,
+        weight: *const Weight,
+        bias: *const Weight,
+        epsilon: f32,
+    ) Error!Tensor {
+        assert(weight.shape[0] == x.shape.channels);
+        assert(bias.shape[0] == x.shape.channels);
+        const out = try b.alloc(x.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.layerNorm(out, x, weight, bias, epsilon),
+        }
+        return out;
+    }
+
+    // Attention.
+
+    /// softmax(q k^T / sqrt(head size)) v per head. `q` is (batch, rows, width, channels); each
+    /// chunk of `keys_values` is (batch, 1, tokens, 2 * channels), keys before values, and all
+    /// chunks together are the sequence. `causal`: position i sees positions 0..i only.
+    pub fn attention(
+        b: Backend,
+        q: Tensor,
+        keys_values: []const Tensor,
+        head_count: u32,
+        causal: bool,
+    ) Error!Tensor {
+        assert(q.shape.channels % head_count == 0);
+        assert(keys_values.len > 0);
+        assert(!causal or keys_values.len == 1);
+        for (keys_values) |chunk| {
+            assert(chunk.shape.channels == 2 * q.shape.channels);
+            assert(chunk.shape.batch == q.shape.batch);
+        }
+        const out = try b.alloc(q.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.attention(out, q, keys_values, head_count, causal),
+        }
+        return out;
+    }
+
+    // Elementwise.
+
+    pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
+        const out = try b.alloc(x.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.activate(out, x, activation),
+        }
+        return out;
+    }
+
+    /// (…, 2 * channels) to (…, channels): first half * gelu(second half).
+    pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
+        assert(x.shape.channels % 2 == 0);
+        const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.geglu(out, x),
+        }
+        return out;
+    }
+
+    /// Joins tensors of equal batch, rows and width along the channels.
+    pub fn concatChannels(b: Backend, parts: []const Tensor) Error!Tensor {
+        var channels: u32 = 0;
+        for (parts) |part| {
+            assert(part.shape.withChannels(1).eql(parts[0].shape.withChannels(1)));
+            channels += part.shape.channels;
+        }
+        const out = try b.alloc(parts[0].shape.withChannels(channels), .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.concatChannels(out, parts),
+        }
+        return out;
+    }
+
+    pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
+        assert(x.shape.eql(y.shape));
+        const out = try b.alloc(x.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.add(out, x, y),
+        }
+        return out;
+    }
+
+    /// The picture `factor * x`, `repeat` times along the batch: the UNet's input for all branches.
+    pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor {
+        var shape = x.shape;
+        shape.batch *= repeat;
+        const out = try b.alloc(shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.scaleRepeat(out, x, factor),
+        }
+        return out;
+    }
+
+    // Embeddings.
+
+    /// token_weight[ids] + position_weight: ids (batch, 1, tokens, 1) i32 to (batch, 1, tokens, c).
+    pub fn embedTokens(
+        b: Backend,
+        ids: Tensor,
+        token_weight: *const Weight,
+        position_weight: *const Weight,
+    ) Error!Tensor {
+        assert(ids.dtype == .i32 and ids.shape.channels == 1);
+        assert(ids.shape.width <= position_weight.shape[0]);
+        assert(token_weight.shape[1] == position_weight.shape[1]);
+        const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.embedTokens(out, ids, token_weight, position_weight),
+        }
+        return out;
+    }
+
+    /// One position per batch element: x (batch, 1, tokens, c) to (batch, 1, 1, c).
+    pub fn gatherTokens(b: Backend, x: Tensor, indices: []const u32) Error!Tensor {
+        assert(indices.len == x.shape.batch);
+        const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.gatherTokens(out, x, indices),
+        }
+        return out;
+    }
+
+    /// Sinusoids of each value: (n, 1, 1, 1) to (n, 1, 1, channels), as diffusers'
+    /// `get_timestep_embedding` (max_period 10000; cosines first when `flip_sin_to_cos`).
+    pub fn sinusoidalEmbedding(
+        b: Backend,
+        values: Tensor,
+        channels: u32,
+        flip_sin_to_cos: bool,
+        frequency_shift: f32,
+    ) Error!Tensor {
+        assert(values.shape.eql(.vector(values.shape.batch, 1)));
+        assert(channels % 2 == 0);
+        const out = try b.alloc(.vector(values.shape.batch, channels), .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| {
+                try cpu.sinusoidalEmbedding(out, values, flip_sin_to_cos, frequency_shift);
+            },
+        }
+        return out;
+    }
+
+    // The sampler and the picture.
+
+    /// Guidance and the sampler's update, in place (see `StepRow`).
+    pub fn latentStep(b: Backend, step: LatentStep) Error!void {
+        const picture_count = step.latent.shape.batch;
+        assert(step.model_output.shape.batch % picture_count == 0);
+        assert(step.model_output.shape.batch / picture_count <= 2);
+        assert((step.noise != null) == step.row.drawsNoise());
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.latentStep(step),
+        }
+    }
+
+    /// The decoder's output to bytes: round(255 * clamp(x / 2 + 0.5, 0, 1)), ties to even as numpy.
+    pub fn toRgb(b: Backend, x: Tensor) Error!Tensor {
+        const out = try b.alloc(x.shape, .u8);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| try cpu.toRgb(out, x),
+        }
+        return out;
+    }
+};

@@ -1,0 +1,213 @@
+//! The layers that every part of the model is made of. Three of them see past their band of rows
+//! and therefore ask the exchange: 3x3 convolution (border rows), group norm (statistics) and
+//! self-attention (keys and values). Nothing above this file knows that there are bands.
+
+const std = @import("std");
+const backends = @import("../backend.zig");
+const Backend = backends.Backend;
+const Tensor = @import("../tensor.zig").Tensor;
+const weights = @import("../weights.zig");
+const Weight = weights.Weight;
+const View = weights.View;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+
+pub const Error = backends.Error;
+
+/// Where a layer runs: the device of this rank and the way to the other bands.
+pub const Context = struct {
+    b: Backend,
+    exchange: *Exchange,
+};
+
+pub const Linear = struct {
+    weight: *const Weight,
+    bias: ?*const Weight,
+
+    pub const Bias = enum { bias, no_bias };
+
+    pub fn load(view: View, out: u32, in: u32, bias: Bias) weights.Error!Linear {
+        return .{
+            .weight = try view.matrix("weight", out, in),
+            .bias = if (bias == .bias) try view.vector("bias", out) else null,
+        };
+    }
+
+    pub fn forward(
+        layer: Linear,
+        ctx: Context,
+        x: Tensor,
+        options: backends.LinearOptions,
+    ) Error!Tensor {
+        return ctx.b.linear(x, layer.weight, layer.bias, options);
+    }
+};
+
+/// A 3x3 convolution; 1x1 convolutions are `Linear`.
+pub const Conv3x3 = struct {
+    weight: *const Weight,
+    bias: *const Weight,
+
+    pub fn load(view: View, out: u32, in: u32) weights.Error!Conv3x3 {
+        return .{
+            .weight = try view.convolution("weight", out, in, 3, 3),
+            .bias = try view.vector("bias", out),
+        };
+    }
+
+    pub fn forward(
+        layer: Conv3x3,
+        ctx: Context,
+        x: Tensor,
+        options: backends.ConvOptions,
+    ) Error!Tensor {
+        const halos = try ctx.exchange.borderRows(x);
+        var complete = options;
+        complete.halo_above = halos.above;
+        complete.halo_below = halos.below;
+        return ctx.b.conv2d(x, layer.weight, layer.bias, complete);
+    }
+};
+
+pub const GroupNorm = struct {
+    weight: *const Weight,
+    bias: *const Weight,
+    group_count: u32,
+    epsilon: f32,
+
+    pub fn load(view: View, channels: u32, group_count: u32, epsilon: f32) weights.Error!GroupNorm {
+        return .{
+            .weight = try view.vector("weight", channels),
+            .bias = try view.vector("bias", channels),
+            .group_count = group_count,
+            .epsilon = epsilon,
+        };
+    }
+
+    pub fn forward(
+        layer: GroupNorm,
+        ctx: Context,
+        x: Tensor,
+        activation: backends.Activation,
+    ) Error!Tensor {
+        const local = try ctx.b.groupNormStats(x, layer.group_count);
+        defer ctx.b.free(local);
+        const stats = try ctx.exchange.statistics(local);
+        return ctx.b.groupNormApply(
+            x,
+            stats,
+            layer.weight,
+            layer.bias,
+            layer.epsilon,
+            activation,
+        );
+    }
+};
+
+pub const LayerNorm = struct {
+    weight: *const Weight,
+    bias: *const Weight,
+    epsilon: f32,
+
+    pub fn load(view: View, channels: u32, epsilon: f32) weights.Error!LayerNorm {
+        return .{
+            .weight = try view.vector("weight", channels),
+            .bias = try view.vector("bias", channels),
+            .epsilon = epsilon,
+        };
+    }
+
+    pub fn forward(layer: LayerNorm, ctx: Context, x: Tensor) Error!Tensor {
+        return ctx.b.layerNorm(x, layer.weight, layer.bias, layer.epsilon);
+    }
+};
+
+/// The keys that hold an attention's four matrices: diffusers', the VAE's old ones, CLIP's.
+pub const AttentionKeys = struct { q: []const u8, k: []const u8, v: []const u8, out: []const u8 };
+pub const diffusers_keys: AttentionKeys = .{ .q = "to_q", .k = "to_k", .v = "to_v", .out = "to_out.0" };
+pub const old_vae_keys: AttentionKeys = .{ .q = "query", .k = "key", .v = "value", .out = "proj_attn" };
+pub const clip_keys: AttentionKeys = .{ .q = "q_proj", .k = "k_proj", .v = "v_proj", .out = "out_proj" };
+
+/// Multi-head attention: queries from one sequence, keys and values from the same or another.
+pub const Attention = struct {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    head_count: u32,
+
+    pub const Options = struct {
+        keys: AttentionKeys,
+        channels: u32,
+        /// Channels of the sequence that keys and values come from.
+        context_channels: u32,
+        head_count: u32,
+        /// Whether q, k and v have biases; the output projection always has one.
+        bias: Linear.Bias,
+    };
+
+    pub fn load(view: View, options: Options) weights.Error!Attention {
+        const channels = options.channels;
+        const context = options.context_channels;
+        return .{
+            .to_q = try .load(try view.at(options.keys.q), channels, channels, options.bias),
+            .to_k = try .load(try view.at(options.keys.k), channels, context, options.bias),
+            .to_v = try .load(try view.at(options.keys.v), channels, context, options.bias),
+            .to_out = try .load(try view.at(options.keys.out), channels, channels, .bias),
+            .head_count = options.head_count,
+        };
+    }
+
+    /// Every band's positions attend to every band's positions. The result is added to `residual`.
+    pub fn selfAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
+        const own = try layer.keysValues(ctx, x);
+        defer ctx.b.free(own);
+        var list: Exchange.Parts = undefined;
+        const parts = ctx.exchange.keysValues(own, &list);
+        return layer.attend(ctx, x, parts, false, residual);
+    }
+
+    /// As `selfAttention` within one device, each position seeing only those before it.
+    pub fn causalAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
+        const own = try layer.keysValues(ctx, x);
+        defer ctx.b.free(own);
+        return layer.attend(ctx, x, &.{own}, true, residual);
+    }
+
+    /// `keys_values` as made by `keysValues` from the other sequence.
+    pub fn crossAttention(
+        layer: Attention,
+        ctx: Context,
+        x: Tensor,
+        keys_values: Tensor,
+        residual: Tensor,
+    ) Error!Tensor {
+        return layer.attend(ctx, x, &.{keys_values}, false, residual);
+    }
+
+    /// (batch, 1, tokens, 2 * channels): keys before values, in one piece for the exchange.
+    pub fn keysValues(layer: Attention, ctx: Context, x: Tensor) Error!Tensor {
+        const channels = layer.to_k.weight.shape[0];
+        const token_count: u32 = @intCast(x.shape.positionCount());
+        const out = try ctx.b.alloc(.tokens(x.shape.batch, token_count, 2 * channels), .f32);
+        try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
+        try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
+        return out;
+    }
+
+    // --- internal ---
+
+    fn attend(
+        layer: Attention,
+        ctx: Context,
+        x: Tensor,
+        keys_values: []const Tensor,
+        causal: bool,
+        residual: Tensor,
+    ) Error!Tensor {
+        const q = try layer.to_q.forward(ctx, x, .{});
+        defer ctx.b.free(q);
+        const attended = try ctx.b.attention(q, keys_values, layer.head_count, causal);
+        defer ctx.b.free(attended);
+        return layer.to_out.forward(ctx, attended, .{ .residual = residual });
+    }
+};

@@ -1,0 +1,104 @@
+//! A tensor is a device address and a shape, nothing more: it owns no memory and never moves.
+//! Activations are NHWC, so a band of rows is one contiguous slice and attention tokens are the
+//! same memory as the picture: (batch, rows, width, channels) = (batch, rows * width, channels).
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+/// Element types. Activations are f32 on the CPU; weights keep the type of their file.
+pub const DType = enum(u32) {
+    f32 = 0,
+    f16 = 1,
+    bf16 = 2,
+    f64 = 3,
+    u8 = 4,
+    i32 = 5,
+
+    /// Bytes per element.
+    pub fn size(dtype: DType) usize {
+        return switch (dtype) {
+            .f64 => 8,
+            .f32, .i32 => 4,
+            .f16, .bf16 => 2,
+            .u8 => 1,
+        };
+    }
+};
+
+pub const Shape = struct {
+    batch: u32,
+    rows: u32,
+    width: u32,
+    channels: u32,
+
+    /// A row vector per batch element: (batch, 1, 1, channels).
+    pub fn vector(batch: u32, channels: u32) Shape {
+        return .{ .batch = batch, .rows = 1, .width = 1, .channels = channels };
+    }
+
+    /// A sequence per batch element: (batch, 1, tokens, channels).
+    pub fn tokens(batch: u32, token_count: u32, channels: u32) Shape {
+        return .{ .batch = batch, .rows = 1, .width = token_count, .channels = channels };
+    }
+
+    /// Positions per batch element: rows * width.
+    pub fn positionCount(shape: Shape) usize {
+        return @as(usize, shape.rows) * shape.width;
+    }
+
+    pub fn elementCount(shape: Shape) usize {
+        return shape.batch * shape.positionCount() * shape.channels;
+    }
+
+    pub fn withChannels(shape: Shape, channels: u32) Shape {
+        return .{
+            .batch = shape.batch,
+            .rows = shape.rows,
+            .width = shape.width,
+            .channels = channels,
+        };
+    }
+
+    pub fn eql(a: Shape, b: Shape) bool {
+        return std.meta.eql(a, b);
+    }
+};
+
+pub const Tensor = struct {
+    /// Device address of the first element; an offset into nothing while planning.
+    address: usize,
+    shape: Shape,
+    dtype: DType = .f32,
+
+    pub fn byteCount(tensor: Tensor) usize {
+        return tensor.shape.elementCount() * tensor.dtype.size();
+    }
+
+    /// Batch elements [first, first + count) of the same memory.
+    pub fn batchSlice(tensor: Tensor, first: u32, count: u32) Tensor {
+        assert(first + count <= tensor.shape.batch);
+        const per_batch = tensor.shape.positionCount() * tensor.shape.channels;
+        var slice = tensor;
+        slice.address += first * per_batch * tensor.dtype.size();
+        slice.shape.batch = count;
+        return slice;
+    }
+
+    /// The elements of a tensor that lies in host memory.
+    pub fn host(tensor: Tensor, comptime T: type) []T {
+        assert(@sizeOf(T) == tensor.dtype.size());
+        const first: [*]T = @ptrFromInt(tensor.address);
+        return first[0..tensor.shape.elementCount()];
+    }
+};
+
+test "batchSlice keeps the other dimensions and moves by whole elements" {
+    var data: [24]f32 = undefined;
+    const tensor: Tensor = .{
+        .address = @intFromPtr(&data),
+        .shape = .{ .batch = 3, .rows = 2, .width = 2, .channels = 2 },
+    };
+    const slice = tensor.batchSlice(1, 2);
+    try std.testing.expectEqual(@intFromPtr(&data[8]), slice.address);
+    try std.testing.expectEqual(@as(usize, 16), slice.host(f32).len);
+}
