@@ -124,7 +124,8 @@ def save(path, tensors, notes):
     """Writes `path`.safetensors and `path`.json; refuses what is not finite."""
     for name, tensor in tensors.items():
         assert bool(torch.isfinite(tensor).all()), f"{name} is not finite"
-    save_file({name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}, f"{path}.safetensors")
+    stored = {name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(stored, f"{path}.safetensors")
     os.chmod(f"{path}.safetensors", 0o644)
     with open(f"{path}.json", "w") as file:
         json.dump(notes, file, indent=1)

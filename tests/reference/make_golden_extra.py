@@ -15,9 +15,8 @@ LONG_PROMPT = "a photo of a red circle above a blue square, " * 12
 def check_reproduction(pipeline, golden, runs):
     """Prints how far this machine's PyTorch is from the recorded outputs, worst last."""
     ours = {}
-    positive, negative, pooled, negative_pooled = embed(pipeline, runs["euler"]["prompt"], runs["euler"]["negative"])
-    ours["text.prompt_embeds"], ours["text.negative_prompt_embeds"] = positive, negative
-    ours["text.pooled"], ours["text.negative_pooled"] = pooled, negative_pooled
+    names = ["text.prompt_embeds", "text.negative_prompt_embeds", "text.pooled", "text.negative_pooled"]
+    ours |= zip(names, embed(pipeline, runs["euler"]["prompt"], runs["euler"]["negative"]))
     ours["unet.out"] = pipeline.unet(
         golden["unet.sample"],
         golden["unet.timestep"],
