@@ -13,6 +13,7 @@ import { withLock } from "./setup/lock.ts";
 import { buildNative, nativeStaleReason } from "./setup/native.ts";
 import { installPackages, packagesStaleReason } from "./setup/packages.ts";
 import { machineProblem } from "./setup/platform.ts";
+import type { Report } from "./setup/tool.ts";
 
 /** The folder of the clone; every path of the set-up is below it. */
 export const repositoryRoot = join(import.meta.dir, "..");
@@ -46,21 +47,32 @@ export async function setUp({ quiet }: SetUpOptions): Promise<SetUpResult> {
   const root = repositoryRoot;
   const restartNeeded = !existsSync(join(root, "node_modules"));
   const report = quiet ? () => {} : (line: string) => void process.stderr.write(`${line}\n`);
+  const live = !quiet && process.stderr.isTTY === true;
   if (!staleReason(root)) return { restartNeeded };
 
-  mkdirSync(join(root, "zig-out"), { recursive: true });
-  await withLock({ path: join(root, "zig-out", "setup-lock"), report }, async () => {
-    // Looked at again under the lock: another process may have done the work meanwhile.
-    const packagesReason = packagesStaleReason(root);
-    if (packagesReason) await installPackages({ root, reason: packagesReason, report });
-    const tools = { zig: compilerOfPackages(root), nvcc: findNvcc(process.env) };
-    const nativeReason = nativeStaleReason({ root, ...tools });
-    if (nativeReason) await buildNative({ root, ...tools, reason: nativeReason, report });
-  });
+  try {
+    mkdirSync(join(root, "zig-out"), { recursive: true });
+    const lockPath = join(root, "zig-out", "setup-lock");
+    await withLock({ path: lockPath, report }, () => freshen({ root, report, live }));
+  } catch (error) {
+    // Read-only folders and full disks are the world's errors, not ours.
+    if (!(error instanceof Error && "syscall" in error)) throw error;
+    throw new BasedXLError("setup", `The set-up cannot work in ${root}: ${error.message}.`);
+  }
   return { restartNeeded };
 }
 
 // --- internal ---
+
+/** Looks at everything again, under the lock: another process may have done the work meanwhile. */
+async function freshen(options: { root: string; report: Report; live: boolean }): Promise<void> {
+  const { root } = options;
+  const packagesReason = packagesStaleReason(root);
+  if (packagesReason) await installPackages({ ...options, reason: packagesReason });
+  const tools = { zig: compilerOfPackages(root), nvcc: findNvcc(process.env) };
+  const nativeReason = nativeStaleReason({ root, ...tools });
+  if (nativeReason) await buildNative({ ...options, ...tools, reason: nativeReason });
+}
 
 function staleReason(root: string): string | null {
   const packagesReason = packagesStaleReason(root);

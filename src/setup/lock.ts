@@ -2,7 +2,7 @@
  * One set-up at a time per clone: a lock that the operating system drops when its holder dies, so
  * there is no stale lock to clean up. It is an exclusive SQLite transaction on an empty file.
  *
- * The lock file is never deleted: a process waiting on a deleted file would not see the next holder.
+ * The lock file is never deleted: who waits on a deleted file does not see the next holder.
  */
 import { Database } from "bun:sqlite";
 import { readFileSync, writeFileSync } from "node:fs";

@@ -38,9 +38,9 @@ export function nativeStaleReason(inputs: NativeInputs): string | null {
 
 /** Builds and stamps the library. Throws `BasedXLError` "setup" with the compiler's own message. */
 export async function buildNative(
-  options: NativeInputs & { reason: string; report: Report },
+  options: NativeInputs & { reason: string; report: Report; live: boolean },
 ): Promise<void> {
-  const { root, zig, nvcc, reason, report } = options;
+  const { root, zig, nvcc, reason, report, live } = options;
   if (!zig) throw new BasedXLError("setup", compilerMissing);
   const first = existsSync(join(root, ".zig-cache")) ? "" : "; a first build takes a minute or two";
   report(`Building the native library (${reason})${first}`);
@@ -59,7 +59,8 @@ export async function buildNative(
       ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
     },
     failure: "The native library did not build",
-    hint: nvcc ? "BASEDXL_NVCC=off builds without CUDA kernels." : "",
+    hint: nvcc ? "If nvcc is the trouble: BASEDXL_NVCC=off builds without CUDA kernels." : "",
+    live,
   });
   const libraryPath = libraryPathOf(root);
   if (!existsSync(libraryPath)) {

@@ -28,13 +28,14 @@ export async function installPackages(options: {
   root: string;
   reason: string;
   report: Report;
+  live: boolean;
 }): Promise<void> {
-  const { root, reason, report } = options;
+  const { root, reason, report, live } = options;
   // Without a lock file, --frozen-lockfile installs whatever is newest and says nothing.
   if (!existsSync(join(root, "bun.lock"))) {
     throw new BasedXLError(
       "setup",
-      "bun.lock is missing, so the packages' versions are unknown: `git checkout bun.lock` restores it.",
+      "bun.lock is missing, so the versions are unknown: `git checkout bun.lock` restores it.",
     );
   }
   report(`Installing packages (${reason})`);
@@ -44,6 +45,7 @@ export async function installPackages(options: {
     cwd: root,
     env: process.env,
     failure: "The packages could not be installed",
+    live,
   });
   const folder = join(root, "node_modules");
   mkdirSync(folder, { recursive: true });

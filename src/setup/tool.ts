@@ -15,12 +15,13 @@ export interface ToolRun {
   failure: string;
   /** A further sentence for the error message, or "". */
   hint?: string;
+  /** True: the tool writes to our stderr itself (progress on a terminal), else into the error. */
+  live: boolean;
 }
 
 /** Runs a tool to its end. Throws `BasedXLError` "setup" carrying its output when it fails. */
 export async function runTool(run: ToolRun): Promise<void> {
-  const { command, cwd, env, failure, hint = "" } = run;
-  const live = process.stderr.isTTY === true;
+  const { command, cwd, env, failure, hint = "", live } = run;
   let child: Bun.Subprocess<"ignore", "pipe", "pipe" | "inherit">;
   try {
     child = Bun.spawn(command, {
