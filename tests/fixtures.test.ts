@@ -1,6 +1,7 @@
 /**
- * The fixtures are what the parity tests believe, so they are checked first: the formula weights are those the
- * recorded outputs were made with, everything recorded is finite, and the whole stays small enough for git.
+ * The fixtures are what the parity tests believe, so they are checked too: the formula weights are
+ * those the recorded outputs were made with, everything recorded is finite, and the whole stays
+ * small enough for git.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";

@@ -1,7 +1,8 @@
-"""Model weights from an integer hash, so that the wide fixture holds key names and shapes but no weights.
+"""Model weights from an integer hash, so that the wide fixture holds only key names and shapes.
 
-tests/support/formula-weights.ts is the same formula: change both or neither, the checksums in weights.json tell.
-Every step is exact or one correctly rounded f32 operation, which is why the two writers agree to the bit.
+tests/support/formula-weights.ts is the same formula: change both or neither, the checksums in
+weights.json tell. Every step is exact or one correctly rounded f32 operation, which is why the two
+writers agree to the bit.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ def seed_of(text):
 
 
 def uniform(seed, count):
-    """`count` f32 numbers in [-1, 1): multiples of 2^-23 from murmur3's finalizer over seed + i * golden ratio."""
+    """f32 multiples of 2^-23 in [-1, 1): murmur3's finalizer over seed + i * golden ratio."""
     h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9) + np.uint32(seed)
     h ^= h >> np.uint32(16)
     h *= np.uint32(0x85EBCA6B)
@@ -36,10 +37,12 @@ def uniform(seed, count):
 
 
 def formula_tensor(component, name, shape):
-    """The f32 weight called `name` of `component`: matrices keep variance, norms lie around 1, biases around 0."""
+    """The f32 weight `name`: matrices keep variance, norms lie around 1, biases around 0."""
     u = uniform(seed_of(f"{component}/{name}"), math.prod(shape))
     if len(shape) > 1:
-        amplitude = 0.25 if name.endswith("_embedding.weight") else math.sqrt(3 / math.prod(shape[1:]))
+        amplitude = (
+            0.25 if name.endswith("_embedding.weight") else math.sqrt(3 / math.prod(shape[1:]))
+        )
         values = u * np.float32(amplitude)
     elif name.endswith(".weight"):
         values = np.float32(1) + u * np.float32(0.25)
@@ -49,12 +52,16 @@ def formula_tensor(component, name, shape):
 
 
 def write_file(path, component, dtype, shapes):
-    """Writes one safetensors file of formula weights; returns its sha256 and its number of data bytes."""
+    """Writes one safetensors file of formula weights; returns its sha256 and data bytes."""
     header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
     for name, shape in shapes.items():
         tensor = torch.from_numpy(formula_tensor(component, name, shape)).to(DTYPES[dtype])
         blob = tensor.view(torch.uint8 if dtype == "F32" else torch.int16).numpy().tobytes()
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(blob)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(shape),
+            "data_offsets": [offset, offset + len(blob)],
+        }
         blobs.append(blob)
         offset += len(blob)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -67,7 +74,7 @@ def write_file(path, component, dtype, shapes):
 
 
 def write_index(folder, stem, shards, data_bytes):
-    """Writes `stem`.index.json, which says in which shard each key lies, as sharded folders on the hub have it."""
+    """Writes `stem`.index.json, which says in which shard each key lies."""
     weight_map = {name: file for file, shapes in shards.items() for name in shapes}
     index = {"metadata": {"total_size": data_bytes}, "weight_map": weight_map}
     with open(f"{folder}/{stem}.index.json", "w") as file:

@@ -1,7 +1,8 @@
-"""What every fixture script shares: load a diffusers folder in f32 on the CPU and record named outputs.
+"""What every fixture script shares: load a diffusers folder in f32 on the CPU, record outputs.
 
-Tensor names and conventions are those of tests/fixtures/golden/README.md. Latents are recorded in the
-sampler's own scale; the decoder is fed latents / scaling_factor, the encoder's mean is recorded times it.
+Tensor names and conventions are those of tests/fixtures/golden/README.md. Latents are recorded in
+the sampler's own scale; the decoder is fed latents / scaling_factor, the encoder's mean is recorded
+times it.
 """
 
 import json
@@ -30,7 +31,7 @@ SCHEDULERS = {
 
 
 def load_pipeline(folder, variants=None):
-    """The SDXL pipeline of `folder`, every weight widened to f32. `variants` maps a component to "fp16"."""
+    """The pipeline of `folder` in f32. `variants` maps a component to "fp16", say."""
     variant = (variants or {}).get
     part = {
         "text_encoder": CLIPTextModel,
@@ -39,11 +40,18 @@ def load_pipeline(folder, variants=None):
         "vae": AutoencoderKL,
     }
     models = {
-        name: kind.from_pretrained(f"{folder}/{name}", dtype=torch.float32, variant=variant(name)).eval()
-        if name.startswith("text")
-        else kind.from_pretrained(
-            f"{folder}/{name}", torch_dtype=torch.float32, variant=variant(name), low_cpu_mem_usage=False
-        ).eval()
+        name: (
+            kind.from_pretrained(
+                f"{folder}/{name}", dtype=torch.float32, variant=variant(name)
+            ).eval()
+            if name.startswith("text")
+            else kind.from_pretrained(
+                f"{folder}/{name}",
+                torch_dtype=torch.float32,
+                variant=variant(name),
+                low_cpu_mem_usage=False,
+            ).eval()
+        )
         for name, kind in part.items()
     }
     with open(f"{folder}/model_index.json") as file:
@@ -69,12 +77,14 @@ def token_ids(pipeline, prompt):
 
 
 def embed(pipeline, prompt, negative):
-    """(prompt_embeds, negative_prompt_embeds, pooled, negative_pooled), as the pipeline feeds them."""
-    return pipeline.encode_prompt(prompt, negative_prompt=negative, do_classifier_free_guidance=True)
+    """(prompt_embeds, negative_prompt_embeds, pooled, negative_pooled) of the pipeline."""
+    return pipeline.encode_prompt(
+        prompt, negative_prompt=negative, do_classifier_free_guidance=True
+    )
 
 
 def run(pipeline, spec):
-    """Draws one picture's latents. `spec` is an entry of golden.json's `runs`; returns named tensors."""
+    """Draws one picture's latents; `spec` is an entry of golden.json's `runs`."""
     model_scheduler = pipeline.scheduler
     scheduler = SCHEDULERS[spec["scheduler"]].from_config(model_scheduler.config, **spec["config"])
     pipeline.scheduler = scheduler

@@ -15,13 +15,21 @@ LONG_PROMPT = "a photo of a red circle above a blue square, " * 12
 def check_reproduction(pipeline, golden, runs):
     """Prints how far this machine's PyTorch is from the recorded outputs, worst last."""
     ours = {}
-    names = ["text.prompt_embeds", "text.negative_prompt_embeds", "text.pooled", "text.negative_pooled"]
+    names = [
+        "text.prompt_embeds",
+        "text.negative_prompt_embeds",
+        "text.pooled",
+        "text.negative_pooled",
+    ]
     ours |= zip(names, embed(pipeline, runs["euler"]["prompt"], runs["euler"]["negative"]))
     ours["unet.out"] = pipeline.unet(
         golden["unet.sample"],
         golden["unet.timestep"],
         encoder_hidden_states=golden["unet.encoder_hidden_states"],
-        added_cond_kwargs={"text_embeds": golden["unet.text_embeds"], "time_ids": golden["unet.time_ids"]},
+        added_cond_kwargs={
+            "text_embeds": golden["unet.text_embeds"],
+            "time_ids": golden["unet.time_ids"],
+        },
     ).sample
     ours["vae.image"] = decode(pipeline, golden["vae.latent"])
     ours["vae.encode_mean"] = encode_mean(pipeline, golden["vae.encode_image"])

@@ -1,7 +1,7 @@
-"""Makes tests/fixtures/wide: a second SDXL-shaped model with every size different from the first, and its outputs.
+"""Makes tests/fixtures/wide: a second SDXL-shaped model, every size different, and its outputs.
 
-The weights come from formula_weights.py into a temporary folder; only configs, key names, shapes and checksums
-are kept. Run from the repository root: python tests/reference/make_golden_wide.py
+The weights come from formula_weights.py into a temporary folder; only configs, key names, shapes
+and checksums are kept. Run from the repository root: python tests/reference/make_golden_wide.py
 """
 
 import json
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 192, 320  # pixels
 PROMPT = "a drawing of a small green tree left of a yellow star at sunset"
 NEGATIVE = "dark, noisy"
 
-# Stored type, file stem and number of shards: together every way in which a folder may store its weights.
+# Stored type, file stem and number of shards: together every way a folder may store its weights.
 STORAGE = {
     "text_encoder": ("BF16", "model", 1),
     "text_encoder_2": ("F16", "model.fp16", 1),
@@ -44,10 +44,17 @@ def key_shapes(component):
         model = CLIPTextModelWithProjection(CLIPTextConfig(**config))
     else:
         model = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if "position_ids" not in name}
+    shapes = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if "position_ids" not in name
+    }
     if component == "text_encoder":
-        # Published SDXL folders carry this prefix; transformers 5 saves the first encoder without it.
-        shapes = {f"text_model.{name.removeprefix('text_model.')}": shape for name, shape in shapes.items()}
+        # Published SDXL folders carry this prefix; transformers 5 saves the encoder without it.
+        shapes = {
+            f"text_model.{name.removeprefix('text_model.')}": shape
+            for name, shape in shapes.items()
+        }
     return dict(sorted(shapes.items()))
 
 
@@ -61,10 +68,14 @@ def write_model(folder):
         names, shards, data_bytes = list((shapes := key_shapes(component)).items()), {}, 0
         for shard in range(shard_count):
             suffix = f"-{shard + 1:05}-of-{shard_count:05}" if shard_count > 1 else ""
-            part = dict(names[shard * len(names) // shard_count : (shard + 1) * len(names) // shard_count])
+            part = dict(
+                names[shard * len(names) // shard_count : (shard + 1) * len(names) // shard_count]
+            )
             shards[file := f"{stem}{suffix}.safetensors"] = part
             sha256, size = write_file(f"{folder}/{component}/{file}", component, dtype, part)
-            files.append({"path": f"{component}/{file}", "dtype": dtype, "sha256": sha256, "shapes": part})
+            files.append(
+                {"path": f"{component}/{file}", "dtype": dtype, "sha256": sha256, "shapes": part}
+            )
             data_bytes += size
         if shard_count > 1:
             write_index(f"{folder}/{component}", f"{stem}.safetensors", shards, data_bytes)
@@ -77,9 +88,17 @@ def write_weights_list(files):
     with open(f"{WIDE}/weights.json", "w") as out:
         out.write('{"tokenizers": "../golden/model", "files": [')
         for at, file in enumerate(files):
-            lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(shape)}" for name, shape in file["shapes"].items())
+            lines = ",\n".join(
+                f"  {json.dumps(name)}: {json.dumps(shape)}"
+                for name, shape in file["shapes"].items()
+            )
             head = {key: file[key] for key in ["path", "dtype", "sha256"]}
-            out.write(("," if at else "") + "\n " + json.dumps(head)[:-1] + f', "shapes": {{\n{lines}\n }}}}')
+            out.write(
+                ("," if at else "")
+                + "\n "
+                + json.dumps(head)[:-1]
+                + f', "shapes": {{\n{lines}\n }}}}'
+            )
         out.write("\n]}\n")
 
 
@@ -99,7 +118,9 @@ def forward_tensors(pipeline):
         "unet.timestep": torch.tensor([601.0]),
         "unet.encoder_hidden_states": torch.cat([negative, positive]),
         "unet.text_embeds": torch.cat([negative_pooled, pooled]),
-        "unet.time_ids": torch.tensor([[HEIGHT, WIDTH, 0, 0, HEIGHT, WIDTH]] * 2, dtype=torch.float32),
+        "unet.time_ids": torch.tensor(
+            [[HEIGHT, WIDTH, 0, 0, HEIGHT, WIDTH]] * 2, dtype=torch.float32
+        ),
         "vae.latent": torch.randn((1, *latent_shape), generator=generator) * 0.8,
         "vae.encode_image": torch.rand((1, 3, HEIGHT, WIDTH), generator=generator) * 2 - 1,
     }
@@ -114,7 +135,10 @@ def unet_forward(pipeline, tensors):
         tensors["unet.sample"],
         tensors["unet.timestep"],
         encoder_hidden_states=tensors["unet.encoder_hidden_states"],
-        added_cond_kwargs={"text_embeds": tensors["unet.text_embeds"], "time_ids": tensors["unet.time_ids"]},
+        added_cond_kwargs={
+            "text_embeds": tensors["unet.text_embeds"],
+            "time_ids": tensors["unet.time_ids"],
+        },
     ).sample
 
 
@@ -134,7 +158,7 @@ def run_specs():
 
 
 def print_f64_distance(pipeline, tensors):
-    """How far the f32 reference itself is from exact arithmetic: no implementation can be held to less."""
+    """How far the f32 reference itself is from f64: nothing can be held to less."""
     double = {name: tensor.double() for name, tensor in tensors.items()}
     pipeline.unet.double(), pipeline.vae.double()
     for name, ours in {
@@ -160,9 +184,10 @@ def main():
     notes = {
         "runs": specs,
         "tokens": [
-            dict(zip(["prompt", "ids", "ids_2"], [prompt, *token_ids(pipeline, prompt)])) for prompt in prompts
+            dict(zip(["prompt", "ids", "ids_2"], [prompt, *token_ids(pipeline, prompt)]))
+            for prompt in prompts
         ],
-        "note": "as ../golden/golden.json; weights from the formula, rounded to the stored type, computed in f32",
+        "note": "as ../golden/golden.json; formula weights, rounded to the stored type, run in f32",
     }
     save(f"{WIDE}/golden", tensors, notes)
     print_f64_distance(pipeline, tensors)

@@ -25,7 +25,7 @@ def main():
     pipeline = load_pipeline(sys.argv[1] if len(sys.argv) > 1 else "src/assets/mini-sdxl")
     tensors = run(pipeline, SPEC)
     tensors["run.euler.image"] = decode(pipeline, tensors["run.euler.latents"])
-    note = "weights widened from f16; a negative of null means zeros; image is the decoder's raw output"
+    note = "weights widened from f16; a negative of null means zeros; image is not clamped"
     save("tests/fixtures/mini", tensors, {"runs": [SPEC], "note": note})
 
 

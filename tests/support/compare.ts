@@ -1,6 +1,6 @@
 /**
- * How tests measure one array against its reference. Not-a-number anywhere gives NaN, and NaN passes no
- * `<=`, so write bars as `expect(relativeL2(ours, theirs)).toBeLessThanOrEqual(bar)`, never negated.
+ * How tests measure one array against its reference. Not-a-number anywhere gives NaN, and NaN
+ * passes no `<=`: write bars as `expect(...).toBeLessThanOrEqual(bar)`, never negated.
  */
 
 /** |ours - reference| / |reference| in the 2-norm, summed in doubles. 0 for two zero arrays. */

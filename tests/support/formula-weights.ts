@@ -1,7 +1,7 @@
 /**
- * Writes the wide fixture's model folder: configs and tokenizers copied, weights from an integer hash.
- * tests/reference/formula_weights.py is the same formula, and what the recorded outputs were made with:
- * change both or neither, the checksums in weights.json tell.
+ * Writes the wide fixture's model folder: configs and tokenizers copied, weights from an integer
+ * hash. tests/reference/formula_weights.py is the same formula, and what the recorded outputs were
+ * made with: change both or neither, the checksums in weights.json tell.
  */
 
 import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 
 export type StoredType = "F32" | "F16" | "BF16";
 
-/** One safetensors file of the folder, as weights.json lists it; `shapes` in the order of the file. */
+/** One safetensors file of the folder, as weights.json lists it; `shapes` in the file's order. */
 export interface WeightsFile {
   path: string;
   dtype: StoredType;

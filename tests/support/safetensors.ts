@@ -1,6 +1,6 @@
 /**
- * Reads a safetensors file for the tests, every number widened to f32. It trusts its input (fixtures and
- * files the tests just wrote): the product's own reader, which checks every bound, is the Zig one.
+ * Reads a safetensors file for the tests, every number widened to f32. It trusts its input
+ * (fixtures, files the tests just wrote): the reader that checks every bound is the Zig one.
  * I64 is widened too, so keep integers under 2^24.
  */
 
@@ -19,7 +19,7 @@ interface HeaderEntry {
   data_offsets: [number, number];
 }
 
-/** Every tensor of the file at `path`, by name. Throws on a dtype other than F32, F16, BF16, I64. */
+/** Every tensor of the file at `path`, by name. Throws on dtypes but F32, F16, BF16, I64. */
 export function readSafetensors(path: string): Map<string, Tensor> {
   const bytes = readFileSync(path);
   const headerBytes = Number(bytes.readBigUInt64LE(0));
