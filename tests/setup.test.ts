@@ -189,6 +189,8 @@ describe("native library", () => {
     const nvcc = { path: "/cuda/bin/nvcc", version: "13.0" };
     await buildNative({ ...inputs, nvcc });
     expect(lines.join("\n")).not.toContain("nvcc was not found");
+    expect(nativeStaleReason({ ...inputs, nvcc: null })).toBeNull();
+    expect(nativeStaleReason({ ...inputs, nvcc: { ...nvcc, path: "/opt/nvcc" } })).toBeNull();
     const [without, withNvcc] = readFileSync(join(root, "builds"), "utf8").split("\n");
     expect(without).toBe("build -Doptimize=ReleaseFast --prefix zig-out");
     expect(withNvcc).toBe(`${without} -Dnvcc=/cuda/bin/nvcc`);

@@ -27,7 +27,8 @@ export function nativeStaleReason(inputs: NativeInputs): string | null {
   const wanted = stampOf(inputs);
   if (built.libraryBytes !== statSync(libraryPath).size) return "the library was changed";
   if (built.zig !== wanted.zig) return `Zig is now ${wanted.zig}`;
-  if (built.nvcc !== wanted.nvcc) return wanted.nvcc ? "nvcc is new or changed" : "nvcc is gone";
+  // A library with CUDA kernels stays good where nvcc is not on this shell's PATH.
+  if (wanted.nvcc && built.nvcc !== wanted.nvcc) return "nvcc is new or changed";
   if (built.flags !== wanted.flags) return "the build flags changed";
   const names = new Set([...Object.keys(built.sources), ...Object.keys(wanted.sources)]);
   const changed = [...names].filter((name) => built.sources[name] !== wanted.sources[name]).sort();
@@ -80,6 +81,7 @@ export function libraryPathOf(root: string): string {
 
 interface Stamp {
   zig: string;
+  /** Its version, "" without one; where it lies does not matter. */
   nvcc: string;
   flags: string;
   libraryBytes: number;
@@ -120,8 +122,8 @@ function stampOf({ root, zig, nvcc }: NativeInputs): Stamp {
   }
   return {
     zig: zig?.version ?? "missing",
-    nvcc: nvcc ? `${nvcc.path} ${nvcc.version}` : "",
-    flags: zigArguments(nvcc).join(" "),
+    nvcc: nvcc?.version ?? "",
+    flags: zigArguments(null).join(" "),
     libraryBytes: 0,
     sources,
   };
