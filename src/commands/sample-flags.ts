@@ -1,0 +1,174 @@
+/**
+ * The flags of `sample`, as citty reads them and as --help shows them. Numbers and names arrive as
+ * strings: `options.ts` turns them into values, so that its sentences can name the range.
+ */
+import type { ArgsDef } from "citty";
+import { deviceNames } from "../devices.ts";
+import type { HelpText } from "../help.ts";
+import { limits, timestepSpacings } from "../limits.ts";
+import { schedulerNames } from "../schedule.ts";
+
+function range(name: keyof typeof limits): string {
+  return `${limits[name].min} to ${limits[name].max}`;
+}
+
+export const sampleFlags = {
+  promptText: {
+    type: "positional",
+    required: false,
+    valueHint: "prompt",
+    description: "What to draw, in quotes; the same as --prompt.",
+  },
+  prompt: {
+    type: "string",
+    valueHint: "TEXT",
+    description: "What to draw. Default: the model's own prompt, if it brings one.",
+  },
+  "negative-prompt": {
+    type: "string",
+    valueHint: "TEXT",
+    description:
+      'What to keep away from. "" is encoded as an empty text; without this flag the model\'s ' +
+      "config decides (SDXL: zeros). Default: none.",
+  },
+  "guidance-scale": {
+    type: "string",
+    valueHint: "X",
+    description:
+      `How closely to follow the prompt, ${range("guidance-scale")}; 1 and below is no ` +
+      "guidance, in half the time. Default: the model's own, else 5.",
+  },
+  seed: {
+    type: "string",
+    valueHint: "N",
+    description: "Same seed, same picture; 0 to 2^63-1. Default: random, and printed.",
+  },
+  "num-inference-steps": {
+    type: "string",
+    valueHint: "N",
+    alias: "steps",
+    description: `Steps, ${range("num-inference-steps")}. Default: the model's own, else 50.`,
+  },
+  scheduler: {
+    type: "string",
+    valueHint: "NAME",
+    description: `Sampler: ${schedulerNames.join(", ")}. Default: the model's own.`,
+  },
+  "use-karras-sigmas": {
+    type: "boolean",
+    description:
+      "Space the noise levels as Karras et al. do; --no-use-karras-sigmas for not. " +
+      "Default: as the model's config says.",
+  },
+  "timestep-spacing": {
+    type: "string",
+    valueHint: "NAME",
+    description: `${timestepSpacings.join(", ")}. Default: as the model's config says.`,
+  },
+  width: {
+    type: "string",
+    valueHint: "PIXELS",
+    description:
+      `A multiple of the model's unit (32 for SDXL), at most ${limits.width.max}. ` +
+      "Default: the model's own size, 1024 for SDXL.",
+  },
+  height: {
+    type: "string",
+    valueHint: "PIXELS",
+    description: "Like --width.",
+  },
+  model: {
+    type: "string",
+    valueHint: "PATH",
+    description:
+      "A folder in diffusers' layout. Default: the variable BASEDXL_MODEL, else the bundled " +
+      "mini-sdxl.",
+  },
+  gpus: {
+    type: "string",
+    valueHint: "N",
+    description:
+      `Ranks that share one picture, ${range("gpus")}: one per GPU, or N on the CPU where ` +
+      "there is no GPU. Default: 1.",
+  },
+  device: {
+    type: "string",
+    valueHint: "NAME",
+    description: `${deviceNames.join(", ")}; cuda is not in this version yet. Default: auto.`,
+  },
+  threads: {
+    type: "string",
+    valueHint: "N",
+    description: `CPU threads of all ranks together, ${range("threads")}. Default: 0, one per core.`,
+  },
+  "warmup-steps": {
+    type: "string",
+    valueHint: "N",
+    description:
+      "Steps in which ranks wait for each other, 0 to the number of steps. Takes effect once " +
+      "ranks share the rows of a picture; accepted now. Default: none.",
+  },
+  "out-path": {
+    type: "string",
+    valueHint: "FILE",
+    alias: "out",
+    description:
+      "The picture: .png, .jpg, .jpeg, .webp or .avif. An existing file is replaced once the " +
+      "new one is whole. Default: sample.png.",
+  },
+  "save-latents": {
+    type: "string",
+    valueHint: "FILE",
+    description:
+      'Also write the latent, a .safetensors file with one f32 NCHW tensor "latents", before ' +
+      "division by the VAE's scaling factor. Default: not written.",
+  },
+  verbose: {
+    type: "boolean",
+    description: "Say more: machine, sizes, times; and the stack of an unexpected error.",
+  },
+  quiet: {
+    type: "boolean",
+    description: "Print nothing but errors (and the object of --json).",
+  },
+  json: {
+    type: "boolean",
+    description:
+      "Print one JSON object on stdout: path, prompt, seed (a string, since 2^63-1 does not fit " +
+      "a JSON number), size, steps, device, timings in ms, warnings; or an object " +
+      '"error" with code and message.',
+  },
+  help: { type: "boolean", description: "Print this help." },
+} as const satisfies ArgsDef;
+
+/** Flags for which an empty value means something. */
+export const sampleEmptyAllowed: readonly string[] = ["negative-prompt"];
+
+export type SampleFlags = typeof sampleFlags;
+
+export const sampleHelp: HelpText = {
+  usage: "basedxl sample [prompt] [flags]",
+  summary:
+    "Draws one picture. In a clone of the repository, basedxl is written bun run: " +
+    "bun run sample --gpus 2.",
+  examples: [
+    "basedxl sample",
+    'basedxl sample "a red house on the grass" --seed 7',
+    "basedxl sample --gpus 2 --steps 25 --out house.webp",
+    "basedxl sample --model ~/models/sdxl-base --width 1216 --height 832",
+    "basedxl sample --seed 7 --json",
+  ],
+  groups: [
+    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale", "seed"]],
+    ["Size", ["width", "height"]],
+    [
+      "Sampling",
+      ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing", "warmup-steps"],
+    ],
+    ["Model and machine", ["model", "gpus", "device", "threads"]],
+    ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
+  ],
+  notes: [
+    "Exit codes: 0 drawn, 1 failed, 2 a flag was wrong, 130 stopped by Ctrl-C, 143 terminated.",
+  ],
+};

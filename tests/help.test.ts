@@ -1,0 +1,38 @@
+/**
+ * The help texts: complete, and readable on a terminal of 80 columns.
+ */
+import { expect, test } from "bun:test";
+import { sampleFlags, sampleHelp } from "../src/commands/sample-flags.ts";
+import { renderHelp, wrap } from "../src/help.ts";
+
+const text = renderHelp(sampleHelp, sampleFlags);
+
+test("every flag is in one group, and shown", () => {
+  const grouped = sampleHelp.groups.flatMap(([, flags]) => flags);
+  expect([...grouped].sort()).toEqual(Object.keys(sampleFlags).sort());
+  for (const flag of grouped.filter((name) => name !== "promptText")) {
+    expect(text).toContain(`  --${flag}`);
+  }
+  expect(text).toContain("--num-inference-steps, --steps N");
+});
+
+test("no line is over 80 columns, and examples come before flags", () => {
+  expect(text.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  expect(text.indexOf("Examples:")).toBeLessThan(text.indexOf("--prompt TEXT"));
+  expect(text).toEndWith("terminated.\n");
+});
+
+test("every flag with a value says its default; numbers say their range", () => {
+  for (const [name, flag] of Object.entries(sampleFlags)) {
+    if (flag.type !== "string" || name === "height") continue;
+    expect(flag.description).toContain("Default:");
+  }
+  expect(sampleFlags.gpus.description).toContain("1 to 16");
+  expect(sampleFlags["num-inference-steps"].description).toContain("1 to 1000");
+});
+
+test("wrap keeps words whole", () => {
+  expect(wrap("one two three", 8)).toEqual(["one two", "three"]);
+  expect(wrap("incomprehensible word", 8)).toEqual(["incomprehensible", "word"]);
+  expect(wrap("", 8)).toEqual([""]);
+});

@@ -1,0 +1,149 @@
+/**
+ * Progress: the pure formatters, and both views against a clock that the test moves.
+ */
+import { describe, expect, test } from "bun:test";
+import type { Progress } from "../src/native/session.ts";
+import {
+  createProgressView,
+  formatBar,
+  formatPlain,
+  formatSeconds,
+  type StepTimes,
+} from "../src/progress.ts";
+
+function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress {
+  return { stage, stepIndex, stepCount: 20, loadFraction };
+}
+
+const times: StepTimes = { denoiseStartMs: 1000, lastStepMs: 6000, stepsDone: 10 };
+
+describe("formatSeconds", () => {
+  test.each([
+    [0, "0.000 s"],
+    [0.0124, "0.012 s"],
+    [0.0999, "0.10 s"],
+    [0.31, "0.31 s"],
+    [0.997, "1.0 s"],
+    [4.24, "4.2 s"],
+    [9.97, "10 s"],
+    [59.4, "59 s"],
+    [59.6, "1 min 00 s"],
+    [200, "3 min 20 s"],
+    [7500, "2 h 05 min"],
+  ])("%p is %p", (seconds, text) => {
+    expect(formatSeconds(seconds)).toBe(text);
+  });
+});
+
+describe("formatBar", () => {
+  test("shows steps, seconds per step and time left", () => {
+    expect(formatBar(at("denoise", 10), times, 6000, 79)).toBe(
+      `Drawing ${"█".repeat(15)}${"░".repeat(15)}  10/20  0.50 s per step  5.0 s left`,
+    );
+  });
+
+  test("time left runs down within a step, never below zero", () => {
+    expect(formatBar(at("denoise", 10), times, 8000, 79)).toEndWith("3.0 s left");
+    expect(formatBar(at("denoise", 10), times, 60_000, 79)).toEndWith("0.000 s left");
+  });
+
+  test("before the first step there is nothing to tell but the count", () => {
+    const none = { denoiseStartMs: 0, lastStepMs: 0, stepsDone: 0 };
+    expect(formatBar(at("denoise", 0), none, 500, 79)).toEndWith("  0/20");
+  });
+
+  test("after the last step nothing is left", () => {
+    expect(formatBar(at("denoise", 20), { ...times, stepsDone: 20 }, 6000, 79)).toEndWith(
+      "per step",
+    );
+  });
+
+  test("the other stages have their own words", () => {
+    expect(formatBar(at("load", 0, 0.5), null, 0, 79)).toBe(
+      `Loading ${"█".repeat(15)}${"░".repeat(15)}  50 %`,
+    );
+    expect(formatBar(at("text"), null, 0, 79)).toBe("Reading the prompt");
+    expect(formatBar(at("decode", 20), times, 0, 79)).toBe("Decoding");
+  });
+
+  test("never grows wider than the terminal", () => {
+    for (let columns = 1; columns < 100; columns++) {
+      for (const progress of [at("load", 0, 0.3), at("text"), at("denoise", 10), at("decode")]) {
+        expect(formatBar(progress, times, 6000, columns).length).toBeLessThanOrEqual(columns);
+      }
+    }
+  });
+});
+
+test("formatPlain says the same in words", () => {
+  expect(formatPlain(at("denoise", 10), times, 6000)).toBe(
+    "Step 10/20, 0.50 s per step, 5.0 s left",
+  );
+  expect(formatPlain(at("load", 0, 0.42), null, 0)).toBe("Loading the model, 42 %");
+});
+
+function viewWithClock(isTerminal: boolean) {
+  const written: string[] = [];
+  const clock = { ms: 0 };
+  const target = {
+    write: (text: string) => void written.push(text),
+    isTerminal,
+    columns: () => 80,
+  };
+  return { written, clock, view: createProgressView(target, () => clock.ms) };
+}
+
+describe("on a terminal", () => {
+  test("the bar is redrawn in place and removed at the end", () => {
+    const { written, clock, view } = viewWithClock(true);
+    view.update(at("denoise", 0));
+    clock.ms = 500;
+    view.update(at("denoise", 1));
+    view.clear();
+    expect(written.every((text) => text.startsWith("\r\x1b[K") && !text.includes("\n"))).toBe(true);
+    expect(written[1]).toContain("1/20  0.50 s per step  9.5 s left");
+    expect(written.at(-1)).toBe("\r\x1b[K");
+    view.clear();
+    expect(written).toHaveLength(3);
+  });
+
+  test("polls without news do not redraw it more than ten times a second", () => {
+    const { written, clock, view } = viewWithClock(true);
+    for (; clock.ms < 1000; clock.ms += 10) view.update(at("load", 0, clock.ms / 1000));
+    expect(written.length).toBeLessThanOrEqual(10);
+    expect(written.length).toBeGreaterThanOrEqual(5);
+  });
+
+  test("a line goes above the bar, which is drawn again below it", () => {
+    const { written, view } = viewWithClock(true);
+    view.update(at("text"));
+    view.line("warning: something");
+    expect(written.slice(1)).toEqual(["\r\x1b[K", "warning: something\nReading the prompt"]);
+  });
+});
+
+describe("piped", () => {
+  test("one line per tenth of the steps", () => {
+    const { written, clock, view } = viewWithClock(false);
+    for (let step = 0; step <= 20; step++, clock.ms += 100) {
+      view.update(at("denoise", step));
+      view.update(at("denoise", step));
+    }
+    expect(written).toHaveLength(10);
+    expect(written[0]).toBe("Step 2/20, 0.10 s per step, 1.8 s left\n");
+    expect(written.at(-1)).toBe("Step 20/20, 0.10 s per step\n");
+  });
+
+  test("and one every ten seconds when steps are slow or the model is large", () => {
+    const { written, clock, view } = viewWithClock(false);
+    for (; clock.ms <= 25_000; clock.ms += 1000) view.update(at("load", 0, clock.ms / 100_000));
+    expect(written).toEqual(["Loading the model, 10 %\n", "Loading the model, 20 %\n"]);
+  });
+
+  test("no control characters, and clear writes nothing", () => {
+    const { written, view } = viewWithClock(false);
+    view.line("a line");
+    view.clear();
+    expect(written).toEqual(["a line\n"]);
+  });
+});

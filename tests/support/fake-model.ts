@@ -1,0 +1,93 @@
+/**
+ * A model folder without files and a session that draws nothing, for tests of what happens around
+ * them. The tokenizer takes words for tokens, so that a test can count them.
+ */
+
+import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
+import type { ModelFolder } from "../../src/models/folder.ts";
+import type {
+  openSession,
+  PictureRequest,
+  PictureResult,
+  Progress,
+} from "../../src/native/session.ts";
+import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
+
+type SessionOptions = Parameters<typeof openSession>[0];
+
+/** An SDXL-shaped folder: unit 32, native size 1024, no defaults of its own. */
+export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
+  const tokenizer = { encode: encodeWords };
+  const model: Partial<ModelFolder> = {
+    path: "models/fake",
+    name: "fake",
+    scheduler: parseSchedulerConfig("scheduler_config.json", schedulerJson),
+    forceZerosForEmptyPrompt: true,
+    tokenizer: tokenizer as ModelFolder["tokenizer"],
+    tokenizer2: tokenizer as ModelFolder["tokenizer"],
+    defaults: {},
+    vaeFactor: 8,
+    sizeMultiple: 32,
+    nativeSize: { width: 1024, height: 1024 },
+    ...changes,
+  };
+  return model as ModelFolder;
+}
+
+/** What a fake session was asked for, in order. */
+export interface SessionLog {
+  opened: SessionOptions[];
+  pictures: PictureRequest[];
+  closed: number;
+}
+
+/** A session opener that notes its calls, reports every stage, and fails with `error` if given. */
+export function fakeOpener(error?: Error): { log: SessionLog; openSession: typeof openSession } {
+  const log: SessionLog = { opened: [], pictures: [], closed: 0 };
+  const open: typeof openSession = async (options) => {
+    log.opened.push(options);
+    const rankCountUsed = Math.min(options.rankCount, options.guidance ? 2 : 1);
+    return {
+      rankCountUsed,
+      layout: `${rankCountUsed} used`,
+      async picture(request, hooks) {
+        log.pictures.push(request);
+        if (error) throw error;
+        return drawNothing(request, hooks.onProgress);
+      },
+      close: () => void log.closed++,
+    };
+  };
+  return { log, openSession: open };
+}
+
+// --- internal ---
+
+function drawNothing(
+  { rows, width, height, wantLatents }: PictureRequest,
+  onProgress: ((progress: Progress) => void) | undefined,
+): PictureResult {
+  const stepCount = rows.length;
+  for (const stage of ["text", "denoise", "decode"] as const) {
+    onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
+  }
+  const latentShape: PictureResult["latentShape"] = [1, 4, height / 8, width / 8];
+  return {
+    pixels: new Uint8Array(width * height * 3),
+    width,
+    height,
+    latents: wantLatents ? new Float32Array((4 * height * width) / 64) : null,
+    latentShape,
+    timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: rows.map(() => 1) },
+  };
+}
+
+/** Word i becomes token i + 1, between a begin (0) and an end (999); 75 words fit. */
+function encodeWords(text: string) {
+  const words = text.split(" ").filter((word) => word !== "");
+  const ids = new Int32Array(77).fill(999);
+  ids[0] = 0;
+  const kept = words.slice(0, 75);
+  for (const index of kept.keys()) ids[index + 1] = index + 1;
+  return { ids, truncated: words.slice(75).join(" "), endIndex: kept.length + 1 };
+}
