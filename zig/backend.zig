@@ -107,12 +107,17 @@ pub const Backend = struct {
     /// Host bytes to a new device tensor.
     pub fn upload(b: Backend, shape: Shape, dtype: DType, bytes: []const u8) Error!Tensor {
         const out = try b.alloc(shape, dtype);
+        b.write(out, bytes);
+        return out;
+    }
+
+    /// Host bytes to a device tensor.
+    pub fn write(b: Backend, out: Tensor, bytes: []const u8) void {
         assert(bytes.len == out.byteCount());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| cpu.upload(out, bytes),
         }
-        return out;
     }
 
     pub fn download(b: Backend, x: Tensor, bytes: []u8) void {

@@ -93,6 +93,11 @@ pub fn check(config: *const ModelConfig, d: *Diagnostics) Error!void {
     try checkVae(&config.vae, d);
     try expect(config.clip_2.projection_size > 0, d, "text_encoder_2 needs a projection");
     try expect(
+        config.clip.position_count == config.clip_2.position_count,
+        d,
+        "both text encoders must read the same number of tokens",
+    );
+    try expect(
         config.unet.cross_attention_dim == config.clip.hidden_size + config.clip_2.hidden_size,
         d,
         "cross_attention_dim must be the sum of both text encoders' hidden_size",

@@ -1,0 +1,163 @@
+/**
+ * One session of the library: open, submit, poll, read. The library's threads work while this side
+ * sleeps between polls; an abort is passed on and the promise settles when the work has stopped.
+ */
+import { type Pointer, ptr } from "bun:ffi";
+import { BasedXLError } from "../errors.ts";
+import type { ModelFolder } from "../models/folder.ts";
+import {
+  type Output,
+  type Progress,
+  type Request,
+  readProgress,
+  type SessionOptions,
+  State,
+  sizeOfProgress,
+  sizeOfRequest,
+  sizeOfSessionOptions,
+  writeRequest,
+  writeSessionOptions,
+} from "./abi.ts";
+import { bytesOf, check, library, structBuffer } from "./library.ts";
+import { modelConfigOf } from "./model-config.ts";
+
+const pollMs = 5;
+
+export interface HandleOptions {
+  model: ModelFolder;
+  rankCount: number;
+  /** 0 = one per core. */
+  threadCount: number;
+  branchCount: number;
+  latentRows: number;
+  latentWidth: number;
+}
+
+export interface Hooks {
+  onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+/** What a request needs beyond its kind and size. */
+export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
+
+export class NativeHandle {
+  private constructor(private pointer: Pointer | null) {}
+
+  /** Loads the model; rejects with the library's sentence when it cannot. */
+  static async open(options: HandleOptions, hooks: Hooks): Promise<NativeHandle> {
+    hooks.signal?.throwIfAborted();
+    const handle = new NativeHandle(openPointer(options));
+    try {
+      await handle.settled(State.loading, hooks);
+      return handle;
+    } catch (error) {
+      handle.close();
+      throw error;
+    }
+  }
+
+  /** Runs one job to its end. `keepAlive` holds the arrays that the request points to. */
+  async run(fields: RequestFields, keepAlive: unknown[], hooks: Hooks): Promise<Progress> {
+    const { bytes, view } = structBuffer(sizeOfRequest);
+    writeRequest(view, 0, { ...emptyRequest, ...fields });
+    check(library().bxl_session_submit(this.alive(), ptr(bytes)));
+    // The call above copied everything: what it read may go from here on.
+    keepAlive.length = 0;
+    return await this.settled(State.running, hooks);
+  }
+
+  /** A result of the finished job. */
+  read(output: (typeof Output)[keyof typeof Output]): ArrayBuffer {
+    const size = library().bxl_session_read(this.alive(), output, null, 0n);
+    const bytes = new Uint8Array(Number(size));
+    if (size > 0n) library().bxl_session_read(this.alive(), output, ptr(bytes), size);
+    return bytes.buffer;
+  }
+
+  progress(): Progress {
+    const { bytes, view } = structBuffer(sizeOfProgress);
+    check(library().bxl_session_poll(this.alive(), ptr(bytes)));
+    return readProgress(view, 0);
+  }
+
+  /** Stops what runs and frees everything; a second call does nothing. */
+  close(): void {
+    if (this.pointer !== null) library().bxl_session_close(this.pointer);
+    this.pointer = null;
+  }
+
+  // --- internal ---
+
+  private alive(): Pointer {
+    if (this.pointer === null) throw new Error("the session is closed");
+    return this.pointer;
+  }
+
+  private async settled(busy: number, hooks: Hooks): Promise<Progress> {
+    const { signal, onProgress } = hooks;
+    for (;;) {
+      if (signal?.aborted) library().bxl_session_cancel(this.alive());
+      const progress = this.progress();
+      onProgress?.(progress);
+      if (progress.state === State.failed) check(progress.status, this.alive());
+      if (progress.state !== busy) {
+        // The work was done before it saw the abort: the caller asked to stop all the same.
+        if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped.");
+        return progress;
+      }
+      await Bun.sleep(pollMs);
+    }
+  }
+}
+
+// --- internal ---
+
+const noBytes = { address: 0n, len: 0n };
+const noTokens = { ids: noBytes, ids2: noBytes, endIndex2: 0, present: 0 };
+
+const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
+  branchCount: 1,
+  guidanceScale: 1,
+  initialScale: 1,
+  wantsLatents: 0,
+  seed: 0n,
+  rows: noBytes,
+  prompt: noTokens,
+  negative: noTokens,
+  timeIds: [],
+  batch: 1,
+  timestep: 0,
+  sample: noBytes,
+  promptEmbeds: noBytes,
+  pooled: noBytes,
+  timeIdsList: noBytes,
+};
+
+function openPointer(options: HandleOptions): Pointer {
+  const { model, ...sizes } = options;
+  const files = [
+    pathBytes(model.weights.textEncoder),
+    pathBytes(model.weights.textEncoder2),
+    pathBytes(model.weights.unet),
+    pathBytes(model.weights.vae),
+  ] as const;
+  const fields: SessionOptions = {
+    ...sizes,
+    config: modelConfigOf(model),
+    textEncoderFiles: bytesOf(files[0]),
+    textEncoder2Files: bytesOf(files[1]),
+    unetFiles: bytesOf(files[2]),
+    vaeFiles: bytesOf(files[3]),
+  };
+  const { bytes, view } = structBuffer(sizeOfSessionOptions);
+  writeSessionOptions(view, 0, fields);
+  const out = new BigUint64Array(1);
+  check(library().bxl_session_open(ptr(bytes), ptr(out)));
+  return Number(out[0]) as Pointer;
+}
+
+/** Paths as the library takes them: each ended by a 0 byte. */
+function pathBytes(paths: string[]): Uint8Array {
+  return new TextEncoder().encode(paths.map((path) => `${path}\0`).join(""));
+}

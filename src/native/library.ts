@@ -1,0 +1,101 @@
+/**
+ * Opens libbasedxl and calls it. Only this folder imports bun:ffi: calls block the thread, so each
+ * one here returns at once, and the library's own threads do the work.
+ */
+import { dlopen, type Pointer, ptr } from "bun:ffi";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { BasedXLError, type ErrorCode } from "../errors.ts";
+import { libraryName } from "../setup/platform.ts";
+import { abiVersion, type Bytes, functions, Status } from "./abi.ts";
+
+type Symbols = ReturnType<typeof dlopen<typeof functions>>["symbols"];
+
+let opened: Symbols | null = null;
+
+/** The library's functions; opened at the first call. Throws "setup" where it cannot be loaded. */
+export function library(): Symbols {
+  opened ??= open();
+  return opened;
+}
+
+/** Throws what `status` means, in the library's own words, unless it is ok. */
+export function check(status: number, session: Pointer | null = null): void {
+  if (status === Status.ok) return;
+  const message = lastError(session);
+  throw new BasedXLError(codes[status] ?? "internal", message || sentences[status] || unknown);
+}
+
+type Values = Uint8Array | Int32Array | Float32Array;
+
+/** Where the library reads `values`; they must stay alive until the call returns. */
+export function bytesOf(values: Values | null): Bytes {
+  if (!values || values.byteLength === 0) return { address: 0n, len: 0n };
+  return { address: BigInt(ptr(values)), len: BigInt(values.byteLength) };
+}
+
+/** A buffer for a struct of `size` bytes that says its own size in its first field. */
+export function structBuffer(size: number): { bytes: Uint8Array; view: DataView } {
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, size, true);
+  return { bytes, view };
+}
+
+// --- internal ---
+
+const unknown = "The native library failed without saying why.";
+
+const codes: Record<number, ErrorCode> = {
+  [Status.badArgument]: "internal",
+  [Status.badConfig]: "bad-model",
+  [Status.badWeights]: "bad-weights",
+  [Status.noMemory]: "no-memory",
+  [Status.notFinite]: "not-finite",
+  [Status.cancelled]: "cancelled",
+  [Status.notReady]: "internal",
+  [Status.noThreads]: "no-device",
+  [Status.internal]: "internal",
+};
+
+/** For failures that leave no sentence behind in the library. */
+const sentences: Record<number, string> = {
+  [Status.noMemory]: "The memory ran out. Choose a smaller size or fewer ranks.",
+  [Status.cancelled]: "Stopped before the picture was done.",
+  [Status.notReady]: "The session is busy with another picture.",
+  [Status.noThreads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
+};
+
+function open(): Symbols {
+  const path = libraryPath();
+  let symbols: Symbols;
+  try {
+    symbols = dlopen(path, functions).symbols;
+  } catch (error) {
+    throw new BasedXLError(
+      "setup",
+      `${path} cannot be loaded (${(error as Error).message}): \`bun run build:native\` builds it.`,
+    );
+  }
+  const version = symbols.bxl_abi_version();
+  if (version !== abiVersion) {
+    throw new BasedXLError(
+      "setup",
+      `${path} has interface ${version} and this program needs ${abiVersion}: delete zig-out and \
+run again.`,
+    );
+  }
+  return symbols;
+}
+
+function libraryPath(): string {
+  const path = join(import.meta.dir, "../../zig-out/lib", libraryName(process.platform));
+  if (existsSync(path)) return path;
+  throw new BasedXLError("setup", `${path} is missing: \`bun run build:native\` builds it.`);
+}
+
+function lastError(session: Pointer | null): string {
+  const buffer = new Uint8Array(1024);
+  const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
+  return new TextDecoder().decode(buffer.subarray(0, Number(length)));
+}

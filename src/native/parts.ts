@@ -1,0 +1,123 @@
+/**
+ * The parts of a picture's making on their own: text encoders, one UNet call, the VAE both ways, and
+ * the noise. For comparisons with a reference, for benchmarks, and for pictures made from pictures.
+ * All arrays are f32 and channels first (NCHW), as PyTorch has them.
+ */
+import { ptr } from "bun:ffi";
+import type { ModelFolder } from "../models/folder.ts";
+import * as abi from "./abi.ts";
+import { NativeHandle } from "./handle.ts";
+import { bytesOf, library } from "./library.ts";
+import type { TokenPair } from "./session.ts";
+
+export interface NoisePredictionInput {
+  /** (batch, channels, rows, width) */
+  sample: Float32Array;
+  batch: number;
+  latentRows: number;
+  latentWidth: number;
+  timestep: number;
+  /** (batch, tokens, cross-attention width) */
+  promptEmbeds: Float32Array;
+  /** (batch, projection) */
+  pooled: Float32Array;
+  /** (batch, 6): original height and width, crop top and left, target height and width. */
+  timeIds: Float32Array;
+}
+
+export class ModelParts {
+  private constructor(
+    private readonly handle: NativeHandle,
+    private readonly model: ModelFolder,
+  ) {}
+
+  static async open(model: ModelFolder, threadCount = 0): Promise<ModelParts> {
+    const unit = model.sizeMultiple / model.vaeFactor;
+    const sizes = { rankCount: 1, branchCount: 1, latentRows: unit, latentWidth: unit };
+    return new ModelParts(await NativeHandle.open({ model, threadCount, ...sizes }, {}), model);
+  }
+
+  /** One prompt: hidden states (1, tokens, width) and the pooled, projected output (1, projection). */
+  async promptEmbeds(
+    tokens: TokenPair,
+  ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
+    const unit = this.model.sizeMultiple / this.model.vaeFactor;
+    const prompt = {
+      ids: bytesOf(tokens.ids),
+      ids2: bytesOf(tokens.ids2),
+      endIndex2: tokens.endIndex2,
+      present: 1,
+    };
+    const sizes = { latentRows: unit, latentWidth: unit };
+    await this.handle.run({ kind: abi.Kind.promptEmbeds, ...sizes, prompt }, [tokens], {});
+    return {
+      promptEmbeds: new Float32Array(this.handle.read(abi.Output.promptEmbeds)),
+      pooled: new Float32Array(this.handle.read(abi.Output.pooled)),
+    };
+  }
+
+  /** One call of the UNet, as diffusers calls it; the time is the UNet's alone. */
+  async noisePrediction(
+    input: NoisePredictionInput,
+  ): Promise<{ output: Float32Array; milliseconds: number }> {
+    const { batch, latentRows, latentWidth, timestep } = input;
+    const done = await this.handle.run(
+      {
+        kind: abi.Kind.noisePrediction,
+        latentRows,
+        latentWidth,
+        batch,
+        timestep,
+        sample: bytesOf(input.sample),
+        promptEmbeds: bytesOf(input.promptEmbeds),
+        pooled: bytesOf(input.pooled),
+        timeIdsList: bytesOf(input.timeIds),
+      },
+      [input],
+      {},
+    );
+    return {
+      output: new Float32Array(this.handle.read(abi.Output.noisePrediction)),
+      milliseconds: Number(done.denoiseNs) / 1e6,
+    };
+  }
+
+  /** A latent already divided by the scaling factor to the decoder's output, not clamped, and RGB. */
+  async decode(
+    latent: Float32Array,
+    latentRows: number,
+    latentWidth: number,
+  ): Promise<{ image: Float32Array; rgb: Uint8Array; milliseconds: number }> {
+    const sample = bytesOf(latent);
+    const job = { kind: abi.Kind.decode, latentRows, latentWidth, sample };
+    const done = await this.handle.run(job, [latent], {});
+    return {
+      image: new Float32Array(this.handle.read(abi.Output.image)),
+      rgb: new Uint8Array(this.handle.read(abi.Output.rgb)),
+      milliseconds: Number(done.decodeNs) / 1e6,
+    };
+  }
+
+  /** A picture of -1 to 1 to the mean of its latent, times the scaling factor. */
+  async encode(
+    picture: Float32Array,
+    latentRows: number,
+    latentWidth: number,
+  ): Promise<Float32Array> {
+    const sample = bytesOf(picture);
+    const job = { kind: abi.Kind.encode, latentRows, latentWidth, sample };
+    await this.handle.run(job, [picture], {});
+    return new Float32Array(this.handle.read(abi.Output.latents));
+  }
+
+  close(): void {
+    this.handle.close();
+  }
+}
+
+/** `drawCount` times `torch.randn(length)` from `torch.Generator("cpu")` of `seed`, end to end. */
+export function randomNormal(seed: bigint, drawCount: number, length: number): Float32Array {
+  const out = new Float32Array(drawCount * length);
+  if (out.length > 0) library().bxl_random_normal(seed, drawCount, ptr(out), BigInt(length));
+  return out;
+}

@@ -1,0 +1,418 @@
+//! The only boundary: what TypeScript may call and see. Every pointer that comes in is copied before
+//! the call returns; handles are opaque; structs say their size first, so that a caller built for
+//! another version is refused. `src/native/abi.ts` is generated from this file (`zig build bindings`).
+
+const std = @import("std");
+const builtin = @import("builtin");
+const Allocator = std.mem.Allocator;
+const backends = @import("backend.zig");
+const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const cuda_driver = @import("cuda/driver.zig");
+const jobs = @import("job.zig");
+const memory = @import("memory.zig");
+const models = @import("model.zig");
+const configs = @import("model/config.zig");
+const random = @import("random.zig");
+const sessions = @import("session.zig");
+const Session = sessions.Session;
+const rank_count_max = @import("patch/layout.zig").Layout.rank_count_max;
+const build_options = @import("build_options");
+
+/// Changes whenever a struct or a call changes its meaning.
+pub const abi_version: u32 = 1;
+pub const step_count_max = 1000;
+
+pub const Status = enum(u32) {
+    ok = 0,
+    bad_argument = 1,
+    bad_config = 2,
+    bad_weights = 3,
+    no_memory = 4,
+    not_finite = 5,
+    cancelled = 6,
+    /// The session is loading, drawing, or could not be loaded.
+    not_ready = 7,
+    no_threads = 8,
+    internal = 9,
+};
+
+pub const text_bytes_max = 128;
+
+pub const DeviceInfo = extern struct {
+    size: u32,
+    core_count: u32,
+    gpu_count: u32,
+    /// 0 where the system does not tell.
+    memory_available: u64,
+    cpu_name: [text_bytes_max]u8,
+    instruction_set: [text_bytes_max]u8,
+    /// The first GPU's name.
+    gpu_name: [text_bytes_max]u8,
+    /// Architectures of the kernels compiled in, "" for a build without nvcc.
+    cuda_kernels: [text_bytes_max]u8,
+};
+
+/// Bytes that the caller owns.
+pub const Bytes = extern struct {
+    address: usize,
+    len: u64,
+
+    fn slice(bytes: Bytes) []const u8 {
+        if (bytes.len == 0) return &.{};
+        return @as([*]const u8, @ptrFromInt(bytes.address))[0..@intCast(bytes.len)];
+    }
+};
+
+pub const SessionOptions = extern struct {
+    size: u32,
+    rank_count: u32,
+    thread_count: u32,
+    branch_count: u32,
+    latent_rows: u32,
+    latent_width: u32,
+    config: models.ModelConfig,
+    /// Paths in UTF-8, each ended by a 0 byte.
+    text_encoder_files: Bytes,
+    text_encoder_2_files: Bytes,
+    unet_files: Bytes,
+    vae_files: Bytes,
+};
+
+pub const Tokens = extern struct {
+    /// i32, as many as the encoder has positions.
+    ids: Bytes,
+    ids_2: Bytes,
+    end_index_2: u32,
+    /// 0 for a negative prompt that is not there: zeros take its place.
+    present: u32,
+};
+
+pub const Request = extern struct {
+    size: u32,
+    kind: jobs.Kind,
+    latent_rows: u32,
+    latent_width: u32,
+    branch_count: u32,
+    guidance_scale: f32,
+    initial_scale: f32,
+    wants_latents: u32,
+    seed: u64,
+    /// `StepRow`s.
+    rows: Bytes,
+    prompt: Tokens,
+    negative: Tokens,
+    time_ids: [6]f32,
+    /// The rest is for the kinds other than `picture`: f32 values.
+    batch: u32,
+    timestep: f32,
+    sample: Bytes,
+    prompt_embeds: Bytes,
+    pooled: Bytes,
+    time_ids_list: Bytes,
+};
+
+pub const Progress = extern struct {
+    size: u32,
+    state: sessions.State,
+    /// Why it failed, where `state` is failed.
+    status: Status,
+    stage: jobs.Stage,
+    step_index: u32,
+    working_ranks: u32,
+    scratch_bytes: u64,
+    weight_bytes: u64,
+    text_ns: u64,
+    denoise_ns: u64,
+    decode_ns: u64,
+};
+
+/// Structs that TypeScript fills, parts before wholes.
+pub const structs_in = .{
+    configs.ClipConfig, configs.UnetConfig, configs.VaeConfig, models.ModelConfig,
+    Bytes,              SessionOptions,     Tokens,            Request,
+    backends.Update,    backends.StepRow,
+};
+/// Structs that the library fills; TypeScript writes their size alone.
+pub const structs_out = .{ DeviceInfo, Progress };
+pub const enums = .{
+    Status,      sessions.State,    jobs.Kind, jobs.Stage,
+    jobs.Output, configs.HiddenAct,
+};
+
+const gpa = std.heap.c_allocator;
+/// Files and futexes only: it starts no threads and takes no signals from the host process.
+const io = std.Io.Threaded.global_single_threaded.io();
+/// The sentence for calls that have no session to keep it.
+threadlocal var last_error: Diagnostics = .{};
+
+pub export fn bxl_abi_version() callconv(.c) u32 {
+    return abi_version;
+}
+
+pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
+    if (info.size != @sizeOf(DeviceInfo)) return refuse("device info of another version", .{});
+    info.core_count = @intCast(std.Thread.getCpuCount() catch 1);
+    info.memory_available = memory.available(io) orelse 0;
+    const cpu = backends.Cpu.detect(io);
+    putText(&info.cpu_name, cpu.name());
+    putText(&info.instruction_set, @tagName(cpu.best));
+    const gpus = cuda_driver.findGpus();
+    info.gpu_count = gpus.count;
+    putText(&info.gpu_name, if (gpus.count > 0) gpus.name(0) else "");
+    putText(&info.cuda_kernels, build_options.cuda_architectures);
+    return .ok;
+}
+
+/// Opens a session and begins to load it; `bxl_session_poll` tells when it is ready.
+pub export fn bxl_session_open(options: *const SessionOptions, out: *?*Session) callconv(.c) Status {
+    out.* = null;
+    if (options.size != @sizeOf(SessionOptions)) return refuse("session options of another version", .{});
+    if (options.rank_count < 1 or options.rank_count > rank_count_max) {
+        return refuse("{d} ranks; 1 to {d} can be had", .{ options.rank_count, rank_count_max });
+    }
+    if (options.branch_count < 1 or options.branch_count > 2) return refuse("branches: 1 or 2", .{});
+    if (options.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
+    configs.check(&options.config, &last_error) catch return .bad_config;
+    if (checkSize(&options.config, options.latent_rows, options.latent_width)) |status| return status;
+    out.* = openSession(options) catch |err| return statusOf(err);
+    return .ok;
+}
+
+pub export fn bxl_session_close(session: *Session) callconv(.c) void {
+    session.close();
+}
+
+/// Begins a job; one at a time.
+pub export fn bxl_session_submit(session: *Session, request: *const Request) callconv(.c) Status {
+    if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
+    if (checkRequest(&session.options.config, request)) |status| return status;
+    var job = copyJob(request) catch return .no_memory;
+    if (session.submit(job)) return .ok;
+    job.deinit();
+    return .not_ready;
+}
+
+pub export fn bxl_session_poll(session: *const Session, progress: *Progress) callconv(.c) Status {
+    if (progress.size != @sizeOf(Progress)) return refuse("progress of another version", .{});
+    const state = session.currentState();
+    progress.state = state;
+    progress.status = if (state == .failed) statusOf(session.failure.?) else .ok;
+    progress.stage = @enumFromInt(session.reporter.stage.load(.acquire));
+    progress.step_index = session.reporter.step_index.load(.acquire);
+    progress.working_ranks = session.working_ranks.load(.acquire);
+    progress.scratch_bytes = session.scratch_bytes.load(.acquire);
+    progress.weight_bytes = session.weight_bytes.load(.acquire);
+    if (state == .done and session.job != null) {
+        const job = &session.job.?;
+        progress.text_ns = job.text_ns;
+        progress.denoise_ns = job.denoise_ns;
+        progress.decode_ns = job.decode_ns;
+    }
+    return .ok;
+}
+
+/// Copies a result of the finished job; returns its bytes, and copies nothing when `len` is less.
+pub export fn bxl_session_read(
+    session: *const Session,
+    output: jobs.Output,
+    buffer: ?[*]u8,
+    len: u64,
+) callconv(.c) u64 {
+    if (session.currentState() != .done or session.job == null) return 0;
+    const bytes = session.job.?.outputs.get(output);
+    if (buffer) |target| {
+        if (len >= bytes.len) @memcpy(target[0..bytes.len], bytes);
+    }
+    return bytes.len;
+}
+
+/// Asks the running job to stop; the ranks look between pieces of work.
+pub export fn bxl_session_cancel(session: *Session) callconv(.c) void {
+    session.cancel();
+}
+
+/// The sentence for what failed last, in the session or (null) in a call on this thread. UTF-8;
+/// returns its bytes.
+pub export fn bxl_last_error(session: ?*const Session, buffer: [*]u8, len: u64) callconv(.c) u64 {
+    const text = if (session) |s| s.diagnostics.message() else last_error.message();
+    const count: usize = @min(text.len, @as(usize, @intCast(len)));
+    @memcpy(buffer[0..count], text[0..count]);
+    return count;
+}
+
+/// `draw_count` times `torch.randn` of `len` values each, on the CPU generator of `seed`.
+pub export fn bxl_random_normal(
+    seed: u64,
+    draw_count: u32,
+    out: [*]f32,
+    len: u64,
+) callconv(.c) void {
+    var generator: random.CpuGenerator = .init(seed);
+    const per_draw: usize = @intCast(len);
+    for (0..draw_count) |i| generator.fillNormal(out[i * per_draw ..][0..per_draw]);
+}
+
+// --- internal ---
+
+/// Every Zig error has its status: a new one does not compile until it is named here.
+fn statusOf(err: sessions.Error) Status {
+    return switch (err) {
+        error.BadConfig => .bad_config,
+        error.BadWeights => .bad_weights,
+        error.OutOfMemory, error.NotEnoughMemory => .no_memory,
+        error.NotFinite => .not_finite,
+        error.Cancelled => .cancelled,
+        error.ThreadsUnavailable => .no_threads,
+        // The plan was run on the same graph: a job that needs more is our own bug.
+        error.OutOfScratch => .internal,
+    };
+}
+
+fn refuse(comptime sentence: []const u8, args: anytype) Status {
+    last_error.reset();
+    last_error.fail(error.BadArgument, "The library was asked for " ++ sentence ++ ".", args) catch {};
+    return .bad_argument;
+}
+
+fn putText(target: *[text_bytes_max]u8, text: []const u8) void {
+    @memset(target, 0);
+    const count = @min(text.len, target.len - 1);
+    @memcpy(target[0..count], text[0..count]);
+}
+
+fn checkSize(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
+    const multiple = config.latentMultiple();
+    if (rows == 0 or width == 0 or rows % multiple != 0 or width % multiple != 0) {
+        return refuse("a latent of {d} x {d}; this model takes multiples of {d}", .{
+            width, rows, multiple,
+        });
+    }
+    if (rows > 1 << 14 or width > 1 << 14) return refuse("a latent over 16384 x 16384", .{});
+    return null;
+}
+
+/// Lengths are checked here, once, so that the graph may rely on them.
+fn checkRequest(config: *const models.ModelConfig, r: *const Request) ?Status {
+    if (checkSize(config, r.latent_rows, r.latent_width)) |status| return status;
+    if (r.branch_count < 1 or r.branch_count > 2) return refuse("branches: 1 or 2", .{});
+    if (r.batch < 1 or r.batch > 64) return refuse("a batch outside 1 to 64", .{});
+    const positions = @as(usize, r.latent_rows) * r.latent_width;
+    const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
+    const factor: usize = config.vae.factor();
+    switch (r.kind) {
+        .picture => {
+            const row_bytes = @sizeOf(backends.StepRow);
+            if (r.rows.len == 0 or r.rows.len % row_bytes != 0 or
+                r.rows.len / row_bytes > step_count_max)
+            {
+                return refuse("steps outside 1 to {d}", .{step_count_max});
+            }
+            if (checkTokens(config, r.prompt)) |status| return status;
+            if (r.negative.present != 0) return checkTokens(config, r.negative);
+        },
+        .prompt_embeds => return checkTokens(config, r.prompt),
+        .noise_prediction => {
+            const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
+            if (r.sample.len != sample_bytes or
+                r.prompt_embeds.len == 0 or r.prompt_embeds.len % embed_bytes != 0 or
+                r.pooled.len != r.batch * config.clip_2.projection_size * 4 or
+                r.time_ids_list.len != r.batch * 6 * 4)
+            {
+                return refuse("a noise prediction with inputs of the wrong length", .{});
+            }
+        },
+        .decode => if (r.sample.len != sample_bytes or r.batch != 1) {
+            return refuse("a decoding of a latent of the wrong length", .{});
+        },
+        .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
+            return refuse("an encoding of a picture of the wrong length", .{});
+        },
+    }
+    return null;
+}
+
+fn checkTokens(config: *const models.ModelConfig, tokens: Tokens) ?Status {
+    const bytes = @as(u64, config.clip.position_count) * 4;
+    if (tokens.ids.len != bytes or tokens.ids_2.len != bytes) {
+        return refuse("a prompt that is not {d} tokens long", .{config.clip.position_count});
+    }
+    if (tokens.end_index_2 >= config.clip.position_count) return refuse("a prompt without end", .{});
+    for ([_]Bytes{ tokens.ids, tokens.ids_2 }, [_]u32{
+        config.clip.vocab_size, config.clip_2.vocab_size,
+    }) |ids, vocab_size| {
+        const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
+        for (values) |id| {
+            if (id < 0 or id >= vocab_size) return refuse("token {d}, which is not in the " ++
+                "vocabulary of {d}", .{ id, vocab_size });
+        }
+    }
+    return null;
+}
+
+fn openSession(options: *const SessionOptions) sessions.Error!*Session {
+    // Paths live as long as the process may need them: a session's own arena would outlive nothing.
+    var files: models.Files = .initFill(&.{});
+    files.set(.text_encoder, try copyPaths(options.text_encoder_files));
+    files.set(.text_encoder_2, try copyPaths(options.text_encoder_2_files));
+    files.set(.unet, try copyPaths(options.unet_files));
+    files.set(.vae, try copyPaths(options.vae_files));
+    return Session.open(gpa, io, .{
+        .rank_count = options.rank_count,
+        .thread_count = options.thread_count,
+        .config = options.config,
+        .files = files,
+        .latent_rows = options.latent_rows,
+        .latent_width = options.latent_width,
+        .branch_count = options.branch_count,
+    });
+}
+
+fn copyPaths(bytes: Bytes) Allocator.Error![]const []const u8 {
+    var list: std.ArrayList([]const u8) = .empty;
+    var paths = std.mem.splitScalar(u8, bytes.slice(), 0);
+    while (paths.next()) |path| {
+        if (path.len > 0) try list.append(gpa, try gpa.dupe(u8, path));
+    }
+    return list.toOwnedSlice(gpa);
+}
+
+fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
+    var job: jobs.Job = .{
+        .arena = .init(gpa),
+        .kind = r.kind,
+        .latent_rows = r.latent_rows,
+        .latent_width = r.latent_width,
+        .branch_count = r.branch_count,
+        .guidance_scale = r.guidance_scale,
+        .initial_scale = r.initial_scale,
+        .seed = r.seed,
+        .time_ids = r.time_ids,
+        .wants_latents = r.wants_latents != 0,
+        .batch = r.batch,
+        .timestep = r.timestep,
+    };
+    errdefer job.deinit();
+    const arena = job.arena.allocator();
+    job.rows = try copyValues(backends.StepRow, arena, r.rows);
+    job.prompt = try copyTokens(arena, r.prompt);
+    if (r.negative.present != 0) job.negative = try copyTokens(arena, r.negative);
+    job.sample = try copyValues(f32, arena, r.sample);
+    job.prompt_embeds = try copyValues(f32, arena, r.prompt_embeds);
+    job.pooled = try copyValues(f32, arena, r.pooled);
+    job.time_ids_list = try copyValues(f32, arena, r.time_ids_list);
+    return job;
+}
+
+fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!jobs.Tokens {
+    return .{
+        .ids = try copyValues(i32, arena, tokens.ids),
+        .ids_2 = try copyValues(i32, arena, tokens.ids_2),
+        .end_index_2 = tokens.end_index_2,
+    };
+}
+
+fn copyValues(comptime T: type, arena: Allocator, bytes: Bytes) Allocator.Error![]const T {
+    const values = try arena.alloc(T, bytes.slice().len / @sizeOf(T));
+    @memcpy(std.mem.sliceAsBytes(values), bytes.slice()[0 .. values.len * @sizeOf(T)]);
+    return values;
+}

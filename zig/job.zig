@@ -1,0 +1,80 @@
+//! One piece of work for a session, as the control plane asked for it, and what came of it.
+//! A job owns all its memory: nothing points back into the caller's.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const StepRow = @import("backend.zig").StepRow;
+
+pub const Kind = enum(u32) {
+    /// Prompt to picture.
+    picture = 0,
+    /// The parts alone, for tests, benchmarks and image-to-image.
+    prompt_embeds = 1,
+    noise_prediction = 2,
+    decode = 3,
+    encode = 4,
+};
+
+pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
+
+/// What a job can leave behind. All f32 but `rgb` (u8) and `step_ns` (u64); pictures and latents are
+/// NCHW, `rgb` is (rows, width, 3).
+pub const Output = enum(u32) {
+    rgb = 0,
+    latents = 1,
+    step_ns = 2,
+    prompt_embeds = 3,
+    pooled = 4,
+    noise_prediction = 5,
+    image = 6,
+};
+
+pub const Tokens = struct {
+    ids: []const i32 = &.{},
+    ids_2: []const i32 = &.{},
+    /// Where the second encoder pools.
+    end_index_2: u32 = 0,
+};
+
+pub const Job = struct {
+    arena: std.heap.ArenaAllocator,
+    kind: Kind,
+    latent_rows: u32,
+    latent_width: u32,
+    /// 1, or 2 with guidance.
+    branch_count: u32 = 1,
+    guidance_scale: f32 = 1,
+    /// The first latent is noise times this.
+    initial_scale: f32 = 1,
+    seed: u64 = 0,
+    rows: []const StepRow = &.{},
+    prompt: Tokens = .{},
+    /// Null means zeros (`force_zeros_for_empty_prompt`).
+    negative: ?Tokens = null,
+    time_ids: [6]f32 = @splat(0),
+    wants_latents: bool = false,
+    /// Inputs of the kinds other than `picture`; see `denoise.zig`.
+    batch: u32 = 1,
+    timestep: f32 = 0,
+    sample: []const f32 = &.{},
+    prompt_embeds: []const f32 = &.{},
+    pooled: []const f32 = &.{},
+    time_ids_list: []const f32 = &.{},
+
+    outputs: std.EnumArray(Output, []const u8) = .initFill(&.{}),
+    text_ns: u64 = 0,
+    denoise_ns: u64 = 0,
+    decode_ns: u64 = 0,
+
+    pub fn deinit(job: *Job) void {
+        job.arena.deinit();
+        job.* = undefined;
+    }
+
+    /// Memory for a result, which stays until the next job.
+    pub fn output(job: *Job, comptime T: type, name: Output, count: usize) Allocator.Error![]T {
+        const memory = try job.arena.allocator().alloc(T, count);
+        job.outputs.set(name, std.mem.sliceAsBytes(memory));
+        return memory;
+    }
+};

@@ -1,0 +1,105 @@
+//! ResnetBlock2D and the two ways a picture changes size between levels, shared by UNet and VAE.
+//! Source: diffusers models/resnet.py, downsampling.py, upsampling.py.
+
+const backends = @import("../backend.zig");
+const Tensor = @import("../tensor.zig").Tensor;
+const weights = @import("../weights.zig");
+const View = weights.View;
+const layers = @import("layers.zig");
+const Context = layers.Context;
+const Error = layers.Error;
+
+pub const ResnetBlock2D = struct {
+    norm1: layers.GroupNorm,
+    conv1: layers.Conv3x3,
+    time_emb_proj: ?layers.Linear,
+    norm2: layers.GroupNorm,
+    conv2: layers.Conv3x3,
+    conv_shortcut: ?layers.Linear,
+
+    pub const Options = struct {
+        in_channels: u32,
+        out_channels: u32,
+        /// 0 in the VAE, whose resnets know no time.
+        time_embed_dim: u32,
+        norm_groups: u32,
+        epsilon: f32,
+    };
+
+    pub fn load(view: View, o: Options) weights.Error!ResnetBlock2D {
+        const out = o.out_channels;
+        return .{
+            .norm1 = try .load(try view.at("norm1"), o.in_channels, o.norm_groups, o.epsilon),
+            .conv1 = try .load(try view.at("conv1"), out, o.in_channels),
+            .time_emb_proj = if (o.time_embed_dim == 0)
+                null
+            else
+                try .load(try view.at("time_emb_proj"), out, o.time_embed_dim, .bias),
+            .norm2 = try .load(try view.at("norm2"), out, o.norm_groups, o.epsilon),
+            .conv2 = try .load(try view.at("conv2"), out, out),
+            .conv_shortcut = if (o.in_channels == out)
+                null
+            else
+                try .load(try view.at("conv_shortcut"), out, o.in_channels, .bias),
+        };
+    }
+
+    /// x (batch, rows, width, in) to (batch, rows, width, out). `time_embedding` is
+    /// (batch, 1, 1, time_embed_dim) with SiLU already applied, null in the VAE.
+    pub fn forward(block: ResnetBlock2D, ctx: Context, x: Tensor, time_embedding: ?Tensor) Error!Tensor {
+        const first = try block.firstHalf(ctx, x, time_embedding);
+        const normed = try block.norm2.forward(ctx, first, .silu);
+        ctx.b.free(first);
+        defer ctx.b.free(normed);
+        const shortcut = block.conv_shortcut orelse {
+            return block.conv2.forward(ctx, normed, .{ .residual = x });
+        };
+        const residual = try shortcut.forward(ctx, x, .{});
+        defer ctx.b.free(residual);
+        return block.conv2.forward(ctx, normed, .{ .residual = residual });
+    }
+
+    fn firstHalf(block: ResnetBlock2D, ctx: Context, x: Tensor, time_embedding: ?Tensor) Error!Tensor {
+        const channel_bias: ?Tensor = if (block.time_emb_proj) |projection|
+            try projection.forward(ctx, time_embedding.?, .{})
+        else
+            null;
+        defer if (channel_bias) |vector| ctx.b.free(vector);
+        const normed = try block.norm1.forward(ctx, x, .silu);
+        defer ctx.b.free(normed);
+        return block.conv1.forward(ctx, normed, .{ .channel_bias = channel_bias });
+    }
+};
+
+/// Halves rows and width with a strided convolution.
+pub const Downsample2D = struct {
+    conv: layers.Conv3x3,
+    padding: backends.Padding,
+
+    /// The UNet pads all around.
+    pub const padding_unet: backends.Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 };
+    /// The VAE's encoder pads below and to the right only.
+    pub const padding_vae: backends.Padding = .{ .top = 0, .bottom = 1, .left = 0, .right = 1 };
+
+    pub fn load(view: View, channels: u32, padding: backends.Padding) weights.Error!Downsample2D {
+        const conv: layers.Conv3x3 = try .load(try view.at("conv"), channels, channels);
+        return .{ .conv = conv, .padding = padding };
+    }
+
+    pub fn forward(block: Downsample2D, ctx: Context, x: Tensor) Error!Tensor {
+        return block.conv.forward(ctx, x, .{ .stride = 2, .padding = block.padding });
+    }
+};
+
+/// Doubles rows and width (nearest), then convolves.
+pub const Upsample2D = struct {
+    conv: layers.Conv3x3,
+
+    pub fn load(view: View, channels: u32) weights.Error!Upsample2D {
+        return .{ .conv = try .load(try view.at("conv"), channels, channels) };
+    }
+
+    pub fn forward(block: Upsample2D, ctx: Context, x: Tensor) Error!Tensor {
+        return block.conv.forward(ctx, x, .{ .upsample = true });
+    }
+};

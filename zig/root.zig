@@ -1,0 +1,22 @@
+//! The library's root: what the boundary exports, and every test.
+
+comptime {
+    _ = @import("abi.zig");
+}
+
+test {
+    _ = @import("backend/cpu.zig");
+    _ = @import("cuda/driver.zig");
+    _ = @import("diagnostics.zig");
+    _ = @import("memory.zig");
+    _ = @import("model/config.zig");
+    _ = @import("nchw.zig");
+    _ = @import("patch/exchange.zig");
+    _ = @import("patch/layout.zig");
+    _ = @import("random.zig");
+    _ = @import("safetensors.zig");
+    _ = @import("scratch.zig");
+    _ = @import("tensor.zig");
+    _ = @import("transport/loopback.zig");
+    _ = @import("weights.zig");
+}

@@ -1,0 +1,369 @@
+//! A session: one model on one machine, its ranks, and at most one job at a time. Callers submit and
+//! poll; a coordinator thread loads, plans, and runs the ranks. Errors end the job, not the session.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const Cpu = @import("backend.zig").Cpu;
+const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const Exchange = @import("patch/exchange.zig").Exchange;
+const Layout = @import("patch/layout.zig").Layout;
+const Loopback = @import("transport.zig").Loopback;
+const Scratch = @import("scratch.zig").Scratch;
+const Job = @import("job.zig").Job;
+const denoise = @import("denoise.zig");
+const memory = @import("memory.zig");
+const models = @import("model.zig");
+const Model = models.Model;
+
+pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, failed = 4 };
+
+/// Why a session or a job failed.
+pub const Error = Model.Error || denoise.Error || error{ NotEnoughMemory, ThreadsUnavailable };
+
+pub const Options = struct {
+    rank_count: u32,
+    /// Threads of all ranks together; 0 means one per core.
+    thread_count: u32,
+    config: models.ModelConfig,
+    files: models.Files,
+    /// The picture that will be asked for first: what cannot fit is refused before loading.
+    latent_rows: u32,
+    latent_width: u32,
+    branch_count: u32,
+};
+
+pub const Session = struct {
+    gpa: Allocator,
+    io: Io,
+    options: Options,
+    model: Model = undefined,
+    ranks: []RankDevice = &.{},
+    state: std.atomic.Value(u32) = .init(@intFromEnum(State.loading)),
+    failure: ?Error = null,
+    diagnostics: Diagnostics = .{},
+    cancelled: std.atomic.Value(bool) = .init(false),
+    closing: std.atomic.Value(bool) = .init(false),
+    /// Counts submissions; the coordinator sleeps on it.
+    wake: std.atomic.Value(u32) = .init(0),
+    reporter: denoise.Reporter,
+    loaded: std.atomic.Value(bool) = .init(false),
+    job: ?Job = null,
+    scratch_bytes: std.atomic.Value(u64) = .init(0),
+    weight_bytes: std.atomic.Value(u64) = .init(0),
+    working_ranks: std.atomic.Value(u32) = .init(0),
+    coordinator: std.Thread = undefined,
+
+    /// Returns at once; loading goes on in the background. `options.files` must outlive the session.
+    pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
+        const session = try gpa.create(Session);
+        errdefer gpa.destroy(session);
+        session.* = .{ .gpa = gpa, .io = io, .options = options, .reporter = .{ .io = io } };
+        session.coordinator = std.Thread.spawn(.{}, coordinate, .{session}) catch
+            return error.ThreadsUnavailable;
+        return session;
+    }
+
+    /// Stops what runs and frees everything.
+    pub fn close(session: *Session) void {
+        session.closing.store(true, .release);
+        session.cancelled.store(true, .release);
+        session.wakeCoordinator();
+        session.coordinator.join();
+        if (session.job) |*job| job.deinit();
+        session.gpa.destroy(session);
+    }
+
+    pub fn currentState(session: *const Session) State {
+        return @enumFromInt(session.state.load(.acquire));
+    }
+
+    /// Takes `job`. False, and `job` stays the caller's, while another runs or if loading failed.
+    pub fn submit(session: *Session, job: Job) bool {
+        switch (session.currentState()) {
+            .loading, .running => return false,
+            .ready, .done => {},
+            .failed => if (!session.loaded.load(.acquire)) return false,
+        }
+        if (session.job) |*old| old.deinit();
+        session.job = job;
+        session.failure = null;
+        session.diagnostics.reset();
+        session.cancelled.store(false, .release);
+        session.reporter.step_index.store(0, .release);
+        session.state.store(@intFromEnum(State.running), .release);
+        session.wakeCoordinator();
+        return true;
+    }
+
+    pub fn cancel(session: *Session) void {
+        session.cancelled.store(true, .release);
+    }
+
+    // --- internal ---
+
+    fn wakeCoordinator(session: *Session) void {
+        _ = session.wake.fetchAdd(1, .acq_rel);
+        session.io.futexWake(u32, &session.wake.raw, 1);
+    }
+
+    fn coordinate(session: *Session) void {
+        var seen = session.wake.load(.acquire);
+        if (session.load()) {
+            session.loaded.store(true, .release);
+            session.state.store(@intFromEnum(State.ready), .release);
+        } else |err| session.finish(err);
+        while (!session.closing.load(.acquire)) {
+            const count = session.wake.load(.acquire);
+            if (count == seen) {
+                session.io.futexWaitUncancelable(u32, &session.wake.raw, seen);
+                continue;
+            }
+            seen = count;
+            if (session.currentState() != .running) continue;
+            session.finish(if (session.runJob()) |_| null else |err| err);
+        }
+        session.unload();
+    }
+
+    fn finish(session: *Session, failure: ?Error) void {
+        session.failure = failure;
+        const state: State = if (failure == null) .done else .failed;
+        session.state.store(@intFromEnum(state), .release);
+    }
+
+    fn load(session: *Session) Error!void {
+        const o = &session.options;
+        try session.model.open(
+            session.gpa,
+            session.io,
+            &o.config,
+            o.files,
+            &session.diagnostics,
+        );
+        errdefer session.model.close();
+        const weights = session.model.weightBytes();
+        session.weight_bytes.store(weights.mapped + weights.copied, .release);
+        const layout: Layout = .init(o.rank_count, o.branch_count);
+        var arena: std.heap.ArenaAllocator = .init(session.gpa);
+        defer arena.deinit();
+        try session.checkFits(layout, try session.plan(layout, &.{
+            .arena = arena,
+            .kind = .picture,
+            .latent_rows = o.latent_rows,
+            .latent_width = o.latent_width,
+            .branch_count = o.branch_count,
+        }), weights.mapped + weights.copied);
+        session.working_ranks.store(layout.rank_count, .release);
+        try session.openRanks(layout.rank_count);
+        errdefer session.closeRanks();
+        for (&session.model.stores.values) |*store| try store.materialize(&session.cancelled);
+    }
+
+    fn unload(session: *Session) void {
+        if (!session.loaded.load(.acquire)) return;
+        session.closeRanks();
+        session.model.close();
+    }
+
+    fn openRanks(session: *Session, count: u32) Error!void {
+        const total = if (session.options.thread_count > 0)
+            session.options.thread_count
+        else
+            @as(u32, @intCast(std.Thread.getCpuCount() catch 1));
+        const ranks = try session.gpa.alloc(RankDevice, count);
+        errdefer session.gpa.free(ranks);
+        var opened: usize = 0;
+        errdefer for (ranks[0..opened]) |*rank| rank.close(session.gpa);
+        for (ranks, 0..) |*rank, i| {
+            // What does not divide evenly goes to the first ranks.
+            const threads = total / count + @intFromBool(i < total % count);
+            rank.* = .{ .cpu = Cpu.init(session.gpa, session.io, .{
+                .thread_count = @max(1, threads),
+                .cancelled = &session.cancelled,
+            }) catch |err| switch (err) {
+                error.OutOfMemory => return error.OutOfMemory,
+                else => return error.ThreadsUnavailable,
+            } };
+            opened += 1;
+        }
+        session.ranks = ranks;
+    }
+
+    fn closeRanks(session: *Session) void {
+        for (session.ranks) |*rank| rank.close(session.gpa);
+        session.gpa.free(session.ranks);
+    }
+
+    /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
+    fn plan(session: *Session, layout: Layout, job: *const Job) Error![Layout.rank_count_max]usize {
+        var bytes: [Layout.rank_count_max]usize = @splat(0);
+        for (bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
+            var arena: std.heap.ArenaAllocator = .init(session.gpa);
+            defer arena.deinit();
+            var planned = job.*;
+            planned.arena = .init(session.gpa);
+            defer planned.deinit();
+            planned.outputs = .initFill(&.{});
+            try completePlan(&planned, &session.options.config);
+            var scratch: Scratch = .planning();
+            var exchange: Exchange = .{};
+            var rank: denoise.Rank = .{
+                .index = @intCast(i),
+                .layout = layout,
+                .model = &session.model,
+                .b = .{ .scratch = &scratch, .device = .plan },
+                .exchange = &exchange,
+                .transport = .plan,
+                .diagnostics = &session.diagnostics,
+                .arena = arena.allocator(),
+            };
+            try rank.run(&planned);
+            rank_bytes.* = scratch.peak;
+        }
+        return bytes;
+    }
+
+    /// Refuses what the machine cannot hold, before anything is touched.
+    fn checkFits(
+        session: *Session,
+        layout: Layout,
+        scratch: [Layout.rank_count_max]usize,
+        weight_bytes: usize,
+    ) Error!void {
+        var total: u64 = 0;
+        for (scratch[0..layout.rank_count]) |bytes| total += bytes;
+        session.scratch_bytes.store(total, .release);
+        var held: u64 = 0;
+        for (session.ranks) |rank| held += rank.memory.len;
+        const need = (total -| held) + weight_bytes;
+        const there = memory.available(session.io) orelse return;
+        if (need <= there) return;
+        const gib = 1024.0 * 1024.0 * 1024.0;
+        return session.diagnostics.fail(error.NotEnoughMemory, "This picture needs {d:.2} GiB " ++
+            "({d:.2} for the weights, {d:.2} for the work of {d} rank(s)), and {d:.2} GiB are " ++
+            "free. Choose a smaller size or fewer ranks.", .{
+            asFloat(need) / gib,
+            asFloat(weight_bytes) / gib,
+            asFloat(total) / gib,
+            layout.rank_count,
+            asFloat(there) / gib,
+        });
+    }
+
+    fn runJob(session: *Session) Error!void {
+        const job = &session.job.?;
+        // A session opened without guidance has one rank; it then does both branches.
+        const is_picture = job.kind == .picture;
+        const asked: u32 = if (is_picture) @intCast(session.ranks.len) else 1;
+        const branches = if (is_picture) job.branch_count else 1;
+        const layout: Layout = .init(asked, branches);
+        session.working_ranks.store(layout.rank_count, .release);
+        const scratch = try session.plan(layout, job);
+        try session.checkFits(layout, scratch, 0);
+        for (session.ranks[0..layout.rank_count], scratch[0..layout.rank_count]) |*rank, bytes| {
+            try rank.reserve(session.gpa, bytes);
+        }
+        var loopback: Loopback = .init(session.io, layout.rank_count);
+        try session.runRanks(job, layout, &loopback);
+    }
+
+    fn runRanks(session: *Session, job: *Job, layout: Layout, loopback: *Loopback) Error!void {
+        var threads: [Layout.rank_count_max]std.Thread = undefined;
+        var failures: [Layout.rank_count_max]?Error = @splat(null);
+        var started: u32 = 1;
+        while (started < layout.rank_count) : (started += 1) {
+            threads[started] = std.Thread.spawn(.{}, runRank, .{
+                session, job, layout, loopback, started, &failures[started],
+            }) catch {
+                failures[0] = error.ThreadsUnavailable;
+                loopback.abort();
+                break;
+            };
+        }
+        if (failures[0] == null) session.runRank(job, layout, loopback, 0, &failures[0]);
+        for (threads[1..started]) |thread| thread.join();
+        return firstFailure(failures[0..layout.rank_count]);
+    }
+
+    fn runRank(
+        session: *Session,
+        job: *Job,
+        layout: Layout,
+        loopback: *Loopback,
+        index: u32,
+        failure: *?Error,
+    ) void {
+        var arena: std.heap.ArenaAllocator = .init(session.gpa);
+        defer arena.deinit();
+        const device = &session.ranks[index];
+        var scratch: Scratch = .init(device.memory);
+        var exchange: Exchange = .{};
+        var rank: denoise.Rank = .{
+            .index = index,
+            .layout = layout,
+            .model = &session.model,
+            .b = .{ .scratch = &scratch, .device = .{ .cpu = device.cpu } },
+            .exchange = &exchange,
+            .transport = .{ .loopback = .{ .shared = loopback, .rank = index } },
+            .diagnostics = &session.diagnostics,
+            .arena = arena.allocator(),
+            .reporter = if (index == 0) &session.reporter else null,
+        };
+        rank.run(job) catch |err| {
+            failure.* = err;
+            rank.transport.abort();
+        };
+    }
+};
+
+/// What one rank owns on the machine: its threads and its arena.
+const RankDevice = struct {
+    cpu: *Cpu,
+    memory: []align(64) u8 = &.{},
+
+    fn reserve(device: *RankDevice, gpa: Allocator, bytes: usize) Allocator.Error!void {
+        if (device.memory.len >= bytes) return;
+        gpa.free(device.memory);
+        device.memory = &.{};
+        device.memory = try gpa.alignedAlloc(u8, .fromByteUnits(64), bytes);
+    }
+
+    fn close(device: *RankDevice, gpa: Allocator) void {
+        gpa.free(device.memory);
+        device.cpu.deinit();
+    }
+};
+
+/// A rank that was only woken by another's failure says Cancelled: the other's reason counts.
+fn firstFailure(failures: []const ?Error) Error!void {
+    var cancelled = false;
+    for (failures) |maybe| {
+        const failure = maybe orelse continue;
+        if (failure != error.Cancelled) return failure;
+        cancelled = true;
+    }
+    if (cancelled) return error.Cancelled;
+}
+
+/// A plan needs the shape of every input, one step, and no values.
+fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!void {
+    const arena = job.arena.allocator();
+    if (job.rows.len > 1) job.rows = job.rows[0..1];
+    if (job.kind != .picture) return;
+    if (job.rows.len == 0) {
+        const row = try arena.create(@import("backend.zig").StepRow);
+        row.* = std.mem.zeroes(@import("backend.zig").StepRow);
+        job.rows = row[0..1];
+    }
+    if (job.prompt.ids.len > 0) return;
+    const ids = try arena.alloc(i32, config.clip.position_count);
+    @memset(ids, 0);
+    job.prompt = .{ .ids = ids, .ids_2 = ids };
+    job.negative = job.prompt;
+}
+
+fn asFloat(bytes: u64) f64 {
+    return @floatFromInt(bytes);
+}
