@@ -1,0 +1,75 @@
+/**
+ * Pictures to files, in the format that the file's ending names. Sizes are checked against the format
+ * before any work (`checkImageSize`), because an encoder only fails after the picture is drawn.
+ */
+import sharp, { type Sharp } from "sharp";
+import { BasedXLError } from "./errors.ts";
+import { writeWhole } from "./files.ts";
+
+export { checkWritable } from "./files.ts";
+
+export type ImageFormat = "png" | "jpeg" | "webp" | "avif";
+
+interface FormatEntry {
+  endings: readonly string[];
+  /** Largest width and height the format (or its encoder) can hold. */
+  sideMax: number;
+  encode(image: Sharp): Sharp;
+}
+
+const formats: Record<ImageFormat, FormatEntry> = {
+  png: { endings: ["png"], sideMax: 2 ** 31 - 1, encode: (image) => image.png() },
+  jpeg: {
+    endings: ["jpg", "jpeg"],
+    sideMax: 65535,
+    encode: (image) => image.jpeg({ quality: 95, chromaSubsampling: "4:4:4" }),
+  },
+  webp: { endings: ["webp"], sideMax: 16383, encode: (image) => image.webp({ quality: 95 }) },
+  avif: {
+    endings: ["avif"],
+    sideMax: 16384,
+    encode: (image) => image.avif({ quality: 80, chromaSubsampling: "4:4:4" }),
+  },
+};
+
+/** The format that the ending of `path` names. Throws "bad-option" naming the endings there are. */
+export function imageFormatOf(path: string): ImageFormat {
+  const ending = /\.([^./\\]+)$/.exec(path)?.[1]?.toLowerCase() ?? "";
+  const names = Object.keys(formats) as ImageFormat[];
+  const format = names.find((name) => formats[name].endings.includes(ending));
+  if (format) return format;
+  const endings = names.flatMap((name) => formats[name].endings.map((e) => `.${e}`)).join(", ");
+  const what = ending ? `the ending .${ending}` : "no ending";
+  throw new BasedXLError("bad-option", `The picture ${path} has ${what}; use one of ${endings}.`);
+}
+
+/** Throws "bad-option" when the format of `path` cannot hold `width` x `height` pixels. */
+export function checkImageSize(path: string, width: number, height: number): void {
+  const format = imageFormatOf(path);
+  const { sideMax } = formats[format];
+  if (width <= sideMax && height <= sideMax) return;
+  throw new BasedXLError(
+    "bad-option",
+    `A ${format} file holds at most ${sideMax} pixels a side, and the picture is ` +
+      `${width}x${height}; write a .png file instead.`,
+  );
+}
+
+/**
+ * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole. Throws
+ * "bad-option" for an unknown ending or a size the format has not, "io" when it cannot be written.
+ */
+export async function writeImage(
+  path: string,
+  pixels: Uint8Array,
+  width: number,
+  height: number,
+): Promise<void> {
+  if (pixels.length !== width * height * 3) {
+    throw new Error(`${pixels.length} bytes of pixels for ${width}x${height} RGB`);
+  }
+  const format = imageFormatOf(path);
+  checkImageSize(path, width, height);
+  const image = sharp(pixels, { raw: { width, height, channels: 3 }, limitInputPixels: false });
+  await writeWhole(path, await formats[format].encode(image).toBuffer());
+}

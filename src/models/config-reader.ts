@@ -1,0 +1,146 @@
+/**
+ * Reads one key at a time from a model's JSON files, so that every problem is one sentence with the
+ * file and the key in it. A key that is `null` counts as absent, as in diffusers: then the default holds.
+ */
+import { readFile } from "node:fs/promises";
+import * as v from "valibot";
+import { BasedXLError } from "../errors.ts";
+
+/** As `level_count_max` in zig/model/config.zig. */
+const levelCountMax = 8;
+
+const wholeFrom = (min: number, max: number) => {
+  const message = `it must be a whole number from ${min} to ${max}`;
+  return v.pipe(
+    v.number(message),
+    v.integer(message),
+    v.minValue(min, message),
+    v.maxValue(max, message),
+  );
+};
+
+/** Sizes and counts: the limit keeps every product of two of them an exact number. */
+export const positiveInteger = wholeFrom(1, 2 ** 24);
+export const wholeNumber = wholeFrom(0, 2 ** 24);
+const aNumber = "it must be a number";
+export const finiteNumber = v.pipe(v.number(aNumber), v.finite(aNumber));
+export const positiveNumber = v.pipe(finiteNumber, v.gtValue(0, "it must be more than 0"));
+export const flag = v.boolean("it must be true or false");
+export const text = v.string("it must be text");
+
+/** One of a few words. */
+export function oneOf<const Words extends readonly string[]>(words: Words) {
+  return v.picklist(words, `it must be one of ${words.map(show).join(", ")}`);
+}
+
+/** A list of what `item` describes. */
+export function listOf<Item extends v.GenericSchema>(item: Item) {
+  return v.array(item, "it must be a list");
+}
+
+/** Parses the file at `path` as JSON. Throws "bad-model" when it is missing, unreadable or no JSON. */
+export async function readJsonFile(path: string): Promise<unknown> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    const what = missing ? "does not exist" : `cannot be read (${(error as Error).message})`;
+    throw new BasedXLError("bad-model", `${path} ${what}; a diffusers folder must have it.`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new BasedXLError(
+      "bad-model",
+      `${path} is not valid JSON (${(error as Error).message}); download the file again.`,
+    );
+  }
+}
+
+/** The keys of one JSON object that came from the file `path`. */
+export class ConfigReader {
+  private readonly entries: Record<string, unknown>;
+
+  constructor(
+    readonly path: string,
+    json: unknown,
+  ) {
+    if (json === null || typeof json !== "object" || Array.isArray(json)) {
+      throw new BasedXLError("bad-model", `${path} must hold a JSON object, with keys and values.`);
+    }
+    this.entries = json as Record<string, unknown>;
+  }
+
+  /** The value of `key`, or `fallback` when the file leaves it out or says null. */
+  optional<Schema extends v.GenericSchema, Fallback>(
+    key: string,
+    schema: Schema,
+    fallback: Fallback,
+  ): v.InferOutput<Schema> | Fallback {
+    const value = this.entries[key];
+    if (value === undefined || value === null) return fallback;
+    const result = v.safeParse(schema, value);
+    if (result.success) return result.output;
+    return this.fail(`${key} is ${show(value)}, but ${result.issues[0].message}`);
+  }
+
+  /** The value of `key`, which the file must have. */
+  required<Schema extends v.GenericSchema>(key: string, schema: Schema): v.InferOutput<Schema> {
+    const value = this.optional(key, schema, undefined);
+    return value === undefined ? this.fail(`${key} is missing`) : value;
+  }
+
+  /** Refuses the file unless `key` is absent or one of `supported`. */
+  refuseUnless(key: string, supported: readonly unknown[]): void {
+    const value = this.entries[key];
+    if (value === undefined || value === null || supported.includes(value)) return;
+    const known = supported.map(show).join(" or ") || "null";
+    this.fail(`${key} is ${show(value)}, which is not supported; ${known} is`);
+  }
+
+  /** Refuses a `block_out_channels` with more levels than the native library has room for. */
+  checkLevels(count: number): void {
+    if (count >= 1 && count <= levelCountMax) return;
+    this.fail(`block_out_channels has ${count} levels, but 1 to ${levelCountMax} are supported`);
+  }
+
+  /** Refuses the file when `key` is null, where diffusers makes null mean something of its own. */
+  refuseNull(key: string): void {
+    if (this.entries[key] === null) this.fail(`${key} is null, which is not supported`);
+  }
+
+  /** A number, or a list of `count` numbers, as a list of `count`. */
+  perLevel(key: string, schema: v.GenericSchema<number>, fallback: number, count: number) {
+    const either = v.union([schema, listOf(schema)], `it must be a number, or one for each level`);
+    const value = this.optional(key, either, fallback);
+    const list = typeof value === "number" ? new Array<number>(count).fill(value) : value;
+    if (list.length === count) return list;
+    return this.fail(`${key} has ${list.length} entries, but there are ${count} levels`);
+  }
+
+  /** Refuses a model_index.json with one of `parts` left out on purpose: [null, null]. */
+  refuseEmptyParts(parts: readonly string[]): void {
+    for (const part of parts) {
+      const value = this.entries[part];
+      if (!Array.isArray(value) || value.some((word) => word !== null)) continue;
+      this.fail(`the model has no ${part} (is it a refiner?), which is not supported`);
+    }
+  }
+
+  /** The key "weight_map" of a shard index: tensor name to file name. */
+  weightMap(): Record<string, string> {
+    return this.required("weight_map", v.record(v.string(), text, "it must be a table"));
+  }
+
+  /** Throws "bad-model" with the file's name before `problem`. */
+  fail(problem: string): never {
+    throw new BasedXLError("bad-model", `${this.path}: ${problem}.`);
+  }
+}
+
+/** A value as it would stand in the file, cut to a readable length. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}

@@ -1,0 +1,96 @@
+/**
+ * The scheduler_config.json of a diffusers folder. A model names one sampler class, but any sampler
+ * may be asked for: `null` means that the file leaves the key out and the sampler's own default holds.
+ */
+import {
+  ConfigReader,
+  finiteNumber,
+  flag,
+  listOf,
+  oneOf,
+  positiveInteger,
+  positiveNumber,
+  text,
+  wholeNumber,
+} from "./config-reader.ts";
+
+export type PredictionType = "epsilon" | "v_prediction" | "sample";
+export type TimestepSpacing = "leading" | "trailing" | "linspace";
+
+export interface SchedulerConfig {
+  className: string;
+  betaStart: number;
+  betaEnd: number;
+  betaSchedule: "linear" | "scaled_linear" | "squaredcos_cap_v2";
+  /** Betas given one by one; they replace the three keys above. */
+  trainedBetas: number[] | null;
+  trainTimesteps: number;
+  predictionType: PredictionType;
+  timestepSpacing: TimestepSpacing | null;
+  stepsOffset: number;
+  useKarrasSigmas: boolean;
+  sigmaMin: number | null;
+  sigmaMax: number | null;
+  finalSigmasType: "zero" | "sigma_min";
+  interpolationType: string;
+  timestepType: string;
+  setAlphaToOne: boolean | null;
+  clipSample: boolean | null;
+  rescaleBetasZeroSnr: boolean;
+  /** Switches of sigma schedules and clipping that no sampler here has, with what the file says. */
+  unsupported: { useExponentialSigmas: boolean; useBetaSigmas: boolean; thresholding: boolean };
+}
+
+const spacings = oneOf(["leading", "trailing", "linspace"]);
+const predictions = oneOf(["epsilon", "v_prediction", "sample"]);
+const betaSchedules = oneOf(["linear", "scaled_linear", "squaredcos_cap_v2"]);
+
+/** Reads the scheduler's config. Throws "bad-model" with the file and the key. */
+export function parseSchedulerConfig(path: string, json: unknown): SchedulerConfig {
+  const reader = new ConfigReader(path, json);
+  const isOn = (key: string) => reader.optional(key, flag, false);
+  const config: SchedulerConfig = {
+    className: reader.required("_class_name", text),
+    betaStart: reader.optional("beta_start", positiveNumber, 0.0001),
+    betaEnd: reader.optional("beta_end", positiveNumber, 0.02),
+    betaSchedule: reader.optional("beta_schedule", betaSchedules, "linear"),
+    trainedBetas: reader.optional("trained_betas", listOf(finiteNumber), null),
+    trainTimesteps: reader.optional("num_train_timesteps", positiveInteger, 1000),
+    predictionType: reader.optional("prediction_type", predictions, "epsilon"),
+    timestepSpacing: reader.optional("timestep_spacing", spacings, null),
+    stepsOffset: reader.optional("steps_offset", wholeNumber, 0),
+    useKarrasSigmas: isOn("use_karras_sigmas"),
+    sigmaMin: reader.optional("sigma_min", positiveNumber, null),
+    sigmaMax: reader.optional("sigma_max", positiveNumber, null),
+    finalSigmasType: reader.optional("final_sigmas_type", oneOf(["zero", "sigma_min"]), "zero"),
+    interpolationType: reader.optional("interpolation_type", text, "linear"),
+    timestepType: reader.optional("timestep_type", text, "discrete"),
+    setAlphaToOne: reader.optional("set_alpha_to_one", flag, null),
+    clipSample: reader.optional("clip_sample", flag, null),
+    rescaleBetasZeroSnr: isOn("rescale_betas_zero_snr"),
+    unsupported: {
+      useExponentialSigmas: isOn("use_exponential_sigmas"),
+      useBetaSigmas: isOn("use_beta_sigmas"),
+      thresholding: isOn("thresholding"),
+    },
+  };
+  checkBetas(reader, config);
+  return config;
+}
+
+// --- internal ---
+
+function checkBetas(reader: ConfigReader, config: SchedulerConfig): void {
+  const { betaStart, betaEnd, trainedBetas, trainTimesteps } = config;
+  if (trainTimesteps < 2) reader.fail("num_train_timesteps is 1, but at least 2 are needed");
+  if (betaStart > betaEnd || betaEnd >= 1) {
+    reader.fail(`beta_start ${betaStart} to beta_end ${betaEnd} must rise and stay below 1`);
+  }
+  if (!trainedBetas) return;
+  if (trainedBetas.length !== trainTimesteps) {
+    reader.fail(`trained_betas has ${trainedBetas.length} entries, not ${trainTimesteps}`);
+  }
+  if (trainedBetas.some((beta) => beta <= 0 || beta >= 1)) {
+    reader.fail("trained_betas has an entry that is not between 0 and 1");
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * The config.json of the UNet (diffusers: UNet2DConditionModel), as far as SDXL uses it. Beware:
+ * `attention_head_dim` holds the number of heads, not their width, for historical reasons.
+ */
+import * as v from "valibot";
+import {
+  ConfigReader,
+  finiteNumber,
+  flag,
+  listOf,
+  positiveInteger,
+  positiveNumber,
+  show,
+  text,
+} from "./config-reader.ts";
+
+export interface UnetConfig {
+  inChannels: number;
+  outChannels: number;
+  blockOutChannels: number[];
+  /** Residual layers per down level; up blocks have one more each. */
+  layersPerBlock: number[];
+  /** Transformer layers of each down block's attentions; 0 where the block has no attention. */
+  downTransformerLayers: number[];
+  midTransformerLayers: number;
+  /** As `downTransformerLayers`, in the order of up_blocks. */
+  upTransformerLayers: number[];
+  /** Attention heads per down level; up blocks mirror them. */
+  headCounts: number[];
+  crossAttentionDim: number;
+  normGroups: number;
+  normEps: number;
+  additionTimeEmbedDim: number;
+  /** Width of the pooled text plus six embedded sizes. */
+  additionInputDim: number;
+  flipSinToCos: boolean;
+  freqShift: number;
+  sampleSize: number;
+}
+
+/** Reads the UNet's config. Throws "bad-model" with the file and the key. */
+export function parseUnetConfig(path: string, json: unknown): UnetConfig {
+  const reader = new ConfigReader(path, json);
+  for (const [key, values] of Object.entries(supported)) reader.refuseUnless(key, values);
+  if (reader.optional("addition_embed_type", text, null) === null) {
+    reader.fail('addition_embed_type is missing, but SDXL has "text_time"; is this another model?');
+  }
+  reader.refuseNull("mid_block_type");
+  reader.refuseNull("norm_num_groups");
+  if (!reader.optional("use_linear_projection", flag, false)) {
+    reader.fail("use_linear_projection is not true, but SDXL's projections are linear");
+  }
+  const channels = listOf(positiveInteger);
+  const blockOutChannels = reader.optional("block_out_channels", channels, [320, 640, 1280, 1280]);
+  const levelCount = blockOutChannels.length;
+  reader.checkLevels(levelCount);
+  const config: UnetConfig = {
+    inChannels: reader.optional("in_channels", positiveInteger, 4),
+    outChannels: reader.optional("out_channels", positiveInteger, 4),
+    blockOutChannels,
+    layersPerBlock: reader.perLevel("layers_per_block", positiveInteger, 2, levelCount),
+    ...transformerLayers(reader, levelCount),
+    headCounts: headCounts(reader, levelCount),
+    crossAttentionDim: crossAttentionDim(reader, levelCount),
+    normGroups: reader.optional("norm_num_groups", positiveInteger, 32),
+    normEps: reader.optional("norm_eps", positiveNumber, 1e-5),
+    additionTimeEmbedDim: reader.required("addition_time_embed_dim", positiveInteger),
+    additionInputDim: reader.required("projection_class_embeddings_input_dim", positiveInteger),
+    flipSinToCos: reader.optional("flip_sin_to_cos", flag, true),
+    freqShift: reader.optional("freq_shift", finiteNumber, 0),
+    sampleSize: sampleSize(reader),
+  };
+  checkDivisions(reader, config);
+  return config;
+}
+
+// --- internal ---
+
+/** What each key may say; null, or the key left out, means diffusers' default and is always fine. */
+const supported: Record<string, readonly unknown[]> = {
+  _class_name: ["UNet2DConditionModel"],
+  act_fn: ["silu", "swish"],
+  addition_embed_type: ["text_time"],
+  attention_type: ["default"],
+  center_input_sample: [false],
+  class_embed_type: [],
+  class_embeddings_concat: [false],
+  conv_in_kernel: [3],
+  conv_out_kernel: [3],
+  cross_attention_norm: [],
+  downsample_padding: [1],
+  dual_cross_attention: [false],
+  encoder_hid_dim: [],
+  encoder_hid_dim_type: [],
+  mid_block_only_cross_attention: [false],
+  mid_block_scale_factor: [1],
+  mid_block_type: ["UNetMidBlock2DCrossAttn"],
+  num_class_embeds: [],
+  only_cross_attention: [false],
+  resnet_out_scale_factor: [1],
+  resnet_skip_time_act: [false],
+  resnet_time_scale_shift: ["default"],
+  time_cond_proj_dim: [],
+  time_embedding_act_fn: [],
+  time_embedding_dim: [],
+  time_embedding_type: ["positional"],
+  timestep_post_act: [],
+};
+
+const downDefault = [...new Array<string>(3).fill("CrossAttnDownBlock2D"), "DownBlock2D"];
+const upDefault = ["UpBlock2D", ...new Array<string>(3).fill("CrossAttnUpBlock2D")];
+
+/** True for each block that has attention. */
+function attentionFlags(
+  reader: ConfigReader,
+  key: "down_block_types" | "up_block_types",
+  levelCount: number,
+): boolean[] {
+  const [plain, crossing, fallback] =
+    key === "down_block_types"
+      ? ["DownBlock2D", "CrossAttnDownBlock2D", downDefault]
+      : ["UpBlock2D", "CrossAttnUpBlock2D", upDefault];
+  const blocks = reader.optional(key, listOf(text), fallback as string[]);
+  const other = blocks.find((block) => block !== plain && block !== crossing);
+  if (other) reader.fail(`${key} has ${other}, which is not supported; ${plain}, ${crossing} are`);
+  if (blocks.length !== levelCount) {
+    reader.fail(`${key} has ${blocks.length} entries, but block_out_channels has ${levelCount}`);
+  }
+  return blocks.map((block) => block === crossing);
+}
+
+function transformerLayers(reader: ConfigReader, levelCount: number) {
+  const downs = attentionFlags(reader, "down_block_types", levelCount);
+  const ups = attentionFlags(reader, "up_block_types", levelCount);
+  const layers = reader.perLevel("transformer_layers_per_block", positiveInteger, 1, levelCount);
+  const reversed = reader.optional(
+    "reverse_transformer_layers_per_block",
+    listOf(positiveInteger),
+    [...layers].reverse(),
+  );
+  if (reversed.length !== levelCount) {
+    const key = "reverse_transformer_layers_per_block";
+    reader.fail(`${key} has ${reversed.length} entries, but there are ${levelCount} levels`);
+  }
+  return {
+    downTransformerLayers: layers.map((count, i) => (downs[i] ? count : 0)),
+    midTransformerLayers: layers[levelCount - 1]!,
+    upTransformerLayers: reversed.map((count, i) => (ups[i] ? count : 0)),
+  };
+}
+
+function headCounts(reader: ConfigReader, levelCount: number): number[] {
+  const named = reader.optional("num_attention_heads", v.unknown(), null) !== null;
+  const key = named ? "num_attention_heads" : "attention_head_dim";
+  return reader.perLevel(key, positiveInteger, 8, levelCount);
+}
+
+/** diffusers allows one width per level; SDXL's text is the same for all of them. */
+function crossAttentionDim(reader: ConfigReader, levelCount: number): number {
+  const dims = reader.perLevel("cross_attention_dim", positiveInteger, 1280, levelCount);
+  if (dims.every((dim) => dim === dims[0])) return dims[0]!;
+  return reader.fail(`cross_attention_dim is ${show(dims)}; levels that differ are not supported`);
+}
+
+/** The model's own latent size; 128 (1024 pixels) where the file leaves it out, as in the pipeline. */
+function sampleSize(reader: ConfigReader): number {
+  const key = "sample_size";
+  const either = v.union([positiveInteger, listOf(positiveInteger)], "it must be a whole number");
+  const size = reader.optional(key, either, 128);
+  if (typeof size === "number") return size;
+  if (size.length === 2 && size[0] === size[1]) return size[0]!;
+  return reader.fail(`${key} is ${show(size)}, which is not supported; one number is`);
+}
+
+function checkDivisions(reader: ConfigReader, config: UnetConfig): void {
+  const { blockOutChannels, headCounts, normGroups, downTransformerLayers } = config;
+  const lastLevel = blockOutChannels.length - 1;
+  const upLayers = [...config.upTransformerLayers].reverse();
+  blockOutChannels.forEach((channels, level) => {
+    if (channels % normGroups !== 0) {
+      reader.fail(`norm_num_groups ${normGroups} does not divide block_out_channels ${channels}`);
+    }
+    const attends =
+      downTransformerLayers[level]! > 0 || upLayers[level]! > 0 || level === lastLevel;
+    const heads = headCounts[level]!;
+    if (attends && channels % heads !== 0) {
+      reader.fail(
+        `attention_head_dim (the number of heads) ${heads} does not divide ${channels} channels`,
+      );
+    }
+  });
+  // Half of an embedding are sines, half cosines.
+  if (blockOutChannels[0]! % 2 !== 0) reader.fail("the first of block_out_channels is odd");
+  if (config.additionTimeEmbedDim % 2 !== 0) reader.fail("addition_time_embed_dim is odd");
+}

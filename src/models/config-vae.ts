@@ -1,0 +1,81 @@
+/**
+ * The config.json of the autoencoder (diffusers: AutoencoderKL). Only the plain kind is drawn:
+ * latents are divided by one scaling factor, with no mean, deviation or shift.
+ */
+import * as v from "valibot";
+import {
+  ConfigReader,
+  flag,
+  listOf,
+  positiveInteger,
+  positiveNumber,
+  text,
+} from "./config-reader.ts";
+
+export interface VaeConfig {
+  inChannels: number;
+  outChannels: number;
+  latentChannels: number;
+  blockOutChannels: number[];
+  layersPerBlock: number;
+  normGroups: number;
+  scalingFactor: number;
+  midAttention: boolean;
+  useQuantConv: boolean;
+  usePostQuantConv: boolean;
+  sampleSize: number;
+}
+
+/** Reads the autoencoder's config. Throws "bad-model" with the file and the key. */
+export function parseVaeConfig(path: string, json: unknown): VaeConfig {
+  const reader = new ConfigReader(path, json);
+  reader.refuseUnless("_class_name", ["AutoencoderKL"]);
+  reader.refuseUnless("act_fn", ["silu", "swish"]);
+  for (const key of ["latents_mean", "latents_std", "shift_factor"]) reader.refuseUnless(key, []);
+
+  const blockOutChannels = reader.optional("block_out_channels", listOf(positiveInteger), [64]);
+  const levelCount = blockOutChannels.length;
+  reader.checkLevels(levelCount);
+  checkBlocks(reader, "down_block_types", "DownEncoderBlock2D", levelCount);
+  checkBlocks(reader, "up_block_types", "UpDecoderBlock2D", levelCount);
+  const normGroups = reader.optional("norm_num_groups", positiveInteger, 32);
+  for (const channels of blockOutChannels) {
+    if (channels % normGroups !== 0) {
+      reader.fail(`norm_num_groups ${normGroups} does not divide block_out_channels ${channels}`);
+    }
+  }
+  const size = reader.optional(
+    "sample_size",
+    v.union(
+      [positiveInteger, v.pipe(v.array(positiveInteger), v.minLength(1))],
+      "it must be a whole number",
+    ),
+    32,
+  );
+  const config: VaeConfig = {
+    inChannels: reader.optional("in_channels", positiveInteger, 3),
+    outChannels: reader.optional("out_channels", positiveInteger, 3),
+    latentChannels: reader.optional("latent_channels", positiveInteger, 4),
+    blockOutChannels,
+    layersPerBlock: reader.optional("layers_per_block", positiveInteger, 1),
+    normGroups,
+    scalingFactor: reader.optional("scaling_factor", positiveNumber, 0.18215),
+    midAttention: reader.optional("mid_block_add_attention", flag, true),
+    useQuantConv: reader.optional("use_quant_conv", flag, true),
+    usePostQuantConv: reader.optional("use_post_quant_conv", flag, true),
+    sampleSize: typeof size === "number" ? size : size[0]!,
+  };
+  if (config.inChannels !== 3) reader.fail(`in_channels is ${config.inChannels}; RGB needs 3`);
+  if (config.outChannels !== 3) reader.fail(`out_channels is ${config.outChannels}; RGB needs 3`);
+  return config;
+}
+
+// --- internal ---
+
+function checkBlocks(reader: ConfigReader, key: string, kind: string, levelCount: number): void {
+  const blocks = reader.optional(key, listOf(text), [kind]);
+  const other = blocks.find((block) => block !== kind);
+  if (other) reader.fail(`${key} has ${other}, which is not supported; ${kind} is`);
+  if (blocks.length === levelCount) return;
+  reader.fail(`${key} has ${blocks.length} entries, but block_out_channels has ${levelCount}`);
+}

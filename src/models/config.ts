@@ -1,0 +1,15 @@
+/**
+ * What the config.json files of a diffusers folder say, checked and in one shape. diffusers' own
+ * defaults fill keys that a file leaves out, so never add a default that diffusers does not have.
+ *
+ * The facade of `config-*.ts`, one file per kind of model part.
+ */
+export { type ClipConfig, parseClipConfig } from "./config-clip.ts";
+export {
+  type PredictionType,
+  parseSchedulerConfig,
+  type SchedulerConfig,
+  type TimestepSpacing,
+} from "./config-scheduler.ts";
+export { parseUnetConfig, type UnetConfig } from "./config-unet.ts";
+export { parseVaeConfig, type VaeConfig } from "./config-vae.ts";

@@ -1,0 +1,119 @@
+/**
+ * Opens a diffusers folder: every config read and checked against the others, both tokenizers ready,
+ * weight files found. Nothing is loaded; a folder that opens can still have bad weights in its files.
+ */
+import { statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import { loadTokenizer, type Tokenizer } from "../prompt/tokenizer.ts";
+import {
+  type ClipConfig,
+  parseClipConfig,
+  parseSchedulerConfig,
+  parseUnetConfig,
+  parseVaeConfig,
+  type SchedulerConfig,
+  type UnetConfig,
+  type VaeConfig,
+} from "./config.ts";
+import { ConfigReader, flag, readJsonFile, text } from "./config-reader.ts";
+import { checkTogether } from "./consistency.ts";
+import { type ModelDefaults, readDefaults } from "./defaults.ts";
+import { findWeightFiles } from "./weight-files.ts";
+
+export interface ModelFolder {
+  /** Absolute. */
+  path: string;
+  name: string;
+  clip: ClipConfig;
+  clip2: ClipConfig;
+  unet: UnetConfig;
+  vae: VaeConfig;
+  scheduler: SchedulerConfig;
+  /** True: without a negative prompt, its embeddings are zeros instead of those of "". */
+  forceZerosForEmptyPrompt: boolean;
+  tokenizer: Tokenizer;
+  tokenizer2: Tokenizer;
+  /** Absolute paths. */
+  weights: { textEncoder: string[]; textEncoder2: string[]; unet: string[]; vae: string[] };
+  /** From an optional basedxl.json in the folder. */
+  defaults: ModelDefaults;
+  /** Pixels per latent, 2^(VAE levels - 1). */
+  vaeFactor: number;
+  /** Widths and heights are multiples of this: vaeFactor · 2^(UNet levels - 1). */
+  sizeMultiple: number;
+  /** The size the model was trained for, in pixels. */
+  nativeSize: { width: number; height: number };
+}
+
+/**
+ * Opens the diffusers folder at `path`. Throws "bad-model" or "bad-weights" with the file and the key
+ * that is wrong, missing or not supported.
+ */
+export async function openModelFolder(path: string): Promise<ModelFolder> {
+  const root = resolve(path);
+  checkIsFolder(root);
+  const index = await readIndex(root);
+  const config = async (part: string, file = "config.json") => {
+    const configPath = join(root, part, file);
+    return [configPath, await readJsonFile(configPath)] as const;
+  };
+  const clip = parseClipConfig(...(await config("text_encoder")), false);
+  const clip2 = parseClipConfig(...(await config("text_encoder_2")), true);
+  const unet = parseUnetConfig(...(await config("unet")));
+  const vae = parseVaeConfig(...(await config("vae")));
+  const scheduler = parseSchedulerConfig(...(await config("scheduler", "scheduler_config.json")));
+  const tokenizer = await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId);
+  const tokenizer2 = await loadTokenizer(join(root, "tokenizer_2"), clip2.eosTokenId);
+  checkTogether(root, { clip, clip2, unet, vae, tokenizer, tokenizer2 });
+
+  const vaeFactor = 2 ** (vae.blockOutChannels.length - 1);
+  const sizeMultiple = vaeFactor * 2 ** (unet.blockOutChannels.length - 1);
+  // A size the model cannot draw would be a default that is then refused.
+  const pixels = Math.ceil((unet.sampleSize * vaeFactor) / sizeMultiple) * sizeMultiple;
+  return {
+    path: root,
+    name: basename(root),
+    clip,
+    clip2,
+    unet,
+    vae,
+    scheduler,
+    forceZerosForEmptyPrompt: index.optional("force_zeros_for_empty_prompt", flag, true),
+    tokenizer,
+    tokenizer2,
+    weights: {
+      textEncoder: await findWeightFiles(join(root, "text_encoder"), "model"),
+      textEncoder2: await findWeightFiles(join(root, "text_encoder_2"), "model"),
+      unet: await findWeightFiles(join(root, "unet"), "diffusion_pytorch_model"),
+      vae: await findWeightFiles(join(root, "vae"), "diffusion_pytorch_model"),
+    },
+    defaults: await readDefaults(root, sizeMultiple),
+    vaeFactor,
+    sizeMultiple,
+    nativeSize: { width: pixels, height: pixels },
+  };
+}
+
+// --- internal ---
+
+function checkIsFolder(root: string): void {
+  const stat = statSync(root, { throwIfNoEntry: false });
+  if (stat?.isDirectory()) return;
+  const what = stat ? "is a file, not a folder" : "does not exist";
+  throw new BasedXLError(
+    "bad-model",
+    `The model ${root} ${what}; name a diffusers folder, with model_index.json in it.`,
+  );
+}
+
+async function readIndex(root: string): Promise<ConfigReader> {
+  const path = join(root, "model_index.json");
+  const index = new ConfigReader(path, await readJsonFile(path));
+  const className = index.required("_class_name", text);
+  if (!/^StableDiffusionXL(Img2Img)?Pipeline$/.test(className)) {
+    index.fail(`_class_name is ${className}, which is not supported; StableDiffusionXLPipeline is`);
+  }
+  index.refuseEmptyParts(["text_encoder", "text_encoder_2", "unet", "vae"]);
+  return index;
+}

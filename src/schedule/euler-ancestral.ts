@@ -1,0 +1,36 @@
+/**
+ * Euler's method with fresh noise: a step goes below the next noise level, then noise brings it back up.
+ * Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and takes Karras'
+ * sigmas from no config; they are used here when they are asked for.
+ */
+import type { Sampler, StepRow } from "../schedule.ts";
+import { derivativeMix, update } from "./row.ts";
+import { sigmaSchedule } from "./sigmas.ts";
+
+export const eulerAncestral: Sampler = {
+  className: "EulerAncestralDiscreteScheduler",
+  make(config, options) {
+    const schedule = sigmaSchedule(config, {
+      stepCount: options.stepCount,
+      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
+      useKarrasSigmas: options.useKarrasSigmas ?? false,
+      finalSigma: "zero",
+    });
+    const { sigmas, timesteps } = schedule;
+    const rows = Array.from(timesteps, (timestep, i): StepRow => {
+      const from = sigmas[i]!;
+      const to = sigmas[i + 1]!;
+      // to² = up² + down², with up² = to²·(from² - to²) / from²; this form of down does not cancel.
+      const down = (to * to) / from;
+      const up = (to / from) * Math.sqrt((from - to) * (from + to));
+      return {
+        timestep,
+        inputScale: 1 / Math.sqrt(from * from + 1),
+        ...derivativeMix(config.predictionType, from),
+        latent: update({ sample: 1, history: [down - from], noise: up }),
+        saved: null,
+      };
+    });
+    return { ...schedule, rows };
+  },
+};

@@ -1,0 +1,31 @@
+/**
+ * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation. The history
+ * holds derivatives, not pictures. Equal to diffusers' EulerDiscreteScheduler without churn.
+ */
+import type { Sampler, StepRow } from "../schedule.ts";
+import { derivativeMix, update } from "./row.ts";
+import { sigmaSchedule } from "./sigmas.ts";
+
+export const euler: Sampler = {
+  className: "EulerDiscreteScheduler",
+  make(config, options) {
+    const schedule = sigmaSchedule(config, {
+      stepCount: options.stepCount,
+      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
+      useKarrasSigmas: options.useKarrasSigmas ?? config.useKarrasSigmas,
+      finalSigma: config.finalSigmasType,
+    });
+    const { sigmas, timesteps } = schedule;
+    const rows = Array.from(timesteps, (timestep, i): StepRow => {
+      const sigma = sigmas[i]!;
+      return {
+        timestep,
+        inputScale: 1 / Math.sqrt(sigma * sigma + 1),
+        ...derivativeMix(config.predictionType, sigma),
+        latent: update({ sample: 1, history: [sigmas[i + 1]! - sigma] }),
+        saved: null,
+      };
+    });
+    return { ...schedule, rows };
+  },
+};

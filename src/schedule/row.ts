@@ -1,0 +1,40 @@
+/**
+ * Builders that samplers share: an update with everything 0 but what is named, and what the model's
+ * output means for each prediction type when the latent is x = x0 + sigma·noise.
+ */
+import type { PredictionType } from "../models/config.ts";
+import type { Update } from "../schedule.ts";
+
+/** An update whose coefficients are 0 unless given; `history` holds the newest first. */
+export function update(parts: {
+  sample?: number;
+  saved?: number;
+  history?: number[];
+  noise?: number;
+}): Update {
+  const [a = 0, b = 0, c = 0, d = 0] = parts.history ?? [];
+  const { sample = 0, saved = 0, noise = 0 } = parts;
+  return { sample, saved, history: [a, b, c, d], noise };
+}
+
+/** Coefficients that make a quantity out of the latent and the model's output. */
+export interface OutputMix {
+  outputFromSample: number;
+  outputFromModel: number;
+}
+
+/**
+ * The derivative dx/dsigma = (x - x0) / sigma at noise level `sigma` > 0 as a mix of x and the model's
+ * output. The x0 of each prediction type: diffusers `EulerDiscreteScheduler.step`.
+ */
+export function derivativeMix(predictionType: PredictionType, sigma: number): OutputMix {
+  const variance = sigma * sigma + 1;
+  switch (predictionType) {
+    case "epsilon":
+      return { outputFromSample: 0, outputFromModel: 1 };
+    case "v_prediction":
+      return { outputFromSample: sigma / variance, outputFromModel: 1 / Math.sqrt(variance) };
+    case "sample":
+      return { outputFromSample: 1 / sigma, outputFromModel: -1 / sigma };
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Noise levels (sigma) of a run, for samplers that work in them. Sigmas come from the training table by
+ * interpolation; Karras' sigmas replace them and then the timesteps follow from the sigmas.
+ *
+ * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
+ */
+import { BasedXLError } from "../errors.ts";
+import type { SchedulerConfig, TimestepSpacing } from "../models/config.ts";
+import { alphasCumprod } from "./betas.ts";
+import { spacedTimesteps } from "./spacing.ts";
+
+const f32 = Math.fround;
+
+export interface SigmaOptions {
+  stepCount: number;
+  spacing: TimestepSpacing;
+  useKarrasSigmas: boolean;
+  finalSigma: "zero" | "sigma_min";
+}
+
+export interface SigmaSchedule {
+  /** `stepCount` values, falling. */
+  timesteps: Float32Array;
+  /** `stepCount` + 1 values, falling. */
+  sigmas: Float32Array;
+  initNoiseSigma: number;
+}
+
+/** Timesteps and sigmas of one run. Throws "bad-model" for sigma settings nothing here follows. */
+export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): SigmaSchedule {
+  const { stepCount, spacing, useKarrasSigmas } = options;
+  checkSupported(config);
+  const table = sigmaTable(config);
+  // f32 before the look-up: diffusers interpolates at the rounded timestep.
+  let timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(f32);
+  let sigmas = timesteps.map((timestep) => interpolate(table, timestep));
+  if (useKarrasSigmas) {
+    const sigmaMin = config.sigmaMin ?? sigmas[stepCount - 1]!;
+    const sigmaMax = config.sigmaMax ?? sigmas[0]!;
+    sigmas = karrasSigmas(sigmaMin, sigmaMax, stepCount);
+    const logTable = table.map(Math.log);
+    timesteps = sigmas.map((sigma) => timestepOfSigma(logTable, sigma));
+  }
+  const sigmaLast = options.finalSigma === "zero" ? 0 : table[0]!;
+  const rounded = Float32Array.of(...sigmas, sigmaLast);
+  return {
+    timesteps: Float32Array.from(timesteps),
+    sigmas: rounded,
+    initNoiseSigma: initNoise(rounded, spacing),
+  };
+}
+
+// --- internal ---
+
+function checkSupported(config: SchedulerConfig): void {
+  const refused = [
+    config.interpolationType !== "linear" && `interpolation_type "${config.interpolationType}"`,
+    config.timestepType !== "discrete" && `timestep_type "${config.timestepType}"`,
+    config.unsupported.useExponentialSigmas && "use_exponential_sigmas",
+    config.unsupported.useBetaSigmas && "use_beta_sigmas",
+  ].find(Boolean);
+  if (!refused) return;
+  throw new BasedXLError(
+    "bad-model",
+    `The model's scheduler_config.json asks for ${refused}, which is not supported; ` +
+      "linear interpolation with discrete timesteps, or use_karras_sigmas, is.",
+  );
+}
+
+/** Sigma of every training timestep, rising, each operation rounded to f32. */
+function sigmaTable(config: SchedulerConfig): Float32Array {
+  const alphas = alphasCumprod(config);
+  // Next to 0 but not 0, so that the first sigma is finite (f16's smallest number, as diffusers).
+  if (config.rescaleBetasZeroSnr) alphas[alphas.length - 1] = 2 ** -24;
+  return alphas.map((alpha) => Math.sqrt(f32(f32(1 - alpha) / alpha)));
+}
+
+/** numpy.interp over indices: linear between entries, the end entries outside. */
+function interpolate(table: Float32Array, position: number): number {
+  const last = table.length - 1;
+  if (position <= 0) return table[0]!;
+  if (position >= last) return table[last]!;
+  const low = Math.floor(position);
+  return (table[low + 1]! - table[low]!) * (position - low) + table[low]!;
+}
+
+function karrasSigmas(sigmaMin: number, sigmaMax: number, count: number): number[] {
+  const rho = 7;
+  const start = sigmaMax ** (1 / rho);
+  const end = sigmaMin ** (1 / rho);
+  return Array.from({ length: count }, (_, i) => {
+    const ramp = count === 1 ? 0 : i === count - 1 ? 1 : i * (1 / (count - 1));
+    return (start + ramp * (end - start)) ** rho;
+  });
+}
+
+/** The (fractional) training timestep with noise level `sigma`, by interpolation in log sigma. */
+function timestepOfSigma(logTable: Float32Array, sigma: number): number {
+  const logSigma = Math.log(Math.max(sigma, 1e-10));
+  let low = 0;
+  while (low + 1 < logTable.length && logTable[low + 1]! <= logSigma) low++;
+  low = Math.min(low, logTable.length - 2);
+  const lowLog = logTable[low]!;
+  // The width of the step is an f32 in the reference, the distance to it is not.
+  const width = f32(lowLog - logTable[low + 1]!);
+  const weight = Math.min(Math.max((lowLog - logSigma) / width, 0), 1);
+  return (1 - weight) * low + weight * (low + 1);
+}
+
+/** diffusers `init_noise_sigma`: "leading" does not start in pure noise, so its own variance is added. */
+function initNoise(sigmas: Float32Array, spacing: TimestepSpacing): number {
+  const sigmaMax = sigmas.reduce((a, b) => Math.max(a, b), 0);
+  if (spacing !== "leading") return sigmaMax;
+  return f32(Math.sqrt(f32(f32(sigmaMax * sigmaMax) + 1)));
+}

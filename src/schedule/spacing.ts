@@ -1,0 +1,56 @@
+/**
+ * Which training timesteps a run visits, highest first. Rounds half to even, as numpy does, and always
+ * gives exactly `stepCount` timesteps (diffusers' "trailing" gives one more for some counts).
+ *
+ * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
+ */
+import type { TimestepSpacing } from "../models/config.ts";
+
+export interface SpacingOptions {
+  spacing: TimestepSpacing;
+  stepCount: number;
+  /** Timesteps the model was trained on, T. */
+  trainTimesteps: number;
+  /** Added to every timestep of "leading". */
+  stepsOffset: number;
+}
+
+/**
+ * `stepCount` timesteps in falling order. Only "linspace" gives fractions; "leading" may reach T itself
+ * when the offset pushes it there.
+ */
+export function spacedTimesteps(options: SpacingOptions): number[] {
+  const { spacing, stepCount, trainTimesteps, stepsOffset } = options;
+  const timestepOf = (i: number): number => {
+    switch (spacing) {
+      case "linspace":
+        return linspaceTimestep(trainTimesteps - 1, stepCount, stepCount - 1 - i);
+      case "leading":
+        return (stepCount - 1 - i) * Math.floor(trainTimesteps / stepCount) + stepsOffset;
+      case "trailing":
+        return roundHalfEven(arange(trainTimesteps, -trainTimesteps / stepCount, i)) - 1;
+    }
+  };
+  return Array.from({ length: stepCount }, (_, i) => timestepOf(i));
+}
+
+/** Rounds to the nearest whole number, halves to the even one. */
+export function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  const part = value - floor;
+  if (part !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+// --- internal ---
+
+/** numpy.arange's element: its step is the rounded distance of the first two, which decides halves. */
+function arange(start: number, step: number, index: number): number {
+  return start + index * (start + step - start);
+}
+
+/** numpy.linspace(0, last, count)[index]; one step alone starts at 0. */
+function linspaceTimestep(last: number, count: number, index: number): number {
+  if (count === 1) return 0;
+  return index === count - 1 ? last : index * (last / (count - 1));
+}
