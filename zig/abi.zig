@@ -121,6 +121,9 @@ pub const Progress = extern struct {
     working_ranks: u32,
     scratch_bytes: u64,
     weight_bytes: u64,
+    /// Of the weights that loading must copy: how many bytes there are, and how many are done.
+    copy_bytes: u64,
+    copied_bytes: u64,
     text_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,
@@ -202,6 +205,8 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.working_ranks = session.working_ranks.load(.acquire);
     progress.scratch_bytes = session.scratch_bytes.load(.acquire);
     progress.weight_bytes = session.weight_bytes.load(.acquire);
+    progress.copy_bytes = session.copy_bytes.load(.acquire);
+    progress.copied_bytes = session.copied_bytes.load(.acquire);
     if (state == .done and session.job != null) {
         const job = &session.job.?;
         progress.text_ns = job.text_ns;

@@ -52,6 +52,9 @@ pub const Session = struct {
     job: ?Job = null,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
     weight_bytes: std.atomic.Value(u64) = .init(0),
+    /// Of the weights that must be copied: how many bytes there are, and how many are done.
+    copy_bytes: std.atomic.Value(u64) = .init(0),
+    copied_bytes: std.atomic.Value(u64) = .init(0),
     working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
 
@@ -145,6 +148,7 @@ pub const Session = struct {
         errdefer session.model.close();
         const weights = session.model.weightBytes();
         session.weight_bytes.store(weights.mapped + weights.copied, .release);
+        session.copy_bytes.store(weights.copied, .release);
         const layout: Layout = .init(o.rank_count, o.branch_count);
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
@@ -158,7 +162,9 @@ pub const Session = struct {
         session.working_ranks.store(layout.rank_count, .release);
         try session.openRanks(layout.rank_count);
         errdefer session.closeRanks();
-        for (&session.model.stores.values) |*store| try store.materialize(&session.cancelled);
+        for (&session.model.stores.values) |*store| {
+            try store.materialize(&session.cancelled, &session.copied_bytes);
+        }
     }
 
     fn unload(session: *Session) void {

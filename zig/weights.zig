@@ -135,8 +135,13 @@ pub const Store = struct {
     }
 
     /// Gives every weight its address: in the mapped file where possible, else as a copy in the
-    /// layout and type that the kernels read. `cancelled` is looked at between weights.
-    pub fn materialize(store: *Store, cancelled: *const std.atomic.Value(bool)) Error!void {
+    /// layout and type that the kernels read. `cancelled` is looked at and `copied_bytes` counted up
+    /// between weights.
+    pub fn materialize(
+        store: *Store,
+        cancelled: *const std.atomic.Value(bool),
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
         assert(store.copies.len == 0);
         store.copies = try store.gpa.alignedAlloc(u8, .fromByteUnits(64), store.copiedBytes());
         var offset: usize = 0;
@@ -154,6 +159,7 @@ pub const Store = struct {
                 .convolution => permute(weight, target),
             }
             weight.address = @intFromPtr(target.ptr);
+            _ = copied_bytes.fetchAdd(target.len, .monotonic);
         }
         assert(offset == store.copies.len);
     }
@@ -390,7 +396,9 @@ test "convolutions are permuted, vectors widened, matrices stay in the file" {
         const v = try store.view().vector("v", 2);
         try store.refuseUnused();
         const cancelled: std.atomic.Value(bool) = .init(false);
-        try store.materialize(&cancelled);
+        var copied_bytes: std.atomic.Value(u64) = .init(0);
+        try store.materialize(&cancelled, &copied_bytes);
+        try testing.expectEqual(store.copies.len, copied_bytes.raw);
         const taps: [*]const u16 = @ptrFromInt(c.address);
         try testing.expectEqualSlices(u16, &.{ 1, 3, 2, 4 }, taps[0..4]);
         const rows: [*]const f32 = @ptrFromInt(m.address);

@@ -365,12 +365,14 @@ export interface Progress {
   workingRanks: number;
   scratchBytes: bigint;
   weightBytes: bigint;
+  copyBytes: bigint;
+  copiedBytes: bigint;
   textNs: bigint;
   denoiseNs: bigint;
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 64;
+export const sizeOfProgress = 80;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -381,9 +383,11 @@ export function readProgress(v: DataView, at: number): Progress {
     workingRanks: v.getUint32(at + 20, true),
     scratchBytes: v.getBigUint64(at + 24, true),
     weightBytes: v.getBigUint64(at + 32, true),
-    textNs: v.getBigUint64(at + 40, true),
-    denoiseNs: v.getBigUint64(at + 48, true),
-    decodeNs: v.getBigUint64(at + 56, true),
+    copyBytes: v.getBigUint64(at + 40, true),
+    copiedBytes: v.getBigUint64(at + 48, true),
+    textNs: v.getBigUint64(at + 56, true),
+    denoiseNs: v.getBigUint64(at + 64, true),
+    decodeNs: v.getBigUint64(at + 72, true),
   };
 }
 

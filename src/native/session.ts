@@ -57,10 +57,12 @@ export interface PictureRequest {
 }
 
 export interface Progress {
-  stage: "load" | "text" | "denoise" | "decode" | "encode";
+  stage: "load" | "text" | "denoise" | "decode";
   /** Finished steps. */
   stepIndex: number;
   stepCount: number;
+  /** Share of the weights that are in place, 0 to 1. */
+  loadFraction: number;
 }
 
 export interface PictureHooks {
@@ -100,15 +102,32 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,
     },
-    { signal, onProgress: () => onProgress?.({ stage: "load", stepIndex: 0, stepCount: 0 }) },
+    {
+      signal,
+      onProgress: ({ copiedBytes, copyBytes }) => {
+        const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+        onProgress?.({ stage: "load", stepIndex: 0, stepCount: 0, loadFraction });
+      },
+    },
   );
-  return new Session(handle, model, branchCount);
+  return new NativeSession(handle, model, branchCount);
 }
 
-export class Session {
+export interface Session {
   /** Ranks that work; the others that were asked for have nothing to do. */
   readonly rankCountUsed: number;
   /** In words, such as "2 ranks = 2 guidance branches". */
+  readonly layout: string;
+  /** Draws one picture. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
+  picture(request: PictureRequest, hooks?: PictureHooks): Promise<PictureResult>;
+  /** Stops what runs and frees everything. */
+  close(): void;
+}
+
+// --- internal ---
+
+class NativeSession implements Session {
+  readonly rankCountUsed: number;
   readonly layout: string;
 
   constructor(
@@ -121,7 +140,6 @@ export class Session {
     this.layout = branchCount === 1 ? `${ranks}, no guidance` : `${ranks} = 2 guidance branches`;
   }
 
-  /** Draws one picture. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
   async picture(request: PictureRequest, hooks: PictureHooks = {}): Promise<PictureResult> {
     const { width, height, prompt, negative, guidanceScale, rows } = request;
     const { vaeFactor, vae } = this.model;
@@ -160,21 +178,23 @@ export class Session {
     };
   }
 
-  /** Stops what runs and frees everything. */
   close(): void {
     this.handle.close();
   }
 }
 
-// --- internal ---
-
-const stageNames = ["load", "text", "denoise", "decode", "encode"] as const;
+const stageNames = ["load", "text", "denoise", "decode"] as const;
 
 function pictureHooks({ onProgress, signal }: PictureHooks, stepCount: number): Hooks {
   return {
     signal,
     onProgress: ({ stage, stepIndex }) =>
-      onProgress?.({ stage: stageNames[stage] ?? "denoise", stepIndex, stepCount }),
+      onProgress?.({
+        stage: stageNames[stage] ?? "denoise",
+        stepIndex,
+        stepCount,
+        loadFraction: 1,
+      }),
   };
 }
 
