@@ -1,6 +1,6 @@
 /**
- * The command line: finds the command, checks its flags, runs it and turns what happened into an exit
- * code (0 done, 1 failed, 2 wrong flags, 128 + signal). `main.ts` sets the code: nothing here exits.
+ * The command line: finds the command, checks its flags, runs it and turns what happened into an
+ * exit code (0 done, 1 failed, 2 wrong flags, 128 + signal). Nothing here exits: `main.ts` does.
  */
 import type { ArgsDef, CommandDef } from "citty";
 import { runCommand } from "citty";

@@ -5,7 +5,7 @@
 import { BasedXLError } from "./errors.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
-import type { openSession, PictureResult, Progress, TokenPair } from "./native/session.ts";
+import type { OpenOptions, PictureResult, Progress, Session, TokenPair } from "./native/session.ts";
 import type { SchedulerName } from "./schedule.ts";
 import { makeSchedule } from "./schedule.ts";
 
@@ -30,9 +30,12 @@ export interface GenerateRequest {
   wantLatents: boolean;
 }
 
+/** What drawing needs of a session; tests bring one that only takes notes. */
+export type DrawingSession = Pick<Session, "rankCountUsed" | "layout" | "picture" | "close">;
+
 /** What the outside brings; a server may hand out sessions it keeps open. */
 export interface GenerateDependencies {
-  openSession: typeof openSession;
+  openSession(options: OpenOptions): Promise<DrawingSession>;
   onProgress?: (progress: Progress) => void;
   /** Called at once for what the user should know early; the result lists all of them again. */
   onWarning?: (warning: string) => void;

@@ -1,6 +1,6 @@
 /**
- * From the flags of `sample` to a request that needs no further checks. Everything that can be wrong
- * with a number, a name or a size is said here, with the range that would work, before weights load.
+ * From the flags of `sample` to a request that needs no further checks. Everything that can be
+ * wrong with a number, a name or a size is said here, with what would work, before weights load.
  *
  * An absent flag stays `undefined` until the model is known: models bring defaults of their own.
  */

@@ -1,6 +1,6 @@
 /**
- * Where a command's words go. Lines for people go to stderr, around the progress bar; stdout carries
- * only what scripts read (`--json`) and help texts, so that it can be piped.
+ * Where a command's words go. Lines for people go to stderr, around the progress bar; stdout
+ * carries only what scripts read (`--json`) and help texts, so that it can be piped.
  */
 import type { ConsolaInstance } from "consola/core";
 import { createConsola, LogLevels } from "consola/core";
@@ -37,7 +37,7 @@ export function createOutput(verbosity: Verbosity, target = stderrTarget()): Out
   return { log, progress, showsProgress: !quiet && !json, verbosity };
 }
 
-/** Reads the flags that decide about output from raw arguments, for errors before they are parsed. */
+/** The flags that decide about output, from raw arguments: for errors before they are parsed. */
 export function verbosityOf(rawArgs: readonly string[]): Verbosity {
   const has = (flag: string) => rawArgs.includes(flag);
   return { verbose: has("--verbose"), quiet: has("--quiet"), json: has("--json") };

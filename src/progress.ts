@@ -20,13 +20,20 @@ export interface ProgressView {
   clear(): void;
 }
 
-/** Times of one picture's steps, kept across updates. Milliseconds of the caller's clock. */
-export interface StepTimes {
-  denoiseStartMs: number;
+/** When the stage began and its last step ended, in milliseconds of the caller's clock. */
+export interface StageTimes {
+  stage: Progress["stage"];
+  stageStartMs: number;
   lastStepMs: number;
   stepsDone: number;
 }
 
+const stageWords: Record<Progress["stage"], string> = {
+  load: "Loading the model",
+  text: "Reading the prompt",
+  denoise: "Drawing",
+  decode: "Decoding",
+};
 const clearLine = "\r\x1b[K";
 const redrawMsMin = 100;
 const plainLineMsMax = 10_000;
@@ -36,53 +43,47 @@ export function createProgressView(target: ProgressTarget, clockMs: () => number
   return target.isTerminal ? barView(target, clockMs) : plainView(target, clockMs);
 }
 
-/** Follows the steps: starts at the first denoise event and notes when the last step ended. */
-export function followSteps(
-  times: StepTimes | null,
-  progress: Progress,
+/** Notes when stages begin and steps end; `times` is null before the first event. */
+export function followStages(
+  times: StageTimes | null,
+  { stage, stepIndex }: Progress,
   nowMs: number,
-): StepTimes | null {
-  if (progress.stage !== "denoise") return times;
-  if (!times) return { denoiseStartMs: nowMs, lastStepMs: nowMs, stepsDone: progress.stepIndex };
-  if (progress.stepIndex === times.stepsDone) return times;
-  return { ...times, lastStepMs: nowMs, stepsDone: progress.stepIndex };
+): StageTimes {
+  if (times?.stage !== stage) {
+    return { stage, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
+  }
+  return stepIndex === times.stepsDone
+    ? times
+    : { ...times, lastStepMs: nowMs, stepsDone: stepIndex };
 }
 
 /**
- * `Drawing ████░░░░ 12/25  0.31 s per step  4 s left`, at most `columns` wide: parts that do not fit
- * are left out from the right, the bar first shrinks.
+ * `Drawing ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the bar shrinks
+ * first, then parts are left out from the right. Stages without a measure are words and seconds.
  */
 export function formatBar(
   progress: Progress,
-  times: StepTimes | null,
+  times: StageTimes,
   nowMs: number,
   columns: number,
 ): string {
-  if (progress.stage === "text") return fit(["Reading the prompt"], columns);
-  if (progress.stage === "decode") return fit(["Decoding"], columns);
-  const loading = progress.stage === "load";
-  const fraction = loading ? progress.loadFraction : progress.stepIndex / progress.stepCount;
-  const parts = loading ? [percent(fraction)] : stepParts(progress, times, nowMs);
-  const head = loading ? "Loading" : "Drawing";
+  const parts = partsOf(progress, times, nowMs);
+  const head = stageWords[progress.stage];
+  const fraction = fractionOf(progress);
+  if (fraction === null) return fit([head, ...parts], columns);
   const partsWidth = parts.reduce((sum, part) => sum + part.length + 2, 0);
   const barWidth = Math.min(30, columns - head.length - 1 - partsWidth);
-  return barWidth < 5
-    ? fit([head, ...parts], columns)
-    : fit([`${head} ${bar(fraction, barWidth)}`, ...parts], columns);
+  if (barWidth < 5) return fit([head, ...parts], columns);
+  const filled = Math.round(Math.min(1, Math.max(0, fraction)) * barWidth);
+  const bar = "█".repeat(filled) + "░".repeat(barWidth - filled);
+  return fit([`${head} ${bar}`, ...parts], columns);
 }
 
 /** `Step 12/25, 0.31 s per step, 4 s left`: the same without a bar. */
-export function formatPlain(progress: Progress, times: StepTimes | null, nowMs: number): string {
-  switch (progress.stage) {
-    case "load":
-      return `Loading the model, ${percent(progress.loadFraction)}`;
-    case "text":
-      return "Reading the prompt";
-    case "denoise":
-      return `Step ${stepParts(progress, times, nowMs).join(", ")}`;
-    case "decode":
-      return "Decoding";
-  }
+export function formatPlain(progress: Progress, times: StageTimes, nowMs: number): string {
+  const parts = partsOf(progress, times, nowMs);
+  if (progress.stage === "denoise") return `Step ${parts.join(", ")}`;
+  return [stageWords[progress.stage], ...parts].join(", ");
 }
 
 /** 0.012 s, 0.31 s, 4.2 s, 42 s, 3 min 20 s, 2 h 05 min. */
@@ -100,7 +101,7 @@ export function formatSeconds(seconds: number): string {
 // --- internal ---
 
 function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
-  let times: StepTimes | null = null;
+  let times: StageTimes | null = null;
   let shown = "";
   let shownKey = "";
   let shownMs = Number.NEGATIVE_INFINITY;
@@ -112,7 +113,7 @@ function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
   return {
     update(progress) {
       const nowMs = clockMs();
-      times = followSteps(times, progress, nowMs);
+      times = followStages(times, progress, nowMs);
       const key = `${progress.stage} ${progress.stepIndex}`;
       if (key === shownKey && nowMs - shownMs < redrawMsMin) return;
       shownKey = key;
@@ -133,13 +134,13 @@ function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
 }
 
 function plainView(target: ProgressTarget, clockMs: () => number): ProgressView {
-  let times: StepTimes | null = null;
+  let times: StageTimes | null = null;
   let lastMs = clockMs();
   let lastTenth = 0;
   return {
     update(progress) {
       const nowMs = clockMs();
-      times = followSteps(times, progress, nowMs);
+      times = followStages(times, progress, nowMs);
       const denoising = progress.stage === "denoise" && progress.stepCount > 0;
       const tenth = denoising
         ? Math.floor((10 * progress.stepIndex) / progress.stepCount)
@@ -154,25 +155,30 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   };
 }
 
-function stepParts(progress: Progress, times: StepTimes | null, nowMs: number): string[] {
-  const { stepIndex, stepCount } = progress;
+/** How much of the stage is done, 0 to 1; null where that is not known. */
+function fractionOf({ stage, stepIndex, stepCount, loadFraction }: Progress): number | null {
+  if (stage === "load") return loadFraction;
+  return stage === "denoise" ? stepIndex / stepCount : null;
+}
+
+/** What is told beside the bar or the stage's words; the first second of a stage is not counted. */
+function partsOf(progress: Progress, times: StageTimes, nowMs: number): string[] {
+  const { stage, stepIndex, stepCount } = progress;
+  if (stage !== "denoise") {
+    const seconds = (nowMs - times.stageStartMs) / 1000;
+    const elapsed = seconds < 1 ? [] : [formatSeconds(seconds)];
+    return stage === "load"
+      ? [`${Math.floor(100 * progress.loadFraction)} %`, ...elapsed]
+      : elapsed;
+  }
   const parts = [`${stepIndex}/${stepCount}`];
-  if (!times || stepIndex === 0) return parts;
-  const stepMs = (times.lastStepMs - times.denoiseStartMs) / stepIndex;
+  if (stepIndex === 0) return parts;
+  const stepMs = (times.lastStepMs - times.stageStartMs) / stepIndex;
   parts.push(`${formatSeconds(stepMs / 1000)} per step`);
   if (stepIndex === stepCount) return parts;
   const leftMs = Math.max(0, stepMs * (stepCount - stepIndex) - (nowMs - times.lastStepMs));
   parts.push(`${formatSeconds(leftMs / 1000)} left`);
   return parts;
-}
-
-function bar(fraction: number, width: number): string {
-  const filled = Math.round(Math.min(1, Math.max(0, fraction)) * width);
-  return "█".repeat(filled) + "░".repeat(width - filled);
-}
-
-function percent(fraction: number): string {
-  return `${Math.floor(100 * Math.min(1, Math.max(0, fraction)))} %`;
 }
 
 function fit(parts: readonly string[], columns: number): string {

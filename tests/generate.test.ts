@@ -29,7 +29,7 @@ function request(changes: Partial<GenerateRequest> = {}): GenerateRequest {
 
 const words = (count: number) => Array.from({ length: count }, (_, i) => `w${i}`).join(" ");
 
-test("the session gets sizes, tokens, rows, seed; it is closed; the result is passed on", async () => {
+test("the session gets the request, is closed, and its result is passed on", async () => {
   const { log, openSession } = fakeOpener();
   const layouts: string[] = [];
   const result = await generate(request({ wantLatents: true }), {

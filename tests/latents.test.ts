@@ -11,7 +11,7 @@ import { readSafetensors } from "./support/safetensors.ts";
 const folder = mkdtempSync(join(tmpdir(), "basedxl-latents-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-test("the file holds one f32 tensor named latents, and nothing else is left beside it", async () => {
+test("the file holds one f32 tensor named latents; nothing is left beside it", async () => {
   const path = join(folder, "a.safetensors");
   const values = Float32Array.from({ length: 4 * 2 * 3 }, (_, index) => index - 7.25);
   await writeLatents(path, values, [1, 4, 2, 3]);

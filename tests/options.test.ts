@@ -35,7 +35,7 @@ function sentence(run: () => unknown): string {
 const seedRange = "must be a whole number from 0 to 9223372036854775807 (2^63-1)";
 const steps = "--num-inference-steps (--steps)";
 
-describe("what is refused before a model is known", () => {
+describe("flags that are refused as they are typed", () => {
   test.each([
     [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
     [["--frobnicate"], "There is no flag --frobnicate. --help lists them all."],
@@ -76,6 +76,13 @@ describe("what is refused before a model is known", () => {
       'The prompt is one argument, but "a" is followed by "house": put it in quotes.',
     ],
     [["  "], "The prompt is empty: say what to draw."],
+  ])("%p", (argv, expected) => {
+    expect(sentence(() => parse(...argv))).toBe(expected);
+  });
+});
+
+describe("values that are refused before a model is known", () => {
+  test.each([
     [["--seed", "-1"], `--seed ${seedRange}, not "-1".`],
     [["--seed", "1.5"], `--seed ${seedRange}, not "1.5".`],
     [["--seed", "9223372036854775808"], `--seed ${seedRange}, not "9223372036854775808".`],
@@ -103,7 +110,8 @@ describe("what is refused before a model is known", () => {
     [["--scheduler", "unipc"], '--scheduler must be euler, euler_a or ddim, not "unipc".'],
     [
       ["--timestep-spacing", "trailling"],
-      '--timestep-spacing must be leading, trailing or linspace, not "trailling". Did you mean trailing?',
+      '--timestep-spacing must be leading, trailing or linspace, not "trailling". ' +
+        "Did you mean trailing?",
     ],
     [["--device", "CUDA"], '--device must be auto, cpu or cuda, not "CUDA". Did you mean cuda?'],
     [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],

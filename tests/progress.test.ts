@@ -8,14 +8,19 @@ import {
   formatBar,
   formatPlain,
   formatSeconds,
-  type StepTimes,
+  type StageTimes,
 } from "../src/progress.ts";
 
 function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress {
   return { stage, stepIndex, stepCount: 20, loadFraction };
 }
 
-const times: StepTimes = { denoiseStartMs: 1000, lastStepMs: 6000, stepsDone: 10 };
+const times: StageTimes = {
+  stage: "denoise",
+  stageStartMs: 1000,
+  lastStepMs: 6000,
+  stepsDone: 10,
+};
 
 describe("formatSeconds", () => {
   test.each([
@@ -48,8 +53,8 @@ describe("formatBar", () => {
   });
 
   test("before the first step there is nothing to tell but the count", () => {
-    const none = { denoiseStartMs: 0, lastStepMs: 0, stepsDone: 0 };
-    expect(formatBar(at("denoise", 0), none, 500, 79)).toEndWith("  0/20");
+    const start = { ...times, lastStepMs: 1000, stepsDone: 0 };
+    expect(formatBar(at("denoise", 0), start, 1500, 79)).toEndWith("  0/20");
   });
 
   test("after the last step nothing is left", () => {
@@ -59,16 +64,17 @@ describe("formatBar", () => {
   });
 
   test("the other stages have their own words", () => {
-    expect(formatBar(at("load", 0, 0.5), null, 0, 79)).toBe(
-      `Loading ${"█".repeat(15)}${"░".repeat(15)}  50 %`,
-    );
-    expect(formatBar(at("text"), null, 0, 79)).toBe("Reading the prompt");
-    expect(formatBar(at("decode", 20), times, 0, 79)).toBe("Decoding");
+    const began = (stage: Progress["stage"]) => ({ ...times, stage, stageStartMs: 0 });
+    const half = `Loading the model ${"█".repeat(15)}${"░".repeat(15)}  50 %`;
+    expect(formatBar(at("load", 0, 0.5), began("load"), 900, 79)).toBe(half);
+    expect(formatBar(at("load", 0, 0.5), began("load"), 4200, 79)).toBe(`${half}  4.2 s`);
+    expect(formatBar(at("text"), began("text"), 0, 79)).toBe("Reading the prompt");
+    expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
 
   test("never grows wider than the terminal", () => {
     for (let columns = 1; columns < 100; columns++) {
-      for (const progress of [at("load", 0, 0.3), at("text"), at("denoise", 10), at("decode")]) {
+      for (const progress of [at("load"), at("text"), at("denoise", 10), at("decode")]) {
         expect(formatBar(progress, times, 6000, columns).length).toBeLessThanOrEqual(columns);
       }
     }
@@ -79,7 +85,9 @@ test("formatPlain says the same in words", () => {
   expect(formatPlain(at("denoise", 10), times, 6000)).toBe(
     "Step 10/20, 0.50 s per step, 5.0 s left",
   );
-  expect(formatPlain(at("load", 0, 0.42), null, 0)).toBe("Loading the model, 42 %");
+  expect(formatPlain(at("load", 0, 0.42), { ...times, stage: "load" }, 4000)).toBe(
+    "Loading the model, 42 %, 3.0 s",
+  );
 });
 
 function viewWithClock(isTerminal: boolean) {
@@ -136,8 +144,10 @@ describe("piped", () => {
 
   test("and one every ten seconds when steps are slow or the model is large", () => {
     const { written, clock, view } = viewWithClock(false);
-    for (; clock.ms <= 25_000; clock.ms += 1000) view.update(at("load", 0, clock.ms / 100_000));
-    expect(written).toEqual(["Loading the model, 10 %\n", "Loading the model, 20 %\n"]);
+    for (; clock.ms <= 25_000; clock.ms += 1000) {
+      view.update(at("load", 0, clock.ms / 100_000));
+    }
+    expect(written).toEqual(["Loading the model, 10 %, 10 s\n", "Loading the model, 20 %, 20 s\n"]);
   });
 
   test("no control characters, and clear writes nothing", () => {

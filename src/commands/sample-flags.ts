@@ -99,7 +99,7 @@ export const sampleFlags = {
   threads: {
     type: "string",
     valueHint: "N",
-    description: `CPU threads of all ranks together, ${range("threads")}. Default: 0, one per core.`,
+    description: `CPU threads of all ranks, ${range("threads")}. Default: 0, one per core.`,
   },
   "warmup-steps": {
     type: "string",

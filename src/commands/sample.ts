@@ -98,16 +98,17 @@ async function prepare(options: SampleOptions, { log }: Output): Promise<Prepare
   const choice = chooseDevice(options, info);
 
   const { request, warnings } = resolved;
-  if (location.source === "bundled") {
+  if (location.bundled) {
     const { width, height } = model.nativeSize;
     log.info(
       `No --model given: drawing with the bundled ${model.name} (${width}x${height} pictures of \
 simple scenes). For a real model: --model PATH to a diffusers folder.`,
     );
+  } else {
+    const from = options.model === undefined ? " (from BASEDXL_MODEL)" : "";
+    log.info(`Model: ${model.path}${from}.`);
   }
-  if (location.source === "environment") log.info(`Model: ${model.path} (from BASEDXL_MODEL).`);
   if (choice.line !== null) log.info(choice.line);
-  if (location.source === "option") log.debug(`Model: ${model.path}.`);
   log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
   for (const warning of warnings) log.warn(warning);
   log.info(describe(request));

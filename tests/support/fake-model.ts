@@ -3,17 +3,18 @@
  * them. The tokenizer takes words for tokens, so that a test can count them.
  */
 
+import type { GenerateDependencies } from "../../src/generate.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import type {
-  openSession,
+  OpenOptions,
   PictureRequest,
   PictureResult,
   Progress,
 } from "../../src/native/session.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
 
-type SessionOptions = Parameters<typeof openSession>[0];
+type OpenSession = GenerateDependencies["openSession"];
 
 /** An SDXL-shaped folder: unit 32, native size 1024, no defaults of its own. */
 export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
@@ -36,15 +37,15 @@ export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
 
 /** What a fake session was asked for, in order. */
 export interface SessionLog {
-  opened: SessionOptions[];
+  opened: OpenOptions[];
   pictures: PictureRequest[];
   closed: number;
 }
 
 /** A session opener that notes its calls, reports every stage, and fails with `error` if given. */
-export function fakeOpener(error?: Error): { log: SessionLog; openSession: typeof openSession } {
+export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenSession } {
   const log: SessionLog = { opened: [], pictures: [], closed: 0 };
-  const open: typeof openSession = async (options) => {
+  const open: OpenSession = async (options) => {
     log.opened.push(options);
     const rankCountUsed = Math.min(options.rankCount, options.guidance ? 2 : 1);
     return {
@@ -53,7 +54,7 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: typeo
       async picture(request, hooks) {
         log.pictures.push(request);
         if (error) throw error;
-        return drawNothing(request, hooks.onProgress);
+        return drawNothing(request, hooks?.onProgress);
       },
       close: () => void log.closed++,
     };
