@@ -156,7 +156,7 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     if (info.size != @sizeOf(DeviceInfo)) return refuse("device info of another version", .{});
     info.core_count = @intCast(std.Thread.getCpuCount() catch 1);
     info.memory_available = memory.available(io) orelse 0;
-    const cpu = backends.Cpu.detect(io);
+    const cpu = backends.cpus.detect();
     putText(&info.cpu_name, cpu.name());
     putText(&info.instruction_set, @tagName(cpu.best));
     const gpus = cuda_driver.findGpus();

@@ -10,7 +10,8 @@ const Shape = tensors.Shape;
 const DType = tensors.DType;
 const Weight = @import("weights.zig").Weight;
 const Scratch = @import("scratch.zig").Scratch;
-pub const Cpu = @import("backend/cpu.zig").Cpu;
+pub const cpus = @import("backend/cpu.zig");
+pub const Cpu = cpus.Cpu;
 
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
 pub const Error = error{ Cancelled, OutOfScratch };

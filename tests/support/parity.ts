@@ -1,0 +1,287 @@
+/**
+ * Everything that is compared with PyTorch and diffusers, one measure at a time: the parity test and
+ * `bun run bench parity` read the same list, so what is printed is what is tested.
+ */
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { generate } from "../../src/generate.ts";
+import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { ModelParts, randomNormal } from "../../src/native/parts.ts";
+import { openSession } from "../../src/native/session.ts";
+import { makeSchedule, schedulerNameOfClass } from "../../src/schedule.ts";
+import { maxAbs, relativeL2 } from "./compare.ts";
+import { writeWideModel } from "./formula-weights.ts";
+import { readSafetensors, type Tensor, tensorOf } from "./safetensors.ts";
+
+export interface Measure {
+  /** The reference it is compared with: "golden", "wide" or "mini". */
+  model: string;
+  what: string;
+  measured: number;
+  allowed: number;
+  unit: string;
+}
+
+/** What f32 sums in another order may differ by; the issue's own bars, each with its reason. */
+export const bars = {
+  /** A dozen layers. */
+  text: 1e-5,
+  /** A hundred layers, each within 1e-6. */
+  network: 2e-5,
+  /** Twelve steps, each of which carries the error of the one before. */
+  latents: 1e-4,
+  /** One rounding of f32 is 6e-8. */
+  schedule: 1e-6,
+  /** log, sin and cos of another library. */
+  noise: 1e-6,
+  /** A value next to a rounding edge may fall on its other side. */
+  levels: 1,
+};
+
+interface Run {
+  name: string;
+  steps: number;
+  guidance: number;
+  seed: number;
+  prompt: string;
+  negative: string | null;
+  width: number;
+  height: number;
+  scheduler: string;
+  config: Record<string, unknown>;
+}
+
+interface Reference {
+  model: string;
+  folder: ModelFolder;
+  tensors: Map<string, Tensor>;
+  runs: Run[];
+}
+
+const fixtures = join(import.meta.dir, "../fixtures");
+
+export async function* measureParity(): AsyncGenerator<Measure> {
+  yield* measureNoise();
+  const golden = await openModelFolder(join(fixtures, "golden/model"));
+  yield* measureTokens("golden", golden, readJson("golden/tokens.json"));
+  yield* measureReference({
+    model: "golden",
+    folder: golden,
+    tensors: new Map([...read("golden/golden"), ...read("golden/extra")]),
+    runs: [...readJson("golden/golden.json").runs, ...readJson("golden/extra.json").runs],
+  });
+  yield* measureWide();
+  const mini = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
+  const runs = readJson("mini.json").runs;
+  yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs });
+}
+
+// --- internal ---
+
+async function* measureWide(): AsyncGenerator<Measure> {
+  const path = writeWideModel();
+  try {
+    const folder = await openModelFolder(path);
+    const { tokens, runs } = readJson("wide/golden.json");
+    yield* measureTokens("wide", folder, tokens);
+    yield* measureReference({ model: "wide", folder, tensors: read("wide/golden"), runs });
+  } finally {
+    rmSync(path, { recursive: true });
+  }
+}
+
+async function* measureReference(reference: Reference): AsyncGenerator<Measure> {
+  const parts = await ModelParts.open(reference.folder);
+  try {
+    yield* measureText(reference, parts);
+    yield* measureUnet(reference, parts);
+    yield* measureVae(reference, parts);
+  } finally {
+    parts.close();
+  }
+  yield* measureSchedules(reference);
+  yield* measureRuns(reference);
+}
+
+function* measureNoise(): Generator<Measure> {
+  const tensors = read("golden/golden");
+  const draws = [
+    { name: "rng.cpu_seed0_1x4x32x32_twice", seed: 0n, count: 2, length: 4096 },
+    { name: "rng.cpu_seed42_64", seed: 42n, count: 1, length: 64 },
+    { name: "rng.cpu_seed7_15", seed: 7n, count: 1, length: 15 },
+  ];
+  for (const { name, seed, count, length } of draws) {
+    const measured = maxAbs(randomNormal(seed, count, length), tensorOf(tensors, name).data);
+    yield { model: "torch", what: name, measured, allowed: bars.noise, unit: "absolute" };
+  }
+}
+
+function* measureTokens(
+  model: string,
+  folder: ModelFolder,
+  cases: { prompt: string; ids: number[]; ids_2: number[] }[],
+): Generator<Measure> {
+  let measured = 0;
+  for (const { prompt, ids, ids_2 } of cases) {
+    const pairs = [
+      [folder.tokenizer.encode(prompt).ids, ids],
+      [folder.tokenizer2.encode(prompt).ids, ids_2],
+    ] as const;
+    for (const [ours, theirs] of pairs) {
+      if (ours.length !== theirs.length) measured += Math.abs(ours.length - theirs.length);
+      measured += theirs.filter((id, i) => ours[i] !== id).length;
+    }
+  }
+  const what = `token ids of ${cases.length} prompts, both tokenizers`;
+  yield { model, what, measured, allowed: 0, unit: "ids that differ" };
+}
+
+async function* measureText(reference: Reference, parts: ModelParts): AsyncGenerator<Measure> {
+  const { model, folder, tensors, runs } = reference;
+  const first = runs[0];
+  if (!first) return;
+  const cases = [
+    { text: first.prompt, embeds: "text.prompt_embeds", pooled: "text.pooled" },
+    {
+      text: first.negative ?? "",
+      embeds: "text.negative_prompt_embeds",
+      pooled: "text.negative_pooled",
+    },
+  ];
+  for (const { text, embeds, pooled } of cases) {
+    const one = folder.tokenizer.encode(text);
+    const two = folder.tokenizer2.encode(text);
+    const ours = await parts.promptEmbeds({
+      ids: one.ids,
+      ids2: two.ids,
+      endIndex2: two.endIndex,
+    });
+    const unit = "relative L2";
+    const allowed = bars.text;
+    const embedsError = relativeL2(ours.promptEmbeds, tensorOf(tensors, embeds).data);
+    yield { model, what: embeds, measured: embedsError, allowed, unit };
+    const pooledError = relativeL2(ours.pooled, tensorOf(tensors, pooled).data);
+    yield { model, what: pooled, measured: pooledError, allowed, unit };
+  }
+}
+
+async function* measureUnet(reference: Reference, parts: ModelParts): AsyncGenerator<Measure> {
+  const { model, tensors } = reference;
+  const sample = tensorOf(tensors, "unet.sample");
+  const [batch = 0, , latentRows = 0, latentWidth = 0] = sample.shape;
+  const { output } = await parts.noisePrediction({
+    sample: sample.data,
+    batch,
+    latentRows,
+    latentWidth,
+    timestep: tensorOf(tensors, "unet.timestep").data[0] ?? 0,
+    promptEmbeds: tensorOf(tensors, "unet.encoder_hidden_states").data,
+    pooled: tensorOf(tensors, "unet.text_embeds").data,
+    timeIds: tensorOf(tensors, "unet.time_ids").data,
+  });
+  const measured = relativeL2(output, tensorOf(tensors, "unet.out").data);
+  yield { model, what: "UNet forward", measured, allowed: bars.network, unit: "relative L2" };
+}
+
+async function* measureVae(reference: Reference, parts: ModelParts): AsyncGenerator<Measure> {
+  const { model, folder, tensors } = reference;
+  const latent = tensorOf(tensors, "vae.latent");
+  const [, , latentRows = 0, latentWidth = 0] = latent.shape;
+  const { scalingFactor } = folder.vae;
+  const scaled = latent.data.map((value) => value / scalingFactor);
+  const { image } = await parts.decode(scaled, latentRows, latentWidth);
+  const unit = "relative L2";
+  const allowed = bars.network;
+  const decodeError = relativeL2(image, tensorOf(tensors, "vae.image").data);
+  yield { model, what: "VAE decode", measured: decodeError, allowed, unit };
+
+  const picture = tensorOf(tensors, "vae.encode_image");
+  const [, , height = 0, width = 0] = picture.shape;
+  const { vaeFactor } = folder;
+  const mean = await parts.encode(picture.data, height / vaeFactor, width / vaeFactor);
+  const encodeError = relativeL2(mean, tensorOf(tensors, "vae.encode_mean").data);
+  yield { model, what: "VAE encode", measured: encodeError, allowed, unit };
+}
+
+function* measureSchedules({ model, folder, tensors, runs }: Reference): Generator<Measure> {
+  for (const run of runs) {
+    const name = schedulerNameOfClass(run.scheduler);
+    if (name === null || !tensors.has(`run.${run.name}.timesteps`)) continue;
+    const schedule = makeSchedule(name, folder.scheduler, scheduleOptions(run));
+    for (const part of ["timesteps", "sigmas"] as const) {
+      const theirs = tensors.get(`run.${run.name}.${part}`)?.data;
+      const ours = schedule[part];
+      if (!theirs || !ours) continue;
+      const errors = theirs.map((value, i) => {
+        const difference = Math.abs((ours[i] ?? Number.NaN) - value);
+        return value === 0 ? difference : difference / Math.abs(value);
+      });
+      const measured = ours.length === theirs.length ? Math.max(...errors) : Number.NaN;
+      const what = `${part} of ${run.name}`;
+      yield { model, what, measured, allowed: bars.schedule, unit: "relative" };
+    }
+  }
+}
+
+async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncGenerator<Measure> {
+  for (const run of runs) {
+    const scheduler = schedulerNameOfClass(run.scheduler);
+    if (scheduler === null) continue;
+    const { stepCount, ...spacing } = scheduleOptions(run);
+    const drawn = await generate(
+      {
+        model: folder,
+        prompt: run.prompt,
+        negativePrompt: run.negative,
+        seed: BigInt(run.seed),
+        guidanceScale: run.guidance,
+        stepCount,
+        width: run.width,
+        height: run.height,
+        scheduler,
+        ...spacing,
+        rankCount: 1,
+        threadCount: 0,
+        wantLatents: true,
+      },
+      { openSession },
+    );
+    const theirs = tensorOf(tensors, `run.${run.name}.latents`).data;
+    const measured = relativeL2(drawn.latents ?? [], theirs);
+    const what = `latents after ${run.steps} steps of ${run.name}`;
+    yield { model, what, measured, allowed: bars.latents, unit: "relative L2" };
+    const image = tensors.get(`run.${run.name}.image`);
+    if (!image) continue;
+    const levels = maxAbs(drawn.pixels, rgbOf(image.data, run.width * run.height));
+    const allowed = bars.levels;
+    yield { model, what: `picture of ${run.name}`, measured: levels, allowed, unit: "levels" };
+  }
+}
+
+function scheduleOptions(run: Run) {
+  return {
+    stepCount: run.steps,
+    useKarrasSigmas: run.config.use_karras_sigmas as boolean | undefined,
+    timestepSpacing: run.config.timestep_spacing as "trailing" | undefined,
+  };
+}
+
+/** A decoder's output, channels first, as bytes, positions first. */
+function rgbOf(image: Float32Array, positionCount: number): Uint8Array {
+  const rgb = new Uint8Array(image.length);
+  for (let i = 0; i < image.length; i++) {
+    const channel = Math.floor(i / positionCount);
+    const unit = Math.min(1, Math.max(0, (image[i] ?? 0) / 2 + 0.5));
+    rgb[(i % positionCount) * 3 + channel] = Math.round(255 * unit);
+  }
+  return rgb;
+}
+
+function read(name: string): Map<string, Tensor> {
+  return readSafetensors(join(fixtures, `${name}.safetensors`));
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: fixtures are read where their shape is known
+function readJson(name: string): any {
+  return JSON.parse(readFileSync(join(fixtures, name), "utf8"));
+}
