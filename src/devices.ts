@@ -1,6 +1,6 @@
 /**
  * Decides on what a picture is drawn, from the flags and the machine. Fewer GPUs than ranks is an
- * error, never a silent fall-back: someone who asked for four GPUs wants to know that one is missing.
+ * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
 import { BasedXLError } from "./errors.ts";
 import type { DeviceInfo } from "./native/session.ts";

@@ -1,6 +1,6 @@
 /**
  * One picture from one checked request: prompt to tokens, sampler to rows, session to pixels.
- * It neither prints nor writes files nor reads flags; whoever calls it decides what to do with that.
+ * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
 import { BasedXLError } from "./errors.ts";
 import type { TimestepSpacing } from "./models/config.ts";
@@ -67,7 +67,7 @@ export interface GenerateResult {
 }
 
 /**
- * Draws the picture. Rejects with `BasedXLError`: "bad-option" or "bad-model" before anything loads,
+ * Draws the picture. Rejects with `BasedXLError`: "bad-option" or "bad-model" before weights load,
  * "cancelled" within a second of `signal`, else what the session reports. The session is closed
  * whatever happens.
  */

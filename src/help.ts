@@ -1,6 +1,6 @@
 /**
- * Help texts from citty definitions, grouped and wrapped to 80 columns. Defaults and ranges are part
- * of each flag's description: citty's defaults are not used, so that an absent flag stays absent.
+ * Help texts from citty definitions, grouped and wrapped to 80 columns. Defaults and ranges belong
+ * in each flag's description: citty's defaults are not used, so that an absent flag stays absent.
  */
 import type { ArgsDef } from "citty";
 import { aliasesOf } from "./flags.ts";

@@ -1,6 +1,6 @@
 /**
- * Writes a latent as a safetensors file with one f32 tensor named "latents", NCHW. The values are in
- * the scheduler's scale: a reader divides by the VAE's scaling factor before decoding.
+ * Writes a latent as a safetensors file with one f32 tensor named "latents", NCHW. The values are
+ * in the scheduler's scale: a reader divides by the VAE's scaling factor before decoding.
  */
 import assert from "node:assert/strict";
 import { writeWhole } from "./files.ts";

@@ -140,6 +140,11 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   return {
     update(progress) {
       const nowMs = clockMs();
+      const { stage, stepCount } = progress;
+      if (stage === "decode" && times?.stage === "denoise" && times.stepsDone < stepCount) {
+        // Polling may miss the moment between the last step and decoding.
+        this.update({ ...progress, stage: "denoise", stepIndex: stepCount });
+      }
       times = followStages(times, progress, nowMs);
       const denoising = progress.stage === "denoise" && progress.stepCount > 0;
       const tenth = denoising

@@ -142,6 +142,15 @@ describe("piped", () => {
     expect(written.at(-1)).toBe("Step 20/20, 0.10 s per step\n");
   });
 
+  test("the last step is told, also when polling saw decoding next", () => {
+    const { written, clock, view } = viewWithClock(false);
+    view.update(at("denoise", 0));
+    clock.ms = 2000;
+    view.update(at("decode", 20));
+    view.update(at("decode", 20));
+    expect(written).toEqual(["Step 20/20, 0.10 s per step\n"]);
+  });
+
   test("and one every ten seconds when steps are slow or the model is large", () => {
     const { written, clock, view } = viewWithClock(false);
     for (; clock.ms <= 25_000; clock.ms += 1000) {
