@@ -39,7 +39,7 @@ export function createOutput(verbosity: Verbosity, target = stderrTarget()): Out
 
 /** The flags that decide about output, from raw arguments: for errors before they are parsed. */
 export function verbosityOf(rawArgs: readonly string[]): Verbosity {
-  const has = (flag: string) => rawArgs.includes(flag);
+  const has = (flag: string) => rawArgs.includes(flag) || rawArgs.includes(`${flag}=true`);
   return { verbose: has("--verbose"), quiet: has("--quiet"), json: has("--json") };
 }
 
