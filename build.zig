@@ -45,10 +45,9 @@ pub fn build(b: *Build) void {
     });
     b.installArtifact(library);
 
-    const tests = b.addTest(.{
-        .root_module = libraryModule(b, "zig/root.zig", target, optimize, null),
-        .use_llvm = true,
-    });
+    const test_module = libraryModule(b, "zig/root.zig", target, optimize, null);
+    addHostKernels(b, test_module);
+    const tests = b.addTest(.{ .root_module = test_module, .use_llvm = true });
     const run_tests = b.addRunArtifact(tests);
     b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
 
@@ -170,6 +169,17 @@ fn compileCuda(b: *Build, nvcc: []const u8, source: []const u8, stem: []const u8
     const fatbin = run.addOutputFileArg(b.fmt("{s}.fatbin", .{stem}));
     run.addFileArg(b.path(source));
     return fatbin;
+}
+
+/// The kernel files once more, as C++ for the CPU: tests run them without a GPU.
+fn addHostKernels(b: *Build, module: *Build.Module) void {
+    for (cudaFiles(b)) |name| {
+        module.addCSourceFile(.{
+            .file = b.path(b.fmt("cuda/{s}", .{name})),
+            .flags = &.{ "-std=c++17", "-fno-exceptions", "-fno-rtti", "-include", "cuda/host/shim.h" },
+            .language = .cpp,
+        });
+    }
 }
 
 fn cudaFiles(b: *Build) []const []const u8 {

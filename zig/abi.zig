@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const backends = @import("backend.zig");
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const cuda_driver = @import("cuda/driver.zig");
+const cuda_kernels = @import("cuda/kernels.zig");
 const jobs = @import("job.zig");
 const memory = @import("memory.zig");
 const models = @import("model.zig");
@@ -16,7 +17,6 @@ const random = @import("random.zig");
 const sessions = @import("session.zig");
 const Session = sessions.Session;
 const rank_count_max = @import("patch/layout.zig").Layout.rank_count_max;
-const build_options = @import("build_options");
 
 /// Changes whenever a struct or a call changes its meaning.
 pub const abi_version: u32 = 1;
@@ -162,7 +162,7 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     const gpus = cuda_driver.findGpus();
     info.gpu_count = gpus.count;
     putText(&info.gpu_name, if (gpus.count > 0) gpus.name(0) else "");
-    putText(&info.cuda_kernels, build_options.cuda_architectures);
+    putText(&info.cuda_kernels, cuda_kernels.architectures());
     return .ok;
 }
 

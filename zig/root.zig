@@ -7,6 +7,8 @@ comptime {
 test {
     _ = @import("backend/cpu.zig");
     _ = @import("cuda/driver.zig");
+    _ = @import("cuda/host_kernels.zig");
+    _ = @import("cuda/kernels.zig");
     _ = @import("diagnostics.zig");
     _ = @import("memory.zig");
     _ = @import("model/config.zig");
