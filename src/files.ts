@@ -60,10 +60,11 @@ export async function writeWhole(path: string, bytes: Uint8Array): Promise<void>
 
 // --- internal ---
 
+/** What is at `path`, undefined if nothing. A name the system cannot even look up is told as it says. */
 function statAt(path: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined;
+  } catch (error) {
+    throw new BasedXLError("io", `Cannot write ${path}: ${(error as Error).message}.`);
   }
 }

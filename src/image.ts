@@ -71,5 +71,15 @@ export async function writeImage(
   const format = imageFormatOf(path);
   checkImageSize(path, width, height);
   const image = sharp(pixels, { raw: { width, height, channels: 3 }, limitInputPixels: false });
-  await writeWhole(path, await formats[format].encode(image).toBuffer());
+  await writeWhole(path, await encode(formats[format].encode(image), path));
+}
+
+// --- internal ---
+
+async function encode(image: Sharp, path: string): Promise<Uint8Array> {
+  try {
+    return await image.toBuffer();
+  } catch (error) {
+    throw new BasedXLError("io", `Cannot encode ${path}: ${(error as Error).message}.`);
+  }
 }
