@@ -1,0 +1,126 @@
+//! The CPU backend: each operation of `backend.zig` becomes arguments for a kernel, cut into tasks
+//! that a team of threads shares. Arithmetic lives in `cpu/kernels/`, compiled once per instruction
+//! set; nothing here computes more than a handful of numbers, and nothing is allocated per
+//! operation.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const arguments = @import("cpu/arguments.zig");
+const dispatch = @import("cpu/dispatch.zig");
+const Team = @import("cpu/team.zig").Team;
+const ops_attention = @import("cpu/ops_attention.zig");
+const ops_elementwise = @import("cpu/ops_elementwise.zig");
+const ops_norm = @import("cpu/ops_norm.zig");
+const ops_product = @import("cpu/ops_product.zig");
+
+pub const InstructionSet = dispatch.InstructionSet;
+
+/// Partial sums of one group norm: slabs * groups * 2.
+pub const partial_count_max = 64 * 1024;
+
+pub const Options = struct {
+    /// Of this rank, the caller's included; at least 1.
+    thread_count: u32,
+    /// Null: the best of this machine.
+    instruction_set: ?InstructionSet = null,
+    /// Looked at between tasks: operations then return `error.Cancelled`.
+    cancelled: *const std.atomic.Value(bool),
+};
+
+/// One rank's CPU: used by one thread at a time.
+pub const Cpu = struct {
+    gpa: Allocator,
+    kernels: *const arguments.Kernels,
+    instruction_set: InstructionSet,
+    team: Team,
+    partials: []f64,
+
+    pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
+        const set = options.instruction_set orelse dispatch.best();
+        const kernels = dispatch.kernels(set) orelse return error.UnsupportedInstructionSet;
+        const cpu = try gpa.create(Cpu);
+        errdefer gpa.destroy(cpu);
+        cpu.* = .{
+            .gpa = gpa,
+            .kernels = kernels,
+            .instruction_set = set,
+            .team = undefined,
+            .partials = try gpa.alloc(f64, partial_count_max),
+        };
+        errdefer gpa.free(cpu.partials);
+        try cpu.team.init(gpa, io, .{
+            .thread_count = options.thread_count,
+            .workspace_bytes = kernels.workspace_bytes,
+            .cancelled = options.cancelled,
+        });
+        return cpu;
+    }
+
+    pub fn deinit(cpu: *Cpu) void {
+        cpu.team.deinit();
+        cpu.gpa.free(cpu.partials);
+        cpu.gpa.destroy(cpu);
+    }
+
+    /// Bytes that `init` takes, for comparing what a session needs with what the machine has.
+    pub fn memoryBytes(thread_count: u32) usize {
+        const kernels = dispatch.kernels(dispatch.best()).?;
+        return thread_count * kernels.workspace_bytes + partial_count_max * @sizeOf(f64);
+    }
+
+    pub const linear = ops_product.linear;
+    pub const conv2d = ops_product.conv2d;
+    pub const attention = ops_attention.attention;
+    pub const groupNormStats = ops_norm.groupNormStats;
+    pub const groupNormApply = ops_norm.groupNormApply;
+    pub const layerNorm = ops_norm.layerNorm;
+    pub const upload = ops_elementwise.upload;
+    pub const download = ops_elementwise.download;
+    pub const copy = ops_elementwise.copy;
+    pub const isFinite = ops_elementwise.isFinite;
+    pub const activate = ops_elementwise.activate;
+    pub const geglu = ops_elementwise.geglu;
+    pub const concatChannels = ops_elementwise.concatChannels;
+    pub const add = ops_elementwise.add;
+    pub const scaleRepeat = ops_elementwise.scaleRepeat;
+    pub const embedTokens = ops_elementwise.embedTokens;
+    pub const gatherTokens = ops_elementwise.gatherTokens;
+    pub const sinusoidalEmbedding = ops_elementwise.sinusoidalEmbedding;
+    pub const latentStep = ops_elementwise.latentStep;
+    pub const toRgb = ops_elementwise.toRgb;
+};
+
+pub const Detected = struct {
+    name_buffer: [48]u8,
+    name_len: usize,
+    best: InstructionSet,
+
+    /// The processor's own name, "unknown" where it does not tell.
+    pub fn name(detected: *const Detected) []const u8 {
+        return detected.name_buffer[0..detected.name_len];
+    }
+};
+
+/// What this machine is.
+pub fn detect() Detected {
+    var buffer: [48]u8 = undefined;
+    const name = dispatch.processorName(&buffer);
+    var detected: Detected = .{
+        .name_buffer = undefined,
+        .name_len = name.len,
+        .best = dispatch.best(),
+    };
+    @memcpy(detected.name_buffer[0..name.len], name);
+    return detected;
+}
+
+test {
+    _ = dispatch;
+    _ = @import("cpu/team.zig");
+    _ = ops_product;
+    _ = @import("cpu/tests/product.zig");
+    _ = @import("cpu/tests/attention.zig");
+    _ = @import("cpu/tests/norm.zig");
+    _ = @import("cpu/tests/elementwise.zig");
+}

@@ -1,0 +1,264 @@
+//! What crosses from the library to the kernels: C structs of plain pointers and sizes, and the
+//! table that every instruction set exports. Both sides compile this file, each for its own target,
+//! so nothing in it may depend on the instruction set.
+
+/// Does task number `task` of the operation that `args` describes. `workspace` is the calling
+/// thread's own memory, `Kernels.workspace_bytes` long. Kernels allocate nothing.
+pub const Kernel = *const fn (
+    args: *const anyopaque,
+    task: usize,
+    workspace: [*]align(64) u8,
+) callconv(.c) void;
+
+/// One instruction set: the sizes that the caller needs to cut work into tasks, and the kernels.
+pub const Kernels = extern struct {
+    workspace_bytes: usize,
+    /// Rows and columns of the register tile of a matrix product.
+    tile_rows: usize,
+    tile_columns: usize,
+    /// The most columns of packed weights that a workspace holds.
+    column_block_max: usize,
+    /// f32 elements of packed keys, packed values or accumulated queries in a workspace.
+    attention_elements_max: usize,
+    head_size_max: usize,
+    /// Channels whose sums a workspace holds.
+    channel_count_max: usize,
+    /// Work of one task at most, so that cancelling is quick: about 10 ms.
+    task_flops_max: usize,
+
+    linear: Kernel,
+    linear_few_rows: Kernel,
+    convolution: Kernel,
+    attention: Kernel,
+    group_norm_stats: Kernel,
+    group_norm_apply: Kernel,
+    layer_norm: Kernel,
+    activate: Kernel,
+    geglu: Kernel,
+    add: Kernel,
+    scale: Kernel,
+    copy: Kernel,
+    concat: Kernel,
+    check_finite: Kernel,
+    embed_tokens: Kernel,
+    latent_step: Kernel,
+    to_rgb: Kernel,
+};
+
+/// The element types a weight can have in its file.
+pub const WeightType = enum(u32) { f32, f16, bf16 };
+
+pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
+
+/// What happens to a finished element of a product:
+/// activation(sum + bias + channel_bias) + residual.
+pub const Epilogue = extern struct {
+    bias: ?[*]const f32,
+    /// (batch, columns)
+    channel_bias: ?[*]const f32,
+    /// Rows of the product per batch element, for `channel_bias`.
+    rows_per_batch: usize,
+    /// Laid out as the output.
+    residual: ?[*]const f32,
+    activation: Activation,
+};
+
+/// output (rows, columns) = A (rows, depth) * weight (columns, depth)^T, in blocks:
+/// task = column block * row_block_count + row block.
+pub const Product = extern struct {
+    weight: *const anyopaque,
+    weight_type: WeightType,
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    output: [*]f32,
+    output_stride: usize,
+    row_block: usize,
+    row_block_count: usize,
+    column_block: usize,
+    epilogue: Epilogue,
+};
+
+pub const Linear = extern struct {
+    product: Product,
+    /// (rows, depth)
+    x: [*]const f32,
+};
+
+/// The product's rows are (batch, rows out, width out), its depth is (height, width, channels).
+pub const Convolution = extern struct {
+    product: Product,
+    /// (batch, rows, width, channels)
+    x: [*]const f32,
+    /// (batch, 1, width, channels) each.
+    halo_above: ?[*]const f32,
+    halo_below: ?[*]const f32,
+    rows: u32,
+    width: u32,
+    channels: u32,
+    rows_out: u32,
+    width_out: u32,
+    kernel_width: u32,
+    stride: u32,
+    pad_top: u32,
+    pad_left: u32,
+    /// 1 where the input is seen enlarged twice, else 0: coordinates are shifted right by it.
+    upsample_shift: u32,
+};
+
+/// (batch, tokens, 2 * channels), keys before values.
+pub const KeysValues = extern struct {
+    data: [*]const f32,
+    token_count: usize,
+};
+
+/// task = (batch * head_count + head) * query_block_count + query block.
+pub const Attention = extern struct {
+    /// (batch, query_count, channels)
+    q: [*]const f32,
+    out: [*]f32,
+    chunks: [*]const KeysValues,
+    chunk_count: usize,
+    query_count: usize,
+    query_block: usize,
+    query_block_count: usize,
+    key_block: usize,
+    channels: usize,
+    head_count: usize,
+    causal: bool,
+};
+
+/// Sums over a slab of positions of one batch element; task = slab.
+pub const GroupNormStats = extern struct {
+    /// (positions, channels)
+    x: [*]const f32,
+    /// (slabs, groups, 2): sum and sum of squares.
+    partials: [*]f64,
+    positions: usize,
+    positions_per_slab: usize,
+    channels: usize,
+    group_count: usize,
+};
+
+/// task = batch * slab_count + slab.
+pub const GroupNormApply = extern struct {
+    x: [*]const f32,
+    out: [*]f32,
+    /// (batch, groups, 2): mean and mean of squares.
+    stats: [*]const f64,
+    weight: [*]const f32,
+    bias: [*]const f32,
+    positions: usize,
+    positions_per_slab: usize,
+    slab_count: usize,
+    channels: usize,
+    group_count: usize,
+    epsilon: f32,
+    activation: Activation,
+};
+
+pub const LayerNorm = extern struct {
+    x: [*]const f32,
+    out: [*]f32,
+    weight: [*]const f32,
+    bias: [*]const f32,
+    rows: usize,
+    rows_per_task: usize,
+    channels: usize,
+    epsilon: f32,
+};
+
+/// Elementwise over `count` elements, `count_per_task` at a time.
+pub const Elementwise = extern struct {
+    x: [*]const f32,
+    /// `add` only.
+    y: ?[*]const f32 = null,
+    out: [*]f32,
+    count: usize,
+    count_per_task: usize,
+    factor: f32 = 1,
+    activation: Activation = .none,
+};
+
+/// Rows of 2 * channels to rows of channels.
+pub const Geglu = extern struct {
+    x: [*]const f32,
+    out: [*]f32,
+    rows: usize,
+    rows_per_task: usize,
+    channels: usize,
+};
+
+pub const Copy = extern struct {
+    source: [*]const u8,
+    target: [*]u8,
+    byte_count: usize,
+    bytes_per_task: usize,
+};
+
+pub const ConcatPart = extern struct { data: [*]const f32, channels: usize };
+
+pub const Concat = extern struct {
+    parts: [*]const ConcatPart,
+    part_count: usize,
+    out: [*]f32,
+    channels: usize,
+    rows: usize,
+    rows_per_task: usize,
+};
+
+pub const CheckFinite = extern struct {
+    x: [*]const f32,
+    count: usize,
+    count_per_task: usize,
+    /// Set to 1 by any task that meets an infinity or a NaN.
+    found: *u32,
+};
+
+/// One task per token; `ids` (batch, tokens) flattened.
+pub const EmbedTokens = extern struct {
+    ids: [*]const i32,
+    tokens_per_batch: usize,
+    token_weight: *const anyopaque,
+    position_weight: *const anyopaque,
+    token_type: WeightType,
+    position_type: WeightType,
+    vocabulary_count: usize,
+    channels: usize,
+    out: [*]f32,
+};
+
+pub const history_count = 4;
+
+pub const LatentUpdate = extern struct {
+    sample: f32,
+    saved: f32,
+    history: [history_count]f32,
+    noise: f32,
+};
+
+pub const LatentStep = extern struct {
+    latent: [*]f32,
+    saved: [*]f32,
+    history: [history_count][*]f32,
+    /// The only branch, or the negative one.
+    model_output: [*]const f32,
+    /// The other branch where there are two.
+    model_output_positive: ?[*]const f32,
+    noise: ?[*]const f32,
+    count: usize,
+    count_per_task: usize,
+    guidance_scale: f32,
+    output_from_sample: f32,
+    output_from_model: f32,
+    latent_update: LatentUpdate,
+    saved_update: LatentUpdate,
+    updates_saved: bool,
+};
+
+pub const ToRgb = extern struct {
+    x: [*]const f32,
+    out: [*]u8,
+    count: usize,
+    count_per_task: usize,
+};

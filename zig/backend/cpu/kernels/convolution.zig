@@ -1,0 +1,109 @@
+//! Convolution as the blocked product whose rows are gathered from the picture while packing, so
+//! that no enlarged copy of the input ever exists. The depth runs over (kernel row, kernel column,
+//! channel): a run of channels is contiguous in NHWC and is copied whole.
+
+const arguments = @import("../arguments.zig");
+const pack = @import("pack.zig");
+const product = @import("product.zig");
+const tile = @import("tile.zig");
+const Convolution = arguments.Convolution;
+
+/// Where the rows of one panel sit in the output picture.
+const Positions = struct {
+    batch: [tile.rows_max]u32,
+    /// In the (enlarged) input; the kernel's own offset is added per tap.
+    y: [tile.rows_max]i32,
+    x: [tile.rows_max]i32,
+
+    fn of(args: *const Convolution, row_first: usize, row_count: usize) Positions {
+        var positions: Positions = undefined;
+        const index: u32 = @intCast(row_first);
+        const per_batch = args.rows_out * args.width_out;
+        var batch = index / per_batch;
+        var y = index % per_batch / args.width_out;
+        var x = index % args.width_out;
+        const pad_top: i32 = @intCast(args.pad_top);
+        const pad_left: i32 = @intCast(args.pad_left);
+        for (0..row_count) |r| {
+            positions.batch[r] = batch;
+            positions.y[r] = @as(i32, @intCast(y * args.stride)) - pad_top;
+            positions.x[r] = @as(i32, @intCast(x * args.stride)) - pad_left;
+            x += 1;
+            if (x < args.width_out) continue;
+            x = 0;
+            y += 1;
+            if (y < args.rows_out) continue;
+            y = 0;
+            batch += 1;
+        }
+        return positions;
+    }
+};
+
+const PictureSource = struct {
+    args: *const Convolution,
+
+    pub fn pack(
+        source: PictureSource,
+        row_first: usize,
+        row_count: usize,
+        k_first: usize,
+        depth: usize,
+        panel: [*]f32,
+    ) void {
+        const args = source.args;
+        const positions: Positions = .of(args, row_first, row_count);
+        var tap: u32 = @intCast(k_first / args.channels);
+        var channel = k_first % args.channels;
+        var done: usize = 0;
+        while (done < depth) {
+            const count = @min(args.channels - channel, depth - done);
+            const ky: i32 = @intCast(tap / args.kernel_width);
+            const kx: i32 = @intCast(tap % args.kernel_width);
+            for (0..row_count) |r| {
+                const target = panel + r * tile.row_stride + done;
+                const y = positions.y[r] + ky;
+                const x = positions.x[r] + kx;
+                if (pixel(args, positions.batch[r], y, x)) |channels| {
+                    copyFloats(target, channels + channel, count);
+                } else {
+                    zeroFloats(target, count);
+                }
+            }
+            done += count;
+            channel = 0;
+            tap += 1;
+        }
+    }
+};
+
+const copyFloats = pack.copyFloats;
+const zeroFloats = pack.zeroFloats;
+
+/// The channels at a coordinate of the (enlarged) input, null in the padding.
+inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const f32 {
+    const shift: u5 = @intCast(args.upsample_shift);
+    const width: usize = args.width;
+    if (x < 0 or (x >> shift) >= args.width) return null;
+    const column: usize = @intCast(x >> shift);
+    if (y < 0) {
+        const halo = args.halo_above orelse return null;
+        return halo + (batch * width + column) * args.channels;
+    }
+    const row: usize = @intCast(y >> shift);
+    if (row >= args.rows) {
+        const halo = args.halo_below orelse return null;
+        return halo + (batch * width + column) * args.channels;
+    }
+    return args.x + ((batch * @as(usize, args.rows) + row) * width + column) * args.channels;
+}
+
+pub fn convolution(
+    args: *const anyopaque,
+    task: usize,
+    workspace: [*]align(64) u8,
+) callconv(.c) void {
+    const convolution_args: *const Convolution = @ptrCast(@alignCast(args));
+    const source: PictureSource = .{ .args = convolution_args };
+    product.run(&convolution_args.product, source, task, workspace);
+}

@@ -1,0 +1,159 @@
+//! Copies that put the operands of a tile where it wants them: rows of A at a fixed stride, columns
+//! of B (which lie as rows of the weight, or of the keys) turned so that each step of the depth is
+//! contiguous. Weights are widened here, once per block.
+
+const std = @import("std");
+const arguments = @import("../arguments.zig");
+const tile = @import("tile.zig");
+const v = @import("vector.zig");
+const weights = @import("weights.zig");
+const Vec = v.Vec;
+const lanes = v.lanes;
+
+pub inline fn copyFloats(target: [*]f32, source: [*]const f32, count: usize) void {
+    var i: usize = 0;
+    while (i + lanes <= count) : (i += lanes) v.store(target + i, v.load(source + i));
+    while (i < count) : (i += 1) target[i] = source[i];
+}
+
+pub inline fn zeroFloats(target: [*]f32, count: usize) void {
+    var i: usize = 0;
+    while (i + lanes <= count) : (i += lanes) v.store(target + i, @splat(0));
+    while (i < count) : (i += 1) target[i] = 0;
+}
+
+/// Columns that lie as rows of a matrix: element (column, k) at source[column * stride + k].
+pub fn Columns(comptime weight_type: arguments.WeightType) type {
+    return struct {
+        source: [*]const weights.Element(weight_type),
+        stride: usize,
+        /// Columns from here on are zeros.
+        count: usize,
+        depth: usize,
+    };
+}
+
+/// Packs into panels of `tile.columns_max`, the last one narrower if it can be: panel j begins at
+/// target + j * columns_max * depth.
+pub fn packColumns(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    target: [*]f32,
+) void {
+    var column: usize = 0;
+    while (column < columns.count) : (column += tile.columns_max) {
+        const width = tile.panelColumns(columns.count - column);
+        const panel = target + column * columns.depth;
+        var i: usize = 0;
+        while (i < width) : (i += lanes) {
+            var part = columns;
+            part.source += @min(column + i, columns.count) * columns.stride;
+            part.count = @min(lanes, columns.count -| (column + i));
+            if (part.count == lanes) {
+                turnLanes(weight_type, part, panel + i, width);
+            } else {
+                turnFew(weight_type, part, panel + i, width);
+            }
+        }
+    }
+}
+
+/// `lanes` whole columns, four steps of the depth at a time.
+fn turnLanes(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    target: [*]f32,
+    width: usize,
+) void {
+    var k: usize = 0;
+    while (k + 4 <= columns.depth) : (k += 4) {
+        var quads: [4]Vec = undefined;
+        inline for (0..4) |j| {
+            quads[j] = weights.widen(weight_type, gatherQuads(weight_type, columns, j, k));
+        }
+        const turned = turnQuads(quads);
+        inline for (0..4) |j| v.store(target + (k + j) * width, turned[j]);
+    }
+    while (k < columns.depth) : (k += 1) {
+        for (0..lanes) |c| {
+            target[k * width + c] =
+                weights.loadOne(weight_type, columns.source + c * columns.stride + k);
+        }
+    }
+}
+
+/// Elements k..k+4 of the columns j, j + 4, j + 8, …
+inline fn gatherQuads(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    comptime j: usize,
+    k: usize,
+) @Vector(lanes, weights.Element(weight_type)) {
+    const T = weights.Element(weight_type);
+    var all: @Vector(lanes, T) = undefined;
+    inline for (0..lanes / 4) |p| {
+        const source = columns.source + (4 * p + j) * columns.stride + k;
+        const quad = weights.raw(weight_type, 4, source);
+        const wide = @shuffle(T, quad, undefined, widenMask());
+        all = if (p == 0) wide else @shuffle(T, all, wide, insertMask(p));
+    }
+    return all;
+}
+
+fn widenMask() @Vector(lanes, i32) {
+    var mask: [lanes]i32 = undefined;
+    for (&mask, 0..) |*m, i| m.* = @intCast(i % 4);
+    return mask;
+}
+
+fn insertMask(comptime p: usize) @Vector(lanes, i32) {
+    var mask: [lanes]i32 = undefined;
+    for (&mask, 0..) |*m, i| {
+        const index: i32 = @intCast(i);
+        m.* = if (i / 4 == p) ~index else index;
+    }
+    return mask;
+}
+
+/// Turns every 4 x 4 square on its own: result j holds, in quad p, element j of the quads p.
+inline fn turnQuads(q: [4]Vec) [4]Vec {
+    const low = comptime quadMask(.{ 0, 4, 1, 5 });
+    const high = comptime quadMask(.{ 2, 6, 3, 7 });
+    const first = comptime quadMask(.{ 0, 1, 4, 5 });
+    const second = comptime quadMask(.{ 2, 3, 6, 7 });
+    const a = @shuffle(f32, q[0], q[1], low);
+    const b = @shuffle(f32, q[2], q[3], low);
+    const c = @shuffle(f32, q[0], q[1], high);
+    const d = @shuffle(f32, q[2], q[3], high);
+    return .{
+        @shuffle(f32, a, b, first),
+        @shuffle(f32, a, b, second),
+        @shuffle(f32, c, d, first),
+        @shuffle(f32, c, d, second),
+    };
+}
+
+/// The same choice in every quad: 0..3 from the first vector, 4..7 from the second.
+fn quadMask(comptime choice: [4]i32) @Vector(lanes, i32) {
+    var mask: [lanes]i32 = undefined;
+    for (&mask, 0..) |*m, i| {
+        const quad: i32 = @intCast(i / 4 * 4);
+        const c = choice[i % 4];
+        m.* = if (c < 4) quad + c else ~(quad + c - 4);
+    }
+    return mask;
+}
+
+/// Fewer columns than a vector has elements; the rest are zeros.
+fn turnFew(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    target: [*]f32,
+    width: usize,
+) void {
+    for (0..columns.depth) |k| v.store(target + k * width, @splat(0));
+    for (0..columns.count) |c| {
+        const source = columns.source + c * columns.stride;
+        for (0..columns.depth) |k| target[k * width + c] = weights.loadOne(weight_type, source + k);
+    }
+}

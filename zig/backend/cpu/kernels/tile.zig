@@ -1,0 +1,111 @@
+//! The register tile: C (rows, columns) from a panel of A and a panel of B, all sums in registers.
+//! A's rows lie `row_stride` apart and are read one element at a time; B is packed so that each
+//! step of the depth is one aligned run of columns. A sum's order of additions depends on the depth
+//! alone, never on the tile's size or place: that makes results independent of how work is cut.
+
+const std = @import("std");
+const v = @import("vector.zig");
+const Vec = v.Vec;
+const lanes = v.lanes;
+
+/// Chosen so that the sums, one row of B and one element of A fill the registers (32 for AVX-512
+/// and NEON, 16 otherwise), with enough independent sums to hide the latency of a multiply-add.
+pub const rows_max: usize = switch (lanes) {
+    16 => 14,
+    8 => 6,
+    else => if (registers == 32) 8 else 4,
+};
+const registers = if (@import("builtin").cpu.arch == .aarch64) 32 else 16;
+pub const vectors_max = 2;
+pub const columns_max = vectors_max * lanes;
+
+/// Depth of one packed panel: A's panel (rows_max of these) must stay in the first-level cache.
+pub const depth_max: usize = switch (lanes) {
+    16 => 384,
+    else => 256,
+};
+
+/// Distance between the rows of a panel of A. Head sizes up to 512 must fit; the extra line keeps
+/// the rows of one panel from falling into the same cache sets.
+pub const row_stride = 512 + 16;
+
+/// Row counts that have code of their own; the rest of a block uses the next larger one.
+const row_variants = [_]usize{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max };
+
+pub const Tile = struct {
+    a: [*]const f32,
+    b: [*]const f32,
+    depth: usize,
+    /// Room for the variant's rows and for whole vectors of columns.
+    c: [*]f32,
+    c_stride: usize,
+    /// Add to what C holds.
+    accumulate: bool,
+};
+
+/// Rows that `multiply` will write for a count: C must have room for them.
+pub fn paddedRows(row_count: usize) usize {
+    inline for (row_variants) |rows| {
+        if (row_count <= rows) return rows;
+    }
+    unreachable;
+}
+
+/// The smallest tile that holds `row_count` rows and `column_count` columns; B's panel is
+/// `panelColumns(column_count)` wide.
+pub inline fn multiply(row_count: usize, column_count: usize, tile: Tile) void {
+    inline for (row_variants) |rows| {
+        if (row_count <= rows) {
+            if (column_count > lanes) return multiplyTile(rows, 2, tile);
+            return multiplyTile(rows, 1, tile);
+        }
+    }
+    unreachable;
+}
+
+/// Width of a packed panel of B that holds `column_count` columns.
+pub inline fn panelColumns(column_count: usize) usize {
+    return if (column_count > lanes) columns_max else lanes;
+}
+
+noinline fn multiplyTile(comptime rows: usize, comptime vectors: usize, tile: Tile) void {
+    var sums: [rows][vectors]Vec = undefined;
+    inline for (0..rows) |r| {
+        inline for (0..vectors) |j| sums[r][j] = @splat(0);
+    }
+    var a = tile.a;
+    var b = tile.b;
+    const unroll = 4;
+    var left = tile.depth;
+    while (left >= unroll) : (left -= unroll) {
+        inline for (0..unroll) |u| step(rows, vectors, &sums, a + u, b + u * vectors * lanes);
+        a += unroll;
+        b += unroll * vectors * lanes;
+    }
+    while (left > 0) : (left -= 1) {
+        step(rows, vectors, &sums, a, b);
+        a += 1;
+        b += vectors * lanes;
+    }
+    inline for (0..rows) |r| {
+        inline for (0..vectors) |j| {
+            const c = tile.c + r * tile.c_stride + j * lanes;
+            v.store(c, if (tile.accumulate) v.load(c) + sums[r][j] else sums[r][j]);
+        }
+    }
+}
+
+inline fn step(
+    comptime rows: usize,
+    comptime vectors: usize,
+    sums: *[rows][vectors]Vec,
+    a: [*]const f32,
+    b: [*]const f32,
+) void {
+    var columns: [vectors]Vec = undefined;
+    inline for (0..vectors) |j| columns[j] = v.load(b + j * lanes);
+    inline for (0..rows) |r| {
+        const element: Vec = @splat(a[r * row_stride]);
+        inline for (0..vectors) |j| sums[r][j] = v.fma(element, columns[j], sums[r][j]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Attention: one task per (batch element, head, block of queries). Every task reads all keys and
+//! values of its head, so blocks of queries are as long as its workspace and the time limit allow.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const arguments = @import("arguments.zig");
+const Cpu = @import("../cpu.zig").Cpu;
+const floats = @import("ops_product.zig").floats;
+const Tensor = @import("../../tensor.zig").Tensor;
+
+/// Parts that a sequence can lie in: one per rank.
+pub const chunk_count_max = 64;
+const query_block_max = 256;
+const key_block_max = 512;
+const tasks_per_thread = 4;
+
+pub fn attention(
+    cpu: *Cpu,
+    out: Tensor,
+    q: Tensor,
+    keys_values: []const Tensor,
+    head_count: u32,
+    causal: bool,
+) error{Cancelled}!void {
+    assert(keys_values.len <= chunk_count_max);
+    const kernels = cpu.kernels;
+    const head_size = q.shape.channels / head_count;
+    assert(head_size <= kernels.head_size_max);
+    var chunks: [chunk_count_max]arguments.KeysValues = undefined;
+    var key_count: usize = 0;
+    for (keys_values, chunks[0..keys_values.len]) |tensor, *chunk| {
+        chunk.* = .{ .data = floats(tensor), .token_count = tensor.shape.positionCount() };
+        key_count += chunk.token_count;
+    }
+    const query_count = q.shape.positionCount();
+    const head_width = std.mem.alignForward(usize, head_size, kernels.tile_columns);
+    const query_block = queryBlock(cpu, q, head_count, head_width, key_count);
+    const block_count = (query_count + query_block - 1) / query_block;
+    const keys_fit = kernels.attention_elements_max / head_width;
+    const args: arguments.Attention = .{
+        .q = floats(q),
+        .out = floats(out),
+        .chunks = &chunks,
+        .chunk_count = keys_values.len,
+        .query_count = query_count,
+        .query_block = query_block,
+        .query_block_count = block_count,
+        .key_block = @min(key_block_max, keys_fit / kernels.tile_columns * kernels.tile_columns),
+        .channels = q.shape.channels,
+        .head_count = head_count,
+        .causal = causal,
+    };
+    return cpu.team.run(kernels.attention, &args, q.shape.batch * head_count * block_count);
+}
+
+/// Queries of one task. Rows do not touch each other, so this changes no result.
+fn queryBlock(
+    cpu: *const Cpu,
+    q: Tensor,
+    head_count: u32,
+    head_width: usize,
+    key_count: usize,
+) usize {
+    const kernels = cpu.kernels;
+    const rows = kernels.tile_rows;
+    const fits = kernels.attention_elements_max / head_width;
+    const timely = kernels.task_flops_max / (4 * head_width * @max(1, key_count));
+    const heads = q.shape.batch * head_count;
+    const wanted = tasks_per_thread * cpu.team.thread_count / heads + 1;
+    // Short blocks would pack the keys too often: never under eight tiles for balance alone.
+    const balanced = @max(8 * rows, q.shape.positionCount() / wanted);
+    const limit = @min(query_block_max, fits, timely, balanced);
+    return @max(1, limit / rows) * rows;
+}

@@ -1,0 +1,241 @@
+//! Copies, sums, embeddings and the sampler's update. What is a few hundred numbers (sinusoids,
+//! gathered rows) is computed here on the calling thread; the rest goes to kernels.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const arguments = @import("arguments.zig");
+const backend = @import("../../backend.zig");
+const ops_product = @import("ops_product.zig");
+const Cpu = @import("../cpu.zig").Cpu;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Weight = @import("../../weights.zig").Weight;
+const floats = ops_product.floats;
+
+const task_elements = 64 * 1024;
+const part_count_max = 16;
+
+pub fn upload(_: *Cpu, out: Tensor, bytes: []const u8) void {
+    @memcpy(bytesOf(out), bytes);
+}
+
+pub fn download(_: *Cpu, x: Tensor, bytes: []u8) void {
+    @memcpy(bytes, bytesOf(x));
+}
+
+pub fn copy(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
+    const args: arguments.Copy = .{
+        .source = @ptrFromInt(x.address),
+        .target = @ptrFromInt(out.address),
+        .byte_count = x.byteCount(),
+        .bytes_per_task = task_elements * @sizeOf(f32),
+    };
+    return cpu.team.run(cpu.kernels.copy, &args, count(args.byte_count, args.bytes_per_task));
+}
+
+pub fn isFinite(cpu: *Cpu, x: Tensor) error{Cancelled}!bool {
+    assert(x.dtype == .f32);
+    var found: u32 = 0;
+    const args: arguments.CheckFinite = .{
+        .x = floats(x),
+        .count = x.shape.elementCount(),
+        .count_per_task = task_elements,
+        .found = &found,
+    };
+    try cpu.team.run(cpu.kernels.check_finite, &args, count(args.count, task_elements));
+    return found == 0;
+}
+
+pub fn activate(
+    cpu: *Cpu,
+    out: Tensor,
+    x: Tensor,
+    activation: backend.Activation,
+) error{Cancelled}!void {
+    return elementwise(cpu, cpu.kernels.activate, .{
+        .x = floats(x),
+        .out = floats(out),
+        .count = x.shape.elementCount(),
+        .count_per_task = task_elements / 4,
+        .activation = ops_product.activationOf(activation),
+    });
+}
+
+pub fn add(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor) error{Cancelled}!void {
+    return elementwise(cpu, cpu.kernels.add, .{
+        .x = floats(x),
+        .y = floats(y),
+        .out = floats(out),
+        .count = x.shape.elementCount(),
+        .count_per_task = task_elements,
+    });
+}
+
+pub fn scaleRepeat(cpu: *Cpu, out: Tensor, x: Tensor, factor: f32) error{Cancelled}!void {
+    const element_count = x.shape.elementCount();
+    for (0..out.shape.batch / x.shape.batch) |repeat| {
+        try elementwise(cpu, cpu.kernels.scale, .{
+            .x = floats(x),
+            .out = floats(out) + repeat * element_count,
+            .count = element_count,
+            .count_per_task = task_elements,
+            .factor = factor,
+        });
+    }
+}
+
+pub fn geglu(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
+    const rows = out.shape.batch * out.shape.positionCount();
+    const args: arguments.Geglu = .{
+        .x = floats(x),
+        .out = floats(out),
+        .rows = rows,
+        .rows_per_task = @max(1, task_elements / 4 / out.shape.channels),
+        .channels = out.shape.channels,
+    };
+    return cpu.team.run(cpu.kernels.geglu, &args, count(rows, args.rows_per_task));
+}
+
+pub fn concatChannels(cpu: *Cpu, out: Tensor, parts: []const Tensor) error{Cancelled}!void {
+    assert(parts.len <= part_count_max);
+    var list: [part_count_max]arguments.ConcatPart = undefined;
+    for (parts, list[0..parts.len]) |part, *item| {
+        item.* = .{ .data = floats(part), .channels = part.shape.channels };
+    }
+    const rows = out.shape.batch * out.shape.positionCount();
+    const args: arguments.Concat = .{
+        .parts = &list,
+        .part_count = parts.len,
+        .out = floats(out),
+        .channels = out.shape.channels,
+        .rows = rows,
+        .rows_per_task = @max(1, task_elements / out.shape.channels),
+    };
+    return cpu.team.run(cpu.kernels.concat, &args, count(rows, args.rows_per_task));
+}
+
+pub fn embedTokens(
+    cpu: *Cpu,
+    out: Tensor,
+    ids: Tensor,
+    token_weight: *const Weight,
+    position_weight: *const Weight,
+) error{Cancelled}!void {
+    const args: arguments.EmbedTokens = .{
+        .ids = @ptrFromInt(ids.address),
+        .tokens_per_batch = ids.shape.positionCount(),
+        .token_weight = @ptrFromInt(token_weight.address),
+        .position_weight = @ptrFromInt(position_weight.address),
+        .token_type = ops_product.weightTypeOf(token_weight.dtype),
+        .position_type = ops_product.weightTypeOf(position_weight.dtype),
+        .vocabulary_count = token_weight.shape[0],
+        .channels = out.shape.channels,
+        .out = floats(out),
+    };
+    return cpu.team.run(cpu.kernels.embed_tokens, &args, ids.shape.elementCount());
+}
+
+pub fn gatherTokens(
+    _: *Cpu,
+    out: Tensor,
+    x: Tensor,
+    indices: []const u32,
+) error{Cancelled}!void {
+    const channels: usize = x.shape.channels;
+    const tokens = x.shape.positionCount();
+    for (indices, 0..) |index, batch| {
+        assert(index < tokens);
+        const row = x.host(f32)[(batch * tokens + index) * channels ..][0..channels];
+        @memcpy(out.host(f32)[batch * channels ..][0..channels], row);
+    }
+}
+
+/// Rounds to f32 where diffusers' `get_timestep_embedding` does, since the sine of a large argument
+/// magnifies every earlier rounding; exp, sin and cos themselves are taken in f64.
+pub fn sinusoidalEmbedding(
+    _: *Cpu,
+    out: Tensor,
+    values: Tensor,
+    flip_sin_to_cos: bool,
+    frequency_shift: f32,
+) error{Cancelled}!void {
+    const half: usize = out.shape.channels / 2;
+    const divisor: f32 = @floatCast(@as(f64, @floatFromInt(half)) - frequency_shift);
+    const rate: f32 = @floatCast(-@log(@as(f64, 10_000)));
+    for (values.host(f32), 0..) |value, row| {
+        const target = out.host(f32)[row * 2 * half ..][0 .. 2 * half];
+        const sines = if (flip_sin_to_cos) target[half..] else target[0..half];
+        const cosines = if (flip_sin_to_cos) target[0..half] else target[half..];
+        for (sines, cosines, 0..) |*sine, *cosine, i| {
+            const exponent = rate * @as(f32, @floatFromInt(i)) / divisor;
+            const frequency: f32 = @floatCast(@exp(@as(f64, exponent)));
+            const angle: f64 = value * frequency;
+            sine.* = @floatCast(@sin(angle));
+            cosine.* = @floatCast(@cos(angle));
+        }
+    }
+}
+
+pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
+    const element_count = step.latent.shape.elementCount();
+    const has_branches = step.model_output.shape.batch > step.latent.shape.batch;
+    const output = floats(step.model_output);
+    var history: [arguments.history_count][*]f32 = undefined;
+    for (step.history, &history) |tensor, *address| address.* = floats(tensor);
+    const args: arguments.LatentStep = .{
+        .latent = floats(step.latent),
+        .saved = floats(step.saved),
+        .history = history,
+        .model_output = output,
+        .model_output_positive = if (has_branches) output + element_count else null,
+        .noise = if (step.noise) |noise| floats(noise) else null,
+        .count = element_count,
+        .count_per_task = task_elements / 4,
+        .guidance_scale = step.guidance_scale,
+        .output_from_sample = step.row.output_from_sample,
+        .output_from_model = step.row.output_from_model,
+        .latent_update = updateOf(step.row.latent),
+        .saved_update = updateOf(step.row.saved),
+        .updates_saved = step.row.updates_saved != 0,
+    };
+    return cpu.team.run(cpu.kernels.latent_step, &args, count(element_count, args.count_per_task));
+}
+
+pub fn toRgb(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
+    assert(out.dtype == .u8 and x.dtype == .f32);
+    const args: arguments.ToRgb = .{
+        .x = floats(x),
+        .out = @ptrFromInt(out.address),
+        .count = x.shape.elementCount(),
+        .count_per_task = task_elements,
+    };
+    return cpu.team.run(cpu.kernels.to_rgb, &args, count(args.count, task_elements));
+}
+
+// --- internal ---
+
+fn elementwise(
+    cpu: *Cpu,
+    kernel: arguments.Kernel,
+    args: arguments.Elementwise,
+) error{Cancelled}!void {
+    return cpu.team.run(kernel, &args, count(args.count, args.count_per_task));
+}
+
+fn updateOf(update: backend.Update) arguments.LatentUpdate {
+    comptime assert(backend.history_count == arguments.history_count);
+    return .{
+        .sample = update.sample,
+        .saved = update.saved,
+        .history = update.history,
+        .noise = update.noise,
+    };
+}
+
+fn bytesOf(tensor: Tensor) []u8 {
+    const first: [*]u8 = @ptrFromInt(tensor.address);
+    return first[0..tensor.byteCount()];
+}
+
+fn count(total: usize, part: usize) usize {
+    return (total + part - 1) / part;
+}

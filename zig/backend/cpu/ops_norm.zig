@@ -1,0 +1,104 @@
+//! Group norm and layer norm. Group sums are made in slabs of positions whose number depends on the
+//! shape alone and are added up in order, so the same picture gives the same bits on any machine
+//! load.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const arguments = @import("arguments.zig");
+const backend = @import("../../backend.zig");
+const cpu_file = @import("../cpu.zig");
+const ops_product = @import("ops_product.zig");
+const Cpu = cpu_file.Cpu;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Weight = @import("../../weights.zig").Weight;
+const floats = ops_product.floats;
+const vectorOf = ops_product.vectorOf;
+
+/// Elements of one task: long against the cost of claiming it, short against a millisecond.
+const task_elements = 64 * 1024;
+
+pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
+    assert(out.dtype == .f64);
+    const positions = x.shape.positionCount();
+    const channels: usize = x.shape.channels;
+    const group_count: usize = out.shape.rows;
+    assert(channels <= cpu.kernels.channel_count_max);
+    const slabs_max = cpu_file.partial_count_max / (2 * group_count);
+    const per_slab = @max(1, task_elements / channels, count(positions, slabs_max));
+    const slab_count = count(positions, per_slab);
+    const element_count: f64 = @floatFromInt(positions * (channels / group_count));
+    const result: [*]f64 = @ptrFromInt(out.address);
+    for (0..x.shape.batch) |batch| {
+        const args: arguments.GroupNormStats = .{
+            .x = floats(x) + batch * positions * channels,
+            .partials = cpu.partials.ptr,
+            .positions = positions,
+            .positions_per_slab = per_slab,
+            .channels = channels,
+            .group_count = group_count,
+        };
+        try cpu.team.run(cpu.kernels.group_norm_stats, &args, slab_count);
+        for (0..2 * group_count) |i| {
+            var sum: f64 = 0;
+            for (0..slab_count) |slab| sum += cpu.partials[slab * 2 * group_count + i];
+            result[batch * 2 * group_count + i] = sum / element_count;
+        }
+    }
+}
+
+pub fn groupNormApply(
+    cpu: *Cpu,
+    out: Tensor,
+    x: Tensor,
+    stats: Tensor,
+    weight: *const Weight,
+    bias: *const Weight,
+    epsilon: f32,
+    activation: backend.Activation,
+) error{Cancelled}!void {
+    const channels: usize = x.shape.channels;
+    assert(channels <= cpu.kernels.channel_count_max);
+    const positions = x.shape.positionCount();
+    const per_slab = @max(1, task_elements / channels);
+    const args: arguments.GroupNormApply = .{
+        .x = floats(x),
+        .out = floats(out),
+        .stats = @ptrFromInt(stats.address),
+        .weight = vectorOf(weight),
+        .bias = vectorOf(bias),
+        .positions = positions,
+        .positions_per_slab = per_slab,
+        .slab_count = count(positions, per_slab),
+        .channels = channels,
+        .group_count = stats.shape.rows,
+        .epsilon = epsilon,
+        .activation = ops_product.activationOf(activation),
+    };
+    return cpu.team.run(cpu.kernels.group_norm_apply, &args, x.shape.batch * args.slab_count);
+}
+
+pub fn layerNorm(
+    cpu: *Cpu,
+    out: Tensor,
+    x: Tensor,
+    weight: *const Weight,
+    bias: *const Weight,
+    epsilon: f32,
+) error{Cancelled}!void {
+    const rows = x.shape.batch * x.shape.positionCount();
+    const args: arguments.LayerNorm = .{
+        .x = floats(x),
+        .out = floats(out),
+        .weight = vectorOf(weight),
+        .bias = vectorOf(bias),
+        .rows = rows,
+        .rows_per_task = @max(1, task_elements / x.shape.channels),
+        .channels = x.shape.channels,
+        .epsilon = epsilon,
+    };
+    return cpu.team.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
+}
+
+fn count(total: usize, part: usize) usize {
+    return (total + part - 1) / part;
+}
