@@ -233,7 +233,7 @@ describe("stopping", () => {
       expect(stderr).toEndWith("Stopping ...\n");
       expect(stdout).toBe("");
       expect(exitCode).toBe(130);
-      expect(tookMs).toBeLessThan(1500);
+      expect(tookMs).toBeLessThan(1000);
       expect(readFileSync(path, "utf8")).toBe("an old file");
       expect(readdirSync(folder)).toEqual(before);
     },
