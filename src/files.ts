@@ -14,18 +14,18 @@ import { BasedXLError } from "./errors.ts";
 export function checkWritable(path: string): void {
   const target = resolve(path);
   const folder = dirname(target);
-  if (path === "" || /[/\\]$/.test(path) || statAt(target)?.isDirectory()) {
-    throw new BasedXLError(
-      "io",
-      `Cannot write ${path || '""'}: it is a folder; name a file in it.`,
-    );
-  }
   const stat = statAt(folder);
   if (!stat) {
     throw new BasedXLError("io", `Cannot write ${path}: the folder ${folder} does not exist.`);
   }
   if (!stat.isDirectory()) {
     throw new BasedXLError("io", `Cannot write ${path}: ${folder} is a file, not a folder.`);
+  }
+  if (path === "" || /[/\\]$/.test(path) || statAt(target)?.isDirectory()) {
+    throw new BasedXLError(
+      "io",
+      `Cannot write ${path || '""'}: it is a folder; name a file in it.`,
+    );
   }
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
