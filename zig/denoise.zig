@@ -70,6 +70,11 @@ pub const Rank = struct {
 
     // --- internal ---
 
+    /// While planning nothing is computed, and host copies of large tensors are not made.
+    fn isPlanning(rank: *const Rank) bool {
+        return rank.b.device == .plan;
+    }
+
     fn context(rank: *Rank) Context {
         return .{ .b = rank.b, .exchange = rank.exchange };
     }
@@ -223,11 +228,13 @@ pub const Rank = struct {
     fn saveRgb(rank: *Rank, job: *Job, image: Tensor) Error!void {
         const rgb = try rank.b.toRgb(image);
         defer rank.b.free(rgb);
+        if (rank.isPlanning()) return;
         rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
     }
 
     /// A device tensor to a result of the job, channels first.
     fn saveNchw(rank: *Rank, job: *Job, name: jobs.Output, x: Tensor) Error!void {
+        if (rank.isPlanning()) return;
         const host = try rank.arena.alloc(f32, x.shape.elementCount());
         rank.b.download(x, std.mem.sliceAsBytes(host));
         const out = try job.output(f32, name, host.len);
@@ -235,6 +242,7 @@ pub const Rank = struct {
     }
 
     fn uploadNchw(rank: *Rank, shape: Shape, values: []const f32) Error!Tensor {
+        if (rank.isPlanning()) return rank.b.alloc(shape, .f32);
         const host = try rank.arena.alloc(f32, values.len);
         nchw.toNhwc(host, values, shape.channels, shape.positionCount());
         return rank.b.upload(shape, .f32, std.mem.sliceAsBytes(host));
@@ -332,6 +340,7 @@ pub const Rank = struct {
         const moments = try rank.model.vae.encode(rank.context(), picture);
         defer rank.b.free(moments);
         if (!try rank.b.isFinite(moments)) return rank.notFinite("the VAE's encoder gave", .{});
+        if (rank.isPlanning()) return;
         try rank.saveNchw(job, .latents, moments);
         // Channels first, the means are the first half.
         const both = job.outputs.get(.latents);
@@ -355,14 +364,15 @@ const LatentState = struct {
     fn init(rank: *Rank, job: *const Job) Error!LatentState {
         const b = rank.b;
         const shape = rank.latentShape(job);
+        const host_count = if (rank.isPlanning()) 0 else shape.elementCount();
         var state: LatentState = .{
             .latent = try b.alloc(shape, .f32),
             .saved = try b.alloc(shape, .f32),
             .history = undefined,
             .noise = try b.alloc(shape, .f32),
             .generator = .init(job.seed),
-            .drawn = try rank.arena.alloc(f32, shape.elementCount()),
-            .turned = try rank.arena.alloc(f32, shape.elementCount()),
+            .drawn = try rank.arena.alloc(f32, host_count),
+            .turned = try rank.arena.alloc(f32, host_count),
         };
         for (&state.history) |*tensor| tensor.* = try b.alloc(shape, .f32);
         state.draw(shape);
@@ -408,6 +418,7 @@ const LatentState = struct {
     }
 
     fn draw(state: *LatentState, shape: Shape) void {
+        if (state.drawn.len == 0) return;
         state.generator.fillNormal(state.drawn);
         nchw.toNhwc(state.turned, state.drawn, shape.channels, shape.positionCount());
     }

@@ -46,7 +46,7 @@ export class NativeHandle {
 
   /** Loads the model; rejects with the library's sentence when it cannot. */
   static async open(options: HandleOptions, hooks: Hooks): Promise<NativeHandle> {
-    hooks.signal?.throwIfAborted();
+    stopIfAborted(hooks.signal);
     const handle = new NativeHandle(openPointer(options));
     try {
       await handle.settled(State.loading, hooks);
@@ -102,8 +102,8 @@ export class NativeHandle {
       onProgress?.(progress);
       if (progress.state === State.failed) check(progress.status, this.alive());
       if (progress.state !== busy) {
-        // The work was done before it saw the abort: the caller asked to stop all the same.
-        if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped.");
+        // The work may be done before it sees the abort: the caller asked to stop all the same.
+        stopIfAborted(signal);
         return progress;
       }
       await Bun.sleep(pollMs);
@@ -133,6 +133,10 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   pooled: noBytes,
   timeIdsList: noBytes,
 };
+
+function stopIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
+}
 
 function openPointer(options: HandleOptions): Pointer {
   const { model, ...sizes } = options;

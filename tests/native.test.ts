@@ -1,0 +1,299 @@
+/**
+ * The native library as the rest of the program meets it: sessions draw the same bits however the
+ * work is shared, stop when told, survive failures, and refuse damaged weights by the tensor's name.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { BasedXLError } from "../src/errors.ts";
+import { openModelFolder } from "../src/models/folder.ts";
+import {
+  openSession,
+  type PictureRequest,
+  probeDevice,
+  type Session,
+  type TokenPair,
+} from "../src/native/session.ts";
+import { makeSchedule } from "../src/schedule.ts";
+import { copyModel, copyModelBytes, removeCopies, type Tensors } from "./support/model-copy.ts";
+
+const golden = await openModelFolder(join(import.meta.dir, "fixtures/golden/model"));
+const size = { width: 64, height: 96 };
+const open = { model: golden, rankCount: 1, threadCount: 1, guidance: true, ...size };
+
+afterAll(removeCopies);
+
+function tokens(text: string): TokenPair {
+  const one = golden.tokenizer.encode(text);
+  const two = golden.tokenizer2.encode(text);
+  return { ids: one.ids, ids2: two.ids, endIndex2: two.endIndex };
+}
+
+function request(changes: Partial<PictureRequest> & { steps?: number } = {}): PictureRequest {
+  const { steps = 3, ...fields } = changes;
+  const schedule = makeSchedule("euler_a", golden.scheduler, { stepCount: steps });
+  return {
+    ...size,
+    prompt: tokens("a red circle"),
+    negative: tokens("blurry"),
+    guidanceScale: 5,
+    rows: schedule.rows,
+    initNoiseSigma: schedule.initNoiseSigma,
+    seed: 11n,
+    wantLatents: true,
+    ...fields,
+  };
+}
+
+async function failure(promise: Promise<unknown>): Promise<BasedXLError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof BasedXLError) return error;
+    throw error;
+  }
+  throw new Error("nothing failed");
+}
+
+async function withSession<T>(
+  options: Partial<Parameters<typeof openSession>[0]>,
+  use: (session: Session) => Promise<T>,
+): Promise<T> {
+  const session = await openSession({ ...open, ...options });
+  try {
+    return await use(session);
+  } finally {
+    session.close();
+  }
+}
+
+test("the machine is described", () => {
+  const info = probeDevice();
+  expect(info.coreCount).toBeGreaterThan(0);
+  expect(info.instructionSet).toMatch(/^(x86_64(_v3|_v4)?|aarch64)$/);
+  expect(info.gpuName === "").toBe(info.gpuCount === 0);
+});
+
+describe("the same request", () => {
+  let reference: Float32Array;
+  let pixels: Uint8Array;
+  beforeAll(async () => {
+    const drawn = await withSession({}, (session) => session.picture(request()));
+    reference = drawn.latents ?? new Float32Array();
+    pixels = drawn.pixels;
+  });
+
+  test.each([
+    { rankCount: 1, threadCount: 3 },
+    { rankCount: 2, threadCount: 2 },
+    { rankCount: 2, threadCount: 5 },
+    { rankCount: 5, threadCount: 1 },
+  ])("gives the same bits with $rankCount ranks and $threadCount threads", async (shared) => {
+    await withSession(shared, async (session) => {
+      expect(session.rankCountUsed).toBe(Math.min(2, shared.rankCount));
+      const drawn = await session.picture(request());
+      expect(drawn.latents).toEqual(reference);
+      expect(drawn.pixels).toEqual(pixels);
+    });
+  });
+
+  test("gives the same bits after other sizes, prompts and guidance in one session", async () => {
+    await withSession({ rankCount: 2, threadCount: 2 }, async (session) => {
+      await session.picture(request({ width: 96, height: 32 }));
+      await session.picture(request({ guidanceScale: 1, negative: null, prompt: tokens("x") }));
+      await session.picture(request({ negative: null, steps: 5 }));
+      expect((await session.picture(request())).latents).toEqual(reference);
+    });
+  });
+
+  test("gives another picture for another seed", async () => {
+    await withSession({}, async (session) => {
+      expect((await session.picture(request({ seed: 12n }))).latents).not.toEqual(reference);
+    });
+  });
+});
+
+test("without guidance one rank draws, however many there are", async () => {
+  await withSession({ rankCount: 4, guidance: false }, async (session) => {
+    expect(session.rankCountUsed).toBe(1);
+    expect(session.layout).toBe("1 rank, no guidance");
+    const drawn = await session.picture(request({ guidanceScale: 1, negative: null }));
+    expect(drawn.timings.stepMs).toHaveLength(3);
+    expect(drawn.latentShape).toEqual([1, 4, 12, 8]);
+  });
+});
+
+describe("stopping", () => {
+  test.each([1, 2])("%d rank(s) stop within a second and can draw again", async (rankCount) => {
+    await withSession({ rankCount, threadCount: 2, width: 512, height: 512 }, async (session) => {
+      const long = request({ width: 512, height: 512, steps: 1000 });
+      const controller = new AbortController();
+      let abortedAt = 0;
+      const hooks = {
+        signal: controller.signal,
+        onProgress: ({ stage }: { stage: string }) => {
+          if (stage !== "denoise" || abortedAt > 0) return;
+          abortedAt = performance.now();
+          controller.abort();
+        },
+      };
+      const error = await failure(session.picture(long, hooks));
+      expect(error.code).toBe("cancelled");
+      // The bar is the issue's own: Ctrl-C takes effect within a second.
+      expect(performance.now() - abortedAt).toBeLessThan(1000);
+      expect((await session.picture(request())).pixels).toHaveLength(64 * 96 * 3);
+    });
+  });
+
+  test("a session can be closed while it draws", async () => {
+    const session = await openSession(open);
+    const drawing = session.picture(request({ steps: 500 }));
+    await Bun.sleep(20);
+    session.close();
+    session.close();
+    await expect(drawing).rejects.toThrow("closed");
+  });
+
+  test("an abort before loading loads nothing", async () => {
+    const opening = openSession({ ...open, signal: AbortSignal.abort() });
+    expect((await failure(opening)).code).toBe("cancelled");
+  });
+
+  test("a second picture at once is refused", async () => {
+    await withSession({}, async (session) => {
+      const first = session.picture(request());
+      const error = await failure(session.picture(request()));
+      expect(error.message).toContain("busy with another picture");
+      await first;
+    });
+  });
+});
+
+test("a picture that cannot fit is refused before loading, with what it needs", async () => {
+  // The largest latent there is: activations alone take terabytes.
+  const error = await failure(openSession({ ...open, width: 131072, height: 131072 }));
+  expect(error.code).toBe("no-memory");
+  expect(error.message).toMatch(/needs [\d.]+ GiB .* are free\. Choose a smaller size/);
+});
+
+describe("damaged weights", () => {
+  const unet = "unet/diffusion_pytorch_model.safetensors";
+  const norm = "conv_norm_out.weight";
+  const edit = (name: string, change: (tensors: Tensors) => void) => () => copyModel(name, change);
+  const put = (t: Tensors, name: string, changes: object) =>
+    t.set(name, { ...(t.get(name) ?? { dtype: "F16", shape: [0], bytes: noBytes }), ...changes });
+  const noBytes = new Uint8Array();
+  const text2 = "text_encoder_2/model.safetensors";
+
+  test.each([
+    {
+      what: "a missing tensor",
+      folder: edit(unet, (t) => t.delete(norm)),
+      says: `tensor ${norm} is missing from`,
+    },
+    {
+      what: "a tensor that no layer reads",
+      folder: edit(unet, (t) => put(t, "extra.weight", {})),
+      says: "holds 1 tensor(s) that this model does not use, for example extra.weight",
+    },
+    {
+      what: "a wrong shape",
+      folder: edit(unet, (t) => put(t, norm, { shape: [4, 8] })),
+      says: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,
+    },
+    {
+      what: "an unusable type",
+      folder: edit(unet, (t) => put(t, norm, { dtype: "I16" })),
+      says: `tensor ${norm} has type I16; weights are read in F32, F16 or BF16`,
+    },
+    {
+      what: "a text projection that is missing",
+      folder: edit(text2, (t) => t.delete("text_projection.weight")),
+      says: "tensor text_projection.weight is missing from",
+    },
+    {
+      what: "a file cut short",
+      folder: () => copyModelBytes(unet, (bytes) => bytes.subarray(0, bytes.length - 100)),
+      says: "it was cut short. Copy or download it again",
+    },
+    {
+      what: "an empty file",
+      folder: () => copyModelBytes(unet, () => noBytes),
+      says: "is empty",
+    },
+    {
+      what: "a header that is not JSON",
+      folder: () => copyModelBytes(unet, (bytes) => bytes.fill(0x20, 8, 20)),
+      says: "header is not valid JSON",
+    },
+    {
+      what: "a web page in place of weights",
+      folder: () => copyModelBytes(unet, () => Buffer.from("<!doctype html><title>404</title>")),
+      says: "is not a whole safetensors file",
+    },
+  ])("$what is refused", async ({ folder, says }) => {
+    const model = await openModelFolder(folder());
+    const error = await failure(openSession({ ...open, model }));
+    expect(error.code).toBe("bad-weights");
+    expect(error.message).toContain(says);
+  });
+
+  const infinity = (t: Tensors, name: string) =>
+    put(t, name, { bytes: new Uint8Array(t.get(name)!.bytes).fill(0x7c) });
+
+  test.each([
+    {
+      stage: "the text encoders gave",
+      folder: edit(text2, (t) => infinity(t, "text_model.encoder.layers.0.layer_norm1.bias")),
+    },
+    { stage: "step 1 of 3 gave", folder: edit(unet, (t) => infinity(t, "conv_out.bias")) },
+    {
+      stage: "the VAE's decoder gave",
+      folder: edit("vae/diffusion_pytorch_model.safetensors", (t) =>
+        infinity(t, "decoder.conv_out.bias"),
+      ),
+    },
+  ])("numbers that are not finite end the picture: $stage", async ({ stage, folder }) => {
+    const model = await openModelFolder(folder());
+    for (const rankCount of [1, 2]) {
+      await withSession({ model, rankCount, threadCount: 2 }, async (session) => {
+        const error = await failure(session.picture(request()));
+        expect(error.code).toBe("not-finite");
+        expect(error.message).toContain(`${stage} numbers that are not finite`);
+      });
+    }
+  });
+
+  test("keys that real fine-tunes carry are passed over", async () => {
+    const folder = copyModel(text2, (t) =>
+      t.set("text_model.embeddings.position_ids", {
+        dtype: "I64",
+        shape: [1, 77],
+        bytes: new Uint8Array(77 * 8),
+      }),
+    );
+    await withSession({ model: await openModelFolder(folder) }, async () => {});
+  });
+
+  test("the VAE's old names for its attention draw the same picture", async () => {
+    const names = [
+      ["to_q", "query"],
+      ["to_k", "key"],
+      ["to_v", "value"],
+      ["to_out.0", "proj_attn"],
+    ] as const;
+    const folder = copyModel("vae/diffusion_pytorch_model.safetensors", (t) => {
+      for (const [name, tensor] of [...t]) {
+        for (const [now, once] of names) {
+          if (!name.includes(`.${now}.`)) continue;
+          t.delete(name);
+          const shape = tensor.shape.length === 2 ? [...tensor.shape, 1, 1] : tensor.shape;
+          t.set(name.replace(`.${now}.`, `.${once}.`), { ...tensor, shape });
+        }
+      }
+    });
+    const model = await openModelFolder(folder);
+    const drawn = await withSession({ model }, (session) => session.picture(request()));
+    const usual = await withSession({}, (session) => session.picture(request()));
+    expect(drawn.pixels).toEqual(usual.pixels);
+  });
+});

@@ -1,0 +1,80 @@
+/**
+ * A copy of a model folder that a test may damage: everything is linked but the weights file it
+ * names, whose tensors it can change, drop or add.
+ */
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** One tensor as the file has it: bytes are raw. */
+export interface RawTensor {
+  dtype: string;
+  shape: number[];
+  bytes: Uint8Array;
+}
+
+export type Tensors = Map<string, RawTensor>;
+
+const golden = join(import.meta.dir, "../fixtures/golden/model");
+const copies: string[] = [];
+
+/** Copies the golden model and rewrites one weights file. */
+export function copyModel(weightsFile: string, change: (tensors: Tensors) => void): string {
+  const folder = copyFolder();
+  const path = join(folder, weightsFile);
+  const tensors = readRaw(path);
+  change(tensors);
+  writeFileSync(path, rawFile(tensors));
+  return folder;
+}
+
+/** Copies the golden model and changes the bytes of one file. */
+export function copyModelBytes(file: string, change: (bytes: Uint8Array) => Uint8Array): string {
+  const folder = copyFolder();
+  const path = join(folder, file);
+  writeFileSync(path, change(new Uint8Array(readFileSync(path))));
+  return folder;
+}
+
+export function removeCopies(): void {
+  for (const folder of copies.splice(0)) rmSync(folder, { recursive: true, force: true });
+}
+
+// --- internal ---
+
+function copyFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-model-"));
+  copies.push(folder);
+  cpSync(golden, folder, { recursive: true });
+  return folder;
+}
+
+function readRaw(path: string): Tensors {
+  const file = readFileSync(path);
+  const headerBytes = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.subarray(8, 8 + headerBytes).toString("utf8"));
+  const data = file.subarray(8 + headerBytes);
+  const tensors: Tensors = new Map();
+  for (const [name, { dtype, shape, data_offsets }] of Object.entries<{
+    dtype: string;
+    shape: number[];
+    data_offsets: [number, number];
+  }>(header)) {
+    if (name === "__metadata__") continue;
+    tensors.set(name, { dtype, shape, bytes: data.subarray(...data_offsets) });
+  }
+  return tensors;
+}
+
+function rawFile(tensors: Tensors): Uint8Array {
+  const header: Record<string, unknown> = {};
+  let offset = 0;
+  for (const [name, { dtype, shape, bytes }] of tensors) {
+    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes.length] };
+    offset += bytes.length;
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([length, text, ...[...tensors.values()].map(({ bytes }) => bytes)]);
+}

@@ -1,0 +1,44 @@
+/**
+ * What the Zig side says of itself: its own tests, and bindings that agree with its structs. Run
+ * through the same compiler that builds the library.
+ */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { compilerOfPackages } from "../src/setup/compiler.ts";
+
+const root = join(import.meta.dir, "..");
+/** The first run compiles the library once more, for the tests. */
+const timeoutMs = 240_000;
+
+function zigBuild(...steps: string[]) {
+  const zig = compilerOfPackages(root);
+  if (!zig) throw new Error("the set-up left no Zig compiler");
+  const env = {
+    ...process.env,
+    ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
+    ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
+  };
+  const child = Bun.spawnSync([zig.path, "build", ...steps], { cwd: root, env });
+  return { ...child, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
+}
+
+test(
+  "the tests beside the code pass",
+  () => {
+    const { exitCode, stderr } = zigBuild("test", "--summary", "all");
+    expect(exitCode, stderr).toBe(0);
+    expect(stderr).toMatch(/\d+\/\d+ tests passed|\d+ pass/);
+  },
+  timeoutMs,
+);
+
+test(
+  "src/native/abi.ts is what zig/abi.zig generates",
+  () => {
+    const { exitCode, stdout, stderr } = zigBuild("bindings");
+    expect(exitCode, stderr).toBe(0);
+    expect(readFileSync(join(root, "src/native/abi.ts"), "utf8")).toBe(stdout);
+  },
+  timeoutMs,
+);
