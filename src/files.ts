@@ -1,6 +1,6 @@
 /**
- * Writes whole files or nothing: the bytes go to a temporary name in the same folder, which then takes
- * the place of the old file in one rename. Never write a result straight to its own name.
+ * Writes whole files or nothing: the bytes go to a temporary name in the same folder, which then
+ * takes the place of the old file in one rename. Never write a result straight to its own name.
  */
 import { accessSync, constants, statSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
@@ -8,8 +8,8 @@ import { dirname, join, resolve } from "node:path";
 import { BasedXLError } from "./errors.ts";
 
 /**
- * Checks that a file can be written at `path`, without touching it. Call it before long work. Throws
- * "io" when the folder is missing or not writable, or when `path` is a folder.
+ * Checks that a file can be written at `path`, without touching it. Call it before long work.
+ * Throws "io" when the folder is missing or not writable, or when `path` is a folder.
  */
 export function checkWritable(path: string): void {
   const target = resolve(path);
@@ -35,8 +35,8 @@ export function checkWritable(path: string): void {
 }
 
 /**
- * Replaces the file at `path` by `bytes`, whole: a reader sees the old file or the new one, also after
- * a crash. Throws "io" with the system's reason, and then leaves nothing behind.
+ * Replaces the file at `path` by `bytes`, whole: a reader sees the old file or the new one, also
+ * after a crash. Throws "io" with the system's reason, and then leaves nothing behind.
  */
 export async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   checkWritable(path);
@@ -46,7 +46,8 @@ export async function writeWhole(path: string, bytes: Uint8Array): Promise<void>
     const file = await open(temporary, "wx");
     try {
       await file.writeFile(bytes);
-      // On the disk before the rename, or a power cut could leave an empty file with the right name.
+      // On the disk before the rename, or a power cut could leave an empty file with the right
+      // name.
       await file.sync();
     } finally {
       await file.close();
@@ -60,7 +61,10 @@ export async function writeWhole(path: string, bytes: Uint8Array): Promise<void>
 
 // --- internal ---
 
-/** What is at `path`, undefined if nothing. A name the system cannot even look up is told as it says. */
+/**
+ * What is at `path`, undefined if nothing. A name the system cannot even look up is told as it
+ * says.
+ */
 function statAt(path: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });

@@ -1,6 +1,7 @@
 /**
- * Pictures to files, in the format that the file's ending names. Sizes are checked against the format
- * before any work (`checkImageSize`), because an encoder only fails after the picture is drawn.
+ * Pictures to files, in the format that the file's ending names. Sizes are checked against the
+ * format before any work (`checkImageSize`), because an encoder only fails after the picture is
+ * drawn.
  */
 import sharp, { type Sharp } from "sharp";
 import { BasedXLError } from "./errors.ts";
@@ -56,8 +57,9 @@ export function checkImageSize(path: string, width: number, height: number): voi
 }
 
 /**
- * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole. Throws
- * "bad-option" for an unknown ending or a size the format has not, "io" when it cannot be written.
+ * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole.
+ * Throws "bad-option" for an unknown ending or a size the format has not, "io" when it cannot be
+ * written.
  */
 export async function writeImage(
   path: string,

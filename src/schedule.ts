@@ -1,6 +1,7 @@
 /**
- * From a sampler's name and a step count to rows of plain numbers, one per model evaluation. The one
- * device op `latent_step` runs them, so a sampler is a pure function here and never touches a tensor.
+ * From a sampler's name and a step count to rows of plain numbers, one per model evaluation. The
+ * one device op `latent_step` runs them, so a sampler is a pure function here and never touches a
+ * tensor.
  *
  * Adding a sampler: one file in `schedule/`, one line in `samplers` below, one golden test.
  */
@@ -21,8 +22,8 @@ export interface Update {
 /**
  * One model evaluation: x = latent, e = guided model output, s = saved register, z = fresh noise.
  * m_0 = outputFromSample·x + outputFromModel·e is pushed on the history (m_0 newest); then at once
- * x' = latent(x, s, m, z) and s' = saved(x, s, m, z), or s' = s where `saved` is null. The model sees
- * inputScale·x at `timestep`. Noise is drawn only where a noise coefficient is not 0.
+ * x' = latent(x, s, m, z) and s' = saved(x, s, m, z), or s' = s where `saved` is null. The model
+ * sees inputScale·x at `timestep`. Noise is drawn only where a noise coefficient is not 0.
  */
 export interface StepRow {
   timestep: number;
@@ -70,8 +71,9 @@ export const schedulerNames = Object.keys(samplers) as readonly SchedulerName[];
 export const stepCountMax = 1000;
 
 /**
- * Makes the rows of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a step
- * count out of range and for options the sampler has not, "bad-model" for configs it cannot follow.
+ * Makes the rows of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a
+ * step count out of range and for options the sampler has not, "bad-model" for configs it cannot
+ * follow.
  */
 export function makeSchedule(
   name: SchedulerName,

@@ -1,6 +1,6 @@
 /**
- * Pictures and whole files: what is written is what was drawn, and nothing is ever half there. Lossless
- * means equal bytes; the other formats are held to a mean error that their settings reach.
+ * Pictures and whole files: what is written is what was drawn, and nothing is ever half there.
+ * Lossless means equal bytes; the other formats are held to a mean error that their settings reach.
  */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -17,9 +17,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
-import { BasedXLError, type ErrorCode } from "../src/errors.ts";
+import { BasedXLError } from "../src/errors.ts";
 import { writeWhole } from "../src/files.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../src/image.ts";
+import { refusal } from "./support/refusal.ts";
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-image-"));
 let folder = "";
@@ -37,17 +38,6 @@ const pixels = Uint8Array.from({ length: width * height * 3 }, (_, i) => {
   const [x, y, channel] = [Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3];
   return [x * 5, y * 7, 255 - x * 2 - y * 3][channel]!;
 });
-
-async function refusal(run: () => unknown, code: ErrorCode): Promise<string> {
-  try {
-    await run();
-  } catch (error) {
-    expect(error).toBeInstanceOf(BasedXLError);
-    expect((error as BasedXLError).code).toBe(code);
-    return (error as BasedXLError).message;
-  }
-  throw new Error("nothing was refused");
-}
 
 describe("formats", () => {
   for (const [ending, format, meanErrorMax] of [

@@ -1,6 +1,7 @@
 /**
  * Samplers against diffusers: tables of timesteps and sigmas, whole runs with a known model output
- * (tests/fixtures/schedules.json, made by tests/reference), and the reference model's own first steps.
+ * (tests/fixtures/schedules.json, made by tests/reference), and the reference model's own first
+ * steps.
  */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -110,7 +111,8 @@ describe("equal to diffusers", () => {
         const ours = scheduleOf(entry, Object.keys(entry.latents)[0]);
         expect(ours.rows, what).toHaveLength(entry.count);
         expect(ours.timesteps, what).toHaveLength(entry.count);
-        // Whole timesteps are equal; those made from sigmas pass a logarithm, whose last bit differs.
+        // Whole timesteps are equal; those made from sigmas pass a logarithm, whose last bit
+        // differs.
         const bar = title.includes("karras") ? 1e-6 : 0;
         expect(largestError(ours.timesteps, entry.timesteps), what).toBeLessThanOrEqual(bar);
         const sigmas = entry.sigmas ?? [];
@@ -164,7 +166,7 @@ describe("the reference model's runs", () => {
     });
   }
 
-  test("the first step of ddim is euler's in other units, in the rows as in the recorded latents", () => {
+  test("the first step of ddim is euler's in other units, as in the recorded latents", () => {
     // Both start from the same noise n and see the same first model output e.
     const first = (name: SchedulerName) => {
       const { rows, initNoiseSigma } = schedule(name, {}, 12);

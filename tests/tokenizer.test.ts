@@ -1,6 +1,6 @@
 /**
- * The tokenizer against transformers' CLIPTokenizer (tests/fixtures, made by tests/reference), and every
- * way its files can be broken. Ids must be equal, not close: one wrong id is another prompt.
+ * The tokenizer against transformers' CLIPTokenizer (tests/fixtures, made by tests/reference), and
+ * every way its files can be broken. Ids must be equal, not close: one wrong id is another prompt.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -1,6 +1,6 @@
 /**
- * The config.json of a CLIP text encoder (transformers: CLIPTextConfig). `eosTokenId` is kept as the
- * file has it, even the wrong 2 of older files: where the text is pooled depends on it.
+ * The config.json of a CLIP text encoder (transformers: CLIPTextConfig). `eosTokenId` is kept as
+ * the file has it, even the wrong 2 of older files: where the text is pooled depends on it.
  */
 import {
   ConfigReader,

@@ -1,6 +1,7 @@
 /**
  * Reads one key at a time from a model's JSON files, so that every problem is one sentence with the
- * file and the key in it. A key that is `null` counts as absent, as in diffusers: then the default holds.
+ * file and the key in it. A key that is `null` counts as absent, as in diffusers: then the default
+ * holds.
  */
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
@@ -38,7 +39,9 @@ export function listOf<Item extends v.GenericSchema>(item: Item) {
   return v.array(item, "it must be a list");
 }
 
-/** Parses the file at `path` as JSON. Throws "bad-model" when it is missing, unreadable or no JSON. */
+/**
+ * Parses the file at `path` as JSON. Throws "bad-model" when it is missing, unreadable or no JSON.
+ */
 export async function readJsonFile(path: string): Promise<unknown> {
   let text: string;
   try {
@@ -141,6 +144,6 @@ export class ConfigReader {
 
 /** A value as it would stand in the file, cut to a readable length. */
 export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  const text = typeof value === "number" ? `${value}` : (JSON.stringify(value) ?? `${value}`);
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }

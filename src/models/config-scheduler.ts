@@ -1,6 +1,7 @@
 /**
  * The scheduler_config.json of a diffusers folder. A model names one sampler class, but any sampler
- * may be asked for: `null` means that the file leaves the key out and the sampler's own default holds.
+ * may be asked for: `null` means that the file leaves the key out and the sampler's own default
+ * holds.
  */
 import {
   ConfigReader,

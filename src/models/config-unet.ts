@@ -76,7 +76,9 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
 
 // --- internal ---
 
-/** What each key may say; null, or the key left out, means diffusers' default and is always fine. */
+/**
+ * What each key may say; null, or the key left out, means diffusers' default and is always fine.
+ */
 const supported: Record<string, readonly unknown[]> = {
   _class_name: ["UNet2DConditionModel"],
   act_fn: ["silu", "swish"],
@@ -162,7 +164,9 @@ function crossAttentionDim(reader: ConfigReader, levelCount: number): number {
   return reader.fail(`cross_attention_dim is ${show(dims)}; levels that differ are not supported`);
 }
 
-/** The model's own latent size; 128 (1024 pixels) where the file leaves it out, as in the pipeline. */
+/**
+ * The model's own latent size; 128 (1024 pixels) where the file leaves it out, as in the pipeline.
+ */
 function sampleSize(reader: ConfigReader): number {
   const key = "sample_size";
   const either = v.union([positiveInteger, listOf(positiveInteger)], "it must be a whole number");

@@ -1,6 +1,7 @@
 /**
- * Opens a diffusers folder: every config read and checked against the others, both tokenizers ready,
- * weight files found. Nothing is loaded; a folder that opens can still have bad weights in its files.
+ * Opens a diffusers folder: every config read and checked against the others, both tokenizers
+ * ready, weight files found. Nothing is loaded; a folder that opens can still have bad weights in
+ * its files.
  */
 import { statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
@@ -47,8 +48,8 @@ export interface ModelFolder {
 }
 
 /**
- * Opens the diffusers folder at `path`. Throws "bad-model" or "bad-weights" with the file and the key
- * that is wrong, missing or not supported.
+ * Opens the diffusers folder at `path`. Throws "bad-model" or "bad-weights" with the file and the
+ * key that is wrong, missing or not supported.
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
   const root = resolve(path);

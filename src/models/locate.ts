@@ -18,8 +18,9 @@ export interface ModelLocation {
 }
 
 /**
- * The model folder for the value of `--model` (undefined when not given) and the environment. Throws
- * "bad-model" for hub ids, single files and paths that are no folder, saying how to get a folder.
+ * The model folder for the value of `--model` (undefined when not given) and the environment.
+ * Throws "bad-model" for hub ids, single files and paths that are no folder, saying how to get a
+ * folder.
  */
 export function resolveModelPath(
   option: string | undefined,

@@ -1,6 +1,6 @@
 /**
- * Which safetensors files hold one part of a model: the plain file, its shards, or the .fp16 variant,
- * in this order. Only looks at names; the native library checks what is in them.
+ * Which safetensors files hold one part of a model: the plain file, its shards, or the .fp16
+ * variant, in this order. Only looks at names; the native library checks what is in them.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,10 @@ import { ConfigReader, readJsonFile, show } from "./config-reader.ts";
 /** File names without endings: diffusers' parts and transformers' parts are named differently. */
 export type WeightStem = "diffusion_pytorch_model" | "model";
 
-/** The absolute paths of the weight files in `folder`. Throws "bad-weights" naming what was looked for. */
+/**
+ * The absolute paths of the weight files in `folder`. Throws "bad-weights" naming what was looked
+ * for.
+ */
 export async function findWeightFiles(folder: string, stem: WeightStem): Promise<string[]> {
   const looked: string[] = [];
   for (const variant of ["", ".fp16"]) {
@@ -58,8 +61,8 @@ function missingSentence(folder: string, looked: string[]): string {
   const pickles = readdirSync(folder).filter((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
   if (pickles.length > 0) {
     return (
-      `${folder} has only pickled weights (${pickles[0]}), which are not read because they can run ` +
-      "code; save the model with safe_serialization=True to get .safetensors files."
+      `${folder} has only pickled weights (${pickles[0]}), which are not read because they can ` +
+      "run code; save the model with safe_serialization=True to get .safetensors files."
     );
   }
   return `${folder} has no weights; looked for ${looked.join(", ")}.`;

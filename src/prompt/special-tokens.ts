@@ -1,15 +1,19 @@
 /**
- * The tokens that stand for beginning, end, unknown and padding, and any added ones. They are cut out of
- * the text before it is split, so SDXL's second tokenizer, which pads with "!", reads every "!" as 0.
+ * The tokens that stand for beginning, end, unknown and padding, and any added ones. They are cut
+ * out of the text before it is split, so SDXL's second tokenizer, which pads with "!", reads every
+ * "!" as 0.
  *
- * Source: transformers `CLIPTokenizer` and `from_pretrained`, for which file wins and which flags hold.
+ * Source: transformers `CLIPTokenizer` and `from_pretrained`, for which file wins and which flags
+ * hold.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { ConfigReader, readJsonFile } from "../models/config-reader.ts";
 
-/** An entry of tokenizer.json's `added_tokens`. `normalized`: looked for in the lower-cased text. */
+/**
+ * An entry of tokenizer.json's `added_tokens`. `normalized`: looked for in the lower-cased text.
+ */
 export interface AddedToken {
   id: number;
   content: string;

@@ -1,6 +1,7 @@
 /**
- * CLIP's byte-pair tokenizer from a model folder's vocab.json and merges.txt alone: text to 77 token ids,
- * equal to transformers' CLIPTokenizer. Ids go to the model as they are, so the padding is part of them.
+ * CLIP's byte-pair tokenizer from a model folder's vocab.json and merges.txt alone: text to 77
+ * token ids, equal to transformers' CLIPTokenizer. Ids go to the model as they are, so the padding
+ * is part of them.
  */
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { type AddedToken, readSpecialTokens } from "./special-tokens.ts";
@@ -63,11 +64,13 @@ interface TokenizerParts {
 }
 
 /**
- * The tokenizer.json that transformers builds for CLIP (models/clip/tokenization_clip.py). The second
- * split is ByteLevel's own, written out because the library's uses JavaScript's idea of white space.
+ * The tokenizer.json that transformers builds for CLIP (models/clip/tokenization_clip.py). The
+ * second split is ByteLevel's own, written out because the library's uses JavaScript's idea of
+ * white space.
  */
 function tokenizerJson({ vocabulary, merges, unknown, added }: TokenizerParts) {
   const contractions = "'s|'t|'re|'ve|'m|'ll|'d";
+  const others = "[^\\s\\p{L}\\p{N}]+";
   const split = (regex: string) => ({
     type: "Split",
     pattern: { Regex: regex },
@@ -88,10 +91,8 @@ function tokenizerJson({ vocabulary, merges, unknown, added }: TokenizerParts) {
     pre_tokenizer: {
       type: "Sequence",
       pretokenizers: [
-        split(
-          `<\\|startoftext\\|>|<\\|endoftext\\|>|${contractions}|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+`,
-        ),
-        split(`${contractions}|[\\p{L}]+|[\\p{N}]+|[^\\s\\p{L}\\p{N}]+`),
+        split(`<\\|startoftext\\|>|<\\|endoftext\\|>|${contractions}|[\\p{L}]+|[\\p{N}]|${others}`),
+        split(`${contractions}|[\\p{L}]+|[\\p{N}]+|${others}`),
         { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
       ],
     },
@@ -114,8 +115,8 @@ function lowerSigma(text: string): string {
 }
 
 /**
- * Where transformers' CLIPTextModel pools: the first EOS; but the largest id where the config has the
- * wrong EOS id 2 of older files. Index 0 when nothing matches, as argmax of zeros.
+ * Where transformers' CLIPTextModel pools: the first EOS; but the largest id where the config has
+ * the wrong EOS id 2 of older files. Index 0 when nothing matches, as argmax of zeros.
  */
 function endIndexOf(ids: Int32Array, eosTokenId: number): number {
   const wanted = eosTokenId === 2 ? ids.reduce((a, b) => Math.max(a, b)) : eosTokenId;

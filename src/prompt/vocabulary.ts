@@ -1,6 +1,7 @@
 /**
- * Reads vocab.json and merges.txt. Everything the tokenizer assumes about them is checked here, once:
- * a token that a merge makes but the vocabulary lacks would otherwise turn into the unknown token.
+ * Reads vocab.json and merges.txt. Everything the tokenizer assumes about them is checked here,
+ * once: a token that a merge makes but the vocabulary lacks would otherwise turn into the unknown
+ * token.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
- * DDIM without noise (eta 0): predict the clean latent and the noise in it, then mix them for the next
- * level. Works in alphas at whole timesteps, so it has no sigmas and nothing for Karras' to replace.
+ * DDIM without noise (eta 0): predict the clean latent and the noise in it, then mix them for the
+ * next level. Works in alphas at whole timesteps, so it has no sigmas and nothing for Karras' to
+ * replace.
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
@@ -49,7 +50,10 @@ export const ddim: Sampler = {
 
 // --- internal ---
 
-/** The next latent as a mix of this one and the model's output; `alpha` is the product at this level. */
+/**
+ * The next latent as a mix of this one and the model's output; `alpha` is the product at this
+ * level.
+ */
 function stepMix(predictionType: PredictionType, alpha: number, alphaNext: number) {
   const signal = Math.sqrt(alpha);
   const noise = Math.sqrt(1 - alpha);
@@ -89,8 +93,8 @@ function checkLinear(config: SchedulerConfig): void {
   if (!clips && !config.unsupported.thresholding) return;
   throw new BasedXLError(
     "bad-model",
-    `The model's scheduler_config.json has ${clips ? "clip_sample" : "thresholding"} true, which ddim ` +
-      "does not support: latents have no fixed range. Set it to false, or use euler.",
+    `The model's scheduler_config.json has ${clips ? "clip_sample" : "thresholding"} true, which ` +
+      "ddim does not support: latents have no fixed range. Set it to false, or use euler.",
   );
 }
 

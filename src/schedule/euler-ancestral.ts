@@ -1,7 +1,7 @@
 /**
- * Euler's method with fresh noise: a step goes below the next noise level, then noise brings it back up.
- * Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and takes Karras'
- * sigmas from no config; they are used here when they are asked for.
+ * Euler's method with fresh noise: a step goes below the next noise level, then noise brings it
+ * back up. Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and
+ * takes Karras' sigmas from no config; they are used here when they are asked for.
  */
 import type { Sampler, StepRow } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";

@@ -1,6 +1,7 @@
 /**
- * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation. The history
- * holds derivatives, not pictures. Equal to diffusers' EulerDiscreteScheduler without churn.
+ * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation. The
+ * history holds derivatives, not pictures. Equal to diffusers' EulerDiscreteScheduler without
+ * churn.
  */
 import type { Sampler, StepRow } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";

@@ -24,8 +24,8 @@ export interface OutputMix {
 }
 
 /**
- * The derivative dx/dsigma = (x - x0) / sigma at noise level `sigma` > 0 as a mix of x and the model's
- * output. The x0 of each prediction type: diffusers `EulerDiscreteScheduler.step`.
+ * The derivative dx/dsigma = (x - x0) / sigma at noise level `sigma` > 0 as a mix of x and the
+ * model's output. The x0 of each prediction type: diffusers `EulerDiscreteScheduler.step`.
  */
 export function derivativeMix(predictionType: PredictionType, sigma: number): OutputMix {
   const variance = sigma * sigma + 1;

@@ -1,6 +1,7 @@
 /**
- * Noise levels (sigma) of a run, for samplers that work in them. Sigmas come from the training table by
- * interpolation; Karras' sigmas replace them and then the timesteps follow from the sigmas.
+ * Noise levels (sigma) of a run, for samplers that work in them. Sigmas come from the training
+ * table by interpolation; Karras' sigmas replace them and then the timesteps follow from the
+ * sigmas.
  *
  * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
@@ -107,7 +108,10 @@ function timestepOfSigma(logTable: Float32Array, sigma: number): number {
   return (1 - weight) * low + weight * (low + 1);
 }
 
-/** diffusers `init_noise_sigma`: "leading" does not start in pure noise, so its own variance is added. */
+/**
+ * diffusers `init_noise_sigma`: "leading" does not start in pure noise, so its own variance is
+ * added.
+ */
 function initNoise(sigmas: Float32Array, spacing: TimestepSpacing): number {
   const sigmaMax = sigmas.reduce((a, b) => Math.max(a, b), 0);
   if (spacing !== "leading") return sigmaMax;

@@ -1,6 +1,7 @@
 /**
- * Which training timesteps a run visits, highest first. Rounds half to even, as numpy does, and always
- * gives exactly `stepCount` timesteps (diffusers' "trailing" gives one more for some counts).
+ * Which training timesteps a run visits, highest first. Rounds half to even, as numpy does, and
+ * always gives exactly `stepCount` timesteps (diffusers' "trailing" gives one more for some
+ * counts).
  *
  * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
  */
@@ -16,8 +17,8 @@ export interface SpacingOptions {
 }
 
 /**
- * `stepCount` timesteps in falling order. Only "linspace" gives fractions; "leading" may reach T itself
- * when the offset pushes it there.
+ * `stepCount` timesteps in falling order. Only "linspace" gives fractions; "leading" may reach T
+ * itself when the offset pushes it there.
  */
 export function spacedTimesteps(options: SpacingOptions): number[] {
   const { spacing, stepCount, trainTimesteps, stepsOffset } = options;
@@ -44,7 +45,9 @@ export function roundHalfEven(value: number): number {
 
 // --- internal ---
 
-/** numpy.arange's element: its step is the rounded distance of the first two, which decides halves. */
+/**
+ * numpy.arange's element: its step is the rounded distance of the first two, which decides halves.
+ */
 function arange(start: number, step: number, index: number): number {
   return start + index * (start + step - start);
 }
