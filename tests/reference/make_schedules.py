@@ -1,7 +1,7 @@
 """Records what diffusers' schedulers do, for tests/schedule.test.ts.
 
-Usage: python tests/reference/make_schedules.py   (from the repository root; needs diffusers 0.40 dev)
-Writes tests/fixtures/schedules.json. Each case is a sampler's class, its settings and a step count;
+Usage: python tests/reference/make_schedules.py   (from the repository root; diffusers 0.40 dev)
+Writes tests/fixtures/schedules.json. Each case is a sampler, its settings and a step count;
 it holds timesteps and sigmas (every one up to 50 steps, about 40 of a longer run) and, for each
 prediction type, a latent of 16 elements after the first, the middle and the last step of a run.
 The model's output is sin(its input + timestep / 1000); first latent and noise are formulas too, so
@@ -53,7 +53,7 @@ def sampled(values):
 
 
 def make(name, settings, count):
-    """The scheduler, ready for `count` steps. The ancestral class has no Karras sigmas of its own."""
+    """The scheduler, ready for `count` steps. The ancestral class has no Karras sigmas itself."""
     settings = dict(settings)
     karras = settings.pop("use_karras_sigmas", False) if name == "euler_a" else False
     scheduler = CLASSES[name](**settings)

@@ -1,7 +1,7 @@
 """Records what transformers' CLIPTokenizer makes of odd text, for tests/tokenizer.test.ts.
 
-Usage: python tests/reference/make_tokens.py   (from the repository's root; needs transformers 5.18)
-Writes tests/fixtures/tokens-odd.json: tokenizers (golden's vocabulary with other special-token files)
+Usage: python tests/reference/make_tokens.py   (from the repository root; transformers 5.18)
+Writes tests/fixtures/tokens-odd.json: tokenizers (golden's vocabulary, other special-token files)
 and, for each text, the ids that each of them gives, up to the EOS; padding follows.
 """
 
@@ -24,7 +24,11 @@ def token(content, normalized, **flags):
 
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-FLAGGED = {"bos_token": token(BOS, True), "eos_token": token(EOS, True), "unk_token": token(EOS, True)}
+FLAGGED = {
+    "bos_token": token(BOS, True),
+    "eos_token": token(EOS, True),
+    "unk_token": token(EOS, True),
+}
 DECODER = {
     "0": token("!", False, special=True),
     "820": token(BOS, True, special=True),
@@ -37,7 +41,7 @@ DECODER = {
 TOKENIZERS = {
     "bare": [None, None],
     "first": [{"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}, None],
-    "second": [None, {"bos_token": BOS, "eos_token": EOS, "pad_token": "!", "model_max_length": LENGTH}],
+    "second": [None, {"eos_token": EOS, "pad_token": "!", "model_max_length": LENGTH}],
     "flagged": [{**FLAGGED, "pad_token": "!"}, {"pad_token": "!", "model_max_length": LENGTH}],
     "map-wins": [{"pad_token": "!"}, {"pad_token": EOS}],
     "decoder": [{"pad_token": EOS}, {"added_tokens_decoder": DECODER, "pad_token": "!"}],
@@ -58,9 +62,13 @@ TEXTS = [
     "cafe\u0301 nai\u0308ve u\u0308ber a\u030angstrom \u1e9b\u0323",
     "\u0130stanbul I\u0307 \u0131 \u01c5 \u1e9e \ufb01ne \u212b \u2126",
     "\u039f\u0394\u039f\u03a3 \u03a3\u0391\u03a3. \u03a3",
-    "\u4e00\u53ea\u7ea2\u8272\u7684\u732b \u3053\u3093\u306b\u3061\u306f \uc548\ub155\ud558\uc138\uc694 \u1112\u1161\u11ab",
-    "\u041a\u0440\u0430\u0441\u043d\u044b\u0439 \u043a\u0440\u0443\u0433 \u05e2\u05d1\u05e8\u05d9\u05ea \u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
-    "\U0001f600 a cat \U0001f431\u200d\U0001f4bb \U0001f1eb\U0001f1f7 \U0001f44d\U0001f3fd \u2764\ufe0f",
+    "\u4e00\u53ea\u7ea2\u8272\u7684\u732b \u3053\u3093\u306b\u3061\u306f "
+    "\uc548\ub155\ud558\uc138\uc694 \u1112\u1161\u11ab",
+    "\u041a\u0440\u0430\u0441\u043d\u044b\u0439 \u043a\u0440\u0443\u0433 "
+    "\u05e2\u05d1\u05e8\u05d9\u05ea \u0627\u0644\u0639\u0631\u0628\u064a\u0629 "
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
+    "\U0001f600 a cat \U0001f431\u200d\U0001f4bb \U0001f1eb\U0001f1f7 "
+    "\U0001f44d\U0001f3fd \u2764\ufe0f",
     "\U0001d504\U0001d51f\U0001d520 \uff21\uff22\uff23\uff11\uff12 \u24b6\u2460",
     "&amp; &lt;b&gt; &#39;quoted&#39; &nbsp; &amp;amp; <b>bold</b>",
     "a\u0000b\u0001c\u001bd\u007fe\u0085f\u009fg",
@@ -77,7 +85,8 @@ TEXTS = [
     "!!! cat! !a !!a a!b ! !",
     "x <s1> <S1>y MyTok mytok aMyTokb MYTOK  MyTok  end",
     "constructor toString hasOwnProperty valueOf",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    "aaaaaaaa",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",
     "a red circle " * 67,
     "cat " * 74,
@@ -103,7 +112,7 @@ def open_tokenizer(folder, special_tokens_map, tokenizer_config):
 
 
 def ids_to_eos(tokenizer, text):
-    """What the pipeline gives the model, without the padding after the last EOS of the text's own."""
+    """What the pipeline gives the model, up to the EOS that ends it; padding follows."""
     plain = tokenizer(text, truncation=True, max_length=LENGTH).input_ids
     padded = tokenizer(text, padding="max_length", truncation=True, max_length=LENGTH).input_ids
     assert padded == plain + [tokenizer.pad_token_id] * (LENGTH - len(plain))
