@@ -22,7 +22,7 @@ const formats: Record<ImageFormat, FormatEntry> = {
   png: { endings: ["png"], sideMax: 2 ** 31 - 1, encode: (image) => image.png() },
   jpeg: {
     endings: ["jpg", "jpeg"],
-    sideMax: 65535,
+    sideMax: 65500,
     encode: (image) => image.jpeg({ quality: 95, chromaSubsampling: "4:4:4" }),
   },
   webp: { endings: ["webp"], sideMax: 16383, encode: (image) => image.webp({ quality: 95 }) },
