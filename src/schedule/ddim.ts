@@ -28,7 +28,7 @@ export const ddim: Sampler = {
     checkRange(timesteps, config);
 
     const alphas = alphasCumprod(config);
-    const alphaFinal = alphaToOne(config) ? 1 : alphas[0]!;
+    const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
     const stride = Math.floor(config.trainTimesteps / stepCount);
     const rows = timesteps.map((timestep): StepRow => {
       const previous = timestep - stride;
@@ -78,14 +78,12 @@ function stepMix(predictionType: PredictionType, alpha: number, alphaNext: numbe
   }
 }
 
-/** A DDIM config may leave the keys out and means diffusers' default then: true. */
+/**
+ * A DDIM config that leaves a switch out means diffusers' default, true. Configs of other samplers
+ * mostly lack the keys, and SDXL's own values are false.
+ */
 function isOn(config: SchedulerConfig, value: boolean | null): boolean {
   return value ?? config.className === ddim.className;
-}
-
-/** Configs of other samplers mostly lack the key: SDXL's own training ends at the first alpha. */
-function alphaToOne(config: SchedulerConfig): boolean {
-  return isOn(config, config.setAlphaToOne);
 }
 
 function checkLinear(config: SchedulerConfig): void {
