@@ -34,8 +34,8 @@ pub fn build(b: *Build) void {
     const target = b.standardTargetOptions(.{ .default_target = default_target });
     const optimize = b.standardOptimizeOption(.{});
     const nvcc = b.option([]const u8, "nvcc", "nvcc to compile the CUDA kernels with");
-    const with_cuda = b.option(bool, "cuda", "compile the CUDA kernels in (needs -Dnvcc)") orelse true;
-    const cuda_nvcc = if (with_cuda) nvcc else null;
+    const cuda = b.option(bool, "cuda", "compile the CUDA kernels in (needs -Dnvcc)");
+    const cuda_nvcc = if (cuda orelse true) nvcc else null;
 
     const library = b.addLibrary(.{
         .name = "basedxl",
@@ -105,12 +105,12 @@ fn addCpuKernels(b: *Build, module: *Build.Module, target: Build.ResolvedTarget)
 
 fn instructionSets(b: *Build, target: Build.ResolvedTarget) []const InstructionSet {
     const query = target.query;
-    const x86 = std.Target.x86;
+    const x86 = std.Target.x86.cpu;
     var sets: std.ArrayList(InstructionSet) = .empty;
     sets.appendSlice(b.allocator, switch (target.result.cpu.arch) {
         .x86_64 => &.{
-            .{ .symbol = "bxl_cpu_kernels_x86_64", .query = withModel(query, &x86.cpu.x86_64) },
-            .{ .symbol = "bxl_cpu_kernels_x86_64_v3", .query = withModel(query, &x86.cpu.x86_64_v3) },
+            .{ .symbol = "bxl_cpu_kernels_x86_64", .query = withModel(query, &x86.x86_64) },
+            .{ .symbol = "bxl_cpu_kernels_x86_64_v3", .query = withModel(query, &x86.x86_64_v3) },
             .{ .symbol = "bxl_cpu_kernels_x86_64_v4", .query = wideVectors(query) },
         },
         .aarch64 => &.{.{ .symbol = "bxl_cpu_kernels_aarch64", .query = query }},
@@ -136,12 +136,18 @@ fn wideVectors(query: std.Target.Query) std.Target.Query {
 /// Compiles every file of cuda/ and embeds what comes out; without nvcc there is nothing to embed.
 fn addCudaKernels(b: *Build, module: *Build.Module, nvcc: ?[]const u8) void {
     const options = b.addOptions();
-    options.addOption([]const u8, "cuda_architectures", if (nvcc != null) architectureNames(b) else "");
+    const names = if (nvcc != null) architectureNames(b) else "";
+    options.addOption([]const u8, "cuda_architectures", names);
     module.addOptions("build_options", options);
     const files = b.addWriteFiles();
     var table: std.ArrayList(u8) = .empty;
-    table.appendSlice(b.allocator, "pub const Kernel = struct { name: []const u8, fatbin: []const u8 };\n" ++
-        "pub const all = [_]Kernel{\n") catch @panic("out of memory");
+    table.appendSlice(
+        b.allocator,
+        \\pub const Kernel = struct { name: []const u8, fatbin: []const u8 };
+        \\pub const all = [_]Kernel{
+        \\
+        ,
+    ) catch @panic("out of memory");
     if (nvcc) |path| {
         for (cudaFiles(b)) |name| {
             const stem = std.fs.path.stem(name);
@@ -176,7 +182,9 @@ fn addHostKernels(b: *Build, module: *Build.Module) void {
     for (cudaFiles(b)) |name| {
         module.addCSourceFile(.{
             .file = b.path(b.fmt("cuda/{s}", .{name})),
-            .flags = &.{ "-std=c++17", "-fno-exceptions", "-fno-rtti", "-include", "cuda/host/shim.h" },
+            .flags = &.{
+                "-std=c++17", "-fno-exceptions", "-fno-rtti", "-include", "cuda/host/shim.h",
+            },
             .language = .cpp,
         });
     }

@@ -6,10 +6,10 @@
 //   x'  = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
 //   s'  likewise by `saved`, where updates_saved is not 0
 // Layout: all tensors f32 and of `count` elements, model_output `branch_count * count`, negative
-// branch first; `noise` may be null where no row coefficient asks for it. The row lies in device
+// branch first; `noise` may be null where draws_noise is 0. The row lies in device
 // memory, so that a captured graph serves every step.
-// Per element it reads 8 values and writes 3: 44 bytes. At 1024x1024 (65,536 elements) that is 2.9 MB,
-// under 1 us at an H200's 4.3 TB/s: the launch costs more.
+// Per element it reads 8 values and writes 3: 44 bytes. At 1024x1024 (65,536 elements) that is 2.9
+// MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
 
 constexpr int history_count = 4;
 
@@ -28,9 +28,10 @@ struct StepRow {
     Update latent;
     Update saved;
     unsigned updates_saved;
+    unsigned draws_noise;
 };
 
-static_assert(sizeof(StepRow) == 76, "must match StepRow in zig/backend.zig");
+static_assert(sizeof(StepRow) == 80, "must match StepRow in zig/backend.zig");
 
 __device__ static float combine(const Update& update, float x, float s, const float* m, float z) {
     float sum = update.sample * x + update.saved * s + update.noise * z;

@@ -1,6 +1,6 @@
 /**
- * The one error class for what can go wrong in the world. Its message is a whole sentence that names
- * the input and what would work: it is shown to the user as it stands, without a stack trace.
+ * The one error class for what can go wrong in the world. Its message is a whole sentence that
+ * names the input and what would work: it is shown to the user as it stands, without a stack trace.
  */
 
 /** What kind of thing went wrong; scripts read it from `--json` output. */

@@ -23,7 +23,7 @@ export interface Update {
  * One model evaluation: x = latent, e = guided model output, s = saved register, z = fresh noise.
  * m_0 = outputFromSample·x + outputFromModel·e is pushed on the history (m_0 newest); then at once
  * x' = latent(x, s, m, z) and s' = saved(x, s, m, z), or s' = s where `saved` is null. The model
- * sees inputScale·x at `timestep`. Noise is drawn only where a noise coefficient is not 0.
+ * sees inputScale·x at `timestep`.
  */
 export interface StepRow {
   timestep: number;
@@ -32,6 +32,8 @@ export interface StepRow {
   outputFromModel: number;
   latent: Update;
   saved: Update | null;
+  /** Whether z is drawn. The reference draws even where it multiplies by 0, and so must we. */
+  drawsNoise: boolean;
 }
 
 export interface Schedule {

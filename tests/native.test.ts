@@ -1,6 +1,7 @@
 /**
  * The native library as the rest of the program meets it: sessions draw the same bits however the
- * work is shared, stop when told, survive failures, and refuse damaged weights by the tensor's name.
+ * work is shared, stop when told, survive failures, and refuse damaged weights by the tensor's
+ * name.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";

@@ -205,10 +205,12 @@ describe("options", () => {
     }
   });
 
-  test("noise is drawn by the ancestral sampler alone, and not at its last step", () => {
+  test("the ancestral sampler alone draws noise, always, and its last step does not use it", () => {
     for (const name of schedulerNames) {
-      const draws = schedule(name, {}, 12).rows.map((row) => row.latent.noise !== 0);
-      expect(draws).toEqual(draws.map((_, i) => name === "euler_a" && i < 11));
+      const { rows } = schedule(name, {}, 12);
+      expect(rows.map((row) => row.drawsNoise)).toEqual(rows.map(() => name === "euler_a"));
+      const used = rows.map((row) => row.latent.noise !== 0);
+      expect(used).toEqual(rows.map((_, i) => name === "euler_a" && i < 11));
     }
   });
 

@@ -1,6 +1,7 @@
-//! The only boundary: what TypeScript may call and see. Every pointer that comes in is copied before
-//! the call returns; handles are opaque; structs say their size first, so that a caller built for
-//! another version is refused. `src/native/abi.ts` is generated from this file (`zig build bindings`).
+//! The only boundary: what TypeScript may call and see. Every pointer that comes in is copied
+//! before the call returns; handles are opaque; structs say their size first, so that a caller
+//! built for another version is refused. `src/native/abi.ts` is generated from this file (`zig
+//! build bindings`).
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -167,16 +168,20 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
 }
 
 /// Opens a session and begins to load it; `bxl_session_poll` tells when it is ready.
-pub export fn bxl_session_open(options: *const SessionOptions, out: *?*Session) callconv(.c) Status {
+pub export fn bxl_session_open(
+    options: *const SessionOptions,
+    out: *?*Session,
+) callconv(.c) Status {
     out.* = null;
-    if (options.size != @sizeOf(SessionOptions)) return refuse("session options of another version", .{});
+    if (options.size != @sizeOf(SessionOptions)) return refuse("options of another version", .{});
     if (options.rank_count < 1 or options.rank_count > rank_count_max) {
         return refuse("{d} ranks; 1 to {d} can be had", .{ options.rank_count, rank_count_max });
     }
-    if (options.branch_count < 1 or options.branch_count > 2) return refuse("branches: 1 or 2", .{});
+    if (checkBranches(options.branch_count)) |status| return status;
     if (options.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
     configs.check(&options.config, &last_error) catch return .bad_config;
-    if (checkSize(&options.config, options.latent_rows, options.latent_width)) |status| return status;
+    const refused = checkSize(&options.config, options.latent_rows, options.latent_width);
+    if (refused) |status| return status;
     out.* = openSession(options) catch |err| return statusOf(err);
     return .ok;
 }
@@ -275,7 +280,8 @@ fn statusOf(err: sessions.Error) Status {
 
 fn refuse(comptime sentence: []const u8, args: anytype) Status {
     last_error.reset();
-    last_error.fail(error.BadArgument, "The library was asked for " ++ sentence ++ ".", args) catch {};
+    const whole = "The library was asked for " ++ sentence ++ ".";
+    last_error.fail(error.BadArgument, whole, args) catch {};
     return .bad_argument;
 }
 
@@ -283,6 +289,10 @@ fn putText(target: *[text_bytes_max]u8, text: []const u8) void {
     @memset(target, 0);
     const count = @min(text.len, target.len - 1);
     @memcpy(target[0..count], text[0..count]);
+}
+
+fn checkBranches(count: u32) ?Status {
+    return if (count == 1 or count == 2) null else refuse("{d} branches; 1 or 2", .{count});
 }
 
 fn checkSize(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
@@ -299,7 +309,7 @@ fn checkSize(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
 /// Lengths are checked here, once, so that the graph may rely on them.
 fn checkRequest(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (checkSize(config, r.latent_rows, r.latent_width)) |status| return status;
-    if (r.branch_count < 1 or r.branch_count > 2) return refuse("branches: 1 or 2", .{});
+    if (checkBranches(r.branch_count)) |status| return status;
     if (r.batch < 1 or r.batch > 64) return refuse("a batch outside 1 to 64", .{});
     const positions = @as(usize, r.latent_rows) * r.latent_width;
     const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
@@ -341,7 +351,9 @@ fn checkTokens(config: *const models.ModelConfig, tokens: Tokens) ?Status {
     if (tokens.ids.len != bytes or tokens.ids_2.len != bytes) {
         return refuse("a prompt that is not {d} tokens long", .{config.clip.position_count});
     }
-    if (tokens.end_index_2 >= config.clip.position_count) return refuse("a prompt without end", .{});
+    if (tokens.end_index_2 >= config.clip.position_count) {
+        return refuse("a prompt without end", .{});
+    }
     for ([_]Bytes{ tokens.ids, tokens.ids_2 }, [_]u32{
         config.clip.vocab_size, config.clip_2.vocab_size,
     }) |ids, vocab_size| {

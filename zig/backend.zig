@@ -66,10 +66,9 @@ pub const StepRow = extern struct {
     latent: Update,
     saved: Update,
     updates_saved: u32,
-
-    pub fn drawsNoise(row: StepRow) bool {
-        return row.latent.noise != 0 or (row.updates_saved != 0 and row.saved.noise != 0);
-    }
+    /// Whether z is drawn. A sampler that always draws does so even where it multiplies by 0: the
+    /// numbers of the steps after depend on it.
+    draws_noise: u32,
 };
 
 pub const LatentStep = struct {
@@ -188,7 +187,8 @@ pub const Backend = struct {
         }
     }
 
-    /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width', out).
+    /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width',
+    /// out).
     pub fn conv2d(
         b: Backend,
         x: Tensor,
@@ -428,7 +428,9 @@ pub const Backend = struct {
         const picture_count = step.latent.shape.batch;
         assert(step.model_output.shape.batch % picture_count == 0);
         assert(step.model_output.shape.batch / picture_count <= 2);
-        assert((step.noise != null) == step.row.drawsNoise());
+        assert((step.noise != null) == (step.row.draws_noise != 0));
+        assert(step.noise != null or step.row.latent.noise == 0);
+        assert(step.noise != null or step.row.saved.noise == 0);
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.latentStep(step),

@@ -1,13 +1,15 @@
 //! Writes `src/native/abi.ts` from `abi.zig`: every struct and function that crosses the boundary,
-//! with sizes, offsets, and readers or writers. Run by `zig build bindings`; a test compares the committed file.
+//! with sizes, offsets, and readers or writers. Run by `zig build bindings`; a test compares the
+//! committed file.
 
 const std = @import("std");
 const abi = @import("abi.zig");
 
 const header =
     \\/**
-    \\ * Generated from zig/abi.zig by `zig build bindings`; do not edit. Writers and readers place the
-    \\ * fields of each struct at their offsets in little-endian order, as the library lays them out.
+    \\ * Generated from zig/abi.zig by `zig build bindings`; do not edit. Writers and readers place
+    \\ * the fields of each struct at their offsets in little-endian order, as the library lays them
+    \\ * out.
     \\ */
     \\
     \\/** Text that ends at its first 0 byte. */
@@ -114,7 +116,12 @@ fn ffiType(comptime T: type) []const u8 {
     };
 }
 
-fn writeSetter(w: *std.Io.Writer, comptime T: type, offset: usize, comptime value: []const u8) !void {
+fn writeSetter(
+    w: *std.Io.Writer,
+    comptime T: type,
+    offset: usize,
+    comptime value: []const u8,
+) !void {
     switch (@typeInfo(T)) {
         .array => |array| {
             try w.print("  for (let i = 0; i < {d}; i++) {{\n", .{array.len});

@@ -392,7 +392,8 @@ const LatentState = struct {
         row: backends.StepRow,
         model_output: Tensor,
     ) Error!void {
-        if (row.drawsNoise()) {
+        const draws_noise = row.draws_noise != 0;
+        if (draws_noise) {
             state.draw(state.latent.shape);
             rank.b.write(state.noise, std.mem.sliceAsBytes(state.turned));
         }
@@ -405,7 +406,7 @@ const LatentState = struct {
             .saved = state.saved,
             .history = state.history,
             .model_output = model_output,
-            .noise = if (row.drawsNoise()) state.noise else null,
+            .noise = if (draws_noise) state.noise else null,
         });
     }
 

@@ -17,8 +17,8 @@ pub const Kind = enum(u32) {
 
 pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
 
-/// What a job can leave behind. All f32 but `rgb` (u8) and `step_ns` (u64); pictures and latents are
-/// NCHW, `rgb` is (rows, width, 3).
+/// What a job can leave behind. All f32 but `rgb` (u8) and `step_ns` (u64); pictures and latents
+/// are NCHW, `rgb` is (rows, width, 3).
 pub const Output = enum(u32) {
     rgb = 0,
     latents = 1,

@@ -38,7 +38,8 @@ const Mt19937 = struct {
         const s = &engine.state;
         for (0..state_count) |i| {
             const y = (s[i] & 0x80000000) | (s[(i + 1) % state_count] & 0x7fffffff);
-            s[i] = s[(i + middle) % state_count] ^ (y >> 1) ^ (if (y & 1 == 1) @as(u32, 0x9908b0df) else 0);
+            const mixed: u32 = if (y & 1 == 1) 0x9908b0df else 0;
+            s[i] = s[(i + middle) % state_count] ^ (y >> 1) ^ mixed;
         }
         engine.position = 0;
     }

@@ -57,7 +57,8 @@ pub fn parse(
             "({s}). Copy or download the file again.", .{ path, @errorName(err) }),
     };
     if (root != .object) {
-        return d.fail(error.BadWeights, "{s}: the safetensors header is not a JSON object.", .{path});
+        const sentence = "{s}: the safetensors header is not a JSON object.";
+        return d.fail(error.BadWeights, sentence, .{path});
     }
     var list: std.ArrayList(Tensor) = try .initCapacity(arena, root.object.count());
     var fields = root.object.iterator();
@@ -273,7 +274,8 @@ test "each broken header gets its own sentence" {
 test "short and absurd lengths are refused" {
     var arena: std.heap.ArenaAllocator = .init(testing.allocator);
     defer arena.deinit();
-    for ([_][]const u8{ "", "1234567", &(.{255} ** 8), &(.{ 9, 0, 0, 0, 0, 0, 0, 0 } ++ .{'{'}) }) |file| {
+    const one_byte_short = [_]u8{ 9, 0, 0, 0, 0, 0, 0, 0, '{' };
+    for ([_][]const u8{ "", "1234567", &(.{255} ** 8), &one_byte_short }) |file| {
         var d: Diagnostics = .{};
         try testing.expectError(error.BadWeights, parse(arena.allocator(), "f", file, &d));
     }

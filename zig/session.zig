@@ -1,5 +1,6 @@
-//! A session: one model on one machine, its ranks, and at most one job at a time. Callers submit and
-//! poll; a coordinator thread loads, plans, and runs the ranks. Errors end the job, not the session.
+//! A session: one model on one machine, its ranks, and at most one job at a time. Callers submit
+//! and poll; a coordinator thread loads, plans, and runs the ranks. Errors end the job, not the
+//! session.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -58,7 +59,8 @@ pub const Session = struct {
     working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
 
-    /// Returns at once; loading goes on in the background. `options.files` must outlive the session.
+    /// Returns at once; loading goes on in the background. `options.files` must outlive the
+    /// session.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
         const session = try gpa.create(Session);
         errdefer gpa.destroy(session);
@@ -248,7 +250,7 @@ pub const Session = struct {
         if (need <= there) return;
         const gib = 1024.0 * 1024.0 * 1024.0;
         return session.diagnostics.fail(error.NotEnoughMemory, "This picture needs {d:.2} GiB " ++
-            "({d:.2} for the weights, {d:.2} for the work of {d} rank(s)), and {d:.2} GiB are " ++
+            "({d:.2} for the weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are " ++
             "free. Choose a smaller size or fewer ranks.", .{
             asFloat(need) / gib,
             asFloat(weight_bytes) / gib,

@@ -1,5 +1,6 @@
 //! How ranks reach each other. The interface stays on the host's side and small, so that a new
-//! way (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not there.
+//! way (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not
+//! there.
 
 const backends = @import("backend.zig");
 const Tensor = @import("tensor.zig").Tensor;

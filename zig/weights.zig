@@ -113,10 +113,9 @@ pub const Store = struct {
             }
         }
         const name = first orelse return;
-        return store.diagnostics.fail(error.BadWeights, "{s} holds {d} tensor(s) that this model " ++
-            "does not use, for example {s}. Do config.json and the weights belong together?", .{
-            path, count, name,
-        });
+        const sentence = "{s} holds {d} tensor(s) that this model does not use, for example " ++
+            "{s}. Do config.json and the weights belong together?";
+        return store.diagnostics.fail(error.BadWeights, sentence, .{ path, count, name });
     }
 
     /// Bytes of the files, which stay mapped, and of the copies that `materialize` will make.
@@ -135,8 +134,8 @@ pub const Store = struct {
     }
 
     /// Gives every weight its address: in the mapped file where possible, else as a copy in the
-    /// layout and type that the kernels read. `cancelled` is looked at and `copied_bytes` counted up
-    /// between weights.
+    /// layout and type that the kernels read. `cancelled` is looked at and `copied_bytes` counted
+    /// up between weights.
     pub fn materialize(
         store: *Store,
         cancelled: *const std.atomic.Value(bool),
@@ -176,8 +175,9 @@ pub const Store = struct {
         for (list) |tensor| {
             const slot = try store.entries.getOrPut(arena, tensor.name);
             if (slot.found_existing) {
-                return store.diagnostics.fail(error.BadWeights, "tensor {s} is in two files, {s} " ++
-                    "and {s}.", .{ tensor.name, slot.value_ptr.path, path });
+                const sentence = "tensor {s} is in two files, {s} and {s}.";
+                const both = .{ tensor.name, slot.value_ptr.path, path };
+                return store.diagnostics.fail(error.BadWeights, sentence, both);
             }
             slot.value_ptr.* = .{ .tensor = tensor, .path = path };
         }
@@ -378,12 +378,15 @@ const TestFile = struct {
 
 test "convolutions are permuted, vectors widened, matrices stay in the file" {
     // An odd header length moves the data off its alignment: the matrix is then copied.
-    const headers = [_][]const u8{
-        \\{"c":{"dtype":"F16","shape":[1,2,1,2],"data_offsets":[0,8]},"m":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]} }
-        ,
-        \\{"c":{"dtype":"F16","shape":[1,2,1,2],"data_offsets":[0,8]},"m":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]}}
-    };
-    const data = [_]u8{ 1, 0, 2, 0, 3, 0, 4, 0, 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0x80, 0x3f, 0x40, 0x40 };
+    const header_even =
+        \\{"c":{"dtype":"F16","shape":[1,2,1,2],"data_offsets":[0,8]},
+        \\"m":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},
+        \\"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]}}
+    ;
+    const headers = [_][]const u8{ header_even, header_even ++ " " };
+    const data = [_]u8{ 1, 0, 2, 0, 3, 0, 4, 0 } ++ // c
+        [_]u8{ 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40 } ++ // m
+        [_]u8{ 0x80, 0x3f, 0x40, 0x40 }; // v
     for (headers) |header| {
         var file: TestFile = try .init(header, &data);
         defer file.deinit();
@@ -416,7 +419,9 @@ fn expectMessage(d: *const Diagnostics, expected: []const u8) !void {
 
 test "missing, unused, misshapen and unusable tensors are named" {
     var file: TestFile = try .init(
-        \\{"a.b":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"text_model.embeddings.position_ids":{"dtype":"I64","shape":[1],"data_offsets":[8,16]}}
+        \\{"a.b":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
+        \\"text_model.embeddings.position_ids":
+        \\{"dtype":"I64","shape":[1],"data_offsets":[8,16]}}
     , &@as([16]u8, @splat(0)));
     defer file.deinit();
     var d: Diagnostics = .{};

@@ -1,5 +1,6 @@
-// Lets a C++ compiler read a kernel file: `zig build test` runs kernels whose threads do not meet as
-// plain loops on the CPU and compares them with the CPU backend. The caller sets the coordinates.
+// Lets a C++ compiler read a kernel file: `zig build test` runs kernels whose threads do not meet
+// as plain loops on the CPU and compares them with the CPU backend. The caller sets the
+// coordinates.
 #pragma once
 
 #define __global__

@@ -1,6 +1,7 @@
 /**
- * Generated from zig/abi.zig by `zig build bindings`; do not edit. Writers and readers place the
- * fields of each struct at their offsets in little-endian order, as the library lays them out.
+ * Generated from zig/abi.zig by `zig build bindings`; do not edit. Writers and readers place
+ * the fields of each struct at their offsets in little-endian order, as the library lays them
+ * out.
  */
 
 /** Text that ends at its first 0 byte. */
@@ -319,9 +320,10 @@ export interface StepRow {
   latent: Update;
   saved: Update;
   updatesSaved: number;
+  drawsNoise: number;
 }
 
-export const sizeOfStepRow = 76;
+export const sizeOfStepRow = 80;
 
 export function writeStepRow(v: DataView, at: number, s: StepRow): void {
   v.setFloat32(at + 0, s.timestep, true);
@@ -331,6 +333,7 @@ export function writeStepRow(v: DataView, at: number, s: StepRow): void {
   writeUpdate(v, at + 16, s.latent);
   writeUpdate(v, at + 44, s.saved);
   v.setUint32(at + 72, s.updatesSaved, true);
+  v.setUint32(at + 76, s.drawsNoise, true);
 }
 
 export interface DeviceInfo {

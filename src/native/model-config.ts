@@ -1,4 +1,7 @@
-/** A model folder's config, checked by `models/`, in the library's own structs. */
+/**
+ * A model folder's config in the library's own structs. Everything was checked by `models/` before;
+ * names change here and nothing else.
+ */
 import type { ClipConfig, UnetConfig, VaeConfig } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import * as abi from "./abi.ts";

@@ -1,7 +1,7 @@
 /**
- * The parts of a picture's making on their own: text encoders, one UNet call, the VAE both ways, and
- * the noise. For comparisons with a reference, for benchmarks, and for pictures made from pictures.
- * All arrays are f32 and channels first (NCHW), as PyTorch has them.
+ * The parts of a picture's making on their own: text encoders, one UNet call, the VAE both ways,
+ * and the noise. For comparisons with a reference, for benchmarks, and for pictures made from
+ * pictures. All arrays are f32 and channels first (NCHW), as PyTorch has them.
  */
 import { ptr } from "bun:ffi";
 import type { ModelFolder } from "../models/folder.ts";
@@ -37,7 +37,7 @@ export class ModelParts {
     return new ModelParts(await NativeHandle.open({ model, threadCount, ...sizes }, {}), model);
   }
 
-  /** One prompt: hidden states (1, tokens, width) and the pooled, projected output (1, projection). */
+  /** One prompt: hidden states (1, tokens, width), pooled and projected output (1, projection). */
   async promptEmbeds(
     tokens: TokenPair,
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
@@ -82,7 +82,7 @@ export class ModelParts {
     };
   }
 
-  /** A latent already divided by the scaling factor to the decoder's output, not clamped, and RGB. */
+  /** A latent, divided by the scaling factor, to the decoder's output, not clamped, and RGB. */
   async decode(
     latent: Float32Array,
     latentRows: number,

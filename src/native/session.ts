@@ -137,7 +137,8 @@ class NativeSession implements Session {
   ) {
     this.rankCountUsed = handle.progress().workingRanks;
     const ranks = this.rankCountUsed === 1 ? "1 rank" : `${this.rankCountUsed} ranks`;
-    this.layout = branchCount === 1 ? `${ranks}, no guidance` : `${ranks} = 2 guidance branches`;
+    const branches = this.rankCountUsed === 1 ? "both guidance branches" : "2 guidance branches";
+    this.layout = branchCount === 1 ? `${ranks}, no guidance` : `${ranks} = ${branches}`;
   }
 
   async picture(request: PictureRequest, hooks: PictureHooks = {}): Promise<PictureResult> {
@@ -216,6 +217,7 @@ function rowsToBytes(rows: StepRow[]): Uint8Array {
       ...row,
       saved: row.saved ?? nothing,
       updatesSaved: Number(row.saved !== null),
+      drawsNoise: Number(row.drawsNoise),
     });
   });
   return bytes;

@@ -42,6 +42,7 @@ export const ddim: Sampler = {
         outputFromModel: 1,
         latent: update({ sample: fromSample, history: [fromModel] }),
         saved: null,
+        drawsNoise: false,
       };
     });
     return { rows, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };

@@ -29,6 +29,7 @@ export const eulerAncestral: Sampler = {
         ...derivativeMix(config.predictionType, from),
         latent: update({ sample: 1, history: [down - from], noise: up }),
         saved: null,
+        drawsNoise: true,
       };
     });
     return { ...schedule, rows };

@@ -25,6 +25,7 @@ export const euler: Sampler = {
         ...derivativeMix(config.predictionType, sigma),
         latent: update({ sample: 1, history: [sigmas[i + 1]! - sigma] }),
         saved: null,
+        drawsNoise: false,
       };
     });
     return { ...schedule, rows };

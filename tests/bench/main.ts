@@ -1,6 +1,6 @@
 /**
- * `bun run bench NAME`: what BasedXL measures about itself. Set-up first, as for every command; each
- * bench is one file beside this one.
+ * `bun run bench NAME`: what BasedXL measures about itself. Set-up first, as for every command;
+ * each bench is one file beside this one.
  */
 import { runEntry } from "../../src/setup/entry.ts";
 

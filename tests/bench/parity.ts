@@ -1,4 +1,7 @@
-/** `bun run bench parity`: the parity measures as a table; exit code 1 when one is over its bar. */
+/**
+ * `bun run bench parity`: every parity measure beside its bar, as a table, while they are taken. The
+ * exit code is 1 when one is over.
+ */
 import { measureParity } from "../support/parity.ts";
 
 export async function run(): Promise<number> {

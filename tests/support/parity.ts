@@ -1,6 +1,6 @@
 /**
- * Everything that is compared with PyTorch and diffusers, one measure at a time: the parity test and
- * `bun run bench parity` read the same list, so what is printed is what is tested.
+ * Everything that is compared with PyTorch and diffusers, one measure at a time: the parity test
+ * and `bun run bench parity` read the same list, so what is printed is what is tested.
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-//! Runs CUDA kernels on the CPU, compiled as C++ (cuda/host/shim.h): a grid becomes loops. For tests
-//! alone, and only for kernels whose threads do not meet.
+//! Runs CUDA kernels on the CPU, compiled as C++ (cuda/host/shim.h): a grid becomes loops. For
+//! tests alone, and only for kernels whose threads do not meet.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -77,6 +77,7 @@ fn randomRow(seed: u64, updates_saved: u32, draws_noise: bool) StepRow {
         value.* = random.random().floatNorm(f32);
     }
     row.updates_saved = updates_saved;
+    row.draws_noise = @intFromBool(draws_noise);
     if (!draws_noise) {
         row.latent.noise = 0;
         row.saved.noise = 0;
@@ -104,16 +105,17 @@ test "latent_step equals the CPU backend for one and two branches" {
             .latent = Registers.tensor(&ours.latent, 1),
             .saved = Registers.tensor(&ours.saved, 1),
             .history = history,
-            .model_output = Registers.tensor(ours.model_output[0 .. branch_count * element_count], branch_count),
-            .noise = if (row.drawsNoise()) Registers.tensor(&ours.noise, 1) else null,
+            .model_output = Registers.tensor(&ours.model_output, branch_count),
+            .noise = if (row.draws_noise != 0) Registers.tensor(&ours.noise, 1) else null,
         });
+        const noise: ?[*]const f32 = if (row.draws_noise != 0) &theirs.noise else null;
         launch(3, 32, latent_step, .{
             &row,                 @as(f32, 5),
             branch_count,         element_count,
             &theirs.latent,       &theirs.saved,
             &theirs.history[0],   &theirs.history[1],
             &theirs.history[2],   &theirs.history[3],
-            &theirs.model_output, if (row.drawsNoise()) @as(?[*]const f32, &theirs.noise) else null,
+            &theirs.model_output, noise,
         });
         // Sums of nine products, in another order and fused or not: a few roundings of f32.
         const a: []align(4) const f32 = std.mem.bytesAsSlice(f32, std.mem.asBytes(&ours));

@@ -1,5 +1,5 @@
-//! The CUDA kernels that the build compiled in, one fatbin per file of cuda/; none in a build without
-//! nvcc. Nothing launches them yet: this version draws on the CPU.
+//! The CUDA kernels that the build compiled in, one fatbin per file of cuda/; none in a build
+//! without nvcc. Nothing launches them yet: this version draws on the CPU.
 
 const std = @import("std");
 const build_options = @import("build_options");

@@ -1,5 +1,5 @@
-//! A CLIP text encoder. SDXL reads the penultimate hidden states of both encoders, without the final
-//! norm, and from the second also the pooled, projected state of the end-of-text token.
+//! A CLIP text encoder. SDXL reads the penultimate hidden states of both encoders, without the
+//! final norm, and from the second also the pooled, projected state of the end-of-text token.
 //! Source: transformers models/clip/modeling_clip.py; diffusers pipeline_stable_diffusion_xl.py.
 
 const std = @import("std");
@@ -21,7 +21,11 @@ pub const ClipTextModel = struct {
     text_projection: ?layers.Linear,
 
     /// Files written by transformers 5 leave out the "text_model." in front of the keys.
-    pub fn load(arena: Allocator, root: View, config: *const ClipConfig) weights.Error!ClipTextModel {
+    pub fn load(
+        arena: Allocator,
+        root: View,
+        config: *const ClipConfig,
+    ) weights.Error!ClipTextModel {
         const prefixed = try root.has("text_model.embeddings.token_embedding.weight");
         const view = if (prefixed) try root.at("text_model") else root;
         const hidden = config.hidden_size;

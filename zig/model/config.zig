@@ -30,7 +30,8 @@ pub const UnetConfig = extern struct {
     block_out_channels: [level_count_max]u32,
     /// Resnets per down block; an up block has one more.
     layers_per_block: [level_count_max]u32,
-    /// Transformer blocks per attention; 0 where the block has no attention. In order of the blocks.
+    /// Transformer blocks per attention; 0 where the block has no attention. In order of the
+    /// blocks.
     down_transformer_layers: [level_count_max]u32,
     up_transformer_layers: [level_count_max]u32,
     mid_transformer_layers: u32,
@@ -129,13 +130,14 @@ fn checkClip(clip: *const ClipConfig, d: *Diagnostics) Error!void {
 }
 
 fn checkUnet(unet: *const UnetConfig, d: *Diagnostics) Error!void {
-    try expect(unet.level_count >= 1 and unet.level_count <= level_count_max, d, "UNet levels: 1 to 8");
+    try expect(isLevelCount(unet.level_count), d, "the UNet must have 1 to 8 levels");
     try expect(unet.norm_groups > 0, d, "norm_num_groups must be at least 1");
     try expect(unet.addition_time_embed_dim % 2 == 0, d, "addition_time_embed_dim must be even");
     try expect(unet.addition_time_embed_dim > 0, d, "addition_time_embed_dim must be at least 2");
     for (0..unet.level_count) |i| {
         const channels = unet.block_out_channels[i];
-        try expect(channels > 0 and channels % unet.norm_groups == 0, d, "norm_num_groups must divide block_out_channels");
+        const is_divided = channels > 0 and channels % unet.norm_groups == 0;
+        try expect(is_divided, d, "norm_num_groups must divide block_out_channels");
         try expect(unet.layers_per_block[i] >= 1, d, "layers_per_block must be at least 1");
         try expect(unet.head_counts[i] >= 1, d, "attention heads must be at least 1");
         try expect(channels % unet.head_counts[i] == 0, d, "attention heads must divide channels");
@@ -144,15 +146,22 @@ fn checkUnet(unet: *const UnetConfig, d: *Diagnostics) Error!void {
 }
 
 fn checkVae(vae: *const VaeConfig, d: *Diagnostics) Error!void {
-    try expect(vae.level_count >= 1 and vae.level_count <= level_count_max, d, "VAE levels: 1 to 8");
+    try expect(isLevelCount(vae.level_count), d, "the VAE must have 1 to 8 levels");
     try expect(vae.norm_groups > 0, d, "the VAE's norm_num_groups must be at least 1");
     try expect(vae.layers_per_block >= 1, d, "the VAE's layers_per_block must be at least 1");
-    try expect(vae.in_channels == 3 and vae.out_channels == 3, d, "the VAE must read and write RGB");
+    const is_rgb = vae.in_channels == 3 and vae.out_channels == 3;
+    try expect(is_rgb, d, "the VAE must read and write RGB");
     for (vae.block_out_channels[0..vae.level_count]) |channels| {
-        try expect(channels > 0 and channels % vae.norm_groups == 0, d, "the VAE's norm_num_groups must divide block_out_channels");
+        const is_divided = channels > 0 and channels % vae.norm_groups == 0;
+        try expect(is_divided, d, "the VAE's norm_num_groups must divide block_out_channels");
     }
 }
 
+fn isLevelCount(count: u32) bool {
+    return count >= 1 and count <= level_count_max;
+}
+
 fn expect(condition: bool, d: *Diagnostics, comptime sentence: []const u8) Error!void {
-    if (!condition) return d.fail(error.BadConfig, "This model's config does not fit: " ++ sentence ++ ".", .{});
+    if (condition) return;
+    return d.fail(error.BadConfig, "This model's config does not fit: " ++ sentence ++ ".", .{});
 }

@@ -123,9 +123,24 @@ pub const LayerNorm = struct {
 
 /// The keys that hold an attention's four matrices: diffusers', the VAE's old ones, CLIP's.
 pub const AttentionKeys = struct { q: []const u8, k: []const u8, v: []const u8, out: []const u8 };
-pub const diffusers_keys: AttentionKeys = .{ .q = "to_q", .k = "to_k", .v = "to_v", .out = "to_out.0" };
-pub const old_vae_keys: AttentionKeys = .{ .q = "query", .k = "key", .v = "value", .out = "proj_attn" };
-pub const clip_keys: AttentionKeys = .{ .q = "q_proj", .k = "k_proj", .v = "v_proj", .out = "out_proj" };
+pub const diffusers_keys: AttentionKeys = .{
+    .q = "to_q",
+    .k = "to_k",
+    .v = "to_v",
+    .out = "to_out.0",
+};
+pub const old_vae_keys: AttentionKeys = .{
+    .q = "query",
+    .k = "key",
+    .v = "value",
+    .out = "proj_attn",
+};
+pub const clip_keys: AttentionKeys = .{
+    .q = "q_proj",
+    .k = "k_proj",
+    .v = "v_proj",
+    .out = "out_proj",
+};
 
 /// Multi-head attention: queries from one sequence, keys and values from the same or another.
 pub const Attention = struct {
@@ -167,7 +182,12 @@ pub const Attention = struct {
     }
 
     /// As `selfAttention` within one device, each position seeing only those before it.
-    pub fn causalAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
+    pub fn causalAttention(
+        layer: Attention,
+        ctx: Context,
+        x: Tensor,
+        residual: Tensor,
+    ) Error!Tensor {
         const own = try layer.keysValues(ctx, x);
         defer ctx.b.free(own);
         return layer.attend(ctx, x, &.{own}, true, residual);

@@ -46,7 +46,12 @@ pub const ResnetBlock2D = struct {
 
     /// x (batch, rows, width, in) to (batch, rows, width, out). `time_embedding` is
     /// (batch, 1, 1, time_embed_dim) with SiLU already applied, null in the VAE.
-    pub fn forward(block: ResnetBlock2D, ctx: Context, x: Tensor, time_embedding: ?Tensor) Error!Tensor {
+    pub fn forward(
+        block: ResnetBlock2D,
+        ctx: Context,
+        x: Tensor,
+        time_embedding: ?Tensor,
+    ) Error!Tensor {
         const first = try block.firstHalf(ctx, x, time_embedding);
         const normed = try block.norm2.forward(ctx, first, .silu);
         ctx.b.free(first);
@@ -59,7 +64,12 @@ pub const ResnetBlock2D = struct {
         return block.conv2.forward(ctx, normed, .{ .residual = residual });
     }
 
-    fn firstHalf(block: ResnetBlock2D, ctx: Context, x: Tensor, time_embedding: ?Tensor) Error!Tensor {
+    fn firstHalf(
+        block: ResnetBlock2D,
+        ctx: Context,
+        x: Tensor,
+        time_embedding: ?Tensor,
+    ) Error!Tensor {
         const channel_bias: ?Tensor = if (block.time_emb_proj) |projection|
             try projection.forward(ctx, time_embedding.?, .{})
         else

@@ -59,7 +59,11 @@ pub const UNet = struct {
             .config = config.*,
             .conv_in = try .load(try view.at("conv_in"), first, config.in_channels),
             .time_embedding = try .load(try view.at("time_embedding"), embed, first),
-            .add_embedding = try .load(try view.at("add_embedding"), embed, config.addition_input_dim),
+            .add_embedding = try .load(
+                try view.at("add_embedding"),
+                embed,
+                config.addition_input_dim,
+            ),
             .down_blocks = down_blocks,
             .mid_block = mid_block,
             .up_blocks = up_blocks,
@@ -131,10 +135,14 @@ pub const UNet = struct {
         var skips: Skips = .{};
         var hidden = try model.conv_in.forward(ctx, sample, .{});
         skips.push(hidden);
-        for (model.down_blocks) |block| hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        for (model.down_blocks) |block| {
+            hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        }
         // The last skip and the hidden state are one tensor: the mid block only reads it.
         hidden = try model.mid_block.forward(ctx, hidden, time, prompt);
-        for (model.up_blocks) |block| hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        for (model.up_blocks) |block| {
+            hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        }
         assert(skips.count == 0);
         const normed = try model.conv_norm_out.forward(ctx, hidden, .silu);
         ctx.b.free(hidden);
@@ -145,7 +153,12 @@ pub const UNet = struct {
     // --- internal ---
 
     /// SiLU is applied here once instead of in every resnet.
-    fn embedTime(model: *const UNet, ctx: Context, timestep: Tensor, addition: Tensor) Error!Tensor {
+    fn embedTime(
+        model: *const UNet,
+        ctx: Context,
+        timestep: Tensor,
+        addition: Tensor,
+    ) Error!Tensor {
         const c = &model.config;
         const sines = try ctx.b.sinusoidalEmbedding(
             timestep,
@@ -314,13 +327,15 @@ const Loader = struct {
             resnet.* = try loader.loadResnet(try view.index("resnets", j), in, out);
         }
         const is_last = i + 1 == c.level_count;
+        const padding = resnets.Downsample2D.padding_unet;
+        const block_count = c.down_transformer_layers[i];
         return .{
             .resnets = list,
-            .attentions = try loader.loadAttentions(view, i, c.down_transformer_layers[i], list.len),
+            .attentions = try loader.loadAttentions(view, i, block_count, list.len),
             .downsampler = if (is_last)
                 null
             else
-                try .load(try view.index("downsamplers", 0), out, resnets.Downsample2D.padding_unet),
+                try .load(try view.index("downsamplers", 0), out, padding),
         };
     }
 
@@ -353,9 +368,10 @@ const Loader = struct {
             resnet.* = try loader.loadResnet(try view.index("resnets", j), in + skip, out);
         }
         const is_last = level == 0;
+        const block_count = c.up_transformer_layers[i];
         return .{
             .resnets = list,
-            .attentions = try loader.loadAttentions(view, level, c.up_transformer_layers[i], list.len),
+            .attentions = try loader.loadAttentions(view, level, block_count, list.len),
             .upsampler = if (is_last) null else try .load(try view.index("upsamplers", 0), out),
         };
     }

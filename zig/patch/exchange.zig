@@ -16,7 +16,8 @@ pub const Exchange = struct {
 
     pub const BorderRows = struct { above: ?Tensor, below: ?Tensor };
 
-    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's edge.
+    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's
+    /// edge.
     pub fn borderRows(exchange: *Exchange, mine: Tensor) error{}!BorderRows {
         assert(exchange.band_count == 1);
         _ = mine;

@@ -1,6 +1,6 @@
-//! Who computes what: ranks = guidance branches x bands of rows. Branches split first, since that is
-//! exact and needs no exchange inside the UNet. Bands are not dealt yet: ranks beyond the branches
-//! stay idle, and the caller is told so.
+//! Who computes what: ranks = guidance branches x bands of rows. Branches split first, since that
+//! is exact and needs no exchange inside the UNet. Bands are not dealt yet: ranks beyond the
+//! branches stay idle, and the caller is told so.
 
 const std = @import("std");
 const assert = std.debug.assert;
