@@ -14,9 +14,9 @@ const v = @import("kernels/vector.zig");
 
 /// What one task may do: about 10 ms of an ordinary core with this instruction set.
 const task_flops_max: usize = switch (v.lanes) {
-    16 => 1000 << 20,
-    8 => 500 << 20,
-    else => 100 << 20,
+    16 => 2000 << 20,
+    8 => 1000 << 20,
+    else => 200 << 20,
 };
 
 const kernels: arguments.Kernels = .{

@@ -194,6 +194,7 @@ test "latentStep: guidance, history, saved register and noise" {
             },
             .saved = .{ .sample = 1, .saved = 0, .history = .{ 0, 0, 0, 2 }, .noise = 0 },
             .updates_saved = 1,
+            .draws_noise = 1,
         },
         .guidance_scale = 5,
         .latent = try a.randomTensor(shape),
