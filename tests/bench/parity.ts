@@ -1,14 +1,21 @@
 /**
- * `bun run bench parity`: every parity measure beside its bar, as a table, while they are taken. The
- * exit code is 1 when one is over.
+ * `bun run bench parity`: every parity measure beside its bar, as a table, while they are taken.
+ * The exit code is 1 when one is over.
  */
-import { measureParity } from "../support/parity.ts";
+import { measureFullSize, measureParity } from "../support/parity.ts";
 
-export async function run(): Promise<number> {
+/** `args`: nothing, or `--full-size FOLDER` for the comparison at SDXL's own size. */
+export async function run(args: string[]): Promise<number> {
+  const [flag, folder] = args;
+  if (flag !== undefined && (flag !== "--full-size" || folder === undefined || args.length > 2)) {
+    process.stderr.write("Usage: bun run bench parity [--full-size FOLDER]\n");
+    return 2;
+  }
   process.stdout.write(`${line("reference", "what", "measured", "allowed", "unit")}\n`);
+  const measures = folder === undefined ? measureParity() : measureFullSize(folder);
   let failed = 0;
   let count = 0;
-  for await (const { model, what, measured, allowed, unit } of measureParity()) {
+  for await (const { model, what, measured, allowed, unit } of measures) {
     count += 1;
     const isWithin = measured <= allowed;
     if (!isWithin) failed += 1;

@@ -76,6 +76,23 @@ export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs });
 }
 
+/**
+ * A model of SDXL's own size with its `reference.safetensors`, as tests/reference/make_full_size.py
+ * leaves them: too large to keep or to test every time.
+ */
+export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
+  const folder = await openModelFolder(path);
+  const tensors = readSafetensors(join(path, "reference.safetensors"));
+  const parts = await ModelParts.open(folder);
+  try {
+    const reference = { model: "full size", folder, tensors, runs: [] };
+    yield* measureUnet(reference, parts);
+    yield* measureVae(reference, parts);
+  } finally {
+    parts.close();
+  }
+}
+
 // --- internal ---
 
 async function* measureWide(): AsyncGenerator<Measure> {
