@@ -63,12 +63,6 @@ pub const Cpu = struct {
         cpu.gpa.destroy(cpu);
     }
 
-    /// Bytes that `init` takes, for comparing what a session needs with what the machine has.
-    pub fn memoryBytes(thread_count: u32) usize {
-        const kernels = dispatch.kernels(dispatch.best()).?;
-        return thread_count * kernels.workspace_bytes + partial_count_max * @sizeOf(f64);
-    }
-
     pub const linear = ops_product.linear;
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;

@@ -20,6 +20,8 @@ pub const Kernels = extern struct {
     column_block_max: usize,
     /// f32 elements of packed keys, packed values or accumulated queries in a workspace.
     attention_elements_max: usize,
+    query_block_max: usize,
+    key_block_max: usize,
     head_size_max: usize,
     /// Channels whose sums a workspace holds.
     channel_count_max: usize,

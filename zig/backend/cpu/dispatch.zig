@@ -7,20 +7,14 @@ const builtin = @import("builtin");
 const Kernels = @import("arguments.zig").Kernels;
 
 pub const InstructionSet = enum {
+    /// SSE2
     x86_64,
+    /// AVX2 and FMA
     x86_64_v3,
+    /// AVX-512
     x86_64_v4,
+    /// NEON
     aarch64,
-
-    /// What people call it.
-    pub fn label(set: InstructionSet) []const u8 {
-        return switch (set) {
-            .x86_64 => "SSE2",
-            .x86_64_v3 => "AVX2",
-            .x86_64_v4 => "AVX-512",
-            .aarch64 => "NEON",
-        };
-    }
 };
 
 const symbols = switch (builtin.cpu.arch) {

@@ -5,13 +5,13 @@ const std = @import("std");
 const assert = std.debug.assert;
 const arguments = @import("arguments.zig");
 const Cpu = @import("../cpu.zig").Cpu;
-const floats = @import("ops_product.zig").floats;
+const ops_product = @import("ops_product.zig");
 const Tensor = @import("../../tensor.zig").Tensor;
+const count = ops_product.count;
+const floats = ops_product.floats;
 
 /// Parts that a sequence can lie in: one per rank.
 pub const chunk_count_max = 64;
-const query_block_max = 256;
-const key_block_max = 512;
 const tasks_per_thread = 4;
 
 pub fn attention(
@@ -35,8 +35,9 @@ pub fn attention(
     const query_count = q.shape.positionCount();
     const head_width = std.mem.alignForward(usize, head_size, kernels.tile_columns);
     const query_block = queryBlock(cpu, q, head_count, head_width, key_count);
-    const block_count = (query_count + query_block - 1) / query_block;
-    const keys_fit = kernels.attention_elements_max / head_width;
+    const block_count = count(query_count, query_block);
+    const columns = kernels.tile_columns;
+    const keys_fit = kernels.attention_elements_max / head_width / columns * columns;
     const args: arguments.Attention = .{
         .q = floats(q),
         .out = floats(out),
@@ -45,7 +46,7 @@ pub fn attention(
         .query_count = query_count,
         .query_block = query_block,
         .query_block_count = block_count,
-        .key_block = @min(key_block_max, keys_fit / kernels.tile_columns * kernels.tile_columns),
+        .key_block = @min(kernels.key_block_max, keys_fit),
         .channels = q.shape.channels,
         .head_count = head_count,
         .causal = causal,
@@ -69,6 +70,6 @@ fn queryBlock(
     const wanted = tasks_per_thread * cpu.team.thread_count / heads + 1;
     // Short blocks would pack the keys too often: never under eight tiles for balance alone.
     const balanced = @max(8 * rows, q.shape.positionCount() / wanted);
-    const limit = @min(query_block_max, fits, timely, balanced);
+    const limit = @min(kernels.query_block_max, fits, timely, balanced);
     return @max(1, limit / rows) * rows;
 }

@@ -9,6 +9,7 @@ const ops_product = @import("ops_product.zig");
 const Cpu = @import("../cpu.zig").Cpu;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
+const count = ops_product.count;
 const floats = ops_product.floats;
 
 const task_elements = 64 * 1024;
@@ -234,8 +235,4 @@ fn updateOf(update: backend.Update) arguments.LatentUpdate {
 fn bytesOf(tensor: Tensor) []u8 {
     const first: [*]u8 = @ptrFromInt(tensor.address);
     return first[0..tensor.byteCount()];
-}
-
-fn count(total: usize, part: usize) usize {
-    return (total + part - 1) / part;
 }

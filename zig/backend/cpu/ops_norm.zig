@@ -11,6 +11,7 @@ const ops_product = @import("ops_product.zig");
 const Cpu = cpu_file.Cpu;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
+const count = ops_product.count;
 const floats = ops_product.floats;
 const vectorOf = ops_product.vectorOf;
 
@@ -97,8 +98,4 @@ pub fn layerNorm(
         .epsilon = epsilon,
     };
     return cpu.team.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
-}
-
-fn count(total: usize, part: usize) usize {
-    return (total + part - 1) / part;
 }

@@ -148,7 +148,8 @@ fn evenPart(total: usize, limit: usize, unit: usize) usize {
     return count(units, count(units, units_max)) * unit;
 }
 
-fn count(total: usize, part: usize) usize {
+/// Parts of `part` that cover `total`.
+pub fn count(total: usize, part: usize) usize {
     return (total + part - 1) / part;
 }
 

@@ -14,8 +14,8 @@ const lanes = v.lanes;
 pub const head_size_max = 512;
 /// Elements of packed keys, of packed values and of the accumulated output: a quarter MiB each.
 pub const elements_max = 64 * 1024;
-const key_block_max = 512;
-const query_block_max = 256;
+pub const key_block_max = 512;
+pub const query_block_max = 256;
 
 comptime {
     std.debug.assert(key_block_max + lanes <= tile.row_stride);
