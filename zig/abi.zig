@@ -367,30 +367,32 @@ fn checkTokens(config: *const models.ModelConfig, tokens: Tokens) ?Status {
 }
 
 fn openSession(options: *const SessionOptions) sessions.Error!*Session {
-    // Paths live as long as the process may need them: a session's own arena would outlive nothing.
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    errdefer arena.deinit();
     var files: models.Files = .initFill(&.{});
-    files.set(.text_encoder, try copyPaths(options.text_encoder_files));
-    files.set(.text_encoder_2, try copyPaths(options.text_encoder_2_files));
-    files.set(.unet, try copyPaths(options.unet_files));
-    files.set(.vae, try copyPaths(options.vae_files));
+    files.set(.text_encoder, try copyPaths(arena.allocator(), options.text_encoder_files));
+    files.set(.text_encoder_2, try copyPaths(arena.allocator(), options.text_encoder_2_files));
+    files.set(.unet, try copyPaths(arena.allocator(), options.unet_files));
+    files.set(.vae, try copyPaths(arena.allocator(), options.vae_files));
     return Session.open(gpa, io, .{
         .rank_count = options.rank_count,
         .thread_count = options.thread_count,
         .config = options.config,
         .files = files,
+        .files_arena = arena,
         .latent_rows = options.latent_rows,
         .latent_width = options.latent_width,
         .branch_count = options.branch_count,
     });
 }
 
-fn copyPaths(bytes: Bytes) Allocator.Error![]const []const u8 {
+fn copyPaths(arena: Allocator, bytes: Bytes) Allocator.Error![]const []const u8 {
     var list: std.ArrayList([]const u8) = .empty;
     var paths = std.mem.splitScalar(u8, bytes.slice(), 0);
     while (paths.next()) |path| {
-        if (path.len > 0) try list.append(gpa, try gpa.dupe(u8, path));
+        if (path.len > 0) try list.append(arena, try arena.dupe(u8, path));
     }
-    return list.toOwnedSlice(gpa);
+    return list.items;
 }
 
 fn copyJob(r: *const Request) Allocator.Error!jobs.Job {

@@ -29,6 +29,8 @@ pub const Options = struct {
     thread_count: u32,
     config: models.ModelConfig,
     files: models.Files,
+    /// Holds the paths of `files`; the session frees it.
+    files_arena: std.heap.ArenaAllocator,
     /// The picture that will be asked for first: what cannot fit is refused before loading.
     latent_rows: u32,
     latent_width: u32,
@@ -59,8 +61,7 @@ pub const Session = struct {
     working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
 
-    /// Returns at once; loading goes on in the background. `options.files` must outlive the
-    /// session.
+    /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
         const session = try gpa.create(Session);
         errdefer gpa.destroy(session);
@@ -77,6 +78,7 @@ pub const Session = struct {
         session.wakeCoordinator();
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
+        session.options.files_arena.deinit();
         session.gpa.destroy(session);
     }
 
