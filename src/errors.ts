@@ -12,6 +12,7 @@ export type ErrorCode =
   | "no-device"
   | "not-finite"
   | "cancelled"
+  | "rank-failed"
   | "io"
   | "setup"
   | "internal";

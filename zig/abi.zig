@@ -17,11 +17,15 @@ const configs = @import("model/config.zig");
 const random = @import("random.zig");
 const sessions = @import("session.zig");
 const Session = sessions.Session;
-const rank_count_max = @import("patch/layout.zig").Layout.rank_count_max;
+const layouts = @import("patch/layout.zig");
+const rank_count_max = layouts.rank_count_max;
+const modes = @import("patch/mode.zig");
+const faults = @import("transport/faults.zig");
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 1;
+pub const abi_version: u32 = 2;
 pub const step_count_max = 1000;
+pub const picture_count_max = 64;
 
 pub const Status = enum(u32) {
     ok = 0,
@@ -35,6 +39,7 @@ pub const Status = enum(u32) {
     not_ready = 7,
     no_threads = 8,
     internal = 9,
+    rank_failed = 10,
 };
 
 pub const text_bytes_max = 128;
@@ -71,6 +76,9 @@ pub const SessionOptions = extern struct {
     branch_count: u32,
     latent_rows: u32,
     latent_width: u32,
+    split_batch: u32,
+    /// Pictures of one batch.
+    picture_count: u32,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,
@@ -88,6 +96,19 @@ pub const Tokens = extern struct {
     present: u32,
 };
 
+/// For tests and comparisons alone; all 0 in a product run.
+pub const TestHooks = extern struct {
+    /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between bands.
+    bessel_variance: u32,
+    /// Not 0: random delays before posts.
+    delay_seed: u32,
+    fault: faults.Fault,
+    fault_rank: u32,
+    fault_step: u32,
+    /// How long a rank waits for another; 0 for the product's own limit.
+    stall_limit_ms: u32,
+};
+
 pub const Request = extern struct {
     size: u32,
     kind: jobs.Kind,
@@ -97,7 +118,12 @@ pub const Request = extern struct {
     guidance_scale: f32,
     initial_scale: f32,
     wants_latents: u32,
-    seed: u64,
+    mode: modes.SyncMode,
+    warmup_steps: u32,
+    split_batch: u32,
+    hooks: TestHooks,
+    /// u64, one per picture of the batch.
+    seeds: Bytes,
     /// `StepRow`s.
     rows: Bytes,
     prompt: Tokens,
@@ -133,14 +159,14 @@ pub const Progress = extern struct {
 /// Structs that TypeScript fills, parts before wholes.
 pub const structs_in = .{
     configs.ClipConfig, configs.UnetConfig, configs.VaeConfig, models.ModelConfig,
-    Bytes,              SessionOptions,     Tokens,            Request,
-    backends.Update,    backends.StepRow,
+    Bytes,              SessionOptions,     Tokens,            TestHooks,
+    Request,            backends.Update,    backends.StepRow,
 };
 /// Structs that the library fills; TypeScript writes their size alone.
-pub const structs_out = .{ DeviceInfo, Progress };
+pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };
 pub const enums = .{
-    Status,      sessions.State,    jobs.Kind, jobs.Stage,
-    jobs.Output, configs.HiddenAct,
+    Status,      sessions.State,    jobs.Kind,      jobs.Stage,
+    jobs.Output, configs.HiddenAct, modes.SyncMode, faults.Fault,
 };
 
 const gpa = std.heap.c_allocator;
@@ -182,6 +208,9 @@ pub export fn bxl_session_open(
     configs.check(&options.config, &last_error) catch return .bad_config;
     const refused = checkSize(&options.config, options.latent_rows, options.latent_width);
     if (refused) |status| return status;
+    if (options.picture_count < 1 or options.picture_count > picture_count_max) {
+        return refuse("{d} pictures at once; 1 to {d}", .{ options.picture_count, picture_count_max });
+    }
     out.* = openSession(options) catch |err| return statusOf(err);
     return .ok;
 }
@@ -275,6 +304,8 @@ fn statusOf(err: sessions.Error) Status {
         error.ThreadsUnavailable => .no_threads,
         // The plan was run on the same graph: a job that needs more is our own bug.
         error.OutOfScratch => .internal,
+        error.NotDealable => .bad_argument,
+        error.RankStalled, error.RankFailed => .rank_failed,
     };
 }
 
@@ -321,6 +352,9 @@ fn checkRequest(config: *const models.ModelConfig, r: *const Request) ?Status {
                 r.rows.len / row_bytes > step_count_max)
             {
                 return refuse("steps outside 1 to {d}", .{step_count_max});
+            }
+            if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > picture_count_max) {
+                return refuse("pictures outside 1 to {d}", .{picture_count_max});
             }
             if (checkTokens(config, r.prompt)) |status| return status;
             if (r.negative.present != 0) return checkTokens(config, r.negative);
@@ -383,6 +417,8 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
         .latent_rows = options.latent_rows,
         .latent_width = options.latent_width,
         .branch_count = options.branch_count,
+        .split_batch = options.split_batch != 0,
+        .picture_count = options.picture_count,
     });
 }
 
@@ -404,7 +440,11 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
         .branch_count = r.branch_count,
         .guidance_scale = r.guidance_scale,
         .initial_scale = r.initial_scale,
-        .seed = r.seed,
+        .mode = r.mode,
+        .warmup_steps = r.warmup_steps,
+        .split_batch = r.split_batch != 0,
+        .bessel_variance = r.hooks.bessel_variance != 0,
+        .hooks = hooksOf(r.hooks),
         .time_ids = r.time_ids,
         .wants_latents = r.wants_latents != 0,
         .batch = r.batch,
@@ -412,6 +452,7 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
     };
     errdefer job.deinit();
     const arena = job.arena.allocator();
+    job.seeds = try copyValues(u64, arena, r.seeds);
     job.rows = try copyValues(backends.StepRow, arena, r.rows);
     job.prompt = try copyTokens(arena, r.prompt);
     if (r.negative.present != 0) job.negative = try copyTokens(arena, r.negative);
@@ -420,6 +461,18 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
     job.pooled = try copyValues(f32, arena, r.pooled);
     job.time_ids_list = try copyValues(f32, arena, r.time_ids_list);
     return job;
+}
+
+fn hooksOf(hooks: TestHooks) faults.Hooks {
+    var result: faults.Hooks = .{
+        .delay_seed = hooks.delay_seed,
+        .fault = hooks.fault,
+        .fault_rank = hooks.fault_rank,
+        .fault_step = hooks.fault_step,
+    };
+    const limit_ns = @as(i96, hooks.stall_limit_ms) * std.time.ns_per_ms;
+    if (limit_ns > 0) result.stall_limit_ns = limit_ns;
+    return result;
 }
 
 fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!jobs.Tokens {

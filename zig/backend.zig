@@ -84,6 +84,20 @@ pub const LatentStep = struct {
     noise: ?Tensor,
 };
 
+/// How the statistics of bands become those of the picture (see `Exchange.statistics`).
+pub const CombineStatistics = struct {
+    /// This band's, of now.
+    local: Tensor,
+    /// Each (batch, groups, 1, 2); their weights add up to 1.
+    parts: []const Tensor,
+    weights: []const f64,
+    /// This band's among `parts`: the sum is moved by what this band has changed since, and where
+    /// the variance turns negative the local one is taken (DistriFusion, corrected_async_gn).
+    corrected_from: ?Tensor,
+    /// 0, or n for a variance of n / (n - 1) times the biased one.
+    bessel_count: u64,
+};
+
 pub const Device = union(enum) {
     cpu: *Cpu,
     plan,
@@ -146,6 +160,25 @@ pub const Backend = struct {
             .plan => true,
             .cpu => |cpu| try cpu.isFinite(x),
         };
+    }
+
+    /// Rows [x_row_first, x_row_first + row_count) of `x` to those of `out` from `out_row_first`.
+    pub fn copyRows(
+        b: Backend,
+        out: Tensor,
+        out_row_first: u32,
+        x: Tensor,
+        x_row_first: u32,
+        row_count: u32,
+    ) Error!void {
+        assert(out.shape.batch == x.shape.batch and out.shape.width == x.shape.width);
+        assert(out.shape.channels == x.shape.channels and out.dtype == x.dtype);
+        assert(out_row_first + row_count <= out.shape.rows);
+        assert(x_row_first + row_count <= x.shape.rows);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| cpu.copyRows(out, out_row_first, x, x_row_first, row_count),
+        }
     }
 
     // Matrix products and convolutions.
@@ -240,6 +273,17 @@ pub const Backend = struct {
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.groupNormStats(out, x),
+        }
+        return out;
+    }
+
+    pub fn combineStatistics(b: Backend, o: CombineStatistics) Error!Tensor {
+        assert(o.parts.len == o.weights.len and o.parts.len > 0);
+        for (o.parts) |part| assert(part.shape.eql(o.local.shape) and part.dtype == .f64);
+        const out = try b.alloc(o.local.shape, .f64);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| cpu.combineStatistics(out, o),
         }
         return out;
     }

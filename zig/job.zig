@@ -4,6 +4,8 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const StepRow = @import("backend.zig").StepRow;
+const SyncMode = @import("patch/mode.zig").SyncMode;
+const Hooks = @import("transport/faults.zig").Hooks;
 
 pub const Kind = enum(u32) {
     /// Prompt to picture.
@@ -17,8 +19,8 @@ pub const Kind = enum(u32) {
 
 pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
 
-/// What a job can leave behind. All f32 but `rgb` (u8) and `step_ns` (u64); pictures and latents
-/// are NCHW, `rgb` is (rows, width, 3).
+/// What a job can leave behind. All f32 but `rgb` (u8) and what counts; pictures and latents
+/// are NCHW, `rgb` is (pictures, rows, width, 3).
 pub const Output = enum(u32) {
     rgb = 0,
     latents = 1,
@@ -27,6 +29,21 @@ pub const Output = enum(u32) {
     pooled = 4,
     noise_prediction = 5,
     image = 6,
+    /// `RankCounts` of every rank.
+    rank_counts = 7,
+};
+
+/// What one rank did in a picture's steps; bytes are those that came from other ranks.
+pub const RankCounts = extern struct {
+    compute_ns: u64 = 0,
+    wait_ns: u64 = 0,
+    border_row_bytes: u64 = 0,
+    statistics_bytes: u64 = 0,
+    keys_values_bytes: u64 = 0,
+    gather_bytes: u64 = 0,
+    /// Held for the exchange inside the UNet.
+    buffer_bytes: u64 = 0,
+    scratch_bytes: u64 = 0,
 };
 
 pub const Tokens = struct {
@@ -46,7 +63,14 @@ pub const Job = struct {
     guidance_scale: f32 = 1,
     /// The first latent is noise times this.
     initial_scale: f32 = 1,
-    seed: u64 = 0,
+    /// One per picture.
+    seeds: []const u64 = &.{},
+    mode: SyncMode = .corrected_async_gn,
+    warmup_steps: u32 = 0,
+    split_batch: bool = true,
+    /// See `Exchange.bessel_variance`; for comparisons.
+    bessel_variance: bool = false,
+    hooks: Hooks = .{},
     rows: []const StepRow = &.{},
     prompt: Tokens = .{},
     /// Null means zeros (`force_zeros_for_empty_prompt`).

@@ -19,6 +19,7 @@ test {
     _ = @import("safetensors.zig");
     _ = @import("scratch.zig");
     _ = @import("tensor.zig");
-    _ = @import("transport/loopback.zig");
+    _ = @import("patch/mode.zig");
+    _ = @import("transport/faults.zig");
     _ = @import("weights.zig");
 }

@@ -8,12 +8,21 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const Cpu = @import("backend.zig").Cpu;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const StepRow = @import("backend.zig").StepRow;
 const Exchange = @import("patch/exchange.zig").Exchange;
-const Layout = @import("patch/layout.zig").Layout;
+const layouts = @import("patch/layout.zig");
+const Layout = layouts.Layout;
+const Bands = layouts.Bands;
+const rank_count_max = layouts.rank_count_max;
 const Loopback = @import("transport.zig").Loopback;
+const Transport = @import("transport.zig").Transport;
 const Scratch = @import("scratch.zig").Scratch;
-const Job = @import("job.zig").Job;
+const jobs = @import("job.zig");
+const Job = jobs.Job;
 const denoise = @import("denoise.zig");
+const parts = @import("parts.zig");
+const rank_file = @import("rank.zig");
+const Rank = rank_file.Rank;
 const memory = @import("memory.zig");
 const models = @import("model.zig");
 const Model = models.Model;
@@ -21,7 +30,11 @@ const Model = models.Model;
 pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, failed = 4 };
 
 /// Why a session or a job failed.
-pub const Error = Model.Error || denoise.Error || error{ NotEnoughMemory, ThreadsUnavailable };
+pub const Error = Model.Error || rank_file.Error || error{
+    NotEnoughMemory,
+    ThreadsUnavailable,
+    NotDealable,
+};
 
 pub const Options = struct {
     rank_count: u32,
@@ -35,6 +48,9 @@ pub const Options = struct {
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
+    split_batch: bool,
+    /// Pictures of one batch.
+    picture_count: u32,
 };
 
 pub const Session = struct {
@@ -50,7 +66,7 @@ pub const Session = struct {
     closing: std.atomic.Value(bool) = .init(false),
     /// Counts submissions; the coordinator sleeps on it.
     wake: std.atomic.Value(u32) = .init(0),
-    reporter: denoise.Reporter,
+    reporter: rank_file.Reporter,
     loaded: std.atomic.Value(bool) = .init(false),
     job: ?Job = null,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
@@ -153,16 +169,19 @@ pub const Session = struct {
         const weights = session.model.weightBytes();
         session.weight_bytes.store(weights.mapped + weights.copied, .release);
         session.copy_bytes.store(weights.copied, .release);
-        const layout: Layout = .init(o.rank_count, o.branch_count);
-        var arena: std.heap.ArenaAllocator = .init(session.gpa);
-        defer arena.deinit();
-        try session.checkFits(layout, try session.plan(layout, &.{
-            .arena = arena,
+        var first: Job = .{
+            .arena = .init(session.gpa),
             .kind = .picture,
             .latent_rows = o.latent_rows,
             .latent_width = o.latent_width,
             .branch_count = o.branch_count,
-        }), weights.mapped + weights.copied);
+            .split_batch = o.split_batch,
+        };
+        defer first.deinit();
+        first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
+        const layout = try session.layoutOf(&first);
+        const scratch = try session.plan(&layout, &first);
+        try session.checkFits(&layout, scratch, weights.mapped + weights.copied);
         session.working_ranks.store(layout.rank_count, .release);
         try session.openRanks(layout.rank_count);
         errdefer session.closeRanks();
@@ -207,8 +226,8 @@ pub const Session = struct {
     }
 
     /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
-    fn plan(session: *Session, layout: Layout, job: *const Job) Error![Layout.rank_count_max]usize {
-        var bytes: [Layout.rank_count_max]usize = @splat(0);
+    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error![rank_count_max]usize {
+        var bytes: [rank_count_max]usize = @splat(0);
         for (bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
             var arena: std.heap.ArenaAllocator = .init(session.gpa);
             defer arena.deinit();
@@ -218,18 +237,12 @@ pub const Session = struct {
             planned.outputs = .initFill(&.{});
             try completePlan(&planned, &session.options.config);
             var scratch: Scratch = .planning();
-            var exchange: Exchange = .{};
-            var rank: denoise.Rank = .{
-                .index = @intCast(i),
-                .layout = layout,
-                .model = &session.model,
-                .b = .{ .scratch = &scratch, .device = .plan },
-                .exchange = &exchange,
-                .transport = .plan,
-                .diagnostics = &session.diagnostics,
-                .arena = arena.allocator(),
-            };
-            try rank.run(&planned);
+            const seats = try session.seat(arena.allocator(), layout, &planned);
+            var rank = session.rankAt(@intCast(i), seats, layout, .plan, arena.allocator());
+            rank.b = .{ .scratch = &scratch, .device = .plan };
+            rank.exchange.b = rank.b;
+            rank.vae_exchange.b = rank.b;
+            try runKind(&rank, &planned);
             rank_bytes.* = scratch.peak;
         }
         return bytes;
@@ -238,8 +251,8 @@ pub const Session = struct {
     /// Refuses what the machine cannot hold, before anything is touched.
     fn checkFits(
         session: *Session,
-        layout: Layout,
-        scratch: [Layout.rank_count_max]usize,
+        layout: *const Layout,
+        scratch: [rank_count_max]usize,
         weight_bytes: usize,
     ) Error!void {
         var total: u64 = 0;
@@ -264,35 +277,114 @@ pub const Session = struct {
 
     fn runJob(session: *Session) Error!void {
         const job = &session.job.?;
-        // A session opened without guidance has one rank; it then does both branches.
-        const is_picture = job.kind == .picture;
-        const asked: u32 = if (is_picture) @intCast(session.ranks.len) else 1;
-        const branches = if (is_picture) job.branch_count else 1;
-        const layout: Layout = .init(asked, branches);
+        const layout = try session.layoutOf(job);
         session.working_ranks.store(layout.rank_count, .release);
-        const scratch = try session.plan(layout, job);
-        try session.checkFits(layout, scratch, 0);
+        const scratch = try session.plan(&layout, job);
+        try session.checkFits(&layout, scratch, 0);
         for (session.ranks[0..layout.rank_count], scratch[0..layout.rank_count]) |*rank, bytes| {
             try rank.reserve(session.gpa, bytes);
         }
-        var loopback: Loopback = .init(session.io, layout.rank_count);
-        try session.runRanks(job, layout, &loopback);
+        if (job.kind == .picture) try makeOutputs(job, &layout, &session.options.config);
+        try session.runRanks(job, &layout);
     }
 
-    fn runRanks(session: *Session, job: *Job, layout: Layout, loopback: *Loopback) Error!void {
-        var threads: [Layout.rank_count_max]std.Thread = undefined;
-        var failures: [Layout.rank_count_max]?Error = @splat(null);
+    /// Pictures are shared by all ranks; the parts alone are one rank's work.
+    fn layoutOf(session: *Session, job: *const Job) Error!Layout {
+        if (job.kind != .picture) return .single(1, job.latent_rows);
+        return Layout.init(.{
+            .rank_count = session.options.rank_count,
+            .branch_count = job.branch_count,
+            .split_batch = job.split_batch,
+            .rows = job.latent_rows,
+            .unit = session.options.config.latentMultiple(),
+        }) catch session.diagnostics.fail(error.NotDealable, "{d} rows of the latent cannot be " ++
+            "dealt to {d} ranks. Ask for fewer ranks or a taller picture.", .{
+            job.latent_rows, session.options.rank_count,
+        });
+    }
+
+    /// Every rank's exchanges, which know each other.
+    fn seat(session: *Session, arena: Allocator, layout: *const Layout, job: *const Job) Error!Seats {
+        const vae_bands = try arena.create(Bands);
+        vae_bands.* = Bands.deal(job.latent_rows, 1, layout.rank_count) catch
+            return error.NotDealable;
+        const unet = try arena.alloc(Exchange, layout.rank_count);
+        const vae = try arena.alloc(Exchange, layout.rank_count);
+        for (unet, vae, 0..) |*in_unet, *in_vae, i| {
+            const rank: u32 = @intCast(i);
+            in_unet.* = .{
+                .b = undefined,
+                .io = session.io,
+                .transport = .plan,
+                .bands = layout.bands.slice(),
+                .index = layout.bandOf(rank),
+                .rank_first = layout.groupOf(rank) * layout.bands.count,
+                .mode = job.mode,
+                .warmup_steps = job.warmup_steps,
+                .bessel_variance = job.bessel_variance,
+            };
+            in_vae.* = .{
+                .b = undefined,
+                .io = session.io,
+                .transport = .plan,
+                .bands = vae_bands.slice(),
+                .index = rank,
+                .rank_first = 0,
+                .mode = .full_sync,
+                .warmup_steps = 0,
+            };
+        }
+        return .{ .unet = unet, .vae = vae };
+    }
+
+    /// The rank of a layout, without its device.
+    fn rankAt(
+        session: *Session,
+        index: u32,
+        seats: Seats,
+        layout: *const Layout,
+        transport: Transport,
+        arena: Allocator,
+    ) Rank {
+        return .{
+            .index = index,
+            .layout = layout,
+            .model = &session.model,
+            .b = undefined,
+            .io = session.io,
+            .exchange = &seats.unet[index],
+            .vae_exchange = &seats.vae[index],
+            .transport = transport,
+            .diagnostics = &session.diagnostics,
+            .arena = arena,
+        };
+    }
+
+    fn runRanks(session: *Session, job: *Job, layout: *const Layout) Error!void {
+        var arena: std.heap.ArenaAllocator = .init(session.gpa);
+        defer arena.deinit();
+        const seats = try session.seat(arena.allocator(), layout, job);
+        var loopback: Loopback = .init(
+            session.io,
+            layout.rank_count,
+            &session.diagnostics,
+            job.hooks,
+        );
+        var threads: [rank_count_max]std.Thread = undefined;
+        var failures: [rank_count_max]?Error = @splat(null);
         var started: u32 = 1;
         while (started < layout.rank_count) : (started += 1) {
             threads[started] = std.Thread.spawn(.{}, runRank, .{
-                session, job, layout, loopback, started, &failures[started],
+                session, job, layout, seats, &loopback, started, &failures[started],
             }) catch {
                 failures[0] = error.ThreadsUnavailable;
                 loopback.abort();
                 break;
             };
         }
-        if (failures[0] == null) session.runRank(job, layout, loopback, 0, &failures[0]);
+        if (failures[0] == null) {
+            session.runRank(job, layout, seats, &loopback, 0, &failures[0]);
+        }
         for (threads[1..started]) |thread| thread.join();
         return firstFailure(failures[0..layout.rank_count]);
     }
@@ -300,7 +392,8 @@ pub const Session = struct {
     fn runRank(
         session: *Session,
         job: *Job,
-        layout: Layout,
+        layout: *const Layout,
+        seats: Seats,
         loopback: *Loopback,
         index: u32,
         failure: *?Error,
@@ -309,24 +402,44 @@ pub const Session = struct {
         defer arena.deinit();
         const device = &session.ranks[index];
         var scratch: Scratch = .init(device.memory);
-        var exchange: Exchange = .{};
-        var rank: denoise.Rank = .{
-            .index = index,
-            .layout = layout,
-            .model = &session.model,
-            .b = .{ .scratch = &scratch, .device = .{ .cpu = device.cpu } },
-            .exchange = &exchange,
-            .transport = .{ .loopback = .{ .shared = loopback, .rank = index } },
-            .diagnostics = &session.diagnostics,
-            .arena = arena.allocator(),
-            .reporter = if (index == 0) &session.reporter else null,
-        };
-        rank.run(job) catch |err| {
+        const transport: Transport = .{ .loopback = .{ .shared = loopback, .rank = index } };
+        var rank = session.rankAt(index, seats, layout, transport, arena.allocator());
+        rank.b = .{ .scratch = &scratch, .device = .{ .cpu = device.cpu } };
+        rank.reporter = if (index == 0) &session.reporter else null;
+        for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
+            seats.unet, seats.vae,
+        }) |exchange, peers| {
+            exchange.b = rank.b;
+            exchange.transport = transport;
+            exchange.peers = peers;
+        }
+        runKind(&rank, job) catch |err| {
             failure.* = err;
-            rank.transport.abort();
+            transport.abort();
         };
     }
 };
+
+/// The exchanges of every rank, inside the UNet and inside the VAE.
+const Seats = struct { unet: []Exchange, vae: []Exchange };
+
+fn runKind(rank: *Rank, job: *Job) Error!void {
+    switch (job.kind) {
+        .picture => try denoise.drawPictures(rank, job),
+        .prompt_embeds => try parts.embedPrompt(rank, job),
+        .noise_prediction => try parts.predictNoise(rank, job),
+        .decode => try parts.decodeSample(rank, job),
+        .encode => try parts.encodeSample(rank, job),
+    }
+}
+
+/// What all ranks write to together.
+fn makeOutputs(job: *Job, layout: *const Layout, config: *const models.ModelConfig) Error!void {
+    const factor: usize = config.vae.factor();
+    const pixels = job.latent_rows * factor * job.latent_width * factor;
+    _ = try job.output(u8, .rgb, job.seeds.len * pixels * config.vae.out_channels);
+    _ = try job.output(jobs.RankCounts, .rank_counts, layout.rank_count);
+}
 
 /// What one rank owns on the machine: its threads and its arena.
 const RankDevice = struct {
@@ -363,8 +476,8 @@ fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!vo
     if (job.rows.len > 1) job.rows = job.rows[0..1];
     if (job.kind != .picture) return;
     if (job.rows.len == 0) {
-        const row = try arena.create(@import("backend.zig").StepRow);
-        row.* = std.mem.zeroes(@import("backend.zig").StepRow);
+        const row = try arena.create(StepRow);
+        row.* = std.mem.zeroes(StepRow);
         job.rows = row[0..1];
     }
     if (job.prompt.ids.len > 0) return;

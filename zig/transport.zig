@@ -1,33 +1,56 @@
-//! How ranks reach each other. The interface stays on the host's side and small, so that a new
-//! way (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not
-//! there.
+//! How ranks reach each other. The interface stays on the host's side and small, so that a new way
+//! (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not there.
 
-const backends = @import("backend.zig");
 const Tensor = @import("tensor.zig").Tensor;
 pub const Loopback = @import("transport/loopback.zig").Loopback;
-pub const rank_count_max = @import("transport/loopback.zig").rank_count_max;
+pub const Error = @import("transport/loopback.zig").Error;
+pub const faults = @import("transport/faults.zig");
 
 pub const Transport = union(enum) {
     plan,
     loopback: Port,
 
+    /// One rank's place; `shared` serves all of them.
     pub const Port = struct { shared: *Loopback, rank: u32 };
 
-    /// Every rank's `mine` in the order of the ranks, along the batch of a new tensor.
-    pub fn allGather(
-        transport: Transport,
-        b: backends.Backend,
-        rank_count: u32,
-        mine: Tensor,
-    ) backends.Error!Tensor {
-        var shape = mine.shape;
-        shape.batch *= rank_count;
-        const out = try b.alloc(shape, mine.dtype);
+    /// This rank has written everything up to `count` into its own buffers.
+    pub fn post(transport: Transport, count: u64) Error!void {
         switch (transport) {
             .plan => {},
-            .loopback => |port| try port.shared.allGather(b, port.rank, out, mine),
+            .loopback => |port| try port.shared.post(port.rank, count),
         }
-        return out;
+    }
+
+    /// Returns when rank `other` has written everything up to `count`.
+    pub fn waitFor(transport: Transport, other: u32, count: u64) Error!void {
+        switch (transport) {
+            .plan => {},
+            .loopback => |port| try port.shared.waitFor(other, count),
+        }
+    }
+
+    /// Every rank's tensor, readable until the next `meet`; null while planning.
+    pub fn gather(transport: Transport, mine: Tensor) Error!?[]const Tensor {
+        return switch (transport) {
+            .plan => null,
+            .loopback => |port| try port.shared.gather(port.rank, mine),
+        };
+    }
+
+    /// Returns when every rank has come here.
+    pub fn meet(transport: Transport) Error!void {
+        switch (transport) {
+            .plan => {},
+            .loopback => |port| try port.shared.meet(port.rank),
+        }
+    }
+
+    /// The step that this rank works on, counted from 1, for messages about it.
+    pub fn enterStep(transport: Transport, step: u32) void {
+        switch (transport) {
+            .plan => {},
+            .loopback => |port| port.shared.steps[port.rank].store(step, .monotonic),
+        }
     }
 
     /// This rank gives up: the others must not wait for it.

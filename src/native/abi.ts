@@ -11,7 +11,7 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 1;
+export const abiVersion = 2;
 export const stepCountMax = 1000;
 
 export const Status = {
@@ -25,6 +25,7 @@ export const Status = {
   notReady: 7,
   noThreads: 8,
   internal: 9,
+  rankFailed: 10,
 } as const;
 
 export const State = {
@@ -59,11 +60,27 @@ export const Output = {
   pooled: 4,
   noisePrediction: 5,
   image: 6,
+  rankCounts: 7,
 } as const;
 
 export const HiddenAct = {
   quickGelu: 0,
   gelu: 1,
+} as const;
+
+export const SyncMode = {
+  correctedAsyncGn: 0,
+  staleGn: 1,
+  syncGn: 2,
+  separateGn: 3,
+  fullSync: 4,
+  noSync: 5,
+} as const;
+
+export const Fault = {
+  none: 0,
+  fail: 1,
+  stall: 2,
 } as const;
 
 export interface ClipConfig {
@@ -208,6 +225,8 @@ export interface SessionOptions {
   branchCount: number;
   latentRows: number;
   latentWidth: number;
+  splitBatch: number;
+  pictureCount: number;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -215,20 +234,22 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 440;
+export const sizeOfSessionOptions = 448;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 440, true);
+  v.setUint32(at + 0, 448, true);
   v.setUint32(at + 4, s.rankCount, true);
   v.setUint32(at + 8, s.threadCount, true);
   v.setUint32(at + 12, s.branchCount, true);
   v.setUint32(at + 16, s.latentRows, true);
   v.setUint32(at + 20, s.latentWidth, true);
-  writeModelConfig(v, at + 24, s.config);
-  writeBytes(v, at + 376, s.textEncoderFiles);
-  writeBytes(v, at + 392, s.textEncoder2Files);
-  writeBytes(v, at + 408, s.unetFiles);
-  writeBytes(v, at + 424, s.vaeFiles);
+  v.setUint32(at + 24, s.splitBatch, true);
+  v.setUint32(at + 28, s.pictureCount, true);
+  writeModelConfig(v, at + 32, s.config);
+  writeBytes(v, at + 384, s.textEncoderFiles);
+  writeBytes(v, at + 400, s.textEncoder2Files);
+  writeBytes(v, at + 416, s.unetFiles);
+  writeBytes(v, at + 432, s.vaeFiles);
 }
 
 export interface Tokens {
@@ -247,6 +268,26 @@ export function writeTokens(v: DataView, at: number, s: Tokens): void {
   v.setUint32(at + 36, s.present, true);
 }
 
+export interface TestHooks {
+  besselVariance: number;
+  delaySeed: number;
+  fault: number;
+  faultRank: number;
+  faultStep: number;
+  stallLimitMs: number;
+}
+
+export const sizeOfTestHooks = 24;
+
+export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
+  v.setUint32(at + 0, s.besselVariance, true);
+  v.setUint32(at + 4, s.delaySeed, true);
+  v.setUint32(at + 8, s.fault, true);
+  v.setUint32(at + 12, s.faultRank, true);
+  v.setUint32(at + 16, s.faultStep, true);
+  v.setUint32(at + 20, s.stallLimitMs, true);
+}
+
 export interface Request {
   kind: number;
   latentRows: number;
@@ -255,7 +296,11 @@ export interface Request {
   guidanceScale: number;
   initialScale: number;
   wantsLatents: number;
-  seed: bigint;
+  mode: number;
+  warmupSteps: number;
+  splitBatch: number;
+  hooks: TestHooks;
+  seeds: Bytes;
   rows: Bytes;
   prompt: Tokens;
   negative: Tokens;
@@ -268,10 +313,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 232;
+export const sizeOfRequest = 280;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 232, true);
+  v.setUint32(at + 0, 280, true);
   v.setUint32(at + 4, s.kind, true);
   v.setUint32(at + 8, s.latentRows, true);
   v.setUint32(at + 12, s.latentWidth, true);
@@ -279,19 +324,23 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setFloat32(at + 20, s.guidanceScale, true);
   v.setFloat32(at + 24, s.initialScale, true);
   v.setUint32(at + 28, s.wantsLatents, true);
-  v.setBigUint64(at + 32, s.seed, true);
-  writeBytes(v, at + 40, s.rows);
-  writeTokens(v, at + 56, s.prompt);
-  writeTokens(v, at + 96, s.negative);
+  v.setUint32(at + 32, s.mode, true);
+  v.setUint32(at + 36, s.warmupSteps, true);
+  v.setUint32(at + 40, s.splitBatch, true);
+  writeTestHooks(v, at + 44, s.hooks);
+  writeBytes(v, at + 72, s.seeds);
+  writeBytes(v, at + 88, s.rows);
+  writeTokens(v, at + 104, s.prompt);
+  writeTokens(v, at + 144, s.negative);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 136 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 184 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 160, s.batch, true);
-  v.setFloat32(at + 164, s.timestep, true);
-  writeBytes(v, at + 168, s.sample);
-  writeBytes(v, at + 184, s.promptEmbeds);
-  writeBytes(v, at + 200, s.pooled);
-  writeBytes(v, at + 216, s.timeIdsList);
+  v.setUint32(at + 208, s.batch, true);
+  v.setFloat32(at + 212, s.timestep, true);
+  writeBytes(v, at + 216, s.sample);
+  writeBytes(v, at + 232, s.promptEmbeds);
+  writeBytes(v, at + 248, s.pooled);
+  writeBytes(v, at + 264, s.timeIdsList);
 }
 
 export interface Update {
@@ -391,6 +440,32 @@ export function readProgress(v: DataView, at: number): Progress {
     textNs: v.getBigUint64(at + 56, true),
     denoiseNs: v.getBigUint64(at + 64, true),
     decodeNs: v.getBigUint64(at + 72, true),
+  };
+}
+
+export interface RankCounts {
+  computeNs: bigint;
+  waitNs: bigint;
+  borderRowBytes: bigint;
+  statisticsBytes: bigint;
+  keysValuesBytes: bigint;
+  gatherBytes: bigint;
+  bufferBytes: bigint;
+  scratchBytes: bigint;
+}
+
+export const sizeOfRankCounts = 64;
+
+export function readRankCounts(v: DataView, at: number): RankCounts {
+  return {
+    computeNs: v.getBigUint64(at + 0, true),
+    waitNs: v.getBigUint64(at + 8, true),
+    borderRowBytes: v.getBigUint64(at + 16, true),
+    statisticsBytes: v.getBigUint64(at + 24, true),
+    keysValuesBytes: v.getBigUint64(at + 32, true),
+    gatherBytes: v.getBigUint64(at + 40, true),
+    bufferBytes: v.getBigUint64(at + 48, true),
+    scratchBytes: v.getBigUint64(at + 56, true),
   };
 }
 

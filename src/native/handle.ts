@@ -6,12 +6,14 @@ import { type Pointer, ptr } from "bun:ffi";
 import { BasedXLError } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import {
+  Fault,
   type Output,
   type Progress,
   type Request,
   readProgress,
   type SessionOptions,
   State,
+  SyncMode,
   sizeOfProgress,
   sizeOfRequest,
   sizeOfSessionOptions,
@@ -31,6 +33,9 @@ export interface HandleOptions {
   branchCount: number;
   latentRows: number;
   latentWidth: number;
+  splitBatch: boolean;
+  /** Pictures of one batch. */
+  pictureCount: number;
 }
 
 export interface Hooks {
@@ -121,7 +126,18 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   guidanceScale: 1,
   initialScale: 1,
   wantsLatents: 0,
-  seed: 0n,
+  mode: SyncMode.fullSync,
+  warmupSteps: 0,
+  splitBatch: 0,
+  hooks: {
+    besselVariance: 0,
+    delaySeed: 0,
+    fault: Fault.none,
+    faultRank: 0,
+    faultStep: 0,
+    stallLimitMs: 0,
+  },
+  seeds: noBytes,
   rows: noBytes,
   prompt: noTokens,
   negative: noTokens,
@@ -148,6 +164,7 @@ function openPointer(options: HandleOptions): Pointer {
   ] as const;
   const fields: SessionOptions = {
     ...sizes,
+    splitBatch: Number(sizes.splitBatch),
     config: modelConfigOf(model),
     textEncoderFiles: bytesOf(files[0]),
     textEncoder2Files: bytesOf(files[1]),

@@ -26,7 +26,7 @@ export function check(status: number, session: Pointer | null = null): void {
   throw new BasedXLError(codes[status] ?? "internal", message || sentences[status] || unknown);
 }
 
-type Values = Uint8Array | Int32Array | Float32Array;
+type Values = Uint8Array | Int32Array | Float32Array | BigUint64Array;
 
 /** Where the library reads `values`; they must stay alive until the call returns. */
 export function bytesOf(values: Values | null): Bytes {
@@ -56,6 +56,7 @@ const codes: Record<number, ErrorCode> = {
   [Status.notReady]: "internal",
   [Status.noThreads]: "no-device",
   [Status.internal]: "internal",
+  [Status.rankFailed]: "rank-failed",
 };
 
 /** For failures that leave no sentence behind in the library. */

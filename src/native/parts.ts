@@ -33,8 +33,20 @@ export class ModelParts {
 
   static async open(model: ModelFolder, threadCount = 0): Promise<ModelParts> {
     const unit = model.sizeMultiple / model.vaeFactor;
-    const sizes = { rankCount: 1, branchCount: 1, latentRows: unit, latentWidth: unit };
-    return new ModelParts(await NativeHandle.open({ model, threadCount, ...sizes }, {}), model);
+    const handle = await NativeHandle.open(
+      {
+        model,
+        threadCount,
+        rankCount: 1,
+        branchCount: 1,
+        latentRows: unit,
+        latentWidth: unit,
+        splitBatch: false,
+        pictureCount: 1,
+      },
+      {},
+    );
+    return new ModelParts(handle, model);
   }
 
   /** One prompt: hidden states (1, tokens, width), pooled and projected output (1, projection). */

@@ -3,6 +3,7 @@
  * tokens and a sampler's rows into a picture. One session draws one picture at a time.
  */
 import { ptr } from "bun:ffi";
+import { type Layout, layoutOf } from "../layout.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { StepRow } from "../schedule.ts";
 import * as abi from "./abi.ts";
@@ -32,8 +33,49 @@ export interface OpenOptions {
   width: number;
   height: number;
   guidance: boolean;
+  /** With guidance and an even rank count: whether each branch has ranks of its own. */
+  splitBatch: boolean;
+  /** Pictures of one batch. */
+  pictureCount: number;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
+}
+
+/** What a band reads from its neighbours after the warm-up; see zig/patch/mode.zig. */
+export const syncModes = [
+  "corrected_async_gn",
+  "stale_gn",
+  "sync_gn",
+  "separate_gn",
+  "full_sync",
+  "no_sync",
+] as const;
+export type SyncMode = (typeof syncModes)[number];
+
+/** For tests and comparisons alone. */
+export interface TestHooks {
+  /** Group norms with n / (n - 1) of the variance, as DistriFusion has them between bands. */
+  besselVariance?: boolean;
+  /** Random delays before ranks tell each other anything. */
+  delaySeed?: number;
+  /** Ranks count from 0, steps from 1. */
+  fault?: { kind: "fail" | "stall"; rank: number; step: number };
+  /** How long a rank waits for another. */
+  stallLimitMs?: number;
+}
+
+/** What one rank did in all steps of a batch; bytes are those that came from other ranks. */
+export interface RankStats {
+  computeMs: number;
+  waitMs: number;
+  haloBytes: number;
+  statisticsBytes: number;
+  keysValuesBytes: number;
+  gatherBytes: number;
+  /** Held for the exchange inside the UNet. */
+  bufferBytes: number;
+  /** The arena's peak, `bufferBytes` included. */
+  scratchBytes: number;
 }
 
 export interface TokenPair {
@@ -52,7 +94,13 @@ export interface PictureRequest {
   guidanceScale: number;
   rows: StepRow[];
   initNoiseSigma: number;
-  seed: bigint;
+  /** One per picture of the batch. */
+  seeds: bigint[];
+  syncMode: SyncMode;
+  /** Synchronous steps after the first. */
+  warmupSteps: number;
+  splitBatch: boolean;
+  testHooks?: TestHooks;
   wantLatents: boolean;
 }
 
@@ -71,14 +119,15 @@ export interface PictureHooks {
 }
 
 export interface PictureResult {
-  /** RGB bytes, height × width × 3. */
-  pixels: Uint8Array;
+  /** RGB bytes, height × width × 3, of each seed. */
+  pictures: Uint8Array[];
   width: number;
   height: number;
   /** NCHW in the sampler's scale, before division by the VAE's scaling factor. */
   latents: Float32Array | null;
   latentShape: [number, number, number, number];
   timings: { textMs: number; denoiseMs: number; decodeMs: number; stepMs: number[] };
+  ranks: RankStats[];
 }
 
 /** What this machine can do. */
@@ -91,7 +140,8 @@ export function probeDevice(): DeviceInfo {
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
-  const { model, width, height, rankCount, threadCount, guidance, onProgress, signal } = options;
+  const { model, width, height, rankCount, threadCount, splitBatch, pictureCount } = options;
+  const { guidance, onProgress, signal } = options;
   const branchCount = guidance ? 2 : 1;
   const handle = await NativeHandle.open(
     {
@@ -101,6 +151,8 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       branchCount,
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,
+      splitBatch,
+      pictureCount,
     },
     {
       signal,
@@ -110,7 +162,14 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       },
     },
   );
-  return new NativeSession(handle, model, branchCount);
+  const layout = layoutOf({
+    rankCount,
+    guidance,
+    splitBatch,
+    latentRows: height / model.vaeFactor,
+    rowUnit: model.sizeMultiple / model.vaeFactor,
+  });
+  return new NativeSession(handle, model, layout);
 }
 
 export interface Session {
@@ -133,16 +192,15 @@ class NativeSession implements Session {
   constructor(
     private readonly handle: NativeHandle,
     private readonly model: ModelFolder,
-    branchCount: number,
+    layout: Layout,
   ) {
-    this.rankCountUsed = handle.progress().workingRanks;
-    const ranks = this.rankCountUsed === 1 ? "1 rank" : `${this.rankCountUsed} ranks`;
-    const branches = this.rankCountUsed === 1 ? "both guidance branches" : "2 guidance branches";
-    this.layout = branchCount === 1 ? `${ranks}, no guidance` : `${ranks} = ${branches}`;
+    this.rankCountUsed = layout.rankCount;
+    this.layout = layout.text;
   }
 
   async picture(request: PictureRequest, hooks: PictureHooks = {}): Promise<PictureResult> {
     const { width, height, prompt, negative, guidanceScale, rows } = request;
+    const seeds = new BigUint64Array(request.seeds);
     const { vaeFactor, vae } = this.model;
     const rowBytes = rowsToBytes(rows);
     const guided = guidanceScale > 1;
@@ -155,27 +213,39 @@ class NativeSession implements Session {
         guidanceScale,
         initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
-        seed: request.seed,
+        mode: syncModes.indexOf(request.syncMode),
+        warmupSteps: request.warmupSteps,
+        splitBatch: Number(request.splitBatch),
+        hooks: hooksOf(request.testHooks ?? {}),
+        seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
         prompt: tokensOf(prompt),
         negative: tokensOf(guided ? negative : null),
         timeIds: [height, width, 0, 0, height, width],
       },
-      [rowBytes, prompt, negative],
+      [rowBytes, seeds, prompt, negative],
       pictureHooks(hooks, rows.length),
     );
+    const rgb = new Uint8Array(this.handle.read(abi.Output.rgb));
+    const pictureBytes = rgb.length / request.seeds.length;
     return {
-      pixels: new Uint8Array(this.handle.read(abi.Output.rgb)),
+      pictures: request.seeds.map((_, i) => rgb.subarray(i * pictureBytes, (i + 1) * pictureBytes)),
       width,
       height,
       latents: request.wantLatents ? new Float32Array(this.handle.read(abi.Output.latents)) : null,
-      latentShape: [1, vae.latentChannels, height / vaeFactor, width / vaeFactor],
+      latentShape: [
+        request.seeds.length,
+        vae.latentChannels,
+        height / vaeFactor,
+        width / vaeFactor,
+      ],
       timings: {
         textMs: milliseconds(done.textNs),
         denoiseMs: milliseconds(done.denoiseNs),
         decodeMs: milliseconds(done.decodeNs),
         stepMs: Array.from(new BigUint64Array(this.handle.read(abi.Output.stepNs)), milliseconds),
       },
+      ranks: ranksOf(this.handle.read(abi.Output.rankCounts)),
     };
   }
 
@@ -221,6 +291,35 @@ function rowsToBytes(rows: StepRow[]): Uint8Array {
     });
   });
   return bytes;
+}
+
+function hooksOf({ besselVariance, delaySeed, fault, stallLimitMs }: TestHooks): abi.TestHooks {
+  return {
+    besselVariance: Number(besselVariance ?? false),
+    delaySeed: delaySeed ?? 0,
+    fault: fault ? abi.Fault[fault.kind] : abi.Fault.none,
+    faultRank: fault?.rank ?? 0,
+    faultStep: fault?.step ?? 0,
+    stallLimitMs: stallLimitMs ?? 0,
+  };
+}
+
+function ranksOf(bytes: ArrayBuffer): RankStats[] {
+  const view = new DataView(bytes);
+  const count = bytes.byteLength / abi.sizeOfRankCounts;
+  return Array.from({ length: count }, (_, i) => {
+    const counts = abi.readRankCounts(view, i * abi.sizeOfRankCounts);
+    return {
+      computeMs: milliseconds(counts.computeNs),
+      waitMs: milliseconds(counts.waitNs),
+      haloBytes: Number(counts.borderRowBytes),
+      statisticsBytes: Number(counts.statisticsBytes),
+      keysValuesBytes: Number(counts.keysValuesBytes),
+      gatherBytes: Number(counts.gatherBytes),
+      bufferBytes: Number(counts.bufferBytes),
+      scratchBytes: Number(counts.scratchBytes),
+    };
+  });
 }
 
 function milliseconds(nanoseconds: bigint): number {

@@ -5,13 +5,15 @@
 const std = @import("std");
 const backends = @import("../backend.zig");
 const Backend = backends.Backend;
+const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const Weight = weights.Weight;
 const View = weights.View;
-const Exchange = @import("../patch/exchange.zig").Exchange;
+const exchanges = @import("../patch/exchange.zig");
+const Exchange = exchanges.Exchange;
 
-pub const Error = backends.Error;
+pub const Error = exchanges.Error;
 
 /// Where a layer runs: the device of this rank and the way to the other bands.
 pub const Context = struct {
@@ -60,10 +62,20 @@ pub const Conv3x3 = struct {
         x: Tensor,
         options: backends.ConvOptions,
     ) Error!Tensor {
-        const halos = try ctx.exchange.borderRows(x);
+        return layer.forwardBetween(ctx, x, try ctx.exchange.borderRows(x), options);
+    }
+
+    /// With border rows that the caller has.
+    pub fn forwardBetween(
+        layer: Conv3x3,
+        ctx: Context,
+        x: Tensor,
+        border: Exchange.BorderRows,
+        options: backends.ConvOptions,
+    ) Error!Tensor {
         var complete = options;
-        complete.halo_above = halos.above;
-        complete.halo_below = halos.below;
+        complete.halo_above = border.above;
+        complete.halo_below = border.below;
         return ctx.b.conv2d(x, layer.weight, layer.bias, complete);
     }
 };
@@ -90,8 +102,9 @@ pub const GroupNorm = struct {
         activation: backends.Activation,
     ) Error!Tensor {
         const local = try ctx.b.groupNormStats(x, layer.group_count);
-        defer ctx.b.free(local);
-        const stats = try ctx.exchange.statistics(local);
+        const element_count = x.shape.positionCount() * x.shape.channels / layer.group_count;
+        const stats = try ctx.exchange.statistics(local, element_count);
+        defer ctx.b.free(stats);
         return ctx.b.groupNormApply(
             x,
             stats,
@@ -174,10 +187,11 @@ pub const Attention = struct {
 
     /// Every band's positions attend to every band's positions. The result is added to `residual`.
     pub fn selfAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
-        const own = try layer.keysValues(ctx, x);
-        defer ctx.b.free(own);
+        const own = try ctx.exchange.placeKeysValues(layer.keysValuesShape(x));
+        defer ctx.exchange.releaseKeysValues(own);
+        try layer.keysValuesInto(ctx, own, x);
         var list: Exchange.Parts = undefined;
-        const parts = ctx.exchange.keysValues(own, &list);
+        const parts = try ctx.exchange.keysValues(own, &list);
         return layer.attend(ctx, x, parts, false, residual);
     }
 
@@ -206,15 +220,23 @@ pub const Attention = struct {
 
     /// (batch, 1, tokens, 2 * channels): keys before values, in one piece for the exchange.
     pub fn keysValues(layer: Attention, ctx: Context, x: Tensor) Error!Tensor {
-        const channels = layer.to_k.weight.shape[0];
-        const token_count: u32 = @intCast(x.shape.positionCount());
-        const out = try ctx.b.alloc(.tokens(x.shape.batch, token_count, 2 * channels), .f32);
-        try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
-        try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
+        const out = try ctx.b.alloc(layer.keysValuesShape(x), .f32);
+        try layer.keysValuesInto(ctx, out, x);
         return out;
     }
 
     // --- internal ---
+
+    fn keysValuesShape(layer: Attention, x: Tensor) Shape {
+        const token_count: u32 = @intCast(x.shape.positionCount());
+        return .tokens(x.shape.batch, token_count, 2 * layer.to_k.weight.shape[0]);
+    }
+
+    fn keysValuesInto(layer: Attention, ctx: Context, out: Tensor, x: Tensor) Error!void {
+        const channels = layer.to_k.weight.shape[0];
+        try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
+        try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
+    }
 
     fn attend(
         layer: Attention,

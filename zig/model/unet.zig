@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const View = weights.View;
+const Exchange = @import("../patch/exchange.zig").Exchange;
 const layers = @import("layers.zig");
 const Context = layers.Context;
 const Error = layers.Error;
@@ -121,11 +122,13 @@ pub const UNet = struct {
     }
 
     /// sample (batch, rows, width, in_channels), timestep (batch, 1, 1, 1) to the model's output of
-    /// the same rows and width.
+    /// the same rows and width. `border` are the sample's rows above and below, which every rank
+    /// has, since it keeps the whole latent.
     pub fn forward(
         model: *const UNet,
         ctx: Context,
         sample: Tensor,
+        border: Exchange.BorderRows,
         timestep: Tensor,
         conditioning: Conditioning,
     ) Error!Tensor {
@@ -133,7 +136,7 @@ pub const UNet = struct {
         defer ctx.b.free(time);
         const prompt = conditioning.keys_values;
         var skips: Skips = .{};
-        var hidden = try model.conv_in.forward(ctx, sample, .{});
+        var hidden = try model.conv_in.forwardBetween(ctx, sample, border, .{});
         skips.push(hidden);
         for (model.down_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);

@@ -1,50 +1,321 @@
-//! What the bands of one picture tell each other inside a layer. A layer hands over its own part
-//! and gets what it must read; whether that came from other ranks is nobody else's business.
-//! With one band every answer is what was given, and nothing is copied.
+//! What the bands of one picture tell each other inside a layer. A layer hands over its own part and
+//! gets what it must read: this band's values are always fresh, the neighbours' are fresh in
+//! synchronous steps and one step old afterwards (see `mode.zig`).
+//!
+//! Each call is a slot, the same in every step. A rank writes its parts into its own buffers and the
+//! others read them there. Where old values are read while new ones are written there are two
+//! buffers, used in turn; the meeting of all ranks at the end of a step keeps readers and writers
+//! apart. With one band every answer is what was given, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
+const Io = std.Io;
+const backends = @import("../backend.zig");
+const Backend = backends.Backend;
+const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
+const DType = @import("../tensor.zig").DType;
+const Band = @import("layout.zig").Band;
+const rank_count_max = @import("layout.zig").rank_count_max;
+const modes = @import("mode.zig");
+pub const Kind = modes.Kind;
+const transports = @import("../transport.zig");
+const Transport = transports.Transport;
 
-/// Bands that one picture can be cut into.
-pub const band_count_max = 16;
+/// SDXL has 155 (39 convolutions, 46 group norms, 70 self-attentions).
+pub const slot_count_max = 1024;
+
+pub const Error = backends.Error || transports.Error;
+
+/// One place of exchange in the graph.
+pub const Slot = struct { kind: Kind, shape: Shape, dtype: DType };
+
+pub const Counted = struct {
+    /// Bytes that came from other bands.
+    received: [modes.kind_count]u64 = @splat(0),
+    wait_ns: u64 = 0,
+    buffer_bytes: u64 = 0,
+};
 
 pub const Exchange = struct {
-    band_count: u32 = 1,
+    b: Backend,
+    io: Io,
+    transport: Transport,
+    bands: []const Band,
+    index: u32,
+    /// The first rank of this band's group: band i is rank `rank_first + i`.
+    rank_first: u32,
+    /// Of every rank; this one's is among them. Empty while planning.
+    peers: []Exchange = &.{},
+    mode: modes.SyncMode,
+    warmup_steps: u32,
+    /// For comparisons with DistriFusion, which uses n / (n - 1) of the variance.
+    bessel_variance: bool = false,
+    /// Posts that were made before the first slot.
+    post_first: u64 = 0,
 
-    pub const Parts = [band_count_max]Tensor;
+    slots: [slot_count_max]Slot = undefined,
+    slot_count: u32 = 0,
+    buffers: [2][slot_count_max]Tensor = undefined,
+    buffer_count: u32 = 0,
+    recording: bool = false,
+    step_index: u32 = 0,
+    slot_next: u32 = 0,
+    counted: Counted = .{},
 
+    pub const Parts = [rank_count_max]Tensor;
     pub const BorderRows = struct { above: ?Tensor, below: ?Tensor };
 
-    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's
-    /// edge.
-    pub fn borderRows(exchange: *Exchange, mine: Tensor) error{}!BorderRows {
-        assert(exchange.band_count == 1);
-        _ = mine;
-        return .{ .above = null, .below = null };
+    /// The exchange of a band that is the whole picture.
+    pub fn alone(b: Backend, io: Io, bands: *const [1]Band) Exchange {
+        return .{
+            .b = b,
+            .io = io,
+            .transport = .plan,
+            .bands = bands,
+            .index = 0,
+            .rank_first = 0,
+            .mode = .full_sync,
+            .warmup_steps = 0,
+        };
     }
 
-    /// Group norm statistics of the whole picture from those of this band.
-    pub fn statistics(exchange: *Exchange, mine: Tensor) error{}!Tensor {
-        assert(exchange.band_count == 1);
-        return mine;
+    pub fn isAlone(exchange: *const Exchange) bool {
+        return exchange.bands.len == 1;
+    }
+
+    // Life: record the graph's slots once, open the buffers, then begin and end each step.
+
+    /// From here to `open`, layers only leave their slots behind.
+    pub fn record(exchange: *Exchange) void {
+        exchange.recording = true;
+        exchange.slot_count = 0;
+    }
+
+    /// Takes over the slots that another exchange of the same rank has recorded.
+    pub fn adopt(exchange: *Exchange, recorder: *const Exchange) void {
+        exchange.slot_count = recorder.slot_count;
+        const slots = recorder.slots[0..recorder.slot_count];
+        @memcpy(exchange.slots[0..exchange.slot_count], slots);
+    }
+
+    /// Allocates the buffers of all slots.
+    pub fn open(exchange: *Exchange) backends.Error!void {
+        exchange.recording = false;
+        exchange.buffer_count = if (exchange.mode.readsOldValues()) 2 else 1;
+        exchange.counted.buffer_bytes = 0;
+        for (exchange.buffers[0..exchange.buffer_count]) |*buffers| {
+            for (exchange.slots[0..exchange.slot_count], buffers[0..exchange.slot_count]) |slot, *tensor| {
+                tensor.* = try exchange.b.alloc(slot.shape, slot.dtype);
+                exchange.counted.buffer_bytes += tensor.byteCount();
+            }
+        }
+    }
+
+    pub fn close(exchange: *Exchange) void {
+        for (exchange.buffers[0..exchange.buffer_count]) |*buffers| {
+            for (buffers[0..exchange.slot_count]) |tensor| exchange.b.free(tensor);
+        }
+        exchange.buffer_count = 0;
+    }
+
+    pub fn beginStep(exchange: *Exchange, step_index: u32) void {
+        exchange.step_index = step_index;
+        exchange.slot_next = 0;
+    }
+
+    /// Posts of a whole run of `step_count` steps.
+    pub fn postCount(exchange: *const Exchange, step_count: u64) u64 {
+        return step_count * exchange.slot_count;
+    }
+
+    // What layers call.
+
+    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's edge.
+    pub fn borderRows(exchange: *Exchange, mine: Tensor) Error!BorderRows {
+        if (exchange.isAlone()) return .{ .above = null, .below = null };
+        const batch = mine.shape.batch;
+        var shape = mine.shape;
+        shape.batch = 2 * batch;
+        shape.rows = 1;
+        const own = try exchange.place(.border_rows, shape, mine.dtype);
+        if (!exchange.recording) {
+            // The first row, then the last.
+            try exchange.b.copyRows(own.batchSlice(0, batch), 0, mine, 0, 1);
+            const last = mine.shape.rows - 1;
+            try exchange.b.copyRows(own.batchSlice(batch, batch), 0, mine, last, 1);
+        }
+        const slot = try exchange.post();
+        const is_first = exchange.index == 0;
+        const is_last = exchange.index + 1 == exchange.bands.len;
+        return .{
+            .above = if (is_first)
+                null
+            else
+                (try exchange.read(slot, exchange.index - 1)).batchSlice(batch, batch),
+            .below = if (is_last)
+                null
+            else
+                (try exchange.read(slot, exchange.index + 1)).batchSlice(0, batch),
+        };
+    }
+
+    /// Group norm statistics of the whole picture from those of this band, which are freed; the
+    /// result is the caller's. `element_count` is how many elements `mine` was taken over.
+    pub fn statistics(exchange: *Exchange, mine: Tensor, element_count: u64) Error!Tensor {
+        if (exchange.isAlone()) return mine;
+        const own = try exchange.place(.statistics, mine.shape, mine.dtype);
+        if (!exchange.recording) try exchange.b.copy(own, mine);
+        exchange.b.free(mine);
+        const slot = try exchange.post();
+        var parts: Parts = undefined;
+        var weights: [rank_count_max]f64 = undefined;
+        const fresh = exchange.freshnessOf(.statistics);
+        const count: usize = if (fresh == .own) 1 else exchange.bands.len;
+        if (fresh == .own) {
+            parts[0] = own;
+            weights[0] = 1;
+        } else {
+            for (0..count) |i| {
+                const is_mine = i == exchange.index;
+                const keeps_own = is_mine and !exchange.correctsStatistics();
+                parts[i] = if (keeps_own) own else try exchange.read(slot, @intCast(i));
+                weights[i] = exchange.shareOf(i);
+            }
+        }
+        return exchange.b.combineStatistics(.{
+            .local = own,
+            .parts = parts[0..count],
+            .weights = weights[0..count],
+            .corrected_from = if (exchange.correctsStatistics()) parts[exchange.index] else null,
+            // DistriFusion's own statistics are torch.nn.GroupNorm's where it does not exchange.
+            .bessel_count = if (exchange.bessel_variance and fresh != .own) element_count else 0,
+        });
+    }
+
+    /// Room for this band's keys and values, to be handed over by `keysValues` next.
+    pub fn placeKeysValues(exchange: *Exchange, shape: Shape) Error!Tensor {
+        if (exchange.isAlone()) return exchange.b.alloc(shape, .f32);
+        return exchange.place(.keys_values, shape, .f32);
     }
 
     /// Every band's keys and values, in the order of the rows; they together are the sequence.
-    pub fn keysValues(exchange: *Exchange, mine: Tensor, parts: *Parts) []const Tensor {
-        assert(exchange.band_count == 1);
-        parts[0] = mine;
-        return parts[0..1];
+    pub fn keysValues(exchange: *Exchange, mine: Tensor, parts: *Parts) Error![]const Tensor {
+        if (exchange.isAlone()) {
+            parts[0] = mine;
+            return parts[0..1];
+        }
+        const slot = try exchange.post();
+        for (parts[0..exchange.bands.len], 0..) |*part, i| {
+            part.* = if (i == exchange.index) mine else try exchange.read(slot, @intCast(i));
+        }
+        return parts[0..exchange.bands.len];
+    }
+
+    /// Ends the life of what `placeKeysValues` gave.
+    pub fn releaseKeysValues(exchange: *Exchange, mine: Tensor) void {
+        if (exchange.isAlone()) exchange.b.free(mine);
+    }
+
+    // --- internal ---
+
+    fn isSynchronous(exchange: *const Exchange) bool {
+        return modes.isSynchronous(exchange.step_index, exchange.warmup_steps);
+    }
+
+    fn freshnessOf(exchange: *const Exchange, kind: Kind) modes.Freshness {
+        return modes.freshness(exchange.mode, kind, exchange.isSynchronous());
+    }
+
+    fn correctsStatistics(exchange: *const Exchange) bool {
+        return exchange.mode == .corrected_async_gn and !exchange.isSynchronous();
+    }
+
+    /// Which of the buffers a step writes. Steps that keep the last synchronous values leave them.
+    fn bufferOf(exchange: *const Exchange, step_index: u32) usize {
+        const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
+        const turn = if (exchange.mode == .no_sync and !synchronous)
+            exchange.warmup_steps + 1
+        else
+            step_index;
+        return turn % exchange.buffer_count;
+    }
+
+    /// Where this band's part of the next slot goes.
+    fn place(exchange: *Exchange, kind: Kind, shape: Shape, dtype: DType) Error!Tensor {
+        const slot = exchange.slot_next;
+        if (exchange.recording) {
+            assert(slot == exchange.slot_count and slot < slot_count_max);
+            exchange.slots[slot] = .{ .kind = kind, .shape = shape, .dtype = dtype };
+            exchange.slot_count += 1;
+            return .{ .address = @sizeOf(f64), .shape = shape, .dtype = dtype };
+        }
+        assert(slot < exchange.slot_count);
+        assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
+        return exchange.buffers[exchange.bufferOf(exchange.step_index)][slot];
+    }
+
+    /// The part that was placed is complete; returns its slot.
+    fn post(exchange: *Exchange) Error!u32 {
+        const slot = exchange.slot_next;
+        exchange.slot_next += 1;
+        if (!exchange.recording) {
+            try exchange.transport.post(exchange.postAfter(exchange.step_index, slot));
+        }
+        return slot;
+    }
+
+    fn postAfter(exchange: *const Exchange, step_index: u32, slot: u32) u64 {
+        return exchange.post_first + exchange.postCount(step_index) + slot + 1;
+    }
+
+    /// Band `i`'s part of `slot`, as old as the mode wants it.
+    fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
+        const own = exchange.slots[slot];
+        const shape = exchange.shapeOf(own.shape, own.kind, i);
+        if (exchange.peers.len == 0) {
+            return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
+        }
+        const step_index = switch (exchange.freshnessOf(own.kind)) {
+            .fresh => exchange.step_index,
+            .one_step_old => exchange.step_index - 1,
+            .last_synchronous => exchange.warmup_steps,
+            .own => unreachable,
+        };
+        const rank = exchange.rank_first + i;
+        try exchange.wait(rank, exchange.postAfter(step_index, slot));
+        const part = exchange.peers[rank].buffers[exchange.bufferOf(step_index)][slot];
+        assert(part.shape.eql(shape));
+        if (i != exchange.index) exchange.countReceived(own.kind, part.byteCount());
+        return part;
+    }
+
+    fn wait(exchange: *Exchange, rank: u32, count: u64) Error!void {
+        const start = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
+        try exchange.transport.waitFor(rank, count);
+        const end = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
+        exchange.counted.wait_ns += @intCast(end - start);
+    }
+
+    fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
+        // Of the two border rows that a part holds, a neighbour reads one.
+        const read_bytes = if (kind == .border_rows) bytes / 2 else bytes;
+        exchange.counted.received[@intFromEnum(kind)] += read_bytes;
+    }
+
+    /// What band `i` places where this band places `own`: tokens grow with rows, the rest is alike.
+    fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
+        if (kind != .keys_values) return own;
+        var shape = own;
+        const mine = exchange.bands[exchange.index].row_count;
+        shape.width = @intCast(@as(u64, own.width) * exchange.bands[i].row_count / mine);
+        return shape;
+    }
+
+    fn shareOf(exchange: *const Exchange, i: usize) f64 {
+        var total: u32 = 0;
+        for (exchange.bands) |band| total += band.row_count;
+        const share: f64 = @floatFromInt(exchange.bands[i].row_count);
+        return share / @as(f64, @floatFromInt(total));
     }
 };
-
-test "one band gets back what it gave" {
-    var exchange: Exchange = .{};
-    const mine: Tensor = .{ .address = 64, .shape = .tokens(1, 4, 8) };
-    var list: Exchange.Parts = undefined;
-    const parts = exchange.keysValues(mine, &list);
-    try std.testing.expectEqual(@as(usize, 1), parts.len);
-    try std.testing.expectEqual(mine, parts[0]);
-    try std.testing.expectEqual(mine, try exchange.statistics(mine));
-    try std.testing.expectEqual(@as(?Tensor, null), (try exchange.borderRows(mine)).above);
-}

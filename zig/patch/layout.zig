@@ -1,48 +1,129 @@
-//! Who computes what: ranks = guidance branches x bands of rows. Branches split first, since that
-//! is exact and needs no exchange inside the UNet. Bands are not dealt yet: ranks beyond the
-//! branches stay idle, and the caller is told so.
+//! Who computes what: ranks = guidance branches x bands of rows. With guidance and an even rank count
+//! the branches split first, since that is exact and needs no exchange inside the UNet; then rows.
+//! Rows are dealt in units that every level of the UNet can halve, as evenly as possible.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
-pub const Layout = struct {
-    pub const rank_count_max = 16;
+pub const rank_count_max = 16;
 
-    /// Ranks that work.
-    rank_count: u32,
-    /// 1, or 2 with guidance: the negative branch, then the positive.
-    branch_count: u32,
+/// Rows [row_first, row_first + row_count) of the latent.
+pub const Band = struct { row_first: u32, row_count: u32 };
 
-    pub fn init(ranks_asked: u32, branch_count: u32) Layout {
-        assert(ranks_asked >= 1 and (branch_count == 1 or branch_count == 2));
-        return .{ .rank_count = @min(ranks_asked, branch_count), .branch_count = branch_count };
+pub const Bands = struct {
+    list: [rank_count_max]Band,
+    count: u32,
+
+    pub fn slice(bands: *const Bands) []const Band {
+        return bands.list[0..bands.count];
     }
 
-    /// Branches that one rank computes.
-    pub fn branchesPerRank(layout: Layout) u32 {
-        return layout.branch_count / layout.rank_count;
-    }
-
-    pub fn branchFirst(layout: Layout, rank: u32) u32 {
-        assert(rank < layout.rank_count);
-        return rank * layout.branchesPerRank();
-    }
-
-    pub fn splitsBranches(layout: Layout) bool {
-        return layout.rank_count > 1;
+    /// Cuts `rows` into `count` bands of whole units; the first ones are larger by a unit where
+    /// they do not come out even.
+    pub fn deal(rows: u32, unit: u32, count: u32) error{NotDealable}!Bands {
+        assert(rows % unit == 0 and count >= 1 and count <= rank_count_max);
+        const units = rows / unit;
+        if (units < count) return error.NotDealable;
+        var bands: Bands = .{ .list = undefined, .count = count };
+        var row: u32 = 0;
+        for (bands.list[0..count], 0..) |*band, i| {
+            const share = units / count + @intFromBool(i < units % count);
+            band.* = .{ .row_first = row, .row_count = share * unit };
+            row += band.row_count;
+        }
+        assert(row == rows);
+        return bands;
     }
 };
 
-test "every branch is computed once" {
-    for (1..17) |ranks| {
-        for (1..3) |branches| {
-            const layout: Layout = .init(@intCast(ranks), @intCast(branches));
-            var seen: [2]u32 = @splat(0);
-            for (0..layout.rank_count) |rank| {
-                const first = layout.branchFirst(@intCast(rank));
-                for (first..first + layout.branchesPerRank()) |branch| seen[branch] += 1;
+pub const Options = struct {
+    rank_count: u32,
+    /// 1, or 2 with guidance: the negative branch, then the positive.
+    branch_count: u32,
+    split_batch: bool,
+    rows: u32,
+    unit: u32,
+};
+
+pub const Layout = struct {
+    rank_count: u32,
+    branch_count: u32,
+    /// 2 where each branch has ranks of its own. Ranks of a group are neighbours in the count.
+    group_count: u32,
+    bands: Bands,
+
+    pub fn init(o: Options) error{NotDealable}!Layout {
+        assert(o.rank_count >= 1 and o.rank_count <= rank_count_max);
+        assert(o.branch_count == 1 or o.branch_count == 2);
+        const splits = o.split_batch and o.branch_count == 2 and o.rank_count % 2 == 0;
+        const group_count: u32 = if (splits) 2 else 1;
+        return .{
+            .rank_count = o.rank_count,
+            .branch_count = o.branch_count,
+            .group_count = group_count,
+            .bands = try .deal(o.rows, o.unit, o.rank_count / group_count),
+        };
+    }
+
+    /// One rank that does everything.
+    pub fn single(branch_count: u32, rows: u32) Layout {
+        return .{
+            .rank_count = 1,
+            .branch_count = branch_count,
+            .group_count = 1,
+            .bands = Bands.deal(rows, 1, 1) catch unreachable,
+        };
+    }
+
+    /// Branches that one rank computes.
+    pub fn branchesPerRank(layout: *const Layout) u32 {
+        return layout.branch_count / layout.group_count;
+    }
+
+    pub fn branchFirst(layout: *const Layout, rank: u32) u32 {
+        return layout.groupOf(rank) * layout.branchesPerRank();
+    }
+
+    pub fn groupOf(layout: *const Layout, rank: u32) u32 {
+        assert(rank < layout.rank_count);
+        return rank / layout.bands.count;
+    }
+
+    pub fn bandOf(layout: *const Layout, rank: u32) u32 {
+        assert(rank < layout.rank_count);
+        return rank % layout.bands.count;
+    }
+};
+
+test "every branch of every row is computed once, in shares that differ by a unit" {
+    for (1..rank_count_max + 1) |ranks| {
+        for ([_]u32{ 4, 8, 28, 64, 104, 128 }) |rows| {
+            for ([_]u32{ 1, 2 }) |branches| {
+                const layout = Layout.init(.{
+                    .rank_count = @intCast(ranks),
+                    .branch_count = branches,
+                    .split_batch = rows % 8 == 0,
+                    .rows = rows,
+                    .unit = 4,
+                }) catch {
+                    const splits = branches == 2 and rows % 8 == 0 and ranks % 2 == 0;
+                    try std.testing.expect(rows / 4 < ranks / (if (splits) @as(u32, 2) else 1));
+                    continue;
+                };
+                var seen: [2][128]u32 = @splat(@splat(0));
+                for (0..layout.rank_count) |i| {
+                    const rank: u32 = @intCast(i);
+                    const band = layout.bands.list[layout.bandOf(rank)];
+                    try std.testing.expect(band.row_count >= 4 and band.row_count % 4 == 0);
+                    const first = layout.branchFirst(rank);
+                    for (seen[first..][0..layout.branchesPerRank()]) |*rows_seen| {
+                        for (rows_seen[band.row_first..][0..band.row_count]) |*count| count.* += 1;
+                    }
+                }
+                for (seen[0..branches]) |rows_seen| {
+                    for (rows_seen[0..rows]) |count| try std.testing.expectEqual(@as(u32, 1), count);
+                }
             }
-            for (seen[0..branches]) |count| try std.testing.expectEqual(@as(u32, 1), count);
         }
     }
 }

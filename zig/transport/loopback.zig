@@ -1,69 +1,130 @@
-//! Ranks that are threads of this process and see each other's memory: each posts where its part
-//! lies, all meet, each copies what it needs, all meet again before a part may change.
-//! A rank that fails calls `abort`, so that nobody waits for it.
+//! Ranks that are threads of this process and see each other's memory. A rank tells how far it has
+//! written its own buffers; readers wait for that and read in place, so nothing is copied or queued.
+//! A rank that fails calls `abort`, so that nobody waits for it; one that stalls is named.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Io = std.Io;
-const backends = @import("../backend.zig");
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Tensor = @import("../tensor.zig").Tensor;
+const rank_count_max = @import("../patch/layout.zig").rank_count_max;
+const faults = @import("faults.zig");
 
-pub const rank_count_max = 16;
+pub const Error = error{ Cancelled, RankStalled, RankFailed };
+
+/// Spins before a wait sleeps: a neighbour is often only a moment behind.
+const spin_count = 200;
 
 pub const Loopback = struct {
     io: Io,
     rank_count: u32,
-    posted: [rank_count_max]Tensor = undefined,
-    arrived: std.atomic.Value(u32) = .init(0),
-    /// Counts meetings; ranks sleep on it.
-    generation: std.atomic.Value(u32) = .init(0),
+    diagnostics: *Diagnostics,
+    hooks: faults.Hooks,
+    /// How much of its own each rank has written; it only grows.
+    written: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
+    /// Grows with every change that somebody may wait for; waiters sleep on it.
+    changes: std.atomic.Value(u32) = .init(0),
+    sleepers: std.atomic.Value(u32) = .init(0),
+    /// Meetings that each rank has come to.
+    meetings: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
+    gathered: [rank_count_max]Tensor = undefined,
     aborted: std.atomic.Value(bool) = .init(false),
+    /// The step of each rank, for messages.
+    steps: [rank_count_max]std.atomic.Value(u32) = @splat(.init(0)),
 
-    pub fn init(io: Io, rank_count: u32) Loopback {
+    pub fn init(
+        io: Io,
+        rank_count: u32,
+        diagnostics: *Diagnostics,
+        hooks: faults.Hooks,
+    ) Loopback {
         assert(rank_count >= 1 and rank_count <= rank_count_max);
-        return .{ .io = io, .rank_count = rank_count };
+        return .{ .io = io, .rank_count = rank_count, .diagnostics = diagnostics, .hooks = hooks };
     }
 
-    /// `out` holds every rank's `mine`, in the order of the ranks, along the batch.
-    pub fn allGather(
-        loopback: *Loopback,
-        b: backends.Backend,
-        rank: u32,
-        out: Tensor,
-        mine: Tensor,
-    ) backends.Error!void {
-        loopback.posted[rank] = mine;
-        try loopback.meet();
-        for (0..loopback.rank_count) |i| {
-            const part = loopback.posted[i];
-            assert(part.shape.eql(mine.shape));
-            const first: u32 = @intCast(i * mine.shape.batch);
-            try b.copy(out.batchSlice(first, mine.shape.batch), part);
+    /// Rank `rank` has written everything up to `count`.
+    pub fn post(loopback: *Loopback, rank: u32, count: u64) Error!void {
+        const step = loopback.steps[rank].load(.monotonic);
+        try loopback.hooks.before(loopback.io, rank, step, count, &loopback.aborted, loopback.diagnostics);
+        assert(loopback.written[rank].raw < count);
+        loopback.written[rank].store(count, .release);
+        loopback.wakeAll();
+    }
+
+    /// Returns when rank `other` has written everything up to `count`.
+    pub fn waitFor(loopback: *Loopback, other: u32, count: u64) Error!void {
+        return loopback.waitUntil(&loopback.written[other], count, other);
+    }
+
+    /// Every rank hands over a tensor and gets all, which stay valid until the next `release`.
+    pub fn gather(loopback: *Loopback, rank: u32, mine: Tensor) Error![]const Tensor {
+        loopback.gathered[rank] = mine;
+        try loopback.meet(rank);
+        return loopback.gathered[0..loopback.rank_count];
+    }
+
+    /// Returns when every rank has come here as often as this one.
+    pub fn meet(loopback: *Loopback, rank: u32) Error!void {
+        const count = loopback.meetings[rank].raw + 1;
+        loopback.meetings[rank].store(count, .release);
+        loopback.wakeAll();
+        for (0..loopback.rank_count) |other| {
+            try loopback.waitUntil(&loopback.meetings[other], count, @intCast(other));
         }
-        try loopback.meet();
     }
 
-    /// Wakes every rank that waits; from now on each meeting fails.
+    /// Wakes every rank that waits; from now on each wait fails.
     pub fn abort(loopback: *Loopback) void {
         loopback.aborted.store(true, .release);
-        _ = loopback.generation.fetchAdd(1, .acq_rel);
-        loopback.io.futexWake(u32, &loopback.generation.raw, rank_count_max);
+        loopback.wakeAll();
     }
 
     // --- internal ---
 
-    fn meet(loopback: *Loopback) error{Cancelled}!void {
-        const generation = loopback.generation.load(.acquire);
-        if (loopback.arrived.fetchAdd(1, .acq_rel) + 1 == loopback.rank_count) {
-            loopback.arrived.store(0, .release);
-            _ = loopback.generation.fetchAdd(1, .acq_rel);
-            loopback.io.futexWake(u32, &loopback.generation.raw, rank_count_max);
-        } else {
-            while (loopback.generation.load(.acquire) == generation) {
-                if (loopback.aborted.load(.acquire)) break;
-                loopback.io.futexWaitUncancelable(u32, &loopback.generation.raw, generation);
-            }
+    fn wakeAll(loopback: *Loopback) void {
+        _ = loopback.changes.fetchAdd(1, .seq_cst);
+        if (loopback.sleepers.load(.seq_cst) == 0) return;
+        loopback.io.futexWake(u32, &loopback.changes.raw, rank_count_max);
+    }
+
+    fn waitUntil(
+        loopback: *Loopback,
+        value: *const std.atomic.Value(u64),
+        count: u64,
+        other: u32,
+    ) Error!void {
+        for (0..spin_count) |_| {
+            if (value.load(.acquire) >= count) break;
+            std.atomic.spinLoopHint();
+        }
+        const start = Io.Timestamp.now(loopback.io, .awake).toNanoseconds();
+        while (value.load(.acquire) < count) {
+            if (loopback.aborted.load(.acquire)) return error.Cancelled;
+            const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
+            if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(other);
+            loopback.sleep(value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;
+    }
+
+    fn sleep(loopback: *Loopback, value: *const std.atomic.Value(u64), count: u64) void {
+        _ = loopback.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = loopback.sleepers.fetchSub(1, .seq_cst);
+        const seen = loopback.changes.load(.seq_cst);
+        // Looked at again after announcing the sleep: a post in between would not wake anyone.
+        if (value.load(.seq_cst) >= count or loopback.aborted.load(.seq_cst)) return;
+        const nap: Io.Timeout = .{ .duration = .{
+            .raw = .fromMilliseconds(50),
+            .clock = .awake,
+        } };
+        loopback.io.futexWaitTimeout(u32, &loopback.changes.raw, seen, nap) catch {};
+    }
+
+    fn failStalled(loopback: *Loopback, other: u32) Error {
+        const seconds = @as(f64, @floatFromInt(loopback.hooks.stall_limit_ns)) / 1e9;
+        return loopback.diagnostics.fail(error.RankStalled, "Rank {d} stalled at step {d}: it " ++
+            "did not answer for {d:.1} s. No picture was written.", .{
+            other, loopback.steps[other].load(.monotonic), seconds,
+        });
     }
 };

@@ -96,6 +96,25 @@ pub fn geglu(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
     return cpu.team.run(cpu.kernels.geglu, &args, count(rows, args.rows_per_task));
 }
 
+/// A few rows: not worth waking the team.
+pub fn copyRows(
+    _: *Cpu,
+    out: Tensor,
+    out_row_first: u32,
+    x: Tensor,
+    x_row_first: u32,
+    row_count: u32,
+) void {
+    const row = @as(usize, x.shape.width) * x.shape.channels * x.dtype.size();
+    const source: [*]const u8 = @ptrFromInt(x.address);
+    const target: [*]u8 = @ptrFromInt(out.address);
+    for (0..x.shape.batch) |batch| {
+        const from = source + (batch * x.shape.rows + x_row_first) * row;
+        const to = target + (batch * out.shape.rows + out_row_first) * row;
+        @memcpy(to[0 .. row_count * row], from[0 .. row_count * row]);
+    }
+}
+
 pub fn concatChannels(cpu: *Cpu, out: Tensor, parts: []const Tensor) error{Cancelled}!void {
     assert(parts.len <= part_count_max);
     var list: [part_count_max]arguments.ConcatPart = undefined;

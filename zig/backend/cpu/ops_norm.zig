@@ -47,6 +47,34 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
     }
 }
 
+/// A few numbers per group: not worth waking the team.
+pub fn combineStatistics(_: *Cpu, out: Tensor, o: backend.CombineStatistics) void {
+    const local = o.local.host(f64);
+    const result = out.host(f64);
+    var i: usize = 0;
+    while (i < local.len) : (i += 2) {
+        var sums: [2]f64 = @splat(0);
+        for (o.parts, o.weights) |part, weight| {
+            for (&sums, part.host(f64)[i..][0..2]) |*sum, value| sum.* += weight * value;
+        }
+        if (o.corrected_from) |old| {
+            for (&sums, local[i..][0..2], old.host(f64)[i..][0..2]) |*sum, now, before| {
+                sum.* += now - before;
+            }
+        }
+        var variance = sums[1] - sums[0] * sums[0];
+        if (variance < 0 and o.corrected_from != null) {
+            variance = local[i + 1] - local[i] * local[i];
+        }
+        if (o.bessel_count > 1) {
+            const n: f64 = @floatFromInt(o.bessel_count);
+            variance *= n / (n - 1);
+        }
+        result[i] = sums[0];
+        result[i + 1] = sums[0] * sums[0] + variance;
+    }
+}
+
 pub fn groupNormApply(
     cpu: *Cpu,
     out: Tensor,

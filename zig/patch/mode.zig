@@ -1,0 +1,59 @@
+//! What a band reads from its neighbours in each step: fresh values, those of the step before, or none.
+//! The names and their meaning are DistriFusion's (distrifuser/modules/pp).
+
+const std = @import("std");
+
+pub const Kind = enum { border_rows, statistics, keys_values };
+pub const kind_count = @typeInfo(Kind).@"enum".fields.len;
+
+pub const SyncMode = enum(u32) {
+    /// Everything one step old; group statistics corrected by what this band's own have changed.
+    corrected_async_gn = 0,
+    /// Everything one step old; group statistics mix this band's fresh with the others' old ones.
+    stale_gn = 1,
+    /// Border rows, keys and values one step old; group statistics fresh.
+    sync_gn = 2,
+    /// Border rows, keys and values one step old; each band its own group statistics.
+    separate_gn = 3,
+    /// Everything fresh: equal to one rank.
+    full_sync = 4,
+    /// Border rows, keys and values stay those of the last synchronous step; own group statistics.
+    no_sync = 5,
+
+    /// Whether some step may read old values while new ones are written.
+    pub fn readsOldValues(mode: SyncMode) bool {
+        return mode != .full_sync;
+    }
+};
+
+pub const Freshness = enum {
+    /// Wait for this step's values.
+    fresh,
+    /// Those of the step before.
+    one_step_old,
+    /// Those of the last synchronous step.
+    last_synchronous,
+    /// This band's alone.
+    own,
+};
+
+/// The first step and `warmup_steps` after it are synchronous in every mode.
+pub fn isSynchronous(step_index: u32, warmup_steps: u32) bool {
+    return step_index <= warmup_steps;
+}
+
+pub fn freshness(mode: SyncMode, kind: Kind, synchronous: bool) Freshness {
+    if (synchronous) return .fresh;
+    return switch (mode) {
+        .full_sync => .fresh,
+        .corrected_async_gn, .stale_gn => .one_step_old,
+        .sync_gn => if (kind == .statistics) .fresh else .one_step_old,
+        .separate_gn => if (kind == .statistics) .own else .one_step_old,
+        .no_sync => if (kind == .statistics) .own else .last_synchronous,
+    };
+}
+
+test "warm-up counts the steps after the first" {
+    try std.testing.expect(isSynchronous(0, 0) and !isSynchronous(1, 0));
+    try std.testing.expect(isSynchronous(4, 4) and !isSynchronous(5, 4));
+}
