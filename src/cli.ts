@@ -24,7 +24,7 @@ interface CommandEntry {
 
 const commands: Record<string, CommandEntry> = {
   sample: {
-    summary: "Draw one picture from a prompt",
+    summary: "Draw pictures from a prompt",
     args: sampleFlags,
     help: sampleHelp,
     emptyAllowed: sampleEmptyAllowed,

@@ -133,9 +133,16 @@ function readFlag(arg: string, names: Map<string, string>, definition: ArgsDef):
     return { name: positive, typed, value: "false" };
   }
 
-  const hint = suggestion(bare, names.keys(), "--");
+  const hint = suggestion(bare, [...names.keys(), ...negativesOf(bare, definition)], "--");
   const text = /\s/.test(typed) ? ` A prompt that begins with "-" is written --prompt="-...".` : "";
   throw badOption(`There is no flag ${typed}.${hint}${text} --help lists them all.`);
+}
+
+/** `no-` forms to suggest, where something was typed that begins like one. */
+function negativesOf(bare: string, definition: ArgsDef): string[] {
+  if (!bare.startsWith("no-")) return [];
+  const booleans = Object.keys(definition).filter((name) => definition[name]?.type === "boolean");
+  return booleans.map((name) => `no-${name}`);
 }
 
 function booleanFlag({ name, typed, value }: TypedFlag): string {

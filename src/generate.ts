@@ -1,11 +1,20 @@
 /**
- * One picture from one checked request: prompt to tokens, sampler to rows, session to pixels.
+ * Pictures from one checked request: prompt to tokens, sampler to rows, one session to pixels.
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
+import assert from "node:assert/strict";
 import { BasedXLError } from "./errors.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
-import type { OpenOptions, PictureResult, Progress, Session, TokenPair } from "./native/session.ts";
+import type {
+  OpenOptions,
+  PictureRequest,
+  PictureResult,
+  Progress,
+  Session,
+  SyncMode,
+  TokenPair,
+} from "./native/session.ts";
 import type { SchedulerName } from "./schedule.ts";
 import { makeSchedule } from "./schedule.ts";
 
@@ -15,7 +24,10 @@ export interface GenerateRequest {
   prompt: string;
   /** null = none was asked for: zeros, or the empty prompt, as the model's config says. */
   negativePrompt: string | null;
-  seed: bigint;
+  /** One picture each, in this order; at least one. */
+  seeds: readonly bigint[];
+  /** Pictures computed together; the last batch may be smaller. */
+  batchSize: number;
   guidanceScale: number;
   stepCount: number;
   width: number;
@@ -27,16 +39,35 @@ export interface GenerateRequest {
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
+  /** False keeps both guidance branches on every rank. */
+  splitBatch: boolean;
+  syncMode: SyncMode;
+  /** Synchronous steps after the first, which always is. */
+  warmupStepCount: number;
   wantLatents: boolean;
 }
 
 /** What drawing needs of a session; tests bring one that only takes notes. */
 export type DrawingSession = Pick<Session, "rankCountUsed" | "layout" | "picture" | "close">;
 
+/** One picture of the request. */
+export interface Drawn {
+  seed: bigint;
+  /** RGB bytes, height × width × 3. */
+  pixels: Uint8Array;
+}
+
+/** A session's progress, and with which pictures of the request, counted from 1. */
+export interface DrawingProgress extends Progress {
+  pictures: { first: number; last: number; count: number };
+}
+
 /** What the outside brings; a server may hand out sessions it keeps open. */
 export interface GenerateDependencies {
   openSession(options: OpenOptions): Promise<DrawingSession>;
-  onProgress?: (progress: Progress) => void;
+  onProgress?: (progress: DrawingProgress) => void;
+  /** Takes each picture, in order, once it is drawn; drawing goes on when the promise resolves. */
+  onPicture?: (picture: Drawn) => void | Promise<void>;
   /** Called at once for what the user should know early; the result lists all of them again. */
   onWarning?: (warning: string) => void;
   /** Called when the session is open: how the work is shared. */
@@ -49,33 +80,35 @@ export interface GenerateTimings {
   textMs: number;
   denoiseMs: number;
   decodeMs: number;
+  /** Of every step of every batch. */
   stepMs: number[];
 }
 
 export interface GenerateResult {
-  /** RGB bytes, height × width × 3. */
-  pixels: Uint8Array;
+  /** In the order of the seeds; empty where `onPicture` took them, so that memory stays flat. */
+  pictures: Drawn[];
   width: number;
   height: number;
+  /** Of all pictures in one: (picture, channel, row, column). */
   latents: PictureResult["latents"];
   latentShape: PictureResult["latentShape"];
   rankCountUsed: number;
-  /** In words, such as "2 ranks = 2 guidance branches". */
+  /** In words, such as "4 ranks = 2 guidance branches × 2 bands (64 + 64 rows)". */
   layout: string;
   warnings: string[];
   timings: GenerateTimings;
 }
 
 /**
- * Draws the picture. Rejects with `BasedXLError`: "bad-option" or "bad-model" before weights load,
- * "cancelled" within a second of `signal`, else what the session reports. The session is closed
- * whatever happens.
+ * Draws the pictures, batch by batch in one session. Rejects with `BasedXLError`: "bad-option" or
+ * "bad-model" before weights load, "cancelled" within a second of `signal`, else what the session
+ * or `onPicture` reports. The session is closed whatever happens.
  */
 export async function generate(
   request: GenerateRequest,
   dependencies: GenerateDependencies,
 ): Promise<GenerateResult> {
-  const { model, width, height, guidanceScale, rankCount, threadCount } = request;
+  const { model, width, height, guidanceScale, rankCount, threadCount, splitBatch } = request;
   const { onProgress, signal } = dependencies;
   const warnings: string[] = [];
   const warn = (warning: string) => {
@@ -87,6 +120,7 @@ export async function generate(
   const prompt = encodePrompt(model, request.prompt, "prompt", warn);
   const negative = guidance ? encodeNegative(request, warn) : null;
   const { rows, initNoiseSigma } = makeSchedule(request.scheduler, model.scheduler, request);
+  const batches = batchesOf(request.seeds, request.batchSize);
 
   stopIfAborted(signal);
   const loadStart = performance.now();
@@ -94,37 +128,36 @@ export async function generate(
     model,
     rankCount,
     threadCount,
+    splitBatch,
+    pictureCount: batches[0]?.seeds.length ?? 1,
     width,
     height,
     guidance,
-    onProgress,
+    onProgress: batches[0] && progressHook(onProgress, batches[0]),
     signal,
   });
   try {
     const loadMs = performance.now() - loadStart;
     const { rankCountUsed, layout } = session;
-    if (rankCountUsed < rankCount) warn(ranksUnused(rankCount, rankCountUsed, guidance));
     dependencies.onLayout?.(layout);
-    stopIfAborted(signal);
-    const picture = await session.picture(
-      {
-        width,
-        height,
-        prompt,
-        negative,
-        guidanceScale,
-        rows,
-        initNoiseSigma,
-        seed: request.seed,
-        wantLatents: request.wantLatents,
-      },
-      { onProgress, signal },
-    );
-    stopIfAborted(signal);
-    const { pixels, latents, latentShape } = picture;
-    const timings = { loadMs, ...picture.timings };
+    const asked = {
+      width,
+      height,
+      prompt,
+      negative,
+      guidanceScale,
+      rows,
+      initNoiseSigma,
+      syncMode: request.syncMode,
+      warmupSteps: request.warmupStepCount,
+      splitBatch,
+      wantLatents: request.wantLatents,
+    };
+    const drawn = await drawBatches(session, asked, batches, dependencies);
+    const { pictures, latents, latentShape } = drawn;
+    const timings = { loadMs, ...drawn.timings };
     return {
-      pixels,
+      pictures,
       width,
       height,
       latents,
@@ -172,11 +205,76 @@ function encodePrompt(model: ModelFolder, text: string, what: string, warn: Warn
   return { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
 }
 
-function ranksUnused(asked: number, used: number, guidance: boolean): string {
-  const why = guidance
-    ? "ranks share the two guidance branches only"
-    : "without guidance there is one branch, and ranks share branches only";
-  return `${asked} ranks were asked for, ${used} used: in this version ${why}.`;
+interface Batch {
+  seeds: bigint[];
+  pictures: DrawingProgress["pictures"];
+}
+
+function batchesOf(seeds: readonly bigint[], batchSize: number): Batch[] {
+  const batches: Batch[] = [];
+  const count = seeds.length;
+  for (let start = 0; start < count; start += batchSize) {
+    const last = Math.min(start + batchSize, count);
+    const pictures = { first: start + 1, last, count };
+    batches.push({ seeds: seeds.slice(start, last), pictures });
+  }
+  return batches;
+}
+
+function progressHook(onProgress: GenerateDependencies["onProgress"], { pictures }: Batch) {
+  if (onProgress === undefined) return undefined;
+  return (progress: Progress) => onProgress({ ...progress, pictures });
+}
+
+type DrawnBatches = Pick<GenerateResult, "pictures" | "latents" | "latentShape"> & {
+  timings: Omit<GenerateTimings, "loadMs">;
+};
+
+async function drawBatches(
+  session: DrawingSession,
+  asked: Omit<PictureRequest, "seeds">,
+  batches: readonly Batch[],
+  { onProgress, onPicture, signal }: GenerateDependencies,
+): Promise<DrawnBatches> {
+  const pictures: Drawn[] = [];
+  const latentParts: Float32Array[] = [];
+  let latentShape: PictureResult["latentShape"] = [0, 0, 0, 0];
+  const timings: DrawnBatches["timings"] = { textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
+  for (const batch of batches) {
+    stopIfAborted(signal);
+    const hooks = { onProgress: progressHook(onProgress, batch), signal };
+    const result = await session.picture({ ...asked, seeds: batch.seeds }, hooks);
+    const [count, channels, rows, columns] = result.latentShape;
+    latentShape = [latentShape[0] + count, channels, rows, columns];
+    if (result.latents !== null) latentParts.push(result.latents);
+    timings.textMs += result.timings.textMs;
+    timings.denoiseMs += result.timings.denoiseMs;
+    timings.decodeMs += result.timings.decodeMs;
+    timings.stepMs.push(...result.timings.stepMs);
+    for (const [index, seed] of batch.seeds.entries()) {
+      stopIfAborted(signal);
+      const pixels = result.pictures[index];
+      assert(pixels, `picture ${index} of a batch of ${batch.seeds.length}`);
+      if (onPicture) await onPicture({ seed, pixels });
+      else pictures.push({ seed, pixels });
+    }
+  }
+  return {
+    pictures,
+    latents: asked.wantLatents ? joined(latentParts) : null,
+    latentShape,
+    timings,
+  };
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
 }
 
 function stopIfAborted(signal: AbortSignal | undefined): void {

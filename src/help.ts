@@ -1,6 +1,7 @@
 /**
  * Help texts from citty definitions, grouped and wrapped to 80 columns. Defaults and ranges belong
  * in each flag's description: citty's defaults are not used, so that an absent flag stays absent.
+ * A flag that is on unless switched off has a `negativeDescription` and is shown as --no-NAME.
  */
 import type { ArgsDef } from "citty";
 import { aliasesOf } from "./flags.ts";
@@ -31,8 +32,17 @@ export function renderHelp(help: HelpText, args: ArgsDef): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** Breaks a text at spaces into lines of at most `width` columns; longer words stay whole. */
+/**
+ * Breaks a text at spaces into lines of at most `width` columns; longer words stay whole, and a
+ * line break of the text stays one.
+ */
 export function wrap(text: string, width: number): string[] {
+  return text.split("\n").flatMap((paragraph) => wrapParagraph(paragraph, width));
+}
+
+// --- internal ---
+
+function wrapParagraph(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = "";
   for (const word of text.split(" ")) {
@@ -46,14 +56,14 @@ export function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-// --- internal ---
-
 function flagLines(name: string, args: ArgsDef): string[] {
   const arg = args[name];
   const hint = arg?.valueHint ? ` ${arg.valueHint}` : "";
-  const names = [name, ...aliasesOf(arg)].map((each) => `--${each}`).join(", ");
+  const negative = arg?.type === "boolean" ? arg.negativeDescription : undefined;
+  const prefix = negative === undefined ? "--" : "--no-";
+  const names = [name, ...aliasesOf(arg)].map((each) => prefix + each).join(", ");
   const head = arg?.type === "positional" ? `  [${arg.valueHint ?? name}]` : `  ${names}${hint}`;
-  const [first = "", ...rest] = wrap(arg?.description ?? "", lineWidth - textColumn);
+  const [first = "", ...rest] = wrap(negative ?? arg?.description ?? "", lineWidth - textColumn);
   const indent = " ".repeat(textColumn);
   const body = rest.map((line) => indent + line);
   if (head.length + 2 > textColumn) return [head, indent + first, ...body];

@@ -12,9 +12,11 @@ import { deviceNames } from "./devices.ts";
 import { BasedXLError } from "./errors.ts";
 import { flagLabel, suggestion } from "./flags.ts";
 import type { GenerateRequest } from "./generate.ts";
-import { limits, seedMax, timestepSpacings } from "./limits.ts";
+import { layoutOf } from "./layout.ts";
+import { limits, seedMax, syncModeNames, timestepSpacings } from "./limits.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
+import type { SyncMode } from "./native/session.ts";
 import type { SchedulerName } from "./schedule.ts";
 import { schedulerNameOfClass, schedulerNames } from "./schedule.ts";
 
@@ -23,7 +25,11 @@ export interface SampleOptions {
   prompt: string | undefined;
   /** "" is a negative prompt without words; undefined is none. They may give different pictures. */
   negativePrompt: string | undefined;
+  /** Of the first picture; the others' follow it. */
   seed: bigint;
+  imageCount: number;
+  /** Pictures computed together. */
+  batchSize: number;
   guidanceScale: number | undefined;
   stepCount: number | undefined;
   width: number | undefined;
@@ -36,6 +42,8 @@ export interface SampleOptions {
   /** 0 = one per core. */
   threadCount: number;
   device: DeviceName;
+  splitBatch: boolean;
+  syncMode: SyncMode;
   warmupStepCount: number | undefined;
   outPath: string;
   latentsPath: string | undefined;
@@ -51,11 +59,13 @@ export function parseSampleOptions(args: SampleArgs, randomSeed = drawSeed): Sam
   if (args.quiet && args.verbose) {
     throw badOption("--quiet and --verbose contradict each other: keep one of the two.");
   }
-  const seed = args.seed === undefined ? randomSeed() : parseSeed(args.seed);
+  const imageCount = whole(args, "num-images") ?? 1;
   return {
     prompt: promptOf(args),
     negativePrompt: args["negative-prompt"],
-    seed,
+    seed: args.seed === undefined ? randomSeed() : parseSeed(args.seed, imageCount),
+    imageCount,
+    batchSize: whole(args, "batch-size") ?? 1,
     guidanceScale: decimal(args, "guidance-scale"),
     stepCount: whole(args, "num-inference-steps"),
     width: whole(args, "width"),
@@ -67,6 +77,8 @@ export function parseSampleOptions(args: SampleArgs, randomSeed = drawSeed): Sam
     rankCount: whole(args, "gpus") ?? 1,
     threadCount: whole(args, "threads") ?? 0,
     device: oneOf(args, "device", deviceNames) ?? "auto",
+    splitBatch: args["split-batch"] ?? true,
+    syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
     warmupStepCount: whole(args, "warmup-steps"),
     outPath: args["out-path"] ?? "sample.png",
     latentsPath: latentsPathOf(args),
@@ -83,8 +95,8 @@ export interface ResolvedRequest {
 }
 
 /**
- * Fills in the model's defaults and checks what depends on the model: sizes, steps, the prompt.
- * Throws `BasedXLError` "bad-option".
+ * Fills in the model's defaults and checks what depends on the model: sizes, steps, the prompt, and
+ * whether so many ranks can share such a picture. Throws `BasedXLError` "bad-option".
  */
 export function resolveRequest(options: SampleOptions, model: ModelFolder): ResolvedRequest {
   const { defaults } = model;
@@ -100,27 +112,30 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
     );
   }
   const stepCount = options.stepCount ?? defaults.steps ?? 50;
-  checkWarmup(options.warmupStepCount, stepCount, warnings);
+  const { nativeSize } = model;
+  const width = checkedSize("width", options.width, defaults.width ?? nativeSize.width, model);
+  const height = checkedSize("height", options.height, defaults.height ?? nativeSize.height, model);
+  checkLayout(options, guidanceScale > 1, height, model);
+  const { imageCount, batchSize } = options;
   return {
     request: {
       model,
       prompt,
       negativePrompt: options.negativePrompt ?? null,
-      seed: options.seed,
+      seeds: Array.from({ length: imageCount }, (_, index) => options.seed + BigInt(index)),
+      batchSize: Math.min(batchSize, imageCount),
       guidanceScale,
       stepCount,
-      width: checkedSize("width", options.width, defaults.width ?? model.nativeSize.width, model),
-      height: checkedSize(
-        "height",
-        options.height,
-        defaults.height ?? model.nativeSize.height,
-        model,
-      ),
+      width,
+      height,
       scheduler: options.scheduler ?? schedulerOf(model, warnings),
       useKarrasSigmas: options.useKarrasSigmas,
       timestepSpacing: options.timestepSpacing,
       rankCount: options.rankCount,
       threadCount: options.threadCount,
+      splitBatch: options.splitBatch,
+      syncMode: options.syncMode,
+      warmupStepCount: checkedWarmup(options.warmupStepCount, stepCount),
       wantLatents: options.latentsPath !== undefined,
     },
     warnings,
@@ -155,10 +170,18 @@ function promptOf(args: SampleArgs): string | undefined {
   return positional ?? args.prompt;
 }
 
-function parseSeed(text: string): bigint {
+/** The first seed; those of `imageCount` pictures, one up each, must be seeds too. */
+function parseSeed(text: string, imageCount: number): bigint {
   const seed = /^\+?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : -1n;
-  if (seed >= 0n && seed <= seedMax) return seed;
-  throw badOption(`--seed must be a whole number from 0 to ${seedMax} (2^63-1), not "${text}".`);
+  if (seed < 0n || seed > seedMax) {
+    throw badOption(`--seed must be a whole number from 0 to ${seedMax} (2^63-1), not "${text}".`);
+  }
+  const firstMax = seedMax - BigInt(imageCount - 1);
+  if (seed <= firstMax) return seed;
+  throw badOption(
+    `--seed ${seed} leaves no room for the seeds of ${imageCount} pictures, one up each: it must \
+be at most ${firstMax}.`,
+  );
 }
 
 /** Torch's CPU generator reads 32 bits of a seed, so more would be longer to type for nothing. */
@@ -186,7 +209,7 @@ function decimal(args: SampleArgs, name: "guidance-scale"): number | undefined {
 
 function oneOf<Name extends string>(
   args: SampleArgs,
-  flag: "scheduler" | "timestep-spacing" | "device",
+  flag: "scheduler" | "timestep-spacing" | "device" | "sync-mode",
   names: readonly Name[],
 ): Name | undefined {
   const text = args[flag];
@@ -203,14 +226,24 @@ function latentsPathOf(args: SampleArgs): string | undefined {
   throw badOption(`--save-latents must name a .safetensors file, not "${path}".`);
 }
 
-function checkWarmup(warmup: number | undefined, stepCount: number, warnings: string[]): void {
-  if (warmup === undefined) return;
-  if (warmup > stepCount) {
-    throw badOption(
-      `--warmup-steps must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
-    );
-  }
-  warnings.push("--warmup-steps changes nothing yet: ranks do not share the rows of a picture.");
+/** DistriFusion's default of 4, or all the steps where there are fewer. */
+function checkedWarmup(given: number | undefined, stepCount: number): number {
+  const warmup = given ?? Math.min(4, stepCount);
+  if (warmup <= stepCount) return warmup;
+  throw badOption(
+    `--warmup-steps must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
+  );
+}
+
+function checkLayout(
+  { rankCount, splitBatch }: SampleOptions,
+  guidance: boolean,
+  height: number,
+  { vaeFactor, sizeMultiple }: ModelFolder,
+): void {
+  const latentRows = height / vaeFactor;
+  const rowUnit = sizeMultiple / vaeFactor;
+  layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
 }
 
 /** A flag's size, else the default, when it is a multiple of the model's unit and in range. */

@@ -1,7 +1,8 @@
 /**
- * Progress of one picture: a bar that is redrawn in place on a terminal, plain lines elsewhere.
+ * Progress of a run: a bar that is redrawn in place on a terminal, plain lines elsewhere.
  * The formatters are pure; only `createProgressView` writes, and it takes its clock from outside.
  */
+import type { DrawingProgress } from "./generate.ts";
 import type { Progress } from "./native/session.ts";
 
 /** Where lines go; stderr in the command. */
@@ -13,16 +14,21 @@ export interface ProgressTarget {
 }
 
 export interface ProgressView {
-  update(progress: Progress): void;
+  update(progress: ShownProgress): void;
   /** Prints a line above the bar. */
   line(text: string): void;
   /** Removes the bar; it does not come back before the next `update`. */
   clear(): void;
 }
 
+/** What is shown; without `pictures` there is one. */
+export type ShownProgress = Progress & Partial<Pick<DrawingProgress, "pictures">>;
+
 /** When the stage began and its last step ended, in milliseconds of the caller's clock. */
 export interface StageTimes {
   stage: Progress["stage"];
+  /** Number of the first picture that is being drawn, from 1. */
+  pictureFirst: number;
   stageStartMs: number;
   lastStepMs: number;
   stepsDone: number;
@@ -46,11 +52,12 @@ export function createProgressView(target: ProgressTarget, clockMs: () => number
 /** Notes when stages begin and steps end; `times` is null before the first event. */
 export function followStages(
   times: StageTimes | null,
-  { stage, stepIndex }: Progress,
+  { stage, stepIndex, pictures }: ShownProgress,
   nowMs: number,
 ): StageTimes {
-  if (times?.stage !== stage) {
-    return { stage, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
+  const pictureFirst = pictures?.first ?? 1;
+  if (times?.stage !== stage || times.pictureFirst !== pictureFirst) {
+    return { stage, pictureFirst, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
   }
   return stepIndex === times.stepsDone
     ? times
@@ -58,17 +65,18 @@ export function followStages(
 }
 
 /**
- * `Drawing ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the bar shrinks
- * first, then parts are left out from the right. Stages without a measure are words and seconds.
+ * `Drawing picture 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
+ * bar shrinks first, then parts are left out from the right. Stages without a measure are words and
+ * seconds; which picture it is, is said where there are several.
  */
 export function formatBar(
-  progress: Progress,
+  progress: ShownProgress,
   times: StageTimes,
   nowMs: number,
   columns: number,
 ): string {
   const parts = partsOf(progress, times, nowMs);
-  const head = stageWords[progress.stage];
+  const head = headOf(progress);
   const fraction = fractionOf(progress);
   if (fraction === null) return fit([head, ...parts], columns);
   const partsWidth = parts.reduce((sum, part) => sum + part.length + 2, 0);
@@ -79,11 +87,13 @@ export function formatBar(
   return fit([`${head} ${bar}`, ...parts], columns);
 }
 
-/** `Step 12/25, 0.31 s per step, 4 s left`: the same without a bar. */
-export function formatPlain(progress: Progress, times: StageTimes, nowMs: number): string {
+/** `Step 12/25 of picture 2 of 4, 0.31 s per step, 4 s left`: the same without a bar. */
+export function formatPlain(progress: ShownProgress, times: StageTimes, nowMs: number): string {
   const parts = partsOf(progress, times, nowMs);
-  if (progress.stage === "denoise") return `Step ${parts.join(", ")}`;
-  return [stageWords[progress.stage], ...parts].join(", ");
+  if (progress.stage !== "denoise") return [headOf(progress), ...parts].join(", ");
+  const which = pictureOf(progress);
+  const [steps, ...rest] = parts;
+  return [`Step ${steps}${which === "" ? "" : ` of ${which}`}`, ...rest].join(", ");
 }
 
 /** 0.012 s, 0.31 s, 4.2 s, 42 s, 3 min 20 s, 2 h 05 min. */
@@ -114,7 +124,7 @@ function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
     update(progress) {
       const nowMs = clockMs();
       times = followStages(times, progress, nowMs);
-      const key = `${progress.stage} ${progress.stepIndex}`;
+      const key = `${progress.pictures?.first} ${progress.stage} ${progress.stepIndex}`;
       if (key === shownKey && nowMs - shownMs < redrawMsMin) return;
       shownKey = key;
       shownMs = nowMs;
@@ -145,7 +155,9 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
         // Polling may miss the moment between the last step and decoding.
         this.update({ ...progress, stage: "denoise", stepIndex: stepCount });
       }
+      const before = times?.pictureFirst;
       times = followStages(times, progress, nowMs);
+      if (times.pictureFirst !== before) lastTenth = 0;
       const denoising = progress.stage === "denoise" && progress.stepCount > 0;
       const tenth = denoising
         ? Math.floor((10 * progress.stepIndex) / progress.stepCount)
@@ -160,14 +172,31 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   };
 }
 
+/** `picture 2 of 4`, `pictures 3 to 4 of 8`; "" for a single one and while none is begun. */
+function pictureOf({ stage, pictures }: ShownProgress): string {
+  if (stage === "load" || stage === "text") return "";
+  if (pictures === undefined || pictures.count === 1) return "";
+  const { first, last, count } = pictures;
+  return first === last
+    ? `picture ${first} of ${count}`
+    : `pictures ${first} to ${last} of ${count}`;
+}
+
+/** `Drawing picture 2 of 4`. */
+function headOf(progress: ShownProgress): string {
+  const which = pictureOf(progress);
+  const words = stageWords[progress.stage];
+  return which === "" ? words : `${words} ${which}`;
+}
+
 /** How much of the stage is done, 0 to 1; null where that is not known. */
-function fractionOf({ stage, stepIndex, stepCount, loadFraction }: Progress): number | null {
+function fractionOf({ stage, stepIndex, stepCount, loadFraction }: ShownProgress): number | null {
   if (stage === "load") return loadFraction;
   return stage === "denoise" ? stepIndex / stepCount : null;
 }
 
 /** What is told beside the bar or the stage's words; the first second of a stage is not counted. */
-function partsOf(progress: Progress, times: StageTimes, nowMs: number): string[] {
+function partsOf(progress: ShownProgress, times: StageTimes, nowMs: number): string[] {
   const { stage, stepIndex, stepCount } = progress;
   if (stage !== "denoise") {
     const seconds = (nowMs - times.stageStartMs) / 1000;

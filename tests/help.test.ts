@@ -4,15 +4,18 @@
 import { expect, test } from "bun:test";
 import { sampleFlags, sampleHelp } from "../src/commands/sample-flags.ts";
 import { renderHelp, wrap } from "../src/help.ts";
+import { syncModeNames, syncModeTexts } from "../src/limits.ts";
+import { syncModes } from "../src/native/session.ts";
 
 const text = renderHelp(sampleHelp, sampleFlags);
 
 test("every flag is in one group, and shown", () => {
   const grouped = sampleHelp.groups.flatMap(([, flags]) => flags);
   expect([...grouped].sort()).toEqual(Object.keys(sampleFlags).sort());
-  for (const flag of grouped.filter((name) => name !== "promptText")) {
+  for (const flag of grouped.filter((name) => !["promptText", "split-batch"].includes(name))) {
     expect(text).toContain(`  --${flag}`);
   }
+  expect(text).toContain("  --no-split-batch  ");
   expect(text).toContain("--num-inference-steps, --steps N");
 });
 
@@ -28,10 +31,21 @@ test("every flag with a value says its default; numbers say their range", () => 
     expect(flag.description).toContain("Default:");
   }
   expect(sampleFlags.gpus.description).toContain("1 to 16");
+  expect(sampleFlags["num-images"].description).toContain("1 to 64");
+  expect(sampleFlags["batch-size"].description).toContain("1 to 8");
   expect(sampleFlags["num-inference-steps"].description).toContain("1 to 1000");
 });
 
-test("wrap keeps words whole", () => {
+test("every mode has a line of its own that says what it trades", () => {
+  for (const [mode, trade] of Object.entries(syncModeTexts)) {
+    const line = text.split("\n").find((each) => each.trim().startsWith(`${mode} `));
+    expect(line?.trim()).toBe(mode.padEnd(20) + trade);
+  }
+  expect(syncModeNames).toEqual([...syncModes]);
+});
+
+test("wrap keeps words whole, and the text's own line breaks", () => {
+  expect(wrap("one two\nthree", 40)).toEqual(["one two", "three"]);
   expect(wrap("one two three", 8)).toEqual(["one two", "three"]);
   expect(wrap("incomprehensible word", 8)).toEqual(["incomprehensible", "word"]);
   expect(wrap("", 8)).toEqual([""]);

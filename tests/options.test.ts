@@ -46,6 +46,11 @@ describe("flags that are refused as they are typed", () => {
       'There is no flag -tall house. A prompt that begins with "-" is written --prompt="-...". ' +
         "--help lists them all.",
     ],
+    [
+      ["--no-split-bach"],
+      "There is no flag --no-split-bach. Did you mean --no-split-batch? --help lists them all.",
+    ],
+    [["--no-split-batch=yes"], "--no-split-batch takes no value: write it alone."],
     [["--no-seed"], "There is no flag --no-seed. Did you mean --seed? --help lists them all."],
     [["--seed"], "--seed needs a value after it."],
     [
@@ -113,6 +118,20 @@ describe("values that are refused before a model is known", () => {
       '--timestep-spacing must be leading, trailing or linspace, not "trailling". ' +
         "Did you mean trailing?",
     ],
+    [["--num-images", "0"], '--num-images must be a whole number from 1 to 64, not "0".'],
+    [["--num-images", "65"], '--num-images must be a whole number from 1 to 64, not "65".'],
+    [["--batch-size", "0"], '--batch-size must be a whole number from 1 to 8, not "0".'],
+    [["--batch-size", "9"], '--batch-size must be a whole number from 1 to 8, not "9".'],
+    [
+      ["--seed", "9223372036854775805", "--num-images", "4"],
+      "--seed 9223372036854775805 leaves no room for the seeds of 4 pictures, one up each: it " +
+        "must be at most 9223372036854775804.",
+    ],
+    [
+      ["--sync-mode", "full-sync"],
+      "--sync-mode must be corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync or " +
+        'no_sync, not "full-sync". Did you mean full_sync?',
+    ],
     [["--device", "CUDA"], '--device must be auto, cpu or cuda, not "CUDA". Did you mean cuda?'],
     [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],
   ])("%p", (argv, expected) => {
@@ -130,6 +149,21 @@ describe("what is refused for a model", () => {
     [
       ["--steps", "4", "--warmup-steps", "5"],
       "--warmup-steps must be from 0 to the number of steps, 4, not 5.",
+    ],
+    [
+      ["--gpus", "8", "--height", "96"],
+      "8 ranks are 4 bands, and a height of 96 has rows for 3: use 6 ranks (--gpus 6), or a " +
+        "height of at least 128.",
+    ],
+    [
+      ["--gpus", "4", "--height", "96", "--no-split-batch"],
+      "4 ranks are 4 bands, and a height of 96 has rows for 3: use 3 ranks (--gpus 3), or a " +
+        "height of at least 128.",
+    ],
+    [
+      ["--gpus", "2", "--height", "32", "--guidance-scale", "1"],
+      "2 ranks are 2 bands, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
+        "height of at least 64.",
     ],
   ])("%p", (argv, expected) => {
     expect(sentence(() => resolve(argv))).toBe(expected);
@@ -156,6 +190,8 @@ describe("what is accepted", () => {
       prompt: undefined,
       negativePrompt: undefined,
       seed: 42n,
+      imageCount: 1,
+      batchSize: 1,
       guidanceScale: undefined,
       stepCount: undefined,
       width: undefined,
@@ -167,6 +203,8 @@ describe("what is accepted", () => {
       rankCount: 1,
       threadCount: 0,
       device: "auto",
+      splitBatch: true,
+      syncMode: "corrected_async_gn",
       warmupStepCount: undefined,
       outPath: "sample.png",
       latentsPath: undefined,
@@ -179,7 +217,9 @@ describe("what is accepted", () => {
   test("every flag, by = and by the next argument", () => {
     const values = {
       "negative-prompt": "dark",
-      seed: "9223372036854775807",
+      seed: "9223372036854775804",
+      "num-images": "4",
+      "batch-size": "3",
       "guidance-scale": "7.5",
       steps: "30",
       width: "64",
@@ -190,12 +230,13 @@ describe("what is accepted", () => {
       gpus: "2",
       threads: "3",
       device: "cpu",
+      "sync-mode": "full_sync",
       "warmup-steps": "4",
       out: "o.webp",
       "save-latents": "l.safetensors",
     };
     const pairs = Object.entries(values);
-    const flags = ["--use-karras-sigmas", "--json", "--verbose"];
+    const flags = ["--use-karras-sigmas", "--no-split-batch", "--json", "--verbose"];
     const joined = parse(
       "a house",
       ...pairs.map(([name, value]) => `--${name}=${value}`),
@@ -210,7 +251,9 @@ describe("what is accepted", () => {
     expect(joined).toEqual({
       prompt: "a house",
       negativePrompt: "dark",
-      seed: 2n ** 63n - 1n,
+      seed: 2n ** 63n - 4n,
+      imageCount: 4,
+      batchSize: 3,
       guidanceScale: 7.5,
       stepCount: 30,
       width: 64,
@@ -222,6 +265,8 @@ describe("what is accepted", () => {
       rankCount: 2,
       threadCount: 3,
       device: "cpu",
+      splitBatch: false,
+      syncMode: "full_sync",
       warmupStepCount: 4,
       outPath: "o.webp",
       latentsPath: "l.safetensors",
@@ -241,6 +286,15 @@ describe("what is accepted", () => {
   test("karras can be switched off for a model that has it on", () => {
     expect(parse("--no-use-karras-sigmas").useKarrasSigmas).toBe(false);
     expect(parse("--use-karras-sigmas=false").useKarrasSigmas).toBe(false);
+  });
+
+  test("the last seed there is", () => {
+    expect(parse("--seed", "9223372036854775807").seed).toBe(2n ** 63n - 1n);
+  });
+
+  test("branches are split unless that is switched off", () => {
+    expect(parse("--split-batch").splitBatch).toBe(true);
+    expect(parse("--split-batch=false").splitBatch).toBe(false);
   });
 
   test("any prompt arrives as it was typed, by each way of giving it", () => {
@@ -273,6 +327,11 @@ describe("defaults", () => {
       width: 1024,
       height: 1024,
       scheduler: "euler",
+      seeds: [42n],
+      batchSize: 1,
+      splitBatch: true,
+      syncMode: "corrected_async_gn",
+      warmupStepCount: 4,
       wantLatents: false,
     });
     expect(warnings).toEqual([]);
@@ -298,6 +357,16 @@ describe("defaults", () => {
     });
   });
 
+  test("warm-up is four steps, or all where there are fewer", () => {
+    expect(resolve(["--steps", "2"]).request.warmupStepCount).toBe(2);
+    expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupStepCount).toBe(0);
+  });
+
+  test("each picture has the seed after the one before, and no batch is larger than the run", () => {
+    const { request } = resolve(["--seed", "5", "--num-images", "3", "--batch-size", "8"]);
+    expect(request).toMatchObject({ seeds: [5n, 6n, 7n], batchSize: 3 });
+  });
+
   test("--save-latents asks for the latent", () => {
     expect(resolve(["--save-latents", "A.SafeTensors"]).request.wantLatents).toBe(true);
   });
@@ -307,12 +376,6 @@ describe("warnings", () => {
   test("a negative prompt without guidance", () => {
     expect(resolve(["--negative-prompt", "x", "--guidance-scale", "1"]).warnings).toEqual([
       "The negative prompt is not used: it needs --guidance-scale above 1, not 1.",
-    ]);
-  });
-
-  test("warm-up, which changes nothing yet", () => {
-    expect(resolve(["--warmup-steps", "4"]).warnings).toEqual([
-      "--warmup-steps changes nothing yet: ranks do not share the rows of a picture.",
     ]);
   });
 

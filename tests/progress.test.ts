@@ -8,6 +8,7 @@ import {
   formatBar,
   formatPlain,
   formatSeconds,
+  type ShownProgress,
   type StageTimes,
 } from "../src/progress.ts";
 
@@ -15,8 +16,14 @@ function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress
   return { stage, stepIndex, stepCount: 20, loadFraction };
 }
 
+/** The same within a run of several pictures. */
+function ofFour(progress: Progress, first: number, last = first): ShownProgress {
+  return { ...progress, pictures: { first, last, count: 4 } };
+}
+
 const times: StageTimes = {
   stage: "denoise",
+  pictureFirst: 1,
   stageStartMs: 1000,
   lastStepMs: 6000,
   stepsDone: 10,
@@ -72,6 +79,20 @@ describe("formatBar", () => {
     expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
 
+  test("says which picture it is where there are several", () => {
+    const half = "█".repeat(10) + "░".repeat(10);
+    expect(formatBar(ofFour(at("denoise", 10), 2), times, 6000, 79)).toBe(
+      `Drawing picture 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
+    );
+    expect(formatBar(ofFour(at("decode", 20), 3, 4), times, 1000, 79)).toStartWith(
+      "Decoding pictures 3 to 4 of 4",
+    );
+    expect(formatBar(ofFour(at("text"), 2), times, 1000, 79)).toBe("Reading the prompt");
+    expect(formatBar(ofFour(at("load"), 1), times, 1000, 79)).not.toContain("picture");
+    const single = { ...at("decode"), pictures: { first: 1, last: 1, count: 1 } };
+    expect(formatBar(single, times, 1000, 79)).toBe("Decoding");
+  });
+
   test("never grows wider than the terminal", () => {
     for (let columns = 1; columns < 100; columns++) {
       for (const progress of [at("load"), at("text"), at("denoise", 10), at("decode")]) {
@@ -84,6 +105,9 @@ describe("formatBar", () => {
 test("formatPlain says the same in words", () => {
   expect(formatPlain(at("denoise", 10), times, 6000)).toBe(
     "Step 10/20, 0.50 s per step, 5.0 s left",
+  );
+  expect(formatPlain(ofFour(at("denoise", 10), 2), times, 6000)).toBe(
+    "Step 10/20 of picture 2 of 4, 0.50 s per step, 5.0 s left",
   );
   expect(formatPlain(at("load", 0, 0.42), { ...times, stage: "load" }, 4000)).toBe(
     "Loading the model, 42 %, 3.0 s",
@@ -149,6 +173,22 @@ describe("piped", () => {
     view.update(at("decode", 20));
     view.update(at("decode", 20));
     expect(written).toEqual(["Step 20/20, 0.10 s per step\n"]);
+  });
+
+  test("tenths and times begin anew with each picture, also when polling saw no other stage", () => {
+    const { written, clock, view } = viewWithClock(false);
+    for (const first of [1, 2]) {
+      for (const step of [0, 10, 20]) {
+        view.update(ofFour(at("denoise", step), first));
+        clock.ms += 1000;
+      }
+    }
+    expect(written).toEqual([
+      "Step 10/20 of picture 1 of 4, 0.10 s per step, 1.0 s left\n",
+      "Step 20/20 of picture 1 of 4, 0.10 s per step\n",
+      "Step 10/20 of picture 2 of 4, 0.10 s per step, 1.0 s left\n",
+      "Step 20/20 of picture 2 of 4, 0.10 s per step\n",
+    ]);
   });
 
   test("and one every ten seconds when steps are slow or the model is large", () => {

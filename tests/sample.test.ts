@@ -94,17 +94,23 @@ describe("drawing", () => {
         prompt,
         negative_prompt: "",
         seed: "9223372036854775807",
+        images: [{ path: join(folder, "j.webp"), seed: "9223372036854775807" }],
         width: 64,
         height: 64,
         steps: 2,
         scheduler: "ddim",
         guidance_scale: 3.5,
         device: "cpu",
-        ranks: 2,
-        layout: "2 ranks = 2 guidance branches",
+        ranks: 4,
+        layout: "4 ranks = 2 guidance branches × 2 bands (4 + 4 rows)",
+        sync_mode: "corrected_async_gn",
+        warmup_steps: 1,
+        split_batch: true,
+        batch_size: 1,
       });
-      expect(told.warnings).toHaveLength(3);
-      expect(told.warnings.join("\n")).toMatch(/--warmup-steps.*left out: ".*big".*4 ranks were/s);
+      expect(told.warnings).toHaveLength(1);
+      expect(told.warnings[0]).toMatch(/left out: ".*big"/);
+      expect(ended.stderr).toContain(`\n${told.layout}.\n`);
       for (const warning of told.warnings) expect(ended.stderr).toContain(`warning: ${warning}\n`);
       expect(Object.keys(told.timings)).toEqual([
         "load_ms",
@@ -141,6 +147,36 @@ describe("drawing", () => {
   );
 
   test(
+    "several pictures, each with its seed, the same as alone; their latents in one file",
+    async () => {
+      const flags = [...small, "--gpus", "3", "--height", "96", "--no-split-batch"];
+      const several = [...flags, "--sync-mode", "full_sync", "--seed", "5"];
+      const files = ["--out", "n.png", "--save-latents", "n.safetensors"];
+      const args = [...several, ...files, "--num-images", "3", "--batch-size", "2"];
+      const ended = await basedxl("sample", ...args, "--json");
+      expect(ended.exitCode).toBe(0);
+      expect(ended.stderr).toContain("3 pictures, 2 at a time, 64x96, 2 steps");
+      expect(ended.stderr).toContain("3 ranks = 3 bands (4 + 4 + 4 rows), both guidance branches");
+      expect(ended.stderr).toContain("Wrote n-2.png, seed 6.\n");
+      const told = onlyObject(ended);
+      const path = (number: number) => join(folder, `n-${number}.png`);
+      expect(told).toMatchObject({ path: path(1), seed: "5", batch_size: 2, split_batch: false });
+      expect(told.images).toEqual(
+        [1, 2, 3].map((number) => ({ path: path(number), seed: `${number + 4}` })),
+      );
+      const latents = readSafetensors(join(folder, "n.safetensors")).get("latents");
+      expect(latents?.shape).toEqual([3, 4, 12, 8]);
+
+      const alone = [...several.slice(0, -1), "6", "--out", "alone.png", "--quiet"];
+      expect((await basedxl("sample", ...alone)).exitCode).toBe(0);
+      const second = readFileSync(path(2));
+      expect(second.equals(readFileSync(join(folder, "alone.png")))).toBe(true);
+      expect(second.equals(readFileSync(path(1)))).toBe(false);
+    },
+    timeoutMs,
+  );
+
+  test(
     "a seed that was not given is told",
     async () => {
       const ended = await basedxl("sample", ...small, "--json", "--out", "r.png");
@@ -157,6 +193,9 @@ describe("refusing", () => {
     [["sample", "--sead", "1"], 2, "There is no flag --sead. Did you mean --seed?"],
     [["sample", "--steps", "0"], 2, "--num-inference-steps (--steps) must be a whole number"],
     [["sample", "--width", "100"], 2, "the nearest is 96."],
+    [["sample", "--gpus", "16", "--width", "64", "--height", "64"], 2, "use 4 ranks (--gpus 4)"],
+    [["sample", "--num-images", "65"], 2, "--num-images must be a whole number from 1 to 64"],
+    [["sample", "--num-images", "2", "--out", "no/x.png"], 1, "Cannot write no/x-1.png"],
     [["sample", "--out", "x.gif"], 2, "The picture x.gif has the ending .gif"],
     [["sample", "--out", "no/x.png"], 1, "Cannot write no/x.png"],
     [["sample", "--save-latents", "no/x.safetensors"], 1, "Cannot write no/x.safetensors"],
@@ -202,16 +241,18 @@ describe("help", () => {
 });
 
 describe("stopping", () => {
-  /** Signals twice once the picture is begun, as `bun run` does, and waits for the end. */
-  async function stop(signal: NodeJS.Signals, args: readonly string[]) {
-    const child = start(["sample", "--steps", "1000", "--device", "cpu", ...args]);
+  const endless = ["--steps", "1000"];
+
+  /** Signals twice after a while past `word`, as `bun run` does, and waits for the end. */
+  async function stop(signal: NodeJS.Signals, args: readonly string[], word = "\nDrawing ") {
+    const child = start(["sample", "--device", "cpu", ...args]);
     const stdout = new Response(child.stdout).text();
     const decoder = new TextDecoder();
     let stderr = "";
     let signalMs = 0;
     for await (const chunk of child.stderr) {
       stderr += decoder.decode(chunk);
-      if (signalMs > 0 || !stderr.includes("\nDrawing ")) continue;
+      if (signalMs > 0 || !stderr.includes(word)) continue;
       await Bun.sleep(400);
       signalMs = performance.now();
       child.kill(signal);
@@ -228,7 +269,10 @@ describe("stopping", () => {
       const path = join(folder, "stopped.png");
       writeFileSync(path, "an old file");
       const before = readdirSync(folder);
-      const { exitCode, stdout, stderr, tookMs } = await stop("SIGINT", ["--out", "stopped.png"]);
+      const { exitCode, stdout, stderr, tookMs } = await stop("SIGINT", [
+        ...endless,
+        ...["--out", "stopped.png"],
+      ]);
       expect(stderr.match(/Stopping \.\.\./g)).toHaveLength(1);
       expect(stderr).toEndWith("Stopping ...\n");
       expect(stdout).toBe("");
@@ -241,9 +285,32 @@ describe("stopping", () => {
   );
 
   test(
+    "Ctrl-C among several pictures keeps those that are written",
+    async () => {
+      const before = readdirSync(folder);
+      const args = ["--steps", "40", "--num-images", "64", "--out", "kept.png"];
+      const { exitCode, stderr } = await stop("SIGINT", args, "Wrote kept-1.png");
+      expect(exitCode).toBe(130);
+      const written = readdirSync(folder).filter((name) => !before.includes(name));
+      expect(written).toContain("kept-1.png");
+      expect(written.length).toBeLessThan(64);
+      expect(written.toSorted()).toEqual(
+        Array.from(stderr.matchAll(/^Wrote (kept-\d+\.png), seed \d+\.$/gm), ([, name]) =>
+          String(name),
+        ).toSorted(),
+      );
+      for (const name of written) {
+        expect((await sharp(join(folder, name)).metadata()).width).toBe(128);
+      }
+      expect(stderr).toMatch(/^Step \d+\/40 of picture 1 of 64, /m);
+    },
+    timeoutMs,
+  );
+
+  test(
     "SIGTERM ends with 143, and scripts are told",
     async () => {
-      const ended = await stop("SIGTERM", ["--out", "terminated.png", "--json"]);
+      const ended = await stop("SIGTERM", [...endless, "--out", "terminated.png", "--json"]);
       expect(ended.exitCode).toBe(143);
       expect(onlyObject(ended).error.code).toBe("cancelled");
       expect(existsSync(join(folder, "terminated.png"))).toBe(false);

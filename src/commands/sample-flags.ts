@@ -5,8 +5,16 @@
 import type { ArgsDef } from "citty";
 import { deviceNames } from "../devices.ts";
 import type { HelpText } from "../help.ts";
-import { limits, timestepSpacings } from "../limits.ts";
+import { limits, syncModeTexts, timestepSpacings } from "../limits.ts";
 import { schedulerNames } from "../schedule.ts";
+
+/** One line of help per mode, names and texts in columns. */
+function syncModeLines(): string {
+  const names = Object.keys(syncModeTexts).map((name) => name.length);
+  const column = Math.max(...names) + 2;
+  const lines = Object.entries(syncModeTexts).map(([name, text]) => name.padEnd(column) + text);
+  return lines.join("\n");
+}
 
 function range(name: keyof typeof limits): string {
   return `${limits[name].min} to ${limits[name].max}`;
@@ -42,6 +50,20 @@ export const sampleFlags = {
     type: "string",
     valueHint: "N",
     description: "Same seed, same picture; 0 to 2^63-1. Default: random, and printed.",
+  },
+  "num-images": {
+    type: "string",
+    valueHint: "N",
+    description:
+      `Pictures, ${range("num-images")}, each with the seed after the one before. Several are ` +
+      "written as sample-1.png, sample-2.png, ..., each once it is drawn. Default: 1.",
+  },
+  "batch-size": {
+    type: "string",
+    valueHint: "N",
+    description:
+      `Pictures computed together, ${range("batch-size")}; more take more memory. Each picture ` +
+      "is the same alone or in a batch. Default: 1.",
   },
   "num-inference-steps": {
     type: "string",
@@ -88,8 +110,9 @@ export const sampleFlags = {
     type: "string",
     valueHint: "N",
     description:
-      `Ranks that share one picture, ${range("gpus")}: one per GPU, or N on the CPU where ` +
-      "there is no GPU. Default: 1.",
+      `Ranks that share a picture, ${range("gpus")}: one per GPU, or N on the CPU where there ` +
+      "is no GPU. They take a guidance branch each (where N is even), then bands of rows. " +
+      "Default: 1.",
   },
   device: {
     type: "string",
@@ -101,12 +124,25 @@ export const sampleFlags = {
     valueHint: "N",
     description: `CPU threads of all ranks, ${range("threads")}. Default: 0, one per core.`,
   },
+  "split-batch": {
+    type: "boolean",
+    negativeDescription:
+      "Keep both guidance branches on every rank and share rows alone. Default: an even number " +
+      "of ranks splits the branches first, which is exact.",
+  },
+  "sync-mode": {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "What bands read of each other after warm-up (norms: the statistics of group norms). " +
+      `Default: corrected_async_gn.\n${syncModeLines()}`,
+  },
   "warmup-steps": {
     type: "string",
     valueHint: "N",
     description:
-      "Steps in which ranks wait for each other, 0 to the number of steps. Takes effect once " +
-      "ranks share the rows of a picture; accepted now. Default: none.",
+      "Synchronous steps after the first, which always is: more are nearer to one rank, and " +
+      "slower. 0 to the number of steps. Default: 4.",
   },
   "out-path": {
     type: "string",
@@ -114,14 +150,16 @@ export const sampleFlags = {
     alias: "out",
     description:
       "The picture: .png, .jpg, .jpeg, .webp or .avif. An existing file is replaced once the " +
-      "new one is whole. Default: sample.png.",
+      "new one is whole. With --num-images, -1, -2, ... go before the ending. " +
+      "Default: sample.png.",
   },
   "save-latents": {
     type: "string",
     valueHint: "FILE",
     description:
-      'Also write the latent, a .safetensors file with one f32 NCHW tensor "latents", before ' +
-      "division by the VAE's scaling factor. Default: not written.",
+      'Also write the latents, a .safetensors file with one f32 NCHW tensor "latents" (N = ' +
+      "pictures, in order), before division by the VAE's scaling factor; after the last " +
+      "picture. Default: not written.",
   },
   verbose: {
     type: "boolean",
@@ -134,9 +172,9 @@ export const sampleFlags = {
   json: {
     type: "boolean",
     description:
-      "Print one JSON object on stdout: path, prompt, seed (a string, since 2^63-1 does not fit " +
-      "a JSON number), size, steps, device, timings in ms, warnings; or an object " +
-      '"error" with code and message.',
+      "Print one JSON object on stdout: path and seed of the first picture (a seed is a string, " +
+      "since 2^63-1 does not fit a JSON number), images with those of each, prompt, size, steps, " +
+      'ranks, device, timings in ms, warnings; or an object "error" with code and message.',
   },
   help: { type: "boolean", description: "Print this help." },
 } as const satisfies ArgsDef;
@@ -149,23 +187,23 @@ export type SampleFlags = typeof sampleFlags;
 export const sampleHelp: HelpText = {
   usage: "basedxl sample [prompt] [flags]",
   summary:
-    "Draws one picture. In a clone of the repository, basedxl is written bun run: " +
+    "Draws pictures. In a clone of the repository, basedxl is written bun run: " +
     "bun run sample --gpus 2.",
   examples: [
     "basedxl sample",
     'basedxl sample "a red house on the grass" --seed 7',
-    "basedxl sample --gpus 2 --steps 25 --out house.webp",
+    "basedxl sample --gpus 4 --steps 25 --out house.webp",
+    "basedxl sample --num-images 4 --batch-size 2",
     "basedxl sample --model ~/models/sdxl-base --width 1216 --height 832",
     "basedxl sample --seed 7 --json",
   ],
   groups: [
-    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale", "seed"]],
+    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale"]],
+    ["Seeds and pictures", ["seed", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
-    [
-      "Sampling",
-      ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing", "warmup-steps"],
-    ],
-    ["Model and machine", ["model", "gpus", "device", "threads"]],
+    ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
+    ["Model and machine", ["model", "device", "threads"]],
+    ["Several ranks", ["gpus", "split-batch", "sync-mode", "warmup-steps"]],
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],
   notes: [

@@ -1,6 +1,6 @@
 /**
- * `basedxl sample`: flags in, one picture file out. This file owns what the user sees and the files
- * that are written; drawing itself is `generate.ts`, and checks of flags are `options.ts`.
+ * `basedxl sample`: flags in, picture files out. This file owns what the user sees; drawing itself
+ * is `generate.ts`, checks of flags are `options.ts`, and files are `sample-files.ts`.
  */
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
@@ -9,8 +9,6 @@ import { chooseDevice } from "../devices.ts";
 import { BasedXLError } from "../errors.ts";
 import type { GenerateRequest, GenerateResult } from "../generate.ts";
 import { generate, medianMs } from "../generate.ts";
-import { checkWritable, imageFormatOf, writeImage } from "../image.ts";
-import { writeLatents } from "../latents.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { openSession, probeDevice } from "../native/session.ts";
@@ -20,11 +18,12 @@ import type { Output } from "../output.ts";
 import { createOutput, writeJson } from "../output.ts";
 import { formatSeconds } from "../progress.ts";
 import { exitCodeOfSignal, watchStopSignals } from "../signals.ts";
+import { checkFiles, PictureWriter } from "./sample-files.ts";
 import { sampleFlags } from "./sample-flags.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({
-  meta: { name: "sample", description: "Draw one picture from a prompt" },
+  meta: { name: "sample", description: "Draw pictures from a prompt" },
   args: sampleFlags,
   async run({ args }) {
     const options = parseSampleOptions(args);
@@ -56,10 +55,16 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const startMs = performance.now();
   const { log } = output;
   const { request, warnings, device } = await prepare(options, output);
+  const writer = new PictureWriter(options, request);
+  const pictureCount = request.seeds.length;
   const result = await generate(request, {
     openSession,
     signal,
     onProgress: output.showsProgress ? (progress) => output.progress.update(progress) : undefined,
+    async onPicture(picture) {
+      const { path, seed } = await writer.writePicture(picture);
+      if (pictureCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
+    },
     onWarning: (warning) => log.warn(warning),
     onLayout: (layout) => {
       if (request.rankCount > 1) log.info(`${layout}.`);
@@ -68,15 +73,14 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   });
   output.progress.clear();
 
-  const writeStartMs = performance.now();
-  await writeFiles(options, result, signal);
-  const endMs = performance.now();
-  const times = timesOf(result, endMs - writeStartMs, endMs - startMs);
-  log.info(`Wrote ${options.outPath} in ${formatSeconds(times.total_ms / 1000)}.`);
+  await writer.writeLatents(result);
+  const times = timesOf(result, writer.writeMs, performance.now() - startMs);
+  const what = pictureCount === 1 ? options.outPath : `${pictureCount} pictures`;
+  log.info(`Wrote ${what} in ${formatSeconds(times.total_ms / 1000)}.`);
   log.debug(describeTimes(times));
   if (options.json) {
     const all = [...warnings, ...result.warnings];
-    const told = jsonOf(options, request, result);
+    const told = jsonOf(options, request, result, writer);
     writeJson({ ...told, device, timings: times, warnings: all });
   }
 }
@@ -87,10 +91,7 @@ interface Prepared extends ResolvedRequest {
 
 /** Checks files, model, device and request, and says what will be drawn. */
 async function prepare(options: SampleOptions, { log }: Output): Promise<Prepared> {
-  imageFormatOf(options.outPath);
-  checkWritable(options.outPath);
-  if (options.latentsPath !== undefined) checkWritable(options.latentsPath);
-
+  checkFiles(options);
   const location = resolveModelPath(options.model, process.env);
   const model = await openModelFolder(location.path);
   const resolved = resolveRequest(options, model);
@@ -115,23 +116,14 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   return { ...resolved, device: choice.device };
 }
 
-/** The latent first: when the picture is there, everything is. */
-async function writeFiles(
-  { outPath, latentsPath }: SampleOptions,
-  { pixels, width, height, latents, latentShape }: GenerateResult,
-  signal: AbortSignal,
-): Promise<void> {
-  if (latentsPath !== undefined && latents) await writeLatents(latentsPath, latents, latentShape);
-  if (signal.aborted)
-    throw new BasedXLError("cancelled", "Stopped before the picture was written.");
-  await writeImage(outPath, pixels, width, height);
-}
-
 function describe(request: GenerateRequest): string {
-  const { prompt, width, height, stepCount, scheduler, guidanceScale, seed } = request;
+  const { prompt, width, height, stepCount, scheduler, guidanceScale, seeds, batchSize } = request;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
-  return `Drawing ${JSON.stringify(prompt)}: ${width}x${height}, ${steps} of ${scheduler}, \
-guidance ${guidanceScale}, seed ${seed}.`;
+  const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
+  const several = seeds.length === 1 ? "" : `${seeds.length} pictures${together}, `;
+  const seedText = seeds.length === 1 ? `seed ${seeds[0]}` : `seeds ${seeds[0]} to ${seeds.at(-1)}`;
+  return `Drawing ${JSON.stringify(prompt)}: ${several}${width}x${height}, ${steps} of \
+${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 }
 
 /** As `--json` prints them. */
@@ -165,13 +157,20 @@ function describeTimes(times: Times): string {
   return `Times: ${parts.join(", ")}; median step ${formatSeconds(times.step_ms_median / 1000)}.`;
 }
 
-function jsonOf(options: SampleOptions, request: GenerateRequest, result: GenerateResult) {
+/** `path` and `seed` are those of the first picture, for scripts that ask for one. */
+function jsonOf(
+  options: SampleOptions,
+  request: GenerateRequest,
+  result: GenerateResult,
+  writer: PictureWriter,
+) {
+  const images = writer.toJson();
   return {
-    path: resolve(options.outPath),
+    ...images[0],
+    images,
     latents_path: options.latentsPath === undefined ? null : resolve(options.latentsPath),
     prompt: request.prompt,
     negative_prompt: request.negativePrompt,
-    seed: String(request.seed),
     width: result.width,
     height: result.height,
     steps: request.stepCount,
@@ -180,5 +179,9 @@ function jsonOf(options: SampleOptions, request: GenerateRequest, result: Genera
     model: request.model.path,
     ranks: result.rankCountUsed,
     layout: result.layout,
+    sync_mode: request.syncMode,
+    warmup_steps: request.warmupStepCount,
+    split_batch: request.splitBatch,
+    batch_size: request.batchSize,
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import type { GenerateDependencies } from "../../src/generate.ts";
+import { layoutOf } from "../../src/layout.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import type {
@@ -42,15 +43,20 @@ export interface SessionLog {
   closed: number;
 }
 
-/** A session opener that notes its calls, reports every stage, and fails with `error` if given. */
+/**
+ * A session opener that notes its calls, reports every stage, and fails with `error` if given. Its
+ * pictures and latents hold nothing but the seed they were drawn with.
+ */
 export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenSession } {
   const log: SessionLog = { opened: [], pictures: [], closed: 0 };
   const open: OpenSession = async (options) => {
     log.opened.push(options);
-    const rankCountUsed = Math.min(options.rankCount, options.guidance ? 2 : 1);
+    const { vaeFactor, sizeMultiple } = options.model;
+    const latentRows = options.height / vaeFactor;
+    const layout = layoutOf({ ...options, latentRows, rowUnit: sizeMultiple / vaeFactor });
     return {
-      rankCountUsed,
-      layout: `${rankCountUsed} used`,
+      rankCountUsed: layout.rankCount,
+      layout: layout.text,
       async picture(request, hooks) {
         log.pictures.push(request);
         if (error) throw error;
@@ -65,21 +71,23 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
 // --- internal ---
 
 function drawNothing(
-  { rows, width, height, wantLatents }: PictureRequest,
+  { rows, width, height, seeds, wantLatents }: PictureRequest,
   onProgress: ((progress: Progress) => void) | undefined,
 ): PictureResult {
   const stepCount = rows.length;
   for (const stage of ["text", "denoise", "decode"] as const) {
     onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
   }
-  const latentShape: PictureResult["latentShape"] = [1, 4, height / 8, width / 8];
+  const elementCount = (4 * height * width) / 64;
+  const values = seeds.flatMap((seed) => Array<number>(elementCount).fill(Number(seed)));
   return {
-    pixels: new Uint8Array(width * height * 3),
+    pictures: seeds.map((seed) => new Uint8Array(width * height * 3).fill(Number(seed))),
     width,
     height,
-    latents: wantLatents ? new Float32Array((4 * height * width) / 64) : null,
-    latentShape,
+    latents: wantLatents ? Float32Array.from(values) : null,
+    latentShape: [seeds.length, 4, height / 8, width / 8],
     timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: rows.map(() => 1) },
+    ranks: [],
   };
 }
 

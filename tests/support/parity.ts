@@ -250,7 +250,8 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
         model: folder,
         prompt: run.prompt,
         negativePrompt: run.negative,
-        seed: BigInt(run.seed),
+        seeds: [BigInt(run.seed)],
+        batchSize: 1,
         guidanceScale: run.guidance,
         stepCount,
         width: run.width,
@@ -259,6 +260,9 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
         ...spacing,
         rankCount: 1,
         threadCount: 0,
+        splitBatch: true,
+        syncMode: "full_sync",
+        warmupStepCount: 0,
         wantLatents: true,
       },
       { openSession },
@@ -269,7 +273,10 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
     yield { model, what, measured, allowed: bars.latents, unit: "relative L2" };
     const image = tensors.get(`run.${run.name}.image`);
     if (!image) continue;
-    const levels = maxAbs(drawn.pixels, rgbOf(image.data, run.width * run.height));
+    const levels = maxAbs(
+      drawn.pictures[0]?.pixels ?? [],
+      rgbOf(image.data, run.width * run.height),
+    );
     const allowed = bars.levels;
     yield { model, what: `picture of ${run.name}`, measured: levels, allowed, unit: "levels" };
   }

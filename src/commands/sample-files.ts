@@ -1,0 +1,77 @@
+/**
+ * The files one `sample` writes: their names, what can be checked of them before drawing, and the
+ * pictures one by one as they are drawn, so that a stop keeps those that are there.
+ */
+import { resolve } from "node:path";
+import type { Drawn, GenerateResult } from "../generate.ts";
+import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
+import { writeLatents } from "../latents.ts";
+import type { SampleOptions } from "../options.ts";
+
+type FileOptions = Pick<SampleOptions, "outPath" | "latentsPath" | "imageCount">;
+
+/** A picture that is on the disk. */
+export interface WrittenPicture {
+  /** As the user wrote it, numbered where there are several. */
+  path: string;
+  seed: bigint;
+}
+
+/** `sample.png` for one picture; `sample-1.png`, `sample-2.png` ... for several. */
+export function picturePaths(outPath: string, count: number): string[] {
+  if (count === 1) return [outPath];
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return numbers.map((number) => outPath.replace(/(\.[^./\\]*)?$/, `-${number}$1`));
+}
+
+/** Throws "bad-option" for a format there is not, "io" for a file that cannot be written. */
+export function checkFiles({ outPath, latentsPath, imageCount }: FileOptions): void {
+  imageFormatOf(outPath);
+  for (const path of picturePaths(outPath, imageCount)) checkWritable(path);
+  if (latentsPath !== undefined) checkWritable(latentsPath);
+}
+
+/** Writes pictures in the order of their names, and notes which and for how long. */
+export class PictureWriter {
+  readonly written: WrittenPicture[] = [];
+  /** Spent on files so far, in milliseconds. */
+  writeMs = 0;
+  private readonly paths: string[];
+
+  /** Throws "bad-option" where the format holds no picture of this size (pixels). */
+  constructor(
+    private readonly options: FileOptions,
+    private readonly size: { width: number; height: number },
+  ) {
+    this.paths = picturePaths(options.outPath, options.imageCount);
+    checkImageSize(options.outPath, size.width, size.height);
+  }
+
+  /** Writes the next picture and resolves to where. */
+  async writePicture({ seed, pixels }: Drawn): Promise<WrittenPicture> {
+    const path = this.paths[this.written.length] ?? this.options.outPath;
+    const { width, height } = this.size;
+    await this.timed(writeImage(path, pixels, width, height));
+    const written = { path, seed };
+    this.written.push(written);
+    return written;
+  }
+
+  /** Writes the latents of all pictures, where they were asked for. */
+  async writeLatents({ latents, latentShape }: GenerateResult): Promise<void> {
+    const { latentsPath } = this.options;
+    if (latentsPath === undefined || latents === null) return;
+    await this.timed(writeLatents(latentsPath, latents, latentShape));
+  }
+
+  /** Absolute paths and seeds, as `--json` prints them. */
+  toJson(): { path: string; seed: string }[] {
+    return this.written.map(({ path, seed }) => ({ path: resolve(path), seed: String(seed) }));
+  }
+
+  private async timed(writing: Promise<void>): Promise<void> {
+    const startMs = performance.now();
+    await writing;
+    this.writeMs += performance.now() - startMs;
+  }
+}
