@@ -74,7 +74,7 @@ describe("whatever can be dealt", () => {
 });
 
 describe("refusals", () => {
-  test("name a smaller count and a larger height that work, and nothing between works", async () => {
+  test("name the nearest smaller count and the smallest height that work", async () => {
     const refused = requests.filter((asked) => !accepts(asked));
     await fc.assert(
       fc.asyncProperty(refused, async (asked) => {

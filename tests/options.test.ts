@@ -362,7 +362,7 @@ describe("defaults", () => {
     expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupStepCount).toBe(0);
   });
 
-  test("each picture has the seed after the one before, and no batch is larger than the run", () => {
+  test("each picture has the next seed, and no batch is larger than the run", () => {
     const { request } = resolve(["--seed", "5", "--num-images", "3", "--batch-size", "8"]);
     expect(request).toMatchObject({ seeds: [5n, 6n, 7n], batchSize: 3 });
   });

@@ -175,7 +175,7 @@ describe("piped", () => {
     expect(written).toEqual(["Step 20/20, 0.10 s per step\n"]);
   });
 
-  test("tenths and times begin anew with each picture, also when polling saw no other stage", () => {
+  test("tenths and times begin anew with each picture, whatever polling missed", () => {
     const { written, clock, view } = viewWithClock(false);
     for (const first of [1, 2]) {
       for (const step of [0, 10, 20]) {

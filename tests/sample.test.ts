@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import packageJson from "../package.json" with { type: "json" };
+import { maxAbs } from "./support/compare.ts";
 import { readSafetensors } from "./support/safetensors.ts";
 
 const root = join(import.meta.dir, "..");
@@ -147,10 +148,11 @@ describe("drawing", () => {
   );
 
   test(
-    "several pictures, each with its seed, the same as alone; their latents in one file",
+    "several pictures, each with its seed, like alone; their latents in one file",
     async () => {
-      const flags = [...small, "--gpus", "3", "--height", "96", "--no-split-batch"];
-      const several = [...flags, "--sync-mode", "full_sync", "--seed", "5"];
+      const size = ["--steps", "2", "--width", "64", "--height", "96", "--device", "cpu"];
+      const ranks = ["--gpus", "3", "--no-split-batch", "--sync-mode", "full_sync"];
+      const several = [...size, ...ranks, "--seed", "5"];
       const files = ["--out", "n.png", "--save-latents", "n.safetensors"];
       const args = [...several, ...files, "--num-images", "3", "--batch-size", "2"];
       const ended = await basedxl("sample", ...args, "--json");
@@ -169,9 +171,11 @@ describe("drawing", () => {
 
       const alone = [...several.slice(0, -1), "6", "--out", "alone.png", "--quiet"];
       expect((await basedxl("sample", ...alone)).exitCode).toBe(0);
-      const second = readFileSync(path(2));
-      expect(second.equals(readFileSync(join(folder, "alone.png")))).toBe(true);
-      expect(second.equals(readFileSync(path(1)))).toBe(false);
+      const levels = (file: string) => sharp(file).raw().toBuffer();
+      const second = await levels(path(2));
+      // Sums over more rows at once may round differently, which can tip a level to its neighbour.
+      expect(maxAbs(second, await levels(join(folder, "alone.png")))).toBeLessThanOrEqual(1);
+      expect(maxAbs(second, await levels(path(1)))).toBeGreaterThan(10);
     },
     timeoutMs,
   );

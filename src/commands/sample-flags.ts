@@ -63,7 +63,7 @@ export const sampleFlags = {
     valueHint: "N",
     description:
       `Pictures computed together, ${range("batch-size")}; more take more memory. Each picture ` +
-      "is the same alone or in a batch. Default: 1.",
+      "is the same alone or in a batch, but for rounding. Default: 1.",
   },
   "num-inference-steps": {
     type: "string",
