@@ -79,6 +79,8 @@ pub const SessionOptions = extern struct {
     split_batch: u32,
     /// Pictures of one batch.
     picture_count: u32,
+    /// As in the requests to come.
+    vae_tile_latent: u32,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,
@@ -121,6 +123,8 @@ pub const Request = extern struct {
     mode: modes.SyncMode,
     warmup_steps: u32,
     split_batch: u32,
+    /// Rows and columns of the latent that one rank decodes at once; 0 for all.
+    vae_tile_latent: u32,
     hooks: TestHooks,
     /// u64, one per picture of the batch.
     seeds: Bytes,
@@ -419,6 +423,7 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
         .branch_count = options.branch_count,
         .split_batch = options.split_batch != 0,
         .picture_count = options.picture_count,
+        .vae_tile_latent = options.vae_tile_latent,
     });
 }
 
@@ -447,6 +452,7 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
         .hooks = hooksOf(r.hooks),
         .time_ids = r.time_ids,
         .wants_latents = r.wants_latents != 0,
+        .vae_tile_latent = r.vae_tile_latent,
         .batch = r.batch,
         .timestep = r.timestep,
     };

@@ -18,6 +18,7 @@ const LatentState = @import("latent_state.zig").LatentState;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const ranks = @import("rank.zig");
+const vae_tiling = @import("vae_tiling.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
@@ -225,6 +226,7 @@ fn countRank(rank: *Rank, job: *Job, loop_ns: u64, gather_bytes: u64) void {
 
 /// Each rank decodes its own rows of each picture and writes them to their place.
 fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+    if (job.vae_tile_latent > 0) return vae_tiling.decodePictures(rank, job, latent);
     const b = rank.b;
     const exchange = rank.vae_exchange;
     exchange.post_first = rank.exchange.post_first + rank.exchange.postCount(job.rows.len);

@@ -77,6 +77,8 @@ pub const Job = struct {
     negative: ?Tokens = null,
     time_ids: [6]f32 = @splat(0),
     wants_latents: bool = false,
+    /// Rows and columns of the latent that are decoded at once; 0 for all. See `vae_tiling.zig`.
+    vae_tile_latent: u32 = 0,
     /// Inputs of the kinds other than `picture`; see `denoise.zig`.
     batch: u32 = 1,
     timestep: f32 = 0,

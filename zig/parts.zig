@@ -10,6 +10,7 @@ const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Job = @import("job.zig").Job;
+const vae_tiling = @import("vae_tiling.zig");
 
 const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
 
@@ -73,6 +74,11 @@ pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
     const start = if (rank.reporter) |r| r.begin(.decode) else 0;
     const latent = try rank.uploadNchw(rank.latentShape(job, 1), job.sample);
     defer rank.b.free(latent);
+    if (job.vae_tile_latent > 0) {
+        try vae_tiling.decodeSample(rank, job, latent);
+        if (rank.reporter) |r| job.decode_ns = r.since(start);
+        return;
+    }
     const image = try rank.decode(rank.context(), latent);
     defer rank.b.free(image);
     if (rank.reporter) |r| job.decode_ns = r.since(start);

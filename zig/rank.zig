@@ -21,7 +21,7 @@ const nchw = @import("nchw.zig");
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 
-pub const Error = exchanges.Error || error{ NotFinite, OutOfMemory };
+pub const Error = exchanges.Error || error{ NotFinite, OutOfMemory, NotDealable };
 
 /// Where a rank tells how far it is; only rank 0 has one.
 pub const Reporter = struct {

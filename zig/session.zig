@@ -51,6 +51,8 @@ pub const Options = struct {
     split_batch: bool,
     /// Pictures of one batch.
     picture_count: u32,
+    /// As in a job.
+    vae_tile_latent: u32,
 };
 
 pub const Session = struct {
@@ -176,6 +178,7 @@ pub const Session = struct {
             .latent_width = o.latent_width,
             .branch_count = o.branch_count,
             .split_batch = o.split_batch,
+            .vae_tile_latent = o.vae_tile_latent,
         };
         defer first.deinit();
         first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);

@@ -227,6 +227,7 @@ export interface SessionOptions {
   latentWidth: number;
   splitBatch: number;
   pictureCount: number;
+  vaeTileLatent: number;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -245,7 +246,8 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 20, s.latentWidth, true);
   v.setUint32(at + 24, s.splitBatch, true);
   v.setUint32(at + 28, s.pictureCount, true);
-  writeModelConfig(v, at + 32, s.config);
+  v.setUint32(at + 32, s.vaeTileLatent, true);
+  writeModelConfig(v, at + 36, s.config);
   writeBytes(v, at + 384, s.textEncoderFiles);
   writeBytes(v, at + 400, s.textEncoder2Files);
   writeBytes(v, at + 416, s.unetFiles);
@@ -299,6 +301,7 @@ export interface Request {
   mode: number;
   warmupSteps: number;
   splitBatch: number;
+  vaeTileLatent: number;
   hooks: TestHooks;
   seeds: Bytes;
   rows: Bytes;
@@ -327,7 +330,8 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 32, s.mode, true);
   v.setUint32(at + 36, s.warmupSteps, true);
   v.setUint32(at + 40, s.splitBatch, true);
-  writeTestHooks(v, at + 44, s.hooks);
+  v.setUint32(at + 44, s.vaeTileLatent, true);
+  writeTestHooks(v, at + 48, s.hooks);
   writeBytes(v, at + 72, s.seeds);
   writeBytes(v, at + 88, s.rows);
   writeTokens(v, at + 104, s.prompt);

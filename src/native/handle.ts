@@ -36,6 +36,8 @@ export interface HandleOptions {
   splitBatch: boolean;
   /** Pictures of one batch. */
   pictureCount: number;
+  /** Rows and columns of the latent that are decoded at once, 0 = all. */
+  vaeTileLatent: number;
 }
 
 export interface Hooks {
@@ -129,6 +131,7 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   mode: SyncMode.fullSync,
   warmupSteps: 0,
   splitBatch: 0,
+  vaeTileLatent: 0,
   hooks: {
     besselVariance: 0,
     delaySeed: 0,

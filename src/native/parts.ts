@@ -43,6 +43,7 @@ export class ModelParts {
         latentWidth: unit,
         splitBatch: false,
         pictureCount: 1,
+        vaeTileLatent: 0,
       },
       {},
     );
@@ -94,14 +95,18 @@ export class ModelParts {
     };
   }
 
-  /** A latent, divided by the scaling factor, to the decoder's output, not clamped, and RGB. */
+  /**
+   * A latent, divided by the scaling factor, to the decoder's output, not clamped, and RGB; where
+   * `vaeTileLatent` is not 0, in blended tiles of so many rows and columns of the latent.
+   */
   async decode(
     latent: Float32Array,
     latentRows: number,
     latentWidth: number,
+    vaeTileLatent = 0,
   ): Promise<{ image: Float32Array; rgb: Uint8Array; milliseconds: number }> {
     const sample = bytesOf(latent);
-    const job = { kind: abi.Kind.decode, latentRows, latentWidth, sample };
+    const job = { kind: abi.Kind.decode, latentRows, latentWidth, vaeTileLatent, sample };
     const done = await this.handle.run(job, [latent], {});
     return {
       image: new Float32Array(this.handle.read(abi.Output.image)),

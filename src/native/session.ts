@@ -6,6 +6,7 @@ import { ptr } from "bun:ffi";
 import { type Layout, layoutOf } from "../layout.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { StepRow } from "../schedule.ts";
+import { tileLatent } from "../vae-tiling.ts";
 import * as abi from "./abi.ts";
 import { type Hooks, NativeHandle } from "./handle.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
@@ -37,6 +38,8 @@ export interface OpenOptions {
   splitBatch: boolean;
   /** Pictures of one batch. */
   pictureCount: number;
+  /** As the requests will ask, so that what fits in tiles alone is not refused. */
+  vaeTiling?: boolean;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
@@ -100,6 +103,8 @@ export interface PictureRequest {
   /** Synchronous steps after the first. */
   warmupSteps: number;
   splitBatch: boolean;
+  /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
+  vaeTiling?: boolean;
   testHooks?: TestHooks;
   wantLatents: boolean;
 }
@@ -141,7 +146,7 @@ export function probeDevice(): DeviceInfo {
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
   const { model, width, height, rankCount, threadCount, splitBatch, pictureCount } = options;
-  const { guidance, onProgress, signal } = options;
+  const { guidance, vaeTiling, onProgress, signal } = options;
   const branchCount = guidance ? 2 : 1;
   const handle = await NativeHandle.open(
     {
@@ -153,6 +158,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       latentWidth: width / model.vaeFactor,
       splitBatch,
       pictureCount,
+      vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
     },
     {
       signal,
@@ -216,6 +222,7 @@ class NativeSession implements Session {
         mode: syncModes.indexOf(request.syncMode),
         warmupSteps: request.warmupSteps,
         splitBatch: Number(request.splitBatch),
+        vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         hooks: hooksOf(request.testHooks ?? {}),
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
