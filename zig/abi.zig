@@ -125,6 +125,8 @@ pub const Request = extern struct {
     split_batch: u32,
     /// Rows and columns of the latent that one rank decodes at once; 0 for all.
     vae_tile_latent: u32,
+    predicts_borders: u32,
+    wants_image: u32,
     hooks: TestHooks,
     /// u64, one per picture of the batch.
     seeds: Bytes,
@@ -448,6 +450,8 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
         .mode = r.mode,
         .warmup_steps = r.warmup_steps,
         .split_batch = r.split_batch != 0,
+        .predicts_borders = r.predicts_borders != 0,
+        .wants_image = r.wants_image != 0,
         .bessel_variance = r.hooks.bessel_variance != 0,
         .hooks = hooksOf(r.hooks),
         .time_ids = r.time_ids,

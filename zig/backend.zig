@@ -98,6 +98,15 @@ pub const CombineStatistics = struct {
     bessel_count: u64,
 };
 
+/// The same border rows at three steps (see `predictRows`), each (batch, 1, width, channels).
+pub const PredictRows = struct {
+    old: Tensor,
+    older: Tensor,
+    own_now: Tensor,
+    own_old: Tensor,
+    own_older: Tensor,
+};
+
 pub const Device = union(enum) {
     cpu: *Cpu,
     plan,
@@ -179,6 +188,20 @@ pub const Backend = struct {
             .plan => {},
             .cpu => |cpu| cpu.copyRows(out, out_row_first, x, x_row_first, row_count),
         }
+    }
+
+    /// Rows of now from those of the last two steps: old + a * (old - older), where a, for each
+    /// channel, is how far this band's touching row went on from its own last change: the least
+    /// squares fit of (own_now - own_old) by (own_old - own_older), held to 0..1.
+    pub fn predictRows(b: Backend, o: PredictRows) Error!Tensor {
+        const rows = [_]Tensor{ o.older, o.own_now, o.own_old, o.own_older };
+        for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
+        const out = try b.alloc(o.old.shape, .f32);
+        switch (b.device) {
+            .plan => {},
+            .cpu => |cpu| cpu.predictRows(out, o),
+        }
+        return out;
     }
 
     // Matrix products and convolutions.

@@ -68,6 +68,10 @@ pub const Job = struct {
     mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
     split_batch: bool = true,
+    /// See `Exchange.predicts_borders`.
+    predicts_borders: bool = true,
+    /// Whether the decoder's output is wanted too, as `image`.
+    wants_image: bool = false,
     /// See `Exchange.bessel_variance`; for comparisons.
     bessel_variance: bool = false,
     hooks: Hooks = .{},

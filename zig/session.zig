@@ -14,6 +14,7 @@ const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
 const Bands = layouts.Bands;
 const rank_count_max = layouts.rank_count_max;
+const modes = @import("patch/mode.zig");
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
 const Scratch = @import("scratch.zig").Scratch;
@@ -324,6 +325,8 @@ pub const Session = struct {
                 .rank_first = layout.groupOf(rank) * layout.bands.count,
                 .mode = job.mode,
                 .warmup_steps = job.warmup_steps,
+                .predicts_borders = job.predicts_borders and
+                    modes.freshness(job.mode, .border_rows, false) == .one_step_old,
                 .bessel_variance = job.bessel_variance,
             };
             in_vae.* = .{
@@ -441,6 +444,9 @@ fn makeOutputs(job: *Job, layout: *const Layout, config: *const models.ModelConf
     const factor: usize = config.vae.factor();
     const pixels = job.latent_rows * factor * job.latent_width * factor;
     _ = try job.output(u8, .rgb, job.seeds.len * pixels * config.vae.out_channels);
+    if (job.wants_image) {
+        _ = try job.output(f32, .image, job.seeds.len * pixels * config.vae.out_channels);
+    }
     _ = try job.output(jobs.RankCounts, .rank_counts, layout.rank_count);
 }
 

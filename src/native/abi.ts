@@ -302,6 +302,8 @@ export interface Request {
   warmupSteps: number;
   splitBatch: number;
   vaeTileLatent: number;
+  predictsBorders: number;
+  wantsImage: number;
   hooks: TestHooks;
   seeds: Bytes;
   rows: Bytes;
@@ -316,10 +318,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 280;
+export const sizeOfRequest = 288;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 280, true);
+  v.setUint32(at + 0, 288, true);
   v.setUint32(at + 4, s.kind, true);
   v.setUint32(at + 8, s.latentRows, true);
   v.setUint32(at + 12, s.latentWidth, true);
@@ -331,20 +333,22 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 36, s.warmupSteps, true);
   v.setUint32(at + 40, s.splitBatch, true);
   v.setUint32(at + 44, s.vaeTileLatent, true);
-  writeTestHooks(v, at + 48, s.hooks);
-  writeBytes(v, at + 72, s.seeds);
-  writeBytes(v, at + 88, s.rows);
-  writeTokens(v, at + 104, s.prompt);
-  writeTokens(v, at + 144, s.negative);
+  v.setUint32(at + 48, s.predictsBorders, true);
+  v.setUint32(at + 52, s.wantsImage, true);
+  writeTestHooks(v, at + 56, s.hooks);
+  writeBytes(v, at + 80, s.seeds);
+  writeBytes(v, at + 96, s.rows);
+  writeTokens(v, at + 112, s.prompt);
+  writeTokens(v, at + 152, s.negative);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 184 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 192 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 208, s.batch, true);
-  v.setFloat32(at + 212, s.timestep, true);
-  writeBytes(v, at + 216, s.sample);
-  writeBytes(v, at + 232, s.promptEmbeds);
-  writeBytes(v, at + 248, s.pooled);
-  writeBytes(v, at + 264, s.timeIdsList);
+  v.setUint32(at + 216, s.batch, true);
+  v.setFloat32(at + 220, s.timestep, true);
+  writeBytes(v, at + 224, s.sample);
+  writeBytes(v, at + 240, s.promptEmbeds);
+  writeBytes(v, at + 256, s.pooled);
+  writeBytes(v, at + 272, s.timeIdsList);
 }
 
 export interface Update {

@@ -131,6 +131,8 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   mode: SyncMode.fullSync,
   warmupSteps: 0,
   splitBatch: 0,
+  predictsBorders: 0,
+  wantsImage: 0,
   vaeTileLatent: 0,
   hooks: {
     besselVariance: 0,

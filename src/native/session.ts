@@ -105,6 +105,10 @@ export interface PictureRequest {
   splitBatch: boolean;
   /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
   vaeTiling?: boolean;
+  /** Whether old border rows are moved on by their last change (default); zig/patch/exchange.zig. */
+  predictBorders?: boolean;
+  /** Whether the decoder's output is wanted too. */
+  wantImage?: boolean;
   testHooks?: TestHooks;
   wantLatents: boolean;
 }
@@ -131,6 +135,8 @@ export interface PictureResult {
   /** NCHW in the sampler's scale, before division by the VAE's scaling factor. */
   latents: Float32Array | null;
   latentShape: [number, number, number, number];
+  /** (n, 3, height, width) as the decoder gives it, not clamped; null unless it was wanted. */
+  image: Float32Array | null;
   timings: { textMs: number; denoiseMs: number; decodeMs: number; stepMs: number[] };
   ranks: RankStats[];
 }
@@ -223,6 +229,8 @@ class NativeSession implements Session {
         warmupSteps: request.warmupSteps,
         splitBatch: Number(request.splitBatch),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
+        predictsBorders: Number(request.predictBorders ?? true),
+        wantsImage: Number(request.wantImage ?? false),
         hooks: hooksOf(request.testHooks ?? {}),
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
@@ -240,6 +248,7 @@ class NativeSession implements Session {
       width,
       height,
       latents: request.wantLatents ? new Float32Array(this.handle.read(abi.Output.latents)) : null,
+      image: request.wantImage ? new Float32Array(this.handle.read(abi.Output.image)) : null,
       latentShape: [
         request.seeds.length,
         vae.latentChannels,

@@ -74,6 +74,7 @@ pub const Cpu = struct {
     pub const download = ops_elementwise.download;
     pub const copy = ops_elementwise.copy;
     pub const copyRows = ops_elementwise.copyRows;
+    pub const predictRows = ops_elementwise.predictRows;
     pub const isFinite = ops_elementwise.isFinite;
     pub const activate = ops_elementwise.activate;
     pub const geglu = ops_elementwise.geglu;

@@ -62,7 +62,9 @@ pub const Conv3x3 = struct {
         x: Tensor,
         options: backends.ConvOptions,
     ) Error!Tensor {
-        return layer.forwardBetween(ctx, x, try ctx.exchange.borderRows(x), options);
+        const border = try ctx.exchange.borderRows(x);
+        defer ctx.exchange.releaseBorderRows(border);
+        return layer.forwardBetween(ctx, x, border, options);
     }
 
     /// With border rows that the caller has.

@@ -4,8 +4,9 @@
 //!
 //! Each call is a slot, the same in every step. A rank writes its parts into its own buffers and the
 //! others read them there. Where old values are read while new ones are written there are two
-//! buffers, used in turn; the meeting of all ranks at the end of a step keeps readers and writers
-//! apart. With one band every answer is what was given, and nothing is copied.
+//! buffers, used in turn, and a third for border rows that are predicted from two steps; the meeting
+//! of all ranks at the end of a step keeps readers and writers apart. With one band every answer is
+//! what was given, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -24,6 +25,7 @@ const Transport = transports.Transport;
 
 /// SDXL has 155 (39 convolutions, 46 group norms, 70 self-attentions).
 pub const slot_count_max = 1024;
+const buffer_count_max = 3;
 
 pub const Error = backends.Error || transports.Error;
 
@@ -49,6 +51,9 @@ pub const Exchange = struct {
     peers: []Exchange = &.{},
     mode: modes.SyncMode,
     warmup_steps: u32,
+    /// Old border rows are moved on by their own last change, as far as this band's border says that
+    /// changes go on (see `Backend.predictRows`).
+    predicts_borders: bool = false,
     /// For comparisons with DistriFusion, which uses n / (n - 1) of the variance.
     bessel_variance: bool = false,
     /// Posts that were made before the first slot.
@@ -56,15 +61,16 @@ pub const Exchange = struct {
 
     slots: [slot_count_max]Slot = undefined,
     slot_count: u32 = 0,
-    buffers: [2][slot_count_max]Tensor = undefined,
-    buffer_count: u32 = 0,
+    buffers: [buffer_count_max][slot_count_max]Tensor = undefined,
+    is_open: bool = false,
     recording: bool = false,
     step_index: u32 = 0,
     slot_next: u32 = 0,
     counted: Counted = .{},
 
     pub const Parts = [rank_count_max]Tensor;
-    pub const BorderRows = struct { above: ?Tensor, below: ?Tensor };
+    /// To be given back by `releaseBorderRows`.
+    pub const BorderRows = struct { above: ?Tensor, below: ?Tensor, is_copy: bool = false };
 
     /// The exchange of a band that is the whole picture.
     pub fn alone(b: Backend, io: Io, bands: *const [1]Band) Exchange {
@@ -102,21 +108,24 @@ pub const Exchange = struct {
     /// Allocates the buffers of all slots.
     pub fn open(exchange: *Exchange) backends.Error!void {
         exchange.recording = false;
-        exchange.buffer_count = if (exchange.mode.readsOldValues()) 2 else 1;
+        exchange.is_open = true;
         exchange.counted.buffer_bytes = 0;
-        for (exchange.buffers[0..exchange.buffer_count]) |*buffers| {
-            for (exchange.slots[0..exchange.slot_count], buffers[0..exchange.slot_count]) |slot, *tensor| {
-                tensor.* = try exchange.b.alloc(slot.shape, slot.dtype);
-                exchange.counted.buffer_bytes += tensor.byteCount();
+        for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
+            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
+                buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
+                exchange.counted.buffer_bytes += buffers[i].byteCount();
             }
         }
     }
 
     pub fn close(exchange: *Exchange) void {
-        for (exchange.buffers[0..exchange.buffer_count]) |*buffers| {
-            for (buffers[0..exchange.slot_count]) |tensor| exchange.b.free(tensor);
+        if (!exchange.is_open) return;
+        exchange.is_open = false;
+        for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
+            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
+                exchange.b.free(buffers[i]);
+            }
         }
-        exchange.buffer_count = 0;
     }
 
     pub fn beginStep(exchange: *Exchange, step_index: u32) void {
@@ -146,18 +155,22 @@ pub const Exchange = struct {
             try exchange.b.copyRows(own.batchSlice(batch, batch), 0, mine, last, 1);
         }
         const slot = try exchange.post();
-        const is_first = exchange.index == 0;
-        const is_last = exchange.index + 1 == exchange.bands.len;
-        return .{
-            .above = if (is_first)
-                null
-            else
-                (try exchange.read(slot, exchange.index - 1)).batchSlice(batch, batch),
-            .below = if (is_last)
-                null
-            else
-                (try exchange.read(slot, exchange.index + 1)).batchSlice(0, batch),
-        };
+        var border: BorderRows = .{ .above = null, .below = null };
+        if (exchange.index > 0) {
+            const other = exchange.index - 1;
+            border.above = (try exchange.read(slot, other)).batchSlice(batch, batch);
+        }
+        if (exchange.index + 1 < exchange.bands.len) {
+            const other = exchange.index + 1;
+            border.below = (try exchange.read(slot, other)).batchSlice(0, batch);
+        }
+        return if (exchange.predicts_borders) exchange.predict(slot, border) else border;
+    }
+
+    pub fn releaseBorderRows(exchange: *Exchange, border: BorderRows) void {
+        if (!border.is_copy) return;
+        if (border.above) |tensor| exchange.b.free(tensor);
+        if (border.below) |tensor| exchange.b.free(tensor);
     }
 
     /// Group norm statistics of the whole picture from those of this band, which are freed; the
@@ -231,14 +244,72 @@ pub const Exchange = struct {
         return exchange.mode == .corrected_async_gn and !exchange.isSynchronous();
     }
 
+    fn bufferCount(exchange: *const Exchange, kind: Kind) usize {
+        if (!exchange.mode.readsOldValues()) return 1;
+        return if (kind == .border_rows and exchange.predicts_borders) 3 else 2;
+    }
+
     /// Which of the buffers a step writes. Steps that keep the last synchronous values leave them.
-    fn bufferOf(exchange: *const Exchange, step_index: u32) usize {
+    fn bufferOf(exchange: *const Exchange, kind: Kind, step_index: u32) usize {
         const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
         const turn = if (exchange.mode == .no_sync and !synchronous)
             exchange.warmup_steps + 1
         else
             step_index;
-        return turn % exchange.buffer_count;
+        return turn % exchange.bufferCount(kind);
+    }
+
+    /// Whether this step reads old border rows of which there are two steps.
+    fn predictsNow(exchange: *const Exchange) bool {
+        if (exchange.peers.len == 0) return false;
+        return exchange.freshnessOf(.border_rows) == .one_step_old and exchange.step_index >= 2;
+    }
+
+    /// Copies of border rows, moved on where they are old. What the rows of the neighbour did is
+    /// judged by the row of this band that touches them. Steps that have nothing to predict copy all
+    /// the same: every step must ask for the same memory.
+    fn predict(exchange: *Exchange, slot: u32, old: BorderRows) Error!BorderRows {
+        const batch = exchange.slots[slot].shape.batch / 2;
+        var border: BorderRows = .{ .above = null, .below = null, .is_copy = true };
+        if (old.above) |rows| {
+            border.above = try exchange.predictRows(slot, exchange.index - 1, rows, batch, 0);
+        }
+        if (old.below) |rows| {
+            border.below = try exchange.predictRows(slot, exchange.index + 1, rows, 0, batch);
+        }
+        return border;
+    }
+
+    /// `theirs` and `ours` are where in a part the touching rows begin, along the batch.
+    fn predictRows(
+        exchange: *Exchange,
+        slot: u32,
+        other: u32,
+        old: Tensor,
+        theirs: u32,
+        ours: u32,
+    ) Error!Tensor {
+        const batch = old.shape.batch;
+        const step = exchange.step_index;
+        if (!exchange.predictsNow()) {
+            const out = try exchange.b.alloc(old.shape, old.dtype);
+            try exchange.b.copy(out, old);
+            return out;
+        }
+        const peer = &exchange.peers[exchange.rank_first + other];
+        return exchange.b.predictRows(.{
+            .old = old,
+            .older = peer.written(slot, step - 2).batchSlice(theirs, batch),
+            .own_now = exchange.written(slot, step).batchSlice(ours, batch),
+            .own_old = exchange.written(slot, step - 1).batchSlice(ours, batch),
+            .own_older = exchange.written(slot, step - 2).batchSlice(ours, batch),
+        });
+    }
+
+    /// What this rank has written to a slot in a step.
+    fn written(exchange: *const Exchange, slot: u32, step_index: u32) Tensor {
+        const kind = exchange.slots[slot].kind;
+        return exchange.buffers[exchange.bufferOf(kind, step_index)][slot];
     }
 
     /// Where this band's part of the next slot goes.
@@ -252,7 +323,7 @@ pub const Exchange = struct {
         }
         assert(slot < exchange.slot_count);
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
-        return exchange.buffers[exchange.bufferOf(exchange.step_index)][slot];
+        return exchange.written(slot, exchange.step_index);
     }
 
     /// The part that was placed is complete; returns its slot.
@@ -284,7 +355,7 @@ pub const Exchange = struct {
         };
         const rank = exchange.rank_first + i;
         try exchange.wait(rank, exchange.postAfter(step_index, slot));
-        const part = exchange.peers[rank].buffers[exchange.bufferOf(step_index)][slot];
+        const part = exchange.peers[rank].written(slot, step_index);
         assert(part.shape.eql(shape));
         if (i != exchange.index) exchange.countReceived(own.kind, part.byteCount());
         return part;

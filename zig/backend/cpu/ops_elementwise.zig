@@ -115,6 +115,42 @@ pub fn copyRows(
     }
 }
 
+/// One row of a picture, five times read: not worth waking the team.
+pub fn predictRows(cpu: *Cpu, out: Tensor, o: backend.PredictRows) void {
+    const channels: usize = out.shape.channels;
+    const width: usize = out.shape.width;
+    const sums = cpu.partials[0 .. 2 * channels];
+    for (0..out.shape.batch) |batch| {
+        const first = batch * width * channels;
+        const own_now = floats(o.own_now) + first;
+        const own_old = floats(o.own_old) + first;
+        const own_older = floats(o.own_older) + first;
+        @memset(sums, 0);
+        for (0..width) |x| {
+            for (0..channels) |c| {
+                const i = x * channels + c;
+                const change: f64 = own_now[i] - own_old[i];
+                const change_before: f64 = own_old[i] - own_older[i];
+                sums[c] += change * change_before;
+                sums[channels + c] += change_before * change_before;
+            }
+        }
+        for (sums[0..channels], sums[channels..]) |*ratio, square| {
+            ratio.* = if (square > 0) std.math.clamp(ratio.* / square, 0, 1) else 0;
+        }
+        const old = floats(o.old) + first;
+        const older = floats(o.older) + first;
+        const target = floats(out) + first;
+        for (0..width) |x| {
+            for (0..channels) |c| {
+                const i = x * channels + c;
+                const a: f32 = @floatCast(sums[c]);
+                target[i] = old[i] + a * (old[i] - older[i]);
+            }
+        }
+    }
+}
+
 pub fn concatChannels(cpu: *Cpu, out: Tensor, parts: []const Tensor) error{Cancelled}!void {
     assert(parts.len <= part_count_max);
     var list: [part_count_max]arguments.ConcatPart = undefined;
