@@ -215,7 +215,9 @@ pub export fn bxl_session_open(
     const refused = checkSize(&options.config, options.latent_rows, options.latent_width);
     if (refused) |status| return status;
     if (options.picture_count < 1 or options.picture_count > picture_count_max) {
-        return refuse("{d} pictures at once; 1 to {d}", .{ options.picture_count, picture_count_max });
+        return refuse("{d} pictures at once; 1 to {d}", .{
+            options.picture_count, picture_count_max,
+        });
     }
     out.* = openSession(options) catch |err| return statusOf(err);
     return .ok;

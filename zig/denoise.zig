@@ -1,6 +1,6 @@
-//! The loop that every rank runs: text encoders, then for each step the UNet on its own branches and
-//! rows, the gathering of all, the latent update; then the VAE on its own rows. Each rank keeps the
-//! whole latent and updates it alike, so nothing but model outputs is sent outside the layers.
+//! The loop that every rank runs: text encoders, then for each step the UNet on its own branches
+//! and rows, the gathering of all, the latent update; then the VAE on its own rows. Each rank keeps
+//! the whole latent and updates it alike, so nothing but model outputs is sent outside the layers.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -15,6 +15,7 @@ const Exchange = exchanges.Exchange;
 const Band = @import("patch/layout.zig").Band;
 const Scratch = @import("scratch.zig").Scratch;
 const LatentState = @import("latent_state.zig").LatentState;
+const nchw = @import("nchw.zig");
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const ranks = @import("rank.zig");
@@ -22,8 +23,10 @@ const vae_tiling = @import("vae_tiling.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
-/// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every rank
-/// writes its own part of them.
+const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
+
+/// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every
+/// rank writes its own part of them.
 pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     const text_start = if (rank.reporter) |r| r.begin(.text) else 0;
     const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
@@ -119,23 +122,67 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
 
 /// Walks the UNet once over a device that does nothing, to learn its places of exchange, and makes
 /// room for them.
-fn openExchange(rank: *Rank, job: *const Job, timestep: Tensor, conditioning: Conditioning) Error!void {
-    const exchange = rank.exchange;
-    if (exchange.isAlone()) return;
+fn openExchange(
+    rank: *Rank,
+    job: *const Job,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!void {
+    if (rank.exchange.isAlone()) return;
     var scratch: Scratch = .planning();
-    const recorder = try rank.arena.create(Exchange);
-    recorder.* = exchange.*;
-    recorder.b = .{ .scratch = &scratch, .device = .plan };
-    recorder.peers = &.{};
-    recorder.record();
+    const recorder = try recorderOf(rank, rank.exchange, &scratch);
     var shape = rank.latentShape(job, timestep.shape.batch);
-    shape.rows = exchange.bands[exchange.index].row_count;
+    shape.rows = recorder.bands[recorder.index].row_count;
     const sample = try recorder.b.alloc(shape, .f32);
     const ctx: Context = .{ .b = recorder.b, .exchange = recorder };
-    const border: Exchange.BorderRows = .{ .above = null, .below = null };
-    _ = try rank.model.unet.forward(ctx, sample, border, timestep, conditioning);
-    exchange.adopt(recorder);
-    try exchange.open();
+    _ = try rank.model.unet.forward(ctx, sample, no_border, timestep, conditioning);
+    rank.exchange.adopt(recorder);
+    try rank.exchange.open();
+}
+
+/// This rank's rows of picture `i` to their place in the outputs that all ranks share.
+fn saveRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!void {
+    if (rank.isPlanning()) return;
+    const factor = rank.model.config.vae.factor();
+    const exchange = rank.vae_exchange;
+    const row_first = exchange.bands[exchange.index].row_first * factor;
+    const width: usize = image.shape.width;
+    const positions = job.latent_rows * factor * width;
+    const channels: usize = image.shape.channels;
+    const bytes = @constCast(job.outputs.get(.rgb));
+    const first = (i * positions + row_first * width) * channels;
+    rank.b.download(rgb, bytes[first..][0..rgb.byteCount()]);
+    if (!job.wants_image) return;
+    const host = try rank.arena.alloc(f32, image.shape.elementCount());
+    const turned = try rank.arena.alloc(f32, host.len);
+    rank.b.download(image, std.mem.sliceAsBytes(host));
+    const own = image.shape.positionCount();
+    nchw.fromNhwc(turned, host, channels, own);
+    const out = @constCast(job.outputs.get(.image));
+    const values: []f32 = @alignCast(std.mem.bytesAsSlice(f32, out));
+    for (0..channels) |c| {
+        const at = (i * channels + c) * positions + row_first * width;
+        @memcpy(values[at..][0..own], turned[c * own ..][0..own]);
+    }
+}
+
+fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
+    if (rank.vae_exchange.isAlone()) return;
+    var scratch: Scratch = .planning();
+    const recorder = try recorderOf(rank, rank.vae_exchange, &scratch);
+    _ = try rank.model.vae.decode(.{ .b = recorder.b, .exchange = recorder }, latent);
+    rank.vae_exchange.adopt(recorder);
+    try rank.vae_exchange.open();
+}
+
+/// A stand-in for `exchange` that only takes down what it is asked for.
+fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
+    const recorder = try rank.arena.create(Exchange);
+    recorder.* = exchange.*;
+    recorder.b = .{ .scratch = scratch, .device = .plan };
+    recorder.peers = &.{};
+    recorder.record();
+    return recorder;
 }
 
 /// The UNet on this rank's branches and rows: (branches * pictures, own rows, width, channels).
@@ -153,8 +200,7 @@ fn predictRows(
     const unet = &rank.model.unet;
     const band = exchange.bands[exchange.index];
     if (exchange.isAlone()) {
-        const border: Exchange.BorderRows = .{ .above = null, .below = null };
-        return unet.forward(rank.context(), input, border, timestep, conditioning);
+        return unet.forward(rank.context(), input, no_border, timestep, conditioning);
     }
     const sample = try rowsOf(rank, input, band.row_first, band.row_count);
     defer b.free(sample);
@@ -243,30 +289,9 @@ fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
         defer b.free(image);
         const rgb = try b.toRgb(image);
         defer b.free(rgb);
-        if (!rank.isPlanning()) {
-            const out = @constCast(job.outputs.get(.rgb));
-            const picture_bytes = out.len / job.seeds.len;
-            const row_bytes = picture_bytes / (job.latent_rows * rank.model.config.vae.factor());
-            const row_first = band.row_first * rank.model.config.vae.factor();
-            const first = i * picture_bytes + row_first * row_bytes;
-            b.download(rgb, out[first..][0..rgb.byteCount()]);
-        }
+        try saveRows(rank, job, i, image, rgb);
         // The next picture's parts must not overwrite what a slower rank still reads.
         try rank.transport.meet();
     }
     exchange.close();
-}
-
-fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
-    const exchange = rank.vae_exchange;
-    if (exchange.isAlone()) return;
-    var scratch: Scratch = .planning();
-    const recorder = try rank.arena.create(Exchange);
-    recorder.* = exchange.*;
-    recorder.b = .{ .scratch = &scratch, .device = .plan };
-    recorder.peers = &.{};
-    recorder.record();
-    _ = try rank.model.vae.decode(.{ .b = recorder.b, .exchange = recorder }, latent);
-    exchange.adopt(recorder);
-    try exchange.open();
 }

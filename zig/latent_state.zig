@@ -1,5 +1,6 @@
-//! The registers that a sampler's rows speak of: latent, saved, history, noise; for all pictures of a
-//! batch at once, each with a generator of its own, so that a picture is the same alone or with others.
+//! The registers that a sampler's rows speak of: latent, saved, history, noise; for all pictures of
+//! a batch at once, each with a generator of its own, so that a picture is the same alone or with
+//! others.
 
 const std = @import("std");
 const backends = @import("backend.zig");

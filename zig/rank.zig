@@ -1,6 +1,6 @@
-//! One rank: its device, its place in the layout, its ways to the others, and what every kind of job
-//! needs of them. `denoise.zig` draws pictures with it, `parts.zig` runs single parts.
-//! The same code runs over the `plan` device to count memory; nothing here may depend on values.
+//! One rank: its device, its place in the layout, its ways to the others, and what every kind of
+//! job needs of them. `denoise.zig` draws pictures with it, `parts.zig` runs single parts. The same
+//! code runs over the `plan` device to count memory; nothing here may depend on values.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;

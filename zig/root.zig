@@ -13,7 +13,7 @@ test {
     _ = @import("memory.zig");
     _ = @import("model/config.zig");
     _ = @import("nchw.zig");
-    _ = @import("patch/exchange.zig");
+    _ = @import("patch/exchange_test.zig");
     _ = @import("patch/layout.zig");
     _ = @import("random.zig");
     _ = @import("safetensors.zig");

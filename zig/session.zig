@@ -308,7 +308,12 @@ pub const Session = struct {
     }
 
     /// Every rank's exchanges, which know each other.
-    fn seat(session: *Session, arena: Allocator, layout: *const Layout, job: *const Job) Error!Seats {
+    fn seat(
+        session: *Session,
+        arena: Allocator,
+        layout: *const Layout,
+        job: *const Job,
+    ) Error!Seats {
         const vae_bands = try arena.create(Bands);
         vae_bands.* = Bands.deal(job.latent_rows, 1, layout.rank_count) catch
             return error.NotDealable;

@@ -153,6 +153,14 @@ export function probeDevice(): DeviceInfo {
 export async function openSession(options: OpenOptions): Promise<Session> {
   const { model, width, height, rankCount, threadCount, splitBatch, pictureCount } = options;
   const { guidance, vaeTiling, onProgress, signal } = options;
+  const layout = layoutOf({
+    rankCount,
+    guidance,
+    splitBatch,
+    latentRows: height / model.vaeFactor,
+    rowUnit: model.sizeMultiple / model.vaeFactor,
+    vaeFactor: model.vaeFactor,
+  });
   const branchCount = guidance ? 2 : 1;
   const handle = await NativeHandle.open(
     {
@@ -174,13 +182,6 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       },
     },
   );
-  const layout = layoutOf({
-    rankCount,
-    guidance,
-    splitBatch,
-    latentRows: height / model.vaeFactor,
-    rowUnit: model.sizeMultiple / model.vaeFactor,
-  });
   return new NativeSession(handle, model, layout);
 }
 

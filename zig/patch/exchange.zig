@@ -1,12 +1,12 @@
-//! What the bands of one picture tell each other inside a layer. A layer hands over its own part and
-//! gets what it must read: this band's values are always fresh, the neighbours' are fresh in
+//! What the bands of one picture tell each other inside a layer. A layer hands over its own part
+//! and gets what it must read: this band's values are always fresh, the neighbours' are fresh in
 //! synchronous steps and one step old afterwards (see `mode.zig`).
 //!
-//! Each call is a slot, the same in every step. A rank writes its parts into its own buffers and the
-//! others read them there. Where old values are read while new ones are written there are two
-//! buffers, used in turn, and a third for border rows that are predicted from two steps; the meeting
-//! of all ranks at the end of a step keeps readers and writers apart. With one band every answer is
-//! what was given, and nothing is copied.
+//! Each call is a slot, the same in every step. A rank writes its parts into its own buffers and
+//! the others read them there. Where old values are read while new ones are written there are two
+//! buffers, used in turn, and a third for border rows that are predicted from two steps; the
+//! meeting of all ranks at the end of a step keeps readers and writers apart. With one band every
+//! answer is what was given, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -51,8 +51,8 @@ pub const Exchange = struct {
     peers: []Exchange = &.{},
     mode: modes.SyncMode,
     warmup_steps: u32,
-    /// Old border rows are moved on by their own last change, as far as this band's border says that
-    /// changes go on (see `Backend.predictRows`).
+    /// Old border rows are moved on by their own last change, as far as this band's border says
+    /// that changes go on (see `Backend.predictRows`).
     predicts_borders: bool = false,
     /// For comparisons with DistriFusion, which uses n / (n - 1) of the variance.
     bessel_variance: bool = false,
@@ -140,7 +140,8 @@ pub const Exchange = struct {
 
     // What layers call.
 
-    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's edge.
+    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's
+    /// edge.
     pub fn borderRows(exchange: *Exchange, mine: Tensor) Error!BorderRows {
         if (exchange.isAlone()) return .{ .above = null, .below = null };
         const batch = mine.shape.batch;
@@ -266,8 +267,8 @@ pub const Exchange = struct {
     }
 
     /// Copies of border rows, moved on where they are old. What the rows of the neighbour did is
-    /// judged by the row of this band that touches them. Steps that have nothing to predict copy all
-    /// the same: every step must ask for the same memory.
+    /// judged by the row of this band that touches them. Steps that have nothing to predict copy
+    /// all the same: every step must ask for the same memory.
     fn predict(exchange: *Exchange, slot: u32, old: BorderRows) Error!BorderRows {
         const batch = exchange.slots[slot].shape.batch / 2;
         var border: BorderRows = .{ .above = null, .below = null, .is_copy = true };

@@ -1,6 +1,6 @@
-//! Who computes what: ranks = guidance branches x bands of rows. With guidance and an even rank count
-//! the branches split first, since that is exact and needs no exchange inside the UNet; then rows.
-//! Rows are dealt in units that every level of the UNet can halve, as evenly as possible.
+//! Who computes what: ranks = guidance branches x bands of rows. With guidance and an even rank
+//! count the branches split first, since that is exact and needs no exchange inside the UNet; then
+//! rows. Rows are dealt in units that every level of the UNet can halve, as evenly as possible.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -121,7 +121,7 @@ test "every branch of every row is computed once, in shares that differ by a uni
                     }
                 }
                 for (seen[0..branches]) |rows_seen| {
-                    for (rows_seen[0..rows]) |count| try std.testing.expectEqual(@as(u32, 1), count);
+                    try std.testing.expect(std.mem.allEqual(u32, rows_seen[0..rows], 1));
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! What a band reads from its neighbours in each step: fresh values, those of the step before, or none.
-//! The names and their meaning are DistriFusion's (distrifuser/modules/pp).
+//! What a band reads from its neighbours in each step: fresh values, those of the step before, or
+//! none. The names and their meaning are DistriFusion's (distrifuser/modules/pp).
 
 const std = @import("std");
 

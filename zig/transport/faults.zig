@@ -1,5 +1,5 @@
-//! What tests inject into a transport: random delays before every post, a rank that fails or stalls at
-//! a step, a shorter limit for waiting. A product run injects nothing and waits long.
+//! What tests inject into a transport: random delays before every post, a rank that fails or stalls
+//! at a step, a shorter limit for waiting. A product run injects nothing and waits long.
 
 const std = @import("std");
 const Io = std.Io;
@@ -20,22 +20,25 @@ pub const Hooks = struct {
     fault_step: u32 = 0,
     stall_limit_ns: i96 = stall_limit_default_ns,
 
-    pub fn before(
-        hooks: *const Hooks,
+    /// Of one post: who, in which step, and how much it will have written.
+    pub const Post = struct {
         io: Io,
         rank: u32,
         step: u32,
         count: u64,
         aborted: *const std.atomic.Value(bool),
         diagnostics: *Diagnostics,
-    ) error{ Cancelled, RankFailed }!void {
-        if (hooks.delay_seed != 0) hooks.delay(io, rank, count);
-        if (hooks.fault == .none or rank != hooks.fault_rank or step != hooks.fault_step) return;
+    };
+
+    pub fn before(hooks: *const Hooks, post: Post) error{ Cancelled, RankFailed }!void {
+        if (hooks.delay_seed != 0) hooks.delay(post.io, post.rank, post.count);
+        if (hooks.fault == .none) return;
+        if (post.rank != hooks.fault_rank or post.step != hooks.fault_step) return;
         if (hooks.fault == .fail) {
-            return diagnostics.fail(error.RankFailed, "Rank {d} failed at step {d}. No picture " ++
-                "was written.", .{ rank, step });
+            const sentence = "Rank {d} failed at step {d}. No picture was written.";
+            return post.diagnostics.fail(error.RankFailed, sentence, .{ post.rank, post.step });
         }
-        while (!aborted.load(.acquire)) io.sleep(.fromMilliseconds(1), .awake) catch {};
+        while (!post.aborted.load(.acquire)) post.io.sleep(.fromMilliseconds(1), .awake) catch {};
         return error.Cancelled;
     }
 
@@ -52,9 +55,20 @@ test "a fault strikes one rank at one step" {
     const aborted: std.atomic.Value(bool) = .init(false);
     var d: Diagnostics = .{};
     const hooks: Hooks = .{ .fault = .fail, .fault_rank = 1, .fault_step = 3, .delay_seed = 9 };
-    const io = std.testing.io;
-    try hooks.before(io, 0, 3, 7, &aborted, &d);
-    try hooks.before(io, 1, 2, 8, &aborted, &d);
-    try std.testing.expectError(error.RankFailed, hooks.before(io, 1, 3, 9, &aborted, &d));
-    try std.testing.expectEqualStrings("Rank 1 failed at step 3. No picture was written.", d.message());
+    var post: Hooks.Post = .{
+        .io = std.testing.io,
+        .rank = 0,
+        .step = 3,
+        .count = 7,
+        .aborted = &aborted,
+        .diagnostics = &d,
+    };
+    try hooks.before(post);
+    post.rank = 1;
+    post.step = 2;
+    try hooks.before(post);
+    post.step = 3;
+    try std.testing.expectError(error.RankFailed, hooks.before(post));
+    const sentence = "Rank 1 failed at step 3. No picture was written.";
+    try std.testing.expectEqualStrings(sentence, d.message());
 }

@@ -1,6 +1,6 @@
 //! Ranks that are threads of this process and see each other's memory. A rank tells how far it has
-//! written its own buffers; readers wait for that and read in place, so nothing is copied or queued.
-//! A rank that fails calls `abort`, so that nobody waits for it; one that stalls is named.
+//! written its own buffers; readers wait for that and read in place, so nothing is copied or
+//! queued. A rank that fails calls `abort`, so that nobody waits for it; one that stalls is named.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -44,8 +44,14 @@ pub const Loopback = struct {
 
     /// Rank `rank` has written everything up to `count`.
     pub fn post(loopback: *Loopback, rank: u32, count: u64) Error!void {
-        const step = loopback.steps[rank].load(.monotonic);
-        try loopback.hooks.before(loopback.io, rank, step, count, &loopback.aborted, loopback.diagnostics);
+        try loopback.hooks.before(.{
+            .io = loopback.io,
+            .rank = rank,
+            .step = loopback.steps[rank].load(.monotonic),
+            .count = count,
+            .aborted = &loopback.aborted,
+            .diagnostics = loopback.diagnostics,
+        });
         assert(loopback.written[rank].raw < count);
         loopback.written[rank].store(count, .release);
         loopback.wakeAll();
