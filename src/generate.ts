@@ -39,6 +39,8 @@ export interface GenerateRequest {
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
+  /** Decode in blended tiles: for one rank. */
+  vaeTiling?: boolean;
   /** False keeps both guidance branches on every rank. */
   splitBatch: boolean;
   syncMode: SyncMode;
@@ -109,6 +111,7 @@ export async function generate(
   dependencies: GenerateDependencies,
 ): Promise<GenerateResult> {
   const { model, width, height, guidanceScale, rankCount, threadCount, splitBatch } = request;
+  const { vaeTiling } = request;
   const { onProgress, signal } = dependencies;
   const warnings: string[] = [];
   const warn = (warning: string) => {
@@ -130,6 +133,7 @@ export async function generate(
     threadCount,
     splitBatch,
     pictureCount: batches[0]?.seeds.length ?? 1,
+    vaeTiling,
     width,
     height,
     guidance,
@@ -151,6 +155,7 @@ export async function generate(
       syncMode: request.syncMode,
       warmupSteps: request.warmupStepCount,
       splitBatch,
+      vaeTiling,
       wantLatents: request.wantLatents,
     };
     const drawn = await drawBatches(session, asked, batches, dependencies);

@@ -19,6 +19,7 @@ import type { ModelFolder } from "./models/folder.ts";
 import type { SyncMode } from "./native/session.ts";
 import type { SchedulerName } from "./schedule.ts";
 import { schedulerNameOfClass, schedulerNames } from "./schedule.ts";
+import { tilingWarning } from "./vae-tiling.ts";
 
 /** The flags, checked as far as they can be without a model. */
 export interface SampleOptions {
@@ -41,6 +42,7 @@ export interface SampleOptions {
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
+  vaeTiling: boolean;
   device: DeviceName;
   splitBatch: boolean;
   syncMode: SyncMode;
@@ -60,6 +62,14 @@ export function parseSampleOptions(args: SampleArgs, randomSeed = drawSeed): Sam
     throw badOption("--quiet and --verbose contradict each other: keep one of the two.");
   }
   const imageCount = whole(args, "num-images") ?? 1;
+  const rankCount = whole(args, "gpus") ?? 1;
+  const vaeTiling = args["vae-tiling"] ?? false;
+  if (vaeTiling && rankCount > 1) {
+    throw badOption(
+      `--vae-tiling is for one rank: with --gpus ${rankCount} the ranks share the decode, exactly. \
+Leave one of the two out.`,
+    );
+  }
   return {
     prompt: promptOf(args),
     negativePrompt: args["negative-prompt"],
@@ -74,8 +84,9 @@ export function parseSampleOptions(args: SampleArgs, randomSeed = drawSeed): Sam
     useKarrasSigmas: args["use-karras-sigmas"],
     timestepSpacing: oneOf(args, "timestep-spacing", timestepSpacings),
     model: args.model,
-    rankCount: whole(args, "gpus") ?? 1,
+    rankCount,
     threadCount: whole(args, "threads") ?? 0,
+    vaeTiling,
     device: oneOf(args, "device", deviceNames) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
     syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
@@ -116,6 +127,7 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
   const width = checkedSize("width", options.width, defaults.width ?? nativeSize.width, model);
   const height = checkedSize("height", options.height, defaults.height ?? nativeSize.height, model);
   checkLayout(options, guidanceScale > 1, height, model);
+  if (options.vaeTiling) warnings.push(tilingWarning(model, width, height));
   const { imageCount, batchSize } = options;
   return {
     request: {
@@ -133,6 +145,7 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       timestepSpacing: options.timestepSpacing,
       rankCount: options.rankCount,
       threadCount: options.threadCount,
+      vaeTiling: options.vaeTiling,
       splitBatch: options.splitBatch,
       syncMode: options.syncMode,
       warmupStepCount: checkedWarmup(options.warmupStepCount, stepCount),

@@ -132,6 +132,11 @@ describe("values that are refused before a model is known", () => {
       "--sync-mode must be corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync or " +
         'no_sync, not "full-sync". Did you mean full_sync?',
     ],
+    [
+      ["--vae-tiling", "--gpus", "2"],
+      "--vae-tiling is for one rank: with --gpus 2 the ranks share the decode, exactly. Leave " +
+        "one of the two out.",
+    ],
     [["--device", "CUDA"], '--device must be auto, cpu or cuda, not "CUDA". Did you mean cuda?'],
     [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],
   ])("%p", (argv, expected) => {
@@ -202,6 +207,7 @@ describe("what is accepted", () => {
       model: undefined,
       rankCount: 1,
       threadCount: 0,
+      vaeTiling: false,
       device: "auto",
       splitBatch: true,
       syncMode: "corrected_async_gn",
@@ -264,6 +270,7 @@ describe("what is accepted", () => {
       model: "m",
       rankCount: 2,
       threadCount: 3,
+      vaeTiling: false,
       device: "cpu",
       splitBatch: false,
       syncMode: "full_sync",

@@ -1,6 +1,6 @@
 //! Decodes a picture in overlapping tiles, for one rank that has no room for the whole. Group norms
-//! and the mid attention see one tile at a time, so the result is not the whole decode's: it is that
-//! of diffusers with tiling on, seam for seam.
+//! and the mid attention see one tile at a time, so the result is not the whole decode's: it is
+//! that of diffusers with tiling on, seam for seam.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, tiled_decode, blend_v, blend_h.
 
 const std = @import("std");
@@ -15,17 +15,20 @@ const Job = @import("job.zig").Job;
 /// next tile, and in other sizes diffusers' own tiles do not meet.
 const tile_unit = 4;
 
-/// Every picture of a job, one after the other, to its `rgb`; `latent` is (pictures, rows, width,
-/// channels) in the sampler's scale.
+/// Every picture of a job, one after the other, to its `rgb` and, where it is wanted, `image`;
+/// `latent` is (pictures, rows, width, channels) in the sampler's scale.
 pub fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
     const rgb = @constCast(job.outputs.get(.rgb));
-    const bytes = rgb.len / job.seeds.len;
+    const image = std.mem.bytesAsSlice(f32, @constCast(job.outputs.get(.image)));
     var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
     for (job.seeds, 0..) |_, i| {
         const one = latent.batchSlice(@intCast(i), 1);
         const scaled = try rank.b.scaleRepeat(one, 1 / rank.model.config.vae.scaling_factor, 1);
         defer rank.b.free(scaled);
-        try tiler.decode(scaled, .{ .rgb = rgb[i * bytes ..][0..bytes] });
+        try tiler.decode(scaled, .{
+            .rgb = pictureOf(u8, rgb, i, job.seeds.len),
+            .image = pictureOf(f32, @alignCast(image), i, job.seeds.len),
+        });
     }
 }
 
@@ -41,6 +44,11 @@ pub fn decodeSample(rank: *Rank, job: *Job, latent: Tensor) Error!void {
 }
 
 // --- internal ---
+
+fn pictureOf(comptime T: type, all: []T, index: usize, count: usize) []T {
+    const len = all.len / count;
+    return all[index * len ..][0..len];
+}
 
 /// Where finished parts of a picture go; an empty slice takes nothing.
 const Target = struct {
@@ -93,8 +101,8 @@ const Tiler = struct {
     fn init(rank: *Rank, latent: Shape, tile_asked: u32) Error!Tiler {
         // Plans come this way too, so it is refused before anything is loaded.
         if (rank.layout.rank_count != 1 or tile_asked % tile_unit != 0) {
-            return rank.diagnostics.fail(error.NotDealable, "{d} ranks cannot decode in tiles of " ++
-                "{d}: one rank can, in multiples of {d}.", .{
+            return rank.diagnostics.fail(error.NotDealable, "{d} ranks cannot decode in tiles " ++
+                "of {d}: one rank can, in multiples of {d}.", .{
                 rank.layout.rank_count, tile_asked, tile_unit,
             });
         }
@@ -169,15 +177,16 @@ const Tiler = struct {
         const values = tiler.cut[0..shape.elementCount()];
         const latent = try b.upload(shape, .f32, std.mem.sliceAsBytes(values));
         defer b.free(latent);
-        const image = try tiler.rank.decode(.{ .b = b, .exchange = tiler.rank.vae_exchange }, latent);
+        const rank = tiler.rank;
+        const image = try rank.decode(.{ .b = b, .exchange = rank.vae_exchange }, latent);
         defer b.free(image);
         const out = tiler.image[0..image.shape.elementCount()];
         b.download(image, std.mem.sliceAsBytes(out));
     }
 
-    /// Mixes `image` with the tile above it, then with the tile to its left, and keeps its own edges
-    /// for the tiles below and to the right. A last tile may be narrower than the overlap: then the
-    /// end of the other tile is the end of the picture too.
+    /// Mixes `image` with the tile above it, then with the tile to its left, and keeps its own
+    /// edges for the tiles below and to the right. A last tile may be narrower than the overlap:
+    /// then the end of the other tile is the end of the picture too.
     fn blend(tiler: *Tiler, place: Cut) void {
         const channels = tiler.channels;
         const overlap = tiler.overlap;

@@ -7,6 +7,7 @@ import { deviceNames } from "../devices.ts";
 import type { HelpText } from "../help.ts";
 import { limits, syncModeTexts, timestepSpacings } from "../limits.ts";
 import { schedulerNames } from "../schedule.ts";
+import { tilingError } from "../vae-tiling.ts";
 
 /** One line of help per mode, names and texts in columns. */
 function syncModeLines(): string {
@@ -119,6 +120,13 @@ export const sampleFlags = {
     valueHint: "NAME",
     description: `${deviceNames.join(", ")}; cuda is not in this version yet. Default: auto.`,
   },
+  "vae-tiling": {
+    type: "boolean",
+    description:
+      "Decode pictures above the VAE's own size in blended tiles of that size, as diffusers " +
+      "does: less memory, and not quite the same picture: " +
+      `${tilingError}. For one rank; more share the decode anyway, exactly.`,
+  },
   threads: {
     type: "string",
     valueHint: "N",
@@ -202,7 +210,7 @@ export const sampleHelp: HelpText = {
     ["Seeds and pictures", ["seed", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
-    ["Model and machine", ["model", "device", "threads"]],
+    ["Model and machine", ["model", "device", "threads", "vae-tiling"]],
     ["Several ranks", ["gpus", "split-batch", "sync-mode", "warmup-steps"]],
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],

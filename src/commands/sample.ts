@@ -183,5 +183,6 @@ function jsonOf(
     warmup_steps: request.warmupStepCount,
     split_batch: request.splitBatch,
     batch_size: request.batchSize,
+    vae_tiling: request.vaeTiling,
   };
 }

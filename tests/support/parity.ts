@@ -70,6 +70,7 @@ export async function* measureParity(): AsyncGenerator<Measure> {
     tensors: new Map([...read("golden/golden"), ...read("golden/extra")]),
     runs: [...readJson("golden/golden.json").runs, ...readJson("golden/extra.json").runs],
   });
+  yield* measureTiles(golden);
   yield* measureWide();
   const mini = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
   const runs = readJson("mini.json").runs;
@@ -218,6 +219,30 @@ async function* measureVae(reference: Reference, parts: ModelParts): AsyncGenera
   const mean = await parts.encode(picture.data, height / vaeFactor, width / vaeFactor);
   const encodeError = relativeL2(mean, tensorOf(tensors, "vae.encode_mean").data);
   yield { model, what: "VAE encode", measured: encodeError, allowed, unit };
+}
+
+/** Decoding in tiles against diffusers' own tiles: make_tiling.py. */
+async function* measureTiles(folder: ModelFolder): AsyncGenerator<Measure> {
+  const tensors = read("golden/tiling");
+  const tilePixels: Record<string, number> = readJson("golden/tiling.json").tile_pixels;
+  const latents = {
+    square: tensorOf(read("golden/golden"), "vae.latent"),
+    tall: tensorOf(tensors, "tall.latent"),
+  };
+  const parts = await ModelParts.open(folder);
+  try {
+    for (const [name, { data, shape }] of Object.entries(latents)) {
+      const [, , rows = 0, width = 0] = shape;
+      const scaled = data.map((value) => value / folder.vae.scalingFactor);
+      const tile = (tilePixels[name] ?? 0) / folder.vaeFactor;
+      const { image } = await parts.decode(scaled, rows, width, tile);
+      const measured = relativeL2(image, tensorOf(tensors, `${name}.image`).data);
+      const what = `VAE decode in tiles, ${name}`;
+      yield { model: "golden", what, measured, allowed: bars.network, unit: "relative L2" };
+    }
+  } finally {
+    parts.close();
+  }
 }
 
 function* measureSchedules({ model, folder, tensors, runs }: Reference): Generator<Measure> {
