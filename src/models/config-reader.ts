@@ -25,7 +25,15 @@ export const positiveInteger = wholeFrom(1, 2 ** 24);
 export const wholeNumber = wholeFrom(0, 2 ** 24);
 const aNumber = "it must be a number";
 export const finiteNumber = v.pipe(v.number(aNumber), v.finite(aNumber));
-export const positiveNumber = v.pipe(finiteNumber, v.gtValue(0, "it must be more than 0"));
+/** More than 0 and finite also in f32, which is what the native library and the schedules keep. */
+export const positiveNumber = v.pipe(
+  finiteNumber,
+  v.gtValue(0, "it must be more than 0"),
+  v.check((value) => {
+    const rounded = Math.fround(value);
+    return rounded > 0 && rounded < Number.POSITIVE_INFINITY;
+  }, "it must be a number that 32 bits can hold"),
+);
 export const flag = v.boolean("it must be true or false");
 export const text = v.string("it must be text");
 
