@@ -27,3 +27,8 @@ export class BasedXLError extends Error {
     super(message);
   }
 }
+
+/** Throws "cancelled" once `signal` is aborted. */
+export function stopIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
+}

@@ -2,7 +2,7 @@
  * One picture from one checked request: prompt to tokens, sampler to rows, session to pixels.
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
-import { BasedXLError } from "./errors.ts";
+import { stopIfAborted } from "./errors.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type { OpenOptions, PictureResult, Progress, Session, TokenPair } from "./native/session.ts";
@@ -177,8 +177,4 @@ function ranksUnused(asked: number, used: number, guidance: boolean): string {
     ? "ranks share the two guidance branches only"
     : "without guidance there is one branch, and ranks share branches only";
   return `${asked} ranks were asked for, ${used} used: in this version ${why}.`;
-}
-
-function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
 }

@@ -97,5 +97,7 @@ function libraryPath(): string {
 function lastError(session: Pointer | null): string {
   const buffer = new Uint8Array(1024);
   const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
-  return new TextDecoder().decode(buffer.subarray(0, Number(length)));
+  const sentence = new TextDecoder().decode(buffer.subarray(0, Number(length)));
+  // Names in weight files are anyone's: what a terminal would obey is shown, not sent.
+  return sentence.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
 }
