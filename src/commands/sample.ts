@@ -122,9 +122,7 @@ async function writeFiles(
   signal: AbortSignal,
 ): Promise<void> {
   if (latentsPath !== undefined && latents) await writeLatents(latentsPath, latents, latentShape);
-  if (signal.aborted)
-    throw new BasedXLError("cancelled", "Stopped before the picture was written.");
-  await writeImage(outPath, pixels, width, height);
+  await writeImage(outPath, pixels, width, height, signal);
 }
 
 function describe(request: GenerateRequest): string {
