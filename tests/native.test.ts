@@ -161,6 +161,9 @@ describe("stopping", () => {
 
   test("a second picture at once is refused", async () => {
     await withSession({}, async (session) => {
+      // Its sentence must not be told again for the refusal below.
+      const odd = await failure(session.picture(request({ width: 8 })));
+      expect(odd.message).toContain("asked for a latent of 1 x ");
       const first = session.picture(request());
       const error = await failure(session.picture(request()));
       expect(error.message).toContain("busy with another picture");
