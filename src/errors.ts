@@ -28,3 +28,15 @@ export class BasedXLError extends Error {
     super(message);
   }
 }
+
+/** Throws "cancelled" once `signal` is aborted. */
+export function stopIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
+}
+
+/** For words out of a model's files: what a terminal would obey is shown, not sent. */
+export function withoutControls(text: string): string {
+  return text.replace(/\p{Cc}/gu, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}

@@ -3,7 +3,7 @@
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
 import assert from "node:assert/strict";
-import { BasedXLError } from "./errors.ts";
+import { stopIfAborted } from "./errors.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type {
@@ -42,6 +42,8 @@ export interface GenerateRequest {
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
   /** False keeps both guidance branches on every rank. */
+  /** undefined = for samplers that add no noise. */
+  predictBorders?: boolean;
   splitBatch: boolean;
   syncMode: SyncMode;
   /** Synchronous steps after the first, which always is. */
@@ -154,6 +156,7 @@ export async function generate(
       initNoiseSigma,
       syncMode: request.syncMode,
       warmupSteps: request.warmupStepCount,
+      predictBorders: request.predictBorders ?? !rows.some((row) => row.drawsNoise),
       splitBatch,
       vaeTiling,
       wantLatents: request.wantLatents,
@@ -205,7 +208,9 @@ function encodePrompt(model: ModelFolder, text: string, what: string, warn: Warn
   const cuts = [first.truncated, second.truncated];
   const dropped = cuts.reduce((longest, cut) => (cut.length > longest.length ? cut : longest));
   if (dropped !== "") {
-    warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${dropped}".`);
+    const shown =
+      dropped.length > 200 ? `${dropped.slice(0, 120)} ... ${dropped.slice(-60)}` : dropped;
+    warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${shown}".`);
   }
   return { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
 }
@@ -280,8 +285,4 @@ function joined(parts: readonly Float32Array[]): Float32Array {
     offset += part.length;
   }
   return whole;
-}
-
-function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
 }

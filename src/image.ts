@@ -4,7 +4,7 @@
  * drawn.
  */
 import sharp, { type Sharp } from "sharp";
-import { BasedXLError } from "./errors.ts";
+import { BasedXLError, stopIfAborted } from "./errors.ts";
 import { writeWhole } from "./files.ts";
 
 export { checkWritable } from "./files.ts";
@@ -29,7 +29,8 @@ const formats: Record<ImageFormat, FormatEntry> = {
   avif: {
     endings: ["avif"],
     sideMax: 16384,
-    encode: (image) => image.avif({ quality: 80, chromaSubsampling: "4:4:4" }),
+    // Effort 3 gives the bytes of sharp's default 4 in a fifth of the time (1.5 s at 1024x1024).
+    encode: (image) => image.avif({ quality: 80, chromaSubsampling: "4:4:4", effort: 3 }),
   },
 };
 
@@ -59,13 +60,14 @@ export function checkImageSize(path: string, width: number, height: number): voi
 /**
  * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole.
  * Throws "bad-option" for an unknown ending or a size the format has not, "io" when it cannot be
- * written.
+ * written, "cancelled" at once after `signal`: an encoder that runs cannot be stopped, only left.
  */
 export async function writeImage(
   path: string,
   pixels: Uint8Array,
   width: number,
   height: number,
+  signal?: AbortSignal,
 ): Promise<void> {
   if (pixels.length !== width * height * 3) {
     throw new Error(`${pixels.length} bytes of pixels for ${width}x${height} RGB`);
@@ -73,7 +75,8 @@ export async function writeImage(
   const format = imageFormatOf(path);
   checkImageSize(path, width, height);
   const image = sharp(pixels, { raw: { width, height, channels: 3 }, limitInputPixels: false });
-  await writeWhole(path, await encode(formats[format].encode(image), path));
+  const encoded = encode(formats[format].encode(image), path);
+  await writeWhole(path, await unlessAborted(encoded, signal), signal);
 }
 
 // --- internal ---
@@ -83,5 +86,20 @@ async function encode(image: Sharp, path: string): Promise<Uint8Array> {
     return await image.toBuffer();
   } catch (error) {
     throw new BasedXLError("io", `Cannot encode ${path}: ${(error as Error).message}.`);
+  }
+}
+
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return await work;
+  const { promise: aborted, resolve: abort } = Promise.withResolvers<void>();
+  const listen = () => abort();
+  signal.addEventListener("abort", listen);
+  try {
+    if (!signal.aborted) await Promise.race([work, aborted]);
+    if (signal.aborted) work.catch(() => {});
+    stopIfAborted(signal);
+    return await work;
+  } finally {
+    signal.removeEventListener("abort", listen);
   }
 }

@@ -7,7 +7,19 @@ import { runEntry } from "./setup/entry.ts";
 
 const argv = process.argv.slice(2);
 
-process.exitCode = await runEntry(argv, async () => {
+// Who reads may go away (`| head`), and disks fill: neither is a bug of ours with a stack.
+process.stderr.on("error", () => process.exit(1));
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") {
+    process.stderr.write(`error: Cannot write to standard output: ${error.message}.\n`);
+  }
+  process.exit(1);
+});
+
+const exitCode = await runEntry(argv, async () => {
   const { runCli } = await import("./cli.ts");
   return await runCli(argv);
 });
+// After a signal nothing is waited for, such as an image encoder that is still at work.
+if (exitCode > 128) process.exit(exitCode);
+process.exitCode = exitCode;

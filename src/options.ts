@@ -27,6 +27,7 @@ export interface SampleOptions {
   /** "" is a negative prompt without words; undefined is none. They may give different pictures. */
   negativePrompt: string | undefined;
   /** Of the first picture; the others' follow it. */
+  seedIsRandom: boolean;
   seed: bigint;
   imageCount: number;
   /** Pictures computed together. */
@@ -44,6 +45,8 @@ export interface SampleOptions {
   threadCount: number;
   vaeTiling: boolean;
   device: DeviceName;
+  /** undefined = as the sampler wants it. */
+  predictBorders: boolean | undefined;
   splitBatch: boolean;
   syncMode: SyncMode;
   warmupStepCount: number | undefined;
@@ -74,6 +77,7 @@ Leave one of the two out.`,
     prompt: promptOf(args),
     negativePrompt: args["negative-prompt"],
     seed: args.seed === undefined ? randomSeed() : parseSeed(args.seed, imageCount),
+    seedIsRandom: args.seed === undefined,
     imageCount,
     batchSize: whole(args, "batch-size") ?? 1,
     guidanceScale: decimal(args, "guidance-scale"),
@@ -90,6 +94,7 @@ Leave one of the two out.`,
     device: oneOf(args, "device", deviceNames) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
     syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
+    predictBorders: args["predict-borders"],
     warmupStepCount: whole(args, "warmup-steps"),
     outPath: args["out-path"] ?? "sample.png",
     latentsPath: latentsPathOf(args),
@@ -148,6 +153,7 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       vaeTiling: options.vaeTiling,
       splitBatch: options.splitBatch,
       syncMode: options.syncMode,
+      predictBorders: options.predictBorders,
       warmupStepCount: checkedWarmup(options.warmupStepCount, stepCount),
       wantLatents: options.latentsPath !== undefined,
     },

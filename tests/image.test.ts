@@ -10,6 +10,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -121,6 +122,43 @@ describe("whole files", () => {
     expect(readdirSync(folder)).toEqual(["a.webp"]);
   });
 
+  test("a stop while the picture is encoded is at once and leaves the old file", async () => {
+    const path = join(folder, "a.avif");
+    writeFileSync(path, "old");
+    const side = 1024;
+    const noise = crypto.getRandomValues.bind(crypto);
+    const large = new Uint8Array(side * side * 3);
+    for (let i = 0; i < large.length; i += 65536) noise(large.subarray(i, i + 65536));
+    const controller = new AbortController();
+    const writing = refusal(
+      () => writeImage(path, large, side, side, controller.signal),
+      "cancelled",
+    );
+    await Bun.sleep(20);
+    const stopMs = performance.now();
+    controller.abort();
+    await writing;
+    expect(performance.now() - stopMs).toBeLessThan(500);
+    expect(readFileSync(path, "utf8")).toBe("old");
+    expect(readdirSync(folder)).toEqual(["a.avif"]);
+  });
+
+  test("a stop before the rename leaves nothing", async () => {
+    const path = join(folder, "a.bin");
+    await refusal(() => writeWhole(path, bytes("new"), AbortSignal.abort()), "cancelled");
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test("behind a link its target is replaced, and the link stays", async () => {
+    mkdirSync(join(folder, "far"));
+    writeFileSync(join(folder, "far", "target.bin"), "old");
+    symlinkSync(join("far", "target.bin"), join(folder, "link.bin"));
+    await writeWhole(join(folder, "link.bin"), bytes("new"));
+    expect(readFileSync(join(folder, "far", "target.bin"), "utf8")).toBe("new");
+    expect(readlinkSync(join(folder, "link.bin"))).toBe(join("far", "target.bin"));
+    expect(readdirSync(join(folder, "far"))).toEqual(["target.bin"]);
+  });
+
   test("writers at the same time leave one whole file", async () => {
     const path = join(folder, "a.bin");
     const contents = Array.from({ length: 8 }, (_, i) => `${i}`.repeat(100_000));
@@ -152,6 +190,12 @@ describe("places that cannot be written", () => {
     expect(await refusal(() => checkWritable(""), "io")).toMatch(
       /^Cannot write "": it is a folder/,
     );
+  });
+
+  test("a device in place of the file", async () => {
+    symlinkSync("/dev/null", join(folder, "a.png"));
+    const message = await refusal(() => checkWritable(join(folder, "a.png")), "io");
+    expect(message).toMatch(/it is there already, and is no file/);
   });
 
   test("a file in place of the folder", async () => {
@@ -188,6 +232,12 @@ describe("places that cannot be written", () => {
     const message = await refusal(() => checkWritable(join(folder, "a.png")), "io");
     expect(message).toMatch(/is not writable/);
     chmodSync(folder, 0o700);
+  });
+
+  test.skipIf(process.getuid?.() === 0)("a file that is write-protected", async () => {
+    writeFileSync(join(folder, "a.png"), "mine", { mode: 0o444 });
+    const message = await refusal(() => checkWritable(join(folder, "a.png")), "io");
+    expect(message).toMatch(/the file that is there is write-protected/);
   });
 
   test("a place that can be written is left untouched", () => {

@@ -36,8 +36,10 @@ describe("which model", () => {
     ["a.GGUF", /single \.GGUF file/],
     ["", /^--model is empty/],
     [join(golden, "model_index.json"), /is a file, not a diffusers folder/],
+    [join(golden, "model_index.json", "x"), /cannot be opened \(ENOTDIR.*Get a diffusers folder/],
+    ["x".repeat(5000), /cannot be opened \(ENAMETOOLONG/],
   ] as const) {
-    test(`${value || '""'} is refused`, async () => {
+    test(`${value.slice(0, 80) || '""'} is refused`, async () => {
       expect(await refusal(() => resolveModelPath(value, {}), "bad-model")).toMatch(sentence);
     });
   }

@@ -268,6 +268,8 @@ const refused: Refused[] = [
   [vae, { down_block_types: ["DownEncoderBlock2D"] }, /down_block_types has 1 entries/],
   [vae, { in_channels: 4 }, /in_channels is 4; RGB needs 3/],
   [vae, { scaling_factor: 0 }, /scaling_factor is 0, but it must be more than 0/],
+  [vae, { scaling_factor: 1e300 }, /scaling_factor is 1e\+300, .* that 32 bits can hold/],
+  [unet, { norm_eps: 1e-60 }, /norm_eps is 1e-60, .* that 32 bits can hold/],
   [vae, { _class_name: "AutoencoderTiny" }, /_class_name is "AutoencoderTiny"/],
   [vae, { use_quant_conv: "yes" }, /use_quant_conv is "yes", but it must be true or false/],
   [
@@ -277,6 +279,8 @@ const refused: Refused[] = [
   ],
   ["text_encoder/config.json", { num_attention_heads: 3 }, /num_attention_heads 3 does not divide/],
   ["text_encoder/config.json", { max_position_embeddings: 64 }, /is 64, but prompts are 77/],
+  ["text_encoder_2/config.json", { max_position_embeddings: 248 }, /is 248, but prompts are 77/],
+  ["text_encoder/config.json", { num_hidden_layers: 1 }, /num_hidden_layers is 1, but at least 2/],
   ["text_encoder/config.json", { architectures: ["T5EncoderModel"] }, /T5EncoderModel, but SDXL/],
   [
     "text_encoder_2/config.json",

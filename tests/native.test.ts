@@ -161,6 +161,9 @@ describe("stopping", () => {
 
   test("a second picture at once is refused", async () => {
     await withSession({}, async (session) => {
+      // Its sentence must not be told again for the refusal below.
+      const odd = await failure(session.picture(request({ width: 8 })));
+      expect(odd.message).toContain("asked for a latent of 1 x ");
       const first = session.picture(request());
       const error = await failure(session.picture(request()));
       expect(error.message).toContain("busy with another picture");
@@ -243,12 +246,12 @@ describe("damaged weights", () => {
 
   test.each([
     {
-      stage: "the text encoders gave",
+      stage: "The text encoders gave",
       folder: edit(text2, (t) => infinity(t, "text_model.encoder.layers.0.layer_norm1.bias")),
     },
-    { stage: "step 1 of 3 gave", folder: edit(unet, (t) => infinity(t, "conv_out.bias")) },
+    { stage: "Step 1 of 3 gave", folder: edit(unet, (t) => infinity(t, "conv_out.bias")) },
     {
-      stage: "the VAE's decoder gave",
+      stage: "The VAE's decoder gave",
       folder: edit("vae/diffusion_pytorch_model.safetensors", (t) =>
         infinity(t, "decoder.conv_out.bias"),
       ),

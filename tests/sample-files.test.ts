@@ -10,6 +10,7 @@ import { refusal } from "./support/refusal.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-files-"));
 afterAll(() => rmSync(folder, { recursive: true }));
+const { signal } = new AbortController();
 
 test("one picture has the name as it was given, several are numbered before the ending", () => {
   expect(picturePaths("sample.png", 1)).toEqual(["sample.png"]);
@@ -34,7 +35,7 @@ describe("refused before drawing", () => {
 
   test("a size the format cannot hold", async () => {
     const options = { outPath: "a.webp", latentsPath: undefined, imageCount: 1 };
-    const open = () => new PictureWriter(options, { width: 16384, height: 32 });
+    const open = () => new PictureWriter(options, { width: 16384, height: 32 }, signal);
     expect(await refusal(open, "bad-option")).toContain("webp");
   });
 });
@@ -42,7 +43,7 @@ describe("refused before drawing", () => {
 test("pictures are written in order, and told with their seeds", async () => {
   const outPath = join(folder, "p.png");
   const options = { outPath, latentsPath: undefined, imageCount: 2 };
-  const writer = new PictureWriter(options, { width: 2, height: 1 });
+  const writer = new PictureWriter(options, { width: 2, height: 1 }, signal);
   const pixels = new Uint8Array(6);
   expect(await writer.writePicture({ seed: 7n, pixels })).toEqual({
     path: join(folder, "p-1.png"),

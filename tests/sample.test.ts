@@ -231,6 +231,22 @@ describe("refusing", () => {
   );
 });
 
+test("an output that nobody reads, or that is full, is no stack", async () => {
+  const main = JSON.stringify(join(root, "src", "main.ts"));
+  const shell = async (script: string) => {
+    const run = Bun.$`bash -c ${script}`.cwd(folder).nothrow().quiet();
+    const { exitCode, stderr } = await run;
+    return { exitCode, stderr: stderr.toString() };
+  };
+  const bun = JSON.stringify(process.execPath);
+  const closed = await shell(`set -o pipefail; ${bun} ${main} sample --help | true`);
+  expect(closed).toEqual({ exitCode: 1, stderr: "" });
+  if (!existsSync("/dev/full")) return;
+  const full = await shell(`${bun} ${main} sample --help > /dev/full`);
+  expect(full.exitCode).toBe(1);
+  expect(full.stderr).toMatch(/^error: Cannot write to standard output: ENOSPC.*\n$/);
+});
+
 describe("help", () => {
   test("without a command, and for each way of asking", async () => {
     const main = await basedxl();

@@ -161,6 +161,9 @@ describe("broken files", () => {
     const message = await refusal({ "vocab.json": { a: 1, b: 1 } });
     expect(message).toMatch(/the tokens "a" and "b" have the same id 1/);
   });
+  test("merges.txt without merges", async () => {
+    expect(await refusal({ "merges.txt": "#version: 0.2\n" })).toMatch(/merges\.txt has no merges/);
+  });
   test("a merge of three", async () => {
     const message = await refusal({ "merges.txt": "#version: 0.2\ni n\na b c\n" });
     expect(message).toMatch(/merges\.txt, line 3: "a b c" is not two tokens/);
@@ -184,7 +187,7 @@ describe("broken files", () => {
   });
   test("a special token that is no token", async () => {
     const message = await refusal({ "tokenizer_config.json": { eos_token: 7 } });
-    expect(message).toMatch(/tokenizer_config\.json: eos_token is 7, but/);
+    expect(message).toMatch(/tokenizer_config\.json: eos_token is 7, but it must be a token/);
   });
   test("an added token whose key is no id", async () => {
     const message = await refusal({

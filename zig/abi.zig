@@ -205,6 +205,7 @@ pub export fn bxl_session_open(
     out: *?*Session,
 ) callconv(.c) Status {
     out.* = null;
+    last_error.reset();
     if (options.size != @sizeOf(SessionOptions)) return refuse("options of another version", .{});
     if (options.rank_count < 1 or options.rank_count > rank_count_max) {
         return refuse("{d} ranks; 1 to {d} can be had", .{ options.rank_count, rank_count_max });
@@ -229,6 +230,7 @@ pub export fn bxl_session_close(session: *Session) callconv(.c) void {
 
 /// Begins a job; one at a time.
 pub export fn bxl_session_submit(session: *Session, request: *const Request) callconv(.c) Status {
+    last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checkRequest(&session.options.config, request)) |status| return status;
     var job = copyJob(request) catch return .no_memory;

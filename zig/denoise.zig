@@ -109,7 +109,7 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
         try state.advance(rank, job, row, output);
         b.free(output);
         if (!try b.isFinite(state.latent)) {
-            return rank.notFinite("step {d} of {d} gave", .{ i + 1, job.rows.len });
+            return rank.notFinite("Step {d} of {d} gave", .{ i + 1, job.rows.len });
         }
         if (rank.reporter) |r| {
             r.step_index.store(@intCast(i + 1), .release);

@@ -105,7 +105,7 @@ pub fn encodeSample(rank: *Rank, job: *Job) Error!void {
     defer rank.b.free(picture);
     const moments = try rank.model.vae.encode(rank.context(), picture);
     defer rank.b.free(moments);
-    if (!try rank.b.isFinite(moments)) return rank.notFinite("the VAE's encoder gave", .{});
+    if (!try rank.b.isFinite(moments)) return rank.notFinite("The VAE's encoder gave", .{});
     if (rank.isPlanning()) return;
     try rank.saveNchw(job, .latents, moments);
     // Channels first, the means are the first half.

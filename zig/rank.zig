@@ -104,7 +104,7 @@ pub const Rank = struct {
         defer b.free(projected);
         try b.copy(pooled, projected);
         if (!try b.isFinite(embeds) or !try b.isFinite(pooled)) {
-            return rank.notFinite("the text encoders gave", .{});
+            return rank.notFinite("The text encoders gave", .{});
         }
     }
 
@@ -118,7 +118,7 @@ pub const Rank = struct {
     /// A scaled latent, or this rank's rows of it, to the picture's; checked.
     pub fn decode(rank: *Rank, ctx: Context, latent: Tensor) Error!Tensor {
         const image = try rank.model.vae.decode(ctx, latent);
-        if (!try rank.b.isFinite(image)) return rank.notFinite("the VAE's decoder gave", .{});
+        if (!try rank.b.isFinite(image)) return rank.notFinite("The VAE's decoder gave", .{});
         return image;
     }
 

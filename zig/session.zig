@@ -264,16 +264,18 @@ pub const Session = struct {
         session.scratch_bytes.store(total, .release);
         var held: u64 = 0;
         for (session.ranks) |rank| held += rank.memory.len;
-        const need = (total -| held) + weight_bytes;
+        const work = total -| held;
+        const need = work + weight_bytes;
         const there = memory.available(session.io) orelse return;
         if (need <= there) return;
         const gib = 1024.0 * 1024.0 * 1024.0;
-        return session.diagnostics.fail(error.NotEnoughMemory, "This picture needs {d:.2} GiB " ++
-            "({d:.2} for the weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are " ++
-            "free. Choose a smaller size or fewer ranks.", .{
+        const sentence = "This picture needs {d:.2} GiB more than is in use ({d:.2} for the " ++
+            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. Choose a smaller " ++
+            "size or fewer ranks.";
+        return session.diagnostics.fail(error.NotEnoughMemory, sentence, .{
             asFloat(need) / gib,
             asFloat(weight_bytes) / gib,
-            asFloat(total) / gib,
+            asFloat(work) / gib,
             layout.rank_count,
             asFloat(there) / gib,
         });

@@ -184,6 +184,12 @@ pub const Store = struct {
     }
 
     fn mapFile(store: *Store, path: []const u8) Error!MappedFile {
+        // Looked at before it is opened: opening a pipe would wait for a writer.
+        const stat = Io.Dir.cwd().statFile(store.io, path, .{}) catch |err|
+            return store.failFile(path, err);
+        if (stat.kind != .file) {
+            return store.diagnostics.fail(error.BadWeights, "{s} is not a file.", .{path});
+        }
         const file = Io.Dir.cwd().openFile(store.io, path, .{}) catch |err|
             return store.failFile(path, err);
         errdefer file.close(store.io);
@@ -455,4 +461,11 @@ test "missing, unused, misshapen and unusable tensors are named" {
         other.open(testing.allocator, testing.io, &nowhere, &d),
     );
     try expectMessage(&d, "no/such/file.safetensors cannot be read (FileNotFound)");
+    d.reset();
+    const folder = [_][]const u8{std.fs.path.dirname(file.path).?};
+    try testing.expectError(
+        error.BadWeights,
+        other.open(testing.allocator, testing.io, &folder, &d),
+    );
+    try expectMessage(&d, "is not a file");
 }

@@ -42,6 +42,7 @@ export class PictureWriter {
   constructor(
     private readonly options: FileOptions,
     private readonly size: { width: number; height: number },
+    private readonly signal: AbortSignal,
   ) {
     this.paths = picturePaths(options.outPath, options.imageCount);
     checkImageSize(options.outPath, size.width, size.height);
@@ -51,7 +52,7 @@ export class PictureWriter {
   async writePicture({ seed, pixels }: Drawn): Promise<WrittenPicture> {
     const path = this.paths[this.written.length] ?? this.options.outPath;
     const { width, height } = this.size;
-    await this.timed(writeImage(path, pixels, width, height));
+    await this.timed(writeImage(path, pixels, width, height, this.signal));
     const written = { path, seed };
     this.written.push(written);
     return written;

@@ -145,6 +145,13 @@ export const sampleFlags = {
       "What bands read of each other after warm-up (norms: the statistics of group norms). " +
       `Default: corrected_async_gn.\n${syncModeLines()}`,
   },
+  "predict-borders": {
+    type: "boolean",
+    description:
+      "Move the neighbours' old border rows on by how they changed last, as far as changes go " +
+      "on; --no-predict-borders for not. Nearer to one rank for the same bytes. " +
+      "Default: for samplers that add no noise.",
+  },
   "warmup-steps": {
     type: "string",
     valueHint: "N",
@@ -175,7 +182,7 @@ export const sampleFlags = {
   },
   quiet: {
     type: "boolean",
-    description: "Print nothing but errors (and the object of --json).",
+    description: "Print nothing but errors, a random seed, and the object of --json.",
   },
   json: {
     type: "boolean",
@@ -211,7 +218,7 @@ export const sampleHelp: HelpText = {
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
     ["Model and machine", ["model", "device", "threads", "vae-tiling"]],
-    ["Several ranks", ["gpus", "split-batch", "sync-mode", "warmup-steps"]],
+    ["Several ranks", ["gpus", "split-batch", "sync-mode", "predict-borders", "warmup-steps"]],
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],
   notes: [

@@ -55,7 +55,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const startMs = performance.now();
   const { log } = output;
   const { request, warnings, device } = await prepare(options, output);
-  const writer = new PictureWriter(options, request);
+  const writer = new PictureWriter(options, request, signal);
   const pictureCount = request.seeds.length;
   const result = await generate(request, {
     openSession,
@@ -113,6 +113,10 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
   for (const warning of warnings) log.warn(warning);
   log.info(describe(request));
+  // A random seed is the only way back to a picture: it is told even by --quiet.
+  if (options.quiet && !options.json && options.seedIsRandom) {
+    process.stderr.write(`seed ${options.seed}\n`);
+  }
   return { ...resolved, device: choice.device };
 }
 
@@ -122,7 +126,8 @@ function describe(request: GenerateRequest): string {
   const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
   const several = seeds.length === 1 ? "" : `${seeds.length} pictures${together}, `;
   const seedText = seeds.length === 1 ? `seed ${seeds[0]}` : `seeds ${seeds[0]} to ${seeds.at(-1)}`;
-  return `Drawing ${JSON.stringify(prompt)}: ${several}${width}x${height}, ${steps} of \
+  const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
+  return `Drawing ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
 ${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 }
 
@@ -182,6 +187,7 @@ function jsonOf(
     sync_mode: request.syncMode,
     warmup_steps: request.warmupStepCount,
     split_batch: request.splitBatch,
+    predict_borders: request.predictBorders ?? null,
     batch_size: request.batchSize,
     vae_tiling: request.vaeTiling,
   };

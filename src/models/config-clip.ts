@@ -45,13 +45,15 @@ export function parseClipConfig(path: string, json: unknown, hasProjection: bool
     projectionSize: hasProjection ? reader.optional("projection_dim", positiveInteger, 512) : 0,
     eosTokenId: reader.optional("eos_token_id", wholeNumber, 49407),
   };
-  const { hiddenSize, headCount, positionCount } = config;
+  const { hiddenSize, headCount, layerCount, positionCount } = config;
   if (hiddenSize % headCount !== 0) {
     reader.fail(`num_attention_heads ${headCount} does not divide hidden_size ${hiddenSize}`);
   }
-  if (positionCount < 77) {
+  if (positionCount !== 77) {
     reader.fail(`max_position_embeddings is ${positionCount}, but prompts are 77 tokens long`);
   }
+  // The prompt's states are those that the last layer but one gives.
+  if (layerCount < 2) reader.fail(`num_hidden_layers is ${layerCount}, but at least 2 are needed`);
   return config;
 }
 

@@ -5,7 +5,7 @@
  */
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, withoutControls } from "../errors.ts";
 
 /** As `level_count_max` in zig/model/config.zig. */
 const levelCountMax = 8;
@@ -25,7 +25,15 @@ export const positiveInteger = wholeFrom(1, 2 ** 24);
 export const wholeNumber = wholeFrom(0, 2 ** 24);
 const aNumber = "it must be a number";
 export const finiteNumber = v.pipe(v.number(aNumber), v.finite(aNumber));
-export const positiveNumber = v.pipe(finiteNumber, v.gtValue(0, "it must be more than 0"));
+/** More than 0 and finite also in f32, which is what the native library and the schedules keep. */
+export const positiveNumber = v.pipe(
+  finiteNumber,
+  v.gtValue(0, "it must be more than 0"),
+  v.check((value) => {
+    const rounded = Math.fround(value);
+    return rounded > 0 && rounded < Number.POSITIVE_INFINITY;
+  }, "it must be a number that 32 bits can hold"),
+);
 export const flag = v.boolean("it must be true or false");
 export const text = v.string("it must be text");
 
@@ -54,9 +62,10 @@ export async function readJsonFile(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
+    const reason = withoutControls((error as Error).message);
     throw new BasedXLError(
       "bad-model",
-      `${path} is not valid JSON (${(error as Error).message}); download the file again.`,
+      `${path} is not valid JSON (${reason}); download the file again.`,
     );
   }
 }
@@ -145,5 +154,5 @@ export class ConfigReader {
 /** A value as it would stand in the file, cut to a readable length. */
 export function show(value: unknown): string {
   const text = typeof value === "number" ? `${value}` : (JSON.stringify(value) ?? `${value}`);
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+  return withoutControls(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }

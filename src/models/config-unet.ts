@@ -43,7 +43,9 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
   const reader = new ConfigReader(path, json);
   for (const [key, values] of Object.entries(supported)) reader.refuseUnless(key, values);
   if (reader.optional("addition_embed_type", text, null) === null) {
-    reader.fail('addition_embed_type is missing, but SDXL has "text_time"; is this another model?');
+    reader.fail(
+      'addition_embed_type is missing (is this another model?), but SDXL has "text_time"',
+    );
   }
   reader.refuseNull("mid_block_type");
   reader.refuseNull("norm_num_groups");

@@ -35,12 +35,22 @@ export function resolveModelPath(
   }
   const home = value === "~" || value.startsWith("~/");
   const path = resolve(home ? join(homedir(), value.slice(1)) : value);
-  const stat = statSync(path, { throwIfNoEntry: false });
+  const stat = lookUp(path, `${name} ${value}`);
   if (stat?.isDirectory()) return { path, bundled: false };
   throw new BasedXLError("bad-model", refusal(name, value, stat !== undefined));
 }
 
 // --- internal ---
+
+/** What is at `path`, undefined if nothing. A name the system cannot look up is told as it says. */
+function lookUp(path: string, what: string) {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    const { message } = error as Error;
+    throw new BasedXLError("bad-model", `${what} cannot be opened (${message}). ${howToGet}.`);
+  }
+}
 
 const howToGet =
   "Get a diffusers folder with: hf download stabilityai/stable-diffusion-xl-base-1.0 " +

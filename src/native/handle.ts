@@ -3,7 +3,7 @@
  * sleeps between polls; an abort is passed on and the promise settles when the work has stopped.
  */
 import { type Pointer, ptr } from "bun:ffi";
-import { BasedXLError } from "../errors.ts";
+import { stopIfAborted } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import {
   Fault,
@@ -106,7 +106,13 @@ export class NativeHandle {
     for (;;) {
       if (signal?.aborted) library().bxl_session_cancel(this.alive());
       const progress = this.progress();
-      onProgress?.(progress);
+      try {
+        onProgress?.(progress);
+      } catch (error) {
+        // Nobody will wait for this job any more: it must not keep the session busy.
+        library().bxl_session_cancel(this.alive());
+        throw error;
+      }
       if (progress.state === State.failed) check(progress.status, this.alive());
       if (progress.state !== busy) {
         // The work may be done before it sees the abort: the caller asked to stop all the same.
@@ -155,10 +161,6 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   timeIdsList: noBytes,
 };
 
-function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
-}
-
 function openPointer(options: HandleOptions): Pointer {
   const { model, ...sizes } = options;
   const files = [
@@ -166,20 +168,22 @@ function openPointer(options: HandleOptions): Pointer {
     pathBytes(model.weights.textEncoder2),
     pathBytes(model.weights.unet),
     pathBytes(model.weights.vae),
-  ] as const;
+  ];
   const fields: SessionOptions = {
     ...sizes,
     splitBatch: Number(sizes.splitBatch),
     config: modelConfigOf(model),
-    textEncoderFiles: bytesOf(files[0]),
-    textEncoder2Files: bytesOf(files[1]),
-    unetFiles: bytesOf(files[2]),
-    vaeFiles: bytesOf(files[3]),
+    textEncoderFiles: bytesOf(files[0]!),
+    textEncoder2Files: bytesOf(files[1]!),
+    unetFiles: bytesOf(files[2]!),
+    vaeFiles: bytesOf(files[3]!),
   };
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const out = new BigUint64Array(1);
   check(library().bxl_session_open(ptr(bytes), ptr(out)));
+  // The call above copied the paths: until here they had to stay.
+  files.length = 0;
   return Number(out[0]) as Pointer;
 }
 

@@ -5,7 +5,7 @@
 import { dlopen, type Pointer, ptr } from "bun:ffi";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { BasedXLError, type ErrorCode } from "../errors.ts";
+import { BasedXLError, type ErrorCode, withoutControls } from "../errors.ts";
 import { libraryName } from "../setup/platform.ts";
 import { abiVersion, type Bytes, functions, Status } from "./abi.ts";
 
@@ -98,5 +98,6 @@ function libraryPath(): string {
 function lastError(session: Pointer | null): string {
   const buffer = new Uint8Array(1024);
   const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
-  return new TextDecoder().decode(buffer.subarray(0, Number(length)));
+  const sentence = new TextDecoder().decode(buffer.subarray(0, Number(length)));
+  return withoutControls(sentence);
 }

@@ -89,17 +89,20 @@ const noFlags = {
 const flag = v.optional(v.boolean(), false);
 
 /** A token as the files write it: its text, or its text with flags. */
-const entry = v.union([
-  v.string(),
-  v.object({
-    content: v.pipe(v.string(), v.minLength(1)),
-    normalized: flag,
-    special: flag,
-    lstrip: flag,
-    rstrip: flag,
-    single_word: flag,
-  }),
-]);
+const entry = v.union(
+  [
+    v.string(),
+    v.object({
+      content: v.pipe(v.string(), v.minLength(1)),
+      normalized: flag,
+      special: flag,
+      lstrip: flag,
+      rstrip: flag,
+      single_word: flag,
+    }),
+  ],
+  "it must be a token: text, or an object with its content",
+);
 
 async function readOptional(path: string): Promise<ConfigReader> {
   return new ConfigReader(path, existsSync(path) ? await readJsonFile(path) : {});
@@ -112,7 +115,7 @@ function decoderId(config: ConfigReader, id: string): number {
 
 /** A huge number means "no limit" in the files of transformers. */
 function checkLength(config: ConfigReader): void {
-  const length = config.optional("model_max_length", v.number(), 77);
+  const length = config.optional("model_max_length", v.number("it must be a number"), 77);
   if (length === 77 || length > 1e6) return;
   config.fail(`model_max_length is ${length}, which is not supported; SDXL's prompts have 77`);
 }

@@ -8,6 +8,7 @@
 import { BasedXLError } from "../errors.ts";
 import type { SchedulerConfig, TimestepSpacing } from "../models/config.ts";
 import { alphasCumprod } from "./betas.ts";
+import { logF32 } from "./log.ts";
 import { spacedTimesteps } from "./spacing.ts";
 
 const f32 = Math.fround;
@@ -39,7 +40,7 @@ export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): S
     const sigmaMin = config.sigmaMin ?? sigmas[stepCount - 1]!;
     const sigmaMax = config.sigmaMax ?? sigmas[0]!;
     sigmas = karrasSigmas(sigmaMin, sigmaMax, stepCount);
-    const logTable = table.map(Math.log);
+    const logTable = table.map(logF32);
     timesteps = sigmas.map((sigma) => timestepOfSigma(logTable, sigma));
   }
   const sigmaLast = options.finalSigma === "zero" ? 0 : table[0]!;

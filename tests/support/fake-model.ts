@@ -87,6 +87,7 @@ function drawNothing(
     latents: wantLatents ? Float32Array.from(values) : null,
     latentShape: [seeds.length, 4, height / 8, width / 8],
     timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: rows.map(() => 1) },
+    image: null,
     ranks: [],
   };
 }

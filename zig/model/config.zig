@@ -139,6 +139,8 @@ fn checkUnet(unet: *const UnetConfig, d: *Diagnostics) Error!void {
         const is_divided = channels > 0 and channels % unet.norm_groups == 0;
         try expect(is_divided, d, "norm_num_groups must divide block_out_channels");
         try expect(unet.layers_per_block[i] >= 1, d, "layers_per_block must be at least 1");
+        const up = unet.up_transformer_layers[unet.level_count - 1 - i];
+        if (unet.down_transformer_layers[i] == 0 and up == 0 and i + 1 < unet.level_count) continue;
         try expect(unet.head_counts[i] >= 1, d, "attention heads must be at least 1");
         try expect(channels % unet.head_counts[i] == 0, d, "attention heads must divide channels");
     }
@@ -164,4 +166,22 @@ fn isLevelCount(count: u32) bool {
 fn expect(condition: bool, d: *Diagnostics, comptime sentence: []const u8) Error!void {
     if (condition) return;
     return d.fail(error.BadConfig, "This model's config does not fit: " ++ sentence ++ ".", .{});
+}
+
+test "heads must divide the channels of levels with attention alone" {
+    var unet = std.mem.zeroes(UnetConfig);
+    unet.level_count = 2;
+    unet.norm_groups = 4;
+    unet.addition_time_embed_dim = 8;
+    unet.block_out_channels[0..2].* = .{ 32, 64 };
+    unet.layers_per_block[0..2].* = .{ 1, 1 };
+    unet.head_counts[0..2].* = .{ 5, 8 };
+    var d: Diagnostics = .{};
+    try checkUnet(&unet, &d);
+    // Up blocks come in the opposite order: the last one is at the first level.
+    unet.up_transformer_layers[1] = 1;
+    try std.testing.expectError(error.BadConfig, checkUnet(&unet, &d));
+    unet.up_transformer_layers[1] = 0;
+    unet.head_counts[0..2].* = .{ 8, 5 };
+    try std.testing.expectError(error.BadConfig, checkUnet(&unet, &d));
 }

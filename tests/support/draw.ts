@@ -1,0 +1,102 @@
+/**
+ * Pictures straight from a session, for tests: everything that a test does not name has one usual
+ * value here, so that two pictures differ in what the test says and in nothing else.
+ */
+import type { ModelFolder } from "../../src/models/folder.ts";
+import {
+  type OpenOptions,
+  openSession,
+  type PictureRequest,
+  type PictureResult,
+  type Session,
+  type TokenPair,
+} from "../../src/native/session.ts";
+import { makeSchedule, type SchedulerName } from "../../src/schedule.ts";
+
+type Request = Omit<PictureRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
+
+/** What to draw and with whom. Without guidance there is no negative prompt. */
+export interface Work extends Partial<Request>, Pick<Partial<OpenOptions>, "threadCount"> {
+  model: ModelFolder;
+  width: number;
+  height: number;
+  rankCount?: number;
+  prompt?: string;
+  /** null = zeros. */
+  negative?: string | null;
+  scheduler?: SchedulerName;
+  stepCount?: number;
+  /** Only so many of the steps. */
+  stepsDone?: number;
+}
+
+/** Opens a session that can draw `work`, and closes it whatever `use` does. */
+export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>): Promise<T> {
+  const { model, width, height, rankCount = 1, threadCount = 0, splitBatch = true } = work;
+  const session = await openSession({
+    model,
+    width,
+    height,
+    rankCount,
+    threadCount,
+    splitBatch,
+    guidance: guidanceOf(work) > 1,
+    pictureCount: seedsOf(work).length,
+  });
+  try {
+    return await use(session);
+  } finally {
+    session.close();
+  }
+}
+
+/** One batch in a session of its own. */
+export function draw(work: Work): Promise<PictureResult> {
+  return withSession(work, (session) => session.picture(requestOf(work)));
+}
+
+/** The latents of one batch in a session of its own. */
+export async function drawLatents(work: Work): Promise<Float32Array> {
+  return latentsOf(await draw(work));
+}
+
+export function latentsOf({ latents }: PictureResult): Float32Array {
+  if (latents === null) throw new Error("the picture came without latents");
+  return latents;
+}
+
+/** The request alone, for a session that is open. */
+export function requestOf(work: Work): PictureRequest {
+  const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
+  const { prompt = "a red circle", negative = "blurry", ...fields } = work;
+  const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });
+  const hasNegative = guidanceOf(work) > 1 && negative !== null;
+  return {
+    splitBatch: true,
+    syncMode: "full_sync",
+    warmupSteps: 0,
+    wantLatents: true,
+    ...fields,
+    guidanceScale: guidanceOf(work),
+    seeds: seedsOf(work),
+    prompt: tokensOf(model, prompt),
+    negative: hasNegative ? tokensOf(model, negative) : null,
+    rows: schedule.rows.slice(0, stepsDone),
+    initNoiseSigma: schedule.initNoiseSigma,
+  };
+}
+
+// --- internal ---
+
+function guidanceOf({ guidanceScale = 5 }: Work): number {
+  return guidanceScale;
+}
+
+function seedsOf({ seeds = [11n] }: Work): bigint[] {
+  return seeds;
+}
+
+function tokensOf({ tokenizer, tokenizer2 }: ModelFolder, text: string): TokenPair {
+  const second = tokenizer2.encode(text);
+  return { ids: tokenizer.encode(text).ids, ids2: second.ids, endIndex2: second.endIndex };
+}

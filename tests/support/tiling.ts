@@ -1,0 +1,80 @@
+/**
+ * How far a picture decoded in tiles is from the same picture decoded whole: what the help and the
+ * warning of `--vae-tiling` state, for its test and for `bun run bench tiling`.
+ */
+
+import { generate } from "../../src/generate.ts";
+import type { ModelFolder } from "../../src/models/folder.ts";
+import { ModelParts } from "../../src/native/parts.ts";
+import { openSession } from "../../src/native/session.ts";
+import { tileLatent } from "../../src/vae-tiling.ts";
+import { type Picture, psnr } from "../bench/picture-measures.ts";
+import { maxAbs } from "./compare.ts";
+
+export interface TilingCase {
+  prompt: string;
+  seed: bigint;
+  /** Width and height in pixels. */
+  side: number;
+  stepCount: number;
+}
+
+export interface TilingError {
+  psnr: number;
+  /** The largest difference of a colour, in levels of 255. */
+  levels: number;
+  wholeMs: number;
+  tilesMs: number;
+}
+
+/** The pictures that measure it: scenes in the bundled model's language. */
+export const tilingPictures = [
+  { prompt: "a red house left of a green tree on the grass", seed: 42n },
+  { prompt: "a large orange cat on a purple background", seed: 43n },
+  { prompt: "a purple balloon at sunset", seed: 44n },
+] as const;
+
+/** Draws one picture's latent with Euler and decodes it both ways. */
+export async function measureTiling(model: ModelFolder, one: TilingCase): Promise<TilingError> {
+  const { side, prompt, seed, stepCount } = one;
+  const drawn = await generate(
+    {
+      model,
+      prompt,
+      negativePrompt: null,
+      seeds: [seed],
+      batchSize: 1,
+      guidanceScale: model.defaults.guidanceScale ?? 5,
+      stepCount,
+      width: side,
+      height: side,
+      scheduler: "euler",
+      useKarrasSigmas: undefined,
+      timestepSpacing: undefined,
+      rankCount: 1,
+      threadCount: 0,
+      splitBatch: true,
+      syncMode: "full_sync",
+      warmupStepCount: 0,
+      wantLatents: true,
+    },
+    { openSession },
+  );
+  const { latents, latentShape } = drawn;
+  const [, , rows, columns] = latentShape;
+  const scaled = (latents ?? new Float32Array()).map((value) => value / model.vae.scalingFactor);
+  const parts = await ModelParts.open(model);
+  try {
+    const whole = await parts.decode(scaled, rows, columns);
+    const tiles = await parts.decode(scaled, rows, columns, tileLatent(model));
+    const picture = (pixels: Uint8Array): Picture => ({ pixels, width: side, height: side });
+    return {
+      psnr: psnr(picture(tiles.rgb), picture(whole.rgb)),
+      levels: maxAbs(tiles.rgb, whole.rgb),
+      wholeMs: whole.milliseconds,
+      tilesMs: tiles.milliseconds,
+    };
+  } finally {
+    parts.close();
+  }
+}
