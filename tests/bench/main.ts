@@ -2,6 +2,7 @@
  * `bun run bench NAME`: what BasedXL measures about itself. Set-up first, as for every command;
  * each bench is one file beside this one.
  */
+import { BasedXLError } from "../../src/errors.ts";
 import { runEntry } from "../../src/setup/entry.ts";
 
 const benches: Record<string, { about: string; run: (args: string[]) => Promise<number> }> = {
@@ -9,14 +10,30 @@ const benches: Record<string, { about: string; run: (args: string[]) => Promise<
     about: "every number that is compared with PyTorch and diffusers, measured against allowed",
     run: async (args) => (await import("./parity.ts")).run(args),
   },
+  quality: {
+    about: "how far pictures of several bands are from those of one rank, in every mode",
+    run: async (args) => (await import("./quality.ts")).run(args),
+  },
+  scaling: {
+    about: "computation, bytes and waiting per rank and step, and a prediction for GPUs",
+    run: async (args) => (await import("./scaling.ts")).run(args),
+  },
 };
 
 const name = process.argv[2] ?? "";
-const bench = benches[name];
+const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
 if (bench) {
-  process.exitCode = await runEntry(process.argv.slice(2), () => bench.run(process.argv.slice(3)));
+  process.exitCode = await runEntry(process.argv.slice(2), async () => {
+    try {
+      return await bench.run(process.argv.slice(3));
+    } catch (error) {
+      if (!(error instanceof BasedXLError)) throw error;
+      process.stderr.write(`error: ${error.message}\n`);
+      return error.code === "bad-option" ? 2 : 1;
+    }
+  });
 } else {
-  const list = Object.entries(benches).map(([key, { about }]) => `  ${key}  ${about}`);
+  const list = Object.entries(benches).map(([key, { about }]) => `  ${key.padEnd(9)}${about}`);
   process.stderr.write(`Usage: bun run bench NAME, where NAME is one of\n${list.join("\n")}\n`);
   process.exitCode = name === "" || name === "--help" ? 0 : 2;
 }

@@ -1,0 +1,65 @@
+/**
+ * What the benches say about flags that cannot be meant, and that their charts are drawn.
+ */
+import { describe, expect, test } from "bun:test";
+import { readFlags, seedsOf, sharedFlags, sizeOf, wholeOf, wholesOf } from "./bench/flags.ts";
+import { sdxl } from "./bench/formula.ts";
+import { formulaChart, formulaRows } from "./bench/formula-table.ts";
+import { run as runQuality } from "./bench/quality.ts";
+import { renderChart, renderTable } from "./bench/report.ts";
+import { run as runScaling } from "./bench/scaling.ts";
+
+describe("flags", () => {
+  const definition = {
+    ...sharedFlags,
+    ranks: { type: "string" },
+    seeds: { type: "string" },
+  } as const;
+  const read = (...args: string[]) => readFlags(args, definition);
+
+  test("lists are read once each", () => {
+    expect(wholesOf(read("--ranks", "2, 4,2"), "ranks", { min: 2, max: 16 })).toEqual([2, 4]);
+    expect(seedsOf(read("--seeds=7"), "seeds")).toEqual([7n]);
+    expect(wholesOf(read(), "ranks", { min: 2, max: 16 })).toBeUndefined();
+    expect(sizeOf(read("--size", "96x64"), 32)).toEqual({ width: 96, height: 64 });
+  });
+
+  test("what cannot be meant is one sentence that says what can", () => {
+    const ranks = { min: 2, max: 16 };
+    expect(() => wholesOf(read("--ranks", "2,17"), "ranks", ranks)).toThrow(
+      '--ranks takes whole numbers from 2 to 16, not "17".',
+    );
+    expect(() => wholesOf(read("--ranks", "2,,4"), "ranks", ranks)).toThrow("empty entry");
+    expect(() => wholeOf(read("--steps", "x"), "steps", ranks)).toThrow('not "x"');
+    expect(() => seedsOf(read("--seeds", "-1"), "seeds")).toThrow("--seeds takes whole numbers");
+    expect(() => sizeOf(read("--size", "100x64"), 32)).toThrow("multiples of 32");
+    expect(() => read("house")).toThrow('"house" is no flag');
+    expect(() => read("--rank", "2")).toThrow("--ranks");
+  });
+
+  test.each([
+    [runQuality, ["--modes", "stale"], "Did you mean stale_gn?"],
+    [runQuality, ["--ranks", "8", "--size", "128x128"], "use 4 ranks"],
+    [runQuality, ["--steps", "3", "--warmup-steps", "4"], "from 0 to 3"],
+    [runQuality, ["--prompts", "no-such-file"], "--prompts no-such-file cannot be read"],
+    [runScaling, ["--steps", "2"], "--steps must be above 2"],
+    [runScaling, ["--size", "128x32"], "rows for one band only"],
+    [runScaling, ["--model", "no-such-folder"], "no-such-folder"],
+  ])("%p %j", async (run, args, sentence) => {
+    await expect(run([...args])).rejects.toThrow(sentence);
+  });
+});
+
+test("tables have words to the left and numbers to the right", () => {
+  expect(renderTable(["mode", "ms"], [["full_sync", "12.5"]])).toBe(
+    ["| mode      |   ms |", "|-----------|-----:|", "| full_sync | 12.5 |", ""].join("\n"),
+  );
+});
+
+test("a chart is drawn without a browser", async () => {
+  const size = { width: 1024, height: 1024 };
+  const options = { unet: sdxl, vaeFactor: 8, sizes: [size], rankCounts: [2], guidance: true };
+  const svg = await renderChart(formulaChart(formulaRows(options)));
+  expect(svg).toStartWith("<svg");
+  expect(svg).toContain("2 bands");
+});
