@@ -161,20 +161,9 @@ export async function generate(
       vaeTiling,
       wantLatents: request.wantLatents,
     };
-    const drawn = await drawBatches(session, asked, batches, dependencies);
-    const { pictures, latents, latentShape } = drawn;
-    const timings = { loadMs, ...drawn.timings };
-    return {
-      pictures,
-      width,
-      height,
-      latents,
-      latentShape,
-      rankCountUsed,
-      layout,
-      warnings,
-      timings,
-    };
+    const { timings, ...drawn } = await drawBatches(session, asked, batches, dependencies);
+    const times = { loadMs, ...timings };
+    return { ...drawn, width, height, rankCountUsed, layout, warnings, timings: times };
   } finally {
     session.close();
   }

@@ -13,99 +13,20 @@ const Scratch = @import("scratch.zig").Scratch;
 pub const cpus = @import("backend/cpu.zig");
 pub const Cpu = cpus.Cpu;
 
+const option_types = @import("backend/options.zig");
+pub const Activation = option_types.Activation;
+pub const LinearOptions = option_types.LinearOptions;
+pub const Padding = option_types.Padding;
+pub const ConvOptions = option_types.ConvOptions;
+pub const Update = option_types.Update;
+pub const StepRow = option_types.StepRow;
+pub const LatentStep = option_types.LatentStep;
+pub const CombineStatistics = option_types.CombineStatistics;
+pub const PredictRows = option_types.PredictRows;
+pub const history_count = option_types.history_count;
+
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
 pub const Error = error{ Cancelled, OutOfScratch };
-
-pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
-
-/// y = activation(x * weight^T + bias) + residual
-pub const LinearOptions = struct {
-    activation: Activation = .none,
-    residual: ?Tensor = null,
-};
-
-/// Zero rows and columns around a convolution's input.
-pub const Padding = struct { top: u32, bottom: u32, left: u32, right: u32 };
-
-pub const ConvOptions = struct {
-    stride: u32 = 1,
-    padding: Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 },
-    /// The convolution sees its input enlarged twice (nearest), without that being stored.
-    upsample: bool = false,
-    /// The row above the first and below the last, (batch, 1, width, channels), at the input's own
-    /// size; where null, the padding rows are zeros.
-    halo_above: ?Tensor = null,
-    halo_below: ?Tensor = null,
-    /// (batch, 1, 1, out channels), added to every position: the time embedding.
-    channel_bias: ?Tensor = null,
-    activation: Activation = .none,
-    residual: ?Tensor = null,
-};
-
-/// How one register of the latent update is put together (see `StepRow`).
-pub const Update = extern struct {
-    sample: f32,
-    saved: f32,
-    history: [history_count]f32,
-    noise: f32,
-};
-
-/// Model outputs that a sampler can look back on, the newest included.
-pub const history_count = 4;
-
-/// One model evaluation of a sampler, as plain numbers. With x the latent, e the guided model
-/// output, s the saved register, z fresh noise:
-///   m_0 = output_from_sample * x + output_from_model * e    is pushed on the history, and at once
-///   x' = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
-///   s' likewise by `saved`, where `updates_saved` is not 0.
-pub const StepRow = extern struct {
-    timestep: f32,
-    input_scale: f32,
-    output_from_sample: f32,
-    output_from_model: f32,
-    latent: Update,
-    saved: Update,
-    updates_saved: u32,
-    /// Whether z is drawn. A sampler that always draws does so even where it multiplies by 0: the
-    /// numbers of the steps after depend on it.
-    draws_noise: u32,
-};
-
-pub const LatentStep = struct {
-    row: StepRow,
-    guidance_scale: f32,
-    /// (pictures, rows, width, channels), changed in place.
-    latent: Tensor,
-    saved: Tensor,
-    /// Newest first; [0] is written, the others are read.
-    history: [history_count]Tensor,
-    /// (branches * pictures, rows, width, channels): the negative branch first when there are two.
-    model_output: Tensor,
-    noise: ?Tensor,
-};
-
-/// How the statistics of bands become those of the picture (see `Exchange.statistics`).
-pub const CombineStatistics = struct {
-    /// This band's, of now.
-    local: Tensor,
-    /// Each (batch, groups, 1, 2); their weights add up to 1.
-    parts: []const Tensor,
-    weights: []const f64,
-    /// This band's among `parts`: the sum is moved by what this band has changed since, and where
-    /// the variance turns negative the local one is taken (DistriFusion, corrected_async_gn).
-    corrected_from: ?Tensor,
-    /// 0, or n for a variance of n / (n - 1) times the biased one.
-    bessel_count: u64,
-};
-
-/// The same border rows at three steps (see `predictRows`), each (batch, 1, width, channels).
-pub const PredictRows = struct {
-    old: Tensor,
-    older: Tensor,
-    own_now: Tensor,
-    own_old: Tensor,
-    own_older: Tensor,
-};
 
 pub const Device = union(enum) {
     cpu: *Cpu,

@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const types = @import("abi/types.zig");
 
 const header =
     \\/**
@@ -26,14 +27,14 @@ pub fn main(init: std.process.Init) !void {
     var stdout = std.Io.File.stdout().writerStreaming(init.io, &buffer);
     const w = &stdout.interface;
     try w.writeAll(header);
-    try w.print("\nexport const abiVersion = {d};\n", .{abi.abi_version});
-    try w.print("export const stepCountMax = {d};\n", .{abi.step_count_max});
-    inline for (abi.enums) |E| try writeEnum(w, E);
-    inline for (abi.structs_in) |S| {
+    try w.print("\nexport const abiVersion = {d};\n", .{types.abi_version});
+    try w.print("export const stepCountMax = {d};\n", .{types.step_count_max});
+    inline for (types.enums) |E| try writeEnum(w, E);
+    inline for (types.structs_in) |S| {
         try writeInterface(w, S);
         try writeWriter(w, S);
     }
-    inline for (abi.structs_out) |S| {
+    inline for (types.structs_out) |S| {
         try writeInterface(w, S);
         try writeReader(w, S);
     }

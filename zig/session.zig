@@ -17,6 +17,7 @@ const rank_count_max = layouts.rank_count_max;
 const modes = @import("patch/mode.zig");
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
+const RankDevice = @import("rank_device.zig").RankDevice;
 const Scratch = @import("scratch.zig").Scratch;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
@@ -270,8 +271,8 @@ pub const Session = struct {
         if (need <= there) return;
         const gib = 1024.0 * 1024.0 * 1024.0;
         const sentence = "This picture needs {d:.2} GiB more than is in use ({d:.2} for the " ++
-            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. Choose a smaller " ++
-            "size or fewer ranks.";
+            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. " ++
+            "Choose a smaller size or fewer ranks.";
         return session.diagnostics.fail(error.NotEnoughMemory, sentence, .{
             asFloat(need) / gib,
             asFloat(weight_bytes) / gib,
@@ -456,24 +457,6 @@ fn makeOutputs(job: *Job, layout: *const Layout, config: *const models.ModelConf
     }
     _ = try job.output(jobs.RankCounts, .rank_counts, layout.rank_count);
 }
-
-/// What one rank owns on the machine: its threads and its arena.
-const RankDevice = struct {
-    cpu: *Cpu,
-    memory: []align(64) u8 = &.{},
-
-    fn reserve(device: *RankDevice, gpa: Allocator, bytes: usize) Allocator.Error!void {
-        if (device.memory.len >= bytes) return;
-        gpa.free(device.memory);
-        device.memory = &.{};
-        device.memory = try gpa.alignedAlloc(u8, .fromByteUnits(64), bytes);
-    }
-
-    fn close(device: *RankDevice, gpa: Allocator) void {
-        gpa.free(device.memory);
-        device.cpu.deinit();
-    }
-};
 
 /// A rank that was only woken by another's failure says Cancelled: the other's reason counts.
 fn firstFailure(failures: []const ?Error) Error!void {

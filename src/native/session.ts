@@ -105,7 +105,7 @@ export interface PictureRequest {
   splitBatch: boolean;
   /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
   vaeTiling?: boolean;
-  /** Whether old border rows are moved on by their last change (default); zig/patch/exchange.zig. */
+  /** Whether old border rows are moved on by their last change (default); zig/patch/exchange. */
   predictBorders?: boolean;
   /** Whether the decoder's output is wanted too. */
   wantImage?: boolean;

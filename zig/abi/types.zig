@@ -1,0 +1,163 @@
+//! The structs and enums of the boundary, as both sides see them: plain C layouts that say their
+//! size first. `bindings.zig` turns the lists at the end into TypeScript.
+
+const backends = @import("../backend.zig");
+const configs = @import("../model/config.zig");
+const faults = @import("../transport/faults.zig");
+const jobs = @import("../job.zig");
+const models = @import("../model.zig");
+const modes = @import("../patch/mode.zig");
+const sessions = @import("../session.zig");
+
+/// Changes whenever a struct or a call changes its meaning.
+pub const abi_version: u32 = 2;
+pub const step_count_max = 1000;
+pub const picture_count_max = 64;
+
+pub const Status = enum(u32) {
+    ok = 0,
+    bad_argument = 1,
+    bad_config = 2,
+    bad_weights = 3,
+    no_memory = 4,
+    not_finite = 5,
+    cancelled = 6,
+    /// The session is loading, drawing, or could not be loaded.
+    not_ready = 7,
+    no_threads = 8,
+    internal = 9,
+    rank_failed = 10,
+};
+
+pub const text_bytes_max = 128;
+
+pub const DeviceInfo = extern struct {
+    size: u32,
+    core_count: u32,
+    gpu_count: u32,
+    /// 0 where the system does not tell.
+    memory_available: u64,
+    cpu_name: [text_bytes_max]u8,
+    instruction_set: [text_bytes_max]u8,
+    /// The first GPU's name.
+    gpu_name: [text_bytes_max]u8,
+    /// Architectures of the kernels compiled in, "" for a build without nvcc.
+    cuda_kernels: [text_bytes_max]u8,
+};
+
+/// Bytes that the caller owns.
+pub const Bytes = extern struct {
+    address: usize,
+    len: u64,
+
+    pub fn slice(bytes: Bytes) []const u8 {
+        if (bytes.len == 0) return &.{};
+        return @as([*]const u8, @ptrFromInt(bytes.address))[0..@intCast(bytes.len)];
+    }
+};
+
+pub const SessionOptions = extern struct {
+    size: u32,
+    rank_count: u32,
+    thread_count: u32,
+    branch_count: u32,
+    latent_rows: u32,
+    latent_width: u32,
+    split_batch: u32,
+    /// Pictures of one batch.
+    picture_count: u32,
+    /// As in the requests to come.
+    vae_tile_latent: u32,
+    config: models.ModelConfig,
+    /// Paths in UTF-8, each ended by a 0 byte.
+    text_encoder_files: Bytes,
+    text_encoder_2_files: Bytes,
+    unet_files: Bytes,
+    vae_files: Bytes,
+};
+
+pub const Tokens = extern struct {
+    /// i32, as many as the encoder has positions.
+    ids: Bytes,
+    ids_2: Bytes,
+    end_index_2: u32,
+    /// 0 for a negative prompt that is not there: zeros take its place.
+    present: u32,
+};
+
+/// For tests and comparisons alone; all 0 in a product run.
+pub const TestHooks = extern struct {
+    /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between bands.
+    bessel_variance: u32,
+    /// Not 0: random delays before posts.
+    delay_seed: u32,
+    fault: faults.Fault,
+    fault_rank: u32,
+    fault_step: u32,
+    /// How long a rank waits for another; 0 for the product's own limit.
+    stall_limit_ms: u32,
+};
+
+pub const Request = extern struct {
+    size: u32,
+    kind: jobs.Kind,
+    latent_rows: u32,
+    latent_width: u32,
+    branch_count: u32,
+    guidance_scale: f32,
+    initial_scale: f32,
+    wants_latents: u32,
+    mode: modes.SyncMode,
+    warmup_steps: u32,
+    split_batch: u32,
+    /// Rows and columns of the latent that one rank decodes at once; 0 for all.
+    vae_tile_latent: u32,
+    predicts_borders: u32,
+    wants_image: u32,
+    hooks: TestHooks,
+    /// u64, one per picture of the batch.
+    seeds: Bytes,
+    /// `StepRow`s.
+    rows: Bytes,
+    prompt: Tokens,
+    negative: Tokens,
+    time_ids: [6]f32,
+    /// The rest is for the kinds other than `picture`: f32 values.
+    batch: u32,
+    timestep: f32,
+    sample: Bytes,
+    prompt_embeds: Bytes,
+    pooled: Bytes,
+    time_ids_list: Bytes,
+};
+
+pub const Progress = extern struct {
+    size: u32,
+    state: sessions.State,
+    /// Why it failed, where `state` is failed.
+    status: Status,
+    stage: jobs.Stage,
+    step_index: u32,
+    working_ranks: u32,
+    scratch_bytes: u64,
+    weight_bytes: u64,
+    /// Of the weights that loading must copy: how many bytes there are, and how many are done.
+    copy_bytes: u64,
+    copied_bytes: u64,
+    text_ns: u64,
+    denoise_ns: u64,
+    decode_ns: u64,
+};
+
+/// Structs that TypeScript fills, parts before wholes.
+pub const structs_in = .{
+    configs.ClipConfig, configs.UnetConfig, configs.VaeConfig, models.ModelConfig,
+    Bytes,              SessionOptions,     Tokens,            TestHooks,
+    Request,            backends.Update,    backends.StepRow,
+};
+/// Structs that the library fills; TypeScript writes their size alone.
+pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };
+pub const enums = .{
+    Status,      sessions.State,    jobs.Kind,      jobs.Stage,
+    jobs.Output, configs.HiddenAct, modes.SyncMode, faults.Fault,
+};
