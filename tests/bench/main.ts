@@ -18,6 +18,10 @@ const benches: Record<string, { about: string; run: (args: string[]) => Promise<
     about: "computation, bytes and waiting per rank and step, and a prediction for GPUs",
     run: async (args) => (await import("./scaling.ts")).run(args),
   },
+  tiling: {
+    about: "how far pictures decoded in tiles are from those decoded whole",
+    run: async (args) => (await import("./tiling.ts")).run(args),
+  },
 };
 
 const name = process.argv[2] ?? "";
