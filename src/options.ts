@@ -27,8 +27,8 @@ export interface SampleOptions {
   /** "" is a negative prompt without words; undefined is none. They may give different pictures. */
   negativePrompt: string | undefined;
   /** Of the first picture; the others' follow it. */
-  seedIsRandom: boolean;
   seed: bigint;
+  seedIsRandom: boolean;
   imageCount: number;
   /** Pictures computed together. */
   batchSize: number;

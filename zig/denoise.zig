@@ -238,7 +238,9 @@ fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     shape.rows = 0;
     for (layout.bands.slice()) |band| shape.rows += band.row_count;
     const out = try b.alloc(shape, own.dtype);
+    const start = rank.now();
     const parts = try rank.transport.gather(own) orelse return out;
+    rank.exchange.counted.wait_ns += @intCast(rank.now() - start);
     for (parts, 0..) |part, i| {
         const other: u32 = @intCast(i);
         const band = layout.bands.list[layout.bandOf(other)];

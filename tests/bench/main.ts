@@ -10,6 +10,10 @@ const benches: Record<string, { about: string; run: (args: string[]) => Promise<
     about: "every number that is compared with PyTorch and diffusers, measured against allowed",
     run: async (args) => (await import("./parity.ts")).run(args),
   },
+  prediction: {
+    about: "what predicting old border rows gains, over seeds, samplers, warm-ups and bands",
+    run: async (args) => (await import("./prediction.ts")).run(args),
+  },
   quality: {
     about: "how far pictures of several bands are from those of one rank, in every mode",
     run: async (args) => (await import("./quality.ts")).run(args),
@@ -37,7 +41,7 @@ if (bench) {
     }
   });
 } else {
-  const list = Object.entries(benches).map(([key, { about }]) => `  ${key.padEnd(9)}${about}`);
+  const list = Object.entries(benches).map(([key, { about }]) => `  ${key.padEnd(12)}${about}`);
   process.stderr.write(`Usage: bun run bench NAME, where NAME is one of\n${list.join("\n")}\n`);
   process.exitCode = name === "" || name === "--help" ? 0 : 2;
 }
