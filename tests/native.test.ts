@@ -8,41 +8,37 @@ import { join } from "node:path";
 import { BasedXLError } from "../src/errors.ts";
 import { openModelFolder } from "../src/models/folder.ts";
 import {
+  type OpenOptions,
   openSession,
   type PictureRequest,
+  type PictureResult,
   probeDevice,
   type Session,
-  type TokenPair,
 } from "../src/native/session.ts";
-import { makeSchedule } from "../src/schedule.ts";
+import { withSession as inSession, requestOf, type Work } from "./support/draw.ts";
 import { copyModel, copyModelBytes, removeCopies, type Tensors } from "./support/model-copy.ts";
 
 const golden = await openModelFolder(join(import.meta.dir, "fixtures/golden/model"));
-const size = { width: 64, height: 96 };
-const open = { model: golden, rankCount: 1, threadCount: 1, guidance: true, ...size };
+const usual: Work = { model: golden, width: 64, height: 96, threadCount: 1, scheduler: "euler_a" };
+const open: OpenOptions = {
+  model: golden,
+  rankCount: 1,
+  threadCount: 1,
+  width: 64,
+  height: 96,
+  guidance: true,
+  splitBatch: true,
+  pictureCount: 1,
+};
 
 afterAll(removeCopies);
 
-function tokens(text: string): TokenPair {
-  const one = golden.tokenizer.encode(text);
-  const two = golden.tokenizer2.encode(text);
-  return { ids: one.ids, ids2: two.ids, endIndex2: two.endIndex };
+function request(changes: Partial<Work> = {}): PictureRequest {
+  return requestOf({ ...usual, ...changes });
 }
 
-function request(changes: Partial<PictureRequest> & { steps?: number } = {}): PictureRequest {
-  const { steps = 3, ...fields } = changes;
-  const schedule = makeSchedule("euler_a", golden.scheduler, { stepCount: steps });
-  return {
-    ...size,
-    prompt: tokens("a red circle"),
-    negative: tokens("blurry"),
-    guidanceScale: 5,
-    rows: schedule.rows,
-    initNoiseSigma: schedule.initNoiseSigma,
-    seed: 11n,
-    wantLatents: true,
-    ...fields,
-  };
+function withSession<T>(changes: Partial<Work>, use: (s: Session) => Promise<T>): Promise<T> {
+  return inSession({ ...usual, ...changes }, use);
 }
 
 async function failure(promise: Promise<unknown>): Promise<BasedXLError> {
@@ -55,18 +51,6 @@ async function failure(promise: Promise<unknown>): Promise<BasedXLError> {
   throw new Error("nothing failed");
 }
 
-async function withSession<T>(
-  options: Partial<Parameters<typeof openSession>[0]>,
-  use: (session: Session) => Promise<T>,
-): Promise<T> {
-  const session = await openSession({ ...open, ...options });
-  try {
-    return await use(session);
-  } finally {
-    session.close();
-  }
-}
-
 test("the machine is described", () => {
   const info = probeDevice();
   expect(info.coreCount).toBeGreaterThan(0);
@@ -75,58 +59,66 @@ test("the machine is described", () => {
 });
 
 describe("the same request", () => {
-  let reference: Float32Array;
-  let pixels: Uint8Array;
+  let reference: PictureResult;
   beforeAll(async () => {
-    const drawn = await withSession({}, (session) => session.picture(request()));
-    reference = drawn.latents ?? new Float32Array();
-    pixels = drawn.pixels;
+    reference = await withSession({}, (session) => session.picture(request()));
   });
 
   test.each([
     { rankCount: 1, threadCount: 3 },
     { rankCount: 2, threadCount: 2 },
     { rankCount: 2, threadCount: 5 },
-    { rankCount: 5, threadCount: 1 },
   ])("gives the same bits with $rankCount ranks and $threadCount threads", async (shared) => {
     await withSession(shared, async (session) => {
-      expect(session.rankCountUsed).toBe(Math.min(2, shared.rankCount));
+      expect(session.rankCountUsed).toBe(shared.rankCount);
       const drawn = await session.picture(request());
-      expect(drawn.latents).toEqual(reference);
-      expect(drawn.pixels).toEqual(pixels);
+      expect(drawn.latents).toEqual(reference.latents);
+      expect(drawn.pictures).toEqual(reference.pictures);
     });
   });
 
   test("gives the same bits after other sizes, prompts and guidance in one session", async () => {
     await withSession({ rankCount: 2, threadCount: 2 }, async (session) => {
-      await session.picture(request({ width: 96, height: 32 }));
-      await session.picture(request({ guidanceScale: 1, negative: null, prompt: tokens("x") }));
-      await session.picture(request({ negative: null, steps: 5 }));
-      expect((await session.picture(request())).latents).toEqual(reference);
+      await session.picture(request({ width: 96, height: 64 }));
+      await session.picture(request({ guidanceScale: 1, prompt: "x" }));
+      await session.picture(request({ negative: null, stepCount: 5, seeds: [1n, 2n, 3n] }));
+      expect((await session.picture(request())).latents).toEqual(reference.latents);
     });
   });
 
   test("gives another picture for another seed", async () => {
     await withSession({}, async (session) => {
-      expect((await session.picture(request({ seed: 12n }))).latents).not.toEqual(reference);
+      const drawn = await session.picture(request({ seeds: [12n] }));
+      expect(drawn.latents).not.toEqual(reference.latents);
     });
   });
 });
 
-test("without guidance one rank draws, however many there are", async () => {
-  await withSession({ rankCount: 4, guidance: false }, async (session) => {
-    expect(session.rankCountUsed).toBe(1);
-    expect(session.layout).toBe("1 rank, no guidance");
-    const drawn = await session.picture(request({ guidanceScale: 1, negative: null }));
+test("several ranks share a picture with and without guidance, and say how", async () => {
+  const shared = { rankCount: 3, height: 128, guidanceScale: 1 };
+  await withSession(shared, async (session) => {
+    expect(session.rankCountUsed).toBe(3);
+    expect(session.layout).toBe("3 ranks = 3 bands (8 + 4 + 4 rows), no guidance");
+    const drawn = await session.picture(request(shared));
     expect(drawn.timings.stepMs).toHaveLength(3);
-    expect(drawn.latentShape).toEqual([1, 4, 12, 8]);
+    expect(drawn.latentShape).toEqual([1, 4, 16, 8]);
+    expect(drawn.ranks).toHaveLength(3);
+  });
+  await withSession({ ...shared, rankCount: 4, guidanceScale: 5 }, async (session) => {
+    expect(session.layout).toBe("4 ranks = 2 guidance branches × 2 bands (8 + 8 rows)");
   });
 });
 
+test("more ranks than there are rows for are refused before loading", async () => {
+  const error = await failure(withSession({ rankCount: 5 }, async () => {}));
+  expect(error.code).toBe("bad-option");
+  expect(error.message).toContain("use 4 ranks (--gpus 4), or a height of at least 160");
+});
+
 describe("stopping", () => {
-  test.each([1, 2])("%d rank(s) stop within a second and can draw again", async (rankCount) => {
+  test.each([1, 2, 3])("%d rank(s) stop within a second and can draw again", async (rankCount) => {
     await withSession({ rankCount, threadCount: 2, width: 512, height: 512 }, async (session) => {
-      const long = request({ width: 512, height: 512, steps: 1000 });
+      const long = request({ width: 512, height: 512, stepCount: 1000 });
       const controller = new AbortController();
       let abortedAt = 0;
       const hooks = {
@@ -141,13 +133,13 @@ describe("stopping", () => {
       expect(error.code).toBe("cancelled");
       // The bar is the issue's own: Ctrl-C takes effect within a second.
       expect(performance.now() - abortedAt).toBeLessThan(1000);
-      expect((await session.picture(request())).pixels).toHaveLength(64 * 96 * 3);
+      expect((await session.picture(request())).pictures[0]).toHaveLength(64 * 96 * 3);
     });
   });
 
   test("a session can be closed while it draws", async () => {
     const session = await openSession(open);
-    const drawing = session.picture(request({ steps: 500 }));
+    const drawing = session.picture(request({ stepCount: 500 }));
     await Bun.sleep(20);
     session.close();
     session.close();
@@ -297,7 +289,7 @@ describe("damaged weights", () => {
     });
     const model = await openModelFolder(folder);
     const drawn = await withSession({ model }, (session) => session.picture(request()));
-    const usual = await withSession({}, (session) => session.picture(request()));
-    expect(drawn.pixels).toEqual(usual.pixels);
+    const whole = await withSession({}, (session) => session.picture(request()));
+    expect(drawn.pictures).toEqual(whole.pictures);
   });
 });
