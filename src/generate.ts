@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { stopIfAborted } from "./errors.ts";
+import { layoutOf } from "./layout.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type {
@@ -15,7 +16,8 @@ import type {
   SyncMode,
   TokenPair,
 } from "./native/session.ts";
-import type { SchedulerName } from "./schedule.ts";
+import { predictsByDefault } from "./prediction.ts";
+import type { SchedulerName, StepRow } from "./schedule.ts";
 import { makeSchedule } from "./schedule.ts";
 
 /** What to draw. Sizes are pixels and multiples of the model's unit; see `options.ts`. */
@@ -42,7 +44,7 @@ export interface GenerateRequest {
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
   /** False keeps both guidance branches on every rank. */
-  /** undefined = for samplers that add no noise. */
+  /** undefined = where it never hurts; see prediction.ts. */
   predictBorders?: boolean;
   splitBatch: boolean;
   syncMode: SyncMode;
@@ -156,7 +158,7 @@ export async function generate(
       initNoiseSigma,
       syncMode: request.syncMode,
       warmupSteps: request.warmupStepCount,
-      predictBorders: request.predictBorders ?? !rows.some((row) => row.drawsNoise),
+      predictBorders: request.predictBorders ?? predictsHere(request, rows),
       splitBatch,
       vaeTiling,
       wantLatents: request.wantLatents,
@@ -178,6 +180,15 @@ export function medianMs(times: readonly number[]): number {
 }
 
 // --- internal ---
+
+function predictsHere(request: GenerateRequest, rows: StepRow[]): boolean {
+  const { model, rankCount, splitBatch, guidanceScale, height, warmupStepCount } = request;
+  const rowUnit = model.sizeMultiple / model.vaeFactor;
+  const latentRows = height / model.vaeFactor;
+  const guidance = guidanceScale > 1;
+  const { bands } = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit });
+  return predictsByDefault({ rows, bands, rowUnit, warmupSteps: warmupStepCount });
+}
 
 type Warn = (warning: string) => void;
 

@@ -43,6 +43,7 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
 
     const decode_start = if (rank.reporter) |r| r.begin(.decode) else 0;
     try decodePictures(rank, job, latent);
+    if (!rank.isPlanning()) rankCounts(rank, job).scratch_bytes = rank.b.scratch.peak;
     if (rank.reporter) |r| job.decode_ns = r.since(decode_start);
 }
 
@@ -256,11 +257,7 @@ fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
 fn countRank(rank: *Rank, job: *Job, loop_ns: u64, gather_bytes: u64) void {
     if (rank.isPlanning()) return;
     const counted = &rank.exchange.counted;
-    const counts: []jobs.RankCounts = @alignCast(std.mem.bytesAsSlice(
-        jobs.RankCounts,
-        @constCast(job.outputs.get(.rank_counts)),
-    ));
-    counts[rank.index] = .{
+    rankCounts(rank, job).* = .{
         .compute_ns = loop_ns -| counted.wait_ns,
         .wait_ns = counted.wait_ns,
         .border_row_bytes = counted.received[@intFromEnum(exchanges.Kind.border_rows)],
@@ -268,8 +265,14 @@ fn countRank(rank: *Rank, job: *Job, loop_ns: u64, gather_bytes: u64) void {
         .keys_values_bytes = counted.received[@intFromEnum(exchanges.Kind.keys_values)],
         .gather_bytes = gather_bytes,
         .buffer_bytes = counted.buffer_bytes,
-        .scratch_bytes = rank.b.scratch.peak,
     };
+}
+
+/// This rank's place among the counts.
+fn rankCounts(rank: *const Rank, job: *const Job) *jobs.RankCounts {
+    const bytes = @constCast(job.outputs.get(.rank_counts));
+    const counts: []jobs.RankCounts = @alignCast(std.mem.bytesAsSlice(jobs.RankCounts, bytes));
+    return &counts[rank.index];
 }
 
 /// Each rank decodes its own rows of each picture and writes them to their place.

@@ -25,7 +25,7 @@ pub const Transport = union(enum) {
     pub fn waitFor(transport: Transport, other: u32, count: u64) Error!void {
         switch (transport) {
             .plan => {},
-            .loopback => |port| try port.shared.waitFor(other, count),
+            .loopback => |port| try port.shared.waitFor(port.rank, other, count),
         }
     }
 

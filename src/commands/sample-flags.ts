@@ -64,7 +64,7 @@ export const sampleFlags = {
     valueHint: "N",
     description:
       `Pictures computed together, ${range("batch-size")}; more take more memory. Each picture ` +
-      "is the same alone or in a batch, but for rounding. Default: 1.",
+      "is the same alone or in a batch. Default: 1.",
   },
   "num-inference-steps": {
     type: "string",
@@ -150,7 +150,8 @@ export const sampleFlags = {
     description:
       "Move the neighbours' old border rows on by how they changed last, as far as changes go " +
       "on; --no-predict-borders for not. Nearer to one rank for the same bytes. " +
-      "Default: for samplers that add no noise.",
+      "Default: for samplers that add no noise, bands of two units or more and a warm-up of 2 " +
+      "or more.",
   },
   "warmup-steps": {
     type: "string",

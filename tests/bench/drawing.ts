@@ -108,11 +108,6 @@ export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session
   });
 }
 
-/** As `generate` decides: fresh noise makes the last change a bad guide to the next. */
-export function predictsByDefault({ schedule }: Drawing): boolean {
-  return !schedule.rows.some((row) => row.drawsNoise);
-}
-
 /** One picture; `stepCount` below the schedule's stops early. */
 export async function draw(
   session: Session,
@@ -123,7 +118,7 @@ export async function draw(
   },
 ): Promise<PictureResult> {
   const { model, width, height, guidanceScale, schedule } = drawing;
-  const { stepCount, predictBorders = predictsByDefault(drawing), ...ranks } = how;
+  const { stepCount, predictBorders = true, ...ranks } = how;
   const request: PictureRequest = {
     width,
     height,

@@ -1,6 +1,7 @@
 /**
- * `bun run bench prediction`: what predicting old border rows gains. The same pictures with and without
- * it, against one rank, over seeds, samplers, warm-ups and bands; nothing else differs between them.
+ * `bun run bench prediction`: what predicting old border rows gains. The same pictures with and
+ * without it, against one rank, over seeds, samplers, warm-ups and bands; nothing else differs
+ * between them.
  */
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";

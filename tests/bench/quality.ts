@@ -10,15 +10,7 @@ import { type HelpText, renderHelp } from "../../src/help.ts";
 import { limits, syncModeNames } from "../../src/limits.ts";
 import type { PictureResult, SyncMode } from "../../src/native/session.ts";
 import { relativeL2 } from "../support/compare.ts";
-import {
-  type Case,
-  type Drawing,
-  dealable,
-  draw,
-  openRanks,
-  predictsByDefault,
-  readDrawing,
-} from "./drawing.ts";
+import { type Case, type Drawing, dealable, draw, openRanks, readDrawing } from "./drawing.ts";
 import {
   badOption,
   type Flags,
@@ -114,7 +106,7 @@ export async function run(args: string[]): Promise<number> {
     wholeOf(flags, "warmup-steps", { min: 0, max: drawing.stepCount }) ??
     Math.min(4, drawing.stepCount);
   const asked = flags["predict-borders"];
-  const predictBorders = typeof asked === "boolean" ? asked : predictsByDefault(drawing);
+  const predictBorders = typeof asked === "boolean" ? asked : true;
   const bands = dealable(drawing, rankCounts, ranksDefault, false);
 
   process.stdout.write(`${heading(drawing, warmupSteps, cases)}\n\n`);

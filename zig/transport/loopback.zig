@@ -15,6 +15,8 @@ pub const Error = error{ Cancelled, RankStalled, RankFailed };
 /// Spins before a wait sleeps: a neighbour is often only a moment behind.
 const spin_count = 200;
 
+const nobody = std.math.maxInt(u32);
+
 pub const Loopback = struct {
     io: Io,
     rank_count: u32,
@@ -29,6 +31,8 @@ pub const Loopback = struct {
     meetings: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
     gathered: [rank_count_max]Tensor = undefined,
     aborted: std.atomic.Value(bool) = .init(false),
+    /// Whom each rank waits for, `nobody` while it works.
+    waits_for: [rank_count_max]std.atomic.Value(u32) = @splat(.init(nobody)),
     /// The step of each rank, for messages.
     steps: [rank_count_max]std.atomic.Value(u32) = @splat(.init(0)),
 
@@ -44,26 +48,20 @@ pub const Loopback = struct {
 
     /// Rank `rank` has written everything up to `count`.
     pub fn post(loopback: *Loopback, rank: u32, count: u64) Error!void {
-        try loopback.hooks.before(.{
-            .io = loopback.io,
-            .rank = rank,
-            .step = loopback.steps[rank].load(.monotonic),
-            .count = count,
-            .aborted = &loopback.aborted,
-            .diagnostics = loopback.diagnostics,
-        });
+        try loopback.injectFaults(rank, count);
         assert(loopback.written[rank].raw < count);
         loopback.written[rank].store(count, .release);
         loopback.wakeAll();
     }
 
     /// Returns when rank `other` has written everything up to `count`.
-    pub fn waitFor(loopback: *Loopback, other: u32, count: u64) Error!void {
-        return loopback.waitUntil(&loopback.written[other], count, other);
+    pub fn waitFor(loopback: *Loopback, rank: u32, other: u32, count: u64) Error!void {
+        return loopback.waitUntil(&loopback.written[other], count, rank, other);
     }
 
-    /// Every rank hands over a tensor and gets all, which stay valid until the next `release`.
+    /// Every rank hands over a tensor and gets all, which stay valid until the next meeting.
     pub fn gather(loopback: *Loopback, rank: u32, mine: Tensor) Error![]const Tensor {
+        try loopback.injectFaults(rank, loopback.meetings[rank].raw);
         loopback.gathered[rank] = mine;
         try loopback.meet(rank);
         return loopback.gathered[0..loopback.rank_count];
@@ -75,7 +73,7 @@ pub const Loopback = struct {
         loopback.meetings[rank].store(count, .release);
         loopback.wakeAll();
         for (0..loopback.rank_count) |other| {
-            try loopback.waitUntil(&loopback.meetings[other], count, @intCast(other));
+            try loopback.waitUntil(&loopback.meetings[other], count, rank, @intCast(other));
         }
     }
 
@@ -87,6 +85,17 @@ pub const Loopback = struct {
 
     // --- internal ---
 
+    fn injectFaults(loopback: *Loopback, rank: u32, count: u64) Error!void {
+        try loopback.hooks.before(.{
+            .io = loopback.io,
+            .rank = rank,
+            .step = loopback.steps[rank].load(.monotonic),
+            .count = count,
+            .aborted = &loopback.aborted,
+            .diagnostics = loopback.diagnostics,
+        });
+    }
+
     fn wakeAll(loopback: *Loopback) void {
         _ = loopback.changes.fetchAdd(1, .seq_cst);
         if (loopback.sleepers.load(.seq_cst) == 0) return;
@@ -97,6 +106,7 @@ pub const Loopback = struct {
         loopback: *Loopback,
         value: *const std.atomic.Value(u64),
         count: u64,
+        rank: u32,
         other: u32,
     ) Error!void {
         for (0..spin_count) |_| {
@@ -104,10 +114,12 @@ pub const Loopback = struct {
             std.atomic.spinLoopHint();
         }
         const start = Io.Timestamp.now(loopback.io, .awake).toNanoseconds();
+        loopback.waits_for[rank].store(other, .release);
+        defer loopback.waits_for[rank].store(nobody, .release);
         while (value.load(.acquire) < count) {
             if (loopback.aborted.load(.acquire)) return error.Cancelled;
             const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
-            if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(other);
+            if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(rank);
             loopback.sleep(value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;
@@ -126,7 +138,14 @@ pub const Loopback = struct {
         loopback.io.futexWaitTimeout(u32, &loopback.changes.raw, seen, nap) catch {};
     }
 
-    fn failStalled(loopback: *Loopback, other: u32) Error {
+    /// Names the rank at the end of the chain of waits: the others only wait for it.
+    fn failStalled(loopback: *Loopback, rank: u32) Error {
+        var other = rank;
+        for (0..loopback.rank_count) |_| {
+            const next = loopback.waits_for[other].load(.acquire);
+            if (next == nobody) break;
+            other = next;
+        }
         const seconds = @as(f64, @floatFromInt(loopback.hooks.stall_limit_ns)) / 1e9;
         return loopback.diagnostics.fail(error.RankStalled, "Rank {d} stalled at step {d}: it " ++
             "did not answer for {d:.1} s. No picture was written.", .{

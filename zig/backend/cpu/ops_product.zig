@@ -37,7 +37,8 @@ pub fn linear(
     p.depth = x.shape.channels;
     p.epilogue.activation = activationOf(options.activation);
     if (options.residual) |residual| p.epilogue.residual = floats(residual);
-    if (p.rows <= few_rows_max) {
+    // By the positions of one picture: a picture must have the same bits alone and in a batch.
+    if (x.shape.positionCount() <= few_rows_max) {
         // A quarter MiB of weights at a time.
         p.column_block = @max(2, 128 * 1024 / p.depth / 2 * 2);
         return cpu.team.run(cpu.kernels.linear_few_rows, &args, count(p.columns, p.column_block));

@@ -1,0 +1,25 @@
+/**
+ * When old border rows are predicted without being asked for. Only where it never made a picture
+ * worse in what was measured (tests/bench/README.md): elsewhere it still helps on average.
+ */
+import type { StepRow } from "./schedule.ts";
+
+/** Thinner bands change too much between two rows for one to judge the other. */
+const unitCountMin = 2;
+/** The first changes after the noise are no guide to the next. */
+const warmupStepsMin = 2;
+
+/**
+ * `bands` are latent rows, dealt in units of `rowUnit`. Samplers that add noise are left out: their
+ * last change says little about the next.
+ */
+export function predictsByDefault(o: {
+  rows: readonly StepRow[];
+  bands: readonly number[];
+  rowUnit: number;
+  warmupSteps: number;
+}): boolean {
+  if (o.rows.some((row) => row.drawsNoise)) return false;
+  if (o.warmupSteps < warmupStepsMin) return false;
+  return o.bands.every((rowCount) => rowCount >= unitCountMin * o.rowUnit);
+}
