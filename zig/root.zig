@@ -7,6 +7,7 @@ comptime {
 test {
     _ = @import("backend/cpu.zig");
     _ = @import("cuda/driver.zig");
+    _ = @import("cuda/dynamic.zig");
     _ = @import("cuda/host_kernels.zig");
     _ = @import("cuda/kernels.zig");
     _ = @import("diagnostics.zig");

@@ -1,0 +1,75 @@
+//! Shared libraries opened at run time, and tables of their functions: a struct whose fields are
+//! function pointers named as the library's symbols. Nothing is ever closed: the vendor's
+//! libraries keep threads and at-exit handlers, and unloading them crashes.
+
+const std = @import("std");
+
+/// As dlopen hands it out.
+pub const Handle = *anyopaque;
+
+/// Null where there is no such library, or it cannot be loaded; `lastError` tells why.
+pub fn open(path: [*:0]const u8) ?Handle {
+    return std.c.dlopen(path, .{ .NOW = true });
+}
+
+/// The system's words for what failed last on this thread, "" for nothing.
+pub fn lastError() []const u8 {
+    return std.mem.span(std.c.dlerror() orelse return "");
+}
+
+/// Fills a table. A symbol that is not there leaves its name in `missing`: the library is too old.
+pub fn load(
+    comptime Table: type,
+    library: Handle,
+    missing: *[]const u8,
+) error{SymbolMissing}!Table {
+    var table: Table = undefined;
+    inline for (@typeInfo(Table).@"struct".fields) |field| {
+        const symbol = std.c.dlsym(library, field.name) orelse {
+            missing.* = field.name;
+            return error.SymbolMissing;
+        };
+        @field(table, field.name) = @ptrCast(@alignCast(symbol));
+    }
+    return table;
+}
+
+/// The file that a function of an opened library came from; "" where the system does not tell.
+pub fn pathOf(function: *const anyopaque, buffer: []u8) []const u8 {
+    var info: SymbolInfo = undefined;
+    if (dladdr(function, &info) == 0) return "";
+    const path = std.mem.span(info.file_name orelse return "");
+    const count = @min(path.len, buffer.len);
+    @memcpy(buffer[0..count], path[0..count]);
+    return buffer[0..count];
+}
+
+// --- internal ---
+
+/// Dl_info of dlfcn.h, the same on Linux and macOS.
+const SymbolInfo = extern struct {
+    file_name: ?[*:0]const u8,
+    file_base: ?*anyopaque,
+    symbol_name: ?[*:0]const u8,
+    symbol_address: ?*anyopaque,
+};
+
+extern "c" fn dladdr(address: *const anyopaque, info: *SymbolInfo) c_int;
+
+test "a library that is not there is no library, and says why" {
+    try std.testing.expectEqual(@as(?Handle, null), open("libbasedxl_no_such_library.so.1"));
+    try std.testing.expect(lastError().len > 0);
+}
+
+test "a table is filled from the program itself, and a missing symbol is named" {
+    const library = std.c.dlopen(null, .{ .NOW = true }) orelse return error.SkipZigTest;
+    var missing: []const u8 = "";
+    const Present = struct { strlen: *const fn ([*:0]const u8) callconv(.c) usize };
+    const present = try load(Present, library, &missing);
+    try std.testing.expectEqual(@as(usize, 3), present.strlen("abc"));
+    const Absent = struct { basedxl_no_such_function: *const fn () callconv(.c) void };
+    try std.testing.expectError(error.SymbolMissing, load(Absent, library, &missing));
+    try std.testing.expectEqualStrings("basedxl_no_such_function", missing);
+    var buffer: [512]u8 = undefined;
+    try std.testing.expect(pathOf(present.strlen, &buffer).len > 0);
+}
