@@ -6,6 +6,7 @@ comptime {
 
 test {
     _ = @import("backend/cpu.zig");
+    _ = @import("backend/cuda.zig");
     _ = @import("cuda/driver.zig");
     _ = @import("cuda/dynamic.zig");
     _ = @import("cuda/host_kernels.zig");

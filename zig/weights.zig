@@ -30,6 +30,8 @@ pub const Weight = struct {
     shape: [4]u32,
     /// Where the device finds it. 0 until `Store.materialize`.
     address: usize = 0,
+    /// Where GPUs keep it, from the start of their copy of all weights; see `backend/cuda/`.
+    device_offset: usize = 0,
     source: []const u8,
     source_dtype: DType,
 
