@@ -30,12 +30,24 @@ pub const Error = error{ Cancelled, OutOfScratch };
 
 pub const Device = union(enum) {
     cpu: *Cpu,
-    plan,
+    plan: Planned,
 };
+
+/// What the device that is planned for would answer.
+pub const Planned = struct { activation: DType };
 
 pub const Backend = struct {
     scratch: *Scratch,
     device: Device,
+
+    /// The type of what layers hand to each other: f32 on the CPU, 16 bits on GPUs. Latents, noise,
+    /// timesteps and sizes are f32 everywhere.
+    pub fn activationType(b: Backend) DType {
+        return switch (b.device) {
+            .cpu => .f32,
+            .plan => |planned| planned.activation,
+        };
+    }
 
     // Memory.
 
@@ -51,12 +63,20 @@ pub const Backend = struct {
     /// Host bytes to a new device tensor.
     pub fn upload(b: Backend, shape: Shape, dtype: DType, bytes: []const u8) Error!Tensor {
         const out = try b.alloc(shape, dtype);
-        b.write(out, bytes);
+        try b.write(out, bytes);
         return out;
     }
 
+    /// Numbers of the host to a new tensor of the activations' type.
+    pub fn uploadFloats(b: Backend, shape: Shape, values: []const f32) Error!Tensor {
+        const whole = try b.upload(shape, .f32, std.mem.sliceAsBytes(values));
+        if (b.activationType() == .f32) return whole;
+        defer b.free(whole);
+        return b.scaleRepeat(whole, 1, 1);
+    }
+
     /// Host bytes to a device tensor; while planning there need be none.
-    pub fn write(b: Backend, out: Tensor, bytes: []const u8) void {
+    pub fn write(b: Backend, out: Tensor, bytes: []const u8) Error!void {
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| {
@@ -66,13 +86,31 @@ pub const Backend = struct {
         }
     }
 
-    pub fn download(b: Backend, x: Tensor, bytes: []u8) void {
+    pub fn download(b: Backend, x: Tensor, bytes: []u8) Error!void {
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| {
                 assert(bytes.len == x.byteCount());
                 cpu.download(x, bytes);
             },
+        }
+    }
+
+    /// As `download`, widened to f32 where the tensor has 16 bits.
+    pub fn downloadFloats(b: Backend, x: Tensor, out: []f32) Error!void {
+        const bytes = std.mem.sliceAsBytes(out);
+        if (b.device == .plan) return;
+        if (x.dtype == .f32) return b.download(x, bytes);
+        // The 16 bits go to the upper half: widening from the front never meets what is unread.
+        const half = bytes[bytes.len / 2 ..];
+        try b.download(x, half);
+        for (out, 0..) |*value, i| {
+            const bits = std.mem.readInt(u16, half[2 * i ..][0..2], .little);
+            value.* = switch (x.dtype) {
+                .f16 => @as(f16, @bitCast(bits)),
+                .bf16 => @bitCast(@as(u32, bits) << 16),
+                else => unreachable,
+            };
         }
     }
 
@@ -117,7 +155,7 @@ pub const Backend = struct {
     pub fn predictRows(b: Backend, o: PredictRows) Error!Tensor {
         const rows = [_]Tensor{ o.older, o.own_now, o.own_old, o.own_older };
         for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
-        const out = try b.alloc(o.old.shape, .f32);
+        const out = try b.alloc(o.old.shape, o.old.dtype);
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| cpu.predictRows(out, o),
@@ -135,7 +173,7 @@ pub const Backend = struct {
         bias: ?*const Weight,
         options: LinearOptions,
     ) Error!Tensor {
-        const out = try b.alloc(x.shape.withChannels(weight.shape[0]), .f32);
+        const out = try b.alloc(x.shape.withChannels(weight.shape[0]), b.activationType());
         try b.linearInto(out, 0, x, weight, bias, options);
         return out;
     }
@@ -183,7 +221,7 @@ pub const Backend = struct {
             .rows = rows / options.stride + 1,
             .width = width / options.stride + 1,
             .channels = weight.shape[0],
-        }, .f32);
+        }, b.activationType());
         const halo_shape: Shape = .{
             .batch = x.shape.batch,
             .rows = 1,
@@ -246,7 +284,7 @@ pub const Backend = struct {
         assert(stats.shape.batch == x.shape.batch);
         assert(weight.shape[0] == x.shape.channels);
         assert(bias.shape[0] == x.shape.channels);
-        const out = try b.alloc(x.shape, .f32);
+        const out = try b.alloc(x.shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.groupNormApply(out, x, stats, weight, bias, epsilon, activation),
@@ -263,7 +301,7 @@ pub const Backend = struct {
     ) Error!Tensor {
         assert(weight.shape[0] == x.shape.channels);
         assert(bias.shape[0] == x.shape.channels);
-        const out = try b.alloc(x.shape, .f32);
+        const out = try b.alloc(x.shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.layerNorm(out, x, weight, bias, epsilon),
@@ -290,7 +328,7 @@ pub const Backend = struct {
             assert(chunk.shape.channels == 2 * q.shape.channels);
             assert(chunk.shape.batch == q.shape.batch);
         }
-        const out = try b.alloc(q.shape, .f32);
+        const out = try b.alloc(q.shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.attention(out, q, keys_values, head_count, causal),
@@ -301,7 +339,7 @@ pub const Backend = struct {
     // Elementwise.
 
     pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
-        const out = try b.alloc(x.shape, .f32);
+        const out = try b.alloc(x.shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.activate(out, x, activation),
@@ -312,7 +350,7 @@ pub const Backend = struct {
     /// (…, 2 * channels) to (…, channels): first half * gelu(second half).
     pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
         assert(x.shape.channels % 2 == 0);
-        const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), .f32);
+        const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.geglu(out, x),
@@ -327,7 +365,7 @@ pub const Backend = struct {
             assert(part.shape.withChannels(1).eql(parts[0].shape.withChannels(1)));
             channels += part.shape.channels;
         }
-        const out = try b.alloc(parts[0].shape.withChannels(channels), .f32);
+        const out = try b.alloc(parts[0].shape.withChannels(channels), b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.concatChannels(out, parts),
@@ -337,7 +375,7 @@ pub const Backend = struct {
 
     pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
         assert(x.shape.eql(y.shape));
-        const out = try b.alloc(x.shape, .f32);
+        const out = try b.alloc(x.shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.add(out, x, y),
@@ -349,7 +387,7 @@ pub const Backend = struct {
     pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor {
         var shape = x.shape;
         shape.batch *= repeat;
-        const out = try b.alloc(shape, .f32);
+        const out = try b.alloc(shape, b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.scaleRepeat(out, x, factor),
@@ -369,7 +407,7 @@ pub const Backend = struct {
         assert(ids.dtype == .i32 and ids.shape.channels == 1);
         assert(ids.shape.width <= position_weight.shape[0]);
         assert(token_weight.shape[1] == position_weight.shape[1]);
-        const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), .f32);
+        const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.embedTokens(out, ids, token_weight, position_weight),
@@ -380,7 +418,7 @@ pub const Backend = struct {
     /// One position per batch element: x (batch, 1, tokens, c) to (batch, 1, 1, c).
     pub fn gatherTokens(b: Backend, x: Tensor, indices: []const u32) Error!Tensor {
         assert(indices.len == x.shape.batch);
-        const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), .f32);
+        const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| try cpu.gatherTokens(out, x, indices),
@@ -399,7 +437,7 @@ pub const Backend = struct {
     ) Error!Tensor {
         assert(values.shape.eql(.vector(values.shape.batch, 1)));
         assert(channels % 2 == 0);
-        const out = try b.alloc(.vector(values.shape.batch, channels), .f32);
+        const out = try b.alloc(.vector(values.shape.batch, channels), b.activationType());
         switch (b.device) {
             .plan => {},
             .cpu => |cpu| {

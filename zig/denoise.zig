@@ -58,9 +58,10 @@ fn conditionBranches(rank: *Rank, job: *const Job, slots: []Tensor) Error!Condit
     const branch_count = rank.layout.branchesPerRank();
     const batch = branch_count * pictures;
     const token_count = c.clip.position_count;
-    const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), .f32);
+    const dtype = b.activationType();
+    const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), dtype);
     defer b.free(embeds);
-    const pooled = try b.alloc(.vector(batch, c.clip_2.projection_size), .f32);
+    const pooled = try b.alloc(.vector(batch, c.clip_2.projection_size), dtype);
     defer b.free(pooled);
     for (0..branch_count) |i| {
         // With guidance the negative branch comes first.
@@ -104,7 +105,7 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
         rank.transport.enterStep(@intCast(i + 1));
         rank.exchange.beginStep(@intCast(i));
         @memset(times, row.timestep);
-        b.write(timestep, std.mem.sliceAsBytes(times));
+        try b.write(timestep, std.mem.sliceAsBytes(times));
         const own = try predictRows(rank, row, state.latent, timestep, conditioning);
         const output = try gatherRows(rank, own, &gather_bytes);
         try state.advance(rank, job, row, output);
@@ -134,7 +135,7 @@ fn openExchange(
     const recorder = try recorderOf(rank, rank.exchange, &scratch);
     var shape = rank.latentShape(job, timestep.shape.batch);
     shape.rows = recorder.bands[recorder.index].row_count;
-    const sample = try recorder.b.alloc(shape, .f32);
+    const sample = try recorder.b.alloc(shape, recorder.b.activationType());
     const ctx: Context = .{ .b = recorder.b, .exchange = recorder };
     _ = try rank.model.unet.forward(ctx, sample, no_border, timestep, conditioning);
     rank.exchange.adopt(recorder);
@@ -152,11 +153,11 @@ fn saveRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!
     const channels: usize = image.shape.channels;
     const bytes = @constCast(job.outputs.get(.rgb));
     const first = (i * positions + row_first * width) * channels;
-    rank.b.download(rgb, bytes[first..][0..rgb.byteCount()]);
+    try rank.b.download(rgb, bytes[first..][0..rgb.byteCount()]);
     if (!job.wants_image) return;
     const host = try rank.arena.alloc(f32, image.shape.elementCount());
     const turned = try rank.arena.alloc(f32, host.len);
-    rank.b.download(image, std.mem.sliceAsBytes(host));
+    try rank.b.downloadFloats(image, host);
     const own = image.shape.positionCount();
     nchw.fromNhwc(turned, host, channels, own);
     const out = @constCast(job.outputs.get(.image));
@@ -180,7 +181,7 @@ fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
 fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
     const recorder = try rank.arena.create(Exchange);
     recorder.* = exchange.*;
-    recorder.b = .{ .scratch = scratch, .device = .plan };
+    recorder.b = .{ .scratch = scratch, .device = .{ .plan = .{ .activation = rank.b.activationType() } } };
     recorder.peers = &.{};
     recorder.record();
     return recorder;

@@ -40,11 +40,11 @@ pub const LatentState = struct {
         for (state.generators, job.seeds) |*generator, seed| generator.* = .init(seed);
         state.draw();
         for (state.turned) |*value| value.* *= job.initial_scale;
-        b.write(state.latent, std.mem.sliceAsBytes(state.turned));
+        try b.write(state.latent, std.mem.sliceAsBytes(state.turned));
         // A row that has no history yet multiplies it by 0: it must be a number.
         @memset(state.turned, 0);
-        b.write(state.saved, std.mem.sliceAsBytes(state.turned));
-        for (state.history) |tensor| b.write(tensor, std.mem.sliceAsBytes(state.turned));
+        try b.write(state.saved, std.mem.sliceAsBytes(state.turned));
+        for (state.history) |tensor| try b.write(tensor, std.mem.sliceAsBytes(state.turned));
         return state;
     }
 
@@ -59,7 +59,7 @@ pub const LatentState = struct {
         const draws_noise = row.draws_noise != 0;
         if (draws_noise) {
             state.draw();
-            rank.b.write(state.noise, std.mem.sliceAsBytes(state.turned));
+            try rank.b.write(state.noise, std.mem.sliceAsBytes(state.turned));
         }
         // The oldest output's memory takes the newest.
         std.mem.rotate(Tensor, &state.history, state.history.len - 1);

@@ -19,15 +19,15 @@ pub fn embedPrompt(rank: *Rank, job: *Job) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
     const shape: Shape = .tokens(1, c.clip.position_count, c.unet.cross_attention_dim);
-    const embeds = try b.alloc(shape, .f32);
+    const embeds = try b.alloc(shape, b.activationType());
     defer b.free(embeds);
-    const pooled = try b.alloc(.vector(1, c.clip_2.projection_size), .f32);
+    const pooled = try b.alloc(.vector(1, c.clip_2.projection_size), b.activationType());
     defer b.free(pooled);
     try rank.encodeText(job.prompt, embeds, pooled);
     const embeds_out = try job.output(f32, .prompt_embeds, shape.elementCount());
-    b.download(embeds, std.mem.sliceAsBytes(embeds_out));
+    try b.downloadFloats(embeds, embeds_out);
     const pooled_out = try job.output(f32, .pooled, c.clip_2.projection_size);
-    b.download(pooled, std.mem.sliceAsBytes(pooled_out));
+    try b.downloadFloats(pooled, pooled_out);
 }
 
 /// `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
@@ -43,10 +43,10 @@ pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
     const sample = try rank.uploadNchw(shape, job.sample);
     defer b.free(sample);
     const embeds_shape: Shape = .tokens(batch, token_count, c.unet.cross_attention_dim);
-    const embeds = try b.upload(embeds_shape, .f32, std.mem.sliceAsBytes(job.prompt_embeds));
+    const embeds = try b.uploadFloats(embeds_shape, job.prompt_embeds);
     defer b.free(embeds);
     const pooled_shape: Shape = .vector(batch, c.clip_2.projection_size);
-    const pooled = try b.upload(pooled_shape, .f32, std.mem.sliceAsBytes(job.pooled));
+    const pooled = try b.uploadFloats(pooled_shape, job.pooled);
     defer b.free(pooled);
     const ids_bytes = std.mem.sliceAsBytes(job.time_ids_list);
     const time_ids = try b.upload(.vector(batch * 6, 1), .f32, ids_bytes);
@@ -86,7 +86,7 @@ pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
     const rgb = try rank.b.toRgb(image);
     defer rank.b.free(rgb);
     if (rank.isPlanning()) return;
-    rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
+    try rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
 }
 
 /// `sample` (1, 3, factor * rows, factor * width) of -1 to 1 to `latents`: the mean of the

@@ -87,8 +87,8 @@ pub const Rank = struct {
         const tokens = maybe orelse {
             const zeros = try rank.arena.alloc(u8, @max(embeds.byteCount(), pooled.byteCount()));
             @memset(zeros, 0);
-            b.write(embeds, zeros[0..embeds.byteCount()]);
-            b.write(pooled, zeros[0..pooled.byteCount()]);
+            try b.write(embeds, zeros[0..embeds.byteCount()]);
+            try b.write(pooled, zeros[0..pooled.byteCount()]);
             return;
         };
         const ctx = rank.context();
@@ -126,16 +126,17 @@ pub const Rank = struct {
     pub fn saveNchw(rank: *Rank, job: *Job, name: jobs.Output, x: Tensor) Error!void {
         if (rank.isPlanning()) return;
         const host = try rank.arena.alloc(f32, x.shape.elementCount());
-        rank.b.download(x, std.mem.sliceAsBytes(host));
+        try rank.b.downloadFloats(x, host);
         const out = try job.output(f32, name, host.len);
         nchw.fromNhwc(out, host, x.shape.channels, x.shape.positionCount());
     }
 
+    /// Numbers, channels first, to a new tensor of the activations' type.
     pub fn uploadNchw(rank: *Rank, shape: Shape, values: []const f32) Error!Tensor {
-        if (rank.isPlanning()) return rank.b.alloc(shape, .f32);
+        if (rank.isPlanning()) return rank.b.uploadFloats(shape, &.{});
         const host = try rank.arena.alloc(f32, values.len);
         nchw.toNhwc(host, values, shape.channels, shape.positionCount());
-        return rank.b.upload(shape, .f32, std.mem.sliceAsBytes(host));
+        return rank.b.uploadFloats(shape, host);
     }
 
     pub fn notFinite(rank: *Rank, comptime what: []const u8, args: anytype) error{NotFinite} {

@@ -244,7 +244,7 @@ pub const Session = struct {
             var scratch: Scratch = .planning();
             const seats = try session.seat(arena.allocator(), layout, &planned);
             var rank = session.rankAt(@intCast(i), seats, layout, .plan, arena.allocator());
-            rank.b = .{ .scratch = &scratch, .device = .plan };
+            rank.b = .{ .scratch = &scratch, .device = .{ .plan = .{ .activation = .f32 } } };
             rank.exchange.b = rank.b;
             rank.vae_exchange.b = rank.b;
             try runKind(&rank, &planned);

@@ -141,7 +141,7 @@ const Tiler = struct {
     /// `latent` is (1, rows, width, channels), divided by the scaling factor.
     fn decode(tiler: *Tiler, latent: Tensor, target: Target) Error!void {
         // It is small, and so no device has to know how to cut columns.
-        tiler.rank.b.download(latent, std.mem.sliceAsBytes(tiler.latent));
+        try tiler.rank.b.downloadFloats(latent, tiler.latent);
         var row: u32 = 0;
         while (row < tiler.shape.rows) : (row += tiler.step) {
             var column: u32 = 0;
@@ -175,13 +175,13 @@ const Tiler = struct {
             }
         }
         const values = tiler.cut[0..shape.elementCount()];
-        const latent = try b.upload(shape, .f32, std.mem.sliceAsBytes(values));
+        const latent = try b.uploadFloats(shape, values);
         defer b.free(latent);
         const rank = tiler.rank;
         const image = try rank.decode(.{ .b = b, .exchange = rank.vae_exchange }, latent);
         defer b.free(image);
         const out = tiler.image[0..image.shape.elementCount()];
-        b.download(image, std.mem.sliceAsBytes(out));
+        try b.downloadFloats(image, out);
     }
 
     /// Mixes `image` with the tile above it, then with the tile to its left, and keeps its own
@@ -241,12 +241,12 @@ const Tiler = struct {
         }
         const shape: Shape = .{ .batch = 1, .rows = rows, .width = width, .channels = channels };
         const part = tiler.part[0..shape.elementCount()];
-        const tensor = try b.upload(shape, .f32, std.mem.sliceAsBytes(part));
+        const tensor = try b.uploadFloats(shape, part);
         defer b.free(tensor);
         const rgb = try b.toRgb(tensor);
         defer b.free(rgb);
         const bytes = tiler.bytes[0..part.len];
-        b.download(rgb, bytes);
+        try b.download(rgb, bytes);
         if (tiler.rank.isPlanning()) return;
 
         const whole_width = tiler.shape.width * tiler.factor;

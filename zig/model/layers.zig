@@ -222,7 +222,7 @@ pub const Attention = struct {
 
     /// (batch, 1, tokens, 2 * channels): keys before values, in one piece for the exchange.
     pub fn keysValues(layer: Attention, ctx: Context, x: Tensor) Error!Tensor {
-        const out = try ctx.b.alloc(layer.keysValuesShape(x), .f32);
+        const out = try ctx.b.alloc(layer.keysValuesShape(x), ctx.b.activationType());
         try layer.keysValuesInto(ctx, out, x);
         return out;
     }

@@ -103,7 +103,11 @@ pub const UNet = struct {
         );
         defer ctx.b.free(sines);
         // Six embeddings of one picture lie side by side: the same bytes, as one row.
-        const sizes: Tensor = .{ .address = sines.address, .shape = .vector(batch, 6 * dim) };
+        const sizes: Tensor = .{
+            .address = sines.address,
+            .shape = .vector(batch, 6 * dim),
+            .dtype = sines.dtype,
+        };
         const joined = try ctx.b.concatChannels(&.{ pooled, sizes });
         const addition = try model.add_embedding.forward(ctx, joined);
         ctx.b.free(joined);

@@ -209,8 +209,8 @@ pub const Exchange = struct {
 
     /// Room for this band's keys and values, to be handed over by `keysValues` next.
     pub fn placeKeysValues(exchange: *Exchange, shape: Shape) Error!Tensor {
-        if (exchange.isAlone()) return exchange.b.alloc(shape, .f32);
-        return exchange.place(.keys_values, shape, .f32);
+        if (exchange.isAlone()) return exchange.b.alloc(shape, exchange.b.activationType());
+        return exchange.place(.keys_values, shape, exchange.b.activationType());
     }
 
     /// Every band's keys and values, in the order of the rows; they together are the sequence.

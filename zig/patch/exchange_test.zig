@@ -118,7 +118,7 @@ test "border rows that change steadily are predicted exactly, and not at all whe
 
 test "one band gets back what it gave" {
     var scratch: Scratch = .planning();
-    const b: Backend = .{ .scratch = &scratch, .device = .plan };
+    const b: Backend = .{ .scratch = &scratch, .device = .{ .plan = .{ .activation = .f32 } } };
     const bands = [_]Band{.{ .row_first = 0, .row_count = 4 }};
     var exchange: Exchange = .alone(b, testing.io, &bands);
     const mine = try b.alloc(.tokens(1, 4, 8), .f32);
