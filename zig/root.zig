@@ -11,6 +11,7 @@ test {
     _ = @import("cuda/dynamic.zig");
     _ = @import("cuda/host_kernels.zig");
     _ = @import("cuda/kernels.zig");
+    _ = @import("cuda/libraries.zig");
     _ = @import("diagnostics.zig");
     _ = @import("memory.zig");
     _ = @import("model/config.zig");
