@@ -10,6 +10,9 @@
 // memory, so that a captured graph serves every step.
 // Per element it reads 8 values and writes 3: 44 bytes. At 1024x1024 (65,536 elements) that is 2.9
 // MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
+#include "common.cuh"
+
+namespace latent_update {
 
 constexpr int history_count = 4;
 
@@ -39,8 +42,10 @@ __device__ static float combine(const Update& update, float x, float s, const fl
     return sum;
 }
 
+}  // namespace latent_update
+
 extern "C" __global__ void latent_step(
-    const StepRow* row_pointer,
+    const latent_update::StepRow* row_pointer,
     float guidance_scale,
     unsigned branch_count,
     unsigned long long count,
@@ -53,6 +58,7 @@ extern "C" __global__ void latent_step(
     const float* model_output,
     const float* noise
 ) {
+    using namespace latent_update;
     const StepRow row = *row_pointer;
     const unsigned long long stride = (unsigned long long)gridDim.x * blockDim.x;
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -69,3 +75,4 @@ extern "C" __global__ void latent_step(
         if (row.updates_saved) saved[i] = combine(row.saved, x, s, m, z);
     }
 }
+EXPORT_KERNEL(latent_step)

@@ -39,7 +39,8 @@ __device__ static __forceinline__ void mma_m16n8k16_bf16(
     );
 }
 
-// The same with f16 sums, twice as fast on consumer cards: d[0] = D[g][2t, 2t+1], d[1] = D[g+8][..].
+// The same with f16 sums, twice as fast on consumer cards: d[0] = D[g][2t, 2t+1] and
+// d[1] = D[g+8][2t, 2t+1].
 __device__ static __forceinline__ void mma_m16n8k16_f16_sums(
     unsigned* d, const unsigned* a, const unsigned* b
 ) {

@@ -1,20 +1,27 @@
-// Lets a C++ compiler read a kernel file: `zig build test` runs kernels whose threads do not meet
-// as plain loops on the CPU and compares them with the CPU backend. The caller sets the
-// coordinates.
+// CUDA's device language for a C++ compiler on the CPU: `zig c++` compiles the kernel files with
+// this header, and zig/cuda/emulated runs them. Every thread of a block is a fibre; the functions
+// declared in host/threads.h hand over to the next. C headers only: there is no libc++ to link.
 #pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 #define __global__
 #define __device__
+#define __host__
+#define __constant__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __align__(bytes) alignas(bytes)
+#define __launch_bounds__(...)
+#define __grid_constant__
 
-struct HostDim {
-    unsigned x;
-    unsigned y;
-    unsigned z;
-};
+#include "types.h"
 
-extern "C" {
-extern HostDim blockIdx;
-extern HostDim threadIdx;
-extern HostDim blockDim;
-extern HostDim gridDim;
-}
+#include "arithmetic.h"
+
+#include "threads.h"
+
+#include "registry.h"
