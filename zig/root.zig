@@ -7,11 +7,13 @@ comptime {
 test {
     _ = @import("backend/cpu.zig");
     _ = @import("backend/cuda.zig");
+    _ = @import("cuda/choices.zig");
     _ = @import("cuda/driver.zig");
     _ = @import("cuda/dynamic.zig");
     _ = @import("cuda/host_kernels.zig");
     _ = @import("cuda/kernels.zig");
     _ = @import("cuda/libraries.zig");
+    _ = @import("cuda/matmul.zig");
     _ = @import("diagnostics.zig");
     _ = @import("memory.zig");
     _ = @import("model/config.zig");

@@ -62,12 +62,16 @@ pub const LayoutAttribute = enum(c_int) {
 pub const PreferenceAttribute = enum(c_int) {
     search_mode = 0,
     max_workspace_bytes = 1,
+    reduction_scheme_mask = 3,
     min_alignment_a_bytes = 5,
     min_alignment_b_bytes = 6,
     min_alignment_c_bytes = 7,
     min_alignment_d_bytes = 8,
     _,
 };
+
+/// cublasLtReductionScheme_t, one bit: parts of sums meet in the compute type.
+pub const reduction_compute_type: u32 = 2;
 
 /// cublasLtMatmulAlgo_t: plain data, the same for one version of the library on one kind of GPU.
 pub const Algo = extern struct { data: [8]u64 };
