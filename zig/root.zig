@@ -8,6 +8,7 @@ test {
     _ = @import("backend/cpu.zig");
     _ = @import("backend/cuda.zig");
     _ = @import("cuda/choices.zig");
+    _ = @import("cuda/convolution.zig");
     _ = @import("cuda/driver.zig");
     _ = @import("cuda/dynamic.zig");
     _ = @import("cuda/host_kernels.zig");

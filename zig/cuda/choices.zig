@@ -94,10 +94,13 @@ pub const Choices = struct {
 
     /// Adds what the file has; nothing where it is not whole or another owner's.
     fn read(choices: *Choices) Allocator.Error!void {
+        const gpa = choices.gpa;
+        const folder = Io.Dir.cwd();
         const limit: Io.Limit = .limited(file_bytes_max);
-        const text = Io.Dir.cwd().readFileAlloc(choices.io, choices.path, choices.gpa, limit) catch |err|
+        const text = folder.readFileAlloc(choices.io, choices.path, gpa, limit) catch |err| {
             return if (err == error.OutOfMemory) error.OutOfMemory else {};
-        defer choices.gpa.free(text);
+        };
+        defer gpa.free(text);
         const body = checkedBody(text, choices.owner) orelse return;
         var lines = std.mem.tokenizeScalar(u8, body, '\n');
         while (lines.next()) |line| {
