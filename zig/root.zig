@@ -22,6 +22,7 @@ test {
     _ = @import("patch/exchange_test.zig");
     _ = @import("patch/layout.zig");
     _ = @import("random.zig");
+    _ = @import("random_philox.zig");
     _ = @import("safetensors.zig");
     _ = @import("scratch.zig");
     _ = @import("tensor.zig");
