@@ -251,6 +251,9 @@ pub const LatentStep = extern struct {
     count: usize,
     count_per_task: usize,
     guidance_scale: f32,
+    /// Of each picture of `picture_count` elements; null where all are 1.
+    guidance_factors: ?[*]const f32,
+    picture_count: usize,
     output_from_sample: f32,
     output_from_model: f32,
     latent_update: LatentUpdate,

@@ -237,6 +237,7 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
     const output = floats(step.model_output);
     var history: [arguments.history_count][*]f32 = undefined;
     for (step.history, &history) |tensor, *address| address.* = floats(tensor);
+    const rescales = has_branches and step.guidance_rescale != 0;
     const args: arguments.LatentStep = .{
         .latent = floats(step.latent),
         .saved = floats(step.saved),
@@ -247,6 +248,8 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
         .count = element_count,
         .count_per_task = task_elements / 4,
         .guidance_scale = step.guidance_scale,
+        .guidance_factors = if (rescales) guidanceFactors(cpu, step) else null,
+        .picture_count = element_count / step.latent.shape.batch,
         .output_from_sample = step.row.output_from_sample,
         .output_from_model = step.row.output_from_model,
         .latent_update = updateOf(step.row.latent),
@@ -275,6 +278,32 @@ fn elementwise(
     args: arguments.Elementwise,
 ) error{Cancelled}!void {
     return cpu.team.run(kernel, &args, count(args.count, args.count_per_task));
+}
+
+/// diffusers' rescale_noise_cfg: one factor per picture, from the standard deviations of the
+/// positive branch and of the guided output. Few numbers: not worth waking the team.
+fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
+    const picture_count = step.latent.shape.batch;
+    const factors: [*]f32 = @ptrCast(cpu.partials.ptr);
+    assert(picture_count <= cpu.partials.len);
+    const per_picture = step.latent.shape.elementCount() / picture_count;
+    for (0..picture_count) |picture| {
+        const output = floats(step.model_output) + picture * per_picture;
+        const negative = output[0..per_picture];
+        const positive = output[picture_count * per_picture ..][0..per_picture];
+        var sums: [4]f64 = @splat(0);
+        for (negative, positive) |n, p| {
+            const guided: f64 = n + step.guidance_scale * (p - n);
+            sums[0] += p;
+            sums[1] += @as(f64, p) * p;
+            sums[2] += guided;
+            sums[3] += guided * guided;
+        }
+        for (&sums) |*sum| sum.* /= @floatFromInt(per_picture);
+        const ratio = @sqrt((sums[1] - sums[0] * sums[0]) / (sums[3] - sums[2] * sums[2]));
+        factors[picture] = @floatCast(step.guidance_rescale * ratio + 1 - step.guidance_rescale);
+    }
+    return factors;
 }
 
 fn updateOf(update: backend.Update) arguments.LatentUpdate {

@@ -225,6 +225,55 @@ test "latentStep: guidance, history, saved register and noise" {
     }
 }
 
+test "latentStep: guidance rescale equals diffusers' two steps, picture by picture" {
+    var a: support.Arena = .init(9);
+    defer a.deinit();
+    const shape = (try a.randomTensor(.{ .batch = 3, .rows = 4, .width = 5, .channels = 4 })).shape;
+    var both = shape;
+    both.batch = 6;
+    const rescale: f32 = 0.7;
+    var step: backend.LatentStep = .{
+        .row = std.mem.zeroes(backend.StepRow),
+        .guidance_scale = 6,
+        .guidance_rescale = rescale,
+        .latent = try a.randomTensor(shape),
+        .saved = try a.tensor(shape, .f32),
+        .history = undefined,
+        .model_output = try a.randomTensor(both),
+        .noise = null,
+    };
+    for (&step.history) |*tensor| tensor.* = try a.tensor(shape, .f32);
+    step.row.output_from_model = 1;
+    step.row.latent.history[0] = 1;
+    const cpu = try support.open(null, 2);
+    defer cpu.deinit();
+    try cpu.latentStep(step);
+    const e = try a.doubles(step.model_output);
+    const per_picture = 4 * 5 * 4;
+    for (0..3) |picture| {
+        const negative = e[picture * per_picture ..][0..per_picture];
+        const positive = e[(3 + picture) * per_picture ..][0..per_picture];
+        var guided: [per_picture]f64 = undefined;
+        for (&guided, negative, positive) |*g, n, p| g.* = n + 6 * (p - n);
+        // noise_cfg * (std_text / std_cfg), then the blend of both.
+        const ratio = deviation(positive) / deviation(&guided);
+        for (guided, step.latent.host(f32)[picture * per_picture ..][0..per_picture]) |g, x| {
+            const blended = rescale * (g * ratio) + (1 - @as(f64, rescale)) * g;
+            try std.testing.expectApproxEqAbs(blended, x, 4e-6);
+        }
+    }
+}
+
+/// torch.std: of n - 1.
+fn deviation(values: []const f64) f64 {
+    const count: f64 = @floatFromInt(values.len);
+    var mean: f64 = 0;
+    for (values) |value| mean += value / count;
+    var sum: f64 = 0;
+    for (values) |value| sum += (value - mean) * (value - mean);
+    return @sqrt(sum / (count - 1));
+}
+
 test "toRgb rounds ties to even and limits" {
     var a: support.Arena = .init(8);
     defer a.deinit();
