@@ -7,6 +7,11 @@ comptime {
 test {
     _ = @import("backend/cpu.zig");
     _ = @import("backend/cuda.zig");
+    _ = @import("backend/cuda/ops_convolution.zig");
+    _ = @import("backend/cuda/ops_elementwise.zig");
+    _ = @import("backend/cuda/ops_embedding.zig");
+    _ = @import("backend/cuda/ops_norm.zig");
+    _ = @import("backend/cuda/ops_sampler.zig");
     _ = @import("cuda/choices.zig");
     _ = @import("cuda/convolution.zig");
     _ = @import("cuda/driver.zig");

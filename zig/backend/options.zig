@@ -5,8 +5,10 @@ const Tensor = @import("../tensor.zig").Tensor;
 
 pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
 
-/// y = activation(x * weight^T + bias) + residual
+/// y = activation(scale * x * weight^T + bias) + residual
 pub const LinearOptions = struct {
+    /// 1 on the CPU.
+    scale: f32 = 1,
     activation: Activation = .none,
     residual: ?Tensor = null,
 };
@@ -15,6 +17,8 @@ pub const LinearOptions = struct {
 pub const Padding = struct { top: u32, bottom: u32, left: u32, right: u32 };
 
 pub const ConvOptions = struct {
+    /// Of the product, before the bias; 1 on the CPU.
+    scale: f32 = 1,
     stride: u32 = 1,
     padding: Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 },
     /// The convolution sees its input enlarged twice (nearest), without that being stored.

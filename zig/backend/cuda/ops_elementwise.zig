@@ -1,0 +1,189 @@
+//! Launchers of copies, sums, activations and joins. Each takes the device addresses of tensors
+//! that `backend.zig` has checked; none allocates or waits, but `isFinite` and `download`.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const backend = @import("../../backend.zig");
+const grids = @import("grids.zig");
+const cudas = @import("../cuda.zig");
+const Cuda = cudas.Cuda;
+const Error = cudas.Error;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Weight = @import("../../weights.zig").Weight;
+
+const part_count_max = 16;
+
+/// Must match ConcatParts in cuda/concat_channels.cu.
+const ConcatParts = extern struct {
+    data: [part_count_max]usize = @splat(0),
+    channels: [part_count_max]u32 = @splat(0),
+};
+
+/// The bytes are taken before it returns.
+pub fn upload(cuda: *Cuda, out: Tensor, bytes: []const u8) Error!void {
+    const d = cuda.driver;
+    const result = d.cuMemcpyHtoDAsync_v2(out.address, bytes.ptr, bytes.len, cuda.stream);
+    try cuda.check(result, "copying to it");
+}
+
+/// Waits until the bytes are there.
+pub fn download(cuda: *Cuda, x: Tensor, bytes: []u8) Error!void {
+    const d = cuda.driver;
+    const result = d.cuMemcpyDtoHAsync_v2(bytes.ptr, x.address, bytes.len, cuda.stream);
+    try cuda.check(result, "copying from it");
+    try cuda.synchronize();
+}
+
+pub fn copy(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
+    const d = cuda.driver;
+    const result = d.cuMemcpyDtoDAsync_v2(out.address, x.address, x.byteCount(), cuda.stream);
+    try cuda.check(result, "copying within it");
+}
+
+/// Waits for the answer.
+pub fn isFinite(cuda: *Cuda, x: Tensor) Error!bool {
+    const d = cuda.driver;
+    const flag: Tensor = .{ .address = cuda.partials, .shape = .vector(1, 1), .dtype = .i32 };
+    try cuda.check(d.cuMemsetD32Async(flag.address, 0, 1, cuda.stream), "clearing a flag");
+    const count: u64 = x.shape.elementCount();
+    const grid = grids.blocks(grids.packs(count));
+    const args = .{ flag.address, x.address, count };
+    if (x.dtype == .f32) {
+        try cuda.launch("is_finite_f32", .untyped, grid, grids.block, 0, args);
+    } else {
+        assert(x.dtype == cuda.activation);
+        try cuda.launch("is_finite", .typed, grid, grids.block, 0, args);
+    }
+    var found: [4]u8 = undefined;
+    try download(cuda, flag, &found);
+    return std.mem.readInt(u32, &found, .little) == 0;
+}
+
+pub fn activate(
+    cuda: *Cuda,
+    out: Tensor,
+    x: Tensor,
+    activation: backend.Activation,
+) Error!void {
+    const count: u64 = x.shape.elementCount();
+    const args = .{ out.address, x.address, @intFromEnum(activation), count };
+    const grid = grids.blocks(grids.packs(count));
+    return cuda.launch("activate", .typed, grid, grids.block, 0, args);
+}
+
+pub fn add(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
+    const count: u64 = x.shape.elementCount();
+    const args = .{ out.address, x.address, y.address, count };
+    const grid = grids.blocks(grids.packs(count));
+    return cuda.launch("add", .typed, grid, grids.block, 0, args);
+}
+
+/// f32 to the activation type.
+pub fn scaleRepeat(cuda: *Cuda, out: Tensor, x: Tensor, factor: f32) Error!void {
+    return scaleRepeatBy(cuda, out, x, 0, factor);
+}
+
+/// As `scaleRepeat`, by the f32 that lies at `factor_address` when the kernel runs.
+pub fn scaleRepeatAt(cuda: *Cuda, out: Tensor, x: Tensor, factor_address: usize) Error!void {
+    assert(factor_address != 0);
+    return scaleRepeatBy(cuda, out, x, factor_address, 0);
+}
+
+pub fn geglu(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
+    const count = grids.positionPacks(out, out.shape.channels);
+    const args = .{ out.address, x.address, out.shape.channels, count };
+    return cuda.launch("geglu", .typed, grids.blocks(count), grids.block, 0, args);
+}
+
+/// What is left of a product: bias (channels), channel_bias (batch, 1, 1, channels), residual as
+/// the product.
+pub const Epilogue = struct {
+    scale: f32 = 1,
+    bias: ?*const Weight = null,
+    channel_bias: ?Tensor = null,
+    activation: backend.Activation = .none,
+    residual: ?Tensor = null,
+};
+
+/// x = activation(scale * x + bias + channel_bias) + residual, in place.
+pub fn biasActivationResidual(cuda: *Cuda, x: Tensor, epilogue: Epilogue) Error!void {
+    const count = grids.positionPacks(x, x.shape.channels);
+    return cuda.launch("bias_activation_residual", .typed, grids.blocks(count), grids.block, 0, .{
+        x.address,
+        if (epilogue.bias) |vector| cuda.addressOf(vector) else 0,
+        grids.addressOrNull(epilogue.channel_bias),
+        grids.addressOrNull(epilogue.residual),
+        epilogue.scale,
+        @intFromEnum(epilogue.activation),
+        x.shape.channels,
+        @as(u32, @intCast(x.shape.positionCount())),
+        count,
+    });
+}
+
+pub fn copyRows(
+    cuda: *Cuda,
+    out: Tensor,
+    out_row_first: u32,
+    x: Tensor,
+    x_row_first: u32,
+    row_count: u32,
+) Error!void {
+    const row_bytes: u64 = @as(u64, x.shape.width) * x.shape.channels * x.dtype.size();
+    const run_bytes = row_count * row_bytes;
+    if (run_bytes == 0) return;
+    const access_count = std.math.divCeil(u64, run_bytes, 16) catch unreachable;
+    const grid = grids.blockRows(access_count, x.shape.batch);
+    return cuda.launch("copy_rows", .untyped, grid, grids.block, 0, .{
+        out.address + out_row_first * row_bytes,
+        x.address + x_row_first * row_bytes,
+        run_bytes,
+        out.shape.rows * row_bytes,
+        x.shape.rows * row_bytes,
+    });
+}
+
+pub fn predictRows(cuda: *Cuda, out: Tensor, o: backend.PredictRows) Error!void {
+    const channels_per_block = 32;
+    const grid: cudas.Dim3 = .{
+        .x = std.math.divCeil(u32, out.shape.channels, channels_per_block) catch unreachable,
+        .y = out.shape.batch,
+    };
+    return cuda.launch("predict_rows", .typed, grid, grids.block, 0, .{
+        out.address,       o.old.address,       o.older.address, o.own_now.address,
+        o.own_old.address, o.own_older.address, out.shape.width, out.shape.channels,
+    });
+}
+
+pub fn concatChannels(cuda: *Cuda, out: Tensor, parts: []const Tensor) Error!void {
+    assert(parts.len <= part_count_max);
+    assert(out.dtype.size() == 2);
+    var list: ConcatParts = .{};
+    var widest: u32 = 0;
+    for (parts, 0..) |part, i| {
+        assert(part.dtype == out.dtype);
+        list.data[i] = part.address;
+        list.channels[i] = part.shape.channels;
+        widest = @max(widest, part.shape.channels);
+    }
+    const rows: u32 = @intCast(out.shape.batch * out.shape.positionCount());
+    const grid = grids.blockRows(grids.positionPacks(out, widest), parts.len);
+    const args = .{ out.address, list, out.shape.channels, rows };
+    return cuda.launch("concat_channels", .untyped, grid, grids.block, 0, args);
+}
+
+// --- internal ---
+
+fn scaleRepeatBy(
+    cuda: *Cuda,
+    out: Tensor,
+    x: Tensor,
+    factor_address: usize,
+    factor: f32,
+) Error!void {
+    assert(x.dtype == .f32 and out.dtype == cuda.activation);
+    const count: u64 = x.shape.elementCount();
+    const grid = grids.blockRows(grids.packs(count), out.shape.batch / x.shape.batch);
+    const args = .{ out.address, x.address, factor_address, factor, count };
+    return cuda.launch("scale_repeat", .typed, grid, grids.block, 0, args);
+}

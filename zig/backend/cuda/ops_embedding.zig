@@ -1,0 +1,95 @@
+//! Launchers of embeddings: tokens, their pooled position, sinusoids of timesteps and sizes.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const grids = @import("grids.zig");
+const cudas = @import("../cuda.zig");
+const Cuda = cudas.Cuda;
+const Error = cudas.Error;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Weight = @import("../../weights.zig").Weight;
+
+const gather_count_max = 16;
+
+/// Must match GatherIndices in cuda/gather_tokens.cu.
+const GatherIndices = extern struct { index: [gather_count_max]u32 = @splat(0) };
+
+pub fn embedTokens(
+    cuda: *Cuda,
+    out: Tensor,
+    ids: Tensor,
+    token_weight: *const Weight,
+    position_weight: *const Weight,
+) Error!void {
+    const count = grids.positionPacks(out, out.shape.channels);
+    return cuda.launch("embed_tokens", .typed, grids.blocks(count), grids.block, 0, .{
+        out.address,
+        ids.address,
+        cuda.addressOf(token_weight),
+        cuda.addressOf(position_weight),
+        token_weight.shape[0],
+        @as(u32, @intCast(ids.shape.positionCount())),
+        out.shape.channels,
+        count,
+    });
+}
+
+pub fn gatherTokens(cuda: *Cuda, out: Tensor, x: Tensor, indices: []const u32) Error!void {
+    var first: usize = 0;
+    while (first < indices.len) : (first += gather_count_max) {
+        const part = indices[first..@min(first + gather_count_max, indices.len)];
+        var list: GatherIndices = .{};
+        @memcpy(list.index[0..part.len], part);
+        const at: u32 = @intCast(first);
+        const count: u32 = @intCast(part.len);
+        try gather(cuda, out.batchSlice(at, count), x.batchSlice(at, count), 0, list);
+    }
+}
+
+/// As `gatherTokens`, by the u32 that lie at `index_address` when the kernel runs.
+pub fn gatherTokensAt(cuda: *Cuda, out: Tensor, x: Tensor, index_address: usize) Error!void {
+    assert(index_address != 0);
+    return gather(cuda, out, x, index_address, .{});
+}
+
+pub fn sinusoidalEmbedding(
+    cuda: *Cuda,
+    out: Tensor,
+    values: Tensor,
+    flip_sin_to_cos: bool,
+    frequency_shift: f32,
+) Error!void {
+    assert(values.dtype == .f32);
+    const half = out.shape.channels / 2;
+    const divisor: f32 = @floatCast(@as(f64, @floatFromInt(half)) - frequency_shift);
+    const grid = grids.blocks(@as(u64, values.shape.batch) * half);
+    return cuda.launch("sinusoidal_embedding", .typed, grid, grids.block, 0, .{
+        out.address,
+        values.address,
+        values.shape.batch,
+        half,
+        @as(u32, @intFromBool(flip_sin_to_cos)),
+        divisor,
+    });
+}
+
+// --- internal ---
+
+fn gather(
+    cuda: *Cuda,
+    out: Tensor,
+    x: Tensor,
+    index_address: usize,
+    indices: GatherIndices,
+) Error!void {
+    assert(x.dtype.size() == 2 and out.dtype == x.dtype);
+    const grid = grids.blockRows(grids.packs(x.shape.channels), x.shape.batch);
+    return cuda.launch("gather_tokens", .untyped, grid, grids.block, 0, .{
+        out.address,
+        x.address,
+        index_address,
+        indices,
+        @as(u32, @intCast(x.shape.positionCount())),
+        x.shape.channels,
+    });
+}

@@ -1,0 +1,110 @@
+//! Launchers of the sampler: guidance and the latent's update, noise, the picture's bytes.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const backend = @import("../../backend.zig");
+const grids = @import("grids.zig");
+const cudas = @import("../cuda.zig");
+const Cuda = cudas.Cuda;
+const Error = cudas.Error;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Draw = @import("../../random_philox.zig").Draw;
+
+/// Of `Cuda.partials`: a row of coefficients, the pictures' factors, then the sums they come from.
+const row_bytes = 256;
+const factor_bytes = 4096;
+const guidance_slab_count = 32;
+const guidance_block_size = 256;
+/// Pictures of one batch.
+pub const picture_count_max = factor_bytes / @sizeOf(f32);
+
+comptime {
+    assert(@sizeOf(backend.StepRow) <= row_bytes);
+}
+
+pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
+    const result = cuda.driver.cuMemcpyHtoDAsync_v2(
+        cuda.partials,
+        &step.row,
+        @sizeOf(backend.StepRow),
+        cuda.stream,
+    );
+    try cuda.check(result, "copying a step's row");
+    return latentStepAt(cuda, step, cuda.partials);
+}
+
+/// As `latentStep`, by the row that lies at `row_address` when the kernel runs; `step.row` is not
+/// looked at.
+pub fn latentStepAt(cuda: *Cuda, step: backend.LatentStep, row_address: usize) Error!void {
+    const picture_count = step.latent.shape.batch;
+    const count: u64 = step.latent.shape.elementCount();
+    const branch_count = step.model_output.shape.batch / picture_count;
+    assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
+    const rescales = branch_count == 2 and step.guidance_rescale != 0;
+    return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
+        row_address,
+        step.guidance_scale,
+        if (rescales) try guidanceFactors(cuda, step) else 0,
+        branch_count,
+        count / picture_count,
+        count,
+        step.latent.address,
+        step.saved.address,
+        step.history[0].address,
+        step.history[1].address,
+        step.history[2].address,
+        step.history[3].address,
+        step.model_output.address,
+        grids.addressOrNull(step.noise),
+    });
+}
+
+pub fn toRgb(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
+    assert(out.dtype == .u8);
+    const count: u64 = x.shape.elementCount();
+    const grid = grids.blocks(grids.packs(count));
+    const args = .{ out.address, x.address, count };
+    if (x.dtype == .f32) return cuda.launch("to_rgb_f32", .untyped, grid, grids.block, 0, args);
+    assert(x.dtype == cuda.activation);
+    return cuda.launch("to_rgb", .typed, grid, grids.block, 0, args);
+}
+
+/// One picture's next numbers of torch.randn on a CUDA device: out (1, rows, width, channels) f32,
+/// drawn in torch's order (channels, rows, width). `draw` is `PhiloxGenerator.next`'s.
+pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw) Error!void {
+    assert(out.dtype == .f32 and out.shape.batch == 1);
+    const grid = grids.blocks(draw.thread_count);
+    return cuda.launch("philox_normal", .untyped, grid, grids.block, 0, .{
+        out.address,
+        draw.seed,
+        draw.turn_first,
+        out.shape.channels,
+        @as(u64, out.shape.positionCount()),
+        draw.thread_count,
+    });
+}
+
+// --- internal ---
+
+/// The device address of a factor for each picture.
+fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep) Error!usize {
+    const pictures = step.latent.shape.batch;
+    const factors = cuda.partials + row_bytes;
+    const sums = factors + factor_bytes;
+    const sum_bytes = pictures * guidance_slab_count * 4 * @sizeOf(f64);
+    assert(pictures <= picture_count_max);
+    assert(row_bytes + factor_bytes + sum_bytes <= cudas.partial_bytes);
+    const per_picture: u64 = step.latent.shape.elementCount() / pictures;
+    const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = pictures };
+    try cuda.launch("guidance_sums", .typed, grid, .{ .x = guidance_block_size }, 0, .{
+        sums, step.model_output.address, step.guidance_scale, per_picture,
+    });
+    try cuda.launch("guidance_factors", .untyped, .{ .x = pictures }, .{ .x = 32 }, 0, .{
+        factors,
+        sums,
+        step.guidance_rescale,
+        @as(u32, guidance_slab_count),
+        per_picture,
+    });
+    return factors;
+}
