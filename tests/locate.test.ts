@@ -4,7 +4,8 @@
 import { describe, expect, test } from "bun:test";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { bundledModelPath, resolveModelPath } from "../src/models/locate.ts";
+import { resolveModelPath } from "../src/models/locate.ts";
+import { resources } from "../src/resources.ts";
 import { refusal } from "./support/refusal.ts";
 
 const golden = join(import.meta.dir, "fixtures", "golden", "model");
@@ -15,9 +16,10 @@ describe("which model", () => {
     const env = { BASEDXL_MODEL: wide };
     expect(resolveModelPath(golden, env)).toEqual({ path: golden, bundled: false });
     expect(resolveModelPath(undefined, env)).toEqual({ path: wide, bundled: false });
-    expect(resolveModelPath(undefined, {})).toEqual({ path: bundledModelPath, bundled: true });
+    const path = resources.bundledModel();
+    expect(resolveModelPath(undefined, {})).toEqual({ path, bundled: true });
     const empty = { BASEDXL_MODEL: "" };
-    expect(resolveModelPath(undefined, empty)).toEqual({ path: bundledModelPath, bundled: true });
+    expect(resolveModelPath(undefined, empty)).toEqual({ path, bundled: true });
     expect(resolveModelPath("~", {})).toEqual({ path: homedir(), bundled: false });
   });
 

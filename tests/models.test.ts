@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseClipConfig, parseUnetConfig, parseVaeConfig } from "../src/models/config.ts";
 import { openModelFolder } from "../src/models/folder.ts";
-import { bundledModelPath } from "../src/models/locate.ts";
+import { resources } from "../src/resources.ts";
 import { refusal } from "./support/refusal.ts";
 
 const golden = join(import.meta.dir, "fixtures", "golden", "model");
@@ -87,7 +87,7 @@ describe("folders that open", () => {
   });
 
   test("the bundled model, with its own prompt, size and steps", async () => {
-    const model = await openModelFolder(bundledModelPath);
+    const model = await openModelFolder(resources.bundledModel());
     expect(model.name).toBe("mini-sdxl");
     expect(model.defaults).toEqual({
       prompt: "a red house left of a green tree on the grass",

@@ -6,10 +6,10 @@ import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { BasedXLError } from "../src/errors.ts";
 import { type ModelFolder, openModelFolder } from "../src/models/folder.ts";
-import { bundledModelPath } from "../src/models/locate.ts";
 import { NativeHandle } from "../src/native/handle.ts";
 import { ModelParts } from "../src/native/parts.ts";
 import { type OpenOptions, openSession, type PictureRequest } from "../src/native/session.ts";
+import { resources } from "../src/resources.ts";
 import { makeSchedule } from "../src/schedule.ts";
 import { tileLatent, tilingPsnr, tilingWarning } from "../src/vae-tiling.ts";
 import { maxAbs } from "./support/compare.ts";
@@ -90,7 +90,7 @@ test("the user is told what tiles change, or that they change nothing", () => {
 });
 
 test("what is stated is what the bundled model shows", async () => {
-  const mini = await openModelFolder(bundledModelPath);
+  const mini = await openModelFolder(resources.bundledModel());
   for (const picture of tilingPictures) {
     const { psnr } = await measureTiling(mini, { ...picture, side: 256, stepCount: 25 });
     expect(psnr).toBeGreaterThan(tilingPsnr.min);

@@ -9,6 +9,7 @@ import { chooseDevice } from "../devices.ts";
 import { BasedXLError } from "../errors.ts";
 import type { GenerateRequest, GenerateResult } from "../generate.ts";
 import { generate, medianMs } from "../generate.ts";
+import { checkEncoder } from "../image.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { openSession, probeDevice } from "../native/session.ts";
@@ -97,6 +98,7 @@ async function prepare(options: SampleOptions, { log }: Output): Promise<Prepare
   const resolved = resolveRequest(options, model);
   const info = probeDevice();
   const choice = chooseDevice(options, info);
+  const encoderNote = await checkEncoder(options.outPath);
 
   const { request, warnings } = resolved;
   if (location.bundled) {
@@ -111,6 +113,7 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   }
   if (choice.line !== null) log.info(choice.line);
   log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
+  if (encoderNote !== null) log.warn(encoderNote);
   for (const warning of warnings) log.warn(warning);
   log.info(describe(request));
   // A random seed is the only way back to a picture: it is told even by --quiet.

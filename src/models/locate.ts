@@ -6,9 +6,7 @@ import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { BasedXLError } from "../errors.ts";
-
-/** The folder of the small model that comes with BasedXL. */
-export const bundledModelPath = join(import.meta.dir, "..", "assets", "mini-sdxl");
+import { resources } from "../resources.ts";
 
 export interface ModelLocation {
   /** Absolute path of a folder. */
@@ -27,7 +25,7 @@ export function resolveModelPath(
   env: Record<string, string | undefined> = process.env,
 ): ModelLocation {
   const value = option ?? (env.BASEDXL_MODEL || undefined);
-  if (value === undefined) return { path: bundledModelPath, bundled: true };
+  if (value === undefined) return { path: resources.bundledModel(), bundled: true };
 
   const name = option !== undefined ? "--model" : "BASEDXL_MODEL";
   if (value.trim() === "") {

@@ -4,9 +4,8 @@
  */
 import { dlopen, type Pointer, ptr } from "bun:ffi";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { BasedXLError, type ErrorCode, withoutControls } from "../errors.ts";
-import { libraryName } from "../setup/platform.ts";
+import { resources } from "../resources.ts";
 import { abiVersion, type Bytes, functions, Status } from "./abi.ts";
 
 type Symbols = ReturnType<typeof dlopen<typeof functions>>["symbols"];
@@ -75,24 +74,24 @@ function open(): Symbols {
   } catch (error) {
     throw new BasedXLError(
       "setup",
-      `${path} cannot be loaded (${(error as Error).message}): \`bun run build:native\` builds it.`,
+      `${path} cannot be loaded (${(error as Error).message}): ${resources.rebuildHint}.`,
     );
   }
   const version = symbols.bxl_abi_version();
   if (version !== abiVersion) {
     throw new BasedXLError(
       "setup",
-      `${path} has interface ${version} and this program needs ${abiVersion}: delete zig-out and \
-run again.`,
+      `${path} has interface ${version} and this program needs ${abiVersion}: delete it and run \
+again.`,
     );
   }
   return symbols;
 }
 
 function libraryPath(): string {
-  const path = join(import.meta.dir, "../../zig-out/lib", libraryName(process.platform));
+  const path = resources.nativeLibrary();
   if (existsSync(path)) return path;
-  throw new BasedXLError("setup", `${path} is missing: \`bun run build:native\` builds it.`);
+  throw new BasedXLError("setup", `${path} is missing: ${resources.rebuildHint}.`);
 }
 
 function lastError(session: Pointer | null): string {

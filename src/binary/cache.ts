@@ -1,0 +1,153 @@
+/**
+ * Chooses the folder a binary extracts to: one per version, for this user alone (mode 0700), on a
+ * disk that files can be run from. What is loaded from it is code, so a folder that someone else
+ * could write to is never used.
+ */
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { isAbsolute, join } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import type { CacheReport } from "./contents.ts";
+
+export const cacheVariable = "BASEDXL_CACHE_DIR";
+
+type Env = Record<string, string | undefined>;
+
+/**
+ * Where the folder may be, best first: the variable alone if it is set, else the user's cache
+ * folder, else one for this user among the temporary files.
+ */
+export function cacheCandidates(env: Env = process.env, home = homeFolder()): string[] {
+  const named = env[cacheVariable];
+  if (named) return [named];
+  const candidates: string[] = [];
+  const xdg = env.XDG_CACHE_HOME;
+  if (xdg && isAbsolute(xdg)) candidates.push(join(xdg, "basedxl"));
+  const usual = process.platform === "darwin" ? "Library/Caches" : ".cache";
+  if (home && isAbsolute(home) && home !== "/") candidates.push(join(home, usual, "basedxl"));
+  candidates.push(join(tmpdir(), `basedxl-${process.getuid?.() ?? 0}`));
+  return candidates;
+}
+
+/**
+ * The first folder of `candidates` that can be used, with the folder `version` made in it. Throws
+ * "setup" naming each and why it cannot.
+ */
+export function openCache(candidates: readonly string[], version: string): string {
+  const reasons: string[] = [];
+  for (const candidate of candidates) {
+    const folder = join(candidate, version);
+    try {
+      makePrivate(candidate);
+      makePrivate(folder);
+      checkRuns(folder);
+      return folder;
+    } catch (error) {
+      reasons.push(`${candidate} (${reasonOf(error)})`);
+    }
+  }
+  throw new BasedXLError(
+    "setup",
+    `No folder can hold the files that the program loads: ${reasons.join(", ")}. Set \
+${cacheVariable} to a folder of yours that can be written and run programs from.`,
+  );
+}
+
+/** What is there, without extracting anything. */
+export function describeCache(candidates: readonly string[], version: string): CacheReport {
+  try {
+    const path = openCache(candidates, version);
+    const above = join(path, "..");
+    const others = readdirSync(above).filter((name) => name !== version);
+    return {
+      path,
+      problem: null,
+      bytes: filesBelow(path).reduce((sum, file) => sum + lstatSync(file).size, 0),
+      others: others.map((name) => join(above, name)),
+    };
+  } catch (error) {
+    if (!(error instanceof BasedXLError)) throw error;
+    return { path: null, problem: error.message, bytes: 0, others: [] };
+  }
+}
+
+// --- internal ---
+
+const privateMode = 0o700;
+
+/** "" for a user that the system does not know and without HOME, as in a bare container. */
+function homeFolder(): string {
+  try {
+    return homedir();
+  } catch {
+    return "";
+  }
+}
+
+/** Makes `folder` where it is missing. Throws where it cannot, or where others could write. */
+function makePrivate(folder: string): void {
+  mkdirSync(folder, { recursive: true, mode: privateMode });
+  const stat = lstatSync(folder);
+  if (!stat.isDirectory()) throw new Error("it is a link or a file, not a folder");
+  const me = process.getuid?.();
+  if (me !== undefined && stat.uid !== me) throw new Error("it belongs to another user");
+  if ((stat.mode & 0o777) !== privateMode) chmodSync(folder, privateMode);
+}
+
+/**
+ * Throws unless code can be mapped from `folder` (noexec), and, where nothing is in it yet, files
+ * can be written to it. Files that are there stay usable on a full or read-only disk.
+ */
+function checkRuns(folder: string): void {
+  const [there] = filesBelow(folder);
+  if (there !== undefined) {
+    checkExecutable(there);
+    return;
+  }
+  const probe = join(folder, `.probe-${crypto.randomUUID()}`);
+  try {
+    writeFileSync(probe, "", { mode: privateMode, flag: "wx" });
+    checkExecutable(probe);
+  } finally {
+    rmSync(probe, { force: true });
+  }
+}
+
+function checkExecutable(path: string): void {
+  try {
+    accessSync(path, constants.X_OK);
+  } catch {
+    throw new Error("its disk is mounted noexec, so no library can be loaded from it");
+  }
+}
+
+function reasonOf(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return (code && reasons[code]) || message;
+}
+
+const reasons: Record<string, string> = {
+  EACCES: "no permission to write there",
+  EPERM: "no permission to write there",
+  EROFS: "it is on a read-only disk",
+  ENOSPC: "the disk is full",
+  EDQUOT: "the quota is used up",
+  ENOTDIR: "a folder above it is a file",
+  EEXIST: "it is a file, not a folder",
+};
+
+/** Extracted files; those in the making and other processes' probes begin or end otherwise. */
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && !/^\.probe-|\.part$/.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name));
+}

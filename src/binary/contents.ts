@@ -1,0 +1,75 @@
+/**
+ * What a binary carries: the types of its list of files, and the empty list that a clone has. The
+ * build puts its own module in the place of this one's values (src/setup/binary.ts).
+ */
+
+/** Files are extracted by groups, each when it is needed first. */
+export type Group = "library" | "images" | "model";
+
+export interface EmbeddedFile {
+  group: Group;
+  /** Path below the folder of the version, with forward slashes. */
+  name: string;
+  bytes: number;
+  /** Of the contents, in hex. */
+  sha256: string;
+  /** Where Bun holds the contents; readable like a file. */
+  source: string;
+}
+
+export interface Versions {
+  basedxl: string;
+  bun: string;
+  zig: string;
+  /** Architectures, "" for a build without nvcc; null = ask the library. */
+  cudaKernels: string | null;
+}
+
+/** One thing that is bundled, for `basedxl licenses`. */
+export interface License {
+  name: string;
+  version: string;
+  /** SPDX where there is one. */
+  license: string;
+  /** Where its source is. */
+  source: string;
+  /** The whole text, copyright lines included. */
+  text: string;
+}
+
+/** State of the folder a binary extracts to, for `doctor`. */
+export interface CacheReport {
+  /** null where no folder can be used; `problem` says why. */
+  path: string | null;
+  problem: string | null;
+  /** Bytes of this version, extracted so far. */
+  bytes: number;
+  /** Folders of other versions beside it. */
+  others: string[];
+}
+
+/** The files and facts that differ between a clone and a binary. */
+export interface Resources {
+  isBinary: boolean;
+  /** Path of libbasedxl; may throw "setup". Need not exist. */
+  nativeLibrary(): string;
+  /** How a missing or old library comes back, as the end of a sentence. */
+  rebuildHint: string;
+  /** The folder of the small model that comes along; may throw "setup". */
+  bundledModel(): string;
+  cacheReport(): CacheReport | null;
+  licenses(): Promise<License[]>;
+  versions(): Versions;
+}
+
+export interface Contents {
+  versions: Versions;
+  files: readonly EmbeddedFile[];
+  licenses: readonly License[];
+}
+
+export const contents: Contents = {
+  versions: { basedxl: "", bun: "", zig: "", cudaKernels: null },
+  files: [],
+  licenses: [],
+};

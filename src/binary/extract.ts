@@ -1,0 +1,113 @@
+/**
+ * Brings files out of the binary. Every start checks them by hash, and what is missing or changed
+ * is written under another name and renamed: two processes that start at once write the same bytes,
+ * and neither ever sees a part of a file.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import { cacheVariable } from "./cache.ts";
+import type { Contents, EmbeddedFile } from "./contents.ts";
+
+/** The name of the folder for exactly these files: another build has another. */
+export function versionName({ files, versions }: Pick<Contents, "files" | "versions">): string {
+  const hash = new Bun.CryptoHasher("sha256");
+  for (const { name, sha256 } of files) hash.update(`${name}\0${sha256}\0`);
+  return `${versions.basedxl}-${hash.digest("hex").slice(0, 16)}`;
+}
+
+/** Makes `folder` hold `files`. Throws "setup" with the system's reason, and leaves no parts. */
+export function extract(folder: string, files: readonly EmbeddedFile[]): void {
+  const missing = files.filter((file) => !isWhole(join(folder, file.name), file));
+  if (missing.length === 0) return;
+  removeLeftovers(folder);
+  for (const file of missing) {
+    try {
+      writeFile(join(folder, file.name), contentsOf(file));
+    } catch (error) {
+      if (error instanceof BasedXLError) throw error;
+      throw cannotExtract(folder, missing, error as NodeJS.ErrnoException);
+    }
+  }
+}
+
+// --- internal ---
+
+const leftoverEnding = ".part";
+/** A file that another process writes is younger. */
+const leftoverAgeMs = 10 * 60 * 1000;
+
+function isWhole(path: string, { bytes, sha256 }: EmbeddedFile): boolean {
+  try {
+    // The size first: it tells most damage without reading.
+    return statSync(path).size === bytes && sha256Of(readFileSync(path)) === sha256;
+  } catch {
+    return false;
+  }
+}
+
+function contentsOf({ name, source, sha256 }: EmbeddedFile): Uint8Array {
+  const contents = readFileSync(source);
+  if (sha256Of(contents) === sha256) return contents;
+  throw new BasedXLError("setup", `The program file is damaged (at ${name}): get it again.`);
+}
+
+function sha256Of(bytes: Uint8Array): string {
+  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+}
+
+function writeFile(path: string, contents: Uint8Array): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const part = `${path}.${crypto.randomUUID()}${leftoverEnding}`;
+  try {
+    const file = openSync(part, "wx", 0o700);
+    try {
+      for (let at = 0; at < contents.length; ) at += writeSync(file, contents, at);
+      // On the disk before the rename: after a power cut the name must not hold less.
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(part, path);
+  } catch (error) {
+    rmSync(part, { force: true });
+    throw error;
+  }
+}
+
+/** Parts that a process left behind as it was killed. */
+function removeLeftovers(folder: string): void {
+  const limitMs = Date.now() - leftoverAgeMs;
+  for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile() || !entry.name.endsWith(leftoverEnding)) continue;
+    const path = join(entry.parentPath, entry.name);
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (stat && stat.mtimeMs < limitMs) rmSync(path, { force: true });
+  }
+}
+
+function cannotExtract(
+  folder: string,
+  files: readonly EmbeddedFile[],
+  error: NodeJS.ErrnoException,
+): BasedXLError {
+  const megabytes = Math.ceil(files.reduce((sum, { bytes }) => sum + bytes, 0) / 1e6);
+  const full = error.code === "ENOSPC" || error.code === "EDQUOT";
+  const why = full ? "the disk is full" : error.message;
+  return new BasedXLError(
+    "setup",
+    `Cannot extract the program's files to ${folder}: ${why}. ${megabytes} MB are needed there; \
+make room, or set ${cacheVariable} to another folder.`,
+  );
+}

@@ -1,0 +1,38 @@
+/**
+ * Where the files lie that the program needs beside its code. This is the version of a clone; the
+ * binary has src/binary/resources.ts in its place (src/setup/binary.ts), with the same functions.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import packageJson from "../package.json" with { type: "json" };
+import type { Resources } from "./binary/contents.ts";
+import { libraryName } from "./setup/platform.ts";
+
+const root = join(import.meta.dir, "..");
+
+export const resources: Resources = {
+  isBinary: false,
+  nativeLibrary: () => join(root, "zig-out", "lib", libraryName(process.platform)),
+  rebuildHint: "`bun run build:native` builds it",
+  bundledModel: () => join(import.meta.dir, "assets", "mini-sdxl"),
+  cacheReport: () => null,
+  licenses: async () => (await import("./setup/licenses.ts")).collectLicenses(root),
+  versions: () => ({
+    basedxl: packageJson.version,
+    bun: Bun.version,
+    zig: zigVersion(),
+    cudaKernels: null,
+  }),
+};
+
+// --- internal ---
+
+/** The compiler of the last build. */
+function zigVersion(): string {
+  try {
+    const stamp = readFileSync(join(root, "zig-out", "build-stamp.json"), "utf8");
+    return (JSON.parse(stamp) as { zig: string }).zig;
+  } catch {
+    return "unknown";
+  }
+}

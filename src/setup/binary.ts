@@ -1,0 +1,159 @@
+/**
+ * `bun run build`: dist/basedxl, one file with Bun, the program, the native library with its
+ * kernels, sharp with libvips, and the bundled model.
+ *
+ * Files that must lie on a disk (libraries to load, weights to map) are embedded as they are and
+ * extracted by src/binary/: Bun's own extraction of a library leaves it in the temporary folder,
+ * where sharp's addon would not find libvips. Three modules are replaced on the way:
+ * - src/resources.ts and src/setup/entry.ts by their versions in src/binary/;
+ * - the values of src/binary/contents.ts by the list of files;
+ * - sharp's addon, `@img/sharp-PLATFORM/sharp.node`, by a `require` of the extracted one. It lies
+ *   beside libvips as in node_modules, so that the search path in it (RPATH) holds.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import packageJson from "../../package.json" with { type: "json" };
+import type { Contents, EmbeddedFile, Group } from "../binary/contents.ts";
+import { BasedXLError } from "../errors.ts";
+import { repositoryRoot } from "../setup.ts";
+import { compilerOfPackages } from "./compiler.ts";
+import { collectLicenses } from "./licenses.ts";
+import { libraryPathOf } from "./native.ts";
+import { libraryName } from "./platform.ts";
+
+/** Builds the binary at `outPath` and resolves to its size in bytes. Throws "setup". */
+export async function buildBinary(outPath: string): Promise<number> {
+  const root = repositoryRoot;
+  const folder = join(outPath, "..");
+  mkdirSync(folder, { recursive: true });
+  // Under another name first: a build that fails leaves the binary that was there.
+  const newPath = `${outPath}.new`;
+  const { files, versions, licenses } = await contentsOf(root);
+  const result = await Bun.build({
+    entrypoints: [join(root, "src", "main.ts")],
+    compile: {
+      outfile: newPath,
+      // The folder in which it runs is the user's: no file there may change what the program does.
+      autoloadDotenv: false,
+      autoloadBunfig: false,
+    },
+    minify: { syntax: true, whitespace: true },
+    plugins: [replacements({ files, versions, licenses })],
+    throw: false,
+  });
+  if (!result.success) {
+    rmSync(newPath, { force: true });
+    throw new BasedXLError("setup", `The binary did not build:\n${result.logs.join("\n")}`);
+  }
+  renameSync(newPath, outPath);
+  return statSync(outPath).size;
+}
+
+// --- internal ---
+
+const platform = `${process.platform}-${process.arch}`;
+
+async function contentsOf(root: string): Promise<Contents> {
+  const library = libraryPathOf(root);
+  const { probeDevice } = await import("../native/session.ts");
+  return {
+    files: [
+      embedded("library", libraryName(process.platform), library),
+      ...sharpFiles(join(root, "node_modules", "@img")),
+      ...folderFiles("model", "mini-sdxl", join(root, "src", "assets", "mini-sdxl")),
+    ],
+    versions: {
+      basedxl: packageJson.version,
+      bun: Bun.version,
+      zig: compilerOfPackages(root)?.version ?? "unknown",
+      cudaKernels: probeDevice().cudaKernels,
+    },
+    licenses: collectLicenses(root),
+  };
+}
+
+/** The addon and libvips, at the same places to each other as in node_modules/@img. */
+function sharpFiles(packages: string): EmbeddedFile[] {
+  const addon = `sharp-${platform}/lib`;
+  const libvips = `sharp-libvips-${platform}/lib`;
+  const pick = (folder: string, pattern: RegExp) => {
+    const names = readdirSync(join(packages, folder)).filter((name) => pattern.test(name));
+    if (names.length === 1) return `${folder}/${names[0]}`;
+    throw new BasedXLError(
+      "setup",
+      `node_modules/@img/${folder} has ${names.length} files like ${pattern} and one is \
+embedded: src/setup/binary.ts knows another release of sharp.`,
+    );
+  };
+  return [pick(addon, /\.node$/), pick(libvips, /^libvips-cpp\..*(so|dylib)/)].map((name) =>
+    embedded("images", name, join(packages, name)),
+  );
+}
+
+function folderFiles(group: Group, name: string, folder: string): EmbeddedFile[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+    .map((path) => embedded(group, name + path.slice(folder.length), path));
+}
+
+function embedded(group: Group, name: string, path: string): EmbeddedFile {
+  const contents = readFileSync(path);
+  const sha256 = new Bun.CryptoHasher("sha256").update(contents).digest("hex");
+  return { group, name, bytes: contents.length, sha256, source: path };
+}
+
+function replacements(contents: Contents): Bun.BunPlugin {
+  const extracting = fileURLToPath(new URL("../binary/resources.ts", import.meta.url));
+  const starting = fileURLToPath(new URL("../binary/entry.ts", import.meta.url));
+  return {
+    name: "basedxl",
+    setup(build) {
+      const replaced = new Map([
+        [join(repositoryRoot, "src", "resources.ts"), extracting],
+        [join(repositoryRoot, "src", "setup", "entry.ts"), starting],
+      ]);
+      build.onResolve({ filter: /\/(resources|entry)\.ts$/ }, ({ path, importer }) => {
+        const asked = resolve(importer, "..", path);
+        return { path: replaced.get(asked) ?? asked };
+      });
+      build.onLoad({ filter: /[/\\]binary[/\\]contents\.ts$/ }, () => ({
+        contents: contentsModule(contents),
+        loader: "js",
+      }));
+      // The ES version of sharp makes its own `require`, which no bundler sees through.
+      build.onResolve({ filter: /^sharp$/ }, () => ({
+        path: join(repositoryRoot, "node_modules", "sharp", "dist", "index.cjs"),
+      }));
+      build.onResolve({ filter: new RegExp(`^@img/sharp-${platform}/sharp\\.node$`) }, () => ({
+        path: "sharp.node",
+        namespace: "extracted",
+      }));
+      build.onLoad({ filter: /.*/, namespace: "extracted" }, () => ({
+        contents: `const { sharpAddon } = require(${JSON.stringify(extracting)});
+          const path = sharpAddon();
+          module.exports = require(path);`,
+        loader: "js",
+      }));
+    },
+  };
+}
+
+/** Each file becomes an import that Bun embeds; `source` is where Bun holds it then. */
+function contentsModule({ files, versions, licenses }: Contents): string {
+  const imports = files.map(
+    ({ source }, index) =>
+      `import file${index} from ${JSON.stringify(source)} with {type: "file"};`,
+  );
+  const list = files.map(({ source: _, ...file }, index) => {
+    return `{ ...${JSON.stringify(file)}, source: file${index} }`;
+  });
+  return `${imports.join("\n")}
+    export const contents = {
+      versions: ${JSON.stringify(versions)},
+      files: [${list.join(", ")}],
+      licenses: ${JSON.stringify(licenses)},
+    };`;
+}
