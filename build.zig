@@ -73,6 +73,8 @@ fn libraryModule(
         .optimize = optimize,
         .link_libc = true,
         .pic = true,
+        // Debug information names folders: without it, the same sources give the same bytes.
+        .strip = optimize != .Debug,
     });
     addCpuKernels(b, module, target);
     addCudaKernels(b, module, nvcc);

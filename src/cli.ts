@@ -2,48 +2,24 @@
  * The command line: finds the command, checks its flags, runs it and turns what happened into an
  * exit code (0 done, 1 failed, 2 wrong flags, 128 + signal). Nothing here exits: `main.ts` does.
  */
-import type { ArgsDef, CommandDef } from "citty";
-import { runCommand } from "citty";
-import packageJson from "../package.json" with { type: "json" };
-import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./commands/sample-flags.ts";
+import { commands } from "./commands.ts";
+import { probeCommand } from "./doctor/probe-command.ts";
 import { BasedXLError } from "./errors.ts";
-import { normalizeFlags, suggestion } from "./flags.ts";
-import type { HelpText } from "./help.ts";
-import { renderHelp } from "./help.ts";
-import { createOutput, reportError, verbosityOf } from "./output.ts";
-
-interface CommandEntry {
-  summary: string;
-  args: ArgsDef;
-  help: HelpText;
-  emptyAllowed: readonly string[];
-  /** Imported when it runs: --help needs neither the image library nor the native one. */
-  // biome-ignore lint/suspicious/noExplicitAny: citty's type of a command with any flags
-  load(): Promise<CommandDef<any>>;
-}
-
-const commands: Record<string, CommandEntry> = {
-  sample: {
-    summary: "Draw pictures from a prompt",
-    args: sampleFlags,
-    help: sampleHelp,
-    emptyAllowed: sampleEmptyAllowed,
-    load: async () => (await import("./commands/sample.ts")).sampleCommand,
-  },
-};
+import { suggestion } from "./flags.ts";
+import { createOutput, reportError, verbosityOf, writeJson } from "./output.ts";
+import { resources } from "./resources.ts";
 
 /** Runs `argv` (without the program's name) and resolves to the exit code. Never rejects. */
 export async function runCli(argv: string[]): Promise<number> {
   const [name, ...rawArgs] = argv;
   try {
     if (name === undefined || name === "help" || isHelp(name)) return print(mainHelp());
-    if (name === "--version" || name === "-v") return print(`${packageJson.version}\n`);
+    if (name === "--version" || name === "-v") return print(await versionText());
+    if (name === probeCommand) return await answerProbe();
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!command) throw unknownCommand(name);
-    if (asksForHelp(rawArgs)) return print(renderHelp(command.help, command.args));
-    const checked = normalizeFlags(rawArgs, command.args, command);
-    const { result } = await runCommand(await command.load(), { rawArgs: checked });
-    return Number(result);
+    if (command.asksForHelp(rawArgs)) return print(await command.helpText());
+    return await command.run(rawArgs);
   } catch (error) {
     reportError(error, createOutput(verbosityOf(argv)));
     return error instanceof BasedXLError && error.code === "bad-option" ? 2 : 1;
@@ -61,10 +37,19 @@ function isHelp(arg: string): boolean {
   return arg === "--help" || arg === "-h";
 }
 
-/** After `--` everything is a prompt, even --help. */
-function asksForHelp(rawArgs: readonly string[]): boolean {
-  const end = rawArgs.indexOf("--");
-  return rawArgs.slice(0, end < 0 ? undefined : end).some(isHelp);
+/** What `doctor` asks of a process of its own. */
+async function answerProbe(): Promise<number> {
+  const { collectGpuFacts } = await import("./doctor/gpu-probe.ts");
+  writeJson(collectGpuFacts());
+  return 0;
+}
+
+/** The first line is for scripts. A binary knows its kernels, a clone asks its library. */
+async function versionText(): Promise<string> {
+  const { basedxl, bun, zig, cudaKernels } = resources.versions();
+  const kernels = cudaKernels ?? (await import("./native/session.ts")).probeDevice().cudaKernels;
+  const lines = [`basedxl ${basedxl}`, `Bun ${bun}`, `Zig ${zig}`];
+  return `${[...lines, `CUDA kernels: ${kernels || "none"}`].join("\n")}\n`;
 }
 
 function unknownCommand(name: string): BasedXLError {
@@ -80,19 +65,37 @@ function unknownCommand(name: string): BasedXLError {
 
 function mainHelp(): string {
   const lines = [
-    `basedxl ${packageJson.version}: Stable Diffusion XL pictures on one GPU or several.`,
+    `basedxl ${resources.versions().basedxl}: Stable Diffusion XL pictures on one GPU or several.`,
     "",
     "Usage: basedxl <command> [flags]",
     "",
     "Examples:",
     "  basedxl sample",
     '  basedxl sample "a red house on the grass" --gpus 2',
+    "  basedxl doctor",
     "",
     "Commands:",
-    ...Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`),
+    ...Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(13)}${summary}`),
     "",
-    "basedxl <command> --help lists the flags of a command. In a clone of the",
-    "repository, basedxl is written bun src/main.ts.",
+    "Flags:",
+    "  --version    Print the versions of BasedXL, Bun, Zig and the CUDA kernels",
+    "  --help       Print this help",
+    "",
+    ...whereHelp(),
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function whereHelp(): string[] {
+  if (!resources.isBinary) {
+    return [
+      "basedxl <command> --help lists the flags of a command. In a clone of the",
+      "repository, basedxl is written bun src/main.ts.",
+    ];
+  }
+  return [
+    "basedxl <command> --help lists the flags of a command. Libraries and the bundled",
+    "model are extracted once, to a private folder in ~/.cache/basedxl; the variable",
+    "BASEDXL_CACHE_DIR names another.",
+  ];
 }

@@ -1,29 +1,30 @@
 /**
- * `bun run check`: types, lint and format, Zig's format, and the house rules. Every step runs and
- * reports, whatever the ones before said; the exit code is 1 when any failed.
+ * `bun run check`: types, lint and format, Zig's format, the house rules, and the library for every
+ * machine it is meant for. Every step runs and reports, whatever the ones before said; the exit
+ * code is 1 when any failed.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { BasedXLError } from "../errors.ts";
 import { repositoryRoot } from "../setup.ts";
 import { compilerOfPackages } from "./compiler.ts";
 import { runEntry } from "./entry.ts";
+import { buildFor, buildTwice, targets } from "./targets.ts";
 
 interface Step {
   name: string;
-  command: string[];
+  /** Resolves to whether it passed; it has told what did not. */
+  run(): Promise<boolean>;
 }
 
 process.exitCode = await runEntry(process.argv.slice(2), async () => {
   const failed: string[] = [];
-  for (const { name, command } of steps()) {
+  for (const { name, run } of steps()) {
     const startMs = performance.now();
-    const { exitCode } = Bun.spawnSync(command, {
-      cwd: repositoryRoot,
-      stdio: ["ignore", "inherit", "inherit"],
-    });
+    const passed = await run();
     const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-    console.log(`${exitCode === 0 ? "ok    " : "FAILED"} ${name} (${seconds} s)`);
-    if (exitCode !== 0) failed.push(name);
+    console.log(`${passed ? "ok    " : "FAILED"} ${name} (${seconds} s)`);
+    if (!passed) failed.push(name);
   }
   console.log(failed.length === 0 ? "All checks passed." : `Failed: ${failed.join(", ")}.`);
   return failed.length === 0 ? 0 : 1;
@@ -33,16 +34,51 @@ process.exitCode = await runEntry(process.argv.slice(2), async () => {
 
 function steps(): Step[] {
   const bun = process.execPath;
-  const packages = join(repositoryRoot, "node_modules");
-  const zig = compilerOfPackages(repositoryRoot);
-  const zigSources = ["build.zig", "zig"].filter((name) => existsSync(join(repositoryRoot, name)));
+  const root = repositoryRoot;
+  const packages = join(root, "node_modules");
+  const zig = compilerOfPackages(root);
+  const zigSources = ["build.zig", "zig"].filter((name) => existsSync(join(root, name)));
   return [
-    { name: "types", command: [bun, join(packages, "typescript/bin/tsc"), "--noEmit"] },
-    {
-      name: "lint and format",
-      command: [bun, join(packages, "@biomejs/biome/bin/biome"), "check"],
-    },
-    { name: "Zig format", command: [zig?.path ?? "zig", "fmt", "--check", ...zigSources] },
-    { name: "house rules", command: [bun, "test", "tests/tidy.test.ts"] },
+    tool("types", [bun, join(packages, "typescript/bin/tsc"), "--noEmit"]),
+    tool("lint and format", [bun, join(packages, "@biomejs/biome/bin/biome"), "check"]),
+    tool("Zig format", [zig?.path ?? "zig", "fmt", "--check", ...zigSources]),
+    tool("house rules", [bun, "test", "tests/tidy.test.ts"]),
+    ...(zig === null ? [] : buildSteps({ root, zig })),
   ];
+}
+
+function buildSteps(place: Parameters<typeof buildTwice>[0]): Step[] {
+  const cross = [targets.linuxArm64, targets.macosArm64];
+  return [
+    work(`the same ${targets.linuxX64} library from two folders`, () => buildTwice(place)),
+    ...cross.map((target) => work(`library for ${target}`, () => buildFor(target, place))),
+  ];
+}
+
+function tool(name: string, command: string[]): Step {
+  const cwd = repositoryRoot;
+  return {
+    name,
+    async run() {
+      return (
+        Bun.spawnSync(command, { cwd, stdio: ["ignore", "inherit", "inherit"] }).exitCode === 0
+      );
+    },
+  };
+}
+
+function work(name: string, run: () => Promise<unknown>): Step {
+  return {
+    name,
+    async run() {
+      try {
+        await run();
+        return true;
+      } catch (error) {
+        if (!(error instanceof BasedXLError)) throw error;
+        console.error(error.message);
+        return false;
+      }
+    },
+  };
 }

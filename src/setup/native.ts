@@ -53,12 +53,7 @@ export async function buildNative(
   await runTool({
     command: [zig.path, ...zigArguments(nvcc)],
     cwd: root,
-    env: {
-      ...process.env,
-      ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
-      // In the clone: works without a home folder, and leaves with the clone.
-      ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
-    },
+    env: zigEnvironment(root, zig),
     failure: "The native library did not build",
     hint: nvcc ? "If nvcc is the trouble: BASEDXL_NVCC=off builds without CUDA kernels." : "",
     live,
@@ -70,6 +65,16 @@ export async function buildNative(
   stamp.libraryBytes = statSync(libraryPath).size;
   writeFileSync(stampPathOf(root), `${JSON.stringify(stamp, null, 2)}\n`);
   report(`Built the native library in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+}
+
+/** What Zig needs in its environment, for the clone at `root`. */
+export function zigEnvironment(root: string, zig: ZigCompiler): Record<string, string | undefined> {
+  return {
+    ...process.env,
+    ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
+    // In the clone: works without a home folder, and leaves with the clone.
+    ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
+  };
 }
 
 /** Where the build puts the library. */

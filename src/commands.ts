@@ -1,0 +1,138 @@
+/**
+ * The commands by name: their flags, their help, what completes them, and how they are loaded. A
+ * command's code is imported when it runs: --help needs neither the image library nor the native
+ * one.
+ */
+import type { CommandDef } from "citty";
+import { runCommand } from "citty";
+import { type Completable, completionScript, isShell, shells } from "./commands/completions.ts";
+import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
+import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
+import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
+import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./commands/sample-flags.ts";
+import { deviceNames } from "./devices.ts";
+import { BasedXLError } from "./errors.ts";
+import { normalizeFlags, suggestion } from "./flags.ts";
+import { type HelpText, renderHelp } from "./help.ts";
+import { syncModeNames, timestepSpacings } from "./limits.ts";
+import { schedulerNames } from "./schedule.ts";
+
+export interface Command extends Completable {
+  asksForHelp(rawArgs: readonly string[]): boolean;
+  helpText(): Promise<string>;
+  /** Resolves to the exit code. */
+  run(rawArgs: string[]): Promise<number>;
+}
+
+export const commands: Record<string, Command> = {
+  sample: typed({
+    summary: "Draw pictures from a prompt",
+    args: sampleFlags,
+    help: sampleHelp,
+    emptyAllowed: sampleEmptyAllowed,
+    countsPositionals: true,
+    values: {
+      scheduler: schedulerNames,
+      "timestep-spacing": timestepSpacings,
+      device: deviceNames,
+      "sync-mode": syncModeNames,
+      model: "folder",
+      "out-path": "file",
+      "save-latents": "file",
+    },
+    load: async () => (await import("./commands/sample.ts")).sampleCommand,
+  }),
+  bench: benchCommand(),
+  doctor: typed({
+    summary: "Say what this machine can do and what would be picked",
+    args: doctorFlags,
+    help: doctorHelp,
+    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  }),
+  licenses: typed({
+    summary: "List everything that is bundled, with licences",
+    args: licensesFlags,
+    help: licensesHelp,
+    load: async () => (await import("./commands/licenses.ts")).licensesCommand,
+  }),
+  completions: completionsCommand(),
+};
+
+// --- internal ---
+
+interface TypedCommand extends Completable {
+  help: HelpText;
+  /** Flags for which an empty value means something. */
+  emptyAllowed?: readonly string[];
+  /** True: the command itself says what is wrong with more positionals than it takes. */
+  countsPositionals?: boolean;
+  // biome-ignore lint/suspicious/noExplicitAny: citty's type of a command with any flags
+  load(): Promise<CommandDef<any>>;
+}
+
+/** A command whose flags citty reads, after a check that citty does not make. */
+function typed(command: TypedCommand): Command {
+  const { args, help, load } = command;
+  return {
+    ...command,
+    asksForHelp,
+    helpText: async () => renderHelp(help, args),
+    async run(rawArgs) {
+      const checked = normalizeFlags(rawArgs, args, command);
+      if (!command.countsPositionals) refuseSurplus(checked, command);
+      const { result } = await runCommand(await load(), { rawArgs: checked });
+      return Number(result);
+    },
+  };
+}
+
+/** citty ignores positionals that nothing asks for. */
+function refuseSurplus(checked: readonly string[], { args }: Completable): void {
+  const given = checked.slice(checked.indexOf("--") + 1);
+  const taken = Object.values(args).filter(({ type }) => type === "positional").length;
+  const [surplus] = given.slice(taken);
+  if (surplus === undefined) return;
+  throw new BasedXLError("bad-option", `"${surplus}" is not understood: --help lists the flags.`);
+}
+
+/** Every bench has flags of its own, and reads them itself. */
+function benchCommand(): Command {
+  const benches = () => import("../tests/bench/benches.ts");
+  return {
+    summary: "Measure BasedXL on this machine",
+    args: {},
+    asksForHelp: ([first]) => first === undefined || isHelp(first),
+    helpText: async () => (await benches()).benchHelp(),
+    run: async (rawArgs) => (await benches()).runBench(rawArgs),
+  };
+}
+
+function completionsCommand(): Command {
+  return {
+    summary: "Print a script that completes commands in bash, zsh or fish",
+    args: completionsFlags,
+    values: { shell: shells },
+    asksForHelp,
+    helpText: async () => renderHelp(completionsHelp, completionsFlags),
+    async run(rawArgs) {
+      const [, shell = "", ...more] = normalizeFlags(rawArgs, completionsFlags);
+      if (!isShell(shell) || more.length > 0) {
+        const hint = suggestion(shell, shells);
+        const names = shells.join(", ");
+        throw new BasedXLError("bad-option", `Name one shell, of ${names}.${hint}`);
+      }
+      process.stdout.write(completionScript(shell, commands));
+      return 0;
+    },
+  };
+}
+
+/** After `--` everything is a prompt, even --help. */
+function asksForHelp(rawArgs: readonly string[]): boolean {
+  const end = rawArgs.indexOf("--");
+  return rawArgs.slice(0, end < 0 ? undefined : end).some(isHelp);
+}
+
+function isHelp(arg: string): boolean {
+  return arg === "--help" || arg === "-h";
+}

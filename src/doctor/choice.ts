@@ -1,0 +1,32 @@
+/**
+ * What `sample` would pick on this machine with no flags.
+ */
+import { chooseDevice } from "../devices.ts";
+import type { DeviceInfo } from "../native/session.ts";
+import { count } from "./machine.ts";
+import { ok, problem, type Section } from "./report.ts";
+
+export function choiceSection(info: DeviceInfo | null): Section {
+  const title = "What sample would pick";
+  if (info === null) {
+    const advice = "See the library's line above.";
+    return { title, lines: [problem("device", { what: "Nothing.", advice })], facts: {} };
+  }
+  const { device, rankCount } = chooseDevice({ device: "auto", rankCount: 1 }, info);
+  const threadCount = info.coreCount;
+  const parts = [
+    device.toUpperCase(),
+    count(rankCount, "rank"),
+    count(threadCount, "thread"),
+    `${info.instructionSet} kernels`,
+  ];
+  const shared =
+    info.gpuCount === 0
+      ? "--gpus N: N ranks of the CPU that share these threads"
+      : `--gpus N: up to ${info.gpuCount}`;
+  return {
+    title,
+    lines: [ok("device", parts.join(", ")), ok("several", shared)],
+    facts: { device, ranks: rankCount, threads: threadCount, kernels: info.instructionSet },
+  };
+}

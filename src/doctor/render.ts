@@ -1,0 +1,46 @@
+/**
+ * The report as text: one line per fact, red with its advice below where something is wrong.
+ */
+import { wrap } from "../help.ts";
+import { type Line, problemsOf, type Report } from "./report.ts";
+
+const marks = { ok: "ok", note: "-", problem: "BAD" } as const;
+const colours = { ok: "\x1b[32m", note: "\x1b[2m", problem: "\x1b[31m" } as const;
+const lineWidth = 100;
+const textColumn = 20;
+
+/** Ends in a line break. `colour` is for terminals. */
+export function renderReport(report: Report, colour: boolean): string {
+  const paint = (text: string, state: Line["state"]) =>
+    colour ? `${colours[state]}${text}\x1b[0m` : text;
+  const lines: string[] = [];
+  for (const { title, lines: facts } of Object.values(report)) {
+    lines.push(title);
+    for (const line of facts) lines.push(...linesOf(line, paint));
+  }
+  const { length } = problemsOf(report);
+  const last = length === 1 ? "1 line is red" : `${length} lines are red`;
+  lines.push("", length === 0 ? "Nothing is wrong." : `${last}: do what its arrow says.`);
+  return `${lines.join("\n")}\n`;
+}
+
+// --- internal ---
+
+type Paint = (text: string, state: Line["state"]) => string;
+
+function linesOf(line: Line, paint: Paint): string[] {
+  const head = `  ${marks[line.state].padEnd(4)} ${line.label.padEnd(textColumn - 8)} `;
+  const indent = " ".repeat(textColumn);
+  const [first = "", ...rest] = wrap(line.text, lineWidth - textColumn);
+  const text = [head.padEnd(textColumn) + first, ...rest.map((each) => indent + each)];
+  if (line.state !== "problem") {
+    return text.map((each, index) => (index === 0 ? paintMark(each, line.state, paint) : each));
+  }
+  const advice = wrap(line.advice, lineWidth - textColumn - 3);
+  const arrow = advice.map((each, index) => `${indent}${index === 0 ? "-> " : "   "}${each}`);
+  return [...text.map((each) => paint(each, "problem")), ...arrow];
+}
+
+function paintMark(text: string, state: Line["state"], paint: Paint): string {
+  return `  ${paint(text.slice(2, 6), state)}${text.slice(6)}`;
+}

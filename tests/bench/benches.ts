@@ -1,0 +1,94 @@
+/**
+ * The benches by name: what `bun run bench NAME` and `basedxl bench NAME` run. Each is one file
+ * beside this one, imported when it runs. They live with the tests, whose measures they share.
+ */
+import { BasedXLError } from "../../src/errors.ts";
+import { suggestion } from "../../src/flags.ts";
+import { wrap } from "../../src/help.ts";
+import { resources } from "../../src/resources.ts";
+
+interface Bench {
+  about: string;
+  /** True: compares with files that a binary does not bring. */
+  needsClone?: boolean;
+  run: (args: string[]) => Promise<number>;
+}
+
+export const benches: Record<string, Bench> = {
+  parity: {
+    about: "every number that is compared with PyTorch and diffusers, measured against allowed",
+    needsClone: true,
+    run: async (args) => (await import("./parity.ts")).run(args),
+  },
+  prediction: {
+    about: "what predicting old border rows gains, over seeds, samplers, warm-ups and bands",
+    needsClone: true,
+    run: async (args) => (await import("./prediction.ts")).run(args),
+  },
+  quality: {
+    about: "how far pictures of several bands are from those of one rank, in every mode",
+    run: async (args) => (await import("./quality.ts")).run(args),
+  },
+  scaling: {
+    about: "computation, bytes and waiting per rank and step, and a prediction for GPUs",
+    run: async (args) => (await import("./scaling.ts")).run(args),
+  },
+  tiling: {
+    about: "how far pictures decoded in tiles are from those decoded whole",
+    run: async (args) => (await import("./tiling.ts")).run(args),
+  },
+};
+
+/** The help of `basedxl bench`. */
+export function benchHelp(): string {
+  const lines = [
+    "Usage: basedxl bench NAME [flags]",
+    "",
+    ...wrap(
+      "Measures BasedXL on this machine: a table on standard output, JSON and a chart in " +
+        "bench-out/. basedxl bench NAME --help lists the flags of a bench.",
+      lineWidth,
+    ),
+    "",
+    "Examples:",
+    "  basedxl bench scaling",
+    "  basedxl bench quality --help",
+    "",
+    "Benches:",
+    ...Object.entries(benches).flatMap(([name, bench]) => benchLines(name, bench)),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** Runs the bench that `args` begin with. Throws "bad-option" for a name there is not. */
+export async function runBench(args: string[]): Promise<number> {
+  const [name = "", ...rest] = args;
+  const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
+  if (!bench) {
+    const names = Object.keys(benches);
+    throw new BasedXLError(
+      "bad-option",
+      `There is no bench "${name}".${suggestion(name, names)} The benches: ${names.join(", ")}.`,
+    );
+  }
+  if (bench.needsClone && resources.isBinary) {
+    throw new BasedXLError(
+      "bad-option",
+      `The bench ${name} compares with recorded files that lie in the repository: run \
+\`bun run bench ${name}\` in a clone of it.`,
+    );
+  }
+  return await bench.run(rest);
+}
+
+// --- internal ---
+
+const lineWidth = 80;
+const textColumn = 14;
+
+function benchLines(name: string, { about, needsClone }: Bench): string[] {
+  const text = needsClone ? `${about} (in a clone)` : about;
+  return wrap(text, lineWidth - textColumn).map((line, index) => {
+    return (index === 0 ? `  ${name}` : "").padEnd(textColumn) + line;
+  });
+}
