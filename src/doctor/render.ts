@@ -20,7 +20,7 @@ export function renderReport(report: Report, colour: boolean): string {
   }
   const { length } = problemsOf(report);
   const last = length === 1 ? "1 line is red" : `${length} lines are red`;
-  lines.push("", length === 0 ? "Nothing is wrong." : `${last}: do what its arrow says.`);
+  lines.push("", length === 0 ? "Nothing is wrong." : `${last}: do what the arrow says.`);
   return `${lines.join("\n")}\n`;
 }
 
