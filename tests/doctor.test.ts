@@ -169,7 +169,7 @@ describe("the probe", () => {
   test.each([
     ["hangs", "setTimeout(() => {}, 60000)", 500, "did not answer within"],
     ["crashes", 'process.kill(process.pid, "SIGSEGV")', 20_000, "was ended by SIGSEGV"],
-    ["fails", "process.exit(3)", 20_000, "Asking the driver failed"],
+    ["fails", "throw new Error()", 20_000, "Asking the driver failed"],
     ["says nonsense", 'console.log("no JSON")', 20_000, "Asking the driver failed"],
   ])("one that %s becomes a red line", async (_, script, limitMs, sentence) => {
     const result = await probeGpus(child(script), limitMs);

@@ -3,6 +3,7 @@
  */
 import { expect, test } from "bun:test";
 import { sampleFlags, sampleHelp } from "../src/commands/sample-flags.ts";
+import { commands } from "../src/commands.ts";
 import { renderHelp, wrap } from "../src/help.ts";
 import { syncModeNames, syncModeTexts } from "../src/limits.ts";
 import { syncModes } from "../src/native/session.ts";
@@ -17,6 +18,18 @@ test("every flag is in one group, and shown", () => {
   }
   expect(text).toContain("  --no-split-batch  ");
   expect(text).toContain("--num-inference-steps, --steps N");
+});
+
+test.each(Object.keys(commands))("%s: examples first, all within 80 columns", async (name) => {
+  const help = (await commands[name]?.helpText()) ?? "";
+  expect(help).toStartWith(`Usage: basedxl ${name}`);
+  expect(help.indexOf("\nExamples:\n")).toBeGreaterThan(0);
+  const flagAt = help.search(/^ {2}(--|\[)/m);
+  if (flagAt >= 0) expect(help.indexOf("\nExamples:\n")).toBeLessThan(flagAt);
+  expect(help.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  for (const flag of Object.keys(commands[name]?.args ?? {})) {
+    if (commands[name]?.args[flag]?.type === "string") expect(help).toContain(`--${flag}`);
+  }
 });
 
 test("no line is over 80 columns, and examples come before flags", () => {

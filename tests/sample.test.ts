@@ -255,7 +255,7 @@ describe("help", () => {
     const sample = await basedxl("sample", "--steps", "0", "--help");
     expect(sample).toMatchObject({ exitCode: 0, stderr: "" });
     expect(sample.stdout).toContain("Usage: basedxl sample [prompt] [flags]");
-    expect((await basedxl("--version")).stdout).toBe(`${packageJson.version}\n`);
+    expect((await basedxl("--version")).stdout).toStartWith(`basedxl ${packageJson.version}\nBun `);
   });
 });
 

@@ -26,15 +26,15 @@ Default: ${gpuLimit.default}.`,
 export const doctorHelp: HelpText = {
   usage: "basedxl doctor [flags]",
   summary:
-    "Looks at processor, memory, native library, image encoder, NVIDIA's driver, GPUs and models, " +
-    "and says what sample would pick. Nothing is drawn or downloaded.",
+    "Looks at processor, memory, native library, image encoder, NVIDIA's driver, GPUs and " +
+    "models, and says what sample would pick. Nothing is drawn or downloaded.",
   examples: ["basedxl doctor", "basedxl doctor --json"],
   groups: [
     ["How", ["gpu-limit"]],
     ["Output", ["json", "help"]],
   ],
   notes: [
-    "Every red line says what to do. Exit codes: 0 nothing is wrong, 1 something is, 2 a flag was " +
-      "wrong.",
+    "Every red line says what to do. Exit codes: 0 nothing is wrong, 1 something is, 2 a flag " +
+      "was wrong.",
   ],
 };

@@ -10,8 +10,16 @@
  * - sharp's addon, `@img/sharp-PLATFORM/sharp.node`, by a `require` of the extracted one. It lies
  *   beside libvips as in node_modules, so that the search path in it (RPATH) holds.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Contents, EmbeddedFile, Group } from "../binary/contents.ts";
@@ -25,15 +33,34 @@ import { libraryName } from "./platform.ts";
 /** Builds the binary at `outPath` and resolves to its size in bytes. Throws "setup". */
 export async function buildBinary(outPath: string): Promise<number> {
   const root = repositoryRoot;
-  const folder = join(outPath, "..");
+  // Elsewhere first: a build that fails leaves the binary that was there. The name becomes part of
+  // the file, so it is the final one.
+  const folder = mkdtempSync(join(madeFolder(join(outPath, "..")), ".basedxl-build-"));
+  const newPath = join(folder, basename(outPath));
+  try {
+    await compile(root, newPath);
+    renameSync(newPath, outPath);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return statSync(outPath).size;
+}
+
+// --- internal ---
+
+const platform = `${process.platform}-${process.arch}`;
+
+function madeFolder(folder: string): string {
   mkdirSync(folder, { recursive: true });
-  // Under another name first: a build that fails leaves the binary that was there.
-  const newPath = `${outPath}.new`;
+  return folder;
+}
+
+async function compile(root: string, outfile: string): Promise<void> {
   const { files, versions, licenses } = await contentsOf(root);
   const result = await Bun.build({
     entrypoints: [join(root, "src", "main.ts")],
     compile: {
-      outfile: newPath,
+      outfile,
       // The folder in which it runs is the user's: no file there may change what the program does.
       autoloadDotenv: false,
       autoloadBunfig: false,
@@ -42,17 +69,9 @@ export async function buildBinary(outPath: string): Promise<number> {
     plugins: [replacements({ files, versions, licenses })],
     throw: false,
   });
-  if (!result.success) {
-    rmSync(newPath, { force: true });
-    throw new BasedXLError("setup", `The binary did not build:\n${result.logs.join("\n")}`);
-  }
-  renameSync(newPath, outPath);
-  return statSync(outPath).size;
+  if (result.success) return;
+  throw new BasedXLError("setup", `The binary did not build:\n${result.logs.join("\n")}`);
 }
-
-// --- internal ---
-
-const platform = `${process.platform}-${process.arch}`;
 
 async function contentsOf(root: string): Promise<Contents> {
   const library = libraryPathOf(root);

@@ -9,12 +9,17 @@ import { resources } from "../../src/resources.ts";
 
 interface Bench {
   about: string;
-  /** True: compares with files that a binary does not bring. */
+  /** True: it needs files that a binary does not bring. */
   needsClone?: boolean;
   run: (args: string[]) => Promise<number>;
 }
 
 export const benches: Record<string, Bench> = {
+  binary: {
+    about: "size, start-up and effects of the one-file program, measured against allowed",
+    needsClone: true,
+    run: async (args) => (await import("./binary.ts")).run(args),
+  },
   parity: {
     about: "every number that is compared with PyTorch and diffusers, measured against allowed",
     needsClone: true,
@@ -74,8 +79,8 @@ export async function runBench(args: string[]): Promise<number> {
   if (bench.needsClone && resources.isBinary) {
     throw new BasedXLError(
       "bad-option",
-      `The bench ${name} compares with recorded files that lie in the repository: run \
-\`bun run bench ${name}\` in a clone of it.`,
+      `The bench ${name} needs files of the repository: run \`bun run bench ${name}\` in a clone \
+of it.`,
     );
   }
   return await bench.run(rest);

@@ -1,7 +1,7 @@
 /**
  * What a process writes and whom it calls, from strace's log.
  */
-import { resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 
 /** The calls that change a disk or reach a network. */
 export const tracedCalls = [
@@ -16,6 +16,8 @@ export interface Traced {
   written: string[];
   /** Sockets of the internet's families, and attempts to connect. */
   network: string[];
+  /** Written paths that are neither of `allowed` nor below them, nor ours on the way to them. */
+  outside(allowed: readonly string[]): string[];
 }
 
 /** Why strace cannot be used here, or null when it can. */
@@ -44,5 +46,19 @@ export function readTrace(log: string, folder: string): Traced {
       written.add(resolve(folder, path));
     }
   }
-  return { written: [...written].sort(), network };
+  return {
+    written: [...written].sort(),
+    network,
+    outside: (allowed) => [...written].filter((path) => !isAllowed(path, allowed)).sort(),
+  };
+}
+
+// --- internal ---
+
+function isAllowed(path: string, allowed: readonly string[]): boolean {
+  if (allowed.some((each) => path === each || path.startsWith(`${each}/`))) return true;
+  // A picture is written beside its place and renamed; these devices keep nothing.
+  if (/^\/dev\/(null|tty|u?random)$/.test(path)) return true;
+  const beside = allowed.map((each) => dirname(each));
+  return /^\.basedxl-[\w-]+\.tmp$/.test(basename(path)) && beside.includes(dirname(path));
 }
