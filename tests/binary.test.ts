@@ -16,8 +16,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import sharp from "sharp";
 import packageJson from "../package.json" with { type: "json" };
 import { cacheCandidates } from "../src/binary/cache.ts";
+import { inBareRoot, makeBareRoot, noBareRootReason } from "./support/bare-root.ts";
 import { buildBinaryIn, ended, newFolder, start } from "./support/binary.ts";
 import { noDiskReason, onDisk } from "./support/mount.ts";
 import { noStraceReason, readTrace, tracedCalls } from "./support/strace.ts";
@@ -119,6 +121,56 @@ describe("without an environment, in an empty folder", () => {
     const names = ["basedxl", "sample.avif", "sample.jpg", "sample.png", "sample.webp"];
     expect(readdirSync(folder).sort()).toEqual(names);
   });
+});
+
+describe("on a system with nothing but glibc", () => {
+  const skip = skipped("a system with nothing but glibc", noBareRootReason());
+  const bare = folderFor();
+  if (!skip) makeBareRoot(bare, binary);
+  const run = (...args: string[]) => {
+    return ended(start(inBareRoot(bare, ...args), "/", { PATH: process.env.PATH ?? "" }));
+  };
+
+  test.skipIf(skip)(
+    "a PNG has the same pixels, and one line says which library is missing",
+    async () => {
+      const loud = quick.filter((flag) => flag !== "--quiet");
+      const { exitCode, stderr } = await run("sample", ...loud, "--out", "/out/bare.png");
+      expect(stderr).toMatch(
+        /^warning: sharp cannot be loaded \(libstdc\+\+\.so\.6.*own encoders\.$/m,
+      );
+      expect(exitCode).toBe(0);
+      const folder = folderFor();
+      expect((await basedxl(folder, "sample", ...quick, "--out", "full.png")).stderr).toBe("");
+      const pixels = (path: string) => sharp(path).removeAlpha().raw().toBuffer();
+      const ours = await pixels(join(bare, "out", "bare.png"));
+      expect(ours.equals(await pixels(join(folder, "full.png")))).toBe(true);
+    },
+    timeoutMs,
+  );
+
+  test.skipIf(skip)(
+    "an AVIF is refused before it is drawn, naming what brings it and what else there is",
+    async () => {
+      const { exitCode, stderr } = await run("sample", ...quick, "--out", "/out/bare.avif");
+      expect(stderr).toMatch(
+        /^error: Cannot write .*libstdc\+\+6.*\.png, \.jpg, \.jpeg, \.webp\.\n$/,
+      );
+      expect(exitCode).toBe(1);
+    },
+    timeoutMs,
+  );
+
+  test.skipIf(skip)(
+    "doctor says it too, red and with what to do",
+    async () => {
+      const { stdout, stderr } = await run("doctor", "--json");
+      expect(stderr).toBe("");
+      const { problems } = JSON.parse(stdout) as { problems: { what: string }[] };
+      expect(problems.map(({ what }) => what).join()).toContain("libstdc++");
+    },
+    timeoutMs,
+  );
 });
 
 describe("the folder it extracts to", () => {

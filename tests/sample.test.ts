@@ -206,7 +206,7 @@ describe("refusing", () => {
     [["sample", "--model", "stabilityai/sdxl-turbo"], 1, "a model of the Hugging Face hub"],
     [["sample", "--device", "cuda"], 1, "--device cuda is not in this version yet"],
     [["smaple"], 2, 'There is no command "smaple". Did you mean sample?'],
-    [["--gpus", "2"], 2, "Name a command before --gpus: sample."],
+    [["--gpus", "2"], 2, "Name a command before --gpus: sample, bench"],
   ] as const)(
     "%p",
     async (args, exitCode, sentence) => {
