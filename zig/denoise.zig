@@ -181,7 +181,10 @@ fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
 fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
     const recorder = try rank.arena.create(Exchange);
     recorder.* = exchange.*;
-    recorder.b = .{ .scratch = scratch, .device = .{ .plan = .{ .activation = rank.b.activationType() } } };
+    recorder.b = .{
+        .scratch = scratch,
+        .device = .{ .plan = .{ .activation = rank.b.activationType() } },
+    };
     recorder.peers = &.{};
     recorder.record();
     return recorder;
