@@ -1,12 +1,15 @@
 //! Builds libbasedxl. Steps:
 //!   zig build               the shared library, into zig-out/lib
 //!   zig build test          the tests beside the code
+//!   zig build emulator      NVIDIA's driver and libraries on the CPU, into zig-out/lib
+//!   zig build test-cuda     the CUDA path on that emulator
 //!   zig build bindings      src/native/abi.ts, to standard output
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
-//! -Dcuda=false (leave them out whatever -Dnvcc says).
+//! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
 const std = @import("std");
 const builtin = @import("builtin");
+const cuda_kernels = @import("cuda/build.zig");
 const Build = std.Build;
 
 comptime {
@@ -27,37 +30,63 @@ const default_target: std.Target.Query = switch (builtin.os.tag) {
     else => .{ .cpu_model = .baseline },
 };
 
-/// One fatbin per kernel file, for these architectures and, as PTX, whatever comes later.
-const cuda_architectures = [_][]const u8{ "80", "86", "89", "90a", "100", "120" };
-
 pub fn build(b: *Build) void {
     const target = b.standardTargetOptions(.{ .default_target = default_target });
     const optimize = b.standardOptimizeOption(.{});
     const nvcc = b.option([]const u8, "nvcc", "nvcc to compile the CUDA kernels with");
     const cuda = b.option(bool, "cuda", "compile the CUDA kernels in (needs -Dnvcc)");
+    const architectures = b.option(
+        []const u8,
+        "cuda-architectures",
+        "GPUs to compile kernels for (" ++ cuda_kernels.default_architectures ++ ")",
+    ) orelse cuda_kernels.default_architectures;
     const cuda_nvcc = if (cuda orelse true) nvcc else null;
 
+    const library_module = libraryModule(b, "zig/root.zig", target, optimize);
+    cuda_kernels.addFatbin(b, library_module, cuda_nvcc, architectures);
     const library = b.addLibrary(.{
         .name = "basedxl",
         .linkage = .dynamic,
-        .root_module = libraryModule(b, "zig/root.zig", target, optimize, cuda_nvcc),
+        .root_module = library_module,
         .use_llvm = true,
     });
     b.installArtifact(library);
 
-    const test_module = libraryModule(b, "zig/root.zig", target, optimize, null);
-    addHostKernels(b, test_module);
+    const test_module = libraryModule(b, "zig/root.zig", target, optimize);
+    cuda_kernels.addFatbin(b, test_module, null, "");
     const tests = b.addTest(.{ .root_module = test_module, .use_llvm = true });
     const run_tests = b.addRunArtifact(tests);
     b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
 
+    addEmulated(b);
+
+    const bindings_module = libraryModule(b, "zig/bindings.zig", b.graph.host, .Debug);
+    cuda_kernels.addFatbin(b, bindings_module, null, "");
     const bindings = b.addExecutable(.{
         .name = "bindings",
-        .root_module = libraryModule(b, "zig/bindings.zig", b.graph.host, .Debug, null),
+        .root_module = bindings_module,
         .use_llvm = true,
     });
     const run_bindings = b.addRunArtifact(bindings);
     b.step("bindings", "Print src/native/abi.ts").dependOn(&run_bindings.step);
+}
+
+/// The emulated driver, and the tests that open it as the product opens NVIDIA's.
+fn addEmulated(b: *Build) void {
+    const emulator = cuda_kernels.addEmulator(b);
+    const install = b.addInstallArtifact(emulator, .{});
+    b.step("emulator", "Build the emulated CUDA libraries").dependOn(&install.step);
+
+    const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .ReleaseSafe);
+    cuda_kernels.addFatbin(b, module, null, "");
+    const options = b.addOptions();
+    options.addOptionPath("library_path", emulator.getEmittedBin());
+    module.addOptions("emulator", options);
+    const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
+        &.{};
+    const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });
+    const run_tests = b.addRunArtifact(tests);
+    b.step("test-cuda", "Run the CUDA path on the emulator").dependOn(&run_tests.step);
 }
 
 fn libraryModule(
@@ -65,7 +94,6 @@ fn libraryModule(
     root: []const u8,
     target: Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
-    nvcc: ?[]const u8,
 ) *Build.Module {
     const module = b.createModule(.{
         .root_source_file = b.path(root),
@@ -77,7 +105,6 @@ fn libraryModule(
         .strip = optimize != .Debug,
     });
     addCpuKernels(b, module, target);
-    addCudaKernels(b, module, nvcc);
     return module;
 }
 
@@ -133,88 +160,4 @@ fn wideVectors(query: std.Target.Query) std.Target.Query {
     var wide = withModel(query, &std.Target.x86.cpu.x86_64_v4);
     wide.cpu_features_sub = std.Target.x86.featureSet(&.{.prefer_256_bit});
     return wide;
-}
-
-/// Compiles every file of cuda/ and embeds what comes out; without nvcc there is nothing to embed.
-fn addCudaKernels(b: *Build, module: *Build.Module, nvcc: ?[]const u8) void {
-    const options = b.addOptions();
-    const names = if (nvcc != null) architectureNames(b) else "";
-    options.addOption([]const u8, "cuda_architectures", names);
-    module.addOptions("build_options", options);
-    const files = b.addWriteFiles();
-    var table: std.ArrayList(u8) = .empty;
-    table.appendSlice(
-        b.allocator,
-        \\pub const Kernel = struct { name: []const u8, fatbin: []const u8 };
-        \\pub const all = [_]Kernel{
-        \\
-        ,
-    ) catch @panic("out of memory");
-    if (nvcc) |path| {
-        for (cudaFiles(b)) |name| {
-            const stem = std.fs.path.stem(name);
-            const fatbin = compileCuda(b, path, b.fmt("cuda/{s}", .{name}), stem);
-            _ = files.addCopyFile(fatbin, b.fmt("{s}.fatbin", .{stem}));
-            table.appendSlice(b.allocator, b.fmt(
-                "    .{{ .name = \"{s}\", .fatbin = @embedFile(\"{s}.fatbin\") }},\n",
-                .{ stem, stem },
-            )) catch @panic("out of memory");
-        }
-    }
-    table.appendSlice(b.allocator, "};\n") catch @panic("out of memory");
-    module.addAnonymousImport("cuda_kernels", .{
-        .root_source_file = files.add("cuda_kernels.zig", table.items),
-    });
-}
-
-fn compileCuda(b: *Build, nvcc: []const u8, source: []const u8, stem: []const u8) Build.LazyPath {
-    const run = b.addSystemCommand(&.{ nvcc, "-fatbin", "-O3", "-std=c++17", "--threads", "2" });
-    for (cuda_architectures) |architecture| {
-        run.addArg(b.fmt("-gencode=arch=compute_{s},code=sm_{s}", .{ architecture, architecture }));
-    }
-    run.addArg("-gencode=arch=compute_80,code=compute_80");
-    run.addArg("-o");
-    const fatbin = run.addOutputFileArg(b.fmt("{s}.fatbin", .{stem}));
-    run.addFileArg(b.path(source));
-    return fatbin;
-}
-
-/// The kernel files once more, as C++ for the CPU: tests run them without a GPU.
-fn addHostKernels(b: *Build, module: *Build.Module) void {
-    for (cudaFiles(b)) |name| {
-        module.addCSourceFile(.{
-            .file = b.path(b.fmt("cuda/{s}", .{name})),
-            .flags = &.{
-                "-std=c++17", "-fno-exceptions", "-fno-rtti", "-include", "cuda/host/shim.h",
-            },
-            .language = .cpp,
-        });
-    }
-}
-
-fn cudaFiles(b: *Build) []const []const u8 {
-    var names: std.ArrayList([]const u8) = .empty;
-    const io = b.graph.io;
-    var folder = b.build_root.handle.openDir(io, "cuda", .{ .iterate = true }) catch return &.{};
-    defer folder.close(io);
-    var entries = folder.iterate();
-    while (entries.next(io) catch @panic("cuda/ cannot be listed")) |entry| {
-        if (!std.mem.endsWith(u8, entry.name, ".cu")) continue;
-        names.append(b.allocator, b.dupe(entry.name)) catch @panic("out of memory");
-    }
-    std.mem.sort([]const u8, names.items, {}, struct {
-        fn lessThan(_: void, x: []const u8, y: []const u8) bool {
-            return std.mem.lessThan(u8, x, y);
-        }
-    }.lessThan);
-    return names.items;
-}
-
-fn architectureNames(b: *Build) []const u8 {
-    var text: std.ArrayList(u8) = .empty;
-    for (cuda_architectures) |name| {
-        if (text.items.len > 0) text.append(b.allocator, ' ') catch @panic("out of memory");
-        text.appendSlice(b.allocator, b.fmt("sm_{s}", .{name})) catch @panic("out of memory");
-    }
-    return text.items;
 }

@@ -16,7 +16,6 @@ test {
     _ = @import("cuda/convolution.zig");
     _ = @import("cuda/driver.zig");
     _ = @import("cuda/dynamic.zig");
-    _ = @import("cuda/host_kernels.zig");
     _ = @import("cuda/kernels.zig");
     _ = @import("cuda/libraries.zig");
     _ = @import("cuda/matmul.zig");

@@ -8,6 +8,8 @@
 
 #include "types.h"
 
+// Inside this library: no table to go through at each use.
+#pragma GCC visibility push(hidden)
 extern "C" {
 extern uint3 blockIdx;
 extern uint3 threadIdx;
@@ -33,6 +35,7 @@ void bxl_host_misaligned(const void* address);
 /// Ends the kernel with CUDA_ERROR_LAUNCH_FAILED (719).
 void bxl_host_trap(const char* reason);
 }
+#pragma GCC visibility pop
 
 constexpr int warpSize = 32;
 

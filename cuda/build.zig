@@ -1,0 +1,127 @@
+//! How kernels are built: by nvcc into one fatbin that the library embeds, and once more as C++ for
+//! the CPU, into the library that stands for NVIDIA's in tests.
+
+const std = @import("std");
+const Build = std.Build;
+const Module = Build.Module;
+
+/// What the default build makes code for; PTX for compute_80 serves whatever comes later.
+pub const default_architectures = "80,86,89,90a,100,120";
+
+/// Makes `cuda_kernels.fatbin` and the names of its architectures known to the library's code: ""
+/// both without nvcc.
+pub fn addFatbin(b: *Build, module: *Module, nvcc: ?[]const u8, architectures: []const u8) void {
+    const options = b.addOptions();
+    const names = if (nvcc != null) architectureNames(b, architectures) else "";
+    options.addOption([]const u8, "cuda_architectures", names);
+    module.addOptions("build_options", options);
+    const files = b.addWriteFiles();
+    var text: []const u8 = "pub const fatbin: []const u8 = \"\";\n";
+    if (nvcc) |path| {
+        _ = files.addCopyFile(compile(b, path, architectures), "kernels.fatbin");
+        text = "pub const fatbin: []const u8 = @embedFile(\"kernels.fatbin\");\n";
+    }
+    module.addAnonymousImport("cuda_kernels", .{
+        .root_source_file = files.add("cuda_kernels.zig", text),
+    });
+}
+
+/// libbasedxl_emulated for the CPU at hand: it is made where it runs, and conversions of f16 are
+/// slow on the oldest.
+pub fn addEmulator(b: *Build) *Build.Step.Compile {
+    const module = b.createModule(.{
+        .root_source_file = b.path("zig/cuda/emulated.zig"),
+        .target = b.resolveTargetQuery(.{}),
+        .optimize = .ReleaseSafe,
+        .link_libc = true,
+        .pic = true,
+        .sanitize_c = .off,
+    });
+    for (filesOf(b, ".cu")) |name| addHostFile(b, module, name);
+    addHostFile(b, module, "host/check.cu");
+    addHostFile(b, module, "host/faults.cpp");
+    return b.addLibrary(.{
+        .name = "basedxl_emulated",
+        .linkage = .dynamic,
+        .root_module = module,
+        .use_llvm = true,
+    });
+}
+
+// --- internal ---
+
+/// A misaligned access ends in a signal, as on a GPU; a local that nobody set is NaN.
+const host_flags = [_][]const u8{
+    "-std=c++17",
+    "-O2",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fvisibility=hidden",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fsanitize=alignment",
+    "-fsanitize-trap=alignment",
+    "-ftrivial-auto-var-init=pattern",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+};
+
+fn addHostFile(b: *Build, module: *Module, name: []const u8) void {
+    module.addCSourceFile(.{
+        .file = b.path(b.fmt("cuda/{s}", .{name})),
+        .flags = &host_flags,
+        .language = .cpp,
+    });
+}
+
+/// All files as one, since each compiler's start and headers cost more than most kernels.
+fn compile(b: *Build, nvcc: []const u8, architectures: []const u8) Build.LazyPath {
+    const run = b.addSystemCommand(&.{ nvcc, "-fatbin", "-O3", "-std=c++17", "--threads", "0" });
+    var names = std.mem.tokenizeScalar(u8, architectures, ',');
+    while (names.next()) |name| {
+        run.addArg(b.fmt("-gencode=arch=compute_{s},code=sm_{s}", .{ name, name }));
+    }
+    run.addArg("-gencode=arch=compute_80,code=compute_80");
+    run.addPrefixedDirectoryArg("-I", b.path("cuda"));
+    run.addArg("-o");
+    const fatbin = run.addOutputFileArg("kernels.fatbin");
+    var text: std.ArrayList(u8) = .empty;
+    for (filesOf(b, ".cu")) |name| {
+        run.addFileInput(b.path(b.fmt("cuda/{s}", .{name})));
+        text.appendSlice(b.allocator, b.fmt("#include \"{s}\"\n", .{name})) catch
+            @panic("out of memory");
+    }
+    for (filesOf(b, ".cuh")) |name| run.addFileInput(b.path(b.fmt("cuda/{s}", .{name})));
+    run.addFileArg(b.addWriteFiles().add("kernels.cu", text.items));
+    return fatbin;
+}
+
+/// The files of cuda/ whose names end so, in order.
+fn filesOf(b: *Build, ending: []const u8) []const []const u8 {
+    var names: std.ArrayList([]const u8) = .empty;
+    const io = b.graph.io;
+    var folder = b.build_root.handle.openDir(io, "cuda", .{ .iterate = true }) catch return &.{};
+    defer folder.close(io);
+    var entries = folder.iterate();
+    while (entries.next(io) catch @panic("cuda/ cannot be listed")) |entry| {
+        if (!std.mem.endsWith(u8, entry.name, ending)) continue;
+        names.append(b.allocator, b.dupe(entry.name)) catch @panic("out of memory");
+    }
+    std.mem.sort([]const u8, names.items, {}, struct {
+        fn lessThan(_: void, x: []const u8, y: []const u8) bool {
+            return std.mem.lessThan(u8, x, y);
+        }
+    }.lessThan);
+    return names.items;
+}
+
+fn architectureNames(b: *Build, architectures: []const u8) []const u8 {
+    var text: std.ArrayList(u8) = .empty;
+    var names = std.mem.tokenizeScalar(u8, architectures, ',');
+    while (names.next()) |name| {
+        const space = if (text.items.len > 0) " " else "";
+        text.appendSlice(b.allocator, b.fmt("{s}sm_{s}", .{ space, name })) catch
+            @panic("out of memory");
+    }
+    return text.items;
+}

@@ -1,0 +1,8 @@
+//! The tests of the CUDA path: `zig build test-cuda` runs them on the emulated driver.
+
+test {
+    _ = @import("cuda/emulated_test.zig");
+    _ = @import("cuda/emulated_faults_test.zig");
+    _ = @import("cuda/emulated_graph_test.zig");
+    _ = @import("cuda/latent_step_test.zig");
+}
