@@ -1,6 +1,10 @@
 //! The tests of the CUDA path: `zig build test-cuda` runs them on the emulated driver.
 
 test {
+    _ = @import("cuda/libraries_test.zig");
+    _ = @import("cuda/nccl_test.zig");
+    _ = @import("cuda/convolution_test.zig");
+    _ = @import("cuda/matmul_test.zig");
     _ = @import("cuda/emulated_test.zig");
     _ = @import("cuda/emulated_faults_test.zig");
     _ = @import("cuda/emulated_graph_test.zig");

@@ -15,6 +15,10 @@ const call_files = .{
 };
 
 comptime {
+    // These export by themselves.
+    _ = @import("emulated/cublaslt.zig");
+    _ = @import("emulated/cudnn.zig");
+    _ = @import("emulated/nccl.zig");
     @setEvalBranchQuota(10_000);
     for (@typeInfo(driver.Driver).@"struct".fields) |field| {
         const function: field.type = functionOf(field.name);
