@@ -43,9 +43,9 @@ export interface GenerateRequest {
   threadCount: number;
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
-  /** False keeps both guidance branches on every rank. */
-  /** undefined = where it never hurts; see prediction.ts. */
+  /** Whether old border rows are moved on; undefined = where it never hurt, see prediction.ts. */
   predictBorders?: boolean;
+  /** False keeps both guidance branches on every rank. */
   splitBatch: boolean;
   syncMode: SyncMode;
   /** Synchronous steps after the first, which always is. */
@@ -101,6 +101,8 @@ export interface GenerateResult {
   rankCountUsed: number;
   /** In words, such as "4 ranks = 2 guidance branches × 2 bands (64 + 64 rows)". */
   layout: string;
+  /** What was asked for, or what was decided where nothing was. */
+  predictBorders: boolean;
   warnings: string[];
   timings: GenerateTimings;
 }
@@ -148,6 +150,7 @@ export async function generate(
     const loadMs = performance.now() - loadStart;
     const { rankCountUsed, layout } = session;
     dependencies.onLayout?.(layout);
+    const predictBorders = request.predictBorders ?? predictsHere(request, rows);
     const asked = {
       width,
       height,
@@ -158,14 +161,14 @@ export async function generate(
       initNoiseSigma,
       syncMode: request.syncMode,
       warmupSteps: request.warmupStepCount,
-      predictBorders: request.predictBorders ?? predictsHere(request, rows),
+      predictBorders,
       splitBatch,
       vaeTiling,
       wantLatents: request.wantLatents,
     };
     const { timings, ...drawn } = await drawBatches(session, asked, batches, dependencies);
-    const times = { loadMs, ...timings };
-    return { ...drawn, width, height, rankCountUsed, layout, warnings, timings: times };
+    const told = { width, height, rankCountUsed, layout, predictBorders, warnings };
+    return { ...drawn, ...told, timings: { loadMs, ...timings } };
   } finally {
     session.close();
   }
@@ -182,12 +185,18 @@ export function medianMs(times: readonly number[]): number {
 // --- internal ---
 
 function predictsHere(request: GenerateRequest, rows: StepRow[]): boolean {
-  const { model, rankCount, splitBatch, guidanceScale, height, warmupStepCount } = request;
+  const { model, rankCount, splitBatch, syncMode, guidanceScale, height } = request;
   const rowUnit = model.sizeMultiple / model.vaeFactor;
   const latentRows = height / model.vaeFactor;
   const guidance = guidanceScale > 1;
   const { bands } = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit });
-  return predictsByDefault({ rows, bands, rowUnit, warmupSteps: warmupStepCount });
+  return predictsByDefault({
+    syncMode,
+    rows,
+    bands,
+    rowUnit,
+    warmupSteps: request.warmupStepCount,
+  });
 }
 
 type Warn = (warning: string) => void;

@@ -55,7 +55,7 @@ describe("drawing", () => {
       expect(stderr).toContain("No --model given: drawing with the bundled mini-sdxl (128x128");
       expect(stderr).toMatch(/^(No GPU was|1 GPU was|\d+ GPUs were) found.*drawing on the CPU\.$/m);
       expect(stderr).toContain('"a red house left of a green tree on the grass": 128x128, 3 steps');
-      expect(stderr).toContain("guidance 4, seed 7.");
+      expect(stderr).toContain("guidance 4, seed 7.\n1 rank = both guidance branches.\n");
       expect(stderr).toMatch(/^Step 3\/3, [\d.]+ s per step$/m);
       expect(stderr).toMatch(/^Wrote sample\.png in /m);
       for (const absent of ["warning", "\x1b", "\r"]) expect(stderr).not.toContain(absent);
@@ -107,6 +107,7 @@ describe("drawing", () => {
         sync_mode: "corrected_async_gn",
         warmup_steps: 1,
         split_batch: true,
+        predict_borders: false,
         batch_size: 1,
       });
       expect(told.warnings).toHaveLength(1);

@@ -67,10 +67,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
       if (pictureCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
     },
     onWarning: (warning) => log.warn(warning),
-    onLayout: (layout) => {
-      if (request.rankCount > 1) log.info(`${layout}.`);
-      else log.debug(`${layout}.`);
-    },
+    onLayout: (layout) => log.info(`${layout}.`),
   });
   output.progress.clear();
 
@@ -190,7 +187,7 @@ function jsonOf(
     sync_mode: request.syncMode,
     warmup_steps: request.warmupStepCount,
     split_batch: request.splitBatch,
-    predict_borders: request.predictBorders ?? null,
+    predict_borders: result.predictBorders,
     batch_size: request.batchSize,
     vae_tiling: request.vaeTiling,
   };

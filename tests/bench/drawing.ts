@@ -13,6 +13,7 @@ import {
   type Session,
   type TokenPair,
 } from "../../src/native/session.ts";
+import { predictsByDefault } from "../../src/prediction.ts";
 import { makeSchedule, type Schedule, schedulerNames } from "../../src/schedule.ts";
 import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
@@ -71,6 +72,17 @@ export function layoutFor(drawing: Drawing, ranks: Pick<Ranks, "rankCount" | "sp
   });
 }
 
+/** Whether `sample` would move old border rows on, of itself. */
+export function predictsFor(
+  drawing: Drawing,
+  how: Pick<Ranks, "rankCount" | "splitBatch"> & Pick<PictureRequest, "syncMode" | "warmupSteps">,
+): boolean {
+  const { model, schedule } = drawing;
+  const { bands } = layoutFor(drawing, how);
+  const rowUnit = model.sizeMultiple / model.vaeFactor;
+  return predictsByDefault({ ...how, rows: schedule.rows, bands, rowUnit });
+}
+
 /** The asked rank counts, checked; without any, those of `fallback` that this height can deal. */
 export function dealable(
   drawing: Drawing,
@@ -108,7 +120,7 @@ export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session
   });
 }
 
-/** One picture; `stepCount` below the schedule's stops early. */
+/** One picture, as `sample` would draw it; `stepCount` below the schedule's stops early. */
 export async function draw(
   session: Session,
   drawing: Drawing,
@@ -118,7 +130,7 @@ export async function draw(
   },
 ): Promise<PictureResult> {
   const { model, width, height, guidanceScale, schedule } = drawing;
-  const { stepCount, predictBorders = true, ...ranks } = how;
+  const { stepCount, ...ranks } = how;
   const request: PictureRequest = {
     width,
     height,
@@ -128,7 +140,7 @@ export async function draw(
     rows: schedule.rows.slice(0, stepCount),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [seed],
-    predictBorders,
+    predictBorders: predictsFor(drawing, { ...how, rankCount: session.rankCountUsed }),
     ...ranks,
     wantLatents: true,
   };

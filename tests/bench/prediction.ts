@@ -8,7 +8,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import type { PictureResult } from "../../src/native/session.ts";
 import { makeSchedule, type SchedulerName, schedulerNames } from "../../src/schedule.ts";
 import { relativeL2 } from "../support/compare.ts";
-import { type Case, type Drawing, draw, layoutFor, openRanks } from "./drawing.ts";
+import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";
 import { badOption } from "./flags.ts";
 import { type Picture, psnr } from "./picture-measures.ts";
 import { renderTable } from "./report.ts";
@@ -16,6 +16,8 @@ import { renderTable } from "./report.ts";
 interface Subject {
   name: string;
   folder: string;
+  /** Pixels; the model's own size where none is given. */
+  side?: number;
   stepCount: number;
   warmups: number[];
   bandCounts: number[];
@@ -23,6 +25,12 @@ interface Subject {
 }
 
 const root = join(import.meta.dir, "../..");
+
+const scenes: Case[] = [
+  { prompt: "a red house left of a green tree on the grass", seed: 42n },
+  { prompt: "a large orange cat on a purple background", seed: 43n },
+  { prompt: "a purple balloon at sunset", seed: 44n },
+];
 
 const subjects: Subject[] = [
   {
@@ -40,90 +48,150 @@ const subjects: Subject[] = [
     name: "bundled",
     folder: "src/assets/mini-sdxl",
     stepCount: 25,
-    warmups: [2, 4],
+    warmups: [1, 2, 4],
     bandCounts: [2, 3, 4],
-    cases: [
-      { prompt: "a red house left of a green tree on the grass", seed: 42n },
-      { prompt: "a large orange cat on a purple background", seed: 43n },
-      { prompt: "a purple balloon at sunset", seed: 44n },
-    ],
+    cases: scenes,
+  },
+  // Twice the size it was trained for: room for four bands of two units, and for eight of one.
+  {
+    name: "bundled, 256x256",
+    folder: "src/assets/mini-sdxl",
+    side: 256,
+    stepCount: 25,
+    warmups: [2, 4],
+    bandCounts: [4, 8],
+    cases: scenes,
   },
 ];
+
+interface Pair {
+  /** Relative L2 of the latents against one rank. */
+  plain: number;
+  predicted: number;
+  /** PSNR of the picture, dB. */
+  gain: number;
+}
+
+interface Row {
+  subject: string;
+  sampler: SchedulerName;
+  bands: number;
+  warmup: number;
+  /** Whether `sample` predicts here without being asked. */
+  isDefault: boolean;
+  pairs: Pair[];
+}
 
 /** Takes no arguments: the table is always the same one. */
 export async function run(args: string[]): Promise<number> {
   if (args.length > 0) throw badOption(`bench prediction takes no flags, not ${args.join(" ")}.`);
-  const rows: string[][] = [];
+  const rows: Row[] = [];
   for (const subject of subjects) {
     for (const scheduler of schedulerNames) {
       for (const bandCount of subject.bandCounts) {
         for (const warmupSteps of subject.warmups) {
-          rows.push(await measure(subject, scheduler, bandCount, warmupSteps));
+          const row = await measure(subject, scheduler, bandCount, warmupSteps);
+          process.stderr.write(`${cellsOf(row).join("  ")}\n`);
+          rows.push(row);
         }
       }
     }
   }
-  const heads = ["model", "sampler", "bands", "warm-up", "plain", "predicted", "ratio", "PSNR, dB"];
-  process.stdout.write(renderTable(heads, rows));
+  const heads = [
+    ...["model", "sampler", "bands", "warm-up", "default"],
+    ...["plain", "predicted", "ratio", "PSNR, dB"],
+  ];
+  process.stdout.write(`${renderTable(heads, rows.map(cellsOf))}\n`);
+  process.stdout.write(summary("Where it is the default", rows, true));
+  process.stdout.write(summary("Elsewhere", rows, false));
   return 0;
 }
 
 // --- internal ---
 
-/** A row: means over the cases, the ratio with its lowest and highest, what PSNR gains. */
 async function measure(
   subject: Subject,
   scheduler: SchedulerName,
   bandCount: number,
   warmupSteps: number,
-): Promise<string[]> {
+): Promise<Row> {
   const model = await openModelFolder(join(root, subject.folder));
-  const { stepCount } = subject;
+  const { stepCount, side } = subject;
   const drawing: Drawing = {
     model,
-    width: model.defaults.width ?? model.nativeSize.width,
-    height: model.defaults.height ?? model.nativeSize.height,
+    width: side ?? model.defaults.width ?? model.nativeSize.width,
+    height: side ?? model.defaults.height ?? model.nativeSize.height,
     guidanceScale: model.defaults.guidanceScale ?? 5,
     schedule: makeSchedule(scheduler, model.scheduler, { stepCount }),
     stepCount,
   };
-  layoutFor(drawing, { rankCount: bandCount, splitBatch: false });
-  const one = await openRanks(drawing, { rankCount: 1, splitBatch: false, threadCount: 0 });
-  const several = await openRanks(drawing, {
-    rankCount: bandCount,
-    splitBatch: false,
-    threadCount: 0,
-  });
-  const found: { plain: number; predicted: number; gain: number }[] = [];
+  const share = { splitBatch: false, threadCount: 0 };
+  const one = await openRanks(drawing, { ...share, rankCount: 1 });
+  const several = await openRanks(drawing, { ...share, rankCount: bandCount });
+  const how = { syncMode: "corrected_async_gn", warmupSteps, splitBatch: false } as const;
+  const pairs: Pair[] = [];
   try {
     for (const what of subject.cases) {
-      const how = { syncMode: "corrected_async_gn", warmupSteps, splitBatch: false } as const;
       const reference = await draw(one, drawing, what, how);
       const plain = await draw(several, drawing, what, { ...how, predictBorders: false });
       const predicted = await draw(several, drawing, what, { ...how, predictBorders: true });
-      const errorOf = (drawn: typeof plain) => relativeL2(drawn.latents!, reference.latents!);
-      const gain =
-        psnr(pictureOf(predicted), pictureOf(reference)) -
-        psnr(pictureOf(plain), pictureOf(reference));
-      found.push({ plain: errorOf(plain), predicted: errorOf(predicted), gain });
+      const errorOf = (drawn: PictureResult) => relativeL2(drawn.latents!, reference.latents!);
+      const nearness = (drawn: PictureResult) => psnr(pictureOf(drawn), pictureOf(reference));
+      const gain = nearness(predicted) - nearness(plain);
+      pairs.push({ plain: errorOf(plain), predicted: errorOf(predicted), gain });
     }
   } finally {
     one.close();
     several.close();
   }
-  const ratios = found.map(({ plain, predicted }) => predicted / plain);
-  const range = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`;
-  const geometric = Math.exp(mean(ratios.map(Math.log)));
+  return {
+    subject: subject.name,
+    sampler: scheduler,
+    bands: bandCount,
+    warmup: warmupSteps,
+    isDefault: predictsFor(drawing, { rankCount: bandCount, ...how }),
+    pairs,
+  };
+}
+
+/** Means over the cases; of ratio and PSNR also the lowest and the highest. */
+function cellsOf({ subject, sampler, bands, warmup, isDefault, pairs }: Row): string[] {
+  const ratios = pairs.map(ratioOf);
+  const gains = pairs.map(({ gain }) => gain);
+  const spread = (values: number[], digits: number) =>
+    `(${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})`;
   return [
-    subject.name,
-    scheduler,
-    String(bandCount),
-    String(warmupSteps),
-    mean(found.map(({ plain }) => plain)).toExponential(1),
-    mean(found.map(({ predicted }) => predicted)).toExponential(1),
-    `${geometric.toFixed(2)} (${range})`,
-    `${mean(found.map(({ gain }) => gain)).toFixed(1)}`,
+    subject,
+    sampler,
+    String(bands),
+    String(warmup),
+    isDefault ? "yes" : "no",
+    mean(pairs.map(({ plain }) => plain)).toExponential(1),
+    mean(pairs.map(({ predicted }) => predicted)).toExponential(1),
+    `${geometricMean(ratios).toFixed(2)} ${spread(ratios, 2)}`,
+    `${mean(gains).toFixed(1)} ${spread(gains, 1)}`,
   ];
+}
+
+/** One line over all pictures of the rows where prediction is, or is not, the default. */
+function summary(where: string, rows: readonly Row[], isDefault: boolean): string {
+  const pairs = rows.filter((row) => row.isDefault === isDefault).flatMap((row) => row.pairs);
+  const ratios = pairs.map(ratioOf);
+  const worse = ratios.filter((ratio) => ratio > 1).length;
+  const dimmer = pairs.filter(({ gain }) => gain < 0).length;
+  return (
+    `${where}: ratio ${geometricMean(ratios).toFixed(2)}, at most ` +
+    `${Math.max(...ratios).toFixed(2)}; of ${pairs.length} pictures ${worse} have a larger error ` +
+    `and ${dimmer} a lower PSNR.\n`
+  );
+}
+
+function ratioOf({ plain, predicted }: Pair): number {
+  return predicted / plain;
+}
+
+function geometricMean(values: number[]): number {
+  return Math.exp(mean(values.map(Math.log)));
 }
 
 function pictureOf({ pictures, width, height }: PictureResult): Picture {

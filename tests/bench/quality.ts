@@ -10,7 +10,15 @@ import { type HelpText, renderHelp } from "../../src/help.ts";
 import { limits, syncModeNames } from "../../src/limits.ts";
 import type { PictureResult, SyncMode } from "../../src/native/session.ts";
 import { relativeL2 } from "../support/compare.ts";
-import { type Case, type Drawing, dealable, draw, openRanks, readDrawing } from "./drawing.ts";
+import {
+  type Case,
+  type Drawing,
+  dealable,
+  draw,
+  openRanks,
+  predictsFor,
+  readDrawing,
+} from "./drawing.ts";
 import {
   badOption,
   type Flags,
@@ -60,8 +68,8 @@ const flagTexts = {
   "predict-borders": {
     type: "boolean",
     description:
-      "As for sample; --no-predict-borders takes old border rows as they are, as " +
-      "DistriFusion does.",
+      "Move old border rows on; --no-predict-borders takes them as they are, as DistriFusion " +
+      "does. Default: as for sample.",
   },
 } as const satisfies ArgsDef;
 
@@ -87,6 +95,8 @@ const help: HelpText = {
 interface Row {
   mode: SyncMode;
   bands: number;
+  /** Whether old border rows were moved on. */
+  predictBorders: boolean;
   relativeL2: number[];
   psnr: number[];
   ssim: number[];
@@ -106,18 +116,14 @@ export async function run(args: string[]): Promise<number> {
     wholeOf(flags, "warmup-steps", { min: 0, max: drawing.stepCount }) ??
     Math.min(4, drawing.stepCount);
   const asked = flags["predict-borders"];
-  const predictBorders = typeof asked === "boolean" ? asked : true;
+  const predictBorders = typeof asked === "boolean" ? asked : undefined;
   const bands = dealable(drawing, rankCounts, ranksDefault, false);
 
   process.stdout.write(`${heading(drawing, warmupSteps, cases)}\n\n`);
   const rows = await measure(drawing, { bands, modes, cases, warmupSteps, predictBorders });
   rows.sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode) || a.bands - b.bands);
   process.stdout.write(`${table(rows)}\nMean over the pictures (lowest to highest).\n`);
-  const data = {
-    ...settings(drawing, warmupSteps, cases),
-    predictBorders,
-    rows: rows.map(jsonRow),
-  };
+  const data = { ...settings(drawing, warmupSteps, cases), rows: rows.map(jsonRow) };
   await writeReport(textOf(flags, "out") ?? "bench-out", "quality", data, chart(rows));
   return 0;
 }
@@ -155,11 +161,12 @@ async function measure(
     modes: readonly SyncMode[];
     cases: Case[];
     warmupSteps: number;
-    predictBorders: boolean;
+    /** undefined = as `sample` does of itself. */
+    predictBorders: boolean | undefined;
   },
 ): Promise<Row[]> {
-  const { modes, cases, warmupSteps, predictBorders } = o;
-  const how = { warmupSteps, predictBorders, splitBatch: false };
+  const { modes, cases } = o;
+  const how = { warmupSteps: o.warmupSteps, splitBatch: false };
   const references: PictureResult[] = [];
   await withRanks(drawing, 1, async (session) => {
     for (const each of cases) {
@@ -171,9 +178,12 @@ async function measure(
     await withRanks(drawing, bands, async (session) => {
       for (const mode of modes) {
         process.stderr.write(`${bands} bands, ${mode}\n`);
-        const row: Row = { mode, bands, relativeL2: [], psnr: [], ssim: [] };
+        const ranks = { ...how, syncMode: mode };
+        const predictBorders =
+          o.predictBorders ?? predictsFor(drawing, { ...ranks, rankCount: bands });
+        const row: Row = { mode, bands, predictBorders, relativeL2: [], psnr: [], ssim: [] };
         for (const [i, each] of cases.entries()) {
-          const ours = await draw(session, drawing, each, { ...how, syncMode: mode });
+          const ours = await draw(session, drawing, each, { ...ranks, predictBorders });
           compare(row, ours, references[i]!);
         }
         rows.push(row);
@@ -232,10 +242,11 @@ function heading(drawing: Drawing, warmupSteps: number, cases: Case[]): string {
 
 function table(rows: readonly Row[]): string {
   return renderTable(
-    ["mode", "bands", "relative L2 of latents", "PSNR, dB", "SSIM"],
+    ["mode", "bands", "predicted", "relative L2 of latents", "PSNR, dB", "SSIM"],
     rows.map((row) => [
       row.mode,
       String(row.bands),
+      row.predictBorders ? "yes" : "no",
       spread(row.relativeL2, (value) => value.toExponential(1)),
       spread(row.psnr, (value) => (value === Number.POSITIVE_INFINITY ? "inf" : value.toFixed(1))),
       spread(row.ssim, (value) => value.toFixed(4)),
@@ -254,14 +265,14 @@ function summary(values: readonly number[]) {
 }
 
 /** JSON has no infinity: the PSNR of identical pictures is null there. */
-function jsonRow({ mode, bands, ...measures }: Row) {
+function jsonRow({ mode, bands, predictBorders, ...measures }: Row) {
   const finite = (value: number) => (Number.isFinite(value) ? value : null);
   const entries = Object.entries(measures).map(([name, values]) => {
     const { mean, min, max } = summary(values);
     const each = values.map(finite);
     return [name, { mean: finite(mean), min: finite(min), max: finite(max), each }];
   });
-  return { mode, bands, ...Object.fromEntries(entries) };
+  return { mode, bands, predictBorders, ...Object.fromEntries(entries) };
 }
 
 function chart(rows: readonly Row[]): TopLevelSpec {
