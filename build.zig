@@ -4,6 +4,7 @@
 //!   zig build emulator      NVIDIA's driver and libraries on the CPU, into zig-out/lib
 //!   zig build test-cuda     the CUDA path on that emulator
 //!   zig build bindings      src/native/abi.ts, to standard output
+//!   zig build posts         what it costs ranks to tell each other of their parts
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
@@ -56,7 +57,8 @@ pub fn build(b: *Build) void {
     cuda_kernels.addFatbin(b, test_module, null, "");
     const tests = b.addTest(.{ .root_module = test_module, .use_llvm = true });
     const run_tests = b.addRunArtifact(tests);
-    b.step("test", "Run the tests beside the code").dependOn(&run_tests.step);
+    const test_step = b.step("test", "Run the tests beside the code");
+    test_step.dependOn(&run_tests.step);
 
     addEmulated(b);
 
@@ -69,6 +71,21 @@ pub fn build(b: *Build) void {
     });
     const run_bindings = b.addRunArtifact(bindings);
     b.step("bindings", "Print src/native/abi.ts").dependOn(&run_bindings.step);
+
+    const posts = b.addExecutable(.{
+        .name = "posts",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("zig/posts_bench.zig"),
+            .target = target,
+            .optimize = .ReleaseFast,
+            .link_libc = true,
+        }),
+        .use_llvm = true,
+    });
+    // Compiled with the tests, so that it does not fall behind; run on demand.
+    test_step.dependOn(&posts.step);
+    const run_posts = b.addRunArtifact(posts);
+    b.step("posts", "Measure what posts between ranks cost").dependOn(&run_posts.step);
 }
 
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.

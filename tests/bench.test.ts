@@ -5,6 +5,8 @@ import { describe, expect, test } from "bun:test";
 import { readFlags, seedsOf, sharedFlags, sizeOf, wholeOf, wholesOf } from "./bench/flags.ts";
 import { sdxl } from "./bench/formula.ts";
 import { formulaChart, formulaRows } from "./bench/formula-table.ts";
+import { run as runPosts } from "./bench/posts.ts";
+import { run as runPrediction } from "./bench/prediction.ts";
 import { run as runQuality } from "./bench/quality.ts";
 import { renderChart, renderTable } from "./bench/report.ts";
 import { run as runScaling } from "./bench/scaling.ts";
@@ -45,6 +47,8 @@ describe("flags", () => {
     [runScaling, ["--steps", "2"], "--steps must be above 2"],
     [runScaling, ["--size", "128x32"], "rows for one band only"],
     [runScaling, ["--model", "no-such-folder"], "no-such-folder"],
+    [runPosts, ["--ranks", "2"], "bench posts takes no flags, not --ranks 2"],
+    [runPrediction, ["--fast"], "bench prediction takes no flags, not --fast"],
   ])("%p %j", async (run, args, sentence) => {
     await expect(run([...args])).rejects.toThrow(sentence);
   });

@@ -25,6 +25,10 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./parity.ts")).run(args),
   },
+  posts: {
+    about: "what telling other ranks of each part costs, and what telling of several would save",
+    run: async (args) => (await import("./posts.ts")).run(args),
+  },
   prediction: {
     about: "what predicting old border rows gains, over seeds, samplers, warm-ups and bands",
     needsClone: true,

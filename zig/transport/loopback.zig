@@ -17,6 +17,20 @@ const spin_count = 200;
 
 const nobody = std.math.maxInt(u32);
 
+/// What waiters for one kind of news sleep on. Posts and meetings have one each: who waits for the
+/// end of a step must not be woken by every part of it (`zig build posts` measures that).
+const Bell = struct {
+    /// Grows with every change that somebody may wait for.
+    changes: std.atomic.Value(u32) = .init(0),
+    sleepers: std.atomic.Value(u32) = .init(0),
+
+    fn ring(bell: *Bell, io: Io) void {
+        _ = bell.changes.fetchAdd(1, .seq_cst);
+        if (bell.sleepers.load(.seq_cst) == 0) return;
+        io.futexWake(u32, &bell.changes.raw, rank_count_max);
+    }
+};
+
 pub const Loopback = struct {
     io: Io,
     rank_count: u32,
@@ -24,11 +38,10 @@ pub const Loopback = struct {
     hooks: faults.Hooks,
     /// How much of its own each rank has written; it only grows.
     written: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
-    /// Grows with every change that somebody may wait for; waiters sleep on it.
-    changes: std.atomic.Value(u32) = .init(0),
-    sleepers: std.atomic.Value(u32) = .init(0),
+    posted: Bell = .{},
     /// Meetings that each rank has come to.
     meetings: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
+    met: Bell = .{},
     gathered: [rank_count_max]Tensor = undefined,
     aborted: std.atomic.Value(bool) = .init(false),
     /// Whom each rank waits for, `nobody` while it works.
@@ -51,12 +64,13 @@ pub const Loopback = struct {
         try loopback.injectFaults(rank, count);
         assert(loopback.written[rank].raw < count);
         loopback.written[rank].store(count, .release);
-        loopback.wakeAll();
+        loopback.posted.ring(loopback.io);
     }
 
     /// Returns when rank `other` has written everything up to `count`.
     pub fn waitFor(loopback: *Loopback, rank: u32, other: u32, count: u64) Error!void {
-        return loopback.waitUntil(&loopback.written[other], count, rank, other);
+        const written = &loopback.written[other];
+        return loopback.waitUntil(&loopback.posted, written, count, rank, other);
     }
 
     /// Every rank hands over a tensor and gets all, which stay valid until the next meeting.
@@ -71,16 +85,17 @@ pub const Loopback = struct {
     pub fn meet(loopback: *Loopback, rank: u32) Error!void {
         const count = loopback.meetings[rank].raw + 1;
         loopback.meetings[rank].store(count, .release);
-        loopback.wakeAll();
-        for (0..loopback.rank_count) |other| {
-            try loopback.waitUntil(&loopback.meetings[other], count, rank, @intCast(other));
+        loopback.met.ring(loopback.io);
+        for (loopback.meetings[0..loopback.rank_count], 0..) |*meetings, other| {
+            try loopback.waitUntil(&loopback.met, meetings, count, rank, @intCast(other));
         }
     }
 
     /// Wakes every rank that waits; from now on each wait fails.
     pub fn abort(loopback: *Loopback) void {
         loopback.aborted.store(true, .release);
-        loopback.wakeAll();
+        loopback.posted.ring(loopback.io);
+        loopback.met.ring(loopback.io);
     }
 
     // --- internal ---
@@ -96,14 +111,9 @@ pub const Loopback = struct {
         });
     }
 
-    fn wakeAll(loopback: *Loopback) void {
-        _ = loopback.changes.fetchAdd(1, .seq_cst);
-        if (loopback.sleepers.load(.seq_cst) == 0) return;
-        loopback.io.futexWake(u32, &loopback.changes.raw, rank_count_max);
-    }
-
     fn waitUntil(
         loopback: *Loopback,
+        bell: *Bell,
         value: *const std.atomic.Value(u64),
         count: u64,
         rank: u32,
@@ -120,22 +130,27 @@ pub const Loopback = struct {
             if (loopback.aborted.load(.acquire)) return error.Cancelled;
             const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
             if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(rank);
-            loopback.sleep(value, count);
+            loopback.sleep(bell, value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;
     }
 
-    fn sleep(loopback: *Loopback, value: *const std.atomic.Value(u64), count: u64) void {
-        _ = loopback.sleepers.fetchAdd(1, .seq_cst);
-        defer _ = loopback.sleepers.fetchSub(1, .seq_cst);
-        const seen = loopback.changes.load(.seq_cst);
+    fn sleep(
+        loopback: *Loopback,
+        bell: *Bell,
+        value: *const std.atomic.Value(u64),
+        count: u64,
+    ) void {
+        _ = bell.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = bell.sleepers.fetchSub(1, .seq_cst);
+        const seen = bell.changes.load(.seq_cst);
         // Looked at again after announcing the sleep: a post in between would not wake anyone.
         if (value.load(.seq_cst) >= count or loopback.aborted.load(.seq_cst)) return;
         const nap: Io.Timeout = .{ .duration = .{
             .raw = .fromMilliseconds(50),
             .clock = .awake,
         } };
-        loopback.io.futexWaitTimeout(u32, &loopback.changes.raw, seen, nap) catch {};
+        loopback.io.futexWaitTimeout(u32, &bell.changes.raw, seen, nap) catch {};
     }
 
     /// Names the rank at the end of the chain of waits: the others only wait for it.
