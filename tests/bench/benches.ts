@@ -27,6 +27,7 @@ export const benches: Record<string, Bench> = {
   },
   posts: {
     about: "what telling other ranks of each part costs, and what telling of several would save",
+    needsClone: true,
     run: async (args) => (await import("./posts.ts")).run(args),
   },
   prediction: {
