@@ -2,7 +2,7 @@
  * Where a binary extracts to and how, without a binary: folders that must not be used, files that
  * are damaged, and many processes at once.
  */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   lstatSync,
@@ -20,6 +20,9 @@ import { cacheCandidates, describeCache, openCache } from "../src/binary/cache.t
 import type { EmbeddedFile } from "../src/binary/contents.ts";
 import { extract, versionName } from "../src/binary/extract.ts";
 import { refusal as refused } from "./support/refusal.ts";
+
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
 
 let root = "";
 beforeEach(() => {
@@ -174,7 +177,7 @@ describe("extracting", () => {
       expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
     }
     expect(readdirSync(folder, { recursive: true }).sort()).toEqual(["a", "b", "b/c"]);
-  }, 60_000);
+  });
 
   test("the folder's name changes with a file's content and with the version", () => {
     const versions = { basedxl: "1.2.3", bun: "", zig: "", cudaKernels: "" };

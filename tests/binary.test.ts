@@ -2,7 +2,7 @@
  * dist/basedxl as a user gets it: one file in an empty folder, without an environment. What it
  * draws is compared with what the clone draws, byte for byte.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   copyFileSync,
   existsSync,
@@ -24,6 +24,9 @@ import { buildBinaryIn, ended, newFolder, start } from "./support/binary.ts";
 import { noDiskReason, onDisk } from "./support/mount.ts";
 import { noStraceReason, readTrace, tracedCalls } from "./support/strace.ts";
 
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
+
 const root = join(import.meta.dir, "..");
 const main = join(root, "src", "main.ts");
 const built = newFolder();
@@ -33,8 +36,6 @@ afterAll(() => {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 
-/** Drawing takes a second; machines that build something else at the same time take longer. */
-const timeoutMs = 120_000;
 const quick = ["--steps", "2", "--seed", "7", "--quiet", "--device", "cpu"];
 
 function folderFor(...names: string[]): string {
@@ -101,21 +102,17 @@ describe("without an environment, in an empty folder", () => {
     ["sample.jpg", [0xff, 0xd8, 0xff]],
     ["sample.webp", [0x52, 0x49, 0x46, 0x46]],
     ["sample.avif", [0x00, 0x00, 0x00]],
-  ])(
-    "%s is what the clone draws",
-    async (name, magic) => {
-      const drawn = await ended(start([alone, "sample", ...quick, "--out", name], folder));
-      expect(drawn).toEqual({ exitCode: 0, stdout: "", stderr: "" });
-      const other = join(folder, `clone-${name}`);
-      const clone = [process.execPath, main, "sample", ...quick, "--out", other];
-      expect((await ended(start(clone, root, { PATH: process.env.PATH ?? "" }))).stderr).toBe("");
-      const bytes = readFileSync(join(folder, name));
-      expect([...bytes.subarray(0, magic.length)]).toEqual(magic);
-      expect(bytes.equals(readFileSync(other))).toBe(true);
-      rmSync(other);
-    },
-    timeoutMs,
-  );
+  ])("%s is what the clone draws", async (name, magic) => {
+    const drawn = await ended(start([alone, "sample", ...quick, "--out", name], folder));
+    expect(drawn).toEqual({ exitCode: 0, stdout: "", stderr: "" });
+    const other = join(folder, `clone-${name}`);
+    const clone = [process.execPath, main, "sample", ...quick, "--out", other];
+    expect((await ended(start(clone, root, { PATH: process.env.PATH ?? "" }))).stderr).toBe("");
+    const bytes = readFileSync(join(folder, name));
+    expect([...bytes.subarray(0, magic.length)]).toEqual(magic);
+    expect(bytes.equals(readFileSync(other))).toBe(true);
+    rmSync(other);
+  });
 
   test("the folder has the pictures and nothing else", () => {
     const names = ["basedxl", "sample.avif", "sample.jpg", "sample.png", "sample.webp"];
@@ -146,7 +143,6 @@ describe("on a system with nothing but glibc", () => {
       const ours = await pixels(join(bare, "out", "bare.png"));
       expect(ours.equals(await pixels(join(folder, "full.png")))).toBe(true);
     },
-    timeoutMs,
   );
 
   test.skipIf(skip)(
@@ -158,19 +154,14 @@ describe("on a system with nothing but glibc", () => {
       );
       expect(exitCode).toBe(1);
     },
-    timeoutMs,
   );
 
-  test.skipIf(skip)(
-    "doctor says it too, red and with what to do",
-    async () => {
-      const { stdout, stderr } = await run("doctor", "--json");
-      expect(stderr).toBe("");
-      const { problems } = JSON.parse(stdout) as { problems: { what: string }[] };
-      expect(problems.map(({ what }) => what).join()).toContain("libstdc++");
-    },
-    timeoutMs,
-  );
+  test.skipIf(skip)("doctor says it too, red and with what to do", async () => {
+    const { stdout, stderr } = await run("doctor", "--json");
+    expect(stderr).toBe("");
+    const { problems } = JSON.parse(stdout) as { problems: { what: string }[] };
+    expect(problems.map(({ what }) => what).join()).toContain("libstdc++");
+  });
 });
 
 describe("the folder it extracts to", () => {
@@ -180,49 +171,41 @@ describe("the folder it extracts to", () => {
     return join(folder, "cache", name);
   };
 
-  test(
-    "two at once on a cold cache draw the same, and leave whole files for this user alone",
-    async () => {
-      const names = ["one.png", "two.png"];
-      const all = await Promise.all(
-        names.map((name) => basedxl(folder, "sample", ...quick, "--out", name)),
-      );
-      for (const each of all) expect(each).toEqual({ exitCode: 0, stdout: "", stderr: "" });
-      const [one, two] = names.map((name) => readFileSync(join(folder, name)));
-      expect(one!.equals(two!)).toBe(true);
-      expect(readdirSync(join(folder, "cache"))).toHaveLength(1);
-      expect(filesBelow(version()).filter((path) => /\.part$|\.probe-/.test(path))).toEqual([]);
-      for (const path of [join(folder, "cache"), version()]) {
-        expect(lstatSync(path).mode & 0o777).toBe(0o700);
-      }
-    },
-    timeoutMs,
-  );
+  test("two at once on a cold cache draw the same, and leave whole files", async () => {
+    const names = ["one.png", "two.png"];
+    const all = await Promise.all(
+      names.map((name) => basedxl(folder, "sample", ...quick, "--out", name)),
+    );
+    for (const each of all) expect(each).toEqual({ exitCode: 0, stdout: "", stderr: "" });
+    const [one, two] = names.map((name) => readFileSync(join(folder, name)));
+    expect(one!.equals(two!)).toBe(true);
+    expect(readdirSync(join(folder, "cache"))).toHaveLength(1);
+    expect(filesBelow(version()).filter((path) => /\.part$|\.probe-/.test(path))).toEqual([]);
+    for (const path of [join(folder, "cache"), version()]) {
+      expect(lstatSync(path).mode & 0o777).toBe(0o700);
+    }
+  });
 
-  test(
-    "files that were changed are written again, whole ones are left alone",
-    async () => {
-      const files = filesBelow(version());
-      const library = files.find((path) => /libbasedxl/.test(path)) ?? "";
-      const config = files.find((path) => /unet.config\.json$/.test(path)) ?? "";
-      const weights = files.find((path) => /unet.*safetensors$/.test(path)) ?? "";
-      const before = readFileSync(library);
-      const untouched = statSync(weights).ino;
-      truncateSync(library, 1000);
-      // The same length, another content.
-      const text = readFileSync(config, "utf8");
-      writeFileSync(config, text.replace("1", "2"));
-      const old = join(version(), "library.so.0000.part");
-      writeFileSync(old, "left behind by a process that was killed");
-      utimesSync(old, 0, 0);
-      expect((await basedxl(folder, "sample", ...quick)).stderr).toBe("");
-      expect(readFileSync(library).equals(before)).toBe(true);
-      expect(readFileSync(config, "utf8")).toBe(text);
-      expect(statSync(weights).ino).toBe(untouched);
-      expect(existsSync(old)).toBe(false);
-    },
-    timeoutMs,
-  );
+  test("files that were changed are written again, whole ones are left alone", async () => {
+    const files = filesBelow(version());
+    const library = files.find((path) => /libbasedxl/.test(path)) ?? "";
+    const config = files.find((path) => /unet.config\.json$/.test(path)) ?? "";
+    const weights = files.find((path) => /unet.*safetensors$/.test(path)) ?? "";
+    const before = readFileSync(library);
+    const untouched = statSync(weights).ino;
+    truncateSync(library, 1000);
+    // The same length, another content.
+    const text = readFileSync(config, "utf8");
+    writeFileSync(config, text.replace("1", "2"));
+    const old = join(version(), "library.so.0000.part");
+    writeFileSync(old, "left behind by a process that was killed");
+    utimesSync(old, 0, 0);
+    expect((await basedxl(folder, "sample", ...quick)).stderr).toBe("");
+    expect(readFileSync(library).equals(before)).toBe(true);
+    expect(readFileSync(config, "utf8")).toBe(text);
+    expect(statSync(weights).ino).toBe(untouched);
+    expect(existsSync(old)).toBe(false);
+  });
 });
 
 describe("disks", () => {
@@ -237,18 +220,14 @@ describe("disks", () => {
   };
   const sample = `"$BINARY" sample ${quick.join(" ")}`;
 
-  test.skipIf(skip)(
-    "a cache on a full disk: one sentence, and no part of a file",
-    async () => {
-      const script = `${sample}; code=$?; find disk -name '*.part' -o -name '.probe-*'; exit $code`;
-      const { exitCode, stdout, stderr } = await run("size=8m", script, join(disk, "cache"));
-      expect(stderr).toMatch(/^error: Cannot extract the program's files to .*\n$/);
-      expect(stderr).toMatch(/: the disk is full\. \d+ MB are needed there; make room, or set /);
-      expect(stdout).toBe("");
-      expect(exitCode).toBe(1);
-    },
-    timeoutMs,
-  );
+  test.skipIf(skip)("a cache on a full disk: one sentence, and no part of a file", async () => {
+    const script = `${sample}; code=$?; find disk -name '*.part' -o -name '.probe-*'; exit $code`;
+    const { exitCode, stdout, stderr } = await run("size=8m", script, join(disk, "cache"));
+    expect(stderr).toMatch(/^error: Cannot extract the program's files to .*\n$/);
+    expect(stderr).toMatch(/: the disk is full\. \d+ MB are needed there; make room, or set /);
+    expect(stdout).toBe("");
+    expect(exitCode).toBe(1);
+  });
 
   test.skipIf(skip)(
     "a picture on a full disk: one sentence, and the old picture stays",
@@ -262,7 +241,6 @@ describe("disks", () => {
       expect(stdout).toBe("sample.png\nold\n");
       expect(exitCode).toBe(1);
     },
-    timeoutMs,
   );
 
   test.skipIf(skip)(
@@ -272,7 +250,6 @@ describe("disks", () => {
       expect(stderr).toMatch(/^error: No folder can hold .*noexec.*Set BASEDXL_CACHE_DIR to.*\n$/);
       expect(exitCode).toBe(1);
     },
-    timeoutMs,
   );
 });
 
@@ -295,7 +272,6 @@ test.skipIf(skipped("system calls", noStraceReason()))(
     expect(written).toContain(join(folder, "sample.png"));
     expect(written.filter((path) => path.endsWith("/libbasedxl.so"))).toHaveLength(1);
   },
-  timeoutMs,
 );
 
 describe("what it says of itself", () => {
@@ -325,42 +301,30 @@ describe("what it says of itself", () => {
     for (const name of Object.keys(packageJson.dependencies)) expect(byName.has(name)).toBe(true);
   });
 
-  test(
-    "doctor looks at the binary's own files",
-    async () => {
-      const { stdout, stderr } = await basedxl(folder, "doctor", "--json");
-      expect(stderr).toBe("");
-      const { program, machine } = JSON.parse(stdout);
-      expect(program).toMatchObject({ binary: true, formats: ["png", "jpeg", "webp", "avif"] });
-      expect(program.library).toStartWith(join(folder, "cache"));
-      expect(program.cache.problem).toBeNull();
-      expect(machine.cores).toBeGreaterThan(0);
-    },
-    timeoutMs,
-  );
+  test("doctor looks at the binary's own files", async () => {
+    const { stdout, stderr } = await basedxl(folder, "doctor", "--json");
+    expect(stderr).toBe("");
+    const { program, machine } = JSON.parse(stdout);
+    expect(program).toMatchObject({ binary: true, formats: ["png", "jpeg", "webp", "avif"] });
+    expect(program.library).toStartWith(join(folder, "cache"));
+    expect(program.cache.problem).toBeNull();
+    expect(machine.cores).toBeGreaterThan(0);
+  });
 
-  test(
-    "a bench that needs the repository says so; the others are there",
-    async () => {
-      const parity = await basedxl(folder, "bench", "parity");
-      expect(parity.exitCode).toBe(2);
-      expect(parity.stderr).toContain("run `bun run bench parity` in a clone");
-      const formula = await basedxl(folder, "bench", "scaling", "--formula", "--out", "charts");
-      expect(formula.stderr).toBe("");
-      expect(formula.stdout).toContain("| 1024x1024 | 2 bands");
-      expect(readdirSync(join(folder, "charts")).length).toBe(3);
-    },
-    timeoutMs,
-  );
+  test("a bench that needs the repository says so; the others are there", async () => {
+    const parity = await basedxl(folder, "bench", "parity");
+    expect(parity.exitCode).toBe(2);
+    expect(parity.stderr).toContain("run `bun run bench parity` in a clone");
+    const formula = await basedxl(folder, "bench", "scaling", "--formula", "--out", "charts");
+    expect(formula.stderr).toBe("");
+    expect(formula.stdout).toContain("| 1024x1024 | 2 bands");
+    expect(readdirSync(join(folder, "charts")).length).toBe(3);
+  });
 
-  test(
-    "files of the folder it runs in do not change what it does",
-    async () => {
-      writeFileSync(join(folder, ".env"), "BASEDXL_CACHE_DIR=/nowhere\nBASEDXL_MODEL=/nowhere\n");
-      writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./no-such-file.ts"]\n');
-      const { exitCode, stderr } = await basedxl(folder, "sample", ...quick);
-      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
-    },
-    timeoutMs,
-  );
+  test("files of the folder it runs in do not change what it does", async () => {
+    writeFileSync(join(folder, ".env"), "BASEDXL_CACHE_DIR=/nowhere\nBASEDXL_MODEL=/nowhere\n");
+    writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./no-such-file.ts"]\n');
+    const { exitCode, stderr } = await basedxl(folder, "sample", ...quick);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  });
 });

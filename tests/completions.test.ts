@@ -1,11 +1,14 @@
 /**
  * The completion scripts, asked in the shells themselves where they are installed.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { completionScript, shells } from "../src/commands/completions.ts";
 import { commands } from "../src/commands.ts";
 import { syncModeNames } from "../src/limits.ts";
 import { schedulerNames } from "../src/schedule.ts";
+
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
 
 /** What bash offers for the last of `words`. */
 function offered(...words: string[]): string[] {

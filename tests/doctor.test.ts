@@ -2,7 +2,7 @@
  * `doctor` on machines that have less than it hopes for: no driver, half a driver, one that hangs,
  * one that crashes. Stand-ins for libcuda are compiled from Zig and found as the real one would be.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -17,11 +17,12 @@ import { compilerOfPackages } from "../src/setup/compiler.ts";
 import { zigEnvironment } from "../src/setup/native.ts";
 import { ended } from "./support/binary.ts";
 
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
+
 const root = join(import.meta.dir, "..");
 const folder = mkdtempSync(join(tmpdir(), "basedxl-doctor-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-const timeoutMs = 120_000;
 
 function put(name: string, text: string): string {
   const path = join(folder, name);
@@ -203,24 +204,20 @@ describe("models", () => {
 });
 
 describe("the command", () => {
-  test(
-    "one screen for people, one object for scripts, and an exit code that agrees",
-    async () => {
-      const text = await doctor({});
-      expect(text.stderr).toBe("");
-      expect(text.stdout.split("\n").length).toBeLessThanOrEqual(40);
-      for (const title of ["Machine", "Program", "GPUs", "Models", "What sample would pick"]) {
-        expect(text.stdout).toContain(`${title}\n`);
-      }
-      const json = await doctor({}, "--json");
-      const { problems, machine, program, choice } = JSON.parse(json.stdout);
-      expect(json.exitCode).toBe(problems.length === 0 ? 0 : 1);
-      expect(text.exitCode).toBe(json.exitCode);
-      expect(program).toMatchObject({ binary: false, cache: null });
-      expect(choice).toMatchObject({ device: "cpu", ranks: 1, threads: machine.cores });
-    },
-    timeoutMs,
-  );
+  test("one screen for people, one object for scripts, and an exit code that agrees", async () => {
+    const text = await doctor({});
+    expect(text.stderr).toBe("");
+    expect(text.stdout.split("\n").length).toBeLessThanOrEqual(40);
+    for (const title of ["Machine", "Program", "GPUs", "Models", "What sample would pick"]) {
+      expect(text.stdout).toContain(`${title}\n`);
+    }
+    const json = await doctor({}, "--json");
+    const { problems, machine, program, choice } = JSON.parse(json.stdout);
+    expect(json.exitCode).toBe(problems.length === 0 ? 0 : 1);
+    expect(text.exitCode).toBe(json.exitCode);
+    expect(program).toMatchObject({ binary: false, cache: null });
+    expect(choice).toMatchObject({ device: "cpu", ranks: 1, threads: machine.cores });
+  });
 
   test.each([
     [["--gpu-limit", "0"], "--gpu-limit must be a whole number of seconds from 1 to 120"],
@@ -237,19 +234,15 @@ describe("the command", () => {
     ["hangs", "while (true) sleep();", "did not answer within 2 s"],
     ["crashes", "@trap();", "was ended by"],
     ["shows no GPU", "return 100;", "but it shows no GPU"],
-  ])(
-    "a driver that %s",
-    async (name, body, sentence) => {
-      const libraries = fakeDriver(name.replaceAll(" ", "-"), body);
-      const env = { LD_LIBRARY_PATH: libraries };
-      const { stdout, stderr, exitCode } = await doctor(env, "--gpu-limit", "2", "--json");
-      expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 1 });
-      const { problems } = JSON.parse(stdout) as { problems: { what: string; advice: string }[] };
-      expect(problems.map(({ what }) => what).join("\n")).toContain(sentence);
-      for (const { advice } of problems) expect(advice.length).toBeGreaterThan(10);
-    },
-    timeoutMs,
-  );
+  ])("a driver that %s", async (name, body, sentence) => {
+    const libraries = fakeDriver(name.replaceAll(" ", "-"), body);
+    const env = { LD_LIBRARY_PATH: libraries };
+    const { stdout, stderr, exitCode } = await doctor(env, "--gpu-limit", "2", "--json");
+    expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 1 });
+    const { problems } = JSON.parse(stdout) as { problems: { what: string; advice: string }[] };
+    expect(problems.map(({ what }) => what).join("\n")).toContain(sentence);
+    for (const { advice } of problems) expect(advice.length).toBeGreaterThan(10);
+  });
 });
 
 /** A folder with a libcuda.so.1 of all functions that are asked for; cuInit is `body`. */
