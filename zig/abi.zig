@@ -10,6 +10,7 @@ const backends = @import("backend.zig");
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const cuda_driver = @import("cuda/driver.zig");
 const cuda_kernels = @import("cuda/kernels.zig");
+const gpu_report = @import("cuda/gpu_report.zig");
 const jobs = @import("job.zig");
 const memory = @import("memory.zig");
 const models = @import("model.zig");
@@ -147,6 +148,30 @@ pub export fn bxl_last_error(session: ?*const Session, buffer: [*]u8, len: u64) 
     const count: usize = @min(text.len, @as(usize, @intCast(len)));
     @memcpy(buffer[0..count], text[0..count]);
     return count;
+}
+
+/// What there is of GPUs, as JSON in UTF-8 (cuda/gpu_report.zig); returns its bytes, or 0 where it
+/// does not fit or memory ran out. It asks drivers that may hang: call it in a process of its own.
+pub export fn bxl_gpu_report(
+    options: *const types.GpuReportOptions,
+    buffer: [*]u8,
+    len: u64,
+) callconv(.c) u64 {
+    if (options.size != @sizeOf(types.GpuReportOptions)) return 0;
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    const path = arena.allocator().dupeZ(u8, options.emulator.slice()) catch return 0;
+    const limit_ms = options.peer_limit_ms;
+    const text = gpu_report.write(
+        arena.allocator(),
+        io,
+        if (path.len > 0) .{ .emulated = path } else .system,
+        .ofProcess(),
+        limit_ms,
+    ) catch return 0;
+    if (text.len > len) return 0;
+    @memcpy(buffer[0..text.len], text);
+    return text.len;
 }
 
 /// `draw_count` times `torch.randn` of `len` values each, on the CPU generator of `seed`.

@@ -16,9 +16,11 @@ test {
     _ = @import("cuda/convolution.zig");
     _ = @import("cuda/driver.zig");
     _ = @import("cuda/dynamic.zig");
+    _ = @import("cuda/gpu_report.zig");
     _ = @import("cuda/kernels.zig");
     _ = @import("cuda/libraries.zig");
     _ = @import("cuda/matmul.zig");
+    _ = @import("cuda/peer_copy.zig");
     _ = @import("diagnostics.zig");
     _ = @import("memory.zig");
     _ = @import("model/config.zig");

@@ -2,34 +2,56 @@
  * Asks the driver, in a process of its own: a driver that hangs or crashes must not take `doctor`
  * along. The child runs the command of probe-command.ts, which prints a ProbeResult as JSON.
  */
-import { type DeviceInfo, probeDevice } from "../native/session.ts";
+import { type GpuReport, gpuReport } from "../native/gpu-report.ts";
 import { findDriver } from "./driver.ts";
 import type { GpuFacts, Problem } from "./report.ts";
 
 /** What the child found or failed at; `answered` is false where it did not come back. */
 export type ProbeResult = { facts: GpuFacts } | { problem: Problem; answered: boolean };
 
-/**
- * The child's side. What the library tells of vendor libraries, memory and copies between GPUs
- * belongs here once it tells: every fact that is null below has its place in report.ts already.
- */
+/** How long one copy from GPU to GPU may take: 64 MiB, after the GPU was started. */
+const peerLimitMs = 5000;
+
+/** The child's side. */
 export function collectGpuFacts(): ProbeResult {
-  let info: DeviceInfo;
+  let report: GpuReport;
   try {
-    info = probeDevice();
+    report = gpuReport({ peerLimitMs, emulator: "" });
   } catch (error) {
     const advice = "See the library's line above.";
     return { problem: { what: (error as Error).message, advice }, answered: true };
   }
-  const gpus = Array.from({ length: info.gpuCount }, (_, index) => ({
-    index,
-    // The library names the first one only.
-    name: index === 0 ? info.gpuName : null,
-    architecture: null,
-    memoryBytes: null,
-    freeBytes: null,
-  }));
-  return { facts: { driver: findDriver(process.env), libraries: null, gpus, peers: null } };
+  return { facts: { driver: findDriver(process.env), ...factsOf(report) } };
+}
+
+/** The library's report in the words of `doctor`. */
+export function factsOf({ libraries, gpus, peers }: GpuReport): Omit<GpuFacts, "driver"> {
+  return {
+    libraries: libraries
+      // The driver has a line of its own; here only one that will not do.
+      .filter(({ name, what, is_absent }) => name !== driverName || (what !== "" && !is_absent))
+      .map(({ name, needed_for, version, path, is_absent, ...wrong }) => ({
+        name,
+        neededFor: needed_for,
+        version,
+        path,
+        problem: is_absent && optional.has(name) ? null : problemOf(wrong),
+      })),
+    gpus: gpus.map(({ index, name, architecture, memory_bytes, free_bytes }) => ({
+      index,
+      name,
+      architecture,
+      memoryBytes: memory_bytes,
+      freeBytes: free_bytes,
+    })),
+    peers: peers.map(({ from, to, direct, bytes_per_second, ...wrong }) => ({
+      from,
+      to,
+      direct,
+      bytesPerSecond: bytes_per_second,
+      problem: problemOf(wrong),
+    })),
+  };
 }
 
 /** Runs `command` (the program with `probeCommand`) and waits at most `limitMs` for it. */
@@ -65,4 +87,19 @@ export async function probeGpus(command: string[], limitMs: number): Promise<Pro
     },
     answered: false,
   };
+}
+
+// --- internal ---
+
+const driverName = "the driver";
+/** Libraries that most machines draw without. */
+const optional = new Set(["NCCL"]);
+
+function problemOf({ what, advice }: { what: string; advice: string }): Problem | null {
+  if (what === "") return null;
+  return { what: sentence(what), advice: sentence(advice) };
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }

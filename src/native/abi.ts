@@ -393,6 +393,19 @@ export function writeStepRow(v: DataView, at: number, s: StepRow): void {
   v.setUint32(at + 76, s.drawsNoise, true);
 }
 
+export interface GpuReportOptions {
+  peerLimitMs: number;
+  emulator: Bytes;
+}
+
+export const sizeOfGpuReportOptions = 24;
+
+export function writeGpuReportOptions(v: DataView, at: number, s: GpuReportOptions): void {
+  v.setUint32(at + 0, 24, true);
+  v.setUint32(at + 4, s.peerLimitMs, true);
+  writeBytes(v, at + 8, s.emulator);
+}
+
 export interface DeviceInfo {
   coreCount: number;
   gpuCount: number;
@@ -487,5 +500,6 @@ export const functions = {
   bxl_session_read: { args: ["ptr", "u32", "ptr", "u64"], returns: "u64" },
   bxl_session_cancel: { args: ["ptr"], returns: "void" },
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_random_normal: { args: ["u64", "u32", "ptr", "u64"], returns: "void" },
 } as const;

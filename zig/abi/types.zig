@@ -98,6 +98,14 @@ pub const TestHooks = extern struct {
     stall_limit_ms: u32,
 };
 
+pub const GpuReportOptions = extern struct {
+    size: u32,
+    /// How long one copy from GPU to GPU may take.
+    peer_limit_ms: u32,
+    /// Path of the emulated libraries, for tests; empty for the vendor's own.
+    emulator: Bytes,
+};
+
 pub const Request = extern struct {
     size: u32,
     kind: jobs.Kind,
@@ -153,7 +161,7 @@ pub const Progress = extern struct {
 pub const structs_in = .{
     configs.ClipConfig, configs.UnetConfig, configs.VaeConfig, models.ModelConfig,
     Bytes,              SessionOptions,     Tokens,            TestHooks,
-    Request,            backends.Update,    backends.StepRow,
+    Request,            backends.Update,    backends.StepRow,  GpuReportOptions,
 };
 /// Structs that the library fills; TypeScript writes their size alone.
 pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };

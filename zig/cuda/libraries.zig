@@ -42,8 +42,17 @@ pub fn Outcome(comptime Table: type) type {
         path: []const u8 = "",
         /// As the library tells it: 130101.
         version: u32 = 0,
-        /// "" where it was opened.
-        sentence: []const u8 = "",
+        /// What is wrong and what to do about it, both without a full stop; "" where it was opened.
+        what: []const u8 = "",
+        advice: []const u8 = "",
+        /// Nothing of it was found, as opposed to one that will not do.
+        is_absent: bool = false,
+
+        /// Both in one sentence; "" where it was opened.
+        pub fn sentence(outcome: @This(), arena: Allocator) Allocator.Error![]const u8 {
+            if (outcome.what.len == 0) return "";
+            return std.fmt.allocPrint(arena, "{s}: {s}.", .{ outcome.what, outcome.advice });
+        }
     };
 }
 
@@ -116,13 +125,13 @@ pub fn open(
     const d = diagnostics;
     return .{
         .driver = found.driver.table orelse
-            return d.fail(error.LibraryMissing, "{s}", .{found.driver.sentence}),
+            return d.fail(error.LibraryMissing, "{s}", .{try found.driver.sentence(arena)}),
         .cublaslt = found.cublaslt.table orelse
-            return d.fail(error.LibraryMissing, "{s}", .{found.cublaslt.sentence}),
+            return d.fail(error.LibraryMissing, "{s}", .{try found.cublaslt.sentence(arena)}),
         .cudnn = found.cudnn.table orelse
-            return d.fail(error.LibraryMissing, "{s}", .{found.cudnn.sentence}),
+            return d.fail(error.LibraryMissing, "{s}", .{try found.cudnn.sentence(arena)}),
         .nccl = found.nccl.table,
-        .nccl_sentence = found.nccl.sentence,
+        .nccl_sentence = try found.nccl.sentence(arena),
         .cublaslt_version = found.cublaslt.version,
         .cudnn_version = found.cudnn.version,
     };
@@ -192,7 +201,9 @@ const Context = struct {
             };
             const version = versionOf(Table, &table);
             const cuda = if (Table == cudnn.Cudnn) table.cudnnGetCudartVersion() else 0;
-            if (version >= kind.version_min and (kind.cuda_max == 0 or cuda < kind.cuda_max)) {
+            // One that does not tell its version is tried.
+            const is_new = version == 0 or version >= kind.version_min;
+            if (is_new and (kind.cuda_max == 0 or cuda < kind.cuda_max)) {
                 return .{
                     .table = table,
                     .path = try context.pathOf(table, path),
@@ -201,7 +212,7 @@ const Context = struct {
             }
             if (refusal.len == 0) refusal = try context.tooOld(Table, kind, path, version);
         }
-        return .{ .sentence = try context.sentence(kind, sonames[0], refusal) };
+        return context.failed(Table, kind, sonames[0], refusal);
     }
 
     fn candidates(
@@ -248,30 +259,37 @@ const Context = struct {
         });
     }
 
-    fn sentence(
+    fn failed(
         context: Context,
+        comptime Table: type,
         kind: *const Kind,
         soname: []const u8,
         refusal: []const u8,
-    ) Allocator.Error![]const u8 {
-        if (context.source == .emulated) return context.text(
-            "The emulator {s} does not answer for {s} ({s}): `zig build emulator` builds it.",
-            .{ context.source.emulated, kind.title, refusal },
+    ) Allocator.Error!Outcome(Table) {
+        const absent = try context.text("{s} ({s}) was not found", .{ kind.title, soname });
+        var outcome: Outcome(Table) = .{
+            .what = if (refusal.len > 0) refusal else absent,
+            .is_absent = refusal.len == 0,
+        };
+        if (context.source == .emulated) {
+            const path = context.source.emulated;
+            const args = .{ path, kind.title, refusal };
+            outcome.what = try context.text("the emulator {s} has no {s} ({s})", args);
+            outcome.advice = "`zig build emulator` builds it";
+        } else if (kind.package.len == 0) {
+            outcome.advice = "install NVIDIA's driver for this machine's GPU (525 or newer, " ++
+                "from nvidia.com/drivers or the distribution), until `nvidia-smi` works";
+        } else if (refusal.len > 0) {
+            outcome.advice = try context.text(
+                "`pip install --upgrade {s}` in an active Python environment brings one",
+                .{kind.package},
+            );
+        } else outcome.advice = try context.text(
+            "`pip install {s}` in an active Python environment brings it, or set CUDA_HOME to a " ++
+                "CUDA toolkit that has it",
+            .{kind.package},
         );
-        if (kind.package.len == 0) return context.text(
-            "{s}{s}: install NVIDIA's driver for this machine's GPU (version 525 or newer; " ++
-                "nvidia.com/drivers, or the distribution's package), then `nvidia-smi` must work.",
-            if (refusal.len > 0) .{ refusal, "" } else .{ soname, " was not found" },
-        );
-        if (refusal.len > 0) return context.text(
-            "{s}: `pip install --upgrade {s}` in an active Python environment brings one.",
-            .{ refusal, kind.package },
-        );
-        return context.text(
-            "{s} ({s}) was not found: `pip install {s}` in an active Python environment brings " ++
-                "it, or set CUDA_HOME to a CUDA toolkit that has it.",
-            .{ kind.title, soname, kind.package },
-        );
+        return outcome;
     }
 
     fn pathOf(context: Context, table: anytype, fallback: []const u8) Allocator.Error![]const u8 {
@@ -319,11 +337,12 @@ test "what is missing is a sentence with what to install, on any machine" {
     const found = try search(arena.allocator(), std.testing.io, .system, .ofProcess());
     inline for (.{ "driver", "cublaslt", "cudnn", "nccl" }) |name| {
         const outcome = @field(found, name);
-        try std.testing.expectEqual(outcome.table == null, outcome.sentence.len > 0);
+        const sentence = try outcome.sentence(arena.allocator());
+        try std.testing.expectEqual(outcome.table == null, sentence.len > 0);
         try std.testing.expectEqual(outcome.table != null, outcome.path.len > 0);
         if (outcome.table == null) {
             const hint = if (comptime std.mem.eql(u8, name, "driver")) "install" else "pip install";
-            try std.testing.expect(std.mem.indexOf(u8, outcome.sentence, hint) != null);
+            try std.testing.expect(std.mem.indexOf(u8, sentence, hint) != null);
         }
     }
 }
