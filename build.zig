@@ -5,6 +5,7 @@
 //!   zig build test-cuda     the CUDA path on that emulator
 //!   zig build bindings      src/native/abi.ts, to standard output
 //!   zig build posts         what it costs ranks to tell each other of their parts
+//!   zig build cpu-bench     what `bun run bench cpu` times operations with, into zig-out/bin
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
@@ -61,6 +62,16 @@ pub fn build(b: *Build) void {
     test_step.dependOn(&run_tests.step);
 
     addEmulated(b);
+
+    const bench_module = libraryModule(b, "zig/bench.zig", target, optimize);
+    cuda_kernels.addFatbin(b, bench_module, null, "");
+    const bench = b.addExecutable(.{
+        .name = "cpu-bench",
+        .root_module = bench_module,
+        .use_llvm = true,
+    });
+    const install_bench = b.addInstallArtifact(bench, .{});
+    b.step("cpu-bench", "Install what times the CPU's operations").dependOn(&install_bench.step);
 
     const bindings_module = libraryModule(b, "zig/bindings.zig", b.graph.host, .Debug);
     cuda_kernels.addFatbin(b, bindings_module, null, "");
@@ -125,13 +136,19 @@ fn libraryModule(
     return module;
 }
 
-const InstructionSet = struct { symbol: []const u8, query: std.Target.Query };
+const InstructionSet = struct {
+    symbol: []const u8,
+    query: std.Target.Query,
+    /// Whether products are made of bf16 pairs.
+    bf16: bool = false,
+};
 
 /// The same kernels once per instruction set; always optimized, since they are unusable otherwise.
 fn addCpuKernels(b: *Build, module: *Build.Module, target: Build.ResolvedTarget) void {
     for (instructionSets(b, target)) |set| {
         const options = b.addOptions();
         options.addOption([]const u8, "symbol", set.symbol);
+        options.addOption(bool, "bf16", set.bf16);
         const kernels = b.createModule(.{
             .root_source_file = b.path("zig/backend/cpu/kernel_object.zig"),
             .target = b.resolveTargetQuery(set.query),
@@ -158,6 +175,11 @@ fn instructionSets(b: *Build, target: Build.ResolvedTarget) []const InstructionS
             .{ .symbol = "bxl_cpu_kernels_x86_64", .query = withModel(query, &x86.x86_64) },
             .{ .symbol = "bxl_cpu_kernels_x86_64_v3", .query = withModel(query, &x86.x86_64_v3) },
             .{ .symbol = "bxl_cpu_kernels_x86_64_v4", .query = wideVectors(query) },
+            .{
+                .symbol = "bxl_cpu_kernels_x86_64_v4_bf16",
+                .query = withBf16(wideVectors(query)),
+                .bf16 = true,
+            },
         },
         .aarch64 => &.{.{ .symbol = "bxl_cpu_kernels_aarch64", .query = query }},
         else => @panic("BasedXL runs on x86-64 and aarch64."),
@@ -177,4 +199,10 @@ fn wideVectors(query: std.Target.Query) std.Target.Query {
     var wide = withModel(query, &std.Target.x86.cpu.x86_64_v4);
     wide.cpu_features_sub = std.Target.x86.featureSet(&.{.prefer_256_bit});
     return wide;
+}
+
+fn withBf16(query: std.Target.Query) std.Target.Query {
+    var with_bf16 = query;
+    with_bf16.cpu_features_add = std.Target.x86.featureSet(&.{.avx512bf16});
+    return with_bf16;
 }

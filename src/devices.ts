@@ -2,6 +2,7 @@
  * Decides on what a picture is drawn, from the flags and the machine. Fewer GPUs than ranks is an
  * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
+import type { Dtype } from "./dtype.ts";
 import { BasedXLError } from "./errors.ts";
 import type { DeviceInfo } from "./native/session.ts";
 
@@ -16,15 +17,22 @@ export interface DeviceChoice {
 }
 
 /**
- * Throws `BasedXLError` "no-device" when there are some GPUs but fewer than `rankCount`, and for
- * `cuda`, which this version cannot draw with.
+ * Throws `BasedXLError` "no-device" when there are some GPUs but fewer than `rankCount`, for
+ * `cuda`, which this version cannot draw with, and for bf16 on a CPU without its instructions.
  */
 export function chooseDevice(
-  options: { device: DeviceName; rankCount: number },
-  info: Pick<DeviceInfo, "gpuCount">,
+  options: { device: DeviceName; rankCount: number; dtype?: Dtype },
+  info: Pick<DeviceInfo, "gpuCount" | "hasBf16" | "cpuName">,
 ): DeviceChoice {
   const { device, rankCount } = options;
   const { gpuCount } = info;
+  if (options.dtype === "bf16" && !info.hasBf16) {
+    throw new BasedXLError(
+      "no-device",
+      `--dtype bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) has not got: \
+leave it out to draw in f32.`,
+    );
+  }
   const onCpu = rankCount === 1 ? "drawing on the CPU" : `drawing with ${rankCount} CPU ranks`;
   if (device === "cpu") return { device: "cpu", rankCount, line: null };
   if (gpuCount >= 1 && gpuCount < rankCount) {

@@ -3,6 +3,7 @@
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
 import assert from "node:assert/strict";
+import type { Dtype } from "./dtype.ts";
 import { stopIfAborted } from "./errors.ts";
 import { layoutOf } from "./layout.ts";
 import type { TimestepSpacing } from "./models/config.ts";
@@ -43,6 +44,8 @@ export interface GenerateRequest {
   threadCount: number;
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
+  /** Default f32. */
+  dtype?: Dtype;
   /** Whether old border rows are moved on; undefined = where it never hurt, see prediction.ts. */
   predictBorders?: boolean;
   /** False keeps both guidance branches on every rank. */
@@ -140,6 +143,7 @@ export async function generate(
     splitBatch,
     pictureCount: batches[0]?.seeds.length ?? 1,
     vaeTiling,
+    dtype: request.dtype,
     width,
     height,
     guidance,

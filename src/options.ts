@@ -9,6 +9,7 @@ import type { SampleFlags } from "./commands/sample-flags.ts";
 import { sampleFlags } from "./commands/sample-flags.ts";
 import type { DeviceName } from "./devices.ts";
 import { deviceNames } from "./devices.ts";
+import { type Dtype, dtypes } from "./dtype.ts";
 import { BasedXLError } from "./errors.ts";
 import { flagLabel, suggestion } from "./flags.ts";
 import type { GenerateRequest } from "./generate.ts";
@@ -44,6 +45,7 @@ export interface SampleOptions {
   /** 0 = one per core. */
   threadCount: number;
   vaeTiling: boolean;
+  dtype: Dtype;
   device: DeviceName;
   /** undefined = as the sampler wants it. */
   predictBorders: boolean | undefined;
@@ -91,6 +93,7 @@ Leave one of the two out.`,
     rankCount,
     threadCount: whole(args, "threads") ?? 0,
     vaeTiling,
+    dtype: oneOf(args, "dtype", dtypes) ?? "f32",
     device: oneOf(args, "device", deviceNames) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
     syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
@@ -151,6 +154,7 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       rankCount: options.rankCount,
       threadCount: options.threadCount,
       vaeTiling: options.vaeTiling,
+      dtype: options.dtype,
       splitBatch: options.splitBatch,
       syncMode: options.syncMode,
       predictBorders: options.predictBorders,
@@ -228,7 +232,7 @@ function decimal(args: SampleArgs, name: "guidance-scale"): number | undefined {
 
 function oneOf<Name extends string>(
   args: SampleArgs,
-  flag: "scheduler" | "timestep-spacing" | "device" | "sync-mode",
+  flag: "dtype" | "scheduler" | "timestep-spacing" | "device" | "sync-mode",
   names: readonly Name[],
 ): Name | undefined {
   const text = args[flag];

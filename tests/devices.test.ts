@@ -5,7 +5,20 @@ import { expect, test } from "bun:test";
 import { chooseDevice, type DeviceName } from "../src/devices.ts";
 
 const choose = (device: DeviceName, rankCount: number, gpuCount: number) =>
-  chooseDevice({ device, rankCount }, { gpuCount });
+  chooseDevice(
+    { device, rankCount, dtype: "f32" },
+    { gpuCount, hasBf16: false, cpuName: "Old CPU" },
+  );
+
+test("bf16 needs a CPU that has it", () => {
+  const request = { device: "cpu", rankCount: 1, dtype: "bf16" } as const;
+  const old = { gpuCount: 0, hasBf16: false, cpuName: "Old CPU" };
+  expect(() => chooseDevice(request, old)).toThrow(
+    "--dtype bf16 needs a CPU with AVX512_BF16, which this one (Old CPU) has not got: leave it " +
+      "out to draw in f32.",
+  );
+  expect(chooseDevice(request, { ...old, hasBf16: true }).device).toBe("cpu");
+});
 
 test.each([
   ["auto", 1, 0, "No GPU was found: drawing on the CPU."],

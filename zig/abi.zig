@@ -53,6 +53,7 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     const cpu = backends.cpus.detect();
     putText(&info.cpu_name, cpu.name());
     putText(&info.instruction_set, @tagName(cpu.best));
+    info.has_bf16 = @intFromBool(cpu.has_bf16);
     const gpus = cuda_driver.findGpus();
     info.gpu_count = gpus.count;
     putText(&info.gpu_name, if (gpus.count > 0) gpus.name(0) else "");
@@ -73,6 +74,9 @@ pub export fn bxl_session_open(
     }
     if (checkBranches(options.branch_count)) |status| return status;
     if (options.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
+    if (options.compute == .bf16 and !backends.cpus.detect().has_bf16) {
+        return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
+    }
     configs.check(&options.config, &last_error) catch return .bad_config;
     const refused = checkSize(&options.config, options.latent_rows, options.latent_width);
     if (refused) |status| return status;
@@ -315,6 +319,7 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
         .split_batch = options.split_batch != 0,
         .picture_count = options.picture_count,
         .vae_tile_latent = options.vae_tile_latent,
+        .compute = options.compute,
     });
 }
 

@@ -12,6 +12,7 @@ const Weight = @import("weights.zig").Weight;
 const Scratch = @import("scratch.zig").Scratch;
 pub const cpus = @import("backend/cpu.zig");
 pub const Cpu = cpus.Cpu;
+pub const Compute = cpus.Compute;
 
 const option_types = @import("backend/options.zig");
 pub const Activation = option_types.Activation;

@@ -7,6 +7,7 @@ const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const Cpu = @import("backend.zig").Cpu;
+const Compute = @import("backend.zig").Compute;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const StepRow = @import("backend.zig").StepRow;
 const Exchange = @import("patch/exchange.zig").Exchange;
@@ -55,6 +56,8 @@ pub const Options = struct {
     picture_count: u32,
     /// As in a job.
     vae_tile_latent: u32,
+    /// Of CPU ranks.
+    compute: Compute = .f32,
 };
 
 pub const Session = struct {
@@ -215,6 +218,7 @@ pub const Session = struct {
             const threads = total / count + @intFromBool(i < total % count);
             rank.* = .{ .cpu = Cpu.init(session.gpa, session.io, .{
                 .thread_count = @max(1, threads),
+                .compute = session.options.compute,
                 .cancelled = &session.cancelled,
             }) catch |err| switch (err) {
                 error.OutOfMemory => return error.OutOfMemory,

@@ -4,6 +4,7 @@
  */
 import type { ArgsDef } from "citty";
 import { deviceNames } from "../devices.ts";
+import { bf16Error, dtypes } from "../dtype.ts";
 import type { HelpText } from "../help.ts";
 import { limits, syncModeTexts, timestepSpacings } from "../limits.ts";
 import { schedulerNames } from "../schedule.ts";
@@ -120,6 +121,13 @@ export const sampleFlags = {
     valueHint: "NAME",
     description: `${deviceNames.join(", ")}; cuda is not in this version yet. Default: auto.`,
   },
+  dtype: {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "What the CPU computes products, convolutions and attention in, " +
+      `${dtypes.join(" or ")}. ${bf16Error}. Default: f32.`,
+  },
   "vae-tiling": {
     type: "boolean",
     description:
@@ -218,7 +226,7 @@ export const sampleHelp: HelpText = {
     ["Seeds and pictures", ["seed", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
-    ["Model and machine", ["model", "device", "threads", "vae-tiling"]],
+    ["Model and machine", ["model", "device", "threads", "dtype", "vae-tiling"]],
     ["Several ranks", ["gpus", "split-batch", "sync-mode", "predict-borders", "warmup-steps"]],
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],

@@ -190,5 +190,6 @@ function jsonOf(
     predict_borders: result.predictBorders,
     batch_size: request.batchSize,
     vae_tiling: request.vaeTiling,
+    dtype: request.dtype,
   };
 }

@@ -68,6 +68,11 @@ export const HiddenAct = {
   gelu: 1,
 } as const;
 
+export const Compute = {
+  f32: 0,
+  bf16: 1,
+} as const;
+
 export const SyncMode = {
   correctedAsyncGn: 0,
   staleGn: 1,
@@ -228,6 +233,7 @@ export interface SessionOptions {
   splitBatch: number;
   pictureCount: number;
   vaeTileLatent: number;
+  compute: number;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -235,10 +241,10 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 448;
+export const sizeOfSessionOptions = 456;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 448, true);
+  v.setUint32(at + 0, 456, true);
   v.setUint32(at + 4, s.rankCount, true);
   v.setUint32(at + 8, s.threadCount, true);
   v.setUint32(at + 12, s.branchCount, true);
@@ -247,11 +253,12 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 24, s.splitBatch, true);
   v.setUint32(at + 28, s.pictureCount, true);
   v.setUint32(at + 32, s.vaeTileLatent, true);
-  writeModelConfig(v, at + 36, s.config);
-  writeBytes(v, at + 384, s.textEncoderFiles);
-  writeBytes(v, at + 400, s.textEncoder2Files);
-  writeBytes(v, at + 416, s.unetFiles);
-  writeBytes(v, at + 432, s.vaeFiles);
+  v.setUint32(at + 36, s.compute, true);
+  writeModelConfig(v, at + 40, s.config);
+  writeBytes(v, at + 392, s.textEncoderFiles);
+  writeBytes(v, at + 408, s.textEncoder2Files);
+  writeBytes(v, at + 424, s.unetFiles);
+  writeBytes(v, at + 440, s.vaeFiles);
 }
 
 export interface Tokens {
@@ -409,6 +416,7 @@ export function writeGpuReportOptions(v: DataView, at: number, s: GpuReportOptio
 export interface DeviceInfo {
   coreCount: number;
   gpuCount: number;
+  hasBf16: number;
   memoryAvailable: bigint;
   cpuName: string;
   instructionSet: string;
@@ -422,6 +430,7 @@ export function readDeviceInfo(v: DataView, at: number): DeviceInfo {
   return {
     coreCount: v.getUint32(at + 4, true),
     gpuCount: v.getUint32(at + 8, true),
+    hasBf16: v.getUint32(at + 12, true),
     memoryAvailable: v.getBigUint64(at + 16, true),
     cpuName: readText(v, at + 24, 128),
     instructionSet: readText(v, at + 152, 128),

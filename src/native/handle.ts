@@ -3,9 +3,11 @@
  * sleeps between polls; an abort is passed on and the promise settles when the work has stopped.
  */
 import { type Pointer, ptr } from "bun:ffi";
+import type { Dtype } from "../dtype.ts";
 import { stopIfAborted } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import {
+  Compute,
   Fault,
   type Output,
   type Progress,
@@ -38,6 +40,8 @@ export interface HandleOptions {
   pictureCount: number;
   /** Rows and columns of the latent that are decoded at once, 0 = all. */
   vaeTileLatent: number;
+  /** Default f32. */
+  dtype?: Dtype;
 }
 
 export interface Hooks {
@@ -162,7 +166,7 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
 };
 
 function openPointer(options: HandleOptions): Pointer {
-  const { model, ...sizes } = options;
+  const { model, dtype = "f32", ...sizes } = options;
   const files = [
     pathBytes(model.weights.textEncoder),
     pathBytes(model.weights.textEncoder2),
@@ -172,6 +176,7 @@ function openPointer(options: HandleOptions): Pointer {
   const fields: SessionOptions = {
     ...sizes,
     splitBatch: Number(sizes.splitBatch),
+    compute: Compute[dtype],
     config: modelConfigOf(model),
     textEncoderFiles: bytesOf(files[0]!),
     textEncoder2Files: bytesOf(files[1]!),

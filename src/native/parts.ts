@@ -4,6 +4,7 @@
  * pictures. All arrays are f32 and channels first (NCHW), as PyTorch has them.
  */
 import { ptr } from "bun:ffi";
+import type { Dtype } from "../dtype.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import * as abi from "./abi.ts";
 import { NativeHandle } from "./handle.ts";
@@ -31,7 +32,11 @@ export class ModelParts {
     private readonly model: ModelFolder,
   ) {}
 
-  static async open(model: ModelFolder, threadCount = 0): Promise<ModelParts> {
+  static async open(
+    model: ModelFolder,
+    threadCount = 0,
+    dtype: Dtype = "f32",
+  ): Promise<ModelParts> {
     const unit = model.sizeMultiple / model.vaeFactor;
     const handle = await NativeHandle.open(
       {
@@ -44,6 +49,7 @@ export class ModelParts {
         splitBatch: false,
         pictureCount: 1,
         vaeTileLatent: 0,
+        dtype,
       },
       {},
     );

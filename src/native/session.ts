@@ -3,6 +3,7 @@
  * tokens and a sampler's rows into a picture. One session draws one picture at a time.
  */
 import { ptr } from "bun:ffi";
+import type { Dtype } from "../dtype.ts";
 import { type Layout, layoutOf } from "../layout.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { StepRow } from "../schedule.ts";
@@ -16,6 +17,8 @@ export interface DeviceInfo {
   /** Of the CPU kernels that will run, such as "x86_64_v4". */
   instructionSet: string;
   coreCount: number;
+  /** Whether the CPU can compute in bf16. */
+  hasBf16: boolean;
   gpuCount: number;
   /** The first GPU's name, "" without one. */
   gpuName: string;
@@ -40,6 +43,8 @@ export interface OpenOptions {
   pictureCount: number;
   /** As the requests will ask, so that what fits in tiles alone is not refused. */
   vaeTiling?: boolean;
+  /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
+  dtype?: Dtype | undefined;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
@@ -146,7 +151,11 @@ export function probeDevice(): DeviceInfo {
   const { bytes, view } = structBuffer(abi.sizeOfDeviceInfo);
   check(library().bxl_device_info(ptr(bytes)));
   const info = abi.readDeviceInfo(view, 0);
-  return { ...info, memoryAvailable: Number(info.memoryAvailable) };
+  return {
+    ...info,
+    hasBf16: info.hasBf16 !== 0,
+    memoryAvailable: Number(info.memoryAvailable),
+  };
 }
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
@@ -173,6 +182,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       splitBatch,
       pictureCount,
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
+      dtype: options.dtype ?? "f32",
     },
     {
       signal,

@@ -35,6 +35,8 @@ pub const DeviceInfo = extern struct {
     size: u32,
     core_count: u32,
     gpu_count: u32,
+    /// Whether the CPU can compute in bf16.
+    has_bf16: u32,
     /// 0 where the system does not tell.
     memory_available: u64,
     cpu_name: [text_bytes_max]u8,
@@ -68,6 +70,8 @@ pub const SessionOptions = extern struct {
     picture_count: u32,
     /// As in the requests to come.
     vae_tile_latent: u32,
+    /// What the CPU's products are computed in.
+    compute: backends.Compute,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,
@@ -166,6 +170,7 @@ pub const structs_in = .{
 /// Structs that the library fills; TypeScript writes their size alone.
 pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };
 pub const enums = .{
-    Status,      sessions.State,    jobs.Kind,      jobs.Stage,
-    jobs.Output, configs.HiddenAct, modes.SyncMode, faults.Fault,
+    Status,       sessions.State,    jobs.Kind,        jobs.Stage,
+    jobs.Output,  configs.HiddenAct, backends.Compute, modes.SyncMode,
+    faults.Fault,
 };

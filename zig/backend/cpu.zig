@@ -16,14 +16,19 @@ const ops_product = @import("cpu/ops_product.zig");
 
 pub const InstructionSet = dispatch.InstructionSet;
 
+/// What products, convolutions and attention are computed in. `bf16`: operands are rounded to bf16
+/// while they are packed, sums are f32; everything else stays f32.
+pub const Compute = enum(u32) { f32 = 0, bf16 = 1 };
+
 /// Partial sums of one group norm: slabs * groups * 2.
 pub const partial_count_max = 64 * 1024;
 
 pub const Options = struct {
     /// Of this rank, the caller's included; at least 1.
     thread_count: u32,
-    /// Null: the best of this machine.
+    /// Null: the best of this machine for `compute`.
     instruction_set: ?InstructionSet = null,
+    compute: Compute = .f32,
     /// Looked at between tasks: operations then return `error.Cancelled`.
     cancelled: *const std.atomic.Value(bool),
 };
@@ -37,7 +42,10 @@ pub const Cpu = struct {
     partials: []f64,
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
-        const set = options.instruction_set orelse dispatch.best();
+        const set = options.instruction_set orelse switch (options.compute) {
+            .f32 => dispatch.best(),
+            .bf16 => dispatch.bestBf16() orelse return error.UnsupportedInstructionSet,
+        };
         const kernels = dispatch.kernels(set) orelse return error.UnsupportedInstructionSet;
         const cpu = try gpa.create(Cpu);
         errdefer gpa.destroy(cpu);
@@ -92,6 +100,7 @@ pub const Detected = struct {
     name_buffer: [48]u8,
     name_len: usize,
     best: InstructionSet,
+    has_bf16: bool,
 
     /// The processor's own name, "unknown" where it does not tell.
     pub fn name(detected: *const Detected) []const u8 {
@@ -107,6 +116,7 @@ pub fn detect() Detected {
         .name_buffer = undefined,
         .name_len = name.len,
         .best = dispatch.best(),
+        .has_bf16 = dispatch.bestBf16() != null,
     };
     @memcpy(detected.name_buffer[0..name.len], name);
     return detected;

@@ -13,6 +13,8 @@ pub const InstructionSet = enum {
     x86_64_v3,
     /// AVX-512
     x86_64_v4,
+    /// AVX-512 with products of bf16 pairs: what `Compute.bf16` runs on, never chosen for f32.
+    x86_64_v4_bf16,
     /// NEON
     aarch64,
 };
@@ -22,6 +24,7 @@ const symbols = switch (builtin.cpu.arch) {
         extern const bxl_cpu_kernels_x86_64: Kernels;
         extern const bxl_cpu_kernels_x86_64_v3: Kernels;
         extern const bxl_cpu_kernels_x86_64_v4: Kernels;
+        extern const bxl_cpu_kernels_x86_64_v4_bf16: Kernels;
     },
     .aarch64 => struct {
         extern const bxl_cpu_kernels_aarch64: Kernels;
@@ -37,11 +40,17 @@ pub fn kernels(set: InstructionSet) ?*const Kernels {
             .x86_64 => &symbols.bxl_cpu_kernels_x86_64,
             .x86_64_v3 => &symbols.bxl_cpu_kernels_x86_64_v3,
             .x86_64_v4 => &symbols.bxl_cpu_kernels_x86_64_v4,
+            .x86_64_v4_bf16 => &symbols.bxl_cpu_kernels_x86_64_v4_bf16,
             .aarch64 => null,
         },
         .aarch64 => &symbols.bxl_cpu_kernels_aarch64,
         else => unreachable,
     };
+}
+
+/// What runs products of bf16 pairs, null where nothing does.
+pub fn bestBf16() ?InstructionSet {
+    return if (isSupported(.x86_64_v4_bf16)) .x86_64_v4_bf16 else null;
 }
 
 /// The widest instruction set of this machine.
@@ -59,6 +68,7 @@ pub fn isSupported(set: InstructionSet) bool {
         .x86_64 => true,
         .x86_64_v3 => hasV3(),
         .x86_64_v4 => hasV3() and hasV4(),
+        .x86_64_v4_bf16 => hasV3() and hasV4() and hasBf16(),
     };
 }
 
@@ -113,6 +123,11 @@ fn hasV4() bool {
     // avx512 f, dq, cd, bw, vl.
     if (!hasBits(cpuid(7, 0).b, &.{ 16, 17, 28, 30, 31 })) return false;
     return hasBits(savedState(), &.{ 5, 6, 7 });
+}
+
+fn hasBf16() bool {
+    // Leaf 7 has a second part, which says avx512_bf16.
+    return cpuid(7, 0).a >= 1 and hasBits(cpuid(7, 1).a, &.{5});
 }
 
 /// The processor's name in `buffer`, "unknown" where it does not tell.

@@ -6,32 +6,43 @@
 const std = @import("std");
 const arguments = @import("../arguments.zig");
 const pack = @import("pack.zig");
+const pairs = @import("pairs.zig");
 const tile = @import("tile.zig");
 const v = @import("vector.zig");
 const Attention = arguments.Attention;
+const Vec = v.Vec;
 const lanes = v.lanes;
 
 pub const head_size_max = 512;
 /// Elements of packed keys, of packed values and of the accumulated output: a quarter MiB each.
 pub const elements_max = 64 * 1024;
 pub const key_block_max = 512;
-pub const query_block_max = 256;
+pub const query_block_max = 512;
+
+/// Vectors of scores looked at together: several, since one sum would wait for itself, but a short
+/// row would be filled up with too many that are thrown away.
+const step_vectors_max = 4;
+const short_row_max = 128;
 
 comptime {
     std.debug.assert(key_block_max + lanes <= tile.row_stride);
     std.debug.assert(head_size_max <= tile.row_stride);
+    std.debug.assert(key_block_max % (lanes * step_vectors_max) == 0);
 }
 
 const panel_elements = tile.rows_max * tile.row_stride;
 const output_elements = elements_max + tile.rows_max * head_size_max;
-pub const workspace_bytes = 4 * (2 * panel_elements + 2 * elements_max + output_elements +
-    2 * query_block_max + 64);
+/// Weights of the softmax as a panel of bf16; in f32 they take the scores' place.
+const weight_elements = if (v.bf16) panel_elements else 0;
+pub const workspace_bytes = 4 * (2 * panel_elements + weight_elements + 2 * elements_max +
+    output_elements + 2 * query_block_max + 64);
 
 const Workspace = struct {
-    queries: [*]f32,
+    queries: [*]tile.Element,
     scores: [*]f32,
-    keys: [*]f32,
-    values: [*]f32,
+    weights: [*]tile.Element,
+    keys: [*]tile.Element,
+    values: [*]tile.Element,
     /// (query block, padded head size)
     output: [*]f32,
     largest: [*]f32,
@@ -39,13 +50,15 @@ const Workspace = struct {
 
     fn of(memory: [*]align(64) u8) Workspace {
         const floats: [*]f32 = @ptrCast(memory);
-        const keys = floats + 2 * panel_elements;
+        const scores = floats + panel_elements;
+        const keys = scores + panel_elements + weight_elements;
         const output = keys + 2 * elements_max;
         return .{
-            .queries = floats,
-            .scores = floats + panel_elements,
-            .keys = keys,
-            .values = keys + elements_max,
+            .queries = @ptrCast(floats),
+            .scores = scores,
+            .weights = @ptrCast(if (v.bf16) scores + panel_elements else scores),
+            .keys = @ptrCast(keys),
+            .values = @ptrCast(keys + elements_max),
             .output = output,
             .largest = output + output_elements,
             .sums = output + output_elements + query_block_max,
@@ -126,7 +139,11 @@ fn attendBlock(
                 @min(key_count, (t.query_first + query + r + 1) -| key_first)
             else
                 key_count;
-            weigh(t, query + r, t.work.scores + r * tile.row_stride, key_count, visible);
+            if (key_count > short_row_max) {
+                weigh(step_vectors_max, t, query + r, r, key_count, visible);
+            } else {
+                weigh(2, t, query + r, r, key_count, visible);
+            }
         }
         addValues(t, query, rows, key_count);
     }
@@ -138,7 +155,11 @@ fn packValues(t: *const Task, values: [*]const f32, stride: usize, key_count: us
     while (column < t.head_size) : (column += tile.columns_max) {
         const count = @min(tile.columns_max, t.head_size - column);
         const width = tile.panelColumns(count);
-        const panel = t.work.values + column * key_count;
+        const panel = t.work.values + column * tile.per_word * tile.words(key_count);
+        if (v.bf16) {
+            pairValues(@ptrCast(@alignCast(panel)), values + column, stride, key_count, count);
+            continue;
+        }
         for (0..key_count) |k| {
             const target = panel + k * width;
             pack.copyFloats(target, values + k * stride + column, count);
@@ -147,14 +168,40 @@ fn packValues(t: *const Task, values: [*]const f32, stride: usize, key_count: us
     }
 }
 
+/// As above for one panel of bf16: the values of two keys meet in a word.
+fn pairValues(
+    panel: [*]f32,
+    values: [*]const f32,
+    stride: usize,
+    key_count: usize,
+    count: usize,
+) void {
+    const width = tile.panelColumns(count);
+    var k: usize = 0;
+    while (k < key_count) : (k += 2) {
+        const row = values + k * stride;
+        var c: usize = 0;
+        while (c < width) : (c += lanes) {
+            const left = count -| c;
+            const even = v.loadUpTo(row + c, left);
+            const odd = if (k + 1 < key_count) v.loadUpTo(row + stride + c, left) else v.splat(0);
+            v.store(panel + k / 2 * width + c, pairs.interleave(even, odd));
+        }
+    }
+}
+
 fn packQueries(t: *const Task, query: usize, rows: usize) void {
     for (0..rows) |r| {
         const source = t.queries() + (query + r) * t.args.channels;
-        const target = t.work.queries + r * tile.row_stride;
+        const target = t.work.queries + r * tile.row_elements;
         var c: usize = 0;
         while (c < t.head_size) : (c += lanes) {
             const count = t.head_size - c;
-            v.storeUpTo(target + c, v.loadUpTo(source + c, count) * v.splat(t.scale), count);
+            const scaled = v.loadUpTo(source + c, count) * v.splat(t.scale);
+            if (v.bf16) {
+                // Zeros beyond the head: its size may be odd.
+                pairs.storeHalf(target + c, scaled);
+            } else v.storeUpTo(target + c, scaled, count);
         }
     }
 }
@@ -164,8 +211,8 @@ fn score(t: *const Task, rows: usize, key_count: usize) void {
     while (key < key_count) : (key += tile.columns_max) {
         tile.multiply(rows, key_count - key, .{
             .a = t.work.queries,
-            .b = t.work.keys + key * t.head_size,
-            .depth = t.head_size,
+            .b = t.work.keys + key * tile.per_word * tile.words(t.head_size),
+            .depth = tile.words(t.head_size),
             .c = t.work.scores + key,
             .c_stride = tile.row_stride,
             .accumulate = false,
@@ -173,24 +220,61 @@ fn score(t: *const Task, rows: usize, key_count: usize) void {
     }
 }
 
-/// Turns one query's scores into weights and brings what it gathered so far to the new largest.
-fn weigh(t: *const Task, query: usize, scores: [*]f32, key_count: usize, visible: usize) void {
-    const padded = std.mem.alignForward(usize, key_count, lanes);
+/// The largest of `count` scores and of `before`.
+inline fn largestOf(
+    comptime step_vectors: usize,
+    scores: [*]const f32,
+    count: usize,
+    before: f32,
+) f32 {
+    var all: [step_vectors]Vec = @splat(v.splat(before));
+    var k: usize = 0;
+    while (k < count) : (k += lanes * step_vectors) {
+        inline for (&all, 0..) |*largest, i| {
+            largest.* = v.maximum(v.load(scores + k + i * lanes), largest.*);
+        }
+    }
+    var largest = all[0];
+    inline for (all[1..]) |other| largest = v.maximum(other, largest);
+    return v.largest(largest);
+}
+
+/// Turns one query's scores, row `r` of the panel, into weights and brings what it gathered so far
+/// to the new largest.
+fn weigh(
+    comptime step_vectors: usize,
+    t: *const Task,
+    query: usize,
+    r: usize,
+    key_count: usize,
+    visible: usize,
+) void {
+    const scores = t.work.scores + r * tile.row_stride;
+    const padded = std.mem.alignForward(usize, key_count, lanes * step_vectors);
     for (visible..padded) |k| scores[k] = -std.math.inf(f32);
     const largest_before = t.work.largest[query];
-    var largest_all = v.splat(largest_before);
+    const largest = largestOf(step_vectors, scores, padded, largest_before);
+    const offset = v.splat(largest);
+    var sums: [step_vectors]Vec = @splat(v.splat(0));
     var k: usize = 0;
-    while (k < padded) : (k += lanes) largest_all = v.maximum(v.load(scores + k), largest_all);
-    const largest = v.largest(largest_all);
-    var sums = v.splat(0);
-    k = 0;
-    while (k < padded) : (k += lanes) {
-        const weight = v.exp2(v.load(scores + k) - v.splat(largest));
-        v.store(scores + k, weight);
-        sums += weight;
+    while (k < padded) : (k += lanes * step_vectors) {
+        var weights: [step_vectors]Vec = undefined;
+        inline for (&weights, &sums, 0..) |*weight, *sum, i| {
+            weight.* = v.exp2(v.load(scores + k + i * lanes) - offset);
+            sum.* += weight.*;
+        }
+        if (v.bf16) {
+            const target = t.work.weights + r * tile.row_elements + k;
+            inline for (0..step_vectors / 2) |i| {
+                const pair = v.narrow(weights[2 * i], weights[2 * i + 1]);
+                pairs.store(target + 2 * i * lanes, pair);
+            }
+        } else inline for (weights, 0..) |weight, i| v.store(scores + k + i * lanes, weight);
     }
+    var sum = sums[0];
+    inline for (sums[1..]) |other| sum += other;
     const shrink = v.exp2(v.splat(largest_before - largest));
-    t.work.sums[query] = t.work.sums[query] * shrink[0] + v.sum(sums);
+    t.work.sums[query] = t.work.sums[query] * shrink[0] + v.sum(sum);
     t.work.largest[query] = largest;
     if (shrink[0] == 1) return;
     const output = t.work.output + query * t.head_width;
@@ -202,9 +286,9 @@ fn addValues(t: *const Task, query: usize, rows: usize, key_count: usize) void {
     var column: usize = 0;
     while (column < t.head_size) : (column += tile.columns_max) {
         tile.multiply(rows, t.head_size - column, .{
-            .a = t.work.scores,
-            .b = t.work.values + column * key_count,
-            .depth = key_count,
+            .a = t.work.weights,
+            .b = t.work.values + column * tile.per_word * tile.words(key_count),
+            .depth = tile.words(key_count),
             .c = t.work.output + query * t.head_width + column,
             .c_stride = t.head_width,
             .accumulate = true,

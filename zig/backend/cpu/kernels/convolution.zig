@@ -43,13 +43,13 @@ const Positions = struct {
 const PictureSource = struct {
     args: *const Convolution,
 
-    pub fn pack(
+    pub fn fill(
         source: PictureSource,
         row_first: usize,
         row_count: usize,
         k_first: usize,
         depth: usize,
-        panel: [*]f32,
+        panel: [*]tile.Element,
     ) void {
         const args = source.args;
         const positions: Positions = .of(args, row_first, row_count);
@@ -61,13 +61,13 @@ const PictureSource = struct {
             const ky: i32 = @intCast(tap / args.kernel_width);
             const kx: i32 = @intCast(tap % args.kernel_width);
             for (0..row_count) |r| {
-                const target = panel + r * tile.row_stride + done;
+                const target = panel + r * tile.row_elements + done;
                 const y = positions.y[r] + ky;
                 const x = positions.x[r] + kx;
                 if (pixel(args, positions.batch[r], y, x)) |channels| {
-                    copyFloats(target, channels + channel, count);
+                    pack.copyElements(target, channels + channel, count);
                 } else {
-                    zeroFloats(target, count);
+                    pack.zeroElements(target, count);
                 }
             }
             done += count;
@@ -76,9 +76,6 @@ const PictureSource = struct {
         }
     }
 };
-
-const copyFloats = pack.copyFloats;
-const zeroFloats = pack.zeroFloats;
 
 /// The channels at a coordinate of the (enlarged) input, null in the padding.
 inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const f32 {

@@ -15,22 +15,20 @@ const RowSource = struct {
     x: [*]const f32,
     depth: usize,
 
-    pub fn pack(
+    pub fn fill(
         source: RowSource,
         row_first: usize,
         row_count: usize,
         k_first: usize,
         depth: usize,
-        panel: [*]f32,
+        panel: [*]tile.Element,
     ) void {
         for (0..row_count) |r| {
             const row = source.x + (row_first + r) * source.depth + k_first;
-            copyFloats(panel + r * tile.row_stride, row, depth);
+            pack.copyElements(panel + r * tile.row_elements, row, depth);
         }
     }
 };
-
-const copyFloats = pack.copyFloats;
 
 pub fn linear(args: *const anyopaque, task: usize, workspace: [*]align(64) u8) callconv(.c) void {
     const linear_args: *const arguments.Linear = @ptrCast(@alignCast(args));

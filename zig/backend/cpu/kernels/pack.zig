@@ -1,9 +1,11 @@
 //! Copies that put the operands of a tile where it wants them: rows of A at a fixed stride, columns
 //! of B (which lie as rows of the weight, or of the keys) turned so that each step of the depth is
-//! contiguous. Weights are widened here, once per block.
+//! contiguous. Weights are widened here, once per block; for products of bf16, everything is
+//! rounded here.
 
 const std = @import("std");
 const arguments = @import("../arguments.zig");
+const pairs = @import("pairs.zig");
 const tile = @import("tile.zig");
 const v = @import("vector.zig");
 const weights = @import("weights.zig");
@@ -22,6 +24,26 @@ pub inline fn zeroFloats(target: [*]f32, count: usize) void {
     while (i < count) : (i += 1) target[i] = 0;
 }
 
+/// Numbers to elements of a panel.
+pub inline fn copyElements(target: [*]tile.Element, source: [*]const f32, count: usize) void {
+    if (!v.bf16) return copyFloats(target, source, count);
+    var i: usize = 0;
+    while (i + 2 * lanes <= count) : (i += 2 * lanes) {
+        pairs.store(target + i, v.narrow(v.load(source + i), v.load(source + i + lanes)));
+    }
+    while (i < count) : (i += 1) target[i] = v.narrowOne(source[i]);
+}
+
+pub inline fn zeroElements(target: [*]tile.Element, count: usize) void {
+    if (!v.bf16) return zeroFloats(target, count);
+    @memset(target[0..count], 0);
+}
+
+/// Fills up the last word of a row of a panel.
+pub inline fn endRow(row: [*]tile.Element, depth: usize) void {
+    if (v.bf16 and depth % tile.per_word != 0) row[depth] = 0;
+}
+
 /// Columns that lie as rows of a matrix: element (column, k) at source[column * stride + k].
 pub fn Columns(comptime weight_type: arguments.WeightType) type {
     return struct {
@@ -34,25 +56,28 @@ pub fn Columns(comptime weight_type: arguments.WeightType) type {
 }
 
 /// Packs into panels of `tile.columns_max`, the last one narrower if it can be: panel j begins at
-/// target + j * columns_max * depth.
+/// target + j * columns_max * depth, in words.
 pub fn packColumns(
     comptime weight_type: arguments.WeightType,
     columns: Columns(weight_type),
-    target: [*]f32,
+    target: [*]tile.Element,
 ) void {
+    const words: [*]f32 = @ptrCast(@alignCast(target));
+    const turnAll = if (v.bf16) pairs.turnLanes else turnLanes;
+    const turnSome = if (v.bf16) pairs.turnFew else turnFew;
     var column: usize = 0;
     while (column < columns.count) : (column += tile.columns_max) {
         const width = tile.panelColumns(columns.count - column);
-        const panel = target + column * columns.depth;
+        const panel = words + column * tile.words(columns.depth);
         var i: usize = 0;
         while (i < width) : (i += lanes) {
             var part = columns;
             part.source += @min(column + i, columns.count) * columns.stride;
             part.count = @min(lanes, columns.count -| (column + i));
             if (part.count == lanes) {
-                turnLanes(weight_type, part, panel + i, width);
+                turnAll(weight_type, part, panel + i, width);
             } else {
-                turnFew(weight_type, part, panel + i, width);
+                turnSome(weight_type, part, panel + i, width);
             }
         }
     }
@@ -67,6 +92,7 @@ fn turnLanes(
 ) void {
     var k: usize = 0;
     while (k + 4 <= columns.depth) : (k += 4) {
+        fetchNext(weight_type, columns, k, 4);
         var quads: [4]Vec = undefined;
         inline for (0..4) |j| {
             quads[j] = weights.widen(weight_type, gatherQuads(weight_type, columns, j, k));
@@ -82,6 +108,24 @@ fn turnLanes(
     }
 }
 
+/// Asks for the same steps of the next `lanes` columns, once per cache line: so many columns at
+/// once are more streams than the processor follows on its own. Past the end nothing happens.
+pub inline fn fetchNext(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    k: usize,
+    comptime step: usize,
+) void {
+    const per_line = 64 / @sizeOf(weights.Element(weight_type));
+    if (k % @max(step, per_line) != 0) return;
+    const next = @intFromPtr(columns.source) +
+        @sizeOf(weights.Element(weight_type)) * (lanes * columns.stride + k);
+    for (0..lanes) |c| {
+        const line = next + @sizeOf(weights.Element(weight_type)) * c * columns.stride;
+        @prefetch(@as([*]const u8, @ptrFromInt(line)), .{ .locality = 2 });
+    }
+}
+
 /// Elements k..k+4 of the columns j, j + 4, j + 8, …
 inline fn gatherQuads(
     comptime weight_type: arguments.WeightType,
@@ -89,34 +133,51 @@ inline fn gatherQuads(
     comptime j: usize,
     k: usize,
 ) @Vector(lanes, weights.Element(weight_type)) {
-    const T = weights.Element(weight_type);
-    var all: @Vector(lanes, T) = undefined;
-    inline for (0..lanes / 4) |p| {
-        const source = columns.source + (4 * p + j) * columns.stride + k;
-        const quad = weights.raw(weight_type, 4, source);
-        const wide = @shuffle(T, quad, undefined, widenMask());
-        all = if (p == 0) wide else @shuffle(T, all, wide, insertMask(p));
+    const source = columns.source + j * columns.stride + k;
+    return gather(weights.Element(weight_type), 4, lanes / 4, source, 4 * columns.stride);
+}
+
+/// `part_count` runs of `run` elements, `stride` apart, in one vector.
+pub inline fn gather(
+    comptime T: type,
+    comptime run: usize,
+    comptime part_count: usize,
+    source: [*]const T,
+    stride: usize,
+) @Vector(run * part_count, T) {
+    var all: @Vector(run * part_count, T) = undefined;
+    inline for (0..part_count) |p| {
+        const from = source + p * stride;
+        const part = @as(*align(@alignOf(T)) const @Vector(run, T), @ptrCast(from)).*;
+        const wide = @shuffle(T, part, undefined, widenMask(run, part_count));
+        all = if (p == 0) wide else @shuffle(T, all, wide, insertMask(run, part_count, p));
     }
     return all;
 }
 
-fn widenMask() @Vector(lanes, i32) {
-    var mask: [lanes]i32 = undefined;
-    for (&mask, 0..) |*m, i| m.* = @intCast(i % 4);
+fn widenMask(comptime run: usize, comptime part_count: usize) @Vector(run * part_count, i32) {
+    @setEvalBranchQuota(10_000);
+    var mask: [run * part_count]i32 = undefined;
+    for (&mask, 0..) |*m, i| m.* = @intCast(i % run);
     return mask;
 }
 
-fn insertMask(comptime p: usize) @Vector(lanes, i32) {
-    var mask: [lanes]i32 = undefined;
+fn insertMask(
+    comptime run: usize,
+    comptime part_count: usize,
+    comptime p: usize,
+) @Vector(run * part_count, i32) {
+    @setEvalBranchQuota(10_000);
+    var mask: [run * part_count]i32 = undefined;
     for (&mask, 0..) |*m, i| {
         const index: i32 = @intCast(i);
-        m.* = if (i / 4 == p) ~index else index;
+        m.* = if (i / run == p) ~index else index;
     }
     return mask;
 }
 
 /// Turns every 4 x 4 square on its own: result j holds, in quad p, element j of the quads p.
-inline fn turnQuads(q: [4]Vec) [4]Vec {
+pub inline fn turnQuads(q: [4]Vec) [4]Vec {
     const low = comptime quadMask(.{ 0, 4, 1, 5 });
     const high = comptime quadMask(.{ 2, 6, 3, 7 });
     const first = comptime quadMask(.{ 0, 1, 4, 5 });
@@ -135,6 +196,7 @@ inline fn turnQuads(q: [4]Vec) [4]Vec {
 
 /// The same choice in every quad: 0..3 from the first vector, 4..7 from the second.
 fn quadMask(comptime choice: [4]i32) @Vector(lanes, i32) {
+    @setEvalBranchQuota(10_000);
     var mask: [lanes]i32 = undefined;
     for (&mask, 0..) |*m, i| {
         const quad: i32 = @intCast(i / 4 * 4);

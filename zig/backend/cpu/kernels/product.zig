@@ -18,10 +18,11 @@ pub const column_block_max: usize = switch (lanes) {
     else => 128,
 };
 
-const panel_elements = tile.rows_max * tile.row_stride;
+const panel_elements = tile.rows_max * tile.row_elements;
 const edge_elements = tile.rows_max * tile.columns_max;
 const packed_elements = tile.depth_max * column_block_max;
-pub const workspace_bytes = 4 * (panel_elements + edge_elements + packed_elements);
+pub const workspace_bytes = @sizeOf(f32) * edge_elements +
+    @sizeOf(tile.Element) * (panel_elements + packed_elements);
 
 const Block = struct {
     product: *const Product,
@@ -43,7 +44,7 @@ const Block = struct {
     }
 };
 
-/// `source` has `pack(row_first, row_count, k_first, depth, panel)`.
+/// `source` has `fill(row_first, row_count, k_first, depth, panel)`.
 pub fn run(
     product: *const Product,
     source: anytype,
@@ -63,9 +64,9 @@ fn runTyped(
     workspace: [*]align(64) u8,
 ) void {
     const block: Block = .of(product, task);
-    const panel: [*]f32 = @ptrCast(workspace);
-    const edge = panel + panel_elements;
-    const columns = edge + edge_elements;
+    const edge: [*]f32 = @ptrCast(workspace);
+    const panel: [*]tile.Element = @ptrCast(edge + edge_elements);
+    const columns = panel + panel_elements;
     const weight: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(product.weight));
     const depth_block = evenDepth(product.depth);
     var k: usize = 0;
@@ -80,7 +81,8 @@ fn runTyped(
         var row: usize = 0;
         while (row < block.row_count) : (row += tile.rows_max) {
             const row_count = @min(tile.rows_max, block.row_count - row);
-            source.pack(block.row_first + row, row_count, k, depth, panel);
+            source.fill(block.row_first + row, row_count, k, depth, panel);
+            for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
             multiplyRows(block, row, row_count, k, depth, panel, columns, edge);
             if (k + depth == product.depth) {
                 const first = block.row_first + row;
@@ -93,7 +95,7 @@ fn runTyped(
 /// Equal parts of the depth, so that none is short.
 fn evenDepth(depth: usize) usize {
     const parts = (depth + tile.depth_max - 1) / tile.depth_max;
-    return std.mem.alignForward(usize, (depth + parts - 1) / parts, 4);
+    return std.mem.alignForward(usize, (depth + parts - 1) / parts, 4 * tile.per_word);
 }
 
 fn multiplyRows(
@@ -102,8 +104,8 @@ fn multiplyRows(
     row_count: usize,
     k: usize,
     depth: usize,
-    panel: [*]const f32,
-    columns: [*]const f32,
+    panel: [*]const tile.Element,
+    columns: [*]const tile.Element,
     edge: [*]f32,
 ) void {
     const stride = block.product.output_stride;
@@ -116,8 +118,8 @@ fn multiplyRows(
         const whole = whole_rows and width == column_count;
         tile.multiply(row_count, column_count, .{
             .a = panel,
-            .b = columns + column * depth,
-            .depth = depth,
+            .b = columns + column * tile.per_word * tile.words(depth),
+            .depth = tile.words(depth),
             .c = if (whole) output + column else edge,
             .c_stride = if (whole) stride else width,
             .accumulate = whole and k > 0,

@@ -2,6 +2,9 @@
 //! A's rows lie `row_stride` apart and are read one element at a time; B is packed so that each
 //! step of the depth is one aligned run of columns. A sum's order of additions depends on the depth
 //! alone, never on the tile's size or place: that makes results independent of how work is cut.
+//!
+//! Operands are words of 32 bits along the depth: one f32, or a pair of bf16 that one instruction
+//! multiplies and adds up. Everything but that instruction and the packing is the same for both.
 
 const std = @import("std");
 const v = @import("vector.zig");
@@ -19,15 +22,27 @@ const registers = if (@import("builtin").cpu.arch == .aarch64) 32 else 16;
 pub const vectors_max = 2;
 pub const columns_max = vectors_max * lanes;
 
+/// An element of a packed panel: f32, or the bits of a bf16.
+pub const Element = if (v.bf16) u16 else f32;
+/// Elements along the depth in one word.
+pub const per_word = if (v.bf16) 2 else 1;
+
+/// Words of a depth; the last one is filled up with zeros.
+pub inline fn words(depth: usize) usize {
+    return (depth + per_word - 1) / per_word;
+}
+
 /// Depth of one packed panel: A's panel (rows_max of these) must stay in the first-level cache.
-pub const depth_max: usize = switch (lanes) {
+pub const depth_max: usize = per_word * switch (lanes) {
     16 => 384,
     else => 256,
 };
 
-/// Distance between the rows of a panel of A. Head sizes up to 512 must fit; the extra line keeps
+/// Words between the rows of a panel of A. Head sizes up to 512 must fit; the extra line keeps
 /// the rows of one panel from falling into the same cache sets.
 pub const row_stride = 512 + 16;
+/// The same in elements.
+pub const row_elements = row_stride * per_word;
 
 /// Row counts that have code of their own; the rest of a block uses the next larger one.
 const row_variants = [_]usize{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max };
@@ -38,8 +53,9 @@ const floats_per_line = 16;
 const prefetch_distance = 512;
 
 pub const Tile = struct {
-    a: [*]const f32,
-    b: [*]const f32,
+    a: [*]const Element,
+    b: [*]const Element,
+    /// Words.
     depth: usize,
     /// Room for the variant's rows and for whole vectors of columns.
     c: [*]f32,
@@ -78,8 +94,8 @@ noinline fn multiplyTile(comptime rows: usize, comptime vectors: usize, tile: Ti
     inline for (0..rows) |r| {
         inline for (0..vectors) |j| sums[r][j] = @splat(0);
     }
-    var a = tile.a;
-    var b = tile.b;
+    var a: [*]const f32 = @ptrCast(@alignCast(tile.a));
+    var b: [*]const f32 = @ptrCast(@alignCast(tile.b));
     const unroll = 4;
     var left = tile.depth;
     while (left >= unroll) : (left -= unroll) {
@@ -114,6 +130,9 @@ inline fn step(
     inline for (0..vectors) |j| columns[j] = v.load(b + j * lanes);
     inline for (0..rows) |r| {
         const element: Vec = @splat(a[r * row_stride]);
-        inline for (0..vectors) |j| sums[r][j] = v.fma(element, columns[j], sums[r][j]);
+        inline for (0..vectors) |j| {
+            const product = if (v.bf16) v.dot else v.fma;
+            sums[r][j] = product(element, columns[j], sums[r][j]);
+        }
     }
 }

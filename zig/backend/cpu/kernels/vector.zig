@@ -22,6 +22,34 @@ pub inline fn fma(a: anytype, b: @TypeOf(a), c: @TypeOf(a)) @TypeOf(a) {
     return if (has_fma) @mulAdd(@TypeOf(a), a, b, c) else a * b + c;
 }
 
+/// Whether products are made of pairs of bf16 (AVX512_BF16): the build says so, per object.
+pub const bf16 = @import("options").bf16;
+
+/// Words of pairs of bf16: c + a_low * b_low + a_high * b_high, summed in f32.
+pub inline fn dot(a: Vec, b: Vec, c: Vec) Vec {
+    var sums = c;
+    asm ("vdpbf16ps %[b], %[a], %[sums]"
+        : [sums] "+v" (sums),
+        : [a] "v" (a),
+          [b] "v" (b),
+    );
+    return sums;
+}
+
+/// Two vectors as bf16, rounded to nearest even: `low` in the first half.
+pub inline fn narrow(low: Vec, high: Vec) @Vector(2 * lanes, u16) {
+    return asm ("vcvtne2ps2bf16 %[low], %[high], %[out]"
+        : [out] "=v" (-> @Vector(2 * lanes, u16)),
+        : [low] "v" (low),
+          [high] "v" (high),
+    );
+}
+
+/// One number as bf16, rounded to nearest even, as `narrow` does.
+pub inline fn narrowOne(value: f32) u16 {
+    return narrow(splat(value), splat(value))[0];
+}
+
 pub inline fn splat(value: f32) Vec {
     return @splat(value);
 }

@@ -32,7 +32,7 @@ test "activations, from far below zero to far above" {
         for (expected, x.host(f32)) |*e, value| e.* = reference.activate(activation, value);
         const case: ActivateCase = .{ .x = x, .activation = activation };
         try support.check(&a, case, out, expected, 0.01);
-        var buffer: [4]dispatch.InstructionSet = undefined;
+        var buffer: [support.set_count_max]dispatch.InstructionSet = undefined;
         for (support.sets(&buffer)) |set| {
             const cpu = try support.open(set, 1);
             defer cpu.deinit();

@@ -7,6 +7,7 @@ const reference = @import("../reference.zig");
 const support = @import("support.zig");
 const tensors = @import("../../../tensor.zig");
 const Cpu = @import("../../cpu.zig").Cpu;
+const InstructionSet = @import("../dispatch.zig").InstructionSet;
 const Weight = @import("../../../weights.zig").Weight;
 const Shape = tensors.Shape;
 const Tensor = tensors.Tensor;
@@ -115,7 +116,7 @@ test "half precision is widened exactly, subnormals and infinities too" {
     const bits: [*]u16 = @ptrFromInt(weight.address);
     for (0..65536) |i| bits[i] = @intCast(i);
     const out = try a.tensor(.tokens(1, 1, 65536), .f32);
-    var buffer: [4]@import("../dispatch.zig").InstructionSet = undefined;
+    var buffer: [support.set_count_max]InstructionSet = undefined;
     for (support.sets(&buffer)) |set| {
         const cpu = try support.open(set, 1);
         defer cpu.deinit();
@@ -269,4 +270,36 @@ test "a cancelled operation says so" {
     const weight = try a.weight(.{ 8, 8, 1, 1 }, .f32, 1);
     const out = try a.tensor(x.shape, .f32);
     try std.testing.expectError(error.Cancelled, cpu.linear(out, 0, x, weight, null, .{}));
+}
+
+test "products of bf16 are exact where the operands are bf16 already" {
+    if (!@import("../dispatch.zig").isSupported(.x86_64_v4_bf16)) return error.SkipZigTest;
+    for ([_]u32{ 17, 300 }) |rows| {
+        for ([_]u32{ 3, 100 }) |columns| {
+            for ([_]u32{ 1, 33, 64, 1539 }) |depth| {
+                for ([_]tensors.DType{ .f32, .f16, .bf16 }) |dtype| {
+                    try checkRounded(rows, columns, depth, dtype);
+                }
+            }
+        }
+    }
+}
+
+/// Values of few bits: products of bf16 give what f32 gives, but for the order of additions.
+fn checkRounded(rows: u32, columns: u32, depth: u32, dtype: tensors.DType) !void {
+    var a: support.Arena = .init(rows + columns + depth);
+    defer a.deinit();
+    const x = try a.randomTensor(.tokens(1, rows, depth));
+    for (x.host(u32)) |*bits| bits.* &= 0xffff0000;
+    const weight = try a.fewBits(.{ columns, depth, 1, 1 }, dtype);
+    const sums = try a.tensor(.tokens(1, rows, columns), .f32);
+    const sums_bf16 = try a.tensor(sums.shape, .f32);
+    inline for (.{ null, .x86_64_v4_bf16 }, .{ sums, sums_bf16 }) |set, out| {
+        const cpu = try support.open(set, 2);
+        defer cpu.deinit();
+        try cpu.linear(out, 0, x, weight, null, .{});
+    }
+    const expected = try a.doubles(sums);
+    const err = support.relativeError(sums_bf16.host(f32), expected, 0.1);
+    try std.testing.expect(err <= support.tolerance);
 }
