@@ -2,6 +2,9 @@
  * What the benches say about flags that cannot be meant, and that their charts are drawn.
  */
 import { describe, expect, test } from "bun:test";
+import { run as runCpu } from "./bench/cpu.ts";
+import { fitSizes } from "./bench/cpu-models.ts";
+import { median } from "./bench/cpu-ops.ts";
 import { readFlags, seedsOf, sharedFlags, sizeOf, wholeOf, wholesOf } from "./bench/flags.ts";
 import { sdxl } from "./bench/formula.ts";
 import { formulaChart, formulaRows } from "./bench/formula-table.ts";
@@ -44,6 +47,9 @@ describe("flags", () => {
     [runQuality, ["--ranks", "8", "--size", "128x128"], "use 4 ranks"],
     [runQuality, ["--steps", "3", "--warmup-steps", "4"], "from 0 to 3"],
     [runQuality, ["--prompts", "no-such-file"], "--prompts no-such-file cannot be read"],
+    [runCpu, ["--only", "models"], "need --model FOLDER"],
+    [runCpu, ["--dtypes", "f16"], "--dtypes takes f32, bf16"],
+    [runCpu, ["--pairs", "0"], "--pairs takes whole numbers from 1"],
     [runScaling, ["--steps", "2"], "--steps must be above 2"],
     [runScaling, ["--size", "128x32"], "rows for one band only"],
     [runScaling, ["--model", "no-such-folder"], "no-such-folder"],
@@ -52,6 +58,19 @@ describe("flags", () => {
   ])("%p %j", async (run, args, sentence) => {
     await expect(run([...args])).rejects.toThrow(sentence);
   });
+});
+
+test("the fit of cost against size finds the polynomial that times were made of", () => {
+  const rows = [256, 512, 1024, 2048].map((side) => {
+    const n = side ** 2 / 1e6;
+    return { side, milliseconds: 300 + 9000 * n + 1200 * n ** 2 };
+  });
+  const [a, b, c] = fitSizes(rows);
+  expect(a).toBeCloseTo(300, 3);
+  expect(b).toBeCloseTo(9000, 3);
+  expect(c).toBeCloseTo(1200, 3);
+  expect(median([3, 1, 2])).toBe(2);
+  expect(median([4, 1, 2, 3])).toBe(2.5);
 });
 
 test("tables have words to the left and numbers to the right", () => {

@@ -20,6 +20,10 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./binary.ts")).run(args),
   },
+  cpu: {
+    about: "operations and models on the CPU against the cores' peak and PyTorch, in turns",
+    run: async (args) => (await import("./cpu.ts")).run(args),
+  },
   parity: {
     about: "every number that is compared with PyTorch and diffusers, measured against allowed",
     needsClone: true,

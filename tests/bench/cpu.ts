@@ -1,0 +1,239 @@
+/**
+ * `bun run bench cpu`: how fast the CPU backend is, against what the cores and the memory can do
+ * and against PyTorch eager on the same machine, in turns within one run.
+ */
+import { mkdirSync } from "node:fs";
+import { availableParallelism, loadavg } from "node:os";
+import type { ArgsDef } from "citty";
+import type { TopLevelSpec } from "vega-lite";
+import { type Dtype, dtypes } from "../../src/dtype.ts";
+import { writeWhole } from "../../src/files.ts";
+import { type HelpText, renderHelp } from "../../src/help.ts";
+import { probeDevice } from "../../src/native/session.ts";
+import { fitSizes, type ModelJob, type ModelRow, timeModels } from "./cpu-models.ts";
+import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
+import { Program } from "./cpu-programs.ts";
+import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
+import { writeFullSize } from "./full-size.ts";
+import { machine, renderTable, writeReport } from "./report.ts";
+
+const parts = ["ops", "models", "sizes"] as const;
+const sidesDefault = [256, 512, 1024];
+const pairsDefault = 5;
+/** Pictures whose UNet call is timed for the fit. */
+const fitSides = [256, 384, 512, 768, 1024, 1536, 2048];
+
+const flagTexts = {
+  only: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Of ${parts.join(", ")}. Default: ops, and with --model models too.`,
+  },
+  dtypes: { type: "string", valueHint: "LIST", description: "Default: f32, and bf16 where it is." },
+  pairs: {
+    type: "string",
+    valueHint: "N",
+    description: `Runs of each, in turns with PyTorch's. Default: ${pairsDefault}.`,
+  },
+  sides: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Pixels of the models' pictures. Default: ${sidesDefault}.`,
+  },
+  model: {
+    type: "string",
+    valueHint: "FOLDER",
+    description:
+      "Where the model of SDXL's full size lies, or is written with random weights (6.6 GB) if " +
+      "there is none.",
+  },
+  python: {
+    type: "string",
+    valueHint: "PATH",
+    description: "A Python with torch and diffusers. Default: python3.",
+  },
+  json: { type: "string", valueHint: "FILE", description: "Write the numbers there, too." },
+  out: sharedFlags.out,
+  help: sharedFlags.help,
+} as const satisfies ArgsDef;
+
+const help: HelpText = {
+  usage: "bun run bench cpu [flags]",
+  summary:
+    "Times the CPU's operations and, with --model, UNet, VAE and text encoders of SDXL's full " +
+    "size, against the machine's peak and PyTorch eager (tests/bench/NOTES-cpu.md).",
+  examples: [
+    "bun run bench cpu",
+    "bun run bench cpu --model full-size --only models --sides 512",
+    "bun run bench cpu --model full-size --only sizes",
+  ],
+  groups: [
+    ["What is timed", ["only", "dtypes", "pairs", "sides", "model", "python"]],
+    ["Output", ["json", "out", "help"]],
+  ],
+  notes: [],
+};
+
+interface Results {
+  peaks: Partial<Record<Dtype, Peaks>>;
+  operations: OperationRow[];
+  models: ModelRow[];
+  sizes: ModelRow[];
+  /** Milliseconds of a UNet call: a + b n + c n^2, n in megapixels. */
+  fit: number[] | null;
+}
+
+export async function run(args: string[]): Promise<number> {
+  const flags = readFlags(args, flagTexts);
+  if (flags.help) {
+    process.stdout.write(renderHelp(help, flagTexts));
+    return 0;
+  }
+  const folder = textOf(flags, "model");
+  const only =
+    namesOf(flags, "only", parts) ?? (folder === undefined ? ["ops"] : ["ops", "models"]);
+  if (folder === undefined && only.some((part) => part !== "ops")) {
+    throw badOption("--only models and sizes need --model FOLDER, for 6.6 GB of random weights.");
+  }
+  const info = probeDevice();
+  const wanted = namesOf(flags, "dtypes", dtypes) ?? (info.hasBf16 ? dtypes : ["f32"]);
+  if (wanted.includes("bf16") && !info.hasBf16) {
+    throw badOption(`--dtypes bf16 needs a CPU with AVX512_BF16, which ${info.cpuName} is not.`);
+  }
+  const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? pairsDefault;
+  const sides = wholesOf(flags, "sides", { min: 64, max: 4096 }) ?? sidesDefault;
+  const results: Results = { peaks: {}, operations: [], models: [], sizes: [], fit: null };
+  const loadBefore = loadavg()[0] ?? 0;
+  let torch: string | null = null;
+  for (const dtype of wanted) {
+    // A program for each type: models of both would not fit beside each other.
+    const peer = await Program.peer(textOf(flags, "python") ?? "python3");
+    torch = peer?.version ?? null;
+    if (!peer) process.stdout.write("This Python has no torch: PyTorch's columns are left out.\n");
+    const program = peer?.program ?? null;
+    if (only.includes("ops")) await runOperations(results, program, dtype, pairs);
+    if (folder !== undefined && (only.includes("models") || only.includes("sizes"))) {
+      mkdirSync(folder, { recursive: true });
+      writeFullSize(folder);
+      if (only.includes("models")) await runModels(results, folder, sides, program, dtype, pairs);
+    }
+    await program?.close();
+  }
+  if (folder !== undefined && only.includes("sizes")) await runSizes(results, folder, wanted[0]!);
+  if (loadBefore > availableParallelism() / 4) {
+    process.stdout.write(`Times are disturbed: the load was ${loadBefore.toFixed(1)} before.\n`);
+  }
+  const data = { machine: machine(), torch, loadBefore, pairs, ...results };
+  const json = textOf(flags, "json");
+  if (json) await writeWhole(json, Buffer.from(`${JSON.stringify(data, null, 2)}\n`));
+  await writeReport(textOf(flags, "out") ?? "bench-out", "cpu", data, chart(results));
+  return 0;
+}
+
+// --- internal ---
+
+async function runOperations(
+  results: Results,
+  peer: Program | null,
+  dtype: Dtype,
+  pairs: number,
+): Promise<void> {
+  const native = await Program.native();
+  const peaks = await peaksOf(native, dtype);
+  results.peaks[dtype] = peaks;
+  const { gflops, gigabytes } = peaks;
+  process.stdout.write(
+    `\n${dtype}: multiply-adds ${gflops.toFixed(0)} GFLOP/s, copy ${gigabytes.toFixed(1)} GB/s\n\n`,
+  );
+  const rows: OperationRow[] = [];
+  for await (const row of timeOperations(native, peer, dtype, pairs)) rows.push(row);
+  results.operations.push(...rows);
+  const cells = rows.map((row) => [
+    row.name,
+    row.milliseconds.toFixed(2),
+    row.gflops === null ? `${row.gigabytes!.toFixed(1)} GB/s` : `${row.gflops.toFixed(0)} GF/s`,
+    `${(100 * row.share).toFixed(0)} %`,
+    row.peerMilliseconds?.toFixed(2) ?? "-",
+    row.ratio?.toFixed(2) ?? "-",
+  ]);
+  const heads = ["operation", "ms", "rate", "of peak", "PyTorch ms", "PyTorch / ours"];
+  process.stdout.write(renderTable(heads, cells));
+  await native.close();
+}
+
+async function runModels(
+  results: Results,
+  folder: string,
+  sides: number[],
+  peer: Program | null,
+  dtype: Dtype,
+  pairs: number,
+): Promise<void> {
+  const jobs: ModelJob[] = [
+    { op: "text", side: sides[0]! },
+    ...sides.map((side) => ({ op: "unet" as const, side })),
+    ...sides.map((side) => ({ op: "vae" as const, side })),
+  ];
+  const rows: ModelRow[] = [];
+  for await (const row of timeModels(folder, jobs, peer, dtype, pairs)) rows.push(row);
+  results.models.push(...rows);
+  process.stdout.write(`\n${dtype}, full size, random weights\n\n${modelTable(rows)}`);
+}
+
+async function runSizes(results: Results, folder: string, dtype: Dtype): Promise<void> {
+  const jobs = fitSides.map((side) => ({ op: "unet" as const, side }));
+  for await (const row of timeModels(folder, jobs, null, dtype, 1)) results.sizes.push(row);
+  results.fit = fitSizes(results.sizes);
+  const [a = 0, b = 0, c = 0] = results.fit;
+  process.stdout.write(
+    `\n${dtype}, one UNet call by size\n\n${modelTable(results.sizes)}\nms = ${a.toFixed(0)} + ` +
+      `${b.toFixed(0)} n + ${c.toFixed(0)} n^2, n in megapixels\n`,
+  );
+}
+
+function modelTable(rows: readonly ModelRow[]): string {
+  const heads = ["model", "side", "ms", "PyTorch ms", "PyTorch / ours", "RssAnon GB"];
+  const cells = rows.map((row) => [
+    row.op === "text" ? "text encoders" : row.op === "unet" ? "UNet call" : "VAE decode",
+    row.op === "text" ? "" : String(row.side),
+    row.milliseconds.toFixed(0),
+    row.peerMilliseconds?.toFixed(0) ?? "-",
+    row.ratio?.toFixed(2) ?? "-",
+    row.residentAnonymous?.toFixed(2) ?? "-",
+  ]);
+  return renderTable(heads, cells);
+}
+
+/** Shares of the peak; and where sizes were timed, cost against size with the fit. */
+function chart(results: Results): TopLevelSpec {
+  const shares = {
+    title: "Share of the peak",
+    data: { values: results.operations.map(({ name, dtype, share }) => ({ name, dtype, share })) },
+    mark: "bar",
+    encoding: {
+      y: { field: "name", type: "nominal", sort: null, title: null, axis: { labelLimit: 300 } },
+      yOffset: { field: "dtype", sort: null },
+      x: { field: "share", type: "quantitative", axis: { format: "%" }, title: null },
+      color: { field: "dtype", type: "nominal", sort: null, title: null },
+    },
+  } as const;
+  if (results.fit === null) return shares;
+  const [a = 0, b = 0, c = 0] = results.fit;
+  const points = [...results.sizes, ...results.models.filter(({ op }) => op === "unet")];
+  const values = points.map(({ side, milliseconds }) => {
+    const megapixels = side ** 2 / 1e6;
+    const fitted = a + b * megapixels + c * megapixels ** 2;
+    return { megapixels, seconds: milliseconds / 1e3, fitted: fitted / 1e3 };
+  });
+  const x = { field: "megapixels", type: "quantitative" as const };
+  const y = (field: string) => ({ field, type: "quantitative" as const, title: "seconds" });
+  const sizes = {
+    title: "Seconds of a UNet call by size, with the fit",
+    data: { values },
+    layer: [
+      { mark: "point" as const, encoding: { x, y: y("seconds") } },
+      { mark: "line" as const, encoding: { x, y: y("fitted") } },
+    ],
+  };
+  return results.operations.length === 0 ? sizes : { vconcat: [shares, sizes] };
+}
