@@ -106,6 +106,7 @@ fn addEmulated(b: *Build) void {
     b.step("emulator", "Build the emulated CUDA libraries").dependOn(&install.step);
 
     const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .ReleaseSafe);
+    module.strip = false;
     cuda_kernels.addFatbin(b, module, null, "");
     const options = b.addOptions();
     options.addOptionPath("library_path", emulator.getEmittedBin());

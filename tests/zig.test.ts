@@ -5,23 +5,11 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { compilerOfPackages } from "../src/setup/compiler.ts";
+import { zigBuild } from "./support/zig.ts";
 
 const root = join(import.meta.dir, "..");
 /** The first run compiles the library once more, for the tests. */
 const timeoutMs = 240_000;
-
-function zigBuild(...steps: string[]) {
-  const zig = compilerOfPackages(root);
-  if (!zig) throw new Error("the set-up left no Zig compiler");
-  const env = {
-    ...process.env,
-    ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
-    ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
-  };
-  const child = Bun.spawnSync([zig.path, "build", ...steps], { cwd: root, env });
-  return { ...child, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
-}
 
 test(
   "the tests beside the code pass",

@@ -1,5 +1,5 @@
 // Turns a signal that a kernel raised (a guard page, a misaligned vector) into the kernel's end:
-// the faulting thread goes on at the driver's own stack. Installed only while a kernel runs, and
+// the faulting thread goes on at the driver's own stack. Installed only while work runs, and
 // whatever handled these signals before (a JavaScript engine uses them) gets those of all others.
 #include <signal.h>
 #include <stdint.h>

@@ -171,6 +171,7 @@ pub const Node = struct {
         const device = node.task.device;
         if (device.failure == .success) device.failure = node.task.run(node.token);
         node.is_done = true;
+        has_news = true;
         node.done_ns = state.now();
         pending_counts[device.ordinal] -= 1;
         for (node.followers.items) |follower| {
@@ -189,9 +190,9 @@ pub fn force(node: *Node) void {
     defer kept.drop();
     is_sticky = state.random().boolean();
     while (!kept.is_done) {
-        if (!step()) state.waitForChange();
+        if (!step()) wait();
     }
-    state.announceChange();
+    pause();
 }
 
 /// Runs some work, as time passes between two queries; often all that leads to `node`.
@@ -204,22 +205,22 @@ pub fn forceSome(node: *Node) void {
     for (0..count) |_| {
         if (kept.is_done or !step()) break;
     }
-    state.announceChange();
+    pause();
 }
 
 /// Runs work until `device` has none left.
 pub fn forceDevice(device: *const Device) void {
     is_sticky = state.random().boolean();
     while (pending_counts[device.ordinal] > 0) {
-        if (!step()) state.waitForChange();
+        if (!step()) wait();
     }
-    state.announceChange();
+    pause();
 }
 
 /// Runs all that can run now.
 pub fn drain() void {
     while (step()) {}
-    state.announceChange();
+    pause();
 }
 
 // --- internal ---
@@ -228,7 +229,23 @@ var runnable: std.ArrayList(*Node) = .empty;
 var pending_counts: [state.device_count_max]usize = @splat(0);
 /// Orders of two kinds: any stream at each step, or one stream far ahead of the others.
 var is_sticky: bool = false;
+/// Something ran that other threads were not told of.
+var has_news: bool = false;
 var last_stream_id: u64 = 0;
+
+/// Nothing can run until another thread does its part.
+fn wait() void {
+    pause();
+    state.waitForChange();
+}
+
+/// This thread runs no more work for now. Others may wait for what it ran; where it ran nothing
+/// they sleep on, or two that wait would wake each other for ever.
+fn pause() void {
+    kernels.leave();
+    if (has_news) state.announceChange();
+    has_news = false;
+}
 
 /// Runs one node that nothing holds back; false when there is none.
 fn step() bool {

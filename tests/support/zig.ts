@@ -1,0 +1,20 @@
+/**
+ * Steps of build.zig, run by the compiler that builds the library.
+ */
+import { join } from "node:path";
+import { compilerOfPackages } from "../../src/setup/compiler.ts";
+
+const root = join(import.meta.dir, "../..");
+
+/** Runs `zig build` with these steps and options to its end. */
+export function zigBuild(...steps: string[]) {
+  const zig = compilerOfPackages(root);
+  if (!zig) throw new Error("the set-up left no Zig compiler");
+  const env = {
+    ...process.env,
+    ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
+    ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
+  };
+  const child = Bun.spawnSync([zig.path, "build", ...steps], { cwd: root, env });
+  return { ...child, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
+}
