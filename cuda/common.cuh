@@ -1,6 +1,7 @@
-// What every kernel file includes, and the only header it includes besides mma.cuh: activation
-// types, 16-byte vectors, reductions. nvcc compiles it for GPUs; any C++ compiler compiles it for
-// the CPU over host/shim.h, where tests run the same kernels.
+// What every kernel file includes, and beside it only mma.cuh (tensor cores) or elementwise.cuh
+// (packs of eight elements): activation types, 16-byte vectors, reductions. nvcc compiles it for
+// GPUs; any C++ compiler compiles it for the CPU over host/shim.h, where tests run the same
+// kernels.
 //
 // Rules: `extern "C" __global__` entries, EXPORT_KERNEL(name) after each; shared memory only by
 // SHARED and DYNAMIC_SHARED; every thread of a block meets every __syncthreads, and every lane that

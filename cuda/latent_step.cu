@@ -1,18 +1,21 @@
 // Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a row
-// of coefficients (StepRow in zig/backend.zig). With x the latent, e the guided output, s the saved
-// register, z noise:
+// of coefficients (StepRow in zig/backend/options.zig). With x the latent, e the guided output, s
+// the saved register, z noise:
 //   e   = e_negative + guidance * (e_positive - e_negative)      (one branch: e as it is)
+//   e  *= factor of the picture                                  (guidance rescale, where wanted)
 //   m_0 = output_from_sample * x + output_from_model * e
 //   x'  = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
 //   s'  likewise by `saved`, where updates_saved is not 0
-// Layout: all tensors f32 and of `count` elements, model_output `branch_count * count`, negative
-// branch first; `noise` may be null where draws_noise is 0. The row lies in device
-// memory, so that a captured graph serves every step.
-// Per element it reads 8 values and writes 3: 44 bytes. At 1024x1024 (65,536 elements) that is 2.9
-// MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
-#include "common.cuh"
+// Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
+// rounded once, since every later step builds on them.
+// Layout: latent, saved, history and noise f32 of `count` = pictures * picture_count elements;
+// model_output `branch_count * count` of the activation type, negative branch first. The row lies
+// in device memory, so that a captured graph serves every step; `noise` and `factors` may be null.
+// Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
+// is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
+#include "elementwise.cuh"
 
-namespace latent_update {
+namespace latent_step {
 
 constexpr int history_count = 4;
 
@@ -34,45 +37,119 @@ struct StepRow {
     unsigned draws_noise;
 };
 
-static_assert(sizeof(StepRow) == 80, "must match StepRow in zig/backend.zig");
+static_assert(sizeof(StepRow) == 80, "must match StepRow in zig/backend/options.zig");
 
-__device__ static float combine(const Update& update, float x, float s, const float* m, float z) {
-    float sum = update.sample * x + update.saved * s + update.noise * z;
-    for (int k = 0; k < history_count; k++) sum += update.history[k] * m[k];
-    return sum;
+/// One element of everything that an update can read.
+struct Registers {
+    float x;
+    const float* saved;
+    float newest;
+    const float* history[history_count];
+    const float* noise;
+};
+
+__device__ __forceinline__ float combine(const Update& update, const Registers& r, uint64_t i) {
+    double sum = double(update.sample) * r.x;
+    if (update.saved != 0.0f) sum += double(update.saved) * r.saved[i];
+    if (update.history[0] != 0.0f) sum += double(update.history[0]) * r.newest;
+#pragma unroll
+    for (int k = 1; k < history_count; k++) {
+        if (update.history[k] != 0.0f) sum += double(update.history[k]) * r.history[k][i];
+    }
+    if (update.noise != 0.0f) sum += double(update.noise) * r.noise[i];
+    return float(sum);
 }
 
-}  // namespace latent_update
-
-extern "C" __global__ void latent_step(
-    const latent_update::StepRow* row_pointer,
-    float guidance_scale,
+/// Classifier-free guidance in f32, step by step as diffusers' pipeline.
+template <typename T>
+__device__ __forceinline__ float guided(
+    const T* model_output,
     unsigned branch_count,
-    unsigned long long count,
+    float guidance_scale,
+    uint64_t count,
+    uint64_t i
+) {
+    const float negative = to_float(model_output[i]);
+    if (branch_count == 1) return negative;
+    const float positive = to_float(model_output[count + i]);
+    return __fadd_rn(negative, __fmul_rn(guidance_scale, positive - negative));
+}
+
+template <typename T>
+__device__ __forceinline__ void run(
+    const StepRow* row_pointer,
+    float guidance_scale,
+    const float* factors,
+    unsigned branch_count,
+    uint64_t picture_count,
+    uint64_t count,
     float* latent,
     float* saved,
-    float* newest_output,
+    float* output_0,
     const float* output_1,
     const float* output_2,
     const float* output_3,
-    const float* model_output,
+    const T* model_output,
     const float* noise
 ) {
-    using namespace latent_update;
+    const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= count) return;
     const StepRow row = *row_pointer;
-    const unsigned long long stride = (unsigned long long)gridDim.x * blockDim.x;
-    unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    for (; i < count; i += stride) {
-        float e = model_output[i];
-        if (branch_count == 2) e += guidance_scale * (model_output[count + i] - e);
-        const float x = latent[i];
-        const float s = saved[i];
-        const float z = noise ? noise[i] : 0.0f;
-        const float newest = row.output_from_sample * x + row.output_from_model * e;
-        const float m[history_count] = {newest, output_1[i], output_2[i], output_3[i]};
-        newest_output[i] = newest;
-        latent[i] = combine(row.latent, x, s, m, z);
-        if (row.updates_saved) saved[i] = combine(row.saved, x, s, m, z);
-    }
+    float e = guided(model_output, branch_count, guidance_scale, count, i);
+    if (factors) e *= factors[i / picture_count];
+    const float x = latent[i];
+    const double from_sample = double(row.output_from_sample) * x;
+    const float newest = float(from_sample + double(row.output_from_model) * e);
+    const Registers r = {x, saved, newest, {nullptr, output_1, output_2, output_3}, noise};
+    output_0[i] = newest;
+    latent[i] = combine(row.latent, r, i);
+    if (row.updates_saved) saved[i] = combine(row.saved, r, i);
 }
-EXPORT_KERNEL(latent_step)
+
+}  // namespace latent_step
+
+extern "C" __global__ void latent_step_f16(
+    const latent_step::StepRow* row,
+    float guidance_scale,
+    const float* factors,
+    unsigned branch_count,
+    uint64_t picture_count,
+    uint64_t count,
+    float* latent,
+    float* saved,
+    float* output_0,
+    const float* output_1,
+    const float* output_2,
+    const float* output_3,
+    const f16* model_output,
+    const float* noise
+) {
+    latent_step::run(
+        row, guidance_scale, factors, branch_count, picture_count, count, latent, saved, output_0,
+        output_1, output_2, output_3, model_output, noise
+    );
+}
+EXPORT_KERNEL(latent_step_f16)
+
+extern "C" __global__ void latent_step_bf16(
+    const latent_step::StepRow* row,
+    float guidance_scale,
+    const float* factors,
+    unsigned branch_count,
+    uint64_t picture_count,
+    uint64_t count,
+    float* latent,
+    float* saved,
+    float* output_0,
+    const float* output_1,
+    const float* output_2,
+    const float* output_3,
+    const bf16* model_output,
+    const float* noise
+) {
+    latent_step::run(
+        row, guidance_scale, factors, branch_count, picture_count, count, latent, saved, output_0,
+        output_1, output_2, output_3, model_output, noise
+    );
+}
+EXPORT_KERNEL(latent_step_bf16)

@@ -6,8 +6,12 @@ test {
     _ = @import("cuda/nccl_test.zig");
     _ = @import("cuda/convolution_test.zig");
     _ = @import("cuda/matmul_test.zig");
+    _ = @import("backend/cuda/tests/convolution.zig");
+    _ = @import("backend/cuda/tests/elementwise.zig");
+    _ = @import("backend/cuda/tests/embedding.zig");
+    _ = @import("backend/cuda/tests/norm.zig");
+    _ = @import("backend/cuda/tests/sampler.zig");
     _ = @import("cuda/emulated_test.zig");
     _ = @import("cuda/emulated_faults_test.zig");
     _ = @import("cuda/emulated_graph_test.zig");
-    _ = @import("cuda/latent_step_test.zig");
 }

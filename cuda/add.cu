@@ -1,0 +1,32 @@
+// out = x + y, element by element. Layout: any, `count` elements of each.
+// Reads two values and writes one, 6 bytes per element: at 128x128x320 that is 31 MB for a batch of
+// one, 7 us on an H200 at 4.3 TB/s; one addition per 6 bytes is nothing beside it.
+#include "elementwise.cuh"
+
+namespace add {
+
+template <typename T>
+__device__ __forceinline__ void run(T* out, const T* x, const T* y, uint64_t count) {
+    const uint64_t first = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * pack_count;
+    if (first >= count) return;
+    const unsigned left = pack_size(count - first);
+    float a[pack_count];
+    float b[pack_count];
+    load_pack(x + first, left, a);
+    load_pack(y + first, left, b);
+#pragma unroll
+    for (unsigned i = 0; i < pack_count; i++) a[i] += b[i];
+    store_pack(out + first, left, a);
+}
+
+}  // namespace add
+
+extern "C" __global__ void add_f16(f16* out, const f16* x, const f16* y, uint64_t count) {
+    add::run(out, x, y, count);
+}
+EXPORT_KERNEL(add_f16)
+
+extern "C" __global__ void add_bf16(bf16* out, const bf16* x, const bf16* y, uint64_t count) {
+    add::run(out, x, y, count);
+}
+EXPORT_KERNEL(add_bf16)

@@ -1,0 +1,176 @@
+//! The sampler's update, noise, the picture's bytes and the weights' conversion on CUDA against the
+//! CPU.
+
+const std = @import("std");
+const backend = @import("../../../backend.zig");
+const grids = @import("../grids.zig");
+const ops = @import("../ops_sampler.zig");
+const nchw = @import("../../../nchw.zig");
+const random_philox = @import("../../../random_philox.zig");
+const support = @import("support.zig");
+const tensors = @import("../../../tensor.zig");
+const PhiloxGenerator = random_philox.PhiloxGenerator;
+const Pair = support.Pair;
+const Both = support.Both;
+const Shape = tensors.Shape;
+
+const Steps = struct { cpu: backend.LatentStep, cuda: backend.LatentStep };
+
+/// A row with zeros in places, whose registers then hold NaN on both sides.
+fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
+    const shape: Shape = .{
+        .batch = pair.size(3),
+        .rows = pair.size(8),
+        .width = pair.size(9),
+        .channels = 4,
+    };
+    var branches = shape;
+    branches.batch *= pair.size(2);
+    var row: backend.StepRow = undefined;
+    for (std.mem.bytesAsSlice(f32, std.mem.asBytes(&row))) |*value| {
+        const zero = pair.random().uintLessThan(u32, 3) == 0;
+        value.* = if (zero) 0 else pair.random().floatNorm(f32);
+    }
+    row.updates_saved = pair.random().uintLessThan(u32, 2);
+    row.draws_noise = pair.random().uintLessThan(u32, 2);
+    if (row.draws_noise == 0) {
+        row.latent.noise = 0;
+        row.saved.noise = 0;
+    }
+    const reads_saved = row.latent.saved != 0 or
+        (row.updates_saved != 0 and row.saved.saved != 0);
+    both[0] = try pair.tensorF32(shape);
+    both[1] = if (reads_saved) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
+    both[2] = try pair.empty(shape, .f32);
+    for (both[3..6], 1..) |*tensor, k| {
+        const reads = row.latent.history[k] != 0 or
+            (row.updates_saved != 0 and row.saved.history[k] != 0);
+        tensor.* = if (reads) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
+    }
+    both[6] = try pair.tensor(branches);
+    both[7] = try pair.tensorF32(shape);
+    const rescale: f32 = if (pair.random().boolean()) 0 else pair.random().float(f32);
+    var steps: Steps = undefined;
+    inline for (.{ "cpu", "cuda" }) |side| {
+        @field(steps, side) = .{
+            .row = row,
+            .guidance_scale = 5,
+            .guidance_rescale = rescale,
+            .latent = @field(both[0], side),
+            .saved = @field(both[1], side),
+            .history = .{
+                @field(both[2], side), @field(both[3], side),
+                @field(both[4], side), @field(both[5], side),
+            },
+            .model_output = @field(both[6], side),
+            .noise = if (row.draws_noise != 0) @field(both[7], side) else null,
+        };
+    }
+    return steps;
+}
+
+test "latentStep: guidance, rescale, history, saved register and noise" {
+    try support.each(struct {
+        fn body(pair: *Pair) !void {
+            var both: [8]Both = undefined;
+            const steps = try randomSteps(pair, &both);
+            // One picture of one element has no deviation to rescale by.
+            if (steps.cpu.latent.shape.positionCount() == 1) return;
+            try pair.cpu.latentStep(steps.cpu);
+            try ops.latentStep(pair.cuda, steps.cuda);
+            // Sums in f64 on both; the guided output is f32.
+            try expectNear(pair, both[0]);
+            try expectNear(pair, both[2]);
+            if (steps.cpu.row.updates_saved != 0) try expectNear(pair, both[1]);
+        }
+    }.body);
+}
+
+fn expectNear(pair: *Pair, result: Both) !void {
+    for (try pair.download(result.cuda), result.cpu.host(f32)) |a, e| {
+        try std.testing.expectApproxEqAbs(e, a, 4e-6 * (1 + @abs(e)));
+    }
+}
+
+test "toRgb: the same bytes, ties to even, NaN to 0" {
+    try support.each(struct {
+        fn body(pair: *Pair) !void {
+            const shape: Shape = .{
+                .batch = 1,
+                .rows = pair.size(9),
+                .width = pair.size(20),
+                .channels = 3,
+            };
+            const values = [_]Both{ try pair.tensor(shape), try pair.tensorF32(shape) };
+            for (values) |x| {
+                const edges = [_]f32{ -1, 1, 0 };
+                @memcpy(x.cpu.host(f32)[0..3], &edges);
+                if (shape.elementCount() > 3) x.cpu.host(f32)[3] = std.math.nan(f32);
+                try pair.upload(x);
+                const out = try pair.empty(shape, .u8);
+                try pair.cpu.toRgb(out.cpu, x.cpu);
+                try ops.toRgb(pair.cuda, out.cuda, x.cuda);
+                const actual = try pair.arena.allocator().alloc(u8, shape.elementCount());
+                try pair.read(out.cuda, actual);
+                try std.testing.expectEqualSlices(u8, out.cpu.host(u8), actual);
+            }
+        }
+    }.body);
+}
+
+test "philoxNormal: torch's numbers in NHWC, beyond the grid, call after call" {
+    try support.each(struct {
+        fn body(pair: *Pair) !void {
+            const blocks = pair.size(6);
+            var generator: PhiloxGenerator = .init(pair.random().int(u64), blocks);
+            for (0..2) |_| {
+                const shape: Shape = .{
+                    .batch = 1,
+                    .rows = pair.size(40),
+                    .width = pair.size(30),
+                    .channels = pair.size(4),
+                };
+                const out = try pair.empty(shape, .f32);
+                const draw = generator.next(shape.elementCount());
+                const drawn = try pair.arena.allocator().alloc(f32, shape.elementCount());
+                random_philox.fill(draw, drawn);
+                nchw.toNhwc(out.cpu.host(f32), drawn, shape.channels, shape.positionCount());
+                try ops.philoxNormal(pair.cuda, out.cuda, draw);
+                for (try pair.download(out.cuda), out.cpu.host(f32)) |a, e| {
+                    try std.testing.expectApproxEqAbs(e, a, 4e-6);
+                }
+            }
+        }
+    }.body);
+}
+
+test "convert_weight: every type, with the taps before the channels" {
+    try support.each(struct {
+        fn body(pair: *Pair) !void {
+            const rows = pair.size(9);
+            const channels = pair.size(12);
+            const taps = pair.size(9);
+            const count = rows * channels * taps;
+            const x = if (pair.random().boolean())
+                try pair.tensor(.vector(1, count))
+            else
+                try pair.tensorF32(.vector(1, count));
+            const out = try pair.output(.vector(1, count));
+            for (out.cpu.host(f32), 0..) |*target, i| {
+                const row = i / (channels * taps);
+                const tap = i / channels % taps;
+                const from = (row * channels + i % channels) * taps + tap;
+                target.* = pair.rounded(x.cpu.host(f32)[from]);
+            }
+            try pair.cuda.launch("convert_weight", .typed, grids.blocks(count), grids.block, 0, .{
+                out.cuda.address,
+                x.cuda.address,
+                @intFromEnum(x.cuda.dtype),
+                channels,
+                taps,
+                @as(u64, count),
+            });
+            try pair.expectSame(out);
+        }
+    }.body);
+}
