@@ -3,6 +3,7 @@
 //!   zig build test          the tests beside the code
 //!   zig build emulator      NVIDIA's driver and libraries on the CPU, into zig-out/lib
 //!   zig build test-cuda     the CUDA path on that emulator
+//!   zig build check-headers the tables of zig/cuda/ against the vendor's headers (-Dheaders=A,B)
 //!   zig build bindings      src/native/abi.ts, to standard output
 //!   zig build posts         what it costs ranks to tell each other of their parts
 //!   zig build cpu-bench     what `bun run bench cpu` times operations with, into zig-out/bin
@@ -62,6 +63,7 @@ pub fn build(b: *Build) void {
     test_step.dependOn(&run_tests.step);
 
     addEmulated(b);
+    addHeaderChecks(b);
 
     const bench_module = libraryModule(b, "zig/bench.zig", target, optimize);
     cuda_kernels.addFatbin(b, bench_module, null, "");
@@ -116,6 +118,39 @@ fn addEmulated(b: *Build) void {
     const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });
     const run_tests = b.addRunArtifact(tests);
     b.step("test-cuda", "Run the CUDA path on the emulator").dependOn(&run_tests.step);
+}
+
+/// Compiles what header_checks.zig writes, a file per library; where it compiles, all holds.
+fn addHeaderChecks(b: *Build) void {
+    const folders = b.option([]const u8, "headers", "folders of the vendor's headers, by commas");
+    const step = b.step("check-headers", "Hold the CUDA tables to the vendor's headers");
+    const checks = b.addExecutable(.{
+        .name = "header_checks",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("zig/cuda/header_checks.zig"),
+            .target = b.graph.host,
+            .link_libc = true,
+        }),
+        .use_llvm = true,
+    });
+    const counted = b.addRunArtifact(checks);
+    counted.addArg("count");
+    for ([_][]const u8{ "cuda", "cublaslt", "cudnn", "nccl" }) |name| {
+        const run = b.addRunArtifact(checks);
+        run.addArg(name);
+        const module = b.createModule(.{ .target = b.graph.host, .link_libcpp = true });
+        var paths = std.mem.tokenizeScalar(u8, folders orelse "/usr/local/cuda/include", ',');
+        while (paths.next()) |path| module.addSystemIncludePath(.{ .cwd_relative = path });
+        module.addCSourceFile(.{
+            .file = run.captureStdOut(.{ .basename = b.fmt("{s}.cpp", .{name}) }),
+            .flags = &.{"-std=c++20"},
+            .language = .cpp,
+        });
+        const object_name = b.fmt("{s}_headers", .{name});
+        const object = b.addObject(.{ .name = object_name, .root_module = module });
+        counted.step.dependOn(&object.step);
+    }
+    step.dependOn(&counted.step);
 }
 
 fn libraryModule(
