@@ -215,3 +215,37 @@ fn convolution(
     try finalize(library, operation);
     return operation;
 }
+
+test "cuDNN itself takes every tensor, operation and pack, where it is installed" {
+    const libraries = @import("libraries.zig");
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const found = try libraries.search(arena.allocator(), std.testing.io, .system, .ofProcess());
+    const library = &(found.cudnn.table orelse return error.SkipZigTest);
+    for (0..8) |extras| for ([_]@FieldType(convolutions.Call, "dtype"){ .f16, .bf16 }) |dtype| {
+        const call: convolutions.Call = .{
+            .batch = 2,
+            .rows = 128,
+            .width = 96,
+            .channels = 320,
+            .out_channels = 640,
+            .kernel = 3,
+            .stride = 2,
+            .padding = 1,
+            .dtype = dtype,
+            .out = 0x1000,
+            .x = 0x2000,
+            .w = 0x3000,
+            .bias = if (extras & 1 != 0) 0x4000 else 0,
+            .residual = if (extras & 2 != 0) 0x5000 else 0,
+            .scale = if (extras & 4 != 0) 0.5 else 1,
+        };
+        var parts: Parts = .{ .library = library };
+        defer parts.deinit();
+        var operations: [operation_count_max]Descriptor = undefined;
+        const count = try describe(&parts, .of(call), &operations);
+        try std.testing.expectEqual(1 + @as(usize, @popCount(extras)), count);
+        const addresses = try pack(library, .of(call), &call, 0x10000);
+        _ = library.cudnnBackendDestroyDescriptor(addresses);
+    };
+}

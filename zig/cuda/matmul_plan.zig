@@ -385,3 +385,36 @@ test "an algorithm survives being written" {
     try std.testing.expectEqual(@as(?lt.Algo, null), readAlgo(text[0..40]));
     try std.testing.expectEqual(@as(?lt.Algo, null), readAlgo("x"));
 }
+
+test "cuBLASLt itself takes every descriptor and layout, where it is installed" {
+    const libraries = @import("libraries.zig");
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const found = try libraries.search(arena.allocator(), std.testing.io, .system, .ofProcess());
+    const library = &(found.cublaslt.table orelse return error.SkipZigTest);
+    for (0..8) |extras| {
+        const problem: Problem = .of(.{
+            .m = 4096,
+            .n = 640,
+            .k = 320,
+            .input = .bf16,
+            .output = .bf16,
+            .out = 0x1000,
+            .out_stride = 640,
+            .x = 0x2000,
+            .x_stride = 320,
+            .w = 0x3000,
+            .w_stride = 640,
+            .w_order = if (extras & 1 != 0) .in_out else .out_in,
+            .bias = if (extras & 2 != 0) 0x4000 else 0,
+            .activation = if (extras & 4 != 0) .gelu_tanh else .none,
+            .batch = .{ .count = 3, .x_step = 8, .w_step = 0, .out_step = 640 * 4096 },
+        });
+        const desc = try makeDesc(library, &problem);
+        _ = library.cublasLtMatmulDescDestroy(desc);
+        for (0..4) |which| {
+            const layout = try makeLayout(library, &problem, which);
+            _ = library.cublasLtMatrixLayoutDestroy(layout);
+        }
+    }
+}
