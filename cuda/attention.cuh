@@ -1,0 +1,207 @@
+// Tiles of attention in registers and shared memory: where a row's units lie, how tiles come in,
+// the two products and the softmax between them. T (F16 or Bf16) is the activations' type; `head`
+// is the head size rounded up to what a kernel is made for; a warp holds `row_tiles` tiles of 16
+// rows. Scores and sums are fragments D of mma.cuh: [row tile][8 columns][4].
+#pragma once
+
+#include "common.cuh"
+#include "mma.cuh"
+
+namespace attention {
+
+constexpr int tile_keys = 64;
+constexpr int thread_count = 128;
+constexpr int warp_rows = 16;
+
+struct F16 {
+    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
+        mma_m16n8k16_f16(d, a, b);
+    }
+    static __device__ __forceinline__ unsigned pack(float low, float high) {
+        return pack_f16(low, high);
+    }
+};
+
+struct Bf16 {
+    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
+        mma_m16n8k16_bf16(d, a, b);
+    }
+    static __device__ __forceinline__ unsigned pack(float low, float high) {
+        return pack_bf16(low, high);
+    }
+};
+
+// Where unit `unit` (8 elements) of a row lies in a tile of rows of `head` elements: 8 rows in
+// order at one unit fall on 8 different 16-byte columns of the banks.
+template <int head>
+__device__ static __forceinline__ int swizzled(int row, int unit) {
+    const int mask = head % 64 == 0 ? row & 7 : (row >> 1) & 3;
+    return row * head + ((unit ^ mask) << 3);
+}
+
+// `rows` rows of a head to shared memory, zeros from `row_count` and `head_size` on.
+template <int head, int rows, bool aligned>
+__device__ static __forceinline__ void load_rows(
+    unsigned short* shared,
+    const unsigned short* source,
+    unsigned long long stride,
+    unsigned row_count,
+    unsigned head_size
+) {
+    constexpr int units = head / 8;
+    static_assert(rows * units % thread_count == 0, "threads share the units evenly");
+    if (aligned) {
+#pragma unroll
+        for (int step = 0; step < rows * units / thread_count; step++) {
+            const unsigned i = step * thread_count + threadIdx.x;
+            const unsigned row = i / units;
+            const unsigned unit = i % units;
+            const bool valid = row < row_count && unit * 8 < head_size;
+            const unsigned short* from = source + (valid ? row * stride + unit * 8 : 0);
+            cp_async_16(shared + swizzled<head>(row, unit), from, valid);
+        }
+    } else {
+        for (unsigned i = threadIdx.x; i < rows * head; i += thread_count) {
+            const unsigned row = i / head;
+            const unsigned column = i % head;
+            const bool valid = row < row_count && column < head_size;
+            const unsigned short value = valid ? source[row * stride + column] : 0;
+            shared[swizzled<head>(row, column / 8) + column % 8] = value;
+        }
+    }
+}
+
+// scores (rows of q, keys) = q k^T, the fragments of q already in registers.
+template <typename T, int head, int row_tiles>
+__device__ static __forceinline__ void multiply_keys(
+    float (&scores)[row_tiles][tile_keys / 8][4],
+    const unsigned (&q)[row_tiles][head / 16][4],
+    const unsigned short* keys
+) {
+    const int lane = threadIdx.x % 32;
+    const int key = (lane >> 4) * 8 + (lane & 7);
+#pragma unroll
+    for (int m = 0; m < row_tiles; m++) {
+#pragma unroll
+        for (int n = 0; n < tile_keys / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scores[m][n][i] = 0.0f;
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < head / 16; k++) {
+#pragma unroll
+        for (int n = 0; n < tile_keys / 16; n++) {
+            unsigned b[4];
+            ldmatrix_x4(b, keys + swizzled<head>(n * 16 + key, k * 2 + ((lane >> 3) & 1)));
+#pragma unroll
+            for (int m = 0; m < row_tiles; m++) {
+                T::mma(scores[m][2 * n], q[m][k], b);
+                T::mma(scores[m][2 * n + 1], q[m][k], b + 2);
+            }
+        }
+    }
+}
+
+// -inf for keys past `key_count` and, where causal, past the row's own position. `row` is that of
+// this thread's first row and `key` that of the tile's first key.
+template <int row_tiles>
+__device__ static __forceinline__ void mask_scores(
+    float (&scores)[row_tiles][tile_keys / 8][4],
+    unsigned key_count,
+    bool causal,
+    unsigned row,
+    unsigned key
+) {
+    const unsigned column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < row_tiles; m++) {
+#pragma unroll
+        for (int n = 0; n < tile_keys / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const unsigned k = n * 8 + column + i % 2;
+                const bool later = causal && key + k > row + m * warp_rows + i / 2 * 8;
+                if (k >= key_count || later) scores[m][n][i] = -INFINITY;
+            }
+        }
+    }
+}
+
+// Scores to weights, 2^(score - largest so far); what was gathered before shrinks to the new
+// largest. The scaled scores are subtracted, never fused with the scaling: their difference is then
+// exactly 0 at the largest, however large that is.
+template <int row_tiles, int columns>
+__device__ static __forceinline__ void weigh(
+    float (&scores)[row_tiles][tile_keys / 8][4],
+    float (&out)[row_tiles][columns][4],
+    float (&largest)[row_tiles][2],
+    float (&sums)[row_tiles][2],
+    float scale
+) {
+#pragma unroll
+    for (int m = 0; m < row_tiles; m++) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float top = largest[m][r];
+#pragma unroll
+            for (int n = 0; n < tile_keys / 8; n++) {
+                scores[m][n][2 * r] *= scale;
+                scores[m][n][2 * r + 1] *= scale;
+                top = fmaxf(top, fmaxf(scores[m][n][2 * r], scores[m][n][2 * r + 1]));
+            }
+            top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
+            const float shrink = exp2_fast(largest[m][r] - top);
+            largest[m][r] = top;
+            float sum = 0.0f;
+#pragma unroll
+            for (int n = 0; n < tile_keys / 8; n++) {
+                scores[m][n][2 * r] = exp2_fast(scores[m][n][2 * r] - top);
+                scores[m][n][2 * r + 1] = exp2_fast(scores[m][n][2 * r + 1] - top);
+                sum += scores[m][n][2 * r] + scores[m][n][2 * r + 1];
+            }
+            sums[m][r] = sums[m][r] * shrink + sum;
+#pragma unroll
+            for (int n = 0; n < columns; n++) {
+                out[m][n][2 * r] *= shrink;
+                out[m][n][2 * r + 1] *= shrink;
+            }
+        }
+    }
+}
+
+// out += weights * values. The fragments of a product are those of the next one's left side.
+template <typename T, int head, int row_tiles>
+__device__ static __forceinline__ void multiply_values(
+    float (&out)[row_tiles][head / 8][4],
+    const float (&weights)[row_tiles][tile_keys / 8][4],
+    const unsigned short* values
+) {
+    const int lane = threadIdx.x % 32;
+    const int key = ((lane >> 3) & 1) * 8 + (lane & 7);
+#pragma unroll
+    for (int k = 0; k < tile_keys / 16; k++) {
+        unsigned a[row_tiles][4];
+#pragma unroll
+        for (int m = 0; m < row_tiles; m++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float* pair = weights[m][2 * k + i / 2] + i % 2 * 2;
+                a[m][i] = T::pack(pair[0], pair[1]);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < head / 16; n++) {
+            unsigned b[4];
+            ldmatrix_x4_trans(b, values + swizzled<head>(k * 16 + key, n * 2 + (lane >> 4)));
+#pragma unroll
+            for (int m = 0; m < row_tiles; m++) {
+                T::mma(out[m][2 * n], a[m], b);
+                T::mma(out[m][2 * n + 1], a[m], b + 2);
+            }
+        }
+    }
+}
+
+} // namespace attention
