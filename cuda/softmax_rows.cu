@@ -1,6 +1,6 @@
 // Softmax over rows of scores, in place: the middle of attention for heads over 128, whose two
 // products belong to the library.
-//   p_i = 2^(s_i - max s) / sum_j 2^(s_j - max s)
+//   p_i = 4096 * 2^(s_i - max s) / sum_j 2^(s_j - max s)
 // Layout: `scores` (rows, stride) f32 in base 2 (log2(e) / sqrt(head size) folded in). A chunk's
 // tokens stand from a multiple of 8 on, right after those of the chunk before; what lies between is
 // never taken as a score. The weights replace the front half of their row, 16 bits each, at their
@@ -15,6 +15,9 @@ namespace softmax_rows {
 constexpr int chunk_count_max = 16;
 constexpr int thread_count = 256;
 constexpr int warp_count = thread_count / 32;
+// Weights of thousands of tokens would be subnormal in f16: they are written 4096 times as large,
+// and the product with the values undoes it.
+constexpr float weight_scale = 4096.0f;
 
 // One call; the same struct in zig/backend/cuda/ops_attention.zig.
 struct Problem {
@@ -85,7 +88,7 @@ __device__ static __forceinline__ void normalise(const Problem& p) {
         first += (p.token_counts[chunk] + 7) / 8 * 8;
     }
     const Sum all = reduce(mine);
-    const float factor = 1.0f / all.sum;
+    const float factor = weight_scale / all.sum;
     first = 0;
     for (unsigned chunk = 0; chunk < p.chunk_count; chunk++) {
         const unsigned count = p.token_counts[chunk];
