@@ -7,7 +7,7 @@
 // folded in), f32 throughout; weights are rounded to 16 bits for the second product alone.
 // Shared memory is swizzled by 16-byte units so that ldmatrix meets no bank twice.
 // Few rows of q leave most of a GPU idle: then the tiles are dealt to `split_count` blocks, each
-// writes its unnormalised sums with their maxima, and attention_combine joins them.
+// writes its unnormalised sums with what they refer to, and attention_combine joins them.
 // SDXL at 1024x1024, one branch: 4096 tokens, 10 heads of 64: 4 * 4096^2 * 640 = 43 GFLOP, 54 us at
 // an H200's 790 TFLOP/s; 21 MB are read and written once, 5 us at 4.3 TB/s. 1024 tokens, 20 heads:
 // 5.4 GFLOP, 7 us. One exp2 per 256 FLOP: at 16 per
@@ -21,8 +21,8 @@ constexpr int chunk_count_max = 16;
 // One call; the same struct in zig/backend/cuda/ops_attention.zig.
 struct Problem {
     unsigned short* out;
-    // Where split: unnormalised sums (split, batch, tokens, channels), and maxima in base 2 with
-    // sums of weights, (split, batch, heads, tokens, 2).
+    // Where split: unnormalised sums (split, batch, tokens, channels), and each row's reference
+    // with its sum of weights, (split, batch, heads, tokens, 2).
     float* partial;
     float* statistics;
     const unsigned short* q;
@@ -96,7 +96,7 @@ __device__ static __forceinline__ void write_partial(
     const Problem& p,
     const Place& at,
     const float (&out)[row_tiles][head / 8][4],
-    const float (&largest)[row_tiles][2],
+    const float (&references)[row_tiles][2],
     const float (&sums)[row_tiles][2]
 ) {
     const unsigned lane = threadIdx.x % 32;
@@ -124,7 +124,7 @@ __device__ static __forceinline__ void write_partial(
             if (lane % 4 != 0) continue;
             const unsigned long long place =
                 ((unsigned long long)slice * p.head_count + at.head) * p.query_count + token;
-            p.statistics[2 * place] = largest[m][r];
+            p.statistics[2 * place] = references[m][r];
             p.statistics[2 * place + 1] = sums[m][r];
         }
     }
@@ -234,13 +234,13 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
     load_queries<T, head, row_tiles>(q, shared);
 
     float out[row_tiles][head / 8][4];
-    float largest[row_tiles][2];
+    float references[row_tiles][2];
     float sums[row_tiles][2];
 #pragma unroll
     for (int m = 0; m < row_tiles; m++) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            largest[m][r] = -INFINITY;
+            references[m][r] = -INFINITY;
             sums[m][r] = 0.0f;
         }
 #pragma unroll
@@ -272,7 +272,7 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
                 threadIdx.x % 32 / 4;
             mask_scores(scores, key_count, p.causal, row, key_first);
         }
-        weigh(scores, out, largest, sums, p.scale);
+        weigh(scores, out, references, sums, p.scale);
         multiply_values<T, head, row_tiles>(out, scores, keys + tile_keys * head);
     }
 #pragma unroll
@@ -284,7 +284,7 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
         }
     }
     if (p.split_count > 1) {
-        write_partial<head, row_tiles>(p, at, out, largest, sums);
+        write_partial<head, row_tiles>(p, at, out, references, sums);
     } else {
         write_rows<T, head, row_tiles, aligned>(p, at, out, sums, shared);
     }

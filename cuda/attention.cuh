@@ -128,44 +128,62 @@ __device__ static __forceinline__ void mask_scores(
     }
 }
 
-// Scores to weights, 2^(score - largest so far); what was gathered before shrinks to the new
-// largest. The scaled scores are subtracted, never fused with the scaling: their difference is then
-// exactly 0 at the largest, however large that is.
+// How far a row's scores may rise over its reference before that follows: weights up to 2^8 are as
+// exact in 16 bits as those up to 1, and after the first tiles nothing needs to be rescaled.
+constexpr float rise_max = 8.0f;
+
+// Scaled scores, and the new reference of row r of row tile m. Returns what the sums so far shrink
+// by: exactly 1 where the reference stays.
+template <int row_tiles>
+__device__ static __forceinline__ float scale_row(
+    float (&scores)[row_tiles][tile_keys / 8][4], int m, int r, float& reference, float scale
+) {
+    float top = -INFINITY;
+#pragma unroll
+    for (int n = 0; n < tile_keys / 8; n++) {
+        scores[m][n][2 * r] *= scale;
+        scores[m][n][2 * r + 1] *= scale;
+        top = fmaxf(top, fmaxf(scores[m][n][2 * r], scores[m][n][2 * r + 1]));
+    }
+    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
+    const float before = reference;
+    if (top > before + rise_max) reference = top;
+    return exp2_fast(before - reference);
+}
+
+// Scores to weights, 2^(score - reference), with their sums. The scaled scores are subtracted and
+// never fused with the scaling: their difference is then exact however large they are.
 template <int row_tiles, int columns>
 __device__ static __forceinline__ void weigh(
     float (&scores)[row_tiles][tile_keys / 8][4],
     float (&out)[row_tiles][columns][4],
-    float (&largest)[row_tiles][2],
+    float (&references)[row_tiles][2],
     float (&sums)[row_tiles][2],
     float scale
 ) {
 #pragma unroll
     for (int m = 0; m < row_tiles; m++) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float top = largest[m][r];
-#pragma unroll
-            for (int n = 0; n < tile_keys / 8; n++) {
-                scores[m][n][2 * r] *= scale;
-                scores[m][n][2 * r + 1] *= scale;
-                top = fmaxf(top, fmaxf(scores[m][n][2 * r], scores[m][n][2 * r + 1]));
-            }
-            top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
-            const float shrink = exp2_fast(largest[m][r] - top);
-            largest[m][r] = top;
-            float sum = 0.0f;
-#pragma unroll
-            for (int n = 0; n < tile_keys / 8; n++) {
-                scores[m][n][2 * r] = exp2_fast(scores[m][n][2 * r] - top);
-                scores[m][n][2 * r + 1] = exp2_fast(scores[m][n][2 * r + 1] - top);
-                sum += scores[m][n][2 * r] + scores[m][n][2 * r + 1];
-            }
-            sums[m][r] = sums[m][r] * shrink + sum;
+        const float shrink_0 = scale_row(scores, m, 0, references[m][0], scale);
+        const float shrink_1 = scale_row(scores, m, 1, references[m][1], scale);
+        // Not equal, so that NaN goes on into the sums.
+        if (__any_sync(0xffffffff, !(shrink_0 == 1.0f && shrink_1 == 1.0f))) {
+            sums[m][0] *= shrink_0;
+            sums[m][1] *= shrink_1;
 #pragma unroll
             for (int n = 0; n < columns; n++) {
-                out[m][n][2 * r] *= shrink;
-                out[m][n][2 * r + 1] *= shrink;
+                out[m][n][0] *= shrink_0;
+                out[m][n][1] *= shrink_0;
+                out[m][n][2] *= shrink_1;
+                out[m][n][3] *= shrink_1;
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < tile_keys / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                scores[m][n][i] = exp2_fast(scores[m][n][i] - references[m][i / 2]);
+                sums[m][i / 2] += scores[m][n][i];
             }
         }
     }

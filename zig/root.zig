@@ -7,6 +7,8 @@ comptime {
 test {
     _ = @import("backend/cpu.zig");
     _ = @import("backend/cuda.zig");
+    _ = @import("backend/cuda/matmul_cascaded.zig");
+    _ = @import("backend/cuda/ops_attention.zig");
     _ = @import("backend/cuda/ops_convolution.zig");
     _ = @import("backend/cuda/ops_elementwise.zig");
     _ = @import("backend/cuda/ops_embedding.zig");

@@ -24,6 +24,11 @@ export const benches: Record<string, Bench> = {
     about: "operations and models on the CPU against the cores' peak and PyTorch, in turns",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
+  kernels: {
+    about: "registers, spills, shared memory and occupancy of every CUDA kernel (needs nvcc)",
+    needsClone: true,
+    run: async (args) => (await import("./kernels.ts")).run(args),
+  },
   parity: {
     about: "every number that is compared with PyTorch and diffusers, measured against allowed",
     needsClone: true,

@@ -1,0 +1,65 @@
+/**
+ * `bun run bench kernels`: registers, spills, shared memory and blocks per multiprocessor of every
+ * CUDA kernel on every architecture, as the compiler states them; no GPU is needed. The table of
+ * tests/bench/kernels.md comes from here (`--write`).
+ */
+import { join } from "node:path";
+import { BasedXLError } from "../../src/errors.ts";
+import { writeWhole } from "../../src/files.ts";
+import { findNvcc } from "../../src/setup/compiler.ts";
+import {
+  architectures,
+  blocksPerMultiprocessor,
+  type KernelResources,
+  kernelFiles,
+  resourcesOf,
+  threadsAssumed,
+} from "../support/kernel-resources.ts";
+import { renderTable } from "./report.ts";
+
+/** `args`: nothing, or `--write` to replace the table in the repository. */
+export async function run(args: string[]): Promise<number> {
+  if (args.length > 1 || (args.length === 1 && args[0] !== "--write")) {
+    process.stderr.write("Usage: bun run bench kernels [--write]\n");
+    return 2;
+  }
+  const { nvcc, nvccNote } = findNvcc(process.env);
+  if (!nvcc) throw new BasedXLError("bad-option", `This bench needs nvcc. ${nvccNote}.`);
+  const all = kernelFiles().flatMap((file) => resourcesOf(nvcc.path, file));
+  const text = `${heading(nvcc.version)}\n${kernelTable(all)}`;
+  process.stdout.write(text);
+  if (args[0] === "--write")
+    await writeWhole(join(import.meta.dir, "kernels.md"), Buffer.from(text));
+  return 0;
+}
+
+/** One row per kernel, one column per architecture. */
+export function kernelTable(all: readonly KernelResources[]): string {
+  const names = architectures().map((name) => `sm_${name}`);
+  const kernels = [...new Set(all.map(({ kernel }) => kernel))];
+  const rows = kernels.map((kernel) => {
+    const entries = all.filter((entry) => entry.kernel === kernel);
+    const first = entries[0]!;
+    const cells = names.map((name) => {
+      const entry = entries.find(({ architecture }) => architecture === name);
+      if (!entry) return "";
+      const spilled = entry.spilledBytes + entry.stackBytes;
+      const note = spilled > 0 ? ` (${entry.spilledBytes} spilled, ${entry.stackBytes} stack)` : "";
+      return `${entry.registers} x ${blocksPerMultiprocessor(entry)}${note}`;
+    });
+    return [kernel, String(first.threads), String(first.sharedBytes), ...cells];
+  });
+  return renderTable(["kernel", "threads", "shared", ...names], rows);
+}
+
+// --- internal ---
+
+function heading(version: string): string {
+  return `# What kernels take
+
+Written by \`bun run bench kernels --write\` (${version}).
+Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes of a
+block (dynamic included), and for each architecture registers per thread x blocks per
+multiprocessor. Bytes per thread that are spilled or on the stack are told where there are any.
+`;
+}

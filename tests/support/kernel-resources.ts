@@ -1,0 +1,139 @@
+/**
+ * What ptxas says of every kernel on every architecture of the default build: registers, spilled
+ * bytes, stack, shared memory; and from these how many blocks a multiprocessor holds.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "..", "..");
+
+export interface KernelResources {
+  file: string;
+  kernel: string;
+  /** As nvcc names it: "sm_90a". */
+  architecture: string;
+  registers: number;
+  /** Bytes stored and loaded because registers did not suffice, per thread. */
+  spilledBytes: number;
+  /** Local memory per thread: arrays that are not in registers. */
+  stackBytes: number;
+  sharedBytes: number;
+  /** Threads per block: the kernel's launch bound, or `threadsAssumed` where it has none. */
+  threads: number;
+}
+
+/** Most launchers' block where a kernel sets no bound. */
+export const threadsAssumed = 256;
+
+/** Dynamic shared memory that launchers ask for, by kernel without its type. */
+const dynamicSharedBytes: Record<string, number> = {
+  attention_32_64: (64 + 4 * 64) * 32 * 2,
+  attention_64_64: (64 + 4 * 64) * 64 * 2,
+  attention_64_128: (128 + 4 * 64) * 64 * 2,
+  attention_96_64: (64 + 4 * 64) * 96 * 2,
+  attention_128_64: (64 + 4 * 64) * 128 * 2,
+  attention_elements: (64 + 4 * 64) * 128 * 2,
+  matmul_cascaded: 3 * 256 * 32 * 2,
+};
+
+/** Per multiprocessor (CUDA Programming Guide, "Technical Specifications"). */
+const multiprocessors: Record<string, { warps: number; blocks: number; sharedKiB: number }> = {
+  sm_80: { warps: 64, blocks: 32, sharedKiB: 164 },
+  sm_86: { warps: 48, blocks: 16, sharedKiB: 100 },
+  sm_89: { warps: 48, blocks: 24, sharedKiB: 100 },
+  sm_90a: { warps: 64, blocks: 32, sharedKiB: 228 },
+  sm_100: { warps: 64, blocks: 32, sharedKiB: 228 },
+  sm_120: { warps: 48, blocks: 24, sharedKiB: 100 },
+};
+
+/** What the default build compiles for, as "90a". */
+export function architectures(): string[] {
+  const text = readFileSync(join(root, "cuda", "build.zig"), "utf8");
+  const [, list = ""] = /default_architectures = "([\w,]+)"/.exec(text) ?? [];
+  return list.split(",");
+}
+
+/** The files of cuda/ that hold kernels. */
+export function kernelFiles(): string[] {
+  return readdirSync(join(root, "cuda"))
+    .filter((name) => name.endsWith(".cu"))
+    .sort();
+}
+
+/** Compiles one file of cuda/ for every architecture; throws with nvcc's words where it cannot. */
+export function resourcesOf(nvcc: string, file: string): KernelResources[] {
+  const source = join(root, "cuda", file);
+  const targets = architectures().map((name) => `-gencode=arch=compute_${name},code=sm_${name}`);
+  const output = join(tmpdir(), `basedxl-${process.pid}-${file}`);
+  const flags = ["-O3", "-std=c++17", "--threads", "2", "-Xptxas", "-v", ...targets];
+  const report = nvccSays(nvcc, ["-fatbin", ...flags, "-o", `${output}.fatbin`, source]);
+  nvccSays(nvcc, ["-ptx", "-std=c++17", "-arch=compute_80", "-o", `${output}.ptx`, source]);
+  const threads = threadsOf(readFileSync(`${output}.ptx`, "utf8"));
+  return parsePtxas(report).map((entry) => ({
+    ...entry,
+    file,
+    threads: threads.get(entry.kernel) ?? threadsAssumed,
+    sharedBytes: entry.sharedBytes + (dynamicSharedBytes[baseName(entry.kernel)] ?? 0),
+  }));
+}
+
+/** What `-Xptxas -v` prints, kernel by kernel; `sharedBytes` is the static part. */
+export function parsePtxas(report: string): Omit<KernelResources, "file" | "threads">[] {
+  const blocks = report.split(/Compiling entry function '/).slice(1);
+  return blocks.map((block) => {
+    const [, kernel, architecture] = /^(\w+)' for '(\w+)'/.exec(block) ?? [];
+    const number = (pattern: RegExp) => Number(pattern.exec(block)?.[1] ?? 0);
+    const registers = number(/Used (\d+) registers/);
+    if (!kernel || !architecture || !registers) {
+      throw new Error(`ptxas says something new: ${block.slice(0, 200)}`);
+    }
+    return {
+      kernel,
+      architecture,
+      registers,
+      spilledBytes: number(/(\d+) bytes spill stores/) + number(/(\d+) bytes spill loads/),
+      stackBytes: number(/(\d+) bytes stack frame/),
+      sharedBytes: number(/(\d+) bytes smem/),
+    };
+  });
+}
+
+/** Blocks that one multiprocessor holds at once. */
+export function blocksPerMultiprocessor(entry: KernelResources): number {
+  const limits = multiprocessors[entry.architecture];
+  if (!limits) throw new Error(`no limits are known for ${entry.architecture}`);
+  const warps = Math.ceil(entry.threads / 32);
+  // Registers come in units of 256 per warp; the driver keeps 1 KiB of shared memory per block.
+  const registers = Math.ceil((entry.registers * 32) / 256) * 256 * warps;
+  return Math.min(
+    limits.blocks,
+    Math.floor(limits.warps / warps),
+    Math.floor(65_536 / registers),
+    Math.floor((limits.sharedKiB * 1024) / (entry.sharedBytes + 1024)),
+  );
+}
+
+export function baseName(kernel: string): string {
+  return kernel.replace(/_(f16|bf16|f32)$/, "");
+}
+
+// --- internal ---
+
+function nvccSays(nvcc: string, flags: string[]): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync([nvcc, ...flags]);
+  const text = `${stdout}${stderr}`;
+  if (exitCode !== 0) throw new Error(`nvcc ${flags.at(-1)}: ${text}`);
+  return text;
+}
+
+/** Launch bounds by kernel, from PTX. */
+function threadsOf(ptx: string): Map<string, number> {
+  const bounds = new Map<string, number>();
+  for (const entry of ptx.split(/\.visible \.entry /).slice(1)) {
+    const [, kernel] = /^(\w+)\(/.exec(entry) ?? [];
+    const [, threads] = /^[^{]*\.maxntid (\d+)/.exec(entry) ?? [];
+    if (kernel && threads) bounds.set(kernel, Number(threads));
+  }
+  return bounds;
+}
