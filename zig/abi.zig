@@ -73,6 +73,16 @@ pub export fn bxl_session_open(
         return refuse("{d} ranks; 1 to {d} can be had", .{ options.rank_count, rank_count_max });
     }
     if (checkBranches(options.branch_count)) |status| return status;
+    const is_cpu = options.device == .cpu;
+    switch (options.activation) {
+        .f32 => if (!is_cpu) return refuse("activations of f32 on a GPU; f16 or bf16", .{}),
+        .f16, .bf16 => if (is_cpu) return refuse("activations of 16 bits on the CPU", .{}),
+        else => return refuse("activations that are no floats", .{}),
+    }
+    if (options.fp16_accumulate != 0 and options.activation != .f16) {
+        return refuse("sums in f16 without activations in f16", .{});
+    }
+    if (is_cpu and options.config.vae.stream_scale != 1) return refuse("a stream scale", .{});
     if (options.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
     if (options.compute == .bf16 and !backends.cpus.detect().has_bf16) {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
@@ -205,6 +215,8 @@ fn statusOf(err: sessions.Error) Status {
         error.OutOfScratch => .internal,
         error.NotDealable => .bad_argument,
         error.RankStalled, error.RankFailed => .rank_failed,
+        error.GpuFailed => .gpu_failed,
+        error.LibraryMissing => .library_missing,
     };
 }
 
@@ -309,7 +321,17 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
     files.set(.vae, try copyPaths(arena.allocator(), options.vae_files));
     return Session.open(gpa, io, .{
         .rank_count = options.rank_count,
-        .thread_count = options.thread_count,
+        .machine = .{
+            .kind = options.device,
+            .thread_count = options.thread_count,
+            .compute = options.compute,
+            .activation = options.activation,
+            .share_gpu = options.share_gpu != 0,
+            .use_graphs = options.cuda_graphs != 0,
+            .fp16_accumulate = options.fp16_accumulate != 0,
+            .transport = options.transport,
+            .cuda_library = try copyPath(arena.allocator(), options.cuda_library),
+        },
         .config = options.config,
         .files = files,
         .files_arena = arena,
@@ -319,8 +341,11 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
         .split_batch = options.split_batch != 0,
         .picture_count = options.picture_count,
         .vae_tile_latent = options.vae_tile_latent,
-        .compute = options.compute,
     });
+}
+
+fn copyPath(arena: Allocator, bytes: Bytes) Allocator.Error![:0]const u8 {
+    return arena.dupeZ(u8, std.mem.sliceTo(bytes.slice(), 0));
 }
 
 fn copyPaths(arena: Allocator, bytes: Bytes) Allocator.Error![]const []const u8 {

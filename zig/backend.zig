@@ -13,6 +13,8 @@ const Scratch = @import("scratch.zig").Scratch;
 pub const cpus = @import("backend/cpu.zig");
 pub const Cpu = cpus.Cpu;
 pub const Compute = cpus.Compute;
+pub const cudas = @import("backend/cuda.zig");
+pub const Cuda = cudas.Cuda;
 
 const option_types = @import("backend/options.zig");
 pub const Activation = option_types.Activation;
@@ -27,15 +29,16 @@ pub const PredictRows = option_types.PredictRows;
 pub const history_count = option_types.history_count;
 
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
-pub const Error = error{ Cancelled, OutOfScratch };
+pub const Error = error{ Cancelled, OutOfScratch, GpuFailed, OutOfMemory };
 
 pub const Device = union(enum) {
     cpu: *Cpu,
+    cuda: *Cuda,
     plan: Planned,
 };
 
 /// What the device that is planned for would answer.
-pub const Planned = struct { activation: DType };
+pub const Planned = struct { activation: DType, is_cuda: bool = false };
 
 pub const Backend = struct {
     scratch: *Scratch,
@@ -46,8 +49,64 @@ pub const Backend = struct {
     pub fn activationType(b: Backend) DType {
         return switch (b.device) {
             .cpu => .f32,
+            .cuda => |cuda| cuda.activation,
             .plan => |planned| planned.activation,
         };
+    }
+
+    /// GPUs need room for some operations beside their results, and so do their plans.
+    pub fn isCuda(b: Backend) bool {
+        return switch (b.device) {
+            .cpu => false,
+            .cuda => true,
+            .plan => |planned| planned.is_cuda,
+        };
+    }
+
+    fn allocBytes(b: Backend, bytes: usize) Error!?Tensor {
+        if (bytes == 0) return null;
+        const address = try b.scratch.alloc(bytes);
+        const shape: Shape = .vector(@intCast(std.math.divCeil(usize, bytes, 64) catch
+            unreachable), 64);
+        return .{ .address = address, .shape = shape, .dtype = .u8 };
+    }
+
+    /// Who is to do an operation: nobody while planning, nor while a CUDA graph that holds it runs.
+    fn target(b: Backend) Device {
+        if (b.device == .cuda and b.device.cuda.isReplaying()) {
+            return .{ .plan = .{ .activation = b.activationType(), .is_cuda = true } };
+        }
+        return b.device;
+    }
+
+    /// Runs `function`, which must queue the same work whenever it comes with the same `key` and
+    /// the arena in the same state. From the third time on a GPU does it as a CUDA graph.
+    pub fn captured(
+        b: Backend,
+        key: u64,
+        comptime function: anytype,
+        args: anytype,
+    ) @typeInfo(@TypeOf(function)).@"fn".return_type.? {
+        const cuda = if (b.device == .cuda) b.device.cuda else {
+            return @call(.auto, function, args);
+        };
+        const graphs = &cuda.graphs;
+        errdefer graphs.abandon(cuda);
+        switch (graphs.passFor(cuda, b.scratch.fingerprint(key))) {
+            .eager => return @call(.auto, function, args),
+            .capture => {
+                const before = b.scratch.*;
+                try graphs.beginCapture(cuda);
+                _ = try @call(.auto, function, args);
+                try graphs.endCapture(cuda);
+                b.scratch.* = before;
+            },
+            .replay => {},
+        }
+        try graphs.beginReplay(cuda);
+        const result = try @call(.auto, function, args);
+        graphs.endReplay();
+        return result;
     }
 
     // Memory.
@@ -78,21 +137,21 @@ pub const Backend = struct {
 
     /// Host bytes to a device tensor; while planning there need be none.
     pub fn write(b: Backend, out: Tensor, bytes: []const u8) Error!void {
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| {
+            inline else => |device| {
                 assert(bytes.len == out.byteCount());
-                cpu.upload(out, bytes);
+                try device.upload(out, bytes);
             },
         }
     }
 
     pub fn download(b: Backend, x: Tensor, bytes: []u8) Error!void {
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| {
+            inline else => |device| {
                 assert(bytes.len == x.byteCount());
-                cpu.download(x, bytes);
+                try device.download(x, bytes);
             },
         }
     }
@@ -117,17 +176,17 @@ pub const Backend = struct {
 
     pub fn copy(b: Backend, out: Tensor, x: Tensor) Error!void {
         assert(out.byteCount() == x.byteCount());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.copy(out, x),
+            inline else => |device| try device.copy(out, x),
         }
     }
 
     /// Whether every element is a finite number. True while planning.
     pub fn isFinite(b: Backend, x: Tensor) Error!bool {
-        return switch (b.device) {
+        return switch (b.target()) {
             .plan => true,
-            .cpu => |cpu| try cpu.isFinite(x),
+            inline else => |device| try device.isFinite(x),
         };
     }
 
@@ -144,9 +203,9 @@ pub const Backend = struct {
         assert(out.shape.channels == x.shape.channels and out.dtype == x.dtype);
         assert(out_row_first + row_count <= out.shape.rows);
         assert(x_row_first + row_count <= x.shape.rows);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| cpu.copyRows(out, out_row_first, x, x_row_first, row_count),
+            inline else => |device| try device.copyRows(out, out_row_first, x, x_row_first, row_count),
         }
     }
 
@@ -157,9 +216,9 @@ pub const Backend = struct {
         const rows = [_]Tensor{ o.older, o.own_now, o.own_old, o.own_older };
         for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
         const out = try b.alloc(o.old.shape, o.old.dtype);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| cpu.predictRows(out, o),
+            inline else => |device| try device.predictRows(out, o),
         }
         return out;
     }
@@ -197,10 +256,26 @@ pub const Backend = struct {
         if (options.residual) |residual| {
             assert(channel_first == 0 and residual.shape.eql(out.shape));
         }
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.linear(out, channel_first, x, weight, bias, options),
+            inline else => |device| try device.linear(out, channel_first, x, weight, bias, options),
         }
+    }
+
+    /// As `linearInto` of `first`, and of `second` into the channels behind it; no biases.
+    pub fn linearPairInto(
+        b: Backend,
+        out: Tensor,
+        x: Tensor,
+        first: *const Weight,
+        second: *const Weight,
+    ) Error!void {
+        if (b.device == .cuda and cudas.isPair(first, second, b.device.cuda.activation)) {
+            if (!b.device.cuda.isReplaying()) try b.device.cuda.linearPair(out, x, first, second);
+            return;
+        }
+        try b.linearInto(out, 0, x, first, null, .{});
+        try b.linearInto(out, first.shape[0], x, second, null, .{});
     }
 
     /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width',
@@ -235,9 +310,13 @@ pub const Backend = struct {
         if (options.channel_bias) |vector| {
             assert(vector.shape.eql(.vector(x.shape.batch, weight.shape[0])));
         }
-        switch (b.device) {
+        const room = if (b.isCuda()) cudas.convolutionBytes(x, weight, options) else 0;
+        const temporary = try b.allocBytes(room);
+        defer if (temporary) |tensor| b.free(tensor);
+        switch (b.target()) {
             .plan => {},
             .cpu => |cpu| try cpu.conv2d(out, x, weight, bias, options),
+            .cuda => |cuda| try cuda.conv2d(out, x, weight, bias, options, temporary),
         }
         return out;
     }
@@ -253,9 +332,9 @@ pub const Backend = struct {
             .width = 1,
             .channels = 2,
         }, .f64);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.groupNormStats(out, x),
+            inline else => |device| try device.groupNormStats(out, x),
         }
         return out;
     }
@@ -264,9 +343,9 @@ pub const Backend = struct {
         assert(o.parts.len == o.weights.len and o.parts.len > 0);
         for (o.parts) |part| assert(part.shape.eql(o.local.shape) and part.dtype == .f64);
         const out = try b.alloc(o.local.shape, .f64);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| cpu.combineStatistics(out, o),
+            inline else => |device| try device.combineStatistics(out, o),
         }
         return out;
     }
@@ -286,9 +365,9 @@ pub const Backend = struct {
         assert(weight.shape[0] == x.shape.channels);
         assert(bias.shape[0] == x.shape.channels);
         const out = try b.alloc(x.shape, b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.groupNormApply(out, x, stats, weight, bias, epsilon, activation),
+            inline else => |device| try device.groupNormApply(out, x, stats, weight, bias, epsilon, activation),
         }
         return out;
     }
@@ -303,9 +382,9 @@ pub const Backend = struct {
         assert(weight.shape[0] == x.shape.channels);
         assert(bias.shape[0] == x.shape.channels);
         const out = try b.alloc(x.shape, b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.layerNorm(out, x, weight, bias, epsilon),
+            inline else => |device| try device.layerNorm(out, x, weight, bias, epsilon),
         }
         return out;
     }
@@ -330,9 +409,18 @@ pub const Backend = struct {
             assert(chunk.shape.batch == q.shape.batch);
         }
         const out = try b.alloc(q.shape, b.activationType());
-        switch (b.device) {
+        const room = if (b.isCuda())
+            cudas.attentionBytes(q.shape, keys_values, head_count, causal)
+        else
+            0;
+        const temporary = try b.allocBytes(room);
+        defer if (temporary) |tensor| b.free(tensor);
+        switch (b.target()) {
             .plan => {},
             .cpu => |cpu| try cpu.attention(out, q, keys_values, head_count, causal),
+            .cuda => |cuda| {
+                try cuda.attention(out, q, keys_values, head_count, causal, temporary);
+            },
         }
         return out;
     }
@@ -341,9 +429,9 @@ pub const Backend = struct {
 
     pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
         const out = try b.alloc(x.shape, b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.activate(out, x, activation),
+            inline else => |device| try device.activate(out, x, activation),
         }
         return out;
     }
@@ -352,9 +440,9 @@ pub const Backend = struct {
     pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
         assert(x.shape.channels % 2 == 0);
         const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.geglu(out, x),
+            inline else => |device| try device.geglu(out, x),
         }
         return out;
     }
@@ -367,9 +455,9 @@ pub const Backend = struct {
             channels += part.shape.channels;
         }
         const out = try b.alloc(parts[0].shape.withChannels(channels), b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.concatChannels(out, parts),
+            inline else => |device| try device.concatChannels(out, parts),
         }
         return out;
     }
@@ -377,9 +465,9 @@ pub const Backend = struct {
     pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
         assert(x.shape.eql(y.shape));
         const out = try b.alloc(x.shape, b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.add(out, x, y),
+            inline else => |device| try device.add(out, x, y),
         }
         return out;
     }
@@ -389,9 +477,9 @@ pub const Backend = struct {
         var shape = x.shape;
         shape.batch *= repeat;
         const out = try b.alloc(shape, b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.scaleRepeat(out, x, factor),
+            inline else => |device| try device.scaleRepeat(out, x, factor),
         }
         return out;
     }
@@ -409,9 +497,9 @@ pub const Backend = struct {
         assert(ids.shape.width <= position_weight.shape[0]);
         assert(token_weight.shape[1] == position_weight.shape[1]);
         const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.embedTokens(out, ids, token_weight, position_weight),
+            inline else => |device| try device.embedTokens(out, ids, token_weight, position_weight),
         }
         return out;
     }
@@ -420,9 +508,9 @@ pub const Backend = struct {
     pub fn gatherTokens(b: Backend, x: Tensor, indices: []const u32) Error!Tensor {
         assert(indices.len == x.shape.batch);
         const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.gatherTokens(out, x, indices),
+            inline else => |device| try device.gatherTokens(out, x, indices),
         }
         return out;
     }
@@ -439,10 +527,10 @@ pub const Backend = struct {
         assert(values.shape.eql(.vector(values.shape.batch, 1)));
         assert(channels % 2 == 0);
         const out = try b.alloc(.vector(values.shape.batch, channels), b.activationType());
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| {
-                try cpu.sinusoidalEmbedding(out, values, flip_sin_to_cos, frequency_shift);
+            inline else => |device| {
+                try device.sinusoidalEmbedding(out, values, flip_sin_to_cos, frequency_shift);
             },
         }
         return out;
@@ -458,18 +546,18 @@ pub const Backend = struct {
         assert((step.noise != null) == (step.row.draws_noise != 0));
         assert(step.noise != null or step.row.latent.noise == 0);
         assert(step.noise != null or step.row.saved.noise == 0);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.latentStep(step),
+            inline else => |device| try device.latentStep(step),
         }
     }
 
     /// The decoder's output to bytes: round(255 * clamp(x / 2 + 0.5, 0, 1)), ties to even as numpy.
     pub fn toRgb(b: Backend, x: Tensor) Error!Tensor {
         const out = try b.alloc(x.shape, .u8);
-        switch (b.device) {
+        switch (b.target()) {
             .plan => {},
-            .cpu => |cpu| try cpu.toRgb(out, x),
+            inline else => |device| try device.toRgb(out, x),
         }
         return out;
     }

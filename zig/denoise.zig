@@ -14,6 +14,7 @@ const exchanges = @import("patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const Band = @import("patch/layout.zig").Band;
 const Scratch = @import("scratch.zig").Scratch;
+const gather = @import("gather.zig");
 const LatentState = @import("latent_state.zig").LatentState;
 const nchw = @import("nchw.zig");
 const jobs = @import("job.zig");
@@ -103,11 +104,10 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
     for (job.rows, 0..) |row, i| {
         const start = rank.now();
         rank.transport.enterStep(@intCast(i + 1));
-        rank.exchange.beginStep(@intCast(i));
         @memset(times, row.timestep);
         try b.write(timestep, std.mem.sliceAsBytes(times));
-        const own = try predictRows(rank, row, state.latent, timestep, conditioning);
-        const output = try gatherRows(rank, own, &gather_bytes);
+        const own = try predictRows(rank, @intCast(i), row, state.latent, timestep, conditioning);
+        const output = try gather.gatherRows(rank, own, &gather_bytes);
         try state.advance(rank, job, row, output);
         b.free(output);
         if (!try b.isFinite(state.latent)) {
@@ -193,6 +193,7 @@ fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*
 /// The UNet on this rank's branches and rows: (branches * pictures, own rows, width, channels).
 fn predictRows(
     rank: *Rank,
+    step_index: u32,
     row: StepRow,
     latent: Tensor,
     timestep: Tensor,
@@ -202,10 +203,9 @@ fn predictRows(
     const exchange = rank.exchange;
     const input = try b.scaleRepeat(latent, row.input_scale, rank.layout.branchesPerRank());
     defer b.free(input);
-    const unet = &rank.model.unet;
     const band = exchange.bands[exchange.index];
     if (exchange.isAlone()) {
-        return unet.forward(rank.context(), input, no_border, timestep, conditioning);
+        return runUnet(rank, step_index, input, no_border, timestep, conditioning);
     }
     const sample = try rowsOf(rank, input, band.row_first, band.row_count);
     defer b.free(sample);
@@ -221,7 +221,34 @@ fn predictRows(
         try rowsOf(rank, input, below_first, 1);
     defer if (below) |tensor| b.free(tensor);
     const border: Exchange.BorderRows = .{ .above = above, .below = below };
-    return unet.forward(rank.context(), sample, border, timestep, conditioning);
+    return runUnet(rank, step_index, sample, border, timestep, conditioning);
+}
+
+fn runUnet(
+    rank: *Rank,
+    step_index: u32,
+    sample: Tensor,
+    border: Exchange.BorderRows,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!Tensor {
+    const args = .{ rank, step_index, sample, border, timestep, conditioning };
+    return rank.b.captured(rank.exchange.phase(step_index), forwardUnet, args);
+}
+
+fn forwardUnet(
+    rank: *Rank,
+    step_index: u32,
+    sample: Tensor,
+    border: Exchange.BorderRows,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!Tensor {
+    try rank.exchange.beginStep(step_index);
+    const unet = &rank.model.unet;
+    const out = try unet.forward(rank.context(), sample, border, timestep, conditioning);
+    try rank.exchange.endStep();
+    return out;
 }
 
 fn rowsOf(rank: *Rank, x: Tensor, row_first: u32, row_count: u32) Error!Tensor {
@@ -229,32 +256,6 @@ fn rowsOf(rank: *Rank, x: Tensor, row_first: u32, row_count: u32) Error!Tensor {
     shape.rows = row_count;
     const out = try rank.b.alloc(shape, x.dtype);
     try rank.b.copyRows(out, 0, x, row_first, row_count);
-    return out;
-}
-
-/// Every rank's rows of every branch, (branches * pictures, rows, width, channels); `own` is freed.
-fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
-    const layout = rank.layout;
-    if (layout.rank_count == 1) return own;
-    const b = rank.b;
-    defer b.free(own);
-    var shape = own.shape;
-    shape.batch *= layout.group_count;
-    shape.rows = 0;
-    for (layout.bands.slice()) |band| shape.rows += band.row_count;
-    const out = try b.alloc(shape, own.dtype);
-    const start = rank.now();
-    const parts = try rank.transport.gather(own) orelse return out;
-    rank.exchange.counted.wait_ns += @intCast(rank.now() - start);
-    for (parts, 0..) |part, i| {
-        const other: u32 = @intCast(i);
-        const band = layout.bands.list[layout.bandOf(other)];
-        const batch = out.batchSlice(layout.groupOf(other) * own.shape.batch, own.shape.batch);
-        try b.copyRows(batch, band.row_first, part, 0, band.row_count);
-        if (other != rank.index) received_bytes.* += part.byteCount();
-    }
-    // Nobody may free or overwrite a part before all have copied it.
-    try rank.transport.meet();
     return out;
 }
 
@@ -293,8 +294,7 @@ fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
         const scaled = try b.scaleRepeat(own, 1 / rank.model.config.vae.scaling_factor, 1);
         defer b.free(scaled);
         if (i == 0) try openVaeExchange(rank, scaled);
-        exchange.beginStep(@intCast(i));
-        const image = try rank.decode(.{ .b = b, .exchange = exchange }, scaled);
+        const image = try rank.decode(@intCast(i), scaled);
         defer b.free(image);
         const rgb = try b.toRgb(image);
         defer b.free(rgb);

@@ -79,7 +79,7 @@ pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
         if (rank.reporter) |r| job.decode_ns = r.since(start);
         return;
     }
-    const image = try rank.decode(rank.context(), latent);
+    const image = try rank.decode(0, latent);
     defer rank.b.free(image);
     if (rank.reporter) |r| job.decode_ns = r.since(start);
     try rank.saveNchw(job, .image, image);

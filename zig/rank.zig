@@ -112,13 +112,28 @@ pub const Rank = struct {
         const shape: Shape = .tokens(1, @intCast(ids.len), 1);
         const tensor = try rank.b.upload(shape, .i32, std.mem.sliceAsBytes(ids));
         defer rank.b.free(tensor);
-        return encoder.penultimate(rank.context(), tensor);
+        const key = @intFromPtr(encoder);
+        return rank.b.captured(key, runEncoder, .{ rank, encoder, tensor });
     }
 
-    /// A scaled latent, or this rank's rows of it, to the picture's; checked.
-    pub fn decode(rank: *Rank, ctx: Context, latent: Tensor) Error!Tensor {
-        const image = try rank.model.vae.decode(ctx, latent);
+    fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Tensor {
+        return encoder.penultimate(rank.context(), ids);
+    }
+
+    /// A scaled latent, or this rank's rows of it, to the picture's; checked. Pictures of a job are
+    /// counted up.
+    pub fn decode(rank: *Rank, picture_index: u32, latent: Tensor) Error!Tensor {
+        const key = rank.vae_exchange.phase(picture_index);
+        const image = try rank.b.captured(key, runDecoder, .{ rank, picture_index, latent });
         if (!try rank.b.isFinite(image)) return rank.notFinite("The VAE's decoder gave", .{});
+        return image;
+    }
+
+    fn runDecoder(rank: *Rank, picture_index: u32, latent: Tensor) Error!Tensor {
+        try rank.vae_exchange.beginStep(picture_index);
+        const ctx: Context = .{ .b = rank.b, .exchange = rank.vae_exchange };
+        const image = try rank.model.vae.decode(ctx, latent);
+        try rank.vae_exchange.endStep();
         return image;
     }
 

@@ -1,23 +1,73 @@
-//! What one rank owns on the machine for as long as the session lives: its threads and its arena.
+//! What one rank owns on the machine for as long as the session lives: its threads or its queue on
+//! a GPU, and its arena.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const Cpu = @import("backend.zig").Cpu;
+const backends = @import("backend.zig");
+const Gpu = @import("backend/cuda/gpu.zig").Gpu;
+const Scratch = @import("scratch.zig").Scratch;
+
+pub const Error = Allocator.Error || error{GpuFailed};
 
 pub const RankDevice = struct {
-    cpu: *Cpu,
-    memory: []align(64) u8 = &.{},
+    device: backends.Device,
+    /// Null on the CPU.
+    gpu: ?*Gpu = null,
+    base: usize = 0,
+    bytes: usize = 0,
 
-    /// Room for `bytes`, larger or as it was.
-    pub fn reserve(device: *RankDevice, gpa: Allocator, bytes: usize) Allocator.Error!void {
-        if (device.memory.len >= bytes) return;
-        gpa.free(device.memory);
-        device.memory = &.{};
-        device.memory = try gpa.alignedAlloc(u8, .fromByteUnits(64), bytes);
+    /// To be called by the thread that will run the rank.
+    pub fn enter(rank: *const RankDevice) error{GpuFailed}!void {
+        if (rank.gpu) |gpu| try gpu.makeCurrent();
     }
 
-    pub fn close(device: *RankDevice, gpa: Allocator) void {
-        gpa.free(device.memory);
-        device.cpu.deinit();
+    /// Room for `bytes`, larger or as it was.
+    pub fn reserve(rank: *RankDevice, gpa: Allocator, bytes: usize) Error!void {
+        if (rank.bytes >= bytes) return;
+        try rank.enter();
+        rank.release(gpa);
+        rank.base = if (rank.gpu) |gpu|
+            try gpu.allocate(bytes)
+        else
+            @intFromPtr((try gpa.alignedAlloc(u8, alignment, bytes)).ptr);
+        rank.bytes = bytes;
+    }
+
+    pub fn scratch(rank: *const RankDevice) Scratch {
+        return .{ .base = rank.base, .capacity = rank.bytes };
+    }
+
+    /// After a job that failed: nothing of it runs on.
+    pub fn recover(rank: *const RankDevice) void {
+        switch (rank.device) {
+            .cuda => |cuda| cuda.drain(),
+            .cpu, .plan => {},
+        }
+    }
+
+    pub fn close(rank: *RankDevice, gpa: Allocator) void {
+        rank.enter() catch {};
+        switch (rank.device) {
+            .cpu => |cpu| cpu.deinit(),
+            .cuda => |cuda| cuda.deinit(),
+            .plan => unreachable,
+        }
+        rank.release(gpa);
+    }
+
+    // --- internal ---
+
+    const alignment: std.mem.Alignment = .fromByteUnits(64);
+
+    fn release(rank: *RankDevice, gpa: Allocator) void {
+        if (rank.bytes == 0) return;
+        if (rank.gpu) |gpu| {
+            _ = gpu.driver.cuMemFree_v2(rank.base);
+        } else {
+            const first: [*]align(64) u8 = @ptrFromInt(rank.base);
+            gpa.free(first[0..rank.bytes]);
+        }
+        rank.base = 0;
+        rank.bytes = 0;
     }
 };

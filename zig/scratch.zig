@@ -59,6 +59,15 @@ pub const Scratch = struct {
         scratch.block_count -= 1;
     }
 
+    /// `key` and which blocks are alive: equal numbers mean that the same calls to come get the same
+    /// addresses.
+    pub fn fingerprint(scratch: *const Scratch, key: u64) u64 {
+        var hash: std.hash.Wyhash = .init(key);
+        hash.update(std.mem.asBytes(&scratch.base));
+        hash.update(std.mem.sliceAsBytes(scratch.blocks[0..scratch.block_count]));
+        return hash.final();
+    }
+
     /// Forgets every block: a job that failed half-way leaves its own behind.
     pub fn reset(scratch: *Scratch) void {
         scratch.block_count = 0;

@@ -6,8 +6,8 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const Cpu = @import("backend.zig").Cpu;
-const Compute = @import("backend.zig").Compute;
+const machines = @import("machine.zig");
+const Machine = machines.Machine;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const StepRow = @import("backend.zig").StepRow;
 const Exchange = @import("patch/exchange.zig").Exchange;
@@ -18,7 +18,8 @@ const rank_count_max = layouts.rank_count_max;
 const modes = @import("patch/mode.zig");
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
-const RankDevice = @import("rank_device.zig").RankDevice;
+const Mirrors = @import("patch/mirrors.zig").Mirrors;
+const MirrorMarks = @import("patch/mirrors.zig").Marks;
 const Scratch = @import("scratch.zig").Scratch;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
@@ -26,26 +27,20 @@ const denoise = @import("denoise.zig");
 const parts = @import("parts.zig");
 const rank_file = @import("rank.zig");
 const Rank = rank_file.Rank;
-const memory = @import("memory.zig");
 const models = @import("model.zig");
 const Model = models.Model;
 
 pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, failed = 4 };
 
 /// Why a session or a job failed.
-pub const Error = Model.Error || rank_file.Error || error{
-    NotEnoughMemory,
-    ThreadsUnavailable,
-    NotDealable,
-};
+pub const Error = Model.Error || rank_file.Error || machines.Error || error{NotDealable};
 
 pub const Options = struct {
     rank_count: u32,
-    /// Threads of all ranks together; 0 means one per core.
-    thread_count: u32,
+    machine: machines.Options,
     config: models.ModelConfig,
     files: models.Files,
-    /// Holds the paths of `files`; the session frees it.
+    /// Holds the paths of `files` and of `machine`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
     /// The picture that will be asked for first: what cannot fit is refused before loading.
     latent_rows: u32,
@@ -56,8 +51,6 @@ pub const Options = struct {
     picture_count: u32,
     /// As in a job.
     vae_tile_latent: u32,
-    /// Of CPU ranks.
-    compute: Compute = .f32,
 };
 
 pub const Session = struct {
@@ -65,7 +58,7 @@ pub const Session = struct {
     io: Io,
     options: Options,
     model: Model = undefined,
-    ranks: []RankDevice = &.{},
+    machine: Machine,
     state: std.atomic.Value(u32) = .init(@intFromEnum(State.loading)),
     failure: ?Error = null,
     diagnostics: Diagnostics = .{},
@@ -88,7 +81,20 @@ pub const Session = struct {
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
         const session = try gpa.create(Session);
         errdefer gpa.destroy(session);
-        session.* = .{ .gpa = gpa, .io = io, .options = options, .reporter = .{ .io = io } };
+        session.* = .{
+            .gpa = gpa,
+            .io = io,
+            .options = options,
+            .reporter = .{ .io = io },
+            .machine = .{
+                .gpa = gpa,
+                .io = io,
+                .options = options.machine,
+                .diagnostics = &session.diagnostics,
+                .cancelled = &session.cancelled,
+                .arena = .init(gpa),
+            },
+        };
         session.coordinator = std.Thread.spawn(.{}, coordinate, .{session}) catch
             return error.ThreadsUnavailable;
         return session;
@@ -189,49 +195,23 @@ pub const Session = struct {
         first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
         const layout = try session.layoutOf(&first);
         const scratch = try session.plan(&layout, &first);
-        try session.checkFits(&layout, scratch, weights.mapped + weights.copied);
         session.working_ranks.store(layout.rank_count, .release);
-        try session.openRanks(layout.rank_count);
-        errdefer session.closeRanks();
-        for (&session.model.stores.values) |*store| {
-            try store.materialize(&session.cancelled, &session.copied_bytes);
-        }
+        // GPUs tell what is free once they are open; on the CPU it is refused before.
+        const needs: Machine.Needs = .{
+            .scratch = scratch[0..layout.rank_count],
+            .weight_bytes = weights.mapped + weights.copied,
+        };
+        if (o.machine.kind == .cpu) try session.checkFits(needs);
+        try session.machine.open(layout.rank_count);
+        errdefer session.machine.close();
+        if (o.machine.kind == .cuda) try session.checkFits(needs);
+        try session.machine.loadWeights(&session.model, &session.copied_bytes);
     }
 
     fn unload(session: *Session) void {
         if (!session.loaded.load(.acquire)) return;
-        session.closeRanks();
+        session.machine.close();
         session.model.close();
-    }
-
-    fn openRanks(session: *Session, count: u32) Error!void {
-        const total = if (session.options.thread_count > 0)
-            session.options.thread_count
-        else
-            @as(u32, @intCast(std.Thread.getCpuCount() catch 1));
-        const ranks = try session.gpa.alloc(RankDevice, count);
-        errdefer session.gpa.free(ranks);
-        var opened: usize = 0;
-        errdefer for (ranks[0..opened]) |*rank| rank.close(session.gpa);
-        for (ranks, 0..) |*rank, i| {
-            // What does not divide evenly goes to the first ranks.
-            const threads = total / count + @intFromBool(i < total % count);
-            rank.* = .{ .cpu = Cpu.init(session.gpa, session.io, .{
-                .thread_count = @max(1, threads),
-                .compute = session.options.compute,
-                .cancelled = &session.cancelled,
-            }) catch |err| switch (err) {
-                error.OutOfMemory => return error.OutOfMemory,
-                else => return error.ThreadsUnavailable,
-            } };
-            opened += 1;
-        }
-        session.ranks = ranks;
-    }
-
-    fn closeRanks(session: *Session) void {
-        for (session.ranks) |*rank| rank.close(session.gpa);
-        session.gpa.free(session.ranks);
     }
 
     /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
@@ -248,7 +228,7 @@ pub const Session = struct {
             var scratch: Scratch = .planning();
             const seats = try session.seat(arena.allocator(), layout, &planned);
             var rank = session.rankAt(@intCast(i), seats, layout, .plan, arena.allocator());
-            rank.b = .{ .scratch = &scratch, .device = .{ .plan = .{ .activation = .f32 } } };
+            rank.b = .{ .scratch = &scratch, .device = .{ .plan = session.machine.planned() } };
             rank.exchange.b = rank.b;
             rank.vae_exchange.b = rank.b;
             try runKind(&rank, &planned);
@@ -257,33 +237,11 @@ pub const Session = struct {
         return bytes;
     }
 
-    /// Refuses what the machine cannot hold, before anything is touched.
-    fn checkFits(
-        session: *Session,
-        layout: *const Layout,
-        scratch: [rank_count_max]usize,
-        weight_bytes: usize,
-    ) Error!void {
+    fn checkFits(session: *Session, needs: Machine.Needs) Error!void {
         var total: u64 = 0;
-        for (scratch[0..layout.rank_count]) |bytes| total += bytes;
+        for (needs.scratch) |bytes| total += bytes;
         session.scratch_bytes.store(total, .release);
-        var held: u64 = 0;
-        for (session.ranks) |rank| held += rank.memory.len;
-        const work = total -| held;
-        const need = work + weight_bytes;
-        const there = memory.available(session.io) orelse return;
-        if (need <= there) return;
-        const gib = 1024.0 * 1024.0 * 1024.0;
-        const sentence = "This picture needs {d:.2} GiB more than is in use ({d:.2} for the " ++
-            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. " ++
-            "Choose a smaller size or fewer ranks.";
-        return session.diagnostics.fail(error.NotEnoughMemory, sentence, .{
-            asFloat(need) / gib,
-            asFloat(weight_bytes) / gib,
-            asFloat(work) / gib,
-            layout.rank_count,
-            asFloat(there) / gib,
-        });
+        try session.machine.checkFits(needs);
     }
 
     fn runJob(session: *Session) Error!void {
@@ -291,9 +249,10 @@ pub const Session = struct {
         const layout = try session.layoutOf(job);
         session.working_ranks.store(layout.rank_count, .release);
         const scratch = try session.plan(&layout, job);
-        try session.checkFits(&layout, scratch, 0);
-        for (session.ranks[0..layout.rank_count], scratch[0..layout.rank_count]) |*rank, bytes| {
-            try rank.reserve(session.gpa, bytes);
+        const bytes = scratch[0..layout.rank_count];
+        try session.checkFits(.{ .scratch = bytes, .weight_bytes = 0 });
+        for (session.machine.ranks[0..bytes.len], bytes) |*rank, needed| {
+            try rank.reserve(session.gpa, needed);
         }
         if (job.kind == .picture) try makeOutputs(job, &layout, &session.options.config);
         try session.runRanks(job, &layout);
@@ -335,6 +294,7 @@ pub const Session = struct {
                 .bands = layout.bands.slice(),
                 .index = layout.bandOf(rank),
                 .rank_first = layout.groupOf(rank) * layout.bands.count,
+                .mirrors = try session.makeMirrors(arena, 0),
                 .mode = job.mode,
                 .warmup_steps = job.warmup_steps,
                 .predicts_borders = job.predicts_borders and
@@ -348,11 +308,20 @@ pub const Session = struct {
                 .bands = vae_bands.slice(),
                 .index = rank,
                 .rank_first = 0,
+                .mirrors = try session.makeMirrors(arena, MirrorMarks.count),
                 .mode = .full_sync,
                 .warmup_steps = 0,
             };
         }
         return .{ .unet = unet, .vae = vae };
+    }
+
+    /// Where the parts of an exchange are on GPUs; null on the CPU.
+    fn makeMirrors(session: *Session, arena: Allocator, mark_first: usize) Error!?*Mirrors {
+        if (session.options.machine.kind == .cpu) return null;
+        const mirrors = try arena.create(Mirrors);
+        mirrors.* = .{ .marks = .{ .first = mark_first } };
+        return mirrors;
     }
 
     /// The rank of a layout, without its device.
@@ -382,6 +351,12 @@ pub const Session = struct {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
         const seats = try session.seat(arena.allocator(), layout, job);
+        // Before any rank runs: they look at each other's.
+        for (seats.unet, seats.vae, 0..) |*in_unet, *in_vae, i| {
+            const device = session.machine.ranks[i].device;
+            if (in_unet.mirrors) |mirrors| mirrors.cuda = device.cuda;
+            if (in_vae.mirrors) |mirrors| mirrors.cuda = device.cuda;
+        }
         var loopback: Loopback = .init(
             session.io,
             layout.rank_count,
@@ -418,11 +393,11 @@ pub const Session = struct {
     ) void {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const device = &session.ranks[index];
-        var scratch: Scratch = .init(device.memory);
+        const device = &session.machine.ranks[index];
+        var scratch = device.scratch();
         const transport: Transport = .{ .loopback = .{ .shared = loopback, .rank = index } };
         var rank = session.rankAt(index, seats, layout, transport, arena.allocator());
-        rank.b = .{ .scratch = &scratch, .device = .{ .cpu = device.cpu } };
+        rank.b = .{ .scratch = &scratch, .device = device.device };
         rank.reporter = if (index == 0) &session.reporter else null;
         for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
             seats.unet, seats.vae,
@@ -431,9 +406,15 @@ pub const Session = struct {
             exchange.transport = transport;
             exchange.peers = peers;
         }
+        if (device.device == .cuda) device.device.cuda.stall_limit_ns = job.hooks.stall_limit_ns;
+        device.enter() catch |err| {
+            failure.* = err;
+            return transport.abort();
+        };
         runKind(&rank, job) catch |err| {
             failure.* = err;
             transport.abort();
+            device.recover();
         };
     }
 };
@@ -488,8 +469,4 @@ fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!vo
     @memset(ids, 0);
     job.prompt = .{ .ids = ids, .ids_2 = ids };
     job.negative = job.prompt;
-}
-
-fn asFloat(bytes: u64) f64 {
-    return @floatFromInt(bytes);
 }

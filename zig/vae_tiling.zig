@@ -178,7 +178,7 @@ const Tiler = struct {
         const latent = try b.uploadFloats(shape, values);
         defer b.free(latent);
         const rank = tiler.rank;
-        const image = try rank.decode(.{ .b = b, .exchange = rank.vae_exchange }, latent);
+        const image = try rank.decode(0, latent);
         defer b.free(image);
         const out = tiler.image[0..image.shape.elementCount()];
         try b.downloadFloats(image, out);

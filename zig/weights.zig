@@ -30,6 +30,10 @@ pub const Weight = struct {
     shape: [4]u32,
     /// Where the device finds it. 0 until `Store.materialize`.
     address: usize = 0,
+    /// Whether a product with it may be summed in f16 where that is asked for.
+    may_cascade: bool = false,
+    /// GPUs keep it times this; see `VaeConfig.stream_scale`.
+    scale: f32 = 1,
     /// Where GPUs keep it, from the start of their copy of all weights; see `backend/cuda/`.
     device_offset: usize = 0,
     source: []const u8,
@@ -256,6 +260,12 @@ pub const View = struct {
         return view.take(name, .vector, .{ count, 1, 1, 1 }, &.{count});
     }
 
+    pub fn scaledVector(view: View, name: []const u8, count: u32, scale: f32) Error!*const Weight {
+        const weight = try view.take(name, .vector, .{ count, 1, 1, 1 }, &.{count});
+        weight.scale = scale;
+        return weight;
+    }
+
     // --- internal ---
 
     fn key(view: View, name: []const u8) Error![]const u8 {
@@ -269,7 +279,7 @@ pub const View = struct {
         layout: Layout,
         shape: [4]u32,
         file_shape: []const u32,
-    ) Error!*const Weight {
+    ) Error!*Weight {
         const store = view.store;
         const arena = store.arena.allocator();
         const d = store.diagnostics;

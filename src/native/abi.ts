@@ -11,7 +11,7 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 2;
+export const abiVersion = 3;
 export const stepCountMax = 1000;
 
 export const Status = {
@@ -26,6 +26,8 @@ export const Status = {
   noThreads: 8,
   internal: 9,
   rankFailed: 10,
+  gpuFailed: 11,
+  libraryMissing: 12,
 } as const;
 
 export const State = {
@@ -86,6 +88,26 @@ export const Fault = {
   none: 0,
   fail: 1,
   stall: 2,
+} as const;
+
+export const DeviceKind = {
+  cpu: 0,
+  cuda: 1,
+} as const;
+
+export const TransportKind = {
+  auto: 0,
+  peer: 1,
+  nccl: 2,
+} as const;
+
+export const DType = {
+  f32: 0,
+  f16: 1,
+  bf16: 2,
+  f64: 3,
+  u8: 4,
+  i32: 5,
 } as const;
 
 export interface ClipConfig {
@@ -176,9 +198,10 @@ export interface VaeConfig {
   useQuantConv: number;
   usePostQuantConv: number;
   scalingFactor: number;
+  streamScale: number;
 }
 
-export const sizeOfVaeConfig = 72;
+export const sizeOfVaeConfig = 76;
 
 export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
   v.setUint32(at + 0, s.inChannels, true);
@@ -194,6 +217,7 @@ export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
   v.setUint32(at + 60, s.useQuantConv, true);
   v.setUint32(at + 64, s.usePostQuantConv, true);
   v.setFloat32(at + 68, s.scalingFactor, true);
+  v.setFloat32(at + 72, s.streamScale, true);
 }
 
 export interface ModelConfig {
@@ -203,7 +227,7 @@ export interface ModelConfig {
   vae: VaeConfig;
 }
 
-export const sizeOfModelConfig = 348;
+export const sizeOfModelConfig = 352;
 
 export function writeModelConfig(v: DataView, at: number, s: ModelConfig): void {
   writeClipConfig(v, at + 0, s.clip);
@@ -226,14 +250,20 @@ export function writeBytes(v: DataView, at: number, s: Bytes): void {
 
 export interface SessionOptions {
   rankCount: number;
+  device: number;
   threadCount: number;
+  activation: number;
+  shareGpu: number;
+  cudaGraphs: number;
+  fp16Accumulate: number;
+  transport: number;
   branchCount: number;
   latentRows: number;
   latentWidth: number;
   splitBatch: number;
   pictureCount: number;
   vaeTileLatent: number;
-  compute: number;
+  cudaLibrary: Bytes;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -241,24 +271,30 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 456;
+export const sizeOfSessionOptions = 496;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 456, true);
+  v.setUint32(at + 0, 496, true);
   v.setUint32(at + 4, s.rankCount, true);
-  v.setUint32(at + 8, s.threadCount, true);
-  v.setUint32(at + 12, s.branchCount, true);
-  v.setUint32(at + 16, s.latentRows, true);
-  v.setUint32(at + 20, s.latentWidth, true);
-  v.setUint32(at + 24, s.splitBatch, true);
-  v.setUint32(at + 28, s.pictureCount, true);
-  v.setUint32(at + 32, s.vaeTileLatent, true);
-  v.setUint32(at + 36, s.compute, true);
-  writeModelConfig(v, at + 40, s.config);
-  writeBytes(v, at + 392, s.textEncoderFiles);
-  writeBytes(v, at + 408, s.textEncoder2Files);
-  writeBytes(v, at + 424, s.unetFiles);
-  writeBytes(v, at + 440, s.vaeFiles);
+  v.setUint32(at + 8, s.device, true);
+  v.setUint32(at + 12, s.threadCount, true);
+  v.setUint32(at + 16, s.activation, true);
+  v.setUint32(at + 20, s.shareGpu, true);
+  v.setUint32(at + 24, s.cudaGraphs, true);
+  v.setUint32(at + 28, s.fp16Accumulate, true);
+  v.setUint32(at + 32, s.transport, true);
+  v.setUint32(at + 36, s.branchCount, true);
+  v.setUint32(at + 40, s.latentRows, true);
+  v.setUint32(at + 44, s.latentWidth, true);
+  v.setUint32(at + 48, s.splitBatch, true);
+  v.setUint32(at + 52, s.pictureCount, true);
+  v.setUint32(at + 56, s.vaeTileLatent, true);
+  writeBytes(v, at + 64, s.cudaLibrary);
+  writeModelConfig(v, at + 80, s.config);
+  writeBytes(v, at + 432, s.textEncoderFiles);
+  writeBytes(v, at + 448, s.textEncoder2Files);
+  writeBytes(v, at + 464, s.unetFiles);
+  writeBytes(v, at + 480, s.vaeFiles);
 }
 
 export interface Tokens {

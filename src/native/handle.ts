@@ -5,9 +5,12 @@
 import { type Pointer, ptr } from "bun:ffi";
 import type { Dtype } from "../dtype.ts";
 import { stopIfAborted } from "../errors.ts";
+import type { TransportName } from "../limits.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import {
   Compute,
+  DeviceKind,
+  DType,
   Fault,
   type Output,
   type Progress,
@@ -19,6 +22,7 @@ import {
   sizeOfProgress,
   sizeOfRequest,
   sizeOfSessionOptions,
+  TransportKind,
   writeRequest,
   writeSessionOptions,
 } from "./abi.ts";
@@ -32,6 +36,8 @@ export interface HandleOptions {
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
+  /** null = the CPU. */
+  gpu: GpuOptions | null;
   branchCount: number;
   latentRows: number;
   latentWidth: number;
@@ -42,6 +48,22 @@ export interface HandleOptions {
   vaeTileLatent: number;
   /** Default f32. */
   dtype?: Dtype;
+}
+
+/** How ranks run on GPUs. */
+export interface GpuOptions {
+  /** Of the activations and the weights. */
+  dtype: "f16" | "bf16";
+  /** Whether several ranks may run on one GPU. */
+  share: boolean;
+  /** Whether the UNet's linear layers sum in f16: faster on consumer cards, less exact. */
+  fp16Accumulate: boolean;
+  /** How GPUs reach each other's memory. */
+  transport: TransportName;
+  /** Whether steps are queued as CUDA graphs. */
+  graphs: boolean;
+  /** A library that answers in place of NVIDIA's, for tests; null for these. */
+  library: string | null;
 }
 
 export interface Hooks {
@@ -166,18 +188,27 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
 };
 
 function openPointer(options: HandleOptions): Pointer {
-  const { model, dtype = "f32", ...sizes } = options;
+  const { model, gpu, dtype = "f32", ...sizes } = options;
+  const activation = gpu?.dtype ?? "f32";
   const files = [
     pathBytes(model.weights.textEncoder),
     pathBytes(model.weights.textEncoder2),
     pathBytes(model.weights.unet),
     pathBytes(model.weights.vae),
+    pathBytes(gpu?.library ? [gpu.library] : []),
   ];
   const fields: SessionOptions = {
     ...sizes,
+    device: gpu === null ? DeviceKind.cpu : DeviceKind.cuda,
+    activation: DType[activation],
+    shareGpu: Number(gpu?.share ?? false),
+    cudaGraphs: Number(gpu?.graphs ?? false),
+    fp16Accumulate: Number(gpu?.fp16Accumulate ?? false),
+    transport: TransportKind[gpu?.transport ?? "auto"],
+    cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
     compute: Compute[dtype],
-    config: modelConfigOf(model),
+    config: modelConfigOf(model, activation),
     textEncoderFiles: bytesOf(files[0]!),
     textEncoder2Files: bytesOf(files[1]!),
     unetFiles: bytesOf(files[2]!),

@@ -41,6 +41,19 @@ export function structBuffer(size: number): { bytes: Uint8Array; view: DataView 
   return { bytes, view };
 }
 
+/** The library that answers for a GPU in tests; throws "setup" where it has not been built. */
+export function emulatorPath(): string {
+  const path = resources.emulator();
+  if (path === null) {
+    throw new BasedXLError(
+      "bad-option",
+      "--device cuda-emulated is for tests in a clone: leave it out.",
+    );
+  }
+  if (existsSync(path)) return path;
+  throw new BasedXLError("setup", `${path} is missing: \`bun run build:emulator\` builds it.`);
+}
+
 // --- internal ---
 
 const unknown = "The native library failed without saying why.";
@@ -56,6 +69,8 @@ const codes: Record<number, ErrorCode> = {
   [Status.noThreads]: "no-device",
   [Status.internal]: "internal",
   [Status.rankFailed]: "rank-failed",
+  [Status.gpuFailed]: "gpu-failed",
+  [Status.libraryMissing]: "no-device",
 };
 
 /** For failures that leave no sentence behind in the library. */

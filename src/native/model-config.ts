@@ -2,16 +2,21 @@
  * A model folder's config in the library's own structs. Everything was checked by `models/` before;
  * names change here and nothing else.
  */
+import type { DtypeName } from "../devices.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import * as abi from "./abi.ts";
 
-export function modelConfigOf(model: ModelFolder): abi.ModelConfig {
+/** What f16 keeps of the VAE's activations: SDXL's reach 1e5, and f16 ends at 65504. */
+const vaeStreamScale = 1 / 64;
+
+/** `activation` is the type that layers will hand to each other. */
+export function modelConfigOf(model: ModelFolder, activation: DtypeName): abi.ModelConfig {
   return {
     clip: clipConfigOf(model.clip),
     clip2: clipConfigOf(model.clip2),
     unet: unetConfigOf(model.unet),
-    vae: vaeConfigOf(model.vae),
+    vae: vaeConfigOf(model.vae, activation === "f16" ? vaeStreamScale : 1),
   };
 }
 
@@ -35,9 +40,10 @@ function unetConfigOf(unet: UnetConfig): abi.UnetConfig {
   };
 }
 
-function vaeConfigOf(vae: VaeConfig): abi.VaeConfig {
+function vaeConfigOf(vae: VaeConfig, streamScale: number): abi.VaeConfig {
   return {
     ...vae,
+    streamScale,
     levelCount: vae.blockOutChannels.length,
     midAttention: Number(vae.midAttention),
     useQuantConv: Number(vae.useQuantConv),

@@ -7,7 +7,7 @@ import { ptr } from "bun:ffi";
 import type { Dtype } from "../dtype.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import * as abi from "./abi.ts";
-import { NativeHandle } from "./handle.ts";
+import { type GpuOptions, NativeHandle } from "./handle.ts";
 import { bytesOf, library } from "./library.ts";
 import type { TokenPair } from "./session.ts";
 
@@ -26,6 +26,13 @@ export interface NoisePredictionInput {
   timeIds: Float32Array;
 }
 
+/** Absent values are one thread per core, and the CPU. */
+export interface PartsOptions {
+  threadCount?: number;
+  dtype?: Dtype;
+  gpu?: GpuOptions | null;
+}
+
 export class ModelParts {
   private constructor(
     private readonly handle: NativeHandle,
@@ -34,14 +41,14 @@ export class ModelParts {
 
   static async open(
     model: ModelFolder,
-    threadCount = 0,
-    dtype: Dtype = "f32",
+    { threadCount = 0, dtype = "f32", gpu = null }: PartsOptions = {},
   ): Promise<ModelParts> {
     const unit = model.sizeMultiple / model.vaeFactor;
     const handle = await NativeHandle.open(
       {
         model,
         threadCount,
+        gpu,
         rankCount: 1,
         branchCount: 1,
         latentRows: unit,

@@ -9,7 +9,7 @@ import type { ModelFolder } from "../models/folder.ts";
 import type { StepRow } from "../schedule.ts";
 import { tileLatent } from "../vae-tiling.ts";
 import * as abi from "./abi.ts";
-import { type Hooks, NativeHandle } from "./handle.ts";
+import { type GpuOptions, type Hooks, NativeHandle } from "./handle.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
 
 export interface DeviceInfo {
@@ -33,6 +33,8 @@ export interface OpenOptions {
   rankCount: number;
   /** Threads of all ranks together, 0 = one per core. */
   threadCount: number;
+  /** null or absent = the CPU. */
+  gpu?: GpuOptions | null;
   /** Pixels of the first picture: what cannot fit in memory is refused before loading. */
   width: number;
   height: number;
@@ -176,6 +178,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       model,
       rankCount,
       threadCount,
+      gpu: options.gpu ?? null,
       branchCount,
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,

@@ -5,12 +5,14 @@ const backends = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const faults = @import("../transport/faults.zig");
 const jobs = @import("../job.zig");
+const machines = @import("../machine.zig");
 const models = @import("../model.zig");
 const modes = @import("../patch/mode.zig");
 const sessions = @import("../session.zig");
+const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 2;
+pub const abi_version: u32 = 3;
 pub const step_count_max = 1000;
 pub const picture_count_max = 64;
 
@@ -27,6 +29,9 @@ pub const Status = enum(u32) {
     no_threads = 8,
     internal = 9,
     rank_failed = 10,
+    gpu_failed = 11,
+    /// One of NVIDIA's libraries is not there, or too old.
+    library_missing = 12,
 };
 
 pub const text_bytes_max = 128;
@@ -61,7 +66,16 @@ pub const Bytes = extern struct {
 pub const SessionOptions = extern struct {
     size: u32,
     rank_count: u32,
+    device: machines.DeviceKind,
     thread_count: u32,
+    /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
+    activation: DType,
+    /// Whether several ranks may run on one GPU.
+    share_gpu: u32,
+    cuda_graphs: u32,
+    /// Sums of the UNet's linear layers in f16, for cards where these are faster.
+    fp16_accumulate: u32,
+    transport: machines.TransportKind,
     branch_count: u32,
     latent_rows: u32,
     latent_width: u32,
@@ -72,6 +86,8 @@ pub const SessionOptions = extern struct {
     vae_tile_latent: u32,
     /// What the CPU's products are computed in.
     compute: backends.Compute,
+    /// A path that ends in a 0 byte, in place of NVIDIA's libraries; empty for these.
+    cuda_library: Bytes,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,
@@ -173,4 +189,5 @@ pub const enums = .{
     Status,       sessions.State,    jobs.Kind,        jobs.Stage,
     jobs.Output,  configs.HiddenAct, backends.Compute, modes.SyncMode,
     faults.Fault,
+    machines.DeviceKind, machines.TransportKind, DType,
 };

@@ -10,6 +10,20 @@ const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const Weight = @import("../weights.zig").Weight;
+const Communicator = @import("cuda/communicator.zig").Communicator;
+const Graphs = @import("cuda/graphs.zig").Graphs;
+const ops_attention = @import("cuda/ops_attention.zig");
+const ops_elementwise = @import("cuda/ops_elementwise.zig");
+const ops_embedding = @import("cuda/ops_embedding.zig");
+const ops_norm = @import("cuda/ops_norm.zig");
+const ops_product = @import("cuda/ops_product.zig");
+const ops_sampler = @import("cuda/ops_sampler.zig");
+const Products = @import("cuda/products.zig").Products;
+
+/// Device bytes that these operations need beside their results.
+pub const attentionBytes = ops_attention.temporaryBytes;
+pub const convolutionBytes = ops_product.convolutionBytes;
+pub const isPair = ops_product.isPair;
 
 pub const Error = error{ Cancelled, GpuFailed };
 
@@ -23,10 +37,11 @@ pub const Dim3 = struct { x: u32 = 1, y: u32 = 1, z: u32 = 1 };
 
 /// Kernels that are known by name; more than there are.
 const function_count_max = 256;
+/// Marks in the queue that other ranks wait for; see `patch/mirrors.zig`.
+pub const event_count_max = 256;
 
 pub const Options = struct {
     driver: *const Driver,
-    /// Whose primary context is current.
     device: drivers.Device,
     module: drivers.Module,
     /// Of the activations: f16 or bf16.
@@ -36,21 +51,43 @@ pub const Options = struct {
     diagnostics: *Diagnostics,
     /// Looked at before each launch.
     cancelled: *const std.atomic.Value(bool),
+    use_graphs: bool = true,
+    /// Linear layers of the UNet sum in f16 (`cuda/matmul_cascaded.zig`).
+    fp16_accumulate: bool = false,
+    rank: u32 = 0,
 };
+
+/// A step is often done within a moment; then asking again costs less than sleeping.
+const poll_spin_ns = 200 * std.time.ns_per_us;
+const poll_sleep_us = 50;
 
 /// One rank's queue on a GPU: used by one thread at a time, in whose context it was opened.
 pub const Cuda = struct {
     gpa: Allocator,
     driver: *const Driver,
     device: drivers.Device,
+    context: drivers.Context,
     module: drivers.Module,
     stream: drivers.Stream,
+    /// Copies from other ranks run here, beside the computation.
+    exchange_stream: drivers.Stream,
+    graphs: Graphs,
+    /// Null where ranks copy from each other's memory.
+    communicator: ?Communicator = null,
+    /// Null in tests of kernels, which need no library.
+    products: ?Products = null,
+    /// Made when first asked for; graphs and other ranks rely on their staying.
+    events: [event_count_max]?drivers.Event = @splat(null),
     activation: DType,
     weights_base: usize,
     /// `partial_bytes` of device memory for sums inside one operation, in stream order.
     partials: usize,
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
+    fp16_accumulate: bool,
+    /// For messages.
+    rank: u32,
+    stall_limit_ns: i96 = 30 * 60 * std.time.ns_per_s,
     /// Found at their first launch, by the address of their name.
     function_names: [function_count_max][*]const u8 = undefined,
     functions: [function_count_max]drivers.Function = undefined,
@@ -65,26 +102,44 @@ pub const Cuda = struct {
             .gpa = gpa,
             .driver = options.driver,
             .device = options.device,
+            .context = undefined,
             .module = options.module,
             .stream = undefined,
+            .exchange_stream = undefined,
+            .graphs = .init(gpa, options.use_graphs),
             .activation = options.activation,
             .weights_base = options.weights_base,
             .partials = 0,
             .diagnostics = options.diagnostics,
             .cancelled = options.cancelled,
+            .fp16_accumulate = options.fp16_accumulate,
+            .rank = options.rank,
         };
         const d = cuda.driver;
-        var stream: ?drivers.Stream = null;
-        try cuda.check(d.cuStreamCreate(&stream, drivers.stream_non_blocking), "a stream");
-        cuda.stream = stream.?;
+        var context: ?drivers.Context = null;
+        try cuda.check(d.cuCtxGetCurrent(&context), "its context");
+        cuda.context = context.?;
+        cuda.stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
+        cuda.exchange_stream = try cuda.makeStream();
+        errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
         try cuda.check(d.cuMemAlloc_v2(&cuda.partials, partial_bytes), "memory for sums");
         return cuda;
     }
 
     pub fn deinit(cuda: *Cuda) void {
-        _ = cuda.driver.cuMemFree_v2(cuda.partials);
-        _ = cuda.driver.cuStreamDestroy_v2(cuda.stream);
+        const d = cuda.driver;
+        _ = d.cuStreamSynchronize(cuda.exchange_stream);
+        _ = d.cuStreamSynchronize(cuda.stream);
+        cuda.graphs.deinit(cuda);
+        if (cuda.communicator) |communicator| communicator.close();
+        if (cuda.products) |*products| products.close();
+        for (cuda.events) |maybe| if (maybe) |made| {
+            _ = d.cuEventDestroy_v2(made);
+        };
+        _ = d.cuMemFree_v2(cuda.partials);
+        _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
+        _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.gpa.destroy(cuda);
     }
 
@@ -128,9 +183,57 @@ pub const Cuda = struct {
         return cuda.weights_base + weight.device_offset;
     }
 
-    /// Waits for everything that was queued.
+    /// While a graph runs, operations are in it and must not be queued again.
+    pub fn isReplaying(cuda: *const Cuda) bool {
+        return cuda.graphs.pass == .replay;
+    }
+
+    pub fn event(cuda: *Cuda, index: usize) Error!drivers.Event {
+        if (cuda.events[index]) |made| return made;
+        var made: ?drivers.Event = null;
+        const result = cuda.driver.cuEventCreate(&made, drivers.event_disable_timing);
+        try cuda.check(result, "a mark in its queue");
+        cuda.events[index] = made;
+        return made.?;
+    }
+
+    /// Marks how far `stream` has come.
+    pub fn record(cuda: *Cuda, index: usize, stream: drivers.Stream) Error!void {
+        const marked = try cuda.event(index);
+        try cuda.check(cuda.driver.cuEventRecord(marked, stream), "a mark in its queue");
+    }
+
+    /// `stream` goes on when `other`, perhaps this one, has come to its mark.
+    pub fn waitFor(
+        cuda: *Cuda,
+        stream: drivers.Stream,
+        other: *const Cuda,
+        index: usize,
+    ) Error!void {
+        const marked = other.events[index].?;
+        try cuda.check(cuda.driver.cuStreamWaitEvent(stream, marked, 0), "waiting for a mark");
+    }
+
+    /// After a job that failed: nothing is captured and nothing runs on.
+    pub fn drain(cuda: *Cuda) void {
+        cuda.graphs.abandon(cuda);
+        _ = cuda.driver.cuStreamSynchronize(cuda.exchange_stream);
+        _ = cuda.driver.cuStreamSynchronize(cuda.stream);
+    }
+
+    /// Waits for everything that was queued. Asks instead of sleeping in the driver: a rank whose
+    /// neighbour never answers would sleep for ever.
     pub fn synchronize(cuda: *Cuda) Error!void {
-        try cuda.check(cuda.driver.cuStreamSynchronize(cuda.stream), "its queue");
+        const io = std.Io.Threaded.global_single_threaded.io();
+        const start = std.Io.Timestamp.now(io, .awake).toNanoseconds();
+        while (true) {
+            const result = cuda.driver.cuStreamQuery(cuda.stream);
+            if (result != .not_ready) return cuda.check(result, "its queue");
+            const waited = std.Io.Timestamp.now(io, .awake).toNanoseconds() - start;
+            if (waited > cuda.stall_limit_ns) return cuda.failStalled();
+            if (waited < poll_spin_ns) continue;
+            io.sleep(.fromMicroseconds(poll_sleep_us), .awake) catch {};
+        }
     }
 
     /// A failure of the driver becomes the job's sentence; `what` says what was asked of it.
@@ -141,7 +244,50 @@ pub const Cuda = struct {
         });
     }
 
+    pub const linear = ops_product.linear;
+    pub const linearPair = ops_product.linearPair;
+    pub const conv2d = ops_product.conv2d;
+    pub const attention = ops_attention.attention;
+    pub const groupNormStats = ops_norm.groupNormStats;
+    pub const combineStatistics = ops_norm.combineStatistics;
+    pub const groupNormApply = ops_norm.groupNormApply;
+    pub const layerNorm = ops_norm.layerNorm;
+    pub const upload = ops_elementwise.upload;
+    pub const download = ops_elementwise.download;
+    pub const copy = ops_elementwise.copy;
+    pub const copyRows = ops_elementwise.copyRows;
+    pub const predictRows = ops_elementwise.predictRows;
+    pub const isFinite = ops_elementwise.isFinite;
+    pub const activate = ops_elementwise.activate;
+    pub const geglu = ops_elementwise.geglu;
+    pub const concatChannels = ops_elementwise.concatChannels;
+    pub const add = ops_elementwise.add;
+    pub const scaleRepeat = ops_elementwise.scaleRepeat;
+    pub const embedTokens = ops_embedding.embedTokens;
+    pub const gatherTokens = ops_embedding.gatherTokens;
+    pub const sinusoidalEmbedding = ops_embedding.sinusoidalEmbedding;
+    pub const latentStep = ops_sampler.latentStep;
+    pub const toRgb = ops_sampler.toRgb;
+
     // --- internal ---
+
+    fn failStalled(cuda: *Cuda) error{GpuFailed} {
+        if (cuda.communicator) |communicator| communicator.abort();
+        cuda.communicator = null;
+        const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
+        const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. No " ++
+            "picture was written. Where GPUs cannot copy from each other, --transport nccl may.";
+        return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
+            cuda.rank, cuda.device, seconds,
+        });
+    }
+
+    fn makeStream(cuda: *Cuda) Error!drivers.Stream {
+        var stream: ?drivers.Stream = null;
+        const result = cuda.driver.cuStreamCreate(&stream, drivers.stream_non_blocking);
+        try cuda.check(result, "a stream");
+        return stream.?;
+    }
 
     fn functionOf(cuda: *Cuda, name: [:0]const u8) Error!drivers.Function {
         for (cuda.function_names[0..cuda.function_count], 0..) |known, i| {

@@ -21,9 +21,13 @@ pub const Context = struct {
     exchange: *Exchange,
 };
 
+/// What a layer's result is kept at: its product and its bias, times these.
+pub const Scale = struct { product: f32 = 1, bias: f32 = 1 };
+
 pub const Linear = struct {
     weight: *const Weight,
     bias: ?*const Weight,
+    product_scale: f32 = 1,
 
     pub const Bias = enum { bias, no_bias };
 
@@ -34,13 +38,24 @@ pub const Linear = struct {
         };
     }
 
+    /// With a bias.
+    pub fn loadScaled(view: View, out: u32, in: u32, scale: Scale) weights.Error!Linear {
+        return .{
+            .weight = try view.matrix("weight", out, in),
+            .bias = try view.scaledVector("bias", out, scale.bias),
+            .product_scale = scale.product,
+        };
+    }
+
     pub fn forward(
         layer: Linear,
         ctx: Context,
         x: Tensor,
         options: backends.LinearOptions,
     ) Error!Tensor {
-        return ctx.b.linear(x, layer.weight, layer.bias, options);
+        var complete = options;
+        complete.scale = layer.product_scale;
+        return ctx.b.linear(x, layer.weight, layer.bias, complete);
     }
 };
 
@@ -48,11 +63,17 @@ pub const Linear = struct {
 pub const Conv3x3 = struct {
     weight: *const Weight,
     bias: *const Weight,
+    product_scale: f32,
 
     pub fn load(view: View, out: u32, in: u32) weights.Error!Conv3x3 {
+        return loadScaled(view, out, in, .{});
+    }
+
+    pub fn loadScaled(view: View, out: u32, in: u32, scale: Scale) weights.Error!Conv3x3 {
         return .{
             .weight = try view.convolution("weight", out, in, 3, 3),
-            .bias = try view.vector("bias", out),
+            .bias = try view.scaledVector("bias", out, scale.bias),
+            .product_scale = scale.product,
         };
     }
 
@@ -78,6 +99,7 @@ pub const Conv3x3 = struct {
         var complete = options;
         complete.halo_above = border.above;
         complete.halo_below = border.below;
+        complete.scale = layer.product_scale;
         return ctx.b.conv2d(x, layer.weight, layer.bias, complete);
     }
 };
@@ -173,6 +195,7 @@ pub const Attention = struct {
         head_count: u32,
         /// Whether q, k and v have biases; the output projection always has one.
         bias: Linear.Bias,
+        out_scale: Scale = .{},
     };
 
     pub fn load(view: View, options: Options) weights.Error!Attention {
@@ -182,7 +205,12 @@ pub const Attention = struct {
             .to_q = try .load(try view.at(options.keys.q), channels, channels, options.bias),
             .to_k = try .load(try view.at(options.keys.k), channels, context, options.bias),
             .to_v = try .load(try view.at(options.keys.v), channels, context, options.bias),
-            .to_out = try .load(try view.at(options.keys.out), channels, channels, .bias),
+            .to_out = try .loadScaled(
+                try view.at(options.keys.out),
+                channels,
+                channels,
+                options.out_scale,
+            ),
             .head_count = options.head_count,
         };
     }
@@ -236,6 +264,9 @@ pub const Attention = struct {
 
     fn keysValuesInto(layer: Attention, ctx: Context, out: Tensor, x: Tensor) Error!void {
         const channels = layer.to_k.weight.shape[0];
+        if (layer.to_k.bias == null) {
+            return ctx.b.linearPairInto(out, x, layer.to_k.weight, layer.to_v.weight);
+        }
         try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
         try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
     }

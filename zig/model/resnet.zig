@@ -24,23 +24,35 @@ pub const ResnetBlock2D = struct {
         time_embed_dim: u32,
         norm_groups: u32,
         epsilon: f32,
+        /// What x and the result are kept at (`VaeConfig.stream_scale`).
+        stream_scale: f32 = 1,
     };
 
     pub fn load(view: View, o: Options) weights.Error!ResnetBlock2D {
         const out = o.out_channels;
         return .{
-            .norm1 = try .load(try view.at("norm1"), o.in_channels, o.norm_groups, o.epsilon),
+            .norm1 = try .load(
+                try view.at("norm1"),
+                o.in_channels,
+                o.norm_groups,
+                o.epsilon * o.stream_scale * o.stream_scale,
+            ),
             .conv1 = try .load(try view.at("conv1"), out, o.in_channels),
             .time_emb_proj = if (o.time_embed_dim == 0)
                 null
             else
                 try .load(try view.at("time_emb_proj"), out, o.time_embed_dim, .bias),
             .norm2 = try .load(try view.at("norm2"), out, o.norm_groups, o.epsilon),
-            .conv2 = try .load(try view.at("conv2"), out, out),
+            .conv2 = try .loadScaled(try view.at("conv2"), out, out, .{
+                .product = o.stream_scale,
+                .bias = o.stream_scale,
+            }),
             .conv_shortcut = if (o.in_channels == out)
                 null
             else
-                try .load(try view.at("conv_shortcut"), out, o.in_channels, .bias),
+                try .loadScaled(try view.at("conv_shortcut"), out, o.in_channels, .{
+                    .bias = o.stream_scale,
+                }),
         };
     }
 
@@ -91,8 +103,15 @@ pub const Downsample2D = struct {
     /// The VAE's encoder pads below and to the right only.
     pub const padding_vae: backends.Padding = .{ .top = 0, .bottom = 1, .left = 0, .right = 1 };
 
-    pub fn load(view: View, channels: u32, padding: backends.Padding) weights.Error!Downsample2D {
-        const conv: layers.Conv3x3 = try .load(try view.at("conv"), channels, channels);
+    pub fn load(
+        view: View,
+        channels: u32,
+        padding: backends.Padding,
+        stream_scale: f32,
+    ) weights.Error!Downsample2D {
+        const conv: layers.Conv3x3 = try .loadScaled(try view.at("conv"), channels, channels, .{
+            .bias = stream_scale,
+        });
         return .{ .conv = conv, .padding = padding };
     }
 
@@ -105,8 +124,9 @@ pub const Downsample2D = struct {
 pub const Upsample2D = struct {
     conv: layers.Conv3x3,
 
-    pub fn load(view: View, channels: u32) weights.Error!Upsample2D {
-        return .{ .conv = try .load(try view.at("conv"), channels, channels) };
+    pub fn load(view: View, channels: u32, stream_scale: f32) weights.Error!Upsample2D {
+        const scale: layers.Scale = .{ .bias = stream_scale };
+        return .{ .conv = try .loadScaled(try view.at("conv"), channels, channels, scale) };
     }
 
     pub fn forward(block: Upsample2D, ctx: Context, x: Tensor) Error!Tensor {

@@ -342,7 +342,7 @@ const Loader = struct {
             .downsampler = if (is_last)
                 null
             else
-                try .load(try view.index("downsamplers", 0), out, padding),
+                try .load(try view.index("downsamplers", 0), out, padding, 1),
         };
     }
 
@@ -379,7 +379,7 @@ const Loader = struct {
         return .{
             .resnets = list,
             .attentions = try loader.loadAttentions(view, level, block_count, list.len),
-            .upsampler = if (is_last) null else try .load(try view.index("upsamplers", 0), out),
+            .upsampler = if (is_last) null else try .load(try view.index("upsamplers", 0), out, 1),
         };
     }
 

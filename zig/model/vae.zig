@@ -74,14 +74,17 @@ const Decoder = struct {
             block.* = try loadUpBlock(arena, try view.index("up_blocks", i), c, i);
         }
         return .{
-            .conv_in = try .load(try view.at("conv_in"), deepest, c.latent_channels),
+            .conv_in = try .loadScaled(try view.at("conv_in"), deepest, c.latent_channels, .{
+                .product = c.stream_scale,
+                .bias = c.stream_scale,
+            }),
             .mid_block = try .load(try view.at("mid_block"), c),
             .up_blocks = blocks,
             .conv_norm_out = try .load(
                 try view.at("conv_norm_out"),
                 first,
                 c.norm_groups,
-                norm_epsilon,
+                streamEpsilon(c),
             ),
             .conv_out = try .load(try view.at("conv_out"), c.out_channels, first),
         };
@@ -103,7 +106,10 @@ const Decoder = struct {
         }
         return .{
             .resnets = list,
-            .upsampler = if (level == 0) null else try .load(try view.index("upsamplers", 0), out),
+            .upsampler = if (level == 0)
+                null
+            else
+                try .load(try view.index("upsamplers", 0), out, c.stream_scale),
         };
     }
 
@@ -140,14 +146,19 @@ const Encoder = struct {
             block.* = try loadDownBlock(arena, try view.index("down_blocks", i), c, i);
         }
         return .{
-            .conv_in = try .load(try view.at("conv_in"), c.block_out_channels[0], c.in_channels),
+            .conv_in = try .loadScaled(
+                try view.at("conv_in"),
+                c.block_out_channels[0],
+                c.in_channels,
+                .{ .product = c.stream_scale, .bias = c.stream_scale },
+            ),
             .down_blocks = blocks,
             .mid_block = try .load(try view.at("mid_block"), c),
             .conv_norm_out = try .load(
                 try view.at("conv_norm_out"),
                 deepest,
                 c.norm_groups,
-                norm_epsilon,
+                streamEpsilon(c),
             ),
             .conv_out = try .load(try view.at("conv_out"), 2 * c.latent_channels, deepest),
         };
@@ -170,7 +181,12 @@ const Encoder = struct {
             .downsampler = if (i + 1 == c.level_count)
                 null
             else
-                try .load(try view.index("downsamplers", 0), out, resnets.Downsample2D.padding_vae),
+                try .load(
+                    try view.index("downsamplers", 0),
+                    out,
+                    resnets.Downsample2D.padding_vae,
+                    c.stream_scale,
+                ),
         };
     }
 
@@ -209,7 +225,7 @@ const MidBlock = struct {
             .attention = if (c.mid_attention == 0)
                 null
             else
-                try .load(try view.index("attentions", 0), channels, c.norm_groups),
+                try .load(try view.index("attentions", 0), channels, c),
             .resnet_1 = try loadResnet(try view.index("resnets", 1), c, channels, channels),
         };
     }
@@ -231,14 +247,14 @@ const SpatialAttention = struct {
     attention: layers.Attention,
 
     /// Older files spell the matrices query, key, value and proj_attn.
-    fn load(view: View, channels: u32, norm_groups: u32) weights.Error!SpatialAttention {
+    fn load(view: View, channels: u32, c: *const VaeConfig) weights.Error!SpatialAttention {
         const is_old = try view.has("query.weight");
         return .{
             .group_norm = try .load(
                 try view.at("group_norm"),
                 channels,
-                norm_groups,
-                norm_epsilon,
+                c.norm_groups,
+                streamEpsilon(c),
             ),
             .attention = try .load(view, .{
                 .keys = if (is_old) layers.old_vae_keys else layers.diffusers_keys,
@@ -246,6 +262,7 @@ const SpatialAttention = struct {
                 .context_channels = channels,
                 .head_count = 1,
                 .bias = .bias,
+                .out_scale = .{ .product = c.stream_scale, .bias = c.stream_scale },
             }),
         };
     }
@@ -257,6 +274,12 @@ const SpatialAttention = struct {
     }
 };
 
+/// Of the norms that read the residual stream, which is smaller by the scale than what it stands
+/// for.
+fn streamEpsilon(c: *const VaeConfig) f32 {
+    return norm_epsilon * c.stream_scale * c.stream_scale;
+}
+
 fn loadResnet(view: View, c: *const VaeConfig, in: u32, out: u32) weights.Error!ResnetBlock2D {
     return .load(view, .{
         .in_channels = in,
@@ -264,6 +287,7 @@ fn loadResnet(view: View, c: *const VaeConfig, in: u32, out: u32) weights.Error!
         .time_embed_dim = 0,
         .norm_groups = c.norm_groups,
         .epsilon = norm_epsilon,
+        .stream_scale = c.stream_scale,
     });
 }
 

@@ -2,11 +2,12 @@
 //! and gets what it must read: this band's values are always fresh, the neighbours' are fresh in
 //! synchronous steps and one step old afterwards (see `mode.zig`).
 //!
-//! Each call is a slot, the same in every step. A rank writes its parts into its own buffers and
-//! the others read them there. Where old values are read while new ones are written there are two
-//! buffers, used in turn, and a third for border rows that are predicted from two steps; the
-//! meeting of all ranks at the end of a step keeps readers and writers apart. With one band every
-//! answer is what was given, and nothing is copied.
+//! Each call is a slot, the same in every step. On the CPU a rank writes its parts into its own
+//! buffers and the others read them there. Where old values are read while new ones are written
+//! there are two buffers, used in turn, and a third for border rows that are predicted from two
+//! steps; the meeting of all ranks at the end of a step keeps readers and writers apart. On GPUs
+//! each rank keeps copies of the others' parts (`mirrors.zig`). With one band every answer is what
+//! was given, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -18,6 +19,7 @@ const Tensor = @import("../tensor.zig").Tensor;
 const DType = @import("../tensor.zig").DType;
 const Band = @import("layout.zig").Band;
 const rank_count_max = @import("layout.zig").rank_count_max;
+const Mirrors = @import("mirrors.zig").Mirrors;
 const modes = @import("mode.zig");
 pub const Kind = modes.Kind;
 const transports = @import("../transport.zig");
@@ -30,7 +32,18 @@ const buffer_count_max = 3;
 pub const Error = backends.Error || transports.Error;
 
 /// One place of exchange in the graph.
-pub const Slot = struct { kind: Kind, shape: Shape, dtype: DType };
+pub const Slot = struct {
+    kind: Kind,
+    shape: Shape,
+    dtype: DType,
+
+    pub fn byteCount(slot: Slot) u64 {
+        return slot.shape.elementCount() * slot.dtype.size();
+    }
+};
+
+/// Steps back from the present one.
+pub const Age = enum(u32) { now = 0, old = 1, older = 2 };
 
 pub const Counted = struct {
     /// Bytes that came from other bands.
@@ -49,6 +62,8 @@ pub const Exchange = struct {
     rank_first: u32,
     /// Of every rank; this one's is among them. Empty while planning.
     peers: []Exchange = &.{},
+    /// On GPUs: where the parts are; null where ranks read each other's buffers.
+    mirrors: ?*Mirrors = null,
     mode: modes.SyncMode,
     warmup_steps: u32,
     /// Old border rows are moved on by their own last change, as far as this band's border says
@@ -110,6 +125,7 @@ pub const Exchange = struct {
         exchange.recording = false;
         exchange.is_open = true;
         exchange.counted.buffer_bytes = 0;
+        if (exchange.mirrors) |mirrors| return mirrors.open(exchange);
         for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
                 buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
@@ -121,6 +137,7 @@ pub const Exchange = struct {
     pub fn close(exchange: *Exchange) void {
         if (!exchange.is_open) return;
         exchange.is_open = false;
+        if (exchange.mirrors) |mirrors| return mirrors.close(exchange);
         for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
                 exchange.b.free(buffers[i]);
@@ -128,14 +145,33 @@ pub const Exchange = struct {
         }
     }
 
-    pub fn beginStep(exchange: *Exchange, step_index: u32) void {
+    pub fn beginStep(exchange: *Exchange, step_index: u32) Error!void {
         exchange.step_index = step_index;
         exchange.slot_next = 0;
+        if (exchange.isAlone()) return;
+        if (exchange.mirrors) |mirrors| try mirrors.beginStep(exchange);
+    }
+
+    /// Every layer of the step has been queued.
+    pub fn endStep(exchange: *Exchange) Error!void {
+        if (exchange.isAlone()) return;
+        if (exchange.mirrors) |mirrors| try mirrors.endStep(exchange);
     }
 
     /// Posts of a whole run of `step_count` steps.
     pub fn postCount(exchange: *const Exchange, step_count: u64) u64 {
-        return step_count * exchange.slot_count;
+        const posts_per_slot: u64 = if (exchange.mirrors == null) 1 else 2;
+        return step_count * exchange.slot_count * posts_per_slot;
+    }
+
+    /// What makes the work of this step differ from that of another, as a number.
+    pub fn phase(exchange: *Exchange, step_index: u32) u64 {
+        if (exchange.isAlone()) return 0;
+        exchange.step_index = step_index;
+        const synchronous = @intFromBool(exchange.isSynchronous());
+        const predicts = @intFromBool(exchange.predicts_borders and exchange.predictsNow());
+        return 1 + @as(u64, synchronous) + 2 * @as(u64, predicts) +
+            4 * @as(u64, @intFromEnum(exchange.mode));
     }
 
     // What layers call.
@@ -291,19 +327,18 @@ pub const Exchange = struct {
         ours: u32,
     ) Error!Tensor {
         const batch = old.shape.batch;
-        const step = exchange.step_index;
         if (!exchange.predictsNow()) {
             const out = try exchange.b.alloc(old.shape, old.dtype);
             try exchange.b.copy(out, old);
             return out;
         }
-        const peer = &exchange.peers[exchange.rank_first + other];
+        const own = exchange.index;
         return exchange.b.predictRows(.{
             .old = old,
-            .older = peer.written(slot, step - 2).batchSlice(theirs, batch),
-            .own_now = exchange.written(slot, step).batchSlice(ours, batch),
-            .own_old = exchange.written(slot, step - 1).batchSlice(ours, batch),
-            .own_older = exchange.written(slot, step - 2).batchSlice(ours, batch),
+            .older = exchange.partOf(slot, other, .older).batchSlice(theirs, batch),
+            .own_now = exchange.partOf(slot, own, .now).batchSlice(ours, batch),
+            .own_old = exchange.partOf(slot, own, .old).batchSlice(ours, batch),
+            .own_older = exchange.partOf(slot, own, .older).batchSlice(ours, batch),
         });
     }
 
@@ -324,14 +359,16 @@ pub const Exchange = struct {
         }
         assert(slot < exchange.slot_count);
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
-        return exchange.written(slot, exchange.step_index);
+        const mirrors = exchange.mirrors orelse return exchange.written(slot, exchange.step_index);
+        const address = try mirrors.place(exchange, slot);
+        return .{ .address = address, .shape = shape, .dtype = dtype };
     }
 
     /// The part that was placed is complete; returns its slot.
     fn post(exchange: *Exchange) Error!u32 {
         const slot = exchange.slot_next;
         exchange.slot_next += 1;
-        if (!exchange.recording) {
+        if (!exchange.recording and exchange.mirrors == null) {
             try exchange.transport.post(exchange.postAfter(exchange.step_index, slot));
         }
         return slot;
@@ -348,7 +385,25 @@ pub const Exchange = struct {
         if (exchange.peers.len == 0) {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
         }
-        const step_index = switch (exchange.freshnessOf(own.kind)) {
+        const freshness = exchange.freshnessOf(own.kind);
+        const part = if (exchange.mirrors) |mirrors| mirrored: {
+            if (freshness == .fresh) try mirrors.fetchFresh(exchange, slot);
+            break :mirrored exchange.partOf(slot, i, if (freshness == .fresh) .now else .old);
+        } else try exchange.readInPlace(slot, i, freshness);
+        assert(part.shape.eql(shape));
+        // The values of the last synchronous step have been counted there.
+        const is_new = freshness != .last_synchronous;
+        if (i != exchange.index and is_new) exchange.countReceived(own.kind, part.byteCount());
+        return part;
+    }
+
+    fn readInPlace(
+        exchange: *Exchange,
+        slot: u32,
+        i: u32,
+        freshness: modes.Freshness,
+    ) Error!Tensor {
+        const step_index = switch (freshness) {
             .fresh => exchange.step_index,
             .one_step_old => exchange.step_index - 1,
             .last_synchronous => exchange.warmup_steps,
@@ -356,15 +411,50 @@ pub const Exchange = struct {
         };
         const rank = exchange.rank_first + i;
         try exchange.wait(rank, exchange.postAfter(step_index, slot));
-        const part = exchange.peers[rank].written(slot, step_index);
-        assert(part.shape.eql(shape));
-        // The values of the last synchronous step have been counted there.
-        const is_new = exchange.freshnessOf(own.kind) != .last_synchronous;
-        if (i != exchange.index and is_new) exchange.countReceived(own.kind, part.byteCount());
-        return part;
+        return exchange.peers[rank].written(slot, step_index);
     }
 
-    fn wait(exchange: *Exchange, rank: u32, count: u64) Error!void {
+    /// Band `i`'s part of this step or of an earlier one; whether it is there is the caller's
+    /// concern.
+    fn partOf(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
+        const mirrors = exchange.mirrors orelse {
+            const peer = &exchange.peers[exchange.rank_first + i];
+            return peer.written(slot, exchange.step_index - @intFromEnum(age));
+        };
+        const own = exchange.slots[slot];
+        return .{
+            .address = mirrors.addressOf(exchange, slot, i, age),
+            .shape = exchange.shapeOf(own.shape, own.kind, i),
+            .dtype = own.dtype,
+        };
+    }
+
+    // For `mirrors.zig`.
+
+    /// Whether this band ever reads band `i`'s parts of this kind.
+    pub fn reads(exchange: *const Exchange, kind: Kind, i: usize) bool {
+        if (i == exchange.index) return false;
+        if (kind != .border_rows) return true;
+        return i + 1 == exchange.index or i == exchange.index + 1;
+    }
+
+    /// The kinds of which this step reads what the step before has written.
+    pub fn kindsReadOld(exchange: *const Exchange) std.EnumSet(Kind) {
+        var set: std.EnumSet(Kind) = .initEmpty();
+        for (std.enums.values(Kind)) |kind| {
+            if (exchange.freshnessOf(kind) == .one_step_old) set.insert(kind);
+        }
+        return set;
+    }
+
+    /// What is `count` here, in band `i`: tokens grow with rows, the rest is alike.
+    pub fn scaledTo(exchange: *const Exchange, i: usize, kind: Kind, count: u64) u64 {
+        if (kind != .keys_values) return count;
+        const mine = exchange.bands[exchange.index].row_count;
+        return count * exchange.bands[i].row_count / mine;
+    }
+
+    pub fn wait(exchange: *Exchange, rank: u32, count: u64) Error!void {
         const start = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
         try exchange.transport.waitFor(rank, count);
         const end = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
@@ -372,17 +462,18 @@ pub const Exchange = struct {
     }
 
     fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
-        // Of the two border rows that a part holds, a neighbour reads one.
-        const read_bytes = if (kind == .border_rows) bytes / 2 else bytes;
+        if (exchange.mirrors) |mirrors| if (mirrors.isTakingDown()) return;
+        // Of the two border rows that a part holds, a neighbour that reads in place reads one.
+        const is_half = kind == .border_rows and exchange.mirrors == null;
+        const read_bytes = if (is_half) bytes / 2 else bytes;
         exchange.counted.received[@intFromEnum(kind)] += read_bytes;
     }
 
-    /// What band `i` places where this band places `own`: tokens grow with rows, the rest is alike.
+    /// What band `i` places where this band places `own`.
     fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
         if (kind != .keys_values) return own;
         var shape = own;
-        const mine = exchange.bands[exchange.index].row_count;
-        shape.width = @intCast(@as(u64, own.width) * exchange.bands[i].row_count / mine);
+        shape.width = @intCast(exchange.scaledTo(i, kind, own.width));
         return shape;
     }
 

@@ -15,11 +15,11 @@ const floats = ops_product.floats;
 const task_elements = 64 * 1024;
 const part_count_max = 16;
 
-pub fn upload(_: *Cpu, out: Tensor, bytes: []const u8) void {
+pub fn upload(_: *Cpu, out: Tensor, bytes: []const u8) error{}!void {
     @memcpy(bytesOf(out), bytes);
 }
 
-pub fn download(_: *Cpu, x: Tensor, bytes: []u8) void {
+pub fn download(_: *Cpu, x: Tensor, bytes: []u8) error{}!void {
     @memcpy(bytes, bytesOf(x));
 }
 
@@ -104,7 +104,7 @@ pub fn copyRows(
     x: Tensor,
     x_row_first: u32,
     row_count: u32,
-) void {
+) error{}!void {
     const row = @as(usize, x.shape.width) * x.shape.channels * x.dtype.size();
     const source: [*]const u8 = @ptrFromInt(x.address);
     const target: [*]u8 = @ptrFromInt(out.address);
@@ -116,7 +116,7 @@ pub fn copyRows(
 }
 
 /// One row of a picture, five times read: not worth waking the team.
-pub fn predictRows(cpu: *Cpu, out: Tensor, o: backend.PredictRows) void {
+pub fn predictRows(cpu: *Cpu, out: Tensor, o: backend.PredictRows) error{}!void {
     const channels: usize = out.shape.channels;
     const width: usize = out.shape.width;
     const sums = cpu.partials[0 .. 2 * channels];

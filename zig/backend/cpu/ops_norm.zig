@@ -48,7 +48,11 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
 }
 
 /// A few numbers per group: not worth waking the team.
-pub fn combineStatistics(_: *Cpu, out: Tensor, o: backend.CombineStatistics) void {
+pub fn combineStatistics(
+    _: *Cpu,
+    out: Tensor,
+    o: backend.CombineStatistics,
+) error{}!void {
     const local = o.local.host(f64);
     const result = out.host(f64);
     var i: usize = 0;

@@ -31,6 +31,7 @@ pub fn linear(
     options: backend.LinearOptions,
 ) error{Cancelled}!void {
     assert(x.dtype == .f32 and out.dtype == .f32);
+    assert(options.scale == 1);
     var args: arguments.Linear = .{ .product = product(out, weight, bias), .x = floats(x) };
     const p = &args.product;
     p.output += channel_first;
@@ -55,6 +56,7 @@ pub fn conv2d(
     bias: ?*const Weight,
     options: backend.ConvOptions,
 ) error{Cancelled}!void {
+    assert(options.scale == 1);
     assert(x.dtype == .f32 and out.dtype == .f32);
     const is_pointwise = weight.shape[1] == 1 and weight.shape[2] == 1;
     if (is_pointwise and options.stride == 1 and !options.upsample and

@@ -1,0 +1,128 @@
+//! One GPU of the machine: its context, the kernels, and its copy of the model's weights, shared by
+//! the ranks that run on it.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const drivers = @import("../../cuda/driver.zig");
+const Driver = drivers.Driver;
+const kernels = @import("../../cuda/kernels.zig");
+const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
+const Measured = @import("products.zig").Measured;
+
+pub const Error = error{GpuFailed};
+
+/// The oldest architecture that the kernels are compiled for: Ampere, 8.0.
+const capability_min = 80;
+
+pub const Gpu = struct {
+    driver: *const Driver,
+    device: drivers.Device,
+    context: drivers.Context,
+    module: drivers.Module,
+    /// Null in tests of kernels.
+    measured: ?Measured = null,
+    weights: usize = 0,
+    weights_bytes: usize = 0,
+    diagnostics: *Diagnostics,
+
+    /// Its context becomes current. The driver must have been initialized.
+    pub fn open(
+        driver: *const Driver,
+        ordinal: c_int,
+        diagnostics: *Diagnostics,
+    ) Error!Gpu {
+        var gpu: Gpu = .{
+            .driver = driver,
+            .device = undefined,
+            .context = undefined,
+            .module = undefined,
+            .diagnostics = diagnostics,
+        };
+        try gpu.check(driver.cuDeviceGet(&gpu.device, ordinal), "looking at it");
+        try gpu.refuseOld();
+        var context: ?drivers.Context = null;
+        const retained = driver.cuDevicePrimaryCtxRetain(&context, gpu.device);
+        try gpu.check(retained, "opening it");
+        errdefer _ = driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
+        gpu.context = context.?;
+        try gpu.makeCurrent();
+        var module: ?drivers.Module = null;
+        try gpu.check(driver.cuModuleLoadData(&module, kernels.image.ptr), "loading the kernels");
+        gpu.module = module.?;
+        return gpu;
+    }
+
+    pub fn close(gpu: *Gpu) void {
+        gpu.makeCurrent() catch {};
+        if (gpu.measured) |measured| {
+            measured.save();
+            measured.close();
+        }
+        if (gpu.weights != 0) _ = gpu.driver.cuMemFree_v2(gpu.weights);
+        _ = gpu.driver.cuModuleUnload(gpu.module);
+        _ = gpu.driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
+    }
+
+    /// Calls of this thread then mean this GPU.
+    pub fn makeCurrent(gpu: *const Gpu) Error!void {
+        try gpu.check(gpu.driver.cuCtxSetCurrent(gpu.context), "turning to it");
+    }
+
+    /// Bytes that can still be had.
+    pub fn freeBytes(gpu: *const Gpu) Error!u64 {
+        var free: usize = 0;
+        var total: usize = 0;
+        try gpu.makeCurrent();
+        try gpu.check(gpu.driver.cuMemGetInfo_v2(&free, &total), "asking for its memory");
+        return free;
+    }
+
+    pub fn allocate(gpu: *const Gpu, bytes: usize) Error!usize {
+        var address: usize = 0;
+        try gpu.check(gpu.driver.cuMemAlloc_v2(&address, bytes), "taking memory");
+        return address;
+    }
+
+    /// Whether the machine lets this GPU read the memory of `other`.
+    pub fn canReach(gpu: *const Gpu, other: *const Gpu) Error!bool {
+        if (gpu.device == other.device) return true;
+        var can: c_int = 0;
+        const asked = gpu.driver.cuDeviceCanAccessPeer(&can, gpu.device, other.device);
+        try gpu.check(asked, "asking for its neighbours");
+        return can != 0;
+    }
+
+    /// Lets kernels and copies of this GPU reach `other` directly, where the machine can.
+    pub fn reach(gpu: *const Gpu, other: *const Gpu) Error!void {
+        if (gpu.device == other.device or !try gpu.canReach(other)) return;
+        try gpu.makeCurrent();
+        const result = gpu.driver.cuCtxEnablePeerAccess(other.context, 0);
+        if (result == .peer_access_already_enabled) return;
+        try gpu.check(result, "reaching its neighbours");
+    }
+
+    pub fn check(gpu: *const Gpu, result: drivers.Result, what: []const u8) Error!void {
+        if (result == .success) return;
+        return gpu.diagnostics.fail(error.GpuFailed, "GPU {d} failed at {s}: {s} ({s}).", .{
+            gpu.device, what, gpu.driver.describe(result), gpu.driver.nameOf(result),
+        });
+    }
+
+    // --- internal ---
+
+    fn refuseOld(gpu: *const Gpu) Error!void {
+        var major: c_int = 0;
+        var minor: c_int = 0;
+        const d = gpu.driver;
+        const asked = "asking for its architecture";
+        const major_name: drivers.DeviceAttribute = .compute_capability_major;
+        const minor_name: drivers.DeviceAttribute = .compute_capability_minor;
+        try gpu.check(d.cuDeviceGetAttribute(&major, major_name, gpu.device), asked);
+        try gpu.check(d.cuDeviceGetAttribute(&minor, minor_name, gpu.device), asked);
+        if (major * 10 + minor >= capability_min) return;
+        return gpu.diagnostics.fail(error.GpuFailed, "GPU {d} has compute capability {d}.{d}; " ++
+            "8.0 (Ampere) or newer is needed. --device cpu draws without it.", .{
+            gpu.device, major, minor,
+        });
+    }
+};

@@ -1,0 +1,147 @@
+//! Linear layers and convolutions on a GPU: cuBLASLt and cuDNN do the products; what their
+//! epilogues lack (SiLU, a bias of its own for each picture) is one pass in place after them.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const backend = @import("../../backend.zig");
+const tensors = @import("../../tensor.zig");
+const DType = tensors.DType;
+const Tensor = tensors.Tensor;
+const Weight = @import("../../weights.zig").Weight;
+const cudas = @import("../cuda.zig");
+const Cuda = cudas.Cuda;
+const Error = cudas.Error;
+const Call = @import("../../cuda/matmul.zig").Call;
+const cascaded = @import("matmul_cascaded.zig");
+const ops_convolution = @import("ops_convolution.zig");
+const ops_elementwise = @import("ops_elementwise.zig");
+
+pub fn linear(
+    cuda: *Cuda,
+    out: Tensor,
+    channel_first: u32,
+    x: Tensor,
+    weight: *const Weight,
+    bias: ?*const Weight,
+    options: backend.LinearOptions,
+) Error!void {
+    assert(x.dtype == cuda.activation and out.dtype == cuda.activation);
+    const is_whole = options.activation == .none;
+    const residual = if (is_whole) options.residual else null;
+    try multiply(cuda, weight, .{
+        .m = @intCast(x.shape.batch * x.shape.positionCount()),
+        .n = weight.shape[0],
+        .k = weight.shape[1],
+        .input = x.dtype,
+        .output = out.dtype,
+        .out = out.address + channel_first * out.dtype.size(),
+        .out_stride = out.shape.channels,
+        .x = x.address,
+        .w = cuda.addressOf(weight),
+        .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
+        .residual = if (residual) |tensor| tensor.address else 0,
+        .scale = options.scale,
+    });
+    if (is_whole) return;
+    assert(channel_first == 0 and out.shape.channels == weight.shape[0]);
+    try ops_elementwise.biasActivationResidual(cuda, out, .{
+        .activation = options.activation,
+        .residual = options.residual,
+    });
+}
+
+/// Whether two matrices lie one behind the other, so that both are one product.
+pub fn isPair(first: *const Weight, second: *const Weight, activation: DType) bool {
+    const end = first.device_offset + first.elementCount() * activation.size();
+    return second.device_offset == end and first.shape[1] == second.shape[1];
+}
+
+/// Of a pair: the channels of `first`, then those of `second`; all of `out`.
+pub fn linearPair(
+    cuda: *Cuda,
+    out: Tensor,
+    x: Tensor,
+    first: *const Weight,
+    second: *const Weight,
+) Error!void {
+    assert(isPair(first, second, cuda.activation));
+    assert(out.shape.channels == first.shape[0] + second.shape[0]);
+    try multiply(cuda, first, .{
+        .m = @intCast(x.shape.batch * x.shape.positionCount()),
+        .n = out.shape.channels,
+        .k = first.shape[1],
+        .input = x.dtype,
+        .output = out.dtype,
+        .out = out.address,
+        .x = x.address,
+        .w = cuda.addressOf(first),
+    });
+}
+
+/// Device bytes that `conv2d` needs beside its result.
+pub fn convolutionBytes(x: Tensor, weight: *const Weight, options: backend.ConvOptions) usize {
+    if (ops_convolution.isDirect(weight)) return 0;
+    if (!ops_convolution.needsAssembly(options)) return 0;
+    return ops_convolution.assembledShape(x.shape, options).elementCount() * x.dtype.size();
+}
+
+/// `temporary`: `convolutionBytes` of device memory, null where that is 0.
+pub fn conv2d(
+    cuda: *Cuda,
+    out: Tensor,
+    x: Tensor,
+    weight: *const Weight,
+    bias: ?*const Weight,
+    options: backend.ConvOptions,
+    temporary: ?Tensor,
+) Error!void {
+    assert(x.dtype == cuda.activation and out.dtype == cuda.activation);
+    if (ops_convolution.isDirect(weight)) {
+        return ops_convolution.convDirect(cuda, out, x, weight, bias, options);
+    }
+    var input = x;
+    var padding = options.padding;
+    if (temporary) |room| {
+        const shape = ops_convolution.assembledShape(x.shape, options);
+        input = .{ .address = room.address, .shape = shape, .dtype = x.dtype };
+        try ops_convolution.assemble(cuda, input, x, options);
+        padding = .{ .top = 0, .bottom = 0, .left = 0, .right = 0 };
+    }
+    const is_whole = options.activation == .none and options.channel_bias == null;
+    const residual = if (is_whole) options.residual else null;
+    const fused = try cuda.products.?.convolution.run(cuda.stream, .{
+        .batch = input.shape.batch,
+        .rows = input.shape.rows,
+        .width = input.shape.width,
+        .channels = input.shape.channels,
+        .out_channels = weight.shape[0],
+        .kernel = weight.shape[1],
+        .stride = options.stride,
+        .padding = padding.top,
+        .dtype = x.dtype,
+        .out = out.address,
+        .x = input.address,
+        .w = cuda.addressOf(weight),
+        .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
+        .residual = if (residual) |tensor| tensor.address else 0,
+        .scale = options.scale,
+    });
+    const is_bare = fused == .product_alone;
+    if (is_whole and !is_bare) return;
+    try ops_elementwise.biasActivationResidual(cuda, out, .{
+        .scale = if (is_bare) options.scale else 1,
+        .bias = if (is_bare) bias else null,
+        .channel_bias = options.channel_bias,
+        .activation = options.activation,
+        .residual = options.residual,
+    });
+}
+
+// --- internal ---
+
+fn multiply(cuda: *Cuda, weight: *const Weight, call: Call) Error!void {
+    if (cuda.fp16_accumulate and weight.may_cascade and cascaded.fits(call)) {
+        return cascaded.run(cuda, call);
+    }
+    return cuda.products.?.matmul.run(cuda.stream, call);
+}

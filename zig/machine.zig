@@ -1,0 +1,315 @@
+//! What a session's ranks run on: teams of CPU threads, or GPUs that hold the model's weights.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const backends = @import("backend.zig");
+const Cpu = backends.Cpu;
+const Cuda = backends.Cuda;
+const device_weights = @import("backend/cuda/weights.zig");
+const Communicator = @import("backend/cuda/communicator.zig").Communicator;
+const Gpu = @import("backend/cuda/gpu.zig").Gpu;
+const products = @import("backend/cuda/products.zig");
+const drivers = @import("cuda/driver.zig");
+const libraries = @import("cuda/libraries.zig");
+const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const memory = @import("memory.zig");
+const models = @import("model.zig");
+const rank_devices = @import("rank_device.zig");
+const RankDevice = rank_devices.RankDevice;
+const rank_count_max = @import("patch/layout.zig").rank_count_max;
+const DType = @import("tensor.zig").DType;
+
+pub const Error = error{
+    OutOfMemory,
+    ThreadsUnavailable,
+    GpuFailed,
+    LibraryMissing,
+    Cancelled,
+    BadWeights,
+    NotEnoughMemory,
+};
+
+pub const DeviceKind = enum(u32) { cpu = 0, cuda = 1 };
+
+/// How GPUs reach each other's memory.
+pub const TransportKind = enum(u32) {
+    /// Copies where every GPU can reach every other (or there is no NCCL), else NCCL.
+    auto = 0,
+    /// Copy engines: no multiprocessor is taken from the computation.
+    peer = 1,
+    nccl = 2,
+};
+
+pub const Options = struct {
+    kind: DeviceKind = .cpu,
+    /// Threads of all CPU ranks together; 0 means one per core.
+    thread_count: u32 = 0,
+    /// What the CPU's products are computed in.
+    compute: backends.Compute = .f32,
+    /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
+    activation: DType = .f32,
+    /// Whether several ranks may run on one GPU.
+    share_gpu: bool = false,
+    use_graphs: bool = true,
+    fp16_accumulate: bool = false,
+    transport: TransportKind = .auto,
+    /// In place of NVIDIA's libraries; "" for these.
+    cuda_library: [:0]const u8 = "",
+};
+
+pub const Machine = struct {
+    gpa: Allocator,
+    io: Io,
+    options: Options,
+    diagnostics: *Diagnostics,
+    cancelled: *const std.atomic.Value(bool),
+    arena: std.heap.ArenaAllocator,
+    ranks: []RankDevice = &.{},
+    gpus: []Gpu = &.{},
+    libraries: libraries.Libraries = undefined,
+
+    /// Rank i runs on GPU i, or with `share_gpu` on GPU i modulo their number. Must not move.
+    pub fn open(machine: *Machine, rank_count: u32) Error!void {
+        errdefer machine.close();
+        machine.ranks = try machine.gpa.alloc(RankDevice, rank_count);
+        var opened: usize = 0;
+        errdefer machine.ranks.len = opened;
+        if (machine.options.kind == .cuda) try machine.openGpus(rank_count);
+        for (machine.ranks, 0..) |*rank, i| {
+            rank.* = switch (machine.options.kind) {
+                .cpu => try machine.openCpu(i),
+                .cuda => try machine.openQueue(i),
+            };
+            opened += 1;
+        }
+        if (machine.options.kind == .cuda and rank_count > 1) try machine.joinRanks();
+    }
+
+    pub fn close(machine: *Machine) void {
+        for (machine.ranks) |*rank| rank.close(machine.gpa);
+        machine.gpa.free(machine.ranks);
+        machine.ranks = &.{};
+        for (machine.gpus) |*gpu| gpu.close();
+        machine.gpus = &.{};
+        machine.arena.deinit();
+    }
+
+    /// What the planned-for device answers.
+    pub fn planned(machine: *const Machine) backends.Planned {
+        return .{
+            .activation = machine.options.activation,
+            .is_cuda = machine.options.kind == .cuda,
+        };
+    }
+
+    /// Makes the weights ready where the ranks read them.
+    pub fn loadWeights(
+        machine: *Machine,
+        model: *models.Model,
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        if (machine.options.kind == .cpu) {
+            for (&model.stores.values) |*store| {
+                try store.materialize(machine.cancelled, copied_bytes);
+            }
+            return;
+        }
+        const activation = machine.options.activation;
+        const bytes = device_weights.place(model, activation);
+        for (machine.gpus) |*gpu| {
+            try gpu.makeCurrent();
+            gpu.weights = try gpu.allocate(bytes);
+            gpu.weights_bytes = bytes;
+            const counter = copied_bytes;
+            const c = machine.cancelled;
+            try device_weights.upload(machine.gpa, gpu, model, activation, c, counter);
+        }
+        for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+    }
+
+    pub const Needs = struct {
+        /// Of each rank's arena.
+        scratch: []const usize,
+        /// 0 once they are loaded.
+        weight_bytes: u64,
+    };
+
+    /// Refuses what the machine cannot hold, before anything is touched.
+    pub fn checkFits(machine: *const Machine, needs: Needs) Error!void {
+        if (machine.options.kind == .cpu) {
+            var work: u64 = 0;
+            for (needs.scratch) |bytes| work += bytes;
+            for (machine.ranks) |rank| work -|= rank.bytes;
+            const there = memory.available(machine.io) orelse return;
+            const ranks: u32 = @intCast(needs.scratch.len);
+            return machine.refuseTooLarge("", needs.weight_bytes, work, ranks, there);
+        }
+        for (machine.gpus, 0..) |*gpu, i| {
+            var work: u64 = 0;
+            var ranks: u32 = 0;
+            for (needs.scratch, machine.ranks[0..needs.scratch.len]) |bytes, rank| {
+                if (rank.gpu.? != gpu) continue;
+                work += bytes -| rank.bytes;
+                ranks += 1;
+            }
+            var place: [32]u8 = undefined;
+            const name = std.fmt.bufPrint(&place, " on GPU {d}", .{i}) catch unreachable;
+            const there = try gpu.freeBytes();
+            try machine.refuseTooLarge(name, needs.weight_bytes, work, ranks, there);
+        }
+    }
+
+    // --- internal ---
+
+    fn openCpu(machine: *Machine, i: usize) Error!RankDevice {
+        const total = if (machine.options.thread_count > 0)
+            machine.options.thread_count
+        else
+            @as(u32, @intCast(std.Thread.getCpuCount() catch 1));
+        const count: u32 = @intCast(machine.ranks.len);
+        // What does not divide evenly goes to the first ranks.
+        const threads = total / count + @intFromBool(i < total % count);
+        const cpu = Cpu.init(machine.gpa, machine.io, .{
+            .thread_count = @max(1, threads),
+            .compute = machine.options.compute,
+            .cancelled = machine.cancelled,
+        }) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            else => return error.ThreadsUnavailable,
+        };
+        return .{ .device = .{ .cpu = cpu } };
+    }
+
+    fn openGpus(machine: *Machine, rank_count: u32) Error!void {
+        const o = &machine.options;
+        const source: libraries.Source = if (o.cuda_library.len > 0)
+            .{ .emulated = o.cuda_library }
+        else
+            .system;
+        const arena = machine.arena.allocator();
+        const environment = libraries.Environment.ofProcess();
+        const d = machine.diagnostics;
+        machine.libraries = try libraries.open(arena, machine.io, source, environment, d);
+        const driver = &machine.libraries.driver;
+        const names = drivers.listGpus(driver);
+        const there = names.count;
+        // What the emulator is fastest at means nothing.
+        const folder = if (source == .system) try products.defaultFolder(arena) else null;
+        if (there == 0 or (there < rank_count and !o.share_gpu)) {
+            return d.fail(error.GpuFailed, "{d} ranks need {d} GPUs, and the driver shows {d}. " ++
+                "--share-gpu lets several ranks use one; --device cpu draws without.", .{
+                rank_count, rank_count, there,
+            });
+        }
+        const gpus = try arena.alloc(Gpu, @min(there, rank_count));
+        for (gpus, 0..) |*gpu, i| {
+            gpu.* = try .open(driver, @intCast(i), d);
+            machine.gpus = gpus[0 .. i + 1];
+            gpu.measured = try .open(
+                machine.gpa,
+                machine.io,
+                folder,
+                &machine.libraries,
+                names.name(i),
+            );
+        }
+        for (gpus) |*gpu| {
+            for (gpus) |*other| try gpu.reach(other);
+        }
+    }
+
+    fn openQueue(machine: *Machine, i: usize) Error!RankDevice {
+        const gpu = &machine.gpus[i % machine.gpus.len];
+        try gpu.makeCurrent();
+        const cuda = try Cuda.init(machine.gpa, .{
+            .driver = &machine.libraries.driver,
+            .device = gpu.device,
+            .module = gpu.module,
+            .weights_base = gpu.weights,
+            .activation = machine.options.activation,
+            .diagnostics = machine.diagnostics,
+            .cancelled = machine.cancelled,
+            .use_graphs = machine.options.use_graphs,
+            .fp16_accumulate = machine.options.fp16_accumulate,
+            .rank = @intCast(i),
+        });
+        errdefer cuda.deinit();
+        cuda.products = try .open(machine.gpa, .{
+            .driver = &machine.libraries.driver,
+            .libraries = &machine.libraries,
+            .measured = gpu.measured.?,
+            .diagnostics = machine.diagnostics,
+        });
+        return .{ .device = .{ .cuda = cuda }, .gpu = gpu };
+    }
+
+    /// Gives every rank its place in a NCCL communicator, where that is what they shall use.
+    fn joinRanks(machine: *Machine) Error!void {
+        const d = machine.diagnostics;
+        const l = &machine.libraries;
+        const is_shared = machine.gpus.len < machine.ranks.len;
+        switch (machine.options.transport) {
+            .peer => return,
+            .auto => if (l.nccl == null or is_shared or try machine.canCopyDirectly()) return,
+            .nccl => {
+                if (is_shared) return d.fail(error.GpuFailed, "--transport nccl needs a GPU for " ++
+                    "each of the {d} ranks, and there are {d}: --transport peer lets ranks share.", .{
+                    machine.ranks.len, machine.gpus.len,
+                });
+                if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{
+                    l.nccl_sentence,
+                });
+            },
+        }
+        var contexts: [rank_count_max]drivers.Context = undefined;
+        var communicators: [rank_count_max]Communicator = undefined;
+        const count = machine.ranks.len;
+        for (contexts[0..count], machine.ranks) |*context, rank| context.* = rank.gpu.?.context;
+        try Communicator.openAll(
+            &l.nccl.?,
+            &l.driver,
+            contexts[0..count],
+            communicators[0..count],
+            d,
+        );
+        for (machine.ranks, communicators[0..count]) |rank, communicator| {
+            rank.device.cuda.communicator = communicator;
+        }
+    }
+
+    fn canCopyDirectly(machine: *Machine) Error!bool {
+        for (machine.gpus) |*gpu| {
+            for (machine.gpus) |*other| {
+                if (!try gpu.canReach(other)) return false;
+            }
+        }
+        return true;
+    }
+
+    fn refuseTooLarge(
+        machine: *const Machine,
+        where: []const u8,
+        weights: u64,
+        work: u64,
+        ranks: u32,
+        there: u64,
+    ) Error!void {
+        const need = weights + work;
+        if (need <= there) return;
+        const sentence = "This picture needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
+            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. " ++
+            "Choose a smaller size or fewer ranks.";
+        return machine.diagnostics.fail(error.NotEnoughMemory, sentence, .{
+            gibibytes(need), where, gibibytes(weights), gibibytes(work), ranks, gibibytes(there),
+        });
+    }
+};
+
+fn gibibytes(bytes: u64) f64 {
+    return @as(f64, @floatFromInt(bytes)) / (1 << 30);
+}
+
+comptime {
+    std.debug.assert(rank_count_max <= drivers.gpu_count_max);
+}
