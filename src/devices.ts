@@ -4,54 +4,152 @@
  */
 import type { Dtype } from "./dtype.ts";
 import { BasedXLError } from "./errors.ts";
+import type { TransportName } from "./limits.ts";
+import type { GpuOptions } from "./native/handle.ts";
 import type { DeviceInfo } from "./native/session.ts";
 
-export const deviceNames = ["auto", "cpu", "cuda"] as const;
+export const deviceNames = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
 export type DeviceName = (typeof deviceNames)[number];
 
-export interface DeviceChoice {
-  device: "cpu";
+/** Types of the numbers that layers hand to each other. */
+export const dtypeNames = ["f32", "f16", "bf16"] as const;
+export type DtypeName = (typeof dtypeNames)[number];
+
+export interface DeviceOptions {
+  device: DeviceName;
   rankCount: number;
+  /** undefined = f32 on the CPU, f16 on GPUs. */
+  dtype: DtypeName | undefined;
+  shareGpu: boolean;
+  cudaGraphs: boolean;
+  transport: TransportName;
+  fp16Accumulate: boolean;
+}
+
+/** What no flag says otherwise. */
+export const deviceDefaults: DeviceOptions = {
+  device: "auto",
+  rankCount: 1,
+  dtype: undefined,
+  shareGpu: false,
+  cudaGraphs: true,
+  transport: "auto",
+  fp16Accumulate: false,
+};
+
+type MachineInfo = Pick<DeviceInfo, "gpuCount" | "gpuName" | "cudaKernels" | "hasBf16" | "cpuName">;
+
+export interface DeviceChoice {
+  device: "cpu" | "cuda";
+  rankCount: number;
+  /** Of CPU ranks. */
+  dtype: Dtype;
+  /** null on the CPU. */
+  gpu: GpuOptions | null;
   /** One line that says what was chosen and why; null when the user chose it. */
   line: string | null;
 }
 
 /**
- * Throws `BasedXLError` "no-device" when there are some GPUs but fewer than `rankCount`, for
- * `cuda`, which this version cannot draw with, and for bf16 on a CPU without its instructions.
+ * Throws `BasedXLError` "no-device" when there are fewer GPUs than ranks, unless they may share or
+ * there is none at all and none was asked for; "bad-option" for types that a device does not have.
+ * `emulator` finds the library that stands in for a GPU in tests.
  */
 export function chooseDevice(
-  options: { device: DeviceName; rankCount: number; dtype?: Dtype },
-  info: Pick<DeviceInfo, "gpuCount" | "hasBf16" | "cpuName">,
+  options: DeviceOptions,
+  info: MachineInfo,
+  emulator: () => string,
 ): DeviceChoice {
   const { device, rankCount } = options;
   const { gpuCount } = info;
-  if (options.dtype === "bf16" && !info.hasBf16) {
+  if (device === "cpu") return onCpu(options, info, null);
+  if (device === "cuda-emulated") return onGpus(options, emulator(), null);
+  const ranks = rankCount === 1 ? "drawing on the CPU" : `drawing with ${rankCount} CPU ranks`;
+  if (device === "auto" && gpuCount === 0) {
+    return onCpu(options, info, `No GPU was found: ${ranks}.`);
+  }
+  if (gpuCount === 0) {
+    throw new BasedXLError(
+      "no-device",
+      "--device cuda needs an NVIDIA GPU and its driver, and none was found: leave it out, or \
+write --device cpu.",
+    );
+  }
+  if (gpuCount < rankCount && !options.shareGpu) {
+    throw new BasedXLError(
+      "no-device",
+      `--gpus ${rankCount} asks for ${rankCount} GPUs and this machine has ${gpuCount}: ask for \
+${gpuCount}, add --share-gpu to run several ranks on one, or --device cpu to draw with \
+${rankCount} CPU ranks.`,
+    );
+  }
+  if (info.cudaKernels === "") {
+    const found = gpuCount === 1 ? "1 GPU was found" : `${gpuCount} GPUs were found`;
+    const sentence = `${found}, but this build has no CUDA kernels (nvcc was not there)`;
+    if (device === "auto") return onCpu(options, info, `${sentence}: ${ranks}.`);
+    throw new BasedXLError(
+      "no-device",
+      `${sentence}: install the CUDA toolkit and run again, or write --device cpu.`,
+    );
+  }
+  const used = Math.min(rankCount, gpuCount);
+  const where = used === 1 ? info.gpuName : `${used} GPUs (${info.gpuName})`;
+  return onGpus(options, null, device === "auto" ? `Drawing on ${where}.` : null);
+}
+
+// --- internal ---
+
+function onCpu(
+  { rankCount, dtype = "f32", fp16Accumulate }: DeviceOptions,
+  info: MachineInfo,
+  line: string | null,
+): DeviceChoice {
+  if (dtype === "f16") {
+    throw new BasedXLError(
+      "bad-option",
+      "--dtype f16 is for GPUs: the CPU draws in f32 or bf16. Choose one, or leave it out.",
+    );
+  }
+  if (dtype === "bf16" && !info.hasBf16) {
     throw new BasedXLError(
       "no-device",
       `--dtype bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) has not got: \
 leave it out to draw in f32.`,
     );
   }
-  const onCpu = rankCount === 1 ? "drawing on the CPU" : `drawing with ${rankCount} CPU ranks`;
-  if (device === "cpu") return { device: "cpu", rankCount, line: null };
-  if (gpuCount >= 1 && gpuCount < rankCount) {
+  if (fp16Accumulate) {
     throw new BasedXLError(
-      "no-device",
-      `--gpus ${rankCount} asks for ${rankCount} GPUs and this machine has ${gpuCount}: ask for \
-${gpuCount}, or add --device cpu to draw with ${rankCount} CPU ranks.`,
+      "bad-option",
+      "--fp16-accumulate is for GPUs: the CPU sums in f32. Leave it out.",
     );
   }
-  if (device === "cuda") {
+  return { device: "cpu", rankCount, dtype, gpu: null, line };
+}
+
+function onGpus(
+  { rankCount, dtype, shareGpu, cudaGraphs, transport, fp16Accumulate }: DeviceOptions,
+  library: string | null,
+  line: string | null,
+): DeviceChoice {
+  if (dtype === "f32") {
     throw new BasedXLError(
-      "no-device",
-      "--device cuda is not in this version yet: leave it out, or write --device cpu.",
+      "bad-option",
+      "--dtype f32 is for the CPU: GPUs draw in f16 or bf16. Choose one, or leave it out.",
     );
   }
-  const line =
-    gpuCount === 0
-      ? `No GPU was found: ${onCpu}.`
-      : `${gpuCount === 1 ? "1 GPU was" : `${gpuCount} GPUs were`} found, but this version cannot \
-draw on GPUs yet: ${onCpu}.`;
-  return { device: "cpu", rankCount, line };
+  if (fp16Accumulate && dtype === "bf16") {
+    throw new BasedXLError(
+      "bad-option",
+      "--fp16-accumulate sums f16 numbers: it goes with --dtype f16, not bf16.",
+    );
+  }
+  const gpu = {
+    dtype: dtype ?? "f16",
+    share: shareGpu,
+    transport,
+    fp16Accumulate,
+    graphs: cudaGraphs,
+    library,
+  };
+  return { device: "cuda", rankCount, dtype: "f32", gpu, line };
 }

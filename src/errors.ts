@@ -13,6 +13,7 @@ export type ErrorCode =
   | "not-finite"
   | "cancelled"
   | "rank-failed"
+  | "gpu-failed"
   | "io"
   | "setup"
   | "internal";

@@ -8,6 +8,7 @@ import { stopIfAborted } from "./errors.ts";
 import { layoutOf } from "./layout.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
+import type { GpuOptions } from "./native/handle.ts";
 import type {
   OpenOptions,
   PictureRequest,
@@ -42,6 +43,8 @@ export interface GenerateRequest {
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
+  /** null or absent = the CPU. */
+  gpu?: GpuOptions | null;
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
   /** Default f32. */
@@ -140,6 +143,7 @@ export async function generate(
     model,
     rankCount,
     threadCount,
+    gpu: request.gpu,
     splitBatch,
     pictureCount: batches[0]?.seeds.length ?? 1,
     vaeTiling,

@@ -33,3 +33,7 @@ export const syncModeTexts: Record<SyncMode, string> = {
 export const syncModeNames = Object.keys(syncModeTexts) as SyncMode[];
 
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
+
+/** How GPUs reach each other's memory. */
+export const transportNames = ["auto", "peer", "nccl"] as const;
+export type TransportName = (typeof transportNames)[number];

@@ -7,14 +7,14 @@
 import type { ParsedArgs } from "citty";
 import type { SampleFlags } from "./commands/sample-flags.ts";
 import { sampleFlags } from "./commands/sample-flags.ts";
-import type { DeviceName } from "./devices.ts";
-import { deviceNames } from "./devices.ts";
-import { type Dtype, dtypes } from "./dtype.ts";
+import type { DeviceName, DtypeName } from "./devices.ts";
+import { deviceNames, dtypeNames } from "./devices.ts";
 import { BasedXLError } from "./errors.ts";
 import { flagLabel, suggestion } from "./flags.ts";
 import type { GenerateRequest } from "./generate.ts";
 import { layoutOf } from "./layout.ts";
-import { limits, seedMax, syncModeNames, timestepSpacings } from "./limits.ts";
+import type { TransportName } from "./limits.ts";
+import { limits, seedMax, syncModeNames, timestepSpacings, transportNames } from "./limits.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type { SyncMode } from "./native/session.ts";
@@ -45,8 +45,13 @@ export interface SampleOptions {
   /** 0 = one per core. */
   threadCount: number;
   vaeTiling: boolean;
-  dtype: Dtype;
   device: DeviceName;
+  /** undefined = the device's own. */
+  dtype: DtypeName | undefined;
+  shareGpu: boolean;
+  cudaGraphs: boolean;
+  transport: TransportName;
+  fp16Accumulate: boolean;
   /** undefined = as the sampler wants it. */
   predictBorders: boolean | undefined;
   splitBatch: boolean;
@@ -93,8 +98,12 @@ Leave one of the two out.`,
     rankCount,
     threadCount: whole(args, "threads") ?? 0,
     vaeTiling,
-    dtype: oneOf(args, "dtype", dtypes) ?? "f32",
     device: oneOf(args, "device", deviceNames) ?? "auto",
+    dtype: oneOf(args, "dtype", dtypeNames),
+    shareGpu: args["share-gpu"] ?? false,
+    cudaGraphs: args["cuda-graphs"] ?? true,
+    fp16Accumulate: args["fp16-accumulate"] ?? false,
+    transport: oneOf(args, "transport", transportNames) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
     syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
     predictBorders: args["predict-borders"],
@@ -154,7 +163,6 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       rankCount: options.rankCount,
       threadCount: options.threadCount,
       vaeTiling: options.vaeTiling,
-      dtype: options.dtype,
       splitBatch: options.splitBatch,
       syncMode: options.syncMode,
       predictBorders: options.predictBorders,
@@ -232,7 +240,7 @@ function decimal(args: SampleArgs, name: "guidance-scale"): number | undefined {
 
 function oneOf<Name extends string>(
   args: SampleArgs,
-  flag: "dtype" | "scheduler" | "timestep-spacing" | "device" | "sync-mode",
+  flag: "scheduler" | "timestep-spacing" | "device" | "dtype" | "transport" | "sync-mode",
   names: readonly Name[],
 ): Name | undefined {
   const text = args[flag];

@@ -13,6 +13,10 @@ const root = join(import.meta.dir, "..");
 export const resources: Resources = {
   isBinary: false,
   nativeLibrary: () => join(root, "zig-out", "lib", libraryName(process.platform)),
+  emulator: () => {
+    const name = libraryName(process.platform).replace("basedxl", "basedxl_emulated");
+    return join(root, "zig-out", "lib", name);
+  },
   rebuildHint: "`bun run build:native` builds it",
   bundledModel: () => join(import.meta.dir, "assets", "mini-sdxl"),
   cacheReport: () => null,

@@ -137,7 +137,12 @@ describe("values that are refused before a model is known", () => {
       "--vae-tiling is for one rank: with --gpus 2 the ranks share the decode, exactly. Leave " +
         "one of the two out.",
     ],
-    [["--device", "CUDA"], '--device must be auto, cpu or cuda, not "CUDA". Did you mean cuda?'],
+    [
+      ["--device", "CUDA"],
+      '--device must be auto, cpu, cuda or cuda-emulated, not "CUDA". Did you mean cuda?',
+    ],
+    [["--dtype", "fp16"], '--dtype must be f32, f16 or bf16, not "fp16". Did you mean f16?'],
+    [["--transport", "mpi"], '--transport must be auto, peer or nccl, not "mpi".'],
     [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],
   ])("%p", (argv, expected) => {
     expect(sentence(() => parse(...argv))).toBe(expected);
@@ -211,6 +216,11 @@ describe("what is accepted", () => {
       vaeTiling: false,
       dtype: "f32",
       device: "auto",
+      dtype: undefined,
+      shareGpu: false,
+      cudaGraphs: true,
+      transport: "auto",
+      fp16Accumulate: false,
       splitBatch: true,
       syncMode: "corrected_async_gn",
       predictBorders: undefined,
@@ -239,13 +249,23 @@ describe("what is accepted", () => {
       gpus: "2",
       threads: "3",
       device: "cpu",
+      dtype: "bf16",
+      transport: "nccl",
       "sync-mode": "full_sync",
       "warmup-steps": "4",
       out: "o.webp",
       "save-latents": "l.safetensors",
     };
     const pairs = Object.entries(values);
-    const flags = ["--use-karras-sigmas", "--no-split-batch", "--json", "--verbose"];
+    const flags = [
+      "--use-karras-sigmas",
+      "--no-split-batch",
+      "--share-gpu",
+      "--no-cuda-graphs",
+      "--fp16-accumulate",
+      "--json",
+      "--verbose",
+    ];
     const joined = parse(
       "a house",
       ...pairs.map(([name, value]) => `--${name}=${value}`),
@@ -277,6 +297,11 @@ describe("what is accepted", () => {
       vaeTiling: false,
       dtype: "f32",
       device: "cpu",
+      dtype: "bf16",
+      shareGpu: true,
+      cudaGraphs: false,
+      transport: "nccl",
+      fp16Accumulate: true,
       splitBatch: false,
       syncMode: "full_sync",
       predictBorders: undefined,

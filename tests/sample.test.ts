@@ -205,7 +205,7 @@ describe("refusing", () => {
     [["sample", "--save-latents", "no/x.safetensors"], 1, "Cannot write no/x.safetensors"],
     [["sample", "--scheduler", "ddim", "--use-karras-sigmas"], 2, "ddim"],
     [["sample", "--model", "stabilityai/sdxl-turbo"], 1, "a model of the Hugging Face hub"],
-    [["sample", "--device", "cuda"], 1, "--device cuda is not in this version yet"],
+    [["sample", "--device", "cuda"], 1, "--device cuda needs an NVIDIA GPU"],
     [["smaple"], 2, 'There is no command "smaple". Did you mean sample?'],
     [["--gpus", "2"], 2, "Name a command before --gpus: sample, bench"],
   ] as const)(

@@ -171,6 +171,7 @@ describe("pictures in tiles", () => {
           model: golden,
           rankCount: 1,
           threadCount: 1,
+          gpu: null,
           branchCount: 1,
           latentRows: 128,
           latentWidth: 128,

@@ -53,6 +53,8 @@ export interface Resources {
   isBinary: boolean;
   /** Path of libbasedxl; may throw "setup". Need not exist. */
   nativeLibrary(): string;
+  /** Path of the library that stands for a GPU in tests, null in a binary. Need not exist. */
+  emulator(): string | null;
   /** How a missing or old library comes back, as the end of a sentence. */
   rebuildHint: string;
   /** The folder of the small model that comes along; may throw "setup". */

@@ -11,6 +11,7 @@ import { extract, versionName } from "./extract.ts";
 export const resources: Resources = {
   isBinary: true,
   nativeLibrary: () => join(extracted("library"), libraryName(process.platform)),
+  emulator: () => null,
   rebuildHint: "get the binary again",
   bundledModel: () => join(extracted("model"), "mini-sdxl"),
   cacheReport: () => describeCache(cacheCandidates(), versionName(contents)),

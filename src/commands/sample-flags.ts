@@ -4,7 +4,7 @@
  */
 import type { ArgsDef } from "citty";
 import { deviceNames } from "../devices.ts";
-import { bf16Error, dtypes } from "../dtype.ts";
+import { bf16Error } from "../dtype.ts";
 import type { HelpText } from "../help.ts";
 import { limits, syncModeTexts, timestepSpacings } from "../limits.ts";
 import { schedulerNames } from "../schedule.ts";
@@ -119,14 +119,38 @@ export const sampleFlags = {
   device: {
     type: "string",
     valueHint: "NAME",
-    description: `${deviceNames.join(", ")}; cuda is not in this version yet. Default: auto.`,
+    description:
+      `${deviceNames.join(", ")}. auto takes GPUs where there are any; cuda-emulated runs the GPU ` +
+      "path on the CPU, slowly, for tests. Default: auto.",
   },
   dtype: {
     type: "string",
     valueHint: "NAME",
     description:
-      "What the CPU computes products, convolutions and attention in, " +
-      `${dtypes.join(" or ")}. ${bf16Error}. Default: f32.`,
+      `What is computed in: f32 or bf16 on the CPU (${bf16Error}), f16 or bf16 on GPUs. ` +
+      "Default: f32 on the CPU, f16 on GPUs.",
+  },
+  "fp16-accumulate": {
+    type: "boolean",
+    description:
+      "Sum 64 products at a time in f16 in the UNet's linear layers: for consumer cards, whose " +
+      "tensor cores do that at twice the rate; less exact. With --dtype f16. Default: sums in f32.",
+  },
+  "share-gpu": {
+    type: "boolean",
+    description: "Let several ranks run on one GPU where there are fewer GPUs than ranks.",
+  },
+  transport: {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "How GPUs reach each other's memory: peer (copy engines), nccl, or auto: peer where every " +
+      "GPU can reach every other, else nccl. Default: auto.",
+  },
+  "cuda-graphs": {
+    type: "boolean",
+    negativeDescription:
+      "Queue every kernel by itself, to find faults. Default: steps are queued as CUDA graphs.",
   },
   "vae-tiling": {
     type: "boolean",
@@ -226,7 +250,8 @@ export const sampleHelp: HelpText = {
     ["Seeds and pictures", ["seed", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
-    ["Model and machine", ["model", "device", "threads", "dtype", "vae-tiling"]],
+    ["Model and machine", ["model", "device", "dtype", "threads", "vae-tiling"]],
+    ["GPUs", ["share-gpu", "transport", "fp16-accumulate", "cuda-graphs"]],
     ["Several ranks", ["gpus", "split-batch", "sync-mode", "predict-borders", "warmup-steps"]],
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],

@@ -12,6 +12,7 @@ import { generate, medianMs } from "../generate.ts";
 import { checkEncoder } from "../image.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import { emulatorPath } from "../native/library.ts";
 import { openSession, probeDevice } from "../native/session.ts";
 import type { ResolvedRequest, SampleOptions } from "../options.ts";
 import { parseSampleOptions, resolveRequest } from "../options.ts";
@@ -94,7 +95,7 @@ async function prepare(options: SampleOptions, { log }: Output): Promise<Prepare
   const model = await openModelFolder(location.path);
   const resolved = resolveRequest(options, model);
   const info = probeDevice();
-  const choice = chooseDevice(options, info);
+  const choice = chooseDevice(options, info, emulatorPath);
   const encoderNote = await checkEncoder(options.outPath);
 
   const { request, warnings } = resolved;
@@ -117,7 +118,11 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   if (options.quiet && !options.json && options.seedIsRandom) {
     process.stderr.write(`seed ${options.seed}\n`);
   }
-  return { ...resolved, device: choice.device };
+  return {
+    warnings,
+    request: { ...request, gpu: choice.gpu, dtype: choice.dtype },
+    device: choice.device,
+  };
 }
 
 function describe(request: GenerateRequest): string {
@@ -190,6 +195,6 @@ function jsonOf(
     predict_borders: result.predictBorders,
     batch_size: request.batchSize,
     vae_tiling: request.vaeTiling,
-    dtype: request.dtype,
+    dtype: request.gpu?.dtype ?? request.dtype ?? "f32",
   };
 }

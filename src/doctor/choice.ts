@@ -1,7 +1,8 @@
 /**
  * What `sample` would pick on this machine with no flags.
  */
-import { chooseDevice } from "../devices.ts";
+import { chooseDevice, deviceDefaults } from "../devices.ts";
+import { emulatorPath } from "../native/library.ts";
 import type { DeviceInfo } from "../native/session.ts";
 import { count } from "./machine.ts";
 import { ok, problem, type Section } from "./report.ts";
@@ -12,7 +13,7 @@ export function choiceSection(info: DeviceInfo | null): Section {
     const advice = "See the library's line above.";
     return { title, lines: [problem("device", { what: "Nothing.", advice })], facts: {} };
   }
-  const { device, rankCount } = chooseDevice({ device: "auto", rankCount: 1 }, info);
+  const { device, rankCount } = chooseDevice(deviceDefaults, info, emulatorPath);
   const threadCount = info.coreCount;
   const parts = [
     device.toUpperCase(),

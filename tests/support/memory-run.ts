@@ -60,6 +60,7 @@ async function planOf({ model, width, height, rankCount = 1, splitBatch = true }
       model,
       rankCount,
       threadCount: 1,
+      gpu: null,
       branchCount: 2,
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,

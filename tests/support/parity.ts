@@ -6,7 +6,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { generate } from "../../src/generate.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { ModelParts, randomNormal } from "../../src/native/parts.ts";
+import { ModelParts, type PartsOptions, randomNormal } from "../../src/native/parts.ts";
 import { openSession } from "../../src/native/session.ts";
 import { makeSchedule, schedulerNameOfClass } from "../../src/schedule.ts";
 import { maxAbs, relativeL2 } from "./compare.ts";
@@ -64,19 +64,19 @@ const fixtures = join(import.meta.dir, "../fixtures");
 
 export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureNoise();
-  const golden = await openModelFolder(join(fixtures, "golden/model"));
-  yield* measureTokens("golden", golden, readJson("golden/tokens.json"));
-  yield* measureReference({
-    model: "golden",
-    folder: golden,
-    tensors: new Map([...read("golden/golden"), ...read("golden/extra")]),
-    runs: [...readJson("golden/golden.json").runs, ...readJson("golden/extra.json").runs],
-  });
-  yield* measureTiles(golden);
+  const golden = await goldenReference();
+  yield* measureTokens("golden", golden.folder, readJson("golden/tokens.json"));
+  yield* measureReference(golden);
+  yield* measureTiles(golden.folder);
   yield* measureWide();
   const mini = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
   const runs = readJson("mini.json").runs;
   yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs });
+}
+
+/** Text encoders, UNet and VAE of the reference model alone, on another device. */
+export async function* measureGoldenParts(options: PartsOptions): AsyncGenerator<Measure> {
+  yield* measureParts(await goldenReference(), options);
 }
 
 /**
@@ -98,6 +98,15 @@ export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
 
 // --- internal ---
 
+async function goldenReference(): Promise<Reference> {
+  return {
+    model: "golden",
+    folder: await openModelFolder(join(fixtures, "golden/model")),
+    tensors: new Map([...read("golden/golden"), ...read("golden/extra")]),
+    runs: [...readJson("golden/golden.json").runs, ...readJson("golden/extra.json").runs],
+  };
+}
+
 async function* measureWide(): AsyncGenerator<Measure> {
   const path = writeWideModel();
   try {
@@ -111,7 +120,16 @@ async function* measureWide(): AsyncGenerator<Measure> {
 }
 
 async function* measureReference(reference: Reference): AsyncGenerator<Measure> {
-  const parts = await ModelParts.open(reference.folder);
+  yield* measureParts(reference);
+  yield* measureSchedules(reference);
+  yield* measureRuns(reference);
+}
+
+async function* measureParts(
+  reference: Reference,
+  options: PartsOptions = {},
+): AsyncGenerator<Measure> {
+  const parts = await ModelParts.open(reference.folder, options);
   try {
     yield* measureText(reference, parts);
     yield* measureUnet(reference, parts);
@@ -119,8 +137,6 @@ async function* measureReference(reference: Reference): AsyncGenerator<Measure> 
   } finally {
     parts.close();
   }
-  yield* measureSchedules(reference);
-  yield* measureRuns(reference);
 }
 
 function* measureNoise(): Generator<Measure> {

@@ -1,0 +1,45 @@
+/**
+ * Builds the library that stands in for a GPU: NVIDIA's functions answered on the CPU, with the
+ * same kernels compiled as C++ (zig/cuda/emulated/, cuda/host/). Only tests and `--device
+ * cuda-emulated` need it, so no set-up builds it unasked. `bun run build:emulator` does.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import { repositoryRoot } from "../setup.ts";
+import { compilerOfPackages } from "./compiler.ts";
+import { runEntry } from "./entry.ts";
+import { withLock } from "./lock.ts";
+import { type Report, runTool } from "./tool.ts";
+
+/** Builds what is stale, and tells through `report` that it does. Throws "setup". */
+export async function buildEmulator(report: Report): Promise<void> {
+  const root = repositoryRoot;
+  const zig = compilerOfPackages(root);
+  if (!zig) throw new BasedXLError("setup", "There is no Zig compiler among the packages.");
+  const lockPath = join(root, "zig-out", "emulator-lock");
+  await withLock({ path: lockPath, report }, () =>
+    runTool({
+      command: [zig.path, "build", "emulator", "-Doptimize=ReleaseFast", "--prefix", "zig-out"],
+      cwd: root,
+      env: {
+        ...process.env,
+        ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
+        ZIG_GLOBAL_CACHE_DIR:
+          process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
+      },
+      failure: "The emulator did not build",
+      hint: "",
+      live: false,
+    }),
+  );
+}
+
+if (import.meta.main) {
+  process.exitCode = await runEntry(process.argv.slice(2), async () => {
+    const report = (line: string) => void process.stderr.write(`${line}\n`);
+    await buildEmulator(report);
+    report(existsSync(join(repositoryRoot, "zig-out/lib")) ? "The emulator is up to date." : "");
+    return 0;
+  });
+}
