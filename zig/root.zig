@@ -35,6 +35,7 @@ test {
     _ = @import("scratch.zig");
     _ = @import("tensor.zig");
     _ = @import("patch/mode.zig");
+    _ = @import("plan_cache.zig");
     _ = @import("transport/faults.zig");
     _ = @import("weights.zig");
 }

@@ -25,6 +25,7 @@ const jobs = @import("job.zig");
 const Job = jobs.Job;
 const denoise = @import("denoise.zig");
 const parts = @import("parts.zig");
+const plan_cache = @import("plan_cache.zig");
 const rank_file = @import("rank.zig");
 const Rank = rank_file.Rank;
 const models = @import("model.zig");
@@ -76,6 +77,7 @@ pub const Session = struct {
     copied_bytes: std.atomic.Value(u64) = .init(0),
     working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
+    plans: plan_cache.PlanCache = .{},
 
     /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
@@ -215,8 +217,10 @@ pub const Session = struct {
     }
 
     /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
-    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error![rank_count_max]usize {
-        var bytes: [rank_count_max]usize = @splat(0);
+    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error!plan_cache.Bytes {
+        const key = plan_cache.keyOf(layout, job);
+        if (session.plans.get(key)) |known| return known;
+        var bytes: plan_cache.Bytes = @splat(0);
         for (bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
             var arena: std.heap.ArenaAllocator = .init(session.gpa);
             defer arena.deinit();
@@ -234,6 +238,7 @@ pub const Session = struct {
             try runKind(&rank, &planned);
             rank_bytes.* = scratch.peak;
         }
+        session.plans.put(key, bytes);
         return bytes;
     }
 
