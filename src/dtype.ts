@@ -4,7 +4,8 @@
  */
 
 /** Of products, convolutions and attention; sums and everything else are f32. */
-export type Dtype = "f32" | "bf16";
+export const dtypes = ["f32", "bf16"] as const;
+export type Dtype = (typeof dtypes)[number];
 
 /** PSNR of pictures against f32, in dB: the bundled model, its own prompt, seeds 1 to 4. */
 export const bf16Psnr = { min: 47, max: 54 } as const;

@@ -263,6 +263,7 @@ export interface SessionOptions {
   splitBatch: number;
   pictureCount: number;
   vaeTileLatent: number;
+  compute: number;
   cudaLibrary: Bytes;
   config: ModelConfig;
   textEncoderFiles: Bytes;
@@ -289,6 +290,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 48, s.splitBatch, true);
   v.setUint32(at + 52, s.pictureCount, true);
   v.setUint32(at + 56, s.vaeTileLatent, true);
+  v.setUint32(at + 60, s.compute, true);
   writeBytes(v, at + 64, s.cudaLibrary);
   writeModelConfig(v, at + 80, s.config);
   writeBytes(v, at + 432, s.textEncoderFiles);

@@ -41,7 +41,7 @@ export async function* timeModels(
   pairCount: number,
 ): AsyncGenerator<ModelRow> {
   const model = await openModelFolder(folder);
-  const parts = await ModelParts.open(model, 0, dtype);
+  const parts = await ModelParts.open(model, { dtype });
   try {
     for (const { op, side } of jobs) {
       const latent = side / model.vaeFactor;

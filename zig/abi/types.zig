@@ -186,8 +186,7 @@ pub const structs_in = .{
 /// Structs that the library fills; TypeScript writes their size alone.
 pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };
 pub const enums = .{
-    Status,       sessions.State,    jobs.Kind,        jobs.Stage,
-    jobs.Output,  configs.HiddenAct, backends.Compute, modes.SyncMode,
-    faults.Fault,
-    machines.DeviceKind, machines.TransportKind, DType,
+    Status,       sessions.State,      jobs.Kind,              jobs.Stage,
+    jobs.Output,  configs.HiddenAct,   backends.Compute,       modes.SyncMode,
+    faults.Fault, machines.DeviceKind, machines.TransportKind, DType,
 };
