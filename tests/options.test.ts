@@ -232,6 +232,16 @@ describe("what is accepted", () => {
     });
   });
 
+  const flags = [
+    "--use-karras-sigmas",
+    "--no-split-batch",
+    "--share-gpu",
+    "--no-cuda-graphs",
+    "--fp16-accumulate",
+    "--json",
+    "--verbose",
+  ];
+
   test("every flag, by = and by the next argument", () => {
     const values = {
       "negative-prompt": "dark",
@@ -256,15 +266,6 @@ describe("what is accepted", () => {
       "save-latents": "l.safetensors",
     };
     const pairs = Object.entries(values);
-    const flags = [
-      "--use-karras-sigmas",
-      "--no-split-batch",
-      "--share-gpu",
-      "--no-cuda-graphs",
-      "--fp16-accumulate",
-      "--json",
-      "--verbose",
-    ];
     const joined = parse(
       "a house",
       ...pairs.map(([name, value]) => `--${name}=${value}`),

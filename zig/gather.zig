@@ -1,5 +1,5 @@
-//! Brings every rank's part of the model's output to every rank: the only thing that ranks tell each
-//! other outside the layers.
+//! Brings every rank's part of the model's output to every rank: the only thing that ranks tell
+//! each other outside the layers.
 
 const std = @import("std");
 const cudas = @import("backend/cuda.zig");

@@ -253,8 +253,9 @@ pub const Machine = struct {
             .peer => return,
             .auto => if (l.nccl == null or is_shared or try machine.canCopyDirectly()) return,
             .nccl => {
-                if (is_shared) return d.fail(error.GpuFailed, "--transport nccl needs a GPU for " ++
-                    "each of the {d} ranks, and there are {d}: --transport peer lets ranks share.", .{
+                const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and " ++
+                    "there are {d}: --transport peer lets ranks share.";
+                if (is_shared) return d.fail(error.GpuFailed, sentence, .{
                     machine.ranks.len, machine.gpus.len,
                 });
                 if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{

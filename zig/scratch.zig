@@ -59,8 +59,8 @@ pub const Scratch = struct {
         scratch.block_count -= 1;
     }
 
-    /// `key` and which blocks are alive: equal numbers mean that the same calls to come get the same
-    /// addresses.
+    /// `key` and which blocks are alive: equal numbers mean that the same calls to come get the
+    /// same addresses.
     pub fn fingerprint(scratch: *const Scratch, key: u64) u64 {
         var hash: std.hash.Wyhash = .init(key);
         hash.update(std.mem.asBytes(&scratch.base));

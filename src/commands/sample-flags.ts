@@ -120,8 +120,8 @@ export const sampleFlags = {
     type: "string",
     valueHint: "NAME",
     description:
-      `${deviceNames.join(", ")}. auto takes GPUs where there are any; cuda-emulated runs the GPU ` +
-      "path on the CPU, slowly, for tests. Default: auto.",
+      `${deviceNames.join(", ")}. auto takes GPUs where there are any; cuda-emulated runs the ` +
+      "GPU path on the CPU, slowly, for tests. Default: auto.",
   },
   dtype: {
     type: "string",

@@ -62,7 +62,7 @@ describe("12 steps against the CPU backend", () => {
   });
 });
 
-test("a second picture, another prompt and another size replay or capture anew, and agree", async () => {
+test("another picture, prompt or size replays or captures anew, and agrees", async () => {
   const work = { model, width: 64, height: 64, stepCount: 4, gpu: emulated(), rankCount: 2 };
   const second = { ...work, prompt: "a blue square", seeds: [5n] };
   const other = { ...work, width: 96, height: 64 };

@@ -275,8 +275,8 @@ pub const Cuda = struct {
         if (cuda.communicator) |communicator| communicator.abort();
         cuda.communicator = null;
         const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
-        const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. No " ++
-            "picture was written. Where GPUs cannot copy from each other, --transport nccl may.";
+        const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. " ++
+            "No picture was written. Where GPUs cannot copy from each other, --transport nccl may.";
         return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
             cuda.rank, cuda.device, seconds,
         });

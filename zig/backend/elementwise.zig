@@ -1,0 +1,119 @@
+//! The part of the device seam that works element by element, and the embeddings: methods of
+//! `Backend`, which check shapes and take their results from the scratch arena as all others do.
+
+const assert = @import("std").debug.assert;
+const backends = @import("../backend.zig");
+const Activation = backends.Activation;
+const Backend = backends.Backend;
+const Error = backends.Error;
+const Tensor = @import("../tensor.zig").Tensor;
+const Weight = @import("../weights.zig").Weight;
+
+pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
+    const out = try b.alloc(x.shape, b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.activate(out, x, activation),
+    }
+    return out;
+}
+
+/// (…, 2 * channels) to (…, channels): first half * gelu(second half).
+pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
+    assert(x.shape.channels % 2 == 0);
+    const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.geglu(out, x),
+    }
+    return out;
+}
+
+/// Joins tensors of equal batch, rows and width along the channels.
+pub fn concatChannels(b: Backend, parts: []const Tensor) Error!Tensor {
+    var channels: u32 = 0;
+    for (parts) |part| {
+        assert(part.shape.withChannels(1).eql(parts[0].shape.withChannels(1)));
+        channels += part.shape.channels;
+    }
+    const out = try b.alloc(parts[0].shape.withChannels(channels), b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.concatChannels(out, parts),
+    }
+    return out;
+}
+
+pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
+    assert(x.shape.eql(y.shape));
+    const out = try b.alloc(x.shape, b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.add(out, x, y),
+    }
+    return out;
+}
+
+/// The picture `factor * x`, `repeat` times along the batch: the UNet's input for all branches.
+pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor {
+    var shape = x.shape;
+    shape.batch *= repeat;
+    const out = try b.alloc(shape, b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.scaleRepeat(out, x, factor),
+    }
+    return out;
+}
+
+// Embeddings.
+
+/// token_weight[ids] + position_weight: ids (batch, 1, tokens, 1) i32 to (batch, 1, tokens, c).
+pub fn embedTokens(
+    b: Backend,
+    ids: Tensor,
+    token_weight: *const Weight,
+    position_weight: *const Weight,
+) Error!Tensor {
+    assert(ids.dtype == .i32 and ids.shape.channels == 1);
+    assert(ids.shape.width <= position_weight.shape[0]);
+    assert(token_weight.shape[1] == position_weight.shape[1]);
+    const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.embedTokens(out, ids, token_weight, position_weight),
+    }
+    return out;
+}
+
+/// One position per batch element: x (batch, 1, tokens, c) to (batch, 1, 1, c).
+pub fn gatherTokens(b: Backend, x: Tensor, indices: []const u32) Error!Tensor {
+    assert(indices.len == x.shape.batch);
+    const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| try device.gatherTokens(out, x, indices),
+    }
+    return out;
+}
+
+/// Sinusoids of each value: (n, 1, 1, 1) to (n, 1, 1, channels), as diffusers'
+/// `get_timestep_embedding` (max_period 10000; cosines first when `flip_sin_to_cos`).
+pub fn sinusoidalEmbedding(
+    b: Backend,
+    values: Tensor,
+    channels: u32,
+    flip_sin_to_cos: bool,
+    frequency_shift: f32,
+) Error!Tensor {
+    assert(values.shape.eql(.vector(values.shape.batch, 1)));
+    assert(channels % 2 == 0);
+    const out = try b.alloc(.vector(values.shape.batch, channels), b.activationType());
+    switch (b.target()) {
+        .plan => {},
+        inline else => |device| {
+            try device.sinusoidalEmbedding(out, values, flip_sin_to_cos, frequency_shift);
+        },
+    }
+    return out;
+}
