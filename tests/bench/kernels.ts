@@ -58,8 +58,8 @@ function heading(version: string): string {
   return `# What kernels take
 
 Written by \`bun run bench kernels --write\` (${version}).
-Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes of a
-block (dynamic included), and for each architecture registers per thread x blocks per
+Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared
+bytes of a block (dynamic included), and for each architecture registers per thread x blocks per
 multiprocessor. Bytes per thread that are spilled or on the stack are told where there are any.
 `;
 }

@@ -13,6 +13,7 @@ import { relativeL2 } from "../support/compare.ts";
 import { draw, drawLatents, latentsOf, requestOf, withSession } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
 import { measureGoldenParts } from "../support/parity.ts";
+import { refusal } from "../support/refusal.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
@@ -31,17 +32,11 @@ describe("parts in f16 against PyTorch in f32", () => {
 });
 
 describe("12 steps against the CPU backend", () => {
-  const work = {
-    model,
-    width: 64,
-    height: 128,
-    stepCount: 12,
-    warmupSteps: 2,
-    splitBatch: false,
-  };
+  // The smallest that can be dealt: emulated threads are slow.
+  const work = { model, width: 32, height: 64, stepCount: 12, warmupSteps: 2, splitBatch: false };
   const cuts = [
-    ...syncModes.map((syncMode) => ({ syncMode, rankCount: 2 })),
-    ...syncModes.map((syncMode) => ({ syncMode, rankCount: 4 })),
+    ...syncModes.map((syncMode) => ({ syncMode, rankCount: 2, height: 64 })),
+    ...syncModes.map((syncMode) => ({ syncMode, rankCount: 4, height: 128 })),
   ];
 
   test.each(cuts)("$syncMode, $rankCount ranks: graphs change no bit, within 1e-2", async (cut) => {
@@ -74,4 +69,52 @@ test("another picture, prompt or size replays or captures anew, and agrees", asy
       expect(Buffer.from(warm.buffer).equals(Buffer.from(alone.buffer))).toBe(true);
     }
   });
+});
+
+describe("two ranks on GPUs of their own", () => {
+  const work = { model, width: 64, height: 64, stepCount: 4, warmupSteps: 1, splitBatch: false };
+  const pair = { ...work, rankCount: 2, syncMode: "corrected_async_gn" } as const;
+
+  test("NCCL's messages and peer copies give the same bits", async () => {
+    const peer = await drawLatents({ ...pair, gpu: emulated({ share: false, transport: "peer" }) });
+    const nccl = await drawLatents({ ...pair, gpu: emulated({ share: false, transport: "nccl" }) });
+    expect(Buffer.from(nccl.buffer).equals(Buffer.from(peer.buffer))).toBe(true);
+  });
+
+  test("ranks that share a GPU cannot use NCCL, and are told so", async () => {
+    const gpu = emulated({ transport: "nccl" });
+    const drawing = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
+    const message = await refusal(drawing, "gpu-failed");
+    expect(message).toContain("--transport nccl needs a GPU for each of the 3 ranks");
+  });
+
+  test("more ranks than GPUs are refused unless they may share", async () => {
+    const gpu = emulated({ share: false });
+    const drawing = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
+    const message = await refusal(drawing, "gpu-failed");
+    expect(message).toContain("3 ranks need 3 GPUs, and the driver shows 2");
+  });
+
+  test("a rank that fails is named, and the next picture is drawn", async () => {
+    const gpu = emulated();
+    await withSession({ ...pair, gpu }, async (session) => {
+      const fault = { kind: "fail", rank: 1, step: 2 } as const;
+      const failing = requestOf({ ...pair, testHooks: { fault } });
+      const message = await refusal(() => session.picture(failing), "rank-failed");
+      expect(message).toBe("Rank 1 failed at step 2. No picture was written.");
+      const after = latentsOf(await session.picture(requestOf(pair)));
+      const alone = await drawLatents({ ...pair, gpu });
+      expect(Buffer.from(after.buffer).equals(Buffer.from(alone.buffer))).toBe(true);
+    });
+  });
+});
+
+test("sums in f16 are close, and are what was asked for", async () => {
+  const work = { model, width: 64, height: 64, stepCount: 4 };
+  const onCpu = await drawLatents(work);
+  const exact = await drawLatents({ ...work, gpu: emulated() });
+  const rough = await drawLatents({ ...work, gpu: emulated({ fp16Accumulate: true }) });
+  expect(Buffer.from(rough.buffer).equals(Buffer.from(exact.buffer))).toBe(false);
+  // Chunks of 64 products lose two to three bits of f16's eleven.
+  expect(relativeL2(rough, onCpu)).toBeLessThanOrEqual(2e-2);
 });
