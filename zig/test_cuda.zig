@@ -6,9 +6,11 @@ test {
     _ = @import("cuda/nccl_test.zig");
     _ = @import("cuda/convolution_test.zig");
     _ = @import("cuda/matmul_test.zig");
+    _ = @import("backend/cuda/tests/attention.zig");
     _ = @import("backend/cuda/tests/convolution.zig");
     _ = @import("backend/cuda/tests/elementwise.zig");
     _ = @import("backend/cuda/tests/embedding.zig");
+    _ = @import("backend/cuda/tests/matmul_cascaded.zig");
     _ = @import("backend/cuda/tests/norm.zig");
     _ = @import("backend/cuda/tests/sampler.zig");
     _ = @import("cuda/emulated_test.zig");

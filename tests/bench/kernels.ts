@@ -25,7 +25,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const { nvcc, nvccNote } = findNvcc(process.env);
   if (!nvcc) throw new BasedXLError("bad-option", `This bench needs nvcc. ${nvccNote}.`);
-  const all = kernelFiles().flatMap((file) => resourcesOf(nvcc.path, file));
+  const all = resourcesOf(nvcc.path, kernelFiles());
   const text = `${heading(nvcc.version)}\n${kernelTable(all)}`;
   process.stdout.write(text);
   if (args[0] === "--write")
@@ -36,7 +36,7 @@ export async function run(args: string[]): Promise<number> {
 /** One row per kernel, one column per architecture. */
 export function kernelTable(all: readonly KernelResources[]): string {
   const names = architectures().map((name) => `sm_${name}`);
-  const kernels = [...new Set(all.map(({ kernel }) => kernel))];
+  const kernels = [...new Set(all.map(({ kernel }) => kernel))].sort();
   const rows = kernels.map((kernel) => {
     const entries = all.filter((entry) => entry.kernel === kernel);
     const first = entries[0]!;
@@ -58,8 +58,8 @@ function heading(version: string): string {
   return `# What kernels take
 
 Written by \`bun run bench kernels --write\` (${version}).
-Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared
-bytes of a block (dynamic included), and for each architecture registers per thread x blocks per
+Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes
+of a block (dynamic included), and for each architecture registers per thread x blocks per
 multiprocessor. Bytes per thread that are spilled or on the stack are told where there are any.
 `;
 }

@@ -2,14 +2,13 @@
  * What ptxas says of every kernel on every architecture of the default build: registers, spilled
  * bytes, stack, shared memory; and from these how many blocks a multiprocessor holds.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const root = join(import.meta.dir, "..", "..");
 
 export interface KernelResources {
-  file: string;
   kernel: string;
   /** As nvcc names it: "sm_90a". */
   architecture: string;
@@ -34,6 +33,9 @@ const dynamicSharedBytes: Record<string, number> = {
   attention_96_64: (64 + 4 * 64) * 96 * 2,
   attention_128_64: (64 + 4 * 64) * 128 * 2,
   attention_elements: (64 + 4 * 64) * 128 * 2,
+  // At 32 groups; sums of whole blocks.
+  group_norm_apply: 2 * 32 * 4,
+  group_norm_stats: 2 * 512 * 8 * 4,
   matmul_cascaded: 3 * 256 * 32 * 2,
 };
 
@@ -61,25 +63,34 @@ export function kernelFiles(): string[] {
     .sort();
 }
 
-/** Compiles one file of cuda/ for every architecture; throws with nvcc's words where it cannot. */
-export function resourcesOf(nvcc: string, file: string): KernelResources[] {
-  const source = join(root, "cuda", file);
-  const targets = architectures().map((name) => `-gencode=arch=compute_${name},code=sm_${name}`);
-  const output = join(tmpdir(), `basedxl-${process.pid}-${file}`);
-  const flags = ["-O3", "-std=c++17", "--threads", "2", "-Xptxas", "-v", ...targets];
-  const report = nvccSays(nvcc, ["-fatbin", ...flags, "-o", `${output}.fatbin`, source]);
-  nvccSays(nvcc, ["-ptx", "-std=c++17", "-arch=compute_80", "-o", `${output}.ptx`, source]);
-  const threads = threadsOf(readFileSync(`${output}.ptx`, "utf8"));
-  return parsePtxas(report).map((entry) => ({
-    ...entry,
-    file,
-    threads: threads.get(entry.kernel) ?? threadsAssumed,
-    sharedBytes: entry.sharedBytes + (dynamicSharedBytes[baseName(entry.kernel)] ?? 0),
-  }));
+/**
+ * Compiles these files of cuda/ for every architecture, as one like the build, since headers cost
+ * more than most kernels. Throws with nvcc's words where it cannot.
+ */
+export function resourcesOf(nvcc: string, files: readonly string[]): KernelResources[] {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-kernels-"));
+  try {
+    const source = join(folder, "kernels.cu");
+    writeFileSync(source, files.map((name) => `#include "${name}"\n`).join(""));
+    const targets = architectures().map((name) => `-gencode=arch=compute_${name},code=sm_${name}`);
+    const common = ["-O3", "-std=c++17", "-I", join(root, "cuda"), source, "-o"];
+    const fatbin = ["-fatbin", "--threads", "2", "-Xptxas", "-v", ...targets, ...common];
+    const report = nvccSays(nvcc, [...fatbin, join(folder, "kernels.fatbin")]);
+    const ptx = join(folder, "kernels.ptx");
+    nvccSays(nvcc, ["-ptx", "-arch=compute_80", ...common, ptx]);
+    const threads = threadsOf(readFileSync(ptx, "utf8"));
+    return parsePtxas(report).map((entry) => ({
+      ...entry,
+      threads: threads.get(entry.kernel) ?? threadsAssumed,
+      sharedBytes: entry.sharedBytes + (dynamicSharedBytes[baseName(entry.kernel)] ?? 0),
+    }));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 /** What `-Xptxas -v` prints, kernel by kernel; `sharedBytes` is the static part. */
-export function parsePtxas(report: string): Omit<KernelResources, "file" | "threads">[] {
+export function parsePtxas(report: string): Omit<KernelResources, "threads">[] {
   const blocks = report.split(/Compiling entry function '/).slice(1);
   return blocks.map((block) => {
     const [, kernel, architecture] = /^(\w+)' for '(\w+)'/.exec(block) ?? [];

@@ -1,0 +1,35 @@
+//! Gives a pair's queue the emulated cuBLASLt and cuDNN, for operations that need their products.
+
+const std = @import("std");
+const libraries = @import("../../../cuda/libraries.zig");
+const products = @import("../products.zig");
+const Pair = @import("support.zig").Pair;
+
+const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
+
+pub const Opened = struct {
+    measured: products.Measured,
+
+    /// Before the pair: its queue closes the products.
+    pub fn init(pair: *Pair) !Opened {
+        const arena = pair.arena.allocator();
+        const found = try arena.create(libraries.Libraries);
+        const source: libraries.Source = .{ .emulated = library_path };
+        found.* = try libraries.open(arena, std.testing.io, source, .{}, &pair.diagnostics);
+        const gpa = std.testing.allocator;
+        const measured: products.Measured = try .open(gpa, std.testing.io, null, found, "emulated");
+        errdefer measured.close();
+        pair.cuda.products = try .open(gpa, .{
+            .driver = pair.cuda.driver,
+            .libraries = found,
+            .measured = measured,
+            .diagnostics = &pair.diagnostics,
+        });
+        return .{ .measured = measured };
+    }
+
+    /// The queue must make no more products.
+    pub fn deinit(opened: Opened) void {
+        opened.measured.close();
+    }
+};
