@@ -82,7 +82,10 @@ fn fetchAll(
     parts: []const Tensor,
     copies: *const Copies,
 ) Error!void {
-    const messages = cuda.communicator;
+    const messages = if (cuda.communicator) |communicator|
+        try cuda.messagesOn(communicator, cuda.stream)
+    else
+        null;
     if (messages) |communicator| try communicator.begin();
     for (parts, 0..) |part, i| {
         if (i == rank.index) continue;

@@ -39,6 +39,7 @@ pub const Dim3 = struct { x: u32 = 1, y: u32 = 1, z: u32 = 1 };
 const function_count_max = 256;
 /// Marks in the queue that other ranks wait for; see `patch/mirrors.zig`.
 pub const event_count_max = 256;
+const mark_messages = event_count_max - 1;
 
 pub const Options = struct {
     driver: *const Driver,
@@ -212,6 +213,19 @@ pub const Cuda = struct {
     ) Error!void {
         const marked = other.events[index].?;
         try cuda.check(cuda.driver.cuStreamWaitEvent(stream, marked, 0), "waiting for a mark");
+    }
+
+    /// The communicator, to be used on `stream` next: a communicator's messages come in one order,
+    /// so those on this rank's other stream come before.
+    pub fn messagesOn(
+        cuda: *Cuda,
+        communicator: Communicator,
+        stream: drivers.Stream,
+    ) Error!Communicator {
+        const other = if (stream == cuda.stream) cuda.exchange_stream else cuda.stream;
+        try cuda.record(mark_messages, other);
+        try cuda.waitFor(stream, cuda, mark_messages);
+        return communicator;
     }
 
     /// After a job that failed: nothing is captured and nothing runs on.

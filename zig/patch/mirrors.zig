@@ -167,6 +167,9 @@ pub const Mirrors = struct {
 
     fn waitForFetches(_: *Mirrors, exchange: *Exchange, cuda: *Cuda) exchanges.Error!void {
         for (0..exchange.bands.len) |i| {
+            // What was sent is this rank's own again. And no rank waits for another's thread then:
+            // its mark may already be that of the step to come, which waits for this rank.
+            if (cuda.communicator != null and i != exchange.index) continue;
             const peer = exchange.peers[exchange.rank_first + i].mirrors.?;
             const mark = peer.marks.fetched();
             if (peer.cuda.?.events[mark] == null) continue;
@@ -348,7 +351,8 @@ pub const Mirrors = struct {
     ) exchanges.Error!void {
         const cuda = m.cuda.?;
         if (cuda.communicator) |communicator| {
-            return m.swap(exchange, communicator, which, first, end, o.stream);
+            const messages = try cuda.messagesOn(communicator, o.stream);
+            return m.swap(exchange, messages, which, first, end, o.stream);
         }
         for (0..exchange.bands.len) |i| {
             const rank: u32 = @intCast(exchange.rank_first + i);

@@ -69,10 +69,12 @@ export fn ncclCommInitRank(
     place.* = comm;
     clique.joined_count += 1;
     library.announceChange();
-    while (clique.joined_count < clique.rank_count) library.waitForChange();
-    if (clique.hasDeviceTwice()) {
-        library.report("ncclCommInitRank: two ranks on one GPU", .{});
-        return .invalid_usage;
+    // Within a group one thread may join for several ranks: all must have come at its end.
+    if (group_depth > 0) {
+        group_clique = clique;
+    } else {
+        const result = meet(clique);
+        if (result != .success) return result;
     }
     comm_out.* = @ptrCast(comm);
     return .success;
@@ -156,6 +158,15 @@ export fn ncclGroupStart() Result {
 export fn ncclGroupEnd() Result {
     if (group_depth == 0) return .invalid_usage;
     group_depth -= 1;
+    if (group_depth == 0) {
+        if (group_clique) |clique| {
+            group_clique = null;
+            library.lock();
+            defer library.unlock();
+            const result = meet(clique);
+            if (result != .success) return result;
+        }
+    }
     return if (group_depth == 0) flush() else .success;
 }
 
@@ -166,8 +177,18 @@ var id_last: u64 = 0;
 
 /// What the thread collected since its ncclGroupStart.
 threadlocal var group_depth: u32 = 0;
+/// What this thread has joined since its group began.
+threadlocal var group_clique: ?*Clique = null;
 threadlocal var group: std.ArrayList(groups.Entry) = .empty;
 threadlocal var group_failure: Result = .success;
+
+/// Waits for all ranks of a clique; the lock is held.
+fn meet(clique: *Clique) Result {
+    while (clique.joined_count < clique.rank_count) library.waitForChange();
+    if (!clique.hasDeviceTwice()) return .success;
+    library.report("ncclCommInitRank: two ranks on one GPU", .{});
+    return .invalid_usage;
+}
 
 fn pass(
     direction: groups.Direction,

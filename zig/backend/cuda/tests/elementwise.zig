@@ -171,7 +171,7 @@ test "copyRows leaves the other rows alone; copy takes all" {
             const count = pair.random().uintAtMost(u32, most);
             const x_first = pair.random().uintAtMost(u32, x.cpu.shape.rows - count);
             const out_first = pair.random().uintAtMost(u32, shape.rows - count);
-            pair.cpu.copyRows(out.cpu, out_first, x.cpu, x_first, count);
+            try pair.cpu.copyRows(out.cpu, out_first, x.cpu, x_first, count);
             try ops.copyRows(pair.cuda, out.cuda, out_first, x.cuda, x_first, count);
             try pair.expectSame(out);
             const whole = try pair.output(shape);
@@ -192,7 +192,7 @@ test "copyRows of bytes" {
             const out = try pair.empty(shape, .u8);
             @memset(out.cpu.host(u8), 7);
             try pair.upload(out);
-            pair.cpu.copyRows(out.cpu, 1, x.cpu, 2, 3);
+            try pair.cpu.copyRows(out.cpu, 1, x.cpu, 2, 3);
             try ops.copyRows(pair.cuda, out.cuda, 1, x.cuda, 2, 3);
             const actual = try pair.arena.allocator().alloc(u8, shape.elementCount());
             try pair.read(out.cuda, actual);
@@ -218,7 +218,7 @@ test "predictRows" {
             }
             try pair.upload(rows[4]);
             const out = try pair.output(shape);
-            pair.cpu.predictRows(out.cpu, .{
+            try pair.cpu.predictRows(out.cpu, .{
                 .old = rows[0].cpu,
                 .older = rows[1].cpu,
                 .own_now = rows[2].cpu,

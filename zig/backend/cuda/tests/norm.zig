@@ -124,7 +124,7 @@ test "combineStatistics: weights, corrections, negative variances and DistriFusi
             const is_corrected = pair.random().boolean();
             const bessel_count: u64 = if (pair.random().boolean()) 0 else pair.size(50);
             const out = try pair.empty(shape, .f64);
-            pair.cpu.combineStatistics(out.cpu, .{
+            try pair.cpu.combineStatistics(out.cpu, .{
                 .local = local.cpu,
                 .parts = cpu_parts[0..count],
                 .weights = weights[0..count],
