@@ -162,8 +162,10 @@ pub const Team = struct {
     fn waitForTasks(team: *Team, seen: u16) ?u32 {
         var spins: usize = team.spinCount();
         while (true) {
+            // In this order: who sees the word that `stop` writes must see that the team stops,
+            // or it would sleep on that very word.
+            const value = team.state.load(.acquire);
             if (team.stopping.load(.acquire)) return null;
-            const value = team.state.load(.monotonic);
             const state: State = @bitCast(value);
             if (state.open and state.generation != seen) return value;
             if (spins > 0) {
