@@ -51,7 +51,7 @@ pub const Backend = struct {
         return switch (b.device) {
             .cpu => .f32,
             .cuda => |cuda| cuda.activation,
-            .plan => |planned| planned.activation,
+            .plan => |plan| plan.activation,
         };
     }
 
@@ -60,7 +60,7 @@ pub const Backend = struct {
         return switch (b.device) {
             .cpu => false,
             .cuda => true,
-            .plan => |planned| planned.is_cuda,
+            .plan => |plan| plan.is_cuda,
         };
     }
 
@@ -74,10 +74,13 @@ pub const Backend = struct {
 
     /// Who is to do an operation: nobody while planning, nor while a CUDA graph that holds it runs.
     pub fn target(b: Backend) Device {
-        if (b.device == .cuda and b.device.cuda.isReplaying()) {
-            return .{ .plan = .{ .activation = b.activationType(), .is_cuda = true } };
-        }
+        if (b.device == .cuda and b.device.cuda.isReplaying()) return .{ .plan = b.planned() };
         return b.device;
+    }
+
+    /// A device that answers as this one and does nothing.
+    pub fn planned(b: Backend) Planned {
+        return .{ .activation = b.activationType(), .is_cuda = b.isCuda() };
     }
 
     /// Runs `function`, which must queue the same work whenever it comes with the same `key` and

@@ -181,10 +181,7 @@ fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
 fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
     const recorder = try rank.arena.create(Exchange);
     recorder.* = exchange.*;
-    recorder.b = .{
-        .scratch = scratch,
-        .device = .{ .plan = .{ .activation = rank.b.activationType() } },
-    };
+    recorder.b = .{ .scratch = scratch, .device = .{ .plan = rank.b.planned() } };
     recorder.peers = &.{};
     recorder.record();
     return recorder;

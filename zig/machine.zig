@@ -72,7 +72,7 @@ pub const Machine = struct {
     /// Rank i runs on GPU i, or with `share_gpu` on GPU i modulo their number. Must not move.
     pub fn open(machine: *Machine, rank_count: u32) Error!void {
         errdefer machine.close();
-        machine.ranks = try machine.gpa.alloc(RankDevice, rank_count);
+        machine.ranks = try machine.arena.allocator().alloc(RankDevice, rank_count);
         var opened: usize = 0;
         errdefer machine.ranks.len = opened;
         if (machine.options.kind == .cuda) try machine.openGpus(rank_count);
@@ -88,7 +88,6 @@ pub const Machine = struct {
 
     pub fn close(machine: *Machine) void {
         for (machine.ranks) |*rank| rank.close(machine.gpa);
-        machine.gpa.free(machine.ranks);
         machine.ranks = &.{};
         for (machine.gpus) |*gpu| gpu.close();
         machine.gpus = &.{};
@@ -120,10 +119,8 @@ pub const Machine = struct {
         for (machine.gpus) |*gpu| {
             try gpu.makeCurrent();
             gpu.weights = try gpu.allocate(bytes);
-            gpu.weights_bytes = bytes;
-            const counter = copied_bytes;
             const c = machine.cancelled;
-            try device_weights.upload(machine.gpa, gpu, model, activation, c, counter);
+            try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
         }
         for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
     }

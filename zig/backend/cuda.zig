@@ -189,15 +189,6 @@ pub const Cuda = struct {
         return cuda.graphs.pass == .replay;
     }
 
-    pub fn event(cuda: *Cuda, index: usize) Error!drivers.Event {
-        if (cuda.events[index]) |made| return made;
-        var made: ?drivers.Event = null;
-        const result = cuda.driver.cuEventCreate(&made, drivers.event_disable_timing);
-        try cuda.check(result, "a mark in its queue");
-        cuda.events[index] = made;
-        return made.?;
-    }
-
     /// Marks how far `stream` has come.
     pub fn record(cuda: *Cuda, index: usize, stream: drivers.Stream) Error!void {
         const marked = try cuda.event(index);
@@ -294,6 +285,15 @@ pub const Cuda = struct {
         return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
             cuda.rank, cuda.device, seconds,
         });
+    }
+
+    fn event(cuda: *Cuda, index: usize) Error!drivers.Event {
+        if (cuda.events[index]) |made| return made;
+        var made: ?drivers.Event = null;
+        const result = cuda.driver.cuEventCreate(&made, drivers.event_disable_timing);
+        try cuda.check(result, "a mark in its queue");
+        cuda.events[index] = made;
+        return made.?;
     }
 
     fn makeStream(cuda: *Cuda) Error!drivers.Stream {

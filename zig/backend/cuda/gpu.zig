@@ -22,7 +22,6 @@ pub const Gpu = struct {
     /// Null in tests of kernels.
     measured: ?Measured = null,
     weights: usize = 0,
-    weights_bytes: usize = 0,
     diagnostics: *Diagnostics,
 
     /// Its context becomes current. The driver must have been initialized.

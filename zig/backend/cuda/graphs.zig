@@ -39,8 +39,6 @@ pub const Graphs = struct {
     turn: u64 = 0,
     current: usize = 0,
     segment_next: usize = 0,
-    /// Graphs that were captured since the queue was opened; for tests.
-    capture_count: u64 = 0,
 
     pub fn init(gpa: Allocator, enabled: bool) Graphs {
         return .{ .gpa = gpa, .enabled = enabled };
@@ -74,7 +72,6 @@ pub const Graphs = struct {
     pub fn endCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
         try graphs.endSegment(cuda);
         graphs.entries[graphs.current].is_captured = true;
-        graphs.capture_count += 1;
         graphs.pass = .eager;
     }
 

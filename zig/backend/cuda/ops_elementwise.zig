@@ -26,8 +26,10 @@ pub fn upload(cuda: *Cuda, out: Tensor, bytes: []const u8) Error!void {
     try cuda.check(result, "copying to it");
 }
 
-/// Waits until the bytes are there.
+/// Waits until the bytes are there; before the copy, since that would wait in the driver, where no
+/// stall is noticed.
 pub fn download(cuda: *Cuda, x: Tensor, bytes: []u8) Error!void {
+    try cuda.synchronize();
     const d = cuda.driver;
     const result = d.cuMemcpyDtoHAsync_v2(bytes.ptr, x.address, bytes.len, cuda.stream);
     try cuda.check(result, "copying from it");
