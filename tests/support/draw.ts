@@ -16,7 +16,9 @@ import { makeSchedule, type SchedulerName } from "../../src/schedule.ts";
 type Request = Omit<PictureRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
 
 /** What to draw and with whom. Without guidance there is no negative prompt. */
-export interface Work extends Partial<Request>, Pick<Partial<OpenOptions>, "threadCount" | "gpu"> {
+export interface Work
+  extends Partial<Request>,
+    Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype"> {
   model: ModelFolder;
   width: number;
   height: number;
@@ -40,6 +42,7 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
     rankCount,
     threadCount,
     gpu: work.gpu,
+    dtype: work.dtype,
     splitBatch,
     guidance: guidanceOf(work) > 1,
     pictureCount: seedsOf(work).length,
@@ -69,7 +72,7 @@ export function latentsOf({ latents }: PictureResult): Float32Array {
 /** The request alone, for a session that is open. */
 export function requestOf(work: Work): PictureRequest {
   const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
-  const { prompt = "a red circle", negative = "blurry", gpu: _, ...fields } = work;
+  const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...fields } = work;
   const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });
   const hasNegative = guidanceOf(work) > 1 && negative !== null;
   return {
