@@ -18,7 +18,7 @@ TRAINING = ("vae", "latents", "unet", "decoder")
 def options_of(arguments):
     parser = argparse.ArgumentParser(prog="train_mini", description=__doc__)
     parser.add_argument("stage", choices=[*TRAINING, "export", "measure", "check-judge", "sheet"])
-    parser.add_argument("--out", required=True, help="folder of checkpoints, outside the repository")
+    parser.add_argument("--out", required=True, help="folder of checkpoints")
     parser.add_argument("--model", help="folder that export writes and measure reads")
     parser.add_argument("--minutes", type=float, default=25, help="of training, by own time")
     parser.add_argument("--fall", type=float, default=8, help="last minutes, with a falling rate")

@@ -1,4 +1,4 @@
-"""Writes the trained networks as a diffusers folder in f16, with what `basedxl sample` adds to it."""
+"""Writes the trained networks as a diffusers folder in f16, with basedxl's defaults."""
 
 import json
 import os

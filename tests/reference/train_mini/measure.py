@@ -93,10 +93,10 @@ def check_judge(count=300, seed=6, vae=None):
     own, others, coded = Tally(), Tally(), Tally()
     for index, (scene, picture) in enumerate(zip(scenes, pictures)):
         own.add(scene, picture)
-        alike = [i for i in range(index + 1, index + count) if scenes[i % count].place == scene.place
-                 and scenes[i % count].kind == scene.kind]
+        alike = [i % count for i in range(index + 1, index + count)
+                 if (scenes[i % count].place, scenes[i % count].kind) == (scene.place, scene.kind)]
         if alike:
-            others.add(scene, pictures[alike[0] % count])
+            others.add(scene, pictures[alike[0]])
         if vae is not None:
             coded.add(scene, through(vae, picture))
     own.tell("the renderer's own scenes:")

@@ -1,4 +1,4 @@
-"""The things and colours of mini-sdxl's pictures: each thing is a few filled outlines in a unit box.
+"""The things and colours of mini-sdxl's pictures: each thing is a few outlines in a unit box.
 
 A thing is a list of layers (role, outlines); "main" takes the asked colour, "dark" a darker one, a
 triple is a fixed colour. y points down. `silhouette` is what the judge compares pictures with.
@@ -134,7 +134,7 @@ def darker(colour, by=0.55):
 
 
 def fill(draw, outline, centre, radius, grow):
-    """Fills one outline in a mask: moved to `centre`, `radius` pixels a unit, `grow` pixels wider."""
+    """Fills one outline in a mask: moved to `centre`, `radius` pixels a unit, `grow` wider."""
     kind, points = outline
     x, y = centre
     if kind == "polygon":

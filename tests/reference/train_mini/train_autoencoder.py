@@ -1,4 +1,4 @@
-"""The autoencoder's stage: crops first, whole pictures at the end; and its decoder's second stage."""
+"""The autoencoder's stage: crops first, whole pictures at the end."""
 
 import random
 
