@@ -9,7 +9,7 @@ import time
 
 import torch
 
-WARM_UP_STEPS = 150
+WARM_UP_STEPS = 40
 
 
 class Pace:

@@ -70,7 +70,7 @@ def train(pace, threads):
     torch.manual_seed(1)
     replicas = Replicas(autoencoder(), threads)
     vae = replicas.module
-    optimizer = Muon(vae, replicas.map, rate=0.01, plain_rate=2e-3)
+    optimizer = Muon(vae, replicas.map, rate=0.02, plain_rate=2e-3)
     state = pace.resume()
     if state:
         vae.load_state_dict(state["vae"])
