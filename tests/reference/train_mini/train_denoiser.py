@@ -6,6 +6,7 @@ Small pictures first, which teach words and places at a quarter of the price, th
 import os
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 
 import tokenizer
 from models import alphas_cumprod, text_encoders, unet
@@ -47,6 +48,10 @@ class Networks(torch.nn.Module):
         super().__init__()
         self.text_encoder, self.text_encoder_2 = text_encoders(vocabulary_size)
         self.unet = unet()
+        # The fused attention's backward pass costs half of a step at these sizes.
+        self.unet.set_attn_processor(AttnProcessor())
+        self.text_encoder.set_attn_implementation("eager")
+        self.text_encoder_2.set_attn_implementation("eager")
 
     def forward(self, noisy, timesteps, first_ids, second_ids, kept, time_ids):
         """`kept` is 0 where the prompt is empty, which SDXL reads as zeros.
