@@ -4,7 +4,7 @@
 // Sources: torch's DistributionTemplates.h (the grid and the order), the cuRAND library's
 // documentation of Philox4_32_10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3".
 // Layout: torch counts elements as (channels, positions); out is (positions, channels) f32 of one
-// picture. `turn_first` is the generator's offset, in turns.
+// picture, `scale` times the number. `turn_first` is the generator's offset, in turns.
 // Writes 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, and 40 multiplications per four
 // numbers are nothing: the launch is all it costs.
 #include "elementwise.cuh"
@@ -47,7 +47,8 @@ extern "C" __global__ void philox_normal(
     uint64_t turn_first,
     unsigned channels,
     uint64_t positions,
-    unsigned thread_count
+    unsigned thread_count,
+    float scale
 ) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= thread_count) return;
@@ -64,7 +65,7 @@ extern "C" __global__ void philox_normal(
 #pragma unroll
         for (int i = 0; i < 4; i++, first += thread_count) {
             if (first >= count) continue;
-            out[first % positions * channels + first / positions] = value[i];
+            out[first % positions * channels + first / positions] = scale * value[i];
         }
     }
 }

@@ -14,7 +14,7 @@ import { deviceNames } from "./devices.ts";
 import { BasedXLError } from "./errors.ts";
 import { normalizeFlags, suggestion } from "./flags.ts";
 import { type HelpText, renderHelp } from "./help.ts";
-import { syncModeNames, timestepSpacings } from "./limits.ts";
+import { rngNames, syncModeNames, timestepSpacings } from "./limits.ts";
 import { schedulerNames } from "./schedule.ts";
 
 export interface Command extends Completable {
@@ -32,6 +32,7 @@ export const commands: Record<string, Command> = {
     emptyAllowed: sampleEmptyAllowed,
     countsPositionals: true,
     values: {
+      rng: rngNames,
       scheduler: schedulerNames,
       "timestep-spacing": timestepSpacings,
       device: deviceNames,

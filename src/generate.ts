@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import type { Dtype } from "./dtype.ts";
 import { stopIfAborted } from "./errors.ts";
 import { layoutOf } from "./layout.ts";
+import type { RngName } from "./limits.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type { GpuOptions } from "./native/handle.ts";
@@ -30,9 +31,13 @@ export interface GenerateRequest {
   negativePrompt: string | null;
   /** One picture each, in this order; at least one. */
   seeds: readonly bigint[];
+  /** What the seeds start; default "cpu". */
+  rng?: RngName;
   /** Pictures computed together; the last batch may be smaller. */
   batchSize: number;
   guidanceScale: number;
+  /** How far guided outputs are brought back to the deviation of the positive ones; default 0. */
+  guidanceRescale?: number;
   stepCount: number;
   width: number;
   height: number;
@@ -165,6 +170,8 @@ export async function generate(
       prompt,
       negative,
       guidanceScale,
+      guidanceRescale: request.guidanceRescale,
+      rng: request.rng,
       rows,
       initNoiseSigma,
       syncMode: request.syncMode,

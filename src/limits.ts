@@ -7,6 +7,7 @@ import { stepCountMax } from "./schedule.ts";
 
 export const limits = {
   "guidance-scale": { min: 0, max: 100 },
+  "guidance-rescale": { min: 0, max: 1 },
   "num-inference-steps": { min: 1, max: stepCountMax },
   width: { min: 1, max: 8192 },
   height: { min: 1, max: 8192 },
@@ -33,6 +34,10 @@ export const syncModeTexts: Record<SyncMode, string> = {
 export const syncModeNames = Object.keys(syncModeTexts) as SyncMode[];
 
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
+
+/** Whose generator a seed starts: torch's on the CPU, or on a CUDA device. */
+export const rngNames = ["cpu", "cuda"] as const;
+export type RngName = (typeof rngNames)[number];
 
 /** How GPUs reach each other's memory. */
 export const transportNames = ["auto", "peer", "nccl"] as const;

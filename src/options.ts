@@ -13,8 +13,15 @@ import { BasedXLError } from "./errors.ts";
 import { flagLabel, suggestion } from "./flags.ts";
 import type { GenerateRequest } from "./generate.ts";
 import { layoutOf } from "./layout.ts";
-import type { TransportName } from "./limits.ts";
-import { limits, seedMax, syncModeNames, timestepSpacings, transportNames } from "./limits.ts";
+import type { RngName, TransportName } from "./limits.ts";
+import {
+  limits,
+  rngNames,
+  seedMax,
+  syncModeNames,
+  timestepSpacings,
+  transportNames,
+} from "./limits.ts";
 import type { TimestepSpacing } from "./models/config.ts";
 import type { ModelFolder } from "./models/folder.ts";
 import type { SyncMode } from "./native/session.ts";
@@ -30,10 +37,12 @@ export interface SampleOptions {
   /** Of the first picture; the others' follow it. */
   seed: bigint;
   seedIsRandom: boolean;
+  rng: RngName;
   imageCount: number;
   /** Pictures computed together. */
   batchSize: number;
   guidanceScale: number | undefined;
+  guidanceRescale: number;
   stepCount: number | undefined;
   width: number | undefined;
   height: number | undefined;
@@ -85,9 +94,11 @@ Leave one of the two out.`,
     negativePrompt: args["negative-prompt"],
     seed: args.seed === undefined ? randomSeed() : parseSeed(args.seed, imageCount),
     seedIsRandom: args.seed === undefined,
+    rng: oneOf(args, "rng", rngNames) ?? "cpu",
     imageCount,
     batchSize: whole(args, "batch-size") ?? 1,
     guidanceScale: decimal(args, "guidance-scale"),
+    guidanceRescale: decimal(args, "guidance-rescale") ?? 0,
     stepCount: whole(args, "num-inference-steps"),
     width: whole(args, "width"),
     height: whole(args, "height"),
@@ -139,6 +150,11 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       `The negative prompt is not used: it needs --guidance-scale above 1, not ${guidanceScale}.`,
     );
   }
+  if (options.guidanceRescale > 0 && guidanceScale <= 1) {
+    warnings.push(
+      `--guidance-rescale is not used: it needs --guidance-scale above 1, not ${guidanceScale}.`,
+    );
+  }
   const stepCount = options.stepCount ?? defaults.steps ?? 50;
   const { nativeSize } = model;
   const width = checkedSize("width", options.width, defaults.width ?? nativeSize.width, model);
@@ -152,8 +168,10 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       prompt,
       negativePrompt: options.negativePrompt ?? null,
       seeds: Array.from({ length: imageCount }, (_, index) => options.seed + BigInt(index)),
+      rng: options.rng,
       batchSize: Math.min(batchSize, imageCount),
       guidanceScale,
+      guidanceRescale: options.guidanceRescale,
       stepCount,
       width,
       height,
@@ -229,7 +247,10 @@ function whole(args: SampleArgs, name: keyof typeof limits): number | undefined 
   throw badOption(`${label(name)} must be a whole number from ${min} to ${max}, not "${text}".`);
 }
 
-function decimal(args: SampleArgs, name: "guidance-scale"): number | undefined {
+function decimal(
+  args: SampleArgs,
+  name: "guidance-scale" | "guidance-rescale",
+): number | undefined {
   const text = args[name];
   if (text === undefined) return undefined;
   const { min, max } = limits[name];
@@ -240,7 +261,7 @@ function decimal(args: SampleArgs, name: "guidance-scale"): number | undefined {
 
 function oneOf<Name extends string>(
   args: SampleArgs,
-  flag: "scheduler" | "timestep-spacing" | "device" | "dtype" | "transport" | "sync-mode",
+  flag: "rng" | "scheduler" | "timestep-spacing" | "device" | "dtype" | "transport" | "sync-mode",
   names: readonly Name[],
 ): Name | undefined {
   const text = args[flag];

@@ -85,6 +85,8 @@ describe("full_sync equals one rank", () => {
   const cut = fc.record({
     rankCount: fc.integer({ min: 2, max: 16 }),
     guidance: fc.boolean(),
+    // By deviations of the whole picture, whoever has its rows and branches.
+    guidanceRescale: fc.constantFrom(0, 0.7, 1),
     splitBatch: fc.boolean(),
     pictureCount: fc.integer({ min: 1, max: 2 }),
     warmupSteps: fc.integer({ min: 0, max: 12 }),
@@ -112,6 +114,7 @@ describe("full_sync equals one rank", () => {
       warmupSteps,
       seeds: Array.from({ length: pictureCount }, (_, i) => seed + BigInt(i)),
       guidanceScale: drawn.guidance ? 5 : 1,
+      guidanceRescale: drawn.guidanceRescale,
       width: columns * model.sizeMultiple,
       height: rows * model.sizeMultiple,
       stepCount: 12,

@@ -54,7 +54,8 @@ describe("the wide model's formula weights", () => {
 });
 
 describe("recorded outputs", () => {
-  test.each(["golden/golden", "golden/extra", "wide/golden", "mini"])("%s is finite", (name) => {
+  const names = ["golden/golden", "golden/extra", "golden/rescale", "wide/golden", "mini"];
+  test.each(names)("%s is finite", (name) => {
     for (const [key, tensor] of readSafetensors(join(fixtures, `${name}.safetensors`))) {
       const size = tensor.shape.reduce((product, side) => product * side, 1);
       expect([key, tensor.data.length]).toEqual([key, size]);

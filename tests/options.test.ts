@@ -102,6 +102,7 @@ describe("values that are refused before a model is known", () => {
       ["--guidance-scale", "1e999"],
       '--guidance-scale must be a number from 0 to 100, not "1e999".',
     ],
+    [["--guidance-rescale", "1.1"], '--guidance-rescale must be a number from 0 to 1, not "1.1".'],
     [["--gpus", "0"], '--gpus must be a whole number from 1 to 16, not "0".'],
     [["--gpus", "17"], '--gpus must be a whole number from 1 to 16, not "17".'],
     [["--threads", "1025"], '--threads must be a whole number from 0 to 1024, not "1025".'],
@@ -118,6 +119,7 @@ describe("values that are refused before a model is known", () => {
       '--timestep-spacing must be leading, trailing or linspace, not "trailling". ' +
         "Did you mean trailing?",
     ],
+    [["--rng", "philox"], '--rng must be cpu or cuda, not "philox".'],
     [["--num-images", "0"], '--num-images must be a whole number from 1 to 64, not "0".'],
     [["--num-images", "65"], '--num-images must be a whole number from 1 to 64, not "65".'],
     [["--batch-size", "0"], '--batch-size must be a whole number from 1 to 8, not "0".'],
@@ -201,9 +203,11 @@ describe("what is accepted", () => {
       negativePrompt: undefined,
       seed: 42n,
       seedIsRandom: true,
+      rng: "cpu",
       imageCount: 1,
       batchSize: 1,
       guidanceScale: undefined,
+      guidanceRescale: 0,
       stepCount: undefined,
       width: undefined,
       height: undefined,
@@ -242,29 +246,32 @@ describe("what is accepted", () => {
     "--verbose",
   ];
 
+  const values = {
+    "negative-prompt": "dark",
+    seed: "9223372036854775804",
+    rng: "cuda",
+    "num-images": "4",
+    "batch-size": "3",
+    "guidance-scale": "7.5",
+    "guidance-rescale": ".7",
+    steps: "30",
+    width: "64",
+    height: "96",
+    scheduler: "euler_a",
+    "timestep-spacing": "trailing",
+    model: "m",
+    gpus: "2",
+    threads: "3",
+    device: "cpu",
+    dtype: "bf16",
+    transport: "nccl",
+    "sync-mode": "full_sync",
+    "warmup-steps": "4",
+    out: "o.webp",
+    "save-latents": "l.safetensors",
+  };
+
   test("every flag, by = and by the next argument", () => {
-    const values = {
-      "negative-prompt": "dark",
-      seed: "9223372036854775804",
-      "num-images": "4",
-      "batch-size": "3",
-      "guidance-scale": "7.5",
-      steps: "30",
-      width: "64",
-      height: "96",
-      scheduler: "euler_a",
-      "timestep-spacing": "trailing",
-      model: "m",
-      gpus: "2",
-      threads: "3",
-      device: "cpu",
-      dtype: "bf16",
-      transport: "nccl",
-      "sync-mode": "full_sync",
-      "warmup-steps": "4",
-      out: "o.webp",
-      "save-latents": "l.safetensors",
-    };
     const pairs = Object.entries(values);
     const joined = parse(
       "a house",
@@ -282,9 +289,11 @@ describe("what is accepted", () => {
       negativePrompt: "dark",
       seed: 2n ** 63n - 4n,
       seedIsRandom: false,
+      rng: "cuda",
       imageCount: 4,
       batchSize: 3,
       guidanceScale: 7.5,
+      guidanceRescale: 0.7,
       stepCount: 30,
       width: 64,
       height: 96,
@@ -414,6 +423,13 @@ describe("warnings", () => {
     expect(resolve(["--negative-prompt", "x", "--guidance-scale", "1"]).warnings).toEqual([
       "The negative prompt is not used: it needs --guidance-scale above 1, not 1.",
     ]);
+  });
+
+  test("guidance rescale without guidance", () => {
+    expect(resolve(["--guidance-rescale", ".5", "--guidance-scale", "1"]).warnings).toEqual([
+      "--guidance-rescale is not used: it needs --guidance-scale above 1, not 1.",
+    ]);
+    expect(resolve(["--guidance-rescale", "0", "--guidance-scale", "1"]).warnings).toEqual([]);
   });
 
   test("a sampler of the model that is not there", () => {

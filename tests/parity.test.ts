@@ -21,6 +21,7 @@ test("every sampler and stage that the golden model has a bar for is measured", 
     "token ids of 5 prompts, both tokenizers",
     ...["text.prompt_embeds", "text.pooled", "UNet forward", "VAE decode", "VAE encode"],
     "picture of euler",
+    ...["euler", "euler_a", "ddim"].map((name) => `latents after 6 steps of ${name}_rescale_0.7`),
     ...names.flatMap((name) => [`timesteps of ${name}`, `latents after 12 steps of ${name}`]),
     ...names.filter((name) => name !== "ddim").map((name) => `sigmas of ${name}`),
   ];

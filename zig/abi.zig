@@ -252,6 +252,9 @@ fn checkSize(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
 fn checkRequest(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (checkSize(config, r.latent_rows, r.latent_width)) |status| return status;
     if (checkBranches(r.branch_count)) |status| return status;
+    if (!(r.guidance_rescale >= 0 and r.guidance_rescale <= 1)) {
+        return refuse("a guidance rescale outside 0 to 1", .{});
+    }
     if (r.batch < 1 or r.batch > 64) return refuse("a batch outside 1 to 64", .{});
     const positions = @as(usize, r.latent_rows) * r.latent_width;
     const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
@@ -365,12 +368,14 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
         .latent_width = r.latent_width,
         .branch_count = r.branch_count,
         .guidance_scale = r.guidance_scale,
+        .guidance_rescale = r.guidance_rescale,
         .initial_scale = r.initial_scale,
         .mode = r.mode,
         .warmup_steps = r.warmup_steps,
         .split_batch = r.split_batch != 0,
         .predicts_borders = r.predicts_borders != 0,
         .wants_image = r.wants_image != 0,
+        .rng = r.rng,
         .bessel_variance = r.hooks.bessel_variance != 0,
         .hooks = hooksOf(r.hooks),
         .time_ids = r.time_ids,

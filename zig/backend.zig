@@ -10,6 +10,7 @@ const Shape = tensors.Shape;
 const DType = tensors.DType;
 const Weight = @import("weights.zig").Weight;
 const Scratch = @import("scratch.zig").Scratch;
+const Draw = @import("random_philox.zig").Draw;
 pub const cpus = @import("backend/cpu.zig");
 pub const Cpu = cpus.Cpu;
 pub const Compute = cpus.Compute;
@@ -457,6 +458,16 @@ pub const Backend = struct {
         switch (b.target()) {
             .plan => {},
             inline else => |device| try device.latentStep(step),
+        }
+    }
+
+    /// `scale` times a picture's next standard normal numbers of torch on a CUDA device: `out` (1,
+    /// rows, width, channels) in f32, `draw` of as many elements.
+    pub fn philoxNormal(b: Backend, out: Tensor, draw: Draw, scale: f32) Error!void {
+        assert(out.shape.batch == 1 and out.dtype == .f32);
+        switch (b.target()) {
+            .plan => {},
+            inline else => |device| try device.philoxNormal(out, draw, scale),
         }
     }
 

@@ -5,6 +5,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const StepRow = @import("backend.zig").StepRow;
 const SyncMode = @import("patch/mode.zig").SyncMode;
+const Rng = @import("random.zig").Rng;
 const Hooks = @import("transport/faults.zig").Hooks;
 
 pub const Kind = enum(u32) {
@@ -61,10 +62,13 @@ pub const Job = struct {
     /// 1, or 2 with guidance.
     branch_count: u32 = 1,
     guidance_scale: f32 = 1,
+    /// See `LatentStep`.
+    guidance_rescale: f32 = 0,
     /// The first latent is noise times this.
     initial_scale: f32 = 1,
     /// One per picture.
     seeds: []const u64 = &.{},
+    rng: Rng = .cpu,
     mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
     split_batch: bool = true,

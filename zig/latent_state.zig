@@ -5,12 +5,25 @@
 const std = @import("std");
 const backends = @import("backend.zig");
 const Tensor = @import("tensor.zig").Tensor;
-const CpuGenerator = @import("random.zig").CpuGenerator;
+const random = @import("random.zig");
+const PhiloxGenerator = @import("random_philox.zig").PhiloxGenerator;
 const nchw = @import("nchw.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Job = @import("job.zig").Job;
+
+const Generator = union(random.Rng) {
+    cpu: random.CpuGenerator,
+    cuda: PhiloxGenerator,
+
+    fn init(rng: random.Rng, seed: u64) Generator {
+        return switch (rng) {
+            .cpu => .{ .cpu = .init(seed) },
+            .cuda => .{ .cuda = .init(seed, PhiloxGenerator.block_count_reference) },
+        };
+    }
+};
 
 pub const LatentState = struct {
     /// (pictures, rows, width, channels), like all of them.
@@ -18,8 +31,8 @@ pub const LatentState = struct {
     saved: Tensor,
     history: [backends.history_count]Tensor,
     noise: Tensor,
-    generators: []CpuGenerator,
-    /// All latents on the host, in torch's order and in ours; empty while planning.
+    generators: []Generator,
+    /// One latent on the host, in torch's order and in ours; empty while planning.
     drawn: []f32,
     turned: []f32,
 
@@ -32,19 +45,18 @@ pub const LatentState = struct {
             .saved = try b.alloc(shape, .f32),
             .history = undefined,
             .noise = try b.alloc(shape, .f32),
-            .generators = try rank.arena.alloc(CpuGenerator, job.seeds.len),
-            .drawn = try rank.arena.alloc(f32, host_count),
-            .turned = try rank.arena.alloc(f32, host_count),
+            .generators = try rank.arena.alloc(Generator, job.seeds.len),
+            .drawn = try rank.arena.alloc(f32, host_count / shape.batch),
+            .turned = try rank.arena.alloc(f32, host_count / shape.batch),
         };
         for (&state.history) |*tensor| tensor.* = try b.alloc(shape, .f32);
-        for (state.generators, job.seeds) |*generator, seed| generator.* = .init(seed);
-        state.draw();
-        for (state.turned) |*value| value.* *= job.initial_scale;
-        try b.write(state.latent, std.mem.sliceAsBytes(state.turned));
+        for (state.generators, job.seeds) |*generator, seed| generator.* = .init(job.rng, seed);
+        try state.draw(rank, state.latent, job.initial_scale);
         // A row that has no history yet multiplies it by 0: it must be a number.
-        @memset(state.turned, 0);
-        try b.write(state.saved, std.mem.sliceAsBytes(state.turned));
-        for (state.history) |tensor| try b.write(tensor, std.mem.sliceAsBytes(state.turned));
+        const zeros = try rank.arena.alloc(f32, host_count);
+        @memset(zeros, 0);
+        try b.write(state.saved, std.mem.sliceAsBytes(zeros));
+        for (state.history) |tensor| try b.write(tensor, std.mem.sliceAsBytes(zeros));
         return state;
     }
 
@@ -57,15 +69,13 @@ pub const LatentState = struct {
         model_output: Tensor,
     ) Error!void {
         const draws_noise = row.draws_noise != 0;
-        if (draws_noise) {
-            state.draw();
-            try rank.b.write(state.noise, std.mem.sliceAsBytes(state.turned));
-        }
+        if (draws_noise) try state.draw(rank, state.noise, 1);
         // The oldest output's memory takes the newest.
         std.mem.rotate(Tensor, &state.history, state.history.len - 1);
         try rank.b.latentStep(.{
             .row = row,
             .guidance_scale = job.guidance_scale,
+            .guidance_rescale = job.guidance_rescale,
             .latent = state.latent,
             .saved = state.saved,
             .history = state.history,
@@ -84,13 +94,32 @@ pub const LatentState = struct {
 
     // --- internal ---
 
-    fn draw(state: *LatentState) void {
-        if (state.drawn.len == 0) return;
-        const shape = state.latent.shape;
-        const count = state.drawn.len / state.generators.len;
+    /// Each picture's next numbers, times `scale`.
+    fn draw(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
+        if (rank.isPlanning()) return;
         for (state.generators, 0..) |*generator, i| {
-            generator.fillNormal(state.drawn[i * count ..][0..count]);
+            const picture = out.batchSlice(@intCast(i), 1);
+            switch (generator.*) {
+                .cpu => |*cpu| try state.drawOnHost(rank, cpu, picture, scale),
+                .cuda => |*philox| {
+                    const next = philox.next(picture.shape.elementCount());
+                    try rank.b.philoxNormal(picture, next, scale);
+                },
+            }
         }
+    }
+
+    fn drawOnHost(
+        state: *LatentState,
+        rank: *Rank,
+        generator: *random.CpuGenerator,
+        picture: Tensor,
+        scale: f32,
+    ) Error!void {
+        generator.fillNormal(state.drawn);
+        const shape = picture.shape;
         nchw.toNhwc(state.turned, state.drawn, shape.channels, shape.positionCount());
+        for (state.turned) |*value| value.* *= scale;
+        try rank.b.write(picture, std.mem.sliceAsBytes(state.turned));
     }
 };

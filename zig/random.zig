@@ -6,6 +6,14 @@
 
 const std = @import("std");
 
+/// Which of torch's generators a seed starts.
+pub const Rng = enum(u32) {
+    /// `torch.Generator("cpu")`.
+    cpu = 0,
+    /// `torch.Generator("cuda")`; see `random_philox.zig`.
+    cuda = 1,
+};
+
 /// The 32-bit Mersenne Twister of Matsumoto and Nishimura.
 const Mt19937 = struct {
     state: [state_count]u32,

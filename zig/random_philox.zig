@@ -2,7 +2,8 @@
 //! thread of torch's grid, so that a seed draws the picture that it draws there. Its twin on a GPU
 //! is cuda/philox_normal.cu.
 //! Thread i of T makes, in its k-th turn, the elements i + (4 k + 0..3) T of a tensor. T is one per
-//! element until the GPU's grid is full; beyond that torch's own pictures differ from GPU to GPU.
+//! element until the GPU's grid is full; beyond that torch's own pictures differ from GPU to GPU,
+//! and pictures are those of an H100 or H200.
 //! Sources: aten/src/ATen/native/cuda/DistributionTemplates.h of PyTorch (grid, order, offsets),
 //! Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 
@@ -29,9 +30,11 @@ pub const PhiloxGenerator = struct {
     /// multiprocessors * (threads of a multiprocessor / 256), as `calc_execution_policy` takes it.
     block_count_max: u32,
 
-    /// The grid of no GPU: one thread per element. Equal to any GPU whose grid holds the tensor: a
-    /// latent of up to 2048x2048 pixels on an A100, H100 or H200, 1536x1536 on an RTX 4090.
-    pub const block_count_unlimited = (1 << 24) - 1;
+    /// Of an H100 SXM or H200: 132 multiprocessors of 2048 threads. One wave is 270,336 numbers: a
+    /// latent of 67,584 positions, as 2048x2112 pixels. Any GPU whose own grid holds a latent draws
+    /// the same: 221,184 numbers on an A100 (1856x1856 pixels), 196,608 on an RTX 4090
+    /// (1760x1760), 89,088 on an L4 (1184x1184), but 40,960 on a T4 (800x800).
+    pub const block_count_reference = 132 * (2048 / block_size);
 
     pub fn init(seed: u64, block_count_max: u32) PhiloxGenerator {
         return .{ .seed = seed, .block_count_max = block_count_max };
@@ -55,19 +58,21 @@ pub const PhiloxGenerator = struct {
 
     /// Standard normal numbers in the order of `torch.randn(out.len, device="cuda")`.
     pub fn fillNormal(generator: *PhiloxGenerator, out: []f32) void {
-        fill(generator.next(out.len), out);
+        fill(generator.next(out.len), out, 1, 1);
     }
 };
 
-/// `draw`'s tensor.
-pub fn fill(draw: Draw, out: []f32) void {
+/// `draw`'s tensor times `scale`. torch counts its elements as (channels, positions); `out` is
+/// (positions, channels).
+pub fn fill(draw: Draw, out: []f32, channels: usize, scale: f32) void {
+    const positions = @divExact(out.len, channels);
     const threads: usize = draw.thread_count;
     for (0..@min(threads, out.len)) |thread| {
         var turn = draw.turn_first;
         var i = thread;
         while (i < out.len) : (turn += 1) {
             for (normals(draw.seed, turn, @intCast(thread))) |value| {
-                if (i < out.len) out[i] = value;
+                if (i < out.len) out[i % positions * channels + i / positions] = value * scale;
                 i += threads;
             }
         }
@@ -143,7 +148,7 @@ test "a seed draws what torch has printed on CUDA devices, call after call" {
         -0.1836, 0.3824,  0.3918,  -0.0830, 0.8971,  -1.1123, 0.1116,  0.4863,
         -0.5499, -0.3231, -0.5469, 0.9049,  0.2837,  0.1210,  0.4730,  -1.0823,
     };
-    var generator: PhiloxGenerator = .init(0, PhiloxGenerator.block_count_unlimited);
+    var generator: PhiloxGenerator = .init(0, PhiloxGenerator.block_count_reference);
     var drawn: [64]f32 = undefined;
     generator.fillNormal(&drawn);
     for (seed_0, drawn) |e, x| try testing.expectApproxEqAbs(e, x, tolerance);
@@ -152,7 +157,7 @@ test "a seed draws what torch has printed on CUDA devices, call after call" {
         .{ 0.1940, 2.1614, -0.1721, 0.8491 },  .{ 0.1391, -0.1082, -0.7174, 0.7566 },
         .{ -0.5187, 1.2268, 0.6255, -0.9117 }, .{ -0.6974, -1.8688, -0.8832, -1.6627 },
     };
-    generator = .init(42, PhiloxGenerator.block_count_unlimited);
+    generator = .init(42, PhiloxGenerator.block_count_reference);
     for (seed_42) |expected| {
         generator.fillNormal(drawn[0..4]);
         for (expected, drawn[0..4]) |e, x| try testing.expectApproxEqAbs(e, x, tolerance);

@@ -48,10 +48,26 @@ export const sampleFlags = {
       `How closely to follow the prompt, ${range("guidance-scale")}; 1 and below is no ` +
       "guidance, in half the time. Default: the model's own, else 5.",
   },
+  "guidance-rescale": {
+    type: "string",
+    valueHint: "X",
+    description:
+      `Bring guided outputs back to the unguided ones' deviation, ${range("guidance-rescale")}: ` +
+      "where guidance overexposes (arXiv 2305.08891, which takes 0.7). Default: 0.",
+  },
   seed: {
     type: "string",
     valueHint: "N",
     description: "Same seed, same picture; 0 to 2^63-1. Default: random, and printed.",
+  },
+  rng: {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      'Whose noise a seed draws, on any device: cpu for torch.Generator("cpu"), cuda for ' +
+      'torch.Generator("cuda"). Once a latent has more numbers than a GPU runs threads, torch\'s ' +
+      "differ from GPU to GPU: cuda is an H100 or H200 (132 multiprocessors), the same on an " +
+      "A100 up to 1856x1856 pixels, on an RTX 4090 up to 1760x1760. Default: cpu.",
   },
   "num-images": {
     type: "string",
@@ -246,8 +262,8 @@ export const sampleHelp: HelpText = {
     "basedxl sample --seed 7 --json",
   ],
   groups: [
-    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale"]],
-    ["Seeds and pictures", ["seed", "num-images", "batch-size"]],
+    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale", "guidance-rescale"]],
+    ["Seeds and pictures", ["seed", "rng", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
     ["Model and machine", ["model", "device", "dtype", "threads", "vae-tiling"]],

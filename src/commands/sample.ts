@@ -186,6 +186,8 @@ function jsonOf(
     steps: request.stepCount,
     scheduler: request.scheduler,
     guidance_scale: request.guidanceScale,
+    guidance_rescale: request.guidanceRescale ?? 0,
+    rng: request.rng ?? "cpu",
     model: request.model.path,
     ranks: result.rankCountUsed,
     layout: result.layout,

@@ -11,7 +11,7 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 3;
+export const abiVersion = 4;
 export const stepCountMax = 1000;
 
 export const Status = {
@@ -108,6 +108,11 @@ export const DType = {
   f64: 3,
   u8: 4,
   i32: 5,
+} as const;
+
+export const Rng = {
+  cpu: 0,
+  cuda: 1,
 } as const;
 
 export interface ClipConfig {
@@ -341,6 +346,7 @@ export interface Request {
   latentWidth: number;
   branchCount: number;
   guidanceScale: number;
+  guidanceRescale: number;
   initialScale: number;
   wantsLatents: number;
   mode: number;
@@ -349,6 +355,7 @@ export interface Request {
   vaeTileLatent: number;
   predictsBorders: number;
   wantsImage: number;
+  rng: number;
   hooks: TestHooks;
   seeds: Bytes;
   rows: Bytes;
@@ -363,37 +370,39 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 288;
+export const sizeOfRequest = 296;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 288, true);
+  v.setUint32(at + 0, 296, true);
   v.setUint32(at + 4, s.kind, true);
   v.setUint32(at + 8, s.latentRows, true);
   v.setUint32(at + 12, s.latentWidth, true);
   v.setUint32(at + 16, s.branchCount, true);
   v.setFloat32(at + 20, s.guidanceScale, true);
-  v.setFloat32(at + 24, s.initialScale, true);
-  v.setUint32(at + 28, s.wantsLatents, true);
-  v.setUint32(at + 32, s.mode, true);
-  v.setUint32(at + 36, s.warmupSteps, true);
-  v.setUint32(at + 40, s.splitBatch, true);
-  v.setUint32(at + 44, s.vaeTileLatent, true);
-  v.setUint32(at + 48, s.predictsBorders, true);
-  v.setUint32(at + 52, s.wantsImage, true);
-  writeTestHooks(v, at + 56, s.hooks);
-  writeBytes(v, at + 80, s.seeds);
-  writeBytes(v, at + 96, s.rows);
-  writeTokens(v, at + 112, s.prompt);
-  writeTokens(v, at + 152, s.negative);
+  v.setFloat32(at + 24, s.guidanceRescale, true);
+  v.setFloat32(at + 28, s.initialScale, true);
+  v.setUint32(at + 32, s.wantsLatents, true);
+  v.setUint32(at + 36, s.mode, true);
+  v.setUint32(at + 40, s.warmupSteps, true);
+  v.setUint32(at + 44, s.splitBatch, true);
+  v.setUint32(at + 48, s.vaeTileLatent, true);
+  v.setUint32(at + 52, s.predictsBorders, true);
+  v.setUint32(at + 56, s.wantsImage, true);
+  v.setUint32(at + 60, s.rng, true);
+  writeTestHooks(v, at + 64, s.hooks);
+  writeBytes(v, at + 88, s.seeds);
+  writeBytes(v, at + 104, s.rows);
+  writeTokens(v, at + 120, s.prompt);
+  writeTokens(v, at + 160, s.negative);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 192 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 200 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 216, s.batch, true);
-  v.setFloat32(at + 220, s.timestep, true);
-  writeBytes(v, at + 224, s.sample);
-  writeBytes(v, at + 240, s.promptEmbeds);
-  writeBytes(v, at + 256, s.pooled);
-  writeBytes(v, at + 272, s.timeIdsList);
+  v.setUint32(at + 224, s.batch, true);
+  v.setFloat32(at + 228, s.timestep, true);
+  writeBytes(v, at + 232, s.sample);
+  writeBytes(v, at + 248, s.promptEmbeds);
+  writeBytes(v, at + 264, s.pooled);
+  writeBytes(v, at + 280, s.timeIdsList);
 }
 
 export interface Update {

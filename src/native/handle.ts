@@ -15,6 +15,7 @@ import {
   type Output,
   type Progress,
   type Request,
+  Rng,
   readProgress,
   type SessionOptions,
   State,
@@ -158,6 +159,7 @@ const noTokens = { ids: noBytes, ids2: noBytes, endIndex2: 0, present: 0 };
 const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   branchCount: 1,
   guidanceScale: 1,
+  guidanceRescale: 0,
   initialScale: 1,
   wantsLatents: 0,
   mode: SyncMode.fullSync,
@@ -165,6 +167,7 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   splitBatch: 0,
   predictsBorders: 0,
   wantsImage: 0,
+  rng: Rng.cpu,
   vaeTileLatent: 0,
   hooks: {
     besselVariance: 0,

@@ -5,6 +5,7 @@
 import { ptr } from "bun:ffi";
 import type { Dtype } from "../dtype.ts";
 import { type Layout, layoutOf } from "../layout.ts";
+import type { RngName } from "../limits.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { StepRow } from "../schedule.ts";
 import { tileLatent } from "../vae-tiling.ts";
@@ -102,10 +103,14 @@ export interface PictureRequest {
   /** null = zeros. Only read with guidance. */
   negative: TokenPair | null;
   guidanceScale: number;
+  /** diffusers' `guidance_rescale`, 0 to 1; default 0. */
+  guidanceRescale?: number | undefined;
   rows: StepRow[];
   initNoiseSigma: number;
   /** One per picture of the batch. */
   seeds: bigint[];
+  /** What they start; default "cpu". */
+  rng?: RngName | undefined;
   syncMode: SyncMode;
   /** Synchronous steps after the first. */
   warmupSteps: number;
@@ -237,6 +242,7 @@ class NativeSession implements Session {
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
         guidanceScale,
+        guidanceRescale: request.guidanceRescale ?? 0,
         initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
         mode: syncModes.indexOf(request.syncMode),
@@ -246,6 +252,7 @@ class NativeSession implements Session {
         predictsBorders: Number(request.predictBorders ?? true),
         wantsImage: Number(request.wantImage ?? false),
         hooks: hooksOf(request.testHooks ?? {}),
+        rng: abi.Rng[request.rng ?? "cpu"],
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
         prompt: tokensOf(prompt),

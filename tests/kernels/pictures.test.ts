@@ -9,9 +9,17 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { syncModes } from "../../src/native/session.ts";
-import { relativeL2 } from "../support/compare.ts";
-import { draw, drawLatents, latentsOf, requestOf, withSession } from "../support/draw.ts";
+import { maxAbs, relativeL2 } from "../support/compare.ts";
+import {
+  draw,
+  drawLatents,
+  latentsOf,
+  requestOf,
+  type Work,
+  withSession,
+} from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
+import { drawNoise } from "../support/noise.ts";
 import { measureGoldenParts } from "../support/parity.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -73,6 +81,29 @@ test("another picture, prompt or size replays or captures anew, and agrees", asy
       expect(Buffer.from(warm.buffer).equals(Buffer.from(alone.buffer))).toBe(true);
     }
   });
+});
+
+test.each([1, 2, 4])("guidance rescale of %d ranks as on the CPU", async (rankCount) => {
+  const size = { model, width: 32, height: 64, stepCount: 4, seeds: [1n, 2n] };
+  // So strong a guidance that what the rescale moves is far from what f16 does.
+  const how = { scheduler: "euler_a", guidanceScale: 30, guidanceRescale: 0.7 } as const;
+  const work: Work = { ...size, ...how };
+  const ours = await drawLatents({ ...work, rankCount, gpu: emulated() });
+  const onCpu = await drawLatents(work);
+  expect(relativeL2(ours, onCpu)).toBeLessThanOrEqual(1e-2);
+  const without = await drawLatents({ ...work, guidanceRescale: 0 });
+  expect(relativeL2(onCpu, without)).toBeGreaterThan(5e-2);
+});
+
+test("a GPU draws --rng cuda's noise as the CPU does", async () => {
+  const seeds = [3n, 0x123456789abcdefn];
+  const work: Work = { model, width: 32, height: 64, seeds, rng: "cuda" };
+  const onCpu = await drawNoise(work, 2);
+  const ours = await drawNoise({ ...work, gpu: emulated() }, 2);
+  for (const [i, latents] of ours.entries()) {
+    // Logarithm, sine and cosine in f32 here, in f64 there: 2^-21 of numbers up to 6.
+    expect(maxAbs(latents, onCpu[i]!)).toBeLessThanOrEqual(4e-6);
+  }
 });
 
 describe("two ranks on GPUs of their own", () => {

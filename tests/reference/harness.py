@@ -102,6 +102,7 @@ def run(pipeline, spec):
         height=spec["height"],
         num_inference_steps=spec["steps"],
         guidance_scale=spec["guidance"],
+        guidance_rescale=spec.get("rescale", 0.0),
         generator=torch.Generator("cpu").manual_seed(spec["seed"]),
         output_type="latent",
         callback_on_step_end=keep_first,

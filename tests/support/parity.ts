@@ -44,6 +44,8 @@ interface Run {
   name: string;
   steps: number;
   guidance: number;
+  /** Of the guidance; absent for 0. */
+  rescale?: number;
   seed: number;
   prompt: string;
   negative: string | null;
@@ -61,6 +63,7 @@ interface Reference {
 }
 
 const fixtures = join(import.meta.dir, "../fixtures");
+const goldenFiles = ["golden/golden", "golden/extra", "golden/rescale"];
 
 export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureNoise();
@@ -102,8 +105,8 @@ async function goldenReference(): Promise<Reference> {
   return {
     model: "golden",
     folder: await openModelFolder(join(fixtures, "golden/model")),
-    tensors: new Map([...read("golden/golden"), ...read("golden/extra")]),
-    runs: [...readJson("golden/golden.json").runs, ...readJson("golden/extra.json").runs],
+    tensors: new Map(goldenFiles.flatMap((name) => [...read(name)])),
+    runs: goldenFiles.flatMap((name) => readJson(`${name}.json`).runs),
   };
 }
 
@@ -296,6 +299,7 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
         seeds: [BigInt(run.seed)],
         batchSize: 1,
         guidanceScale: run.guidance,
+        guidanceRescale: run.rescale,
         stepCount,
         width: run.width,
         height: run.height,

@@ -8,11 +8,12 @@ const jobs = @import("../job.zig");
 const machines = @import("../machine.zig");
 const models = @import("../model.zig");
 const modes = @import("../patch/mode.zig");
+const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 3;
+pub const abi_version: u32 = 4;
 pub const step_count_max = 1000;
 pub const picture_count_max = 64;
 
@@ -133,6 +134,8 @@ pub const Request = extern struct {
     latent_width: u32,
     branch_count: u32,
     guidance_scale: f32,
+    /// 0 to 1; 0 changes nothing.
+    guidance_rescale: f32,
     initial_scale: f32,
     wants_latents: u32,
     mode: modes.SyncMode,
@@ -142,6 +145,8 @@ pub const Request = extern struct {
     vae_tile_latent: u32,
     predicts_borders: u32,
     wants_image: u32,
+    /// What the seeds start.
+    rng: random.Rng,
     hooks: TestHooks,
     /// u64, one per picture of the batch.
     seeds: Bytes,
@@ -189,4 +194,5 @@ pub const enums = .{
     Status,       sessions.State,      jobs.Kind,              jobs.Stage,
     jobs.Output,  configs.HiddenAct,   backends.Compute,       modes.SyncMode,
     faults.Fault, machines.DeviceKind, machines.TransportKind, DType,
+    random.Rng,
 };

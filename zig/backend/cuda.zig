@@ -272,6 +272,7 @@ pub const Cuda = struct {
     pub const gatherTokens = ops_embedding.gatherTokens;
     pub const sinusoidalEmbedding = ops_embedding.sinusoidalEmbedding;
     pub const latentStep = ops_sampler.latentStep;
+    pub const philoxNormal = ops_sampler.philoxNormal;
     pub const toRgb = ops_sampler.toRgb;
 
     // --- internal ---

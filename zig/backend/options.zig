@@ -66,7 +66,8 @@ pub const LatentStep = struct {
     row: StepRow,
     guidance_scale: f32,
     /// diffusers' guidance_rescale, 0 to 1: how far the deviation of each picture's guided output
-    /// is brought back to that of the positive branch. 0 changes nothing.
+    /// is brought back to that of the positive branch. 0 changes nothing. Deviations are over the
+    /// whole picture, which `model_output` is on every rank.
     guidance_rescale: f32 = 0,
     /// (pictures, rows, width, channels), changed in place.
     latent: Tensor,

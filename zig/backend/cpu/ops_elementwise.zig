@@ -6,7 +6,9 @@ const assert = std.debug.assert;
 const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
 const ops_product = @import("ops_product.zig");
+const random_philox = @import("../../random_philox.zig");
 const Cpu = @import("../cpu.zig").Cpu;
+const Draw = random_philox.Draw;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
 const count = ops_product.count;
@@ -257,6 +259,10 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
         .updates_saved = step.row.updates_saved != 0,
     };
     return cpu.team.run(cpu.kernels.latent_step, &args, count(element_count, args.count_per_task));
+}
+
+pub fn philoxNormal(_: *Cpu, out: Tensor, draw: Draw, scale: f32) error{}!void {
+    random_philox.fill(draw, out.host(f32), out.shape.channels, scale);
 }
 
 pub fn toRgb(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {

@@ -70,8 +70,8 @@ pub fn toRgb(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
 }
 
 /// One picture's next numbers of torch.randn on a CUDA device: out (1, rows, width, channels) f32,
-/// drawn in torch's order (channels, rows, width). `draw` is `PhiloxGenerator.next`'s.
-pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw) Error!void {
+/// drawn in torch's order (channels, rows, width).
+pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void {
     assert(out.dtype == .f32 and out.shape.batch == 1);
     const grid = grids.blocks(draw.thread_count);
     return cuda.launch("philox_normal", .untyped, grid, grids.block, 0, .{
@@ -81,6 +81,7 @@ pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw) Error!void {
         out.shape.channels,
         @as(u64, out.shape.positionCount()),
         draw.thread_count,
+        scale,
     });
 }
 

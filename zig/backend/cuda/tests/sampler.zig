@@ -154,11 +154,15 @@ test "philoxNormal: torch's numbers in NHWC, beyond the grid, call after call" {
                 const out = try pair.empty(shape, .f32);
                 const draw = generator.next(shape.elementCount());
                 const drawn = try pair.arena.allocator().alloc(f32, shape.elementCount());
-                random_philox.fill(draw, drawn);
-                nchw.toNhwc(out.cpu.host(f32), drawn, shape.channels, shape.positionCount());
-                try ops.philoxNormal(pair.cuda, out.cuda, draw);
+                const turned = try pair.arena.allocator().alloc(f32, shape.elementCount());
+                const scale = 1 + pair.random().float(f32);
+                random_philox.fill(draw, drawn, 1, 1);
+                nchw.toNhwc(turned, drawn, shape.channels, shape.positionCount());
+                try pair.cpu.philoxNormal(out.cpu, draw, scale);
+                for (out.cpu.host(f32), turned) |a, e| try std.testing.expectEqual(scale * e, a);
+                try ops.philoxNormal(pair.cuda, out.cuda, draw, scale);
                 for (try pair.download(out.cuda), out.cpu.host(f32)) |a, e| {
-                    try std.testing.expectApproxEqAbs(e, a, 4e-6);
+                    try std.testing.expectApproxEqAbs(e, a, 8e-6);
                 }
             }
         }
