@@ -10,7 +10,7 @@
 // rounded once, since every later step builds on them.
 // Layout: latent, saved, history and noise f32 of `count` = pictures * picture_count elements;
 // model_output `branch_count * count` of the activation type, negative branch first. The row lies
-// in device memory, so that a captured graph serves every step; `noise` and `factors` may be null.
+// in device memory; `noise` and `factors` may be null.
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
 #include "elementwise.cuh"

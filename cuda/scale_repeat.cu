@@ -1,7 +1,6 @@
 // The UNet's input: factor * x for every guidance branch, out[r, i] = round(factor * x[i]).
 // Layout: x `count` elements of f32 (the latent, all pictures), out `repeat` (blockIdx.y) times
-// that in the activation type. The factor lies in device memory where `factor_pointer` is not null
-// (a captured graph serves every step), else it is `factor`.
+// that in the activation type.
 // Reads 4 bytes and writes 2 * repeat per element: 65,536 elements at 1024x1024 are 0.5 MB, under 1
 // us; the launch costs more.
 #include "elementwise.cuh"
@@ -12,13 +11,11 @@ template <typename T>
 __device__ __forceinline__ void run(
     T* out,
     const float* x,
-    const float* factor_pointer,
     float factor,
     uint64_t count
 ) {
     const uint64_t first = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * pack_count;
     if (first >= count) return;
-    if (factor_pointer) factor = *factor_pointer;
     const unsigned left = pack_size(count - first);
     float a[pack_count];
     load_pack(x + first, left, a);
@@ -32,21 +29,19 @@ __device__ __forceinline__ void run(
 extern "C" __global__ void scale_repeat_f16(
     f16* out,
     const float* x,
-    const float* factor_pointer,
     float factor,
     uint64_t count
 ) {
-    scale_repeat::run(out, x, factor_pointer, factor, count);
+    scale_repeat::run(out, x, factor, count);
 }
 EXPORT_KERNEL(scale_repeat_f16)
 
 extern "C" __global__ void scale_repeat_bf16(
     bf16* out,
     const float* x,
-    const float* factor_pointer,
     float factor,
     uint64_t count
 ) {
-    scale_repeat::run(out, x, factor_pointer, factor, count);
+    scale_repeat::run(out, x, factor, count);
 }
 EXPORT_KERNEL(scale_repeat_bf16)

@@ -114,6 +114,11 @@ pub const Backend = struct {
         return result;
     }
 
+    /// What has been captured and replayed since the device was opened.
+    pub fn graphCounts(b: Backend) cudas.GraphCounts {
+        return if (b.device == .cuda) b.device.cuda.graphs.counts else .{};
+    }
+
     // Memory.
 
     pub fn alloc(b: Backend, shape: Shape, dtype: DType) Error!Tensor {

@@ -29,6 +29,7 @@ const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
 /// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every
 /// rank writes its own part of them.
 pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
+    const graphs_before = rank.b.graphCounts();
     const text_start = if (rank.reporter) |r| r.begin(.text) else 0;
     const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
     const conditioning = try conditionBranches(rank, job, slots);
@@ -44,7 +45,13 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
 
     const decode_start = if (rank.reporter) |r| r.begin(.decode) else 0;
     try decodePictures(rank, job, latent);
-    if (!rank.isPlanning()) rankCounts(rank, job).scratch_bytes = rank.b.scratch.peak;
+    if (!rank.isPlanning()) {
+        const counts = rankCounts(rank, job);
+        const graphs = rank.b.graphCounts();
+        counts.scratch_bytes = rank.b.scratch.peak;
+        counts.graphs_captured = graphs.captured - graphs_before.captured;
+        counts.graphs_replayed = graphs.replayed - graphs_before.replayed;
+    }
     if (rank.reporter) |r| job.decode_ns = r.since(decode_start);
 }
 

@@ -45,6 +45,9 @@ pub const RankCounts = extern struct {
     /// Held for the exchange inside the UNet.
     buffer_bytes: u64 = 0,
     scratch_bytes: u64 = 0,
+    /// Pieces of work that became CUDA graphs in this job, and that ran as one.
+    graphs_captured: u64 = 0,
+    graphs_replayed: u64 = 0,
 };
 
 pub const Tokens = struct {

@@ -91,7 +91,6 @@ pub const Rank = struct {
             try b.write(pooled, zeros[0..pooled.byteCount()]);
             return;
         };
-        const ctx = rank.context();
         const model = rank.model;
         const hidden = try rank.penultimate(&model.text_encoder, tokens.ids);
         defer b.free(hidden);
@@ -100,7 +99,7 @@ pub const Rank = struct {
         const joined = try b.concatChannels(&.{ hidden, hidden_2 });
         defer b.free(joined);
         try b.copy(embeds, joined);
-        const projected = try model.text_encoder_2.pooled(ctx, hidden_2, &.{tokens.end_index_2});
+        const projected = try rank.poolHidden(hidden_2, tokens.end_index_2);
         defer b.free(projected);
         try b.copy(pooled, projected);
         if (!try b.isFinite(embeds) or !try b.isFinite(pooled)) {
@@ -114,6 +113,20 @@ pub const Rank = struct {
         defer rank.b.free(tensor);
         const key = @intFromPtr(encoder);
         return rank.b.captured(key, runEncoder, .{ rank, encoder, tensor });
+    }
+
+    /// The second encoder's pooled state. Where it pools differs from prompt to prompt, so that it
+    /// is no part of the captured work but lies before it.
+    fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
+        const bytes = std.mem.asBytes(&end_index);
+        const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
+        defer rank.b.free(ends);
+        const key = @intFromPtr(&rank.model.text_encoder_2) + 1;
+        return rank.b.captured(key, runPooled, .{ rank, hidden, ends });
+    }
+
+    fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
+        return rank.model.text_encoder_2.pooled(rank.context(), hidden, ends);
     }
 
     fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Tensor {

@@ -11,7 +11,7 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 4;
+export const abiVersion = 5;
 export const stepCountMax = 1000;
 
 export const Status = {
@@ -529,9 +529,11 @@ export interface RankCounts {
   gatherBytes: bigint;
   bufferBytes: bigint;
   scratchBytes: bigint;
+  graphsCaptured: bigint;
+  graphsReplayed: bigint;
 }
 
-export const sizeOfRankCounts = 64;
+export const sizeOfRankCounts = 80;
 
 export function readRankCounts(v: DataView, at: number): RankCounts {
   return {
@@ -543,6 +545,8 @@ export function readRankCounts(v: DataView, at: number): RankCounts {
     gatherBytes: v.getBigUint64(at + 40, true),
     bufferBytes: v.getBigUint64(at + 48, true),
     scratchBytes: v.getBigUint64(at + 56, true),
+    graphsCaptured: v.getBigUint64(at + 64, true),
+    graphsReplayed: v.getBigUint64(at + 72, true),
   };
 }
 

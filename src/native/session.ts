@@ -87,6 +87,9 @@ export interface RankStats {
   bufferBytes: number;
   /** The arena's peak, `bufferBytes` included. */
   scratchBytes: number;
+  /** Pieces of work that became CUDA graphs in this batch, and that ran as one. */
+  graphsCaptured: number;
+  graphsReplayed: number;
 }
 
 export interface TokenPair {
@@ -355,6 +358,8 @@ function ranksOf(bytes: ArrayBuffer): RankStats[] {
       gatherBytes: Number(counts.gatherBytes),
       bufferBytes: Number(counts.bufferBytes),
       scratchBytes: Number(counts.scratchBytes),
+      graphsCaptured: Number(counts.graphsCaptured),
+      graphsReplayed: Number(counts.graphsReplayed),
     };
   });
 }

@@ -106,6 +106,26 @@ test("a GPU draws --rng cuda's noise as the CPU does", async () => {
   }
 });
 
+test("a prompt, seed or sampler captures nothing once a size has been drawn", async () => {
+  const work: Work = { model, width: 32, height: 64, stepCount: 3, gpu: emulated() };
+  await withSession(work, async (session) => {
+    const graphs = async (change: Partial<Work>) => {
+      const { ranks } = await session.picture(requestOf({ ...work, ...change }));
+      return { captured: ranks[0]?.graphsCaptured, replayed: ranks[0]?.graphsReplayed };
+    };
+    await graphs({});
+    await graphs({});
+    // Both branches through two encoders and the pooling, three steps, the decoder.
+    const all = { captured: 0, replayed: 2 * 3 + 3 + 1 };
+    expect(await graphs({ prompt: "a blue square, far to the left", seeds: [7n] })).toEqual(all);
+    expect(await graphs({ scheduler: "euler_a" })).toEqual(all);
+    // Another size has the UNet's steps and the decoder captured, once.
+    await graphs({ width: 64 });
+    await graphs({ width: 64 });
+    expect(await graphs({ width: 64 })).toEqual(all);
+  });
+});
+
 describe("two ranks on GPUs of their own", () => {
   const work = { model, width: 32, height: 64, stepCount: 4, warmupSteps: 1, splitBatch: false };
   const pair = { ...work, rankCount: 2, syncMode: "corrected_async_gn" } as const;

@@ -13,7 +13,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 4;
+pub const abi_version: u32 = 5;
 pub const step_count_max = 1000;
 pub const picture_count_max = 64;
 

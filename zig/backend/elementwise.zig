@@ -86,9 +86,10 @@ pub fn embedTokens(
     return out;
 }
 
-/// One position per batch element: x (batch, 1, tokens, c) to (batch, 1, 1, c).
-pub fn gatherTokens(b: Backend, x: Tensor, indices: []const u32) Error!Tensor {
-    assert(indices.len == x.shape.batch);
+/// One position per batch element: x (batch, 1, tokens, c) to (batch, 1, 1, c). `indices` (batch,
+/// 1, 1, 1) i32; one out of range takes the last position.
+pub fn gatherTokens(b: Backend, x: Tensor, indices: Tensor) Error!Tensor {
+    assert(indices.dtype == .i32 and indices.shape.eql(.vector(x.shape.batch, 1)));
     const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), b.activationType());
     switch (b.target()) {
         .plan => {},

@@ -69,13 +69,13 @@ pub const ClipTextModel = struct {
         return hidden;
     }
 
-    /// The projected state of the token at `end_indices` in each batch element, from what
-    /// `penultimate` gave: (batch, 1, 1, projection).
+    /// The projected state of the token at `end_indices` (batch, 1, 1, 1) in each batch element,
+    /// from what `penultimate` gave: (batch, 1, 1, projection).
     pub fn pooled(
         model: ClipTextModel,
         ctx: Context,
         penultimate_hidden: Tensor,
-        end_indices: []const u32,
+        end_indices: Tensor,
     ) Error!Tensor {
         const last = model.encoder_layers[model.encoder_layers.len - 1];
         const hidden = try last.forward(ctx, penultimate_hidden);

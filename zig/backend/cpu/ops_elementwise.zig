@@ -196,13 +196,13 @@ pub fn gatherTokens(
     _: *Cpu,
     out: Tensor,
     x: Tensor,
-    indices: []const u32,
+    indices: Tensor,
 ) error{Cancelled}!void {
     const channels: usize = x.shape.channels;
     const tokens = x.shape.positionCount();
-    for (indices, 0..) |index, batch| {
-        assert(index < tokens);
-        const row = x.host(f32)[(batch * tokens + index) * channels ..][0..channels];
+    for (indices.host(u32), 0..) |index, batch| {
+        const token = @min(index, tokens - 1);
+        const row = x.host(f32)[(batch * tokens + token) * channels ..][0..channels];
         @memcpy(out.host(f32)[batch * channels ..][0..channels], row);
     }
 }

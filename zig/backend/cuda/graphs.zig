@@ -14,8 +14,8 @@ const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error || Allocator.Error;
 
-/// A size has three for the UNet's steps, one for the VAE and one for each text encoder and
-/// prompt; the oldest go.
+/// A size has three for the UNet's steps and one for the VAE; the text encoders have three that
+/// serve every prompt. The oldest go.
 const entry_count_max = 48;
 
 const Segments = std.ArrayList(drivers.GraphExec);
@@ -30,9 +30,14 @@ const Entry = struct {
 
 pub const Pass = enum { eager, capture, replay };
 
+/// Pieces of work, however many graphs each is.
+pub const Counts = struct { captured: u64 = 0, replayed: u64 = 0 };
+
 pub const Graphs = struct {
     gpa: Allocator,
     enabled: bool,
+    /// Since it was opened.
+    counts: Counts = .{},
     pass: Pass = .eager,
     entries: [entry_count_max]Entry = undefined,
     entry_count: usize = 0,
@@ -72,12 +77,14 @@ pub const Graphs = struct {
     pub fn endCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
         try graphs.endSegment(cuda);
         graphs.entries[graphs.current].is_captured = true;
+        graphs.counts.captured += 1;
         graphs.pass = .eager;
     }
 
     pub fn beginReplay(graphs: *Graphs, cuda: *Cuda) Error!void {
         assert(graphs.pass == .eager);
         graphs.pass = .replay;
+        graphs.counts.replayed += 1;
         graphs.segment_next = 0;
         try graphs.launchSegment(cuda);
     }

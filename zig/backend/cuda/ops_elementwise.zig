@@ -82,13 +82,11 @@ pub fn add(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
 
 /// f32 to the activation type.
 pub fn scaleRepeat(cuda: *Cuda, out: Tensor, x: Tensor, factor: f32) Error!void {
-    return scaleRepeatBy(cuda, out, x, 0, factor);
-}
-
-/// As `scaleRepeat`, by the f32 that lies at `factor_address` when the kernel runs.
-pub fn scaleRepeatAt(cuda: *Cuda, out: Tensor, x: Tensor, factor_address: usize) Error!void {
-    assert(factor_address != 0);
-    return scaleRepeatBy(cuda, out, x, factor_address, 0);
+    assert(x.dtype == .f32 and out.dtype == cuda.activation);
+    const count: u64 = x.shape.elementCount();
+    const grid = grids.blockRows(grids.packs(count), out.shape.batch / x.shape.batch);
+    const args = .{ out.address, x.address, factor, count };
+    return cuda.launch("scale_repeat", .typed, grid, grids.block, 0, args);
 }
 
 pub fn geglu(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
@@ -172,20 +170,4 @@ pub fn concatChannels(cuda: *Cuda, out: Tensor, parts: []const Tensor) Error!voi
     const grid = grids.blockRows(grids.positionPacks(out, widest), parts.len);
     const args = .{ out.address, list, out.shape.channels, rows };
     return cuda.launch("concat_channels", .untyped, grid, grids.block, 0, args);
-}
-
-// --- internal ---
-
-fn scaleRepeatBy(
-    cuda: *Cuda,
-    out: Tensor,
-    x: Tensor,
-    factor_address: usize,
-    factor: f32,
-) Error!void {
-    assert(x.dtype == .f32 and out.dtype == cuda.activation);
-    const count: u64 = x.shape.elementCount();
-    const grid = grids.blockRows(grids.packs(count), out.shape.batch / x.shape.batch);
-    const args = .{ out.address, x.address, factor_address, factor, count };
-    return cuda.launch("scale_repeat", .typed, grid, grids.block, 0, args);
 }

@@ -9,11 +9,6 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
 
-const gather_count_max = 16;
-
-/// Must match GatherIndices in cuda/gather_tokens.cu.
-const GatherIndices = extern struct { index: [gather_count_max]u32 = @splat(0) };
-
 pub fn embedTokens(
     cuda: *Cuda,
     out: Tensor,
@@ -34,22 +29,16 @@ pub fn embedTokens(
     });
 }
 
-pub fn gatherTokens(cuda: *Cuda, out: Tensor, x: Tensor, indices: []const u32) Error!void {
-    var first: usize = 0;
-    while (first < indices.len) : (first += gather_count_max) {
-        const part = indices[first..@min(first + gather_count_max, indices.len)];
-        var list: GatherIndices = .{};
-        @memcpy(list.index[0..part.len], part);
-        const at: u32 = @intCast(first);
-        const count: u32 = @intCast(part.len);
-        try gather(cuda, out.batchSlice(at, count), x.batchSlice(at, count), 0, list);
-    }
-}
-
-/// As `gatherTokens`, by the u32 that lie at `index_address` when the kernel runs.
-pub fn gatherTokensAt(cuda: *Cuda, out: Tensor, x: Tensor, index_address: usize) Error!void {
-    assert(index_address != 0);
-    return gather(cuda, out, x, index_address, .{});
+pub fn gatherTokens(cuda: *Cuda, out: Tensor, x: Tensor, indices: Tensor) Error!void {
+    assert(x.dtype.size() == 2 and out.dtype == x.dtype);
+    const grid = grids.blockRows(grids.packs(x.shape.channels), x.shape.batch);
+    return cuda.launch("gather_tokens", .untyped, grid, grids.block, 0, .{
+        out.address,
+        x.address,
+        indices.address,
+        @as(u32, @intCast(x.shape.positionCount())),
+        x.shape.channels,
+    });
 }
 
 pub fn sinusoidalEmbedding(
@@ -70,26 +59,5 @@ pub fn sinusoidalEmbedding(
         half,
         @as(u32, @intFromBool(flip_sin_to_cos)),
         divisor,
-    });
-}
-
-// --- internal ---
-
-fn gather(
-    cuda: *Cuda,
-    out: Tensor,
-    x: Tensor,
-    index_address: usize,
-    indices: GatherIndices,
-) Error!void {
-    assert(x.dtype.size() == 2 and out.dtype == x.dtype);
-    const grid = grids.blockRows(grids.packs(x.shape.channels), x.shape.batch);
-    return cuda.launch("gather_tokens", .untyped, grid, grids.block, 0, .{
-        out.address,
-        x.address,
-        index_address,
-        indices,
-        @as(u32, @intCast(x.shape.positionCount())),
-        x.shape.channels,
     });
 }

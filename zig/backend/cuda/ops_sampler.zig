@@ -30,19 +30,13 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         cuda.stream,
     );
     try cuda.check(result, "copying a step's row");
-    return latentStepAt(cuda, step, cuda.partials);
-}
-
-/// As `latentStep`, by the row that lies at `row_address` when the kernel runs; `step.row` is not
-/// looked at.
-pub fn latentStepAt(cuda: *Cuda, step: backend.LatentStep, row_address: usize) Error!void {
     const picture_count = step.latent.shape.batch;
     const count: u64 = step.latent.shape.elementCount();
     const branch_count = step.model_output.shape.batch / picture_count;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
     const rescales = branch_count == 2 and step.guidance_rescale != 0;
     return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
-        row_address,
+        cuda.partials,
         step.guidance_scale,
         if (rescales) try guidanceFactors(cuda, step) else 0,
         branch_count,

@@ -151,7 +151,9 @@ test "embedTokens and gatherTokens" {
         try std.testing.expectEqual(@as(f32, @floatCast(expected)), o);
     }
     const gathered = try a.tensor(.vector(2, 21), .f32);
-    try cpu.gatherTokens(gathered, out, &.{ 3, 1 });
+    const indices = try a.tensor(.vector(2, 1), .i32);
+    @memcpy(indices.host(i32), &[_]i32{ 3, 1 });
+    try cpu.gatherTokens(gathered, out, indices);
     const all = out.host(f32);
     try std.testing.expectEqualSlices(f32, all[3 * 21 ..][0..21], gathered.host(f32)[0..21]);
     try std.testing.expectEqualSlices(f32, all[5 * 21 ..][0..21], gathered.host(f32)[21..]);

@@ -1,9 +1,7 @@
-//! The sampler's update, noise, the picture's bytes and the weights' conversion on CUDA against the
-//! CPU.
+//! The sampler's update, noise and the picture's bytes on CUDA against the CPU.
 
 const std = @import("std");
 const backend = @import("../../../backend.zig");
-const grids = @import("../grids.zig");
 const ops = @import("../ops_sampler.zig");
 const nchw = @import("../../../nchw.zig");
 const random_philox = @import("../../../random_philox.zig");
@@ -165,37 +163,6 @@ test "philoxNormal: torch's numbers in NHWC, beyond the grid, call after call" {
                     try std.testing.expectApproxEqAbs(e, a, 8e-6);
                 }
             }
-        }
-    }.body);
-}
-
-test "convert_weight: every type, with the taps before the channels" {
-    try support.each(struct {
-        fn body(pair: *Pair) !void {
-            const rows = pair.size(9);
-            const channels = pair.size(12);
-            const taps = pair.size(9);
-            const count = rows * channels * taps;
-            const x = if (pair.random().boolean())
-                try pair.tensor(.vector(1, count))
-            else
-                try pair.tensorF32(.vector(1, count));
-            const out = try pair.output(.vector(1, count));
-            for (out.cpu.host(f32), 0..) |*target, i| {
-                const row = i / (channels * taps);
-                const tap = i / channels % taps;
-                const from = (row * channels + i % channels) * taps + tap;
-                target.* = pair.rounded(x.cpu.host(f32)[from]);
-            }
-            try pair.cuda.launch("convert_weight", .typed, grids.blocks(count), grids.block, 0, .{
-                out.cuda.address,
-                x.cuda.address,
-                @intFromEnum(x.cuda.dtype),
-                channels,
-                taps,
-                @as(u64, count),
-            });
-            try pair.expectSame(out);
         }
     }.body);
 }
