@@ -1,0 +1,71 @@
+/**
+ * The VAE's decoder in f16 on latents four times as large as any sampler leaves them, and with a
+ * residual stream beyond what f16 holds: never a NaN, and the picture of f32.
+ */
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
+import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { ModelParts, randomNormal } from "../../src/native/parts.ts";
+import { relativeL2 } from "../support/compare.ts";
+import { emulated } from "../support/emulator.ts";
+import { copyModel, removeCopies } from "../support/model-copy.ts";
+
+// Emulated threads are slow, and the cores may be busy.
+setDefaultTimeout(240_000);
+
+const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+const mini = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
+
+/** SDXL's own decoder passes 1e5 inside, f16 ends at 65504: here it reaches about 1e6. */
+const loud = await openModelFolder(
+  copyModel("vae/diffusion_pytorch_model.safetensors", (tensors) => {
+    for (const part of ["weight", "bias"]) {
+      const tensor = tensors.get(`decoder.conv_in.${part}`);
+      if (tensor?.dtype !== "F16") throw new Error("the golden VAE is in f16");
+      const values = new Float16Array(new Uint8Array(tensor.bytes).buffer);
+      tensor.bytes = new Uint8Array(values.map((value) => 2e4 * value).buffer);
+    }
+  }),
+);
+
+afterAll(removeCopies);
+
+describe.each([
+  ["reference", golden],
+  ["bundled", mini],
+  ["loud", loud],
+] as const)("the %s model", (_, model) => {
+  test.each([
+    [1n, 8, 8],
+    [2n, 4, 12],
+    [3n, 8, 4],
+  ])("seed %s, %d x %d latents times 4", async (seed, rows, width) => {
+    const sample = largeLatent(model, seed, rows, width);
+    const ours = await decode(model, sample, rows, width, emulated());
+    expect(ours.every(Number.isFinite)).toBe(true);
+    const onCpu = await decode(model, sample, rows, width, null);
+    // Some twenty roundings to 11 bits, one after the other.
+    expect(relativeL2(ours, onCpu)).toBeLessThanOrEqual(5e-3);
+  });
+});
+
+function largeLatent(model: ModelFolder, seed: bigint, rows: number, width: number): Float32Array {
+  const { latentChannels, scalingFactor } = model.vae;
+  const noise = randomNormal(seed, 1, latentChannels * rows * width);
+  return noise.map((value) => (4 * value) / scalingFactor);
+}
+
+async function decode(
+  model: ModelFolder,
+  sample: Float32Array,
+  rows: number,
+  width: number,
+  gpu: ReturnType<typeof emulated> | null,
+): Promise<Float32Array> {
+  const parts = await ModelParts.open(model, { gpu });
+  try {
+    return (await parts.decode(sample, rows, width)).image;
+  } finally {
+    parts.close();
+  }
+}
