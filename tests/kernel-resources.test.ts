@@ -6,6 +6,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { findNvcc } from "../src/setup/compiler.ts";
+import { cascadedBar, measureSums, sdxlDepths } from "./support/cascaded.ts";
 import {
   architectures,
   blocksPerMultiprocessor,
@@ -44,6 +45,15 @@ describe("attention and norm kernels spill nothing and keep no array in memory",
     expect(rows.length).toBeGreaterThan(10);
     expect(rows.filter((row) => /spilled|stack/.test(row))).toEqual([]);
   });
+});
+
+test.each(sdxlDepths)("sums of $depth products in f16 stay within their bar", ({ depth }) => {
+  const { cascaded, rounding } = measureSums(depth);
+  expect(cascaded).toBeLessThanOrEqual(cascadedBar);
+  // It is sums in f16 that are measured, not the result's own rounding.
+  expect(cascaded).toBeGreaterThan(1.2 * rounding);
+  const table = readFileSync(join(import.meta.dir, "bench", "kernels.md"), "utf8");
+  expect(table).toMatch(new RegExp(`\\| +${depth} \\|.*${cascaded.toExponential(1)}`));
 });
 
 test("what ptxas prints is read", () => {

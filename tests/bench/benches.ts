@@ -25,7 +25,7 @@ export const benches: Record<string, Bench> = {
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
   kernels: {
-    about: "registers, spills, shared memory and occupancy of every CUDA kernel (needs nvcc)",
+    about: "registers, spills and occupancy of every CUDA kernel, error of f16 sums (needs nvcc)",
     needsClone: true,
     run: async (args) => (await import("./kernels.ts")).run(args),
   },

@@ -1,12 +1,13 @@
 /**
  * `bun run bench kernels`: registers, spills, shared memory and blocks per multiprocessor of every
- * CUDA kernel on every architecture, as the compiler states them; no GPU is needed. The table of
- * tests/bench/kernels.md comes from here (`--write`).
+ * CUDA kernel on every architecture, as the compiler states them, and the error of sums in f16; no
+ * GPU is needed. The tables of tests/bench/kernels.md come from here (`--write`).
  */
 import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { writeWhole } from "../../src/files.ts";
 import { findNvcc } from "../../src/setup/compiler.ts";
+import { cascadedBar, measureSums, sdxlDepths } from "../support/cascaded.ts";
 import {
   architectures,
   blocksPerMultiprocessor,
@@ -26,7 +27,7 @@ export async function run(args: string[]): Promise<number> {
   const { nvcc, nvccNote } = findNvcc(process.env);
   if (!nvcc) throw new BasedXLError("bad-option", `This bench needs nvcc. ${nvccNote}.`);
   const all = resourcesOf(nvcc.path, kernelFiles());
-  const text = `${heading(nvcc.version)}\n${kernelTable(all)}`;
+  const text = `${heading(nvcc.version)}\n${kernelTable(all)}\n${sumsSection()}`;
   process.stdout.write(text);
   if (args[0] === "--write")
     await writeWhole(join(import.meta.dir, "kernels.md"), Buffer.from(text));
@@ -50,6 +51,22 @@ export function kernelTable(all: readonly KernelResources[]): string {
     return [kernel, String(first.threads), String(first.sharedBytes), ...cells];
   });
   return renderTable(["kernel", "threads", "shared", ...names], rows);
+}
+
+/** The error of sums in f16 at SDXL's depths, computed on the CPU as the kernel computes. */
+export function sumsSection(): string {
+  const rows = sdxlDepths.map(({ depth, where }) => {
+    const { cascaded, rounding } = measureSums(depth);
+    const error = [cascaded, rounding, cascadedBar].map((value) => value.toExponential(1));
+    return [String(depth), where, ...error];
+  });
+  const heads = ["products", "SDXL's linear layers", "sums in f16", "rounding alone", "allowed"];
+  return `# Error of sums in f16 at SDXL's shapes
+
+\`--fp16-accumulate\`, relative L2 against sums in f64 of normally distributed f16 numbers; rounding
+alone is the exact sum in f16.
+
+${renderTable(heads, rows)}`;
 }
 
 // --- internal ---
