@@ -43,6 +43,7 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     defer rank.b.free(latent);
     if (rank.index == 0 and job.wants_latents) try rank.saveNchw(job, .latents, latent);
 
+    if (rank.isPlanning()) job.undecoded_bytes = rank.b.scratch.peak;
     const decode_start = if (rank.reporter) |r| r.begin(.decode) else 0;
     try decodePictures(rank, job, latent);
     if (!rank.isPlanning()) {

@@ -98,6 +98,9 @@ pub const Job = struct {
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
 
+    /// While planning: scratch bytes before the decode.
+    undecoded_bytes: usize = 0,
+
     outputs: std.EnumArray(Output, []const u8) = .initFill(&.{}),
     text_ns: u64 = 0,
     denoise_ns: u64 = 0,

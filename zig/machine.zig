@@ -67,6 +67,8 @@ pub const Machine = struct {
     arena: std.heap.ArenaAllocator,
     ranks: []RankDevice = &.{},
     gpus: []Gpu = &.{},
+    /// Whether ranks send each other messages instead of copying.
+    uses_nccl: bool = false,
     libraries: libraries.Libraries = undefined,
 
     /// Rank i runs on GPU i, or with `share_gpu` on GPU i modulo their number. Must not move.
@@ -86,7 +88,30 @@ pub const Machine = struct {
         if (machine.options.kind == .cuda and rank_count > 1) try machine.joinRanks();
     }
 
+    /// Makes anew what a failed job has left behind.
+    pub fn prepare(machine: *Machine) Error!void {
+        for (machine.ranks) |rank| {
+            if (!rank.isAbandoned()) continue;
+            const sentence = "GPU {d} never ended the work of an earlier picture and was given " ++
+                "up. Start again, or leave it out with CUDA_VISIBLE_DEVICES.";
+            return machine.diagnostics.fail(error.GpuFailed, sentence, .{rank.gpu.?.device});
+        }
+        if (!machine.uses_nccl) return;
+        const is_whole = for (machine.ranks) |rank| {
+            if (rank.device.cuda.communicator == null) break false;
+        } else true;
+        if (is_whole) return;
+        for (machine.ranks) |rank| {
+            if (rank.device.cuda.communicator) |communicator| communicator.abort();
+            rank.device.cuda.communicator = null;
+        }
+        try machine.openCommunicators();
+    }
+
+    /// A GPU whose queue never ends may still write, and freeing would wait for it: then the whole
+    /// machine is left as it is, memory and all, until the process ends.
     pub fn close(machine: *Machine) void {
+        for (machine.ranks) |rank| if (rank.isAbandoned()) return;
         for (machine.ranks) |*rank| rank.close(machine.gpa);
         machine.ranks = &.{};
         for (machine.gpus) |*gpu| gpu.close();
@@ -130,6 +155,9 @@ pub const Machine = struct {
         scratch: []const usize,
         /// 0 once they are loaded.
         weight_bytes: u64,
+        /// Of the only rank, what it needs before it decodes the whole picture at once; null where
+        /// there are several, or tiles already.
+        undecoded: ?usize = null,
     };
 
     /// Refuses what the machine cannot hold, before anything is touched.
@@ -140,7 +168,7 @@ pub const Machine = struct {
             for (machine.ranks) |rank| work -|= rank.bytes;
             const there = memory.available(machine.io) orelse return;
             const ranks: u32 = @intCast(needs.scratch.len);
-            return machine.refuseTooLarge("", needs.weight_bytes, work, ranks, there);
+            return machine.refuseTooLarge("", needs, work, ranks, there);
         }
         for (machine.gpus, 0..) |*gpu, i| {
             var work: u64 = 0;
@@ -153,7 +181,7 @@ pub const Machine = struct {
             var place: [32]u8 = undefined;
             const name = std.fmt.bufPrint(&place, " on GPU {d}", .{i}) catch unreachable;
             const there = try gpu.freeBytes();
-            try machine.refuseTooLarge(name, needs.weight_bytes, work, ranks, there);
+            try machine.refuseTooLarge(name, needs, work, ranks, there);
         }
     }
 
@@ -260,6 +288,12 @@ pub const Machine = struct {
                 });
             },
         }
+        machine.uses_nccl = true;
+        try machine.openCommunicators();
+    }
+
+    fn openCommunicators(machine: *Machine) Error!void {
+        const l = &machine.libraries;
         var contexts: [rank_count_max]drivers.Context = undefined;
         var communicators: [rank_count_max]Communicator = undefined;
         const count = machine.ranks.len;
@@ -269,7 +303,7 @@ pub const Machine = struct {
             &l.driver,
             contexts[0..count],
             communicators[0..count],
-            d,
+            machine.diagnostics,
         );
         for (machine.ranks, communicators[0..count]) |rank, communicator| {
             rank.device.cuda.communicator = communicator;
@@ -288,19 +322,34 @@ pub const Machine = struct {
     fn refuseTooLarge(
         machine: *const Machine,
         where: []const u8,
-        weights: u64,
+        needs: Needs,
         work: u64,
         ranks: u32,
         there: u64,
     ) Error!void {
+        const weights = needs.weight_bytes;
         const need = weights + work;
         if (need <= there) return;
-        const sentence = "This picture needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
-            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. " ++
+        const only_decode = if (needs.undecoded) |bytes|
+            weights + (bytes -| machine.heldBytes()) <= there
+        else
+            false;
+        const advice = if (only_decode)
+            "The decode is what does not fit: add --vae-tiling, or choose a smaller size."
+        else
             "Choose a smaller size or fewer ranks.";
-        return machine.diagnostics.fail(error.NotEnoughMemory, sentence, .{
-            gibibytes(need), where, gibibytes(weights), gibibytes(work), ranks, gibibytes(there),
+        const sentence = "This picture needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
+            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. {s}";
+        const d = machine.diagnostics;
+        return d.fail(error.NotEnoughMemory, sentence, .{
+            gibibytes(need),  where,  gibibytes(weights), gibibytes(work), ranks,
+            gibibytes(there), advice,
         });
+    }
+
+    /// Of the first rank's arena.
+    fn heldBytes(machine: *const Machine) usize {
+        return if (machine.ranks.len > 0) machine.ranks[0].bytes else 0;
     }
 };
 

@@ -11,28 +11,32 @@ const rank_count_max = layouts.rank_count_max;
 /// Sizes, modes and batches that one session goes back and forth between; the oldest go.
 const entry_count_max = 16;
 
-/// Scratch bytes of each rank.
-pub const Bytes = [rank_count_max]usize;
+pub const Plan = struct {
+    /// Scratch bytes of each rank.
+    bytes: [rank_count_max]usize = @splat(0),
+    /// Of the first rank, before the decode.
+    undecoded_bytes: usize = 0,
+};
 
 pub const PlanCache = struct {
     keys: [entry_count_max]u64 = undefined,
-    plans: [entry_count_max]Bytes = undefined,
+    plans: [entry_count_max]Plan = undefined,
     count: usize = 0,
     oldest: usize = 0,
 
-    pub fn get(cache: *const PlanCache, key: u64) ?Bytes {
-        for (cache.keys[0..cache.count], cache.plans[0..cache.count]) |known, bytes| {
-            if (known == key) return bytes;
+    pub fn get(cache: *const PlanCache, key: u64) ?Plan {
+        for (cache.keys[0..cache.count], cache.plans[0..cache.count]) |known, plan| {
+            if (known == key) return plan;
         }
         return null;
     }
 
-    pub fn put(cache: *PlanCache, key: u64, bytes: Bytes) void {
+    pub fn put(cache: *PlanCache, key: u64, plan: Plan) void {
         const i = if (cache.count < entry_count_max) cache.count else cache.oldest;
         if (cache.count < entry_count_max) cache.count += 1;
         cache.oldest = (i + 1) % entry_count_max;
         cache.keys[i] = key;
-        cache.plans[i] = bytes;
+        cache.plans[i] = plan;
     }
 };
 
@@ -59,9 +63,10 @@ pub fn keyOf(layout: *const Layout, job: *const Job) u64 {
 
 test "the last plans are remembered, each under its own key" {
     var cache: PlanCache = .{};
-    for (0..entry_count_max + 3) |i| cache.put(i, @splat(i));
-    try std.testing.expectEqual(@as(?Bytes, null), cache.get(2));
+    for (0..entry_count_max + 3) |i| cache.put(i, .{ .bytes = @splat(i), .undecoded_bytes = i });
+    try std.testing.expectEqual(@as(?Plan, null), cache.get(2));
     for (3..entry_count_max + 3) |i| {
-        try std.testing.expectEqual(@as(?Bytes, @splat(i)), cache.get(i));
+        const expected: Plan = .{ .bytes = @splat(i), .undecoded_bytes = i };
+        try std.testing.expectEqual(@as(?Plan, expected), cache.get(i));
     }
 }

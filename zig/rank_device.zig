@@ -45,6 +45,11 @@ pub const RankDevice = struct {
         }
     }
 
+    /// Whether its queue never ended; then it must not be closed.
+    pub fn isAbandoned(rank: *const RankDevice) bool {
+        return rank.device == .cuda and rank.device.cuda.is_abandoned;
+    }
+
     pub fn close(rank: *RankDevice, gpa: Allocator) void {
         rank.enter() catch {};
         switch (rank.device) {

@@ -9,7 +9,7 @@ const Io = std.Io;
 const machines = @import("machine.zig");
 const Machine = machines.Machine;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
-const StepRow = @import("backend.zig").StepRow;
+const drain_limit_ns = @import("backend.zig").cudas.drain_limit_ns;
 const Exchange = @import("patch/exchange.zig").Exchange;
 const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
@@ -24,12 +24,16 @@ const Scratch = @import("scratch.zig").Scratch;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const denoise = @import("denoise.zig");
+const frame = @import("job_frame.zig");
 const parts = @import("parts.zig");
 const plan_cache = @import("plan_cache.zig");
 const rank_file = @import("rank.zig");
 const Rank = rank_file.Rank;
 const models = @import("model.zig");
 const Model = models.Model;
+
+/// Of `drain_limit_ns`: two queues of a rank, and what comes before and after.
+const close_limit_factor = 4;
 
 pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, failed = 4 };
 
@@ -65,6 +69,10 @@ pub const Session = struct {
     diagnostics: Diagnostics = .{},
     cancelled: std.atomic.Value(bool) = .init(false),
     closing: std.atomic.Value(bool) = .init(false),
+    /// 1 when the coordinator has freed everything.
+    ended: std.atomic.Value(u32) = .init(0),
+    /// Of the last job.
+    stall_limit_ns: std.atomic.Value(i64) = .init(std.math.maxInt(i64)),
     /// Counts submissions; the coordinator sleeps on it.
     wake: std.atomic.Value(u32) = .init(0),
     reporter: rank_file.Reporter,
@@ -102,11 +110,13 @@ pub const Session = struct {
         return session;
     }
 
-    /// Stops what runs and frees everything.
+    /// Stops what runs and frees everything. Where the driver does not answer, its thread is given
+    /// up with all that it may still touch, so that the process goes on.
     pub fn close(session: *Session) void {
         session.closing.store(true, .release);
         session.cancelled.store(true, .release);
         session.wakeCoordinator();
+        if (!session.waitForEnd()) return session.coordinator.detach();
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
         session.options.files_arena.deinit();
@@ -126,6 +136,7 @@ pub const Session = struct {
         }
         if (session.job) |*old| old.deinit();
         session.job = job;
+        session.stall_limit_ns.store(@intCast(job.hooks.stall_limit_ns), .release);
         session.failure = null;
         session.diagnostics.reset();
         session.cancelled.store(false, .release);
@@ -146,7 +157,29 @@ pub const Session = struct {
         session.io.futexWake(u32, &session.wake.raw, 1);
     }
 
+    /// False when the coordinator has not ended within the limit: some time for the queues of GPUs
+    /// to end, which one after the other are given up.
+    fn waitForEnd(session: *Session) bool {
+        const stall_limit_ns = session.stall_limit_ns.load(.acquire);
+        const limit_ns = close_limit_factor * @min(drain_limit_ns, stall_limit_ns);
+        const start = Io.Timestamp.now(session.io, .awake).toNanoseconds();
+        while (session.ended.load(.acquire) == 0) {
+            const waited = Io.Timestamp.now(session.io, .awake).toNanoseconds() - start;
+            if (waited > limit_ns) return false;
+            const nap: Io.Timeout = .{ .duration = .{
+                .raw = .fromMilliseconds(50),
+                .clock = .awake,
+            } };
+            session.io.futexWaitTimeout(u32, &session.ended.raw, 0, nap) catch {};
+        }
+        return true;
+    }
+
     fn coordinate(session: *Session) void {
+        defer {
+            session.ended.store(1, .release);
+            session.io.futexWake(u32, &session.ended.raw, 1);
+        }
         var seen = session.wake.load(.acquire);
         if (session.load()) {
             session.loaded.store(true, .release);
@@ -196,12 +229,13 @@ pub const Session = struct {
         defer first.deinit();
         first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
         const layout = try session.layoutOf(&first);
-        const scratch = try session.plan(&layout, &first);
+        const planned = try session.plan(&layout, &first);
         session.working_ranks.store(layout.rank_count, .release);
         // GPUs tell what is free once they are open; on the CPU it is refused before.
         const needs: Machine.Needs = .{
-            .scratch = scratch[0..layout.rank_count],
+            .scratch = planned.bytes[0..layout.rank_count],
             .weight_bytes = weights.mapped + weights.copied,
+            .undecoded = frame.undecodedOf(&layout, &first, planned),
         };
         if (o.machine.kind == .cpu) try session.checkFits(needs);
         try session.machine.open(layout.rank_count);
@@ -217,18 +251,18 @@ pub const Session = struct {
     }
 
     /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
-    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error!plan_cache.Bytes {
+    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error!plan_cache.Plan {
         const key = plan_cache.keyOf(layout, job);
         if (session.plans.get(key)) |known| return known;
-        var bytes: plan_cache.Bytes = @splat(0);
-        for (bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
+        var result: plan_cache.Plan = .{};
+        for (result.bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
             var arena: std.heap.ArenaAllocator = .init(session.gpa);
             defer arena.deinit();
             var planned = job.*;
             planned.arena = .init(session.gpa);
             defer planned.deinit();
             planned.outputs = .initFill(&.{});
-            try completePlan(&planned, &session.options.config);
+            try frame.completePlan(&planned, &session.options.config);
             var scratch: Scratch = .planning();
             const seats = try session.seat(arena.allocator(), layout, &planned);
             var rank = session.rankAt(@intCast(i), seats, layout, .plan, arena.allocator());
@@ -237,9 +271,10 @@ pub const Session = struct {
             rank.vae_exchange.b = rank.b;
             try runKind(&rank, &planned);
             rank_bytes.* = scratch.peak;
+            if (i == 0) result.undecoded_bytes = planned.undecoded_bytes;
         }
-        session.plans.put(key, bytes);
-        return bytes;
+        session.plans.put(key, result);
+        return result;
     }
 
     fn checkFits(session: *Session, needs: Machine.Needs) Error!void {
@@ -253,13 +288,18 @@ pub const Session = struct {
         const job = &session.job.?;
         const layout = try session.layoutOf(job);
         session.working_ranks.store(layout.rank_count, .release);
-        const scratch = try session.plan(&layout, job);
-        const bytes = scratch[0..layout.rank_count];
-        try session.checkFits(.{ .scratch = bytes, .weight_bytes = 0 });
+        try session.machine.prepare();
+        const planned = try session.plan(&layout, job);
+        const bytes = planned.bytes[0..layout.rank_count];
+        try session.checkFits(.{
+            .scratch = bytes,
+            .weight_bytes = 0,
+            .undecoded = frame.undecodedOf(&layout, job, planned),
+        });
         for (session.machine.ranks[0..bytes.len], bytes) |*rank, needed| {
             try rank.reserve(session.gpa, needed);
         }
-        if (job.kind == .picture) try makeOutputs(job, &layout, &session.options.config);
+        if (job.kind == .picture) try frame.makeOutputs(job, &layout, &session.options.config);
         try session.runRanks(job, &layout);
     }
 
@@ -384,7 +424,7 @@ pub const Session = struct {
             session.runRank(job, layout, seats, &loopback, 0, &failures[0]);
         }
         for (threads[1..started]) |thread| thread.join();
-        return firstFailure(failures[0..layout.rank_count]);
+        return frame.firstFailure(failures[0..layout.rank_count]);
     }
 
     fn runRank(
@@ -411,7 +451,14 @@ pub const Session = struct {
             exchange.transport = transport;
             exchange.peers = peers;
         }
-        if (device.device == .cuda) device.device.cuda.stall_limit_ns = job.hooks.stall_limit_ns;
+        if (device.device == .cuda) {
+            const cuda = device.device.cuda;
+            cuda.stall_limit_ns = job.hooks.stall_limit_ns;
+            cuda.job_failed = &loopback.aborted;
+        }
+        defer if (device.device == .cuda) {
+            device.device.cuda.job_failed = null;
+        };
         device.enter() catch |err| {
             failure.* = err;
             return transport.abort();
@@ -435,43 +482,4 @@ fn runKind(rank: *Rank, job: *Job) Error!void {
         .decode => try parts.decodeSample(rank, job),
         .encode => try parts.encodeSample(rank, job),
     }
-}
-
-/// What all ranks write to together.
-fn makeOutputs(job: *Job, layout: *const Layout, config: *const models.ModelConfig) Error!void {
-    const factor: usize = config.vae.factor();
-    const pixels = job.latent_rows * factor * job.latent_width * factor;
-    _ = try job.output(u8, .rgb, job.seeds.len * pixels * config.vae.out_channels);
-    if (job.wants_image) {
-        _ = try job.output(f32, .image, job.seeds.len * pixels * config.vae.out_channels);
-    }
-    _ = try job.output(jobs.RankCounts, .rank_counts, layout.rank_count);
-}
-
-/// A rank that was only woken by another's failure says Cancelled: the other's reason counts.
-fn firstFailure(failures: []const ?Error) Error!void {
-    var cancelled = false;
-    for (failures) |maybe| {
-        const failure = maybe orelse continue;
-        if (failure != error.Cancelled) return failure;
-        cancelled = true;
-    }
-    if (cancelled) return error.Cancelled;
-}
-
-/// A plan needs the shape of every input, one step, and no values.
-fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!void {
-    const arena = job.arena.allocator();
-    if (job.rows.len > 1) job.rows = job.rows[0..1];
-    if (job.kind != .picture) return;
-    if (job.rows.len == 0) {
-        const row = try arena.create(StepRow);
-        row.* = std.mem.zeroes(StepRow);
-        job.rows = row[0..1];
-    }
-    if (job.prompt.ids.len > 0) return;
-    const ids = try arena.alloc(i32, config.clip.position_count);
-    @memset(ids, 0);
-    job.prompt = .{ .ids = ids, .ids_2 = ids };
-    job.negative = job.prompt;
 }

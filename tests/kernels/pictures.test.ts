@@ -142,6 +142,25 @@ describe("two ranks on GPUs of their own", () => {
     },
   );
 
+  test("who waits for messages of a rank that failed learns of it, and NCCL goes on", async () => {
+    const gpu = emulated({ share: false, transport: "nccl" });
+    const whole = Buffer.from((await drawLatents({ ...pair, gpu })).buffer);
+    await withSession({ ...pair, gpu }, async (session) => {
+      for (const [rank, step] of [
+        [1, 2],
+        [0, 4],
+      ] as const) {
+        // Nobody stalls: the limit is the product's half an hour.
+        const fault = { kind: "fail", rank, step } as const;
+        const failing = requestOf({ ...pair, testHooks: { fault } });
+        const message = await refusal(() => session.picture(failing), "rank-failed");
+        expect(message).toBe(`Rank ${rank} failed at step ${step}. No picture was written.`);
+        const after = latentsOf(await session.picture(requestOf(pair)));
+        expect(Buffer.from(after.buffer).equals(whole)).toBe(true);
+      }
+    });
+  });
+
   test("ranks that share a GPU cannot use NCCL, and are told so", async () => {
     const gpu = emulated({ transport: "nccl" });
     const drawing = () => draw({ ...pair, rankCount: 3, height: 96, gpu });

@@ -63,6 +63,8 @@ pub const Options = struct {
 /// A step is often done within a moment; then asking again costs less than sleeping.
 const poll_spin_ns = 200 * std.time.ns_per_us;
 const poll_sleep_us = 50;
+/// How long a queue may take to end after a failure before it is given up.
+pub const drain_limit_ns = 30 * std.time.ns_per_s;
 
 /// One rank's queue on a GPU: used by one thread at a time, in whose context it was opened.
 pub const Cuda = struct {
@@ -90,6 +92,10 @@ pub const Cuda = struct {
     fp16_accumulate: bool,
     /// For messages.
     rank: u32,
+    /// Whether another rank of the job has failed, who then answers no more. Null outside of jobs.
+    job_failed: ?*const std.atomic.Value(bool) = null,
+    /// Its queue did not end: nothing of it is used or freed any more.
+    is_abandoned: bool = false,
     stall_limit_ns: i96 = 30 * 60 * std.time.ns_per_s,
     /// Found at their first launch, by the address of their name.
     function_names: [function_count_max][*]const u8 = undefined,
@@ -131,6 +137,7 @@ pub const Cuda = struct {
     }
 
     pub fn deinit(cuda: *Cuda) void {
+        assert(!cuda.is_abandoned);
         const d = cuda.driver;
         _ = d.cuStreamSynchronize(cuda.exchange_stream);
         _ = d.cuStreamSynchronize(cuda.stream);
@@ -221,26 +228,25 @@ pub const Cuda = struct {
         return communicator;
     }
 
-    /// After a job that failed: nothing is captured and nothing runs on.
+    /// After a job that failed: nothing is captured, nothing runs on, and messages whose other side
+    /// may never come are ended. A queue that does not end is given up.
     pub fn drain(cuda: *Cuda) void {
+        if (cuda.is_abandoned) return;
         cuda.graphs.abandon(cuda);
-        _ = cuda.driver.cuStreamSynchronize(cuda.exchange_stream);
-        _ = cuda.driver.cuStreamSynchronize(cuda.stream);
+        cuda.endMessages();
+        const limit_ns = @min(drain_limit_ns, cuda.stall_limit_ns);
+        for ([_]drivers.Stream{ cuda.exchange_stream, cuda.stream }) |stream| {
+            const result = cuda.poll(stream, limit_ns, null);
+            if (result == .not_ready) cuda.is_abandoned = true;
+        }
     }
 
     /// Waits for everything that was queued. Asks instead of sleeping in the driver: a rank whose
     /// neighbour never answers would sleep for ever.
     pub fn synchronize(cuda: *Cuda) Error!void {
-        const io = std.Io.Threaded.global_single_threaded.io();
-        const start = std.Io.Timestamp.now(io, .awake).toNanoseconds();
-        while (true) {
-            const result = cuda.driver.cuStreamQuery(cuda.stream);
-            if (result != .not_ready) return cuda.check(result, "its queue");
-            const waited = std.Io.Timestamp.now(io, .awake).toNanoseconds() - start;
-            if (waited > cuda.stall_limit_ns) return cuda.failStalled();
-            if (waited < poll_spin_ns) continue;
-            io.sleep(.fromMicroseconds(poll_sleep_us), .awake) catch {};
-        }
+        const result = cuda.poll(cuda.stream, cuda.stall_limit_ns, isStopped);
+        if (result != .not_ready) return cuda.check(result, "its queue");
+        return if (isStopped(cuda)) error.Cancelled else cuda.failStalled();
     }
 
     /// A failure of the driver becomes the job's sentence; `what` says what was asked of it.
@@ -279,9 +285,38 @@ pub const Cuda = struct {
 
     // --- internal ---
 
-    fn failStalled(cuda: *Cuda) error{GpuFailed} {
+    /// Asks until the stream has ended, the limit is over or `stops`; then it is `.not_ready`.
+    fn poll(
+        cuda: *Cuda,
+        stream: drivers.Stream,
+        limit_ns: i96,
+        stops: ?*const fn (*const Cuda) bool,
+    ) drivers.Result {
+        const io = std.Io.Threaded.global_single_threaded.io();
+        const start = std.Io.Timestamp.now(io, .awake).toNanoseconds();
+        while (true) {
+            const result = cuda.driver.cuStreamQuery(stream);
+            if (result != .not_ready) return result;
+            if (stops) |asks| if (asks(cuda)) return result;
+            const waited = std.Io.Timestamp.now(io, .awake).toNanoseconds() - start;
+            if (waited > limit_ns) return result;
+            if (waited < poll_spin_ns) continue;
+            io.sleep(.fromMicroseconds(poll_sleep_us), .awake) catch {};
+        }
+    }
+
+    fn isStopped(cuda: *const Cuda) bool {
+        if (cuda.cancelled.load(.monotonic)) return true;
+        return if (cuda.job_failed) |failed| failed.load(.acquire) else false;
+    }
+
+    /// What waits for another rank goes on; nothing can be sent until there is a new communicator.
+    fn endMessages(cuda: *Cuda) void {
         if (cuda.communicator) |communicator| communicator.abort();
         cuda.communicator = null;
+    }
+
+    fn failStalled(cuda: *Cuda) error{GpuFailed} {
         const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
         const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. " ++
             "No picture was written. Where GPUs cannot copy from each other, --transport nccl may.";

@@ -250,11 +250,16 @@ fn readEnvironment() void {
         state.device_count = @intCast(@min(count, state.device_count_max));
     }
     if (numberOf("BASEDXL_EMULATOR_MEMORY_MIB")) |mib| state.memory_bytes = mib << 20;
+    state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
+    state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
 }
 
 fn numberOf(name: [*:0]const u8) ?u64 {
-    const text = std.c.getenv(name) orelse return null;
-    return std.fmt.parseInt(u64, std.mem.span(text), 10) catch null;
+    return std.fmt.parseInt(u64, textOf(name) orelse return null, 10) catch null;
+}
+
+fn textOf(name: [*:0]const u8) ?[]const u8 {
+    return std.mem.span(std.c.getenv(name) orelse return null);
 }
 
 const Words = struct { result: Result, name: [*:0]const u8, text: [*:0]const u8 };

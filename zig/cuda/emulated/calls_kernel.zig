@@ -142,6 +142,7 @@ pub fn cuLaunchKernel(
     if (extra != null or !isLaunchable(grid, block)) return .invalid_value;
     if (shared_bytes > found.dynamic_bytes_max) return .invalid_value;
     const kernel = found.kernel;
+    while (kernels.isNamed(kernel, state.blocking_kernel)) state.waitForChange();
     if (kernel.parameter_count > kernels.parameter_count_max) return .invalid_value;
     const values: []const ?*const anyopaque = if (kernel.parameter_count == 0)
         &.{}

@@ -23,6 +23,11 @@ pub const Kernel = extern struct {
 
 pub const parameter_count_max = 64;
 
+/// Whether this is the kernel that `name` names, if it names any.
+pub fn isNamed(kernel: *const Kernel, name: ?[]const u8) bool {
+    return std.mem.eql(u8, std.mem.span(kernel.name), name orelse return false);
+}
+
 pub fn find(name: [*:0]const u8) ?*const Kernel {
     var at = first;
     while (at) |kernel| : (at = kernel.next) {

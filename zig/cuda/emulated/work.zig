@@ -152,11 +152,12 @@ pub const Node = struct {
         if (node.waits_for == 0) try runnable.append(state.allocator, node.retain());
     }
 
-    /// False while a collective's other ranks are not there.
+    /// False while a collective's other ranks are not there, and always for what never ends.
     fn isReady(node: *Node) bool {
         if (node.task.device.failure != .success) return true;
         const call = switch (node.task.action) {
             .call => |call| call,
+            .launch => |launch| return !kernels.isNamed(launch.kernel, state.hanging_kernel),
             else => return true,
         };
         if (!node.has_arrived) {

@@ -1,0 +1,63 @@
+/**
+ * What a session does on a GPU that does not answer or has little memory, in a process of its own,
+ * since the emulator reads its environment once: run as `bun tests/support/stuck-run.ts
+ * '<StuckWork as JSON>'`, it prints a `StuckRun`.
+ */
+import { join } from "node:path";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { GpuOptions } from "../../src/native/handle.ts";
+import { draw, requestOf, type Work, withSession } from "./draw.ts";
+
+export interface StuckWork {
+  /** open: only open the session; wait: wait for pictures; leave: close while one is drawn. */
+  does: "open" | "wait" | "leave";
+  width: number;
+  height: number;
+  gpu: GpuOptions;
+}
+
+export interface StuckRun {
+  /** What was said, in order. */
+  messages: string[];
+  /** Bytes of a picture that the CPU drew afterwards. */
+  drawnBytes: number;
+}
+
+/** Runs itself on `work`, with the emulator told by `environment`. */
+export function runStuck(work: StuckWork, environment: Record<string, string>): StuckRun {
+  const command = [process.execPath, import.meta.path, JSON.stringify(work)];
+  const env = { ...process.env, ...environment };
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { env });
+  if (exitCode !== 0) throw new Error(stderr.toString());
+  return JSON.parse(stdout.toString());
+}
+
+// --- internal ---
+
+/** A GPU is given up after so long. */
+const stallLimitMs = 400;
+
+if (import.meta.main) console.log(JSON.stringify(await run(JSON.parse(process.argv[2] ?? "{}"))));
+
+async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
+  const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+  const work: Work = { model, width, height, stepCount: 2, testHooks: { stallLimitMs } };
+  const messages: string[] = [];
+  const told = (error: Error) => void messages.push(error.message);
+  const opened = withSession({ ...work, gpu }, async (session) => {
+    if (does === "open") return;
+    const { promise: denoising, resolve: sees } = Promise.withResolvers<void>();
+    const onProgress = ({ stage }: { stage: string }) => stage === "denoise" && sees();
+    const first = session.picture(requestOf(work), { onProgress }).catch(told);
+    if (does === "leave") {
+      await denoising;
+      await Bun.sleep(stallLimitMs);
+      session.close();
+    }
+    await first;
+    if (does === "wait") await session.picture(requestOf(work)).catch(told);
+  });
+  await opened.catch(told);
+  const { pictures } = await draw({ ...work, width: 32, height: 32, testHooks: {} });
+  return { messages, drawnBytes: pictures[0]?.length ?? 0 };
+}
