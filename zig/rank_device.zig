@@ -5,6 +5,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const backends = @import("backend.zig");
 const Gpu = @import("backend/cuda/gpu.zig").Gpu;
+const huge_pages = @import("huge_pages.zig");
 const Scratch = @import("scratch.zig").Scratch;
 
 pub const Error = Allocator.Error || error{GpuFailed};
@@ -29,7 +30,7 @@ pub const RankDevice = struct {
         rank.base = if (rank.gpu) |gpu|
             try gpu.allocate(bytes)
         else
-            @intFromPtr((try gpa.alignedAlloc(u8, alignment, bytes)).ptr);
+            @intFromPtr((try huge_pages.alloc(gpa, bytes)).ptr);
         rank.bytes = bytes;
     }
 
@@ -62,15 +63,13 @@ pub const RankDevice = struct {
 
     // --- internal ---
 
-    const alignment: std.mem.Alignment = .fromByteUnits(64);
-
     fn release(rank: *RankDevice, gpa: Allocator) void {
         if (rank.bytes == 0) return;
         if (rank.gpu) |gpu| {
             _ = gpu.driver.cuMemFree_v2(rank.base);
         } else {
             const first: [*]align(64) u8 = @ptrFromInt(rank.base);
-            gpa.free(first[0..rank.bytes]);
+            huge_pages.free(gpa, first[0..rank.bytes]);
         }
         rank.base = 0;
         rank.bytes = 0;

@@ -24,6 +24,7 @@ test {
     _ = @import("cuda/matmul.zig");
     _ = @import("cuda/peer_copy.zig");
     _ = @import("diagnostics.zig");
+    _ = @import("huge_pages.zig");
     _ = @import("memory.zig");
     _ = @import("model/config.zig");
     _ = @import("nchw.zig");

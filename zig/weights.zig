@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("tensor.zig").DType;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const huge_pages = @import("huge_pages.zig");
 const safetensors = @import("safetensors.zig");
 
 pub const Error = error{ BadWeights, OutOfMemory, Cancelled };
@@ -93,7 +94,7 @@ pub const Store = struct {
             mapped.map.destroy(store.io);
             mapped.file.close(store.io);
         }
-        store.gpa.free(store.copies);
+        huge_pages.free(store.gpa, store.copies);
         store.arena.deinit();
         store.* = undefined;
     }
@@ -148,7 +149,7 @@ pub const Store = struct {
         copied_bytes: *std.atomic.Value(u64),
     ) Error!void {
         assert(store.copies.len == 0);
-        store.copies = try store.gpa.alignedAlloc(u8, .fromByteUnits(64), store.copiedBytes());
+        store.copies = try huge_pages.alloc(store.gpa, store.copiedBytes());
         var offset: usize = 0;
         for (store.weights.items) |weight| {
             if (cancelled.load(.monotonic)) return error.Cancelled;

@@ -59,6 +59,8 @@ export function writeFullSize(folder: string): void {
   }
   for (const [component, changes] of Object.entries(sizes)) {
     const config = JSON.parse(readFileSync(join(small, component, "config.json"), "utf8"));
+    // JSON from here would write its 1.0 as 1, which transformers refuses; 1.0 is the default.
+    delete config.initializer_factor;
     mkdirSync(join(folder, component), { recursive: true });
     const text = JSON.stringify({ ...config, ...changes }, null, 1);
     writeFileSync(join(folder, component, "config.json"), text);

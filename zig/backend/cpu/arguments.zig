@@ -78,6 +78,9 @@ pub const Product = extern struct {
     row_block: usize,
     row_block_count: usize,
     column_block: usize,
+    column_block_count: usize,
+    /// Of the team: a thread's next task is likely to be so many further.
+    thread_count: usize,
     epilogue: Epilogue,
 };
 
@@ -88,6 +91,9 @@ pub const Linear = extern struct {
 };
 
 /// The product's rows are (batch, rows out, width out), its depth is (height, width, channels).
+/// Where `doubled`, a 3x3 convolution of the input enlarged twice: task = phase * tasks of the
+/// product + its task, a phase being the outputs of one parity of row and column, which read
+/// 2x2 taps: rows and depth are those of one phase.
 pub const Convolution = extern struct {
     product: Product,
     /// (batch, rows, width, channels)
@@ -104,8 +110,7 @@ pub const Convolution = extern struct {
     stride: u32,
     pad_top: u32,
     pad_left: u32,
-    /// 1 where the input is seen enlarged twice, else 0: coordinates are shifted right by it.
-    upsample_shift: u32,
+    doubled: bool,
 };
 
 /// (batch, tokens, 2 * channels), keys before values.

@@ -67,6 +67,7 @@ pub fn conv2d(
             .residual = options.residual,
         });
     }
+    const doubled = options.upsample;
     var args: arguments.Convolution = .{
         .product = product(out, weight, bias),
         .x = floats(x),
@@ -75,20 +76,32 @@ pub fn conv2d(
         .rows = x.shape.rows,
         .width = x.shape.width,
         .channels = x.shape.channels,
-        .rows_out = out.shape.rows,
-        .width_out = out.shape.width,
+        .rows_out = if (doubled) x.shape.rows else out.shape.rows,
+        .width_out = if (doubled) x.shape.width else out.shape.width,
         .kernel_width = weight.shape[2],
         .stride = options.stride,
         .pad_top = options.padding.top,
         .pad_left = options.padding.left,
-        .upsample_shift = @intFromBool(options.upsample),
+        .doubled = doubled,
     };
     const p = &args.product;
     p.depth = @as(usize, weight.shape[1]) * weight.shape[2] * weight.shape[3];
     p.epilogue.activation = activationOf(options.activation);
     if (options.channel_bias) |vector| p.epilogue.channel_bias = floats(vector);
     if (options.residual) |residual| p.epilogue.residual = floats(residual);
-    return cpu.team.run(cpu.kernels.convolution, &args, cut(p, cpu.kernels, cpu.team.thread_count));
+    var phases: usize = 1;
+    if (doubled) {
+        const padding = options.padding;
+        assert(weight.shape[1] == 3 and weight.shape[2] == 3 and options.stride == 1);
+        assert(padding.top == 1 and padding.bottom == 1 and padding.left == 1 and
+            padding.right == 1);
+        phases = 4;
+        p.rows /= phases;
+        p.epilogue.rows_per_batch /= phases;
+        p.depth = 4 * @as(usize, weight.shape[3]);
+    }
+    const tasks = cut(p, cpu.kernels, cpu.team.thread_count);
+    return cpu.team.run(cpu.kernels.convolution, &args, phases * tasks);
 }
 
 // --- internal ---
@@ -106,6 +119,8 @@ fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.P
         .row_block = 0,
         .row_block_count = 1,
         .column_block = 0,
+        .column_block_count = 1,
+        .thread_count = 1,
         .epilogue = .{
             .bias = if (bias) |vector| vectorOf(vector) else null,
             .channel_bias = null,
@@ -116,9 +131,13 @@ fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.P
     };
 }
 
-/// Chooses the blocks and returns the number of tasks. Halving a block's rows packs the weights
-/// twice as often, halving its columns the rows: the longer side is halved, until tasks are short
-/// enough to be cancelled between and enough to go round.
+/// Packing a weight costs about as much as packing so many elements of the rows: it is turned and
+/// widened, and comes from memory.
+const weight_cost = 6;
+
+/// Chooses the blocks and returns the number of tasks. Fewer rows in a block pack the weights more
+/// often, fewer columns the rows: what costs less is made smaller, until tasks are short enough to
+/// be cancelled between and enough to go round.
 fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) usize {
     const tile_rows = kernels.tile_rows;
     const tile_columns = kernels.tile_columns;
@@ -130,18 +149,20 @@ fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) usiz
         const plenty = thread_count == 1 or tasks >= tasks_per_thread * thread_count or
             flops < 2 * task_flops_min;
         if (plenty and flops <= kernels.task_flops_max) break;
-        if (row_block >= column_block and row_block > tile_rows) {
-            row_block = evenPart(p.rows, row_block / 2, tile_rows);
+        if (row_block >= weight_cost * column_block and row_block > tile_rows) {
+            row_block = evenPart(p.rows, row_block - tile_rows, tile_rows);
         } else if (column_block > tile_columns) {
-            column_block = evenPart(p.columns, column_block / 2, tile_columns);
+            column_block = evenPart(p.columns, column_block - tile_columns, tile_columns);
         } else if (row_block > tile_rows) {
-            row_block = evenPart(p.rows, row_block / 2, tile_rows);
+            row_block = evenPart(p.rows, row_block - tile_rows, tile_rows);
         } else break;
     }
     p.row_block = row_block;
     p.row_block_count = count(p.rows, row_block);
     p.column_block = column_block;
-    return p.row_block_count * count(p.columns, column_block);
+    p.column_block_count = count(p.columns, column_block);
+    p.thread_count = thread_count;
+    return p.row_block_count * p.column_block_count;
 }
 
 /// The size of equal parts of `total`, a multiple of `unit`, of about `limit` at most.

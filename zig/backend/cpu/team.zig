@@ -6,6 +6,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("arguments.zig");
+const huge_pages = @import("../../huge_pages.zig");
 
 /// Looks at the state word before a thread sleeps: some 30 microseconds, the pause between two
 /// operations. None when there are more threads than cores: looking would then cost someone's work.
@@ -50,8 +51,8 @@ pub const Team = struct {
     pub fn init(team: *Team, gpa: Allocator, io: Io, options: Options) !void {
         const count = @max(1, options.thread_count);
         const bytes = std.mem.alignForward(usize, options.workspace_bytes, 4096);
-        const workspaces = try gpa.alignedAlloc(u8, .fromByteUnits(64), count * bytes);
-        errdefer gpa.free(workspaces);
+        const workspaces = try huge_pages.alloc(gpa, count * bytes);
+        errdefer huge_pages.free(gpa, workspaces);
         // Unused corners of a tile are computed and thrown away: let them be ordinary numbers.
         @memset(workspaces, 0);
         const helpers = try gpa.alloc(std.Thread, count - 1);
@@ -79,7 +80,7 @@ pub const Team = struct {
         _ = threads_alive.fetchSub(team.thread_count, .monotonic);
         team.stop(team.helpers.len);
         team.gpa.free(team.helpers);
-        team.gpa.free(team.workspaces);
+        huge_pages.free(team.gpa, team.workspaces);
         team.* = undefined;
     }
 

@@ -3,7 +3,8 @@
 //! channel): a run of channels is contiguous in NHWC and is copied whole.
 
 const arguments = @import("../arguments.zig");
-const pack = @import("pack.zig");
+const doubled = @import("doubled.zig");
+const packing = @import("pack.zig");
 const product = @import("product.zig");
 const tile = @import("tile.zig");
 const Convolution = arguments.Convolution;
@@ -11,7 +12,7 @@ const Convolution = arguments.Convolution;
 /// Where the rows of one panel sit in the output picture.
 const Positions = struct {
     batch: [tile.rows_max]u32,
-    /// In the (enlarged) input; the kernel's own offset is added per tap.
+    /// In the input; the kernel's own offset is added per tap.
     y: [tile.rows_max]i32,
     x: [tile.rows_max]i32,
 
@@ -40,8 +41,23 @@ const Positions = struct {
     }
 };
 
-const PictureSource = struct {
+pub const PictureSource = struct {
     args: *const Convolution,
+
+    pub const is_scattered = false;
+
+    pub inline fn output(_: PictureSource, row: usize) usize {
+        return row;
+    }
+
+    pub fn pack(
+        source: PictureSource,
+        comptime weight_type: arguments.WeightType,
+        part: product.Part,
+        target: [*]tile.Element,
+    ) void {
+        product.packPart(weight_type, &source.args.product, part, target);
+    }
 
     pub fn fill(
         source: PictureSource,
@@ -65,9 +81,9 @@ const PictureSource = struct {
                 const y = positions.y[r] + ky;
                 const x = positions.x[r] + kx;
                 if (pixel(args, positions.batch[r], y, x)) |channels| {
-                    pack.copyElements(target, channels + channel, count);
+                    packing.copyElements(target, channels + channel, count);
                 } else {
-                    pack.zeroElements(target, count);
+                    packing.zeroElements(target, count);
                 }
             }
             done += count;
@@ -77,17 +93,16 @@ const PictureSource = struct {
     }
 };
 
-/// The channels at a coordinate of the (enlarged) input, null in the padding.
+/// The channels at a coordinate of the input, null in the padding.
 inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const f32 {
-    const shift: u5 = @intCast(args.upsample_shift);
     const width: usize = args.width;
-    if (x < 0 or (x >> shift) >= args.width) return null;
-    const column: usize = @intCast(x >> shift);
+    if (x < 0 or x >= args.width) return null;
+    const column: usize = @intCast(x);
     if (y < 0) {
         const halo = args.halo_above orelse return null;
         return halo + (batch * width + column) * args.channels;
     }
-    const row: usize = @intCast(y >> shift);
+    const row: usize = @intCast(y);
     if (row >= args.rows) {
         const halo = args.halo_below orelse return null;
         return halo + (batch * width + column) * args.channels;
@@ -101,6 +116,7 @@ pub fn convolution(
     workspace: [*]align(64) u8,
 ) callconv(.c) void {
     const convolution_args: *const Convolution = @ptrCast(@alignCast(args));
+    if (convolution_args.doubled) return doubled.convolution(convolution_args, task, workspace);
     const source: PictureSource = .{ .args = convolution_args };
     product.run(&convolution_args.product, source, task, workspace);
 }

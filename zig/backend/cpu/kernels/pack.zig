@@ -63,7 +63,6 @@ pub fn packColumns(
     target: [*]tile.Element,
 ) void {
     const words: [*]f32 = @ptrCast(@alignCast(target));
-    const turnAll = if (v.bf16) pairs.turnLanes else turnLanes;
     const turnSome = if (v.bf16) pairs.turnFew else turnFew;
     var column: usize = 0;
     while (column < columns.count) : (column += tile.columns_max) {
@@ -75,7 +74,7 @@ pub fn packColumns(
             part.source += @min(column + i, columns.count) * columns.stride;
             part.count = @min(lanes, columns.count -| (column + i));
             if (part.count == lanes) {
-                turnAll(weight_type, part, panel + i, width);
+                turnLanes(weight_type, part, panel + i, width);
             } else {
                 turnSome(weight_type, part, panel + i, width);
             }
@@ -83,34 +82,107 @@ pub fn packColumns(
     }
 }
 
-/// `lanes` whole columns, four steps of the depth at a time.
+/// `lanes` whole columns, `lanes` words of the depth at a time.
 fn turnLanes(
     comptime weight_type: arguments.WeightType,
     columns: Columns(weight_type),
     target: [*]f32,
     width: usize,
 ) void {
+    const step = lanes * tile.per_word;
     var k: usize = 0;
-    while (k + 4 <= columns.depth) : (k += 4) {
-        fetchNext(weight_type, columns, k, 4);
-        var quads: [4]Vec = undefined;
-        inline for (0..4) |j| {
-            quads[j] = weights.widen(weight_type, gatherQuads(weight_type, columns, j, k));
+    while (k + step <= columns.depth) : (k += step) {
+        fetchNext(weight_type, columns, k, step);
+        var square: [lanes]Vec = undefined;
+        inline for (0..lanes) |c| {
+            square[c] = loadWords(weight_type, columns.source + c * columns.stride + k);
         }
-        const turned = turnQuads(quads);
-        inline for (0..4) |j| v.store(target + (k + j) * width, turned[j]);
+        turnSquare(&square);
+        inline for (0..lanes) |w| v.store(target + (k / tile.per_word + w) * width, square[w]);
     }
-    while (k < columns.depth) : (k += 1) {
+    while (k < columns.depth) : (k += tile.per_word) {
         for (0..lanes) |c| {
-            target[k * width + c] =
-                weights.loadOne(weight_type, columns.source + c * columns.stride + k);
+            target[k / tile.per_word * width + c] = wordOf(weight_type, columns, c, k);
         }
     }
 }
 
+/// The next `lanes` words of a column.
+inline fn loadWords(
+    comptime weight_type: arguments.WeightType,
+    source: [*]const weights.Element(weight_type),
+) Vec {
+    if (!v.bf16) return weights.load(weight_type, lanes, source);
+    return pairs.loadWords(weight_type, source);
+}
+
+fn wordOf(
+    comptime weight_type: arguments.WeightType,
+    columns: Columns(weight_type),
+    column: usize,
+    k: usize,
+) f32 {
+    if (v.bf16) return pairs.wordOf(weight_type, columns, column, k);
+    return weights.loadOne(weight_type, columns.source + column * columns.stride + k);
+}
+
+/// Rows become columns: first within squares of four by four, then the squares change places.
+inline fn turnSquare(square: *[lanes]Vec) void {
+    const quads = lanes / 4;
+    inline for (0..quads) |g| square[4 * g ..][0..4].* = turnQuads(square[4 * g ..][0..4].*);
+    const turned = square.*;
+    inline for (0..4) |j| {
+        var rows: [quads]Vec = undefined;
+        inline for (0..quads) |g| rows[g] = turned[4 * g + j];
+        const places = turnPlaces(quads, rows);
+        inline for (0..quads) |p| square[4 * p + j] = places[p];
+    }
+}
+
+/// Result p holds the quads p of all rows.
+inline fn turnPlaces(comptime quads: usize, rows: [quads]Vec) [quads]Vec {
+    switch (quads) {
+        1 => return rows,
+        2 => return .{
+            pickQuads(rows[0], rows[1], .{ 0, 2 }),
+            pickQuads(rows[0], rows[1], .{ 1, 3 }),
+        },
+        4 => {
+            const low = .{
+                pickQuads(rows[0], rows[1], .{ 0, 1, 4, 5 }),
+                pickQuads(rows[2], rows[3], .{ 0, 1, 4, 5 }),
+            };
+            const high = .{
+                pickQuads(rows[0], rows[1], .{ 2, 3, 6, 7 }),
+                pickQuads(rows[2], rows[3], .{ 2, 3, 6, 7 }),
+            };
+            return .{
+                pickQuads(low[0], low[1], .{ 0, 2, 4, 6 }),
+                pickQuads(low[0], low[1], .{ 1, 3, 5, 7 }),
+                pickQuads(high[0], high[1], .{ 0, 2, 4, 6 }),
+                pickQuads(high[0], high[1], .{ 1, 3, 5, 7 }),
+            };
+        },
+        else => unreachable,
+    }
+}
+
+/// Whole quads of two vectors, counted through both.
+inline fn pickQuads(a: Vec, b: Vec, comptime choice: [lanes / 4]i32) Vec {
+    const mask = comptime mask: {
+        var order: [lanes]i32 = undefined;
+        for (&order, 0..) |*m, i| {
+            const index: i32 = 4 * choice[i / 4] + @as(i32, i % 4);
+            m.* = if (index < lanes) index else ~(index - @as(i32, lanes));
+        }
+        break :mask order;
+    };
+    return @shuffle(f32, a, b, mask);
+}
+
 /// Asks for the same steps of the next `lanes` columns, once per cache line: so many columns at
 /// once are more streams than the processor follows on its own. Past the end nothing happens.
-pub inline fn fetchNext(
+inline fn fetchNext(
     comptime weight_type: arguments.WeightType,
     columns: Columns(weight_type),
     k: usize,
@@ -124,56 +196,6 @@ pub inline fn fetchNext(
         const line = next + @sizeOf(weights.Element(weight_type)) * c * columns.stride;
         @prefetch(@as([*]const u8, @ptrFromInt(line)), .{ .locality = 2 });
     }
-}
-
-/// Elements k..k+4 of the columns j, j + 4, j + 8, …
-inline fn gatherQuads(
-    comptime weight_type: arguments.WeightType,
-    columns: Columns(weight_type),
-    comptime j: usize,
-    k: usize,
-) @Vector(lanes, weights.Element(weight_type)) {
-    const source = columns.source + j * columns.stride + k;
-    return gather(weights.Element(weight_type), 4, lanes / 4, source, 4 * columns.stride);
-}
-
-/// `part_count` runs of `run` elements, `stride` apart, in one vector.
-pub inline fn gather(
-    comptime T: type,
-    comptime run: usize,
-    comptime part_count: usize,
-    source: [*]const T,
-    stride: usize,
-) @Vector(run * part_count, T) {
-    var all: @Vector(run * part_count, T) = undefined;
-    inline for (0..part_count) |p| {
-        const from = source + p * stride;
-        const part = @as(*align(@alignOf(T)) const @Vector(run, T), @ptrCast(from)).*;
-        const wide = @shuffle(T, part, undefined, widenMask(run, part_count));
-        all = if (p == 0) wide else @shuffle(T, all, wide, insertMask(run, part_count, p));
-    }
-    return all;
-}
-
-fn widenMask(comptime run: usize, comptime part_count: usize) @Vector(run * part_count, i32) {
-    @setEvalBranchQuota(10_000);
-    var mask: [run * part_count]i32 = undefined;
-    for (&mask, 0..) |*m, i| m.* = @intCast(i % run);
-    return mask;
-}
-
-fn insertMask(
-    comptime run: usize,
-    comptime part_count: usize,
-    comptime p: usize,
-) @Vector(run * part_count, i32) {
-    @setEvalBranchQuota(10_000);
-    var mask: [run * part_count]i32 = undefined;
-    for (&mask, 0..) |*m, i| {
-        const index: i32 = @intCast(i);
-        m.* = if (i / run == p) ~index else index;
-    }
-    return mask;
 }
 
 /// Turns every 4 x 4 square on its own: result j holds, in quad p, element j of the quads p.

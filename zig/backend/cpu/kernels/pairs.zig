@@ -35,24 +35,14 @@ pub inline fn interleave(even: Vec, odd: Vec) Vec {
     return @bitCast(@shuffle(u16, v.narrow(even, odd), undefined, mask));
 }
 
-/// `lanes` whole columns, four words of the depth at a time.
-pub fn turnLanes(
+/// The next `lanes` words of a column.
+pub inline fn loadWords(
     comptime weight_type: arguments.WeightType,
-    columns: pack.Columns(weight_type),
-    target: [*]f32,
-    width: usize,
-) void {
-    var k: usize = 0;
-    while (k + 8 <= columns.depth) : (k += 8) {
-        pack.fetchNext(weight_type, columns, k, 8);
-        var quads: [4]Vec = undefined;
-        inline for (0..4) |j| quads[j] = gatherWords(weight_type, columns, j, k);
-        const turned = pack.turnQuads(quads);
-        inline for (0..4) |j| v.store(target + (k / 2 + j) * width, turned[j]);
-    }
-    while (k < columns.depth) : (k += 2) {
-        for (0..lanes) |c| target[k / 2 * width + c] = wordOf(weight_type, columns, c, k);
-    }
+    source: [*]const weights.Element(weight_type),
+) Vec {
+    if (weight_type == .bf16) return @bitCast(weights.raw(weight_type, 2 * lanes, source));
+    const low = weights.load(weight_type, lanes, source);
+    return @bitCast(v.narrow(low, weights.load(weight_type, lanes, source + lanes)));
 }
 
 /// Fewer columns than a vector has words; the rest are zeros.
@@ -71,25 +61,8 @@ pub fn turnFew(
     }
 }
 
-// --- internal ---
-
-/// Elements k..k+8 of the columns j, j + 4, j + 8 and j + 12, as words.
-inline fn gatherWords(
-    comptime weight_type: arguments.WeightType,
-    columns: pack.Columns(weight_type),
-    comptime j: usize,
-    k: usize,
-) Vec {
-    const T = weights.Element(weight_type);
-    const source = columns.source + j * columns.stride + k;
-    const stride = 4 * columns.stride;
-    if (weight_type == .bf16) return @bitCast(pack.gather(T, 8, lanes / 4, source, stride));
-    const low = pack.gather(T, 8, lanes / 8, source, stride);
-    const high = pack.gather(T, 8, lanes / 8, source + lanes / 8 * stride, stride);
-    return @bitCast(v.narrow(weights.widen(weight_type, low), weights.widen(weight_type, high)));
-}
-
-fn wordOf(
+/// Element k of a column and the next one, if the depth has one.
+pub fn wordOf(
     comptime weight_type: arguments.WeightType,
     columns: pack.Columns(weight_type),
     column: usize,

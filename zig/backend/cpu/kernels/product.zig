@@ -44,7 +44,9 @@ const Block = struct {
     }
 };
 
-/// `source` has `fill(row_first, row_count, k_first, depth, panel)`.
+/// `source` has `fill(row_first, row_count, k_first, depth, panel)`, `pack(weight_type, part,
+/// target)`, and `output(row)`, the output's row that a row of the product is; `is_scattered`
+/// where that is another one, and weights do not lie as `packPart` has them.
 pub fn run(
     product: *const Product,
     source: anytype,
@@ -67,38 +69,115 @@ fn runTyped(
     const edge: [*]f32 = @ptrCast(workspace);
     const panel: [*]tile.Element = @ptrCast(edge + edge_elements);
     const columns = panel + panel_elements;
-    const weight: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(product.weight));
     const depth_block = evenDepth(product.depth);
     var k: usize = 0;
     while (k < product.depth) : (k += depth_block) {
         const depth = @min(depth_block, product.depth - k);
-        pack.packColumns(weight_type, .{
-            .source = weight + block.column_first * product.depth + k,
-            .stride = product.depth,
-            .count = block.column_count,
+        source.pack(weight_type, .{
+            .column_first = block.column_first,
+            .column_count = block.column_count,
+            .k_first = k,
             .depth = depth,
         }, columns);
+        const next = if (@TypeOf(source).is_scattered)
+            null
+        else
+            nextPart(product, task, block, k, depth_block);
         var row: usize = 0;
         while (row < block.row_count) : (row += tile.rows_max) {
             const row_count = @min(tile.rows_max, block.row_count - row);
             source.fill(block.row_first + row, row_count, k, depth, panel);
+            if (next) |part| fetchPart(weight_type, product, part, row, block.row_count);
             for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
-            multiplyRows(block, row, row_count, k, depth, panel, columns, edge);
-            if (k + depth == product.depth) {
-                const first = block.row_first + row;
-                finish(product, first, row_count, block.column_first, block.column_count);
-            }
+            multiplyRows(source, block, row, row_count, k, depth, panel, columns, edge);
+            if (k + depth != product.depth) continue;
+            const first = block.row_first + row;
+            finishRows(source, product, first, row_count, block.column_first, block.column_count);
         }
     }
 }
 
-/// Equal parts of the depth, so that none is short.
+/// A block of the weights.
+pub const Part = struct {
+    column_first: usize,
+    column_count: usize,
+    k_first: usize,
+    depth: usize,
+};
+
+/// What this thread will probably pack next, if it is worth asking for it while the present part is
+/// multiplied: few rows share a packing there, and it would wait for memory more than it computes.
+fn nextPart(product: *const Product, task: usize, block: Block, k: usize, depth: usize) ?Part {
+    if (block.row_count > fetch_rows_max) return null;
+    var part: Part = .{
+        .column_first = block.column_first,
+        .column_count = block.column_count,
+        .k_first = k + depth,
+        .depth = depth,
+    };
+    if (part.k_first >= product.depth) {
+        const next = task + product.thread_count;
+        if (next >= product.row_block_count * product.column_block_count) return null;
+        const other: Block = .of(product, next);
+        part.column_first = other.column_first;
+        part.column_count = other.column_count;
+        part.k_first = 0;
+    }
+    part.depth = @min(depth, product.depth - part.k_first);
+    return part;
+}
+
+/// Asks for the share of `part` that belongs to `row` of `row_count`.
+fn fetchPart(
+    comptime weight_type: arguments.WeightType,
+    product: *const Product,
+    part: Part,
+    row: usize,
+    row_count: usize,
+) void {
+    const element_bytes = @sizeOf(weights.Element(weight_type));
+    const all = @intFromPtr(product.weight);
+    const first = part.column_count * row / row_count;
+    const end = part.column_count * @min(row + tile.rows_max, row_count) / row_count;
+    for (first..end) |column| {
+        const start = (part.column_first + column) * product.depth + part.k_first;
+        var line = all + element_bytes * start;
+        const end_of_column = line + element_bytes * part.depth;
+        while (line < end_of_column) : (line += line_bytes) {
+            @prefetch(@as([*]const u8, @ptrFromInt(line)), .{ .locality = 2 });
+        }
+    }
+}
+
+const line_bytes = 64;
+/// Beyond, packing is a small part of the work, and parts are so large that they would push each
+/// other out of the second-level cache.
+const fetch_rows_max = 512;
+
+/// Packs weights as they lie: a row of `product.depth` for each column.
+pub fn packPart(
+    comptime weight_type: arguments.WeightType,
+    product: *const Product,
+    part: Part,
+    target: [*]tile.Element,
+) void {
+    const weight: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(product.weight));
+    pack.packColumns(weight_type, .{
+        .source = weight + part.column_first * product.depth + part.k_first,
+        .stride = product.depth,
+        .count = part.column_count,
+        .depth = part.depth,
+    }, target);
+}
+
+/// Equal parts of the depth, so that none is short, and whole squares of the packing.
 fn evenDepth(depth: usize) usize {
     const parts = (depth + tile.depth_max - 1) / tile.depth_max;
-    return std.mem.alignForward(usize, (depth + parts - 1) / parts, 4 * tile.per_word);
+    return std.mem.alignForward(usize, (depth + parts - 1) / parts, lanes * tile.per_word);
 }
 
 fn multiplyRows(
+    source: anytype,
     block: Block,
     row: usize,
     row_count: usize,
@@ -109,8 +188,11 @@ fn multiplyRows(
     edge: [*]f32,
 ) void {
     const stride = block.product.output_stride;
-    const output = block.product.output + (block.row_first + row) * stride + block.column_first;
-    const whole_rows = tile.paddedRows(row_count) == row_count;
+    const output = block.product.output + block.column_first;
+    const is_scattered = @TypeOf(source).is_scattered;
+    var starts: [tile.rows_max]usize = undefined;
+    for (0..row_count) |r| starts[r] = source.output(block.row_first + row + r) * stride;
+    const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
     var column: usize = 0;
     while (column < block.column_count) : (column += tile.columns_max) {
         const column_count = @min(tile.columns_max, block.column_count - column);
@@ -120,23 +202,27 @@ fn multiplyRows(
             .a = panel,
             .b = columns + column * tile.per_word * tile.words(depth),
             .depth = tile.words(depth),
-            .c = if (whole) output + column else edge,
+            .c = if (whole) output + starts[0] + column else edge,
             .c_stride = if (whole) stride else width,
             .accumulate = whole and k > 0,
         });
         if (whole) continue;
         for (0..row_count) |r| {
-            const target = output + r * stride + column;
-            for (0..column_count) |c| {
-                const sum = edge[r * width + c];
-                target[c] = if (k > 0) target[c] + sum else sum;
+            const target = output + starts[r] + column;
+            var c: usize = 0;
+            while (c < column_count) : (c += lanes) {
+                const count = column_count - c;
+                var sum = v.load(edge + r * width + c);
+                if (k > 0) sum += v.loadUpTo(target + c, count);
+                v.storeUpTo(target + c, sum, count);
             }
         }
     }
 }
 
 /// Bias, activation and residual, while the rows are still in a near cache.
-pub fn finish(
+pub fn finishRows(
+    source: anytype,
     product: *const Product,
     row_first: usize,
     row_count: usize,
@@ -149,7 +235,7 @@ pub fn finish(
             if (activation == .none and e.bias == null and e.channel_bias == null and
                 e.residual == null) return;
             for (row_first..row_first + row_count) |row| {
-                finishRow(activation, product, row, column_first, column_count);
+                finishRow(activation, product, row, source.output(row), column_first, column_count);
             }
         },
     }
@@ -159,11 +245,12 @@ inline fn finishRow(
     comptime activation: arguments.Activation,
     product: *const Product,
     row: usize,
+    output_row: usize,
     column_first: usize,
     column_count: usize,
 ) void {
     const e = &product.epilogue;
-    const offset = row * product.output_stride + column_first;
+    const offset = output_row * product.output_stride + column_first;
     const output = product.output + offset;
     var column: usize = 0;
     while (column < column_count) : (column += lanes) {
