@@ -7,15 +7,12 @@ const Allocator = std.mem.Allocator;
 
 const page_bytes = 2 << 20;
 
-/// A page of its own, at least.
-const bytes_min = page_bytes;
-
 pub const alignment: std.mem.Alignment = .fromByteUnits(64);
 const page_alignment: std.mem.Alignment = .fromByteUnits(page_bytes);
 
 /// Memory aligned to 64 bytes, to be given back with `free`.
 pub fn alloc(gpa: Allocator, bytes: usize) Allocator.Error![]align(64) u8 {
-    if (builtin.os.tag != .linux or bytes < bytes_min) return gpa.alignedAlloc(u8, alignment, bytes);
+    if (!isLarge(bytes)) return gpa.alignedAlloc(u8, alignment, bytes);
     const memory = try gpa.alignedAlloc(u8, page_alignment, bytes);
     const whole = std.mem.alignBackward(usize, bytes, page_bytes);
     // Advice: where the system has no large pages, small ones do.
@@ -24,12 +21,17 @@ pub fn alloc(gpa: Allocator, bytes: usize) Allocator.Error![]align(64) u8 {
 }
 
 pub fn free(gpa: Allocator, memory: []align(64) u8) void {
-    if (builtin.os.tag != .linux or memory.len < bytes_min) return gpa.free(memory);
+    if (!isLarge(memory.len)) return gpa.free(memory);
     gpa.free(@as([]align(page_bytes) u8, @alignCast(memory)));
 }
 
+/// Known while compiling where there are no such pages.
+inline fn isLarge(bytes: usize) bool {
+    return builtin.os.tag == .linux and bytes >= page_bytes;
+}
+
 test "memory of any size is written whole and given back" {
-    for ([_]usize{ 0, 1, bytes_min - 1, bytes_min, bytes_min + 1, 3 * page_bytes + bytes_min }) |n| {
+    for ([_]usize{ 0, 1, page_bytes - 1, page_bytes, page_bytes + 1, 4 * page_bytes }) |n| {
         const memory = try alloc(std.testing.allocator, n);
         defer free(std.testing.allocator, memory);
         @memset(memory, 1);

@@ -13,11 +13,12 @@ import { probeDevice } from "../../src/native/session.ts";
 import { fitSizes, type ModelJob, type ModelRow, timeModels } from "./cpu-models.ts";
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
 import { Program } from "./cpu-programs.ts";
+import { type RankRow, timeRanks } from "./cpu-ranks.ts";
 import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { writeFullSize } from "./full-size.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 
-const parts = ["ops", "models", "sizes"] as const;
+const parts = ["ops", "models", "ranks", "sizes"] as const;
 const sidesDefault = [256, 512, 1024];
 const pairsDefault = 5;
 /** Pictures whose UNet call is timed for the fit. */
@@ -65,7 +66,7 @@ const help: HelpText = {
   examples: [
     "bun run bench cpu",
     "bun run bench cpu --model full-size --only models --sides 512",
-    "bun run bench cpu --model full-size --only sizes",
+    "bun run bench cpu --model full-size --only ranks,sizes --sides 512",
   ],
   groups: [
     ["What is timed", ["only", "dtypes", "pairs", "sides", "model", "python"]],
@@ -78,6 +79,7 @@ interface Results {
   peaks: Partial<Record<Dtype, Peaks>>;
   operations: OperationRow[];
   models: ModelRow[];
+  ranks: RankRow[];
   sizes: ModelRow[];
   /** Milliseconds of a UNet call: a + b n + c n^2, n in megapixels. */
   fit: number[] | null;
@@ -93,7 +95,9 @@ export async function run(args: string[]): Promise<number> {
   const only =
     namesOf(flags, "only", parts) ?? (folder === undefined ? ["ops"] : ["ops", "models"]);
   if (folder === undefined && only.some((part) => part !== "ops")) {
-    throw badOption("--only models and sizes need --model FOLDER, for 6.6 GB of random weights.");
+    throw badOption(
+      "--only models, ranks and sizes need --model FOLDER, for 6.6 GB of random weights.",
+    );
   }
   const info = probeDevice();
   const wanted = namesOf(flags, "dtypes", dtypes) ?? (info.hasBf16 ? dtypes : ["f32"]);
@@ -102,8 +106,19 @@ export async function run(args: string[]): Promise<number> {
   }
   const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? pairsDefault;
   const sides = wholesOf(flags, "sides", { min: 64, max: 4096 }) ?? sidesDefault;
-  const results: Results = { peaks: {}, operations: [], models: [], sizes: [], fit: null };
+  const results: Results = {
+    peaks: {},
+    operations: [],
+    models: [],
+    ranks: [],
+    sizes: [],
+    fit: null,
+  };
   const loadBefore = loadavg()[0] ?? 0;
+  if (folder !== undefined) {
+    mkdirSync(folder, { recursive: true });
+    writeFullSize(folder);
+  }
   let torch: string | null = null;
   for (const dtype of wanted) {
     // A program for each type: models of both would not fit beside each other.
@@ -112,12 +127,13 @@ export async function run(args: string[]): Promise<number> {
     if (!peer) process.stdout.write("This Python has no torch: PyTorch's columns are left out.\n");
     const program = peer?.program ?? null;
     if (only.includes("ops")) await runOperations(results, program, dtype, pairs);
-    if (folder !== undefined && (only.includes("models") || only.includes("sizes"))) {
-      mkdirSync(folder, { recursive: true });
-      writeFullSize(folder);
-      if (only.includes("models")) await runModels(results, folder, sides, program, dtype, pairs);
+    if (folder !== undefined && only.includes("models")) {
+      await runModels(results, folder, sides, program, dtype, pairs);
     }
     await program?.close();
+  }
+  if (folder !== undefined && only.includes("ranks")) {
+    await runRanks(results, folder, sides[0]!, pairs);
   }
   if (folder !== undefined && only.includes("sizes")) await runSizes(results, folder, wanted[0]!);
   if (loadBefore > availableParallelism() / 4) {
@@ -178,6 +194,24 @@ async function runModels(
   for await (const row of timeModels(folder, jobs, peer, dtype, pairs)) rows.push(row);
   results.models.push(...rows);
   process.stdout.write(`\n${dtype}, full size, random weights\n\n${modelTable(rows)}`);
+}
+
+async function runRanks(
+  results: Results,
+  folder: string,
+  side: number,
+  pairs: number,
+): Promise<void> {
+  for await (const row of timeRanks(folder, side, pairs)) results.ranks.push(row);
+  const heads = ["ranks", "ms", "one rank, ms", "ratio"];
+  const cells = results.ranks.map(({ rankCount, milliseconds, oneRankMilliseconds, ratio }) => [
+    String(rankCount),
+    milliseconds.toFixed(0),
+    oneRankMilliseconds.toFixed(0),
+    ratio.toFixed(3),
+  ]);
+  const title = `f32, two steps at ${side}x${side} with guidance`;
+  process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 
 async function runSizes(results: Results, folder: string, dtype: Dtype): Promise<void> {
