@@ -12,6 +12,7 @@ const cuda_driver = @import("cuda/driver.zig");
 const cuda_kernels = @import("cuda/kernels.zig");
 const gpu_report = @import("cuda/gpu_report.zig");
 const jobs = @import("job.zig");
+const meetings = @import("cuda/meeting.zig");
 const memory = @import("memory.zig");
 const models = @import("model.zig");
 const configs = @import("model/config.zig");
@@ -72,6 +73,7 @@ pub export fn bxl_session_open(
     if (options.rank_count < 1 or options.rank_count > rank_count_max) {
         return refuse("{d} ranks; 1 to {d} can be had", .{ options.rank_count, rank_count_max });
     }
+    if (checkMachines(options)) |status| return status;
     if (checkBranches(options.branch_count)) |status| return status;
     const is_cpu = options.device == .cpu;
     switch (options.activation) {
@@ -108,6 +110,9 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checkRequest(&session.options.config, request)) |status| return status;
+    if (request.kind != .picture and session.options.machine.meeting != null) {
+        return refuse("a part of a picture on several machines", .{});
+    }
     var job = copyJob(request) catch return .no_memory;
     if (session.submit(job)) return .ok;
     job.deinit();
@@ -188,6 +193,21 @@ pub export fn bxl_gpu_report(
     return text.len;
 }
 
+/// What the ranks of several processes meet by (`SessionOptions.meeting_id`): made by one of them,
+/// which must live until all have opened their sessions. `cuda_library` is as in `SessionOptions`.
+pub export fn bxl_meeting_id(
+    cuda_library: *const Bytes,
+    out: *[types.meeting_id_bytes]u8,
+) callconv(.c) Status {
+    last_error.reset();
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    const id = meetings.makeId(arena.allocator(), io, cuda_library.slice(), &last_error) catch |err|
+        return statusOf(err);
+    out.* = id.internal;
+    return .ok;
+}
+
 /// `draw_count` times `torch.randn` of `len` values each, on the CPU generator of `seed`.
 pub export fn bxl_random_normal(
     seed: u64,
@@ -235,6 +255,28 @@ fn putText(target: *[text_bytes_max]u8, text: []const u8) void {
 
 fn checkBranches(count: u32) ?Status {
     return if (count == 1 or count == 2) null else refuse("{d} branches; 1 or 2", .{count});
+}
+
+/// Ranks of a process are part of all, and one process has all or meets the others by NCCL.
+fn checkMachines(o: *const SessionOptions) ?Status {
+    const all = o.rank_count;
+    if (o.rank_here_count < 1 or o.rank_here_count > all or
+        o.rank_here_first > all - o.rank_here_count)
+    {
+        return refuse("ranks {d} to {d} of {d}", .{
+            o.rank_here_first, o.rank_here_first +| o.rank_here_count, all,
+        });
+    }
+    const is_apart = o.rank_here_count < all;
+    if (o.meeting_id.len != if (is_apart) @as(u64, types.meeting_id_bytes) else 0) {
+        return refuse("ranks on several machines without a meeting", .{});
+    }
+    if (!is_apart) return if (o.gpu_first > 0) refuse("a first GPU", .{}) else null;
+    if (o.gpu_first > 1024) return refuse("GPU {d}", .{o.gpu_first});
+    if (o.device == .cpu or o.transport == .peer or o.share_gpu != 0 or o.vae_tile_latent > 0) {
+        return refuse("several machines without NCCL and GPUs of their own, or with tiles", .{});
+    }
+    return null;
 }
 
 fn checkSize(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
@@ -333,6 +375,12 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
             .use_graphs = options.cuda_graphs != 0,
             .fp16_accumulate = options.fp16_accumulate != 0,
             .transport = options.transport,
+            .here = .{
+                .first = options.rank_here_first,
+                .end = options.rank_here_first + options.rank_here_count,
+            },
+            .gpu_first = options.gpu_first,
+            .meeting = meetings.idOf(options.meeting_id.slice()),
             .cuda_library = try copyPath(arena.allocator(), options.cuda_library),
         },
         .config = options.config,

@@ -29,6 +29,7 @@ pub fn main(init: std.process.Init) !void {
     try w.writeAll(header);
     try w.print("\nexport const abiVersion = {d};\n", .{types.abi_version});
     try w.print("export const stepCountMax = {d};\n", .{types.step_count_max});
+    try w.print("export const meetingIdBytes = {d};\n", .{types.meeting_id_bytes});
     inline for (types.enums) |E| try writeEnum(w, E);
     inline for (types.structs_in) |S| {
         try writeInterface(w, S);

@@ -27,7 +27,7 @@ const Error = ranks.Error;
 const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
 
 /// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every
-/// rank writes its own part of them.
+/// rank writes its own part of them, and rank 0 those of other machines.
 pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     const graphs_before = rank.b.graphCounts();
     const text_start = if (rank.reporter) |r| r.begin(.text) else 0;
@@ -150,12 +150,42 @@ fn openExchange(
     try rank.exchange.open();
 }
 
-/// This rank's rows of picture `i` to their place in the outputs that all ranks share.
-fn saveRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!void {
+/// The rows of picture `i` that other machines have drawn come to rank 0.
+fn bringRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!void {
+    if (rank.here.first > 0) {
+        try gather.send(rank, rgb, 0);
+        if (job.wants_image) try gather.send(rank, image, 0);
+        return;
+    }
+    if (rank.index > 0) return;
+    for (rank.here.end..rank.layout.rank_count) |at| {
+        const other: u32 = @intCast(at);
+        const band = rank.vae_exchange.bands[other];
+        var shape = rgb.shape;
+        shape.rows = band.row_count * rank.model.config.vae.factor();
+        const their_rgb = try gather.receive(rank, shape, rgb.dtype, other);
+        defer rank.b.free(their_rgb);
+        const their_image = if (job.wants_image)
+            try gather.receive(rank, shape, image.dtype, other)
+        else
+            null;
+        defer if (their_image) |tensor| rank.b.free(tensor);
+        try saveRows(rank, job, i, band, their_image orelse image, their_rgb);
+    }
+}
+
+/// Rows of picture `i` to their place in the outputs that all ranks of a process share.
+fn saveRows(
+    rank: *Rank,
+    job: *Job,
+    i: usize,
+    band: Band,
+    image: Tensor,
+    rgb: Tensor,
+) Error!void {
     if (rank.isPlanning()) return;
     const factor = rank.model.config.vae.factor();
-    const exchange = rank.vae_exchange;
-    const row_first = exchange.bands[exchange.index].row_first * factor;
+    const row_first = band.row_first * factor;
     const width: usize = image.shape.width;
     const positions = job.latent_rows * factor * width;
     const channels: usize = image.shape.channels;
@@ -303,7 +333,8 @@ fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
         defer b.free(image);
         const rgb = try b.toRgb(image);
         defer b.free(rgb);
-        try saveRows(rank, job, i, image, rgb);
+        try saveRows(rank, job, i, band, image, rgb);
+        try bringRows(rank, job, i, image, rgb);
         // The next picture's parts must not overwrite what a slower rank still reads.
         try rank.transport.meet();
     }

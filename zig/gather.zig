@@ -1,11 +1,13 @@
-//! Brings every rank's part of the model's output to every rank: the only thing that ranks tell
-//! each other outside the layers.
+//! Brings every rank's part of the model's output to every rank, and what other machines have drawn
+//! to rank 0: the only things that ranks tell each other outside the layers.
 
 const std = @import("std");
 const cudas = @import("backend/cuda.zig");
 const Cuda = cudas.Cuda;
 const MirrorMarks = @import("patch/mirrors.zig").Marks;
 const rank_count_max = @import("patch/layout.zig").rank_count_max;
+const DType = @import("tensor.zig").DType;
+const Shape = @import("tensor.zig").Shape;
 const Tensor = @import("tensor.zig").Tensor;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
@@ -38,23 +40,48 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     if (queue) |cuda| try cuda.record(mark_written, cuda.stream);
 
     const start = rank.now();
+    // With messages too: the ranks of this process see that all of them are still there.
     const parts = try rank.transport.gather(own) orelse return out;
     rank.exchange.counted.wait_ns += @intCast(rank.now() - start);
     if (queue) |cuda| try fetchAll(rank, cuda, own, parts, &copies);
-    for (parts, 0..) |part, i| {
+    for (0..layout.rank_count) |i| {
         const other: u32 = @intCast(i);
+        const theirs = if (queue != null) copies[i] else parts[i];
+        const part = if (other == rank.index) own else theirs;
         const band = layout.bands.list[layout.bandOf(other)];
         const batch = out.batchSlice(layout.groupOf(other) * own.shape.batch, own.shape.batch);
-        const here = if (queue != null and other != rank.index) copies[i] else part;
-        try b.copyRows(batch, band.row_first, here, 0, band.row_count);
+        try b.copyRows(batch, band.row_first, part, 0, band.row_count);
         if (other != rank.index) received_bytes.* += part.byteCount();
     }
-    if (queue) |cuda| try cuda.record(mark_copied, cuda.stream);
+    if (queue) |cuda| {
+        // What was sent is this rank's own again, in the order of its stream.
+        if (cuda.communicator != null) return out;
+        try cuda.record(mark_copied, cuda.stream);
+    }
     // Nobody may free or overwrite a part before all have copied it.
     try rank.transport.meet();
     if (queue) |cuda| {
         for (0..parts.len) |i| try cuda.waitFor(cuda.stream, queueOf(rank, i), mark_copied);
     }
+    return out;
+}
+
+/// Sends a tensor to another rank, by messages, and returns when it has gone.
+pub fn send(rank: *Rank, x: Tensor, other: u32) Error!void {
+    if (rank.isPlanning()) return;
+    const cuda = rank.b.device.cuda;
+    const communicator = try cuda.messagesOn(cuda.communicator.?, cuda.stream);
+    try communicator.send(x.address, x.byteCount(), other, cuda.stream);
+    try cuda.synchronize();
+}
+
+/// What another rank sends; the caller's.
+pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor {
+    const out = try rank.b.alloc(shape, dtype);
+    if (rank.isPlanning()) return out;
+    const cuda = rank.b.device.cuda;
+    const communicator = try cuda.messagesOn(cuda.communicator.?, cuda.stream);
+    try communicator.receive(out.address, out.byteCount(), other, cuda.stream);
     return out;
 }
 
@@ -87,23 +114,22 @@ fn fetchAll(
     else
         null;
     if (messages) |communicator| try communicator.begin();
-    for (parts, 0..) |part, i| {
+    for (copies[0..parts.len], 0..) |copy, i| {
         if (i == rank.index) continue;
-        const target = copies[i].address;
         if (messages) |communicator| {
             const other: u32 = @intCast(i);
             try communicator.send(own.address, own.byteCount(), other, cuda.stream);
-            try communicator.receive(target, part.byteCount(), other, cuda.stream);
+            try communicator.receive(copy.address, copy.byteCount(), other, cuda.stream);
             continue;
         }
         const peer = queueOf(rank, i);
         try cuda.waitFor(cuda.stream, peer, mark_written);
         const result = cuda.driver.cuMemcpyPeerAsync(
-            target,
+            copy.address,
             cuda.context,
-            part.address,
+            parts[i].address,
             peer.context,
-            part.byteCount(),
+            copy.byteCount(),
             cuda.stream,
         );
         try cuda.check(result, "fetching another rank's rows");

@@ -29,7 +29,8 @@ pub fn makeOutputs(
     if (job.wants_image) {
         _ = try job.output(f32, .image, job.seeds.len * pixels * config.vae.out_channels);
     }
-    _ = try job.output(jobs.RankCounts, .rank_counts, layout.rank_count);
+    // Those of other machines stay there.
+    @memset(try job.output(jobs.RankCounts, .rank_counts, layout.rank_count), .{});
 }
 
 /// A rank that was only woken by another's failure says Cancelled: the other's reason counts.

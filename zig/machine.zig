@@ -17,7 +17,9 @@ const memory = @import("memory.zig");
 const models = @import("model.zig");
 const rank_devices = @import("rank_device.zig");
 const RankDevice = rank_devices.RankDevice;
-const rank_count_max = @import("patch/layout.zig").rank_count_max;
+const layouts = @import("patch/layout.zig");
+const nccl = @import("cuda/nccl.zig");
+const rank_count_max = layouts.rank_count_max;
 const DType = @import("tensor.zig").DType;
 
 pub const Error = error{
@@ -54,6 +56,12 @@ pub const Options = struct {
     use_graphs: bool = true,
     fp16_accumulate: bool = false,
     transport: TransportKind = .auto,
+    /// The ranks of this process.
+    here: layouts.RankRange,
+    /// On which GPU the first of them runs.
+    gpu_first: u32 = 0,
+    /// What the ranks of all processes meet by; null where all ranks are here.
+    meeting: ?nccl.UniqueId = null,
     /// In place of NVIDIA's libraries; "" for these.
     cuda_library: [:0]const u8 = "",
 };
@@ -65,19 +73,25 @@ pub const Machine = struct {
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     arena: std.heap.ArenaAllocator,
+    /// Of all processes.
+    rank_count: u32 = 0,
+    /// Those of this process, in order.
     ranks: []RankDevice = &.{},
     gpus: []Gpu = &.{},
     /// Whether ranks send each other messages instead of copying.
     uses_nccl: bool = false,
     libraries: libraries.Libraries = undefined,
 
-    /// Rank i runs on GPU i, or with `share_gpu` on GPU i modulo their number. Must not move.
+    /// The process's rank i runs on its GPU i, or with `share_gpu` on GPU i modulo their number.
+    /// `rank_count` is that of all processes. Must not move.
     pub fn open(machine: *Machine, rank_count: u32) Error!void {
         errdefer machine.close();
-        machine.ranks = try machine.arena.allocator().alloc(RankDevice, rank_count);
+        const here = machine.options.here;
+        machine.rank_count = rank_count;
+        machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
         var opened: usize = 0;
         errdefer machine.ranks.len = opened;
-        if (machine.options.kind == .cuda) try machine.openGpus(rank_count);
+        if (machine.options.kind == .cuda) try machine.openGpus();
         for (machine.ranks, 0..) |*rank, i| {
             rank.* = switch (machine.options.kind) {
                 .cpu => try machine.openCpu(i),
@@ -101,6 +115,9 @@ pub const Machine = struct {
             if (rank.device.cuda.communicator == null) break false;
         } else true;
         if (is_whole) return;
+        const sentence = "The machines left each other when a picture failed: start all again.";
+        const is_apart = machine.options.meeting != null;
+        if (is_apart) return machine.diagnostics.fail(error.GpuFailed, sentence, .{});
         for (machine.ranks) |rank| {
             if (rank.device.cuda.communicator) |communicator| communicator.abort();
             rank.device.cuda.communicator = null;
@@ -170,7 +187,7 @@ pub const Machine = struct {
             const ranks: u32 = @intCast(needs.scratch.len);
             return machine.refuseTooLarge("", needs, work, ranks, there);
         }
-        for (machine.gpus, 0..) |*gpu, i| {
+        for (machine.gpus) |*gpu| {
             var work: u64 = 0;
             var ranks: u32 = 0;
             for (needs.scratch, machine.ranks[0..needs.scratch.len]) |bytes, rank| {
@@ -179,7 +196,7 @@ pub const Machine = struct {
                 ranks += 1;
             }
             var place: [32]u8 = undefined;
-            const name = std.fmt.bufPrint(&place, " on GPU {d}", .{i}) catch unreachable;
+            const name = std.fmt.bufPrint(&place, " on GPU {d}", .{gpu.device}) catch unreachable;
             const there = try gpu.freeBytes();
             try machine.refuseTooLarge(name, needs, work, ranks, there);
         }
@@ -206,8 +223,9 @@ pub const Machine = struct {
         return .{ .device = .{ .cpu = cpu } };
     }
 
-    fn openGpus(machine: *Machine, rank_count: u32) Error!void {
+    fn openGpus(machine: *Machine) Error!void {
         const o = &machine.options;
+        const rank_count: u32 = @intCast(machine.ranks.len);
         const source: libraries.Source = if (o.cuda_library.len > 0)
             .{ .emulated = o.cuda_library }
         else
@@ -219,6 +237,8 @@ pub const Machine = struct {
         const driver = &machine.libraries.driver;
         const names = drivers.listGpus(driver);
         const there = names.count;
+        // Who starts processes often shows each of them its own GPUs alone.
+        const first = if (there <= rank_count) 0 else o.gpu_first;
         // What the emulator is fastest at means nothing.
         const folder = if (source == .system) try products.defaultFolder(arena) else null;
         if (there == 0 or (there < rank_count and !o.share_gpu)) {
@@ -227,10 +247,16 @@ pub const Machine = struct {
                 rank_count, rank_count, there,
             });
         }
-        const gpus = try arena.alloc(Gpu, @min(there, rank_count));
-        for (gpus, 0..) |*gpu, i| {
+        if (there < first + rank_count and !o.share_gpu) {
+            return d.fail(error.GpuFailed, "This process's {d} ranks would begin at GPU {d} (by " ++
+                "LOCAL_RANK), and the driver shows {d}: start fewer processes on this machine.", .{
+                rank_count, first, there,
+            });
+        }
+        const gpus = try arena.alloc(Gpu, @min(there - first, rank_count));
+        for (gpus, first..) |*gpu, i| {
             gpu.* = try .open(driver, @intCast(i), d);
-            machine.gpus = gpus[0 .. i + 1];
+            machine.gpus = gpus[0 .. i - first + 1];
             gpu.measured = try .open(
                 machine.gpa,
                 machine.io,
@@ -257,7 +283,7 @@ pub const Machine = struct {
             .cancelled = machine.cancelled,
             .use_graphs = machine.options.use_graphs,
             .fp16_accumulate = machine.options.fp16_accumulate,
-            .rank = @intCast(i),
+            .rank = @intCast(machine.options.here.first + i),
         });
         errdefer cuda.deinit();
         cuda.products = try .open(machine.gpa, .{
@@ -274,20 +300,17 @@ pub const Machine = struct {
         const d = machine.diagnostics;
         const l = &machine.libraries;
         const is_shared = machine.gpus.len < machine.ranks.len;
-        switch (machine.options.transport) {
+        if (machine.options.meeting == null) switch (machine.options.transport) {
             .peer => return,
             .auto => if (l.nccl == null or is_shared or try machine.canCopyDirectly()) return,
-            .nccl => {
-                const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and " ++
-                    "there are {d}: --transport peer lets ranks share.";
-                if (is_shared) return d.fail(error.GpuFailed, sentence, .{
-                    machine.ranks.len, machine.gpus.len,
-                });
-                if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{
-                    l.nccl_sentence,
-                });
-            },
-        }
+            .nccl => {},
+        };
+        const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and there are " ++
+            "{d}: --transport peer lets ranks share.";
+        if (is_shared) return d.fail(error.GpuFailed, sentence, .{
+            machine.ranks.len, machine.gpus.len,
+        });
+        if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{l.nccl_sentence});
         machine.uses_nccl = true;
         try machine.openCommunicators();
     }
@@ -302,6 +325,11 @@ pub const Machine = struct {
             &l.nccl.?,
             &l.driver,
             contexts[0..count],
+            .{
+                .rank_count = machine.rank_count,
+                .rank_first = machine.options.here.first,
+                .id = machine.options.meeting,
+            },
             communicators[0..count],
             machine.diagnostics,
         );

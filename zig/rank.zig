@@ -15,6 +15,7 @@ const Context = @import("model/layers.zig").Context;
 const exchanges = @import("patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const Layout = @import("patch/layout.zig").Layout;
+const RankRange = @import("patch/layout.zig").RankRange;
 const Transport = @import("transport.zig").Transport;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const nchw = @import("nchw.zig");
@@ -23,7 +24,7 @@ const Job = jobs.Job;
 
 pub const Error = exchanges.Error || error{ NotFinite, OutOfMemory, NotDealable };
 
-/// Where a rank tells how far it is; only rank 0 has one.
+/// Where a rank tells how far it is; only the first of a process has one.
 pub const Reporter = struct {
     io: Io,
     stage: std.atomic.Value(u32) = .init(0),
@@ -45,6 +46,8 @@ pub const Reporter = struct {
 
 pub const Rank = struct {
     index: u32,
+    /// The ranks of its process.
+    here: RankRange,
     layout: *const Layout,
     model: *const Model,
     b: Backend,

@@ -14,6 +14,7 @@ const Exchange = @import("patch/exchange.zig").Exchange;
 const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
 const Bands = layouts.Bands;
+const RankRange = layouts.RankRange;
 const rank_count_max = layouts.rank_count_max;
 const modes = @import("patch/mode.zig");
 const Loopback = @import("transport.zig").Loopback;
@@ -41,6 +42,7 @@ pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, fai
 pub const Error = Model.Error || rank_file.Error || machines.Error || error{NotDealable};
 
 pub const Options = struct {
+    /// Of all machines; `machine.here` are those of this process.
     rank_count: u32,
     machine: machines.Options,
     config: models.ModelConfig,
@@ -231,9 +233,10 @@ pub const Session = struct {
         const layout = try session.layoutOf(&first);
         const planned = try session.plan(&layout, &first);
         session.working_ranks.store(layout.rank_count, .release);
+        const here = session.rangeOf(&layout);
         // GPUs tell what is free once they are open; on the CPU it is refused before.
         const needs: Machine.Needs = .{
-            .scratch = planned.bytes[0..layout.rank_count],
+            .scratch = planned.bytes[here.first..here.end],
             .weight_bytes = weights.mapped + weights.copied,
             .undecoded = frame.undecodedOf(&layout, &first, planned),
         };
@@ -290,7 +293,8 @@ pub const Session = struct {
         session.working_ranks.store(layout.rank_count, .release);
         try session.machine.prepare();
         const planned = try session.plan(&layout, job);
-        const bytes = planned.bytes[0..layout.rank_count];
+        const here = session.rangeOf(&layout);
+        const bytes = planned.bytes[here.first..here.end];
         try session.checkFits(.{
             .scratch = bytes,
             .weight_bytes = 0,
@@ -301,6 +305,12 @@ pub const Session = struct {
         }
         if (job.kind == .picture) try frame.makeOutputs(job, &layout, &session.options.config);
         try session.runRanks(job, &layout);
+    }
+
+    /// The ranks of this process.
+    fn rangeOf(session: *const Session, layout: *const Layout) RankRange {
+        if (layout.rank_count == session.options.rank_count) return session.options.machine.here;
+        return .{ .first = 0, .end = layout.rank_count };
     }
 
     /// Pictures are shared by all ranks; the parts alone are one rank's work.
@@ -380,6 +390,7 @@ pub const Session = struct {
     ) Rank {
         return .{
             .index = index,
+            .here = session.rangeOf(layout),
             .layout = layout,
             .model = &session.model,
             .b = undefined,
@@ -397,10 +408,10 @@ pub const Session = struct {
         defer arena.deinit();
         const seats = try session.seat(arena.allocator(), layout, job);
         // Before any rank runs: they look at each other's.
-        for (seats.unet, seats.vae, 0..) |*in_unet, *in_vae, i| {
-            const device = session.machine.ranks[i].device;
-            if (in_unet.mirrors) |mirrors| mirrors.cuda = device.cuda;
-            if (in_vae.mirrors) |mirrors| mirrors.cuda = device.cuda;
+        const here = session.rangeOf(layout);
+        for (session.machine.ranks[0..here.count()], here.first..) |rank, i| {
+            if (seats.unet[i].mirrors) |mirrors| mirrors.cuda = rank.device.cuda;
+            if (seats.vae[i].mirrors) |mirrors| mirrors.cuda = rank.device.cuda;
         }
         var loopback: Loopback = .init(
             session.io,
@@ -408,23 +419,25 @@ pub const Session = struct {
             &session.diagnostics,
             job.hooks,
         );
+        loopback.here = here;
         var threads: [rank_count_max]std.Thread = undefined;
         var failures: [rank_count_max]?Error = @splat(null);
-        var started: u32 = 1;
-        while (started < layout.rank_count) : (started += 1) {
+        const first = here.first;
+        var started: u32 = first + 1;
+        while (started < here.end) : (started += 1) {
             threads[started] = std.Thread.spawn(.{}, runRank, .{
                 session, job, layout, seats, &loopback, started, &failures[started],
             }) catch {
-                failures[0] = error.ThreadsUnavailable;
+                failures[first] = error.ThreadsUnavailable;
                 loopback.abort();
                 break;
             };
         }
-        if (failures[0] == null) {
-            session.runRank(job, layout, seats, &loopback, 0, &failures[0]);
+        if (failures[first] == null) {
+            session.runRank(job, layout, seats, &loopback, first, &failures[first]);
         }
-        for (threads[1..started]) |thread| thread.join();
-        return frame.firstFailure(failures[0..layout.rank_count]);
+        for (threads[first + 1 .. started]) |thread| thread.join();
+        return frame.firstFailure(&failures);
     }
 
     fn runRank(
@@ -438,12 +451,13 @@ pub const Session = struct {
     ) void {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const device = &session.machine.ranks[index];
+        const here = session.rangeOf(layout);
+        const device = &session.machine.ranks[index - here.first];
         var scratch = device.scratch();
         const transport: Transport = .{ .loopback = .{ .shared = loopback, .rank = index } };
         var rank = session.rankAt(index, seats, layout, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
-        rank.reporter = if (index == 0) &session.reporter else null;
+        rank.reporter = if (index == here.first) &session.reporter else null;
         for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
             seats.unet, seats.vae,
         }) |exchange, peers| {

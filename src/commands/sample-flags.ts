@@ -129,8 +129,8 @@ export const sampleFlags = {
     valueHint: "N",
     description:
       `Ranks that share a picture, ${range("gpus")}: one per GPU, or N on the CPU where there ` +
-      "is no GPU. They take a guidance branch each (where N is even), then bands of rows. " +
-      "Default: 1.",
+      "is no GPU. They take a guidance branch each (where N is even), then bands of rows. With " +
+      "several machines (below), those of each process. Default: 1.",
   },
   device: {
     type: "string",
@@ -161,7 +161,7 @@ export const sampleFlags = {
     valueHint: "NAME",
     description:
       "How GPUs reach each other's memory: peer (copy engines), nccl, or auto: peer where every " +
-      "GPU can reach every other, else nccl. Default: auto.",
+      "GPU can reach every other, else nccl; several machines take nccl. Default: auto.",
   },
   "cuda-graphs": {
     type: "boolean",
@@ -272,6 +272,11 @@ export const sampleHelp: HelpText = {
     ["Output", ["out-path", "save-latents", "verbose", "quiet", "json", "help"]],
   ],
   notes: [
+    "Several machines: run the same command on each with RANK (0, 1, ...), WORLD_SIZE, " +
+      "MASTER_ADDR and MASTER_PORT set, as torchrun and the like do. They count processes, one " +
+      "per machine or one per GPU (then LOCAL_RANK says which), and --gpus the ranks of each. " +
+      "Process 0 listens on MASTER_PORT, decides a seed that nobody named, and writes the " +
+      "picture; the port is for networks that you trust.",
     "Exit codes: 0 drawn, 1 failed, 2 a flag was wrong, 130 stopped by Ctrl-C, 143 terminated.",
   ],
 };

@@ -10,6 +10,9 @@ import { BasedXLError } from "../errors.ts";
 import type { GenerateRequest, GenerateResult } from "../generate.ts";
 import { generate, medianMs } from "../generate.ts";
 import { checkEncoder } from "../image.ts";
+import type { Link } from "../machines/link.ts";
+import type { Machines } from "../machines.ts";
+import { describeMachine, drawTogether, findMachines, gatherMachines } from "../machines.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { emulatorPath } from "../native/library.ts";
@@ -19,6 +22,7 @@ import { parseSampleOptions, resolveRequest } from "../options.ts";
 import type { Output } from "../output.ts";
 import { createOutput, writeJson } from "../output.ts";
 import { formatSeconds } from "../progress.ts";
+import { resources } from "../resources.ts";
 import { exitCodeOfSignal, watchStopSignals } from "../signals.ts";
 import { checkFiles, PictureWriter } from "./sample-files.ts";
 import { sampleFlags } from "./sample-flags.ts";
@@ -55,8 +59,23 @@ export const sampleCommand = defineCommand({
 /** Draws, writes and tells. Everything that can be checked is checked before weights load. */
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
+  const prepared = await prepare(options, output, signal);
+  if (prepared.machines !== null && prepared.machines.index > 0) {
+    return await assist(options, prepared, prepared.machines, output, signal);
+  }
+  await drawTogether(prepared.link, signal, (both) =>
+    drawAndWrite(options, prepared, output, both, startMs),
+  );
+}
+
+async function drawAndWrite(
+  options: SampleOptions,
+  { request, warnings, device }: Prepared,
+  output: Output,
+  signal: AbortSignal,
+  startMs: number,
+): Promise<void> {
   const { log } = output;
-  const { request, warnings, device } = await prepare(options, output);
   const writer = new PictureWriter(options, request, signal);
   const pictureCount = request.seeds.length;
   const result = await generate(request, {
@@ -84,21 +103,61 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   }
 }
 
-interface Prepared extends ResolvedRequest {
-  device: DeviceChoice["device"];
+/** Draws this machine's part of the pictures that machine 0 writes. */
+async function assist(
+  options: SampleOptions,
+  { request, link }: Prepared,
+  machines: Machines,
+  { log, progress, showsProgress }: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  await drawTogether(link, signal, (both) =>
+    generate(
+      { ...request, wantLatents: false },
+      {
+        openSession,
+        signal: both,
+        onProgress: showsProgress ? (told) => progress.update(told) : undefined,
+        onPicture: () => {},
+        onLayout: (layout) => log.info(`${layout}.`),
+      },
+    ),
+  );
+  progress.clear();
+  const { index, count } = machines;
+  log.info(`${describeMachine(machines, index)} has drawn its part; machine 0 writes the picture.`);
+  if (options.json) writeJson({ machine: index, machines: count, images: [] });
 }
 
-/** Checks files, model, device and request, and says what will be drawn. */
-async function prepare(options: SampleOptions, { log }: Output): Promise<Prepared> {
-  checkFiles(options);
+interface Prepared extends ResolvedRequest {
+  device: DeviceChoice["device"];
+  /** null where this process draws alone. */
+  machines: Machines | null;
+  link: Link | null;
+}
+
+/** Checks files, model, device and request, and says what will be drawn, with whom. */
+async function prepare(
+  options: SampleOptions,
+  { log }: Output,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const machines = findMachines(options, process.env);
+  const writes = machines === null || machines.index === 0;
+  if (writes) checkFiles(options);
   const location = resolveModelPath(options.model, process.env);
   const model = await openModelFolder(location.path);
-  const resolved = resolveRequest(options, model);
+  const rankCount = machines?.rankCount ?? options.rankCount;
+  const resolved = resolveRequest({ ...options, rankCount }, model);
   const info = probeDevice();
   const choice = chooseDevice(options, info, emulatorPath);
-  const encoderNote = await checkEncoder(options.outPath);
+  const encoderNote = writes ? await checkEncoder(options.outPath) : null;
 
-  const { request, warnings } = resolved;
+  const { warnings } = resolved;
+  const chosen = { ...resolved.request, gpu: choice.gpu, dtype: choice.dtype };
+  const { request, link } = machines
+    ? await gather(machines, chosen, options, log, signal)
+    : { request: chosen, link: null };
   if (location.bundled) {
     const { width, height } = model.nativeSize;
     log.info(
@@ -115,14 +174,24 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   for (const warning of warnings) log.warn(warning);
   log.info(describe(request));
   // A random seed is the only way back to a picture: it is told even by --quiet.
-  if (options.quiet && !options.json && options.seedIsRandom) {
+  if (options.quiet && !options.json && options.seedIsRandom && writes) {
     process.stderr.write(`seed ${options.seed}\n`);
   }
-  return {
-    warnings,
-    request: { ...request, gpu: choice.gpu, dtype: choice.dtype },
-    device: choice.device,
-  };
+  return { warnings, request, device: choice.device, machines, link };
+}
+
+async function gather(
+  machines: Machines,
+  request: GenerateRequest,
+  { seedIsRandom }: SampleOptions,
+  log: Output["log"],
+  signal: AbortSignal,
+) {
+  const { index, count, host, port } = machines;
+  const others = index === 0 ? `${count - 1} more on port ${port}` : `machine 0 at ${host}:${port}`;
+  log.info(`${describeMachine(machines, index)} of ${count} machines: waiting for ${others}.`);
+  const version = resources.versions().basedxl;
+  return await gatherMachines(machines, request, { version, seedIsRandom }, signal);
 }
 
 function describe(request: GenerateRequest): string {

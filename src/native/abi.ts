@@ -11,8 +11,9 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 5;
+export const abiVersion = 6;
 export const stepCountMax = 1000;
+export const meetingIdBytes = 128;
 
 export const Status = {
   ok: 0,
@@ -255,6 +256,9 @@ export function writeBytes(v: DataView, at: number, s: Bytes): void {
 
 export interface SessionOptions {
   rankCount: number;
+  rankHereFirst: number;
+  rankHereCount: number;
+  gpuFirst: number;
   device: number;
   threadCount: number;
   activation: number;
@@ -270,6 +274,7 @@ export interface SessionOptions {
   vaeTileLatent: number;
   compute: number;
   cudaLibrary: Bytes;
+  meetingId: Bytes;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -277,31 +282,35 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 496;
+export const sizeOfSessionOptions = 528;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 496, true);
+  v.setUint32(at + 0, 528, true);
   v.setUint32(at + 4, s.rankCount, true);
-  v.setUint32(at + 8, s.device, true);
-  v.setUint32(at + 12, s.threadCount, true);
-  v.setUint32(at + 16, s.activation, true);
-  v.setUint32(at + 20, s.shareGpu, true);
-  v.setUint32(at + 24, s.cudaGraphs, true);
-  v.setUint32(at + 28, s.fp16Accumulate, true);
-  v.setUint32(at + 32, s.transport, true);
-  v.setUint32(at + 36, s.branchCount, true);
-  v.setUint32(at + 40, s.latentRows, true);
-  v.setUint32(at + 44, s.latentWidth, true);
-  v.setUint32(at + 48, s.splitBatch, true);
-  v.setUint32(at + 52, s.pictureCount, true);
-  v.setUint32(at + 56, s.vaeTileLatent, true);
-  v.setUint32(at + 60, s.compute, true);
-  writeBytes(v, at + 64, s.cudaLibrary);
-  writeModelConfig(v, at + 80, s.config);
-  writeBytes(v, at + 432, s.textEncoderFiles);
-  writeBytes(v, at + 448, s.textEncoder2Files);
-  writeBytes(v, at + 464, s.unetFiles);
-  writeBytes(v, at + 480, s.vaeFiles);
+  v.setUint32(at + 8, s.rankHereFirst, true);
+  v.setUint32(at + 12, s.rankHereCount, true);
+  v.setUint32(at + 16, s.gpuFirst, true);
+  v.setUint32(at + 20, s.device, true);
+  v.setUint32(at + 24, s.threadCount, true);
+  v.setUint32(at + 28, s.activation, true);
+  v.setUint32(at + 32, s.shareGpu, true);
+  v.setUint32(at + 36, s.cudaGraphs, true);
+  v.setUint32(at + 40, s.fp16Accumulate, true);
+  v.setUint32(at + 44, s.transport, true);
+  v.setUint32(at + 48, s.branchCount, true);
+  v.setUint32(at + 52, s.latentRows, true);
+  v.setUint32(at + 56, s.latentWidth, true);
+  v.setUint32(at + 60, s.splitBatch, true);
+  v.setUint32(at + 64, s.pictureCount, true);
+  v.setUint32(at + 68, s.vaeTileLatent, true);
+  v.setUint32(at + 72, s.compute, true);
+  writeBytes(v, at + 80, s.cudaLibrary);
+  writeBytes(v, at + 96, s.meetingId);
+  writeModelConfig(v, at + 112, s.config);
+  writeBytes(v, at + 464, s.textEncoderFiles);
+  writeBytes(v, at + 480, s.textEncoder2Files);
+  writeBytes(v, at + 496, s.unetFiles);
+  writeBytes(v, at + 512, s.vaeFiles);
 }
 
 export interface Tokens {
@@ -561,5 +570,6 @@ export const functions = {
   bxl_session_cancel: { args: ["ptr"], returns: "void" },
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_meeting_id: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_random_normal: { args: ["u64", "u32", "ptr", "u64"], returns: "void" },
 } as const;

@@ -32,8 +32,12 @@ import { modelConfigOf } from "./model-config.ts";
 
 const pollMs = 5;
 
+/** How long work on a GPU may go on after it was told to stop, where other machines are in it. */
+const stopLimitMs = 15_000;
+
 export interface HandleOptions {
   model: ModelFolder;
+  /** Of all machines. */
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
@@ -65,6 +69,18 @@ export interface GpuOptions {
   graphs: boolean;
   /** A library that answers in place of NVIDIA's, for tests; null for these. */
   library: string | null;
+  /** Absent where this process has all ranks. */
+  part?: RankPart;
+}
+
+/** The ranks of this process, where others have the rest; see src/machines.ts. */
+export interface RankPart {
+  rankFirst: number;
+  rankCount: number;
+  /** The GPU of the first, where the process sees more GPUs than it has ranks. */
+  gpuFirst: number;
+  /** What `makeMeetingId` gave on one machine. */
+  meetingId: Uint8Array;
 }
 
 export interface Hooks {
@@ -76,12 +92,15 @@ export interface Hooks {
 export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
 
 export class NativeHandle {
-  private constructor(private pointer: Pointer | null) {}
+  private constructor(
+    private pointer: Pointer | null,
+    private readonly isPart: boolean,
+  ) {}
 
   /** Loads the model; rejects with the library's sentence when it cannot. */
   static async open(options: HandleOptions, hooks: Hooks): Promise<NativeHandle> {
     stopIfAborted(hooks.signal);
-    const handle = new NativeHandle(openPointer(options));
+    const handle = new NativeHandle(openPointer(options), options.gpu?.part !== undefined);
     try {
       await handle.settled(State.loading, hooks);
       return handle;
@@ -130,8 +149,17 @@ export class NativeHandle {
 
   private async settled(busy: number, hooks: Hooks): Promise<Progress> {
     const { signal, onProgress } = hooks;
+    let stopMs: number | null = null;
     for (;;) {
-      if (signal?.aborted) library().bxl_session_cancel(this.alive());
+      if (signal?.aborted) {
+        stopMs ??= performance.now();
+        library().bxl_session_cancel(this.alive());
+        // NCCL may wait for a machine that is gone, and not be told to stop: it is left behind.
+        if (this.isPart && performance.now() - stopMs > stopLimitMs) {
+          this.pointer = null;
+          stopIfAborted(signal);
+        }
+      }
       const progress = this.progress();
       try {
         onProgress?.(progress);
@@ -200,6 +228,8 @@ function openPointer(options: HandleOptions): Pointer {
     pathBytes(model.weights.vae),
     pathBytes(gpu?.library ? [gpu.library] : []),
   ];
+  const { rankCount } = sizes;
+  const part = gpu?.part ?? { rankFirst: 0, rankCount, gpuFirst: 0, meetingId: null };
   const fields: SessionOptions = {
     ...sizes,
     device: gpu === null ? DeviceKind.cpu : DeviceKind.cuda,
@@ -208,6 +238,10 @@ function openPointer(options: HandleOptions): Pointer {
     cudaGraphs: Number(gpu?.graphs ?? false),
     fp16Accumulate: Number(gpu?.fp16Accumulate ?? false),
     transport: TransportKind[gpu?.transport ?? "auto"],
+    rankHereFirst: part.rankFirst,
+    rankHereCount: part.rankCount,
+    gpuFirst: part.gpuFirst,
+    meetingId: bytesOf(part.meetingId),
     cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
     compute: Compute[dtype],
@@ -221,8 +255,9 @@ function openPointer(options: HandleOptions): Pointer {
   writeSessionOptions(view, 0, fields);
   const out = new BigUint64Array(1);
   check(library().bxl_session_open(ptr(bytes), ptr(out)));
-  // The call above copied the paths: until here they had to stay.
+  // The call above copied paths and id: until here they had to stay.
   files.length = 0;
+  part.meetingId = null;
   return Number(out[0]) as Pointer;
 }
 

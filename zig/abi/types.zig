@@ -7,13 +7,14 @@ const faults = @import("../transport/faults.zig");
 const jobs = @import("../job.zig");
 const machines = @import("../machine.zig");
 const models = @import("../model.zig");
+const nccl = @import("../cuda/nccl.zig");
 const modes = @import("../patch/mode.zig");
 const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 5;
+pub const abi_version: u32 = 6;
 pub const step_count_max = 1000;
 pub const picture_count_max = 64;
 
@@ -36,6 +37,7 @@ pub const Status = enum(u32) {
 };
 
 pub const text_bytes_max = 128;
+pub const meeting_id_bytes = nccl.unique_id_bytes;
 
 pub const DeviceInfo = extern struct {
     size: u32,
@@ -66,7 +68,13 @@ pub const Bytes = extern struct {
 
 pub const SessionOptions = extern struct {
     size: u32,
+    /// Of all processes, on whatever machines.
     rank_count: u32,
+    /// Which of them are this process's.
+    rank_here_first: u32,
+    rank_here_count: u32,
+    /// The GPU of the first of these, where the process sees more GPUs than it has ranks.
+    gpu_first: u32,
     device: machines.DeviceKind,
     thread_count: u32,
     /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
@@ -89,6 +97,8 @@ pub const SessionOptions = extern struct {
     compute: backends.Compute,
     /// A path that ends in a 0 byte, in place of NVIDIA's libraries; empty for these.
     cuda_library: Bytes,
+    /// What `bxl_meeting_id` gave on one machine, for ranks on several; else empty.
+    meeting_id: Bytes,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,

@@ -77,7 +77,7 @@ pub const Cuda = struct {
     /// Copies from other ranks run here, beside the computation.
     exchange_stream: drivers.Stream,
     graphs: Graphs,
-    /// Null where ranks copy from each other's memory.
+    /// Null where ranks copy from each other's memory, and after a job by messages that failed.
     communicator: ?Communicator = null,
     /// Null in tests of kernels, which need no library.
     products: ?Products = null,
@@ -318,6 +318,13 @@ pub const Cuda = struct {
 
     fn failStalled(cuda: *Cuda) error{GpuFailed} {
         const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
+        if (cuda.communicator != null) {
+            const sentence = "Rank {d} stalled on GPU {d}: no message of another rank came for " ++
+                "{d:.1} s. No picture was written. NCCL_DEBUG=INFO says who meets whom how.";
+            return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
+                cuda.rank, cuda.device, seconds,
+            });
+        }
         const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. " ++
             "No picture was written. Where GPUs cannot copy from each other, --transport nccl may.";
         return cuda.diagnostics.fail(error.GpuFailed, sentence, .{

@@ -1,13 +1,16 @@
 //! Ranks that are threads of this process and see each other's memory. A rank tells how far it has
 //! written its own buffers; readers wait for that and read in place, so nothing is copied or
 //! queued. A rank that fails calls `abort`, so that nobody waits for it; one that stalls is named.
+//! Ranks of other processes have no place here: they are met by messages alone.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Io = std.Io;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Tensor = @import("../tensor.zig").Tensor;
-const rank_count_max = @import("../patch/layout.zig").rank_count_max;
+const layouts = @import("../patch/layout.zig");
+const rank_count_max = layouts.rank_count_max;
+const RankRange = layouts.RankRange;
 const faults = @import("faults.zig");
 
 pub const Error = error{ Cancelled, RankStalled, RankFailed };
@@ -34,6 +37,8 @@ const Bell = struct {
 pub const Loopback = struct {
     io: Io,
     rank_count: u32,
+    /// Who is a thread of this process.
+    here: RankRange,
     diagnostics: *Diagnostics,
     hooks: faults.Hooks,
     /// How much of its own each rank has written; it only grows.
@@ -56,7 +61,13 @@ pub const Loopback = struct {
         hooks: faults.Hooks,
     ) Loopback {
         assert(rank_count >= 1 and rank_count <= rank_count_max);
-        return .{ .io = io, .rank_count = rank_count, .diagnostics = diagnostics, .hooks = hooks };
+        return .{
+            .io = io,
+            .rank_count = rank_count,
+            .here = .{ .first = 0, .end = rank_count },
+            .diagnostics = diagnostics,
+            .hooks = hooks,
+        };
     }
 
     /// Rank `rank` has written everything up to `count`.
@@ -73,7 +84,8 @@ pub const Loopback = struct {
         return loopback.waitUntil(&loopback.posted, written, count, rank, other);
     }
 
-    /// Every rank hands over a tensor and gets all, which stay valid until the next meeting.
+    /// Every rank hands over a tensor and gets all of this process, which stay valid until the next
+    /// meeting; in the places of the others there is nothing.
     pub fn gather(loopback: *Loopback, rank: u32, mine: Tensor) Error![]const Tensor {
         try loopback.injectFaults(rank, loopback.meetings[rank].raw);
         loopback.gathered[rank] = mine;
@@ -81,12 +93,13 @@ pub const Loopback = struct {
         return loopback.gathered[0..loopback.rank_count];
     }
 
-    /// Returns when every rank has come here as often as this one.
+    /// Returns when every rank of this process has come here as often as this one.
     pub fn meet(loopback: *Loopback, rank: u32) Error!void {
         const count = loopback.meetings[rank].raw + 1;
         loopback.meetings[rank].store(count, .release);
         loopback.met.ring(loopback.io);
-        for (loopback.meetings[0..loopback.rank_count], 0..) |*meetings, other| {
+        for (loopback.here.first..loopback.here.end) |other| {
+            const meetings = &loopback.meetings[other];
             try loopback.waitUntil(&loopback.met, meetings, count, rank, @intCast(other));
         }
     }

@@ -15,29 +15,40 @@ pub const Communicator = struct {
     comm: nccl.Comm,
     diagnostics: *Diagnostics,
 
-    /// One for each context, in the order of the ranks, which must be on GPUs of their own.
+    pub const Meeting = struct {
+        /// Of all machines.
+        rank_count: u32,
+        /// The rank of the first context.
+        rank_first: u32,
+        /// Null where all ranks are in this process.
+        id: ?nccl.UniqueId,
+    };
+
+    /// One for each context, in the order of the ranks, which must be on GPUs of their own. Returns
+    /// when the ranks of all machines have come.
     pub fn openAll(
         library: *const nccl.Nccl,
         driver: *const drivers.Driver,
         contexts: []const drivers.Context,
+        meeting: Meeting,
         out: []Communicator,
         diagnostics: *Diagnostics,
     ) Error!void {
         std.debug.assert(contexts.len == out.len);
-        var id: nccl.UniqueId = undefined;
+        const id = meeting.id orelse try makeId(library, diagnostics);
         const first: Communicator = .{
             .library = library,
             .comm = undefined,
             .diagnostics = diagnostics,
         };
-        try first.check(library.ncclGetUniqueId(&id), "meeting");
         // Within a group one thread may join for all.
         try first.check(library.ncclGroupStart(), "meeting");
         var comms: [drivers.gpu_count_max]?nccl.Comm = @splat(null);
         for (contexts, 0..) |context, i| {
             _ = driver.cuCtxSetCurrent(context);
-            const count: c_int = @intCast(contexts.len);
-            const joined = library.ncclCommInitRank(&comms[i], count, id, @intCast(i));
+            const count: c_int = @intCast(meeting.rank_count);
+            const rank: c_int = @intCast(meeting.rank_first + i);
+            const joined = library.ncclCommInitRank(&comms[i], count, id, rank);
             try first.check(joined, "meeting");
         }
         try first.check(library.ncclGroupEnd(), "meeting");
@@ -45,6 +56,18 @@ pub const Communicator = struct {
             communicator.* = first;
             communicator.comm = comms[i].?;
         }
+    }
+
+    /// What ranks meet by; the process that makes it must live until they have.
+    pub fn makeId(library: *const nccl.Nccl, diagnostics: *Diagnostics) Error!nccl.UniqueId {
+        var id: nccl.UniqueId = undefined;
+        const c: Communicator = .{
+            .library = library,
+            .comm = undefined,
+            .diagnostics = diagnostics,
+        };
+        try c.check(library.ncclGetUniqueId(&id), "meeting");
+        return id;
     }
 
     pub fn close(c: Communicator) void {
@@ -93,7 +116,7 @@ pub const Communicator = struct {
         if (result == .success) return;
         const text = c.library.ncclGetErrorString(result);
         return c.diagnostics.fail(error.GpuFailed, "NCCL failed at {s}: {s}. " ++
-            "NCCL_DEBUG=WARN says more; --transport peer goes without it.", .{
+            "NCCL_DEBUG=WARN says more; on one machine --transport peer goes without it.", .{
             what, if (text) |t| std.mem.span(t) else "no reason is known",
         });
     }

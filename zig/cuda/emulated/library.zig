@@ -52,5 +52,13 @@ pub const lock = state.lock;
 pub const unlock = state.unlock;
 /// With the lock held: until another thread queued or ran something, or called `announceChange`.
 pub const waitForChange = state.waitForChange;
+pub const now = state.now;
+pub const waitBriefly = state.waitBriefly;
 pub const announceChange = state.announceChange;
+
+/// From now on work waits for what other processes do.
+pub fn poll() void {
+    state.is_polling = true;
+}
+
 pub const allocator = state.allocator;

@@ -1,11 +1,12 @@
-//! NCCL on the CPU, for the ranks of one process: communicators, calls grouped per thread, and
-//! errors as the library gives them. What a group does is in nccl_group.zig.
+//! NCCL on the CPU: communicators, calls grouped per thread, and errors as the library gives them.
+//! What a group does is in nccl_group.zig.
 
 const std = @import("std");
 const driver = @import("../driver.zig");
 const groups = @import("nccl_group.zig");
 const library = @import("library.zig");
 const nccl = @import("../nccl.zig");
+const Mailbox = @import("nccl_mailbox.zig").Mailbox;
 const Clique = groups.Clique;
 const Comm = groups.Comm;
 const Result = nccl.Result;
@@ -39,9 +40,14 @@ export fn ncclGetUniqueId(id: ?*nccl.UniqueId) Result {
     library.lock();
     defer library.unlock();
     id_last += 1;
-    @memset(&out.internal, 0);
+    // Other processes' ids must differ.
+    const seed = [_]u64{ id_last, library.now(), @intCast(std.c.getpid()) };
+    const key = std.hash.Wyhash.hash(0, std.mem.asBytes(&seed));
+    var mailbox: Mailbox = .{};
+    mailbox.name(key);
     std.mem.writeInt(u64, out.internal[0..8], id_magic, .little);
-    std.mem.writeInt(u64, out.internal[8..16], id_last, .little);
+    std.mem.writeInt(u64, out.internal[8..16], key, .little);
+    out.internal[16..].* = mailbox.folder;
     return .success;
 }
 
@@ -61,7 +67,8 @@ export fn ncclCommInitRank(
     library.lock();
     defer library.unlock();
     const key = std.mem.readInt(u64, id.internal[8..16], .little);
-    const clique = Clique.find(key, @intCast(rank_count)) catch return .internal_error;
+    const mailbox: Mailbox = .{ .folder = id.internal[16..].* };
+    const clique = Clique.find(key, @intCast(rank_count), mailbox) catch return .internal_error;
     const place = &clique.comms[@intCast(rank)];
     if (clique.rank_count != rank_count or place.* != null) return .invalid_usage;
     const comm = library.allocator.create(Comm) catch return .internal_error;
@@ -85,7 +92,7 @@ export fn ncclCommDestroy(handle: ?nccl.Comm) Result {
     const comm = Comm.of(handle) orelse return .invalid_argument;
     library.lock();
     defer library.unlock();
-    comm.magic = 0;
+    comm.retire();
     return .success;
 }
 
@@ -95,7 +102,7 @@ export fn ncclCommAbort(handle: ?nccl.Comm) Result {
     library.lock();
     defer library.unlock();
     comm.is_aborted = true;
-    comm.magic = 0;
+    comm.retire();
     library.announceChange();
     return .success;
 }
@@ -173,6 +180,8 @@ export fn ncclGroupEnd() Result {
 // --- internal ---
 
 const id_magic = 0x6c63636e_756d6521;
+/// Ranks of one process have come by then, and need no folder.
+const meet_poll_ms = 20;
 var id_last: u64 = 0;
 
 /// What the thread collected since its ncclGroupStart.
@@ -184,7 +193,12 @@ threadlocal var group_failure: Result = .success;
 
 /// Waits for all ranks of a clique; the lock is held.
 fn meet(clique: *Clique) Result {
-    while (clique.joined_count < clique.rank_count) library.waitForChange();
+    while (!clique.isComplete()) {
+        library.waitBriefly(meet_poll_ms);
+        if (!clique.isComplete()) clique.lookAbroad();
+    }
+    // Ranks that came after all others were there are not known to them yet.
+    if (clique.abroad_count > 0) clique.lookAbroad();
     if (!clique.hasDeviceTwice()) return .success;
     library.report("ncclCommInitRank: two ranks on one GPU", .{});
     return .invalid_usage;

@@ -1,11 +1,13 @@
 //! What a group of NCCL calls does when streams come to it: nothing until every rank that it needs
 //! has come as well, then the copies. Calls of one communicator are matched by their order on each
-//! rank, as the library matches them; the rank that runs first copies for all.
+//! rank, as the library matches them; the rank that runs first copies for all. What goes to ranks
+//! of other processes goes by nccl_mailbox.zig.
 
 const std = @import("std");
 const driver = @import("../driver.zig");
 const library = @import("library.zig");
 const nccl = @import("../nccl.zig");
+const Mailbox = @import("nccl_mailbox.zig").Mailbox;
 
 pub const rank_count_max = 64;
 
@@ -19,25 +21,56 @@ pub const Entry = struct { comm: *Comm, stream: driver.Stream, operation: Operat
 pub const Clique = struct {
     key: u64,
     rank_count: u32,
+    /// Of this process.
     joined_count: u32 = 0,
     comms: [rank_count_max]?*Comm = @splat(null),
+    mailbox: Mailbox,
+    /// Ranks of this process that the mailbox knows.
+    is_announced: [rank_count_max]bool = @splat(false),
+    /// Ranks of other processes.
+    is_abroad: [rank_count_max]bool = @splat(false),
+    abroad_count: u32 = 0,
     gathers: std.ArrayList(*Meeting) = .empty,
     /// By sender and receiver.
     passes: std.AutoHashMapUnmanaged([2]u32, std.ArrayList(*Meeting)) = .empty,
 
     /// With the lock held.
-    pub fn find(key: u64, rank_count: u32) error{OutOfMemory}!*Clique {
+    pub fn find(key: u64, rank_count: u32, mailbox: Mailbox) error{OutOfMemory}!*Clique {
         for (cliques.items) |clique| if (clique.key == key) return clique;
         const clique = try library.allocator.create(Clique);
-        clique.* = .{ .key = key, .rank_count = rank_count };
+        clique.* = .{ .key = key, .rank_count = rank_count, .mailbox = mailbox };
         try cliques.append(library.allocator, clique);
         return clique;
     }
 
+    pub fn isComplete(clique: *const Clique) bool {
+        return clique.joined_count + clique.abroad_count >= clique.rank_count;
+    }
+
+    /// Tells other processes who is here, and finds out who is there.
+    pub fn lookAbroad(clique: *Clique) void {
+        for (clique.comms[0..clique.rank_count], 0..) |comm, rank| {
+            if (comm != null and !clique.is_announced[rank]) {
+                clique.is_announced[rank] = clique.mailbox.announce(rank);
+            }
+        }
+        for (clique.comms[0..clique.rank_count], 0..) |comm, rank| {
+            if (comm != null or clique.is_abroad[rank]) continue;
+            if (!clique.mailbox.isThere(rank)) continue;
+            clique.is_abroad[rank] = true;
+            clique.abroad_count += 1;
+            library.poll();
+        }
+    }
+
+    /// Each process has devices of its own.
     pub fn hasDeviceTwice(clique: *const Clique) bool {
         const comms = clique.comms[0..clique.rank_count];
-        for (comms, 0..) |comm, i| {
-            for (comms[0..i]) |other| if (other.?.device == comm.?.device) return true;
+        for (comms, 0..) |maybe, i| {
+            const comm = maybe orelse continue;
+            for (comms[0..i]) |other| {
+                if (other != null and other.?.device == comm.device) return true;
+            }
         }
         return false;
     }
@@ -56,6 +89,12 @@ pub const Comm = struct {
     receive_counts: [rank_count_max]usize = @splat(0),
 
     const live = 0x636f_6d6d_6c69_7665;
+
+    /// The handle means nothing any more.
+    pub fn retire(comm: *Comm) void {
+        comm.magic = 0;
+        if (comm.clique.is_announced[comm.rank]) comm.clique.mailbox.leave(comm.rank);
+    }
 
     pub fn of(handle: ?nccl.Comm) ?*Comm {
         const comm: *Comm = @ptrCast(@alignCast(handle orelse return null));
@@ -98,8 +137,15 @@ const Meeting = struct {
     receiver_rank: u32 = 0,
     is_pass: bool,
     is_done: bool = false,
+    /// Of a send or a receive alone: the other is done by another process.
+    letter: ?Mailbox.Letter = null,
+    /// It could not be sent.
+    is_lost: bool = false,
 
-    fn isComplete(meeting: *const Meeting) bool {
+    fn isComplete(meeting: *const Meeting, clique: *const Clique) bool {
+        if (meeting.letter) |letter| {
+            return meeting.receiver == null or clique.mailbox.has(letter);
+        }
         if (meeting.is_pass) return meeting.sender != null and meeting.receiver != null;
         for (meeting.parts) |part| if (part == null) return false;
         return true;
@@ -108,6 +154,7 @@ const Meeting = struct {
     fn copy(meeting: *Meeting, clique: *const Clique) driver.Result {
         if (meeting.is_done) return .success;
         meeting.is_done = true;
+        if (meeting.letter != null) return meeting.take(clique);
         if (meeting.is_pass) {
             const from = meeting.sender.?;
             const to = meeting.receiver.?;
@@ -127,6 +174,18 @@ const Meeting = struct {
             if (result != .success) return result;
         };
         return .success;
+    }
+
+    /// The letter from another process to its place; what was sent there is gone already.
+    fn take(meeting: *Meeting, clique: *const Clique) driver.Result {
+        const to = meeting.receiver orelse
+            return if (meeting.is_lost) .illegal_address else .success;
+        const device = clique.comms[meeting.receiver_rank].?.device;
+        if (!isInside(device, to.address, to.bytes)) return .illegal_address;
+        const target: [*]u8 = @ptrFromInt(to.address);
+        if (clique.mailbox.take(meeting.letter.?, target[0..to.bytes])) return .success;
+        library.report("NCCL: not the {d} bytes that another process sent", .{to.bytes});
+        return .launch_failed;
     }
 };
 
@@ -154,7 +213,7 @@ const Group = struct {
         const group: *Group = @ptrCast(@alignCast(context));
         if (group.comm.is_aborted) return true;
         for (group.runs.get(token).?) |meeting| {
-            if (!meeting.is_done and !meeting.isComplete()) return false;
+            if (!meeting.is_done and !meeting.isComplete(group.comm.clique)) return false;
         }
         return true;
     }
@@ -166,6 +225,7 @@ const Group = struct {
         if (group.comm.is_aborted) return .success;
         for (meetings) |meeting| {
             const result = meeting.copy(group.comm.clique);
+            if (meeting.letter != null) library.allocator.destroy(meeting);
             if (result == .success) continue;
             group.comm.failure = .unhandled_cuda_error;
             return result;
@@ -188,12 +248,15 @@ const Group = struct {
         switch (operation) {
             .gather => |gather| {
                 const rank_count = clique.rank_count;
+                // The product gathers by passes.
+                if (clique.abroad_count > 0) @panic("an all-gather over several processes");
                 const meeting = try meetingAt(&clique.gathers, comm.gather_count, rank_count);
                 comm.gather_count += 1;
                 meeting.parts[comm.rank] = gather;
                 return meeting;
             },
             .pass => |pass| {
+                if (clique.is_abroad[pass.peer]) return group.joinAbroad(pass);
                 const is_send = pass.direction == .send;
                 const key: [2]u32 = if (is_send)
                     .{ comm.rank, pass.peer }
@@ -209,6 +272,30 @@ const Group = struct {
                 return meeting;
             },
         }
+    }
+
+    /// Sends at once, since a stream's work comes here in its turn.
+    fn joinAbroad(group: *Group, pass: Pass) error{OutOfMemory}!*Meeting {
+        const comm = group.comm;
+        const is_send = pass.direction == .send;
+        const counts = if (is_send) &comm.send_counts else &comm.receive_counts;
+        const letter: Mailbox.Letter = .{
+            .sender = if (is_send) comm.rank else pass.peer,
+            .receiver = if (is_send) pass.peer else comm.rank,
+            .index = counts[pass.peer],
+        };
+        counts[pass.peer] += 1;
+        const meeting = try library.allocator.create(Meeting);
+        meeting.* = .{ .is_pass = true, .letter = letter, .receiver_rank = letter.receiver };
+        if (!is_send) {
+            meeting.receiver = pass;
+            return meeting;
+        }
+        meeting.is_lost = !isInside(comm.device, pass.address, pass.bytes);
+        if (meeting.is_lost) return meeting;
+        const from: [*]const u8 = @ptrFromInt(pass.address);
+        meeting.is_lost = !comm.clique.mailbox.post(letter, from[0..pass.bytes]);
+        return meeting;
     }
 };
 
@@ -232,6 +319,12 @@ fn mismatch(bytes: usize, other: usize) driver.Result {
     return .launch_failed;
 }
 
+fn isInside(device: u32, address: usize, bytes: usize) bool {
+    if (library.isReachable(device, address, bytes)) return true;
+    library.report("NCCL: a buffer of {d} bytes is not memory of its rank's GPU", .{bytes});
+    return false;
+}
+
 fn move(
     target: usize,
     target_device: u32,
@@ -240,12 +333,8 @@ fn move(
     bytes: usize,
 ) driver.Result {
     if (bytes == 0) return .success;
-    const is_inside = library.isReachable(target_device, target, bytes) and
-        library.isReachable(source_device, source, bytes);
-    if (!is_inside) {
-        library.report("NCCL: a buffer of {d} bytes is not memory of its rank's GPU", .{bytes});
-        return .illegal_address;
-    }
+    if (!isInside(target_device, target, bytes)) return .illegal_address;
+    if (!isInside(source_device, source, bytes)) return .illegal_address;
     const to: [*]u8 = @ptrFromInt(target);
     const from: [*]const u8 = @ptrFromInt(source);
     @memmove(to[0..bytes], from[0..bytes]);

@@ -41,6 +41,8 @@ pub var peers_possible: bool = true;
 pub var is_initialized: bool = false;
 /// Reports are kept, not printed.
 pub var is_quiet: bool = false;
+/// Another process may change what work waits for, and tells nobody.
+pub var is_polling: bool = false;
 pub var prng: std.Random.DefaultPrng = .init(0);
 
 /// The context that calls of this host thread mean.
@@ -61,6 +63,16 @@ pub fn unlock() void {
 /// Lets go of the lock until some other thread changed something.
 pub fn waitForChange() void {
     _ = std.c.pthread_cond_wait(&changed, &mutex);
+}
+
+/// As `waitForChange`, but no longer than so.
+pub fn waitBriefly(milliseconds: u32) void {
+    var time: std.c.timespec = undefined;
+    _ = std.c.clock_gettime(.REALTIME, &time);
+    const nsec = @as(i64, time.nsec) + @as(i64, milliseconds) * std.time.ns_per_ms;
+    time.sec += @intCast(@divFloor(nsec, std.time.ns_per_s));
+    time.nsec = @intCast(@mod(nsec, std.time.ns_per_s));
+    _ = std.c.pthread_cond_timedwait(&changed, &mutex, &time);
 }
 
 pub fn announceChange() void {

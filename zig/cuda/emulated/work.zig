@@ -237,7 +237,7 @@ var last_stream_id: u64 = 0;
 /// Nothing can run until another thread does its part.
 fn wait() void {
     pause();
-    state.waitForChange();
+    if (state.is_polling) state.waitBriefly(1) else state.waitForChange();
 }
 
 /// This thread runs no more work for now. Others may wait for what it ran; where it ran nothing
