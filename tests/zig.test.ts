@@ -11,20 +11,20 @@ const root = join(import.meta.dir, "..");
 /** The first run compiles the library once more, for the tests. */
 const timeoutMs = 240_000;
 
-test(
+test.concurrent(
   "the tests beside the code pass",
-  () => {
-    const { exitCode, stderr } = zigBuild("test", "--summary", "all");
+  async () => {
+    const { exitCode, stderr } = await zigBuild("test", "--summary", "all");
     expect(exitCode, stderr).toBe(0);
     expect(stderr).toMatch(/\d+\/\d+ tests passed|\d+ pass/);
   },
   timeoutMs,
 );
 
-test(
+test.concurrent(
   "src/native/abi.ts is what zig/abi.zig generates",
-  () => {
-    const { exitCode, stdout, stderr } = zigBuild("bindings");
+  async () => {
+    const { exitCode, stdout, stderr } = await zigBuild("bindings");
     expect(exitCode, stderr).toBe(0);
     expect(readFileSync(join(root, "src/native/abi.ts"), "utf8")).toBe(stdout);
   },

@@ -1,6 +1,8 @@
 /**
  * The whole CUDA path on the emulated driver: text, UNet and VAE against recorded outputs of
- * PyTorch, and pictures of one and more ranks in every mode against the CPU backend.
+ * PyTorch, and pictures of one and more ranks in every mode against the CPU backend. Beside them,
+ * on another core, the emulator's own tests and every operation against the CPU backend
+ * (zig/test_cuda.zig): one core alone would take twice as long.
  *
  * Bars are those of 16-bit arithmetic: f16 keeps 11 bits, and some hundred roundings in a row leave
  * a few 1e-3 of relative L2.
@@ -22,11 +24,13 @@ import { emulated } from "../support/emulator.ts";
 import { drawNoise } from "../support/noise.ts";
 import { measureGoldenParts } from "../support/parity.ts";
 import { refusal } from "../support/refusal.ts";
+import { zigBuild } from "../support/zig.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+const operations = zigBuild("test-cuda", "--summary", "all");
 
 describe("parts in f16 against PyTorch in f32", () => {
   test("text encoders, UNet and VAE within 5e-3", async () => {
@@ -198,3 +202,9 @@ test("sums in f16 are close, and are what was asked for", async () => {
   // Chunks of 64 products lose two to three bits of f16's eleven.
   expect(relativeL2(rough, onCpu)).toBeLessThanOrEqual(2e-2);
 });
+
+test("the emulator and every operation pass their own tests", async () => {
+  const { exitCode, stderr } = await operations;
+  expect(exitCode, stderr).toBe(0);
+  expect(stderr).toMatch(/\d+\/\d+ tests passed|\d+ pass/);
+}, 600_000);

@@ -5,6 +5,7 @@ const std = @import("std");
 const lt = @import("../cublaslt.zig");
 const driver = @import("../driver.zig");
 const cublaslt = @import("cublaslt.zig");
+const guards = @import("guards.zig");
 const library = @import("library.zig");
 const numbers = @import("numbers.zig");
 const product = @import("product.zig");
@@ -184,7 +185,7 @@ fn run(context: *anyopaque, token: u64) driver.Result {
         const bytes = call.workspace_bytes;
         if (!isReachable(call, "the workspace", call.workspace, bytes)) return .illegal_address;
         // What else keeps something there loses it.
-        @memset(@as([*]u8, @ptrFromInt(call.workspace))[0..bytes], 0xff);
+        guards.poison(@as([*]u8, @ptrFromInt(call.workspace))[0..bytes]);
     }
     for (0..shape.batch_count) |i| multiply(call, i) catch return .out_of_memory;
     return .success;

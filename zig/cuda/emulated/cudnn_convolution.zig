@@ -5,6 +5,7 @@ const std = @import("std");
 const cudnn = @import("../cudnn.zig");
 const driver = @import("../driver.zig");
 const graphs = @import("cudnn_graph.zig");
+const guards = @import("guards.zig");
 const library = @import("library.zig");
 const numbers = @import("numbers.zig");
 const product = @import("product.zig");
@@ -62,7 +63,7 @@ fn work(context: *anyopaque, token: u64) driver.Result {
         const bytes = run.workspace_bytes;
         if (!isReachable(run, "the workspace", run.workspace, bytes)) return .illegal_address;
         // What else keeps something there loses it.
-        @memset(@as([*]u8, @ptrFromInt(run.workspace))[0..bytes], 0xff);
+        guards.poison(@as([*]u8, @ptrFromInt(run.workspace))[0..bytes]);
     }
     convolve(run) catch return .out_of_memory;
     return .success;

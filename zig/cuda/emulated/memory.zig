@@ -51,7 +51,7 @@ pub fn allocate(device: *Device, kind: Kind, bytes: usize) error{OutOfMemory}!us
     const mapping = guards.map(bytes) catch return error.OutOfMemory;
     errdefer std.posix.munmap(mapping);
     const end = @intFromPtr(mapping.ptr) + mapping.len - guards.bytes;
-    @memset(mapping[guards.bytes .. mapping.len - guards.bytes], 0xff);
+    guards.poison(mapping[guards.bytes .. mapping.len - guards.bytes]);
     const address = end - std.mem.alignForward(usize, bytes, alignment);
     try insert(.{
         .kind = kind,

@@ -18,7 +18,7 @@ pub fn prepare(bytes: usize) void {
 pub fn begin() void {
     variable_count = 0;
     static_bytes = 0;
-    if (dynamic.bytes > 0) @memset(dynamic.data(), 0xff);
+    if (dynamic.bytes > 0) guards.poison(dynamic.data());
 }
 
 /// What was written beside a variable, in the bytes that alignment left over.
@@ -80,7 +80,7 @@ export fn bxl_host_shared(key: *const anyopaque, bytes: usize) [*]u8 {
     if (variable.mapping.len == 0) variable.map();
     variable.key = @intFromPtr(key);
     variable.bytes = bytes;
-    @memset(variable.data(), 0xff);
+    guards.poison(variable.data());
     return variable.data().ptr;
 }
 
