@@ -7,6 +7,7 @@
 //!   zig build bindings      src/native/abi.ts, to standard output
 //!   zig build posts         what it costs ranks to tell each other of their parts
 //!   zig build cpu-bench     what `bun run bench cpu` times operations with, into zig-out/bin
+//!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
@@ -65,15 +66,8 @@ pub fn build(b: *Build) void {
     addEmulated(b);
     addHeaderChecks(b);
 
-    const bench_module = libraryModule(b, "zig/bench.zig", target, optimize);
-    cuda_kernels.addFatbin(b, bench_module, null, "");
-    const bench = b.addExecutable(.{
-        .name = "cpu-bench",
-        .root_module = bench_module,
-        .use_llvm = true,
-    });
-    const install_bench = b.addInstallArtifact(bench, .{});
-    b.step("cpu-bench", "Install what times the CPU's operations").dependOn(&install_bench.step);
+    addBench(b, "cpu-bench", "zig/bench.zig", target, optimize, null, "");
+    addBench(b, "gpu-bench", "zig/gpu_bench.zig", target, optimize, cuda_nvcc, architectures);
 
     const bindings_module = libraryModule(b, "zig/bindings.zig", b.graph.host, .Debug);
     cuda_kernels.addFatbin(b, bindings_module, null, "");
@@ -99,6 +93,23 @@ pub fn build(b: *Build) void {
     test_step.dependOn(&posts.step);
     const run_posts = b.addRunArtifact(posts);
     b.step("posts", "Measure what posts between ranks cost").dependOn(&run_posts.step);
+}
+
+/// A program that times operations, as a step of its own name.
+fn addBench(
+    b: *Build,
+    name: []const u8,
+    root: []const u8,
+    target: Build.ResolvedTarget,
+    optimize: std.builtin.OptimizeMode,
+    nvcc: ?[]const u8,
+    architectures: []const u8,
+) void {
+    const module = libraryModule(b, root, target, optimize);
+    cuda_kernels.addFatbin(b, module, nvcc, architectures);
+    const bench = b.addExecutable(.{ .name = name, .root_module = module, .use_llvm = true });
+    const install = b.addInstallArtifact(bench, .{});
+    b.step(name, "Install what times operations").dependOn(&install.step);
 }
 
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.

@@ -16,6 +16,8 @@ pub const Cpu = cpus.Cpu;
 pub const Compute = cpus.Compute;
 pub const cudas = @import("backend/cuda.zig");
 pub const Cuda = cudas.Cuda;
+/// What the device that is planned for would answer.
+pub const Planned = @import("backend/plan.zig").Planned;
 
 const elementwise = @import("backend/elementwise.zig");
 const option_types = @import("backend/options.zig");
@@ -38,9 +40,6 @@ pub const Device = union(enum) {
     cuda: *Cuda,
     plan: Planned,
 };
-
-/// What the device that is planned for would answer.
-pub const Planned = struct { activation: DType, is_cuda: bool = false };
 
 pub const Backend = struct {
     scratch: *Scratch,
@@ -79,7 +78,7 @@ pub const Backend = struct {
         return b.device;
     }
 
-    /// A device that answers as this one and does nothing.
+    /// A device that answers as this one, does nothing and counts nothing.
     pub fn planned(b: Backend) Planned {
         return .{ .activation = b.activationType(), .is_cuda = b.isCuda() };
     }
@@ -184,18 +183,26 @@ pub const Backend = struct {
         }
     }
 
+    /// Sets device memory; for what no operation will write.
+    pub fn zero(b: Backend, address: usize, bytes: usize) Error!void {
+        if (b.device == .cuda) try b.device.cuda.zero(address, bytes);
+    }
+
     pub fn copy(b: Backend, out: Tensor, x: Tensor) Error!void {
         assert(out.byteCount() == x.byteCount());
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.copy(out, x),
         }
+    }
+
+    /// Returns when everything that was queued is done.
+    pub fn finish(b: Backend) Error!void {
+        if (b.device == .cuda) try b.device.cuda.synchronize();
     }
 
     /// Whether every element is a finite number. True while planning.
     pub fn isFinite(b: Backend, x: Tensor) Error!bool {
         return switch (b.target()) {
-            .plan => true,
             inline else => |device| try device.isFinite(x),
         };
     }
@@ -214,7 +221,6 @@ pub const Backend = struct {
         assert(out_row_first + row_count <= out.shape.rows);
         assert(x_row_first + row_count <= x.shape.rows);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| {
                 try device.copyRows(out, out_row_first, x, x_row_first, row_count);
             },
@@ -229,7 +235,6 @@ pub const Backend = struct {
         for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
         const out = try b.alloc(o.old.shape, o.old.dtype);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.predictRows(out, o),
         }
         return out;
@@ -269,7 +274,6 @@ pub const Backend = struct {
             assert(channel_first == 0 and residual.shape.eql(out.shape));
         }
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.linear(out, channel_first, x, weight, bias, options),
         }
     }
@@ -282,9 +286,11 @@ pub const Backend = struct {
         first: *const Weight,
         second: *const Weight,
     ) Error!void {
-        if (b.device == .cuda and cudas.isPair(first, second, b.device.cuda.activation)) {
-            if (!b.device.cuda.isReplaying()) try b.device.cuda.linearPair(out, x, first, second);
-            return;
+        if (b.isCuda() and cudas.isPair(first, second, b.activationType())) {
+            return switch (b.target()) {
+                .cpu => unreachable,
+                inline else => |device| try device.linearPair(out, x, first, second),
+            };
         }
         try b.linearInto(out, 0, x, first, null, .{});
         try b.linearInto(out, first.shape[0], x, second, null, .{});
@@ -326,7 +332,7 @@ pub const Backend = struct {
         const temporary = try b.allocBytes(room);
         defer if (temporary) |tensor| b.free(tensor);
         switch (b.target()) {
-            .plan => {},
+            .plan => |plan| try plan.conv2d(out, x, weight, bias, options),
             .cpu => |cpu| try cpu.conv2d(out, x, weight, bias, options),
             .cuda => |cuda| try cuda.conv2d(out, x, weight, bias, options, temporary),
         }
@@ -345,7 +351,6 @@ pub const Backend = struct {
             .channels = 2,
         }, .f64);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.groupNormStats(out, x),
         }
         return out;
@@ -356,7 +361,6 @@ pub const Backend = struct {
         for (o.parts) |part| assert(part.shape.eql(o.local.shape) and part.dtype == .f64);
         const out = try b.alloc(o.local.shape, .f64);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.combineStatistics(out, o),
         }
         return out;
@@ -378,7 +382,6 @@ pub const Backend = struct {
         assert(bias.shape[0] == x.shape.channels);
         const out = try b.alloc(x.shape, b.activationType());
         switch (b.target()) {
-            .plan => {},
             inline else => |device| {
                 try device.groupNormApply(out, x, stats, weight, bias, epsilon, activation);
             },
@@ -397,7 +400,6 @@ pub const Backend = struct {
         assert(bias.shape[0] == x.shape.channels);
         const out = try b.alloc(x.shape, b.activationType());
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.layerNorm(out, x, weight, bias, epsilon),
         }
         return out;
@@ -430,7 +432,7 @@ pub const Backend = struct {
         const temporary = try b.allocBytes(room);
         defer if (temporary) |tensor| b.free(tensor);
         switch (b.target()) {
-            .plan => {},
+            .plan => |plan| try plan.attention(out, q, keys_values, head_count, causal),
             .cpu => |cpu| try cpu.attention(out, q, keys_values, head_count, causal),
             .cuda => |cuda| {
                 try cuda.attention(out, q, keys_values, head_count, causal, temporary);
@@ -461,7 +463,6 @@ pub const Backend = struct {
         assert(step.noise != null or step.row.latent.noise == 0);
         assert(step.noise != null or step.row.saved.noise == 0);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.latentStep(step),
         }
     }
@@ -480,7 +481,6 @@ pub const Backend = struct {
     pub fn toRgb(b: Backend, x: Tensor) Error!Tensor {
         const out = try b.alloc(x.shape, .u8);
         switch (b.target()) {
-            .plan => {},
             inline else => |device| try device.toRgb(out, x),
         }
         return out;

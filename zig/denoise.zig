@@ -30,12 +30,12 @@ const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
 /// rank writes its own part of them, and rank 0 those of other machines.
 pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     const graphs_before = rank.b.graphCounts();
-    const text_start = if (rank.reporter) |r| r.begin(.text) else 0;
+    const text_start = rank.begin(.text);
     const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
     const conditioning = try conditionBranches(rank, job, slots);
     if (rank.reporter) |r| job.text_ns = r.since(text_start);
 
-    const denoise_start = if (rank.reporter) |r| r.begin(.denoise) else 0;
+    const denoise_start = rank.begin(.denoise);
     const latent = try denoise(rank, job, conditioning);
     for (slots) |tensor| rank.b.free(tensor);
     rank.b.free(conditioning.addition);
@@ -44,7 +44,7 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     if (rank.index == 0 and job.wants_latents) try rank.saveNchw(job, .latents, latent);
 
     if (rank.isPlanning()) job.undecoded_bytes = rank.b.scratch.peak;
-    const decode_start = if (rank.reporter) |r| r.begin(.decode) else 0;
+    const decode_start = rank.begin(.decode);
     try decodePictures(rank, job, latent);
     if (!rank.isPlanning()) {
         const counts = rankCounts(rank, job);

@@ -41,7 +41,7 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
 
     const start = rank.now();
     // With messages too: the ranks of this process see that all of them are still there.
-    const parts = try rank.transport.gather(own) orelse return out;
+    const parts = try rank.transport.gather(own) orelse return alone(rank, out, own);
     rank.exchange.counted.wait_ns += @intCast(rank.now() - start);
     if (queue) |cuda| try fetchAll(rank, cuda, own, parts, &copies);
     for (0..layout.rank_count) |i| {
@@ -86,6 +86,22 @@ pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor
 }
 
 // --- internal ---
+
+/// Nobody else is there: zeros stand for their rows. While planning nothing is done.
+fn alone(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
+    const layout = rank.layout;
+    try rank.b.zero(out.address, out.byteCount());
+    const band = layout.bands.list[layout.bandOf(rank.index)];
+    const first = layout.groupOf(rank.index) * own.shape.batch;
+    try rank.b.copyRows(
+        out.batchSlice(first, own.shape.batch),
+        band.row_first,
+        own,
+        0,
+        band.row_count,
+    );
+    return out;
+}
 
 /// On GPUs: every other rank's part, which may lie on another GPU.
 const Copies = [rank_count_max]Tensor;

@@ -9,12 +9,30 @@ const jobs = @import("job.zig");
 const Job = jobs.Job;
 const models = @import("model.zig");
 const plan_cache = @import("plan_cache.zig");
-const Error = @import("session.zig").Error;
+const sessions = @import("session.zig");
+const Error = sessions.Error;
+const Options = sessions.Options;
 
 /// What the picture needs before the decode, where tiles would make that smaller.
 pub fn undecodedOf(layout: *const Layout, job: *const Job, planned: plan_cache.Plan) ?usize {
     const is_whole = job.kind == .picture and job.vae_tile_latent == 0;
     return if (layout.rank_count == 1 and is_whole) planned.undecoded_bytes else null;
+}
+
+/// What will be asked for first, as far as sizes go.
+pub fn firstJob(gpa: Allocator, o: *const Options) Allocator.Error!Job {
+    var first: Job = .{
+        .arena = .init(gpa),
+        .kind = .picture,
+        .latent_rows = o.latent_rows,
+        .latent_width = o.latent_width,
+        .branch_count = o.branch_count,
+        .split_batch = o.split_batch,
+        .vae_tile_latent = o.vae_tile_latent,
+    };
+    errdefer first.deinit();
+    first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
+    return first;
 }
 
 /// What all ranks write to together.

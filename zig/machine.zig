@@ -10,6 +10,7 @@ const device_weights = @import("backend/cuda/weights.zig");
 const Communicator = @import("backend/cuda/communicator.zig").Communicator;
 const Gpu = @import("backend/cuda/gpu.zig").Gpu;
 const products = @import("backend/cuda/products.zig");
+const random_weights = @import("backend/cuda/random_weights.zig");
 const drivers = @import("cuda/driver.zig");
 const libraries = @import("cuda/libraries.zig");
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
@@ -62,6 +63,8 @@ pub const Options = struct {
     gpu_first: u32 = 0,
     /// What the ranks of all processes meet by; null where all ranks are here.
     meeting: ?nccl.UniqueId = null,
+    /// GPUs make their weights up; for benches.
+    random_weights: bool = false,
     /// In place of NVIDIA's libraries; "" for these.
     cuda_library: [:0]const u8 = "",
 };
@@ -162,9 +165,17 @@ pub const Machine = struct {
             try gpu.makeCurrent();
             gpu.weights = try gpu.allocate(bytes);
             const c = machine.cancelled;
-            try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
+            if (machine.options.random_weights) {
+                try random_weights.fill(machine.queueOn(gpu), gpu, model, copied_bytes);
+            } else try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
         }
         for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+    }
+
+    /// In use on the first GPU, by whatever runs there; 0 on the CPU or where it does not tell.
+    pub fn usedBytes(machine: *const Machine) u64 {
+        if (machine.gpus.len == 0) return 0;
+        return machine.gpus[0].usedBytes() catch 0;
     }
 
     pub const Needs = struct {
@@ -268,6 +279,14 @@ pub const Machine = struct {
         for (gpus) |*gpu| {
             for (gpus) |*other| try gpu.reach(other);
         }
+    }
+
+    /// Of the first rank that runs there.
+    fn queueOn(machine: *Machine, gpu: *const Gpu) *Cuda {
+        for (machine.ranks) |rank| {
+            if (rank.gpu.? == gpu) return rank.device.cuda;
+        }
+        unreachable;
     }
 
     fn openQueue(machine: *Machine, i: usize) Error!RankDevice {

@@ -61,8 +61,9 @@ pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
     const conditioning = try unet.condition(ctx, embeds, pooled, time_ids, slots);
     defer b.free(conditioning.addition);
     defer for (slots) |tensor| b.free(tensor);
-    const start = if (rank.reporter) |r| r.begin(.denoise) else 0;
+    const start = rank.begin(.denoise);
     const out = try unet.forward(ctx, sample, no_border, timestep, conditioning);
+    try b.finish();
     if (rank.reporter) |r| job.denoise_ns = r.since(start);
     defer b.free(out);
     try rank.saveNchw(job, .noise_prediction, out);
@@ -71,7 +72,7 @@ pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
 /// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `image`
 /// (1, 3, factor * rows, factor * width) as the decoder gives it, and `rgb`.
 pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
-    const start = if (rank.reporter) |r| r.begin(.decode) else 0;
+    const start = rank.begin(.decode);
     const latent = try rank.uploadNchw(rank.latentShape(job, 1), job.sample);
     defer rank.b.free(latent);
     if (job.vae_tile_latent > 0) {
@@ -92,7 +93,7 @@ pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
 /// `sample` (1, 3, factor * rows, factor * width) of -1 to 1 to `latents`: the mean of the
 /// latent's distribution times the scaling factor.
 pub fn encodeSample(rank: *Rank, job: *Job) Error!void {
-    if (rank.reporter) |r| _ = r.begin(.encode);
+    _ = rank.begin(.encode);
     const vae = &rank.model.config.vae;
     const factor = vae.factor();
     const shape: Shape = .{

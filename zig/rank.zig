@@ -62,6 +62,14 @@ pub const Rank = struct {
     arena: Allocator,
     reporter: ?*Reporter = null,
 
+    /// A stage of the job begins: it is told, and operations that are counted count as its own.
+    pub fn begin(rank: *Rank, stage: jobs.Stage) i96 {
+        if (rank.b.device == .plan) {
+            if (rank.b.device.plan.tally) |tally| tally.enter(stage, rank.b.scratch);
+        }
+        return if (rank.reporter) |reporter| reporter.begin(stage) else 0;
+    }
+
     /// While planning nothing is computed, and host copies of large tensors are not made.
     pub fn isPlanning(rank: *const Rank) bool {
         return rank.b.device == .plan;

@@ -68,6 +68,13 @@ pub const Scratch = struct {
         return hash.final();
     }
 
+    /// Up to the end of the last block that is alive.
+    pub fn used(scratch: *const Scratch) usize {
+        if (scratch.block_count == 0) return 0;
+        const last = scratch.blocks[scratch.block_count - 1];
+        return last.offset + last.len;
+    }
+
     /// Forgets every block: a job that failed half-way leaves its own behind.
     pub fn reset(scratch: *Scratch) void {
         scratch.block_count = 0;

@@ -13,15 +13,13 @@ const drain_limit_ns = @import("backend.zig").cudas.drain_limit_ns;
 const Exchange = @import("patch/exchange.zig").Exchange;
 const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
-const Bands = layouts.Bands;
 const RankRange = layouts.RankRange;
 const rank_count_max = layouts.rank_count_max;
-const modes = @import("patch/mode.zig");
+const Seats = @import("patch/seats.zig").Seats;
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
-const Mirrors = @import("patch/mirrors.zig").Mirrors;
-const MirrorMarks = @import("patch/mirrors.zig").Marks;
 const Scratch = @import("scratch.zig").Scratch;
+const Tally = @import("tally.zig").Tally;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const denoise = @import("denoise.zig");
@@ -85,6 +83,8 @@ pub const Session = struct {
     /// Of the weights that must be copied: how many bytes there are, and how many are done.
     copy_bytes: std.atomic.Value(u64) = .init(0),
     copied_bytes: std.atomic.Value(u64) = .init(0),
+    /// In use on the first GPU after the last job; 0 on the CPU.
+    device_bytes: std.atomic.Value(u64) = .init(0),
     working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
     plans: plan_cache.PlanCache = .{},
@@ -93,6 +93,14 @@ pub const Session = struct {
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
         const session = try gpa.create(Session);
         errdefer gpa.destroy(session);
+        session.init(gpa, io, options);
+        session.coordinator = std.Thread.spawn(.{}, coordinate, .{session}) catch
+            return error.ThreadsUnavailable;
+        return session;
+    }
+
+    /// A session that nothing runs in yet. Must not move.
+    pub fn init(session: *Session, gpa: Allocator, io: Io, options: Options) void {
         session.* = .{
             .gpa = gpa,
             .io = io,
@@ -107,9 +115,6 @@ pub const Session = struct {
                 .arena = .init(gpa),
             },
         };
-        session.coordinator = std.Thread.spawn(.{}, coordinate, .{session}) catch
-            return error.ThreadsUnavailable;
-        return session;
     }
 
     /// Stops what runs and frees everything. Where the driver does not answer, its thread is given
@@ -219,17 +224,8 @@ pub const Session = struct {
         const weights = session.model.weightBytes();
         session.weight_bytes.store(weights.mapped + weights.copied, .release);
         session.copy_bytes.store(weights.copied, .release);
-        var first: Job = .{
-            .arena = .init(session.gpa),
-            .kind = .picture,
-            .latent_rows = o.latent_rows,
-            .latent_width = o.latent_width,
-            .branch_count = o.branch_count,
-            .split_batch = o.split_batch,
-            .vae_tile_latent = o.vae_tile_latent,
-        };
+        var first = try frame.firstJob(session.gpa, &session.options);
         defer first.deinit();
-        first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
         const layout = try session.layoutOf(&first);
         const planned = try session.plan(&layout, &first);
         session.working_ranks.store(layout.rank_count, .release);
@@ -253,31 +249,58 @@ pub const Session = struct {
         session.model.close();
     }
 
-    /// Scratch bytes that each rank needs: the graph itself, run over a device that only counts.
+    /// Scratch bytes that each rank needs.
     fn plan(session: *Session, layout: *const Layout, job: *const Job) Error!plan_cache.Plan {
         const key = plan_cache.keyOf(layout, job);
         if (session.plans.get(key)) |known| return known;
         var result: plan_cache.Plan = .{};
         for (result.bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
-            var arena: std.heap.ArenaAllocator = .init(session.gpa);
-            defer arena.deinit();
-            var planned = job.*;
-            planned.arena = .init(session.gpa);
-            defer planned.deinit();
-            planned.outputs = .initFill(&.{});
-            try frame.completePlan(&planned, &session.options.config);
-            var scratch: Scratch = .planning();
-            const seats = try session.seat(arena.allocator(), layout, &planned);
-            var rank = session.rankAt(@intCast(i), seats, layout, .plan, arena.allocator());
-            rank.b = .{ .scratch = &scratch, .device = .{ .plan = session.machine.planned() } };
-            rank.exchange.b = rank.b;
-            rank.vae_exchange.b = rank.b;
-            try runKind(&rank, &planned);
-            rank_bytes.* = scratch.peak;
-            if (i == 0) result.undecoded_bytes = planned.undecoded_bytes;
+            const one = try session.planRank(layout, job, @intCast(i), null);
+            rank_bytes.* = one.scratch_bytes;
+            if (i == 0) result.undecoded_bytes = one.undecoded_bytes;
         }
         session.plans.put(key, result);
         return result;
+    }
+
+    pub const RankPlan = struct {
+        scratch_bytes: usize,
+        /// Before the decoding.
+        undecoded_bytes: usize,
+        /// What the bands of the UNet keep for each other.
+        exchange_bytes: usize,
+    };
+
+    /// The graph itself, run by one rank over a device that only counts.
+    pub fn planRank(
+        session: *Session,
+        layout: *const Layout,
+        job: *const Job,
+        index: u32,
+        tally: ?*Tally,
+    ) Error!RankPlan {
+        var arena: std.heap.ArenaAllocator = .init(session.gpa);
+        defer arena.deinit();
+        var planned = job.*;
+        planned.arena = .init(session.gpa);
+        defer planned.deinit();
+        planned.outputs = .initFill(&.{});
+        try frame.completePlan(&planned, &session.options.config);
+        var scratch: Scratch = .planning();
+        const seats = try session.seat(arena.allocator(), layout, &planned);
+        var rank = session.rankAt(index, seats, layout, .plan, arena.allocator());
+        var device = session.machine.planned();
+        device.tally = tally;
+        rank.b = .{ .scratch = &scratch, .device = .{ .plan = device } };
+        rank.exchange.b = rank.b;
+        rank.vae_exchange.b = rank.b;
+        try runKind(&rank, &planned);
+        if (tally) |counting| counting.leave(&scratch);
+        return .{
+            .scratch_bytes = scratch.peak,
+            .undecoded_bytes = planned.undecoded_bytes,
+            .exchange_bytes = rank.exchange.counted.buffer_bytes,
+        };
     }
 
     fn checkFits(session: *Session, needs: Machine.Needs) Error!void {
@@ -305,6 +328,7 @@ pub const Session = struct {
         }
         if (job.kind == .picture) try frame.makeOutputs(job, &layout, &session.options.config);
         try session.runRanks(job, &layout);
+        session.device_bytes.store(session.machine.usedBytes(), .release);
     }
 
     /// The ranks of this process.
@@ -314,7 +338,7 @@ pub const Session = struct {
     }
 
     /// Pictures are shared by all ranks; the parts alone are one rank's work.
-    fn layoutOf(session: *Session, job: *const Job) Error!Layout {
+    pub fn layoutOf(session: *Session, job: *const Job) Error!Layout {
         if (job.kind != .picture) return .single(1, job.latent_rows);
         return Layout.init(.{
             .rank_count = session.options.rank_count,
@@ -328,55 +352,8 @@ pub const Session = struct {
         });
     }
 
-    /// Every rank's exchanges, which know each other.
-    fn seat(
-        session: *Session,
-        arena: Allocator,
-        layout: *const Layout,
-        job: *const Job,
-    ) Error!Seats {
-        const vae_bands = try arena.create(Bands);
-        vae_bands.* = Bands.deal(job.latent_rows, 1, layout.rank_count) catch
-            return error.NotDealable;
-        const unet = try arena.alloc(Exchange, layout.rank_count);
-        const vae = try arena.alloc(Exchange, layout.rank_count);
-        for (unet, vae, 0..) |*in_unet, *in_vae, i| {
-            const rank: u32 = @intCast(i);
-            in_unet.* = .{
-                .b = undefined,
-                .io = session.io,
-                .transport = .plan,
-                .bands = layout.bands.slice(),
-                .index = layout.bandOf(rank),
-                .rank_first = layout.groupOf(rank) * layout.bands.count,
-                .mirrors = try session.makeMirrors(arena, 0),
-                .mode = job.mode,
-                .warmup_steps = job.warmup_steps,
-                .predicts_borders = job.predicts_borders and
-                    modes.freshness(job.mode, .border_rows, false) == .one_step_old,
-                .bessel_variance = job.bessel_variance,
-            };
-            in_vae.* = .{
-                .b = undefined,
-                .io = session.io,
-                .transport = .plan,
-                .bands = vae_bands.slice(),
-                .index = rank,
-                .rank_first = 0,
-                .mirrors = try session.makeMirrors(arena, MirrorMarks.count),
-                .mode = .full_sync,
-                .warmup_steps = 0,
-            };
-        }
-        return .{ .unet = unet, .vae = vae };
-    }
-
-    /// Where the parts of an exchange are on GPUs; null on the CPU.
-    fn makeMirrors(session: *Session, arena: Allocator, mark_first: usize) Error!?*Mirrors {
-        if (session.options.machine.kind == .cpu) return null;
-        const mirrors = try arena.create(Mirrors);
-        mirrors.* = .{ .marks = .{ .first = mark_first } };
-        return mirrors;
+    fn seat(session: *Session, arena: Allocator, layout: *const Layout, job: *const Job) !Seats {
+        return .init(arena, session.io, layout, job, session.options.machine.kind == .cuda);
     }
 
     /// The rank of a layout, without its device.
@@ -407,6 +384,7 @@ pub const Session = struct {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
         const seats = try session.seat(arena.allocator(), layout, job);
+        if (job.hooks.alone > 0) return session.runAlone(job, layout, seats);
         // Before any rank runs: they look at each other's.
         const here = session.rangeOf(layout);
         for (session.machine.ranks[0..here.count()], here.first..) |rank, i| {
@@ -425,8 +403,9 @@ pub const Session = struct {
         const first = here.first;
         var started: u32 = first + 1;
         while (started < here.end) : (started += 1) {
+            const port: Transport = .portOf(&loopback, started);
             threads[started] = std.Thread.spawn(.{}, runRank, .{
-                session, job, layout, seats, &loopback, started, &failures[started],
+                session, job, layout, seats, port, started, &failures[started],
             }) catch {
                 failures[first] = error.ThreadsUnavailable;
                 loopback.abort();
@@ -434,10 +413,19 @@ pub const Session = struct {
             };
         }
         if (failures[first] == null) {
-            session.runRank(job, layout, seats, &loopback, first, &failures[first]);
+            const port: Transport = .portOf(&loopback, first);
+            session.runRank(job, layout, seats, port, first, &failures[first]);
         }
         for (threads[first + 1 .. started]) |thread| thread.join();
         return frame.firstFailure(&failures);
+    }
+
+    /// One rank, as if the others had sent zeros and took nothing.
+    fn runAlone(session: *Session, job: *Job, layout: *const Layout, seats: Seats) Error!void {
+        const index = job.hooks.alone - 1;
+        var failure: ?Error = null;
+        session.runRank(job, layout, seats, .plan, index, &failure);
+        if (failure) |err| return err;
     }
 
     fn runRank(
@@ -445,7 +433,7 @@ pub const Session = struct {
         job: *Job,
         layout: *const Layout,
         seats: Seats,
-        loopback: *Loopback,
+        transport: Transport,
         index: u32,
         failure: *?Error,
     ) void {
@@ -454,10 +442,10 @@ pub const Session = struct {
         const here = session.rangeOf(layout);
         const device = &session.machine.ranks[index - here.first];
         var scratch = device.scratch();
-        const transport: Transport = .{ .loopback = .{ .shared = loopback, .rank = index } };
         var rank = session.rankAt(index, seats, layout, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
-        rank.reporter = if (index == here.first) &session.reporter else null;
+        const reports = index == here.first or transport == .plan;
+        rank.reporter = if (reports) &session.reporter else null;
         for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
             seats.unet, seats.vae,
         }) |exchange, peers| {
@@ -468,7 +456,7 @@ pub const Session = struct {
         if (device.device == .cuda) {
             const cuda = device.device.cuda;
             cuda.stall_limit_ns = job.hooks.stall_limit_ns;
-            cuda.job_failed = &loopback.aborted;
+            cuda.job_failed = transport.failed();
         }
         defer if (device.device == .cuda) {
             device.device.cuda.job_failed = null;
@@ -484,9 +472,6 @@ pub const Session = struct {
         };
     }
 };
-
-/// The exchanges of every rank, inside the UNet and inside the VAE.
-const Seats = struct { unet: []Exchange, vae: []Exchange };
 
 fn runKind(rank: *Rank, job: *Job) Error!void {
     switch (job.kind) {

@@ -1,6 +1,7 @@
 //! The tests of the CUDA path: `zig build test-cuda` runs them on the emulated driver.
 
 test {
+    _ = @import("bench/gpu_test.zig");
     _ = @import("cuda/gpu_report_test.zig");
     _ = @import("cuda/libraries_test.zig");
     _ = @import("cuda/nccl_test.zig");

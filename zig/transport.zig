@@ -1,6 +1,7 @@
 //! How ranks reach each other. The interface stays on the host's side and small, so that a new way
 //! (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not there.
 
+const std = @import("std");
 const Tensor = @import("tensor.zig").Tensor;
 pub const Loopback = @import("transport/loopback.zig").Loopback;
 pub const Error = @import("transport/loopback.zig").Error;
@@ -12,6 +13,10 @@ pub const Transport = union(enum) {
 
     /// One rank's place; `shared` serves all of them.
     pub const Port = struct { shared: *Loopback, rank: u32 };
+
+    pub fn portOf(shared: *Loopback, rank: u32) Transport {
+        return .{ .loopback = .{ .shared = shared, .rank = rank } };
+    }
 
     /// This rank has written everything up to `count` into its own buffers.
     pub fn post(transport: Transport, count: u64) Error!void {
@@ -51,6 +56,14 @@ pub const Transport = union(enum) {
             .plan => {},
             .loopback => |port| port.shared.steps[port.rank].store(step, .monotonic),
         }
+    }
+
+    /// Set once some rank has given up; null where there are no others.
+    pub fn failed(transport: Transport) ?*const std.atomic.Value(bool) {
+        return switch (transport) {
+            .plan => null,
+            .loopback => |port| &port.shared.aborted,
+        };
     }
 
     /// This rank gives up: the others must not wait for it.

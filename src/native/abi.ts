@@ -266,6 +266,7 @@ export interface SessionOptions {
   cudaGraphs: number;
   fp16Accumulate: number;
   transport: number;
+  randomWeights: number;
   branchCount: number;
   latentRows: number;
   latentWidth: number;
@@ -336,9 +337,10 @@ export interface TestHooks {
   faultRank: number;
   faultStep: number;
   stallLimitMs: number;
+  alone: number;
 }
 
-export const sizeOfTestHooks = 24;
+export const sizeOfTestHooks = 28;
 
 export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
   v.setUint32(at + 0, s.besselVariance, true);
@@ -347,6 +349,7 @@ export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
   v.setUint32(at + 12, s.faultRank, true);
   v.setUint32(at + 16, s.faultStep, true);
   v.setUint32(at + 20, s.stallLimitMs, true);
+  v.setUint32(at + 24, s.alone, true);
 }
 
 export interface Request {
@@ -379,10 +382,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 296;
+export const sizeOfRequest = 304;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 296, true);
+  v.setUint32(at + 0, 304, true);
   v.setUint32(at + 4, s.kind, true);
   v.setUint32(at + 8, s.latentRows, true);
   v.setUint32(at + 12, s.latentWidth, true);
@@ -399,19 +402,19 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 56, s.wantsImage, true);
   v.setUint32(at + 60, s.rng, true);
   writeTestHooks(v, at + 64, s.hooks);
-  writeBytes(v, at + 88, s.seeds);
-  writeBytes(v, at + 104, s.rows);
-  writeTokens(v, at + 120, s.prompt);
-  writeTokens(v, at + 160, s.negative);
+  writeBytes(v, at + 96, s.seeds);
+  writeBytes(v, at + 112, s.rows);
+  writeTokens(v, at + 128, s.prompt);
+  writeTokens(v, at + 168, s.negative);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 200 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 208 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 224, s.batch, true);
-  v.setFloat32(at + 228, s.timestep, true);
-  writeBytes(v, at + 232, s.sample);
-  writeBytes(v, at + 248, s.promptEmbeds);
-  writeBytes(v, at + 264, s.pooled);
-  writeBytes(v, at + 280, s.timeIdsList);
+  v.setUint32(at + 232, s.batch, true);
+  v.setFloat32(at + 236, s.timestep, true);
+  writeBytes(v, at + 240, s.sample);
+  writeBytes(v, at + 256, s.promptEmbeds);
+  writeBytes(v, at + 272, s.pooled);
+  writeBytes(v, at + 288, s.timeIdsList);
 }
 
 export interface Update {
@@ -505,12 +508,13 @@ export interface Progress {
   weightBytes: bigint;
   copyBytes: bigint;
   copiedBytes: bigint;
+  deviceBytes: bigint;
   textNs: bigint;
   denoiseNs: bigint;
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 80;
+export const sizeOfProgress = 88;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -523,9 +527,10 @@ export function readProgress(v: DataView, at: number): Progress {
     weightBytes: v.getBigUint64(at + 32, true),
     copyBytes: v.getBigUint64(at + 40, true),
     copiedBytes: v.getBigUint64(at + 48, true),
-    textNs: v.getBigUint64(at + 56, true),
-    denoiseNs: v.getBigUint64(at + 64, true),
-    decodeNs: v.getBigUint64(at + 72, true),
+    deviceBytes: v.getBigUint64(at + 56, true),
+    textNs: v.getBigUint64(at + 64, true),
+    denoiseNs: v.getBigUint64(at + 72, true),
+    decodeNs: v.getBigUint64(at + 80, true),
   };
 }
 

@@ -67,6 +67,8 @@ export interface GpuOptions {
   transport: TransportName;
   /** Whether steps are queued as CUDA graphs. */
   graphs: boolean;
+  /** Whether GPUs make the weights up, and only the headers of files are read; for benches. */
+  randomWeights?: boolean;
   /** A library that answers in place of NVIDIA's, for tests; null for these. */
   library: string | null;
   /** Absent where this process has all ranks. */
@@ -204,6 +206,7 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
     faultRank: 0,
     faultStep: 0,
     stallLimitMs: 0,
+    alone: 0,
   },
   seeds: noBytes,
   rows: noBytes,
@@ -219,6 +222,13 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
 };
 
 function openPointer(options: HandleOptions): Pointer {
+  const out = new BigUint64Array(1);
+  withOptions(options, (struct) => check(library().bxl_session_open(struct, ptr(out))));
+  return Number(out[0]) as Pointer;
+}
+
+/** Options as the library reads them; they live as long as `use` runs. */
+export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
   const { model, gpu, dtype = "f32", ...sizes } = options;
   const activation = gpu?.dtype ?? "f32";
   const files = [
@@ -242,6 +252,7 @@ function openPointer(options: HandleOptions): Pointer {
     rankHereCount: part.rankCount,
     gpuFirst: part.gpuFirst,
     meetingId: bytesOf(part.meetingId),
+    randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
     compute: Compute[dtype],
@@ -253,12 +264,11 @@ function openPointer(options: HandleOptions): Pointer {
   };
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
-  const out = new BigUint64Array(1);
-  check(library().bxl_session_open(ptr(bytes), ptr(out)));
+  const result = use(ptr(bytes));
   // The call above copied paths and id: until here they had to stay.
   files.length = 0;
   part.meetingId = null;
-  return Number(out[0]) as Pointer;
+  return result;
 }
 
 /** Paths as the library takes them: each ended by a 0 byte. */

@@ -54,6 +54,14 @@ export function emulatorPath(): string {
   throw new BasedXLError("setup", `${path} is missing: \`bun run build:emulator\` builds it.`);
 }
 
+/** The sentence for what failed last, in a session or (null) in a call without one. */
+export function lastError(session: Pointer | null): string {
+  const buffer = new Uint8Array(1024);
+  const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
+  const sentence = new TextDecoder().decode(buffer.subarray(0, Number(length)));
+  return withoutControls(sentence);
+}
+
 // --- internal ---
 
 const unknown = "The native library failed without saying why.";
@@ -107,11 +115,4 @@ function libraryPath(): string {
   const path = resources.nativeLibrary();
   if (existsSync(path)) return path;
   throw new BasedXLError("setup", `${path} is missing: ${resources.rebuildHint}.`);
-}
-
-function lastError(session: Pointer | null): string {
-  const buffer = new Uint8Array(1024);
-  const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
-  const sentence = new TextDecoder().decode(buffer.subarray(0, Number(length)));
-  return withoutControls(sentence);
 }

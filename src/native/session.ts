@@ -73,6 +73,8 @@ export interface TestHooks {
   fault?: { kind: "fail" | "stall"; rank: number; step: number };
   /** How long a rank waits for another. */
   stallLimitMs?: number;
+  /** On GPUs, for benches: this rank alone runs (from 0), with zeros in place of others' parts. */
+  alone?: number;
 }
 
 /** What one rank did in all steps of a batch; bytes are those that came from other ranks. */
@@ -154,6 +156,8 @@ export interface PictureResult {
   image: Float32Array | null;
   timings: { textMs: number; denoiseMs: number; decodeMs: number; stepMs: number[] };
   ranks: RankStats[];
+  /** In use on the first GPU, by whatever runs there; 0 on the CPU. */
+  deviceBytes: number;
 }
 
 /** What this machine can do. */
@@ -286,6 +290,7 @@ class NativeSession implements Session {
         stepMs: Array.from(new BigUint64Array(this.handle.read(abi.Output.stepNs)), milliseconds),
       },
       ranks: ranksOf(this.handle.read(abi.Output.rankCounts)),
+      deviceBytes: Number(done.deviceBytes),
     };
   }
 
@@ -333,7 +338,8 @@ function rowsToBytes(rows: StepRow[]): Uint8Array {
   return bytes;
 }
 
-function hooksOf({ besselVariance, delaySeed, fault, stallLimitMs }: TestHooks): abi.TestHooks {
+function hooksOf(hooks: TestHooks): abi.TestHooks {
+  const { besselVariance, delaySeed, fault, stallLimitMs, alone } = hooks;
   return {
     besselVariance: Number(besselVariance ?? false),
     delaySeed: delaySeed ?? 0,
@@ -341,6 +347,7 @@ function hooksOf({ besselVariance, delaySeed, fault, stallLimitMs }: TestHooks):
     faultRank: fault?.rank ?? 0,
     faultStep: fault?.step ?? 0,
     stallLimitMs: stallLimitMs ?? 0,
+    alone: alone === undefined ? 0 : alone + 1,
   };
 }
 

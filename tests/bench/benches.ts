@@ -24,6 +24,11 @@ export const benches: Record<string, Bench> = {
     about: "operations and models on the CPU against the cores' peak and PyTorch, in turns",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
+  gpu: {
+    about: "operations, models, bands on a GPU against ceilings and PyTorch; --predict needs none",
+    needsClone: true,
+    run: async (args) => (await import("./gpu.ts")).run(args),
+  },
   kernels: {
     about: "registers, spills and occupancy of every CUDA kernel, error of f16 sums (needs nvcc)",
     needsClone: true,

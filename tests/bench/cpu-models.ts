@@ -8,7 +8,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import { ModelParts } from "../../src/native/parts.ts";
 import { promptTokenCount } from "../../src/prompt/tokenizer.ts";
 import { median } from "./cpu-ops.ts";
-import type { Program } from "./cpu-programs.ts";
+import type { Program } from "./programs.ts";
 
 export const modelOps = ["text", "unet", "vae"] as const;
 export type ModelOp = (typeof modelOps)[number];

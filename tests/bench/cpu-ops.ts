@@ -4,7 +4,7 @@
  * shared machine all three change from one minute to the next.
  */
 import type { Dtype } from "../../src/dtype.ts";
-import type { Case, Program } from "./cpu-programs.ts";
+import type { Case, Program } from "./programs.ts";
 import { machine } from "./report.ts";
 
 export interface Operation {

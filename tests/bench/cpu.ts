@@ -12,10 +12,10 @@ import { type HelpText, renderHelp } from "../../src/help.ts";
 import { probeDevice } from "../../src/native/session.ts";
 import { fitSizes, type ModelJob, type ModelRow, timeModels } from "./cpu-models.ts";
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
-import { Program } from "./cpu-programs.ts";
 import { type RankRow, timeRanks } from "./cpu-ranks.ts";
 import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { writeFullSize } from "./full-size.ts";
+import { Program } from "./programs.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 
 const parts = ["ops", "models", "ranks", "sizes"] as const;
@@ -154,7 +154,7 @@ async function runOperations(
   dtype: Dtype,
   pairs: number,
 ): Promise<void> {
-  const native = await Program.native();
+  const native = await Program.native("cpu-bench");
   const peaks = await peaksOf(native, dtype);
   results.peaks[dtype] = peaks;
   const { gflops, gigabytes } = peaks;

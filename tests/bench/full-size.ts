@@ -1,11 +1,13 @@
 /**
  * A model of SDXL's own size with random f16 weights (6.9 GB), for benches: what is drawn with it
  * means nothing, how long it takes does. Sizes and configs as tests/reference/make_full_size.py has
- * them; here the values repeat, so that writing takes seconds.
+ * them; here the values repeat, so that writing takes seconds. Or its headers alone, in files that
+ * take no room: enough for plans, and for GPUs that make their weights up.
  */
 import {
   closeSync,
   cpSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -54,6 +56,29 @@ const sizes = {
 export function writeFullSize(folder: string): void {
   const mark = join(folder, "model_index.json");
   if (readable(mark)) return;
+  const config = JSON.parse(readFileSync(join(small, "text_encoder/config.json"), "utf8"));
+  writeFolder(folder, config.vocab_size, writeWeights);
+}
+
+/** Its configs and the headers of its weights, with the vocabulary that SDXL has; no values. */
+export function writeFullSizeHeaders(folder: string): void {
+  writeFolder(folder, vocabularySize, (path, shapes) => {
+    const file = createFile(path);
+    try {
+      ftruncateSync(file, writeHeader(file, shapes));
+    } finally {
+      closeSync(file);
+    }
+  });
+}
+
+// --- internal ---
+
+const vocabularySize = 49408;
+
+type Write = (path: string, shapes: Shapes) => void;
+
+function writeFolder(folder: string, vocabulary: number, write: Write): void {
   for (const name of ["tokenizer", "tokenizer_2", "scheduler"]) {
     cpSync(join(small, name), join(folder, name), { recursive: true });
   }
@@ -62,24 +87,20 @@ export function writeFullSize(folder: string): void {
     // JSON from here would write its 1.0 as 1, which transformers refuses; 1.0 is the default.
     delete config.initializer_factor;
     mkdirSync(join(folder, component), { recursive: true });
+    if (component.startsWith("text_encoder")) config.vocab_size = vocabulary;
     const text = JSON.stringify({ ...config, ...changes }, null, 1);
     writeFileSync(join(folder, component, "config.json"), text);
   }
   const diffusion = "diffusion_pytorch_model.safetensors";
-  writeWeights(join(folder, "unet", diffusion), unetShapes());
-  writeWeights(join(folder, "vae", diffusion), vaeShapes());
-  const vocabulary = JSON.parse(
-    readFileSync(join(small, "text_encoder/config.json"), "utf8"),
-  ).vocab_size;
+  write(join(folder, "unet", diffusion), unetShapes());
+  write(join(folder, "vae", diffusion), vaeShapes());
   const { text_encoder: first, text_encoder_2: second } = sizes;
-  writeWeights(join(folder, "text_encoder/model.safetensors"), clipShapes(first, "", vocabulary));
+  write(join(folder, "text_encoder/model.safetensors"), clipShapes(first, "", vocabulary));
   const shapes = clipShapes(second, "text_model.", vocabulary);
   shapes.set("text_projection.weight", [second.projection_dim, second.hidden_size]);
-  writeWeights(join(folder, "text_encoder_2/model.safetensors"), shapes);
-  cpSync(join(small, "model_index.json"), mark);
+  write(join(folder, "text_encoder_2/model.safetensors"), shapes);
+  cpSync(join(small, "model_index.json"), join(folder, "model_index.json"));
 }
-
-// --- internal ---
 
 type Shapes = Map<string, number[]>;
 
@@ -254,6 +275,23 @@ const poolCount = 1 << 20;
 
 /** Matrices that halve the variance of what they read; norms of 1, biases of 0. */
 function writeWeights(path: string, shapes: Shapes): void {
+  const file = createFile(path);
+  try {
+    writeHeader(file, shapes);
+    const pool = uniformPool();
+    for (const [name, shape] of shapes) writeTensor(file, name, shape, pool);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function createFile(path: string): number {
+  mkdirSync(dirname(path), { recursive: true });
+  return openSync(path, "w");
+}
+
+/** Of a safetensors file; returns the bytes that the whole file has. */
+function writeHeader(file: number, shapes: Shapes): number {
   const header: Record<string, unknown> = {};
   let offset = 0;
   for (const [name, shape] of shapes) {
@@ -265,16 +303,9 @@ function writeWeights(path: string, shapes: Shapes): void {
   const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 64) * 64 + 56));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
-  mkdirSync(dirname(path), { recursive: true });
-  const file = openSync(path, "w");
-  try {
-    writeSync(file, length);
-    writeSync(file, padded);
-    const pool = uniformPool();
-    for (const [name, shape] of shapes) writeTensor(file, name, shape, pool);
-  } finally {
-    closeSync(file);
-  }
+  writeSync(file, length);
+  writeSync(file, padded);
+  return length.length + padded.length + offset;
 }
 
 /** Numbers in [-1, 1): xorshift, seeded always the same. */

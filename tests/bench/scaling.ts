@@ -31,7 +31,9 @@ import {
 } from "./flags.ts";
 import { links, sdxl, stepMs, type Traffic } from "./formula.ts";
 import { formulaChart, formulaRows, formulaTable } from "./formula-table.ts";
+import { readBandFile } from "./gpu-bands.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
+import { bandChart, bandTable, bandTitle, predictBands } from "./scaling-bands.ts";
 
 const ranksDefault = [2, 4, 8];
 const stepsDefault = 24;
@@ -53,6 +55,13 @@ const flagTexts = {
     type: "boolean",
     description: "Let an even number of ranks split the guidance branches first, as sample does.",
   },
+  bands: {
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "Draw nothing: the table from band times that were measured on one GPU, gpu-bands.json of " +
+      "`bench gpu`.",
+  },
   formula: {
     type: "boolean",
     description:
@@ -70,10 +79,11 @@ const help: HelpText = {
     "bun run bench scaling",
     "bun run bench scaling --ranks 2,3,4 --size 256x256",
     "bun run bench scaling --formula",
+    "bun run bench scaling --bands bench-out/gpu-bands.json",
   ],
   groups: [
     ["What is drawn", ["model", "size", "guidance-scale", "steps", "scheduler"]],
-    ["How", ["ranks", "modes", "split-batch", "formula"]],
+    ["How", ["ranks", "modes", "split-batch", "formula", "bands"]],
     ["Output", ["out", "help"]],
   ],
   notes: [],
@@ -104,6 +114,8 @@ export async function run(args: string[]): Promise<number> {
   }
   const out = textOf(flags, "out") ?? "bench-out";
   const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
+  const bandFile = textOf(flags, "bands");
+  if (bandFile !== undefined) return await runBands(bandFile, out);
   if (flags.formula) return await runFormula(flags, rankCounts ?? ranksDefault, out);
 
   const modes = namesOf(flags, "modes", syncModeNames) ?? modesDefault;
@@ -153,6 +165,16 @@ async function runFormula(flags: Flags, rankCounts: number[], out: string): Prom
       `${formulaTable(rows)}\nStep times at 790 TFLOP/s; sync: over the last link.\n`,
   );
   await writeReport(out, "scaling-formula", { model: name, links, rows }, formulaChart(rows));
+  return 0;
+}
+
+async function runBands(path: string, out: string): Promise<number> {
+  const file = readBandFile(path);
+  const rows = predictBands(file);
+  process.stdout.write(`${bandTitle(file)}\n\n${bandTable(rows)}\n`);
+  const { gpu, isEmulated, model, dtype } = file;
+  const data = { gpu, isEmulated, model, dtype, links, rows };
+  await writeReport(out, "scaling-bands", data, bandChart(rows));
   return 0;
 }
 

@@ -89,6 +89,7 @@ function drawNothing(
     timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: rows.map(() => 1) },
     image: null,
     ranks: [],
+    deviceBytes: 0,
   };
 }
 

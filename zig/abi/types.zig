@@ -14,7 +14,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 6;
+pub const abi_version: u32 = 7;
 pub const step_count_max = 1000;
 pub const picture_count_max = 64;
 
@@ -85,6 +85,8 @@ pub const SessionOptions = extern struct {
     /// Sums of the UNet's linear layers in f16, for cards where these are faster.
     fp16_accumulate: u32,
     transport: machines.TransportKind,
+    /// For benches: GPUs make weights up, and of the files only the headers are read.
+    random_weights: u32,
     branch_count: u32,
     latent_rows: u32,
     latent_width: u32,
@@ -127,6 +129,9 @@ pub const TestHooks = extern struct {
     fault_step: u32,
     /// How long a rank waits for another; 0 for the product's own limit.
     stall_limit_ms: u32,
+    /// On GPUs, for benches: only this rank (counted from 1) runs, with zeros in place of the
+    /// others' parts.
+    alone: u32,
 };
 
 pub const GpuReportOptions = extern struct {
@@ -187,6 +192,8 @@ pub const Progress = extern struct {
     /// Of the weights that loading must copy: how many bytes there are, and how many are done.
     copy_bytes: u64,
     copied_bytes: u64,
+    /// In use on the first GPU after the last job, by whatever runs there; 0 on the CPU.
+    device_bytes: u64,
     text_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,

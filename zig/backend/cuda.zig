@@ -15,6 +15,7 @@ const graphs_file = @import("cuda/graphs.zig");
 const Graphs = graphs_file.Graphs;
 pub const GraphCounts = graphs_file.Counts;
 const ops_attention = @import("cuda/ops_attention.zig");
+const ops_convolution = @import("cuda/ops_convolution.zig");
 const ops_elementwise = @import("cuda/ops_elementwise.zig");
 const ops_embedding = @import("cuda/ops_embedding.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
@@ -26,6 +27,12 @@ const Products = @import("cuda/products.zig").Products;
 pub const attentionBytes = ops_attention.temporaryBytes;
 pub const convolutionBytes = ops_product.convolutionBytes;
 pub const isPair = ops_product.isPair;
+
+/// What plans say of the kernels behind an operation.
+pub const attentionKernels = ops_attention.kernelsOf;
+pub const isDirect = ops_convolution.isDirect;
+pub const needsAssembly = ops_convolution.needsAssembly;
+pub const assembledShape = ops_convolution.assembledShape;
 
 pub const Error = error{ Cancelled, GpuFailed };
 
@@ -268,6 +275,7 @@ pub const Cuda = struct {
     pub const upload = ops_elementwise.upload;
     pub const download = ops_elementwise.download;
     pub const copy = ops_elementwise.copy;
+    pub const zero = ops_elementwise.zero;
     pub const copyRows = ops_elementwise.copyRows;
     pub const predictRows = ops_elementwise.predictRows;
     pub const isFinite = ops_elementwise.isFinite;

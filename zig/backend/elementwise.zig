@@ -12,7 +12,6 @@ const Weight = @import("../weights.zig").Weight;
 pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
     const out = try b.alloc(x.shape, b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.activate(out, x, activation),
     }
     return out;
@@ -23,7 +22,6 @@ pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
     assert(x.shape.channels % 2 == 0);
     const out = try b.alloc(x.shape.withChannels(x.shape.channels / 2), b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.geglu(out, x),
     }
     return out;
@@ -38,7 +36,6 @@ pub fn concatChannels(b: Backend, parts: []const Tensor) Error!Tensor {
     }
     const out = try b.alloc(parts[0].shape.withChannels(channels), b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.concatChannels(out, parts),
     }
     return out;
@@ -48,7 +45,6 @@ pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
     assert(x.shape.eql(y.shape));
     const out = try b.alloc(x.shape, b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.add(out, x, y),
     }
     return out;
@@ -60,7 +56,6 @@ pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor
     shape.batch *= repeat;
     const out = try b.alloc(shape, b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.scaleRepeat(out, x, factor),
     }
     return out;
@@ -80,7 +75,6 @@ pub fn embedTokens(
     assert(token_weight.shape[1] == position_weight.shape[1]);
     const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.embedTokens(out, ids, token_weight, position_weight),
     }
     return out;
@@ -92,7 +86,6 @@ pub fn gatherTokens(b: Backend, x: Tensor, indices: Tensor) Error!Tensor {
     assert(indices.dtype == .i32 and indices.shape.eql(.vector(x.shape.batch, 1)));
     const out = try b.alloc(.vector(x.shape.batch, x.shape.channels), b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| try device.gatherTokens(out, x, indices),
     }
     return out;
@@ -111,7 +104,6 @@ pub fn sinusoidalEmbedding(
     assert(channels % 2 == 0);
     const out = try b.alloc(.vector(values.shape.batch, channels), b.activationType());
     switch (b.target()) {
-        .plan => {},
         inline else => |device| {
             try device.sinusoidalEmbedding(out, values, flip_sin_to_cos, frequency_shift);
         },

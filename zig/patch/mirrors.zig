@@ -54,7 +54,7 @@ pub const Marks = struct {
 };
 
 pub const Mirrors = struct {
-    /// Null while planning.
+    /// Null while planning, and where nobody else runs: then the others' parts stay zeros.
     cuda: ?*Cuda = null,
     marks: Marks,
     slot_count: u32 = 0,
@@ -83,6 +83,7 @@ pub const Mirrors = struct {
         var places = m.placeList(exchange);
         while (places.next()) |part| {
             part.address.* = try exchange.b.scratch.alloc(part.bytes);
+            if (m.cuda == null) try exchange.b.zero(part.address.*, part.bytes);
             exchange.counted.buffer_bytes += part.bytes;
         }
     }

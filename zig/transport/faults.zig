@@ -19,6 +19,8 @@ pub const Hooks = struct {
     /// Counted from 1, as messages do.
     fault_step: u32 = 0,
     stall_limit_ns: i96 = stall_limit_default_ns,
+    /// Not 0: this rank, counted from 1, is the only one that runs.
+    alone: u32 = 0,
 
     /// Of one post: who, in which step, and how much it will have written.
     pub const Post = struct {

@@ -7,6 +7,7 @@ const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
+const attentions = @import("ops_attention.zig");
 const tensors = @import("../../tensor.zig");
 const Tensor = tensors.Tensor;
 const Shape = tensors.Shape;
@@ -57,6 +58,20 @@ pub fn attention(
 /// Device bytes for one block's scores.
 pub fn temporaryBytes(q: Shape, keys_values: []const Tensor) usize {
     return blockRows(q, keys_values) * stride(keys_values) * @sizeOf(f32);
+}
+
+/// Two products for each chunk around a softmax, for each block of rows. Every score is written and
+/// read in f32, then as a weight of 16 bits.
+pub fn kernelsOf(q: Shape, keys_values: []const Tensor, head_count: u32) attentions.Kernels {
+    const units: u32 = q.batch * head_count;
+    const row_count: u32 = @intCast(q.positionCount());
+    const block_count = std.math.divCeil(u32, row_count, blockRows(q, keys_values)) catch
+        unreachable;
+    const chunk_count: u32 = @intCast(keys_values.len);
+    return .{
+        .launches = units * block_count * (2 * chunk_count + 1),
+        .temporary_bytes = 12 * stride(keys_values) * row_count * units,
+    };
 }
 
 // --- internal ---

@@ -69,11 +69,13 @@ pub const Gpu = struct {
 
     /// Bytes that can still be had.
     pub fn freeBytes(gpu: *const Gpu) Error!u64 {
-        var free: usize = 0;
-        var total: usize = 0;
-        try gpu.makeCurrent();
-        try gpu.check(gpu.driver.cuMemGetInfo_v2(&free, &total), "asking for its memory");
-        return free;
+        return (try gpu.memory()).free;
+    }
+
+    /// Bytes that are taken, by whatever runs there.
+    pub fn usedBytes(gpu: *const Gpu) Error!u64 {
+        const there = try gpu.memory();
+        return there.total - there.free;
     }
 
     pub fn allocate(gpu: *const Gpu, bytes: usize) Error!usize {
@@ -108,6 +110,14 @@ pub const Gpu = struct {
     }
 
     // --- internal ---
+
+    fn memory(gpu: *const Gpu) Error!struct { free: u64, total: u64 } {
+        var free: usize = 0;
+        var total: usize = 0;
+        try gpu.makeCurrent();
+        try gpu.check(gpu.driver.cuMemGetInfo_v2(&free, &total), "asking for its memory");
+        return .{ .free = free, .total = total };
+    }
 
     fn refuseOld(gpu: *const Gpu) Error!void {
         var major: c_int = 0;

@@ -76,6 +76,18 @@ pub fn temporaryBytes(
     return plan.split_count * (partialBytes(q) + 2 * @sizeOf(f32) * statisticCount(q, head_count));
 }
 
+/// Launches, and what they write to and read from the temporary.
+pub const Kernels = struct { launches: u32, temporary_bytes: u64 };
+
+pub fn kernelsOf(q: Shape, keys_values: []const Tensor, head_count: u32, causal: bool) Kernels {
+    if (q.channels / head_count > head_size_max) return large.kernelsOf(q, keys_values, head_count);
+    const plan: Plan = .of(q, keys_values, head_count, causal);
+    return .{
+        .launches = if (plan.split_count > 1) 2 else 1,
+        .temporary_bytes = 2 * temporaryBytes(q, keys_values, head_count, causal),
+    };
+}
+
 // --- internal ---
 
 /// Of attention.cuh.

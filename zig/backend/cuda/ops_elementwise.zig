@@ -42,6 +42,11 @@ pub fn copy(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     try cuda.check(result, "copying within it");
 }
 
+pub fn zero(cuda: *Cuda, address: usize, bytes: usize) Error!void {
+    const result = cuda.driver.cuMemsetD8Async(address, 0, bytes, cuda.stream);
+    try cuda.check(result, "clearing memory");
+}
+
 /// Waits for the answer.
 pub fn isFinite(cuda: *Cuda, x: Tensor) Error!bool {
     const d = cuda.driver;

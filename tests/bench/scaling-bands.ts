@@ -1,0 +1,136 @@
+/**
+ * `bun run bench scaling --bands FILE`: what several GPUs would take, from how long each band took
+ * alone on one (gpu-bands.json of `bench gpu`) and the bytes that the formula gives. The step of n
+ * ranks is that of the band that was timed; decoding is that band's too.
+ */
+import type { TopLevelSpec } from "vega-lite";
+import {
+  bytes16,
+  bytesOf,
+  layerBytes,
+  links,
+  receivedElements,
+  stepMs,
+  type Traffic,
+  unetSizes,
+} from "./formula.ts";
+import type { BandFile, BandRow } from "./gpu-bands.ts";
+import { renderTable } from "./report.ts";
+
+/** Of one layout; a picture is `pictureSteps` asynchronous steps after the first. */
+export interface BandPrediction extends BandRow {
+  layout: string;
+  received: Traffic;
+  /** One rank's step over n times this band's: 1 where bands cost nothing. */
+  efficiency: number;
+  /** By link: a step, and a picture with its decoding. */
+  asyncMs: Record<string, number>;
+  syncMs: Record<string, number>;
+  pictureMs: Record<string, number>;
+  speedUp: Record<string, number>;
+}
+
+export const pictureSteps = 50;
+/** The first, and DistriFusion's default of warm-up steps. */
+export const synchronousSteps = 5;
+
+export function predictBands(file: BandFile): BandPrediction[] {
+  const predictions = file.rows.map((row) => predictRow(file, row));
+  for (const row of predictions) {
+    const alone = predictions.find(({ ranks, side }) => ranks === 1 && side === row.side);
+    if (!alone) continue;
+    row.efficiency = alone.stepMs / (row.ranks * row.stepMs);
+    for (const link of Object.keys(links)) {
+      row.speedUp[link] = alone.pictureMs[link]! / row.pictureMs[link]!;
+    }
+  }
+  return predictions;
+}
+
+export function bandTitle({ gpu, isEmulated, model, dtype }: BandFile): string {
+  const what = `${model}, ${dtype}, bands timed alone on one ${gpu}, transfers by the formula`;
+  const picture = `a picture is ${pictureSteps} steps, ${synchronousSteps} of them synchronous`;
+  const warning = isEmulated ? "EMULATED: TIMES MEAN NOTHING. " : "";
+  return `${warning}${what}; ${picture}:`;
+}
+
+export function bandTable(rows: readonly BandPrediction[]): string {
+  const names = Object.keys(links);
+  const cells = rows.map((row) => [
+    `${row.side}x${row.side}`,
+    String(row.ranks),
+    row.layout,
+    row.stepMs.toFixed(2),
+    row.efficiency.toFixed(2),
+    (layerBytes(row.received) / 1e6).toFixed(1),
+    ...names.map((link) => row.asyncMs[link]!.toFixed(2)),
+    ...names.map((link) => row.syncMs[link]!.toFixed(2)),
+    row.decodeMs.toFixed(1),
+    ...names.map((link) => (row.pictureMs[link]! / 1e3).toFixed(3)),
+    names.map((link) => row.speedUp[link]?.toFixed(2) ?? "-").join(" / "),
+  ]);
+  const heads = [
+    "size",
+    "ranks",
+    "layout",
+    "band ms",
+    "eff",
+    "received MB",
+    ...names.map((link) => `${link} ms`),
+    ...names.map((link) => `sync ${link} ms`),
+    "VAE ms",
+    ...names.map((link) => `picture ${link} s`),
+    "speed-up",
+  ];
+  return renderTable(heads, cells);
+}
+
+export function bandChart(rows: readonly BandPrediction[]): TopLevelSpec {
+  const values = rows.flatMap(({ side, ranks, layout, speedUp }) =>
+    Object.entries(speedUp).map(([link, gain]) => ({
+      size: `${side}x${side}`,
+      ranks,
+      line: `${link}, ${layout.includes("branches") ? "branches split" : "bands alone"}`,
+      gain,
+    })),
+  );
+  return {
+    title: `Predicted speed-up of ${pictureSteps} steps and decoding`,
+    data: { values },
+    facet: { column: { field: "size", type: "nominal", title: null, sort: null } },
+    spec: {
+      width: 260,
+      height: 240,
+      mark: { type: "line", point: true },
+      encoding: {
+        x: { field: "ranks", type: "ordinal", axis: { labelAngle: 0 } },
+        y: { field: "gain", type: "quantitative", title: null },
+        color: { field: "line", type: "nominal", sort: null, title: null },
+      },
+    },
+  };
+}
+
+// --- internal ---
+
+function predictRow(file: BandFile, row: BandRow): BandPrediction {
+  const latent = row.side / file.vaeFactor;
+  const sizes = unetSizes(file.unet, latent, latent);
+  const { bands, band, branchGroups } = row;
+  const share = { bands, band, branchGroups, branches: 2, halos: "neighbours" } as const;
+  const received = bytesOf(receivedElements(sizes, share), bytes16);
+  const asyncMs: Record<string, number> = {};
+  const syncMs: Record<string, number> = {};
+  const pictureMs: Record<string, number> = {};
+  for (const [link, bytesPerSecond] of Object.entries(links)) {
+    const step = { computeMs: row.stepMs, received, bytesPerSecond };
+    asyncMs[link] = stepMs({ ...step, synchronous: false });
+    syncMs[link] = stepMs({ ...step, synchronous: true });
+    const later = (pictureSteps - synchronousSteps) * asyncMs[link];
+    pictureMs[link] = synchronousSteps * syncMs[link] + later + row.decodeMs;
+  }
+  const branches = branchGroups === 2 ? "2 branches" : "";
+  const shares = bands.length > 1 ? `${bands.length} bands` : "";
+  const layout = [branches, shares].filter((part) => part !== "").join(" x ") || "alone";
+  return { ...row, layout, received, efficiency: 1, asyncMs, syncMs, pictureMs, speedUp: {} };
+}

@@ -1,0 +1,173 @@
+//! What the boundary refuses: sizes, counts and lengths are checked here, once, so that nothing
+//! behind it must. All that comes through is our own programs': the sentences are for their makers.
+
+const std = @import("std");
+const backends = @import("../backend.zig");
+const configs = @import("../model/config.zig");
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const models = @import("../model.zig");
+const rank_count_max = @import("../patch/layout.zig").rank_count_max;
+const sessions = @import("../session.zig");
+const types = @import("types.zig");
+const step_count_max = types.step_count_max;
+const picture_count_max = types.picture_count_max;
+const Bytes = types.Bytes;
+const Request = types.Request;
+const SessionOptions = types.SessionOptions;
+const Status = types.Status;
+const Tokens = types.Tokens;
+
+/// The sentence for calls that have no session to keep it.
+pub threadlocal var last_error: Diagnostics = .{};
+
+pub fn refuse(comptime sentence: []const u8, args: anytype) Status {
+    last_error.reset();
+    const whole = "The library was asked for " ++ sentence ++ ".";
+    last_error.fail(error.BadArgument, whole, args) catch {};
+    return .bad_argument;
+}
+
+pub fn options(o: *const SessionOptions) ?Status {
+    if (o.size != @sizeOf(SessionOptions)) return refuse("options of another version", .{});
+    if (o.rank_count < 1 or o.rank_count > rank_count_max) {
+        return refuse("{d} ranks; 1 to {d} can be had", .{ o.rank_count, rank_count_max });
+    }
+    if (machines(o)) |status| return status;
+    if (branches(o.branch_count)) |status| return status;
+    const is_cpu = o.device == .cpu;
+    switch (o.activation) {
+        .f32 => if (!is_cpu) return refuse("activations of f32 on a GPU; f16 or bf16", .{}),
+        .f16, .bf16 => if (is_cpu) return refuse("activations of 16 bits on the CPU", .{}),
+        else => return refuse("activations that are no floats", .{}),
+    }
+    if (o.fp16_accumulate != 0 and o.activation != .f16) {
+        return refuse("sums in f16 without activations in f16", .{});
+    }
+    if (is_cpu and o.config.vae.stream_scale != 1) return refuse("a stream scale", .{});
+    if (is_cpu and o.random_weights != 0) return refuse("random weights on the CPU", .{});
+    if (o.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
+    if (o.compute == .bf16 and !backends.cpus.detect().has_bf16) {
+        return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
+    }
+    configs.check(&o.config, &last_error) catch return .bad_config;
+    const refused = size(&o.config, o.latent_rows, o.latent_width);
+    if (refused) |status| return status;
+    if (o.picture_count < 1 or o.picture_count > picture_count_max) {
+        return refuse("{d} pictures at once; 1 to {d}", .{
+            o.picture_count, picture_count_max,
+        });
+    }
+    return null;
+}
+
+fn branches(count: u32) ?Status {
+    return if (count == 1 or count == 2) null else refuse("{d} branches; 1 or 2", .{count});
+}
+
+/// Ranks of a process are part of all, and one process has all or meets the others by NCCL.
+fn machines(o: *const SessionOptions) ?Status {
+    const all = o.rank_count;
+    if (o.rank_here_count < 1 or o.rank_here_count > all or
+        o.rank_here_first > all - o.rank_here_count)
+    {
+        return refuse("ranks {d} to {d} of {d}", .{
+            o.rank_here_first, o.rank_here_first +| o.rank_here_count, all,
+        });
+    }
+    const is_apart = o.rank_here_count < all;
+    if (o.meeting_id.len != if (is_apart) @as(u64, types.meeting_id_bytes) else 0) {
+        return refuse("ranks on several machines without a meeting", .{});
+    }
+    if (!is_apart) return if (o.gpu_first > 0) refuse("a first GPU", .{}) else null;
+    if (o.gpu_first > 1024) return refuse("GPU {d}", .{o.gpu_first});
+    if (o.device == .cpu or o.transport == .peer or o.share_gpu != 0 or o.vae_tile_latent > 0) {
+        return refuse("several machines without NCCL and GPUs of their own, or with tiles", .{});
+    }
+    return null;
+}
+
+fn size(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
+    const multiple = config.latentMultiple();
+    if (rows == 0 or width == 0 or rows % multiple != 0 or width % multiple != 0) {
+        return refuse("a latent of {d} x {d}; this model takes multiples of {d}", .{
+            width, rows, multiple,
+        });
+    }
+    if (rows > 1 << 14 or width > 1 << 14) return refuse("a latent over 16384 x 16384", .{});
+    return null;
+}
+
+/// Benches of one rank of several, on a GPU of this process.
+pub fn alone(o: *const sessions.Options, rank: u32) ?Status {
+    if (rank == 0) return null;
+    const is_here = o.machine.kind == .cuda and o.machine.meeting == null;
+    if (is_here and rank <= o.rank_count) return null;
+    return refuse("rank {d} alone, which is on no GPU here", .{rank});
+}
+
+/// Lengths are checked here, once, so that the graph may rely on them.
+pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
+    if (size(config, r.latent_rows, r.latent_width)) |status| return status;
+    if (branches(r.branch_count)) |status| return status;
+    if (!(r.guidance_rescale >= 0 and r.guidance_rescale <= 1)) {
+        return refuse("a guidance rescale outside 0 to 1", .{});
+    }
+    if (r.batch < 1 or r.batch > 64) return refuse("a batch outside 1 to 64", .{});
+    const positions = @as(usize, r.latent_rows) * r.latent_width;
+    const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
+    const factor: usize = config.vae.factor();
+    if (r.hooks.alone > 0 and r.kind != .picture) return refuse("a part of one rank alone", .{});
+    switch (r.kind) {
+        .picture => {
+            const row_bytes = @sizeOf(backends.StepRow);
+            if (r.rows.len == 0 or r.rows.len % row_bytes != 0 or
+                r.rows.len / row_bytes > step_count_max)
+            {
+                return refuse("steps outside 1 to {d}", .{step_count_max});
+            }
+            if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > picture_count_max) {
+                return refuse("pictures outside 1 to {d}", .{picture_count_max});
+            }
+            if (tokens(config, r.prompt)) |status| return status;
+            if (r.negative.present != 0) return tokens(config, r.negative);
+        },
+        .prompt_embeds => return tokens(config, r.prompt),
+        .noise_prediction => {
+            const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
+            if (r.sample.len != sample_bytes or
+                r.prompt_embeds.len == 0 or r.prompt_embeds.len % embed_bytes != 0 or
+                r.pooled.len != r.batch * config.clip_2.projection_size * 4 or
+                r.time_ids_list.len != r.batch * 6 * 4)
+            {
+                return refuse("a noise prediction with inputs of the wrong length", .{});
+            }
+        },
+        .decode => if (r.sample.len != sample_bytes or r.batch != 1) {
+            return refuse("a decoding of a latent of the wrong length", .{});
+        },
+        .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
+            return refuse("an encoding of a picture of the wrong length", .{});
+        },
+    }
+    return null;
+}
+
+fn tokens(config: *const models.ModelConfig, t: Tokens) ?Status {
+    const bytes = @as(u64, config.clip.position_count) * 4;
+    if (t.ids.len != bytes or t.ids_2.len != bytes) {
+        return refuse("a prompt that is not {d} tokens long", .{config.clip.position_count});
+    }
+    if (t.end_index_2 >= config.clip.position_count) {
+        return refuse("a prompt without end", .{});
+    }
+    for ([_]Bytes{ t.ids, t.ids_2 }, [_]u32{
+        config.clip.vocab_size, config.clip_2.vocab_size,
+    }) |ids, vocab_size| {
+        const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
+        for (values) |id| {
+            if (id < 0 or id >= vocab_size) return refuse("token {d}, which is not in the " ++
+                "vocabulary of {d}", .{ id, vocab_size });
+        }
+    }
+    return null;
+}

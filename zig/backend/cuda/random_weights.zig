@@ -1,0 +1,102 @@
+//! Weights made up on the GPU, for benches: normal numbers that keep the size of what they are
+//! multiplied with, norms of 1, biases of 0. What is drawn with them means nothing, how long it
+//! takes does; zeros would not do, since a GPU is faster at them.
+
+const std = @import("std");
+const cudas = @import("../cuda.zig");
+const Cuda = cudas.Cuda;
+const Gpu = @import("gpu.zig").Gpu;
+const models = @import("../../model.zig");
+const ops_elementwise = @import("ops_elementwise.zig");
+const ops_sampler = @import("ops_sampler.zig");
+const PhiloxGenerator = @import("../../random_philox.zig").PhiloxGenerator;
+const Tensor = @import("../../tensor.zig").Tensor;
+const Weight = @import("../../weights.zig").Weight;
+
+pub const Error = cudas.Error;
+
+const seed = 20261125;
+/// Numbers that are drawn; longer weights repeat them.
+const pool_count_max = 1 << 24;
+/// Below 1, so that sums over residuals stay within f16.
+const gain = 0.7;
+
+/// Writes every weight to the place that `weights.place` gave it. `filled_bytes` counts up.
+pub fn fill(
+    cuda: *Cuda,
+    gpu: *const Gpu,
+    model: *models.Model,
+    filled_bytes: *std.atomic.Value(u64),
+) Error!void {
+    var largest: usize = 0;
+    for (&model.stores.values) |*store| {
+        for (store.weights.items) |weight| largest = @max(largest, weight.elementCount());
+    }
+    const pool: Pool = try .init(cuda, gpu, largest);
+    defer pool.deinit(gpu);
+    for (&model.stores.values) |*store| {
+        for (store.weights.items) |weight| {
+            try fillOne(cuda, gpu.weights + weight.device_offset, weight, pool);
+            const bytes = weight.elementCount() * cuda.activation.size();
+            _ = filled_bytes.fetchAdd(bytes, .monotonic);
+        }
+    }
+    try cuda.synchronize();
+}
+
+/// Normal numbers on the GPU, to be had again and again.
+pub const Pool = struct {
+    /// (1, 1, count, 1) f32
+    numbers: Tensor,
+
+    /// For tensors of up to `largest` elements; longer ones repeat them.
+    pub fn init(cuda: *Cuda, gpu: *const Gpu, largest: usize) Error!Pool {
+        const count: u32 = @intCast(@min(@max(largest, 1), pool_count_max));
+        const numbers: Tensor = .{
+            .address = try gpu.allocate(count * @sizeOf(f32)),
+            .shape = .tokens(1, count, 1),
+            .dtype = .f32,
+        };
+        errdefer _ = gpu.driver.cuMemFree_v2(numbers.address);
+        var generator: PhiloxGenerator = .init(seed, PhiloxGenerator.block_count_reference);
+        try ops_sampler.philoxNormal(cuda, numbers, generator.next(count), 1);
+        return .{ .numbers = numbers };
+    }
+
+    pub fn deinit(pool: Pool, gpu: *const Gpu) void {
+        _ = gpu.driver.cuMemFree_v2(pool.numbers.address);
+    }
+
+    /// `count` elements of the activations' type from `address` on, of this deviation.
+    pub fn fill(pool: Pool, cuda: *Cuda, address: usize, count: usize, deviation: f32) Error!void {
+        const whole = pool.numbers.shape.width;
+        var done: usize = 0;
+        while (done < count) : (done += whole) {
+            var numbers = pool.numbers;
+            numbers.shape.width = @intCast(@min(whole, count - done));
+            const target: Tensor = .{
+                .address = address + done * cuda.activation.size(),
+                .shape = numbers.shape,
+                .dtype = cuda.activation,
+            };
+            try ops_elementwise.scaleRepeat(cuda, target, numbers, deviation);
+        }
+    }
+};
+
+// --- internal ---
+
+fn fillOne(cuda: *Cuda, address: usize, weight: *const Weight, pool: Pool) Error!void {
+    const count = weight.elementCount();
+    if (weight.layout != .vector) {
+        const inner: f32 = @floatFromInt(count / weight.shape[0]);
+        return pool.fill(cuda, address, count, gain / @sqrt(inner));
+    }
+    const is_bias = std.mem.endsWith(u8, weight.name, "bias");
+    if (is_bias) return ops_elementwise.zero(cuda, address, count * cuda.activation.size());
+    // Two at a time: what lies behind the last one belongs to nobody.
+    const one: u32 = if (cuda.activation == .f16) 0x3c00 else 0x3f80;
+    const pairs = (count + 1) / 2;
+    const result = cuda.driver.cuMemsetD32Async(address, one << 16 | one, pairs, cuda.stream);
+    return cuda.check(result, "making up weights");
+}
