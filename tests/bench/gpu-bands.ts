@@ -9,7 +9,7 @@ import { BasedXLError } from "../../src/errors.ts";
 import { layoutOf } from "../../src/layout.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import type { GpuOptions } from "../../src/native/handle.ts";
-import { open, timesOf, warmPicture } from "./gpu-models.ts";
+import { open, timesOf, warmPicture, warmupsDefault } from "./gpu-models.ts";
 
 const positive = v.pipe(v.number(), v.minValue(0));
 
@@ -75,6 +75,7 @@ export async function* timeBands(
   patches: readonly number[],
   gpu: GpuOptions,
   steps: number,
+  warmups = warmupsDefault,
 ): AsyncGenerator<BandRow> {
   for (const side of sides) {
     for (const { ranks, splitBatch } of layouts(patches)) {
@@ -87,7 +88,8 @@ export async function* timeBands(
       const band = bandCount >> 1;
       const session = await open(model, side, ranks, splitBatch, gpu);
       try {
-        const change = { splitBatch, testHooks: ranks === 1 ? {} : { alone: band } };
+        const testHooks = ranks === 1 ? {} : { alone: band };
+        const change = { splitBatch, testHooks, warmups };
         const picture = await warmPicture(session, model, side, steps, change);
         const { stepMs, decodeMs } = timesOf(picture);
         yield { side, ranks, branchGroups, bands, band, stepMs, decodeMs };

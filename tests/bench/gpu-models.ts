@@ -75,19 +75,20 @@ export function variantsOf(
   ];
 }
 
-/** Draws every size with every variant; yields row by row. */
+/** Draws every size with every variant; yields row by row. `warmups`: pictures before. */
 export async function* timeModels(
   model: ModelFolder,
   variants: readonly Variant[],
   sides: readonly number[],
   steps: number,
+  warmups = warmupsDefault,
 ): AsyncGenerator<ModelRow> {
   for (const { name, gpu } of variants) {
     const extra = await tinyExtra(gpu);
     for (const side of sides) {
       const session = await open(model, side, 1, false, gpu);
       try {
-        const last = await warmPicture(session, model, side, steps);
+        const last = await warmPicture(session, model, side, steps, { warmups });
         const plannedBytes = plannedFor(model, side, gpu.dtype);
         yield {
           variant: name,
@@ -206,12 +207,14 @@ export async function warmPicture(
   model: ModelFolder,
   side: number,
   steps: number,
-  change: Partial<PictureRequest> = {},
+  { warmups, ...change }: Partial<PictureRequest> & { warmups: number },
 ): Promise<PictureResult> {
   const draw = (count: number) => session.picture({ ...requestFor(model, side, count), ...change });
-  for (let i = 0; i < warmPictures; i++) await draw(Math.min(warmSteps, steps));
+  for (let i = 0; i < warmups; i++) await draw(Math.min(warmSteps, steps));
   return await draw(steps);
 }
+
+export const warmupsDefault = 3;
 
 /** Steps that come before those which count. */
 export const stepsBefore = 3;
@@ -229,7 +232,6 @@ export function timesOf({ timings }: PictureResult) {
 
 // --- internal ---
 
-const warmPictures = 3;
 const warmSteps = 4;
 
 function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
@@ -241,10 +243,10 @@ function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
 /** What is taken on the GPU beyond a plan: by the driver, by others. From a model of next to nothing. */
 async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
   const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
-  const side = 2 * model.sizeMultiple;
+  const side = model.sizeMultiple;
   const session = await open(model, side, 1, false, gpu);
   try {
-    const { deviceBytes } = await session.picture(requestFor(model, side, 2));
+    const { deviceBytes } = await session.picture(requestFor(model, side, 1));
     return deviceBytes === 0 ? null : deviceBytes - plannedFor(model, side, gpu.dtype);
   } finally {
     session.close();

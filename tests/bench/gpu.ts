@@ -36,6 +36,7 @@ import {
   timeModels,
   timePeerModels,
   variantsOf,
+  warmupsDefault,
 } from "./gpu-models.ts";
 import {
   jobsOf,
@@ -323,23 +324,27 @@ TFLOP/s, a large copy ${(bytesPerSecond / 1e9).toFixed(0)} GB/s\n`,
 }
 
 async function runModels(plan: Plan, results: Results): Promise<void> {
-  const { model, sides, dtypes, steps } = plan;
+  const { model, sides, dtypes, steps, quick } = plan;
+  const warmups = quick ? 0 : warmupsDefault;
   const library = plan.emulator === "" ? null : plan.emulator;
   const variants = variantsOf({ library, randomWeights: true }, dtypes);
-  for await (const row of timeModels(model, variants, sides, steps)) results.models.push(row);
+  for await (const row of timeModels(model, variants, sides, steps, warmups)) {
+    results.models.push(row);
+  }
   process.stdout.write(`\n${modelTable(results.models)}`);
 }
 
 async function runBands(plan: Plan, results: Results): Promise<void> {
-  const { model, sides, patches, dtypes, steps, emulator } = plan;
+  const { model, sides, patches, dtypes, steps, emulator, quick } = plan;
   const library = emulator === "" ? null : emulator;
   const [variant] = variantsOf({ library, randomWeights: true }, [dtypes[0]!]);
   const count = Math.min(steps, bandSteps);
-  for await (const row of timeBands(model, sides, patches, variant!.gpu, count)) {
+  const warmups = quick ? 0 : warmupsDefault;
+  for await (const row of timeBands(model, sides, patches, variant!.gpu, count, warmups)) {
     results.bands.push(row);
   }
   const file: BandFile = {
-    gpu: results.gpu?.gpu ?? probeDevice().gpuName,
+    gpu: emulator === "" ? probeDevice().gpuName : "emulated GPU",
     isEmulated: emulator !== "",
     model: model.name,
     dtype: dtypes[0]!,
