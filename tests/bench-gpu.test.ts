@@ -1,6 +1,6 @@
 /**
- * `bench gpu` without a GPU: what it predicts against closed forms and known sizes, what it makes of
- * band times and of measured figures, and a short run on the emulated driver from end to end.
+ * `bench gpu` without a GPU: what it predicts against closed forms and known sizes, what it makes
+ * of band times and of measured figures, and a short run on the emulated driver from end to end.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";

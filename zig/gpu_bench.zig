@@ -28,7 +28,8 @@ pub fn main(init: std.process.Init) !void {
     var out = Io.File.stdout().writerStreaming(io, &out_buffer);
     const w = &out.interface;
     const args = try init.minimal.args.toSlice(init.arena.allocator());
-    const activation: DType = if (args.len > 1 and std.mem.eql(u8, args[1], "bf16")) .bf16 else .f16;
+    const is_bf16 = args.len > 1 and std.mem.eql(u8, args[1], "bf16");
+    const activation: DType = if (is_bf16) .bf16 else .f16;
     var rig: rigs.Rig = undefined;
     rig.open(init.gpa, io, activation, if (args.len > 2) args[2] else "") catch {
         return say(w, Answer{ .@"error" = rig.diagnostics.message() });

@@ -1,6 +1,6 @@
-//! What a graph computes and moves, operation by operation, added up while it is planned. Operations
-//! of equal sizes are one entry, and an entry says enough to do it again alone: benches time what
-//! the graph really asks for, and no list of shapes is written by hand.
+//! What a graph computes and moves, operation by operation, added up while it is planned.
+//! Operations of equal sizes are one entry, and an entry says enough to do it again alone: benches
+//! time what the graph really asks for, and no list of shapes is written by hand.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -39,7 +39,7 @@ pub const Op = enum {
     to_rgb,
 };
 
-/// Sizes are those of the operation's own input; what an operation has no use for keeps its default.
+/// Sizes are those of its own input; what an operation has no use for keeps its default.
 pub const Operation = struct {
     op: Op,
     batch: u32 = 1,

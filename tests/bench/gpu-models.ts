@@ -1,7 +1,7 @@
 /**
  * The whole-picture part of `bench gpu`: pictures by the product's own sessions with weights that
- * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and all of
- * it, with the memory that was taken beside what was planned. PyTorch's models in the same run.
+ * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and the
+ * whole, with the memory that was taken beside what was planned. PyTorch's models in the same run.
  */
 import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
@@ -240,7 +240,7 @@ function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
   return memoryOf(plan.weight_bytes, plan.ranks[0]!).total;
 }
 
-/** What is taken on the GPU beyond a plan: by the driver, by others. From a model of next to nothing. */
+/** What is taken beyond a plan: by the driver, by others. From a model of next to nothing. */
 async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
   const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
   const side = model.sizeMultiple;

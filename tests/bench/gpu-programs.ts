@@ -75,9 +75,13 @@ export class GpuBench {
   }
 }
 
+/** Compiling may take for ever, and a GPU's time is short. */
+const peerLimitMs = 180_000;
+
 /** PyTorch. What it cannot do it says once, on standard error; then it is asked no more. */
 export class GpuPeer {
   private readonly refused = new Set<string>();
+  private hasEnded = false;
 
   private constructor(
     private readonly program: Program,
@@ -98,11 +102,14 @@ export class GpuPeer {
   /** Milliseconds, or null where PyTorch has no such thing. */
   async time(what: object): Promise<number | null> {
     const key = JSON.stringify(what);
-    if (this.refused.has(key)) return null;
-    const line = await this.program.ask(what);
+    if (this.hasEnded || this.refused.has(key)) return null;
+    // A killed program ends, and then answers nothing more.
+    const limit = setTimeout(() => this.program.kill(), peerLimitMs);
+    const line = await this.program.ask(what).finally(() => clearTimeout(limit));
     const answer = v.parse(answerSchema, JSON.parse(line ?? '{"error":"it ended"}'));
     if (typeof answer.ms === "number") return answer.ms;
     this.refused.add(key);
+    this.hasEnded = line === null;
     process.stderr.write(`PyTorch: ${answer.error ?? "no answer"}\n`);
     return null;
   }

@@ -244,7 +244,8 @@ async function measure(plan: Plan): Promise<number> {
     process.stdout.write("EMULATED ON THE CPU: it runs, and every time below means nothing.\n");
   }
   mkdirSync(plan.out, { recursive: true });
-  const peer = plan.only.includes("peer") ? await openPeer(plan, isEmulated) : null;
+  const isAsked = plan.only.includes("peer") || plan.only.includes("ops");
+  const peer = isAsked ? await openPeer(plan, isEmulated) : null;
   results.torch = peer?.about ?? null;
   const work = { ops: runOps, models: runModels, bands: runBands, peer: runPeer };
   for (const part of parts) {
@@ -317,8 +318,8 @@ TFLOP/s, a large copy ${(bytesPerSecond / 1e9).toFixed(0)} GB/s\n`,
     ms.toFixed(2),
   ]);
   process.stdout.write(
-    `\n${sides[0]}x${sides[0]}, ${dtypes[0]}, each alone in a CUDA graph, operands out of cache:\n\n` +
-      `${operationTable(results.operations)}\nA UNet step, operation by operation:\n\n` +
+    `\n${sides[0]}x${sides[0]}, ${dtypes[0]}, each alone in a CUDA graph, operands uncached:\n` +
+      `\n${operationTable(results.operations)}\nA UNet step, operation by operation:\n\n` +
       `${renderTable(["bands", "ms"], cells)}`,
   );
 }

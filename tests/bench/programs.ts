@@ -84,6 +84,11 @@ export class Program {
     throw new BasedXLError("internal", `${this.name} did not answer ${JSON.stringify(what)}.`);
   }
 
+  /** For one that does not answer any more. */
+  kill(): void {
+    this.child.kill("SIGKILL");
+  }
+
   async close(): Promise<void> {
     this.child.stdin.end();
     await this.child.exited;

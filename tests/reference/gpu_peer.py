@@ -199,7 +199,8 @@ def make_text(case, dtype):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     models = []
-    for part, kind in ("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection):
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    for part, kind in kinds.items():
         config = CLIPTextConfig.from_pretrained(f"{case['model']}/{part}")
         models.append(compiled(randomized(lambda: kind(config), dtype), case))
     ids = torch.full((2, 77), 5)

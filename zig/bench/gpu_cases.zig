@@ -158,7 +158,12 @@ pub const Runner = struct {
     }
 
     fn operands(runner: *Runner, o: Operation) Error!Operands {
-        const shape: Shape = .{ .batch = o.batch, .rows = o.rows, .width = o.width, .channels = o.in };
+        const shape: Shape = .{
+            .batch = o.batch,
+            .rows = o.rows,
+            .width = o.width,
+            .channels = o.in,
+        };
         const activation = runner.rig.cuda.activation;
         const is_wide = o.op == .scale_repeat;
         var set: Operands = .{
