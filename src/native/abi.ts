@@ -11,7 +11,7 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
-export const abiVersion = 6;
+export const abiVersion = 7;
 export const stepCountMax = 1000;
 export const meetingIdBytes = 128;
 
@@ -298,13 +298,14 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 36, s.cudaGraphs, true);
   v.setUint32(at + 40, s.fp16Accumulate, true);
   v.setUint32(at + 44, s.transport, true);
-  v.setUint32(at + 48, s.branchCount, true);
-  v.setUint32(at + 52, s.latentRows, true);
-  v.setUint32(at + 56, s.latentWidth, true);
-  v.setUint32(at + 60, s.splitBatch, true);
-  v.setUint32(at + 64, s.pictureCount, true);
-  v.setUint32(at + 68, s.vaeTileLatent, true);
-  v.setUint32(at + 72, s.compute, true);
+  v.setUint32(at + 48, s.randomWeights, true);
+  v.setUint32(at + 52, s.branchCount, true);
+  v.setUint32(at + 56, s.latentRows, true);
+  v.setUint32(at + 60, s.latentWidth, true);
+  v.setUint32(at + 64, s.splitBatch, true);
+  v.setUint32(at + 68, s.pictureCount, true);
+  v.setUint32(at + 72, s.vaeTileLatent, true);
+  v.setUint32(at + 76, s.compute, true);
   writeBytes(v, at + 80, s.cudaLibrary);
   writeBytes(v, at + 96, s.meetingId);
   writeModelConfig(v, at + 112, s.config);
@@ -576,5 +577,6 @@ export const functions = {
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_meeting_id: { args: ["ptr", "ptr"], returns: "u32" },
+  bxl_plan: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_random_normal: { args: ["u64", "u32", "ptr", "u64"], returns: "void" },
 } as const;
