@@ -10,7 +10,14 @@ import { type Dtype, dtypes } from "../../src/dtype.ts";
 import { writeWhole } from "../../src/files.ts";
 import { type HelpText, renderHelp } from "../../src/help.ts";
 import { probeDevice } from "../../src/native/session.ts";
-import { fitSizes, type ModelJob, type ModelRow, timeModels } from "./cpu-models.ts";
+import {
+  fitSizes,
+  type ModelJob,
+  type ModelOp,
+  type ModelRow,
+  modelOps,
+  timeModels,
+} from "./cpu-models.ts";
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
 import { type RankRow, timeRanks } from "./cpu-ranks.ts";
 import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
@@ -29,6 +36,11 @@ const flagTexts = {
     type: "string",
     valueHint: "LIST",
     description: `Of ${parts.join(", ")}. Default: ops, and with --model models too.`,
+  },
+  parts: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Of the models: ${modelOps.join(", ")}. Default: all.`,
   },
   dtypes: { type: "string", valueHint: "LIST", description: "Default: f32, and bf16 where it is." },
   pairs: {
@@ -69,7 +81,7 @@ const help: HelpText = {
     "bun run bench cpu --model full-size --only ranks,sizes --sides 512",
   ],
   groups: [
-    ["What is timed", ["only", "dtypes", "pairs", "sides", "model", "python"]],
+    ["What is timed", ["only", "parts", "dtypes", "pairs", "sides", "model", "python"]],
     ["Output", ["json", "out", "help"]],
   ],
   notes: [],
@@ -106,6 +118,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? pairsDefault;
   const sides = wholesOf(flags, "sides", { min: 64, max: 4096 }) ?? sidesDefault;
+  const ops = namesOf(flags, "parts", modelOps) ?? modelOps;
   const results: Results = {
     peaks: {},
     operations: [],
@@ -128,7 +141,7 @@ export async function run(args: string[]): Promise<number> {
     const program = peer?.program ?? null;
     if (only.includes("ops")) await runOperations(results, program, dtype, pairs);
     if (folder !== undefined && only.includes("models")) {
-      await runModels(results, folder, sides, program, dtype, pairs);
+      await runModels(results, folder, ops, sides, program, dtype, pairs);
     }
     await program?.close();
   }
@@ -180,16 +193,16 @@ async function runOperations(
 async function runModels(
   results: Results,
   folder: string,
+  ops: readonly ModelOp[],
   sides: number[],
   peer: Program | null,
   dtype: Dtype,
   pairs: number,
 ): Promise<void> {
-  const jobs: ModelJob[] = [
-    { op: "text", side: sides[0]! },
-    ...sides.map((side) => ({ op: "unet" as const, side })),
-    ...sides.map((side) => ({ op: "vae" as const, side })),
-  ];
+  const jobs: ModelJob[] = ops.flatMap((op) =>
+    // A prompt has no size.
+    (op === "text" ? sides.slice(0, 1) : sides).map((side) => ({ op, side })),
+  );
   const rows: ModelRow[] = [];
   for await (const row of timeModels(folder, jobs, peer, dtype, pairs)) rows.push(row);
   results.models.push(...rows);
