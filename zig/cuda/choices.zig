@@ -142,8 +142,9 @@ pub const Owner = struct {
     gpu_name: []const u8,
 };
 
-/// XDG_CACHE_HOME/basedxl, else ~/.cache/basedxl, else nowhere.
+/// BASEDXL_CACHE_DIR, else XDG_CACHE_HOME/basedxl, else ~/.cache/basedxl, else nowhere.
 pub fn defaultFolder(arena: Allocator) Allocator.Error!?[]const u8 {
+    if (library_folders.variable("BASEDXL_CACHE_DIR")) |folder| return folder;
     if (library_folders.variable("XDG_CACHE_HOME")) |cache| {
         return try std.fs.path.join(arena, &.{ cache, "basedxl" });
     }
