@@ -7,7 +7,7 @@ const Allocator = std.mem.Allocator;
 
 const page_bytes = 2 << 20;
 
-pub const alignment: std.mem.Alignment = .fromByteUnits(64);
+const alignment: std.mem.Alignment = .fromByteUnits(64);
 const page_alignment: std.mem.Alignment = .fromByteUnits(page_bytes);
 
 /// Memory aligned to 64 bytes, to be given back with `free`.

@@ -145,6 +145,7 @@ export async function run(args: string[]): Promise<number> {
     }
     await program?.close();
   }
+  process.stdout.write(gainOfBf16(results.models));
   if (folder !== undefined && only.includes("ranks")) {
     await runRanks(results, folder, sides[0]!, pairs);
   }
@@ -207,6 +208,16 @@ async function runModels(
   for await (const row of timeModels(folder, jobs, peer, dtype, pairs)) rows.push(row);
   results.models.push(...rows);
   process.stdout.write(`\n${dtype}, full size, random weights\n\n${modelTable(rows)}`);
+}
+
+/** What bf16 gives beside f32 in the same run; "" where one of the two was not timed. */
+function gainOfBf16(rows: readonly ModelRow[]): string {
+  const gains = rows.flatMap(({ op, side, dtype, milliseconds }) => {
+    const other = rows.find((row) => row.op === op && row.side === side && row.dtype === "bf16");
+    if (dtype !== "f32" || !other) return [];
+    return `${op} ${side}: ${(milliseconds / other.milliseconds).toFixed(2)}`;
+  });
+  return gains.length === 0 ? "" : `\nf32 / bf16: ${gains.join(", ")}\n`;
 }
 
 async function runRanks(

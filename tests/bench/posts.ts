@@ -2,13 +2,12 @@
  * `bun run bench posts`: what it costs ranks of one process to tell each other of each part as soon
  * as it is there, and what telling of several at once would save (zig/posts_bench.zig).
  */
-import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
+import { zigEnvironment } from "../../src/setup/native.ts";
+import { repositoryRoot as root } from "../../src/setup.ts";
 import { badOption } from "./flags.ts";
 import { renderTable } from "./report.ts";
-
-const root = join(import.meta.dir, "../..");
 
 /** Takes no arguments: the table is always the same one. */
 export async function run(args: string[]): Promise<number> {
@@ -41,11 +40,7 @@ export async function run(args: string[]): Promise<number> {
 function measure(): string {
   const zig = compilerOfPackages(root);
   if (!zig) throw new BasedXLError("setup", "No Zig compiler came with the packages.");
-  const env = {
-    ...process.env,
-    ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
-    ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
-  };
+  const env = zigEnvironment(root, zig);
   const child = Bun.spawnSync([zig.path, "build", "posts"], { cwd: root, env });
   if (child.exitCode === 0) return child.stdout.toString();
   throw new BasedXLError("setup", `\`zig build posts\` failed:\n${child.stderr.toString()}`);

@@ -4,7 +4,7 @@
 
 const arguments = @import("../arguments.zig");
 const doubled = @import("doubled.zig");
-const packing = @import("pack.zig");
+const pack = @import("pack.zig");
 const product = @import("product.zig");
 const tile = @import("tile.zig");
 const Convolution = arguments.Convolution;
@@ -46,19 +46,6 @@ pub const PictureSource = struct {
 
     pub const is_scattered = false;
 
-    pub inline fn output(_: PictureSource, row: usize) usize {
-        return row;
-    }
-
-    pub fn pack(
-        source: PictureSource,
-        comptime weight_type: arguments.WeightType,
-        part: product.Part,
-        target: [*]tile.Element,
-    ) void {
-        product.packPart(weight_type, &source.args.product, part, target);
-    }
-
     pub fn fill(
         source: PictureSource,
         row_first: usize,
@@ -81,9 +68,9 @@ pub const PictureSource = struct {
                 const y = positions.y[r] + ky;
                 const x = positions.x[r] + kx;
                 if (pixel(args, positions.batch[r], y, x)) |channels| {
-                    packing.copyElements(target, channels + channel, count);
+                    pack.copyElements(target, channels + channel, count);
                 } else {
-                    packing.zeroElements(target, count);
+                    pack.zeroElements(target, count);
                 }
             }
             done += count;

@@ -3,7 +3,7 @@
 //! weights are streamed once, straight from their file, against all rows.
 
 const arguments = @import("../arguments.zig");
-const packing = @import("pack.zig");
+const pack = @import("pack.zig");
 const product = @import("product.zig");
 const tile = @import("tile.zig");
 const v = @import("vector.zig");
@@ -12,14 +12,10 @@ const Vec = v.Vec;
 const lanes = v.lanes;
 
 const RowSource = struct {
-    product: *const arguments.Product,
     x: [*]const f32,
+    depth: usize,
 
     pub const is_scattered = false;
-
-    pub inline fn output(_: RowSource, row: usize) usize {
-        return row;
-    }
 
     pub fn fill(
         source: RowSource,
@@ -30,24 +26,15 @@ const RowSource = struct {
         panel: [*]tile.Element,
     ) void {
         for (0..row_count) |r| {
-            const row = source.x + (row_first + r) * source.product.depth + k_first;
-            packing.copyElements(panel + r * tile.row_elements, row, depth);
+            const row = source.x + (row_first + r) * source.depth + k_first;
+            pack.copyElements(panel + r * tile.row_elements, row, depth);
         }
-    }
-
-    pub fn pack(
-        source: RowSource,
-        comptime weight_type: arguments.WeightType,
-        part: product.Part,
-        target: [*]tile.Element,
-    ) void {
-        product.packPart(weight_type, source.product, part, target);
     }
 };
 
 pub fn linear(args: *const anyopaque, task: usize, workspace: [*]align(64) u8) callconv(.c) void {
     const linear_args: *const arguments.Linear = @ptrCast(@alignCast(args));
-    const source: RowSource = .{ .product = &linear_args.product, .x = linear_args.x };
+    const source: RowSource = .{ .x = linear_args.x, .depth = linear_args.product.depth };
     product.run(&linear_args.product, source, task, workspace);
 }
 
@@ -70,7 +57,7 @@ pub fn linearFewRows(
             if (column < first + count) streamColumns(weight_type, 1, linear_args, column);
         },
     }
-    const source: RowSource = .{ .product = p, .x = linear_args.x };
+    const source: RowSource = .{ .x = linear_args.x, .depth = p.depth };
     product.finishRows(source, p, 0, p.rows, first, count);
 }
 

@@ -44,9 +44,9 @@ const Block = struct {
     }
 };
 
-/// `source` has `fill(row_first, row_count, k_first, depth, panel)`, `pack(weight_type, part,
-/// target)`, and `output(row)`, the output's row that a row of the product is; `is_scattered`
-/// where that is another one, and weights do not lie as `packPart` has them.
+/// `source` has `fill(row_first, row_count, k_first, depth, panel)`. Where it `is_scattered`, rows
+/// of the product are other rows of the output, which `output(row)` tells, and weights do not lie
+/// as `packPart` has them: `pack(weight_type, part, target)` does it.
 pub fn run(
     product: *const Product,
     source: anytype,
@@ -73,21 +73,24 @@ fn runTyped(
     var k: usize = 0;
     while (k < product.depth) : (k += depth_block) {
         const depth = @min(depth_block, product.depth - k);
-        source.pack(weight_type, .{
+        const part: Part = .{
             .column_first = block.column_first,
             .column_count = block.column_count,
             .k_first = k,
             .depth = depth,
-        }, columns);
-        const next = if (@TypeOf(source).is_scattered)
-            null
-        else
-            nextPart(product, task, block, k, depth_block);
+        };
+        var next: ?Part = null;
+        if (@TypeOf(source).is_scattered) {
+            source.pack(weight_type, part, columns);
+        } else {
+            packPart(weight_type, product, part, columns);
+            next = nextPart(product, task, block, k, depth_block);
+        }
         var row: usize = 0;
         while (row < block.row_count) : (row += tile.rows_max) {
             const row_count = @min(tile.rows_max, block.row_count - row);
             source.fill(block.row_first + row, row_count, k, depth, panel);
-            if (next) |part| fetchPart(weight_type, product, part, row, block.row_count);
+            if (next) |ahead| fetchPart(weight_type, product, ahead, row, block.row_count);
             for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
             multiplyRows(source, block, row, row_count, k, depth, panel, columns, edge);
             if (k + depth != product.depth) continue;
@@ -155,7 +158,7 @@ const line_bytes = 64;
 const fetch_rows_max = 512;
 
 /// Packs weights as they lie: a row of `product.depth` for each column.
-pub fn packPart(
+fn packPart(
     comptime weight_type: arguments.WeightType,
     product: *const Product,
     part: Part,
@@ -176,6 +179,10 @@ fn evenDepth(depth: usize) usize {
     return std.mem.alignForward(usize, (depth + parts - 1) / parts, lanes * tile.per_word);
 }
 
+inline fn outputRow(source: anytype, row: usize) usize {
+    return if (@TypeOf(source).is_scattered) source.output(row) else row;
+}
+
 fn multiplyRows(
     source: anytype,
     block: Block,
@@ -191,7 +198,7 @@ fn multiplyRows(
     const output = block.product.output + block.column_first;
     const is_scattered = @TypeOf(source).is_scattered;
     var starts: [tile.rows_max]usize = undefined;
-    for (0..row_count) |r| starts[r] = source.output(block.row_first + row + r) * stride;
+    for (0..row_count) |r| starts[r] = outputRow(source, block.row_first + row + r) * stride;
     const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
     var column: usize = 0;
     while (column < block.column_count) : (column += tile.columns_max) {
@@ -235,7 +242,7 @@ pub fn finishRows(
             if (activation == .none and e.bias == null and e.channel_bias == null and
                 e.residual == null) return;
             for (row_first..row_first + row_count) |row| {
-                finishRow(activation, product, row, source.output(row), column_first, column_count);
+                finishRow(activation, product, row, outputRow(source, row), column_first, column_count);
             }
         },
     }
