@@ -242,7 +242,8 @@ pub fn finishRows(
             if (activation == .none and e.bias == null and e.channel_bias == null and
                 e.residual == null) return;
             for (row_first..row_first + row_count) |row| {
-                finishRow(activation, product, row, outputRow(source, row), column_first, column_count);
+                const place = outputRow(source, row);
+                finishRow(activation, product, row, place, column_first, column_count);
             }
         },
     }
