@@ -207,6 +207,8 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
     at.split = blockIdx.z % p.split_count;
     at.query_first = blockIdx.x * query_rows;
     at.query_count = min(p.query_count - at.query_first, (unsigned)query_rows);
+    // Other warps help to load and have nothing to compute: a whole warp each, so none diverges.
+    const bool has_rows = threadIdx.x / 32 * row_tiles * warp_rows < at.query_count;
 
     unsigned tile_count = 0;
     for (unsigned i = 0; i < p.chunk_count; i++) {
@@ -264,6 +266,7 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
                 p, cursor, at.batch, at.head, stages + (tile + 1) % 2 * stage
             );
         }
+        if (!has_rows) continue;
         float scores[row_tiles][tile_keys / 8][4];
         multiply_keys<T, head, row_tiles>(scores, q, keys);
         const bool diagonal = p.causal && key_first + tile_keys > at.query_first;
@@ -275,6 +278,7 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
         weigh(scores, out, references, sums, p.scale);
         multiply_values<T, head, row_tiles>(out, scores, keys + tile_keys * head);
     }
+    if (!has_rows) return;
 #pragma unroll
     for (int m = 0; m < row_tiles; m++) {
 #pragma unroll

@@ -14,6 +14,8 @@ test {
     _ = @import("backend/cuda/tests/matmul_cascaded.zig");
     _ = @import("backend/cuda/tests/norm.zig");
     _ = @import("backend/cuda/tests/sampler.zig");
+    _ = @import("cuda/emulated/guards.zig");
+    _ = @import("cuda/emulated/product.zig");
     _ = @import("cuda/emulated_test.zig");
     _ = @import("cuda/emulated_faults_test.zig");
     _ = @import("cuda/emulated_graph_test.zig");

@@ -205,8 +205,8 @@ fn multiply(call: *const Call, batch_index: u64) error{OutOfMemory}!void {
         array.* = base.at(batch_index * matrix.batch_step);
     }
     const a, const b, const c, const d = s.matrices;
-    var panels = try product.Panels.init(gpa, s.m, s.k);
-    defer panels.deinit(gpa);
+    var panels = try product.Panels.init(s.m, s.k);
+    defer panels.deinit();
     const line = try gpa.alloc(f32, @max(s.m, s.k));
     defer gpa.free(line);
     for (0..s.m) |row| {

@@ -92,8 +92,8 @@ fn convolve(run: *const Run) error{OutOfMemory}!void {
     const channels = p.x_dimensions[1];
     const out_channels = p.out_dimensions[1];
     const depth = p.kernel_rows * p.kernel_width * channels;
-    var panels = try product.Panels.init(gpa, out_channels, depth);
-    defer panels.deinit(gpa);
+    var panels = try product.Panels.init(out_channels, depth);
+    defer panels.deinit();
     const weights = try gpa.alloc(f32, depth);
     defer gpa.free(weights);
     const w: numbers.Array = .{ .dtype = dtype, .address = run.w };

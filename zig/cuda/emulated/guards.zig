@@ -23,6 +23,29 @@ pub fn map(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
     return if (failed) error.OutOfMemory else mapping;
 }
 
+/// As `map`, but full of 0xff, a NaN in every type. A page is one of a file that holds nothing else
+/// until somebody writes to it: large workspaces, of which little is used, cost little.
+pub fn mapPoisoned(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
+    const mapping = try map(data_bytes);
+    errdefer std.posix.munmap(mapping);
+    const file = try poisonFile();
+    var rest: []align(std.heap.page_size_min) u8 =
+        @alignCast(mapping[bytes .. mapping.len - bytes]);
+    while (rest.len > 0) {
+        const count = @min(poison_bytes, rest.len);
+        _ = try std.posix.mmap(
+            rest.ptr,
+            count,
+            .{ .READ = true, .WRITE = true },
+            .{ .TYPE = .PRIVATE, .FIXED = true, .NORESERVE = true },
+            file,
+            0,
+        );
+        rest = @alignCast(rest[count..]);
+    }
+    return mapping;
+}
+
 /// Full of 0xff, a NaN in every type. Whole lines that the compiler must not turn into memset:
 /// compiler-rt's, which a library brings along, goes byte by byte.
 pub fn poison(data: []u8) void {
@@ -34,4 +57,41 @@ pub fn poison(data: []u8) void {
         line.* = full;
     }
     for (data[at..]) |*byte| byte.* = 0xff;
+}
+
+// --- internal ---
+
+const poison_bytes = 8 << 20;
+var poison_file: ?std.posix.fd_t = null;
+
+/// Nothing but 0xff, made at the first call.
+fn poisonFile() !std.posix.fd_t {
+    if (poison_file) |file| return file;
+    const file = try std.posix.memfd_create("basedxl-poison", std.os.linux.MFD.CLOEXEC);
+    errdefer _ = std.c.close(file);
+    if (std.c.ftruncate(file, poison_bytes) != 0) return error.OutOfMemory;
+    const all = try std.posix.mmap(
+        null,
+        poison_bytes,
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .SHARED },
+        file,
+        0,
+    );
+    defer std.posix.munmap(all);
+    poison(all);
+    poison_file = file;
+    return file;
+}
+
+test "poisoned memory is full of NaNs, each mapping its own" {
+    const a = try mapPoisoned(poison_bytes + 5);
+    defer std.posix.munmap(a);
+    const data = a[bytes .. a.len - bytes];
+    try std.testing.expect(data.len >= poison_bytes + 5);
+    try std.testing.expect(std.mem.allEqual(u8, data, 0xff));
+    @memset(data, 1);
+    const b = try mapPoisoned(1);
+    defer std.posix.munmap(b);
+    try std.testing.expect(std.mem.allEqual(u8, b[bytes .. b.len - bytes], 0xff));
 }

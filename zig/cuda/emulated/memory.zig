@@ -48,10 +48,9 @@ pub fn allocate(device: *Device, kind: Kind, bytes: usize) error{OutOfMemory}!us
     if (kind == .device and bytes > state.memory_bytes - device.used_bytes) {
         return error.OutOfMemory;
     }
-    const mapping = guards.map(bytes) catch return error.OutOfMemory;
+    const mapping = guards.mapPoisoned(bytes) catch return error.OutOfMemory;
     errdefer std.posix.munmap(mapping);
     const end = @intFromPtr(mapping.ptr) + mapping.len - guards.bytes;
-    guards.poison(mapping[guards.bytes .. mapping.len - guards.bytes]);
     const address = end - std.mem.alignForward(usize, bytes, alignment);
     try insert(.{
         .kind = kind,

@@ -44,12 +44,21 @@ pub const Array = struct {
 
     /// `out[i]` = element i.
     pub fn read(array: Array, out: []f32) void {
-        switch (array.dtype) {
-            inline else => |dtype| {
-                const same: Array = .{ .dtype = dtype, .address = array.address };
-                for (out, 0..) |*value, i| value.* = same.get(i);
-            },
+        const Bits = @Vector(lanes, u16);
+        var i: usize = 0;
+        if (array.dtype == .f32) {
+            const elements: [*]const f32 = @ptrFromInt(array.address);
+            return @memcpy(out, elements[0..out.len]);
         }
+        const elements: [*]const u16 = @ptrFromInt(array.address);
+        while (i + lanes <= out.len) : (i += lanes) {
+            const bits: Bits = elements[i..][0..lanes].*;
+            out[i..][0..lanes].* = if (array.dtype == .f16)
+                @as(@Vector(lanes, f32), @as(@Vector(lanes, f16), @bitCast(bits)))
+            else
+                @as(@Vector(lanes, f32), @bitCast(@as(@Vector(lanes, u32), bits) << @splat(16)));
+        }
+        for (out[i..], i..) |*value, at_index| value.* = array.get(at_index);
     }
 
     /// Element i = `values[i]`.
@@ -62,6 +71,9 @@ pub const Array = struct {
         }
     }
 };
+
+/// Elements converted at once: an element at a time costs more than the products do.
+const lanes = 16;
 
 fn roundBf16(value: f32) u16 {
     const bits: u32 = @bitCast(value);

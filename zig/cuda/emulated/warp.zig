@@ -13,10 +13,15 @@ pub const Warp = struct {
     /// Lanes at a meeting, and lanes that have not ended.
     waiting: u32,
     alive: u32,
+    /// Of those that wait, one, and whether all came to its meeting: they then need no comparison.
+    example: u5,
+    do_all_agree: bool,
 
     /// `thread_count`: of the block, from this warp on.
     pub fn begin(warp: *Warp, thread_count: usize) void {
         warp.waiting = 0;
+        warp.example = 0;
+        warp.do_all_agree = true;
         warp.alive = if (thread_count >= lane_count)
             std.math.maxInt(u32)
         else
@@ -26,6 +31,14 @@ pub const Warp = struct {
     /// The lane that runs came to a meeting. True where it was the last: then all others are ready.
     pub fn arrive(warp: *Warp, lane: u5, operands: *anyopaque) bool {
         warp.operands[lane] = operands;
+        if (warp.waiting == 0) {
+            warp.example = lane;
+            warp.do_all_agree = true;
+        } else if (warp.do_all_agree) {
+            const first = block.current / lane_count * lane_count;
+            const example = &block.threads[first + @as(usize, warp.example)];
+            warp.do_all_agree = areAlike(&block.threads[block.current], example);
+        }
         warp.waiting |= @as(u32, 1) << lane;
         return warp.meet(lane, true);
     }
@@ -47,23 +60,30 @@ pub const Warp = struct {
         const here = &block.threads[first + @as(usize, lane)];
         const wanted = here.mask & warp.alive;
         if (warp.waiting & wanted != wanted) return false;
-        var left = wanted;
-        while (left != 0) : (left &= left - 1) {
-            const other = &block.threads[first + @as(usize, @ctz(left))];
-            const agrees = other.meeting == here.meeting and other.mask == here.mask and
-                other.line == here.line;
-            if (!agrees) {
-                block.fail(.launch_failed, "lanes of one warp are at line {d} with mask " ++
-                    "{x:0>8} and at line {d} with mask {x:0>8}", .{
-                    here.line, here.mask, other.line, other.mask,
-                });
-            }
-        }
+        if (!warp.do_all_agree) checkAgreement(here, first, wanted);
         here.meeting.?(&warp.operands, wanted);
         warp.waiting &= ~wanted;
-        left = if (is_running) wanted & ~(@as(u32, 1) << lane) else wanted;
+        var left = if (is_running) wanted & ~(@as(u32, 1) << lane) else wanted;
         while (left != 0) : (left &= left - 1) block.makeReady(first + @as(usize, @ctz(left)));
         if (is_running) here.progress = .ready;
         return true;
     }
 };
+
+// --- internal ---
+
+fn areAlike(a: *const block.Thread, b: *const block.Thread) bool {
+    return a.meeting == b.meeting and a.mask == b.mask and a.line == b.line;
+}
+
+/// Ends the block unless all `wanted` lanes of the warp that begins at thread `first` are where
+/// `here` is.
+fn checkAgreement(here: *const block.Thread, first: usize, wanted: u32) void {
+    var left = wanted;
+    while (left != 0) : (left &= left - 1) {
+        const other = &block.threads[first + @as(usize, @ctz(left))];
+        if (areAlike(other, here)) continue;
+        block.fail(.launch_failed, "lanes of one warp are at line {d} with mask {x:0>8} and " ++
+            "at line {d} with mask {x:0>8}", .{ here.line, here.mask, other.line, other.mask });
+    }
+}
