@@ -45,13 +45,13 @@ export async function* timeModels(
   try {
     for (const { op, side } of jobs) {
       const latent = side / model.vaeFactor;
-      await runOurs(parts, op, latent);
+      await runPart(parts, op, latent);
       const ours: number[] = [];
       const peers: number[] = [];
       const what = { op, model: folder, rows: latent, width: latent, dtype };
       for (let i = 0; i < pairCount; i++) {
         if (peer) peers.push(await peer.time(what));
-        ours.push(await runOurs(parts, op, latent));
+        ours.push(await runPart(parts, op, latent));
       }
       yield {
         op,
@@ -68,27 +68,8 @@ export async function* timeModels(
   }
 }
 
-/**
- * Least squares of milliseconds = a + b n + c n^2, n in megapixels, of relative errors: a is what
- * weights cost, b the products, c self-attention.
- */
-export function fitSizes(rows: readonly Pick<ModelRow, "side" | "milliseconds">[]): number[] {
-  const n = Math.min(3, rows.length);
-  const matrix = Array.from({ length: n }, () => new Array<number>(n + 1).fill(0));
-  for (const { side, milliseconds } of rows) {
-    const megapixels = side ** 2 / 1e6;
-    const terms = Array.from({ length: n }, (_, i) => megapixels ** i / milliseconds);
-    for (const [i, row] of matrix.entries()) {
-      for (let j = 0; j < n; j++) row[j]! += terms[i]! * terms[j]!;
-      row[n]! += terms[i]!;
-    }
-  }
-  return solve(matrix);
-}
-
-// --- internal ---
-
-async function runOurs(parts: ModelParts, op: ModelOp, latent: number): Promise<number> {
+/** Milliseconds of one part for a picture of `latent` x `latent`. */
+export async function runPart(parts: ModelParts, op: ModelOp, latent: number): Promise<number> {
   if (op === "vae") {
     return (await parts.decode(random(4 * latent ** 2), latent, latent)).milliseconds;
   }
@@ -110,6 +91,26 @@ async function runOurs(parts: ModelParts, op: ModelOp, latent: number): Promise<
   await parts.promptEmbeds({ ids, ids2: ids.slice(), endIndex2: promptTokenCount - 1 });
   return performance.now() - start;
 }
+
+/**
+ * Least squares of milliseconds = a + b n + c n^2, n in megapixels, of relative errors: a is what
+ * weights cost, b the products, c self-attention.
+ */
+export function fitSizes(rows: readonly Pick<ModelRow, "side" | "milliseconds">[]): number[] {
+  const n = Math.min(3, rows.length);
+  const matrix = Array.from({ length: n }, () => new Array<number>(n + 1).fill(0));
+  for (const { side, milliseconds } of rows) {
+    const megapixels = side ** 2 / 1e6;
+    const terms = Array.from({ length: n }, (_, i) => megapixels ** i / milliseconds);
+    for (const [i, row] of matrix.entries()) {
+      for (let j = 0; j < n; j++) row[j]! += terms[i]! * terms[j]!;
+      row[n]! += terms[i]!;
+    }
+  }
+  return solve(matrix);
+}
+
+// --- internal ---
 
 function random(count: number): Float32Array {
   return Float32Array.from({ length: count }, () => Math.random() * 2 - 1);

@@ -20,12 +20,13 @@ import {
 } from "./cpu-models.ts";
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
 import { type RankRow, timeRanks } from "./cpu-ranks.ts";
+import { type SdcppRow, timeSdcpp } from "./cpu-sdcpp.ts";
 import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { writeFullSize } from "./full-size.ts";
 import { Program } from "./programs.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 
-const parts = ["ops", "models", "ranks", "sizes"] as const;
+const parts = ["ops", "models", "ranks", "sizes", "sdcpp"] as const;
 const sidesDefault = [256, 512, 1024];
 const pairsDefault = 5;
 /** Pictures whose UNet call is timed for the fit. */
@@ -65,6 +66,11 @@ const flagTexts = {
     valueHint: "PATH",
     description: "A Python with torch and diffusers. Default: python3.",
   },
+  "sd-cli": {
+    type: "string",
+    valueHint: "PATH",
+    description: "stable-diffusion.cpp's program, for --only sdcpp.",
+  },
   json: { type: "string", valueHint: "FILE", description: "Write the numbers there, too." },
   out: sharedFlags.out,
   help: sharedFlags.help,
@@ -79,9 +85,10 @@ const help: HelpText = {
     "bun run bench cpu",
     "bun run bench cpu --model full-size --only models --sides 512",
     "bun run bench cpu --model full-size --only ranks,sizes --sides 512",
+    "bun run bench cpu --model full-size --only sdcpp --sides 512 --sd-cli build/bin/sd-cli",
   ],
   groups: [
-    ["What is timed", ["only", "parts", "dtypes", "pairs", "sides", "model", "python"]],
+    ["What is timed", ["only", "parts", "dtypes", "pairs", "sides", "model", "python", "sd-cli"]],
     ["Output", ["json", "out", "help"]],
   ],
   notes: [],
@@ -93,6 +100,7 @@ interface Results {
   models: ModelRow[];
   ranks: RankRow[];
   sizes: ModelRow[];
+  sdcpp: SdcppRow[];
   /** Milliseconds of a UNet call: a + b n + c n^2, n in megapixels. */
   fit: number[] | null;
 }
@@ -108,7 +116,15 @@ export async function run(args: string[]): Promise<number> {
     namesOf(flags, "only", parts) ?? (folder === undefined ? ["ops"] : ["ops", "models"]);
   if (folder === undefined && only.some((part) => part !== "ops")) {
     throw badOption(
-      "--only models, ranks and sizes need --model FOLDER, for 6.6 GB of random weights.",
+      "--only models, ranks, sizes and sdcpp need --model FOLDER, for 6.6 GB of random weights.",
+    );
+  }
+  const sdCli = textOf(flags, "sd-cli");
+  if (only.includes("sdcpp") && Bun.which(sdCli ?? "") === null) {
+    throw badOption(
+      sdCli === undefined
+        ? "--only sdcpp needs --sd-cli PATH, stable-diffusion.cpp's program."
+        : `--sd-cli ${sdCli} is no program that can be run.`,
     );
   }
   const info = probeDevice();
@@ -125,6 +141,7 @@ export async function run(args: string[]): Promise<number> {
     models: [],
     ranks: [],
     sizes: [],
+    sdcpp: [],
     fit: null,
   };
   const loadBefore = loadavg()[0] ?? 0;
@@ -150,6 +167,9 @@ export async function run(args: string[]): Promise<number> {
     await runRanks(results, folder, sides[0]!, pairs);
   }
   if (folder !== undefined && only.includes("sizes")) await runSizes(results, folder, wanted[0]!);
+  if (folder !== undefined && sdCli !== undefined && only.includes("sdcpp")) {
+    await runSdcpp(results, sdCli, folder, sides[0]!, wanted, pairs);
+  }
   if (loadBefore > availableParallelism() / 4) {
     process.stdout.write(`Times are disturbed: the load was ${loadBefore.toFixed(1)} before.\n`);
   }
@@ -249,10 +269,35 @@ async function runSizes(results: Results, folder: string, dtype: Dtype): Promise
   );
 }
 
+async function runSdcpp(
+  results: Results,
+  sdCli: string,
+  folder: string,
+  side: number,
+  wanted: readonly Dtype[],
+  pairs: number,
+): Promise<void> {
+  results.sdcpp = await timeSdcpp(sdCli, folder, side, wanted, pairs);
+  const heads = ["model", "type", "ms", "sd.cpp ms", "sd.cpp / ours"];
+  const cells = results.sdcpp.map((row) => [
+    modelName(row.op),
+    row.dtype,
+    row.milliseconds.toFixed(0),
+    row.sdcppMilliseconds.toFixed(0),
+    row.ratio.toFixed(2),
+  ]);
+  const title = `stable-diffusion.cpp, its own types, ${side}x${side}`;
+  process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
+}
+
+function modelName(op: ModelOp): string {
+  return op === "text" ? "text encoders" : op === "unet" ? "UNet call" : "VAE decode";
+}
+
 function modelTable(rows: readonly ModelRow[]): string {
   const heads = ["model", "side", "ms", "PyTorch ms", "PyTorch / ours", "RssAnon GB"];
   const cells = rows.map((row) => [
-    row.op === "text" ? "text encoders" : row.op === "unet" ? "UNet call" : "VAE decode",
+    modelName(row.op),
     row.op === "text" ? "" : String(row.side),
     row.milliseconds.toFixed(0),
     row.peerMilliseconds?.toFixed(0) ?? "-",
