@@ -86,9 +86,12 @@ pub const CombineStatistics = struct {
     /// Each (batch, groups, 1, 2); their weights add up to 1.
     parts: []const Tensor,
     weights: []const f64,
-    /// This band's among `parts`: the sum is moved by what this band has changed since, and where
-    /// the variance turns negative the local one is taken (DistriFusion, corrected_async_gn).
+    /// This band's among `parts`: the sum is moved by what this band has changed since
+    /// (DistriFusion, corrected_async_gn). A variance that this makes too small is replaced.
     corrected_from: ?Tensor,
+    /// Corrected variances are at least so much of the mean variance within the bands, below which
+    /// no picture's can be. 0: as DistriFusion, negative ones become the local one.
+    variance_floor: f64,
     /// 0, or n for a variance of n / (n - 1) times the biased one.
     bessel_count: u64,
 };

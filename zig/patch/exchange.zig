@@ -29,6 +29,11 @@ const Transport = transports.Transport;
 pub const slot_count_max = 1024;
 const buffer_count_max = 3;
 
+/// Of the mean variance within bands: what corrected variances are held to. A mean that moves fast
+/// takes nearly all of the corrected one away, and what is divided by its root explodes; the
+/// picture's is at least as large as the mean within bands, which one step changes little.
+const variance_floor = 0.75;
+
 pub const Error = backends.Error || transports.Error;
 
 /// One place of exchange in the graph.
@@ -69,7 +74,7 @@ pub const Exchange = struct {
     /// Old border rows are moved on by their own last change, as far as this band's border says
     /// that changes go on (see `Backend.predictRows`).
     predicts_borders: bool = false,
-    /// For comparisons with DistriFusion, which uses n / (n - 1) of the variance.
+    /// For comparisons with DistriFusion: n / (n - 1) of the variance, and no floor under it.
     bessel_variance: bool = false,
     /// Posts that were made before the first slot.
     post_first: u64 = 0,
@@ -238,6 +243,7 @@ pub const Exchange = struct {
             .parts = parts[0..count],
             .weights = weights[0..count],
             .corrected_from = if (exchange.correctsStatistics()) parts[exchange.index] else null,
+            .variance_floor = if (exchange.bessel_variance) 0 else variance_floor,
             // DistriFusion's own statistics are torch.nn.GroupNorm's where it does not exchange.
             .bessel_count = if (exchange.bessel_variance and fresh != .own) element_count else 0,
         });

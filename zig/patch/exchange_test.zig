@@ -58,34 +58,38 @@ test "statistics of uneven bands are those of the whole picture" {
         .parts = &parts,
         .weights = &.{ 4.0 / 6.0, 2.0 / 6.0 },
         .corrected_from = null,
+        .variance_floor = 0,
         .bessel_count = 0,
     });
     const expected = try b.groupNormStats(whole, 4);
     for (expected.host(f64), combined.host(f64)) |x, y| try testing.expectApproxEqRel(x, y, 1e-12);
 }
 
-test "a corrected variance that turns negative becomes the local one" {
+test "a corrected variance is held to what bands have within, or as DistriFusion's" {
     var device: TestDevice = .{};
     const b = try device.open();
     defer device.close();
     const shape: Shape = .{ .batch = 1, .rows = 1, .width = 1, .channels = 2 };
     var tensors: [3]Tensor = undefined;
     // Mean and mean of squares: of now, of before, of the other band. Corrected they would be 4 and
-    // 10, a variance of -6; this band's own is 1.
-    for (&tensors, [_][2]f64{ .{ 3, 10 }, .{ 0, 1 }, .{ 2, 5 } }) |*tensor, values| {
+    // 13, a variance of -3; this band's own is 1, the other's 3.
+    for (&tensors, [_][2]f64{ .{ 3, 10 }, .{ 0, 1 }, .{ 2, 7 } }) |*tensor, values| {
         tensor.* = try b.alloc(shape, .f64);
         @memcpy(tensor.host(f64), &values);
     }
-    const combined = try b.combineStatistics(.{
-        .local = tensors[0],
-        .parts = tensors[1..3],
-        .weights = &.{ 0.5, 0.5 },
-        .corrected_from = tensors[1],
-        .bessel_count = 0,
-    });
-    const mean, const square = combined.host(f64)[0..2].*;
-    try testing.expectApproxEqAbs(@as(f64, 4), mean, 1e-12);
-    try testing.expectApproxEqAbs(@as(f64, 1), square - mean * mean, 1e-12);
+    for ([_]f64{ 0, 0.75 }, [_]f64{ 1, 0.75 * (1.0 + 3.0) / 2.0 }) |floor, expected| {
+        const combined = try b.combineStatistics(.{
+            .local = tensors[0],
+            .parts = tensors[1..3],
+            .weights = &.{ 0.5, 0.5 },
+            .corrected_from = tensors[1],
+            .variance_floor = floor,
+            .bessel_count = 0,
+        });
+        const mean, const square = combined.host(f64)[0..2].*;
+        try testing.expectApproxEqAbs(@as(f64, 4), mean, 1e-12);
+        try testing.expectApproxEqAbs(expected, square - mean * mean, 1e-12);
+    }
 }
 
 test "border rows that change steadily are predicted exactly, and not at all when they turn" {

@@ -67,8 +67,16 @@ pub fn combineStatistics(
             }
         }
         var variance = sums[1] - sums[0] * sums[0];
-        if (variance < 0 and o.corrected_from != null) {
-            variance = local[i + 1] - local[i] * local[i];
+        if (o.corrected_from) |old| {
+            const own = varianceOf(local[i..]);
+            if (o.variance_floor > 0) {
+                var within: f64 = 0;
+                for (o.parts, o.weights) |part, weight| {
+                    const is_own = part.address == old.address;
+                    within += weight * if (is_own) own else varianceOf(part.host(f64)[i..]);
+                }
+                variance = @max(variance, o.variance_floor * within);
+            } else if (variance < 0) variance = own;
         }
         if (o.bessel_count > 1) {
             const n: f64 = @floatFromInt(o.bessel_count);
@@ -130,4 +138,9 @@ pub fn layerNorm(
         .epsilon = epsilon,
     };
     return cpu.team.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
+}
+
+/// Of a mean and a mean of squares.
+fn varianceOf(moments: []const f64) f64 {
+    return moments[1] - moments[0] * moments[0];
 }

@@ -113,6 +113,7 @@ pub fn combineStatistics(cuda: *Cuda, out: Tensor, o: backend.CombineStatistics)
         grids.addressOrNull(o.corrected_from),
         parts,
         @as(u32, @intCast(o.parts.len)),
+        o.variance_floor,
         variance_factor,
         pair_count,
     });

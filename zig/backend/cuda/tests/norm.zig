@@ -105,7 +105,7 @@ test "a picture's statistics have the same bits alone, in a batch, and in every 
 
 var first_schedule: ?[36]f64 = null;
 
-test "combineStatistics: weights, corrections, negative variances and DistriFusion's factor" {
+test "combineStatistics: weights, corrections, floors of the variance, DistriFusion's factor" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             const count = pair.size(16);
@@ -122,6 +122,7 @@ test "combineStatistics: weights, corrections, negative variances and DistriFusi
             const local = try randomStats(pair, shape);
             const index = pair.random().uintLessThan(usize, count);
             const is_corrected = pair.random().boolean();
+            const variance_floor: f64 = if (pair.random().boolean()) 0 else 0.75;
             const bessel_count: u64 = if (pair.random().boolean()) 0 else pair.size(50);
             const out = try pair.empty(shape, .f64);
             try pair.cpu.combineStatistics(out.cpu, .{
@@ -129,6 +130,7 @@ test "combineStatistics: weights, corrections, negative variances and DistriFusi
                 .parts = cpu_parts[0..count],
                 .weights = weights[0..count],
                 .corrected_from = if (is_corrected) cpu_parts[index] else null,
+                .variance_floor = variance_floor,
                 .bessel_count = bessel_count,
             });
             try ops.combineStatistics(pair.cuda, out.cuda, .{
@@ -136,6 +138,7 @@ test "combineStatistics: weights, corrections, negative variances and DistriFusi
                 .parts = cuda_parts[0..count],
                 .weights = weights[0..count],
                 .corrected_from = if (is_corrected) cuda_parts[index] else null,
+                .variance_floor = variance_floor,
                 .bessel_count = bessel_count,
             });
             const actual = try downloadStats(pair, out.cuda);
