@@ -56,13 +56,12 @@ const sizes = {
 export function writeFullSize(folder: string): void {
   const mark = join(folder, "model_index.json");
   if (readable(mark)) return;
-  const config = JSON.parse(readFileSync(join(small, "text_encoder/config.json"), "utf8"));
-  writeFolder(folder, config.vocab_size, writeWeights);
+  writeFolder(folder, writeWeights);
 }
 
-/** Its configs and the headers of its weights, with the vocabulary that SDXL has; no values. */
+/** Its configs and the headers of its weights, without values. */
 export function writeFullSizeHeaders(folder: string): void {
-  writeFolder(folder, vocabularySize, (path, shapes) => {
+  writeFolder(folder, (path, shapes) => {
     const file = createFile(path);
     try {
       ftruncateSync(file, writeHeader(file, shapes));
@@ -74,11 +73,12 @@ export function writeFullSizeHeaders(folder: string): void {
 
 // --- internal ---
 
+/** SDXL's; the tokenizers beside it know fewer words. */
 const vocabularySize = 49408;
 
 type Write = (path: string, shapes: Shapes) => void;
 
-function writeFolder(folder: string, vocabulary: number, write: Write): void {
+function writeFolder(folder: string, write: Write): void {
   for (const name of ["tokenizer", "tokenizer_2", "scheduler"]) {
     cpSync(join(small, name), join(folder, name), { recursive: true });
   }
@@ -87,7 +87,7 @@ function writeFolder(folder: string, vocabulary: number, write: Write): void {
     // JSON from here would write its 1.0 as 1, which transformers refuses; 1.0 is the default.
     delete config.initializer_factor;
     mkdirSync(join(folder, component), { recursive: true });
-    if (component.startsWith("text_encoder")) config.vocab_size = vocabulary;
+    if (component.startsWith("text_encoder")) config.vocab_size = vocabularySize;
     const text = JSON.stringify({ ...config, ...changes }, null, 1);
     writeFileSync(join(folder, component, "config.json"), text);
   }
@@ -95,8 +95,8 @@ function writeFolder(folder: string, vocabulary: number, write: Write): void {
   write(join(folder, "unet", diffusion), unetShapes());
   write(join(folder, "vae", diffusion), vaeShapes());
   const { text_encoder: first, text_encoder_2: second } = sizes;
-  write(join(folder, "text_encoder/model.safetensors"), clipShapes(first, "", vocabulary));
-  const shapes = clipShapes(second, "text_model.", vocabulary);
+  write(join(folder, "text_encoder/model.safetensors"), clipShapes(first, ""));
+  const shapes = clipShapes(second, "text_model.");
   shapes.set("text_projection.weight", [second.projection_dim, second.hidden_size]);
   write(join(folder, "text_encoder_2/model.safetensors"), shapes);
   cpSync(join(small, "model_index.json"), join(folder, "model_index.json"));
@@ -251,12 +251,12 @@ interface ClipSizes {
   num_hidden_layers: number;
 }
 
-function clipShapes(clip: ClipSizes, prefix: string, vocabulary: number): Shapes {
+function clipShapes(clip: ClipSizes, prefix: string): Shapes {
   const shapes: Shapes = new Map();
   const tree = new Tree(shapes, prefix);
   const width = clip.hidden_size;
   shapes.set(`${prefix}embeddings.position_embedding.weight`, [77, width]);
-  shapes.set(`${prefix}embeddings.token_embedding.weight`, [vocabulary, width]);
+  shapes.set(`${prefix}embeddings.token_embedding.weight`, [vocabularySize, width]);
   for (let i = 0; i < clip.num_hidden_layers; i++) {
     const layer = tree.at(`encoder.layers.${i}`);
     layer.norm("layer_norm1", width);
