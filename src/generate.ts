@@ -54,7 +54,7 @@ export interface GenerateRequest {
   vaeTiling?: boolean;
   /** Default f32. */
   dtype?: Dtype;
-  /** Whether old border rows are moved on; undefined = where it never hurt, see prediction.ts. */
+  /** Whether old border rows are moved on; undefined = where it mostly helps, see prediction.ts. */
   predictBorders?: boolean;
   /** False keeps both guidance branches on every rank. */
   splitBatch: boolean;

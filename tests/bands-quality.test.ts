@@ -1,7 +1,7 @@
 /**
  * How far pictures by bands that read old values are from those of one rank: nearer than
- * DistriFusion's, and never black. Its figures were measured with its own modules on the same
- * models, latents and steps; relative L2 of the latents.
+ * DistriFusion's, and never black. Its figures for the reference model were measured with its own
+ * modules on the same latents and steps; relative L2 of the latents.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -48,30 +48,38 @@ const bundled: Work = {
   prompt: house,
   negative: "",
   guidanceScale: 4,
-  width: 128,
-  height: 128,
+  width: 256,
+  height: 256,
   stepCount: 25,
   warmupSteps: 4,
 };
 
+/**
+ * What DistriFusion would draw: old border rows as they are, and its factor n / (n - 1) of the
+ * variance. tests/bands.test.ts holds that to its own recorded runs, to 1e-4.
+ */
+const asDistriFusion = { predictBorders: false, testHooks: { besselVariance: true } };
+
 describe("the bundled model is nearer to one rank than DistriFusion", () => {
   const cat = "a large orange cat on a purple background";
-  const balloon = "a purple balloon at sunset";
+  const diamond = "a purple diamond in the desert at sunset";
 
   test.each([
-    { prompt: house, seed: 42n, rankCount: 2, theirs: 4.3e-2 },
-    { prompt: cat, seed: 43n, rankCount: 2, theirs: 2.7e-2 },
-    { prompt: balloon, seed: 44n, rankCount: 2, theirs: 9.6e-2 },
-    { prompt: house, seed: 42n, rankCount: 4, theirs: 5.3e-2 },
-    { prompt: cat, seed: 43n, rankCount: 4, theirs: 5.4e-2 },
-    { prompt: balloon, seed: 44n, rankCount: 4, theirs: 1.7e-1 },
-  ])("$prompt, $rankCount bands", async ({ prompt, seed, rankCount, theirs }) => {
+    { prompt: house, seed: 42n, rankCount: 2 },
+    { prompt: cat, seed: 43n, rankCount: 2 },
+    { prompt: diamond, seed: 44n, rankCount: 2 },
+    { prompt: house, seed: 42n, rankCount: 4 },
+    { prompt: cat, seed: 43n, rankCount: 4 },
+    { prompt: diamond, seed: 44n, rankCount: 4 },
+  ])("$prompt, $rankCount bands", async ({ prompt, seed, rankCount }) => {
     const work = { ...bundled, prompt, seeds: [seed] };
     const one = await drawLatents(work);
-    for (const predictBorders of [false, true]) {
-      const latents = await drawLatents({ ...work, rankCount, predictBorders });
-      expect(relativeL2(latents, one), `predicted: ${predictBorders}`).toBeLessThan(theirs);
-    }
+    const theirs = await drawLatents({ ...work, rankCount, ...asDistriFusion });
+    const predicted = await drawLatents({ ...work, rankCount, predictBorders: true });
+    expect(relativeL2(predicted, one)).toBeLessThan(relativeL2(theirs, one));
+    // Measured 0.016 to 0.116. Variances that nothing holds up leave 0.4 to 0.9 in four bands of
+    // two of these scenes, with seams and textures that show.
+    expect(relativeL2(predicted, one)).toBeLessThan(0.2);
     const synchronous = await drawLatents({ ...work, rankCount, syncMode: "full_sync" });
     expect(relativeL2(synchronous, one)).toBeLessThanOrEqual(1e-5);
   });

@@ -91,12 +91,12 @@ describe("folders that open", () => {
     expect(model.name).toBe("mini-sdxl");
     expect(model.defaults).toEqual({
       prompt: "a red house left of a green tree on the grass",
-      width: 128,
-      height: 128,
+      width: 256,
+      height: 256,
       steps: 25,
       guidanceScale: 4,
     });
-    expect(model.nativeSize).toEqual({ width: 128, height: 128 });
+    expect(model.nativeSize).toEqual({ width: 256, height: 256 });
   });
 
   test("a model whose every size differs", () => {

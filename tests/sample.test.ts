@@ -52,9 +52,9 @@ describe("drawing", () => {
     "tells people what it does, on stderr alone",
     async () => {
       const { exitCode, stdout, stderr } = await basedxl("sample", "--steps", "3", "--seed", "7");
-      expect(stderr).toContain("No --model given: drawing with the bundled mini-sdxl (128x128");
+      expect(stderr).toContain("No --model given: drawing with the bundled mini-sdxl (256x256");
       expect(stderr).toMatch(/^(No GPU was|1 GPU was|\d+ GPUs were) found.*drawing on the CPU\.$/m);
-      expect(stderr).toContain('"a red house left of a green tree on the grass": 128x128, 3 steps');
+      expect(stderr).toContain('"a red house left of a green tree on the grass": 256x256, 3 steps');
       expect(stderr).toContain("guidance 4, seed 7.\n1 rank = both guidance branches.\n");
       expect(stderr).toMatch(/^Step 3\/3, [\d.]+ s per step$/m);
       expect(stderr).toMatch(/^Wrote sample\.png in /m);
@@ -66,8 +66,8 @@ describe("drawing", () => {
       ).metadata();
       expect({ format, width, height, channels }).toEqual({
         format: "png",
-        width: 128,
-        height: 128,
+        width: 256,
+        height: 256,
         channels: 3,
       });
     },
@@ -320,7 +320,7 @@ describe("stopping", () => {
         ).toSorted(),
       );
       for (const name of written) {
-        expect((await sharp(join(folder, name)).metadata()).width).toBe(128);
+        expect((await sharp(join(folder, name)).metadata()).width).toBe(256);
       }
       expect(stderr).toMatch(/^Step \d+\/40 of picture 1 of 64, /m);
     },

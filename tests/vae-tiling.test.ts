@@ -84,7 +84,7 @@ test("the user is told what tiles change, or that they change nothing", () => {
   ] as const) {
     expect(tilingWarning(small, width, height)).toBe(
       "Decoding in tiles of 64x64, which is not quite the whole decode: with the bundled model " +
-        "the two differ by 26 to 34 dB PSNR (bun run bench tiling measures it).",
+        "the two differ by 36 to 44 dB PSNR (bun run bench tiling measures it).",
     );
   }
 });
@@ -92,7 +92,7 @@ test("the user is told what tiles change, or that they change nothing", () => {
 test("what is stated is what the bundled model shows", async () => {
   const mini = await openModelFolder(resources.bundledModel());
   for (const picture of tilingPictures) {
-    const { psnr } = await measureTiling(mini, { ...picture, side: 256, stepCount: 25 });
+    const { psnr } = await measureTiling(mini, { ...picture, side: 384, stepCount: 25 });
     expect(psnr).toBeGreaterThan(tilingPsnr.min);
     expect(psnr).toBeLessThan(tilingPsnr.max);
   }

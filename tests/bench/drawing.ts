@@ -125,9 +125,8 @@ export async function draw(
   session: Session,
   drawing: Drawing,
   { prompt, seed }: Case,
-  how: Pick<PictureRequest, "syncMode" | "warmupSteps" | "splitBatch" | "predictBorders"> & {
-    stepCount?: number;
-  },
+  how: Pick<PictureRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
+    Pick<PictureRequest, "predictBorders" | "testHooks"> & { stepCount?: number },
 ): Promise<PictureResult> {
   const { model, width, height, guidanceScale, schedule } = drawing;
   const { stepCount, ...ranks } = how;

@@ -37,7 +37,7 @@ const ranksDefault = [2, 4, 8];
 const promptsDefault = [
   "a red house left of a green tree on the grass",
   "a large orange cat on a purple background",
-  "a purple balloon at sunset",
+  "a purple diamond in the desert at sunset",
 ];
 const seedFirst = 42n;
 

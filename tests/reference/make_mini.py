@@ -14,8 +14,8 @@ SPEC = {
     "seed": 42,
     "prompt": "a red house left of a green tree on the grass",
     "negative": None,
-    "height": 128,
-    "width": 128,
+    "height": 256,
+    "width": 256,
     "scheduler": "EulerDiscreteScheduler",
     "config": {},
 }

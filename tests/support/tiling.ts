@@ -31,7 +31,7 @@ export interface TilingError {
 export const tilingPictures = [
   { prompt: "a red house left of a green tree on the grass", seed: 42n },
   { prompt: "a large orange cat on a purple background", seed: 43n },
-  { prompt: "a purple balloon at sunset", seed: 44n },
+  { prompt: "a purple diamond in the desert at sunset", seed: 44n },
 ] as const;
 
 /** Draws one picture's latent with Euler and decodes it both ways. */

@@ -1,6 +1,6 @@
 """Trains and measures mini-sdxl on a CPU: python tests/reference/train_mini STAGE --out FOLDER
 
-vae, latents, decoder and unet train: each reads what the ones before left in FOLDER, and goes on
+vae, latents and unet train: each reads what the ones before left in FOLDER, and goes on
 where it was stopped. export writes the model, measure judges it, check-judge judges the judge.
 """
 
@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-TRAINING = ("vae", "latents", "unet", "decoder")
+TRAINING = ("vae", "latents", "unet")
 
 
 def options_of(arguments):
@@ -34,8 +34,6 @@ def train(options):
         from train_autoencoder import train as stage
     elif options.stage == "latents":
         from encode_latents import train as stage
-    elif options.stage == "decoder":
-        from train_decoder import train as stage
     else:
         from train_denoiser import train as stage
     # Of one operation; the batch is shared out instead.

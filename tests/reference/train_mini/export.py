@@ -15,9 +15,8 @@ DEFAULTS = {"prompt": "a red house left of a green tree on the grass", "width": 
 
 
 def load_autoencoder(out):
-    """The decoder's own stage, where it was run, else the autoencoder as the latents have it."""
-    later = os.path.join(out, "decoder.pt")
-    path = later if os.path.exists(later) else os.path.join(out, "latents.pt")
+    """As the latents have it: with channels centred and scaled."""
+    path = os.path.join(out, "latents.pt")
     vae = autoencoder()
     vae.load_state_dict(torch.load(path, weights_only=False)["vae"])
     vae.register_to_config(scaling_factor=1 / SPREAD)
