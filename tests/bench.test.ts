@@ -48,6 +48,12 @@ describe("flags", () => {
     [runQuality, ["--steps", "3", "--warmup-steps", "4"], "from 0 to 3"],
     [runQuality, ["--prompts", "no-such-file"], "--prompts no-such-file cannot be read"],
     [runCpu, ["--only", "models"], "need --model FOLDER"],
+    [runCpu, ["--only", "sdcpp", "--model", "none"], "--only sdcpp needs --sd-cli PATH"],
+    [
+      runCpu,
+      ["--only", "sdcpp", "--model", "none", "--sd-cli", "no-such"],
+      "--sd-cli no-such is no program",
+    ],
     [runCpu, ["--dtypes", "f16"], "--dtypes takes f32, bf16"],
     [runCpu, ["--pairs", "0"], "--pairs takes whole numbers from 1"],
     [runScaling, ["--steps", "2"], "--steps must be above 2"],

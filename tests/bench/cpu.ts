@@ -246,7 +246,10 @@ async function runRanks(
   side: number,
   pairs: number,
 ): Promise<void> {
-  for await (const row of timeRanks(folder, side, pairs)) results.ranks.push(row);
+  for await (const row of timeRanks(folder, side, pairs)) {
+    process.stderr.write(`${row.rankCount} ranks: ${row.ratio.toFixed(3)} times one rank's time\n`);
+    results.ranks.push(row);
+  }
   const heads = ["ranks", "ms", "one rank, ms", "ratio"];
   const cells = results.ranks.map(({ rankCount, milliseconds, oneRankMilliseconds, ratio }) => [
     String(rankCount),
