@@ -119,14 +119,7 @@ export async function run(args: string[]): Promise<number> {
       "--only models, ranks, sizes and sdcpp need --model FOLDER, for 6.6 GB of random weights.",
     );
   }
-  const sdCli = textOf(flags, "sd-cli");
-  if (only.includes("sdcpp") && Bun.which(sdCli ?? "") === null) {
-    throw badOption(
-      sdCli === undefined
-        ? "--only sdcpp needs --sd-cli PATH, stable-diffusion.cpp's program."
-        : `--sd-cli ${sdCli} is no program that can be run.`,
-    );
-  }
+  const sdCli = only.includes("sdcpp") ? programOf(textOf(flags, "sd-cli")) : null;
   const info = probeDevice();
   const wanted = namesOf(flags, "dtypes", dtypes) ?? (info.hasBf16 ? dtypes : ["f32"]);
   if (wanted.includes("bf16") && !info.hasBf16) {
@@ -167,7 +160,7 @@ export async function run(args: string[]): Promise<number> {
     await runRanks(results, folder, sides[0]!, pairs);
   }
   if (folder !== undefined && only.includes("sizes")) await runSizes(results, folder, wanted[0]!);
-  if (folder !== undefined && sdCli !== undefined && only.includes("sdcpp")) {
+  if (folder !== undefined && sdCli !== null) {
     await runSdcpp(results, sdCli, folder, sides[0]!, wanted, pairs);
   }
   if (loadBefore > availableParallelism() / 4) {
@@ -181,6 +174,15 @@ export async function run(args: string[]): Promise<number> {
 }
 
 // --- internal ---
+
+/** stable-diffusion.cpp's. */
+function programOf(path: string | undefined): string {
+  if (path === undefined) {
+    throw badOption("--only sdcpp needs --sd-cli PATH, stable-diffusion.cpp's program.");
+  }
+  if (Bun.which(path) === null) throw badOption(`--sd-cli ${path} is no program that can be run.`);
+  return path;
+}
 
 async function runOperations(
   results: Results,
