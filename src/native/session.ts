@@ -65,7 +65,7 @@ export type SyncMode = (typeof syncModes)[number];
 
 /** For tests and comparisons alone. */
 export interface TestHooks {
-  /** Group norms with n / (n - 1) of the variance, as DistriFusion has them between bands. */
+  /** Group norms as DistriFusion's between bands: variance times n / (n - 1), no floor under it. */
   besselVariance?: boolean;
   /** Random delays before ranks tell each other anything. */
   delaySeed?: number;
