@@ -44,21 +44,18 @@ pub const Array = struct {
 
     /// `out[i]` = element i.
     pub fn read(array: Array, out: []f32) void {
-        const Bits = @Vector(lanes, u16);
-        var i: usize = 0;
-        if (array.dtype == .f32) {
-            const elements: [*]const f32 = @ptrFromInt(array.address);
-            return @memcpy(out, elements[0..out.len]);
+        // A loop for each type, which the compiler makes one of vectors: through `get` it does not.
+        switch (array.dtype) {
+            .f32 => @memcpy(out, @as([*]const f32, @ptrFromInt(array.address))),
+            .f16 => {
+                const elements: [*]const f16 = @ptrFromInt(array.address);
+                for (out, elements) |*value, element| value.* = element;
+            },
+            .bf16 => {
+                const elements: [*]const u16 = @ptrFromInt(array.address);
+                for (out, elements) |*value, bits| value.* = @bitCast(@as(u32, bits) << 16);
+            },
         }
-        const elements: [*]const u16 = @ptrFromInt(array.address);
-        while (i + lanes <= out.len) : (i += lanes) {
-            const bits: Bits = elements[i..][0..lanes].*;
-            out[i..][0..lanes].* = if (array.dtype == .f16)
-                @as(@Vector(lanes, f32), @as(@Vector(lanes, f16), @bitCast(bits)))
-            else
-                @as(@Vector(lanes, f32), @bitCast(@as(@Vector(lanes, u32), bits) << @splat(16)));
-        }
-        for (out[i..], i..) |*value, at_index| value.* = array.get(at_index);
     }
 
     /// Element i = `values[i]`.
@@ -71,9 +68,6 @@ pub const Array = struct {
         }
     }
 };
-
-/// Elements converted at once: an element at a time costs more than the products do.
-const lanes = 16;
 
 fn roundBf16(value: f32) u16 {
     const bits: u32 = @bitCast(value);
