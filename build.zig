@@ -243,15 +243,17 @@ fn withModel(query: std.Target.Query, model: *const std.Target.Cpu.Model) std.Ta
     return with_model;
 }
 
-/// LLVM prefers 256-bit vectors on AVX-512 machines; the kernels are written for 512.
+/// LLVM prefers 256-bit vectors on AVX-512 machines; the kernels are written for 512. All of these
+/// machines have prefetchw, though the model does not say so.
 fn wideVectors(query: std.Target.Query) std.Target.Query {
     var wide = withModel(query, &std.Target.x86.cpu.x86_64_v4);
     wide.cpu_features_sub = std.Target.x86.featureSet(&.{.prefer_256_bit});
+    wide.cpu_features_add = std.Target.x86.featureSet(&.{.prfchw});
     return wide;
 }
 
 fn withBf16(query: std.Target.Query) std.Target.Query {
     var with_bf16 = query;
-    with_bf16.cpu_features_add = std.Target.x86.featureSet(&.{.avx512bf16});
+    with_bf16.cpu_features_add.addFeature(@intFromEnum(std.Target.x86.Feature.avx512bf16));
     return with_bf16;
 }

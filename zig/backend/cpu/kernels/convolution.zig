@@ -2,6 +2,7 @@
 //! that no enlarged copy of the input ever exists. The depth runs over (kernel row, kernel column,
 //! channel): a run of channels is contiguous in NHWC and is copied whole.
 
+const ahead = @import("ahead.zig");
 const arguments = @import("../arguments.zig");
 const doubled = @import("doubled.zig");
 const pack = @import("pack.zig");
@@ -77,6 +78,24 @@ pub const PictureSource = struct {
             channel = 0;
             tap += 1;
         }
+    }
+
+    /// As if the picture had no edges, and the depth at hand one tap: wrong places cost nothing.
+    pub fn place(source: PictureSource, row: usize, k: usize) ahead.Place {
+        const args = source.args;
+        const positions: Positions = .of(args, row, 1);
+        const tap: u32 = @intCast(k / args.channels);
+        const ky: i32 = @intCast(tap / args.kernel_width);
+        const kx: i32 = @intCast(tap % args.kernel_width);
+        const y: isize = @as(isize, positions.batch[0]) * args.rows + positions.y[0] + ky;
+        const index = y * args.width + positions.x[0] + kx;
+        const pixel_bytes: isize = @intCast(@sizeOf(f32) * args.channels);
+        const channel_bytes = @sizeOf(f32) * (k % args.channels);
+        return .{
+            .address = @intFromPtr(args.x) +% @as(usize, @bitCast(index * pixel_bytes)) +%
+                channel_bytes,
+            .stride = @as(usize, @intCast(pixel_bytes)) * args.stride,
+        };
     }
 };
 

@@ -3,6 +3,7 @@
 //! column: each of the four phases is a 2x2 convolution whose weights are sums of the nine, with
 //! 4/9 of the multiplications. Sums are made in f32 while weights are packed.
 
+const ahead = @import("ahead.zig");
 const arguments = @import("../arguments.zig");
 const PictureSource = @import("convolution.zig").PictureSource;
 const packing = @import("pack.zig");
@@ -57,6 +58,11 @@ const PhaseSource = struct {
     ) void {
         const picture: PictureSource = .{ .args = source.args };
         picture.fill(row_first, row_count, k_first, depth, panel);
+    }
+
+    pub fn place(source: PhaseSource, row: usize, k: usize) ahead.Place {
+        const picture: PictureSource = .{ .args = source.args };
+        return picture.place(row, k);
     }
 
     pub fn pack(

@@ -2,6 +2,7 @@
 //! rows (embeddings, one token) would pay more for packing than for multiplying, so there the
 //! weights are streamed once, straight from their file, against all rows.
 
+const ahead = @import("ahead.zig");
 const arguments = @import("../arguments.zig");
 const pack = @import("pack.zig");
 const product = @import("product.zig");
@@ -29,6 +30,13 @@ const RowSource = struct {
             const row = source.x + (row_first + r) * source.depth + k_first;
             pack.copyElements(panel + r * tile.row_elements, row, depth);
         }
+    }
+
+    pub fn place(source: RowSource, row: usize, k: usize) ahead.Place {
+        return .{
+            .address = @intFromPtr(source.x + row * source.depth + k),
+            .stride = @sizeOf(f32) * source.depth,
+        };
     }
 };
 

@@ -3,6 +3,7 @@
 //! packs those (first-level cache) and runs the tiles. Where rows come from is the `Source`.
 
 const std = @import("std");
+const ahead = @import("ahead.zig");
 const arguments = @import("../arguments.zig");
 const pack = @import("pack.zig");
 const tile = @import("tile.zig");
@@ -79,23 +80,22 @@ fn runTyped(
             .k_first = k,
             .depth = depth,
         };
-        var next: ?Part = null;
+        var next_weights: ?ahead.Weights = null;
         if (@TypeOf(source).is_scattered) {
             source.pack(weight_type, part, columns);
         } else {
             packPart(weight_type, product, part, columns);
-            next = nextPart(product, task, block, k, depth_block);
+            if (nextPart(product, task, block, k, depth_block)) |next| {
+                next_weights = .of(weight_type, product, next);
+            }
         }
         var row: usize = 0;
         while (row < block.row_count) : (row += tile.rows_max) {
             const row_count = @min(tile.rows_max, block.row_count - row);
             source.fill(block.row_first + row, row_count, k, depth, panel);
-            if (next) |ahead| fetchPart(weight_type, product, ahead, row, block.row_count);
             for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
-            multiplyRows(source, block, row, row_count, k, depth, panel, columns, edge);
-            if (k + depth != product.depth) continue;
-            const first = block.row_first + row;
-            finishRows(source, product, first, row_count, block.column_first, block.column_count);
+            const asked = aheadOf(source, block, row, k, depth, next_weights);
+            multiplyRows(source, block, row, row_count, k, &asked, panel, columns, edge);
         }
     }
 }
@@ -130,29 +130,28 @@ fn nextPart(product: *const Product, task: usize, block: Block, k: usize, depth:
     return part;
 }
 
-/// Asks for the share of `part` that belongs to `row` of `row_count`.
-fn fetchPart(
-    comptime weight_type: arguments.WeightType,
-    product: *const Product,
-    part: Part,
+/// What is asked for while the rows from `row` on are multiplied.
+fn aheadOf(
+    source: anytype,
+    block: Block,
     row: usize,
-    row_count: usize,
-) void {
-    const element_bytes = @sizeOf(weights.Element(weight_type));
-    const all = @intFromPtr(product.weight);
-    const first = part.column_count * row / row_count;
-    const end = part.column_count * @min(row + tile.rows_max, row_count) / row_count;
-    for (first..end) |column| {
-        const start = (part.column_first + column) * product.depth + part.k_first;
-        var line = all + element_bytes * start;
-        const end_of_column = line + element_bytes * part.depth;
-        while (line < end_of_column) : (line += line_bytes) {
-            @prefetch(@as([*]const u8, @ptrFromInt(line)), .{ .locality = 2 });
-        }
-    }
+    k: usize,
+    depth: usize,
+    next_weights: ?ahead.Weights,
+) ahead.Ahead {
+    const end = row + tile.rows_max;
+    return .{
+        .depth = depth,
+        .rows = if (end < block.row_count)
+            source.place(block.row_first + end, k)
+        else if (k + depth < block.product.depth)
+            source.place(block.row_first, k + depth)
+        else
+            null,
+        .weights = if (next_weights) |all| all.share(row, end, block.row_count) else null,
+    };
 }
 
-const line_bytes = 64;
 /// Beyond, packing is a small part of the work, and parts are so large that they would push each
 /// other out of the second-level cache.
 const fetch_rows_max = 512;
@@ -189,45 +188,59 @@ fn multiplyRows(
     row: usize,
     row_count: usize,
     k: usize,
-    depth: usize,
+    asked: *const ahead.Ahead,
     panel: [*]const tile.Element,
     columns: [*]const tile.Element,
     edge: [*]f32,
 ) void {
+    const depth = asked.depth;
     const stride = block.product.output_stride;
     const output = block.product.output + block.column_first;
     const is_scattered = @TypeOf(source).is_scattered;
     var starts: [tile.rows_max]usize = undefined;
     for (0..row_count) |r| starts[r] = outputRow(source, block.row_first + row + r) * stride;
     const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
+    const panel_count = (block.column_count + tile.columns_max - 1) / tile.columns_max;
+    var runs: [tile.runs_max]tile.Run = undefined;
     var column: usize = 0;
     while (column < block.column_count) : (column += tile.columns_max) {
+        asked.fill(&runs, column / tile.columns_max, panel_count);
         const column_count = @min(tile.columns_max, block.column_count - column);
         const width = tile.panelColumns(column_count);
         const whole = whole_rows and width == column_count;
         tile.multiply(row_count, column_count, .{
             .a = panel,
+            .runs = &runs,
             .b = columns + column * tile.per_word * tile.words(depth),
             .depth = tile.words(depth),
             .c = if (whole) output + starts[0] + column else edge,
             .c_stride = if (whole) stride else width,
             .accumulate = whole and k > 0,
         });
-        if (whole) continue;
-        for (0..row_count) |r| {
-            const target = output + starts[r] + column;
-            var c: usize = 0;
-            while (c < column_count) : (c += lanes) {
-                const count = column_count - c;
-                var sum = v.load(edge + r * width + c);
-                if (k > 0) sum += v.loadUpTo(target + c, count);
-                v.storeUpTo(target + c, sum, count);
+        if (!whole) {
+            for (0..row_count) |r| {
+                const target = output + starts[r] + column;
+                moveRow(target, edge + r * width, column_count, k > 0);
             }
         }
+        if (k + depth != block.product.depth) continue;
+        const row_first = block.row_first + row;
+        const column_first = block.column_first + column;
+        finishRows(source, block.product, row_first, row_count, column_first, column_count);
     }
 }
 
-/// Bias, activation and residual, while the rows are still in a near cache.
+/// Part of a row from the edge to where it belongs, or added to what is there.
+inline fn moveRow(target: [*]f32, edge: [*]const f32, count: usize, add: bool) void {
+    var c: usize = 0;
+    while (c < count) : (c += lanes) {
+        var sum = v.load(edge + c);
+        if (add) sum += v.loadUpTo(target + c, count - c);
+        v.storeUpTo(target + c, sum, count - c);
+    }
+}
+
+/// Bias, activation and residual, while the rows are still in the nearest cache.
 pub fn finishRows(
     source: anytype,
     product: *const Product,

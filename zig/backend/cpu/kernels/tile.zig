@@ -44,17 +44,35 @@ pub const row_stride = 512 + 16;
 /// The same in elements.
 pub const row_elements = row_stride * per_word;
 
-/// Row counts that have code of their own; the rest of a block uses the next larger one.
-const row_variants = [_]usize{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max };
+/// Row counts that have code of their own; the rest of a block uses the next larger one. With 14
+/// rows, the powers of two that pictures have leave 4 or 8, or fewer.
+const row_variants: [3]usize = switch (rows_max) {
+    14 => .{ 4, 8, 14 },
+    else => .{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max },
+};
 
 const floats_per_line = 16;
 /// How far ahead of the sums B is asked for. B streams from the second-level cache, each panel once
 /// per few rows, and the processor's own prefetching falls behind: asking adds 20 to 40 % speed.
 const prefetch_distance = 512;
+/// Steps of the depth in one turn of the loop.
+const unroll = 4;
+
+/// Cache lines that `rows_max` turns of the loop ask for, one each: what comes next is fetched by
+/// and by, since many at once fill the buffers that B's lines need, and the sums wait.
+pub const Run = struct { first: [*]const u8, stride: usize };
+/// Enough for the deepest tile.
+pub const runs_max = row_stride / unroll / rows_max + 2;
+/// Nothing to ask for: a line that is near.
+pub const no_run: Run = .{ .first = &near_line, .stride = 0 };
+const near_line: [64]u8 = @splat(0);
+const no_runs: [runs_max]Run = @splat(no_run);
 
 pub const Tile = struct {
     a: [*]const Element,
     b: [*]const Element,
+    /// `runs_max` of them, of which the depth decides how many are reached.
+    runs: [*]const Run = &no_runs,
     /// Words.
     depth: usize,
     /// Room for the variant's rows and for whole vectors of columns.
@@ -96,9 +114,10 @@ noinline fn multiplyTile(comptime rows: usize, comptime vectors: usize, tile: Ti
     }
     var a: [*]const f32 = @ptrCast(@alignCast(tile.a));
     var b: [*]const f32 = @ptrCast(@alignCast(tile.b));
-    const unroll = 4;
+    var ahead: Ahead = .of(tile);
     var left = tile.depth;
     while (left >= unroll) : (left -= unroll) {
+        ahead.ask(rows, vectors, tile.c_stride);
         inline for (0..unroll * vectors * lanes / floats_per_line) |line| {
             @prefetch(b + prefetch_distance + floats_per_line * line, .{});
         }
@@ -119,6 +138,43 @@ noinline fn multiplyTile(comptime rows: usize, comptime vectors: usize, tile: Ti
     }
 }
 
+/// What a turn of the loop asks for: C's rows, to be written, then the tile's runs.
+const Ahead = struct {
+    c: [*]f32,
+    c_row: usize = 0,
+    run: [*]const Run,
+    line: [*]const u8,
+    lines_left: usize = rows_max,
+
+    inline fn of(tile: Tile) Ahead {
+        return .{ .c = tile.c, .run = tile.runs, .line = tile.runs[0].first };
+    }
+
+    inline fn ask(
+        ahead: *Ahead,
+        comptime rows: usize,
+        comptime vectors: usize,
+        c_stride: usize,
+    ) void {
+        // Another core may hold these lines, changed: asked for to be read, they would be asked
+        // for once more to be written.
+        inline for (0..(vectors * lanes + floats_per_line - 1) / floats_per_line) |line| {
+            @prefetch(ahead.c + floats_per_line * line, .{ .rw = .write });
+        }
+        if (ahead.c_row + 1 < rows) {
+            ahead.c_row += 1;
+            ahead.c += c_stride;
+        }
+        @prefetch(ahead.line, .{ .locality = 2 });
+        ahead.line = @ptrFromInt(@intFromPtr(ahead.line) +% ahead.run[0].stride);
+        ahead.lines_left -= 1;
+        if (ahead.lines_left > 0) return;
+        ahead.lines_left = rows_max;
+        ahead.run += 1;
+        ahead.line = ahead.run[0].first;
+    }
+};
+
 inline fn step(
     comptime rows: usize,
     comptime vectors: usize,
@@ -126,6 +182,8 @@ inline fn step(
     a: [*]const f32,
     b: [*]const f32,
 ) void {
+    // Loads of later steps stay where they are: moved up, they would push sums out of registers.
+    asm volatile ("" ::: .{ .memory = true });
     var columns: [vectors]Vec = undefined;
     inline for (0..vectors) |j| columns[j] = v.load(b + j * lanes);
     inline for (0..rows) |r| {
