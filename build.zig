@@ -69,7 +69,8 @@ pub fn build(b: *Build) void {
     addBench(b, "cpu-bench", "zig/bench.zig", target, optimize, null, "");
     addBench(b, "gpu-bench", "zig/gpu_bench.zig", target, optimize, cuda_nvcc, architectures);
 
-    const bindings_module = libraryModule(b, "zig/bindings.zig", b.graph.host, .Debug);
+    // For the same target as the library: its kernels have been compiled already.
+    const bindings_module = libraryModule(b, "zig/bindings.zig", target, .Debug);
     cuda_kernels.addFatbin(b, bindings_module, null, "");
     const bindings = b.addExecutable(.{
         .name = "bindings",
