@@ -8,22 +8,22 @@ const tile = @import("tile.zig");
 const weights = @import("weights.zig");
 const Product = arguments.Product;
 
-const line_bytes = 64;
-
 /// Rows at a fixed distance in bytes. Nothing is read: addresses may lie outside of anything.
 pub const Place = struct { address: usize, stride: usize };
 
-/// Columns of weights, each a row of `bytes` at the place.
-pub const Weights = struct {
+/// What is asked for, row by row: activations, or columns of weights, which lie as rows.
+pub const Rows = struct {
     place: Place,
+    /// Of each row.
     bytes: usize,
     count: usize,
 
-    pub fn of(
+    /// A part of the weights.
+    pub fn ofWeights(
         comptime weight_type: arguments.WeightType,
         product: *const Product,
         part: Part,
-    ) Weights {
+    ) Rows {
         const element_bytes = @sizeOf(weights.Element(weight_type));
         const start = part.column_first * product.depth + part.k_first;
         return .{
@@ -36,65 +36,58 @@ pub const Weights = struct {
         };
     }
 
-    /// The columns that belong to the rows from `first` to `end` of `row_count`.
-    pub fn share(all: Weights, first: usize, end: usize, row_count: usize) Weights {
-        const skipped = all.count * first / row_count;
+    /// Those that belong to `first` to `end` of `total`.
+    pub fn share(all: Rows, first: usize, end: usize, total: usize) Rows {
+        const skipped = all.count * first / total;
         var some = all;
         some.place.address += skipped * all.place.stride;
-        some.count = all.count * @min(end, row_count) / row_count - skipped;
+        some.count = all.count * @min(end, total) / total - skipped;
         return some;
     }
 
-    fn lineCount(w: Weights) usize {
-        return (w.bytes + line_bytes - 1) / line_bytes;
-    }
-
-    fn runCount(w: Weights) usize {
-        return w.lineCount() * ((w.count + tile.rows_max - 1) / tile.rows_max);
-    }
-
-    fn run(w: Weights, index: usize) tile.Run {
-        const column = index / w.lineCount() * tile.rows_max;
-        const line = index % w.lineCount();
-        return runAt(w.place, w.place.stride * column + line_bytes * line);
+    /// Adds the runs of part `index` of `count` equal parts, as far as there is room. Inlined, as
+    /// `add` is: called, they cost a hundredth of a product.
+    inline fn addRuns(rows: Rows, list: *RunList, index: usize, count: usize) void {
+        const line_count = (rows.bytes + tile.line_bytes - 1) / tile.line_bytes;
+        const run_count = line_count * ((rows.count + tile.rows_max - 1) / tile.rows_max);
+        const first = run_count * index / count;
+        var row = first / line_count * tile.rows_max;
+        var line = first % line_count;
+        for (first..run_count * (index + 1) / count) |_| {
+            const offset = rows.place.stride * row + tile.line_bytes * line;
+            list.add(.{
+                .first = @ptrFromInt(rows.place.address +% offset),
+                .stride = rows.place.stride,
+            });
+            line += 1;
+            if (line < line_count) continue;
+            line = 0;
+            row += tile.rows_max;
+        }
     }
 };
 
 pub const Ahead = struct {
-    /// Elements of a row.
-    depth: usize,
-    rows: ?Place,
-    weights: ?Weights,
+    rows: ?Rows,
+    weights: ?Rows,
 
     /// The share of a column panel. What is too much for it is left to the copy itself.
-    pub fn fill(
-        ahead: *const Ahead,
-        runs: *[tile.runs_max]tile.Run,
-        panel: usize,
-        panel_count: usize,
-    ) void {
-        var count: usize = 0;
-        if (ahead.rows) |place| {
-            const lines = (@sizeOf(f32) * ahead.depth + line_bytes - 1) / line_bytes;
-            const end = lines * (panel + 1) / panel_count;
-            var line = lines * panel / panel_count;
-            while (line < end and count < runs.len) : (line += 1) {
-                runs[count] = runAt(place, line_bytes * line);
-                count += 1;
-            }
-        }
-        if (ahead.weights) |w| {
-            const end = w.runCount() * (panel + 1) / panel_count;
-            var index = w.runCount() * panel / panel_count;
-            while (index < end and count < runs.len) : (index += 1) {
-                runs[count] = w.run(index);
-                count += 1;
-            }
-        }
-        @memset(runs[count..], tile.no_run);
+    /// Written where it is read: a copy of what was just stored would wait for it.
+    pub fn fill(ahead: *const Ahead, list: *RunList, panel: usize, panel_count: usize) void {
+        list.count = 0;
+        if (ahead.rows) |rows| rows.addRuns(list, panel, panel_count);
+        if (ahead.weights) |rows| rows.addRuns(list, panel, panel_count);
+        @memset(list.runs[list.count..], tile.no_run);
     }
 };
 
-fn runAt(place: Place, offset: usize) tile.Run {
-    return .{ .first = @ptrFromInt(place.address +% offset), .stride = place.stride };
-}
+pub const RunList = struct {
+    runs: [tile.runs_max]tile.Run,
+    count: usize,
+
+    inline fn add(list: *RunList, run: tile.Run) void {
+        if (list.count == list.runs.len) return;
+        list.runs[list.count] = run;
+        list.count += 1;
+    }
+};

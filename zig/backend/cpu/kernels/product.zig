@@ -80,13 +80,13 @@ fn runTyped(
             .k_first = k,
             .depth = depth,
         };
-        var next_weights: ?ahead.Weights = null;
+        var next_weights: ?ahead.Rows = null;
         if (@TypeOf(source).is_scattered) {
             source.pack(weight_type, part, columns);
         } else {
             packPart(weight_type, product, part, columns);
             if (nextPart(product, task, block, k, depth_block)) |next| {
-                next_weights = .of(weight_type, product, next);
+                next_weights = .ofWeights(weight_type, product, next);
             }
         }
         var row: usize = 0;
@@ -94,8 +94,8 @@ fn runTyped(
             const row_count = @min(tile.rows_max, block.row_count - row);
             source.fill(block.row_first + row, row_count, k, depth, panel);
             for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
-            const asked = aheadOf(source, block, row, k, depth, next_weights);
-            multiplyRows(source, block, row, row_count, k, &asked, panel, columns, edge);
+            const asked = aheadOf(source, block, row, part, next_weights);
+            multiplyRows(source, block, row, row_count, part, &asked, panel, columns, edge);
         }
     }
 }
@@ -130,24 +130,29 @@ fn nextPart(product: *const Product, task: usize, block: Block, k: usize, depth:
     return part;
 }
 
-/// What is asked for while the rows from `row` on are multiplied.
+/// What is asked for while the rows from `row` on are multiplied: those after them, or the first
+/// ones of the next part, and a share of the weights.
 fn aheadOf(
     source: anytype,
     block: Block,
     row: usize,
-    k: usize,
-    depth: usize,
-    next_weights: ?ahead.Weights,
+    part: Part,
+    next_weights: ?ahead.Rows,
 ) ahead.Ahead {
     const end = row + tile.rows_max;
+    const k_end = part.k_first + part.depth;
+    const place: ?ahead.Place = if (end < block.row_count)
+        source.place(block.row_first + end, part.k_first)
+    else if (k_end < block.product.depth)
+        source.place(block.row_first, k_end)
+    else
+        null;
     return .{
-        .depth = depth,
-        .rows = if (end < block.row_count)
-            source.place(block.row_first + end, k)
-        else if (k + depth < block.product.depth)
-            source.place(block.row_first, k + depth)
-        else
-            null,
+        .rows = if (place) |next| .{
+            .place = next,
+            .bytes = @sizeOf(f32) * part.depth,
+            .count = tile.rows_max,
+        } else null,
         .weights = if (next_weights) |all| all.share(row, end, block.row_count) else null,
     };
 }
@@ -187,13 +192,14 @@ fn multiplyRows(
     block: Block,
     row: usize,
     row_count: usize,
-    k: usize,
+    part: Part,
     asked: *const ahead.Ahead,
     panel: [*]const tile.Element,
     columns: [*]const tile.Element,
     edge: [*]f32,
 ) void {
-    const depth = asked.depth;
+    const k = part.k_first;
+    const depth = part.depth;
     const stride = block.product.output_stride;
     const output = block.product.output + block.column_first;
     const is_scattered = @TypeOf(source).is_scattered;
@@ -201,16 +207,16 @@ fn multiplyRows(
     for (0..row_count) |r| starts[r] = outputRow(source, block.row_first + row + r) * stride;
     const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
     const panel_count = (block.column_count + tile.columns_max - 1) / tile.columns_max;
-    var runs: [tile.runs_max]tile.Run = undefined;
+    var list: ahead.RunList = undefined;
     var column: usize = 0;
     while (column < block.column_count) : (column += tile.columns_max) {
-        asked.fill(&runs, column / tile.columns_max, panel_count);
+        asked.fill(&list, column / tile.columns_max, panel_count);
         const column_count = @min(tile.columns_max, block.column_count - column);
         const width = tile.panelColumns(column_count);
         const whole = whole_rows and width == column_count;
         tile.multiply(row_count, column_count, .{
             .a = panel,
-            .runs = &runs,
+            .runs = &list.runs,
             .b = columns + column * tile.per_word * tile.words(depth),
             .depth = tile.words(depth),
             .c = if (whole) output + starts[0] + column else edge,

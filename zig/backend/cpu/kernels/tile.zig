@@ -51,7 +51,8 @@ const row_variants: [3]usize = switch (rows_max) {
     else => .{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max },
 };
 
-const floats_per_line = 16;
+pub const line_bytes = 64;
+const floats_per_line = line_bytes / @sizeOf(f32);
 /// How far ahead of the sums B is asked for. B streams from the second-level cache, each panel once
 /// per few rows, and the processor's own prefetching falls behind: asking adds 20 to 40 % speed.
 const prefetch_distance = 512;
@@ -65,14 +66,14 @@ pub const Run = struct { first: [*]const u8, stride: usize };
 pub const runs_max = row_stride / unroll / rows_max + 2;
 /// Nothing to ask for: a line that is near.
 pub const no_run: Run = .{ .first = &near_line, .stride = 0 };
-const near_line: [64]u8 = @splat(0);
 const no_runs: [runs_max]Run = @splat(no_run);
+const near_line: [line_bytes]u8 = @splat(0);
 
 pub const Tile = struct {
     a: [*]const Element,
     b: [*]const Element,
-    /// `runs_max` of them, of which the depth decides how many are reached.
-    runs: [*]const Run = &no_runs,
+    /// The depth decides how many of them are reached.
+    runs: *const [runs_max]Run = &no_runs,
     /// Words.
     depth: usize,
     /// Room for the variant's rows and for whole vectors of columns.
