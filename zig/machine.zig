@@ -5,6 +5,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backends = @import("backend.zig");
 const Cpu = backends.Cpu;
+const cpus = backends.cpus;
 const Cuda = backends.Cuda;
 const device_weights = @import("backend/cuda/weights.zig");
 const Communicator = @import("backend/cuda/communicator.zig").Communicator;
@@ -80,6 +81,8 @@ pub const Machine = struct {
     rank_count: u32 = 0,
     /// Those of this process, in order.
     ranks: []RankDevice = &.{},
+    /// Of CPU ranks that share cores.
+    crew: ?*cpus.Crew = null,
     gpus: []Gpu = &.{},
     /// Whether ranks send each other messages instead of copying.
     uses_nccl: bool = false,
@@ -94,7 +97,10 @@ pub const Machine = struct {
         machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
         var opened: usize = 0;
         errdefer machine.ranks.len = opened;
-        if (machine.options.kind == .cuda) try machine.openGpus();
+        switch (machine.options.kind) {
+            .cpu => try machine.gatherCrew(),
+            .cuda => try machine.openGpus(),
+        }
         for (machine.ranks, 0..) |*rank, i| {
             rank.* = switch (machine.options.kind) {
                 .cpu => try machine.openCpu(i),
@@ -134,6 +140,8 @@ pub const Machine = struct {
         for (machine.ranks) |rank| if (rank.isAbandoned()) return;
         for (machine.ranks) |*rank| rank.close(machine.gpa);
         machine.ranks = &.{};
+        if (machine.crew) |crew| crew.deinit();
+        machine.crew = null;
         for (machine.gpus) |*gpu| gpu.close();
         machine.gpus = &.{};
         machine.arena.deinit();
@@ -215,17 +223,34 @@ pub const Machine = struct {
 
     // --- internal ---
 
+    /// Threads of all CPU ranks together.
+    fn threadCount(machine: *const Machine) u32 {
+        if (machine.options.thread_count > 0) return machine.options.thread_count;
+        return @intCast(std.Thread.getCpuCount() catch 1);
+    }
+
+    fn gatherCrew(machine: *Machine) Error!void {
+        machine.crew = null;
+        if (machine.threadCount() >= machine.ranks.len) return;
+        const crew = try machine.arena.allocator().create(cpus.Crew);
+        try crew.init(.{
+            .io = machine.io,
+            .cancelled = machine.cancelled,
+            .thread_count = machine.threadCount(),
+            .rank_count = machine.ranks.len,
+        });
+        machine.crew = crew;
+    }
+
     fn openCpu(machine: *Machine, i: usize) Error!RankDevice {
-        const total = if (machine.options.thread_count > 0)
-            machine.options.thread_count
-        else
-            @as(u32, @intCast(std.Thread.getCpuCount() catch 1));
+        const total = machine.threadCount();
         const count: u32 = @intCast(machine.ranks.len);
         // What does not divide evenly goes to the first ranks.
         const threads = total / count + @intFromBool(i < total % count);
         const cpu = Cpu.init(machine.gpa, machine.io, .{
             .thread_count = @max(1, threads),
             .compute = machine.options.compute,
+            .place = if (machine.crew) |crew| .{ .crew = crew, .rank = i } else null,
             .cancelled = machine.cancelled,
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,

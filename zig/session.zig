@@ -19,6 +19,7 @@ const Seats = @import("patch/seats.zig").Seats;
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
 const Scratch = @import("scratch.zig").Scratch;
+const Shift = @import("shift.zig").Shift;
 const Tally = @import("tally.zig").Tally;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
@@ -398,26 +399,16 @@ pub const Session = struct {
             job.hooks,
         );
         loopback.here = here;
-        var threads: [rank_count_max]std.Thread = undefined;
-        var failures: [rank_count_max]?Error = @splat(null);
-        const first = here.first;
-        var started: u32 = first + 1;
-        while (started < here.end) : (started += 1) {
-            const port: Transport = .portOf(&loopback, started);
-            threads[started] = std.Thread.spawn(.{}, runRank, .{
-                session, job, layout, seats, port, started, &failures[started],
-            }) catch {
-                failures[first] = error.ThreadsUnavailable;
-                loopback.abort();
-                break;
-            };
-        }
-        if (failures[first] == null) {
-            const port: Transport = .portOf(&loopback, first);
-            session.runRank(job, layout, seats, port, first, &failures[first]);
-        }
-        for (threads[first + 1 .. started]) |thread| thread.join();
-        return frame.firstFailure(&failures);
+        loopback.crew = session.machine.crew;
+        var shift: Shift = .{
+            .session = session,
+            .job = job,
+            .layout = layout,
+            .seats = seats,
+            .loopback = &loopback,
+        };
+        shift.run();
+        return frame.firstFailure(&shift.failures);
     }
 
     /// One rank, as if the others had sent zeros and took nothing.
@@ -428,7 +419,8 @@ pub const Session = struct {
         if (failure) |err| return err;
     }
 
-    fn runRank(
+    /// For `shift.zig`.
+    pub fn runRank(
         session: *Session,
         job: *Job,
         layout: *const Layout,

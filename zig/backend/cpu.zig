@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
+pub const Crew = @import("cpu/crew.zig").Crew;
 const Team = @import("cpu/team.zig").Team;
 const ops_attention = @import("cpu/ops_attention.zig");
 const ops_elementwise = @import("cpu/ops_elementwise.zig");
@@ -29,9 +30,13 @@ pub const Options = struct {
     /// Null: the best of this machine for `compute`.
     instruction_set: ?InstructionSet = null,
     compute: Compute = .f32,
+    /// Among ranks that share cores.
+    place: ?Place = null,
     /// Looked at between tasks: operations then return `error.Cancelled`.
     cancelled: *const std.atomic.Value(bool),
 };
+
+pub const Place = struct { crew: *Crew, rank: usize };
 
 /// One rank's CPU: used by one thread at a time.
 pub const Cpu = struct {
@@ -39,6 +44,7 @@ pub const Cpu = struct {
     kernels: *const arguments.Kernels,
     instruction_set: InstructionSet,
     team: Team,
+    place: ?Place,
     partials: []f64,
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
@@ -54,6 +60,7 @@ pub const Cpu = struct {
             .kernels = kernels,
             .instruction_set = set,
             .team = undefined,
+            .place = options.place,
             .partials = try gpa.alloc(f64, partial_count_max),
         };
         errdefer gpa.free(cpu.partials);
@@ -62,6 +69,7 @@ pub const Cpu = struct {
             .workspace_bytes = kernels.workspace_bytes,
             .cancelled = options.cancelled,
         });
+        if (options.place) |place| place.crew.teams[place.rank] = &cpu.team;
         return cpu;
     }
 
@@ -125,9 +133,11 @@ pub fn detect() Detected {
 
 test {
     _ = dispatch;
+    _ = @import("cpu/blocks.zig");
     _ = @import("cpu/team.zig");
     _ = ops_product;
     _ = @import("cpu/tests/product.zig");
+    _ = @import("cpu/tests/crew.zig");
     _ = @import("cpu/tests/attention.zig");
     _ = @import("cpu/tests/norm.zig");
     _ = @import("cpu/tests/elementwise.zig");

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const Io = std.Io;
+const Crew = @import("../backend/cpu/crew.zig").Crew;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
 pub const Fault = enum(u32) { none = 0, fail = 1, stall = 2 };
@@ -25,6 +26,8 @@ pub const Hooks = struct {
     /// Of one post: who, in which step, and how much it will have written.
     pub const Post = struct {
         io: Io,
+        /// Whose fibre the rank is.
+        crew: ?*Crew = null,
         rank: u32,
         step: u32,
         count: u64,
@@ -40,7 +43,12 @@ pub const Hooks = struct {
             const sentence = "Rank {d} failed at step {d}. No picture was written.";
             return post.diagnostics.fail(error.RankFailed, sentence, .{ post.rank, post.step });
         }
-        while (!post.aborted.load(.acquire)) post.io.sleep(.fromMilliseconds(1), .awake) catch {};
+        const never: std.atomic.Value(u64) = .init(0);
+        while (!post.aborted.load(.acquire)) {
+            if (post.crew) |crew| {
+                crew.waitFor(post.rank, &never, 1);
+            } else post.io.sleep(.fromMilliseconds(1), .awake) catch {};
+        }
         return error.Cancelled;
     }
 

@@ -6,6 +6,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Io = std.Io;
+const Crew = @import("../backend/cpu/crew.zig").Crew;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Tensor = @import("../tensor.zig").Tensor;
 const layouts = @import("../patch/layout.zig");
@@ -41,6 +42,8 @@ pub const Loopback = struct {
     here: RankRange,
     diagnostics: *Diagnostics,
     hooks: faults.Hooks,
+    /// Whose fibres the ranks are; null where they are threads.
+    crew: ?*Crew = null,
     /// How much of its own each rank has written; it only grows.
     written: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
     posted: Bell = .{},
@@ -75,7 +78,7 @@ pub const Loopback = struct {
         try loopback.injectFaults(rank, count);
         assert(loopback.written[rank].raw < count);
         loopback.written[rank].store(count, .release);
-        loopback.posted.ring(loopback.io);
+        loopback.ring(&loopback.posted);
     }
 
     /// Returns when rank `other` has written everything up to `count`.
@@ -97,7 +100,7 @@ pub const Loopback = struct {
     pub fn meet(loopback: *Loopback, rank: u32) Error!void {
         const count = loopback.meetings[rank].raw + 1;
         loopback.meetings[rank].store(count, .release);
-        loopback.met.ring(loopback.io);
+        loopback.ring(&loopback.met);
         for (loopback.here.first..loopback.here.end) |other| {
             const meetings = &loopback.meetings[other];
             try loopback.waitUntil(&loopback.met, meetings, count, rank, @intCast(other));
@@ -107,15 +110,20 @@ pub const Loopback = struct {
     /// Wakes every rank that waits; from now on each wait fails.
     pub fn abort(loopback: *Loopback) void {
         loopback.aborted.store(true, .release);
-        loopback.posted.ring(loopback.io);
-        loopback.met.ring(loopback.io);
+        loopback.ring(&loopback.posted);
+        loopback.ring(&loopback.met);
     }
 
     // --- internal ---
 
+    fn ring(loopback: *Loopback, bell: *Bell) void {
+        if (loopback.crew) |crew| crew.tellNews() else bell.ring(loopback.io);
+    }
+
     fn injectFaults(loopback: *Loopback, rank: u32, count: u64) Error!void {
         try loopback.hooks.before(.{
             .io = loopback.io,
+            .crew = loopback.crew,
             .rank = rank,
             .step = loopback.steps[rank].load(.monotonic),
             .count = count,
@@ -132,7 +140,7 @@ pub const Loopback = struct {
         rank: u32,
         other: u32,
     ) Error!void {
-        for (0..spin_count) |_| {
+        for (0..if (loopback.crew == null) spin_count else 0) |_| {
             if (value.load(.acquire) >= count) break;
             std.atomic.spinLoopHint();
         }
@@ -143,7 +151,9 @@ pub const Loopback = struct {
             if (loopback.aborted.load(.acquire)) return error.Cancelled;
             const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
             if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(rank);
-            loopback.sleep(bell, value, count);
+            if (loopback.crew) |crew| {
+                crew.waitFor(rank - loopback.here.first, value, count);
+            } else loopback.sleep(bell, value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;
     }

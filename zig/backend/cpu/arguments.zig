@@ -65,12 +65,20 @@ pub const Epilogue = extern struct {
     activation: Activation,
 };
 
+/// Products that can be done together.
+pub const together_max = 16;
+
 /// output (rows, columns) = A (rows, depth) * weight (columns, depth)^T, in blocks:
 /// task = column block * row_block_count + row block.
 pub const Product = extern struct {
     weight: *const anyopaque,
     weight_type: WeightType,
     rows: usize,
+    /// Of this product and of those that follow. The first one has the blocks, for all.
+    rows_together: usize,
+    /// Another rank's product by the same weights, done together with this one so that each weight
+    /// is packed once; the same kind of operation, unlike in its rows alone.
+    next: ?*const Product,
     columns: usize,
     depth: usize,
     output: [*]f32,

@@ -5,9 +5,10 @@ const std = @import("std");
 const assert = std.debug.assert;
 const arguments = @import("arguments.zig");
 const Cpu = @import("../cpu.zig").Cpu;
+const blocks = @import("blocks.zig");
 const ops_product = @import("ops_product.zig");
 const Tensor = @import("../../tensor.zig").Tensor;
-const count = ops_product.count;
+const count = blocks.count;
 const floats = ops_product.floats;
 
 /// Parts that a sequence can lie in: one per rank.

@@ -5,13 +5,14 @@ const std = @import("std");
 const assert = std.debug.assert;
 const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
+const blocks = @import("blocks.zig");
 const ops_product = @import("ops_product.zig");
 const random_philox = @import("../../random_philox.zig");
 const Cpu = @import("../cpu.zig").Cpu;
 const Draw = random_philox.Draw;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
-const count = ops_product.count;
+const count = blocks.count;
 const floats = ops_product.floats;
 
 const task_elements = 64 * 1024;

@@ -7,11 +7,12 @@ const assert = std.debug.assert;
 const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
 const cpu_file = @import("../cpu.zig");
+const blocks = @import("blocks.zig");
 const ops_product = @import("ops_product.zig");
 const Cpu = cpu_file.Cpu;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
-const count = ops_product.count;
+const count = blocks.count;
 const floats = ops_product.floats;
 const vectorOf = ops_product.vectorOf;
 

@@ -1,25 +1,20 @@
-//! Linear layers and convolutions: fills in the kernels' arguments and cuts the output into blocks.
-//! Blocks depend on the number of threads, results do not: an element's sum is made in one task and
-//! its order of additions depends on the depth alone.
+//! Linear layers and convolutions: fills in the kernels' arguments and has them done, by the rank's
+//! own threads or together with the same products of other ranks.
 
-const std = @import("std");
-const assert = std.debug.assert;
+const assert = @import("std").debug.assert;
 const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
+const blocks = @import("blocks.zig");
 const tensors = @import("../../tensor.zig");
 const Cpu = @import("../cpu.zig").Cpu;
-const Kernels = arguments.Kernels;
 const Tensor = tensors.Tensor;
 const Weight = @import("../../weights.zig").Weight;
 
 /// Up to here packing the weights would cost more than multiplying by them.
 const few_rows_max = 16;
-/// Rows of a block at most: beyond, packing the weights again costs under 1 %.
-const row_block_max = 1024;
-/// Below this a task is too short to be worth sharing.
-const task_flops_min = 4 << 20;
-/// Tasks per thread that even out what threads take.
-const tasks_per_thread = 4;
+/// Ranks that share cores do products by at least so many weights together: fewer are packed in
+/// less time than it takes to meet.
+const together_weights_min = 256 * 1024;
 
 pub fn linear(
     cpu: *Cpu,
@@ -42,10 +37,10 @@ pub fn linear(
     if (x.shape.positionCount() <= few_rows_max) {
         // A quarter MiB of weights at a time.
         p.column_block = @max(2, 128 * 1024 / p.depth / 2 * 2);
-        return cpu.team.run(cpu.kernels.linear_few_rows, &args, count(p.columns, p.column_block));
+        const tasks = blocks.count(p.columns, p.column_block);
+        return cpu.team.run(cpu.kernels.linear_few_rows, &args, tasks);
     }
-    const tasks = cut(p, cpu.kernels, cpu.team.thread_count);
-    return cpu.team.run(cpu.kernels.linear, &args, tasks);
+    return multiply(cpu, cpu.kernels.linear, &args, 1);
 }
 
 pub fn conv2d(
@@ -100,11 +95,33 @@ pub fn conv2d(
         p.epilogue.rows_per_batch /= phases;
         p.depth = 4 * @as(usize, weight.shape[3]);
     }
-    const tasks = cut(p, cpu.kernels, cpu.team.thread_count);
-    return cpu.team.run(cpu.kernels.convolution, &args, phases * tasks);
+    return multiply(cpu, cpu.kernels.convolution, &args, phases);
 }
 
 // --- internal ---
+
+fn multiply(
+    cpu: *Cpu,
+    kernel: arguments.Kernel,
+    args: anytype,
+    phases: usize,
+) error{Cancelled}!void {
+    const p = &args.product;
+    if (cpu.place) |place| {
+        if (place.crew.has(place.rank) and p.columns * p.depth >= together_weights_min) {
+            return place.crew.multiply(place.rank, .{
+                .kernel = kernel,
+                .args = args,
+                .product = p,
+                .phases = phases,
+                .kernels = cpu.kernels,
+            });
+        }
+    }
+    p.rows_together = p.rows;
+    const tasks = blocks.cut(p, cpu.kernels, cpu.team.thread_count);
+    return cpu.team.run(kernel, args, phases * tasks);
+}
 
 fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.Product {
     const positions = out.shape.positionCount();
@@ -112,6 +129,8 @@ fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.P
         .weight = @ptrFromInt(weight.address),
         .weight_type = weightTypeOf(weight.dtype),
         .rows = out.shape.batch * positions,
+        .rows_together = 0,
+        .next = null,
         .columns = weight.shape[0],
         .depth = 0,
         .output = floats(out),
@@ -129,52 +148,6 @@ fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.P
             .activation = .none,
         },
     };
-}
-
-/// Packing a weight costs about as much as packing so many elements of the rows: it is turned and
-/// widened, and comes from memory.
-const weight_cost = 6;
-
-/// Chooses the blocks and returns the number of tasks. Fewer rows in a block pack the weights more
-/// often, fewer columns the rows: what costs less is made smaller, until tasks are short enough to
-/// be cancelled between and enough to go round.
-fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) usize {
-    const tile_rows = kernels.tile_rows;
-    const tile_columns = kernels.tile_columns;
-    var row_block = evenPart(p.rows, row_block_max, tile_rows);
-    var column_block = evenPart(p.columns, kernels.column_block_max, tile_columns);
-    while (true) {
-        const flops = 2 * row_block * column_block * p.depth;
-        const tasks = count(p.rows, row_block) * count(p.columns, column_block);
-        const plenty = thread_count == 1 or tasks >= tasks_per_thread * thread_count or
-            flops < 2 * task_flops_min;
-        if (plenty and flops <= kernels.task_flops_max) break;
-        if (row_block >= weight_cost * column_block and row_block > tile_rows) {
-            row_block = evenPart(p.rows, row_block - tile_rows, tile_rows);
-        } else if (column_block > tile_columns) {
-            column_block = evenPart(p.columns, column_block - tile_columns, tile_columns);
-        } else if (row_block > tile_rows) {
-            row_block = evenPart(p.rows, row_block - tile_rows, tile_rows);
-        } else break;
-    }
-    p.row_block = row_block;
-    p.row_block_count = count(p.rows, row_block);
-    p.column_block = column_block;
-    p.column_block_count = count(p.columns, column_block);
-    p.thread_count = thread_count;
-    return p.row_block_count * p.column_block_count;
-}
-
-/// The size of equal parts of `total`, a multiple of `unit`, of about `limit` at most.
-fn evenPart(total: usize, limit: usize, unit: usize) usize {
-    const units = count(total, unit);
-    const units_max = @max(1, limit / unit);
-    return count(units, count(units, units_max)) * unit;
-}
-
-/// Parts of `part` that cover `total`.
-pub fn count(total: usize, part: usize) usize {
-    return (total + part - 1) / part;
 }
 
 pub fn floats(tensor: Tensor) [*]f32 {
@@ -202,11 +175,4 @@ pub fn activationOf(activation: backend.Activation) arguments.Activation {
         .gelu => .gelu,
         .quick_gelu => .quick_gelu,
     };
-}
-
-test "blocks cover everything and are whole tiles" {
-    try std.testing.expectEqual(48, evenPart(96, 64, 16));
-    try std.testing.expectEqual(16, evenPart(3, 64, 16));
-    try std.testing.expectEqual(14, evenPart(77, 14, 14));
-    try std.testing.expectEqual(32, evenPart(1280, 33, 32));
 }

@@ -103,6 +103,11 @@ pub const Team = struct {
         if (team.cancelled.load(.monotonic)) return error.Cancelled;
     }
 
+    /// What kernels take when the caller runs them itself, between two operations.
+    pub fn callerWorkspace(team: *const Team) [*]align(64) u8 {
+        return @alignCast(team.workspaces.ptr);
+    }
+
     // --- internal ---
 
     fn open(team: *Team, useful_count: usize) void {

@@ -4,8 +4,9 @@
 //! again.
 
 const std = @import("std");
-const fibre = @import("fibre.zig");
+const fibre = @import("fibre");
 const shared = @import("shared.zig");
+const Stack = @import("stack.zig").Stack;
 const state = @import("state.zig");
 const warps = @import("warp.zig");
 const Result = @import("../driver.zig").Result;
@@ -142,7 +143,7 @@ var order: u64 = 1;
 var driver_stack: usize = 0;
 var failure: ?Failure = null;
 var failure_text: [256]u8 = undefined;
-var stacks: [thread_count_max]fibre.Stack = undefined;
+var stacks: [thread_count_max]Stack = undefined;
 var stacks_made: u16 = 0;
 /// Stacks of this block in use so far, and those which ended threads left.
 var stack_count: u16 = 0;

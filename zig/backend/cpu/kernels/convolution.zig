@@ -17,15 +17,16 @@ const Positions = struct {
     y: [tile.rows_max]i32,
     x: [tile.rows_max]i32,
 
-    fn of(args: *const Convolution, row_first: usize, row_count: usize) Positions {
+    fn of(source: *const PictureSource, row_first: usize, row_count: usize) Positions {
+        const args = source.args;
         var positions: Positions = undefined;
         const index: u32 = @intCast(row_first);
         const per_batch = args.rows_out * args.width_out;
         var batch = index / per_batch;
         var y = index % per_batch / args.width_out;
         var x = index % args.width_out;
-        const pad_top: i32 = @intCast(args.pad_top);
-        const pad_left: i32 = @intCast(args.pad_left);
+        const pad_top: i32 = @intCast(source.pad_top);
+        const pad_left: i32 = @intCast(source.pad_left);
         for (0..row_count) |r| {
             positions.batch[r] = batch;
             positions.y[r] = @as(i32, @intCast(y * args.stride)) - pad_top;
@@ -44,6 +45,9 @@ const Positions = struct {
 
 pub const PictureSource = struct {
     args: *const Convolution,
+    kernel_width: u32,
+    pad_top: u32,
+    pad_left: u32,
 
     pub const is_scattered = false;
 
@@ -56,14 +60,14 @@ pub const PictureSource = struct {
         panel: [*]tile.Element,
     ) void {
         const args = source.args;
-        const positions: Positions = .of(args, row_first, row_count);
+        const positions: Positions = .of(&source, row_first, row_count);
         var tap: u32 = @intCast(k_first / args.channels);
         var channel = k_first % args.channels;
         var done: usize = 0;
         while (done < depth) {
             const count = @min(args.channels - channel, depth - done);
-            const ky: i32 = @intCast(tap / args.kernel_width);
-            const kx: i32 = @intCast(tap % args.kernel_width);
+            const ky: i32 = @intCast(tap / source.kernel_width);
+            const kx: i32 = @intCast(tap % source.kernel_width);
             for (0..row_count) |r| {
                 const target = panel + r * tile.row_elements + done;
                 const y = positions.y[r] + ky;
@@ -83,10 +87,10 @@ pub const PictureSource = struct {
     /// As if the picture had no edges, and the depth at hand one tap: wrong places cost nothing.
     pub fn place(source: PictureSource, row: usize, k: usize) ahead.Place {
         const args = source.args;
-        const positions: Positions = .of(args, row, 1);
+        const positions: Positions = .of(&source, row, 1);
         const tap: u32 = @intCast(k / args.channels);
-        const ky: i32 = @intCast(tap / args.kernel_width);
-        const kx: i32 = @intCast(tap % args.kernel_width);
+        const ky: i32 = @intCast(tap / source.kernel_width);
+        const kx: i32 = @intCast(tap % source.kernel_width);
         const y: isize = @as(isize, positions.batch[0]) * args.rows + positions.y[0] + ky;
         const index = y * args.width + positions.x[0] + kx;
         const pixel_bytes: isize = @intCast(@sizeOf(f32) * args.channels);
@@ -116,6 +120,18 @@ inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const 
     return args.x + ((batch * @as(usize, args.rows) + row) * width + column) * args.channels;
 }
 
+const Pictures = struct {
+    pub fn sourceOf(_: Pictures, p: *const arguments.Product) PictureSource {
+        const args: *const Convolution = @fieldParentPtr("product", p);
+        return .{
+            .args = args,
+            .kernel_width = args.kernel_width,
+            .pad_top = args.pad_top,
+            .pad_left = args.pad_left,
+        };
+    }
+};
+
 pub fn convolution(
     args: *const anyopaque,
     task: usize,
@@ -123,6 +139,5 @@ pub fn convolution(
 ) callconv(.c) void {
     const convolution_args: *const Convolution = @ptrCast(@alignCast(args));
     if (convolution_args.doubled) return doubled.convolution(convolution_args, task, workspace);
-    const source: PictureSource = .{ .args = convolution_args };
-    product.run(&convolution_args.product, source, task, workspace);
+    product.run(&convolution_args.product, Pictures{}, task, workspace);
 }

@@ -21,31 +21,39 @@ const full_width = 3;
 pub fn convolution(args: *const Convolution, task: usize, workspace: [*]align(64) u8) void {
     const p = &args.product;
     const tasks = p.row_block_count * p.column_block_count;
-    const phase = task / tasks;
-    const bottom: u32 = @intCast(phase / 2);
-    const right: u32 = @intCast(phase % 2);
-    var phase_args = args.*;
-    phase_args.kernel_width = small_width;
-    phase_args.pad_top = 1 - bottom;
-    phase_args.pad_left = 1 - right;
-    const source: PhaseSource = .{ .args = &phase_args, .bottom = bottom, .right = right };
-    product.run(p, source, task % tasks, workspace);
+    const number: u32 = @intCast(task / tasks);
+    const phase: Phase = .{ .bottom = number / 2, .right = number % 2 };
+    product.run(p, phase, task % tasks, workspace);
 }
 
 /// The outputs (2 y + bottom, 2 x + right).
-const PhaseSource = struct {
-    args: *const Convolution,
+const Phase = struct {
     bottom: u32,
     right: u32,
+
+    pub fn sourceOf(phase: Phase, p: *const arguments.Product) PhaseSource {
+        const picture: PictureSource = .{
+            .args = @fieldParentPtr("product", p),
+            .kernel_width = small_width,
+            .pad_top = 1 - phase.bottom,
+            .pad_left = 1 - phase.right,
+        };
+        return .{ .picture = picture, .phase = phase };
+    }
+};
+
+const PhaseSource = struct {
+    picture: PictureSource,
+    phase: Phase,
 
     pub const is_scattered = true;
 
     pub inline fn output(source: PhaseSource, row: usize) usize {
-        const args = source.args;
+        const args = source.picture.args;
         const x = row % args.width_out;
         // Rows of all pictures of a batch follow each other, enlarged or not.
         const y = row / args.width_out;
-        return (2 * y + source.bottom) * 2 * args.width_out + 2 * x + source.right;
+        return (2 * y + source.phase.bottom) * 2 * args.width_out + 2 * x + source.phase.right;
     }
 
     pub fn fill(
@@ -56,13 +64,11 @@ const PhaseSource = struct {
         depth: usize,
         panel: [*]tile.Element,
     ) void {
-        const picture: PictureSource = .{ .args = source.args };
-        picture.fill(row_first, row_count, k_first, depth, panel);
+        source.picture.fill(row_first, row_count, k_first, depth, panel);
     }
 
     pub fn place(source: PhaseSource, row: usize, k: usize) ahead.Place {
-        const picture: PictureSource = .{ .args = source.args };
-        return picture.place(row, k);
+        return source.picture.place(row, k);
     }
 
     pub fn pack(
@@ -71,9 +77,9 @@ const PhaseSource = struct {
         part: product.Part,
         target: [*]tile.Element,
     ) void {
-        const p = &source.args.product;
+        const p = &source.picture.args.product;
         const all: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(p.weight));
-        const stride = full_width * full_width * @as(usize, source.args.channels);
+        const stride = full_width * full_width * @as(usize, source.picture.args.channels);
         var sums: [tile.columns_max * tile.depth_max]f32 align(64) = undefined;
         var column: usize = 0;
         while (column < part.column_count) : (column += tile.columns_max) {
@@ -99,14 +105,14 @@ const PhaseSource = struct {
         part: product.Part,
         sums: [*]f32,
     ) void {
-        const channels: usize = source.args.channels;
+        const channels: usize = source.picture.args.channels;
         var tap = part.k_first / channels;
         var channel = part.k_first % channels;
         var done: usize = 0;
         while (done < part.depth) {
             const count = @min(channels - channel, part.depth - done);
-            const rows: Taps = .of(tap / small_width, source.bottom);
-            const columns: Taps = .of(tap % small_width, source.right);
+            const rows: Taps = .of(tap / small_width, source.phase.bottom);
+            const columns: Taps = .of(tap % small_width, source.phase.right);
             packing.zeroFloats(sums + done, count);
             for (rows.first..rows.end) |y| {
                 for (columns.first..columns.end) |x| {

@@ -40,10 +40,16 @@ const RowSource = struct {
     }
 };
 
+const Rows = struct {
+    pub fn sourceOf(_: Rows, p: *const arguments.Product) RowSource {
+        const args: *const arguments.Linear = @fieldParentPtr("product", p);
+        return .{ .x = args.x, .depth = p.depth };
+    }
+};
+
 pub fn linear(args: *const anyopaque, task: usize, workspace: [*]align(64) u8) callconv(.c) void {
     const linear_args: *const arguments.Linear = @ptrCast(@alignCast(args));
-    const source: RowSource = .{ .x = linear_args.x, .depth = linear_args.product.depth };
-    product.run(&linear_args.product, source, task, workspace);
+    product.run(&linear_args.product, Rows{}, task, workspace);
 }
 
 /// All rows in one block; tasks are blocks of columns.

@@ -25,6 +25,7 @@ const packed_elements = tile.depth_max * column_block_max;
 pub const workspace_bytes = @sizeOf(f32) * edge_elements +
     @sizeOf(tile.Element) * (panel_elements + packed_elements);
 
+/// A block of the output of `product` and of those that follow it, whose rows are counted through.
 const Block = struct {
     product: *const Product,
     row_first: usize,
@@ -38,35 +39,50 @@ const Block = struct {
         return .{
             .product = product,
             .row_first = row_first,
-            .row_count = @min(product.row_block, product.rows - row_first),
+            .row_count = @min(product.row_block, product.rows_together - row_first),
             .column_first = column_first,
             .column_count = @min(product.column_block, product.columns - column_first),
         };
     }
 };
 
-/// `source` has `fill(row_first, row_count, k_first, depth, panel)`. Where it `is_scattered`, rows
-/// of the product are other rows of the output, which `output(row)` tells, and weights do not lie
-/// as `packPart` has them: `pack(weight_type, part, target)` does it.
+/// The rows of a block that belong to one product.
+fn Stretch(comptime Source: type) type {
+    return struct {
+        product: *const Product,
+        source: Source,
+        row_first: usize,
+        row_count: usize,
+    };
+}
+
+/// Does a task of `product` and of those that follow it. `kind.sourceOf(product)` tells where the
+/// rows of one come from: a source has `fill(row_first, row_count, k_first, depth, panel)` and
+/// `place(row, k)`. Where it `is_scattered`, rows of the product are other rows of the output,
+/// which `output(row)` tells, and weights do not lie as `packPart` has them:
+/// `pack(weight_type, part, target)` does it.
 pub fn run(
     product: *const Product,
-    source: anytype,
+    kind: anytype,
     task: usize,
     workspace: [*]align(64) u8,
 ) void {
     switch (product.weight_type) {
-        inline else => |weight_type| runTyped(weight_type, product, source, task, workspace),
+        inline else => |weight_type| runTyped(weight_type, product, kind, task, workspace),
     }
 }
 
 fn runTyped(
     comptime weight_type: arguments.WeightType,
     product: *const Product,
-    source: anytype,
+    kind: anytype,
     task: usize,
     workspace: [*]align(64) u8,
 ) void {
     const block: Block = .of(product, task);
+    const Source = @TypeOf(kind.sourceOf(product));
+    var room: [arguments.together_max]Stretch(Source) = undefined;
+    const stretches = stretchesOf(Source, block, kind, &room);
     const edge: [*]f32 = @ptrCast(workspace);
     const panel: [*]tile.Element = @ptrCast(edge + edge_elements);
     const columns = panel + panel_elements;
@@ -81,23 +97,61 @@ fn runTyped(
             .depth = depth,
         };
         var next_weights: ?ahead.Rows = null;
-        if (@TypeOf(source).is_scattered) {
-            source.pack(weight_type, part, columns);
+        if (Source.is_scattered) {
+            stretches[0].source.pack(weight_type, part, columns);
         } else {
             packPart(weight_type, product, part, columns);
             if (nextPart(product, task, block, k, depth_block)) |next| {
                 next_weights = .ofWeights(weight_type, product, next);
             }
         }
-        var row: usize = 0;
-        while (row < block.row_count) : (row += tile.rows_max) {
-            const row_count = @min(tile.rows_max, block.row_count - row);
-            source.fill(block.row_first + row, row_count, k, depth, panel);
-            for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
-            const asked = aheadOf(source, block, row, part, next_weights);
-            multiplyRows(source, block, row, row_count, part, &asked, panel, columns, edge);
+        var done: usize = 0;
+        for (stretches, 0..) |*stretch, i| {
+            const after = placeAfter(stretches, i, part);
+            var row: usize = 0;
+            while (row < stretch.row_count) : (row += tile.rows_max) {
+                const row_count = @min(tile.rows_max, stretch.row_count - row);
+                stretch.source.fill(stretch.row_first + row, row_count, k, depth, panel);
+                for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
+                const first = done + row;
+                const asked: ahead.Ahead = .{
+                    .rows = aheadOf(stretch, row, part, after),
+                    .weights = if (next_weights) |all|
+                        all.share(first, first + row_count, block.row_count)
+                    else
+                        null,
+                };
+                multiplyRows(stretch, row, row_count, part, &asked, panel, columns, edge);
+            }
+            done += stretch.row_count;
         }
     }
+}
+
+fn stretchesOf(
+    comptime Source: type,
+    block: Block,
+    kind: anytype,
+    room: *[arguments.together_max]Stretch(Source),
+) []const Stretch(Source) {
+    var count: usize = 0;
+    var first: usize = 0;
+    var next: ?*const Product = block.product;
+    while (next) |product| : (next = product.next) {
+        const row_first = @max(first, block.row_first);
+        const row_end = @min(first + product.rows, block.row_first + block.row_count);
+        if (row_first < row_end) {
+            room[count] = .{
+                .product = product,
+                .source = kind.sourceOf(product),
+                .row_first = row_first - first,
+                .row_count = row_end - row_first,
+            };
+            count += 1;
+        }
+        first += product.rows;
+    }
+    return room[0..count];
 }
 
 /// A block of the weights.
@@ -130,31 +184,25 @@ fn nextPart(product: *const Product, task: usize, block: Block, k: usize, depth:
     return part;
 }
 
-/// What is asked for while the rows from `row` on are multiplied: those after them, or the first
-/// ones of the next part, and a share of the weights.
-fn aheadOf(
-    source: anytype,
-    block: Block,
-    row: usize,
-    part: Part,
-    next_weights: ?ahead.Rows,
-) ahead.Ahead {
-    const end = row + tile.rows_max;
+/// The rows that follow those of a stretch: the next one's, or the first ones of the next part.
+fn placeAfter(stretches: anytype, i: usize, part: Part) ?ahead.Place {
+    if (i + 1 < stretches.len) {
+        const next = &stretches[i + 1];
+        return next.source.place(next.row_first, part.k_first);
+    }
     const k_end = part.k_first + part.depth;
-    const place: ?ahead.Place = if (end < block.row_count)
-        source.place(block.row_first + end, part.k_first)
-    else if (k_end < block.product.depth)
-        source.place(block.row_first, k_end)
+    if (k_end == stretches[0].product.depth) return null;
+    return stretches[0].source.place(stretches[0].row_first, k_end);
+}
+
+/// The rows that are asked for while those from `row` on are multiplied.
+fn aheadOf(stretch: anytype, row: usize, part: Part, after: ?ahead.Place) ?ahead.Rows {
+    const end = row + tile.rows_max;
+    const place = if (end < stretch.row_count)
+        stretch.source.place(stretch.row_first + end, part.k_first)
     else
-        null;
-    return .{
-        .rows = if (place) |next| .{
-            .place = next,
-            .bytes = @sizeOf(f32) * part.depth,
-            .count = tile.rows_max,
-        } else null,
-        .weights = if (next_weights) |all| all.share(row, end, block.row_count) else null,
-    };
+        after orelse return null;
+    return .{ .place = place, .bytes = @sizeOf(f32) * part.depth, .count = tile.rows_max };
 }
 
 /// Beyond, packing is a small part of the work, and parts are so large that they would push each
@@ -188,8 +236,7 @@ inline fn outputRow(source: anytype, row: usize) usize {
 }
 
 fn multiplyRows(
-    source: anytype,
-    block: Block,
+    stretch: anytype,
     row: usize,
     row_count: usize,
     part: Part,
@@ -198,20 +245,23 @@ fn multiplyRows(
     columns: [*]const tile.Element,
     edge: [*]f32,
 ) void {
+    const source = stretch.source;
+    const product = stretch.product;
+    const row_first = stretch.row_first + row;
     const k = part.k_first;
     const depth = part.depth;
-    const stride = block.product.output_stride;
-    const output = block.product.output + block.column_first;
+    const stride = product.output_stride;
+    const output = product.output + part.column_first;
     const is_scattered = @TypeOf(source).is_scattered;
     var starts: [tile.rows_max]usize = undefined;
-    for (0..row_count) |r| starts[r] = outputRow(source, block.row_first + row + r) * stride;
+    for (0..row_count) |r| starts[r] = outputRow(source, row_first + r) * stride;
     const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
-    const panel_count = (block.column_count + tile.columns_max - 1) / tile.columns_max;
+    const panel_count = (part.column_count + tile.columns_max - 1) / tile.columns_max;
     var list: ahead.RunList = undefined;
     var column: usize = 0;
-    while (column < block.column_count) : (column += tile.columns_max) {
+    while (column < part.column_count) : (column += tile.columns_max) {
         asked.fill(&list, column / tile.columns_max, panel_count);
-        const column_count = @min(tile.columns_max, block.column_count - column);
+        const column_count = @min(tile.columns_max, part.column_count - column);
         const width = tile.panelColumns(column_count);
         const whole = whole_rows and width == column_count;
         tile.multiply(row_count, column_count, .{
@@ -229,10 +279,8 @@ fn multiplyRows(
                 moveRow(target, edge + r * width, column_count, k > 0);
             }
         }
-        if (k + depth != block.product.depth) continue;
-        const row_first = block.row_first + row;
-        const column_first = block.column_first + column;
-        finishRows(source, block.product, row_first, row_count, column_first, column_count);
+        if (k + depth != product.depth) continue;
+        finishRows(source, product, row_first, row_count, part.column_first + column, column_count);
     }
 }
 

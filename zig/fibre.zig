@@ -1,11 +1,9 @@
-//! Fibres: a stack each, and a switch that saves what the C calling convention wants kept. A dozen
-//! instructions per CPU instead of ucontext, which makes a system call per switch.
+//! Switching between stacks within one thread: what the C calling convention wants kept is saved on
+//! the stack that is left. A dozen instructions per CPU instead of ucontext, which makes a system
+//! call per switch.
 
 const std = @import("std");
 const builtin = @import("builtin");
-const guards = @import("guards.zig");
-
-const stack_bytes = 64 << 10;
 
 /// Goes on at `target`, which another switch saved or `prepare` made; returns when somebody goes on
 /// at `saved`.
@@ -16,35 +14,23 @@ pub const jumpTo = bxl_fibre_jump;
 extern fn bxl_fibre_switch(saved: *usize, target: usize) callconv(.c) void;
 extern fn bxl_fibre_jump(target: usize) callconv(.c) noreturn;
 
-pub const Stack = struct {
-    top: usize,
-
-    /// Tops differ in their low bits, since lines at the same
-    /// place of every stack would share few sets of the cache.
-    pub fn init(index: usize) Stack {
-        const memory = guards.map(stack_bytes) catch @panic("no memory for the stacks of a block");
-        const top = @intFromPtr(memory.ptr) + memory.len - guards.bytes - 64;
-        return .{ .top = top - index % 32 * 320 };
+/// Where a switch begins `entry`, which must not return, on the stack that ends at `top`.
+pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
+    const frame: [*]usize = @ptrFromInt(std.mem.alignBackward(usize, top, 16) - 256);
+    switch (builtin.cpu.arch) {
+        // Six registers, then the address that `ret` takes: at entry the stack is 8 off 16.
+        .x86_64 => {
+            @memset(frame[0..8], 0);
+            frame[6] = @intFromPtr(entry);
+        },
+        .aarch64 => {
+            @memset(frame[0..20], 0);
+            frame[11] = @intFromPtr(entry);
+        },
+        else => @compileError("no fibres for this CPU"),
     }
-
-    /// Where a switch begins `entry`, which must not return.
-    pub fn prepare(stack: Stack, entry: *const fn () callconv(.c) noreturn) usize {
-        const frame: [*]usize = @ptrFromInt(std.mem.alignBackward(usize, stack.top, 16) - 256);
-        switch (builtin.cpu.arch) {
-            // Six registers, then the address that `ret` takes: at entry the stack is 8 off 16.
-            .x86_64 => {
-                @memset(frame[0..8], 0);
-                frame[6] = @intFromPtr(entry);
-            },
-            .aarch64 => {
-                @memset(frame[0..20], 0);
-                frame[11] = @intFromPtr(entry);
-            },
-            else => @compileError("no fibres for this CPU"),
-        }
-        return @intFromPtr(frame);
-    }
-};
+    return @intFromPtr(frame);
+}
 
 comptime {
     asm (switch (builtin.cpu.arch) {
