@@ -1,6 +1,7 @@
 //! What a blocked product asks the memory for while it multiplies a panel of rows: the next panel
-//! and, where few rows share a packing, the weights to be packed next. Every column panel asks for
-//! an equal share, as runs of lines (`tile.Run`).
+//! and, where few rows share a packing, the weights to be packed next, of which every column panel
+//! asks for an equal share; and for the residual of its own elements. All as runs of lines
+//! (`tile.Run`).
 
 const arguments = @import("../arguments.zig");
 const Part = @import("product.zig").Part;
@@ -71,10 +72,9 @@ pub const Ahead = struct {
     rows: ?Rows,
     weights: ?Rows,
 
-    /// The share of a column panel. What is too much for it is left to the copy itself.
+    /// Adds the share of a column panel. What is too much for it is left to the copy itself.
     /// Written where it is read: a copy of what was just stored would wait for it.
-    pub fn fill(ahead: *const Ahead, list: *RunList, panel: usize, panel_count: usize) void {
-        list.count = 0;
+    pub fn addTo(ahead: *const Ahead, list: *RunList, panel: usize, panel_count: usize) void {
         if (ahead.rows) |rows| rows.addRuns(list, panel, panel_count);
         if (ahead.weights) |rows| rows.addRuns(list, panel, panel_count);
         @memset(list.runs[list.count..], tile.no_run);
@@ -84,6 +84,20 @@ pub const Ahead = struct {
 pub const RunList = struct {
     runs: [tile.runs_max]tile.Run,
     count: usize,
+
+    /// A column panel's lines of what is added at the end, whose first row begins at `offset`; it
+    /// lies as the output. For rows that lie apart these are wrong lines, which cost little.
+    pub inline fn addResidual(list: *RunList, product: *const Product, offset: usize) void {
+        const residual = product.epilogue.residual orelse return;
+        const first: [*]const u8 = @ptrCast(residual + offset);
+        const panel_bytes = tile.columns_max * @sizeOf(f32);
+        inline for (0..(panel_bytes + tile.line_bytes - 1) / tile.line_bytes) |line| {
+            list.add(.{
+                .first = first + line * tile.line_bytes,
+                .stride = product.output_stride * @sizeOf(f32),
+            });
+        }
+    }
 
     inline fn add(list: *RunList, run: tile.Run) void {
         if (list.count == list.runs.len) return;

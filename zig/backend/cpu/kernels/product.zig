@@ -260,7 +260,11 @@ fn multiplyRows(
     var list: ahead.RunList = undefined;
     var column: usize = 0;
     while (column < part.column_count) : (column += tile.columns_max) {
-        asked.fill(&list, column / tile.columns_max, panel_count);
+        list.count = 0;
+        if (k + depth == product.depth) {
+            list.addResidual(product, starts[0] + part.column_first + column);
+        }
+        asked.addTo(&list, column / tile.columns_max, panel_count);
         const column_count = @min(tile.columns_max, part.column_count - column);
         const width = tile.panelColumns(column_count);
         const whole = whole_rows and width == column_count;
