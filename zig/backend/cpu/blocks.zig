@@ -10,8 +10,8 @@ const Kernels = arguments.Kernels;
 const row_block_max = 1024;
 /// Below this a task is too short to be worth sharing.
 const task_flops_min = 4 << 20;
-/// Tasks per thread that even out what threads take.
-const tasks_per_thread = 4;
+/// Tasks per thread at least, to even out what threads take; more would pack the rows more often.
+const tasks_per_thread = 2;
 
 /// Packing a weight costs about as much as packing so many elements of the rows: it is turned and
 /// widened, and comes from memory.
