@@ -1,6 +1,7 @@
 //! What a session's ranks run on: teams of CPU threads, or GPUs that hold the model's weights.
 
 const std = @import("std");
+const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backends = @import("backend.zig");
@@ -232,6 +233,7 @@ pub const Machine = struct {
     fn gatherCrew(machine: *Machine) Error!void {
         machine.crew = null;
         if (machine.threadCount() >= machine.ranks.len) return;
+        comptime assert(rank_count_max <= cpus.Crew.member_count_max);
         const crew = try machine.arena.allocator().create(cpus.Crew);
         try crew.init(.{
             .io = machine.io,

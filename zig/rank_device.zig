@@ -17,7 +17,7 @@ pub const RankDevice = struct {
     base: usize = 0,
     bytes: usize = 0,
 
-    /// To be called by the thread that will run the rank.
+    /// To be called by the thread that will run the rank, or by its fibre.
     pub fn enter(rank: *const RankDevice) error{GpuFailed}!void {
         if (rank.gpu) |gpu| try gpu.makeCurrent();
     }

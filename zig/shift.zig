@@ -1,6 +1,7 @@
 //! The ranks of one process at one job: fibres where they share cores, else a thread each.
 
 const std = @import("std");
+const assert = std.debug.assert;
 const Job = @import("job.zig").Job;
 const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
@@ -19,6 +20,7 @@ pub const Shift = struct {
     /// Returns when all have ended; `failures` tells how.
     pub fn run(shift: *Shift) void {
         const crew = shift.loopback.crew orelse return shift.runThreads();
+        assert(shift.loopback.here.first == 0);
         crew.run(shift.loopback.here.count(), shift, runFibre);
     }
 
@@ -26,7 +28,7 @@ pub const Shift = struct {
 
     fn runFibre(context: *anyopaque, rank: usize) void {
         const shift: *Shift = @ptrCast(@alignCast(context));
-        shift.runRank(@intCast(shift.loopback.here.first + rank));
+        shift.runRank(@intCast(rank));
     }
 
     /// The first on this thread, the others on threads of their own.

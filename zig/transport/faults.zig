@@ -46,7 +46,7 @@ pub const Hooks = struct {
         const never: std.atomic.Value(u64) = .init(0);
         while (!post.aborted.load(.acquire)) {
             if (post.crew) |crew| {
-                crew.waitFor(post.rank, &never, 1);
+                crew.waitFor(post.rank, &never, 1, post.aborted);
             } else post.io.sleep(.fromMilliseconds(1), .awake) catch {};
         }
         return error.Cancelled;

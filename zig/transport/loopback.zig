@@ -1,7 +1,7 @@
-//! Ranks that are threads of this process and see each other's memory. A rank tells how far it has
-//! written its own buffers; readers wait for that and read in place, so nothing is copied or
-//! queued. A rank that fails calls `abort`, so that nobody waits for it; one that stalls is named.
-//! Ranks of other processes have no place here: they are met by messages alone.
+//! Ranks that are threads or fibres of this process and see each other's memory. A rank tells how
+//! far it has written its own buffers; readers wait for that and read in place, so nothing is
+//! copied or queued. A rank that fails calls `abort`, so that nobody waits for it; one that stalls
+//! is named. Ranks of other processes have no place here: they are met by messages alone.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -38,11 +38,11 @@ const Bell = struct {
 pub const Loopback = struct {
     io: Io,
     rank_count: u32,
-    /// Who is a thread of this process.
+    /// Who is of this process.
     here: RankRange,
     diagnostics: *Diagnostics,
     hooks: faults.Hooks,
-    /// Whose fibres the ranks are; null where they are threads.
+    /// Whose fibres the ranks are, from rank 0 on; null where they are threads.
     crew: ?*Crew = null,
     /// How much of its own each rank has written; it only grows.
     written: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
@@ -152,7 +152,7 @@ pub const Loopback = struct {
             const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
             if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(rank);
             if (loopback.crew) |crew| {
-                crew.waitFor(rank - loopback.here.first, value, count);
+                crew.waitFor(rank, value, count, &loopback.aborted);
             } else loopback.sleep(bell, value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;

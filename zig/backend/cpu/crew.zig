@@ -15,20 +15,24 @@ const fibres = @import("../../fibre.zig");
 const Product = arguments.Product;
 const Team = @import("team.zig").Team;
 
-const member_count_max = arguments.together_max;
-
 /// What a thread of its own would have; pages that are never touched cost nothing.
 const stack_bytes = 16 << 20;
+/// Below each stack: too deep a call ends in a signal, not in another's memory. Wider than the
+/// largest local.
+const guard_bytes = 1 << 20;
 /// How long a fibre that waits for others goes without looking whether they gave up.
 const nap_ns = 50 * std.time.ns_per_ms;
 /// Looks for news before a thread sleeps: some 60 microseconds, what other fibres do between two
-/// products.
-const spin_count = 2000;
+/// products. None where there are more threads than cores.
+const spin_count_max = 2000;
 
 pub const Crew = struct {
+    pub const member_count_max = arguments.together_max;
+
     io: Io,
     cancelled: *const std.atomic.Value(bool),
     thread_count: usize,
+    spin_count: usize,
     /// By rank, for the memory that kernels work in: a thread uses that of its first fibre.
     teams: [member_count_max]*const Team = undefined,
     stacks: [member_count_max]Stack = undefined,
@@ -71,20 +75,22 @@ pub const Crew = struct {
         kernels: *const arguments.Kernels,
 
         fn isLike(work: *const Work, other: *const Work) bool {
-            return work.kernel == other.kernel and work.product.weight == other.product.weight and
+            return work.kernel == other.kernel and work.phases == other.phases and
+                work.product.weight == other.product.weight and
                 work.product.columns == other.product.columns and
                 work.product.depth == other.product.depth;
         }
     };
 
-    /// Until `value` has grown to `count`, or until a time has come.
+    /// Until `value` has grown to `count` or somebody has given up, or until a time has come.
     const Wait = struct {
         value: *const std.atomic.Value(u64),
         count: u64,
+        aborted: *const std.atomic.Value(bool),
         until_ns: i96,
 
         fn isOver(wait: *const Wait) bool {
-            return wait.value.load(.acquire) >= wait.count;
+            return wait.value.load(.acquire) >= wait.count or wait.aborted.load(.acquire);
         }
     };
 
@@ -130,10 +136,12 @@ pub const Crew = struct {
     }) error{OutOfMemory}!void {
         assert(options.thread_count < options.rank_count);
         assert(options.rank_count <= member_count_max);
+        const core_count = std.Thread.getCpuCount() catch options.thread_count;
         crew.* = .{
             .io = options.io,
             .cancelled = options.cancelled,
             .thread_count = options.thread_count,
+            .spin_count = if (options.thread_count > core_count) 0 else spin_count_max,
         };
         errdefer crew.deinit();
         while (crew.stack_count < options.rank_count) : (crew.stack_count += 1) {
@@ -177,16 +185,20 @@ pub const Crew = struct {
         return rank < crew.member_count;
     }
 
-    /// Returns when `value` has grown to `count`, or after a while.
+    /// Returns when `value` has grown to `count`, when `aborted` is set, or after a while.
     pub fn waitFor(
         crew: *Crew,
         rank: usize,
         value: *const std.atomic.Value(u64),
         count: u64,
+        aborted: *const std.atomic.Value(bool),
     ) void {
-        const until_ns = crew.now() + nap_ns;
-        const wait: Wait = .{ .value = value, .count = count, .until_ns = until_ns };
-        crew.members[rank].leave(.{ .waits = wait });
+        crew.members[rank].leave(.{ .waits = .{
+            .value = value,
+            .count = count,
+            .aborted = aborted,
+            .until_ns = crew.now() + nap_ns,
+        } });
     }
 
     /// Some value has grown, or somebody has given up.
@@ -210,14 +222,14 @@ pub const Crew = struct {
     fn mapStack() !Stack {
         const mapping = try std.posix.mmap(
             null,
-            stack_bytes,
+            guard_bytes + stack_bytes,
             .{ .READ = true, .WRITE = true },
             .{ .TYPE = .PRIVATE, .ANONYMOUS = true },
             -1,
             0,
         );
-        // Too deep a call ends in a signal, not in another's memory.
-        _ = std.c.mprotect(mapping.ptr, std.heap.pageSize(), .{});
+        errdefer std.posix.munmap(mapping);
+        if (std.c.mprotect(mapping.ptr, guard_bytes, .{}) != 0) return error.OutOfMemory;
         return mapping;
     }
 
@@ -232,9 +244,16 @@ pub const Crew = struct {
         for (crew.members[0..crew.member_count]) |*member| {
             if (member.thread >= started) member.thread = member.rank % started;
         }
+        crew.tellNews();
     }
 
-    const Next = union(enum) { member: *Member, tasks, sleep: i96, ended };
+    const Next = union(enum) {
+        member: *Member,
+        /// Those of a product, and whether nobody knows of them yet.
+        tasks: enum { new, known },
+        sleep: i96,
+        ended,
+    };
 
     /// What a thread of the crew does from beginning to end.
     fn serve(crew: *Crew, thread: usize) void {
@@ -246,7 +265,10 @@ pub const Crew = struct {
                     fibres.switchTo(&member.home, member.saved);
                     crew.settle(member);
                 },
-                .tasks => crew.claim(thread),
+                .tasks => |tasks| {
+                    if (tasks == .new) crew.tellNews();
+                    crew.claim(thread);
+                },
                 .sleep => |until_ns| crew.sleep(seen, until_ns),
                 .ended => return crew.tellNews(),
             }
@@ -258,7 +280,7 @@ pub const Crew = struct {
         defer crew.mutex.unlock(crew.io);
         if (crew.has_tasks) {
             crew.working_count += 1;
-            return .tasks;
+            return .{ .tasks = .known };
         }
         const time = crew.now();
         var until_ns = time + nap_ns;
@@ -285,7 +307,7 @@ pub const Crew = struct {
         }
         if (is_anyone_coming or !crew.begin()) return .{ .sleep = until_ns };
         crew.working_count += 1;
-        return .tasks;
+        return .{ .tasks = .new };
     }
 
     fn canGo(crew: *const Crew, member: *const Member) bool {
@@ -330,7 +352,6 @@ pub const Crew = struct {
         crew.task_count = crew.first.phases * tasks;
         crew.next_task.store(0, .monotonic);
         crew.has_tasks = true;
-        crew.tellNews();
         return true;
     }
 
@@ -343,13 +364,18 @@ pub const Crew = struct {
             if (task >= crew.task_count) break;
             first.kernel(first.args, task, workspace);
         }
+        if (crew.endWork()) crew.tellNews();
+    }
+
+    /// Whether this thread was the last one that worked: then the ranks are ready.
+    fn endWork(crew: *Crew) bool {
         crew.mutex.lockUncancelable(crew.io);
         defer crew.mutex.unlock(crew.io);
         crew.has_tasks = false;
         crew.working_count -= 1;
-        if (crew.working_count > 0) return;
+        if (crew.working_count > 0) return false;
         for (crew.together[0..crew.together_count]) |member| member.state = .ready;
-        crew.tellNews();
+        return true;
     }
 
     /// A fibre has come back to its thread.
@@ -362,7 +388,7 @@ pub const Crew = struct {
 
     /// Until there are news that nobody has seen, or until a time has come.
     fn sleep(crew: *Crew, seen: u32, until_ns: i96) void {
-        for (0..spin_count) |_| {
+        for (0..crew.spin_count) |_| {
             if (crew.news_count.load(.monotonic) != seen) return;
             std.atomic.spinLoopHint();
         }

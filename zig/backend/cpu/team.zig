@@ -103,7 +103,7 @@ pub const Team = struct {
         if (team.cancelled.load(.monotonic)) return error.Cancelled;
     }
 
-    /// What kernels take when the caller runs them itself, between two operations.
+    /// Memory for kernels that a crew's thread runs, while no operation of this team does.
     pub fn callerWorkspace(team: *const Team) [*]align(64) u8 {
         return @alignCast(team.workspaces.ptr);
     }

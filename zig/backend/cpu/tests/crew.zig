@@ -17,7 +17,8 @@ const rank_count = 5;
 /// Above what is done alone.
 const channels = 520;
 
-/// What every rank does, each with pictures of its own height.
+/// What every rank does, each with pictures of its own height: 1080 rows of a product in all, more
+/// than a block holds, so that blocks end within a rank's rows.
 const Program = struct {
     linear: *const Weight,
     convolution: *const Weight,
@@ -56,7 +57,7 @@ const Data = struct {
     enlarged: Tensor,
 
     fn init(a: *support.Arena, rank: u32) !Data {
-        const shape: Shape = .{ .batch = 2, .rows = 2 + 3 * rank, .width = 9, .channels = 64 };
+        const shape: Shape = .{ .batch = 2, .rows = 2 + 5 * rank, .width = 9, .channels = 64 };
         var border_shape = shape;
         border_shape.rows = 1;
         const pixels = shape.withChannels(channels);
@@ -172,7 +173,9 @@ const Rig = struct {
     }
 
     fn waitUntil(rig: *Rig, rank: usize, value: *const std.atomic.Value(u64), count: u64) void {
-        while (value.load(.acquire) < count) rig.crew.waitFor(rank, value, count);
+        while (value.load(.acquire) < count and !rig.cancelled.load(.acquire)) {
+            rig.crew.waitFor(rank, value, count, &rig.cancelled);
+        }
     }
 
     fn expectSame(rig: *const Rig) !void {
