@@ -32,73 +32,83 @@ pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
     return @intFromPtr(frame);
 }
 
+const save = switch (builtin.cpu.arch) {
+    .x86_64 =>
+    \\  pushq %rbp
+    \\  pushq %rbx
+    \\  pushq %r12
+    \\  pushq %r13
+    \\  pushq %r14
+    \\  pushq %r15
+    \\  movq %rsp, (%rdi)
+    \\  movq %rsi, %rdi
+    ,
+    .aarch64 =>
+    \\  sub sp, sp, #160
+    \\  stp x19, x20, [sp, #0]
+    \\  stp x21, x22, [sp, #16]
+    \\  stp x23, x24, [sp, #32]
+    \\  stp x25, x26, [sp, #48]
+    \\  stp x27, x28, [sp, #64]
+    \\  stp x29, x30, [sp, #80]
+    \\  stp d8, d9, [sp, #96]
+    \\  stp d10, d11, [sp, #112]
+    \\  stp d12, d13, [sp, #128]
+    \\  stp d14, d15, [sp, #144]
+    \\  mov x9, sp
+    \\  str x9, [x0]
+    \\  mov x0, x1
+    ,
+    else => "",
+};
+
+const restore = switch (builtin.cpu.arch) {
+    .x86_64 =>
+    \\  movq %rdi, %rsp
+    \\  popq %r15
+    \\  popq %r14
+    \\  popq %r13
+    \\  popq %r12
+    \\  popq %rbx
+    \\  popq %rbp
+    \\  retq
+    ,
+    .aarch64 =>
+    \\  mov sp, x0
+    \\  ldp x19, x20, [sp, #0]
+    \\  ldp x21, x22, [sp, #16]
+    \\  ldp x23, x24, [sp, #32]
+    \\  ldp x25, x26, [sp, #48]
+    \\  ldp x27, x28, [sp, #64]
+    \\  ldp x29, x30, [sp, #80]
+    \\  ldp d8, d9, [sp, #96]
+    \\  ldp d10, d11, [sp, #112]
+    \\  ldp d12, d13, [sp, #128]
+    \\  ldp d14, d15, [sp, #144]
+    \\  add sp, sp, #160
+    \\  ret
+    ,
+    else => "",
+};
+
+/// A name as the object format has it.
+fn symbol(comptime name: []const u8) []const u8 {
+    return if (builtin.object_format == .macho) "_" ++ name else name;
+}
+
+/// Begins a function that is not exported.
+fn begin(comptime name: []const u8) []const u8 {
+    const s = symbol(name);
+    const hidden = if (builtin.object_format == .macho)
+        ".private_extern " ++ s
+    else
+        ".hidden " ++ s ++ "\n.type " ++ s ++ ", %function";
+    return ".globl " ++ s ++ "\n" ++ hidden ++ "\n" ++ s ++ ":\n";
+}
+
 comptime {
-    asm (switch (builtin.cpu.arch) {
-            .x86_64 =>
-            \\.text
-            \\.globl bxl_fibre_switch
-            \\.hidden bxl_fibre_switch
-            \\.type bxl_fibre_switch, @function
-            \\bxl_fibre_switch:
-            \\  pushq %rbp
-            \\  pushq %rbx
-            \\  pushq %r12
-            \\  pushq %r13
-            \\  pushq %r14
-            \\  pushq %r15
-            \\  movq %rsp, (%rdi)
-            \\  movq %rsi, %rdi
-            \\.globl bxl_fibre_jump
-            \\.hidden bxl_fibre_jump
-            \\.type bxl_fibre_jump, @function
-            \\bxl_fibre_jump:
-            \\  movq %rdi, %rsp
-            \\  popq %r15
-            \\  popq %r14
-            \\  popq %r13
-            \\  popq %r12
-            \\  popq %rbx
-            \\  popq %rbp
-            \\  retq
-            ,
-            .aarch64 =>
-            \\.text
-            \\.globl bxl_fibre_switch
-            \\.hidden bxl_fibre_switch
-            \\.type bxl_fibre_switch, %function
-            \\bxl_fibre_switch:
-            \\  sub sp, sp, #160
-            \\  stp x19, x20, [sp, #0]
-            \\  stp x21, x22, [sp, #16]
-            \\  stp x23, x24, [sp, #32]
-            \\  stp x25, x26, [sp, #48]
-            \\  stp x27, x28, [sp, #64]
-            \\  stp x29, x30, [sp, #80]
-            \\  stp d8, d9, [sp, #96]
-            \\  stp d10, d11, [sp, #112]
-            \\  stp d12, d13, [sp, #128]
-            \\  stp d14, d15, [sp, #144]
-            \\  mov x9, sp
-            \\  str x9, [x0]
-            \\  mov x0, x1
-            \\.globl bxl_fibre_jump
-            \\.hidden bxl_fibre_jump
-            \\.type bxl_fibre_jump, %function
-            \\bxl_fibre_jump:
-            \\  mov sp, x0
-            \\  ldp x19, x20, [sp, #0]
-            \\  ldp x21, x22, [sp, #16]
-            \\  ldp x23, x24, [sp, #32]
-            \\  ldp x25, x26, [sp, #48]
-            \\  ldp x27, x28, [sp, #64]
-            \\  ldp x29, x30, [sp, #80]
-            \\  ldp d8, d9, [sp, #96]
-            \\  ldp d10, d11, [sp, #112]
-            \\  ldp d12, d13, [sp, #128]
-            \\  ldp d14, d15, [sp, #144]
-            \\  add sp, sp, #160
-            \\  ret
-            ,
-            else => "",
-        });
+    // A jump, though it is to what follows: macOS's linkers may part functions.
+    const jump = if (builtin.cpu.arch == .aarch64) "\n  b " else "\n  jmp ";
+    asm (".text\n" ++ begin("bxl_fibre_switch") ++ save ++ jump ++ symbol("bxl_fibre_jump") ++
+            "\n" ++ begin("bxl_fibre_jump") ++ restore ++ "\n");
 }
