@@ -107,7 +107,6 @@ pub const Crew = struct {
 
     /// A rank's fibre; always on the same thread, so that nothing of a thread's own moves.
     const Member = struct {
-        crew: *Crew,
         rank: usize,
         thread: usize,
         entry: Entry,
@@ -160,7 +159,6 @@ pub const Crew = struct {
         assert(count <= crew.stack_count);
         for (crew.members[0..count], crew.stacks[0..count], 0..) |*member, stack, rank| {
             member.* = .{
-                .crew = crew,
                 .rank = rank,
                 .thread = rank % crew.thread_count,
                 .entry = entry,
