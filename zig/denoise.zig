@@ -1,6 +1,7 @@
-//! The loop that every rank runs: text encoders, then for each step the UNet on its own branches
-//! and rows, the gathering of all, the latent update; then the VAE on its own rows. Each rank keeps
-//! the whole latent and updates it alike, so nothing but model outputs is sent outside the layers.
+//! What every rank runs: all that follows from the prompt, then for each step the UNet on its own
+//! branches and rows, the gathering of all, the latent update; then the VAE on its own rows. Each
+//! rank keeps the whole latent and updates it alike, so nothing but model outputs is sent outside
+//! the layers.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -17,6 +18,7 @@ const Scratch = @import("scratch.zig").Scratch;
 const gather = @import("gather.zig");
 const LatentState = @import("latent_state.zig").LatentState;
 const nchw = @import("nchw.zig");
+const prompts = @import("prompts.zig");
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const ranks = @import("rank.zig");
@@ -31,14 +33,12 @@ const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
 pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
     const graphs_before = rank.b.graphCounts();
     const text_start = rank.begin(.text);
-    const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
-    const conditioning = try conditionBranches(rank, job, slots);
+    const conditioning = try prompts.condition(rank, job);
     if (rank.reporter) |r| job.text_ns = r.since(text_start);
 
     const denoise_start = rank.begin(.denoise);
     const latent = try denoise(rank, job, conditioning);
-    for (slots) |tensor| rank.b.free(tensor);
-    rank.b.free(conditioning.addition);
+    prompts.free(rank, conditioning);
     if (rank.reporter) |r| job.denoise_ns = r.since(denoise_start);
     defer rank.b.free(latent);
     if (rank.index == 0 and job.wants_latents) try rank.saveNchw(job, .latents, latent);
@@ -57,41 +57,6 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
 }
 
 // --- internal ---
-
-/// Text encoders and all that follows from the prompt, for this rank's branches: the batch holds
-/// every picture of the first branch, then of the second.
-fn conditionBranches(rank: *Rank, job: *const Job, slots: []Tensor) Error!Conditioning {
-    const b = rank.b;
-    const c = &rank.model.config;
-    const pictures: u32 = @intCast(job.seeds.len);
-    const branch_count = rank.layout.branchesPerRank();
-    const batch = branch_count * pictures;
-    const token_count = c.clip.position_count;
-    const dtype = b.activationType();
-    const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), dtype);
-    defer b.free(embeds);
-    const pooled = try b.alloc(.vector(batch, c.clip_2.projection_size), dtype);
-    defer b.free(pooled);
-    for (0..branch_count) |i| {
-        // With guidance the negative branch comes first.
-        const branch = rank.layout.branchFirst(rank.index) + i;
-        const is_negative = job.branch_count == 2 and branch == 0;
-        const tokens = if (is_negative) job.negative else job.prompt;
-        const first: u32 = @intCast(i * pictures);
-        const embeds_one = embeds.batchSlice(first, 1);
-        const pooled_one = pooled.batchSlice(first, 1);
-        try rank.encodeText(tokens, embeds_one, pooled_one);
-        for (first + 1..first + pictures) |other| {
-            try b.copy(embeds.batchSlice(@intCast(other), 1), embeds_one);
-            try b.copy(pooled.batchSlice(@intCast(other), 1), pooled_one);
-        }
-    }
-    const ids = try rank.arena.alloc(f32, batch * 6);
-    for (0..batch) |i| @memcpy(ids[i * 6 ..][0..6], &job.time_ids);
-    const time_ids = try b.upload(.vector(batch * 6, 1), .f32, std.mem.sliceAsBytes(ids));
-    defer b.free(time_ids);
-    return rank.model.unet.condition(rank.context(), embeds, pooled, time_ids, slots);
-}
 
 /// All steps; the latent that comes back is the caller's.
 fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {

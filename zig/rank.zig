@@ -11,6 +11,7 @@ const Tensor = @import("tensor.zig").Tensor;
 const Shape = @import("tensor.zig").Shape;
 const Model = @import("model.zig").Model;
 const ClipTextModel = @import("model.zig").ClipTextModel;
+const Conditioning = @import("model/unet.zig").Conditioning;
 const Context = @import("model/layers.zig").Context;
 const exchanges = @import("patch/exchange.zig");
 const Exchange = exchanges.Exchange;
@@ -56,6 +57,8 @@ pub const Rank = struct {
     exchange: *Exchange,
     /// Inside the VAE, with all ranks: there are no branches any more.
     vae_exchange: *Exchange,
+    /// Of every rank; this one's is among them.
+    prompts: []Conditioning,
     transport: Transport,
     diagnostics: *Diagnostics,
     /// Host memory of this rank for noise and the like, freed by the caller after the job.

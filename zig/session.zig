@@ -354,7 +354,9 @@ pub const Session = struct {
     }
 
     fn seat(session: *Session, arena: Allocator, layout: *const Layout, job: *const Job) !Seats {
-        return .init(arena, session.io, layout, job, session.options.machine.kind == .cuda);
+        const slot_count = session.model.unet.context_slot_count;
+        const is_cuda = session.options.machine.kind == .cuda;
+        return .init(arena, session.io, layout, job, slot_count, is_cuda);
     }
 
     /// The rank of a layout, without its device.
@@ -375,6 +377,7 @@ pub const Session = struct {
             .io = session.io,
             .exchange = &seats.unet[index],
             .vae_exchange = &seats.vae[index],
+            .prompts = seats.prompts,
             .transport = transport,
             .diagnostics = &session.diagnostics,
             .arena = arena,

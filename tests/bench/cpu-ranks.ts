@@ -1,6 +1,7 @@
 /**
  * Several CPU ranks against one, in turns: the cores are the same, so a picture should take hardly
- * longer however many ranks share them. A few steps at SDXL's full size, with guidance.
+ * longer however many ranks share them. A whole picture of a few steps at SDXL's full size, with
+ * guidance.
  */
 import { openModelFolder } from "../../src/models/folder.ts";
 import type { Session } from "../../src/native/session.ts";
@@ -10,7 +11,7 @@ import { type Drawing, draw, openRanks } from "./drawing.ts";
 
 export interface RankRow {
   rankCount: number;
-  /** Of all steps; medians. */
+  /** Of a picture: texts, all steps and the decode; medians. */
   milliseconds: number;
   oneRankMilliseconds: number;
   /** Median of the ranks' time over one rank's, pair by pair. */
@@ -72,5 +73,5 @@ function open(drawing: Drawing, rankCount: number): Promise<Session> {
 async function time(session: Session, drawing: Drawing): Promise<number> {
   const how = { syncMode: "corrected_async_gn", warmupSteps: 1, splitBatch: true } as const;
   const { timings } = await draw(session, drawing, { prompt: "a red circle", seed: 1n }, how);
-  return timings.denoiseMs;
+  return timings.textMs + timings.denoiseMs + timings.decodeMs;
 }

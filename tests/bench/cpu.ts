@@ -259,7 +259,7 @@ async function runRanks(
     oneRankMilliseconds.toFixed(0),
     ratio.toFixed(3),
   ]);
-  const title = `f32, two steps at ${side}x${side} with guidance`;
+  const title = `f32, a picture of two steps at ${side}x${side} with guidance`;
   process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 

@@ -1,9 +1,11 @@
-//! Every rank's exchanges for one job, inside the UNet and inside the VAE: who has which rows, and
-//! what is read when. They know each other once the ranks run.
+//! What every rank has for one job that others may look at: its exchanges, inside the UNet and inside
+//! the VAE (who has which rows, and what is read when; they know each other once the ranks run), and
+//! what follows from the prompt.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
+const Conditioning = @import("../model/unet.zig").Conditioning;
 const Exchange = @import("exchange.zig").Exchange;
 const Job = @import("../job.zig").Job;
 const layouts = @import("layout.zig");
@@ -12,10 +14,13 @@ const Layout = layouts.Layout;
 const mirrors_file = @import("mirrors.zig");
 const Mirrors = mirrors_file.Mirrors;
 const modes = @import("mode.zig");
+const Tensor = @import("../tensor.zig").Tensor;
 
 pub const Seats = struct {
     unet: []Exchange,
     vae: []Exchange,
+    /// With room for `context_slot_count` tensors each; made by `prompts.zig`.
+    prompts: []Conditioning,
 
     /// All in `arena`. On GPUs the parts are in `mirrors`.
     pub fn init(
@@ -23,6 +28,7 @@ pub const Seats = struct {
         io: Io,
         layout: *const Layout,
         job: *const Job,
+        context_slot_count: u32,
         is_cuda: bool,
     ) error{ OutOfMemory, NotDealable }!Seats {
         const vae_bands = try arena.create(Bands);
@@ -57,7 +63,14 @@ pub const Seats = struct {
                 .warmup_steps = 0,
             };
         }
-        return .{ .unet = unet, .vae = vae };
+        const prompts = try arena.alloc(Conditioning, layout.rank_count);
+        for (prompts) |*prompt| {
+            prompt.* = .{
+                .addition = undefined,
+                .keys_values = try arena.alloc(Tensor, context_slot_count),
+            };
+        }
+        return .{ .unet = unet, .vae = vae, .prompts = prompts };
     }
 };
 
