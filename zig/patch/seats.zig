@@ -1,6 +1,6 @@
-//! What every rank has for one job that others may look at: its exchanges, inside the UNet and inside
-//! the VAE (who has which rows, and what is read when; they know each other once the ranks run), and
-//! what follows from the prompt.
+//! What every rank has for one job and others may look at: its exchanges, inside the UNet and inside
+//! the VAE (who has which rows, and what is read when; they know each other once the ranks run),
+//! and what follows from the prompt.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
