@@ -1,4 +1,4 @@
-//! What every rank has for one job and others may look at: its exchanges, inside the UNet and inside
+//! What every rank has for one job and others may look at: its exchanges, inside the UNet and in
 //! the VAE (who has which rows, and what is read when; they know each other once the ranks run),
 //! and what follows from the prompt.
 
