@@ -4,6 +4,7 @@
  * name.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../src/errors.ts";
 import { openModelFolder } from "../src/models/folder.ts";
@@ -57,6 +58,17 @@ test("the machine is described", () => {
   expect(info.coreCount).toBeGreaterThan(0);
   expect(info.instructionSet).toMatch(/^(x86_64(_v3|_v4)?|aarch64)$/);
   expect(info.gpuName === "").toBe(info.gpuCount === 0);
+});
+
+// FUSE refuses shared mappings of files that go past the page cache (direct_io).
+test.skipIf(process.platform !== "linux")("weights are mapped, privately", async () => {
+  await withSession({}, async (session) => {
+    await session.picture(request());
+    const maps = readFileSync("/proc/self/maps", "utf8").split("\n");
+    const weights = maps.filter((line) => line.endsWith(".safetensors"));
+    expect(weights.length).toBeGreaterThanOrEqual(4);
+    expect(weights.filter((line) => !line.includes(" r--p "))).toEqual([]);
+  });
 });
 
 describe("the same request", () => {

@@ -73,7 +73,7 @@ pub const Store = struct {
     weights: std.ArrayList(*Weight) = .empty,
     copies: []align(64) u8 = &.{},
 
-    const MappedFile = struct { file: Io.File, map: Io.File.MemoryMap, path: []const u8 };
+    const MappedFile = struct { memory: []align(std.heap.page_size_min) u8, path: []const u8 };
     const Entry = struct { tensor: safetensors.Tensor, path: []const u8, used: bool = false };
 
     /// Maps the component's files (one, or all shards). `store` must not move afterwards.
@@ -90,10 +90,7 @@ pub const Store = struct {
     }
 
     pub fn close(store: *Store) void {
-        for (store.files.items) |*mapped| {
-            mapped.map.destroy(store.io);
-            mapped.file.close(store.io);
-        }
+        for (store.files.items) |mapped| std.posix.munmap(mapped.memory);
         huge_pages.free(store.gpa, store.copies);
         store.arena.deinit();
         store.* = undefined;
@@ -128,7 +125,7 @@ pub const Store = struct {
     /// Bytes of the files, which stay mapped, and of the copies that `materialize` will make.
     pub fn mappedBytes(store: *const Store) usize {
         var bytes: usize = 0;
-        for (store.files.items) |mapped| bytes += mapped.map.memory.len;
+        for (store.files.items) |mapped| bytes += mapped.memory.len;
         return bytes;
     }
 
@@ -178,7 +175,7 @@ pub const Store = struct {
         try store.files.ensureUnusedCapacity(arena, 1);
         const mapped = try store.mapFile(path);
         store.files.appendAssumeCapacity(mapped);
-        const list = try safetensors.parse(arena, path, mapped.map.memory, store.diagnostics);
+        const list = try safetensors.parse(arena, path, mapped.memory, store.diagnostics);
         for (list) |tensor| {
             const slot = try store.entries.getOrPut(arena, tensor.name);
             if (slot.found_existing) {
@@ -199,17 +196,23 @@ pub const Store = struct {
         }
         const file = Io.Dir.cwd().openFile(store.io, path, .{}) catch |err|
             return store.failFile(path, err);
-        errdefer file.close(store.io);
+        // The mapping stays.
+        defer file.close(store.io);
         const len = file.length(store.io) catch |err| return store.failFile(path, err);
         if (len == 0) {
             return store.diagnostics.fail(error.BadWeights, "{s} is empty.", .{path});
         }
-        const map = file.createMemoryMap(store.io, .{
-            .len = @intCast(len),
-            .protection = .{ .read = true },
-            .populate = false,
-        }) catch |err| return store.failFile(path, err);
-        return .{ .file = file, .map = map, .path = path };
+        // Private, though nothing is written: file systems in user space (FUSE) that go past the
+        // page cache refuse shared ones.
+        const memory = std.posix.mmap(
+            null,
+            @intCast(len),
+            .{ .READ = true },
+            .{ .TYPE = .PRIVATE },
+            file.handle,
+            0,
+        ) catch |err| return store.failFile(path, err);
+        return .{ .memory = memory, .path = path };
     }
 
     fn failFile(store: *Store, path: []const u8, err: anyerror) error{BadWeights} {
