@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, dirname, join } from "node:path";
+import { delimiter, dirname, join, relative } from "node:path";
 import { compilerOfPackages, findNvcc, type ZigCompiler } from "../src/setup/compiler.ts";
 import { withLock } from "../src/setup/lock.ts";
 import { buildNative, libraryPathOf, nativeStaleReason } from "../src/setup/native.ts";
@@ -313,11 +313,11 @@ describe("compilers", () => {
     const good = tool("tools/zig", 'console.log("0.16.0");');
     const path = (files: string[]) => files.map(dirname).join(delimiter);
     expect(compilerOfPackages(root, { PATH: path([launcher, old]) })).toBeNull();
-    expect(compilerOfPackages(root, { PATH: path([launcher, old, good]) })).toEqual({
-      path: good,
-      version: "0.16.0",
-      libFolder: null,
-    });
+    const found = { path: good, version: "0.16.0", libFolder: null };
+    expect(compilerOfPackages(root, { PATH: path([launcher, old, good]) })).toEqual(found);
+    // Builds run in another folder.
+    const near = relative(process.cwd(), dirname(good));
+    expect(compilerOfPackages(root, { PATH: near })).toEqual(found);
   });
 });
 

@@ -2,8 +2,8 @@
 //! every cross-attention. Made once per picture, before the steps.
 //!
 //! Bands of the same branches need the same. On GPUs each makes it for itself, all at once. On the
-//! CPU, where ranks share cores, the first band makes it and the others read it where it lies: made
-//! by each, it would take as many times as long as there are bands.
+//! CPU the first band makes it and the others read it where it lies: where ranks share cores, it
+//! would else take as many times as long as there are bands.
 
 const std = @import("std");
 const Conditioning = @import("model/unet.zig").Conditioning;

@@ -3,7 +3,7 @@
  * CUDA folders. Zig's binary is called directly: the package's launcher needs Node.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, join, resolve } from "node:path";
 
 export interface ZigCompiler {
   path: string;
@@ -43,7 +43,7 @@ export function compilerOfPackages(
   const onPath = (env.PATH ?? "")
     .split(delimiter)
     .filter(Boolean)
-    .map((folder) => join(folder, "zig"))
+    .map((folder) => resolve(folder, "zig"))
     .find((candidate) => existsSync(candidate) && outputOf([candidate, "version"]) === version);
   return onPath ? { path: onPath, version, libFolder: null } : null;
 }
@@ -60,7 +60,7 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
     ...[env.CUDA_HOME, env.CUDA_PATH].flatMap((home) => (home ? [join(home, "bin")] : [])),
     join("/usr/local/cuda", "bin"),
   ];
-  const candidates = named ? [named] : folders.map((folder) => join(folder, "nvcc"));
+  const candidates = named ? [named] : folders.map((folder) => resolve(folder, "nvcc"));
   for (const path of candidates) {
     if (!existsSync(path)) continue;
     const version = outputOf([path, "--version"]);
