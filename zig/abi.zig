@@ -9,6 +9,7 @@ const Allocator = std.mem.Allocator;
 const backends = @import("backend.zig");
 const checks = @import("abi/checks.zig");
 const refuse = checks.refuse;
+const cores = @import("cores.zig");
 const cuda_driver = @import("cuda/driver.zig");
 const cuda_kernels = @import("cuda/kernels.zig");
 const gpu_report = @import("cuda/gpu_report.zig");
@@ -43,7 +44,7 @@ pub export fn bxl_abi_version() callconv(.c) u32 {
 
 pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     if (info.size != @sizeOf(DeviceInfo)) return refuse("device info of another version", .{});
-    info.core_count = @intCast(std.Thread.getCpuCount() catch 1);
+    info.core_count = cores.count(io);
     info.memory_available = memory.available(io) orelse 0;
     const cpu = backends.cpus.detect();
     putText(&info.cpu_name, cpu.name());

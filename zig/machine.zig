@@ -8,6 +8,7 @@ const backends = @import("backend.zig");
 const Cpu = backends.Cpu;
 const cpus = backends.cpus;
 const Cuda = backends.Cuda;
+const cores = @import("cores.zig");
 const device_weights = @import("backend/cuda/weights.zig");
 const Communicator = @import("backend/cuda/communicator.zig").Communicator;
 const Gpu = @import("backend/cuda/gpu.zig").Gpu;
@@ -227,7 +228,7 @@ pub const Machine = struct {
     /// Threads of all CPU ranks together.
     fn threadCount(machine: *const Machine) u32 {
         if (machine.options.thread_count > 0) return machine.options.thread_count;
-        return @intCast(std.Thread.getCpuCount() catch 1);
+        return cores.count(machine.io);
     }
 
     fn gatherCrew(machine: *Machine) Error!void {

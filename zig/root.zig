@@ -6,6 +6,7 @@ comptime {
 
 test {
     _ = @import("backend/cpu.zig");
+    _ = @import("cores.zig");
     _ = @import("backend/cuda.zig");
     _ = @import("backend/cuda/matmul_cascaded.zig");
     _ = @import("backend/cuda/ops_attention.zig");

@@ -11,6 +11,7 @@ const assert = std.debug.assert;
 const Io = std.Io;
 const arguments = @import("arguments.zig");
 const blocks = @import("blocks.zig");
+const cores = @import("../../cores.zig");
 const fibres = @import("../../fibre.zig");
 const Product = arguments.Product;
 const Team = @import("team.zig").Team;
@@ -135,7 +136,7 @@ pub const Crew = struct {
     }) error{OutOfMemory}!void {
         assert(options.thread_count < options.rank_count);
         assert(options.rank_count <= member_count_max);
-        const core_count = std.Thread.getCpuCount() catch options.thread_count;
+        const core_count = cores.count(options.io);
         crew.* = .{
             .io = options.io,
             .cancelled = options.cancelled,

@@ -6,6 +6,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("arguments.zig");
+const cores = @import("../../cores.zig");
 const huge_pages = @import("../../huge_pages.zig");
 
 /// Looks at the state word before a thread sleeps: some 30 microseconds, the pause between two
@@ -62,7 +63,7 @@ pub const Team = struct {
             .io = io,
             .cancelled = options.cancelled,
             .thread_count = count,
-            .core_count = std.Thread.getCpuCount() catch count,
+            .core_count = cores.count(io),
             .helpers = helpers,
             .workspaces = workspaces,
             .workspace_bytes = bytes,
