@@ -178,7 +178,9 @@ export const sampleFlags = {
   threads: {
     type: "string",
     valueHint: "N",
-    description: `CPU threads of all ranks, ${range("threads")}. Default: 0, one per core that taskset and container limits leave.`,
+    description:
+      `CPU threads of all ranks, ${range("threads")}. Default: 0, one per core that taskset and ` +
+      "container limits leave.",
   },
   "split-batch": {
     type: "boolean",
