@@ -37,7 +37,7 @@ pub fn addEmulator(b: *Build) *Build.Step.Compile {
         .pic = true,
         .sanitize_c = .off,
     });
-    module.addAnonymousImport("fibre", .{ .root_source_file = b.path("zig/fibre.zig") });
+    module.addAnonymousImport("fibre", .{ .root_source_file = b.path("zig/system/fibre.zig") });
     for (filesOf(b, ".cu")) |name| addHostFile(b, module, name);
     addHostFile(b, module, "host/check.cu");
     addHostFile(b, module, "host/faults.cpp");

@@ -5,8 +5,8 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const backends = @import("backend.zig");
 const Gpu = @import("backend/cuda/gpu.zig").Gpu;
-const huge_pages = @import("huge_pages.zig");
 const Scratch = @import("scratch.zig").Scratch;
+const huge_pages = @import("system/huge_pages.zig");
 
 pub const Error = Allocator.Error || error{GpuFailed};
 

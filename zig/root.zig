@@ -6,7 +6,6 @@ comptime {
 
 test {
     _ = @import("backend/cpu.zig");
-    _ = @import("cores.zig");
     _ = @import("backend/cuda.zig");
     _ = @import("backend/cuda/matmul_cascaded.zig");
     _ = @import("backend/cuda/ops_attention.zig");
@@ -25,8 +24,6 @@ test {
     _ = @import("cuda/matmul.zig");
     _ = @import("cuda/peer_copy.zig");
     _ = @import("diagnostics.zig");
-    _ = @import("huge_pages.zig");
-    _ = @import("memory.zig");
     _ = @import("model/config.zig");
     _ = @import("nchw.zig");
     _ = @import("patch/exchange_test.zig");
@@ -35,6 +32,9 @@ test {
     _ = @import("random_philox.zig");
     _ = @import("safetensors.zig");
     _ = @import("scratch.zig");
+    _ = @import("system/cores.zig");
+    _ = @import("system/huge_pages.zig");
+    _ = @import("system/memory.zig");
     _ = @import("tensor.zig");
     _ = @import("patch/mode.zig");
     _ = @import("plan_cache.zig");

@@ -8,8 +8,8 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("tensor.zig").DType;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
-const huge_pages = @import("huge_pages.zig");
 const safetensors = @import("safetensors.zig");
+const huge_pages = @import("system/huge_pages.zig");
 
 pub const Error = error{ BadWeights, OutOfMemory, Cancelled };
 

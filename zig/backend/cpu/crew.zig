@@ -11,9 +11,9 @@ const assert = std.debug.assert;
 const Io = std.Io;
 const arguments = @import("arguments.zig");
 const blocks = @import("blocks.zig");
-const cores = @import("../../cores.zig");
-const fibres = @import("../../fibre.zig");
 const Product = arguments.Product;
+const cores = @import("../../system/cores.zig");
+const fibres = @import("../../system/fibre.zig");
 const Team = @import("team.zig").Team;
 
 /// What a thread of its own would have; pages that are never touched cost nothing.

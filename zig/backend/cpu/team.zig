@@ -6,8 +6,8 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("arguments.zig");
-const cores = @import("../../cores.zig");
-const huge_pages = @import("../../huge_pages.zig");
+const cores = @import("../../system/cores.zig");
+const huge_pages = @import("../../system/huge_pages.zig");
 
 /// Looks at the state word before a thread sleeps: some 30 microseconds, the pause between two
 /// operations. None when there are more threads than cores: looking would then cost someone's work.
