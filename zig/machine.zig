@@ -99,13 +99,15 @@ pub const Machine = struct {
         machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
         var opened: usize = 0;
         errdefer machine.ranks.len = opened;
+        // Once: a container's limit may change between two looks.
+        const thread_count = machine.threadCount();
         switch (machine.options.kind) {
-            .cpu => try machine.gatherCrew(),
+            .cpu => try machine.gatherCrew(thread_count),
             .cuda => try machine.openGpus(),
         }
         for (machine.ranks, 0..) |*rank, i| {
             rank.* = switch (machine.options.kind) {
-                .cpu => try machine.openCpu(i),
+                .cpu => try machine.openCpu(i, thread_count),
                 .cuda => try machine.openQueue(i),
             };
             opened += 1;
@@ -231,22 +233,21 @@ pub const Machine = struct {
         return cores.count(machine.io);
     }
 
-    fn gatherCrew(machine: *Machine) Error!void {
+    fn gatherCrew(machine: *Machine, thread_count: u32) Error!void {
         machine.crew = null;
-        if (machine.threadCount() >= machine.ranks.len) return;
+        if (thread_count >= machine.ranks.len) return;
         comptime assert(rank_count_max <= cpus.Crew.member_count_max);
         const crew = try machine.arena.allocator().create(cpus.Crew);
         try crew.init(.{
             .io = machine.io,
             .cancelled = machine.cancelled,
-            .thread_count = machine.threadCount(),
+            .thread_count = thread_count,
             .rank_count = machine.ranks.len,
         });
         machine.crew = crew;
     }
 
-    fn openCpu(machine: *Machine, i: usize) Error!RankDevice {
-        const total = machine.threadCount();
+    fn openCpu(machine: *Machine, i: usize, total: u32) Error!RankDevice {
         const count: u32 = @intCast(machine.ranks.len);
         // What does not divide evenly goes to the first ranks.
         const threads = total / count + @intFromBool(i < total % count);

@@ -40,9 +40,7 @@ export function compilerOfPackages(
   if (existsSync(path)) return { path, version, libFolder: join(packages, "lib") };
   // All on the PATH, not the first: `bun run` puts the packages' launchers in front, and theirs
   // needs the very package that is missing.
-  const onPath = (env.PATH ?? "")
-    .split(delimiter)
-    .filter(Boolean)
+  const onPath = pathFolders(env)
     .map((folder) => resolve(folder, "zig"))
     .find((candidate) => existsSync(candidate) && outputOf([candidate, "version"]) === version);
   return onPath ? { path: onPath, version, libFolder: null } : null;
@@ -56,7 +54,7 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
   const named = env.BASEDXL_NVCC;
   if (named === "off") return { nvcc: null, nvccNote: `BASEDXL_NVCC is off: ${onlyCpu}` };
   const folders = [
-    ...(env.PATH ?? "").split(delimiter).filter(Boolean),
+    ...pathFolders(env),
     ...[env.CUDA_HOME, env.CUDA_PATH].flatMap((home) => (home ? [join(home, "bin")] : [])),
     join("/usr/local/cuda", "bin"),
   ];
@@ -77,6 +75,10 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
 // --- internal ---
 
 const onlyCpu = "this build draws on the CPU only";
+
+function pathFolders(env: Record<string, string | undefined>): string[] {
+  return (env.PATH ?? "").split(delimiter).filter(Boolean);
+}
 
 /** nvcc preprocesses with gcc from the PATH, unless it is told of another. */
 function hasHostCompiler(env: Record<string, string | undefined>): boolean {

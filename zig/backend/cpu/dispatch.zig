@@ -130,10 +130,9 @@ fn hasBf16() bool {
     return cpuid(7, 0).a >= 1 and hasBits(cpuid(7, 1).a, &.{5});
 }
 
-/// The processor's name in `buffer`; "arm64" where it could not tell, "unknown" where it does not.
+/// The processor's name in `buffer`, "unknown" where it does not tell; on arm64 none can.
 pub fn processorName(buffer: *[48]u8) []const u8 {
     if (builtin.cpu.arch == .aarch64) return "arm64";
-    if (builtin.cpu.arch != .x86_64) return "unknown";
     if (cpuid(0x8000_0000, 0).a < 0x8000_0004) return "unknown";
     for (0..3) |i| {
         const leaf = cpuid(0x8000_0002 + @as(u32, @intCast(i)), 0);

@@ -250,6 +250,7 @@ fn multiplyRows(
     const row_first = stretch.row_first + row;
     const k = part.k_first;
     const depth = part.depth;
+    const is_last_part = k + depth == product.depth;
     const stride = product.output_stride;
     const output = product.output + part.column_first;
     const is_scattered = @TypeOf(source).is_scattered;
@@ -261,9 +262,7 @@ fn multiplyRows(
     var column: usize = 0;
     while (column < part.column_count) : (column += tile.columns_max) {
         list.count = 0;
-        if (k + depth == product.depth) {
-            list.addResidual(product, starts[0] + part.column_first + column);
-        }
+        if (is_last_part) list.addResidual(product, starts[0] + part.column_first + column);
         asked.addTo(&list, column / tile.columns_max, panel_count);
         const column_count = @min(tile.columns_max, part.column_count - column);
         const width = tile.panelColumns(column_count);
@@ -283,7 +282,7 @@ fn multiplyRows(
                 moveRow(target, edge + r * width, column_count, k > 0);
             }
         }
-        if (k + depth != product.depth) continue;
+        if (!is_last_part) continue;
         finishRows(source, product, row_first, row_count, part.column_first + column, column_count);
     }
 }
