@@ -3,7 +3,7 @@
 //!   zig build test          the tests beside the code
 //!   zig build emulator      NVIDIA's driver and libraries on the CPU, into zig-out/lib
 //!   zig build test-cuda     the CUDA path on that emulator
-//!   zig build check-headers the tables of zig/cuda/ against the vendor's headers (-Dheaders=A,B)
+//!   zig build check-headers the tables of zig/nvidia/ against the vendor's headers (-Dheaders=A,B)
 //!   zig build bindings      src/native/abi.ts, to standard output
 //!   zig build posts         what it costs ranks to tell each other of their parts
 //!   zig build cpu-bench     what `bun run bench cpu` times operations with, into zig-out/bin
@@ -66,51 +66,52 @@ pub fn build(b: *Build) void {
     addEmulated(b);
     addHeaderChecks(b);
 
-    addBench(b, "cpu-bench", "zig/bench.zig", target, optimize, null, "");
-    addBench(b, "gpu-bench", "zig/gpu_bench.zig", target, optimize, cuda_nvcc, architectures);
+    addBench(b, "cpu-bench", "bench_cpu", target, optimize, null, "");
+    addBench(b, "gpu-bench", "bench_gpu", target, optimize, cuda_nvcc, architectures);
 
     // For the same target as the library: its kernels have been compiled already.
-    const bindings_module = libraryModule(b, "zig/bindings.zig", target, .Debug);
-    cuda_kernels.addFatbin(b, bindings_module, null, "");
-    const bindings = b.addExecutable(.{
-        .name = "bindings",
-        .root_module = bindings_module,
-        .use_llvm = true,
-    });
+    const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "");
     const run_bindings = b.addRunArtifact(bindings);
     b.step("bindings", "Print src/native/abi.ts").dependOn(&run_bindings.step);
 
-    const posts = b.addExecutable(.{
-        .name = "posts",
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("zig/posts_bench.zig"),
-            .target = target,
-            .optimize = .ReleaseFast,
-            .link_libc = true,
-        }),
-        .use_llvm = true,
-    });
+    const signals = addProgram(b, "signals", "bench_signals", target, .ReleaseFast, null, "");
     // Compiled with the tests, so that it does not fall behind; run on demand.
-    test_step.dependOn(&posts.step);
-    const run_posts = b.addRunArtifact(posts);
-    b.step("posts", "Measure what posts between ranks cost").dependOn(&run_posts.step);
+    test_step.dependOn(&signals.step);
+    const run_signals = b.addRunArtifact(signals);
+    b.step("posts", "Measure what signals between ranks cost").dependOn(&run_signals.step);
 }
 
 /// A program that times operations, as a step of its own name.
 fn addBench(
     b: *Build,
     name: []const u8,
-    root: []const u8,
+    program: []const u8,
     target: Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
     nvcc: ?[]const u8,
     architectures: []const u8,
 ) void {
-    const module = libraryModule(b, root, target, optimize);
-    cuda_kernels.addFatbin(b, module, nvcc, architectures);
-    const bench = b.addExecutable(.{ .name = name, .root_module = module, .use_llvm = true });
+    const bench = addProgram(b, name, program, target, optimize, nvcc, architectures);
     const install = b.addInstallArtifact(bench, .{});
     b.step(name, "Install what times operations").dependOn(&install.step);
+}
+
+/// An executable of zig/program.zig.
+fn addProgram(
+    b: *Build,
+    name: []const u8,
+    program: []const u8,
+    target: Build.ResolvedTarget,
+    optimize: std.builtin.OptimizeMode,
+    nvcc: ?[]const u8,
+    architectures: []const u8,
+) *Build.Step.Compile {
+    const module = libraryModule(b, "zig/program.zig", target, optimize);
+    cuda_kernels.addFatbin(b, module, nvcc, architectures);
+    const options = b.addOptions();
+    options.addOption([]const u8, "program", program);
+    module.addOptions("program_options", options);
+    return b.addExecutable(.{ .name = name, .root_module = module, .use_llvm = true });
 }
 
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.
@@ -126,7 +127,7 @@ fn addEmulated(b: *Build) void {
     options.addOptionPath("library_path", emulator.getEmittedBin());
     module.addOptions("emulator", options);
     // Not the tests of what it imports: `zig build test` runs those.
-    const own: []const []const u8 = &.{ "cuda.", "bench.gpu" };
+    const own: []const []const u8 = &.{ "backend.cuda.tests.", "emulator.", "doctor.", "nvidia.", "bench.gpu" };
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
         own;
     const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });
@@ -141,7 +142,7 @@ fn addHeaderChecks(b: *Build) void {
     const checks = b.addExecutable(.{
         .name = "header_checks",
         .root_module = b.createModule(.{
-            .root_source_file = b.path("zig/cuda/header_checks.zig"),
+            .root_source_file = b.path("zig/nvidia/header_checks.zig"),
             .target = b.graph.host,
             .link_libc = true,
         }),

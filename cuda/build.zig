@@ -30,7 +30,7 @@ pub fn addFatbin(b: *Build, module: *Module, nvcc: ?[]const u8, architectures: [
 /// slow on the oldest.
 pub fn addEmulator(b: *Build) *Build.Step.Compile {
     const module = b.createModule(.{
-        .root_source_file = b.path("zig/cuda/emulated.zig"),
+        .root_source_file = b.path("zig/emulator.zig"),
         .target = b.resolveTargetQuery(.{}),
         .optimize = .ReleaseSafe,
         .link_libc = true,

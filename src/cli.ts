@@ -5,9 +5,9 @@
 import { commands } from "./commands.ts";
 import { probeCommand } from "./doctor/probe-command.ts";
 import { BasedXLError } from "./errors.ts";
-import { suggestion } from "./flags.ts";
-import { createOutput, reportError, verbosityOf, writeJson } from "./output.ts";
 import { resources } from "./resources.ts";
+import { suggestion } from "./terminal/flags.ts";
+import { createOutput, reportError, verbosityOf, writeJson } from "./terminal/output.ts";
 
 /** Runs `argv` (without the program's name) and resolves to the exit code. Never rejects. */
 export async function runCli(argv: string[]): Promise<number> {

@@ -9,13 +9,13 @@ import { type Completable, completionScript, isShell, shells } from "./commands/
 import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
-import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./commands/sample-flags.ts";
 import { deviceNames } from "./devices.ts";
 import { BasedXLError } from "./errors.ts";
-import { normalizeFlags, suggestion } from "./flags.ts";
-import { type HelpText, renderHelp } from "./help.ts";
-import { rngNames, syncModeNames, timestepSpacings } from "./limits.ts";
 import { schedulerNames } from "./schedule.ts";
+import { rngNames, syncModeNames, timestepSpacings } from "./settings/limits.ts";
+import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./settings/sample-flags.ts";
+import { normalizeFlags, suggestion } from "./terminal/flags.ts";
+import { type HelpText, renderHelp } from "./terminal/help.ts";
 
 export interface Command extends Completable {
   asksForHelp(rawArgs: readonly string[]): boolean;
@@ -98,7 +98,7 @@ function refuseSurplus(checked: readonly string[], { args }: Completable): void 
 
 /** Every bench has flags of its own, and reads them itself. */
 function benchCommand(): Command {
-  const benches = () => import("../tests/bench/benches.ts");
+  const benches = () => import("./bench/benches.ts");
   return {
     summary: "Measure BasedXL on this machine",
     args: {},

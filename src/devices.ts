@@ -2,11 +2,12 @@
  * Decides on what a picture is drawn, from the flags and the machine. Fewer GPUs than ranks is an
  * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
-import type { Dtype } from "./dtype.ts";
+
 import { BasedXLError } from "./errors.ts";
-import type { TransportName } from "./limits.ts";
 import type { GpuOptions } from "./native/handle.ts";
 import type { DeviceInfo } from "./native/session.ts";
+import type { Dtype } from "./settings/dtype.ts";
+import type { TransportName } from "./settings/limits.ts";
 
 export const deviceNames = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
 export type DeviceName = (typeof deviceNames)[number];

@@ -3,11 +3,12 @@
  * format before any work (`checkImageSize`), because an encoder only fails after the picture is
  * drawn.
  */
-import { type ImageFormat, imageFormats, loadEncoder } from "./encoder.ts";
-import { BasedXLError, stopIfAborted } from "./errors.ts";
-import { writeWhole } from "./files.ts";
 
-export { checkWritable } from "./files.ts";
+import { BasedXLError, stopIfAborted } from "./errors.ts";
+import { type ImageFormat, imageFormats, loadEncoder } from "./image/encoder.ts";
+import { writeWhole } from "./image/files.ts";
+
+export { checkWritable } from "./image/files.ts";
 
 interface FormatEntry {
   endings: readonly string[];

@@ -18,7 +18,7 @@ export const resources: Resources = {
     return join(root, "zig-out", "lib", name);
   },
   rebuildHint: "`bun run build:native` builds it",
-  bundledModel: () => join(import.meta.dir, "assets", "mini-sdxl"),
+  bundledModel: () => join(import.meta.dir, "assets/mini-sdxl"),
   cacheReport: () => null,
   licenses: async () => (await import("./setup/licenses.ts")).collectLicenses(root),
   versions: () => ({

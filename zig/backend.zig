@@ -10,14 +10,14 @@ const Shape = tensors.Shape;
 const DType = tensors.DType;
 const Weight = @import("weights.zig").Weight;
 const Scratch = @import("scratch.zig").Scratch;
-const Draw = @import("random_philox.zig").Draw;
+const Draw = @import("random/philox.zig").Draw;
 pub const cpus = @import("backend/cpu.zig");
 pub const Cpu = cpus.Cpu;
 pub const Compute = cpus.Compute;
 pub const cudas = @import("backend/cuda.zig");
 pub const Cuda = cudas.Cuda;
 /// What the device that is planned for would answer.
-pub const Planned = @import("backend/plan.zig").Planned;
+pub const Planned = @import("backend/dry_run.zig").Planned;
 
 const elementwise = @import("backend/elementwise.zig");
 const option_types = @import("backend/options.zig");

@@ -2,11 +2,11 @@
 
 test {
     _ = @import("bench/gpu_test.zig");
-    _ = @import("cuda/gpu_report_test.zig");
-    _ = @import("cuda/libraries_test.zig");
-    _ = @import("cuda/nccl_test.zig");
-    _ = @import("cuda/convolution_test.zig");
-    _ = @import("cuda/matmul_test.zig");
+    _ = @import("doctor/gpu_report_test.zig");
+    _ = @import("nvidia/libraries_test.zig");
+    _ = @import("nvidia/nccl_test.zig");
+    _ = @import("backend/cuda/tests/conv_library.zig");
+    _ = @import("backend/cuda/tests/gemm.zig");
     _ = @import("backend/cuda/tests/attention.zig");
     _ = @import("backend/cuda/tests/convolution.zig");
     _ = @import("backend/cuda/tests/elementwise.zig");
@@ -14,9 +14,9 @@ test {
     _ = @import("backend/cuda/tests/matmul_cascaded.zig");
     _ = @import("backend/cuda/tests/norm.zig");
     _ = @import("backend/cuda/tests/sampler.zig");
-    _ = @import("cuda/emulated/guards.zig");
-    _ = @import("cuda/emulated/product.zig");
-    _ = @import("cuda/emulated_test.zig");
-    _ = @import("cuda/emulated_faults_test.zig");
-    _ = @import("cuda/emulated_graph_test.zig");
+    _ = @import("emulator/guards.zig");
+    _ = @import("emulator/product.zig");
+    _ = @import("emulator/tests/driver.zig");
+    _ = @import("emulator/tests/faults.zig");
+    _ = @import("emulator/tests/graph.zig");
 }

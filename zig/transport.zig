@@ -3,8 +3,8 @@
 
 const std = @import("std");
 const Tensor = @import("tensor.zig").Tensor;
-pub const Loopback = @import("transport/loopback.zig").Loopback;
-pub const Error = @import("transport/loopback.zig").Error;
+pub const Loopback = @import("transport/shared_memory.zig").Loopback;
+pub const Error = @import("transport/shared_memory.zig").Error;
 pub const faults = @import("transport/faults.zig");
 
 pub const Transport = union(enum) {

@@ -8,7 +8,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("tensor.zig").DType;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
-const safetensors = @import("safetensors.zig");
+const safetensors = @import("weights/safetensors.zig");
 const huge_pages = @import("system/huge_pages.zig");
 
 pub const Error = error{ BadWeights, OutOfMemory, Cancelled };

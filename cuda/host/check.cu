@@ -1,5 +1,5 @@
 // Kernels that are wrong on purpose, and small right ones: the emulator's own tests run them
-// (zig/cuda/emulated_test.zig). Not in the product's fatbin.
+// (zig/emulator/tests/driver.zig). Not in the product's fatbin.
 #include "../common.cuh"
 #include "../mma.cuh"
 

@@ -7,7 +7,7 @@
 #include <ucontext.h>
 
 extern "C" {
-/// The stack to go on at, or 0 where the signal is not a kernel's (zig/cuda/emulated/kernel.zig).
+/// The stack to go on at, or 0 where the signal is not a kernel's (zig/emulator/kernel.zig).
 uintptr_t bxl_host_fault(int signal, uintptr_t address, int is_write);
 void bxl_fibre_jump(uintptr_t target);
 void bxl_host_faults_begin(void);

@@ -1,5 +1,5 @@
 // CUDA's device language for a C++ compiler on the CPU: `zig c++` compiles the kernel files with
-// this header, and zig/cuda/emulated runs them. Every thread of a block is a fibre; the functions
+// this header, and zig/emulator runs them. Every thread of a block is a fibre; the functions
 // declared in host/threads.h hand over to the next. C headers only: there is no libc++ to link.
 #pragma once
 

@@ -1,6 +1,6 @@
 // How the threads of a block meet: barriers, warp functions, shared memory, atomics. One thread of
 // one block runs at a time and hands over only here, so atomics are plain arithmetic; the order in
-// which threads go on is drawn anew at each meeting (zig/cuda/emulated/block.zig).
+// which threads go on is drawn anew at each meeting (zig/emulator/block.zig).
 #pragma once
 
 #include <stddef.h>

@@ -2,7 +2,7 @@
  * The flags of `completions`, as --help shows them.
  */
 import type { ArgsDef } from "citty";
-import type { HelpText } from "../help.ts";
+import type { HelpText } from "../terminal/help.ts";
 import { shells } from "./completions.ts";
 
 export const completionsFlags = {

@@ -3,7 +3,7 @@
  * it cannot fall behind them.
  */
 import type { ArgsDef } from "citty";
-import { aliasesOf } from "../flags.ts";
+import { aliasesOf } from "../terminal/flags.ts";
 
 export const shells = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof shells)[number];

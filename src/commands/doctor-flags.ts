@@ -2,7 +2,7 @@
  * The flags of `doctor`, as citty reads them and as --help shows them.
  */
 import type { ArgsDef } from "citty";
-import type { HelpText } from "../help.ts";
+import type { HelpText } from "../terminal/help.ts";
 
 /** Seconds that the driver may take. */
 export const gpuLimit = { min: 1, max: 120, default: 20 };

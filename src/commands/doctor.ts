@@ -7,7 +7,7 @@ import { collectReport } from "../doctor/collect.ts";
 import { renderReport } from "../doctor/render.ts";
 import { problemsOf, type Report } from "../doctor/report.ts";
 import { BasedXLError } from "../errors.ts";
-import { writeJson } from "../output.ts";
+import { writeJson } from "../terminal/output.ts";
 import { doctorFlags, gpuLimit } from "./doctor-flags.ts";
 
 export const doctorCommand = defineCommand({

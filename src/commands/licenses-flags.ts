@@ -2,7 +2,7 @@
  * The flags of `licenses`, as citty reads them and as --help shows them.
  */
 import type { ArgsDef } from "citty";
-import type { HelpText } from "../help.ts";
+import type { HelpText } from "../terminal/help.ts";
 
 export const licensesFlags = {
   name: {

@@ -4,9 +4,9 @@
 import { defineCommand } from "citty";
 import type { License } from "../binary/contents.ts";
 import { BasedXLError } from "../errors.ts";
-import { suggestion } from "../flags.ts";
-import { writeJson } from "../output.ts";
 import { resources } from "../resources.ts";
+import { suggestion } from "../terminal/flags.ts";
+import { writeJson } from "../terminal/output.ts";
 import { licensesFlags } from "./licenses-flags.ts";
 
 export const licensesCommand = defineCommand({

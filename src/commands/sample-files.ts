@@ -3,10 +3,10 @@
  * pictures one by one as they are drawn, so that a stop keeps those that are there.
  */
 import { resolve } from "node:path";
-import type { Drawn, GenerateResult } from "../generate.ts";
+import { writeLatents } from "../image/latents.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
-import { writeLatents } from "../latents.ts";
-import type { SampleOptions } from "../options.ts";
+import type { Drawn, GenerateResult } from "../pipeline/generate.ts";
+import type { SampleOptions } from "../settings/options.ts";
 
 type FileOptions = Pick<SampleOptions, "outPath" | "latentsPath" | "imageCount">;
 

@@ -6,26 +6,26 @@ import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import type { DeviceChoice } from "../devices.ts";
 import { chooseDevice } from "../devices.ts";
+import type { Link } from "../distributed/link.ts";
+import type { Machines } from "../distributed.ts";
+import { describeMachine, drawTogether, findMachines, gatherMachines } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
-import type { GenerateRequest, GenerateResult } from "../generate.ts";
-import { generate, medianMs } from "../generate.ts";
 import { checkEncoder } from "../image.ts";
-import type { Link } from "../machines/link.ts";
-import type { Machines } from "../machines.ts";
-import { describeMachine, drawTogether, findMachines, gatherMachines } from "../machines.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { emulatorPath } from "../native/library.ts";
 import { openSession, probeDevice } from "../native/session.ts";
-import type { ResolvedRequest, SampleOptions } from "../options.ts";
-import { parseSampleOptions, resolveRequest } from "../options.ts";
-import type { Output } from "../output.ts";
-import { createOutput, writeJson } from "../output.ts";
-import { formatSeconds } from "../progress.ts";
+import type { GenerateRequest, GenerateResult } from "../pipeline/generate.ts";
+import { generate, medianMs } from "../pipeline/generate.ts";
 import { resources } from "../resources.ts";
-import { exitCodeOfSignal, watchStopSignals } from "../signals.ts";
+import type { ResolvedRequest, SampleOptions } from "../settings/options.ts";
+import { parseSampleOptions, resolveRequest } from "../settings/options.ts";
+import { sampleFlags } from "../settings/sample-flags.ts";
+import type { Output } from "../terminal/output.ts";
+import { createOutput, writeJson } from "../terminal/output.ts";
+import { formatSeconds } from "../terminal/progress.ts";
+import { exitCodeOfSignal, watchStopSignals } from "../terminal/signals.ts";
 import { checkFiles, PictureWriter } from "./sample-files.ts";
-import { sampleFlags } from "./sample-flags.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({

@@ -3,7 +3,7 @@
  * to.
  */
 import { dirname } from "node:path";
-import { loadEncoder } from "../encoder.ts";
+import { loadEncoder } from "../image/encoder.ts";
 import type { DeviceInfo } from "../native/session.ts";
 import { resources } from "../resources.ts";
 import { count } from "./machine.ts";

@@ -1,7 +1,7 @@
 /**
  * The report as text: one line per fact, red with its advice below where something is wrong.
  */
-import { wrap } from "../help.ts";
+import { wrap } from "../terminal/help.ts";
 import { type Line, problemsOf, type Report } from "./report.ts";
 
 const marks = { ok: "ok", note: "-", problem: "BAD" } as const;

@@ -3,10 +3,10 @@
  * sleeps between polls; an abort is passed on and the promise settles when the work has stopped.
  */
 import { type Pointer, ptr } from "bun:ffi";
-import type { Dtype } from "../dtype.ts";
 import { stopIfAborted } from "../errors.ts";
-import type { TransportName } from "../limits.ts";
 import type { ModelFolder } from "../models/folder.ts";
+import type { Dtype } from "../settings/dtype.ts";
+import type { TransportName } from "../settings/limits.ts";
 import {
   Compute,
   DeviceKind,
@@ -75,7 +75,7 @@ export interface GpuOptions {
   part?: RankPart;
 }
 
-/** The ranks of this process, where others have the rest; see src/machines.ts. */
+/** The ranks of this process, where others have the rest; see src/distributed.ts. */
 export interface RankPart {
   rankFirst: number;
   rankCount: number;

@@ -4,8 +4,8 @@
  * pictures. All arrays are f32 and channels first (NCHW), as PyTorch has them.
  */
 import { ptr } from "bun:ffi";
-import type { Dtype } from "../dtype.ts";
 import type { ModelFolder } from "../models/folder.ts";
+import type { Dtype } from "../settings/dtype.ts";
 import * as abi from "./abi.ts";
 import { type GpuOptions, NativeHandle } from "./handle.ts";
 import { bytesOf, library } from "./library.ts";

@@ -1,6 +1,6 @@
 /**
  * What a session would need and do, without opening a device or reading a weight: the memory of
- * every rank, and every operation of a picture with one step. See zig/plan_report.zig.
+ * every rank, and every operation of a picture with one step. See zig/session/plan_report.zig.
  */
 import { ptr } from "bun:ffi";
 import * as v from "valibot";
@@ -10,7 +10,7 @@ import { lastError, library } from "./library.ts";
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 
-/** As zig/tally.zig has it; sizes are those of the operation's own input. */
+/** As zig/backend/op_trace.zig has it; sizes are those of the operation's own input. */
 const operationSchema = v.object({
   op: v.string(),
   batch: count,

@@ -3,12 +3,12 @@
  * tokens and a sampler's rows into a picture. One session draws one picture at a time.
  */
 import { ptr } from "bun:ffi";
-import type { Dtype } from "../dtype.ts";
-import { type Layout, layoutOf } from "../layout.ts";
-import type { RngName } from "../limits.ts";
 import type { ModelFolder } from "../models/folder.ts";
+import { type Layout, layoutOf } from "../pipeline/layout.ts";
+import { tileLatent } from "../pipeline/vae-tiling.ts";
 import type { StepRow } from "../schedule.ts";
-import { tileLatent } from "../vae-tiling.ts";
+import type { Dtype } from "../settings/dtype.ts";
+import type { RngName } from "../settings/limits.ts";
 import * as abi from "./abi.ts";
 import { type GpuOptions, type Hooks, NativeHandle } from "./handle.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
@@ -52,7 +52,7 @@ export interface OpenOptions {
   signal?: AbortSignal;
 }
 
-/** What a band reads from its neighbours after the warm-up; see zig/patch/mode.zig. */
+/** What a band reads from its neighbours after the warm-up; see zig/patch/sync_mode.zig. */
 export const syncModes = [
   "corrected_async_gn",
   "stale_gn",

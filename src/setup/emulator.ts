@@ -1,6 +1,6 @@
 /**
  * Builds the library that stands in for a GPU: NVIDIA's functions answered on the CPU, with the
- * same kernels compiled as C++ (zig/cuda/emulated/, cuda/host/). Only tests and `--device
+ * same kernels compiled as C++ (zig/emulator/, cuda/host/). Only tests and `--device
  * cuda-emulated` need it, so no set-up builds it unasked. `bun run build:emulator` does.
  */
 import { existsSync } from "node:fs";

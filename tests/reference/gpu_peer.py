@@ -2,7 +2,7 @@
 
     gpu_peer.py [--device cuda|cpu]     reads a case of JSON per line, answers with JSON per line
 
-The first line says which versions answer. A case is an operation of zig/tally.zig with a "dtype", or
+The first line says which versions answer. A case is an operation of zig/backend/op_trace.zig with a "dtype", or
 {"op": "unet" | "vae" | "text" | "picture", "model": FOLDER, "rows", "width", "batch", "dtype",
 "compile": MODE or ""}; of the folder only the configs are read. Answers are {"ms": 0.1}, by the GPU's
 events, or {"error": "why not"}. Tensors are channels_last, attention is scaled_dot_product_attention

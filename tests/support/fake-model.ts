@@ -3,8 +3,6 @@
  * them. The tokenizer takes words for tokens, so that a test can count them.
  */
 
-import type { GenerateDependencies } from "../../src/generate.ts";
-import { layoutOf } from "../../src/layout.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import type {
@@ -13,6 +11,8 @@ import type {
   PictureResult,
   Progress,
 } from "../../src/native/session.ts";
+import type { GenerateDependencies } from "../../src/pipeline/generate.ts";
+import { layoutOf } from "../../src/pipeline/layout.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
 
 type OpenSession = GenerateDependencies["openSession"];

@@ -4,10 +4,10 @@
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { generate } from "../../src/generate.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import { ModelParts, type PartsOptions, randomNormal } from "../../src/native/parts.ts";
 import { openSession } from "../../src/native/session.ts";
+import { generate } from "../../src/pipeline/generate.ts";
 import { makeSchedule, schedulerNameOfClass } from "../../src/schedule.ts";
 import { maxAbs, relativeL2 } from "./compare.ts";
 import { writeWideModel } from "./formula-weights.ts";

@@ -3,12 +3,12 @@
  * warning of `--vae-tiling` state, for its test and for `bun run bench tiling`.
  */
 
-import { generate } from "../../src/generate.ts";
+import { type Picture, psnr } from "../../src/bench/picture-measures.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import { ModelParts } from "../../src/native/parts.ts";
 import { openSession } from "../../src/native/session.ts";
-import { tileLatent } from "../../src/vae-tiling.ts";
-import { type Picture, psnr } from "../bench/picture-measures.ts";
+import { generate } from "../../src/pipeline/generate.ts";
+import { tileLatent } from "../../src/pipeline/vae-tiling.ts";
 import { maxAbs } from "./compare.ts";
 
 export interface TilingCase {

@@ -8,8 +8,8 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
-pub const Crew = @import("cpu/crew.zig").Crew;
-const Team = @import("cpu/team.zig").Team;
+pub const Crew = @import("cpu/rank_fibers.zig").Crew;
+const Team = @import("cpu/thread_pool.zig").Team;
 const ops_attention = @import("cpu/ops_attention.zig");
 const ops_elementwise = @import("cpu/ops_elementwise.zig");
 const ops_norm = @import("cpu/ops_norm.zig");
@@ -134,10 +134,10 @@ pub fn detect() Detected {
 test {
     _ = dispatch;
     _ = @import("cpu/blocks.zig");
-    _ = @import("cpu/team.zig");
+    _ = @import("cpu/thread_pool.zig");
     _ = ops_product;
     _ = @import("cpu/tests/product.zig");
-    _ = @import("cpu/tests/crew.zig");
+    _ = @import("cpu/tests/rank_fibers.zig");
     _ = @import("cpu/tests/attention.zig");
     _ = @import("cpu/tests/norm.zig");
     _ = @import("cpu/tests/elementwise.zig");

@@ -5,12 +5,12 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const drivers = @import("../cuda/driver.zig");
+const drivers = @import("../nvidia/driver.zig");
 const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const Weight = @import("../weights.zig").Weight;
-const Communicator = @import("cuda/communicator.zig").Communicator;
+const Communicator = @import("../transport/nccl.zig").Communicator;
 const graphs_file = @import("cuda/graphs.zig");
 const Graphs = graphs_file.Graphs;
 pub const GraphCounts = graphs_file.Counts;
@@ -21,7 +21,7 @@ const ops_embedding = @import("cuda/ops_embedding.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
 const ops_sampler = @import("cuda/ops_sampler.zig");
-const Products = @import("cuda/products.zig").Products;
+const Products = @import("cuda/library_handles.zig").Products;
 
 /// Device bytes that these operations need beside their results.
 pub const attentionBytes = ops_attention.temporaryBytes;

@@ -3,8 +3,8 @@
 
 const std = @import("std");
 const cases = @import("gpu_cases.zig");
-const rigs = @import("gpu_rig.zig");
-const Operation = @import("../tally.zig").Operation;
+const rigs = @import("gpu_fixture.zig");
+const Operation = @import("../backend/op_trace.zig").Operation;
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 const operations = [_]Operation{

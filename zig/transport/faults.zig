@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const Io = std.Io;
-const Crew = @import("../backend/cpu/crew.zig").Crew;
+const Crew = @import("../backend/cpu/rank_fibers.zig").Crew;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
 pub const Fault = enum(u32) { none = 0, fail = 1, stall = 2 };

@@ -3,11 +3,11 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const drivers = @import("../../cuda/driver.zig");
+const drivers = @import("../../nvidia/driver.zig");
 const Driver = drivers.Driver;
-const kernels = @import("../../cuda/kernels.zig");
+const kernels = @import("../../nvidia/kernels.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
-const Measured = @import("products.zig").Measured;
+const Measured = @import("library_handles.zig").Measured;
 
 pub const Error = error{GpuFailed};
 

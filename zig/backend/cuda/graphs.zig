@@ -9,7 +9,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const drivers = @import("../../cuda/driver.zig");
+const drivers = @import("../../nvidia/driver.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error || Allocator.Error;

@@ -5,7 +5,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
-const Call = @import("../../cuda/matmul.zig").Call;
+const Call = @import("gemm.zig").Call;
 const Cuda = cudas.Cuda;
 
 /// Whether the kernel can do this product; what it cannot goes to the library.

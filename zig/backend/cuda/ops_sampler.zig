@@ -8,7 +8,7 @@ const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
-const Draw = @import("../../random_philox.zig").Draw;
+const Draw = @import("../../random/philox.zig").Draw;
 
 /// Of `Cuda.partials`: a row of coefficients, the pictures' factors, then the sums they come from.
 const row_bytes = 256;

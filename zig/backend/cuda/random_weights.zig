@@ -9,7 +9,7 @@ const Gpu = @import("gpu.zig").Gpu;
 const models = @import("../../model.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_sampler = @import("ops_sampler.zig");
-const PhiloxGenerator = @import("../../random_philox.zig").PhiloxGenerator;
+const PhiloxGenerator = @import("../../random/philox.zig").PhiloxGenerator;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
 

@@ -2,9 +2,9 @@
 //! that no enlarged copy of the input ever exists. The depth runs over (kernel row, kernel column,
 //! channel): a run of channels is contiguous in NHWC and is copied whole.
 
-const ahead = @import("ahead.zig");
+const ahead = @import("prefetch.zig");
 const arguments = @import("../arguments.zig");
-const doubled = @import("doubled.zig");
+const doubled = @import("upsampled_conv.zig");
 const pack = @import("pack.zig");
 const product = @import("product.zig");
 const tile = @import("tile.zig");

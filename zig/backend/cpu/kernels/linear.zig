@@ -2,7 +2,7 @@
 //! rows (embeddings, one token) would pay more for packing than for multiplying, so there the
 //! weights are streamed once, straight from their file, against all rows.
 
-const ahead = @import("ahead.zig");
+const ahead = @import("prefetch.zig");
 const arguments = @import("../arguments.zig");
 const pack = @import("pack.zig");
 const product = @import("product.zig");

@@ -5,7 +5,7 @@
 
 const std = @import("std");
 const arguments = @import("../arguments.zig");
-const pairs = @import("pairs.zig");
+const pairs = @import("bf16_pack.zig");
 const tile = @import("tile.zig");
 const v = @import("vector.zig");
 const weights = @import("weights.zig");

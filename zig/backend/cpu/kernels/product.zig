@@ -3,7 +3,7 @@
 //! packs those (first-level cache) and runs the tiles. Where rows come from is the `Source`.
 
 const std = @import("std");
-const ahead = @import("ahead.zig");
+const ahead = @import("prefetch.zig");
 const arguments = @import("../arguments.zig");
 const pack = @import("pack.zig");
 const tile = @import("tile.zig");

@@ -1,8 +1,8 @@
 //! Gives a pair's queue the emulated cuBLASLt and cuDNN, for operations that need their products.
 
 const std = @import("std");
-const libraries = @import("../../../cuda/libraries.zig");
-const products = @import("../products.zig");
+const libraries = @import("../../../nvidia/libraries.zig");
+const products = @import("../library_handles.zig");
 const Pair = @import("support.zig").Pair;
 
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});

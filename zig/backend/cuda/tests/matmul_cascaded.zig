@@ -4,7 +4,7 @@
 const std = @import("std");
 const matmul_cascaded = @import("../matmul_cascaded.zig");
 const support = @import("support.zig");
-const Call = @import("../../../cuda/matmul.zig").Call;
+const Call = @import("../gemm.zig").Call;
 const Pair = support.Pair;
 
 const Sizes = struct {

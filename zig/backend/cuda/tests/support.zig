@@ -4,7 +4,7 @@
 
 const std = @import("std");
 const cpu_support = @import("../../cpu/tests/support.zig");
-const rigs = @import("../../../cuda/emulated/rig.zig");
+const rigs = @import("../../../emulator/fixture.zig");
 const ops_elementwise = @import("../ops_elementwise.zig");
 const tensors = @import("../../../tensor.zig");
 const Cpu = @import("../../cpu.zig").Cpu;

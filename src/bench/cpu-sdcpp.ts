@@ -1,0 +1,120 @@
+/**
+ * stable-diffusion.cpp beside this backend: its sd-cli draws with the same model of full size, and
+ * what it says of its parts stands beside the same parts here, in turns.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { BasedXLError } from "../errors.ts";
+import { openModelFolder } from "../models/folder.ts";
+import { ModelParts } from "../native/parts.ts";
+import type { Dtype } from "../settings/dtype.ts";
+import { runPart } from "./cpu-models.ts";
+import { median } from "./cpu-ops.ts";
+
+/** Its text encoders' time holds the reading of their weights, so they are left out. */
+const sdcppOps = ["unet", "vae"] as const;
+type SdcppOp = (typeof sdcppOps)[number];
+
+export interface SdcppRow {
+  op: SdcppOp;
+  side: number;
+  dtype: Dtype;
+  /** Medians. */
+  milliseconds: number;
+  sdcppMilliseconds: number;
+  /** Median of its time over ours, pair by pair. */
+  ratio: number;
+}
+
+type Times = Record<SdcppOp, number>;
+
+/** Times every part at `side` in each type; one run of each is not counted. */
+export async function timeSdcpp(
+  sdCli: string,
+  folder: string,
+  side: number,
+  dtypes: readonly Dtype[],
+  pairCount: number,
+): Promise<SdcppRow[]> {
+  const model = await openModelFolder(folder);
+  const opened = await Promise.all(
+    dtypes.map(async (dtype) => ({ dtype, parts: await ModelParts.open(model, { dtype }) })),
+  );
+  const latent = side / model.vaeFactor;
+  const runs: { theirs: Times; ours: Times[] }[] = [];
+  try {
+    for (let i = 0; i <= pairCount; i++) {
+      const theirs = await runTheirs(sdCli, folder, side);
+      const ours: Times[] = [];
+      for (const { parts } of opened) {
+        ours.push({
+          unet: await runPart(parts, "unet", latent),
+          vae: await runPart(parts, "vae", latent),
+        });
+      }
+      if (i > 0) runs.push({ theirs, ours });
+    }
+  } finally {
+    for (const { parts } of opened) parts.close();
+  }
+  return sdcppOps.flatMap((op) =>
+    dtypes.map((dtype, j) => ({
+      op,
+      side,
+      dtype,
+      milliseconds: median(runs.map(({ ours }) => ours[j]![op])),
+      sdcppMilliseconds: median(runs.map(({ theirs }) => theirs[op])),
+      ratio: median(runs.map(({ theirs, ours }) => theirs[op] / ours[j]![op])),
+    })),
+  );
+}
+
+// --- internal ---
+
+/** A UNet call is the difference of three steps and one: the first prepares the others. */
+async function runTheirs(sdCli: string, folder: string, side: number): Promise<Times> {
+  const one = await drawTheirs(sdCli, folder, side, 1);
+  const three = await drawTheirs(sdCli, folder, side, 3);
+  return {
+    unet:
+      (millisecondsOf(three, "sampling completed") - millisecondsOf(one, "sampling completed")) / 2,
+    vae: millisecondsOf(three, "decode_first_stage completed"),
+  };
+}
+
+/** Draws without guidance (a UNet call a step) and gives all that it says. */
+async function drawTheirs(
+  sdCli: string,
+  folder: string,
+  side: number,
+  stepCount: number,
+): Promise<string> {
+  const out = mkdtempSync(join(tmpdir(), "basedxl-sdcpp-"));
+  try {
+    const flags = [
+      ["--model", folder, "--prompt", "a red circle", "--output", join(out, "out.png")],
+      ["--width", String(side), "--height", String(side), "--steps", String(stepCount)],
+      ["--cfg-scale", "1", "--sampling-method", "euler", "--seed", "1"],
+      ["--threads", String(availableParallelism())],
+    ].flat();
+    const child = Bun.spawn([sdCli, ...flags], { stdout: "pipe", stderr: "pipe" });
+    const [said, errors, exitCode] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    if (exitCode === 0) return said + errors;
+    const last = (said + errors).trim().split("\n").at(-1);
+    throw new BasedXLError("internal", `${sdCli} ended with ${exitCode}: ${last}`);
+  } finally {
+    rmSync(out, { recursive: true });
+  }
+}
+
+/** Milliseconds of a line "WHAT, taking 1.23s". */
+function millisecondsOf(said: string, what: string): number {
+  const seconds = said.split(`${what}, taking `).at(1);
+  if (seconds === undefined) throw new BasedXLError("internal", `sd-cli did not say "${what}".`);
+  return 1e3 * Number.parseFloat(seconds);
+}

@@ -1,0 +1,159 @@
+/**
+ * Pictures for the benches: one model, one size, one schedule, drawn by as many ranks and in as
+ * many modes as asked. Sessions are opened once per rank count and draw everything there is.
+ */
+
+import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { resolveModelPath } from "../models/locate.ts";
+import {
+  openSession,
+  type PictureRequest,
+  type PictureResult,
+  type Session,
+  type TokenPair,
+} from "../native/session.ts";
+import { predictsByDefault } from "../pipeline/halo-extrapolation.ts";
+import { layoutOf } from "../pipeline/layout.ts";
+import { makeSchedule, type Schedule, schedulerNames } from "../schedule.ts";
+import { limits } from "../settings/limits.ts";
+import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
+
+/** What every picture of a bench has in common. */
+export interface Drawing {
+  model: ModelFolder;
+  width: number;
+  height: number;
+  guidanceScale: number;
+  schedule: Schedule;
+  stepCount: number;
+}
+
+export interface Ranks {
+  rankCount: number;
+  splitBatch: boolean;
+  /** 0 = one per core. */
+  threadCount: number;
+}
+
+/** One prompt with one seed. */
+export interface Case {
+  prompt: string;
+  seed: bigint;
+}
+
+/** From flags and the model's own defaults. Throws "bad-option" or "bad-model". */
+export async function readDrawing(flags: Flags, stepCountDefault?: number): Promise<Drawing> {
+  const stepCount = wholeOf(flags, "steps", limits["num-inference-steps"]);
+  const guidanceScale = decimalOf(flags, "guidance-scale", limits["guidance-scale"]);
+  const scheduler = nameOf(flags, "scheduler", schedulerNames) ?? "euler";
+  const model = await openModelFolder(resolveModelPath(textOf(flags, "model")).path);
+  const { defaults, nativeSize } = model;
+  const steps = stepCount ?? stepCountDefault ?? defaults.steps ?? 50;
+  const size = sizeOf(flags, model.sizeMultiple);
+  return {
+    model,
+    width: size?.width ?? defaults.width ?? nativeSize.width,
+    height: size?.height ?? defaults.height ?? nativeSize.height,
+    guidanceScale: guidanceScale ?? defaults.guidanceScale ?? 5,
+    schedule: makeSchedule(scheduler, model.scheduler, { stepCount: steps }),
+    stepCount: steps,
+  };
+}
+
+/** Who computes what; throws "bad-option" where the height has too few rows for so many ranks. */
+export function layoutFor(drawing: Drawing, ranks: Pick<Ranks, "rankCount" | "splitBatch">) {
+  const { model, height, guidanceScale } = drawing;
+  const { vaeFactor, sizeMultiple } = model;
+  return layoutOf({
+    ...ranks,
+    guidance: guidanceScale > 1,
+    latentRows: height / vaeFactor,
+    rowUnit: sizeMultiple / vaeFactor,
+    vaeFactor,
+  });
+}
+
+/** Whether `sample` would move old border rows on, of itself. */
+export function predictsFor(
+  drawing: Drawing,
+  how: Pick<Ranks, "rankCount" | "splitBatch"> & Pick<PictureRequest, "syncMode" | "warmupSteps">,
+): boolean {
+  const { model, schedule } = drawing;
+  const { bands } = layoutFor(drawing, how);
+  const rowUnit = model.sizeMultiple / model.vaeFactor;
+  return predictsByDefault({ ...how, rows: schedule.rows, bands, rowUnit });
+}
+
+/** The asked rank counts, checked; without any, those of `fallback` that this height can deal. */
+export function dealable(
+  drawing: Drawing,
+  asked: readonly number[] | undefined,
+  fallback: readonly number[],
+  splitBatch: boolean,
+): number[] {
+  if (asked !== undefined) {
+    for (const rankCount of asked) layoutFor(drawing, { rankCount, splitBatch });
+    return [...asked];
+  }
+  const counts = fallback.filter((rankCount) => {
+    try {
+      layoutFor(drawing, { rankCount, splitBatch });
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  if (counts.length === 0) {
+    throw badOption(`A height of ${drawing.height} has rows for one band only: use a larger one.`);
+  }
+  return counts;
+}
+
+export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session> {
+  const { model, width, height, guidanceScale } = drawing;
+  return await openSession({
+    model,
+    width,
+    height,
+    guidance: guidanceScale > 1,
+    pictureCount: 1,
+    ...ranks,
+  });
+}
+
+/** One picture, as `sample` would draw it; `stepCount` below the schedule's stops early. */
+export async function draw(
+  session: Session,
+  drawing: Drawing,
+  { prompt, seed }: Case,
+  how: Pick<PictureRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
+    Pick<PictureRequest, "predictBorders" | "testHooks"> & { stepCount?: number },
+): Promise<PictureResult> {
+  const { model, width, height, guidanceScale, schedule } = drawing;
+  const { stepCount, ...ranks } = how;
+  const request: PictureRequest = {
+    width,
+    height,
+    prompt: tokensOf(model, prompt),
+    negative: model.forceZerosForEmptyPrompt ? null : tokensOf(model, ""),
+    guidanceScale,
+    rows: schedule.rows.slice(0, stepCount),
+    initNoiseSigma: schedule.initNoiseSigma,
+    seeds: [seed],
+    predictBorders: predictsFor(drawing, { ...how, rankCount: session.rankCountUsed }),
+    ...ranks,
+    wantLatents: true,
+  };
+  return await session.picture(request);
+}
+
+// --- internal ---
+
+function tokensOf(model: ModelFolder, text: string): TokenPair {
+  const second = model.tokenizer2.encode(text);
+  return {
+    ids: model.tokenizer.encode(text).ids,
+    ids2: second.ids,
+    endIndex2: second.endIndex,
+  };
+}

@@ -1,0 +1,334 @@
+/**
+ * A model of SDXL's own size with random f16 weights (6.9 GB), for benches: what is drawn with it
+ * means nothing, how long it takes does. Sizes and configs as tests/reference/make_full_size.py has
+ * them; here the values repeat, so that writing takes seconds. Or its headers alone, in files that
+ * take no room: enough for plans, and for GPUs that make their weights up.
+ */
+import {
+  closeSync,
+  cpSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+
+const small = join(import.meta.dir, "../../tests/fixtures/golden/model");
+
+const sizes = {
+  unet: {
+    attention_head_dim: [5, 10, 20],
+    block_out_channels: [320, 640, 1280],
+    cross_attention_dim: 2048,
+    addition_time_embed_dim: 256,
+    projection_class_embeddings_input_dim: 2816,
+    norm_num_groups: 32,
+    sample_size: 128,
+    transformer_layers_per_block: [1, 2, 10],
+    layers_per_block: 2,
+  },
+  vae: {
+    block_out_channels: [128, 256, 512, 512],
+    layers_per_block: 2,
+    norm_num_groups: 32,
+    sample_size: 1024,
+  },
+  text_encoder: {
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    projection_dim: 768,
+  },
+  text_encoder_2: {
+    hidden_size: 1280,
+    intermediate_size: 5120,
+    num_hidden_layers: 32,
+    num_attention_heads: 20,
+    projection_dim: 1280,
+  },
+} as const;
+
+/** Writes the diffusers folder, unless it was written whole before. */
+export function writeFullSize(folder: string): void {
+  const mark = join(folder, "model_index.json");
+  if (readable(mark)) return;
+  writeFolder(folder, writeWeights);
+}
+
+/** Its configs and the headers of its weights, without values. */
+export function writeFullSizeHeaders(folder: string): void {
+  writeFolder(folder, (path, shapes) => {
+    const file = createFile(path);
+    try {
+      ftruncateSync(file, writeHeader(file, shapes));
+    } finally {
+      closeSync(file);
+    }
+  });
+}
+
+// --- internal ---
+
+/** SDXL's; the tokenizers beside it know fewer words. */
+const vocabularySize = 49408;
+
+type Write = (path: string, shapes: Shapes) => void;
+
+function writeFolder(folder: string, write: Write): void {
+  for (const name of ["tokenizer", "tokenizer_2", "scheduler"]) {
+    cpSync(join(small, name), join(folder, name), { recursive: true });
+  }
+  for (const [component, changes] of Object.entries(sizes)) {
+    const config = JSON.parse(readFileSync(join(small, component, "config.json"), "utf8"));
+    // JSON from here would write its 1.0 as 1, which transformers refuses; 1.0 is the default.
+    delete config.initializer_factor;
+    mkdirSync(join(folder, component), { recursive: true });
+    if (component.startsWith("text_encoder")) config.vocab_size = vocabularySize;
+    const text = JSON.stringify({ ...config, ...changes }, null, 1);
+    writeFileSync(join(folder, component, "config.json"), text);
+  }
+  const diffusion = "diffusion_pytorch_model.safetensors";
+  write(join(folder, "unet", diffusion), unetShapes());
+  write(join(folder, "vae", diffusion), vaeShapes());
+  const { text_encoder: first, text_encoder_2: second } = sizes;
+  write(join(folder, "text_encoder/model.safetensors"), clipShapes(first, ""));
+  const shapes = clipShapes(second, "text_model.");
+  shapes.set("text_projection.weight", [second.projection_dim, second.hidden_size]);
+  write(join(folder, "text_encoder_2/model.safetensors"), shapes);
+  cpSync(join(small, "model_index.json"), join(folder, "model_index.json"));
+}
+
+type Shapes = Map<string, number[]>;
+
+function readable(path: string): boolean {
+  try {
+    return readFileSync(path).length > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** Adds the weights of layers under one key of the checkpoint. */
+class Tree {
+  constructor(
+    readonly shapes: Shapes,
+    private readonly prefix = "",
+  ) {}
+
+  at(name: string): Tree {
+    return new Tree(this.shapes, `${this.prefix}${name}.`);
+  }
+
+  norm(name: string, channels: number): void {
+    this.shapes.set(`${this.prefix}${name}.weight`, [channels]);
+    this.shapes.set(`${this.prefix}${name}.bias`, [channels]);
+  }
+
+  linear(name: string, out: number, inner: number, bias = true): void {
+    this.shapes.set(`${this.prefix}${name}.weight`, [out, inner]);
+    if (bias) this.shapes.set(`${this.prefix}${name}.bias`, [out]);
+  }
+
+  conv(name: string, out: number, inner: number, side = 3): void {
+    this.shapes.set(`${this.prefix}${name}.weight`, [out, inner, side, side]);
+    this.shapes.set(`${this.prefix}${name}.bias`, [out]);
+  }
+
+  attention(channels: number, context: number, bias: boolean): void {
+    this.linear("to_q", channels, channels, bias);
+    this.linear("to_k", channels, context, bias);
+    this.linear("to_v", channels, context, bias);
+    this.linear("to_out.0", channels, channels);
+  }
+
+  /** `time` 0: the VAE's, which know no time. */
+  resnet(inner: number, out: number, time: number): void {
+    this.norm("norm1", inner);
+    this.conv("conv1", out, inner);
+    if (time > 0) this.linear("time_emb_proj", out, time);
+    this.norm("norm2", out);
+    this.conv("conv2", out, out);
+    if (inner !== out) this.conv("conv_shortcut", out, inner, 1);
+  }
+
+  transformer(channels: number, depth: number, context: number): void {
+    if (depth === 0) return;
+    this.norm("norm", channels);
+    this.linear("proj_in", channels, channels);
+    for (let i = 0; i < depth; i++) {
+      const block = this.at(`transformer_blocks.${i}`);
+      for (const norm of ["norm1", "norm2", "norm3"]) block.norm(norm, channels);
+      block.at("attn1").attention(channels, channels, false);
+      block.at("attn2").attention(channels, context, false);
+      block.linear("ff.net.0.proj", 8 * channels, channels);
+      block.linear("ff.net.2", channels, 4 * channels);
+    }
+    this.linear("proj_out", channels, channels);
+  }
+}
+
+function unetShapes(): Shapes {
+  const tree = new Tree(new Map());
+  const { block_out_channels: channels, cross_attention_dim: context } = sizes.unet;
+  const depths = [0, 2, 10];
+  const at = (level: number) => channels[Math.min(2, Math.max(0, level))]!;
+  const time = 4 * at(0);
+  tree.conv("conv_in", at(0), 4);
+  tree.linear("time_embedding.linear_1", time, at(0));
+  tree.linear("time_embedding.linear_2", time, time);
+  tree.linear("add_embedding.linear_1", time, sizes.unet.projection_class_embeddings_input_dim);
+  tree.linear("add_embedding.linear_2", time, time);
+  for (let level = 0; level < 3; level++) {
+    const block = tree.at(`down_blocks.${level}`);
+    for (let i = 0; i < 2; i++) {
+      block.at(`resnets.${i}`).resnet(i === 0 ? at(level - 1) : at(level), at(level), time);
+      block.at(`attentions.${i}`).transformer(at(level), depths[level]!, context);
+    }
+    if (level < 2) block.conv("downsamplers.0.conv", at(level), at(level));
+  }
+  const middle = tree.at("mid_block");
+  for (const i of [0, 1]) middle.at(`resnets.${i}`).resnet(at(2), at(2), time);
+  middle.at("attentions.0").transformer(at(2), depths[2]!, context);
+  for (let index = 0; index < 3; index++) {
+    const level = 2 - index;
+    const block = tree.at(`up_blocks.${index}`);
+    for (let i = 0; i < 3; i++) {
+      const below = i === 0 ? at(level + 1) : at(level);
+      const skip = i === 2 ? at(level - 1) : at(level);
+      block.at(`resnets.${i}`).resnet(below + skip, at(level), time);
+      block.at(`attentions.${i}`).transformer(at(level), depths[level]!, context);
+    }
+    if (level > 0) block.conv("upsamplers.0.conv", at(level), at(level));
+  }
+  tree.norm("conv_norm_out", at(0));
+  tree.conv("conv_out", 4, at(0));
+  return tree.shapes;
+}
+
+function vaeShapes(): Shapes {
+  const tree = new Tree(new Map());
+  const channels: readonly number[] = sizes.vae.block_out_channels;
+  const deepest = channels.at(-1)!;
+  const middle = (part: Tree) => {
+    for (const i of [0, 1]) part.at(`mid_block.resnets.${i}`).resnet(deepest, deepest, 0);
+    part.norm("mid_block.attentions.0.group_norm", deepest);
+    part.at("mid_block.attentions.0").attention(deepest, deepest, true);
+  };
+  const encoder = tree.at("encoder");
+  encoder.conv("conv_in", channels[0]!, 3);
+  for (const [level, out] of channels.entries()) {
+    const block = encoder.at(`down_blocks.${level}`);
+    const before = channels[Math.max(0, level - 1)]!;
+    for (const i of [0, 1]) block.at(`resnets.${i}`).resnet(i === 0 ? before : out, out, 0);
+    if (level < 3) block.conv("downsamplers.0.conv", out, out);
+  }
+  middle(encoder);
+  encoder.norm("conv_norm_out", deepest);
+  encoder.conv("conv_out", 8, deepest);
+  const decoder = tree.at("decoder");
+  decoder.conv("conv_in", deepest, 4);
+  middle(decoder);
+  for (const [index, out] of channels.toReversed().entries()) {
+    const block = decoder.at(`up_blocks.${index}`);
+    const before = channels.at(-Math.max(1, index))!;
+    for (const i of [0, 1, 2]) block.at(`resnets.${i}`).resnet(i === 0 ? before : out, out, 0);
+    if (index < 3) block.conv("upsamplers.0.conv", out, out);
+  }
+  decoder.norm("conv_norm_out", channels[0]!);
+  decoder.conv("conv_out", 3, channels[0]!);
+  tree.conv("quant_conv", 8, 8, 1);
+  tree.conv("post_quant_conv", 4, 4, 1);
+  return tree.shapes;
+}
+
+interface ClipSizes {
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+}
+
+function clipShapes(clip: ClipSizes, prefix: string): Shapes {
+  const shapes: Shapes = new Map();
+  const tree = new Tree(shapes, prefix);
+  const width = clip.hidden_size;
+  shapes.set(`${prefix}embeddings.position_embedding.weight`, [77, width]);
+  shapes.set(`${prefix}embeddings.token_embedding.weight`, [vocabularySize, width]);
+  for (let i = 0; i < clip.num_hidden_layers; i++) {
+    const layer = tree.at(`encoder.layers.${i}`);
+    layer.norm("layer_norm1", width);
+    layer.norm("layer_norm2", width);
+    for (const name of ["q_proj", "k_proj", "v_proj", "out_proj"]) {
+      layer.linear(`self_attn.${name}`, width, width);
+    }
+    layer.linear("mlp.fc1", clip.intermediate_size, width);
+    layer.linear("mlp.fc2", width, clip.intermediate_size);
+  }
+  tree.norm("final_layer_norm", width);
+  return shapes;
+}
+
+const poolCount = 1 << 20;
+
+/** Matrices that halve the variance of what they read; norms of 1, biases of 0. */
+function writeWeights(path: string, shapes: Shapes): void {
+  const file = createFile(path);
+  try {
+    writeHeader(file, shapes);
+    const pool = uniformPool();
+    for (const [name, shape] of shapes) writeTensor(file, name, shape, pool);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function createFile(path: string): number {
+  mkdirSync(dirname(path), { recursive: true });
+  return openSync(path, "w");
+}
+
+/** Of a safetensors file; returns the bytes that the whole file has. */
+function writeHeader(file: number, shapes: Shapes): number {
+  const header: Record<string, unknown> = {};
+  let offset = 0;
+  for (const [name, shape] of shapes) {
+    const bytes = 2 * shape.reduce((product, size) => product * size, 1);
+    header[name] = { dtype: "F16", shape, data_offsets: [offset, offset + bytes] };
+    offset += bytes;
+  }
+  const text = JSON.stringify(header);
+  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 64) * 64 + 56));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  writeSync(file, length);
+  writeSync(file, padded);
+  return length.length + padded.length + offset;
+}
+
+/** Numbers in [-1, 1): xorshift, seeded always the same. */
+function uniformPool(): Float32Array {
+  let state = 0x2545f491;
+  return Float32Array.from({ length: poolCount }, () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state / 2 ** 31;
+  });
+}
+
+function writeTensor(file: number, name: string, shape: number[], pool: Float32Array): void {
+  const count = shape.reduce((product, size) => product * size, 1);
+  const isVector = shape.length === 1;
+  const amplitude = 0.7 * Math.sqrt((3 * shape[0]!) / count);
+  const constant = name.endsWith("weight") ? 1 : 0;
+  const values = new Float16Array(Math.min(count, poolCount));
+  for (let i = 0; i < values.length; i++) {
+    values[i] = isVector ? constant : pool[i]! * amplitude;
+  }
+  for (let done = 0; done < count; done += values.length) {
+    writeSync(file, new Uint8Array(values.buffer, 0, 2 * Math.min(values.length, count - done)));
+  }
+}

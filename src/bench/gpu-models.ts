@@ -1,0 +1,254 @@
+/**
+ * The whole-picture part of `bench gpu`: pictures by the product's own sessions with weights that
+ * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and the
+ * whole, with the memory that was taken beside what was planned. PyTorch's models in the same run.
+ */
+import { join } from "node:path";
+import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import type { GpuOptions } from "../native/handle.ts";
+import {
+  openSession,
+  type PictureRequest,
+  type PictureResult,
+  type Session,
+} from "../native/session.ts";
+import { promptTokenCount } from "../prompt/tokenizer.ts";
+import { makeSchedule } from "../schedule.ts";
+import { median } from "./cpu-ops.ts";
+import { memoryOf } from "./gpu-predict.ts";
+import type { GpuPeer } from "./gpu-programs.ts";
+import { type GpuDtype, planFor } from "./gpu-work.ts";
+import { renderTable } from "./report.ts";
+
+/** One way to draw. */
+export interface Variant {
+  name: string;
+  gpu: GpuOptions;
+}
+
+export interface ModelRow {
+  variant: string;
+  side: number;
+  steps: number;
+  /** Median of the steps after the first three: those are queued, captured, replayed first. */
+  stepMs: number;
+  textMs: number;
+  decodeMs: number;
+  /** Text, all steps and decoding. */
+  pictureMs: number;
+  /** On the GPU after the picture, by whatever runs there. */
+  deviceBytes: number;
+  plannedBytes: number;
+  /** deviceBytes less what a tiny model leaves, plus that one's plan; null where not measured. */
+  measuredBytes: number | null;
+}
+
+export interface PeerRow {
+  what: "unet" | "vae" | "text" | "picture";
+  side: number;
+  /** "" for eager. */
+  compile: string;
+  ms: number | null;
+}
+
+/** f16 with graphs, without, with sums in f16, and bf16. */
+export function variantsOf(
+  base: Pick<GpuOptions, "library" | "randomWeights">,
+  dtypes: readonly GpuDtype[],
+): Variant[] {
+  const gpu: GpuOptions = {
+    ...base,
+    dtype: "f16",
+    share: true,
+    fp16Accumulate: false,
+    transport: "peer",
+    graphs: true,
+  };
+  const halves: Variant[] = [
+    { name: "f16", gpu },
+    { name: "f16, no graphs", gpu: { ...gpu, graphs: false } },
+    { name: "f16, sums in f16", gpu: { ...gpu, fp16Accumulate: true } },
+  ];
+  return [
+    ...(dtypes.includes("f16") ? halves : []),
+    ...(dtypes.includes("bf16") ? [{ name: "bf16", gpu: { ...gpu, dtype: "bf16" as const } }] : []),
+  ];
+}
+
+/** Draws every size with every variant; yields row by row. `warmups`: pictures before. */
+export async function* timeModels(
+  model: ModelFolder,
+  variants: readonly Variant[],
+  sides: readonly number[],
+  steps: number,
+  warmups = warmupsDefault,
+): AsyncGenerator<ModelRow> {
+  for (const { name, gpu } of variants) {
+    const extra = await tinyExtra(gpu);
+    for (const side of sides) {
+      const session = await open(model, side, 1, false, gpu);
+      try {
+        const last = await warmPicture(session, model, side, steps, { warmups });
+        const plannedBytes = plannedFor(model, side, gpu.dtype);
+        yield {
+          variant: name,
+          side,
+          steps,
+          ...timesOf(last),
+          deviceBytes: last.deviceBytes,
+          plannedBytes,
+          measuredBytes: extra === null ? null : last.deviceBytes - extra,
+        };
+      } finally {
+        session.close();
+      }
+    }
+  }
+}
+
+export async function* timePeerModels(
+  peer: GpuPeer,
+  model: ModelFolder,
+  sides: readonly number[],
+  steps: number,
+  compileModes: readonly string[],
+): AsyncGenerator<PeerRow> {
+  for (const side of sides) {
+    for (const compile of compileModes) {
+      for (const what of ["unet", "vae", "text", "picture"] as const) {
+        // Texts know no size; a compiled picture would compile both once more.
+        if (what === "text" && side !== sides[0]) continue;
+        if (what === "picture" && compile !== "") continue;
+        const latent = side / model.vaeFactor;
+        const sizes = { rows: latent, width: latent, batch: 2, steps };
+        const ask = { op: what, model: model.path, dtype: "f16", compile, ...sizes };
+        process.stderr.write(`PyTorch ${what} ${side} ${compile || "eager"}\n`);
+        const times = [await peer.time(ask), await peer.time(ask), await peer.time(ask)];
+        const known = times.filter((ms) => ms !== null);
+        yield { what, side, compile, ms: known.length > 0 ? median(known) : null };
+      }
+    }
+  }
+}
+
+export function modelTable(rows: readonly ModelRow[]): string {
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(2);
+  const cells = rows.map((row) => [
+    row.variant,
+    `${row.side}x${row.side}`,
+    row.stepMs.toFixed(2),
+    row.textMs.toFixed(1),
+    row.decodeMs.toFixed(1),
+    (row.pictureMs / 1e3).toFixed(3),
+    gigabytes(row.plannedBytes),
+    row.measuredBytes === null ? "-" : gigabytes(row.measuredBytes),
+  ]);
+  const seconds = `${rows[0]?.steps ?? 0} steps and all, s`;
+  const heads = ["drawn with", "size", "step ms", "text ms", "VAE ms", seconds];
+  return renderTable([...heads, "planned GB", "measured GB"], cells);
+}
+
+export function peerTable(rows: readonly PeerRow[]): string {
+  const names = { unet: "UNet step", vae: "VAE decode", text: "texts", picture: "steps and VAE" };
+  const cells = rows.map(({ what, side, compile, ms }) => [
+    names[what],
+    `${side}x${side}`,
+    compile === "" ? "eager" : `compiled, ${compile}`,
+    ms?.toFixed(2) ?? "-",
+  ]);
+  return renderTable(["PyTorch, f16", "size", "how", "ms"], cells);
+}
+
+/** Both guidance branches on every rank unless split. */
+export async function open(
+  model: ModelFolder,
+  side: number,
+  rankCount: number,
+  splitBatch: boolean,
+  gpu: GpuOptions,
+): Promise<Session> {
+  return await openSession({
+    model,
+    rankCount,
+    splitBatch,
+    gpu,
+    width: side,
+    height: side,
+    threadCount: 0,
+    guidance: true,
+    pictureCount: 1,
+  });
+}
+
+/** Of no meaning as a picture. */
+export function requestFor(model: ModelFolder, side: number, steps: number): PictureRequest {
+  const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
+  const ids = new Int32Array(promptTokenCount).fill(5);
+  const prompt = { ids, ids2: ids.slice(), endIndex2: ids.length - 1 };
+  return {
+    width: side,
+    height: side,
+    prompt,
+    negative: prompt,
+    guidanceScale: 5,
+    rows: schedule.rows,
+    initNoiseSigma: schedule.initNoiseSigma,
+    seeds: [1n],
+    syncMode: "corrected_async_gn",
+    warmupSteps: 1,
+    splitBatch: false,
+    wantLatents: false,
+  };
+}
+
+/** The last of several: graphs of texts, steps and VAE have been captured and replayed by then. */
+export async function warmPicture(
+  session: Session,
+  model: ModelFolder,
+  side: number,
+  steps: number,
+  { warmups, ...change }: Partial<PictureRequest> & { warmups: number },
+): Promise<PictureResult> {
+  const draw = (count: number) => session.picture({ ...requestFor(model, side, count), ...change });
+  for (let i = 0; i < warmups; i++) await draw(Math.min(warmSteps, steps));
+  return await draw(steps);
+}
+
+export const warmupsDefault = 3;
+
+/** Steps that come before those which count. */
+export const stepsBefore = 3;
+
+export function timesOf({ timings }: PictureResult) {
+  const { stepMs, textMs, denoiseMs, decodeMs } = timings;
+  const later = stepMs.slice(Math.min(stepsBefore, stepMs.length - 1));
+  return {
+    stepMs: median(later),
+    textMs,
+    decodeMs,
+    pictureMs: textMs + denoiseMs + decodeMs,
+  };
+}
+
+// --- internal ---
+
+const warmSteps = 4;
+
+function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
+  const size = { width: side, height: side };
+  const plan = planFor({ model, ...size, rankCount: 1, splitBatch: false, dtype });
+  return memoryOf(plan.weight_bytes, plan.ranks[0]!).total;
+}
+
+/** What is taken beyond a plan: by the driver, by others. From a model of next to nothing. */
+async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
+  const model = await openModelFolder(join(import.meta.dir, "../../tests/fixtures/golden/model"));
+  const side = model.sizeMultiple;
+  const session = await open(model, side, 1, false, gpu);
+  try {
+    const { deviceBytes } = await session.picture(requestFor(model, side, 1));
+    return deviceBytes === 0 ? null : deviceBytes - plannedFor(model, side, gpu.dtype);
+  } finally {
+    session.close();
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * The per-operation part of `bench gpu`: every operation of a UNet step, of the VAE and of the text
+ * encoders as the real graph asks for it, for each number of bands, against the ceilings measured
+ * in the same run and PyTorch in turns.
+ */
+import { BasedXLError } from "../errors.ts";
+import type { ModelFolder } from "../models/folder.ts";
+import type { Operation, PlannedOperation } from "../native/plan.ts";
+import { median } from "./cpu-ops.ts";
+import { busiest } from "./gpu-predict.ts";
+import type { GpuBench, GpuPeer } from "./gpu-programs.ts";
+import {
+  type Ceilings,
+  type GpuDtype,
+  isProduct,
+  type Kind,
+  kindOf,
+  nameOf,
+  planFor,
+} from "./gpu-work.ts";
+import { renderTable } from "./report.ts";
+
+/** One operation of one band of `patches`. */
+export interface OperationJob {
+  patches: number;
+  part: "UNet" | "VAE" | "text";
+  entry: PlannedOperation;
+}
+
+export interface OperationRow {
+  patches: number;
+  part: OperationJob["part"];
+  kind: Kind;
+  name: string;
+  /** In one step, one decoding or one prompt. */
+  count: number;
+  /** Medians of one run on the GPU. */
+  ms: number;
+  peerMs: number | null;
+  /** PyTorch's time over ours, of medians. */
+  ratio: number | null;
+  /** By cuDNN's fused attention, of self-attention. */
+  cudnnMs: number | null;
+  /** Of what is computed per second where that counts, else of what is moved. */
+  perSecond: number;
+  isProduct: boolean;
+  /** Of the measured ceiling. */
+  share: number;
+  /** Tokens of the picture and size of a head, of self-attention. */
+  attention: { tokens: number; headSize: number } | null;
+}
+
+/** Those that are timed; what is left out moves next to nothing and costs a launch. */
+export function jobsOf(
+  model: ModelFolder,
+  side: number,
+  patches: readonly number[],
+  dtype: GpuDtype,
+): OperationJob[] {
+  return patches.flatMap((rankCount, i) => {
+    const size = { width: side, height: side };
+    const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype });
+    const stages = { denoise: "UNet", decode: "VAE", text: "text" } as const;
+    return busiest(plan.ranks).operations.flatMap((entry): OperationJob[] => {
+      const part = stages[entry.stage as keyof typeof stages];
+      // Bands cut the VAE as they cut the UNet; once is enough to see its operations.
+      if (part === undefined || (part !== "UNet" && i > 0)) return [];
+      return isTimed(entry) ? [{ patches: rankCount, part, entry }] : [];
+    });
+  });
+}
+
+/** A large product through cuBLASLt and a large copy. `quick`: small ones, for the emulator. */
+export async function measureCeilings(bench: GpuBench, quick: boolean): Promise<Ceilings> {
+  const side = quick ? 64 : 8192;
+  const copyElements = quick ? 1 << 12 : 1 << 28;
+  const product = { ...blank, op: "linear", width: side, in: side, out: side };
+  const copy = { ...blank, op: "copy", width: copyElements / 64, in: 64 };
+  const least = async (operation: Operation) => {
+    let ms = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < (quick ? 1 : 5); i++) ms = Math.min(ms, await bench.time(operation));
+    return ms;
+  };
+  return {
+    flopsPerSecond: (2e3 * side ** 3) / (await least(product)),
+    bytesPerSecond: (1e3 * 2 * 2 * copyElements) / (await least(copy)),
+  };
+}
+
+/** Times every operation; yields row by row. What fails is told and left out. */
+export async function* timeOperations(
+  bench: GpuBench,
+  peer: GpuPeer | null,
+  jobs: readonly OperationJob[],
+  ceilings: Ceilings,
+  dtype: GpuDtype,
+  pairCount: number,
+): AsyncGenerator<OperationRow> {
+  for (const job of jobs) {
+    try {
+      yield await timeOne(bench, peer, job, ceilings, dtype, pairCount);
+    } catch (error) {
+      if (!(error instanceof BasedXLError)) throw error;
+      process.stdout.write(`${nameOf(job.entry.operation)}: ${error.message}\n`);
+      await bench.restart();
+    }
+  }
+}
+
+export function operationTable(rows: readonly OperationRow[]): string {
+  const cells = rows.map((row) => [
+    row.part,
+    String(row.patches),
+    row.name,
+    String(row.count),
+    (1e3 * row.ms).toFixed(1),
+    row.isProduct
+      ? `${(row.perSecond / 1e12).toFixed(1)} TFLOP/s`
+      : `${(row.perSecond / 1e9).toFixed(0)} GB/s`,
+    `${(100 * row.share).toFixed(0)} %`,
+    (row.count * row.ms).toFixed(2),
+    row.peerMs === null ? "-" : (1e3 * row.peerMs).toFixed(1),
+    row.ratio?.toFixed(2) ?? "-",
+    row.cudnnMs === null ? "-" : (1e3 * row.cudnnMs).toFixed(1),
+  ]);
+  const heads = ["part", "bands", "operation", "count", "us", "rate", "of ceiling", "all ms"];
+  return renderTable([...heads, "PyTorch us", "PyTorch / ours", "cuDNN us"], cells);
+}
+
+/** Milliseconds of a whole UNet step of one band, operation by operation. */
+export function summedSteps(rows: readonly OperationRow[]): { patches: number; ms: number }[] {
+  const counts = [...new Set(rows.map(({ patches }) => patches))];
+  return counts.map((patches) => ({
+    patches,
+    ms: rows
+      .filter((row) => row.part === "UNet" && row.patches === patches)
+      .reduce((sum, { count, ms }) => sum + count * ms, 0),
+  }));
+}
+
+// --- internal ---
+
+async function timeOne(
+  bench: GpuBench,
+  peer: GpuPeer | null,
+  { patches, part, entry }: OperationJob,
+  ceilings: Ceilings,
+  dtype: GpuDtype,
+  pairCount: number,
+): Promise<OperationRow> {
+  const { operation, cost, count } = entry;
+  const kind = kindOf(operation);
+  const isSelf = kind === "self-attention" && part === "UNet";
+  const asked = peerCase(operation);
+  const ours: number[] = [];
+  const peers: number[] = [];
+  const cudnn: number[] = [];
+  for (let i = 0; i < pairCount; i++) {
+    ours.push(await bench.time(operation));
+    if (!peer || asked === undefined) continue;
+    const theirs = await peer.time({ ...asked, dtype });
+    if (theirs !== null) peers.push(theirs);
+  }
+  // Apart, since PyTorch's side keeps the operands of one case.
+  for (let i = 0; i < pairCount && peer && isSelf; i++) {
+    const fused = await peer.time({ ...operation, dtype, backend: "cudnn" });
+    if (fused !== null) cudnn.push(fused);
+  }
+  const ms = median(ours);
+  const peerMs = peers.length > 0 ? median(peers) : null;
+  const product = isProduct(entry);
+  const perSecond = (1e3 * (product ? cost.flops : cost.bytes)) / ms;
+  return {
+    patches,
+    part,
+    kind,
+    name: nameOf(operation),
+    count,
+    ms,
+    peerMs,
+    ratio: peerMs === null || isHalfNorm(operation) ? null : peerMs / ms,
+    cudnnMs: cudnn.length > 0 ? median(cudnn) : null,
+    perSecond,
+    isProduct: product,
+    share: perSecond / (product ? ceilings.flopsPerSecond : ceilings.bytesPerSecond),
+    attention: isSelf ? { tokens: operation.keys, headSize: operation.in / operation.heads } : null,
+  };
+}
+
+/** Fewer bytes than this are a launch's time, whatever the kernel does. */
+const bytesMin = 4096;
+
+/** Which gpu-bench leaves out (zig/bench/gpu_cases.zig). */
+const untimed = new Set([
+  "combine_statistics",
+  "embed_tokens",
+  "gather_tokens",
+  "sinusoids",
+  "is_finite",
+  "latent_step",
+]);
+
+const blank: Omit<Operation, "op"> = {
+  batch: 1,
+  rows: 1,
+  width: 1,
+  in: 1,
+  out: 1,
+  kernel: 1,
+  stride: 1,
+  padding: 0,
+  scale: 1,
+  halos: 0,
+  keys: 0,
+  chunks: 1,
+  heads: 1,
+  groups: 1,
+  causal: false,
+  bias: false,
+  residual: false,
+  activation: "none",
+};
+
+const peerOps = new Set(["linear", "conv2d", "attention", "layer_norm", "geglu", "add", "concat"]);
+
+/** PyTorch has no half of a group norm: its whole stands beside ours of the second pass. */
+function isHalfNorm({ op }: Operation): boolean {
+  return op === "group_norm_apply";
+}
+
+function peerCase(operation: Operation): Operation | undefined {
+  if (isHalfNorm(operation)) return { ...operation, op: "group_norm" };
+  return peerOps.has(operation.op) ? operation : undefined;
+}
+
+function isTimed({ operation, cost }: PlannedOperation): boolean {
+  return !untimed.has(operation.op) && cost.bytes >= bytesMin;
+}

@@ -1,0 +1,265 @@
+/**
+ * `bun run bench gpu --predict`: what a UNet step, the VAE and the text encoders would take on a
+ * GPU that reaches its ceilings everywhere, and the memory that a session would need. Counted by
+ * running the real graph over the planning device; needs no GPU, and measures none.
+ */
+import type { TopLevelSpec } from "vega-lite";
+import type { ModelFolder } from "../models/folder.ts";
+import type { PlannedOperation, RankPlan } from "../native/plan.ts";
+import {
+  type Ceilings,
+  type GpuDtype,
+  type KindSum,
+  planFor,
+  sumKinds,
+  total,
+} from "./gpu-work.ts";
+import { renderTable, writeReport } from "./report.ts";
+
+/**
+ * H200: what a large product and a copy were measured at (design's figures). The others: the same
+ * share of the data sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
+ */
+export const gpuCeilings = {
+  H200: { flopsPerSecond: 790e12, bytesPerSecond: 4.3e12 },
+  "H100 SXM": { flopsPerSecond: 790e12, bytesPerSecond: 0.9 * 3.35e12 },
+  "A100 80G": { flopsPerSecond: 0.8 * 312e12, bytesPerSecond: 0.9 * 2.04e12 },
+  "RTX 4090": { flopsPerSecond: 0.8 * 165e12, bytesPerSecond: 0.9 * 1.008e12 },
+} as const satisfies Record<string, Ceilings>;
+
+/** From one kernel of a CUDA graph to the next; assumed, not measured. */
+export const launchMs = 0.001;
+
+/** Bytes of one rank at 1024x1024 in 16 bits, weights and all. */
+export const memoryBar = 9e9;
+
+export interface PredictOptions {
+  model: ModelFolder;
+  dtype: GpuDtype;
+  sides: readonly number[];
+  patches: readonly number[];
+  out: string;
+}
+
+/** One rank count at one size: the rank with the most work. */
+export interface Prediction {
+  side: number;
+  patches: number;
+  rows: number;
+  step: Part;
+  decode: Part;
+  text: Part;
+  memory: Memory;
+}
+
+/** Kinds of operations, and the milliseconds of all with their launches. */
+export interface Part {
+  kinds: KindSum[];
+  all: Omit<KindSum, "kind">;
+  ms: Record<string, number>;
+}
+
+/** Bytes of one rank that has a GPU of its own. */
+export interface Memory {
+  weights: number;
+  text: number;
+  denoise: number;
+  decode: number;
+  exchange: number;
+  arena: number;
+  workspace: number;
+  total: number;
+}
+
+export async function runPrediction(options: PredictOptions): Promise<number> {
+  const { model, dtype, sides, patches, out } = options;
+  const rows = predict(options);
+  const first = rows[0];
+  if (!first) return 0;
+  const names = Object.keys(gpuCeilings);
+  process.stdout.write(
+    `Predicted from FLOP and bytes, not run on a GPU: every operation at the ceilings of its GPU, \
+each operand moved once.\n\n${ceilingTable()}\n` +
+      `${titleOf(first)}, ${dtype}, both guidance branches, one UNet step:\n\n` +
+      `${kindTable(first.step, names)}\n` +
+      `Launches: ${1e3 * launchMs} us each, assumed. VAE and texts of the same picture:\n\n` +
+      `${partTable(first)}\n` +
+      `One UNet step of one rank of several bands, both branches on each; transfers are \
+\`bench scaling\`'s:\n\n${stepTable(rows)}\n` +
+      `Memory of one rank, GB (1e9 bytes); bar for 1024x1024 on one rank: \
+${memoryBar / 1e9}. What the driver takes for itself is not in it:\n\n${memoryTable(rows)}\n`,
+  );
+  const data = { model: model.name, dtype, ceilings: gpuCeilings, launchMs, sides, patches, rows };
+  await writeReport(out, "gpu-predict", data, chart(rows));
+  return 0;
+}
+
+export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "out">) {
+  return sides.flatMap((side) =>
+    patches.flatMap((rankCount): Prediction[] => {
+      const unit = model.sizeMultiple;
+      if (side / unit < rankCount) return [];
+      const plan = planFor({
+        model,
+        width: side,
+        height: side,
+        rankCount,
+        splitBatch: false,
+        dtype,
+      });
+      const rank = busiest(plan.ranks);
+      return [
+        {
+          side,
+          patches: rankCount,
+          rows: rank.rows,
+          step: partOf(rank.operations.filter(({ stage }) => stage === "denoise")),
+          decode: partOf(rank.operations.filter(({ stage }) => stage === "decode")),
+          text: partOf(rank.operations.filter(({ stage }) => stage === "text")),
+          memory: memoryOf(plan.weight_bytes, largest(plan.ranks)),
+        },
+      ];
+    }),
+  );
+}
+
+/** The rank with the most to compute and move. */
+export function busiest(ranks: readonly RankPlan[]): RankPlan {
+  const work = ({ operations }: RankPlan) =>
+    total(sumKinds(operations, { H200: gpuCeilings.H200 })).ms.H200!;
+  return ranks.reduce((most, rank) => (work(rank) > work(most) ? rank : most));
+}
+
+export function memoryOf(weights: number, rank: RankPlan): Memory {
+  const { text, denoise, decode } = rank.peaks;
+  const workspace = rank.workspace_bytes + rank.partial_bytes;
+  return {
+    weights,
+    text,
+    denoise,
+    decode,
+    exchange: rank.exchange_bytes,
+    arena: rank.scratch_bytes,
+    workspace,
+    total: weights + rank.scratch_bytes + workspace,
+  };
+}
+
+// --- internal ---
+
+function largest(ranks: readonly RankPlan[]): RankPlan {
+  return ranks.reduce((most, rank) => (rank.scratch_bytes > most.scratch_bytes ? rank : most));
+}
+
+function partOf(entries: readonly PlannedOperation[]): Part {
+  const sums = sumKinds(entries, gpuCeilings);
+  const all = total(sums);
+  const ms = Object.entries(all.ms).map(([name, each]) => [name, each + all.launches * launchMs]);
+  return { kinds: sums, all, ms: Object.fromEntries(ms) };
+}
+
+function titleOf({ side }: Prediction): string {
+  return `${side}x${side}`;
+}
+
+function ceilingTable(): string {
+  const cells = Object.entries(gpuCeilings).map(([name, { flopsPerSecond, bytesPerSecond }]) => [
+    name,
+    (flopsPerSecond / 1e12).toFixed(0),
+    (bytesPerSecond / 1e12).toFixed(2),
+  ]);
+  return renderTable(["ceilings", "TFLOP/s", "TB/s"], cells);
+}
+
+function kindTable({ kinds, all, ms }: Part, names: readonly string[]): string {
+  const line = (kind: string, sum: Omit<KindSum, "kind">) => [
+    kind,
+    String(sum.operations),
+    String(sum.launches),
+    (sum.flops / 1e9).toFixed(1),
+    (sum.bytes / 1e9).toFixed(3),
+    ...names.map((name) => sum.ms[name]!.toFixed(2)),
+  ];
+  const none = { operations: 0, launches: all.launches, flops: 0, bytes: 0 };
+  const launches = Object.fromEntries(names.map((name) => [name, all.launches * launchMs]));
+  const cells = [
+    ...kinds.map((sum) => line(sum.kind, sum)),
+    line("launching", { ...none, ms: launches }),
+    line("everything", { ...all, ms }),
+  ];
+  const heads = ["kind", "operations", "launches", "GFLOP", "GB", ...names.map((n) => `${n} ms`)];
+  return renderTable(heads, cells);
+}
+
+function partTable({ decode, text }: Prediction): string {
+  const names = Object.keys(gpuCeilings);
+  const cells = Object.entries({ "VAE decode": decode, "both text encoders": text }).map(
+    ([name, { all, ms }]) => [
+      name,
+      String(all.launches),
+      (all.flops / 1e12).toFixed(2),
+      (all.bytes / 1e9).toFixed(1),
+      ...names.map((gpu) => ms[gpu]!.toFixed(2)),
+    ],
+  );
+  return renderTable(["part", "launches", "TFLOP", "GB", ...names.map((n) => `${n} ms`)], cells);
+}
+
+function stepTable(rows: readonly Prediction[]): string {
+  const names = Object.keys(gpuCeilings);
+  const cells = rows.map(({ side, patches, rows: count, step }) => {
+    const alone = rows.find((row) => row.side === side)!;
+    return [
+      `${side}x${side}`,
+      String(patches),
+      String(count),
+      String(step.all.launches),
+      (step.all.flops / 1e12).toFixed(2),
+      (step.all.bytes / 1e9).toFixed(1),
+      ...names.map((name) => step.ms[name]!.toFixed(2)),
+      (alone.step.ms.H200! / step.ms.H200!).toFixed(2),
+    ];
+  });
+  const heads = ["size", "bands", "rows", "launches", "TFLOP", "GB"];
+  return renderTable([...heads, ...names.map((n) => `${n} ms`), "H200 gain"], cells);
+}
+
+function memoryTable(rows: readonly Prediction[]): string {
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(2);
+  const cells = rows.map(({ side, patches, memory: m }) => [
+    `${side}x${side}`,
+    String(patches),
+    ...[m.weights, m.text, m.denoise, m.exchange, m.decode, m.arena, m.workspace, m.total].map(
+      gigabytes,
+    ),
+    side === 1024 && patches === 1 ? (m.total <= memoryBar ? "within" : "OVER") : "",
+  ]);
+  const heads = ["size", "ranks", "weights", "texts", "UNet", "of it exchange", "VAE"];
+  return renderTable([...heads, "arena", "workspaces", "all", "bar"], cells);
+}
+
+function chart(rows: readonly Prediction[]): TopLevelSpec {
+  const values = rows.flatMap(({ side, patches, step }) =>
+    step.kinds.map(({ kind, ms }) => ({
+      size: `${side}x${side}`,
+      bands: patches,
+      kind,
+      ms: ms.H200,
+    })),
+  );
+  return {
+    title: "Predicted UNet step of one rank at an H200's ceilings, ms",
+    data: { values },
+    facet: { column: { field: "size", type: "nominal", title: null, sort: null } },
+    resolve: { scale: { y: "independent" } },
+    spec: {
+      height: 260,
+      mark: "bar",
+      encoding: {
+        x: { field: "bands", type: "ordinal", axis: { labelAngle: 0 } },
+        y: { field: "ms", type: "quantitative", title: "ms" },
+        color: { field: "kind", type: "nominal", sort: null, title: null },
+      },
+    },
+  };
+}

@@ -1,0 +1,200 @@
+/**
+ * What a GPU has to do for a picture, from the real graph (src/native/plan.ts): kinds of
+ * operations, what they cost at a given speed of products and of memory, and their names.
+ */
+import { rmSync } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/plan.ts";
+import { promptTokenCount } from "../prompt/tokenizer.ts";
+import { writeFullSizeHeaders } from "./full-size.ts";
+
+export type GpuDtype = "f16" | "bf16";
+export const gpuDtypes: readonly GpuDtype[] = ["f16", "bf16"];
+
+export const kinds = [
+  "linear layers",
+  "convolutions",
+  "self-attention",
+  "cross-attention",
+  "text attention",
+  "group norms",
+  "layer norms",
+  "GEGLU",
+  "convolution inputs",
+  "other elementwise",
+] as const;
+export type Kind = (typeof kinds)[number];
+
+export interface Ceilings {
+  /** Dense 16-bit products with sums in f32. */
+  flopsPerSecond: number;
+  /** Read and written together. */
+  bytesPerSecond: number;
+}
+
+/** What one rank is asked to draw with. */
+export interface PlanWork {
+  model: ModelFolder;
+  width: number;
+  height: number;
+  rankCount: number;
+  /** Whether each guidance branch has ranks of its own. */
+  splitBatch: boolean;
+  dtype: GpuDtype;
+}
+
+/** With guidance: two branches. */
+export function planFor({ model, width, height, rankCount, splitBatch, dtype }: PlanWork): Plan {
+  return planOf({
+    model,
+    rankCount,
+    threadCount: 0,
+    gpu: {
+      dtype,
+      share: true,
+      transport: "peer",
+      fp16Accumulate: false,
+      graphs: true,
+      library: null,
+      randomWeights: true,
+    },
+    branchCount: 2,
+    latentRows: height / model.vaeFactor,
+    latentWidth: width / model.vaeFactor,
+    splitBatch,
+    pictureCount: 1,
+    vaeTileLatent: 0,
+  });
+}
+
+/** `folder`, or a model of SDXL's size of which there are headers alone, while `use` runs. */
+export async function withModel<T>(
+  folder: string | undefined,
+  use: (model: ModelFolder) => Promise<T>,
+): Promise<T> {
+  if (folder !== undefined) return await use(await openModelFolder(folder));
+  const made = await mkdtemp(join(tmpdir(), "basedxl-sdxl-"));
+  try {
+    writeFullSizeHeaders(made);
+    return await use(await openModelFolder(made));
+  } finally {
+    rmSync(made, { recursive: true, force: true });
+  }
+}
+
+export function kindOf(operation: Operation): Kind {
+  switch (operation.op) {
+    case "linear":
+      return "linear layers";
+    case "conv2d":
+    case "conv_direct":
+      return "convolutions";
+    case "attention":
+      if (operation.causal) return "text attention";
+      return isCross(operation) ? "cross-attention" : "self-attention";
+    case "group_norm_stats":
+    case "group_norm_apply":
+    case "combine_statistics":
+      return "group norms";
+    case "layer_norm":
+      return "layer norms";
+    case "geglu":
+      return "GEGLU";
+    case "assemble":
+      return "convolution inputs";
+    default:
+      return "other elementwise";
+  }
+}
+
+/** Whether what it computes, and not what it moves, is its rate. */
+export function isProduct({ cost }: PlannedOperation): boolean {
+  return cost.flops > 0;
+}
+
+/** Milliseconds of one operation that reaches both ceilings; launches are not in it. */
+export function floorMs({ cost }: Pick<PlannedOperation, "cost">, c: Ceilings): number {
+  return 1e3 * Math.max(cost.flops / c.flopsPerSecond, cost.bytes / c.bytesPerSecond);
+}
+
+export interface KindSum {
+  kind: Kind;
+  operations: number;
+  launches: number;
+  flops: number;
+  bytes: number;
+  /** By the names of `ceilings`. */
+  ms: Record<string, number>;
+}
+
+/** Kinds that there are, in their order. */
+export function sumKinds(
+  entries: readonly PlannedOperation[],
+  ceilings: Readonly<Record<string, Ceilings>>,
+): KindSum[] {
+  const sums = new Map<Kind, KindSum>();
+  for (const kind of kinds) {
+    const ms = Object.fromEntries(Object.keys(ceilings).map((name) => [name, 0]));
+    sums.set(kind, { kind, operations: 0, launches: 0, flops: 0, bytes: 0, ms });
+  }
+  for (const entry of entries) {
+    const sum = sums.get(kindOf(entry.operation))!;
+    sum.operations += entry.count;
+    sum.launches += entry.count * entry.cost.launches;
+    sum.flops += entry.count * entry.cost.flops;
+    sum.bytes += entry.count * entry.cost.bytes;
+    for (const [name, each] of Object.entries(ceilings)) {
+      sum.ms[name]! += entry.count * floorMs(entry, each);
+    }
+  }
+  return [...sums.values()].filter(({ operations }) => operations > 0);
+}
+
+export function total(sums: readonly KindSum[]): Omit<KindSum, "kind"> {
+  const add = (of: (sum: KindSum) => number) => sums.reduce((all, sum) => all + of(sum), 0);
+  const names = Object.keys(sums[0]?.ms ?? {});
+  return {
+    operations: add(({ operations }) => operations),
+    launches: add(({ launches }) => launches),
+    flops: add(({ flops }) => flops),
+    bytes: add(({ bytes }) => bytes),
+    ms: Object.fromEntries(names.map((name) => [name, add(({ ms }) => ms[name]!)])),
+  };
+}
+
+/** Such as "linear 8192 x 640 x 5120" or "attention 2 x 4096 x 4096, 10 heads of 64". */
+export function nameOf(o: Operation): string {
+  const positions = o.rows * o.width;
+  const all = o.batch * positions;
+  const side = `${o.batch} x ${o.rows}x${o.width}`;
+  switch (o.op) {
+    case "linear":
+      return `linear ${all} x ${o.in} x ${o.out}${o.residual ? " + residual" : ""}`;
+    case "conv2d":
+    case "conv_direct": {
+      const more = o.stride > 1 ? `, stride ${o.stride}` : o.residual ? " + residual" : "";
+      return `${o.kernel}x${o.kernel} of ${side}, ${o.in} to ${o.out}${more}`;
+    }
+    case "attention": {
+      const chunks = o.chunks > 1 ? ` in ${o.chunks} parts` : "";
+      const heads = `${o.heads} heads of ${o.in / o.heads}`;
+      return `attention ${o.batch} x ${positions} x ${o.keys}${chunks}, ${heads}`;
+    }
+    case "assemble":
+      return `${o.scale > 1 ? "enlarge" : "borders"} ${side}, ${o.in}, ${o.halos} halos`;
+    case "concat":
+      return `concat ${side}, ${o.in} + ${o.out - o.in}`;
+    default:
+      return `${o.op.replaceAll("_", " ")} ${all} x ${o.in}`;
+  }
+}
+
+// --- internal ---
+
+/** The prompt's tokens are no picture's: those are multiples of four. */
+function isCross({ keys, rows, width }: Operation): boolean {
+  return keys % promptTokenCount === 0 && keys !== rows * width;
+}

@@ -1,0 +1,387 @@
+/**
+ * `bun run bench gpu`: everything that is to be known of a GPU in one command within ten minutes:
+ * operations against the measured ceilings and PyTorch, models and pictures of SDXL's full size
+ * with weights that the GPU makes up, bands alone for `bench scaling`, and the bars. Every part is
+ * saved as it ends; one that fails is told and the others go on. `--predict` needs no GPU.
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { ArgsDef } from "citty";
+import type { TopLevelSpec } from "vega-lite";
+import { BasedXLError } from "../errors.ts";
+import { writeWhole } from "../image/files.ts";
+import type { ModelFolder } from "../models/folder.ts";
+import { emulatorPath } from "../native/library.ts";
+import { probeDevice } from "../native/session.ts";
+import { limits } from "../settings/limits.ts";
+import { buildEmulator } from "../setup/emulator.ts";
+import { type HelpText, renderHelp } from "../terminal/help.ts";
+import {
+  badOption,
+  nameOf,
+  namesOf,
+  readFlags,
+  sharedFlags,
+  textOf,
+  wholeOf,
+  wholesOf,
+} from "./flags.ts";
+import { type BandFile, type BandRow, timeBands } from "./gpu-bands.ts";
+import { barsOf, barTable } from "./gpu-bars.ts";
+import {
+  type ModelRow,
+  modelTable,
+  type PeerRow,
+  peerTable,
+  timeModels,
+  timePeerModels,
+  variantsOf,
+  warmupsDefault,
+} from "./gpu-models.ts";
+import {
+  jobsOf,
+  measureCeilings,
+  type OperationRow,
+  operationTable,
+  summedSteps,
+  timeOperations,
+} from "./gpu-ops.ts";
+import { launchMs, runPrediction } from "./gpu-predict.ts";
+import { type About, GpuBench, GpuPeer, type PeerAbout } from "./gpu-programs.ts";
+import { type Ceilings, type GpuDtype, gpuDtypes, withModel } from "./gpu-work.ts";
+import { machine, renderTable, writeReport } from "./report.ts";
+import { bandTable, bandTitle, predictBands } from "./scaling-bands.ts";
+
+const parts = ["ops", "models", "bands", "peer"] as const;
+const devices = ["cuda", "cuda-emulated"] as const;
+const sidesDefault = [1024, 2048];
+const patchesDefault = [1, 2, 4, 8];
+const stepsDefault = 30;
+const pairsDefault = 5;
+const compileModes = ["reduce-overhead", "default", "max-autotune", "off"] as const;
+
+const flagTexts = {
+  predict: {
+    type: "boolean",
+    description:
+      "Run nothing: UNet step, VAE, texts and memory from FLOP and bytes of the real graph, at " +
+      "the ceilings of several GPUs.",
+  },
+  only: { type: "string", valueHint: "LIST", description: `Of ${parts.join(", ")}. Default: all.` },
+  device: {
+    type: "string",
+    valueHint: "NAME",
+    description: `${devices.join(" or ")}; emulated times mean nothing. Default: cuda.`,
+  },
+  quick: {
+    type: "boolean",
+    description: "Small sizes, once each: whether it runs. Always so on cuda-emulated.",
+  },
+  model: {
+    type: "string",
+    valueHint: "FOLDER",
+    description: "Its sizes; weights are made up on the GPU. Default: SDXL's own sizes, no files.",
+  },
+  sides: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Pixels of the pictures. Default: ${sidesDefault}.`,
+  },
+  patches: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Bands that a picture is cut into. Default: ${patchesDefault}.`,
+  },
+  dtypes: { type: "string", valueHint: "LIST", description: `Default: ${gpuDtypes}.` },
+  steps: { type: "string", valueHint: "N", description: `Of a picture. Default: ${stepsDefault}.` },
+  pairs: {
+    type: "string",
+    valueHint: "N",
+    description: `Samples of each operation, in turns with PyTorch's. Default: ${pairsDefault}.`,
+  },
+  python: {
+    type: "string",
+    valueHint: "PATH",
+    description: "A Python with torch, for models with diffusers, too. Default: python3.",
+  },
+  compile: {
+    type: "string",
+    valueHint: "MODE",
+    description: `torch.compile's: ${compileModes.join(", ")}. Default: ${compileModes[0]}.`,
+  },
+  out: sharedFlags.out,
+  help: sharedFlags.help,
+} as const satisfies ArgsDef;
+
+const help: HelpText = {
+  usage: "bun run bench gpu [flags]",
+  summary:
+    "Times operations, models and pictures of SDXL's full size on a GPU against its ceilings, " +
+    "PyTorch and the bars, within ten minutes (src/bench/README.md).",
+  examples: [
+    "bun run bench gpu",
+    "bun run bench gpu --predict",
+    "bun run bench gpu --only bands && bun run bench scaling --bands bench-out/gpu-bands.json",
+    "bun run bench gpu --device cuda-emulated --model tests/fixtures/golden/model",
+  ],
+  groups: [
+    ["What is timed", ["predict", "only", "sides", "patches", "dtypes", "steps", "pairs"]],
+    ["On what", ["device", "quick", "model", "python", "compile"]],
+    ["Output", ["out", "help"]],
+  ],
+  notes: [],
+};
+
+interface Plan {
+  model: ModelFolder;
+  only: readonly (typeof parts)[number][];
+  sides: readonly number[];
+  patches: readonly number[];
+  dtypes: readonly GpuDtype[];
+  steps: number;
+  pairs: number;
+  python: string;
+  compile: readonly string[];
+  /** "" for NVIDIA's own. */
+  emulator: string;
+  quick: boolean;
+  out: string;
+}
+
+interface Results {
+  gpu: About | null;
+  torch: PeerAbout | null;
+  ceilings: Partial<Record<GpuDtype, Ceilings>>;
+  operations: OperationRow[];
+  models: ModelRow[];
+  peers: PeerRow[];
+  bands: BandRow[];
+  /** Sentences of parts that did not end. */
+  failures: string[];
+}
+
+export async function run(args: string[]): Promise<number> {
+  const flags = readFlags(args, flagTexts);
+  if (flags.help) {
+    process.stdout.write(renderHelp(help, flagTexts));
+    return 0;
+  }
+  const device = nameOf(flags, "device", devices) ?? "cuda";
+  const quick = flags.quick === true || device === "cuda-emulated";
+  const dtypes = namesOf(flags, "dtypes", gpuDtypes) ?? (quick ? ["f16"] : gpuDtypes);
+  const only = namesOf(flags, "only", parts) ?? parts;
+  const sides = wholesOf(flags, "sides", { min: 64, max: limits.width.max });
+  const patches = wholesOf(flags, "patches", limits.gpus) ?? (quick ? [1, 2] : patchesDefault);
+  const compile = nameOf(flags, "compile", compileModes) ?? (quick ? "off" : compileModes[0]);
+  const steps = wholeOf(flags, "steps", limits["num-inference-steps"]);
+  const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 });
+  const out = textOf(flags, "out") ?? "bench-out";
+  const python = textOf(flags, "python") ?? "python3";
+  if (flags.predict !== true) refuseWithoutGpu(device);
+  return await withModel(textOf(flags, "model"), async (model) => {
+    const unit = model.sizeMultiple;
+    const wrong = sides?.find((side) => side % unit !== 0);
+    if (wrong !== undefined) throw badOption(`--sides takes multiples of ${unit}, not ${wrong}.`);
+    const known = sides ?? (quick ? [2 * unit] : sidesDefault);
+    if (flags.predict === true) {
+      return await runPrediction({ model, dtype: dtypes[0]!, sides: known, patches, out });
+    }
+    return await measure({
+      model,
+      only,
+      sides: known,
+      patches,
+      dtypes,
+      steps: steps ?? (quick ? 4 : stepsDefault),
+      pairs: pairs ?? (quick ? 1 : pairsDefault),
+      python,
+      compile: compile === "off" ? [""] : ["", compile],
+      emulator: await emulatorFor(device),
+      quick,
+      out,
+    });
+  });
+}
+
+// --- internal ---
+
+/** One sentence on what is missing. */
+function refuseWithoutGpu(device: (typeof devices)[number]): void {
+  if (device === "cuda-emulated") return;
+  const { gpuCount, cudaKernels } = probeDevice();
+  const instead =
+    "--predict counts what one would take, --device cuda-emulated proves on the CPU that it runs.";
+  if (gpuCount === 0) {
+    const sentence = "bench gpu needs an NVIDIA GPU and its driver, and none was found";
+    throw new BasedXLError("no-device", `${sentence}: ${instead}`);
+  }
+  if (cudaKernels === "") {
+    const sentence = "This build has no CUDA kernels, since nvcc was not there";
+    throw new BasedXLError("no-device", `${sentence}: install the CUDA toolkit, or ${instead}`);
+  }
+}
+
+async function emulatorFor(device: (typeof devices)[number]): Promise<string> {
+  if (device === "cuda") return "";
+  await buildEmulator((line) => void process.stderr.write(`${line}\n`));
+  return emulatorPath();
+}
+
+async function measure(plan: Plan): Promise<number> {
+  const results: Results = {
+    gpu: null,
+    torch: null,
+    ceilings: {},
+    operations: [],
+    models: [],
+    peers: [],
+    bands: [],
+    failures: [],
+  };
+  const startMs = performance.now();
+  const isEmulated = plan.emulator !== "";
+  if (isEmulated) {
+    process.stdout.write("EMULATED ON THE CPU: it runs, and every time below means nothing.\n");
+  }
+  mkdirSync(plan.out, { recursive: true });
+  const isAsked = plan.only.includes("peer") || plan.only.includes("ops");
+  const peer = isAsked ? await openPeer(plan, isEmulated) : null;
+  results.torch = peer?.about ?? null;
+  const work = { ops: runOps, models: runModels, bands: runBands, peer: runPeer };
+  for (const part of parts) {
+    if (!plan.only.includes(part)) continue;
+    try {
+      await work[part](plan, results, peer);
+    } catch (error) {
+      // A GPU is rarely at hand: what can still be measured is.
+      if (!(error instanceof BasedXLError)) throw error;
+      results.failures.push(`${part}: ${error.message}`);
+      process.stdout.write(`\n${part} did not end: ${error.message}\n`);
+    }
+    const seconds = ((performance.now() - startMs) / 1e3).toFixed(0);
+    process.stderr.write(`${part} ended after ${seconds} s\n`);
+    await save(plan, "gpu-parts.json", { ...dataOf(plan), ...results });
+  }
+  await peer?.close();
+  const bars = barsOf(results, isEmulated);
+  process.stdout.write(`\n${barTable(bars)}\n`);
+  const data = { ...dataOf(plan), ...results, bars };
+  await writeReport(plan.out, "gpu", data, chart(results));
+  return results.failures.length === 0 ? 0 : 1;
+}
+
+function dataOf({ model, sides, patches, dtypes, steps, pairs, emulator, quick }: Plan) {
+  const settings = { sides, patches, dtypes, steps, pairs, quick };
+  return { machine: machine(), model: model.name, isEmulated: emulator !== "", ...settings };
+}
+
+async function save({ out }: Plan, name: string, data: unknown): Promise<void> {
+  await writeWhole(join(out, name), Buffer.from(`${JSON.stringify(data, null, 2)}\n`));
+}
+
+/** Without torch its columns are left out, and that is said. */
+async function openPeer({ python }: Plan, isEmulated: boolean): Promise<GpuPeer | null> {
+  const peer = await GpuPeer.open(python, isEmulated ? "cpu" : "cuda");
+  if (!peer) {
+    process.stdout.write(`${python} has no torch for this: PyTorch's columns are left out.\n`);
+  } else if (peer.about.diffusers === null) {
+    process.stdout.write(`${python} has no diffusers: PyTorch's models are left out.\n`);
+  }
+  return peer;
+}
+
+async function runOps(plan: Plan, results: Results, peer: GpuPeer | null): Promise<void> {
+  const { model, sides, patches, dtypes, emulator, quick, pairs } = plan;
+  for (const [i, dtype] of dtypes.entries()) {
+    const bench = await GpuBench.open(dtype, emulator);
+    try {
+      results.gpu = bench.about;
+      const ceilings = await measureCeilings(bench, quick);
+      results.ceilings[dtype] = ceilings;
+      const { flopsPerSecond, bytesPerSecond } = ceilings;
+      process.stdout.write(
+        `\n${bench.about.gpu}, ${dtype}: a large product ${(flopsPerSecond / 1e12).toFixed(1)} \
+TFLOP/s, a large copy ${(bytesPerSecond / 1e9).toFixed(0)} GB/s\n`,
+      );
+      // Both types run the same kernels: operations are timed in the first alone.
+      if (i > 0) continue;
+      const jobs = jobsOf(model, sides[0]!, patches, dtype);
+      for await (const row of timeOperations(bench, peer, jobs, ceilings, dtype, pairs)) {
+        results.operations.push(row);
+      }
+    } finally {
+      await bench.close();
+    }
+  }
+  const cells = summedSteps(results.operations).map(({ patches: count, ms }) => [
+    String(count),
+    ms.toFixed(2),
+  ]);
+  process.stdout.write(
+    `\n${sides[0]}x${sides[0]}, ${dtypes[0]}, each alone in a CUDA graph, operands uncached:\n` +
+      `\n${operationTable(results.operations)}\nA UNet step, operation by operation:\n\n` +
+      `${renderTable(["bands", "ms"], cells)}`,
+  );
+}
+
+async function runModels(plan: Plan, results: Results): Promise<void> {
+  const { model, sides, dtypes, steps, quick } = plan;
+  const warmups = quick ? 0 : warmupsDefault;
+  const library = plan.emulator === "" ? null : plan.emulator;
+  const variants = variantsOf({ library, randomWeights: true }, dtypes);
+  for await (const row of timeModels(model, variants, sides, steps, warmups)) {
+    results.models.push(row);
+  }
+  process.stdout.write(`\n${modelTable(results.models)}`);
+}
+
+async function runBands(plan: Plan, results: Results): Promise<void> {
+  const { model, sides, patches, dtypes, steps, emulator, quick } = plan;
+  const library = emulator === "" ? null : emulator;
+  const [variant] = variantsOf({ library, randomWeights: true }, [dtypes[0]!]);
+  const count = Math.min(steps, bandSteps);
+  const warmups = quick ? 0 : warmupsDefault;
+  for await (const row of timeBands(model, sides, patches, variant!.gpu, count, warmups)) {
+    results.bands.push(row);
+  }
+  const file: BandFile = {
+    gpu: emulator === "" ? probeDevice().gpuName : "emulated GPU",
+    isEmulated: emulator !== "",
+    model: model.name,
+    dtype: dtypes[0]!,
+    unet: model.unet,
+    vaeFactor: model.vaeFactor,
+    rows: results.bands,
+  };
+  await save(plan, "gpu-bands.json", file);
+  process.stdout.write(`\n${bandTitle(file)}\n\n${bandTable(predictBands(file))}`);
+}
+
+async function runPeer(plan: Plan, results: Results, peer: GpuPeer | null): Promise<void> {
+  if (peer === null || peer.about.diffusers === null) return;
+  const { model, sides, steps, compile } = plan;
+  for await (const row of timePeerModels(peer, model, sides, steps, compile)) {
+    results.peers.push(row);
+  }
+  process.stdout.write(`\n${peerTable(results.peers)}`);
+}
+
+const bandSteps = 12;
+
+/** Shares of the ceilings, of one rank's UNet step. */
+function chart({ operations }: Results): TopLevelSpec {
+  const values = operations
+    .filter(({ patches, part }) => patches === 1 && part === "UNet")
+    .filter(({ count, ms }) => count * ms >= launchMs)
+    .map(({ name, kind, share }) => ({ name, kind, share }));
+  return {
+    title: "Share of the measured ceiling, UNet step of one rank",
+    data: { values },
+    mark: "bar",
+    encoding: {
+      y: { field: "name", type: "nominal", sort: null, title: null, axis: { labelLimit: 340 } },
+      x: { field: "share", type: "quantitative", axis: { format: "%" }, title: null },
+      color: { field: "kind", type: "nominal", sort: null, title: null },
+    },
+  };
+}

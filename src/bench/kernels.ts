@@ -1,0 +1,82 @@
+/**
+ * `bun run bench kernels`: registers, spills, shared memory and blocks per multiprocessor of every
+ * CUDA kernel on every architecture, as the compiler states them, and the error of sums in f16; no
+ * GPU is needed. The tables of src/bench/kernels.md come from here (`--write`).
+ */
+import { join } from "node:path";
+import { cascadedBar, measureSums, sdxlDepths } from "../../tests/support/cascaded.ts";
+import {
+  architectures,
+  blocksPerMultiprocessor,
+  type KernelResources,
+  kernelFiles,
+  resourcesOf,
+  threadsAssumed,
+} from "../../tests/support/kernel-resources.ts";
+import { BasedXLError } from "../errors.ts";
+import { writeWhole } from "../image/files.ts";
+import { findNvcc } from "../setup/compiler.ts";
+import { renderTable } from "./report.ts";
+
+/** `args`: nothing, or `--write` to replace the table in the repository. */
+export async function run(args: string[]): Promise<number> {
+  if (args.length > 1 || (args.length === 1 && args[0] !== "--write")) {
+    process.stderr.write("Usage: bun run bench kernels [--write]\n");
+    return 2;
+  }
+  const { nvcc, nvccNote } = findNvcc(process.env);
+  if (!nvcc) throw new BasedXLError("bad-option", `This bench needs nvcc. ${nvccNote}.`);
+  const all = resourcesOf(nvcc.path, kernelFiles());
+  const text = `${heading(nvcc.version)}\n${kernelTable(all)}\n${sumsSection()}`;
+  process.stdout.write(text);
+  if (args[0] === "--write")
+    await writeWhole(join(import.meta.dir, "kernels.md"), Buffer.from(text));
+  return 0;
+}
+
+/** One row per kernel, one column per architecture. */
+export function kernelTable(all: readonly KernelResources[]): string {
+  const names = architectures().map((name) => `sm_${name}`);
+  const kernels = [...new Set(all.map(({ kernel }) => kernel))].sort();
+  const rows = kernels.map((kernel) => {
+    const entries = all.filter((entry) => entry.kernel === kernel);
+    const first = entries[0]!;
+    const cells = names.map((name) => {
+      const entry = entries.find(({ architecture }) => architecture === name);
+      if (!entry) return "";
+      const spilled = entry.spilledBytes + entry.stackBytes;
+      const note = spilled > 0 ? ` (${entry.spilledBytes} spilled, ${entry.stackBytes} stack)` : "";
+      return `${entry.registers} x ${blocksPerMultiprocessor(entry)}${note}`;
+    });
+    return [kernel, String(first.threads), String(first.sharedBytes), ...cells];
+  });
+  return renderTable(["kernel", "threads", "shared", ...names], rows);
+}
+
+/** The error of sums in f16 at SDXL's depths, computed on the CPU as the kernel computes. */
+export function sumsSection(): string {
+  const rows = sdxlDepths.map(({ depth, where }) => {
+    const { cascaded, rounding } = measureSums(depth);
+    const error = [cascaded, rounding, cascadedBar].map((value) => value.toExponential(1));
+    return [String(depth), where, ...error];
+  });
+  const heads = ["products", "SDXL's linear layers", "sums in f16", "rounding alone", "allowed"];
+  return `# Error of sums in f16 at SDXL's shapes
+
+\`--fp16-accumulate\`, relative L2 against sums in f64 of normally distributed f16 numbers; rounding
+alone is the exact sum in f16.
+
+${renderTable(heads, rows)}`;
+}
+
+// --- internal ---
+
+function heading(version: string): string {
+  return `# What kernels take
+
+Written by \`bun run bench kernels --write\` (${version}).
+Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes
+of a block (dynamic included), and for each architecture registers per thread x blocks per
+multiprocessor. Bytes per thread that are spilled or on the stack are told where there are any.
+`;
+}

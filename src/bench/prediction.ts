@@ -1,0 +1,214 @@
+/**
+ * `bun run bench prediction`: what predicting old border rows gains. The same pictures with and
+ * without it, against one rank, over seeds, samplers, warm-ups and bands; nothing else differs
+ * between them.
+ */
+import { join } from "node:path";
+import { relativeL2 } from "../../tests/support/compare.ts";
+import { openModelFolder } from "../models/folder.ts";
+import type { PictureResult } from "../native/session.ts";
+import { makeSchedule, type SchedulerName, schedulerNames } from "../schedule.ts";
+import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";
+import { badOption } from "./flags.ts";
+import { type Picture, psnr } from "./picture-measures.ts";
+import { renderTable } from "./report.ts";
+
+interface Subject {
+  name: string;
+  folder: string;
+  stepCount: number;
+  warmups: number[];
+  bandCounts: number[];
+  cases: Case[];
+}
+
+const root = join(import.meta.dir, "../..");
+
+const scenes: Case[] = [
+  { prompt: "a red house left of a green tree on the grass", seed: 42n },
+  { prompt: "a large orange cat on a purple background", seed: 43n },
+  { prompt: "a purple diamond in the desert at sunset", seed: 44n },
+];
+
+const subjects: Subject[] = [
+  {
+    name: "reference",
+    folder: "tests/fixtures/golden/model",
+    stepCount: 12,
+    warmups: [1, 2, 4],
+    bandCounts: [2, 4, 8],
+    cases: [
+      { prompt: "a photo of a red circle above a blue square", seed: 42n },
+      { prompt: "cold color palette", seed: 7n },
+    ],
+  },
+  {
+    name: "bundled",
+    folder: "src/assets/mini-sdxl",
+    stepCount: 25,
+    warmups: [1, 2, 4],
+    bandCounts: [2, 4, 8],
+    cases: scenes,
+  },
+];
+
+interface Pair {
+  /** Relative L2 of the latents against one rank; DistriFusion's holds no variance up. */
+  theirs: number;
+  plain: number;
+  predicted: number;
+  /** PSNR of the picture, dB. */
+  gain: number;
+}
+
+interface Row {
+  subject: string;
+  sampler: SchedulerName;
+  bands: number;
+  warmup: number;
+  /** Whether `sample` predicts here without being asked. */
+  isDefault: boolean;
+  pairs: Pair[];
+}
+
+/** Takes no arguments: the table is always the same one. */
+export async function run(args: string[]): Promise<number> {
+  if (args.length > 0) throw badOption(`bench prediction takes no flags, not ${args.join(" ")}.`);
+  const rows: Row[] = [];
+  for (const subject of subjects) {
+    for (const scheduler of schedulerNames) {
+      for (const bandCount of subject.bandCounts) {
+        for (const warmupSteps of subject.warmups) {
+          const row = await measure(subject, scheduler, bandCount, warmupSteps);
+          process.stderr.write(`${cellsOf(row).join("  ")}\n`);
+          rows.push(row);
+        }
+      }
+    }
+  }
+  const heads = [
+    ...["model", "sampler", "bands", "warm-up", "default"],
+    ...["DistriFusion", "plain", "predicted", "ratio", "PSNR, dB"],
+  ];
+  process.stdout.write(`${renderTable(heads, rows.map(cellsOf))}\n`);
+  process.stdout.write(summary("Where it is the default", rows, true));
+  process.stdout.write(summary("Elsewhere", rows, false));
+  process.stdout.write(againstTheirs(rows));
+  return 0;
+}
+
+// --- internal ---
+
+async function measure(
+  subject: Subject,
+  scheduler: SchedulerName,
+  bandCount: number,
+  warmupSteps: number,
+): Promise<Row> {
+  const model = await openModelFolder(join(root, subject.folder));
+  const { stepCount } = subject;
+  const drawing: Drawing = {
+    model,
+    width: model.defaults.width ?? model.nativeSize.width,
+    height: model.defaults.height ?? model.nativeSize.height,
+    guidanceScale: model.defaults.guidanceScale ?? 5,
+    schedule: makeSchedule(scheduler, model.scheduler, { stepCount }),
+    stepCount,
+  };
+  const share = { splitBatch: false, threadCount: 0 };
+  const one = await openRanks(drawing, { ...share, rankCount: 1 });
+  const several = await openRanks(drawing, { ...share, rankCount: bandCount });
+  const how = { syncMode: "corrected_async_gn", warmupSteps, splitBatch: false } as const;
+  const pairs: Pair[] = [];
+  try {
+    for (const what of subject.cases) {
+      const reference = await draw(one, drawing, what, how);
+      const asTheirs = { predictBorders: false, testHooks: { besselVariance: true } };
+      const theirs = await draw(several, drawing, what, { ...how, ...asTheirs });
+      const plain = await draw(several, drawing, what, { ...how, predictBorders: false });
+      const predicted = await draw(several, drawing, what, { ...how, predictBorders: true });
+      const errorOf = (drawn: PictureResult) => relativeL2(drawn.latents!, reference.latents!);
+      const nearness = (drawn: PictureResult) => psnr(pictureOf(drawn), pictureOf(reference));
+      const gain = nearness(predicted) - nearness(plain);
+      pairs.push({
+        theirs: errorOf(theirs),
+        plain: errorOf(plain),
+        predicted: errorOf(predicted),
+        gain,
+      });
+    }
+  } finally {
+    one.close();
+    several.close();
+  }
+  return {
+    subject: subject.name,
+    sampler: scheduler,
+    bands: bandCount,
+    warmup: warmupSteps,
+    isDefault: predictsFor(drawing, { rankCount: bandCount, ...how }),
+    pairs,
+  };
+}
+
+/** Means over the cases; of ratio and PSNR also the lowest and the highest. */
+function cellsOf({ subject, sampler, bands, warmup, isDefault, pairs }: Row): string[] {
+  const ratios = pairs.map(ratioOf);
+  const gains = pairs.map(({ gain }) => gain);
+  const spread = (values: number[], digits: number) =>
+    `(${Math.min(...values).toFixed(digits)} to ${Math.max(...values).toFixed(digits)})`;
+  return [
+    subject,
+    sampler,
+    String(bands),
+    String(warmup),
+    isDefault ? "yes" : "no",
+    mean(pairs.map(({ theirs }) => theirs)).toExponential(1),
+    mean(pairs.map(({ plain }) => plain)).toExponential(1),
+    mean(pairs.map(({ predicted }) => predicted)).toExponential(1),
+    `${geometricMean(ratios).toFixed(2)} ${spread(ratios, 2)}`,
+    `${mean(gains).toFixed(1)} ${spread(gains, 1)}`,
+  ];
+}
+
+/** One line over all pictures of the rows where prediction is, or is not, the default. */
+function summary(where: string, rows: readonly Row[], isDefault: boolean): string {
+  const pairs = rows.filter((row) => row.isDefault === isDefault).flatMap((row) => row.pairs);
+  const ratios = pairs.map(ratioOf);
+  const worse = ratios.filter((ratio) => ratio > 1).length;
+  const dimmer = pairs.filter(({ gain }) => gain < 0).length;
+  return (
+    `${where}: ratio ${geometricMean(ratios).toFixed(2)}, at most ` +
+    `${Math.max(...ratios).toFixed(2)}; of ${pairs.length} pictures ${worse} have a larger error ` +
+    `and ${dimmer} a lower PSNR.\n`
+  );
+}
+
+/** One line: what holding variances up does, without prediction. */
+function againstTheirs(rows: readonly Row[]): string {
+  const pairs = rows.flatMap((row) => row.pairs);
+  const ratios = pairs.map(({ theirs, plain }) => plain / theirs);
+  const worst = (errors: number[]) => Math.max(...errors).toExponential(1);
+  return (
+    `Plain against DistriFusion: ratio ${geometricMean(ratios).toFixed(2)} ` +
+    `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}); the worst picture ` +
+    `${worst(pairs.map(({ theirs }) => theirs))} there, ` +
+    `${worst(pairs.map(({ plain }) => plain))} here.\n`
+  );
+}
+
+function ratioOf({ plain, predicted }: Pair): number {
+  return predicted / plain;
+}
+
+function geometricMean(values: number[]): number {
+  return Math.exp(mean(values.map(Math.log)));
+}
+
+function pictureOf({ pictures, width, height }: PictureResult): Picture {
+  return { pixels: pictures[0]!, width, height };
+}
+
+function mean(values: number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

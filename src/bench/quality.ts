@@ -1,0 +1,311 @@
+/**
+ * `bun run bench quality`: how far pictures of several bands are from those of one rank, in every
+ * mode. Guidance branches are never split over ranks here: that part is exact, so ranks = bands.
+ */
+import { readFileSync } from "node:fs";
+import type { ArgsDef } from "citty";
+import type { TopLevelSpec } from "vega-lite";
+import { relativeL2 } from "../../tests/support/compare.ts";
+import { BasedXLError } from "../errors.ts";
+import type { PictureResult, SyncMode } from "../native/session.ts";
+import { limits, syncModeNames } from "../settings/limits.ts";
+import { type HelpText, renderHelp } from "../terminal/help.ts";
+import {
+  type Case,
+  type Drawing,
+  dealable,
+  draw,
+  openRanks,
+  predictsFor,
+  readDrawing,
+} from "./drawing.ts";
+import {
+  badOption,
+  type Flags,
+  namesOf,
+  readFlags,
+  seedsOf,
+  sharedFlags,
+  textOf,
+  wholeOf,
+  wholesOf,
+} from "./flags.ts";
+import { type Picture, psnr, ssim } from "./picture-measures.ts";
+import { machine, renderTable, writeReport } from "./report.ts";
+
+const ranksDefault = [2, 4, 8];
+const promptsDefault = [
+  "a red house left of a green tree on the grass",
+  "a large orange cat on a purple background",
+  "a purple diamond in the desert at sunset",
+];
+const seedFirst = 42n;
+
+const flagTexts = {
+  ...sharedFlags,
+  prompts: {
+    type: "string",
+    valueHint: "FILE",
+    description: "One prompt per line; empty lines are skipped. Default: three of mini-sdxl's.",
+  },
+  seeds: {
+    type: "string",
+    valueHint: "LIST",
+    description:
+      "The first prompt takes the first seed and so on; the shorter list starts over. " +
+      `Default: ${seedFirst} and up, one per prompt.`,
+  },
+  ranks: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Bands. Default: those of ${ranksDefault} that the height has rows for.`,
+  },
+  "warmup-steps": {
+    type: "string",
+    valueHint: "N",
+    description: "Synchronous steps after the first. Default: 4.",
+  },
+  "predict-borders": {
+    type: "boolean",
+    description:
+      "Move old border rows on; --no-predict-borders takes them as they are, as DistriFusion " +
+      "does. Default: as for sample.",
+  },
+} as const satisfies ArgsDef;
+
+const help: HelpText = {
+  usage: "bun run bench quality [flags]",
+  summary:
+    "Draws every prompt on one rank and in bands, and prints how far the bands' latents and " +
+    "pictures are from the one rank's: relative L2, PSNR, SSIM.",
+  examples: [
+    "bun run bench quality",
+    "bun run bench quality --model ~/models/sdxl-base --prompts prompts.txt --ranks 4",
+    "bun run bench quality --modes corrected_async_gn,stale_gn --size 256x256 --warmup-steps 1",
+  ],
+  groups: [
+    ["What is drawn", ["prompts", "seeds", "model", "size", "guidance-scale"]],
+    ["How", ["ranks", "modes", "steps", "warmup-steps", "predict-borders", "scheduler"]],
+    ["Output", ["out", "help"]],
+  ],
+  notes: ["LPIPS is not measured: it needs a network of its own."],
+};
+
+/** One mode with one number of bands; a value per case. */
+interface Row {
+  mode: SyncMode;
+  bands: number;
+  /** Whether old border rows were moved on. */
+  predictBorders: boolean;
+  relativeL2: number[];
+  psnr: number[];
+  ssim: number[];
+}
+
+export async function run(args: string[]): Promise<number> {
+  const flags = readFlags(args, flagTexts);
+  if (flags.help) {
+    process.stdout.write(renderHelp(help, flagTexts));
+    return 0;
+  }
+  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
+  const modes = namesOf(flags, "modes", syncModeNames) ?? syncModeNames;
+  const cases = casesOf(flags);
+  const drawing = await readDrawing(flags);
+  const warmupSteps =
+    wholeOf(flags, "warmup-steps", { min: 0, max: drawing.stepCount }) ??
+    Math.min(4, drawing.stepCount);
+  const asked = flags["predict-borders"];
+  const predictBorders = typeof asked === "boolean" ? asked : undefined;
+  const bands = dealable(drawing, rankCounts, ranksDefault, false);
+
+  process.stdout.write(`${heading(drawing, warmupSteps, cases)}\n\n`);
+  const rows = await measure(drawing, { bands, modes, cases, warmupSteps, predictBorders });
+  rows.sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode) || a.bands - b.bands);
+  process.stdout.write(`${table(rows)}\nMean over the pictures (lowest to highest).\n`);
+  const data = { ...settings(drawing, warmupSteps, cases), rows: rows.map(jsonRow) };
+  await writeReport(textOf(flags, "out") ?? "bench-out", "quality", data, chart(rows));
+  return 0;
+}
+
+// --- internal ---
+
+function casesOf(flags: Flags): Case[] {
+  const path = textOf(flags, "prompts");
+  const prompts = path === undefined ? promptsDefault : readPrompts(path);
+  const seeds = seedsOf(flags, "seeds") ?? prompts.map((_, i) => seedFirst + BigInt(i));
+  const count = Math.max(prompts.length, seeds.length);
+  return Array.from({ length: count }, (_, i) => ({
+    prompt: prompts[i % prompts.length]!,
+    seed: seeds[i % seeds.length]!,
+  }));
+}
+
+function readPrompts(path: string): string[] {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new BasedXLError("io", `--prompts ${path} cannot be read: ${(error as Error).message}.`);
+  }
+  const prompts = text.split("\n").map((line) => line.trim());
+  const written = prompts.filter((line) => line !== "");
+  if (written.length > 0) return written;
+  throw badOption(`--prompts ${path} has no prompt in it: write one per line.`);
+}
+
+async function measure(
+  drawing: Drawing,
+  o: {
+    bands: number[];
+    modes: readonly SyncMode[];
+    cases: Case[];
+    warmupSteps: number;
+    /** undefined = as `sample` does of itself. */
+    predictBorders: boolean | undefined;
+  },
+): Promise<Row[]> {
+  const { modes, cases } = o;
+  const how = { warmupSteps: o.warmupSteps, splitBatch: false };
+  const references: PictureResult[] = [];
+  await withRanks(drawing, 1, async (session) => {
+    for (const each of cases) {
+      references.push(await draw(session, drawing, each, { ...how, syncMode: "full_sync" }));
+    }
+  });
+  const rows: Row[] = [];
+  for (const bands of o.bands) {
+    await withRanks(drawing, bands, async (session) => {
+      for (const mode of modes) {
+        process.stderr.write(`${bands} bands, ${mode}\n`);
+        const ranks = { ...how, syncMode: mode };
+        const predictBorders =
+          o.predictBorders ?? predictsFor(drawing, { ...ranks, rankCount: bands });
+        const row: Row = { mode, bands, predictBorders, relativeL2: [], psnr: [], ssim: [] };
+        for (const [i, each] of cases.entries()) {
+          const ours = await draw(session, drawing, each, { ...ranks, predictBorders });
+          compare(row, ours, references[i]!);
+        }
+        rows.push(row);
+      }
+    });
+  }
+  return rows;
+}
+
+async function withRanks(
+  drawing: Drawing,
+  rankCount: number,
+  work: (session: Awaited<ReturnType<typeof openRanks>>) => Promise<void>,
+): Promise<void> {
+  const session = await openRanks(drawing, { rankCount, splitBatch: false, threadCount: 0 });
+  try {
+    await work(session);
+  } finally {
+    session.close();
+  }
+}
+
+function compare(row: Row, ours: PictureResult, reference: PictureResult): void {
+  row.relativeL2.push(relativeL2(ours.latents!, reference.latents!));
+  row.psnr.push(psnr(pictureOf(ours), pictureOf(reference)));
+  row.ssim.push(ssim(pictureOf(ours), pictureOf(reference)));
+}
+
+function pictureOf({ pictures, width, height }: PictureResult): Picture {
+  return { pixels: pictures[0]!, width, height };
+}
+
+function settings(drawing: Drawing, warmupSteps: number, cases: Case[]) {
+  const { model, width, height, guidanceScale, stepCount, schedule } = drawing;
+  return {
+    model: model.name,
+    machine: machine(),
+    width,
+    height,
+    guidanceScale,
+    stepCount,
+    warmupSteps,
+    scheduler: schedule.name,
+    cases: cases.map(({ prompt, seed }) => ({ prompt, seed: String(seed) })),
+  };
+}
+
+function heading(drawing: Drawing, warmupSteps: number, cases: Case[]): string {
+  const { model, width, height, guidanceScale, stepCount, schedule } = drawing;
+  return (
+    `${model.name}, ${width}x${height}, ${stepCount} steps of ${schedule.name}, ` +
+    `${warmupSteps} of warm-up, guidance ${guidanceScale}, ${cases.length} pictures, against one ` +
+    "rank:"
+  );
+}
+
+function table(rows: readonly Row[]): string {
+  return renderTable(
+    ["mode", "bands", "predicted", "relative L2 of latents", "PSNR, dB", "SSIM"],
+    rows.map((row) => [
+      row.mode,
+      String(row.bands),
+      row.predictBorders ? "yes" : "no",
+      spread(row.relativeL2, (value) => value.toExponential(1)),
+      spread(row.psnr, (value) => (value === Number.POSITIVE_INFINITY ? "inf" : value.toFixed(1))),
+      spread(row.ssim, (value) => value.toFixed(4)),
+    ]),
+  );
+}
+
+function spread(values: readonly number[], show: (value: number) => string): string {
+  const { mean, min, max } = summary(values);
+  return `${show(mean)} (${show(min)} to ${show(max)})`;
+}
+
+function summary(values: readonly number[]) {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return { mean, min: Math.min(...values), max: Math.max(...values) };
+}
+
+/** JSON has no infinity: the PSNR of identical pictures is null there. */
+function jsonRow({ mode, bands, predictBorders, ...measures }: Row) {
+  const finite = (value: number) => (Number.isFinite(value) ? value : null);
+  const entries = Object.entries(measures).map(([name, values]) => {
+    const { mean, min, max } = summary(values);
+    const each = values.map(finite);
+    return [name, { mean: finite(mean), min: finite(min), max: finite(max), each }];
+  });
+  return { mode, bands, predictBorders, ...Object.fromEntries(entries) };
+}
+
+function chart(rows: readonly Row[]): TopLevelSpec {
+  const panel = (name: "relativeL2" | "psnr" | "ssim", title: string, scale: object) => {
+    const values = rows.map(({ mode, bands, [name]: each }) => ({ mode, bands, ...summary(each) }));
+    const x = { field: "bands", type: "ordinal", title: "bands", axis: { labelAngle: 0 } } as const;
+    const xOffset = { field: "mode", type: "nominal", sort: syncModeNames } as const;
+    const color = { field: "mode", type: "nominal", sort: syncModeNames, title: null } as const;
+    const axis = { title: null, format: name === "relativeL2" ? "~e" : "~f", tickCount: 6 };
+    const y = (field: string) => ({ field, type: "quantitative", axis, scale }) as const;
+    return {
+      title,
+      width: 240,
+      height: 260,
+      data: { values: values.filter(({ max }) => Number.isFinite(max)) },
+      layer: [
+        {
+          mark: "rule" as const,
+          encoding: { x, xOffset, color, y: y("min"), y2: { field: "max" } },
+        },
+        {
+          mark: { type: "point" as const, filled: true, opacity: 1 },
+          encoding: { x, xOffset, color, y: y("mean") },
+        },
+      ],
+    };
+  };
+  return {
+    title: "Against one rank: mean, lowest and highest",
+    hconcat: [
+      panel("relativeL2", "relative L2 of latents", { type: "log" }),
+      panel("psnr", "PSNR, dB (without identical pictures)", { zero: false }),
+      panel("ssim", "SSIM", { zero: false }),
+    ],
+  };
+}

@@ -1,0 +1,357 @@
+/**
+ * `bun run bench scaling`: what a rank computes, receives and waits for in one step, and from that
+ * how long a step would take where every rank has a device of its own. One thread per rank; the
+ * time of computation is processor time, since ranks may be more than the cores.
+ */
+import { loadavg } from "node:os";
+import type { ArgsDef } from "citty";
+import type { TopLevelSpec } from "vega-lite";
+import type { RankStats, Session, SyncMode } from "../native/session.ts";
+import { medianMs } from "../pipeline/generate.ts";
+import { limits, syncModeNames } from "../settings/limits.ts";
+import { type HelpText, renderHelp } from "../terminal/help.ts";
+import {
+  type Drawing,
+  dealable,
+  draw,
+  layoutFor,
+  openRanks,
+  type Ranks,
+  readDrawing,
+} from "./drawing.ts";
+import {
+  badOption,
+  type Flags,
+  namesOf,
+  readFlags,
+  sharedFlags,
+  sizeOf,
+  textOf,
+  wholesOf,
+} from "./flags.ts";
+import { links, sdxl, stepMs, type Traffic } from "./formula.ts";
+import { formulaChart, formulaRows, formulaTable } from "./formula-table.ts";
+import { readBandFile } from "./gpu-bands.ts";
+import { machine, renderTable, writeReport } from "./report.ts";
+import { bandChart, bandTable, bandTitle, predictBands } from "./scaling-bands.ts";
+
+const ranksDefault = [2, 4, 8];
+const stepsDefault = 24;
+/** The first step is synchronous in every mode: what is measured comes after these. */
+const stepsBefore = 2;
+const repeatCount = 5;
+const modesDefault: readonly SyncMode[] = ["corrected_async_gn", "full_sync"];
+const sdxlUnit = 32;
+
+const flagTexts = {
+  ...sharedFlags,
+  ranks: {
+    type: "string",
+    valueHint: "LIST",
+    description: `Default: those of ${ranksDefault} that the height has rows for.`,
+  },
+  modes: { ...sharedFlags.modes, description: `Sync modes. Default: ${modesDefault}.` },
+  "split-batch": {
+    type: "boolean",
+    description: "Let an even number of ranks split the guidance branches first, as sample does.",
+  },
+  bands: {
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "Draw nothing: the table from band times that were measured on one GPU, gpu-bands.json of " +
+      "`bench gpu`.",
+  },
+  formula: {
+    type: "boolean",
+    description:
+      "Draw nothing: the table for SDXL at 1024x1024 and 3840x3840, or for --model and --size, " +
+      "from the config alone.",
+  },
+} as const satisfies ArgsDef;
+
+const help: HelpText = {
+  usage: "bun run bench scaling [flags]",
+  summary:
+    "Measures computation, bytes received and waiting of a step for several rank counts, and " +
+    "predicts a step's time over NVLink and PCIe 5 (src/bench/README.md has the formula).",
+  examples: [
+    "bun run bench scaling",
+    "bun run bench scaling --ranks 2,3,4 --size 256x256",
+    "bun run bench scaling --formula",
+    "bun run bench scaling --bands bench-out/gpu-bands.json",
+  ],
+  groups: [
+    ["What is drawn", ["model", "size", "guidance-scale", "steps", "scheduler"]],
+    ["How", ["ranks", "modes", "split-batch", "formula", "bands"]],
+    ["Output", ["out", "help"]],
+  ],
+  notes: [],
+};
+
+/** Per rank and step; bytes of the rank that receives most. */
+interface Row {
+  ranks: number;
+  layout: string;
+  mode: SyncMode;
+  /** Processor time. */
+  computeMs: number;
+  /** For other ranks' parts, on this machine: the mean over ranks, and the longest. */
+  waitMs: number;
+  waitMsMax: number;
+  wallMs: number;
+  received: Traffic;
+  /** One rank's time over all ranks' together: 1 where bands cost nothing. */
+  efficiency: number;
+  predictedMs: Record<string, number>;
+}
+
+export async function run(args: string[]): Promise<number> {
+  const flags = readFlags(args, flagTexts);
+  if (flags.help) {
+    process.stdout.write(renderHelp(help, flagTexts));
+    return 0;
+  }
+  const out = textOf(flags, "out") ?? "bench-out";
+  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
+  const bandFile = textOf(flags, "bands");
+  if (bandFile !== undefined) return await runBands(bandFile, out);
+  if (flags.formula) return await runFormula(flags, rankCounts ?? ranksDefault, out);
+
+  const modes = namesOf(flags, "modes", syncModeNames) ?? modesDefault;
+  const splitBatch = flags["split-batch"] === true;
+  const drawing = await readDrawing(flags, stepsDefault);
+  if (drawing.stepCount <= stepsBefore) {
+    throw badOption(`--steps must be above ${stepsBefore}: those before are not measured.`);
+  }
+  const counts = dealable(drawing, rankCounts, ranksDefault, splitBatch);
+  const { model, width, height, guidanceScale, stepCount } = drawing;
+  const loadBefore = loadavg()[0] ?? 0;
+  const { coreCount } = machine();
+  process.stdout.write(
+    `${model.name}, ${width}x${height}, guidance ${guidanceScale}, f32, one thread per rank; per ` +
+      `rank and step, from step ${stepsBefore + 1} to ${stepCount}:\n\n`,
+  );
+  const rows = await measure(drawing, counts, modes, splitBatch);
+  process.stdout.write(`${table(rows)}\n`);
+  if (loadBefore > coreCount / 4) {
+    process.stdout.write(
+      `Times are disturbed: the load was ${loadBefore.toFixed(1)} on ${coreCount} cores before.\n`,
+    );
+  }
+  const settings = { model: model.name, machine: machine(), width, height, guidanceScale };
+  const data = { ...settings, loadBefore, stepCount, stepsBefore, repeatCount, links, rows };
+  await writeReport(out, "scaling", data, chart(rows));
+  return 0;
+}
+
+// --- internal ---
+
+async function runFormula(flags: Flags, rankCounts: number[], out: string): Promise<number> {
+  // Without a model nothing is read: the numbers of SDXL are known.
+  const drawing = textOf(flags, "model") === undefined ? null : await readDrawing(flags);
+  const size = drawing ?? sizeOf(flags, sdxlUnit);
+  const sizes = size ? [size] : [1024, 3840].map((side) => ({ width: side, height: side }));
+  const rows = formulaRows({
+    unet: drawing?.model.unet ?? sdxl,
+    vaeFactor: drawing?.model.vaeFactor ?? 8,
+    sizes: sizes.map(({ width, height }) => ({ width, height })),
+    rankCounts,
+    guidance: drawing === null || drawing.guidanceScale > 1,
+  });
+  const name = drawing?.model.name ?? "SDXL";
+  process.stdout.write(
+    `${name}, 16-bit, received per rank and step; (all-gather): with DistriFusion's halos:\n\n` +
+      `${formulaTable(rows)}\nStep times at 790 TFLOP/s; sync: over the last link.\n`,
+  );
+  await writeReport(out, "scaling-formula", { model: name, links, rows }, formulaChart(rows));
+  return 0;
+}
+
+async function runBands(path: string, out: string): Promise<number> {
+  const file = readBandFile(path);
+  const rows = predictBands(file);
+  process.stdout.write(`${bandTitle(file)}\n\n${bandTable(rows)}\n`);
+  const { gpu, isEmulated, model, dtype } = file;
+  const data = { gpu, isEmulated, model, dtype, links, rows };
+  await writeReport(out, "scaling-bands", data, bandChart(rows));
+  return 0;
+}
+
+async function measure(
+  drawing: Drawing,
+  counts: readonly number[],
+  modes: readonly SyncMode[],
+  splitBatch: boolean,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const rankCount of [1, ...counts]) {
+    const ranks: Ranks = { rankCount, splitBatch, threadCount: rankCount };
+    const session = await openRanks(drawing, ranks);
+    try {
+      for (const mode of rankCount === 1 ? (["full_sync"] as const) : modes) {
+        process.stderr.write(`${rankCount} ranks, ${mode}\n`);
+        const alone = rows[0]?.computeMs;
+        rows.push(await measureRow(session, drawing, ranks, mode, alone));
+      }
+    } finally {
+      session.close();
+    }
+  }
+  return rows;
+}
+
+/** One drawing: the processor time of the whole process, and what each rank has counted. */
+interface Sample {
+  cpuMs: number;
+  ranks: RankStats[];
+  stepMs: number[];
+}
+
+/**
+ * Two drawings, of which one stops after the first steps: their difference is the other steps
+ * alone, without texts and decoding. Of several such pairs.
+ */
+async function measureRow(
+  session: Session,
+  drawing: Drawing,
+  { rankCount, splitBatch }: Ranks,
+  mode: SyncMode,
+  aloneMs: number | undefined,
+): Promise<Row> {
+  const how = { syncMode: mode, warmupSteps: 0, splitBatch };
+  const sample = async (stepCount: number): Promise<Sample> => {
+    const before = process.cpuUsage();
+    const example = { prompt: drawing.model.defaults.prompt ?? "a red house", seed: 42n };
+    const result = await draw(session, drawing, example, { ...how, stepCount });
+    const { user, system } = process.cpuUsage(before);
+    return { cpuMs: (user + system) / 1e3, ranks: result.ranks, stepMs: result.timings.stepMs };
+  };
+  const pairs: { short: Sample; long: Sample }[] = [];
+  for (let i = 0; i < repeatCount; i++) {
+    pairs.push({ short: await sample(stepsBefore), long: await sample(drawing.stepCount) });
+  }
+  const steps = drawing.stepCount - stepsBefore;
+  const perStep = (of: (s: Sample) => number) =>
+    medianMs(pairs.map(({ short, long }) => (of(long) - of(short)) / steps));
+  const overRanks = (field: keyof RankStats, pick: (values: number[]) => number) =>
+    perStep(({ ranks }) => pick(ranks.map((rank) => rank[field])));
+  // Of whole drawings: a few waits of the first steps differ more than what is looked for.
+  const waits = (pick: (values: number[]) => number) =>
+    medianMs(
+      pairs.map(({ long }) => pick(long.ranks.map(({ waitMs }) => waitMs)) / drawing.stepCount),
+    );
+  const largest = (values: number[]) => Math.max(...values);
+  const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+  // Other work on the machine only ever adds to it: the least of each is nearest to the truth.
+  const leastMs = (which: "short" | "long") => Math.min(...pairs.map((pair) => pair[which].cpuMs));
+  const computeMs = (leastMs("long") - leastMs("short")) / steps / rankCount;
+  const received: Traffic = {
+    keysValues: overRanks("keysValuesBytes", largest),
+    halos: overRanks("haloBytes", largest),
+    statistics: overRanks("statisticsBytes", largest),
+    gather: overRanks("gatherBytes", largest),
+  };
+  const predictedMs = Object.entries(links).map(([link, bytesPerSecond]) => {
+    const synchronous = mode === "full_sync";
+    return [link, stepMs({ computeMs, received, bytesPerSecond, synchronous })] as const;
+  });
+  return {
+    ranks: rankCount,
+    layout: layoutFor(drawing, { rankCount, splitBatch }).text,
+    mode,
+    computeMs,
+    waitMs: waits(mean),
+    waitMsMax: waits(largest),
+    wallMs: medianMs(pairs.flatMap(({ long }) => long.stepMs.slice(stepsBefore))),
+    received,
+    efficiency: (aloneMs ?? computeMs) / (rankCount * computeMs),
+    predictedMs: Object.fromEntries(predictedMs),
+  };
+}
+
+function table(rows: readonly Row[]): string {
+  const linkNames = Object.keys(links);
+  const heads = [
+    "ranks",
+    "mode",
+    "compute ms",
+    "eff",
+    "KV kB",
+    "halos kB",
+    "stats kB",
+    "gather kB",
+    "wait ms (max)",
+    "step ms here",
+    ...linkNames.map((link) => `${link} ms`),
+    "speed-up",
+  ];
+  const kilobytes = (bytes: number) => (bytes / 1e3).toFixed(1);
+  const cells = rows.map((row) => [
+    String(row.ranks),
+    row.ranks === 1 ? "alone" : row.mode,
+    row.computeMs.toFixed(2),
+    row.efficiency.toFixed(2),
+    kilobytes(row.received.keysValues),
+    kilobytes(row.received.halos),
+    kilobytes(row.received.statistics),
+    kilobytes(row.received.gather),
+    `${row.waitMs.toFixed(2)} (${row.waitMsMax.toFixed(2)})`,
+    row.wallMs.toFixed(2),
+    ...linkNames.map((link) => row.predictedMs[link]!.toFixed(2)),
+    linkNames
+      .map((link) => (rows[0]!.predictedMs[link]! / row.predictedMs[link]!).toFixed(2))
+      .join(" / "),
+  ]);
+  return renderTable(heads, cells);
+}
+
+function chart(rows: readonly Row[]): TopLevelSpec {
+  const kinds = { keysValues: "keys and values", halos: "border rows", statistics: "statistics" };
+  const bytes = rows.slice(1).flatMap(({ ranks, mode, received }) =>
+    [...Object.entries(kinds), ["gather", "outputs"] as const].map(([kind, what]) => ({
+      ranks,
+      mode,
+      what,
+      kilobytes: received[kind as keyof Traffic] / 1e3,
+    })),
+  );
+  const times = rows.flatMap(({ ranks, mode, predictedMs, efficiency, computeMs }) => {
+    const names = ranks === 1 ? [...new Set(rows.slice(1).map((row) => row.mode))] : [mode];
+    const ideal = computeMs * efficiency;
+    return names.flatMap((name) => [
+      { ranks, mode: name, what: "evenly shared", ms: ideal },
+      ...Object.entries(predictedMs).map(([what, ms]) => ({ ranks, mode: name, what, ms })),
+    ]);
+  });
+  const x = { field: "ranks", type: "ordinal", title: "ranks", axis: { labelAngle: 0 } } as const;
+  const color = { field: "what", type: "nominal", sort: null, title: null } as const;
+  const column = { field: "mode", type: "nominal", title: null, sort: null } as const;
+  const size = { width: 160, height: 240 };
+  return {
+    resolve: { scale: { color: "independent" } },
+    hconcat: [
+      {
+        title: "Received per rank and step, kB",
+        data: { values: bytes.filter(({ kilobytes }) => Number.isFinite(kilobytes)) },
+        facet: { column },
+        spec: {
+          ...size,
+          mark: "bar",
+          encoding: { x, y: { field: "kilobytes", type: "quantitative", title: null }, color },
+        },
+      },
+      {
+        title: "Predicted step, ms",
+        data: { values: times },
+        facet: { column },
+        spec: {
+          ...size,
+          mark: { type: "line", point: true },
+          encoding: { x, y: { field: "ms", type: "quantitative", title: null }, color },
+        },
+      },
+    ],
+  };
+}

@@ -1,0 +1,34 @@
+/**
+ * Which tiles `--vae-tiling` decodes in, and what its user is told. The size is diffusers' own,
+ * from the VAE's config; how far tiles are from the whole decode is measured, never assumed.
+ */
+import type { ModelFolder } from "../models/folder.ts";
+
+/** PSNR of tiles against the whole decode, in dB: `bun run bench tiling`, the bundled model. */
+export const tilingPsnr = { min: 36, max: 44 } as const;
+
+/** The same in words, for help and warning. */
+export const tilingError = `with the bundled model the two differ by ${tilingPsnr.min} to \
+${tilingPsnr.max} dB PSNR`;
+
+/** A quarter of each tile is shared with the next, in whole rows and columns of the latent. */
+const unit = 4;
+
+/** Rows and columns of the latent in a tile: `sample_size` of the VAE's config, as in diffusers. */
+export function tileLatent({ vae, vaeFactor }: Pick<ModelFolder, "vae" | "vaeFactor">): number {
+  return Math.max(unit, Math.floor(vae.sampleSize / vaeFactor / unit) * unit);
+}
+
+/** What the user of `--vae-tiling` should know about a picture of so many pixels. */
+export function tilingWarning(
+  model: Pick<ModelFolder, "vae" | "vaeFactor">,
+  width: number,
+  height: number,
+): string {
+  const side = tileLatent(model) * model.vaeFactor;
+  if (width <= side && height <= side) {
+    return `--vae-tiling changes nothing at ${width}x${height}: one tile is ${side}x${side}.`;
+  }
+  return `Decoding in tiles of ${side}x${side}, which is not quite the whole decode: \
+${tilingError} (bun run bench tiling measures it).`;
+}

@@ -1,0 +1,227 @@
+/**
+ * Progress of a run: a bar that is redrawn in place on a terminal, plain lines elsewhere.
+ * The formatters are pure; only `createProgressView` writes, and it takes its clock from outside.
+ */
+
+import type { Progress } from "../native/session.ts";
+import type { DrawingProgress } from "../pipeline/generate.ts";
+
+/** Where lines go; stderr in the command. */
+export interface ProgressTarget {
+  write(text: string): void;
+  isTerminal: boolean;
+  /** Columns now: a terminal may be resized. */
+  columns(): number;
+}
+
+export interface ProgressView {
+  update(progress: ShownProgress): void;
+  /** Prints a line above the bar. */
+  line(text: string): void;
+  /** Removes the bar; it does not come back before the next `update`. */
+  clear(): void;
+}
+
+/** What is shown; without `pictures` there is one. */
+export type ShownProgress = Progress & Partial<Pick<DrawingProgress, "pictures">>;
+
+/** When the stage began and its last step ended, in milliseconds of the caller's clock. */
+export interface StageTimes {
+  stage: Progress["stage"];
+  /** Number of the first picture that is being drawn, from 1. */
+  pictureFirst: number;
+  stageStartMs: number;
+  lastStepMs: number;
+  stepsDone: number;
+}
+
+const stageWords: Record<Progress["stage"], string> = {
+  load: "Loading the model",
+  text: "Reading the prompt",
+  denoise: "Drawing",
+  decode: "Decoding",
+};
+const clearLine = "\r\x1b[K";
+const redrawMsMin = 100;
+const plainLineMsMax = 10_000;
+
+/** Draws a bar when `target` is a terminal, else a plain line every tenth or every 10 seconds. */
+export function createProgressView(target: ProgressTarget, clockMs: () => number): ProgressView {
+  return target.isTerminal ? barView(target, clockMs) : plainView(target, clockMs);
+}
+
+/** Notes when stages begin and steps end; `times` is null before the first event. */
+export function followStages(
+  times: StageTimes | null,
+  { stage, stepIndex, pictures }: ShownProgress,
+  nowMs: number,
+): StageTimes {
+  const pictureFirst = pictures?.first ?? 1;
+  if (times?.stage !== stage || times.pictureFirst !== pictureFirst) {
+    return { stage, pictureFirst, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
+  }
+  return stepIndex === times.stepsDone
+    ? times
+    : { ...times, lastStepMs: nowMs, stepsDone: stepIndex };
+}
+
+/**
+ * `Drawing picture 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
+ * bar shrinks first, then parts are left out from the right. Stages without a measure are words and
+ * seconds; which picture it is, is said where there are several.
+ */
+export function formatBar(
+  progress: ShownProgress,
+  times: StageTimes,
+  nowMs: number,
+  columns: number,
+): string {
+  const parts = partsOf(progress, times, nowMs);
+  const head = headOf(progress);
+  const fraction = fractionOf(progress);
+  if (fraction === null) return fit([head, ...parts], columns);
+  const partsWidth = parts.reduce((sum, part) => sum + part.length + 2, 0);
+  const barWidth = Math.min(30, columns - head.length - 1 - partsWidth);
+  if (barWidth < 5) return fit([head, ...parts], columns);
+  const filled = Math.round(Math.min(1, Math.max(0, fraction)) * barWidth);
+  const bar = "█".repeat(filled) + "░".repeat(barWidth - filled);
+  return fit([`${head} ${bar}`, ...parts], columns);
+}
+
+/** `Step 12/25 of picture 2 of 4, 0.31 s per step, 4 s left`: the same without a bar. */
+export function formatPlain(progress: ShownProgress, times: StageTimes, nowMs: number): string {
+  const parts = partsOf(progress, times, nowMs);
+  if (progress.stage !== "denoise") return [headOf(progress), ...parts].join(", ");
+  const which = pictureOf(progress);
+  const [steps, ...rest] = parts;
+  return [`Step ${steps}${which === "" ? "" : ` of ${which}`}`, ...rest].join(", ");
+}
+
+/** 0.012 s, 0.31 s, 4.2 s, 42 s, 3 min 20 s, 2 h 05 min. */
+export function formatSeconds(seconds: number): string {
+  if (seconds < 0.0995) return `${seconds.toFixed(3)} s`;
+  if (seconds < 0.995) return `${seconds.toFixed(2)} s`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const pad = (value: number) => String(value).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
+}
+
+// --- internal ---
+
+function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
+  let times: StageTimes | null = null;
+  let shown = "";
+  let shownKey = "";
+  let shownMs = Number.NEGATIVE_INFINITY;
+  const clear = () => {
+    if (shown !== "") target.write(clearLine);
+    shown = "";
+    shownKey = "";
+  };
+  return {
+    update(progress) {
+      const nowMs = clockMs();
+      times = followStages(times, progress, nowMs);
+      const key = `${progress.pictures?.first} ${progress.stage} ${progress.stepIndex}`;
+      if (key === shownKey && nowMs - shownMs < redrawMsMin) return;
+      shownKey = key;
+      shownMs = nowMs;
+      // One column stays free: a full line makes some terminals scroll.
+      const text = formatBar(progress, times, nowMs, target.columns() - 1);
+      if (text === shown) return;
+      shown = text;
+      target.write(clearLine + text);
+    },
+    line(text) {
+      const bar = shown;
+      if (bar !== "") target.write(clearLine);
+      target.write(`${text}\n${bar}`);
+    },
+    clear,
+  };
+}
+
+function plainView(target: ProgressTarget, clockMs: () => number): ProgressView {
+  let times: StageTimes | null = null;
+  let lastMs = clockMs();
+  let lastTenth = 0;
+  return {
+    update(progress) {
+      const nowMs = clockMs();
+      const { stage, stepCount } = progress;
+      if (stage === "decode" && times?.stage === "denoise" && times.stepsDone < stepCount) {
+        // Polling may miss the moment between the last step and decoding.
+        this.update({ ...progress, stage: "denoise", stepIndex: stepCount });
+      }
+      const before = times?.pictureFirst;
+      times = followStages(times, progress, nowMs);
+      if (times.pictureFirst !== before) lastTenth = 0;
+      const denoising = progress.stage === "denoise" && progress.stepCount > 0;
+      const tenth = denoising
+        ? Math.floor((10 * progress.stepIndex) / progress.stepCount)
+        : lastTenth;
+      if (tenth === lastTenth && nowMs - lastMs < plainLineMsMax) return;
+      lastTenth = tenth;
+      lastMs = nowMs;
+      target.write(`${formatPlain(progress, times, nowMs)}\n`);
+    },
+    line: (text) => target.write(`${text}\n`),
+    clear: () => {},
+  };
+}
+
+/** `picture 2 of 4`, `pictures 3 to 4 of 8`; "" for a single one and while none is begun. */
+function pictureOf({ stage, pictures }: ShownProgress): string {
+  if (stage === "load" || stage === "text") return "";
+  if (pictures === undefined || pictures.count === 1) return "";
+  const { first, last, count } = pictures;
+  return first === last
+    ? `picture ${first} of ${count}`
+    : `pictures ${first} to ${last} of ${count}`;
+}
+
+/** `Drawing picture 2 of 4`. */
+function headOf(progress: ShownProgress): string {
+  const which = pictureOf(progress);
+  const words = stageWords[progress.stage];
+  return which === "" ? words : `${words} ${which}`;
+}
+
+/** How much of the stage is done, 0 to 1; null where that is not known. */
+function fractionOf({ stage, stepIndex, stepCount, loadFraction }: ShownProgress): number | null {
+  if (stage === "load") return loadFraction;
+  return stage === "denoise" ? stepIndex / stepCount : null;
+}
+
+/** What is told beside the bar or the stage's words; the first second of a stage is not counted. */
+function partsOf(progress: ShownProgress, times: StageTimes, nowMs: number): string[] {
+  const { stage, stepIndex, stepCount } = progress;
+  if (stage !== "denoise") {
+    const seconds = (nowMs - times.stageStartMs) / 1000;
+    const elapsed = seconds < 1 ? [] : [formatSeconds(seconds)];
+    return stage === "load"
+      ? [`${Math.floor(100 * progress.loadFraction)} %`, ...elapsed]
+      : elapsed;
+  }
+  const parts = [`${stepIndex}/${stepCount}`];
+  if (stepIndex === 0) return parts;
+  const stepMs = (times.lastStepMs - times.stageStartMs) / stepIndex;
+  parts.push(`${formatSeconds(stepMs / 1000)} per step`);
+  if (stepIndex === stepCount) return parts;
+  const leftMs = Math.max(0, stepMs * (stepCount - stepIndex) - (nowMs - times.lastStepMs));
+  parts.push(`${formatSeconds(leftMs / 1000)} left`);
+  return parts;
+}
+
+function fit(parts: readonly string[], columns: number): string {
+  let text = "";
+  for (const part of parts) {
+    const longer = text === "" ? part : `${text}  ${part}`;
+    if (longer.length > columns) break;
+    text = longer;
+  }
+  return text;
+}

@@ -1,0 +1,142 @@
+/**
+ * Which device draws, and what is said about it.
+ */
+import { expect, test } from "bun:test";
+import {
+  chooseDevice,
+  type DeviceName,
+  type DeviceOptions,
+  deviceDefaults,
+} from "../../src/devices.ts";
+
+const info = (gpuCount: number, cudaKernels = "sm_90") => ({
+  gpuCount,
+  gpuName: gpuCount > 0 ? "NVIDIA X" : "",
+  cudaKernels,
+  hasBf16: false,
+  cpuName: "Old CPU",
+});
+const choose = (
+  device: DeviceName,
+  rankCount: number,
+  machine: ReturnType<typeof info>,
+  more: Partial<DeviceOptions> = {},
+) => chooseDevice({ ...deviceDefaults, device, rankCount, ...more }, machine, () => "emulator.so");
+
+test.each([
+  ["auto", 1, info(0), "No GPU was found: drawing on the CPU."],
+  ["auto", 2, info(0), "No GPU was found: drawing with 2 CPU ranks."],
+  [
+    "auto",
+    2,
+    info(4, ""),
+    "4 GPUs were found, but this build has no CUDA kernels (nvcc was not there): drawing with 2 " +
+      "CPU ranks.",
+  ],
+  ["cpu", 2, info(0), null],
+  ["cpu", 4, info(1), null],
+] as const)("%s, %d ranks, %p: on the CPU, %p", (device, rankCount, machine, line) => {
+  const expected = { device: "cpu" as const, rankCount, dtype: "f32" as const, gpu: null, line };
+  expect(choose(device, rankCount, machine)).toEqual(expected);
+});
+
+test.each([
+  ["auto", 1, info(1), "Drawing on NVIDIA X."],
+  ["auto", 2, info(4), "Drawing on 2 GPUs (NVIDIA X)."],
+  ["cuda", 4, info(4), null],
+] as const)("%s, %d ranks, %p: on GPUs, %p", (device, rankCount, machine, line) => {
+  const gpu = {
+    dtype: "f16" as const,
+    share: false,
+    transport: "auto" as const,
+    fp16Accumulate: false,
+    graphs: true,
+    library: null,
+  };
+  const expected = { device: "cuda" as const, rankCount, dtype: "f32" as const, gpu, line };
+  expect(choose(device, rankCount, machine)).toEqual(expected);
+});
+
+test("the flags for GPUs arrive, and the emulator needs no GPU", () => {
+  const more = { dtype: "bf16", shareGpu: true, cudaGraphs: false, transport: "peer" } as const;
+  const { gpu } = choose("cuda-emulated", 4, info(0), more);
+  expect(gpu).toEqual({
+    dtype: "bf16",
+    share: true,
+    transport: "peer",
+    fp16Accumulate: false,
+    graphs: false,
+    library: "emulator.so",
+  });
+  expect(choose("cuda", 4, info(1), { shareGpu: true }).gpu?.share).toBe(true);
+});
+
+test.each([
+  [
+    "auto",
+    2,
+    info(1),
+    "--gpus 2 asks for 2 GPUs and this machine has 1: ask for 1, add --share-gpu to run several " +
+      "ranks on one, or --device cpu to draw with 2 CPU ranks.",
+  ],
+  [
+    "cuda",
+    8,
+    info(4),
+    "--gpus 8 asks for 8 GPUs and this machine has 4: ask for 4, add --share-gpu to run several " +
+      "ranks on one, or --device cpu to draw with 8 CPU ranks.",
+  ],
+  [
+    "cuda",
+    1,
+    info(0),
+    "--device cuda needs an NVIDIA GPU and its driver, and none was found: leave it out, or " +
+      "write --device cpu.",
+  ],
+  [
+    "cuda",
+    1,
+    info(1, ""),
+    "1 GPU was found, but this build has no CUDA kernels (nvcc was not there): install the CUDA " +
+      "toolkit and run again, or write --device cpu.",
+  ],
+] as const)("%s, %d ranks, %p is refused", (device, rankCount, machine, message) => {
+  expect(() => choose(device, rankCount, machine)).toThrow(message);
+});
+
+test.each([
+  ["cpu", {}, "--fp16-accumulate is for GPUs: the CPU sums in f32. Leave it out."],
+  [
+    "cuda",
+    { dtype: "bf16" },
+    "--fp16-accumulate sums f16 numbers: it goes with --dtype f16, not bf16.",
+  ],
+] as const)("--device %s --fp16-accumulate with %p is refused", (device, more, message) => {
+  expect(() => choose(device, 1, info(1), { fp16Accumulate: true, ...more })).toThrow(message);
+});
+
+test.each([
+  [
+    "cpu",
+    "f16",
+    "--dtype f16 is for GPUs: the CPU draws in f32 or bf16. Choose one, or leave it out.",
+  ],
+  [
+    "cpu",
+    "bf16",
+    "--dtype bf16 needs a CPU with AVX512_BF16, which this one (Old CPU) has not got: leave it " +
+      "out to draw in f32.",
+  ],
+  [
+    "cuda",
+    "f32",
+    "--dtype f32 is for the CPU: GPUs draw in f16 or bf16. Choose one, or leave it out.",
+  ],
+] as const)("--device %s --dtype %s is refused", (device, dtype, message) => {
+  expect(() => choose(device, 1, info(1), { dtype })).toThrow(message);
+});
+
+test("bf16 on a CPU that has it", () => {
+  const machine = { ...info(0), hasBf16: true };
+  expect(choose("cpu", 1, machine, { dtype: "bf16" })).toMatchObject({ dtype: "bf16", gpu: null });
+});

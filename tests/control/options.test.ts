@@ -1,0 +1,455 @@
+/**
+ * Flags of `sample` from raw arguments to a request: what is accepted, and for everything that is
+ * refused the whole sentence.
+ */
+import { describe, expect, test } from "bun:test";
+import { parseArgs } from "citty";
+import fc from "fast-check";
+import { BasedXLError } from "../../src/errors.ts";
+import type { ModelFolder } from "../../src/models/folder.ts";
+import {
+  parseSampleOptions,
+  resolveRequest,
+  type SampleOptions,
+} from "../../src/settings/options.ts";
+import {
+  type SampleFlags,
+  sampleEmptyAllowed,
+  sampleFlags,
+} from "../../src/settings/sample-flags.ts";
+import { normalizeFlags } from "../../src/terminal/flags.ts";
+import { fakeModel } from "../support/fake-model.ts";
+
+function parse(...argv: string[]): SampleOptions {
+  const checked = normalizeFlags(argv, sampleFlags, { emptyAllowed: sampleEmptyAllowed });
+  return parseSampleOptions(parseArgs<SampleFlags>(checked, sampleFlags), () => 42n);
+}
+
+function resolve(argv: string[], model: ModelFolder = fakeModel({ defaults: { prompt: "p" } })) {
+  return resolveRequest(parse(...argv), model);
+}
+
+/** The sentence of the error, which must be a wrong option. */
+function sentence(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof BasedXLError && error.code === "bad-option") return error.message;
+    throw error;
+  }
+  throw new Error("nothing was refused");
+}
+
+const seedRange = "must be a whole number from 0 to 9223372036854775807 (2^63-1)";
+const steps = "--num-inference-steps (--steps)";
+
+describe("flags that are refused as they are typed", () => {
+  test.each([
+    [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
+    [["--frobnicate"], "There is no flag --frobnicate. --help lists them all."],
+    [["--heigth=64"], "There is no flag --heigth. Did you mean --height? --help lists them all."],
+    [["-s", "3"], "There is no flag -s. --help lists them all."],
+    [
+      ["-tall house"],
+      'There is no flag -tall house. A prompt that begins with "-" is written --prompt="-...". ' +
+        "--help lists them all.",
+    ],
+    [
+      ["--no-split-bach"],
+      "There is no flag --no-split-bach. Did you mean --no-split-batch? --help lists them all.",
+    ],
+    [["--no-split-batch=yes"], "--no-split-batch takes no value: write it alone."],
+    [["--no-seed"], "There is no flag --no-seed. Did you mean --seed? --help lists them all."],
+    [["--seed"], "--seed needs a value after it."],
+    [
+      ["--seed", "--json"],
+      '--seed needs a value before --json; one that begins with "--" is written --seed=VALUE.',
+    ],
+    [["--seed="], "--seed is empty: give it a value, or leave the flag out."],
+    [["--out", " "], "--out is empty: give it a value, or leave the flag out."],
+    [["--prompt", ""], "--prompt is empty: give it a value, or leave the flag out."],
+    [["--seed", "1", "--seed=2"], "--seed is given twice: keep one of the two."],
+    [
+      ["--steps", "1", "--num-inference-steps=2"],
+      "--steps and --num-inference-steps are the same flag: keep one of the two.",
+    ],
+    [
+      ["--use-karras-sigmas", "--no-use-karras-sigmas"],
+      "--use-karras-sigmas and --no-use-karras-sigmas are the same flag: keep one of the two.",
+    ],
+    [["--json=maybe"], "--json=maybe is not understood: write --json for yes, --no-json for no."],
+    [["--no-json=true"], "--no-json takes no value: write it alone."],
+    [["--quiet", "--verbose"], "--quiet and --verbose contradict each other: keep one of the two."],
+    [
+      ["a house", "--prompt", "a tree"],
+      'The prompt is given twice, as "a house" and by --prompt "a tree": keep one.',
+    ],
+    [
+      ["a", "house"],
+      'The prompt is one argument, but "a" is followed by "house": put it in quotes.',
+    ],
+    [["  "], "The prompt is empty: say what to draw."],
+  ])("%p", (argv, expected) => {
+    expect(sentence(() => parse(...argv))).toBe(expected);
+  });
+});
+
+describe("values that are refused before a model is known", () => {
+  test.each([
+    [["--seed", "-1"], `--seed ${seedRange}, not "-1".`],
+    [["--seed", "1.5"], `--seed ${seedRange}, not "1.5".`],
+    [["--seed", "9223372036854775808"], `--seed ${seedRange}, not "9223372036854775808".`],
+    [["--seed", "0x10"], `--seed ${seedRange}, not "0x10".`],
+    [["--steps", "0"], `${steps} must be a whole number from 1 to 1000, not "0".`],
+    [["--steps", "1001"], `${steps} must be a whole number from 1 to 1000, not "1001".`],
+    [["--steps=2.5"], `${steps} must be a whole number from 1 to 1000, not "2.5".`],
+    [["--steps", "ten"], `${steps} must be a whole number from 1 to 1000, not "ten".`],
+    [["--guidance-scale", "-2"], '--guidance-scale must be a number from 0 to 100, not "-2".'],
+    [["--guidance-scale", "NaN"], '--guidance-scale must be a number from 0 to 100, not "NaN".'],
+    [
+      ["--guidance-scale", "1e999"],
+      '--guidance-scale must be a number from 0 to 100, not "1e999".',
+    ],
+    [["--guidance-rescale", "1.1"], '--guidance-rescale must be a number from 0 to 1, not "1.1".'],
+    [["--gpus", "0"], '--gpus must be a whole number from 1 to 16, not "0".'],
+    [["--gpus", "17"], '--gpus must be a whole number from 1 to 16, not "17".'],
+    [["--threads", "1025"], '--threads must be a whole number from 0 to 1024, not "1025".'],
+    [["--warmup-steps", "-1"], '--warmup-steps must be a whole number from 0 to 1000, not "-1".'],
+    [["--width", "0"], '--width must be a whole number from 1 to 8192, not "0".'],
+    [["--height", "9000"], '--height must be a whole number from 1 to 8192, not "9000".'],
+    [
+      ["--scheduler", "eular"],
+      '--scheduler must be euler, euler_a or ddim, not "eular". Did you mean euler?',
+    ],
+    [["--scheduler", "unipc"], '--scheduler must be euler, euler_a or ddim, not "unipc".'],
+    [
+      ["--timestep-spacing", "trailling"],
+      '--timestep-spacing must be leading, trailing or linspace, not "trailling". ' +
+        "Did you mean trailing?",
+    ],
+    [["--rng", "philox"], '--rng must be cpu or cuda, not "philox".'],
+    [["--num-images", "0"], '--num-images must be a whole number from 1 to 64, not "0".'],
+    [["--num-images", "65"], '--num-images must be a whole number from 1 to 64, not "65".'],
+    [["--batch-size", "0"], '--batch-size must be a whole number from 1 to 8, not "0".'],
+    [["--batch-size", "9"], '--batch-size must be a whole number from 1 to 8, not "9".'],
+    [
+      ["--seed", "9223372036854775805", "--num-images", "4"],
+      "--seed 9223372036854775805 leaves no room for the seeds of 4 pictures, one up each: it " +
+        "must be at most 9223372036854775804.",
+    ],
+    [
+      ["--sync-mode", "full-sync"],
+      "--sync-mode must be corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync or " +
+        'no_sync, not "full-sync". Did you mean full_sync?',
+    ],
+    [
+      ["--vae-tiling", "--gpus", "2"],
+      "--vae-tiling is for one rank: with --gpus 2 the ranks share the decode, exactly. Leave " +
+        "one of the two out.",
+    ],
+    [
+      ["--device", "CUDA"],
+      '--device must be auto, cpu, cuda or cuda-emulated, not "CUDA". Did you mean cuda?',
+    ],
+    [["--dtype", "fp16"], '--dtype must be f32, f16 or bf16, not "fp16". Did you mean f16?'],
+    [["--transport", "mpi"], '--transport must be auto, peer or nccl, not "mpi".'],
+    [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],
+  ])("%p", (argv, expected) => {
+    expect(sentence(() => parse(...argv))).toBe(expected);
+  });
+});
+
+describe("what is refused for a model", () => {
+  const unit = "must be a multiple of 32 from 32 to 8192 pixels for this model";
+  test.each([
+    [["--width", "100"], `--width ${unit}, not 100: the nearest is 96.`],
+    [["--height", "1000"], `--height ${unit}, not 1000: the nearest is 992.`],
+    [["--width", "3"], `--width ${unit}, not 3: the nearest is 32.`],
+    [["--height", "8191"], `--height ${unit}, not 8191: the nearest is 8192.`],
+    [
+      ["--steps", "4", "--warmup-steps", "5"],
+      "--warmup-steps must be from 0 to the number of steps, 4, not 5.",
+    ],
+    [
+      ["--gpus", "8", "--height", "96"],
+      "8 ranks are 4 bands, and a height of 96 has rows for 3: use 6 ranks (--gpus 6), or a " +
+        "height of at least 128.",
+    ],
+    [
+      ["--gpus", "4", "--height", "96", "--no-split-batch"],
+      "4 ranks are 4 bands, and a height of 96 has rows for 3: use 3 ranks (--gpus 3), or a " +
+        "height of at least 128.",
+    ],
+    [
+      ["--gpus", "2", "--height", "32", "--guidance-scale", "1"],
+      "2 ranks are 2 bands, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
+        "height of at least 64.",
+    ],
+  ])("%p", (argv, expected) => {
+    expect(sentence(() => resolve(argv))).toBe(expected);
+  });
+
+  test("a unit that does not divide 8192 lowers the largest size", () => {
+    const model = fakeModel({ sizeMultiple: 48, defaults: { prompt: "p" } });
+    expect(sentence(() => resolve(["--width", "8192", "--height", "48"], model))).toBe(
+      "--width must be a multiple of 48 from 48 to 8160 pixels for this model, not 8192: " +
+        "the nearest is 8160.",
+    );
+  });
+
+  test("no prompt, where the model brings none", () => {
+    expect(sentence(() => resolve([], fakeModel()))).toBe(
+      'Say what to draw: a prompt in quotes, as in sample "a red house".',
+    );
+  });
+});
+
+describe("what is accepted", () => {
+  test("nothing at all", () => {
+    expect(parse()).toEqual({
+      prompt: undefined,
+      negativePrompt: undefined,
+      seed: 42n,
+      seedIsRandom: true,
+      rng: "cpu",
+      imageCount: 1,
+      batchSize: 1,
+      guidanceScale: undefined,
+      guidanceRescale: 0,
+      stepCount: undefined,
+      width: undefined,
+      height: undefined,
+      scheduler: undefined,
+      useKarrasSigmas: undefined,
+      timestepSpacing: undefined,
+      model: undefined,
+      rankCount: 1,
+      threadCount: 0,
+      vaeTiling: false,
+      device: "auto",
+      dtype: undefined,
+      shareGpu: false,
+      cudaGraphs: true,
+      transport: "auto",
+      fp16Accumulate: false,
+      splitBatch: true,
+      syncMode: "corrected_async_gn",
+      predictBorders: undefined,
+      warmupStepCount: undefined,
+      outPath: "sample.png",
+      latentsPath: undefined,
+      verbose: false,
+      quiet: false,
+      json: false,
+    });
+  });
+
+  const flags = [
+    "--use-karras-sigmas",
+    "--no-split-batch",
+    "--share-gpu",
+    "--no-cuda-graphs",
+    "--fp16-accumulate",
+    "--json",
+    "--verbose",
+  ];
+
+  const values = {
+    "negative-prompt": "dark",
+    seed: "9223372036854775804",
+    rng: "cuda",
+    "num-images": "4",
+    "batch-size": "3",
+    "guidance-scale": "7.5",
+    "guidance-rescale": ".7",
+    steps: "30",
+    width: "64",
+    height: "96",
+    scheduler: "euler_a",
+    "timestep-spacing": "trailing",
+    model: "m",
+    gpus: "2",
+    threads: "3",
+    device: "cpu",
+    dtype: "bf16",
+    transport: "nccl",
+    "sync-mode": "full_sync",
+    "warmup-steps": "4",
+    out: "o.webp",
+    "save-latents": "l.safetensors",
+  };
+
+  test("every flag, by = and by the next argument", () => {
+    const pairs = Object.entries(values);
+    const joined = parse(
+      "a house",
+      ...pairs.map(([name, value]) => `--${name}=${value}`),
+      ...flags,
+    );
+    const spaced = parse(
+      ...flags,
+      ...pairs.flatMap(([name, value]) => [`--${name}`, value]),
+      "a house",
+    );
+    expect(spaced).toEqual(joined);
+    expect(joined).toEqual({
+      prompt: "a house",
+      negativePrompt: "dark",
+      seed: 2n ** 63n - 4n,
+      seedIsRandom: false,
+      rng: "cuda",
+      imageCount: 4,
+      batchSize: 3,
+      guidanceScale: 7.5,
+      guidanceRescale: 0.7,
+      stepCount: 30,
+      width: 64,
+      height: 96,
+      scheduler: "euler_a",
+      useKarrasSigmas: true,
+      timestepSpacing: "trailing",
+      model: "m",
+      rankCount: 2,
+      threadCount: 3,
+      vaeTiling: false,
+      device: "cpu",
+      dtype: "bf16",
+      shareGpu: true,
+      cudaGraphs: false,
+      transport: "nccl",
+      fp16Accumulate: true,
+      splitBatch: false,
+      syncMode: "full_sync",
+      predictBorders: undefined,
+      warmupStepCount: 4,
+      outPath: "o.webp",
+      latentsPath: "l.safetensors",
+      verbose: true,
+      quiet: false,
+      json: true,
+    });
+  });
+
+  test("an explicit empty negative prompt is not an absent one", () => {
+    expect(parse("--negative-prompt", "").negativePrompt).toBe("");
+    expect(parse("--negative-prompt=").negativePrompt).toBe("");
+    expect(resolve(["--negative-prompt="]).request.negativePrompt).toBe("");
+    expect(resolve([]).request.negativePrompt).toBeNull();
+  });
+
+  test("karras can be switched off for a model that has it on", () => {
+    expect(parse("--no-use-karras-sigmas").useKarrasSigmas).toBe(false);
+    expect(parse("--use-karras-sigmas=false").useKarrasSigmas).toBe(false);
+  });
+
+  test("the last seed there is", () => {
+    expect(parse("--seed", "9223372036854775807").seed).toBe(2n ** 63n - 1n);
+  });
+
+  test("branches are split unless that is switched off", () => {
+    expect(parse("--split-batch").splitBatch).toBe(true);
+    expect(parse("--split-batch=false").splitBatch).toBe(false);
+  });
+
+  test("any prompt arrives as it was typed, by each way of giving it", () => {
+    const text = fc.string({ unit: "binary", minLength: 1 }).filter((t) => t.trim() !== "");
+    fc.assert(
+      fc.property(text, (prompt) => {
+        expect(parse(`--prompt=${prompt}`).prompt).toBe(prompt);
+        expect(parse("--", prompt).prompt).toBe(prompt);
+        if (!prompt.startsWith("--")) expect(parse("--prompt", prompt).prompt).toBe(prompt);
+        if (!prompt.startsWith("-")) expect(parse(prompt).prompt).toBe(prompt);
+      }),
+    );
+  });
+
+  test("random seeds are seeds", () => {
+    for (let i = 0; i < 20; i++) {
+      const { seed } = parseSampleOptions(parseArgs<SampleFlags>([], sampleFlags));
+      expect(seed >= 0n && seed < 2n ** 32n).toBe(true);
+    }
+  });
+});
+
+describe("defaults", () => {
+  test("of a full-size model", () => {
+    const { request, warnings } = resolve(["a house"], fakeModel());
+    expect(request).toMatchObject({
+      prompt: "a house",
+      guidanceScale: 5,
+      stepCount: 50,
+      width: 1024,
+      height: 1024,
+      scheduler: "euler",
+      seeds: [42n],
+      batchSize: 1,
+      splitBatch: true,
+      syncMode: "corrected_async_gn",
+      warmupStepCount: 4,
+      wantLatents: false,
+    });
+    expect(warnings).toEqual([]);
+  });
+
+  test("a model's own go first, and flags go before them", () => {
+    const defaults = { prompt: "p", width: 128, height: 160, steps: 25, guidanceScale: 4 };
+    const model = fakeModel({ defaults, nativeSize: { width: 128, height: 128 } });
+    expect(resolve([], model).request).toMatchObject({
+      prompt: "p",
+      width: 128,
+      height: 160,
+      stepCount: 25,
+      guidanceScale: 4,
+    });
+    const flags = ["q", "--width=64", "--height=32", "--steps=2", "--guidance-scale=1.5"];
+    expect(resolve(flags, model).request).toMatchObject({
+      prompt: "q",
+      width: 64,
+      height: 32,
+      stepCount: 2,
+      guidanceScale: 1.5,
+    });
+  });
+
+  test("warm-up is four steps, or all where there are fewer", () => {
+    expect(resolve(["--steps", "2"]).request.warmupStepCount).toBe(2);
+    expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupStepCount).toBe(0);
+  });
+
+  test("each picture has the next seed, and no batch is larger than the run", () => {
+    const { request } = resolve(["--seed", "5", "--num-images", "3", "--batch-size", "8"]);
+    expect(request).toMatchObject({ seeds: [5n, 6n, 7n], batchSize: 3 });
+  });
+
+  test("--save-latents asks for the latent", () => {
+    expect(resolve(["--save-latents", "A.SafeTensors"]).request.wantLatents).toBe(true);
+  });
+});
+
+describe("warnings", () => {
+  test("a negative prompt without guidance", () => {
+    expect(resolve(["--negative-prompt", "x", "--guidance-scale", "1"]).warnings).toEqual([
+      "The negative prompt is not used: it needs --guidance-scale above 1, not 1.",
+    ]);
+  });
+
+  test("guidance rescale without guidance", () => {
+    expect(resolve(["--guidance-rescale", ".5", "--guidance-scale", "1"]).warnings).toEqual([
+      "--guidance-rescale is not used: it needs --guidance-scale above 1, not 1.",
+    ]);
+    expect(resolve(["--guidance-rescale", "0", "--guidance-scale", "1"]).warnings).toEqual([]);
+  });
+
+  test("a sampler of the model that is not there", () => {
+    const { scheduler } = fakeModel();
+    const className = "UniPCMultistepScheduler";
+    const model = fakeModel({ scheduler: { ...scheduler, className } });
+    const { request, warnings } = resolve(["p"], model);
+    expect(request.scheduler).toBe("euler");
+    expect(warnings).toEqual([
+      "The model asks for UniPCMultistepScheduler, which this version has not got: drawing with " +
+        "euler. --scheduler takes euler, euler_a, ddim.",
+    ]);
+    expect(resolve(["p", "--scheduler", "ddim"], model).warnings).toEqual([]);
+  });
+});

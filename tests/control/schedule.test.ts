@@ -1,0 +1,328 @@
+/**
+ * Samplers against diffusers: tables of timesteps and sigmas, whole runs with a known model output
+ * (tests/fixtures/schedules.json, made by tests/reference), and the reference model's own first
+ * steps.
+ */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import { BasedXLError } from "../../src/errors.ts";
+import { parseSchedulerConfig } from "../../src/models/config.ts";
+import { roundHalfEven } from "../../src/schedule/spacing.ts";
+import {
+  makeSchedule,
+  type Schedule,
+  type ScheduleOptions,
+  type SchedulerName,
+  schedulerNameOfClass,
+  schedulerNames,
+  type Update,
+} from "../../src/schedule.ts";
+import { relativeL2 } from "../support/compare.ts";
+import { readSafetensors, tensorOf } from "../support/safetensors.ts";
+
+const fixtures = join(import.meta.dir, "../fixtures");
+const readJson = (path: string) => JSON.parse(readFileSync(join(fixtures, path), "utf8"));
+
+type Settings = Record<string, unknown>;
+
+interface Case {
+  name: SchedulerName;
+  count: number;
+  settings: Settings;
+  timesteps: [number, number][];
+  sigmas?: [number, number][];
+  init_noise_sigma: number;
+  latents: Record<string, Record<string, number[]>>;
+}
+
+const cases: Case[] = readJson("schedules.json");
+const sdxl: Settings = {
+  ...readJson("golden/model/scheduler/scheduler_config.json"),
+  clip_sample: false,
+  set_alpha_to_one: false,
+};
+
+function schedule(
+  name: SchedulerName,
+  settings: Settings,
+  options: ScheduleOptions | number,
+): Schedule {
+  const config = parseSchedulerConfig("scheduler_config.json", { ...sdxl, ...settings });
+  return makeSchedule(name, config, typeof options === "number" ? { stepCount: options } : options);
+}
+
+function scheduleOf(entry: Case, predictionType = "epsilon"): Schedule {
+  const settings = { ...entry.settings, prediction_type: predictionType };
+  const useKarrasSigmas = entry.settings.use_karras_sigmas === true || undefined;
+  return schedule(entry.name, settings, { stepCount: entry.count, useKarrasSigmas });
+}
+
+/** The formula of make_schedules.py. */
+const noiseOf = (index: number) =>
+  Array.from({ length: 16 }, (_, k) =>
+    Math.fround(Math.SQRT2 * Math.sin(1 + 7.3 * k + 3.1 * (index + 1))),
+  );
+
+/** Runs the rows in doubles, as `latent_step` is specified; the latent after each step. */
+function runRows({ rows, initNoiseSigma }: Schedule): number[][] {
+  let latent = noiseOf(-1).map((z) => z * initNoiseSigma);
+  let saved = latent.map(() => 0);
+  let history = [saved, saved, saved, saved];
+  return rows.map((row, index) => {
+    const output = latent.map((x) => Math.sin(x * row.inputScale + row.timestep / 1000));
+    const mixed = latent.map((x, i) => row.outputFromSample * x + row.outputFromModel * output[i]!);
+    history = [mixed, ...history.slice(0, 3)];
+    const noise = noiseOf(index);
+    const apply = (update: Update) =>
+      latent.map(
+        (x, i) =>
+          update.sample * x +
+          update.saved * saved[i]! +
+          update.history.reduce((sum, weight, k) => sum + weight * history[k]![i]!, 0) +
+          update.noise * noise[i]!,
+      );
+    const next = apply(row.latent);
+    if (row.saved) saved = apply(row.saved);
+    latent = next;
+    return latent;
+  });
+}
+
+const largestError = (ours: Float32Array, recorded: [number, number][]) =>
+  Math.max(
+    ...recorded.map(([i, value]) => {
+      const difference = Math.abs(ours[i]! - value);
+      return difference === 0 ? 0 : difference / Math.abs(value);
+    }),
+  );
+
+describe("equal to diffusers", () => {
+  const titleOf = ({ name, settings }: Case) =>
+    [name, ...Object.entries(settings).flatMap(([k, v]) => (sdxl[k] === v ? [] : `${k}=${v}`))]
+      .join(" ")
+      .slice(0, 100);
+  const groups = Map.groupBy(cases, titleOf);
+  for (const [title, group] of groups) {
+    test(title, () => {
+      for (const entry of group) {
+        const what = `${entry.count} steps`;
+        const ours = scheduleOf(entry, Object.keys(entry.latents)[0]);
+        expect(ours.rows, what).toHaveLength(entry.count);
+        expect(ours.timesteps, what).toHaveLength(entry.count);
+        // Those made from sigmas inherit a last bit of the square root: see below.
+        const bar = title.includes("karras") ? 1.2e-7 : 0;
+        expect(largestError(ours.timesteps, entry.timesteps), what).toBeLessThanOrEqual(bar);
+        const sigmas = entry.sigmas ?? [];
+        if (entry.sigmas) expect(ours.sigmas).toHaveLength(entry.count + 1);
+        else expect(ours.sigmas).toBeNull();
+        // PyTorch's square root is itself off by a last bit (1.2e-7) here and there.
+        if (sigmas.length > 0) {
+          expect(largestError(ours.sigmas!, sigmas), what).toBeLessThanOrEqual(2.5e-7);
+        }
+        expect(ours.initNoiseSigma / entry.init_noise_sigma - 1, what).toBeCloseTo(0, 6);
+        for (const [prediction, kept] of Object.entries(entry.latents)) {
+          const latents = runRows(scheduleOf(entry, prediction));
+          for (const [index, latent] of Object.entries(kept)) {
+            const error = relativeL2(latents[Number(index)]!, latent);
+            // The reference runs in f32: many steps, or a first sigma of 4096, cost it digits.
+            const long = entry.count > 50 || entry.settings.rescale_betas_zero_snr === true;
+            const latentBar = long ? 3e-5 : 1e-5;
+            expect(error, `${what}, ${prediction}, step ${index}`).toBeLessThanOrEqual(latentBar);
+          }
+        }
+      }
+    });
+  }
+});
+
+describe("the reference model's runs", () => {
+  const golden = readSafetensors(join(fixtures, "golden", "golden.safetensors"));
+  const runs = readJson("golden/golden.json").runs as {
+    name: string;
+    scheduler: string;
+    steps: number;
+    config: Settings;
+  }[];
+
+  for (const run of runs) {
+    const name = schedulerNameOfClass(run.scheduler);
+    if (!name) continue;
+    test(`timesteps and sigmas of ${run.name}`, () => {
+      const ours = schedule(name, run.config, run.steps);
+      const timesteps = tensorOf(golden, `run.${run.name}.timesteps`).data;
+      const relative = (a: Float32Array, b: Float32Array) =>
+        Math.max(...a.map((x, i) => (x === b[i] ? 0 : Math.abs(x - b[i]!) / b[i]!)));
+      expect(ours.timesteps).toHaveLength(timesteps.length);
+      const bar = run.name === "euler_karras" ? 1.2e-7 : 0;
+      expect(relative(ours.timesteps, timesteps)).toBeLessThanOrEqual(bar);
+      if (name === "ddim") return;
+      const sigmas = tensorOf(golden, `run.${run.name}.sigmas`).data;
+      expect(ours.sigmas).toHaveLength(sigmas.length);
+      // One unit in the last place: the recording machine's square root differs there.
+      expect(relative(ours.sigmas!, sigmas)).toBeLessThanOrEqual(1.2e-7);
+    });
+  }
+
+  test("the first step of ddim is euler's in other units, as in the recorded latents", () => {
+    // Both start from the same noise n and see the same first model output e.
+    const first = (name: SchedulerName) => {
+      const { rows, initNoiseSigma } = schedule(name, {}, 12);
+      const { latent, outputFromModel } = rows[0]!;
+      return { n: latent.sample * initNoiseSigma, e: latent.history[0] * outputFromModel };
+    };
+    const euler = first("euler");
+    const ddim = first("ddim");
+    const scale = ddim.n / euler.n;
+    expect(ddim.e / euler.e / scale - 1).toBeCloseTo(0, 6);
+    const rescaled = tensorOf(golden, "run.euler.step0").data.map((x) => x * scale);
+    const recorded = tensorOf(golden, "run.ddim.step0").data;
+    expect(relativeL2(rescaled, recorded)).toBeLessThanOrEqual(1e-5);
+  });
+});
+
+describe("options", () => {
+  test("the config's Karras sigmas and spacing hold unless an option says otherwise", () => {
+    const karras = { use_karras_sigmas: true, timestep_spacing: "trailing" };
+    const plain = schedule("euler", {}, 12);
+    const options = { stepCount: 12, useKarrasSigmas: false, timestepSpacing: "leading" } as const;
+    expect(schedule("euler", karras, options)).toEqual(plain);
+    expect(schedule("euler", karras, 12).sigmas).not.toEqual(plain.sigmas);
+  });
+
+  test("a config without a spacing has the sampler's own: linspace, for ddim leading", () => {
+    const settings = { timestep_spacing: null };
+    expect(schedule("euler", settings, 3).timesteps[0]).toBe(999);
+    expect(schedule("euler_a", settings, 3).timesteps[0]).toBe(999);
+    expect(schedule("ddim", settings, 3).timesteps[0]).toBe(667);
+  });
+
+  test("the ancestral sampler and ddim pass over Karras sigmas of the config", () => {
+    for (const name of ["euler_a", "ddim"] as const) {
+      expect(schedule(name, { use_karras_sigmas: true }, 12)).toEqual(schedule(name, {}, 12));
+    }
+  });
+
+  test("the ancestral sampler alone draws noise, always, and its last step does not use it", () => {
+    for (const name of schedulerNames) {
+      const { rows } = schedule(name, {}, 12);
+      expect(rows.map((row) => row.drawsNoise)).toEqual(rows.map(() => name === "euler_a"));
+      const used = rows.map((row) => row.latent.noise !== 0);
+      expect(used).toEqual(rows.map((_, i) => name === "euler_a" && i < 11));
+    }
+  });
+
+  test("a class has its sampler's name, and an unknown class has none", () => {
+    expect(schedulerNameOfClass("EulerAncestralDiscreteScheduler")).toBe("euler_a");
+    expect(schedulerNameOfClass("HeunDiscreteScheduler")).toBeNull();
+  });
+
+  test("a ddim config of diffusers' own class clips by default; other configs do not", () => {
+    const other = {
+      _class_name: "EulerDiscreteScheduler",
+      clip_sample: null,
+      set_alpha_to_one: null,
+    };
+    expect(schedule("ddim", other, 12)).toEqual(schedule("ddim", {}, 12));
+    const own = { ...other, _class_name: "DDIMScheduler" };
+    expect(() => schedule("ddim", own, 12)).toThrow(/clip_sample true/);
+  });
+});
+
+describe("any schedule", () => {
+  const name = fc.constantFrom(...schedulerNames);
+  const spacing = fc.constantFrom("leading", "trailing", "linspace" as const);
+  const stepCount = fc.integer({ min: 1, max: 999 });
+
+  test("falls and is finite", () => {
+    fc.assert(
+      fc.property(
+        name,
+        spacing,
+        stepCount,
+        fc.boolean(),
+        (name, timestepSpacing, count, karras) => {
+          const useKarrasSigmas = (karras && name !== "ddim") || undefined;
+          const options = { stepCount: count, timestepSpacing, useKarrasSigmas };
+          const { rows, timesteps, sigmas, initNoiseSigma } = schedule(name, {}, options);
+          expect(rows).toHaveLength(count);
+          expect(initNoiseSigma).toBeGreaterThan(0);
+          for (let i = 1; i < count; i++) expect(timesteps[i]!).toBeLessThan(timesteps[i - 1]!);
+          for (let i = 1; sigmas && i <= count; i++)
+            expect(sigmas[i]!).toBeLessThan(sigmas[i - 1]!);
+          expect(timesteps.every((t) => t >= 0 && t <= 999)).toBe(true);
+          expect(rows.every((row, i) => Math.fround(row.timestep) === timesteps[i])).toBe(true);
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  test("halves round to even", () => {
+    expect([0.5, 1.5, 2.5, 2.4999, 2.5001].map(roundHalfEven)).toEqual([0, 2, 2, 2, 3]);
+  });
+});
+
+describe("refused", () => {
+  const refusal = (make: () => unknown, code: string): string => {
+    try {
+      make();
+    } catch (error) {
+      expect(error).toBeInstanceOf(BasedXLError);
+      expect((error as BasedXLError).code).toBe(code as BasedXLError["code"]);
+      return (error as BasedXLError).message;
+    }
+    throw new Error("nothing was refused");
+  };
+
+  for (const count of [0, -1, 1001, 2.5, Number.NaN, Number.POSITIVE_INFINITY]) {
+    test(`${count} steps`, () => {
+      const message = refusal(() => schedule("euler", {}, count), "bad-option");
+      expect(message).toBe(
+        `The number of steps is ${count}, but it must be a whole number from 1 to 1000.`,
+      );
+    });
+  }
+
+  test("more steps than the model has timesteps", () => {
+    const message = refusal(() => schedule("ddim", { num_train_timesteps: 40 }, 41), "bad-option");
+    expect(message).toMatch(/a whole number from 1 to 40/);
+  });
+
+  test("Karras sigmas for ddim", () => {
+    const options = { stepCount: 12, useKarrasSigmas: true };
+    const message = refusal(() => schedule("ddim", {}, options), "bad-option");
+    expect(message).toMatch(/ddim scheduler has no sigmas.*euler and euler_a can/);
+  });
+
+  test("a ddim run past the last timestep", () => {
+    const message = refusal(() => schedule("ddim", {}, 1000), "bad-option");
+    expect(message).toMatch(/1000 steps with steps_offset 1 leave the timesteps 0 to 999/);
+  });
+
+  test("clipping and thresholding", () => {
+    const clip = refusal(() => schedule("ddim", { clip_sample: true }, 12), "bad-model");
+    expect(clip).toMatch(/clip_sample true.*latents have no fixed range/);
+    const threshold = refusal(() => schedule("ddim", { thresholding: true }, 12), "bad-model");
+    expect(threshold).toMatch(/thresholding true/);
+  });
+
+  for (const [key, value] of Object.entries({
+    interpolation_type: "log_linear",
+    timestep_type: "continuous",
+    use_exponential_sigmas: true,
+    use_beta_sigmas: true,
+  })) {
+    test(`${key} ${value}`, () => {
+      const message = refusal(() => schedule("euler", { [key]: value }, 12), "bad-model");
+      expect(message).toContain(`scheduler_config.json asks for ${key}`);
+    });
+  }
+
+  test("a first step out of pure noise with the epsilon prediction", () => {
+    const settings = { rescale_betas_zero_snr: true, timestep_spacing: "trailing" };
+    const message = refusal(() => schedule("ddim", settings, 12), "bad-model");
+    expect(message).toMatch(/divides by zero at step 1 \(timestep 999\).*"v_prediction"/);
+  });
+});

@@ -1,0 +1,311 @@
+/**
+ * The native library as the rest of the program meets it: sessions draw the same bits however the
+ * work is shared, stop when told, survive failures, and refuse damaged weights by the tensor's
+ * name.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { BasedXLError } from "../../src/errors.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import {
+  type OpenOptions,
+  openSession,
+  type PictureRequest,
+  type PictureResult,
+  probeDevice,
+  type Session,
+} from "../../src/native/session.ts";
+import { maxAbs } from "../support/compare.ts";
+import { withSession as inSession, requestOf, type Work } from "../support/draw.ts";
+import { copyModel, copyModelBytes, removeCopies, type Tensors } from "../support/model-copy.ts";
+
+const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+const usual: Work = { model: golden, width: 64, height: 96, threadCount: 1, scheduler: "euler_a" };
+const open: OpenOptions = {
+  model: golden,
+  rankCount: 1,
+  threadCount: 1,
+  width: 64,
+  height: 96,
+  guidance: true,
+  splitBatch: true,
+  pictureCount: 1,
+};
+
+afterAll(removeCopies);
+
+function request(changes: Partial<Work> = {}): PictureRequest {
+  return requestOf({ ...usual, ...changes });
+}
+
+function withSession<T>(changes: Partial<Work>, use: (s: Session) => Promise<T>): Promise<T> {
+  return inSession({ ...usual, ...changes }, use);
+}
+
+async function failure(promise: Promise<unknown>): Promise<BasedXLError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof BasedXLError) return error;
+    throw error;
+  }
+  throw new Error("nothing failed");
+}
+
+test("the machine is described", () => {
+  const info = probeDevice();
+  expect(info.coreCount).toBeGreaterThan(0);
+  expect(info.instructionSet).toMatch(/^(x86_64(_v3|_v4)?|aarch64)$/);
+  expect(info.gpuName === "").toBe(info.gpuCount === 0);
+});
+
+// FUSE refuses shared mappings of files that go past the page cache (direct_io).
+test.skipIf(process.platform !== "linux")("weights are mapped, privately", async () => {
+  await withSession({}, async (session) => {
+    await session.picture(request());
+    const maps = readFileSync("/proc/self/maps", "utf8").split("\n");
+    const weights = maps.filter((line) => line.endsWith(".safetensors"));
+    expect(weights.length).toBeGreaterThanOrEqual(4);
+    expect(weights.filter((line) => !line.includes(" r--p "))).toEqual([]);
+  });
+});
+
+describe("the same request", () => {
+  let reference: PictureResult;
+  beforeAll(async () => {
+    reference = await withSession({}, (session) => session.picture(request()));
+  });
+
+  test.each([
+    { rankCount: 1, threadCount: 3 },
+    { rankCount: 2, threadCount: 2 },
+    { rankCount: 2, threadCount: 5 },
+  ])("gives the same latents with $rankCount ranks and $threadCount threads", async (shared) => {
+    await withSession(shared, async (session) => {
+      expect(session.rankCountUsed).toBe(shared.rankCount);
+      const drawn = await session.picture(request());
+      expect(drawn.latents).toEqual(reference.latents);
+      // Several ranks decode in bands, whose norms add up in another order: 2e-6 of -1 to 1, which
+      // turns the level of a number that lies half-way between two.
+      const levels = shared.rankCount === 1 ? 0 : 1;
+      expect(maxAbs(drawn.pictures[0]!, reference.pictures[0]!)).toBeLessThanOrEqual(levels);
+    });
+  });
+
+  test("gives the same bits after other sizes, prompts and guidance in one session", async () => {
+    await withSession({ rankCount: 2, threadCount: 2 }, async (session) => {
+      await session.picture(request({ width: 96, height: 64 }));
+      await session.picture(request({ guidanceScale: 1, prompt: "x" }));
+      await session.picture(request({ negative: null, stepCount: 5, seeds: [1n, 2n, 3n] }));
+      expect((await session.picture(request())).latents).toEqual(reference.latents);
+    });
+  });
+
+  test("gives another picture for another seed", async () => {
+    await withSession({}, async (session) => {
+      const drawn = await session.picture(request({ seeds: [12n] }));
+      expect(drawn.latents).not.toEqual(reference.latents);
+    });
+  });
+});
+
+test("several ranks share a picture with and without guidance, and say how", async () => {
+  const shared = { rankCount: 3, height: 128, guidanceScale: 1 };
+  await withSession(shared, async (session) => {
+    expect(session.rankCountUsed).toBe(3);
+    expect(session.layout).toBe("3 ranks = 3 bands (8 + 4 + 4 rows), no guidance");
+    const drawn = await session.picture(request(shared));
+    expect(drawn.timings.stepMs).toHaveLength(3);
+    expect(drawn.latentShape).toEqual([1, 4, 16, 8]);
+    expect(drawn.ranks).toHaveLength(3);
+  });
+  await withSession({ ...shared, rankCount: 4, guidanceScale: 5 }, async (session) => {
+    expect(session.layout).toBe("4 ranks = 2 guidance branches × 2 bands (8 + 8 rows)");
+  });
+});
+
+test("more ranks than there are rows for are refused before loading", async () => {
+  const error = await failure(withSession({ rankCount: 5 }, async () => {}));
+  expect(error.code).toBe("bad-option");
+  expect(error.message).toContain("use 4 ranks (--gpus 4), or a height of at least 160");
+});
+
+describe("stopping", () => {
+  test.each([1, 2, 3])("%d rank(s) stop within a second and can draw again", async (rankCount) => {
+    await withSession({ rankCount, threadCount: 2, width: 512, height: 512 }, async (session) => {
+      const long = request({ width: 512, height: 512, stepCount: 1000 });
+      const controller = new AbortController();
+      let abortedAt = 0;
+      const hooks = {
+        signal: controller.signal,
+        onProgress: ({ stage }: { stage: string }) => {
+          if (stage !== "denoise" || abortedAt > 0) return;
+          abortedAt = performance.now();
+          controller.abort();
+        },
+      };
+      const error = await failure(session.picture(long, hooks));
+      expect(error.code).toBe("cancelled");
+      // The bar is the issue's own: Ctrl-C takes effect within a second.
+      expect(performance.now() - abortedAt).toBeLessThan(1000);
+      expect((await session.picture(request())).pictures[0]).toHaveLength(64 * 96 * 3);
+    });
+  });
+
+  test("a session can be closed while it draws", async () => {
+    const session = await openSession(open);
+    const drawing = session.picture(request({ stepCount: 500 }));
+    await Bun.sleep(20);
+    session.close();
+    session.close();
+    await expect(drawing).rejects.toThrow("closed");
+  });
+
+  test("an abort before loading loads nothing", async () => {
+    const opening = openSession({ ...open, signal: AbortSignal.abort() });
+    expect((await failure(opening)).code).toBe("cancelled");
+  });
+
+  test("a second picture at once is refused", async () => {
+    await withSession({}, async (session) => {
+      // Its sentence must not be told again for the refusal below.
+      const odd = await failure(session.picture(request({ width: 8 })));
+      expect(odd.message).toContain("asked for a latent of 1 x ");
+      const first = session.picture(request());
+      const error = await failure(session.picture(request()));
+      expect(error.message).toContain("busy with another picture");
+      await first;
+    });
+  });
+});
+
+test("a picture that cannot fit is refused before loading, with what it needs", async () => {
+  // The largest latent there is: activations alone take terabytes.
+  const error = await failure(openSession({ ...open, width: 131072, height: 131072 }));
+  expect(error.code).toBe("no-memory");
+  expect(error.message).toMatch(/needs [\d.]+ GiB .* are free\. Choose a smaller size/);
+});
+
+describe("damaged weights", () => {
+  const unet = "unet/diffusion_pytorch_model.safetensors";
+  const norm = "conv_norm_out.weight";
+  const edit = (name: string, change: (tensors: Tensors) => void) => () => copyModel(name, change);
+  const put = (t: Tensors, name: string, changes: object) =>
+    t.set(name, { ...(t.get(name) ?? { dtype: "F16", shape: [0], bytes: noBytes }), ...changes });
+  const noBytes = new Uint8Array();
+  const text2 = "text_encoder_2/model.safetensors";
+
+  test.each([
+    {
+      what: "a missing tensor",
+      folder: edit(unet, (t) => t.delete(norm)),
+      says: `tensor ${norm} is missing from`,
+    },
+    {
+      what: "a tensor that no layer reads",
+      folder: edit(unet, (t) => put(t, "extra.weight", {})),
+      says: "holds 1 tensor(s) that this model does not use, for example extra.weight",
+    },
+    {
+      what: "a wrong shape",
+      folder: edit(unet, (t) => put(t, norm, { shape: [4, 8] })),
+      says: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,
+    },
+    {
+      what: "an unusable type",
+      folder: edit(unet, (t) => put(t, norm, { dtype: "I16" })),
+      says: `tensor ${norm} has type I16; weights are read in F32, F16 or BF16`,
+    },
+    {
+      what: "a text projection that is missing",
+      folder: edit(text2, (t) => t.delete("text_projection.weight")),
+      says: "tensor text_projection.weight is missing from",
+    },
+    {
+      what: "a file cut short",
+      folder: () => copyModelBytes(unet, (bytes) => bytes.subarray(0, bytes.length - 100)),
+      says: "it was cut short. Copy or download it again",
+    },
+    {
+      what: "an empty file",
+      folder: () => copyModelBytes(unet, () => noBytes),
+      says: "is empty",
+    },
+    {
+      what: "a header that is not JSON",
+      folder: () => copyModelBytes(unet, (bytes) => bytes.fill(0x20, 8, 20)),
+      says: "header is not valid JSON",
+    },
+    {
+      what: "a web page in place of weights",
+      folder: () => copyModelBytes(unet, () => Buffer.from("<!doctype html><title>404</title>")),
+      says: "is not a whole safetensors file",
+    },
+  ])("$what is refused", async ({ folder, says }) => {
+    const model = await openModelFolder(folder());
+    const error = await failure(openSession({ ...open, model }));
+    expect(error.code).toBe("bad-weights");
+    expect(error.message).toContain(says);
+  });
+
+  const infinity = (t: Tensors, name: string) =>
+    put(t, name, { bytes: new Uint8Array(t.get(name)!.bytes).fill(0x7c) });
+
+  test.each([
+    {
+      stage: "The text encoders gave",
+      folder: edit(text2, (t) => infinity(t, "text_model.encoder.layers.0.layer_norm1.bias")),
+    },
+    { stage: "Step 1 of 3 gave", folder: edit(unet, (t) => infinity(t, "conv_out.bias")) },
+    {
+      stage: "The VAE's decoder gave",
+      folder: edit("vae/diffusion_pytorch_model.safetensors", (t) =>
+        infinity(t, "decoder.conv_out.bias"),
+      ),
+    },
+  ])("numbers that are not finite end the picture: $stage", async ({ stage, folder }) => {
+    const model = await openModelFolder(folder());
+    for (const rankCount of [1, 2]) {
+      await withSession({ model, rankCount, threadCount: 2 }, async (session) => {
+        const error = await failure(session.picture(request()));
+        expect(error.code).toBe("not-finite");
+        expect(error.message).toContain(`${stage} numbers that are not finite`);
+      });
+    }
+  });
+
+  test("keys that real fine-tunes carry are passed over", async () => {
+    const folder = copyModel(text2, (t) =>
+      t.set("text_model.embeddings.position_ids", {
+        dtype: "I64",
+        shape: [1, 77],
+        bytes: new Uint8Array(77 * 8),
+      }),
+    );
+    await withSession({ model: await openModelFolder(folder) }, async () => {});
+  });
+
+  test("the VAE's old names for its attention draw the same picture", async () => {
+    const names = [
+      ["to_q", "query"],
+      ["to_k", "key"],
+      ["to_v", "value"],
+      ["to_out.0", "proj_attn"],
+    ] as const;
+    const folder = copyModel("vae/diffusion_pytorch_model.safetensors", (t) => {
+      for (const [name, tensor] of [...t]) {
+        for (const [now, once] of names) {
+          if (!name.includes(`.${now}.`)) continue;
+          t.delete(name);
+          const shape = tensor.shape.length === 2 ? [...tensor.shape, 1, 1] : tensor.shape;
+          t.set(name.replace(`.${now}.`, `.${once}.`), { ...tensor, shape });
+        }
+      }
+    });
+    const model = await openModelFolder(folder);
+    const drawn = await withSession({ model }, (session) => session.picture(request()));
+    const whole = await withSession({}, (session) => session.picture(request()));
+    expect(drawn.pictures).toEqual(whole.pictures);
+  });
+});

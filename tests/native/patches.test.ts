@@ -1,0 +1,260 @@
+/**
+ * A picture that is cut into bands of rows: equal to the whole where a mode promises it, equal to
+ * DistriFusion's own recorded runs where it does not, and the same bits every time.
+ */
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { type PictureResult, type SyncMode, syncModes } from "../../src/native/session.ts";
+import { maxAbs, relativeL2 } from "../support/compare.ts";
+import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
+import { writeWideModel } from "../support/formula-weights.ts";
+import { refusal } from "../support/refusal.ts";
+import { readSafetensors, tensorOf } from "../support/safetensors.ts";
+
+// Many pictures each, and the cores may be busy.
+setDefaultTimeout(60_000);
+
+const fixtures = join(import.meta.dir, "../fixtures");
+const golden = await openModelFolder(join(fixtures, "golden/model"));
+const wideFolder = writeWideModel();
+const wide = await openModelFolder(wideFolder);
+
+afterAll(() => rmSync(wideFolder, { recursive: true }));
+
+/** Sums in another order, through twelve steps. */
+const exactBar = 1e-5;
+
+describe("DistriFusion's recorded runs, with its factor n / (n - 1) of the variance", () => {
+  interface Run {
+    name: string;
+    prompt: string;
+    negative: string;
+    guidance: number;
+    seed: number;
+    steps: number;
+    width: number;
+    height: number;
+    scheduler: "euler";
+    warmup: number;
+    world: number;
+    split_batch: boolean;
+    mode: SyncMode;
+  }
+  const folder = join(fixtures, "patch_parallel");
+  const runs: Run[] = JSON.parse(readFileSync(join(folder, "patch_parallel.json"), "utf8"));
+  const tensors = readSafetensors(join(folder, "patch_parallel.safetensors"));
+  const theirs = (run: Run, part: string) => tensorOf(tensors, `pp.${run.name}.${part}`).data;
+  const bar = 1e-4;
+
+  test("are all here", () => {
+    expect(runs).toHaveLength(14);
+    expect(new Set(runs.map(({ mode }) => mode))).toEqual(new Set(syncModes));
+  });
+
+  test.each(runs)("$name", async (run) => {
+    const work: Work = {
+      model: golden,
+      prompt: run.prompt,
+      negative: run.negative,
+      guidanceScale: run.guidance,
+      seeds: [BigInt(run.seed)],
+      stepCount: run.steps,
+      width: run.width,
+      height: run.height,
+      scheduler: run.scheduler,
+      warmupSteps: run.warmup,
+      rankCount: run.world,
+      splitBatch: run.split_batch,
+      syncMode: run.mode,
+      predictBorders: false,
+      testHooks: { besselVariance: true },
+    };
+    await withSession(work, async (session) => {
+      const whole = await session.picture(requestOf(work));
+      expect(relativeL2(latentsOf(whole), theirs(run, "latents"))).toBeLessThanOrEqual(bar);
+      const half = await session.picture(requestOf({ ...work, stepsDone: 7 }));
+      expect(relativeL2(latentsOf(half), theirs(run, "mid"))).toBeLessThanOrEqual(bar);
+    });
+  });
+});
+
+describe("full_sync equals one rank", () => {
+  const cut = fc.record({
+    rankCount: fc.integer({ min: 2, max: 16 }),
+    guidance: fc.boolean(),
+    // By deviations of the whole picture, whoever has its rows and branches.
+    guidanceRescale: fc.constantFrom(0, 0.7, 1),
+    splitBatch: fc.boolean(),
+    pictureCount: fc.integer({ min: 1, max: 2 }),
+    warmupSteps: fc.integer({ min: 0, max: 12 }),
+    seed: fc.bigInt({ min: 0n, max: 2n ** 63n }),
+    // Rows and columns in the smallest units that every level of the model can halve.
+    spareRows: fc.integer({ min: 0, max: 9 }),
+    columns: fc.integer({ min: 1, max: 10 }),
+    missingRows: fc.integer({ min: 1, max: 15 }),
+  });
+  type Cut = typeof cut extends fc.Arbitrary<infer T> ? T : never;
+  const models = { reference: golden, wide };
+  const empty = { ...golden, weights: { textEncoder: [], textEncoder2: [], unet: [], vae: [] } };
+
+  function bandCountOf({ rankCount, guidance, splitBatch }: Cut): number {
+    return guidance && splitBatch && rankCount % 2 === 0 ? rankCount / 2 : rankCount;
+  }
+
+  function workOf(model: ModelFolder, drawn: Cut, rows: number, area: number): Work {
+    const { rankCount, splitBatch, pictureCount, warmupSteps, seed } = drawn;
+    const columns = Math.max(1, Math.min(drawn.columns, Math.floor(area / rows)));
+    return {
+      model,
+      rankCount,
+      splitBatch,
+      warmupSteps,
+      seeds: Array.from({ length: pictureCount }, (_, i) => seed + BigInt(i)),
+      guidanceScale: drawn.guidance ? 5 : 1,
+      guidanceRescale: drawn.guidanceRescale,
+      width: columns * model.sizeMultiple,
+      height: rows * model.sizeMultiple,
+      stepCount: 12,
+      wantImage: true,
+    };
+  }
+
+  // 100 units of the reference model are 320 x 320 pixels.
+  const everyCount = Array.from({ length: 15 }, (_, i) => i + 2);
+  test.each([
+    ...everyCount.map((rankCount) => ({ name: "reference", area: 100, rankCount }) as const),
+    ...fc.sample(cut, 4).map(({ rankCount }) => ({ name: "wide", area: 24, rankCount }) as const),
+  ])("at sizes that can be dealt, $name model, $rankCount ranks", async (kind) => {
+    await fc.assert(
+      fc.asyncProperty(cut, async (anyCount) => {
+        const drawn = { ...anyCount, rankCount: kind.rankCount };
+        const rows = bandCountOf(drawn) + drawn.spareRows;
+        const work = workOf(models[kind.name], drawn, rows, kind.area);
+        const ours = await draw(work);
+        const one = await draw({ ...work, rankCount: 1 });
+        expect(ours.ranks).toHaveLength(drawn.rankCount);
+        expect(relativeL2(latentsOf(ours), latentsOf(one))).toBeLessThanOrEqual(exactBar);
+        // The VAE's bands are always synchronous, but what they decode has its own rounding.
+        expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
+      }),
+      { numRuns: 1 },
+    );
+  });
+
+  test("and what cannot be dealt is refused before anything loads", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        cut.filter((drawn) => drawn.missingRows < bandCountOf(drawn)),
+        async (drawn) => {
+          const bandCount = bandCountOf(drawn);
+          const work = workOf(golden, drawn, bandCount - drawn.missingRows, 100);
+          const sentence = await refusal(() => draw({ ...work, model: empty }), "bad-option");
+          expect(sentence).toContain(`${work.rankCount} ranks are ${bandCount} bands`);
+          expect(sentence).toContain(`a height of at least ${bandCount * golden.sizeMultiple}`);
+        },
+      ),
+    );
+  });
+});
+
+describe("the same seed gives the same bits", () => {
+  const work: Work = {
+    model: golden,
+    width: 160,
+    height: 160,
+    stepCount: 4,
+    warmupSteps: 1,
+    scheduler: "euler_a",
+  };
+  const cuts = [
+    { rankCount: 2, splitBatch: false },
+    { rankCount: 5, splitBatch: false },
+    { rankCount: 6, splitBatch: true },
+  ];
+
+  test.each(syncModes)("whatever the ranks' timing: %s", async (syncMode) => {
+    for (const shared of cuts) {
+      const reference = await draw({ ...work, ...shared, syncMode });
+      for (const delaySeed of fc.sample(fc.integer({ min: 1, max: 2 ** 31 }), 2)) {
+        const timing = { testHooks: { delaySeed }, threadCount: 1 + (delaySeed % 7) };
+        const delayed = await draw({ ...work, ...shared, syncMode, ...timing });
+        expectSame(delayed, reference, `${shared.rankCount} ranks, delays ${delaySeed}`);
+      }
+    }
+  });
+
+  test("in every mode, where one rank draws", async () => {
+    const plain = await draw({ ...work, splitBatch: false });
+    for (const syncMode of syncModes) {
+      for (const warmupSteps of [0, 3]) {
+        const drawn = await draw({ ...work, syncMode, warmupSteps });
+        expectSame(drawn, plain, `${syncMode}, warm-up ${warmupSteps}`);
+      }
+    }
+  });
+
+  test("after other sizes, prompts and modes in one session", async () => {
+    const shared = { ...work, rankCount: 4, syncMode: "corrected_async_gn" } as const;
+    const reference = await draw(shared);
+    await withSession(shared, async (session) => {
+      await session.picture(requestOf({ ...shared, width: 64, height: 256, prompt: "x" }));
+      await session.picture(requestOf({ ...shared, syncMode: "no_sync", warmupSteps: 0 }));
+      await session.picture(requestOf({ ...shared, syncMode: "full_sync", guidanceScale: 1 }));
+      expectSame(await session.picture(requestOf(shared)), reference, "after others");
+      const wider = requestOf({ ...shared, splitBatch: false, seeds: [1n, 2n] });
+      await session.picture(wider);
+      expectSame(await session.picture(requestOf(shared)), reference, "after a batch");
+    });
+  });
+
+  function expectSame(ours: PictureResult, reference: PictureResult, what: string): void {
+    expect(Buffer.compare(bytesOf(latentsOf(ours)), bytesOf(latentsOf(reference))), what).toBe(0);
+    expect(Buffer.compare(ours.pictures[0]!, reference.pictures[0]!), what).toBe(0);
+  }
+});
+
+describe("a picture of a batch is the same alone", () => {
+  const seeds = [7n, 2n ** 63n, 8n];
+  const shares = [1, 2, 3].flatMap((rankCount) =>
+    (["full_sync", "corrected_async_gn"] as const).map((syncMode) => ({ rankCount, syncMode })),
+  );
+
+  test.each(shares)("$rankCount rank(s), $syncMode", async (shared) => {
+    const whole = { model: golden, stepCount: 6, warmupSteps: 1, splitBatch: false, ...shared };
+    const work: Work = { ...whole, scheduler: "euler_a", width: 192, height: 192 };
+    const batch = await draw({ ...work, seeds });
+    expect(batch.latentShape[0]).toBe(seeds.length);
+    const length = latentsOf(batch).length / seeds.length;
+    for (const [i, seed] of seeds.entries()) {
+      const alone = await draw({ ...work, seeds: [seed] });
+      expect(latentsOf(batch).subarray(i * length, (i + 1) * length)).toEqual(latentsOf(alone));
+      // The VAE decodes picture by picture: the same work, the same bits.
+      expect(batch.pictures[i]).toEqual(alone.pictures[0]!);
+    }
+  });
+});
+
+describe("the VAE in bands", () => {
+  /** One step from the same noise, so that little more than the decoding differs. */
+  const work: Work = { model: golden, stepCount: 1, guidanceScale: 1, width: 160, height: 224 };
+
+  test.each([2, 3, 5, 7])("decodes as a whole: %d ranks", async (rankCount) => {
+    const shared = { ...work, wantImage: true };
+    const one = await draw(shared);
+    const ours = await draw({ ...shared, rankCount });
+    expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
+    expect(maxAbs(ours.pictures[0]!, one.pictures[0]!)).toBeLessThanOrEqual(1);
+  });
+});
+
+function imageOf({ image }: PictureResult): Float32Array {
+  if (image === null) throw new Error("the picture came without the decoder's output");
+  return image;
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}

@@ -1,0 +1,190 @@
+/**
+ * Decoding in tiles: the sizes, what stays the same and what does not, and what its user is told.
+ * That the numbers are diffusers' own is a measure of the parity test.
+ */
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import type { BasedXLError } from "../../src/errors.ts";
+import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { NativeHandle } from "../../src/native/handle.ts";
+import { ModelParts } from "../../src/native/parts.ts";
+import { type OpenOptions, openSession, type PictureRequest } from "../../src/native/session.ts";
+import { tileLatent, tilingPsnr, tilingWarning } from "../../src/pipeline/vae-tiling.ts";
+import { resources } from "../../src/resources.ts";
+import { makeSchedule } from "../../src/schedule.ts";
+import { maxAbs } from "../support/compare.ts";
+import { measureTiling, tilingPictures } from "../support/tiling.ts";
+
+const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+/** Tiles of 8 rows and columns of the latent: 64 pixels a side. */
+const small = withSampleSize(golden, 64);
+const size = { width: 128, height: 96 };
+
+function withSampleSize(model: ModelFolder, sampleSize: number): ModelFolder {
+  return { ...model, vae: { ...model.vae, sampleSize } };
+}
+
+function open(changes: Partial<OpenOptions> = {}) {
+  const machine = { rankCount: 1, threadCount: 2, splitBatch: true, pictureCount: 2 };
+  return openSession({
+    model: small,
+    ...machine,
+    ...size,
+    guidance: false,
+    vaeTiling: true,
+    ...changes,
+  });
+}
+
+function request(changes: Partial<PictureRequest> = {}): PictureRequest {
+  const one = golden.tokenizer.encode("a red circle");
+  const two = golden.tokenizer2.encode("a red circle");
+  const schedule = makeSchedule("euler", golden.scheduler, { stepCount: 2 });
+  return {
+    ...size,
+    prompt: { ids: one.ids, ids2: two.ids, endIndex2: two.endIndex },
+    negative: null,
+    guidanceScale: 1,
+    rows: schedule.rows,
+    initNoiseSigma: schedule.initNoiseSigma,
+    seeds: [3n, 4n],
+    syncMode: "full_sync",
+    warmupSteps: 0,
+    splitBatch: true,
+    vaeTiling: true,
+    wantLatents: true,
+    ...changes,
+  };
+}
+
+async function refusal(promise: Promise<unknown>): Promise<BasedXLError> {
+  return (await promise.then(
+    () => new Error("nothing was refused"),
+    (error) => error,
+  )) as BasedXLError;
+}
+
+test.each([
+  [1024, 128],
+  [512, 64],
+  [100, 12],
+  [32, 4],
+  [1, 4],
+])("a sample_size of %p pixels is a tile of %p of the latent", (sampleSize, tile) => {
+  expect(tileLatent(withSampleSize(golden, sampleSize))).toBe(tile);
+});
+
+test("the user is told what tiles change, or that they change nothing", () => {
+  expect(tilingWarning(small, 64, 64)).toBe(
+    "--vae-tiling changes nothing at 64x64: one tile is 64x64.",
+  );
+  for (const [width, height] of [
+    [64, 96],
+    [96, 64],
+  ] as const) {
+    expect(tilingWarning(small, width, height)).toBe(
+      "Decoding in tiles of 64x64, which is not quite the whole decode: with the bundled model " +
+        "the two differ by 36 to 44 dB PSNR (bun run bench tiling measures it).",
+    );
+  }
+});
+
+test("what is stated is what the bundled model shows", async () => {
+  const mini = await openModelFolder(resources.bundledModel());
+  for (const picture of tilingPictures) {
+    const { psnr } = await measureTiling(mini, { ...picture, side: 384, stepCount: 25 });
+    expect(psnr).toBeGreaterThan(tilingPsnr.min);
+    expect(psnr).toBeLessThan(tilingPsnr.max);
+  }
+}, 60_000);
+
+describe("pictures in tiles", () => {
+  test("are the decoded parts of their latents, in a batch and in any order of sizes", async () => {
+    const session = await open();
+    const parts = await ModelParts.open(small);
+    try {
+      for (const changes of [{}, { width: 96, height: 160, seeds: [5n] }, {}]) {
+        const drawn = await session.picture(request({ ...changes, wantImage: true }));
+        const [count, channels, rows, columns] = drawn.latentShape;
+        for (let i = 0; i < count; i++) {
+          const values = channels * rows * columns;
+          const latent = drawn.latents!.subarray(i * values, (i + 1) * values);
+          const scale = Math.fround(1 / Math.fround(small.vae.scalingFactor));
+          const scaled = latent.map((value) => value * scale);
+          const alone = await parts.decode(scaled, rows, columns, tileLatent(small));
+          expect(alone.rgb).toEqual(drawn.pictures[i]!);
+          const length = drawn.image!.length / count;
+          expect(drawn.image!.subarray(i * length, (i + 1) * length)).toEqual(alone.image);
+          const whole = await parts.decode(scaled, rows, columns);
+          expect(maxAbs(whole.image, alone.image)).toBeGreaterThan(0.01);
+        }
+      }
+    } finally {
+      parts.close();
+      session.close();
+    }
+  });
+
+  test("are the whole decode where one tile holds them", async () => {
+    const session = await open();
+    try {
+      const fits = { width: 64, height: 32 };
+      const tiles = await session.picture(request(fits));
+      const whole = await session.picture(request({ ...fits, vaeTiling: false }));
+      expect(tiles.pictures).toEqual(whole.pictures);
+    } finally {
+      session.close();
+    }
+  });
+
+  test("are one rank's work: several are refused before they load", async () => {
+    const refused = await refusal(open({ rankCount: 2 }));
+    expect(refused.message).toBe(
+      "2 ranks cannot decode in tiles of 8: one rank can, in multiples of 4.",
+    );
+  });
+
+  test("can be stopped between tiles", async () => {
+    // Some 4000 tiles: minutes of work.
+    const session = await open({ model: withSampleSize(golden, 32), pictureCount: 1 });
+    try {
+      const stop = new AbortController();
+      const many = { width: 1536, height: 1536, seeds: [1n], rows: request().rows.slice(0, 1) };
+      let stoppedAt = 0;
+      const onProgress = ({ stage }: { stage: string }) => {
+        if (stage !== "decode" || stop.signal.aborted) return;
+        stoppedAt = performance.now();
+        stop.abort();
+      };
+      const drawing = session.picture(request(many), { onProgress, signal: stop.signal });
+      expect((await refusal(drawing)).code).toBe("cancelled");
+      expect(performance.now() - stoppedAt).toBeLessThan(1000);
+    } finally {
+      session.close();
+    }
+  }, 60_000);
+
+  test("take a tile's memory, not the picture's", async () => {
+    const planned = async (vaeTileLatent: number) => {
+      const handle = await NativeHandle.open(
+        {
+          model: golden,
+          rankCount: 1,
+          threadCount: 1,
+          gpu: null,
+          branchCount: 1,
+          latentRows: 128,
+          latentWidth: 128,
+          splitBatch: false,
+          pictureCount: 1,
+          vaeTileLatent,
+        },
+        {},
+      );
+      const { scratchBytes } = handle.progress();
+      handle.close();
+      return Number(scratchBytes);
+    };
+    expect(await planned(32)).toBeLessThan((await planned(0)) / 6);
+  });
+});

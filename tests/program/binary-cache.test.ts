@@ -1,0 +1,189 @@
+/**
+ * Where a binary extracts to and how, without a binary: folders that must not be used, files that
+ * are damaged, and many processes at once.
+ */
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { cacheCandidates, describeCache, openCache } from "../../src/binary/cache.ts";
+import type { EmbeddedFile } from "../../src/binary/contents.ts";
+import { extract, versionName } from "../../src/binary/extract.ts";
+import { refusal as refused } from "../support/refusal.ts";
+
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
+
+let root = "";
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "basedxl-cache-"));
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+function refusal(run: () => unknown): Promise<string> {
+  return refused(run, "setup");
+}
+
+/** A file as the build would list it. */
+function embedded(name: string, text: string): EmbeddedFile {
+  const source = join(root, `source-${name.replaceAll("/", "-")}`);
+  writeFileSync(source, text);
+  const sha256 = new Bun.CryptoHasher("sha256").update(text).digest("hex");
+  return { group: "model", name, bytes: text.length, sha256, source };
+}
+
+describe("candidates", () => {
+  const usual = process.platform === "darwin" ? "Library/Caches" : ".cache";
+  const temporary = join(tmpdir(), `basedxl-${process.getuid?.()}`);
+
+  test("the variable alone, else the user's cache, else a temporary folder", () => {
+    expect(cacheCandidates({ BASEDXL_CACHE_DIR: "here", XDG_CACHE_HOME: "/x" }, "/h")).toEqual([
+      "here",
+    ]);
+    const home = join("/h", usual, "basedxl");
+    expect(cacheCandidates({ XDG_CACHE_HOME: "/x" }, "/h")).toEqual([
+      "/x/basedxl",
+      home,
+      temporary,
+    ]);
+    expect(cacheCandidates({ XDG_CACHE_HOME: "relative" }, "/h")).toEqual([home, temporary]);
+    expect(cacheCandidates({}, "")).toEqual([temporary]);
+    // The home folder of users that are none.
+    expect(cacheCandidates({}, "/")).toEqual([temporary]);
+  });
+});
+
+describe("choosing a folder", () => {
+  test("makes it, for this user alone, and takes rights away from others", () => {
+    const folder = openCache([join(root, "a", "cache")], "1");
+    expect(folder).toBe(join(root, "a", "cache", "1"));
+    expect(lstatSync(folder).mode & 0o777).toBe(0o700);
+    chmodSync(folder, 0o777);
+    openCache([join(root, "a", "cache")], "1");
+    expect(lstatSync(folder).mode & 0o777).toBe(0o700);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test("goes on to the next where one cannot be used", () => {
+    writeFileSync(join(root, "file"), "");
+    const second = join(root, "second");
+    expect(openCache([join(root, "file"), second], "1")).toBe(join(second, "1"));
+  });
+
+  test("refuses a link: who made it could turn it elsewhere", async () => {
+    mkdirSync(join(root, "elsewhere"));
+    symlinkSync(join(root, "elsewhere"), join(root, "link"));
+    expect(await refusal(() => openCache([join(root, "link")], "1"))).toBe(
+      `No folder can hold the files that the program loads: ${join(root, "link")} (it is a \
+link or a file, not a folder). Set BASEDXL_CACHE_DIR to a folder of yours that can be written and \
+run programs from.`,
+    );
+  });
+
+  test.skipIf(process.getuid?.() !== 0)("refuses a folder of another user", async () => {
+    const folder = join(root, "theirs");
+    mkdirSync(folder);
+    Bun.spawnSync(["chown", "12345", folder]);
+    expect(await refusal(() => openCache([folder], "1"))).toContain("it belongs to another user");
+  });
+
+  test.skipIf(process.getuid?.() === 0)("says when nothing may be written", async () => {
+    mkdirSync(join(root, "locked"), { mode: 0o500 });
+    const sentence = await refusal(() => openCache([join(root, "locked", "cache")], "1"));
+    expect(sentence).toContain("no permission to write there");
+  });
+
+  test("names every candidate and its reason", async () => {
+    writeFileSync(join(root, "file"), "");
+    const candidates = [join(root, "file"), join(root, "file", "below")];
+    const sentence = await refusal(() => openCache(candidates, "1"));
+    for (const candidate of candidates) expect(sentence).toContain(`${candidate} (`);
+    const report = describeCache(candidates, "1");
+    expect(report).toMatchObject({ path: null, bytes: 0, others: [] });
+    expect(report.problem).toContain("No folder can hold");
+  });
+
+  test("tells what is there, and of other versions", () => {
+    const cache = join(root, "cache");
+    extract(openCache([cache], "1"), [embedded("a", "12345")]);
+    openCache([cache], "0");
+    const report = describeCache([cache], "1");
+    expect(report).toEqual({
+      path: join(cache, "1"),
+      problem: null,
+      bytes: 5,
+      others: [join(cache, "0")],
+    });
+  });
+});
+
+describe("extracting", () => {
+  test("writes what is missing or changed, and nothing else", () => {
+    const files = [embedded("a.so", "first"), embedded("model/b", "second")];
+    const folder = openCache([join(root, "cache")], "1");
+    extract(folder, files);
+    const untouched = lstatSync(join(folder, "a.so")).ino;
+    writeFileSync(join(folder, "model", "b"), "SECOND");
+    extract(folder, files);
+    expect(readFileSync(join(folder, "model", "b"), "utf8")).toBe("second");
+    expect(lstatSync(join(folder, "a.so")).ino).toBe(untouched);
+    expect(lstatSync(join(folder, "a.so")).mode & 0o777).toBe(0o700);
+  });
+
+  test("a damaged program file is named, and nothing is written", async () => {
+    const file = embedded("a.so", "first");
+    writeFileSync(file.source, "FIRST");
+    const folder = openCache([join(root, "cache")], "1");
+    expect(await refusal(() => extract(folder, [file]))).toBe(
+      "The program file is damaged (at a.so): get it again.",
+    );
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test("a folder in the place of a file is told with the system's reason", async () => {
+    const folder = openCache([join(root, "cache")], "1");
+    mkdirSync(join(folder, "a.so", "in the way"), { recursive: true });
+    const sentence = await refusal(() => extract(folder, [embedded("a.so", "first")]));
+    expect(sentence).toContain("Cannot extract the program's files to");
+    expect(readdirSync(folder)).toEqual(["a.so"]);
+  });
+
+  test("eight processes at once: each sees whole files only", async () => {
+    const files = [embedded("a", "x".repeat(3e6)), embedded("b/c", "y".repeat(2e6))];
+    const folder = openCache([join(root, "cache")], "1");
+    const extracting = join(import.meta.dir, "../../src/binary/extract.ts");
+    const script = `import { extract } from ${JSON.stringify(extracting)};
+      import { readFileSync } from "node:fs";
+      const files = ${JSON.stringify(files)};
+      extract(${JSON.stringify(folder)}, files);
+      for (const { name, bytes } of files) {
+        if (readFileSync(${JSON.stringify(folder)} + "/" + name).length !== bytes) throw name;
+      }`;
+    const children = Array.from({ length: 8 }, () =>
+      Bun.spawn([process.execPath, "-e", script], { stdout: "ignore", stderr: "pipe" }),
+    );
+    for (const child of children) {
+      const [stderr, exitCode] = [await new Response(child.stderr).text(), await child.exited];
+      expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+    }
+    expect(readdirSync(folder, { recursive: true }).sort()).toEqual(["a", "b", "b/c"]);
+  });
+
+  test("the folder's name changes with a file's content and with the version", () => {
+    const versions = { basedxl: "1.2.3", bun: "", zig: "", cudaKernels: "" };
+    const name = versionName({ versions, files: [embedded("a", "one")] });
+    expect(name).toMatch(/^1\.2\.3-[0-9a-f]{16}$/);
+    expect(versionName({ versions, files: [embedded("a", "two")] })).not.toBe(name);
+    expect(versionName({ versions, files: [embedded("b", "one")] })).not.toBe(name);
+  });
+});

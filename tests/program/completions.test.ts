@@ -1,0 +1,75 @@
+/**
+ * The completion scripts, asked in the shells themselves where they are installed.
+ */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
+import { completionScript, shells } from "../../src/commands/completions.ts";
+import { commands } from "../../src/commands.ts";
+import { schedulerNames } from "../../src/schedule.ts";
+import { syncModeNames } from "../../src/settings/limits.ts";
+
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
+
+/** What bash offers for the last of `words`. */
+function offered(...words: string[]): string[] {
+  const script = `${completionScript("bash", commands)}
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _basedxl; printf '%s\\n' "\${COMPREPLY[@]}"`;
+  const { stdout, stderr, exitCode } = Bun.spawnSync(["bash", "-c", script, "bash", ...words]);
+  expect({ stderr: stderr.toString(), exitCode }).toEqual({ stderr: "", exitCode: 0 });
+  return stdout.toString().split("\n").filter(Boolean);
+}
+
+describe("bash", () => {
+  test("commands, flags and what flags can be", () => {
+    expect(offered("basedxl", "")).toEqual(expect.arrayContaining(Object.keys(commands)));
+    expect(offered("basedxl", "do")).toEqual(["doctor"]);
+    expect(offered("basedxl", "sample", "--st")).toEqual(["--steps"]);
+    expect(offered("basedxl", "sample", "--no-sp")).toEqual(["--no-split-batch"]);
+    expect(offered("basedxl", "sample", "--scheduler", "")).toEqual([...schedulerNames]);
+    expect(offered("basedxl", "sample", "--sync-mode", "s")).toEqual(
+      syncModeNames.filter((name) => name.startsWith("s")),
+    );
+    expect(offered("basedxl", "completions", "f")).toEqual(["fish"]);
+    expect(offered("basedxl", "sample", "--seed", "")).toEqual([]);
+  });
+
+  test("files for a picture, folders alone for a model", () => {
+    expect(offered("basedxl", "sample", "--out", `${import.meta.dir}/completions`)).toEqual([
+      import.meta.path,
+    ]);
+    const models = offered("basedxl", "sample", "--model", `${join(import.meta.dir, "..")}/`);
+    expect(models).toContain(join(import.meta.dir, "../fixtures"));
+    expect(models).not.toContain(import.meta.path);
+  });
+});
+
+describe.each([...shells])("%s", (shell) => {
+  const script = completionScript(shell, commands);
+
+  test("names every flag of every command", () => {
+    for (const [name, { args }] of Object.entries(commands)) {
+      expect(script).toContain(name);
+      for (const [flag, arg] of Object.entries(args)) {
+        if (arg.type === "positional") continue;
+        const negative = arg.type === "boolean" && arg.negativeDescription !== undefined;
+        const typed = negative ? `no-${flag}` : flag;
+        expect(script).toContain(shell === "fish" ? `-l ${typed} ` : `--${typed}`);
+      }
+    }
+  });
+
+  // bash is where the tests above need it; the others are looked for.
+  test.skipIf(Bun.which(shell) === null)("is a script the shell can read", () => {
+    const { stderr, exitCode } = Bun.spawnSync([shell, "-n", "-c", script]);
+    const parsed = shell === "fish" ? fishParse(script) : { stderr: stderr.toString(), exitCode };
+    expect(parsed).toEqual({ stderr: "", exitCode: 0 });
+  });
+});
+
+/** fish takes -n with a file only. */
+function fishParse(script: string) {
+  const stdin = new TextEncoder().encode(script);
+  const { stderr, exitCode } = Bun.spawnSync(["fish", "-n", "/dev/stdin"], { stdin });
+  return { stderr: stderr.toString(), exitCode };
+}

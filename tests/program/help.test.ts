@@ -1,0 +1,66 @@
+/**
+ * The help texts: complete, and readable on a terminal of 80 columns.
+ */
+import { expect, test } from "bun:test";
+import { commands } from "../../src/commands.ts";
+import { syncModes } from "../../src/native/session.ts";
+import { syncModeNames, syncModeTexts } from "../../src/settings/limits.ts";
+import { sampleFlags, sampleHelp } from "../../src/settings/sample-flags.ts";
+import { renderHelp, wrap } from "../../src/terminal/help.ts";
+
+const text = renderHelp(sampleHelp, sampleFlags);
+
+test("every flag is in one group, and shown", () => {
+  const grouped = sampleHelp.groups.flatMap(([, flags]) => flags);
+  expect([...grouped].sort()).toEqual(Object.keys(sampleFlags).sort());
+  const negated = ["split-batch", "cuda-graphs"];
+  for (const flag of grouped.filter((name) => !["promptText", ...negated].includes(name))) {
+    expect(text).toContain(`  --${flag}`);
+  }
+  for (const flag of negated) expect(text).toContain(`  --no-${flag}  `);
+  expect(text).toContain("--num-inference-steps, --steps N");
+});
+
+test.each(Object.keys(commands))("%s: examples first, all within 80 columns", async (name) => {
+  const help = (await commands[name]?.helpText()) ?? "";
+  expect(help).toStartWith(`Usage: basedxl ${name}`);
+  expect(help.indexOf("\nExamples:\n")).toBeGreaterThan(0);
+  const flagAt = help.search(/^ {2}(--|\[)/m);
+  if (flagAt >= 0) expect(help.indexOf("\nExamples:\n")).toBeLessThan(flagAt);
+  expect(help.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  for (const flag of Object.keys(commands[name]?.args ?? {})) {
+    if (commands[name]?.args[flag]?.type === "string") expect(help).toContain(`--${flag}`);
+  }
+});
+
+test("no line is over 80 columns, and examples come before flags", () => {
+  expect(text.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  expect(text.indexOf("Examples:")).toBeLessThan(text.indexOf("--prompt TEXT"));
+  expect(text).toEndWith("terminated.\n");
+});
+
+test("every flag with a value says its default; numbers say their range", () => {
+  for (const [name, flag] of Object.entries(sampleFlags)) {
+    if (flag.type !== "string" || name === "height") continue;
+    expect(flag.description).toContain("Default:");
+  }
+  expect(sampleFlags.gpus.description).toContain("1 to 16");
+  expect(sampleFlags["num-images"].description).toContain("1 to 64");
+  expect(sampleFlags["batch-size"].description).toContain("1 to 8");
+  expect(sampleFlags["num-inference-steps"].description).toContain("1 to 1000");
+});
+
+test("every mode has a line of its own that says what it trades", () => {
+  for (const [mode, trade] of Object.entries(syncModeTexts)) {
+    const line = text.split("\n").find((each) => each.trim().startsWith(`${mode} `));
+    expect(line?.trim()).toBe(mode.padEnd(20) + trade);
+  }
+  expect(syncModeNames).toEqual([...syncModes]);
+});
+
+test("wrap keeps words whole, and the text's own line breaks", () => {
+  expect(wrap("one two\nthree", 40)).toEqual(["one two", "three"]);
+  expect(wrap("one two three", 8)).toEqual(["one two", "three"]);
+  expect(wrap("incomprehensible word", 8)).toEqual(["incomprehensible", "word"]);
+  expect(wrap("", 8)).toEqual([""]);
+});

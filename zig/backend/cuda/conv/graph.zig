@@ -1,0 +1,251 @@
+//! cuDNN's descriptors for one convolution: tensors, operations, the graph of them, and the pack of
+//! addresses. Dimensions go by cuDNN's order (batch, channels, rows, width); the strides say that
+//! channels lie innermost.
+
+const std = @import("std");
+const convolutions = @import("../conv.zig");
+const cudnn = @import("../../../nvidia/cudnn.zig");
+const descriptors = @import("../../../nvidia/cudnn_descriptors.zig");
+const plans = @import("plan.zig");
+const Cudnn = cudnn.Cudnn;
+const Descriptor = cudnn.Descriptor;
+const Error = descriptors.Error;
+const Parts = descriptors.Parts;
+const Problem = plans.Problem;
+const createAlone = descriptors.createAlone;
+const finalize = descriptors.finalize;
+const set = descriptors.set;
+
+/// Names of tensors, for the pack of addresses; virtual ones count on from `virtual`.
+const Id = enum(i64) { x = 1, w, out, bias, residual, scale, virtual };
+const operation_count_max = 4;
+
+pub const Graph = struct {
+    problem: Problem,
+    graph: Descriptor,
+    parts: Parts,
+
+    pub fn init(library: *const Cudnn, handle: cudnn.Handle, problem: Problem) Error!Graph {
+        var parts: Parts = .{ .library = library };
+        errdefer parts.deinit();
+        var operations: [operation_count_max]Descriptor = undefined;
+        const count = try describe(&parts, problem, &operations);
+        const graph = try parts.create(.operation_graph);
+        try set(library, graph, .operationgraph_handle, .handle, &[_]cudnn.Handle{handle});
+        try set(library, graph, .operationgraph_ops, .backend_descriptor, operations[0..count]);
+        try finalize(library, graph);
+        return .{ .problem = problem, .graph = graph, .parts = parts };
+    }
+
+    pub fn deinit(graph: *Graph) void {
+        graph.parts.deinit();
+    }
+};
+
+/// The addresses of one run, the caller's to destroy; `call` must outlive it.
+pub fn pack(
+    library: *const Cudnn,
+    problem: Problem,
+    call: *const convolutions.Call,
+    workspace: usize,
+) Error!Descriptor {
+    var ids: [6]i64 = undefined;
+    var addresses: [6]usize = undefined;
+    var count: usize = 0;
+    // By value: read from host memory when the graph is run.
+    const scale_address = @intFromPtr(&call.scale);
+    for ([_]Id{ .x, .w, .out, .bias, .residual, .scale }, [_]usize{
+        call.x,
+        call.w,
+        call.out,
+        if (problem.has_bias) call.bias else 0,
+        if (problem.has_residual) call.residual else 0,
+        if (problem.has_scale) scale_address else 0,
+    }) |id, address| {
+        if (address == 0) continue;
+        ids[count] = @intFromEnum(id);
+        addresses[count] = address;
+        count += 1;
+    }
+    const variant = try createAlone(library, .variant_pack);
+    errdefer _ = library.cudnnBackendDestroyDescriptor(variant);
+    try set(library, variant, .variant_pack_unique_ids, .int64, ids[0..count]);
+    try set(library, variant, .variant_pack_data_pointers, .void_ptr, addresses[0..count]);
+    try set(library, variant, .variant_pack_workspace, .void_ptr, &[_]usize{workspace});
+    try finalize(library, variant);
+    return variant;
+}
+
+// --- internal ---
+
+/// The operations of a problem, in order; returns how many.
+fn describe(
+    parts: *Parts,
+    p: Problem,
+    operations: *[operation_count_max]Descriptor,
+) Error!usize {
+    const dtype: cudnn.DataType = if (p.dtype == .bf16) .bf16 else .f16;
+    const rows_out = (p.rows + 2 * p.padding - p.kernel) / p.stride + 1;
+    const width_out = (p.width + 2 * p.padding - p.kernel) / p.stride + 1;
+    const out_dimensions = [4]i64{ p.batch, p.out_channels, rows_out, width_out };
+    const x_dimensions = [4]i64{ p.batch, p.channels, p.rows, p.width };
+    const w_dimensions = [4]i64{ p.out_channels, p.channels, p.kernel, p.kernel };
+    const x = try tensor(parts, @intFromEnum(Id.x), dtype, x_dimensions, .stored);
+    const w = try tensor(parts, @intFromEnum(Id.w), dtype, w_dimensions, .stored);
+    const after_count = @as(usize, @intFromBool(p.has_scale)) + @intFromBool(p.has_bias) +
+        @intFromBool(p.has_residual);
+    // Between operations values are f32 and never leave the kernel; the last one is stored.
+    var results: [operation_count_max]Descriptor = undefined;
+    for (results[0 .. after_count + 1], 0..) |*result, i| {
+        const id = @intFromEnum(Id.virtual) + @as(i64, @intCast(i));
+        result.* = if (i < after_count)
+            try tensor(parts, id, .f32, out_dimensions, .virtual)
+        else
+            try tensor(parts, @intFromEnum(Id.out), dtype, out_dimensions, .stored);
+    }
+    operations[0] = try convolution(parts, p, x, w, results[0]);
+    var count: usize = 1;
+    if (p.has_scale) {
+        const id = @intFromEnum(Id.scale);
+        const scale = try tensor(parts, id, .f32, .{ 1, 1, 1, 1 }, .by_value);
+        operations[count] = try pointwise(parts, .mul, results[count - 1], scale, results[count]);
+        count += 1;
+    }
+    if (p.has_bias) {
+        const id = @intFromEnum(Id.bias);
+        const bias = try tensor(parts, id, dtype, .{ 1, p.out_channels, 1, 1 }, .stored);
+        operations[count] = try pointwise(parts, .add, results[count - 1], bias, results[count]);
+        count += 1;
+    }
+    if (p.has_residual) {
+        const id = @intFromEnum(Id.residual);
+        const residual = try tensor(parts, id, dtype, out_dimensions, .stored);
+        const sum = results[count - 1];
+        operations[count] = try pointwise(parts, .add, sum, residual, results[count]);
+        count += 1;
+    }
+    return count;
+}
+
+/// Dimensions and strides in elements, by (batch, channels, rows, width).
+fn tensor(
+    parts: *Parts,
+    id: i64,
+    dtype: cudnn.DataType,
+    dimensions: [4]i64,
+    kind: enum { stored, virtual, by_value },
+) Error!Descriptor {
+    const library = parts.library;
+    const t = try parts.create(.tensor);
+    const c = dimensions[1];
+    const width = dimensions[3];
+    const strides = [4]i64{ c * dimensions[2] * width, 1, c * width, c };
+    try set(library, t, .tensor_data_type, .data_type, &[_]cudnn.DataType{dtype});
+    try set(library, t, .tensor_dimensions, .int64, &dimensions);
+    try set(library, t, .tensor_strides, .int64, &strides);
+    try set(library, t, .tensor_unique_id, .int64, &[_]i64{id});
+    try set(library, t, .tensor_byte_alignment, .int64, &[_]i64{16});
+    const yes = [_]bool{true};
+    if (kind == .virtual) try set(library, t, .tensor_is_virtual, .boolean, &yes);
+    if (kind == .by_value) try set(library, t, .tensor_is_by_value, .boolean, &yes);
+    try finalize(library, t);
+    return t;
+}
+
+/// `y = a op b`
+fn pointwise(
+    parts: *Parts,
+    mode: cudnn.PointwiseMode,
+    a: Descriptor,
+    b: Descriptor,
+    y: Descriptor,
+) Error!Descriptor {
+    const library = parts.library;
+    const kind = try parts.create(.pointwise);
+    try set(library, kind, .pointwise_mode, .pointwise_mode, &[_]cudnn.PointwiseMode{mode});
+    try set(library, kind, .pointwise_math_prec, .data_type, &[_]cudnn.DataType{.f32});
+    try finalize(library, kind);
+    const operation = try parts.create(.operation_pointwise);
+    for ([_]cudnn.Attribute{
+        .operation_pointwise_pw_descriptor,
+        .operation_pointwise_xdesc,
+        .operation_pointwise_bdesc,
+        .operation_pointwise_ydesc,
+    }, [_]Descriptor{ kind, a, b, y }) |attribute, descriptor| {
+        try set(library, operation, attribute, .backend_descriptor, &[_]Descriptor{descriptor});
+    }
+    try finalize(library, operation);
+    return operation;
+}
+
+/// `y = x conv w`
+fn convolution(
+    parts: *Parts,
+    p: Problem,
+    x: Descriptor,
+    w: Descriptor,
+    y: Descriptor,
+) Error!Descriptor {
+    const library = parts.library;
+    const kind = try parts.create(.convolution);
+    const padding: i64 = p.padding;
+    const stride: i64 = p.stride;
+    const mode = [_]cudnn.ConvolutionMode{.cross_correlation};
+    try set(library, kind, .convolution_comp_type, .data_type, &[_]cudnn.DataType{.f32});
+    try set(library, kind, .convolution_conv_mode, .convolution_mode, &mode);
+    try set(library, kind, .convolution_spatial_dims, .int64, &[_]i64{2});
+    try set(library, kind, .convolution_pre_paddings, .int64, &[_]i64{ padding, padding });
+    try set(library, kind, .convolution_post_paddings, .int64, &[_]i64{ padding, padding });
+    try set(library, kind, .convolution_filter_strides, .int64, &[_]i64{ stride, stride });
+    try set(library, kind, .convolution_dilations, .int64, &[_]i64{ 1, 1 });
+    try finalize(library, kind);
+    const operation = try parts.create(.operation_convolution_forward);
+    for ([_]cudnn.Attribute{
+        .operation_convolution_forward_conv_desc,
+        .operation_convolution_forward_x,
+        .operation_convolution_forward_w,
+        .operation_convolution_forward_y,
+    }, [_]Descriptor{ kind, x, w, y }) |attribute, descriptor| {
+        try set(library, operation, attribute, .backend_descriptor, &[_]Descriptor{descriptor});
+    }
+    const one = [_]f32{1};
+    const zero = [_]f32{0};
+    try set(library, operation, .operation_convolution_forward_alpha, .float, &one);
+    try set(library, operation, .operation_convolution_forward_beta, .float, &zero);
+    try finalize(library, operation);
+    return operation;
+}
+
+test "cuDNN itself takes every tensor, operation and pack, where it is installed" {
+    const libraries = @import("../../../nvidia/libraries.zig");
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const found = try libraries.search(arena.allocator(), std.testing.io, .system, .ofProcess());
+    const library = &(found.cudnn.table orelse return error.SkipZigTest);
+    for (0..8) |extras| for ([_]@FieldType(convolutions.Call, "dtype"){ .f16, .bf16 }) |dtype| {
+        const call: convolutions.Call = .{
+            .batch = 2,
+            .rows = 128,
+            .width = 96,
+            .channels = 320,
+            .out_channels = 640,
+            .kernel = 3,
+            .stride = 2,
+            .padding = 1,
+            .dtype = dtype,
+            .out = 0x1000,
+            .x = 0x2000,
+            .w = 0x3000,
+            .bias = if (extras & 1 != 0) 0x4000 else 0,
+            .residual = if (extras & 2 != 0) 0x5000 else 0,
+            .scale = if (extras & 4 != 0) 0.5 else 1,
+        };
+        var parts: Parts = .{ .library = library };
+        defer parts.deinit();
+        var operations: [operation_count_max]Descriptor = undefined;
+        const count = try describe(&parts, .of(call), &operations);
+        try std.testing.expectEqual(1 + @as(usize, @popCount(extras)), count);
+        const addresses = try pack(library, .of(call), &call, 0x10000);
+        _ = library.cudnnBackendDestroyDescriptor(addresses);
+    };
+}

@@ -1,0 +1,150 @@
+//! What a graph computes and moves, operation by operation, added up while it is planned.
+//! Operations of equal sizes are one entry, and an entry says enough to do it again alone: benches
+//! time what the graph really asks for, and no list of shapes is written by hand.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Activation = @import("options.zig").Activation;
+const Scratch = @import("../scratch.zig").Scratch;
+const Stage = @import("../session/job.zig").Stage;
+
+pub const Op = enum {
+    linear,
+    /// As the library is asked for it: zeros around it, the same on all sides.
+    conv2d,
+    /// A convolution of few channels, in one kernel that knows halos and enlargement.
+    conv_direct,
+    /// Makes the input of a convolution with border rows, enlargement or uneven zeros.
+    assemble,
+    /// What a library's product lacks, in place.
+    epilogue,
+    attention,
+    group_norm_stats,
+    group_norm_apply,
+    combine_statistics,
+    layer_norm,
+    geglu,
+    activate,
+    add,
+    concat,
+    scale_repeat,
+    embed_tokens,
+    gather_tokens,
+    sinusoids,
+    copy,
+    copy_rows,
+    predict_rows,
+    is_finite,
+    latent_step,
+    to_rgb,
+};
+
+/// Sizes are those of its own input; what an operation has no use for keeps its default.
+pub const Operation = struct {
+    op: Op,
+    batch: u32 = 1,
+    rows: u32 = 1,
+    width: u32 = 1,
+    /// Channels.
+    in: u32 = 1,
+    out: u32 = 1,
+    /// Rows and columns of a convolution's weights.
+    kernel: u32 = 1,
+    stride: u32 = 1,
+    padding: u32 = 0,
+    /// Times that rows and width are enlarged.
+    scale: u32 = 1,
+    /// Rows that come from other bands.
+    halos: u32 = 0,
+    /// Tokens of all chunks together.
+    keys: u32 = 0,
+    chunks: u32 = 1,
+    heads: u32 = 1,
+    /// Of a norm.
+    groups: u32 = 1,
+    causal: bool = false,
+    bias: bool = false,
+    residual: bool = false,
+    activation: Activation = .none,
+};
+
+/// Of one operation.
+pub const Cost = struct {
+    /// Of products; what else is computed hides behind what is moved.
+    flops: u64 = 0,
+    /// Read and written by device memory, each operand once.
+    bytes: u64,
+    launches: u32 = 1,
+};
+
+pub const Entry = struct {
+    stage: Stage,
+    operation: Operation,
+    cost: Cost,
+    count: u64,
+};
+
+pub const Tally = struct {
+    gpa: Allocator,
+    stage: Stage = .load,
+    entries: std.ArrayList(Entry) = .empty,
+    /// Bytes of the arena that each stage needs.
+    peaks: std.EnumArray(Stage, usize) = .initFill(0),
+    /// Memory ran out: what there is is not all.
+    is_incomplete: bool = false,
+
+    pub fn deinit(tally: *Tally) void {
+        tally.entries.deinit(tally.gpa);
+    }
+
+    pub fn add(tally: *Tally, operation: Operation, cost: Cost) void {
+        for (tally.entries.items) |*entry| {
+            if (entry.stage != tally.stage) continue;
+            if (!std.meta.eql(entry.operation, operation)) continue;
+            // Copies know no type.
+            if (!std.meta.eql(entry.cost, cost)) continue;
+            entry.count += 1;
+            return;
+        }
+        tally.entries.append(tally.gpa, .{
+            .stage = tally.stage,
+            .operation = operation,
+            .cost = cost,
+            .count = 1,
+        }) catch {
+            tally.is_incomplete = true;
+        };
+    }
+
+    /// What follows is this stage's.
+    pub fn enter(tally: *Tally, stage: Stage, scratch: *Scratch) void {
+        tally.leave(scratch);
+        tally.stage = stage;
+        scratch.peak = scratch.used();
+    }
+
+    /// The end of the last stage.
+    pub fn leave(tally: *Tally, scratch: *const Scratch) void {
+        const peak = tally.peaks.getPtr(tally.stage);
+        peak.* = @max(peak.*, scratch.peak);
+    }
+};
+
+test "equal operations of a stage are one entry" {
+    var scratch: Scratch = .planning();
+    var tally: Tally = .{ .gpa = std.testing.allocator };
+    defer tally.deinit();
+    tally.enter(.text, &scratch);
+    const operation: Operation = .{ .op = .add, .width = 7 };
+    tally.add(operation, .{ .bytes = 42 });
+    tally.add(operation, .{ .bytes = 42 });
+    const address = try scratch.alloc(1000);
+    tally.enter(.denoise, &scratch);
+    tally.add(operation, .{ .bytes = 42 });
+    scratch.free(address);
+    tally.leave(&scratch);
+    try std.testing.expectEqual(2, tally.entries.items.len);
+    try std.testing.expectEqual(2, tally.entries.items[0].count);
+    try std.testing.expectEqual(1024, tally.peaks.get(.text));
+    try std.testing.expectEqual(1024, tally.peaks.get(.denoise));
+}

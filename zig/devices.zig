@@ -1,0 +1,438 @@
+//! What a session's ranks run on: teams of CPU threads, or GPUs that hold the model's weights.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const backends = @import("backend.zig");
+const Cpu = backends.Cpu;
+const cpus = backends.cpus;
+const Cuda = backends.Cuda;
+const device_weights = @import("backend/cuda/weights.zig");
+const Communicator = @import("transport/nccl.zig").Communicator;
+const Gpu = @import("backend/cuda/gpu.zig").Gpu;
+const products = @import("backend/cuda/library_handles.zig");
+const random_weights = @import("backend/cuda/random_weights.zig");
+const drivers = @import("nvidia/driver.zig");
+const libraries = @import("nvidia/libraries.zig");
+const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const models = @import("model.zig");
+const rank_devices = @import("devices/rank_device.zig");
+const RankDevice = rank_devices.RankDevice;
+const layouts = @import("patch/layout.zig");
+const nccl = @import("nvidia/nccl.zig");
+const rank_count_max = layouts.rank_count_max;
+const cores = @import("system/cores.zig");
+const memory = @import("system/memory.zig");
+const DType = @import("tensor.zig").DType;
+
+pub const Error = error{
+    OutOfMemory,
+    ThreadsUnavailable,
+    GpuFailed,
+    LibraryMissing,
+    Cancelled,
+    BadWeights,
+    NotEnoughMemory,
+};
+
+pub const DeviceKind = enum(u32) { cpu = 0, cuda = 1 };
+
+/// How GPUs reach each other's memory.
+pub const TransportKind = enum(u32) {
+    /// Copies where every GPU can reach every other (or there is no NCCL), else NCCL.
+    auto = 0,
+    /// Copy engines: no multiprocessor is taken from the computation.
+    peer = 1,
+    nccl = 2,
+};
+
+pub const Options = struct {
+    kind: DeviceKind = .cpu,
+    /// Threads of all CPU ranks together; 0 means one per core.
+    thread_count: u32 = 0,
+    /// What the CPU's products are computed in.
+    compute: backends.Compute = .f32,
+    /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
+    activation: DType = .f32,
+    /// Whether several ranks may run on one GPU.
+    share_gpu: bool = false,
+    use_graphs: bool = true,
+    fp16_accumulate: bool = false,
+    transport: TransportKind = .auto,
+    /// The ranks of this process.
+    here: layouts.RankRange,
+    /// On which GPU the first of them runs.
+    gpu_first: u32 = 0,
+    /// What the ranks of all processes meet by; null where all ranks are here.
+    meeting: ?nccl.UniqueId = null,
+    /// GPUs make their weights up; for benches.
+    random_weights: bool = false,
+    /// In place of NVIDIA's libraries; "" for these.
+    cuda_library: [:0]const u8 = "",
+};
+
+pub const Machine = struct {
+    gpa: Allocator,
+    io: Io,
+    options: Options,
+    diagnostics: *Diagnostics,
+    cancelled: *const std.atomic.Value(bool),
+    arena: std.heap.ArenaAllocator,
+    /// Of all processes.
+    rank_count: u32 = 0,
+    /// Those of this process, in order.
+    ranks: []RankDevice = &.{},
+    /// Of CPU ranks that share cores.
+    crew: ?*cpus.Crew = null,
+    gpus: []Gpu = &.{},
+    /// Whether ranks send each other messages instead of copying.
+    uses_nccl: bool = false,
+    libraries: libraries.Libraries = undefined,
+
+    /// The process's rank i runs on its GPU i, or with `share_gpu` on GPU i modulo their number.
+    /// `rank_count` is that of all processes. Must not move.
+    pub fn open(machine: *Machine, rank_count: u32) Error!void {
+        errdefer machine.close();
+        const here = machine.options.here;
+        machine.rank_count = rank_count;
+        machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
+        var opened: usize = 0;
+        errdefer machine.ranks.len = opened;
+        // Once: a container's limit may change between two looks.
+        const thread_count = machine.threadCount();
+        switch (machine.options.kind) {
+            .cpu => try machine.gatherCrew(thread_count),
+            .cuda => try machine.openGpus(),
+        }
+        for (machine.ranks, 0..) |*rank, i| {
+            rank.* = switch (machine.options.kind) {
+                .cpu => try machine.openCpu(i, thread_count),
+                .cuda => try machine.openQueue(i),
+            };
+            opened += 1;
+        }
+        if (machine.options.kind == .cuda and rank_count > 1) try machine.joinRanks();
+    }
+
+    /// Makes anew what a failed job has left behind.
+    pub fn prepare(machine: *Machine) Error!void {
+        for (machine.ranks) |rank| {
+            if (!rank.isAbandoned()) continue;
+            const sentence = "GPU {d} never ended the work of an earlier picture and was given " ++
+                "up. Start again, or leave it out with CUDA_VISIBLE_DEVICES.";
+            return machine.diagnostics.fail(error.GpuFailed, sentence, .{rank.gpu.?.device});
+        }
+        if (!machine.uses_nccl) return;
+        const is_whole = for (machine.ranks) |rank| {
+            if (rank.device.cuda.communicator == null) break false;
+        } else true;
+        if (is_whole) return;
+        const sentence = "The machines left each other when a picture failed: start all again.";
+        const is_apart = machine.options.meeting != null;
+        if (is_apart) return machine.diagnostics.fail(error.GpuFailed, sentence, .{});
+        for (machine.ranks) |rank| {
+            if (rank.device.cuda.communicator) |communicator| communicator.abort();
+            rank.device.cuda.communicator = null;
+        }
+        try machine.openCommunicators();
+    }
+
+    /// A GPU whose queue never ends may still write, and freeing would wait for it: then the whole
+    /// machine is left as it is, memory and all, until the process ends.
+    pub fn close(machine: *Machine) void {
+        for (machine.ranks) |rank| if (rank.isAbandoned()) return;
+        for (machine.ranks) |*rank| rank.close(machine.gpa);
+        machine.ranks = &.{};
+        if (machine.crew) |crew| crew.deinit();
+        machine.crew = null;
+        for (machine.gpus) |*gpu| gpu.close();
+        machine.gpus = &.{};
+        machine.arena.deinit();
+    }
+
+    /// What the planned-for device answers.
+    pub fn planned(machine: *const Machine) backends.Planned {
+        return .{
+            .activation = machine.options.activation,
+            .is_cuda = machine.options.kind == .cuda,
+        };
+    }
+
+    /// Makes the weights ready where the ranks read them.
+    pub fn loadWeights(
+        machine: *Machine,
+        model: *models.Model,
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        if (machine.options.kind == .cpu) {
+            for (&model.stores.values) |*store| {
+                try store.materialize(machine.cancelled, copied_bytes);
+            }
+            return;
+        }
+        const activation = machine.options.activation;
+        const bytes = device_weights.place(model, activation);
+        for (machine.gpus) |*gpu| {
+            try gpu.makeCurrent();
+            gpu.weights = try gpu.allocate(bytes);
+            const c = machine.cancelled;
+            if (machine.options.random_weights) {
+                try random_weights.fill(machine.queueOn(gpu), gpu, model, copied_bytes);
+            } else try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
+        }
+        for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+    }
+
+    /// In use on the first GPU, by whatever runs there; 0 on the CPU or where it does not tell.
+    pub fn usedBytes(machine: *const Machine) u64 {
+        if (machine.gpus.len == 0) return 0;
+        return machine.gpus[0].usedBytes() catch 0;
+    }
+
+    pub const Needs = struct {
+        /// Of each rank's arena.
+        scratch: []const usize,
+        /// 0 once they are loaded.
+        weight_bytes: u64,
+        /// Of the only rank, what it needs before it decodes the whole picture at once; null where
+        /// there are several, or tiles already.
+        undecoded: ?usize = null,
+    };
+
+    /// Refuses what the machine cannot hold, before anything is touched.
+    pub fn checkFits(machine: *const Machine, needs: Needs) Error!void {
+        if (machine.options.kind == .cpu) {
+            var work: u64 = 0;
+            for (needs.scratch) |bytes| work += bytes;
+            for (machine.ranks) |rank| work -|= rank.bytes;
+            const there = memory.available(machine.io) orelse return;
+            const ranks: u32 = @intCast(needs.scratch.len);
+            return machine.refuseTooLarge("", needs, work, ranks, there);
+        }
+        for (machine.gpus) |*gpu| {
+            var work: u64 = 0;
+            var ranks: u32 = 0;
+            for (needs.scratch, machine.ranks[0..needs.scratch.len]) |bytes, rank| {
+                if (rank.gpu.? != gpu) continue;
+                work += bytes -| rank.bytes;
+                ranks += 1;
+            }
+            var place: [32]u8 = undefined;
+            const name = std.fmt.bufPrint(&place, " on GPU {d}", .{gpu.device}) catch unreachable;
+            const there = try gpu.freeBytes();
+            try machine.refuseTooLarge(name, needs, work, ranks, there);
+        }
+    }
+
+    // --- internal ---
+
+    /// Threads of all CPU ranks together.
+    fn threadCount(machine: *const Machine) u32 {
+        if (machine.options.thread_count > 0) return machine.options.thread_count;
+        return cores.count(machine.io);
+    }
+
+    fn gatherCrew(machine: *Machine, thread_count: u32) Error!void {
+        machine.crew = null;
+        if (thread_count >= machine.ranks.len) return;
+        comptime assert(rank_count_max <= cpus.Crew.member_count_max);
+        const crew = try machine.arena.allocator().create(cpus.Crew);
+        try crew.init(.{
+            .io = machine.io,
+            .cancelled = machine.cancelled,
+            .thread_count = thread_count,
+            .rank_count = machine.ranks.len,
+        });
+        machine.crew = crew;
+    }
+
+    fn openCpu(machine: *Machine, i: usize, total: u32) Error!RankDevice {
+        const count: u32 = @intCast(machine.ranks.len);
+        // What does not divide evenly goes to the first ranks.
+        const threads = total / count + @intFromBool(i < total % count);
+        const cpu = Cpu.init(machine.gpa, machine.io, .{
+            .thread_count = @max(1, threads),
+            .compute = machine.options.compute,
+            .place = if (machine.crew) |crew| .{ .crew = crew, .rank = i } else null,
+            .cancelled = machine.cancelled,
+        }) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            else => return error.ThreadsUnavailable,
+        };
+        return .{ .device = .{ .cpu = cpu } };
+    }
+
+    fn openGpus(machine: *Machine) Error!void {
+        const o = &machine.options;
+        const rank_count: u32 = @intCast(machine.ranks.len);
+        const source: libraries.Source = if (o.cuda_library.len > 0)
+            .{ .emulated = o.cuda_library }
+        else
+            .system;
+        const arena = machine.arena.allocator();
+        const environment = libraries.Environment.ofProcess();
+        const d = machine.diagnostics;
+        machine.libraries = try libraries.open(arena, machine.io, source, environment, d);
+        const driver = &machine.libraries.driver;
+        const names = drivers.listGpus(driver);
+        const there = names.count;
+        // Who starts processes often shows each of them its own GPUs alone.
+        const first = if (there <= rank_count) 0 else o.gpu_first;
+        // What the emulator is fastest at means nothing.
+        const folder = if (source == .system) try products.defaultFolder(arena) else null;
+        if (there == 0 or (there < rank_count and !o.share_gpu)) {
+            return d.fail(error.GpuFailed, "{d} ranks need {d} GPUs, and the driver shows {d}. " ++
+                "--share-gpu lets several ranks use one; --device cpu draws without.", .{
+                rank_count, rank_count, there,
+            });
+        }
+        if (there < first + rank_count and !o.share_gpu) {
+            return d.fail(error.GpuFailed, "This process's {d} ranks would begin at GPU {d} (by " ++
+                "LOCAL_RANK), and the driver shows {d}: start fewer processes on this machine.", .{
+                rank_count, first, there,
+            });
+        }
+        const gpus = try arena.alloc(Gpu, @min(there - first, rank_count));
+        for (gpus, first..) |*gpu, i| {
+            gpu.* = try .open(driver, @intCast(i), d);
+            machine.gpus = gpus[0 .. i - first + 1];
+            gpu.measured = try .open(
+                machine.gpa,
+                machine.io,
+                folder,
+                &machine.libraries,
+                names.name(i),
+            );
+        }
+        for (gpus) |*gpu| {
+            for (gpus) |*other| try gpu.reach(other);
+        }
+    }
+
+    /// Of the first rank that runs there.
+    fn queueOn(machine: *Machine, gpu: *const Gpu) *Cuda {
+        for (machine.ranks) |rank| {
+            if (rank.gpu.? == gpu) return rank.device.cuda;
+        }
+        unreachable;
+    }
+
+    fn openQueue(machine: *Machine, i: usize) Error!RankDevice {
+        const gpu = &machine.gpus[i % machine.gpus.len];
+        try gpu.makeCurrent();
+        const cuda = try Cuda.init(machine.gpa, .{
+            .driver = &machine.libraries.driver,
+            .device = gpu.device,
+            .module = gpu.module,
+            .weights_base = gpu.weights,
+            .activation = machine.options.activation,
+            .diagnostics = machine.diagnostics,
+            .cancelled = machine.cancelled,
+            .use_graphs = machine.options.use_graphs,
+            .fp16_accumulate = machine.options.fp16_accumulate,
+            .rank = @intCast(machine.options.here.first + i),
+        });
+        errdefer cuda.deinit();
+        cuda.products = try .open(machine.gpa, .{
+            .driver = &machine.libraries.driver,
+            .libraries = &machine.libraries,
+            .measured = gpu.measured.?,
+            .diagnostics = machine.diagnostics,
+        });
+        return .{ .device = .{ .cuda = cuda }, .gpu = gpu };
+    }
+
+    /// Gives every rank its place in a NCCL communicator, where that is what they shall use.
+    fn joinRanks(machine: *Machine) Error!void {
+        const d = machine.diagnostics;
+        const l = &machine.libraries;
+        const is_shared = machine.gpus.len < machine.ranks.len;
+        if (machine.options.meeting == null) switch (machine.options.transport) {
+            .peer => return,
+            .auto => if (l.nccl == null or is_shared or try machine.canCopyDirectly()) return,
+            .nccl => {},
+        };
+        const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and there are " ++
+            "{d}: --transport peer lets ranks share.";
+        if (is_shared) return d.fail(error.GpuFailed, sentence, .{
+            machine.ranks.len, machine.gpus.len,
+        });
+        if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{l.nccl_sentence});
+        machine.uses_nccl = true;
+        try machine.openCommunicators();
+    }
+
+    fn openCommunicators(machine: *Machine) Error!void {
+        const l = &machine.libraries;
+        var contexts: [rank_count_max]drivers.Context = undefined;
+        var communicators: [rank_count_max]Communicator = undefined;
+        const count = machine.ranks.len;
+        for (contexts[0..count], machine.ranks) |*context, rank| context.* = rank.gpu.?.context;
+        try Communicator.openAll(
+            &l.nccl.?,
+            &l.driver,
+            contexts[0..count],
+            .{
+                .rank_count = machine.rank_count,
+                .rank_first = machine.options.here.first,
+                .id = machine.options.meeting,
+            },
+            communicators[0..count],
+            machine.diagnostics,
+        );
+        for (machine.ranks, communicators[0..count]) |rank, communicator| {
+            rank.device.cuda.communicator = communicator;
+        }
+    }
+
+    fn canCopyDirectly(machine: *Machine) Error!bool {
+        for (machine.gpus) |*gpu| {
+            for (machine.gpus) |*other| {
+                if (!try gpu.canReach(other)) return false;
+            }
+        }
+        return true;
+    }
+
+    fn refuseTooLarge(
+        machine: *const Machine,
+        where: []const u8,
+        needs: Needs,
+        work: u64,
+        ranks: u32,
+        there: u64,
+    ) Error!void {
+        const weights = needs.weight_bytes;
+        const need = weights + work;
+        if (need <= there) return;
+        const only_decode = if (needs.undecoded) |bytes|
+            weights + (bytes -| machine.heldBytes()) <= there
+        else
+            false;
+        const advice = if (only_decode)
+            "The decode is what does not fit: add --vae-tiling, or choose a smaller size."
+        else
+            "Choose a smaller size or fewer ranks.";
+        const sentence = "This picture needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
+            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. {s}";
+        const d = machine.diagnostics;
+        return d.fail(error.NotEnoughMemory, sentence, .{
+            gibibytes(need),  where,  gibibytes(weights), gibibytes(work), ranks,
+            gibibytes(there), advice,
+        });
+    }
+
+    /// Of the first rank's arena.
+    fn heldBytes(machine: *const Machine) usize {
+        return if (machine.ranks.len > 0) machine.ranks[0].bytes else 0;
+    }
+};
+
+fn gibibytes(bytes: u64) f64 {
+    return @as(f64, @floatFromInt(bytes)) / (1 << 30);
+}
+
+comptime {
+    std.debug.assert(rank_count_max <= drivers.gpu_count_max);
+}

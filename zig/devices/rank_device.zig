@@ -1,0 +1,77 @@
+//! What one rank owns on the machine for as long as the session lives: its threads or its queue on
+//! a GPU, and its arena.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const backends = @import("../backend.zig");
+const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
+const Scratch = @import("../scratch.zig").Scratch;
+const huge_pages = @import("../system/huge_pages.zig");
+
+pub const Error = Allocator.Error || error{GpuFailed};
+
+pub const RankDevice = struct {
+    device: backends.Device,
+    /// Null on the CPU.
+    gpu: ?*Gpu = null,
+    base: usize = 0,
+    bytes: usize = 0,
+
+    /// To be called by the thread that will run the rank, or by its fibre.
+    pub fn enter(rank: *const RankDevice) error{GpuFailed}!void {
+        if (rank.gpu) |gpu| try gpu.makeCurrent();
+    }
+
+    /// Room for `bytes`, larger or as it was.
+    pub fn reserve(rank: *RankDevice, gpa: Allocator, bytes: usize) Error!void {
+        if (rank.bytes >= bytes) return;
+        try rank.enter();
+        rank.release(gpa);
+        rank.base = if (rank.gpu) |gpu|
+            try gpu.allocate(bytes)
+        else
+            @intFromPtr((try huge_pages.alloc(gpa, bytes)).ptr);
+        rank.bytes = bytes;
+    }
+
+    pub fn scratch(rank: *const RankDevice) Scratch {
+        return .{ .base = rank.base, .capacity = rank.bytes };
+    }
+
+    /// After a job that failed: nothing of it runs on.
+    pub fn recover(rank: *const RankDevice) void {
+        switch (rank.device) {
+            .cuda => |cuda| cuda.drain(),
+            .cpu, .plan => {},
+        }
+    }
+
+    /// Whether its queue never ended; then it must not be closed.
+    pub fn isAbandoned(rank: *const RankDevice) bool {
+        return rank.device == .cuda and rank.device.cuda.is_abandoned;
+    }
+
+    pub fn close(rank: *RankDevice, gpa: Allocator) void {
+        rank.enter() catch {};
+        switch (rank.device) {
+            .cpu => |cpu| cpu.deinit(),
+            .cuda => |cuda| cuda.deinit(),
+            .plan => unreachable,
+        }
+        rank.release(gpa);
+    }
+
+    // --- internal ---
+
+    fn release(rank: *RankDevice, gpa: Allocator) void {
+        if (rank.bytes == 0) return;
+        if (rank.gpu) |gpu| {
+            _ = gpu.driver.cuMemFree_v2(rank.base);
+        } else {
+            const first: [*]align(64) u8 = @ptrFromInt(rank.base);
+            huge_pages.free(gpa, first[0..rank.bytes]);
+        }
+        rank.base = 0;
+        rank.bytes = 0;
+    }
+};

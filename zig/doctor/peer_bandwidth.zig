@@ -1,0 +1,226 @@
+//! A copy from one GPU's memory to another's, timed and compared, for `doctor`: broken copies
+//! between GPUs hang or bring garbage, and are the commonest trouble of machines with several. The
+//! copy runs in a thread of its own, which is left behind where it does not come back.
+
+const std = @import("std");
+const drivers = @import("../nvidia/driver.zig");
+const Driver = drivers.Driver;
+
+/// Long enough that starting the copy does not count.
+const copy_bytes = 64 << 20;
+const word_count = copy_bytes / 4;
+
+pub const Verdict = enum {
+    fine,
+    /// The driver refused something: `result` says what.
+    failed,
+    /// It came to its end and the bytes are others.
+    garbled,
+    /// It did not come to its end in time.
+    stalled,
+};
+
+pub const Outcome = struct {
+    verdict: Verdict,
+    result: drivers.Result = .success,
+    /// Whether the driver offers copies without a detour through the host.
+    is_direct: bool = false,
+    bytes_per_second: f64 = 0,
+};
+
+/// Copies from GPU `from` to GPU `to` and waits at most `limit_ms`. After one that stalled nothing
+/// of the driver can be relied on.
+pub fn run(driver: *const Driver, from: u32, to: u32, limit_ms: u32) Outcome {
+    var outcome: Outcome = .{ .verdict = .stalled };
+    var can_access: c_int = 0;
+    const is_known = driver.cuDeviceCanAccessPeer(&can_access, @intCast(to), @intCast(from));
+    if (is_known == .success) outcome.is_direct = can_access != 0;
+    const job: Copy = .{
+        .driver = driver.*,
+        .from = @intCast(from),
+        .to = @intCast(to),
+        .is_direct = outcome.is_direct,
+        .seed = 0x9e37_79b9 *% (from * 64 + to + 1),
+    };
+    const measured = runLimited(Copy, job, limit_ms) orelse return outcome;
+    outcome.verdict = measured.verdict;
+    outcome.result = measured.result;
+    outcome.bytes_per_second = measured.bytes_per_second;
+    return outcome;
+}
+
+/// `job.run()` in another thread; null where it takes longer, or where there are no threads. The
+/// thread and its memory then stay.
+fn runLimited(comptime Job: type, job: Job, limit_ms: u32) ?Outcome {
+    const Shared = struct {
+        job: Job,
+        outcome: Outcome = undefined,
+        is_done: std.atomic.Value(bool) = .init(false),
+
+        fn main(shared: *@This()) void {
+            shared.outcome = shared.job.run();
+            shared.is_done.store(true, .release);
+        }
+    };
+    const shared = std.heap.c_allocator.create(Shared) catch return null;
+    shared.* = .{ .job = job };
+    const thread = std.Thread.spawn(.{}, Shared.main, .{shared}) catch {
+        std.heap.c_allocator.destroy(shared);
+        return null;
+    };
+    const slice_ms = 2;
+    var waited_ms: u32 = 0;
+    while (!shared.is_done.load(.acquire)) : (waited_ms += slice_ms) {
+        if (waited_ms >= limit_ms) {
+            thread.detach();
+            return null;
+        }
+        const slice: std.c.timespec = .{ .sec = 0, .nsec = slice_ms * std.time.ns_per_ms };
+        _ = std.c.nanosleep(&slice, null);
+    }
+    thread.join();
+    defer std.heap.c_allocator.destroy(shared);
+    return shared.outcome;
+}
+
+// --- internal ---
+
+const Copy = struct {
+    driver: Driver,
+    from: drivers.Device,
+    to: drivers.Device,
+    is_direct: bool,
+    /// What the source is filled with: another number for every pair.
+    seed: u32,
+
+    fn run(copy: Copy) Outcome {
+        var result: drivers.Result = .success;
+        return copy.attempt(&result) catch .{ .verdict = .failed, .result = result };
+    }
+
+    fn attempt(copy: Copy, failure: *drivers.Result) error{Failed}!Outcome {
+        const d = &copy.driver;
+        const check: Check = .{ .failure = failure };
+        var from_context: ?drivers.Context = null;
+        var to_context: ?drivers.Context = null;
+        try check.that(d.cuDevicePrimaryCtxRetain(&from_context, copy.from));
+        defer _ = d.cuDevicePrimaryCtxRelease_v2(copy.from);
+        try check.that(d.cuDevicePrimaryCtxRetain(&to_context, copy.to));
+        defer _ = d.cuDevicePrimaryCtxRelease_v2(copy.to);
+        var source: drivers.Address = 0;
+        try check.that(d.cuCtxSetCurrent(from_context));
+        try check.that(d.cuMemAlloc_v2(&source, copy_bytes));
+        defer {
+            _ = d.cuCtxSetCurrent(from_context);
+            _ = d.cuMemFree_v2(source);
+        }
+        try check.that(copy.fill(from_context.?, source, copy.seed));
+        var target: drivers.Address = 0;
+        try check.that(d.cuCtxSetCurrent(to_context));
+        try check.that(d.cuMemAlloc_v2(&target, copy_bytes));
+        defer {
+            _ = d.cuCtxSetCurrent(to_context);
+            _ = d.cuMemFree_v2(target);
+        }
+        if (copy.is_direct) {
+            const enabled = d.cuCtxEnablePeerAccess(from_context.?, 0);
+            if (enabled != .peer_access_already_enabled) try check.that(enabled);
+        }
+        try check.that(copy.fill(to_context.?, target, ~copy.seed));
+        var outcome: Outcome = .{ .verdict = .fine };
+        const seconds = try copy.time(check, .{ source, target }, .{
+            from_context.?, to_context.?,
+        });
+        outcome.bytes_per_second = copy_bytes / @max(seconds, 1e-9);
+        if (!try copy.isWhole(check, target)) outcome.verdict = .garbled;
+        return outcome;
+    }
+
+    fn fill(
+        copy: Copy,
+        context: drivers.Context,
+        address: drivers.Address,
+        value: u32,
+    ) drivers.Result {
+        const d = &copy.driver;
+        var stream: ?drivers.Stream = null;
+        for ([_]drivers.Result{
+            d.cuCtxSetCurrent(context),
+            d.cuStreamCreate(&stream, drivers.stream_non_blocking),
+        }) |result| if (result != .success) return result;
+        defer _ = d.cuStreamDestroy_v2(stream.?);
+        const result = d.cuMemsetD32Async(address, value, word_count, stream.?);
+        return if (result == .success) d.cuStreamSynchronize(stream.?) else result;
+    }
+
+    /// Seconds of the second copy; the first sets up what it needs.
+    fn time(
+        copy: Copy,
+        check: Check,
+        addresses: [2]drivers.Address,
+        contexts: [2]drivers.Context,
+    ) error{Failed}!f64 {
+        const d = &copy.driver;
+        var stream: ?drivers.Stream = null;
+        try check.that(d.cuStreamCreate(&stream, drivers.stream_non_blocking));
+        defer _ = d.cuStreamDestroy_v2(stream.?);
+        var events: [2]?drivers.Event = @splat(null);
+        for (&events) |*event| try check.that(d.cuEventCreate(event, 0));
+        defer for (events) |event| {
+            _ = d.cuEventDestroy_v2(event.?);
+        };
+        for (0..2) |_| {
+            try check.that(d.cuEventRecord(events[0].?, stream.?));
+            try check.that(d.cuMemcpyPeerAsync(
+                addresses[1],
+                contexts[1],
+                addresses[0],
+                contexts[0],
+                copy_bytes,
+                stream.?,
+            ));
+            try check.that(d.cuEventRecord(events[1].?, stream.?));
+            try check.that(d.cuStreamSynchronize(stream.?));
+        }
+        var milliseconds: f32 = 0;
+        try check.that(d.cuEventElapsedTime(&milliseconds, events[0].?, events[1].?));
+        return milliseconds / 1000;
+    }
+
+    fn isWhole(copy: Copy, check: Check, target: drivers.Address) error{Failed}!bool {
+        const words = std.heap.c_allocator.alloc(u32, word_count) catch return true;
+        defer std.heap.c_allocator.free(words);
+        try check.that(copy.driver.cuMemcpyDtoH_v2(words.ptr, target, copy_bytes));
+        return std.mem.allEqual(u32, words, copy.seed);
+    }
+};
+
+const Check = struct {
+    failure: *drivers.Result,
+
+    fn that(check: Check, result: drivers.Result) error{Failed}!void {
+        if (result == .success) return;
+        check.failure.* = result;
+        return error.Failed;
+    }
+};
+
+test "what takes too long is left behind, and what does not is waited for" {
+    const Job = struct {
+        gate: ?*std.atomic.Value(bool),
+
+        fn run(job: @This()) Outcome {
+            const gate = job.gate orelse return .{ .verdict = .fine };
+            while (!gate.load(.acquire)) std.Thread.yield() catch {};
+            gate.store(false, .release);
+            return .{ .verdict = .fine };
+        }
+    };
+    const quick = runLimited(Job, .{ .gate = null }, 60_000);
+    try std.testing.expectEqual(Verdict.fine, quick.?.verdict);
+    var gate: std.atomic.Value(bool) = .init(false);
+    try std.testing.expectEqual(@as(?Outcome, null), runLimited(Job, .{ .gate = &gate }, 4));
+    // The thread still runs: it opens the gate behind itself.
+    gate.store(true, .release);
+    while (gate.load(.acquire)) std.Thread.yield() catch {};
+}

@@ -1,0 +1,73 @@
+//! The root of libbasedxl_emulated: NVIDIA's driver and libraries under their own names, executed
+//! on the CPU. The product opens it by path instead of libcuda.so.1 and the others; the kernels are
+//! cuda/*.cu, compiled as C++. For tests.
+
+const std = @import("std");
+const driver = @import("nvidia/driver.zig");
+const state = @import("emulator/state.zig");
+
+/// Where the functions of `driver.Driver` are.
+const call_files = .{
+    @import("emulator/calls_device.zig"),
+    @import("emulator/calls_memory.zig"),
+    @import("emulator/calls_kernel.zig"),
+    @import("emulator/calls_stream.zig"),
+};
+
+comptime {
+    // These export by themselves.
+    _ = @import("emulator/cublaslt.zig");
+    _ = @import("emulator/cudnn.zig");
+    _ = @import("emulator/nccl.zig");
+    @setEvalBranchQuota(10_000);
+    for (@typeInfo(driver.Driver).@"struct".fields) |field| {
+        const function: field.type = functionOf(field.name);
+        @export(function, .{ .name = field.name });
+    }
+}
+
+/// Draws every order anew from `seed`. Another number of GPUs only while nobody holds a context.
+/// Returns 0, or 1 where that cannot be.
+export fn bxl_emulator_configure(seed: u64, gpu_count: u32) c_int {
+    state.lock();
+    defer state.unlock();
+    if (gpu_count > state.device_count_max) return 1;
+    if (gpu_count != state.device_count) {
+        for (&state.devices) |*device| if (device.retain_count > 0) return 1;
+        state.device_count = gpu_count;
+    }
+    state.prng = .init(seed);
+    state.clearReport();
+    return 0;
+}
+
+/// The memory of every GPU, in bytes.
+export fn bxl_emulator_set_memory(bytes: u64) void {
+    state.memory_bytes = @intCast(bytes);
+}
+
+/// Whether GPUs reach each other's memory.
+export fn bxl_emulator_set_peers(possible: bool) void {
+    state.peers_possible = possible;
+}
+
+/// Whether failures stay off stderr, for tests that mean to fail.
+export fn bxl_emulator_set_quiet(is_quiet: bool) void {
+    state.is_quiet = is_quiet;
+}
+
+/// What the last failed kernel, block and thread were, as on stderr; "" since `configure` if none.
+export fn bxl_emulator_last_report() [*:0]const u8 {
+    return state.lastReport();
+}
+
+// --- internal ---
+
+fn functionOf(comptime name: []const u8) @TypeOf(&@field(fileWith(name), name)) {
+    return &@field(fileWith(name), name);
+}
+
+fn fileWith(comptime name: []const u8) type {
+    for (call_files) |file| if (@hasDecl(file, name)) return file;
+    @compileError("the emulated driver lacks " ++ name);
+}

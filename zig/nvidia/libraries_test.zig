@@ -1,0 +1,77 @@
+//! The search for libraries with real files in fake folders: copies of the emulated library under
+//! the vendor's names, and files that are no libraries at all.
+
+const std = @import("std");
+const libraries = @import("libraries.zig");
+const library_path = @import("../emulator/library_fixture.zig").library_path;
+const Io = std.Io;
+
+const Fake = struct {
+    arena: std.heap.ArenaAllocator,
+    tmp: std.testing.TmpDir,
+    root: []const u8,
+
+    fn init() !Fake {
+        var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+        const tmp = std.testing.tmpDir(.{});
+        const root = try std.fmt.allocPrint(arena.allocator(), ".zig-cache/tmp/{s}", .{
+            tmp.sub_path,
+        });
+        return .{ .arena = arena, .tmp = tmp, .root = root };
+    }
+
+    fn deinit(fake: *Fake) void {
+        fake.tmp.cleanup();
+        fake.arena.deinit();
+    }
+
+    fn path(fake: *Fake, name: []const u8) ![]const u8 {
+        return std.fs.path.join(fake.arena.allocator(), &.{ fake.root, name });
+    }
+
+    fn copy(fake: *Fake, name: []const u8) !void {
+        const io = std.testing.io;
+        try fake.tmp.dir.createDirPath(io, std.fs.path.dirname(name).?);
+        try Io.Dir.cwd().copyFile(library_path, fake.tmp.dir, name, io, .{});
+    }
+
+    fn search(fake: *Fake) !libraries.Search {
+        return libraries.search(fake.arena.allocator(), std.testing.io, .system, .{
+            .cuda_home = try fake.path("cuda"),
+            .virtual_env = try fake.path("venv"),
+            .toolkit = &.{},
+            .python_prefixes = &.{},
+        });
+    }
+};
+
+test "a library in CUDA_HOME comes before one of a Python environment" {
+    var fake: Fake = try .init();
+    defer fake.deinit();
+    try fake.copy("venv/lib/python3.12/site-packages/nvidia/cudnn/lib/libcudnn.so.9");
+    var found = try fake.search();
+    // A machine that has its own is asked first; nothing to see here then.
+    if (std.mem.indexOf(u8, found.cudnn.path, fake.root) == null) return error.SkipZigTest;
+    try std.testing.expect(std.mem.indexOf(u8, found.cudnn.path, "site-packages") != null);
+    try std.testing.expectEqual(@as(u32, 92400), found.cudnn.version);
+    try fake.copy("cuda/targets/x86_64-linux/lib/libcudnn.so.9");
+    found = try fake.search();
+    try std.testing.expect(std.mem.indexOf(u8, found.cudnn.path, "targets") != null);
+}
+
+test "a file that is no library is passed over, and named where nothing else is found" {
+    var fake: Fake = try .init();
+    defer fake.deinit();
+    const io = std.testing.io;
+    try fake.tmp.dir.createDirPath(io, "cuda/lib64");
+    const name = "cuda/lib64/libnccl.so.2";
+    try fake.tmp.dir.writeFile(io, .{ .sub_path = name, .data = "not a library" });
+    var found = try fake.search();
+    if (found.nccl.table != null) return error.SkipZigTest;
+    const sentence = try found.nccl.sentence(fake.arena.allocator());
+    try std.testing.expect(std.mem.indexOf(u8, sentence, name) != null);
+    try std.testing.expect(std.mem.indexOf(u8, sentence, "pip install") != null);
+    try fake.copy("venv/lib/python3.9/site-packages/nvidia/nccl/lib/libnccl.so.2");
+    found = try fake.search();
+    try std.testing.expect(found.nccl.table != null);
+}

@@ -1,0 +1,117 @@
+//! The parts of a picture's making on their own, for tests, benchmarks and pictures made from
+//! pictures. One rank runs them over the whole picture; results are the job's outputs.
+
+const std = @import("std");
+const backends = @import("../backend.zig");
+const Tensor = @import("../tensor.zig").Tensor;
+const Shape = @import("../tensor.zig").Shape;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+const ranks = @import("rank.zig");
+const Rank = ranks.Rank;
+const Error = ranks.Error;
+const Job = @import("../session/job.zig").Job;
+const vae_tiling = @import("vae_tiling.zig");
+
+const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
+
+/// `prompt` to `prompt_embeds` (1, tokens, channels) and `pooled` (1, projection).
+pub fn embedPrompt(rank: *Rank, job: *Job) Error!void {
+    const c = &rank.model.config;
+    const b = rank.b;
+    const shape: Shape = .tokens(1, c.clip.position_count, c.unet.cross_attention_dim);
+    const embeds = try b.alloc(shape, b.activationType());
+    defer b.free(embeds);
+    const pooled = try b.alloc(.vector(1, c.clip_2.projection_size), b.activationType());
+    defer b.free(pooled);
+    try rank.encodeText(job.prompt, embeds, pooled);
+    const embeds_out = try job.output(f32, .prompt_embeds, shape.elementCount());
+    try b.downloadFloats(embeds, embeds_out);
+    const pooled_out = try job.output(f32, .pooled, c.clip_2.projection_size);
+    try b.downloadFloats(pooled, pooled_out);
+}
+
+/// `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
+/// `time_ids_list` (batch, 6) to `noise_prediction`, as diffusers' UNet is called.
+pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
+    const c = &rank.model.config;
+    const b = rank.b;
+    const batch = job.batch;
+    const shape = rank.latentShape(job, batch);
+    const token_count: u32 = @intCast(
+        job.prompt_embeds.len / (batch * c.unet.cross_attention_dim),
+    );
+    const sample = try rank.uploadNchw(shape, job.sample);
+    defer b.free(sample);
+    const embeds_shape: Shape = .tokens(batch, token_count, c.unet.cross_attention_dim);
+    const embeds = try b.uploadFloats(embeds_shape, job.prompt_embeds);
+    defer b.free(embeds);
+    const pooled_shape: Shape = .vector(batch, c.clip_2.projection_size);
+    const pooled = try b.uploadFloats(pooled_shape, job.pooled);
+    defer b.free(pooled);
+    const ids_bytes = std.mem.sliceAsBytes(job.time_ids_list);
+    const time_ids = try b.upload(.vector(batch * 6, 1), .f32, ids_bytes);
+    defer b.free(time_ids);
+    const times = try rank.arena.alloc(f32, batch);
+    @memset(times, job.timestep);
+    const timestep = try b.upload(.vector(batch, 1), .f32, std.mem.sliceAsBytes(times));
+    defer b.free(timestep);
+    const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
+    const ctx = rank.context();
+    const unet = &rank.model.unet;
+    const conditioning = try unet.condition(ctx, embeds, pooled, time_ids, slots);
+    defer b.free(conditioning.addition);
+    defer for (slots) |tensor| b.free(tensor);
+    const start = rank.begin(.denoise);
+    const out = try unet.forward(ctx, sample, no_border, timestep, conditioning);
+    try b.finish();
+    if (rank.reporter) |r| job.denoise_ns = r.since(start);
+    defer b.free(out);
+    try rank.saveNchw(job, .noise_prediction, out);
+}
+
+/// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `image`
+/// (1, 3, factor * rows, factor * width) as the decoder gives it, and `rgb`.
+pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
+    const start = rank.begin(.decode);
+    const latent = try rank.uploadNchw(rank.latentShape(job, 1), job.sample);
+    defer rank.b.free(latent);
+    if (job.vae_tile_latent > 0) {
+        try vae_tiling.decodeSample(rank, job, latent);
+        if (rank.reporter) |r| job.decode_ns = r.since(start);
+        return;
+    }
+    const image = try rank.decode(0, latent);
+    defer rank.b.free(image);
+    if (rank.reporter) |r| job.decode_ns = r.since(start);
+    try rank.saveNchw(job, .image, image);
+    const rgb = try rank.b.toRgb(image);
+    defer rank.b.free(rgb);
+    if (rank.isPlanning()) return;
+    try rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
+}
+
+/// `sample` (1, 3, factor * rows, factor * width) of -1 to 1 to `latents`: the mean of the
+/// latent's distribution times the scaling factor.
+pub fn encodeSample(rank: *Rank, job: *Job) Error!void {
+    _ = rank.begin(.encode);
+    const vae = &rank.model.config.vae;
+    const factor = vae.factor();
+    const shape: Shape = .{
+        .batch = 1,
+        .rows = job.latent_rows * factor,
+        .width = job.latent_width * factor,
+        .channels = vae.in_channels,
+    };
+    const picture = try rank.uploadNchw(shape, job.sample);
+    defer rank.b.free(picture);
+    const moments = try rank.model.vae.encode(rank.context(), picture);
+    defer rank.b.free(moments);
+    if (!try rank.b.isFinite(moments)) return rank.notFinite("The VAE's encoder gave", .{});
+    if (rank.isPlanning()) return;
+    try rank.saveNchw(job, .latents, moments);
+    // Channels first, the means are the first half.
+    const both = job.outputs.get(.latents);
+    const means = try job.output(f32, .latents, both.len / @sizeOf(f32) / 2);
+    const values: []align(1) const f32 = std.mem.bytesAsSlice(f32, both);
+    for (means, values[0..means.len]) |*out, value| out.* = value * vae.scaling_factor;
+}

@@ -1,0 +1,307 @@
+//! What every rank runs: all that follows from the prompt, then for each step the UNet on its own
+//! branches and rows, the gathering of all, the latent update; then the VAE on its own rows. Each
+//! rank keeps the whole latent and updates it alike, so nothing but model outputs is sent outside
+//! the layers.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const backends = @import("../backend.zig");
+const StepRow = backends.StepRow;
+const Tensor = @import("../tensor.zig").Tensor;
+const Shape = @import("../tensor.zig").Shape;
+const Conditioning = @import("../model/unet.zig").Conditioning;
+const Context = @import("../model/layers.zig").Context;
+const exchanges = @import("../patch/exchange.zig");
+const Exchange = exchanges.Exchange;
+const Band = @import("../patch/layout.zig").Band;
+const Scratch = @import("../scratch.zig").Scratch;
+const gather = @import("gather.zig");
+const LatentState = @import("latents.zig").LatentState;
+const nchw = @import("nchw.zig");
+const prompts = @import("text.zig");
+const jobs = @import("../session/job.zig");
+const Job = jobs.Job;
+const ranks = @import("rank.zig");
+const vae_tiling = @import("vae_tiling.zig");
+const Rank = ranks.Rank;
+const Error = ranks.Error;
+
+const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
+
+/// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every
+/// rank writes its own part of them, and rank 0 those of other machines.
+pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
+    const graphs_before = rank.b.graphCounts();
+    const text_start = rank.begin(.text);
+    const conditioning = try prompts.condition(rank, job);
+    if (rank.reporter) |r| job.text_ns = r.since(text_start);
+
+    const denoise_start = rank.begin(.denoise);
+    const latent = try denoise(rank, job, conditioning);
+    prompts.free(rank, conditioning);
+    if (rank.reporter) |r| job.denoise_ns = r.since(denoise_start);
+    defer rank.b.free(latent);
+    if (rank.index == 0 and job.wants_latents) try rank.saveNchw(job, .latents, latent);
+
+    if (rank.isPlanning()) job.undecoded_bytes = rank.b.scratch.peak;
+    const decode_start = rank.begin(.decode);
+    try decodePictures(rank, job, latent);
+    if (!rank.isPlanning()) {
+        const counts = rankCounts(rank, job);
+        const graphs = rank.b.graphCounts();
+        counts.scratch_bytes = rank.b.scratch.peak;
+        counts.graphs_captured = graphs.captured - graphs_before.captured;
+        counts.graphs_replayed = graphs.replayed - graphs_before.replayed;
+    }
+    if (rank.reporter) |r| job.decode_ns = r.since(decode_start);
+}
+
+// --- internal ---
+
+/// All steps; the latent that comes back is the caller's.
+fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
+    const b = rank.b;
+    var state: LatentState = try .init(rank, job);
+    const batch: u32 = @intCast(rank.layout.branchesPerRank() * job.seeds.len);
+    const timestep = try b.alloc(.vector(batch, 1), .f32);
+    defer b.free(timestep);
+    const times = try rank.arena.alloc(f32, batch);
+    const step_ns: ?[]u64 = if (rank.reporter != null)
+        try job.output(u64, .step_ns, job.rows.len)
+    else
+        null;
+    try openExchange(rank, job, timestep, conditioning);
+    defer rank.exchange.close();
+    var gather_bytes: u64 = 0;
+    const loop_start = rank.now();
+    for (job.rows, 0..) |row, i| {
+        const start = rank.now();
+        rank.transport.enterStep(@intCast(i + 1));
+        @memset(times, row.timestep);
+        try b.write(timestep, std.mem.sliceAsBytes(times));
+        const own = try predictRows(rank, @intCast(i), row, state.latent, timestep, conditioning);
+        const output = try gather.gatherRows(rank, own, &gather_bytes);
+        try state.advance(rank, job, row, output);
+        b.free(output);
+        if (!try b.isFinite(state.latent)) {
+            return rank.notFinite("Step {d} of {d} gave", .{ i + 1, job.rows.len });
+        }
+        if (rank.reporter) |r| {
+            r.step_index.store(@intCast(i + 1), .release);
+            step_ns.?[i] = @intCast(rank.now() - start);
+        }
+    }
+    countRank(rank, job, @intCast(rank.now() - loop_start), gather_bytes);
+    return state.finish(rank);
+}
+
+/// Walks the UNet once over a device that does nothing, to learn its places of exchange, and makes
+/// room for them.
+fn openExchange(
+    rank: *Rank,
+    job: *const Job,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!void {
+    if (rank.exchange.isAlone()) return;
+    var scratch: Scratch = .planning();
+    const recorder = try recorderOf(rank, rank.exchange, &scratch);
+    var shape = rank.latentShape(job, timestep.shape.batch);
+    shape.rows = recorder.bands[recorder.index].row_count;
+    const sample = try recorder.b.alloc(shape, recorder.b.activationType());
+    const ctx: Context = .{ .b = recorder.b, .exchange = recorder };
+    _ = try rank.model.unet.forward(ctx, sample, no_border, timestep, conditioning);
+    rank.exchange.adopt(recorder);
+    try rank.exchange.open();
+}
+
+/// The rows of picture `i` that other machines have drawn come to rank 0.
+fn bringRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!void {
+    if (rank.here.first > 0) {
+        try gather.send(rank, rgb, 0);
+        if (job.wants_image) try gather.send(rank, image, 0);
+        return;
+    }
+    if (rank.index > 0) return;
+    for (rank.here.end..rank.layout.rank_count) |at| {
+        const other: u32 = @intCast(at);
+        const band = rank.vae_exchange.bands[other];
+        var shape = rgb.shape;
+        shape.rows = band.row_count * rank.model.config.vae.factor();
+        const their_rgb = try gather.receive(rank, shape, rgb.dtype, other);
+        defer rank.b.free(their_rgb);
+        const their_image = if (job.wants_image)
+            try gather.receive(rank, shape, image.dtype, other)
+        else
+            null;
+        defer if (their_image) |tensor| rank.b.free(tensor);
+        try saveRows(rank, job, i, band, their_image orelse image, their_rgb);
+    }
+}
+
+/// Rows of picture `i` to their place in the outputs that all ranks of a process share.
+fn saveRows(
+    rank: *Rank,
+    job: *Job,
+    i: usize,
+    band: Band,
+    image: Tensor,
+    rgb: Tensor,
+) Error!void {
+    if (rank.isPlanning()) return;
+    const factor = rank.model.config.vae.factor();
+    const row_first = band.row_first * factor;
+    const width: usize = image.shape.width;
+    const positions = job.latent_rows * factor * width;
+    const channels: usize = image.shape.channels;
+    const bytes = @constCast(job.outputs.get(.rgb));
+    const first = (i * positions + row_first * width) * channels;
+    try rank.b.download(rgb, bytes[first..][0..rgb.byteCount()]);
+    if (!job.wants_image) return;
+    const host = try rank.arena.alloc(f32, image.shape.elementCount());
+    const turned = try rank.arena.alloc(f32, host.len);
+    try rank.b.downloadFloats(image, host);
+    const own = image.shape.positionCount();
+    nchw.fromNhwc(turned, host, channels, own);
+    const out = @constCast(job.outputs.get(.image));
+    const values: []f32 = @alignCast(std.mem.bytesAsSlice(f32, out));
+    for (0..channels) |c| {
+        const at = (i * channels + c) * positions + row_first * width;
+        @memcpy(values[at..][0..own], turned[c * own ..][0..own]);
+    }
+}
+
+fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
+    if (rank.vae_exchange.isAlone()) return;
+    var scratch: Scratch = .planning();
+    const recorder = try recorderOf(rank, rank.vae_exchange, &scratch);
+    _ = try rank.model.vae.decode(.{ .b = recorder.b, .exchange = recorder }, latent);
+    rank.vae_exchange.adopt(recorder);
+    try rank.vae_exchange.open();
+}
+
+/// A stand-in for `exchange` that only takes down what it is asked for.
+fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
+    const recorder = try rank.arena.create(Exchange);
+    recorder.* = exchange.*;
+    recorder.b = .{ .scratch = scratch, .device = .{ .plan = rank.b.planned() } };
+    recorder.peers = &.{};
+    recorder.record();
+    return recorder;
+}
+
+/// The UNet on this rank's branches and rows: (branches * pictures, own rows, width, channels).
+fn predictRows(
+    rank: *Rank,
+    step_index: u32,
+    row: StepRow,
+    latent: Tensor,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!Tensor {
+    const b = rank.b;
+    const exchange = rank.exchange;
+    const input = try b.scaleRepeat(latent, row.input_scale, rank.layout.branchesPerRank());
+    defer b.free(input);
+    const band = exchange.bands[exchange.index];
+    if (exchange.isAlone()) {
+        return runUnet(rank, step_index, input, no_border, timestep, conditioning);
+    }
+    const sample = try rowsOf(rank, input, band.row_first, band.row_count);
+    defer b.free(sample);
+    const below_first = band.row_first + band.row_count;
+    const above: ?Tensor = if (band.row_first == 0)
+        null
+    else
+        try rowsOf(rank, input, band.row_first - 1, 1);
+    defer if (above) |tensor| b.free(tensor);
+    const below: ?Tensor = if (below_first == input.shape.rows)
+        null
+    else
+        try rowsOf(rank, input, below_first, 1);
+    defer if (below) |tensor| b.free(tensor);
+    const border: Exchange.BorderRows = .{ .above = above, .below = below };
+    return runUnet(rank, step_index, sample, border, timestep, conditioning);
+}
+
+fn runUnet(
+    rank: *Rank,
+    step_index: u32,
+    sample: Tensor,
+    border: Exchange.BorderRows,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!Tensor {
+    const args = .{ rank, step_index, sample, border, timestep, conditioning };
+    return rank.b.captured(rank.exchange.phase(step_index), forwardUnet, args);
+}
+
+fn forwardUnet(
+    rank: *Rank,
+    step_index: u32,
+    sample: Tensor,
+    border: Exchange.BorderRows,
+    timestep: Tensor,
+    conditioning: Conditioning,
+) Error!Tensor {
+    try rank.exchange.beginStep(step_index);
+    const unet = &rank.model.unet;
+    const out = try unet.forward(rank.context(), sample, border, timestep, conditioning);
+    try rank.exchange.endStep();
+    return out;
+}
+
+fn rowsOf(rank: *Rank, x: Tensor, row_first: u32, row_count: u32) Error!Tensor {
+    var shape = x.shape;
+    shape.rows = row_count;
+    const out = try rank.b.alloc(shape, x.dtype);
+    try rank.b.copyRows(out, 0, x, row_first, row_count);
+    return out;
+}
+
+fn countRank(rank: *Rank, job: *Job, loop_ns: u64, gather_bytes: u64) void {
+    if (rank.isPlanning()) return;
+    const counted = &rank.exchange.counted;
+    rankCounts(rank, job).* = .{
+        .compute_ns = loop_ns -| counted.wait_ns,
+        .wait_ns = counted.wait_ns,
+        .border_row_bytes = counted.received[@intFromEnum(exchanges.Kind.border_rows)],
+        .statistics_bytes = counted.received[@intFromEnum(exchanges.Kind.statistics)],
+        .keys_values_bytes = counted.received[@intFromEnum(exchanges.Kind.keys_values)],
+        .gather_bytes = gather_bytes,
+        .buffer_bytes = counted.buffer_bytes,
+    };
+}
+
+/// This rank's place among the counts.
+fn rankCounts(rank: *const Rank, job: *const Job) *jobs.RankCounts {
+    const bytes = @constCast(job.outputs.get(.rank_counts));
+    const counts: []jobs.RankCounts = @alignCast(std.mem.bytesAsSlice(jobs.RankCounts, bytes));
+    return &counts[rank.index];
+}
+
+/// Each rank decodes its own rows of each picture and writes them to their place.
+fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+    if (job.vae_tile_latent > 0) return vae_tiling.decodePictures(rank, job, latent);
+    const b = rank.b;
+    const exchange = rank.vae_exchange;
+    exchange.post_first = rank.exchange.post_first + rank.exchange.postCount(job.rows.len);
+    const band = exchange.bands[exchange.index];
+    for (job.seeds, 0..) |_, i| {
+        const whole = latent.batchSlice(@intCast(i), 1);
+        const own = try rowsOf(rank, whole, band.row_first, band.row_count);
+        defer b.free(own);
+        const scaled = try b.scaleRepeat(own, 1 / rank.model.config.vae.scaling_factor, 1);
+        defer b.free(scaled);
+        if (i == 0) try openVaeExchange(rank, scaled);
+        const image = try rank.decode(@intCast(i), scaled);
+        defer b.free(image);
+        const rgb = try b.toRgb(image);
+        defer b.free(rgb);
+        try saveRows(rank, job, i, band, image, rgb);
+        try bringRows(rank, job, i, image, rgb);
+        // The next picture's parts must not overwrite what a slower rank still reads.
+        try rank.transport.meet();
+    }
+    exchange.close();
+}

@@ -1,0 +1,274 @@
+//! Decodes a picture in overlapping tiles, for one rank that has no room for the whole. Group norms
+//! and the mid attention see one tile at a time, so the result is not the whole decode's: it is
+//! that of diffusers with tiling on, seam for seam.
+//! Source: diffusers models/autoencoders/autoencoder_kl.py, tiled_decode, blend_v, blend_h.
+
+const std = @import("std");
+const Tensor = @import("../tensor.zig").Tensor;
+const Shape = @import("../tensor.zig").Shape;
+const ranks = @import("rank.zig");
+const Rank = ranks.Rank;
+const Error = ranks.Error;
+const Job = @import("../session/job.zig").Job;
+
+/// Tiles are multiples of this many rows and columns of the latent: a quarter is shared with the
+/// next tile, and in other sizes diffusers' own tiles do not meet.
+const tile_unit = 4;
+
+/// Every picture of a job, one after the other, to its `rgb` and, where it is wanted, `image`;
+/// `latent` is (pictures, rows, width, channels) in the sampler's scale.
+pub fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+    const rgb = @constCast(job.outputs.get(.rgb));
+    const image = std.mem.bytesAsSlice(f32, @constCast(job.outputs.get(.image)));
+    var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
+    for (job.seeds, 0..) |_, i| {
+        const one = latent.batchSlice(@intCast(i), 1);
+        const scaled = try rank.b.scaleRepeat(one, 1 / rank.model.config.vae.scaling_factor, 1);
+        defer rank.b.free(scaled);
+        try tiler.decode(scaled, .{
+            .rgb = pictureOf(u8, rgb, i, job.seeds.len),
+            .image = pictureOf(f32, @alignCast(image), i, job.seeds.len),
+        });
+    }
+}
+
+/// `latent` (1, rows, width, channels), divided by the scaling factor, to the job's `image` and
+/// `rgb`, as `parts.decodeSample` leaves them.
+pub fn decodeSample(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+    const factor: usize = rank.model.config.vae.factor();
+    var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
+    const count = latent.shape.positionCount() * factor * factor * tiler.channels;
+    if (rank.isPlanning()) return tiler.decode(latent, .{});
+    const image = try job.output(f32, .image, count);
+    try tiler.decode(latent, .{ .image = image, .rgb = try job.output(u8, .rgb, count) });
+}
+
+// --- internal ---
+
+fn pictureOf(comptime T: type, all: []T, index: usize, count: usize) []T {
+    const len = all.len / count;
+    return all[index * len ..][0..len];
+}
+
+/// Where finished parts of a picture go; an empty slice takes nothing.
+const Target = struct {
+    /// (rows, width, 3)
+    rgb: []u8 = &.{},
+    /// The decoder's own numbers, (3, rows, width).
+    image: []f32 = &.{},
+};
+
+/// A rectangle: of the latent, or of the picture.
+const Cut = struct {
+    row: u32,
+    column: u32,
+    rows: u32,
+    width: u32,
+
+    fn times(cut: Cut, factor: u32) Cut {
+        return .{
+            .row = cut.row * factor,
+            .column = cut.column * factor,
+            .rows = cut.rows * factor,
+            .width = cut.width * factor,
+        };
+    }
+};
+
+/// Host memory for one tile and for the edges that later tiles blend with; sizes in pixels but for
+/// `tile` and `step`. Colours lie as on the device, positions first.
+const Tiler = struct {
+    rank: *Rank,
+    /// Of the latent, 1 picture.
+    shape: Shape,
+    /// Rows and columns of the latent in a tile, and from one tile's start to the next's.
+    tile: u32,
+    step: u32,
+    factor: u32,
+    channels: u32,
+    stride: u32,
+    overlap: u32,
+    latent: []f32,
+    cut: []f32,
+    image: []f32,
+    part: []f32,
+    bytes: []u8,
+    /// The last `overlap` rows of each tile of the row above, blended, each `tile` wide.
+    above: []f32,
+    /// The last `overlap` columns of the tile to the left, blended.
+    left: []f32,
+
+    fn init(rank: *Rank, latent: Shape, tile_asked: u32) Error!Tiler {
+        // Plans come this way too, so it is refused before anything is loaded.
+        if (rank.layout.rank_count != 1 or tile_asked % tile_unit != 0) {
+            return rank.diagnostics.fail(error.NotDealable, "{d} ranks cannot decode in tiles " ++
+                "of {d}: one rank can, in multiples of {d}.", .{
+                rank.layout.rank_count, tile_asked, tile_unit,
+            });
+        }
+        const factor = rank.model.config.vae.factor();
+        const channels = rank.model.config.vae.out_channels;
+        var shape = latent;
+        shape.batch = 1;
+        // diffusers decodes what fits one tile as a whole.
+        const is_whole = shape.rows <= tile_asked and shape.width <= tile_asked;
+        const tile = if (is_whole) @max(shape.rows, shape.width) else tile_asked;
+        const step = if (is_whole) tile else tile - tile / tile_unit;
+        const overlap = (tile - step) * factor;
+        const columns: usize = std.math.divCeil(u32, shape.width, step) catch unreachable;
+        const side: usize = tile * factor;
+        const part: usize = step * factor;
+        const arena = rank.arena;
+        return .{
+            .rank = rank,
+            .shape = shape,
+            .tile = tile,
+            .step = step,
+            .factor = factor,
+            .channels = channels,
+            .stride = step * factor,
+            .overlap = overlap,
+            .latent = try arena.alloc(f32, shape.elementCount()),
+            .cut = try arena.alloc(f32, @as(usize, tile) * tile * shape.channels),
+            .image = try arena.alloc(f32, side * side * channels),
+            .part = try arena.alloc(f32, part * part * channels),
+            .bytes = try arena.alloc(u8, part * part * channels),
+            .above = try arena.alloc(f32, columns * overlap * side * channels),
+            .left = try arena.alloc(f32, side * overlap * channels),
+        };
+    }
+
+    /// `latent` is (1, rows, width, channels), divided by the scaling factor.
+    fn decode(tiler: *Tiler, latent: Tensor, target: Target) Error!void {
+        // It is small, and so no device has to know how to cut columns.
+        try tiler.rank.b.downloadFloats(latent, tiler.latent);
+        var row: u32 = 0;
+        while (row < tiler.shape.rows) : (row += tiler.step) {
+            var column: u32 = 0;
+            while (column < tiler.shape.width) : (column += tiler.step) {
+                const cut: Cut = .{
+                    .row = row,
+                    .column = column,
+                    .rows = @min(tiler.tile, tiler.shape.rows - row),
+                    .width = @min(tiler.tile, tiler.shape.width - column),
+                };
+                try tiler.decodeTile(cut);
+                const place = cut.times(tiler.factor);
+                if (!tiler.rank.isPlanning()) tiler.blend(place);
+                try tiler.emit(place, target);
+            }
+        }
+    }
+
+    /// The decoder's output for a rectangle of the latent, to `image`.
+    fn decodeTile(tiler: *Tiler, cut: Cut) Error!void {
+        const b = tiler.rank.b;
+        var shape = tiler.shape;
+        shape.rows = cut.rows;
+        shape.width = cut.width;
+        const line = cut.width * shape.channels;
+        if (!tiler.rank.isPlanning()) {
+            for (0..cut.rows) |y| {
+                const position = (cut.row + y) * tiler.shape.width + cut.column;
+                const from = tiler.latent[position * shape.channels ..][0..line];
+                @memcpy(tiler.cut[y * line ..][0..line], from);
+            }
+        }
+        const values = tiler.cut[0..shape.elementCount()];
+        const latent = try b.uploadFloats(shape, values);
+        defer b.free(latent);
+        const rank = tiler.rank;
+        const image = try rank.decode(0, latent);
+        defer b.free(image);
+        const out = tiler.image[0..image.shape.elementCount()];
+        try b.downloadFloats(image, out);
+    }
+
+    /// Mixes `image` with the tile above it, then with the tile to its left, and keeps its own
+    /// edges for the tiles below and to the right. A last tile may be narrower than the overlap:
+    /// then the end of the other tile is the end of the picture too.
+    fn blend(tiler: *Tiler, place: Cut) void {
+        const channels = tiler.channels;
+        const overlap = tiler.overlap;
+        const line = place.width * channels;
+        const edge_line = overlap * channels;
+        const image = tiler.image[0 .. place.rows * line];
+        const above_line = tiler.tile * tiler.factor * channels;
+        const above = tiler.above[place.column / tiler.stride * overlap * above_line ..];
+        if (place.row > 0) {
+            const count = @min(overlap, place.rows);
+            for (0..count) |y| {
+                const old = above[(overlap - count + y) * above_line ..][0..line];
+                mix(image[y * line ..][0..line], old, y, count);
+            }
+        }
+        if (place.column > 0) {
+            const count = @min(overlap, place.width);
+            for (0..place.rows) |y| {
+                const old = tiler.left[y * edge_line + (overlap - count) * channels ..];
+                for (0..count) |x| {
+                    const new = image[y * line + x * channels ..][0..channels];
+                    mix(new, old[x * channels ..][0..channels], x, count);
+                }
+            }
+        }
+        if (place.rows >= overlap) {
+            for (0..overlap) |y| {
+                const last = image[(place.rows - overlap + y) * line ..][0..line];
+                @memcpy(above[y * above_line ..][0..line], last);
+            }
+        }
+        if (place.width >= overlap) {
+            for (0..place.rows) |y| {
+                const last = image[(y + 1) * line - edge_line ..][0..edge_line];
+                @memcpy(tiler.left[y * edge_line ..][0..edge_line], last);
+            }
+        }
+    }
+
+    /// What no later tile covers, to its place in the picture.
+    fn emit(tiler: *Tiler, place: Cut, target: Target) Error!void {
+        const b = tiler.rank.b;
+        const channels = tiler.channels;
+        const rows = @min(tiler.stride, place.rows);
+        const width = @min(tiler.stride, place.width);
+        const line = width * channels;
+        if (!tiler.rank.isPlanning()) {
+            for (0..rows) |y| {
+                const from = tiler.image[y * place.width * channels ..][0..line];
+                @memcpy(tiler.part[y * line ..][0..line], from);
+            }
+        }
+        const shape: Shape = .{ .batch = 1, .rows = rows, .width = width, .channels = channels };
+        const part = tiler.part[0..shape.elementCount()];
+        const tensor = try b.uploadFloats(shape, part);
+        defer b.free(tensor);
+        const rgb = try b.toRgb(tensor);
+        defer b.free(rgb);
+        const bytes = tiler.bytes[0..part.len];
+        try b.download(rgb, bytes);
+        if (tiler.rank.isPlanning()) return;
+
+        const whole_width = tiler.shape.width * tiler.factor;
+        const whole_count = tiler.shape.positionCount() * tiler.factor * tiler.factor;
+        for (0..rows) |y| {
+            const first = (place.row + y) * whole_width + place.column;
+            @memcpy(target.rgb[first * channels ..][0..line], bytes[y * line ..][0..line]);
+            if (target.image.len == 0) continue;
+            for (0..width) |x| {
+                for (0..channels) |channel| {
+                    const value = part[y * line + x * channels + channel];
+                    target.image[channel * whole_count + first + x] = value;
+                }
+            }
+        }
+    }
+};
+
+/// `new` becomes `old` at position 0 of `count`, and nearly itself at the last.
+fn mix(new: []f32, old: []const f32, position: usize, count: usize) void {
+    const share = @as(f64, @floatFromInt(position)) / @as(f64, @floatFromInt(count));
+    const of_new: f32 = @floatCast(share);
+    const of_old: f32 = @floatCast(1 - share);
+    for (new, old) |*value, other| value.* = other * of_old + value.* * of_new;
+}

@@ -1,0 +1,80 @@
+//! What is done around a job before and after its ranks run: the shapes of a plan, the outputs that
+//! all ranks write to, and whose failure counts.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const StepRow = @import("../backend.zig").StepRow;
+const Layout = @import("../patch/layout.zig").Layout;
+const jobs = @import("job.zig");
+const Job = jobs.Job;
+const models = @import("../model.zig");
+const plan_cache = @import("plan.zig");
+const sessions = @import("../session.zig");
+const Error = sessions.Error;
+const Options = sessions.Options;
+
+/// What the picture needs before the decode, where tiles would make that smaller.
+pub fn undecodedOf(layout: *const Layout, job: *const Job, planned: plan_cache.Plan) ?usize {
+    const is_whole = job.kind == .picture and job.vae_tile_latent == 0;
+    return if (layout.rank_count == 1 and is_whole) planned.undecoded_bytes else null;
+}
+
+/// What will be asked for first, as far as sizes go.
+pub fn firstJob(gpa: Allocator, o: *const Options) Allocator.Error!Job {
+    var first: Job = .{
+        .arena = .init(gpa),
+        .kind = .picture,
+        .latent_rows = o.latent_rows,
+        .latent_width = o.latent_width,
+        .branch_count = o.branch_count,
+        .split_batch = o.split_batch,
+        .vae_tile_latent = o.vae_tile_latent,
+    };
+    errdefer first.deinit();
+    first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
+    return first;
+}
+
+/// What all ranks write to together.
+pub fn makeOutputs(
+    job: *Job,
+    layout: *const Layout,
+    config: *const models.ModelConfig,
+) Allocator.Error!void {
+    const factor: usize = config.vae.factor();
+    const pixels = job.latent_rows * factor * job.latent_width * factor;
+    _ = try job.output(u8, .rgb, job.seeds.len * pixels * config.vae.out_channels);
+    if (job.wants_image) {
+        _ = try job.output(f32, .image, job.seeds.len * pixels * config.vae.out_channels);
+    }
+    // Those of other machines stay there.
+    @memset(try job.output(jobs.RankCounts, .rank_counts, layout.rank_count), .{});
+}
+
+/// A rank that was only woken by another's failure says Cancelled: the other's reason counts.
+pub fn firstFailure(failures: []const ?Error) Error!void {
+    var cancelled = false;
+    for (failures) |maybe| {
+        const failure = maybe orelse continue;
+        if (failure != error.Cancelled) return failure;
+        cancelled = true;
+    }
+    if (cancelled) return error.Cancelled;
+}
+
+/// A plan needs the shape of every input, one step, and no values.
+pub fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!void {
+    const arena = job.arena.allocator();
+    if (job.rows.len > 1) job.rows = job.rows[0..1];
+    if (job.kind != .picture) return;
+    if (job.rows.len == 0) {
+        const row = try arena.create(StepRow);
+        row.* = std.mem.zeroes(StepRow);
+        job.rows = row[0..1];
+    }
+    if (job.prompt.ids.len > 0) return;
+    const ids = try arena.alloc(i32, config.clip.position_count);
+    @memset(ids, 0);
+    job.prompt = .{ .ids = ids, .ids_2 = ids };
+    job.negative = job.prompt;
+}

@@ -1,0 +1,93 @@
+//! What a session would need and do, as JSON, without opening a device or reading a weight: the
+//! memory of every rank with its parts, and the operations of a picture with one step. Files need
+//! their headers alone.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const cudas = @import("../backend/cuda.zig");
+const device_weights = @import("../backend/cuda/weights.zig");
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const frame = @import("job_frame.zig");
+const products = @import("../backend/cuda/library_handles.zig");
+const sessions = @import("../session.zig");
+const Session = sessions.Session;
+const Stage = @import("job.zig").Stage;
+const tallies = @import("../backend/op_trace.zig");
+const Tally = tallies.Tally;
+
+pub const Rank = struct {
+    index: u32,
+    /// Of the latent, in the UNet.
+    rows: u32,
+    /// The arena, all stages together, and what each needs by itself.
+    scratch_bytes: u64,
+    peaks: Peaks,
+    /// Of the arena: what the bands of the UNet keep for each other.
+    exchange_bytes: u64,
+    /// On GPUs, beside the arena: the libraries' workspace, and room for sums.
+    workspace_bytes: u64,
+    partial_bytes: u64,
+    operations: []const tallies.Entry,
+};
+
+pub const Peaks = struct { text: u64, denoise: u64, decode: u64 };
+
+pub const Report = struct {
+    /// Of each GPU; on the CPU, of the files.
+    weight_bytes: u64,
+    ranks: []const Rank,
+};
+
+/// In `arena`. Where it fails, `diagnostics` has the sentence.
+pub fn write(
+    arena: Allocator,
+    io: Io,
+    options: sessions.Options,
+    diagnostics: *Diagnostics,
+) sessions.Error![]const u8 {
+    const session = try arena.create(Session);
+    session.init(arena, io, options);
+    errdefer diagnostics.fail(error.Planned, "{s}", .{session.diagnostics.message()}) catch {};
+    try session.model.open(arena, io, &options.config, options.files, &session.diagnostics);
+    defer session.model.close();
+    const report = try collect(arena, session);
+    return std.json.Stringify.valueAlloc(arena, report, .{});
+}
+
+// --- internal ---
+
+fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
+    const is_cuda = session.options.machine.kind == .cuda;
+    // Weights that lie side by side are one product.
+    const weight_bytes = if (is_cuda)
+        device_weights.place(&session.model, session.options.machine.activation)
+    else
+        session.model.weightBytes().mapped;
+    var job = try frame.firstJob(arena, &session.options);
+    defer job.deinit();
+    const layout = try session.layoutOf(&job);
+    const ranks = try arena.alloc(Rank, layout.rank_count);
+    for (ranks, 0..) |*rank, i| {
+        const index: u32 = @intCast(i);
+        var tally: Tally = .{ .gpa = arena };
+        const plan = try session.planRank(&layout, &job, index, &tally);
+        if (tally.is_incomplete) return error.OutOfMemory;
+        const peaks = &tally.peaks;
+        rank.* = .{
+            .index = index,
+            .rows = layout.bands.list[layout.bandOf(index)].row_count,
+            .scratch_bytes = std.mem.max(usize, &peaks.values),
+            .peaks = .{
+                .text = peaks.get(.text),
+                .denoise = peaks.get(.denoise),
+                .decode = peaks.get(.decode),
+            },
+            .exchange_bytes = plan.exchange_bytes,
+            .workspace_bytes = if (is_cuda) products.workspace_bytes else 0,
+            .partial_bytes = if (is_cuda) cudas.partial_bytes else 0,
+            .operations = tally.entries.items,
+        };
+    }
+    return .{ .weight_bytes = weight_bytes, .ranks = ranks };
+}
