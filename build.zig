@@ -127,7 +127,13 @@ fn addEmulated(b: *Build) void {
     options.addOptionPath("library_path", emulator.getEmittedBin());
     module.addOptions("emulator", options);
     // Not the tests of what it imports: `zig build test` runs those.
-    const own: []const []const u8 = &.{ "backend.cuda.tests.", "emulator.", "doctor.", "nvidia.", "bench.gpu" };
+    const own: []const []const u8 = &.{
+        "backend.cuda.tests.",
+        "emulator.",
+        "doctor.",
+        "nvidia.",
+        "bench.gpu",
+    };
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
         own;
     const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });

@@ -1,5 +1,5 @@
 // The input of a convolution as cuDNN takes it, with no padding left to do: x enlarged `scale`
-// times (nearest), between the halo rows of the neighbouring bands and zeros.
+// times (nearest), between the halo rows of the neighbouring patches and zeros.
 //   out[b, y, c] = x[b, (y - top) / scale, (c - left) / scale]   inside, halo rows above and below
 // Layout: x (batch, rows, width, channels), halos (batch, 1, width, channels) or null for zeros,
 // out (batch, rows * scale + top + bottom, width * scale + left + right, channels). Types of 2

@@ -1,7 +1,8 @@
-// The statistics of a picture from those of its bands, as zig/backend/cpu/ops_norm.zig:
+// The statistics of a image from those of its patches, as zig/backend/cpu/ops_norm.zig:
 //   s = sum_p weight_p * part_p (+ local - corrected_from)      for mean and mean of squares
 //   variance = s.square - s.mean^2, where corrected at least variance_floor times the mean variance
-//   within the bands (the local one for corrected_from); with a floor of 0: negative, the local one
+//   within the patches (the local one for corrected_from); with a floor of 0: negative, the local
+// one
 //   out = (s.mean, s.mean^2 + variance_factor * variance)
 // Layout: every tensor (batch, groups, 2) f64, `pair_count` = batch * groups; corrected_from may be
 // null. One thread per pair: for 2x32 pairs of 8 parts 8 KB, nothing; the launch is all it costs.

@@ -1,5 +1,5 @@
 // Joins tensors of equal positions along the channels: out[r, first_p + c] = part_p[r, c].
-// Layout: part p (rows, channels of p), out (rows, channels); a row is one position of one picture.
+// Layout: part p (rows, channels of p), out (rows, channels); a row is one position of one image.
 // One block row (blockIdx.y) per part, so that one launch joins all of them. Types of 2 bytes; the
 // bits are moved as they are.
 // Reads and writes every element once, 4 bytes: 128x128x960 twice (guidance) is 126 MB, 29 us on an

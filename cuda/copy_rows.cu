@@ -1,8 +1,8 @@
-// Rows of every picture of a batch to rows of another tensor: halo rows, a rank's band, the bands
+// Rows of every image of a batch to rows of another tensor: halo rows, a rank's patch, the patches
 // put together again. Layout: `batch` (blockIdx.y) runs of `run_bytes` bytes, one every
 // `out_stride` bytes of out and every `x_stride` bytes of x; any type.
-// Reads and writes every byte once: a border row of 128x320 is 82 KB, under 1 us; the launch costs
-// more. Whole bands of a latent are no larger.
+// Reads and writes every byte once: a halo row of 128x320 is 82 KB, under 1 us; the launch costs
+// more. Whole patches of a latent are no larger.
 #include "elementwise.cuh"
 
 extern "C" __global__ void copy_rows(

@@ -2,7 +2,7 @@
 // group norm, with the biased variance of torch.nn.GroupNorm: mean of squares minus squared mean,
 // taken in f64 because the two may be nearly equal.
 // Layout: x, out (batch, positions, channels), stats (batch, groups, 2) f64, weight and bias
-// (channels). A block takes a slab of positions of one picture (blockIdx.y); a thread owns eight
+// (channels). A block takes a slab of positions of one image (blockIdx.y); a thread owns eight
 // neighbouring channels, whose scale and shift it keeps in registers, and strides over positions.
 // Reads and writes every element once, 4 bytes: 128x128x320 twice (guidance) is 42 MB, 10 us on an
 // H200 at 4.3 TB/s. SiLU's two special functions per element keep up with that.
@@ -60,10 +60,10 @@ __device__ __forceinline__ void run(
 ) {
     DYNAMIC_SHARED(float, means);
     float* inverses = means + group_count;
-    const double* picture_stats = stats + uint64_t(blockIdx.y) * group_count * 2;
+    const double* image_stats = stats + uint64_t(blockIdx.y) * group_count * 2;
     for (unsigned group = threadIdx.x; group < group_count; group += blockDim.x) {
-        const double mean = picture_stats[group * 2];
-        const double variance = picture_stats[group * 2 + 1] - mean * mean;
+        const double mean = image_stats[group * 2];
+        const double variance = image_stats[group * 2 + 1] - mean * mean;
         means[group] = float(mean);
         // Not max(): NaN must come through.
         inverses[group] = 1.0f / sqrtf((variance < 0.0 ? 0.0f : float(variance)) + epsilon);

@@ -1,9 +1,9 @@
-// Mean and mean of squares of every group of channels over the positions of each picture: the first
+// Mean and mean of squares of every group of channels over the positions of each image: the first
 // half of a group norm, on its own so that other ranks' statistics can be put in between.
 //   stats[b, g] = (sum x / n, sum x^2 / n) over the n = positions * channels / groups elements
 // Layout: x (batch, positions, channels), stats (batch, groups, 2) f64, partials (batch, slabs,
-// groups, 2) f64. Two stages, in an order that depends on the shape of one picture alone, so that
-// runs, and a picture alone or in a batch, give the same bits:
+// groups, 2) f64. Two stages, in an order that depends on the shape of one image alone, so that
+// runs, and a image alone or in a batch, give the same bits:
 //   1. a block sums a slab of positions. A thread owns eight neighbouring channels and strides over
 //      positions; after at most 32 of them, before f32 loses anything, the sums of all threads meet
 //      in shared memory and a warp adds up those of a group in f64;

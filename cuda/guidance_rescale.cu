@@ -1,11 +1,11 @@
-// The factor of each picture by which guidance rescale multiplies the guided output, as diffusers'
+// The factor of each image by which guidance rescale multiplies the guided output, as diffusers'
 // rescale_noise_cfg ("Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.4):
 //   factor = rescale * deviation(positive) / deviation(guided) + 1 - rescale
-// with standard deviations over the whole picture; n - 1 or n makes no difference to the quotient.
-// Layout: model_output (2, pictures, picture_count) of the activation type, the negative branch
-// first; partials (pictures, slabs, 4) f64; factors (pictures) f32. Two stages in a fixed order:
-//   1. a block adds up a slab of a picture (blockIdx.y): sums and squares of both, in f64;
-//   2. a warp per picture adds up the slabs.
+// with standard deviations over the whole image; n - 1 or n makes no difference to the quotient.
+// Layout: model_output (2, images, image_count) of the activation type, the negative branch
+// first; partials (images, slabs, 4) f64; factors (images) f32. Two stages in a fixed order:
+//   1. a block adds up a slab of a image (blockIdx.y): sums and squares of both, in f64;
+//   2. a warp per image adds up the slabs.
 // Reads 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, under 1 us; the launches cost more.
 #include "elementwise.cuh"
 
@@ -16,14 +16,14 @@ __device__ __forceinline__ void sum(
     double* partials,
     const T* model_output,
     float guidance_scale,
-    uint64_t picture_count
+    uint64_t image_count
 ) {
     double sums[4] = {};
-    const T* negative = model_output + blockIdx.y * picture_count;
-    const T* positive = negative + gridDim.y * picture_count;
+    const T* negative = model_output + blockIdx.y * image_count;
+    const T* positive = negative + gridDim.y * image_count;
     const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
     uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    for (; i < picture_count; i += step) {
+    for (; i < image_count; i += step) {
         const float n = to_float(negative[i]);
         const float p = to_float(positive[i]);
         const double guided = __fadd_rn(n, __fmul_rn(guidance_scale, p - n));
@@ -46,9 +46,9 @@ extern "C" __global__ void __launch_bounds__(256) guidance_sums_f16(
     double* partials,
     const f16* model_output,
     float guidance_scale,
-    uint64_t picture_count
+    uint64_t image_count
 ) {
-    guidance_rescale::sum(partials, model_output, guidance_scale, picture_count);
+    guidance_rescale::sum(partials, model_output, guidance_scale, image_count);
 }
 EXPORT_KERNEL(guidance_sums_f16)
 
@@ -56,9 +56,9 @@ extern "C" __global__ void __launch_bounds__(256) guidance_sums_bf16(
     double* partials,
     const bf16* model_output,
     float guidance_scale,
-    uint64_t picture_count
+    uint64_t image_count
 ) {
-    guidance_rescale::sum(partials, model_output, guidance_scale, picture_count);
+    guidance_rescale::sum(partials, model_output, guidance_scale, image_count);
 }
 EXPORT_KERNEL(guidance_sums_bf16)
 
@@ -67,7 +67,7 @@ extern "C" __global__ void guidance_factors(
     const double* partials,
     float guidance_rescale,
     unsigned slab_count,
-    uint64_t picture_count
+    uint64_t image_count
 ) {
     const double* first = partials + uint64_t(blockIdx.x) * slab_count * 4;
     double sums[4] = {};
@@ -75,7 +75,7 @@ extern "C" __global__ void guidance_factors(
 #pragma unroll
         for (int k = 0; k < 4; k++) sums[k] += first[slab * 4 + k];
     }
-    const double n = double(picture_count);
+    const double n = double(image_count);
 #pragma unroll
     for (int k = 0; k < 4; k++) sums[k] = warp_sum(sums[k]) / n;
     if (threadIdx.x != 0) return;

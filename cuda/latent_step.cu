@@ -1,14 +1,14 @@
 // Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a row
-// of coefficients (StepRow in zig/backend/options.zig). With x the latent, e the guided output, s
-// the saved register, z noise:
+// of coefficients (StepCoefficients in zig/backend/options.zig). With x the latent, e the guided
+// output, s the saved register, z noise:
 //   e   = e_negative + guidance * (e_positive - e_negative)      (one branch: e as it is)
-//   e  *= factor of the picture                                  (guidance rescale, where wanted)
+//   e  *= factor of the image                                  (guidance rescale, where wanted)
 //   m_0 = output_from_sample * x + output_from_model * e
 //   x'  = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
 //   s'  likewise by `saved`, where updates_saved is not 0
 // Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
 // rounded once, since every later step builds on them.
-// Layout: latent, saved, history and noise f32 of `count` = pictures * picture_count elements;
+// Layout: latent, saved, history and noise f32 of `count` = images * image_count elements;
 // model_output `branch_count * count` of the activation type, negative branch first. The row lies
 // in device memory; `noise` and `factors` may be null.
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
@@ -26,7 +26,7 @@ struct Update {
     float noise;
 };
 
-struct StepRow {
+struct StepCoefficients {
     float timestep;
     float input_scale;
     float output_from_sample;
@@ -37,7 +37,7 @@ struct StepRow {
     unsigned draws_noise;
 };
 
-static_assert(sizeof(StepRow) == 80, "must match StepRow in zig/backend/options.zig");
+static_assert(sizeof(StepCoefficients) == 80, "must match zig/backend/options.zig");
 
 /// One element of everything that an update can read.
 struct Registers {
@@ -77,11 +77,11 @@ __device__ __forceinline__ float guided(
 
 template <typename T>
 __device__ __forceinline__ void run(
-    const StepRow* row_pointer,
+    const StepCoefficients* row_pointer,
     float guidance_scale,
     const float* factors,
     unsigned branch_count,
-    uint64_t picture_count,
+    uint64_t image_count,
     uint64_t count,
     float* latent,
     float* saved,
@@ -94,9 +94,9 @@ __device__ __forceinline__ void run(
 ) {
     const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    const StepRow row = *row_pointer;
+    const StepCoefficients row = *row_pointer;
     float e = guided(model_output, branch_count, guidance_scale, count, i);
-    if (factors) e *= factors[i / picture_count];
+    if (factors) e *= factors[i / image_count];
     const float x = latent[i];
     const double from_sample = double(row.output_from_sample) * x;
     const float newest = float(from_sample + double(row.output_from_model) * e);
@@ -109,11 +109,11 @@ __device__ __forceinline__ void run(
 }  // namespace latent_step
 
 extern "C" __global__ void latent_step_f16(
-    const latent_step::StepRow* row,
+    const latent_step::StepCoefficients* row,
     float guidance_scale,
     const float* factors,
     unsigned branch_count,
-    uint64_t picture_count,
+    uint64_t image_count,
     uint64_t count,
     float* latent,
     float* saved,
@@ -125,18 +125,18 @@ extern "C" __global__ void latent_step_f16(
     const float* noise
 ) {
     latent_step::run(
-        row, guidance_scale, factors, branch_count, picture_count, count, latent, saved, output_0,
+        row, guidance_scale, factors, branch_count, image_count, count, latent, saved, output_0,
         output_1, output_2, output_3, model_output, noise
     );
 }
 EXPORT_KERNEL(latent_step_f16)
 
 extern "C" __global__ void latent_step_bf16(
-    const latent_step::StepRow* row,
+    const latent_step::StepCoefficients* row,
     float guidance_scale,
     const float* factors,
     unsigned branch_count,
-    uint64_t picture_count,
+    uint64_t image_count,
     uint64_t count,
     float* latent,
     float* saved,
@@ -148,7 +148,7 @@ extern "C" __global__ void latent_step_bf16(
     const float* noise
 ) {
     latent_step::run(
-        row, guidance_scale, factors, branch_count, picture_count, count, latent, saved, output_0,
+        row, guidance_scale, factors, branch_count, image_count, count, latent, saved, output_0,
         output_1, output_2, output_3, model_output, noise
     );
 }

@@ -4,7 +4,7 @@
 // Sources: torch's DistributionTemplates.h (the grid and the order), the cuRAND library's
 // documentation of Philox4_32_10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3".
 // Layout: torch counts elements as (channels, positions); out is (positions, channels) f32 of one
-// picture, `scale` times the number. `turn_first` is the generator's offset, in turns.
+// image, `scale` times the number. `turn_first` is the generator's offset, in turns.
 // Writes 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, and 40 multiplications per four
 // numbers are nothing: the launch is all it costs.
 #include "elementwise.cuh"

@@ -1,5 +1,5 @@
 // The UNet's input: factor * x for every guidance branch, out[r, i] = round(factor * x[i]).
-// Layout: x `count` elements of f32 (the latent, all pictures), out `repeat` (blockIdx.y) times
+// Layout: x `count` elements of f32 (the latent, all images), out `repeat` (blockIdx.y) times
 // that in the activation type.
 // Reads 4 bytes and writes 2 * repeat per element: 65,536 elements at 1024x1024 are 0.5 MB, under 1
 // us; the launch costs more.

@@ -1,6 +1,6 @@
 // The decoder's output to bytes: out = round(255 * clamp(x / 2 + 0.5, 0, 1)), ties to even as
 // numpy; NaN becomes 0. Layout: `count` elements of each.
-// Reads 2 bytes and writes 1 per element: a 1024x1024 picture is 9.4 MB, 2 us on an H200 at 4.3
+// Reads 2 bytes and writes 1 per element: a 1024x1024 image is 9.4 MB, 2 us on an H200 at 4.3
 // TB/s.
 #include "elementwise.cuh"
 

@@ -65,7 +65,7 @@ function unknownCommand(name: string): BasedXLError {
 
 function mainHelp(): string {
   const lines = [
-    `basedxl ${resources.versions().basedxl}: Stable Diffusion XL pictures on one GPU or several.`,
+    `basedxl ${resources.versions().basedxl}: Stable Diffusion XL images on one GPU or several.`,
     "",
     "Usage: basedxl <command> [flags]",
     "",

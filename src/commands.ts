@@ -26,7 +26,7 @@ export interface Command extends Completable {
 
 export const commands: Record<string, Command> = {
   sample: typed({
-    summary: "Draw pictures from a prompt",
+    summary: "Draw images from a prompt",
     args: sampleFlags,
     help: sampleHelp,
     emptyAllowed: sampleEmptyAllowed,

@@ -1,5 +1,5 @@
 /**
- * Decides on what a picture is drawn, from the flags and the machine. Fewer GPUs than ranks is an
+ * Decides on what a image is drawn, from the flags and the machine. Fewer GPUs than ranks is an
  * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
 

@@ -1,5 +1,5 @@
 /**
- * A picture drawn by several processes, on one machine or more: who has which ranks, what must be
+ * A image drawn by several processes, on one machine or more: who has which ranks, what must be
  * the same for all, and how they start and stop together. NCCL carries what ranks tell each other
  * while they draw (zig/), a TCP connection to machine 0 all else (machines/).
  */
@@ -39,7 +39,7 @@ export function findMachines(
   if (rankCount > limits.gpus.max) {
     throw refused(`draw with ${rankCount} ranks, and ${limits.gpus.max} is the most`, found);
   }
-  if (wishes.device === "cpu") throw refused("share a picture on GPUs alone, not by --device cpu");
+  if (wishes.device === "cpu") throw refused("share a image on GPUs alone, not by --device cpu");
   if (wishes.transport === "peer") throw refused("reach each other by NCCL, not by peer copies");
   if (wishes.shareGpu) throw refused("need a GPU for each rank: leave --share-gpu out");
   if (wishes.vaeTiling) throw refused("share the decode, exactly: leave --vae-tiling out");

@@ -32,7 +32,7 @@ export class BasedXLError extends Error {
 
 /** Throws "cancelled" once `signal` is aborted. */
 export function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the picture was done.");
+  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the image was done.");
 }
 
 /** For words out of a model's files: what a terminal would obey is shown, not sent. */

@@ -1,6 +1,6 @@
 /**
- * Pictures to files, in the format that the file's ending names. Sizes are checked against the
- * format before any work (`checkImageSize`), because an encoder only fails after the picture is
+ * Images to files, in the format that the file's ending names. Sizes are checked against the
+ * format before any work (`checkImageSize`), because an encoder only fails after the image is
  * drawn.
  */
 
@@ -32,7 +32,7 @@ export function imageFormatOf(path: string): ImageFormat {
     .flatMap((name) => formats[name].endings.map((e) => `.${e}`))
     .join(", ");
   const what = ending ? `the ending .${ending}` : "no ending";
-  throw new BasedXLError("bad-option", `The picture ${path} has ${what}; use one of ${endings}.`);
+  throw new BasedXLError("bad-option", `The image ${path} has ${what}; use one of ${endings}.`);
 }
 
 /** Throws "bad-option" when the format of `path` cannot hold `width` x `height` pixels. */
@@ -42,7 +42,7 @@ export function checkImageSize(path: string, width: number, height: number): voi
   if (width <= sideMax && height <= sideMax) return;
   throw new BasedXLError(
     "bad-option",
-    `A ${format} file holds at most ${sideMax} pixels a side, and the picture is ` +
+    `A ${format} file holds at most ${sideMax} pixels a side, and the image is ` +
       `${width}x${height}; write a .png file instead.`,
   );
 }
@@ -55,7 +55,7 @@ export async function checkEncoder(path: string): Promise<string | null> {
   const { formats: possible, problem } = await loadEncoder();
   if (problem === null) return null;
   if (possible.includes(imageFormatOf(path))) {
-    return `${problem} The picture is written by Bun's own encoders.`;
+    return `${problem} The image is written by Bun's own encoders.`;
   }
   const endings = possible.flatMap((name) => formats[name].endings.map((each) => `.${each}`));
   throw new BasedXLError(

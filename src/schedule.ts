@@ -25,7 +25,7 @@ export interface Update {
  * x' = latent(x, s, m, z) and s' = saved(x, s, m, z), or s' = s where `saved` is null. The model
  * sees inputScale·x at `timestep`.
  */
-export interface StepRow {
+export interface StepCoefficients {
   timestep: number;
   inputScale: number;
   outputFromSample: number;
@@ -38,7 +38,7 @@ export interface StepRow {
 
 export interface Schedule {
   name: SchedulerName;
-  rows: StepRow[];
+  rows: StepCoefficients[];
   /** What the model is told, one per row, in f32 as the reference keeps them. */
   timesteps: Float32Array;
   /** One noise level per row and the final one; null for samplers that have none. */
@@ -102,7 +102,7 @@ export function schedulerNameOfClass(className: string): SchedulerName | null {
 
 // --- internal ---
 
-function checkFinite(row: StepRow, index: number): void {
+function checkFinite(row: StepCoefficients, index: number): void {
   const { timestep, inputScale, outputFromSample, outputFromModel, latent, saved } = row;
   const updates = saved ? [latent, saved] : [latent];
   const numbers = updates.flatMap((u) => [u.sample, u.saved, ...u.history, u.noise]);

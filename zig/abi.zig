@@ -78,8 +78,8 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     checks.last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checks.request(&session.options.config, request)) |status| return status;
-    if (request.kind != .picture and session.options.machine.meeting != null) {
-        return refuse("a part of a picture on several machines", .{});
+    if (request.kind != .image and session.options.machine.meeting != null) {
+        return refuse("a part of a image on several machines", .{});
     }
     if (checks.alone(&session.options, request.hooks.alone)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
@@ -278,7 +278,7 @@ fn sessionOptionsOf(
         .latent_width = options.latent_width,
         .branch_count = options.branch_count,
         .split_batch = options.split_batch != 0,
-        .picture_count = options.picture_count,
+        .image_count = options.image_count,
         .vae_tile_latent = options.vae_tile_latent,
     };
 }
@@ -309,8 +309,8 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
         .mode = r.mode,
         .warmup_steps = r.warmup_steps,
         .split_batch = r.split_batch != 0,
-        .predicts_borders = r.predicts_borders != 0,
-        .wants_image = r.wants_image != 0,
+        .extrapolates_halos = r.extrapolates_halos != 0,
+        .wants_decoded = r.wants_decoded != 0,
         .rng = r.rng,
         .bessel_variance = r.hooks.bessel_variance != 0,
         .hooks = hooksOf(r.hooks),
@@ -323,7 +323,7 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
-    job.rows = try copyValues(backends.StepRow, arena, r.rows);
+    job.rows = try copyValues(backends.StepCoefficients, arena, r.rows);
     job.prompt = try copyTokens(arena, r.prompt);
     if (r.negative.present != 0) job.negative = try copyTokens(arena, r.negative);
     job.sample = try copyValues(f32, arena, r.sample);

@@ -26,10 +26,10 @@ pub const LinearOptions = option_types.LinearOptions;
 pub const Padding = option_types.Padding;
 pub const ConvOptions = option_types.ConvOptions;
 pub const Update = option_types.Update;
-pub const StepRow = option_types.StepRow;
+pub const StepCoefficients = option_types.StepCoefficients;
 pub const LatentStep = option_types.LatentStep;
 pub const CombineStatistics = option_types.CombineStatistics;
-pub const PredictRows = option_types.PredictRows;
+pub const ExtrapolateRows = option_types.ExtrapolateRows;
 pub const history_count = option_types.history_count;
 
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
@@ -228,14 +228,14 @@ pub const Backend = struct {
     }
 
     /// Rows of now from those of the last two steps: old + a * (old - older), where a, for each
-    /// channel, is how far this band's touching row went on from its own last change: the least
+    /// channel, is how far this patch's touching row went on from its own last change: the least
     /// squares fit of (own_now - own_old) by (own_old - own_older), held to 0..1.
-    pub fn predictRows(b: Backend, o: PredictRows) Error!Tensor {
+    pub fn extrapolateRows(b: Backend, o: ExtrapolateRows) Error!Tensor {
         const rows = [_]Tensor{ o.older, o.own_now, o.own_old, o.own_older };
         for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
         const out = try b.alloc(o.old.shape, o.old.dtype);
         switch (b.target()) {
-            inline else => |device| try device.predictRows(out, o),
+            inline else => |device| try device.extrapolateRows(out, o),
         }
         return out;
     }
@@ -341,7 +341,7 @@ pub const Backend = struct {
 
     // Norms.
 
-    /// Mean and mean of squares of every group over this band: (batch, groups, 1, 2) in f64.
+    /// Mean and mean of squares of every group over this patch: (batch, groups, 1, 2) in f64.
     pub fn groupNormStats(b: Backend, x: Tensor, group_count: u32) Error!Tensor {
         assert(x.shape.channels % group_count == 0);
         const out = try b.alloc(.{
@@ -452,13 +452,13 @@ pub const Backend = struct {
     pub const gatherTokens = elementwise.gatherTokens;
     pub const sinusoidalEmbedding = elementwise.sinusoidalEmbedding;
 
-    // The sampler and the picture.
+    // The sampler and the image.
 
-    /// Guidance and the sampler's update, in place (see `StepRow`).
+    /// Guidance and the sampler's update, in place (see `StepCoefficients`).
     pub fn latentStep(b: Backend, step: LatentStep) Error!void {
-        const picture_count = step.latent.shape.batch;
-        assert(step.model_output.shape.batch % picture_count == 0);
-        assert(step.model_output.shape.batch / picture_count <= 2);
+        const image_count = step.latent.shape.batch;
+        assert(step.model_output.shape.batch % image_count == 0);
+        assert(step.model_output.shape.batch / image_count <= 2);
         assert((step.noise != null) == (step.row.draws_noise != 0));
         assert(step.noise != null or step.row.latent.noise == 0);
         assert(step.noise != null or step.row.saved.noise == 0);
@@ -467,7 +467,7 @@ pub const Backend = struct {
         }
     }
 
-    /// `scale` times a picture's next standard normal numbers of torch on a CUDA device: `out` (1,
+    /// `scale` times a image's next standard normal numbers of torch on a CUDA device: `out` (1,
     /// rows, width, channels) in f32, `draw` of as many elements.
     pub fn philoxNormal(b: Backend, out: Tensor, draw: Draw, scale: f32) Error!void {
         assert(out.shape.batch == 1 and out.dtype == .f32);

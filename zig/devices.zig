@@ -1,4 +1,5 @@
-//! What a session's ranks run on: teams of CPU threads, or GPUs that hold the model's weights.
+//! What a session's ranks run on: pools of CPU threads, or GPUs that hold the model's
+//! weights.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -84,7 +85,7 @@ pub const Machine = struct {
     /// Those of this process, in order.
     ranks: []RankDevice = &.{},
     /// Of CPU ranks that share cores.
-    crew: ?*cpus.Crew = null,
+    fibers: ?*cpus.RankFibers = null,
     gpus: []Gpu = &.{},
     /// Whether ranks send each other messages instead of copying.
     uses_nccl: bool = false,
@@ -102,7 +103,7 @@ pub const Machine = struct {
         // Once: a container's limit may change between two looks.
         const thread_count = machine.threadCount();
         switch (machine.options.kind) {
-            .cpu => try machine.gatherCrew(thread_count),
+            .cpu => try machine.openRankFibers(thread_count),
             .cuda => try machine.openGpus(),
         }
         for (machine.ranks, 0..) |*rank, i| {
@@ -119,7 +120,7 @@ pub const Machine = struct {
     pub fn prepare(machine: *Machine) Error!void {
         for (machine.ranks) |rank| {
             if (!rank.isAbandoned()) continue;
-            const sentence = "GPU {d} never ended the work of an earlier picture and was given " ++
+            const sentence = "GPU {d} never ended the work of an earlier image and was given " ++
                 "up. Start again, or leave it out with CUDA_VISIBLE_DEVICES.";
             return machine.diagnostics.fail(error.GpuFailed, sentence, .{rank.gpu.?.device});
         }
@@ -128,7 +129,7 @@ pub const Machine = struct {
             if (rank.device.cuda.communicator == null) break false;
         } else true;
         if (is_whole) return;
-        const sentence = "The machines left each other when a picture failed: start all again.";
+        const sentence = "The machines left each other when a image failed: start all again.";
         const is_apart = machine.options.meeting != null;
         if (is_apart) return machine.diagnostics.fail(error.GpuFailed, sentence, .{});
         for (machine.ranks) |rank| {
@@ -144,8 +145,8 @@ pub const Machine = struct {
         for (machine.ranks) |rank| if (rank.isAbandoned()) return;
         for (machine.ranks) |*rank| rank.close(machine.gpa);
         machine.ranks = &.{};
-        if (machine.crew) |crew| crew.deinit();
-        machine.crew = null;
+        if (machine.fibers) |fibers| fibers.deinit();
+        machine.fibers = null;
         for (machine.gpus) |*gpu| gpu.close();
         machine.gpus = &.{};
         machine.arena.deinit();
@@ -195,7 +196,7 @@ pub const Machine = struct {
         scratch: []const usize,
         /// 0 once they are loaded.
         weight_bytes: u64,
-        /// Of the only rank, what it needs before it decodes the whole picture at once; null where
+        /// Of the only rank, what it needs before it decodes the whole image at once; null where
         /// there are several, or tiles already.
         undecoded: ?usize = null,
     };
@@ -233,18 +234,18 @@ pub const Machine = struct {
         return cores.count(machine.io);
     }
 
-    fn gatherCrew(machine: *Machine, thread_count: u32) Error!void {
-        machine.crew = null;
+    fn openRankFibers(machine: *Machine, thread_count: u32) Error!void {
+        machine.fibers = null;
         if (thread_count >= machine.ranks.len) return;
-        comptime assert(rank_count_max <= cpus.Crew.member_count_max);
-        const crew = try machine.arena.allocator().create(cpus.Crew);
-        try crew.init(.{
+        comptime assert(rank_count_max <= cpus.RankFibers.member_count_max);
+        const fibers = try machine.arena.allocator().create(cpus.RankFibers);
+        try fibers.init(.{
             .io = machine.io,
             .cancelled = machine.cancelled,
             .thread_count = thread_count,
             .rank_count = machine.ranks.len,
         });
-        machine.crew = crew;
+        machine.fibers = fibers;
     }
 
     fn openCpu(machine: *Machine, i: usize, total: u32) Error!RankDevice {
@@ -254,7 +255,7 @@ pub const Machine = struct {
         const cpu = Cpu.init(machine.gpa, machine.io, .{
             .thread_count = @max(1, threads),
             .compute = machine.options.compute,
-            .place = if (machine.crew) |crew| .{ .crew = crew, .rank = i } else null,
+            .place = if (machine.fibers) |fibers| .{ .fibers = fibers, .rank = i } else null,
             .cancelled = machine.cancelled,
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
@@ -414,7 +415,7 @@ pub const Machine = struct {
             "The decode is what does not fit: add --vae-tiling, or choose a smaller size."
         else
             "Choose a smaller size or fewer ranks.";
-        const sentence = "This picture needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
+        const sentence = "This image needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
             "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. {s}";
         const d = machine.diagnostics;
         return d.fail(error.NotEnoughMemory, sentence, .{

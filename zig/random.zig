@@ -1,5 +1,5 @@
-//! PyTorch's noise: a seed draws the same numbers as `torch.Generator("cpu")`, so that a picture
-//! is the same picture as diffusers'. Every rank keeps a generator of its own and draws the whole
+//! PyTorch's noise: a seed draws the same numbers as `torch.Generator("cpu")`, so that a image
+//! is the same image as diffusers'. Every rank keeps a generator of its own and draws the whole
 //! latent: cheaper than sending it, and the same for any number of ranks.
 //! Sources: aten/src/ATen/core/MT19937RNGEngine.h, ATen/native/cpu/DistributionTemplates.h
 //! (normal_fill), ATen/core/DistributionsHelper.h (normal_distribution) of PyTorch.

@@ -15,12 +15,12 @@ const layouts = @import("patch/layout.zig");
 const Layout = layouts.Layout;
 const RankRange = layouts.RankRange;
 const rank_count_max = layouts.rank_count_max;
-const Seats = @import("patch/rank_states.zig").Seats;
+const RankStates = @import("patch/rank_states.zig").RankStates;
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
 const Scratch = @import("scratch.zig").Scratch;
 const Shift = @import("session/rank_threads.zig").Shift;
-const Tally = @import("backend/op_trace.zig").Tally;
+const OpTrace = @import("backend/op_trace.zig").OpTrace;
 const jobs = @import("session/job.zig");
 const Job = jobs.Job;
 const denoise = @import("pipeline/denoise.zig");
@@ -48,13 +48,13 @@ pub const Options = struct {
     files: models.Files,
     /// Holds the paths of `files` and of `machine`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
-    /// The picture that will be asked for first: what cannot fit is refused before loading.
+    /// The image that will be asked for first: what cannot fit is refused before loading.
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
     split_batch: bool,
-    /// Pictures of one batch.
-    picture_count: u32,
+    /// Images of one batch.
+    image_count: u32,
     /// As in a job.
     vae_tile_latent: u32,
 };
@@ -268,7 +268,7 @@ pub const Session = struct {
         scratch_bytes: usize,
         /// Before the decoding.
         undecoded_bytes: usize,
-        /// What the bands of the UNet keep for each other.
+        /// What the patches of the UNet keep for each other.
         exchange_bytes: usize,
     };
 
@@ -278,7 +278,7 @@ pub const Session = struct {
         layout: *const Layout,
         job: *const Job,
         index: u32,
-        tally: ?*Tally,
+        op_trace: ?*OpTrace,
     ) Error!RankPlan {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
@@ -288,15 +288,15 @@ pub const Session = struct {
         planned.outputs = .initFill(&.{});
         try frame.completePlan(&planned, &session.options.config);
         var scratch: Scratch = .planning();
-        const seats = try session.seat(arena.allocator(), layout, &planned);
-        var rank = session.rankAt(index, seats, layout, .plan, arena.allocator());
+        const rank_states = try session.seat(arena.allocator(), layout, &planned);
+        var rank = session.rankAt(index, rank_states, layout, .plan, arena.allocator());
         var device = session.machine.planned();
-        device.tally = tally;
+        device.op_trace = op_trace;
         rank.b = .{ .scratch = &scratch, .device = .{ .plan = device } };
         rank.exchange.b = rank.b;
         rank.vae_exchange.b = rank.b;
         try runKind(&rank, &planned);
-        if (tally) |counting| counting.leave(&scratch);
+        if (op_trace) |counting| counting.leave(&scratch);
         return .{
             .scratch_bytes = scratch.peak,
             .undecoded_bytes = planned.undecoded_bytes,
@@ -327,7 +327,7 @@ pub const Session = struct {
         for (session.machine.ranks[0..bytes.len], bytes) |*rank, needed| {
             try rank.reserve(session.gpa, needed);
         }
-        if (job.kind == .picture) try frame.makeOutputs(job, &layout, &session.options.config);
+        if (job.kind == .image) try frame.makeOutputs(job, &layout, &session.options.config);
         try session.runRanks(job, &layout);
         session.device_bytes.store(session.machine.usedBytes(), .release);
     }
@@ -338,9 +338,9 @@ pub const Session = struct {
         return .{ .first = 0, .end = layout.rank_count };
     }
 
-    /// Pictures are shared by all ranks; the parts alone are one rank's work.
+    /// Images are shared by all ranks; the parts alone are one rank's work.
     pub fn layoutOf(session: *Session, job: *const Job) Error!Layout {
-        if (job.kind != .picture) return .single(1, job.latent_rows);
+        if (job.kind != .image) return .single(1, job.latent_rows);
         return Layout.init(.{
             .rank_count = session.options.rank_count,
             .branch_count = job.branch_count,
@@ -348,12 +348,17 @@ pub const Session = struct {
             .rows = job.latent_rows,
             .unit = session.options.config.latentMultiple(),
         }) catch session.diagnostics.fail(error.NotDealable, "{d} rows of the latent cannot be " ++
-            "dealt to {d} ranks. Ask for fewer ranks or a taller picture.", .{
+            "dealt to {d} ranks. Ask for fewer ranks or a taller image.", .{
             job.latent_rows, session.options.rank_count,
         });
     }
 
-    fn seat(session: *Session, arena: Allocator, layout: *const Layout, job: *const Job) !Seats {
+    fn seat(
+        session: *Session,
+        arena: Allocator,
+        layout: *const Layout,
+        job: *const Job,
+    ) !RankStates {
         const slot_count = session.model.unet.context_slot_count;
         const is_cuda = session.options.machine.kind == .cuda;
         return .init(arena, session.io, layout, job, slot_count, is_cuda);
@@ -363,7 +368,7 @@ pub const Session = struct {
     fn rankAt(
         session: *Session,
         index: u32,
-        seats: Seats,
+        rank_states: RankStates,
         layout: *const Layout,
         transport: Transport,
         arena: Allocator,
@@ -375,9 +380,9 @@ pub const Session = struct {
             .model = &session.model,
             .b = undefined,
             .io = session.io,
-            .exchange = &seats.unet[index],
-            .vae_exchange = &seats.vae[index],
-            .prompts = seats.prompts,
+            .exchange = &rank_states.unet[index],
+            .vae_exchange = &rank_states.vae[index],
+            .prompts = rank_states.prompts,
             .transport = transport,
             .diagnostics = &session.diagnostics,
             .arena = arena,
@@ -387,13 +392,13 @@ pub const Session = struct {
     fn runRanks(session: *Session, job: *Job, layout: *const Layout) Error!void {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const seats = try session.seat(arena.allocator(), layout, job);
-        if (job.hooks.alone > 0) return session.runAlone(job, layout, seats);
+        const rank_states = try session.seat(arena.allocator(), layout, job);
+        if (job.hooks.alone > 0) return session.runAlone(job, layout, rank_states);
         // Before any rank runs: they look at each other's.
         const here = session.rangeOf(layout);
         for (session.machine.ranks[0..here.count()], here.first..) |rank, i| {
-            if (seats.unet[i].mirrors) |mirrors| mirrors.cuda = rank.device.cuda;
-            if (seats.vae[i].mirrors) |mirrors| mirrors.cuda = rank.device.cuda;
+            if (rank_states.unet[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
+            if (rank_states.vae[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
         }
         var loopback: Loopback = .init(
             session.io,
@@ -402,12 +407,12 @@ pub const Session = struct {
             job.hooks,
         );
         loopback.here = here;
-        loopback.crew = session.machine.crew;
+        loopback.fibers = session.machine.fibers;
         var shift: Shift = .{
             .session = session,
             .job = job,
             .layout = layout,
-            .seats = seats,
+            .rank_states = rank_states,
             .loopback = &loopback,
         };
         shift.run();
@@ -415,10 +420,15 @@ pub const Session = struct {
     }
 
     /// One rank, as if the others had sent zeros and took nothing.
-    fn runAlone(session: *Session, job: *Job, layout: *const Layout, seats: Seats) Error!void {
+    fn runAlone(
+        session: *Session,
+        job: *Job,
+        layout: *const Layout,
+        rank_states: RankStates,
+    ) Error!void {
         const index = job.hooks.alone - 1;
         var failure: ?Error = null;
-        session.runRank(job, layout, seats, .plan, index, &failure);
+        session.runRank(job, layout, rank_states, .plan, index, &failure);
         if (failure) |err| return err;
     }
 
@@ -427,7 +437,7 @@ pub const Session = struct {
         session: *Session,
         job: *Job,
         layout: *const Layout,
-        seats: Seats,
+        rank_states: RankStates,
         transport: Transport,
         index: u32,
         failure: *?Error,
@@ -437,12 +447,12 @@ pub const Session = struct {
         const here = session.rangeOf(layout);
         const device = &session.machine.ranks[index - here.first];
         var scratch = device.scratch();
-        var rank = session.rankAt(index, seats, layout, transport, arena.allocator());
+        var rank = session.rankAt(index, rank_states, layout, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
         const reports = index == here.first or transport == .plan;
         rank.reporter = if (reports) &session.reporter else null;
         for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
-            seats.unet, seats.vae,
+            rank_states.unet, rank_states.vae,
         }) |exchange, peers| {
             exchange.b = rank.b;
             exchange.transport = transport;
@@ -470,7 +480,7 @@ pub const Session = struct {
 
 fn runKind(rank: *Rank, job: *Job) Error!void {
     switch (job.kind) {
-        .picture => try denoise.drawPictures(rank, job),
+        .image => try denoise.drawImages(rank, job),
         .prompt_embeds => try parts.embedPrompt(rank, job),
         .noise_prediction => try parts.predictNoise(rank, job),
         .decode => try parts.decodeSample(rank, job),

@@ -1,6 +1,6 @@
 //! A tensor is a device address and a shape, nothing more: it owns no memory and never moves.
-//! Activations are NHWC, so a band of rows is one contiguous slice and attention tokens are the
-//! same memory as the picture: (batch, rows, width, channels) = (batch, rows * width, channels).
+//! Activations are NHWC, so a patch of rows is one contiguous slice and attention tokens are the
+//! same memory as the image: (batch, rows, width, channels) = (batch, rows * width, channels).
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -33,7 +33,7 @@ pub const Weight = struct {
     address: usize = 0,
     /// Whether a product with it may be summed in f16 where that is asked for.
     may_cascade: bool = false,
-    /// GPUs keep it times this; see `VaeConfig.stream_scale`.
+    /// GPUs keep it times this; see `VaeConfig.residual_scale`.
     scale: f32 = 1,
     /// Where GPUs keep it, from the start of their copy of all weights; see `backend/cuda/`.
     device_offset: usize = 0,

@@ -25,7 +25,8 @@ export const benches: Record<string, Bench> = {
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
   gpu: {
-    about: "operations, models, bands on a GPU against ceilings and PyTorch; --predict needs none",
+    about:
+      "operations, models, patches on a GPU against ceilings and PyTorch; --predict needs none",
     needsClone: true,
     run: async (args) => (await import("./gpu.ts")).run(args),
   },
@@ -42,15 +43,15 @@ export const benches: Record<string, Bench> = {
   posts: {
     about: "what telling other ranks of each part costs, and what telling of several would save",
     needsClone: true,
-    run: async (args) => (await import("./posts.ts")).run(args),
+    run: async (args) => (await import("./signals.ts")).run(args),
   },
   prediction: {
-    about: "what predicting old border rows gains, over seeds, samplers, warm-ups and bands",
+    about: "what predicting old halo rows gains, over seeds, samplers, warm-ups and patches",
     needsClone: true,
     run: async (args) => (await import("./prediction.ts")).run(args),
   },
   quality: {
-    about: "how far pictures of several bands are from those of one rank, in every mode",
+    about: "how far images of several patches are from those of one rank, in every mode",
     run: async (args) => (await import("./quality.ts")).run(args),
   },
   scaling: {
@@ -58,7 +59,7 @@ export const benches: Record<string, Bench> = {
     run: async (args) => (await import("./scaling.ts")).run(args),
   },
   tiling: {
-    about: "how far pictures decoded in tiles are from those decoded whole",
+    about: "how far images decoded in tiles are from those decoded whole",
     run: async (args) => (await import("./tiling.ts")).run(args),
   },
 };

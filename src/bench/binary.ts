@@ -28,7 +28,7 @@ export async function run(args: string[]): Promise<number> {
     const figures = [
       size(binary),
       await versionTime(binary, folder),
-      await pictureDifference(binary, folder),
+      await imageDifference(binary, folder),
       ...(await effects(binary, folder)),
     ];
     for (const { what, measured, allowed, unit } of figures) {
@@ -62,7 +62,7 @@ async function versionTime(binary: string, folder: string): Promise<Figure> {
   return { what, measured: medianMs(times), allowed: 200, unit: "ms" };
 }
 
-async function pictureDifference(binary: string, folder: string): Promise<Figure> {
+async function imageDifference(binary: string, folder: string): Promise<Figure> {
   const main = join(import.meta.dir, "../main.ts");
   const drawn = ["sample", "--seed", "2", "--device", "cpu", "--quiet"];
   const env = { HOME: join(folder, "home") };
@@ -75,13 +75,13 @@ async function pictureDifference(binary: string, folder: string): Promise<Figure
   const [ours, theirs] = [readFileSync(path("binary")), readFileSync(path("clone"))];
   const differing = ours.filter((byte, index) => byte !== theirs[index]).length;
   const measured = differing + Math.abs(ours.length - theirs.length);
-  return { what: "its picture against the clone's", measured, allowed: 0, unit: "bytes differ" };
+  return { what: "its image against the clone's", measured, allowed: 0, unit: "bytes differ" };
 }
 
 /** What a run on a cold cache does to the rest of the machine. */
 async function effects(binary: string, folder: string): Promise<Figure[]> {
   const network = "calls to a network";
-  const elsewhere = "paths written outside cache and picture";
+  const elsewhere = "paths written outside cache and image";
   const reason = noStraceReason();
   if (reason !== null) {
     const unit = `not measured: ${reason}`;

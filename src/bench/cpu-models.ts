@@ -15,7 +15,7 @@ export type ModelOp = (typeof modelOps)[number];
 
 export interface ModelRow {
   op: ModelOp;
-  /** Pixels of the picture's side. */
+  /** Pixels of the image's side. */
   side: number;
   dtype: Dtype;
   /** Medians. */
@@ -68,7 +68,7 @@ export async function* timeModels(
   }
 }
 
-/** Milliseconds of one part for a picture of `latent` x `latent`. */
+/** Milliseconds of one part for a image of `latent` x `latent`. */
 export async function runPart(parts: ModelParts, op: ModelOp, latent: number): Promise<number> {
   if (op === "vae") {
     return (await parts.decode(random(4 * latent ** 2), latent, latent)).milliseconds;

@@ -1,6 +1,6 @@
 /**
- * Several CPU ranks against one, in turns: the cores are the same, so a picture should take hardly
- * longer however many ranks share them. A whole picture of a few steps at SDXL's full size, with
+ * Several CPU ranks against one, in turns: the cores are the same, so a image should take hardly
+ * longer however many ranks share them. A whole image of a few steps at SDXL's full size, with
  * guidance.
  */
 import { openModelFolder } from "../models/folder.ts";
@@ -11,7 +11,7 @@ import { type Drawing, draw, openRanks } from "./drawing.ts";
 
 export interface RankRow {
   rankCount: number;
-  /** Of a picture: texts, all steps and the decode; medians. */
+  /** Of a image: texts, all steps and the decode; medians. */
   milliseconds: number;
   oneRankMilliseconds: number;
   /** Median of the ranks' time over one rank's, pair by pair. */

@@ -29,7 +29,7 @@ import { machine, renderTable, writeReport } from "./report.ts";
 const parts = ["ops", "models", "ranks", "sizes", "sdcpp"] as const;
 const sidesDefault = [256, 512, 1024];
 const pairsDefault = 5;
-/** Pictures whose UNet call is timed for the fit. */
+/** Images whose UNet call is timed for the fit. */
 const fitSides = [256, 384, 512, 768, 1024, 1536, 2048];
 
 const flagTexts = {
@@ -52,7 +52,7 @@ const flagTexts = {
   sides: {
     type: "string",
     valueHint: "LIST",
-    description: `Pixels of the models' pictures. Default: ${sidesDefault}.`,
+    description: `Pixels of the models' images. Default: ${sidesDefault}.`,
   },
   model: {
     type: "string",
@@ -259,7 +259,7 @@ async function runRanks(
     oneRankMilliseconds.toFixed(0),
     ratio.toFixed(3),
   ]);
-  const title = `f32, a picture of two steps at ${side}x${side} with guidance`;
+  const title = `f32, a image of two steps at ${side}x${side} with guidance`;
   process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 

@@ -1,24 +1,24 @@
 /**
- * Pictures for the benches: one model, one size, one schedule, drawn by as many ranks and in as
+ * Images for the benches: one model, one size, one schedule, drawn by as many ranks and in as
  * many modes as asked. Sessions are opened once per rank count and draw everything there is.
  */
 
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import {
+  type ImageRequest,
+  type ImageResult,
   openSession,
-  type PictureRequest,
-  type PictureResult,
   type Session,
   type TokenPair,
 } from "../native/session.ts";
-import { predictsByDefault } from "../pipeline/halo-extrapolation.ts";
+import { extrapolatesByDefault } from "../pipeline/halo-extrapolation.ts";
 import { layoutOf } from "../pipeline/layout.ts";
 import { makeSchedule, type Schedule, schedulerNames } from "../schedule.ts";
 import { limits } from "../settings/limits.ts";
 import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
-/** What every picture of a bench has in common. */
+/** What every image of a bench has in common. */
 export interface Drawing {
   model: ModelFolder;
   width: number;
@@ -73,15 +73,15 @@ export function layoutFor(drawing: Drawing, ranks: Pick<Ranks, "rankCount" | "sp
   });
 }
 
-/** Whether `sample` would move old border rows on, of itself. */
+/** Whether `sample` would move old halo rows on, of itself. */
 export function predictsFor(
   drawing: Drawing,
-  how: Pick<Ranks, "rankCount" | "splitBatch"> & Pick<PictureRequest, "syncMode" | "warmupSteps">,
+  how: Pick<Ranks, "rankCount" | "splitBatch"> & Pick<ImageRequest, "syncMode" | "warmupSteps">,
 ): boolean {
   const { model, schedule } = drawing;
-  const { bands } = layoutFor(drawing, how);
+  const { patches } = layoutFor(drawing, how);
   const rowUnit = model.sizeMultiple / model.vaeFactor;
-  return predictsByDefault({ ...how, rows: schedule.rows, bands, rowUnit });
+  return extrapolatesByDefault({ ...how, rows: schedule.rows, patches, rowUnit });
 }
 
 /** The asked rank counts, checked; without any, those of `fallback` that this height can deal. */
@@ -104,7 +104,7 @@ export function dealable(
     }
   });
   if (counts.length === 0) {
-    throw badOption(`A height of ${drawing.height} has rows for one band only: use a larger one.`);
+    throw badOption(`A height of ${drawing.height} has rows for one patch only: use a larger one.`);
   }
   return counts;
 }
@@ -116,22 +116,22 @@ export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session
     width,
     height,
     guidance: guidanceScale > 1,
-    pictureCount: 1,
+    imageCount: 1,
     ...ranks,
   });
 }
 
-/** One picture, as `sample` would draw it; `stepCount` below the schedule's stops early. */
+/** One image, as `sample` would draw it; `stepCount` below the schedule's stops early. */
 export async function draw(
   session: Session,
   drawing: Drawing,
   { prompt, seed }: Case,
-  how: Pick<PictureRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
-    Pick<PictureRequest, "predictBorders" | "testHooks"> & { stepCount?: number },
-): Promise<PictureResult> {
+  how: Pick<ImageRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
+    Pick<ImageRequest, "extrapolateHalos" | "testHooks"> & { stepCount?: number },
+): Promise<ImageResult> {
   const { model, width, height, guidanceScale, schedule } = drawing;
   const { stepCount, ...ranks } = how;
-  const request: PictureRequest = {
+  const request: ImageRequest = {
     width,
     height,
     prompt: tokensOf(model, prompt),
@@ -140,11 +140,11 @@ export async function draw(
     rows: schedule.rows.slice(0, stepCount),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [seed],
-    predictBorders: predictsFor(drawing, { ...how, rankCount: session.rankCountUsed }),
+    extrapolateHalos: predictsFor(drawing, { ...how, rankCount: session.rankCountUsed }),
     ...ranks,
     wantLatents: true,
   };
-  return await session.picture(request);
+  return await session.image(request);
 }
 
 // --- internal ---

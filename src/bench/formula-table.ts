@@ -129,7 +129,7 @@ function formulaRow(
 ): FormulaRow {
   const rows = height / o.vaeFactor;
   const sizes = unetSizes(o.unet, rows, width / o.vaeFactor);
-  const { bands, branchGroups } = layoutOf({
+  const { patches, branchGroups } = layoutOf({
     rankCount,
     guidance: o.guidance,
     splitBatch,
@@ -138,13 +138,13 @@ function formulaRow(
     vaeFactor: o.vaeFactor,
   });
   const branches = o.guidance ? 2 : 1;
-  const bytesFor = (band: number, halos: Share["halos"]) =>
-    bytesOf(receivedElements(sizes, { bands, band, branchGroups, branches, halos }), bytes16);
-  const received = bands
-    .map((_, band) => bytesFor(band, "neighbours"))
+  const bytesFor = (patch: number, halos: Share["halos"]) =>
+    bytesOf(receivedElements(sizes, { patches, patch, branchGroups, branches, halos }), bytes16);
+  const received = patches
+    .map((_, patch) => bytesFor(patch, "neighbours"))
     .reduce((most, each) => (layerBytes(each) > layerBytes(most) ? each : most));
   const macs = Object.values(sizes.macs).reduce((sum, count) => sum + count, 0);
-  const largest = bands[0]! / rows;
+  const largest = patches[0]! / rows;
   const flops = (2 * macs * branches * largest) / branchGroups;
   const computeMs = Object.entries(speeds).map(([speed, perSecond]) => [
     speed,
@@ -162,7 +162,7 @@ function formulaRow(
   });
   return {
     size: `${width}x${height}`,
-    layout: layoutName(branchGroups, bands.length),
+    layout: layoutName(branchGroups, patches.length),
     received,
     allGatherHalos: bytesFor(0, "all-gather").halos,
     computeMs: Object.fromEntries(computeMs),
@@ -170,9 +170,9 @@ function formulaRow(
   };
 }
 
-function layoutName(branchGroups: number, bandCount: number): string {
-  if (branchGroups === 1) return `${bandCount} bands`;
-  return bandCount === 1 ? "2 branches" : `2 branches x ${bandCount} bands`;
+function layoutName(branchGroups: number, patchCount: number): string {
+  if (branchGroups === 1) return `${patchCount} patches`;
+  return patchCount === 1 ? "2 branches" : `2 branches x ${patchCount} patches`;
 }
 
 function megabytes(bytes: number): string {

@@ -1,7 +1,7 @@
 /**
  * What a step computes and what a rank receives in it, from a UNet's config alone. Sums follow
- * `zig/model/unet.zig` layer by layer: tests/native/scaling.test.ts holds them to the counted bytes of a
- * run, so a layer that begins to exchange something else must be changed here too.
+ * `zig/model/unet.zig` layer by layer: tests/native/scaling.test.ts holds them to the counted bytes
+ * of a run, so a layer that begins to exchange something else must be changed here too.
  */
 import type { UnetConfig } from "../models/config.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
@@ -33,14 +33,14 @@ export const sdxl: UnetShape = {
   normGroups: 32,
 };
 
-/** Of one sample (one branch of one picture) and one step; elements, not bytes. */
+/** Of one sample (one branch of one image) and one step; elements, not bytes. */
 export interface UnetSizes {
-  /** Keys and values of all self-attentions, over the whole picture. */
+  /** Keys and values of all self-attentions, over the whole image. */
   keysValues: number;
-  /** One border row of every convolution that exchanges, as BasedXL sends it. */
-  borderRow: number;
+  /** One halo row of every convolution that exchanges, as BasedXL sends it. */
+  haloRow: number;
   /** The same with rows taken after upsampling, at twice the width, as DistriFusion sends it. */
-  borderRowUpsampled: number;
+  haloRowUpsampled: number;
   /** Mean and mean of squares of every group of every norm. */
   statistics: number;
   /** The model's output. */
@@ -83,16 +83,16 @@ export function unetSizes(c: UnetShape, rows: number, width: number): UnetSizes 
   return walk.sizes;
 }
 
-/** Where a rank stands: one band of rows of one group, and what it computes. */
+/** Where a rank stands: one patch of rows of one group, and what it computes. */
 export interface Share {
-  /** Rows of all bands, or any numbers in their proportion. */
-  bands: readonly number[];
-  band: number;
+  /** Rows of all patches, or any numbers in their proportion. */
+  patches: readonly number[];
+  patch: number;
   /** 2 where each guidance branch has ranks of its own. */
   branchGroups: 1 | 2;
   branches: 1 | 2;
   /** Of one batch. */
-  pictures?: number;
+  images?: number;
   /** "all-gather": both rows of every peer, taken after upsampling, as DistriFusion does. */
   halos: "neighbours" | "all-gather";
 }
@@ -107,18 +107,18 @@ export interface Traffic {
 
 /** Elements that one rank receives in a step in which it reads everything. */
 export function receivedElements(sizes: UnetSizes, share: Share): Traffic {
-  const { bands, band, branchGroups, branches, halos } = share;
-  const samples = branches * (share.pictures ?? 1);
+  const { patches, patch, branchGroups, branches, halos } = share;
+  const samples = branches * (share.images ?? 1);
   const batch = samples / branchGroups;
-  const others = bands.length - 1;
-  const total = bands.reduce((sum, rows) => sum + rows, 0);
-  const own = bands[band]! / total;
-  const neighbours = Number(band > 0) + Number(band < others);
-  const border =
-    halos === "neighbours" ? neighbours * sizes.borderRow : 2 * others * sizes.borderRowUpsampled;
+  const others = patches.length - 1;
+  const total = patches.reduce((sum, rows) => sum + rows, 0);
+  const own = patches[patch]! / total;
+  const neighbours = Number(patch > 0) + Number(patch < others);
+  const halo =
+    halos === "neighbours" ? neighbours * sizes.haloRow : 2 * others * sizes.haloRowUpsampled;
   return {
     keysValues: batch * sizes.keysValues * (1 - own),
-    halos: batch * border,
+    halos: batch * halo,
     statistics: batch * sizes.statistics * others,
     gather: sizes.output * (samples - batch * own),
   };
@@ -180,8 +180,8 @@ class Walk {
   ) {
     this.sizes = {
       keysValues: 0,
-      borderRow: 0,
-      borderRowUpsampled: 0,
+      haloRow: 0,
+      haloRowUpsampled: 0,
       statistics: 0,
       output: c.outChannels * rows * width,
       macs: { convolution: 0, linear: 0, selfAttention: 0, crossAttention: 0 },
@@ -199,9 +199,9 @@ class Walk {
     sizes.macs.convolution += 9 * inChannels * outChannels * this.positions(level);
     if (kind === "local") return;
     const inLevel = { same: level, halves: level - 1, doubles: level + 1 }[kind];
-    sizes.borderRow += inChannels * this.widthAt(inLevel);
+    sizes.haloRow += inChannels * this.widthAt(inLevel);
     const upsampledLevel = kind === "doubles" ? level : inLevel;
-    sizes.borderRowUpsampled += inChannels * this.widthAt(upsampledLevel);
+    sizes.haloRowUpsampled += inChannels * this.widthAt(upsampledLevel);
   }
 
   norm(): void {

@@ -1,5 +1,5 @@
 /**
- * The whole-picture part of `bench gpu`: pictures by the product's own sessions with weights that
+ * The whole-image part of `bench gpu`: images by the product's own sessions with weights that
  * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and the
  * whole, with the memory that was taken beside what was planned. PyTorch's models in the same run.
  */
@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import {
+  type ImageRequest,
+  type ImageResult,
   openSession,
-  type PictureRequest,
-  type PictureResult,
   type Session,
 } from "../native/session.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
@@ -35,8 +35,8 @@ export interface ModelRow {
   textMs: number;
   decodeMs: number;
   /** Text, all steps and decoding. */
-  pictureMs: number;
-  /** On the GPU after the picture, by whatever runs there. */
+  imageMs: number;
+  /** On the GPU after the image, by whatever runs there. */
   deviceBytes: number;
   plannedBytes: number;
   /** deviceBytes less what a tiny model leaves, plus that one's plan; null where not measured. */
@@ -44,7 +44,7 @@ export interface ModelRow {
 }
 
 export interface PeerRow {
-  what: "unet" | "vae" | "text" | "picture";
+  what: "unet" | "vae" | "text" | "image";
   side: number;
   /** "" for eager. */
   compile: string;
@@ -75,7 +75,7 @@ export function variantsOf(
   ];
 }
 
-/** Draws every size with every variant; yields row by row. `warmups`: pictures before. */
+/** Draws every size with every variant; yields row by row. `warmups`: images before. */
 export async function* timeModels(
   model: ModelFolder,
   variants: readonly Variant[],
@@ -88,7 +88,7 @@ export async function* timeModels(
     for (const side of sides) {
       const session = await open(model, side, 1, false, gpu);
       try {
-        const last = await warmPicture(session, model, side, steps, { warmups });
+        const last = await warmImage(session, model, side, steps, { warmups });
         const plannedBytes = plannedFor(model, side, gpu.dtype);
         yield {
           variant: name,
@@ -115,10 +115,10 @@ export async function* timePeerModels(
 ): AsyncGenerator<PeerRow> {
   for (const side of sides) {
     for (const compile of compileModes) {
-      for (const what of ["unet", "vae", "text", "picture"] as const) {
-        // Texts know no size; a compiled picture would compile both once more.
+      for (const what of ["unet", "vae", "text", "image"] as const) {
+        // Texts know no size; a compiled image would compile both once more.
         if (what === "text" && side !== sides[0]) continue;
-        if (what === "picture" && compile !== "") continue;
+        if (what === "image" && compile !== "") continue;
         const latent = side / model.vaeFactor;
         const sizes = { rows: latent, width: latent, batch: 2, steps };
         const ask = { op: what, model: model.path, dtype: "f16", compile, ...sizes };
@@ -139,7 +139,7 @@ export function modelTable(rows: readonly ModelRow[]): string {
     row.stepMs.toFixed(2),
     row.textMs.toFixed(1),
     row.decodeMs.toFixed(1),
-    (row.pictureMs / 1e3).toFixed(3),
+    (row.imageMs / 1e3).toFixed(3),
     gigabytes(row.plannedBytes),
     row.measuredBytes === null ? "-" : gigabytes(row.measuredBytes),
   ]);
@@ -149,7 +149,7 @@ export function modelTable(rows: readonly ModelRow[]): string {
 }
 
 export function peerTable(rows: readonly PeerRow[]): string {
-  const names = { unet: "UNet step", vae: "VAE decode", text: "texts", picture: "steps and VAE" };
+  const names = { unet: "UNet step", vae: "VAE decode", text: "texts", image: "steps and VAE" };
   const cells = rows.map(({ what, side, compile, ms }) => [
     names[what],
     `${side}x${side}`,
@@ -176,12 +176,12 @@ export async function open(
     height: side,
     threadCount: 0,
     guidance: true,
-    pictureCount: 1,
+    imageCount: 1,
   });
 }
 
-/** Of no meaning as a picture. */
-export function requestFor(model: ModelFolder, side: number, steps: number): PictureRequest {
+/** Of no meaning as a image. */
+export function requestFor(model: ModelFolder, side: number, steps: number): ImageRequest {
   const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
   const ids = new Int32Array(promptTokenCount).fill(5);
   const prompt = { ids, ids2: ids.slice(), endIndex2: ids.length - 1 };
@@ -202,14 +202,14 @@ export function requestFor(model: ModelFolder, side: number, steps: number): Pic
 }
 
 /** The last of several: graphs of texts, steps and VAE have been captured and replayed by then. */
-export async function warmPicture(
+export async function warmImage(
   session: Session,
   model: ModelFolder,
   side: number,
   steps: number,
-  { warmups, ...change }: Partial<PictureRequest> & { warmups: number },
-): Promise<PictureResult> {
-  const draw = (count: number) => session.picture({ ...requestFor(model, side, count), ...change });
+  { warmups, ...change }: Partial<ImageRequest> & { warmups: number },
+): Promise<ImageResult> {
+  const draw = (count: number) => session.image({ ...requestFor(model, side, count), ...change });
   for (let i = 0; i < warmups; i++) await draw(Math.min(warmSteps, steps));
   return await draw(steps);
 }
@@ -219,14 +219,14 @@ export const warmupsDefault = 3;
 /** Steps that come before those which count. */
 export const stepsBefore = 3;
 
-export function timesOf({ timings }: PictureResult) {
+export function timesOf({ timings }: ImageResult) {
   const { stepMs, textMs, denoiseMs, decodeMs } = timings;
   const later = stepMs.slice(Math.min(stepsBefore, stepMs.length - 1));
   return {
     stepMs: median(later),
     textMs,
     decodeMs,
-    pictureMs: textMs + denoiseMs + decodeMs,
+    imageMs: textMs + denoiseMs + decodeMs,
   };
 }
 
@@ -246,7 +246,7 @@ async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
   const side = model.sizeMultiple;
   const session = await open(model, side, 1, false, gpu);
   try {
-    const { deviceBytes } = await session.picture(requestFor(model, side, 1));
+    const { deviceBytes } = await session.image(requestFor(model, side, 1));
     return deviceBytes === 0 ? null : deviceBytes - plannedFor(model, side, gpu.dtype);
   } finally {
     session.close();

@@ -1,6 +1,6 @@
 /**
  * The per-operation part of `bench gpu`: every operation of a UNet step, of the VAE and of the text
- * encoders as the real graph asks for it, for each number of bands, against the ceilings measured
+ * encoders as the real graph asks for it, for each number of patches, against the ceilings measured
  * in the same run and PyTorch in turns.
  */
 import { BasedXLError } from "../errors.ts";
@@ -20,7 +20,7 @@ import {
 } from "./gpu-work.ts";
 import { renderTable } from "./report.ts";
 
-/** One operation of one band of `patches`. */
+/** One operation of one patch of `patches`. */
 export interface OperationJob {
   patches: number;
   part: "UNet" | "VAE" | "text";
@@ -46,7 +46,7 @@ export interface OperationRow {
   isProduct: boolean;
   /** Of the measured ceiling. */
   share: number;
-  /** Tokens of the picture and size of a head, of self-attention. */
+  /** Tokens of the image and size of a head, of self-attention. */
   attention: { tokens: number; headSize: number } | null;
 }
 
@@ -63,7 +63,7 @@ export function jobsOf(
     const stages = { denoise: "UNet", decode: "VAE", text: "text" } as const;
     return busiest(plan.ranks).operations.flatMap((entry): OperationJob[] => {
       const part = stages[entry.stage as keyof typeof stages];
-      // Bands cut the VAE as they cut the UNet; once is enough to see its operations.
+      // Patches cut the VAE as they cut the UNet; once is enough to see its operations.
       if (part === undefined || (part !== "UNet" && i > 0)) return [];
       return isTimed(entry) ? [{ patches: rankCount, part, entry }] : [];
     });
@@ -123,11 +123,11 @@ export function operationTable(rows: readonly OperationRow[]): string {
     row.ratio?.toFixed(2) ?? "-",
     row.cudnnMs === null ? "-" : (1e3 * row.cudnnMs).toFixed(1),
   ]);
-  const heads = ["part", "bands", "operation", "count", "us", "rate", "of ceiling", "all ms"];
+  const heads = ["part", "patches", "operation", "count", "us", "rate", "of ceiling", "all ms"];
   return renderTable([...heads, "PyTorch us", "PyTorch / ours", "cuDNN us"], cells);
 }
 
-/** Milliseconds of a whole UNet step of one band, operation by operation. */
+/** Milliseconds of a whole UNet step of one patch, operation by operation. */
 export function summedSteps(rows: readonly OperationRow[]): { patches: number; ms: number }[] {
   const counts = [...new Set(rows.map(({ patches }) => patches))];
   return counts.map((patches) => ({

@@ -82,9 +82,9 @@ export async function runPrediction(options: PredictOptions): Promise<number> {
 each operand moved once.\n\n${ceilingTable()}\n` +
       `${titleOf(first)}, ${dtype}, both guidance branches, one UNet step:\n\n` +
       `${kindTable(first.step, names)}\n` +
-      `Launches: ${1e3 * launchMs} us each, assumed. VAE and texts of the same picture:\n\n` +
+      `Launches: ${1e3 * launchMs} us each, assumed. VAE and texts of the same image:\n\n` +
       `${partTable(first)}\n` +
-      `One UNet step of one rank of several bands, both branches on each; transfers are \
+      `One UNet step of one rank of several patches, both branches on each; transfers are \
 \`bench scaling\`'s:\n\n${stepTable(rows)}\n` +
       `Memory of one rank, GB (1e9 bytes); bar for 1024x1024 on one rank: \
 ${memoryBar / 1e9}. What the driver takes for itself is not in it:\n\n${memoryTable(rows)}\n`,
@@ -220,7 +220,7 @@ function stepTable(rows: readonly Prediction[]): string {
       (alone.step.ms.H200! / step.ms.H200!).toFixed(2),
     ];
   });
-  const heads = ["size", "bands", "rows", "launches", "TFLOP", "GB"];
+  const heads = ["size", "patches", "rows", "launches", "TFLOP", "GB"];
   return renderTable([...heads, ...names.map((n) => `${n} ms`), "H200 gain"], cells);
 }
 
@@ -242,7 +242,7 @@ function chart(rows: readonly Prediction[]): TopLevelSpec {
   const values = rows.flatMap(({ side, patches, step }) =>
     step.kinds.map(({ kind, ms }) => ({
       size: `${side}x${side}`,
-      bands: patches,
+      patches: patches,
       kind,
       ms: ms.H200,
     })),
@@ -256,7 +256,7 @@ function chart(rows: readonly Prediction[]): TopLevelSpec {
       height: 260,
       mark: "bar",
       encoding: {
-        x: { field: "bands", type: "ordinal", axis: { labelAngle: 0 } },
+        x: { field: "patches", type: "ordinal", axis: { labelAngle: 0 } },
         y: { field: "ms", type: "quantitative", title: "ms" },
         color: { field: "kind", type: "nominal", sort: null, title: null },
       },

@@ -1,5 +1,5 @@
 /**
- * What a GPU has to do for a picture, from the real graph (src/native/plan.ts): kinds of
+ * What a GPU has to do for a image, from the real graph (src/native/plan.ts): kinds of
  * operations, what they cost at a given speed of products and of memory, and their names.
  */
 import { rmSync } from "node:fs";
@@ -65,7 +65,7 @@ export function planFor({ model, width, height, rankCount, splitBatch, dtype }: 
     latentRows: height / model.vaeFactor,
     latentWidth: width / model.vaeFactor,
     splitBatch,
-    pictureCount: 1,
+    imageCount: 1,
     vaeTileLatent: 0,
   });
 }
@@ -184,7 +184,7 @@ export function nameOf(o: Operation): string {
       return `attention ${o.batch} x ${positions} x ${o.keys}${chunks}, ${heads}`;
     }
     case "assemble":
-      return `${o.scale > 1 ? "enlarge" : "borders"} ${side}, ${o.in}, ${o.halos} halos`;
+      return `${o.scale > 1 ? "enlarge" : "halos"} ${side}, ${o.in}, ${o.halos} halos`;
     case "concat":
       return `concat ${side}, ${o.in} + ${o.out - o.in}`;
     default:
@@ -194,7 +194,7 @@ export function nameOf(o: Operation): string {
 
 // --- internal ---
 
-/** The prompt's tokens are no picture's: those are multiples of four. */
+/** The prompt's tokens are no image's: those are multiples of four. */
 function isCross({ keys, rows, width }: Operation): boolean {
   return keys % promptTokenCount === 0 && keys !== rows * width;
 }

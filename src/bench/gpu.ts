@@ -1,8 +1,8 @@
 /**
  * `bun run bench gpu`: everything that is to be known of a GPU in one command within ten minutes:
- * operations against the measured ceilings and PyTorch, models and pictures of SDXL's full size
- * with weights that the GPU makes up, bands alone for `bench scaling`, and the bars. Every part is
- * saved as it ends; one that fails is told and the others go on. `--predict` needs no GPU.
+ * operations against the measured ceilings and PyTorch, models and images of SDXL's full size
+ * with weights that the GPU makes up, patches alone for `bench scaling`, and the bars. Every part
+ * is saved as it ends; one that fails is told and the others go on. `--predict` needs no GPU.
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -26,7 +26,6 @@ import {
   wholeOf,
   wholesOf,
 } from "./flags.ts";
-import { type BandFile, type BandRow, timeBands } from "./gpu-bands.ts";
 import { barsOf, barTable } from "./gpu-bars.ts";
 import {
   type ModelRow,
@@ -46,13 +45,14 @@ import {
   summedSteps,
   timeOperations,
 } from "./gpu-ops.ts";
+import { type PatchFile, type PatchRow, timePatches } from "./gpu-patches.ts";
 import { launchMs, runPrediction } from "./gpu-predict.ts";
 import { type About, GpuBench, GpuPeer, type PeerAbout } from "./gpu-programs.ts";
 import { type Ceilings, type GpuDtype, gpuDtypes, withModel } from "./gpu-work.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
-import { bandTable, bandTitle, predictBands } from "./scaling-bands.ts";
+import { patchTable, patchTitle, predictPatches } from "./scaling-patches.ts";
 
-const parts = ["ops", "models", "bands", "peer"] as const;
+const parts = ["ops", "models", "patches", "peer"] as const;
 const devices = ["cuda", "cuda-emulated"] as const;
 const sidesDefault = [1024, 2048];
 const patchesDefault = [1, 2, 4, 8];
@@ -85,15 +85,15 @@ const flagTexts = {
   sides: {
     type: "string",
     valueHint: "LIST",
-    description: `Pixels of the pictures. Default: ${sidesDefault}.`,
+    description: `Pixels of the images. Default: ${sidesDefault}.`,
   },
   patches: {
     type: "string",
     valueHint: "LIST",
-    description: `Bands that a picture is cut into. Default: ${patchesDefault}.`,
+    description: `Patches that a image is cut into. Default: ${patchesDefault}.`,
   },
   dtypes: { type: "string", valueHint: "LIST", description: `Default: ${gpuDtypes}.` },
-  steps: { type: "string", valueHint: "N", description: `Of a picture. Default: ${stepsDefault}.` },
+  steps: { type: "string", valueHint: "N", description: `Of a image. Default: ${stepsDefault}.` },
   pairs: {
     type: "string",
     valueHint: "N",
@@ -116,12 +116,13 @@ const flagTexts = {
 const help: HelpText = {
   usage: "bun run bench gpu [flags]",
   summary:
-    "Times operations, models and pictures of SDXL's full size on a GPU against its ceilings, " +
+    "Times operations, models and images of SDXL's full size on a GPU against its ceilings, " +
     "PyTorch and the bars, within ten minutes (src/bench/README.md).",
   examples: [
     "bun run bench gpu",
     "bun run bench gpu --predict",
-    "bun run bench gpu --only bands && bun run bench scaling --bands bench-out/gpu-bands.json",
+    "bun run bench gpu --only patches && " +
+      "bun run bench scaling --patches bench-out/gpu-patches.json",
     "bun run bench gpu --device cuda-emulated --model tests/fixtures/golden/model",
   ],
   groups: [
@@ -155,7 +156,7 @@ interface Results {
   operations: OperationRow[];
   models: ModelRow[];
   peers: PeerRow[];
-  bands: BandRow[];
+  patches: PatchRow[];
   /** Sentences of parts that did not end. */
   failures: string[];
 }
@@ -235,7 +236,7 @@ async function measure(plan: Plan): Promise<number> {
     operations: [],
     models: [],
     peers: [],
-    bands: [],
+    patches: [],
     failures: [],
   };
   const startMs = performance.now();
@@ -247,7 +248,7 @@ async function measure(plan: Plan): Promise<number> {
   const isAsked = plan.only.includes("peer") || plan.only.includes("ops");
   const peer = isAsked ? await openPeer(plan, isEmulated) : null;
   results.torch = peer?.about ?? null;
-  const work = { ops: runOps, models: runModels, bands: runBands, peer: runPeer };
+  const work = { ops: runOps, models: runModels, patches: runPatches, peer: runPeer };
   for (const part of parts) {
     if (!plan.only.includes(part)) continue;
     try {
@@ -320,7 +321,7 @@ TFLOP/s, a large copy ${(bytesPerSecond / 1e9).toFixed(0)} GB/s\n`,
   process.stdout.write(
     `\n${sides[0]}x${sides[0]}, ${dtypes[0]}, each alone in a CUDA graph, operands uncached:\n` +
       `\n${operationTable(results.operations)}\nA UNet step, operation by operation:\n\n` +
-      `${renderTable(["bands", "ms"], cells)}`,
+      `${renderTable(["patches", "ms"], cells)}`,
   );
 }
 
@@ -335,26 +336,26 @@ async function runModels(plan: Plan, results: Results): Promise<void> {
   process.stdout.write(`\n${modelTable(results.models)}`);
 }
 
-async function runBands(plan: Plan, results: Results): Promise<void> {
+async function runPatches(plan: Plan, results: Results): Promise<void> {
   const { model, sides, patches, dtypes, steps, emulator, quick } = plan;
   const library = emulator === "" ? null : emulator;
   const [variant] = variantsOf({ library, randomWeights: true }, [dtypes[0]!]);
-  const count = Math.min(steps, bandSteps);
+  const count = Math.min(steps, patchSteps);
   const warmups = quick ? 0 : warmupsDefault;
-  for await (const row of timeBands(model, sides, patches, variant!.gpu, count, warmups)) {
-    results.bands.push(row);
+  for await (const row of timePatches(model, sides, patches, variant!.gpu, count, warmups)) {
+    results.patches.push(row);
   }
-  const file: BandFile = {
+  const file: PatchFile = {
     gpu: emulator === "" ? probeDevice().gpuName : "emulated GPU",
     isEmulated: emulator !== "",
     model: model.name,
     dtype: dtypes[0]!,
     unet: model.unet,
     vaeFactor: model.vaeFactor,
-    rows: results.bands,
+    rows: results.patches,
   };
-  await save(plan, "gpu-bands.json", file);
-  process.stdout.write(`\n${bandTitle(file)}\n\n${bandTable(predictBands(file))}`);
+  await save(plan, "gpu-patches.json", file);
+  process.stdout.write(`\n${patchTitle(file)}\n\n${patchTable(predictPatches(file))}`);
 }
 
 async function runPeer(plan: Plan, results: Results, peer: GpuPeer | null): Promise<void> {
@@ -366,7 +367,7 @@ async function runPeer(plan: Plan, results: Results, peer: GpuPeer | null): Prom
   process.stdout.write(`\n${peerTable(results.peers)}`);
 }
 
-const bandSteps = 12;
+const patchSteps = 12;
 
 /** Shares of the ceilings, of one rank's UNet step. */
 function chart({ operations }: Results): TopLevelSpec {

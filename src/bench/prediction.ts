@@ -1,16 +1,16 @@
 /**
- * `bun run bench prediction`: what predicting old border rows gains. The same pictures with and
- * without it, against one rank, over seeds, samplers, warm-ups and bands; nothing else differs
+ * `bun run bench prediction`: what predicting old halo rows gains. The same images with and
+ * without it, against one rank, over seeds, samplers, warm-ups and patches; nothing else differs
  * between them.
  */
 import { join } from "node:path";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { openModelFolder } from "../models/folder.ts";
-import type { PictureResult } from "../native/session.ts";
+import type { ImageResult } from "../native/session.ts";
 import { makeSchedule, type SchedulerName, schedulerNames } from "../schedule.ts";
 import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";
 import { badOption } from "./flags.ts";
-import { type Picture, psnr } from "./picture-measures.ts";
+import { type Image, psnr } from "./image-measures.ts";
 import { renderTable } from "./report.ts";
 
 interface Subject {
@@ -18,7 +18,7 @@ interface Subject {
   folder: string;
   stepCount: number;
   warmups: number[];
-  bandCounts: number[];
+  patchCounts: number[];
   cases: Case[];
 }
 
@@ -36,7 +36,7 @@ const subjects: Subject[] = [
     folder: "tests/fixtures/golden/model",
     stepCount: 12,
     warmups: [1, 2, 4],
-    bandCounts: [2, 4, 8],
+    patchCounts: [2, 4, 8],
     cases: [
       { prompt: "a photo of a red circle above a blue square", seed: 42n },
       { prompt: "cold color palette", seed: 7n },
@@ -47,7 +47,7 @@ const subjects: Subject[] = [
     folder: "src/assets/mini-sdxl",
     stepCount: 25,
     warmups: [1, 2, 4],
-    bandCounts: [2, 4, 8],
+    patchCounts: [2, 4, 8],
     cases: scenes,
   },
 ];
@@ -57,14 +57,14 @@ interface Pair {
   theirs: number;
   plain: number;
   predicted: number;
-  /** PSNR of the picture, dB. */
+  /** PSNR of the image, dB. */
   gain: number;
 }
 
 interface Row {
   subject: string;
   sampler: SchedulerName;
-  bands: number;
+  patches: number;
   warmup: number;
   /** Whether `sample` predicts here without being asked. */
   isDefault: boolean;
@@ -77,9 +77,9 @@ export async function run(args: string[]): Promise<number> {
   const rows: Row[] = [];
   for (const subject of subjects) {
     for (const scheduler of schedulerNames) {
-      for (const bandCount of subject.bandCounts) {
+      for (const patchCount of subject.patchCounts) {
         for (const warmupSteps of subject.warmups) {
-          const row = await measure(subject, scheduler, bandCount, warmupSteps);
+          const row = await measure(subject, scheduler, patchCount, warmupSteps);
           process.stderr.write(`${cellsOf(row).join("  ")}\n`);
           rows.push(row);
         }
@@ -87,7 +87,7 @@ export async function run(args: string[]): Promise<number> {
     }
   }
   const heads = [
-    ...["model", "sampler", "bands", "warm-up", "default"],
+    ...["model", "sampler", "patches", "warm-up", "default"],
     ...["DistriFusion", "plain", "predicted", "ratio", "PSNR, dB"],
   ];
   process.stdout.write(`${renderTable(heads, rows.map(cellsOf))}\n`);
@@ -102,7 +102,7 @@ export async function run(args: string[]): Promise<number> {
 async function measure(
   subject: Subject,
   scheduler: SchedulerName,
-  bandCount: number,
+  patchCount: number,
   warmupSteps: number,
 ): Promise<Row> {
   const model = await openModelFolder(join(root, subject.folder));
@@ -117,18 +117,18 @@ async function measure(
   };
   const share = { splitBatch: false, threadCount: 0 };
   const one = await openRanks(drawing, { ...share, rankCount: 1 });
-  const several = await openRanks(drawing, { ...share, rankCount: bandCount });
+  const several = await openRanks(drawing, { ...share, rankCount: patchCount });
   const how = { syncMode: "corrected_async_gn", warmupSteps, splitBatch: false } as const;
   const pairs: Pair[] = [];
   try {
     for (const what of subject.cases) {
       const reference = await draw(one, drawing, what, how);
-      const asTheirs = { predictBorders: false, testHooks: { besselVariance: true } };
+      const asTheirs = { extrapolateHalos: false, testHooks: { besselVariance: true } };
       const theirs = await draw(several, drawing, what, { ...how, ...asTheirs });
-      const plain = await draw(several, drawing, what, { ...how, predictBorders: false });
-      const predicted = await draw(several, drawing, what, { ...how, predictBorders: true });
-      const errorOf = (drawn: PictureResult) => relativeL2(drawn.latents!, reference.latents!);
-      const nearness = (drawn: PictureResult) => psnr(pictureOf(drawn), pictureOf(reference));
+      const plain = await draw(several, drawing, what, { ...how, extrapolateHalos: false });
+      const predicted = await draw(several, drawing, what, { ...how, extrapolateHalos: true });
+      const errorOf = (drawn: ImageResult) => relativeL2(drawn.latents!, reference.latents!);
+      const nearness = (drawn: ImageResult) => psnr(imageOf(drawn), imageOf(reference));
       const gain = nearness(predicted) - nearness(plain);
       pairs.push({
         theirs: errorOf(theirs),
@@ -144,15 +144,15 @@ async function measure(
   return {
     subject: subject.name,
     sampler: scheduler,
-    bands: bandCount,
+    patches: patchCount,
     warmup: warmupSteps,
-    isDefault: predictsFor(drawing, { rankCount: bandCount, ...how }),
+    isDefault: predictsFor(drawing, { rankCount: patchCount, ...how }),
     pairs,
   };
 }
 
 /** Means over the cases; of ratio and PSNR also the lowest and the highest. */
-function cellsOf({ subject, sampler, bands, warmup, isDefault, pairs }: Row): string[] {
+function cellsOf({ subject, sampler, patches, warmup, isDefault, pairs }: Row): string[] {
   const ratios = pairs.map(ratioOf);
   const gains = pairs.map(({ gain }) => gain);
   const spread = (values: number[], digits: number) =>
@@ -160,7 +160,7 @@ function cellsOf({ subject, sampler, bands, warmup, isDefault, pairs }: Row): st
   return [
     subject,
     sampler,
-    String(bands),
+    String(patches),
     String(warmup),
     isDefault ? "yes" : "no",
     mean(pairs.map(({ theirs }) => theirs)).toExponential(1),
@@ -171,7 +171,7 @@ function cellsOf({ subject, sampler, bands, warmup, isDefault, pairs }: Row): st
   ];
 }
 
-/** One line over all pictures of the rows where prediction is, or is not, the default. */
+/** One line over all images of the rows where prediction is, or is not, the default. */
 function summary(where: string, rows: readonly Row[], isDefault: boolean): string {
   const pairs = rows.filter((row) => row.isDefault === isDefault).flatMap((row) => row.pairs);
   const ratios = pairs.map(ratioOf);
@@ -179,7 +179,7 @@ function summary(where: string, rows: readonly Row[], isDefault: boolean): strin
   const dimmer = pairs.filter(({ gain }) => gain < 0).length;
   return (
     `${where}: ratio ${geometricMean(ratios).toFixed(2)}, at most ` +
-    `${Math.max(...ratios).toFixed(2)}; of ${pairs.length} pictures ${worse} have a larger error ` +
+    `${Math.max(...ratios).toFixed(2)}; of ${pairs.length} images ${worse} have a larger error ` +
     `and ${dimmer} a lower PSNR.\n`
   );
 }
@@ -191,7 +191,7 @@ function againstTheirs(rows: readonly Row[]): string {
   const worst = (errors: number[]) => Math.max(...errors).toExponential(1);
   return (
     `Plain against DistriFusion: ratio ${geometricMean(ratios).toFixed(2)} ` +
-    `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}); the worst picture ` +
+    `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}); the worst image ` +
     `${worst(pairs.map(({ theirs }) => theirs))} there, ` +
     `${worst(pairs.map(({ plain }) => plain))} here.\n`
   );
@@ -205,8 +205,8 @@ function geometricMean(values: number[]): number {
   return Math.exp(mean(values.map(Math.log)));
 }
 
-function pictureOf({ pictures, width, height }: PictureResult): Picture {
-  return { pixels: pictures[0]!, width, height };
+function imageOf({ images, width, height }: ImageResult): Image {
+  return { pixels: images[0]!, width, height };
 }
 
 function mean(values: number[]): number {

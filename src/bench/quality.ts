@@ -1,13 +1,13 @@
 /**
- * `bun run bench quality`: how far pictures of several bands are from those of one rank, in every
- * mode. Guidance branches are never split over ranks here: that part is exact, so ranks = bands.
+ * `bun run bench quality`: how far images of several patches are from those of one rank, in every
+ * mode. Guidance branches are never split over ranks here: that part is exact, so ranks = patches.
  */
 import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { BasedXLError } from "../errors.ts";
-import type { PictureResult, SyncMode } from "../native/session.ts";
+import type { ImageResult, SyncMode } from "../native/session.ts";
 import { limits, syncModeNames } from "../settings/limits.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
@@ -30,7 +30,7 @@ import {
   wholeOf,
   wholesOf,
 } from "./flags.ts";
-import { type Picture, psnr, ssim } from "./picture-measures.ts";
+import { type Image, psnr, ssim } from "./image-measures.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 
 const ranksDefault = [2, 4, 8];
@@ -58,7 +58,7 @@ const flagTexts = {
   ranks: {
     type: "string",
     valueHint: "LIST",
-    description: `Bands. Default: those of ${ranksDefault} that the height has rows for.`,
+    description: `Patches. Default: those of ${ranksDefault} that the height has rows for.`,
   },
   "warmup-steps": {
     type: "string",
@@ -68,7 +68,7 @@ const flagTexts = {
   "predict-borders": {
     type: "boolean",
     description:
-      "Move old border rows on; --no-predict-borders takes them as they are, as DistriFusion " +
+      "Move old halo rows on; --no-predict-borders takes them as they are, as DistriFusion " +
       "does. Default: as for sample.",
   },
 } as const satisfies ArgsDef;
@@ -76,8 +76,8 @@ const flagTexts = {
 const help: HelpText = {
   usage: "bun run bench quality [flags]",
   summary:
-    "Draws every prompt on one rank and in bands, and prints how far the bands' latents and " +
-    "pictures are from the one rank's: relative L2, PSNR, SSIM.",
+    "Draws every prompt on one rank and in patches, and prints how far the patches' latents and " +
+    "images are from the one rank's: relative L2, PSNR, SSIM.",
   examples: [
     "bun run bench quality",
     "bun run bench quality --model ~/models/sdxl-base --prompts prompts.txt --ranks 4",
@@ -91,12 +91,12 @@ const help: HelpText = {
   notes: ["LPIPS is not measured: it needs a network of its own."],
 };
 
-/** One mode with one number of bands; a value per case. */
+/** One mode with one number of patches; a value per case. */
 interface Row {
   mode: SyncMode;
-  bands: number;
-  /** Whether old border rows were moved on. */
-  predictBorders: boolean;
+  patches: number;
+  /** Whether old halo rows were moved on. */
+  extrapolateHalos: boolean;
   relativeL2: number[];
   psnr: number[];
   ssim: number[];
@@ -116,13 +116,13 @@ export async function run(args: string[]): Promise<number> {
     wholeOf(flags, "warmup-steps", { min: 0, max: drawing.stepCount }) ??
     Math.min(4, drawing.stepCount);
   const asked = flags["predict-borders"];
-  const predictBorders = typeof asked === "boolean" ? asked : undefined;
-  const bands = dealable(drawing, rankCounts, ranksDefault, false);
+  const extrapolateHalos = typeof asked === "boolean" ? asked : undefined;
+  const patches = dealable(drawing, rankCounts, ranksDefault, false);
 
   process.stdout.write(`${heading(drawing, warmupSteps, cases)}\n\n`);
-  const rows = await measure(drawing, { bands, modes, cases, warmupSteps, predictBorders });
-  rows.sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode) || a.bands - b.bands);
-  process.stdout.write(`${table(rows)}\nMean over the pictures (lowest to highest).\n`);
+  const rows = await measure(drawing, { patches, modes, cases, warmupSteps, extrapolateHalos });
+  rows.sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode) || a.patches - b.patches);
+  process.stdout.write(`${table(rows)}\nMean over the images (lowest to highest).\n`);
   const data = { ...settings(drawing, warmupSteps, cases), rows: rows.map(jsonRow) };
   await writeReport(textOf(flags, "out") ?? "bench-out", "quality", data, chart(rows));
   return 0;
@@ -157,33 +157,33 @@ function readPrompts(path: string): string[] {
 async function measure(
   drawing: Drawing,
   o: {
-    bands: number[];
+    patches: number[];
     modes: readonly SyncMode[];
     cases: Case[];
     warmupSteps: number;
     /** undefined = as `sample` does of itself. */
-    predictBorders: boolean | undefined;
+    extrapolateHalos: boolean | undefined;
   },
 ): Promise<Row[]> {
   const { modes, cases } = o;
   const how = { warmupSteps: o.warmupSteps, splitBatch: false };
-  const references: PictureResult[] = [];
+  const references: ImageResult[] = [];
   await withRanks(drawing, 1, async (session) => {
     for (const each of cases) {
       references.push(await draw(session, drawing, each, { ...how, syncMode: "full_sync" }));
     }
   });
   const rows: Row[] = [];
-  for (const bands of o.bands) {
-    await withRanks(drawing, bands, async (session) => {
+  for (const patches of o.patches) {
+    await withRanks(drawing, patches, async (session) => {
       for (const mode of modes) {
-        process.stderr.write(`${bands} bands, ${mode}\n`);
+        process.stderr.write(`${patches} patches, ${mode}\n`);
         const ranks = { ...how, syncMode: mode };
-        const predictBorders =
-          o.predictBorders ?? predictsFor(drawing, { ...ranks, rankCount: bands });
-        const row: Row = { mode, bands, predictBorders, relativeL2: [], psnr: [], ssim: [] };
+        const extrapolateHalos =
+          o.extrapolateHalos ?? predictsFor(drawing, { ...ranks, rankCount: patches });
+        const row: Row = { mode, patches, extrapolateHalos, relativeL2: [], psnr: [], ssim: [] };
         for (const [i, each] of cases.entries()) {
-          const ours = await draw(session, drawing, each, { ...ranks, predictBorders });
+          const ours = await draw(session, drawing, each, { ...ranks, extrapolateHalos });
           compare(row, ours, references[i]!);
         }
         rows.push(row);
@@ -206,14 +206,14 @@ async function withRanks(
   }
 }
 
-function compare(row: Row, ours: PictureResult, reference: PictureResult): void {
+function compare(row: Row, ours: ImageResult, reference: ImageResult): void {
   row.relativeL2.push(relativeL2(ours.latents!, reference.latents!));
-  row.psnr.push(psnr(pictureOf(ours), pictureOf(reference)));
-  row.ssim.push(ssim(pictureOf(ours), pictureOf(reference)));
+  row.psnr.push(psnr(imageOf(ours), imageOf(reference)));
+  row.ssim.push(ssim(imageOf(ours), imageOf(reference)));
 }
 
-function pictureOf({ pictures, width, height }: PictureResult): Picture {
-  return { pixels: pictures[0]!, width, height };
+function imageOf({ images, width, height }: ImageResult): Image {
+  return { pixels: images[0]!, width, height };
 }
 
 function settings(drawing: Drawing, warmupSteps: number, cases: Case[]) {
@@ -235,18 +235,18 @@ function heading(drawing: Drawing, warmupSteps: number, cases: Case[]): string {
   const { model, width, height, guidanceScale, stepCount, schedule } = drawing;
   return (
     `${model.name}, ${width}x${height}, ${stepCount} steps of ${schedule.name}, ` +
-    `${warmupSteps} of warm-up, guidance ${guidanceScale}, ${cases.length} pictures, against one ` +
+    `${warmupSteps} of warm-up, guidance ${guidanceScale}, ${cases.length} images, against one ` +
     "rank:"
   );
 }
 
 function table(rows: readonly Row[]): string {
   return renderTable(
-    ["mode", "bands", "predicted", "relative L2 of latents", "PSNR, dB", "SSIM"],
+    ["mode", "patches", "predicted", "relative L2 of latents", "PSNR, dB", "SSIM"],
     rows.map((row) => [
       row.mode,
-      String(row.bands),
-      row.predictBorders ? "yes" : "no",
+      String(row.patches),
+      row.extrapolateHalos ? "yes" : "no",
       spread(row.relativeL2, (value) => value.toExponential(1)),
       spread(row.psnr, (value) => (value === Number.POSITIVE_INFINITY ? "inf" : value.toFixed(1))),
       spread(row.ssim, (value) => value.toFixed(4)),
@@ -264,21 +264,30 @@ function summary(values: readonly number[]) {
   return { mean, min: Math.min(...values), max: Math.max(...values) };
 }
 
-/** JSON has no infinity: the PSNR of identical pictures is null there. */
-function jsonRow({ mode, bands, predictBorders, ...measures }: Row) {
+/** JSON has no infinity: the PSNR of identical images is null there. */
+function jsonRow({ mode, patches, extrapolateHalos, ...measures }: Row) {
   const finite = (value: number) => (Number.isFinite(value) ? value : null);
   const entries = Object.entries(measures).map(([name, values]) => {
     const { mean, min, max } = summary(values);
     const each = values.map(finite);
     return [name, { mean: finite(mean), min: finite(min), max: finite(max), each }];
   });
-  return { mode, bands, predictBorders, ...Object.fromEntries(entries) };
+  return { mode, patches, extrapolateHalos, ...Object.fromEntries(entries) };
 }
 
 function chart(rows: readonly Row[]): TopLevelSpec {
   const panel = (name: "relativeL2" | "psnr" | "ssim", title: string, scale: object) => {
-    const values = rows.map(({ mode, bands, [name]: each }) => ({ mode, bands, ...summary(each) }));
-    const x = { field: "bands", type: "ordinal", title: "bands", axis: { labelAngle: 0 } } as const;
+    const values = rows.map(({ mode, patches, [name]: each }) => ({
+      mode,
+      patches,
+      ...summary(each),
+    }));
+    const x = {
+      field: "patches",
+      type: "ordinal",
+      title: "patches",
+      axis: { labelAngle: 0 },
+    } as const;
     const xOffset = { field: "mode", type: "nominal", sort: syncModeNames } as const;
     const color = { field: "mode", type: "nominal", sort: syncModeNames, title: null } as const;
     const axis = { title: null, format: name === "relativeL2" ? "~e" : "~f", tickCount: 6 };
@@ -304,7 +313,7 @@ function chart(rows: readonly Row[]): TopLevelSpec {
     title: "Against one rank: mean, lowest and highest",
     hconcat: [
       panel("relativeL2", "relative L2 of latents", { type: "log" }),
-      panel("psnr", "PSNR, dB (without identical pictures)", { zero: false }),
+      panel("psnr", "PSNR, dB (without identical images)", { zero: false }),
       panel("ssim", "SSIM", { zero: false }),
     ],
   };

@@ -31,9 +31,9 @@ import {
 } from "./flags.ts";
 import { links, sdxl, stepMs, type Traffic } from "./formula.ts";
 import { formulaChart, formulaRows, formulaTable } from "./formula-table.ts";
-import { readBandFile } from "./gpu-bands.ts";
+import { readPatchFile } from "./gpu-patches.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
-import { bandChart, bandTable, bandTitle, predictBands } from "./scaling-bands.ts";
+import { patchChart, patchTable, patchTitle, predictPatches } from "./scaling-patches.ts";
 
 const ranksDefault = [2, 4, 8];
 const stepsDefault = 24;
@@ -55,11 +55,12 @@ const flagTexts = {
     type: "boolean",
     description: "Let an even number of ranks split the guidance branches first, as sample does.",
   },
-  bands: {
+  patches: {
     type: "string",
     valueHint: "FILE",
     description:
-      "Draw nothing: the table from band times that were measured on one GPU, gpu-bands.json of " +
+      "Draw nothing: the table from patch times that were measured on one GPU, gpu-patches.json" +
+      " of " +
       "`bench gpu`.",
   },
   formula: {
@@ -79,11 +80,11 @@ const help: HelpText = {
     "bun run bench scaling",
     "bun run bench scaling --ranks 2,3,4 --size 256x256",
     "bun run bench scaling --formula",
-    "bun run bench scaling --bands bench-out/gpu-bands.json",
+    "bun run bench scaling --patches bench-out/gpu-patches.json",
   ],
   groups: [
     ["What is drawn", ["model", "size", "guidance-scale", "steps", "scheduler"]],
-    ["How", ["ranks", "modes", "split-batch", "formula", "bands"]],
+    ["How", ["ranks", "modes", "split-batch", "formula", "patches"]],
     ["Output", ["out", "help"]],
   ],
   notes: [],
@@ -101,7 +102,7 @@ interface Row {
   waitMsMax: number;
   wallMs: number;
   received: Traffic;
-  /** One rank's time over all ranks' together: 1 where bands cost nothing. */
+  /** One rank's time over all ranks' together: 1 where patches cost nothing. */
   efficiency: number;
   predictedMs: Record<string, number>;
 }
@@ -114,8 +115,8 @@ export async function run(args: string[]): Promise<number> {
   }
   const out = textOf(flags, "out") ?? "bench-out";
   const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
-  const bandFile = textOf(flags, "bands");
-  if (bandFile !== undefined) return await runBands(bandFile, out);
+  const patchFile = textOf(flags, "patches");
+  if (patchFile !== undefined) return await runPatches(patchFile, out);
   if (flags.formula) return await runFormula(flags, rankCounts ?? ranksDefault, out);
 
   const modes = namesOf(flags, "modes", syncModeNames) ?? modesDefault;
@@ -168,13 +169,13 @@ async function runFormula(flags: Flags, rankCounts: number[], out: string): Prom
   return 0;
 }
 
-async function runBands(path: string, out: string): Promise<number> {
-  const file = readBandFile(path);
-  const rows = predictBands(file);
-  process.stdout.write(`${bandTitle(file)}\n\n${bandTable(rows)}\n`);
+async function runPatches(path: string, out: string): Promise<number> {
+  const file = readPatchFile(path);
+  const rows = predictPatches(file);
+  process.stdout.write(`${patchTitle(file)}\n\n${patchTable(rows)}\n`);
   const { gpu, isEmulated, model, dtype } = file;
   const data = { gpu, isEmulated, model, dtype, links, rows };
-  await writeReport(out, "scaling-bands", data, bandChart(rows));
+  await writeReport(out, "scaling-patches", data, patchChart(rows));
   return 0;
 }
 
@@ -308,7 +309,7 @@ function table(rows: readonly Row[]): string {
 }
 
 function chart(rows: readonly Row[]): TopLevelSpec {
-  const kinds = { keysValues: "keys and values", halos: "border rows", statistics: "statistics" };
+  const kinds = { keysValues: "keys and values", halos: "halo rows", statistics: "statistics" };
   const bytes = rows.slice(1).flatMap(({ ranks, mode, received }) =>
     [...Object.entries(kinds), ["gather", "outputs"] as const].map(([kind, what]) => ({
       ranks,

@@ -1,9 +1,9 @@
 /**
- * `bun run bench tiling`: pictures decoded in tiles against the same latents decoded whole, at one
+ * `bun run bench tiling`: images decoded in tiles against the same latents decoded whole, at one
  * and a half and two times the side of a tile. What `--vae-tiling` tells its users comes from here.
  */
 
-import { measureTiling, tilingPictures } from "../../tests/support/tiling.ts";
+import { measureTiling, tilingImages } from "../../tests/support/tiling.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { tileLatent } from "../pipeline/vae-tiling.ts";
@@ -22,7 +22,7 @@ export async function run(args: string[]): Promise<number> {
   print(`${model.name}, tiles of ${tile}x${tile}`);
   print("side  seed  PSNR dB  levels  whole ms  tiles ms  prompt");
   for (const side of [1.5 * tile, 2 * tile]) {
-    for (const { prompt, seed } of tilingPictures) {
+    for (const { prompt, seed } of tilingImages) {
       const error = await measureTiling(model, { prompt, seed, side, stepCount });
       all.push(error.psnr);
       const cells = [

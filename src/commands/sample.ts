@@ -1,5 +1,5 @@
 /**
- * `basedxl sample`: flags in, picture files out. This file owns what the user sees; drawing itself
+ * `basedxl sample`: flags in, image files out. This file owns what the user sees; drawing itself
  * is `generate.ts`, checks of flags are `options.ts`, and files are `sample-files.ts`.
  */
 import { resolve } from "node:path";
@@ -25,11 +25,11 @@ import type { Output } from "../terminal/output.ts";
 import { createOutput, writeJson } from "../terminal/output.ts";
 import { formatSeconds } from "../terminal/progress.ts";
 import { exitCodeOfSignal, watchStopSignals } from "../terminal/signals.ts";
-import { checkFiles, PictureWriter } from "./sample-files.ts";
+import { checkFiles, ImageWriter } from "./sample-files.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({
-  meta: { name: "sample", description: "Draw pictures from a prompt" },
+  meta: { name: "sample", description: "Draw images from a prompt" },
   args: sampleFlags,
   async run({ args }) {
     const options = parseSampleOptions(args);
@@ -76,15 +76,15 @@ async function drawAndWrite(
   startMs: number,
 ): Promise<void> {
   const { log } = output;
-  const writer = new PictureWriter(options, request, signal);
-  const pictureCount = request.seeds.length;
+  const writer = new ImageWriter(options, request, signal);
+  const imageCount = request.seeds.length;
   const result = await generate(request, {
     openSession,
     signal,
     onProgress: output.showsProgress ? (progress) => output.progress.update(progress) : undefined,
-    async onPicture(picture) {
-      const { path, seed } = await writer.writePicture(picture);
-      if (pictureCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
+    async onImage(image) {
+      const { path, seed } = await writer.writeImage(image);
+      if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
     },
     onWarning: (warning) => log.warn(warning),
     onLayout: (layout) => log.info(`${layout}.`),
@@ -93,7 +93,7 @@ async function drawAndWrite(
 
   await writer.writeLatents(result);
   const times = timesOf(result, writer.writeMs, performance.now() - startMs);
-  const what = pictureCount === 1 ? options.outPath : `${pictureCount} pictures`;
+  const what = imageCount === 1 ? options.outPath : `${imageCount} images`;
   log.info(`Wrote ${what} in ${formatSeconds(times.total_ms / 1000)}.`);
   log.debug(describeTimes(times));
   if (options.json) {
@@ -103,7 +103,7 @@ async function drawAndWrite(
   }
 }
 
-/** Draws this machine's part of the pictures that machine 0 writes. */
+/** Draws this machine's part of the images that machine 0 writes. */
 async function assist(
   options: SampleOptions,
   { request, link }: Prepared,
@@ -118,14 +118,14 @@ async function assist(
         openSession,
         signal: both,
         onProgress: showsProgress ? (told) => progress.update(told) : undefined,
-        onPicture: () => {},
+        onImage: () => {},
         onLayout: (layout) => log.info(`${layout}.`),
       },
     ),
   );
   progress.clear();
   const { index, count } = machines;
-  log.info(`${describeMachine(machines, index)} has drawn its part; machine 0 writes the picture.`);
+  log.info(`${describeMachine(machines, index)} has drawn its part; machine 0 writes the image.`);
   if (options.json) writeJson({ machine: index, machines: count, images: [] });
 }
 
@@ -161,7 +161,7 @@ async function prepare(
   if (location.bundled) {
     const { width, height } = model.nativeSize;
     log.info(
-      `No --model given: drawing with the bundled ${model.name} (${width}x${height} pictures of \
+      `No --model given: drawing with the bundled ${model.name} (${width}x${height} images of \
 simple scenes). For a real model: --model PATH to a diffusers folder.`,
     );
   } else {
@@ -173,7 +173,7 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   if (encoderNote !== null) log.warn(encoderNote);
   for (const warning of warnings) log.warn(warning);
   log.info(describe(request));
-  // A random seed is the only way back to a picture: it is told even by --quiet.
+  // A random seed is the only way back to a image: it is told even by --quiet.
   if (options.quiet && !options.json && options.seedIsRandom && writes) {
     process.stderr.write(`seed ${options.seed}\n`);
   }
@@ -198,7 +198,7 @@ function describe(request: GenerateRequest): string {
   const { prompt, width, height, stepCount, scheduler, guidanceScale, seeds, batchSize } = request;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
   const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
-  const several = seeds.length === 1 ? "" : `${seeds.length} pictures${together}, `;
+  const several = seeds.length === 1 ? "" : `${seeds.length} images${together}, `;
   const seedText = seeds.length === 1 ? `seed ${seeds[0]}` : `seeds ${seeds[0]} to ${seeds.at(-1)}`;
   const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
   return `Drawing ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
@@ -236,12 +236,12 @@ function describeTimes(times: Times): string {
   return `Times: ${parts.join(", ")}; median step ${formatSeconds(times.step_ms_median / 1000)}.`;
 }
 
-/** `path` and `seed` are those of the first picture, for scripts that ask for one. */
+/** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
   request: GenerateRequest,
   result: GenerateResult,
-  writer: PictureWriter,
+  writer: ImageWriter,
 ) {
   const images = writer.toJson();
   return {
@@ -263,7 +263,7 @@ function jsonOf(
     sync_mode: request.syncMode,
     warmup_steps: request.warmupStepCount,
     split_batch: request.splitBatch,
-    predict_borders: result.predictBorders,
+    extrapolate_halos: result.extrapolateHalos,
     batch_size: request.batchSize,
     vae_tiling: request.vaeTiling,
     dtype: request.gpu?.dtype ?? request.dtype ?? "f32",

@@ -7,7 +7,7 @@ import { BasedXLError } from "../errors.ts";
 import { limits } from "../settings/limits.ts";
 
 export interface MachineEnvironment {
-  /** Of this process, from 0; process 0 decides and writes the picture. */
+  /** Of this process, from 0; process 0 decides and writes the image. */
   index: number;
   /** Of processes, 2 or more. */
   count: number;

@@ -43,8 +43,8 @@ export class Link {
     this.wires.delete(index);
     if (this.done.has(index) || this.isOver) return;
     this.stop(
-      `${this.describe(index)} went away before the picture was done (${reason}). \
-No picture was written.`,
+      `${this.describe(index)} went away before the image was done (${reason}). \
+No image was written.`,
     );
   }
 

@@ -14,7 +14,7 @@ import { Wire, type WireLimits, wireLimits } from "./wire.ts";
 export interface Decisions {
   /** Base64. */
   meetingId: string;
-  /** Of the first picture. */
+  /** Of the first image. */
   seed: string;
 }
 
@@ -99,7 +99,7 @@ abstract class Attempt {
   }
 
   private readonly stop = () => {
-    this.refuse(new BasedXLError("cancelled", "Stopped before the picture was done."));
+    this.refuse(new BasedXLError("cancelled", "Stopped before the image was done."));
   };
 
   private close(): boolean {

@@ -1,6 +1,6 @@
 /**
  * What all machines must draw alike, as names and values that they compare before they begin: a
- * picture whose parts were drawn with different flags would be nobody's.
+ * image whose parts were drawn with different flags would be nobody's.
  */
 import { statSync } from "node:fs";
 import type { ModelFolder } from "../models/folder.ts";
@@ -38,7 +38,7 @@ export function settingsOf(
     "--split-batch": request.splitBatch,
     "--sync-mode": request.syncMode,
     "--warmup-steps": request.warmupStepCount,
-    "--predict-borders": request.predictBorders,
+    "--predict-borders": request.extrapolateHalos,
   };
   return Object.fromEntries(
     Object.entries(values).map(([name, value]) => [name, String(value ?? "none")]),

@@ -1,5 +1,5 @@
 /**
- * Turns pixels into the bytes of a picture file: sharp, or Bun's own encoders where sharp's library
+ * Turns pixels into the bytes of a image file: sharp, or Bun's own encoders where sharp's library
  * cannot be loaded, as on a system without libstdc++. The pixels of a PNG are the same either way.
  *
  * sharp is imported when it is needed first: in the binary that extracts it.

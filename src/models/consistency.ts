@@ -1,6 +1,6 @@
 /**
  * What the parts of one model must agree on. Each part can be right on its own and still belong to
- * another model; that must be a sentence here, not a wrong picture later.
+ * another model; that must be a sentence here, not a wrong image later.
  */
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";

@@ -40,7 +40,7 @@ export const State = {
 } as const;
 
 export const Kind = {
-  picture: 0,
+  image: 0,
   promptEmbeds: 1,
   noisePrediction: 2,
   decode: 3,
@@ -62,7 +62,7 @@ export const Output = {
   promptEmbeds: 3,
   pooled: 4,
   noisePrediction: 5,
-  image: 6,
+  decoded: 6,
   rankCounts: 7,
 } as const;
 
@@ -204,7 +204,7 @@ export interface VaeConfig {
   useQuantConv: number;
   usePostQuantConv: number;
   scalingFactor: number;
-  streamScale: number;
+  residualScale: number;
 }
 
 export const sizeOfVaeConfig = 76;
@@ -223,7 +223,7 @@ export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
   v.setUint32(at + 60, s.useQuantConv, true);
   v.setUint32(at + 64, s.usePostQuantConv, true);
   v.setFloat32(at + 68, s.scalingFactor, true);
-  v.setFloat32(at + 72, s.streamScale, true);
+  v.setFloat32(at + 72, s.residualScale, true);
 }
 
 export interface ModelConfig {
@@ -271,7 +271,7 @@ export interface SessionOptions {
   latentRows: number;
   latentWidth: number;
   splitBatch: number;
-  pictureCount: number;
+  imageCount: number;
   vaeTileLatent: number;
   compute: number;
   cudaLibrary: Bytes;
@@ -303,7 +303,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 56, s.latentRows, true);
   v.setUint32(at + 60, s.latentWidth, true);
   v.setUint32(at + 64, s.splitBatch, true);
-  v.setUint32(at + 68, s.pictureCount, true);
+  v.setUint32(at + 68, s.imageCount, true);
   v.setUint32(at + 72, s.vaeTileLatent, true);
   v.setUint32(at + 76, s.compute, true);
   writeBytes(v, at + 80, s.cudaLibrary);
@@ -366,8 +366,8 @@ export interface Request {
   warmupSteps: number;
   splitBatch: number;
   vaeTileLatent: number;
-  predictsBorders: number;
-  wantsImage: number;
+  extrapolatesHalos: number;
+  wantsDecoded: number;
   rng: number;
   hooks: TestHooks;
   seeds: Bytes;
@@ -399,8 +399,8 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 40, s.warmupSteps, true);
   v.setUint32(at + 44, s.splitBatch, true);
   v.setUint32(at + 48, s.vaeTileLatent, true);
-  v.setUint32(at + 52, s.predictsBorders, true);
-  v.setUint32(at + 56, s.wantsImage, true);
+  v.setUint32(at + 52, s.extrapolatesHalos, true);
+  v.setUint32(at + 56, s.wantsDecoded, true);
   v.setUint32(at + 60, s.rng, true);
   writeTestHooks(v, at + 64, s.hooks);
   writeBytes(v, at + 96, s.seeds);
@@ -436,7 +436,7 @@ export function writeUpdate(v: DataView, at: number, s: Update): void {
   v.setFloat32(at + 24, s.noise, true);
 }
 
-export interface StepRow {
+export interface StepCoefficients {
   timestep: number;
   inputScale: number;
   outputFromSample: number;
@@ -447,9 +447,9 @@ export interface StepRow {
   drawsNoise: number;
 }
 
-export const sizeOfStepRow = 80;
+export const sizeOfStepCoefficients = 80;
 
-export function writeStepRow(v: DataView, at: number, s: StepRow): void {
+export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficients): void {
   v.setFloat32(at + 0, s.timestep, true);
   v.setFloat32(at + 4, s.inputScale, true);
   v.setFloat32(at + 8, s.outputFromSample, true);
@@ -538,7 +538,7 @@ export function readProgress(v: DataView, at: number): Progress {
 export interface RankCounts {
   computeNs: bigint;
   waitNs: bigint;
-  borderRowBytes: bigint;
+  haloRowBytes: bigint;
   statisticsBytes: bigint;
   keysValuesBytes: bigint;
   gatherBytes: bigint;
@@ -554,7 +554,7 @@ export function readRankCounts(v: DataView, at: number): RankCounts {
   return {
     computeNs: v.getBigUint64(at + 0, true),
     waitNs: v.getBigUint64(at + 8, true),
-    borderRowBytes: v.getBigUint64(at + 16, true),
+    haloRowBytes: v.getBigUint64(at + 16, true),
     statisticsBytes: v.getBigUint64(at + 24, true),
     keysValuesBytes: v.getBigUint64(at + 32, true),
     gatherBytes: v.getBigUint64(at + 40, true),

@@ -47,8 +47,8 @@ export interface HandleOptions {
   latentRows: number;
   latentWidth: number;
   splitBatch: boolean;
-  /** Pictures of one batch. */
-  pictureCount: number;
+  /** Images of one batch. */
+  imageCount: number;
   /** Rows and columns of the latent that are decoded at once, 0 = all. */
   vaeTileLatent: number;
   /** Default f32. */
@@ -195,8 +195,8 @@ const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
   mode: SyncMode.fullSync,
   warmupSteps: 0,
   splitBatch: 0,
-  predictsBorders: 0,
-  wantsImage: 0,
+  extrapolatesHalos: 0,
+  wantsDecoded: 0,
   rng: Rng.cpu,
   vaeTileLatent: 0,
   hooks: {

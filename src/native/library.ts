@@ -84,8 +84,8 @@ const codes: Record<number, ErrorCode> = {
 /** For failures that leave no sentence behind in the library. */
 const sentences: Record<number, string> = {
   [Status.noMemory]: "The memory ran out. Choose a smaller size or fewer ranks.",
-  [Status.cancelled]: "Stopped before the picture was done.",
-  [Status.notReady]: "The session is busy with another picture.",
+  [Status.cancelled]: "Stopped before the image was done.",
+  [Status.notReady]: "The session is busy with another image.",
   [Status.noThreads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
 };
 

@@ -40,10 +40,10 @@ function unetConfigOf(unet: UnetConfig): abi.UnetConfig {
   };
 }
 
-function vaeConfigOf(vae: VaeConfig, streamScale: number): abi.VaeConfig {
+function vaeConfigOf(vae: VaeConfig, residualScale: number): abi.VaeConfig {
   return {
     ...vae,
-    streamScale,
+    residualScale,
     levelCount: vae.blockOutChannels.length,
     midAttention: Number(vae.midAttention),
     useQuantConv: Number(vae.useQuantConv),

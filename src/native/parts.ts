@@ -1,7 +1,7 @@
 /**
- * The parts of a picture's making on their own: text encoders, one UNet call, the VAE both ways,
- * and the noise. For comparisons with a reference, for benchmarks, and for pictures made from
- * pictures. All arrays are f32 and channels first (NCHW), as PyTorch has them.
+ * The parts of a image's making on their own: text encoders, one UNet call, the VAE both ways,
+ * and the noise. For comparisons with a reference, for benchmarks, and for images made from
+ * images. All arrays are f32 and channels first (NCHW), as PyTorch has them.
  */
 import { ptr } from "bun:ffi";
 import type { ModelFolder } from "../models/folder.ts";
@@ -54,7 +54,7 @@ export class ModelParts {
         latentRows: unit,
         latentWidth: unit,
         splitBatch: false,
-        pictureCount: 1,
+        imageCount: 1,
         vaeTileLatent: 0,
         dtype,
       },
@@ -122,21 +122,21 @@ export class ModelParts {
     const job = { kind: abi.Kind.decode, latentRows, latentWidth, vaeTileLatent, sample };
     const done = await this.handle.run(job, [latent], {});
     return {
-      image: new Float32Array(this.handle.read(abi.Output.image)),
+      image: new Float32Array(this.handle.read(abi.Output.decoded)),
       rgb: new Uint8Array(this.handle.read(abi.Output.rgb)),
       milliseconds: Number(done.decodeNs) / 1e6,
     };
   }
 
-  /** A picture of -1 to 1 to the mean of its latent, times the scaling factor. */
+  /** A image of -1 to 1 to the mean of its latent, times the scaling factor. */
   async encode(
-    picture: Float32Array,
+    image: Float32Array,
     latentRows: number,
     latentWidth: number,
   ): Promise<Float32Array> {
-    const sample = bytesOf(picture);
+    const sample = bytesOf(image);
     const job = { kind: abi.Kind.encode, latentRows, latentWidth, sample };
-    await this.handle.run(job, [picture], {});
+    await this.handle.run(job, [image], {});
     return new Float32Array(this.handle.read(abi.Output.latents));
   }
 

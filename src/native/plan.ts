@@ -1,6 +1,6 @@
 /**
  * What a session would need and do, without opening a device or reading a weight: the memory of
- * every rank, and every operation of a picture with one step. See zig/session/plan_report.zig.
+ * every rank, and every operation of a image with one step. See zig/session/plan_report.zig.
  */
 import { ptr } from "bun:ffi";
 import * as v from "valibot";
@@ -24,7 +24,7 @@ const operationSchema = v.object({
   padding: count,
   /** Times that rows and width are enlarged. */
   scale: count,
-  /** Rows that come from other bands. */
+  /** Rows that come from other patches. */
   halos: count,
   /** Tokens that an attention reads, of all chunks together. */
   keys: count,
@@ -52,7 +52,7 @@ const rankSchema = v.object({
   /** The arena: the largest of `peaks`, which are what each stage needs. */
   scratch_bytes: count,
   peaks: v.object({ text: count, denoise: count, decode: count }),
-  /** Of the arena: what bands keep for each other. */
+  /** Of the arena: what patches keep for each other. */
   exchange_bytes: count,
   workspace_bytes: count,
   partial_bytes: count,

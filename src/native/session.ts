@@ -1,12 +1,12 @@
 /**
  * What the rest of the program knows of the native library: the machine, and sessions that turn
- * tokens and a sampler's rows into a picture. One session draws one picture at a time.
+ * tokens and a sampler's rows into a image. One session draws one image at a time.
  */
 import { ptr } from "bun:ffi";
 import type { ModelFolder } from "../models/folder.ts";
 import { type Layout, layoutOf } from "../pipeline/layout.ts";
 import { tileLatent } from "../pipeline/vae-tiling.ts";
-import type { StepRow } from "../schedule.ts";
+import type { StepCoefficients } from "../schedule.ts";
 import type { Dtype } from "../settings/dtype.ts";
 import type { RngName } from "../settings/limits.ts";
 import * as abi from "./abi.ts";
@@ -36,14 +36,14 @@ export interface OpenOptions {
   threadCount: number;
   /** null or absent = the CPU. */
   gpu?: GpuOptions | null;
-  /** Pixels of the first picture: what cannot fit in memory is refused before loading. */
+  /** Pixels of the first image: what cannot fit in memory is refused before loading. */
   width: number;
   height: number;
   guidance: boolean;
   /** With guidance and an even rank count: whether each branch has ranks of its own. */
   splitBatch: boolean;
-  /** Pictures of one batch. */
-  pictureCount: number;
+  /** Images of one batch. */
+  imageCount: number;
   /** As the requests will ask, so that what fits in tiles alone is not refused. */
   vaeTiling?: boolean;
   /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
@@ -52,7 +52,7 @@ export interface OpenOptions {
   signal?: AbortSignal;
 }
 
-/** What a band reads from its neighbours after the warm-up; see zig/patch/sync_mode.zig. */
+/** What a patch reads from its neighbours after the warm-up; see zig/patch/sync_mode.zig. */
 export const syncModes = [
   "corrected_async_gn",
   "stale_gn",
@@ -65,7 +65,7 @@ export type SyncMode = (typeof syncModes)[number];
 
 /** For tests and comparisons alone. */
 export interface TestHooks {
-  /** Group norms as DistriFusion's between bands: variance times n / (n - 1), no floor under it. */
+  /** Group norms as DistriFusion's between patches: variance * n / (n - 1), no floor. */
   besselVariance?: boolean;
   /** Random delays before ranks tell each other anything. */
   delaySeed?: number;
@@ -101,7 +101,7 @@ export interface TokenPair {
   endIndex2: number;
 }
 
-export interface PictureRequest {
+export interface ImageRequest {
   width: number;
   height: number;
   prompt: TokenPair;
@@ -110,9 +110,9 @@ export interface PictureRequest {
   guidanceScale: number;
   /** diffusers' `guidance_rescale`, 0 to 1; default 0. */
   guidanceRescale?: number | undefined;
-  rows: StepRow[];
+  rows: StepCoefficients[];
   initNoiseSigma: number;
-  /** One per picture of the batch. */
+  /** One per image of the batch. */
   seeds: bigint[];
   /** What they start; default "cpu". */
   rng?: RngName | undefined;
@@ -122,10 +122,10 @@ export interface PictureRequest {
   splitBatch: boolean;
   /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
   vaeTiling?: boolean;
-  /** Whether old border rows are moved on by their last change (default); zig/patch/exchange. */
-  predictBorders?: boolean;
+  /** Whether old halo rows are moved on by their last change (default); zig/patch/exchange. */
+  extrapolateHalos?: boolean;
   /** Whether the decoder's output is wanted too. */
-  wantImage?: boolean;
+  wantDecoded?: boolean;
   testHooks?: TestHooks;
   wantLatents: boolean;
 }
@@ -139,14 +139,14 @@ export interface Progress {
   loadFraction: number;
 }
 
-export interface PictureHooks {
+export interface ImageHooks {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
 
-export interface PictureResult {
+export interface ImageResult {
   /** RGB bytes, height × width × 3, of each seed. */
-  pictures: Uint8Array[];
+  images: Uint8Array[];
   width: number;
   height: number;
   /** NCHW in the sampler's scale, before division by the VAE's scaling factor. */
@@ -174,7 +174,7 @@ export function probeDevice(): DeviceInfo {
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
-  const { model, width, height, rankCount, threadCount, splitBatch, pictureCount } = options;
+  const { model, width, height, rankCount, threadCount, splitBatch, imageCount } = options;
   const { guidance, vaeTiling, onProgress, signal } = options;
   const layout = layoutOf({
     rankCount,
@@ -195,7 +195,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,
       splitBatch,
-      pictureCount,
+      imageCount,
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
       dtype: options.dtype ?? "f32",
     },
@@ -215,8 +215,8 @@ export interface Session {
   readonly rankCountUsed: number;
   /** In words, such as "2 ranks = 2 guidance branches". */
   readonly layout: string;
-  /** Draws one picture. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
-  picture(request: PictureRequest, hooks?: PictureHooks): Promise<PictureResult>;
+  /** Draws one image. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
+  image(request: ImageRequest, hooks?: ImageHooks): Promise<ImageResult>;
   /** Stops what runs and frees everything. */
   close(): void;
 }
@@ -236,7 +236,7 @@ class NativeSession implements Session {
     this.layout = layout.text;
   }
 
-  async picture(request: PictureRequest, hooks: PictureHooks = {}): Promise<PictureResult> {
+  async image(request: ImageRequest, hooks: ImageHooks = {}): Promise<ImageResult> {
     const { width, height, prompt, negative, guidanceScale, rows } = request;
     const seeds = new BigUint64Array(request.seeds);
     const { vaeFactor, vae } = this.model;
@@ -244,7 +244,7 @@ class NativeSession implements Session {
     const guided = guidanceScale > 1;
     const done = await this.handle.run(
       {
-        kind: abi.Kind.picture,
+        kind: abi.Kind.image,
         latentRows: height / vaeFactor,
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
@@ -256,8 +256,8 @@ class NativeSession implements Session {
         warmupSteps: request.warmupSteps,
         splitBatch: Number(request.splitBatch),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
-        predictsBorders: Number(request.predictBorders ?? true),
-        wantsImage: Number(request.wantImage ?? false),
+        extrapolatesHalos: Number(request.extrapolateHalos ?? true),
+        wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: hooksOf(request.testHooks ?? {}),
         rng: abi.Rng[request.rng ?? "cpu"],
         seeds: bytesOf(seeds),
@@ -267,16 +267,16 @@ class NativeSession implements Session {
         timeIds: [height, width, 0, 0, height, width],
       },
       [rowBytes, seeds, prompt, negative],
-      pictureHooks(hooks, rows.length),
+      imageHooks(hooks, rows.length),
     );
     const rgb = new Uint8Array(this.handle.read(abi.Output.rgb));
-    const pictureBytes = rgb.length / request.seeds.length;
+    const imageBytes = rgb.length / request.seeds.length;
     return {
-      pictures: request.seeds.map((_, i) => rgb.subarray(i * pictureBytes, (i + 1) * pictureBytes)),
+      images: request.seeds.map((_, i) => rgb.subarray(i * imageBytes, (i + 1) * imageBytes)),
       width,
       height,
       latents: request.wantLatents ? new Float32Array(this.handle.read(abi.Output.latents)) : null,
-      image: request.wantImage ? new Float32Array(this.handle.read(abi.Output.image)) : null,
+      image: request.wantDecoded ? new Float32Array(this.handle.read(abi.Output.decoded)) : null,
       latentShape: [
         request.seeds.length,
         vae.latentChannels,
@@ -301,7 +301,7 @@ class NativeSession implements Session {
 
 const stageNames = ["load", "text", "denoise", "decode"] as const;
 
-function pictureHooks({ onProgress, signal }: PictureHooks, stepCount: number): Hooks {
+function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {
   return {
     signal,
     onProgress: ({ stage, stepIndex }) =>
@@ -323,12 +323,12 @@ function tokensOf(tokens: TokenPair | null): abi.Tokens {
   };
 }
 
-function rowsToBytes(rows: StepRow[]): Uint8Array {
-  const bytes = new Uint8Array(rows.length * abi.sizeOfStepRow);
+function rowsToBytes(rows: StepCoefficients[]): Uint8Array {
+  const bytes = new Uint8Array(rows.length * abi.sizeOfStepCoefficients);
   const view = new DataView(bytes.buffer);
   const nothing = { sample: 0, saved: 0, history: [], noise: 0 };
   rows.forEach((row, i) => {
-    abi.writeStepRow(view, i * abi.sizeOfStepRow, {
+    abi.writeStepCoefficients(view, i * abi.sizeOfStepCoefficients, {
       ...row,
       saved: row.saved ?? nothing,
       updatesSaved: Number(row.saved !== null),
@@ -359,7 +359,7 @@ function ranksOf(bytes: ArrayBuffer): RankStats[] {
     return {
       computeMs: milliseconds(counts.computeNs),
       waitMs: milliseconds(counts.waitNs),
-      haloBytes: Number(counts.borderRowBytes),
+      haloBytes: Number(counts.haloRowBytes),
       statisticsBytes: Number(counts.statisticsBytes),
       keysValuesBytes: Number(counts.keysValuesBytes),
       gatherBytes: Number(counts.gatherBytes),

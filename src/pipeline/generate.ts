@@ -1,5 +1,5 @@
 /**
- * Pictures from one checked request: prompt to tokens, sampler to rows, one session to pixels.
+ * Images from one checked request: prompt to tokens, sampler to rows, one session to pixels.
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
 import assert from "node:assert/strict";
@@ -8,19 +8,19 @@ import type { TimestepSpacing } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import type {
+  ImageRequest,
+  ImageResult,
   OpenOptions,
-  PictureRequest,
-  PictureResult,
   Progress,
   Session,
   SyncMode,
   TokenPair,
 } from "../native/session.ts";
-import type { SchedulerName, StepRow } from "../schedule.ts";
+import type { SchedulerName, StepCoefficients } from "../schedule.ts";
 import { makeSchedule } from "../schedule.ts";
 import type { Dtype } from "../settings/dtype.ts";
 import type { RngName } from "../settings/limits.ts";
-import { predictsByDefault } from "./halo-extrapolation.ts";
+import { extrapolatesByDefault } from "./halo-extrapolation.ts";
 import { layoutOf } from "./layout.ts";
 
 /** What to draw. Sizes are pixels and multiples of the model's unit; see `options.ts`. */
@@ -29,11 +29,11 @@ export interface GenerateRequest {
   prompt: string;
   /** null = none was asked for: zeros, or the empty prompt, as the model's config says. */
   negativePrompt: string | null;
-  /** One picture each, in this order; at least one. */
+  /** One image each, in this order; at least one. */
   seeds: readonly bigint[];
   /** What the seeds start; default "cpu". */
   rng?: RngName;
-  /** Pictures computed together; the last batch may be smaller. */
+  /** Images computed together; the last batch may be smaller. */
   batchSize: number;
   guidanceScale: number;
   /** How far guided outputs are brought back to the deviation of the positive ones; default 0. */
@@ -54,8 +54,8 @@ export interface GenerateRequest {
   vaeTiling?: boolean;
   /** Default f32. */
   dtype?: Dtype;
-  /** Whether old border rows are moved on; undefined = where it mostly helps, see prediction.ts. */
-  predictBorders?: boolean;
+  /** Whether old halo rows are moved on; undefined = where it mostly helps, see prediction.ts. */
+  extrapolateHalos?: boolean;
   /** False keeps both guidance branches on every rank. */
   splitBatch: boolean;
   syncMode: SyncMode;
@@ -65,26 +65,26 @@ export interface GenerateRequest {
 }
 
 /** What drawing needs of a session; tests bring one that only takes notes. */
-export type DrawingSession = Pick<Session, "rankCountUsed" | "layout" | "picture" | "close">;
+export type DrawingSession = Pick<Session, "rankCountUsed" | "layout" | "image" | "close">;
 
-/** One picture of the request. */
+/** One image of the request. */
 export interface Drawn {
   seed: bigint;
   /** RGB bytes, height × width × 3. */
   pixels: Uint8Array;
 }
 
-/** A session's progress, and with which pictures of the request, counted from 1. */
+/** A session's progress, and with which images of the request, counted from 1. */
 export interface DrawingProgress extends Progress {
-  pictures: { first: number; last: number; count: number };
+  images: { first: number; last: number; count: number };
 }
 
 /** What the outside brings; a server may hand out sessions it keeps open. */
 export interface GenerateDependencies {
   openSession(options: OpenOptions): Promise<DrawingSession>;
   onProgress?: (progress: DrawingProgress) => void;
-  /** Takes each picture, in order, once it is drawn; drawing goes on when the promise resolves. */
-  onPicture?: (picture: Drawn) => void | Promise<void>;
+  /** Takes each image, in order, once it is drawn; drawing goes on when the promise resolves. */
+  onImage?: (image: Drawn) => void | Promise<void>;
   /** Called at once for what the user should know early; the result lists all of them again. */
   onWarning?: (warning: string) => void;
   /** Called when the session is open: how the work is shared. */
@@ -102,26 +102,26 @@ export interface GenerateTimings {
 }
 
 export interface GenerateResult {
-  /** In the order of the seeds; empty where `onPicture` took them, so that memory stays flat. */
-  pictures: Drawn[];
+  /** In the order of the seeds; empty where `onImage` took them, so that memory stays flat. */
+  images: Drawn[];
   width: number;
   height: number;
-  /** Of all pictures in one: (picture, channel, row, column). */
-  latents: PictureResult["latents"];
-  latentShape: PictureResult["latentShape"];
+  /** Of all images in one: (image, channel, row, column). */
+  latents: ImageResult["latents"];
+  latentShape: ImageResult["latentShape"];
   rankCountUsed: number;
-  /** In words, such as "4 ranks = 2 guidance branches × 2 bands (64 + 64 rows)". */
+  /** In words, such as "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)". */
   layout: string;
   /** What was asked for, or what was decided where nothing was. */
-  predictBorders: boolean;
+  extrapolateHalos: boolean;
   warnings: string[];
   timings: GenerateTimings;
 }
 
 /**
- * Draws the pictures, batch by batch in one session. Rejects with `BasedXLError`: "bad-option" or
+ * Draws the images, batch by batch in one session. Rejects with `BasedXLError`: "bad-option" or
  * "bad-model" before weights load, "cancelled" within a second of `signal`, else what the session
- * or `onPicture` reports. The session is closed whatever happens.
+ * or `onImage` reports. The session is closed whatever happens.
  */
 export async function generate(
   request: GenerateRequest,
@@ -150,7 +150,7 @@ export async function generate(
     threadCount,
     gpu: request.gpu,
     splitBatch,
-    pictureCount: batches[0]?.seeds.length ?? 1,
+    imageCount: batches[0]?.seeds.length ?? 1,
     vaeTiling,
     dtype: request.dtype,
     width,
@@ -163,7 +163,7 @@ export async function generate(
     const loadMs = performance.now() - loadStart;
     const { rankCountUsed, layout } = session;
     dependencies.onLayout?.(layout);
-    const predictBorders = request.predictBorders ?? predictsHere(request, rows);
+    const extrapolateHalos = request.extrapolateHalos ?? extrapolatesHere(request, rows);
     const asked = {
       width,
       height,
@@ -176,13 +176,13 @@ export async function generate(
       initNoiseSigma,
       syncMode: request.syncMode,
       warmupSteps: request.warmupStepCount,
-      predictBorders,
+      extrapolateHalos,
       splitBatch,
       vaeTiling,
       wantLatents: request.wantLatents,
     };
     const { timings, ...drawn } = await drawBatches(session, asked, batches, dependencies);
-    const told = { width, height, rankCountUsed, layout, predictBorders, warnings };
+    const told = { width, height, rankCountUsed, layout, extrapolateHalos, warnings };
     return { ...drawn, ...told, timings: { loadMs, ...timings } };
   } finally {
     session.close();
@@ -199,16 +199,16 @@ export function medianMs(times: readonly number[]): number {
 
 // --- internal ---
 
-function predictsHere(request: GenerateRequest, rows: StepRow[]): boolean {
+function extrapolatesHere(request: GenerateRequest, rows: StepCoefficients[]): boolean {
   const { model, rankCount, splitBatch, syncMode, guidanceScale, height } = request;
   const rowUnit = model.sizeMultiple / model.vaeFactor;
   const latentRows = height / model.vaeFactor;
   const guidance = guidanceScale > 1;
-  const { bands } = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit });
-  return predictsByDefault({
+  const { patches } = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit });
+  return extrapolatesByDefault({
     syncMode,
     rows,
-    bands,
+    patches,
     rowUnit,
     warmupSteps: request.warmupStepCount,
   });
@@ -241,7 +241,7 @@ function encodePrompt(model: ModelFolder, text: string, what: string, warn: Warn
 
 interface Batch {
   seeds: bigint[];
-  pictures: DrawingProgress["pictures"];
+  images: DrawingProgress["images"];
 }
 
 function batchesOf(seeds: readonly bigint[], batchSize: number): Batch[] {
@@ -249,35 +249,35 @@ function batchesOf(seeds: readonly bigint[], batchSize: number): Batch[] {
   const count = seeds.length;
   for (let start = 0; start < count; start += batchSize) {
     const last = Math.min(start + batchSize, count);
-    const pictures = { first: start + 1, last, count };
-    batches.push({ seeds: seeds.slice(start, last), pictures });
+    const images = { first: start + 1, last, count };
+    batches.push({ seeds: seeds.slice(start, last), images });
   }
   return batches;
 }
 
-function progressHook(onProgress: GenerateDependencies["onProgress"], { pictures }: Batch) {
+function progressHook(onProgress: GenerateDependencies["onProgress"], { images }: Batch) {
   if (onProgress === undefined) return undefined;
-  return (progress: Progress) => onProgress({ ...progress, pictures });
+  return (progress: Progress) => onProgress({ ...progress, images });
 }
 
-type DrawnBatches = Pick<GenerateResult, "pictures" | "latents" | "latentShape"> & {
+type DrawnBatches = Pick<GenerateResult, "images" | "latents" | "latentShape"> & {
   timings: Omit<GenerateTimings, "loadMs">;
 };
 
 async function drawBatches(
   session: DrawingSession,
-  asked: Omit<PictureRequest, "seeds">,
+  asked: Omit<ImageRequest, "seeds">,
   batches: readonly Batch[],
-  { onProgress, onPicture, signal }: GenerateDependencies,
+  { onProgress, onImage, signal }: GenerateDependencies,
 ): Promise<DrawnBatches> {
-  const pictures: Drawn[] = [];
+  const images: Drawn[] = [];
   const latentParts: Float32Array[] = [];
-  let latentShape: PictureResult["latentShape"] = [0, 0, 0, 0];
+  let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
   const timings: DrawnBatches["timings"] = { textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
   for (const batch of batches) {
     stopIfAborted(signal);
     const hooks = { onProgress: progressHook(onProgress, batch), signal };
-    const result = await session.picture({ ...asked, seeds: batch.seeds }, hooks);
+    const result = await session.image({ ...asked, seeds: batch.seeds }, hooks);
     const [count, channels, rows, columns] = result.latentShape;
     latentShape = [latentShape[0] + count, channels, rows, columns];
     if (result.latents !== null) latentParts.push(result.latents);
@@ -287,14 +287,14 @@ async function drawBatches(
     timings.stepMs.push(...result.timings.stepMs);
     for (const [index, seed] of batch.seeds.entries()) {
       stopIfAborted(signal);
-      const pixels = result.pictures[index];
-      assert(pixels, `picture ${index} of a batch of ${batch.seeds.length}`);
-      if (onPicture) await onPicture({ seed, pixels });
-      else pictures.push({ seed, pixels });
+      const pixels = result.images[index];
+      assert(pixels, `image ${index} of a batch of ${batch.seeds.length}`);
+      if (onImage) await onImage({ seed, pixels });
+      else images.push({ seed, pixels });
     }
   }
   return {
-    pictures,
+    images,
     latents: asked.wantLatents ? joined(latentParts) : null,
     latentShape,
     timings,

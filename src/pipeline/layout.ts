@@ -1,5 +1,5 @@
 /**
- * Who computes what: ranks = guidance branches × bands of rows. With guidance and an even rank
+ * Who computes what: ranks = guidance branches × patches of rows. With guidance and an even rank
  * count the branches split first, since that is exact; then rows. `zig/patch/layout.zig` deals by
  * the same rules: change both or neither.
  */
@@ -8,11 +8,11 @@ import { limits } from "../settings/limits.ts";
 
 export interface Layout {
   rankCount: number;
-  /** 2 where each guidance branch has ranks of its own: rank = group · bands.length + band. */
+  /** 2 where each guidance branch has ranks of its own: rank = group · patches.length + patch. */
   branchGroups: 1 | 2;
-  /** Rows of the latent per band, from the top; they differ by one unit at most. */
-  bands: number[];
-  /** In words, such as "4 ranks = 2 guidance branches × 2 bands (64 + 64 rows)". */
+  /** Rows of the latent per patch, from the top; they differ by one unit at most. */
+  patches: number[];
+  /** In words, such as "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)". */
   text: string;
 }
 
@@ -30,14 +30,14 @@ export interface LayoutRequest {
 }
 
 /**
- * Deals the rows. Throws "bad-option" where some band would get none, naming the largest smaller
+ * Deals the rows. Throws "bad-option" where some patch would get none, naming the largest smaller
  * rank count that works and the smallest height that does; and for a height of no whole units.
  */
 export function layoutOf(request: LayoutRequest): Layout {
   const { rankCount, guidance, latentRows, rowUnit } = request;
   const { min, max } = limits.gpus;
   if (!Number.isInteger(rankCount) || rankCount < min || rankCount > max) {
-    throw badOption(`A picture is shared by ${min} to ${max} ranks, not by ${rankCount}.`);
+    throw badOption(`A image is shared by ${min} to ${max} ranks, not by ${rankCount}.`);
   }
   if (latentRows < rowUnit || latentRows % rowUnit !== 0) {
     const near = Math.max(rowUnit, Math.round(latentRows / rowUnit) * rowUnit);
@@ -47,17 +47,17 @@ ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
     );
   }
   const branchGroups = branchGroupsOf(request, rankCount);
-  const bandCount = rankCount / branchGroups;
+  const patchCount = rankCount / branchGroups;
   const unitCount = latentRows / rowUnit;
-  if (bandCount > unitCount) throw tooManyBands(request, bandCount);
+  if (patchCount > unitCount) throw tooManyPatches(request, patchCount);
 
-  const share = Math.floor(unitCount / bandCount);
-  const largerCount = unitCount % bandCount;
-  const bands = Array.from(
-    { length: bandCount },
-    (_, band) => (share + (band < largerCount ? 1 : 0)) * rowUnit,
+  const share = Math.floor(unitCount / patchCount);
+  const largerCount = unitCount % patchCount;
+  const patches = Array.from(
+    { length: patchCount },
+    (_, patch) => (share + (patch < largerCount ? 1 : 0)) * rowUnit,
   );
-  return { rankCount, branchGroups, bands, text: describe(branchGroups, bands, guidance) };
+  return { rankCount, branchGroups, patches, text: describe(branchGroups, patches, guidance) };
 }
 
 // --- internal ---
@@ -76,15 +76,16 @@ function heightOf(rows: number, { vaeFactor }: LayoutRequest): string {
   return rows === 1 ? "1 latent row" : `${rows} latent rows`;
 }
 
-function tooManyBands(request: LayoutRequest, bandCount: number): BasedXLError {
+function tooManyPatches(request: LayoutRequest, patchCount: number): BasedXLError {
   const { rankCount, latentRows, rowUnit } = request;
   const unitCount = latentRows / rowUnit;
   let fewer = rankCount - 1;
   while (fewer / branchGroupsOf(request, fewer) > unitCount) fewer--;
   return badOption(
-    `${rankCount} ranks are ${bandCount} bands, and a height of ${heightOf(latentRows, request)} \
+    `${rankCount} ranks are ${patchCount} patches, and a height of \
+${heightOf(latentRows, request)} \
 has rows for ${unitCount}: use ${ranks(fewer)} (--gpus ${fewer}), or a height of at least \
-${heightOf(bandCount * rowUnit, request)}.`,
+${heightOf(patchCount * rowUnit, request)}.`,
   );
 }
 
@@ -92,9 +93,10 @@ function ranks(count: number): string {
   return count === 1 ? "1 rank" : `${count} ranks`;
 }
 
-function describe(branchGroups: 1 | 2, bands: readonly number[], guidance: boolean): string {
-  const shared = bands.length === 1 ? "" : `${bands.length} bands (${bands.join(" + ")} rows)`;
-  const total = ranks(branchGroups * bands.length);
+function describe(branchGroups: 1 | 2, patches: readonly number[], guidance: boolean): string {
+  const shared =
+    patches.length === 1 ? "" : `${patches.length} patches (${patches.join(" + ")} rows)`;
+  const total = ranks(branchGroups * patches.length);
   if (branchGroups === 2) {
     return `${total} = 2 guidance branches${shared === "" ? "" : ` × ${shared}`}`;
   }

@@ -19,7 +19,7 @@ export function tileLatent({ vae, vaeFactor }: Pick<ModelFolder, "vae" | "vaeFac
   return Math.max(unit, Math.floor(vae.sampleSize / vaeFactor / unit) * unit);
 }
 
-/** What the user of `--vae-tiling` should know about a picture of so many pixels. */
+/** What the user of `--vae-tiling` should know about a image of so many pixels. */
 export function tilingWarning(
   model: Pick<ModelFolder, "vae" | "vaeFactor">,
   width: number,

@@ -57,7 +57,7 @@ export async function readMerges(
     }
     merges.push([left, right]);
   });
-  // Without any, every word would fall apart into letters: a picture of another prompt.
+  // Without any, every word would fall apart into letters: a image of another prompt.
   if (merges.length === 0) throw new BasedXLError("bad-model", `${path} has no merges.`);
   return merges;
 }

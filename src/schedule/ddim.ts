@@ -7,7 +7,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { PredictionType, SchedulerConfig } from "../models/config.ts";
-import type { Sampler, StepRow } from "../schedule.ts";
+import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { alphasCumprod } from "./betas.ts";
 import { update } from "./row.ts";
 import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
@@ -30,7 +30,7 @@ export const ddim: Sampler = {
     const alphas = alphasCumprod(config);
     const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
     const stride = Math.floor(config.trainTimesteps / stepCount);
-    const rows = timesteps.map((timestep): StepRow => {
+    const rows = timesteps.map((timestep): StepCoefficients => {
       const previous = timestep - stride;
       const alpha = alphas[timestep]!;
       const alphaNext = previous >= 0 ? alphas[previous]! : alphaFinal;

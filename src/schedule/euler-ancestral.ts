@@ -3,7 +3,7 @@
  * back up. Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and
  * takes Karras' sigmas from no config; they are used here when they are asked for.
  */
-import type { Sampler, StepRow } from "../schedule.ts";
+import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";
 import { sigmaSchedule } from "./sigmas.ts";
 
@@ -17,7 +17,7 @@ export const eulerAncestral: Sampler = {
       finalSigma: "zero",
     });
     const { sigmas, timesteps } = schedule;
-    const rows = Array.from(timesteps, (timestep, i): StepRow => {
+    const rows = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const from = sigmas[i]!;
       const to = sigmas[i + 1]!;
       // to² = up² + down², with up² = to²·(from² - to²) / from²; this form of down does not cancel.

@@ -1,9 +1,9 @@
 /**
  * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation. The
- * history holds derivatives, not pictures. Equal to diffusers' EulerDiscreteScheduler without
+ * history holds derivatives, not images. Equal to diffusers' EulerDiscreteScheduler without
  * churn.
  */
-import type { Sampler, StepRow } from "../schedule.ts";
+import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";
 import { sigmaSchedule } from "./sigmas.ts";
 
@@ -17,7 +17,7 @@ export const euler: Sampler = {
       finalSigma: config.finalSigmasType,
     });
     const { sigmas, timesteps } = schedule;
-    const rows = Array.from(timesteps, (timestep, i): StepRow => {
+    const rows = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const sigma = sigmas[i]!;
       return {
         timestep,

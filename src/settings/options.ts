@@ -32,14 +32,14 @@ import { sampleFlags } from "./sample-flags.ts";
 /** The flags, checked as far as they can be without a model. */
 export interface SampleOptions {
   prompt: string | undefined;
-  /** "" is a negative prompt without words; undefined is none. They may give different pictures. */
+  /** "" is a negative prompt without words; undefined is none. They may give different images. */
   negativePrompt: string | undefined;
-  /** Of the first picture; the others' follow it. */
+  /** Of the first image; the others' follow it. */
   seed: bigint;
   seedIsRandom: boolean;
   rng: RngName;
   imageCount: number;
-  /** Pictures computed together. */
+  /** Images computed together. */
   batchSize: number;
   guidanceScale: number | undefined;
   guidanceRescale: number;
@@ -62,7 +62,7 @@ export interface SampleOptions {
   transport: TransportName;
   fp16Accumulate: boolean;
   /** undefined = as the sampler wants it. */
-  predictBorders: boolean | undefined;
+  extrapolateHalos: boolean | undefined;
   splitBatch: boolean;
   syncMode: SyncMode;
   warmupStepCount: number | undefined;
@@ -117,7 +117,7 @@ Leave one of the two out.`,
     transport: oneOf(args, "transport", transportNames) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
     syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
-    predictBorders: args["predict-borders"],
+    extrapolateHalos: args["predict-borders"],
     warmupStepCount: whole(args, "warmup-steps"),
     outPath: args["out-path"] ?? "sample.png",
     latentsPath: latentsPathOf(args),
@@ -135,7 +135,7 @@ export interface ResolvedRequest {
 
 /**
  * Fills in the model's defaults and checks what depends on the model: sizes, steps, the prompt, and
- * whether so many ranks can share such a picture. Throws `BasedXLError` "bad-option".
+ * whether so many ranks can share such a image. Throws `BasedXLError` "bad-option".
  */
 export function resolveRequest(options: SampleOptions, model: ModelFolder): ResolvedRequest {
   const { defaults } = model;
@@ -183,7 +183,7 @@ export function resolveRequest(options: SampleOptions, model: ModelFolder): Reso
       vaeTiling: options.vaeTiling,
       splitBatch: options.splitBatch,
       syncMode: options.syncMode,
-      predictBorders: options.predictBorders,
+      extrapolateHalos: options.extrapolateHalos,
       warmupStepCount: checkedWarmup(options.warmupStepCount, stepCount),
       wantLatents: options.latentsPath !== undefined,
     },
@@ -219,7 +219,7 @@ function promptOf(args: SampleArgs): string | undefined {
   return positional ?? args.prompt;
 }
 
-/** The first seed; those of `imageCount` pictures, one up each, must be seeds too. */
+/** The first seed; those of `imageCount` images, one up each, must be seeds too. */
 function parseSeed(text: string, imageCount: number): bigint {
   const seed = /^\+?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : -1n;
   if (seed < 0n || seed > seedMax) {
@@ -228,7 +228,7 @@ function parseSeed(text: string, imageCount: number): bigint {
   const firstMax = seedMax - BigInt(imageCount - 1);
   if (seed <= firstMax) return seed;
   throw badOption(
-    `--seed ${seed} leaves no room for the seeds of ${imageCount} pictures, one up each: it must \
+    `--seed ${seed} leaves no room for the seeds of ${imageCount} images, one up each: it must \
 be at most ${firstMax}.`,
   );
 }

@@ -58,7 +58,7 @@ export const sampleFlags = {
   seed: {
     type: "string",
     valueHint: "N",
-    description: "Same seed, same picture; 0 to 2^63-1. Default: random, and printed.",
+    description: "Same seed, same image; 0 to 2^63-1. Default: random, and printed.",
   },
   rng: {
     type: "string",
@@ -73,14 +73,14 @@ export const sampleFlags = {
     type: "string",
     valueHint: "N",
     description:
-      `Pictures, ${range("num-images")}, each with the seed after the one before. Several are ` +
+      `Images, ${range("num-images")}, each with the seed after the one before. Several are ` +
       "written as sample-1.png, sample-2.png, ..., each once it is drawn. Default: 1.",
   },
   "batch-size": {
     type: "string",
     valueHint: "N",
     description:
-      `Pictures computed together, ${range("batch-size")}; more take more memory. Each picture ` +
+      `Images computed together, ${range("batch-size")}; more take more memory. Each image ` +
       "is the same alone or in a batch. Default: 1.",
   },
   "num-inference-steps": {
@@ -128,8 +128,8 @@ export const sampleFlags = {
     type: "string",
     valueHint: "N",
     description:
-      `Ranks that share a picture, ${range("gpus")}: one per GPU, or N on the CPU where there ` +
-      "is no GPU. They take a guidance branch each (where N is even), then bands of rows. With " +
+      `Ranks that share a image, ${range("gpus")}: one per GPU, or N on the CPU where there ` +
+      "is no GPU. They take a guidance branch each (where N is even), then patches of rows. With " +
       "several machines (below), those of each process. Default: 1.",
   },
   device: {
@@ -171,8 +171,8 @@ export const sampleFlags = {
   "vae-tiling": {
     type: "boolean",
     description:
-      "Decode pictures above the VAE's own size in blended tiles of that size, as diffusers " +
-      "does: less memory, and not quite the same picture: " +
+      "Decode images above the VAE's own size in blended tiles of that size, as diffusers " +
+      "does: less memory, and not quite the same image: " +
       `${tilingError}. For one rank; more share the decode anyway, exactly.`,
   },
   threads: {
@@ -192,15 +192,15 @@ export const sampleFlags = {
     type: "string",
     valueHint: "NAME",
     description:
-      "What bands read of each other after warm-up (norms: the statistics of group norms). " +
+      "What patches read of each other after warm-up (norms: the statistics of group norms). " +
       `Default: corrected_async_gn.\n${syncModeLines()}`,
   },
   "predict-borders": {
     type: "boolean",
     description:
-      "Move the neighbours' old border rows on by how they changed last, as far as changes go " +
+      "Move the neighbours' old halo rows on by how they changed last, as far as changes go " +
       "on; --no-predict-borders for not. Nearer to one rank for the same bytes. " +
-      "Default: for samplers that add no noise, bands of two units or more and a warm-up of 2 " +
+      "Default: for samplers that add no noise, patches of two units or more and a warm-up of 2 " +
       "or more.",
   },
   "warmup-steps": {
@@ -215,7 +215,7 @@ export const sampleFlags = {
     valueHint: "FILE",
     alias: "out",
     description:
-      "The picture: .png, .jpg, .jpeg, .webp or .avif. An existing file is replaced once the " +
+      "The image: .png, .jpg, .jpeg, .webp or .avif. An existing file is replaced once the " +
       "new one is whole. With --num-images, -1, -2, ... go before the ending. " +
       "Default: sample.png.",
   },
@@ -224,8 +224,8 @@ export const sampleFlags = {
     valueHint: "FILE",
     description:
       'Also write the latents, a .safetensors file with one f32 NCHW tensor "latents" (N = ' +
-      "pictures, in order), before division by the VAE's scaling factor; after the last " +
-      "picture. Default: not written.",
+      "images, in order), before division by the VAE's scaling factor; after the last " +
+      "image. Default: not written.",
   },
   verbose: {
     type: "boolean",
@@ -238,7 +238,7 @@ export const sampleFlags = {
   json: {
     type: "boolean",
     description:
-      "Print one JSON object on stdout: path and seed of the first picture (a seed is a string, " +
+      "Print one JSON object on stdout: path and seed of the first image (a seed is a string, " +
       "since 2^63-1 does not fit a JSON number), images with those of each, prompt, size, steps, " +
       'ranks, device, timings in ms, warnings; or an object "error" with code and message.',
   },
@@ -253,7 +253,7 @@ export type SampleFlags = typeof sampleFlags;
 export const sampleHelp: HelpText = {
   usage: "basedxl sample [prompt] [flags]",
   summary:
-    "Draws pictures. In a clone of the repository, basedxl is written bun run: " +
+    "Draws images. In a clone of the repository, basedxl is written bun run: " +
     "bun run sample --gpus 2.",
   examples: [
     "basedxl sample",
@@ -264,8 +264,8 @@ export const sampleHelp: HelpText = {
     "basedxl sample --seed 7 --json",
   ],
   groups: [
-    ["Picture", ["promptText", "prompt", "negative-prompt", "guidance-scale", "guidance-rescale"]],
-    ["Seeds and pictures", ["seed", "rng", "num-images", "batch-size"]],
+    ["Image", ["promptText", "prompt", "negative-prompt", "guidance-scale", "guidance-rescale"]],
+    ["Seeds and images", ["seed", "rng", "num-images", "batch-size"]],
     ["Size", ["width", "height"]],
     ["Sampling", ["num-inference-steps", "scheduler", "use-karras-sigmas", "timestep-spacing"]],
     ["Model and machine", ["model", "device", "dtype", "threads", "vae-tiling"]],
@@ -278,7 +278,7 @@ export const sampleHelp: HelpText = {
       "MASTER_ADDR and MASTER_PORT set, as torchrun and the like do. They count processes, one " +
       "per machine or one per GPU (then LOCAL_RANK says which), and --gpus the ranks of each. " +
       "Process 0 listens on MASTER_PORT, decides a seed that nobody named, and writes the " +
-      "picture; the port is for networks that you trust.",
+      "image; the port is for networks that you trust.",
     "Exit codes: 0 drawn, 1 failed, 2 a flag was wrong, 130 stopped by Ctrl-C, 143 terminated.",
   ],
 };

@@ -22,14 +22,14 @@ export interface ProgressView {
   clear(): void;
 }
 
-/** What is shown; without `pictures` there is one. */
-export type ShownProgress = Progress & Partial<Pick<DrawingProgress, "pictures">>;
+/** What is shown; without `images` there is one. */
+export type ShownProgress = Progress & Partial<Pick<DrawingProgress, "images">>;
 
 /** When the stage began and its last step ended, in milliseconds of the caller's clock. */
 export interface StageTimes {
   stage: Progress["stage"];
-  /** Number of the first picture that is being drawn, from 1. */
-  pictureFirst: number;
+  /** Number of the first image that is being drawn, from 1. */
+  imageFirst: number;
   stageStartMs: number;
   lastStepMs: number;
   stepsDone: number;
@@ -53,12 +53,12 @@ export function createProgressView(target: ProgressTarget, clockMs: () => number
 /** Notes when stages begin and steps end; `times` is null before the first event. */
 export function followStages(
   times: StageTimes | null,
-  { stage, stepIndex, pictures }: ShownProgress,
+  { stage, stepIndex, images }: ShownProgress,
   nowMs: number,
 ): StageTimes {
-  const pictureFirst = pictures?.first ?? 1;
-  if (times?.stage !== stage || times.pictureFirst !== pictureFirst) {
-    return { stage, pictureFirst, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
+  const imageFirst = images?.first ?? 1;
+  if (times?.stage !== stage || times.imageFirst !== imageFirst) {
+    return { stage, imageFirst, stageStartMs: nowMs, lastStepMs: nowMs, stepsDone: stepIndex };
   }
   return stepIndex === times.stepsDone
     ? times
@@ -66,9 +66,9 @@ export function followStages(
 }
 
 /**
- * `Drawing picture 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
+ * `Drawing image 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
  * bar shrinks first, then parts are left out from the right. Stages without a measure are words and
- * seconds; which picture it is, is said where there are several.
+ * seconds; which image it is, is said where there are several.
  */
 export function formatBar(
   progress: ShownProgress,
@@ -88,11 +88,11 @@ export function formatBar(
   return fit([`${head} ${bar}`, ...parts], columns);
 }
 
-/** `Step 12/25 of picture 2 of 4, 0.31 s per step, 4 s left`: the same without a bar. */
+/** `Step 12/25 of image 2 of 4, 0.31 s per step, 4 s left`: the same without a bar. */
 export function formatPlain(progress: ShownProgress, times: StageTimes, nowMs: number): string {
   const parts = partsOf(progress, times, nowMs);
   if (progress.stage !== "denoise") return [headOf(progress), ...parts].join(", ");
-  const which = pictureOf(progress);
+  const which = imageOf(progress);
   const [steps, ...rest] = parts;
   return [`Step ${steps}${which === "" ? "" : ` of ${which}`}`, ...rest].join(", ");
 }
@@ -125,7 +125,7 @@ function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
     update(progress) {
       const nowMs = clockMs();
       times = followStages(times, progress, nowMs);
-      const key = `${progress.pictures?.first} ${progress.stage} ${progress.stepIndex}`;
+      const key = `${progress.images?.first} ${progress.stage} ${progress.stepIndex}`;
       if (key === shownKey && nowMs - shownMs < redrawMsMin) return;
       shownKey = key;
       shownMs = nowMs;
@@ -156,9 +156,9 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
         // Polling may miss the moment between the last step and decoding.
         this.update({ ...progress, stage: "denoise", stepIndex: stepCount });
       }
-      const before = times?.pictureFirst;
+      const before = times?.imageFirst;
       times = followStages(times, progress, nowMs);
-      if (times.pictureFirst !== before) lastTenth = 0;
+      if (times.imageFirst !== before) lastTenth = 0;
       const denoising = progress.stage === "denoise" && progress.stepCount > 0;
       const tenth = denoising
         ? Math.floor((10 * progress.stepIndex) / progress.stepCount)
@@ -173,19 +173,17 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   };
 }
 
-/** `picture 2 of 4`, `pictures 3 to 4 of 8`; "" for a single one and while none is begun. */
-function pictureOf({ stage, pictures }: ShownProgress): string {
+/** `image 2 of 4`, `images 3 to 4 of 8`; "" for a single one and while none is begun. */
+function imageOf({ stage, images }: ShownProgress): string {
   if (stage === "load" || stage === "text") return "";
-  if (pictures === undefined || pictures.count === 1) return "";
-  const { first, last, count } = pictures;
-  return first === last
-    ? `picture ${first} of ${count}`
-    : `pictures ${first} to ${last} of ${count}`;
+  if (images === undefined || images.count === 1) return "";
+  const { first, last, count } = images;
+  return first === last ? `image ${first} of ${count}` : `images ${first} to ${last} of ${count}`;
 }
 
-/** `Drawing picture 2 of 4`. */
+/** `Drawing image 2 of 4`. */
 function headOf(progress: ShownProgress): string {
-  const which = pictureOf(progress);
+  const which = imageOf(progress);
   const words = stageWords[progress.stage];
   return which === "" ? words : `${words} ${which}`;
 }

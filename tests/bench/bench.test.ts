@@ -15,11 +15,11 @@ import {
 } from "../../src/bench/flags.ts";
 import { sdxl } from "../../src/bench/formula.ts";
 import { formulaChart, formulaRows } from "../../src/bench/formula-table.ts";
-import { run as runPosts } from "../../src/bench/posts.ts";
 import { run as runPrediction } from "../../src/bench/prediction.ts";
 import { run as runQuality } from "../../src/bench/quality.ts";
 import { renderChart, renderTable } from "../../src/bench/report.ts";
 import { run as runScaling } from "../../src/bench/scaling.ts";
+import { run as runPosts } from "../../src/bench/signals.ts";
 
 describe("flags", () => {
   const definition = {
@@ -64,7 +64,7 @@ describe("flags", () => {
     [runCpu, ["--dtypes", "f16"], "--dtypes takes f32, bf16"],
     [runCpu, ["--pairs", "0"], "--pairs takes whole numbers from 1"],
     [runScaling, ["--steps", "2"], "--steps must be above 2"],
-    [runScaling, ["--size", "128x32"], "rows for one band only"],
+    [runScaling, ["--size", "128x32"], "rows for one patch only"],
     [runScaling, ["--model", "no-such-folder"], "no-such-folder"],
     [runPosts, ["--ranks", "2"], "bench posts takes no flags, not --ranks 2"],
     [runPrediction, ["--fast"], "bench prediction takes no flags, not --fast"],
@@ -97,5 +97,5 @@ test("a chart is drawn without a browser", async () => {
   const options = { unet: sdxl, vaeFactor: 8, sizes: [size], rankCounts: [2], guidance: true };
   const svg = await renderChart(formulaChart(formulaRows(options)));
   expect(svg).toStartWith("<svg");
-  expect(svg).toContain("2 bands");
+  expect(svg).toContain("2 patches");
 });

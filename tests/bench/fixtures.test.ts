@@ -63,7 +63,7 @@ describe("recorded outputs", () => {
     }
   });
 
-  test.each(["golden/golden", "wide/golden", "mini"])("%s has a picture for euler", (name) => {
+  test.each(["golden/golden", "wide/golden", "mini"])("%s has a image for euler", (name) => {
     const tensors = readSafetensors(join(fixtures, `${name}.safetensors`));
     const [, channels, height, width] = tensorOf(tensors, "run.euler.image").shape;
     const { runs } = JSON.parse(readFileSync(join(fixtures, `${name}.json`), "utf8"));

@@ -3,13 +3,13 @@
  * without sample covariance, on BT.601's luma) and against what follows from the definitions.
  */
 import { expect, test } from "bun:test";
-import { type Picture, psnr, ssim } from "../../src/bench/picture-measures.ts";
+import { type Image, psnr, ssim } from "../../src/bench/image-measures.ts";
 
 const width = 40;
 const height = 29;
 
-/** A picture whose bytes follow from column, row, channel and place. */
-function picture(byteAt: (x: number, y: number, c: number, i: number) => number): Picture {
+/** A image whose bytes follow from column, row, channel and place. */
+function image(byteAt: (x: number, y: number, c: number, i: number) => number): Image {
   const pixels = Uint8Array.from({ length: width * height * 3 }, (_, i) => {
     const place = Math.floor(i / 3);
     return byteAt(place % width, Math.floor(place / width), i % 3, i);
@@ -17,11 +17,11 @@ function picture(byteAt: (x: number, y: number, c: number, i: number) => number)
   return { pixels, width, height };
 }
 
-const noise = picture((_x, _y, _c, i) => (i * i * 7 + i * 13) % 251);
-const otherNoise = picture((_x, _y, _c, i) => (i * i * 7 + i * 13 + (i % 17) * (i % 5)) % 251);
+const noise = image((_x, _y, _c, i) => (i * i * 7 + i * 13) % 251);
+const otherNoise = image((_x, _y, _c, i) => (i * i * 7 + i * 13 + (i % 17) * (i % 5)) % 251);
 const slopeAt = (x: number, y: number, c: number) => (x * 5 + y * 3 + c * 20) % 256;
-const slope = picture(slopeAt);
-const dotted = picture((x, y, c) =>
+const slope = image(slopeAt);
+const dotted = image((x, y, c) =>
   Math.min(255, Math.max(0, slopeAt(x, y, c) + (((x * y + c) % 9) - 4) * 3)),
 );
 
@@ -32,14 +32,14 @@ test("SSIM and PSNR are scikit-image's", () => {
   expect(psnr(slope, dotted)).toBeCloseTo(30.164003814820248, 10);
 });
 
-test("identical pictures", () => {
+test("identical images", () => {
   expect(ssim(noise, noise)).toBe(1);
   expect(psnr(noise, noise)).toBe(Number.POSITIVE_INFINITY);
 });
 
-test("plain pictures differ by their brightness alone", () => {
-  const dark = picture(() => 100);
-  const light = picture(() => 120);
+test("plain images differ by their brightness alone", () => {
+  const dark = image(() => 100);
+  const light = image(() => 120);
   const c1 = (0.01 * 255) ** 2;
   const expected = (2 * 100 * 120 + c1) / (100 ** 2 + 120 ** 2 + c1);
   // The variances are 0 but for rounding, beside a constant of 58.

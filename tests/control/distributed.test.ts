@@ -1,7 +1,7 @@
 /**
- * Several machines before and around a picture: what the environment may say, how machines meet
+ * Several machines before and around a image: what the environment may say, how machines meet
  * over TCP, and what each hears when another differs, does not come, fails or goes away. The
- * pictures that they draw together are in kernels/machines.test.ts.
+ * images that they draw together are in kernels/machines.test.ts.
  */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
@@ -229,8 +229,8 @@ describe("while drawing", () => {
     const told = waiting(link);
     child.kill("SIGKILL");
     const message = await told;
-    expect(message).toStartWith("Machine 1 (rank 1) went away before the picture was done (");
-    expect(message).toEndWith("). No picture was written.");
+    expect(message).toStartWith("Machine 1 (rank 1) went away before the image was done (");
+    expect(message).toEndWith("). No image was written.");
   });
 
   test("who hangs is named too", async () => {

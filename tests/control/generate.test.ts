@@ -48,17 +48,17 @@ test("the session gets the request, is closed, and its result is passed on", asy
   });
   const [opened] = log.opened;
   expect(opened).toMatchObject({ rankCount: 1, threadCount: 0, width: 64, height: 96 });
-  expect(opened).toMatchObject({ guidance: true, splitBatch: true, pictureCount: 1 });
-  const [picture] = log.pictures;
-  expect(picture).toMatchObject({ width: 64, height: 96, seeds: [7n], guidanceScale: 5 });
-  expect(picture).toMatchObject({ splitBatch: true, syncMode: "corrected_async_gn" });
-  expect(picture?.warmupSteps).toBe(1);
-  expect(picture?.rows).toHaveLength(4);
-  expect(picture?.prompt.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
-  expect(picture?.prompt.endIndex2).toBe(4);
+  expect(opened).toMatchObject({ guidance: true, splitBatch: true, imageCount: 1 });
+  const [image] = log.images;
+  expect(image).toMatchObject({ width: 64, height: 96, seeds: [7n], guidanceScale: 5 });
+  expect(image).toMatchObject({ splitBatch: true, syncMode: "corrected_async_gn" });
+  expect(image?.warmupSteps).toBe(1);
+  expect(image?.rows).toHaveLength(4);
+  expect(image?.prompt.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
+  expect(image?.prompt.endIndex2).toBe(4);
   expect(log.closed).toBe(1);
   expect(layouts).toEqual(["1 rank = both guidance branches"]);
-  expect(result.pictures).toEqual([{ seed: 7n, pixels: new Uint8Array(64 * 96 * 3).fill(7) }]);
+  expect(result.images).toEqual([{ seed: 7n, pixels: new Uint8Array(64 * 96 * 3).fill(7) }]);
   expect(result.latents).toHaveLength(4 * 8 * 12);
   expect(result.latentShape).toEqual([1, 4, 12, 8]);
   expect(result.timings.stepMs).toEqual([1, 1, 1, 1]);
@@ -66,17 +66,17 @@ test("the session gets the request, is closed, and its result is passed on", asy
   expect(result.warnings).toEqual([]);
 });
 
-describe("several pictures", () => {
+describe("several images", () => {
   const seeds = [7n, 8n, 9n, 10n, 11n];
 
   test("are drawn in batches by one session, in the order of their seeds", async () => {
     const { log, openSession } = fakeOpener();
     const asked = request({ seeds, batchSize: 2, wantLatents: true });
     const result = await generate(asked, { openSession });
-    expect(log.opened.map(({ pictureCount }) => pictureCount)).toEqual([2]);
-    expect(log.pictures.map((picture) => picture.seeds)).toEqual([[7n, 8n], [9n, 10n], [11n]]);
+    expect(log.opened.map(({ imageCount }) => imageCount)).toEqual([2]);
+    expect(log.images.map((image) => image.seeds)).toEqual([[7n, 8n], [9n, 10n], [11n]]);
     expect(log.closed).toBe(1);
-    expect(result.pictures.map(({ seed, pixels }) => [seed, pixels[0]])).toEqual([
+    expect(result.images.map(({ seed, pixels }) => [seed, pixels[0]])).toEqual([
       [7n, 7],
       [8n, 8],
       [9n, 9],
@@ -94,25 +94,25 @@ describe("several pictures", () => {
   test("are handed over one by one, and then not kept", async () => {
     const { log, openSession } = fakeOpener();
     const taken: [Drawn["seed"], batches: number][] = [];
-    const onPicture = async ({ seed }: Drawn) => {
+    const onImage = async ({ seed }: Drawn) => {
       await Bun.sleep(1);
-      taken.push([seed, log.pictures.length]);
+      taken.push([seed, log.images.length]);
     };
     const asked = request({ seeds: seeds.slice(0, 3), batchSize: 2 });
-    const { pictures } = await generate(asked, { openSession, onPicture });
+    const { images } = await generate(asked, { openSession, onImage });
     expect(taken).toEqual([
       [7n, 1],
       [8n, 1],
       [9n, 2],
     ]);
-    expect(pictures).toEqual([]);
+    expect(images).toEqual([]);
   });
 
   test("are counted from 1 in the progress", async () => {
     const { openSession } = fakeOpener();
-    const seen: DrawingProgress["pictures"][] = [];
-    const onProgress = ({ stage, pictures }: DrawingProgress) => {
-      if (stage === "decode") seen.push(pictures);
+    const seen: DrawingProgress["images"][] = [];
+    const onProgress = ({ stage, images }: DrawingProgress) => {
+      if (stage === "decode") seen.push(images);
     };
     await generate(request({ seeds: seeds.slice(0, 3), batchSize: 2 }), {
       openSession,
@@ -129,21 +129,21 @@ describe("several pictures", () => {
     const controller = new AbortController();
     const stopping = generate(request({ seeds, batchSize: 2 }), {
       openSession: stopped.openSession,
-      onPicture: ({ seed }) => {
+      onImage: ({ seed }) => {
         if (seed === 9n) controller.abort();
       },
       signal: controller.signal,
     });
     await expect(stopping).rejects.toMatchObject({ code: "cancelled" });
-    expect(stopped.log.pictures).toHaveLength(2);
+    expect(stopped.log.images).toHaveLength(2);
     expect(stopped.log.closed).toBe(1);
 
     const full = fakeOpener();
     const error = new BasedXLError("io", "The disk is full.");
-    const onPicture = () => Promise.reject(error);
-    const failing = generate(request({ seeds }), { openSession: full.openSession, onPicture });
+    const onImage = () => Promise.reject(error);
+    const failing = generate(request({ seeds }), { openSession: full.openSession, onImage });
     await expect(failing).rejects.toBe(error);
-    expect(full.log.pictures).toHaveLength(1);
+    expect(full.log.images).toHaveLength(1);
     expect(full.log.closed).toBe(1);
   });
 });
@@ -152,7 +152,7 @@ describe("negative prompt", () => {
   const negativeOf = async (changes: Partial<GenerateRequest>) => {
     const { log, openSession } = fakeOpener();
     await generate(request(changes), { openSession });
-    return log.pictures[0]?.negative;
+    return log.images[0]?.negative;
   };
 
   test("none asked for: zeros where the model wants them", async () => {
@@ -177,7 +177,7 @@ describe("negative prompt", () => {
     const negativePrompt = words(80);
     const result = await generate(request({ guidanceScale: 1, negativePrompt }), { openSession });
     expect(log.opened[0]?.guidance).toBe(false);
-    expect(log.pictures[0]?.negative).toBeNull();
+    expect(log.images[0]?.negative).toBeNull();
     expect(result.warnings).toEqual([]);
   });
 });
@@ -235,7 +235,7 @@ describe("failures", () => {
       signal: controller.signal,
     });
     await expect(second).rejects.toMatchObject({ code: "cancelled" });
-    expect(between.log.pictures).toHaveLength(0);
+    expect(between.log.images).toHaveLength(0);
     expect(between.log.closed).toBe(1);
   });
 });

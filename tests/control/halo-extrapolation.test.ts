@@ -1,11 +1,11 @@
 /**
- * Prediction of border rows is on by default exactly where measurements never found it to hurt.
+ * Prediction of halo rows is on by default exactly where measurements never found it to hurt.
  */
 import { expect, test } from "bun:test";
-import { predictsByDefault } from "../../src/pipeline/halo-extrapolation.ts";
-import type { StepRow } from "../../src/schedule.ts";
+import { extrapolatesByDefault } from "../../src/pipeline/halo-extrapolation.ts";
+import type { StepCoefficients } from "../../src/schedule.ts";
 
-const row: StepRow = {
+const row: StepCoefficients = {
   timestep: 1,
   inputScale: 1,
   outputFromSample: 0,
@@ -17,7 +17,7 @@ const row: StepRow = {
 const usual = {
   syncMode: "corrected_async_gn",
   rows: [row],
-  bands: [8, 8],
+  patches: [8, 8],
   rowUnit: 4,
   warmupSteps: 4,
 } as const;
@@ -26,16 +26,16 @@ test.each([
   { what: "the usual case", changes: {}, expected: true },
   { what: "the shortest warm-up", changes: { warmupSteps: 2 }, expected: true },
   { what: "a shorter warm-up", changes: { warmupSteps: 1 }, expected: false },
-  { what: "one band", changes: { bands: [16] }, expected: false },
+  { what: "one patch", changes: { patches: [16] }, expected: false },
   { what: "another mode", changes: { syncMode: "stale_gn" as const }, expected: true },
   { what: "no old rows", changes: { syncMode: "full_sync" as const }, expected: false },
   { what: "rows of warm-up", changes: { syncMode: "no_sync" as const }, expected: false },
-  { what: "one thin band", changes: { bands: [8, 4] }, expected: false },
+  { what: "one thin patch", changes: { patches: [8, 4] }, expected: false },
   {
     what: "a sampler with noise",
     changes: { rows: [{ ...row, drawsNoise: true }] },
     expected: false,
   },
 ])("$what: $expected", ({ changes, expected }) => {
-  expect(predictsByDefault({ ...usual, ...changes })).toBe(expected);
+  expect(extrapolatesByDefault({ ...usual, ...changes })).toBe(expected);
 });

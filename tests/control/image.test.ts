@@ -1,5 +1,5 @@
 /**
- * Pictures and whole files: what is written is what was drawn, and nothing is ever half there.
+ * Images and whole files: what is written is what was drawn, and nothing is ever half there.
  * Lossless means equal bytes; the other formats are held to a mean error that their settings reach.
  */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
@@ -49,8 +49,8 @@ describe("formats", () => {
     ["webp", "webp", 3],
     ["avif", "heif", 3],
   ] as const) {
-    test(`.${ending} holds the picture`, async () => {
-      const path = join(folder, `picture.${ending}`);
+    test(`.${ending} holds the image`, async () => {
+      const path = join(folder, `image.${ending}`);
       await writeImage(path, pixels, width, height);
       const image = sharp(readFileSync(path));
       const { format: found, ...metadata } = await image.metadata();
@@ -59,7 +59,7 @@ describe("formats", () => {
       expect(data).toHaveLength(pixels.length);
       const sum = pixels.reduce((total, value, i) => total + Math.abs(value - data[i]!), 0);
       expect(sum / pixels.length).toBeLessThanOrEqual(meanErrorMax);
-      expect(readdirSync(folder)).toEqual([`picture.${ending}`]);
+      expect(readdirSync(folder)).toEqual([`image.${ending}`]);
     });
   }
 
@@ -78,7 +78,7 @@ describe("formats", () => {
 
   test("no ending, also where a folder has a dot", async () => {
     const message = await refusal(() => imageFormatOf("out.png/sample"), "bad-option");
-    expect(message).toMatch(/^The picture out\.png\/sample has no ending; use one of/);
+    expect(message).toMatch(/^The image out\.png\/sample has no ending; use one of/);
   });
 
   test("sizes that a format cannot hold", async () => {
@@ -86,7 +86,7 @@ describe("formats", () => {
     checkImageSize("a.png", 100_000, 64);
     const webp = await refusal(() => checkImageSize("a.webp", 16384, 64), "bad-option");
     expect(webp).toBe(
-      "A webp file holds at most 16383 pixels a side, and the picture is 16384x64; " +
+      "A webp file holds at most 16383 pixels a side, and the image is 16384x64; " +
         "write a .png file instead.",
     );
     const jpeg = await refusal(() => checkImageSize("a.jpg", 64, 65504), "bad-option");
@@ -113,7 +113,7 @@ describe("whole files", () => {
     expect(readdirSync(folder)).toEqual(["a.bin"]);
   });
 
-  test("a picture that cannot be encoded leaves the old file as it was", async () => {
+  test("a image that cannot be encoded leaves the old file as it was", async () => {
     const path = join(folder, "a.webp");
     writeFileSync(path, "old");
     const side = 16384;
@@ -122,7 +122,7 @@ describe("whole files", () => {
     expect(readdirSync(folder)).toEqual(["a.webp"]);
   });
 
-  test("a stop while the picture is encoded is at once and leaves the old file", async () => {
+  test("a stop while the image is encoded is at once and leaves the old file", async () => {
     const path = join(folder, "a.avif");
     writeFileSync(path, "old");
     const side = 1024;
@@ -218,7 +218,7 @@ describe("places that cannot be written", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test("a folder that vanishes while the picture is drawn", async () => {
+  test("a folder that vanishes while the image is drawn", async () => {
     const path = join(folder, "a.png");
     checkWritable(path);
     rmSync(folder, { recursive: true });

@@ -1,5 +1,5 @@
 /**
- * How ranks share a picture: every row is dealt once, and what cannot be dealt is refused with a
+ * How ranks share a image: every row is dealt once, and what cannot be dealt is refused with a
  * count and a height that then work.
  */
 import { describe, expect, test } from "bun:test";
@@ -40,15 +40,15 @@ describe("whatever can be dealt", () => {
   test("is dealt once, in whole units, larger shares first and one unit apart at most", () => {
     fc.assert(
       fc.property(requests.filter(accepts), (asked) => {
-        const { rankCount, branchGroups, bands } = layoutOf(asked);
+        const { rankCount, branchGroups, patches } = layoutOf(asked);
         const { rowUnit, latentRows } = asked;
         expect(rankCount).toBe(asked.rankCount);
-        expect(branchGroups * bands.length).toBe(rankCount);
-        expect(bands.reduce((sum, rows) => sum + rows, 0)).toBe(latentRows);
-        for (const rows of bands) expect(rows % rowUnit).toBe(0);
-        expect(Math.min(...bands)).toBeGreaterThanOrEqual(rowUnit);
-        expect(Math.max(...bands) - Math.min(...bands)).toBeLessThanOrEqual(rowUnit);
-        expect(bands).toEqual([...bands].sort((a, b) => b - a));
+        expect(branchGroups * patches.length).toBe(rankCount);
+        expect(patches.reduce((sum, rows) => sum + rows, 0)).toBe(latentRows);
+        for (const rows of patches) expect(rows % rowUnit).toBe(0);
+        expect(Math.min(...patches)).toBeGreaterThanOrEqual(rowUnit);
+        expect(Math.max(...patches) - Math.min(...patches)).toBeLessThanOrEqual(rowUnit);
+        expect(patches).toEqual([...patches].sort((a, b) => b - a));
       }),
     );
   });
@@ -62,12 +62,12 @@ describe("whatever can be dealt", () => {
     );
   });
 
-  test("is everything with a unit for each band", () => {
+  test("is everything with a unit for each patch", () => {
     fc.assert(
       fc.property(requests, (asked) => {
         const splits = asked.guidance && asked.splitBatch && asked.rankCount % 2 === 0;
-        const bandCount = asked.rankCount / (splits ? 2 : 1);
-        expect(accepts(asked)).toBe(asked.latentRows / asked.rowUnit >= bandCount);
+        const patchCount = asked.rankCount / (splits ? 2 : 1);
+        expect(accepts(asked)).toBe(asked.latentRows / asked.rowUnit >= patchCount);
       }),
     );
   });
@@ -94,29 +94,29 @@ describe("refusals", () => {
   test.each([
     [
       { rankCount: 7, latentRows: 16 },
-      "7 ranks are 7 bands, and a height of 128 has rows for 4: use 6 ranks (--gpus 6), or a " +
+      "7 ranks are 7 patches, and a height of 128 has rows for 4: use 6 ranks (--gpus 6), or a " +
         "height of at least 224.",
     ],
     [
       { rankCount: 16, latentRows: 8 },
-      "16 ranks are 8 bands, and a height of 64 has rows for 2: use 4 ranks (--gpus 4), or a " +
+      "16 ranks are 8 patches, and a height of 64 has rows for 2: use 4 ranks (--gpus 4), or a " +
         "height of at least 256.",
     ],
     [
       { rankCount: 2, latentRows: 4, guidance: false },
-      "2 ranks are 2 bands, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
+      "2 ranks are 2 patches, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
         "height of at least 64.",
     ],
     [
       { rankCount: 3, latentRows: 8, vaeFactor: undefined },
-      "3 ranks are 3 bands, and a height of 8 latent rows has rows for 2: use 2 ranks " +
+      "3 ranks are 3 patches, and a height of 8 latent rows has rows for 2: use 2 ranks " +
         "(--gpus 2), or a height of at least 12 latent rows.",
     ],
     [{ latentRows: 10 }, "The height must be a multiple of 32, not 80: the nearest is 96."],
     [{ latentRows: 1 }, "The height must be a multiple of 32, not 8: the nearest is 32."],
-    [{ rankCount: 0 }, "A picture is shared by 1 to 16 ranks, not by 0."],
-    [{ rankCount: 17 }, "A picture is shared by 1 to 16 ranks, not by 17."],
-    [{ rankCount: 1.5 }, "A picture is shared by 1 to 16 ranks, not by 1.5."],
+    [{ rankCount: 0 }, "A image is shared by 1 to 16 ranks, not by 0."],
+    [{ rankCount: 17 }, "A image is shared by 1 to 16 ranks, not by 17."],
+    [{ rankCount: 1.5 }, "A image is shared by 1 to 16 ranks, not by 1.5."],
   ])("%p", async (changes, expected) => {
     expect(await refusal(() => layoutOf(request(changes)), "bad-option")).toBe(expected);
   });
@@ -127,13 +127,13 @@ describe("in words", () => {
     [{}, "1 rank = both guidance branches"],
     [{ guidance: false }, "1 rank, no guidance"],
     [{ rankCount: 2 }, "2 ranks = 2 guidance branches"],
-    [{ rankCount: 4 }, "4 ranks = 2 guidance branches × 2 bands (64 + 64 rows)"],
-    [{ rankCount: 3 }, "3 ranks = 3 bands (44 + 44 + 40 rows), both guidance branches on each"],
+    [{ rankCount: 4 }, "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)"],
+    [{ rankCount: 3 }, "3 ranks = 3 patches (44 + 44 + 40 rows), both guidance branches on each"],
     [
       { rankCount: 4, splitBatch: false, latentRows: 152 },
-      "4 ranks = 4 bands (40 + 40 + 36 + 36 rows), both guidance branches on each",
+      "4 ranks = 4 patches (40 + 40 + 36 + 36 rows), both guidance branches on each",
     ],
-    [{ rankCount: 2, guidance: false }, "2 ranks = 2 bands (64 + 64 rows), no guidance"],
+    [{ rankCount: 2, guidance: false }, "2 ranks = 2 patches (64 + 64 rows), no guidance"],
   ])("%p", (changes, text) => {
     expect(layoutOf(request(changes)).text).toBe(text);
   });

@@ -134,7 +134,7 @@ describe("values that are refused before a model is known", () => {
     [["--batch-size", "9"], '--batch-size must be a whole number from 1 to 8, not "9".'],
     [
       ["--seed", "9223372036854775805", "--num-images", "4"],
-      "--seed 9223372036854775805 leaves no room for the seeds of 4 pictures, one up each: it " +
+      "--seed 9223372036854775805 leaves no room for the seeds of 4 images, one up each: it " +
         "must be at most 9223372036854775804.",
     ],
     [
@@ -172,17 +172,17 @@ describe("what is refused for a model", () => {
     ],
     [
       ["--gpus", "8", "--height", "96"],
-      "8 ranks are 4 bands, and a height of 96 has rows for 3: use 6 ranks (--gpus 6), or a " +
+      "8 ranks are 4 patches, and a height of 96 has rows for 3: use 6 ranks (--gpus 6), or a " +
         "height of at least 128.",
     ],
     [
       ["--gpus", "4", "--height", "96", "--no-split-batch"],
-      "4 ranks are 4 bands, and a height of 96 has rows for 3: use 3 ranks (--gpus 3), or a " +
+      "4 ranks are 4 patches, and a height of 96 has rows for 3: use 3 ranks (--gpus 3), or a " +
         "height of at least 128.",
     ],
     [
       ["--gpus", "2", "--height", "32", "--guidance-scale", "1"],
-      "2 ranks are 2 bands, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
+      "2 ranks are 2 patches, and a height of 32 has rows for 1: use 1 rank (--gpus 1), or a " +
         "height of at least 64.",
     ],
   ])("%p", (argv, expected) => {
@@ -234,7 +234,7 @@ describe("what is accepted", () => {
       fp16Accumulate: false,
       splitBatch: true,
       syncMode: "corrected_async_gn",
-      predictBorders: undefined,
+      extrapolateHalos: undefined,
       warmupStepCount: undefined,
       outPath: "sample.png",
       latentsPath: undefined,
@@ -320,7 +320,7 @@ describe("what is accepted", () => {
       fp16Accumulate: true,
       splitBatch: false,
       syncMode: "full_sync",
-      predictBorders: undefined,
+      extrapolateHalos: undefined,
       warmupStepCount: 4,
       outPath: "o.webp",
       latentsPath: "l.safetensors",
@@ -416,7 +416,7 @@ describe("defaults", () => {
     expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupStepCount).toBe(0);
   });
 
-  test("each picture has the next seed, and no batch is larger than the run", () => {
+  test("each image has the next seed, and no batch is larger than the run", () => {
     const { request } = resolve(["--seed", "5", "--num-images", "3", "--batch-size", "8"]);
     expect(request).toMatchObject({ seeds: [5n, 6n, 7n], batchSize: 3 });
   });

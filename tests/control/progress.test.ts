@@ -16,14 +16,14 @@ function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress
   return { stage, stepIndex, stepCount: 20, loadFraction };
 }
 
-/** The same within a run of several pictures. */
+/** The same within a run of several images. */
 function ofFour(progress: Progress, first: number, last = first): ShownProgress {
-  return { ...progress, pictures: { first, last, count: 4 } };
+  return { ...progress, images: { first, last, count: 4 } };
 }
 
 const times: StageTimes = {
   stage: "denoise",
-  pictureFirst: 1,
+  imageFirst: 1,
   stageStartMs: 1000,
   lastStepMs: 6000,
   stepsDone: 10,
@@ -79,17 +79,17 @@ describe("formatBar", () => {
     expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
 
-  test("says which picture it is where there are several", () => {
+  test("says which image it is where there are several", () => {
     const half = "█".repeat(10) + "░".repeat(10);
     expect(formatBar(ofFour(at("denoise", 10), 2), times, 6000, 79)).toBe(
-      `Drawing picture 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
+      `Drawing image 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
     );
     expect(formatBar(ofFour(at("decode", 20), 3, 4), times, 1000, 79)).toStartWith(
-      "Decoding pictures 3 to 4 of 4",
+      "Decoding images 3 to 4 of 4",
     );
     expect(formatBar(ofFour(at("text"), 2), times, 1000, 79)).toBe("Reading the prompt");
-    expect(formatBar(ofFour(at("load"), 1), times, 1000, 79)).not.toContain("picture");
-    const single = { ...at("decode"), pictures: { first: 1, last: 1, count: 1 } };
+    expect(formatBar(ofFour(at("load"), 1), times, 1000, 79)).not.toContain("image");
+    const single = { ...at("decode"), images: { first: 1, last: 1, count: 1 } };
     expect(formatBar(single, times, 1000, 79)).toBe("Decoding");
   });
 
@@ -107,7 +107,7 @@ test("formatPlain says the same in words", () => {
     "Step 10/20, 0.50 s per step, 5.0 s left",
   );
   expect(formatPlain(ofFour(at("denoise", 10), 2), times, 6000)).toBe(
-    "Step 10/20 of picture 2 of 4, 0.50 s per step, 5.0 s left",
+    "Step 10/20 of image 2 of 4, 0.50 s per step, 5.0 s left",
   );
   expect(formatPlain(at("load", 0, 0.42), { ...times, stage: "load" }, 4000)).toBe(
     "Loading the model, 42 %, 3.0 s",
@@ -175,7 +175,7 @@ describe("piped", () => {
     expect(written).toEqual(["Step 20/20, 0.10 s per step\n"]);
   });
 
-  test("tenths and times begin anew with each picture, whatever polling missed", () => {
+  test("tenths and times begin anew with each image, whatever polling missed", () => {
     const { written, clock, view } = viewWithClock(false);
     for (const first of [1, 2]) {
       for (const step of [0, 10, 20]) {
@@ -184,10 +184,10 @@ describe("piped", () => {
       }
     }
     expect(written).toEqual([
-      "Step 10/20 of picture 1 of 4, 0.10 s per step, 1.0 s left\n",
-      "Step 20/20 of picture 1 of 4, 0.10 s per step\n",
-      "Step 10/20 of picture 2 of 4, 0.10 s per step, 1.0 s left\n",
-      "Step 20/20 of picture 2 of 4, 0.10 s per step\n",
+      "Step 10/20 of image 1 of 4, 0.10 s per step, 1.0 s left\n",
+      "Step 20/20 of image 1 of 4, 0.10 s per step\n",
+      "Step 10/20 of image 2 of 4, 0.10 s per step, 1.0 s left\n",
+      "Step 20/20 of image 2 of 4, 0.10 s per step\n",
     ]);
   });
 

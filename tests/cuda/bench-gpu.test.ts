@@ -1,6 +1,6 @@
 /**
  * `bench gpu` without a GPU: what it predicts against closed forms and known sizes, what it makes
- * of band times and of measured figures, and a short run on the emulated driver from end to end.
+ * of patch times and of measured figures, and a short run on the emulated driver from end to end.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -8,14 +8,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unetSizes } from "../../src/bench/formula.ts";
 import { run } from "../../src/bench/gpu.ts";
-import { readBandFile } from "../../src/bench/gpu-bands.ts";
 import { type Bar, barsOf, barTable } from "../../src/bench/gpu-bars.ts";
 import type { ModelRow } from "../../src/bench/gpu-models.ts";
 import { jobsOf, type OperationRow, operationTable, summedSteps } from "../../src/bench/gpu-ops.ts";
+import { readPatchFile } from "../../src/bench/gpu-patches.ts";
 import { memoryBar, predict } from "../../src/bench/gpu-predict.ts";
 import { floorMs, kindOf, nameOf, planFor, withModel } from "../../src/bench/gpu-work.ts";
 import { run as runScaling } from "../../src/bench/scaling.ts";
-import { predictBands } from "../../src/bench/scaling-bands.ts";
+import { predictPatches } from "../../src/bench/scaling-patches.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import type { PlannedOperation } from "../../src/native/plan.ts";
 import { probeDevice } from "../../src/native/session.ts";
@@ -91,7 +91,7 @@ describe("the plan of the small model against closed forms", () => {
     expect(floorMs(entry, flat)).toBe(2000);
   });
 
-  test("what is timed is the graph's own, band by band", () => {
+  test("what is timed is the graph's own, patch by patch", () => {
     const jobs = jobsOf(model, 128, [1, 2], "f16");
     const ops = new Set(jobs.map(({ entry }) => entry.operation.op));
     for (const op of ["linear", "conv2d", "attention", "group_norm_stats", "layer_norm", "geglu"]) {
@@ -121,7 +121,7 @@ describe("SDXL's own sizes", () => {
       expect(alone!.step.all.flops / 1e12).toBeCloseTo(13.42, 2);
       expect(alone!.decode.all.flops / 1e12).toBeCloseTo(10.47, 2);
       expect(eighth!.step.all.flops / alone!.step.all.flops).toBeCloseTo(1 / 8, 2);
-      // The keys and values of the other bands: 7/8 of 839 MB, and this band's own.
+      // The keys and values of the other patches: 7/8 of 839 MB, and this patch's own.
       expect(eighth!.memory.exchange / 1e6).toBeGreaterThan(839);
     });
   });
@@ -160,7 +160,7 @@ describe("tables", () => {
     stepMs: 26,
     textMs: 5,
     decodeMs: 41,
-    pictureMs: 900,
+    imageMs: 900,
     deviceBytes: 9e9,
     plannedBytes: 8.5e9,
     measuredBytes: 8.6e9,
@@ -190,10 +190,10 @@ describe("tables", () => {
   });
 });
 
-test("bands alone become a prediction for several GPUs", async () => {
+test("patches alone become a prediction for several GPUs", async () => {
   const model = await openModelFolder(golden);
-  const row = { side: 64, band: 0, decodeMs: 40 };
-  const predictions = predictBands({
+  const row = { side: 64, patch: 0, decodeMs: 40 };
+  const predictions = predictPatches({
     gpu: "a GPU",
     isEmulated: false,
     model: "golden",
@@ -201,26 +201,26 @@ test("bands alone become a prediction for several GPUs", async () => {
     unet: model.unet,
     vaeFactor: model.vaeFactor,
     rows: [
-      { ...row, ranks: 1, branchGroups: 1, bands: [8], stepMs: 30 },
-      { ...row, ranks: 2, branchGroups: 1, bands: [4, 4], stepMs: 20 },
-      { ...row, ranks: 2, branchGroups: 2, bands: [8], stepMs: 15 },
+      { ...row, ranks: 1, branchGroups: 1, patches: [8], stepMs: 30 },
+      { ...row, ranks: 2, branchGroups: 1, patches: [4, 4], stepMs: 20 },
+      { ...row, ranks: 2, branchGroups: 2, patches: [8], stepMs: 15 },
     ],
   });
-  expect(predictions.map(({ layout }) => layout)).toEqual(["alone", "2 bands", "2 branches"]);
+  expect(predictions.map(({ layout }) => layout)).toEqual(["alone", "2 patches", "2 branches"]);
   expect(predictions.map(({ efficiency }) => efficiency)).toEqual([1, 0.75, 1]);
-  const [alone, bands, branches] = predictions;
-  expect(alone!.pictureMs.NVLink).toBeCloseTo(50 * 30 + 40, 1);
+  const [alone, patches, branches] = predictions;
+  expect(alone!.imageMs.NVLink).toBeCloseTo(50 * 30 + 40, 1);
   // Transfers of so small a model hide: the gathering of outputs alone is left.
-  expect(bands!.asyncMs["PCIe 5"]!).toBeGreaterThan(20);
-  expect(bands!.asyncMs["PCIe 5"]!).toBeLessThan(20.1);
-  expect(bands!.syncMs["PCIe 5"]!).toBeGreaterThan(bands!.asyncMs["PCIe 5"]!);
+  expect(patches!.asyncMs["PCIe 5"]!).toBeGreaterThan(20);
+  expect(patches!.asyncMs["PCIe 5"]!).toBeLessThan(20.1);
+  expect(patches!.syncMs["PCIe 5"]!).toBeGreaterThan(patches!.asyncMs["PCIe 5"]!);
   expect(branches!.received.keysValues).toBe(0);
 });
 
 describe("flags", () => {
   test.each([
     [["--device", "cpu"], "--device takes cuda, cuda-emulated"],
-    [["--only", "nothing"], "--only takes ops, models, bands, peer"],
+    [["--only", "nothing"], "--only takes ops, models, patches, peer"],
     [["--predict", "--sides", "100"], "--sides takes multiples of 32, not 100"],
   ])("%j", async (args, sentence) => {
     await expect(run([...args, "--model", golden])).rejects.toThrow(sentence);
@@ -235,17 +235,17 @@ describe("flags", () => {
     },
   );
 
-  test("a file of bands that is none is refused", async () => {
+  test("a file of patches that is none is refused", async () => {
     const missing = join(folder, "nowhere.json");
-    await expect(runScaling(["--bands", missing])).rejects.toThrow("cannot be read");
+    await expect(runScaling(["--patches", missing])).rejects.toThrow("cannot be read");
     const config = join(golden, "unet/config.json");
-    expect(() => readBandFile(config)).toThrow("is not what `bench gpu` writes");
+    expect(() => readPatchFile(config)).toThrow("is not what `bench gpu` writes");
   });
 });
 
-test("models and bands run on the emulated driver from end to end", async () => {
+test("models and patches run on the emulated driver from end to end", async () => {
   const emulated = ["--device", "cuda-emulated", "--model", golden, "--out", folder];
-  const small = ["--only", "models,bands", "--steps", "1", "--sides", "64"];
+  const small = ["--only", "models,patches", "--steps", "1", "--sides", "64"];
   expect(await run([...emulated, ...small])).toBe(0);
   const results = JSON.parse(readFileSync(join(folder, "gpu.json"), "utf8"));
   expect(results).toMatchObject({ isEmulated: true, failures: [] });
@@ -255,7 +255,7 @@ test("models and bands run on the emulated driver from end to end", async () => 
     // Nothing else runs there: what is taken is what was planned, to the byte.
     expect(row.measuredBytes).toBe(row.plannedBytes);
   }
-  const file = readBandFile(join(folder, "gpu-bands.json"));
+  const file = readPatchFile(join(folder, "gpu-patches.json"));
   expect(file.rows.map(({ ranks, branchGroups }) => [ranks, branchGroups])).toEqual([
     [1, 1],
     [2, 1],

@@ -1,6 +1,6 @@
 /**
  * The whole CUDA path on the emulated driver: text, UNet and VAE against recorded outputs of
- * PyTorch, and pictures of one and more ranks in every mode against the CPU backend. Beside them,
+ * PyTorch, and images of one and more ranks in every mode against the CPU backend. Beside them,
  * on another core, the emulator's own tests and every operation against the CPU backend
  * (zig/test_cuda.zig): one core alone would take twice as long.
  *
@@ -69,14 +69,14 @@ describe("12 steps against the CPU backend", () => {
   });
 });
 
-test("another picture, prompt or size replays or captures anew, and agrees", async () => {
+test("another image, prompt or size replays or captures anew, and agrees", async () => {
   const work = { model, width: 64, height: 64, stepCount: 4, gpu: emulated(), rankCount: 2 };
   const second = { ...work, prompt: "a blue square", seeds: [5n] };
   const other = { ...work, width: 96, height: 64 };
   await withSession(work, async (session) => {
-    await session.picture(requestOf(work));
+    await session.image(requestOf(work));
     for (const again of [second, other, second, work]) {
-      const warm = latentsOf(await session.picture(requestOf(again)));
+      const warm = latentsOf(await session.image(requestOf(again)));
       const alone = latentsOf(await draw(again));
       expect(Buffer.from(warm.buffer).equals(Buffer.from(alone.buffer))).toBe(true);
     }
@@ -110,7 +110,7 @@ test("a prompt, seed or sampler captures nothing once a size has been drawn", as
   const work: Work = { model, width: 32, height: 64, stepCount: 3, gpu: emulated() };
   await withSession(work, async (session) => {
     const graphs = async (change: Partial<Work>) => {
-      const { ranks } = await session.picture(requestOf({ ...work, ...change }));
+      const { ranks } = await session.image(requestOf({ ...work, ...change }));
       return { captured: ranks[0]?.graphsCaptured, replayed: ranks[0]?.graphsReplayed };
     };
     await graphs({});
@@ -153,9 +153,9 @@ describe("two ranks on GPUs of their own", () => {
         // Nobody stalls: the limit is the product's half an hour.
         const fault = { kind: "fail", rank, step } as const;
         const failing = requestOf({ ...pair, testHooks: { fault } });
-        const message = await refusal(() => session.picture(failing), "rank-failed");
-        expect(message).toBe(`Rank ${rank} failed at step ${step}. No picture was written.`);
-        const after = latentsOf(await session.picture(requestOf(pair)));
+        const message = await refusal(() => session.image(failing), "rank-failed");
+        expect(message).toBe(`Rank ${rank} failed at step ${step}. No image was written.`);
+        const after = latentsOf(await session.image(requestOf(pair)));
         expect(Buffer.from(after.buffer).equals(whole)).toBe(true);
       }
     });
@@ -175,14 +175,14 @@ describe("two ranks on GPUs of their own", () => {
     expect(message).toContain("3 ranks need 3 GPUs, and the driver shows 2");
   });
 
-  test("a rank that fails is named, and the next picture is drawn", async () => {
+  test("a rank that fails is named, and the next image is drawn", async () => {
     const gpu = emulated();
     await withSession({ ...pair, gpu }, async (session) => {
       const fault = { kind: "fail", rank: 1, step: 2 } as const;
       const failing = requestOf({ ...pair, testHooks: { fault } });
-      const message = await refusal(() => session.picture(failing), "rank-failed");
-      expect(message).toBe("Rank 1 failed at step 2. No picture was written.");
-      const after = latentsOf(await session.picture(requestOf(pair)));
+      const message = await refusal(() => session.image(failing), "rank-failed");
+      expect(message).toBe("Rank 1 failed at step 2. No image was written.");
+      const after = latentsOf(await session.image(requestOf(pair)));
       const alone = await drawLatents({ ...pair, gpu });
       expect(Buffer.from(after.buffer).equals(Buffer.from(alone.buffer))).toBe(true);
     });

@@ -1,5 +1,5 @@
 /**
- * A picture drawn by two processes that meet as two machines do, on the emulated driver, whose NCCL
+ * A image drawn by two processes that meet as two machines do, on the emulated driver, whose NCCL
  * passes messages from process to process: the same bits as one process with as many ranks.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -7,7 +7,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
-import { picturePaths } from "../../src/commands/sample-files.ts";
+import { imagePaths } from "../../src/commands/sample-files.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { draw, latentsOf } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
@@ -89,9 +89,9 @@ describe("two machines draw what one does, bit for bit", () => {
     const alone = await draw({ ...work, syncMode, splitBatch, seeds, rankCount: 2 * gpus, gpu });
     const latents = readSafetensors(latentsPath).get("latents")?.data;
     expect(latents).toEqual(latentsOf(alone));
-    for (const [i, path] of picturePaths(join(folder, `${port}.png`), seeds.length).entries()) {
+    for (const [i, path] of imagePaths(join(folder, `${port}.png`), seeds.length).entries()) {
       const written = await sharp(path).raw().toBuffer();
-      expect(written.equals(Buffer.from(alone.pictures[i] ?? []))).toBe(true);
+      expect(written.equals(Buffer.from(alone.images[i] ?? []))).toBe(true);
     }
     // The emulator's messages between processes are files.
     expect(readdirSync(folder).filter((name) => name.startsWith("basedxl-nccl-"))).toEqual([]);
@@ -122,6 +122,6 @@ test("a machine that is killed while it draws ends the other, which names it", a
   one.kill("SIGKILL");
   const { exitCode, text } = await outcome;
   expect(exitCode).toBe(1);
-  expect(text).toContain("Machine 1 (rank 1) went away before the picture was done");
+  expect(text).toContain("Machine 1 (rank 1) went away before the image was done");
   expect(readdirSync(folder)).not.toContain("none.png");
 });

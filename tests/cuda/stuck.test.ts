@@ -9,7 +9,7 @@ import { runStuck } from "../support/stuck-run.ts";
 setDefaultTimeout(120_000);
 
 const size = { width: 32, height: 64, gpu: emulated() };
-const pictureBytes = 32 * 32 * 3;
+const imageBytes = 32 * 32 * 3;
 
 test("a queue that never ends is given up, its GPU is not used again, and closing ends", () => {
   const { messages, drawnBytes } = runStuck(
@@ -18,10 +18,8 @@ test("a queue that never ends is given up, its GPU is not used again, and closin
   );
   expect(messages).toHaveLength(2);
   expect(messages[0]).toContain("Rank 0 stalled on GPU 0: its queue did not end within 0.4 s.");
-  expect(messages[1]).toContain(
-    "GPU 0 never ended the work of an earlier picture and was given up",
-  );
-  expect(drawnBytes).toBe(pictureBytes);
+  expect(messages[1]).toContain("GPU 0 never ended the work of an earlier image and was given up");
+  expect(drawnBytes).toBe(imageBytes);
 });
 
 test("closing ends where a call into the driver does not", () => {
@@ -30,7 +28,7 @@ test("closing ends where a call into the driver does not", () => {
     { BASEDXL_EMULATOR_BLOCK: "latent_step_f16" },
   );
   expect(messages).toEqual(["the session is closed"]);
-  expect(drawnBytes).toBe(pictureBytes);
+  expect(drawnBytes).toBe(imageBytes);
 });
 
 test("closing while a queue never ends gives it up", () => {
@@ -38,7 +36,7 @@ test("closing while a queue never ends gives it up", () => {
     { ...size, does: "leave" },
     { BASEDXL_EMULATOR_HANG: "latent_step_f16" },
   );
-  expect(drawnBytes).toBe(pictureBytes);
+  expect(drawnBytes).toBe(imageBytes);
 });
 
 test("where only the decode is too large, tiles are named", () => {

@@ -1,6 +1,6 @@
 /**
  * The VAE's decoder in f16 on latents four times as large as any sampler leaves them, and with a
- * residual stream beyond what f16 holds: never a NaN, and the picture of f32.
+ * residual stream beyond what f16 holds: never a NaN, and the image of f32.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";

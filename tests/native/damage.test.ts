@@ -40,7 +40,7 @@ async function opened(file: string, bytes: Uint8Array | string): Promise<string>
       threadCount: 1,
       guidance: false,
       splitBatch: true,
-      pictureCount: 1,
+      imageCount: 1,
     };
     (await openSession({ model, ...one, ...size })).close();
     return "";

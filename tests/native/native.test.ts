@@ -9,10 +9,10 @@ import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import {
+  type ImageRequest,
+  type ImageResult,
   type OpenOptions,
   openSession,
-  type PictureRequest,
-  type PictureResult,
   probeDevice,
   type Session,
 } from "../../src/native/session.ts";
@@ -30,12 +30,12 @@ const open: OpenOptions = {
   height: 96,
   guidance: true,
   splitBatch: true,
-  pictureCount: 1,
+  imageCount: 1,
 };
 
 afterAll(removeCopies);
 
-function request(changes: Partial<Work> = {}): PictureRequest {
+function request(changes: Partial<Work> = {}): ImageRequest {
   return requestOf({ ...usual, ...changes });
 }
 
@@ -63,7 +63,7 @@ test("the machine is described", () => {
 // FUSE refuses shared mappings of files that go past the page cache (direct_io).
 test.skipIf(process.platform !== "linux")("weights are mapped, privately", async () => {
   await withSession({}, async (session) => {
-    await session.picture(request());
+    await session.image(request());
     const maps = readFileSync("/proc/self/maps", "utf8").split("\n");
     const weights = maps.filter((line) => line.endsWith(".safetensors"));
     expect(weights.length).toBeGreaterThanOrEqual(4);
@@ -72,9 +72,9 @@ test.skipIf(process.platform !== "linux")("weights are mapped, privately", async
 });
 
 describe("the same request", () => {
-  let reference: PictureResult;
+  let reference: ImageResult;
   beforeAll(async () => {
-    reference = await withSession({}, (session) => session.picture(request()));
+    reference = await withSession({}, (session) => session.image(request()));
   });
 
   test.each([
@@ -84,44 +84,44 @@ describe("the same request", () => {
   ])("gives the same latents with $rankCount ranks and $threadCount threads", async (shared) => {
     await withSession(shared, async (session) => {
       expect(session.rankCountUsed).toBe(shared.rankCount);
-      const drawn = await session.picture(request());
+      const drawn = await session.image(request());
       expect(drawn.latents).toEqual(reference.latents);
-      // Several ranks decode in bands, whose norms add up in another order: 2e-6 of -1 to 1, which
-      // turns the level of a number that lies half-way between two.
+      // Several ranks decode in patches, whose norms add up in another order: 2e-6 of -1 to 1,
+      // which turns the level of a number that lies half-way between two.
       const levels = shared.rankCount === 1 ? 0 : 1;
-      expect(maxAbs(drawn.pictures[0]!, reference.pictures[0]!)).toBeLessThanOrEqual(levels);
+      expect(maxAbs(drawn.images[0]!, reference.images[0]!)).toBeLessThanOrEqual(levels);
     });
   });
 
   test("gives the same bits after other sizes, prompts and guidance in one session", async () => {
     await withSession({ rankCount: 2, threadCount: 2 }, async (session) => {
-      await session.picture(request({ width: 96, height: 64 }));
-      await session.picture(request({ guidanceScale: 1, prompt: "x" }));
-      await session.picture(request({ negative: null, stepCount: 5, seeds: [1n, 2n, 3n] }));
-      expect((await session.picture(request())).latents).toEqual(reference.latents);
+      await session.image(request({ width: 96, height: 64 }));
+      await session.image(request({ guidanceScale: 1, prompt: "x" }));
+      await session.image(request({ negative: null, stepCount: 5, seeds: [1n, 2n, 3n] }));
+      expect((await session.image(request())).latents).toEqual(reference.latents);
     });
   });
 
-  test("gives another picture for another seed", async () => {
+  test("gives another image for another seed", async () => {
     await withSession({}, async (session) => {
-      const drawn = await session.picture(request({ seeds: [12n] }));
+      const drawn = await session.image(request({ seeds: [12n] }));
       expect(drawn.latents).not.toEqual(reference.latents);
     });
   });
 });
 
-test("several ranks share a picture with and without guidance, and say how", async () => {
+test("several ranks share a image with and without guidance, and say how", async () => {
   const shared = { rankCount: 3, height: 128, guidanceScale: 1 };
   await withSession(shared, async (session) => {
     expect(session.rankCountUsed).toBe(3);
-    expect(session.layout).toBe("3 ranks = 3 bands (8 + 4 + 4 rows), no guidance");
-    const drawn = await session.picture(request(shared));
+    expect(session.layout).toBe("3 ranks = 3 patches (8 + 4 + 4 rows), no guidance");
+    const drawn = await session.image(request(shared));
     expect(drawn.timings.stepMs).toHaveLength(3);
     expect(drawn.latentShape).toEqual([1, 4, 16, 8]);
     expect(drawn.ranks).toHaveLength(3);
   });
   await withSession({ ...shared, rankCount: 4, guidanceScale: 5 }, async (session) => {
-    expect(session.layout).toBe("4 ranks = 2 guidance branches × 2 bands (8 + 8 rows)");
+    expect(session.layout).toBe("4 ranks = 2 guidance branches × 2 patches (8 + 8 rows)");
   });
 });
 
@@ -145,17 +145,17 @@ describe("stopping", () => {
           controller.abort();
         },
       };
-      const error = await failure(session.picture(long, hooks));
+      const error = await failure(session.image(long, hooks));
       expect(error.code).toBe("cancelled");
       // The bar is the issue's own: Ctrl-C takes effect within a second.
       expect(performance.now() - abortedAt).toBeLessThan(1000);
-      expect((await session.picture(request())).pictures[0]).toHaveLength(64 * 96 * 3);
+      expect((await session.image(request())).images[0]).toHaveLength(64 * 96 * 3);
     });
   });
 
   test("a session can be closed while it draws", async () => {
     const session = await openSession(open);
-    const drawing = session.picture(request({ stepCount: 500 }));
+    const drawing = session.image(request({ stepCount: 500 }));
     await Bun.sleep(20);
     session.close();
     session.close();
@@ -167,20 +167,20 @@ describe("stopping", () => {
     expect((await failure(opening)).code).toBe("cancelled");
   });
 
-  test("a second picture at once is refused", async () => {
+  test("a second image at once is refused", async () => {
     await withSession({}, async (session) => {
       // Its sentence must not be told again for the refusal below.
-      const odd = await failure(session.picture(request({ width: 8 })));
+      const odd = await failure(session.image(request({ width: 8 })));
       expect(odd.message).toContain("asked for a latent of 1 x ");
-      const first = session.picture(request());
-      const error = await failure(session.picture(request()));
-      expect(error.message).toContain("busy with another picture");
+      const first = session.image(request());
+      const error = await failure(session.image(request()));
+      expect(error.message).toContain("busy with another image");
       await first;
     });
   });
 });
 
-test("a picture that cannot fit is refused before loading, with what it needs", async () => {
+test("a image that cannot fit is refused before loading, with what it needs", async () => {
   // The largest latent there is: activations alone take terabytes.
   const error = await failure(openSession({ ...open, width: 131072, height: 131072 }));
   expect(error.code).toBe("no-memory");
@@ -264,11 +264,11 @@ describe("damaged weights", () => {
         infinity(t, "decoder.conv_out.bias"),
       ),
     },
-  ])("numbers that are not finite end the picture: $stage", async ({ stage, folder }) => {
+  ])("numbers that are not finite end the image: $stage", async ({ stage, folder }) => {
     const model = await openModelFolder(folder());
     for (const rankCount of [1, 2]) {
       await withSession({ model, rankCount, threadCount: 2 }, async (session) => {
-        const error = await failure(session.picture(request()));
+        const error = await failure(session.image(request()));
         expect(error.code).toBe("not-finite");
         expect(error.message).toContain(`${stage} numbers that are not finite`);
       });
@@ -286,7 +286,7 @@ describe("damaged weights", () => {
     await withSession({ model: await openModelFolder(folder) }, async () => {});
   });
 
-  test("the VAE's old names for its attention draw the same picture", async () => {
+  test("the VAE's old names for its attention draw the same image", async () => {
     const names = [
       ["to_q", "query"],
       ["to_k", "key"],
@@ -304,8 +304,8 @@ describe("damaged weights", () => {
       }
     });
     const model = await openModelFolder(folder);
-    const drawn = await withSession({ model }, (session) => session.picture(request()));
-    const whole = await withSession({}, (session) => session.picture(request()));
-    expect(drawn.pictures).toEqual(whole.pictures);
+    const drawn = await withSession({ model }, (session) => session.image(request()));
+    const whole = await withSession({}, (session) => session.image(request()));
+    expect(drawn.images).toEqual(whole.images);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * Pictures and all that leads to them equal PyTorch's and diffusers': every measure of
+ * Images and all that leads to them equal PyTorch's and diffusers': every measure of
  * `bun run bench parity`, against its bar.
  */
 import { expect, test } from "bun:test";
@@ -20,7 +20,7 @@ test("every sampler and stage that the golden model has a bar for is measured", 
   const wanted = [
     "token ids of 5 prompts, both tokenizers",
     ...["text.prompt_embeds", "text.pooled", "UNet forward", "VAE decode", "VAE encode"],
-    "picture of euler",
+    "image of euler",
     ...["euler", "euler_a", "ddim"].map((name) => `latents after 6 steps of ${name}_rescale_0.7`),
     ...names.flatMap((name) => [`timesteps of ${name}`, `latents after 12 steps of ${name}`]),
     ...names.filter((name) => name !== "ddim").map((name) => `sigmas of ${name}`),

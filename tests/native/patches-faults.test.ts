@@ -1,6 +1,6 @@
 /**
- * A rank that fails or stalls in the middle of a picture: every rank stops, one sentence names the
- * rank and the step, and the session draws the next picture as if nothing had happened.
+ * A rank that fails or stalls in the middle of a image: every rank stops, one sentence names the
+ * rank and the step, and the session draws the next image as if nothing had happened.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { type SyncMode, syncModes } from "../../src/native/session.ts";
 import { latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { refusal } from "../support/refusal.ts";
 
-// Many pictures each, and the cores may be busy.
+// Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
@@ -45,16 +45,16 @@ describe("a rank that", () => {
   test.each(cases)("fails: one of $rankCount, split $splitBatch, $syncMode", async (c) => {
     const work = workOf(c.rankCount, c.splitBatch, c.syncMode);
     await withSession(work, async (session) => {
-      const whole = latentsOf(await session.picture(requestOf(work)));
+      const whole = latentsOf(await session.image(requestOf(work)));
       for (const rank of [0, c.rankCount - 1, c.rankCount >> 1]) {
         // The first, a synchronous one, one that reads old values, and the last.
         for (const step of [1, 2, 3, stepCount]) {
           const fault = { kind: "fail", rank, step } as const;
           const broken = requestOf({ ...work, testHooks: { fault } });
-          const sentence = await refusal(() => session.picture(broken), "rank-failed");
-          expect(sentence).toBe(`Rank ${rank} failed at step ${step}. No picture was written.`);
+          const sentence = await refusal(() => session.image(broken), "rank-failed");
+          expect(sentence).toBe(`Rank ${rank} failed at step ${step}. No image was written.`);
         }
-        expect(latentsOf(await session.picture(requestOf(work)))).toEqual(whole);
+        expect(latentsOf(await session.image(requestOf(work)))).toEqual(whole);
       }
     });
   });
@@ -62,7 +62,7 @@ describe("a rank that", () => {
   test.each(cases)("stalls: one of $rankCount, split $splitBatch, $syncMode", async (c) => {
     const work = workOf(c.rankCount, c.splitBatch, c.syncMode);
     await withSession(work, async (session) => {
-      const whole = latentsOf(await session.picture(requestOf(work)));
+      const whole = latentsOf(await session.image(requestOf(work)));
       for (const [rank, step] of [
         [c.rankCount - 1, 1],
         [0, 3],
@@ -70,10 +70,10 @@ describe("a rank that", () => {
         const fault = { kind: "stall", rank, step } as const;
         const broken = requestOf({ ...work, testHooks: { fault, stallLimitMs } });
         const start = performance.now();
-        const sentence = await refusal(() => session.picture(broken), "rank-failed");
+        const sentence = await refusal(() => session.image(broken), "rank-failed");
         expect(sentence).toContain(`Rank ${rank} stalled at step ${step}:`);
         expect(performance.now() - start).toBeLessThan(stallLimitMs + 3000);
-        expect(latentsOf(await session.picture(requestOf(work)))).toEqual(whole);
+        expect(latentsOf(await session.image(requestOf(work)))).toEqual(whole);
       }
     });
   });
@@ -83,7 +83,7 @@ test("a rank that is slow within the limit is waited for", async () => {
   const work = workOf(5, false, "corrected_async_gn");
   await withSession(work, async (session) => {
     const delayed = requestOf({ ...work, testHooks: { delaySeed: 3, stallLimitMs: 5000 } });
-    const drawn = latentsOf(await session.picture(delayed));
-    expect(drawn).toEqual(latentsOf(await session.picture(requestOf(work))));
+    const drawn = latentsOf(await session.image(delayed));
+    expect(drawn).toEqual(latentsOf(await session.image(requestOf(work))));
   });
 });

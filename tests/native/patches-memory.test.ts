@@ -1,5 +1,5 @@
 /**
- * What bands cost in memory: buffers of the size that the model's config gives, a process that
+ * What patches cost in memory: buffers of the size that the model's config gives, a process that
  * takes what was planned and no more, and nothing that grows with the steps.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -12,7 +12,7 @@ import { draw } from "../support/draw.ts";
 import { writeWideModel } from "../support/formula-weights.ts";
 import { measureMemory } from "../support/memory-run.ts";
 
-// Many pictures each, and the cores may be busy.
+// Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
 
 const wideFolder = writeWideModel();
@@ -26,28 +26,28 @@ afterAll(() => rmSync(wideFolder, { recursive: true }));
 describe("buffers of all ranks together", () => {
   /** f32, and statistics as doubles. */
   const elementBytes = { activation: 4, statistic: 8 };
-  /** Old values are read while new ones are written; predicted border rows need a step more. */
-  const copiesOf = (syncMode: SyncMode, predictBorders: boolean) => {
+  /** Old values are read while new ones are written; predicted halo rows need a step more. */
+  const copiesOf = (syncMode: SyncMode, extrapolateHalos: boolean) => {
     const copies = syncMode === "full_sync" ? 1 : 2;
-    const isPredicted = predictBorders && !["full_sync", "no_sync"].includes(syncMode);
-    return { keysValues: copies, statistics: copies, borderRows: isPredicted ? 3 : copies };
+    const isPredicted = extrapolateHalos && !["full_sync", "no_sync"].includes(syncMode);
+    return { keysValues: copies, statistics: copies, haloRows: isPredicted ? 3 : copies };
   };
   const cuts = [
-    { model: "reference", rankCount: 2, splitBatch: false, guidanceScale: 5, pictures: 1 },
-    { model: "reference", rankCount: 3, splitBatch: false, guidanceScale: 1, pictures: 2 },
-    { model: "reference", rankCount: 4, splitBatch: true, guidanceScale: 5, pictures: 2 },
-    { model: "wide", rankCount: 3, splitBatch: false, guidanceScale: 5, pictures: 1 },
+    { model: "reference", rankCount: 2, splitBatch: false, guidanceScale: 5, images: 1 },
+    { model: "reference", rankCount: 3, splitBatch: false, guidanceScale: 1, images: 2 },
+    { model: "reference", rankCount: 4, splitBatch: true, guidanceScale: 5, images: 2 },
+    { model: "wide", rankCount: 3, splitBatch: false, guidanceScale: 5, images: 1 },
   ] as const;
 
   test.each(
     syncModes.flatMap((syncMode) =>
-      [true, false].map((predictBorders) => ({ syncMode, predictBorders })),
+      [true, false].map((extrapolateHalos) => ({ syncMode, extrapolateHalos })),
     ),
-  )("follow from the config: $syncMode, predicted: $predictBorders", async (mode) => {
-    const copies = copiesOf(mode.syncMode, mode.predictBorders);
-    for (const { model: name, pictures, ...share } of cuts) {
+  )("follow from the config: $syncMode, predicted: $extrapolateHalos", async (mode) => {
+    const copies = copiesOf(mode.syncMode, mode.extrapolateHalos);
+    for (const { model: name, images, ...share } of cuts) {
       const model = models[name];
-      // Five rows of units, so that bands are uneven.
+      // Five rows of units, so that patches are uneven.
       const [rows, columns] = [5, 3];
       const drawn = await draw({
         model,
@@ -55,20 +55,20 @@ describe("buffers of all ranks together", () => {
         ...share,
         width: columns * model.sizeMultiple,
         height: rows * model.sizeMultiple,
-        seeds: Array.from({ length: pictures }, (_, i) => BigInt(i)),
+        seeds: Array.from({ length: images }, (_, i) => BigInt(i)),
         stepCount: 1,
       });
       const unit = model.sizeMultiple / model.vaeFactor;
       const sizes = unetSizes(model.unet, rows * unit, columns * unit);
-      const samples = pictures * (share.guidanceScale > 1 ? 2 : 1);
-      const bands = share.splitBatch ? share.rankCount / 2 : share.rankCount;
-      // Every band has a first and a last row and statistics; keys and values are dealt once.
+      const samples = images * (share.guidanceScale > 1 ? 2 : 1);
+      const patches = share.splitBatch ? share.rankCount / 2 : share.rankCount;
+      // Every patch has a first and a last row and statistics; keys and values are dealt once.
       const activations =
-        copies.keysValues * sizes.keysValues + copies.borderRows * 2 * bands * sizes.borderRow;
+        copies.keysValues * sizes.keysValues + copies.haloRows * 2 * patches * sizes.haloRow;
       const expected =
         samples *
         (elementBytes.activation * activations +
-          elementBytes.statistic * copies.statistics * bands * sizes.statistics);
+          elementBytes.statistic * copies.statistics * patches * sizes.statistics);
       const held = drawn.ranks.reduce((sum, { bufferBytes }) => sum + bufferBytes, 0);
       expect(held, `${name}, ${share.rankCount} ranks`).toBe(expected);
     }

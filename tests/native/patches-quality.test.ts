@@ -1,16 +1,16 @@
 /**
- * How far pictures by bands that read old values are from those of one rank: nearer than
+ * How far images by patches that read old values are from those of one rank: nearer than
  * DistriFusion's, and never black. Its figures for the reference model were measured with its own
  * modules on the same latents and steps; relative L2 of the latents.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type PictureResult, syncModes } from "../../src/native/session.ts";
+import { type ImageResult, syncModes } from "../../src/native/session.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { draw, drawLatents, latentsOf, type Work } from "../support/draw.ts";
 
-// Many pictures each, and the cores may be busy.
+// Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
 
 const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
@@ -34,7 +34,7 @@ describe("the reference model is nearer to one rank than DistriFusion", () => {
   test.each([
     { rankCount: 2, theirs: 2.0e-3 },
     { rankCount: 4, theirs: 3.4e-3 },
-  ])("with $rankCount bands", async ({ rankCount, theirs }) => {
+  ])("with $rankCount patches", async ({ rankCount, theirs }) => {
     const one = await drawLatents(work);
     expect(relativeL2(await drawLatents({ ...work, rankCount }), one)).toBeLessThan(theirs);
   });
@@ -55,10 +55,10 @@ const bundled: Work = {
 };
 
 /**
- * What DistriFusion would draw: old border rows as they are, and its factor n / (n - 1) of the
+ * What DistriFusion would draw: old halo rows as they are, and its factor n / (n - 1) of the
  * variance. tests/native/patches.test.ts holds that to its own recorded runs, to 1e-4.
  */
-const asDistriFusion = { predictBorders: false, testHooks: { besselVariance: true } };
+const asDistriFusion = { extrapolateHalos: false, testHooks: { besselVariance: true } };
 
 describe("the bundled model is nearer to one rank than DistriFusion", () => {
   const cat = "a large orange cat on a purple background";
@@ -71,14 +71,14 @@ describe("the bundled model is nearer to one rank than DistriFusion", () => {
     { prompt: house, seed: 42n, rankCount: 4 },
     { prompt: cat, seed: 43n, rankCount: 4 },
     { prompt: diamond, seed: 44n, rankCount: 4 },
-  ])("$prompt, $rankCount bands", async ({ prompt, seed, rankCount }) => {
+  ])("$prompt, $rankCount patches", async ({ prompt, seed, rankCount }) => {
     const work = { ...bundled, prompt, seeds: [seed] };
     const one = await drawLatents(work);
     const theirs = await drawLatents({ ...work, rankCount, ...asDistriFusion });
-    const plain = await drawLatents({ ...work, rankCount, predictBorders: false });
-    const predicted = await drawLatents({ ...work, rankCount, predictBorders: true });
+    const plain = await drawLatents({ ...work, rankCount, extrapolateHalos: false });
+    const predicted = await drawLatents({ ...work, rankCount, extrapolateHalos: true });
     expect(relativeL2(predicted, one)).toBeLessThan(relativeL2(theirs, one));
-    // Measured 0.016 to 0.129. Variances that nothing holds up leave 0.4 to 0.9 in four bands of
+    // Measured 0.016 to 0.129. Variances that nothing holds up leave 0.4 to 0.9 in four patches of
     // two of these scenes, with seams and textures that show.
     expect(relativeL2(plain, one)).toBeLessThan(0.2);
     expect(relativeL2(predicted, one)).toBeLessThan(0.2);
@@ -87,16 +87,16 @@ describe("the bundled model is nearer to one rank than DistriFusion", () => {
   });
 });
 
-/** DistriFusion's issue 7: black pictures at eight ranks and small sizes. */
-describe("eight ranks at small sizes draw a picture", () => {
+/** DistriFusion's issue 7: black images at eight ranks and small sizes. */
+describe("eight ranks at small sizes draw a image", () => {
   const sizes = [
-    // Bands of one unit of rows: the smallest there are.
+    // Patches of one unit of rows: the smallest there are.
     { width: 64, height: 256, splitBatch: false, warmupSteps: 4, stepCount: 25 },
     { width: 64, height: 256, splitBatch: false, warmupSteps: 0, stepCount: 25 },
     { width: 256, height: 256, splitBatch: false, warmupSteps: 4, stepCount: 12 },
     { width: 64, height: 128, splitBatch: true, warmupSteps: 4, stepCount: 25 },
   ];
-  /** Levels of 255 from one rank's picture, on average: about twice what was measured. */
+  /** Levels of 255 from one rank's image, on average: about twice what was measured. */
   const distanceMax = {
     corrected_async_gn: 25,
     stale_gn: 25,
@@ -123,14 +123,14 @@ describe("eight ranks at small sizes draw a picture", () => {
 });
 
 /** Standard deviation of the levels. */
-function contrastOf({ pictures: [pixels = new Uint8Array()] }: PictureResult): number {
+function contrastOf({ images: [pixels = new Uint8Array()] }: ImageResult): number {
   const mean = pixels.reduce((sum, level) => sum + level, 0) / pixels.length;
   return Math.sqrt(pixels.reduce((sum, level) => sum + (level - mean) ** 2, 0) / pixels.length);
 }
 
 /** Mean distance of the levels. */
-function distanceOf(ours: PictureResult, reference: PictureResult): number {
-  const [pixels = new Uint8Array()] = ours.pictures;
-  const theirs = reference.pictures[0]!;
+function distanceOf(ours: ImageResult, reference: ImageResult): number {
+  const [pixels = new Uint8Array()] = ours.images;
+  const theirs = reference.images[0]!;
   return pixels.reduce((sum, level, i) => sum + Math.abs(level - theirs[i]!), 0) / pixels.length;
 }

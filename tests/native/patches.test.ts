@@ -1,5 +1,5 @@
 /**
- * A picture that is cut into bands of rows: equal to the whole where a mode promises it, equal to
+ * A image that is cut into patches of rows: equal to the whole where a mode promises it, equal to
  * DistriFusion's own recorded runs where it does not, and the same bits every time.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -7,14 +7,14 @@ import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { type PictureResult, type SyncMode, syncModes } from "../../src/native/session.ts";
+import { type ImageResult, type SyncMode, syncModes } from "../../src/native/session.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { writeWideModel } from "../support/formula-weights.ts";
 import { refusal } from "../support/refusal.ts";
 import { readSafetensors, tensorOf } from "../support/safetensors.ts";
 
-// Many pictures each, and the cores may be busy.
+// Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
 
 const fixtures = join(import.meta.dir, "../fixtures");
@@ -69,13 +69,13 @@ describe("DistriFusion's recorded runs, with its factor n / (n - 1) of the varia
       rankCount: run.world,
       splitBatch: run.split_batch,
       syncMode: run.mode,
-      predictBorders: false,
+      extrapolateHalos: false,
       testHooks: { besselVariance: true },
     };
     await withSession(work, async (session) => {
-      const whole = await session.picture(requestOf(work));
+      const whole = await session.image(requestOf(work));
       expect(relativeL2(latentsOf(whole), theirs(run, "latents"))).toBeLessThanOrEqual(bar);
-      const half = await session.picture(requestOf({ ...work, stepsDone: 7 }));
+      const half = await session.image(requestOf({ ...work, stepsDone: 7 }));
       expect(relativeL2(latentsOf(half), theirs(run, "mid"))).toBeLessThanOrEqual(bar);
     });
   });
@@ -85,10 +85,10 @@ describe("full_sync equals one rank", () => {
   const cut = fc.record({
     rankCount: fc.integer({ min: 2, max: 16 }),
     guidance: fc.boolean(),
-    // By deviations of the whole picture, whoever has its rows and branches.
+    // By deviations of the whole image, whoever has its rows and branches.
     guidanceRescale: fc.constantFrom(0, 0.7, 1),
     splitBatch: fc.boolean(),
-    pictureCount: fc.integer({ min: 1, max: 2 }),
+    imageCount: fc.integer({ min: 1, max: 2 }),
     warmupSteps: fc.integer({ min: 0, max: 12 }),
     seed: fc.bigInt({ min: 0n, max: 2n ** 63n }),
     // Rows and columns in the smallest units that every level of the model can halve.
@@ -100,25 +100,25 @@ describe("full_sync equals one rank", () => {
   const models = { reference: golden, wide };
   const empty = { ...golden, weights: { textEncoder: [], textEncoder2: [], unet: [], vae: [] } };
 
-  function bandCountOf({ rankCount, guidance, splitBatch }: Cut): number {
+  function patchCountOf({ rankCount, guidance, splitBatch }: Cut): number {
     return guidance && splitBatch && rankCount % 2 === 0 ? rankCount / 2 : rankCount;
   }
 
   function workOf(model: ModelFolder, drawn: Cut, rows: number, area: number): Work {
-    const { rankCount, splitBatch, pictureCount, warmupSteps, seed } = drawn;
+    const { rankCount, splitBatch, imageCount, warmupSteps, seed } = drawn;
     const columns = Math.max(1, Math.min(drawn.columns, Math.floor(area / rows)));
     return {
       model,
       rankCount,
       splitBatch,
       warmupSteps,
-      seeds: Array.from({ length: pictureCount }, (_, i) => seed + BigInt(i)),
+      seeds: Array.from({ length: imageCount }, (_, i) => seed + BigInt(i)),
       guidanceScale: drawn.guidance ? 5 : 1,
       guidanceRescale: drawn.guidanceRescale,
       width: columns * model.sizeMultiple,
       height: rows * model.sizeMultiple,
       stepCount: 12,
-      wantImage: true,
+      wantDecoded: true,
     };
   }
 
@@ -131,13 +131,13 @@ describe("full_sync equals one rank", () => {
     await fc.assert(
       fc.asyncProperty(cut, async (anyCount) => {
         const drawn = { ...anyCount, rankCount: kind.rankCount };
-        const rows = bandCountOf(drawn) + drawn.spareRows;
+        const rows = patchCountOf(drawn) + drawn.spareRows;
         const work = workOf(models[kind.name], drawn, rows, kind.area);
         const ours = await draw(work);
         const one = await draw({ ...work, rankCount: 1 });
         expect(ours.ranks).toHaveLength(drawn.rankCount);
         expect(relativeL2(latentsOf(ours), latentsOf(one))).toBeLessThanOrEqual(exactBar);
-        // The VAE's bands are always synchronous, but what they decode has its own rounding.
+        // The VAE's patches are always synchronous, but what they decode has its own rounding.
         expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
       }),
       { numRuns: 1 },
@@ -147,13 +147,13 @@ describe("full_sync equals one rank", () => {
   test("and what cannot be dealt is refused before anything loads", async () => {
     await fc.assert(
       fc.asyncProperty(
-        cut.filter((drawn) => drawn.missingRows < bandCountOf(drawn)),
+        cut.filter((drawn) => drawn.missingRows < patchCountOf(drawn)),
         async (drawn) => {
-          const bandCount = bandCountOf(drawn);
-          const work = workOf(golden, drawn, bandCount - drawn.missingRows, 100);
+          const patchCount = patchCountOf(drawn);
+          const work = workOf(golden, drawn, patchCount - drawn.missingRows, 100);
           const sentence = await refusal(() => draw({ ...work, model: empty }), "bad-option");
-          expect(sentence).toContain(`${work.rankCount} ranks are ${bandCount} bands`);
-          expect(sentence).toContain(`a height of at least ${bandCount * golden.sizeMultiple}`);
+          expect(sentence).toContain(`${work.rankCount} ranks are ${patchCount} patches`);
+          expect(sentence).toContain(`a height of at least ${patchCount * golden.sizeMultiple}`);
         },
       ),
     );
@@ -200,23 +200,23 @@ describe("the same seed gives the same bits", () => {
     const shared = { ...work, rankCount: 4, syncMode: "corrected_async_gn" } as const;
     const reference = await draw(shared);
     await withSession(shared, async (session) => {
-      await session.picture(requestOf({ ...shared, width: 64, height: 256, prompt: "x" }));
-      await session.picture(requestOf({ ...shared, syncMode: "no_sync", warmupSteps: 0 }));
-      await session.picture(requestOf({ ...shared, syncMode: "full_sync", guidanceScale: 1 }));
-      expectSame(await session.picture(requestOf(shared)), reference, "after others");
+      await session.image(requestOf({ ...shared, width: 64, height: 256, prompt: "x" }));
+      await session.image(requestOf({ ...shared, syncMode: "no_sync", warmupSteps: 0 }));
+      await session.image(requestOf({ ...shared, syncMode: "full_sync", guidanceScale: 1 }));
+      expectSame(await session.image(requestOf(shared)), reference, "after others");
       const wider = requestOf({ ...shared, splitBatch: false, seeds: [1n, 2n] });
-      await session.picture(wider);
-      expectSame(await session.picture(requestOf(shared)), reference, "after a batch");
+      await session.image(wider);
+      expectSame(await session.image(requestOf(shared)), reference, "after a batch");
     });
   });
 
-  function expectSame(ours: PictureResult, reference: PictureResult, what: string): void {
+  function expectSame(ours: ImageResult, reference: ImageResult, what: string): void {
     expect(Buffer.compare(bytesOf(latentsOf(ours)), bytesOf(latentsOf(reference))), what).toBe(0);
-    expect(Buffer.compare(ours.pictures[0]!, reference.pictures[0]!), what).toBe(0);
+    expect(Buffer.compare(ours.images[0]!, reference.images[0]!), what).toBe(0);
   }
 });
 
-describe("a picture of a batch is the same alone", () => {
+describe("a image of a batch is the same alone", () => {
   const seeds = [7n, 2n ** 63n, 8n];
   const shares = [1, 2, 3].flatMap((rankCount) =>
     (["full_sync", "corrected_async_gn"] as const).map((syncMode) => ({ rankCount, syncMode })),
@@ -231,27 +231,27 @@ describe("a picture of a batch is the same alone", () => {
     for (const [i, seed] of seeds.entries()) {
       const alone = await draw({ ...work, seeds: [seed] });
       expect(latentsOf(batch).subarray(i * length, (i + 1) * length)).toEqual(latentsOf(alone));
-      // The VAE decodes picture by picture: the same work, the same bits.
-      expect(batch.pictures[i]).toEqual(alone.pictures[0]!);
+      // The VAE decodes image by image: the same work, the same bits.
+      expect(batch.images[i]).toEqual(alone.images[0]!);
     }
   });
 });
 
-describe("the VAE in bands", () => {
+describe("the VAE in patches", () => {
   /** One step from the same noise, so that little more than the decoding differs. */
   const work: Work = { model: golden, stepCount: 1, guidanceScale: 1, width: 160, height: 224 };
 
   test.each([2, 3, 5, 7])("decodes as a whole: %d ranks", async (rankCount) => {
-    const shared = { ...work, wantImage: true };
+    const shared = { ...work, wantDecoded: true };
     const one = await draw(shared);
     const ours = await draw({ ...shared, rankCount });
     expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
-    expect(maxAbs(ours.pictures[0]!, one.pictures[0]!)).toBeLessThanOrEqual(1);
+    expect(maxAbs(ours.images[0]!, one.images[0]!)).toBeLessThanOrEqual(1);
   });
 });
 
-function imageOf({ image }: PictureResult): Float32Array {
-  if (image === null) throw new Error("the picture came without the decoder's output");
+function imageOf({ image }: ImageResult): Float32Array {
+  if (image === null) throw new Error("the image came without the decoder's output");
   return image;
 }
 

@@ -1,6 +1,6 @@
 /**
  * `--rng cuda` on the CPU: the first latent and the steps' noise are the numbers that torch prints
- * on CUDA devices, each picture's from a generator of its own, whatever ranks share it.
+ * on CUDA devices, each image's from a generator of its own, whatever ranks share it.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -32,7 +32,7 @@ test("the first latent, then each step's noise, go on in torch's order", async (
   }
 });
 
-test("every picture of a batch has a generator of its own, as on its own", async () => {
+test("every image of a batch has a generator of its own, as on its own", async () => {
   const both = await drawNoise({ ...work, seeds: [0n, 42n] }, 2);
   const first = await drawNoise({ ...work, seeds: [0n] }, 2);
   const second = await drawNoise({ ...work, seeds: [42n] }, 2);

@@ -20,9 +20,9 @@ import { openSession, type Session } from "../../src/native/session.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 
-const eightBands = {
-  bands: new Array<number>(8).fill(1),
-  band: 3,
+const eightPatches = {
+  patches: new Array<number>(8).fill(1),
+  patch: 3,
   branchGroups: 1,
   branches: 2,
   halos: "all-gather",
@@ -34,7 +34,7 @@ describe("SDXL from its config", () => {
 
   test("DistriFusion's volume: 0.424 G elements at 1024x1024, 5.376 G at 3840x3840", () => {
     const received = (sizes: typeof at1024) => {
-      const { keysValues, halos } = receivedElements(sizes, eightBands);
+      const { keysValues, halos } = receivedElements(sizes, eightPatches);
       return (keysValues + halos) / 1e9;
     };
     expect(received(at1024)).toBeCloseTo(0.424, 3);
@@ -45,9 +45,9 @@ describe("SDXL from its config", () => {
     expect((2 * 2 * at1024.keysValues) / 1e6).toBeCloseTo(838.9, 1);
   });
 
-  test("border rows are 2.048 M elements, and 4 % less before upsampling", () => {
-    expect(at1024.borderRowUpsampled).toBe(2_048_000);
-    expect(at1024.borderRow).toBe(1_966_080);
+  test("halo rows are 2.048 M elements, and 4 % less before upsampling", () => {
+    expect(at1024.haloRowUpsampled).toBe(2_048_000);
+    expect(at1024.haloRow).toBe(1_966_080);
   });
 
   test("46 norms have 5888 statistics in two branches", () => {
@@ -78,9 +78,9 @@ describe("SDXL from its config", () => {
       computeMs: Number(computeMs["790 TFLOP/s"]?.toFixed(1)),
     }));
     expect(figures).toEqual([
-      { layout: "8 bands", keysValuesMb: 734, halosMb: 16, allGatherMb: 115, computeMs: 2.1 },
+      { layout: "8 patches", keysValuesMb: 734, halosMb: 16, allGatherMb: 115, computeMs: 2.1 },
       {
-        layout: "2 branches x 4 bands",
+        layout: "2 branches x 4 patches",
         keysValuesMb: 315,
         halosMb: 8,
         allGatherMb: 25,
@@ -128,7 +128,7 @@ describe("ranks count what the formula says", () => {
       height,
       guidance,
       splitBatch,
-      pictureCount: 1,
+      imageCount: 1,
     });
     sessions.push(session);
     const schedule = makeSchedule("euler", model.scheduler, { stepCount });
@@ -139,7 +139,7 @@ describe("ranks count what the formula says", () => {
 
     const latentRows = height / model.vaeFactor;
     const rowUnit = model.sizeMultiple / model.vaeFactor;
-    const { bands, branchGroups } = layoutOf({
+    const { patches, branchGroups } = layoutOf({
       rankCount,
       guidance,
       splitBatch,
@@ -148,9 +148,9 @@ describe("ranks count what the formula says", () => {
     });
     const sizes = unetSizes(model.unet, latentRows, width / model.vaeFactor);
     const expected = ranks.map((_, rank) => {
-      const band = rank % bands.length;
+      const patch = rank % patches.length;
       const branches = guidance ? 2 : 1;
-      const share = { bands, band, branchGroups, branches, halos: "neighbours" } as const;
+      const share = { patches, patch, branchGroups, branches, halos: "neighbours" } as const;
       return bytesOf(receivedElements(sizes, share), bytesCpu);
     });
     const counted = ranks.map((rank) => ({

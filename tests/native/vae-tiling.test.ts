@@ -8,12 +8,12 @@ import type { BasedXLError } from "../../src/errors.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import { NativeHandle } from "../../src/native/handle.ts";
 import { ModelParts } from "../../src/native/parts.ts";
-import { type OpenOptions, openSession, type PictureRequest } from "../../src/native/session.ts";
+import { type ImageRequest, type OpenOptions, openSession } from "../../src/native/session.ts";
 import { tileLatent, tilingPsnr, tilingWarning } from "../../src/pipeline/vae-tiling.ts";
 import { resources } from "../../src/resources.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 import { maxAbs } from "../support/compare.ts";
-import { measureTiling, tilingPictures } from "../support/tiling.ts";
+import { measureTiling, tilingImages } from "../support/tiling.ts";
 
 const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 /** Tiles of 8 rows and columns of the latent: 64 pixels a side. */
@@ -25,7 +25,7 @@ function withSampleSize(model: ModelFolder, sampleSize: number): ModelFolder {
 }
 
 function open(changes: Partial<OpenOptions> = {}) {
-  const machine = { rankCount: 1, threadCount: 2, splitBatch: true, pictureCount: 2 };
+  const machine = { rankCount: 1, threadCount: 2, splitBatch: true, imageCount: 2 };
   return openSession({
     model: small,
     ...machine,
@@ -36,7 +36,7 @@ function open(changes: Partial<OpenOptions> = {}) {
   });
 }
 
-function request(changes: Partial<PictureRequest> = {}): PictureRequest {
+function request(changes: Partial<ImageRequest> = {}): ImageRequest {
   const one = golden.tokenizer.encode("a red circle");
   const two = golden.tokenizer2.encode("a red circle");
   const schedule = makeSchedule("euler", golden.scheduler, { stepCount: 2 });
@@ -91,20 +91,20 @@ test("the user is told what tiles change, or that they change nothing", () => {
 
 test("what is stated is what the bundled model shows", async () => {
   const mini = await openModelFolder(resources.bundledModel());
-  for (const picture of tilingPictures) {
-    const { psnr } = await measureTiling(mini, { ...picture, side: 384, stepCount: 25 });
+  for (const image of tilingImages) {
+    const { psnr } = await measureTiling(mini, { ...image, side: 384, stepCount: 25 });
     expect(psnr).toBeGreaterThan(tilingPsnr.min);
     expect(psnr).toBeLessThan(tilingPsnr.max);
   }
 }, 60_000);
 
-describe("pictures in tiles", () => {
+describe("images in tiles", () => {
   test("are the decoded parts of their latents, in a batch and in any order of sizes", async () => {
     const session = await open();
     const parts = await ModelParts.open(small);
     try {
       for (const changes of [{}, { width: 96, height: 160, seeds: [5n] }, {}]) {
-        const drawn = await session.picture(request({ ...changes, wantImage: true }));
+        const drawn = await session.image(request({ ...changes, wantDecoded: true }));
         const [count, channels, rows, columns] = drawn.latentShape;
         for (let i = 0; i < count; i++) {
           const values = channels * rows * columns;
@@ -112,7 +112,7 @@ describe("pictures in tiles", () => {
           const scale = Math.fround(1 / Math.fround(small.vae.scalingFactor));
           const scaled = latent.map((value) => value * scale);
           const alone = await parts.decode(scaled, rows, columns, tileLatent(small));
-          expect(alone.rgb).toEqual(drawn.pictures[i]!);
+          expect(alone.rgb).toEqual(drawn.images[i]!);
           const length = drawn.image!.length / count;
           expect(drawn.image!.subarray(i * length, (i + 1) * length)).toEqual(alone.image);
           const whole = await parts.decode(scaled, rows, columns);
@@ -129,9 +129,9 @@ describe("pictures in tiles", () => {
     const session = await open();
     try {
       const fits = { width: 64, height: 32 };
-      const tiles = await session.picture(request(fits));
-      const whole = await session.picture(request({ ...fits, vaeTiling: false }));
-      expect(tiles.pictures).toEqual(whole.pictures);
+      const tiles = await session.image(request(fits));
+      const whole = await session.image(request({ ...fits, vaeTiling: false }));
+      expect(tiles.images).toEqual(whole.images);
     } finally {
       session.close();
     }
@@ -146,7 +146,7 @@ describe("pictures in tiles", () => {
 
   test("can be stopped between tiles", async () => {
     // Some 4000 tiles: minutes of work.
-    const session = await open({ model: withSampleSize(golden, 32), pictureCount: 1 });
+    const session = await open({ model: withSampleSize(golden, 32), imageCount: 1 });
     try {
       const stop = new AbortController();
       const many = { width: 1536, height: 1536, seeds: [1n], rows: request().rows.slice(0, 1) };
@@ -156,7 +156,7 @@ describe("pictures in tiles", () => {
         stoppedAt = performance.now();
         stop.abort();
       };
-      const drawing = session.picture(request(many), { onProgress, signal: stop.signal });
+      const drawing = session.image(request(many), { onProgress, signal: stop.signal });
       expect((await refusal(drawing)).code).toBe("cancelled");
       expect(performance.now() - stoppedAt).toBeLessThan(1000);
     } finally {
@@ -164,7 +164,7 @@ describe("pictures in tiles", () => {
     }
   }, 60_000);
 
-  test("take a tile's memory, not the picture's", async () => {
+  test("take a tile's memory, not the image's", async () => {
     const planned = async (vaeTileLatent: number) => {
       const handle = await NativeHandle.open(
         {
@@ -176,7 +176,7 @@ describe("pictures in tiles", () => {
           latentRows: 128,
           latentWidth: 128,
           splitBatch: false,
-          pictureCount: 1,
+          imageCount: 1,
           vaeTileLatent,
         },
         {},

@@ -114,7 +114,7 @@ describe("without an environment, in an empty folder", () => {
     rmSync(other);
   });
 
-  test("the folder has the pictures and nothing else", () => {
+  test("the folder has the images and nothing else", () => {
     const names = ["basedxl", "sample.avif", "sample.jpg", "sample.png", "sample.webp"];
     expect(readdirSync(folder).sort()).toEqual(names);
   });
@@ -229,19 +229,16 @@ describe("disks", () => {
     expect(exitCode).toBe(1);
   });
 
-  test.skipIf(skip)(
-    "a picture on a full disk: one sentence, and the old picture stays",
-    async () => {
-      const script = `echo old > disk/sample.png
+  test.skipIf(skip)("a image on a full disk: one sentence, and the old image stays", async () => {
+    const script = `echo old > disk/sample.png
         head -c 1000000 /dev/zero > disk/filler 2>/dev/null
         ${sample} --out disk/sample.png; code=$?
         rm disk/filler; ls -A disk; cat disk/sample.png; exit $code`;
-      const { exitCode, stdout, stderr } = await run("size=64k", script, join(folder, "cache"));
-      expect(stderr).toMatch(/^error: Cannot write disk\/sample\.png: ENOSPC.*\n$/);
-      expect(stdout).toBe("sample.png\nold\n");
-      expect(exitCode).toBe(1);
-    },
-  );
+    const { exitCode, stdout, stderr } = await run("size=64k", script, join(folder, "cache"));
+    expect(stderr).toMatch(/^error: Cannot write disk\/sample\.png: ENOSPC.*\n$/);
+    expect(stdout).toBe("sample.png\nold\n");
+    expect(exitCode).toBe(1);
+  });
 
   test.skipIf(skip)(
     "a disk that nothing can be run from: one sentence that names the variable",
@@ -254,7 +251,7 @@ describe("disks", () => {
 });
 
 test.skipIf(skipped("system calls", noStraceReason()))(
-  "no network, and nothing is written outside the cache and the picture",
+  "no network, and nothing is written outside the cache and the image",
   async () => {
     const folder = folderFor("home");
     const log = join(folder, "log");
@@ -317,7 +314,7 @@ describe("what it says of itself", () => {
     expect(parity.stderr).toContain("run `bun run bench parity` in a clone");
     const formula = await basedxl(folder, "bench", "scaling", "--formula", "--out", "charts");
     expect(formula.stderr).toBe("");
-    expect(formula.stdout).toContain("| 1024x1024 | 2 bands");
+    expect(formula.stdout).toContain("| 1024x1024 | 2 patches");
     expect(readdirSync(join(folder, "charts")).length).toBe(3);
   });
 

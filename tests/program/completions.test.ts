@@ -34,7 +34,7 @@ describe("bash", () => {
     expect(offered("basedxl", "sample", "--seed", "")).toEqual([]);
   });
 
-  test("files for a picture, folders alone for a model", () => {
+  test("files for a image, folders alone for a model", () => {
     expect(offered("basedxl", "sample", "--out", `${import.meta.dir}/completions`)).toEqual([
       import.meta.path,
     ]);

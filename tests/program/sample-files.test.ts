@@ -5,17 +5,17 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { checkFiles, PictureWriter, picturePaths } from "../../src/commands/sample-files.ts";
+import { checkFiles, ImageWriter, imagePaths } from "../../src/commands/sample-files.ts";
 import { refusal } from "../support/refusal.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-files-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 const { signal } = new AbortController();
 
-test("one picture has the name as it was given, several are numbered before the ending", () => {
-  expect(picturePaths("sample.png", 1)).toEqual(["sample.png"]);
-  expect(picturePaths("a.b/c.d.webp", 2)).toEqual(["a.b/c.d-1.webp", "a.b/c.d-2.webp"]);
-  expect(picturePaths("sample.png", 64).at(-1)).toBe("sample-64.png");
+test("one image has the name as it was given, several are numbered before the ending", () => {
+  expect(imagePaths("sample.png", 1)).toEqual(["sample.png"]);
+  expect(imagePaths("a.b/c.d.webp", 2)).toEqual(["a.b/c.d-1.webp", "a.b/c.d-2.webp"]);
+  expect(imagePaths("sample.png", 64).at(-1)).toBe("sample-64.png");
 });
 
 describe("refused before drawing", () => {
@@ -35,21 +35,21 @@ describe("refused before drawing", () => {
 
   test("a size the format cannot hold", async () => {
     const options = { outPath: "a.webp", latentsPath: undefined, imageCount: 1 };
-    const open = () => new PictureWriter(options, { width: 16384, height: 32 }, signal);
+    const open = () => new ImageWriter(options, { width: 16384, height: 32 }, signal);
     expect(await refusal(open, "bad-option")).toContain("webp");
   });
 });
 
-test("pictures are written in order, and told with their seeds", async () => {
+test("images are written in order, and told with their seeds", async () => {
   const outPath = join(folder, "p.png");
   const options = { outPath, latentsPath: undefined, imageCount: 2 };
-  const writer = new PictureWriter(options, { width: 2, height: 1 }, signal);
+  const writer = new ImageWriter(options, { width: 2, height: 1 }, signal);
   const pixels = new Uint8Array(6);
-  expect(await writer.writePicture({ seed: 7n, pixels })).toEqual({
+  expect(await writer.writeImage({ seed: 7n, pixels })).toEqual({
     path: join(folder, "p-1.png"),
     seed: 7n,
   });
-  await writer.writePicture({ seed: 8n, pixels });
+  await writer.writeImage({ seed: 8n, pixels });
   expect(readdirSync(folder).filter((name) => name.startsWith("p"))).toEqual([
     "p-1.png",
     "p-2.png",

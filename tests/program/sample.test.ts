@@ -103,11 +103,11 @@ describe("drawing", () => {
         guidance_scale: 3.5,
         device: "cpu",
         ranks: 4,
-        layout: "4 ranks = 2 guidance branches × 2 bands (4 + 4 rows)",
+        layout: "4 ranks = 2 guidance branches × 2 patches (4 + 4 rows)",
         sync_mode: "corrected_async_gn",
         warmup_steps: 1,
         split_batch: true,
-        predict_borders: false,
+        extrapolate_halos: false,
         batch_size: 1,
       });
       expect(told.warnings).toHaveLength(1);
@@ -134,7 +134,7 @@ describe("drawing", () => {
   );
 
   test(
-    "the same seed draws the same picture, another does not; --quiet says nothing",
+    "the same seed draws the same image, another does not; --quiet says nothing",
     async () => {
       writeFileSync(join(folder, "q1.png"), "an old file");
       for (const [name, seed] of Object.entries({ q1: "5", q2: "5", q3: "6" })) {
@@ -149,7 +149,7 @@ describe("drawing", () => {
   );
 
   test(
-    "several pictures, each with its seed, like alone; their latents in one file",
+    "several images, each with its seed, like alone; their latents in one file",
     async () => {
       const size = ["--steps", "2", "--width", "64", "--height", "96", "--device", "cpu"];
       const ranks = ["--gpus", "3", "--no-split-batch", "--sync-mode", "full_sync"];
@@ -158,8 +158,10 @@ describe("drawing", () => {
       const args = [...several, ...files, "--num-images", "3", "--batch-size", "2"];
       const ended = await basedxl("sample", ...args, "--json");
       expect(ended.exitCode).toBe(0);
-      expect(ended.stderr).toContain("3 pictures, 2 at a time, 64x96, 2 steps");
-      expect(ended.stderr).toContain("3 ranks = 3 bands (4 + 4 + 4 rows), both guidance branches");
+      expect(ended.stderr).toContain("3 images, 2 at a time, 64x96, 2 steps");
+      expect(ended.stderr).toContain(
+        "3 ranks = 3 patches (4 + 4 + 4 rows), both guidance branches",
+      );
       expect(ended.stderr).toContain("Wrote n-2.png, seed 6.\n");
       const told = onlyObject(ended);
       const path = (number: number) => join(folder, `n-${number}.png`);
@@ -200,7 +202,7 @@ describe("refusing", () => {
     [["sample", "--gpus", "16", "--width", "64", "--height", "64"], 2, "use 4 ranks (--gpus 4)"],
     [["sample", "--num-images", "65"], 2, "--num-images must be a whole number from 1 to 64"],
     [["sample", "--num-images", "2", "--out", "no/x.png"], 1, "Cannot write no/x-1.png"],
-    [["sample", "--out", "x.gif"], 2, "The picture x.gif has the ending .gif"],
+    [["sample", "--out", "x.gif"], 2, "The image x.gif has the ending .gif"],
     [["sample", "--out", "no/x.png"], 1, "Cannot write no/x.png"],
     [["sample", "--save-latents", "no/x.safetensors"], 1, "Cannot write no/x.safetensors"],
     [["sample", "--scheduler", "ddim", "--use-karras-sigmas"], 2, "ddim"],
@@ -284,7 +286,7 @@ describe("stopping", () => {
   }
 
   test(
-    "Ctrl-C is said once, takes a second at most and leaves an old picture as it was",
+    "Ctrl-C is said once, takes a second at most and leaves an old image as it was",
     async () => {
       const path = join(folder, "stopped.png");
       writeFileSync(path, "an old file");
@@ -305,7 +307,7 @@ describe("stopping", () => {
   );
 
   test(
-    "Ctrl-C among several pictures keeps those that are written",
+    "Ctrl-C among several images keeps those that are written",
     async () => {
       const before = readdirSync(folder);
       const args = ["--steps", "40", "--num-images", "64", "--out", "kept.png"];
@@ -322,7 +324,7 @@ describe("stopping", () => {
       for (const name of written) {
         expect((await sharp(join(folder, name)).metadata()).width).toBe(256);
       }
-      expect(stderr).toMatch(/^Step \d+\/40 of picture 1 of 64, /m);
+      expect(stderr).toMatch(/^Step \d+\/40 of image 1 of 64, /m);
     },
     timeoutMs,
   );

@@ -22,7 +22,7 @@ def rand(*shape):
     return torch.rand(shape) * 2 - 1
 
 
-def pictures(case):
+def images(case):
     """NCHW and contiguous, as diffusers' models have them."""
     return rand(case.get("batch", 1), case["in"], case.get("rows", 1), case["width"])
 
@@ -38,7 +38,7 @@ def make_linear(case, dtype):
 
 
 def make_conv2d(case, dtype):
-    x = pictures(case).to(dtype)
+    x = images(case).to(dtype)
     weight, bias = rand(case["out"], case["in"], 3, 3).to(dtype), rand(case["out"]).to(dtype)
     stride = case.get("stride", 1)
     if case.get("upsample"):
@@ -61,7 +61,7 @@ def make_attention(case, dtype):
 
 
 def make_group_norm(case, dtype):
-    x = pictures(case).to(dtype)
+    x = images(case).to(dtype)
     weight, bias = rand(case["in"]).to(dtype), rand(case["in"]).to(dtype)
     return lambda: F.silu(F.group_norm(x, 32, weight, bias, 1e-5))
 
@@ -88,8 +88,8 @@ def make_add(case, dtype):
 
 
 def make_concat(case, dtype):
-    x = pictures(case).to(dtype)
-    y = pictures(case | {"in": case["out"]}).to(dtype)
+    x = images(case).to(dtype)
+    y = images(case | {"in": case["out"]}).to(dtype)
     return lambda: torch.cat([x, y], dim=1)
 
 

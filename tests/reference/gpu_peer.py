@@ -3,7 +3,7 @@
     gpu_peer.py [--device cuda|cpu]     reads a case of JSON per line, answers with JSON per line
 
 The first line says which versions answer. A case is an operation of zig/backend/op_trace.zig with a "dtype", or
-{"op": "unet" | "vae" | "text" | "picture", "model": FOLDER, "rows", "width", "batch", "dtype",
+{"op": "unet" | "vae" | "text" | "image", "model": FOLDER, "rows", "width", "batch", "dtype",
 "compile": MODE or ""}; of the folder only the configs are read. Answers are {"ms": 0.1}, by the GPU's
 events, or {"error": "why not"}. Tensors are channels_last, attention is scaled_dot_product_attention
 by the fastest of its backends, of which a case may name one ("backend": "cudnn" or "flash"). Models
@@ -28,7 +28,7 @@ def rand(*shape, dtype):
     return torch.randn(shape, dtype=dtype)
 
 
-def picture(case, dtype, channels=None):
+def image(case, dtype, channels=None):
     shape = case["batch"], channels or case["in"], case["rows"], case["width"]
     return rand(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
@@ -47,7 +47,7 @@ def make_linear(case, dtype):
 
 
 def make_conv2d(case, dtype):
-    x, k = picture(case, dtype), case["kernel"]
+    x, k = image(case, dtype), case["kernel"]
     weight = rand(case["out"], case["in"], k, k, dtype=dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = rand(case["out"], dtype=dtype) if case["bias"] else None
@@ -81,7 +81,7 @@ def make_attention(case, dtype):
 
 
 def make_group_norm(case, dtype):
-    x = picture(case, dtype)
+    x = image(case, dtype)
     weight, bias = rand(case["in"], dtype=dtype), rand(case["in"], dtype=dtype)
     norm = lambda: F.group_norm(x, case["groups"], weight, bias, 1e-5)
     return (lambda: F.silu(norm())) if case["activation"] == "silu" else norm
@@ -109,7 +109,7 @@ def make_add(case, dtype):
 
 
 def make_concat(case, dtype):
-    x, y = picture(case, dtype), picture(case, dtype, case["out"] - case["in"])
+    x, y = image(case, dtype), image(case, dtype, case["out"] - case["in"])
     return lambda: torch.cat([x, y], dim=1)
 
 
@@ -168,7 +168,7 @@ def vae_call(case, dtype):
 
 
 def latent(case, dtype, batch):
-    return picture({**case, "batch": batch, "in": 4}, dtype)
+    return image({**case, "batch": batch, "in": 4}, dtype)
 
 
 def make_unet(case, dtype):
@@ -181,7 +181,7 @@ def make_vae(case, dtype):
     return lambda: call(x)
 
 
-def make_picture(case, dtype):
+def make_image(case, dtype):
     """Guided Euler steps and the decoding, as a pipeline does them; no text."""
     unet, vae, start = unet_call(case, dtype), vae_call(case, dtype), latent(case, dtype, 1)
 

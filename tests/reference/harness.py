@@ -84,7 +84,7 @@ def embed(pipeline, prompt, negative):
 
 
 def run(pipeline, spec):
-    """Draws one picture's latents; `spec` is an entry of golden.json's `runs`."""
+    """Draws one image's latents; `spec` is an entry of golden.json's `runs`."""
     model_scheduler = pipeline.scheduler
     scheduler = SCHEDULERS[spec["scheduler"]].from_config(model_scheduler.config, **spec["config"])
     pipeline.scheduler = scheduler

@@ -1,4 +1,4 @@
-"""Records one picture of the bundled model, drawn by PyTorch and diffusers: tests/fixtures/mini.
+"""Records one image of the bundled model, drawn by PyTorch and diffusers: tests/fixtures/mini.
 
 Run from the repository root: python tests/reference/make_mini.py [MODEL_FOLDER]
 """

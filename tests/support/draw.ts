@@ -1,19 +1,19 @@
 /**
- * Pictures straight from a session, for tests: everything that a test does not name has one usual
- * value here, so that two pictures differ in what the test says and in nothing else.
+ * Images straight from a session, for tests: everything that a test does not name has one usual
+ * value here, so that two images differ in what the test says and in nothing else.
  */
 import type { ModelFolder } from "../../src/models/folder.ts";
 import {
+  type ImageRequest,
+  type ImageResult,
   type OpenOptions,
   openSession,
-  type PictureRequest,
-  type PictureResult,
   type Session,
   type TokenPair,
 } from "../../src/native/session.ts";
 import { makeSchedule, type SchedulerName } from "../../src/schedule.ts";
 
-type Request = Omit<PictureRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
+type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
 
 /** What to draw and with whom. Without guidance there is no negative prompt. */
 export interface Work
@@ -45,7 +45,7 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
     dtype: work.dtype,
     splitBatch,
     guidance: guidanceOf(work) > 1,
-    pictureCount: seedsOf(work).length,
+    imageCount: seedsOf(work).length,
   });
   try {
     return await use(session);
@@ -55,8 +55,8 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
 }
 
 /** One batch in a session of its own. */
-export function draw(work: Work): Promise<PictureResult> {
-  return withSession(work, (session) => session.picture(requestOf(work)));
+export function draw(work: Work): Promise<ImageResult> {
+  return withSession(work, (session) => session.image(requestOf(work)));
 }
 
 /** The latents of one batch in a session of its own. */
@@ -64,13 +64,13 @@ export async function drawLatents(work: Work): Promise<Float32Array> {
   return latentsOf(await draw(work));
 }
 
-export function latentsOf({ latents }: PictureResult): Float32Array {
-  if (latents === null) throw new Error("the picture came without latents");
+export function latentsOf({ latents }: ImageResult): Float32Array {
+  if (latents === null) throw new Error("the image came without latents");
   return latents;
 }
 
 /** The request alone, for a session that is open. */
-export function requestOf(work: Work): PictureRequest {
+export function requestOf(work: Work): ImageRequest {
   const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
   const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...fields } = work;
   const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });

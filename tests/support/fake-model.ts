@@ -5,12 +5,7 @@
 
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
-import type {
-  OpenOptions,
-  PictureRequest,
-  PictureResult,
-  Progress,
-} from "../../src/native/session.ts";
+import type { ImageRequest, ImageResult, OpenOptions, Progress } from "../../src/native/session.ts";
 import type { GenerateDependencies } from "../../src/pipeline/generate.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
@@ -39,16 +34,16 @@ export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
 /** What a fake session was asked for, in order. */
 export interface SessionLog {
   opened: OpenOptions[];
-  pictures: PictureRequest[];
+  images: ImageRequest[];
   closed: number;
 }
 
 /**
  * A session opener that notes its calls, reports every stage, and fails with `error` if given. Its
- * pictures and latents hold nothing but the seed they were drawn with.
+ * images and latents hold nothing but the seed they were drawn with.
  */
 export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenSession } {
-  const log: SessionLog = { opened: [], pictures: [], closed: 0 };
+  const log: SessionLog = { opened: [], images: [], closed: 0 };
   const open: OpenSession = async (options) => {
     log.opened.push(options);
     const { vaeFactor, sizeMultiple } = options.model;
@@ -57,8 +52,8 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
     return {
       rankCountUsed: layout.rankCount,
       layout: layout.text,
-      async picture(request, hooks) {
-        log.pictures.push(request);
+      async image(request, hooks) {
+        log.images.push(request);
         if (error) throw error;
         return drawNothing(request, hooks?.onProgress);
       },
@@ -71,9 +66,9 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
 // --- internal ---
 
 function drawNothing(
-  { rows, width, height, seeds, wantLatents }: PictureRequest,
+  { rows, width, height, seeds, wantLatents }: ImageRequest,
   onProgress: ((progress: Progress) => void) | undefined,
-): PictureResult {
+): ImageResult {
   const stepCount = rows.length;
   for (const stage of ["text", "denoise", "decode"] as const) {
     onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
@@ -81,7 +76,7 @@ function drawNothing(
   const elementCount = (4 * height * width) / 64;
   const values = seeds.flatMap((seed) => Array<number>(elementCount).fill(Number(seed)));
   return {
-    pictures: seeds.map((seed) => new Uint8Array(width * height * 3).fill(Number(seed))),
+    images: seeds.map((seed) => new Uint8Array(width * height * 3).fill(Number(seed))),
     width,
     height,
     latents: wantLatents ? Float32Array.from(values) : null,

@@ -17,7 +17,7 @@ export type MemoryWork = Required<
 export interface MemoryRun {
   /** Arenas of all ranks and weights that cannot be used as the file has them. */
   planned: number;
-  /** What the process grew by, in memory of its own, from before loading to the picture's end. */
+  /** What the process grew by, in memory of its own, from before loading to the image's end. */
   grown: number;
   /** The same after each step that was seen. */
   steps: { step: number; bytes: number }[];
@@ -42,7 +42,7 @@ async function run(asked: MemoryWork): Promise<MemoryRun> {
   const before = ownBytes();
   const steps: MemoryRun["steps"] = [];
   const draw = async (session: Session) => {
-    await session.picture(requestOf(work), {
+    await session.image(requestOf(work), {
       onProgress: ({ stage, stepIndex }) => {
         if (stage !== "denoise") return;
         steps.push({ step: stepIndex, bytes: ownBytes() - before });
@@ -65,7 +65,7 @@ async function planOf({ model, width, height, rankCount = 1, splitBatch = true }
       latentRows: height / model.vaeFactor,
       latentWidth: width / model.vaeFactor,
       splitBatch,
-      pictureCount: 1,
+      imageCount: 1,
       vaeTileLatent: 0,
     },
     {},

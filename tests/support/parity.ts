@@ -234,10 +234,10 @@ async function* measureVae(reference: Reference, parts: ModelParts): AsyncGenera
   const decodeError = relativeL2(image, tensorOf(tensors, "vae.image").data);
   yield { model, what: "VAE decode", measured: decodeError, allowed, unit };
 
-  const picture = tensorOf(tensors, "vae.encode_image");
-  const [, , height = 0, width = 0] = picture.shape;
+  const pixels = tensorOf(tensors, "vae.encode_image");
+  const [, , height = 0, width = 0] = pixels.shape;
   const { vaeFactor } = folder;
-  const mean = await parts.encode(picture.data, height / vaeFactor, width / vaeFactor);
+  const mean = await parts.encode(pixels.data, height / vaeFactor, width / vaeFactor);
   const encodeError = relativeL2(mean, tensorOf(tensors, "vae.encode_mean").data);
   yield { model, what: "VAE encode", measured: encodeError, allowed, unit };
 }
@@ -320,12 +320,9 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
     yield { model, what, measured, allowed: bars.latents, unit: "relative L2" };
     const image = tensors.get(`run.${run.name}.image`);
     if (!image) continue;
-    const levels = maxAbs(
-      drawn.pictures[0]?.pixels ?? [],
-      rgbOf(image.data, run.width * run.height),
-    );
+    const levels = maxAbs(drawn.images[0]?.pixels ?? [], rgbOf(image.data, run.width * run.height));
     const allowed = bars.levels;
-    yield { model, what: `picture of ${run.name}`, measured: levels, allowed, unit: "levels" };
+    yield { model, what: `image of ${run.name}`, measured: levels, allowed, unit: "levels" };
   }
 }
 

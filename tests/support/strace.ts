@@ -57,7 +57,7 @@ export function readTrace(log: string, folder: string): Traced {
 
 function isAllowed(path: string, allowed: readonly string[]): boolean {
   if (allowed.some((each) => path === each || path.startsWith(`${each}/`))) return true;
-  // A picture is written beside its place and renamed; these devices keep nothing.
+  // A image is written beside its place and renamed; these devices keep nothing.
   if (/^\/dev\/(null|tty|u?random)$/.test(path)) return true;
   const beside = allowed.map((each) => dirname(each));
   return /^\.basedxl-[\w-]+\.tmp$/.test(basename(path)) && beside.includes(dirname(path));

@@ -9,7 +9,7 @@ import type { GpuOptions } from "../../src/native/handle.ts";
 import { draw, requestOf, type Work, withSession } from "./draw.ts";
 
 export interface StuckWork {
-  /** open: only open the session; wait: wait for pictures; leave: close while one is drawn. */
+  /** open: only open the session; wait: wait for images; leave: close while one is drawn. */
   does: "open" | "wait" | "leave";
   width: number;
   height: number;
@@ -19,7 +19,7 @@ export interface StuckWork {
 export interface StuckRun {
   /** What was said, in order. */
   messages: string[];
-  /** Bytes of a picture that the CPU drew afterwards. */
+  /** Bytes of a image that the CPU drew afterwards. */
   drawnBytes: number;
 }
 
@@ -48,16 +48,16 @@ async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
     if (does === "open") return;
     const { promise: denoising, resolve: sees } = Promise.withResolvers<void>();
     const onProgress = ({ stage }: { stage: string }) => stage === "denoise" && sees();
-    const first = session.picture(requestOf(work), { onProgress }).catch(told);
+    const first = session.image(requestOf(work), { onProgress }).catch(told);
     if (does === "leave") {
       await denoising;
       await Bun.sleep(stallLimitMs);
       session.close();
     }
     await first;
-    if (does === "wait") await session.picture(requestOf(work)).catch(told);
+    if (does === "wait") await session.image(requestOf(work)).catch(told);
   });
   await opened.catch(told);
-  const { pictures } = await draw({ ...work, width: 32, height: 32, testHooks: {} });
-  return { messages, drawnBytes: pictures[0]?.length ?? 0 };
+  const { images } = await draw({ ...work, width: 32, height: 32, testHooks: {} });
+  return { messages, drawnBytes: images[0]?.length ?? 0 };
 }

@@ -1,9 +1,9 @@
 /**
- * How far a picture decoded in tiles is from the same picture decoded whole: what the help and the
+ * How far a image decoded in tiles is from the same image decoded whole: what the help and the
  * warning of `--vae-tiling` state, for its test and for `bun run bench tiling`.
  */
 
-import { type Picture, psnr } from "../../src/bench/picture-measures.ts";
+import { type Image, psnr } from "../../src/bench/image-measures.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import { ModelParts } from "../../src/native/parts.ts";
 import { openSession } from "../../src/native/session.ts";
@@ -27,14 +27,14 @@ export interface TilingError {
   tilesMs: number;
 }
 
-/** The pictures that measure it: scenes in the bundled model's language. */
-export const tilingPictures = [
+/** The images that measure it: scenes in the bundled model's language. */
+export const tilingImages = [
   { prompt: "a red house left of a green tree on the grass", seed: 42n },
   { prompt: "a large orange cat on a purple background", seed: 43n },
   { prompt: "a purple diamond in the desert at sunset", seed: 44n },
 ] as const;
 
-/** Draws one picture's latent with Euler and decodes it both ways. */
+/** Draws one image's latent with Euler and decodes it both ways. */
 export async function measureTiling(model: ModelFolder, one: TilingCase): Promise<TilingError> {
   const { side, prompt, seed, stepCount } = one;
   const drawn = await generate(
@@ -67,9 +67,9 @@ export async function measureTiling(model: ModelFolder, one: TilingCase): Promis
   try {
     const whole = await parts.decode(scaled, rows, columns);
     const tiles = await parts.decode(scaled, rows, columns, tileLatent(model));
-    const picture = (pixels: Uint8Array): Picture => ({ pixels, width: side, height: side });
+    const image = (pixels: Uint8Array): Image => ({ pixels, width: side, height: side });
     return {
-      psnr: psnr(picture(tiles.rgb), picture(whole.rgb)),
+      psnr: psnr(image(tiles.rgb), image(whole.rgb)),
       levels: maxAbs(tiles.rgb, whole.rgb),
       wholeMs: whole.milliseconds,
       tilesMs: tiles.milliseconds,

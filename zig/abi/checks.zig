@@ -10,7 +10,7 @@ const rank_count_max = @import("../patch/layout.zig").rank_count_max;
 const sessions = @import("../session.zig");
 const types = @import("types.zig");
 const step_count_max = types.step_count_max;
-const picture_count_max = types.picture_count_max;
+const image_count_max = types.image_count_max;
 const Bytes = types.Bytes;
 const Request = types.Request;
 const SessionOptions = types.SessionOptions;
@@ -43,7 +43,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (o.fp16_accumulate != 0 and o.activation != .f16) {
         return refuse("sums in f16 without activations in f16", .{});
     }
-    if (is_cpu and o.config.vae.stream_scale != 1) return refuse("a stream scale", .{});
+    if (is_cpu and o.config.vae.residual_scale != 1) return refuse("a stream scale", .{});
     if (is_cpu and o.random_weights != 0) return refuse("random weights on the CPU", .{});
     if (o.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
     if (o.compute == .bf16 and !backends.cpus.detect().has_bf16) {
@@ -52,9 +52,9 @@ pub fn options(o: *const SessionOptions) ?Status {
     configs.check(&o.config, &last_error) catch return .bad_config;
     const refused = size(&o.config, o.latent_rows, o.latent_width);
     if (refused) |status| return status;
-    if (o.picture_count < 1 or o.picture_count > picture_count_max) {
-        return refuse("{d} pictures at once; 1 to {d}", .{
-            o.picture_count, picture_count_max,
+    if (o.image_count < 1 or o.image_count > image_count_max) {
+        return refuse("{d} images at once; 1 to {d}", .{
+            o.image_count, image_count_max,
         });
     }
     return null;
@@ -116,17 +116,17 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     const positions = @as(usize, r.latent_rows) * r.latent_width;
     const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
     const factor: usize = config.vae.factor();
-    if (r.hooks.alone > 0 and r.kind != .picture) return refuse("a part of one rank alone", .{});
+    if (r.hooks.alone > 0 and r.kind != .image) return refuse("a part of one rank alone", .{});
     switch (r.kind) {
-        .picture => {
-            const row_bytes = @sizeOf(backends.StepRow);
+        .image => {
+            const row_bytes = @sizeOf(backends.StepCoefficients);
             if (r.rows.len == 0 or r.rows.len % row_bytes != 0 or
                 r.rows.len / row_bytes > step_count_max)
             {
                 return refuse("steps outside 1 to {d}", .{step_count_max});
             }
-            if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > picture_count_max) {
-                return refuse("pictures outside 1 to {d}", .{picture_count_max});
+            if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
+                return refuse("images outside 1 to {d}", .{image_count_max});
             }
             if (tokens(config, r.prompt)) |status| return status;
             if (r.negative.present != 0) return tokens(config, r.negative);
@@ -146,7 +146,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
             return refuse("a decoding of a latent of the wrong length", .{});
         },
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
-            return refuse("an encoding of a picture of the wrong length", .{});
+            return refuse("an encoding of a image of the wrong length", .{});
         },
     }
     return null;

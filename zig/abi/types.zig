@@ -16,7 +16,7 @@ const DType = @import("../tensor.zig").DType;
 /// Changes whenever a struct or a call changes its meaning.
 pub const abi_version: u32 = 7;
 pub const step_count_max = 1000;
-pub const picture_count_max = 64;
+pub const image_count_max = 64;
 
 pub const Status = enum(u32) {
     ok = 0,
@@ -91,8 +91,8 @@ pub const SessionOptions = extern struct {
     latent_rows: u32,
     latent_width: u32,
     split_batch: u32,
-    /// Pictures of one batch.
-    picture_count: u32,
+    /// Images of one batch.
+    image_count: u32,
     /// As in the requests to come.
     vae_tile_latent: u32,
     /// What the CPU's products are computed in.
@@ -120,7 +120,7 @@ pub const Tokens = extern struct {
 
 /// For tests and comparisons alone; all 0 in a product run.
 pub const TestHooks = extern struct {
-    /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between bands.
+    /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between patches.
     bessel_variance: u32,
     /// Not 0: random delays before posts.
     delay_seed: u32,
@@ -158,19 +158,19 @@ pub const Request = extern struct {
     split_batch: u32,
     /// Rows and columns of the latent that one rank decodes at once; 0 for all.
     vae_tile_latent: u32,
-    predicts_borders: u32,
-    wants_image: u32,
+    extrapolates_halos: u32,
+    wants_decoded: u32,
     /// What the seeds start.
     rng: random.Rng,
     hooks: TestHooks,
-    /// u64, one per picture of the batch.
+    /// u64, one per image of the batch.
     seeds: Bytes,
-    /// `StepRow`s.
+    /// `StepCoefficients`s.
     rows: Bytes,
     prompt: Tokens,
     negative: Tokens,
     time_ids: [6]f32,
-    /// The rest is for the kinds other than `picture`: f32 values.
+    /// The rest is for the kinds other than `image`: f32 values.
     batch: u32,
     timestep: f32,
     sample: Bytes,
@@ -201,9 +201,9 @@ pub const Progress = extern struct {
 
 /// Structs that TypeScript fills, parts before wholes.
 pub const structs_in = .{
-    configs.ClipConfig, configs.UnetConfig, configs.VaeConfig, models.ModelConfig,
-    Bytes,              SessionOptions,     Tokens,            TestHooks,
-    Request,            backends.Update,    backends.StepRow,  GpuReportOptions,
+    configs.ClipConfig, configs.UnetConfig, configs.VaeConfig,         models.ModelConfig,
+    Bytes,              SessionOptions,     Tokens,                    TestHooks,
+    Request,            backends.Update,    backends.StepCoefficients, GpuReportOptions,
 };
 /// Structs that the library fills; TypeScript writes their size alone.
 pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };

@@ -1,5 +1,6 @@
 //! The CPU backend: each operation of `backend.zig` becomes arguments for a kernel, cut into tasks
-//! that a team of threads shares. Arithmetic lives in `cpu/kernels/`, compiled once per instruction
+//! that a pool of threads shares. Arithmetic lives in `cpu/kernels/`, compiled once per
+//! instruction
 //! set; nothing here computes more than a handful of numbers, and nothing is allocated per
 //! operation.
 
@@ -8,8 +9,8 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
-pub const Crew = @import("cpu/rank_fibers.zig").Crew;
-const Team = @import("cpu/thread_pool.zig").Team;
+pub const RankFibers = @import("cpu/rank_fibers.zig").RankFibers;
+const ThreadPool = @import("cpu/thread_pool.zig").ThreadPool;
 const ops_attention = @import("cpu/ops_attention.zig");
 const ops_elementwise = @import("cpu/ops_elementwise.zig");
 const ops_norm = @import("cpu/ops_norm.zig");
@@ -36,14 +37,14 @@ pub const Options = struct {
     cancelled: *const std.atomic.Value(bool),
 };
 
-pub const Place = struct { crew: *Crew, rank: usize };
+pub const Place = struct { fibers: *RankFibers, rank: usize };
 
 /// One rank's CPU: used by one thread at a time.
 pub const Cpu = struct {
     gpa: Allocator,
     kernels: *const arguments.Kernels,
     instruction_set: InstructionSet,
-    team: Team,
+    pool: ThreadPool,
     place: ?Place,
     partials: []f64,
 
@@ -59,22 +60,22 @@ pub const Cpu = struct {
             .gpa = gpa,
             .kernels = kernels,
             .instruction_set = set,
-            .team = undefined,
+            .pool = undefined,
             .place = options.place,
             .partials = try gpa.alloc(f64, partial_count_max),
         };
         errdefer gpa.free(cpu.partials);
-        try cpu.team.init(gpa, io, .{
+        try cpu.pool.init(gpa, io, .{
             .thread_count = options.thread_count,
             .workspace_bytes = kernels.workspace_bytes,
             .cancelled = options.cancelled,
         });
-        if (options.place) |place| place.crew.teams[place.rank] = &cpu.team;
+        if (options.place) |place| place.fibers.pools[place.rank] = &cpu.pool;
         return cpu;
     }
 
     pub fn deinit(cpu: *Cpu) void {
-        cpu.team.deinit();
+        cpu.pool.deinit();
         cpu.gpa.free(cpu.partials);
         cpu.gpa.destroy(cpu);
     }
@@ -90,7 +91,7 @@ pub const Cpu = struct {
     pub const download = ops_elementwise.download;
     pub const copy = ops_elementwise.copy;
     pub const copyRows = ops_elementwise.copyRows;
-    pub const predictRows = ops_elementwise.predictRows;
+    pub const extrapolateRows = ops_elementwise.extrapolateRows;
     pub const isFinite = ops_elementwise.isFinite;
     pub const activate = ops_elementwise.activate;
     pub const geglu = ops_elementwise.geglu;

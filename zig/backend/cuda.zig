@@ -46,7 +46,7 @@ pub const Dim3 = struct { x: u32 = 1, y: u32 = 1, z: u32 = 1 };
 
 /// Kernels that are known by name; more than there are.
 const function_count_max = 256;
-/// Marks in the queue that other ranks wait for; see `patch/mirrors.zig`.
+/// Events in the queue that other ranks wait for; see `patch/device_buffers.zig`.
 pub const event_count_max = 256;
 const mark_messages = event_count_max - 1;
 
@@ -205,7 +205,7 @@ pub const Cuda = struct {
         return cuda.graphs.pass == .replay;
     }
 
-    /// Marks how far `stream` has come.
+    /// Events how far `stream` has come.
     pub fn record(cuda: *Cuda, index: usize, stream: drivers.Stream) Error!void {
         const marked = try cuda.event(index);
         try cuda.check(cuda.driver.cuEventRecord(marked, stream), "a mark in its queue");
@@ -277,7 +277,7 @@ pub const Cuda = struct {
     pub const copy = ops_elementwise.copy;
     pub const zero = ops_elementwise.zero;
     pub const copyRows = ops_elementwise.copyRows;
-    pub const predictRows = ops_elementwise.predictRows;
+    pub const extrapolateRows = ops_elementwise.extrapolateRows;
     pub const isFinite = ops_elementwise.isFinite;
     pub const activate = ops_elementwise.activate;
     pub const geglu = ops_elementwise.geglu;
@@ -328,13 +328,13 @@ pub const Cuda = struct {
         const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
         if (cuda.communicator != null) {
             const sentence = "Rank {d} stalled on GPU {d}: no message of another rank came for " ++
-                "{d:.1} s. No picture was written. NCCL_DEBUG=INFO says who meets whom how.";
+                "{d:.1} s. No image was written. NCCL_DEBUG=INFO says who meets whom how.";
             return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
                 cuda.rank, cuda.device, seconds,
             });
         }
         const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. " ++
-            "No picture was written. Where GPUs cannot copy from each other, --transport nccl may.";
+            "No image was written. Where GPUs cannot copy from each other, --transport nccl may.";
         return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
             cuda.rank, cuda.device, seconds,
         });

@@ -1,11 +1,11 @@
 //! The device that stands for another while a graph is planned. It does nothing: the seam has
-//! already checked shapes and taken memory. Where there is a tally, it says what the other would
+//! already checked shapes and taken memory. Where there is a op_trace, it says what the other would
 //! compute and move, kernel by kernel for GPUs.
 
 const tallies = @import("op_trace.zig");
 const Cost = tallies.Cost;
 const Operation = tallies.Operation;
-const Tally = tallies.Tally;
+const OpTrace = tallies.OpTrace;
 const cudas = @import("cuda.zig");
 const options_file = @import("options.zig");
 const Activation = options_file.Activation;
@@ -13,7 +13,7 @@ const CombineStatistics = options_file.CombineStatistics;
 const ConvOptions = options_file.ConvOptions;
 const LatentStep = options_file.LatentStep;
 const LinearOptions = options_file.LinearOptions;
-const PredictRows = options_file.PredictRows;
+const ExtrapolateRows = options_file.ExtrapolateRows;
 const tensors = @import("../tensor.zig");
 const DType = tensors.DType;
 const Shape = tensors.Shape;
@@ -26,7 +26,7 @@ pub const Error = error{};
 pub const Planned = struct {
     activation: DType,
     is_cuda: bool = false,
-    tally: ?*Tally = null,
+    op_trace: ?*OpTrace = null,
 
     // Products.
 
@@ -243,7 +243,7 @@ pub const Planned = struct {
         plan.moved(.{ .op = .sinusoids, .out = out.shape.channels }, &.{ values, out });
     }
 
-    // Copies, the sampler and the picture.
+    // Copies, the sampler and the image.
 
     pub fn copy(plan: Planned, out: Tensor, x: Tensor) Error!void {
         plan.moved(.{ .op = .copy }, &.{ x, out });
@@ -263,9 +263,9 @@ pub const Planned = struct {
         plan.moved(.{ .op = .copy_rows }, &.{ part, part });
     }
 
-    pub fn predictRows(plan: Planned, out: Tensor, o: PredictRows) Error!void {
+    pub fn extrapolateRows(plan: Planned, out: Tensor, o: ExtrapolateRows) Error!void {
         const rows = [_]Tensor{ o.old, o.older, o.own_now, o.own_old, o.own_older, out };
-        plan.moved(.{ .op = .predict_rows }, &rows);
+        plan.moved(.{ .op = .extrapolate_rows }, &rows);
     }
 
     pub fn isFinite(plan: Planned, x: Tensor) Error!bool {
@@ -332,7 +332,7 @@ pub const Planned = struct {
     }
 
     fn note(plan: Planned, operation: Operation, cost: Cost) void {
-        if (plan.tally) |tally| tally.add(operation, cost);
+        if (plan.op_trace) |op_trace| op_trace.add(operation, cost);
     }
 
     fn weightBytes(plan: Planned, weight: *const Weight) u64 {

@@ -50,7 +50,7 @@ pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
     return out;
 }
 
-/// The picture `factor * x`, `repeat` times along the batch: the UNet's input for all branches.
+/// The image `factor * x`, `repeat` times along the batch: the UNet's input for all branches.
 pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor {
     var shape = x.shape;
     shape.batch *= repeat;

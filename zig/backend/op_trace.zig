@@ -14,7 +14,7 @@ pub const Op = enum {
     conv2d,
     /// A convolution of few channels, in one kernel that knows halos and enlargement.
     conv_direct,
-    /// Makes the input of a convolution with border rows, enlargement or uneven zeros.
+    /// Makes the input of a convolution with halo rows, enlargement or uneven zeros.
     assemble,
     /// What a library's product lacks, in place.
     epilogue,
@@ -33,7 +33,7 @@ pub const Op = enum {
     sinusoids,
     copy,
     copy_rows,
-    predict_rows,
+    extrapolate_rows,
     is_finite,
     latent_step,
     to_rgb,
@@ -54,7 +54,7 @@ pub const Operation = struct {
     padding: u32 = 0,
     /// Times that rows and width are enlarged.
     scale: u32 = 1,
-    /// Rows that come from other bands.
+    /// Rows that come from other patches.
     halos: u32 = 0,
     /// Tokens of all chunks together.
     keys: u32 = 0,
@@ -84,7 +84,7 @@ pub const Entry = struct {
     count: u64,
 };
 
-pub const Tally = struct {
+pub const OpTrace = struct {
     gpa: Allocator,
     stage: Stage = .load,
     entries: std.ArrayList(Entry) = .empty,
@@ -93,58 +93,58 @@ pub const Tally = struct {
     /// Memory ran out: what there is is not all.
     is_incomplete: bool = false,
 
-    pub fn deinit(tally: *Tally) void {
-        tally.entries.deinit(tally.gpa);
+    pub fn deinit(op_trace: *OpTrace) void {
+        op_trace.entries.deinit(op_trace.gpa);
     }
 
-    pub fn add(tally: *Tally, operation: Operation, cost: Cost) void {
-        for (tally.entries.items) |*entry| {
-            if (entry.stage != tally.stage) continue;
+    pub fn add(op_trace: *OpTrace, operation: Operation, cost: Cost) void {
+        for (op_trace.entries.items) |*entry| {
+            if (entry.stage != op_trace.stage) continue;
             if (!std.meta.eql(entry.operation, operation)) continue;
             // Copies know no type.
             if (!std.meta.eql(entry.cost, cost)) continue;
             entry.count += 1;
             return;
         }
-        tally.entries.append(tally.gpa, .{
-            .stage = tally.stage,
+        op_trace.entries.append(op_trace.gpa, .{
+            .stage = op_trace.stage,
             .operation = operation,
             .cost = cost,
             .count = 1,
         }) catch {
-            tally.is_incomplete = true;
+            op_trace.is_incomplete = true;
         };
     }
 
     /// What follows is this stage's.
-    pub fn enter(tally: *Tally, stage: Stage, scratch: *Scratch) void {
-        tally.leave(scratch);
-        tally.stage = stage;
+    pub fn enter(op_trace: *OpTrace, stage: Stage, scratch: *Scratch) void {
+        op_trace.leave(scratch);
+        op_trace.stage = stage;
         scratch.peak = scratch.used();
     }
 
     /// The end of the last stage.
-    pub fn leave(tally: *Tally, scratch: *const Scratch) void {
-        const peak = tally.peaks.getPtr(tally.stage);
+    pub fn leave(op_trace: *OpTrace, scratch: *const Scratch) void {
+        const peak = op_trace.peaks.getPtr(op_trace.stage);
         peak.* = @max(peak.*, scratch.peak);
     }
 };
 
 test "equal operations of a stage are one entry" {
     var scratch: Scratch = .planning();
-    var tally: Tally = .{ .gpa = std.testing.allocator };
-    defer tally.deinit();
-    tally.enter(.text, &scratch);
+    var op_trace: OpTrace = .{ .gpa = std.testing.allocator };
+    defer op_trace.deinit();
+    op_trace.enter(.text, &scratch);
     const operation: Operation = .{ .op = .add, .width = 7 };
-    tally.add(operation, .{ .bytes = 42 });
-    tally.add(operation, .{ .bytes = 42 });
+    op_trace.add(operation, .{ .bytes = 42 });
+    op_trace.add(operation, .{ .bytes = 42 });
     const address = try scratch.alloc(1000);
-    tally.enter(.denoise, &scratch);
-    tally.add(operation, .{ .bytes = 42 });
+    op_trace.enter(.denoise, &scratch);
+    op_trace.add(operation, .{ .bytes = 42 });
     scratch.free(address);
-    tally.leave(&scratch);
-    try std.testing.expectEqual(2, tally.entries.items.len);
-    try std.testing.expectEqual(2, tally.entries.items[0].count);
-    try std.testing.expectEqual(1024, tally.peaks.get(.text));
-    try std.testing.expectEqual(1024, tally.peaks.get(.denoise));
+    op_trace.leave(&scratch);
+    try std.testing.expectEqual(2, op_trace.entries.items.len);
+    try std.testing.expectEqual(2, op_trace.entries.items[0].count);
+    try std.testing.expectEqual(1024, op_trace.peaks.get(.text));
+    try std.testing.expectEqual(1024, op_trace.peaks.get(.denoise));
 }

@@ -33,7 +33,7 @@ pub const ConvOptions = struct {
     residual: ?Tensor = null,
 };
 
-/// How one register of the latent update is put together (see `StepRow`).
+/// How one register of the latent update is put together (see `StepCoefficients`).
 pub const Update = extern struct {
     sample: f32,
     saved: f32,
@@ -49,7 +49,7 @@ pub const history_count = 4;
 ///   m_0 = output_from_sample * x + output_from_model * e    is pushed on the history, and at once
 ///   x' = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
 ///   s' likewise by `saved`, where `updates_saved` is not 0.
-pub const StepRow = extern struct {
+pub const StepCoefficients = extern struct {
     timestep: f32,
     input_scale: f32,
     output_from_sample: f32,
@@ -63,41 +63,41 @@ pub const StepRow = extern struct {
 };
 
 pub const LatentStep = struct {
-    row: StepRow,
+    row: StepCoefficients,
     guidance_scale: f32,
-    /// diffusers' guidance_rescale, 0 to 1: how far the deviation of each picture's guided output
+    /// diffusers' guidance_rescale, 0 to 1: how far the deviation of each image's guided output
     /// is brought back to that of the positive branch. 0 changes nothing. Deviations are over the
-    /// whole picture, which `model_output` is on every rank.
+    /// whole image, which `model_output` is on every rank.
     guidance_rescale: f32 = 0,
-    /// (pictures, rows, width, channels), changed in place.
+    /// (images, rows, width, channels), changed in place.
     latent: Tensor,
     saved: Tensor,
     /// Newest first; [0] is written, the others are read.
     history: [history_count]Tensor,
-    /// (branches * pictures, rows, width, channels): the negative branch first when there are two.
+    /// (branches * images, rows, width, channels): the negative branch first when there are two.
     model_output: Tensor,
     noise: ?Tensor,
 };
 
-/// How the statistics of bands become those of the picture (see `Exchange.statistics`).
+/// How the statistics of patches become those of the image (see `Exchange.statistics`).
 pub const CombineStatistics = struct {
-    /// This band's, of now.
+    /// This patch's, of now.
     local: Tensor,
     /// Each (batch, groups, 1, 2); their weights add up to 1.
     parts: []const Tensor,
     weights: []const f64,
-    /// This band's among `parts`: the sum is moved by what this band has changed since
+    /// This patch's among `parts`: the sum is moved by what this patch has changed since
     /// (DistriFusion, corrected_async_gn). A variance that this makes too small is replaced.
     corrected_from: ?Tensor,
-    /// Corrected variances are at least so much of the mean variance within the bands, below which
-    /// no picture's can be. 0: as DistriFusion, negative ones become the local one.
+    /// Corrected variances are at least so much of the mean variance within the patches, below
+    /// which no image's can be. 0: as DistriFusion, negative ones become the local one.
     variance_floor: f64,
     /// 0, or n for a variance of n / (n - 1) times the biased one.
     bessel_count: u64,
 };
 
-/// The same border rows at three steps (see `predictRows`), each (batch, 1, width, channels).
-pub const PredictRows = struct {
+/// The same halo rows at three steps (see `extrapolateRows`), each (batch, 1, width, channels).
+pub const ExtrapolateRows = struct {
     old: Tensor,
     older: Tensor,
     own_now: Tensor,

@@ -173,7 +173,7 @@ pub const Runner = struct {
                 const loop = peak.loopOf(cpu.instruction_set, bf16) orelse
                     return error.UnsupportedInstructionSet;
                 const args: peak.Arguments = .{ .loop = loop, .turns = case.turns };
-                try cpu.team.run(&peak.kernel, &args, cpu.team.thread_count);
+                try cpu.pool.run(&peak.kernel, &args, cpu.pool.thread_count);
             },
             .copy => try cpu.copy(r.target, r.x),
             .linear => try cpu.linear(r.target, 0, r.x, r.weight, r.bias, .{}),
@@ -193,7 +193,7 @@ pub const Runner = struct {
         }
     }
 
-    /// Values of [-1, 1), of every exponent that pictures have.
+    /// Values of [-1, 1), of every exponent that images have.
     fn tensor(runner: *Runner, shape: Shape) !Tensor {
         const allocator = runner.arena.allocator();
         // Room for doubles where the caller says so.

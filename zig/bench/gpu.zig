@@ -1,6 +1,6 @@
 //! `zig build gpu-bench`: times one operation of the CUDA backend at a time on a GPU that is opened
-//! as the product opens it. Reads operations of `tally.zig` as lines of JSON, answers with lines of
-//! JSON: {"ms":0.1} or {"error":"sentence"}. The first line is about the GPU.
+//! as the product opens it. Reads operations of `op_trace.zig` as lines of JSON, answers with lines
+//! of JSON: {"ms":0.1} or {"error":"sentence"}. The first line is about the GPU.
 //!
 //!     gpu-bench f16|bf16 [EMULATOR]
 //!
@@ -9,7 +9,7 @@
 const std = @import("std");
 const Io = std.Io;
 const cases = @import("gpu_cases.zig");
-const rigs = @import("gpu_fixture.zig");
+const fixtures = @import("gpu_fixture.zig");
 const DType = @import("../tensor.zig").DType;
 const Operation = @import("../backend/op_trace.zig").Operation;
 
@@ -30,13 +30,13 @@ pub fn main(init: std.process.Init) !void {
     const args = try init.minimal.args.toSlice(init.arena.allocator());
     const is_bf16 = args.len > 1 and std.mem.eql(u8, args[1], "bf16");
     const activation: DType = if (is_bf16) .bf16 else .f16;
-    var rig: rigs.Rig = undefined;
-    rig.open(init.gpa, io, activation, if (args.len > 2) args[2] else "") catch {
-        return say(w, Answer{ .@"error" = rig.diagnostics.message() });
+    var fixture: fixtures.Fixture = undefined;
+    fixture.open(init.gpa, io, activation, if (args.len > 2) args[2] else "") catch {
+        return say(w, Answer{ .@"error" = fixture.diagnostics.message() });
     };
-    defer rig.close();
-    try say(w, rig.about());
-    var runner: cases.Runner = .init(&rig);
+    defer fixture.close();
+    try say(w, fixture.about());
+    var runner: cases.Runner = .init(&fixture);
     defer runner.deinit();
     while (true) {
         const line = in.interface.takeDelimiterInclusive('\n') catch |err| switch (err) {
@@ -45,11 +45,11 @@ pub fn main(init: std.process.Init) !void {
         };
         const parsed = try std.json.parseFromSlice(Operation, init.gpa, line, .{});
         defer parsed.deinit();
-        rig.diagnostics.reset();
+        fixture.diagnostics.reset();
         if (runner.time(parsed.value)) |ms| {
             try say(w, Answer{ .ms = ms });
         } else |err| {
-            const sentence = rig.diagnostics.message();
+            const sentence = fixture.diagnostics.message();
             try say(w, Answer{ .@"error" = if (sentence.len > 0) sentence else @errorName(err) });
         }
     }

@@ -1,4 +1,4 @@
-//! The operations of `tally.zig` with operands of their sizes, through the seam that models use.
+//! The operations of `op_trace.zig` with operands of their sizes, through the seam that models use.
 //! Operands come several times over and take turns, so that none is still in the GPU's cache: as in
 //! a model, where tens of gigabytes lie between two uses of a weight.
 
@@ -8,9 +8,9 @@ const Backend = backends.Backend;
 const ops_convolution = @import("../backend/cuda/ops_convolution.zig");
 const ops_elementwise = @import("../backend/cuda/ops_elementwise.zig");
 const drivers = @import("../nvidia/driver.zig");
-const rigs = @import("gpu_fixture.zig");
-const Rig = rigs.Rig;
-const Error = rigs.Error;
+const fixtures = @import("gpu_fixture.zig");
+const Fixture = fixtures.Fixture;
+const Error = fixtures.Error;
 const Scratch = @import("../scratch.zig").Scratch;
 const Operation = @import("../backend/op_trace.zig").Operation;
 const tensors = @import("../tensor.zig");
@@ -26,7 +26,7 @@ const set_count_max = 64;
 const set_bytes_max = 6 << 30;
 
 pub const Runner = struct {
-    rig: *Rig,
+    fixture: *Fixture,
     arena: std.heap.ArenaAllocator,
     operation: ?Operation = null,
     /// Device memory of the operation, freed with it.
@@ -36,8 +36,8 @@ pub const Runner = struct {
     exec: ?drivers.GraphExec = null,
     repeat_count: usize = 1,
 
-    pub fn init(rig: *Rig) Runner {
-        return .{ .rig = rig, .arena = .init(rig.machine.gpa) };
+    pub fn init(fixture: *Fixture) Runner {
+        return .{ .fixture = fixture, .arena = .init(fixture.machine.gpa) };
     }
 
     pub fn deinit(runner: *Runner) void {
@@ -55,8 +55,8 @@ pub const Runner = struct {
             try runner.prepare(operation);
             runner.operation = operation;
         }
-        const replay: rigs.Replay = .{ .rig = runner.rig, .exec = runner.exec.? };
-        const all = try runner.rig.elapsed(replay, 1);
+        const replay: fixtures.Replay = .{ .fixture = runner.fixture, .exec = runner.exec.? };
+        const all = try runner.fixture.elapsed(replay, 1);
         return all / @as(f64, @floatFromInt(runner.repeat_count));
     }
 
@@ -64,7 +64,7 @@ pub const Runner = struct {
     pub fn run(runner: *Runner, i: usize) Error!void {
         const b: Backend = .{
             .scratch = &runner.scratch,
-            .device = .{ .cuda = runner.rig.cuda },
+            .device = .{ .cuda = runner.fixture.cuda },
         };
         return runner.sets[i % runner.sets.len].run(b);
     }
@@ -72,8 +72,8 @@ pub const Runner = struct {
     // --- internal ---
 
     fn clear(runner: *Runner) void {
-        const d = runner.rig.gpu.driver;
-        runner.rig.cuda.drain();
+        const d = runner.fixture.gpu.driver;
+        runner.fixture.cuda.drain();
         if (runner.exec) |exec| _ = d.cuGraphExecDestroy(exec);
         for (runner.blocks.items) |address| _ = d.cuMemFree_v2(address);
         runner.blocks = .empty;
@@ -83,36 +83,36 @@ pub const Runner = struct {
     }
 
     fn prepare(runner: *Runner, operation: Operation) Error!void {
-        const rig = runner.rig;
+        const fixture = runner.fixture;
         const arena = runner.arena.allocator();
         const first = try runner.operands(operation);
         const bytes = @max(1, first.bytes);
-        const wanted = std.math.divCeil(u64, 3 * rig.l2_bytes, bytes) catch unreachable;
+        const wanted = std.math.divCeil(u64, 3 * fixture.l2_bytes, bytes) catch unreachable;
         const most = @max(1, @min(set_count_max, set_bytes_max / bytes));
-        const set_count: usize = if (rig.is_emulated) 1 else @intCast(@min(wanted + 1, most));
+        const set_count: usize = if (fixture.is_emulated) 1 else @intCast(@min(wanted + 1, most));
         runner.sets = try arena.alloc(Operands, set_count);
         runner.sets[0] = first;
         for (runner.sets[1..]) |*set| set.* = try runner.operands(operation);
         try runner.reserve(first);
         // Libraries measure their algorithms at the first run.
         for (0..set_count) |i| try runner.run(i);
-        try rig.cuda.synchronize();
+        try fixture.cuda.synchronize();
         runner.repeat_count = set_count;
-        if (!rig.is_emulated) {
-            const one = try rig.elapsed(runner, set_count) / @as(f64, @floatFromInt(set_count));
+        if (!fixture.is_emulated) {
+            const one = try fixture.elapsed(runner, set_count) / @as(f64, @floatFromInt(set_count));
             const turns: f64 = sample_ms / @max(one, 1e-3);
             const repeats: usize = @intFromFloat(@min(turns, repeat_count_max));
             runner.repeat_count = std.mem.alignForward(usize, @max(repeats, 1), set_count);
         }
-        runner.exec = try rig.capture(runner, runner.repeat_count);
-        const replay: rigs.Replay = .{ .rig = rig, .exec = runner.exec.? };
-        _ = try rig.elapsed(replay, 1);
+        runner.exec = try fixture.capture(runner, runner.repeat_count);
+        const replay: fixtures.Replay = .{ .fixture = fixture, .exec = runner.exec.? };
+        _ = try fixture.elapsed(replay, 1);
     }
 
     /// Room for results and temporaries, as a plan of the operation says.
     fn reserve(runner: *Runner, set: Operands) Error!void {
         var planning: Scratch = .planning();
-        const activation = runner.rig.cuda.activation;
+        const activation = runner.fixture.cuda.activation;
         const planned: backends.Planned = .{ .activation = activation, .is_cuda = true };
         try set.run(.{ .scratch = &planning, .device = .{ .plan = planned } });
         const bytes = @max(planning.peak, 64);
@@ -120,8 +120,8 @@ pub const Runner = struct {
     }
 
     fn take(runner: *Runner, bytes: usize) Error!usize {
-        const address = try runner.rig.gpu.allocate(@max(bytes, 1));
-        errdefer _ = runner.rig.gpu.driver.cuMemFree_v2(address);
+        const address = try runner.fixture.gpu.allocate(@max(bytes, 1));
+        errdefer _ = runner.fixture.gpu.driver.cuMemFree_v2(address);
         try runner.blocks.append(runner.arena.allocator(), address);
         return address;
     }
@@ -131,10 +131,10 @@ pub const Runner = struct {
         const result: Tensor = .{ .address = 0, .shape = shape, .dtype = dtype };
         var there = result;
         there.address = try runner.take(result.byteCount());
-        const cuda = runner.rig.cuda;
+        const cuda = runner.fixture.cuda;
         const count = shape.elementCount();
         if (dtype == cuda.activation) {
-            try runner.rig.pool.fill(cuda, there.address, count, 1);
+            try runner.fixture.pool.fill(cuda, there.address, count, 1);
         } else try ops_elementwise.zero(cuda, there.address, result.byteCount());
         return there;
     }
@@ -144,16 +144,16 @@ pub const Runner = struct {
         result.* = .{
             .name = "weight",
             .layout = .matrix,
-            .dtype = runner.rig.cuda.activation,
+            .dtype = runner.fixture.cuda.activation,
             .shape = shape,
             .source = &.{},
-            .source_dtype = runner.rig.cuda.activation,
+            .source_dtype = runner.fixture.cuda.activation,
         };
         const count = result.elementCount();
-        result.device_offset = try runner.take(count * runner.rig.cuda.activation.size());
+        result.device_offset = try runner.take(count * runner.fixture.cuda.activation.size());
         const inner: f32 = @floatFromInt(count / shape[0]);
-        const cuda = runner.rig.cuda;
-        try runner.rig.pool.fill(cuda, result.device_offset, count, 1 / @sqrt(inner));
+        const cuda = runner.fixture.cuda;
+        try runner.fixture.pool.fill(cuda, result.device_offset, count, 1 / @sqrt(inner));
         return result;
     }
 
@@ -164,7 +164,7 @@ pub const Runner = struct {
             .width = o.width,
             .channels = o.in,
         };
-        const activation = runner.rig.cuda.activation;
+        const activation = runner.fixture.cuda.activation;
         const is_wide = o.op == .scale_repeat;
         var set: Operands = .{
             .o = o,
@@ -186,7 +186,7 @@ pub const Runner = struct {
         if (o.op == .concat) {
             set.residual = try runner.tensor(shape.withChannels(o.out - o.in), activation);
         }
-        if (o.halos > 0 or o.op == .predict_rows) {
+        if (o.halos > 0 or o.op == .extrapolate_rows) {
             var row = shape;
             row.rows = 1;
             set.halo = try runner.tensor(row, activation);
@@ -277,7 +277,7 @@ const Operands = struct {
             .concat => try b.concatChannels(&.{ set.x, set.residual.? }),
             .scale_repeat => try b.scaleRepeat(set.x, 1, o.scale),
             .to_rgb => try b.toRgb(set.x),
-            .predict_rows => try b.predictRows(.{
+            .extrapolate_rows => try b.extrapolateRows(.{
                 .old = set.halo.?,
                 .older = set.halo.?,
                 .own_now = set.halo.?,

@@ -31,7 +31,7 @@ pub const About = struct {
     is_emulated: bool,
 };
 
-pub const Rig = struct {
+pub const Fixture = struct {
     machine: machines.Machine,
     diagnostics: Diagnostics,
     cuda: *Cuda,
@@ -44,15 +44,15 @@ pub const Rig = struct {
 
     /// Must not move. Where it fails, `diagnostics` has the sentence.
     pub fn open(
-        rig: *Rig,
+        fixture: *Fixture,
         gpa: Allocator,
         io: Io,
         activation: DType,
         emulator: [:0]const u8,
     ) Error!void {
-        rig.diagnostics = .{};
-        rig.is_emulated = emulator.len > 0;
-        rig.machine = .{
+        fixture.diagnostics = .{};
+        fixture.is_emulated = emulator.len > 0;
+        fixture.machine = .{
             .gpa = gpa,
             .io = io,
             .options = .{
@@ -61,55 +61,55 @@ pub const Rig = struct {
                 .here = .{ .first = 0, .end = 1 },
                 .cuda_library = emulator,
             },
-            .diagnostics = &rig.diagnostics,
+            .diagnostics = &fixture.diagnostics,
             .cancelled = &not_cancelled,
             .arena = .init(gpa),
         };
-        try rig.machine.open(1);
-        errdefer rig.machine.close();
-        rig.cuda = rig.machine.ranks[0].device.cuda;
-        rig.gpu = rig.machine.ranks[0].gpu.?;
-        try rig.gpu.makeCurrent();
-        rig.names = drivers.listGpus(rig.gpu.driver);
-        rig.l2_bytes = @intCast(@max(0, rig.attribute(.l2_cache_size)));
-        rig.pool = try .init(
-            rig.cuda,
-            rig.gpu,
-            if (rig.is_emulated) pool_count_emulated else pool_count,
+        try fixture.machine.open(1);
+        errdefer fixture.machine.close();
+        fixture.cuda = fixture.machine.ranks[0].device.cuda;
+        fixture.gpu = fixture.machine.ranks[0].gpu.?;
+        try fixture.gpu.makeCurrent();
+        fixture.names = drivers.listGpus(fixture.gpu.driver);
+        fixture.l2_bytes = @intCast(@max(0, fixture.attribute(.l2_cache_size)));
+        fixture.pool = try .init(
+            fixture.cuda,
+            fixture.gpu,
+            if (fixture.is_emulated) pool_count_emulated else pool_count,
         );
-        errdefer rig.pool.deinit(rig.gpu);
-        rig.timer = Timer.init(rig.gpu.driver) orelse {
-            return rig.diagnostics.fail(error.GpuFailed, "The GPU gave no events.", .{});
+        errdefer fixture.pool.deinit(fixture.gpu);
+        fixture.timer = Timer.init(fixture.gpu.driver) orelse {
+            return fixture.diagnostics.fail(error.GpuFailed, "The GPU gave no events.", .{});
         };
     }
 
-    pub fn close(rig: *Rig) void {
-        rig.timer.deinit();
-        rig.pool.deinit(rig.gpu);
-        rig.machine.close();
+    pub fn close(fixture: *Fixture) void {
+        fixture.timer.deinit();
+        fixture.pool.deinit(fixture.gpu);
+        fixture.machine.close();
     }
 
-    pub fn about(rig: *const Rig) About {
-        const libraries = &rig.machine.libraries;
+    pub fn about(fixture: *const Fixture) About {
+        const libraries = &fixture.machine.libraries;
         var total: usize = 0;
-        _ = rig.gpu.driver.cuDeviceTotalMem_v2(&total, rig.gpu.device);
+        _ = fixture.gpu.driver.cuDeviceTotalMem_v2(&total, fixture.gpu.device);
         return .{
-            .gpu = rig.names.name(0),
-            .multiprocessors = rig.attribute(.multiprocessor_count),
-            .l2_bytes = rig.l2_bytes,
+            .gpu = fixture.names.name(0),
+            .multiprocessors = fixture.attribute(.multiprocessor_count),
+            .l2_bytes = fixture.l2_bytes,
             .memory_bytes = total,
             .driver = libraries.driver.version(),
             .cublaslt = libraries.cublaslt_version,
             .cudnn = libraries.cudnn_version,
-            .is_emulated = rig.is_emulated,
+            .is_emulated = fixture.is_emulated,
         };
     }
 
     /// A graph of what `work.run(i)` queues, for every i below `count`.
-    pub fn capture(rig: *Rig, work: anytype, count: usize) Error!drivers.GraphExec {
-        const d = rig.gpu.driver;
-        const stream = rig.cuda.stream;
-        try rig.cuda.check(d.cuStreamBeginCapture_v2(stream, .thread_local), "taking down a graph");
+    pub fn capture(fixture: *Fixture, work: anytype, count: usize) Error!drivers.GraphExec {
+        const d = fixture.gpu.driver;
+        const stream = fixture.cuda.stream;
+        try fixture.cuda.check(d.cuStreamBeginCapture_v2(stream, .thread_local), "capture");
         var failure: ?Error = null;
         for (0..count) |i| work.run(i) catch |err| {
             failure = err;
@@ -121,43 +121,43 @@ pub const Rig = struct {
             _ = d.cuGraphDestroy(there);
         };
         if (failure) |err| return err;
-        try rig.cuda.check(ended, "taking down a graph");
+        try fixture.cuda.check(ended, "taking down a graph");
         var exec: ?drivers.GraphExec = null;
         const made = d.cuGraphInstantiateWithFlags(&exec, graph.?, 0);
-        try rig.cuda.check(made, "making a graph ready");
+        try fixture.cuda.check(made, "making a graph ready");
         return exec.?;
     }
 
     /// Milliseconds of what `work.run(i)` queues, for every i below `count`.
-    pub fn elapsed(rig: *Rig, work: anytype, count: usize) Error!f64 {
-        const d = rig.gpu.driver;
-        const cuda = rig.cuda;
-        try cuda.check(d.cuEventRecord(rig.timer.start, cuda.stream), "a mark");
+    pub fn elapsed(fixture: *Fixture, work: anytype, count: usize) Error!f64 {
+        const d = fixture.gpu.driver;
+        const cuda = fixture.cuda;
+        try cuda.check(d.cuEventRecord(fixture.timer.start, cuda.stream), "a mark");
         for (0..count) |i| try work.run(i);
-        try cuda.check(d.cuEventRecord(rig.timer.end, cuda.stream), "a mark");
-        try cuda.check(d.cuEventSynchronize(rig.timer.end), "waiting for a mark");
+        try cuda.check(d.cuEventRecord(fixture.timer.end, cuda.stream), "a mark");
+        try cuda.check(d.cuEventSynchronize(fixture.timer.end), "waiting for a mark");
         var milliseconds: f32 = 0;
-        const asked = d.cuEventElapsedTime(&milliseconds, rig.timer.start, rig.timer.end);
+        const asked = d.cuEventElapsedTime(&milliseconds, fixture.timer.start, fixture.timer.end);
         try cuda.check(asked, "asking how long it took");
         return milliseconds;
     }
 
     // --- internal ---
 
-    fn attribute(rig: *const Rig, which: drivers.DeviceAttribute) c_int {
+    fn attribute(fixture: *const Fixture, which: drivers.DeviceAttribute) c_int {
         var value: c_int = 0;
-        const result = rig.gpu.driver.cuDeviceGetAttribute(&value, which, rig.gpu.device);
+        const result = fixture.gpu.driver.cuDeviceGetAttribute(&value, which, fixture.gpu.device);
         return if (result == .success) value else 0;
     }
 };
 
 /// A captured graph as work: each run is a launch of the whole.
 pub const Replay = struct {
-    rig: *Rig,
+    fixture: *Fixture,
     exec: drivers.GraphExec,
 
     pub fn run(replay: Replay, _: usize) Error!void {
-        const cuda = replay.rig.cuda;
+        const cuda = replay.fixture.cuda;
         try cuda.check(cuda.driver.cuGraphLaunch(replay.exec, cuda.stream), "starting a graph");
     }
 };

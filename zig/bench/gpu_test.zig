@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const cases = @import("gpu_cases.zig");
-const rigs = @import("gpu_fixture.zig");
+const fixtures = @import("gpu_fixture.zig");
 const Operation = @import("../backend/op_trace.zig").Operation;
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
@@ -35,35 +35,35 @@ const operations = [_]Operation{
     .{ .op = .scale_repeat, .rows = 8, .width = 8, .in = 4, .scale = 2 },
     .{ .op = .copy, .width = 64, .in = 64 },
     .{ .op = .copy_rows, .batch = 2, .rows = 2, .width = 8, .in = 16 },
-    .{ .op = .predict_rows, .width = 8, .in = 32 },
+    .{ .op = .extrapolate_rows, .width = 8, .in = 32 },
     .{ .op = .to_rgb, .rows = 8, .width = 8, .in = 3 },
 };
 
 test "every operation runs alone and in a graph" {
     for ([_]@import("../tensor.zig").DType{ .f16, .bf16 }) |activation| {
-        var rig: rigs.Rig = undefined;
-        try rig.open(std.testing.allocator, std.testing.io, activation, library_path);
-        defer rig.close();
-        try std.testing.expect(rig.about().gpu.len > 0);
-        var runner: cases.Runner = .init(&rig);
+        var fixture: fixtures.Fixture = undefined;
+        try fixture.open(std.testing.allocator, std.testing.io, activation, library_path);
+        defer fixture.close();
+        try std.testing.expect(fixture.about().gpu.len > 0);
+        var runner: cases.Runner = .init(&fixture);
         defer runner.deinit();
         for (operations) |operation| {
             // The second time the operands are there.
             for (0..2) |_| {
                 const ms = runner.time(operation) catch |err| {
-                    std.debug.print("{t}: {s}\n", .{ operation.op, rig.diagnostics.message() });
+                    std.debug.print("{t}: {s}\n", .{ operation.op, fixture.diagnostics.message() });
                     return err;
                 };
                 try std.testing.expect(ms >= 0);
             }
-            try std.testing.expectEqual(.success, rig.gpu.driver.cuCtxSynchronize());
+            try std.testing.expectEqual(.success, fixture.gpu.driver.cuCtxSynchronize());
         }
     }
 }
 
 test "a library that is not there is told of" {
-    var rig: rigs.Rig = undefined;
-    const opened = rig.open(std.testing.allocator, std.testing.io, .f16, "no/such/library.so");
+    var fixture: fixtures.Fixture = undefined;
+    const opened = fixture.open(std.testing.allocator, std.testing.io, .f16, "no/such/library.so");
     try std.testing.expectError(error.LibraryMissing, opened);
-    try std.testing.expect(rig.diagnostics.message().len > 0);
+    try std.testing.expect(fixture.diagnostics.message().len > 0);
 }

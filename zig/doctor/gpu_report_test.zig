@@ -2,22 +2,22 @@
 
 const std = @import("std");
 const gpu_report = @import("gpu_report.zig");
-const library_rig = @import("../emulator/library_fixture.zig");
-const rigs = @import("../emulator/fixture.zig");
+const library_fixture = @import("../emulator/library_fixture.zig");
+const fixtures = @import("../emulator/fixture.zig");
 
 const peer_limit_ms = 60_000;
 
 test "GPUs, libraries and copies between every pair are told" {
-    var rig: rigs.Rig = try .init(1);
-    defer rig.deinit();
+    var fixture: fixtures.Fixture = try .init(1);
+    defer fixture.deinit();
     var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
     defer arena.deinit();
     const a = arena.allocator();
-    defer rig.emulator.bxl_emulator_set_peers(true);
+    defer fixture.emulator.bxl_emulator_set_peers(true);
     for ([_]bool{ true, false }) |has_peers| {
-        rig.emulator.bxl_emulator_set_peers(has_peers);
+        fixture.emulator.bxl_emulator_set_peers(has_peers);
         const text = try gpu_report.write(a, std.testing.io, .{
-            .emulated = library_rig.library_path,
+            .emulated = library_fixture.library_path,
         }, .{}, peer_limit_ms);
         const report = try std.json.parseFromSliceLeaky(gpu_report.Report, a, text, .{});
         for (report.libraries) |library| {
@@ -41,20 +41,20 @@ test "GPUs, libraries and copies between every pair are told" {
     // Nothing stays behind.
     var free: usize = 0;
     var total: usize = 0;
-    try rig.use();
-    try rigs.ok(rig.driver.cuMemGetInfo_v2(&free, &total));
+    try fixture.use();
+    try fixtures.ok(fixture.driver.cuMemGetInfo_v2(&free, &total));
     try std.testing.expectEqual(total, free);
 }
 
 test "a GPU without room for the copy is told of" {
-    var rig: rigs.Rig = try .init(2);
-    defer rig.deinit();
+    var fixture: fixtures.Fixture = try .init(2);
+    defer fixture.deinit();
     var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
     defer arena.deinit();
-    rig.emulator.bxl_emulator_set_memory(1 << 20);
-    defer rig.emulator.bxl_emulator_set_memory(24 << 30);
+    fixture.emulator.bxl_emulator_set_memory(1 << 20);
+    defer fixture.emulator.bxl_emulator_set_memory(24 << 30);
     const report = try gpu_report.collect(arena.allocator(), std.testing.io, .{
-        .emulated = library_rig.library_path,
+        .emulated = library_fixture.library_path,
     }, .{}, peer_limit_ms);
     for (report.peers) |peer| {
         const error_name = "CUDA_ERROR_OUT_OF_MEMORY";

@@ -267,7 +267,7 @@ const algorithms = [_]Algorithm{
     .{ .alignment = 2, .bytes_per_element = 0 },
 };
 const plain_algorithm = 2;
-/// Marks an algorithm's data as this library's.
+/// Events an algorithm's data as this library's.
 const algorithm_magic = 0x656d_756c_6174_6564;
 
 fn resultOf(shape: *const products.Shape, id: usize) lt.HeuristicResult {

@@ -15,7 +15,7 @@ pub const Emulator = struct {
     bxl_emulator_last_report: *const fn () callconv(.c) [*:0]const u8,
 };
 
-pub const Rig = struct {
+pub const Fixture = struct {
     driver: drivers.Driver,
     emulator: Emulator,
     device: c_int,
@@ -24,24 +24,24 @@ pub const Rig = struct {
     stream: drivers.Stream,
 
     /// GPU 0 of two.
-    pub fn init(seed: u64) !Rig {
+    pub fn init(seed: u64) !Fixture {
         return initOn(0, seed);
     }
 
     /// For tests that mean to fail.
-    pub fn initQuiet(seed: u64) !Rig {
-        const rig: Rig = try .initOn(0, seed);
-        rig.emulator.bxl_emulator_set_quiet(true);
-        return rig;
+    pub fn initQuiet(seed: u64) !Fixture {
+        const fixture: Fixture = try .initOn(0, seed);
+        fixture.emulator.bxl_emulator_set_quiet(true);
+        return fixture;
     }
 
-    pub fn initOn(device: c_int, seed: u64) !Rig {
+    pub fn initOn(device: c_int, seed: u64) !Fixture {
         const library = dynamic.open(library_path) orelse {
             std.debug.print("{s}\n", .{dynamic.lastError()});
             return error.LibraryMissing;
         };
         var missing: []const u8 = "";
-        var rig: Rig = .{
+        var fixture: Fixture = .{
             .driver = try dynamic.load(drivers.Driver, library, &missing),
             .emulator = try dynamic.load(Emulator, library, &missing),
             .device = device,
@@ -49,76 +49,76 @@ pub const Rig = struct {
             .module = undefined,
             .stream = undefined,
         };
-        const d = &rig.driver;
+        const d = &fixture.driver;
         try ok(d.cuInit(0));
-        try std.testing.expectEqual(0, rig.emulator.bxl_emulator_configure(seed, 2));
+        try std.testing.expectEqual(0, fixture.emulator.bxl_emulator_configure(seed, 2));
         var context: ?drivers.Context = null;
         try ok(d.cuDevicePrimaryCtxRetain(&context, device));
-        rig.context = context.?;
-        try rig.use();
+        fixture.context = context.?;
+        try fixture.use();
         var module: ?drivers.Module = null;
         try ok(d.cuModuleLoadData(&module, "any image"));
-        rig.module = module.?;
-        rig.stream = try rig.makeStream();
-        return rig;
+        fixture.module = module.?;
+        fixture.stream = try fixture.makeStream();
+        return fixture;
     }
 
     /// Whatever failed goes with the context.
-    pub fn deinit(rig: *Rig) void {
-        defer rig.emulator.bxl_emulator_set_quiet(false);
-        rig.use() catch {};
-        _ = rig.driver.cuStreamDestroy_v2(rig.stream);
-        _ = rig.driver.cuModuleUnload(rig.module);
-        _ = rig.driver.cuDevicePrimaryCtxRelease_v2(rig.device);
+    pub fn deinit(fixture: *Fixture) void {
+        defer fixture.emulator.bxl_emulator_set_quiet(false);
+        fixture.use() catch {};
+        _ = fixture.driver.cuStreamDestroy_v2(fixture.stream);
+        _ = fixture.driver.cuModuleUnload(fixture.module);
+        _ = fixture.driver.cuDevicePrimaryCtxRelease_v2(fixture.device);
     }
 
-    /// Calls of this thread mean this rig's GPU from here on.
-    pub fn use(rig: *const Rig) !void {
-        try ok(rig.driver.cuCtxSetCurrent(rig.context));
+    /// Calls of this thread mean this fixture's GPU from here on.
+    pub fn use(fixture: *const Fixture) !void {
+        try ok(fixture.driver.cuCtxSetCurrent(fixture.context));
     }
 
-    pub fn makeStream(rig: *const Rig) !drivers.Stream {
+    pub fn makeStream(fixture: *const Fixture) !drivers.Stream {
         var stream: ?drivers.Stream = null;
-        try ok(rig.driver.cuStreamCreate(&stream, drivers.stream_non_blocking));
+        try ok(fixture.driver.cuStreamCreate(&stream, drivers.stream_non_blocking));
         return stream.?;
     }
 
-    pub fn makeEvent(rig: *const Rig) !drivers.Event {
+    pub fn makeEvent(fixture: *const Fixture) !drivers.Event {
         var event: ?drivers.Event = null;
-        try ok(rig.driver.cuEventCreate(&event, 0));
+        try ok(fixture.driver.cuEventCreate(&event, 0));
         return event.?;
     }
 
     /// Fresh memory, as poisoned as it comes.
-    pub fn alloc(rig: *const Rig, comptime T: type, count: usize) !usize {
+    pub fn alloc(fixture: *const Fixture, comptime T: type, count: usize) !usize {
         var address: usize = 0;
-        try ok(rig.driver.cuMemAlloc_v2(&address, count * @sizeOf(T)));
+        try ok(fixture.driver.cuMemAlloc_v2(&address, count * @sizeOf(T)));
         return address;
     }
 
-    pub fn upload(rig: *const Rig, comptime T: type, values: []const T) !usize {
-        const address = try rig.alloc(T, values.len);
-        try ok(rig.driver.cuMemcpyHtoD_v2(address, values.ptr, values.len * @sizeOf(T)));
+    pub fn upload(fixture: *const Fixture, comptime T: type, values: []const T) !usize {
+        const address = try fixture.alloc(T, values.len);
+        try ok(fixture.driver.cuMemcpyHtoD_v2(address, values.ptr, values.len * @sizeOf(T)));
         return address;
     }
 
     /// Waits for nothing but the copy itself, as the driver does.
-    pub fn download(rig: *const Rig, comptime T: type, address: usize, values: []T) !void {
-        try ok(rig.driver.cuMemcpyDtoH_v2(values.ptr, address, values.len * @sizeOf(T)));
+    pub fn download(fixture: *const Fixture, comptime T: type, address: usize, values: []T) !void {
+        try ok(fixture.driver.cuMemcpyDtoH_v2(values.ptr, address, values.len * @sizeOf(T)));
     }
 
     pub const Shape = struct { grid: u32 = 1, block: u32 = 1, shared_bytes: u32 = 0 };
 
     /// Arguments in the kernel's order, each of the kernel's own type.
     pub fn launchOn(
-        rig: *const Rig,
+        fixture: *const Fixture,
         stream: drivers.Stream,
         name: [*:0]const u8,
         shape: Shape,
         arguments: anytype,
     ) !Result {
         var function: ?drivers.Function = null;
-        try ok(rig.driver.cuModuleGetFunction(&function, rig.module, name));
+        try ok(fixture.driver.cuModuleGetFunction(&function, fixture.module, name));
         var values: [arguments.len][8]u8 align(8) = undefined;
         var pointers: [arguments.len]?*anyopaque = undefined;
         inline for (arguments, &values, &pointers) |argument, *value, *pointer| {
@@ -126,7 +126,7 @@ pub const Rig = struct {
             pointer.* = value;
         }
         const none = 1;
-        return rig.driver.cuLaunchKernel(
+        return fixture.driver.cuLaunchKernel(
             function.?,
             shape.grid,
             none,
@@ -142,26 +142,26 @@ pub const Rig = struct {
     }
 
     pub fn launch(
-        rig: *const Rig,
+        fixture: *const Fixture,
         name: [*:0]const u8,
         shape: Shape,
         arguments: anytype,
     ) !void {
-        try ok(try rig.launchOn(rig.stream, name, shape, arguments));
+        try ok(try fixture.launchOn(fixture.stream, name, shape, arguments));
     }
 
-    pub fn synchronize(rig: *const Rig) Result {
-        return rig.driver.cuStreamSynchronize(rig.stream);
+    pub fn synchronize(fixture: *const Fixture) Result {
+        return fixture.driver.cuStreamSynchronize(fixture.stream);
     }
 
-    pub fn lastReport(rig: *const Rig) []const u8 {
-        return std.mem.span(rig.emulator.bxl_emulator_last_report());
+    pub fn lastReport(fixture: *const Fixture) []const u8 {
+        return std.mem.span(fixture.emulator.bxl_emulator_last_report());
     }
 
     /// The context failed with `result`, and the report holds every one of `parts`.
-    pub fn expectFailure(rig: *const Rig, result: Result, parts: []const []const u8) !void {
-        try std.testing.expectEqual(result, rig.synchronize());
-        const report = rig.lastReport();
+    pub fn expectFailure(fixture: *const Fixture, result: Result, parts: []const []const u8) !void {
+        try std.testing.expectEqual(result, fixture.synchronize());
+        const report = fixture.lastReport();
         for (parts) |part| {
             if (std.mem.find(u8, report, part) != null) continue;
             std.debug.print("\"{s}\" is not in: {s}\n", .{ part, report });
@@ -169,7 +169,7 @@ pub const Rig = struct {
         }
         // Sticky: everything after it answers the same.
         var bytes: usize = 0;
-        try std.testing.expectEqual(result, rig.driver.cuMemGetInfo_v2(&bytes, &bytes));
+        try std.testing.expectEqual(result, fixture.driver.cuMemGetInfo_v2(&bytes, &bytes));
     }
 };
 

@@ -13,7 +13,7 @@ const Event = streams.Event;
 
 pub const Operation = union(enum) {
     task: *work.Task,
-    /// Marks the event at each launch.
+    /// Events the event at each launch.
     record: *Event,
     /// Waits for what the event stands for at each launch.
     wait: *Event,

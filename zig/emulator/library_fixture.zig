@@ -1,5 +1,5 @@
-//! What tests of cuBLASLt, cuDNN and NCCL need beside the driver's rig: numbers of every type in
-//! device memory, the libraries as the product opens them, and how far results are off.
+//! What tests of cuBLASLt, cuDNN and NCCL need beside the driver's fixture: numbers of every type
+//! in device memory, the libraries as the product opens them, and how far results are off.
 
 const std = @import("std");
 const Choices = @import("../backend/cuda/autotune.zig").Choices;
@@ -7,29 +7,29 @@ const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const libraries = @import("../nvidia/libraries.zig");
 pub const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
-const rigs = @import("fixture.zig");
-const ok = rigs.ok;
+const fixtures = @import("fixture.zig");
+const ok = fixtures.ok;
 
 pub const workspace_bytes = 1 << 20;
 
-pub const LibraryRig = struct {
+pub const LibraryFixture = struct {
     arena: std.heap.ArenaAllocator,
-    rig: rigs.Rig,
+    fixture: fixtures.Fixture,
     libraries: libraries.Libraries,
     choices: *Choices,
     diagnostics: Diagnostics = .{},
     workspace: usize,
 
     /// `folder` keeps choices; null for none.
-    pub fn init(seed: u64, folder: ?[]const u8) !LibraryRig {
+    pub fn init(seed: u64, folder: ?[]const u8) !LibraryFixture {
         return initOn(0, seed, folder);
     }
 
-    pub fn initOn(device: c_int, seed: u64, folder: ?[]const u8) !LibraryRig {
+    pub fn initOn(device: c_int, seed: u64, folder: ?[]const u8) !LibraryFixture {
         var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
         errdefer arena.deinit();
-        var rig: rigs.Rig = try .initOn(device, seed);
-        errdefer rig.deinit();
+        var fixture: fixtures.Fixture = try .initOn(device, seed);
+        errdefer fixture.deinit();
         var diagnostics: Diagnostics = .{};
         const a = arena.allocator();
         const source: libraries.Source = .{ .emulated = library_path };
@@ -41,22 +41,22 @@ pub const LibraryRig = struct {
         });
         return .{
             .arena = arena,
-            .rig = rig,
+            .fixture = fixture,
             .libraries = opened,
             .choices = choices,
-            .workspace = try rig.alloc(u8, workspace_bytes),
+            .workspace = try fixture.alloc(u8, workspace_bytes),
         };
     }
 
-    pub fn deinit(l: *LibraryRig) void {
+    pub fn deinit(l: *LibraryFixture) void {
         l.choices.close();
-        l.rig.deinit();
+        l.fixture.deinit();
         l.arena.deinit();
     }
 
     /// Random numbers of a type on the device, and as f32 what the device has of them.
     pub fn random(
-        l: *LibraryRig,
+        l: *LibraryFixture,
         prng: std.Random,
         dtype: DType,
         count: usize,
@@ -67,7 +67,7 @@ pub const LibraryRig = struct {
     }
 
     /// Rounds `values` to the type, in place as well.
-    pub fn upload(l: *LibraryRig, dtype: DType, values: []f32) !usize {
+    pub fn upload(l: *LibraryFixture, dtype: DType, values: []f32) !usize {
         const bytes = try l.arena.allocator().alloc(u8, values.len * dtype.size());
         for (values, 0..) |*value, i| switch (dtype) {
             .f32 => std.mem.writeInt(u32, bytes[i * 4 ..][0..4], @bitCast(value.*), .little),
@@ -84,14 +84,14 @@ pub const LibraryRig = struct {
             },
             else => unreachable,
         };
-        return l.rig.upload(u8, bytes);
+        return l.fixture.upload(u8, bytes);
     }
 
     /// After all that the stream holds.
-    pub fn download(l: *LibraryRig, dtype: DType, address: usize, count: usize) ![]f32 {
-        try ok(l.rig.synchronize());
+    pub fn download(l: *LibraryFixture, dtype: DType, address: usize, count: usize) ![]f32 {
+        try ok(l.fixture.synchronize());
         const bytes = try l.arena.allocator().alloc(u8, count * dtype.size());
-        try l.rig.download(u8, address, bytes);
+        try l.fixture.download(u8, address, bytes);
         const values = try l.arena.allocator().alloc(f32, count);
         for (values, 0..) |*value, i| value.* = switch (dtype) {
             .f32 => @bitCast(std.mem.readInt(u32, bytes[i * 4 ..][0..4], .little)),

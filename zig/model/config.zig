@@ -65,9 +65,9 @@ pub const VaeConfig = extern struct {
     use_post_quant_conv: u32,
     scaling_factor: f32,
     /// Activations between the VAE's blocks are kept at this of their size, a power of two, since
-    /// SDXL's pass what f16 can hold; norms undo it, so the picture is the same. 1 where the type
+    /// SDXL's pass what f16 can hold; norms undo it, so the image is the same. 1 where the type
     /// of the activations holds them.
-    stream_scale: f32,
+    residual_scale: f32,
 
     /// Pixels per latent, each way.
     pub fn factor(config: *const VaeConfig) u32 {
@@ -155,8 +155,8 @@ fn checkVae(vae: *const VaeConfig, d: *Diagnostics) Error!void {
     try expect(isLevelCount(vae.level_count), d, "the VAE must have 1 to 8 levels");
     try expect(vae.norm_groups > 0, d, "the VAE's norm_num_groups must be at least 1");
     try expect(vae.layers_per_block >= 1, d, "the VAE's layers_per_block must be at least 1");
-    const is_power = std.math.frexp(vae.stream_scale).significand == 0.5;
-    try expect(is_power and vae.stream_scale <= 1, d, "the VAE's stream scale must be 1 / 2^n");
+    const is_power = std.math.frexp(vae.residual_scale).significand == 0.5;
+    try expect(is_power and vae.residual_scale <= 1, d, "the VAE's stream scale must be 1 / 2^n");
     const is_rgb = vae.in_channels == 3 and vae.out_channels == 3;
     try expect(is_rgb, d, "the VAE must read and write RGB");
     for (vae.block_out_channels[0..vae.level_count]) |channels| {

@@ -1,6 +1,6 @@
-//! The layers that every part of the model is made of. Three of them see past their band of rows
-//! and therefore ask the exchange: 3x3 convolution (border rows), group norm (statistics) and
-//! self-attention (keys and values). Nothing above this file knows that there are bands.
+//! The layers that every part of the model is made of. Three of them see past their patch of rows
+//! and therefore ask the exchange: 3x3 convolution (halo rows), group norm (statistics) and
+//! self-attention (keys and values). Nothing above this file knows that there are patches.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -15,7 +15,7 @@ const Exchange = exchanges.Exchange;
 
 pub const Error = exchanges.Error;
 
-/// Where a layer runs: the device of this rank and the way to the other bands.
+/// Where a layer runs: the device of this rank and the way to the other patches.
 pub const Context = struct {
     b: Backend,
     exchange: *Exchange,
@@ -83,22 +83,22 @@ pub const Conv3x3 = struct {
         x: Tensor,
         options: backends.ConvOptions,
     ) Error!Tensor {
-        const border = try ctx.exchange.borderRows(x);
-        defer ctx.exchange.releaseBorderRows(border);
-        return layer.forwardBetween(ctx, x, border, options);
+        const halo = try ctx.exchange.haloRows(x);
+        defer ctx.exchange.releaseHaloRows(halo);
+        return layer.forwardBetween(ctx, x, halo, options);
     }
 
-    /// With border rows that the caller has.
+    /// With halo rows that the caller has.
     pub fn forwardBetween(
         layer: Conv3x3,
         ctx: Context,
         x: Tensor,
-        border: Exchange.BorderRows,
+        halo: Exchange.HaloRows,
         options: backends.ConvOptions,
     ) Error!Tensor {
         var complete = options;
-        complete.halo_above = border.above;
-        complete.halo_below = border.below;
+        complete.halo_above = halo.above;
+        complete.halo_below = halo.below;
         complete.scale = layer.product_scale;
         return ctx.b.conv2d(x, layer.weight, layer.bias, complete);
     }
@@ -215,7 +215,8 @@ pub const Attention = struct {
         };
     }
 
-    /// Every band's positions attend to every band's positions. The result is added to `residual`.
+    /// Every patch's positions attend to every patch's positions. The result is added to
+    /// `residual`.
     pub fn selfAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
         const own = try ctx.exchange.placeKeysValues(layer.keysValuesShape(x));
         defer ctx.exchange.releaseKeysValues(own);

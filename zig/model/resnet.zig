@@ -1,4 +1,4 @@
-//! ResnetBlock2D and the two ways a picture changes size between levels, shared by UNet and VAE.
+//! ResnetBlock2D and the two ways a image changes size between levels, shared by UNet and VAE.
 //! Source: diffusers models/resnet.py, downsampling.py, upsampling.py.
 
 const backends = @import("../backend.zig");
@@ -24,8 +24,8 @@ pub const ResnetBlock2D = struct {
         time_embed_dim: u32,
         norm_groups: u32,
         epsilon: f32,
-        /// What x and the result are kept at (`VaeConfig.stream_scale`).
-        stream_scale: f32 = 1,
+        /// What x and the result are kept at (`VaeConfig.residual_scale`).
+        residual_scale: f32 = 1,
     };
 
     pub fn load(view: View, o: Options) weights.Error!ResnetBlock2D {
@@ -35,7 +35,7 @@ pub const ResnetBlock2D = struct {
                 try view.at("norm1"),
                 o.in_channels,
                 o.norm_groups,
-                o.epsilon * o.stream_scale * o.stream_scale,
+                o.epsilon * o.residual_scale * o.residual_scale,
             ),
             .conv1 = try .load(try view.at("conv1"), out, o.in_channels),
             .time_emb_proj = if (o.time_embed_dim == 0)
@@ -44,14 +44,14 @@ pub const ResnetBlock2D = struct {
                 try .load(try view.at("time_emb_proj"), out, o.time_embed_dim, .bias),
             .norm2 = try .load(try view.at("norm2"), out, o.norm_groups, o.epsilon),
             .conv2 = try .loadScaled(try view.at("conv2"), out, out, .{
-                .product = o.stream_scale,
-                .bias = o.stream_scale,
+                .product = o.residual_scale,
+                .bias = o.residual_scale,
             }),
             .conv_shortcut = if (o.in_channels == out)
                 null
             else
                 try .loadScaled(try view.at("conv_shortcut"), out, o.in_channels, .{
-                    .bias = o.stream_scale,
+                    .bias = o.residual_scale,
                 }),
         };
     }
@@ -107,10 +107,10 @@ pub const Downsample2D = struct {
         view: View,
         channels: u32,
         padding: backends.Padding,
-        stream_scale: f32,
+        residual_scale: f32,
     ) weights.Error!Downsample2D {
         const conv: layers.Conv3x3 = try .loadScaled(try view.at("conv"), channels, channels, .{
-            .bias = stream_scale,
+            .bias = residual_scale,
         });
         return .{ .conv = conv, .padding = padding };
     }
@@ -124,8 +124,8 @@ pub const Downsample2D = struct {
 pub const Upsample2D = struct {
     conv: layers.Conv3x3,
 
-    pub fn load(view: View, channels: u32, stream_scale: f32) weights.Error!Upsample2D {
-        const scale: layers.Scale = .{ .bias = stream_scale };
+    pub fn load(view: View, channels: u32, residual_scale: f32) weights.Error!Upsample2D {
+        const scale: layers.Scale = .{ .bias = residual_scale };
         return .{ .conv = try .loadScaled(try view.at("conv"), channels, channels, scale) };
     }
 

@@ -1,4 +1,4 @@
-//! Transformer2DModel of the UNet: self-attention over the picture's positions, cross-attention to
+//! Transformer2DModel of the UNet: self-attention over the image's positions, cross-attention to
 //! the prompt, feed-forward. Keys and values of the prompt are computed once per prompt and kept in
 //! `Conditioning`, in the order in which the blocks were loaded.
 //! Source: diffusers models/transformers/transformer_2d.py, models/attention.py.

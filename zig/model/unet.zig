@@ -102,7 +102,7 @@ pub const UNet = struct {
             c.frequency_shift,
         );
         defer ctx.b.free(sines);
-        // Six embeddings of one picture lie side by side: the same bytes, as one row.
+        // Six embeddings of one image lie side by side: the same bytes, as one row.
         const sizes: Tensor = .{
             .address = sines.address,
             .shape = .vector(batch, 6 * dim),
@@ -126,13 +126,13 @@ pub const UNet = struct {
     }
 
     /// sample (batch, rows, width, in_channels), timestep (batch, 1, 1, 1) to the model's output of
-    /// the same rows and width. `border` are the sample's rows above and below, which every rank
+    /// the same rows and width. `halo` are the sample's rows above and below, which every rank
     /// has, since it keeps the whole latent.
     pub fn forward(
         model: *const UNet,
         ctx: Context,
         sample: Tensor,
-        border: Exchange.BorderRows,
+        halo: Exchange.HaloRows,
         timestep: Tensor,
         conditioning: Conditioning,
     ) Error!Tensor {
@@ -140,7 +140,7 @@ pub const UNet = struct {
         defer ctx.b.free(time);
         const prompt = conditioning.keys_values;
         var skips: Skips = .{};
-        var hidden = try model.conv_in.forwardBetween(ctx, sample, border, .{});
+        var hidden = try model.conv_in.forwardBetween(ctx, sample, halo, .{});
         skips.push(hidden);
         for (model.down_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);

@@ -1,5 +1,5 @@
-//! AutoencoderKL: latents to a picture and back. Its group norms and its mid attention look at the
-//! whole picture, so bands of rows alone would not be exact; the layers ask the exchange.
+//! AutoencoderKL: latents to a image and back. Its group norms and its mid attention look at the
+//! whole image, so patches of rows alone would not be exact; the layers ask the exchange.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, vae.py.
 
 const std = @import("std");
@@ -41,7 +41,7 @@ pub const Vae = struct {
     }
 
     /// latent (batch, rows, width, latent_channels), already divided by the scaling factor, to a
-    /// picture (batch, factor * rows, factor * width, 3) of about -1 to 1.
+    /// image (batch, factor * rows, factor * width, 3) of about -1 to 1.
     pub fn decode(vae: *const Vae, ctx: Context, latent: Tensor) Error!Tensor {
         const convolution = vae.post_quant_conv orelse return vae.decoder.forward(ctx, latent);
         const hidden = try convolution.forward(ctx, latent, .{});
@@ -49,10 +49,10 @@ pub const Vae = struct {
         return vae.decoder.forward(ctx, hidden);
     }
 
-    /// picture (batch, rows, width, 3) of -1 to 1 to the moments of its latent:
+    /// image (batch, rows, width, 3) of -1 to 1 to the moments of its latent:
     /// (batch, rows / factor, width / factor, 2 * latent_channels), means before log variances.
-    pub fn encode(vae: *const Vae, ctx: Context, picture: Tensor) Error!Tensor {
-        const moments = try vae.encoder.forward(ctx, picture);
+    pub fn encode(vae: *const Vae, ctx: Context, image: Tensor) Error!Tensor {
+        const moments = try vae.encoder.forward(ctx, image);
         const convolution = vae.quant_conv orelse return moments;
         defer ctx.b.free(moments);
         return convolution.forward(ctx, moments, .{});
@@ -75,8 +75,8 @@ const Decoder = struct {
         }
         return .{
             .conv_in = try .loadScaled(try view.at("conv_in"), deepest, c.latent_channels, .{
-                .product = c.stream_scale,
-                .bias = c.stream_scale,
+                .product = c.residual_scale,
+                .bias = c.residual_scale,
             }),
             .mid_block = try .load(try view.at("mid_block"), c),
             .up_blocks = blocks,
@@ -109,7 +109,7 @@ const Decoder = struct {
             .upsampler = if (level == 0)
                 null
             else
-                try .load(try view.index("upsamplers", 0), out, c.stream_scale),
+                try .load(try view.index("upsamplers", 0), out, c.residual_scale),
         };
     }
 
@@ -150,7 +150,7 @@ const Encoder = struct {
                 try view.at("conv_in"),
                 c.block_out_channels[0],
                 c.in_channels,
-                .{ .product = c.stream_scale, .bias = c.stream_scale },
+                .{ .product = c.residual_scale, .bias = c.residual_scale },
             ),
             .down_blocks = blocks,
             .mid_block = try .load(try view.at("mid_block"), c),
@@ -185,13 +185,13 @@ const Encoder = struct {
                     try view.index("downsamplers", 0),
                     out,
                     resnets.Downsample2D.padding_vae,
-                    c.stream_scale,
+                    c.residual_scale,
                 ),
         };
     }
 
-    fn forward(encoder: *const Encoder, ctx: Context, picture: Tensor) Error!Tensor {
-        var hidden = try encoder.conv_in.forward(ctx, picture, .{});
+    fn forward(encoder: *const Encoder, ctx: Context, image: Tensor) Error!Tensor {
+        var hidden = try encoder.conv_in.forward(ctx, image, .{});
         for (encoder.down_blocks) |block| {
             for (block.resnets) |resnet| hidden = try advance(ctx, hidden, resnet);
             if (block.downsampler) |downsampler| {
@@ -262,7 +262,7 @@ const SpatialAttention = struct {
                 .context_channels = channels,
                 .head_count = 1,
                 .bias = .bias,
-                .out_scale = .{ .product = c.stream_scale, .bias = c.stream_scale },
+                .out_scale = .{ .product = c.residual_scale, .bias = c.residual_scale },
             }),
         };
     }
@@ -277,7 +277,7 @@ const SpatialAttention = struct {
 /// Of the norms that read the residual stream, which is smaller by the scale than what it stands
 /// for.
 fn streamEpsilon(c: *const VaeConfig) f32 {
-    return norm_epsilon * c.stream_scale * c.stream_scale;
+    return norm_epsilon * c.residual_scale * c.residual_scale;
 }
 
 fn loadResnet(view: View, c: *const VaeConfig, in: u32, out: u32) weights.Error!ResnetBlock2D {
@@ -287,7 +287,7 @@ fn loadResnet(view: View, c: *const VaeConfig, in: u32, out: u32) weights.Error!
         .time_embed_dim = 0,
         .norm_groups = c.norm_groups,
         .epsilon = norm_epsilon,
-        .stream_scale = c.stream_scale,
+        .residual_scale = c.residual_scale,
     });
 }
 

@@ -3,11 +3,11 @@
 
 const std = @import("std");
 const drivers = @import("driver.zig");
-const library_rig = @import("../emulator/library_fixture.zig");
+const library_fixture = @import("../emulator/library_fixture.zig");
 const nccl = @import("nccl.zig");
-const rigs = @import("../emulator/fixture.zig");
-const LibraryRig = library_rig.LibraryRig;
-const ok = rigs.ok;
+const fixtures = @import("../emulator/fixture.zig");
+const LibraryFixture = library_fixture.LibraryFixture;
+const ok = fixtures.ok;
 
 const count = 100;
 
@@ -17,7 +17,7 @@ fn done(result: nccl.Result) !void {
 
 /// One rank's thread and what it needs.
 const Rank = struct {
-    l: *LibraryRig,
+    l: *LibraryFixture,
     comm: nccl.Comm,
     rank: u32,
     rank_count: u32,
@@ -34,7 +34,7 @@ const Rank = struct {
     fn source(r: *const Rank, round: usize) !usize {
         var values: [count]f32 = undefined;
         for (&values, 0..) |*value, i| value.* = number(r.rank, round, i);
-        return r.l.rig.upload(f32, &values);
+        return r.l.fixture.upload(f32, &values);
     }
 
     fn expectFrom(values: []const f32, rank: usize, round: usize) !void {
@@ -54,7 +54,7 @@ fn onRanks(rank_count: u32, seed: u64, comptime body: fn (Rank) anyerror!void) !
         }
 
         fn work(rank: u32, ranks: u32, s: u64, id: nccl.UniqueId) !void {
-            var l: LibraryRig = try .initOn(@intCast(rank), s, null);
+            var l: LibraryFixture = try .initOn(@intCast(rank), s, null);
             defer l.deinit();
             var comm: ?nccl.Comm = null;
             const table = &l.libraries.nccl.?;
@@ -62,7 +62,7 @@ fn onRanks(rank_count: u32, seed: u64, comptime body: fn (Rank) anyerror!void) !
             try body(.{ .l = &l, .comm = comm.?, .rank = rank, .rank_count = ranks });
         }
     };
-    var l: LibraryRig = try .init(seed, null);
+    var l: LibraryFixture = try .init(seed, null);
     defer l.deinit();
     var id: nccl.UniqueId = undefined;
     try done(l.libraries.nccl.?.ncclGetUniqueId(&id));
@@ -78,10 +78,10 @@ fn onRanks(rank_count: u32, seed: u64, comptime body: fn (Rank) anyerror!void) !
 
 fn gatherOften(r: Rank) !void {
     const t = r.table();
-    const target = try r.l.rig.alloc(f32, count * r.rank_count);
+    const target = try r.l.fixture.alloc(f32, count * r.rank_count);
     for (0..5) |round| {
         const from = try r.source(round);
-        const stream = r.l.rig.stream;
+        const stream = r.l.fixture.stream;
         try done(t.ncclAllGather(from, target, count, .float32, r.comm, stream));
         const values = try r.l.download(.f32, target, count * r.rank_count);
         for (0..r.rank_count) |rank| {
@@ -94,8 +94,8 @@ fn gatherOften(r: Rank) !void {
 fn passBothWays(r: Rank) !void {
     const t = r.table();
     const other: c_int = @intCast(1 - r.rank);
-    const stream = r.l.rig.stream;
-    const target = try r.l.rig.alloc(f32, 2 * count);
+    const stream = r.l.fixture.stream;
+    const target = try r.l.fixture.alloc(f32, 2 * count);
     for (0..4) |round| {
         const from = try r.source(round);
         try done(t.ncclGroupStart());
@@ -114,10 +114,10 @@ fn passBothWays(r: Rank) !void {
 
 fn replay(r: Rank) !void {
     const t = r.table();
-    const d = &r.l.rig.driver;
-    const stream = r.l.rig.stream;
+    const d = &r.l.fixture.driver;
+    const stream = r.l.fixture.stream;
     const from = try r.source(0);
-    const target = try r.l.rig.alloc(f32, 2 * count);
+    const target = try r.l.fixture.alloc(f32, 2 * count);
     try ok(d.cuStreamBeginCapture_v2(stream, .thread_local));
     try done(t.ncclAllGather(from, target, count, .float32, r.comm, stream));
     var graph: ?drivers.Graph = null;
@@ -138,21 +138,21 @@ fn replay(r: Rank) !void {
 fn abortAlone(r: Rank) !void {
     if (r.rank == 1) return;
     const t = r.table();
-    const stream = r.l.rig.stream;
+    const stream = r.l.fixture.stream;
     const from = try r.source(0);
-    const target = try r.l.rig.alloc(f32, 2 * count);
+    const target = try r.l.fixture.alloc(f32, 2 * count);
     // The other rank never comes.
     try done(t.ncclAllGather(from, target, count, .float32, r.comm, stream));
-    try std.testing.expectEqual(drivers.Result.not_ready, r.l.rig.driver.cuStreamQuery(stream));
+    try std.testing.expectEqual(drivers.Result.not_ready, r.l.fixture.driver.cuStreamQuery(stream));
     try done(t.ncclCommAbort(r.comm));
-    try ok(r.l.rig.synchronize());
+    try ok(r.l.fixture.synchronize());
     const again = t.ncclAllGather(from, target, count, .float32, r.comm, stream);
     try std.testing.expectEqual(nccl.Result.invalid_argument, again);
 }
 
 fn refuseNonsense(r: Rank) !void {
     const t = r.table();
-    const stream = r.l.rig.stream;
+    const stream = r.l.fixture.stream;
     const expectEqual = std.testing.expectEqual;
     const from = try r.source(0);
     const argument = nccl.Result.invalid_argument;

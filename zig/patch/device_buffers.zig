@@ -1,5 +1,5 @@
-//! The exchange's memory on GPUs: each rank keeps its own parts once and copies of the other bands'
-//! parts, since a kernel that read another GPU's memory again and again would wait for it.
+//! The exchange's memory on GPUs: each rank keeps its own parts once and copies of the other
+//! patches' parts, since a kernel that read another GPU's memory again and again would wait for it.
 //!
 //! Slots of a kind lie side by side, so that a run of slots is one copy. Where fresh values are
 //! read, a slot is fetched on the stream of the computation; else runs of `group_slot_count` slots
@@ -33,38 +33,38 @@ const Offsets = std.EnumArray(Kind, [exchanges.slot_count_max + 1]u64);
 const Bases = std.EnumArray(Kind, usize);
 
 comptime {
-    std.debug.assert(2 * Marks.count <= cudas.event_count_max);
+    std.debug.assert(2 * Events.count <= cudas.event_count_max);
 }
 
 /// Which of the marks of `Cuda.events` are an exchange's.
-pub const Marks = struct {
+pub const Events = struct {
     first: usize,
 
     pub const count = group_count_max + posted_count + 1;
 
-    fn passed(marks: Marks, group: usize) usize {
+    fn passed(marks: Events, group: usize) usize {
         return marks.first + group;
     }
-    fn posted(marks: Marks, slot: u32) usize {
+    fn posted(marks: Events, slot: u32) usize {
         return marks.first + group_count_max + slot % posted_count;
     }
-    fn fetched(marks: Marks) usize {
+    fn fetched(marks: Events) usize {
         return marks.first + group_count_max + posted_count;
     }
 };
 
-pub const Mirrors = struct {
+pub const DeviceBuffers = struct {
     /// Null while planning, and where nobody else runs: then the others' parts stay zeros.
     cuda: ?*Cuda = null,
-    marks: Marks,
+    marks: Events,
     slot_count: u32 = 0,
     /// Where each slot's own part begins among those of its kind.
     offsets: Offsets = undefined,
     own: Bases = undefined,
-    /// Of this band's parts one step ago, and two; for statistics and border rows.
+    /// Of this patch's parts one step ago, and two; for statistics and halo rows.
     own_old: Bases = undefined,
     own_older: Bases = undefined,
-    /// Of the other bands: the newest fetched parts, and border rows one step before them.
+    /// Of the other patches: the newest fetched parts, and halo rows one step before them.
     theirs: [rank_count_max]Bases = undefined,
     theirs_older: [rank_count_max]Bases = undefined,
     /// The slot whose fresh parts have been fetched last, and the next group to pass.
@@ -72,7 +72,7 @@ pub const Mirrors = struct {
     group_next: u32 = 0,
 
     /// Makes room; all addresses follow from the slots and the arena.
-    pub fn open(m: *Mirrors, exchange: *Exchange) backends.Error!void {
+    pub fn open(m: *DeviceBuffers, exchange: *Exchange) backends.Error!void {
         m.slot_count = exchange.slot_count;
         var ends: std.EnumArray(Kind, u64) = .initFill(0);
         for (exchange.slots[0..m.slot_count], 0..) |slot, i| {
@@ -89,14 +89,14 @@ pub const Mirrors = struct {
     }
 
     /// What comes to this memory next must not meet the last copies from it and to it.
-    pub fn close(m: *Mirrors, exchange: *Exchange) void {
+    pub fn close(m: *DeviceBuffers, exchange: *Exchange) void {
         if (m.cuda) |cuda| m.waitForFetches(exchange, cuda) catch {};
         var places = m.placeList(exchange);
         while (places.next()) |part| exchange.b.scratch.free(part.address.*);
     }
 
     /// What may not be written before all have fetched the step before.
-    pub fn beginStep(m: *Mirrors, exchange: *Exchange) exchanges.Error!void {
+    pub fn beginStep(m: *DeviceBuffers, exchange: *Exchange) exchanges.Error!void {
         m.group_next = 0;
         m.fresh_slot = null;
         const cuda = m.cuda orelse return;
@@ -105,7 +105,7 @@ pub const Mirrors = struct {
         try cuda.graphs.proceed(cuda);
     }
 
-    pub fn endStep(m: *Mirrors, exchange: *Exchange) exchanges.Error!void {
+    pub fn endStep(m: *DeviceBuffers, exchange: *Exchange) exchanges.Error!void {
         try m.passGroups(exchange, m.slot_count);
         const cuda = m.cuda orelse return;
         if (!try cuda.graphs.pause(cuda)) return cuda.graphs.proceed(cuda);
@@ -113,14 +113,14 @@ pub const Mirrors = struct {
         try cuda.graphs.proceed(cuda);
     }
 
-    /// This band's part of a slot, to be written.
-    pub fn place(m: *Mirrors, exchange: *Exchange, slot: u32) exchanges.Error!usize {
+    /// This patch's part of a slot, to be written.
+    pub fn place(m: *DeviceBuffers, exchange: *Exchange, slot: u32) exchanges.Error!usize {
         try m.passGroups(exchange, slot);
         return m.addressOf(exchange, slot, exchange.index, .now);
     }
 
-    /// Brings the other bands' parts of this step for a slot that has just been written.
-    pub fn fetchFresh(m: *Mirrors, exchange: *Exchange, slot: u32) exchanges.Error!void {
+    /// Brings the other patches' parts of this step for a slot that has just been written.
+    pub fn fetchFresh(m: *DeviceBuffers, exchange: *Exchange, slot: u32) exchanges.Error!void {
         const cuda = m.cuda orelse return;
         if (m.fresh_slot == slot) return;
         m.fresh_slot = slot;
@@ -137,9 +137,9 @@ pub const Mirrors = struct {
         try cuda.graphs.proceed(cuda);
     }
 
-    /// `i` is a band; now: of this step, old: of the step before.
+    /// `i` is a patch; now: of this step, old: of the step before.
     pub fn addressOf(
-        m: *const Mirrors,
+        m: *const DeviceBuffers,
         exchange: *const Exchange,
         slot: u32,
         i: usize,
@@ -160,18 +160,18 @@ pub const Mirrors = struct {
     }
 
     /// Whether this pass only captures: nothing comes from other ranks.
-    pub fn isTakingDown(m: *const Mirrors) bool {
+    pub fn isTakingDown(m: *const DeviceBuffers) bool {
         return if (m.cuda) |cuda| cuda.graphs.pass == .capture else false;
     }
 
     // --- internal ---
 
-    fn waitForFetches(_: *Mirrors, exchange: *Exchange, cuda: *Cuda) exchanges.Error!void {
-        for (0..exchange.bands.len) |i| {
+    fn waitForFetches(_: *DeviceBuffers, exchange: *Exchange, cuda: *Cuda) exchanges.Error!void {
+        for (0..exchange.patches.len) |i| {
             // What was sent is this rank's own again. And no rank waits for another's thread then:
             // its mark may already be that of the step to come, which waits for this rank.
             if (cuda.communicator != null and i != exchange.index) continue;
-            const peer = exchange.peers[exchange.rank_first + i].mirrors.?;
+            const peer = exchange.peers[exchange.rank_first + i].device_buffers.?;
             const mark = peer.marks.fetched();
             if (peer.cuda.?.events[mark] == null) continue;
             try cuda.waitFor(cuda.stream, peer.cuda.?, mark);
@@ -180,15 +180,15 @@ pub const Mirrors = struct {
 
     const Place = struct { address: *usize, bytes: usize };
 
-    /// Walks everything that has memory: which, of which kind, of which band.
+    /// Walks everything that has memory: which, of which kind, of which patch.
     const PlaceList = struct {
-        m: *Mirrors,
+        m: *DeviceBuffers,
         exchange: *const Exchange,
         kind_index: usize = 0,
         part: usize = 0,
 
         fn next(list: *PlaceList) ?Place {
-            const per_kind = 3 + 2 * list.exchange.bands.len;
+            const per_kind = 3 + 2 * list.exchange.patches.len;
             while (list.kind_index < kinds.len) {
                 const kind = kinds[list.kind_index];
                 const part = list.part;
@@ -203,11 +203,11 @@ pub const Mirrors = struct {
         }
     };
 
-    fn placeList(m: *Mirrors, exchange: *const Exchange) PlaceList {
+    fn placeList(m: *DeviceBuffers, exchange: *const Exchange) PlaceList {
         return .{ .m = m, .exchange = exchange };
     }
 
-    fn placeOf(m: *Mirrors, exchange: *const Exchange, kind: Kind, part: usize) ?Place {
+    fn placeOf(m: *DeviceBuffers, exchange: *const Exchange, kind: Kind, part: usize) ?Place {
         const bytes = m.offsets.getPtrConst(kind)[m.slot_count];
         if (bytes == 0) return null;
         const own_bytes: usize = @intCast(bytes);
@@ -233,21 +233,21 @@ pub const Mirrors = struct {
         return .{ .address = m.theirs_older[i].getPtr(kind), .bytes = their_bytes };
     }
 
-    /// Whether this band's own old parts are read.
-    fn keepsOwn(_: *const Mirrors, exchange: *const Exchange, kind: Kind) bool {
+    /// Whether this patch's own old parts are read.
+    fn keepsOwn(_: *const DeviceBuffers, exchange: *const Exchange, kind: Kind) bool {
         return switch (kind) {
             .statistics => exchange.mode == .corrected_async_gn,
-            .border_rows => exchange.predicts_borders,
+            .halo_rows => exchange.extrapolates_halos,
             .keys_values => false,
         };
     }
 
-    fn keepsOlder(_: *const Mirrors, exchange: *const Exchange, kind: Kind) bool {
-        return kind == .border_rows and exchange.predicts_borders;
+    fn keepsOlder(_: *const DeviceBuffers, exchange: *const Exchange, kind: Kind) bool {
+        return kind == .halo_rows and exchange.extrapolates_halos;
     }
 
     /// Every group that ends at or before `slot` has been written and read.
-    fn passGroups(m: *Mirrors, exchange: *Exchange, slot: u32) exchanges.Error!void {
+    fn passGroups(m: *DeviceBuffers, exchange: *Exchange, slot: u32) exchanges.Error!void {
         const cuda = m.cuda orelse return;
         while (m.group_next * group_slot_count < m.slot_count) {
             const first = m.group_next * group_slot_count;
@@ -278,14 +278,14 @@ pub const Mirrors = struct {
     }
 
     /// Posts of a step: two for each slot, so that a group's end has a number of its own.
-    fn countAt(_: *const Mirrors, exchange: *const Exchange, slot: u32, is_end: bool) u64 {
+    fn countAt(_: *const DeviceBuffers, exchange: *const Exchange, slot: u32, is_end: bool) u64 {
         const steps = exchange.postCount(exchange.step_index);
         return exchange.post_first + steps + 2 * slot + 1 + @intFromBool(is_end);
     }
 
     /// Moves what was new one step on, before newer parts come.
     fn keepOld(
-        m: *Mirrors,
+        m: *DeviceBuffers,
         exchange: *Exchange,
         which: std.EnumSet(Kind),
         first: u32,
@@ -299,7 +299,7 @@ pub const Mirrors = struct {
             const run: Run = .{ .offset = @intCast(begin), .bytes = @intCast(bytes) };
             if (m.keepsOlder(exchange, kind)) {
                 try m.copy(m.own_older.get(kind), m.own_old.get(kind), run, stream);
-                for (0..exchange.bands.len) |i| {
+                for (0..exchange.patches.len) |i| {
                     if (!exchange.reads(kind, i)) continue;
                     const their_run = run.scaled(exchange, i, kind);
                     const newer = m.theirs[i].get(kind);
@@ -324,7 +324,7 @@ pub const Mirrors = struct {
         }
     };
 
-    fn copy(m: *Mirrors, to: usize, from: usize, run: Run, stream: drivers.Stream) !void {
+    fn copy(m: *DeviceBuffers, to: usize, from: usize, run: Run, stream: drivers.Stream) !void {
         if (run.bytes == 0) return;
         const cuda = m.cuda.?;
         const d = cuda.driver;
@@ -341,9 +341,9 @@ pub const Mirrors = struct {
         count: u64,
     };
 
-    /// The other bands' parts of the slots [first, end), of the kinds `which`.
+    /// The other patches' parts of the slots [first, end), of the kinds `which`.
     fn fetch(
-        m: *Mirrors,
+        m: *DeviceBuffers,
         exchange: *Exchange,
         which: std.EnumSet(Kind),
         first: u32,
@@ -355,9 +355,9 @@ pub const Mirrors = struct {
             const messages = try cuda.messagesOn(communicator, o.stream);
             return m.swap(exchange, messages, which, first, end, o.stream);
         }
-        for (0..exchange.bands.len) |i| {
+        for (0..exchange.patches.len) |i| {
             const rank: u32 = @intCast(exchange.rank_first + i);
-            const peer = exchange.peers[rank].mirrors.?;
+            const peer = exchange.peers[rank].device_buffers.?;
             var is_waiting = false;
             for (kinds) |kind| {
                 if (!which.contains(kind) or !exchange.reads(kind, i)) continue;
@@ -383,14 +383,14 @@ pub const Mirrors = struct {
                     theirs.bytes,
                     o.stream,
                 );
-                try cuda.check(result, "fetching another band's part");
+                try cuda.check(result, "fetching another patch's part");
             }
         }
     }
 
-    /// As `fetch`, by messages: who reads a band's parts is read by it.
+    /// As `fetch`, by messages: who reads a patch's parts is read by it.
     fn swap(
-        m: *Mirrors,
+        m: *DeviceBuffers,
         exchange: *Exchange,
         communicator: Communicator,
         which: std.EnumSet(Kind),
@@ -399,7 +399,7 @@ pub const Mirrors = struct {
         stream: drivers.Stream,
     ) exchanges.Error!void {
         try communicator.begin();
-        for (0..exchange.bands.len) |i| {
+        for (0..exchange.patches.len) |i| {
             const rank: u32 = @intCast(exchange.rank_first + i);
             for (kinds) |kind| {
                 if (!which.contains(kind) or !exchange.reads(kind, i)) continue;

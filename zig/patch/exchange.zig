@@ -1,13 +1,13 @@
-//! What the bands of one picture tell each other inside a layer. A layer hands over its own part
-//! and gets what it must read: this band's values are always fresh, the neighbours' are fresh in
+//! What the patches of one image tell each other inside a layer. A layer hands over its own part
+//! and gets what it must read: this patch's values are always fresh, the neighbours' are fresh in
 //! synchronous steps and one step old afterwards (see `mode.zig`).
 //!
 //! Each call is a slot, the same in every step. On the CPU a rank writes its parts into its own
 //! buffers and the others read them there. Where old values are read while new ones are written
-//! there are two buffers, used in turn, and a third for border rows that are predicted from two
+//! there are two buffers, used in turn, and a third for halo rows that are predicted from two
 //! steps; the meeting of all ranks at the end of a step keeps readers and writers apart. On GPUs
-//! each rank keeps copies of the others' parts (`mirrors.zig`). With one band every answer is what
-//! was given, and nothing is copied.
+//! each rank keeps copies of the others' parts (`device_buffers.zig`). With one patch every answer
+//! is what was given, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -17,9 +17,9 @@ const Backend = backends.Backend;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const DType = @import("../tensor.zig").DType;
-const Band = @import("layout.zig").Band;
+const Patch = @import("layout.zig").Patch;
 const rank_count_max = @import("layout.zig").rank_count_max;
-const Mirrors = @import("device_buffers.zig").Mirrors;
+const DeviceBuffers = @import("device_buffers.zig").DeviceBuffers;
 const modes = @import("sync_mode.zig");
 pub const Kind = modes.Kind;
 const transports = @import("../transport.zig");
@@ -29,9 +29,9 @@ const Transport = transports.Transport;
 pub const slot_count_max = 1024;
 const buffer_count_max = 3;
 
-/// Of the mean variance within bands: what corrected variances are held to. A mean that moves fast
-/// takes nearly all of the corrected one away, and what is divided by its root explodes; the
-/// picture's is at least as large as the mean within bands, which one step changes little.
+/// Of the mean variance within patches: what corrected variances are held to. A mean that moves
+/// fast takes nearly all of the corrected one away, and what is divided by its root explodes; the
+/// image's is at least as large as the mean within patches, which one step changes little.
 const variance_floor = 0.75;
 
 pub const Error = backends.Error || transports.Error;
@@ -51,7 +51,7 @@ pub const Slot = struct {
 pub const Age = enum(u32) { now = 0, old = 1, older = 2 };
 
 pub const Counted = struct {
-    /// Bytes that came from other bands.
+    /// Bytes that came from other patches.
     received: [modes.kind_count]u64 = @splat(0),
     wait_ns: u64 = 0,
     buffer_bytes: u64 = 0,
@@ -61,19 +61,19 @@ pub const Exchange = struct {
     b: Backend,
     io: Io,
     transport: Transport,
-    bands: []const Band,
+    patches: []const Patch,
     index: u32,
-    /// The first rank of this band's group: band i is rank `rank_first + i`.
+    /// The first rank of this patch's group: patch i is rank `rank_first + i`.
     rank_first: u32,
     /// Of every rank; this one's is among them. Empty while planning.
     peers: []Exchange = &.{},
     /// On GPUs: where the parts are; null where ranks read each other's buffers.
-    mirrors: ?*Mirrors = null,
+    device_buffers: ?*DeviceBuffers = null,
     mode: modes.SyncMode,
     warmup_steps: u32,
-    /// Old border rows are moved on by their own last change, as far as this band's border says
-    /// that changes go on (see `Backend.predictRows`).
-    predicts_borders: bool = false,
+    /// Old halo rows are moved on by their own last change, as far as this patch's halo says
+    /// that changes go on (see `Backend.extrapolateRows`).
+    extrapolates_halos: bool = false,
     /// For comparisons with DistriFusion: n / (n - 1) of the variance, and no floor under it.
     bessel_variance: bool = false,
     /// Posts that were made before the first slot.
@@ -89,16 +89,16 @@ pub const Exchange = struct {
     counted: Counted = .{},
 
     pub const Parts = [rank_count_max]Tensor;
-    /// To be given back by `releaseBorderRows`.
-    pub const BorderRows = struct { above: ?Tensor, below: ?Tensor, is_copy: bool = false };
+    /// To be given back by `releaseHaloRows`.
+    pub const HaloRows = struct { above: ?Tensor, below: ?Tensor, is_copy: bool = false };
 
-    /// The exchange of a band that is the whole picture.
-    pub fn alone(b: Backend, io: Io, bands: *const [1]Band) Exchange {
+    /// The exchange of a patch that is the whole image.
+    pub fn alone(b: Backend, io: Io, patches: *const [1]Patch) Exchange {
         return .{
             .b = b,
             .io = io,
             .transport = .plan,
-            .bands = bands,
+            .patches = patches,
             .index = 0,
             .rank_first = 0,
             .mode = .full_sync,
@@ -107,7 +107,7 @@ pub const Exchange = struct {
     }
 
     pub fn isAlone(exchange: *const Exchange) bool {
-        return exchange.bands.len == 1;
+        return exchange.patches.len == 1;
     }
 
     // Life: record the graph's slots once, open the buffers, then begin and end each step.
@@ -130,7 +130,7 @@ pub const Exchange = struct {
         exchange.recording = false;
         exchange.is_open = true;
         exchange.counted.buffer_bytes = 0;
-        if (exchange.mirrors) |mirrors| return mirrors.open(exchange);
+        if (exchange.device_buffers) |device_buffers| return device_buffers.open(exchange);
         for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
                 buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
@@ -142,7 +142,7 @@ pub const Exchange = struct {
     pub fn close(exchange: *Exchange) void {
         if (!exchange.is_open) return;
         exchange.is_open = false;
-        if (exchange.mirrors) |mirrors| return mirrors.close(exchange);
+        if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
         for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
                 exchange.b.free(buffers[i]);
@@ -154,18 +154,18 @@ pub const Exchange = struct {
         exchange.step_index = step_index;
         exchange.slot_next = 0;
         if (exchange.isAlone()) return;
-        if (exchange.mirrors) |mirrors| try mirrors.beginStep(exchange);
+        if (exchange.device_buffers) |device_buffers| try device_buffers.beginStep(exchange);
     }
 
     /// Every layer of the step has been queued.
     pub fn endStep(exchange: *Exchange) Error!void {
         if (exchange.isAlone()) return;
-        if (exchange.mirrors) |mirrors| try mirrors.endStep(exchange);
+        if (exchange.device_buffers) |device_buffers| try device_buffers.endStep(exchange);
     }
 
     /// Posts of a whole run of `step_count` steps.
     pub fn postCount(exchange: *const Exchange, step_count: u64) u64 {
-        const posts_per_slot: u64 = if (exchange.mirrors == null) 1 else 2;
+        const posts_per_slot: u64 = if (exchange.device_buffers == null) 1 else 2;
         return step_count * exchange.slot_count * posts_per_slot;
     }
 
@@ -174,22 +174,22 @@ pub const Exchange = struct {
         if (exchange.isAlone()) return 0;
         exchange.step_index = step_index;
         const synchronous = @intFromBool(exchange.isSynchronous());
-        const predicts = @intFromBool(exchange.predicts_borders and exchange.predictsNow());
+        const predicts = @intFromBool(exchange.extrapolates_halos and exchange.extrapolatesNow());
         return 1 + @as(u64, synchronous) + 2 * @as(u64, predicts) +
             4 * @as(u64, @intFromEnum(exchange.mode));
     }
 
     // What layers call.
 
-    /// The rows that touch this band, for a 3x3 convolution over `mine`; null at the picture's
+    /// The rows that touch this patch, for a 3x3 convolution over `mine`; null at the image's
     /// edge.
-    pub fn borderRows(exchange: *Exchange, mine: Tensor) Error!BorderRows {
+    pub fn haloRows(exchange: *Exchange, mine: Tensor) Error!HaloRows {
         if (exchange.isAlone()) return .{ .above = null, .below = null };
         const batch = mine.shape.batch;
         var shape = mine.shape;
         shape.batch = 2 * batch;
         shape.rows = 1;
-        const own = try exchange.place(.border_rows, shape, mine.dtype);
+        const own = try exchange.place(.halo_rows, shape, mine.dtype);
         if (!exchange.recording) {
             // The first row, then the last.
             try exchange.b.copyRows(own.batchSlice(0, batch), 0, mine, 0, 1);
@@ -197,25 +197,25 @@ pub const Exchange = struct {
             try exchange.b.copyRows(own.batchSlice(batch, batch), 0, mine, last, 1);
         }
         const slot = try exchange.post();
-        var border: BorderRows = .{ .above = null, .below = null };
+        var halo: HaloRows = .{ .above = null, .below = null };
         if (exchange.index > 0) {
             const other = exchange.index - 1;
-            border.above = (try exchange.read(slot, other)).batchSlice(batch, batch);
+            halo.above = (try exchange.read(slot, other)).batchSlice(batch, batch);
         }
-        if (exchange.index + 1 < exchange.bands.len) {
+        if (exchange.index + 1 < exchange.patches.len) {
             const other = exchange.index + 1;
-            border.below = (try exchange.read(slot, other)).batchSlice(0, batch);
+            halo.below = (try exchange.read(slot, other)).batchSlice(0, batch);
         }
-        return if (exchange.predicts_borders) exchange.predict(slot, border) else border;
+        return if (exchange.extrapolates_halos) exchange.predict(slot, halo) else halo;
     }
 
-    pub fn releaseBorderRows(exchange: *Exchange, border: BorderRows) void {
-        if (!border.is_copy) return;
-        if (border.above) |tensor| exchange.b.free(tensor);
-        if (border.below) |tensor| exchange.b.free(tensor);
+    pub fn releaseHaloRows(exchange: *Exchange, halo: HaloRows) void {
+        if (!halo.is_copy) return;
+        if (halo.above) |tensor| exchange.b.free(tensor);
+        if (halo.below) |tensor| exchange.b.free(tensor);
     }
 
-    /// Group norm statistics of the whole picture from those of this band, which are freed; the
+    /// Group norm statistics of the whole image from those of this patch, which are freed; the
     /// result is the caller's. `element_count` is how many elements `mine` was taken over.
     pub fn statistics(exchange: *Exchange, mine: Tensor, element_count: u64) Error!Tensor {
         if (exchange.isAlone()) return mine;
@@ -226,7 +226,7 @@ pub const Exchange = struct {
         var parts: Parts = undefined;
         var weights: [rank_count_max]f64 = undefined;
         const fresh = exchange.freshnessOf(.statistics);
-        const count: usize = if (fresh == .own) 1 else exchange.bands.len;
+        const count: usize = if (fresh == .own) 1 else exchange.patches.len;
         if (fresh == .own) {
             parts[0] = own;
             weights[0] = 1;
@@ -249,23 +249,23 @@ pub const Exchange = struct {
         });
     }
 
-    /// Room for this band's keys and values, to be handed over by `keysValues` next.
+    /// Room for this patch's keys and values, to be handed over by `keysValues` next.
     pub fn placeKeysValues(exchange: *Exchange, shape: Shape) Error!Tensor {
         if (exchange.isAlone()) return exchange.b.alloc(shape, exchange.b.activationType());
         return exchange.place(.keys_values, shape, exchange.b.activationType());
     }
 
-    /// Every band's keys and values, in the order of the rows; they together are the sequence.
+    /// Every patch's keys and values, in the order of the rows; they together are the sequence.
     pub fn keysValues(exchange: *Exchange, mine: Tensor, parts: *Parts) Error![]const Tensor {
         if (exchange.isAlone()) {
             parts[0] = mine;
             return parts[0..1];
         }
         const slot = try exchange.post();
-        for (parts[0..exchange.bands.len], 0..) |*part, i| {
+        for (parts[0..exchange.patches.len], 0..) |*part, i| {
             part.* = if (i == exchange.index) mine else try exchange.read(slot, @intCast(i));
         }
-        return parts[0..exchange.bands.len];
+        return parts[0..exchange.patches.len];
     }
 
     /// Ends the life of what `placeKeysValues` gave.
@@ -289,7 +289,7 @@ pub const Exchange = struct {
 
     fn bufferCount(exchange: *const Exchange, kind: Kind) usize {
         if (!exchange.mode.readsOldValues()) return 1;
-        return if (kind == .border_rows and exchange.predicts_borders) 3 else 2;
+        return if (kind == .halo_rows and exchange.extrapolates_halos) 3 else 2;
     }
 
     /// Which of the buffers a step writes. Steps that keep the last synchronous values leave them.
@@ -302,29 +302,29 @@ pub const Exchange = struct {
         return turn % exchange.bufferCount(kind);
     }
 
-    /// Whether this step reads old border rows of which there are two steps.
-    fn predictsNow(exchange: *const Exchange) bool {
+    /// Whether this step reads old halo rows of which there are two steps.
+    fn extrapolatesNow(exchange: *const Exchange) bool {
         if (exchange.peers.len == 0) return false;
-        return exchange.freshnessOf(.border_rows) == .one_step_old and exchange.step_index >= 2;
+        return exchange.freshnessOf(.halo_rows) == .one_step_old and exchange.step_index >= 2;
     }
 
-    /// Copies of border rows, moved on where they are old. What the rows of the neighbour did is
-    /// judged by the row of this band that touches them. Steps that have nothing to predict copy
+    /// Copies of halo rows, moved on where they are old. What the rows of the neighbour did is
+    /// judged by the row of this patch that touches them. Steps that have nothing to predict copy
     /// all the same: every step must ask for the same memory.
-    fn predict(exchange: *Exchange, slot: u32, old: BorderRows) Error!BorderRows {
+    fn predict(exchange: *Exchange, slot: u32, old: HaloRows) Error!HaloRows {
         const batch = exchange.slots[slot].shape.batch / 2;
-        var border: BorderRows = .{ .above = null, .below = null, .is_copy = true };
+        var halo: HaloRows = .{ .above = null, .below = null, .is_copy = true };
         if (old.above) |rows| {
-            border.above = try exchange.predictRows(slot, exchange.index - 1, rows, batch, 0);
+            halo.above = try exchange.extrapolateRows(slot, exchange.index - 1, rows, batch, 0);
         }
         if (old.below) |rows| {
-            border.below = try exchange.predictRows(slot, exchange.index + 1, rows, 0, batch);
+            halo.below = try exchange.extrapolateRows(slot, exchange.index + 1, rows, 0, batch);
         }
-        return border;
+        return halo;
     }
 
     /// `theirs` and `ours` are where in a part the touching rows begin, along the batch.
-    fn predictRows(
+    fn extrapolateRows(
         exchange: *Exchange,
         slot: u32,
         other: u32,
@@ -333,13 +333,13 @@ pub const Exchange = struct {
         ours: u32,
     ) Error!Tensor {
         const batch = old.shape.batch;
-        if (!exchange.predictsNow()) {
+        if (!exchange.extrapolatesNow()) {
             const out = try exchange.b.alloc(old.shape, old.dtype);
             try exchange.b.copy(out, old);
             return out;
         }
         const own = exchange.index;
-        return exchange.b.predictRows(.{
+        return exchange.b.extrapolateRows(.{
             .old = old,
             .older = exchange.partOf(slot, other, .older).batchSlice(theirs, batch),
             .own_now = exchange.partOf(slot, own, .now).batchSlice(ours, batch),
@@ -354,7 +354,7 @@ pub const Exchange = struct {
         return exchange.buffers[exchange.bufferOf(kind, step_index)][slot];
     }
 
-    /// Where this band's part of the next slot goes.
+    /// Where this patch's part of the next slot goes.
     fn place(exchange: *Exchange, kind: Kind, shape: Shape, dtype: DType) Error!Tensor {
         const slot = exchange.slot_next;
         if (exchange.recording) {
@@ -365,8 +365,11 @@ pub const Exchange = struct {
         }
         assert(slot < exchange.slot_count);
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
-        const mirrors = exchange.mirrors orelse return exchange.written(slot, exchange.step_index);
-        const address = try mirrors.place(exchange, slot);
+        const device_buffers = exchange.device_buffers orelse return exchange.written(
+            slot,
+            exchange.step_index,
+        );
+        const address = try device_buffers.place(exchange, slot);
         return .{ .address = address, .shape = shape, .dtype = dtype };
     }
 
@@ -374,7 +377,7 @@ pub const Exchange = struct {
     fn post(exchange: *Exchange) Error!u32 {
         const slot = exchange.slot_next;
         exchange.slot_next += 1;
-        if (!exchange.recording and exchange.mirrors == null) {
+        if (!exchange.recording and exchange.device_buffers == null) {
             try exchange.transport.post(exchange.postAfter(exchange.step_index, slot));
         }
         return slot;
@@ -384,7 +387,7 @@ pub const Exchange = struct {
         return exchange.post_first + exchange.postCount(step_index) + slot + 1;
     }
 
-    /// Band `i`'s part of `slot`, as old as the mode wants it.
+    /// Patch `i`'s part of `slot`, as old as the mode wants it.
     fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
         const own = exchange.slots[slot];
         const shape = exchange.shapeOf(own.shape, own.kind, i);
@@ -392,8 +395,8 @@ pub const Exchange = struct {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
         }
         const freshness = exchange.freshnessOf(own.kind);
-        const part = if (exchange.mirrors) |mirrors| mirrored: {
-            if (freshness == .fresh) try mirrors.fetchFresh(exchange, slot);
+        const part = if (exchange.device_buffers) |device_buffers| mirrored: {
+            if (freshness == .fresh) try device_buffers.fetchFresh(exchange, slot);
             break :mirrored exchange.partOf(slot, i, if (freshness == .fresh) .now else .old);
         } else try exchange.readInPlace(slot, i, freshness);
         assert(part.shape.eql(shape));
@@ -420,27 +423,27 @@ pub const Exchange = struct {
         return exchange.peers[rank].written(slot, step_index);
     }
 
-    /// Band `i`'s part of this step or of an earlier one; whether it is there is the caller's
+    /// Patch `i`'s part of this step or of an earlier one; whether it is there is the caller's
     /// concern.
     fn partOf(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
-        const mirrors = exchange.mirrors orelse {
+        const device_buffers = exchange.device_buffers orelse {
             const peer = &exchange.peers[exchange.rank_first + i];
             return peer.written(slot, exchange.step_index - @intFromEnum(age));
         };
         const own = exchange.slots[slot];
         return .{
-            .address = mirrors.addressOf(exchange, slot, i, age),
+            .address = device_buffers.addressOf(exchange, slot, i, age),
             .shape = exchange.shapeOf(own.shape, own.kind, i),
             .dtype = own.dtype,
         };
     }
 
-    // For `mirrors.zig`.
+    // For `device_buffers.zig`.
 
-    /// Whether this band ever reads band `i`'s parts of this kind.
+    /// Whether this patch ever reads patch `i`'s parts of this kind.
     pub fn reads(exchange: *const Exchange, kind: Kind, i: usize) bool {
         if (i == exchange.index) return false;
-        if (kind != .border_rows) return true;
+        if (kind != .halo_rows) return true;
         return i + 1 == exchange.index or i == exchange.index + 1;
     }
 
@@ -453,11 +456,11 @@ pub const Exchange = struct {
         return set;
     }
 
-    /// What is `count` here, in band `i`: tokens grow with rows, the rest is alike.
+    /// What is `count` here, in patch `i`: tokens grow with rows, the rest is alike.
     pub fn scaledTo(exchange: *const Exchange, i: usize, kind: Kind, count: u64) u64 {
         if (kind != .keys_values) return count;
-        const mine = exchange.bands[exchange.index].row_count;
-        return count * exchange.bands[i].row_count / mine;
+        const mine = exchange.patches[exchange.index].row_count;
+        return count * exchange.patches[i].row_count / mine;
     }
 
     pub fn wait(exchange: *Exchange, rank: u32, count: u64) Error!void {
@@ -468,14 +471,14 @@ pub const Exchange = struct {
     }
 
     fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
-        if (exchange.mirrors) |mirrors| if (mirrors.isTakingDown()) return;
-        // Of the two border rows that a part holds, a neighbour that reads in place reads one.
-        const is_half = kind == .border_rows and exchange.mirrors == null;
+        if (exchange.device_buffers) |device_buffers| if (device_buffers.isTakingDown()) return;
+        // Of the two halo rows that a part holds, a neighbour that reads in place reads one.
+        const is_half = kind == .halo_rows and exchange.device_buffers == null;
         const read_bytes = if (is_half) bytes / 2 else bytes;
         exchange.counted.received[@intFromEnum(kind)] += read_bytes;
     }
 
-    /// What band `i` places where this band places `own`.
+    /// What patch `i` places where this patch places `own`.
     fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
         if (kind != .keys_values) return own;
         var shape = own;
@@ -485,8 +488,8 @@ pub const Exchange = struct {
 
     fn shareOf(exchange: *const Exchange, i: usize) f64 {
         var total: u32 = 0;
-        for (exchange.bands) |band| total += band.row_count;
-        const share: f64 = @floatFromInt(exchange.bands[i].row_count);
+        for (exchange.patches) |patch| total += patch.row_count;
+        const share: f64 = @floatFromInt(exchange.patches[i].row_count);
         return share / @as(f64, @floatFromInt(total));
     }
 };

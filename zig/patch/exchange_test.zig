@@ -1,12 +1,12 @@
-//! The arithmetic between bands, on the CPU device: what bands combine and predict must agree with
-//! the whole picture wherever that is possible at all.
+//! The arithmetic between patches, on the CPU device: what patches combine and predict must agree
+//! with the whole image wherever that is possible at all.
 
 const std = @import("std");
 const testing = std.testing;
 const backends = @import("../backend.zig");
 const Backend = backends.Backend;
 const Exchange = @import("exchange.zig").Exchange;
-const Band = @import("layout.zig").Band;
+const Patch = @import("layout.zig").Patch;
 const Scratch = @import("../scratch.zig").Scratch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
@@ -40,7 +40,7 @@ fn randomTensor(b: Backend, shape: Shape, seed: u64) !Tensor {
     return tensor;
 }
 
-test "statistics of uneven bands are those of the whole picture" {
+test "statistics of uneven patches are those of the whole image" {
     var device: TestDevice = .{};
     const b = try device.open();
     defer device.close();
@@ -65,14 +65,14 @@ test "statistics of uneven bands are those of the whole picture" {
     for (expected.host(f64), combined.host(f64)) |x, y| try testing.expectApproxEqRel(x, y, 1e-12);
 }
 
-test "a corrected variance is held to what bands have within, or as DistriFusion's" {
+test "a corrected variance is held to what patches have within, or as DistriFusion's" {
     var device: TestDevice = .{};
     const b = try device.open();
     defer device.close();
     const shape: Shape = .{ .batch = 1, .rows = 1, .width = 1, .channels = 2 };
     var tensors: [3]Tensor = undefined;
-    // Mean and mean of squares: of now, of before, of the other band. Corrected they would be 4 and
-    // 13, a variance of -3; this band's own is 1, the other's 3.
+    // Mean and mean of squares: of now, of before, of the other patch. Corrected they would be 4
+    // and 13, a variance of -3; this patch's own is 1, the other's 3.
     for (&tensors, [_][2]f64{ .{ 3, 10 }, .{ 0, 1 }, .{ 2, 7 } }) |*tensor, values| {
         tensor.* = try b.alloc(shape, .f64);
         @memcpy(tensor.host(f64), &values);
@@ -92,7 +92,7 @@ test "a corrected variance is held to what bands have within, or as DistriFusion
     }
 }
 
-test "border rows that change steadily are predicted exactly, and not at all when they turn" {
+test "halo rows that change steadily are predicted exactly, and not at all when they turn" {
     var device: TestDevice = .{};
     const b = try device.open();
     defer device.close();
@@ -106,7 +106,7 @@ test "border rows that change steadily are predicted exactly, and not at all whe
         for (own_now.host(f32), own_old.host(f32), own_older.host(f32)) |*now, x, y| {
             now.* = x + ratio * (x - y);
         }
-        const out = try b.predictRows(.{
+        const out = try b.extrapolateRows(.{
             .old = old,
             .older = older,
             .own_now = own_now,
@@ -120,16 +120,16 @@ test "border rows that change steadily are predicted exactly, and not at all whe
     }
 }
 
-test "one band gets back what it gave" {
+test "one patch gets back what it gave" {
     var scratch: Scratch = .planning();
     const b: Backend = .{ .scratch = &scratch, .device = .{ .plan = .{ .activation = .f32 } } };
-    const bands = [_]Band{.{ .row_first = 0, .row_count = 4 }};
-    var exchange: Exchange = .alone(b, testing.io, &bands);
+    const patches = [_]Patch{.{ .row_first = 0, .row_count = 4 }};
+    var exchange: Exchange = .alone(b, testing.io, &patches);
     const mine = try b.alloc(.tokens(1, 4, 8), .f32);
     var list: Exchange.Parts = undefined;
     const parts = try exchange.keysValues(mine, &list);
     try testing.expectEqual(@as(usize, 1), parts.len);
     try testing.expectEqual(mine, parts[0]);
     try testing.expectEqual(mine, try exchange.statistics(mine, 32));
-    try testing.expectEqual(@as(?Tensor, null), (try exchange.borderRows(mine)).above);
+    try testing.expectEqual(@as(?Tensor, null), (try exchange.haloRows(mine)).above);
 }

@@ -1,4 +1,4 @@
-//! Who computes what: ranks = guidance branches x bands of rows. With guidance and an even rank
+//! Who computes what: ranks = guidance branches x patches of rows. With guidance and an even rank
 //! count the branches split first, since that is exact and needs no exchange inside the UNet; then
 //! rows. Rows are dealt in units that every level of the UNet can halve, as evenly as possible.
 
@@ -18,31 +18,31 @@ pub const RankRange = struct {
 };
 
 /// Rows [row_first, row_first + row_count) of the latent.
-pub const Band = struct { row_first: u32, row_count: u32 };
+pub const Patch = struct { row_first: u32, row_count: u32 };
 
-pub const Bands = struct {
-    list: [rank_count_max]Band,
+pub const Patches = struct {
+    list: [rank_count_max]Patch,
     count: u32,
 
-    pub fn slice(bands: *const Bands) []const Band {
-        return bands.list[0..bands.count];
+    pub fn slice(patches: *const Patches) []const Patch {
+        return patches.list[0..patches.count];
     }
 
-    /// Cuts `rows` into `count` bands of whole units; the first ones are larger by a unit where
+    /// Cuts `rows` into `count` patches of whole units; the first ones are larger by a unit where
     /// they do not come out even.
-    pub fn deal(rows: u32, unit: u32, count: u32) error{NotDealable}!Bands {
+    pub fn deal(rows: u32, unit: u32, count: u32) error{NotDealable}!Patches {
         assert(rows % unit == 0 and count >= 1 and count <= rank_count_max);
         const units = rows / unit;
         if (units < count) return error.NotDealable;
-        var bands: Bands = .{ .list = undefined, .count = count };
+        var patches: Patches = .{ .list = undefined, .count = count };
         var row: u32 = 0;
-        for (bands.list[0..count], 0..) |*band, i| {
+        for (patches.list[0..count], 0..) |*patch, i| {
             const share = units / count + @intFromBool(i < units % count);
-            band.* = .{ .row_first = row, .row_count = share * unit };
-            row += band.row_count;
+            patch.* = .{ .row_first = row, .row_count = share * unit };
+            row += patch.row_count;
         }
         assert(row == rows);
-        return bands;
+        return patches;
     }
 };
 
@@ -60,7 +60,7 @@ pub const Layout = struct {
     branch_count: u32,
     /// 2 where each branch has ranks of its own. Ranks of a group are neighbours in the count.
     group_count: u32,
-    bands: Bands,
+    patches: Patches,
 
     pub fn init(o: Options) error{NotDealable}!Layout {
         assert(o.rank_count >= 1 and o.rank_count <= rank_count_max);
@@ -71,7 +71,7 @@ pub const Layout = struct {
             .rank_count = o.rank_count,
             .branch_count = o.branch_count,
             .group_count = group_count,
-            .bands = try .deal(o.rows, o.unit, o.rank_count / group_count),
+            .patches = try .deal(o.rows, o.unit, o.rank_count / group_count),
         };
     }
 
@@ -81,7 +81,7 @@ pub const Layout = struct {
             .rank_count = 1,
             .branch_count = branch_count,
             .group_count = 1,
-            .bands = Bands.deal(rows, 1, 1) catch unreachable,
+            .patches = Patches.deal(rows, 1, 1) catch unreachable,
         };
     }
 
@@ -96,12 +96,12 @@ pub const Layout = struct {
 
     pub fn groupOf(layout: *const Layout, rank: u32) u32 {
         assert(rank < layout.rank_count);
-        return rank / layout.bands.count;
+        return rank / layout.patches.count;
     }
 
-    pub fn bandOf(layout: *const Layout, rank: u32) u32 {
+    pub fn patchOf(layout: *const Layout, rank: u32) u32 {
         assert(rank < layout.rank_count);
-        return rank % layout.bands.count;
+        return rank % layout.patches.count;
     }
 };
 
@@ -123,11 +123,12 @@ test "every branch of every row is computed once, in shares that differ by a uni
                 var seen: [2][128]u32 = @splat(@splat(0));
                 for (0..layout.rank_count) |i| {
                     const rank: u32 = @intCast(i);
-                    const band = layout.bands.list[layout.bandOf(rank)];
-                    try std.testing.expect(band.row_count >= 4 and band.row_count % 4 == 0);
+                    const patch = layout.patches.list[layout.patchOf(rank)];
+                    try std.testing.expect(patch.row_count >= 4 and patch.row_count % 4 == 0);
                     const first = layout.branchFirst(rank);
                     for (seen[first..][0..layout.branchesPerRank()]) |*rows_seen| {
-                        for (rows_seen[band.row_first..][0..band.row_count]) |*count| count.* += 1;
+                        const dealt = rows_seen[patch.row_first..][0..patch.row_count];
+                        for (dealt) |*count| count.* += 1;
                     }
                 }
                 for (seen[0..branches]) |rows_seen| {

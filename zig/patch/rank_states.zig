@@ -9,20 +9,20 @@ const Conditioning = @import("../model/unet.zig").Conditioning;
 const Exchange = @import("exchange.zig").Exchange;
 const Job = @import("../session/job.zig").Job;
 const layouts = @import("layout.zig");
-const Bands = layouts.Bands;
+const Patches = layouts.Patches;
 const Layout = layouts.Layout;
-const mirrors_file = @import("device_buffers.zig");
-const Mirrors = mirrors_file.Mirrors;
+const buffers_file = @import("device_buffers.zig");
+const DeviceBuffers = buffers_file.DeviceBuffers;
 const modes = @import("sync_mode.zig");
 const Tensor = @import("../tensor.zig").Tensor;
 
-pub const Seats = struct {
+pub const RankStates = struct {
     unet: []Exchange,
     vae: []Exchange,
     /// With room for `context_slot_count` tensors each; made by `prompts.zig`.
     prompts: []Conditioning,
 
-    /// All in `arena`. On GPUs the parts are in `mirrors`.
+    /// All in `arena`. On GPUs the parts are in `device_buffers`.
     pub fn init(
         arena: Allocator,
         io: Io,
@@ -30,9 +30,9 @@ pub const Seats = struct {
         job: *const Job,
         context_slot_count: u32,
         is_cuda: bool,
-    ) error{ OutOfMemory, NotDealable }!Seats {
-        const vae_bands = try arena.create(Bands);
-        vae_bands.* = try Bands.deal(job.latent_rows, 1, layout.rank_count);
+    ) error{ OutOfMemory, NotDealable }!RankStates {
+        const vae_patches = try arena.create(Patches);
+        vae_patches.* = try Patches.deal(job.latent_rows, 1, layout.rank_count);
         const unet = try arena.alloc(Exchange, layout.rank_count);
         const vae = try arena.alloc(Exchange, layout.rank_count);
         for (unet, vae, 0..) |*in_unet, *in_vae, i| {
@@ -41,24 +41,24 @@ pub const Seats = struct {
                 .b = undefined,
                 .io = io,
                 .transport = .plan,
-                .bands = layout.bands.slice(),
-                .index = layout.bandOf(rank),
-                .rank_first = layout.groupOf(rank) * layout.bands.count,
-                .mirrors = try makeMirrors(arena, is_cuda, 0),
+                .patches = layout.patches.slice(),
+                .index = layout.patchOf(rank),
+                .rank_first = layout.groupOf(rank) * layout.patches.count,
+                .device_buffers = try makeDeviceBuffers(arena, is_cuda, 0),
                 .mode = job.mode,
                 .warmup_steps = job.warmup_steps,
-                .predicts_borders = job.predicts_borders and
-                    modes.freshness(job.mode, .border_rows, false) == .one_step_old,
+                .extrapolates_halos = job.extrapolates_halos and
+                    modes.freshness(job.mode, .halo_rows, false) == .one_step_old,
                 .bessel_variance = job.bessel_variance,
             };
             in_vae.* = .{
                 .b = undefined,
                 .io = io,
                 .transport = .plan,
-                .bands = vae_bands.slice(),
+                .patches = vae_patches.slice(),
                 .index = rank,
                 .rank_first = 0,
-                .mirrors = try makeMirrors(arena, is_cuda, mirrors_file.Marks.count),
+                .device_buffers = try makeDeviceBuffers(arena, is_cuda, buffers_file.Events.count),
                 .mode = .full_sync,
                 .warmup_steps = 0,
             };
@@ -77,9 +77,13 @@ pub const Seats = struct {
 // --- internal ---
 
 /// Null on the CPU, where ranks read each other's buffers.
-fn makeMirrors(arena: Allocator, is_cuda: bool, mark_first: usize) Allocator.Error!?*Mirrors {
+fn makeDeviceBuffers(
+    arena: Allocator,
+    is_cuda: bool,
+    mark_first: usize,
+) Allocator.Error!?*DeviceBuffers {
     if (!is_cuda) return null;
-    const mirrors = try arena.create(Mirrors);
-    mirrors.* = .{ .marks = .{ .first = mark_first } };
-    return mirrors;
+    const device_buffers = try arena.create(DeviceBuffers);
+    device_buffers.* = .{ .marks = .{ .first = mark_first } };
+    return device_buffers;
 }

@@ -1,23 +1,23 @@
-//! What a band reads from its neighbours in each step: fresh values, those of the step before, or
+//! What a patch reads from its neighbours in each step: fresh values, those of the step before, or
 //! none. The names and their meaning are DistriFusion's (distrifuser/modules/pp).
 
 const std = @import("std");
 
-pub const Kind = enum { border_rows, statistics, keys_values };
+pub const Kind = enum { halo_rows, statistics, keys_values };
 pub const kind_count = @typeInfo(Kind).@"enum".fields.len;
 
 pub const SyncMode = enum(u32) {
-    /// Everything one step old; group statistics corrected by what this band's own have changed.
+    /// Everything one step old; group statistics corrected by what this patch's own have changed.
     corrected_async_gn = 0,
-    /// Everything one step old; group statistics mix this band's fresh with the others' old ones.
+    /// Everything one step old; group statistics mix this patch's fresh with the others' old ones.
     stale_gn = 1,
-    /// Border rows, keys and values one step old; group statistics fresh.
+    /// Halo rows, keys and values one step old; group statistics fresh.
     sync_gn = 2,
-    /// Border rows, keys and values one step old; each band its own group statistics.
+    /// Halo rows, keys and values one step old; each patch its own group statistics.
     separate_gn = 3,
     /// Everything fresh: equal to one rank.
     full_sync = 4,
-    /// Border rows, keys and values stay those of the last synchronous step; own group statistics.
+    /// Halo rows, keys and values stay those of the last synchronous step; own group statistics.
     no_sync = 5,
 
     /// Whether some step may read old values while new ones are written.
@@ -33,7 +33,7 @@ pub const Freshness = enum {
     one_step_old,
     /// Those of the last synchronous step.
     last_synchronous,
-    /// This band's alone.
+    /// This patch's alone.
     own,
 };
 

@@ -1,5 +1,5 @@
-//! The parts of a picture's making on their own, for tests, benchmarks and pictures made from
-//! pictures. One rank runs them over the whole picture; results are the job's outputs.
+//! The parts of a image's making on their own, for tests, benchmarks and images made from
+//! images. One rank runs them over the whole image; results are the job's outputs.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -12,7 +12,7 @@ const Error = ranks.Error;
 const Job = @import("../session/job.zig").Job;
 const vae_tiling = @import("vae_tiling.zig");
 
-const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
+const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
 /// `prompt` to `prompt_embeds` (1, tokens, channels) and `pooled` (1, projection).
 pub fn embedPrompt(rank: *Rank, job: *Job) Error!void {
@@ -62,14 +62,14 @@ pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
     defer b.free(conditioning.addition);
     defer for (slots) |tensor| b.free(tensor);
     const start = rank.begin(.denoise);
-    const out = try unet.forward(ctx, sample, no_border, timestep, conditioning);
+    const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning);
     try b.finish();
     if (rank.reporter) |r| job.denoise_ns = r.since(start);
     defer b.free(out);
     try rank.saveNchw(job, .noise_prediction, out);
 }
 
-/// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `image`
+/// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `decoded`
 /// (1, 3, factor * rows, factor * width) as the decoder gives it, and `rgb`.
 pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
     const start = rank.begin(.decode);
@@ -80,11 +80,11 @@ pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
         if (rank.reporter) |r| job.decode_ns = r.since(start);
         return;
     }
-    const image = try rank.decode(0, latent);
-    defer rank.b.free(image);
+    const decoded = try rank.decode(0, latent);
+    defer rank.b.free(decoded);
     if (rank.reporter) |r| job.decode_ns = r.since(start);
-    try rank.saveNchw(job, .image, image);
-    const rgb = try rank.b.toRgb(image);
+    try rank.saveNchw(job, .decoded, decoded);
+    const rgb = try rank.b.toRgb(decoded);
     defer rank.b.free(rgb);
     if (rank.isPlanning()) return;
     try rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
@@ -102,9 +102,9 @@ pub fn encodeSample(rank: *Rank, job: *Job) Error!void {
         .width = job.latent_width * factor,
         .channels = vae.in_channels,
     };
-    const picture = try rank.uploadNchw(shape, job.sample);
-    defer rank.b.free(picture);
-    const moments = try rank.model.vae.encode(rank.context(), picture);
+    const image = try rank.uploadNchw(shape, job.sample);
+    defer rank.b.free(image);
+    const moments = try rank.model.vae.encode(rank.context(), image);
     defer rank.b.free(moments);
     if (!try rank.b.isFinite(moments)) return rank.notFinite("The VAE's encoder gave", .{});
     if (rank.isPlanning()) return;

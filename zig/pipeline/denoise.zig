@@ -6,14 +6,14 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const backends = @import("../backend.zig");
-const StepRow = backends.StepRow;
+const StepCoefficients = backends.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Conditioning = @import("../model/unet.zig").Conditioning;
 const Context = @import("../model/layers.zig").Context;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
-const Band = @import("../patch/layout.zig").Band;
+const Patch = @import("../patch/layout.zig").Patch;
 const Scratch = @import("../scratch.zig").Scratch;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
@@ -26,11 +26,11 @@ const vae_tiling = @import("vae_tiling.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
-const no_border: Exchange.BorderRows = .{ .above = null, .below = null };
+const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
-/// Runs a job of kind `picture`. The outputs `rgb` and `rank_counts` must have been made; every
+/// Runs a job of kind `image`. The outputs `rgb` and `rank_counts` must have been made; every
 /// rank writes its own part of them, and rank 0 those of other machines.
-pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
+pub fn drawImages(rank: *Rank, job: *Job) Error!void {
     const graphs_before = rank.b.graphCounts();
     const text_start = rank.begin(.text);
     const conditioning = try prompts.condition(rank, job);
@@ -45,7 +45,7 @@ pub fn drawPictures(rank: *Rank, job: *Job) Error!void {
 
     if (rank.isPlanning()) job.undecoded_bytes = rank.b.scratch.peak;
     const decode_start = rank.begin(.decode);
-    try decodePictures(rank, job, latent);
+    try decodeImages(rank, job, latent);
     if (!rank.isPlanning()) {
         const counts = rankCounts(rank, job);
         const graphs = rank.b.graphCounts();
@@ -79,7 +79,14 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
         rank.transport.enterStep(@intCast(i + 1));
         @memset(times, row.timestep);
         try b.write(timestep, std.mem.sliceAsBytes(times));
-        const own = try predictRows(rank, @intCast(i), row, state.latent, timestep, conditioning);
+        const own = try predictNoiseRows(
+            rank,
+            @intCast(i),
+            row,
+            state.latent,
+            timestep,
+            conditioning,
+        );
         const output = try gather.gatherRows(rank, own, &gather_bytes);
         try state.advance(rank, job, row, output);
         b.free(output);
@@ -107,63 +114,63 @@ fn openExchange(
     var scratch: Scratch = .planning();
     const recorder = try recorderOf(rank, rank.exchange, &scratch);
     var shape = rank.latentShape(job, timestep.shape.batch);
-    shape.rows = recorder.bands[recorder.index].row_count;
+    shape.rows = recorder.patches[recorder.index].row_count;
     const sample = try recorder.b.alloc(shape, recorder.b.activationType());
     const ctx: Context = .{ .b = recorder.b, .exchange = recorder };
-    _ = try rank.model.unet.forward(ctx, sample, no_border, timestep, conditioning);
+    _ = try rank.model.unet.forward(ctx, sample, no_halo, timestep, conditioning);
     rank.exchange.adopt(recorder);
     try rank.exchange.open();
 }
 
-/// The rows of picture `i` that other machines have drawn come to rank 0.
-fn bringRows(rank: *Rank, job: *Job, i: usize, image: Tensor, rgb: Tensor) Error!void {
+/// The rows of image `i` that other machines have drawn come to rank 0.
+fn bringRows(rank: *Rank, job: *Job, i: usize, decoded: Tensor, rgb: Tensor) Error!void {
     if (rank.here.first > 0) {
         try gather.send(rank, rgb, 0);
-        if (job.wants_image) try gather.send(rank, image, 0);
+        if (job.wants_decoded) try gather.send(rank, decoded, 0);
         return;
     }
     if (rank.index > 0) return;
     for (rank.here.end..rank.layout.rank_count) |at| {
         const other: u32 = @intCast(at);
-        const band = rank.vae_exchange.bands[other];
+        const patch = rank.vae_exchange.patches[other];
         var shape = rgb.shape;
-        shape.rows = band.row_count * rank.model.config.vae.factor();
+        shape.rows = patch.row_count * rank.model.config.vae.factor();
         const their_rgb = try gather.receive(rank, shape, rgb.dtype, other);
         defer rank.b.free(their_rgb);
-        const their_image = if (job.wants_image)
-            try gather.receive(rank, shape, image.dtype, other)
+        const their_decoded = if (job.wants_decoded)
+            try gather.receive(rank, shape, decoded.dtype, other)
         else
             null;
-        defer if (their_image) |tensor| rank.b.free(tensor);
-        try saveRows(rank, job, i, band, their_image orelse image, their_rgb);
+        defer if (their_decoded) |tensor| rank.b.free(tensor);
+        try saveRows(rank, job, i, patch, their_decoded orelse decoded, their_rgb);
     }
 }
 
-/// Rows of picture `i` to their place in the outputs that all ranks of a process share.
+/// Rows of image `i` to their place in the outputs that all ranks of a process share.
 fn saveRows(
     rank: *Rank,
     job: *Job,
     i: usize,
-    band: Band,
-    image: Tensor,
+    patch: Patch,
+    decoded: Tensor,
     rgb: Tensor,
 ) Error!void {
     if (rank.isPlanning()) return;
     const factor = rank.model.config.vae.factor();
-    const row_first = band.row_first * factor;
-    const width: usize = image.shape.width;
+    const row_first = patch.row_first * factor;
+    const width: usize = decoded.shape.width;
     const positions = job.latent_rows * factor * width;
-    const channels: usize = image.shape.channels;
+    const channels: usize = decoded.shape.channels;
     const bytes = @constCast(job.outputs.get(.rgb));
     const first = (i * positions + row_first * width) * channels;
     try rank.b.download(rgb, bytes[first..][0..rgb.byteCount()]);
-    if (!job.wants_image) return;
-    const host = try rank.arena.alloc(f32, image.shape.elementCount());
+    if (!job.wants_decoded) return;
+    const host = try rank.arena.alloc(f32, decoded.shape.elementCount());
     const turned = try rank.arena.alloc(f32, host.len);
-    try rank.b.downloadFloats(image, host);
-    const own = image.shape.positionCount();
+    try rank.b.downloadFloats(decoded, host);
+    const own = decoded.shape.positionCount();
     nchw.fromNhwc(turned, host, channels, own);
-    const out = @constCast(job.outputs.get(.image));
+    const out = @constCast(job.outputs.get(.decoded));
     const values: []f32 = @alignCast(std.mem.bytesAsSlice(f32, out));
     for (0..channels) |c| {
         const at = (i * channels + c) * positions + row_first * width;
@@ -190,11 +197,11 @@ fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*
     return recorder;
 }
 
-/// The UNet on this rank's branches and rows: (branches * pictures, own rows, width, channels).
-fn predictRows(
+/// The UNet on this rank's branches and rows: (branches * images, own rows, width, channels).
+fn predictNoiseRows(
     rank: *Rank,
     step_index: u32,
-    row: StepRow,
+    row: StepCoefficients,
     latent: Tensor,
     timestep: Tensor,
     conditioning: Conditioning,
@@ -203,36 +210,36 @@ fn predictRows(
     const exchange = rank.exchange;
     const input = try b.scaleRepeat(latent, row.input_scale, rank.layout.branchesPerRank());
     defer b.free(input);
-    const band = exchange.bands[exchange.index];
+    const patch = exchange.patches[exchange.index];
     if (exchange.isAlone()) {
-        return runUnet(rank, step_index, input, no_border, timestep, conditioning);
+        return runUnet(rank, step_index, input, no_halo, timestep, conditioning);
     }
-    const sample = try rowsOf(rank, input, band.row_first, band.row_count);
+    const sample = try rowsOf(rank, input, patch.row_first, patch.row_count);
     defer b.free(sample);
-    const below_first = band.row_first + band.row_count;
-    const above: ?Tensor = if (band.row_first == 0)
+    const below_first = patch.row_first + patch.row_count;
+    const above: ?Tensor = if (patch.row_first == 0)
         null
     else
-        try rowsOf(rank, input, band.row_first - 1, 1);
+        try rowsOf(rank, input, patch.row_first - 1, 1);
     defer if (above) |tensor| b.free(tensor);
     const below: ?Tensor = if (below_first == input.shape.rows)
         null
     else
         try rowsOf(rank, input, below_first, 1);
     defer if (below) |tensor| b.free(tensor);
-    const border: Exchange.BorderRows = .{ .above = above, .below = below };
-    return runUnet(rank, step_index, sample, border, timestep, conditioning);
+    const halo: Exchange.HaloRows = .{ .above = above, .below = below };
+    return runUnet(rank, step_index, sample, halo, timestep, conditioning);
 }
 
 fn runUnet(
     rank: *Rank,
     step_index: u32,
     sample: Tensor,
-    border: Exchange.BorderRows,
+    halo: Exchange.HaloRows,
     timestep: Tensor,
     conditioning: Conditioning,
 ) Error!Tensor {
-    const args = .{ rank, step_index, sample, border, timestep, conditioning };
+    const args = .{ rank, step_index, sample, halo, timestep, conditioning };
     return rank.b.captured(rank.exchange.phase(step_index), forwardUnet, args);
 }
 
@@ -240,13 +247,13 @@ fn forwardUnet(
     rank: *Rank,
     step_index: u32,
     sample: Tensor,
-    border: Exchange.BorderRows,
+    halo: Exchange.HaloRows,
     timestep: Tensor,
     conditioning: Conditioning,
 ) Error!Tensor {
     try rank.exchange.beginStep(step_index);
     const unet = &rank.model.unet;
-    const out = try unet.forward(rank.context(), sample, border, timestep, conditioning);
+    const out = try unet.forward(rank.context(), sample, halo, timestep, conditioning);
     try rank.exchange.endStep();
     return out;
 }
@@ -265,7 +272,7 @@ fn countRank(rank: *Rank, job: *Job, loop_ns: u64, gather_bytes: u64) void {
     rankCounts(rank, job).* = .{
         .compute_ns = loop_ns -| counted.wait_ns,
         .wait_ns = counted.wait_ns,
-        .border_row_bytes = counted.received[@intFromEnum(exchanges.Kind.border_rows)],
+        .halo_row_bytes = counted.received[@intFromEnum(exchanges.Kind.halo_rows)],
         .statistics_bytes = counted.received[@intFromEnum(exchanges.Kind.statistics)],
         .keys_values_bytes = counted.received[@intFromEnum(exchanges.Kind.keys_values)],
         .gather_bytes = gather_bytes,
@@ -280,27 +287,27 @@ fn rankCounts(rank: *const Rank, job: *const Job) *jobs.RankCounts {
     return &counts[rank.index];
 }
 
-/// Each rank decodes its own rows of each picture and writes them to their place.
-fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
-    if (job.vae_tile_latent > 0) return vae_tiling.decodePictures(rank, job, latent);
+/// Each rank decodes its own rows of each image and writes them to their place.
+fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+    if (job.vae_tile_latent > 0) return vae_tiling.decodeImages(rank, job, latent);
     const b = rank.b;
     const exchange = rank.vae_exchange;
     exchange.post_first = rank.exchange.post_first + rank.exchange.postCount(job.rows.len);
-    const band = exchange.bands[exchange.index];
+    const patch = exchange.patches[exchange.index];
     for (job.seeds, 0..) |_, i| {
         const whole = latent.batchSlice(@intCast(i), 1);
-        const own = try rowsOf(rank, whole, band.row_first, band.row_count);
+        const own = try rowsOf(rank, whole, patch.row_first, patch.row_count);
         defer b.free(own);
         const scaled = try b.scaleRepeat(own, 1 / rank.model.config.vae.scaling_factor, 1);
         defer b.free(scaled);
         if (i == 0) try openVaeExchange(rank, scaled);
-        const image = try rank.decode(@intCast(i), scaled);
-        defer b.free(image);
-        const rgb = try b.toRgb(image);
+        const decoded = try rank.decode(@intCast(i), scaled);
+        defer b.free(decoded);
+        const rgb = try b.toRgb(decoded);
         defer b.free(rgb);
-        try saveRows(rank, job, i, band, image, rgb);
-        try bringRows(rank, job, i, image, rgb);
-        // The next picture's parts must not overwrite what a slower rank still reads.
+        try saveRows(rank, job, i, patch, decoded, rgb);
+        try bringRows(rank, job, i, decoded, rgb);
+        // The next image's parts must not overwrite what a slower rank still reads.
         try rank.transport.meet();
     }
     exchange.close();

@@ -4,7 +4,7 @@
 const std = @import("std");
 const cudas = @import("../backend/cuda.zig");
 const Cuda = cudas.Cuda;
-const MirrorMarks = @import("../patch/device_buffers.zig").Marks;
+const BufferEvents = @import("../patch/device_buffers.zig").Events;
 const rank_count_max = @import("../patch/layout.zig").rank_count_max;
 const DType = @import("../tensor.zig").DType;
 const Shape = @import("../tensor.zig").Shape;
@@ -13,15 +13,15 @@ const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
-/// Marks of a rank's stream on a GPU: its part is written, and it has copied all the others'.
-const mark_written = 2 * MirrorMarks.count;
+/// Events of a rank's stream on a GPU: its part is written, and it has copied all the others'.
+const mark_written = 2 * BufferEvents.count;
 const mark_copied = mark_written + 1;
 
 comptime {
     std.debug.assert(mark_copied < cudas.event_count_max);
 }
 
-/// Every rank's rows of every branch, (branches * pictures, rows, width, channels); `own` is freed.
+/// Every rank's rows of every branch, (branches * images, rows, width, channels); `own` is freed.
 pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     const layout = rank.layout;
     if (layout.rank_count == 1) return own;
@@ -30,7 +30,7 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     var shape = own.shape;
     shape.batch *= layout.group_count;
     shape.rows = 0;
-    for (layout.bands.slice()) |band| shape.rows += band.row_count;
+    for (layout.patches.slice()) |patch| shape.rows += patch.row_count;
     const out = try b.alloc(shape, own.dtype);
     var copies: Copies = undefined;
     const has_copies = b.isCuda();
@@ -48,9 +48,9 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
         const other: u32 = @intCast(i);
         const theirs = if (queue != null) copies[i] else parts[i];
         const part = if (other == rank.index) own else theirs;
-        const band = layout.bands.list[layout.bandOf(other)];
+        const patch = layout.patches.list[layout.patchOf(other)];
         const batch = out.batchSlice(layout.groupOf(other) * own.shape.batch, own.shape.batch);
-        try b.copyRows(batch, band.row_first, part, 0, band.row_count);
+        try b.copyRows(batch, patch.row_first, part, 0, patch.row_count);
         if (other != rank.index) received_bytes.* += part.byteCount();
     }
     if (queue) |cuda| {
@@ -91,14 +91,14 @@ pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor
 fn alone(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
     const layout = rank.layout;
     try rank.b.zero(out.address, out.byteCount());
-    const band = layout.bands.list[layout.bandOf(rank.index)];
+    const patch = layout.patches.list[layout.patchOf(rank.index)];
     const first = layout.groupOf(rank.index) * own.shape.batch;
     try rank.b.copyRows(
         out.batchSlice(first, own.shape.batch),
-        band.row_first,
+        patch.row_first,
         own,
         0,
-        band.row_count,
+        patch.row_count,
     );
     return out;
 }
@@ -109,13 +109,13 @@ const Copies = [rank_count_max]Tensor;
 fn allocCopies(rank: *Rank, own: Tensor, copies: *Copies) Error!void {
     for (copies[0..rank.layout.rank_count], 0..) |*tensor, i| {
         var shape = own.shape;
-        shape.rows = rank.layout.bands.list[rank.layout.bandOf(@intCast(i))].row_count;
+        shape.rows = rank.layout.patches.list[rank.layout.patchOf(@intCast(i))].row_count;
         tensor.* = try rank.b.alloc(shape, own.dtype);
     }
 }
 
 fn queueOf(rank: *Rank, i: usize) *Cuda {
-    return rank.exchange.peers[i].mirrors.?.cuda.?;
+    return rank.exchange.peers[i].device_buffers.?.cuda.?;
 }
 
 fn fetchAll(

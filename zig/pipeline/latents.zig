@@ -1,5 +1,5 @@
-//! The registers that a sampler's rows speak of: latent, saved, history, noise; for all pictures of
-//! a batch at once, each with a generator of its own, so that a picture is the same alone or with
+//! The registers that a sampler's rows speak of: latent, saved, history, noise; for all images of
+//! a batch at once, each with a generator of its own, so that a image is the same alone or with
 //! others.
 
 const std = @import("std");
@@ -26,7 +26,7 @@ const Generator = union(random.Rng) {
 };
 
 pub const LatentState = struct {
-    /// (pictures, rows, width, channels), like all of them.
+    /// (images, rows, width, channels), like all of them.
     latent: Tensor,
     saved: Tensor,
     history: [backends.history_count]Tensor,
@@ -65,7 +65,7 @@ pub const LatentState = struct {
         state: *LatentState,
         rank: *Rank,
         job: *const Job,
-        row: backends.StepRow,
+        row: backends.StepCoefficients,
         model_output: Tensor,
     ) Error!void {
         const draws_noise = row.draws_noise != 0;
@@ -94,16 +94,16 @@ pub const LatentState = struct {
 
     // --- internal ---
 
-    /// Each picture's next numbers, times `scale`.
+    /// Each image's next numbers, times `scale`.
     fn draw(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
         if (rank.isPlanning()) return;
         for (state.generators, 0..) |*generator, i| {
-            const picture = out.batchSlice(@intCast(i), 1);
+            const image = out.batchSlice(@intCast(i), 1);
             switch (generator.*) {
-                .cpu => |*cpu| try state.drawOnHost(rank, cpu, picture, scale),
+                .cpu => |*cpu| try state.drawOnHost(rank, cpu, image, scale),
                 .cuda => |*philox| {
-                    const next = philox.next(picture.shape.elementCount());
-                    try rank.b.philoxNormal(picture, next, scale);
+                    const next = philox.next(image.shape.elementCount());
+                    try rank.b.philoxNormal(image, next, scale);
                 },
             }
         }
@@ -113,13 +113,13 @@ pub const LatentState = struct {
         state: *LatentState,
         rank: *Rank,
         generator: *random.CpuGenerator,
-        picture: Tensor,
+        image: Tensor,
         scale: f32,
     ) Error!void {
         generator.fillNormal(state.drawn);
-        const shape = picture.shape;
+        const shape = image.shape;
         nchw.toNhwc(state.turned, state.drawn, shape.channels, shape.positionCount());
         for (state.turned) |*value| value.* *= scale;
-        try rank.b.write(picture, std.mem.sliceAsBytes(state.turned));
+        try rank.b.write(image, std.mem.sliceAsBytes(state.turned));
     }
 };

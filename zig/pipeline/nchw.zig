@@ -1,4 +1,4 @@
-//! Files, PyTorch and noise order a picture by channels first (NCHW), everything inside by
+//! Files, PyTorch and noise order a image by channels first (NCHW), everything inside by
 //! positions first (NHWC). The turn happens here and only at the edges, on host memory.
 
 const std = @import("std");

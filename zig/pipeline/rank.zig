@@ -1,5 +1,5 @@
 //! One rank: its device, its place in the layout, its ways to the others, and what every kind of
-//! job needs of them. `denoise.zig` draws pictures with it, `parts.zig` runs single parts. The same
+//! job needs of them. `denoise.zig` draws images with it, `parts.zig` runs single parts. The same
 //! code runs over the `plan` device to count memory; nothing here may depend on values.
 
 const std = @import("std");
@@ -53,7 +53,7 @@ pub const Rank = struct {
     model: *const Model,
     b: Backend,
     io: Io,
-    /// Inside the UNet, with the bands of this rank's branches.
+    /// Inside the UNet, with the patches of this rank's branches.
     exchange: *Exchange,
     /// Inside the VAE, with all ranks: there are no branches any more.
     vae_exchange: *Exchange,
@@ -68,7 +68,7 @@ pub const Rank = struct {
     /// A stage of the job begins: it is told, and operations that are counted count as its own.
     pub fn begin(rank: *Rank, stage: jobs.Stage) i96 {
         if (rank.b.device == .plan) {
-            if (rank.b.device.plan.tally) |tally| tally.enter(stage, rank.b.scratch);
+            if (rank.b.device.plan.op_trace) |op_trace| op_trace.enter(stage, rank.b.scratch);
         }
         return if (rank.reporter) |reporter| reporter.begin(stage) else 0;
     }
@@ -147,21 +147,21 @@ pub const Rank = struct {
         return encoder.penultimate(rank.context(), ids);
     }
 
-    /// A scaled latent, or this rank's rows of it, to the picture's; checked. Pictures of a job are
+    /// A scaled latent, or this rank's rows of it, to the image's; checked. Images of a job are
     /// counted up.
-    pub fn decode(rank: *Rank, picture_index: u32, latent: Tensor) Error!Tensor {
-        const key = rank.vae_exchange.phase(picture_index);
-        const image = try rank.b.captured(key, runDecoder, .{ rank, picture_index, latent });
-        if (!try rank.b.isFinite(image)) return rank.notFinite("The VAE's decoder gave", .{});
-        return image;
+    pub fn decode(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
+        const key = rank.vae_exchange.phase(image_index);
+        const decoded = try rank.b.captured(key, runDecoder, .{ rank, image_index, latent });
+        if (!try rank.b.isFinite(decoded)) return rank.notFinite("The VAE's decoder gave", .{});
+        return decoded;
     }
 
-    fn runDecoder(rank: *Rank, picture_index: u32, latent: Tensor) Error!Tensor {
-        try rank.vae_exchange.beginStep(picture_index);
+    fn runDecoder(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
+        try rank.vae_exchange.beginStep(image_index);
         const ctx: Context = .{ .b = rank.b, .exchange = rank.vae_exchange };
-        const image = try rank.model.vae.decode(ctx, latent);
+        const decoded = try rank.model.vae.decode(ctx, latent);
         try rank.vae_exchange.endStep();
-        return image;
+        return decoded;
     }
 
     /// A device tensor to a result of the job, channels first.
@@ -183,6 +183,6 @@ pub const Rank = struct {
 
     pub fn notFinite(rank: *Rank, comptime what: []const u8, args: anytype) error{NotFinite} {
         return rank.diagnostics.fail(error.NotFinite, what ++ " numbers that are not finite, so " ++
-            "no picture was written. Are the weights damaged, or made for another config?", args);
+            "no image was written. Are the weights damaged, or made for another config?", args);
     }
 };

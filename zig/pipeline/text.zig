@@ -1,9 +1,10 @@
 //! What follows from the prompt for a rank's branches: text encoders, and the keys and values of
-//! every cross-attention. Made once per picture, before the steps.
+//! every cross-attention. Made once per image, before the steps.
 //!
-//! Bands of the same branches need the same. On GPUs each makes it for itself, all at once. On the
-//! CPU the first band makes it and the others read it where it lies: where ranks share cores, it
-//! would else take as many times as long as there are bands.
+//! Patches of the same branches need the same. On GPUs each makes it for itself, all at once. On
+//! the
+//! CPU the first patch makes it and the others read it where it lies: where ranks share cores, it
+//! would else take as many times as long as there are patches.
 
 const std = @import("std");
 const Conditioning = @import("../model/unet.zig").Conditioning;
@@ -13,7 +14,7 @@ const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Scratch = @import("../scratch.zig").Scratch;
 
-/// To be given back by `free`, once no band needs it any more.
+/// To be given back by `free`, once no patch needs it any more.
 pub fn condition(rank: *Rank, job: *const Job) Error!Conditioning {
     if (!isShared(rank)) return make(rank, job);
     if (isMaker(rank)) {
@@ -45,13 +46,13 @@ fn isMaker(rank: *const Rank) bool {
     return rank.exchange.index == 0;
 }
 
-/// The batch holds every picture of the first branch, then of the second.
+/// The batch holds every image of the first branch, then of the second.
 fn make(rank: *Rank, job: *const Job) Error!Conditioning {
     const b = rank.b;
     const c = &rank.model.config;
-    const pictures: u32 = @intCast(job.seeds.len);
+    const images: u32 = @intCast(job.seeds.len);
     const branch_count = rank.layout.branchesPerRank();
-    const batch = branch_count * pictures;
+    const batch = branch_count * images;
     const token_count = c.clip.position_count;
     const dtype = b.activationType();
     const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), dtype);
@@ -63,11 +64,11 @@ fn make(rank: *Rank, job: *const Job) Error!Conditioning {
         const branch = rank.layout.branchFirst(rank.index) + i;
         const is_negative = job.branch_count == 2 and branch == 0;
         const tokens = if (is_negative) job.negative else job.prompt;
-        const first: u32 = @intCast(i * pictures);
+        const first: u32 = @intCast(i * images);
         const embeds_one = embeds.batchSlice(first, 1);
         const pooled_one = pooled.batchSlice(first, 1);
         try rank.encodeText(tokens, embeds_one, pooled_one);
-        for (first + 1..first + pictures) |other| {
+        for (first + 1..first + images) |other| {
             try b.copy(embeds.batchSlice(@intCast(other), 1), embeds_one);
             try b.copy(pooled.batchSlice(@intCast(other), 1), pooled_one);
         }

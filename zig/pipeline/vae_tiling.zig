@@ -1,4 +1,4 @@
-//! Decodes a picture in overlapping tiles, for one rank that has no room for the whole. Group norms
+//! Decodes a image in overlapping tiles, for one rank that has no room for the whole. Group norms
 //! and the mid attention see one tile at a time, so the result is not the whole decode's: it is
 //! that of diffusers with tiling on, seam for seam.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, tiled_decode, blend_v, blend_h.
@@ -15,50 +15,50 @@ const Job = @import("../session/job.zig").Job;
 /// next tile, and in other sizes diffusers' own tiles do not meet.
 const tile_unit = 4;
 
-/// Every picture of a job, one after the other, to its `rgb` and, where it is wanted, `image`;
-/// `latent` is (pictures, rows, width, channels) in the sampler's scale.
-pub fn decodePictures(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+/// Every image of a job, one after the other, to its `rgb` and, where it is wanted, `decoded`;
+/// `latent` is (images, rows, width, channels) in the sampler's scale.
+pub fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
     const rgb = @constCast(job.outputs.get(.rgb));
-    const image = std.mem.bytesAsSlice(f32, @constCast(job.outputs.get(.image)));
+    const decoded = std.mem.bytesAsSlice(f32, @constCast(job.outputs.get(.decoded)));
     var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
     for (job.seeds, 0..) |_, i| {
         const one = latent.batchSlice(@intCast(i), 1);
         const scaled = try rank.b.scaleRepeat(one, 1 / rank.model.config.vae.scaling_factor, 1);
         defer rank.b.free(scaled);
         try tiler.decode(scaled, .{
-            .rgb = pictureOf(u8, rgb, i, job.seeds.len),
-            .image = pictureOf(f32, @alignCast(image), i, job.seeds.len),
+            .rgb = imageOf(u8, rgb, i, job.seeds.len),
+            .decoded = imageOf(f32, @alignCast(decoded), i, job.seeds.len),
         });
     }
 }
 
-/// `latent` (1, rows, width, channels), divided by the scaling factor, to the job's `image` and
+/// `latent` (1, rows, width, channels), divided by the scaling factor, to the job's `decoded` and
 /// `rgb`, as `parts.decodeSample` leaves them.
 pub fn decodeSample(rank: *Rank, job: *Job, latent: Tensor) Error!void {
     const factor: usize = rank.model.config.vae.factor();
     var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
     const count = latent.shape.positionCount() * factor * factor * tiler.channels;
     if (rank.isPlanning()) return tiler.decode(latent, .{});
-    const image = try job.output(f32, .image, count);
-    try tiler.decode(latent, .{ .image = image, .rgb = try job.output(u8, .rgb, count) });
+    const decoded = try job.output(f32, .decoded, count);
+    try tiler.decode(latent, .{ .decoded = decoded, .rgb = try job.output(u8, .rgb, count) });
 }
 
 // --- internal ---
 
-fn pictureOf(comptime T: type, all: []T, index: usize, count: usize) []T {
+fn imageOf(comptime T: type, all: []T, index: usize, count: usize) []T {
     const len = all.len / count;
     return all[index * len ..][0..len];
 }
 
-/// Where finished parts of a picture go; an empty slice takes nothing.
+/// Where finished parts of a image go; an empty slice takes nothing.
 const Target = struct {
     /// (rows, width, 3)
     rgb: []u8 = &.{},
     /// The decoder's own numbers, (3, rows, width).
-    image: []f32 = &.{},
+    decoded: []f32 = &.{},
 };
 
-/// A rectangle: of the latent, or of the picture.
+/// A rectangle: of the latent, or of the image.
 const Cut = struct {
     row: u32,
     column: u32,
@@ -79,7 +79,7 @@ const Cut = struct {
 /// `tile` and `step`. Colours lie as on the device, positions first.
 const Tiler = struct {
     rank: *Rank,
-    /// Of the latent, 1 picture.
+    /// Of the latent, 1 image.
     shape: Shape,
     /// Rows and columns of the latent in a tile, and from one tile's start to the next's.
     tile: u32,
@@ -90,7 +90,7 @@ const Tiler = struct {
     overlap: u32,
     latent: []f32,
     cut: []f32,
-    image: []f32,
+    decoded: []f32,
     part: []f32,
     bytes: []u8,
     /// The last `overlap` rows of each tile of the row above, blended, each `tile` wide.
@@ -130,7 +130,7 @@ const Tiler = struct {
             .overlap = overlap,
             .latent = try arena.alloc(f32, shape.elementCount()),
             .cut = try arena.alloc(f32, @as(usize, tile) * tile * shape.channels),
-            .image = try arena.alloc(f32, side * side * channels),
+            .decoded = try arena.alloc(f32, side * side * channels),
             .part = try arena.alloc(f32, part * part * channels),
             .bytes = try arena.alloc(u8, part * part * channels),
             .above = try arena.alloc(f32, columns * overlap * side * channels),
@@ -160,7 +160,7 @@ const Tiler = struct {
         }
     }
 
-    /// The decoder's output for a rectangle of the latent, to `image`.
+    /// The decoder's output for a rectangle of the latent, to `decoded`.
     fn decodeTile(tiler: *Tiler, cut: Cut) Error!void {
         const b = tiler.rank.b;
         var shape = tiler.shape;
@@ -178,28 +178,28 @@ const Tiler = struct {
         const latent = try b.uploadFloats(shape, values);
         defer b.free(latent);
         const rank = tiler.rank;
-        const image = try rank.decode(0, latent);
-        defer b.free(image);
-        const out = tiler.image[0..image.shape.elementCount()];
-        try b.downloadFloats(image, out);
+        const decoded = try rank.decode(0, latent);
+        defer b.free(decoded);
+        const out = tiler.decoded[0..decoded.shape.elementCount()];
+        try b.downloadFloats(decoded, out);
     }
 
-    /// Mixes `image` with the tile above it, then with the tile to its left, and keeps its own
+    /// Mixes `decoded` with the tile above it, then with the tile to its left, and keeps its own
     /// edges for the tiles below and to the right. A last tile may be narrower than the overlap:
-    /// then the end of the other tile is the end of the picture too.
+    /// then the end of the other tile is the end of the image too.
     fn blend(tiler: *Tiler, place: Cut) void {
         const channels = tiler.channels;
         const overlap = tiler.overlap;
         const line = place.width * channels;
         const edge_line = overlap * channels;
-        const image = tiler.image[0 .. place.rows * line];
+        const decoded = tiler.decoded[0 .. place.rows * line];
         const above_line = tiler.tile * tiler.factor * channels;
         const above = tiler.above[place.column / tiler.stride * overlap * above_line ..];
         if (place.row > 0) {
             const count = @min(overlap, place.rows);
             for (0..count) |y| {
                 const old = above[(overlap - count + y) * above_line ..][0..line];
-                mix(image[y * line ..][0..line], old, y, count);
+                mix(decoded[y * line ..][0..line], old, y, count);
             }
         }
         if (place.column > 0) {
@@ -207,26 +207,26 @@ const Tiler = struct {
             for (0..place.rows) |y| {
                 const old = tiler.left[y * edge_line + (overlap - count) * channels ..];
                 for (0..count) |x| {
-                    const new = image[y * line + x * channels ..][0..channels];
+                    const new = decoded[y * line + x * channels ..][0..channels];
                     mix(new, old[x * channels ..][0..channels], x, count);
                 }
             }
         }
         if (place.rows >= overlap) {
             for (0..overlap) |y| {
-                const last = image[(place.rows - overlap + y) * line ..][0..line];
+                const last = decoded[(place.rows - overlap + y) * line ..][0..line];
                 @memcpy(above[y * above_line ..][0..line], last);
             }
         }
         if (place.width >= overlap) {
             for (0..place.rows) |y| {
-                const last = image[(y + 1) * line - edge_line ..][0..edge_line];
+                const last = decoded[(y + 1) * line - edge_line ..][0..edge_line];
                 @memcpy(tiler.left[y * edge_line ..][0..edge_line], last);
             }
         }
     }
 
-    /// What no later tile covers, to its place in the picture.
+    /// What no later tile covers, to its place in the image.
     fn emit(tiler: *Tiler, place: Cut, target: Target) Error!void {
         const b = tiler.rank.b;
         const channels = tiler.channels;
@@ -235,7 +235,7 @@ const Tiler = struct {
         const line = width * channels;
         if (!tiler.rank.isPlanning()) {
             for (0..rows) |y| {
-                const from = tiler.image[y * place.width * channels ..][0..line];
+                const from = tiler.decoded[y * place.width * channels ..][0..line];
                 @memcpy(tiler.part[y * line ..][0..line], from);
             }
         }
@@ -254,11 +254,11 @@ const Tiler = struct {
         for (0..rows) |y| {
             const first = (place.row + y) * whole_width + place.column;
             @memcpy(target.rgb[first * channels ..][0..line], bytes[y * line ..][0..line]);
-            if (target.image.len == 0) continue;
+            if (target.decoded.len == 0) continue;
             for (0..width) |x| {
                 for (0..channels) |channel| {
                     const value = part[y * line + x * channels + channel];
-                    target.image[channel * whole_count + first + x] = value;
+                    target.decoded[channel * whole_count + first + x] = value;
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! The noise of torch on a CUDA device, on any device: Philox4x32-10 with one subsequence for each
-//! thread of torch's grid, so that a seed draws the picture that it draws there. Its twin on a GPU
+//! thread of torch's grid, so that a seed draws the image that it draws there. Its twin on a GPU
 //! is cuda/philox_normal.cu.
 //! Thread i of T makes, in its k-th turn, the elements i + (4 k + 0..3) T of a tensor. T is one per
-//! element until the GPU's grid is full; beyond that torch's own pictures differ from GPU to GPU,
-//! and pictures are those of an H100 or H200.
+//! element until the GPU's grid is full; beyond that torch's own images differ from GPU to GPU,
+//! and images are those of an H100 or H200.
 //! Sources: aten/src/ATen/native/cuda/DistributionTemplates.h of PyTorch (grid, order, offsets),
 //! Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 

@@ -3,14 +3,14 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const StepRow = @import("../backend.zig").StepRow;
+const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Rng = @import("../random.zig").Rng;
 const Hooks = @import("../transport/faults.zig").Hooks;
 
 pub const Kind = enum(u32) {
-    /// Prompt to picture.
-    picture = 0,
+    /// Prompt to image.
+    image = 0,
     /// The parts alone, for tests, benchmarks and image-to-image.
     prompt_embeds = 1,
     noise_prediction = 2,
@@ -20,8 +20,8 @@ pub const Kind = enum(u32) {
 
 pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
 
-/// What a job can leave behind. All f32 but `rgb` (u8) and what counts; pictures and latents
-/// are NCHW, `rgb` is (pictures, rows, width, 3).
+/// What a job can leave behind. All f32 but `rgb` (u8) and what counts; images and latents
+/// are NCHW, `rgb` is (images, rows, width, 3).
 pub const Output = enum(u32) {
     rgb = 0,
     latents = 1,
@@ -29,16 +29,16 @@ pub const Output = enum(u32) {
     prompt_embeds = 3,
     pooled = 4,
     noise_prediction = 5,
-    image = 6,
+    decoded = 6,
     /// `RankCounts` of every rank.
     rank_counts = 7,
 };
 
-/// What one rank did in a picture's steps; bytes are those that came from other ranks.
+/// What one rank did in a image's steps; bytes are those that came from other ranks.
 pub const RankCounts = extern struct {
     compute_ns: u64 = 0,
     wait_ns: u64 = 0,
-    border_row_bytes: u64 = 0,
+    halo_row_bytes: u64 = 0,
     statistics_bytes: u64 = 0,
     keys_values_bytes: u64 = 0,
     gather_bytes: u64 = 0,
@@ -69,20 +69,20 @@ pub const Job = struct {
     guidance_rescale: f32 = 0,
     /// The first latent is noise times this.
     initial_scale: f32 = 1,
-    /// One per picture.
+    /// One per image.
     seeds: []const u64 = &.{},
     rng: Rng = .cpu,
     mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
     split_batch: bool = true,
-    /// See `Exchange.predicts_borders`.
-    predicts_borders: bool = true,
+    /// See `Exchange.extrapolates_halos`.
+    extrapolates_halos: bool = true,
     /// Whether the decoder's output is wanted too, as `image`.
-    wants_image: bool = false,
+    wants_decoded: bool = false,
     /// See `Exchange.bessel_variance`; for comparisons.
     bessel_variance: bool = false,
     hooks: Hooks = .{},
-    rows: []const StepRow = &.{},
+    rows: []const StepCoefficients = &.{},
     prompt: Tokens = .{},
     /// Null means zeros (`force_zeros_for_empty_prompt`).
     negative: ?Tokens = null,
@@ -90,7 +90,7 @@ pub const Job = struct {
     wants_latents: bool = false,
     /// Rows and columns of the latent that are decoded at once; 0 for all. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,
-    /// Inputs of the kinds other than `picture`; see `denoise.zig`.
+    /// Inputs of the kinds other than `image`; see `denoise.zig`.
     batch: u32 = 1,
     timestep: f32 = 0,
     sample: []const f32 = &.{},

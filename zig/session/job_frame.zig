@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const StepRow = @import("../backend.zig").StepRow;
+const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const Layout = @import("../patch/layout.zig").Layout;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
@@ -13,9 +13,9 @@ const sessions = @import("../session.zig");
 const Error = sessions.Error;
 const Options = sessions.Options;
 
-/// What the picture needs before the decode, where tiles would make that smaller.
+/// What the image needs before the decode, where tiles would make that smaller.
 pub fn undecodedOf(layout: *const Layout, job: *const Job, planned: plan_cache.Plan) ?usize {
-    const is_whole = job.kind == .picture and job.vae_tile_latent == 0;
+    const is_whole = job.kind == .image and job.vae_tile_latent == 0;
     return if (layout.rank_count == 1 and is_whole) planned.undecoded_bytes else null;
 }
 
@@ -23,7 +23,7 @@ pub fn undecodedOf(layout: *const Layout, job: *const Job, planned: plan_cache.P
 pub fn firstJob(gpa: Allocator, o: *const Options) Allocator.Error!Job {
     var first: Job = .{
         .arena = .init(gpa),
-        .kind = .picture,
+        .kind = .image,
         .latent_rows = o.latent_rows,
         .latent_width = o.latent_width,
         .branch_count = o.branch_count,
@@ -31,7 +31,7 @@ pub fn firstJob(gpa: Allocator, o: *const Options) Allocator.Error!Job {
         .vae_tile_latent = o.vae_tile_latent,
     };
     errdefer first.deinit();
-    first.seeds = try first.arena.allocator().alloc(u64, o.picture_count);
+    first.seeds = try first.arena.allocator().alloc(u64, o.image_count);
     return first;
 }
 
@@ -44,8 +44,8 @@ pub fn makeOutputs(
     const factor: usize = config.vae.factor();
     const pixels = job.latent_rows * factor * job.latent_width * factor;
     _ = try job.output(u8, .rgb, job.seeds.len * pixels * config.vae.out_channels);
-    if (job.wants_image) {
-        _ = try job.output(f32, .image, job.seeds.len * pixels * config.vae.out_channels);
+    if (job.wants_decoded) {
+        _ = try job.output(f32, .decoded, job.seeds.len * pixels * config.vae.out_channels);
     }
     // Those of other machines stay there.
     @memset(try job.output(jobs.RankCounts, .rank_counts, layout.rank_count), .{});
@@ -66,10 +66,10 @@ pub fn firstFailure(failures: []const ?Error) Error!void {
 pub fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!void {
     const arena = job.arena.allocator();
     if (job.rows.len > 1) job.rows = job.rows[0..1];
-    if (job.kind != .picture) return;
+    if (job.kind != .image) return;
     if (job.rows.len == 0) {
-        const row = try arena.create(StepRow);
-        row.* = std.mem.zeroes(StepRow);
+        const row = try arena.create(StepCoefficients);
+        row.* = std.mem.zeroes(StepCoefficients);
         job.rows = row[0..1];
     }
     if (job.prompt.ids.len > 0) return;

@@ -52,7 +52,7 @@ pub fn keyOf(layout: *const Layout, job: *const Job) u64 {
         job.split_batch,
         job.seeds.len,
         job.mode,
-        job.predicts_borders,
+        job.extrapolates_halos,
         job.vae_tile_latent,
         job.batch,
         job.prompt_embeds.len,

@@ -1,5 +1,5 @@
 //! What a session would need and do, as JSON, without opening a device or reading a weight: the
-//! memory of every rank with its parts, and the operations of a picture with one step. Files need
+//! memory of every rank with its parts, and the operations of a image with one step. Files need
 //! their headers alone.
 
 const std = @import("std");
@@ -14,7 +14,7 @@ const sessions = @import("../session.zig");
 const Session = sessions.Session;
 const Stage = @import("job.zig").Stage;
 const tallies = @import("../backend/op_trace.zig");
-const Tally = tallies.Tally;
+const OpTrace = tallies.OpTrace;
 
 pub const Rank = struct {
     index: u32,
@@ -23,7 +23,7 @@ pub const Rank = struct {
     /// The arena, all stages together, and what each needs by itself.
     scratch_bytes: u64,
     peaks: Peaks,
-    /// Of the arena: what the bands of the UNet keep for each other.
+    /// Of the arena: what the patches of the UNet keep for each other.
     exchange_bytes: u64,
     /// On GPUs, beside the arena: the libraries' workspace, and room for sums.
     workspace_bytes: u64,
@@ -70,13 +70,13 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     const ranks = try arena.alloc(Rank, layout.rank_count);
     for (ranks, 0..) |*rank, i| {
         const index: u32 = @intCast(i);
-        var tally: Tally = .{ .gpa = arena };
-        const plan = try session.planRank(&layout, &job, index, &tally);
-        if (tally.is_incomplete) return error.OutOfMemory;
-        const peaks = &tally.peaks;
+        var op_trace: OpTrace = .{ .gpa = arena };
+        const plan = try session.planRank(&layout, &job, index, &op_trace);
+        if (op_trace.is_incomplete) return error.OutOfMemory;
+        const peaks = &op_trace.peaks;
         rank.* = .{
             .index = index,
-            .rows = layout.bands.list[layout.bandOf(index)].row_count,
+            .rows = layout.patches.list[layout.patchOf(index)].row_count,
             .scratch_bytes = std.mem.max(usize, &peaks.values),
             .peaks = .{
                 .text = peaks.get(.text),
@@ -86,7 +86,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
             .exchange_bytes = plan.exchange_bytes,
             .workspace_bytes = if (is_cuda) products.workspace_bytes else 0,
             .partial_bytes = if (is_cuda) cudas.partial_bytes else 0,
-            .operations = tally.entries.items,
+            .operations = op_trace.entries.items,
         };
     }
     return .{ .weight_bytes = weight_bytes, .ranks = ranks };

@@ -5,7 +5,7 @@ const assert = std.debug.assert;
 const Job = @import("job.zig").Job;
 const layouts = @import("../patch/layout.zig");
 const Layout = layouts.Layout;
-const Seats = @import("../patch/rank_states.zig").Seats;
+const RankStates = @import("../patch/rank_states.zig").RankStates;
 const sessions = @import("../session.zig");
 const transports = @import("../transport.zig");
 
@@ -13,15 +13,15 @@ pub const Shift = struct {
     session: *sessions.Session,
     job: *Job,
     layout: *const Layout,
-    seats: Seats,
+    rank_states: RankStates,
     loopback: *transports.Loopback,
     failures: [layouts.rank_count_max]?sessions.Error = @splat(null),
 
     /// Returns when all have ended; `failures` tells how.
     pub fn run(shift: *Shift) void {
-        const crew = shift.loopback.crew orelse return shift.runThreads();
+        const fibers = shift.loopback.fibers orelse return shift.runThreads();
         assert(shift.loopback.here.first == 0);
-        crew.run(shift.loopback.here.count(), shift, runFibre);
+        fibers.run(shift.loopback.here.count(), shift, runFibre);
     }
 
     // --- internal ---
@@ -50,6 +50,6 @@ pub const Shift = struct {
     fn runRank(shift: *Shift, index: u32) void {
         const port: transports.Transport = .portOf(shift.loopback, index);
         const failure = &shift.failures[index];
-        shift.session.runRank(shift.job, shift.layout, shift.seats, port, index, failure);
+        shift.session.runRank(shift.job, shift.layout, shift.rank_states, port, index, failure);
     }
 };

@@ -1,5 +1,5 @@
 //! Large memory on large pages: a first touch then costs one fault per 2 MiB instead of 512, and
-//! the processor's table of addresses reaches over a whole picture's activations.
+//! the processor's table of addresses reaches over a whole image's activations.
 
 const std = @import("std");
 const builtin = @import("builtin");

@@ -3,12 +3,12 @@
 
 const std = @import("std");
 const Io = std.Io;
-const Crew = @import("../backend/cpu/rank_fibers.zig").Crew;
+const RankFibers = @import("../backend/cpu/rank_fibers.zig").RankFibers;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
 pub const Fault = enum(u32) { none = 0, fail = 1, stall = 2 };
 
-/// A rank may compute for minutes between two posts on a slow machine with a large picture.
+/// A rank may compute for minutes between two posts on a slow machine with a large image.
 const stall_limit_default_ns = 30 * 60 * std.time.ns_per_s;
 const delay_max_us = 300;
 
@@ -27,7 +27,7 @@ pub const Hooks = struct {
     pub const Post = struct {
         io: Io,
         /// Whose fibre the rank is.
-        crew: ?*Crew = null,
+        fibers: ?*RankFibers = null,
         rank: u32,
         step: u32,
         count: u64,
@@ -40,13 +40,13 @@ pub const Hooks = struct {
         if (hooks.fault == .none) return;
         if (post.rank != hooks.fault_rank or post.step != hooks.fault_step) return;
         if (hooks.fault == .fail) {
-            const sentence = "Rank {d} failed at step {d}. No picture was written.";
+            const sentence = "Rank {d} failed at step {d}. No image was written.";
             return post.diagnostics.fail(error.RankFailed, sentence, .{ post.rank, post.step });
         }
         const never: std.atomic.Value(u64) = .init(0);
         while (!post.aborted.load(.acquire)) {
-            if (post.crew) |crew| {
-                crew.waitFor(post.rank, &never, 1, post.aborted);
+            if (post.fibers) |fibers| {
+                fibers.waitFor(post.rank, &never, 1, post.aborted);
             } else post.io.sleep(.fromMilliseconds(1), .awake) catch {};
         }
         return error.Cancelled;
@@ -79,6 +79,6 @@ test "a fault strikes one rank at one step" {
     try hooks.before(post);
     post.step = 3;
     try std.testing.expectError(error.RankFailed, hooks.before(post));
-    const sentence = "Rank 1 failed at step 3. No picture was written.";
+    const sentence = "Rank 1 failed at step 3. No image was written.";
     try std.testing.expectEqualStrings(sentence, d.message());
 }

@@ -6,7 +6,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Io = std.Io;
-const Crew = @import("../backend/cpu/rank_fibers.zig").Crew;
+const RankFibers = @import("../backend/cpu/rank_fibers.zig").RankFibers;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Tensor = @import("../tensor.zig").Tensor;
 const layouts = @import("../patch/layout.zig");
@@ -23,12 +23,12 @@ const nobody = std.math.maxInt(u32);
 
 /// What waiters for one kind of news sleep on. Posts and meetings have one each: who waits for the
 /// end of a step must not be woken by every part of it (`zig build posts` measures that).
-const Bell = struct {
+const WakeEvent = struct {
     /// Grows with every change that somebody may wait for.
     changes: std.atomic.Value(u32) = .init(0),
     sleepers: std.atomic.Value(u32) = .init(0),
 
-    fn ring(bell: *Bell, io: Io) void {
+    fn ring(bell: *WakeEvent, io: Io) void {
         _ = bell.changes.fetchAdd(1, .seq_cst);
         if (bell.sleepers.load(.seq_cst) == 0) return;
         io.futexWake(u32, &bell.changes.raw, rank_count_max);
@@ -43,13 +43,13 @@ pub const Loopback = struct {
     diagnostics: *Diagnostics,
     hooks: faults.Hooks,
     /// Whose fibres the ranks are, from rank 0 on; null where they are threads.
-    crew: ?*Crew = null,
+    fibers: ?*RankFibers = null,
     /// How much of its own each rank has written; it only grows.
     written: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
-    posted: Bell = .{},
+    posted: WakeEvent = .{},
     /// Meetings that each rank has come to.
     meetings: [rank_count_max]std.atomic.Value(u64) = @splat(.init(0)),
-    met: Bell = .{},
+    met: WakeEvent = .{},
     gathered: [rank_count_max]Tensor = undefined,
     aborted: std.atomic.Value(bool) = .init(false),
     /// Whom each rank waits for, `nobody` while it works.
@@ -116,14 +116,14 @@ pub const Loopback = struct {
 
     // --- internal ---
 
-    fn ring(loopback: *Loopback, bell: *Bell) void {
-        if (loopback.crew) |crew| crew.tellNews() else bell.ring(loopback.io);
+    fn ring(loopback: *Loopback, bell: *WakeEvent) void {
+        if (loopback.fibers) |fibers| fibers.notify() else bell.ring(loopback.io);
     }
 
     fn injectFaults(loopback: *Loopback, rank: u32, count: u64) Error!void {
         try loopback.hooks.before(.{
             .io = loopback.io,
-            .crew = loopback.crew,
+            .fibers = loopback.fibers,
             .rank = rank,
             .step = loopback.steps[rank].load(.monotonic),
             .count = count,
@@ -134,13 +134,13 @@ pub const Loopback = struct {
 
     fn waitUntil(
         loopback: *Loopback,
-        bell: *Bell,
+        bell: *WakeEvent,
         value: *const std.atomic.Value(u64),
         count: u64,
         rank: u32,
         other: u32,
     ) Error!void {
-        for (0..if (loopback.crew == null) spin_count else 0) |_| {
+        for (0..if (loopback.fibers == null) spin_count else 0) |_| {
             if (value.load(.acquire) >= count) break;
             std.atomic.spinLoopHint();
         }
@@ -151,8 +151,8 @@ pub const Loopback = struct {
             if (loopback.aborted.load(.acquire)) return error.Cancelled;
             const waited = Io.Timestamp.now(loopback.io, .awake).toNanoseconds() - start;
             if (waited > loopback.hooks.stall_limit_ns) return loopback.failStalled(rank);
-            if (loopback.crew) |crew| {
-                crew.waitFor(rank, value, count, &loopback.aborted);
+            if (loopback.fibers) |fibers| {
+                fibers.waitFor(rank, value, count, &loopback.aborted);
             } else loopback.sleep(bell, value, count);
         }
         if (loopback.aborted.load(.acquire)) return error.Cancelled;
@@ -160,7 +160,7 @@ pub const Loopback = struct {
 
     fn sleep(
         loopback: *Loopback,
-        bell: *Bell,
+        bell: *WakeEvent,
         value: *const std.atomic.Value(u64),
         count: u64,
     ) void {
@@ -186,7 +186,7 @@ pub const Loopback = struct {
         }
         const seconds = @as(f64, @floatFromInt(loopback.hooks.stall_limit_ns)) / 1e9;
         return loopback.diagnostics.fail(error.RankStalled, "Rank {d} stalled at step {d}: it " ++
-            "did not answer for {d:.1} s. No picture was written.", .{
+            "did not answer for {d:.1} s. No image was written.", .{
             other, loopback.steps[other].load(.monotonic), seconds,
         });
     }

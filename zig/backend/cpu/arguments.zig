@@ -87,7 +87,7 @@ pub const Product = extern struct {
     row_block_count: usize,
     column_block: usize,
     column_block_count: usize,
-    /// Of the team: a thread's next task is likely to be so many further.
+    /// Of the pool: a thread's next task is likely to be so many further.
     thread_count: usize,
     epilogue: Epilogue,
 };
@@ -264,9 +264,9 @@ pub const LatentStep = extern struct {
     count: usize,
     count_per_task: usize,
     guidance_scale: f32,
-    /// Of each picture of `picture_count` elements; null where all are 1.
+    /// Of each image of `image_count` elements; null where all are 1.
     guidance_factors: ?[*]const f32,
-    picture_count: usize,
+    image_count: usize,
     output_from_sample: f32,
     output_from_model: f32,
     latent_update: LatentUpdate,

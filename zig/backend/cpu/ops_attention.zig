@@ -52,7 +52,7 @@ pub fn attention(
         .head_count = head_count,
         .causal = causal,
     };
-    return cpu.team.run(kernels.attention, &args, q.shape.batch * head_count * block_count);
+    return cpu.pool.run(kernels.attention, &args, q.shape.batch * head_count * block_count);
 }
 
 /// Queries of one task. Rows do not touch each other, so this changes no result.
@@ -68,7 +68,7 @@ fn queryBlock(
     const fits = kernels.attention_elements_max / head_width;
     const timely = kernels.task_flops_max / (4 * head_width * @max(1, key_count));
     const heads = q.shape.batch * head_count;
-    const wanted = tasks_per_thread * cpu.team.thread_count / heads + 1;
+    const wanted = tasks_per_thread * cpu.pool.thread_count / heads + 1;
     // Short blocks would pack the keys too often: never under eight tiles for balance alone.
     const balanced = @max(8 * rows, q.shape.positionCount() / wanted);
     const limit = @min(kernels.query_block_max, fits, timely, balanced);

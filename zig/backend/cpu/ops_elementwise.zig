@@ -33,7 +33,7 @@ pub fn copy(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
         .byte_count = x.byteCount(),
         .bytes_per_task = task_elements * @sizeOf(f32),
     };
-    return cpu.team.run(cpu.kernels.copy, &args, count(args.byte_count, args.bytes_per_task));
+    return cpu.pool.run(cpu.kernels.copy, &args, count(args.byte_count, args.bytes_per_task));
 }
 
 pub fn isFinite(cpu: *Cpu, x: Tensor) error{Cancelled}!bool {
@@ -45,7 +45,7 @@ pub fn isFinite(cpu: *Cpu, x: Tensor) error{Cancelled}!bool {
         .count_per_task = task_elements,
         .found = &found,
     };
-    try cpu.team.run(cpu.kernels.check_finite, &args, count(args.count, task_elements));
+    try cpu.pool.run(cpu.kernels.check_finite, &args, count(args.count, task_elements));
     return found == 0;
 }
 
@@ -96,10 +96,10 @@ pub fn geglu(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
         .rows_per_task = @max(1, task_elements / 4 / out.shape.channels),
         .channels = out.shape.channels,
     };
-    return cpu.team.run(cpu.kernels.geglu, &args, count(rows, args.rows_per_task));
+    return cpu.pool.run(cpu.kernels.geglu, &args, count(rows, args.rows_per_task));
 }
 
-/// A few rows: not worth waking the team.
+/// A few rows: not worth waking the pool.
 pub fn copyRows(
     _: *Cpu,
     out: Tensor,
@@ -118,8 +118,8 @@ pub fn copyRows(
     }
 }
 
-/// One row of a picture, five times read: not worth waking the team.
-pub fn predictRows(cpu: *Cpu, out: Tensor, o: backend.PredictRows) error{}!void {
+/// One row of a image, five times read: not worth waking the pool.
+pub fn extrapolateRows(cpu: *Cpu, out: Tensor, o: backend.ExtrapolateRows) error{}!void {
     const channels: usize = out.shape.channels;
     const width: usize = out.shape.width;
     const sums = cpu.partials[0 .. 2 * channels];
@@ -169,7 +169,7 @@ pub fn concatChannels(cpu: *Cpu, out: Tensor, parts: []const Tensor) error{Cance
         .rows = rows,
         .rows_per_task = @max(1, task_elements / out.shape.channels),
     };
-    return cpu.team.run(cpu.kernels.concat, &args, count(rows, args.rows_per_task));
+    return cpu.pool.run(cpu.kernels.concat, &args, count(rows, args.rows_per_task));
 }
 
 pub fn embedTokens(
@@ -190,7 +190,7 @@ pub fn embedTokens(
         .channels = out.shape.channels,
         .out = floats(out),
     };
-    return cpu.team.run(cpu.kernels.embed_tokens, &args, ids.shape.elementCount());
+    return cpu.pool.run(cpu.kernels.embed_tokens, &args, ids.shape.elementCount());
 }
 
 pub fn gatherTokens(
@@ -252,14 +252,14 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
         .count_per_task = task_elements / 4,
         .guidance_scale = step.guidance_scale,
         .guidance_factors = if (rescales) guidanceFactors(cpu, step) else null,
-        .picture_count = element_count / step.latent.shape.batch,
+        .image_count = element_count / step.latent.shape.batch,
         .output_from_sample = step.row.output_from_sample,
         .output_from_model = step.row.output_from_model,
         .latent_update = updateOf(step.row.latent),
         .saved_update = updateOf(step.row.saved),
         .updates_saved = step.row.updates_saved != 0,
     };
-    return cpu.team.run(cpu.kernels.latent_step, &args, count(element_count, args.count_per_task));
+    return cpu.pool.run(cpu.kernels.latent_step, &args, count(element_count, args.count_per_task));
 }
 
 pub fn philoxNormal(_: *Cpu, out: Tensor, draw: Draw, scale: f32) error{}!void {
@@ -274,7 +274,7 @@ pub fn toRgb(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
         .count = x.shape.elementCount(),
         .count_per_task = task_elements,
     };
-    return cpu.team.run(cpu.kernels.to_rgb, &args, count(args.count, task_elements));
+    return cpu.pool.run(cpu.kernels.to_rgb, &args, count(args.count, task_elements));
 }
 
 // --- internal ---
@@ -284,20 +284,20 @@ fn elementwise(
     kernel: arguments.Kernel,
     args: arguments.Elementwise,
 ) error{Cancelled}!void {
-    return cpu.team.run(kernel, &args, count(args.count, args.count_per_task));
+    return cpu.pool.run(kernel, &args, count(args.count, args.count_per_task));
 }
 
-/// diffusers' rescale_noise_cfg: one factor per picture, from the standard deviations of the
-/// positive branch and of the guided output. Few numbers: not worth waking the team.
+/// diffusers' rescale_noise_cfg: one factor per image, from the standard deviations of the
+/// positive branch and of the guided output. Few numbers: not worth waking the pool.
 fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
-    const picture_count = step.latent.shape.batch;
+    const image_count = step.latent.shape.batch;
     const factors: [*]f32 = @ptrCast(cpu.partials.ptr);
-    assert(picture_count <= cpu.partials.len);
-    const per_picture = step.latent.shape.elementCount() / picture_count;
-    for (0..picture_count) |picture| {
-        const output = floats(step.model_output) + picture * per_picture;
-        const negative = output[0..per_picture];
-        const positive = output[picture_count * per_picture ..][0..per_picture];
+    assert(image_count <= cpu.partials.len);
+    const per_image = step.latent.shape.elementCount() / image_count;
+    for (0..image_count) |image| {
+        const output = floats(step.model_output) + image * per_image;
+        const negative = output[0..per_image];
+        const positive = output[image_count * per_image ..][0..per_image];
         var sums: [4]f64 = @splat(0);
         for (negative, positive) |n, p| {
             const guided: f64 = n + step.guidance_scale * (p - n);
@@ -306,9 +306,9 @@ fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
             sums[2] += guided;
             sums[3] += guided * guided;
         }
-        for (&sums) |*sum| sum.* /= @floatFromInt(per_picture);
+        for (&sums) |*sum| sum.* /= @floatFromInt(per_image);
         const ratio = @sqrt((sums[1] - sums[0] * sums[0]) / (sums[3] - sums[2] * sums[2]));
-        factors[picture] = @floatCast(step.guidance_rescale * ratio + 1 - step.guidance_rescale);
+        factors[image] = @floatCast(step.guidance_rescale * ratio + 1 - step.guidance_rescale);
     }
     return factors;
 }

@@ -1,5 +1,5 @@
 //! Group norm and layer norm. Group sums are made in slabs of positions whose number depends on the
-//! shape alone and are added up in order, so the same picture gives the same bits on any machine
+//! shape alone and are added up in order, so the same image gives the same bits on any machine
 //! load.
 
 const std = @import("std");
@@ -39,7 +39,7 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
             .channels = channels,
             .group_count = group_count,
         };
-        try cpu.team.run(cpu.kernels.group_norm_stats, &args, slab_count);
+        try cpu.pool.run(cpu.kernels.group_norm_stats, &args, slab_count);
         for (0..2 * group_count) |i| {
             var sum: f64 = 0;
             for (0..slab_count) |slab| sum += cpu.partials[slab * 2 * group_count + i];
@@ -48,7 +48,7 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
     }
 }
 
-/// A few numbers per group: not worth waking the team.
+/// A few numbers per group: not worth waking the pool.
 pub fn combineStatistics(
     _: *Cpu,
     out: Tensor,
@@ -116,7 +116,7 @@ pub fn groupNormApply(
         .epsilon = epsilon,
         .activation = ops_product.activationOf(activation),
     };
-    return cpu.team.run(cpu.kernels.group_norm_apply, &args, x.shape.batch * args.slab_count);
+    return cpu.pool.run(cpu.kernels.group_norm_apply, &args, x.shape.batch * args.slab_count);
 }
 
 pub fn layerNorm(
@@ -138,7 +138,7 @@ pub fn layerNorm(
         .channels = x.shape.channels,
         .epsilon = epsilon,
     };
-    return cpu.team.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
+    return cpu.pool.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
 }
 
 /// Of a mean and a mean of squares.

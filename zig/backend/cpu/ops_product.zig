@@ -33,12 +33,12 @@ pub fn linear(
     p.depth = x.shape.channels;
     p.epilogue.activation = activationOf(options.activation);
     if (options.residual) |residual| p.epilogue.residual = floats(residual);
-    // By the positions of one picture: a picture must have the same bits alone and in a batch.
+    // By the positions of one image: a image must have the same bits alone and in a batch.
     if (x.shape.positionCount() <= few_rows_max) {
         // A quarter MiB of weights at a time.
         p.column_block = @max(2, 128 * 1024 / p.depth / 2 * 2);
         const tasks = blocks.count(p.columns, p.column_block);
-        return cpu.team.run(cpu.kernels.linear_few_rows, &args, tasks);
+        return cpu.pool.run(cpu.kernels.linear_few_rows, &args, tasks);
     }
     return multiply(cpu, cpu.kernels.linear, &args, 1);
 }
@@ -108,8 +108,8 @@ fn multiply(
 ) error{Cancelled}!void {
     const p = &args.product;
     if (cpu.place) |place| {
-        if (place.crew.has(place.rank) and p.columns * p.depth >= together_weights_min) {
-            return place.crew.multiply(place.rank, .{
+        if (place.fibers.has(place.rank) and p.columns * p.depth >= together_weights_min) {
+            return place.fibers.multiply(place.rank, .{
                 .kernel = kernel,
                 .args = args,
                 .product = p,
@@ -119,8 +119,8 @@ fn multiply(
         }
     }
     p.rows_together = p.rows;
-    const tasks = blocks.cut(p, cpu.kernels, cpu.team.thread_count);
-    return cpu.team.run(kernel, args, phases * tasks);
+    const tasks = blocks.cut(p, cpu.kernels, cpu.pool.thread_count);
+    return cpu.pool.run(kernel, args, phases * tasks);
 }
 
 fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.Product {

@@ -14,7 +14,7 @@ const blocks = @import("blocks.zig");
 const Product = arguments.Product;
 const cores = @import("../../system/cores.zig");
 const fibres = @import("../../system/fibre.zig");
-const Team = @import("thread_pool.zig").Team;
+const ThreadPool = @import("thread_pool.zig").ThreadPool;
 
 /// What a thread of its own would have; pages that are never touched cost nothing.
 const stack_bytes = 16 << 20;
@@ -27,7 +27,7 @@ const nap_ns = 50 * std.time.ns_per_ms;
 /// products. None where there are more threads than cores.
 const spin_count_max = 2000;
 
-pub const Crew = struct {
+pub const RankFibers = struct {
     pub const member_count_max = arguments.together_max;
 
     io: Io,
@@ -35,7 +35,7 @@ pub const Crew = struct {
     thread_count: usize,
     spin_count: usize,
     /// By rank, for the memory that kernels work in: a thread uses that of its first fibre.
-    teams: [member_count_max]*const Team = undefined,
+    pools: [member_count_max]*const ThreadPool = undefined,
     stacks: [member_count_max]Stack = undefined,
     stack_count: usize = 0,
 
@@ -127,8 +127,8 @@ pub const Crew = struct {
         }
     };
 
-    /// `crew` must not move.
-    pub fn init(crew: *Crew, options: struct {
+    /// `fibers` must not move.
+    pub fn init(fibers: *RankFibers, options: struct {
         io: Io,
         cancelled: *const std.atomic.Value(bool),
         thread_count: usize,
@@ -137,83 +137,83 @@ pub const Crew = struct {
         assert(options.thread_count < options.rank_count);
         assert(options.rank_count <= member_count_max);
         const core_count = cores.count(options.io);
-        crew.* = .{
+        fibers.* = .{
             .io = options.io,
             .cancelled = options.cancelled,
             .thread_count = options.thread_count,
             .spin_count = if (options.thread_count > core_count) 0 else spin_count_max,
         };
-        errdefer crew.deinit();
-        while (crew.stack_count < options.rank_count) : (crew.stack_count += 1) {
-            crew.stacks[crew.stack_count] = mapStack() catch return error.OutOfMemory;
+        errdefer fibers.deinit();
+        while (fibers.stack_count < options.rank_count) : (fibers.stack_count += 1) {
+            fibers.stacks[fibers.stack_count] = mapStack() catch return error.OutOfMemory;
         }
     }
 
-    pub fn deinit(crew: *Crew) void {
-        for (crew.stacks[0..crew.stack_count]) |stack| std.posix.munmap(stack);
-        crew.* = undefined;
+    pub fn deinit(fibers: *RankFibers) void {
+        for (fibers.stacks[0..fibers.stack_count]) |stack| std.posix.munmap(stack);
+        fibers.* = undefined;
     }
 
     /// Calls `entry` for each of the ranks 0 to `count`, as fibres of this thread and some more;
     /// returns when all have returned.
-    pub fn run(crew: *Crew, count: usize, context: *anyopaque, entry: Entry) void {
-        assert(count <= crew.stack_count);
-        for (crew.members[0..count], crew.stacks[0..count], 0..) |*member, stack, rank| {
+    pub fn run(fibers: *RankFibers, count: usize, context: *anyopaque, entry: Entry) void {
+        assert(count <= fibers.stack_count);
+        for (fibers.members[0..count], fibers.stacks[0..count], 0..) |*member, stack, rank| {
             member.* = .{
                 .rank = rank,
-                .thread = rank % crew.thread_count,
+                .thread = rank % fibers.thread_count,
                 .entry = entry,
                 .context = context,
                 .saved = fibres.prepare(@intFromPtr(stack.ptr) + stack.len, beginMember),
             };
         }
-        crew.member_count = count;
+        fibers.member_count = count;
         var threads: [member_count_max]std.Thread = undefined;
         var started: usize = 1;
-        while (started < crew.thread_count) : (started += 1) {
-            threads[started] = std.Thread.spawn(.{}, serve, .{ crew, started }) catch break;
+        while (started < fibers.thread_count) : (started += 1) {
+            threads[started] = std.Thread.spawn(.{}, serve, .{ fibers, started }) catch break;
         }
-        crew.adopt(started);
-        crew.serve(0);
+        fibers.adopt(started);
+        fibers.serve(0);
         for (threads[1..started]) |thread| thread.join();
-        crew.member_count = 0;
+        fibers.member_count = 0;
     }
 
     /// Whether the rank runs as a fibre now.
-    pub fn has(crew: *const Crew, rank: usize) bool {
-        return rank < crew.member_count;
+    pub fn has(fibers: *const RankFibers, rank: usize) bool {
+        return rank < fibers.member_count;
     }
 
     /// Returns when `value` has grown to `count`, when `aborted` is set, or after a while.
     pub fn waitFor(
-        crew: *Crew,
+        fibers: *RankFibers,
         rank: usize,
         value: *const std.atomic.Value(u64),
         count: u64,
         aborted: *const std.atomic.Value(bool),
     ) void {
-        crew.members[rank].leave(.{ .waits = .{
+        fibers.members[rank].leave(.{ .waits = .{
             .value = value,
             .count = count,
             .aborted = aborted,
-            .until_ns = crew.now() + nap_ns,
+            .until_ns = fibers.now() + nap_ns,
         } });
     }
 
     /// Some value has grown, or somebody has given up.
-    pub fn tellNews(crew: *Crew) void {
-        _ = crew.news_count.fetchAdd(1, .seq_cst);
-        if (crew.sleepers.load(.seq_cst) == 0) return;
-        crew.io.futexWake(u32, &crew.news_count.raw, member_count_max);
+    pub fn notify(fibers: *RankFibers) void {
+        _ = fibers.news_count.fetchAdd(1, .seq_cst);
+        if (fibers.sleepers.load(.seq_cst) == 0) return;
+        fibers.io.futexWake(u32, &fibers.news_count.raw, member_count_max);
     }
 
     /// Returns when the rank's product is done.
     /// Cancelled: some of it may not have been done, and none is running any more.
-    pub fn multiply(crew: *Crew, rank: usize, product: Work) error{Cancelled}!void {
-        const member = &crew.members[rank];
+    pub fn multiply(fibers: *RankFibers, rank: usize, product: Work) error{Cancelled}!void {
+        const member = &fibers.members[rank];
         member.product_count += 1;
         member.leave(.{ .multiplies = &product });
-        if (crew.cancelled.load(.monotonic)) return error.Cancelled;
+        if (fibers.cancelled.load(.monotonic)) return error.Cancelled;
     }
 
     // --- internal ---
@@ -232,18 +232,18 @@ pub const Crew = struct {
         return mapping;
     }
 
-    fn now(crew: *const Crew) i96 {
-        return Io.Timestamp.now(crew.io, .awake).toNanoseconds();
+    fn now(fibers: *const RankFibers) i96 {
+        return Io.Timestamp.now(fibers.io, .awake).toNanoseconds();
     }
 
     /// Fibres of threads that could not be started go to the others.
-    fn adopt(crew: *Crew, started: usize) void {
-        crew.mutex.lockUncancelable(crew.io);
-        defer crew.mutex.unlock(crew.io);
-        for (crew.members[0..crew.member_count]) |*member| {
+    fn adopt(fibers: *RankFibers, started: usize) void {
+        fibers.mutex.lockUncancelable(fibers.io);
+        defer fibers.mutex.unlock(fibers.io);
+        for (fibers.members[0..fibers.member_count]) |*member| {
             if (member.thread >= started) member.thread = member.rank % started;
         }
-        crew.tellNews();
+        fibers.notify();
     }
 
     const Next = union(enum) {
@@ -254,41 +254,41 @@ pub const Crew = struct {
         ended,
     };
 
-    /// What a thread of the crew does from beginning to end.
-    fn serve(crew: *Crew, thread: usize) void {
+    /// What a thread of the fibers does from beginning to end.
+    fn serve(fibers: *RankFibers, thread: usize) void {
         while (true) {
-            const seen = crew.news_count.load(.seq_cst);
-            switch (crew.next(thread)) {
+            const seen = fibers.news_count.load(.seq_cst);
+            switch (fibers.next(thread)) {
                 .member => |member| {
                     beginning = member;
                     fibres.switchTo(&member.home, member.saved);
-                    crew.settle(member);
+                    fibers.settle(member);
                 },
                 .tasks => |tasks| {
-                    if (tasks == .new) crew.tellNews();
-                    crew.claim(thread);
+                    if (tasks == .new) fibers.notify();
+                    fibers.claim(thread);
                 },
-                .sleep => |until_ns| crew.sleep(seen, until_ns),
-                .ended => return crew.tellNews(),
+                .sleep => |until_ns| fibers.sleep(seen, until_ns),
+                .ended => return fibers.notify(),
             }
         }
     }
 
-    fn next(crew: *Crew, thread: usize) Next {
-        crew.mutex.lockUncancelable(crew.io);
-        defer crew.mutex.unlock(crew.io);
-        if (crew.has_tasks) {
-            crew.working_count += 1;
+    fn next(fibers: *RankFibers, thread: usize) Next {
+        fibers.mutex.lockUncancelable(fibers.io);
+        defer fibers.mutex.unlock(fibers.io);
+        if (fibers.has_tasks) {
+            fibers.working_count += 1;
             return .{ .tasks = .known };
         }
-        const time = crew.now();
+        const time = fibers.now();
         var until_ns = time + nap_ns;
         var first: ?*Member = null;
         var have_all_ended = true;
-        var is_anyone_coming = crew.running_count > 0 or crew.working_count > 0;
-        for (crew.members[0..crew.member_count]) |*member| {
+        var is_anyone_coming = fibers.running_count > 0 or fibers.working_count > 0;
+        for (fibers.members[0..fibers.member_count]) |*member| {
             if (member.state != .ended) have_all_ended = false;
-            var can_go = crew.canGo(member);
+            var can_go = fibers.canGo(member);
             if (can_go) is_anyone_coming = true;
             if (member.thread != thread) continue;
             if (member.state == .waits) {
@@ -301,26 +301,26 @@ pub const Crew = struct {
         if (have_all_ended) return .ended;
         if (first) |member| {
             member.state = .running;
-            crew.running_count += 1;
+            fibers.running_count += 1;
             return .{ .member = member };
         }
-        if (is_anyone_coming or !crew.begin()) return .{ .sleep = until_ns };
-        crew.working_count += 1;
+        if (is_anyone_coming or !fibers.begin()) return .{ .sleep = until_ns };
+        fibers.working_count += 1;
         return .{ .tasks = .new };
     }
 
-    fn canGo(crew: *const Crew, member: *const Member) bool {
+    fn canGo(fibers: *const RankFibers, member: *const Member) bool {
         return switch (member.state) {
             .ready => true,
             .waits => |*wait| wait.isOver(),
-            .multiplies => crew.cancelled.load(.monotonic),
+            .multiplies => fibers.cancelled.load(.monotonic),
             .running, .served, .ended => false,
         };
     }
 
     /// Begins what the rank furthest behind waits for, with all that came for the same.
-    fn begin(crew: *Crew) bool {
-        const members = crew.members[0..crew.member_count];
+    fn begin(fibers: *RankFibers) bool {
+        const members = fibers.members[0..fibers.member_count];
         var behind: ?*Member = null;
         for (members) |*member| {
             if (member.state != .multiplies) continue;
@@ -341,66 +341,66 @@ pub const Crew = struct {
             first.product.rows_together = rows;
             first.product.next = following;
             following = first.product;
-            crew.first = first;
+            fibers.first = first;
             member.state = .served;
-            crew.together[count] = member;
+            fibers.together[count] = member;
             count += 1;
         }
-        crew.together_count = count;
-        const tasks = blocks.cut(crew.first.product, crew.first.kernels, crew.thread_count);
-        crew.task_count = crew.first.phases * tasks;
-        crew.next_task.store(0, .monotonic);
-        crew.has_tasks = true;
+        fibers.together_count = count;
+        const tasks = blocks.cut(fibers.first.product, fibers.first.kernels, fibers.thread_count);
+        fibers.task_count = fibers.first.phases * tasks;
+        fibers.next_task.store(0, .monotonic);
+        fibers.has_tasks = true;
         return true;
     }
 
     /// Does tasks until none is left; who ends last lets the ranks go on.
-    fn claim(crew: *Crew, thread: usize) void {
-        const first = crew.first;
-        const workspace = crew.teams[thread].callerWorkspace();
-        while (!crew.cancelled.load(.monotonic)) {
-            const task = crew.next_task.fetchAdd(1, .monotonic);
-            if (task >= crew.task_count) break;
+    fn claim(fibers: *RankFibers, thread: usize) void {
+        const first = fibers.first;
+        const workspace = fibers.pools[thread].callerWorkspace();
+        while (!fibers.cancelled.load(.monotonic)) {
+            const task = fibers.next_task.fetchAdd(1, .monotonic);
+            if (task >= fibers.task_count) break;
             first.kernel(first.args, task, workspace);
         }
-        if (crew.endWork()) crew.tellNews();
+        if (fibers.endWork()) fibers.notify();
     }
 
     /// Whether this thread was the last one that worked: then the ranks are ready.
-    fn endWork(crew: *Crew) bool {
-        crew.mutex.lockUncancelable(crew.io);
-        defer crew.mutex.unlock(crew.io);
-        crew.has_tasks = false;
-        crew.working_count -= 1;
-        if (crew.working_count > 0) return false;
-        for (crew.together[0..crew.together_count]) |member| member.state = .ready;
+    fn endWork(fibers: *RankFibers) bool {
+        fibers.mutex.lockUncancelable(fibers.io);
+        defer fibers.mutex.unlock(fibers.io);
+        fibers.has_tasks = false;
+        fibers.working_count -= 1;
+        if (fibers.working_count > 0) return false;
+        for (fibers.together[0..fibers.together_count]) |member| member.state = .ready;
         return true;
     }
 
     /// A fibre has come back to its thread.
-    fn settle(crew: *Crew, member: *Member) void {
-        crew.mutex.lockUncancelable(crew.io);
-        defer crew.mutex.unlock(crew.io);
+    fn settle(fibers: *RankFibers, member: *Member) void {
+        fibers.mutex.lockUncancelable(fibers.io);
+        defer fibers.mutex.unlock(fibers.io);
         member.state = member.next_state;
-        crew.running_count -= 1;
+        fibers.running_count -= 1;
     }
 
     /// Until there are news that nobody has seen, or until a time has come.
-    fn sleep(crew: *Crew, seen: u32, until_ns: i96) void {
-        for (0..crew.spin_count) |_| {
-            if (crew.news_count.load(.monotonic) != seen) return;
+    fn sleep(fibers: *RankFibers, seen: u32, until_ns: i96) void {
+        for (0..fibers.spin_count) |_| {
+            if (fibers.news_count.load(.monotonic) != seen) return;
             std.atomic.spinLoopHint();
         }
-        const left: Io.Duration = .fromNanoseconds(@max(0, until_ns - crew.now()));
+        const left: Io.Duration = .fromNanoseconds(@max(0, until_ns - fibers.now()));
         const nap: Io.Timeout = .{ .duration = .{ .raw = left, .clock = .awake } };
-        _ = crew.sleepers.fetchAdd(1, .seq_cst);
-        defer _ = crew.sleepers.fetchSub(1, .seq_cst);
-        crew.io.futexWaitTimeout(u32, &crew.news_count.raw, seen, nap) catch {};
+        _ = fibers.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = fibers.sleepers.fetchSub(1, .seq_cst);
+        fibers.io.futexWaitTimeout(u32, &fibers.news_count.raw, seen, nap) catch {};
     }
 };
 
 /// Whom this thread switches to: a fibre begins without arguments.
-threadlocal var beginning: *Crew.Member = undefined;
+threadlocal var beginning: *RankFibers.Member = undefined;
 
 fn beginMember() callconv(.c) noreturn {
     const member = beginning;

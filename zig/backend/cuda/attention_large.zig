@@ -1,6 +1,6 @@
 //! Attention for heads over 128, such as the VAE's one of 512: scores by a matrix product into f32,
 //! a softmax in place (cuda/softmax_rows.cu), a product with the values; one block of rows of q
-//! after the other, so that the scores of a whole picture never exist at once.
+//! after the other, so that the scores of a whole image never exist at once.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -208,7 +208,7 @@ fn blockRows(q: Shape, keys_values: []const Tensor) u32 {
     return std.mem.alignForward(u32, (row_count + block_count - 1) / block_count, 8);
 }
 
-test "scores of a whole picture are never there at once" {
+test "scores of a whole image are never there at once" {
     const tokens: Tensor = .{ .address = 0, .shape = .tokens(1, 16384, 1024) };
     const q: Shape = .tokens(1, 16384, 512);
     try std.testing.expectEqual(2048, blockRows(q, &.{tokens}));

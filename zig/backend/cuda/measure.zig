@@ -11,7 +11,7 @@ pub const alternatives_max = 8;
 /// than it is.
 const runs_per_sample = 3;
 const samples = 3;
-/// No more samples after so many milliseconds: noise is small beside them, and a first picture
+/// No more samples after so many milliseconds: noise is small beside them, and a first image
 /// waits.
 const enough_ms = 4;
 

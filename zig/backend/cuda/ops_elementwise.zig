@@ -148,13 +148,13 @@ pub fn copyRows(
     });
 }
 
-pub fn predictRows(cuda: *Cuda, out: Tensor, o: backend.PredictRows) Error!void {
+pub fn extrapolateRows(cuda: *Cuda, out: Tensor, o: backend.ExtrapolateRows) Error!void {
     const channels_per_block = 32;
     const grid: cudas.Dim3 = .{
         .x = std.math.divCeil(u32, out.shape.channels, channels_per_block) catch unreachable,
         .y = out.shape.batch,
     };
-    return cuda.launch("predict_rows", .typed, grid, grids.block, 0, .{
+    return cuda.launch("extrapolate_rows", .typed, grid, grids.block, 0, .{
         out.address,       o.old.address,       o.older.address, o.own_now.address,
         o.own_old.address, o.own_older.address, out.shape.width, out.shape.channels,
     });

@@ -1,5 +1,5 @@
 //! Launchers of group norm and layer norm. How positions are cut into slabs depends on the shape of
-//! one picture alone: its sums have the same bits in every run, alone and in a batch.
+//! one image alone: its sums have the same bits in every run, alone and in a batch.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,7 +16,7 @@ const Weight = @import("../../weights.zig").Weight;
 pub const channel_count_max = 4096;
 /// Positions that a thread sums in f32 (cuda/group_norm_stats.cu).
 const positions_per_thread_max = 32;
-/// Blocks of one picture that keep a large GPU busy.
+/// Blocks of one image that keep a large GPU busy.
 const slab_count_wanted = 256;
 /// Slabs whose sums a warp adds up in a few turns.
 const slab_count_max = 1024;
@@ -32,7 +32,7 @@ const StatisticsParts = extern struct {
     weights: [part_count_max]f64 = @splat(0),
 };
 
-/// How a block shares the positions of one picture.
+/// How a block shares the positions of one image.
 const Slabs = struct {
     /// Threads side by side cover the channels, `row_count` such rows take turns at positions.
     row_count: u32,
@@ -67,7 +67,7 @@ pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     const group_count = out.shape.rows;
     const pair_bytes = 2 * @sizeOf(f64);
     const pair_count = x.shape.batch * group_count;
-    // By the room for one picture, whatever the batch; batches that do not fit take turns.
+    // By the room for one image, whatever the batch; batches that do not fit take turns.
     const room: u32 = @intCast(cudas.partial_bytes / (group_count * pair_bytes));
     const slabs: Slabs = .init(x.shape, 4, @min(slab_count_max, room));
     const batch_max = room / slabs.count;
@@ -178,7 +178,7 @@ fn divCeil(total: u32, part: u32) u32 {
     return std.math.divCeil(u32, total, part) catch unreachable;
 }
 
-test "slabs cover a picture, fit a block and do not ask for the batch" {
+test "slabs cover a image, fit a block and do not ask for the batch" {
     var random: std.Random.DefaultPrng = .init(1);
     for (0..500) |_| {
         const shape: Shape = .{

@@ -1,5 +1,5 @@
 //! Linear layers and convolutions on a GPU: cuBLASLt and cuDNN do the products; what their
-//! epilogues lack (SiLU, a bias of its own for each picture) is one pass in place after them.
+//! epilogues lack (SiLU, a bias of its own for each image) is one pass in place after them.
 
 const std = @import("std");
 const assert = std.debug.assert;

@@ -1,4 +1,4 @@
-//! Launchers of the sampler: guidance and the latent's update, noise, the picture's bytes.
+//! Launchers of the sampler: guidance and the latent's update, noise, the image's bytes.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -10,29 +10,29 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Draw = @import("../../random/philox.zig").Draw;
 
-/// Of `Cuda.partials`: a row of coefficients, the pictures' factors, then the sums they come from.
+/// Of `Cuda.partials`: a row of coefficients, the images' factors, then the sums they come from.
 const row_bytes = 256;
 const factor_bytes = 4096;
 const guidance_slab_count = 32;
 const guidance_block_size = 256;
-/// Pictures of one batch.
-pub const picture_count_max = factor_bytes / @sizeOf(f32);
+/// Images of one batch.
+pub const image_count_max = factor_bytes / @sizeOf(f32);
 
 comptime {
-    assert(@sizeOf(backend.StepRow) <= row_bytes);
+    assert(@sizeOf(backend.StepCoefficients) <= row_bytes);
 }
 
 pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
         cuda.partials,
         &step.row,
-        @sizeOf(backend.StepRow),
+        @sizeOf(backend.StepCoefficients),
         cuda.stream,
     );
     try cuda.check(result, "copying a step's row");
-    const picture_count = step.latent.shape.batch;
+    const image_count = step.latent.shape.batch;
     const count: u64 = step.latent.shape.elementCount();
-    const branch_count = step.model_output.shape.batch / picture_count;
+    const branch_count = step.model_output.shape.batch / image_count;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
     const rescales = branch_count == 2 and step.guidance_rescale != 0;
     return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
@@ -40,7 +40,7 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         step.guidance_scale,
         if (rescales) try guidanceFactors(cuda, step) else 0,
         branch_count,
-        count / picture_count,
+        count / image_count,
         count,
         step.latent.address,
         step.saved.address,
@@ -63,7 +63,7 @@ pub fn toRgb(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     return cuda.launch("to_rgb", .typed, grid, grids.block, 0, args);
 }
 
-/// One picture's next numbers of torch.randn on a CUDA device: out (1, rows, width, channels) f32,
+/// One image's next numbers of torch.randn on a CUDA device: out (1, rows, width, channels) f32,
 /// drawn in torch's order (channels, rows, width).
 pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void {
     assert(out.dtype == .f32 and out.shape.batch == 1);
@@ -81,25 +81,25 @@ pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void
 
 // --- internal ---
 
-/// The device address of a factor for each picture.
+/// The device address of a factor for each image.
 fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep) Error!usize {
-    const pictures = step.latent.shape.batch;
+    const images = step.latent.shape.batch;
     const factors = cuda.partials + row_bytes;
     const sums = factors + factor_bytes;
-    const sum_bytes = pictures * guidance_slab_count * 4 * @sizeOf(f64);
-    assert(pictures <= picture_count_max);
+    const sum_bytes = images * guidance_slab_count * 4 * @sizeOf(f64);
+    assert(images <= image_count_max);
     assert(row_bytes + factor_bytes + sum_bytes <= cudas.partial_bytes);
-    const per_picture: u64 = step.latent.shape.elementCount() / pictures;
-    const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = pictures };
+    const per_image: u64 = step.latent.shape.elementCount() / images;
+    const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = images };
     try cuda.launch("guidance_sums", .typed, grid, .{ .x = guidance_block_size }, 0, .{
-        sums, step.model_output.address, step.guidance_scale, per_picture,
+        sums, step.model_output.address, step.guidance_scale, per_image,
     });
-    try cuda.launch("guidance_factors", .untyped, .{ .x = pictures }, .{ .x = 32 }, 0, .{
+    try cuda.launch("guidance_factors", .untyped, .{ .x = images }, .{ .x = 32 }, 0, .{
         factors,
         sums,
         step.guidance_rescale,
         @as(u32, guidance_slab_count),
-        per_picture,
+        per_image,
     });
     return factors;
 }

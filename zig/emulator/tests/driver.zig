@@ -3,34 +3,34 @@
 
 const std = @import("std");
 const drivers = @import("../../nvidia/driver.zig");
-const rigs = @import("../fixture.zig");
-const Rig = rigs.Rig;
-const ok = rigs.ok;
+const fixtures = @import("../fixture.zig");
+const Fixture = fixtures.Fixture;
+const ok = fixtures.ok;
 const expectEqual = std.testing.expectEqual;
 
 test "threads, blocks and atomics: every element once" {
     for (0..8) |seed| {
-        var rig: Rig = try .init(seed);
-        defer rig.deinit();
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
         var values: [1000]f32 = undefined;
         for (&values, 0..) |*value, i| value.* = @floatFromInt(i);
-        const x = try rig.upload(f32, &values);
-        try rig.launch("check_step", .{ .grid = 32, .block = 32 }, .{
+        const x = try fixture.upload(f32, &values);
+        try fixture.launch("check_step", .{ .grid = 32, .block = 32 }, .{
             x, @as(f32, 3), @as(u32, 1000),
         });
-        try ok(rig.synchronize());
-        try rig.download(f32, x, &values);
+        try ok(fixture.synchronize());
+        try fixture.download(f32, x, &values);
         for (values, 0..) |value, i| {
             try expectEqual(@as(f32, @floatFromInt(2 * i + 3)), value);
         }
-        const sum = try rig.upload(f32, &.{0});
-        const count = try rig.upload(u32, &.{0});
-        try rig.launch("check_atomics", .{ .grid = 5, .block = 33 }, .{ sum, count });
-        try ok(rig.synchronize());
-        try rig.download(f32, sum, values[0..1]);
+        const sum = try fixture.upload(f32, &.{0});
+        const count = try fixture.upload(u32, &.{0});
+        try fixture.launch("check_atomics", .{ .grid = 5, .block = 33 }, .{ sum, count });
+        try ok(fixture.synchronize());
+        try fixture.download(f32, sum, values[0..1]);
         try expectEqual(5 * 33 * 0.5, values[0]);
         var counted: [1]u32 = undefined;
-        try rig.download(u32, count, &counted);
+        try fixture.download(u32, count, &counted);
         try expectEqual(5 * 33, counted[0]);
     }
 }
@@ -38,17 +38,17 @@ test "threads, blocks and atomics: every element once" {
 test "reductions and shuffles" {
     var random: std.Random.DefaultPrng = .init(1);
     for (0..20) |seed| {
-        var rig: Rig = try .init(seed);
-        defer rig.deinit();
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
         var x: [256]f32 = undefined;
         for (&x) |*value| value.* = random.random().floatNorm(f32);
         const thread_count = 32 * random.random().intRangeAtMost(u32, 1, 8);
-        const in = try rig.upload(f32, &x);
-        const out = try rig.alloc(f32, 6 * 256);
-        try rig.launch("check_reductions", .{ .block = thread_count }, .{ in, out });
-        try ok(rig.synchronize());
+        const in = try fixture.upload(f32, &x);
+        const out = try fixture.alloc(f32, 6 * 256);
+        try fixture.launch("check_reductions", .{ .block = thread_count }, .{ in, out });
+        try ok(fixture.synchronize());
         var got: [6 * 256]f32 = undefined;
-        try rig.download(f32, out, &got);
+        try fixture.download(f32, out, &got);
         var sum: f64 = 0;
         for (x[0..thread_count]) |value| sum += value;
         const most = std.mem.max(f32, x[0..thread_count]);
@@ -68,21 +68,21 @@ test "reductions and shuffles" {
 }
 
 test "rounding to f16 and bf16: to nearest, ties to even" {
-    var rig: Rig = try .init(2);
-    defer rig.deinit();
+    var fixture: Fixture = try .init(2);
+    defer fixture.deinit();
     const x = [_]f32{
         0,      -0.0,    1,      65504,   65519.9, 65520,   1.00048828125, 1.00146484375,
         3.1e-8, 2.98e-8, 6.1e-5, 1.00390, 1.01171, 3.39e38, 1e-40,         std.math.inf(f32),
     };
-    const half = try rig.alloc(u16, x.len);
-    const brain = try rig.alloc(u16, x.len);
-    const in = try rig.upload(f32, &x);
-    try rig.launch("check_rounding", .{ .block = x.len }, .{ in, half, brain });
-    try ok(rig.synchronize());
+    const half = try fixture.alloc(u16, x.len);
+    const brain = try fixture.alloc(u16, x.len);
+    const in = try fixture.upload(f32, &x);
+    try fixture.launch("check_rounding", .{ .block = x.len }, .{ in, half, brain });
+    try ok(fixture.synchronize());
     var half_bits: [x.len]u16 = undefined;
     var brain_bits: [x.len]u16 = undefined;
-    try rig.download(u16, half, &half_bits);
-    try rig.download(u16, brain, &brain_bits);
+    try fixture.download(u16, half, &half_bits);
+    try fixture.download(u16, brain, &brain_bits);
     for (x, half_bits, brain_bits) |value, half_value, brain_value| {
         try expectEqual(@as(u16, @bitCast(@as(f16, @floatCast(value)))), half_value);
         const bits: u32 = @bitCast(value);
@@ -97,8 +97,8 @@ test "mma and ldmatrix give the plain product" {
     var random: std.Random.DefaultPrng = .init(3);
     inline for (.{ "check_product_f16", "check_product_bf16" }, 0..) |name, kind| {
         for (0..20) |seed| {
-            var rig: Rig = try .init(seed);
-            defer rig.deinit();
+            var fixture: Fixture = try .init(seed);
+            defer fixture.deinit();
             // Small whole numbers: sums are exact in any order, so that equality is the bar.
             var a: [16][16]f32 = undefined;
             var b: [16][8]f32 = undefined;
@@ -114,15 +114,15 @@ test "mma and ldmatrix give the plain product" {
                 const value = if (is_transposed) b[i / 8][i % 8] else b[i % 16][i / 16];
                 bits.* = bitsOf(kind, value);
             }
-            const out = try rig.upload([8]f32, &d);
-            try rig.launch(name, .{ .block = 32 }, .{
-                try rig.upload(u16, &a_bits), try rig.upload(u16, &b_bits),
-                out,                          @as(u32, @intFromBool(is_transposed)),
+            const out = try fixture.upload([8]f32, &d);
+            try fixture.launch(name, .{ .block = 32 }, .{
+                try fixture.upload(u16, &a_bits), try fixture.upload(u16, &b_bits),
+                out,                              @as(u32, @intFromBool(is_transposed)),
                 @as(u32, 1),
             });
-            try ok(rig.synchronize());
+            try ok(fixture.synchronize());
             var got: [16][8]f32 = undefined;
-            try rig.download([8]f32, out, &got);
+            try fixture.download([8]f32, out, &got);
             for (0..16) |row| for (0..8) |column| {
                 var sum = d[row][column];
                 for (0..16) |k| sum += a[row][k] * b[k][column];
@@ -140,23 +140,23 @@ fn bitsOf(kind: usize, value: f32) u16 {
 test "streams keep their order, events order streams, and a missing wait shows" {
     var wrong_count: usize = 0;
     for (0..40) |seed| {
-        var rig: Rig = try .init(seed);
-        defer rig.deinit();
-        const d = &rig.driver;
-        const other = try rig.makeStream();
-        const event = try rig.makeEvent();
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
+        const d = &fixture.driver;
+        const other = try fixture.makeStream();
+        const event = try fixture.makeEvent();
         const waits = seed % 2 == 0;
-        const x = try rig.upload(f32, &.{1});
-        for (0..3) |i| try rig.launch("check_step", .{}, .{
+        const x = try fixture.upload(f32, &.{1});
+        for (0..3) |i| try fixture.launch("check_step", .{}, .{
             x, @as(f32, @floatFromInt(i)), @as(u32, 1),
         });
-        try ok(d.cuEventRecord(event, rig.stream));
+        try ok(d.cuEventRecord(event, fixture.stream));
         if (waits) try ok(d.cuStreamWaitEvent(other, event, 0));
-        try ok(try rig.launchOn(other, "check_step", .{}, .{ x, @as(f32, 9), @as(u32, 1) }));
+        try ok(try fixture.launchOn(other, "check_step", .{}, .{ x, @as(f32, 9), @as(u32, 1) }));
         try ok(d.cuStreamSynchronize(other));
-        try ok(rig.synchronize());
+        try ok(fixture.synchronize());
         var value: [1]f32 = undefined;
-        try rig.download(f32, x, &value);
+        try fixture.download(f32, x, &value);
         // ((1 * 2 + 0) * 2 + 1) * 2 + 2 = 12, then 12 * 2 + 9.
         if (waits) try expectEqual(33, value[0]) else wrong_count += @intFromBool(value[0] != 33);
     }
@@ -164,33 +164,33 @@ test "streams keep their order, events order streams, and a missing wait shows" 
 }
 
 test "an asynchronous copy takes pageable bytes at once and pinned ones when it runs" {
-    var rig: Rig = try .init(5);
-    defer rig.deinit();
-    const d = &rig.driver;
-    const x = try rig.alloc(f32, 1);
+    var fixture: Fixture = try .init(5);
+    defer fixture.deinit();
+    const d = &fixture.driver;
+    const x = try fixture.alloc(f32, 1);
     var pageable = [_]f32{1};
-    try ok(d.cuMemcpyHtoDAsync_v2(x, &pageable, 4, rig.stream));
+    try ok(d.cuMemcpyHtoDAsync_v2(x, &pageable, 4, fixture.stream));
     pageable[0] = 2;
     var value: [1]f32 = undefined;
-    try ok(d.cuMemcpyDtoHAsync_v2(&value, x, 4, rig.stream));
+    try ok(d.cuMemcpyDtoHAsync_v2(&value, x, 4, fixture.stream));
     try expectEqual(1, value[0]);
     var pinned: ?*anyopaque = null;
     try ok(d.cuMemHostAlloc(&pinned, 4, 0));
     const number: *f32 = @ptrCast(@alignCast(pinned.?));
     number.* = 3;
-    try ok(d.cuMemcpyHtoDAsync_v2(x, number, 4, rig.stream));
+    try ok(d.cuMemcpyHtoDAsync_v2(x, number, 4, fixture.stream));
     number.* = 4;
-    try ok(rig.synchronize());
-    try rig.download(f32, x, &value);
+    try ok(fixture.synchronize());
+    try fixture.download(f32, x, &value);
     try expectEqual(4, value[0]);
     try ok(d.cuMemFreeHost(pinned.?));
 }
 
 test "two GPUs: copies between them, kernels only with peer access" {
-    var first: Rig = try .initOn(0, 6);
+    var first: Fixture = try .initOn(0, 6);
     defer first.deinit();
     const x = try first.upload(f32, &.{7});
-    var second: Rig = try .initOn(1, 6);
+    var second: Fixture = try .initOn(1, 6);
     defer second.deinit();
     const d = &second.driver;
     const y = try second.alloc(f32, 1);
@@ -211,14 +211,14 @@ test "two GPUs: copies between them, kernels only with peer access" {
 }
 
 test "memory ends where it is said to end" {
-    var rig: Rig = try .init(7);
-    defer rig.deinit();
-    const d = &rig.driver;
-    rig.emulator.bxl_emulator_set_memory(1 << 20);
-    defer rig.emulator.bxl_emulator_set_memory(24 << 30);
+    var fixture: Fixture = try .init(7);
+    defer fixture.deinit();
+    const d = &fixture.driver;
+    fixture.emulator.bxl_emulator_set_memory(1 << 20);
+    defer fixture.emulator.bxl_emulator_set_memory(24 << 30);
     var free: usize = 0;
     var total: usize = 0;
-    const half = try rig.alloc(u8, 1 << 19);
+    const half = try fixture.alloc(u8, 1 << 19);
     try ok(d.cuMemGetInfo_v2(&free, &total));
     try expectEqual(1 << 19, free);
     try expectEqual(1 << 20, total);

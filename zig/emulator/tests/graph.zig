@@ -2,85 +2,85 @@
 
 const std = @import("std");
 const drivers = @import("../../nvidia/driver.zig");
-const rigs = @import("../fixture.zig");
-const Rig = rigs.Rig;
-const ok = rigs.ok;
+const fixtures = @import("../fixture.zig");
+const Fixture = fixtures.Fixture;
+const ok = fixtures.ok;
 const expectEqual = std.testing.expectEqual;
 
-fn begin(rig: *const Rig) !void {
-    try ok(rig.driver.cuStreamBeginCapture_v2(rig.stream, .thread_local));
+fn begin(fixture: *const Fixture) !void {
+    try ok(fixture.driver.cuStreamBeginCapture_v2(fixture.stream, .thread_local));
 }
 
-fn end(rig: *const Rig) !drivers.GraphExec {
-    const d = &rig.driver;
+fn end(fixture: *const Fixture) !drivers.GraphExec {
+    const d = &fixture.driver;
     var graph: ?drivers.Graph = null;
-    try ok(d.cuStreamEndCapture(rig.stream, &graph));
+    try ok(d.cuStreamEndCapture(fixture.stream, &graph));
     var exec: ?drivers.GraphExec = null;
     try ok(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0));
     try ok(d.cuGraphDestroy(graph.?));
     return exec.?;
 }
 
-fn valueOf(rig: *const Rig, address: usize) !f32 {
+fn valueOf(fixture: *const Fixture, address: usize) !f32 {
     var value: [1]f32 = undefined;
-    try ok(rig.synchronize());
-    try rig.download(f32, address, &value);
+    try ok(fixture.synchronize());
+    try fixture.download(f32, address, &value);
     return value[0];
 }
 
-fn step(rig: *const Rig, stream: drivers.Stream, x: usize, add: f32) !void {
-    try ok(try rig.launchOn(stream, "check_step", .{}, .{ x, add, @as(u32, 1) }));
+fn step(fixture: *const Fixture, stream: drivers.Stream, x: usize, add: f32) !void {
+    try ok(try fixture.launchOn(stream, "check_step", .{}, .{ x, add, @as(u32, 1) }));
 }
 
 test "a graph runs at its launches alone, with the arguments of the capture" {
-    var rig: Rig = try .init(1);
-    defer rig.deinit();
-    const d = &rig.driver;
-    const x = try rig.upload(f32, &.{1});
-    try begin(&rig);
-    // The rig's argument array is gone after each call: what is replayed was copied.
-    try step(&rig, rig.stream, x, 1);
-    try step(&rig, rig.stream, x, 5);
-    const exec = try end(&rig);
-    try expectEqual(1, try valueOf(&rig, x));
-    for (0..3) |_| try ok(d.cuGraphLaunch(exec, rig.stream));
+    var fixture: Fixture = try .init(1);
+    defer fixture.deinit();
+    const d = &fixture.driver;
+    const x = try fixture.upload(f32, &.{1});
+    try begin(&fixture);
+    // The fixture's argument array is gone after each call: what is replayed was copied.
+    try step(&fixture, fixture.stream, x, 1);
+    try step(&fixture, fixture.stream, x, 5);
+    const exec = try end(&fixture);
+    try expectEqual(1, try valueOf(&fixture, x));
+    for (0..3) |_| try ok(d.cuGraphLaunch(exec, fixture.stream));
     // x -> 4 x + 7, three times: 1, 11, 51, 211.
-    try expectEqual(211, try valueOf(&rig, x));
+    try expectEqual(211, try valueOf(&fixture, x));
     try ok(d.cuGraphExecDestroy(exec));
-    try expectEqual(.invalid_value, d.cuGraphLaunch(exec, rig.stream));
+    try expectEqual(.invalid_value, d.cuGraphLaunch(exec, fixture.stream));
 }
 
 test "forks and joins inside a capture keep their order, and a missing join is refused" {
     for (0..20) |seed| {
-        var rig: Rig = try .init(seed);
-        defer rig.deinit();
-        const d = &rig.driver;
-        const side = try rig.makeStream();
-        const fork = try rig.makeEvent();
-        const join = try rig.makeEvent();
-        const x = try rig.upload(f32, &.{1});
-        const y = try rig.upload(f32, &.{1});
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
+        const d = &fixture.driver;
+        const side = try fixture.makeStream();
+        const fork = try fixture.makeEvent();
+        const join = try fixture.makeEvent();
+        const x = try fixture.upload(f32, &.{1});
+        const y = try fixture.upload(f32, &.{1});
         for ([_]bool{ true, false }) |joins| {
-            try begin(&rig);
-            try step(&rig, rig.stream, x, 1);
-            try ok(d.cuEventRecord(fork, rig.stream));
+            try begin(&fixture);
+            try step(&fixture, fixture.stream, x, 1);
+            try ok(d.cuEventRecord(fork, fixture.stream));
             try ok(d.cuStreamWaitEvent(side, fork, 0));
-            try step(&rig, side, x, 2);
+            try step(&fixture, side, x, 2);
             try ok(d.cuEventRecord(join, side));
-            try step(&rig, rig.stream, y, 3);
+            try step(&fixture, fixture.stream, y, 3);
             if (!joins) {
                 var graph: ?drivers.Graph = null;
-                const result = d.cuStreamEndCapture(rig.stream, &graph);
+                const result = d.cuStreamEndCapture(fixture.stream, &graph);
                 try expectEqual(.stream_capture_unjoined, result);
                 try expectEqual(null, graph);
                 continue;
             }
-            try ok(d.cuStreamWaitEvent(rig.stream, join, 0));
-            try step(&rig, rig.stream, x, 4);
-            const exec = try end(&rig);
-            try ok(d.cuGraphLaunch(exec, rig.stream));
-            try expectEqual(((1 * 2 + 1) * 2 + 2) * 2 + 4, try valueOf(&rig, x));
-            try expectEqual(1 * 2 + 3, try valueOf(&rig, y));
+            try ok(d.cuStreamWaitEvent(fixture.stream, join, 0));
+            try step(&fixture, fixture.stream, x, 4);
+            const exec = try end(&fixture);
+            try ok(d.cuGraphLaunch(exec, fixture.stream));
+            try expectEqual(((1 * 2 + 1) * 2 + 2) * 2 + 4, try valueOf(&fixture, x));
+            try expectEqual(1 * 2 + 3, try valueOf(&fixture, y));
         }
     }
 }
@@ -88,31 +88,31 @@ test "forks and joins inside a capture keep their order, and a missing join is r
 test "an external wait waits for the record before each launch, an external record marks it" {
     var early_count: usize = 0;
     for (0..40) |seed| {
-        var rig: Rig = try .init(seed);
-        defer rig.deinit();
-        const d = &rig.driver;
-        const side = try rig.makeStream();
-        const before = try rig.makeEvent();
-        const after = try rig.makeEvent();
-        const x = try rig.upload(f32, &.{1});
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
+        const d = &fixture.driver;
+        const side = try fixture.makeStream();
+        const before = try fixture.makeEvent();
+        const after = try fixture.makeEvent();
+        const x = try fixture.upload(f32, &.{1});
         const has_node = seed % 2 == 0;
-        try begin(&rig);
+        try begin(&fixture);
         if (has_node) {
-            try ok(d.cuStreamWaitEvent(rig.stream, before, drivers.event_wait_external));
+            try ok(d.cuStreamWaitEvent(fixture.stream, before, drivers.event_wait_external));
         }
-        try step(&rig, rig.stream, x, 1);
-        try ok(d.cuEventRecordWithFlags(after, rig.stream, drivers.event_record_external));
-        const exec = try end(&rig);
+        try step(&fixture, fixture.stream, x, 1);
+        try ok(d.cuEventRecordWithFlags(after, fixture.stream, drivers.event_record_external));
+        const exec = try end(&fixture);
         var expected: f32 = 1;
         for (0..4) |_| {
-            try step(&rig, side, x, 10);
+            try step(&fixture, side, x, 10);
             try ok(d.cuEventRecord(before, side));
-            try ok(d.cuGraphLaunch(exec, rig.stream));
+            try ok(d.cuGraphLaunch(exec, fixture.stream));
             try ok(d.cuStreamWaitEvent(side, after, 0));
             expected = (expected * 2 + 10) * 2 + 1;
         }
         try ok(d.cuStreamSynchronize(side));
-        const value = try valueOf(&rig, x);
+        const value = try valueOf(&fixture, x);
         if (has_node) try expectEqual(expected, value);
         if (!has_node) early_count += @intFromBool(value != expected);
     }
@@ -122,19 +122,19 @@ test "an external wait waits for the record before each launch, an external reco
 test "waiting, asking and allocating end a capture with the driver's own error" {
     const Forbidden = enum { synchronize, query, allocate, free, copy, event };
     for (std.enums.values(Forbidden)) |forbidden| {
-        var rig: Rig = try .init(3);
-        defer rig.deinit();
-        const d = &rig.driver;
-        const x = try rig.upload(f32, &.{1});
-        const event = try rig.makeEvent();
-        try begin(&rig);
-        try step(&rig, rig.stream, x, 1);
-        try ok(d.cuEventRecord(event, rig.stream));
+        var fixture: Fixture = try .init(3);
+        defer fixture.deinit();
+        const d = &fixture.driver;
+        const x = try fixture.upload(f32, &.{1});
+        const event = try fixture.makeEvent();
+        try begin(&fixture);
+        try step(&fixture, fixture.stream, x, 1);
+        try ok(d.cuEventRecord(event, fixture.stream));
         var address: usize = 0;
         var value: f32 = 0;
         const result = switch (forbidden) {
-            .synchronize => d.cuStreamSynchronize(rig.stream),
-            .query => d.cuStreamQuery(rig.stream),
+            .synchronize => d.cuStreamSynchronize(fixture.stream),
+            .query => d.cuStreamQuery(fixture.stream),
             .allocate => d.cuMemAlloc_v2(&address, 4),
             .free => d.cuMemFree_v2(x),
             .copy => d.cuMemcpyDtoH_v2(&value, x, 4),
@@ -146,36 +146,36 @@ test "waiting, asking and allocating end a capture with the driver's own error" 
         };
         try expectEqual(expected, result);
         var status: drivers.CaptureStatus = .none;
-        try ok(d.cuStreamIsCapturing(rig.stream, &status));
+        try ok(d.cuStreamIsCapturing(fixture.stream, &status));
         try expectEqual(.invalidated, status);
         var graph: ?drivers.Graph = null;
-        try expectEqual(.stream_capture_invalidated, d.cuStreamEndCapture(rig.stream, &graph));
+        try expectEqual(.stream_capture_invalidated, d.cuStreamEndCapture(fixture.stream, &graph));
         // The stream is as good as new.
-        try step(&rig, rig.stream, x, 1);
-        try expectEqual(3, try valueOf(&rig, x));
+        try step(&fixture, fixture.stream, x, 1);
+        try expectEqual(3, try valueOf(&fixture, x));
     }
 }
 
 test "a capture that depends on work outside of it is refused" {
-    var rig: Rig = try .init(4);
-    defer rig.deinit();
-    const d = &rig.driver;
-    const side = try rig.makeStream();
-    const event = try rig.makeEvent();
+    var fixture: Fixture = try .init(4);
+    defer fixture.deinit();
+    const d = &fixture.driver;
+    const side = try fixture.makeStream();
+    const event = try fixture.makeEvent();
     try ok(d.cuEventRecord(event, side));
-    try begin(&rig);
-    try expectEqual(.stream_capture_isolation, d.cuStreamWaitEvent(rig.stream, event, 0));
+    try begin(&fixture);
+    try expectEqual(.stream_capture_isolation, d.cuStreamWaitEvent(fixture.stream, event, 0));
     var graph: ?drivers.Graph = null;
-    try expectEqual(.stream_capture_invalidated, d.cuStreamEndCapture(rig.stream, &graph));
+    try expectEqual(.stream_capture_invalidated, d.cuStreamEndCapture(fixture.stream, &graph));
 }
 
 test "another thread may allocate while this one captures for itself alone" {
-    var rig: Rig = try .init(5);
-    defer rig.deinit();
+    var fixture: Fixture = try .init(5);
+    defer fixture.deinit();
     for ([_]drivers.CaptureMode{ .thread_local, .global }) |mode| {
-        try ok(rig.driver.cuStreamBeginCapture_v2(rig.stream, mode));
+        try ok(fixture.driver.cuStreamBeginCapture_v2(fixture.stream, mode));
         var result: drivers.Result = .unknown;
-        const thread = try std.Thread.spawn(.{}, allocateElsewhere, .{ &rig, &result });
+        const thread = try std.Thread.spawn(.{}, allocateElsewhere, .{ &fixture, &result });
         thread.join();
         const is_free = mode == .thread_local;
         try expectEqual(
@@ -183,12 +183,12 @@ test "another thread may allocate while this one captures for itself alone" {
             result,
         );
         var graph: ?drivers.Graph = null;
-        _ = rig.driver.cuStreamEndCapture(rig.stream, &graph);
+        _ = fixture.driver.cuStreamEndCapture(fixture.stream, &graph);
     }
 }
 
-fn allocateElsewhere(rig: *const Rig, result: *drivers.Result) void {
-    rig.use() catch return;
+fn allocateElsewhere(fixture: *const Fixture, result: *drivers.Result) void {
+    fixture.use() catch return;
     var address: usize = 0;
-    result.* = rig.driver.cuMemAlloc_v2(&address, 4);
+    result.* = fixture.driver.cuMemAlloc_v2(&address, 4);
 }

@@ -1,4 +1,4 @@
-//! Convolution as the blocked product whose rows are gathered from the picture while packing, so
+//! Convolution as the blocked product whose rows are gathered from the image while packing, so
 //! that no enlarged copy of the input ever exists. The depth runs over (kernel row, kernel column,
 //! channel): a run of channels is contiguous in NHWC and is copied whole.
 
@@ -10,14 +10,14 @@ const product = @import("product.zig");
 const tile = @import("tile.zig");
 const Convolution = arguments.Convolution;
 
-/// Where the rows of one panel sit in the output picture.
+/// Where the rows of one panel sit in the output image.
 const Positions = struct {
     batch: [tile.rows_max]u32,
     /// In the input; the kernel's own offset is added per tap.
     y: [tile.rows_max]i32,
     x: [tile.rows_max]i32,
 
-    fn of(source: *const PictureSource, row_first: usize, row_count: usize) Positions {
+    fn of(source: *const ImageSource, row_first: usize, row_count: usize) Positions {
         const args = source.args;
         var positions: Positions = undefined;
         const index: u32 = @intCast(row_first);
@@ -43,7 +43,7 @@ const Positions = struct {
     }
 };
 
-pub const PictureSource = struct {
+pub const ImageSource = struct {
     args: *const Convolution,
     kernel_width: u32,
     pad_top: u32,
@@ -52,7 +52,7 @@ pub const PictureSource = struct {
     pub const is_scattered = false;
 
     pub fn fill(
-        source: PictureSource,
+        source: ImageSource,
         row_first: usize,
         row_count: usize,
         k_first: usize,
@@ -84,8 +84,8 @@ pub const PictureSource = struct {
         }
     }
 
-    /// As if the picture had no edges, and the depth at hand one tap: wrong places cost nothing.
-    pub fn place(source: PictureSource, row: usize, k: usize) ahead.Place {
+    /// As if the image had no edges, and the depth at hand one tap: wrong places cost nothing.
+    pub fn place(source: ImageSource, row: usize, k: usize) ahead.Place {
         const args = source.args;
         const positions: Positions = .of(&source, row, 1);
         const tap: u32 = @intCast(k / args.channels);
@@ -120,8 +120,8 @@ inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const 
     return args.x + ((batch * @as(usize, args.rows) + row) * width + column) * args.channels;
 }
 
-const Pictures = struct {
-    pub fn sourceOf(_: Pictures, p: *const arguments.Product) PictureSource {
+const Images = struct {
+    pub fn sourceOf(_: Images, p: *const arguments.Product) ImageSource {
         const args: *const Convolution = @fieldParentPtr("product", p);
         return .{
             .args = args,
@@ -139,5 +139,5 @@ pub fn convolution(
 ) callconv(.c) void {
     const convolution_args: *const Convolution = @ptrCast(@alignCast(args));
     if (convolution_args.doubled) return doubled.convolution(convolution_args, task, workspace);
-    product.run(&convolution_args.product, Pictures{}, task, workspace);
+    product.run(&convolution_args.product, Images{}, task, workspace);
 }

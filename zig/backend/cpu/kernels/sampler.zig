@@ -1,4 +1,4 @@
-//! The sampler's update of the latent and the conversion of the decoded picture to bytes. Latents
+//! The sampler's update of the latent and the conversion of the decoded image to bytes. Latents
 //! are small and every later step builds on them, so sums are taken in f64 and rounded once.
 
 const arguments = @import("../arguments.zig");
@@ -26,7 +26,7 @@ inline fn guided(a: *const LatentStep, i: usize) f32 {
     const positive = a.model_output_positive orelse return negative;
     const output = negative + a.guidance_scale * (positive[i] - negative);
     const factors = a.guidance_factors orelse return output;
-    return output * factors[i / a.picture_count];
+    return output * factors[i / a.image_count];
 }
 
 /// Registers with factor 0 are not read: they may hold anything.

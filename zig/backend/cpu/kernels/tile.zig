@@ -45,7 +45,7 @@ pub const row_stride = 512 + 16;
 pub const row_elements = row_stride * per_word;
 
 /// Row counts that have code of their own; the rest of a block uses the next larger one. With 14
-/// rows, the powers of two that pictures have leave 4 or 8, or fewer.
+/// rows, the powers of two that images have leave 4 or 8, or fewer.
 const row_variants: [3]usize = switch (rows_max) {
     14 => .{ 4, 8, 14 },
     else => .{ (rows_max + 3) / 4, (rows_max + 1) / 2, rows_max },

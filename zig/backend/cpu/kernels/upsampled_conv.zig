@@ -1,11 +1,11 @@
-//! A 3x3 convolution of a picture enlarged twice by repeating pixels. The nine taps of an output
-//! fall on four pixels of the small picture, which four depends on the parity of its row and
+//! A 3x3 convolution of a image enlarged twice by repeating pixels. The nine taps of an output
+//! fall on four pixels of the small image, which four depends on the parity of its row and
 //! column: each of the four phases is a 2x2 convolution whose weights are sums of the nine, with
 //! 4/9 of the multiplications. Sums are made in f32 while weights are packed.
 
 const ahead = @import("prefetch.zig");
 const arguments = @import("../arguments.zig");
-const PictureSource = @import("convolution.zig").PictureSource;
+const ImageSource = @import("convolution.zig").ImageSource;
 const packing = @import("pack.zig");
 const product = @import("product.zig");
 const tile = @import("tile.zig");
@@ -14,7 +14,7 @@ const weights = @import("weights.zig");
 const Convolution = arguments.Convolution;
 const lanes = v.lanes;
 
-/// Taps of the small picture in one direction, and of the weights.
+/// Taps of the small image in one direction, and of the weights.
 const small_width = 2;
 const full_width = 3;
 
@@ -32,26 +32,26 @@ const Phase = struct {
     right: u32,
 
     pub fn sourceOf(phase: Phase, p: *const arguments.Product) PhaseSource {
-        const picture: PictureSource = .{
+        const image: ImageSource = .{
             .args = @fieldParentPtr("product", p),
             .kernel_width = small_width,
             .pad_top = 1 - phase.bottom,
             .pad_left = 1 - phase.right,
         };
-        return .{ .picture = picture, .phase = phase };
+        return .{ .image = image, .phase = phase };
     }
 };
 
 const PhaseSource = struct {
-    picture: PictureSource,
+    image: ImageSource,
     phase: Phase,
 
     pub const is_scattered = true;
 
     pub inline fn output(source: PhaseSource, row: usize) usize {
-        const args = source.picture.args;
+        const args = source.image.args;
         const x = row % args.width_out;
-        // Rows of all pictures of a batch follow each other, enlarged or not.
+        // Rows of all images of a batch follow each other, enlarged or not.
         const y = row / args.width_out;
         return (2 * y + source.phase.bottom) * 2 * args.width_out + 2 * x + source.phase.right;
     }
@@ -64,11 +64,11 @@ const PhaseSource = struct {
         depth: usize,
         panel: [*]tile.Element,
     ) void {
-        source.picture.fill(row_first, row_count, k_first, depth, panel);
+        source.image.fill(row_first, row_count, k_first, depth, panel);
     }
 
     pub fn place(source: PhaseSource, row: usize, k: usize) ahead.Place {
-        return source.picture.place(row, k);
+        return source.image.place(row, k);
     }
 
     pub fn pack(
@@ -77,9 +77,9 @@ const PhaseSource = struct {
         part: product.Part,
         target: [*]tile.Element,
     ) void {
-        const p = &source.picture.args.product;
+        const p = &source.image.args.product;
         const all: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(p.weight));
-        const stride = full_width * full_width * @as(usize, source.picture.args.channels);
+        const stride = full_width * full_width * @as(usize, source.image.args.channels);
         var sums: [tile.columns_max * tile.depth_max]f32 align(64) = undefined;
         var column: usize = 0;
         while (column < part.column_count) : (column += tile.columns_max) {
@@ -105,7 +105,7 @@ const PhaseSource = struct {
         part: product.Part,
         sums: [*]f32,
     ) void {
-        const channels: usize = source.picture.args.channels;
+        const channels: usize = source.image.args.channels;
         var tap = part.k_first / channels;
         var channel = part.k_first % channels;
         var done: usize = 0;

@@ -1,4 +1,4 @@
-//! Activations, sums, copies, embeddings, the sampler's update and the bytes of the picture.
+//! Activations, sums, copies, embeddings, the sampler's update and the bytes of the image.
 
 const std = @import("std");
 const backend = @import("../../../backend.zig");
@@ -227,7 +227,7 @@ test "latentStep: guidance, history, saved register and noise" {
     }
 }
 
-test "latentStep: guidance rescale equals diffusers' two steps, picture by picture" {
+test "latentStep: guidance rescale equals diffusers' two steps, image by image" {
     var a: support.Arena = .init(9);
     defer a.deinit();
     const shape = (try a.randomTensor(.{ .batch = 3, .rows = 4, .width = 5, .channels = 4 })).shape;
@@ -235,7 +235,7 @@ test "latentStep: guidance rescale equals diffusers' two steps, picture by pictu
     both.batch = 6;
     const rescale: f32 = 0.7;
     var step: backend.LatentStep = .{
-        .row = std.mem.zeroes(backend.StepRow),
+        .row = std.mem.zeroes(backend.StepCoefficients),
         .guidance_scale = 6,
         .guidance_rescale = rescale,
         .latent = try a.randomTensor(shape),
@@ -251,15 +251,15 @@ test "latentStep: guidance rescale equals diffusers' two steps, picture by pictu
     defer cpu.deinit();
     try cpu.latentStep(step);
     const e = try a.doubles(step.model_output);
-    const per_picture = 4 * 5 * 4;
-    for (0..3) |picture| {
-        const negative = e[picture * per_picture ..][0..per_picture];
-        const positive = e[(3 + picture) * per_picture ..][0..per_picture];
-        var guided: [per_picture]f64 = undefined;
+    const per_image = 4 * 5 * 4;
+    for (0..3) |image| {
+        const negative = e[image * per_image ..][0..per_image];
+        const positive = e[(3 + image) * per_image ..][0..per_image];
+        var guided: [per_image]f64 = undefined;
         for (&guided, negative, positive) |*g, n, p| g.* = n + 6 * (p - n);
         // noise_cfg * (std_text / std_cfg), then the blend of both.
         const ratio = deviation(positive) / deviation(&guided);
-        for (guided, step.latent.host(f32)[picture * per_picture ..][0..per_picture]) |g, x| {
+        for (guided, step.latent.host(f32)[image * per_image ..][0..per_image]) |g, x| {
             const blended = rescale * (g * ratio) + (1 - @as(f64, rescale)) * g;
             try std.testing.expectApproxEqAbs(blended, x, 4e-6);
         }

@@ -55,8 +55,8 @@ fn checkGroup(shape: Shape, group_count: u32, activation: backend.Activation, sh
     const per_batch = shape.positionCount() * shape.channels;
     for (0..shape.batch) |batch| {
         const part = stats[batch * 2 * group_count ..][0 .. 2 * group_count];
-        const picture = x[batch * per_batch ..][0..per_batch];
-        reference.groupStats(picture, shape.channels, group_count, part);
+        const image = x[batch * per_batch ..][0..per_batch];
+        reference.groupStats(image, shape.channels, group_count, part);
         for (0..per_batch) |i| {
             const c = i % shape.channels;
             const group = c / (shape.channels / group_count);

@@ -1,5 +1,5 @@
 //! Linear layers and convolutions against plain loops: odd sizes on every side of every block, all
-//! weight types, every epilogue; halo rows against the same convolution of the whole picture.
+//! weight types, every epilogue; halo rows against the same convolution of the whole image.
 
 const std = @import("std");
 const backend = @import("../../../backend.zig");
@@ -212,13 +212,13 @@ test "conv2d: channels, strides, enlarging, paddings and epilogues" {
     }, false);
 }
 
-test "conv2d of bands with halo rows is the convolution of the whole, bit for bit" {
+test "conv2d of patches with halo rows is the convolution of the whole, bit for bit" {
     for ([_]backend.ConvOptions{ .{}, .{ .upsample = true }, .{ .stride = 2 } }) |options| {
-        try checkBands(options);
+        try checkPatches(options);
     }
 }
 
-fn checkBands(options: backend.ConvOptions) !void {
+fn checkPatches(options: backend.ConvOptions) !void {
     var a: support.Arena = .init(11);
     defer a.deinit();
     const shape: Shape = .{ .batch = 1, .rows = 12, .width = 7, .channels = 20 };
@@ -234,17 +234,17 @@ fn checkBands(options: backend.ConvOptions) !void {
     defer cpu.deinit();
     try whole.run(cpu, expected);
     var out_first: usize = 0;
-    for ([_][2]u32{ .{ 0, 4 }, .{ 4, 10 }, .{ 10, 12 } }) |band| {
+    for ([_][2]u32{ .{ 0, 4 }, .{ 4, 10 }, .{ 10, 12 } }) |patch| {
         var part = whole;
-        part.x.address += band[0] * row_elements * 4;
-        part.x.shape.rows = band[1] - band[0];
+        part.x.address += patch[0] * row_elements * 4;
+        part.x.shape.rows = patch[1] - patch[0];
         var halo = part.x;
         halo.shape.rows = 1;
-        if (band[0] > 0) {
+        if (patch[0] > 0) {
             halo.address = part.x.address - row_elements * 4;
             part.options.halo_above = halo;
         }
-        if (band[1] < shape.rows) {
+        if (patch[1] < shape.rows) {
             halo.address = part.x.address + part.x.byteCount();
             part.options.halo_below = halo;
         }

@@ -7,7 +7,7 @@ const support = @import("support.zig");
 const tensors = @import("../../../tensor.zig");
 const cpus = @import("../../cpu.zig");
 const Cpu = cpus.Cpu;
-const Crew = cpus.Crew;
+const RankFibers = cpus.RankFibers;
 const InstructionSet = @import("../dispatch.zig").InstructionSet;
 const Weight = @import("../../../weights.zig").Weight;
 const Shape = tensors.Shape;
@@ -17,7 +17,7 @@ const rank_count = 5;
 /// Above what is done alone.
 const channels = 520;
 
-/// What every rank does, each with pictures of its own height: 1080 rows of a product in all, more
+/// What every rank does, each with images of its own height: 1080 rows of a product in all, more
 /// than a block holds, so that blocks end within a rank's rows.
 const Program = struct {
     linear: *const Weight,
@@ -37,11 +37,11 @@ const Program = struct {
             .activation = .silu,
             .residual = data.tokens,
         });
-        try cpu.conv2d(data.pixels, data.picture, program.convolution, program.bias, .{
-            .halo_above = data.border,
+        try cpu.conv2d(data.pixels, data.image, program.convolution, program.bias, .{
+            .halo_above = data.halo,
             .channel_bias = data.channel_bias,
         });
-        try cpu.conv2d(data.enlarged, data.picture, program.convolution, program.bias, .{
+        try cpu.conv2d(data.enlarged, data.image, program.convolution, program.bias, .{
             .upsample = true,
         });
     }
@@ -50,16 +50,16 @@ const Program = struct {
 const Data = struct {
     tokens: Tensor,
     out: Tensor,
-    picture: Tensor,
-    border: ?Tensor,
+    image: Tensor,
+    halo: ?Tensor,
     channel_bias: Tensor,
     pixels: Tensor,
     enlarged: Tensor,
 
     fn init(a: *support.Arena, rank: u32) !Data {
         const shape: Shape = .{ .batch = 2, .rows = 2 + 5 * rank, .width = 9, .channels = 64 };
-        var border_shape = shape;
-        border_shape.rows = 1;
+        var halo_shape = shape;
+        halo_shape.rows = 1;
         const pixels = shape.withChannels(channels);
         var enlarged = pixels;
         enlarged.rows *= 2;
@@ -67,8 +67,8 @@ const Data = struct {
         return .{
             .tokens = try a.randomTensor(.tokens(2, 20 + 7 * rank, channels)),
             .out = try a.tensor(.tokens(2, 20 + 7 * rank, channels), .f32),
-            .picture = try a.randomTensor(shape),
-            .border = if (rank > 0) try a.randomTensor(border_shape) else null,
+            .image = try a.randomTensor(shape),
+            .halo = if (rank > 0) try a.randomTensor(halo_shape) else null,
             .channel_bias = try a.randomTensor(.vector(2, channels)),
             .pixels = try a.tensor(pixels, .f32),
             .enlarged = try a.tensor(enlarged, .f32),
@@ -83,13 +83,13 @@ const Data = struct {
 /// What can happen to a rank between its turns.
 const Trouble = enum { none, waits_for_another, leaves, stalls };
 
-const Rig = struct {
+const Fixture = struct {
     a: support.Arena,
     program: Program,
     data: [rank_count]Data,
     expected: [rank_count][3][]u32,
     cancelled: std.atomic.Value(bool) = .init(false),
-    crew: Crew,
+    fibers: RankFibers,
     cpus: [rank_count]*Cpu,
     /// Turns that each rank has ended, of so many.
     turns: [rank_count]std.atomic.Value(u64) = @splat(.init(0)),
@@ -98,88 +98,97 @@ const Rig = struct {
     trouble: Trouble = .none,
     failures: [rank_count]?anyerror = @splat(null),
 
-    fn init(rig: *Rig, thread_count: usize, set: ?InstructionSet) !void {
-        rig.* = .{
+    fn init(fixture: *Fixture, thread_count: usize, set: ?InstructionSet) !void {
+        fixture.* = .{
             .a = .init(thread_count),
             .program = undefined,
             .data = undefined,
             .expected = undefined,
-            .crew = undefined,
+            .fibers = undefined,
             .cpus = undefined,
         };
-        try rig.crew.init(.{
+        try fixture.fibers.init(.{
             .io = testing.io,
-            .cancelled = &rig.cancelled,
+            .cancelled = &fixture.cancelled,
             .thread_count = thread_count,
             .rank_count = rank_count,
         });
-        rig.program = try .init(&rig.a);
+        fixture.program = try .init(&fixture.a);
         const alone = try support.open(set, 1);
         defer alone.deinit();
-        for (&rig.data, &rig.expected, &rig.cpus, 0..) |*data, *expected, *cpu, rank| {
-            data.* = try .init(&rig.a, @intCast(rank));
-            try rig.program.run(alone, data);
+        for (&fixture.data, &fixture.expected, &fixture.cpus, 0..) |*data, *expected, *cpu, rank| {
+            data.* = try .init(&fixture.a, @intCast(rank));
+            try fixture.program.run(alone, data);
             for (expected, data.results()) |*bits, result| {
-                bits.* = try rig.a.allocator().dupe(u32, result.host(u32));
+                bits.* = try fixture.a.allocator().dupe(u32, result.host(u32));
                 @memset(result.host(u32), 0xffffffff);
             }
             cpu.* = try .init(testing.allocator, testing.io, .{
                 .thread_count = 1,
                 .instruction_set = set,
-                .cancelled = &rig.cancelled,
-                .place = .{ .crew = &rig.crew, .rank = rank },
+                .cancelled = &fixture.cancelled,
+                .place = .{ .fibers = &fixture.fibers, .rank = rank },
             });
         }
     }
 
-    fn deinit(rig: *Rig) void {
-        for (rig.cpus) |cpu| cpu.deinit();
-        rig.crew.deinit();
-        rig.a.deinit();
+    fn deinit(fixture: *Fixture) void {
+        for (fixture.cpus) |cpu| cpu.deinit();
+        fixture.fibers.deinit();
+        fixture.a.deinit();
     }
 
     /// Every rank does its program `turn_count` times.
-    fn run(rig: *Rig, turn_count: u64, trouble: Trouble) !void {
-        rig.turn_count = turn_count;
-        rig.trouble = trouble;
-        for (&rig.turns) |*turn| turn.store(0, .monotonic);
-        rig.crew.run(rank_count, rig, runRank);
-        for (rig.failures) |failure| if (failure) |err| return err;
+    fn run(fixture: *Fixture, turn_count: u64, trouble: Trouble) !void {
+        fixture.turn_count = turn_count;
+        fixture.trouble = trouble;
+        for (&fixture.turns) |*turn| turn.store(0, .monotonic);
+        fixture.fibers.run(rank_count, fixture, runRank);
+        for (fixture.failures) |failure| if (failure) |err| return err;
     }
 
-    fn runUnheard(rig: *Rig, turn_count: u64) void {
-        rig.run(turn_count, .none) catch {};
+    fn runUnheard(fixture: *Fixture, turn_count: u64) void {
+        fixture.run(turn_count, .none) catch {};
     }
 
     fn runRank(context: *anyopaque, rank: usize) void {
-        const rig: *Rig = @ptrCast(@alignCast(context));
-        for (0..rig.turn_count) |turn| {
-            if (rank == 1) switch (rig.trouble) {
+        const fixture: *Fixture = @ptrCast(@alignCast(context));
+        for (0..fixture.turn_count) |turn| {
+            if (rank == 1) switch (fixture.trouble) {
                 .none => {},
-                .waits_for_another => rig.waitUntil(rank, &rig.turns[2], turn + 1),
+                .waits_for_another => fixture.waitUntil(rank, &fixture.turns[2], turn + 1),
                 .leaves => if (turn == 1) return,
                 // The others end all their turns meanwhile.
                 .stalls => for (0..rank_count) |other| {
-                    if (other != rank) rig.waitUntil(rank, &rig.turns[other], rig.turn_count);
+                    if (other != rank) fixture.waitUntil(
+                        rank,
+                        &fixture.turns[other],
+                        fixture.turn_count,
+                    );
                 },
             };
-            rig.program.run(rig.cpus[rank], &rig.data[rank]) catch |err| {
-                rig.failures[rank] = err;
+            fixture.program.run(fixture.cpus[rank], &fixture.data[rank]) catch |err| {
+                fixture.failures[rank] = err;
                 return;
             };
-            rig.turns[rank].store(turn + 1, .release);
-            rig.crew.tellNews();
+            fixture.turns[rank].store(turn + 1, .release);
+            fixture.fibers.notify();
         }
     }
 
-    fn waitUntil(rig: *Rig, rank: usize, value: *const std.atomic.Value(u64), count: u64) void {
-        while (value.load(.acquire) < count and !rig.cancelled.load(.acquire)) {
-            rig.crew.waitFor(rank, value, count, &rig.cancelled);
+    fn waitUntil(
+        fixture: *Fixture,
+        rank: usize,
+        value: *const std.atomic.Value(u64),
+        count: u64,
+    ) void {
+        while (value.load(.acquire) < count and !fixture.cancelled.load(.acquire)) {
+            fixture.fibers.waitFor(rank, value, count, &fixture.cancelled);
         }
     }
 
-    fn expectSame(rig: *const Rig) !void {
-        for (rig.data, rig.expected) |data, expected| {
+    fn expectSame(fixture: *const Fixture) !void {
+        for (fixture.data, fixture.expected) |data, expected| {
             for (data.results(), expected) |result, bits| {
                 try testing.expectEqualSlices(u32, bits, result.host(u32));
                 @memset(result.host(u32), 0xffffffff);
@@ -192,40 +201,40 @@ test "together and alone give the same bits, on every instruction set" {
     var buffer: [support.set_count_max]InstructionSet = undefined;
     for (support.sets(&buffer)) |set| {
         for ([_]usize{ 1, 2, 4 }) |thread_count| {
-            var rig: Rig = undefined;
-            try rig.init(thread_count, set);
-            defer rig.deinit();
-            try rig.run(2, .none);
-            try rig.expectSame();
+            var fixture: Fixture = undefined;
+            try fixture.init(thread_count, set);
+            defer fixture.deinit();
+            try fixture.run(2, .none);
+            try fixture.expectSame();
         }
     }
 }
 
 test "nobody waits for a rank that waits, leaves or stalls" {
-    var rig: Rig = undefined;
-    try rig.init(2, null);
-    defer rig.deinit();
+    var fixture: Fixture = undefined;
+    try fixture.init(2, null);
+    defer fixture.deinit();
     for ([_]Trouble{ .waits_for_another, .leaves, .stalls }) |trouble| {
-        try rig.run(10, trouble);
-        try rig.expectSame();
+        try fixture.run(10, trouble);
+        try fixture.expectSame();
     }
 }
 
-test "cancelled ranks come back, and the crew lives on" {
-    var rig: Rig = undefined;
-    try rig.init(2, null);
-    defer rig.deinit();
-    rig.cancelled.store(true, .monotonic);
-    try testing.expectError(error.Cancelled, rig.run(1, .none));
-    rig.failures = @splat(null);
-    rig.cancelled.store(false, .monotonic);
-    const thread: std.Thread = try .spawn(.{}, Rig.runUnheard, .{ &rig, 1_000_000 });
+test "cancelled ranks come back, and the fibers lives on" {
+    var fixture: Fixture = undefined;
+    try fixture.init(2, null);
+    defer fixture.deinit();
+    fixture.cancelled.store(true, .monotonic);
+    try testing.expectError(error.Cancelled, fixture.run(1, .none));
+    fixture.failures = @splat(null);
+    fixture.cancelled.store(false, .monotonic);
+    const thread: std.Thread = try .spawn(.{}, Fixture.runUnheard, .{ &fixture, 1_000_000 });
     try testing.io.sleep(.fromMilliseconds(10), .awake);
-    rig.cancelled.store(true, .monotonic);
+    fixture.cancelled.store(true, .monotonic);
     thread.join();
-    for (rig.failures) |failure| try testing.expectEqual(error.Cancelled, failure.?);
-    rig.failures = @splat(null);
-    rig.cancelled.store(false, .monotonic);
-    try rig.run(1, .none);
-    try rig.expectSame();
+    for (fixture.failures) |failure| try testing.expectEqual(error.Cancelled, failure.?);
+    fixture.failures = @splat(null);
+    fixture.cancelled.store(false, .monotonic);
+    try fixture.run(1, .none);
+    try fixture.expectSame();
 }

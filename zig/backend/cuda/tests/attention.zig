@@ -61,7 +61,7 @@ fn attend(
 ) !void {
     const bytes = ops_attention.temporaryBytes(q.shape, keys_values, heads, causal);
     const temporary: ?Tensor = if (bytes == 0) null else .{
-        .address = try pair.rig.alloc(u8, bytes),
+        .address = try pair.fixture.alloc(u8, bytes),
         .shape = .vector(1, @intCast(bytes)),
         .dtype = .u8,
     };
@@ -77,7 +77,7 @@ fn check(sizes: Sizes, seed: u64) !void {
     defer if (opened) |those| those.deinit();
     const out = try run(&pair, sizes);
     pair.expectClose(out) catch |err| {
-        std.debug.print("attention {f}: {s}\n", .{ sizes, pair.rig.lastReport() });
+        std.debug.print("attention {f}: {s}\n", .{ sizes, pair.fixture.lastReport() });
         return err;
     };
 }
@@ -174,7 +174,7 @@ test "attention: the same bits in every order of threads" {
         var pair: Pair = undefined;
         try pair.init(3, .f16);
         defer pair.deinit();
-        try std.testing.expectEqual(0, pair.rig.emulator.bxl_emulator_configure(seed, 2));
+        try std.testing.expectEqual(0, pair.fixture.emulator.bxl_emulator_configure(seed, 2));
         const keys: []const u32 = &.{ 66, 30 };
         const out = try run(&pair, .{ .queries = 40, .keys = keys, .heads = 2, .head_size = 40 });
         const values = try pair.download(out.cuda);
@@ -223,7 +223,7 @@ test "attention: an access past the keys would be seen" {
     var longer = chunk.cuda;
     longer.shape.width = 4096;
     const out = try pair.output(q.cpu.shape);
-    pair.rig.emulator.bxl_emulator_set_quiet(true);
+    pair.fixture.emulator.bxl_emulator_set_quiet(true);
     try attend(&pair, out.cuda, q.cuda, &.{longer}, 1, false);
     try std.testing.expectError(error.GpuFailed, pair.cuda.synchronize());
 }

@@ -5,22 +5,22 @@ const std = @import("std");
 const convolutions = @import("../conv.zig");
 const drivers = @import("../../../nvidia/driver.zig");
 const dynamic = @import("../../../nvidia/dynamic.zig");
-const library_path = library_rig.library_path;
-const library_rig = @import("../../../emulator/library_fixture.zig");
-const rigs = @import("../../../emulator/fixture.zig");
+const library_path = library_fixture.library_path;
+const library_fixture = @import("../../../emulator/library_fixture.zig");
+const fixtures = @import("../../../emulator/fixture.zig");
 const Call = convolutions.Call;
 const Convolution = convolutions.Convolution;
-const LibraryRig = library_rig.LibraryRig;
-const ok = rigs.ok;
+const LibraryFixture = library_fixture.LibraryFixture;
+const ok = fixtures.ok;
 
-fn open(l: *LibraryRig, may_measure: bool) !Convolution {
+fn open(l: *LibraryFixture, may_measure: bool) !Convolution {
     return Convolution.open(std.testing.allocator, .{
-        .driver = &l.rig.driver,
+        .driver = &l.fixture.driver,
         .library = &l.libraries.cudnn,
         .choices = l.choices,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
-        .workspace_bytes = library_rig.workspace_bytes,
+        .workspace_bytes = library_fixture.workspace_bytes,
         .may_measure = may_measure,
     });
 }
@@ -40,7 +40,7 @@ fn outCount(call: Call) usize {
     return @as(usize, call.batch) * call.rowsOut() * call.widthOut() * call.out_channels;
 }
 
-fn draw(l: *LibraryRig, random: std.Random) !struct { Call, Operands } {
+fn draw(l: *LibraryFixture, random: std.Random) !struct { Call, Operands } {
     const kernel: u32 = if (random.boolean()) 3 else 1;
     var call: Call = .{
         .batch = random.intRangeAtMost(u32, 1, 3),
@@ -71,12 +71,12 @@ fn draw(l: *LibraryRig, random: std.Random) !struct { Call, Operands } {
         call.residual, operands.residual = try l.random(random, call.dtype, outCount(call));
     }
     const in_place = call.residual != 0 and random.boolean();
-    call.out = if (in_place) call.residual else try l.rig.alloc(u16, outCount(call));
+    call.out = if (in_place) call.residual else try l.fixture.alloc(u16, outCount(call));
     return .{ call, operands };
 }
 
 /// Everything, or the product alone.
-fn expectResult(l: *LibraryRig, call: Call, o: Operands, fused: convolutions.Fused) !void {
+fn expectResult(l: *LibraryFixture, call: Call, o: Operands, fused: convolutions.Fused) !void {
     const out = try l.download(call.dtype, call.out, outCount(call));
     const expected = try l.arena.allocator().alloc(f64, out.len);
     for (expected, 0..) |*value, i| {
@@ -91,7 +91,7 @@ fn expectResult(l: *LibraryRig, call: Call, o: Operands, fused: convolutions.Fus
         if (o.bias.len > 0) value.* += o.bias[channel];
         if (o.residual.len > 0) value.* += o.residual[i];
     }
-    try library_rig.expectClose(call.dtype, out, expected);
+    try library_fixture.expectClose(call.dtype, out, expected);
 }
 
 fn product(call: Call, o: Operands, at: [4]usize) f64 {
@@ -112,7 +112,7 @@ fn product(call: Call, o: Operands, at: [4]usize) f64 {
 }
 
 test "convolutions equal the definition: shapes, strides, padding, bias, residual, scale" {
-    var l: LibraryRig = try .init(1, null);
+    var l: LibraryFixture = try .init(1, null);
     defer l.deinit();
     var prng: std.Random.DefaultPrng = .init(21);
     for ([_]bool{ true, false }) |may_measure| {
@@ -120,7 +120,7 @@ test "convolutions equal the definition: shapes, strides, padding, bias, residua
         defer convolution.close();
         for (0..40) |_| {
             const call, const operands = try draw(&l, prng.random());
-            const fused = try convolution.run(l.rig.stream, call);
+            const fused = try convolution.run(l.fixture.stream, call);
             try std.testing.expectEqual(convolutions.Fused.everything, fused);
             try expectResult(&l, call, operands, fused);
         }
@@ -128,7 +128,7 @@ test "convolutions equal the definition: shapes, strides, padding, bias, residua
 }
 
 test "the same layer with other addresses and another scale is run with those" {
-    var l: LibraryRig = try .init(2, null);
+    var l: LibraryFixture = try .init(2, null);
     defer l.deinit();
     var convolution = try open(&l, true);
     defer convolution.close();
@@ -136,15 +136,15 @@ test "the same layer with other addresses and another scale is run with those" {
     var call, const operands = try draw(&l, prng.random());
     for ([_]f32{ 0.5, 0.25, 2 }) |scale| {
         call.scale = scale;
-        call.out = try l.rig.alloc(u16, outCount(call));
-        const fused = try convolution.run(l.rig.stream, call);
+        call.out = try l.fixture.alloc(u16, outCount(call));
+        const fused = try convolution.run(l.fixture.stream, call);
         try expectResult(&l, call, operands, fused);
     }
     try std.testing.expectEqual(@as(u32, 1), convolution.plans.count());
 }
 
 test "where nothing fuses, the product alone is left to the caller, who is told" {
-    var l: LibraryRig = try .init(3, null);
+    var l: LibraryFixture = try .init(3, null);
     defer l.deinit();
     const hooks: Hooks = try .load();
     hooks.bxl_emulator_allow_fusion(0);
@@ -156,7 +156,7 @@ test "where nothing fuses, the product alone is left to the caller, who is told"
     for (0..20) |_| {
         const call, const operands = try draw(&l, prng.random());
         if (call.out == call.residual) continue;
-        const fused = try convolution.run(l.rig.stream, call);
+        const fused = try convolution.run(l.fixture.stream, call);
         const is_bare = call.bias == 0 and call.residual == 0 and call.scale == 1;
         bare_count += @intFromBool(is_bare);
         try std.testing.expectEqual(is_bare, fused == .everything);
@@ -172,7 +172,7 @@ test "a choice is kept in the file and taken from there" {
     const folder = try std.fmt.bufPrint(&buffer, ".zig-cache/tmp/{s}", .{tmp.sub_path});
     for ([_]bool{ true, false }) |is_first| {
         var prng: std.Random.DefaultPrng = .init(24);
-        var l: LibraryRig = try .init(4, folder);
+        var l: LibraryFixture = try .init(4, folder);
         defer l.deinit();
         var convolution = try open(&l, is_first);
         defer convolution.close();
@@ -182,7 +182,7 @@ test "a choice is kept in the file and taken from there" {
             l.choices.entries.values()[0] = "engine 4";
         }
         const call, const operands = try draw(&l, prng.random());
-        const fused = try convolution.run(l.rig.stream, call);
+        const fused = try convolution.run(l.fixture.stream, call);
         try expectResult(&l, call, operands, fused);
         const name = l.choices.entries.values()[0];
         try std.testing.expect(std.mem.startsWith(u8, name, "engine "));
@@ -191,28 +191,28 @@ test "a choice is kept in the file and taken from there" {
 }
 
 test "a convolution can be captured at its first use" {
-    var l: LibraryRig = try .init(5, null);
+    var l: LibraryFixture = try .init(5, null);
     defer l.deinit();
-    const d = &l.rig.driver;
+    const d = &l.fixture.driver;
     var convolution = try open(&l, true);
     defer convolution.close();
     var prng: std.Random.DefaultPrng = .init(25);
     const call, const operands = try draw(&l, prng.random());
-    try ok(d.cuStreamBeginCapture_v2(l.rig.stream, .thread_local));
-    const fused = try convolution.run(l.rig.stream, call);
+    try ok(d.cuStreamBeginCapture_v2(l.fixture.stream, .thread_local));
+    const fused = try convolution.run(l.fixture.stream, call);
     var graph: ?drivers.Graph = null;
-    try ok(d.cuStreamEndCapture(l.rig.stream, &graph));
+    try ok(d.cuStreamEndCapture(l.fixture.stream, &graph));
     try std.testing.expectEqual(@as(usize, 0), l.choices.entries.count());
     var exec: ?drivers.GraphExec = null;
     try ok(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0));
     defer _ = d.cuGraphExecDestroy(exec.?);
     try ok(d.cuGraphDestroy(graph.?));
-    try ok(d.cuGraphLaunch(exec.?, l.rig.stream));
+    try ok(d.cuGraphLaunch(exec.?, l.fixture.stream));
     try expectResult(&l, call, operands, fused);
 }
 
 test "the emulated library refuses channels and addresses that tensor cores cannot take" {
-    var l: LibraryRig = try .init(6, null);
+    var l: LibraryFixture = try .init(6, null);
     defer l.deinit();
     var convolution = try open(&l, false);
     defer convolution.close();
@@ -229,7 +229,7 @@ test "the emulated library refuses channels and addresses that tensor cores cann
     const refused = plans.make(
         &convolution.options,
         convolution.handle,
-        l.rig.stream,
+        l.fixture.stream,
         .of(call),
         call,
     );
@@ -238,13 +238,13 @@ test "the emulated library refuses channels and addresses that tensor cores cann
     var plan = try plans.make(
         &convolution.options,
         convolution.handle,
-        l.rig.stream,
+        l.fixture.stream,
         .of(call),
         call,
     );
     defer plan.deinit(convolution.options.library);
     call.x += 8;
-    _ = convolution.options.library.cudnnSetStream(convolution.handle, l.rig.stream);
+    _ = convolution.options.library.cudnnSetStream(convolution.handle, l.fixture.stream);
     const status = plan.run(&convolution.options, convolution.handle, call);
     try std.testing.expectEqual(.bad_param_misaligned_pointer, status);
 }

@@ -1,4 +1,4 @@
-//! The direct convolution on CUDA against the CPU, and the assembled input against the same picture
+//! The direct convolution on CUDA against the CPU, and the assembled input against the same image
 //! put together by hand.
 
 const std = @import("std");

@@ -201,7 +201,7 @@ test "copyRows of bytes" {
     }.body);
 }
 
-test "predictRows" {
+test "extrapolateRows" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             const shape: Shape = .{
@@ -218,14 +218,14 @@ test "predictRows" {
             }
             try pair.upload(rows[4]);
             const out = try pair.output(shape);
-            try pair.cpu.predictRows(out.cpu, .{
+            try pair.cpu.extrapolateRows(out.cpu, .{
                 .old = rows[0].cpu,
                 .older = rows[1].cpu,
                 .own_now = rows[2].cpu,
                 .own_old = rows[3].cpu,
                 .own_older = rows[4].cpu,
             });
-            try ops.predictRows(pair.cuda, out.cuda, .{
+            try ops.extrapolateRows(pair.cuda, out.cuda, .{
                 .old = rows[0].cuda,
                 .older = rows[1].cuda,
                 .own_now = rows[2].cuda,

@@ -5,21 +5,21 @@ const std = @import("std");
 const DType = @import("../../../tensor.zig").DType;
 const lt = @import("../../../nvidia/cublaslt.zig");
 const drivers = @import("../../../nvidia/driver.zig");
-const library_rig = @import("../../../emulator/library_fixture.zig");
+const library_fixture = @import("../../../emulator/library_fixture.zig");
 const matmuls = @import("../gemm.zig");
-const rigs = @import("../../../emulator/fixture.zig");
-const LibraryRig = library_rig.LibraryRig;
+const fixtures = @import("../../../emulator/fixture.zig");
+const LibraryFixture = library_fixture.LibraryFixture;
 const Matmul = matmuls.Matmul;
-const ok = rigs.ok;
+const ok = fixtures.ok;
 
-fn open(l: *LibraryRig, may_measure: bool) !Matmul {
+fn open(l: *LibraryFixture, may_measure: bool) !Matmul {
     return Matmul.open(std.testing.allocator, .{
-        .driver = &l.rig.driver,
+        .driver = &l.fixture.driver,
         .library = &l.libraries.cublaslt,
         .choices = l.choices,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
-        .workspace_bytes = library_rig.workspace_bytes,
+        .workspace_bytes = library_fixture.workspace_bytes,
         .may_measure = may_measure,
     });
 }
@@ -27,7 +27,7 @@ fn open(l: *LibraryRig, may_measure: bool) !Matmul {
 const Operands = struct { x: []f32, w: []f32, bias: []f32 = &.{}, residual: []f32 = &.{} };
 
 /// A call of random shape, strides and extras, and its operands as the device has them.
-fn draw(l: *LibraryRig, random: std.Random) !struct { matmuls.Call, Operands } {
+fn draw(l: *LibraryFixture, random: std.Random) !struct { matmuls.Call, Operands } {
     const input: DType = if (random.boolean()) .f16 else .bf16;
     var call: matmuls.Call = .{
         .m = random.intRangeAtMost(u32, 1, 70),
@@ -72,7 +72,7 @@ fn draw(l: *LibraryRig, random: std.Random) !struct { matmuls.Call, Operands } {
         call.residual, operands.residual = try l.random(random, call.output, count);
     }
     const out_bytes = out_count * call.output.size();
-    call.out = try l.rig.alloc(u8, out_bytes);
+    call.out = try l.fixture.alloc(u8, out_bytes);
     return .{ call, operands };
 }
 
@@ -101,7 +101,7 @@ fn expected(call: matmuls.Call, o: Operands, b: usize, row: usize, column: usize
     return sum;
 }
 
-fn expectResult(l: *LibraryRig, call: matmuls.Call, operands: Operands) !void {
+fn expectResult(l: *LibraryFixture, call: matmuls.Call, operands: Operands) !void {
     const batch: matmuls.Batch = call.batch orelse
         .{ .count = 1, .x_step = 0, .w_step = 0, .out_step = call.m * call.out_stride };
     const out = try l.download(call.output, call.out, batch.count * batch.out_step);
@@ -117,24 +117,24 @@ fn expectResult(l: *LibraryRig, call: matmuls.Call, operands: Operands) !void {
         // Between rows nothing is written: the memory is as poisoned as it came.
         for (line[call.n..]) |value| try std.testing.expect(std.math.isNan(value));
     };
-    try library_rig.expectClose(call.output, ours.items, theirs.items);
+    try library_fixture.expectClose(call.output, ours.items, theirs.items);
 }
 
 test "products equal the definition: shapes, strides, orders, batches, extras, types" {
-    var l: LibraryRig = try .init(1, null);
+    var l: LibraryFixture = try .init(1, null);
     defer l.deinit();
     var matmul = try open(&l, true);
     defer matmul.close();
     var prng: std.Random.DefaultPrng = .init(11);
     for (0..80) |_| {
         const call, const operands = try draw(&l, prng.random());
-        try matmul.run(l.rig.stream, call);
+        try matmul.run(l.fixture.stream, call);
         try expectResult(&l, call, operands);
     }
 }
 
 test "a residual may be the output itself, however the algorithm is found" {
-    var l: LibraryRig = try .init(2, null);
+    var l: LibraryFixture = try .init(2, null);
     defer l.deinit();
     var prng: std.Random.DefaultPrng = .init(12);
     for ([_]bool{ true, false }) |may_measure| {
@@ -154,7 +154,7 @@ test "a residual may be the output itself, however the algorithm is found" {
             .w = w,
             .residual = out,
         };
-        try matmul.run(l.rig.stream, call);
+        try matmul.run(l.fixture.stream, call);
         call.out_stride = 16;
         call.residual_stride = 16;
         call.x_stride = 40;
@@ -171,26 +171,26 @@ test "a choice is measured once, kept in the file, and taken from there" {
     const folder = try std.fmt.bufPrint(&buffer, ".zig-cache/tmp/{s}", .{tmp.sub_path});
     var prng: std.Random.DefaultPrng = .init(13);
     {
-        var l: LibraryRig = try .init(3, folder);
+        var l: LibraryFixture = try .init(3, folder);
         defer l.deinit();
         var matmul = try open(&l, true);
         defer matmul.close();
         const call, const operands = try draw(&l, prng.random());
-        try matmul.run(l.rig.stream, call);
-        try matmul.run(l.rig.stream, call);
+        try matmul.run(l.fixture.stream, call);
+        try matmul.run(l.fixture.stream, call);
         try expectResult(&l, call, operands);
         try std.testing.expectEqual(@as(usize, 1), l.choices.entries.count());
         l.choices.save();
     }
     prng = .init(13);
-    var l: LibraryRig = try .init(3, folder);
+    var l: LibraryFixture = try .init(3, folder);
     defer l.deinit();
     try std.testing.expectEqual(@as(usize, 1), l.choices.entries.count());
     const problem = l.choices.entries.keys()[0];
     var matmul = try open(&l, false);
     defer matmul.close();
     const call, const operands = try draw(&l, prng.random());
-    try matmul.run(l.rig.stream, call);
+    try matmul.run(l.fixture.stream, call);
     try expectResult(&l, call, operands);
     const words = l.choices.get(problem).?;
     var plans = matmul.plans.valueIterator();
@@ -200,50 +200,50 @@ test "a choice is measured once, kept in the file, and taken from there" {
 }
 
 test "while a graph is captured nothing is measured, and the graph computes the product" {
-    var l: LibraryRig = try .init(4, null);
+    var l: LibraryFixture = try .init(4, null);
     defer l.deinit();
-    const d = &l.rig.driver;
+    const d = &l.fixture.driver;
     var matmul = try open(&l, true);
     defer matmul.close();
     var prng: std.Random.DefaultPrng = .init(14);
     const call, const operands = try draw(&l, prng.random());
-    try ok(d.cuStreamBeginCapture_v2(l.rig.stream, .thread_local));
-    try matmul.run(l.rig.stream, call);
+    try ok(d.cuStreamBeginCapture_v2(l.fixture.stream, .thread_local));
+    try matmul.run(l.fixture.stream, call);
     var graph: ?drivers.Graph = null;
-    try ok(d.cuStreamEndCapture(l.rig.stream, &graph));
+    try ok(d.cuStreamEndCapture(l.fixture.stream, &graph));
     try std.testing.expectEqual(@as(usize, 0), l.choices.entries.count());
     var exec: ?drivers.GraphExec = null;
     try ok(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0));
     defer _ = d.cuGraphExecDestroy(exec.?);
     try ok(d.cuGraphDestroy(graph.?));
-    try ok(d.cuGraphLaunch(exec.?, l.rig.stream));
+    try ok(d.cuGraphLaunch(exec.?, l.fixture.stream));
     try expectResult(&l, call, operands);
 }
 
 test "memory outside an allocation ends in the driver's error, not in a wrong number" {
-    var l: LibraryRig = try .init(5, null);
+    var l: LibraryFixture = try .init(5, null);
     defer l.deinit();
-    l.rig.emulator.bxl_emulator_set_quiet(true);
+    l.fixture.emulator.bxl_emulator_set_quiet(true);
     var matmul = try open(&l, false);
     defer matmul.close();
     var prng: std.Random.DefaultPrng = .init(15);
     var call, _ = try draw(&l, prng.random());
     call.batch = null;
     // One row more than there is.
-    call.out = try l.rig.alloc(u8, (call.m - 1) * call.out_stride * call.output.size());
-    try matmul.run(l.rig.stream, call);
-    try l.rig.expectFailure(.illegal_address, &.{ "cublasLtMatmul", "D" });
+    call.out = try l.fixture.alloc(u8, (call.m - 1) * call.out_stride * call.output.size());
+    try matmul.run(l.fixture.stream, call);
+    try l.fixture.expectFailure(.illegal_address, &.{ "cublasLtMatmul", "D" });
 }
 
 /// A product of 16 x 16 x 16 straight through the table.
 const Direct = struct {
-    l: *LibraryRig,
+    l: *LibraryFixture,
     handle: lt.Handle,
     desc: lt.Desc,
     layouts: [4]lt.Layout,
     memory: usize,
 
-    fn init(l: *LibraryRig, dtypes: [4]lt.DataType) !Direct {
+    fn init(l: *LibraryFixture, dtypes: [4]lt.DataType) !Direct {
         const t = &l.libraries.cublaslt;
         var handle: ?lt.Handle = null;
         try done(t.cublasLtCreate(&handle));
@@ -254,7 +254,7 @@ const Direct = struct {
             .handle = handle.?,
             .desc = desc.?,
             .layouts = undefined,
-            .memory = try l.rig.alloc(u8, 1 << 16),
+            .memory = try l.fixture.alloc(u8, 1 << 16),
         };
         for (&direct.layouts, dtypes) |*layout, dtype| {
             var made: ?lt.Layout = null;
@@ -287,7 +287,7 @@ const Direct = struct {
             algo,
             direct.l.workspace,
             change.bytes,
-            direct.l.rig.stream,
+            direct.l.fixture.stream,
         );
     }
 
@@ -330,7 +330,7 @@ fn done(status: lt.Status) !void {
 }
 
 test "the emulated library refuses what the real one refuses" {
-    var l: LibraryRig = try .init(6, null);
+    var l: LibraryFixture = try .init(6, null);
     defer l.deinit();
     const expectEqual = std.testing.expectEqual;
     const direct: Direct = try .init(&l, @splat(.f16));

@@ -1,4 +1,4 @@
-//! The sampler's update, noise and the picture's bytes on CUDA against the CPU.
+//! The sampler's update, noise and the image's bytes on CUDA against the CPU.
 
 const std = @import("std");
 const backend = @import("../../../backend.zig");
@@ -24,7 +24,7 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     };
     var branches = shape;
     branches.batch *= pair.size(2);
-    var row: backend.StepRow = undefined;
+    var row: backend.StepCoefficients = undefined;
     for (std.mem.bytesAsSlice(f32, std.mem.asBytes(&row))) |*value| {
         const zero = pair.random().uintLessThan(u32, 3) == 0;
         value.* = if (zero) 0 else pair.random().floatNorm(f32);
@@ -72,7 +72,7 @@ test "latentStep: guidance, rescale, history, saved register and noise" {
         fn body(pair: *Pair) !void {
             var both: [8]Both = undefined;
             const steps = try randomSteps(pair, &both);
-            // One picture of one element has no deviation to rescale by.
+            // One image of one element has no deviation to rescale by.
             if (steps.cpu.latent.shape.positionCount() == 1) return;
             try pair.cpu.latentStep(steps.cpu);
             try ops.latentStep(pair.cuda, steps.cuda);

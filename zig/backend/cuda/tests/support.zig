@@ -4,7 +4,7 @@
 
 const std = @import("std");
 const cpu_support = @import("../../cpu/tests/support.zig");
-const rigs = @import("../../../emulator/fixture.zig");
+const fixtures = @import("../../../emulator/fixture.zig");
 const ops_elementwise = @import("../ops_elementwise.zig");
 const tensors = @import("../../../tensor.zig");
 const Cpu = @import("../../cpu.zig").Cpu;
@@ -34,7 +34,7 @@ pub const Both = struct {
 pub const Pair = struct {
     arena: std.heap.ArenaAllocator,
     prng: std.Random.DefaultPrng,
-    rig: rigs.Rig,
+    fixture: fixtures.Fixture,
     cpu: *Cpu,
     cuda: *Cuda,
     diagnostics: Diagnostics,
@@ -44,15 +44,15 @@ pub const Pair = struct {
         pair.* = .{
             .arena = .init(gpa),
             .prng = .init(seed),
-            .rig = try .init(seed),
+            .fixture = try .init(seed),
             .cpu = try cpu_support.open(null, 1),
             .cuda = undefined,
             .diagnostics = .{},
         };
         pair.cuda = try .init(gpa, .{
-            .driver = &pair.rig.driver,
-            .device = pair.rig.device,
-            .module = pair.rig.module,
+            .driver = &pair.fixture.driver,
+            .device = pair.fixture.device,
+            .module = pair.fixture.module,
             .activation = activation,
             // Weights say where they are, from 0.
             .weights_base = 0,
@@ -64,7 +64,7 @@ pub const Pair = struct {
     pub fn deinit(pair: *Pair) void {
         pair.cuda.deinit();
         pair.cpu.deinit();
-        pair.rig.deinit();
+        pair.fixture.deinit();
         pair.arena.deinit();
     }
 
@@ -118,7 +118,7 @@ pub const Pair = struct {
         return .{
             .cpu = .{ .address = @intFromPtr(bytes.ptr), .shape = shape, .dtype = cpu_type },
             .cuda = .{
-                .address = try pair.rig.alloc(u8, shape.elementCount() * dtype.size()),
+                .address = try pair.fixture.alloc(u8, shape.elementCount() * dtype.size()),
                 .shape = shape,
                 .dtype = dtype,
             },
@@ -239,7 +239,7 @@ pub fn each(comptime body: fn (*Pair) anyerror!void) !void {
             defer pair.deinit();
             body(&pair) catch |err| {
                 std.debug.print("draw {d}, {t}: {s} {s}\n", .{
-                    seed, activation, pair.diagnostics.message(), pair.rig.lastReport(),
+                    seed, activation, pair.diagnostics.message(), pair.fixture.lastReport(),
                 });
                 return err;
             };

@@ -1,17 +1,17 @@
 /**
- * How far one picture is from another, as papers state it. Both take RGB bytes, height × width × 3,
- * and give a mean over the picture; identical pictures have infinite PSNR and an SSIM of 1.
+ * How far one image is from another, as papers state it. Both take RGB bytes, height × width × 3,
+ * and give a mean over the image; identical images have infinite PSNR and an SSIM of 1.
  */
 
-/** A picture as sessions give it. */
-export interface Picture {
+/** A image as sessions give it. */
+export interface Image {
   pixels: Uint8Array;
   width: number;
   height: number;
 }
 
 /** Peak signal-to-noise ratio in decibels, over all three channels; 255 is the peak. */
-export function psnr(ours: Picture, reference: Picture): number {
+export function psnr(ours: Image, reference: Image): number {
   assertSameSize(ours, reference);
   let sum = 0;
   for (let i = 0; i < reference.pixels.length; i++) {
@@ -26,7 +26,7 @@ export function psnr(ours: Picture, reference: Picture): number {
  * assessment: from error visibility to structural similarity", 2004: an 11x11 Gaussian window of
  * sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over all places where the window fits.
  */
-export function ssim(ours: Picture, reference: Picture): number {
+export function ssim(ours: Image, reference: Image): number {
   assertSameSize(ours, reference);
   const { width, height } = reference;
   if (width < windowSide || height < windowSide) {
@@ -72,7 +72,7 @@ const gaussian = (() => {
 })();
 
 /** ITU-R BT.601's weights, as in the paper's own program. */
-function luma({ pixels }: Picture): Float64Array {
+function luma({ pixels }: Image): Float64Array {
   const out = new Float64Array(pixels.length / 3);
   for (let i = 0; i < out.length; i++) {
     const at = 3 * i;
@@ -107,7 +107,7 @@ function blur(values: Float64Array, width: number): Float64Array {
   return out;
 }
 
-function assertSameSize(ours: Picture, reference: Picture): void {
+function assertSameSize(ours: Image, reference: Image): void {
   if (ours.width === reference.width && ours.height === reference.height) return;
   throw new Error(
     `ours is ${ours.width}x${ours.height}, the reference ${reference.width}x${reference.height}`,

@@ -1,7 +1,8 @@
 /**
- * The bands part of `bench gpu`: how long one band of several takes where it has the GPU to itself,
- * measured on one GPU. A band runs alone, reads zeros where others' parts would be, and sends
- * nothing; `bench scaling --bands FILE` puts transfers back in by the formula.
+ * The patches part of `bench gpu`: how long one patch of several takes where it has the GPU to
+ * itself,
+ * measured on one GPU. A patch runs alone, reads zeros where others' parts would be, and sends
+ * nothing; `bench scaling --patches FILE` puts transfers back in by the formula.
  */
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
@@ -9,7 +10,7 @@ import { BasedXLError } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import { layoutOf } from "../pipeline/layout.ts";
-import { open, timesOf, warmPicture, warmupsDefault } from "./gpu-models.ts";
+import { open, timesOf, warmImage, warmupsDefault } from "./gpu-models.ts";
 
 const positive = v.pipe(v.number(), v.minValue(0));
 
@@ -18,9 +19,9 @@ const rowSchema = v.object({
   ranks: v.number(),
   /** 2 where each guidance branch has ranks of its own. */
   branchGroups: v.picklist([1, 2]),
-  /** Rows of the latent of every band, and which was timed. */
-  bands: v.array(v.number()),
-  band: v.number(),
+  /** Rows of the latent of every patch, and which was timed. */
+  patches: v.array(v.number()),
+  patch: v.number(),
   stepMs: positive,
   decodeMs: positive,
 });
@@ -46,53 +47,53 @@ const fileSchema = v.object({
   rows: v.array(rowSchema),
 });
 
-export type BandRow = v.InferOutput<typeof rowSchema>;
-export type BandFile = v.InferOutput<typeof fileSchema>;
+export type PatchRow = v.InferOutput<typeof rowSchema>;
+export type PatchFile = v.InferOutput<typeof fileSchema>;
 
 /** Throws "bad-option" with what is wrong with the file. */
-export function readBandFile(path: string): BandFile {
+export function readPatchFile(path: string): PatchFile {
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
     const why = (error as Error).message;
-    throw new BasedXLError("bad-option", `--bands ${path} cannot be read: ${why}.`);
+    throw new BasedXLError("bad-option", `--patches ${path} cannot be read: ${why}.`);
   }
   const parsed = v.safeParse(fileSchema, json);
   if (parsed.success) return parsed.output;
   const [issue] = parsed.issues;
   throw new BasedXLError(
     "bad-option",
-    `--bands ${path} is not what \`bench gpu\` writes as gpu-bands.json: \
+    `--patches ${path} is not what \`bench gpu\` writes as gpu-patches.json: \
 ${v.getDotPath(issue) ?? "it"}: ${issue.message}.`,
   );
 }
 
-/** Times a middle band of each layout; yields row by row. */
-export async function* timeBands(
+/** Times a middle patch of each layout; yields row by row. */
+export async function* timePatches(
   model: ModelFolder,
   sides: readonly number[],
   patches: readonly number[],
   gpu: GpuOptions,
   steps: number,
   warmups = warmupsDefault,
-): AsyncGenerator<BandRow> {
+): AsyncGenerator<PatchRow> {
   for (const side of sides) {
     for (const { ranks, splitBatch } of layouts(patches)) {
       const latentRows = side / model.vaeFactor;
       const rowUnit = model.sizeMultiple / model.vaeFactor;
-      const bandCount = splitBatch ? ranks / 2 : ranks;
-      if (latentRows / rowUnit < bandCount) continue;
+      const patchCount = splitBatch ? ranks / 2 : ranks;
+      if (latentRows / rowUnit < patchCount) continue;
       const shares = { rankCount: ranks, guidance: true, splitBatch, latentRows, rowUnit };
-      const { bands, branchGroups } = layoutOf(shares);
-      const band = bandCount >> 1;
+      const { patches, branchGroups } = layoutOf(shares);
+      const patch = patchCount >> 1;
       const session = await open(model, side, ranks, splitBatch, gpu);
       try {
-        const testHooks = ranks === 1 ? {} : { alone: band };
+        const testHooks = ranks === 1 ? {} : { alone: patch };
         const change = { splitBatch, testHooks, warmups };
-        const picture = await warmPicture(session, model, side, steps, change);
-        const { stepMs, decodeMs } = timesOf(picture);
-        yield { side, ranks, branchGroups, bands, band, stepMs, decodeMs };
+        const image = await warmImage(session, model, side, steps, change);
+        const { stepMs, decodeMs } = timesOf(image);
+        yield { side, ranks, branchGroups, patches, patch, stepMs, decodeMs };
       } finally {
         session.close();
       }
@@ -102,7 +103,7 @@ export async function* timeBands(
 
 // --- internal ---
 
-/** Bands of both branches, and with the branches split over twice as many ranks. */
+/** Patches of both branches, and with the branches split over twice as many ranks. */
 function layouts(patches: readonly number[]): { ranks: number; splitBatch: boolean }[] {
   const largest = Math.max(...patches);
   return [

@@ -1,15 +1,15 @@
-// Border rows of now from those of the last two steps (zig/backend.zig, predictRows): for each
-// picture and channel
-//   a   = clamp(sum_w (now - old)(old - older) / sum_w (old - older)^2, 0, 1)   of this band's row
+// Halo rows of now from those of the last two steps (zig/backend.zig, extrapolateRows): for each
+// image and channel
+//   a   = clamp(sum_w (now - old)(old - older) / sum_w (old - older)^2, 0, 1)   of this patch's row
 //   out = old + a * (old - older)                                               of the other's row
 // with a = 0 where the sum of squares is. Layout: all rows (batch, width, channels).
-// One block per picture (blockIdx.y) and 32 channels: warps share the width, threads of a warp are
+// One block per image (blockIdx.y) and 32 channels: warps share the width, threads of a warp are
 // neighbouring channels, so that loads coalesce; the warps' sums are added up in their order.
 // Reads five values and writes one, 12 bytes per element: 128x320 is 0.5 MB, under 1 us on an H200;
 // the launch costs more.
 #include "elementwise.cuh"
 
-namespace predict_rows {
+namespace extrapolate_rows {
 
 constexpr unsigned channels_per_block = 32;
 constexpr unsigned warp_count = 8;
@@ -59,9 +59,9 @@ __device__ __forceinline__ void run(
     }
 }
 
-}  // namespace predict_rows
+}  // namespace extrapolate_rows
 
-extern "C" __global__ void __launch_bounds__(256) predict_rows_f16(
+extern "C" __global__ void __launch_bounds__(256) extrapolate_rows_f16(
     f16* out,
     const f16* old,
     const f16* older,
@@ -71,11 +71,11 @@ extern "C" __global__ void __launch_bounds__(256) predict_rows_f16(
     unsigned width,
     unsigned channels
 ) {
-    predict_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
+    extrapolate_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
 }
-EXPORT_KERNEL(predict_rows_f16)
+EXPORT_KERNEL(extrapolate_rows_f16)
 
-extern "C" __global__ void __launch_bounds__(256) predict_rows_bf16(
+extern "C" __global__ void __launch_bounds__(256) extrapolate_rows_bf16(
     bf16* out,
     const bf16* old,
     const bf16* older,
@@ -85,6 +85,6 @@ extern "C" __global__ void __launch_bounds__(256) predict_rows_bf16(
     unsigned width,
     unsigned channels
 ) {
-    predict_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
+    extrapolate_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
 }
-EXPORT_KERNEL(predict_rows_bf16)
+EXPORT_KERNEL(extrapolate_rows_bf16)

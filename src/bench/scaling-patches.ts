@@ -1,7 +1,8 @@
 /**
- * `bun run bench scaling --bands FILE`: what several GPUs would take, from how long each band took
- * alone on one (gpu-bands.json of `bench gpu`) and the bytes that the formula gives. The step of n
- * ranks is that of the band that was timed; decoding is that band's too.
+ * `bun run bench scaling --patches FILE`: what several GPUs would take, from how long each patch
+ * took
+ * alone on one (gpu-patches.json of `bench gpu`) and the bytes that the formula gives. The step of
+ * n ranks is that of the patch that was timed; decoding is that patch's too.
  */
 import type { TopLevelSpec } from "vega-lite";
 import {
@@ -14,47 +15,47 @@ import {
   type Traffic,
   unetSizes,
 } from "./formula.ts";
-import type { BandFile, BandRow } from "./gpu-bands.ts";
+import type { PatchFile, PatchRow } from "./gpu-patches.ts";
 import { renderTable } from "./report.ts";
 
-/** Of one layout; a picture is `pictureSteps` asynchronous steps after the first. */
-export interface BandPrediction extends BandRow {
+/** Of one layout; a image is `imageSteps` asynchronous steps after the first. */
+export interface PatchPrediction extends PatchRow {
   layout: string;
   received: Traffic;
-  /** One rank's step over n times this band's: 1 where bands cost nothing. */
+  /** One rank's step over n times this patch's: 1 where patches cost nothing. */
   efficiency: number;
-  /** By link: a step, and a picture with its decoding. */
+  /** By link: a step, and a image with its decoding. */
   asyncMs: Record<string, number>;
   syncMs: Record<string, number>;
-  pictureMs: Record<string, number>;
+  imageMs: Record<string, number>;
   speedUp: Record<string, number>;
 }
 
-export const pictureSteps = 50;
+export const imageSteps = 50;
 /** The first, and DistriFusion's default of warm-up steps. */
 export const synchronousSteps = 5;
 
-export function predictBands(file: BandFile): BandPrediction[] {
-  const predictions = file.rows.map((row) => predictRow(file, row));
+export function predictPatches(file: PatchFile): PatchPrediction[] {
+  const predictions = file.rows.map((row) => extrapolateRow(file, row));
   for (const row of predictions) {
     const alone = predictions.find(({ ranks, side }) => ranks === 1 && side === row.side);
     if (!alone) continue;
     row.efficiency = alone.stepMs / (row.ranks * row.stepMs);
     for (const link of Object.keys(links)) {
-      row.speedUp[link] = alone.pictureMs[link]! / row.pictureMs[link]!;
+      row.speedUp[link] = alone.imageMs[link]! / row.imageMs[link]!;
     }
   }
   return predictions;
 }
 
-export function bandTitle({ gpu, isEmulated, model, dtype }: BandFile): string {
-  const what = `${model}, ${dtype}, bands timed alone on one ${gpu}, transfers by the formula`;
-  const picture = `a picture is ${pictureSteps} steps, ${synchronousSteps} of them synchronous`;
+export function patchTitle({ gpu, isEmulated, model, dtype }: PatchFile): string {
+  const what = `${model}, ${dtype}, patches timed alone on one ${gpu}, transfers by the formula`;
+  const image = `a image is ${imageSteps} steps, ${synchronousSteps} of them synchronous`;
   const warning = isEmulated ? "EMULATED: TIMES MEAN NOTHING. " : "";
-  return `${warning}${what}; ${picture}:`;
+  return `${warning}${what}; ${image}:`;
 }
 
-export function bandTable(rows: readonly BandPrediction[]): string {
+export function patchTable(rows: readonly PatchPrediction[]): string {
   const names = Object.keys(links);
   const cells = rows.map((row) => [
     `${row.side}x${row.side}`,
@@ -66,36 +67,36 @@ export function bandTable(rows: readonly BandPrediction[]): string {
     ...names.map((link) => row.asyncMs[link]!.toFixed(2)),
     ...names.map((link) => row.syncMs[link]!.toFixed(2)),
     row.decodeMs.toFixed(1),
-    ...names.map((link) => (row.pictureMs[link]! / 1e3).toFixed(3)),
+    ...names.map((link) => (row.imageMs[link]! / 1e3).toFixed(3)),
     names.map((link) => row.speedUp[link]?.toFixed(2) ?? "-").join(" / "),
   ]);
   const heads = [
     "size",
     "ranks",
     "layout",
-    "band ms",
+    "patch ms",
     "eff",
     "received MB",
     ...names.map((link) => `${link} ms`),
     ...names.map((link) => `sync ${link} ms`),
     "VAE ms",
-    ...names.map((link) => `picture ${link} s`),
+    ...names.map((link) => `image ${link} s`),
     "speed-up",
   ];
   return renderTable(heads, cells);
 }
 
-export function bandChart(rows: readonly BandPrediction[]): TopLevelSpec {
+export function patchChart(rows: readonly PatchPrediction[]): TopLevelSpec {
   const values = rows.flatMap(({ side, ranks, layout, speedUp }) =>
     Object.entries(speedUp).map(([link, gain]) => ({
       size: `${side}x${side}`,
       ranks,
-      line: `${link}, ${layout.includes("branches") ? "branches split" : "bands alone"}`,
+      line: `${link}, ${layout.includes("branches") ? "branches split" : "patches alone"}`,
       gain,
     })),
   );
   return {
-    title: `Predicted speed-up of ${pictureSteps} steps and decoding`,
+    title: `Predicted speed-up of ${imageSteps} steps and decoding`,
     data: { values },
     facet: { column: { field: "size", type: "nominal", title: null, sort: null } },
     spec: {
@@ -113,24 +114,24 @@ export function bandChart(rows: readonly BandPrediction[]): TopLevelSpec {
 
 // --- internal ---
 
-function predictRow(file: BandFile, row: BandRow): BandPrediction {
+function extrapolateRow(file: PatchFile, row: PatchRow): PatchPrediction {
   const latent = row.side / file.vaeFactor;
   const sizes = unetSizes(file.unet, latent, latent);
-  const { bands, band, branchGroups } = row;
-  const share = { bands, band, branchGroups, branches: 2, halos: "neighbours" } as const;
+  const { patches, patch, branchGroups } = row;
+  const share = { patches, patch, branchGroups, branches: 2, halos: "neighbours" } as const;
   const received = bytesOf(receivedElements(sizes, share), bytes16);
   const asyncMs: Record<string, number> = {};
   const syncMs: Record<string, number> = {};
-  const pictureMs: Record<string, number> = {};
+  const imageMs: Record<string, number> = {};
   for (const [link, bytesPerSecond] of Object.entries(links)) {
     const step = { computeMs: row.stepMs, received, bytesPerSecond };
     asyncMs[link] = stepMs({ ...step, synchronous: false });
     syncMs[link] = stepMs({ ...step, synchronous: true });
-    const later = (pictureSteps - synchronousSteps) * asyncMs[link];
-    pictureMs[link] = synchronousSteps * syncMs[link] + later + row.decodeMs;
+    const later = (imageSteps - synchronousSteps) * asyncMs[link];
+    imageMs[link] = synchronousSteps * syncMs[link] + later + row.decodeMs;
   }
   const branches = branchGroups === 2 ? "2 branches" : "";
-  const shares = bands.length > 1 ? `${bands.length} bands` : "";
+  const shares = patches.length > 1 ? `${patches.length} patches` : "";
   const layout = [branches, shares].filter((part) => part !== "").join(" x ") || "alone";
-  return { ...row, layout, received, efficiency: 1, asyncMs, syncMs, pictureMs, speedUp: {} };
+  return { ...row, layout, received, efficiency: 1, asyncMs, syncMs, imageMs, speedUp: {} };
 }
