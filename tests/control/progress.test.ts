@@ -80,7 +80,7 @@ describe("formatBar", () => {
   });
 
   test("says which image it is where there are several", () => {
-    const half = "█".repeat(10) + "░".repeat(10);
+    const half = "█".repeat(11) + "░".repeat(11);
     expect(formatBar(ofFour(at("denoise", 10), 2), times, 6000, 79)).toBe(
       `Drawing image 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
     );
