@@ -35,9 +35,13 @@ export function stopIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the image was done.");
 }
 
-/** For words out of a model's files: what a terminal would obey is shown, not sent. */
-export function withoutControls(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => {
+/**
+ * Foreign text as a message may show it: control characters, line separators and bidirectional
+ * overrides, which a terminal would obey, as \u001b; cut after `lengthMax` characters.
+ */
+export function escaped(text: string, lengthMax = Number.POSITIVE_INFINITY): string {
+  const shown = text.length > lengthMax ? `${text.slice(0, lengthMax)} ...` : text;
+  return shown.replace(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (character) => {
     return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
   });
 }

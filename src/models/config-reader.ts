@@ -5,7 +5,7 @@
  */
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
-import { BasedXLError, withoutControls } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 
 /** As `level_count_max` in zig/model/config.zig. */
 const levelCountMax = 8;
@@ -62,7 +62,7 @@ export async function readJsonFile(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
-    const reason = withoutControls((error as Error).message);
+    const reason = escaped((error as Error).message);
     throw new BasedXLError(
       "bad-model",
       `${path} is not valid JSON (${reason}); download the file again.`,
@@ -154,5 +154,5 @@ export class ConfigReader {
 /** A value as it would stand in the file, cut to a readable length. */
 export function show(value: unknown): string {
   const text = typeof value === "number" ? `${value}` : (JSON.stringify(value) ?? `${value}`);
-  return withoutControls(text.length > 60 ? `${text.slice(0, 57)}...` : text);
+  return escaped(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }

@@ -4,7 +4,7 @@
  */
 import { dlopen, type Pointer, ptr } from "bun:ffi";
 import { existsSync } from "node:fs";
-import { BasedXLError, type ErrorCode, withoutControls } from "../errors.ts";
+import { BasedXLError, type ErrorCode, escaped } from "../errors.ts";
 import { resources } from "../resources.ts";
 import { abiVersion, type Bytes, functions, Status } from "./abi.ts";
 
@@ -59,7 +59,7 @@ export function lastError(session: Pointer | null): string {
   const buffer = new Uint8Array(1024);
   const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
   const sentence = new TextDecoder().decode(buffer.subarray(0, Number(length)));
-  return withoutControls(sentence);
+  return escaped(sentence);
 }
 
 // --- internal ---
