@@ -149,6 +149,8 @@ pub const Session = struct {
         session.diagnostics.reset();
         session.cancelled.store(false, .release);
         session.reporter.step_index.store(0, .release);
+        // Until a rank begins: a poll must not see the stage in which the last job ended.
+        session.reporter.stage.store(@intFromEnum(job.kind.firstStage()), .release);
         session.state.store(@intFromEnum(State.running), .release);
         session.wakeCoordinator();
         return true;

@@ -86,8 +86,9 @@ export interface RankPart {
 }
 
 export interface Hooks {
-  onProgress?: (progress: Progress) => void;
-  signal?: AbortSignal;
+  /** Called at every poll and awaited; where it fails, the job is stopped, then the call rejects. */
+  onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** What a request needs beyond its kind and size. */
@@ -149,29 +150,36 @@ export class NativeHandle {
     return this.pointer;
   }
 
-  private async settled(busy: number, hooks: Hooks): Promise<Progress> {
-    const { signal, onProgress } = hooks;
+  /**
+   * Resolves when the state is no longer `busy`, and rejects no earlier: an abort or a failing
+   * `onProgress` cancels the job, which has ended when the promise settles.
+   */
+  private async settled(busy: number, { signal, onProgress }: Hooks): Promise<Progress> {
     let stopMs: number | null = null;
+    let hookFailure: { error: unknown } | null = null;
     for (;;) {
-      if (signal?.aborted) {
+      if (signal?.aborted || hookFailure !== null) {
         stopMs ??= performance.now();
         library().bxl_session_cancel(this.alive());
-        // NCCL may wait for a machine that is gone, and not be told to stop: it is left behind.
+        // NCCL may wait for a process that is gone, and not be told to stop: it is left behind.
         if (this.isPart && performance.now() - stopMs > stopLimitMs) {
           this.pointer = null;
+          if (hookFailure !== null) throw hookFailure.error;
           stopIfAborted(signal);
         }
       }
       const progress = this.progress();
-      try {
-        onProgress?.(progress);
-      } catch (error) {
-        // Nobody will wait for this job any more: it must not keep the session busy.
-        library().bxl_session_cancel(this.alive());
-        throw error;
+      if (hookFailure === null) {
+        try {
+          await onProgress?.(progress);
+        } catch (error) {
+          hookFailure = { error };
+          continue;
+        }
       }
-      if (progress.state === State.failed) check(progress.status, this.alive());
       if (progress.state !== busy) {
+        if (hookFailure !== null) throw hookFailure.error;
+        if (progress.state === State.failed) check(progress.status, this.alive());
         // The work may be done before it sees the abort: the caller asked to stop all the same.
         stopIfAborted(signal);
         return progress;

@@ -131,7 +131,7 @@ export interface ImageRequest {
 }
 
 export interface Progress {
-  stage: "load" | "text" | "denoise" | "decode";
+  stage: "load" | "text" | "denoise" | "decode" | "encode";
   /** Finished steps. */
   stepIndex: number;
   stepCount: number;
@@ -299,7 +299,7 @@ class NativeSession implements Session {
   }
 }
 
-const stageNames = ["load", "text", "denoise", "decode"] as const;
+const stageNames = Object.keys(abi.Stage) as (keyof typeof abi.Stage)[];
 
 function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {
   return {

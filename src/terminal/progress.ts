@@ -37,9 +37,10 @@ export interface StageTimes {
 
 const stageWords: Record<Progress["stage"], string> = {
   load: "Loading the model",
-  text: "Reading the prompt",
-  denoise: "Drawing",
+  text: "Encoding the prompt",
+  denoise: "Denoising",
   decode: "Decoding",
+  encode: "Encoding",
 };
 const clearLine = "\r\x1b[K";
 const redrawMsMin = 100;
@@ -66,7 +67,7 @@ export function followStages(
 }
 
 /**
- * `Drawing image 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
+ * `Denoising image 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
  * bar shrinks first, then parts are left out from the right. Stages without a measure are words and
  * seconds; which image it is, is said where there are several.
  */
@@ -181,7 +182,7 @@ function imageOf({ stage, images }: ShownProgress): string {
   return first === last ? `image ${first} of ${count}` : `images ${first} to ${last} of ${count}`;
 }
 
-/** `Drawing image 2 of 4`. */
+/** `Denoising image 2 of 4`. */
 function headOf(progress: ShownProgress): string {
   const which = imageOf(progress);
   const words = stageWords[progress.stage];

@@ -50,7 +50,7 @@ describe("formatSeconds", () => {
 describe("formatBar", () => {
   test("shows steps, seconds per step and time left", () => {
     expect(formatBar(at("denoise", 10), times, 6000, 79)).toBe(
-      `Drawing ${"█".repeat(15)}${"░".repeat(15)}  10/20  0.50 s per step  5.0 s left`,
+      `Denoising ${"█".repeat(15)}${"░".repeat(15)}  10/20  0.50 s per step  5.0 s left`,
     );
   });
 
@@ -75,19 +75,19 @@ describe("formatBar", () => {
     const half = `Loading the model ${"█".repeat(15)}${"░".repeat(15)}  50 %`;
     expect(formatBar(at("load", 0, 0.5), began("load"), 900, 79)).toBe(half);
     expect(formatBar(at("load", 0, 0.5), began("load"), 4200, 79)).toBe(`${half}  4.2 s`);
-    expect(formatBar(at("text"), began("text"), 0, 79)).toBe("Reading the prompt");
+    expect(formatBar(at("text"), began("text"), 0, 79)).toBe("Encoding the prompt");
     expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
 
   test("says which image it is where there are several", () => {
-    const half = "█".repeat(11) + "░".repeat(11);
+    const half = "█".repeat(10) + "░".repeat(10);
     expect(formatBar(ofFour(at("denoise", 10), 2), times, 6000, 79)).toBe(
-      `Drawing image 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
+      `Denoising image 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
     );
     expect(formatBar(ofFour(at("decode", 20), 3, 4), times, 1000, 79)).toStartWith(
       "Decoding images 3 to 4 of 4",
     );
-    expect(formatBar(ofFour(at("text"), 2), times, 1000, 79)).toBe("Reading the prompt");
+    expect(formatBar(ofFour(at("text"), 2), times, 1000, 79)).toBe("Encoding the prompt");
     expect(formatBar(ofFour(at("load"), 1), times, 1000, 79)).not.toContain("image");
     const single = { ...at("decode"), images: { first: 1, last: 1, count: 1 } };
     expect(formatBar(single, times, 1000, 79)).toBe("Decoding");
@@ -150,7 +150,7 @@ describe("on a terminal", () => {
     const { written, view } = viewWithClock(true);
     view.update(at("text"));
     view.line("warning: something");
-    expect(written.slice(1)).toEqual(["\r\x1b[K", "warning: something\nReading the prompt"]);
+    expect(written.slice(1)).toEqual(["\r\x1b[K", "warning: something\nEncoding the prompt"]);
   });
 });
 

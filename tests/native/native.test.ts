@@ -162,6 +162,34 @@ describe("stopping", () => {
     await expect(drawing).rejects.toThrow("closed");
   });
 
+  test("a progress handler that throws ends the job before the promise rejects", async () => {
+    await withSession({ rankCount: 2, threadCount: 2 }, async (session) => {
+      const thrown = new Error("the reader went away");
+      const onProgress = ({ stage }: { stage: string }) => {
+        if (stage === "denoise") throw thrown;
+      };
+      const long = request({ stepCount: 1000 });
+      await expect(session.image(long, { onProgress })).rejects.toBe(thrown);
+      // A job that still ran would make this one "busy".
+      expect((await session.image(request())).images[0]).toHaveLength(64 * 96 * 3);
+    });
+  });
+
+  test("the stages reported are those of the job at work, in order", async () => {
+    await withSession({}, async (session) => {
+      for (const _ of [1, 2]) {
+        const stages: string[] = [];
+        const onProgress = ({ stage }: { stage: string }) => {
+          if (stages.at(-1) !== stage) stages.push(stage);
+        };
+        await session.image(request({ stepCount: 20 }), { onProgress });
+        const order = ["text", "denoise", "decode"];
+        expect(order.filter((stage) => stages.includes(stage))).toEqual(stages);
+        expect(stages).toContain("denoise");
+      }
+    });
+  });
+
   test("an abort before loading loads nothing", async () => {
     const opening = openSession({ ...open, signal: AbortSignal.abort() });
     expect((await failure(opening)).code).toBe("cancelled");

@@ -16,6 +16,16 @@ pub const Kind = enum(u32) {
     noise_prediction = 2,
     decode = 3,
     encode = 4,
+
+    /// The stage that a job of this kind begins with.
+    pub fn firstStage(kind: Kind) Stage {
+        return switch (kind) {
+            .image, .prompt_embeds => .text,
+            .noise_prediction => .denoise,
+            .decode => .decode,
+            .encode => .encode,
+        };
+    }
 };
 
 pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
