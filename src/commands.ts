@@ -9,10 +9,8 @@ import { type Completable, completionScript, isShell, shells } from "./commands/
 import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
-import { deviceNames } from "./devices.ts";
 import { BasedXLError } from "./errors.ts";
-import { schedulerNames } from "./schedule.ts";
-import { rngNames, syncModeNames, timestepSpacings } from "./settings/limits.ts";
+import { devices, rngs, schedulers, syncModes, timestepSpacings } from "./settings/names.ts";
 import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./settings/sample-flags.ts";
 import { normalizeFlags, suggestion } from "./terminal/flags.ts";
 import { type HelpText, renderHelp } from "./terminal/help.ts";
@@ -32,11 +30,11 @@ export const commands: Record<string, Command> = {
     emptyAllowed: sampleEmptyAllowed,
     countsPositionals: true,
     values: {
-      rng: rngNames,
-      scheduler: schedulerNames,
+      rng: rngs,
+      scheduler: schedulers,
       "timestep-spacing": timestepSpacings,
-      device: deviceNames,
-      "sync-mode": syncModeNames,
+      device: devices,
+      "sync-mode": syncModes,
       model: "folder",
       "out-path": "file",
       "save-latents": "file",

@@ -2,28 +2,19 @@
  * Decides on what a image is drawn, from the flags and the machine. Fewer GPUs than ranks is an
  * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
-
 import { BasedXLError } from "./errors.ts";
 import type { GpuOptions } from "./native/handle.ts";
 import type { DeviceInfo } from "./native/session.ts";
-import type { Dtype } from "./settings/dtype.ts";
-import type { TransportName } from "./settings/limits.ts";
-
-export const deviceNames = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
-export type DeviceName = (typeof deviceNames)[number];
-
-/** Types of the numbers that layers hand to each other. */
-export const dtypeNames = ["f32", "f16", "bf16"] as const;
-export type DtypeName = (typeof dtypeNames)[number];
+import type { CpuDtype, Device, Dtype, Transport } from "./settings/names.ts";
 
 export interface DeviceOptions {
-  device: DeviceName;
+  device: Device;
   rankCount: number;
   /** undefined = f32 on the CPU, f16 on GPUs. */
-  dtype: DtypeName | undefined;
+  dtype: Dtype | undefined;
   shareGpu: boolean;
   cudaGraphs: boolean;
-  transport: TransportName;
+  transport: Transport;
   fp16Accumulate: boolean;
 }
 
@@ -44,7 +35,7 @@ export interface DeviceChoice {
   device: "cpu" | "cuda";
   rankCount: number;
   /** Of CPU ranks. */
-  dtype: Dtype;
+  dtype: CpuDtype;
   /** null on the CPU. */
   gpu: GpuOptions | null;
   /** One line that says what was chosen and why; null when the user chose it. */

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { openModelFolder } from "../models/folder.ts";
 import { ModelParts } from "../native/parts.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
-import type { Dtype } from "../settings/dtype.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import { median } from "./cpu-ops.ts";
 import type { Program } from "./programs.ts";
 
@@ -17,7 +17,7 @@ export interface ModelRow {
   op: ModelOp;
   /** Pixels of the image's side. */
   side: number;
-  dtype: Dtype;
+  dtype: CpuDtype;
   /** Medians. */
   milliseconds: number;
   peerMilliseconds: number | null;
@@ -37,7 +37,7 @@ export async function* timeModels(
   folder: string,
   jobs: readonly ModelJob[],
   peer: Program | null,
-  dtype: Dtype,
+  dtype: CpuDtype,
   pairCount: number,
 ): AsyncGenerator<ModelRow> {
   const model = await openModelFolder(folder);

@@ -3,7 +3,7 @@
  * is timed: ours and PyTorch's in turns, with the machine's peak taken before and after, since on a
  * shared machine all three change from one minute to the next.
  */
-import type { Dtype } from "../settings/dtype.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import type { Case, Program } from "./programs.ts";
 import { machine } from "./report.ts";
 
@@ -43,7 +43,7 @@ export const operations: readonly Operation[] = [
 
 export interface OperationRow {
   name: string;
-  dtype: Dtype;
+  dtype: CpuDtype;
   /** Medians. */
   milliseconds: number;
   peerMilliseconds: number | null;
@@ -64,7 +64,7 @@ export interface Peaks {
 export async function* timeOperations(
   native: Program,
   peer: Program | null,
-  dtype: Dtype,
+  dtype: CpuDtype,
   pairCount: number,
 ): AsyncGenerator<OperationRow> {
   for (const operation of operations) {
@@ -93,7 +93,7 @@ export async function* timeOperations(
   }
 }
 
-export async function peaksOf(native: Program, dtype: Dtype): Promise<Peaks> {
+export async function peaksOf(native: Program, dtype: CpuDtype): Promise<Peaks> {
   return {
     gflops: await peakOf(native, dtype, true),
     gigabytes: await peakOf(native, dtype, false),
@@ -113,7 +113,7 @@ const peakRepeats = 5;
 const copyCase = { op: "copy", width: 65536, in: 1024 };
 
 /** The best of some runs: GFLOP/s of multiply-adds in registers, or GB/s of a copy. */
-async function peakOf(native: Program, dtype: Dtype, products: boolean): Promise<number> {
+async function peakOf(native: Program, dtype: CpuDtype, products: boolean): Promise<number> {
   let best = 0;
   const { instructionSet, coreCount } = machine();
   const flops = (turnFlops[instructionSet] ?? 0) * (dtype === "bf16" ? 2 : 1);

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { ModelParts } from "../native/parts.ts";
-import type { Dtype } from "../settings/dtype.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 
@@ -19,7 +19,7 @@ type SdcppOp = (typeof sdcppOps)[number];
 export interface SdcppRow {
   op: SdcppOp;
   side: number;
-  dtype: Dtype;
+  dtype: CpuDtype;
   /** Medians. */
   milliseconds: number;
   sdcppMilliseconds: number;
@@ -34,7 +34,7 @@ export async function timeSdcpp(
   sdCli: string,
   folder: string,
   side: number,
-  dtypes: readonly Dtype[],
+  dtypes: readonly CpuDtype[],
   pairCount: number,
 ): Promise<SdcppRow[]> {
   const model = await openModelFolder(folder);

@@ -8,7 +8,7 @@ import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { writeWhole } from "../image/files.ts";
 import { probeDevice } from "../native/session.ts";
-import { type Dtype, dtypes } from "../settings/dtype.ts";
+import { type CpuDtype, cpuDtypes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
   fitSizes,
@@ -43,7 +43,11 @@ const flagTexts = {
     valueHint: "LIST",
     description: `Of the models: ${modelOps.join(", ")}. Default: all.`,
   },
-  dtypes: { type: "string", valueHint: "LIST", description: "Default: f32, and bf16 where it is." },
+  cpuDtypes: {
+    type: "string",
+    valueHint: "LIST",
+    description: "Default: f32, and bf16 where it is.",
+  },
   pairs: {
     type: "string",
     valueHint: "N",
@@ -95,7 +99,7 @@ const help: HelpText = {
 };
 
 interface Results {
-  peaks: Partial<Record<Dtype, Peaks>>;
+  peaks: Partial<Record<CpuDtype, Peaks>>;
   operations: OperationRow[];
   models: ModelRow[];
   ranks: RankRow[];
@@ -121,7 +125,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const sdCli = only.includes("sdcpp") ? programOf(textOf(flags, "sd-cli")) : null;
   const info = probeDevice();
-  const wanted = namesOf(flags, "dtypes", dtypes) ?? (info.hasBf16 ? dtypes : ["f32"]);
+  const wanted = namesOf(flags, "dtypes", cpuDtypes) ?? (info.hasBf16 ? cpuDtypes : ["f32"]);
   if (wanted.includes("bf16") && !info.hasBf16) {
     throw badOption(`--dtypes bf16 needs a CPU with AVX512_BF16, which ${info.cpuName} is not.`);
   }
@@ -187,7 +191,7 @@ function programOf(path: string | undefined): string {
 async function runOperations(
   results: Results,
   peer: Program | null,
-  dtype: Dtype,
+  dtype: CpuDtype,
   pairs: number,
 ): Promise<void> {
   const native = await Program.native("cpu-bench");
@@ -219,7 +223,7 @@ async function runModels(
   ops: readonly ModelOp[],
   sides: number[],
   peer: Program | null,
-  dtype: Dtype,
+  dtype: CpuDtype,
   pairs: number,
 ): Promise<void> {
   const jobs: ModelJob[] = ops.flatMap((op) =>
@@ -263,7 +267,7 @@ async function runRanks(
   process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 
-async function runSizes(results: Results, folder: string, dtype: Dtype): Promise<void> {
+async function runSizes(results: Results, folder: string, dtype: CpuDtype): Promise<void> {
   const jobs = fitSides.map((side) => ({ op: "unet" as const, side }));
   for await (const row of timeModels(folder, jobs, null, dtype, 1)) results.sizes.push(row);
   results.fit = fitSizes(results.sizes);
@@ -279,7 +283,7 @@ async function runSdcpp(
   sdCli: string,
   folder: string,
   side: number,
-  wanted: readonly Dtype[],
+  wanted: readonly CpuDtype[],
   pairs: number,
 ): Promise<void> {
   results.sdcpp = await timeSdcpp(sdCli, folder, side, wanted, pairs);

@@ -2,7 +2,6 @@
  * Images for the benches: one model, one size, one schedule, drawn by as many ranks and in as
  * many modes as asked. Sessions are opened once per rank count and draw everything there is.
  */
-
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import {
@@ -14,8 +13,9 @@ import {
 } from "../native/session.ts";
 import { extrapolatesByDefault } from "../pipeline/halo-extrapolation.ts";
 import { layoutOf } from "../pipeline/layout.ts";
-import { makeSchedule, type Schedule, schedulerNames } from "../schedule.ts";
+import { makeSchedule, type Schedule } from "../schedule.ts";
 import { limits } from "../settings/limits.ts";
+import { schedulers } from "../settings/names.ts";
 import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
 /** What every image of a bench has in common. */
@@ -45,7 +45,7 @@ export interface Case {
 export async function readDrawing(flags: Flags, stepCountDefault?: number): Promise<Drawing> {
   const stepCount = wholeOf(flags, "steps", limits["num-inference-steps"]);
   const guidanceScale = decimalOf(flags, "guidance-scale", limits["guidance-scale"]);
-  const scheduler = nameOf(flags, "scheduler", schedulerNames) ?? "euler";
+  const scheduler = nameOf(flags, "scheduler", schedulers) ?? "euler";
   const model = await openModelFolder(resolveModelPath(textOf(flags, "model")).path);
   const { defaults, nativeSize } = model;
   const steps = stepCount ?? stepCountDefault ?? defaults.steps ?? 50;

@@ -5,8 +5,8 @@
 import type { ArgsDef } from "citty";
 import { parseArgs } from "citty";
 import { BasedXLError } from "../errors.ts";
-import { schedulerNames } from "../schedule.ts";
 import { limits, seedMax } from "../settings/limits.ts";
+import { schedulers } from "../settings/names.ts";
 import { normalizeFlags, suggestion } from "../terminal/flags.ts";
 
 export type Flags = Record<string, string | boolean | undefined>;
@@ -46,7 +46,7 @@ export const sharedFlags = {
   scheduler: {
     type: "string",
     valueHint: "NAME",
-    description: `${schedulerNames.join(", ")}. Default: euler.`,
+    description: `${schedulers.join(", ")}. Default: euler.`,
   },
   out: {
     type: "string",

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { openModelFolder } from "../models/folder.ts";
 import type { ImageResult } from "../native/session.ts";
-import { makeSchedule, type SchedulerName, schedulerNames } from "../schedule.ts";
+import { makeSchedule } from "../schedule.ts";
+import { type Scheduler, schedulers } from "../settings/names.ts";
 import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";
 import { badOption } from "./flags.ts";
 import { type Image, psnr } from "./image-measures.ts";
@@ -63,7 +64,7 @@ interface Pair {
 
 interface Row {
   subject: string;
-  sampler: SchedulerName;
+  sampler: Scheduler;
   patches: number;
   warmup: number;
   /** Whether `sample` predicts here without being asked. */
@@ -76,7 +77,7 @@ export async function run(args: string[]): Promise<number> {
   if (args.length > 0) throw badOption(`bench prediction takes no flags, not ${args.join(" ")}.`);
   const rows: Row[] = [];
   for (const subject of subjects) {
-    for (const scheduler of schedulerNames) {
+    for (const scheduler of schedulers) {
       for (const patchCount of subject.patchCounts) {
         for (const warmupSteps of subject.warmups) {
           const row = await measure(subject, scheduler, patchCount, warmupSteps);
@@ -101,7 +102,7 @@ export async function run(args: string[]): Promise<number> {
 
 async function measure(
   subject: Subject,
-  scheduler: SchedulerName,
+  scheduler: Scheduler,
   patchCount: number,
   warmupSteps: number,
 ): Promise<Row> {

@@ -7,8 +7,9 @@ import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { BasedXLError } from "../errors.ts";
-import type { ImageResult, SyncMode } from "../native/session.ts";
-import { limits, syncModeNames } from "../settings/limits.ts";
+import type { ImageResult } from "../native/session.ts";
+import { limits } from "../settings/limits.ts";
+import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
   type Case,
@@ -109,7 +110,7 @@ export async function run(args: string[]): Promise<number> {
     return 0;
   }
   const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
-  const modes = namesOf(flags, "modes", syncModeNames) ?? syncModeNames;
+  const modes = namesOf(flags, "modes", syncModes) ?? syncModes;
   const cases = casesOf(flags);
   const drawing = await readDrawing(flags);
   const warmupSteps =
@@ -288,8 +289,8 @@ function chart(rows: readonly Row[]): TopLevelSpec {
       title: "patches",
       axis: { labelAngle: 0 },
     } as const;
-    const xOffset = { field: "mode", type: "nominal", sort: syncModeNames } as const;
-    const color = { field: "mode", type: "nominal", sort: syncModeNames, title: null } as const;
+    const xOffset = { field: "mode", type: "nominal", sort: syncModes } as const;
+    const color = { field: "mode", type: "nominal", sort: syncModes, title: null } as const;
     const axis = { title: null, format: name === "relativeL2" ? "~e" : "~f", tickCount: 6 };
     const y = (field: string) => ({ field, type: "quantitative", axis, scale }) as const;
     return {

@@ -6,9 +6,10 @@
 import { loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import type { RankStats, Session, SyncMode } from "../native/session.ts";
+import type { RankStats, Session } from "../native/session.ts";
 import { medianMs } from "../pipeline/generate.ts";
-import { limits, syncModeNames } from "../settings/limits.ts";
+import { limits } from "../settings/limits.ts";
+import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
   type Drawing,
@@ -119,7 +120,7 @@ export async function run(args: string[]): Promise<number> {
   if (patchFile !== undefined) return await runPatches(patchFile, out);
   if (flags.formula) return await runFormula(flags, rankCounts ?? ranksDefault, out);
 
-  const modes = namesOf(flags, "modes", syncModeNames) ?? modesDefault;
+  const modes = namesOf(flags, "modes", syncModes) ?? modesDefault;
   const splitBatch = flags["split-batch"] === true;
   const drawing = await readDrawing(flags, stepsDefault);
   if (drawing.stepCount <= stepsBefore) {

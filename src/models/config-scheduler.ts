@@ -3,6 +3,7 @@
  * may be asked for: `null` means that the file leaves the key out and the sampler's own default
  * holds.
  */
+import type { TimestepSpacing } from "../settings/names.ts";
 import {
   ConfigReader,
   finiteNumber,
@@ -16,7 +17,6 @@ import {
 } from "./config-reader.ts";
 
 export type PredictionType = "epsilon" | "v_prediction" | "sample";
-export type TimestepSpacing = "leading" | "trailing" | "linspace";
 
 export interface SchedulerConfig {
   className: string;

@@ -9,7 +9,6 @@ export {
   type PredictionType,
   parseSchedulerConfig,
   type SchedulerConfig,
-  type TimestepSpacing,
 } from "./config-scheduler.ts";
 export { parseUnetConfig, type UnetConfig } from "./config-unet.ts";
 export { parseVaeConfig, type VaeConfig } from "./config-vae.ts";

@@ -11,24 +11,32 @@ function readText(v: DataView, at: number, length: number): string {
   return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
 }
 
+/** The name of an enum's value. */
+function nameOf<E extends Record<string, number>>(names: E, value: number): keyof E {
+  for (const name in names) if (names[name] === value) return name;
+  throw new RangeError(`The library gave ${value}, which names none of its values.`);
+}
+
 export const abiVersion = 7;
+export const rankCountMax = 16;
 export const stepCountMax = 1000;
+export const imageCountMax = 64;
 export const meetingIdBytes = 128;
 
 export const Status = {
   ok: 0,
-  badArgument: 1,
-  badConfig: 2,
-  badWeights: 3,
-  noMemory: 4,
-  notFinite: 5,
+  bad_argument: 1,
+  bad_config: 2,
+  bad_weights: 3,
+  no_memory: 4,
+  not_finite: 5,
   cancelled: 6,
-  notReady: 7,
-  noThreads: 8,
+  not_ready: 7,
+  no_threads: 8,
   internal: 9,
-  rankFailed: 10,
-  gpuFailed: 11,
-  libraryMissing: 12,
+  rank_failed: 10,
+  gpu_failed: 11,
+  library_missing: 12,
 } as const;
 
 export const State = {
@@ -41,8 +49,8 @@ export const State = {
 
 export const Kind = {
   image: 0,
-  promptEmbeds: 1,
-  noisePrediction: 2,
+  prompt_embeds: 1,
+  noise_prediction: 2,
   decode: 3,
   encode: 4,
 } as const;
@@ -58,16 +66,16 @@ export const Stage = {
 export const Output = {
   rgb: 0,
   latents: 1,
-  stepNs: 2,
-  promptEmbeds: 3,
+  step_ns: 2,
+  prompt_embeds: 3,
   pooled: 4,
-  noisePrediction: 5,
+  noise_prediction: 5,
   decoded: 6,
-  rankCounts: 7,
+  rank_counts: 7,
 } as const;
 
 export const HiddenAct = {
-  quickGelu: 0,
+  quick_gelu: 0,
   gelu: 1,
 } as const;
 
@@ -77,12 +85,12 @@ export const Compute = {
 } as const;
 
 export const SyncMode = {
-  correctedAsyncGn: 0,
-  staleGn: 1,
-  syncGn: 2,
-  separateGn: 3,
-  fullSync: 4,
-  noSync: 5,
+  corrected_async_gn: 0,
+  stale_gn: 1,
+  sync_gn: 2,
+  separate_gn: 3,
+  full_sync: 4,
+  no_sync: 5,
 } as const;
 
 export const Fault = {
@@ -117,46 +125,46 @@ export const Rng = {
 } as const;
 
 export interface ClipConfig {
-  vocabSize: number;
-  hiddenSize: number;
-  intermediateSize: number;
-  layerCount: number;
-  headCount: number;
-  positionCount: number;
-  hiddenAct: number;
-  projectionSize: number;
+  vocabSize: number | boolean;
+  hiddenSize: number | boolean;
+  intermediateSize: number | boolean;
+  layerCount: number | boolean;
+  headCount: number | boolean;
+  positionCount: number | boolean;
+  hiddenAct: keyof typeof HiddenAct;
+  projectionSize: number | boolean;
   layerNormEpsilon: number;
 }
 
 export const sizeOfClipConfig = 36;
 
 export function writeClipConfig(v: DataView, at: number, s: ClipConfig): void {
-  v.setUint32(at + 0, s.vocabSize, true);
-  v.setUint32(at + 4, s.hiddenSize, true);
-  v.setUint32(at + 8, s.intermediateSize, true);
-  v.setUint32(at + 12, s.layerCount, true);
-  v.setUint32(at + 16, s.headCount, true);
-  v.setUint32(at + 20, s.positionCount, true);
-  v.setUint32(at + 24, s.hiddenAct, true);
-  v.setUint32(at + 28, s.projectionSize, true);
+  v.setUint32(at + 0, Number(s.vocabSize), true);
+  v.setUint32(at + 4, Number(s.hiddenSize), true);
+  v.setUint32(at + 8, Number(s.intermediateSize), true);
+  v.setUint32(at + 12, Number(s.layerCount), true);
+  v.setUint32(at + 16, Number(s.headCount), true);
+  v.setUint32(at + 20, Number(s.positionCount), true);
+  v.setUint32(at + 24, HiddenAct[s.hiddenAct], true);
+  v.setUint32(at + 28, Number(s.projectionSize), true);
   v.setFloat32(at + 32, s.layerNormEpsilon, true);
 }
 
 export interface UnetConfig {
-  inChannels: number;
-  outChannels: number;
-  levelCount: number;
+  inChannels: number | boolean;
+  outChannels: number | boolean;
+  levelCount: number | boolean;
   blockOutChannels: number[];
   layersPerBlock: number[];
   downTransformerLayers: number[];
   upTransformerLayers: number[];
-  midTransformerLayers: number;
+  midTransformerLayers: number | boolean;
   headCounts: number[];
-  crossAttentionDim: number;
-  normGroups: number;
-  additionTimeEmbedDim: number;
-  additionInputDim: number;
-  flipSinToCos: number;
+  crossAttentionDim: number | boolean;
+  normGroups: number | boolean;
+  additionTimeEmbedDim: number | boolean;
+  additionInputDim: number | boolean;
+  flipSinToCos: number | boolean;
   frequencyShift: number;
   normEpsilon: number;
 }
@@ -164,9 +172,9 @@ export interface UnetConfig {
 export const sizeOfUnetConfig = 204;
 
 export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
-  v.setUint32(at + 0, s.inChannels, true);
-  v.setUint32(at + 4, s.outChannels, true);
-  v.setUint32(at + 8, s.levelCount, true);
+  v.setUint32(at + 0, Number(s.inChannels), true);
+  v.setUint32(at + 4, Number(s.outChannels), true);
+  v.setUint32(at + 8, Number(s.levelCount), true);
   for (let i = 0; i < 8; i++) {
     v.setUint32(at + 12 + i * 4, s.blockOutChannels[i] ?? 0, true);
   }
@@ -179,30 +187,30 @@ export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
   for (let i = 0; i < 8; i++) {
     v.setUint32(at + 108 + i * 4, s.upTransformerLayers[i] ?? 0, true);
   }
-  v.setUint32(at + 140, s.midTransformerLayers, true);
+  v.setUint32(at + 140, Number(s.midTransformerLayers), true);
   for (let i = 0; i < 8; i++) {
     v.setUint32(at + 144 + i * 4, s.headCounts[i] ?? 0, true);
   }
-  v.setUint32(at + 176, s.crossAttentionDim, true);
-  v.setUint32(at + 180, s.normGroups, true);
-  v.setUint32(at + 184, s.additionTimeEmbedDim, true);
-  v.setUint32(at + 188, s.additionInputDim, true);
-  v.setUint32(at + 192, s.flipSinToCos, true);
+  v.setUint32(at + 176, Number(s.crossAttentionDim), true);
+  v.setUint32(at + 180, Number(s.normGroups), true);
+  v.setUint32(at + 184, Number(s.additionTimeEmbedDim), true);
+  v.setUint32(at + 188, Number(s.additionInputDim), true);
+  v.setUint32(at + 192, Number(s.flipSinToCos), true);
   v.setFloat32(at + 196, s.frequencyShift, true);
   v.setFloat32(at + 200, s.normEpsilon, true);
 }
 
 export interface VaeConfig {
-  inChannels: number;
-  outChannels: number;
-  latentChannels: number;
-  levelCount: number;
+  inChannels: number | boolean;
+  outChannels: number | boolean;
+  latentChannels: number | boolean;
+  levelCount: number | boolean;
   blockOutChannels: number[];
-  layersPerBlock: number;
-  normGroups: number;
-  midAttention: number;
-  useQuantConv: number;
-  usePostQuantConv: number;
+  layersPerBlock: number | boolean;
+  normGroups: number | boolean;
+  midAttention: number | boolean;
+  useQuantConv: number | boolean;
+  usePostQuantConv: number | boolean;
   scalingFactor: number;
   residualScale: number;
 }
@@ -210,18 +218,18 @@ export interface VaeConfig {
 export const sizeOfVaeConfig = 76;
 
 export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
-  v.setUint32(at + 0, s.inChannels, true);
-  v.setUint32(at + 4, s.outChannels, true);
-  v.setUint32(at + 8, s.latentChannels, true);
-  v.setUint32(at + 12, s.levelCount, true);
+  v.setUint32(at + 0, Number(s.inChannels), true);
+  v.setUint32(at + 4, Number(s.outChannels), true);
+  v.setUint32(at + 8, Number(s.latentChannels), true);
+  v.setUint32(at + 12, Number(s.levelCount), true);
   for (let i = 0; i < 8; i++) {
     v.setUint32(at + 16 + i * 4, s.blockOutChannels[i] ?? 0, true);
   }
-  v.setUint32(at + 48, s.layersPerBlock, true);
-  v.setUint32(at + 52, s.normGroups, true);
-  v.setUint32(at + 56, s.midAttention, true);
-  v.setUint32(at + 60, s.useQuantConv, true);
-  v.setUint32(at + 64, s.usePostQuantConv, true);
+  v.setUint32(at + 48, Number(s.layersPerBlock), true);
+  v.setUint32(at + 52, Number(s.normGroups), true);
+  v.setUint32(at + 56, Number(s.midAttention), true);
+  v.setUint32(at + 60, Number(s.useQuantConv), true);
+  v.setUint32(at + 64, Number(s.usePostQuantConv), true);
   v.setFloat32(at + 68, s.scalingFactor, true);
   v.setFloat32(at + 72, s.residualScale, true);
 }
@@ -255,25 +263,25 @@ export function writeBytes(v: DataView, at: number, s: Bytes): void {
 }
 
 export interface SessionOptions {
-  rankCount: number;
-  rankHereFirst: number;
-  rankHereCount: number;
-  gpuFirst: number;
-  device: number;
-  threadCount: number;
-  activation: number;
-  shareGpu: number;
-  cudaGraphs: number;
-  fp16Accumulate: number;
-  transport: number;
-  randomWeights: number;
-  branchCount: number;
-  latentRows: number;
-  latentWidth: number;
-  splitBatch: number;
-  imageCount: number;
-  vaeTileLatent: number;
-  compute: number;
+  rankCount: number | boolean;
+  rankHereFirst: number | boolean;
+  rankHereCount: number | boolean;
+  gpuFirst: number | boolean;
+  device: keyof typeof DeviceKind;
+  threadCount: number | boolean;
+  activation: keyof typeof DType;
+  shareGpu: number | boolean;
+  cudaGraphs: number | boolean;
+  fp16Accumulate: number | boolean;
+  transport: keyof typeof TransportKind;
+  randomWeights: number | boolean;
+  branchCount: number | boolean;
+  latentRows: number | boolean;
+  latentWidth: number | boolean;
+  splitBatch: number | boolean;
+  imageCount: number | boolean;
+  vaeTileLatent: number | boolean;
+  compute: keyof typeof Compute;
   cudaLibrary: Bytes;
   meetingId: Bytes;
   config: ModelConfig;
@@ -287,25 +295,25 @@ export const sizeOfSessionOptions = 528;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
   v.setUint32(at + 0, 528, true);
-  v.setUint32(at + 4, s.rankCount, true);
-  v.setUint32(at + 8, s.rankHereFirst, true);
-  v.setUint32(at + 12, s.rankHereCount, true);
-  v.setUint32(at + 16, s.gpuFirst, true);
-  v.setUint32(at + 20, s.device, true);
-  v.setUint32(at + 24, s.threadCount, true);
-  v.setUint32(at + 28, s.activation, true);
-  v.setUint32(at + 32, s.shareGpu, true);
-  v.setUint32(at + 36, s.cudaGraphs, true);
-  v.setUint32(at + 40, s.fp16Accumulate, true);
-  v.setUint32(at + 44, s.transport, true);
-  v.setUint32(at + 48, s.randomWeights, true);
-  v.setUint32(at + 52, s.branchCount, true);
-  v.setUint32(at + 56, s.latentRows, true);
-  v.setUint32(at + 60, s.latentWidth, true);
-  v.setUint32(at + 64, s.splitBatch, true);
-  v.setUint32(at + 68, s.imageCount, true);
-  v.setUint32(at + 72, s.vaeTileLatent, true);
-  v.setUint32(at + 76, s.compute, true);
+  v.setUint32(at + 4, Number(s.rankCount), true);
+  v.setUint32(at + 8, Number(s.rankHereFirst), true);
+  v.setUint32(at + 12, Number(s.rankHereCount), true);
+  v.setUint32(at + 16, Number(s.gpuFirst), true);
+  v.setUint32(at + 20, DeviceKind[s.device], true);
+  v.setUint32(at + 24, Number(s.threadCount), true);
+  v.setUint32(at + 28, DType[s.activation], true);
+  v.setUint32(at + 32, Number(s.shareGpu), true);
+  v.setUint32(at + 36, Number(s.cudaGraphs), true);
+  v.setUint32(at + 40, Number(s.fp16Accumulate), true);
+  v.setUint32(at + 44, TransportKind[s.transport], true);
+  v.setUint32(at + 48, Number(s.randomWeights), true);
+  v.setUint32(at + 52, Number(s.branchCount), true);
+  v.setUint32(at + 56, Number(s.latentRows), true);
+  v.setUint32(at + 60, Number(s.latentWidth), true);
+  v.setUint32(at + 64, Number(s.splitBatch), true);
+  v.setUint32(at + 68, Number(s.imageCount), true);
+  v.setUint32(at + 72, Number(s.vaeTileLatent), true);
+  v.setUint32(at + 76, Compute[s.compute], true);
   writeBytes(v, at + 80, s.cudaLibrary);
   writeBytes(v, at + 96, s.meetingId);
   writeModelConfig(v, at + 112, s.config);
@@ -318,8 +326,8 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
 export interface Tokens {
   ids: Bytes;
   ids2: Bytes;
-  endIndex2: number;
-  present: number;
+  endIndex2: number | boolean;
+  present: number | boolean;
 }
 
 export const sizeOfTokens = 40;
@@ -327,55 +335,55 @@ export const sizeOfTokens = 40;
 export function writeTokens(v: DataView, at: number, s: Tokens): void {
   writeBytes(v, at + 0, s.ids);
   writeBytes(v, at + 16, s.ids2);
-  v.setUint32(at + 32, s.endIndex2, true);
-  v.setUint32(at + 36, s.present, true);
+  v.setUint32(at + 32, Number(s.endIndex2), true);
+  v.setUint32(at + 36, Number(s.present), true);
 }
 
 export interface TestHooks {
-  besselVariance: number;
-  delaySeed: number;
-  fault: number;
-  faultRank: number;
-  faultStep: number;
-  stallLimitMs: number;
-  alone: number;
+  besselVariance: number | boolean;
+  delaySeed: number | boolean;
+  fault: keyof typeof Fault;
+  faultRank: number | boolean;
+  faultStep: number | boolean;
+  stallLimitMs: number | boolean;
+  alone: number | boolean;
 }
 
 export const sizeOfTestHooks = 28;
 
 export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
-  v.setUint32(at + 0, s.besselVariance, true);
-  v.setUint32(at + 4, s.delaySeed, true);
-  v.setUint32(at + 8, s.fault, true);
-  v.setUint32(at + 12, s.faultRank, true);
-  v.setUint32(at + 16, s.faultStep, true);
-  v.setUint32(at + 20, s.stallLimitMs, true);
-  v.setUint32(at + 24, s.alone, true);
+  v.setUint32(at + 0, Number(s.besselVariance), true);
+  v.setUint32(at + 4, Number(s.delaySeed), true);
+  v.setUint32(at + 8, Fault[s.fault], true);
+  v.setUint32(at + 12, Number(s.faultRank), true);
+  v.setUint32(at + 16, Number(s.faultStep), true);
+  v.setUint32(at + 20, Number(s.stallLimitMs), true);
+  v.setUint32(at + 24, Number(s.alone), true);
 }
 
 export interface Request {
-  kind: number;
-  latentRows: number;
-  latentWidth: number;
-  branchCount: number;
+  kind: keyof typeof Kind;
+  latentRows: number | boolean;
+  latentWidth: number | boolean;
+  branchCount: number | boolean;
   guidanceScale: number;
   guidanceRescale: number;
   initialScale: number;
-  wantsLatents: number;
-  mode: number;
-  warmupSteps: number;
-  splitBatch: number;
-  vaeTileLatent: number;
-  extrapolatesHalos: number;
-  wantsDecoded: number;
-  rng: number;
+  wantsLatents: number | boolean;
+  mode: keyof typeof SyncMode;
+  warmupSteps: number | boolean;
+  splitBatch: number | boolean;
+  vaeTileLatent: number | boolean;
+  extrapolatesHalos: number | boolean;
+  wantsDecoded: number | boolean;
+  rng: keyof typeof Rng;
   hooks: TestHooks;
   seeds: Bytes;
   rows: Bytes;
   prompt: Tokens;
   negative: Tokens;
   timeIds: number[];
-  batch: number;
+  batch: number | boolean;
   timestep: number;
   sample: Bytes;
   promptEmbeds: Bytes;
@@ -387,21 +395,21 @@ export const sizeOfRequest = 304;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 0, 304, true);
-  v.setUint32(at + 4, s.kind, true);
-  v.setUint32(at + 8, s.latentRows, true);
-  v.setUint32(at + 12, s.latentWidth, true);
-  v.setUint32(at + 16, s.branchCount, true);
+  v.setUint32(at + 4, Kind[s.kind], true);
+  v.setUint32(at + 8, Number(s.latentRows), true);
+  v.setUint32(at + 12, Number(s.latentWidth), true);
+  v.setUint32(at + 16, Number(s.branchCount), true);
   v.setFloat32(at + 20, s.guidanceScale, true);
   v.setFloat32(at + 24, s.guidanceRescale, true);
   v.setFloat32(at + 28, s.initialScale, true);
-  v.setUint32(at + 32, s.wantsLatents, true);
-  v.setUint32(at + 36, s.mode, true);
-  v.setUint32(at + 40, s.warmupSteps, true);
-  v.setUint32(at + 44, s.splitBatch, true);
-  v.setUint32(at + 48, s.vaeTileLatent, true);
-  v.setUint32(at + 52, s.extrapolatesHalos, true);
-  v.setUint32(at + 56, s.wantsDecoded, true);
-  v.setUint32(at + 60, s.rng, true);
+  v.setUint32(at + 32, Number(s.wantsLatents), true);
+  v.setUint32(at + 36, SyncMode[s.mode], true);
+  v.setUint32(at + 40, Number(s.warmupSteps), true);
+  v.setUint32(at + 44, Number(s.splitBatch), true);
+  v.setUint32(at + 48, Number(s.vaeTileLatent), true);
+  v.setUint32(at + 52, Number(s.extrapolatesHalos), true);
+  v.setUint32(at + 56, Number(s.wantsDecoded), true);
+  v.setUint32(at + 60, Rng[s.rng], true);
   writeTestHooks(v, at + 64, s.hooks);
   writeBytes(v, at + 96, s.seeds);
   writeBytes(v, at + 112, s.rows);
@@ -410,7 +418,7 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   for (let i = 0; i < 6; i++) {
     v.setFloat32(at + 208 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 232, s.batch, true);
+  v.setUint32(at + 232, Number(s.batch), true);
   v.setFloat32(at + 236, s.timestep, true);
   writeBytes(v, at + 240, s.sample);
   writeBytes(v, at + 256, s.promptEmbeds);
@@ -443,8 +451,8 @@ export interface StepCoefficients {
   outputFromModel: number;
   latent: Update;
   saved: Update;
-  updatesSaved: number;
-  drawsNoise: number;
+  updatesSaved: number | boolean;
+  drawsNoise: number | boolean;
 }
 
 export const sizeOfStepCoefficients = 80;
@@ -456,12 +464,12 @@ export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficien
   v.setFloat32(at + 12, s.outputFromModel, true);
   writeUpdate(v, at + 16, s.latent);
   writeUpdate(v, at + 44, s.saved);
-  v.setUint32(at + 72, s.updatesSaved, true);
-  v.setUint32(at + 76, s.drawsNoise, true);
+  v.setUint32(at + 72, Number(s.updatesSaved), true);
+  v.setUint32(at + 76, Number(s.drawsNoise), true);
 }
 
 export interface GpuReportOptions {
-  peerLimitMs: number;
+  peerLimitMs: number | boolean;
   emulator: Bytes;
 }
 
@@ -469,9 +477,39 @@ export const sizeOfGpuReportOptions = 24;
 
 export function writeGpuReportOptions(v: DataView, at: number, s: GpuReportOptions): void {
   v.setUint32(at + 0, 24, true);
-  v.setUint32(at + 4, s.peerLimitMs, true);
+  v.setUint32(at + 4, Number(s.peerLimitMs), true);
   writeBytes(v, at + 8, s.emulator);
 }
+
+export const zeroRequest: Request = {
+  kind: "image",
+  latentRows: 0,
+  latentWidth: 0,
+  branchCount: 0,
+  guidanceScale: 0,
+  guidanceRescale: 0,
+  initialScale: 0,
+  wantsLatents: 0,
+  mode: "corrected_async_gn",
+  warmupSteps: 0,
+  splitBatch: 0,
+  vaeTileLatent: 0,
+  extrapolatesHalos: 0,
+  wantsDecoded: 0,
+  rng: "cpu",
+  hooks: { besselVariance: 0, delaySeed: 0, fault: "none", faultRank: 0, faultStep: 0, stallLimitMs: 0, alone: 0, },
+  seeds: { address: 0n, len: 0n, },
+  rows: { address: 0n, len: 0n, },
+  prompt: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex2: 0, present: 0, },
+  negative: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex2: 0, present: 0, },
+  timeIds: [],
+  batch: 0,
+  timestep: 0,
+  sample: { address: 0n, len: 0n, },
+  promptEmbeds: { address: 0n, len: 0n, },
+  pooled: { address: 0n, len: 0n, },
+  timeIdsList: { address: 0n, len: 0n, },
+};
 
 export interface DeviceInfo {
   coreCount: number;
@@ -500,9 +538,9 @@ export function readDeviceInfo(v: DataView, at: number): DeviceInfo {
 }
 
 export interface Progress {
-  state: number;
-  status: number;
-  stage: number;
+  state: keyof typeof State;
+  status: keyof typeof Status;
+  stage: keyof typeof Stage;
   stepIndex: number;
   workingRanks: number;
   scratchBytes: bigint;
@@ -519,9 +557,9 @@ export const sizeOfProgress = 88;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
-    state: v.getUint32(at + 4, true),
-    status: v.getUint32(at + 8, true),
-    stage: v.getUint32(at + 12, true),
+    state: nameOf(State, v.getUint32(at + 4, true)),
+    status: nameOf(Status, v.getUint32(at + 8, true)),
+    stage: nameOf(Stage, v.getUint32(at + 12, true)),
     stepIndex: v.getUint32(at + 16, true),
     workingRanks: v.getUint32(at + 20, true),
     scratchBytes: v.getBigUint64(at + 24, true),

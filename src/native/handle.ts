@@ -5,27 +5,21 @@
 import { type Pointer, ptr } from "bun:ffi";
 import { stopIfAborted } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { Dtype } from "../settings/dtype.ts";
-import type { TransportName } from "../settings/limits.ts";
+import type { CpuDtype, Transport } from "../settings/names.ts";
 import {
-  Compute,
-  DeviceKind,
-  DType,
-  Fault,
-  type Output,
+  Output,
   type Progress,
   type Request,
-  Rng,
   readProgress,
   type SessionOptions,
-  State,
-  SyncMode,
+  type State,
+  Status,
   sizeOfProgress,
   sizeOfRequest,
   sizeOfSessionOptions,
-  TransportKind,
   writeRequest,
   writeSessionOptions,
+  zeroRequest,
 } from "./abi.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
 import { modelConfigOf } from "./model-config.ts";
@@ -52,7 +46,7 @@ export interface HandleOptions {
   /** Rows and columns of the latent that are decoded at once, 0 = all. */
   vaeTileLatent: number;
   /** Default f32. */
-  dtype?: Dtype;
+  dtype?: CpuDtype;
 }
 
 /** How ranks run on GPUs. */
@@ -64,7 +58,7 @@ export interface GpuOptions {
   /** Whether the UNet's linear layers sum in f16: faster on consumer cards, less exact. */
   fp16Accumulate: boolean;
   /** How GPUs reach each other's memory. */
-  transport: TransportName;
+  transport: Transport;
   /** Whether steps are queued as CUDA graphs. */
   graphs: boolean;
   /** Whether GPUs make the weights up, and only the headers of files are read; for benches. */
@@ -86,7 +80,7 @@ export interface RankPart {
 }
 
 export interface Hooks {
-  /** Called at every poll and awaited; where it fails, the job is stopped, then the call rejects. */
+  /** Awaited at every poll; where it fails, the job is stopped, then the call rejects. */
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -105,7 +99,7 @@ export class NativeHandle {
     stopIfAborted(hooks.signal);
     const handle = new NativeHandle(openPointer(options), options.gpu?.part !== undefined);
     try {
-      await handle.settled(State.loading, hooks);
+      await handle.settled("loading", hooks);
       return handle;
     } catch (error) {
       handle.close();
@@ -116,18 +110,18 @@ export class NativeHandle {
   /** Runs one job to its end. `keepAlive` holds the arrays that the request points to. */
   async run(fields: RequestFields, keepAlive: unknown[], hooks: Hooks): Promise<Progress> {
     const { bytes, view } = structBuffer(sizeOfRequest);
-    writeRequest(view, 0, { ...emptyRequest, ...fields });
+    writeRequest(view, 0, { ...zeroRequest, batch: 1, branchCount: 1, ...fields });
     check(library().bxl_session_submit(this.alive(), ptr(bytes)));
     // The call above copied everything: what it read may go from here on.
     keepAlive.length = 0;
-    return await this.settled(State.running, hooks);
+    return await this.settled("running", hooks);
   }
 
   /** A result of the finished job. */
-  read(output: (typeof Output)[keyof typeof Output]): ArrayBuffer {
-    const size = library().bxl_session_read(this.alive(), output, null, 0n);
+  read(output: keyof typeof Output): ArrayBuffer {
+    const size = library().bxl_session_read(this.alive(), Output[output], null, 0n);
     const bytes = new Uint8Array(Number(size));
-    if (size > 0n) library().bxl_session_read(this.alive(), output, ptr(bytes), size);
+    if (size > 0n) library().bxl_session_read(this.alive(), Output[output], ptr(bytes), size);
     return bytes.buffer;
   }
 
@@ -154,7 +148,10 @@ export class NativeHandle {
    * Resolves when the state is no longer `busy`, and rejects no earlier: an abort or a failing
    * `onProgress` cancels the job, which has ended when the promise settles.
    */
-  private async settled(busy: number, { signal, onProgress }: Hooks): Promise<Progress> {
+  private async settled(
+    busy: keyof typeof State,
+    { signal, onProgress }: Hooks,
+  ): Promise<Progress> {
     let stopMs: number | null = null;
     let hookFailure: { error: unknown } | null = null;
     for (;;) {
@@ -179,7 +176,7 @@ export class NativeHandle {
       }
       if (progress.state !== busy) {
         if (hookFailure !== null) throw hookFailure.error;
-        if (progress.state === State.failed) check(progress.status, this.alive());
+        if (progress.state === "failed") check(Status[progress.status], this.alive());
         // The work may be done before it sees the abort: the caller asked to stop all the same.
         stopIfAborted(signal);
         return progress;
@@ -190,44 +187,6 @@ export class NativeHandle {
 }
 
 // --- internal ---
-
-const noBytes = { address: 0n, len: 0n };
-const noTokens = { ids: noBytes, ids2: noBytes, endIndex2: 0, present: 0 };
-
-const emptyRequest: Omit<Request, "kind" | "latentRows" | "latentWidth"> = {
-  branchCount: 1,
-  guidanceScale: 1,
-  guidanceRescale: 0,
-  initialScale: 1,
-  wantsLatents: 0,
-  mode: SyncMode.fullSync,
-  warmupSteps: 0,
-  splitBatch: 0,
-  extrapolatesHalos: 0,
-  wantsDecoded: 0,
-  rng: Rng.cpu,
-  vaeTileLatent: 0,
-  hooks: {
-    besselVariance: 0,
-    delaySeed: 0,
-    fault: Fault.none,
-    faultRank: 0,
-    faultStep: 0,
-    stallLimitMs: 0,
-    alone: 0,
-  },
-  seeds: noBytes,
-  rows: noBytes,
-  prompt: noTokens,
-  negative: noTokens,
-  timeIds: [],
-  batch: 1,
-  timestep: 0,
-  sample: noBytes,
-  promptEmbeds: noBytes,
-  pooled: noBytes,
-  timeIdsList: noBytes,
-};
 
 function openPointer(options: HandleOptions): Pointer {
   const out = new BigUint64Array(1);
@@ -250,12 +209,12 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const part = gpu?.part ?? { rankFirst: 0, rankCount, gpuFirst: 0, meetingId: null };
   const fields: SessionOptions = {
     ...sizes,
-    device: gpu === null ? DeviceKind.cpu : DeviceKind.cuda,
-    activation: DType[activation],
+    device: gpu === null ? "cpu" : "cuda",
+    activation,
     shareGpu: Number(gpu?.share ?? false),
     cudaGraphs: Number(gpu?.graphs ?? false),
     fp16Accumulate: Number(gpu?.fp16Accumulate ?? false),
-    transport: TransportKind[gpu?.transport ?? "auto"],
+    transport: gpu?.transport ?? "auto",
     rankHereFirst: part.rankFirst,
     rankHereCount: part.rankCount,
     gpuFirst: part.gpuFirst,
@@ -263,7 +222,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
-    compute: Compute[dtype],
+    compute: dtype,
     config: modelConfigOf(model, activation),
     textEncoderFiles: bytesOf(files[0]!),
     textEncoder2Files: bytesOf(files[1]!),

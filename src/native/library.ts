@@ -67,26 +67,26 @@ export function lastError(session: Pointer | null): string {
 const unknown = "The native library failed without saying why.";
 
 const codes: Record<number, ErrorCode> = {
-  [Status.badArgument]: "internal",
-  [Status.badConfig]: "bad-model",
-  [Status.badWeights]: "bad-weights",
-  [Status.noMemory]: "no-memory",
-  [Status.notFinite]: "not-finite",
+  [Status.bad_argument]: "internal",
+  [Status.bad_config]: "bad-model",
+  [Status.bad_weights]: "bad-weights",
+  [Status.no_memory]: "no-memory",
+  [Status.not_finite]: "not-finite",
   [Status.cancelled]: "cancelled",
-  [Status.notReady]: "internal",
-  [Status.noThreads]: "no-device",
+  [Status.not_ready]: "internal",
+  [Status.no_threads]: "no-device",
   [Status.internal]: "internal",
-  [Status.rankFailed]: "rank-failed",
-  [Status.gpuFailed]: "gpu-failed",
-  [Status.libraryMissing]: "no-device",
+  [Status.rank_failed]: "rank-failed",
+  [Status.gpu_failed]: "gpu-failed",
+  [Status.library_missing]: "no-device",
 };
 
 /** For failures that leave no sentence behind in the library. */
 const sentences: Record<number, string> = {
-  [Status.noMemory]: "The memory ran out. Choose a smaller size or fewer ranks.",
+  [Status.no_memory]: "The memory ran out. Choose a smaller size or fewer ranks.",
   [Status.cancelled]: "Stopped before the image was done.",
-  [Status.notReady]: "The session is busy with another image.",
-  [Status.noThreads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
+  [Status.not_ready]: "The session is busy with another image.",
+  [Status.no_threads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
 };
 
 function open(): Symbols {

@@ -2,16 +2,16 @@
  * A model folder's config in the library's own structs. Everything was checked by `models/` before;
  * names change here and nothing else.
  */
-import type { DtypeName } from "../devices.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import * as abi from "./abi.ts";
+import type { Dtype } from "../settings/names.ts";
+import type * as abi from "./abi.ts";
 
 /** What f16 keeps of the VAE's activations: SDXL's reach 1e5, and f16 ends at 65504. */
 const vaeStreamScale = 1 / 64;
 
 /** `activation` is the type that layers will hand to each other. */
-export function modelConfigOf(model: ModelFolder, activation: DtypeName): abi.ModelConfig {
+export function modelConfigOf(model: ModelFolder, activation: Dtype): abi.ModelConfig {
   return {
     clip: clipConfigOf(model.clip),
     clip2: clipConfigOf(model.clip2),
@@ -25,7 +25,7 @@ export function modelConfigOf(model: ModelFolder, activation: DtypeName): abi.Mo
 function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
   return {
     ...clip,
-    hiddenAct: clip.hiddenAct === "gelu" ? abi.HiddenAct.gelu : abi.HiddenAct.quickGelu,
+    hiddenAct: clip.hiddenAct,
     layerNormEpsilon: clip.layerNormEps,
   };
 }

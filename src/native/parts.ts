@@ -5,8 +5,7 @@
  */
 import { ptr } from "bun:ffi";
 import type { ModelFolder } from "../models/folder.ts";
-import type { Dtype } from "../settings/dtype.ts";
-import * as abi from "./abi.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import { type GpuOptions, NativeHandle } from "./handle.ts";
 import { bytesOf, library } from "./library.ts";
 import type { TokenPair } from "./session.ts";
@@ -29,7 +28,7 @@ export interface NoisePredictionInput {
 /** Absent values are one thread per core, and the CPU. */
 export interface PartsOptions {
   threadCount?: number;
-  dtype?: Dtype;
+  dtype?: CpuDtype;
   gpu?: GpuOptions | null;
 }
 
@@ -75,10 +74,10 @@ export class ModelParts {
       present: 1,
     };
     const sizes = { latentRows: unit, latentWidth: unit };
-    await this.handle.run({ kind: abi.Kind.promptEmbeds, ...sizes, prompt }, [tokens], {});
+    await this.handle.run({ kind: "prompt_embeds", ...sizes, prompt }, [tokens], {});
     return {
-      promptEmbeds: new Float32Array(this.handle.read(abi.Output.promptEmbeds)),
-      pooled: new Float32Array(this.handle.read(abi.Output.pooled)),
+      promptEmbeds: new Float32Array(this.handle.read("prompt_embeds")),
+      pooled: new Float32Array(this.handle.read("pooled")),
     };
   }
 
@@ -89,7 +88,7 @@ export class ModelParts {
     const { batch, latentRows, latentWidth, timestep } = input;
     const done = await this.handle.run(
       {
-        kind: abi.Kind.noisePrediction,
+        kind: "noise_prediction",
         latentRows,
         latentWidth,
         batch,
@@ -103,7 +102,7 @@ export class ModelParts {
       {},
     );
     return {
-      output: new Float32Array(this.handle.read(abi.Output.noisePrediction)),
+      output: new Float32Array(this.handle.read("noise_prediction")),
       milliseconds: Number(done.denoiseNs) / 1e6,
     };
   }
@@ -119,11 +118,11 @@ export class ModelParts {
     vaeTileLatent = 0,
   ): Promise<{ image: Float32Array; rgb: Uint8Array; milliseconds: number }> {
     const sample = bytesOf(latent);
-    const job = { kind: abi.Kind.decode, latentRows, latentWidth, vaeTileLatent, sample };
+    const job = { kind: "decode" as const, latentRows, latentWidth, vaeTileLatent, sample };
     const done = await this.handle.run(job, [latent], {});
     return {
-      image: new Float32Array(this.handle.read(abi.Output.decoded)),
-      rgb: new Uint8Array(this.handle.read(abi.Output.rgb)),
+      image: new Float32Array(this.handle.read("decoded")),
+      rgb: new Uint8Array(this.handle.read("rgb")),
       milliseconds: Number(done.decodeNs) / 1e6,
     };
   }
@@ -135,9 +134,9 @@ export class ModelParts {
     latentWidth: number,
   ): Promise<Float32Array> {
     const sample = bytesOf(image);
-    const job = { kind: abi.Kind.encode, latentRows, latentWidth, sample };
+    const job = { kind: "encode" as const, latentRows, latentWidth, sample };
     await this.handle.run(job, [image], {});
-    return new Float32Array(this.handle.read(abi.Output.latents));
+    return new Float32Array(this.handle.read("latents"));
   }
 
   close(): void {

@@ -7,8 +7,7 @@ import type { ModelFolder } from "../models/folder.ts";
 import { type Layout, layoutOf } from "../pipeline/layout.ts";
 import { tileLatent } from "../pipeline/vae-tiling.ts";
 import type { StepCoefficients } from "../schedule.ts";
-import type { Dtype } from "../settings/dtype.ts";
-import type { RngName } from "../settings/limits.ts";
+import type { CpuDtype, Rng, SyncMode } from "../settings/names.ts";
 import * as abi from "./abi.ts";
 import { type GpuOptions, type Hooks, NativeHandle } from "./handle.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
@@ -47,21 +46,10 @@ export interface OpenOptions {
   /** As the requests will ask, so that what fits in tiles alone is not refused. */
   vaeTiling?: boolean;
   /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
-  dtype?: Dtype | undefined;
+  dtype?: CpuDtype | undefined;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
-
-/** What a patch reads from its neighbours after the warm-up; see zig/patch/sync_mode.zig. */
-export const syncModes = [
-  "corrected_async_gn",
-  "stale_gn",
-  "sync_gn",
-  "separate_gn",
-  "full_sync",
-  "no_sync",
-] as const;
-export type SyncMode = (typeof syncModes)[number];
 
 /** For tests and comparisons alone. */
 export interface TestHooks {
@@ -115,7 +103,7 @@ export interface ImageRequest {
   /** One per image of the batch. */
   seeds: bigint[];
   /** What they start; default "cpu". */
-  rng?: RngName | undefined;
+  rng?: Rng | undefined;
   syncMode: SyncMode;
   /** Synchronous steps after the first. */
   warmupSteps: number;
@@ -131,7 +119,7 @@ export interface ImageRequest {
 }
 
 export interface Progress {
-  stage: "load" | "text" | "denoise" | "decode" | "encode";
+  stage: keyof typeof abi.Stage;
   /** Finished steps. */
   stepIndex: number;
   stepCount: number;
@@ -244,7 +232,7 @@ class NativeSession implements Session {
     const guided = guidanceScale > 1;
     const done = await this.handle.run(
       {
-        kind: abi.Kind.image,
+        kind: "image",
         latentRows: height / vaeFactor,
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
@@ -252,14 +240,14 @@ class NativeSession implements Session {
         guidanceRescale: request.guidanceRescale ?? 0,
         initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
-        mode: syncModes.indexOf(request.syncMode),
+        mode: request.syncMode,
         warmupSteps: request.warmupSteps,
         splitBatch: Number(request.splitBatch),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         extrapolatesHalos: Number(request.extrapolateHalos ?? true),
         wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: hooksOf(request.testHooks ?? {}),
-        rng: abi.Rng[request.rng ?? "cpu"],
+        rng: request.rng ?? "cpu",
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
         prompt: tokensOf(prompt),
@@ -269,14 +257,14 @@ class NativeSession implements Session {
       [rowBytes, seeds, prompt, negative],
       imageHooks(hooks, rows.length),
     );
-    const rgb = new Uint8Array(this.handle.read(abi.Output.rgb));
+    const rgb = new Uint8Array(this.handle.read("rgb"));
     const imageBytes = rgb.length / request.seeds.length;
     return {
       images: request.seeds.map((_, i) => rgb.subarray(i * imageBytes, (i + 1) * imageBytes)),
       width,
       height,
-      latents: request.wantLatents ? new Float32Array(this.handle.read(abi.Output.latents)) : null,
-      image: request.wantDecoded ? new Float32Array(this.handle.read(abi.Output.decoded)) : null,
+      latents: request.wantLatents ? new Float32Array(this.handle.read("latents")) : null,
+      image: request.wantDecoded ? new Float32Array(this.handle.read("decoded")) : null,
       latentShape: [
         request.seeds.length,
         vae.latentChannels,
@@ -287,9 +275,9 @@ class NativeSession implements Session {
         textMs: milliseconds(done.textNs),
         denoiseMs: milliseconds(done.denoiseNs),
         decodeMs: milliseconds(done.decodeNs),
-        stepMs: Array.from(new BigUint64Array(this.handle.read(abi.Output.stepNs)), milliseconds),
+        stepMs: Array.from(new BigUint64Array(this.handle.read("step_ns")), milliseconds),
       },
-      ranks: ranksOf(this.handle.read(abi.Output.rankCounts)),
+      ranks: ranksOf(this.handle.read("rank_counts")),
       deviceBytes: Number(done.deviceBytes),
     };
   }
@@ -299,14 +287,12 @@ class NativeSession implements Session {
   }
 }
 
-const stageNames = Object.keys(abi.Stage) as (keyof typeof abi.Stage)[];
-
 function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {
   return {
     signal,
     onProgress: ({ stage, stepIndex }) =>
       onProgress?.({
-        stage: stageNames[stage] ?? "denoise",
+        stage,
         stepIndex,
         stepCount,
         loadFraction: 1,
@@ -343,7 +329,7 @@ function hooksOf(hooks: TestHooks): abi.TestHooks {
   return {
     besselVariance: Number(besselVariance ?? false),
     delaySeed: delaySeed ?? 0,
-    fault: fault ? abi.Fault[fault.kind] : abi.Fault.none,
+    fault: fault?.kind ?? "none",
     faultRank: fault?.rank ?? 0,
     faultStep: fault?.step ?? 0,
     stallLimitMs: stallLimitMs ?? 0,

@@ -4,7 +4,6 @@
  */
 import assert from "node:assert/strict";
 import { stopIfAborted } from "../errors.ts";
-import type { TimestepSpacing } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import type {
@@ -13,13 +12,11 @@ import type {
   OpenOptions,
   Progress,
   Session,
-  SyncMode,
   TokenPair,
 } from "../native/session.ts";
-import type { SchedulerName, StepCoefficients } from "../schedule.ts";
+import type { StepCoefficients } from "../schedule.ts";
 import { makeSchedule } from "../schedule.ts";
-import type { Dtype } from "../settings/dtype.ts";
-import type { RngName } from "../settings/limits.ts";
+import type { CpuDtype, Rng, Scheduler, SyncMode, TimestepSpacing } from "../settings/names.ts";
 import { extrapolatesByDefault } from "./halo-extrapolation.ts";
 import { layoutOf } from "./layout.ts";
 
@@ -32,7 +29,7 @@ export interface GenerateRequest {
   /** One image each, in this order; at least one. */
   seeds: readonly bigint[];
   /** What the seeds start; default "cpu". */
-  rng?: RngName;
+  rng?: Rng;
   /** Images computed together; the last batch may be smaller. */
   batchSize: number;
   guidanceScale: number;
@@ -41,7 +38,7 @@ export interface GenerateRequest {
   stepCount: number;
   width: number;
   height: number;
-  scheduler: SchedulerName;
+  scheduler: Scheduler;
   /** undefined = as the model's config says, like `timestepSpacing`. */
   useKarrasSigmas: boolean | undefined;
   timestepSpacing: TimestepSpacing | undefined;
@@ -53,7 +50,7 @@ export interface GenerateRequest {
   /** Decode in blended tiles: for one rank. */
   vaeTiling?: boolean;
   /** Default f32. */
-  dtype?: Dtype;
+  dtype?: CpuDtype;
   /** Whether old halo rows are moved on; undefined = where it mostly helps, see prediction.ts. */
   extrapolateHalos?: boolean;
   /** False keeps both guidance branches on every rank. */

@@ -2,8 +2,8 @@
  * When old halo rows are predicted without being asked for. Only where it helped all but two of
  * the 40 images that were measured (src/bench/README.md): elsewhere it helps less often.
  */
-import type { SyncMode } from "../native/session.ts";
 import type { StepCoefficients } from "../schedule.ts";
+import type { SyncMode } from "../settings/names.ts";
 
 /** Thinner patches change too much between two rows for one to judge the other. */
 const unitCountMin = 2;

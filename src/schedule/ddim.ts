@@ -7,10 +7,10 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { PredictionType, SchedulerConfig } from "../models/config.ts";
-import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { alphasCumprod } from "./betas.ts";
 import { update } from "./row.ts";
 import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
+import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const ddim: Sampler = {
   className: "DDIMScheduler",

@@ -3,9 +3,9 @@
  * back up. Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and
  * takes Karras' sigmas from no config; they are used here when they are asked for.
  */
-import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";
 import { sigmaSchedule } from "./sigmas.ts";
+import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const eulerAncestral: Sampler = {
   className: "EulerAncestralDiscreteScheduler",

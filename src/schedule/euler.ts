@@ -3,9 +3,9 @@
  * history holds derivatives, not images. Equal to diffusers' EulerDiscreteScheduler without
  * churn.
  */
-import type { Sampler, StepCoefficients } from "../schedule.ts";
 import { derivativeMix, update } from "./row.ts";
 import { sigmaSchedule } from "./sigmas.ts";
+import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const euler: Sampler = {
   className: "EulerDiscreteScheduler",

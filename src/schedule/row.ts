@@ -3,7 +3,7 @@
  * output means for each prediction type when the latent is x = x0 + sigma·noise.
  */
 import type { PredictionType } from "../models/config.ts";
-import type { Update } from "../schedule.ts";
+import type { Update } from "./types.ts";
 
 /** An update whose coefficients are 0 unless given; `history` holds the newest first. */
 export function update(parts: {

@@ -6,7 +6,8 @@
  * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
 import { BasedXLError } from "../errors.ts";
-import type { SchedulerConfig, TimestepSpacing } from "../models/config.ts";
+import type { SchedulerConfig } from "../models/config.ts";
+import type { TimestepSpacing } from "../settings/names.ts";
 import { alphasCumprod } from "./betas.ts";
 import { logF32 } from "./log.ts";
 import { spacedTimesteps } from "./spacing.ts";

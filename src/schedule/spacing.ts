@@ -5,7 +5,7 @@
  *
  * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
  */
-import type { TimestepSpacing } from "../models/config.ts";
+import type { TimestepSpacing } from "../settings/names.ts";
 
 export interface SpacingOptions {
   spacing: TimestepSpacing;

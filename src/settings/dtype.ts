@@ -3,10 +3,6 @@
  * assumed.
  */
 
-/** Of products, convolutions and attention; sums and everything else are f32. */
-export const dtypes = ["f32", "bf16"] as const;
-export type Dtype = (typeof dtypes)[number];
-
 /** PSNR of images against f32, in dB: the bundled model, its own prompt, seeds 1 to 4. */
 export const bf16Psnr = { min: 53, max: 57 } as const;
 

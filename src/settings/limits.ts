@@ -2,8 +2,8 @@
  * The range of every numeric flag, in one place, so that checks and help cannot differ.
  * What a model narrows further (sizes, steps) is checked once the model is known.
  */
-import type { SyncMode } from "../native/session.ts";
-import { stepCountMax } from "../schedule.ts";
+import { imageCountMax, rankCountMax, stepCountMax } from "../native/abi.ts";
+import type { SyncMode } from "./names.ts";
 
 export const limits = {
   "guidance-scale": { min: 0, max: 100 },
@@ -11,10 +11,10 @@ export const limits = {
   "num-inference-steps": { min: 1, max: stepCountMax },
   width: { min: 1, max: 8192 },
   height: { min: 1, max: 8192 },
-  gpus: { min: 1, max: 16 },
+  gpus: { min: 1, max: rankCountMax },
   threads: { min: 0, max: 1024 },
   "warmup-steps": { min: 0, max: stepCountMax },
-  "num-images": { min: 1, max: 64 },
+  "num-images": { min: 1, max: imageCountMax },
   "batch-size": { min: 1, max: 8 },
 } as const;
 
@@ -30,15 +30,3 @@ export const syncModeTexts: Record<SyncMode, string> = {
   full_sync: "of this step: exact, but waits",
   no_sync: "of warm-up: no exchange, seams",
 };
-
-export const syncModeNames = Object.keys(syncModeTexts) as SyncMode[];
-
-export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
-
-/** Whose generator a seed starts: torch's on the CPU, or on a CUDA device. */
-export const rngNames = ["cpu", "cuda"] as const;
-export type RngName = (typeof rngNames)[number];
-
-/** How GPUs reach each other's memory. */
-export const transportNames = ["auto", "peer", "nccl"] as const;
-export type TransportName = (typeof transportNames)[number];

@@ -5,27 +5,30 @@
  * An absent flag stays `undefined` until the model is known: models bring defaults of their own.
  */
 import type { ParsedArgs } from "citty";
-import type { DeviceName, DtypeName } from "../devices.ts";
-import { deviceNames, dtypeNames } from "../devices.ts";
 import { BasedXLError } from "../errors.ts";
-import type { TimestepSpacing } from "../models/config.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { SyncMode } from "../native/session.ts";
 import type { GenerateRequest } from "../pipeline/generate.ts";
 import { layoutOf } from "../pipeline/layout.ts";
 import { tilingWarning } from "../pipeline/vae-tiling.ts";
-import type { SchedulerName } from "../schedule.ts";
-import { schedulerNameOfClass, schedulerNames } from "../schedule.ts";
+import { schedulerNameOfClass } from "../schedule.ts";
 import { flagLabel, suggestion } from "../terminal/flags.ts";
-import type { RngName, TransportName } from "./limits.ts";
+import { limits, seedMax } from "./limits.ts";
 import {
-  limits,
-  rngNames,
-  seedMax,
-  syncModeNames,
+  type Device,
+  type Dtype,
+  devices,
+  dtypes,
+  type Rng,
+  rngs,
+  type Scheduler,
+  type SyncMode,
+  schedulers,
+  syncModes,
+  type TimestepSpacing,
+  type Transport,
   timestepSpacings,
-  transportNames,
-} from "./limits.ts";
+  transports,
+} from "./names.ts";
 import type { SampleFlags } from "./sample-flags.ts";
 import { sampleFlags } from "./sample-flags.ts";
 
@@ -37,7 +40,7 @@ export interface SampleOptions {
   /** Of the first image; the others' follow it. */
   seed: bigint;
   seedIsRandom: boolean;
-  rng: RngName;
+  rng: Rng;
   imageCount: number;
   /** Images computed together. */
   batchSize: number;
@@ -46,7 +49,7 @@ export interface SampleOptions {
   stepCount: number | undefined;
   width: number | undefined;
   height: number | undefined;
-  scheduler: SchedulerName | undefined;
+  scheduler: Scheduler | undefined;
   useKarrasSigmas: boolean | undefined;
   timestepSpacing: TimestepSpacing | undefined;
   model: string | undefined;
@@ -54,12 +57,12 @@ export interface SampleOptions {
   /** 0 = one per core. */
   threadCount: number;
   vaeTiling: boolean;
-  device: DeviceName;
+  device: Device;
   /** undefined = the device's own. */
-  dtype: DtypeName | undefined;
+  dtype: Dtype | undefined;
   shareGpu: boolean;
   cudaGraphs: boolean;
-  transport: TransportName;
+  transport: Transport;
   fp16Accumulate: boolean;
   /** undefined = as the sampler wants it. */
   extrapolateHalos: boolean | undefined;
@@ -94,7 +97,7 @@ Leave one of the two out.`,
     negativePrompt: args["negative-prompt"],
     seed: args.seed === undefined ? randomSeed() : parseSeed(args.seed, imageCount),
     seedIsRandom: args.seed === undefined,
-    rng: oneOf(args, "rng", rngNames) ?? "cpu",
+    rng: oneOf(args, "rng", rngs) ?? "cpu",
     imageCount,
     batchSize: whole(args, "batch-size") ?? 1,
     guidanceScale: decimal(args, "guidance-scale"),
@@ -102,21 +105,21 @@ Leave one of the two out.`,
     stepCount: whole(args, "num-inference-steps"),
     width: whole(args, "width"),
     height: whole(args, "height"),
-    scheduler: oneOf(args, "scheduler", schedulerNames),
+    scheduler: oneOf(args, "scheduler", schedulers),
     useKarrasSigmas: args["use-karras-sigmas"],
     timestepSpacing: oneOf(args, "timestep-spacing", timestepSpacings),
     model: args.model,
     rankCount,
     threadCount: whole(args, "threads") ?? 0,
     vaeTiling,
-    device: oneOf(args, "device", deviceNames) ?? "auto",
-    dtype: oneOf(args, "dtype", dtypeNames),
+    device: oneOf(args, "device", devices) ?? "auto",
+    dtype: oneOf(args, "dtype", dtypes),
     shareGpu: args["share-gpu"] ?? false,
     cudaGraphs: args["cuda-graphs"] ?? true,
     fp16Accumulate: args["fp16-accumulate"] ?? false,
-    transport: oneOf(args, "transport", transportNames) ?? "auto",
+    transport: oneOf(args, "transport", transports) ?? "auto",
     splitBatch: args["split-batch"] ?? true,
-    syncMode: oneOf(args, "sync-mode", syncModeNames) ?? "corrected_async_gn",
+    syncMode: oneOf(args, "sync-mode", syncModes) ?? "corrected_async_gn",
     extrapolateHalos: args["predict-borders"],
     warmupStepCount: whole(args, "warmup-steps"),
     outPath: args["out-path"] ?? "sample.png",
@@ -316,13 +319,13 @@ not ${size}: the nearest is ${near}.`,
 }
 
 /** The sampler the model's own config names, or Euler when this version has not got that one. */
-function schedulerOf(model: ModelFolder, warnings: string[]): SchedulerName {
+function schedulerOf(model: ModelFolder, warnings: string[]): Scheduler {
   const { className } = model.scheduler;
   const name = schedulerNameOfClass(className);
   if (name !== null) return name;
   warnings.push(
     `The model asks for ${className}, which this version has not got: drawing with euler. \
---scheduler takes ${schedulerNames.join(", ")}.`,
+--scheduler takes ${schedulers.join(", ")}.`,
   );
   return "euler";
 }

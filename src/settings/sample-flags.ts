@@ -3,12 +3,11 @@
  * strings: `options.ts` turns them into values, so that its sentences can name the range.
  */
 import type { ArgsDef } from "citty";
-import { deviceNames } from "../devices.ts";
 import { tilingError } from "../pipeline/vae-tiling.ts";
-import { schedulerNames } from "../schedule.ts";
 import type { HelpText } from "../terminal/help.ts";
 import { bf16Error } from "./dtype.ts";
-import { limits, syncModeTexts, timestepSpacings } from "./limits.ts";
+import { limits, syncModeTexts } from "./limits.ts";
+import { devices, schedulers, timestepSpacings } from "./names.ts";
 
 /** One line of help per mode, names and texts in columns. */
 function syncModeLines(): string {
@@ -92,7 +91,7 @@ export const sampleFlags = {
   scheduler: {
     type: "string",
     valueHint: "NAME",
-    description: `Sampler: ${schedulerNames.join(", ")}. Default: the model's own.`,
+    description: `Sampler: ${schedulers.join(", ")}. Default: the model's own.`,
   },
   "use-karras-sigmas": {
     type: "boolean",
@@ -136,7 +135,7 @@ export const sampleFlags = {
     type: "string",
     valueHint: "NAME",
     description:
-      `${deviceNames.join(", ")}. auto takes GPUs where there are any; cuda-emulated runs the ` +
+      `${devices.join(", ")}. auto takes GPUs where there are any; cuda-emulated runs the ` +
       "GPU path on the CPU, slowly, for tests. Default: auto.",
   },
   dtype: {

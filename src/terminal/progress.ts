@@ -2,7 +2,6 @@
  * Progress of a run: a bar that is redrawn in place on a terminal, plain lines elsewhere.
  * The formatters are pure; only `createProgressView` writes, and it takes its clock from outside.
  */
-
 import type { Progress } from "../native/session.ts";
 import type { DrawingProgress } from "../pipeline/generate.ts";
 

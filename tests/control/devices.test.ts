@@ -2,12 +2,8 @@
  * Which device draws, and what is said about it.
  */
 import { expect, test } from "bun:test";
-import {
-  chooseDevice,
-  type DeviceName,
-  type DeviceOptions,
-  deviceDefaults,
-} from "../../src/devices.ts";
+import { chooseDevice, type DeviceOptions, deviceDefaults } from "../../src/devices.ts";
+import type { Device } from "../../src/settings/names.ts";
 
 const info = (gpuCount: number, cudaKernels = "sm_90") => ({
   gpuCount,
@@ -17,7 +13,7 @@ const info = (gpuCount: number, cudaKernels = "sm_90") => ({
   cpuName: "Old CPU",
 });
 const choose = (
-  device: DeviceName,
+  device: Device,
   rankCount: number,
   machine: ReturnType<typeof info>,
   more: Partial<DeviceOptions> = {},

@@ -14,11 +14,10 @@ import {
   makeSchedule,
   type Schedule,
   type ScheduleOptions,
-  type SchedulerName,
   schedulerNameOfClass,
-  schedulerNames,
   type Update,
 } from "../../src/schedule.ts";
+import { type Scheduler, schedulers } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { readSafetensors, tensorOf } from "../support/safetensors.ts";
 
@@ -28,7 +27,7 @@ const readJson = (path: string) => JSON.parse(readFileSync(join(fixtures, path),
 type Settings = Record<string, unknown>;
 
 interface Case {
-  name: SchedulerName;
+  name: Scheduler;
   count: number;
   settings: Settings;
   timesteps: [number, number][];
@@ -45,7 +44,7 @@ const sdxl: Settings = {
 };
 
 function schedule(
-  name: SchedulerName,
+  name: Scheduler,
   settings: Settings,
   options: ScheduleOptions | number,
 ): Schedule {
@@ -167,7 +166,7 @@ describe("the reference model's runs", () => {
 
   test("the first step of ddim is euler's in other units, as in the recorded latents", () => {
     // Both start from the same noise n and see the same first model output e.
-    const first = (name: SchedulerName) => {
+    const first = (name: Scheduler) => {
       const { rows, initNoiseSigma } = schedule(name, {}, 12);
       const { latent, outputFromModel } = rows[0]!;
       return { n: latent.sample * initNoiseSigma, e: latent.history[0] * outputFromModel };
@@ -205,7 +204,7 @@ describe("options", () => {
   });
 
   test("the ancestral sampler alone draws noise, always, and its last step does not use it", () => {
-    for (const name of schedulerNames) {
+    for (const name of schedulers) {
       const { rows } = schedule(name, {}, 12);
       expect(rows.map((row) => row.drawsNoise)).toEqual(rows.map(() => name === "euler_a"));
       const used = rows.map((row) => row.latent.noise !== 0);
@@ -231,7 +230,7 @@ describe("options", () => {
 });
 
 describe("any schedule", () => {
-  const name = fc.constantFrom(...schedulerNames);
+  const name = fc.constantFrom(...schedulers);
   const spacing = fc.constantFrom("leading", "trailing", "linspace" as const);
   const stepCount = fc.integer({ min: 1, max: 999 });
 

@@ -10,7 +10,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { syncModes } from "../../src/native/session.ts";
+import { syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
 import {
   draw,

@@ -5,7 +5,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type SyncMode, syncModes } from "../../src/native/session.ts";
+import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { refusal } from "../support/refusal.ts";
 

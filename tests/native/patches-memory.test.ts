@@ -7,7 +7,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { unetSizes } from "../../src/bench/formula.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { type SyncMode, syncModes } from "../../src/native/session.ts";
+import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { draw } from "../support/draw.ts";
 import { writeWideModel } from "../support/formula-weights.ts";
 import { measureMemory } from "../support/memory-run.ts";

@@ -5,8 +5,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { completionScript, shells } from "../../src/commands/completions.ts";
 import { commands } from "../../src/commands.ts";
-import { schedulerNames } from "../../src/schedule.ts";
-import { syncModeNames } from "../../src/settings/limits.ts";
+import { schedulers, syncModes } from "../../src/settings/names.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);
@@ -26,9 +25,9 @@ describe("bash", () => {
     expect(offered("basedxl", "do")).toEqual(["doctor"]);
     expect(offered("basedxl", "sample", "--st")).toEqual(["--steps"]);
     expect(offered("basedxl", "sample", "--no-sp")).toEqual(["--no-split-batch"]);
-    expect(offered("basedxl", "sample", "--scheduler", "")).toEqual([...schedulerNames]);
+    expect(offered("basedxl", "sample", "--scheduler", "")).toEqual([...schedulers]);
     expect(offered("basedxl", "sample", "--sync-mode", "s")).toEqual(
-      syncModeNames.filter((name) => name.startsWith("s")),
+      syncModes.filter((name) => name.startsWith("s")),
     );
     expect(offered("basedxl", "completions", "f")).toEqual(["fish"]);
     expect(offered("basedxl", "sample", "--seed", "")).toEqual([]);

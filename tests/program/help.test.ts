@@ -3,8 +3,8 @@
  */
 import { expect, test } from "bun:test";
 import { commands } from "../../src/commands.ts";
-import { syncModes } from "../../src/native/session.ts";
-import { syncModeNames, syncModeTexts } from "../../src/settings/limits.ts";
+import { syncModeTexts } from "../../src/settings/limits.ts";
+import { syncModes } from "../../src/settings/names.ts";
 import { sampleFlags, sampleHelp } from "../../src/settings/sample-flags.ts";
 import { renderHelp, wrap } from "../../src/terminal/help.ts";
 
@@ -55,7 +55,7 @@ test("every mode has a line of its own that says what it trades", () => {
     const line = text.split("\n").find((each) => each.trim().startsWith(`${mode} `));
     expect(line?.trim()).toBe(mode.padEnd(20) + trade);
   }
-  expect(syncModeNames).toEqual([...syncModes]);
+  expect(syncModes).toEqual([...syncModes]);
 });
 
 test("wrap keeps words whole, and the text's own line breaks", () => {

@@ -11,7 +11,8 @@ import {
   type Session,
   type TokenPair,
 } from "../../src/native/session.ts";
-import { makeSchedule, type SchedulerName } from "../../src/schedule.ts";
+import { makeSchedule } from "../../src/schedule.ts";
+import type { Scheduler } from "../../src/settings/names.ts";
 
 type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
 
@@ -26,7 +27,7 @@ export interface Work
   prompt?: string;
   /** null = zeros. */
   negative?: string | null;
-  scheduler?: SchedulerName;
+  scheduler?: Scheduler;
   stepCount?: number;
   /** Only so many of the steps. */
   stepsDone?: number;

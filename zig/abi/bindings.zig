@@ -20,6 +20,12 @@ const header =
     \\  return new TextDecoder().decode(bytes.subarray(0, end < 0 ? length : end));
     \\}
     \\
+    \\/** The name of an enum's value. */
+    \\function nameOf<E extends Record<string, number>>(names: E, value: number): keyof E {
+    \\  for (const name in names) if (names[name] === value) return name;
+    \\  throw new RangeError(`The library gave ${value}, which names none of its values.`);
+    \\}
+    \\
 ;
 
 pub fn main(init: std.process.Init) !void {
@@ -28,15 +34,17 @@ pub fn main(init: std.process.Init) !void {
     const w = &stdout.interface;
     try w.writeAll(header);
     try w.print("\nexport const abiVersion = {d};\n", .{types.abi_version});
-    try w.print("export const stepCountMax = {d};\n", .{types.step_count_max});
-    try w.print("export const meetingIdBytes = {d};\n", .{types.meeting_id_bytes});
+    inline for (types.constants) |constant| {
+        try w.print("export const {s} = {d};\n", .{ comptime camel(constant[0]), constant[1] });
+    }
     inline for (types.enums) |E| try writeEnum(w, E);
     inline for (types.structs_in) |S| {
-        try writeInterface(w, S);
+        try writeInterface(w, S, true);
         try writeWriter(w, S);
     }
+    try writeZero(w, types.Request);
     inline for (types.structs_out) |S| {
-        try writeInterface(w, S);
+        try writeInterface(w, S, false);
         try writeReader(w, S);
     }
     try writeFunctions(w);
@@ -45,20 +53,23 @@ pub fn main(init: std.process.Init) !void {
 
 // --- internal ---
 
+/// Members keep the names they have in Zig: some are those that users type.
 fn writeEnum(w: *std.Io.Writer, comptime E: type) !void {
     try w.print("\nexport const {s} = {{\n", .{comptime typeName(E)});
     inline for (@typeInfo(E).@"enum".fields) |field| {
-        try w.print("  {s}: {d},\n", .{ comptime camel(field.name), field.value });
+        try w.print("  {s}: {d},\n", .{ field.name, field.value });
     }
     try w.writeAll("} as const;\n");
 }
 
-fn writeInterface(w: *std.Io.Writer, comptime S: type) !void {
+fn writeInterface(w: *std.Io.Writer, comptime S: type, comptime is_in: bool) !void {
     const name = comptime typeName(S);
     try w.print("\nexport interface {s} {{\n", .{name});
     inline for (@typeInfo(S).@"struct".fields) |field| {
         if (comptime isSize(field)) continue;
-        try w.print("  {s}: {s};\n", .{ comptime camel(field.name), comptime tsType(field.type) });
+        try w.print("  {s}: {s};\n", .{
+            comptime camel(field.name), comptime tsType(field.type, is_in),
+        });
     }
     try w.print("}}\n\nexport const sizeOf{s} = {d};\n", .{ name, @sizeOf(S) });
 }
@@ -77,6 +88,32 @@ fn writeWriter(w: *std.Io.Writer, comptime S: type) !void {
         }
     }
     try w.writeAll("}\n");
+}
+
+/// A struct of zeros, to which callers add what their kind of request needs.
+fn writeZero(w: *std.Io.Writer, comptime S: type) !void {
+    const name = comptime typeName(S);
+    try w.print("\nexport const zero{s}: {s} = {{\n", .{ name, name });
+    inline for (@typeInfo(S).@"struct".fields) |field| {
+        if (comptime isSize(field)) continue;
+        try w.print("  {s}: {s},\n", .{ comptime camel(field.name), comptime zeroOf(field.type) });
+    }
+    try w.writeAll("};\n");
+}
+
+fn zeroOf(comptime T: type) []const u8 {
+    switch (@typeInfo(T)) {
+        .array => return "[]",
+        .@"enum" => |e| return "\"" ++ e.fields[0].name ++ "\"",
+        .@"struct" => |s| {
+            comptime var fields: []const u8 = "";
+            inline for (s.fields) |field| {
+                fields = fields ++ " " ++ camel(field.name) ++ ": " ++ zeroOf(field.type) ++ ",";
+            }
+            return "{" ++ fields ++ " }";
+        },
+        else => return if (T == u64 or T == usize) "0n" else "0",
+    }
 }
 
 fn writeReader(w: *std.Io.Writer, comptime S: type) !void {
@@ -138,8 +175,14 @@ fn writeSetter(
         .@"struct" => try w.print("  write{s}(v, at + {d}, {s});\n", .{
             comptime typeName(T), offset, value,
         }),
+        .@"enum" => try w.print("  v.setUint32(at + {d}, {s}[{s}], true);\n", .{
+            offset, comptime typeName(T), value,
+        }),
         else => try w.print("  v.set{s}(at + {d}, {s}{s});\n", .{
-            comptime accessor(T), offset, value, comptime endian(T),
+            comptime accessor(T),
+            offset,
+            if (T == u32) "Number(" ++ value ++ ")" else value,
+            comptime endian(T),
         }),
     }
 }
@@ -150,6 +193,9 @@ fn writeGetter(w: *std.Io.Writer, comptime T: type, offset: usize) !void {
             comptime std.debug.assert(array.child == u8);
             try w.print("readText(v, at + {d}, {d})", .{ offset, array.len });
         },
+        .@"enum" => try w.print("nameOf({s}, v.getUint32(at + {d}, true))", .{
+            comptime typeName(T), offset,
+        }),
         else => try w.print("v.get{s}(at + {d}{s})", .{
             comptime accessor(T), offset, comptime endian(T),
         }),
@@ -166,7 +212,7 @@ fn accessor(comptime T: type) []const u8 {
         u32 => "Uint32",
         f32 => "Float32",
         u64, usize => "BigUint64",
-        else => if (@typeInfo(T) == .@"enum") "Uint32" else @compileError("no accessor"),
+        else => @compileError("no accessor"),
     };
 }
 
@@ -174,10 +220,13 @@ fn endian(comptime T: type) []const u8 {
     return if (T == u8) "" else ", true";
 }
 
-fn tsType(comptime T: type) []const u8 {
+/// Writers take booleans for numbers too: a flag of the boundary is a u32.
+fn tsType(comptime T: type, comptime is_in: bool) []const u8 {
+    if (T == u32 and is_in) return "number | boolean";
     return switch (@typeInfo(T)) {
-        .array => |array| if (array.child == u8) "string" else tsType(array.child) ++ "[]",
+        .array => |array| if (array.child == u8) "string" else tsType(array.child, false) ++ "[]",
         .@"struct" => typeName(T),
+        .@"enum" => "keyof typeof " ++ typeName(T),
         else => if (T == u64 or T == usize) "bigint" else "number",
     };
 }

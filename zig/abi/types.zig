@@ -5,6 +5,7 @@ const backends = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const faults = @import("../transport/faults.zig");
 const jobs = @import("../session/job.zig");
+const layouts = @import("../patch/layout.zig");
 const machines = @import("../devices.zig");
 const models = @import("../model.zig");
 const nccl = @import("../nvidia/nccl.zig");
@@ -199,6 +200,13 @@ pub const Progress = extern struct {
     decode_ns: u64,
 };
 
+/// Numbers that TypeScript shares, by the names that they have there in camelCase.
+pub const constants = .{
+    .{ "rank_count_max", layouts.rank_count_max },
+    .{ "step_count_max", step_count_max },
+    .{ "image_count_max", image_count_max },
+    .{ "meeting_id_bytes", meeting_id_bytes },
+};
 /// Structs that TypeScript fills, parts before wholes.
 pub const structs_in = .{
     configs.ClipConfig, configs.UnetConfig, configs.VaeConfig,         models.ModelConfig,

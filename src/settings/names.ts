@@ -1,0 +1,52 @@
+/**
+ * The names that settings choose from. What the native library knows too comes from its generated
+ * bindings, so that no list is kept twice; this file imports nothing else, and everybody may
+ * import it.
+ */
+import {
+  Compute,
+  type DType,
+  Rng as RngValues,
+  SyncMode as SyncModeValues,
+  TransportKind,
+} from "../native/abi.ts";
+
+/** What a patch reads of the others after warm-up (zig/patch/sync_mode.zig); the default first. */
+export type SyncMode = keyof typeof SyncModeValues;
+export const syncModes = namesOf(SyncModeValues);
+
+/** Whose random numbers a seed gives: torch's on the CPU, or on a CUDA device. */
+export type Rng = keyof typeof RngValues;
+export const rngs = namesOf(RngValues);
+
+/** How GPUs reach each other's memory. */
+export type Transport = keyof typeof TransportKind;
+export const transports = namesOf(TransportKind);
+
+/** Types of the activations: what layers pass to each other. */
+export const dtypes = ["f32", "f16", "bf16"] as const satisfies readonly (keyof typeof DType)[];
+export type Dtype = (typeof dtypes)[number];
+
+/** Types of the CPU's products; its activations are f32. */
+export type CpuDtype = keyof typeof Compute;
+export const cpuDtypes = namesOf(Compute);
+
+/** Types of activations and weights on GPUs. */
+export type GpuDtype = Exclude<Dtype, "f32">;
+
+export const devices = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
+export type Device = (typeof devices)[number];
+
+/** Samplers; `schedule.ts` holds one for each. */
+export const schedulers = ["euler", "euler_a", "ddim"] as const;
+export type Scheduler = (typeof schedulers)[number];
+
+/** Which training timesteps a run visits, as diffusers names it. */
+export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
+export type TimestepSpacing = (typeof timestepSpacings)[number];
+
+// --- internal ---
+
+function namesOf<Name extends string>(values: Readonly<Record<Name, number>>): readonly Name[] {
+  return Object.keys(values) as Name[];
+}
