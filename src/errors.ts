@@ -41,7 +41,16 @@ export function stopIfAborted(signal: AbortSignal | undefined): void {
  */
 export function escaped(text: string, lengthMax = Number.POSITIVE_INFINITY): string {
   const shown = text.length > lengthMax ? `${text.slice(0, lengthMax)} ...` : text;
-  return shown.replace(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
+  return shown.replace(
+    /[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** As `escaped`, for text that has lines of its own, such as the output of a tool or a stack. */
+export function escapedLines(text: string): string {
+  return text
+    .split("\n")
+    .map((line) => escaped(line))
+    .join("\n");
 }

@@ -1,6 +1,7 @@
 /**
  * The report as text: one line per fact, red with its advice below where something is wrong.
  */
+import { escaped } from "../errors.ts";
 import { wrap } from "../terminal/help.ts";
 import { type Line, problemsOf, type Report } from "./report.ts";
 
@@ -29,14 +30,14 @@ export function renderReport(report: Report, colour: boolean): string {
 type Paint = (text: string, state: Line["state"]) => string;
 
 function linesOf(line: Line, paint: Paint): string[] {
-  const head = `  ${marks[line.state].padEnd(4)} ${line.label.padEnd(textColumn - 8)} `;
+  const head = `  ${marks[line.state].padEnd(4)} ${escaped(line.label).padEnd(textColumn - 8)} `;
   const indent = " ".repeat(textColumn);
-  const [first = "", ...rest] = wrap(line.text, lineWidth - textColumn);
+  const [first = "", ...rest] = wrap(escaped(line.text), lineWidth - textColumn);
   const text = [head.padEnd(textColumn) + first, ...rest.map((each) => indent + each)];
   if (line.state !== "problem") {
     return text.map((each, index) => (index === 0 ? paintMark(each, line.state, paint) : each));
   }
-  const advice = wrap(line.advice, lineWidth - textColumn - 3);
+  const advice = wrap(escaped(line.advice), lineWidth - textColumn - 3);
   const arrow = advice.map((each, index) => `${indent}${index === 0 ? "-> " : "   "}${each}`);
   return [...text.map((each) => paint(each, "problem")), ...arrow];
 }

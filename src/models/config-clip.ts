@@ -10,6 +10,7 @@ import {
   positiveNumber,
   text,
   wholeNumber,
+  word,
 } from "./config-reader.ts";
 
 export interface ClipConfig {
@@ -64,6 +65,6 @@ function checkClass(reader: ConfigReader, hasProjection: boolean): void {
   if (!architectures) return;
   const wanted = hasProjection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
   if (architectures.includes(wanted)) return;
-  const found = architectures.join(", ") || "empty";
+  const found = word(architectures.join(", ")) || "empty";
   reader.fail(`architectures is ${found}, but SDXL needs a ${wanted} here`);
 }

@@ -151,7 +151,12 @@ export class ConfigReader {
   }
 }
 
-/** A value as it would stand in the file, cut to a readable length. */
+/** A word of a file as it stands, escaped and cut to a readable length. */
+export function word(text: string): string {
+  return escaped(text, 60);
+}
+
+/** A value as it would stand in the file, escaped and cut to a readable length. */
 export function show(value: unknown): string {
   const text = typeof value === "number" ? `${value}` : (JSON.stringify(value) ?? `${value}`);
   return escaped(text.length > 60 ? `${text.slice(0, 57)}...` : text);

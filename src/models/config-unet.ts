@@ -12,6 +12,7 @@ import {
   positiveNumber,
   show,
   text,
+  word,
 } from "./config-reader.ts";
 
 export interface UnetConfig {
@@ -126,7 +127,8 @@ function attentionFlags(
       : ["UpBlock2D", "CrossAttnUpBlock2D", upDefault];
   const blocks = reader.optional(key, listOf(text), fallback as string[]);
   const other = blocks.find((block) => block !== plain && block !== crossing);
-  if (other) reader.fail(`${key} has ${other}, which is not supported; ${plain}, ${crossing} are`);
+  if (other !== undefined)
+    reader.fail(`${key} has ${word(other)}, which is not supported; ${plain}, ${crossing} are`);
   if (blocks.length !== levelCount) {
     reader.fail(`${key} has ${blocks.length} entries, but block_out_channels has ${levelCount}`);
   }

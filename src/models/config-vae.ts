@@ -10,6 +10,7 @@ import {
   positiveInteger,
   positiveNumber,
   text,
+  word,
 } from "./config-reader.ts";
 
 export interface VaeConfig {
@@ -75,7 +76,8 @@ export function parseVaeConfig(path: string, json: unknown): VaeConfig {
 function checkBlocks(reader: ConfigReader, key: string, kind: string, levelCount: number): void {
   const blocks = reader.optional(key, listOf(text), [kind]);
   const other = blocks.find((block) => block !== kind);
-  if (other) reader.fail(`${key} has ${other}, which is not supported; ${kind} is`);
+  if (other !== undefined)
+    reader.fail(`${key} has ${word(other)}, which is not supported; ${kind} is`);
   if (blocks.length === levelCount) return;
   reader.fail(`${key} has ${blocks.length} entries, but block_out_channels has ${levelCount}`);
 }

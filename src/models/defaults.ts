@@ -11,6 +11,7 @@ import {
   positiveInteger,
   readJsonFile,
   text,
+  word,
 } from "./config-reader.ts";
 
 export interface ModelDefaults {
@@ -29,7 +30,8 @@ export async function readDefaults(folder: string, sizeMultiple: number): Promis
   const json = await readJsonFile(path);
   const reader = new ConfigReader(path, json);
   const unknown = Object.keys(json as object).find((key) => !keys.includes(key));
-  if (unknown) reader.fail(`${unknown} is no key of this file; ${keys.join(", ")} are`);
+  if (unknown !== undefined)
+    reader.fail(`${word(unknown)} is no key of this file; ${keys.join(", ")} are`);
   const size = v.pipe(
     positiveInteger,
     v.multipleOf(sizeMultiple, `it must be a multiple of ${sizeMultiple}`),

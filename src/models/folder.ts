@@ -17,7 +17,7 @@ import {
   type UnetConfig,
   type VaeConfig,
 } from "./config.ts";
-import { ConfigReader, flag, readJsonFile, text } from "./config-reader.ts";
+import { ConfigReader, flag, readJsonFile, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
 import { type ModelDefaults, readDefaults } from "./defaults.ts";
 import { findWeightFiles } from "./weight-files.ts";
@@ -113,7 +113,9 @@ async function readIndex(root: string): Promise<ConfigReader> {
   const index = new ConfigReader(path, await readJsonFile(path));
   const className = index.required("_class_name", text);
   if (!/^StableDiffusionXL(Img2Img)?Pipeline$/.test(className)) {
-    index.fail(`_class_name is ${className}, which is not supported; StableDiffusionXLPipeline is`);
+    index.fail(
+      `_class_name is ${word(className)}, which is not supported; StableDiffusionXLPipeline is`,
+    );
   }
   index.refuseEmptyParts(["text_encoder", "text_encoder_2", "unet", "vae"]);
   return index;

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
-import { ConfigReader, readJsonFile, show } from "./config-reader.ts";
+import { ConfigReader, readJsonFile, show, word } from "./config-reader.ts";
 
 /** File names without endings: diffusers' parts and transformers' parts are named differently. */
 export type WeightStem = "diffusion_pytorch_model" | "model";
@@ -50,7 +50,7 @@ async function shardFiles(folder: string, indexName: string): Promise<string[]> 
     if (existsSync(join(folder, name))) continue;
     throw new BasedXLError(
       "bad-weights",
-      `${path} names the shard ${name}, but it is not in the folder; download it again.`,
+      `${path} names the shard ${word(name)}, but it is not in the folder; download it again.`,
     );
   }
   return names.map((name) => join(folder, name));
@@ -61,8 +61,8 @@ function missingSentence(folder: string, looked: string[]): string {
   const pickles = readdirSync(folder).filter((name) => /\.(bin|ckpt|pt|pth)$/.test(name));
   if (pickles.length > 0) {
     return (
-      `${folder} has only pickled weights (${pickles[0]}), which are not read because they can ` +
-      "run code; save the model with safe_serialization=True to get .safetensors files."
+      `${folder} has only pickled weights (${word(pickles[0]!)}), which are not read because ` +
+      "they can run code; save the model with safe_serialization=True to get .safetensors files."
     );
   }
   return `${folder} has no weights; looked for ${looked.join(", ")}.`;

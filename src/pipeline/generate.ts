@@ -3,7 +3,7 @@
  * It neither prints nor writes files nor reads flags: whoever calls it decides about those.
  */
 import assert from "node:assert/strict";
-import { stopIfAborted } from "../errors.ts";
+import { escaped, stopIfAborted } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import type {
@@ -231,7 +231,7 @@ function encodePrompt(model: ModelFolder, text: string, what: string, warn: Warn
   if (dropped !== "") {
     const shown =
       dropped.length > 200 ? `${dropped.slice(0, 120)} ... ${dropped.slice(-60)}` : dropped;
-    warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${shown}".`);
+    warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${escaped(shown)}".`);
   }
   return { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
 }

@@ -9,7 +9,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { ConfigReader, readJsonFile } from "../models/config-reader.ts";
+import { ConfigReader, readJsonFile, show } from "../models/config-reader.ts";
 
 /**
  * An entry of tokenizer.json's `added_tokens`. `normalized`: looked for in the lower-cased text.
@@ -60,7 +60,7 @@ export async function readSpecialTokens(
     if (known) return known;
     const id = vocabulary.get(flags.content);
     if (id === undefined) {
-      return config.fail(`the ${key} ${JSON.stringify(flags.content)} is not in vocab.json`);
+      return config.fail(`the ${key} ${show(flags.content)} is not in vocab.json`);
     }
     const result = { ...noFlags, ...flags, special: true, id };
     added.set(result.content, result);
@@ -110,7 +110,7 @@ async function readOptional(path: string): Promise<ConfigReader> {
 
 function decoderId(config: ConfigReader, id: string): number {
   if (/^\d{1,9}$/.test(id)) return Number(id);
-  return config.fail(`added_tokens_decoder has ${JSON.stringify(id)}, which is no token id`);
+  return config.fail(`added_tokens_decoder has ${show(id)}, which is no token id`);
 }
 
 /** A huge number means "no limit" in the files of transformers. */

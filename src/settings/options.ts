@@ -5,7 +5,7 @@
  * An absent flag stays `undefined` until the model is known: models bring defaults of their own.
  */
 import type { ParsedArgs } from "citty";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GenerateRequest } from "../pipeline/generate.ts";
 import { layoutOf } from "../pipeline/layout.ts";
@@ -324,8 +324,8 @@ function schedulerOf(model: ModelFolder, warnings: string[]): Scheduler {
   const name = schedulerNameOfClass(className);
   if (name !== null) return name;
   warnings.push(
-    `The model asks for ${className}, which this version has not got: drawing with euler. \
---scheduler takes ${schedulers.join(", ")}.`,
+    `The model asks for ${escaped(className, 60)}, which this version has not got: drawing with \
+euler. --scheduler takes ${schedulers.join(", ")}.`,
   );
   return "euler";
 }

@@ -2,7 +2,7 @@
  * How a command starts: set-up first, then its own code, and every error of the world as one line
  * on stderr. The command's modules are imported inside `command`, after the packages exist.
  */
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escapedLines } from "../errors.ts";
 import { setUp } from "../setup.ts";
 
 /**
@@ -16,7 +16,7 @@ export async function runEntry(argv: string[], command: () => Promise<number>): 
   } catch (error) {
     if (!(error instanceof BasedXLError)) throw error;
     const { code, message } = error;
-    process.stderr.write(`error: ${message}\n`);
+    process.stderr.write(`error: ${escapedLines(message)}\n`);
     if (argv.includes("--json")) {
       process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`);
     }

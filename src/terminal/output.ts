@@ -1,10 +1,11 @@
 /**
  * Where a command's words go. Lines for people go to stderr, around the progress bar; stdout
- * carries only what scripts read (`--json`) and help texts, so that it can be piped.
+ * carries only what scripts read (`--json`) and help texts, so that it can be piped. Every message
+ * is escaped here, so that no text from outside can move the cursor or imitate a line of ours.
  */
 import type { ConsolaInstance } from "consola/core";
 import { createConsola, LogLevels } from "consola/core";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped, escapedLines } from "../errors.ts";
 import type { ProgressTarget, ProgressView } from "./progress.ts";
 import { createProgressView } from "./progress.ts";
 
@@ -31,7 +32,11 @@ export function createOutput(verbosity: Verbosity, target = stderrTarget()): Out
   const log = createConsola({
     level,
     reporters: [
-      { log: ({ type, args }) => progress.line(`${prefixes[type] ?? ""}${args.join(" ")}`) },
+      {
+        log({ type, args }) {
+          progress.line(`${prefixes[type] ?? ""}${escaped(args.join(" "))}`);
+        },
+      },
     ],
   });
   return { log, progress, showsProgress: !quiet && !json, verbosity };
@@ -43,21 +48,23 @@ export function verbosityOf(rawArgs: readonly string[]): Verbosity {
   return { verbose: has("--verbose"), quiet: has("--quiet"), json: has("--json") };
 }
 
-/** Writes one object on one line of stdout. */
+/** Writes one object on one line of stdout; what a terminal would obey stands escaped in it. */
 export function writeJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value)}\n`);
+  process.stdout.write(`${escaped(JSON.stringify(value))}\n`);
 }
 
 /**
  * Tells an error as one sentence, with `--json` also as an object. An error that is not the user's
  * shows its stack with --verbose only.
  */
-export function reportError(error: unknown, { log, progress, verbosity }: Output): void {
+export function reportError(error: unknown, { progress, verbosity }: Output): void {
   progress.clear();
   const told = error instanceof BasedXLError ? error : unexpected(error, verbosity.verbose);
-  log.error(told.message);
+  // The output of a tool that failed is part of the message of a set-up, with its lines.
+  const shown = told.code === "setup" ? escapedLines(told.message) : escaped(told.message);
+  progress.line(`error: ${shown}`);
   if (told !== error && verbosity.verbose && error instanceof Error) {
-    log.error(error.stack ?? "no stack");
+    progress.line(escapedLines(error.stack ?? "no stack"));
   }
   if (verbosity.json) writeJson({ error: { code: told.code, message: told.message } });
 }
