@@ -16,6 +16,8 @@ pub const Cpu = cpus.Cpu;
 pub const Compute = cpus.Compute;
 pub const cudas = @import("backend/cuda.zig");
 pub const Cuda = cudas.Cuda;
+pub const GraphKey = cudas.GraphKey;
+pub const StepVariant = cudas.StepVariant;
 /// What the device that is planned for would answer.
 pub const Planned = @import("backend/dry_run.zig").Planned;
 
@@ -83,11 +85,11 @@ pub const Backend = struct {
         return .{ .activation = b.activationType(), .is_cuda = b.isCuda() };
     }
 
-    /// Runs `function`, which must queue the same work whenever it comes with the same `key` and
-    /// the arena in the same state. From the third time on a GPU does it as a CUDA graph.
-    pub fn captured(
+    /// Runs `function` through the cache of CUDA graphs: eagerly the first time, captured the
+    /// second, replayed from then on. Calls with equal keys must launch the same work.
+    pub fn runGraphed(
         b: Backend,
-        key: u64,
+        key: GraphKey,
         comptime function: anytype,
         args: anytype,
     ) @typeInfo(@TypeOf(function)).@"fn".return_type.? {
@@ -96,7 +98,7 @@ pub const Backend = struct {
         };
         const graphs = &cuda.graphs;
         errdefer graphs.abandon(cuda);
-        switch (graphs.passFor(cuda, b.scratch.fingerprint(key))) {
+        switch (try graphs.passFor(cuda, key, b.scratch)) {
             .eager => return @call(.auto, function, args),
             .capture => {
                 const before = b.scratch.*;

@@ -1,6 +1,6 @@
 //! The arena of one rank: a first-fit allocator over one address range, with its books outside the
 //! range, so that the same code counts bytes while planning and hands out device memory while
-//! drawing. Equal sequences of calls give equal offsets: what `plan` measured is what is needed.
+//! generating. Equal sequences of calls give equal offsets: what the dry run measured suffices.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -18,7 +18,7 @@ pub const Scratch = struct {
     /// The highest byte that was ever in use.
     peak: usize = 0,
 
-    const Block = struct { offset: usize, len: usize };
+    pub const Block = struct { offset: usize, len: usize };
 
     /// Counts without limit; addresses are offsets from `block_alignment`, never 0.
     pub fn planning() Scratch {
@@ -40,9 +40,9 @@ pub const Scratch = struct {
         }
         if (scratch.capacity - offset < len) return error.OutOfScratch;
         if (scratch.block_count == block_count_max) return error.OutOfScratch;
-        const live = scratch.blocks[0 .. scratch.block_count + 1];
-        std.mem.copyBackwards(Block, live[i + 1 ..], live[i .. live.len - 1]);
-        live[i] = .{ .offset = offset, .len = len };
+        const blocks = scratch.blocks[0 .. scratch.block_count + 1];
+        std.mem.copyBackwards(Block, blocks[i + 1 ..], blocks[i .. blocks.len - 1]);
+        blocks[i] = .{ .offset = offset, .len = len };
         scratch.block_count += 1;
         scratch.peak = @max(scratch.peak, offset + len);
         return scratch.base + offset;
@@ -51,21 +51,17 @@ pub const Scratch = struct {
     /// `address` must be alive.
     pub fn free(scratch: *Scratch, address: usize) void {
         const offset = address - scratch.base;
-        const live = scratch.blocks[0..scratch.block_count];
-        const i = for (live, 0..) |block, i| {
+        const blocks = scratch.blocks[0..scratch.block_count];
+        const i = for (blocks, 0..) |block, i| {
             if (block.offset == offset) break i;
         } else unreachable;
-        std.mem.copyForwards(Block, live[i .. live.len - 1], live[i + 1 ..]);
+        std.mem.copyForwards(Block, blocks[i .. blocks.len - 1], blocks[i + 1 ..]);
         scratch.block_count -= 1;
     }
 
-    /// `key` and which blocks are alive: equal numbers mean that the same calls to come get the
-    /// same addresses.
-    pub fn fingerprint(scratch: *const Scratch, key: u64) u64 {
-        var hash: std.hash.Wyhash = .init(key);
-        hash.update(std.mem.asBytes(&scratch.base));
-        hash.update(std.mem.sliceAsBytes(scratch.blocks[0..scratch.block_count]));
-        return hash.final();
+    /// The live blocks, by address.
+    pub fn live(scratch: *const Scratch) []const Block {
+        return scratch.blocks[0..scratch.block_count];
     }
 
     /// Up to the end of the last block that is alive.

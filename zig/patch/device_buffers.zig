@@ -100,17 +100,17 @@ pub const DeviceBuffers = struct {
         m.group_next = 0;
         m.fresh_slot = null;
         const cuda = m.cuda orelse return;
-        const is_now = try cuda.graphs.pause(cuda);
+        const is_now = try cuda.graphs.endSegment(cuda);
         if (is_now and exchange.step_index > 0) try m.waitForFetches(exchange, cuda);
-        try cuda.graphs.proceed(cuda);
+        try cuda.graphs.beginSegment(cuda);
     }
 
     pub fn endStep(m: *DeviceBuffers, exchange: *Exchange) exchanges.Error!void {
         try m.passGroups(exchange, m.slot_count);
         const cuda = m.cuda orelse return;
-        if (!try cuda.graphs.pause(cuda)) return cuda.graphs.proceed(cuda);
+        if (!try cuda.graphs.endSegment(cuda)) return cuda.graphs.beginSegment(cuda);
         try cuda.record(m.marks.fetched(), cuda.exchange_stream);
-        try cuda.graphs.proceed(cuda);
+        try cuda.graphs.beginSegment(cuda);
     }
 
     /// This patch's part of a slot, to be written.
@@ -124,7 +124,7 @@ pub const DeviceBuffers = struct {
         const cuda = m.cuda orelse return;
         if (m.fresh_slot == slot) return;
         m.fresh_slot = slot;
-        if (!try cuda.graphs.pause(cuda)) return cuda.graphs.proceed(cuda);
+        if (!try cuda.graphs.endSegment(cuda)) return cuda.graphs.beginSegment(cuda);
         try cuda.record(m.marks.posted(slot), cuda.stream);
         try exchange.transport.post(m.countAt(exchange, slot, false));
         const only = std.EnumSet(Kind).initOne(exchange.slots[slot].kind);
@@ -134,7 +134,7 @@ pub const DeviceBuffers = struct {
             .mark = .{ .posted = slot },
             .count = m.countAt(exchange, slot, false),
         });
-        try cuda.graphs.proceed(cuda);
+        try cuda.graphs.beginSegment(cuda);
     }
 
     /// `i` is a patch; now: of this step, old: of the step before.
@@ -258,8 +258,8 @@ pub const DeviceBuffers = struct {
             const old = exchange.kindsReadOld();
             const is_needed = old.count() > 0 or end == m.slot_count;
             if (!is_needed) continue;
-            if (!try cuda.graphs.pause(cuda)) {
-                try cuda.graphs.proceed(cuda);
+            if (!try cuda.graphs.endSegment(cuda)) {
+                try cuda.graphs.beginSegment(cuda);
                 continue;
             }
             try cuda.record(m.marks.passed(group), cuda.stream);
@@ -273,7 +273,7 @@ pub const DeviceBuffers = struct {
                 .mark = .{ .passed = group },
                 .count = count,
             });
-            try cuda.graphs.proceed(cuda);
+            try cuda.graphs.beginSegment(cuda);
         }
     }
 

@@ -4,10 +4,9 @@
 //!
 //! Each call is a slot, the same in every step. On the CPU a rank writes its parts into its own
 //! buffers and the others read them there. Where old values are read while new ones are written
-//! there are two buffers, used in turn, and a third for halo rows that are predicted from two
-//! steps; the meeting of all ranks at the end of a step keeps readers and writers apart. On GPUs
-//! each rank keeps copies of the others' parts (`device_buffers.zig`). With one patch every answer
-//! is what was given, and nothing is copied.
+//! there are two buffers, used in turn, and a third for halo rows that are extrapolated from two
+//! steps; a barrier at the end of a step keeps readers and writers apart. On GPUs each rank keeps
+//! copies (`device_buffers.zig`). With one patch every call returns its argument.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -28,10 +27,8 @@ const Transport = transports.Transport;
 /// SDXL has 155 (39 convolutions, 46 group norms, 70 self-attentions).
 pub const slot_count_max = 1024;
 const buffer_count_max = 3;
-
-/// Of the mean variance within patches: what corrected variances are held to. A mean that moves
-/// fast takes nearly all of the corrected one away, and what is divided by its root explodes; the
-/// image's is at least as large as the mean within patches, which one step changes little.
+/// Lower bound for corrected variances, as a fraction of the mean within-patch variance. A fast
+/// moving mean can cancel almost all of the corrected variance, and dividing by its root blows up.
 const variance_floor = 0.75;
 
 pub const Error = backends.Error || transports.Error;
@@ -74,7 +71,7 @@ pub const Exchange = struct {
     /// Old halo rows are moved on by their own last change, as far as this patch's halo says
     /// that changes go on (see `Backend.extrapolateRows`).
     extrapolates_halos: bool = false,
-    /// For comparisons with DistriFusion: n / (n - 1) of the variance, and no floor under it.
+    /// DistriFusion's n / (n - 1) of the variance, without the lower bound.
     bessel_variance: bool = false,
     /// Posts that were made before the first slot.
     post_first: u64 = 0,
@@ -169,14 +166,21 @@ pub const Exchange = struct {
         return step_count * exchange.slot_count * posts_per_slot;
     }
 
-    /// What makes the work of this step differ from that of another, as a number.
-    pub fn phase(exchange: *Exchange, step_index: u32) u64 {
-        if (exchange.isAlone()) return 0;
-        exchange.step_index = step_index;
-        const synchronous = @intFromBool(exchange.isSynchronous());
-        const predicts = @intFromBool(exchange.extrapolates_halos and exchange.extrapolatesNow());
-        return 1 + @as(u64, synchronous) + 2 * @as(u64, predicts) +
-            4 * @as(u64, @intFromEnum(exchange.mode));
+    /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`).
+    pub fn stepVariant(exchange: *const Exchange, step_index: u32) backends.StepVariant {
+        if (exchange.isAlone()) return .{};
+        const buffers = exchange.device_buffers;
+        const last = exchange.patches[exchange.patches.len - 1];
+        return .{
+            .sync_mode = @intFromEnum(exchange.mode),
+            .is_synchronous = modes.isSynchronous(step_index, exchange.warmup_steps),
+            .extrapolates_halos = exchange.extrapolatesAt(step_index),
+            .bessel_variance = exchange.bessel_variance,
+            .is_only_rank = buffers != null and buffers.?.cuda == null,
+            .patch_index = exchange.index,
+            .patch_count = @intCast(exchange.patches.len),
+            .image_rows = last.row_first + last.row_count,
+        };
     }
 
     // What layers call.
@@ -302,10 +306,11 @@ pub const Exchange = struct {
         return turn % exchange.bufferCount(kind);
     }
 
-    /// Whether this step reads old halo rows of which there are two steps.
-    fn extrapolatesNow(exchange: *const Exchange) bool {
-        if (exchange.peers.len == 0) return false;
-        return exchange.freshnessOf(.halo_rows) == .one_step_old and exchange.step_index >= 2;
+    /// Whether a step reads stale halo rows of which two earlier steps are kept.
+    fn extrapolatesAt(exchange: *const Exchange, step_index: u32) bool {
+        if (!exchange.extrapolates_halos or exchange.peers.len == 0 or step_index < 2) return false;
+        const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
+        return modes.freshness(exchange.mode, .halo_rows, synchronous) == .one_step_old;
     }
 
     /// Copies of halo rows, moved on where they are old. What the rows of the neighbour did is
@@ -333,7 +338,7 @@ pub const Exchange = struct {
         ours: u32,
     ) Error!Tensor {
         const batch = old.shape.batch;
-        if (!exchange.extrapolatesNow()) {
+        if (!exchange.extrapolatesAt(exchange.step_index)) {
             const out = try exchange.b.alloc(old.shape, old.dtype);
             try exchange.b.copy(out, old);
             return out;

@@ -6,6 +6,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const backends = @import("../backend.zig");
+const GraphKey = backends.GraphKey;
 const StepCoefficients = backends.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
@@ -240,7 +241,8 @@ fn runUnet(
     conditioning: Conditioning,
 ) Error!Tensor {
     const args = .{ rank, step_index, sample, halo, timestep, conditioning };
-    return rank.b.captured(rank.exchange.phase(step_index), forwardUnet, args);
+    const key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
+    return rank.b.runGraphed(key, forwardUnet, args);
 }
 
 fn forwardUnet(

@@ -7,6 +7,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backends = @import("../backend.zig");
 const Backend = backends.Backend;
+const GraphKey = backends.GraphKey;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Model = @import("../model.zig").Model;
@@ -125,8 +126,9 @@ pub const Rank = struct {
         const shape: Shape = .tokens(1, @intCast(ids.len), 1);
         const tensor = try rank.b.upload(shape, .i32, std.mem.sliceAsBytes(ids));
         defer rank.b.free(tensor);
-        const key = @intFromPtr(encoder);
-        return rank.b.captured(key, runEncoder, .{ rank, encoder, tensor });
+        const is_second = encoder == &rank.model.text_encoder_2;
+        const key: GraphKey = .of(if (is_second) .text_encoder_2 else .text_encoder, tensor, .{});
+        return rank.b.runGraphed(key, runEncoder, .{ rank, encoder, tensor });
     }
 
     /// The second encoder's pooled state. Where it pools differs from prompt to prompt, so that it
@@ -135,8 +137,8 @@ pub const Rank = struct {
         const bytes = std.mem.asBytes(&end_index);
         const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
         defer rank.b.free(ends);
-        const key = @intFromPtr(&rank.model.text_encoder_2) + 1;
-        return rank.b.captured(key, runPooled, .{ rank, hidden, ends });
+        const key: GraphKey = .of(.text_projection, hidden, .{});
+        return rank.b.runGraphed(key, runPooled, .{ rank, hidden, ends });
     }
 
     fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
@@ -150,8 +152,9 @@ pub const Rank = struct {
     /// A scaled latent, or this rank's rows of it, to the image's; checked. Images of a job are
     /// counted up.
     pub fn decode(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
-        const key = rank.vae_exchange.phase(image_index);
-        const decoded = try rank.b.captured(key, runDecoder, .{ rank, image_index, latent });
+        const step = rank.vae_exchange.stepVariant(image_index);
+        const key: GraphKey = .of(.vae_decoder, latent, step);
+        const decoded = try rank.b.runGraphed(key, runDecoder, .{ rank, image_index, latent });
         if (!try rank.b.isFinite(decoded)) return rank.notFinite("The VAE's decoder gave", .{});
         return decoded;
     }

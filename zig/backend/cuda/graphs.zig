@@ -1,10 +1,11 @@
-//! CUDA graphs: a piece of work that comes again with the same addresses is queued by one call.
-//! The first time it runs as it is (libraries measure their algorithms then), the second time it is
-//! captured, and from there on replayed. While replaying, the same model code runs once more over
-//! nothing, so that the arena's books and the exchange go on as always.
+//! The cache of CUDA graphs: work that comes again with the same key and the same addresses is
+//! launched by one call. It runs eagerly the first time (the libraries time their algorithms then),
+//! is captured the second time, and is replayed from then on. During a replay the same model code
+//! runs again with a backend that launches nothing, so that allocations and the exchange proceed
+//! as they do eagerly.
 //!
-//! A capture may be cut: what no graph can hold (waiting for another rank, copies between GPUs)
-//! stands between `pause` and `proceed`, and each stretch between is a graph of its own.
+//! A capture can be split into segments. Work that cannot be captured (host waits, peer copies)
+//! goes between endSegment() and beginSegment(); each segment is a CUDA graph of its own.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -12,17 +13,22 @@ const Allocator = std.mem.Allocator;
 const drivers = @import("../../nvidia/driver.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
+const keys = @import("graph_key.zig");
+const GraphKey = keys.GraphKey;
+const GraphMemory = keys.GraphMemory;
+const Scratch = @import("../../scratch.zig").Scratch;
 const Error = cudas.Error || Allocator.Error;
 
-/// A size has three for the UNet's steps and one for the VAE; the text encoders have three that
-/// serve every prompt. The oldest go.
+/// An image size has three entries for the UNet's steps and one for the VAE; the text encoders have
+/// three that serve every prompt. The least recently used entry is evicted.
 const entry_count_max = 48;
 
 const Segments = std.ArrayList(drivers.GraphExec);
 
 const Entry = struct {
-    key: u64,
-    /// Of its last use.
+    key: GraphKey,
+    memory: GraphMemory,
+    /// Value of `Graphs.turn` at its last use.
     turn: u64,
     is_captured: bool = false,
     segments: Segments = .empty,
@@ -30,13 +36,13 @@ const Entry = struct {
 
 pub const Pass = enum { eager, capture, replay };
 
-/// Pieces of work, however many graphs each is.
+/// Entries captured and replayed, whatever their number of segments.
 pub const Counts = struct { captured: u64 = 0, replayed: u64 = 0 };
 
 pub const Graphs = struct {
     gpa: Allocator,
     enabled: bool,
-    /// Since it was opened.
+    /// Since the device was opened.
     counts: Counts = .{},
     pass: Pass = .eager,
     entries: [entry_count_max]Entry = undefined,
@@ -53,29 +59,35 @@ pub const Graphs = struct {
         for (0..graphs.entry_count) |i| graphs.drop(cuda, i);
     }
 
-    /// What is to be done for work of this key. Nothing is captured inside a capture.
-    pub fn passFor(graphs: *Graphs, cuda: *Cuda, key: u64) Pass {
+    /// How to run the work of this key with the arena as it is. Captures do not nest.
+    pub fn passFor(
+        graphs: *Graphs,
+        cuda: *Cuda,
+        key: GraphKey,
+        scratch: *const Scratch,
+    ) Allocator.Error!Pass {
         if (!graphs.enabled or graphs.pass != .eager) return .eager;
         graphs.turn += 1;
         for (graphs.entries[0..graphs.entry_count], 0..) |*entry, i| {
-            if (entry.key != key) continue;
+            if (!entry.key.eql(key) or !entry.memory.matches(scratch)) continue;
             entry.turn = graphs.turn;
             graphs.current = i;
             return if (entry.is_captured) .replay else .capture;
         }
+        const memory: GraphMemory = try .of(graphs.gpa, scratch);
         const i = graphs.makeRoom(cuda);
-        graphs.entries[i] = .{ .key = key, .turn = graphs.turn };
+        graphs.entries[i] = .{ .key = key, .memory = memory, .turn = graphs.turn };
         return .eager;
     }
 
     pub fn beginCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
         assert(graphs.pass == .eager);
         graphs.pass = .capture;
-        try graphs.beginSegment(cuda);
+        try graphs.startCapture(cuda);
     }
 
     pub fn endCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
-        try graphs.endSegment(cuda);
+        try graphs.finishCapture(cuda);
         graphs.entries[graphs.current].is_captured = true;
         graphs.counts.captured += 1;
         graphs.pass = .eager;
@@ -94,7 +106,7 @@ pub const Graphs = struct {
         graphs.pass = .eager;
     }
 
-    /// After a failure: the stream captures no more and the entry is forgotten.
+    /// After a failure: ends the stream's capture and drops the entry.
     pub fn abandon(graphs: *Graphs, cuda: *Cuda) void {
         if (graphs.pass == .eager) return;
         var status: drivers.CaptureStatus = .none;
@@ -108,31 +120,31 @@ pub const Graphs = struct {
         graphs.entries[graphs.current] = graphs.entries[graphs.entry_count];
     }
 
-    /// Ends a stretch. True: what stands until `proceed` is to be done now; false: this only takes
-    /// down what there is.
-    pub fn pause(graphs: *Graphs, cuda: *Cuda) Error!bool {
+    /// Ends the current segment, before work that cannot be captured. Returns false while
+    /// capturing: the caller must then skip that work.
+    pub fn endSegment(graphs: *Graphs, cuda: *Cuda) Error!bool {
         if (graphs.pass != .capture) return true;
-        try graphs.endSegment(cuda);
+        try graphs.finishCapture(cuda);
         return false;
     }
 
-    pub fn proceed(graphs: *Graphs, cuda: *Cuda) Error!void {
+    /// Begins the next segment, after work that cannot be captured.
+    pub fn beginSegment(graphs: *Graphs, cuda: *Cuda) Error!void {
         switch (graphs.pass) {
             .eager => {},
-            .capture => try graphs.beginSegment(cuda),
+            .capture => try graphs.startCapture(cuda),
             .replay => try graphs.launchSegment(cuda),
         }
     }
 
     // --- internal ---
 
-    fn beginSegment(graphs: *Graphs, cuda: *Cuda) Error!void {
-        _ = graphs;
+    fn startCapture(_: *Graphs, cuda: *Cuda) Error!void {
         const result = cuda.driver.cuStreamBeginCapture_v2(cuda.stream, .thread_local);
         try cuda.check(result, "taking down a graph");
     }
 
-    fn endSegment(graphs: *Graphs, cuda: *Cuda) Error!void {
+    fn finishCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
         const d = cuda.driver;
         var graph: ?drivers.Graph = null;
         try cuda.check(d.cuStreamEndCapture(cuda.stream, &graph), "taking down a graph");
@@ -163,11 +175,11 @@ pub const Graphs = struct {
         return oldest;
     }
 
-    /// The driver keeps a graph that still runs until it is done.
+    /// The driver keeps a graph that is still running until it has finished.
     fn drop(graphs: *Graphs, cuda: *Cuda, i: usize) void {
         const entry = &graphs.entries[i];
         for (entry.segments.items) |exec| _ = cuda.driver.cuGraphExecDestroy(exec);
         entry.segments.deinit(graphs.gpa);
-        entry.segments = .empty;
+        entry.memory.deinit(graphs.gpa);
     }
 };

@@ -1,0 +1,138 @@
+//! The identity of a CUDA graph: everything that decides which kernels a piece of work launches and
+//! with which constants. Two pieces of work share a graph only if their keys are equal, field by
+//! field, and the captured addresses still hold (`GraphMemory`).
+//!
+//! Whatever changes a launch (a new network, an adapter, another exchange mode) must be a field of
+//! `GraphKey`. What only changes the contents of device memory (prompt, seed, timestep) must not.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Scratch = @import("../../scratch.zig").Scratch;
+const Tensor = @import("../../tensor.zig").Tensor;
+
+pub const Network = enum { text_encoder, text_encoder_2, text_projection, unet, vae_decoder };
+
+/// What the exchange between patches does in one step. The defaults are those of a single patch,
+/// which exchanges nothing.
+pub const StepVariant = struct {
+    /// Number of a `patch.SyncMode`; the backend does not interpret it.
+    sync_mode: u32 = 0,
+    is_synchronous: bool = true,
+    /// Whether stale halo rows are extrapolated in this step.
+    extrapolates_halos: bool = false,
+    /// The variance correction of the group norms as DistriFusion computes it.
+    bessel_variance: bool = false,
+    /// A single rank of several that is timed alone: nothing is fetched from peers.
+    is_only_rank: bool = false,
+    /// The rows of every patch follow from these three. They are constants of the attention and
+    /// group norm launches, also where this patch's own rows are equal.
+    patch_index: u32 = 0,
+    patch_count: u32 = 1,
+    image_rows: u32 = 0,
+};
+
+pub const GraphKey = struct {
+    network: Network,
+    /// Shape of the network's input on this rank.
+    batch: u32,
+    rows: u32,
+    width: u32,
+    channels: u32,
+    step: StepVariant,
+    /// Number of the set of adapters in use, where they add launches. Adapters that are merged
+    /// into the weights in place change no launch.
+    adapters_generation: u64 = 0,
+    /// Whether the residuals of a ControlNet are added.
+    has_control: bool = false,
+
+    pub fn of(network: Network, input: Tensor, step: StepVariant) GraphKey {
+        return .{
+            .network = network,
+            .batch = input.shape.batch,
+            .rows = input.shape.rows,
+            .width = input.shape.width,
+            .channels = input.shape.channels,
+            .step = step,
+        };
+    }
+
+    pub fn eql(a: GraphKey, b: GraphKey) bool {
+        return std.meta.eql(a, b);
+    }
+};
+
+/// What the addresses inside a graph depend on: the arena's base, and the blocks that were live
+/// when the capture began. With both equal, the same allocations return the same addresses.
+pub const GraphMemory = struct {
+    base: usize,
+    blocks: []const Scratch.Block,
+
+    pub fn of(gpa: Allocator, scratch: *const Scratch) Allocator.Error!GraphMemory {
+        return .{ .base = scratch.base, .blocks = try gpa.dupe(Scratch.Block, scratch.live()) };
+    }
+
+    pub fn deinit(memory: *GraphMemory, gpa: Allocator) void {
+        gpa.free(memory.blocks);
+        memory.* = undefined;
+    }
+
+    pub fn matches(memory: GraphMemory, scratch: *const Scratch) bool {
+        const live = scratch.live();
+        if (memory.base != scratch.base or memory.blocks.len != live.len) return false;
+        for (memory.blocks, live) |captured, block| {
+            if (!std.meta.eql(captured, block)) return false;
+        }
+        return true;
+    }
+};
+
+test "every field of the key tells two graphs apart" {
+    const input: Tensor = .{
+        .address = 64,
+        .shape = .{ .batch = 2, .rows = 4, .width = 8, .channels = 4 },
+        .dtype = .f16,
+    };
+    const key: GraphKey = .of(.unet, input, .{});
+    try std.testing.expect(key.eql(.of(.unet, input, .{})));
+    inline for (@typeInfo(GraphKey).@"struct".fields) |field| {
+        if (field.type == StepVariant) continue;
+        var other = key;
+        @field(other, field.name) = changed(@field(key, field.name));
+        try std.testing.expect(!key.eql(other));
+    }
+    inline for (@typeInfo(StepVariant).@"struct".fields) |field| {
+        var other = key;
+        @field(other.step, field.name) = changed(@field(key.step, field.name));
+        try std.testing.expect(!key.eql(other));
+    }
+    var turned = input;
+    turned.shape = .{ .batch = 2, .rows = 8, .width = 4, .channels = 4 };
+    try std.testing.expect(!key.eql(.of(.unet, turned, .{})));
+}
+
+fn changed(value: anytype) @TypeOf(value) {
+    return switch (@typeInfo(@TypeOf(value))) {
+        .bool => !value,
+        .int => value + 1,
+        .@"enum" => if (value == .vae_decoder) .unet else .vae_decoder,
+        else => comptime unreachable,
+    };
+}
+
+test "memory matches while base and live blocks are those of the capture" {
+    const gpa = std.testing.allocator;
+    var scratch: Scratch = .planning();
+    const first = try scratch.alloc(100);
+    var memory: GraphMemory = try .of(gpa, &scratch);
+    defer memory.deinit(gpa);
+    const second = try scratch.alloc(64);
+    try std.testing.expect(!memory.matches(&scratch));
+    scratch.free(second);
+    try std.testing.expect(memory.matches(&scratch));
+    scratch.base += 64;
+    try std.testing.expect(!memory.matches(&scratch));
+    scratch.base -= 64;
+    scratch.free(first);
+    _ = try scratch.alloc(300);
+    try std.testing.expect(!memory.matches(&scratch));
+}
