@@ -163,11 +163,12 @@ pub export fn bxl_gpu_report(
     return text.len;
 }
 
-/// What the ranks of several processes meet by (`SessionOptions.meeting_id`): made by one of them,
-/// which must live until all have opened their sessions. `cuda_library` is as in `SessionOptions`.
-pub export fn bxl_meeting_id(
+/// The ncclUniqueId of the ranks of several processes (`SessionOptions.nccl_unique_id`), made by
+/// one of them, which must live until all have opened their sessions. `cuda_library` is as in
+/// `SessionOptions`.
+pub export fn bxl_nccl_unique_id(
     cuda_library: *const Bytes,
-    out: *[types.meeting_id_bytes]u8,
+    out: *[types.nccl_unique_id_bytes]u8,
 ) callconv(.c) Status {
     checks.last_error.reset();
     var arena: std.heap.ArenaAllocator = .init(gpa);
@@ -266,7 +267,7 @@ fn sessionOptionsOf(
                 .end = options.rank_here_first + options.rank_here_count,
             },
             .gpu_first = options.gpu_first,
-            .meeting = meetings.idOf(options.meeting_id.slice()),
+            .meeting = meetings.idOf(options.nccl_unique_id.slice()),
             .random_weights = options.random_weights != 0,
             .cuda_library = library,
         },

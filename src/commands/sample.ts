@@ -6,9 +6,14 @@ import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import type { DeviceChoice } from "../devices.ts";
 import { chooseDevice } from "../devices.ts";
-import type { Link } from "../distributed/link.ts";
-import type { Machines } from "../distributed.ts";
-import { describeMachine, drawTogether, findMachines, gatherMachines } from "../distributed.ts";
+import type { PeerGroup } from "../distributed/peer-group.ts";
+import type { ProcessGroup } from "../distributed.ts";
+import {
+  describeProcess,
+  findProcessGroup,
+  joinProcessGroup,
+  runTogether,
+} from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
 import { checkEncoder } from "../image.ts";
 import { openModelFolder } from "../models/folder.ts";
@@ -60,10 +65,10 @@ export const sampleCommand = defineCommand({
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
   const prepared = await prepare(options, output, signal);
-  if (prepared.machines !== null && prepared.machines.index > 0) {
-    return await assist(options, prepared, prepared.machines, output, signal);
+  if (prepared.group !== null && prepared.group.index > 0) {
+    return await assist(options, prepared, prepared.group, output, signal);
   }
-  await drawTogether(prepared.link, signal, (both) =>
+  await runTogether(prepared.peers, signal, (both) =>
     drawAndWrite(options, prepared, output, both, startMs),
   );
 }
@@ -103,15 +108,15 @@ async function drawAndWrite(
   }
 }
 
-/** Draws this machine's part of the images that machine 0 writes. */
+/** Generates this process's share of the images that process 0 writes. */
 async function assist(
   options: SampleOptions,
-  { request, link }: Prepared,
-  machines: Machines,
+  { request, peers }: Prepared,
+  group: ProcessGroup,
   { log, progress, showsProgress }: Output,
   signal: AbortSignal,
 ): Promise<void> {
-  await drawTogether(link, signal, (both) =>
+  await runTogether(peers, signal, (both) =>
     generate(
       { ...request, wantLatents: false },
       {
@@ -124,16 +129,16 @@ async function assist(
     ),
   );
   progress.clear();
-  const { index, count } = machines;
-  log.info(`${describeMachine(machines, index)} has drawn its part; machine 0 writes the image.`);
-  if (options.json) writeJson({ machine: index, machines: count, images: [] });
+  const { index, count } = group;
+  log.info(`${describeProcess(group, index)} has generated its share; process 0 writes the image.`);
+  if (options.json) writeJson({ process: index, processes: count, images: [] });
 }
 
 interface Prepared extends ResolvedRequest {
   device: DeviceChoice["device"];
   /** null where this process draws alone. */
-  machines: Machines | null;
-  link: Link | null;
+  group: ProcessGroup | null;
+  peers: PeerGroup | null;
 }
 
 /** Checks files, model, device and request, and says what will be drawn, with whom. */
@@ -142,12 +147,12 @@ async function prepare(
   { log }: Output,
   signal: AbortSignal,
 ): Promise<Prepared> {
-  const machines = findMachines(options, process.env);
-  const writes = machines === null || machines.index === 0;
+  const group = findProcessGroup(options, process.env);
+  const writes = group === null || group.index === 0;
   if (writes) checkFiles(options);
   const location = resolveModelPath(options.model, process.env);
   const model = await openModelFolder(location.path);
-  const rankCount = machines?.rankCount ?? options.rankCount;
+  const rankCount = group?.rankCount ?? options.rankCount;
   const resolved = resolveRequest({ ...options, rankCount }, model);
   const info = probeDevice();
   const choice = chooseDevice(options, info, emulatorPath);
@@ -155,9 +160,9 @@ async function prepare(
 
   const { warnings } = resolved;
   const chosen = { ...resolved.request, gpu: choice.gpu, dtype: choice.dtype };
-  const { request, link } = machines
-    ? await gather(machines, chosen, options, log, signal)
-    : { request: chosen, link: null };
+  const { request, peers } = group
+    ? await gather(group, chosen, options, log, signal)
+    : { request: chosen, peers: null };
   if (location.bundled) {
     const { width, height } = model.nativeSize;
     log.info(
@@ -177,21 +182,23 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
   if (options.quiet && !options.json && options.seedIsRandom && writes) {
     process.stderr.write(`seed ${options.seed}\n`);
   }
-  return { warnings, request, device: choice.device, machines, link };
+  return { warnings, request, device: choice.device, group, peers };
 }
 
 async function gather(
-  machines: Machines,
+  group: ProcessGroup,
   request: GenerateRequest,
   { seedIsRandom }: SampleOptions,
   log: Output["log"],
   signal: AbortSignal,
 ) {
-  const { index, count, host, port } = machines;
-  const others = index === 0 ? `${count - 1} more on port ${port}` : `machine 0 at ${host}:${port}`;
-  log.info(`${describeMachine(machines, index)} of ${count} machines: waiting for ${others}.`);
+  const { index, count, host, port } = group;
+  const others = index === 0 ? `${count - 1} more on port ${port}` : `process 0 at ${host}:${port}`;
+  log.info(`${describeProcess(group, index)} of ${count} processes: waiting for ${others}.`);
   const version = resources.versions().basedxl;
-  return await gatherMachines(machines, request, { version, seedIsRandom }, signal);
+  const onRefusal = (sentence: string) => log.warn(sentence);
+  const { env } = process;
+  return await joinProcessGroup(group, request, { version, seedIsRandom, signal, env, onRefusal });
 }
 
 function describe(request: GenerateRequest): string {

@@ -1,15 +1,16 @@
 /**
- * What all machines must draw alike, as names and values that they compare before they begin: a
- * image whose parts were drawn with different flags would be nobody's.
+ * The settings that all processes must share, as names and values that are compared before they
+ * begin: an image whose patches were generated with different flags would be wrong.
  */
 import { statSync } from "node:fs";
+import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GenerateRequest } from "../pipeline/generate.ts";
 
-/** By what a user would change, such as "--steps"; values are short texts. */
+/** Keys are what a user would change, such as "--steps"; values are short texts. */
 export type Settings = Record<string, string>;
 
-/** `seedIsRandom`: the machines then take that of machine 0. */
+/** `seedIsRandom`: all processes then take that of process 0. */
 export function settingsOf(
   request: GenerateRequest,
   { version, gpus, seedIsRandom }: { version: string; gpus: number; seedIsRandom: boolean },
@@ -45,12 +46,12 @@ export function settingsOf(
   );
 }
 
-/** The first setting that two machines do not share, in a sentence; null where they share all. */
+/** A sentence on the first setting that two processes do not share; null where all agree. */
 export function differenceOf(ours: Settings, theirs: Settings, index: number): string | null {
   for (const name of new Set([...Object.keys(ours), ...Object.keys(theirs)])) {
     const [first, second] = [ours[name], theirs[name]];
     if (first === second) continue;
-    return `Machine ${index} and machine 0 differ in ${name} (${shown(second)} and \
+    return `Process ${index} and process 0 differ in ${name} (${shown(second)} and \
 ${shown(first)}): start all with the same flags, model and version.`;
   }
   return null;
@@ -71,6 +72,5 @@ function fingerprint(model: ModelFolder): string {
 }
 
 function shown(value: string | undefined): string {
-  if (value === undefined) return "not known";
-  return value.length > 80 ? `${value.slice(0, 80)} ...` : value;
+  return value === undefined ? "not known" : escaped(value, 80);
 }

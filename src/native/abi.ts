@@ -21,7 +21,7 @@ export const abiVersion = 7;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
-export const meetingIdBytes = 128;
+export const ncclUniqueIdBytes = 128;
 
 export const Status = {
   ok: 0,
@@ -283,7 +283,7 @@ export interface SessionOptions {
   vaeTileLatent: number | boolean;
   compute: keyof typeof Compute;
   cudaLibrary: Bytes;
-  meetingId: Bytes;
+  ncclUniqueId: Bytes;
   config: ModelConfig;
   textEncoderFiles: Bytes;
   textEncoder2Files: Bytes;
@@ -315,7 +315,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 72, Number(s.vaeTileLatent), true);
   v.setUint32(at + 76, Compute[s.compute], true);
   writeBytes(v, at + 80, s.cudaLibrary);
-  writeBytes(v, at + 96, s.meetingId);
+  writeBytes(v, at + 96, s.ncclUniqueId);
   writeModelConfig(v, at + 112, s.config);
   writeBytes(v, at + 464, s.textEncoderFiles);
   writeBytes(v, at + 480, s.textEncoder2Files);
@@ -614,7 +614,7 @@ export const functions = {
   bxl_session_cancel: { args: ["ptr"], returns: "void" },
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
-  bxl_meeting_id: { args: ["ptr", "ptr"], returns: "u32" },
+  bxl_nccl_unique_id: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_plan: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_random_normal: { args: ["u64", "u32", "ptr", "u64"], returns: "void" },
 } as const;

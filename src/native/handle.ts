@@ -75,8 +75,8 @@ export interface RankPart {
   rankCount: number;
   /** The GPU of the first, where the process sees more GPUs than it has ranks. */
   gpuFirst: number;
-  /** What `makeMeetingId` gave on one machine. */
-  meetingId: Uint8Array;
+  /** What `makeNcclUniqueId` gave on one machine. */
+  ncclUniqueId: Uint8Array;
 }
 
 export interface Hooks {
@@ -206,7 +206,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     pathBytes(gpu?.library ? [gpu.library] : []),
   ];
   const { rankCount } = sizes;
-  const part = gpu?.part ?? { rankFirst: 0, rankCount, gpuFirst: 0, meetingId: null };
+  const part = gpu?.part ?? { rankFirst: 0, rankCount, gpuFirst: 0, ncclUniqueId: null };
   const fields: SessionOptions = {
     ...sizes,
     device: gpu === null ? "cpu" : "cuda",
@@ -218,7 +218,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     rankHereFirst: part.rankFirst,
     rankHereCount: part.rankCount,
     gpuFirst: part.gpuFirst,
-    meetingId: bytesOf(part.meetingId),
+    ncclUniqueId: bytesOf(part.ncclUniqueId),
     randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
@@ -234,7 +234,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const result = use(ptr(bytes));
   // The call above copied paths and id: until here they had to stay.
   files.length = 0;
-  part.meetingId = null;
+  part.ncclUniqueId = null;
   return result;
 }
 

@@ -1,32 +1,37 @@
 /**
- * Several machines before and around a image: what the environment may say, how machines meet
- * over TCP, and what each hears when another differs, does not come, fails or goes away. The
- * images that they draw together are in kernels/machines.test.ts.
+ * Several processes before and around an image: what the environment may say, how processes find
+ * each other over TCP, what strangers cannot do, and what each process reports when another
+ * differs, does not come, fails or goes away. Their images are in tests/cuda/processes.test.ts.
  */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
-import { machineEnvironment } from "../../src/distributed/environment.ts";
-import { type MeetingOptions, meet, protocolVersion } from "../../src/distributed/meeting.ts";
-import { describeMachine, drawTogether, findMachines } from "../../src/distributed.ts";
+import { networkInterfaces } from "node:os";
+import { processEnvironment } from "../../src/distributed/environment.ts";
+import { listenAddress } from "../../src/distributed/rendezvous/listen-address.ts";
+import { decisionsOf, protocolVersion } from "../../src/distributed/rendezvous/protocol.ts";
+import { type RendezvousOptions, rendezvous } from "../../src/distributed/rendezvous.ts";
+import { describeProcess, findProcessGroup, runTogether } from "../../src/distributed.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { refusal } from "../support/refusal.ts";
 
 const env = { RANK: "1", WORLD_SIZE: "3", MASTER_ADDR: "10.0.0.7", MASTER_PORT: "29500" };
 
 describe("the environment", () => {
-  test("nothing set, or a world of one, is one machine", () => {
-    expect(machineEnvironment({})).toBeNull();
-    expect(machineEnvironment({ RANK: "", WORLD_SIZE: "" })).toBeNull();
-    expect(machineEnvironment({ ...env, RANK: "0", WORLD_SIZE: "1" })).toBeNull();
+  test("nothing set, or a world of one, is one process", () => {
+    expect(processEnvironment({})).toBeNull();
+    expect(processEnvironment({ RANK: "", WORLD_SIZE: "" })).toBeNull();
+    expect(processEnvironment({ ...env, RANK: "0", WORLD_SIZE: "1" })).toBeNull();
+    expect(processEnvironment({ RANK: "0", WORLD_SIZE: "1" })).toBeNull();
+    expect(processEnvironment({ WORLD_SIZE: "1", MASTER_PORT: "29500" })).toBeNull();
   });
 
   test("all four are read, and LOCAL_RANK where there is one", () => {
     const expected = { index: 1, count: 3, localIndex: 0, host: "10.0.0.7", port: 29500 };
-    expect(machineEnvironment(env)).toEqual(expected);
-    expect(machineEnvironment({ ...env, LOCAL_RANK: "2" })).toEqual({ ...expected, localIndex: 2 });
+    expect(processEnvironment(env)).toEqual(expected);
+    expect(processEnvironment({ ...env, LOCAL_RANK: "2" })).toEqual({ ...expected, localIndex: 2 });
     // torchrun's agent has the port itself.
     const torchrun = { ...env, TORCHELASTIC_USE_AGENT_STORE: "True" };
-    expect(machineEnvironment(torchrun)).toEqual({ ...expected, port: 29501 });
+    expect(processEnvironment(torchrun)).toEqual({ ...expected, port: 29501 });
   });
 
   const nonsense = [
@@ -36,11 +41,13 @@ describe("the environment", () => {
     [{ WORLD_SIZE: "17" }, "WORLD_SIZE must be a whole number from 1 to 16"],
     [{ WORLD_SIZE: "two" }, 'not "two"'],
     [{ MASTER_PORT: "65536" }, "MASTER_PORT must be a whole number from 1 to 65535"],
-    [{ MASTER_ADDR: "http://a b" }, "MASTER_ADDR must be the name or address of machine 0"],
+    [{ MASTER_ADDR: "http://a b" }, "MASTER_ADDR must be the name or address of process 0"],
     [{ LOCAL_RANK: "x" }, "LOCAL_RANK must be"],
+    [{ WORLD_SIZE: "1" }, 'RANK must be 0, not "1"'],
+    [{ RANK: "\u001b[2J" }, 'not "\\u001b[2J"'],
   ] as const;
   test.each(nonsense)("%p is refused: %s", async (change, sentence) => {
-    const message = await refusal(() => machineEnvironment({ ...env, ...change }), "bad-option");
+    const message = await refusal(() => processEnvironment({ ...env, ...change }), "bad-option");
     expect(message).toContain(sentence);
   });
 
@@ -52,23 +59,34 @@ describe("the environment", () => {
     vaeTiling: false,
   } as const;
   const impossible = [
-    [{ rankCount: 6 }, "18 ranks, and 16 is the most"],
+    [{ rankCount: 6 }, "18 ranks together, and 16 is the most"],
     [{ device: "cpu" }, "--device cpu"],
     [{ transport: "peer" }, "NCCL"],
     [{ shareGpu: true }, "--share-gpu"],
     [{ vaeTiling: true }, "--vae-tiling"],
   ] as const;
-  test.each(impossible)("several machines cannot %p", async (change, sentence) => {
-    const message = await refusal(() => findMachines({ ...wishes, ...change }, env), "bad-option");
+  test.each(impossible)("several processes cannot %p", async (change, sentence) => {
+    const message = await refusal(
+      () => findProcessGroup({ ...wishes, ...change }, env),
+      "bad-option",
+    );
     expect(message).toContain(sentence);
   });
 
-  test("ranks are dealt in the order of the machines", () => {
-    expect(findMachines(wishes, env)).toMatchObject({ rankCount: 6, ranksHere: 2, index: 1 });
-    expect(describeMachine({ ranksHere: 2 }, 1)).toBe("Machine 1 (ranks 2 and 3)");
-    expect(describeMachine({ ranksHere: 4 }, 1)).toBe("Machine 1 (ranks 4 to 7)");
+  test("ranks are dealt in the order of the processes", () => {
+    expect(findProcessGroup(wishes, env)).toMatchObject({
+      rankCount: 6,
+      localRankCount: 2,
+      index: 1,
+    });
+    expect(describeProcess({ localRankCount: 2 }, 1)).toBe("Process 1 (ranks 2 and 3)");
+    expect(describeProcess({ localRankCount: 4 }, 1)).toBe("Process 1 (ranks 4 to 7)");
   });
 });
+
+/** Bytes of an ncclUniqueId in base64. */
+const id = Buffer.alloc(128, 7).toString("base64");
+const expected = { imageCount: 2, idBytes: 128 };
 
 /** A port that nobody uses at this moment. */
 function freePort(): number {
@@ -78,81 +96,116 @@ function freePort(): number {
   return port;
 }
 
-/** Options of machine `index` out of `count`, all quick. */
-function seat(port: number, index: number, count = 2): MeetingOptions {
+/** Options of process `index` out of `count`, all quick. */
+function optionsOf(port: number, index: number, count = 2): RendezvousOptions {
   return {
-    machine: { index, count, localIndex: 0, host: "127.0.0.1", port },
+    process: { index, count, localIndex: 0, host: "127.0.0.1", port },
     settings: { "--seed": "7", "--steps": "4" },
-    decide: () => ({ meetingId: "aWQ=", seed: "7" }),
-    describe: (other) => describeMachine({ ranksHere: 1 }, other),
+    decide: () => ({ ncclUniqueId: id, seed: "7" }),
+    expected,
+    describe: (other) => describeProcess({ localRankCount: 1 }, other),
     limitMs: 10_000,
-    wire: { beatMs: 20, silenceMs: 400 },
+    connection: { heartbeatMs: 20, silenceMs: 400 },
   };
 }
 
-describe("a meeting", () => {
-  test("the others get what machine 0 decides, in whatever order they come", async () => {
+describe("a rendezvous", () => {
+  test("the others get what process 0 decides, in whatever order they come", async () => {
     const port = freePort();
-    const early = meet(seat(port, 2, 3));
+    const early = rendezvous(optionsOf(port, 2, 3));
     await Bun.sleep(50);
-    const all = await Promise.all([meet(seat(port, 0, 3)), meet(seat(port, 1, 3)), early]);
-    for (const { meetingId, seed } of all) expect([meetingId, seed]).toEqual(["aWQ=", "7"]);
-    await Promise.all(all.map(({ link }) => link.finish()));
-    expect(all.map(({ link }) => link.failure)).toEqual([null, null, null]);
+    const all = await Promise.all([
+      rendezvous(optionsOf(port, 0, 3)),
+      rendezvous(optionsOf(port, 1, 3)),
+      early,
+    ]);
+    for (const { ncclUniqueId, seed } of all) expect([ncclUniqueId, seed]).toEqual([id, "7"]);
+    await Promise.all(all.map(({ peers }) => peers.finish()));
+    expect(all.map(({ peers }) => peers.failure)).toEqual([null, null, null]);
   });
 
   test("what differs is named on both sides", async () => {
     const port = freePort();
-    const other = { ...seat(port, 1), settings: { "--seed": "8", "--steps": "4" } };
-    const both = [meet(seat(port, 0)), meet(other)];
+    const other = { ...optionsOf(port, 1), settings: { "--seed": "8", "--steps": "4" } };
+    const both = [rendezvous(optionsOf(port, 0)), rendezvous(other)];
     for (const each of both) {
       expect(await refusal(() => each, "rank-failed")).toBe(
-        "Machine 1 and machine 0 differ in --seed (8 and 7): start all with the same flags, model \
+        "Process 1 and process 0 differ in --seed (8 and 7): start all with the same flags, model \
 and version.",
       );
     }
   });
 
-  test("two of one number, and different worlds, are refused on all sides", async () => {
+  test("a process that does not belong is sent away alone, and the others go on", async () => {
     const port = freePort();
-    const three = [meet(seat(port, 0, 3)), meet(seat(port, 1, 3)), meet(seat(port, 1, 3))];
-    for (const each of three) {
-      expect(await refusal(() => each, "rank-failed")).toContain("say that they are RANK 1");
+    const refusals: string[] = [];
+    const zero = rendezvous({ ...optionsOf(port, 0, 3), onRefusal: (each) => refusals.push(each) });
+    const one = rendezvous(optionsOf(port, 1, 3));
+    // Longer than a client waits between two attempts.
+    await Bun.sleep(600);
+    const other = { ...optionsOf(port, 2, 3), settings: { "--seed": "7", "--new-flag": "1" } };
+    const misfits = [
+      [optionsOf(port, 1, 3), "Two processes say that they are RANK 1"],
+      [optionsOf(port, 2, 4), "WORLD_SIZE must be the same"],
+      [other, "different version of BasedXL"],
+    ] as const;
+    for (const [options, sentence] of misfits) {
+      const message = await refusal(() => rendezvous(options), "rank-failed");
+      expect(message).toContain(sentence);
+      expect(refusals.at(-1)).toBe(message);
     }
-    const two = [meet(seat(port, 0, 2)), meet(seat(port, 1, 3))];
-    for (const each of two) {
-      expect(await refusal(() => each, "rank-failed")).toContain("WORLD_SIZE must be the same");
-    }
+    const all = await Promise.all([zero, one, rendezvous(optionsOf(port, 2, 3))]);
+    await Promise.all(all.map(({ peers }) => peers.finish()));
+    expect(all.map(({ peers }) => peers.failure)).toEqual([null, null, null]);
   });
 
-  test("who does not come is named, and machine 0 that does not answer", async () => {
+  test("who does not come is named, and process 0 that does not answer", async () => {
     const port = freePort();
-    const waiting = () => meet({ ...seat(port, 0, 3), limitMs: 100 });
-    expect(await refusal(waiting, "rank-failed")).toContain("Machine 1 (rank 1), Machine 2");
-    const calling = () => meet({ ...seat(port, 1), limitMs: 100 });
+    const waiting = () => rendezvous({ ...optionsOf(port, 0, 3), limitMs: 100 });
+    expect(await refusal(waiting, "rank-failed")).toContain("Process 1 (rank 1), Process 2");
+    const calling = () => rendezvous({ ...optionsOf(port, 1), limitMs: 100 });
     expect(await refusal(calling, "rank-failed")).toContain(
-      `Machine 0 did not answer at 127.0.0.1:${port} within 0.1 s (ECONNREFUSED)`,
+      `Process 0 did not answer at 127.0.0.1:${port} within 0.1 s (ECONNREFUSED)`,
     );
   });
 
   test("a port that is taken is an error at once", async () => {
     const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-    const message = await refusal(() => meet(seat(server.port, 0)), "io");
+    const message = await refusal(() => rendezvous(optionsOf(server.port, 0)), "io");
     server.stop(true);
     expect(message).toContain(
       `Port ${server.port} (of MASTER_PORT) cannot be opened here (it is taken`,
     );
   });
 
-  test("strangers are sent away, and the meeting goes on", async () => {
+  test("strangers are sent away, and the rendezvous goes on", async () => {
     const port = freePort();
-    const first = meet(seat(port, 0));
+    const refusals: string[] = [];
+    const onRefusal = (sentence: string) => refusals.push(sentence);
+    const first = rendezvous({ ...optionsOf(port, 0), onRefusal });
     await Bun.sleep(20);
+    const hello = { basedxl: protocolVersion, rank: 1, worldSize: 2, nonce: "n" };
+    const odd = { toString: 1, valueOf: 1 };
     for (const words of [
       "GET / HTTP/1.1\r\n\r\n",
       '{"rank":1}\n',
       "[1]\n",
+      `${"[".repeat(100_000)}\n`,
       '{"basedxl":1,"rank":-1}\n',
+      '{"basedxl":1,"rank":5}\n',
+      ...[
+        { ...hello, basedxl: odd },
+        { ...hello, rank: odd },
+        { ...hello, rank: 5, settings: {} },
+        { ...hello, rank: 0, settings: {} },
+        { ...hello, worldSize: odd },
+        { ...hello, worldSize: "\u001b[2J".repeat(1000) },
+        { ...hello, settings: { "--seed": odd } },
+        { ...hello, settings: [[[["--seed"]]]] },
+        { ...hello, settings: { "--seed": "\u001b]0;title\u0007", "--other": "1" } },
+        { ...hello, nonce: odd, settings: {} },
+        { ended: "all", failed: "all", done: true },
+      ].map((message) => `${JSON.stringify(message)}\n`),
     ]) {
       const socket = connect(port, "127.0.0.1", () => socket.write(words));
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -161,33 +214,122 @@ and version.",
       socket.resume();
       await promise;
     }
-    const [{ link }, other] = await Promise.all([first, meet(seat(port, 1))]);
-    await Promise.all([link.finish(), other.link.finish()]);
-    expect(link.failure).toBeNull();
+    const [{ peers }, other] = await Promise.all([first, rendezvous(optionsOf(port, 1))]);
+    await Promise.all([peers.finish(), other.peers.finish()]);
+    expect(peers.failure).toBeNull();
+    expect(refusals.length).toBeGreaterThan(0);
+    expect(refusals.join()).not.toMatch(/\p{Cc}/u);
+  });
+
+  test("connections that say nothing do not keep the others out", async () => {
+    const port = freePort();
+    const first = rendezvous(optionsOf(port, 0));
+    await Bun.sleep(20);
+    const sockets = Array.from({ length: 100 }, () => connect(port, "127.0.0.1"));
+    for (const socket of sockets) socket.on("error", () => {});
+    const both = await Promise.all([first, rendezvous(optionsOf(port, 1))]);
+    await Promise.all(both.map(({ peers }) => peers.finish()));
+    for (const socket of sockets) socket.destroy();
+  });
+
+  test("a secret keeps out who does not know it, on both sides", async () => {
+    const port = freePort();
+    const secret = "correct horse";
+    const zero = rendezvous({ ...optionsOf(port, 0), secret });
+    const without = () => rendezvous(optionsOf(port, 1));
+    expect(await refusal(without, "rank-failed")).toContain("BASEDXL_RENDEZVOUS_SECRET");
+    const wrong = () => rendezvous({ ...optionsOf(port, 1), secret: "battery staple" });
+    expect(await refusal(wrong, "rank-failed")).toContain("not the same BASEDXL_RENDEZVOUS_SECRET");
+    const both = await Promise.all([zero, rendezvous({ ...optionsOf(port, 1), secret })]);
+    await Promise.all(both.map(({ peers }) => peers.finish()));
+    // A false coordinator cannot answer the challenge of the client.
+    const other = freePort();
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: other,
+      socket: {
+        open: (socket) => void socket.write('{"challenge":"c"}\n'),
+        data(socket) {
+          socket.write(`${JSON.stringify({ welcome: { ncclUniqueId: id, seed: "1" } })}\n`);
+        },
+      },
+    });
+    const fooled = () => rendezvous({ ...optionsOf(other, 1), secret });
+    expect(await refusal(fooled, "rank-failed")).toContain("answered what no BasedXL");
+    server.stop(true);
+    const short = () => rendezvous({ ...optionsOf(port, 1), secret: "short" });
+    expect(await refusal(short, "bad-option")).toContain("at least 8 characters");
+  });
+
+  test("what process 0 answers is checked and escaped", async () => {
+    const right = { ncclUniqueId: id, seed: String(2n ** 63n - 2n) };
+    expect(decisionsOf(right, expected)).toEqual(right);
+    const wrong = [
+      { seed: "abc" },
+      { seed: "-5" },
+      { seed: "9".repeat(400) },
+      { seed: String(2n ** 63n - 1n) },
+      { seed: 7 },
+      { seed: "" },
+      { ncclUniqueId: "aWQ=" },
+      { ncclUniqueId: `${id}AAAA` },
+      { ncclUniqueId: `${id.slice(0, -4)}!!!!` },
+      { ncclUniqueId: 7 },
+    ];
+    for (const change of wrong) expect(decisionsOf({ ...right, ...change }, expected)).toBeNull();
+    for (const other of [null, 7, "x", [], {}]) expect(decisionsOf(other, expected)).toBeNull();
+
+    const port = freePort();
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port,
+      socket: {
+        data(socket) {
+          const refused = `\u001b]0;owned\u0007${"x".repeat(5000)}`;
+          socket.write(`${JSON.stringify({ refused })}\n`);
+        },
+      },
+    });
+    const message = await refusal(() => rendezvous(optionsOf(port, 1)), "rank-failed");
+    server.stop(true);
+    expect(message).toStartWith("\\u001b]0;owned\\u0007xxx");
+    expect(message.length).toBeLessThan(1100);
+  });
+
+  test("the coordinator listens on the address of MASTER_ADDR alone", async () => {
+    expect(await listenAddress("localhost")).toBe("127.0.0.1");
+    for (const own of ["127.0.0.1", "127.0.0.2", "::1"]) expect(await listenAddress(own)).toBe(own);
+    for (const list of Object.values(networkInterfaces())) {
+      for (const { address } of list ?? []) expect(await listenAddress(address)).toBe(address);
+    }
+    // No address of this machine: TEST-NET-1 and the documentation prefix.
+    expect(await listenAddress("192.0.2.1")).toBe("0.0.0.0");
+    expect(await listenAddress("2001:db8::1")).toBe("::");
+    expect(await listenAddress("no.such.name.invalid")).toBe("0.0.0.0");
   });
 
   test("a stop by the user ends the wait", async () => {
     const controller = new AbortController();
-    const waiting = meet({ ...seat(freePort(), 0), signal: controller.signal });
+    const waiting = rendezvous({ ...optionsOf(freePort(), 0), signal: controller.signal });
     controller.abort();
     await refusal(() => waiting, "cancelled");
   });
 });
 
-describe("while drawing", () => {
-  /** Three machines that have met. */
+describe("while generating", () => {
+  /** Three processes that have met. */
   async function trio() {
     const port = freePort();
-    const met = await Promise.all([0, 1, 2].map((index) => meet(seat(port, index, 3))));
-    return met.map(({ link }) => link);
+    const met = await Promise.all([0, 1, 2].map((index) => rendezvous(optionsOf(port, index, 3))));
+    return met.map(({ peers }) => peers);
   }
 
-  /** What a machine that only waits for the end is told. */
-  function waiting(link: Awaited<ReturnType<typeof trio>>[number]): Promise<string> {
+  /** What a process that only waits for the end is told. */
+  function waiting(peers: Awaited<ReturnType<typeof trio>>[number]): Promise<string> {
     const never = new AbortController().signal;
     return refusal(
       () =>
-        drawTogether(link, never, (signal) => {
+        runTogether(peers, never, (signal) => {
           const { promise, reject } = Promise.withResolvers<void>();
           const stop = () => reject(new BasedXLError("cancelled", "Stopped."));
           signal.addEventListener("abort", stop);
@@ -202,45 +344,48 @@ describe("while drawing", () => {
     const others = [waiting(zero!), waiting(two!)];
     await one!.fail("GPU 0 failed at taking memory.");
     for (const message of await Promise.all(others)) {
-      expect(message).toBe("Machine 1 (rank 1) failed: GPU 0 failed at taking memory.");
+      expect(message).toBe("Process 1 (rank 1) failed: GPU 0 failed at taking memory.");
     }
   });
 
-  test("machine 0's failure is told to all", async () => {
+  test("process 0's failure is told to all", async () => {
     const [zero, one, two] = await trio();
     const others = [waiting(one!), waiting(two!)];
     await zero!.fail("The disk is full.");
     for (const message of await Promise.all(others)) {
-      expect(message).toBe("Machine 0 (rank 0) failed: The disk is full.");
+      expect(message).toBe("Process 0 (rank 0) failed: The disk is full.");
     }
   });
 
   test("who goes away without a word is named", async () => {
     const port = freePort();
+    const module = `${import.meta.dir}/../../src/distributed/rendezvous.ts`;
     const script = `
-      import { meet } from ${JSON.stringify(`${import.meta.dir}/../../src/distributed/meeting.ts`)};
-      const wire = { beatMs: 20, silenceMs: 400 };
-      const machine = { index: 1, count: 2, localIndex: 0, host: "127.0.0.1", port: ${port} };
-      const settings = ${JSON.stringify(seat(port, 1).settings)};
-      await meet({ machine, settings, wire, decide: () => null, describe: String });
-      process.stdout.write("met");`;
+      import { rendezvous } from ${JSON.stringify(module)};
+      const connection = { heartbeatMs: 20, silenceMs: 400 };
+      const process = { index: 1, count: 2, localIndex: 0, host: "127.0.0.1", port: ${port} };
+      const settings = ${JSON.stringify(optionsOf(port, 1).settings)};
+      const expected = ${JSON.stringify(expected)};
+      await rendezvous({ process, settings, connection, expected, decide() {}, describe: String });
+      globalThis.process.stdout.write("met");`;
     const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe" });
-    const { link } = await meet(seat(port, 0));
-    const told = waiting(link);
+    const { peers } = await rendezvous(optionsOf(port, 0));
+    const told = waiting(peers);
     child.kill("SIGKILL");
     const message = await told;
-    expect(message).toStartWith("Machine 1 (rank 1) went away before the image was done (");
+    expect(message).toStartWith("Process 1 (rank 1) went away before the image was done (");
     expect(message).toEndWith("). No image was written.");
   });
 
   test("who hangs is named too", async () => {
     const port = freePort();
-    const meeting = meet(seat(port, 0));
-    const { settings } = seat(port, 1);
-    const hello = { basedxl: protocolVersion, rank: 1, worldSize: 2, settings };
+    const first = rendezvous(optionsOf(port, 0));
+    await Bun.sleep(20);
+    const { settings } = optionsOf(port, 1);
+    const hello = { basedxl: protocolVersion, rank: 1, worldSize: 2, settings, nonce: "n" };
     const socket = connect(port, "127.0.0.1", () => socket.write(`${JSON.stringify(hello)}\n`));
-    const { link } = await meeting;
-    expect(await waiting(link)).toContain("(it said nothing for 0.4 s)");
+    const { peers } = await first;
+    expect(await waiting(peers)).toContain("(it sent nothing for 0.4 s)");
     socket.destroy();
   });
 });

@@ -75,7 +75,7 @@ fn machines(o: *const SessionOptions) ?Status {
         });
     }
     const is_apart = o.rank_here_count < all;
-    if (o.meeting_id.len != if (is_apart) @as(u64, types.meeting_id_bytes) else 0) {
+    if (o.nccl_unique_id.len != if (is_apart) @as(u64, types.nccl_unique_id_bytes) else 0) {
         return refuse("ranks on several machines without a meeting", .{});
     }
     if (!is_apart) return if (o.gpu_first > 0) refuse("a first GPU", .{}) else null;

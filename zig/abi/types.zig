@@ -38,7 +38,7 @@ pub const Status = enum(u32) {
 };
 
 pub const text_bytes_max = 128;
-pub const meeting_id_bytes = nccl.unique_id_bytes;
+pub const nccl_unique_id_bytes = nccl.unique_id_bytes;
 
 pub const DeviceInfo = extern struct {
     size: u32,
@@ -100,8 +100,8 @@ pub const SessionOptions = extern struct {
     compute: backends.Compute,
     /// A path that ends in a 0 byte, in place of NVIDIA's libraries; empty for these.
     cuda_library: Bytes,
-    /// What `bxl_meeting_id` gave on one machine, for ranks on several; else empty.
-    meeting_id: Bytes,
+    /// What `bxl_nccl_unique_id` gave on one machine, for ranks on several; else empty.
+    nccl_unique_id: Bytes,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
     text_encoder_files: Bytes,
@@ -205,7 +205,7 @@ pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
-    .{ "meeting_id_bytes", meeting_id_bytes },
+    .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
 };
 /// Structs that TypeScript fills, parts before wholes.
 pub const structs_in = .{

@@ -1,5 +1,5 @@
 //! What ranks of several processes meet by: NCCL's unique id, made in one process and carried to
-//! the others over TCP (src/distributed/meeting.ts).
+//! the others over TCP (src/distributed/rendezvous.ts).
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;

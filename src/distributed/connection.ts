@@ -1,27 +1,30 @@
 /**
- * Messages between two machines: a line of JSON each, over one TCP connection. Both ends send a
- * beat every few seconds; silence, the connection's end, or a line that is none of ours ends it.
+ * Messages between two processes: one JSON object per line over a TCP connection. Both ends send a
+ * heartbeat every few seconds; silence, the end of the connection, or a line that is no such object
+ * ends it. Whatever a message holds is untrusted: readers check every field.
  */
 import type { Socket } from "node:net";
 
-export interface WireHandlers {
-  onMessage(message: Record<string, unknown>): void;
-  /** Once, for whatever reason; nothing comes afterwards. */
+export type Message = Record<string, unknown>;
+
+export interface ConnectionHandlers {
+  onMessage(message: Message): void;
+  /** Once, for whatever reason; no message follows. */
   onEnd(reason: string): void;
 }
 
-export interface WireLimits {
-  beatMs: number;
-  /** Without a word from the other side. */
+export interface ConnectionLimits {
+  heartbeatMs: number;
+  /** The longest silence of the other end. */
   silenceMs: number;
 }
 
-export const wireLimits: WireLimits = { beatMs: 5_000, silenceMs: 60_000 };
+export const connectionLimits: ConnectionLimits = { heartbeatMs: 5_000, silenceMs: 60_000 };
 
 /** A hello with long prompts is a tenth of it. */
 const lineLengthMax = 1 << 18;
 
-export class Wire {
+export class Connection {
   private unread = "";
   private isOver = false;
   private heardMs = performance.now();
@@ -30,8 +33,8 @@ export class Wire {
   /** The socket must be connected. */
   constructor(
     private readonly socket: Socket,
-    private readonly handlers: WireHandlers,
-    limits: WireLimits,
+    private readonly handlers: ConnectionHandlers,
+    limits: ConnectionLimits,
   ) {
     socket.setEncoding("utf8");
     socket.setNoDelay(true);
@@ -40,17 +43,17 @@ export class Wire {
     socket.on("close", () => this.finish("its connection ended"));
     this.timer = setInterval(() => {
       if (performance.now() - this.heardMs > limits.silenceMs) {
-        this.finish(`it said nothing for ${limits.silenceMs / 1000} s`);
-      } else this.send({ beat: 1 });
-    }, limits.beatMs);
+        this.finish(`it sent nothing for ${limits.silenceMs / 1000} s`);
+      } else this.send({ heartbeat: 1 });
+    }, limits.heartbeatMs);
   }
 
-  send(message: Record<string, unknown>): void {
+  send(message: Message): void {
     if (!this.isOver) this.socket.write(`${JSON.stringify(message)}\n`);
   }
 
-  /** Sends what is still to be said, and ends; the handlers hear no more. */
-  async end(last?: Record<string, unknown>): Promise<void> {
+  /** Sends a last message and closes; the handlers are not called again. */
+  async end(last?: Message): Promise<void> {
     if (this.isOver) return;
     if (last) this.send(last);
     this.isOver = true;
@@ -68,12 +71,12 @@ export class Wire {
     this.heardMs = performance.now();
     const lines = (this.unread + text).split("\n");
     this.unread = lines.pop() ?? "";
-    if (this.unread.length > lineLengthMax) this.finish("it sent no message of ours");
+    if (this.unread.length > lineLengthMax) this.finish(notOurs);
     for (const line of lines) {
       if (this.isOver) return;
-      const message = parse(line);
-      if (message === null) this.finish("it sent no message of ours");
-      else if (!("beat" in message)) this.handlers.onMessage(message);
+      const message = line.length > lineLengthMax ? null : parse(line);
+      if (message === null) this.finish(notOurs);
+      else if (!("heartbeat" in message)) this.handlers.onMessage(message);
     }
   }
 
@@ -88,10 +91,12 @@ export class Wire {
 
 // --- internal ---
 
-/** For the other side to close too; then the socket is left to the system. */
+/** How long the other end may take to close; then the socket is destroyed. */
 const endMs = 1_000;
 
-function parse(line: string): Record<string, unknown> | null {
+const notOurs = "it sent a line that is no message of BasedXL";
+
+function parse(line: string): Message | null {
   try {
     const value = JSON.parse(line);
     return typeof value === "object" && value !== null && !Array.isArray(value) ? value : null;
