@@ -47,7 +47,8 @@ async function answerProbe(): Promise<number> {
 /** The first line is for scripts. A binary knows its kernels, a clone asks its library. */
 async function versionText(): Promise<string> {
   const { basedxl, bun, zig, cudaKernels } = resources.versions();
-  const kernels = cudaKernels ?? (await import("./native/session.ts")).probeDevice().cudaKernels;
+  const kernels =
+    cudaKernels ?? (await import("./native/device-info.ts")).probeDevice().cudaKernels;
   const lines = [`basedxl ${basedxl}`, `Bun ${bun}`, `Zig ${zig}`];
   return `${[...lines, `CUDA kernels: ${kernels || "none"}`].join("\n")}\n`;
 }

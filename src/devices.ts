@@ -3,8 +3,8 @@
  * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
  */
 import { BasedXLError } from "./errors.ts";
+import type { DeviceInfo } from "./native/device-info.ts";
 import type { GpuOptions } from "./native/handle.ts";
-import type { DeviceInfo } from "./native/session.ts";
 import type { CpuDtype, Device, Dtype, Transport } from "./settings/names.ts";
 
 export interface DeviceOptions {
@@ -28,6 +28,10 @@ export const deviceDefaults: DeviceOptions = {
   transport: "auto",
   fp16Accumulate: false,
 };
+
+/** The devices of a session: a choice, whatever the machine. */
+export type ChosenDevices = Pick<DeviceChoice, "rankCount"> &
+  Partial<Pick<DeviceChoice, "dtype" | "gpu">>;
 
 type MachineInfo = Pick<DeviceInfo, "gpuCount" | "gpuName" | "cudaKernels" | "hasBf16" | "cpuName">;
 

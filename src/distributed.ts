@@ -15,7 +15,7 @@ import { settingsOf } from "./distributed/settings.ts";
 import { BasedXLError } from "./errors.ts";
 import { ncclUniqueIdBytes } from "./native/abi.ts";
 import { makeNcclUniqueId } from "./native/nccl-unique-id.ts";
-import type { GenerateRequest } from "./pipeline/generate.ts";
+import type { SampleRequest } from "./pipeline/request.ts";
 import { limits } from "./settings/limits.ts";
 
 export interface ProcessGroup extends ProcessEnvironment {
@@ -63,7 +63,7 @@ export function describeProcess(
 }
 
 export interface Joined {
-  request: GenerateRequest;
+  request: SampleRequest;
   peers: PeerGroup;
 }
 
@@ -83,7 +83,7 @@ export interface JoinOptions {
  */
 export async function joinProcessGroup(
   group: ProcessGroup,
-  request: GenerateRequest,
+  request: SampleRequest,
   { version, seedIsRandom, signal, env, onRefusal }: JoinOptions,
 ): Promise<Joined> {
   const { gpu, seeds } = request;

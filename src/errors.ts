@@ -21,6 +21,8 @@ export type ErrorCode =
 /** An error for the user. Our own bugs are plain `Error`s and keep their stack. */
 export class BasedXLError extends Error {
   override readonly name = "BasedXLError";
+  /** Whether the pipeline can run no other job: close it and open a new one. */
+  sessionLost = false;
 
   constructor(
     readonly code: ErrorCode,
@@ -32,7 +34,12 @@ export class BasedXLError extends Error {
 
 /** Throws "cancelled" once `signal` is aborted. */
 export function stopIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new BasedXLError("cancelled", "Stopped before the image was done.");
+  if (signal?.aborted) throw cancelled();
+}
+
+/** The error of work that was asked to stop. */
+export function cancelled(message = "Stopped before the image was done."): BasedXLError {
+  return new BasedXLError("cancelled", message);
 }
 
 /**

@@ -2,9 +2,11 @@
  * Whole models at SDXL's full size: ours in this process, PyTorch's in the other program, in turns.
  * Weights are random; text encoders, one UNet call (batch 1) and the VAE's decoder are timed.
  */
+
 import { readFileSync } from "node:fs";
 import { openModelFolder } from "../models/folder.ts";
-import { ModelParts } from "../native/parts.ts";
+import { nativeModelOf } from "../models/native-model.ts";
+import { ModelParts } from "../native/testing.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
 import type { CpuDtype } from "../settings/names.ts";
 import { median } from "./cpu-ops.ts";
@@ -41,7 +43,7 @@ export async function* timeModels(
   pairCount: number,
 ): AsyncGenerator<ModelRow> {
   const model = await openModelFolder(folder);
-  const parts = await ModelParts.open(model, { dtype });
+  const parts = await ModelParts.open(nativeModelOf(model), { dtype });
   try {
     for (const { op, side } of jobs) {
       const latent = side / model.vaeFactor;
@@ -64,7 +66,7 @@ export async function* timeModels(
       };
     }
   } finally {
-    parts.close();
+    await parts.close();
   }
 }
 

@@ -4,7 +4,7 @@
  * guidance.
  */
 import { openModelFolder } from "../models/folder.ts";
-import type { Session } from "../native/session.ts";
+import type { Session } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import { median } from "./cpu-ops.ts";
 import { type Drawing, draw, openRanks } from "./drawing.ts";

@@ -2,12 +2,14 @@
  * stable-diffusion.cpp beside this backend: its sd-cli draws with the same model of full size, and
  * what it says of its parts stands beside the same parts here, in turns.
  */
+
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import { openModelFolder } from "../models/folder.ts";
-import { ModelParts } from "../native/parts.ts";
+import { nativeModelOf } from "../models/native-model.ts";
+import { ModelParts } from "../native/testing.ts";
 import type { CpuDtype } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
@@ -39,7 +41,10 @@ export async function timeSdcpp(
 ): Promise<SdcppRow[]> {
   const model = await openModelFolder(folder);
   const opened = await Promise.all(
-    dtypes.map(async (dtype) => ({ dtype, parts: await ModelParts.open(model, { dtype }) })),
+    dtypes.map(async (dtype) => ({
+      dtype,
+      parts: await ModelParts.open(nativeModelOf(model), { dtype }),
+    })),
   );
   const latent = side / model.vaeFactor;
   const runs: { theirs: Times; ours: Times[] }[] = [];
@@ -56,7 +61,7 @@ export async function timeSdcpp(
       if (i > 0) runs.push({ theirs, ours });
     }
   } finally {
-    for (const { parts } of opened) parts.close();
+    for (const { parts } of opened) await parts.close();
   }
   return sdcppOps.flatMap((op) =>
     dtypes.map((dtype, j) => ({

@@ -7,7 +7,7 @@ import { availableParallelism, loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { writeWhole } from "../image/files.ts";
-import { probeDevice } from "../native/session.ts";
+import { probeDevice } from "../native/device-info.ts";
 import { type CpuDtype, cpuDtypes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {

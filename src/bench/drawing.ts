@@ -4,15 +4,15 @@
  */
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import type { TokenPair } from "../native/handle.ts";
+import { extrapolatesByDefault } from "../pipeline/halo-extrapolation.ts";
+import { layoutOf } from "../pipeline/layout.ts";
 import {
   type ImageRequest,
   type ImageResult,
   openSession,
   type Session,
-  type TokenPair,
-} from "../native/session.ts";
-import { extrapolatesByDefault } from "../pipeline/halo-extrapolation.ts";
-import { layoutOf } from "../pipeline/layout.ts";
+} from "../pipeline/session.ts";
 import { makeSchedule, type Schedule } from "../schedule.ts";
 import { limits } from "../settings/limits.ts";
 import { schedulers } from "../settings/names.ts";
@@ -140,7 +140,7 @@ export async function draw(
     rows: schedule.rows.slice(0, stepCount),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [seed],
-    extrapolateHalos: predictsFor(drawing, { ...how, rankCount: session.rankCountUsed }),
+    extrapolateHalos: predictsFor(drawing, { ...how, rankCount: session.rankCount }),
     ...ranks,
     wantLatents: true,
   };

@@ -11,7 +11,7 @@ import {
   type ImageResult,
   openSession,
   type Session,
-} from "../native/session.ts";
+} from "../pipeline/session.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
 import { makeSchedule } from "../schedule.ts";
 import { median } from "./cpu-ops.ts";
@@ -100,7 +100,7 @@ export async function* timeModels(
           measuredBytes: extra === null ? null : last.deviceBytes - extra,
         };
       } finally {
-        session.close();
+        await session.close();
       }
     }
   }
@@ -249,6 +249,6 @@ async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
     const { deviceBytes } = await session.image(requestFor(model, side, 1));
     return deviceBytes === 0 ? null : deviceBytes - plannedFor(model, side, gpu.dtype);
   } finally {
-    session.close();
+    await session.close();
   }
 }

@@ -5,7 +5,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { Operation, PlannedOperation } from "../native/plan.ts";
+import type { Operation, PlannedOperation } from "../native/testing.ts";
 import { median } from "./cpu-ops.ts";
 import { busiest } from "./gpu-predict.ts";
 import type { GpuBench, GpuPeer } from "./gpu-programs.ts";

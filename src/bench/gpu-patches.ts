@@ -95,7 +95,7 @@ export async function* timePatches(
         const { stepMs, decodeMs } = timesOf(image);
         yield { side, ranks, branchGroups, patches, patch, stepMs, decodeMs };
       } finally {
-        session.close();
+        await session.close();
       }
     }
   }

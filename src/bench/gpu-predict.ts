@@ -5,7 +5,7 @@
  */
 import type { TopLevelSpec } from "vega-lite";
 import type { ModelFolder } from "../models/folder.ts";
-import type { PlannedOperation, RankPlan } from "../native/plan.ts";
+import type { PlannedOperation, RankPlan } from "../native/testing.ts";
 import {
   type Ceilings,
   type GpuDtype,

@@ -2,12 +2,14 @@
  * What a GPU has to do for a image, from the real graph (src/native/plan.ts): kinds of
  * operations, what they cost at a given speed of products and of memory, and their names.
  */
+
 import { rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
-import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/plan.ts";
+import { nativeModelOf } from "../models/native-model.ts";
+import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/testing.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
 import { writeFullSizeHeaders } from "./full-size.ts";
 
@@ -49,7 +51,7 @@ export interface PlanWork {
 /** With guidance: two branches. */
 export function planFor({ model, width, height, rankCount, splitBatch, dtype }: PlanWork): Plan {
   return planOf({
-    model,
+    model: nativeModelOf(model),
     rankCount,
     threadCount: 0,
     gpu: {

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { openModelFolder } from "../models/folder.ts";
-import type { ImageResult } from "../native/session.ts";
+import type { ImageResult } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import { type Scheduler, schedulers } from "../settings/names.ts";
 import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";

@@ -7,7 +7,7 @@ import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { relativeL2 } from "../../tests/support/compare.ts";
 import { BasedXLError } from "../errors.ts";
-import type { ImageResult } from "../native/session.ts";
+import type { ImageResult } from "../pipeline/session.ts";
 import { limits } from "../settings/limits.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
@@ -203,7 +203,7 @@ async function withRanks(
   try {
     await work(session);
   } finally {
-    session.close();
+    await session.close();
   }
 }
 

@@ -10,7 +10,7 @@ import { parse, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 import { BasedXLError } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
-import { probeDevice } from "../native/session.ts";
+import { probeDevice } from "../native/device-info.ts";
 
 /** Pixels of the PNG per pixel of the SVG. */
 const pngScale = 2;

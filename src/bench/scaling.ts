@@ -6,8 +6,8 @@
 import { loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import type { RankStats, Session } from "../native/session.ts";
-import { medianMs } from "../pipeline/generate.ts";
+import type { RankStats, Session } from "../pipeline/session.ts";
+import { medianMs } from "../pipeline/timings.ts";
 import { limits } from "../settings/limits.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
@@ -197,7 +197,7 @@ async function measure(
         rows.push(await measureRow(session, drawing, ranks, mode, alone));
       }
     } finally {
-      session.close();
+      await session.close();
     }
   }
   return rows;

@@ -5,7 +5,8 @@
 import { resolve } from "node:path";
 import { writeLatents } from "../image/latents.ts";
 import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
-import type { Drawn, GenerateResult } from "../pipeline/generate.ts";
+import type { GeneratedImage } from "../pipeline/events.ts";
+import type { GenerateResult } from "../pipeline/job.ts";
 import type { SampleOptions } from "../settings/options.ts";
 
 type FileOptions = Pick<SampleOptions, "outPath" | "latentsPath" | "imageCount">;
@@ -49,7 +50,10 @@ export class ImageWriter {
   }
 
   /** Writes the next image and resolves to where. */
-  async writeImage({ seed, pixels }: Drawn): Promise<WrittenImage> {
+  async writeImage({
+    seed,
+    pixels,
+  }: Pick<GeneratedImage, "seed" | "pixels">): Promise<WrittenImage> {
     const path = this.paths[this.written.length] ?? this.options.outPath;
     const { width, height } = this.size;
     await this.timed(writeImage(path, pixels, width, height, this.signal));

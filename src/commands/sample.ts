@@ -18,17 +18,20 @@ import { BasedXLError } from "../errors.ts";
 import { checkEncoder } from "../image.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import { probeDevice } from "../native/device-info.ts";
 import { emulatorPath } from "../native/library.ts";
-import { openSession, probeDevice } from "../native/session.ts";
-import type { GenerateRequest, GenerateResult } from "../pipeline/generate.ts";
-import { generate, medianMs } from "../pipeline/generate.ts";
+import type { GeneratedImage } from "../pipeline/events.ts";
+import type { GenerateResult } from "../pipeline/job.ts";
+import type { SampleRequest } from "../pipeline/request.ts";
+import { medianMs } from "../pipeline/timings.ts";
+import { Pipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import type { ResolvedRequest, SampleOptions } from "../settings/options.ts";
 import { parseSampleOptions, resolveRequest } from "../settings/options.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import type { Output } from "../terminal/output.ts";
 import { createOutput, writeJson } from "../terminal/output.ts";
-import { formatSeconds } from "../terminal/progress.ts";
+import { formatSeconds, type ShownProgress } from "../terminal/progress.ts";
 import { exitCodeOfSignal, watchStopSignals } from "../terminal/signals.ts";
 import { checkFiles, ImageWriter } from "./sample-files.ts";
 
@@ -83,16 +86,9 @@ async function drawAndWrite(
   const { log } = output;
   const writer = new ImageWriter(options, request, signal);
   const imageCount = request.seeds.length;
-  const result = await generate(request, {
-    openSession,
-    signal,
-    onProgress: output.showsProgress ? (progress) => output.progress.update(progress) : undefined,
-    async onImage(image) {
-      const { path, seed } = await writer.writeImage(image);
-      if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
-    },
-    onWarning: (warning) => log.warn(warning),
-    onLayout: (layout) => log.info(`${layout}.`),
+  const result = await generate(request, output, signal, async (image) => {
+    const { path, seed } = await writer.writeImage(image);
+    if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
   });
   output.progress.clear();
 
@@ -113,25 +109,48 @@ async function assist(
   options: SampleOptions,
   { request, peers }: Prepared,
   group: ProcessGroup,
-  { log, progress, showsProgress }: Output,
+  output: Output,
   signal: AbortSignal,
 ): Promise<void> {
   await runTogether(peers, signal, (both) =>
-    generate(
-      { ...request, wantLatents: false },
-      {
-        openSession,
-        signal: both,
-        onProgress: showsProgress ? (told) => progress.update(told) : undefined,
-        onImage: () => {},
-        onLayout: (layout) => log.info(`${layout}.`),
-      },
-    ),
+    generate({ ...request, wantLatents: false }, output, both, () => {}),
   );
-  progress.clear();
+  output.progress.clear();
   const { index, count } = group;
-  log.info(`${describeProcess(group, index)} has generated its share; process 0 writes the image.`);
+  output.log.info(
+    `${describeProcess(group, index)} has generated its share; process 0 writes the image.`,
+  );
   if (options.json) writeJson({ process: index, processes: count, images: [] });
+}
+
+type Generated = GenerateResult & { loadMs: number };
+
+/** One job in a pipeline of its own; `onImage` takes the images one by one. */
+async function generate(
+  request: SampleRequest,
+  { log, progress, showsProgress }: Output,
+  signal: AbortSignal,
+  onImage: (image: GeneratedImage) => void | Promise<void>,
+): Promise<Generated> {
+  const show = (update: ShownProgress) => {
+    if (showsProgress) progress.update(update);
+  };
+  const { model, threadCount } = request;
+  const opened = { model, threadCount, devices: request, first: request };
+  const startMs = performance.now();
+  await using pipeline = await Pipeline.open({ ...opened, onProgress: show, signal });
+  const loadMs = performance.now() - startMs;
+  const result = await pipeline.generate(request, {
+    signal,
+    keepImages: false,
+    onEvent: (event) => {
+      if (event.type === "image") return onImage(event);
+      if (event.type === "progress") show(event);
+      else if (event.type === "warning") log.warn(event.message);
+      else if (event.type === "start") log.info(`${event.layout}.`);
+    },
+  });
+  return { ...result, loadMs };
 }
 
 interface Prepared extends ResolvedRequest {
@@ -187,7 +206,7 @@ simple scenes). For a real model: --model PATH to a diffusers folder.`,
 
 async function gather(
   group: ProcessGroup,
-  request: GenerateRequest,
+  request: SampleRequest,
   { seedIsRandom }: SampleOptions,
   log: Output["log"],
   signal: AbortSignal,
@@ -201,7 +220,7 @@ async function gather(
   return await joinProcessGroup(group, request, { version, seedIsRandom, signal, env, onRefusal });
 }
 
-function describe(request: GenerateRequest): string {
+function describe(request: SampleRequest): string {
   const { prompt, width, height, stepCount, scheduler, guidanceScale, seeds, batchSize } = request;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
   const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
@@ -223,10 +242,10 @@ interface Times {
   step_ms_median: number;
 }
 
-function timesOf({ timings }: GenerateResult, writeMs: number, totalMs: number): Times {
+function timesOf({ timings, loadMs }: Generated, writeMs: number, totalMs: number): Times {
   const round = (ms: number) => Math.round(ms * 10) / 10;
   return {
-    load_ms: round(timings.loadMs),
+    load_ms: round(loadMs),
     text_ms: round(timings.textMs),
     denoise_ms: round(timings.denoiseMs),
     decode_ms: round(timings.decodeMs),
@@ -246,7 +265,7 @@ function describeTimes(times: Times): string {
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
-  request: GenerateRequest,
+  request: SampleRequest,
   result: GenerateResult,
   writer: ImageWriter,
 ) {
@@ -265,7 +284,7 @@ function jsonOf(
     guidance_rescale: request.guidanceRescale ?? 0,
     rng: request.rng ?? "cpu",
     model: request.model.path,
-    ranks: result.rankCountUsed,
+    ranks: request.rankCount,
     layout: result.layout,
     sync_mode: request.syncMode,
     warmup_steps: request.warmupStepCount,

@@ -5,14 +5,14 @@
 import { statSync } from "node:fs";
 import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { GenerateRequest } from "../pipeline/generate.ts";
+import type { SampleRequest } from "../pipeline/request.ts";
 
 /** Keys are what a user would change, such as "--steps"; values are short texts. */
 export type Settings = Record<string, string>;
 
 /** `seedIsRandom`: all processes then take that of process 0. */
 export function settingsOf(
-  request: GenerateRequest,
+  request: SampleRequest,
   { version, gpus, seedIsRandom }: { version: string; gpus: number; seedIsRandom: boolean },
 ): Settings {
   const { gpu, model, seeds } = request;

@@ -2,8 +2,8 @@
  * What `sample` would pick on this machine with no flags.
  */
 import { chooseDevice, deviceDefaults } from "../devices.ts";
+import type { DeviceInfo } from "../native/device-info.ts";
 import { emulatorPath } from "../native/library.ts";
-import type { DeviceInfo } from "../native/session.ts";
 import { count } from "./machine.ts";
 import { ok, problem, type Section } from "./report.ts";
 

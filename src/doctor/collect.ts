@@ -2,7 +2,7 @@
  * Puts the report together. A part that fails becomes a red line of its own: `doctor` is for
  * machines on which things fail.
  */
-import { type DeviceInfo, probeDevice } from "../native/session.ts";
+import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { resources } from "../resources.ts";
 import { choiceSection } from "./choice.ts";
 import { probeGpus } from "./gpu-probe.ts";

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { cpus, release } from "node:os";
-import type { DeviceInfo } from "../native/session.ts";
+import type { DeviceInfo } from "../native/device-info.ts";
 import { gigabytes, type Line, note, ok, type Section } from "./report.ts";
 
 /** Features that kernels or image codecs make use of, as Linux names them. */

@@ -4,7 +4,7 @@
  */
 import { dirname } from "node:path";
 import { loadEncoder } from "../image/encoder.ts";
-import type { DeviceInfo } from "../native/session.ts";
+import type { DeviceInfo } from "../native/device-info.ts";
 import { resources } from "../resources.ts";
 import { count } from "./machine.ts";
 import { gigabytes, type Line, note, ok, problem, type Section } from "./report.ts";

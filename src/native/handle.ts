@@ -4,9 +4,9 @@
  */
 import { type Pointer, ptr } from "bun:ffi";
 import { stopIfAborted } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
 import type { CpuDtype, Transport } from "../settings/names.ts";
 import {
+  type ModelConfig,
   Output,
   type Progress,
   type Request,
@@ -17,21 +17,39 @@ import {
   sizeOfProgress,
   sizeOfRequest,
   sizeOfSessionOptions,
+  type Tokens,
   writeRequest,
   writeSessionOptions,
   zeroRequest,
 } from "./abi.ts";
 import { bytesOf, check, library, structBuffer } from "./library.ts";
-import { modelConfigOf } from "./model-config.ts";
 
 const pollMs = 5;
+
+/** Scale of the VAE's residual stream where activations are f16. */
+const f16ResidualScale = 1 / 64;
 
 /** How long work on a GPU may go on after it was told to stop, where other machines are in it. */
 const stopLimitMs = 15_000;
 
+/** A model as the library takes it: `models/native-model.ts` makes one of a folder. */
+export interface NativeModel {
+  config: ModelConfig;
+  /** Absolute paths of safetensors files. */
+  files: { textEncoder: string[]; textEncoder2: string[]; unet: string[]; vae: string[] };
+}
+
+/** One prompt for both text encoders. */
+export interface TokenPair {
+  ids: Int32Array;
+  ids2: Int32Array;
+  /** Where the second encoder pools. */
+  endIndex2: number;
+}
+
 export interface HandleOptions {
-  model: ModelFolder;
-  /** Of all machines. */
+  model: NativeModel;
+  /** Ranks of all processes. */
   rankCount: number;
   /** 0 = one per core. */
   threadCount: number;
@@ -85,6 +103,16 @@ export interface Hooks {
   signal?: AbortSignal | undefined;
 }
 
+/** Tokens as the library takes them; null stands for zeros in place of a prompt's embedding. */
+export function tokensOf(tokens: TokenPair | null): Tokens {
+  return {
+    ids: bytesOf(tokens?.ids ?? null),
+    ids2: bytesOf(tokens?.ids2 ?? null),
+    endIndex2: tokens?.endIndex2 ?? 0,
+    present: tokens !== null,
+  };
+}
+
 /** What a request needs beyond its kind and size. */
 export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
 
@@ -102,7 +130,7 @@ export class NativeHandle {
       await handle.settled("loading", hooks);
       return handle;
     } catch (error) {
-      handle.close();
+      await handle.close();
       throw error;
     }
   }
@@ -132,7 +160,7 @@ export class NativeHandle {
   }
 
   /** Stops what runs and frees everything; a second call does nothing. */
-  close(): void {
+  async close(): Promise<void> {
     if (this.pointer !== null) library().bxl_session_close(this.pointer);
     this.pointer = null;
   }
@@ -199,10 +227,10 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const { model, gpu, dtype = "f32", ...sizes } = options;
   const activation = gpu?.dtype ?? "f32";
   const files = [
-    pathBytes(model.weights.textEncoder),
-    pathBytes(model.weights.textEncoder2),
-    pathBytes(model.weights.unet),
-    pathBytes(model.weights.vae),
+    pathBytes(model.files.textEncoder),
+    pathBytes(model.files.textEncoder2),
+    pathBytes(model.files.unet),
+    pathBytes(model.files.vae),
     pathBytes(gpu?.library ? [gpu.library] : []),
   ];
   const { rankCount } = sizes;
@@ -223,7 +251,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     cudaLibrary: bytesOf(files[4]!),
     splitBatch: Number(sizes.splitBatch),
     compute: dtype,
-    config: modelConfigOf(model, activation),
+    config: activation === "f16" ? scaledVae(model.config) : model.config,
     textEncoderFiles: bytesOf(files[0]!),
     textEncoder2Files: bytesOf(files[1]!),
     unetFiles: bytesOf(files[2]!),
@@ -236,6 +264,11 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   files.length = 0;
   part.ncclUniqueId = null;
   return result;
+}
+
+/** SDXL's VAE reaches 1e5 in its residual stream, and f16 ends at 65504. */
+function scaledVae(config: ModelConfig): ModelConfig {
+  return { ...config, vae: { ...config.vae, residualScale: f16ResidualScale } };
 }
 
 /** Paths as the library takes them: each ended by a 0 byte. */

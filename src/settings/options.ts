@@ -7,8 +7,8 @@
 import type { ParsedArgs } from "citty";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { GenerateRequest } from "../pipeline/generate.ts";
 import { layoutOf } from "../pipeline/layout.ts";
+import type { SampleRequest } from "../pipeline/request.ts";
 import { tilingWarning } from "../pipeline/vae-tiling.ts";
 import { schedulerNameOfClass } from "../schedule.ts";
 import { flagLabel, suggestion } from "../terminal/flags.ts";
@@ -132,7 +132,7 @@ Leave one of the two out.`,
 
 /** A request, and what its user should know about it although it can be drawn. */
 export interface ResolvedRequest {
-  request: GenerateRequest;
+  request: SampleRequest;
   warnings: string[];
 }
 

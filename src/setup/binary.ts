@@ -75,7 +75,7 @@ async function compile(root: string, outfile: string): Promise<void> {
 
 async function contentsOf(root: string): Promise<Contents> {
   const library = libraryPathOf(root);
-  const { probeDevice } = await import("../native/session.ts");
+  const { probeDevice } = await import("../native/device-info.ts");
   return {
     files: [
       embedded("library", libraryName(process.platform), library),

@@ -2,8 +2,9 @@
  * Progress of a run: a bar that is redrawn in place on a terminal, plain lines elsewhere.
  * The formatters are pure; only `createProgressView` writes, and it takes its clock from outside.
  */
-import type { Progress } from "../native/session.ts";
-import type { DrawingProgress } from "../pipeline/generate.ts";
+
+import type { JobProgress } from "../pipeline/events.ts";
+import type { Progress } from "../pipeline/session.ts";
 
 /** Where lines go; stderr in the command. */
 export interface ProgressTarget {
@@ -22,7 +23,7 @@ export interface ProgressView {
 }
 
 /** What is shown; without `images` there is one. */
-export type ShownProgress = Progress & Partial<Pick<DrawingProgress, "images">>;
+export type ShownProgress = Progress & Partial<Pick<JobProgress, "images">>;
 
 /** When the stage began and its last step ended, in milliseconds of the caller's clock. */
 export interface StageTimes {

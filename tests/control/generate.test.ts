@@ -1,51 +1,55 @@
 /**
- * What `generate` makes of a request: tokens, rows and session calls, against a session that only
- * takes notes.
+ * What a pipeline makes of requests: tokens, steps and session calls, the order of jobs, what stops
+ * them and what their callers hear, against a session that only takes notes.
  */
 import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
+import type { ModelFolder } from "../../src/models/folder.ts";
+import { batchesOf, type PlannedImage } from "../../src/pipeline/batches.ts";
+import { medianMs } from "../../src/pipeline/timings.ts";
 import {
-  type DrawingProgress,
-  type Drawn,
+  type GenerateOptions,
   type GenerateRequest,
-  generate,
-  medianMs,
-} from "../../src/pipeline/generate.ts";
-import { fakeModel, fakeOpener } from "../support/fake-model.ts";
+  Pipeline,
+  type PipelineEvent,
+} from "../../src/pipeline.ts";
+import { fakeModel, fakeOpener, type SessionLog } from "../support/fake-model.ts";
+import { refusal } from "../support/refusal.ts";
 
 function request(changes: Partial<GenerateRequest> = {}): GenerateRequest {
-  return {
-    model: fakeModel(),
-    prompt: "a red house",
-    negativePrompt: null,
-    seeds: [7n],
-    batchSize: 1,
-    guidanceScale: 5,
-    stepCount: 4,
-    width: 64,
-    height: 96,
-    scheduler: "euler",
-    useKarrasSigmas: undefined,
-    timestepSpacing: undefined,
-    rankCount: 1,
-    threadCount: 0,
-    splitBatch: true,
-    syncMode: "corrected_async_gn",
-    warmupStepCount: 1,
-    wantLatents: false,
-    ...changes,
-  };
+  const size = { width: 64, height: 96, stepCount: 4, scheduler: "euler" } as const;
+  return { prompt: "a red house", seeds: [7n], warmupStepCount: 1, ...size, ...changes };
+}
+
+interface Given {
+  model?: ModelFolder;
+  rankCount?: number;
+  first?: GenerateRequest;
+  error?: Error;
+}
+
+async function open({ model = fakeModel(), rankCount = 1, first, error }: Given = {}) {
+  const { log, openSession } = fakeOpener(error);
+  const devices = { rankCount, gpu: null };
+  const options = { model, devices, first: first ?? request() };
+  return { log, pipeline: await Pipeline.open(options, { openSession }) };
+}
+
+/** One job in a pipeline that is opened for it. */
+async function once(asked: GenerateRequest, options: GenerateOptions = {}, given: Given = {}) {
+  const { log, pipeline } = await open({ ...given, first: asked });
+  const result = await pipeline.generate(asked, options);
+  await pipeline.close();
+  return { log, result };
 }
 
 const words = (count: number) => Array.from({ length: count }, (_, i) => `w${i}`).join(" ");
 
-test("the session gets the request, is closed, and its result is passed on", async () => {
-  const { log, openSession } = fakeOpener();
-  const layouts: string[] = [];
-  const result = await generate(request({ wantLatents: true }), {
-    openSession,
-    onLayout: (layout) => layouts.push(layout),
-  });
+test("the session gets the request, and its result is passed on", async () => {
+  const events: PipelineEvent[] = [];
+  const asked = request({ wantLatents: true });
+  const { log, result } = await once(asked, { onEvent: (event) => void events.push(event) });
   const [opened] = log.opened;
   expect(opened).toMatchObject({ rankCount: 1, threadCount: 0, width: 64, height: 96 });
   expect(opened).toMatchObject({ guidance: true, splitBatch: true, imageCount: 1 });
@@ -57,31 +61,49 @@ test("the session gets the request, is closed, and its result is passed on", asy
   expect(image?.prompt.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
   expect(image?.prompt.endIndex2).toBe(4);
   expect(log.closed).toBe(1);
-  expect(layouts).toEqual(["1 rank = both guidance branches"]);
-  expect(result.images).toEqual([{ seed: 7n, pixels: new Uint8Array(64 * 96 * 3).fill(7) }]);
+  const pixels = new Uint8Array(64 * 96 * 3).fill(7);
+  expect(result.images).toEqual([{ index: 0, seed: 7n, width: 64, height: 96, pixels }]);
   expect(result.latents).toHaveLength(4 * 8 * 12);
   expect(result.latentShape).toEqual([1, 4, 12, 8]);
   expect(result.timings.stepMs).toEqual([1, 1, 1, 1]);
-  expect(result.timings.loadMs).toBeGreaterThanOrEqual(0);
+  expect(result.layout).toBe("1 rank = both guidance branches");
   expect(result.warnings).toEqual([]);
+  const types = events.map(({ type }) => type);
+  expect(types).toEqual(["start", "progress", "progress", "progress", "image"]);
+  expect(events[0]).toMatchObject({ imageCount: 1, layout: result.layout });
+  expect(new Set(events.map(({ jobId }) => jobId)).size).toBe(1);
+});
+
+test("a pipeline stays open, and its model's defaults complete requests", async () => {
+  const defaults = { width: 128, height: 64, steps: 6, guidanceScale: 1 };
+  const { log, pipeline } = await open({ model: fakeModel({ defaults }) });
+  await pipeline.generate({ prompt: "a" });
+  await pipeline.generate({ prompt: "b", stepCount: 2 });
+  expect(log.opened).toHaveLength(1);
+  expect(log.closed).toBe(0);
+  const [first, second] = log.images;
+  expect(first).toMatchObject({ width: 128, height: 64, guidanceScale: 1, negative: null });
+  expect(first?.rows).toHaveLength(6);
+  expect(first?.warmupSteps).toBe(4);
+  expect(second?.rows).toHaveLength(2);
+  expect(second?.warmupSteps).toBe(2);
+  expect(first?.seeds).toHaveLength(1);
+  expect(first?.seeds).not.toEqual(second?.seeds);
 });
 
 describe("several images", () => {
   const seeds = [7n, 8n, 9n, 10n, 11n];
 
-  test("are drawn in batches by one session, in the order of their seeds", async () => {
-    const { log, openSession } = fakeOpener();
-    const asked = request({ seeds, batchSize: 2, wantLatents: true });
-    const result = await generate(asked, { openSession });
+  test("are generated in batches, in the order of their seeds", async () => {
+    const { log, result } = await once(request({ seeds, batchSize: 2, wantLatents: true }));
     expect(log.opened.map(({ imageCount }) => imageCount)).toEqual([2]);
     expect(log.images.map((image) => image.seeds)).toEqual([[7n, 8n], [9n, 10n], [11n]]);
-    expect(log.closed).toBe(1);
-    expect(result.images.map(({ seed, pixels }) => [seed, pixels[0]])).toEqual([
-      [7n, 7],
-      [8n, 8],
-      [9n, 9],
-      [10n, 10],
-      [11n, 11],
+    expect(result.images.map(({ index, seed, pixels }) => [index, seed, pixels[0]])).toEqual([
+      [0, 7n, 7],
+      [1, 8n, 8],
+      [2, 9n, 9],
+      [3, 10n, 10],
+      [4, 11n, 11],
     ]);
     expect(result.latentShape).toEqual([5, 4, 12, 8]);
     const firsts = seeds.map((_, index) => result.latents?.[index * 4 * 12 * 8]);
@@ -91,15 +113,17 @@ describe("several images", () => {
     expect(result.timings.stepMs).toHaveLength(3 * 4);
   });
 
-  test("are handed over one by one, and then not kept", async () => {
-    const { log, openSession } = fakeOpener();
-    const taken: [Drawn["seed"], batches: number][] = [];
-    const onImage = async ({ seed }: Drawn) => {
-      await Bun.sleep(1);
-      taken.push([seed, log.images.length]);
-    };
-    const asked = request({ seeds: seeds.slice(0, 3), batchSize: 2 });
-    const { images } = await generate(asked, { openSession, onImage });
+  test("are handed over one by one, the next batch waits, and none need be kept", async () => {
+    const { log, pipeline } = await open();
+    const taken: [bigint, batches: number][] = [];
+    const { images } = await pipeline.generate(request({ seeds: [7n, 8n, 9n], batchSize: 2 }), {
+      keepImages: false,
+      async onEvent(event) {
+        if (event.type !== "image") return;
+        await Bun.sleep(1);
+        taken.push([event.seed, log.images.length]);
+      },
+    });
     expect(taken).toEqual([
       [7n, 1],
       [8n, 1],
@@ -109,14 +133,11 @@ describe("several images", () => {
   });
 
   test("are counted from 1 in the progress", async () => {
-    const { openSession } = fakeOpener();
-    const seen: DrawingProgress["images"][] = [];
-    const onProgress = ({ stage, images }: DrawingProgress) => {
-      if (stage === "decode") seen.push(images);
-    };
-    await generate(request({ seeds: seeds.slice(0, 3), batchSize: 2 }), {
-      openSession,
-      onProgress,
+    const seen: object[] = [];
+    await once(request({ seeds: [7n, 8n, 9n], batchSize: 2 }), {
+      onEvent(event) {
+        if (event.type === "progress" && event.stage === "decode") seen.push(event.images);
+      },
     });
     expect(seen).toEqual([
       { first: 1, last: 2, count: 3 },
@@ -124,36 +145,150 @@ describe("several images", () => {
     ]);
   });
 
-  test("end where the signal stops them or one cannot be taken", async () => {
-    const stopped = fakeOpener();
-    const controller = new AbortController();
-    const stopping = generate(request({ seeds, batchSize: 2 }), {
-      openSession: stopped.openSession,
-      onImage: ({ seed }) => {
-        if (seed === 9n) controller.abort();
-      },
-      signal: controller.signal,
-    });
-    await expect(stopping).rejects.toMatchObject({ code: "cancelled" });
-    expect(stopped.log.images).toHaveLength(2);
-    expect(stopped.log.closed).toBe(1);
+  test("may each have a prompt, a negative prompt and a guidance scale", async () => {
+    const { log } = await once(
+      request({
+        seeds: [1n, 2n, 3n],
+        prompt: ["a", "b c", "d e f"],
+        negativePrompt: ["x", null, "y z"],
+        guidanceScale: [3, 7, 1],
+      }),
+    );
+    const asked = log.images.map((image) => [
+      image.guidanceScale,
+      image.prompt.endIndex2,
+      image.negative?.endIndex2 ?? null,
+    ]);
+    expect(asked).toEqual([
+      [3, 2, 2],
+      [7, 3, null],
+      [1, 4, null],
+    ]);
+  });
 
-    const full = fakeOpener();
+  test("in batches are those of the request, in order, guided and unguided apart", () => {
+    const images: fc.Arbitrary<PlannedImage[]> = fc.array(
+      fc.record({
+        seed: fc.bigInt({ min: 0n, max: 9n }),
+        prompt: fc.constantFrom("a", "b"),
+        negativePrompt: fc.constantFrom(null, "", "c"),
+        guidanceScale: fc.constantFrom(0, 1, 1.5, 7),
+      }),
+      { minLength: 1, maxLength: 20 },
+    );
+    fc.assert(
+      fc.property(images, fc.integer({ min: 1, max: 8 }), (all, batchSize) => {
+        const batches = batchesOf(all, batchSize);
+        expect(batches.flatMap((batch) => batch.images)).toEqual(all);
+        let next = 1;
+        for (const { images, range, guidance } of batches) {
+          expect(images.length).toBeLessThanOrEqual(batchSize);
+          expect(range).toEqual({ first: next, last: next + images.length - 1, count: all.length });
+          next += images.length;
+          for (const { guidanceScale } of images) expect(guidanceScale > 1).toBe(guidance);
+        }
+      }),
+    );
+  });
+});
+
+describe("jobs", () => {
+  test("of concurrent calls run one at a time, in order", async () => {
+    const { log, pipeline } = await open();
+    const order: string[] = [];
+    const jobs = ["a", "b", "c"].map((id, index) =>
+      pipeline.generate(request({ seeds: [BigInt(index)] }), {
+        id,
+        onEvent: ({ type, jobId }) => {
+          if (type !== "progress") order.push(`${jobId} ${type}`);
+        },
+      }),
+    );
+    await Promise.all(jobs);
+    expect(log.images.map(({ seeds }) => seeds)).toEqual([[0n], [1n], [2n]]);
+    expect(order).toEqual(["a start", "a image", "b start", "b image", "c start", "c image"]);
+  });
+
+  test("can be cancelled by name or signal, while they run and while they wait", async () => {
+    const { log, pipeline } = await open();
+    const controller = new AbortController();
+    const running = pipeline.generate(request({ seeds: [1n] }), {
+      id: "running",
+      onEvent: ({ type }) => void (type === "progress" && pipeline.cancel("running")),
+    });
+    const named = pipeline.generate(request({ seeds: [2n] }), { id: "named" });
+    const signalled = pipeline.generate(request({ seeds: [3n] }), { signal: controller.signal });
+    const last = pipeline.generate(request({ seeds: [4n] }));
+    const settled = Promise.allSettled([running, named, signalled]);
+    expect(pipeline.cancel("named")).toBe(true);
+    expect(pipeline.cancel("nobody")).toBe(false);
+    controller.abort();
+    const reason = { code: "cancelled", sessionLost: false };
+    for (const outcome of await settled) {
+      expect(outcome).toMatchObject({ status: "rejected", reason });
+    }
+    expect((await last).images[0]?.seed).toBe(4n);
+    expect(log.images.map(({ seeds }) => seeds)).toEqual([[1n], [4n]]);
+    expect(pipeline.cancel("named")).toBe(false);
+  });
+
+  test("whatever is cancelled, the others run in order", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }), async (drops) => {
+        const { log, pipeline } = await open();
+        const jobs = drops.map((_, index) =>
+          pipeline.generate(request({ seeds: [BigInt(index)] }), { id: String(index) }),
+        );
+        const settled = Promise.allSettled(jobs);
+        for (const [index, drop] of drops.entries()) if (drop) pipeline.cancel(String(index));
+        const outcomes = (await settled).map(({ status }) => status === "rejected");
+        expect(outcomes).toEqual(drops);
+        const kept = [...drops.keys()].filter((index) => !drops[index]).map((i) => [BigInt(i)]);
+        expect(log.images.map(({ seeds }) => seeds)).toEqual(kept);
+        await pipeline.close();
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("need names of their own", async () => {
+    const { pipeline } = await open();
+    const first = pipeline.generate(request(), { id: "a" });
+    await expect(pipeline.generate(request(), { id: "a" })).rejects.toThrow("id a already");
+    await first;
+    await pipeline.generate(request(), { id: "a" });
+  });
+
+  test("end where their handler fails, and the next one runs", async () => {
+    const { log, pipeline } = await open();
     const error = new BasedXLError("io", "The disk is full.");
-    const onImage = () => Promise.reject(error);
-    const failing = generate(request({ seeds }), { openSession: full.openSession, onImage });
+    const onEvent = ({ type }: PipelineEvent) =>
+      type === "image" ? Promise.reject(error) : undefined;
+    const failing = pipeline.generate(request({ seeds: [1n, 2n] }), { onEvent });
     await expect(failing).rejects.toBe(error);
-    expect(full.log.images).toHaveLength(1);
-    expect(full.log.closed).toBe(1);
+    expect(log.images).toHaveLength(1);
+    await pipeline.generate(request({ seeds: [3n] }));
+    expect(log.images.at(-1)?.seeds).toEqual([3n]);
+  });
+
+  test("end when the pipeline is closed, which waits for them", async () => {
+    const { log, pipeline } = await open();
+    const running = pipeline.generate(request());
+    const waiting = pipeline.generate(request());
+    const settled = Promise.allSettled([running, waiting]);
+    await Promise.all([pipeline.close(), pipeline.close()]);
+    for (const outcome of await settled) {
+      expect(outcome).toMatchObject({ status: "rejected", reason: { code: "cancelled" } });
+    }
+    expect(log.closed).toBe(1);
+    const late = pipeline.generate(request());
+    await expect(late).rejects.toMatchObject({ code: "cancelled", sessionLost: true });
   });
 });
 
 describe("negative prompt", () => {
-  const negativeOf = async (changes: Partial<GenerateRequest>) => {
-    const { log, openSession } = fakeOpener();
-    await generate(request(changes), { openSession });
-    return log.images[0]?.negative;
-  };
+  const negativeOf = async (changes: Partial<GenerateRequest>, model?: ModelFolder) =>
+    (await once(request(changes), {}, model ? { model } : {})).log.images[0]?.negative;
 
   test("none asked for: zeros where the model wants them", async () => {
     expect(await negativeOf({})).toBeNull();
@@ -161,7 +296,7 @@ describe("negative prompt", () => {
 
   test("none asked for: the empty prompt where it does not", async () => {
     const model = fakeModel({ forceZerosForEmptyPrompt: false });
-    expect((await negativeOf({ model }))?.endIndex2).toBe(1);
+    expect((await negativeOf({}, model))?.endIndex2).toBe(1);
   });
 
   test('an explicit "" is encoded', async () => {
@@ -173,9 +308,8 @@ describe("negative prompt", () => {
   });
 
   test("without guidance there is none, and no warning about its length", async () => {
-    const { log, openSession } = fakeOpener();
     const negativePrompt = words(80);
-    const result = await generate(request({ guidanceScale: 1, negativePrompt }), { openSession });
+    const { log, result } = await once(request({ guidanceScale: 1, negativePrompt }));
     expect(log.opened[0]?.guidance).toBe(false);
     expect(log.images[0]?.negative).toBeNull();
     expect(result.warnings).toEqual([]);
@@ -183,60 +317,99 @@ describe("negative prompt", () => {
 });
 
 describe("warnings", () => {
-  const warningsOf = async (changes: Partial<GenerateRequest>) => {
+  const warningsOf = async (changes: Partial<GenerateRequest>, rankCount = 1) => {
     const early: string[] = [];
-    const { openSession } = fakeOpener();
-    const onWarning = (warning: string) => void early.push(warning);
-    const { warnings } = await generate(request(changes), { openSession, onWarning });
-    expect(early).toEqual(warnings);
-    return warnings;
+    const onEvent = (event: PipelineEvent) =>
+      void (event.type === "warning" && early.push(event.message));
+    const { result } = await once(request(changes), { onEvent }, { rankCount });
+    expect(early).toEqual(result.warnings);
+    return result.warnings;
   };
 
-  test("name the text of a prompt that did not fit", async () => {
-    expect(await warningsOf({ prompt: words(77), negativePrompt: words(76) })).toEqual([
+  test("name the text of a prompt that did not fit, once for all images", async () => {
+    const seeds = [1n, 2n];
+    expect(await warningsOf({ prompt: words(77), negativePrompt: words(76), seeds })).toEqual([
       'The prompt is longer than 77 tokens; left out: "w75 w76".',
       'The negative prompt is longer than 77 tokens; left out: "w75".',
     ]);
   });
 
   test("are none about ranks: each of them works", async () => {
-    expect(await warningsOf({ rankCount: 6 })).toEqual([]);
-    expect(await warningsOf({ rankCount: 3, guidanceScale: 0.5 })).toEqual([]);
+    expect(await warningsOf({}, 6)).toEqual([]);
+    expect(await warningsOf({ guidanceScale: 0.5 }, 3)).toEqual([]);
+  });
+});
+
+describe("refusals", () => {
+  test.each([
+    [{ width: 40 }, "width must be a multiple of 32 from 32 to 8192, not 40."],
+    [{ batchSize: 9 }, "batchSize must be a whole number from 1 to 8, not 9."],
+    [{ warmupStepCount: 5 }, "warmupStepCount must be a whole number from 0 to 4, not 5."],
+    [{ guidanceScale: Number.NaN }, "guidanceScale must be a number from 0 to 100, not NaN."],
+    [{ seeds: [] }, "A request has 1 to 64 images, not 0."],
+    [{ seeds: [-1n] }, "A seed is a bigint from 0 to 9223372036854775807, not -1."],
+    [
+      { seeds: [1n, 2n], prompt: ["a", "b", "c"] },
+      "The request has 2 seeds, and arrays of prompts or guidance scales with 3 entries: give " +
+        "one value for all images, or one for each.",
+    ],
+  ])("%p", async (changes, sentence) => {
+    const { log, pipeline } = await open();
+    const refused = await refusal(() => pipeline.generate(request(changes)), "bad-option");
+    expect(refused).toBe(sentence);
+    expect(log.images).toHaveLength(0);
+  });
+
+  test("of names that there are not", async () => {
+    const syncMode = "fast" as "no_sync";
+    const { pipeline } = await open();
+    expect(await refusal(() => pipeline.generate(request({ syncMode })), "bad-option")).toBe(
+      'syncMode must be one of corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync, \
+no_sync, not "fast".',
+    );
+  });
+
+  const refusedAtOpen = async (given: Given): Promise<[unknown, SessionLog]> => {
+    const { log, openSession } = fakeOpener();
+    const { first = request(), rankCount = 1 } = given;
+    const devices = { rankCount, gpu: null };
+    const opening = Pipeline.open({ model: fakeModel(), devices, first }, { openSession });
+    return [await opening.catch((error) => error), log];
+  };
+
+  test("of the first request come before a session opens", async () => {
+    const karras = request({ scheduler: "ddim", useKarrasSigmas: true });
+    const [sampler, samplerLog] = await refusedAtOpen({ first: karras });
+    expect(sampler).toBeInstanceOf(BasedXLError);
+    expect(samplerLog.opened).toHaveLength(0);
+    const [ranks, ranksLog] = await refusedAtOpen({ rankCount: 5 });
+    expect((ranks as Error).message).toContain("use 4 ranks");
+    expect(ranksLog.opened).toHaveLength(0);
   });
 });
 
 describe("failures", () => {
-  test("what the sampler cannot do is said before a session opens", async () => {
-    const { log, openSession } = fakeOpener();
-    const asked = request({ scheduler: "ddim", useKarrasSigmas: true });
-    await expect(generate(asked, { openSession })).rejects.toThrow(BasedXLError);
-    expect(log.opened).toHaveLength(0);
-  });
-
-  test("an error while drawing closes the session and comes through", async () => {
+  test("an error of the session comes through, and the pipeline can still be closed", async () => {
     const error = new BasedXLError("not-finite", "The UNet gave a value that is not finite.");
-    const { log, openSession } = fakeOpener(error);
-    await expect(generate(request(), { openSession })).rejects.toBe(error);
+    const { log, pipeline } = await open({ error });
+    await expect(pipeline.generate(request())).rejects.toBe(error);
+    await pipeline.close();
     expect(log.closed).toBe(1);
   });
 
-  test("an aborted signal stops before loading, and between loading and drawing", async () => {
-    const before = fakeOpener();
-    const signal = AbortSignal.abort();
-    const first = generate(request(), { openSession: before.openSession, signal });
-    await expect(first).rejects.toMatchObject({ code: "cancelled" });
-    expect(before.log.opened).toHaveLength(0);
+  test("an aborted signal stops a job before its session call, and between batches", async () => {
+    const { log, pipeline } = await open();
+    const before = pipeline.generate(request(), { signal: AbortSignal.abort() });
+    await expect(before).rejects.toMatchObject({ code: "cancelled" });
+    expect(log.images).toHaveLength(0);
 
-    const between = fakeOpener();
     const controller = new AbortController();
-    const second = generate(request(), {
-      openSession: between.openSession,
-      onLayout: () => controller.abort(),
+    const between = pipeline.generate(request({ seeds: [7n, 8n, 9n], batchSize: 2 }), {
+      onEvent: (event) => void (event.type === "image" && controller.abort()),
       signal: controller.signal,
     });
-    await expect(second).rejects.toMatchObject({ code: "cancelled" });
-    expect(between.log.images).toHaveLength(0);
-    expect(between.log.closed).toBe(1);
+    await expect(between).rejects.toMatchObject({ code: "cancelled" });
+    expect(log.images).toHaveLength(1);
   });
 });
 

@@ -2,7 +2,7 @@
  * Progress: the pure formatters, and both views against a clock that the test moves.
  */
 import { describe, expect, test } from "bun:test";
-import type { Progress } from "../../src/native/session.ts";
+import type { Progress } from "../../src/pipeline/session.ts";
 import {
   createProgressView,
   formatBar,

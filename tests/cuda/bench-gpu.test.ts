@@ -17,8 +17,8 @@ import { floorMs, kindOf, nameOf, planFor, withModel } from "../../src/bench/gpu
 import { run as runScaling } from "../../src/bench/scaling.ts";
 import { predictPatches } from "../../src/bench/scaling-patches.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import type { PlannedOperation } from "../../src/native/plan.ts";
-import { probeDevice } from "../../src/native/session.ts";
+import { probeDevice } from "../../src/native/device-info.ts";
+import type { PlannedOperation } from "../../src/native/testing.ts";
 import "../support/emulator.ts";
 
 const golden = join(import.meta.dir, "../fixtures/golden/model");

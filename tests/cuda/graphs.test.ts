@@ -6,8 +6,8 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { ModelParts, randomNormal } from "../../src/native/parts.ts";
-import { syncModes } from "../../src/native/session.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { ModelParts, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
@@ -95,11 +95,11 @@ describe("VAE tiles of equal byte counts and turned shapes", () => {
   });
 
   async function decode(gpu: ReturnType<typeof emulated> | null): Promise<Float32Array> {
-    const parts = await ModelParts.open(model, { gpu });
+    const parts = await ModelParts.open(nativeModelOf(model), { gpu });
     try {
       return (await parts.decode(sample, rows, width, tile)).image;
     } finally {
-      parts.close();
+      await parts.close();
     }
   }
 });

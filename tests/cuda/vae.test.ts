@@ -2,10 +2,12 @@
  * The VAE's decoder in f16 on latents four times as large as any sampler leaves them, and with a
  * residual stream beyond what f16 holds: never a NaN, and the image of f32.
  */
+
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { ModelParts, randomNormal } from "../../src/native/parts.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { ModelParts, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { emulated } from "../support/emulator.ts";
 import { copyModel, removeCopies } from "../support/model-copy.ts";
@@ -62,10 +64,10 @@ async function decode(
   width: number,
   gpu: ReturnType<typeof emulated> | null,
 ): Promise<Float32Array> {
-  const parts = await ModelParts.open(model, { gpu });
+  const parts = await ModelParts.open(nativeModelOf(model), { gpu });
   try {
     return (await parts.decode(sample, rows, width)).image;
   } finally {
-    parts.close();
+    await parts.close();
   }
 }

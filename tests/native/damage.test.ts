@@ -8,7 +8,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { openSession } from "../../src/native/session.ts";
+import { openSession } from "../../src/pipeline/session.ts";
 import { copyModelBytes, removeCopies } from "../support/model-copy.ts";
 
 const textWeights = "text_encoder/model.safetensors";

@@ -5,7 +5,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { psnr } from "../../src/bench/image-measures.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { probeDevice } from "../../src/native/session.ts";
+import { probeDevice } from "../../src/native/device-info.ts";
 import { bf16Psnr } from "../../src/settings/dtype.ts";
 import { draw } from "../support/draw.ts";
 

@@ -6,7 +6,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
-import type { ImageResult } from "../../src/native/session.ts";
+import type { ImageResult } from "../../src/pipeline/session.ts";
 import { syncModes } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { draw, drawLatents, latentsOf, type Work } from "../support/draw.ts";

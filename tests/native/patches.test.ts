@@ -7,7 +7,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import type { ImageResult } from "../../src/native/session.ts";
+import type { ImageResult } from "../../src/pipeline/session.ts";
 import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";

@@ -16,8 +16,8 @@ import {
 } from "../../src/bench/formula.ts";
 import { formulaRows } from "../../src/bench/formula-table.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { openSession, type Session } from "../../src/native/session.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
+import { openSession, type Session } from "../../src/pipeline/session.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 
 const eightPatches = {

@@ -2,13 +2,15 @@
  * Decoding in tiles: the sizes, what stays the same and what does not, and what its user is told.
  * That the numbers are diffusers' own is a measure of the parity test.
  */
+
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { BasedXLError } from "../../src/errors.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
 import { NativeHandle } from "../../src/native/handle.ts";
-import { ModelParts } from "../../src/native/parts.ts";
-import { type ImageRequest, type OpenOptions, openSession } from "../../src/native/session.ts";
+import { ModelParts } from "../../src/native/testing.ts";
+import { type ImageRequest, type OpenOptions, openSession } from "../../src/pipeline/session.ts";
 import { tileLatent, tilingPsnr, tilingWarning } from "../../src/pipeline/vae-tiling.ts";
 import { resources } from "../../src/resources.ts";
 import { makeSchedule } from "../../src/schedule.ts";
@@ -101,7 +103,7 @@ test("what is stated is what the bundled model shows", async () => {
 describe("images in tiles", () => {
   test("are the decoded parts of their latents, in a batch and in any order of sizes", async () => {
     const session = await open();
-    const parts = await ModelParts.open(small);
+    const parts = await ModelParts.open(nativeModelOf(small));
     try {
       for (const changes of [{}, { width: 96, height: 160, seeds: [5n] }, {}]) {
         const drawn = await session.image(request({ ...changes, wantDecoded: true }));
@@ -120,8 +122,8 @@ describe("images in tiles", () => {
         }
       }
     } finally {
-      parts.close();
-      session.close();
+      await parts.close();
+      await session.close();
     }
   });
 
@@ -133,7 +135,7 @@ describe("images in tiles", () => {
       const whole = await session.image(request({ ...fits, vaeTiling: false }));
       expect(tiles.images).toEqual(whole.images);
     } finally {
-      session.close();
+      await session.close();
     }
   });
 
@@ -160,7 +162,7 @@ describe("images in tiles", () => {
       expect((await refusal(drawing)).code).toBe("cancelled");
       expect(performance.now() - stoppedAt).toBeLessThan(1000);
     } finally {
-      session.close();
+      await session.close();
     }
   }, 60_000);
 
@@ -168,7 +170,7 @@ describe("images in tiles", () => {
     const planned = async (vaeTileLatent: number) => {
       const handle = await NativeHandle.open(
         {
-          model: golden,
+          model: nativeModelOf(golden),
           rankCount: 1,
           threadCount: 1,
           gpu: null,
@@ -182,7 +184,7 @@ describe("images in tiles", () => {
         {},
       );
       const { scratchBytes } = handle.progress();
-      handle.close();
+      await handle.close();
       return Number(scratchBytes);
     };
     expect(await planned(32)).toBeLessThan((await planned(0)) / 6);

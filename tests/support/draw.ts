@@ -3,14 +3,14 @@
  * value here, so that two images differ in what the test says and in nothing else.
  */
 import type { ModelFolder } from "../../src/models/folder.ts";
+import type { TokenPair } from "../../src/native/handle.ts";
 import {
   type ImageRequest,
   type ImageResult,
   type OpenOptions,
   openSession,
   type Session,
-  type TokenPair,
-} from "../../src/native/session.ts";
+} from "../../src/pipeline/session.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 import type { Scheduler } from "../../src/settings/names.ts";
 
@@ -51,7 +51,7 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
   try {
     return await use(session);
   } finally {
-    session.close();
+    await session.close();
   }
 }
 
@@ -97,7 +97,7 @@ function guidanceOf({ guidanceScale = 5 }: Work): number {
   return guidanceScale;
 }
 
-function seedsOf({ seeds = [11n] }: Work): bigint[] {
+function seedsOf({ seeds = [11n] }: Work): readonly bigint[] {
   return seeds;
 }
 

@@ -3,14 +3,19 @@
  * them. The tokenizer takes words for tokens, so that a test can count them.
  */
 
+import { stopIfAborted } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
-import type { ImageRequest, ImageResult, OpenOptions, Progress } from "../../src/native/session.ts";
-import type { GenerateDependencies } from "../../src/pipeline/generate.ts";
-import { layoutOf } from "../../src/pipeline/layout.ts";
+import type {
+  ImageHooks,
+  ImageRequest,
+  ImageResult,
+  OpenOptions,
+} from "../../src/pipeline/session.ts";
+import type { PipelineDependencies } from "../../src/pipeline.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
 
-type OpenSession = GenerateDependencies["openSession"];
+type OpenSession = PipelineDependencies["openSession"];
 
 /** An SDXL-shaped folder: unit 32, native size 1024, no defaults of its own. */
 export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
@@ -46,18 +51,15 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
   const log: SessionLog = { opened: [], images: [], closed: 0 };
   const open: OpenSession = async (options) => {
     log.opened.push(options);
-    const { vaeFactor, sizeMultiple } = options.model;
-    const latentRows = options.height / vaeFactor;
-    const layout = layoutOf({ ...options, latentRows, rowUnit: sizeMultiple / vaeFactor });
     return {
-      rankCountUsed: layout.rankCount,
-      layout: layout.text,
       async image(request, hooks) {
         log.images.push(request);
         if (error) throw error;
-        return drawNothing(request, hooks?.onProgress);
+        return await drawNothing(request, hooks);
       },
-      close: () => void log.closed++,
+      async close() {
+        log.closed++;
+      },
     };
   };
   return { log, openSession: open };
@@ -65,13 +67,15 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
 
 // --- internal ---
 
-function drawNothing(
+async function drawNothing(
   { rows, width, height, seeds, wantLatents }: ImageRequest,
-  onProgress: ((progress: Progress) => void) | undefined,
-): ImageResult {
+  { onProgress, signal }: ImageHooks = {},
+): Promise<ImageResult> {
   const stepCount = rows.length;
   for (const stage of ["text", "denoise", "decode"] as const) {
-    onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
+    await onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
+    await Bun.sleep(0);
+    stopIfAborted(signal);
   }
   const elementCount = (4 * height * width) / 64;
   const values = seeds.flatMap((seed) => Array<number>(elementCount).fill(Number(seed)));

@@ -5,8 +5,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
 import { NativeHandle } from "../../src/native/handle.ts";
-import type { Session } from "../../src/native/session.ts";
+import type { Session } from "../../src/pipeline/session.ts";
 import { requestOf, type Work, withSession } from "./draw.ts";
 
 export type MemoryWork = Required<
@@ -57,7 +58,7 @@ async function run(asked: MemoryWork): Promise<MemoryRun> {
 async function planOf({ model, width, height, rankCount = 1, splitBatch = true }: Work) {
   const handle = await NativeHandle.open(
     {
-      model,
+      model: nativeModelOf(model),
       rankCount,
       threadCount: 1,
       gpu: null,
@@ -71,7 +72,7 @@ async function planOf({ model, width, height, rankCount = 1, splitBatch = true }
     {},
   );
   const { scratchBytes, copyBytes } = handle.progress();
-  handle.close();
+  await handle.close();
   Bun.gc(true);
   return Number(scratchBytes) + Number(copyBytes);
 }

@@ -2,7 +2,7 @@
  * The noise itself as a image's latents: steps that leave the first latent as it was drawn, or
  * replace it by the sampler's next noise.
  */
-import type { ImageRequest } from "../../src/native/session.ts";
+import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { update } from "../../src/schedule/row.ts";
 import type { StepCoefficients } from "../../src/schedule.ts";
 import { latentsOf, requestOf, type Work, withSession } from "./draw.ts";

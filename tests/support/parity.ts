@@ -2,15 +2,16 @@
  * Everything that is compared with PyTorch and diffusers, one measure at a time: the parity test
  * and `bun run bench parity` read the same list, so what is printed is what is tested.
  */
+
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { ModelParts, type PartsOptions, randomNormal } from "../../src/native/parts.ts";
-import { openSession } from "../../src/native/session.ts";
-import { generate } from "../../src/pipeline/generate.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { ModelParts, type PartsOptions, randomNormal } from "../../src/native/testing.ts";
 import { makeSchedule, schedulerNameOfClass } from "../../src/schedule.ts";
 import { maxAbs, relativeL2 } from "./compare.ts";
 import { writeWideModel } from "./formula-weights.ts";
+import { generateOnce } from "./generate.ts";
 import { readSafetensors, type Tensor, tensorOf } from "./safetensors.ts";
 
 export interface Measure {
@@ -89,13 +90,13 @@ export async function* measureGoldenParts(options: PartsOptions): AsyncGenerator
 export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
   const folder = await openModelFolder(path);
   const tensors = readSafetensors(join(path, "reference.safetensors"));
-  const parts = await ModelParts.open(folder);
+  const parts = await ModelParts.open(nativeModelOf(folder));
   try {
     const reference = { model: "full size", folder, tensors, runs: [] };
     yield* measureUnet(reference, parts);
     yield* measureVae(reference, parts);
   } finally {
-    parts.close();
+    await parts.close();
   }
 }
 
@@ -132,13 +133,13 @@ async function* measureParts(
   reference: Reference,
   options: PartsOptions = {},
 ): AsyncGenerator<Measure> {
-  const parts = await ModelParts.open(reference.folder, options);
+  const parts = await ModelParts.open(nativeModelOf(reference.folder), options);
   try {
     yield* measureText(reference, parts);
     yield* measureUnet(reference, parts);
     yield* measureVae(reference, parts);
   } finally {
-    parts.close();
+    await parts.close();
   }
 }
 
@@ -250,7 +251,7 @@ async function* measureTiles(folder: ModelFolder): AsyncGenerator<Measure> {
     square: tensorOf(read("golden/golden"), "vae.latent"),
     tall: tensorOf(tensors, "tall.latent"),
   };
-  const parts = await ModelParts.open(folder);
+  const parts = await ModelParts.open(nativeModelOf(folder));
   try {
     for (const [name, { data, shape }] of Object.entries(latents)) {
       const [, , rows = 0, width = 0] = shape;
@@ -262,7 +263,7 @@ async function* measureTiles(folder: ModelFolder): AsyncGenerator<Measure> {
       yield { model: "golden", what, measured, allowed: bars.network, unit: "relative L2" };
     }
   } finally {
-    parts.close();
+    await parts.close();
   }
 }
 
@@ -291,29 +292,23 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
     const scheduler = schedulerNameOfClass(run.scheduler);
     if (scheduler === null) continue;
     const { stepCount, ...spacing } = scheduleOptions(run);
-    const drawn = await generate(
-      {
-        model: folder,
-        prompt: run.prompt,
-        negativePrompt: run.negative,
-        seeds: [BigInt(run.seed)],
-        batchSize: 1,
-        guidanceScale: run.guidance,
-        guidanceRescale: run.rescale,
-        stepCount,
-        width: run.width,
-        height: run.height,
-        scheduler,
-        ...spacing,
-        rankCount: 1,
-        threadCount: 0,
-        splitBatch: true,
-        syncMode: "full_sync",
-        warmupStepCount: 0,
-        wantLatents: true,
-      },
-      { openSession },
-    );
+    const drawn = await generateOnce(folder, {
+      prompt: run.prompt,
+      negativePrompt: run.negative,
+      seeds: [BigInt(run.seed)],
+      batchSize: 1,
+      guidanceScale: run.guidance,
+      guidanceRescale: run.rescale,
+      stepCount,
+      width: run.width,
+      height: run.height,
+      scheduler,
+      ...spacing,
+      splitBatch: true,
+      syncMode: "full_sync",
+      warmupStepCount: 0,
+      wantLatents: true,
+    });
     const theirs = tensorOf(tensors, `run.${run.name}.latents`).data;
     const measured = relativeL2(drawn.latents ?? [], theirs);
     const what = `latents after ${run.steps} steps of ${run.name}`;

@@ -47,12 +47,14 @@ async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
   const opened = withSession({ ...work, gpu }, async (session) => {
     if (does === "open") return;
     const { promise: denoising, resolve: sees } = Promise.withResolvers<void>();
-    const onProgress = ({ stage }: { stage: string }) => stage === "denoise" && sees();
+    const onProgress = ({ stage }: { stage: string }) => {
+      if (stage === "denoise") sees();
+    };
     const first = session.image(requestOf(work), { onProgress }).catch(told);
     if (does === "leave") {
       await denoising;
       await Bun.sleep(stallLimitMs);
-      session.close();
+      await session.close();
     }
     await first;
     if (does === "wait") await session.image(requestOf(work)).catch(told);

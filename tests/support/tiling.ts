@@ -5,11 +5,11 @@
 
 import { type Image, psnr } from "../../src/bench/image-measures.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
-import { ModelParts } from "../../src/native/parts.ts";
-import { openSession } from "../../src/native/session.ts";
-import { generate } from "../../src/pipeline/generate.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { ModelParts } from "../../src/native/testing.ts";
 import { tileLatent } from "../../src/pipeline/vae-tiling.ts";
 import { maxAbs } from "./compare.ts";
+import { generateOnce } from "./generate.ts";
 
 export interface TilingCase {
   prompt: string;
@@ -37,33 +37,27 @@ export const tilingImages = [
 /** Draws one image's latent with Euler and decodes it both ways. */
 export async function measureTiling(model: ModelFolder, one: TilingCase): Promise<TilingError> {
   const { side, prompt, seed, stepCount } = one;
-  const drawn = await generate(
-    {
-      model,
-      prompt,
-      negativePrompt: null,
-      seeds: [seed],
-      batchSize: 1,
-      guidanceScale: model.defaults.guidanceScale ?? 5,
-      stepCount,
-      width: side,
-      height: side,
-      scheduler: "euler",
-      useKarrasSigmas: undefined,
-      timestepSpacing: undefined,
-      rankCount: 1,
-      threadCount: 0,
-      splitBatch: true,
-      syncMode: "full_sync",
-      warmupStepCount: 0,
-      wantLatents: true,
-    },
-    { openSession },
-  );
+  const drawn = await generateOnce(model, {
+    prompt,
+    negativePrompt: null,
+    seeds: [seed],
+    batchSize: 1,
+    guidanceScale: model.defaults.guidanceScale ?? 5,
+    stepCount,
+    width: side,
+    height: side,
+    scheduler: "euler",
+    useKarrasSigmas: undefined,
+    timestepSpacing: undefined,
+    splitBatch: true,
+    syncMode: "full_sync",
+    warmupStepCount: 0,
+    wantLatents: true,
+  });
   const { latents, latentShape } = drawn;
   const [, , rows, columns] = latentShape;
   const scaled = (latents ?? new Float32Array()).map((value) => value / model.vae.scalingFactor);
-  const parts = await ModelParts.open(model);
+  const parts = await ModelParts.open(nativeModelOf(model));
   try {
     const whole = await parts.decode(scaled, rows, columns);
     const tiles = await parts.decode(scaled, rows, columns, tileLatent(model));
@@ -75,6 +69,6 @@ export async function measureTiling(model: ModelFolder, one: TilingCase): Promis
       tilesMs: tiles.milliseconds,
     };
   } finally {
-    parts.close();
+    await parts.close();
   }
 }

@@ -1,14 +1,22 @@
 /**
- * The parts of a image's making on their own: text encoders, one UNet call, the VAE both ways,
- * and the noise. For comparisons with a reference, for benchmarks, and for images made from
- * images. All arrays are f32 and channels first (NCHW), as PyTorch has them.
+ * Calls of the library that only tests and benches make: one component of a model alone, the dry
+ * run that counts memory and operations, and torch's random numbers. All arrays are f32 and
+ * channels first (NCHW), as PyTorch has them.
  */
 import { ptr } from "bun:ffi";
-import type { ModelFolder } from "../models/folder.ts";
+import * as v from "valibot";
+import { BasedXLError } from "../errors.ts";
 import type { CpuDtype } from "../settings/names.ts";
-import { type GpuOptions, NativeHandle } from "./handle.ts";
-import { bytesOf, library } from "./library.ts";
-import type { TokenPair } from "./session.ts";
+import {
+  type GpuOptions,
+  type HandleOptions,
+  NativeHandle,
+  type NativeModel,
+  type TokenPair,
+  tokensOf,
+  withOptions,
+} from "./handle.ts";
+import { bytesOf, lastError, library } from "./library.ts";
 
 export interface NoisePredictionInput {
   /** (batch, channels, rows, width) */
@@ -35,14 +43,15 @@ export interface PartsOptions {
 export class ModelParts {
   private constructor(
     private readonly handle: NativeHandle,
-    private readonly model: ModelFolder,
+    /** Rows and columns of the smallest latent. */
+    private readonly unit: number,
   ) {}
 
   static async open(
-    model: ModelFolder,
+    model: NativeModel,
     { threadCount = 0, dtype = "f32", gpu = null }: PartsOptions = {},
   ): Promise<ModelParts> {
-    const unit = model.sizeMultiple / model.vaeFactor;
+    const unit = 2 ** (Number(model.config.unet.levelCount) - 1);
     const handle = await NativeHandle.open(
       {
         model,
@@ -59,21 +68,15 @@ export class ModelParts {
       },
       {},
     );
-    return new ModelParts(handle, model);
+    return new ModelParts(handle, unit);
   }
 
   /** One prompt: hidden states (1, tokens, width), pooled and projected output (1, projection). */
   async promptEmbeds(
     tokens: TokenPair,
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
-    const unit = this.model.sizeMultiple / this.model.vaeFactor;
-    const prompt = {
-      ids: bytesOf(tokens.ids),
-      ids2: bytesOf(tokens.ids2),
-      endIndex2: tokens.endIndex2,
-      present: 1,
-    };
-    const sizes = { latentRows: unit, latentWidth: unit };
+    const prompt = tokensOf(tokens);
+    const sizes = { latentRows: this.unit, latentWidth: this.unit };
     await this.handle.run({ kind: "prompt_embeds", ...sizes, prompt }, [tokens], {});
     return {
       promptEmbeds: new Float32Array(this.handle.read("prompt_embeds")),
@@ -127,7 +130,7 @@ export class ModelParts {
     };
   }
 
-  /** A image of -1 to 1 to the mean of its latent, times the scaling factor. */
+  /** An image of -1 to 1 to the mean of its latent, times the scaling factor. */
   async encode(
     image: Float32Array,
     latentRows: number,
@@ -139,8 +142,8 @@ export class ModelParts {
     return new Float32Array(this.handle.read("latents"));
   }
 
-  close(): void {
-    this.handle.close();
+  close(): Promise<void> {
+    return this.handle.close();
   }
 }
 
@@ -150,3 +153,77 @@ export function randomNormal(seed: bigint, drawCount: number, length: number): F
   if (out.length > 0) library().bxl_random_normal(seed, drawCount, ptr(out), BigInt(length));
   return out;
 }
+
+const count = v.pipe(v.number(), v.integer(), v.minValue(0));
+
+/** As zig/backend/op_trace.zig has it; sizes are those of the operation's own input. */
+const operationSchema = v.object({
+  op: v.string(),
+  batch: count,
+  rows: count,
+  width: count,
+  /** Channels. */
+  in: count,
+  out: count,
+  kernel: count,
+  stride: count,
+  padding: count,
+  /** Times that rows and width are enlarged. */
+  scale: count,
+  /** Rows that come from other patches. */
+  halos: count,
+  /** Tokens that an attention reads, of all chunks together. */
+  keys: count,
+  chunks: count,
+  heads: count,
+  groups: count,
+  causal: v.boolean(),
+  bias: v.boolean(),
+  residual: v.boolean(),
+  activation: v.string(),
+});
+
+const entrySchema = v.object({
+  stage: v.picklist(["load", "text", "denoise", "decode", "encode"]),
+  operation: operationSchema,
+  /** Of one; how often it comes is `count`. */
+  cost: v.object({ flops: count, bytes: count, launches: count }),
+  count,
+});
+
+const rankSchema = v.object({
+  index: count,
+  /** Of the latent, in the UNet. */
+  rows: count,
+  /** The arena: the largest of `peaks`, which are what each stage needs. */
+  scratch_bytes: count,
+  peaks: v.object({ text: count, denoise: count, decode: count }),
+  /** Of the arena: what patches keep for each other. */
+  exchange_bytes: count,
+  workspace_bytes: count,
+  partial_bytes: count,
+  operations: v.array(entrySchema),
+});
+
+const planSchema = v.object({ weight_bytes: count, ranks: v.array(rankSchema) });
+
+export type Operation = v.InferOutput<typeof operationSchema>;
+export type PlannedOperation = v.InferOutput<typeof entrySchema>;
+export type RankPlan = v.InferOutput<typeof rankSchema>;
+export type Plan = v.InferOutput<typeof planSchema>;
+
+/** Throws `BasedXLError` where the model or the sizes will not do. */
+export function planOf(options: HandleOptions): Plan {
+  const text = new Uint8Array(textBytesMax);
+  const length = Number(
+    withOptions(options, (struct) => library().bxl_plan(struct, ptr(text), BigInt(text.length))),
+  );
+  if (length === 0) throw new BasedXLError("bad-model", lastError(null) || "There is no plan.");
+  if (length > text.length) throw new BasedXLError("internal", `A plan of ${length} bytes.`);
+  return v.parse(planSchema, JSON.parse(new TextDecoder().decode(text.subarray(0, length))));
+}
+
+// --- internal ---
+
+/** Sixteen ranks with some 200 kinds of operations of 400 bytes. */
+const textBytesMax = 4 << 20;

@@ -1,32 +1,22 @@
 /**
- * What the rest of the program knows of the native library: the machine, and sessions that turn
- * tokens and a sampler's rows into a image. One session draws one image at a time.
+ * A loaded model in the native library, in terms of model folders and pixels: one batch of tokens,
+ * sampler steps and seeds at a time becomes images. `pipeline.ts` makes requests of it; tests and
+ * benches that compare batches open sessions themselves.
  */
-import { ptr } from "bun:ffi";
 import type { ModelFolder } from "../models/folder.ts";
-import { type Layout, layoutOf } from "../pipeline/layout.ts";
-import { tileLatent } from "../pipeline/vae-tiling.ts";
+import { nativeModelOf } from "../models/native-model.ts";
+import * as abi from "../native/abi.ts";
+import {
+  type GpuOptions,
+  type Hooks,
+  NativeHandle,
+  type TokenPair,
+  tokensOf,
+} from "../native/handle.ts";
+import { bytesOf } from "../native/library.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, Rng, SyncMode } from "../settings/names.ts";
-import * as abi from "./abi.ts";
-import { type GpuOptions, type Hooks, NativeHandle } from "./handle.ts";
-import { bytesOf, check, library, structBuffer } from "./library.ts";
-
-export interface DeviceInfo {
-  cpuName: string;
-  /** Of the CPU kernels that will run, such as "x86_64_v4". */
-  instructionSet: string;
-  coreCount: number;
-  /** Whether the CPU can compute in bf16. */
-  hasBf16: boolean;
-  gpuCount: number;
-  /** The first GPU's name, "" without one. */
-  gpuName: string;
-  /** Architectures of the CUDA kernels compiled in, "" for a build without nvcc. */
-  cudaKernels: string;
-  /** Bytes; 0 where the system does not tell. */
-  memoryAvailable: number;
-}
+import { tileLatent } from "./vae-tiling.ts";
 
 export interface OpenOptions {
   model: ModelFolder;
@@ -47,8 +37,8 @@ export interface OpenOptions {
   vaeTiling?: boolean;
   /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
   dtype?: CpuDtype | undefined;
-  onProgress?: (progress: Progress) => void;
-  signal?: AbortSignal;
+  onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** For tests and comparisons alone. */
@@ -82,13 +72,6 @@ export interface RankStats {
   graphsReplayed: number;
 }
 
-export interface TokenPair {
-  ids: Int32Array;
-  ids2: Int32Array;
-  /** Where the second encoder pools. */
-  endIndex2: number;
-}
-
 export interface ImageRequest {
   width: number;
   height: number;
@@ -101,7 +84,7 @@ export interface ImageRequest {
   rows: StepCoefficients[];
   initNoiseSigma: number;
   /** One per image of the batch. */
-  seeds: bigint[];
+  seeds: readonly bigint[];
   /** What they start; default "cpu". */
   rng?: Rng | undefined;
   syncMode: SyncMode;
@@ -128,8 +111,8 @@ export interface Progress {
 }
 
 export interface ImageHooks {
-  onProgress?: (progress: Progress) => void;
-  signal?: AbortSignal;
+  onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 export interface ImageResult {
@@ -148,34 +131,14 @@ export interface ImageResult {
   deviceBytes: number;
 }
 
-/** What this machine can do. */
-export function probeDevice(): DeviceInfo {
-  const { bytes, view } = structBuffer(abi.sizeOfDeviceInfo);
-  check(library().bxl_device_info(ptr(bytes)));
-  const info = abi.readDeviceInfo(view, 0);
-  return {
-    ...info,
-    hasBf16: info.hasBf16 !== 0,
-    memoryAvailable: Number(info.memoryAvailable),
-  };
-}
-
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
   const { model, width, height, rankCount, threadCount, splitBatch, imageCount } = options;
   const { guidance, vaeTiling, onProgress, signal } = options;
-  const layout = layoutOf({
-    rankCount,
-    guidance,
-    splitBatch,
-    latentRows: height / model.vaeFactor,
-    rowUnit: model.sizeMultiple / model.vaeFactor,
-    vaeFactor: model.vaeFactor,
-  });
   const branchCount = guidance ? 2 : 1;
   const handle = await NativeHandle.open(
     {
-      model,
+      model: nativeModelOf(model),
       rankCount,
       threadCount,
       gpu: options.gpu ?? null,
@@ -191,38 +154,30 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       signal,
       onProgress: ({ copiedBytes, copyBytes }) => {
         const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
-        onProgress?.({ stage: "load", stepIndex: 0, stepCount: 0, loadFraction });
+        return onProgress?.({ stage: "load", stepIndex: 0, stepCount: 0, loadFraction });
       },
     },
   );
-  return new NativeSession(handle, model, layout);
+  return new NativeSession(handle, model, rankCount);
 }
 
 export interface Session {
-  /** Ranks that work; the others that were asked for have nothing to do. */
-  readonly rankCountUsed: number;
-  /** In words, such as "2 ranks = 2 guidance branches". */
-  readonly layout: string;
-  /** Draws one image. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
+  /** Ranks of all processes. */
+  readonly rankCount: number;
+  /** Generates a batch. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
   image(request: ImageRequest, hooks?: ImageHooks): Promise<ImageResult>;
   /** Stops what runs and frees everything. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 // --- internal ---
 
 class NativeSession implements Session {
-  readonly rankCountUsed: number;
-  readonly layout: string;
-
   constructor(
     private readonly handle: NativeHandle,
     private readonly model: ModelFolder,
-    layout: Layout,
-  ) {
-    this.rankCountUsed = layout.rankCount;
-    this.layout = layout.text;
-  }
+    readonly rankCount: number,
+  ) {}
 
   async image(request: ImageRequest, hooks: ImageHooks = {}): Promise<ImageResult> {
     const { width, height, prompt, negative, guidanceScale, rows } = request;
@@ -282,8 +237,8 @@ class NativeSession implements Session {
     };
   }
 
-  close(): void {
-    this.handle.close();
+  close(): Promise<void> {
+    return this.handle.close();
   }
 }
 
@@ -297,15 +252,6 @@ function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hook
         stepCount,
         loadFraction: 1,
       }),
-  };
-}
-
-function tokensOf(tokens: TokenPair | null): abi.Tokens {
-  return {
-    ids: bytesOf(tokens?.ids ?? null),
-    ids2: bytesOf(tokens?.ids2 ?? null),
-    endIndex2: tokens?.endIndex2 ?? 0,
-    present: Number(tokens !== null),
   };
 }
 

@@ -1,0 +1,51 @@
+/**
+ * A model folder in the structs of the native library. Everything was checked before; names change
+ * here and nothing else.
+ */
+import type * as abi from "../native/abi.ts";
+import type { NativeModel } from "../native/handle.ts";
+import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
+import type { ModelFolder } from "./folder.ts";
+
+export function nativeModelOf(model: ModelFolder): NativeModel {
+  return {
+    config: {
+      clip: clipConfigOf(model.clip),
+      clip2: clipConfigOf(model.clip2),
+      unet: unetConfigOf(model.unet),
+      vae: vaeConfigOf(model.vae),
+    },
+    files: model.weights,
+  };
+}
+
+// --- internal ---
+
+function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
+  return {
+    ...clip,
+    hiddenAct: clip.hiddenAct,
+    layerNormEpsilon: clip.layerNormEps,
+  };
+}
+
+function unetConfigOf(unet: UnetConfig): abi.UnetConfig {
+  return {
+    ...unet,
+    levelCount: unet.blockOutChannels.length,
+    flipSinToCos: Number(unet.flipSinToCos),
+    frequencyShift: unet.freqShift,
+    normEpsilon: unet.normEps,
+  };
+}
+
+function vaeConfigOf(vae: VaeConfig): abi.VaeConfig {
+  return {
+    ...vae,
+    residualScale: 1,
+    levelCount: vae.blockOutChannels.length,
+    midAttention: Number(vae.midAttention),
+    useQuantConv: Number(vae.useQuantConv),
+    usePostQuantConv: Number(vae.usePostQuantConv),
+  };
+}

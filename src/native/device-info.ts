@@ -1,0 +1,34 @@
+/**
+ * What the native library finds of this machine: processor, memory, GPUs and compiled kernels.
+ */
+import { ptr } from "bun:ffi";
+import { readDeviceInfo, sizeOfDeviceInfo } from "./abi.ts";
+import { check, library, structBuffer } from "./library.ts";
+
+export interface DeviceInfo {
+  cpuName: string;
+  /** Instruction set of the CPU kernels that will run, such as "x86_64_v4". */
+  instructionSet: string;
+  coreCount: number;
+  /** Whether the CPU can compute in bf16. */
+  hasBf16: boolean;
+  gpuCount: number;
+  /** The first GPU's name, "" without one. */
+  gpuName: string;
+  /** Architectures of the CUDA kernels compiled in, "" for a build without nvcc. */
+  cudaKernels: string;
+  /** Bytes; 0 where the system does not report them. */
+  memoryAvailable: number;
+}
+
+/** Asks the library, which returns at once. Throws "setup" where it cannot be loaded. */
+export function probeDevice(): DeviceInfo {
+  const { bytes, view } = structBuffer(sizeOfDeviceInfo);
+  check(library().bxl_device_info(ptr(bytes)));
+  const info = readDeviceInfo(view, 0);
+  return {
+    ...info,
+    hasBf16: info.hasBf16 !== 0,
+    memoryAvailable: Number(info.memoryAvailable),
+  };
+}

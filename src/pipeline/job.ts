@@ -1,0 +1,136 @@
+/**
+ * One job of a pipeline: its batches one after the other in an open session, with what the caller
+ * hears on the way and what comes of it.
+ */
+import assert from "node:assert/strict";
+import { stopIfAborted } from "../errors.ts";
+import type { ModelFolder } from "../models/folder.ts";
+import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import { PromptEncoder } from "./prompts.ts";
+import type { PlannedBatch, PlannedRequest } from "./request.ts";
+import type { ImageRequest, ImageResult, Session } from "./session.ts";
+import type { StageTimings } from "./timings.ts";
+
+/** What a job needs of a session; tests bring one that only takes notes. */
+export type JobSession = Pick<Session, "image" | "close">;
+
+export interface GenerateResult {
+  /** In the order of the request; empty where `keepImages` was false. */
+  images: GeneratedImage[];
+  width: number;
+  height: number;
+  /**
+   * Latents of all images in one, (image, channel, row, column), in the sampler's scale: a reader
+   * divides by the VAE's scaling factor before decoding. null unless they were asked for.
+   */
+  latents: Float32Array | null;
+  latentShape: ImageResult["latentShape"];
+  /** How ranks shared the first batch, in words. */
+  layout: string;
+  /** Whether stale halo rows of the first batch were extrapolated. */
+  extrapolateHalos: boolean;
+  warnings: string[];
+  timings: StageTimings;
+}
+
+export interface JobOptions {
+  id: string;
+  model: ModelFolder;
+  keepImages: boolean;
+  signal: AbortSignal;
+  onEvent: (event: PipelineEvent) => void | Promise<void>;
+}
+
+/** Runs `plan` to its end. Where a handler fails, the job has ended when this rejects. */
+export async function runJob(
+  session: JobSession,
+  plan: PlannedRequest,
+  options: JobOptions,
+): Promise<GenerateResult> {
+  const { id: jobId, model, onEvent, signal } = options;
+  const { width, height, batches } = plan;
+  const warnings = [...plan.warnings];
+  const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence));
+  const inputs = batches.map((batch) => requestOf(plan, batch, encoder));
+  const [first] = batches;
+  assert(first, "a request without images");
+  const layout = first.layout.text;
+  for (const message of warnings) await onEvent({ type: "warning", jobId, message });
+  await onEvent({ type: "start", jobId, imageCount: plan.imageCount, layout });
+
+  const images: GeneratedImage[] = [];
+  const latentParts: Float32Array[] = [];
+  let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
+  const timings: StageTimings = { textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
+  for (const [number, batch] of batches.entries()) {
+    stopIfAborted(signal);
+    const { range } = batch;
+    const result = await session.image(inputs[number]!, {
+      onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, images: range }),
+      signal,
+    });
+    const [count, channels, rows, columns] = result.latentShape;
+    latentShape = [latentShape[0] + count, channels, rows, columns];
+    if (result.latents !== null) latentParts.push(result.latents);
+    add(timings, result.timings);
+    for (const [place, { seed }] of batch.images.entries()) {
+      stopIfAborted(signal);
+      const pixels = result.images[place];
+      assert(pixels, `image ${place} of a batch of ${batch.images.length}`);
+      const image = { index: range.first - 1 + place, seed, width, height, pixels };
+      if (options.keepImages) images.push(image);
+      await onEvent({ type: "image", jobId, ...image });
+    }
+  }
+  const latents = plan.wantLatents ? joined(latentParts) : null;
+  const { extrapolateHalos } = first;
+  const size = { width, height, latents, latentShape };
+  return { images, ...size, layout, extrapolateHalos, warnings, timings };
+}
+
+// --- internal ---
+
+function requestOf(
+  plan: PlannedRequest,
+  { images, guidance, extrapolateHalos }: PlannedBatch,
+  encoder: PromptEncoder,
+): ImageRequest {
+  const { width, height, guidanceRescale, rng, schedule, syncMode, splitBatch, vaeTiling } = plan;
+  const [first] = images;
+  assert(first, "a batch without images");
+  return {
+    width,
+    height,
+    prompt: encoder.prompt(first),
+    negative: guidance ? encoder.negative(first) : null,
+    guidanceScale: first.guidanceScale,
+    guidanceRescale,
+    rng,
+    rows: schedule.rows,
+    initNoiseSigma: schedule.initNoiseSigma,
+    seeds: images.map(({ seed }) => seed),
+    syncMode,
+    warmupSteps: plan.warmupStepCount,
+    extrapolateHalos,
+    splitBatch,
+    vaeTiling,
+    wantLatents: plan.wantLatents,
+  };
+}
+
+function add(sum: StageTimings, { textMs, denoiseMs, decodeMs, stepMs }: StageTimings): void {
+  sum.textMs += textMs;
+  sum.denoiseMs += denoiseMs;
+  sum.decodeMs += decodeMs;
+  sum.stepMs.push(...stepMs);
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

@@ -1,0 +1,56 @@
+/**
+ * Prompts to tokens, each distinct text once, and what the user should know of those that were cut.
+ */
+import type { ModelFolder } from "../models/folder.ts";
+import type { TokenPair } from "../native/handle.ts";
+
+type Tokenizers = Pick<ModelFolder, "tokenizer" | "tokenizer2" | "forceZerosForEmptyPrompt">;
+
+/** The texts of one image. */
+export interface PromptTexts {
+  prompt: string;
+  /** null = none was asked for. */
+  negativePrompt: string | null;
+}
+
+export class PromptEncoder {
+  private readonly known = new Map<string, TokenPair>();
+
+  constructor(
+    private readonly model: Tokenizers,
+    private readonly warn: (sentence: string) => void,
+  ) {}
+
+  prompt({ prompt }: PromptTexts): TokenPair {
+    return this.encode(prompt, "prompt");
+  }
+
+  /**
+   * null = zeros. Without a negative prompt SDXL's configs ask for zeros instead of the embedding
+   * of "" (`force_zeros_for_empty_prompt`); an explicit "" is encoded, as diffusers does.
+   */
+  negative({ negativePrompt }: PromptTexts): TokenPair | null {
+    if (negativePrompt === null && this.model.forceZerosForEmptyPrompt) return null;
+    return this.encode(negativePrompt ?? "", "negative prompt");
+  }
+
+  // --- internal ---
+
+  private encode(text: string, what: string): TokenPair {
+    const known = this.known.get(text);
+    if (known) return known;
+    const first = this.model.tokenizer.encode(text);
+    const second = this.model.tokenizer2.encode(text);
+    // The two vocabularies may cut at different places: the longer rest is what a reader lacks.
+    const cuts = [first.truncated, second.truncated];
+    const dropped = cuts.reduce((longest, cut) => (cut.length > longest.length ? cut : longest));
+    if (dropped !== "") {
+      const shown =
+        dropped.length > 200 ? `${dropped.slice(0, 120)} ... ${dropped.slice(-60)}` : dropped;
+      this.warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${shown}".`);
+    }
+    const tokens = { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
+    this.known.set(text, tokens);
+    return tokens;
+  }
+}

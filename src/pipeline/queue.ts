@@ -1,0 +1,51 @@
+/**
+ * A queue that runs one piece of work at a time, in the order of the calls. Work that still waits
+ * can be cancelled and then loses its place at once.
+ */
+import { cancelled, stopIfAborted } from "../errors.ts";
+
+export class JobQueue {
+  private isBusy = false;
+  private readonly waiting: (() => void)[] = [];
+
+  /**
+   * Runs `work` once everything asked for before has ended, and settles as it does. Rejects with
+   * "cancelled" where `signal` is aborted while the work waits; it is then never run.
+   */
+  async run<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    await this.turn(signal);
+    try {
+      stopIfAborted(signal);
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.isBusy = false;
+    }
+  }
+
+  // --- internal ---
+
+  /** Resolves when the queue is the caller's. */
+  private async turn(signal: AbortSignal | undefined): Promise<void> {
+    stopIfAborted(signal);
+    if (!this.isBusy) {
+      this.isBusy = true;
+      return;
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.waiting.push(resolve);
+    const leave = () => {
+      const place = this.waiting.indexOf(resolve);
+      if (place < 0) return;
+      this.waiting.splice(place, 1);
+      reject(cancelled());
+    };
+    signal?.addEventListener("abort", leave);
+    try {
+      await promise;
+    } finally {
+      signal?.removeEventListener("abort", leave);
+    }
+  }
+}

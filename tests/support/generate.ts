@@ -1,0 +1,15 @@
+/**
+ * One request through a pipeline of its own, for comparisons: opened, used once and closed.
+ */
+import type { ModelFolder } from "../../src/models/folder.ts";
+import { type GenerateRequest, type GenerateResult, Pipeline } from "../../src/pipeline.ts";
+
+/** On one CPU rank. */
+export async function generateOnce(
+  model: ModelFolder,
+  request: GenerateRequest,
+): Promise<GenerateResult> {
+  const devices = { rankCount: 1, gpu: null };
+  await using pipeline = await Pipeline.open({ model, devices, first: request });
+  return await pipeline.generate(request);
+}
