@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { ModelParts, randomNormal } from "../../src/native/testing.ts";
+import { syncModes } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
