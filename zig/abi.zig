@@ -95,7 +95,8 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.status = if (state == .failed) statusOf(session.failure.?) else .ok;
     progress.stage = @enumFromInt(session.reporter.stage.load(.acquire));
     progress.step_index = session.reporter.step_index.load(.acquire);
-    progress.working_ranks = session.working_ranks.load(.acquire);
+    progress.plan_count = session.plans.plan_count.load(.monotonic);
+    progress.unet_dry_run_count = session.unetDryRunCount();
     progress.scratch_bytes = session.scratch_bytes.load(.acquire);
     progress.weight_bytes = session.weight_bytes.load(.acquire);
     progress.copy_bytes = session.copy_bytes.load(.acquire);

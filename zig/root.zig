@@ -25,7 +25,8 @@ test {
     _ = @import("doctor/peer_bandwidth.zig");
     _ = @import("diagnostics.zig");
     _ = @import("model/config.zig");
-    _ = @import("pipeline/nchw.zig");
+    _ = @import("pipeline.zig");
+    _ = @import("patch/slots.zig");
     _ = @import("patch/exchange_test.zig");
     _ = @import("patch/layout.zig");
     _ = @import("random.zig");

@@ -12,21 +12,20 @@ const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const drain_limit_ns = @import("backend.zig").cudas.drain_limit_ns;
 const Exchange = @import("patch/exchange.zig").Exchange;
 const layouts = @import("patch/layout.zig");
-const Layout = layouts.Layout;
 const RankRange = layouts.RankRange;
-const rank_count_max = layouts.rank_count_max;
-const RankStates = @import("patch/rank_states.zig").RankStates;
+const states_file = @import("session/rank_states.zig");
+const RankStates = states_file.RankStates;
 const Loopback = @import("transport.zig").Loopback;
 const Transport = @import("transport.zig").Transport;
-const Scratch = @import("scratch.zig").Scratch;
 const Shift = @import("session/rank_threads.zig").Shift;
-const OpTrace = @import("backend/op_trace.zig").OpTrace;
 const jobs = @import("session/job.zig");
 const Job = jobs.Job;
-const denoise = @import("pipeline/denoise.zig");
 const frame = @import("session/job_frame.zig");
-const parts = @import("pipeline/components.zig");
-const plan_cache = @import("session/plan.zig");
+const pipeline = @import("pipeline.zig");
+const plans_file = @import("session/plan.zig");
+const Plan = plans_file.Plan;
+const PlanCache = plans_file.PlanCache;
+const Planner = plans_file.Planner;
 const rank_file = @import("pipeline/rank.zig");
 const Rank = rank_file.Rank;
 const models = @import("model.zig");
@@ -86,9 +85,8 @@ pub const Session = struct {
     copied_bytes: std.atomic.Value(u64) = .init(0),
     /// In use on the first GPU after the last job; 0 on the CPU.
     device_bytes: std.atomic.Value(u64) = .init(0),
-    working_ranks: std.atomic.Value(u32) = .init(0),
     coordinator: std.Thread = undefined,
-    plans: plan_cache.PlanCache = .{},
+    plans: PlanCache = .{},
 
     /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
@@ -127,6 +125,7 @@ pub const Session = struct {
         if (!session.waitForEnd()) return session.coordinator.detach();
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
+        session.plans.deinit();
         session.options.files_arena.deinit();
         session.gpa.destroy(session);
     }
@@ -154,6 +153,12 @@ pub const Session = struct {
         session.state.store(@intFromEnum(State.running), .release);
         session.wakeCoordinator();
         return true;
+    }
+
+    /// Runs of the UNet's graph for plans, since the model was opened.
+    pub fn unetDryRunCount(session: *const Session) u32 {
+        if (!session.loaded.load(.acquire)) return 0;
+        return session.model.unet.dry_run_count.load(.monotonic);
     }
 
     pub fn cancel(session: *Session) void {
@@ -229,18 +234,16 @@ pub const Session = struct {
         session.copy_bytes.store(weights.copied, .release);
         var first = try frame.firstJob(session.gpa, &session.options);
         defer first.deinit();
-        const layout = try session.layoutOf(&first);
-        const planned = try session.plan(&layout, &first);
-        session.working_ranks.store(layout.rank_count, .release);
-        const here = session.rangeOf(&layout);
+        const plan = try session.plans.get(&session.planner(), &first);
+        const here = session.localRanks(plan);
         // GPUs tell what is free once they are open; on the CPU it is refused before.
         const needs: Machine.Needs = .{
-            .scratch = planned.bytes[here.first..here.end],
+            .scratch = plan.scratch_bytes[here.first..here.end],
             .weight_bytes = weights.mapped + weights.copied,
-            .undecoded = frame.undecodedOf(&layout, &first, planned),
+            .undecoded = plan.scratchWithTiles(&first),
         };
         if (o.machine.kind == .cpu) try session.checkFits(needs);
-        try session.machine.open(layout.rank_count);
+        try session.machine.open(plan.layout.rank_count);
         errdefer session.machine.close();
         if (o.machine.kind == .cuda) try session.checkFits(needs);
         try session.machine.loadWeights(&session.model, &session.copied_bytes);
@@ -252,57 +255,15 @@ pub const Session = struct {
         session.model.close();
     }
 
-    /// Scratch bytes that each rank needs.
-    fn plan(session: *Session, layout: *const Layout, job: *const Job) Error!plan_cache.Plan {
-        const key = plan_cache.keyOf(layout, job);
-        if (session.plans.get(key)) |known| return known;
-        var result: plan_cache.Plan = .{};
-        for (result.bytes[0..layout.rank_count], 0..) |*rank_bytes, i| {
-            const one = try session.planRank(layout, job, @intCast(i), null);
-            rank_bytes.* = one.scratch_bytes;
-            if (i == 0) result.undecoded_bytes = one.undecoded_bytes;
-        }
-        session.plans.put(key, result);
-        return result;
-    }
-
-    pub const RankPlan = struct {
-        scratch_bytes: usize,
-        /// Before the decoding.
-        undecoded_bytes: usize,
-        /// What the patches of the UNet keep for each other.
-        exchange_bytes: usize,
-    };
-
-    /// The graph itself, run by one rank over a device that only counts.
-    pub fn planRank(
-        session: *Session,
-        layout: *const Layout,
-        job: *const Job,
-        index: u32,
-        op_trace: ?*OpTrace,
-    ) Error!RankPlan {
-        var arena: std.heap.ArenaAllocator = .init(session.gpa);
-        defer arena.deinit();
-        var planned = job.*;
-        planned.arena = .init(session.gpa);
-        defer planned.deinit();
-        planned.outputs = .initFill(&.{});
-        try frame.completePlan(&planned, &session.options.config);
-        var scratch: Scratch = .planning();
-        const rank_states = try session.seat(arena.allocator(), layout, &planned);
-        var rank = session.rankAt(index, rank_states, layout, .plan, arena.allocator());
-        var device = session.machine.planned();
-        device.op_trace = op_trace;
-        rank.b = .{ .scratch = &scratch, .device = .{ .plan = device } };
-        rank.exchange.b = rank.b;
-        rank.vae_exchange.b = rank.b;
-        try runKind(&rank, &planned);
-        if (op_trace) |counting| counting.leave(&scratch);
+    pub fn planner(session: *Session) Planner {
         return .{
-            .scratch_bytes = scratch.peak,
-            .undecoded_bytes = planned.undecoded_bytes,
-            .exchange_bytes = rank.exchange.counted.buffer_bytes,
+            .gpa = session.gpa,
+            .io = session.io,
+            .model = &session.model,
+            .diagnostics = &session.diagnostics,
+            .rank_count = session.options.rank_count,
+            .local_ranks = session.options.machine.here,
+            .device = session.machine.planned(),
         };
     }
 
@@ -315,55 +276,25 @@ pub const Session = struct {
 
     fn runJob(session: *Session) Error!void {
         const job = &session.job.?;
-        const layout = try session.layoutOf(job);
-        session.working_ranks.store(layout.rank_count, .release);
         try session.machine.prepare();
-        const planned = try session.plan(&layout, job);
-        const here = session.rangeOf(&layout);
-        const bytes = planned.bytes[here.first..here.end];
+        const plan = try session.plans.get(&session.planner(), job);
+        const here = session.localRanks(plan);
+        const bytes = plan.scratch_bytes[here.first..here.end];
         try session.checkFits(.{
             .scratch = bytes,
             .weight_bytes = 0,
-            .undecoded = frame.undecodedOf(&layout, job, planned),
+            .undecoded = plan.scratchWithTiles(job),
         });
         for (session.machine.ranks[0..bytes.len], bytes) |*rank, needed| {
             try rank.reserve(session.gpa, needed);
         }
-        if (job.kind == .image) try frame.makeOutputs(job, &layout, &session.options.config);
-        try session.runRanks(job, &layout);
+        if (job.kind == .image) try frame.makeOutputs(job, &plan.layout, &session.options.config);
+        try session.runRanks(job, plan);
         session.device_bytes.store(session.machine.usedBytes(), .release);
     }
 
-    /// The ranks of this process.
-    fn rangeOf(session: *const Session, layout: *const Layout) RankRange {
-        if (layout.rank_count == session.options.rank_count) return session.options.machine.here;
-        return .{ .first = 0, .end = layout.rank_count };
-    }
-
-    /// Images are shared by all ranks; the parts alone are one rank's work.
-    pub fn layoutOf(session: *Session, job: *const Job) Error!Layout {
-        if (job.kind != .image) return .single(1, job.latent_rows);
-        return Layout.init(.{
-            .rank_count = session.options.rank_count,
-            .branch_count = job.branch_count,
-            .split_batch = job.split_batch,
-            .rows = job.latent_rows,
-            .unit = session.options.config.latentMultiple(),
-        }) catch session.diagnostics.fail(error.NotDealable, "{d} rows of the latent cannot be " ++
-            "dealt to {d} ranks. Ask for fewer ranks or a taller image.", .{
-            job.latent_rows, session.options.rank_count,
-        });
-    }
-
-    fn seat(
-        session: *Session,
-        arena: Allocator,
-        layout: *const Layout,
-        job: *const Job,
-    ) !RankStates {
-        const slot_count = session.model.unet.context_slot_count;
-        const is_cuda = session.options.machine.kind == .cuda;
-        return .init(arena, session.io, layout, job, slot_count, is_cuda);
+    fn localRanks(session: *const Session, plan: *const Plan) RankRange {
+        return plan.localRanks(session.options.rank_count, session.options.machine.here);
     }
 
     /// The rank of a layout, without its device.
@@ -371,14 +302,14 @@ pub const Session = struct {
         session: *Session,
         index: u32,
         rank_states: RankStates,
-        layout: *const Layout,
+        plan: *const Plan,
         transport: Transport,
         arena: Allocator,
     ) Rank {
         return .{
             .index = index,
-            .here = session.rangeOf(layout),
-            .layout = layout,
+            .here = session.localRanks(plan),
+            .layout = &plan.layout,
             .model = &session.model,
             .b = undefined,
             .io = session.io,
@@ -391,20 +322,27 @@ pub const Session = struct {
         };
     }
 
-    fn runRanks(session: *Session, job: *Job, layout: *const Layout) Error!void {
+    fn runRanks(session: *Session, job: *Job, plan: *const Plan) Error!void {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const rank_states = try session.seat(arena.allocator(), layout, job);
-        if (job.hooks.alone > 0) return session.runAlone(job, layout, rank_states);
-        // Before any rank runs: they look at each other's.
-        const here = session.rangeOf(layout);
+        const shape: states_file.Shape = .{
+            .layout = &plan.layout,
+            .vae_patches = &plan.vae_patches,
+            .context_slot_count = session.model.unet.context_slot_count,
+            .is_cuda = session.options.machine.kind == .cuda,
+        };
+        const lists = plan.slot_lists;
+        const rank_states: RankStates = try .init(arena.allocator(), session.io, shape, job, lists);
+        if (job.hooks.alone > 0) return session.runAlone(job, plan, rank_states);
+        // Before any rank runs: they read each other's.
+        const here = session.localRanks(plan);
         for (session.machine.ranks[0..here.count()], here.first..) |rank, i| {
             if (rank_states.unet[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
             if (rank_states.vae[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
         }
         var loopback: Loopback = .init(
             session.io,
-            layout.rank_count,
+            plan.layout.rank_count,
             &session.diagnostics,
             job.hooks,
         );
@@ -413,7 +351,7 @@ pub const Session = struct {
         var shift: Shift = .{
             .session = session,
             .job = job,
-            .layout = layout,
+            .plan = plan,
             .rank_states = rank_states,
             .loopback = &loopback,
         };
@@ -425,12 +363,12 @@ pub const Session = struct {
     fn runAlone(
         session: *Session,
         job: *Job,
-        layout: *const Layout,
+        plan: *const Plan,
         rank_states: RankStates,
     ) Error!void {
         const index = job.hooks.alone - 1;
         var failure: ?Error = null;
-        session.runRank(job, layout, rank_states, .plan, index, &failure);
+        session.runRank(job, plan, rank_states, .plan, index, &failure);
         if (failure) |err| return err;
     }
 
@@ -438,7 +376,7 @@ pub const Session = struct {
     pub fn runRank(
         session: *Session,
         job: *Job,
-        layout: *const Layout,
+        plan: *const Plan,
         rank_states: RankStates,
         transport: Transport,
         index: u32,
@@ -446,10 +384,10 @@ pub const Session = struct {
     ) void {
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const here = session.rangeOf(layout);
+        const here = session.localRanks(plan);
         const device = &session.machine.ranks[index - here.first];
         var scratch = device.scratch();
-        var rank = session.rankAt(index, rank_states, layout, transport, arena.allocator());
+        var rank = session.rankAt(index, rank_states, plan, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
         const reports = index == here.first or transport == .plan;
         rank.reporter = if (reports) &session.reporter else null;
@@ -472,20 +410,10 @@ pub const Session = struct {
             failure.* = err;
             return transport.abort();
         };
-        runKind(&rank, job) catch |err| {
+        pipeline.run(&rank, job) catch |err| {
             failure.* = err;
             transport.abort();
             device.recover();
         };
     }
 };
-
-fn runKind(rank: *Rank, job: *Job) Error!void {
-    switch (job.kind) {
-        .image => try denoise.drawImages(rank, job),
-        .prompt_embeds => try parts.embedPrompt(rank, job),
-        .noise_prediction => try parts.predictNoise(rank, job),
-        .decode => try parts.decodeSample(rank, job),
-        .encode => try parts.encodeSample(rank, job),
-    }
-}

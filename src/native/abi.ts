@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 7;
+export const abiVersion = 8;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -542,7 +542,8 @@ export interface Progress {
   status: keyof typeof Status;
   stage: keyof typeof Stage;
   stepIndex: number;
-  workingRanks: number;
+  planCount: number;
+  unetDryRunCount: number;
   scratchBytes: bigint;
   weightBytes: bigint;
   copyBytes: bigint;
@@ -553,7 +554,7 @@ export interface Progress {
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 88;
+export const sizeOfProgress = 96;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -561,15 +562,16 @@ export function readProgress(v: DataView, at: number): Progress {
     status: nameOf(Status, v.getUint32(at + 8, true)),
     stage: nameOf(Stage, v.getUint32(at + 12, true)),
     stepIndex: v.getUint32(at + 16, true),
-    workingRanks: v.getUint32(at + 20, true),
-    scratchBytes: v.getBigUint64(at + 24, true),
-    weightBytes: v.getBigUint64(at + 32, true),
-    copyBytes: v.getBigUint64(at + 40, true),
-    copiedBytes: v.getBigUint64(at + 48, true),
-    deviceBytes: v.getBigUint64(at + 56, true),
-    textNs: v.getBigUint64(at + 64, true),
-    denoiseNs: v.getBigUint64(at + 72, true),
-    decodeNs: v.getBigUint64(at + 80, true),
+    planCount: v.getUint32(at + 20, true),
+    unetDryRunCount: v.getUint32(at + 24, true),
+    scratchBytes: v.getBigUint64(at + 32, true),
+    weightBytes: v.getBigUint64(at + 40, true),
+    copyBytes: v.getBigUint64(at + 48, true),
+    copiedBytes: v.getBigUint64(at + 56, true),
+    deviceBytes: v.getBigUint64(at + 64, true),
+    textNs: v.getBigUint64(at + 72, true),
+    denoiseNs: v.getBigUint64(at + 80, true),
+    decodeNs: v.getBigUint64(at + 88, true),
   };
 }
 

@@ -15,7 +15,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 7;
+pub const abi_version: u32 = 8;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -187,7 +187,10 @@ pub const Progress = extern struct {
     status: Status,
     stage: jobs.Stage,
     step_index: u32,
-    working_ranks: u32,
+    /// For tests, since the session was opened: shapes that were planned, each with one layout, and
+    /// runs of the UNet's graph that only counted.
+    plan_count: u32,
+    unet_dry_run_count: u32,
     scratch_bytes: u64,
     weight_bytes: u64,
     /// Of the weights that loading must copy: how many bytes there are, and how many are done.

@@ -40,9 +40,13 @@ pub const UNet = struct {
     conv_norm_out: layers.GroupNorm,
     conv_out: layers.Conv3x3,
     context_slot_count: u32,
+    /// How often `forward` ran over the dry-run device.
+    dry_run_count: *std.atomic.Value(u32),
 
     pub fn load(arena: Allocator, view: View, config: *const UnetConfig) weights.Error!UNet {
         var slots: transformers.ContextSlots = .{};
+        const dry_run_count = try arena.create(std.atomic.Value(u32));
+        dry_run_count.* = .init(0);
         const loader: Loader = .{ .arena = arena, .config = config, .slots = &slots };
         const levels = config.level_count;
         const first = config.block_out_channels[0];
@@ -76,6 +80,7 @@ pub const UNet = struct {
             ),
             .conv_out = try .load(try view.at("conv_out"), config.out_channels, first),
             .context_slot_count = slots.count,
+            .dry_run_count = dry_run_count,
         };
     }
 
@@ -136,6 +141,7 @@ pub const UNet = struct {
         timestep: Tensor,
         conditioning: Conditioning,
     ) Error!Tensor {
+        if (ctx.b.device == .plan) _ = model.dry_run_count.fetchAdd(1, .monotonic);
         const time = try model.embedTime(ctx, timestep, conditioning.addition);
         defer ctx.b.free(time);
         const prompt = conditioning.keys_values;

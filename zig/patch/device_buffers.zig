@@ -73,9 +73,9 @@ pub const DeviceBuffers = struct {
 
     /// Makes room; all addresses follow from the slots and the arena.
     pub fn open(m: *DeviceBuffers, exchange: *Exchange) backends.Error!void {
-        m.slot_count = exchange.slot_count;
+        m.slot_count = @intCast(exchange.slots.len);
         var ends: std.EnumArray(Kind, u64) = .initFill(0);
-        for (exchange.slots[0..m.slot_count], 0..) |slot, i| {
+        for (exchange.slots, 0..) |slot, i| {
             for (kinds) |kind| m.offsets.getPtr(kind)[i] = ends.get(kind);
             ends.getPtr(slot.kind).* += slot.byteCount();
         }
@@ -277,10 +277,9 @@ pub const DeviceBuffers = struct {
         }
     }
 
-    /// Posts of a step: two for each slot, so that a group's end has a number of its own.
+    /// A slot has two signals: when it is written, and when it ends a group.
     fn countAt(_: *const DeviceBuffers, exchange: *const Exchange, slot: u32, is_end: bool) u64 {
-        const steps = exchange.postCount(exchange.step_index);
-        return exchange.post_first + steps + 2 * slot + 1 + @intFromBool(is_end);
+        return exchange.sequence.at(exchange.step_index, slot) + @intFromBool(is_end);
     }
 
     /// Moves what was new one step on, before newer parts come.

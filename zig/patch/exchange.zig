@@ -10,6 +10,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backends = @import("../backend.zig");
 const Backend = backends.Backend;
@@ -19,30 +20,20 @@ const DType = @import("../tensor.zig").DType;
 const Patch = @import("layout.zig").Patch;
 const rank_count_max = @import("layout.zig").rank_count_max;
 const DeviceBuffers = @import("device_buffers.zig").DeviceBuffers;
+const slot_files = @import("slots.zig");
 const modes = @import("sync_mode.zig");
 pub const Kind = modes.Kind;
 const transports = @import("../transport.zig");
 const Transport = transports.Transport;
 
-/// SDXL has 155 (39 convolutions, 46 group norms, 70 self-attentions).
-pub const slot_count_max = 1024;
+pub const slot_count_max = slot_files.slot_count_max;
+pub const Slot = slot_files.Slot;
 const buffer_count_max = 3;
 /// Lower bound for corrected variances, as a fraction of the mean within-patch variance. A fast
 /// moving mean can cancel almost all of the corrected variance, and dividing by its root blows up.
 const variance_floor = 0.75;
 
 pub const Error = backends.Error || transports.Error;
-
-/// One place of exchange in the graph.
-pub const Slot = struct {
-    kind: Kind,
-    shape: Shape,
-    dtype: DType,
-
-    pub fn byteCount(slot: Slot) u64 {
-        return slot.shape.elementCount() * slot.dtype.size();
-    }
-};
 
 /// Steps back from the present one.
 pub const Age = enum(u32) { now = 0, old = 1, older = 2 };
@@ -73,14 +64,15 @@ pub const Exchange = struct {
     extrapolates_halos: bool = false,
     /// DistriFusion's n / (n - 1) of the variance, without the lower bound.
     bessel_variance: bool = false,
-    /// Posts that were made before the first slot.
-    post_first: u64 = 0,
+    /// Of this network on this rank, from the plan; empty while they are recorded.
+    slots: []const Slot = &.{},
+    sequence: slot_files.Sequence = .{},
+    /// Takes the slots while a shape is planned: layers then exchange nothing.
+    recorder: ?*slot_files.Recorder = null,
 
-    slots: [slot_count_max]Slot = undefined,
-    slot_count: u32 = 0,
-    buffers: [buffer_count_max][slot_count_max]Tensor = undefined,
+    /// On the CPU: this rank's buffers of each slot.
+    buffers: [buffer_count_max][]Tensor = @splat(&.{}),
     is_open: bool = false,
-    recording: bool = false,
     step_index: u32 = 0,
     slot_next: u32 = 0,
     counted: Counted = .{},
@@ -107,29 +99,17 @@ pub const Exchange = struct {
         return exchange.patches.len == 1;
     }
 
-    // Life: record the graph's slots once, open the buffers, then begin and end each step.
+    // Life: open the buffers of the plan's slots, then begin and end each step.
 
-    /// From here to `open`, layers only leave their slots behind.
-    pub fn record(exchange: *Exchange) void {
-        exchange.recording = true;
-        exchange.slot_count = 0;
-    }
-
-    /// Takes over the slots that another exchange of the same rank has recorded.
-    pub fn adopt(exchange: *Exchange, recorder: *const Exchange) void {
-        exchange.slot_count = recorder.slot_count;
-        const slots = recorder.slots[0..recorder.slot_count];
-        @memcpy(exchange.slots[0..exchange.slot_count], slots);
-    }
-
-    /// Allocates the buffers of all slots.
-    pub fn open(exchange: *Exchange) backends.Error!void {
-        exchange.recording = false;
+    /// Allocates the buffers of all slots; their list is in `arena`.
+    pub fn open(exchange: *Exchange, arena: Allocator) backends.Error!void {
+        if (exchange.isAlone() or exchange.recorder != null) return;
         exchange.is_open = true;
         exchange.counted.buffer_bytes = 0;
         if (exchange.device_buffers) |device_buffers| return device_buffers.open(exchange);
-        for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
-            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
+        for (&exchange.buffers) |*list| list.* = try arena.alloc(Tensor, exchange.slots.len);
+        for (exchange.slots, 0..) |slot, i| {
+            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
                 buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
                 exchange.counted.buffer_bytes += buffers[i].byteCount();
             }
@@ -140,8 +120,8 @@ pub const Exchange = struct {
         if (!exchange.is_open) return;
         exchange.is_open = false;
         if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
-        for (exchange.slots[0..exchange.slot_count], 0..) |slot, i| {
-            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |*buffers| {
+        for (exchange.slots, 0..) |slot, i| {
+            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
                 exchange.b.free(buffers[i]);
             }
         }
@@ -158,12 +138,6 @@ pub const Exchange = struct {
     pub fn endStep(exchange: *Exchange) Error!void {
         if (exchange.isAlone()) return;
         if (exchange.device_buffers) |device_buffers| try device_buffers.endStep(exchange);
-    }
-
-    /// Posts of a whole run of `step_count` steps.
-    pub fn postCount(exchange: *const Exchange, step_count: u64) u64 {
-        const posts_per_slot: u64 = if (exchange.device_buffers == null) 1 else 2;
-        return step_count * exchange.slot_count * posts_per_slot;
     }
 
     /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`).
@@ -194,7 +168,7 @@ pub const Exchange = struct {
         shape.batch = 2 * batch;
         shape.rows = 1;
         const own = try exchange.place(.halo_rows, shape, mine.dtype);
-        if (!exchange.recording) {
+        if (exchange.recorder == null) {
             // The first row, then the last.
             try exchange.b.copyRows(own.batchSlice(0, batch), 0, mine, 0, 1);
             const last = mine.shape.rows - 1;
@@ -224,7 +198,7 @@ pub const Exchange = struct {
     pub fn statistics(exchange: *Exchange, mine: Tensor, element_count: u64) Error!Tensor {
         if (exchange.isAlone()) return mine;
         const own = try exchange.place(.statistics, mine.shape, mine.dtype);
-        if (!exchange.recording) try exchange.b.copy(own, mine);
+        if (exchange.recorder == null) try exchange.b.copy(own, mine);
         exchange.b.free(mine);
         const slot = try exchange.post();
         var parts: Parts = undefined;
@@ -317,7 +291,7 @@ pub const Exchange = struct {
     /// judged by the row of this patch that touches them. Steps that have nothing to predict copy
     /// all the same: every step must ask for the same memory.
     fn predict(exchange: *Exchange, slot: u32, old: HaloRows) Error!HaloRows {
-        const batch = exchange.slots[slot].shape.batch / 2;
+        const batch = (old.above orelse old.below.?).shape.batch;
         var halo: HaloRows = .{ .above = null, .below = null, .is_copy = true };
         if (old.above) |rows| {
             halo.above = try exchange.extrapolateRows(slot, exchange.index - 1, rows, batch, 0);
@@ -362,13 +336,10 @@ pub const Exchange = struct {
     /// Where this patch's part of the next slot goes.
     fn place(exchange: *Exchange, kind: Kind, shape: Shape, dtype: DType) Error!Tensor {
         const slot = exchange.slot_next;
-        if (exchange.recording) {
-            assert(slot == exchange.slot_count and slot < slot_count_max);
-            exchange.slots[slot] = .{ .kind = kind, .shape = shape, .dtype = dtype };
-            exchange.slot_count += 1;
+        if (exchange.recorder) |recorder| {
+            try recorder.add(slot, .{ .kind = kind, .shape = shape, .dtype = dtype });
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = dtype };
         }
-        assert(slot < exchange.slot_count);
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
         const device_buffers = exchange.device_buffers orelse return exchange.written(
             slot,
@@ -382,19 +353,15 @@ pub const Exchange = struct {
     fn post(exchange: *Exchange) Error!u32 {
         const slot = exchange.slot_next;
         exchange.slot_next += 1;
-        if (!exchange.recording and exchange.device_buffers == null) {
-            try exchange.transport.post(exchange.postAfter(exchange.step_index, slot));
+        if (exchange.recorder == null and exchange.device_buffers == null) {
+            try exchange.transport.post(exchange.sequence.at(exchange.step_index, slot));
         }
         return slot;
     }
 
-    fn postAfter(exchange: *const Exchange, step_index: u32, slot: u32) u64 {
-        return exchange.post_first + exchange.postCount(step_index) + slot + 1;
-    }
-
     /// Patch `i`'s part of `slot`, as old as the mode wants it.
     fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
-        const own = exchange.slots[slot];
+        const own = if (exchange.recorder) |r| r.list.items[slot] else exchange.slots[slot];
         const shape = exchange.shapeOf(own.shape, own.kind, i);
         if (exchange.peers.len == 0) {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
@@ -424,7 +391,7 @@ pub const Exchange = struct {
             .own => unreachable,
         };
         const rank = exchange.rank_first + i;
-        try exchange.wait(rank, exchange.postAfter(step_index, slot));
+        try exchange.wait(rank, exchange.sequence.at(step_index, slot));
         return exchange.peers[rank].written(slot, step_index);
     }
 

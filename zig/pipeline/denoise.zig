@@ -11,11 +11,9 @@ const StepCoefficients = backends.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Conditioning = @import("../model/unet.zig").Conditioning;
-const Context = @import("../model/layers.zig").Context;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const Patch = @import("../patch/layout.zig").Patch;
-const Scratch = @import("../scratch.zig").Scratch;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
 const nchw = @import("nchw.zig");
@@ -71,7 +69,7 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
         try job.output(u64, .step_ns, job.rows.len)
     else
         null;
-    try openExchange(rank, job, timestep, conditioning);
+    try rank.exchange.open(rank.arena);
     defer rank.exchange.close();
     var gather_bytes: u64 = 0;
     const loop_start = rank.now();
@@ -101,26 +99,6 @@ fn denoise(rank: *Rank, job: *Job, conditioning: Conditioning) Error!Tensor {
     }
     countRank(rank, job, @intCast(rank.now() - loop_start), gather_bytes);
     return state.finish(rank);
-}
-
-/// Walks the UNet once over a device that does nothing, to learn its places of exchange, and makes
-/// room for them.
-fn openExchange(
-    rank: *Rank,
-    job: *const Job,
-    timestep: Tensor,
-    conditioning: Conditioning,
-) Error!void {
-    if (rank.exchange.isAlone()) return;
-    var scratch: Scratch = .planning();
-    const recorder = try recorderOf(rank, rank.exchange, &scratch);
-    var shape = rank.latentShape(job, timestep.shape.batch);
-    shape.rows = recorder.patches[recorder.index].row_count;
-    const sample = try recorder.b.alloc(shape, recorder.b.activationType());
-    const ctx: Context = .{ .b = recorder.b, .exchange = recorder };
-    _ = try rank.model.unet.forward(ctx, sample, no_halo, timestep, conditioning);
-    rank.exchange.adopt(recorder);
-    try rank.exchange.open();
 }
 
 /// The rows of image `i` that other machines have drawn come to rank 0.
@@ -177,25 +155,6 @@ fn saveRows(
         const at = (i * channels + c) * positions + row_first * width;
         @memcpy(values[at..][0..own], turned[c * own ..][0..own]);
     }
-}
-
-fn openVaeExchange(rank: *Rank, latent: Tensor) Error!void {
-    if (rank.vae_exchange.isAlone()) return;
-    var scratch: Scratch = .planning();
-    const recorder = try recorderOf(rank, rank.vae_exchange, &scratch);
-    _ = try rank.model.vae.decode(.{ .b = recorder.b, .exchange = recorder }, latent);
-    rank.vae_exchange.adopt(recorder);
-    try rank.vae_exchange.open();
-}
-
-/// A stand-in for `exchange` that only takes down what it is asked for.
-fn recorderOf(rank: *Rank, exchange: *const Exchange, scratch: *Scratch) Error!*Exchange {
-    const recorder = try rank.arena.create(Exchange);
-    recorder.* = exchange.*;
-    recorder.b = .{ .scratch = scratch, .device = .{ .plan = rank.b.planned() } };
-    recorder.peers = &.{};
-    recorder.record();
-    return recorder;
 }
 
 /// The UNet on this rank's branches and rows: (branches * images, own rows, width, channels).
@@ -294,7 +253,6 @@ fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
     if (job.vae_tile_latent > 0) return vae_tiling.decodeImages(rank, job, latent);
     const b = rank.b;
     const exchange = rank.vae_exchange;
-    exchange.post_first = rank.exchange.post_first + rank.exchange.postCount(job.rows.len);
     const patch = exchange.patches[exchange.index];
     for (job.seeds, 0..) |_, i| {
         const whole = latent.batchSlice(@intCast(i), 1);
@@ -302,7 +260,7 @@ fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
         defer b.free(own);
         const scaled = try b.scaleRepeat(own, 1 / rank.model.config.vae.scaling_factor, 1);
         defer b.free(scaled);
-        if (i == 0) try openVaeExchange(rank, scaled);
+        if (i == 0) try exchange.open(rank.arena);
         const decoded = try rank.decode(@intCast(i), scaled);
         defer b.free(decoded);
         const rgb = try b.toRgb(decoded);

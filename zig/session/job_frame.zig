@@ -1,23 +1,15 @@
-//! What is done around a job before and after its ranks run: the shapes of a plan, the outputs that
-//! all ranks write to, and whose failure counts.
+//! What is done around a job before and after its ranks run: the first shape that is planned, the
+//! outputs that all ranks write to, and whose failure counts.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const Layout = @import("../patch/layout.zig").Layout;
 const jobs = @import("job.zig");
 const Job = jobs.Job;
 const models = @import("../model.zig");
-const plan_cache = @import("plan.zig");
 const sessions = @import("../session.zig");
 const Error = sessions.Error;
 const Options = sessions.Options;
-
-/// What the image needs before the decode, where tiles would make that smaller.
-pub fn undecodedOf(layout: *const Layout, job: *const Job, planned: plan_cache.Plan) ?usize {
-    const is_whole = job.kind == .image and job.vae_tile_latent == 0;
-    return if (layout.rank_count == 1 and is_whole) planned.undecoded_bytes else null;
-}
 
 /// What will be asked for first, as far as sizes go.
 pub fn firstJob(gpa: Allocator, o: *const Options) Allocator.Error!Job {
@@ -60,21 +52,4 @@ pub fn firstFailure(failures: []const ?Error) Error!void {
         cancelled = true;
     }
     if (cancelled) return error.Cancelled;
-}
-
-/// A plan needs the shape of every input, one step, and no values.
-pub fn completePlan(job: *Job, config: *const models.ModelConfig) Allocator.Error!void {
-    const arena = job.arena.allocator();
-    if (job.rows.len > 1) job.rows = job.rows[0..1];
-    if (job.kind != .image) return;
-    if (job.rows.len == 0) {
-        const row = try arena.create(StepCoefficients);
-        row.* = std.mem.zeroes(StepCoefficients);
-        job.rows = row[0..1];
-    }
-    if (job.prompt.ids.len > 0) return;
-    const ids = try arena.alloc(i32, config.clip.position_count);
-    @memset(ids, 0);
-    job.prompt = .{ .ids = ids, .ids_2 = ids };
-    job.negative = job.prompt;
 }

@@ -1,72 +1,390 @@
-//! What was planned stays planned: a session that draws the same sizes in turn walks the graph over
-//! nothing once for each. Arenas and CUDA graphs stay as well, in `rank_device.zig` and
-//! `backend/cuda/graphs.zig`.
+//! The plan of an image's shape: who computes what, the slots of each network, how much scratch
+//! each rank needs. It is made once per shape by running the pipeline over the dry-run device, kept
+//! in a cache, and read by everybody: memory checks, arenas, exchanges.
+//!
+//! A rank's graph runs twice. The first pass records the slots where patches exchange data; the
+//! second opens the exchanges with them and adds up the scratch.
 
 const std = @import("std");
-const Job = @import("job.zig").Job;
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const backend = @import("../backend.zig");
+const StepCoefficients = backend.StepCoefficients;
+const OpTrace = @import("../backend/op_trace.zig").OpTrace;
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+const jobs = @import("job.zig");
+const Job = jobs.Job;
 const layouts = @import("../patch/layout.zig");
 const Layout = layouts.Layout;
+const Patches = layouts.Patches;
+const RankRange = layouts.RankRange;
 const rank_count_max = layouts.rank_count_max;
+const models = @import("../model.zig");
+const pipeline = @import("../pipeline.zig");
+const rank_states = @import("rank_states.zig");
+const Scratch = @import("../scratch.zig").Scratch;
+const slots = @import("../patch/slots.zig");
+const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 
-/// Sizes, modes and batches that one session goes back and forth between; the oldest go.
+/// Sizes, modes and batches that one session alternates between; the oldest plan is dropped.
 const entry_count_max = 16;
 
-pub const Plan = struct {
-    /// Scratch bytes of each rank.
-    bytes: [rank_count_max]usize = @splat(0),
-    /// Of the first rank, before the decode.
-    undecoded_bytes: usize = 0,
+pub const Error = pipeline.Error;
+
+/// Everything in a job that its plan depends on.
+pub const Key = struct {
+    kind: jobs.Kind,
+    latent_rows: u32,
+    latent_width: u32,
+    branch_count: u32,
+    split_batch: bool,
+    image_count: usize,
+    mode: SyncMode,
+    extrapolates_halos: bool,
+    vae_tile_latent: u32,
+    wants_decoded: bool,
+    has_negative: bool,
+    /// Of a component's own job.
+    batch: u32,
+    prompt_embeds_len: usize,
+
+    pub fn of(job: *const Job) Key {
+        return .{
+            .kind = job.kind,
+            .latent_rows = job.latent_rows,
+            .latent_width = job.latent_width,
+            .branch_count = job.branch_count,
+            .split_batch = job.split_batch,
+            .image_count = job.seeds.len,
+            .mode = job.mode,
+            .extrapolates_halos = job.extrapolates_halos,
+            .vae_tile_latent = job.vae_tile_latent,
+            .wants_decoded = job.wants_decoded,
+            .has_negative = job.negative != null,
+            .batch = job.batch,
+            .prompt_embeds_len = job.prompt_embeds.len,
+        };
+    }
 };
 
+pub const Plan = struct {
+    arena: std.heap.ArenaAllocator,
+    layout: Layout,
+    /// Rows of the latent that each rank decodes.
+    vae_patches: Patches,
+    /// Arena bytes of each rank.
+    scratch_bytes: [rank_count_max]usize = @splat(0),
+    /// Of those, what the first rank needs before it decodes.
+    scratch_before_decode: usize = 0,
+    /// Of each rank.
+    slot_lists: []slots.SlotLists,
+
+    pub fn deinit(plan: *Plan) void {
+        plan.arena.deinit();
+        plan.* = undefined;
+    }
+
+    /// The ranks of a process. A job of fewer ranks than the session's runs in one process.
+    pub fn localRanks(plan: *const Plan, session_rank_count: u32, local: RankRange) RankRange {
+        if (plan.layout.rank_count == session_rank_count) return local;
+        return .{ .first = 0, .end = plan.layout.rank_count };
+    }
+
+    /// Scratch before the decode, where decoding in tiles would make the whole smaller.
+    pub fn scratchWithTiles(plan: *const Plan, job: *const Job) ?usize {
+        const is_whole = job.kind == .image and job.vae_tile_latent == 0;
+        return if (plan.layout.rank_count == 1 and is_whole) plan.scratch_before_decode else null;
+    }
+};
+
+/// What one rank's dry run found.
+pub const RankPlan = struct {
+    scratch_bytes: usize,
+    scratch_before_decode: usize,
+    /// What the patches of the UNet keep for each other.
+    exchange_bytes: usize,
+};
+
+/// Makes plans. It computes nothing and touches neither devices nor the data of weights.
+pub const Planner = struct {
+    gpa: Allocator,
+    io: Io,
+    model: *const models.Model,
+    diagnostics: *Diagnostics,
+    /// The session's ranks, and those of this process.
+    rank_count: u32,
+    local_ranks: RankRange,
+    device: backend.Planned,
+
+    pub fn plan(planner: *const Planner, job: *const Job) Error!Plan {
+        const layout = try planner.layoutOf(job);
+        var arena: std.heap.ArenaAllocator = .init(planner.gpa);
+        errdefer arena.deinit();
+        var result: Plan = .{
+            .arena = undefined,
+            .layout = layout,
+            .vae_patches = Patches.deal(job.latent_rows, 1, layout.rank_count) catch |err|
+                return planner.refuse(err, job),
+            .slot_lists = try arena.allocator().alloc(slots.SlotLists, layout.rank_count),
+        };
+        const scratch_bytes = result.scratch_bytes[0..layout.rank_count];
+        for (result.slot_lists, scratch_bytes, 0..) |*lists, *bytes, i| {
+            lists.* = .initFill(&.{});
+            if (layout.rank_count > 1) {
+                try planner.record(arena.allocator(), &result, job, @intCast(i));
+            }
+            const one = try planner.trace(&result, job, @intCast(i), null);
+            bytes.* = one.scratch_bytes;
+            if (i == 0) result.scratch_before_decode = one.scratch_before_decode;
+        }
+        result.arena = arena;
+        return result;
+    }
+
+    /// One rank's graph over the dry-run device, with the slots that the plan has of it.
+    pub fn trace(
+        planner: *const Planner,
+        plan_: *const Plan,
+        job: *const Job,
+        index: u32,
+        op_trace: ?*OpTrace,
+    ) Error!RankPlan {
+        var dry_run: DryRun = try .init(planner, plan_, job, index);
+        defer dry_run.deinit();
+        dry_run.device.op_trace = op_trace;
+        var rank = try dry_run.open(planner, plan_);
+        try pipeline.run(&rank, &dry_run.job);
+        if (op_trace) |counting| counting.leave(&dry_run.scratch);
+        return .{
+            .scratch_bytes = dry_run.scratch.peak,
+            .scratch_before_decode = dry_run.job.undecoded_bytes,
+            .exchange_bytes = dry_run.exchanges.unet.counted.buffer_bytes,
+        };
+    }
+
+    // --- internal ---
+
+    /// All ranks work on images; a component alone is one rank's work.
+    fn layoutOf(planner: *const Planner, job: *const Job) Error!Layout {
+        if (job.kind != .image) return .single(1, job.latent_rows);
+        return Layout.init(.{
+            .rank_count = planner.rank_count,
+            .branch_count = job.branch_count,
+            .split_batch = job.split_batch,
+            .rows = job.latent_rows,
+            .unit = planner.model.config.latentMultiple(),
+        }) catch |err| planner.refuse(err, job);
+    }
+
+    fn refuse(planner: *const Planner, err: error{NotDealable}, job: *const Job) Error {
+        return planner.diagnostics.fail(err, "{d} rows of the latent cannot be dealt to {d} " ++
+            "ranks. Ask for fewer ranks or a taller image.", .{
+            job.latent_rows, planner.rank_count,
+        });
+    }
+
+    /// Fills the plan's slots of one rank, in the plan's `arena`.
+    fn record(
+        planner: *const Planner,
+        arena: Allocator,
+        plan_: *Plan,
+        job: *const Job,
+        index: u32,
+    ) Error!void {
+        var dry_run: DryRun = try .init(planner, plan_, job, index);
+        defer dry_run.deinit();
+        var rank = try dry_run.open(planner, plan_);
+        var unet: slots.Recorder = .{ .arena = arena };
+        var vae: slots.Recorder = .{ .arena = arena };
+        dry_run.exchanges.unet.recorder = &unet;
+        dry_run.exchanges.vae.recorder = &vae;
+        try pipeline.run(&rank, &dry_run.job);
+        plan_.slot_lists[index] = .init(.{ .unet = unet.list.items, .vae = vae.list.items });
+    }
+};
+
+/// A rank whose device only counts. Must not move once it is open.
+const DryRun = struct {
+    arena: std.heap.ArenaAllocator,
+    index: u32,
+    job: Job,
+    device: backend.Planned,
+    scratch: Scratch,
+    exchanges: rank_states.Exchanges = undefined,
+
+    fn init(
+        planner: *const Planner,
+        plan: *const Plan,
+        job: *const Job,
+        index: u32,
+    ) Allocator.Error!DryRun {
+        std.debug.assert(index < plan.layout.rank_count);
+        var dry_run: DryRun = .{
+            .arena = .init(planner.gpa),
+            .index = index,
+            .job = job.*,
+            .device = planner.device,
+            .scratch = .planning(),
+        };
+        errdefer dry_run.arena.deinit();
+        try completeJob(dry_run.arena.allocator(), &dry_run.job, &planner.model.config);
+        dry_run.job.arena = .init(planner.gpa);
+        return dry_run;
+    }
+
+    fn deinit(dry_run: *DryRun) void {
+        dry_run.job.arena.deinit();
+        dry_run.arena.deinit();
+    }
+
+    fn open(
+        dry_run: *DryRun,
+        planner: *const Planner,
+        plan: *const Plan,
+    ) Allocator.Error!pipeline.Rank {
+        const arena = dry_run.arena.allocator();
+        const shape: rank_states.Shape = .{
+            .layout = &plan.layout,
+            .vae_patches = &plan.vae_patches,
+            .context_slot_count = planner.model.unet.context_slot_count,
+            .is_cuda = planner.device.is_cuda,
+        };
+        const index = dry_run.index;
+        const lists = &plan.slot_lists[index];
+        dry_run.exchanges = try rank_states.exchangesOf(
+            arena,
+            planner.io,
+            shape,
+            &dry_run.job,
+            index,
+            lists,
+        );
+        const prompts = try arena.alloc(pipeline.Conditioning, plan.layout.rank_count);
+        prompts[index] = try rank_states.emptyConditioning(arena, shape.context_slot_count);
+        const b: backend.Backend = .{
+            .scratch = &dry_run.scratch,
+            .device = .{ .plan = dry_run.device },
+        };
+        for ([_]*Exchange{ &dry_run.exchanges.unet, &dry_run.exchanges.vae }) |exchange| {
+            exchange.b = b;
+        }
+        return .{
+            .index = index,
+            .here = plan.localRanks(planner.rank_count, planner.local_ranks),
+            .layout = &plan.layout,
+            .model = planner.model,
+            .b = b,
+            .io = planner.io,
+            .exchange = &dry_run.exchanges.unet,
+            .vae_exchange = &dry_run.exchanges.vae,
+            .prompts = prompts,
+            .transport = .plan,
+            .diagnostics = planner.diagnostics,
+            .arena = arena,
+        };
+    }
+};
+
+/// A dry run needs the shape of every input, one step, and no values.
+fn completeJob(
+    arena: Allocator,
+    job: *Job,
+    config: *const models.ModelConfig,
+) Allocator.Error!void {
+    if (job.rows.len > 1) job.rows = job.rows[0..1];
+    if (job.kind != .image) return;
+    if (job.rows.len == 0) {
+        const row = try arena.create(StepCoefficients);
+        row.* = std.mem.zeroes(StepCoefficients);
+        job.rows = row[0..1];
+    }
+    if (job.prompt.ids.len > 0) return;
+    const ids = try arena.alloc(i32, config.clip.position_count);
+    @memset(ids, 0);
+    job.prompt = .{ .ids = ids, .ids_2 = ids };
+    job.negative = job.prompt;
+}
+
+/// The latest plans, each under its own key. Plans stay where they are until they are dropped.
 pub const PlanCache = struct {
-    keys: [entry_count_max]u64 = undefined,
-    plans: [entry_count_max]Plan = undefined,
+    entries: [entry_count_max]struct { key: Key, plan: Plan } = undefined,
     count: usize = 0,
     oldest: usize = 0,
+    /// Plans made so far, each with a layout of its own.
+    plan_count: std.atomic.Value(u32) = .init(0),
 
-    pub fn get(cache: *const PlanCache, key: u64) ?Plan {
-        for (cache.keys[0..cache.count], cache.plans[0..cache.count]) |known, plan| {
-            if (known == key) return plan;
+    pub fn deinit(cache: *PlanCache) void {
+        for (cache.entries[0..cache.count]) |*entry| entry.plan.deinit();
+        cache.count = 0;
+    }
+
+    /// Valid until as many other shapes have been planned as the cache holds.
+    pub fn get(cache: *PlanCache, planner: *const Planner, job: *const Job) Error!*const Plan {
+        const key: Key = .of(job);
+        if (cache.find(&key)) |known| return known;
+        _ = cache.plan_count.fetchAdd(1, .monotonic);
+        return cache.put(key, try planner.plan(job));
+    }
+
+    // --- internal ---
+
+    fn find(cache: *const PlanCache, key: *const Key) ?*const Plan {
+        for (cache.entries[0..cache.count]) |*entry| {
+            if (std.meta.eql(entry.key, key.*)) return &entry.plan;
         }
         return null;
     }
 
-    pub fn put(cache: *PlanCache, key: u64, plan: Plan) void {
+    fn put(cache: *PlanCache, key: Key, plan: Plan) *const Plan {
         const i = if (cache.count < entry_count_max) cache.count else cache.oldest;
-        if (cache.count < entry_count_max) cache.count += 1;
+        if (cache.count < entry_count_max) cache.count += 1 else cache.entries[i].plan.deinit();
         cache.oldest = (i + 1) % entry_count_max;
-        cache.keys[i] = key;
-        cache.plans[i] = plan;
+        cache.entries[i] = .{ .key = key, .plan = plan };
+        return &cache.entries[i].plan;
     }
 };
 
-/// Of everything in a job that its memory depends on; values are not among it.
-pub fn keyOf(layout: *const Layout, job: *const Job) u64 {
-    var hash: std.hash.Wyhash = .init(0);
-    std.hash.autoHash(&hash, .{
-        layout.rank_count,
-        job.kind,
-        job.latent_rows,
-        job.latent_width,
-        job.branch_count,
-        job.split_batch,
-        job.seeds.len,
-        job.mode,
-        job.extrapolates_halos,
-        job.vae_tile_latent,
-        job.batch,
-        job.prompt_embeds.len,
-        job.negative == null,
-    });
-    return hash.final();
+test "the latest plans are kept, each under its own key" {
+    const gpa = std.testing.allocator;
+    var cache: PlanCache = .{};
+    defer cache.deinit();
+    const total = entry_count_max + 3;
+    var keys: [total]Key = undefined;
+    for (&keys, 0..) |*key, i| {
+        var job: Job = .{
+            .arena = .init(gpa),
+            .kind = .image,
+            .latent_rows = @intCast(8 + i),
+            .latent_width = 8,
+        };
+        defer job.deinit();
+        key.* = .of(&job);
+        var arena: std.heap.ArenaAllocator = .init(gpa);
+        const lists = try arena.allocator().alloc(slots.SlotLists, 1);
+        const rows: u32 = @intCast(8 + i);
+        _ = cache.put(key.*, .{
+            .arena = arena,
+            .layout = .single(1, rows),
+            .vae_patches = try .deal(rows, 1, 1),
+            .scratch_bytes = @splat(i),
+            .slot_lists = lists,
+        });
+    }
+    for (keys[0..3]) |*key| try std.testing.expectEqual(null, cache.find(key));
+    for (keys[3..], 3..) |*key, i| {
+        try std.testing.expectEqual(i, cache.find(key).?.scratch_bytes[0]);
+    }
 }
 
-test "the last plans are remembered, each under its own key" {
-    var cache: PlanCache = .{};
-    for (0..entry_count_max + 3) |i| cache.put(i, .{ .bytes = @splat(i), .undecoded_bytes = i });
-    try std.testing.expectEqual(@as(?Plan, null), cache.get(2));
-    for (3..entry_count_max + 3) |i| {
-        const expected: Plan = .{ .bytes = @splat(i), .undecoded_bytes = i };
-        try std.testing.expectEqual(@as(?Plan, expected), cache.get(i));
-    }
+test "sides turned round are another shape" {
+    var job: Job = .{
+        .arena = undefined,
+        .kind = .image,
+        .latent_rows = 12,
+        .latent_width = 8,
+    };
+    const tall: Key = .of(&job);
+    std.mem.swap(u32, &job.latent_rows, &job.latent_width);
+    try std.testing.expect(!std.meta.eql(tall, Key.of(&job)));
 }

@@ -66,12 +66,15 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
         session.model.weightBytes().mapped;
     var job = try frame.firstJob(arena, &session.options);
     defer job.deinit();
-    const layout = try session.layoutOf(&job);
+    const planner = session.planner();
+    var plan = try planner.plan(&job);
+    defer plan.deinit();
+    const layout = &plan.layout;
     const ranks = try arena.alloc(Rank, layout.rank_count);
     for (ranks, 0..) |*rank, i| {
         const index: u32 = @intCast(i);
         var op_trace: OpTrace = .{ .gpa = arena };
-        const plan = try session.planRank(&layout, &job, index, &op_trace);
+        const traced = try planner.trace(&plan, &job, index, &op_trace);
         if (op_trace.is_incomplete) return error.OutOfMemory;
         const peaks = &op_trace.peaks;
         rank.* = .{
@@ -83,7 +86,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
                 .denoise = peaks.get(.denoise),
                 .decode = peaks.get(.decode),
             },
-            .exchange_bytes = plan.exchange_bytes,
+            .exchange_bytes = traced.exchange_bytes,
             .workspace_bytes = if (is_cuda) products.workspace_bytes else 0,
             .partial_bytes = if (is_cuda) cudas.partial_bytes else 0,
             .operations = op_trace.entries.items,

@@ -4,15 +4,15 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Job = @import("job.zig").Job;
 const layouts = @import("../patch/layout.zig");
-const Layout = layouts.Layout;
-const RankStates = @import("../patch/rank_states.zig").RankStates;
+const Plan = @import("plan.zig").Plan;
+const RankStates = @import("rank_states.zig").RankStates;
 const sessions = @import("../session.zig");
 const transports = @import("../transport.zig");
 
 pub const Shift = struct {
     session: *sessions.Session,
     job: *Job,
-    layout: *const Layout,
+    plan: *const Plan,
     rank_states: RankStates,
     loopback: *transports.Loopback,
     failures: [layouts.rank_count_max]?sessions.Error = @splat(null),
@@ -50,6 +50,6 @@ pub const Shift = struct {
     fn runRank(shift: *Shift, index: u32) void {
         const port: transports.Transport = .portOf(shift.loopback, index);
         const failure = &shift.failures[index];
-        shift.session.runRank(shift.job, shift.layout, shift.rank_states, port, index, failure);
+        shift.session.runRank(shift.job, shift.plan, shift.rank_states, port, index, failure);
     }
 };

@@ -1,0 +1,129 @@
+//! Per-rank state of one job that other ranks read: the exchanges of UNet and VAE, opened with the
+//! plan's slots, and the prompt's conditioning. Each rank sets its exchanges' device, transport and
+//! peers when it starts.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const Conditioning = @import("../model/unet.zig").Conditioning;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+const Job = @import("job.zig").Job;
+const Patches = @import("../patch/layout.zig").Patches;
+const Layout = @import("../patch/layout.zig").Layout;
+const buffers_file = @import("../patch/device_buffers.zig");
+const DeviceBuffers = buffers_file.DeviceBuffers;
+const modes = @import("../patch/sync_mode.zig");
+const slots = @import("../patch/slots.zig");
+const Tensor = @import("../tensor.zig").Tensor;
+
+/// What the exchanges of a job have in common.
+pub const Shape = struct {
+    layout: *const Layout,
+    /// Rows of the latent that each rank decodes: all ranks, one unit of one row.
+    vae_patches: *const Patches,
+    /// Cross-attentions of the UNet.
+    context_slot_count: u32,
+    is_cuda: bool,
+};
+
+/// The exchanges of one rank.
+pub const Exchanges = struct { unet: Exchange, vae: Exchange };
+
+pub const RankStates = struct {
+    unet: []Exchange,
+    vae: []Exchange,
+    /// Written by `text.zig`, in room for every cross-attention's keys and values.
+    prompts: []Conditioning,
+
+    /// All in `arena`. `slot_lists` are the plan's, of every rank.
+    pub fn init(
+        arena: Allocator,
+        io: Io,
+        shape: Shape,
+        job: *const Job,
+        slot_lists: []const slots.SlotLists,
+    ) Allocator.Error!RankStates {
+        const rank_count = shape.layout.rank_count;
+        const states: RankStates = .{
+            .unet = try arena.alloc(Exchange, rank_count),
+            .vae = try arena.alloc(Exchange, rank_count),
+            .prompts = try arena.alloc(Conditioning, rank_count),
+        };
+        for (slot_lists, 0..) |*lists, i| {
+            const exchanges = try exchangesOf(arena, io, shape, job, @intCast(i), lists);
+            states.unet[i] = exchanges.unet;
+            states.vae[i] = exchanges.vae;
+            states.prompts[i] = try emptyConditioning(arena, shape.context_slot_count);
+        }
+        return states;
+    }
+};
+
+/// On GPUs the parts of other patches are copied to `device_buffers`.
+pub fn exchangesOf(
+    arena: Allocator,
+    io: Io,
+    shape: Shape,
+    job: *const Job,
+    rank: u32,
+    lists: *const slots.SlotLists,
+) Allocator.Error!Exchanges {
+    const layout = shape.layout;
+    const sequences = slots.sequences(lists, job.rows.len, shape.is_cuda);
+    return .{
+        .unet = .{
+            .b = undefined,
+            .io = io,
+            .transport = .plan,
+            .patches = layout.patches.slice(),
+            .index = layout.patchOf(rank),
+            .rank_first = layout.groupOf(rank) * layout.patches.count,
+            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda, 0),
+            .slots = lists.get(.unet),
+            .sequence = sequences.get(.unet),
+            .mode = job.mode,
+            .warmup_steps = job.warmup_steps,
+            .extrapolates_halos = job.extrapolates_halos and
+                modes.freshness(job.mode, .halo_rows, false) == .one_step_old,
+            .bessel_variance = job.bessel_variance,
+        },
+        .vae = .{
+            .b = undefined,
+            .io = io,
+            .transport = .plan,
+            .patches = shape.vae_patches.slice(),
+            .index = rank,
+            .rank_first = 0,
+            .device_buffers = try makeDeviceBuffers(
+                arena,
+                shape.is_cuda,
+                buffers_file.Events.count,
+            ),
+            .slots = lists.get(.vae),
+            .sequence = sequences.get(.vae),
+            .mode = .full_sync,
+            .warmup_steps = 0,
+        },
+    };
+}
+
+pub fn emptyConditioning(arena: Allocator, context_slot_count: u32) Allocator.Error!Conditioning {
+    return .{
+        .addition = undefined,
+        .keys_values = try arena.alloc(Tensor, context_slot_count),
+    };
+}
+
+// --- internal ---
+
+/// Null on the CPU, where ranks read each other's buffers in place.
+fn makeDeviceBuffers(
+    arena: Allocator,
+    is_cuda: bool,
+    event_first: usize,
+) Allocator.Error!?*DeviceBuffers {
+    if (!is_cuda) return null;
+    const device_buffers = try arena.create(DeviceBuffers);
+    device_buffers.* = .{ .marks = .{ .first = event_first } };
+    return device_buffers;
+}
