@@ -10,8 +10,12 @@ import { completionsFlags, completionsHelp } from "./commands/completions-flags.
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
 import { BasedXLError } from "./errors.ts";
-import { devices, rngs, schedulers, syncModes, timestepSpacings } from "./settings/names.ts";
-import { sampleEmptyAllowed, sampleFlags, sampleHelp } from "./settings/sample-flags.ts";
+import {
+  sampleEmptyAllowed,
+  sampleFlags,
+  sampleHelp,
+  sampleValues,
+} from "./settings/sample-flags.ts";
 import { normalizeFlags, suggestion } from "./terminal/flags.ts";
 import { type HelpText, renderHelp } from "./terminal/help.ts";
 
@@ -24,21 +28,12 @@ export interface Command extends Completable {
 
 export const commands: Record<string, Command> = {
   sample: typed({
-    summary: "Draw images from a prompt",
+    summary: "Generate images from a prompt",
     args: sampleFlags,
     help: sampleHelp,
     emptyAllowed: sampleEmptyAllowed,
     countsPositionals: true,
-    values: {
-      rng: rngs,
-      scheduler: schedulers,
-      "timestep-spacing": timestepSpacings,
-      device: devices,
-      "sync-mode": syncModes,
-      model: "folder",
-      "out-path": "file",
-      "save-latents": "file",
-    },
+    values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
   }),
   bench: benchCommand(),

@@ -3,7 +3,7 @@
  * it cannot fall behind them.
  */
 import type { ArgsDef } from "citty";
-import { aliasesOf } from "../terminal/flags.ts";
+import { aliasesOf, type Values } from "../terminal/flags.ts";
 
 export const shells = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof shells)[number];
@@ -11,9 +11,6 @@ export type Shell = (typeof shells)[number];
 export function isShell(text: string): text is Shell {
   return (shells as readonly string[]).includes(text);
 }
-
-/** What a value can be: one of some words, a file or a folder. */
-export type Values = readonly string[] | "file" | "folder";
 
 export interface Completable {
   summary: string;

@@ -37,7 +37,7 @@ import { checkFiles, ImageWriter } from "./sample-files.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({
-  meta: { name: "sample", description: "Draw images from a prompt" },
+  meta: { name: "sample", description: "Generate images from a prompt" },
   args: sampleFlags,
   async run({ args }) {
     const options = parseSampleOptions(args);

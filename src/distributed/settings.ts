@@ -1,11 +1,12 @@
 /**
- * The settings that all processes must share, as names and values that are compared before they
- * begin: an image whose patches were generated with different flags would be wrong.
+ * Settings that all processes of one image must share, as names and values that they compare
+ * before they start. Which these are is a column of the table of settings.
  */
 import { statSync } from "node:fs";
 import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { SampleRequest } from "../pipeline/request.ts";
+import { type KeysWhere, settingKeys, settingOf, settings } from "../settings/table.ts";
 
 /** Keys are what a user would change, such as "--steps"; values are short texts. */
 export type Settings = Record<string, string>;
@@ -16,34 +17,28 @@ export function settingsOf(
   { version, gpus, seedIsRandom }: { version: string; gpus: number; seedIsRandom: boolean },
 ): Settings {
   const { gpu, model, seeds } = request;
-  const values: Record<string, unknown> = {
+  // A setting that the table calls the same for all processes does not compile until it is here.
+  const values: Record<KeysWhere<{ processes: "same" }>, unknown> = {
+    ...(request as Required<SampleRequest>),
+    rankCount: gpus,
+    seed: seedIsRandom ? undefined : seeds[0],
+    imageCount: seeds.length,
+    warmupSteps: request.warmupStepCount,
+    vaeTiling: request.vaeTiling ?? false,
+    dtype: gpu?.dtype,
+    fp16Accumulate: gpu?.fp16Accumulate,
+  };
+  const compared = settingKeys.filter((key) => settingOf(key).processes === "same");
+  return {
     "the version": version,
     "the model": fingerprint(model),
-    "--gpus": gpus,
-    "--prompt": request.prompt,
-    "--negative-prompt": request.negativePrompt,
-    "--seed": seedIsRandom ? "none" : String(seeds[0]),
-    "--rng": request.rng ?? "cpu",
-    "--num-images": seeds.length,
-    "--batch-size": request.batchSize,
-    "--guidance-scale": request.guidanceScale,
-    "--guidance-rescale": request.guidanceRescale ?? 0,
-    "--num-inference-steps": request.stepCount,
-    "--width": request.width,
-    "--height": request.height,
-    "--scheduler": request.scheduler,
-    "--use-karras-sigmas": request.useKarrasSigmas,
-    "--timestep-spacing": request.timestepSpacing,
-    "--dtype": gpu?.dtype,
-    "--fp16-accumulate": gpu?.fp16Accumulate,
-    "--split-batch": request.splitBatch,
-    "--sync-mode": request.syncMode,
-    "--warmup-steps": request.warmupStepCount,
-    "--predict-borders": request.extrapolateHalos,
+    ...Object.fromEntries(
+      compared.map((key) => [
+        `--${settings[key].flag}`,
+        String(values[key as keyof typeof values] ?? "none"),
+      ]),
+    ),
   };
-  return Object.fromEntries(
-    Object.entries(values).map(([name, value]) => [name, String(value ?? "none")]),
-  );
 }
 
 /** A sentence on the first setting that two processes do not share; null where all agree. */

@@ -3,13 +3,7 @@
  * from the VAE's config; how far tiles are from the whole decode is measured, never assumed.
  */
 import type { ModelFolder } from "../models/folder.ts";
-
-/** PSNR of tiles against the whole decode, in dB: `bun run bench tiling`, the bundled model. */
-export const tilingPsnr = { min: 36, max: 44 } as const;
-
-/** The same in words, for help and warning. */
-export const tilingError = `with the bundled model the two differ by ${tilingPsnr.min} to \
-${tilingPsnr.max} dB PSNR`;
+import { tilingError } from "../settings/measured-errors.ts";
 
 /** A quarter of each tile is shared with the next, in whole rows and columns of the latent. */
 const unit = 4;

@@ -15,7 +15,17 @@ import {
 export type SyncMode = keyof typeof SyncModeValues;
 export const syncModes = namesOf(SyncModeValues);
 
-/** Whose random numbers a seed gives: torch's on the CPU, or on a CUDA device. */
+/** What each mode trades, short enough for one line of --help. */
+export const syncModeTexts: Record<SyncMode, string> = {
+  corrected_async_gn: "a step old, norms corrected",
+  stale_gn: "a step old, the norms too",
+  sync_gn: "a step old, but waits for norms",
+  separate_gn: "a step old, norms of own rows",
+  full_sync: "of this step: exact, but waits",
+  no_sync: "of warm-up: no exchange, seams",
+};
+
+/** Random generators: torch's on the CPU, or on a CUDA device. */
 export type Rng = keyof typeof RngValues;
 export const rngs = namesOf(RngValues);
 

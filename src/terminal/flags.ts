@@ -3,6 +3,8 @@
  * ignores unknown flags, keeps the last of two and takes `--seed --steps 3` as an empty seed.
  * What passes is handed on as `--name=value`, which cannot be read in two ways.
  */
+import { homedir } from "node:os";
+import { join } from "node:path";
 import type { ArgDef, ArgsDef } from "citty";
 import { BasedXLError } from "../errors.ts";
 
@@ -12,6 +14,9 @@ interface TypedFlag {
   typed: string;
   value: string | undefined;
 }
+
+/** What a value can be: one of some words, a file or a folder. */
+export type Values = readonly string[] | "file" | "folder";
 
 interface FlagRules {
   /** Flags for which an empty value means something. */
@@ -59,7 +64,8 @@ export function normalizeFlags(
     if (flag.value.trim() === "" && !rules.emptyAllowed?.includes(flag.name)) {
       throw badOption(`${flag.typed} is empty: give it a value, or leave the flag out.`);
     }
-    flags.push(`--${flag.name}=${flag.value}`);
+    const value = isPath(definition[flag.name]) ? expandHome(flag.value) : flag.value;
+    flags.push(`--${flag.name}=${value}`);
   }
   return [...flags, "--", ...positionals];
 }
@@ -106,6 +112,16 @@ function badOption(message: string): BasedXLError {
 function givenTwice(before: string, now: string): BasedXLError {
   if (before === now) return badOption(`${now} is given twice: keep one of the two.`);
   return badOption(`${before} and ${now} are the same flag: keep one of the two.`);
+}
+
+/** Definitions say by their hint what a value is. */
+function isPath(definition: ArgDef | undefined): boolean {
+  return ["FILE", "FOLDER", "PATH"].includes(definition?.valueHint ?? "");
+}
+
+/** Shells leave `~` alone after `=`, as in `--out=~/image.png`. */
+function expandHome(path: string): string {
+  return path === "~" || path.startsWith("~/") ? join(homedir(), path.slice(1)) : path;
 }
 
 /** Every name a flag may be typed with, aliases included, to its name in the definition. */

@@ -3,6 +3,8 @@
  * refused the whole sentence.
  */
 import { describe, expect, test } from "bun:test";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "citty";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
@@ -12,17 +14,14 @@ import {
   resolveRequest,
   type SampleOptions,
 } from "../../src/settings/options.ts";
-import {
-  type SampleFlags,
-  sampleEmptyAllowed,
-  sampleFlags,
-} from "../../src/settings/sample-flags.ts";
+import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
+import { settingKeys, settings } from "../../src/settings/table.ts";
 import { normalizeFlags } from "../../src/terminal/flags.ts";
 import { fakeModel } from "../support/fake-model.ts";
 
 function parse(...argv: string[]): SampleOptions {
   const checked = normalizeFlags(argv, sampleFlags, { emptyAllowed: sampleEmptyAllowed });
-  return parseSampleOptions(parseArgs<SampleFlags>(checked, sampleFlags), () => 42n);
+  return parseSampleOptions(parseArgs(checked, sampleFlags), () => 42n);
 }
 
 function resolve(argv: string[], model: ModelFolder = fakeModel({ defaults: { prompt: "p" } })) {
@@ -88,7 +87,7 @@ describe("flags that are refused as they are typed", () => {
       ["a", "house"],
       'The prompt is one argument, but "a" is followed by "house": put it in quotes.',
     ],
-    [["  "], "The prompt is empty: say what to draw."],
+    [["  "], "The prompt is empty: say what the image shows."],
   ])("%p", (argv, expected) => {
     expect(sentence(() => parse(...argv))).toBe(expected);
   });
@@ -235,7 +234,7 @@ describe("what is accepted", () => {
       splitBatch: true,
       syncMode: "corrected_async_gn",
       extrapolateHalos: undefined,
-      warmupStepCount: undefined,
+      warmupSteps: undefined,
       outPath: "sample.png",
       latentsPath: undefined,
       verbose: false,
@@ -321,7 +320,7 @@ describe("what is accepted", () => {
       splitBatch: false,
       syncMode: "full_sync",
       extrapolateHalos: undefined,
-      warmupStepCount: 4,
+      warmupSteps: 4,
       outPath: "o.webp",
       latentsPath: "l.safetensors",
       verbose: true,
@@ -335,6 +334,35 @@ describe("what is accepted", () => {
     expect(parse("--negative-prompt=").negativePrompt).toBe("");
     expect(resolve(["--negative-prompt="]).request.negativePrompt).toBe("");
     expect(resolve([]).request.negativePrompt).toBeNull();
+  });
+
+  test("halo extrapolation, by its old name too", () => {
+    for (const flag of ["extrapolate-halos", "predict-borders"]) {
+      expect(parse(`--${flag}`).extrapolateHalos).toBe(true);
+      expect(parse(`--no-${flag}`).extrapolateHalos).toBe(false);
+      expect(parse(`--${flag}=false`).extrapolateHalos).toBe(false);
+    }
+    expect(sentence(() => parse("--extrapolate-halos", "--no-predict-borders"))).toBe(
+      "--extrapolate-halos and --no-predict-borders are the same flag: keep one of the two.",
+    );
+  });
+
+  test("~ is the home folder in every path, and nowhere else", () => {
+    const paths = settingKeys.filter((key) => settings[key].kind === "path");
+    expect(paths).toEqual(["model", "outPath", "latentsPath"]);
+    for (const key of paths) {
+      const name = settings[key].flag;
+      expect(parse(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));
+      expect(parse(`--${name}`, "~/a.safetensors")[key]).toBe(join(homedir(), "a.safetensors"));
+      expect(parse(`--${name}=./~/a.safetensors`)[key]).toBe("./~/a.safetensors");
+      expect(parse(`--${name}=~a.safetensors`)[key]).toBe("~a.safetensors");
+    }
+    expect(parse("--prompt=~/a house").prompt).toBe("~/a house");
+    // The benches' flags come the same way.
+    const flags = { prompts: { type: "string", valueHint: "FILE" } } as const;
+    expect(normalizeFlags(["--prompts=~/p.txt"], flags)[0]).toBe(
+      `--prompts=${join(homedir(), "p.txt")}`,
+    );
   });
 
   test("karras can be switched off for a model that has it on", () => {
@@ -361,11 +389,11 @@ describe("what is accepted", () => {
         if (!prompt.startsWith("-")) expect(parse(prompt).prompt).toBe(prompt);
       }),
     );
-  });
+  }, 30_000);
 
   test("random seeds are seeds", () => {
     for (let i = 0; i < 20; i++) {
-      const { seed } = parseSampleOptions(parseArgs<SampleFlags>([], sampleFlags));
+      const { seed } = parseSampleOptions(parseArgs([], sampleFlags));
       expect(seed >= 0n && seed < 2n ** 32n).toBe(true);
     }
   });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { psnr } from "../../src/bench/image-measures.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { probeDevice } from "../../src/native/device-info.ts";
-import { bf16Psnr } from "../../src/settings/dtype.ts";
+import { bf16Psnr } from "../../src/settings/measured-errors.ts";
 import { draw } from "../support/draw.ts";
 
 const seeds = [1n, 2n, 3n, 4n];

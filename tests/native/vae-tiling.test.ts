@@ -11,9 +11,10 @@ import { nativeModelOf } from "../../src/models/native-model.ts";
 import { NativeHandle } from "../../src/native/handle.ts";
 import { ModelParts } from "../../src/native/testing.ts";
 import { type ImageRequest, type OpenOptions, openSession } from "../../src/pipeline/session.ts";
-import { tileLatent, tilingPsnr, tilingWarning } from "../../src/pipeline/vae-tiling.ts";
+import { tileLatent, tilingWarning } from "../../src/pipeline/vae-tiling.ts";
 import { resources } from "../../src/resources.ts";
 import { makeSchedule } from "../../src/schedule.ts";
+import { tilingPsnr } from "../../src/settings/measured-errors.ts";
 import { maxAbs } from "../support/compare.ts";
 import { measureTiling, tilingImages } from "../support/tiling.ts";
 

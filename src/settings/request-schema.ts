@@ -1,0 +1,55 @@
+/**
+ * The settings of a request as a server reads them from JSON: the names of the flags with `_` for
+ * `-` (the aliases too), the ranges and sentences of the table.
+ */
+import * as v from "valibot";
+import type { Setting } from "./setting.ts";
+import { type RequestSettings, settingKeys, settingOf } from "./table.ts";
+import { asField, demandOf } from "./values.ts";
+
+/** Keys of the table that a request may give. */
+export const requestKeys = settingKeys.filter((key) => settingOf(key).scope === "request");
+
+/** Gives `RequestSettings`; whole numbers of 64 bits may come as texts of digits. */
+export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
+  v.unknown(),
+  v.check((input) => !Array.isArray(input), "A request must be an object, not an array."),
+  v.strictObject(
+    Object.fromEntries(requestKeys.map((key) => [asField(key), v.optional(fieldSchema(key))])),
+    ({ expected, received }) =>
+      expected === "never"
+        ? `There is no setting ${received}.`
+        : `A request must be an object, not ${received}.`,
+  ),
+  v.transform((fields) =>
+    Object.fromEntries(
+      requestKeys
+        .filter((key) => fields[asField(key)] !== undefined)
+        .map((key) => [key, fields[asField(key)]]),
+    ),
+  ),
+) as unknown as v.GenericSchema<unknown, RequestSettings>;
+
+// --- internal ---
+
+function fieldSchema(key: (typeof requestKeys)[number]): v.GenericSchema<unknown, unknown> {
+  const setting = settingOf(key);
+  return v.pipe(
+    v.unknown(),
+    v.transform((value) => fromJson(setting, value)),
+    v.check(
+      (value) => demandOf(setting, value) === null,
+      ({ input }) => {
+        const shown = typeof input === "bigint" ? String(input) : JSON.stringify(input);
+        return `${asField(key)} ${demandOf(setting, input)}, not ${shown}.`;
+      },
+    ),
+  );
+}
+
+/** A JSON number holds 53 bits: larger seeds are texts. */
+function fromJson({ kind }: Setting, value: unknown): unknown {
+  if (kind !== "seed") return value;
+  if (typeof value === "string" && /^\d{1,30}$/.test(value)) return BigInt(value);
+  return Number.isSafeInteger(value) ? BigInt(value as number) : value;
+}

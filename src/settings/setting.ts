@@ -1,0 +1,112 @@
+/**
+ * What a row of the table of settings holds, and the types of values that follow from it.
+ */
+
+/** Headings of `--help`, in this order. */
+export const groups = [
+  "Image",
+  "Seeds and images",
+  "Size",
+  "Sampling",
+  "Model and device",
+  "GPUs",
+  "Several ranks",
+  "Output",
+] as const;
+export type Group = (typeof groups)[number];
+
+interface Common {
+  /** Without dashes. With `_` for `-` it is the name in a request in JSON. */
+  flag: string;
+  /** Other names of the flag: shorter ones, and former ones. */
+  aliases?: readonly string[];
+  group: Group;
+  /** `{range}` and `{names}` stand for what the row itself says of these. */
+  help: string;
+  /** Stands after the flag in `--help`. */
+  hint?: string;
+  /** What it belongs to: the images of one request, the open pipeline, or the command alone. */
+  scope: "request" | "pipeline" | "command";
+  /**
+   * Between processes that generate one image together: whether all must be started with the same
+   * value ("same"), or each may have its own ("own").
+   */
+  processes: "same" | "own";
+  /** Under which key `--json` reports it; null where it does not. */
+  json: string | null;
+  /** True where the model brings a value if the user gives none: it is there once one is known. */
+  modelDefault?: true;
+}
+
+export interface WholeSetting extends Common {
+  kind: "whole";
+  min: number;
+  max: number;
+  default?: number;
+}
+
+export interface NumberSetting extends Common {
+  kind: "number";
+  min: number;
+  max: number;
+  default?: number;
+}
+
+export interface ChoiceSetting extends Common {
+  kind: "choice";
+  names: readonly string[];
+  default?: string;
+}
+
+export interface TextSetting extends Common {
+  kind: "text";
+  /** Whether an empty text differs from none. */
+  emptyAllowed?: true;
+}
+
+export interface BooleanSetting extends Common {
+  kind: "boolean";
+  /** True: `--help` shows the flag as --no-FLAG, and `help` says what that does. */
+  default?: boolean;
+}
+
+/** 0 to 2^63-1, as torch has them. */
+export interface SeedSetting extends Common {
+  kind: "seed";
+}
+
+export interface PathSetting extends Common {
+  kind: "path";
+  names: "file" | "folder";
+  /** With its dot; the path must end in it. */
+  extension?: string;
+  default?: string;
+}
+
+export type Setting =
+  | WholeSetting
+  | NumberSetting
+  | ChoiceSetting
+  | TextSetting
+  | BooleanSetting
+  | SeedSetting
+  | PathSetting;
+
+type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[] }
+  ? Name
+  : S extends { kind: "whole" | "number" }
+    ? number
+    : S extends { kind: "boolean" }
+      ? boolean
+      : S extends { kind: "seed" }
+        ? bigint
+        : string;
+
+type IsThere<S, Key extends string> = S extends Record<Key, unknown> ? true : false;
+
+/** What a flag gives: `undefined` where it is absent and the table has no default. */
+export type Given<S> =
+  IsThere<S, "default"> extends true ? ValueOfKind<S> : ValueOfKind<S> | undefined;
+
+/** What is known once the model has filled in its defaults. */
+export type Resolved<S> = IsThere<S, "modelDefault"> extends true ? ValueOfKind<S> : Given<S>;

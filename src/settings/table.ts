@@ -1,0 +1,500 @@
+/**
+ * Every setting of image generation, one row each. Flags, parsing, ranges and their sentences,
+ * `--help`, shell completions, the output of `--json`, the comparison between processes and the
+ * schema of requests all follow from these rows: adding a setting is one row here, one field of
+ * `Request` in zig/abi/types.zig, and its use.
+ */
+import { imageCountMax, rankCountMax, stepCountMax } from "../native/abi.ts";
+import { bf16Error, tilingError } from "./measured-errors.ts";
+import {
+  devices,
+  dtypes,
+  rngs,
+  schedulers,
+  syncModes,
+  syncModeTexts,
+  timestepSpacings,
+  transports,
+} from "./names.ts";
+import type { Given, Resolved, Setting } from "./setting.ts";
+
+/** Seeds are torch's: 63 bits without a sign. */
+export const seedMax = 2n ** 63n - 1n;
+
+/** One line of help per mode, names and texts in columns. */
+function syncModeLines(): string {
+  const column = Math.max(...syncModes.map((name) => name.length)) + 2;
+  return syncModes.map((name) => name.padEnd(column) + syncModeTexts[name]).join("\n");
+}
+
+export const settings = {
+  prompt: {
+    kind: "text",
+    flag: "prompt",
+    group: "Image",
+    hint: "TEXT",
+    help: "What the image shows. Default: the model's own prompt, if it has one.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "prompt",
+  },
+  negativePrompt: {
+    kind: "text",
+    flag: "negative-prompt",
+    group: "Image",
+    hint: "TEXT",
+    help:
+      'What the image should not show. "" is encoded as an empty text; without this flag the ' +
+      "model's config decides (SDXL: zeros). Default: none.",
+    emptyAllowed: true,
+    scope: "request",
+    processes: "same",
+    json: "negative_prompt",
+  },
+  guidanceScale: {
+    kind: "number",
+    flag: "guidance-scale",
+    min: 0,
+    max: 100,
+    group: "Image",
+    hint: "X",
+    help:
+      "How closely to follow the prompt, {range}; 1 and below is no guidance, in half the time. " +
+      "Default: the model's own, else 5.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "guidance_scale",
+  },
+  guidanceRescale: {
+    kind: "number",
+    flag: "guidance-rescale",
+    min: 0,
+    max: 1,
+    default: 0,
+    group: "Image",
+    hint: "X",
+    help:
+      "Scale the guided noise prediction back towards the deviation of the prompt's, {range}: " +
+      "against overexposure by guidance (arXiv 2305.08891, which takes 0.7). Default: 0.",
+    scope: "request",
+    processes: "same",
+    json: "guidance_rescale",
+  },
+  seed: {
+    kind: "seed",
+    flag: "seed",
+    group: "Seeds and images",
+    hint: "N",
+    help: "Same seed, same image; 0 to 2^63-1. Default: random, and printed.",
+    scope: "request",
+    processes: "same",
+    // Each image reports its own.
+    json: null,
+  },
+  rng: {
+    kind: "choice",
+    flag: "rng",
+    names: rngs,
+    default: "cpu",
+    group: "Seeds and images",
+    hint: "NAME",
+    help:
+      "Random generator that a seed initialises, on any device: cpu for " +
+      'torch.Generator("cpu"), cuda for torch.Generator("cuda"). Once a latent has more numbers ' +
+      "than a GPU runs threads, torch's differ from GPU to GPU: cuda is an H100 or H200 (132 " +
+      "multiprocessors), the same on an A100 up to 1856x1856 pixels, on an RTX 4090 up to " +
+      "1760x1760. Default: cpu.",
+    scope: "request",
+    processes: "same",
+    json: "rng",
+  },
+  imageCount: {
+    kind: "whole",
+    flag: "num-images",
+    min: 1,
+    max: imageCountMax,
+    default: 1,
+    group: "Seeds and images",
+    hint: "N",
+    help:
+      "Images, {range}, each with the seed after the one before. Several are written as " +
+      "sample-1.png, sample-2.png, ..., each once it is ready. Default: 1.",
+    scope: "request",
+    processes: "same",
+    json: null,
+  },
+  batchSize: {
+    kind: "whole",
+    flag: "batch-size",
+    min: 1,
+    max: 8,
+    default: 1,
+    group: "Seeds and images",
+    hint: "N",
+    help:
+      "Images computed together, {range}; more take more memory. Each image is the same alone or " +
+      "in a batch. Default: 1.",
+    scope: "request",
+    processes: "same",
+    json: "batch_size",
+  },
+  width: {
+    kind: "whole",
+    flag: "width",
+    min: 1,
+    max: 8192,
+    group: "Size",
+    hint: "PIXELS",
+    help:
+      "A multiple of the model's unit (32 for SDXL), at most 8192. Default: the model's own " +
+      "size, 1024 for SDXL.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "width",
+  },
+  height: {
+    kind: "whole",
+    flag: "height",
+    min: 1,
+    max: 8192,
+    group: "Size",
+    hint: "PIXELS",
+    help: "Like --width.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "height",
+  },
+  stepCount: {
+    kind: "whole",
+    flag: "num-inference-steps",
+    aliases: ["steps"],
+    min: 1,
+    max: stepCountMax,
+    group: "Sampling",
+    hint: "N",
+    help: "Steps, {range}. Default: the model's own, else 50.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "steps",
+  },
+  scheduler: {
+    kind: "choice",
+    flag: "scheduler",
+    names: schedulers,
+    group: "Sampling",
+    hint: "NAME",
+    help: "Sampler: {names}. Default: the model's own.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "scheduler",
+  },
+  useKarrasSigmas: {
+    kind: "boolean",
+    flag: "use-karras-sigmas",
+    group: "Sampling",
+    help:
+      "Space the noise levels as Karras et al. do; --no-use-karras-sigmas for not. " +
+      "Default: as the model's config says.",
+    scope: "request",
+    processes: "same",
+    json: null,
+  },
+  timestepSpacing: {
+    kind: "choice",
+    flag: "timestep-spacing",
+    names: timestepSpacings,
+    group: "Sampling",
+    hint: "NAME",
+    help: "{names}. Default: as the model's config says.",
+    scope: "request",
+    processes: "same",
+    json: null,
+  },
+  model: {
+    kind: "path",
+    flag: "model",
+    names: "folder",
+    group: "Model and device",
+    hint: "PATH",
+    help:
+      "A folder in diffusers' layout. Default: the variable BASEDXL_MODEL, else the bundled " +
+      "mini-sdxl.",
+    scope: "pipeline",
+    // Paths may differ; what the folders hold is compared (distributed/settings.ts).
+    processes: "own",
+    json: "model",
+  },
+  device: {
+    kind: "choice",
+    flag: "device",
+    names: devices,
+    default: "auto",
+    group: "Model and device",
+    hint: "NAME",
+    help:
+      "{names}. auto takes GPUs where there are any; cuda-emulated runs the GPU path on the CPU, " +
+      "slowly, for tests. Default: auto.",
+    scope: "pipeline",
+    // Several processes are refused without GPUs, so that there is nothing to compare.
+    processes: "own",
+    json: "device",
+  },
+  dtype: {
+    kind: "choice",
+    flag: "dtype",
+    names: dtypes,
+    group: "Model and device",
+    hint: "NAME",
+    help:
+      `Compute type: f32 or bf16 on the CPU (${bf16Error}), f16 or bf16 on GPUs. ` +
+      "Default: f32 on the CPU, f16 on GPUs.",
+    scope: "pipeline",
+    processes: "same",
+    json: "dtype",
+  },
+  threadCount: {
+    kind: "whole",
+    flag: "threads",
+    min: 0,
+    max: 1024,
+    default: 0,
+    group: "Model and device",
+    hint: "N",
+    help:
+      "CPU threads of all ranks, {range}. Default: 0, one per core that taskset and container " +
+      "limits leave.",
+    scope: "pipeline",
+    processes: "own",
+    json: null,
+  },
+  vaeTiling: {
+    kind: "boolean",
+    flag: "vae-tiling",
+    default: false,
+    group: "Model and device",
+    help:
+      "Decode images above the VAE's own size in blended tiles of that size, as diffusers " +
+      `does: less memory, and not quite the same image: ${tilingError}. For one rank; more ` +
+      "share the decode anyway, exactly.",
+    scope: "request",
+    processes: "same",
+    json: "vae_tiling",
+  },
+  shareGpu: {
+    kind: "boolean",
+    flag: "share-gpu",
+    default: false,
+    group: "GPUs",
+    help: "Let several ranks run on one GPU where there are fewer GPUs than ranks.",
+    scope: "pipeline",
+    processes: "own",
+    json: null,
+  },
+  transport: {
+    kind: "choice",
+    flag: "transport",
+    names: transports,
+    default: "auto",
+    group: "GPUs",
+    hint: "NAME",
+    help:
+      "How GPUs reach each other's memory: peer (copy engines), nccl, or auto: peer where every " +
+      "GPU can reach every other, else nccl; several processes take nccl. Default: auto.",
+    scope: "pipeline",
+    processes: "own",
+    json: null,
+  },
+  fp16Accumulate: {
+    kind: "boolean",
+    flag: "fp16-accumulate",
+    default: false,
+    group: "GPUs",
+    help:
+      "Sum 64 products at a time in f16 in the UNet's linear layers: for consumer cards, whose " +
+      "tensor cores do that at twice the rate; less exact. With --dtype f16. " +
+      "Default: sums in f32.",
+    scope: "pipeline",
+    processes: "same",
+    json: null,
+  },
+  cudaGraphs: {
+    kind: "boolean",
+    flag: "cuda-graphs",
+    default: true,
+    group: "GPUs",
+    help: "Launch every kernel by itself, to find faults. Default: steps run as CUDA graphs.",
+    scope: "pipeline",
+    processes: "own",
+    json: null,
+  },
+  rankCount: {
+    kind: "whole",
+    flag: "gpus",
+    min: 1,
+    max: rankCountMax,
+    default: 1,
+    group: "Several ranks",
+    hint: "N",
+    help:
+      "Ranks that share an image, {range}: one per GPU, or N on the CPU where there is no GPU. " +
+      "They take a guidance branch each (where N is even), then patches of rows. With several " +
+      "processes (below), those of each process. Default: 1.",
+    scope: "pipeline",
+    processes: "same",
+    json: "ranks",
+  },
+  splitBatch: {
+    kind: "boolean",
+    flag: "split-batch",
+    default: true,
+    group: "Several ranks",
+    help:
+      "Keep both guidance branches on every rank and share rows alone. Default: an even number " +
+      "of ranks splits the branches first, which is exact.",
+    scope: "request",
+    processes: "same",
+    json: "split_batch",
+  },
+  syncMode: {
+    kind: "choice",
+    flag: "sync-mode",
+    names: syncModes,
+    default: "corrected_async_gn",
+    group: "Several ranks",
+    hint: "NAME",
+    help:
+      "What patches read of each other after warm-up (norms: the statistics of group norms). " +
+      `Default: corrected_async_gn.\n${syncModeLines()}`,
+    scope: "request",
+    processes: "same",
+    json: "sync_mode",
+  },
+  extrapolateHalos: {
+    kind: "boolean",
+    flag: "extrapolate-halos",
+    aliases: ["predict-borders"],
+    group: "Several ranks",
+    help:
+      "Extrapolate the neighbours' stale halo rows from their last change; " +
+      "--no-extrapolate-halos for not. Nearer to one rank for the same bytes. Default: for " +
+      "samplers that add no noise, patches of two units or more and a warm-up of 2 or more.",
+    scope: "request",
+    processes: "same",
+    json: "extrapolate_halos",
+  },
+  warmupSteps: {
+    kind: "whole",
+    flag: "warmup-steps",
+    min: 0,
+    max: stepCountMax,
+    group: "Several ranks",
+    hint: "N",
+    help:
+      "Synchronous steps after the first, which always is: more are nearer to one rank, and " +
+      "slower. 0 to the number of steps. Default: 4.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "warmup_steps",
+  },
+  outPath: {
+    kind: "path",
+    flag: "out-path",
+    aliases: ["out"],
+    names: "file",
+    default: "sample.png",
+    group: "Output",
+    hint: "FILE",
+    help:
+      "The image: .png, .jpg, .jpeg, .webp or .avif. An existing file is replaced once the " +
+      "new one is whole. With --num-images, -1, -2, ... go before the ending. " +
+      "Default: sample.png.",
+    scope: "command",
+    processes: "own",
+    // As the path of each image.
+    json: null,
+  },
+  latentsPath: {
+    kind: "path",
+    flag: "save-latents",
+    names: "file",
+    extension: ".safetensors",
+    group: "Output",
+    hint: "FILE",
+    help:
+      'Also write the latents, a .safetensors file with one f32 NCHW tensor "latents" (N = ' +
+      "images, in order), before division by the VAE's scaling factor; after the last " +
+      "image. Default: not written.",
+    scope: "command",
+    processes: "own",
+    json: "latents_path",
+  },
+  verbose: {
+    kind: "boolean",
+    flag: "verbose",
+    default: false,
+    group: "Output",
+    help: "Say more: devices, sizes, times; and the stack of an unexpected error.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+  quiet: {
+    kind: "boolean",
+    flag: "quiet",
+    default: false,
+    group: "Output",
+    help: "Print nothing but errors, a random seed, and the object of --json.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+  json: {
+    kind: "boolean",
+    flag: "json",
+    default: false,
+    group: "Output",
+    help:
+      "Print one JSON object on stdout: path and seed of the first image (a seed is a string, " +
+      "since 2^63-1 does not fit a JSON number), images with those of each, prompt, size, steps, " +
+      'ranks, device, timings in ms, warnings; or an object "error" with code and message.',
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+} as const satisfies Readonly<Record<string, Setting>>;
+
+type Settings = typeof settings;
+export type SettingKey = keyof Settings;
+
+/** The settings of which something holds, such as `{ scope: "request" }`. */
+export type KeysWhere<Condition> = {
+  [Key in SettingKey]: Settings[Key] extends Condition ? Key : never;
+}[SettingKey];
+
+/** What flags give, before a model is known. */
+export type GivenSettings<Key extends SettingKey = SettingKey> = {
+  [K in Key]: Given<Settings[K]>;
+};
+
+/** The same once the model has filled in its defaults. */
+export type ResolvedSettings<Key extends SettingKey = SettingKey> = {
+  [K in Key]: Resolved<Settings[K]>;
+};
+
+/** What a request may give; everything may be left out. */
+export type RequestSettings = Partial<GivenSettings<KeysWhere<{ scope: "request" }>>>;
+
+/** In the order of the table. */
+export const settingKeys = Object.keys(settings) as SettingKey[];
+
+/** A row without what is special about it, for code that treats all alike. */
+export function settingOf(key: SettingKey): Setting {
+  return settings[key];
+}

@@ -1,0 +1,133 @@
+/**
+ * Values of settings from texts (flags, environment) and from JavaScript or JSON (the API, a
+ * request): one check and one sentence for both, by whatever name the user knows the setting.
+ */
+import { BasedXLError } from "../errors.ts";
+import { suggestion } from "../terminal/flags.ts";
+import type { Setting } from "./setting.ts";
+import { type GivenSettings, type SettingKey, seedMax, settingOf } from "./table.ts";
+
+/** How messages name a setting. */
+export type Naming = (key: SettingKey) => string;
+
+/** `--num-inference-steps (--steps)` */
+export function asFlag(key: SettingKey): string {
+  const { flag, aliases = [] } = settingOf(key);
+  if (aliases.length === 0) return `--${flag}`;
+  return `--${flag} (${aliases.map((alias) => `--${alias}`).join(", ")})`;
+}
+
+/** `num_inference_steps`, as a request in JSON names it. */
+export function asField(key: SettingKey): string {
+  return settingOf(key).flag.replaceAll("-", "_");
+}
+
+/** `stepCount`, as the API names it. */
+export function asProperty(key: SettingKey): string {
+  return key;
+}
+
+/** The value of a flag's text. Throws "bad-option" with what it must be. */
+export function parseSetting<Key extends SettingKey>(
+  key: Key,
+  text: string,
+  naming: Naming = asFlag,
+): NonNullable<GivenSettings[Key]> {
+  const setting = settingOf(key);
+  const value = readText(setting, text);
+  return checked(key, value, JSON.stringify(text), naming) as NonNullable<GivenSettings[Key]>;
+}
+
+/** The same for a value that has its type already, or should have. */
+export function checkSetting<Key extends SettingKey>(
+  key: Key,
+  value: unknown,
+  naming: Naming = asProperty,
+): NonNullable<GivenSettings[Key]> {
+  const shown = typeof value === "bigint" ? String(value) : (JSON.stringify(value) ?? "undefined");
+  return checked(key, value, shown, naming) as NonNullable<GivenSettings[Key]>;
+}
+
+/** A text that `parseSetting` reads as `value`. */
+export function formatSetting<Key extends SettingKey>(
+  _key: Key,
+  value: NonNullable<GivenSettings[Key]>,
+): string {
+  return String(value);
+}
+
+/** Why a value is refused, as in "must be a whole number from 1 to 16"; null where it is not. */
+export function demandOf(setting: Setting, value: unknown): string | null {
+  return accepts(setting, value) ? null : `must ${demand(setting)}`;
+}
+
+// --- internal ---
+
+function checked(key: SettingKey, value: unknown, shown: string, naming: Naming): unknown {
+  const setting = settingOf(key);
+  const why = demandOf(setting, value);
+  if (why === null) return value;
+  const isName = setting.kind === "choice" && typeof value === "string";
+  const hint = isName ? suggestion(value, setting.names) : "";
+  throw new BasedXLError("bad-option", `${naming(key)} ${why}, not ${shown}.${hint}`);
+}
+
+/** NaN or the text itself where it cannot be read, which no setting accepts. */
+function readText(setting: Setting, text: string): unknown {
+  switch (setting.kind) {
+    case "whole":
+      return /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
+    case "number":
+      return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+    case "seed":
+      return /^\+?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : -1n;
+    case "boolean":
+      return text === "true" ? true : text === "false" ? false : text;
+    default:
+      return text;
+  }
+}
+
+function accepts(setting: Setting, value: unknown): boolean {
+  switch (setting.kind) {
+    case "whole":
+      return Number.isInteger(value) && isWithin(setting, value);
+    case "number":
+      return typeof value === "number" && isWithin(setting, value);
+    case "seed":
+      return typeof value === "bigint" && value >= 0n && value <= seedMax;
+    case "boolean":
+      return typeof value === "boolean";
+    case "choice":
+      return typeof value === "string" && setting.names.includes(value);
+    case "text":
+      return typeof value === "string";
+    case "path":
+      return typeof value === "string" && value.toLowerCase().endsWith(setting.extension ?? "");
+  }
+}
+
+function isWithin({ min, max }: { min: number; max: number }, value: unknown): boolean {
+  return typeof value === "number" && value >= min && value <= max;
+}
+
+function demand(setting: Setting): string {
+  switch (setting.kind) {
+    case "whole":
+      return `be a whole number from ${setting.min} to ${setting.max}`;
+    case "number":
+      return `be a number from ${setting.min} to ${setting.max}`;
+    case "seed":
+      return `be a whole number from 0 to ${seedMax} (2^63-1)`;
+    case "boolean":
+      return "be true or false";
+    case "choice":
+      return `be ${setting.names.slice(0, -1).join(", ")} or ${setting.names.at(-1)}`;
+    case "text":
+      return "be a text";
+    case "path":
+      return setting.extension === undefined
+        ? `be the path of a ${setting.names}`
+        : `name a ${setting.extension} file`;
+  }
+}

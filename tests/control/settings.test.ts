@@ -1,0 +1,220 @@
+/**
+ * The table of settings: complete rows, and that flags, requests and their sentences follow from
+ * them for any value.
+ */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import * as v from "valibot";
+import { BasedXLError } from "../../src/errors.ts";
+import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
+import { requestKeys, requestSchema } from "../../src/settings/request-schema.ts";
+import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
+import { groups, type Setting } from "../../src/settings/setting.ts";
+import {
+  type SettingKey,
+  seedMax,
+  settingKeys,
+  settingOf,
+  settings,
+} from "../../src/settings/table.ts";
+import {
+  asField,
+  asFlag,
+  asProperty,
+  checkSetting,
+  formatSetting,
+  parseSetting,
+} from "../../src/settings/values.ts";
+
+/** Any value that a setting accepts. */
+function valid(setting: Setting): fc.Arbitrary<unknown> {
+  switch (setting.kind) {
+    case "whole":
+      return fc.integer({ min: setting.min, max: setting.max });
+    case "number":
+      return fc.double({ min: setting.min, max: setting.max, noNaN: true }).map((x) => x + 0);
+    case "choice":
+      return fc.constantFrom(...setting.names);
+    case "seed":
+      return fc.bigInt({ min: 0n, max: seedMax });
+    case "boolean":
+      return fc.boolean();
+    case "text":
+      return fc.string({ unit: "binary" });
+    case "path":
+      return fc.string({ minLength: 1 }).map((path) => path + (setting.extension ?? ""));
+  }
+}
+
+/** Texts that a setting of a kind refuses; null where it takes any. */
+function invalidText(setting: Setting): fc.Arbitrary<string> | null {
+  const words = fc.constantFrom("", "ten", "NaN", "Infinity", "0x10", "1e999", "--", "1,5", "∞");
+  switch (setting.kind) {
+    case "whole":
+      return fc.oneof(
+        words,
+        fc.integer({ max: setting.min - 1 }).map(String),
+        fc.integer({ min: setting.max + 1 }).map(String),
+        fc.double({ noInteger: true, noNaN: true, noDefaultInfinity: true }).map(String),
+      );
+    case "number":
+      return fc.oneof(words, fc.double({ min: setting.max + 1e-6, noNaN: true }).map(String));
+    case "seed":
+      return fc.oneof(words, fc.bigInt({ min: seedMax + 1n }).map(String));
+    case "choice":
+      return fc.string().filter((text) => !setting.names.includes(text));
+    case "path":
+      return setting.extension === undefined ? null : fc.string().map((text) => `${text}.pt`);
+    default:
+      return null;
+  }
+}
+
+function sentence(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof BasedXLError && error.code === "bad-option") return error.message;
+    throw error;
+  }
+  throw new Error("nothing was refused");
+}
+
+describe("the table", () => {
+  test.each(settingKeys)("%s has help, a group, and one decision about processes", (key) => {
+    const setting = settingOf(key);
+    expect(setting.help.split("\n")[0]).toEndWith(".");
+    expect(groups).toContain(setting.group);
+    expect(["same", "own"]).toContain(setting.processes);
+    expect(["request", "pipeline", "command"]).toContain(setting.scope);
+    // What decides on the pixels of an image must be the same everywhere.
+    if (setting.scope === "request") expect(setting.processes).toBe("same");
+    if (setting.scope === "command") expect(setting.processes).toBe("own");
+  });
+
+  test("every flag and alias is there once, and is completed and shown", () => {
+    const names = settingKeys
+      .map(settingOf)
+      .flatMap(({ flag, aliases = [] }) => [flag, ...aliases]);
+    expect(new Set(names).size).toBe(names.length);
+    expect(Object.keys(sampleFlags)).toEqual([
+      "promptText",
+      ...settingKeys.map((key) => settings[key].flag),
+      "help",
+    ]);
+    const shown = sampleHelp.groups.flatMap(([, flags]) => flags);
+    expect([...shown].sort()).toEqual(Object.keys(sampleFlags).sort());
+    expect(sampleValues["sync-mode"]).toEqual(syncModes);
+    expect(sampleValues.transport).toEqual(["auto", "peer", "nccl"]);
+    expect(sampleValues.model).toBe("folder");
+  });
+
+  test("keys of --json are there once", () => {
+    const keys = settingKeys.map((key) => settings[key].json).filter((json) => json !== null);
+    expect(new Set(keys).size).toBe(keys.length);
+  });
+
+  test("every sync mode has its line", () => {
+    expect(Object.keys(syncModeTexts).sort()).toEqual([...syncModes].sort());
+  });
+
+  test("defaults are values of their settings", () => {
+    for (const key of settingKeys) {
+      const setting = settingOf(key);
+      if ("default" in setting) expect(checkSetting(key, setting.default)).toBe(setting.default!);
+    }
+  });
+});
+
+describe("values", () => {
+  test.each(settingKeys)("%s: any value survives a flag, and is accepted as it is", (key) => {
+    fc.assert(
+      fc.property(valid(settingOf(key)) as fc.Arbitrary<never>, (value) => {
+        expect(parseSetting(key, formatSetting(key, value))).toBe(value);
+        expect(checkSetting(key, value)).toBe(value);
+      }),
+    );
+  });
+
+  const refusing = settingKeys.filter((key) => invalidText(settingOf(key)) !== null);
+  test.each(refusing)("%s: any other text gets one sentence that names the flag", (key) => {
+    fc.assert(
+      fc.property(invalidText(settingOf(key))!, (text) => {
+        const told = sentence(() => parseSetting(key, text));
+        expect(told).toStartWith(`${asFlag(key)} must `);
+        expect(told).toContain(`, not ${JSON.stringify(text)}.`);
+      }),
+    );
+  });
+
+  test("the same sentence by the name that the caller uses", () => {
+    const range = "must be a whole number from 1 to 1000, not";
+    const by = (naming: (key: SettingKey) => string) =>
+      sentence(() => checkSetting("stepCount", 0.5, naming));
+    expect(by(asFlag)).toBe(`--num-inference-steps (--steps) ${range} 0.5.`);
+    expect(by(asField)).toBe(`num_inference_steps ${range} 0.5.`);
+    expect(by(asProperty)).toBe(`stepCount ${range} 0.5.`);
+    expect(sentence(() => checkSetting("stepCount", "20"))).toBe(`stepCount ${range} "20".`);
+    expect(sentence(() => checkSetting("stepCount", undefined))).toBe(
+      `stepCount ${range} undefined.`,
+    );
+    expect(sentence(() => checkSetting("rng", "cpuu"))).toBe(
+      'rng must be cpu or cuda, not "cpuu". Did you mean cpu?',
+    );
+  });
+});
+
+describe("a request in JSON", () => {
+  const issuesOf = (input: unknown) =>
+    v.safeParse(requestSchema, input).issues?.map(({ message }) => message) ?? [];
+
+  test("has the settings of a request alone, by the flags' names", () => {
+    expect(requestKeys).toContain("guidanceRescale");
+    expect(requestKeys).not.toContain("outPath");
+    expect(v.parse(requestSchema, {})).toEqual({});
+    const json = { prompt: "a house", guidance_rescale: 0.5, num_images: 2, split_batch: false };
+    expect(v.parse(requestSchema, json)).toEqual({
+      prompt: "a house",
+      guidanceRescale: 0.5,
+      imageCount: 2,
+      splitBatch: false,
+    });
+    expect(issuesOf({ out_path: "x.png" })).toEqual(['There is no setting "out_path".']);
+    expect(issuesOf({ guidanceRescale: 1 })).toEqual(['There is no setting "guidanceRescale".']);
+    expect(issuesOf([])).toEqual(["A request must be an object, not an array."]);
+    expect(issuesOf("x")).toEqual(['A request must be an object, not "x".']);
+  });
+
+  test("says what is wrong by the field's name", () => {
+    expect(issuesOf({ guidance_scale: 101 })).toEqual([
+      "guidance_scale must be a number from 0 to 100, not 101.",
+    ]);
+    expect(issuesOf({ num_inference_steps: "20" })).toEqual([
+      'num_inference_steps must be a whole number from 1 to 1000, not "20".',
+    ]);
+    expect(issuesOf({ split_batch: 1, rng: null })).toEqual([
+      "rng must be cpu or cuda, not null.",
+      "split_batch must be true or false, not 1.",
+    ]);
+  });
+
+  test("takes seeds of 64 bits as texts", () => {
+    expect(v.parse(requestSchema, { seed: "9223372036854775807" })).toEqual({ seed: seedMax });
+    expect(v.parse(requestSchema, { seed: 7 })).toEqual({ seed: 7n });
+    expect(issuesOf({ seed: 2 ** 60 })[0]).toStartWith("seed must be a whole number from 0 to");
+    expect(issuesOf({ seed: -1 })[0]).toEndWith("not -1.");
+  });
+
+  test.each(requestKeys)("%s: any value passes", (key) => {
+    fc.assert(
+      fc.property(valid(settingOf(key)), (value) => {
+        const json = JSON.parse(
+          JSON.stringify({ [asField(key)]: value }, (_, x) =>
+            typeof x === "bigint" ? String(x) : x,
+          ),
+        );
+        expect(v.parse(requestSchema, json) as Record<string, unknown>).toEqual({ [key]: value });
+      }),
+    );
+  });
+});
