@@ -10,11 +10,13 @@ import {
   lstatSync,
   mkdirSync,
   readdirSync,
+  realpathSync,
   rmSync,
+  type Stats,
   writeFileSync,
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import type { CacheReport } from "./contents.ts";
 
@@ -44,7 +46,8 @@ export function cacheCandidates(env: Env = process.env, home = homeFolder()): st
  */
 export function openCache(candidates: readonly string[], version: string): string {
   const reasons: string[] = [];
-  for (const candidate of candidates) {
+  for (const name of candidates) {
+    const candidate = resolve(name);
     const folder = join(candidate, version);
     try {
       makePrivate(candidate);
@@ -96,11 +99,34 @@ function homeFolder(): string {
 /** Makes `folder` where it is missing. Throws where it cannot, or where others could write. */
 function makePrivate(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: privateMode });
+  for (const place of new Set([dirname(folder), realpathSync(dirname(folder))])) checkAbove(place);
   const stat = lstatSync(folder);
   if (!stat.isDirectory()) throw new Error("it is a link or a file, not a folder");
   const me = process.getuid?.();
   if (me !== undefined && stat.uid !== me) throw new Error("it belongs to another user");
   if ((stat.mode & 0o777) !== privateMode) chmodSync(folder, privateMode);
+}
+
+/**
+ * Throws where another user could exchange a folder on the path to `folder`, itself included,
+ * between the check of a file and its use: each belongs to this user or to the system, and others
+ * may not write to it, unless it is sticky (/tmp), where they may not rename what is not theirs.
+ */
+function checkAbove(folder: string): void {
+  const stat = lstatSync(folder);
+  const owners = [0, process.getuid?.(), lstatSync("/").uid];
+  if (!owners.includes(stat.uid)) throw new Error(`${folder} above it belongs to another user`);
+  if (!stat.isSymbolicLink() && mayOthersWrite(stat)) {
+    throw new Error(`other users may write to ${folder} above it`);
+  }
+  if (dirname(folder) !== folder) checkAbove(dirname(folder));
+}
+
+function mayOthersWrite({ mode, gid }: Stats): boolean {
+  const isSticky = (mode & 0o1000) !== 0;
+  // Systems that give each user a group of the same number let it write (umask 002).
+  const hasOwnGroup = gid === 0 || (gid === process.getgid?.() && gid === process.getuid?.());
+  return !isSticky && ((mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && !hasOwnGroup));
 }
 
 /**

@@ -6,6 +6,7 @@
 import {
   closeSync,
   fsyncSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -29,12 +30,12 @@ export function versionName({ files, versions }: Pick<Contents, "files" | "versi
 
 /** Makes `folder` hold `files`. Throws "setup" with the system's reason, and leaves no parts. */
 export function extract(folder: string, files: readonly EmbeddedFile[]): void {
-  const missing = files.filter((file) => !isWhole(join(folder, file.name), file));
+  const missing = files.filter((file) => !isWhole(folder, file));
   if (missing.length === 0) return;
   removeLeftovers(folder);
   for (const file of missing) {
     try {
-      writeFile(join(folder, file.name), contentsOf(file));
+      writeFile(folder, file.name, contentsOf(file));
     } catch (error) {
       if (error instanceof BasedXLError) throw error;
       throw cannotExtract(folder, missing, error as NodeJS.ErrnoException);
@@ -48,8 +49,10 @@ const leftoverEnding = ".part";
 /** A file that another process writes is younger. */
 const leftoverAgeMs = 10 * 60 * 1000;
 
-function isWhole(path: string, { bytes, sha256 }: EmbeddedFile): boolean {
+function isWhole(folder: string, { name, bytes, sha256 }: EmbeddedFile): boolean {
   try {
+    if (obstacleOf(folder, name) !== null) return false;
+    const path = join(folder, name);
     // The size first: it tells most damage without reading.
     return statSync(path).size === bytes && sha256Of(readFileSync(path)) === sha256;
   } catch {
@@ -67,7 +70,11 @@ function sha256Of(bytes: Uint8Array): string {
   return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 }
 
-function writeFile(path: string, contents: Uint8Array): void {
+function writeFile(folder: string, name: string, contents: Uint8Array): void {
+  const path = join(folder, name);
+  // The whole cache is ours, and its folder's name says what is in it.
+  const obstacle = obstacleOf(folder, name);
+  if (obstacle !== null) rmSync(obstacle, { recursive: true, force: true });
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const part = `${path}.${crypto.randomUUID()}${leftoverEnding}`;
   try {
@@ -84,6 +91,22 @@ function writeFile(path: string, contents: Uint8Array): void {
     rmSync(part, { force: true });
     throw error;
   }
+}
+
+/**
+ * What stands where `name` or a folder above it belongs and is no file or folder: a link would be
+ * followed to what others may change. null where nothing is in the way.
+ */
+function obstacleOf(folder: string, name: string): string | null {
+  const parts = name.split("/");
+  for (const [index] of parts.entries()) {
+    const path = join(folder, ...parts.slice(0, index + 1));
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return null;
+    const isLast = index === parts.length - 1;
+    if (isLast ? !stat.isFile() : !stat.isDirectory()) return path;
+  }
+  return null;
 }
 
 /** Parts that a process left behind as it was killed. */

@@ -97,6 +97,32 @@ run programs from.`,
     expect(await refusal(() => openCache([folder], "1"))).toContain("it belongs to another user");
   });
 
+  test("refuses a folder below one that others may write to, unless it is sticky", async () => {
+    const shared = join(root, "shared");
+    mkdirSync(join(shared, "mine"), { recursive: true });
+    for (const mode of [0o777, 0o757]) {
+      chmodSync(shared, mode);
+      for (const folder of [join(shared, "cache"), join(shared, "mine", "cache")]) {
+        const sentence = await refusal(() => openCache([folder], "1"));
+        expect(sentence).toContain(`other users may write to ${shared} above it`);
+      }
+    }
+    // A link elsewhere does not hide it.
+    symlinkSync(join(shared, "mine"), join(root, "link"));
+    const sentence = await refusal(() => openCache([join(root, "link", "cache")], "1"));
+    expect(sentence).toContain(`other users may write to ${shared} above it`);
+    chmodSync(shared, 0o1777);
+    expect(openCache([join(shared, "cache")], "1")).toBe(join(shared, "cache", "1"));
+  });
+
+  test.skipIf(process.getuid?.() !== 0)("refuses one below a folder of another user", async () => {
+    const theirs = join(root, "theirs");
+    mkdirSync(join(theirs, "mine"), { recursive: true });
+    Bun.spawnSync(["chown", "12345", theirs]);
+    const sentence = await refusal(() => openCache([join(theirs, "mine", "cache")], "1"));
+    expect(sentence).toContain(`${theirs} above it belongs to another user`);
+  });
+
   test.skipIf(process.getuid?.() === 0)("says when nothing may be written", async () => {
     mkdirSync(join(root, "locked"), { mode: 0o500 });
     const sentence = await refusal(() => openCache([join(root, "locked", "cache")], "1"));
@@ -150,12 +176,39 @@ describe("extracting", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test("a folder in the place of a file is told with the system's reason", async () => {
+  const damages: [string, (path: string, folder: string) => void][] = [
+    ["a folder in its place", (path) => mkdirSync(join(path, "in the way"), { recursive: true })],
+    ["a link to a file of another", (path) => symlinkSync(join(root, "theirs"), path)],
+    ["a dangling link", (path) => symlinkSync(join(root, "nothing"), path)],
+    ["a pipe", (path) => void Bun.spawnSync(["mkfifo", path])],
+    ["an empty file", (path) => writeFileSync(path, "")],
+    ["a longer file", (path) => writeFileSync(path, "first and more")],
+    ["a file that may not be read", (path) => writeFileSync(path, "FIRST", { mode: 0 })],
+    [
+      "a link in place of the folder above it",
+      (_, folder) => {
+        mkdirSync(join(root, "other"));
+        writeFileSync(join(root, "other", "a.so"), "first");
+        symlinkSync(join(root, "other"), join(folder, "lib"));
+      },
+    ],
+    [
+      "a file in place of the folder above it",
+      (_, folder) => writeFileSync(join(folder, "lib"), ""),
+    ],
+  ];
+  test.each(damages)("%s is replaced", (_name, damage) => {
     const folder = openCache([join(root, "cache")], "1");
-    mkdirSync(join(folder, "a.so", "in the way"), { recursive: true });
-    const sentence = await refusal(() => extract(folder, [embedded("a.so", "first")]));
-    expect(sentence).toContain("Cannot extract the program's files to");
-    expect(readdirSync(folder)).toEqual(["a.so"]);
+    const path = join(folder, "lib", "a.so");
+    writeFileSync(join(root, "theirs"), "first");
+    if (damage.length < 2) mkdirSync(join(folder, "lib"), { recursive: true });
+    damage(path, folder);
+    extract(folder, [embedded("lib/a.so", "first")]);
+    expect(lstatSync(join(folder, "lib")).isDirectory()).toBe(true);
+    expect(lstatSync(path).isFile()).toBe(true);
+    expect(lstatSync(path).mode & 0o777).toBe(0o700);
+    expect(readFileSync(path, "utf8")).toBe("first");
+    expect(readFileSync(join(root, "theirs"), "utf8")).toBe("first");
   });
 
   test("eight processes at once: each sees whole files only", async () => {
