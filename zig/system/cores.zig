@@ -6,6 +6,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const Io = std.Io;
+const control_groups = @import("control_groups.zig");
 
 /// At least 1.
 pub fn count(io: Io) u32 {
@@ -14,73 +15,39 @@ pub fn count(io: Io) u32 {
     var buffer: [4096]u8 = undefined;
     const root = Io.Dir.cwd();
     const groups = root.readFile(io, "/proc/self/cgroup", &buffer) catch return allowed;
-    return @min(allowed, limitOf(io, root, "/sys/fs/cgroup", groups) orelse return allowed);
+    const limit = limitOf(io, root, control_groups.mount_default, groups);
+    return @min(allowed, limit orelse return allowed);
 }
 
 // --- internal ---
 
-const path_bytes_max = 1024;
-
-/// The smallest limit of the groups in the text of /proc/self/cgroup and of all above them, in
-/// cores, a part of one being one more; null where there is none. Groups are folders below `mount`.
-fn limitOf(io: Io, root: Io.Dir, mount: []const u8, groups: []const u8) ?u32 {
+/// The smallest limit of the groups in the text of /proc/self/cgroup, in cores, rounded up; null
+/// where there is none. Groups are folders below `mount`.
+fn limitOf(io: Io, root: Io.Dir, mount: []const u8, text: []const u8) ?u32 {
     var smallest: ?u32 = null;
-    var lines = std.mem.tokenizeScalar(u8, groups, '\n');
-    while (lines.next()) |line| {
-        // Number, controllers (none in version 2), path.
-        var parts = std.mem.splitScalar(u8, line, ':');
-        _ = parts.next();
-        const controllers = parts.next() orelse continue;
-        var path = std.mem.trimEnd(u8, parts.rest(), "/");
-        const version: Version = if (controllers.len == 0)
-            .two
-        else if (hasCpu(controllers))
-            .one
-        else
-            continue;
-        // In a container the path may be that of the host, of which only the top is there.
-        while (true) {
-            if (groupLimit(io, root, mount, version, path)) |cores| {
-                smallest = @min(smallest orelse cores, cores);
-            }
-            if (path.len == 0) break;
-            path = path[0 .. std.mem.lastIndexOfScalar(u8, path, '/') orelse 0];
-        }
+    var groups: control_groups.Iterator = .init(io, root, mount, .cpu, text);
+    while (groups.next()) |group| {
+        const cores = groupLimit(group) orelse continue;
+        smallest = @min(smallest orelse cores, cores);
     }
     return smallest;
 }
 
-const Version = enum { one, two };
-
-fn hasCpu(controllers: []const u8) bool {
-    var names = std.mem.splitScalar(u8, controllers, ',');
-    while (names.next()) |name| if (std.mem.eql(u8, name, "cpu")) return true;
-    return false;
-}
-
-fn groupLimit(
-    io: Io,
-    root: Io.Dir,
-    mount: []const u8,
-    version: Version,
-    path: []const u8,
-) ?u32 {
+fn groupLimit(group: control_groups.Group) ?u32 {
     var buffers: [2][64]u8 = undefined;
-    switch (version) {
+    switch (group.version) {
         .two => {
-            const text = read(io, root, &.{ mount, path, "/cpu.max" }, &buffers[0]) orelse
-                return null;
-            var words = std.mem.tokenizeScalar(u8, text, ' ');
+            var words = std.mem.tokenizeScalar(
+                u8,
+                group.read("cpu.max", &buffers[0]) orelse return null,
+                ' ',
+            );
             return coresOf(words.next() orelse return null, words.next() orelse return null);
         },
-        .one => {
-            const quota = [_][]const u8{ mount, "/cpu", path, "/cpu.cfs_quota_us" };
-            const period = [_][]const u8{ mount, "/cpu", path, "/cpu.cfs_period_us" };
-            return coresOf(
-                read(io, root, &quota, &buffers[0]) orelse return null,
-                read(io, root, &period, &buffers[1]) orelse return null,
-            );
-        },
+        .one => return coresOf(
+            group.read("cpu.cfs_quota_us", &buffers[0]) orelse return null,
+            group.read("cpu.cfs_period_us", &buffers[1]) orelse return null,
+        ),
     }
 }
 
@@ -92,25 +59,12 @@ fn coresOf(quota_text: []const u8, period_text: []const u8) ?u32 {
     return @max(1, std.math.divCeil(u32, quota, period) catch unreachable);
 }
 
-fn read(io: Io, root: Io.Dir, parts: []const []const u8, buffer: []u8) ?[]const u8 {
-    var room: [path_bytes_max]u8 = undefined;
-    var allocator: std.heap.FixedBufferAllocator = .init(&room);
-    const path = std.mem.concat(allocator.allocator(), u8, parts) catch return null;
-    const text = root.readFile(io, path, buffer) catch return null;
-    return std.mem.trim(u8, text, " \n");
-}
-
-const TestFile = struct { path: []const u8, data: []const u8 };
+const TestFile = control_groups.TestFile;
 
 fn expectLimit(expected: ?u32, groups: []const u8, files: []const TestFile) !void {
-    const io = std.testing.io;
-    var tmp = std.testing.tmpDir(.{});
+    var tmp = try control_groups.testFolder(files);
     defer tmp.cleanup();
-    for (files) |file| {
-        try tmp.dir.createDirPath(io, std.fs.path.dirname(file.path).?);
-        try tmp.dir.writeFile(io, .{ .sub_path = file.path, .data = file.data });
-    }
-    try std.testing.expectEqual(expected, limitOf(io, tmp.dir, "mount", groups));
+    try std.testing.expectEqual(expected, limitOf(std.testing.io, tmp.dir, "mount", groups));
 }
 
 test "version 2: the least of a group and those above, parts of a core counted whole" {
