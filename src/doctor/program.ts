@@ -44,9 +44,10 @@ function libraryLine(info: DeviceInfo | Error): Line {
   }
   return problem("library", {
     what: info.message,
+    // The sentence itself says what would help; of the folder it says nothing.
     advice: resources.isBinary
-      ? "Without it nothing can be drawn: see the folder's line below."
-      : "Without it nothing can be drawn: `bun run build:native` builds it anew.",
+      ? "Nothing can be generated without it: see the folder's line below, too."
+      : "Nothing can be generated without it.",
   });
 }
 

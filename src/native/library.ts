@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { BasedXLError, type ErrorCode, escaped } from "../errors.ts";
 import { resources } from "../resources.ts";
 import { abiVersion, type Bytes, functions, Status } from "./abi.ts";
+import { loadFailure } from "./load-failure.ts";
 
 type Symbols = ReturnType<typeof dlopen<typeof functions>>["symbols"];
 
@@ -95,10 +96,7 @@ function open(): Symbols {
   try {
     symbols = dlopen(path, functions).symbols;
   } catch (error) {
-    throw new BasedXLError(
-      "setup",
-      `${path} cannot be loaded (${(error as Error).message}): ${resources.rebuildHint}.`,
-    );
+    throw new BasedXLError("setup", loadFailure(path, (error as Error).message));
   }
   const version = symbols.bxl_abi_version();
   if (version !== abiVersion) {
