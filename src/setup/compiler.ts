@@ -3,7 +3,7 @@
  * CUDA folders. Zig's binary is called directly: the package's launcher needs Node.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, isAbsolute, join, resolve } from "node:path";
 
 export interface ZigCompiler {
   path: string;
@@ -77,7 +77,8 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
 const onlyCpu = "this build draws on the CPU only";
 
 function pathFolders(env: Record<string, string | undefined>): string[] {
-  return (env.PATH ?? "").split(delimiter).filter(Boolean);
+  // What a relative entry names depends on the current folder, whose programs must not run.
+  return (env.PATH ?? "").split(delimiter).filter(isAbsolute);
 }
 
 /** nvcc preprocesses with gcc from the PATH, unless it is told of another. */

@@ -6,7 +6,8 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 
-/// What of the process's environment matters, apart so that tests can give another.
+/// What of the process's environment matters, apart so that tests can give another. Relative paths
+/// do not count: what they name depends on the current folder, and opening a library runs its code.
 pub const Environment = struct {
     cuda_home: ?[]const u8 = null,
     cuda_path: ?[]const u8 = null,
@@ -63,28 +64,34 @@ pub fn candidates(
 fn folders(arena: Allocator, io: Io, e: Environment) Allocator.Error![]const []const u8 {
     var walk: Walk = .{ .arena = arena, .io = io };
     for ([_]?[]const u8{ e.cuda_home, e.cuda_path }) |home| {
-        if (home) |prefix| try walk.toolkit(prefix);
+        if (absolute(home)) |prefix| try walk.toolkit(prefix);
     }
     for (e.toolkit) |prefix| try walk.toolkit(prefix);
-    if (e.virtual_env) |prefix| try walk.python(prefix);
-    if (e.conda_prefix) |prefix| {
+    if (absolute(e.virtual_env)) |prefix| try walk.python(prefix);
+    if (absolute(e.conda_prefix)) |prefix| {
         try walk.toolkit(prefix);
         try walk.python(prefix);
     }
     if (e.pythonpath) |paths| {
         var entries = std.mem.tokenizeScalar(u8, paths, ':');
-        while (entries.next()) |entry| try walk.packages(entry);
+        while (entries.next()) |entry| try walk.packages(absolute(entry) orelse continue);
     }
     if (e.path) |paths| {
         var entries = std.mem.tokenizeScalar(u8, paths, ':');
         while (entries.next()) |bin| {
+            if (absolute(bin) == null) continue;
             const is_python = try walk.exists(&.{ bin, "python3" });
             if (is_python) try walk.python(std.fs.path.dirname(bin) orelse continue);
         }
     }
-    if (e.home) |home| try walk.python(try std.fs.path.join(arena, &.{ home, ".local" }));
+    if (absolute(e.home)) |home| try walk.python(try std.fs.path.join(arena, &.{ home, ".local" }));
     for (e.python_prefixes) |prefix| try walk.python(prefix);
     return walk.found.items;
+}
+
+fn absolute(path: ?[]const u8) ?[]const u8 {
+    const given = path orelse return null;
+    return if (std.fs.path.isAbsolute(given)) given else null;
 }
 
 const Walk = struct {
@@ -184,7 +191,7 @@ test "the system's name comes first, then CUDA_HOME, then Python environments" {
     try plant(tmp.dir, "pyenv/bin/python3");
     try plant(tmp.dir, "venv/lib/python3.12/site-packages/nvidia/x/lib/libother.so.2");
     const a = arena.allocator();
-    const root = try std.fmt.allocPrint(a, ".zig-cache/tmp/{s}", .{tmp.sub_path});
+    const root = try tmp.dir.realPathFileAlloc(std.testing.io, ".", a);
     const found = try candidates(a, std.testing.io, .{
         .cuda_home = try std.fs.path.join(a, &.{ root, "cuda" }),
         .virtual_env = try std.fs.path.join(a, &.{ root, "venv" }),
@@ -200,6 +207,39 @@ test "the system's name comes first, then CUDA_HOME, then Python environments" {
     try std.testing.expectEqualStrings("libx.so.1", found[1]);
     for (planted, found[2..]) |path, candidate| {
         try std.testing.expectEqualStrings(path, candidate[root.len + 1 ..]);
+    }
+}
+
+test "relative paths do not count: they name what the current folder holds" {
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    var tmp = std.testing.tmpDir(.{});
+    defer tmp.cleanup();
+    for ([_][]const u8{
+        "lib64/libx.so",
+        "lib/python3.12/site-packages/nvidia/x/lib/libx.so",
+        ".local/lib/python3.12/site-packages/nvidia/x/lib/libx.so",
+        "nvidia/x/lib/libx.so",
+        "bin/python3",
+    }) |path| try plant(tmp.dir, path);
+    const a = arena.allocator();
+    const here = try std.fmt.allocPrint(a, ".zig-cache/tmp/{s}", .{tmp.sub_path});
+    const bin = try std.fs.path.join(a, &.{ here, "bin" });
+    const environments = [_]Environment{
+        .{ .cuda_home = here },
+        .{ .cuda_path = here },
+        .{ .virtual_env = here },
+        .{ .conda_prefix = here },
+        .{ .pythonpath = here },
+        .{ .path = bin },
+        .{ .home = here },
+    };
+    for (environments) |given| {
+        var environment = given;
+        environment.toolkit = &.{};
+        environment.python_prefixes = &.{};
+        const found = try candidates(a, std.testing.io, environment, &.{"libx.so"});
+        try std.testing.expectEqual(1, found.len);
     }
 }
 

@@ -1,0 +1,69 @@
+/**
+ * Bun reads `.env` files of the current folder into process.env before any code runs, and a clone
+ * is called from any folder (`bun CLONE/src/main.ts`): variables that name programs, libraries and
+ * models must not come from there. The one-file binary is built without that feature; a clone
+ * starts itself again with the environment that it was given.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+
+type Environment = Record<string, string>;
+
+/** Options of Bun with which the user decided about such files. */
+const decided = /^--(no-)?env-file/;
+
+/**
+ * The environment without what Bun read from the current folder; null where it read nothing, or
+ * was told explicitly what to read.
+ */
+export function environmentWithoutFiles(
+  bunOptions: readonly string[] = process.execArgv,
+): Environment | null {
+  if (bunOptions.some((option) => decided.test(option))) return null;
+  const names = envFiles();
+  if (names.length === 0) return null;
+  return givenEnvironment() ?? withoutKeysOf(names);
+}
+
+// --- internal ---
+
+/** `.env`, `.env.local`, `.env.production` and the like, in the current folder. */
+function envFiles(): string[] {
+  try {
+    return readdirSync(".").filter((name) => name === ".env" || name.startsWith(".env."));
+  } catch {
+    return [];
+  }
+}
+
+/** The environment as the process was started with; null where the system does not keep it. */
+function givenEnvironment(): Environment | null {
+  try {
+    const entries = readFileSync("/proc/self/environ", "utf8").split("\0").filter(Boolean);
+    return Object.fromEntries(
+      entries.map((entry) => {
+        const at = entry.indexOf("=");
+        return [entry.slice(0, at), entry.slice(at + 1)];
+      }),
+    );
+  } catch {
+    return null;
+  }
+}
+
+/** A variable that the files name is dropped, wherever its value is from: Bun does not tell. */
+function withoutKeysOf(names: readonly string[]): Environment {
+  const keys = new Set<string>();
+  for (const name of names) {
+    try {
+      const text = readFileSync(name, "utf8");
+      for (const [, key = ""] of text.matchAll(/^\s*(?:export\s+)?([\w.-]+)\s*[=:]/gm))
+        keys.add(key);
+    } catch {
+      // A file that cannot be read was not read by Bun either.
+    }
+  }
+  const entries = Object.entries(process.env).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined && !keys.has(entry[0]),
+  );
+  return Object.fromEntries(entries);
+}
