@@ -57,7 +57,7 @@ test "shared memory ends where the launch says" {
         var fixture: Fixture = try .initQuiet(4);
         defer fixture.deinit();
         const out = try fixture.alloc(f32, 8);
-        const shape = .{ .block = 8, .shared_bytes = 32 };
+        const shape: Fixture.Shape = .{ .block = 8, .shared_bytes = 32 };
         try fixture.launch("check_shared_bounds", shape, .{ out, at });
         try fixture.expectFailure(.illegal_address, &.{"check_shared_bounds"});
     }
