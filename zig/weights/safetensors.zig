@@ -1,32 +1,39 @@
 //! Reads the safetensors format from bytes that nobody has checked: 8 bytes of header length,
 //! a JSON header, then the tensors. Every offset is checked against the file before it is used, so
-//! a `Tensor` handed out here can be read without further care. Memory belongs to the caller.
+//! a `Tensor` returned here can be read without further checks. The header is read token by token:
+//! depth, tensor count and dimensions are limited before memory is spent on them.
 //! Source: https://huggingface.co/docs/safetensors (format section).
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const shown = @import("shown.zig").shown;
 
 pub const Error = error{ BadWeights, OutOfMemory };
 
 /// As the reference implementation: a longer header is refused before it is read.
 pub const header_bytes_max = 100_000_000;
+/// As serde_json, which the reference implementation parses with.
+pub const depth_max = 128;
+/// SDXL's largest component has 1,680.
+pub const tensor_count_max = 100_000;
 pub const rank_max = 8;
 
 pub const Tensor = struct {
     name: []const u8,
     /// The file's own name of the type ("F16"): kept as text, as only needed keys must be known.
     dtype: []const u8,
-    dimensions: [rank_max]u64,
-    rank: u8,
-    bytes: []const u8,
+    dimensions: [rank_max]u64 = @splat(1),
+    rank: u8 = 0,
+    bytes: []const u8 = &.{},
 
     pub fn shape(tensor: *const Tensor) []const u64 {
         return tensor.dimensions[0..tensor.rank];
     }
 };
 
-/// All tensors of one file. `path` is for messages; names are copied into `arena`, bytes are not.
+/// All tensors of one file. `path` is for messages; names and types are copied into `arena`, the
+/// tensors' bytes are not.
 pub fn parse(
     arena: Allocator,
     path: []const u8,
@@ -46,113 +53,195 @@ pub fn parse(
         });
     }
     const header_end: usize = 8 + @as(usize, @intCast(header_bytes));
-    const root = std.json.parseFromSliceLeaky(
-        std.json.Value,
-        arena,
-        file[8..header_end],
-        .{ .duplicate_field_behavior = .@"error" },
-    ) catch |err| switch (err) {
-        error.OutOfMemory => return error.OutOfMemory,
-        else => return d.fail(error.BadWeights, "{s}: the safetensors header is not valid JSON " ++
-            "({s}). Copy or download the file again.", .{ path, @errorName(err) }),
+    var reader: Reader = .{
+        .arena = arena,
+        .path = path,
+        .diagnostics = d,
+        .scanner = .initCompleteInput(arena, file[8..header_end]),
     };
-    if (root != .object) {
-        const sentence = "{s}: the safetensors header is not a JSON object.";
-        return d.fail(error.BadWeights, sentence, .{path});
-    }
-    var list: std.ArrayList(Tensor) = try .initCapacity(arena, root.object.count());
-    var fields = root.object.iterator();
-    while (fields.next()) |field| {
-        if (std.mem.eql(u8, field.key_ptr.*, "__metadata__")) continue;
-        const context: Context = .{ .path = path, .name = field.key_ptr.*, .diagnostics = d };
-        list.appendAssumeCapacity(try parseTensor(context, field.value_ptr.*, file[header_end..]));
-    }
-    try refuseOverlap(arena, path, list.items, d);
-    return list.items;
+    const list = try reader.header(file[header_end..]);
+    const order = try arena.dupe(Tensor, list);
+    try refuseDuplicates(path, order, d);
+    try refuseOverlap(path, order, d);
+    return list;
 }
 
 // --- internal ---
 
-const Context = struct {
+const Reader = struct {
+    arena: Allocator,
     path: []const u8,
-    name: []const u8,
     diagnostics: *Diagnostics,
+    scanner: std.json.Scanner,
+    /// Of the tensor being read.
+    name: []const u8 = "",
 
-    fn fail(context: Context, comptime format: []const u8, args: anytype) error{BadWeights} {
-        return context.diagnostics.fail(
+    fn header(reader: *Reader, data: []const u8) Error![]Tensor {
+        const d = reader.diagnostics;
+        var list: std.ArrayList(Tensor) = .empty;
+        if (try reader.next() != .object_begin) {
+            const sentence = "{s}: the safetensors header is not a JSON object.";
+            return d.fail(error.BadWeights, sentence, .{reader.path});
+        }
+        while (try reader.key()) |name| {
+            if (std.mem.eql(u8, name, "__metadata__")) {
+                try reader.skip();
+                continue;
+            }
+            if (list.items.len == tensor_count_max) {
+                const sentence = "{s}: the safetensors header names more than {d} tensors.";
+                return d.fail(error.BadWeights, sentence, .{ reader.path, tensor_count_max });
+            }
+            reader.name = name;
+            try list.append(reader.arena, try reader.oneTensor(data));
+        }
+        if (try reader.next() != .end_of_document) return reader.failJson("SyntaxError");
+        return list.items;
+    }
+
+    fn oneTensor(reader: *Reader, data: []const u8) Error!Tensor {
+        if (try reader.next() != .object_begin) {
+            return reader.fail("is not described by a JSON object.", .{});
+        }
+        var result: Tensor = .{ .name = reader.name, .dtype = "" };
+        var offsets: [2]u64 = undefined;
+        var found: std.EnumSet(enum { dtype, shape, data_offsets }) = .empty;
+        while (try reader.key()) |name| {
+            const field = std.meta.stringToEnum(@TypeOf(found).Key, name) orelse {
+                try reader.skip();
+                continue;
+            };
+            if (found.contains(field)) return reader.fail("has two entries {s}.", .{name});
+            found.insert(field);
+            switch (field) {
+                .dtype => result.dtype = try reader.string() orelse
+                    return reader.fail("has a dtype that is not a string.", .{}),
+                .shape => result.rank = @intCast(try reader.counts("shape", &result.dimensions)),
+                .data_offsets => if (try reader.counts("data_offsets", &offsets) != offsets.len) {
+                    return reader.fail("has data_offsets that are not a pair.", .{});
+                },
+            }
+        }
+        if (!found.contains(.dtype)) return reader.fail("has no dtype.", .{});
+        if (!found.contains(.shape)) return reader.fail("has no shape.", .{});
+        if (!found.contains(.data_offsets)) return reader.fail("has no data_offsets.", .{});
+        result.bytes = try reader.bytesOf(offsets, data);
+        try reader.checkSize(&result);
+        return result;
+    }
+
+    fn bytesOf(reader: *Reader, offsets: [2]u64, data: []const u8) Error![]const u8 {
+        const first, const end = offsets;
+        if (first > end) return reader.fail("ends before it begins ({d} > {d}).", .{ first, end });
+        if (end > data.len) {
+            return reader.fail("ends at byte {d} of the data, and the file has {d}: it was cut " ++
+                "short. Copy or download it again.", .{ end, data.len });
+        }
+        return data[@intCast(first)..@intCast(end)];
+    }
+
+    fn checkSize(reader: *Reader, t: *const Tensor) Error!void {
+        var element_count: u64 = 1;
+        for (t.shape()) |dimension| {
+            element_count = std.math.mul(u64, element_count, dimension) catch
+                return reader.fail("has a shape with more elements than can be counted.", .{});
+        }
+        const bits = elementBits(t.dtype) orelse return;
+        const bit_count = std.math.mul(u64, element_count, bits) catch
+            return reader.fail("has a shape with more bytes than can be counted.", .{});
+        if (bit_count == @as(u64, t.bytes.len) * 8) return;
+        return reader.fail("takes {d} bytes in the file, but its shape {any} in {s} needs {d}.", .{
+            t.bytes.len, t.shape(), t.dtype, bit_count / 8,
+        });
+    }
+
+    /// The next key of the object that is being read; null at its end.
+    fn key(reader: *Reader) Error!?[]const u8 {
+        return switch (try reader.next()) {
+            .object_end => null,
+            .allocated_string => |text| text,
+            else => unreachable,
+        };
+    }
+
+    fn string(reader: *Reader) Error!?[]const u8 {
+        return switch (try reader.next()) {
+            .allocated_string => |text| text,
+            else => null,
+        };
+    }
+
+    /// Whole numbers into `target`; returns how many.
+    fn counts(reader: *Reader, comptime field: []const u8, target: []u64) Error!usize {
+        if (try reader.next() != .array_begin) {
+            return reader.fail("has a " ++ field ++ " that is not a list.", .{});
+        }
+        var count: usize = 0;
+        while (true) {
+            const text = switch (try reader.next()) {
+                .array_end => return count,
+                .allocated_number => |text| text,
+                else => "",
+            };
+            if (count == target.len) {
+                return reader.fail("has a " ++ field ++ " of more than {d} entries.", .{count});
+            }
+            const is_whole = text.len > 0 and text[0] != '-' and
+                std.json.isNumberFormattedLikeAnInteger(text);
+            const sentence = "has a " ++ field ++ " entry that is not a whole number from 0.";
+            if (!is_whole) return reader.fail(sentence, .{});
+            target[count] = std.fmt.parseInt(u64, text, 10) catch
+                return reader.fail(sentence, .{});
+            count += 1;
+        }
+    }
+
+    /// Passes over one value, whatever it holds.
+    fn skip(reader: *Reader) Error!void {
+        const depth = reader.scanner.stackHeight();
+        while (true) {
+            const token = reader.scanner.next() catch |err| return reader.failToken(err);
+            try reader.checkDepth();
+            switch (token) {
+                .partial_number, .partial_string => {},
+                .partial_string_escaped_1, .partial_string_escaped_2 => {},
+                .partial_string_escaped_3, .partial_string_escaped_4 => {},
+                else => if (reader.scanner.stackHeight() == depth) return,
+            }
+        }
+    }
+
+    fn next(reader: *Reader) Error!std.json.Token {
+        const token = reader.scanner.nextAlloc(reader.arena, .alloc_always) catch |err|
+            return reader.failToken(err);
+        try reader.checkDepth();
+        return token;
+    }
+
+    fn checkDepth(reader: *Reader) error{BadWeights}!void {
+        if (reader.scanner.stackHeight() < depth_max) return;
+        const sentence = "{s}: the safetensors header is nested deeper than {d} levels.";
+        return reader.diagnostics.fail(error.BadWeights, sentence, .{ reader.path, depth_max - 1 });
+    }
+
+    fn failToken(reader: *Reader, err: anyerror) Error {
+        if (err == error.OutOfMemory) return error.OutOfMemory;
+        return reader.failJson(@errorName(err));
+    }
+
+    fn failJson(reader: *Reader, reason: []const u8) error{BadWeights} {
+        return reader.diagnostics.fail(error.BadWeights, "{s}: the safetensors header is not " ++
+            "valid JSON ({s}). Copy or download the file again.", .{ reader.path, reason });
+    }
+
+    fn fail(reader: *Reader, comptime format: []const u8, args: anytype) error{BadWeights} {
+        return reader.diagnostics.fail(
             error.BadWeights,
-            "{s}: tensor {s} " ++ format,
-            .{ context.path, context.name } ++ args,
+            "{s}: tensor {f} " ++ format,
+            .{ reader.path, shown(reader.name) } ++ args,
         );
     }
 };
-
-fn parseTensor(context: Context, value: std.json.Value, data: []const u8) error{BadWeights}!Tensor {
-    if (value != .object) return context.fail("is not described by a JSON object.", .{});
-    const dtype = value.object.get("dtype") orelse return context.fail("has no dtype.", .{});
-    if (dtype != .string) return context.fail("has a dtype that is not a string.", .{});
-    const dimensions = value.object.get("shape") orelse return context.fail("has no shape.", .{});
-    if (dimensions != .array) return context.fail("has a shape that is not a list.", .{});
-    if (dimensions.array.items.len > rank_max) {
-        return context.fail("has {d} dimensions; at most {d} are read.", .{
-            dimensions.array.items.len, rank_max,
-        });
-    }
-    var tensor: Tensor = .{
-        .name = context.name,
-        .dtype = dtype.string,
-        .dimensions = @splat(1),
-        .rank = @intCast(dimensions.array.items.len),
-        .bytes = &.{},
-    };
-    var element_count: u64 = 1;
-    for (dimensions.array.items, tensor.dimensions[0..tensor.rank]) |item, *dimension| {
-        dimension.* = try parseCount(context, item, "shape");
-        element_count = std.math.mul(u64, element_count, dimension.*) catch
-            return context.fail("has a shape with more elements than can be counted.", .{});
-    }
-    tensor.bytes = try parseBytes(context, value, data);
-    if (elementBits(tensor.dtype)) |bits| {
-        const bit_count = std.math.mul(u64, element_count, bits) catch
-            return context.fail("has a shape with more bytes than can be counted.", .{});
-        if (bit_count != @as(u64, tensor.bytes.len) * 8) {
-            return context.fail("takes {d} bytes in the file, but its shape {any} in {s} needs " ++
-                "{d}.", .{ tensor.bytes.len, tensor.shape(), tensor.dtype, bit_count / 8 });
-        }
-    }
-    return tensor;
-}
-
-fn parseBytes(
-    context: Context,
-    value: std.json.Value,
-    data: []const u8,
-) error{BadWeights}![]const u8 {
-    const offsets = value.object.get("data_offsets") orelse
-        return context.fail("has no data_offsets.", .{});
-    if (offsets != .array or offsets.array.items.len != 2) {
-        return context.fail("has data_offsets that are not a pair.", .{});
-    }
-    const first = try parseCount(context, offsets.array.items[0], "data_offsets");
-    const end = try parseCount(context, offsets.array.items[1], "data_offsets");
-    if (first > end) return context.fail("ends before it begins ({d} > {d}).", .{ first, end });
-    if (end > data.len) {
-        return context.fail("ends at byte {d} of the data, and the file has {d}: it was cut " ++
-            "short. Copy or download it again.", .{ end, data.len });
-    }
-    return data[@intCast(first)..@intCast(end)];
-}
-
-fn parseCount(
-    context: Context,
-    value: std.json.Value,
-    comptime key: []const u8,
-) error{BadWeights}!u64 {
-    if (value != .integer or value.integer < 0) {
-        return context.fail("has a " ++ key ++ " entry that is not a whole number from 0.", .{});
-    }
-    return @intCast(value.integer);
-}
 
 /// Bits per element of the types that the format names; null for one that it may add later.
 fn elementBits(dtype: []const u8) ?u64 {
@@ -166,14 +255,23 @@ fn elementBits(dtype: []const u8) ?u64 {
     return bits.get(dtype);
 }
 
-fn refuseOverlap(
-    arena: Allocator,
-    path: []const u8,
-    list: []const Tensor,
-    d: *Diagnostics,
-) Error!void {
-    const order = try arena.dupe(Tensor, list);
-    std.mem.sort(Tensor, order, {}, struct {
+/// Sorts `order` by name.
+fn refuseDuplicates(path: []const u8, order: []Tensor, d: *Diagnostics) error{BadWeights}!void {
+    std.mem.sortUnstable(Tensor, order, {}, struct {
+        fn lessThan(_: void, a: Tensor, b: Tensor) bool {
+            return std.mem.lessThan(u8, a.name, b.name);
+        }
+    }.lessThan);
+    for (order, 0..) |tensor, i| {
+        if (i == 0 or !std.mem.eql(u8, order[i - 1].name, tensor.name)) continue;
+        const sentence = "{s}: tensor {f} is in the header twice.";
+        return d.fail(error.BadWeights, sentence, .{ path, shown(tensor.name) });
+    }
+}
+
+/// Sorts `order` by place in the file.
+fn refuseOverlap(path: []const u8, order: []Tensor, d: *Diagnostics) error{BadWeights}!void {
+    std.mem.sortUnstable(Tensor, order, {}, struct {
         fn lessThan(_: void, a: Tensor, b: Tensor) bool {
             return @intFromPtr(a.bytes.ptr) < @intFromPtr(b.bytes.ptr);
         }
@@ -183,8 +281,8 @@ fn refuseOverlap(
     for (order) |tensor| {
         if (tensor.bytes.len == 0) continue;
         if (@intFromPtr(tensor.bytes.ptr) < end) {
-            return d.fail(error.BadWeights, "{s}: tensors {s} and {s} overlap in the file.", .{
-                path, owner, tensor.name,
+            return d.fail(error.BadWeights, "{s}: tensors {f} and {f} overlap in the file.", .{
+                path, shown(owner), shown(tensor.name),
             });
         }
         end = @intFromPtr(tensor.bytes.ptr) + tensor.bytes.len;
@@ -246,6 +344,16 @@ test "each broken header gets its own sentence" {
         \\{"a":{"dtype":"F16","shape":[1],"data_offsets":[0]}}
     , 2, "not a pair");
     try expectRefused(
+        \\{"a":{"dtype":"F16","dtype":"F32","shape":[1],"data_offsets":[0,2]}}
+    , 2, "has two entries dtype");
+    try expectRefused(
+        \\{"a":{"dtype":"F16","shape":[1.0],"data_offsets":[0,2]}}
+    , 2, "not a whole number from 0");
+    try expectRefused(
+        \\{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,18446744073709551616]}}
+    , 2, "not a whole number from 0");
+    try expectRefused("{} 1", 0, "not valid JSON");
+    try expectRefused(
         \\{"a":{"dtype":"F16","shape":[1],"data_offsets":[2,0]}}
     , 2, "ends before it begins");
     try expectRefused(
@@ -265,10 +373,10 @@ test "each broken header gets its own sentence" {
     try expectRefused(
         \\{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},
         \\"a":{"dtype":"F16","shape":[2],"data_offsets":[4,8]}}
-    , 8, "DuplicateField");
+    , 8, "tensor a is in the header twice");
     try expectRefused(
         \\{"a":{"dtype":"F16","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,2]}}
-    , 2, "has 9 dimensions");
+    , 2, "has a shape of more than 8 entries");
 }
 
 test "short and absurd lengths are refused" {
@@ -279,6 +387,72 @@ test "short and absurd lengths are refused" {
         var d: Diagnostics = .{};
         try testing.expectError(error.BadWeights, parse(arena.allocator(), "f", file, &d));
     }
+}
+
+test "what is not read is skipped, names of any length are cut in messages" {
+    var arena: std.heap.ArenaAllocator = .init(testing.allocator);
+    defer arena.deinit();
+    var buffer: [1024]u8 = undefined;
+    var d: Diagnostics = .{};
+    const file = testFile(&buffer,
+        \\{"__metadata__":{"a":"\"[{","b":[[{"c":[null,true,-1e9]}],"\u00e4\ud83d\ude00"]},
+        \\"a\n":{"other":{"dtype":[]},"dtype":"F16","shape":[1],"data_offsets":[0,2]}}
+    , 2);
+    const list = try parse(arena.allocator(), "f", file, &d);
+    try testing.expectEqual(@as(usize, 1), list.len);
+    try testing.expectEqualStrings("a\n", list[0].name);
+    try expectRefused("{\"" ++ "x" ** 500 ++ "\":1}", 0, "tensor " ++ "x" ** 117 ++ "... is not");
+}
+
+/// Memory that a refusal may take, whatever the header says.
+fn expectRefusedWithin(memory: []u8, header: []const u8, expected: []const u8) !void {
+    var fixed: std.heap.FixedBufferAllocator = .init(memory);
+    const file = try testing.allocator.alloc(u8, 8 + header.len);
+    defer testing.allocator.free(file);
+    _ = testFile(file, header, 0);
+    var d: Diagnostics = .{};
+    try testing.expectError(error.BadWeights, parse(fixed.allocator(), "f", file, &d));
+    try testing.expect(std.mem.indexOf(u8, d.message(), expected) != null);
+}
+
+test "nesting is limited before it takes memory, wherever it is" {
+    var memory: [64 * 1024]u8 = undefined;
+    const deep = "[" ** 100_000;
+    const objects = "{\"a\":" ** 100_000;
+    const sentence = "nested deeper than 127 levels";
+    for ([_][]const u8{
+        "{\"__metadata__\":" ++ deep,
+        "{\"__metadata__\":" ++ objects,
+        "{\"a\":{\"other\":" ++ deep,
+    }) |header| try expectRefusedWithin(&memory, header, sentence);
+    try expectRefusedWithin(&memory, deep, "is not a JSON object");
+    try expectRefusedWithin(&memory, "{\"a\":" ++ deep, "not described by a JSON object");
+    try expectRefusedWithin(&memory, "{\"a\":{\"shape\":" ++ deep, "entry that is not a whole");
+    // As deep as the reference implementation reads.
+    const depth = depth_max - 2;
+    const edge = "{\"__metadata__\":" ++ "[" ** depth ++ "]" ** depth ++ "}";
+    var buffer: [1024]u8 = undefined;
+    var fixed: std.heap.FixedBufferAllocator = .init(&memory);
+    var d: Diagnostics = .{};
+    const list = try parse(fixed.allocator(), "f", testFile(&buffer, edge, 0), &d);
+    try testing.expectEqual(@as(usize, 0), list.len);
+}
+
+test "lists and headers without end are left at their limits" {
+    var memory: [256 * 1024]u8 = undefined;
+    const shape = "{\"a\":{\"shape\":[1" ++ ",1" ** 100_000;
+    try expectRefusedWithin(&memory, shape, "more than 8 entries");
+    const huge = try testing.allocator.alloc(u8, 64 << 20);
+    defer testing.allocator.free(huge);
+    var text: std.ArrayList(u8) = .empty;
+    defer text.deinit(testing.allocator);
+    try text.append(testing.allocator, '{');
+    for (0..tensor_count_max + 1) |i| {
+        try text.print(testing.allocator, "\"{d}\":", .{i});
+        try text.appendSlice(testing.allocator, "{\"dtype\":\"U8\",\"shape\":[0]," ++
+            "\"data_offsets\":[0,0]},");
+    }
+    try expectRefusedWithin(huge, text.items, "names more than 100000 tensors");
 }
 
 test "random damage never reads outside the file" {
