@@ -91,6 +91,8 @@ export class Pipeline {
     readonly model: ModelFolder,
     /** Ranks of all processes. */
     readonly rankCount: number,
+    /** What was ignored in the model's files; part of each job's warnings. */
+    readonly warnings: readonly string[],
     private readonly session: JobSession,
     private readonly first: { request: GenerateRequest; plan: PlannedRequest },
   ) {}
@@ -110,6 +112,7 @@ export class Pipeline {
     const plan = planRequest(request, model, rankCount);
     const [batch] = plan.batches;
     const { width, height, splitBatch, vaeTiling } = plan;
+    const warnings: string[] = [];
     const session = await dependencies.openSession({
       model,
       rankCount,
@@ -123,9 +126,10 @@ export class Pipeline {
       guidance: batch?.guidance ?? false,
       imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
       onProgress: options.onProgress,
+      onWarning: (warning) => void warnings.push(warning),
       signal: options.signal,
     });
-    return new Pipeline(model, rankCount, session, { request, plan });
+    return new Pipeline(model, rankCount, warnings, session, { request, plan });
   }
 
   /**
@@ -148,7 +152,8 @@ export class Pipeline {
       : controller.signal;
     this.jobs.set(id, controller);
     try {
-      const job = { id, model: this.model, keepImages, signal, onEvent };
+      const { model, warnings } = this;
+      const job = { id, model, warnings, keepImages, signal, onEvent };
       return await this.queue.run(signal, () => runJob(this.session, plan, job));
     } finally {
       this.jobs.delete(id);

@@ -140,6 +140,20 @@ pub export fn bxl_last_error(session: ?*const Session, buffer: [*]u8, len: u64) 
     return count;
 }
 
+/// Copies what was ignored in the model's files: sentences in UTF-8, each ended by a 0 byte; none
+/// until it is loaded. Returns their bytes, and copies nothing when `len` is less.
+pub export fn bxl_session_warnings(
+    session: *const Session,
+    buffer: ?[*]u8,
+    len: u64,
+) callconv(.c) u64 {
+    const text = session.warnings();
+    if (buffer) |target| {
+        if (len >= text.len) @memcpy(target[0..text.len], text);
+    }
+    return text.len;
+}
+
 /// What there is of GPUs, as JSON in UTF-8 (cuda/gpu_report.zig); returns its bytes, or 0 where it
 /// does not fit or memory ran out. It asks drivers that may hang: call it in a process of its own.
 pub export fn bxl_gpu_report(

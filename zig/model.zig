@@ -4,6 +4,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const shown = @import("weights/shown.zig").shown;
 const weights = @import("weights.zig");
 const configs = @import("model/config.zig");
 pub const ModelConfig = configs.ModelConfig;
@@ -12,14 +13,18 @@ pub const UNet = @import("model/unet.zig").UNet;
 pub const Vae = @import("model/vae.zig").Vae;
 
 pub const Component = enum { text_encoder, text_encoder_2, unet, vae };
-pub const component_count = @typeInfo(Component).@"enum".fields.len;
 
 /// The files of each component: one, or all shards.
 pub const Files = std.EnumArray(Component, []const []const u8);
 
+/// Tensors that a warning lists by name.
+const unused_shown_max = 5;
+
 pub const Model = struct {
     arena: std.heap.ArenaAllocator,
     config: ModelConfig,
+    /// What was ignored in the files: sentences, each ended by a 0 byte.
+    warnings: []const u8,
     stores: std.EnumArray(Component, weights.Store),
     text_encoder: ClipTextModel,
     text_encoder_2: ClipTextModel,
@@ -36,6 +41,7 @@ pub const Model = struct {
         io: Io,
         config: *const ModelConfig,
         files: Files,
+        interrupt: *std.atomic.Value(bool),
         diagnostics: *Diagnostics,
     ) Error!void {
         try configs.check(config, diagnostics);
@@ -45,7 +51,7 @@ pub const Model = struct {
         var opened: usize = 0;
         errdefer for (model.stores.values[0..opened]) |*store| store.close();
         for (&model.stores.values, files.values) |*store, paths| {
-            try store.open(gpa, io, paths, diagnostics);
+            try store.open(gpa, io, paths, interrupt, diagnostics);
             opened += 1;
         }
         const arena = model.arena.allocator();
@@ -54,7 +60,7 @@ pub const Model = struct {
         model.text_encoder_2 = try .load(arena, model.view(.text_encoder_2), &c.clip_2);
         model.unet = try .load(arena, model.view(.unet), &c.unet);
         model.vae = try .load(arena, model.view(.vae), &c.vae);
-        for (&model.stores.values) |*store| try store.refuseUnused();
+        model.warnings = try model.warningsOf(arena);
     }
 
     pub fn close(model: *Model) void {
@@ -72,6 +78,41 @@ pub const Model = struct {
             copied += store.copiedBytes();
         }
         return .{ .mapped = mapped, .copied = copied };
+    }
+
+    /// Refuses what was read from files that have changed since they were opened.
+    pub fn checkUnchanged(model: *const Model) error{BadWeights}!void {
+        for (&model.stores.values) |*store| try store.checkUnchanged();
+    }
+
+    // --- internal ---
+
+    /// One line for each component with tensors that nothing reads.
+    fn warningsOf(model: *const Model, arena: Allocator) Allocator.Error![]const u8 {
+        var text: std.Io.Writer.Allocating = .init(arena);
+        for (&model.stores.values) |*store| {
+            const names = try store.unusedNames(arena);
+            if (names.len == 0) continue;
+            writeUnused(&text.writer, store.files.items[0].path, names) catch
+                return error.OutOfMemory;
+        }
+        return text.written();
+    }
+
+    fn writeUnused(
+        w: *std.Io.Writer,
+        path: []const u8,
+        names: []const []const u8,
+    ) std.Io.Writer.Error!void {
+        const listed = names[0..@min(names.len, unused_shown_max)];
+        try w.print("{s} holds {d} tensor(s) that config.json does not ask for and that are " ++
+            "ignored: ", .{ path, names.len });
+        for (listed, 0..) |name, i| {
+            try w.print("{s}{f}", .{ if (i > 0) ", " else "", shown(name) });
+        }
+        const rest = names.len - listed.len;
+        if (rest > 0) try w.print(" and {d} more", .{rest});
+        try w.writeAll(".\x00");
     }
 
     fn view(model: *Model, component: Component) weights.View {

@@ -161,6 +161,11 @@ pub const Session = struct {
         return session.model.unet.dry_run_count.load(.monotonic);
     }
 
+    /// What was ignored in the model's files; see `Model.warnings`. "" until it is loaded.
+    pub fn warnings(session: *const Session) []const u8 {
+        return if (session.loaded.load(.acquire)) session.model.warnings else "";
+    }
+
     pub fn cancel(session: *Session) void {
         session.cancelled.store(true, .release);
     }
@@ -221,13 +226,9 @@ pub const Session = struct {
 
     fn load(session: *Session) Error!void {
         const o = &session.options;
-        try session.model.open(
-            session.gpa,
-            session.io,
-            &o.config,
-            o.files,
-            &session.diagnostics,
-        );
+        const stop = &session.cancelled;
+        const d = &session.diagnostics;
+        try session.model.open(session.gpa, session.io, &o.config, o.files, stop, d);
         errdefer session.model.close();
         const weights = session.model.weightBytes();
         session.weight_bytes.store(weights.mapped + weights.copied, .release);
@@ -246,7 +247,9 @@ pub const Session = struct {
         try session.machine.open(plan.layout.rank_count);
         errdefer session.machine.close();
         if (o.machine.kind == .cuda) try session.checkFits(needs);
-        try session.machine.loadWeights(&session.model, &session.copied_bytes);
+        const loaded = session.machine.loadWeights(&session.model, &session.copied_bytes);
+        try session.model.checkUnchanged();
+        return loaded;
     }
 
     fn unload(session: *Session) void {
@@ -289,7 +292,10 @@ pub const Session = struct {
             try rank.reserve(session.gpa, needed);
         }
         if (job.kind == .image) try frame.makeOutputs(job, &plan.layout, &session.options.config);
-        try session.runRanks(job, plan);
+        const ran = session.runRanks(job, plan);
+        // GPUs have copies of their own; the CPU reads the mapped files in every step.
+        if (session.options.machine.kind == .cpu) try session.model.checkUnchanged();
+        try ran;
         session.device_bytes.store(session.machine.usedBytes(), .release);
     }
 

@@ -8,7 +8,9 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("tensor.zig").DType;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const MappedFile = @import("weights/mapped_file.zig").MappedFile;
 const safetensors = @import("weights/safetensors.zig");
+const shown = @import("weights/shown.zig").shown;
 const huge_pages = @import("system/huge_pages.zig");
 
 pub const Error = error{ BadWeights, OutOfMemory, Cancelled };
@@ -68,12 +70,13 @@ pub const Store = struct {
     arena: std.heap.ArenaAllocator,
     io: Io,
     diagnostics: *Diagnostics,
+    /// Set when a mapped file loses pages; see `MappedFile`.
+    interrupt: *std.atomic.Value(bool),
     files: std.ArrayList(MappedFile) = .empty,
     entries: std.StringHashMapUnmanaged(Entry) = .empty,
     weights: std.ArrayList(*Weight) = .empty,
     copies: []align(64) u8 = &.{},
 
-    const MappedFile = struct { memory: []align(std.heap.page_size_min) u8, path: []const u8 };
     const Entry = struct { tensor: safetensors.Tensor, path: []const u8, used: bool = false };
 
     /// Maps the component's files (one, or all shards). `store` must not move afterwards.
@@ -82,15 +85,22 @@ pub const Store = struct {
         gpa: Allocator,
         io: Io,
         paths: []const []const u8,
+        interrupt: *std.atomic.Value(bool),
         diagnostics: *Diagnostics,
     ) Error!void {
-        store.* = .{ .gpa = gpa, .arena = .init(gpa), .io = io, .diagnostics = diagnostics };
+        store.* = .{
+            .gpa = gpa,
+            .arena = .init(gpa),
+            .io = io,
+            .diagnostics = diagnostics,
+            .interrupt = interrupt,
+        };
         errdefer store.close();
         for (paths) |path| try store.addFile(path);
     }
 
     pub fn close(store: *Store) void {
-        for (store.files.items) |mapped| std.posix.munmap(mapped.memory);
+        for (store.files.items) |mapped| mapped.close(store.io);
         huge_pages.free(store.gpa, store.copies);
         store.arena.deinit();
         store.* = undefined;
@@ -100,26 +110,26 @@ pub const Store = struct {
         return .{ .store = store, .prefix = "" };
     }
 
-    /// Call when the model has taken what it needs: a key that nobody asked for means that the file
-    /// is for another model.
-    pub fn refuseUnused(store: *Store) Error!void {
+    /// Names of tensors that the model has not taken, in order. diffusers ignores them too, since
+    /// config.json alone says what the model is.
+    pub fn unusedNames(store: *const Store, arena: Allocator) Allocator.Error![]const []const u8 {
+        var list: std.ArrayList([]const u8) = .empty;
         var entries = store.entries.iterator();
-        var first: ?[]const u8 = null;
-        var path: []const u8 = "";
-        var count: usize = 0;
         while (entries.next()) |item| {
             if (item.value_ptr.used or isIgnored(item.key_ptr.*)) continue;
-            count += 1;
-            // The smallest name, so that the message does not depend on the table's order.
-            if (first == null or std.mem.lessThan(u8, item.key_ptr.*, first.?)) {
-                first = item.key_ptr.*;
-                path = item.value_ptr.path;
-            }
+            try list.append(arena, item.key_ptr.*);
         }
-        const name = first orelse return;
-        const sentence = "{s} holds {d} tensor(s) that this model does not use, for example " ++
-            "{s}. Do config.json and the weights belong together?";
-        return store.diagnostics.fail(error.BadWeights, sentence, .{ path, count, name });
+        std.mem.sortUnstable([]const u8, list.items, {}, struct {
+            fn lessThan(_: void, a: []const u8, b: []const u8) bool {
+                return std.mem.lessThan(u8, a, b);
+            }
+        }.lessThan);
+        return list.items;
+    }
+
+    /// Refuses what was read from files that have changed since they were opened.
+    pub fn checkUnchanged(store: *const Store) error{BadWeights}!void {
+        for (store.files.items) |*mapped| try mapped.checkUnchanged(store.io, store.diagnostics);
     }
 
     /// Bytes of the files, which stay mapped, and of the copies that `materialize` will make.
@@ -173,52 +183,21 @@ pub const Store = struct {
         const arena = store.arena.allocator();
         const path = try arena.dupe(u8, path_borrowed);
         try store.files.ensureUnusedCapacity(arena, 1);
-        const mapped = try store.mapFile(path);
+        const mapped: MappedFile = try .open(store.io, path, store.interrupt, store.diagnostics);
         store.files.appendAssumeCapacity(mapped);
-        const list = try safetensors.parse(arena, path, mapped.memory, store.diagnostics);
+        const parsed = safetensors.parse(arena, path, mapped.memory, store.diagnostics);
+        // What is wrong with the header may follow from a change meanwhile.
+        try mapped.checkUnchanged(store.io, store.diagnostics);
+        const list = try parsed;
         for (list) |tensor| {
             const slot = try store.entries.getOrPut(arena, tensor.name);
             if (slot.found_existing) {
-                const sentence = "tensor {s} is in two files, {s} and {s}.";
-                const both = .{ tensor.name, slot.value_ptr.path, path };
+                const sentence = "tensor {f} is in two files, {s} and {s}.";
+                const both = .{ shown(tensor.name), slot.value_ptr.path, path };
                 return store.diagnostics.fail(error.BadWeights, sentence, both);
             }
             slot.value_ptr.* = .{ .tensor = tensor, .path = path };
         }
-    }
-
-    fn mapFile(store: *Store, path: []const u8) Error!MappedFile {
-        // Looked at before it is opened: opening a pipe would wait for a writer.
-        const stat = Io.Dir.cwd().statFile(store.io, path, .{}) catch |err|
-            return store.failFile(path, err);
-        if (stat.kind != .file) {
-            return store.diagnostics.fail(error.BadWeights, "{s} is not a file.", .{path});
-        }
-        const file = Io.Dir.cwd().openFile(store.io, path, .{}) catch |err|
-            return store.failFile(path, err);
-        // The mapping stays.
-        defer file.close(store.io);
-        const len = file.length(store.io) catch |err| return store.failFile(path, err);
-        if (len == 0) {
-            return store.diagnostics.fail(error.BadWeights, "{s} is empty.", .{path});
-        }
-        // Private, though nothing is written: file systems in user space (FUSE) that go past the
-        // page cache refuse shared ones.
-        const memory = std.posix.mmap(
-            null,
-            @intCast(len),
-            .{ .READ = true },
-            .{ .TYPE = .PRIVATE },
-            file.handle,
-            0,
-        ) catch |err| return store.failFile(path, err);
-        return .{ .memory = memory, .path = path };
-    }
-
-    fn failFile(store: *Store, path: []const u8, err: anyerror) error{BadWeights} {
-        return store.diagnostics.fail(error.BadWeights, "{s} cannot be read ({s}).", .{
-            path, @errorName(err),
-        });
     }
 };
 
@@ -304,8 +283,8 @@ pub const View = struct {
         else if (std.mem.eql(u8, entry.tensor.dtype, "F32"))
             .f32
         else
-            return d.fail(error.BadWeights, "{s}: tensor {s} has type {s}; weights are read in " ++
-                "F32, F16 or BF16.", .{ entry.path, full, entry.tensor.dtype });
+            return d.fail(error.BadWeights, "{s}: tensor {s} has type {f}; weights are read in " ++
+                "F32, F16 or BF16.", .{ entry.path, full, shown(entry.tensor.dtype) });
         entry.used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -413,13 +392,13 @@ test "convolutions are permuted, vectors widened, matrices stay in the file" {
         var file: TestFile = try .init(header, &data);
         defer file.deinit();
         var d: Diagnostics = .{};
+        var interrupt: std.atomic.Value(bool) = .init(false);
         var store: Store = undefined;
-        try store.open(testing.allocator, testing.io, &.{file.path}, &d);
+        try store.open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
         defer store.close();
         const c = try store.view().convolution("c", 1, 2, 1, 2);
         const m = try store.view().matrix("m", 1, 2);
         const v = try store.view().vector("v", 2);
-        try store.refuseUnused();
         const cancelled: std.atomic.Value(bool) = .init(false);
         var copied_bytes: std.atomic.Value(u64) = .init(0);
         try store.materialize(&cancelled, &copied_bytes);
@@ -448,7 +427,8 @@ test "missing, unused, misshapen and unusable tensors are named" {
     defer file.deinit();
     var d: Diagnostics = .{};
     var store: Store = undefined;
-    try store.open(testing.allocator, testing.io, &.{file.path}, &d);
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    try store.open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
     defer store.close();
     const a = try store.view().at("a");
     try testing.expectError(error.BadWeights, a.vector("c", 1));
@@ -460,28 +440,28 @@ test "missing, unused, misshapen and unusable tensors are named" {
     try testing.expectError(error.BadWeights, a.vector("b", 1));
     try expectMessage(&d, "tensor a.b has type I64");
     d.reset();
-    try testing.expectError(error.BadWeights, store.refuseUnused());
-    try expectMessage(&d, "holds 1 tensor(s) that this model does not use, for example a.b");
-    d.reset();
+    const unused = try store.unusedNames(store.arena.allocator());
+    try testing.expectEqual(@as(usize, 1), unused.len);
+    try testing.expectEqualStrings("a.b", unused[0]);
     var other: Store = undefined;
     const twice = [_][]const u8{ file.path, file.path };
     try testing.expectError(
         error.BadWeights,
-        other.open(testing.allocator, testing.io, &twice, &d),
+        other.open(testing.allocator, testing.io, &twice, &interrupt, &d),
     );
     try expectMessage(&d, "is in two files");
     d.reset();
     const nowhere = [_][]const u8{"no/such/file.safetensors"};
     try testing.expectError(
         error.BadWeights,
-        other.open(testing.allocator, testing.io, &nowhere, &d),
+        other.open(testing.allocator, testing.io, &nowhere, &interrupt, &d),
     );
     try expectMessage(&d, "no/such/file.safetensors cannot be read (FileNotFound)");
     d.reset();
     const folder = [_][]const u8{std.fs.path.dirname(file.path).?};
     try testing.expectError(
         error.BadWeights,
-        other.open(testing.allocator, testing.io, &folder, &d),
+        other.open(testing.allocator, testing.io, &folder, &interrupt, &d),
     );
     try expectMessage(&d, "is not a file");
 }

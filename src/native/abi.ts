@@ -615,6 +615,7 @@ export const functions = {
   bxl_session_read: { args: ["ptr", "u32", "ptr", "u64"], returns: "u64" },
   bxl_session_cancel: { args: ["ptr"], returns: "void" },
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_session_warnings: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_nccl_unique_id: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_plan: { args: ["ptr", "ptr", "u64"], returns: "u64" },

@@ -22,7 +22,7 @@ import {
   writeSessionOptions,
   zeroRequest,
 } from "./abi.ts";
-import { bytesOf, check, library, structBuffer } from "./library.ts";
+import { bytesOf, check, library, structBuffer, warningsOf } from "./library.ts";
 
 const pollMs = 5;
 
@@ -151,6 +151,11 @@ export class NativeHandle {
     const bytes = new Uint8Array(Number(size));
     if (size > 0n) library().bxl_session_read(this.alive(), Output[output], ptr(bytes), size);
     return bytes.buffer;
+  }
+
+  /** What was ignored in the model's files. */
+  warnings(): string[] {
+    return warningsOf(this.alive());
   }
 
   progress(): Progress {

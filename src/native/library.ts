@@ -63,6 +63,16 @@ export function lastError(session: Pointer | null): string {
   return escaped(sentence);
 }
 
+/** What the library ignored in a session's model files, as sentences. */
+export function warningsOf(session: Pointer): string[] {
+  const size = library().bxl_session_warnings(session, null, 0n);
+  if (size === 0n) return [];
+  const bytes = new Uint8Array(Number(size));
+  library().bxl_session_warnings(session, ptr(bytes), size);
+  const sentences = new TextDecoder().decode(bytes).split("\0").slice(0, -1);
+  return sentences.map((sentence) => escaped(sentence));
+}
+
 // --- internal ---
 
 const unknown = "The native library failed without saying why.";

@@ -36,6 +36,8 @@ export interface GenerateResult {
 export interface JobOptions {
   id: string;
   model: ModelFolder;
+  /** Of the pipeline; the job adds its own. */
+  warnings: readonly string[];
   keepImages: boolean;
   signal: AbortSignal;
   onEvent: (event: PipelineEvent) => void | Promise<void>;
@@ -49,7 +51,7 @@ export async function runJob(
 ): Promise<GenerateResult> {
   const { id: jobId, model, onEvent, signal } = options;
   const { width, height, batches } = plan;
-  const warnings = [...plan.warnings];
+  const warnings = [...options.warnings, ...plan.warnings];
   const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence));
   const inputs = batches.map((batch) => requestOf(plan, batch, encoder));
   const [first] = batches;

@@ -38,6 +38,8 @@ export interface OpenOptions {
   /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
   dtype?: CpuDtype | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
+  /** Called with each thing in the model's files that was ignored. */
+  onWarning?: ((warning: string) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -158,6 +160,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       },
     },
   );
+  for (const warning of handle.warnings()) options.onWarning?.(warning);
   return new NativeSession(handle, model, rankCount);
 }
 

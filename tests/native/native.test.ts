@@ -220,11 +220,6 @@ describe("damaged weights", () => {
       says: `tensor ${norm} is missing from`,
     },
     {
-      what: "a tensor that no layer reads",
-      folder: edit(unet, (t) => put(t, "extra.weight", {})),
-      says: "holds 1 tensor(s) that this model does not use, for example extra.weight",
-    },
-    {
       what: "a wrong shape",
       folder: edit(unet, (t) => put(t, norm, { shape: [4, 8] })),
       says: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,

@@ -19,7 +19,7 @@ type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSig
 /** What to draw and with whom. Without guidance there is no negative prompt. */
 export interface Work
   extends Partial<Request>,
-    Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype"> {
+    Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning"> {
   model: ModelFolder;
   width: number;
   height: number;
@@ -44,6 +44,7 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
     threadCount,
     gpu: work.gpu,
     dtype: work.dtype,
+    onWarning: work.onWarning,
     splitBatch,
     guidance: guidanceOf(work) > 1,
     imageCount: seedsOf(work).length,

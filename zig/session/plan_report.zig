@@ -49,7 +49,14 @@ pub fn write(
     const session = try arena.create(Session);
     session.init(arena, io, options);
     errdefer diagnostics.fail(error.Planned, "{s}", .{session.diagnostics.message()}) catch {};
-    try session.model.open(arena, io, &options.config, options.files, &session.diagnostics);
+    try session.model.open(
+        arena,
+        io,
+        &options.config,
+        options.files,
+        &session.cancelled,
+        &session.diagnostics,
+    );
     defer session.model.close();
     const report = try collect(arena, session);
     return std.json.Stringify.valueAlloc(arena, report, .{});
