@@ -3,7 +3,6 @@
  * file and the key in it. A key that is `null` counts as absent, as in diffusers: then the default
  * holds.
  */
-import { readFile } from "node:fs/promises";
 import * as v from "valibot";
 import { BasedXLError, escaped } from "../errors.ts";
 
@@ -45,29 +44,6 @@ export function oneOf<const Words extends readonly string[]>(words: Words) {
 /** A list of what `item` describes. */
 export function listOf<Item extends v.GenericSchema>(item: Item) {
   return v.array(item, "it must be a list");
-}
-
-/**
- * Parses the file at `path` as JSON. Throws "bad-model" when it is missing, unreadable or no JSON.
- */
-export async function readJsonFile(path: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    const what = missing ? "does not exist" : `cannot be read (${(error as Error).message})`;
-    throw new BasedXLError("bad-model", `${path} ${what}; a diffusers folder must have it.`);
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const reason = escaped((error as Error).message);
-    throw new BasedXLError(
-      "bad-model",
-      `${path} is not valid JSON (${reason}); download the file again.`,
-    );
-  }
 }
 
 /** The keys of one JSON object that came from the file `path`. */

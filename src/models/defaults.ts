@@ -2,17 +2,11 @@
  * basedxl.json: what a model's folder suggests to draw when the user says nothing. All keys are
  * optional; an unknown key is refused, because a misspelt default would be silently without effect.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import {
-  ConfigReader,
-  finiteNumber,
-  positiveInteger,
-  readJsonFile,
-  text,
-  word,
-} from "./config-reader.ts";
+import { ConfigReader, finiteNumber, positiveInteger, text, word } from "./config-reader.ts";
+import { isPresent } from "./files.ts";
+import { readJsonFile } from "./json.ts";
 
 export interface ModelDefaults {
   prompt?: string;
@@ -26,7 +20,7 @@ export interface ModelDefaults {
 /** Reads `folder`/basedxl.json, {} when there is none. Throws "bad-model" with the key. */
 export async function readDefaults(folder: string, sizeMultiple: number): Promise<ModelDefaults> {
   const path = join(folder, "basedxl.json");
-  if (!existsSync(path)) return {};
+  if (!isPresent(path)) return {};
   const json = await readJsonFile(path);
   const reader = new ConfigReader(path, json);
   const unknown = Object.keys(json as object).find((key) => !keys.includes(key));

@@ -17,9 +17,10 @@ import {
   type UnetConfig,
   type VaeConfig,
 } from "./config.ts";
-import { ConfigReader, flag, readJsonFile, text, word } from "./config-reader.ts";
+import { ConfigReader, flag, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
 import { type ModelDefaults, readDefaults } from "./defaults.ts";
+import { readJsonFile } from "./json.ts";
 import { findWeightFiles } from "./weight-files.ts";
 
 export interface ModelFolder {

@@ -5,7 +5,8 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
-import { ConfigReader, readJsonFile, show, word } from "./config-reader.ts";
+import { ConfigReader, show, word } from "./config-reader.ts";
+import { readJsonFile } from "./json.ts";
 
 /** File names without endings: diffusers' parts and transformers' parts are named differently. */
 export type WeightStem = "diffusion_pytorch_model" | "model";

@@ -6,10 +6,11 @@
  * Source: transformers `CLIPTokenizer` and `from_pretrained`, for which file wins and which flags
  * hold.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { ConfigReader, readJsonFile, show } from "../models/config-reader.ts";
+import { ConfigReader, show } from "../models/config-reader.ts";
+import { isPresent } from "../models/files.ts";
+import { readJsonFile } from "../models/json.ts";
 
 /**
  * An entry of tokenizer.json's `added_tokens`. `normalized`: looked for in the lower-cased text.
@@ -105,7 +106,7 @@ const entry = v.union(
 );
 
 async function readOptional(path: string): Promise<ConfigReader> {
-  return new ConfigReader(path, existsSync(path) ? await readJsonFile(path) : {});
+  return new ConfigReader(path, isPresent(path) ? await readJsonFile(path) : {});
 }
 
 function decoderId(config: ConfigReader, id: string): number {

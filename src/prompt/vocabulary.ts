@@ -3,10 +3,11 @@
  * once: a token that a merge makes but the vocabulary lacks would otherwise turn into the unknown
  * token.
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
-import { readJsonFile, show } from "../models/config-reader.ts";
+import { show } from "../models/config-reader.ts";
+import { readTextFile } from "../models/files.ts";
+import { readJsonFile } from "../models/json.ts";
 
 /** Token to id, from `folder`/vocab.json. Throws "bad-model" naming the entry that is wrong. */
 export async function readVocabulary(folder: string): Promise<Map<string, number>> {
@@ -40,7 +41,9 @@ export async function readMerges(
   vocabulary: Map<string, number>,
 ): Promise<[string, string][]> {
   const path = join(folder, "merges.txt");
-  const lines = (await readText(path)).split(/\r?\n/);
+  const lines = (await readTextFile(path, "the tokenizer needs vocab.json and merges.txt")).split(
+    /\r?\n/,
+  );
   const merges: [string, string][] = [];
   lines.forEach((line, index) => {
     const isEnd = line === "" && index === lines.length - 1;
@@ -60,17 +63,4 @@ export async function readMerges(
   // Without any, every word would fall apart into letters: a image of another prompt.
   if (merges.length === 0) throw new BasedXLError("bad-model", `${path} has no merges.`);
   return merges;
-}
-
-// --- internal ---
-
-async function readText(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    const what = missing ? "does not exist" : `cannot be read (${(error as Error).message})`;
-    const hint = "the tokenizer needs vocab.json and merges.txt";
-    throw new BasedXLError("bad-model", `${path} ${what}; ${hint}.`);
-  }
 }

@@ -3,7 +3,7 @@
  * cut, whatever it holds: where a message is made, and once more where it is printed.
  */
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -13,8 +13,8 @@ import { BasedXLError, escaped, escapedLines } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { findWeightFiles } from "../../src/models/weight-files.ts";
 import { createOutput, reportError, writeJson } from "../../src/terminal/output.ts";
+import { linkedModel } from "../support/linked-model.ts";
 
-const golden = join(import.meta.dir, "../fixtures/golden/model");
 const root = mkdtempSync(join(tmpdir(), "basedxl-foreign-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
@@ -114,8 +114,7 @@ describe("messages about a model's files are escaped and bounded", () => {
     ["tokenizer/vocab.json", (word) => ({ [word]: word })],
   ];
   test.each(places)("%s %p", async (file, change) => {
-    const folder = mkdtempSync(join(root, "model-"));
-    cpSync(golden, folder, { recursive: true });
+    const folder = linkedModel(root);
     const path = join(folder, file);
     const before = file === "basedxl.json" ? {} : JSON.parse(readFileSync(path, "utf8"));
     for (const word of words) {

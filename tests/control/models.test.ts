@@ -3,47 +3,27 @@
  * tables below change one key of the reference model and look for the words a user needs.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import {
-  cpSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseClipConfig, parseUnetConfig, parseVaeConfig } from "../../src/models/config.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
+import { golden, linkedModel } from "../support/linked-model.ts";
 import { refusal } from "../support/refusal.ts";
 
-const golden = join(import.meta.dir, "../fixtures/golden/model");
 const wide = join(import.meta.dir, "../fixtures/wide/model");
 const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-models-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-let folderCount = 0;
 
 /**
  * A copy of the reference model, weights linked. `changes` maps a file to keys to replace
  * (undefined takes a key out), to new text, or to null, which takes the file away.
  */
 function modelWith(changes: Record<string, Record<string, unknown> | string | null>): string {
-  const folder = join(root, `model-${folderCount++}`);
-  cpSync(golden, folder, {
-    recursive: true,
-    filter: (source) => !source.endsWith(".safetensors"),
-  });
-  for (const part of ["text_encoder", "text_encoder_2"]) {
-    symlinkSync(join(golden, part, "model.safetensors"), join(folder, part, "model.safetensors"));
-  }
-  for (const part of ["unet", "vae"]) {
-    const name = "diffusion_pytorch_model.safetensors";
-    symlinkSync(join(golden, part, name), join(folder, part, name));
-  }
+  const folder = linkedModel(root);
   for (const [file, change] of Object.entries(changes)) {
     const path = join(folder, file);
     if (change === null) rmSync(path, { recursive: true });

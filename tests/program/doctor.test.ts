@@ -247,7 +247,7 @@ describe("the command", () => {
 
 /** A folder with a libcuda.so.1 of all functions that are asked for; cuInit is `body`. */
 function fakeDriver(name: string, body: string): string {
-  const table = readFileSync(join(root, "zig", "cuda", "driver.zig"), "utf8");
+  const table = readFileSync(join(root, "zig", "nvidia", "driver.zig"), "utf8");
   const names = [...table.matchAll(/^ {4}(cu\w+): \*const fn/gm)].map(([, each = ""]) => each);
   expect(names).toContain("cuInit");
   const others = names.filter((each) => each !== "cuInit");
