@@ -3,7 +3,7 @@
  * none.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { findWeightFiles } from "../../src/models/weight-files.ts";
@@ -13,13 +13,19 @@ const root = mkdtempSync(join(tmpdir(), "basedxl-weights-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 let folderCount = 0;
 
+/** null: like weights; text as it is; else JSON. */
+function fileContent(content: unknown): string {
+  if (content === null) return "\x02\0\0\0\0\0\0\0{}";
+  return typeof content === "string" ? content : JSON.stringify(content);
+}
+
 describe("weight files", () => {
   const stem = "diffusion_pytorch_model";
   const folderWith = (files: Record<string, unknown>): string => {
     const folder = join(root, `weights-${folderCount++}`);
     mkdirSync(folder);
     for (const [name, content] of Object.entries(files)) {
-      writeFileSync(join(folder, name), content === null ? "" : JSON.stringify(content));
+      writeFileSync(join(folder, name), fileContent(content));
     }
     return folder;
   };
@@ -93,4 +99,47 @@ describe("weight files", () => {
       expect(message).toStartWith(join(folder, indexName));
     });
   }
+
+  const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5135149760\n";
+  const index = { weight_map: { a: "x-1.safetensors", b: "x-2.safetensors" } };
+  const shards = { "x-1.safetensors": null, "x-2.safetensors": null };
+  const fp16Index = { weight_map: { a: "y-1.safetensors" } };
+  const broken: [string, Record<string, unknown>, RegExp][] = [
+    ["a pointer", { [`${stem}.safetensors`]: pointer }, /is a Git LFS pointer.*git lfs pull/],
+    ["an empty file", { [`${stem}.safetensors`]: "" }, /is empty; download it again/],
+    ["a web page", { [`${stem}.safetensors`]: "<html>" }, /is a web page/],
+    ["an error page", { [`${stem}.safetensors`]: "Entry not found" }, /begins with "Entry not/],
+    [
+      "a shard that is a pointer",
+      { [indexName]: index, ...shards, "x-2.safetensors": pointer },
+      /x-2\.safetensors is a Git LFS pointer/,
+    ],
+    ["an index that is a pointer", { [indexName]: pointer, ...shards }, /is a Git LFS pointer/],
+    ["a missing shard", { [indexName]: index, "x-1.safetensors": null }, /the shard x-2/],
+  ];
+  for (const [what, files, sentence] of broken) {
+    test(`${what} is refused, and left where a good fp16 variant is beside it`, async () => {
+      const message = await findWeightFiles(folderWith(files), stem).then(String, String);
+      expect(message).toMatch(sentence);
+      const fp16 = `${stem}.fp16.safetensors`;
+      expect(await found({ ...files, [fp16]: null })).toEqual([fp16]);
+      const variant = { [`${stem}.fp16.safetensors.index.json`]: fp16Index };
+      expect(await found({ ...files, ...variant, "y-1.safetensors": null })).toEqual([
+        "y-1.safetensors",
+      ]);
+      const both = await findWeightFiles(folderWith({ ...files, [fp16]: pointer }), stem).catch(
+        (error: Error) => error.message,
+      );
+      expect(both).toMatch(sentence);
+    });
+  }
+
+  test("a link to nothing is told as such", async () => {
+    const folder = folderWith({});
+    symlinkSync("../../blobs/gone", join(folder, "model.safetensors"));
+    const message = await refusal(() => findWeightFiles(folder, "model"), "bad-weights");
+    expect(message).toMatch(
+      /is a link to \.\.\/\.\.\/blobs\/gone, which does not exist; .*hf download/,
+    );
+  });
 });
