@@ -1,12 +1,15 @@
 /**
  * Which models this machine has: the bundled one, the one that BASEDXL_MODEL names, and SDXL
- * folders that other programs keep in the Hugging Face cache, which --model takes as they are.
+ * folders that other programs keep in the Hugging Face cache. Those that would not load are named
+ * with the reason: `sample` would give the same one.
  */
-import { existsSync, readdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { escaped } from "../errors.ts";
 import { openModelFolder } from "../models/folder.ts";
+import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import { headerProblem } from "../models/weights-header.ts";
 import { textOf } from "./machine.ts";
 import { type Line, note, ok, problem, type Section } from "./report.ts";
 
@@ -17,24 +20,44 @@ export interface HubModel {
   path: string;
 }
 
+export interface HubModels {
+  /** All that `sample` loads. */
+  usable: HubModel[];
+  /** SDXL models that it refuses. */
+  refused: (HubModel & { reason: string })[];
+}
+
 const shownMax = 4;
+const refusedMax = 3;
 
 export async function modelSection(env: Env): Promise<Section> {
   const folder = hubFolder(env);
-  const models = folder === null ? [] : hubModels(folder);
-  const shown = models.slice(0, shownMax).map(({ name, path }) => ok(name, `--model ${path}`));
-  const more = models.length - shown.length;
+  const { usable, refused } =
+    folder === null ? { usable: [], refused: [] } : await hubModels(folder);
+  const shown = usable.slice(0, shownMax).map(({ name, path }) => ok(name, `--model ${path}`));
+  const unusable = refused
+    .slice(0, refusedMax)
+    .map(({ name, reason }) => note(name, `cannot be used: ${reason}`));
+  const more = usable.length - shown.length;
+  const moreRefused = refused.length - unusable.length;
   return {
     title: "Models",
     lines: [
       await defaultLine(env),
       ...shown,
       ...(more > 0 ? [note("", `and ${more} more in ${folder}`)] : []),
-      ...(models.length === 0
+      ...unusable,
+      ...(moreRefused > 0 ? [note("", `and ${moreRefused} more that cannot be used`)] : []),
+      ...(usable.length + refused.length === 0
         ? [note("hub cache", `${folder ?? "no home folder"}: no SDXL model`)]
         : []),
     ],
-    facts: { model: env.BASEDXL_MODEL ?? null, hub_cache: folder, hub_models: models },
+    facts: {
+      model: env.BASEDXL_MODEL ?? null,
+      hub_cache: folder,
+      hub_models: usable,
+      hub_models_refused: refused,
+    },
   };
 }
 
@@ -46,17 +69,17 @@ export function hubFolder(env: Env): string | null {
   return home ? join(env.XDG_CACHE_HOME || join(home, ".cache"), "huggingface", "hub") : null;
 }
 
-/** Snapshots with an SDXL pipeline and its UNet's folder. */
-export function hubModels(folder: string): HubModel[] {
-  return namesIn(folder)
-    .filter((name) => name.startsWith("models--"))
-    .flatMap((name) => {
-      const snapshots = join(folder, name, "snapshots");
-      const path = namesIn(snapshots)
-        .map((snapshot) => join(snapshots, snapshot))
-        .find(isSdxl);
-      return path === undefined ? [] : [{ name: name.split("--").slice(1).join("/"), path }];
-    });
+/** The current snapshots of the cache's SDXL models, each opened as `sample` opens it. */
+export async function hubModels(folder: string): Promise<HubModels> {
+  const found: HubModels = { usable: [], refused: [] };
+  for (const { name, root } of cachedModels(folder)) {
+    const path = currentSnapshot(root);
+    if (path === null || !isSdxl(path)) continue;
+    const reason = await reasonAgainst(path);
+    if (reason === null) found.usable.push({ name, path });
+    else found.refused.push({ name, path, reason });
+  }
+  return found;
 }
 
 // --- internal ---
@@ -76,16 +99,31 @@ async function defaultLine(env: Env): Promise<Line> {
   }
 }
 
-function isSdxl(path: string): boolean {
-  const index = textOf(join(path, "model_index.json"));
-  return index.includes('"StableDiffusionXL') && existsSync(join(path, "unet"));
+/** null too where the cache does not tell which snapshot is the current one. */
+function currentSnapshot(root: string): string | null {
+  try {
+    return snapshotOf(root);
+  } catch {
+    return null;
+  }
 }
 
-function namesIn(folder: string): string[] {
+function isSdxl(path: string): boolean {
+  return /"_class_name"\s*:\s*"StableDiffusionXL/.test(textOf(join(path, "model_index.json")));
+}
+
+/** Why `sample` would refuse the model at `path`, without the path; null where it loads. */
+async function reasonAgainst(path: string): Promise<string | null> {
   try {
-    return readdirSync(folder).sort();
-  } catch {
-    return [];
+    const { weights } = await openModelFolder(path);
+    return (
+      Object.values(weights)
+        .flat()
+        .map(headerProblem)
+        .find((each) => each !== null) ?? null
+    );
+  } catch (error) {
+    return escaped((error as Error).message.replaceAll(`${path}/`, ""), 200);
   }
 }
 

@@ -5,8 +5,9 @@
 import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import { resources } from "../resources.ts";
+import { snapshotOf } from "./hub-cache.ts";
 
 export interface ModelLocation {
   /** Absolute path of a folder. */
@@ -16,9 +17,9 @@ export interface ModelLocation {
 }
 
 /**
- * The model folder for the value of `--model` (undefined when not given) and the environment.
- * Throws "bad-model" for hub ids, single files and paths that are no folder, saying how to get a
- * folder.
+ * The model folder for the value of `--model` (undefined when not given) and the environment. The
+ * root of a model in the hub's cache means its current snapshot. Throws "bad-model" for hub ids and
+ * addresses, single files and paths that are no folder, saying how to get a folder.
  */
 export function resolveModelPath(
   option: string | undefined,
@@ -33,9 +34,9 @@ export function resolveModelPath(
   }
   const home = value === "~" || value.startsWith("~/");
   const path = resolve(home ? join(homedir(), value.slice(1)) : value);
-  const stat = lookUp(path, `${name} ${value}`);
-  if (stat?.isDirectory()) return { path, bundled: false };
-  throw new BasedXLError("bad-model", refusal(name, value, stat !== undefined));
+  const stat = lookUp(path, `${name} ${escaped(value, 300)}`);
+  if (stat?.isDirectory()) return { path: snapshotOf(path) ?? path, bundled: false };
+  throw new BasedXLError("bad-model", refusal(name, escaped(value, 300), stat !== undefined));
 }
 
 // --- internal ---
@@ -45,7 +46,7 @@ function lookUp(path: string, what: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
-    const { message } = error as Error;
+    const message = escaped((error as Error).message, 300);
     throw new BasedXLError("bad-model", `${what} cannot be opened (${message}). ${howToGet}.`);
   }
 }
@@ -55,7 +56,21 @@ const howToGet =
   "--local-dir sdxl, then name it: --model sdxl";
 
 function refusal(name: string, value: string, exists: boolean): string {
-  const ending = /\.(safetensors|ckpt|gguf|pt|pth|bin)$/i.exec(value)?.[0];
+  if (exists && !singleFile.test(value)) {
+    return `${name} ${value} is a file, not a diffusers folder. ${howToGet}.`;
+  }
+  const address = exists ? null : hubAddress(value);
+  if (address !== null) {
+    return (
+      `${name} ${value} is no folder here, and a model of the Hugging Face hub is not supported ` +
+      `yet by its name alone. Download it with: hf download ${address} --local-dir FOLDER, ` +
+      "then name it: --model FOLDER."
+    );
+  }
+  if (/^\w+:\/\//.test(value)) {
+    return `${name} ${value} is an address, not a folder: download the model first. ${howToGet}.`;
+  }
+  const ending = singleFile.exec(value)?.[0];
   if (ending) {
     return (
       `${name} ${value} is a single ${ending} file, which is not supported yet. ` +
@@ -63,13 +78,28 @@ function refusal(name: string, value: string, exists: boolean): string {
       '.save_pretrained("FOLDER"), then name the folder.'
     );
   }
-  if (exists) return `${name} ${value} is a file, not a diffusers folder. ${howToGet}.`;
-  if (/^[\w.-]+\/[\w.-]+$/.test(value) && !value.startsWith(".")) {
-    const command = `hf download ${value} --local-dir FOLDER`;
-    return (
-      `${name} ${value} is no folder here, and a model of the Hugging Face hub is not supported ` +
-      `yet by its name alone. Download it with: ${command}, then name it: --model FOLDER.`
-    );
-  }
   return `${name} ${value} does not exist. ${howToGet}.`;
+}
+
+const singleFile = /\.(safetensors|ckpt|gguf|pt|pth|bin)$/i;
+
+/**
+ * What `hf download` takes for a model's id or any page of it on the hub: "org/name", with the
+ * revision where the address names one; null for all else.
+ */
+function hubAddress(value: string): string | null {
+  const page = /^(?:https?:\/\/)?(?:www\.)?(?:huggingface\.co|hf\.co)\/+([^?#]*)/i.exec(value);
+  const [, inHub] = /^hf:\/\/([^?#]*)/i.exec(value) ?? [];
+  const path = page?.[1] ?? inHub;
+  if (path === undefined) {
+    const isId = /^[\w.-]+\/[\w.-]+$/.test(value) && !/^\.|\.\//.test(value);
+    return isId && !singleFile.test(value) ? value : null;
+  }
+  const [owner = "", model = "", kind, revision] = path.split("/").filter((part) => part !== "");
+  const isModel = /^[\w.-]+$/.test(owner) && /^[\w.-]+$/.test(model);
+  if (!isModel || ["datasets", "spaces", "models", "docs", "blog"].includes(owner)) return null;
+  const named = kind !== undefined && ["tree", "blob", "resolve", "raw"].includes(kind);
+  const other = named && revision !== undefined && revision !== "main";
+  if (!other || !/^[\w.-]+$/.test(revision)) return `${owner}/${model}`;
+  return `${owner}/${model} --revision ${revision}`;
 }

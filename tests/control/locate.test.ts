@@ -1,8 +1,9 @@
 /**
  * Which model folder a run uses, and what is said to names that are no folder.
  */
-import { describe, expect, test } from "bun:test";
-import { homedir } from "node:os";
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { resolveModelPath } from "../../src/models/locate.ts";
 import { resources } from "../../src/resources.ts";
@@ -53,4 +54,83 @@ describe("which model", () => {
     );
     expect(message).toStartWith("BASEDXL_MODEL /none does not exist.");
   });
+
+  const hint = /Hugging Face hub.*Download it with: hf download ([\w./ -]+) --local-dir FOLDER,/;
+  for (const [value, wanted] of [
+    ["https://huggingface.co/org/my-model", "org/my-model"],
+    ["http://www.huggingface.co/org/my-model/", "org/my-model"],
+    ["https://hf.co/org/model_1.0", "org/model_1.0"],
+    ["huggingface.co/org/model", "org/model"],
+    ["HTTPS://HuggingFace.co/org/model?library=diffusers#usage", "org/model"],
+    ["https://huggingface.co/org/model/tree/main", "org/model"],
+    ["https://huggingface.co/org/model/tree/fp16/unet", "org/model --revision fp16"],
+    ["https://huggingface.co/org/model/blob/main/model_index.json", "org/model"],
+    [
+      "https://huggingface.co/org/model/resolve/v1/sdxl.safetensors?download=true",
+      "org/model --revision v1",
+    ],
+    ["hf://org/model", "org/model"],
+    ["org/model", "org/model"],
+  ] as const) {
+    test(`${value} gets the hint for the hub`, async () => {
+      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
+      expect(hint.exec(message)?.[1]).toBe(wanted);
+    });
+  }
+  for (const value of [
+    "https://example.org/a/b",
+    "https://huggingface.co/datasets/a/b",
+    "https://hf.co",
+  ]) {
+    test(`${value} is an address that is no model`, async () => {
+      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
+      expect(message).toMatch(/is an address, not a folder: download the model first/);
+    });
+  }
+});
+
+describe("a model of the hub's cache, named by its root", () => {
+  const root = mkdtempSync(join(tmpdir(), "basedxl-hub-"));
+  afterAll(() => rmSync(root, { recursive: true, force: true }));
+  let count = 0;
+  const cached = (snapshots: string[], main: string | null) => {
+    const folder = join(root, `models--acme--m${count++}`);
+    mkdirSync(join(folder, "snapshots"), { recursive: true });
+    for (const name of snapshots) mkdirSync(join(folder, "snapshots", name));
+    mkdirSync(join(folder, "refs"));
+    if (main !== null) writeFileSync(join(folder, "refs", "main"), main);
+    return folder;
+  };
+  const pathOf = (folder: string) => resolveModelPath(folder, {}).path;
+
+  test("means the snapshot of refs/main, or the only one", () => {
+    const two = cached(["000", "fff"], "fff\n");
+    expect(pathOf(two)).toBe(join(two, "snapshots", "fff"));
+    expect(pathOf(join(two, "snapshots"))).toBe(join(two, "snapshots", "fff"));
+    expect(pathOf(join(two, "snapshots", "000"))).toBe(join(two, "snapshots", "000"));
+    const one = cached(["abc"], null);
+    expect(pathOf(one)).toBe(join(one, "snapshots", "abc"));
+  });
+
+  for (const [what, snapshots, main, sentence] of [
+    [
+      "a commit that is not there",
+      ["000"],
+      "111",
+      /has no snapshot 111, which its refs\/main names/,
+    ],
+    [
+      "several snapshots and no refs/main",
+      ["a", "b"],
+      null,
+      /has 2 snapshots .*snapshots\/a, snap/,
+    ],
+    ["no snapshot", [], null, /has no snapshot; run `hf download` again/],
+    ["a refs/main that leads out", ["a", "b"], "../..", /has 2 snapshots and no refs\/main/],
+  ] as const) {
+    test(`with ${what} is refused`, async () => {
+      const folder = cached([...snapshots], main);
+      expect(await refusal(() => pathOf(folder), "bad-model")).toMatch(sentence);
+    });
+  }
 });

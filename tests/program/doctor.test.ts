@@ -3,7 +3,15 @@
  * one that crashes. Stand-ins for libcuda are compiled from Zig and found as the real one would be.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { driverLine, findDriver } from "../../src/doctor/driver.ts";
@@ -16,6 +24,7 @@ import { type GpuFacts, type Line, problemsOf } from "../../src/doctor/report.ts
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
 import { zigEnvironment } from "../../src/setup/native.ts";
 import { ended } from "../support/binary.ts";
+import { linkedModel } from "../support/linked-model.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);
@@ -181,18 +190,65 @@ describe("the probe", () => {
 });
 
 describe("models", () => {
-  test("SDXL folders of the hub's cache, others not", async () => {
+  /** A snapshot of the reference model in the hub's cache; `change` may damage it. */
+  const snapshot = (model: string, commit: string, change?: (folder: string) => void) => {
+    const copy = linkedModel(folder);
+    change?.(copy);
+    const path = join(folder, "hub", `models--${model.replace("/", "--")}`, "snapshots", commit);
+    mkdirSync(dirname(path), { recursive: true });
+    renameSync(copy, path);
+    return path;
+  };
+  const edit = (file: string, from: string, to: string) => (copy: string) => {
+    const path = join(copy, file);
+    const text = readFileSync(path, "utf8");
+    expect(text).toContain(from);
+    writeFileSync(path, text.replace(from, to));
+  };
+  const weights = "unet/diffusion_pytorch_model.safetensors";
+
+  test("models of the hub's cache: what loads, by refs/main, and why others do not", async () => {
     const hub = join(folder, "hub");
-    const snapshot = "hub/models--stabilityai--sdxl/snapshots/abc";
-    put(`${snapshot}/model_index.json`, '{"_class_name": "StableDiffusionXLPipeline"}');
-    put(`${snapshot}/unet/config.json`, "{}");
-    put("hub/models--a--b/snapshots/1/model_index.json", '{"_class_name": "FluxPipeline"}');
-    put("hub/models--a--empty/refs/main", "1");
-    const found = [{ name: "stabilityai/sdxl", path: join(folder, snapshot) }];
-    expect(hubModels(hub)).toEqual(found);
-    expect(hubModels(join(folder, "no-such-folder"))).toEqual([]);
+    const current = snapshot("acme/sdxl", "fff0");
+    snapshot("acme/sdxl", "000old");
+    put("hub/models--acme--sdxl/refs/main", "fff0\n");
+    const only = snapshot("acme/only", "abc");
+    const classLine = '"StableDiffusionXLPipeline"';
+    const inpaint = '"StableDiffusionXLInpaintPipeline"';
+    snapshot("b/inpainting", "1", edit("model_index.json", classLine, inpaint));
+    snapshot("b/dangling", "1", (copy) => {
+      rmSync(join(copy, weights));
+      symlinkSync("../../../blobs/gone", join(copy, weights));
+    });
+    snapshot("b/cut", "1", (copy) => {
+      const bytes = readFileSync(join(copy, weights));
+      rmSync(join(copy, weights));
+      writeFileSync(join(copy, weights), bytes.subarray(0, bytes.length - 4));
+    });
+    snapshot("b/flow", "1", edit("scheduler/scheduler_config.json", '"epsilon"', '"flow"'));
+    snapshot("c/flux", "1", edit("model_index.json", classLine, '"FluxPipeline"'));
+    snapshot("c/moved", "1");
+    put("hub/models--c--moved/refs/main", "2");
+    put("hub/models--c--empty/refs/main", "1");
+    put("hub/datasets--x--y/refs/main", "1");
+
+    const { usable, refused } = await hubModels(hub);
+    expect(usable).toEqual([
+      { name: "acme/only", path: only },
+      { name: "acme/sdxl", path: current },
+    ]);
+    expect(refused.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
+      expect.stringContaining("b/cut: diffusion_pytorch_model.safetensors is cut off: 4 bytes"),
+      expect.stringContaining(`b/dangling: ${weights} is a link to ../../../blobs/gone`),
+      expect.stringContaining('b/flow: scheduler/scheduler_config.json: prediction_type is "flow"'),
+      expect.stringContaining("b/inpainting: model_index.json: _class_name is Stable"),
+    ]);
+    expect(await hubModels(join(folder, "no-such-folder"))).toEqual({ usable: [], refused: [] });
+
     const { lines } = await modelSection({ HF_HUB_CACHE: hub });
-    expect(lines.map(({ text }) => text)).toContain(`--model ${join(folder, snapshot)}`);
+    const okTexts = lines.flatMap(({ state, text }) => (state === "ok" ? [text] : []));
+    expect(okTexts.slice(1)).toEqual([`--model ${only}`, `--model ${current}`]);
+    expect(lines.filter(({ state }) => state === "note")).toHaveLength(4);
     expect(hubFolder({ HF_HOME: "/hf" })).toBe("/hf/hub");
     expect(hubFolder({ HOME: "/h" })).toBe("/h/.cache/huggingface/hub");
   });
