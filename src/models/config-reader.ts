@@ -73,6 +73,14 @@ export class ConfigReader {
     return this.fail(`${key} is ${show(value)}, but ${result.issues[0].message}`);
   }
 
+  keys(): string[] {
+    return Object.keys(this.entries);
+  }
+
+  isText(key: string): boolean {
+    return typeof this.entries[key] === "string";
+  }
+
   /** The value of `key`, which the file must have. */
   required<Schema extends v.GenericSchema>(key: string, schema: Schema): v.InferOutput<Schema> {
     const value = this.optional(key, schema, undefined);

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
+import { show } from "./config-reader.ts";
 
 export interface ModelParts {
   clip: ClipConfig;
@@ -53,10 +54,11 @@ export function checkTogether(root: string, parts: ModelParts): void {
 // --- internal ---
 
 function checkVocabulary(folder: string, tokenizer: Tokenizer, clip: ClipConfig): void {
-  if (tokenizer.idLimit <= clip.vocabSize) return;
+  const { idLimit, lastToken } = tokenizer;
+  if (idLimit <= clip.vocabSize) return;
   fail(
-    `${folder} has token ids up to ${tokenizer.idLimit - 1}, but its text encoder knows only ` +
-      `${clip.vocabSize} tokens (vocab_size)`,
+    `${folder} has token ids up to ${idLimit - 1}, that of ${show(lastToken)}, ` +
+      `but its text encoder knows only ${clip.vocabSize} tokens (vocab_size)`,
   );
 }
 

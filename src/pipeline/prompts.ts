@@ -1,6 +1,7 @@
 /**
  * Prompts to tokens, each distinct text once, and what the user should know of those that were cut.
  */
+import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { TokenPair } from "../native/handle.ts";
 
@@ -47,7 +48,9 @@ export class PromptEncoder {
     if (dropped !== "") {
       const shown =
         dropped.length > 200 ? `${dropped.slice(0, 120)} ... ${dropped.slice(-60)}` : dropped;
-      this.warn(`The ${what} is longer than ${first.ids.length} tokens; left out: "${shown}".`);
+      this.warn(
+        `The ${what} is longer than ${first.ids.length} tokens; left out: "${escaped(shown)}".`,
+      );
     }
     const tokens = { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
     this.known.set(text, tokens);

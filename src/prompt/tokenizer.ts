@@ -1,11 +1,11 @@
 /**
- * CLIP's byte-pair tokenizer from a model folder's vocab.json and merges.txt alone: text to 77
- * token ids, equal to transformers' CLIPTokenizer. Ids go to the model as they are, so the padding
- * is part of them.
+ * CLIP's byte-pair tokenizer from a model folder: text to 77 token ids, equal to transformers'
+ * CLIPTokenizer. Ids go to the model as they are, so the padding is part of them.
  */
-import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
-import { type AddedToken, readSpecialTokens } from "./special-tokens.ts";
-import { readMerges, readVocabulary } from "./vocabulary.ts";
+import { Tokenizer as BpeTokenizer, SequenceNormalizer } from "@huggingface/tokenizers";
+import { type AddedToken, addedTokenSplitter, type Section } from "./added-tokens.ts";
+import { readSpecialTokens } from "./special-tokens.ts";
+import { readVocabulary, type Vocabulary } from "./vocabulary.ts";
 
 /** Tokens of one prompt, with the marks for its beginning and end: 75 for the text. */
 export const promptTokenCount = 77;
@@ -23,6 +23,8 @@ export interface Tokenizer {
   encode(text: string): TokenizedPrompt;
   /** One more than the largest id there is. */
   readonly idLimit: number;
+  /** The token with the largest id. */
+  readonly lastToken: string;
 }
 
 /**
@@ -31,24 +33,27 @@ export interface Tokenizer {
  */
 export async function loadTokenizer(folder: string, eosTokenId: number): Promise<Tokenizer> {
   const vocabulary = await readVocabulary(folder);
-  const merges = await readMerges(folder, vocabulary);
-  const special = await readSpecialTokens(folder, vocabulary);
-  const { bos, eos, pad } = special;
-  const ids = [...vocabulary.values(), ...special.added.map((token) => token.id)];
-  const idLimit = ids.reduce((limit, id) => Math.max(limit, id + 1), 0);
-  const library = new BpeTokenizer(
-    tokenizerJson({ vocabulary, merges, unknown: special.unk.content, added: special.added }),
-    {},
-  );
+  const { bos, eos, unk, pad, added } = await readSpecialTokens(folder, vocabulary);
+  const library = new BpeTokenizer(tokenizerJson(vocabulary, unk.content), {});
+  const split = addedTokenSplitter(added, normalize);
+  const encodeText = (text: string) =>
+    split(text).flatMap((section) =>
+      typeof section === "string"
+        ? library.encode(section, { add_special_tokens: false }).ids
+        : section.id,
+    );
+  const all = [...vocabulary.ids, ...added.map(({ content, id }) => [content, id] as const)];
+  const [lastToken, lastId] = all.reduce((last, each) => (each[1] > last[1] ? each : last));
   const textCount = promptTokenCount - 2;
   return {
-    idLimit,
+    idLimit: lastId + 1,
+    lastToken,
     encode(text) {
-      const textIds = library.encode(lowerSigma(text), { add_special_tokens: false }).ids;
+      const textIds = encodeText(withAllVectors(text, split(text), added));
       const rest = textIds.slice(textCount);
       const padded = new Int32Array(promptTokenCount).fill(pad.id);
       padded.set([bos.id, ...textIds.slice(0, textCount), eos.id]);
-      const truncated = rest.length > 0 ? library.decode(rest).trim() : "";
+      const truncated = decode(rest, added, (ids) => library.decode(ids));
       return { ids: padded, truncated, endIndex: endIndexOf(padded, eosTokenId) };
     },
   };
@@ -56,19 +61,62 @@ export async function loadTokenizer(folder: string, eosTokenId: number): Promise
 
 // --- internal ---
 
-interface TokenizerParts {
-  vocabulary: Map<string, number>;
-  merges: [string, string][];
-  unknown: string;
-  added: AddedToken[];
+/**
+ * A concept trained as several tokens is written as its first one: "<x>" stands for "<x> <x>_1
+ * <x>_2", as in diffusers' `maybe_convert_prompt`.
+ */
+function withAllVectors(text: string, sections: Section[], added: readonly AddedToken[]): string {
+  const contents = new Set(added.map(({ content }) => content));
+  const used = sections.flatMap((section) => (typeof section === "string" ? [] : section.content));
+  let result = text;
+  for (const token of new Set(used)) {
+    const vectors = [token];
+    while (contents.has(`${token}_${vectors.length}`)) vectors.push(`${token}_${vectors.length}`);
+    if (vectors.length > 1) result = result.replaceAll(token, () => vectors.join(" "));
+  }
+  return result;
+}
+
+/** Ids as text; the library knows the vocabulary only. */
+function decode(
+  ids: number[],
+  added: readonly AddedToken[],
+  decodeText: (ids: number[]) => string,
+): string {
+  const contents = new Map(added.map(({ id, content }) => [id, content]));
+  const parts: string[] = [];
+  let run: number[] = [];
+  for (const id of [...ids, null]) {
+    const content = id === null ? "" : contents.get(id);
+    if (id !== null && content === undefined) run.push(id);
+    else {
+      if (run.length > 0) parts.push(decodeText(run).trim());
+      if (content) parts.push(content);
+      run = [];
+    }
+  }
+  return parts.join(" ");
+}
+
+const normalizer = new SequenceNormalizer({
+  type: "Sequence",
+  normalizers: [
+    { type: "NFC" },
+    { type: "Replace", pattern: { Regex: "\\s+" }, content: " " },
+    { type: "Lowercase" },
+  ],
+});
+
+function normalize(text: string): string {
+  return normalizer.normalize(lowerSigma(text));
 }
 
 /**
- * The tokenizer.json that transformers builds for CLIP (models/clip/tokenization_clip.py). The
- * second split is ByteLevel's own, written out because the library's uses JavaScript's idea of
- * white space.
+ * The tokenizer.json that transformers builds for CLIP (models/clip/tokenization_clip.py), without
+ * what is done here: the normalizer and added tokens. The second split is ByteLevel's own, written
+ * out because the library's uses JavaScript's idea of white space.
  */
-function tokenizerJson({ vocabulary, merges, unknown, added }: TokenizerParts) {
+function tokenizerJson({ ids, merges }: Vocabulary, unknown: string) {
   const contractions = "'s|'t|'re|'ve|'m|'ll|'d";
   const others = "[^\\s\\p{L}\\p{N}]+";
   const split = (regex: string) => ({
@@ -79,15 +127,8 @@ function tokenizerJson({ vocabulary, merges, unknown, added }: TokenizerParts) {
   });
   return {
     version: "1.0",
-    added_tokens: added,
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        { type: "NFC" },
-        { type: "Replace", pattern: { Regex: "\\s+" }, content: " " },
-        { type: "Lowercase" },
-      ],
-    },
+    added_tokens: [],
+    normalizer: null,
     pre_tokenizer: {
       type: "Sequence",
       pretokenizers: [
@@ -103,7 +144,7 @@ function tokenizerJson({ vocabulary, merges, unknown, added }: TokenizerParts) {
       unk_token: unknown,
       end_of_word_suffix: "</w>",
       fuse_unk: false,
-      vocab: Object.fromEntries(vocabulary),
+      vocab: Object.fromEntries(ids),
       merges,
     },
   };
