@@ -4,10 +4,10 @@
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { buildBinaryIn, ended, newFolder, start } from "../../tests/support/binary.ts";
-import { noStraceReason, readTrace, tracedCalls } from "../../tests/support/strace.ts";
 import { medianMs } from "../pipeline/timings.ts";
 import { badOption } from "./flags.ts";
+import { buildBinaryIn, ended, newFolder, start } from "./support/binary.ts";
+import { noStraceReason, readTrace, tracedCalls } from "./support/strace.ts";
 
 interface Figure {
   what: string;

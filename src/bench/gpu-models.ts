@@ -3,7 +3,6 @@
  * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and the
  * whole, with the memory that was taken beside what was planned. PyTorch's models in the same run.
  */
-import { join } from "node:path";
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import {
@@ -19,6 +18,7 @@ import { memoryOf } from "./gpu-predict.ts";
 import type { GpuPeer } from "./gpu-programs.ts";
 import { type GpuDtype, planFor } from "./gpu-work.ts";
 import { renderTable } from "./report.ts";
+import { goldenModel } from "./support/golden-model.ts";
 
 /** One way to draw. */
 export interface Variant {
@@ -242,7 +242,7 @@ function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
 
 /** What is taken beyond a plan: by the driver, by others. From a model of next to nothing. */
 async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
-  const model = await openModelFolder(join(import.meta.dir, "../../tests/fixtures/golden/model"));
+  const model = await openModelFolder(goldenModel);
   const side = model.sizeMultiple;
   const session = await open(model, side, 1, false, gpu);
   try {

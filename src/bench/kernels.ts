@@ -4,7 +4,11 @@
  * GPU is needed. The tables of src/bench/kernels.md come from here (`--write`).
  */
 import { join } from "node:path";
-import { cascadedBar, measureSums, sdxlDepths } from "../../tests/support/cascaded.ts";
+import { BasedXLError } from "../errors.ts";
+import { writeWhole } from "../image/files.ts";
+import { findNvcc } from "../setup/compiler.ts";
+import { renderTable } from "./report.ts";
+import { cascadedBar, measureSums, sdxlDepths } from "./support/cascaded.ts";
 import {
   architectures,
   blocksPerMultiprocessor,
@@ -12,11 +16,7 @@ import {
   kernelFiles,
   resourcesOf,
   threadsAssumed,
-} from "../../tests/support/kernel-resources.ts";
-import { BasedXLError } from "../errors.ts";
-import { writeWhole } from "../image/files.ts";
-import { findNvcc } from "../setup/compiler.ts";
-import { renderTable } from "./report.ts";
+} from "./support/kernel-resources.ts";
 
 /** `args`: nothing, or `--write` to replace the table in the repository. */
 export async function run(args: string[]): Promise<number> {

@@ -2,10 +2,12 @@
  * `bun run bench NAME`: what BasedXL measures about itself. Set-up first, as for every command.
  */
 import { runEntry } from "../setup/entry.ts";
+import { writeGoldenModel } from "./support/golden-model.ts";
 
 const args = process.argv.slice(2);
 
 process.exitCode = await runEntry(args, async () => {
+  writeGoldenModel();
   const { runCli } = await import("../cli.ts");
   return await runCli(["bench", ...args]);
 });

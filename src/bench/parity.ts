@@ -2,7 +2,7 @@
  * `bun run bench parity`: every parity measure beside its bar, as a table, while they are taken.
  * The exit code is 1 when one is over.
  */
-import { measureFullSize, measureParity } from "../../tests/support/parity.ts";
+import { measureFullSize, measureParity } from "./support/parity.ts";
 
 /** `args`: nothing, or `--full-size FOLDER` for the comparison at SDXL's own size. */
 export async function run(args: string[]): Promise<number> {

@@ -4,7 +4,6 @@
  * between them.
  */
 import { join } from "node:path";
-import { relativeL2 } from "../../tests/support/compare.ts";
 import { openModelFolder } from "../models/folder.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
@@ -13,6 +12,7 @@ import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing
 import { badOption } from "./flags.ts";
 import { type Image, psnr } from "./image-measures.ts";
 import { renderTable } from "./report.ts";
+import { relativeL2 } from "./support/compare.ts";
 
 interface Subject {
   name: string;

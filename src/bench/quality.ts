@@ -5,7 +5,6 @@
 import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import { relativeL2 } from "../../tests/support/compare.ts";
 import { BasedXLError } from "../errors.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { limits } from "../settings/limits.ts";
@@ -33,6 +32,7 @@ import {
 } from "./flags.ts";
 import { type Image, psnr, ssim } from "./image-measures.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
+import { relativeL2 } from "./support/compare.ts";
 
 const ranksDefault = [2, 4, 8];
 const promptsDefault = [

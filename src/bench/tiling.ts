@@ -3,10 +3,10 @@
  * and a half and two times the side of a tile. What `--vae-tiling` tells its users comes from here.
  */
 
-import { measureTiling, tilingImages } from "../../tests/support/tiling.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { tileLatent } from "../pipeline/vae-tiling.ts";
+import { measureTiling, tilingImages } from "./support/tiling.ts";
 
 /** `args`: nothing, or `--model FOLDER` for another model than the bundled one. */
 export async function run(args: string[]): Promise<number> {

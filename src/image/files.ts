@@ -2,56 +2,48 @@
  * Writes whole files or nothing: the bytes go to a temporary name in the same folder, which then
  * takes the place of the old file in one rename. Never write a result straight to its own name.
  */
-import { accessSync, constants, realpathSync, statSync } from "node:fs";
-import { open, rename, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import {
+  accessSync,
+  constants,
+  lstatSync,
+  readlinkSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from "node:fs";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { basename, dirname, isAbsolute, join } from "node:path";
 import { BasedXLError, stopIfAborted } from "../errors.ts";
+import { absolutePath } from "../paths.ts";
 
 /**
  * Checks that a file can be written at `path`, without touching it, and returns where it will lie:
- * behind a link, that is the link's target. Call it before long work. Throws "io" when the folder
- * is missing or not writable, or when at `path` is something else than a file that may be written.
+ * behind links, that is what the last of them names, also where nothing is there yet. Call it
+ * before long work. Throws "io" when the folder is missing or not writable, or when at `path` is
+ * something else than a file that may be written.
  */
 export function checkWritable(path: string): string {
-  const named = resolve(path);
-  checkFolder(path, dirname(named));
-  const found = statAt(path, named);
-  if (path === "" || /[/\\]$/.test(path) || found?.isDirectory()) {
-    throw new BasedXLError(
-      "io",
-      `Cannot write ${path || '""'}: it is a folder; name a file in it.`,
-    );
-  }
-  // A pipe or a device cannot be replaced by a whole file without losing it.
-  if (found && !found.isFile()) throw cannotWrite(path, "it is there already, and is no file");
-  const target = found ? realpathSync(named) : named;
-  const folder = dirname(target);
-  if (!mayWrite(folder, constants.W_OK | constants.X_OK)) {
-    throw cannotWrite(path, `the folder ${folder} is not writable`);
-  }
-  // The rename would replace it all the same, and with it what its owner wanted to keep.
-  if (found && !mayWrite(target, constants.W_OK)) {
-    throw cannotWrite(path, "the file that is there is write-protected");
-  }
-  return target;
+  return placeOf(path).target;
 }
 
 /**
  * Replaces the file at `path` by `bytes`, whole: a reader sees the old file or the new one, also
- * after a crash. Throws "io" with the system's reason, or "cancelled", and then leaves nothing
- * behind.
+ * after a crash. Mode and owner stay those of the old file. Throws "io" with the system's reason,
+ * or "cancelled", and then leaves nothing behind.
  */
 export async function writeWhole(
   path: string,
   bytes: Uint8Array,
   signal?: AbortSignal,
 ): Promise<void> {
-  const target = checkWritable(path);
+  const { target, replaced } = placeOf(path);
   const temporary = join(dirname(target), `.basedxl-${crypto.randomUUID()}.tmp`);
   try {
-    const file = await open(temporary, "wx");
+    // Nobody reads what replaces a private file before it has that file's mode.
+    const file = await open(temporary, "wx", replaced ? 0o600 : 0o666);
     try {
       await file.writeFile(bytes);
+      if (replaced) await takeOver(file, replaced);
       // On the disk before the rename, or a power cut could leave an empty file with the right
       // name.
       await file.sync();
@@ -68,6 +60,81 @@ export async function writeWhole(
 }
 
 // --- internal ---
+
+interface Place {
+  target: string;
+  /** The file that is at `target`, undefined where nothing is. */
+  replaced: Stats | undefined;
+}
+
+function placeOf(path: string): Place {
+  const named = absolutePath(path);
+  checkFolder(path, dirname(named));
+  if (path === "" || /[/\\]$/.test(path)) throw isFolder(path);
+  const found = statAt(path, named);
+  if (found?.isDirectory()) throw isFolder(path);
+  // A pipe or a device cannot be replaced by a whole file without losing it.
+  if (found && !found.isFile()) throw cannotWrite(path, `${kindOf(found)} is there already`);
+  const target = behindLinks(path, named);
+  const folder = dirname(target);
+  if (!mayWrite(folder, constants.W_OK | constants.X_OK)) {
+    throw cannotWrite(path, `the folder ${folder} is not writable`);
+  }
+  // The rename would replace it all the same, and with it what its owner wanted to keep.
+  if (found && !mayWrite(target, constants.W_OK)) {
+    throw cannotWrite(path, "the file that is there is write-protected");
+  }
+  return { target, replaced: found };
+}
+
+/** As many as Linux follows. */
+const linkCountMax = 40;
+
+/** What `named` means: itself, or what the last link of its chain names, there or not. */
+function behindLinks(path: string, named: string): string {
+  let at = named;
+  for (let count = 0; count <= linkCountMax; count++) {
+    const folder = dirname(at);
+    checkFolder(path, folder);
+    const place = join(realpathSync.native(folder), basename(at));
+    if (!isLink(path, place)) return place;
+    const next = readlinkSync(place);
+    if (/[/\\]$/.test(next)) throw isFolder(path);
+    // Not `join`, which would take `..` away without looking whether a link stands before it.
+    at = isAbsolute(next) ? next : `${dirname(place)}/${next}`;
+  }
+  throw cannotWrite(path, "it is a link of too many links");
+}
+
+function isLink(path: string, place: string): boolean {
+  try {
+    return lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  } catch (error) {
+    throw cannotWrite(path, (error as Error).message);
+  }
+}
+
+function kindOf(stat: Stats): string {
+  if (stat.isFIFO()) return "a pipe";
+  if (stat.isSocket()) return "a socket";
+  return "a device";
+}
+
+/** Gives a new file the owner and the mode of the one whose place it takes. */
+async function takeOver(file: FileHandle, replaced: Stats): Promise<void> {
+  const { uid, gid, mode } = replaced;
+  const made = await file.stat();
+  if (made.uid !== uid || made.gid !== gid) {
+    // Only the owner and root may: for others at least the group, if they are in it.
+    await file.chown(uid, gid).catch(() => file.chown(made.uid, gid).catch(() => {}));
+  }
+  // Last, since a change of owner takes bits of the mode away.
+  await file.chmod(mode & 0o7777);
+}
+
+function isFolder(path: string): BasedXLError {
+  return cannotWrite(path || '""', "it is a folder; name a file in it");
+}
 
 function cannotWrite(path: string, why: string): BasedXLError {
   return new BasedXLError("io", `Cannot write ${path}: ${why}.`);

@@ -4,8 +4,9 @@
  * its files.
  */
 import { statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { BasedXLError } from "../errors.ts";
+import { absolutePath } from "../paths.ts";
 import { loadTokenizer, type Tokenizer } from "../prompt/tokenizer.ts";
 import {
   type ClipConfig,
@@ -53,7 +54,7 @@ export interface ModelFolder {
  * key that is wrong, missing or not supported.
  */
 export async function openModelFolder(path: string): Promise<ModelFolder> {
-  const root = resolve(path);
+  const root = absolutePath(path);
   checkIsFolder(root);
   const index = await readIndex(root);
   const config = async (part: string, file = "config.json") => {

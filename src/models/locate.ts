@@ -4,8 +4,9 @@
  */
 import { statSync } from "node:fs";
 import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { absolutePath } from "../paths.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
 
@@ -33,7 +34,7 @@ export function resolveModelPath(
     throw new BasedXLError("bad-model", `${name} is empty; name a diffusers folder.`);
   }
   const home = value === "~" || value.startsWith("~/");
-  const path = resolve(home ? join(homedir(), value.slice(1)) : value);
+  const path = absolutePath(home ? join(homedir(), value.slice(1)) : value);
   const stat = lookUp(path, `${name} ${escaped(value, 300)}`);
   if (stat?.isDirectory()) return { path: snapshotOf(path) ?? path, bundled: false };
   throw new BasedXLError("bad-model", refusal(name, escaped(value, 300), stat !== undefined));

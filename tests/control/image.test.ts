@@ -5,18 +5,21 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import {
   chmodSync,
+  chownSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import sharp from "sharp";
 import { BasedXLError } from "../../src/errors.ts";
 import { writeWhole } from "../../src/image/files.ts";
@@ -159,6 +162,45 @@ describe("whole files", () => {
     expect(readdirSync(join(folder, "far"))).toEqual(["target.bin"]);
   });
 
+  test("behind links to what is not there yet it is made, and the links stay", async () => {
+    mkdirSync(join(folder, "far/deep"), { recursive: true });
+    symlinkSync("far/deep", join(folder, "way"));
+    symlinkSync("way/../second.bin", join(folder, "first.bin"));
+    symlinkSync(join(folder, "far", "target.bin"), join(folder, "far", "second.bin"));
+    expect(checkWritable(join(folder, "first.bin"))).toBe(join(folder, "far", "target.bin"));
+    await writeWhole(join(folder, "first.bin"), bytes("new"));
+    expect(readFileSync(join(folder, "far", "target.bin"), "utf8")).toBe("new");
+    expect(lstatSync(join(folder, "first.bin")).isSymbolicLink()).toBe(true);
+    expect(lstatSync(join(folder, "far", "second.bin")).isSymbolicLink()).toBe(true);
+    symlinkSync("no/a.bin", join(folder, "lost.bin"));
+    expect(await refusal(() => checkWritable(join(folder, "lost.bin")), "io")).toMatch(
+      /the folder .*\/no does not exist/,
+    );
+  });
+
+  test("what is replaced keeps its mode, and a new file has the usual one", async () => {
+    const path = join(folder, "a.bin");
+    for (const mode of [0o600, 0o640, 0o666, 0o755]) {
+      writeFileSync(path, "old");
+      chmodSync(path, mode);
+      await writeWhole(path, bytes("new"));
+      expect(statSync(path).mode & 0o7777).toBe(mode);
+    }
+    await writeWhole(join(folder, "b.bin"), bytes("new"));
+    expect(statSync(join(folder, "b.bin")).mode & 0o777).toBe(0o666 & ~process.umask());
+  });
+
+  // Only root may give a file to somebody else.
+  test.skipIf(process.getuid?.() !== 0)("what is replaced keeps its owner and group", async () => {
+    const path = join(folder, "a.bin");
+    writeFileSync(path, "old");
+    chownSync(path, 1234, 4321);
+    chmodSync(path, 0o4750);
+    await writeWhole(path, bytes("new"));
+    const { uid, gid, mode } = statSync(path);
+    expect([uid, gid, mode & 0o7777]).toEqual([1234, 4321, 0o4750]);
+  });
+
   test("writers at the same time leave one whole file", async () => {
     const path = join(folder, "a.bin");
     const contents = Array.from({ length: 8 }, (_, i) => `${i}`.repeat(100_000));
@@ -195,7 +237,29 @@ describe("places that cannot be written", () => {
   test("a device in place of the file", async () => {
     symlinkSync("/dev/null", join(folder, "a.png"));
     const message = await refusal(() => checkWritable(join(folder, "a.png")), "io");
-    expect(message).toMatch(/it is there already, and is no file/);
+    expect(message).toMatch(/a device is there already/);
+  });
+
+  test.each([
+    ["/dev/full", "a device"],
+    ["pipe", "a pipe"],
+    ["socket", "a socket"],
+    ["link to a pipe", "a pipe"],
+  ])("%s in place of the file", async (name, what) => {
+    const pipe = join(folder, "pipe");
+    expect(Bun.spawnSync(["mkfifo", pipe]).exitCode).toBe(0);
+    symlinkSync("pipe", join(folder, "link to a pipe"));
+    const socket = Bun.listen({ unix: join(folder, "socket"), socket: { data: () => {} } });
+    try {
+      const path = resolve(folder, name);
+      // Nobody reads the pipe: to open it would take forever.
+      expect(await refusal(() => writeWhole(path, pixels), "io")).toBe(
+        `Cannot write ${path}: ${what} is there already.`,
+      );
+    } finally {
+      socket.stop();
+    }
+    expect(readdirSync(folder).filter((each) => each.startsWith("."))).toEqual([]);
   });
 
   test("a file in place of the folder", async () => {

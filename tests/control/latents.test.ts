@@ -5,8 +5,8 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { encodeLatents, writeLatents } from "../../src/image/latents.ts";
-import { readSafetensors } from "../support/safetensors.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-latents-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -9,6 +9,7 @@
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
+import { measureGoldenParts } from "../../src/bench/support/parity.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
@@ -22,7 +23,6 @@ import {
 } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
 import { drawNoise } from "../support/noise.ts";
-import { measureGoldenParts } from "../support/parity.ts";
 import { refusal } from "../support/refusal.ts";
 import { zigBuild } from "../support/zig.ts";
 

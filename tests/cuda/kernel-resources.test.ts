@@ -5,15 +5,15 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { findNvcc } from "../../src/setup/compiler.ts";
-import { cascadedBar, measureSums, sdxlDepths } from "../support/cascaded.ts";
+import { cascadedBar, measureSums, sdxlDepths } from "../../src/bench/support/cascaded.ts";
 import {
   architectures,
   blocksPerMultiprocessor,
   kernelFiles,
   parsePtxas,
   resourcesOf,
-} from "../support/kernel-resources.ts";
+} from "../../src/bench/support/kernel-resources.ts";
+import { findNvcc } from "../../src/setup/compiler.ts";
 
 const held = /attention|softmax|norm/;
 /** Six architectures of the largest kernels: half a minute of two cores that do nothing else. */

@@ -7,11 +7,11 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
+import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { imagePaths } from "../../src/commands/sample-files.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { draw, latentsOf } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
-import { readSafetensors } from "../support/safetensors.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);

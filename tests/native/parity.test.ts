@@ -3,7 +3,7 @@
  * `bun run bench parity`, against its bar.
  */
 import { expect, test } from "bun:test";
-import { type Measure, measureParity } from "../support/parity.ts";
+import { type Measure, measureParity } from "../../src/bench/support/parity.ts";
 
 const measures: Measure[] = await Array.fromAsync(measureParity());
 

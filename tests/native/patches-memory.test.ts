@@ -6,10 +6,10 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { unetSizes } from "../../src/bench/formula.ts";
+import { writeWideModel } from "../../src/bench/support/formula-weights.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { draw } from "../support/draw.ts";
-import { writeWideModel } from "../support/formula-weights.ts";
 import { measureMemory } from "../support/memory-run.ts";
 
 // Many images each, and the cores may be busy.

@@ -6,14 +6,15 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
+import { writeWideModel } from "../../src/bench/support/formula-weights.ts";
+import { relativeL2From } from "../../src/bench/support/references.ts";
+import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
-import { writeWideModel } from "../support/formula-weights.ts";
 import { refusal } from "../support/refusal.ts";
-import { readSafetensors, tensorOf } from "../support/safetensors.ts";
 
 // Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
@@ -47,7 +48,8 @@ describe("DistriFusion's recorded runs, with its factor n / (n - 1) of the varia
   const folder = join(fixtures, "patch_parallel");
   const runs: Run[] = JSON.parse(readFileSync(join(folder, "patch_parallel.json"), "utf8"));
   const tensors = readSafetensors(join(folder, "patch_parallel.safetensors"));
-  const theirs = (run: Run, part: string) => tensorOf(tensors, `pp.${run.name}.${part}`).data;
+  const distance = ({ name }: Run, part: string, ours: Float32Array) =>
+    relativeL2From(tensors, `pp.${name}.${part}`, ours);
   const bar = 1e-4;
 
   test("are all here", () => {
@@ -75,9 +77,9 @@ describe("DistriFusion's recorded runs, with its factor n / (n - 1) of the varia
     };
     await withSession(work, async (session) => {
       const whole = await session.image(requestOf(work));
-      expect(relativeL2(latentsOf(whole), theirs(run, "latents"))).toBeLessThanOrEqual(bar);
+      expect(distance(run, "latents", latentsOf(whole))).toBeLessThanOrEqual(bar);
       const half = await session.image(requestOf({ ...work, stepsDone: 7 }));
-      expect(relativeL2(latentsOf(half), theirs(run, "mid"))).toBeLessThanOrEqual(bar);
+      expect(distance(run, "mid", latentsOf(half))).toBeLessThanOrEqual(bar);
     });
   });
 });

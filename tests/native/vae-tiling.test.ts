@@ -5,6 +5,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { measureTiling, tilingImages } from "../../src/bench/support/tiling.ts";
 import type { BasedXLError } from "../../src/errors.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
@@ -16,7 +17,6 @@ import { resources } from "../../src/resources.ts";
 import { makeSchedule } from "../../src/schedule.ts";
 import { tilingPsnr } from "../../src/settings/measured-errors.ts";
 import { maxAbs } from "../support/compare.ts";
-import { measureTiling, tilingImages } from "../support/tiling.ts";
 
 const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 /** Tiles of 8 rows and columns of the latent: 64 pixels a side. */

@@ -18,11 +18,11 @@ import {
 import { join } from "node:path";
 import sharp from "sharp";
 import packageJson from "../../package.json" with { type: "json" };
+import { buildBinaryIn, ended, newFolder, start } from "../../src/bench/support/binary.ts";
+import { noStraceReason, readTrace, tracedCalls } from "../../src/bench/support/strace.ts";
 import { cacheCandidates } from "../../src/binary/cache.ts";
 import { inBareRoot, makeBareRoot, noBareRootReason } from "../support/bare-root.ts";
-import { buildBinaryIn, ended, newFolder, start } from "../support/binary.ts";
 import { noDiskReason, onDisk } from "../support/mount.ts";
-import { noStraceReason, readTrace, tracedCalls } from "../support/strace.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);

@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { ended } from "../../src/bench/support/binary.ts";
 import { driverLine, findDriver } from "../../src/doctor/driver.ts";
 import { probeGpus } from "../../src/doctor/gpu-probe.ts";
 import { gpuSection } from "../../src/doctor/gpus.ts";
@@ -23,7 +24,6 @@ import { renderReport } from "../../src/doctor/render.ts";
 import { type GpuFacts, type Line, problemsOf } from "../../src/doctor/report.ts";
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
 import { zigEnvironment } from "../../src/setup/native.ts";
-import { ended } from "../support/binary.ts";
 import { linkedModel } from "../support/linked-model.ts";
 
 // Each starts processes, which take long on a machine that builds something else.

@@ -8,8 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import packageJson from "../../package.json" with { type: "json" };
+import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { maxAbs } from "../support/compare.ts";
-import { readSafetensors } from "../support/safetensors.ts";
 
 const root = join(import.meta.dir, "../..");
 const folder = mkdtempSync(join(tmpdir(), "basedxl-sample-"));

@@ -1,6 +1,6 @@
 """Model weights from an integer hash, so that the wide fixture holds only key names and shapes.
 
-tests/support/formula-weights.ts is the same formula: change both or neither, the checksums in
+src/bench/support/formula-weights.ts is the same formula: change both or neither, the checksums in
 weights.json tell. Every step is exact or one correctly rounded f32 operation, which is why the two
 writers agree to the bit.
 """

@@ -8,26 +8,20 @@ times it.
 import json
 import os
 
+import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from safetensors.torch import save_file
+from thin import formula_input, thin
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 torch.set_num_threads(2)
 torch.set_grad_enabled(False)
-
-SCHEDULERS = {
-    "EulerDiscreteScheduler": EulerDiscreteScheduler,
-    "EulerAncestralDiscreteScheduler": EulerAncestralDiscreteScheduler,
-    "DDIMScheduler": DDIMScheduler,
-}
 
 
 def load_pipeline(folder, variants=None):
@@ -86,7 +80,8 @@ def embed(pipeline, prompt, negative):
 def run(pipeline, spec):
     """Draws one image's latents; `spec` is an entry of golden.json's `runs`."""
     model_scheduler = pipeline.scheduler
-    scheduler = SCHEDULERS[spec["scheduler"]].from_config(model_scheduler.config, **spec["config"])
+    scheduler_class = getattr(diffusers, spec["scheduler"])
+    scheduler = scheduler_class.from_config(model_scheduler.config, **spec["config"])
     pipeline.scheduler = scheduler
     first = {}
 
@@ -126,16 +121,62 @@ def encode_mean(pipeline, image):
     return pipeline.vae.encode(image).latent_dist.mean * pipeline.vae.config.scaling_factor
 
 
+def forward_tensors(pipeline, name, width, height):
+    """Outputs of one pass through the UNet and both halves of the VAE, on formula inputs."""
+    unet, factor = pipeline.unet.config, pipeline.vae_scale_factor
+    latent_shape = (unet.in_channels, height // factor, width // factor)
+    pooled_width = pipeline.text_encoder_2.config.projection_dim
+    inputs = {
+        "unet.sample": formula_input(f"{name}/unet.sample", (2, *latent_shape), 1.7),
+        "unet.encoder_hidden_states": formula_input(
+            f"{name}/unet.encoder_hidden_states", (2, 77, unet.cross_attention_dim), 1.7
+        ),
+        "unet.text_embeds": formula_input(f"{name}/unet.text_embeds", (2, pooled_width), 1.7),
+        "vae.latent": formula_input(f"{name}/vae.latent", (1, *latent_shape), 1.4),
+        "vae.encode_image": formula_input(f"{name}/vae.encode_image", (1, 3, height, width), 1.0),
+    }
+    return inputs, forward(pipeline, inputs, width, height)
+
+
+def forward(pipeline, inputs, width, height):
+    """`inputs` through the UNet and both halves of the VAE, in the inputs' own type."""
+    time_ids = torch.tensor([[height, width, 0, 0, height, width]] * 2)
+    return {
+        "unet.out": pipeline.unet(
+            inputs["unet.sample"],
+            torch.tensor([601.0]),
+            encoder_hidden_states=inputs["unet.encoder_hidden_states"],
+            added_cond_kwargs={
+                "text_embeds": inputs["unet.text_embeds"],
+                "time_ids": time_ids.to(inputs["unet.sample"].dtype),
+            },
+        ).sample,
+        "vae.image": decode(pipeline, inputs["vae.latent"]),
+        "vae.encode_mean": encode_mean(pipeline, inputs["vae.encode_image"]),
+    }
+
+
+def text_tensors(pipeline, prompt, negative):
+    """What the text encoders make of both prompts."""
+    positive, negative, pooled, negative_pooled = embed(pipeline, prompt, negative)
+    return {
+        "text.prompt_embeds": positive,
+        "text.negative_prompt_embeds": negative,
+        "text.pooled": pooled,
+        "text.negative_pooled": negative_pooled,
+    }
+
+
 def relative_l2(ours, reference):
     """|ours - reference| / |reference|, in doubles."""
     return float((ours.double() - reference.double()).norm() / reference.double().norm())
 
 
 def save(path, tensors, notes):
-    """Writes `path`.safetensors and `path`.json; refuses what is not finite."""
+    """Writes `path`.safetensors, thinned, and `path`.json; refuses what is not finite."""
     for name, tensor in tensors.items():
         assert bool(torch.isfinite(tensor).all()), f"{name} is not finite"
-    stored = {name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}
+    stored = {name: tensor.float().contiguous().clone() for name, tensor in thin(tensors).items()}
     save_file(stored, f"{path}.safetensors")
     os.chmod(f"{path}.safetensors", 0o644)
     with open(f"{path}.json", "w") as file:

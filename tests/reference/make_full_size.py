@@ -114,8 +114,8 @@ def reference(out):
     vae = AutoencoderKL.from_pretrained(f"{out}/vae", **load)
     latent = sample * vae.config.scaling_factor
     image = timed("VAE decode", lambda: vae.decode(latent / vae.config.scaling_factor).sample)
-    image = torch.rand(1, 3, 256, 256, generator=generator) * 2 - 1
-    mean = vae.encode(image).latent_dist.mean * vae.config.scaling_factor
+    pixels = torch.rand(1, 3, 256, 256, generator=generator) * 2 - 1
+    mean = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
     tensors = {
         "unet.sample": sample,
         "unet.timestep": timestep,
@@ -125,7 +125,7 @@ def reference(out):
         "unet.out": noise,
         "vae.latent": latent,
         "vae.image": image,
-        "vae.encode_image": image,
+        "vae.encode_image": pixels,
         "vae.encode_mean": mean,
     }
     tensors = {name: value.contiguous() for name, value in tensors.items()}

@@ -9,10 +9,19 @@ import os
 import shutil
 import tempfile
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from formula_weights import write_file, write_index
-from harness import decode, embed, encode_mean, load_pipeline, relative_l2, run, save, token_ids
+from harness import (
+    decode,
+    forward,
+    forward_tensors,
+    load_pipeline,
+    relative_l2,
+    run,
+    save,
+    text_tensors,
+    token_ids,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 WIDE = "tests/fixtures/wide"
@@ -102,46 +111,6 @@ def write_weights_list(files):
         out.write("\n]}\n")
 
 
-def forward_tensors(pipeline):
-    """Inputs and outputs of single passes through every part."""
-    positive, negative, pooled, negative_pooled = embed(pipeline, PROMPT, NEGATIVE)
-    generator = torch.Generator("cpu").manual_seed(11)
-    factor = pipeline.vae_scale_factor
-    channels = pipeline.unet.config.in_channels
-    latent_shape = (channels, HEIGHT // factor, WIDTH // factor)
-    out = {
-        "text.prompt_embeds": positive,
-        "text.negative_prompt_embeds": negative,
-        "text.pooled": pooled,
-        "text.negative_pooled": negative_pooled,
-        "unet.sample": torch.randn((2, *latent_shape), generator=generator),
-        "unet.timestep": torch.tensor([601.0]),
-        "unet.encoder_hidden_states": torch.cat([negative, positive]),
-        "unet.text_embeds": torch.cat([negative_pooled, pooled]),
-        "unet.time_ids": torch.tensor(
-            [[HEIGHT, WIDTH, 0, 0, HEIGHT, WIDTH]] * 2, dtype=torch.float32
-        ),
-        "vae.latent": torch.randn((1, *latent_shape), generator=generator) * 0.8,
-        "vae.encode_image": torch.rand((1, 3, HEIGHT, WIDTH), generator=generator) * 2 - 1,
-    }
-    out["unet.out"] = unet_forward(pipeline, out)
-    out["vae.image"] = decode(pipeline, out["vae.latent"])
-    out["vae.encode_mean"] = encode_mean(pipeline, out["vae.encode_image"])
-    return out
-
-
-def unet_forward(pipeline, tensors):
-    return pipeline.unet(
-        tensors["unet.sample"],
-        tensors["unet.timestep"],
-        encoder_hidden_states=tensors["unet.encoder_hidden_states"],
-        added_cond_kwargs={
-            "text_embeds": tensors["unet.text_embeds"],
-            "time_ids": tensors["unet.time_ids"],
-        },
-    ).sample
-
-
 def run_specs():
     base = {"steps": 8, "guidance": 5.0, "seed": 7, "prompt": PROMPT, "negative": NEGATIVE}
     base |= {"height": HEIGHT, "width": WIDTH, "config": {}}
@@ -157,23 +126,20 @@ def run_specs():
     ]
 
 
-def print_f64_distance(pipeline, tensors):
+def print_f64_distance(pipeline, inputs, outputs):
     """How far the f32 reference itself is from f64: nothing can be held to less."""
-    double = {name: tensor.double() for name, tensor in tensors.items()}
     pipeline.unet.double(), pipeline.vae.double()
-    for name, ours in {
-        "unet.out": unet_forward(pipeline, double),
-        "vae.image": decode(pipeline, double["vae.latent"]),
-        "vae.encode_mean": encode_mean(pipeline, double["vae.encode_image"]),
-    }.items():
-        print(f"f32 to f64: {name} {relative_l2(tensors[name], ours):.1e}")
+    double = {name: tensor.double() for name, tensor in inputs.items()}
+    for name, exact in forward(pipeline, double, WIDTH, HEIGHT).items():
+        print(f"f32 to f64: {name} {relative_l2(outputs[name], exact):.1e}")
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
         write_weights_list(write_model(folder))
         pipeline = load_pipeline(folder, {"text_encoder_2": "fp16"})
-    tensors, specs = forward_tensors(pipeline), run_specs()
+    inputs, outputs = forward_tensors(pipeline, "wide", WIDTH, HEIGHT)
+    tensors, specs = text_tensors(pipeline, PROMPT, NEGATIVE) | outputs, run_specs()
     for spec in specs:
         tensors |= run(pipeline, spec)
     tensors["run.euler.image"] = decode(pipeline, tensors["run.euler.latents"])
@@ -190,7 +156,7 @@ def main():
         "note": "as ../golden/golden.json; formula weights, rounded to the stored type, run in f32",
     }
     save(f"{WIDE}/golden", tensors, notes)
-    print_f64_distance(pipeline, tensors)
+    print_f64_distance(pipeline, inputs, outputs)
 
 
 main()

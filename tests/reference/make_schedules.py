@@ -2,8 +2,8 @@
 
 Usage: python tests/reference/make_schedules.py   (from the repository root; diffusers 0.40 dev)
 Writes tests/fixtures/schedules.json. Each case is a sampler, its settings and a step count;
-it holds timesteps and sigmas (every one up to 50 steps, about 40 of a longer run) and, for each
-prediction type, a latent of 16 elements after the first, the middle and the last step of a run.
+it holds timesteps and sigmas (every one up to 12 steps, about ten of a longer run) and, for each
+prediction type, a latent of 4 elements after the first, the middle and the last step of a run.
 The model's output is sin(its input + timestep / 1000); first latent and noise are formulas too, so
 the test computes the same ones.
 """
@@ -11,6 +11,7 @@ the test computes the same ones.
 import json
 import math
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -21,7 +22,7 @@ from diffusers.schedulers import scheduling_euler_ancestral_discrete as ancestra
 
 OUT = "tests/fixtures/schedules.json"
 COUNTS = [1, 2, 12, 25, 50, 999]
-SIZE = 16
+SIZE = 4
 SDXL = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -41,14 +42,20 @@ CLASSES = {
 def noise(index):
     """Unit-variance stand-in for the noise of step `index`; -1 is the first latent."""
     values = [math.sqrt(2) * math.sin(1 + 7.3 * k + 3.1 * (index + 1)) for k in range(SIZE)]
-    return torch.tensor(values, dtype=torch.float64).float().view(1, 1, 4, 4)
+    return torch.tensor(values, dtype=torch.float64).float().view(1, 1, 2, 2)
+
+
+def short(value):
+    """The shortest decimal number that is this f32."""
+    return float(str(np.float32(value)))
 
 
 def sampled(values):
-    """All of a short list; of a long one the two ends and every 33rd, as [index, value]."""
-    numbers = [float(value) for value in values]
+    """All of a short list; of a longer one the two ends and every 7th or 66th: [index, value]."""
+    numbers = [short(value) for value in values]
     last = len(numbers) - 1
-    keep = range(last + 1) if last <= 50 else sorted({*range(0, last, 33), 1, last - 1, last})
+    step = 1 if last <= 12 else 7 if last <= 50 else 66
+    keep = sorted({*range(0, last, step), 1, last - 1, last} & {*range(last + 1)})
     return [[index, numbers[index]] for index in keep]
 
 
@@ -75,17 +82,18 @@ def trajectory(name, settings, count):
         output = torch.sin(scheduler.scale_model_input(latent, timestep) + timestep / 1000)
         latent = scheduler.step(output, timestep, latent).prev_sample
         if index in (0, count // 2, count - 1):
-            kept[index] = [float(value) for value in latent.flatten()]
+            kept[index] = [short(value) for value in latent.flatten()]
     return kept
 
 
 def case(name, count, predictions=("epsilon", "v_prediction", "sample"), **settings):
-    settings = {**SDXL, **(DDIM if name == "ddim" else {}), **settings}
+    changes = settings
+    settings = {**SDXL, **(DDIM if name == "ddim" else {}), **changes}
     scheduler = make(name, settings, count)
     entry = {
         "name": name,
         "count": count,
-        "settings": settings,
+        "settings": {key: value for key, value in settings.items() if key in changes},
         "timesteps": sampled(scheduler.timesteps),
         "init_noise_sigma": float(scheduler.init_noise_sigma),
         "latents": {

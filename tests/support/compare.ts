@@ -1,36 +1,4 @@
 /**
- * How tests measure one array against its reference. Not-a-number anywhere gives NaN, and NaN
- * passes no `<=`: write bars as `expect(...).toBeLessThanOrEqual(bar)`, never negated.
+ * How tests measure one array against its reference; the benches do it the same way.
  */
-
-/** |ours - reference| / |reference| in the 2-norm, summed in doubles. 0 for two zero arrays. */
-export function relativeL2(ours: ArrayLike<number>, reference: ArrayLike<number>): number {
-  assertSameLength(ours, reference);
-  let difference = 0;
-  let scale = 0;
-  for (let i = 0; i < reference.length; i++) {
-    difference += (ours[i]! - reference[i]!) ** 2;
-    scale += reference[i]! ** 2;
-  }
-  return difference === 0 ? 0 : Math.sqrt(difference / scale);
-}
-
-/** The largest |ours - reference| over all elements. */
-export function maxAbs(ours: ArrayLike<number>, reference: ArrayLike<number>): number {
-  assertSameLength(ours, reference);
-  let largest = 0;
-  for (let i = 0; i < reference.length; i++) {
-    const difference = Math.abs(ours[i]! - reference[i]!);
-    if (!(difference <= largest)) largest = difference;
-    if (Number.isNaN(largest)) return Number.NaN;
-  }
-  return largest;
-}
-
-// --- internal ---
-
-function assertSameLength(ours: ArrayLike<number>, reference: ArrayLike<number>): void {
-  if (ours.length !== reference.length) {
-    throw new Error(`ours has ${ours.length} elements, the reference ${reference.length}`);
-  }
-}
+export { maxAbs, relativeL2 } from "../../src/bench/support/compare.ts";

@@ -3,7 +3,7 @@
  * are added up in f16, four to a chunk, and chunks in f32. Operands are normally distributed f16
  * numbers, as behind a norm.
  */
-import { randomNormal } from "../../src/native/testing.ts";
+import { randomNormal } from "../../native/testing.ts";
 
 /** Products of one tensor-core instruction, whose sum is rounded once; and of a chunk. */
 const instructionDepth = 16;

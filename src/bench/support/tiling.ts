@@ -3,11 +3,11 @@
  * warning of `--vae-tiling` state, for its test and for `bun run bench tiling`.
  */
 
-import { type Image, psnr } from "../../src/bench/image-measures.ts";
-import type { ModelFolder } from "../../src/models/folder.ts";
-import { nativeModelOf } from "../../src/models/native-model.ts";
-import { ModelParts } from "../../src/native/testing.ts";
-import { tileLatent } from "../../src/pipeline/vae-tiling.ts";
+import type { ModelFolder } from "../../models/folder.ts";
+import { nativeModelOf } from "../../models/native-model.ts";
+import { ModelParts } from "../../native/testing.ts";
+import { tileLatent } from "../../pipeline/vae-tiling.ts";
+import { type Image, psnr } from "../image-measures.ts";
 import { maxAbs } from "./compare.ts";
 import { generateOnce } from "./generate.ts";
 

@@ -5,14 +5,15 @@
 
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
-import { nativeModelOf } from "../../src/models/native-model.ts";
-import { ModelParts, type PartsOptions, randomNormal } from "../../src/native/testing.ts";
-import { makeSchedule, schedulerNameOfClass } from "../../src/schedule.ts";
-import { maxAbs, relativeL2 } from "./compare.ts";
+import { type ModelFolder, openModelFolder } from "../../models/folder.ts";
+import { nativeModelOf } from "../../models/native-model.ts";
+import { ModelParts, type PartsOptions, randomNormal } from "../../native/testing.ts";
+import { makeSchedule, schedulerNameOfClass } from "../../schedule.ts";
+import { maxAbs } from "./compare.ts";
 import { writeWideModel } from "./formula-weights.ts";
 import { generateOnce } from "./generate.ts";
-import { readSafetensors, type Tensor, tensorOf } from "./safetensors.ts";
+import { everyNth, formulaInput, isRecorded, keptOf, relativeL2From } from "./references.ts";
+import { readSafetensors, type Tensor } from "./safetensors.ts";
 
 export interface Measure {
   /** The reference it is compared with: "golden", "wide" or "mini". */
@@ -61,9 +62,18 @@ interface Reference {
   folder: ModelFolder;
   tensors: Map<string, Tensor>;
   runs: Run[];
+  /** Of the single passes, in pixels. */
+  width: number;
+  height: number;
 }
 
-const fixtures = join(import.meta.dir, "../fixtures");
+/** tiling.json */
+interface TilingNotes {
+  tile_pixels: Record<string, number>;
+  latent_rows: Record<string, number>;
+}
+
+const fixtures = join(import.meta.dir, "../../../tests/fixtures");
 const goldenFiles = ["golden/golden", "golden/extra", "golden/rescale"];
 
 export async function* measureParity(): AsyncGenerator<Measure> {
@@ -73,9 +83,10 @@ export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureReference(golden);
   yield* measureTiles(golden.folder);
   yield* measureWide();
-  const mini = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
+  const mini = await openModelFolder(join(import.meta.dir, "../../assets/mini-sdxl"));
   const runs = readJson("mini.json").runs;
-  yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs });
+  const size = { width: 256, height: 256 };
+  yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs, ...size });
 }
 
 /** Text encoders, UNet and VAE of the reference model alone, on another device. */
@@ -92,7 +103,8 @@ export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
   const tensors = readSafetensors(join(path, "reference.safetensors"));
   const parts = await ModelParts.open(nativeModelOf(folder));
   try {
-    const reference = { model: "full size", folder, tensors, runs: [] };
+    const size = { width: 256, height: 256 };
+    const reference = { model: "full size", folder, tensors, runs: [], ...size };
     yield* measureUnet(reference, parts);
     yield* measureVae(reference, parts);
   } finally {
@@ -105,6 +117,8 @@ export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
 async function goldenReference(): Promise<Reference> {
   return {
     model: "golden",
+    width: 256,
+    height: 256,
     folder: await openModelFolder(join(fixtures, "golden/model")),
     tensors: new Map(goldenFiles.flatMap((name) => [...read(name)])),
     runs: goldenFiles.flatMap((name) => readJson(`${name}.json`).runs),
@@ -117,7 +131,8 @@ async function* measureWide(): AsyncGenerator<Measure> {
     const folder = await openModelFolder(path);
     const { tokens, runs } = readJson("wide/golden.json");
     yield* measureTokens("wide", folder, tokens);
-    yield* measureReference({ model: "wide", folder, tensors: read("wide/golden"), runs });
+    const tensors = read("wide/golden");
+    yield* measureReference({ model: "wide", width: 192, height: 320, folder, tensors, runs });
   } finally {
     rmSync(path, { recursive: true });
   }
@@ -151,7 +166,8 @@ function* measureNoise(): Generator<Measure> {
     { name: "rng.cpu_seed7_15", seed: 7n, count: 1, length: 15 },
   ];
   for (const { name, seed, count, length } of draws) {
-    const measured = maxAbs(randomNormal(seed, count, length), tensorOf(tensors, name).data);
+    const { stride, data } = keptOf(tensors, name);
+    const measured = maxAbs(everyNth(randomNormal(seed, count, length), stride), data);
     yield { model: "torch", what: name, measured, allowed: bars.noise, unit: "absolute" };
   }
 }
@@ -198,67 +214,77 @@ async function* measureText(reference: Reference, parts: ModelParts): AsyncGener
     });
     const unit = "relative L2";
     const allowed = bars.text;
-    const embedsError = relativeL2(ours.promptEmbeds, tensorOf(tensors, embeds).data);
+    const embedsError = relativeL2From(tensors, embeds, ours.promptEmbeds);
     yield { model, what: embeds, measured: embedsError, allowed, unit };
-    const pooledError = relativeL2(ours.pooled, tensorOf(tensors, pooled).data);
+    const pooledError = relativeL2From(tensors, pooled, ours.pooled);
     yield { model, what: pooled, measured: pooledError, allowed, unit };
   }
 }
 
 async function* measureUnet(reference: Reference, parts: ModelParts): AsyncGenerator<Measure> {
-  const { model, tensors } = reference;
-  const sample = tensorOf(tensors, "unet.sample");
-  const [batch = 0, , latentRows = 0, latentWidth = 0] = sample.shape;
+  const { model, folder, tensors, width, height } = reference;
+  const { inChannels, crossAttentionDim } = folder.unet;
+  const [latentRows, latentWidth] = [height / folder.vaeFactor, width / folder.vaeFactor];
+  const batch = tensors.get("unet.sample")?.shape[0] ?? 2;
+  const input = (name: string, shape: number[]) => inputOf(reference, name, shape, 1.7);
   const { output } = await parts.noisePrediction({
-    sample: sample.data,
+    sample: input("unet.sample", [batch, inChannels, latentRows, latentWidth]),
     batch,
     latentRows,
     latentWidth,
-    timestep: tensorOf(tensors, "unet.timestep").data[0] ?? 0,
-    promptEmbeds: tensorOf(tensors, "unet.encoder_hidden_states").data,
-    pooled: tensorOf(tensors, "unet.text_embeds").data,
-    timeIds: tensorOf(tensors, "unet.time_ids").data,
+    timestep: 601,
+    promptEmbeds: input("unet.encoder_hidden_states", [batch, 77, crossAttentionDim]),
+    pooled: input("unet.text_embeds", [batch, folder.clip2.projectionSize]),
+    timeIds: Float32Array.from(
+      Array.from({ length: batch }, () => [height, width, 0, 0, height, width]).flat(),
+    ),
   });
-  const measured = relativeL2(output, tensorOf(tensors, "unet.out").data);
+  const measured = relativeL2From(tensors, "unet.out", output);
   yield { model, what: "UNet forward", measured, allowed: bars.network, unit: "relative L2" };
 }
 
 async function* measureVae(reference: Reference, parts: ModelParts): AsyncGenerator<Measure> {
-  const { model, folder, tensors } = reference;
-  const latent = tensorOf(tensors, "vae.latent");
-  const [, , latentRows = 0, latentWidth = 0] = latent.shape;
-  const { scalingFactor } = folder.vae;
-  const scaled = latent.data.map((value) => value / scalingFactor);
+  const { model, folder, tensors, width, height } = reference;
+  const { scalingFactor, latentChannels } = folder.vae;
+  const [latentRows, latentWidth] = [height / folder.vaeFactor, width / folder.vaeFactor];
+  const shape = [1, latentChannels, latentRows, latentWidth];
+  const latent = inputOf(reference, "vae.latent", shape, 1.4);
+  const scaled = latent.map((value) => value / scalingFactor);
   const { image } = await parts.decode(scaled, latentRows, latentWidth);
   const unit = "relative L2";
   const allowed = bars.network;
-  const decodeError = relativeL2(image, tensorOf(tensors, "vae.image").data);
+  const decodeError = relativeL2From(tensors, "vae.image", image);
   yield { model, what: "VAE decode", measured: decodeError, allowed, unit };
 
-  const pixels = tensorOf(tensors, "vae.encode_image");
-  const [, , height = 0, width = 0] = pixels.shape;
-  const { vaeFactor } = folder;
-  const mean = await parts.encode(pixels.data, height / vaeFactor, width / vaeFactor);
-  const encodeError = relativeL2(mean, tensorOf(tensors, "vae.encode_mean").data);
+  const pixels = inputOf(reference, "vae.encode_image", [1, 3, height, width], 1);
+  const mean = await parts.encode(pixels, latentRows, latentWidth);
+  const encodeError = relativeL2From(tensors, "vae.encode_mean", mean);
   yield { model, what: "VAE encode", measured: encodeError, allowed, unit };
 }
 
-/** Decoding in tiles against diffusers' own tiles: make_tiling.py. */
+/** The recorded input, or the formula's. */
+function inputOf(
+  { model, tensors }: Reference,
+  name: string,
+  shape: number[],
+  amplitude: number,
+): Float32Array {
+  return tensors.get(name)?.data ?? formulaInput(`${model}/${name}`, shape, amplitude).data;
+}
+
+/** Decoding in tiles against diffusers' own tiles. */
 async function* measureTiles(folder: ModelFolder): AsyncGenerator<Measure> {
   const tensors = read("golden/tiling");
-  const tilePixels: Record<string, number> = readJson("golden/tiling.json").tile_pixels;
-  const latents = {
-    square: tensorOf(read("golden/golden"), "vae.latent"),
-    tall: tensorOf(tensors, "tall.latent"),
-  };
+  const { tile_pixels, latent_rows } = readJson("golden/tiling.json") as TilingNotes;
   const parts = await ModelParts.open(nativeModelOf(folder));
   try {
-    for (const [name, { data, shape }] of Object.entries(latents)) {
-      const [, , rows = 0, width = 0] = shape;
+    for (const [name, tilePixels] of Object.entries(tile_pixels)) {
+      const [rows, width] = [latent_rows[name] ?? 0, 32];
+      const shape = [1, folder.vae.latentChannels, rows, width];
+      const { data } = formulaInput(`golden/tiling.${name}`, shape, 1.4);
       const scaled = data.map((value) => value / folder.vae.scalingFactor);
-      const tile = (tilePixels[name] ?? 0) / folder.vaeFactor;
-      const { image } = await parts.decode(scaled, rows, width, tile);
-      const measured = relativeL2(image, tensorOf(tensors, `${name}.image`).data);
+      const { image } = await parts.decode(scaled, rows, width, tilePixels / folder.vaeFactor);
+      const measured = relativeL2From(tensors, `${name}.image`, image);
       const what = `VAE decode in tiles, ${name}`;
       yield { model: "golden", what, measured, allowed: bars.network, unit: "relative L2" };
     }
@@ -309,13 +335,13 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
       warmupStepCount: 0,
       wantLatents: true,
     });
-    const theirs = tensorOf(tensors, `run.${run.name}.latents`).data;
-    const measured = relativeL2(drawn.latents ?? [], theirs);
+    const measured = relativeL2From(tensors, `run.${run.name}.latents`, drawn.latents ?? []);
     const what = `latents after ${run.steps} steps of ${run.name}`;
     yield { model, what, measured, allowed: bars.latents, unit: "relative L2" };
-    const image = tensors.get(`run.${run.name}.image`);
-    if (!image) continue;
-    const levels = maxAbs(drawn.images[0]?.pixels ?? [], rgbOf(image.data, run.width * run.height));
+    if (!isRecorded(tensors, `run.${run.name}.image`)) continue;
+    const { data, stride } = keptOf(tensors, `run.${run.name}.image`);
+    const ours = channelsFirst(drawn.images[0]?.pixels ?? new Uint8Array());
+    const levels = maxAbs(everyNth(ours, stride), data.map(levelOf));
     const allowed = bars.levels;
     yield { model, what: `image of ${run.name}`, measured: levels, allowed, unit: "levels" };
   }
@@ -329,15 +355,15 @@ function scheduleOptions(run: Run) {
   };
 }
 
-/** A decoder's output, channels first, as bytes, positions first. */
-function rgbOf(image: Float32Array, positionCount: number): Uint8Array {
-  const rgb = new Uint8Array(image.length);
-  for (let i = 0; i < image.length; i++) {
-    const channel = Math.floor(i / positionCount);
-    const unit = Math.min(1, Math.max(0, (image[i] ?? 0) / 2 + 0.5));
-    rgb[(i % positionCount) * 3 + channel] = Math.round(255 * unit);
-  }
-  return rgb;
+/** The decoder's output as the byte of a colour. */
+function levelOf(value: number): number {
+  return Math.round(255 * Math.min(1, Math.max(0, value / 2 + 0.5)));
+}
+
+/** RGB triples as three planes. */
+function channelsFirst(rgb: Uint8Array): Uint8Array {
+  const positionCount = rgb.length / 3;
+  return rgb.map((_, i) => rgb[(i % positionCount) * 3 + Math.floor(i / positionCount)]!);
 }
 
 function read(name: string): Map<string, Tensor> {

@@ -23,7 +23,7 @@ interface WeightsList {
   files: WeightsFile[];
 }
 
-const wide = join(import.meta.dirname, "../fixtures/wide");
+const wide = join(import.meta.dir, "../../../tests/fixtures/wide");
 
 export function readWeightsList(): WeightsList {
   return JSON.parse(readFileSync(join(wide, "weights.json"), "utf8")) as WeightsList;
@@ -73,17 +73,15 @@ export function formulaTensor(component: string, name: string, shape: number[]):
   return values.map(name.endsWith(".weight") ? (u) => 1 + u * 0.25 : (u) => u * 0.125);
 }
 
-// --- internal ---
-
 /** FNV-1a, 32 bits, of the UTF-8 bytes. */
-function seedOf(text: string): number {
+export function seedOf(text: string): number {
   let value = 0x811c9dc5;
   for (const byte of Buffer.from(text)) value = Math.imul(value ^ byte, 0x01000193);
   return value >>> 0;
 }
 
 /** Numbers in [-1, 1), multiples of 2^-23: murmur3's finalizer over seed + i * golden ratio. */
-function uniform(seed: number, count: number): Float32Array {
+export function uniform(seed: number, count: number): Float32Array {
   const values = new Float32Array(count);
   for (let i = 0; i < count; i++) {
     let h = Math.imul(i, 0x9e3779b9) + seed;
@@ -94,6 +92,8 @@ function uniform(seed: number, count: number): Float32Array {
   }
   return values;
 }
+
+// --- internal ---
 
 function store(values: Float32Array, dtype: StoredType): Uint8Array {
   switch (dtype) {

@@ -1,8 +1,8 @@
 /**
  * One request through a pipeline of its own, for comparisons: opened, used once and closed.
  */
-import type { ModelFolder } from "../../src/models/folder.ts";
-import { type GenerateRequest, type GenerateResult, Pipeline } from "../../src/pipeline.ts";
+import type { ModelFolder } from "../../models/folder.ts";
+import { type GenerateRequest, type GenerateResult, Pipeline } from "../../pipeline.ts";
 
 /** On one CPU rank. */
 export async function generateOnce(

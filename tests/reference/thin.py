@@ -1,0 +1,46 @@
+"""Keeps recorded tensors small: every n-th element, and the norms of all of them in blocks.
+
+src/bench/support/references.ts reads what this writes. A tensor of more than 512 elements becomes
+`name%N` (every N-th element of the flat tensor, N a prime, so that no row or channel is left out)
+and `name#1024` (the 2-norm of each 1024 consecutive elements, in f64, stored as f32). A relative
+error of the whole is one of the elements that are kept, but for chance, and the vector of norms
+cannot differ by more than the whole does: both are held to the whole's bar.
+
+Inputs are formulas (formula_weights.py), so that they need not be kept.
+"""
+
+import math
+
+import torch
+from formula_weights import seed_of, uniform
+
+KEPT = 512
+BLOCK = 1024
+
+
+def stride_of(count):
+    """The smallest prime that leaves at most KEPT elements."""
+    stride = -(-count // KEPT)
+    while any(stride % factor == 0 for factor in range(2, math.isqrt(stride) + 1)):
+        stride += 1
+    return stride
+
+
+def thin(tensors):
+    kept = {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().float().flatten()
+        if flat.numel() <= KEPT:
+            kept[name] = tensor
+            continue
+        stride = stride_of(flat.numel())
+        kept[f"{name}%{stride}"] = flat[::stride]
+        norms = [block.double().norm() for block in flat.split(BLOCK)]
+        kept[f"{name}#{BLOCK}"] = torch.stack(norms).float()
+    return kept
+
+
+def formula_input(name, shape, amplitude):
+    """Uniform numbers in [-amplitude, amplitude), the same in src/bench/support/references.ts."""
+    values = torch.from_numpy(uniform(seed_of(name), math.prod(shape))).reshape(shape)
+    return values * torch.tensor(amplitude, dtype=torch.float32)
