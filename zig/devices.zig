@@ -26,6 +26,8 @@ const rank_count_max = layouts.rank_count_max;
 const cores = @import("system/cores.zig");
 const memory = @import("system/memory.zig");
 const DType = @import("tensor.zig").DType;
+const Resident = @import("weights.zig").Resident;
+const Weight = @import("weights.zig").Weight;
 
 pub const Error = error{
     OutOfMemory,
@@ -167,8 +169,8 @@ pub const Machine = struct {
         copied_bytes: *std.atomic.Value(u64),
     ) Error!void {
         if (machine.options.kind == .cpu) {
-            for (&model.stores.values) |*store| {
-                try store.materialize(machine.cancelled, copied_bytes);
+            for (&model.residents.values) |*maybe| {
+                if (maybe.*) |*r| try r.loadToHost(machine.cancelled, copied_bytes);
             }
             return;
         }
@@ -183,6 +185,30 @@ pub const Machine = struct {
             } else try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
         }
         for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+    }
+
+    /// Adds `delta` to a weight wherever it is resident; see `weights.Resident.apply`.
+    pub fn applyDelta(
+        machine: *Machine,
+        resident: *Resident,
+        weight: *Weight,
+        delta: []const f32,
+    ) Error!void {
+        if (machine.options.kind == .cpu) return resident.apply(weight, delta);
+        const activation = machine.options.activation;
+        for (machine.gpus) |*gpu| {
+            try device_weights.apply(machine.gpa, gpu, weight, activation, delta);
+        }
+    }
+
+    /// Returns to the checkpoint's weight. Refused where its file has changed since.
+    pub fn restoreWeight(machine: *Machine, resident: *Resident, weight: *Weight) Error!void {
+        if (machine.options.kind == .cpu) return resident.restore(weight);
+        const activation = machine.options.activation;
+        for (machine.gpus) |*gpu| {
+            try device_weights.restore(machine.gpa, gpu, weight, activation);
+        }
+        try resident.checkpoint.checkUnchanged();
     }
 
     /// In use on the first GPU, by whatever runs there; 0 on the CPU or where it does not tell.

@@ -25,7 +25,8 @@ pub const Model = struct {
     config: ModelConfig,
     /// What was ignored in the files: sentences, each ended by a 0 byte.
     warnings: []const u8,
-    stores: std.EnumArray(Component, weights.Store),
+    /// Null where the model has no such component.
+    residents: std.EnumArray(Component, ?weights.Resident),
     text_encoder: ClipTextModel,
     text_encoder_2: ClipTextModel,
     unet: UNet,
@@ -48,11 +49,11 @@ pub const Model = struct {
         model.arena = .init(gpa);
         errdefer model.arena.deinit();
         model.config = config.*;
-        var opened: usize = 0;
-        errdefer for (model.stores.values[0..opened]) |*store| store.close();
-        for (&model.stores.values, files.values) |*store, paths| {
-            try store.open(gpa, io, paths, interrupt, diagnostics);
-            opened += 1;
+        model.residents = .initFill(null);
+        errdefer model.closeResidents();
+        for (&model.residents.values, files.values) |*resident, paths| {
+            if (paths.len == 0) continue;
+            resident.* = try .open(gpa, io, paths, interrupt, diagnostics);
         }
         const arena = model.arena.allocator();
         const c = &model.config;
@@ -64,7 +65,7 @@ pub const Model = struct {
     }
 
     pub fn close(model: *Model) void {
-        for (&model.stores.values) |*store| store.close();
+        model.closeResidents();
         model.arena.deinit();
         model.* = undefined;
     }
@@ -73,27 +74,37 @@ pub const Model = struct {
     pub fn weightBytes(model: *const Model) struct { mapped: usize, copied: usize } {
         var mapped: usize = 0;
         var copied: usize = 0;
-        for (&model.stores.values) |*store| {
-            mapped += store.mappedBytes();
-            copied += store.copiedBytes();
+        for (&model.residents.values) |*maybe| {
+            const resident = if (maybe.*) |*r| r else continue;
+            mapped += resident.checkpoint.mappedBytes();
+            copied += resident.copiedBytes();
         }
         return .{ .mapped = mapped, .copied = copied };
     }
 
     /// Refuses what was read from files that have changed since they were opened.
     pub fn checkUnchanged(model: *const Model) error{BadWeights}!void {
-        for (&model.stores.values) |*store| try store.checkUnchanged();
+        for (&model.residents.values) |*maybe| {
+            if (maybe.*) |*resident| try resident.checkpoint.checkUnchanged();
+        }
     }
 
     // --- internal ---
 
-    /// One line for each component with tensors that nothing reads.
+    fn closeResidents(model: *Model) void {
+        for (&model.residents.values) |*maybe| {
+            if (maybe.*) |*resident| resident.close();
+        }
+    }
+
+    /// One sentence for each component with tensors that nothing reads.
     fn warningsOf(model: *const Model, arena: Allocator) Allocator.Error![]const u8 {
         var text: std.Io.Writer.Allocating = .init(arena);
-        for (&model.stores.values) |*store| {
-            const names = try store.unusedNames(arena);
+        for (&model.residents.values) |*maybe| {
+            const checkpoint = if (maybe.*) |*resident| &resident.checkpoint else continue;
+            const names = try checkpoint.unusedNames(arena);
             if (names.len == 0) continue;
-            writeUnused(&text.writer, store.files.items[0].path, names) catch
+            writeUnused(&text.writer, checkpoint.firstPath(), names) catch
                 return error.OutOfMemory;
         }
         return text.written();
@@ -116,6 +127,6 @@ pub const Model = struct {
     }
 
     fn view(model: *Model, component: Component) weights.View {
-        return model.stores.getPtr(component).view();
+        return model.residents.getPtr(component).*.?.view();
     }
 };

@@ -31,9 +31,6 @@ test {
     _ = @import("patch/layout.zig");
     _ = @import("random.zig");
     _ = @import("random/philox.zig");
-    _ = @import("weights/mapped_file.zig");
-    _ = @import("weights/safetensors.zig");
-    _ = @import("weights/shown.zig");
     _ = @import("scratch.zig");
     _ = @import("system/cores.zig");
     _ = @import("system/huge_pages.zig");

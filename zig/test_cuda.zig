@@ -14,6 +14,7 @@ test {
     _ = @import("backend/cuda/tests/matmul_cascaded.zig");
     _ = @import("backend/cuda/tests/norm.zig");
     _ = @import("backend/cuda/tests/sampler.zig");
+    _ = @import("backend/cuda/tests/weights.zig");
     _ = @import("emulator/guards.zig");
     _ = @import("emulator/product.zig");
     _ = @import("emulator/tests/driver.zig");

@@ -1,10 +1,11 @@
-//! Weights made up on the GPU, for benches: normal numbers that keep the size of what they are
-//! multiplied with, norms of 1, biases of 0. What is drawn with them means nothing, how long it
-//! takes does; zeros would not do, since a GPU is faster at them.
+//! Random weights generated on the GPU, for benches: normal numbers whose products keep the
+//! magnitude of their input, norms of 1, biases of 0. Images of them mean nothing, times do; zeros
+//! would not do, since a GPU is faster at them.
 
 const std = @import("std");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
+const device_weights = @import("weights.zig");
 const Gpu = @import("gpu.zig").Gpu;
 const models = @import("../../model.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
@@ -16,26 +17,23 @@ const Weight = @import("../../weights.zig").Weight;
 pub const Error = cudas.Error;
 
 const seed = 20261125;
-/// Numbers that are drawn; longer weights repeat them.
+/// Numbers that are sampled; longer weights repeat them.
 const pool_count_max = 1 << 24;
 /// Below 1, so that sums over residuals stay within f16.
 const gain = 0.7;
 
-/// Writes every weight to the place that `weights.place` gave it. `filled_bytes` counts up.
+/// Fills every weight at the offset that `device_weights.place` assigned. `filled_bytes` counts up.
 pub fn fill(
     cuda: *Cuda,
     gpu: *const Gpu,
     model: *models.Model,
     filled_bytes: *std.atomic.Value(u64),
 ) Error!void {
-    var largest: usize = 0;
-    for (&model.stores.values) |*store| {
-        for (store.weights.items) |weight| largest = @max(largest, weight.elementCount());
-    }
-    const pool: Pool = try .init(cuda, gpu, largest);
+    const pool: Pool = try .init(cuda, gpu, device_weights.largestCount(model));
     defer pool.deinit(gpu);
-    for (&model.stores.values) |*store| {
-        for (store.weights.items) |weight| {
+    for (&model.residents.values) |*maybe| {
+        const resident = if (maybe.*) |*r| r else continue;
+        for (resident.weights.items) |weight| {
             try fillOne(cuda, gpu.weights + weight.device_offset, weight, pool);
             const bytes = weight.elementCount() * cuda.activation.size();
             _ = filled_bytes.fetchAdd(bytes, .monotonic);
@@ -44,7 +42,7 @@ pub fn fill(
     try cuda.synchronize();
 }
 
-/// Normal numbers on the GPU, to be had again and again.
+/// Normal numbers on the GPU, for use by many weights.
 pub const Pool = struct {
     /// (1, 1, count, 1) f32
     numbers: Tensor,
@@ -94,7 +92,7 @@ fn fillOne(cuda: *Cuda, address: usize, weight: *const Weight, pool: Pool) Error
     }
     const is_bias = std.mem.endsWith(u8, weight.name, "bias");
     if (is_bias) return ops_elementwise.zero(cuda, address, count * cuda.activation.size());
-    // Two at a time: what lies behind the last one belongs to nobody.
+    // Two at a time: the weights' alignment leaves room behind the last one.
     const one: u32 = if (cuda.activation == .f16) 0x3c00 else 0x3f80;
     const pairs = (count + 1) / 2;
     const result = cuda.driver.cuMemsetD32Async(address, one << 16 | one, pairs, cuda.stream);

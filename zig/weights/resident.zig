@@ -1,0 +1,417 @@
+//! The weights that a device computes with, made from one component's checkpoint. The model takes
+//! them by key while it is loaded, which checks names and shapes without touching the data.
+//!
+//! On the CPU matrices stay in the mapped file, only convolutions and vectors are copied. Adapters
+//! change weights between jobs: `apply` gives a weight memory of its own with the sum of the file's
+//! elements and a delta, `restore` returns to the bits that were loaded. GPUs do the same in place;
+//! see `backend/cuda/weights.zig`.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const Checkpoint = @import("checkpoint.zig").Checkpoint;
+const DType = @import("../tensor.zig").DType;
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const huge_pages = @import("../system/huge_pages.zig");
+const shown = @import("shown.zig").shown;
+const weight_file = @import("weight.zig");
+const Layout = weight_file.Layout;
+const Weight = weight_file.Weight;
+
+pub const Error = error{ BadWeights, OutOfMemory, Cancelled };
+
+pub const Resident = struct {
+    gpa: Allocator,
+    checkpoint: Checkpoint,
+    /// In the order in which the model took them.
+    weights: std.ArrayList(*Weight) = .empty,
+    by_name: std.StringHashMapUnmanaged(*Weight) = .empty,
+    copies: []align(64) u8 = &.{},
+    changed: std.AutoHashMapUnmanaged(*Weight, Changed) = .empty,
+
+    /// A weight in memory of its own, and what `restore` returns to.
+    const Changed = struct { sum: []align(64) u8, address: usize, dtype: DType };
+
+    pub fn open(
+        gpa: Allocator,
+        io: Io,
+        paths: []const []const u8,
+        interrupt: *std.atomic.Value(bool),
+        diagnostics: *Diagnostics,
+    ) Error!Resident {
+        return .{ .gpa = gpa, .checkpoint = try .open(gpa, io, paths, interrupt, diagnostics) };
+    }
+
+    pub fn close(resident: *Resident) void {
+        var changes = resident.changed.valueIterator();
+        while (changes.next()) |change| huge_pages.free(resident.gpa, change.sum);
+        resident.changed.deinit(resident.gpa);
+        huge_pages.free(resident.gpa, resident.copies);
+        resident.checkpoint.close();
+        resident.* = undefined;
+    }
+
+    /// The root of the keys. `resident` must not move afterwards.
+    pub fn view(resident: *Resident) View {
+        return .{ .resident = resident, .prefix = "" };
+    }
+
+    /// By the checkpoint's key; null where the model has no such weight.
+    pub fn find(resident: *const Resident, name: []const u8) ?*Weight {
+        return resident.by_name.get(name);
+    }
+
+    /// Bytes that `loadToHost` will copy.
+    pub fn copiedBytes(resident: *const Resident) usize {
+        var bytes: usize = 0;
+        for (resident.weights.items) |weight| {
+            if (!weight.isInPlace()) bytes += weight.copyBytes();
+        }
+        return bytes;
+    }
+
+    /// Gives every weight its address: in the mapped file where possible, else as a copy in the
+    /// layout and type that the CPU's kernels read. `cancelled` is looked at and `copied_bytes`
+    /// counted up between weights.
+    pub fn loadToHost(
+        resident: *Resident,
+        cancelled: *const std.atomic.Value(bool),
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        assert(resident.copies.len == 0);
+        resident.copies = try huge_pages.alloc(resident.gpa, resident.copiedBytes());
+        var offset: usize = 0;
+        for (resident.weights.items) |weight| {
+            if (cancelled.load(.monotonic)) return error.Cancelled;
+            if (weight.isInPlace()) {
+                weight.address = @intFromPtr(weight.source.ptr);
+                continue;
+            }
+            const target = resident.copies[offset..][0..weight.copyBytes()];
+            offset += target.len;
+            weight.copyTo(target);
+            weight.address = @intFromPtr(target.ptr);
+            _ = copied_bytes.fetchAdd(target.len, .monotonic);
+        }
+        assert(offset == resident.copies.len);
+    }
+
+    /// Makes the weight the checkpoint's elements plus `delta`, which has the checkpoint's shape
+    /// and order; an earlier delta is replaced. The sum is f32: in the file's f16 it would round.
+    /// Only between jobs, after `loadToHost`.
+    pub fn apply(
+        resident: *Resident,
+        weight: *Weight,
+        delta: []const f32,
+    ) Allocator.Error!void {
+        assert(weight.address != 0);
+        assert(delta.len == weight.elementCount());
+        const slot = try resident.changed.getOrPut(resident.gpa, weight);
+        if (!slot.found_existing) {
+            errdefer _ = resident.changed.remove(weight);
+            slot.value_ptr.* = .{
+                .sum = try huge_pages.alloc(resident.gpa, delta.len * @sizeOf(f32)),
+                .address = weight.address,
+                .dtype = weight.dtype,
+            };
+        }
+        const sum: []f32 = @ptrCast(slot.value_ptr.sum);
+        for (sum, 0..) |*value, i| {
+            const at = weight.sourceIndex(i);
+            value.* = weight.sourceValue(at) + delta[at];
+        }
+        weight.address = @intFromPtr(sum.ptr);
+        weight.dtype = .f32;
+    }
+
+    /// Returns to the bits that were loaded; nothing where no delta was applied.
+    pub fn restore(resident: *Resident, weight: *Weight) void {
+        const change = resident.changed.fetchRemove(weight) orelse return;
+        weight.address = change.value.address;
+        weight.dtype = change.value.dtype;
+        huge_pages.free(resident.gpa, change.value.sum);
+    }
+};
+
+/// A place in the checkpoint's tree of keys, as "down_blocks.0.resnets.1".
+pub const View = struct {
+    resident: *Resident,
+    prefix: []const u8,
+
+    pub fn at(view: View, name: []const u8) Error!View {
+        return .{ .resident = view.resident, .prefix = try view.key(name) };
+    }
+
+    pub fn index(view: View, name: []const u8, i: usize) Error!View {
+        const arena = view.resident.checkpoint.arena.allocator();
+        const numbered = try std.fmt.allocPrint(arena, "{s}.{d}", .{ name, i });
+        return view.at(numbered);
+    }
+
+    pub fn has(view: View, name: []const u8) Error!bool {
+        return view.resident.checkpoint.entries.contains(try view.key(name));
+    }
+
+    /// (out, in); a pointwise convolution (out, in, 1, 1) is the same thing.
+    pub fn matrix(view: View, name: []const u8, out: u32, in: u32) Error!*const Weight {
+        return view.take(name, .matrix, .{ out, in, 1, 1 }, &.{ out, in });
+    }
+
+    /// (out, in, height, width) in the file.
+    pub fn convolution(
+        view: View,
+        name: []const u8,
+        out: u32,
+        in: u32,
+        height: u32,
+        width: u32,
+    ) Error!*const Weight {
+        return view.take(name, .convolution, .{ out, height, width, in }, &.{
+            out, in, height, width,
+        });
+    }
+
+    pub fn vector(view: View, name: []const u8, count: u32) Error!*const Weight {
+        return view.take(name, .vector, .{ count, 1, 1, 1 }, &.{count});
+    }
+
+    pub fn scaledVector(
+        view: View,
+        name: []const u8,
+        count: u32,
+        scale: f32,
+    ) Error!*const Weight {
+        const weight = try view.take(name, .vector, .{ count, 1, 1, 1 }, &.{count});
+        weight.scale = scale;
+        return weight;
+    }
+
+    // --- internal ---
+
+    fn key(view: View, name: []const u8) Error![]const u8 {
+        if (view.prefix.len == 0) return name;
+        return std.fmt.allocPrint(view.resident.checkpoint.arena.allocator(), "{s}.{s}", .{ view.prefix, name });
+    }
+
+    fn take(
+        view: View,
+        name: []const u8,
+        layout: Layout,
+        shape: [4]u32,
+        file_shape: []const u32,
+    ) Error!*Weight {
+        const resident = view.resident;
+        const checkpoint = &resident.checkpoint;
+        const arena = checkpoint.arena.allocator();
+        const d = checkpoint.diagnostics;
+        const full = try view.key(name);
+        const entry = checkpoint.entries.getPtr(full) orelse {
+            return d.fail(error.BadWeights, "tensor {s} is missing from {s}. Do config.json and " ++
+                "the weights belong together?", .{ full, checkpoint.firstPath() });
+        };
+        if (!sameShape(entry.tensor.shape(), file_shape)) {
+            return d.fail(error.BadWeights, "{s}: tensor {s} has shape {any}, and config.json " ++
+                "asks for {any}.", .{ entry.path, full, entry.tensor.shape(), file_shape });
+        }
+        const dtype: DType = if (std.mem.eql(u8, entry.tensor.dtype, "F16"))
+            .f16
+        else if (std.mem.eql(u8, entry.tensor.dtype, "BF16"))
+            .bf16
+        else if (std.mem.eql(u8, entry.tensor.dtype, "F32"))
+            .f32
+        else
+            return d.fail(error.BadWeights, "{s}: tensor {s} has type {f}; weights are read in " ++
+                "F32, F16 or BF16.", .{ entry.path, full, shown(entry.tensor.dtype) });
+        entry.is_used = true;
+        const weight = try arena.create(Weight);
+        weight.* = .{
+            .name = full,
+            .layout = layout,
+            .dtype = if (layout == .vector) .f32 else dtype,
+            .shape = shape,
+            .source = entry.tensor.bytes,
+            .source_dtype = dtype,
+        };
+        try resident.weights.append(arena, weight);
+        try resident.by_name.put(arena, full, weight);
+        return weight;
+    }
+};
+
+/// Trailing dimensions of 1 do not count: (out, in, 1, 1) = (out, in).
+fn sameShape(actual: []const u64, expected: []const u32) bool {
+    for (0..@max(actual.len, expected.len)) |i| {
+        const a: u64 = if (i < actual.len) actual[i] else 1;
+        const b: u64 = if (i < expected.len) expected[i] else 1;
+        if (a != b) return false;
+    }
+    return true;
+}
+
+const testing = std.testing;
+
+const TestFile = struct {
+    tmp: testing.TmpDir,
+    path: []const u8,
+
+    fn init(header: []const u8, data: []const u8) !TestFile {
+        var tmp = testing.tmpDir(.{});
+        errdefer tmp.cleanup();
+        const bytes = try testing.allocator.alloc(u8, 8 + header.len + data.len);
+        defer testing.allocator.free(bytes);
+        std.mem.writeInt(u64, bytes[0..8], header.len, .little);
+        @memcpy(bytes[8..][0..header.len], header);
+        @memcpy(bytes[8 + header.len ..], data);
+        try tmp.dir.writeFile(testing.io, .{ .sub_path = "w.safetensors", .data = bytes });
+        const path = try tmp.dir.realPathFileAlloc(testing.io, "w.safetensors", testing.allocator);
+        return .{ .tmp = tmp, .path = path[0..path.len] };
+    }
+
+    fn deinit(file: *TestFile) void {
+        testing.allocator.free(@as([:0]const u8, @ptrCast(file.path)));
+        file.tmp.cleanup();
+    }
+};
+
+test "convolutions are permuted, vectors widened, matrices stay in the file" {
+    // An odd header length moves the data off its alignment: the matrix is then copied.
+    const header_even =
+        \\{"c":{"dtype":"F16","shape":[1,2,1,2],"data_offsets":[0,8]},
+        \\"m":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},
+        \\"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]}}
+    ;
+    const headers = [_][]const u8{ header_even, header_even ++ " " };
+    const data = [_]u8{ 1, 0, 2, 0, 3, 0, 4, 0 } ++ // c
+        [_]u8{ 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40 } ++ // m
+        [_]u8{ 0x80, 0x3f, 0x40, 0x40 }; // v
+    for (headers) |header| {
+        var file: TestFile = try .init(header, &data);
+        defer file.deinit();
+        var d: Diagnostics = .{};
+        var interrupt: std.atomic.Value(bool) = .init(false);
+        var resident: Resident = try .open(
+            testing.allocator,
+            testing.io,
+            &.{file.path},
+            &interrupt,
+            &d,
+        );
+        defer resident.close();
+        const c = try resident.view().convolution("c", 1, 2, 1, 2);
+        const m = try resident.view().matrix("m", 1, 2);
+        const v = try resident.view().vector("v", 2);
+        const cancelled: std.atomic.Value(bool) = .init(false);
+        var copied_bytes: std.atomic.Value(u64) = .init(0);
+        try resident.loadToHost(&cancelled, &copied_bytes);
+        try testing.expectEqual(resident.copies.len, copied_bytes.raw);
+        const taps: [*]const u16 = @ptrFromInt(c.address);
+        try testing.expectEqualSlices(u16, &.{ 1, 3, 2, 4 }, taps[0..4]);
+        const rows: [*]const f32 = @ptrFromInt(m.address);
+        try testing.expectEqualSlices(f32, &.{ 1, 2 }, rows[0..2]);
+        const bias: [*]const f32 = @ptrFromInt(v.address);
+        try testing.expectEqualSlices(f32, &.{ 1, 3 }, bias[0..2]);
+    }
+}
+
+fn expectMessage(d: *const Diagnostics, expected: []const u8) !void {
+    if (std.mem.indexOf(u8, d.message(), expected) != null) return;
+    std.debug.print("got: {s}\n", .{d.message()});
+    return error.TestUnexpectedMessage;
+}
+
+test "missing, unused, misshapen and unusable tensors are named" {
+    var file: TestFile = try .init(
+        \\{"a.b":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},
+        \\"text_model.embeddings.position_ids":
+        \\{"dtype":"I64","shape":[1],"data_offsets":[8,16]}}
+    , &@as([16]u8, @splat(0)));
+    defer file.deinit();
+    var d: Diagnostics = .{};
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    const open = Resident.open;
+    var resident = try open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
+    defer resident.close();
+    const a = try resident.view().at("a");
+    try testing.expectError(error.BadWeights, a.vector("c", 1));
+    try expectMessage(&d, "tensor a.c is missing from");
+    d.reset();
+    try testing.expectError(error.BadWeights, a.vector("b", 2));
+    try expectMessage(&d, "tensor a.b has shape { 1 }, and config.json asks for { 2 }");
+    d.reset();
+    try testing.expectError(error.BadWeights, a.vector("b", 1));
+    try expectMessage(&d, "tensor a.b has type I64");
+    d.reset();
+    const unused = try resident.checkpoint.unusedNames(resident.checkpoint.arena.allocator());
+    try testing.expectEqual(@as(usize, 1), unused.len);
+    try testing.expectEqualStrings("a.b", unused[0]);
+    const twice = [_][]const u8{ file.path, file.path };
+    try testing.expectError(
+        error.BadWeights,
+        open(testing.allocator, testing.io, &twice, &interrupt, &d),
+    );
+    try expectMessage(&d, "is in two files");
+    d.reset();
+    const nowhere = [_][]const u8{"no/such/file.safetensors"};
+    try testing.expectError(
+        error.BadWeights,
+        open(testing.allocator, testing.io, &nowhere, &interrupt, &d),
+    );
+    try expectMessage(&d, "no/such/file.safetensors cannot be read (FileNotFound)");
+    d.reset();
+    const folder = [_][]const u8{std.fs.path.dirname(file.path).?};
+    try testing.expectError(
+        error.BadWeights,
+        open(testing.allocator, testing.io, &folder, &interrupt, &d),
+    );
+    try expectMessage(&d, "is not a file");
+}
+
+test "deltas come in the file's order, replace each other, and leave no trace" {
+    var bytes: [2 * 8 + 4 + 8]u8 = undefined;
+    const halves: [*]align(1) u16 = @ptrCast(&bytes);
+    for (0..8) |i| halves[i] = @bitCast(@as(f16, @floatFromInt(i)));
+    bytes[16..20].* = .{ 0x80, 0x3f, 0x40, 0x40 };
+    bytes[20..].* = .{ 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40 };
+    var file: TestFile = try .init(
+        \\{"c":{"dtype":"F16","shape":[2,2,1,2],"data_offsets":[0,16]},
+        \\"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]},
+        \\"m":{"dtype":"F32","shape":[1,2],"data_offsets":[20,28]}}
+    , &bytes);
+    defer file.deinit();
+    var d: Diagnostics = .{};
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    const open = Resident.open;
+    var resident = try open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
+    defer resident.close();
+    _ = try resident.view().convolution("c", 2, 2, 1, 2);
+    _ = try resident.view().vector("v", 2);
+    _ = try resident.view().matrix("m", 1, 2);
+    var copied_bytes: std.atomic.Value(u64) = .init(0);
+    try resident.loadToHost(&interrupt, &copied_bytes);
+    try testing.expectEqual(null, resident.find("w"));
+    const c = resident.find("c").?;
+    const before = c.*;
+    try resident.apply(c, &.{ 100, 200, 300, 400, 500, 600, 700, 800 });
+    const delta = [_]f32{ 10, 20, 30, 40, 50, 60, 70, 80 };
+    try resident.apply(c, &delta);
+    try testing.expectEqual(DType.f32, c.dtype);
+    const sum: [*]const f32 = @ptrFromInt(c.address);
+    // (out, width, in)
+    try testing.expectEqualSlices(f32, &.{ 10, 32, 21, 43, 54, 76, 65, 87 }, sum[0..8]);
+    for ([_][]const u8{ "v", "m" }, [_][2]f32{ .{ 1.5, 3.25 }, .{ 1.5, 2.25 } }) |name, expected| {
+        const weight = resident.find(name).?;
+        const whole = weight.*;
+        try resident.apply(weight, &.{ 0.5, 0.25 });
+        const values: [*]const f32 = @ptrFromInt(weight.address);
+        try testing.expectEqualSlices(f32, &expected, values[0..2]);
+        resident.restore(weight);
+        try testing.expectEqual(whole, weight.*);
+    }
+    resident.restore(c);
+    resident.restore(c);
+    try testing.expectEqual(before, c.*);
+    try testing.expectEqual(0, resident.changed.count());
+    // What is still changed is freed by `close`.
+    try resident.apply(c, &delta);
+}
