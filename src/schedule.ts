@@ -5,9 +5,10 @@
  *
  * Adding a sampler: one file in `schedule/`, one line in `samplers` below, one golden test.
  */
-import { BasedXLError } from "./errors.ts";
+import { BasedXLError, escaped } from "./errors.ts";
 import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
+import { alphasCumprod } from "./schedule/betas.ts";
 import { ddim } from "./schedule/ddim.ts";
 import { euler } from "./schedule/euler.ts";
 import { eulerAncestral } from "./schedule/euler-ancestral.ts";
@@ -47,7 +48,56 @@ export function schedulerNameOfClass(className: string): Scheduler | null {
   return schedulers.find((name) => samplers[name].className === className) ?? null;
 }
 
+/**
+ * The sampler for a model when no other is asked for: the one of the class that the model names, or
+ * Euler (`replaced`) for one that this version lacks but whose models it can follow. Throws
+ * "bad-model" for other classes, and for settings of theirs that Euler would leave out.
+ */
+export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; replaced: boolean } {
+  const name = schedulerNameOfClass(config.className);
+  if (name !== null) return { name, replaced: false };
+  const lost = replaceable.has(config.className)
+    ? lostSetting(config)
+    : `the scheduler ${escaped(config.className, 60)}`;
+  if (lost === null) return { name: "euler", replaced: true };
+  throw new BasedXLError(
+    "bad-model",
+    `The model's scheduler_config.json asks for ${lost}, which is not supported; to draw without ` +
+      `it, name a scheduler of this version: ${schedulers.join(", ")}.`,
+  );
+}
+
 // --- internal ---
+
+/** Samplers for models trained with discrete betas, as Euler is (KarrasDiffusionSchedulers). */
+const replaceable = new Set([
+  "DDIMParallelScheduler",
+  "DDPMParallelScheduler",
+  "DDPMScheduler",
+  "DEISMultistepScheduler",
+  "DPMSolverMultistepScheduler",
+  "DPMSolverSDEScheduler",
+  "DPMSolverSinglestepScheduler",
+  "HeunDiscreteScheduler",
+  "KDPM2AncestralDiscreteScheduler",
+  "KDPM2DiscreteScheduler",
+  "LCMScheduler",
+  "LMSDiscreteScheduler",
+  "PNDMScheduler",
+  "SASolverScheduler",
+  "TCDScheduler",
+  "UniPCMultistepScheduler",
+]);
+
+/** A setting of the replaced sampler that changes its schedule or its images, and Euler lacks. */
+function lostSetting(config: SchedulerConfig): string | null {
+  const { thresholding, useLuLambdas, lambdaMinClipped } = config.unsupported;
+  if (thresholding) return "thresholding";
+  if (useLuLambdas) return "use_lu_lambdas";
+  const last = alphasCumprod(config).at(-1)!;
+  const isClipped = lambdaMinClipped > Math.log(last / (1 - last)) / 2;
+  return isClipped ? `lambda_min_clipped ${lambdaMinClipped}` : null;
+}
 
 function checkFinite(row: StepCoefficients, index: number): void {
   const { timestep, inputScale, outputFromSample, outputFromModel, latent, saved } = row;

@@ -10,6 +10,7 @@ import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { headerProblem } from "../models/weights-header.ts";
+import { makeSchedule, samplerOfModel } from "../schedule.ts";
 import { textOf } from "./machine.ts";
 import { type Line, note, ok, problem, type Section } from "./report.ts";
 
@@ -115,7 +116,8 @@ function isSdxl(path: string): boolean {
 /** Why `sample` would refuse the model at `path`, without the path; null where it loads. */
 async function reasonAgainst(path: string): Promise<string | null> {
   try {
-    const { weights } = await openModelFolder(path);
+    const { weights, scheduler } = await openModelFolder(path);
+    makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });
     return (
       Object.values(weights)
         .flat()

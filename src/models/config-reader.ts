@@ -22,8 +22,10 @@ const wholeFrom = (min: number, max: number) => {
 /** Sizes and counts: the limit keeps every product of two of them an exact number. */
 export const positiveInteger = wholeFrom(1, 2 ** 24);
 export const wholeNumber = wholeFrom(0, 2 ** 24);
-const aNumber = "it must be a number";
-export const finiteNumber = v.pipe(v.number(aNumber), v.finite(aNumber));
+const numberMessage = "it must be a number";
+/** May be infinite. */
+export const aNumber = v.number(numberMessage);
+export const finiteNumber = v.pipe(aNumber, v.finite(numberMessage));
 /** More than 0 and finite also in f32, which is what the native library and the schedules keep. */
 export const positiveNumber = v.pipe(
   finiteNumber,
@@ -46,6 +48,11 @@ export function listOf<Item extends v.GenericSchema>(item: Item) {
   return v.array(item, "it must be a list");
 }
 
+const componentEntry = v.tuple(
+  [v.nullable(text), v.nullable(text)],
+  "it must be a library and a class",
+);
+
 /** The keys of one JSON object that came from the file `path`. */
 export class ConfigReader {
   private readonly entries: Record<string, unknown>;
@@ -57,7 +64,17 @@ export class ConfigReader {
     if (json === null || typeof json !== "object" || Array.isArray(json)) {
       throw new BasedXLError("bad-model", `${path} must hold a JSON object, with keys and values.`);
     }
-    this.entries = json as Record<string, unknown>;
+    const entries = json as Record<string, unknown>;
+    // Keys that were no more than the saving class' defaults: the loading class' own hold.
+    const defaults = entries._use_default_values;
+    const unset = new Set(Array.isArray(defaults) ? defaults : []);
+    this.entries = Object.fromEntries(Object.entries(entries).filter(([key]) => !unset.has(key)));
+  }
+
+  /** A switch: null is false, as in Python, and `fallback` holds when the file leaves it out. */
+  isOn<Fallback>(key: string, fallback: Fallback): boolean | Fallback {
+    if (this.entries[key] === null) return false;
+    return this.optional(key, flag, fallback);
   }
 
   /** The value of `key`, or `fallback` when the file leaves it out or says null. */
@@ -113,6 +130,18 @@ export class ConfigReader {
     const list = typeof value === "number" ? new Array<number>(count).fill(value) : value;
     if (list.length === count) return list;
     return this.fail(`${key} has ${list.length} entries, but there are ${count} levels`);
+  }
+
+  /**
+   * The class that a model_index.json names for `component`, as ["library", "Class"]; null where it
+   * names none. Refuses other classes than `supported`, where these are given.
+   */
+  componentClass(component: string, supported?: readonly string[]): string | null {
+    const [, name] = this.optional(component, componentEntry, null) ?? [];
+    if (name === undefined || name === null) return null;
+    if (!supported || supported.includes(name)) return name;
+    const known = supported.join(" or ");
+    return this.fail(`${component} is a ${word(name)}, which is not supported; ${known} is`);
   }
 
   /** Refuses a model_index.json with one of `parts` left out on purpose: [null, null]. */

@@ -1,10 +1,12 @@
 /**
  * The scheduler_config.json of a diffusers folder. A model names one sampler class, but any sampler
  * may be asked for: `null` means that the file leaves the key out and the sampler's own default
- * holds.
+ * holds. What the model was trained to predict cannot be asked for: another parametrisation than
+ * that of discrete betas is refused here.
  */
 import type { TimestepSpacing } from "../settings/names.ts";
 import {
+  aNumber,
   ConfigReader,
   finiteNumber,
   flag,
@@ -14,11 +16,13 @@ import {
   positiveNumber,
   text,
   wholeNumber,
+  word,
 } from "./config-reader.ts";
 
 export type PredictionType = "epsilon" | "v_prediction" | "sample";
 
 export interface SchedulerConfig {
+  /** Of model_index.json; of this file where that one names none. */
   className: string;
   betaStart: number;
   betaEnd: number;
@@ -38,20 +42,38 @@ export interface SchedulerConfig {
   setAlphaToOne: boolean | null;
   clipSample: boolean | null;
   rescaleBetasZeroSnr: boolean;
-  /** Switches of sigma schedules and clipping that no sampler here has, with what the file says. */
-  unsupported: { useExponentialSigmas: boolean; useBetaSigmas: boolean; thresholding: boolean };
+  /** Settings of schedules and clipping that no sampler here has, with what the file says. */
+  unsupported: {
+    useExponentialSigmas: boolean;
+    useBetaSigmas: boolean;
+    useLuLambdas: boolean;
+    thresholding: boolean;
+    /** Below this half log of the signal-to-noise ratio, DPM-Solver leaves timesteps out. */
+    lambdaMinClipped: number;
+  };
 }
 
 const spacings = oneOf(["leading", "trailing", "linspace"]);
 const predictions = oneOf(["epsilon", "v_prediction", "sample"]);
 const betaSchedules = oneOf(["linear", "scaled_linear", "squaredcos_cap_v2"]);
 
-/** Reads the scheduler's config. Throws "bad-model" with the file and the key. */
-export function parseSchedulerConfig(path: string, json: unknown): SchedulerConfig {
+/**
+ * Reads the scheduler's config; `indexClass` is the class that model_index.json names. Throws
+ * "bad-model" with the file and the key.
+ */
+export function parseSchedulerConfig(
+  path: string,
+  json: unknown,
+  indexClass: string | null = null,
+): SchedulerConfig {
   const reader = new ConfigReader(path, json);
-  const isOn = (key: string) => reader.optional(key, flag, false);
+  const ownClass = reader.optional("_class_name", text, null);
+  const className = indexClass ?? ownClass ?? reader.required("_class_name", text);
+  // Either file may have been edited: the settings of the other class would be read as betas.
+  checkParametrisation(reader, [className, ownClass ?? className]);
+  const isOn = (key: string) => reader.isOn(key, false);
   const config: SchedulerConfig = {
-    className: reader.required("_class_name", text),
+    className,
     betaStart: reader.optional("beta_start", positiveNumber, 0.0001),
     betaEnd: reader.optional("beta_end", positiveNumber, 0.02),
     betaSchedule: reader.optional("beta_schedule", betaSchedules, "linear"),
@@ -66,13 +88,15 @@ export function parseSchedulerConfig(path: string, json: unknown): SchedulerConf
     finalSigmasType: reader.optional("final_sigmas_type", oneOf(["zero", "sigma_min"]), "zero"),
     interpolationType: reader.optional("interpolation_type", text, "linear"),
     timestepType: reader.optional("timestep_type", text, "discrete"),
-    setAlphaToOne: reader.optional("set_alpha_to_one", flag, null),
+    setAlphaToOne: reader.isOn("set_alpha_to_one", null),
     clipSample: reader.optional("clip_sample", flag, null),
     rescaleBetasZeroSnr: isOn("rescale_betas_zero_snr"),
     unsupported: {
       useExponentialSigmas: isOn("use_exponential_sigmas"),
       useBetaSigmas: isOn("use_beta_sigmas"),
+      useLuLambdas: isOn("use_lu_lambdas"),
       thresholding: isOn("thresholding"),
+      lambdaMinClipped: reader.optional("lambda_min_clipped", aNumber, Number.NEGATIVE_INFINITY),
     },
   };
   checkBetas(reader, config);
@@ -80,6 +104,27 @@ export function parseSchedulerConfig(path: string, json: unknown): SchedulerConf
 }
 
 // --- internal ---
+
+/**
+ * Classes whose models have other noise levels and another scaling of input and output: flow
+ * matching, EDM, consistency models and continuous time.
+ */
+const otherParametrisations =
+  /^(EDM|FlowMatch|FlowMap|Cosine|CMStochastic|ScoreSde|SCM|IPNDM|UnCLIP|CogVideoX|DDPMWuerstchen)/;
+
+function checkParametrisation(reader: ConfigReader, classNames: readonly string[]): void {
+  const refuse = (what: string) =>
+    reader.fail(
+      `${what} is a parametrisation that is not supported: no other scheduler can follow what ` +
+        "such a model predicts",
+    );
+  const other = classNames.find((name) => otherParametrisations.test(name));
+  if (other !== undefined) refuse(`that of ${word(other)}`);
+  if (reader.isOn("use_flow_sigmas", false)) refuse("flow matching (use_flow_sigmas)");
+  const variance = reader.optional("variance_type", text, "");
+  if (variance.startsWith("learned"))
+    refuse(`a learned variance (variance_type "${word(variance)}")`);
+}
 
 function checkBetas(reader: ConfigReader, config: SchedulerConfig): void {
   const { betaStart, betaEnd, trainedBetas, trainTimesteps } = config;

@@ -6,7 +6,6 @@ import * as v from "valibot";
 import {
   ConfigReader,
   finiteNumber,
-  flag,
   listOf,
   positiveInteger,
   positiveNumber,
@@ -50,7 +49,7 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
   }
   reader.refuseNull("mid_block_type");
   reader.refuseNull("norm_num_groups");
-  if (!reader.optional("use_linear_projection", flag, false)) {
+  if (!reader.isOn("use_linear_projection", false)) {
     reader.fail("use_linear_projection is not true, but SDXL's projections are linear");
   }
   const channels = listOf(positiveInteger);
@@ -69,7 +68,7 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
     normEps: reader.optional("norm_eps", positiveNumber, 1e-5),
     additionTimeEmbedDim: reader.required("addition_time_embed_dim", positiveInteger),
     additionInputDim: reader.required("projection_class_embeddings_input_dim", positiveInteger),
-    flipSinToCos: reader.optional("flip_sin_to_cos", flag, true),
+    flipSinToCos: reader.isOn("flip_sin_to_cos", true),
     freqShift: reader.optional("freq_shift", finiteNumber, 0),
     sampleSize: sampleSize(reader),
   };

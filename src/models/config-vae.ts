@@ -5,7 +5,6 @@
 import * as v from "valibot";
 import {
   ConfigReader,
-  flag,
   listOf,
   positiveInteger,
   positiveNumber,
@@ -61,9 +60,9 @@ export function parseVaeConfig(path: string, json: unknown): VaeConfig {
     layersPerBlock: reader.optional("layers_per_block", positiveInteger, 1),
     normGroups,
     scalingFactor: reader.optional("scaling_factor", positiveNumber, 0.18215),
-    midAttention: reader.optional("mid_block_add_attention", flag, true),
-    useQuantConv: reader.optional("use_quant_conv", flag, true),
-    usePostQuantConv: reader.optional("use_post_quant_conv", flag, true),
+    midAttention: reader.isOn("mid_block_add_attention", true),
+    useQuantConv: reader.isOn("use_quant_conv", true),
+    usePostQuantConv: reader.isOn("use_post_quant_conv", true),
     sampleSize: typeof size === "number" ? size : size[0]!,
   };
   if (config.inChannels !== 3) reader.fail(`in_channels is ${config.inChannels}; RGB needs 3`);

@@ -18,7 +18,7 @@ import {
   type UnetConfig,
   type VaeConfig,
 } from "./config.ts";
-import { ConfigReader, flag, text, word } from "./config-reader.ts";
+import { ConfigReader, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
 import { type ModelDefaults, readDefaults } from "./defaults.ts";
 import { readJsonFile } from "./json.ts";
@@ -65,7 +65,10 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   const clip2 = parseClipConfig(...(await config("text_encoder_2")), true);
   const unet = parseUnetConfig(...(await config("unet")));
   const vae = parseVaeConfig(...(await config("vae")));
-  const scheduler = parseSchedulerConfig(...(await config("scheduler", "scheduler_config.json")));
+  const scheduler = parseSchedulerConfig(
+    ...(await config("scheduler", "scheduler_config.json")),
+    index.componentClass("scheduler"),
+  );
   const tokenizer = await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId);
   const tokenizer2 = await loadTokenizer(join(root, "tokenizer_2"), clip2.eosTokenId);
   checkTogether(root, { clip, clip2, unet, vae, tokenizer, tokenizer2 });
@@ -82,7 +85,7 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
     unet,
     vae,
     scheduler,
-    forceZerosForEmptyPrompt: index.optional("force_zeros_for_empty_prompt", flag, true),
+    forceZerosForEmptyPrompt: index.isOn("force_zeros_for_empty_prompt", true),
     tokenizer,
     tokenizer2,
     weights: {
@@ -99,6 +102,16 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
 }
 
 // --- internal ---
+
+/** The class of a component comes from model_index.json, as in diffusers. */
+const componentClasses: Record<string, readonly string[]> = {
+  text_encoder: ["CLIPTextModel", "CLIPTextModelWithProjection"],
+  text_encoder_2: ["CLIPTextModelWithProjection"],
+  tokenizer: ["CLIPTokenizer", "CLIPTokenizerFast"],
+  tokenizer_2: ["CLIPTokenizer", "CLIPTokenizerFast"],
+  unet: ["UNet2DConditionModel"],
+  vae: ["AutoencoderKL"],
+};
 
 function checkIsFolder(root: string): void {
   const stat = statSync(root, { throwIfNoEntry: false });
@@ -119,6 +132,9 @@ async function readIndex(root: string): Promise<ConfigReader> {
       `_class_name is ${word(className)}, which is not supported; StableDiffusionXLPipeline is`,
     );
   }
-  index.refuseEmptyParts(["text_encoder", "text_encoder_2", "unet", "vae"]);
+  index.refuseEmptyParts([...Object.keys(componentClasses), "scheduler"]);
+  for (const [component, classes] of Object.entries(componentClasses)) {
+    index.componentClass(component, classes);
+  }
   return index;
 }

@@ -6,7 +6,7 @@
 import { BasedXLError } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
-import { makeSchedule, type Schedule, schedulerNameOfClass } from "../schedule.ts";
+import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
 import { limits, seedMax } from "../settings/limits.ts";
 import {
   type CpuDtype,
@@ -226,12 +226,12 @@ function randomSeeds(count: number): bigint[] {
 
 /** The sampler that the model's config names, or Euler where this version has none of that name. */
 function schedulerOf({ scheduler }: ModelFolder, warnings: string[]): Scheduler {
-  const name = schedulerNameOfClass(scheduler.className);
-  if (name !== null) return name;
+  const { name, replaced } = samplerOfModel(scheduler);
+  if (!replaced) return name;
   warnings.push(
     `The model asks for ${scheduler.className}, which this version lacks: euler takes its place.`,
   );
-  return "euler";
+  return name;
 }
 
 function sizeOf(name: "width" | "height", size: number, { sizeMultiple }: ModelFolder): number {

@@ -4,12 +4,13 @@
  * churn.
  */
 import { derivativeMix, update } from "./row.ts";
-import { sigmaSchedule } from "./sigmas.ts";
+import { checkSigmaSettings, sigmaSchedule } from "./sigmas.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const euler: Sampler = {
   className: "EulerDiscreteScheduler",
   make(config, options) {
+    checkSigmaSettings(config, options.useKarrasSigmas === true);
     const schedule = sigmaSchedule(config, {
       stepCount: options.stepCount,
       spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",

@@ -5,7 +5,7 @@
  *
  * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import type { SchedulerConfig } from "../models/config.ts";
 import type { TimestepSpacing } from "../settings/names.ts";
 import { alphasCumprod } from "./betas.ts";
@@ -21,6 +21,28 @@ export interface SigmaOptions {
   finalSigma: "zero" | "sigma_min";
 }
 
+/**
+ * Refuses settings of EulerDiscreteScheduler that nothing here follows; other samplers do not read
+ * them. A flag that asks for Karras' sigmas replaces other sigmas of the model.
+ */
+export function checkSigmaSettings(config: SchedulerConfig, karrasAsked: boolean): void {
+  const { interpolationType, timestepType, predictionType, unsupported } = config;
+  const isContinuous = timestepType === "continuous" && predictionType === "v_prediction";
+  const isKnown = ["discrete", "continuous"].includes(timestepType);
+  const refused = [
+    interpolationType !== "linear" && `interpolation_type "${escaped(interpolationType, 60)}"`,
+    (isContinuous || !isKnown) && `timestep_type "${escaped(timestepType, 60)}"`,
+    !karrasAsked && unsupported.useExponentialSigmas && "use_exponential_sigmas",
+    !karrasAsked && unsupported.useBetaSigmas && "use_beta_sigmas",
+  ].find(Boolean);
+  if (!refused) return;
+  throw new BasedXLError(
+    "bad-model",
+    `The model's scheduler_config.json asks for ${refused}, which is not supported; ` +
+      "linear interpolation with discrete timesteps, or use_karras_sigmas, is.",
+  );
+}
+
 export interface SigmaSchedule {
   /** `stepCount` values, falling. */
   timesteps: Float32Array;
@@ -32,7 +54,6 @@ export interface SigmaSchedule {
 /** Timesteps and sigmas of one run. Throws "bad-model" for sigma settings nothing here follows. */
 export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): SigmaSchedule {
   const { stepCount, spacing, useKarrasSigmas } = options;
-  checkSupported(config);
   const table = sigmaTable(config);
   // f32 before the look-up: diffusers interpolates at the rounded timestep.
   let timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(f32);
@@ -54,21 +75,6 @@ export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): S
 }
 
 // --- internal ---
-
-function checkSupported(config: SchedulerConfig): void {
-  const refused = [
-    config.interpolationType !== "linear" && `interpolation_type "${config.interpolationType}"`,
-    config.timestepType !== "discrete" && `timestep_type "${config.timestepType}"`,
-    config.unsupported.useExponentialSigmas && "use_exponential_sigmas",
-    config.unsupported.useBetaSigmas && "use_beta_sigmas",
-  ].find(Boolean);
-  if (!refused) return;
-  throw new BasedXLError(
-    "bad-model",
-    `The model's scheduler_config.json asks for ${refused}, which is not supported; ` +
-      "linear interpolation with discrete timesteps, or use_karras_sigmas, is.",
-  );
-}
 
 /** Sigma of every training timestep, rising, each operation rounded to f32. */
 function sigmaTable(config: SchedulerConfig): Float32Array {

@@ -9,7 +9,7 @@ import type { ModelFolder } from "../models/folder.ts";
 import { layoutOf } from "../pipeline/layout.ts";
 import type { SampleRequest } from "../pipeline/request.ts";
 import { tilingWarning } from "../pipeline/vae-tiling.ts";
-import { schedulerNameOfClass } from "../schedule.ts";
+import { samplerOfModel } from "../schedule.ts";
 import { type Scheduler, schedulers } from "./names.ts";
 import {
   type GivenSettings,
@@ -206,12 +206,12 @@ not ${size}: the nearest is ${near}.`,
 
 /** The sampler the model's own config names, or Euler when this version has not got that one. */
 function schedulerOf(model: ModelFolder, warnings: string[]): Scheduler {
-  const { className } = model.scheduler;
-  const name = schedulerNameOfClass(className);
-  if (name !== null) return name;
+  const { scheduler } = model;
+  const { name, replaced } = samplerOfModel(scheduler);
+  if (!replaced) return name;
   warnings.push(
-    `The model asks for ${escaped(className, 60)}, which this version has not got: drawing with \
-euler. --scheduler takes ${schedulers.join(", ")}.`,
+    `The model asks for ${escaped(scheduler.className, 60)}, which this version has not got: \
+drawing with euler. --scheduler takes ${schedulers.join(", ")}.`,
   );
-  return "euler";
+  return name;
 }

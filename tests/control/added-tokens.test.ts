@@ -3,7 +3,7 @@
  * tests/reference/make_added_tokens.py): tokenizer.json alone or beside older files, added tokens
  * from four places with all their flags; and what is refused by name.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,6 +22,8 @@ const bos = 820;
 const eos = 821;
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-added-"));
+// Removing some hundred files takes seconds on a busy disk.
+setDefaultTimeout(60_000);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** The saved tokenizer.json with golden's vocabulary; `changes` replaces sections. */

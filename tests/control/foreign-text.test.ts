@@ -2,7 +2,7 @@
  * Text from outside (files of a model, names of folders, prompts) reaches a terminal escaped and
  * cut, whatever it holds: where a message is made, and once more where it is printed.
  */
-import { afterAll, describe, expect, spyOn, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +16,8 @@ import { createOutput, reportError, writeJson } from "../../src/terminal/output.
 import { linkedModel } from "../support/linked-model.ts";
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-foreign-"));
+// Removing some hundred files takes seconds on a busy disk.
+setDefaultTimeout(60_000);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** Everything that a terminal obeys or that reorders a line; a line break of ours is allowed. */

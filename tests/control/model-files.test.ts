@@ -2,7 +2,7 @@
  * How the text files of a model are read: JSON as Python writes it, and a sentence of its own for
  * each way in which a download or an editor breaks a file.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -14,6 +14,8 @@ import { golden, linkedModel } from "../support/linked-model.ts";
 import { refusal } from "../support/refusal.ts";
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-files-"));
+// Removing some hundred files takes seconds on a busy disk.
+setDefaultTimeout(60_000);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** Every JSON file of the model that must be there. */

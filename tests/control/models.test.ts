@@ -2,7 +2,7 @@
  * Finding and opening model folders. Each setting that is not supported has its own sentence: the
  * tables below change one key of the reference model and look for the words a user needs.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +16,8 @@ const wide = join(import.meta.dir, "../fixtures/wide/model");
 const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
 const root = mkdtempSync(join(tmpdir(), "basedxl-models-"));
+// Removing some hundred files takes seconds on a busy disk.
+setDefaultTimeout(60_000);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /**
@@ -179,6 +181,79 @@ describe("folders that open", () => {
   });
 });
 
+describe("the sampler of a model", () => {
+  const opened = async (index: string | undefined, file: string | undefined, more = {}) => {
+    const named = index === undefined ? undefined : ["diffusers", index];
+    const folder = modelWith({
+      "model_index.json": { scheduler: named },
+      "scheduler/scheduler_config.json": { _class_name: file, ...more },
+    });
+    return (await openModelFolder(folder)).scheduler;
+  };
+  const [euler, ddim, heun] = ["EulerDiscrete", "DDIM", "HeunDiscrete"].map((s) => `${s}Scheduler`);
+
+  test("has the class that model_index.json names and the settings of its file", async () => {
+    for (const [index, file, wanted] of [
+      [ddim, euler, ddim],
+      [euler, heun, euler],
+      [heun, undefined, heun],
+      [undefined, ddim, ddim],
+    ]) {
+      const settings = { beta_end: 0.013, timestep_spacing: "trailing" };
+      const scheduler = await opened(index, file, settings);
+      expect(scheduler).toMatchObject({ className: wanted, betaEnd: 0.013 });
+      expect(scheduler.timestepSpacing).toBe("trailing");
+    }
+    const message = await refusal(() => opened(undefined, undefined), "bad-model");
+    expect(message).toMatch(/_class_name is missing/);
+  });
+
+  test("another parametrisation is refused, whichever file names it", async () => {
+    for (const other of [
+      "EDMEulerScheduler",
+      "EDMDPMSolverMultistepScheduler",
+      "FlowMatchEulerDiscreteScheduler",
+      "FlowMatchHeunDiscreteScheduler",
+      "FlowMatchLCMScheduler",
+      "CosineDPMSolverMultistepScheduler",
+      "CMStochasticIterativeScheduler",
+      "IPNDMScheduler",
+      "ScoreSdeVeScheduler",
+      "UnCLIPScheduler",
+    ]) {
+      for (const [index, file] of [
+        [other, other],
+        [euler, other],
+        [other, euler],
+        [undefined, other],
+      ]) {
+        const message = await refusal(() => opened(index, file), "bad-model");
+        expect(message).toContain(`that of ${other} is a parametrisation that is not supported`);
+      }
+    }
+  });
+
+  test("keys that only repeat the saving class' defaults leave the sampler its own", async () => {
+    const unset = { _use_default_values: ["timestep_spacing", "clip_sample", "steps_offset"] };
+    const scheduler = await opened(ddim, euler, { clip_sample: false, ...unset });
+    expect(scheduler).toMatchObject({ clipSample: null, timestepSpacing: null, stepsOffset: 0 });
+  });
+
+  test("null switches a thing off, as in Python", async () => {
+    const off = { set_alpha_to_one: null, use_karras_sigmas: null };
+    const scheduler = await opened(ddim, ddim, off);
+    expect(scheduler).toMatchObject({ setAlphaToOne: false });
+    expect(scheduler.useKarrasSigmas).toBe(false);
+    const folder = modelWith({
+      "model_index.json": { force_zeros_for_empty_prompt: null },
+      "vae/config.json": { mid_block_add_attention: null },
+    });
+    const model = await openModelFolder(folder);
+    expect(model.forceZerosForEmptyPrompt).toBe(false);
+    expect(model.vae.midAttention).toBe(false);
+  });
+});
+
 /** file, keys to change, what the sentence must say besides the file's name. */
 type Refused = [string, Record<string, unknown>, RegExp];
 
@@ -267,7 +342,12 @@ const refused: Refused[] = [
     { architectures: ["CLIPTextModel"] },
     /CLIPTextModelWithProjection/,
   ],
-  [scheduler, { _class_name: undefined }, /_class_name is missing/],
+  [scheduler, { prediction_type: "sample_v" }, /prediction_type is "sample_v"/],
+  [scheduler, { final_sigmas_type: "last" }, /final_sigmas_type is "last"/],
+  [scheduler, { rescale_betas_zero_snr: "yes" }, /rescale_betas_zero_snr is "yes"/],
+  [scheduler, { use_flow_sigmas: true }, /flow matching \(use_flow_sigmas\) is a parametrisation/],
+  [scheduler, { variance_type: "learned_range" }, /a learned variance .*"learned_range"/],
+  [scheduler, { prediction_type: "flow_prediction" }, /prediction_type is "flow_prediction"/],
   [scheduler, { beta_schedule: "sigmoid" }, /beta_schedule is "sigmoid", but it must be one of/],
   [scheduler, { prediction_type: "flow" }, /prediction_type is "flow".*"epsilon"/],
   [scheduler, { timestep_spacing: "even" }, /timestep_spacing is "even".*"leading"/],
@@ -280,6 +360,28 @@ const refused: Refused[] = [
     /FluxPipeline, .*StableDiffusionXLPipeline is/,
   ],
   ["model_index.json", { text_encoder: [null, null] }, /no text_encoder \(is it a refiner\?\)/],
+  ["model_index.json", { scheduler: [null, null] }, /no scheduler/],
+  [
+    "model_index.json",
+    { scheduler: "EulerDiscreteScheduler" },
+    /scheduler is .*library and a class/,
+  ],
+  [
+    "model_index.json",
+    { vae: ["diffusers", "AutoencoderTiny"] },
+    /vae is a AutoencoderTiny.*KL is/,
+  ],
+  ["model_index.json", { unet: ["diffusers", "UNetMotionModel"] }, /unet is a UNetMotionModel/],
+  [
+    "model_index.json",
+    { tokenizer: ["transformers", "T5Tokenizer"] },
+    /tokenizer is a T5Tokenizer/,
+  ],
+  [
+    "model_index.json",
+    { text_encoder_2: ["transformers", "CLIPTextModel"] },
+    /text_encoder_2 is a CLIPTextModel, .*CLIPTextModelWithProjection is/,
+  ],
 ];
 
 describe("settings that are refused, each by its name", () => {

@@ -16,6 +16,7 @@ import {
   makeSchedule,
   type Schedule,
   type ScheduleOptions,
+  samplerOfModel,
   schedulerNameOfClass,
   type Update,
 } from "../../src/schedule.ts";
@@ -44,12 +45,16 @@ const sdxl: Settings = {
   set_alpha_to_one: false,
 };
 
+function configWith(settings: Settings) {
+  return parseSchedulerConfig("scheduler_config.json", { ...sdxl, ...settings });
+}
+
 function schedule(
   name: Scheduler,
   settings: Settings,
   options: ScheduleOptions | number,
 ): Schedule {
-  const config = parseSchedulerConfig("scheduler_config.json", { ...sdxl, ...settings });
+  const config = configWith(settings);
   return makeSchedule(name, config, typeof options === "number" ? { stepCount: options } : options);
 }
 
@@ -266,18 +271,18 @@ describe("any schedule", () => {
   });
 });
 
-describe("refused", () => {
-  const refusal = (make: () => unknown, code: string): string => {
-    try {
-      make();
-    } catch (error) {
-      expect(error).toBeInstanceOf(BasedXLError);
-      expect((error as BasedXLError).code).toBe(code as BasedXLError["code"]);
-      return (error as BasedXLError).message;
-    }
-    throw new Error("nothing was refused");
-  };
+function refusal(make: () => unknown, code: string): string {
+  try {
+    make();
+  } catch (error) {
+    expect(error).toBeInstanceOf(BasedXLError);
+    expect((error as BasedXLError).code).toBe(code as BasedXLError["code"]);
+    return (error as BasedXLError).message;
+  }
+  throw new Error("nothing was refused");
+}
 
+describe("refused", () => {
   for (const count of [0, -1, 1001, 2.5, Number.NaN, Number.POSITIVE_INFINITY]) {
     test(`${count} steps`, () => {
       const message = refusal(() => schedule("euler", {}, count), "bad-option");
@@ -310,21 +315,76 @@ describe("refused", () => {
     expect(threshold).toMatch(/thresholding true/);
   });
 
-  for (const [key, value] of Object.entries({
-    interpolation_type: "log_linear",
-    timestep_type: "continuous",
-    use_exponential_sigmas: true,
-    use_beta_sigmas: true,
-  })) {
-    test(`${key} ${value}`, () => {
-      const message = refusal(() => schedule("euler", { [key]: value }, 12), "bad-model");
+  for (const settings of [
+    { interpolation_type: "log_linear" },
+    { timestep_type: "continuous", prediction_type: "v_prediction" },
+    { timestep_type: "other" },
+    { use_exponential_sigmas: true },
+    { use_beta_sigmas: true },
+  ]) {
+    const [key = ""] = Object.keys(settings);
+    test(`${JSON.stringify(settings)}, which only euler reads`, () => {
+      const message = refusal(() => schedule("euler", settings, 12), "bad-model");
       expect(message).toContain(`scheduler_config.json asks for ${key}`);
+      for (const name of ["euler_a", "ddim"] as const) {
+        const plain = { ...settings, [key]: undefined };
+        expect(schedule(name, settings, 12)).toEqual(schedule(name, plain, 12));
+      }
     });
   }
+
+  test("settings without effect at their value, and those that a flag replaces", () => {
+    const plain = schedule("euler", {}, 12);
+    expect(schedule("euler", { timestep_type: "continuous" }, 12)).toEqual(plain);
+    expect(schedule("euler", { sigma_min: 0.1, lambda_min_clipped: -5.1 }, 12)).toEqual(plain);
+    const karras = { stepCount: 12, useKarrasSigmas: true };
+    for (const settings of [{ use_beta_sigmas: true }, { use_exponential_sigmas: true }]) {
+      expect(schedule("euler", settings, karras)).toEqual(schedule("euler", {}, karras));
+    }
+  });
 
   test("a first step out of pure noise with the epsilon prediction", () => {
     const settings = { rescale_betas_zero_snr: true, timestep_spacing: "trailing" };
     const message = refusal(() => schedule("ddim", settings, 12), "bad-model");
     expect(message).toMatch(/divides by zero at step 1 \(timestep 999\).*"v_prediction"/);
   });
+});
+
+describe("the sampler of a model's class", () => {
+  const choose = (settings: Record<string, unknown>) => samplerOfModel(configWith(settings));
+
+  test("one that this version has, or euler in its place", () => {
+    expect(choose({ _class_name: "DDIMScheduler" })).toEqual({ name: "ddim", replaced: false });
+    for (const _class_name of [
+      "DPMSolverMultistepScheduler",
+      "DPMSolverSinglestepScheduler",
+      "UniPCMultistepScheduler",
+      "PNDMScheduler",
+      "LMSDiscreteScheduler",
+      "DDPMScheduler",
+      "LCMScheduler",
+    ]) {
+      const settings = { _class_name, lambda_min_clipped: -5.1, solver_order: 3, flow_shift: 2 };
+      expect(choose(settings)).toEqual({ name: "euler", replaced: true });
+    }
+  });
+
+  for (const [settings, what] of [
+    [{ _class_name: "MyScheduler" }, "the scheduler MyScheduler"],
+    [{ _class_name: "DDIMInverseScheduler" }, "the scheduler DDIMInverseScheduler"],
+    [{ _class_name: "RePaintScheduler" }, "the scheduler RePaintScheduler"],
+    [{ _class_name: "UniPCMultistepScheduler", thresholding: true }, "thresholding"],
+    [{ _class_name: "DPMSolverMultistepScheduler", use_lu_lambdas: true }, "use_lu_lambdas"],
+    [
+      { _class_name: "DPMSolverMultistepScheduler", lambda_min_clipped: -2 },
+      "lambda_min_clipped -2",
+    ],
+  ] as const) {
+    test(`${JSON.stringify(settings)} is refused, unless a scheduler is named`, () => {
+      const message = refusal(() => choose(settings), "bad-model");
+      expect(message).toContain(`asks for ${what}, which is not supported`);
+      expect(message).toContain("name a scheduler of this version: euler, euler_a, ddim.");
+      expect(() => schedule("euler", settings, 12)).not.toThrow();
+    });
+  }
 });
