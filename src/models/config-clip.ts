@@ -2,6 +2,7 @@
  * The config.json of a CLIP text encoder (transformers: CLIPTextConfig). `eosTokenId` is kept as
  * the file has it, even the wrong 2 of older files: where the text is pooled depends on it.
  */
+import * as v from "valibot";
 import {
   ConfigReader,
   listOf,
@@ -32,8 +33,7 @@ export interface ClipConfig {
  * (CLIPTextModelWithProjection). Throws "bad-model" with the file and the key.
  */
 export function parseClipConfig(path: string, json: unknown, hasProjection: boolean): ClipConfig {
-  const reader = new ConfigReader(path, json);
-  checkClass(reader, hasProjection);
+  const reader = textConfig(new ConfigReader(path, json));
   const config: ClipConfig = {
     vocabSize: reader.optional("vocab_size", positiveInteger, 49408),
     hiddenSize: reader.optional("hidden_size", positiveInteger, 512),
@@ -60,11 +60,21 @@ export function parseClipConfig(path: string, json: unknown, hasProjection: bool
 
 // --- internal ---
 
-function checkClass(reader: ConfigReader, hasProjection: boolean): void {
-  const architectures = reader.optional("architectures", listOf(text), null);
-  if (!architectures) return;
-  const wanted = hasProjection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
-  if (architectures.includes(wanted)) return;
-  const found = word(architectures.join(", ")) || "empty";
-  reader.fail(`architectures is ${found}, but SDXL needs a ${wanted} here`);
+/**
+ * The part of the file that describes the text encoder: all of it, or `text_config` in the file of
+ * a whole CLIP. Which CLIP class saved the file changes nothing, as in transformers: the class to
+ * load is named by model_index.json, and its tensors must be there.
+ */
+function textConfig(whole: ConfigReader): ConfigReader {
+  whole.refuseQuantized();
+  const architectures = whole.optional("architectures", listOf(text), ["CLIPTextModel"]);
+  const isClip = architectures.length === 0 || architectures.some((name) => /^CLIP/.test(name));
+  if (!isClip) {
+    const found = word(architectures.join(", "));
+    whole.fail(`architectures is ${found}, but SDXL needs a CLIPTextModel here`);
+  }
+  const nested = whole.optional("text_config", v.record(v.string(), v.unknown()), null);
+  const reader = nested ? new ConfigReader(`${whole.path}: text_config`, nested) : whole;
+  reader.refuseUnless("model_type", ["clip_text_model", "clip"]);
+  return reader;
 }

@@ -112,6 +112,18 @@ export class ConfigReader {
     this.fail(`${key} is ${show(value)}, which is not supported; ${known} is`);
   }
 
+  /** Refuses another activation than SiLU, which diffusers knows by two names in any case. */
+  checkSilu(): void {
+    const name = this.optional("act_fn", text, "silu");
+    if (["silu", "swish"].includes(name.toLowerCase())) return;
+    this.fail(`act_fn is ${show(name)}, which is not supported; "silu" or "swish" is`);
+  }
+
+  /** Refuses weights that are packed in a way of their own. */
+  refuseQuantized(): void {
+    this.refuseUnless("quantization_config", []);
+  }
+
   /** Refuses a `block_out_channels` with more levels than the native library has room for. */
   checkLevels(count: number): void {
     if (count >= 1 && count <= levelCountMax) return;

@@ -42,6 +42,9 @@ export interface UnetConfig {
 export function parseUnetConfig(path: string, json: unknown): UnetConfig {
   const reader = new ConfigReader(path, json);
   for (const [key, values] of Object.entries(supported)) reader.refuseUnless(key, values);
+  reader.checkSilu();
+  reader.refuseQuantized();
+  checkCrossAttention(reader);
   if (reader.optional("addition_embed_type", text, null) === null) {
     reader.fail(
       'addition_embed_type is missing (is this another model?), but SDXL has "text_time"',
@@ -56,6 +59,7 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
   const blockOutChannels = reader.optional("block_out_channels", channels, [320, 640, 1280, 1280]);
   const levelCount = blockOutChannels.length;
   reader.checkLevels(levelCount);
+  reader.refuseUnless("time_embedding_dim", [4 * blockOutChannels[0]!]);
   const config: UnetConfig = {
     inChannels: reader.optional("in_channels", positiveInteger, 4),
     outChannels: reader.optional("out_channels", positiveInteger, 4),
@@ -80,10 +84,11 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
 
 /**
  * What each key may say; null, or the key left out, means diffusers' default and is always fine.
+ * Keys that the blocks of SDXL do not read (cross_attention_norm, resnet_skip_time_act, …) are not
+ * looked at, as in diffusers.
  */
 const supported: Record<string, readonly unknown[]> = {
   _class_name: ["UNet2DConditionModel"],
-  act_fn: ["silu", "swish"],
   addition_embed_type: ["text_time"],
   attention_type: ["default"],
   center_input_sample: [false],
@@ -91,22 +96,16 @@ const supported: Record<string, readonly unknown[]> = {
   class_embeddings_concat: [false],
   conv_in_kernel: [3],
   conv_out_kernel: [3],
-  cross_attention_norm: [],
   downsample_padding: [1],
   dual_cross_attention: [false],
   encoder_hid_dim: [],
   encoder_hid_dim_type: [],
-  mid_block_only_cross_attention: [false],
   mid_block_scale_factor: [1],
   mid_block_type: ["UNetMidBlock2DCrossAttn"],
   num_class_embeds: [],
-  only_cross_attention: [false],
-  resnet_out_scale_factor: [1],
-  resnet_skip_time_act: [false],
   resnet_time_scale_shift: ["default"],
   time_cond_proj_dim: [],
   time_embedding_act_fn: [],
-  time_embedding_dim: [],
   time_embedding_type: ["positional"],
   timestep_post_act: [],
 };
@@ -132,6 +131,15 @@ function attentionFlags(
     reader.fail(`${key} has ${blocks.length} entries, but block_out_channels has ${levelCount}`);
   }
   return blocks.map((block) => block === crossing);
+}
+
+/** One switch, or one for each level: attention without self-attention. */
+function checkCrossAttention(reader: ConfigReader): void {
+  const key = "only_cross_attention";
+  const value = reader.optional(key, v.unknown(), false);
+  const switches = Array.isArray(value) ? value : [value];
+  if (switches.every((each) => each === false || each === null)) return;
+  reader.fail(`${key} is ${show(value)}, which is not supported; false is`);
 }
 
 function transformerLayers(reader: ConfigReader, levelCount: number) {

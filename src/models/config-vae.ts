@@ -8,6 +8,7 @@ import {
   listOf,
   positiveInteger,
   positiveNumber,
+  show,
   text,
   word,
 } from "./config-reader.ts";
@@ -30,8 +31,11 @@ export interface VaeConfig {
 export function parseVaeConfig(path: string, json: unknown): VaeConfig {
   const reader = new ConfigReader(path, json);
   reader.refuseUnless("_class_name", ["AutoencoderKL"]);
-  reader.refuseUnless("act_fn", ["silu", "swish"]);
-  for (const key of ["latents_mean", "latents_std", "shift_factor"]) reader.refuseUnless(key, []);
+  reader.checkSilu();
+  reader.refuseQuantized();
+  reader.refuseUnless("shift_factor", [0]);
+  checkLatents(reader, "latents_mean", 0);
+  checkLatents(reader, "latents_std", 1);
 
   const blockOutChannels = reader.optional("block_out_channels", listOf(positiveInteger), [64]);
   const levelCount = blockOutChannels.length;
@@ -71,6 +75,14 @@ export function parseVaeConfig(path: string, json: unknown): VaeConfig {
 }
 
 // --- internal ---
+
+/** One number per latent channel, of which only `neutral`, which changes nothing, is followed. */
+function checkLatents(reader: ConfigReader, key: string, neutral: number): void {
+  const values = reader.optional(key, v.unknown(), null);
+  if (values === null) return;
+  if (Array.isArray(values) && values.every((value) => value === neutral)) return;
+  reader.fail(`${key} is ${show(values)}, which is not supported; null or ${neutral}s are`);
+}
 
 function checkBlocks(reader: ConfigReader, key: string, kind: string, levelCount: number): void {
   const blocks = reader.optional(key, listOf(text), [kind]);

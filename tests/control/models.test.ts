@@ -3,13 +3,13 @@
  * tables below change one key of the reference model and look for the words a user needs.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseClipConfig, parseUnetConfig, parseVaeConfig } from "../../src/models/config.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
-import { golden, linkedModel } from "../support/linked-model.ts";
+import { type Changes, changedModel, golden } from "../support/linked-model.ts";
 import { refusal } from "../support/refusal.ts";
 
 const wide = join(import.meta.dir, "../fixtures/wide/model");
@@ -20,20 +20,12 @@ const root = mkdtempSync(join(tmpdir(), "basedxl-models-"));
 setDefaultTimeout(60_000);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-/**
- * A copy of the reference model, weights linked. `changes` maps a file to keys to replace
- * (undefined takes a key out), to new text, or to null, which takes the file away.
- */
-function modelWith(changes: Record<string, Record<string, unknown> | string | null>): string {
-  const folder = linkedModel(root);
-  for (const [file, change] of Object.entries(changes)) {
-    const path = join(folder, file);
-    if (change === null) rmSync(path, { recursive: true });
-    else if (typeof change === "string") writeFileSync(path, change);
-    else writeFileSync(path, JSON.stringify({ ...readJson(path), ...change }));
-  }
-  return folder;
-}
+const unet = "unet/config.json";
+const vae = "vae/config.json";
+const scheduler = "scheduler/scheduler_config.json";
+
+/** A changed copy of the reference model. */
+const modelWith = (changes: Changes) => changedModel(root, changes);
 
 describe("folders that open", () => {
   test("the reference model", async () => {
@@ -181,85 +173,9 @@ describe("folders that open", () => {
   });
 });
 
-describe("the sampler of a model", () => {
-  const opened = async (index: string | undefined, file: string | undefined, more = {}) => {
-    const named = index === undefined ? undefined : ["diffusers", index];
-    const folder = modelWith({
-      "model_index.json": { scheduler: named },
-      "scheduler/scheduler_config.json": { _class_name: file, ...more },
-    });
-    return (await openModelFolder(folder)).scheduler;
-  };
-  const [euler, ddim, heun] = ["EulerDiscrete", "DDIM", "HeunDiscrete"].map((s) => `${s}Scheduler`);
-
-  test("has the class that model_index.json names and the settings of its file", async () => {
-    for (const [index, file, wanted] of [
-      [ddim, euler, ddim],
-      [euler, heun, euler],
-      [heun, undefined, heun],
-      [undefined, ddim, ddim],
-    ]) {
-      const settings = { beta_end: 0.013, timestep_spacing: "trailing" };
-      const scheduler = await opened(index, file, settings);
-      expect(scheduler).toMatchObject({ className: wanted, betaEnd: 0.013 });
-      expect(scheduler.timestepSpacing).toBe("trailing");
-    }
-    const message = await refusal(() => opened(undefined, undefined), "bad-model");
-    expect(message).toMatch(/_class_name is missing/);
-  });
-
-  test("another parametrisation is refused, whichever file names it", async () => {
-    for (const other of [
-      "EDMEulerScheduler",
-      "EDMDPMSolverMultistepScheduler",
-      "FlowMatchEulerDiscreteScheduler",
-      "FlowMatchHeunDiscreteScheduler",
-      "FlowMatchLCMScheduler",
-      "CosineDPMSolverMultistepScheduler",
-      "CMStochasticIterativeScheduler",
-      "IPNDMScheduler",
-      "ScoreSdeVeScheduler",
-      "UnCLIPScheduler",
-    ]) {
-      for (const [index, file] of [
-        [other, other],
-        [euler, other],
-        [other, euler],
-        [undefined, other],
-      ]) {
-        const message = await refusal(() => opened(index, file), "bad-model");
-        expect(message).toContain(`that of ${other} is a parametrisation that is not supported`);
-      }
-    }
-  });
-
-  test("keys that only repeat the saving class' defaults leave the sampler its own", async () => {
-    const unset = { _use_default_values: ["timestep_spacing", "clip_sample", "steps_offset"] };
-    const scheduler = await opened(ddim, euler, { clip_sample: false, ...unset });
-    expect(scheduler).toMatchObject({ clipSample: null, timestepSpacing: null, stepsOffset: 0 });
-  });
-
-  test("null switches a thing off, as in Python", async () => {
-    const off = { set_alpha_to_one: null, use_karras_sigmas: null };
-    const scheduler = await opened(ddim, ddim, off);
-    expect(scheduler).toMatchObject({ setAlphaToOne: false });
-    expect(scheduler.useKarrasSigmas).toBe(false);
-    const folder = modelWith({
-      "model_index.json": { force_zeros_for_empty_prompt: null },
-      "vae/config.json": { mid_block_add_attention: null },
-    });
-    const model = await openModelFolder(folder);
-    expect(model.forceZerosForEmptyPrompt).toBe(false);
-    expect(model.vae.midAttention).toBe(false);
-  });
-});
-
 /** file, keys to change, what the sentence must say besides the file's name. */
 type Refused = [string, Record<string, unknown>, RegExp];
 
-const unet = "unet/config.json";
-const vae = "vae/config.json";
-const scheduler = "scheduler/scheduler_config.json";
 const refused: Refused[] = [
   [
     unet,
@@ -310,8 +226,13 @@ const refused: Refused[] = [
   [unet, { out_channels: 8 }, /out_channels is 8, but the VAE has 4 latent channels/],
   [unet, { sample_size: [32, 64] }, /sample_size is \[32,64\], which is not supported/],
   [unet, { _class_name: "UNet2DModel" }, /_class_name is "UNet2DModel"/],
-  [vae, { latents_mean: [0, 0, 0, 0] }, /latents_mean is \[0,0,0,0\], which is not supported/],
-  [vae, { latents_std: [1, 1, 1, 1] }, /latents_std/],
+  [vae, { latents_mean: [0, 0, 0, 0.1] }, /latents_mean is \[0,0,0,0\.1\], .*null or 0s are/],
+  [vae, { latents_std: [1, 1, 1, 5] }, /latents_std is .*null or 1s are/],
+  [vae, { quantization_config: { quant_method: "gguf" } }, /quantization_config is \{"quant_met/],
+  [unet, { quantization_config: { bits: 4 } }, /quantization_config is \{"bits":4\}/],
+  ["text_encoder/config.json", { quantization_config: {} }, /quantization_config is \{\}/],
+  [unet, { time_embedding_dim: 64 }, /time_embedding_dim is 64, which is not supported; 128 is/],
+  [unet, { class_embeddings_concat: true }, /class_embeddings_concat is true/],
   [vae, { shift_factor: 0.1 }, /shift_factor is 0\.1/],
   [vae, { act_fn: "relu" }, /act_fn is "relu"/],
   [vae, { norm_num_groups: 24 }, /norm_num_groups 24 does not divide block_out_channels 32/],
@@ -337,11 +258,7 @@ const refused: Refused[] = [
   ["text_encoder_2/config.json", { max_position_embeddings: 248 }, /is 248, but prompts are 77/],
   ["text_encoder/config.json", { num_hidden_layers: 1 }, /num_hidden_layers is 1, but at least 2/],
   ["text_encoder/config.json", { architectures: ["T5EncoderModel"] }, /T5EncoderModel, but SDXL/],
-  [
-    "text_encoder_2/config.json",
-    { architectures: ["CLIPTextModel"] },
-    /CLIPTextModelWithProjection/,
-  ],
+  ["text_encoder/config.json", { model_type: "siglip_text_model" }, /model_type is "siglip_text/],
   [scheduler, { prediction_type: "sample_v" }, /prediction_type is "sample_v"/],
   [scheduler, { final_sigmas_type: "last" }, /final_sigmas_type is "last"/],
   [scheduler, { rescale_betas_zero_snr: "yes" }, /rescale_betas_zero_snr is "yes"/],
