@@ -12,9 +12,9 @@ const refuse = checks.refuse;
 const cuda_driver = @import("nvidia/driver.zig");
 const cuda_kernels = @import("nvidia/kernels.zig");
 const gpu_report = @import("doctor/gpu_report.zig");
-const jobs = @import("session/job.zig");
 const meetings = @import("transport/nccl_unique_id.zig");
 const models = @import("model.zig");
+const pipeline = @import("pipeline.zig");
 const plan_report = @import("session/plan_report.zig");
 const random = @import("random.zig");
 const sessions = @import("session.zig");
@@ -69,8 +69,15 @@ pub export fn bxl_session_open(
     return .ok;
 }
 
+/// Cancels what runs and starts to free everything; `bxl_session_poll` reports when the session is
+/// closed. Until then only that may be called, and afterwards `bxl_session_free`.
 pub export fn bxl_session_close(session: *Session) callconv(.c) void {
     session.close();
+}
+
+/// Ends the life of a closed session. It never blocks.
+pub export fn bxl_session_free(session: *Session) callconv(.c) void {
+    session.free();
 }
 
 /// Begins a job; one at a time.
@@ -85,14 +92,18 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     var job = copyJob(request) catch return .no_memory;
     if (session.submit(job)) return .ok;
     job.deinit();
-    return .not_ready;
+    return if (session.currentState() == .lost) .session_lost else .not_ready;
 }
 
 pub export fn bxl_session_poll(session: *const Session, progress: *Progress) callconv(.c) Status {
     if (progress.size != @sizeOf(Progress)) return refuse("progress of another version", .{});
     const state = session.currentState();
     progress.state = state;
-    progress.status = if (state == .failed) statusOf(session.failure.?) else .ok;
+    progress.status = switch (state) {
+        .failed, .lost => statusOf(session.failure.?),
+        .loading, .ready, .running, .done, .closed => .ok,
+    };
+    if (state == .closed) return .ok;
     progress.stage = @enumFromInt(session.reporter.stage.load(.acquire));
     progress.step_index = session.reporter.step_index.load(.acquire);
     progress.plan_count = session.plans.plan_count.load(.monotonic);
@@ -102,11 +113,10 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.copy_bytes = session.copy_bytes.load(.acquire);
     progress.copied_bytes = session.copied_bytes.load(.acquire);
     progress.device_bytes = session.device_bytes.load(.acquire);
-    if (state == .done and session.job != null) {
-        const job = &session.job.?;
-        progress.text_ns = job.text_ns;
-        progress.denoise_ns = job.denoise_ns;
-        progress.decode_ns = job.decode_ns;
+    if (state == .done) {
+        progress.text_ns = session.result.text_ns;
+        progress.denoise_ns = session.result.denoise_ns;
+        progress.decode_ns = session.result.decode_ns;
     }
     return .ok;
 }
@@ -114,12 +124,12 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
 /// Copies a result of the finished job; returns its bytes, and copies nothing when `len` is less.
 pub export fn bxl_session_read(
     session: *const Session,
-    output: jobs.Output,
+    output: pipeline.Output,
     buffer: ?[*]u8,
     len: u64,
 ) callconv(.c) u64 {
-    if (session.currentState() != .done or session.job == null) return 0;
-    const bytes = session.job.?.outputs.get(output);
+    if (session.currentState() != .done) return 0;
+    const bytes = session.result.bytes(output);
     if (buffer) |target| {
         if (len >= bytes.len) @memcpy(target[0..bytes.len], bytes);
     }
@@ -290,12 +300,14 @@ fn sessionOptionsOf(
         .files = files,
         // Last: it must know of everything above.
         .files_arena = arena.*,
-        .latent_rows = options.latent_rows,
-        .latent_width = options.latent_width,
-        .branch_count = options.branch_count,
-        .split_batch = options.split_batch != 0,
-        .image_count = options.image_count,
-        .vae_tile_latent = options.vae_tile_latent,
+        .first = .{
+            .latent_rows = options.latent_rows,
+            .latent_width = options.latent_width,
+            .branch_count = options.branch_count,
+            .split_batch = options.split_batch != 0,
+            .image_count = options.image_count,
+            .vae_tile_latent = options.vae_tile_latent,
+        },
     };
 }
 
@@ -312,8 +324,8 @@ fn copyPaths(arena: Allocator, bytes: Bytes) Allocator.Error![]const []const u8 
     return list.items;
 }
 
-fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
-    var job: jobs.Job = .{
+fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
+    var job: pipeline.Job = .{
         .arena = .init(gpa),
         .kind = r.kind,
         .latent_rows = r.latent_rows,
@@ -339,7 +351,7 @@ fn copyJob(r: *const Request) Allocator.Error!jobs.Job {
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
-    job.rows = try copyValues(backends.StepCoefficients, arena, r.rows);
+    job.steps = try copyValues(backends.StepCoefficients, arena, r.rows);
     job.prompt = try copyTokens(arena, r.prompt);
     if (r.negative.present != 0) job.negative = try copyTokens(arena, r.negative);
     job.sample = try copyValues(f32, arena, r.sample);
@@ -362,7 +374,7 @@ fn hooksOf(hooks: TestHooks) faults.Hooks {
     return result;
 }
 
-fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!jobs.Tokens {
+fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!pipeline.Tokens {
     return .{
         .ids = try copyValues(i32, arena, tokens.ids),
         .ids_2 = try copyValues(i32, arena, tokens.ids_2),

@@ -118,22 +118,25 @@ pub const Machine = struct {
         if (machine.options.kind == .cuda and rank_count > 1) try machine.joinRanks();
     }
 
-    /// Makes anew what a failed job has left behind.
-    pub fn prepare(machine: *Machine) Error!void {
+    /// Whether no further job can run: a GPU was given up, or the processes of a distributed job
+    /// lost each other.
+    pub fn isLost(machine: *const Machine) bool {
         for (machine.ranks) |rank| {
-            if (!rank.isAbandoned()) continue;
-            const sentence = "GPU {d} never ended the work of an earlier image and was given " ++
-                "up. Start again, or leave it out with CUDA_VISIBLE_DEVICES.";
-            return machine.diagnostics.fail(error.GpuFailed, sentence, .{rank.gpu.?.device});
+            if (rank.isAbandoned()) return true;
+            const is_apart = machine.options.meeting != null;
+            if (is_apart and rank.device.cuda.communicator == null) return true;
         }
+        return false;
+    }
+
+    /// Replaces the communicators that a failed job has aborted. Must not be lost.
+    pub fn prepare(machine: *Machine) Error!void {
         if (!machine.uses_nccl) return;
         const is_whole = for (machine.ranks) |rank| {
             if (rank.device.cuda.communicator == null) break false;
         } else true;
         if (is_whole) return;
-        const sentence = "The machines left each other when a image failed: start all again.";
-        const is_apart = machine.options.meeting != null;
-        if (is_apart) return machine.diagnostics.fail(error.GpuFailed, sentence, .{});
+        assert(machine.options.meeting == null);
         for (machine.ranks) |rank| {
             if (rank.device.cuda.communicator) |communicator| communicator.abort();
             rank.device.cuda.communicator = null;

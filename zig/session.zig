@@ -1,61 +1,59 @@
-//! A session: one model on one machine, its ranks, and at most one job at a time. Callers submit
-//! and poll; a coordinator thread loads, plans, and runs the ranks. Errors end the job, not the
-//! session.
+//! A session: one model, the devices of this process, and at most one job at a time. Callers submit
+//! and poll; a coordinator thread loads, plans, and runs the ranks. An error of a job leaves the
+//! session usable, except where `State.lost` says otherwise.
+//!
+//! Read in this order:
+//!   session/plan.zig          layout, slots and scratch of an image's shape; the cache of plans
+//!   session/rank_states.zig   what the ranks of a job read of each other
+//!   session/rank_threads.zig  runs the local ranks of a job
+//!   session/plan_report.zig   the plan as JSON, without a session
 
 const std = @import("std");
-const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const machines = @import("devices.zig");
-const Machine = machines.Machine;
+const devices = @import("devices.zig");
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const drain_limit_ns = @import("backend.zig").cudas.drain_limit_ns;
-const Exchange = @import("patch/exchange.zig").Exchange;
-const layouts = @import("patch/layout.zig");
-const RankRange = layouts.RankRange;
-const states_file = @import("session/rank_states.zig");
-const RankStates = states_file.RankStates;
-const Loopback = @import("transport.zig").Loopback;
-const Transport = @import("transport.zig").Transport;
-const Shift = @import("session/rank_threads.zig").Shift;
-const jobs = @import("session/job.zig");
-const Job = jobs.Job;
-const frame = @import("session/job_frame.zig");
-const pipeline = @import("pipeline.zig");
-const plans_file = @import("session/plan.zig");
-const Plan = plans_file.Plan;
-const PlanCache = plans_file.PlanCache;
-const Planner = plans_file.Planner;
-const rank_file = @import("pipeline/rank.zig");
-const Rank = rank_file.Rank;
+const RankRange = @import("patch/layout.zig").RankRange;
 const models = @import("model.zig");
 const Model = models.Model;
+const pipeline = @import("pipeline.zig");
+const Job = pipeline.Job;
+const plans = @import("session/plan.zig");
+const Plan = plans.Plan;
+const RankThreads = @import("session/rank_threads.zig").RankThreads;
 
-/// Of `drain_limit_ns`: two queues of a rank, and what comes before and after.
+/// Closing waits this many times `drain_limit_ns`: two streams per rank plus slack.
 const close_limit_factor = 4;
 
-pub const State = enum(u32) { loading = 0, ready = 1, running = 2, done = 3, failed = 4 };
+pub const State = enum(u32) {
+    loading = 0,
+    ready = 1,
+    running = 2,
+    done = 3,
+    /// The last job failed and the next one may succeed; or loading failed.
+    failed = 4,
+    /// The last job failed in a way that ends the session: a GPU did not answer and was given up,
+    /// or the processes of a distributed job lost each other.
+    lost = 5,
+    /// Nothing is left to wait for after `close`: everything but the session itself has been freed,
+    /// or a driver does not answer.
+    closed = 6,
+};
 
 /// Why a session or a job failed.
-pub const Error = Model.Error || rank_file.Error || machines.Error || error{NotDealable};
+pub const Error = Model.Error || pipeline.Error || devices.Error;
 
 pub const Options = struct {
-    /// Of all machines; `machine.here` are those of this process.
+    /// Of all processes; `machine.here` are the local ones.
     rank_count: u32,
-    machine: machines.Options,
+    machine: devices.Options,
     config: models.ModelConfig,
     files: models.Files,
     /// Holds the paths of `files` and of `machine`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
-    latent_rows: u32,
-    latent_width: u32,
-    branch_count: u32,
-    split_batch: bool,
-    /// Images of one batch.
-    image_count: u32,
-    /// As in a job.
-    vae_tile_latent: u32,
+    first: plans.First,
 };
 
 pub const Session = struct {
@@ -63,30 +61,31 @@ pub const Session = struct {
     io: Io,
     options: Options,
     model: Model = undefined,
-    machine: Machine,
+    machine: devices.Machine,
     state: std.atomic.Value(u32) = .init(@intFromEnum(State.loading)),
     failure: ?Error = null,
     diagnostics: Diagnostics = .{},
     cancelled: std.atomic.Value(bool) = .init(false),
     closing: std.atomic.Value(bool) = .init(false),
-    /// 1 when the coordinator has freed everything.
-    ended: std.atomic.Value(u32) = .init(0),
-    /// Of the last job.
-    stall_limit_ns: std.atomic.Value(i64) = .init(std.math.maxInt(i64)),
-    /// Counts submissions; the coordinator sleeps on it.
+    close_start_ns: i96 = 0,
+    /// Of the last job: how long work of a GPU may take to end.
+    stall_limit_ns: i96 = std.math.maxInt(i96),
+    /// Counts submissions and the request to close; the coordinator sleeps on it.
     wake: std.atomic.Value(u32) = .init(0),
-    reporter: rank_file.Reporter,
+    reporter: pipeline.Reporter,
     loaded: std.atomic.Value(bool) = .init(false),
+    /// The latest, with its result.
     job: ?Job = null,
+    result: pipeline.Result,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
     weight_bytes: std.atomic.Value(u64) = .init(0),
-    /// Of the weights that must be copied: how many bytes there are, and how many are done.
+    /// Weights that loading must copy: all bytes, and those copied so far.
     copy_bytes: std.atomic.Value(u64) = .init(0),
     copied_bytes: std.atomic.Value(u64) = .init(0),
     /// In use on the first GPU after the last job; 0 on the CPU.
     device_bytes: std.atomic.Value(u64) = .init(0),
     coordinator: std.Thread = undefined,
-    plans: PlanCache = .{},
+    plans: plans.PlanCache = .{},
 
     /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
@@ -98,13 +97,14 @@ pub const Session = struct {
         return session;
     }
 
-    /// A session that nothing runs in yet. Must not move.
+    /// A session without a coordinator. Must not move.
     pub fn init(session: *Session, gpa: Allocator, io: Io, options: Options) void {
         session.* = .{
             .gpa = gpa,
             .io = io,
             .options = options,
             .reporter = .{ .io = io },
+            .result = .init(gpa),
             .machine = .{
                 .gpa = gpa,
                 .io = io,
@@ -116,95 +116,112 @@ pub const Session = struct {
         };
     }
 
-    /// Stops what runs and frees everything. Where the driver does not answer, its thread is given
-    /// up with all that it may still touch, so that the process goes on.
+    /// Cancels the running job and starts to free everything. Returns at once: the state becomes
+    /// `closed` when that is done. From here on only `currentState` and `free` may be called.
     pub fn close(session: *Session) void {
+        if (session.closing.load(.acquire)) return;
+        session.close_start_ns = session.now();
         session.closing.store(true, .release);
         session.cancelled.store(true, .release);
         session.wakeCoordinator();
-        if (!session.waitForEnd()) return session.coordinator.detach();
+    }
+
+    /// Frees a closed session. Where a driver does not answer, the session is left behind with its
+    /// coordinator and all that it may still touch, so that the process goes on.
+    pub fn free(session: *Session) void {
+        if (!session.hasEnded()) return session.coordinator.detach();
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
+        session.result.deinit();
         session.plans.deinit();
         session.options.files_arena.deinit();
         session.gpa.destroy(session);
     }
 
     pub fn currentState(session: *const Session) State {
+        if (session.closing.load(.acquire) and !session.hasEnded()) {
+            const limit_ns = close_limit_factor * @min(drain_limit_ns, session.stall_limit_ns);
+            if (session.now() - session.close_start_ns > limit_ns) return .closed;
+        }
         return @enumFromInt(session.state.load(.acquire));
     }
 
-    /// Takes `job`. False, and `job` stays the caller's, while another runs or if loading failed.
+    /// Takes `job`. False, and `job` stays the caller's, while another runs or where none can run.
     pub fn submit(session: *Session, job: Job) bool {
         switch (session.currentState()) {
-            .loading, .running => return false,
+            .loading, .running, .lost, .closed => return false,
             .ready, .done => {},
             .failed => if (!session.loaded.load(.acquire)) return false,
         }
         if (session.job) |*old| old.deinit();
         session.job = job;
-        session.stall_limit_ns.store(@intCast(job.hooks.stall_limit_ns), .release);
+        session.stall_limit_ns = job.hooks.stall_limit_ns;
+        session.result.deinit();
+        session.result = .init(session.gpa);
         session.failure = null;
         session.diagnostics.reset();
         session.cancelled.store(false, .release);
         session.reporter.step_index.store(0, .release);
-        // Until a rank begins: a poll must not see the stage in which the last job ended.
+        // Until a rank begins, a poll must not see the last stage of the previous job.
         session.reporter.stage.store(@intFromEnum(job.kind.firstStage()), .release);
         session.state.store(@intFromEnum(State.running), .release);
         session.wakeCoordinator();
         return true;
     }
 
-    /// Runs of the UNet's graph for plans, since the model was opened.
-    pub fn unetDryRunCount(session: *const Session) u32 {
-        if (!session.loaded.load(.acquire)) return 0;
-        return session.model.unet.dry_run_count.load(.monotonic);
-    }
-
-    /// What was ignored in the model's files; see `Model.warnings`. "" until it is loaded.
-    pub fn warnings(session: *const Session) []const u8 {
-        return if (session.loaded.load(.acquire)) session.model.warnings else "";
-    }
-
     pub fn cancel(session: *Session) void {
         session.cancelled.store(true, .release);
     }
 
+    /// Dry runs of the UNet's graph since the model was opened.
+    pub fn unetDryRunCount(session: *const Session) u32 {
+        return if (session.hasModel()) session.model.unet.dry_run_count.load(.monotonic) else 0;
+    }
+
+    /// What was ignored in the model's files; see `Model.warnings`. "" until it is loaded.
+    pub fn warnings(session: *const Session) []const u8 {
+        return if (session.hasModel()) session.model.warnings else "";
+    }
+
+    pub fn planner(session: *Session) plans.Planner {
+        return .{
+            .gpa = session.gpa,
+            .io = session.io,
+            .model = &session.model,
+            .diagnostics = &session.diagnostics,
+            .rank_count = session.options.rank_count,
+            .local_ranks = session.options.machine.here,
+            .device = session.machine.planned(),
+        };
+    }
+
     // --- internal ---
+
+    /// Whether the model may be read: it is loaded and not about to be freed.
+    fn hasModel(session: *const Session) bool {
+        return session.loaded.load(.acquire) and !session.closing.load(.acquire);
+    }
+
+    /// Whether the coordinator has freed everything.
+    fn hasEnded(session: *const Session) bool {
+        return session.state.load(.acquire) == @intFromEnum(State.closed);
+    }
+
+    fn now(session: *const Session) i96 {
+        return Io.Timestamp.now(session.io, .awake).toNanoseconds();
+    }
 
     fn wakeCoordinator(session: *Session) void {
         _ = session.wake.fetchAdd(1, .acq_rel);
         session.io.futexWake(u32, &session.wake.raw, 1);
     }
 
-    /// False when the coordinator has not ended within the limit: some time for the queues of GPUs
-    /// to end, which one after the other are given up.
-    fn waitForEnd(session: *Session) bool {
-        const stall_limit_ns = session.stall_limit_ns.load(.acquire);
-        const limit_ns = close_limit_factor * @min(drain_limit_ns, stall_limit_ns);
-        const start = Io.Timestamp.now(session.io, .awake).toNanoseconds();
-        while (session.ended.load(.acquire) == 0) {
-            const waited = Io.Timestamp.now(session.io, .awake).toNanoseconds() - start;
-            if (waited > limit_ns) return false;
-            const nap: Io.Timeout = .{ .duration = .{
-                .raw = .fromMilliseconds(50),
-                .clock = .awake,
-            } };
-            session.io.futexWaitTimeout(u32, &session.ended.raw, 0, nap) catch {};
-        }
-        return true;
-    }
-
     fn coordinate(session: *Session) void {
-        defer {
-            session.ended.store(1, .release);
-            session.io.futexWake(u32, &session.ended.raw, 1);
-        }
         var seen = session.wake.load(.acquire);
         if (session.load()) {
             session.loaded.store(true, .release);
             session.state.store(@intFromEnum(State.ready), .release);
-        } else |err| session.finish(err);
+        } else |err| session.fail(err, .failed);
         while (!session.closing.load(.acquire)) {
             const count = session.wake.load(.acquire);
             if (count == seen) {
@@ -212,15 +229,17 @@ pub const Session = struct {
                 continue;
             }
             seen = count;
-            if (session.currentState() != .running) continue;
-            session.finish(if (session.runJob()) |_| null else |err| err);
+            if (session.state.load(.acquire) != @intFromEnum(State.running)) continue;
+            if (session.runJob()) {
+                session.state.store(@intFromEnum(State.done), .release);
+            } else |err| session.fail(err, if (session.machine.isLost()) .lost else .failed);
         }
         session.unload();
+        session.state.store(@intFromEnum(State.closed), .release);
     }
 
-    fn finish(session: *Session, failure: ?Error) void {
-        session.failure = failure;
-        const state: State = if (failure == null) .done else .failed;
+    fn fail(session: *Session, err: Error, state: State) void {
+        session.failure = err;
         session.state.store(@intFromEnum(state), .release);
     }
 
@@ -233,13 +252,13 @@ pub const Session = struct {
         const weights = session.model.weightBytes();
         session.weight_bytes.store(weights.mapped + weights.copied, .release);
         session.copy_bytes.store(weights.copied, .release);
-        var first = try frame.firstJob(session.gpa, &session.options);
+        var first = try o.first.job(session.gpa);
         defer first.deinit();
         const plan = try session.plans.get(&session.planner(), &first);
-        const here = session.localRanks(plan);
-        // GPUs tell what is free once they are open; on the CPU it is refused before.
-        const needs: Machine.Needs = .{
-            .scratch = plan.scratch_bytes[here.first..here.end],
+        const local = session.localRanks(plan);
+        // The free memory of a GPU is known once it is open; on the CPU it is checked before.
+        const needs: devices.Machine.Needs = .{
+            .scratch = plan.scratch_bytes[local.first..local.end],
             .weight_bytes = weights.mapped + weights.copied,
             .undecoded = plan.scratchWithTiles(&first),
         };
@@ -258,19 +277,7 @@ pub const Session = struct {
         session.model.close();
     }
 
-    pub fn planner(session: *Session) Planner {
-        return .{
-            .gpa = session.gpa,
-            .io = session.io,
-            .model = &session.model,
-            .diagnostics = &session.diagnostics,
-            .rank_count = session.options.rank_count,
-            .local_ranks = session.options.machine.here,
-            .device = session.machine.planned(),
-        };
-    }
-
-    fn checkFits(session: *Session, needs: Machine.Needs) Error!void {
+    fn checkFits(session: *Session, needs: devices.Machine.Needs) Error!void {
         var total: u64 = 0;
         for (needs.scratch) |bytes| total += bytes;
         session.scratch_bytes.store(total, .release);
@@ -281,18 +288,33 @@ pub const Session = struct {
         const job = &session.job.?;
         try session.machine.prepare();
         const plan = try session.plans.get(&session.planner(), job);
-        const here = session.localRanks(plan);
-        const bytes = plan.scratch_bytes[here.first..here.end];
+        const local = session.localRanks(plan);
+        const scratch = plan.scratch_bytes[local.first..local.end];
         try session.checkFits(.{
-            .scratch = bytes,
+            .scratch = scratch,
             .weight_bytes = 0,
             .undecoded = plan.scratchWithTiles(job),
         });
-        for (session.machine.ranks[0..bytes.len], bytes) |*rank, needed| {
-            try rank.reserve(session.gpa, needed);
+        for (session.machine.ranks[0..scratch.len], scratch) |*rank, bytes| {
+            try rank.reserve(session.gpa, bytes);
         }
-        if (job.kind == .image) try frame.makeOutputs(job, &plan.layout, &session.options.config);
-        const ran = session.runRanks(job, plan);
+        const vae = &session.model.config.vae;
+        if (job.kind == .image) try session.result.allocShared(job, plan.layout.rank_count, vae);
+        var threads: RankThreads = .{
+            .gpa = session.gpa,
+            .io = session.io,
+            .model = &session.model,
+            .devices = session.machine.ranks,
+            .fibers = session.machine.fibers,
+            .is_cuda = session.options.machine.kind == .cuda,
+            .local_ranks = local,
+            .plan = plan,
+            .job = job,
+            .result = &session.result,
+            .reporter = &session.reporter,
+            .diagnostics = &session.diagnostics,
+        };
+        const ran = threads.run();
         // GPUs have copies of their own; the CPU reads the mapped files in every step.
         if (session.options.machine.kind == .cpu) try session.model.checkUnchanged();
         try ran;
@@ -302,124 +324,8 @@ pub const Session = struct {
     fn localRanks(session: *const Session, plan: *const Plan) RankRange {
         return plan.localRanks(session.options.rank_count, session.options.machine.here);
     }
-
-    /// The rank of a layout, without its device.
-    fn rankAt(
-        session: *Session,
-        index: u32,
-        rank_states: RankStates,
-        plan: *const Plan,
-        transport: Transport,
-        arena: Allocator,
-    ) Rank {
-        return .{
-            .index = index,
-            .here = session.localRanks(plan),
-            .layout = &plan.layout,
-            .model = &session.model,
-            .b = undefined,
-            .io = session.io,
-            .exchange = &rank_states.unet[index],
-            .vae_exchange = &rank_states.vae[index],
-            .prompts = rank_states.prompts,
-            .transport = transport,
-            .diagnostics = &session.diagnostics,
-            .arena = arena,
-        };
-    }
-
-    fn runRanks(session: *Session, job: *Job, plan: *const Plan) Error!void {
-        var arena: std.heap.ArenaAllocator = .init(session.gpa);
-        defer arena.deinit();
-        const shape: states_file.Shape = .{
-            .layout = &plan.layout,
-            .vae_patches = &plan.vae_patches,
-            .context_slot_count = session.model.unet.context_slot_count,
-            .is_cuda = session.options.machine.kind == .cuda,
-        };
-        const lists = plan.slot_lists;
-        const rank_states: RankStates = try .init(arena.allocator(), session.io, shape, job, lists);
-        if (job.hooks.alone > 0) return session.runAlone(job, plan, rank_states);
-        // Before any rank runs: they read each other's.
-        const here = session.localRanks(plan);
-        for (session.machine.ranks[0..here.count()], here.first..) |rank, i| {
-            if (rank_states.unet[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
-            if (rank_states.vae[i].device_buffers) |buffers| buffers.cuda = rank.device.cuda;
-        }
-        var loopback: Loopback = .init(
-            session.io,
-            plan.layout.rank_count,
-            &session.diagnostics,
-            job.hooks,
-        );
-        loopback.here = here;
-        loopback.fibers = session.machine.fibers;
-        var shift: Shift = .{
-            .session = session,
-            .job = job,
-            .plan = plan,
-            .rank_states = rank_states,
-            .loopback = &loopback,
-        };
-        shift.run();
-        return frame.firstFailure(&shift.failures);
-    }
-
-    /// One rank, as if the others had sent zeros and took nothing.
-    fn runAlone(
-        session: *Session,
-        job: *Job,
-        plan: *const Plan,
-        rank_states: RankStates,
-    ) Error!void {
-        const index = job.hooks.alone - 1;
-        var failure: ?Error = null;
-        session.runRank(job, plan, rank_states, .plan, index, &failure);
-        if (failure) |err| return err;
-    }
-
-    /// For `shift.zig`.
-    pub fn runRank(
-        session: *Session,
-        job: *Job,
-        plan: *const Plan,
-        rank_states: RankStates,
-        transport: Transport,
-        index: u32,
-        failure: *?Error,
-    ) void {
-        var arena: std.heap.ArenaAllocator = .init(session.gpa);
-        defer arena.deinit();
-        const here = session.localRanks(plan);
-        const device = &session.machine.ranks[index - here.first];
-        var scratch = device.scratch();
-        var rank = session.rankAt(index, rank_states, plan, transport, arena.allocator());
-        rank.b = .{ .scratch = &scratch, .device = device.device };
-        const reports = index == here.first or transport == .plan;
-        rank.reporter = if (reports) &session.reporter else null;
-        for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
-            rank_states.unet, rank_states.vae,
-        }) |exchange, peers| {
-            exchange.b = rank.b;
-            exchange.transport = transport;
-            exchange.peers = peers;
-        }
-        if (device.device == .cuda) {
-            const cuda = device.device.cuda;
-            cuda.stall_limit_ns = job.hooks.stall_limit_ns;
-            cuda.job_failed = transport.failed();
-        }
-        defer if (device.device == .cuda) {
-            device.device.cuda.job_failed = null;
-        };
-        device.enter() catch |err| {
-            failure.* = err;
-            return transport.abort();
-        };
-        pipeline.run(&rank, job) catch |err| {
-            failure.* = err;
-            transport.abort();
-            device.recover();
-        };
-    }
 };
+
+test {
+    _ = plans;
+}

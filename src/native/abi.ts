@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 8;
+export const abiVersion = 9;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -37,6 +37,7 @@ export const Status = {
   rank_failed: 10,
   gpu_failed: 11,
   library_missing: 12,
+  session_lost: 13,
 } as const;
 
 export const State = {
@@ -45,6 +46,8 @@ export const State = {
   running: 2,
   done: 3,
   failed: 4,
+  lost: 5,
+  closed: 6,
 } as const;
 
 export const Kind = {
@@ -71,7 +74,7 @@ export const Output = {
   pooled: 4,
   noise_prediction: 5,
   decoded: 6,
-  rank_counts: 7,
+  rank_stats: 7,
 } as const;
 
 export const HiddenAct = {
@@ -575,7 +578,7 @@ export function readProgress(v: DataView, at: number): Progress {
   };
 }
 
-export interface RankCounts {
+export interface RankStats {
   computeNs: bigint;
   waitNs: bigint;
   haloRowBytes: bigint;
@@ -588,9 +591,9 @@ export interface RankCounts {
   graphsReplayed: bigint;
 }
 
-export const sizeOfRankCounts = 80;
+export const sizeOfRankStats = 80;
 
-export function readRankCounts(v: DataView, at: number): RankCounts {
+export function readRankStats(v: DataView, at: number): RankStats {
   return {
     computeNs: v.getBigUint64(at + 0, true),
     waitNs: v.getBigUint64(at + 8, true),
@@ -610,6 +613,7 @@ export const functions = {
   bxl_device_info: { args: ["ptr"], returns: "u32" },
   bxl_session_open: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_session_close: { args: ["ptr"], returns: "void" },
+  bxl_session_free: { args: ["ptr"], returns: "void" },
   bxl_session_submit: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_session_poll: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_session_read: { args: ["ptr", "u32", "ptr", "u64"], returns: "u64" },

@@ -235,7 +235,7 @@ class NativeSession implements Session {
         decodeMs: milliseconds(done.decodeNs),
         stepMs: Array.from(new BigUint64Array(this.handle.read("step_ns")), milliseconds),
       },
-      ranks: ranksOf(this.handle.read("rank_counts")),
+      ranks: ranksOf(this.handle.read("rank_stats")),
       deviceBytes: Number(done.deviceBytes),
     };
   }
@@ -288,9 +288,9 @@ function hooksOf(hooks: TestHooks): abi.TestHooks {
 
 function ranksOf(bytes: ArrayBuffer): RankStats[] {
   const view = new DataView(bytes);
-  const count = bytes.byteLength / abi.sizeOfRankCounts;
+  const count = bytes.byteLength / abi.sizeOfRankStats;
   return Array.from({ length: count }, (_, i) => {
-    const counts = abi.readRankCounts(view, i * abi.sizeOfRankCounts);
+    const counts = abi.readRankStats(view, i * abi.sizeOfRankStats);
     return {
       computeMs: milliseconds(counts.computeNs),
       waitMs: milliseconds(counts.waitNs),

@@ -4,7 +4,8 @@
 const backends = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const faults = @import("../transport/faults.zig");
-const jobs = @import("../session/job.zig");
+const pipeline = @import("../pipeline.zig");
+const Stage = @import("../stage.zig").Stage;
 const layouts = @import("../patch/layout.zig");
 const machines = @import("../devices.zig");
 const models = @import("../model.zig");
@@ -15,7 +16,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 8;
+pub const abi_version: u32 = 9;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -27,7 +28,7 @@ pub const Status = enum(u32) {
     no_memory = 4,
     not_finite = 5,
     cancelled = 6,
-    /// The session is loading, drawing, or could not be loaded.
+    /// The session is loading, running a job, or could not be loaded.
     not_ready = 7,
     no_threads = 8,
     internal = 9,
@@ -35,6 +36,8 @@ pub const Status = enum(u32) {
     gpu_failed = 11,
     /// One of NVIDIA's libraries is not there, or too old.
     library_missing = 12,
+    /// An earlier job ended the session (`State.lost`): only closing it is left.
+    session_lost = 13,
 };
 
 pub const text_bytes_max = 128;
@@ -145,7 +148,7 @@ pub const GpuReportOptions = extern struct {
 
 pub const Request = extern struct {
     size: u32,
-    kind: jobs.Kind,
+    kind: pipeline.Kind,
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
@@ -185,7 +188,7 @@ pub const Progress = extern struct {
     state: sessions.State,
     /// Why it failed, where `state` is failed.
     status: Status,
-    stage: jobs.Stage,
+    stage: Stage,
     step_index: u32,
     /// For tests, since the session was opened: shapes that were planned, each with one layout, and
     /// runs of the UNet's graph that only counted.
@@ -217,10 +220,10 @@ pub const structs_in = .{
     Request,            backends.Update,    backends.StepCoefficients, GpuReportOptions,
 };
 /// Structs that the library fills; TypeScript writes their size alone.
-pub const structs_out = .{ DeviceInfo, Progress, jobs.RankCounts };
+pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,       sessions.State,      jobs.Kind,              jobs.Stage,
-    jobs.Output,  configs.HiddenAct,   backends.Compute,       modes.SyncMode,
-    faults.Fault, machines.DeviceKind, machines.TransportKind, DType,
+    Status,          sessions.State,      pipeline.Kind,          Stage,
+    pipeline.Output, configs.HiddenAct,   backends.Compute,       modes.SyncMode,
+    faults.Fault,    machines.DeviceKind, machines.TransportKind, DType,
     random.Rng,
 };

@@ -6,7 +6,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Activation = @import("options.zig").Activation;
 const Scratch = @import("../scratch.zig").Scratch;
-const Stage = @import("../session/job.zig").Stage;
+const Stage = @import("../stage.zig").Stage;
 
 pub const Op = enum {
     linear,

@@ -1,21 +1,21 @@
-//! The parts of a image's making on their own, for tests, benchmarks and images made from
-//! images. One rank runs them over the whole image; results are the job's outputs.
+//! One component of the model alone, for tests and benches. One rank runs it over the whole image;
+//! the result's outputs are what it gives.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Exchange = @import("../patch/exchange.zig").Exchange;
+const decode = @import("decode.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-const Job = @import("../session/job.zig").Job;
+const text = @import("text.zig");
 const vae_tiling = @import("vae_tiling.zig");
 
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
 /// `prompt` to `prompt_embeds` (1, tokens, channels) and `pooled` (1, projection).
-pub fn embedPrompt(rank: *Rank, job: *Job) Error!void {
+pub fn embedPrompt(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
     const shape: Shape = .tokens(1, c.clip.position_count, c.unet.cross_attention_dim);
@@ -23,20 +23,21 @@ pub fn embedPrompt(rank: *Rank, job: *Job) Error!void {
     defer b.free(embeds);
     const pooled = try b.alloc(.vector(1, c.clip_2.projection_size), b.activationType());
     defer b.free(pooled);
-    try rank.encodeText(job.prompt, embeds, pooled);
-    const embeds_out = try job.output(f32, .prompt_embeds, shape.elementCount());
+    try text.encode(rank, rank.job.prompt, embeds, pooled);
+    const embeds_out = try rank.result.alloc(f32, .prompt_embeds, shape.elementCount());
     try b.downloadFloats(embeds, embeds_out);
-    const pooled_out = try job.output(f32, .pooled, c.clip_2.projection_size);
+    const pooled_out = try rank.result.alloc(f32, .pooled, c.clip_2.projection_size);
     try b.downloadFloats(pooled, pooled_out);
 }
 
 /// `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
 /// `time_ids_list` (batch, 6) to `noise_prediction`, as diffusers' UNet is called.
-pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
+pub fn predictNoise(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
+    const job = rank.job;
     const batch = job.batch;
-    const shape = rank.latentShape(job, batch);
+    const shape = rank.latentShape(batch);
     const token_count: u32 = @intCast(
         job.prompt_embeds.len / (batch * c.unet.cross_attention_dim),
     );
@@ -64,54 +65,28 @@ pub fn predictNoise(rank: *Rank, job: *Job) Error!void {
     const start = rank.begin(.denoise);
     const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning);
     try b.finish();
-    if (rank.reporter) |r| job.denoise_ns = r.since(start);
+    if (rank.reporter) |r| rank.result.denoise_ns = r.since(start);
     defer b.free(out);
-    try rank.saveNchw(job, .noise_prediction, out);
+    try rank.saveNchw(.noise_prediction, out);
 }
 
 /// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `decoded`
 /// (1, 3, factor * rows, factor * width) as the decoder gives it, and `rgb`.
-pub fn decodeSample(rank: *Rank, job: *Job) Error!void {
+pub fn decodeSample(rank: *Rank) Error!void {
     const start = rank.begin(.decode);
-    const latent = try rank.uploadNchw(rank.latentShape(job, 1), job.sample);
+    const latent = try rank.uploadNchw(rank.latentShape(1), rank.job.sample);
     defer rank.b.free(latent);
-    if (job.vae_tile_latent > 0) {
-        try vae_tiling.decodeSample(rank, job, latent);
-        if (rank.reporter) |r| job.decode_ns = r.since(start);
+    if (rank.job.vae_tile_latent > 0) {
+        try vae_tiling.decodeSample(rank, latent);
+        if (rank.reporter) |r| rank.result.decode_ns = r.since(start);
         return;
     }
-    const decoded = try rank.decode(0, latent);
+    const decoded = try decode.decode(rank, 0, latent);
     defer rank.b.free(decoded);
-    if (rank.reporter) |r| job.decode_ns = r.since(start);
-    try rank.saveNchw(job, .decoded, decoded);
+    if (rank.reporter) |r| rank.result.decode_ns = r.since(start);
+    try rank.saveNchw(.decoded, decoded);
     const rgb = try rank.b.toRgb(decoded);
     defer rank.b.free(rgb);
     if (rank.isPlanning()) return;
-    try rank.b.download(rgb, try job.output(u8, .rgb, rgb.shape.elementCount()));
-}
-
-/// `sample` (1, 3, factor * rows, factor * width) of -1 to 1 to `latents`: the mean of the
-/// latent's distribution times the scaling factor.
-pub fn encodeSample(rank: *Rank, job: *Job) Error!void {
-    _ = rank.begin(.encode);
-    const vae = &rank.model.config.vae;
-    const factor = vae.factor();
-    const shape: Shape = .{
-        .batch = 1,
-        .rows = job.latent_rows * factor,
-        .width = job.latent_width * factor,
-        .channels = vae.in_channels,
-    };
-    const image = try rank.uploadNchw(shape, job.sample);
-    defer rank.b.free(image);
-    const moments = try rank.model.vae.encode(rank.context(), image);
-    defer rank.b.free(moments);
-    if (!try rank.b.isFinite(moments)) return rank.notFinite("The VAE's encoder gave", .{});
-    if (rank.isPlanning()) return;
-    try rank.saveNchw(job, .latents, moments);
-    // Channels first, the means are the first half.
-    const both = job.outputs.get(.latents);
-    const means = try job.output(f32, .latents, both.len / @sizeOf(f32) / 2);
-    const values: []align(1) const f32 = std.mem.bytesAsSlice(f32, both);
-    for (means, values[0..means.len]) |*out, value| out.* = value * vae.scaling_factor;
+    try rank.b.download(rgb, try rank.result.alloc(u8, .rgb, rgb.shape.elementCount()));
 }

@@ -1,9 +1,9 @@
-//! The registers that a sampler's rows speak of: latent, saved, history, noise; for all images of
-//! a batch at once, each with a generator of its own, so that a image is the same alone or with
-//! others.
+//! The sampler's registers: latent, auxiliary (`saved`), earlier model outputs (`history`) and
+//! noise, for all images of a batch. Each image has a generator of its own, so that it is the same
+//! alone or in a batch.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const Tensor = @import("../tensor.zig").Tensor;
 const random = @import("../random.zig");
 const PhiloxGenerator = @import("../random/philox.zig").PhiloxGenerator;
@@ -11,7 +11,6 @@ const nchw = @import("nchw.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-const Job = @import("../session/job.zig").Job;
 
 const Generator = union(random.Rng) {
     cpu: random.CpuGenerator,
@@ -29,16 +28,17 @@ pub const LatentState = struct {
     /// (images, rows, width, channels), like all of them.
     latent: Tensor,
     saved: Tensor,
-    history: [backends.history_count]Tensor,
+    history: [backend.history_count]Tensor,
     noise: Tensor,
     generators: []Generator,
-    /// One latent on the host, in torch's order and in ours; empty while planning.
-    drawn: []f32,
-    turned: []f32,
+    /// One latent on the host, channels first and channels last; empty in a dry run.
+    sampled: []f32,
+    nhwc: []f32,
 
-    pub fn init(rank: *Rank, job: *const Job) Error!LatentState {
+    pub fn init(rank: *Rank) Error!LatentState {
         const b = rank.b;
-        const shape = rank.latentShape(job, @intCast(job.seeds.len));
+        const job = rank.job;
+        const shape = rank.latentShape(@intCast(job.seeds.len));
         const host_count = if (rank.isPlanning()) 0 else shape.elementCount();
         var state: LatentState = .{
             .latent = try b.alloc(shape, .f32),
@@ -46,13 +46,13 @@ pub const LatentState = struct {
             .history = undefined,
             .noise = try b.alloc(shape, .f32),
             .generators = try rank.arena.alloc(Generator, job.seeds.len),
-            .drawn = try rank.arena.alloc(f32, host_count / shape.batch),
-            .turned = try rank.arena.alloc(f32, host_count / shape.batch),
+            .sampled = try rank.arena.alloc(f32, host_count / shape.batch),
+            .nhwc = try rank.arena.alloc(f32, host_count / shape.batch),
         };
         for (&state.history) |*tensor| tensor.* = try b.alloc(shape, .f32);
         for (state.generators, job.seeds) |*generator, seed| generator.* = .init(job.rng, seed);
-        try state.draw(rank, state.latent, job.initial_scale);
-        // A row that has no history yet multiplies it by 0: it must be a number.
+        try state.sample(rank, state.latent, job.initial_scale);
+        // The first steps multiply the missing history by 0: it must be finite.
         const zeros = try rank.arena.alloc(f32, host_count);
         @memset(zeros, 0);
         try b.write(state.saved, std.mem.sliceAsBytes(zeros));
@@ -60,22 +60,21 @@ pub const LatentState = struct {
         return state;
     }
 
-    /// The sampler's update by the output of all branches.
+    /// Applies guidance and the sampler's update to the outputs of all branches.
     pub fn advance(
         state: *LatentState,
         rank: *Rank,
-        job: *const Job,
-        row: backends.StepCoefficients,
+        step: backend.StepCoefficients,
         model_output: Tensor,
     ) Error!void {
-        const draws_noise = row.draws_noise != 0;
-        if (draws_noise) try state.draw(rank, state.noise, 1);
-        // The oldest output's memory takes the newest.
+        const draws_noise = step.draws_noise != 0;
+        if (draws_noise) try state.sample(rank, state.noise, 1);
+        // The newest output overwrites the oldest.
         std.mem.rotate(Tensor, &state.history, state.history.len - 1);
         try rank.b.latentStep(.{
-            .row = row,
-            .guidance_scale = job.guidance_scale,
-            .guidance_rescale = job.guidance_rescale,
+            .row = step,
+            .guidance_scale = rank.job.guidance_scale,
+            .guidance_rescale = rank.job.guidance_rescale,
             .latent = state.latent,
             .saved = state.saved,
             .history = state.history,
@@ -94,13 +93,13 @@ pub const LatentState = struct {
 
     // --- internal ---
 
-    /// Each image's next numbers, times `scale`.
-    fn draw(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
+    /// Fills `out` with each image's next normal numbers, times `scale`.
+    fn sample(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
         if (rank.isPlanning()) return;
         for (state.generators, 0..) |*generator, i| {
             const image = out.batchSlice(@intCast(i), 1);
             switch (generator.*) {
-                .cpu => |*cpu| try state.drawOnHost(rank, cpu, image, scale),
+                .cpu => |*cpu| try state.sampleOnHost(rank, cpu, image, scale),
                 .cuda => |*philox| {
                     const next = philox.next(image.shape.elementCount());
                     try rank.b.philoxNormal(image, next, scale);
@@ -109,17 +108,17 @@ pub const LatentState = struct {
         }
     }
 
-    fn drawOnHost(
+    fn sampleOnHost(
         state: *LatentState,
         rank: *Rank,
         generator: *random.CpuGenerator,
         image: Tensor,
         scale: f32,
     ) Error!void {
-        generator.fillNormal(state.drawn);
+        generator.fillNormal(state.sampled);
         const shape = image.shape;
-        nchw.toNhwc(state.turned, state.drawn, shape.channels, shape.positionCount());
-        for (state.turned) |*value| value.* *= scale;
-        try rank.b.write(image, std.mem.sliceAsBytes(state.turned));
+        nchw.toNhwc(state.nhwc, state.sampled, shape.channels, shape.positionCount());
+        for (state.nhwc) |*value| value.* *= scale;
+        try rank.b.write(image, std.mem.sliceAsBytes(state.nhwc));
     }
 };

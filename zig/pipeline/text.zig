@@ -1,30 +1,34 @@
-//! What follows from the prompt for a rank's branches: text encoders, and the keys and values of
-//! every cross-attention. Made once per image, before the steps.
+//! The text stage: prompts through the text encoders, and from their output the keys and values of
+//! every cross-attention of a rank's guidance branches. Done once per image, before the steps.
 //!
-//! Patches of the same branches need the same. On GPUs each makes it for itself, all at once. On
-//! the
-//! CPU the first patch makes it and the others read it where it lies: where ranks share cores, it
-//! would else take as many times as long as there are patches.
+//! The patches of a branch need the same conditioning. On GPUs each rank computes it for itself,
+//! all at the same time. On the CPU ranks may share cores, so only the first patch computes it and
+//! the others read its tensors in place.
 
 const std = @import("std");
+const backend = @import("../backend.zig");
+const GraphKey = backend.GraphKey;
+const ClipTextModel = @import("../model.zig").ClipTextModel;
 const Conditioning = @import("../model/unet.zig").Conditioning;
-const Job = @import("../session/job.zig").Job;
+const Tokens = @import("job.zig").Tokens;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 const Scratch = @import("../scratch.zig").Scratch;
+const Shape = @import("../tensor.zig").Shape;
+const Tensor = @import("../tensor.zig").Tensor;
 
 /// To be given back by `free`, once no patch needs it any more.
-pub fn condition(rank: *Rank, job: *const Job) Error!Conditioning {
-    if (!isShared(rank)) return make(rank, job);
+pub fn condition(rank: *Rank) Error!Conditioning {
+    if (!isShared(rank)) return make(rank);
     if (isMaker(rank)) {
-        _ = try make(rank, job);
+        _ = try make(rank);
     } else if (rank.isPlanning()) {
-        // Of this rank's memory it takes nothing, but what is planned next asks for its shapes.
+        // It takes none of this rank's memory, but the stages after it need its shapes.
         var scratch: Scratch = .planning();
         var elsewhere = rank.*;
         elsewhere.b = .{ .scratch = &scratch, .device = .{ .plan = rank.b.planned() } };
-        return make(&elsewhere, job);
+        return make(&elsewhere);
     }
     try rank.transport.meet();
     return rank.prompts[rank.exchange.rank_first];
@@ -34,6 +38,32 @@ pub fn free(rank: *Rank, conditioning: Conditioning) void {
     if (isShared(rank) and !isMaker(rank)) return;
     for (conditioning.keys_values) |tensor| rank.b.free(tensor);
     rank.b.free(conditioning.addition);
+}
+
+/// One prompt through both encoders; null gives zeros.
+pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error!void {
+    const b = rank.b;
+    const tokens = maybe orelse {
+        const zeros = try rank.arena.alloc(u8, @max(embeds.byteCount(), pooled.byteCount()));
+        @memset(zeros, 0);
+        try b.write(embeds, zeros[0..embeds.byteCount()]);
+        try b.write(pooled, zeros[0..pooled.byteCount()]);
+        return;
+    };
+    const model = rank.model;
+    const hidden = try penultimate(rank, &model.text_encoder, tokens.ids);
+    defer b.free(hidden);
+    const hidden_2 = try penultimate(rank, &model.text_encoder_2, tokens.ids_2);
+    defer b.free(hidden_2);
+    const joined = try b.concatChannels(&.{ hidden, hidden_2 });
+    defer b.free(joined);
+    try b.copy(embeds, joined);
+    const projected = try poolHidden(rank, hidden_2, tokens.end_index_2);
+    defer b.free(projected);
+    try b.copy(pooled, projected);
+    if (!try b.isFinite(embeds) or !try b.isFinite(pooled)) {
+        return rank.notFinite("The text encoders gave", .{});
+    }
 }
 
 // --- internal ---
@@ -47,8 +77,9 @@ fn isMaker(rank: *const Rank) bool {
 }
 
 /// The batch holds every image of the first branch, then of the second.
-fn make(rank: *Rank, job: *const Job) Error!Conditioning {
+fn make(rank: *Rank) Error!Conditioning {
     const b = rank.b;
+    const job = rank.job;
     const c = &rank.model.config;
     const images: u32 = @intCast(job.seeds.len);
     const branch_count = rank.layout.branchesPerRank();
@@ -67,7 +98,7 @@ fn make(rank: *Rank, job: *const Job) Error!Conditioning {
         const first: u32 = @intCast(i * images);
         const embeds_one = embeds.batchSlice(first, 1);
         const pooled_one = pooled.batchSlice(first, 1);
-        try rank.encodeText(tokens, embeds_one, pooled_one);
+        try encode(rank, tokens, embeds_one, pooled_one);
         for (first + 1..first + images) |other| {
             try b.copy(embeds.batchSlice(@intCast(other), 1), embeds_one);
             try b.copy(pooled.batchSlice(@intCast(other), 1), pooled_one);
@@ -81,4 +112,31 @@ fn make(rank: *Rank, job: *const Job) Error!Conditioning {
     const ctx = rank.context();
     own.* = try rank.model.unet.condition(ctx, embeds, pooled, time_ids, own.keys_values);
     return own.*;
+}
+
+fn penultimate(rank: *Rank, encoder: *const ClipTextModel, ids: []const i32) Error!Tensor {
+    const shape: Shape = .tokens(1, @intCast(ids.len), 1);
+    const tensor = try rank.b.upload(shape, .i32, std.mem.sliceAsBytes(ids));
+    defer rank.b.free(tensor);
+    const is_second = encoder == &rank.model.text_encoder_2;
+    const key: GraphKey = .of(if (is_second) .text_encoder_2 else .text_encoder, tensor, .{});
+    return rank.b.runGraphed(key, runEncoder, .{ rank, encoder, tensor });
+}
+
+fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Tensor {
+    return encoder.penultimate(rank.context(), ids);
+}
+
+/// The second encoder's pooled state. The position differs from prompt to prompt, so it is uploaded
+/// before the graph and not captured in it.
+fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
+    const bytes = std.mem.asBytes(&end_index);
+    const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
+    defer rank.b.free(ends);
+    const key: GraphKey = .of(.text_projection, hidden, .{});
+    return rank.b.runGraphed(key, runPooled, .{ rank, hidden, ends });
+}
+
+fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
+    return rank.model.text_encoder_2.pooled(rank.context(), hidden, ends);
 }

@@ -1,25 +1,26 @@
-//! Decodes a image in overlapping tiles, for one rank that has no room for the whole. Group norms
-//! and the mid attention see one tile at a time, so the result is not the whole decode's: it is
-//! that of diffusers with tiling on, seam for seam.
+//! Decodes an image in overlapping tiles, for one rank without room for the whole. Group norms and
+//! the mid attention see one tile at a time, so the result differs from the whole decode: it equals
+//! diffusers' with tiling enabled, including the seams.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, tiled_decode, blend_v, blend_h.
 
 const std = @import("std");
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
+const decoding = @import("decode.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-const Job = @import("../session/job.zig").Job;
 
-/// Tiles are multiples of this many rows and columns of the latent: a quarter is shared with the
-/// next tile, and in other sizes diffusers' own tiles do not meet.
+/// Tile sizes are multiples of this many rows and columns of the latent. A quarter overlaps the
+/// next tile; with other sizes diffusers' own tiles leave gaps.
 const tile_unit = 4;
 
-/// Every image of a job, one after the other, to its `rgb` and, where it is wanted, `decoded`;
+/// Every image of the job, one after the other, to `rgb` and, where it is wanted, `decoded`;
 /// `latent` is (images, rows, width, channels) in the sampler's scale.
-pub fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
-    const rgb = @constCast(job.outputs.get(.rgb));
-    const decoded = std.mem.bytesAsSlice(f32, @constCast(job.outputs.get(.decoded)));
+pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
+    const job = rank.job;
+    const rgb = rank.result.values(u8, .rgb);
+    const decoded = rank.result.values(f32, .decoded);
     var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
     for (job.seeds, 0..) |_, i| {
         const one = latent.batchSlice(@intCast(i), 1);
@@ -27,20 +28,21 @@ pub fn decodeImages(rank: *Rank, job: *Job, latent: Tensor) Error!void {
         defer rank.b.free(scaled);
         try tiler.decode(scaled, .{
             .rgb = imageOf(u8, rgb, i, job.seeds.len),
-            .decoded = imageOf(f32, @alignCast(decoded), i, job.seeds.len),
+            .decoded = imageOf(f32, decoded, i, job.seeds.len),
         });
     }
 }
 
-/// `latent` (1, rows, width, channels), divided by the scaling factor, to the job's `decoded` and
-/// `rgb`, as `parts.decodeSample` leaves them.
-pub fn decodeSample(rank: *Rank, job: *Job, latent: Tensor) Error!void {
+/// `latent` (1, rows, width, channels), divided by the scaling factor, to `decoded` and `rgb` as
+/// `components.decodeSample` does.
+pub fn decodeSample(rank: *Rank, latent: Tensor) Error!void {
     const factor: usize = rank.model.config.vae.factor();
-    var tiler: Tiler = try .init(rank, latent.shape, job.vae_tile_latent);
+    var tiler: Tiler = try .init(rank, latent.shape, rank.job.vae_tile_latent);
     const count = latent.shape.positionCount() * factor * factor * tiler.channels;
     if (rank.isPlanning()) return tiler.decode(latent, .{});
-    const decoded = try job.output(f32, .decoded, count);
-    try tiler.decode(latent, .{ .decoded = decoded, .rgb = try job.output(u8, .rgb, count) });
+    const decoded = try rank.result.alloc(f32, .decoded, count);
+    const rgb = try rank.result.alloc(u8, .rgb, count);
+    try tiler.decode(latent, .{ .decoded = decoded, .rgb = rgb });
 }
 
 // --- internal ---
@@ -50,7 +52,7 @@ fn imageOf(comptime T: type, all: []T, index: usize, count: usize) []T {
     return all[index * len ..][0..len];
 }
 
-/// Where finished parts of a image go; an empty slice takes nothing.
+/// Where finished pixels are written; nothing is written to an empty slice.
 const Target = struct {
     /// (rows, width, 3)
     rgb: []u8 = &.{},
@@ -99,7 +101,7 @@ const Tiler = struct {
     left: []f32,
 
     fn init(rank: *Rank, latent: Shape, tile_asked: u32) Error!Tiler {
-        // Plans come this way too, so it is refused before anything is loaded.
+        // Also runs while planning, so this is refused before weights load.
         if (rank.layout.rank_count != 1 or tile_asked % tile_unit != 0) {
             return rank.diagnostics.fail(error.NotDealable, "{d} ranks cannot decode in tiles " ++
                 "of {d}: one rank can, in multiples of {d}.", .{
@@ -140,7 +142,7 @@ const Tiler = struct {
 
     /// `latent` is (1, rows, width, channels), divided by the scaling factor.
     fn decode(tiler: *Tiler, latent: Tensor, target: Target) Error!void {
-        // It is small, and so no device has to know how to cut columns.
+        // The latent is small: cut on the host, columns need no operation on the device.
         try tiler.rank.b.downloadFloats(latent, tiler.latent);
         var row: u32 = 0;
         while (row < tiler.shape.rows) : (row += tiler.step) {
@@ -178,7 +180,7 @@ const Tiler = struct {
         const latent = try b.uploadFloats(shape, values);
         defer b.free(latent);
         const rank = tiler.rank;
-        const decoded = try rank.decode(0, latent);
+        const decoded = try decoding.decode(rank, 0, latent);
         defer b.free(decoded);
         const out = tiler.decoded[0..decoded.shape.elementCount()];
         try b.downloadFloats(decoded, out);
@@ -226,7 +228,7 @@ const Tiler = struct {
         }
     }
 
-    /// What no later tile covers, to its place in the image.
+    /// Writes the pixels that no later tile covers to their place in the image.
     fn emit(tiler: *Tiler, place: Cut, target: Target) Error!void {
         const b = tiler.rank.b;
         const channels = tiler.channels;
@@ -265,7 +267,7 @@ const Tiler = struct {
     }
 };
 
-/// `new` becomes `old` at position 0 of `count`, and nearly itself at the last.
+/// Linear blend: all `old` at position 0, nearly all `new` at the last of `count`.
 fn mix(new: []f32, old: []const f32, position: usize, count: usize) void {
     const share = @as(f64, @floatFromInt(position)) / @as(f64, @floatFromInt(count));
     const of_new: f32 = @floatCast(share);

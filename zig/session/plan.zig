@@ -13,8 +13,7 @@ const StepCoefficients = backend.StepCoefficients;
 const OpTrace = @import("../backend/op_trace.zig").OpTrace;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Exchange = @import("../patch/exchange.zig").Exchange;
-const jobs = @import("job.zig");
-const Job = jobs.Job;
+const Job = pipeline.Job;
 const layouts = @import("../patch/layout.zig");
 const Layout = layouts.Layout;
 const Patches = layouts.Patches;
@@ -34,7 +33,7 @@ pub const Error = pipeline.Error;
 
 /// Everything in a job that its plan depends on.
 pub const Key = struct {
-    kind: jobs.Kind,
+    kind: pipeline.Kind,
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
@@ -154,11 +153,11 @@ pub const Planner = struct {
         defer dry_run.deinit();
         dry_run.device.op_trace = op_trace;
         var rank = try dry_run.open(planner, plan_);
-        try pipeline.run(&rank, &dry_run.job);
+        try pipeline.run(&rank);
         if (op_trace) |counting| counting.leave(&dry_run.scratch);
         return .{
             .scratch_bytes = dry_run.scratch.peak,
-            .scratch_before_decode = dry_run.job.undecoded_bytes,
+            .scratch_before_decode = rank.scratch_before_decode,
             .exchange_bytes = dry_run.exchanges.unet.counted.buffer_bytes,
         };
     }
@@ -199,7 +198,7 @@ pub const Planner = struct {
         var vae: slots.Recorder = .{ .arena = arena };
         dry_run.exchanges.unet.recorder = &unet;
         dry_run.exchanges.vae.recorder = &vae;
-        try pipeline.run(&rank, &dry_run.job);
+        try pipeline.run(&rank);
         plan_.slot_lists[index] = .init(.{ .unet = unet.list.items, .vae = vae.list.items });
     }
 };
@@ -208,7 +207,9 @@ pub const Planner = struct {
 const DryRun = struct {
     arena: std.heap.ArenaAllocator,
     index: u32,
+    /// Its memory is the caller's and `arena`'s.
     job: Job,
+    result: pipeline.Result,
     device: backend.Planned,
     scratch: Scratch,
     exchanges: rank_states.Exchanges = undefined,
@@ -224,17 +225,17 @@ const DryRun = struct {
             .arena = .init(planner.gpa),
             .index = index,
             .job = job.*,
+            .result = .init(planner.gpa),
             .device = planner.device,
             .scratch = .planning(),
         };
         errdefer dry_run.arena.deinit();
         try completeJob(dry_run.arena.allocator(), &dry_run.job, &planner.model.config);
-        dry_run.job.arena = .init(planner.gpa);
         return dry_run;
     }
 
     fn deinit(dry_run: *DryRun) void {
-        dry_run.job.arena.deinit();
+        dry_run.result.deinit();
         dry_run.arena.deinit();
     }
 
@@ -244,12 +245,7 @@ const DryRun = struct {
         plan: *const Plan,
     ) Allocator.Error!pipeline.Rank {
         const arena = dry_run.arena.allocator();
-        const shape: rank_states.Shape = .{
-            .layout = &plan.layout,
-            .vae_patches = &plan.vae_patches,
-            .context_slot_count = planner.model.unet.context_slot_count,
-            .is_cuda = planner.device.is_cuda,
-        };
+        const shape: rank_states.Shape = .of(plan, planner.model, planner.device.is_cuda);
         const index = dry_run.index;
         const lists = &plan.slot_lists[index];
         dry_run.exchanges = try rank_states.exchangesOf(
@@ -271,8 +267,10 @@ const DryRun = struct {
         }
         return .{
             .index = index,
-            .here = plan.localRanks(planner.rank_count, planner.local_ranks),
+            .local_ranks = plan.localRanks(planner.rank_count, planner.local_ranks),
             .layout = &plan.layout,
+            .job = &dry_run.job,
+            .result = &dry_run.result,
             .model = planner.model,
             .b = b,
             .io = planner.io,
@@ -286,18 +284,44 @@ const DryRun = struct {
     }
 };
 
+/// The shape of the image that will be asked for first; its inputs have no values yet.
+pub const First = struct {
+    latent_rows: u32,
+    latent_width: u32,
+    branch_count: u32,
+    split_batch: bool,
+    image_count: u32,
+    vae_tile_latent: u32,
+
+    /// To be freed by `deinit`.
+    pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
+        var result: Job = .{
+            .arena = .init(gpa),
+            .kind = .image,
+            .latent_rows = first.latent_rows,
+            .latent_width = first.latent_width,
+            .branch_count = first.branch_count,
+            .split_batch = first.split_batch,
+            .vae_tile_latent = first.vae_tile_latent,
+        };
+        errdefer result.deinit();
+        result.seeds = try result.arena.allocator().alloc(u64, first.image_count);
+        return result;
+    }
+};
+
 /// A dry run needs the shape of every input, one step, and no values.
 fn completeJob(
     arena: Allocator,
     job: *Job,
     config: *const models.ModelConfig,
 ) Allocator.Error!void {
-    if (job.rows.len > 1) job.rows = job.rows[0..1];
+    if (job.steps.len > 1) job.steps = job.steps[0..1];
     if (job.kind != .image) return;
-    if (job.rows.len == 0) {
-        const row = try arena.create(StepCoefficients);
-        row.* = std.mem.zeroes(StepCoefficients);
-        job.rows = row[0..1];
+    if (job.steps.len == 0) {
+        const step = try arena.create(StepCoefficients);
+        step.* = std.mem.zeroes(StepCoefficients);
+        job.steps = step[0..1];
     }
     if (job.prompt.ids.len > 0) return;
     const ids = try arena.alloc(i32, config.clip.position_count);

@@ -1,6 +1,6 @@
-//! What a session would need and do, as JSON, without opening a device or reading a weight: the
-//! memory of every rank with its parts, and the operations of a image with one step. Files need
-//! their headers alone.
+//! The plan of a session as JSON, without opening a device or reading a weight: the memory of every
+//! rank by its uses, and the operations of an image with one step. Only the headers of files are
+//! read.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -8,11 +8,9 @@ const Io = std.Io;
 const cudas = @import("../backend/cuda.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
-const frame = @import("job_frame.zig");
 const products = @import("../backend/cuda/library_handles.zig");
 const sessions = @import("../session.zig");
 const Session = sessions.Session;
-const Stage = @import("job.zig").Stage;
 const tallies = @import("../backend/op_trace.zig");
 const OpTrace = tallies.OpTrace;
 
@@ -71,7 +69,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
         device_weights.place(&session.model, session.options.machine.activation)
     else
         session.model.weightBytes().mapped;
-    var job = try frame.firstJob(arena, &session.options);
+    var job = try session.options.first.job(arena);
     defer job.deinit();
     const planner = session.planner();
     var plan = try planner.plan(&job);

@@ -7,8 +7,10 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const Conditioning = @import("../model/unet.zig").Conditioning;
 const Exchange = @import("../patch/exchange.zig").Exchange;
-const Job = @import("job.zig").Job;
+const Job = @import("../pipeline/job.zig").Job;
+const Model = @import("../model.zig").Model;
 const Patches = @import("../patch/layout.zig").Patches;
+const Plan = @import("plan.zig").Plan;
 const Layout = @import("../patch/layout.zig").Layout;
 const buffers_file = @import("../patch/device_buffers.zig");
 const DeviceBuffers = buffers_file.DeviceBuffers;
@@ -24,6 +26,15 @@ pub const Shape = struct {
     /// Cross-attentions of the UNet.
     context_slot_count: u32,
     is_cuda: bool,
+
+    pub fn of(plan: *const Plan, model: *const Model, is_cuda: bool) Shape {
+        return .{
+            .layout = &plan.layout,
+            .vae_patches = &plan.vae_patches,
+            .context_slot_count = model.unet.context_slot_count,
+            .is_cuda = is_cuda,
+        };
+    }
 };
 
 /// The exchanges of one rank.
@@ -69,7 +80,7 @@ pub fn exchangesOf(
     lists: *const slots.SlotLists,
 ) Allocator.Error!Exchanges {
     const layout = shape.layout;
-    const sequences = slots.sequences(lists, job.rows.len, shape.is_cuda);
+    const sequences = slots.sequences(lists, job.steps.len, shape.is_cuda);
     return .{
         .unet = .{
             .b = undefined,

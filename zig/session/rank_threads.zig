@@ -1,55 +1,188 @@
-//! The ranks of one process at one job: fibres where they share cores, else a thread each.
+//! Runs the local ranks of a job: one thread per rank, or fibers when there are more ranks than
+//! cores. Returns the error of the rank that failed first.
 
 const std = @import("std");
 const assert = std.debug.assert;
-const Job = @import("job.zig").Job;
-const layouts = @import("../patch/layout.zig");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const RankFibers = @import("../backend.zig").cpus.RankFibers;
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+const rank_count_max = @import("../patch/layout.zig").rank_count_max;
+const RankRange = @import("../patch/layout.zig").RankRange;
+const Model = @import("../model.zig").Model;
+const pipeline = @import("../pipeline.zig");
 const Plan = @import("plan.zig").Plan;
+const RankDevice = @import("../devices/rank_device.zig").RankDevice;
 const RankStates = @import("rank_states.zig").RankStates;
-const sessions = @import("../session.zig");
 const transports = @import("../transport.zig");
+const Transport = transports.Transport;
 
-pub const Shift = struct {
-    session: *sessions.Session,
-    job: *Job,
+pub const Error = pipeline.Error || error{ThreadsUnavailable};
+
+pub const RankThreads = struct {
+    gpa: Allocator,
+    io: Io,
+    model: *const Model,
+    /// Of the local ranks, in order.
+    devices: []RankDevice,
+    /// Null where every rank has a thread.
+    fibers: ?*RankFibers,
+    is_cuda: bool,
+    local_ranks: RankRange,
     plan: *const Plan,
-    rank_states: RankStates,
-    loopback: *transports.Loopback,
-    failures: [layouts.rank_count_max]?sessions.Error = @splat(null),
+    job: *const pipeline.Job,
+    result: *pipeline.Result,
+    reporter: *pipeline.Reporter,
+    diagnostics: *Diagnostics,
 
-    /// Returns when all have ended; `failures` tells how.
-    pub fn run(shift: *Shift) void {
-        const fibers = shift.loopback.fibers orelse return shift.runThreads();
-        assert(shift.loopback.here.first == 0);
-        fibers.run(shift.loopback.here.count(), shift, runFibre);
+    states: RankStates = undefined,
+    failures: [rank_count_max]?Error = @splat(null),
+
+    /// Returns when all local ranks have ended.
+    pub fn run(threads: *RankThreads) Error!void {
+        var arena: std.heap.ArenaAllocator = .init(threads.gpa);
+        defer arena.deinit();
+        threads.states = try .init(
+            arena.allocator(),
+            threads.io,
+            .of(threads.plan, threads.model, threads.is_cuda),
+            threads.job,
+            threads.plan.slot_lists,
+        );
+        const job = threads.job;
+        const local = threads.local_ranks;
+        if (job.hooks.alone > 0) {
+            threads.runRank(job.hooks.alone - 1, .plan);
+            return threads.firstFailure();
+        }
+        // Before any rank runs: ranks read each other's.
+        for (threads.devices[0..local.count()], local.first..) |rank, i| {
+            if (threads.states.unet[i].device_buffers) |it| it.cuda = rank.device.cuda;
+            if (threads.states.vae[i].device_buffers) |it| it.cuda = rank.device.cuda;
+        }
+        var loopback: transports.Loopback = .init(
+            threads.io,
+            threads.plan.layout.rank_count,
+            threads.diagnostics,
+            job.hooks,
+        );
+        loopback.here = local;
+        loopback.fibers = threads.fibers;
+        var local_run: LocalRun = .{ .threads = threads, .loopback = &loopback };
+        local_run.run();
+        return threads.firstFailure();
     }
 
     // --- internal ---
 
-    fn runFibre(context: *anyopaque, rank: usize) void {
-        const shift: *Shift = @ptrCast(@alignCast(context));
-        shift.runRank(@intCast(rank));
+    fn runRank(threads: *RankThreads, index: u32, transport: Transport) void {
+        const device = &threads.devices[index - threads.local_ranks.first];
+        const failure = &threads.failures[index];
+        var arena: std.heap.ArenaAllocator = .init(threads.gpa);
+        defer arena.deinit();
+        var scratch = device.scratch();
+        var rank = threads.rankAt(index, transport, arena.allocator());
+        rank.b = .{ .scratch = &scratch, .device = device.device };
+        for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
+            threads.states.unet, threads.states.vae,
+        }) |exchange, peers| {
+            exchange.b = rank.b;
+            exchange.transport = transport;
+            exchange.peers = peers;
+        }
+        if (device.device == .cuda) {
+            const cuda = device.device.cuda;
+            cuda.stall_limit_ns = threads.job.hooks.stall_limit_ns;
+            cuda.job_failed = transport.failed();
+        }
+        defer if (device.device == .cuda) {
+            device.device.cuda.job_failed = null;
+        };
+        device.enter() catch |err| {
+            failure.* = err;
+            return transport.abort();
+        };
+        pipeline.run(&rank) catch |err| {
+            failure.* = err;
+            transport.abort();
+            device.recover();
+        };
     }
 
-    /// The first on this thread, the others on threads of their own.
-    fn runThreads(shift: *Shift) void {
-        const here = shift.loopback.here;
-        var threads: [layouts.rank_count_max]std.Thread = undefined;
-        var started: u32 = here.first + 1;
-        while (started < here.end) : (started += 1) {
-            threads[started] = std.Thread.spawn(.{}, runRank, .{ shift, started }) catch {
-                shift.failures[here.first] = error.ThreadsUnavailable;
-                shift.loopback.abort();
+    /// The rank without its device.
+    fn rankAt(
+        threads: *RankThreads,
+        index: u32,
+        transport: Transport,
+        arena: Allocator,
+    ) pipeline.Rank {
+        const reports = index == threads.local_ranks.first or transport == .plan;
+        return .{
+            .index = index,
+            .local_ranks = threads.local_ranks,
+            .layout = &threads.plan.layout,
+            .job = threads.job,
+            .result = threads.result,
+            .model = threads.model,
+            .b = undefined,
+            .io = threads.io,
+            .exchange = &threads.states.unet[index],
+            .vae_exchange = &threads.states.vae[index],
+            .prompts = threads.states.prompts,
+            .transport = transport,
+            .diagnostics = threads.diagnostics,
+            .arena = arena,
+            .reporter = if (reports) threads.reporter else null,
+        };
+    }
+
+    /// Ranks aborted because a peer failed return Cancelled; the peer's error is reported instead.
+    fn firstFailure(threads: *const RankThreads) Error!void {
+        var cancelled = false;
+        for (threads.failures) |maybe| {
+            const failure = maybe orelse continue;
+            if (failure != error.Cancelled) return failure;
+            cancelled = true;
+        }
+        if (cancelled) return error.Cancelled;
+    }
+};
+
+/// The ranks of this process, connected by shared memory.
+const LocalRun = struct {
+    threads: *RankThreads,
+    loopback: *transports.Loopback,
+
+    fn run(local: *LocalRun) void {
+        const fibers = local.threads.fibers orelse return local.runThreads();
+        assert(local.threads.local_ranks.first == 0);
+        fibers.run(local.threads.local_ranks.count(), local, runFiber);
+    }
+
+    /// The first rank on this thread, the others on threads of their own.
+    fn runThreads(local: *LocalRun) void {
+        const ranks = local.threads.local_ranks;
+        const failure = &local.threads.failures[ranks.first];
+        var handles: [rank_count_max]std.Thread = undefined;
+        var started: u32 = ranks.first + 1;
+        while (started < ranks.end) : (started += 1) {
+            handles[started] = std.Thread.spawn(.{}, runRank, .{ local, started }) catch {
+                failure.* = error.ThreadsUnavailable;
+                local.loopback.abort();
                 break;
             };
         }
-        if (shift.failures[here.first] == null) shift.runRank(here.first);
-        for (threads[here.first + 1 .. started]) |thread| thread.join();
+        if (failure.* == null) local.runRank(ranks.first);
+        for (handles[ranks.first + 1 .. started]) |handle| handle.join();
     }
 
-    fn runRank(shift: *Shift, index: u32) void {
-        const port: transports.Transport = .portOf(shift.loopback, index);
-        const failure = &shift.failures[index];
-        shift.session.runRank(shift.job, shift.plan, shift.rank_states, port, index, failure);
+    fn runFiber(context: *anyopaque, rank: usize) void {
+        const local: *LocalRun = @ptrCast(@alignCast(context));
+        local.runRank(@intCast(rank));
+    }
+
+    fn runRank(local: *LocalRun, index: u32) void {
+        local.threads.runRank(index, .portOf(local.loopback, index));
     }
 };

@@ -1,0 +1,94 @@
+//! What a job leaves behind: outputs, timings, and what each rank did. The ranks of a process write
+//! to one result, each to places of its own; it stays readable until the next job.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Job = @import("job.zig").Job;
+const VaeConfig = @import("../model/config.zig").VaeConfig;
+
+/// All f32 but `rgb` (u8), `step_ns` (u64) and `rank_stats`. Decoded images and latents are NCHW,
+/// `rgb` is (images, rows, width, 3).
+pub const Output = enum(u32) {
+    rgb = 0,
+    latents = 1,
+    step_ns = 2,
+    prompt_embeds = 3,
+    pooled = 4,
+    noise_prediction = 5,
+    decoded = 6,
+    /// `RankStats` of every rank.
+    rank_stats = 7,
+};
+
+/// What one rank did in an image's steps; bytes are those received from other ranks.
+pub const RankStats = extern struct {
+    compute_ns: u64 = 0,
+    wait_ns: u64 = 0,
+    halo_row_bytes: u64 = 0,
+    statistics_bytes: u64 = 0,
+    keys_values_bytes: u64 = 0,
+    gather_bytes: u64 = 0,
+    /// Held for the exchange inside the UNet.
+    buffer_bytes: u64 = 0,
+    scratch_bytes: u64 = 0,
+    /// Pieces of work that became CUDA graphs in this job, and that ran as one.
+    graphs_captured: u64 = 0,
+    graphs_replayed: u64 = 0,
+};
+
+const alignment = @alignOf(RankStats);
+
+pub const Result = struct {
+    arena: std.heap.ArenaAllocator,
+    outputs: std.EnumArray(Output, []align(alignment) u8) = .initFill(&.{}),
+    text_ns: u64 = 0,
+    denoise_ns: u64 = 0,
+    decode_ns: u64 = 0,
+
+    pub fn init(gpa: Allocator) Result {
+        return .{ .arena = .init(gpa) };
+    }
+
+    pub fn deinit(result: *Result) void {
+        result.arena.deinit();
+        result.* = undefined;
+    }
+
+    /// Memory for an output of `count` values.
+    pub fn alloc(
+        result: *Result,
+        comptime T: type,
+        name: Output,
+        count: usize,
+    ) Allocator.Error![]T {
+        const gpa = result.arena.allocator();
+        const memory = try gpa.alignedAlloc(u8, .fromByteUnits(alignment), count * @sizeOf(T));
+        result.outputs.set(name, memory);
+        return result.values(T, name);
+    }
+
+    /// An output as values, to be read or written; empty where it was not allocated.
+    pub fn values(result: *const Result, comptime T: type, name: Output) []T {
+        return std.mem.bytesAsSlice(T, result.outputs.get(name));
+    }
+
+    pub fn bytes(result: *const Result, name: Output) []const u8 {
+        return result.outputs.get(name);
+    }
+
+    /// The outputs of an image job that several ranks write to, before any rank runs.
+    pub fn allocShared(
+        result: *Result,
+        job: *const Job,
+        rank_count: u32,
+        vae: *const VaeConfig,
+    ) Allocator.Error!void {
+        const factor: usize = vae.factor();
+        const pixels = job.latent_rows * factor * job.latent_width * factor;
+        const count = job.seeds.len * pixels * vae.out_channels;
+        _ = try result.alloc(u8, .rgb, count);
+        if (job.wants_decoded) _ = try result.alloc(f32, .decoded, count);
+        // The stats of other processes' ranks stay zero here.
+        @memset(try result.alloc(RankStats, .rank_stats, rank_count), .{});
+    }
+};

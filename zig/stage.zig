@@ -1,0 +1,3 @@
+//! The stages of an image: what progress reports, and what traced operations are attributed to.
+
+pub const Stage = enum(u32) { load = 0, text = 1, denoise = 2, decode = 3, encode = 4 };
