@@ -159,15 +159,20 @@ export class NativeHandle {
   }
 
   progress(): Progress {
-    const { bytes, view } = structBuffer(sizeOfProgress);
-    check(library().bxl_session_poll(this.alive(), ptr(bytes)));
-    return readProgress(view, 0);
+    return progressOf(this.alive());
   }
 
-  /** Stops what runs and frees everything; a second call does nothing. */
+  /**
+   * Stops what runs and resolves when everything is freed, or when a driver that does not answer
+   * has been given up. A second call does nothing.
+   */
   async close(): Promise<void> {
-    if (this.pointer !== null) library().bxl_session_close(this.pointer);
+    const pointer = this.pointer;
+    if (pointer === null) return;
+    library().bxl_session_close(pointer);
     this.pointer = null;
+    while (progressOf(pointer).state !== "closed") await Bun.sleep(pollMs);
+    library().bxl_session_free(pointer);
   }
 
   // --- internal ---
@@ -209,7 +214,9 @@ export class NativeHandle {
       }
       if (progress.state !== busy) {
         if (hookFailure !== null) throw hookFailure.error;
-        if (progress.state === "failed") check(Status[progress.status], this.alive());
+        if (progress.state === "failed" || progress.state === "lost") {
+          check(Status[progress.status], this.alive(), progress.state === "lost");
+        }
         // The work may be done before it sees the abort: the caller asked to stop all the same.
         stopIfAborted(signal);
         return progress;
@@ -220,6 +227,12 @@ export class NativeHandle {
 }
 
 // --- internal ---
+
+function progressOf(session: Pointer): Progress {
+  const { bytes, view } = structBuffer(sizeOfProgress);
+  check(library().bxl_session_poll(session, ptr(bytes)));
+  return readProgress(view, 0);
+}
 
 function openPointer(options: HandleOptions): Pointer {
   const out = new BigUint64Array(1);

@@ -20,10 +20,12 @@ export function library(): Symbols {
 }
 
 /** Throws what `status` means, in the library's own words, unless it is ok. */
-export function check(status: number, session: Pointer | null = null): void {
+export function check(status: number, session: Pointer | null = null, sessionLost = false): void {
   if (status === Status.ok) return;
-  const message = lastError(session);
-  throw new BasedXLError(codes[status] ?? "internal", message || sentences[status] || unknown);
+  const message = lastError(session) || sentences[status] || unknown;
+  const error = new BasedXLError(codes[status] ?? "internal", message);
+  error.sessionLost = sessionLost || status === Status.session_lost;
+  throw error;
 }
 
 type Values = Uint8Array | Int32Array | Float32Array | BigUint64Array;
@@ -90,6 +92,7 @@ const codes: Record<number, ErrorCode> = {
   [Status.rank_failed]: "rank-failed",
   [Status.gpu_failed]: "gpu-failed",
   [Status.library_missing]: "no-device",
+  [Status.session_lost]: "gpu-failed",
 };
 
 /** For failures that leave no sentence behind in the library. */
@@ -97,6 +100,9 @@ const sentences: Record<number, string> = {
   [Status.no_memory]: "The memory ran out. Choose a smaller size or fewer ranks.",
   [Status.cancelled]: "Stopped before the image was done.",
   [Status.not_ready]: "The session is busy with another image.",
+  [Status.session_lost]:
+    "An earlier failure ended this session: a GPU did not answer and was given up, or processes \
+lost each other. Start again; CUDA_VISIBLE_DEVICES can leave a GPU out.",
   [Status.no_threads]: "The system gave no threads: too many processes, or a limit (ulimit -u).",
 };
 
