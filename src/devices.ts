@@ -1,6 +1,6 @@
 /**
- * Decides on what a image is drawn, from the flags and the machine. Fewer GPUs than ranks is an
- * error, never a silent fall-back: who asked for four GPUs wants to know that one is missing.
+ * Chooses the devices of an image from the flags and the machine. Fewer GPUs than ranks is an
+ * error, never a silent fall-back: a user who asks for four GPUs must hear that one is missing.
  */
 import { BasedXLError } from "./errors.ts";
 import type { DeviceInfo } from "./native/device-info.ts";
@@ -60,7 +60,8 @@ export function chooseDevice(
   const { gpuCount } = info;
   if (device === "cpu") return onCpu(options, info, null);
   if (device === "cuda-emulated") return onGpus(options, emulator(), null);
-  const ranks = rankCount === 1 ? "drawing on the CPU" : `drawing with ${rankCount} CPU ranks`;
+  const ranks =
+    rankCount === 1 ? "generating on the CPU" : `generating with ${rankCount} CPU ranks`;
   if (device === "auto" && gpuCount === 0) {
     return onCpu(options, info, `No GPU was found: ${ranks}.`);
   }
@@ -75,7 +76,7 @@ write --device cpu.",
     throw new BasedXLError(
       "no-device",
       `--gpus ${rankCount} asks for ${rankCount} GPUs and this machine has ${gpuCount}: ask for \
-${gpuCount}, add --share-gpu to run several ranks on one, or --device cpu to draw with \
+${gpuCount}, add --share-gpu to run several ranks on one, or --device cpu to use \
 ${rankCount} CPU ranks.`,
     );
   }
@@ -90,7 +91,7 @@ ${rankCount} CPU ranks.`,
   }
   const used = Math.min(rankCount, gpuCount);
   const where = used === 1 ? info.gpuName : `${used} GPUs (${info.gpuName})`;
-  return onGpus(options, null, device === "auto" ? `Drawing on ${where}.` : null);
+  return onGpus(options, null, device === "auto" ? `Generating on ${where}.` : null);
 }
 
 // --- internal ---
@@ -103,14 +104,14 @@ function onCpu(
   if (dtype === "f16") {
     throw new BasedXLError(
       "bad-option",
-      "--dtype f16 is for GPUs: the CPU draws in f32 or bf16. Choose one, or leave it out.",
+      "--dtype f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave it out.",
     );
   }
   if (dtype === "bf16" && !info.hasBf16) {
     throw new BasedXLError(
       "no-device",
-      `--dtype bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) has not got: \
-leave it out to draw in f32.`,
+      `--dtype bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) lacks: \
+leave it out to compute in f32.`,
     );
   }
   if (fp16Accumulate) {
@@ -130,7 +131,7 @@ function onGpus(
   if (dtype === "f32") {
     throw new BasedXLError(
       "bad-option",
-      "--dtype f32 is for the CPU: GPUs draw in f16 or bf16. Choose one, or leave it out.",
+      "--dtype f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave it out.",
     );
   }
   if (fp16Accumulate && dtype === "bf16") {

@@ -11,12 +11,13 @@ import type { DeviceOptions } from "./devices.ts";
 import { type ProcessEnvironment, processEnvironment } from "./distributed/environment.ts";
 import type { PeerGroup } from "./distributed/peer-group.ts";
 import { rendezvous } from "./distributed/rendezvous.ts";
-import { settingsOf } from "./distributed/settings.ts";
+import { type ProcessFacts, settingsOf } from "./distributed/settings.ts";
 import { BasedXLError } from "./errors.ts";
 import { ncclUniqueIdBytes } from "./native/abi.ts";
+import type { GpuOptions } from "./native/handle.ts";
 import { makeNcclUniqueId } from "./native/nccl-unique-id.ts";
-import type { SampleRequest } from "./pipeline/request.ts";
-import { limits } from "./settings/limits.ts";
+import type { PlannedRequest } from "./pipeline/request.ts";
+import { settings } from "./settings/table.ts";
 
 export interface ProcessGroup extends ProcessEnvironment {
   /** Ranks of all processes. */
@@ -41,8 +42,11 @@ export function findProcessGroup(
   if (found === null) return null;
   const { rankCount: localRankCount } = wishes;
   const rankCount = found.count * localRankCount;
-  if (rankCount > limits.gpus.max) {
-    throw refused(`have ${rankCount} ranks together, and ${limits.gpus.max} is the most`, found);
+  if (rankCount > settings.rankCount.max) {
+    throw refused(
+      `have ${rankCount} ranks together, and ${settings.rankCount.max} is the most`,
+      found,
+    );
   }
   if (wishes.device === "cpu") throw refused("share an image on GPUs alone, not by --device cpu");
   if (wishes.transport === "peer") throw refused("reach each other by NCCL, not by peer copies");
@@ -63,14 +67,16 @@ export function describeProcess(
 }
 
 export interface Joined {
-  request: SampleRequest;
+  /** Of the first image: process 0's where it was not given. */
+  seed: bigint;
+  /** With the ranks of this process. */
+  gpu: GpuOptions;
   peers: PeerGroup;
 }
 
-export interface JoinOptions {
-  version: string;
-  /** Whether the seed was not given: then process 0's is taken. */
-  seedIsRandom: boolean;
+export interface JoinOptions extends Omit<ProcessFacts, "gpu" | "rankCount"> {
+  /** null on the CPU. */
+  gpu: GpuOptions | null;
   signal: AbortSignal;
   env: Record<string, string | undefined>;
   /** Called with a sentence for each visitor of the port that is sent away. */
@@ -78,26 +84,26 @@ export interface JoinOptions {
 }
 
 /**
- * Waits for the other processes and returns the request with this process's ranks in it. Rejects
+ * Waits for the other processes and returns what they agreed on. Rejects
  * as `rendezvous` does, with "no-device" without a GPU.
  */
 export async function joinProcessGroup(
   group: ProcessGroup,
-  request: SampleRequest,
-  { version, seedIsRandom, signal, env, onRefusal }: JoinOptions,
+  request: PlannedRequest,
+  { gpu, signal, env, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
-  const { gpu, seeds } = request;
+  const { seed: ownSeed, imageCount } = request.settings;
   if (!gpu) throw new BasedXLError("no-device", refused("need GPUs, and none was found").message);
   const { index, localRankCount, localIndex } = group;
   const { peers, ncclUniqueId, seed } = await rendezvous({
     process: group,
-    settings: settingsOf(request, { version, seedIsRandom, gpus: localRankCount }),
+    settings: settingsOf(request, { ...facts, gpu, rankCount: localRankCount }),
     decide: () => ({
       ncclUniqueId: Buffer.from(makeNcclUniqueId(gpu.library)).toString("base64"),
-      seed: String(seeds[0]),
+      seed: String(ownSeed),
     }),
     describe: (other) => describeProcess(group, other),
-    expected: { imageCount: seeds.length, idBytes: ncclUniqueIdBytes },
+    expected: { imageCount, idBytes: ncclUniqueIdBytes },
     secret: env.BASEDXL_RENDEZVOUS_SECRET || undefined,
     onRefusal,
     signal,
@@ -108,15 +114,7 @@ export async function joinProcessGroup(
     gpuFirst: localIndex * localRankCount,
     ncclUniqueId: new Uint8Array(Buffer.from(ncclUniqueId, "base64")),
   };
-  const first = BigInt(seed);
-  return {
-    request: {
-      ...request,
-      seeds: seeds.map((_, i) => first + BigInt(i)),
-      gpu: { ...gpu, transport: "nccl", part },
-    },
-    peers,
-  };
+  return { seed: BigInt(seed), gpu: { ...gpu, transport: "nccl", part }, peers };
 }
 
 /** Runs `generate`; a process that fails or goes away stops all. Without peers just `generate`. */

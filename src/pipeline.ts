@@ -25,6 +25,7 @@ import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts"
 import { JobQueue } from "./pipeline/queue.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./pipeline/request.ts";
 import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
+import type { Naming } from "./settings/values.ts";
 
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type {
@@ -38,7 +39,7 @@ export type {
   WarningEvent,
 } from "./pipeline/events.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
-export type { GenerateRequest } from "./pipeline/request.ts";
+export type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export type { StageTimings } from "./pipeline/timings.ts";
 
@@ -59,7 +60,9 @@ export interface PipelineOptions {
    * What will be asked for first: if it cannot fit in memory, or be shared by so many ranks, it is
    * refused before weights load. Default: one image of the model's own size.
    */
-  first?: GenerateRequest | undefined;
+  first?: GenerateRequest | PlannedRequest | undefined;
+  /** How messages name a setting; default: as the request's property. */
+  naming?: Naming | undefined;
   /** Called while weights load, and awaited; where it fails, loading stops and `open` rejects. */
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   /** Stops loading: `open` rejects with "cancelled". */
@@ -94,7 +97,8 @@ export class Pipeline {
     /** What was ignored in the model's files; part of each job's warnings. */
     readonly warnings: readonly string[],
     private readonly session: JobSession,
-    private readonly first: { request: GenerateRequest; plan: PlannedRequest },
+    private readonly first: { request: GenerateRequest | PlannedRequest; plan: PlannedRequest },
+    private readonly naming: Naming | undefined,
   ) {}
 
   /**
@@ -108,10 +112,10 @@ export class Pipeline {
     const model = await modelOf(options.model);
     const devices = devicesOf(options.devices ?? {});
     const { rankCount, gpu, dtype } = devices;
-    const request = options.first ?? { prompt: "" };
-    const plan = planRequest(request, model, rankCount);
+    const { first: request = { prompt: "" }, naming } = options;
+    const plan = isPlanned(request) ? request : planRequest(request, model, rankCount, naming);
     const [batch] = plan.batches;
-    const { width, height, splitBatch, vaeTiling } = plan;
+    const { width, height, splitBatch, vaeTiling } = plan.settings;
     const warnings: string[] = [];
     const session = await dependencies.openSession({
       model,
@@ -129,7 +133,7 @@ export class Pipeline {
       onWarning: (warning) => void warnings.push(warning),
       signal: options.signal,
     });
-    return new Pipeline(model, rankCount, warnings, session, { request, plan });
+    return new Pipeline(model, rankCount, warnings, session, { request, plan }, naming);
   }
 
   /**
@@ -139,7 +143,10 @@ export class Pipeline {
    * `onEvent` threw. The job has ended when the promise settles. After an error whose
    * `sessionLost` is true no other job can run: close the pipeline and open a new one.
    */
-  async generate(request: GenerateRequest, options: GenerateOptions = {}): Promise<GenerateResult> {
+  async generate(
+    request: GenerateRequest | PlannedRequest,
+    options: GenerateOptions = {},
+  ): Promise<GenerateResult> {
     if (this.closing !== null) throw closedError();
     const { id = crypto.randomUUID(), keepImages = true, onEvent = () => {} } = options;
     if (this.jobs.has(id)) {
@@ -187,9 +194,10 @@ export class Pipeline {
   // --- internal ---
 
   /** The first request was planned when the pipeline was opened. */
-  private planOf(request: GenerateRequest): PlannedRequest {
+  private planOf(request: GenerateRequest | PlannedRequest): PlannedRequest {
     if (request === this.first.request) return this.first.plan;
-    return planRequest(request, this.model, this.rankCount);
+    if (isPlanned(request)) return request;
+    return planRequest(request, this.model, this.rankCount, this.naming);
   }
 }
 
@@ -203,6 +211,10 @@ async function modelOf(model: PipelineOptions["model"]): Promise<ModelFolder> {
 function devicesOf(devices: Partial<DeviceOptions> | ChosenDevices): ChosenDevices {
   if ("gpu" in devices) return devices;
   return chooseDevice({ ...deviceDefaults, ...devices }, probeDevice(), emulatorPath);
+}
+
+function isPlanned(request: GenerateRequest | PlannedRequest): request is PlannedRequest {
+  return "batches" in request;
 }
 
 function closedError(): BasedXLError {

@@ -27,7 +27,7 @@ export const doctorHelp: HelpText = {
   usage: "basedxl doctor [flags]",
   summary:
     "Looks at processor, memory, native library, image encoder, NVIDIA's driver, GPUs and " +
-    "models, and says what sample would pick. Nothing is drawn or downloaded.",
+    "models, and says what sample would pick. Nothing is generated or downloaded.",
   examples: ["basedxl doctor", "basedxl doctor --json"],
   groups: [
     ["How", ["gpu-limit"]],

@@ -1,6 +1,6 @@
 /**
- * The files one `sample` writes: their names, what can be checked of them before drawing, and the
- * images one by one as they are drawn, so that a stop keeps those that are there.
+ * The files one `sample` writes: their names, what can be checked of them early, and
+ * the images one by one as they are ready, so that a stop keeps those that are there.
  */
 import { resolve } from "node:path";
 import { writeLatents } from "../image/latents.ts";

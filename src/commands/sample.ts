@@ -1,11 +1,11 @@
 /**
- * `basedxl sample`: flags in, image files out. This file owns what the user sees; drawing itself
- * is `generate.ts`, checks of flags are `options.ts`, and files are `sample-files.ts`.
+ * `basedxl sample`: flags in, image files out. Flags become values (`settings/options.ts`), values
+ * a checked request (`pipeline/request.ts`), the pipeline generates its images, and
+ * `sample-files.ts` writes them; this file owns what the user sees.
  */
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
-import type { DeviceChoice } from "../devices.ts";
-import { chooseDevice } from "../devices.ts";
+import { chooseDevice, type DeviceChoice } from "../devices.ts";
 import type { PeerGroup } from "../distributed/peer-group.ts";
 import type { ProcessGroup } from "../distributed.ts";
 import {
@@ -16,19 +16,18 @@ import {
 } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
 import { checkEncoder } from "../image.ts";
-import { openModelFolder } from "../models/folder.ts";
-import { resolveModelPath } from "../models/locate.ts";
+import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { type ModelLocation, resolveModelPath } from "../models/locate.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { emulatorPath } from "../native/library.ts";
-import type { GeneratedImage } from "../pipeline/events.ts";
-import type { GenerateResult } from "../pipeline/job.ts";
-import type { SampleRequest } from "../pipeline/request.ts";
+import { type PlannedRequest, planRequest } from "../pipeline/request.ts";
 import { medianMs } from "../pipeline/timings.ts";
-import { Pipeline } from "../pipeline.ts";
+import { type GeneratedImage, type GenerateResult, Pipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
-import type { ResolvedRequest, SampleOptions } from "../settings/options.ts";
-import { parseSampleOptions, resolveRequest } from "../settings/options.ts";
+import { parseSampleOptions, requestOf, type SampleOptions } from "../settings/options.ts";
+import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
+import { asFlag } from "../settings/values.ts";
 import type { Output } from "../terminal/output.ts";
 import { createOutput, writeJson } from "../terminal/output.ts";
 import { formatSeconds, type ShownProgress } from "../terminal/progress.ts";
@@ -64,29 +63,154 @@ export const sampleCommand = defineCommand({
 
 // --- internal ---
 
-/** Draws, writes and tells. Everything that can be checked is checked before weights load. */
+/** A request that can be generated, with all that it needs. */
+interface Prepared {
+  model: ModelFolder;
+  request: PlannedRequest;
+  /** With the ranks of this process, where there are several. */
+  choice: DeviceChoice;
+  /** Ranks of all processes. */
+  rankCount: number;
+  /** CPU threads of this one. */
+  threadCount: number;
+  /** null where this is the only process. */
+  group: ProcessGroup | null;
+  peers: PeerGroup | null;
+}
+
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
   const prepared = await prepare(options, output, signal);
-  if (prepared.group !== null && prepared.group.index > 0) {
-    return await assist(options, prepared, prepared.group, output, signal);
-  }
-  await runTogether(prepared.peers, signal, (both) =>
-    drawAndWrite(options, prepared, output, both, startMs),
-  );
+  const { group, peers } = prepared;
+  await runTogether(peers, signal, async (both) => {
+    if (group === null || group.index === 0) {
+      return await generateAndWrite(options, prepared, output, both, startMs);
+    }
+    await generate(prepared, output, both, () => {});
+  });
+  if (group === null || group.index === 0) return;
+  output.progress.clear();
+  const name = describeProcess(group, group.index);
+  output.log.info(`${name} has generated its share; process 0 writes the image.`);
+  if (options.json) writeJson({ process: group.index, processes: group.count, images: [] });
 }
 
-async function drawAndWrite(
+/** Checks files, model, devices and request before weights load, and finds the other processes. */
+async function prepare(
   options: SampleOptions,
-  { request, warnings, device }: Prepared,
+  output: Output,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const group = findProcessGroup(options, process.env);
+  const writes = group === null || group.index === 0;
+  if (writes) checkFiles(options);
+  const location = resolveModelPath(options.model, process.env);
+  const model = await openModelFolder(location.path);
+  const rankCount = group?.rankCount ?? options.rankCount;
+  const asked = requestOf(options);
+  const request = planRequest(
+    { ...asked, wantLatents: writes && asked.wantLatents },
+    model,
+    rankCount,
+    asFlag,
+  );
+  const info = probeDevice();
+  const choice = chooseDevice(options, info, emulatorPath);
+  const encoderNote = writes ? await checkEncoder(options.outPath) : null;
+
+  const { threadCount } = options;
+  const alone = { model, request, choice, rankCount, threadCount, group, peers: null };
+  const prepared = group ? await join(alone, group, options, output.log, signal) : alone;
+  const { log } = output;
+  log.info(describeModel(location, model, options));
+  if (choice.line !== null) log.info(choice.line);
+  log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
+  if (encoderNote !== null) log.warn(encoderNote);
+  for (const warning of request.warnings) log.warn(warning);
+  log.info(describe(prepared.request));
+  // Without its random seed an image cannot be made again: even --quiet prints it.
+  if (options.quiet && !options.json && options.seedIsRandom && writes) {
+    process.stderr.write(`seed ${options.seed}\n`);
+  }
+  return prepared;
+}
+
+/** Waits for the other processes; a random seed is that of process 0. */
+async function join(
+  prepared: Prepared,
+  group: ProcessGroup,
+  options: SampleOptions,
+  log: Output["log"],
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const { model, choice, request } = prepared;
+  const { index, count, host, port } = group;
+  const others = index === 0 ? `${count - 1} more on port ${port}` : `process 0 at ${host}:${port}`;
+  log.info(`${describeProcess(group, index)} of ${count} processes: waiting for ${others}.`);
+  const { seed, gpu, peers } = await joinProcessGroup(group, request, {
+    version: resources.versions().basedxl,
+    model,
+    gpu: choice.gpu,
+    seedIsRandom: options.seedIsRandom,
+    signal,
+    env: process.env,
+    onRefusal: (sentence) => log.warn(sentence),
+  });
+  const { wantLatents } = request;
+  const asked = { ...requestOf({ ...options, seed }), wantLatents };
+  const agreed = planRequest(asked, model, prepared.rankCount, asFlag);
+  return { ...prepared, request: agreed, choice: { ...choice, gpu }, peers };
+}
+
+type Generated = GenerateResult & { loadMs: number };
+
+/** One job in a pipeline of its own; `onImage` takes the images one by one. */
+async function generate(
+  { model, request, choice, rankCount, threadCount }: Prepared,
+  { log, progress, showsProgress }: Output,
+  signal: AbortSignal,
+  onImage: (image: GeneratedImage) => void | Promise<void>,
+): Promise<Generated> {
+  const show = (update: ShownProgress) => {
+    if (showsProgress) progress.update(update);
+  };
+  const startMs = performance.now();
+  await using pipeline = await Pipeline.open({
+    model,
+    devices: { ...choice, rankCount },
+    threadCount,
+    first: request,
+    onProgress: show,
+    signal,
+  });
+  const loadMs = performance.now() - startMs;
+  const result = await pipeline.generate(request, {
+    signal,
+    keepImages: false,
+    onEvent: (event) => {
+      if (event.type === "image") return onImage(event);
+      if (event.type === "progress") show(event);
+      else if (event.type === "start") log.info(`${event.layout}.`);
+      else if (event.type === "warning" && !request.warnings.includes(event.message)) {
+        log.warn(event.message);
+      }
+    },
+  });
+  return { ...result, loadMs };
+}
+
+async function generateAndWrite(
+  options: SampleOptions,
+  prepared: Prepared,
   output: Output,
   signal: AbortSignal,
   startMs: number,
 ): Promise<void> {
   const { log } = output;
-  const writer = new ImageWriter(options, request, signal);
-  const imageCount = request.seeds.length;
-  const result = await generate(request, output, signal, async (image) => {
+  const { settings } = prepared.request;
+  const writer = new ImageWriter(options, settings, signal);
+  const { imageCount } = settings;
+  const result = await generate(prepared, output, signal, async (image) => {
     const { path, seed } = await writer.writeImage(image);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
   });
@@ -98,136 +222,30 @@ async function drawAndWrite(
   log.info(`Wrote ${what} in ${formatSeconds(times.total_ms / 1000)}.`);
   log.debug(describeTimes(times));
   if (options.json) {
-    const all = [...warnings, ...result.warnings];
-    const told = jsonOf(options, request, result, writer);
-    writeJson({ ...told, device, timings: times, warnings: all });
+    const report = jsonOf(options, prepared, result, writer);
+    writeJson({ ...report, timings: times, warnings: result.warnings });
   }
 }
 
-/** Generates this process's share of the images that process 0 writes. */
-async function assist(
-  options: SampleOptions,
-  { request, peers }: Prepared,
-  group: ProcessGroup,
-  output: Output,
-  signal: AbortSignal,
-): Promise<void> {
-  await runTogether(peers, signal, (both) =>
-    generate({ ...request, wantLatents: false }, output, both, () => {}),
-  );
-  output.progress.clear();
-  const { index, count } = group;
-  output.log.info(
-    `${describeProcess(group, index)} has generated its share; process 0 writes the image.`,
-  );
-  if (options.json) writeJson({ process: index, processes: count, images: [] });
-}
-
-type Generated = GenerateResult & { loadMs: number };
-
-/** One job in a pipeline of its own; `onImage` takes the images one by one. */
-async function generate(
-  request: SampleRequest,
-  { log, progress, showsProgress }: Output,
-  signal: AbortSignal,
-  onImage: (image: GeneratedImage) => void | Promise<void>,
-): Promise<Generated> {
-  const show = (update: ShownProgress) => {
-    if (showsProgress) progress.update(update);
-  };
-  const { model, threadCount } = request;
-  const opened = { model, threadCount, devices: request, first: request };
-  const startMs = performance.now();
-  await using pipeline = await Pipeline.open({ ...opened, onProgress: show, signal });
-  const loadMs = performance.now() - startMs;
-  const result = await pipeline.generate(request, {
-    signal,
-    keepImages: false,
-    onEvent: (event) => {
-      if (event.type === "image") return onImage(event);
-      if (event.type === "progress") show(event);
-      else if (event.type === "warning") log.warn(event.message);
-      else if (event.type === "start") log.info(`${event.layout}.`);
-    },
-  });
-  return { ...result, loadMs };
-}
-
-interface Prepared extends ResolvedRequest {
-  device: DeviceChoice["device"];
-  /** null where this process draws alone. */
-  group: ProcessGroup | null;
-  peers: PeerGroup | null;
-}
-
-/** Checks files, model, device and request, and says what will be drawn, with whom. */
-async function prepare(
-  options: SampleOptions,
-  { log }: Output,
-  signal: AbortSignal,
-): Promise<Prepared> {
-  const group = findProcessGroup(options, process.env);
-  const writes = group === null || group.index === 0;
-  if (writes) checkFiles(options);
-  const location = resolveModelPath(options.model, process.env);
-  const model = await openModelFolder(location.path);
-  const rankCount = group?.rankCount ?? options.rankCount;
-  const resolved = resolveRequest({ ...options, rankCount }, model);
-  const info = probeDevice();
-  const choice = chooseDevice(options, info, emulatorPath);
-  const encoderNote = writes ? await checkEncoder(options.outPath) : null;
-
-  const { warnings } = resolved;
-  const chosen = { ...resolved.request, gpu: choice.gpu, dtype: choice.dtype };
-  const { request, peers } = group
-    ? await gather(group, chosen, options, log, signal)
-    : { request: chosen, peers: null };
-  if (location.bundled) {
+function describeModel({ bundled }: ModelLocation, model: ModelFolder, options: SampleOptions) {
+  if (bundled) {
     const { width, height } = model.nativeSize;
-    log.info(
-      `No --model given: drawing with the bundled ${model.name} (${width}x${height} images of \
-simple scenes). For a real model: --model PATH to a diffusers folder.`,
-    );
-  } else {
-    const from = options.model === undefined ? " (from BASEDXL_MODEL)" : "";
-    log.info(`Model: ${model.path}${from}.`);
+    return `No --model given: generating with the bundled ${model.name} (${width}x${height} images \
+of simple scenes). For a real model: --model PATH to a diffusers folder.`;
   }
-  if (choice.line !== null) log.info(choice.line);
-  log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
-  if (encoderNote !== null) log.warn(encoderNote);
-  for (const warning of warnings) log.warn(warning);
-  log.info(describe(request));
-  // A random seed is the only way back to a image: it is told even by --quiet.
-  if (options.quiet && !options.json && options.seedIsRandom && writes) {
-    process.stderr.write(`seed ${options.seed}\n`);
-  }
-  return { warnings, request, device: choice.device, group, peers };
+  return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
 }
 
-async function gather(
-  group: ProcessGroup,
-  request: SampleRequest,
-  { seedIsRandom }: SampleOptions,
-  log: Output["log"],
-  signal: AbortSignal,
-) {
-  const { index, count, host, port } = group;
-  const others = index === 0 ? `${count - 1} more on port ${port}` : `process 0 at ${host}:${port}`;
-  log.info(`${describeProcess(group, index)} of ${count} processes: waiting for ${others}.`);
-  const version = resources.versions().basedxl;
-  const onRefusal = (sentence: string) => log.warn(sentence);
-  const { env } = process;
-  return await joinProcessGroup(group, request, { version, seedIsRandom, signal, env, onRefusal });
-}
-
-function describe(request: SampleRequest): string {
-  const { prompt, width, height, stepCount, scheduler, guidanceScale, seeds, batchSize } = request;
+function describe({ settings }: PlannedRequest): string {
+  const { prompt, width, height, stepCount, scheduler, guidanceScale } = settings;
+  const { seed, imageCount, batchSize } = settings;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
   const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
-  const several = seeds.length === 1 ? "" : `${seeds.length} images${together}, `;
-  const seedText = seeds.length === 1 ? `seed ${seeds[0]}` : `seeds ${seeds[0]} to ${seeds.at(-1)}`;
+  const several = imageCount === 1 ? "" : `${imageCount} images${together}, `;
+  const last = seed + BigInt(imageCount - 1);
+  const seedText = imageCount === 1 ? `seed ${seed}` : `seeds ${seed} to ${last}`;
   const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
-  return `Drawing ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
+  return `Generating ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
 ${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 }
 
@@ -265,33 +283,21 @@ function describeTimes(times: Times): string {
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
-  request: SampleRequest,
-  result: GenerateResult,
+  { model, request, choice, rankCount }: Prepared,
+  { extrapolateHalos, layout }: GenerateResult,
   writer: ImageWriter,
 ) {
   const images = writer.toJson();
-  return {
-    ...images[0],
-    images,
-    latents_path: options.latentsPath === undefined ? null : resolve(options.latentsPath),
-    prompt: request.prompt,
-    negative_prompt: request.negativePrompt,
-    width: result.width,
-    height: result.height,
-    steps: request.stepCount,
-    scheduler: request.scheduler,
-    guidance_scale: request.guidanceScale,
-    guidance_rescale: request.guidanceRescale ?? 0,
-    rng: request.rng ?? "cpu",
-    model: request.model.path,
-    ranks: request.rankCount,
-    layout: result.layout,
-    sync_mode: request.syncMode,
-    warmup_steps: request.warmupStepCount,
-    split_batch: request.splitBatch,
-    extrapolate_halos: result.extrapolateHalos,
-    batch_size: request.batchSize,
-    vae_tiling: request.vaeTiling,
-    dtype: request.gpu?.dtype ?? request.dtype ?? "f32",
-  };
+  const { latentsPath } = options;
+  const settings = reportOf({
+    ...options,
+    ...request.settings,
+    model: model.path,
+    device: choice.device,
+    dtype: choice.gpu?.dtype ?? choice.dtype,
+    rankCount,
+    extrapolateHalos,
+    latentsPath: latentsPath === undefined ? undefined : resolve(latentsPath),
+  });
+  return { ...images[0], images, ...settings, layout };
 }

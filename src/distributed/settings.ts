@@ -5,28 +5,32 @@
 import { statSync } from "node:fs";
 import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { SampleRequest } from "../pipeline/request.ts";
+import type { GpuOptions } from "../native/handle.ts";
+import type { PlannedRequest } from "../pipeline/request.ts";
 import { type KeysWhere, settingKeys, settingOf, settings } from "../settings/table.ts";
 
 /** Keys are what a user would change, such as "--steps"; values are short texts. */
 export type Settings = Record<string, string>;
 
-/** `seedIsRandom`: all processes then take that of process 0. */
-export function settingsOf(
-  request: SampleRequest,
-  { version, gpus, seedIsRandom }: { version: string; gpus: number; seedIsRandom: boolean },
-): Settings {
-  const { gpu, model, seeds } = request;
+/** Facts of a process beside its request. */
+export interface ProcessFacts {
+  version: string;
+  model: ModelFolder;
+  /** Of this process. */
+  rankCount: number;
+  gpu: GpuOptions;
+  /** All then take the seed of process 0. */
+  seedIsRandom: boolean;
+}
+
+export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settings {
+  const { gpu, model, rankCount, seedIsRandom, version } = facts;
   // A setting that the table calls the same for all processes does not compile until it is here.
   const values: Record<KeysWhere<{ processes: "same" }>, unknown> = {
-    ...(request as Required<SampleRequest>),
-    rankCount: gpus,
-    seed: seedIsRandom ? undefined : seeds[0],
-    imageCount: seeds.length,
-    warmupSteps: request.warmupStepCount,
-    vaeTiling: request.vaeTiling ?? false,
-    dtype: gpu?.dtype,
-    fp16Accumulate: gpu?.fp16Accumulate,
+    ...request.settings,
+    ...gpu,
+    rankCount,
+    ...(seedIsRandom && { seed: undefined }),
   };
   const compared = settingKeys.filter((key) => settingOf(key).processes === "same");
   return {

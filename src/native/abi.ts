@@ -373,11 +373,11 @@ export interface Request {
   guidanceRescale: number;
   initialScale: number;
   wantsLatents: number | boolean;
-  mode: keyof typeof SyncMode;
+  syncMode: keyof typeof SyncMode;
   warmupSteps: number | boolean;
   splitBatch: number | boolean;
   vaeTileLatent: number | boolean;
-  extrapolatesHalos: number | boolean;
+  extrapolateHalos: number | boolean;
   wantsDecoded: number | boolean;
   rng: keyof typeof Rng;
   hooks: TestHooks;
@@ -406,11 +406,11 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setFloat32(at + 24, s.guidanceRescale, true);
   v.setFloat32(at + 28, s.initialScale, true);
   v.setUint32(at + 32, Number(s.wantsLatents), true);
-  v.setUint32(at + 36, SyncMode[s.mode], true);
+  v.setUint32(at + 36, SyncMode[s.syncMode], true);
   v.setUint32(at + 40, Number(s.warmupSteps), true);
   v.setUint32(at + 44, Number(s.splitBatch), true);
   v.setUint32(at + 48, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 52, Number(s.extrapolatesHalos), true);
+  v.setUint32(at + 52, Number(s.extrapolateHalos), true);
   v.setUint32(at + 56, Number(s.wantsDecoded), true);
   v.setUint32(at + 60, Rng[s.rng], true);
   writeTestHooks(v, at + 64, s.hooks);
@@ -493,11 +493,11 @@ export const zeroRequest: Request = {
   guidanceRescale: 0,
   initialScale: 0,
   wantsLatents: 0,
-  mode: "corrected_async_gn",
+  syncMode: "corrected_async_gn",
   warmupSteps: 0,
   splitBatch: 0,
   vaeTileLatent: 0,
-  extrapolatesHalos: 0,
+  extrapolateHalos: 0,
   wantsDecoded: 0,
   rng: "cpu",
   hooks: { besselVariance: 0, delaySeed: 0, fault: "none", faultRank: 0, faultStep: 0, stallLimitMs: 0, alone: 0, },

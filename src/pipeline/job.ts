@@ -50,7 +50,8 @@ export async function runJob(
   options: JobOptions,
 ): Promise<GenerateResult> {
   const { id: jobId, model, onEvent, signal } = options;
-  const { width, height, batches } = plan;
+  const { width, height, imageCount } = plan.settings;
+  const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
   const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence));
   const inputs = batches.map((batch) => requestOf(plan, batch, encoder));
@@ -58,7 +59,7 @@ export async function runJob(
   assert(first, "a request without images");
   const layout = first.layout.text;
   for (const message of warnings) await onEvent({ type: "warning", jobId, message });
-  await onEvent({ type: "start", jobId, imageCount: plan.imageCount, layout });
+  await onEvent({ type: "start", jobId, imageCount, layout });
 
   const images: GeneratedImage[] = [];
   const latentParts: Float32Array[] = [];
@@ -97,26 +98,19 @@ function requestOf(
   { images, guidance, extrapolateHalos }: PlannedBatch,
   encoder: PromptEncoder,
 ): ImageRequest {
-  const { width, height, guidanceRescale, rng, schedule, syncMode, splitBatch, vaeTiling } = plan;
+  const { settings, schedule, wantLatents } = plan;
   const [first] = images;
   assert(first, "a batch without images");
   return {
-    width,
-    height,
+    ...settings,
     prompt: encoder.prompt(first),
     negative: guidance ? encoder.negative(first) : null,
     guidanceScale: first.guidanceScale,
-    guidanceRescale,
-    rng,
     rows: schedule.rows,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),
-    syncMode,
-    warmupSteps: plan.warmupStepCount,
     extrapolateHalos,
-    splitBatch,
-    vaeTiling,
-    wantLatents: plan.wantLatents,
+    wantLatents,
   };
 }
 

@@ -1,108 +1,54 @@
 /**
  * What a caller asks of a pipeline, and what it comes to once the model has filled in its defaults
- * and every value was checked.
+ * and every value was checked. Settings are those of `settings/table.ts`: a new one needs no line
+ * here.
  */
-
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
-import type { GpuOptions } from "../native/handle.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
-import { limits, seedMax } from "../settings/limits.ts";
+import type { Scheduler } from "../settings/names.ts";
 import {
-  type CpuDtype,
-  type Rng,
-  rngs,
-  type Scheduler,
-  type SyncMode,
-  schedulers,
-  syncModes,
-  type TimestepSpacing,
-  timestepSpacings,
-} from "../settings/names.ts";
+  type KeysWhere,
+  type RequestSettings,
+  type ResolvedSettings,
+  requestKeys,
+  settingOf,
+  settings,
+} from "../settings/table.ts";
+import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import { type Batch, batchesOf, type PlannedImage } from "./batches.ts";
 import { extrapolatesByDefault } from "./halo-extrapolation.ts";
 import { type Layout, layoutOf } from "./layout.ts";
+import { tilingWarning } from "./vae-tiling.ts";
+
+/** Settings that may differ from image to image: one value for all, or one for each. */
+type PerImage = "prompt" | "negativePrompt" | "guidanceScale";
 
 /**
- * Images to generate. What is absent (or undefined) has the model's default, then the one named
- * here. A value that may differ from image to image is one for all, or an array with one entry per
+ * Images to generate. What is absent (or undefined) has the model's default, then the table's.
+ * A value that may differ from image to image is one for all, or an array with one entry per
  * image; arrays must agree on the number of images.
  */
-export interface GenerateRequest {
+export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed" | "imageCount"> {
   /** What the images show; SDXL reads the first 77 tokens, and a warning names the rest. */
-  prompt: string | readonly string[];
+  prompt?: string | undefined | readonly string[];
   /** What they should not show. "" is encoded; null is none, as the model's config says. */
   negativePrompt?: string | null | undefined | readonly (string | null)[];
+  /** 1 and below is no guidance. */
+  guidanceScale?: number | undefined | readonly number[];
   /** One image each, 0 to 2^63-1. Default: random 32-bit seeds, for one image or each prompt. */
   seeds?: readonly bigint[] | undefined;
-  /** Generator that the seeds initialise: torch's on the CPU (default), or on a CUDA device. */
-  rng?: Rng | undefined;
-  /** Images computed together, 1 to 8; the last batch may be smaller. Default 1. */
-  batchSize?: number | undefined;
-  /** 0 to 100; 1 and below is no guidance. Default 5. */
-  guidanceScale?: number | undefined | readonly number[];
-  /** diffusers' `guidance_rescale`, 0 to 1. Default 0. */
-  guidanceRescale?: number | undefined;
-  /** Default 50. */
-  stepCount?: number | undefined;
-  /** Pixels, a multiple of the model's unit (32 for SDXL). Default: the model's own size. */
-  width?: number | undefined;
-  height?: number | undefined;
-  /** Default: the one that the model's config names, else Euler with a warning. */
-  scheduler?: Scheduler | undefined;
-  /** Default: as the model's config says, like `timestepSpacing`. */
-  useKarrasSigmas?: boolean | undefined;
-  timestepSpacing?: TimestepSpacing | undefined;
-  /** Decode in blended tiles, as diffusers does: less memory, not quite the same image. */
-  vaeTiling?: boolean | undefined;
-  /** With an even number of ranks each guidance branch has ranks of its own. Default true. */
-  splitBatch?: boolean | undefined;
-  /** What patches read of each other after the warm-up. Default "corrected_async_gn". */
-  syncMode?: SyncMode | undefined;
-  /** Synchronous steps after the first, which always is. Default 4, or all of fewer. */
-  warmupStepCount?: number | undefined;
-  /** Whether stale halo rows are extrapolated. Default: see halo-extrapolation.ts. */
-  extrapolateHalos?: boolean | undefined;
   /** Whether the result holds the final latents. Default false. */
   wantLatents?: boolean | undefined;
 }
 
-/** A request with the pipeline that it needs: what the command makes of its flags. */
-export interface SampleRequest extends GenerateRequest {
-  model: ModelFolder;
-  prompt: string;
-  negativePrompt: string | null;
-  seeds: readonly bigint[];
-  batchSize: number;
-  guidanceScale: number;
-  stepCount: number;
-  width: number;
-  height: number;
-  scheduler: Scheduler;
-  splitBatch: boolean;
-  syncMode: SyncMode;
-  warmupStepCount: number;
-  rankCount: number;
-  /** 0 = one per core. */
-  threadCount: number;
-  /** null or absent = the CPU. */
-  gpu?: GpuOptions | null;
-  /** Type of the CPU's products; default f32. */
-  dtype?: CpuDtype;
-}
+type RequestKey = KeysWhere<{ scope: "request" }>;
 
 /** A request whose every value is there and was checked. */
 export interface PlannedRequest {
-  width: number;
-  height: number;
-  imageCount: number;
-  rng: Rng;
-  guidanceRescale: number;
+  /** Complete; what differs from image to image is the first image's. */
+  settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
-  syncMode: SyncMode;
-  warmupStepCount: number;
-  splitBatch: boolean;
-  vaeTiling: boolean;
   wantLatents: boolean;
   batches: PlannedBatch[];
   warnings: string[];
@@ -113,48 +59,54 @@ export interface PlannedBatch extends Batch {
   extrapolateHalos: boolean;
 }
 
-/** Fills in and checks. Throws "bad-option" naming the field, "bad-model" for a bad schedule. */
+/**
+ * Fills in and checks. Throws "bad-option" naming the setting as `naming` does, "bad-model" for a
+ * schedule that cannot be followed.
+ */
 export function planRequest(
   request: GenerateRequest,
   model: ModelFolder,
   rankCount: number,
+  naming: Naming = asProperty,
 ): PlannedRequest {
-  const { defaults, nativeSize } = model;
   const warnings: string[] = [];
-  const width = sizeOf("width", request.width ?? defaults.width ?? nativeSize.width, model);
-  const height = sizeOf("height", request.height ?? defaults.height ?? nativeSize.height, model);
-  const stepCount = request.stepCount ?? defaults.steps ?? 50;
-  const scheduler = checkName("scheduler", request.scheduler, schedulers);
-  const schedule = makeSchedule(scheduler ?? schedulerOf(model, warnings), model.scheduler, {
-    stepCount,
-    useKarrasSigmas: request.useKarrasSigmas,
-    timestepSpacing: checkName("timestepSpacing", request.timestepSpacing, timestepSpacings),
-  });
-  const vaeTiling = request.vaeTiling ?? false;
-  if (vaeTiling && rankCount > 1) {
-    throw badOption("vaeTiling is for one rank: several share the decode, exactly.");
+  const given = checkedSettings(request, naming);
+  const { defaults, nativeSize } = model;
+  const width = sizeOf("width", given.width ?? defaults.width ?? nativeSize.width, model, naming);
+  const height = sizeOf(
+    "height",
+    given.height ?? defaults.height ?? nativeSize.height,
+    model,
+    naming,
+  );
+  const stepCount = given.stepCount ?? defaults.steps ?? 50;
+  const scheduler = given.scheduler ?? schedulerOf(model, naming, warnings);
+  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount });
+  const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
+  const images = imagesOf(request, model, naming);
+  const { guidanceScale, prompt, negativePrompt, seed } = images[0]!;
+  const complete = {
+    ...given,
+    ...{ width, height, stepCount, scheduler, warmupSteps, imageCount: images.length },
+    batchSize: Math.min(given.batchSize, images.length),
+    ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
+  };
+  warnings.push(...unusedOf(complete, naming));
+  if (complete.vaeTiling) {
+    if (rankCount > 1) {
+      throw badOption(`${naming("vaeTiling")} is for one rank: several share the decode, exactly.`);
+    }
+    warnings.push(tilingWarning(model, width, height, naming("vaeTiling")));
   }
-  const images = imagesOf(request, defaults.guidanceScale ?? 5);
-  const batchSize = inRange("batchSize", request.batchSize ?? 1, limits["batch-size"]);
-  const warmupStepCount = request.warmupStepCount ?? Math.min(4, stepCount);
-  inRange("warmupStepCount", warmupStepCount, { min: 0, max: stepCount });
-  const shared = {
-    width,
-    height,
-    imageCount: images.length,
-    rng: checkName("rng", request.rng, rngs) ?? "cpu",
-    guidanceRescale: within("guidanceRescale", request.guidanceRescale ?? 0, "guidance-rescale"),
+  const place = placementOf(complete, schedule, model, rankCount);
+  const batches = batchesOf(images, complete.batchSize);
+  return {
+    settings: complete,
     schedule,
-    syncMode: checkName("syncMode", request.syncMode, syncModes) ?? "corrected_async_gn",
-    warmupStepCount,
-    splitBatch: request.splitBatch ?? true,
-    vaeTiling,
     wantLatents: request.wantLatents ?? false,
+    batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
     warnings,
   };
-  const place = placementOf(shared, request.extrapolateHalos, model, rankCount);
-  const batches = batchesOf(images, batchSize).map((batch) => ({ ...batch, ...place(batch) }));
-  return { ...shared, batches };
 }
 
 // --- internal ---
@@ -163,38 +115,73 @@ function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
 }
 
+type CheckedSettings = ReturnType<typeof checkedSettings>;
+
+/** The request's settings that are one for all images, checked, with the table's defaults. */
+function checkedSettings(request: GenerateRequest, naming: Naming) {
+  const perImage: readonly string[] = ["prompt", "negativePrompt", "guidanceScale", "seed"];
+  const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
+  const shared = requestKeys.filter((key) => !perImage.includes(key));
+  return Object.fromEntries(
+    shared.map((key) => {
+      const setting = settingOf(key);
+      const value = values[key];
+      if (value !== undefined) return [key, checkSetting(key, value, naming)];
+      return [key, "default" in setting ? setting.default : undefined];
+    }),
+  ) as unknown as Omit<Required<RequestSettings>, PerImage | "seed" | keyof ModelDefaults> &
+    Partial<ModelDefaults>;
+}
+
+type ModelDefaults = Pick<
+  ResolvedSettings<RequestKey>,
+  "width" | "height" | "stepCount" | "scheduler" | "warmupSteps"
+>;
+
 /** How ranks share a batch: one answer with guidance and one without. */
 function placementOf(
-  shared: Omit<PlannedRequest, "batches">,
-  extrapolateHalos: boolean | undefined,
+  complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
+  { rows }: Schedule,
   { vaeFactor, sizeMultiple }: ModelFolder,
   rankCount: number,
 ): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
-  const { splitBatch, syncMode, schedule, warmupStepCount } = shared;
+  const { splitBatch, syncMode, warmupSteps, height } = complete;
   const rowUnit = sizeMultiple / vaeFactor;
-  const latentRows = shared.height / vaeFactor;
+  const latentRows = height / vaeFactor;
   const known = new Map<boolean, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
   return ({ guidance }) => {
     const before = known.get(guidance);
     if (before) return before;
     const layout = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
-    const { patches } = layout;
-    const how = { syncMode, rows: schedule.rows, patches, rowUnit, warmupSteps: warmupStepCount };
-    const place = { layout, extrapolateHalos: extrapolateHalos ?? extrapolatesByDefault(how) };
-    known.set(guidance, place);
-    return place;
+    const how = { syncMode, rows, patches: layout.patches, rowUnit, warmupSteps };
+    const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
+    known.set(guidance, { layout, extrapolateHalos });
+    return { layout, extrapolateHalos };
   };
 }
 
-function imagesOf(request: GenerateRequest, guidanceDefault: number): PlannedImage[] {
-  const { prompt, negativePrompt = null, guidanceScale = guidanceDefault } = request;
+function imagesOf(
+  request: GenerateRequest,
+  { defaults }: ModelFolder,
+  naming: Naming,
+): PlannedImage[] {
+  const prompt = request.prompt ?? defaults.prompt;
+  if (prompt === undefined) {
+    throw badOption(
+      `Say what the image shows: ${naming("prompt")} is missing, and the model has none of its \
+own.`,
+    );
+  }
+  const { negativePrompt = null } = request;
+  const guidanceScale = request.guidanceScale ?? defaults.guidanceScale ?? 5;
   const counts = [prompt, negativePrompt, guidanceScale]
     .filter((value) => Array.isArray(value))
     .map((values) => values.length);
   const seeds = request.seeds ?? randomSeeds(counts[0] ?? 1);
   const count = seeds.length;
-  if (count < 1 || count > limits["num-images"].max) {
-    throw badOption(`A request has 1 to ${limits["num-images"].max} images, not ${count}.`);
+  const { min, max } = settings.imageCount;
+  if (count < min || count > max) {
+    throw badOption(`A request has ${min} to ${max} images, not ${count}.`);
   }
   if (counts.some((other) => other !== count)) {
     throw badOption(
@@ -203,14 +190,12 @@ function imagesOf(request: GenerateRequest, guidanceDefault: number): PlannedIma
     );
   }
   return seeds.map((seed, index) => {
-    if (typeof seed !== "bigint" || seed < 0n || seed > seedMax) {
-      throw badOption(`A seed is a bigint from 0 to ${seedMax}, not ${seed}.`);
-    }
+    const negative = entryOf(negativePrompt, index);
     return {
-      seed,
-      prompt: entryOf(prompt, index),
-      negativePrompt: entryOf(negativePrompt, index),
-      guidanceScale: within("guidanceScale", entryOf(guidanceScale, index), "guidance-scale"),
+      seed: checkSetting("seed", seed, naming),
+      prompt: checkSetting("prompt", entryOf(prompt, index), naming),
+      negativePrompt: negative === null ? null : checkSetting("negativePrompt", negative, naming),
+      guidanceScale: checkSetting("guidanceScale", entryOf(guidanceScale, index), naming),
     };
   });
 }
@@ -225,39 +210,51 @@ function randomSeeds(count: number): bigint[] {
 }
 
 /** The sampler that the model's config names, or Euler where this version has none of that name. */
-function schedulerOf({ scheduler }: ModelFolder, warnings: string[]): Scheduler {
+function schedulerOf({ scheduler }: ModelFolder, naming: Naming, warnings: string[]): Scheduler {
   const { name, replaced } = samplerOfModel(scheduler);
   if (!replaced) return name;
   warnings.push(
-    `The model asks for ${scheduler.className}, which this version lacks: euler takes its place.`,
+    `The model asks for ${escaped(scheduler.className, 60)}, which this version lacks: euler takes \
+its place. ${naming("scheduler")} takes ${settings.scheduler.names.join(", ")}.`,
   );
   return name;
 }
 
-function sizeOf(name: "width" | "height", size: number, { sizeMultiple }: ModelFolder): number {
-  const max = Math.floor(limits[name].max / sizeMultiple) * sizeMultiple;
-  if (size >= sizeMultiple && size <= max && size % sizeMultiple === 0) return size;
+/** Settings that do nothing without guidance. */
+function unusedOf(
+  given: { guidanceScale: number; negativePrompt: string | undefined; guidanceRescale: number },
+  naming: Naming,
+): string[] {
+  const { guidanceScale, negativePrompt, guidanceRescale } = given;
+  if (guidanceScale > 1) return [];
+  const unused = [
+    ...(negativePrompt === undefined ? [] : ["The negative prompt"]),
+    ...(guidanceRescale === 0 ? [] : [naming("guidanceRescale")]),
+  ];
+  const why = `it needs ${naming("guidanceScale")} above 1, not ${guidanceScale}`;
+  return unused.map((what) => `${what} is not used: ${why}.`);
+}
+
+/** DistriFusion's default of 4, or all the steps where there are fewer. */
+function warmupOf(given: number | undefined, stepCount: number, naming: Naming): number {
+  const warmup = given ?? Math.min(4, stepCount);
+  if (warmup <= stepCount) return warmup;
   throw badOption(
-    `${name} must be a multiple of ${sizeMultiple} from ${sizeMultiple} to ${max}, not ${size}.`,
+    `${naming("warmupSteps")} must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
   );
 }
 
-function inRange(name: string, value: number, { min, max }: { min: number; max: number }): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw badOption(`${name} must be a whole number from ${min} to ${max}, not ${value}.`);
-}
-
-function within(name: string, value: number, limit: keyof typeof limits): number {
-  const { min, max } = limits[limit];
-  if (value >= min && value <= max) return value;
-  throw badOption(`${name} must be a number from ${min} to ${max}, not ${value}.`);
-}
-
-function checkName<Name extends string>(
-  field: string,
-  name: Name | undefined,
-  names: readonly Name[],
-): Name | undefined {
-  if (name === undefined || names.includes(name)) return name;
-  throw badOption(`${field} must be one of ${names.join(", ")}, not ${JSON.stringify(name)}.`);
+function sizeOf(
+  key: "width" | "height",
+  size: number,
+  { sizeMultiple: unit }: ModelFolder,
+  naming: Naming,
+): number {
+  const max = Math.floor(settings[key].max / unit) * unit;
+  if (size >= unit && size <= max && size % unit === 0) return size;
+  const near = Math.min(max, Math.max(unit, Math.round(size / unit) * unit));
+  throw badOption(
+    `${naming(key)} must be a multiple of ${unit} from ${unit} to ${max} pixels for this model, \
+not ${size}: the nearest is ${near}.`,
+  );
 }

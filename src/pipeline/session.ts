@@ -15,7 +15,7 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import type { StepCoefficients } from "../schedule.ts";
-import type { CpuDtype, Rng, SyncMode } from "../settings/names.ts";
+import type { CpuDtype, SyncMode } from "../settings/names.ts";
 import { tileLatent } from "./vae-tiling.ts";
 
 export interface OpenOptions {
@@ -74,29 +74,28 @@ export interface RankStats {
   graphsReplayed: number;
 }
 
-export interface ImageRequest {
+/** Settings that reach the library under their own names: a new one needs no line here. */
+type PassedSettings = Partial<Omit<abi.Request, "prompt" | "negative" | "seeds" | "rows">>;
+
+export interface ImageRequest extends PassedSettings {
   width: number;
   height: number;
   prompt: TokenPair;
   /** null = zeros. Only read with guidance. */
   negative: TokenPair | null;
   guidanceScale: number;
-  /** diffusers' `guidance_rescale`, 0 to 1; default 0. */
-  guidanceRescale?: number | undefined;
   rows: StepCoefficients[];
   initNoiseSigma: number;
   /** One per image of the batch. */
   seeds: readonly bigint[];
-  /** What they start; default "cpu". */
-  rng?: Rng | undefined;
   syncMode: SyncMode;
   /** Synchronous steps after the first. */
   warmupSteps: number;
   splitBatch: boolean;
   /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
   vaeTiling?: boolean;
-  /** Whether old halo rows are moved on by their last change (default); zig/patch/exchange. */
-  extrapolateHalos?: boolean;
+  /** Whether stale halo rows are extrapolated (default). */
+  extrapolateHalos?: boolean | undefined;
   /** Whether the decoder's output is wanted too. */
   wantDecoded?: boolean;
   testHooks?: TestHooks;
@@ -190,22 +189,17 @@ class NativeSession implements Session {
     const guided = guidanceScale > 1;
     const done = await this.handle.run(
       {
+        extrapolateHalos: true,
+        ...present(request),
         kind: "image",
         latentRows: height / vaeFactor,
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
-        guidanceScale,
-        guidanceRescale: request.guidanceRescale ?? 0,
         initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
-        mode: request.syncMode,
-        warmupSteps: request.warmupSteps,
-        splitBatch: Number(request.splitBatch),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
-        extrapolatesHalos: Number(request.extrapolateHalos ?? true),
         wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: hooksOf(request.testHooks ?? {}),
-        rng: request.rng ?? "cpu",
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
         prompt: tokensOf(prompt),
@@ -243,6 +237,13 @@ class NativeSession implements Session {
   close(): Promise<void> {
     return this.handle.close();
   }
+}
+
+/** Without what is undefined, so that a default stays. */
+function present<T extends object>(request: T): T {
+  return Object.fromEntries(
+    Object.entries(request).filter(([, value]) => value !== undefined),
+  ) as T;
 }
 
 function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {

@@ -18,10 +18,11 @@ export function tilingWarning(
   model: Pick<ModelFolder, "vae" | "vaeFactor">,
   width: number,
   height: number,
+  name = "--vae-tiling",
 ): string {
   const side = tileLatent(model) * model.vaeFactor;
   if (width <= side && height <= side) {
-    return `--vae-tiling changes nothing at ${width}x${height}: one tile is ${side}x${side}.`;
+    return `${name} changes nothing at ${width}x${height}: one tile is ${side}x${side}.`;
   }
   return `Decoding in tiles of ${side}x${side}, which is not quite the whole decode: \
 ${tilingError} (bun run bench tiling measures it).`;

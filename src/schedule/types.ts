@@ -26,7 +26,7 @@ export interface StepCoefficients {
   outputFromModel: number;
   latent: Update;
   saved: Update | null;
-  /** Whether z is drawn. The reference draws even where it multiplies by 0, and so must we. */
+  /** Whether z is sampled. The reference samples it even to multiply by 0, and so must we. */
   drawsNoise: boolean;
 }
 

@@ -3,7 +3,7 @@
  */
 import { settings } from "./table.ts";
 
-export { seedMax } from "./table.ts";
+export { seedMax } from "./setting.ts";
 
 export const limits = {
   "guidance-scale": settings.guidanceScale,

@@ -25,6 +25,12 @@ export const syncModeTexts: Record<SyncMode, string> = {
   no_sync: "of warm-up: no exchange, seams",
 };
 
+/** The same for --help: names and texts in columns. */
+export const syncModeLines = syncModes
+  .map((name) => name.padEnd(2 + Math.max(...syncModes.map(({ length }) => length))))
+  .map((cell, index) => cell + syncModeTexts[syncModes[index]!])
+  .join("\n");
+
 /** Random generators: torch's on the CPU, or on a CUDA device. */
 export type Rng = keyof typeof RngValues;
 export const rngs = namesOf(RngValues);

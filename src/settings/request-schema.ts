@@ -4,11 +4,8 @@
  */
 import * as v from "valibot";
 import type { Setting } from "./setting.ts";
-import { type RequestSettings, settingKeys, settingOf } from "./table.ts";
+import { type RequestSettings, requestKeys, settingOf } from "./table.ts";
 import { asField, demandOf } from "./values.ts";
-
-/** Keys of the table that a request may give. */
-export const requestKeys = settingKeys.filter((key) => settingOf(key).scope === "request");
 
 /** Gives `RequestSettings`; whole numbers of 64 bits may come as texts of digits. */
 export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(

@@ -70,7 +70,10 @@ export interface BooleanSetting extends Common {
   default?: boolean;
 }
 
-/** 0 to 2^63-1, as torch has them. */
+/** Seeds are torch's: 63 bits without a sign. */
+export const seedMax = 2n ** 63n - 1n;
+
+/** 0 to `seedMax`. */
 export interface SeedSetting extends Common {
   kind: "seed";
 }

@@ -11,21 +11,12 @@ import {
   dtypes,
   rngs,
   schedulers,
+  syncModeLines,
   syncModes,
-  syncModeTexts,
   timestepSpacings,
   transports,
 } from "./names.ts";
 import type { Given, Resolved, Setting } from "./setting.ts";
-
-/** Seeds are torch's: 63 bits without a sign. */
-export const seedMax = 2n ** 63n - 1n;
-
-/** One line of help per mode, names and texts in columns. */
-function syncModeLines(): string {
-  const column = Math.max(...syncModes.map((name) => name.length)) + 2;
-  return syncModes.map((name) => name.padEnd(column) + syncModeTexts[name]).join("\n");
-}
 
 export const settings = {
   prompt: {
@@ -370,7 +361,7 @@ export const settings = {
     hint: "NAME",
     help:
       "What patches read of each other after warm-up (norms: the statistics of group norms). " +
-      `Default: corrected_async_gn.\n${syncModeLines()}`,
+      `Default: corrected_async_gn.\n${syncModeLines}`,
     scope: "request",
     processes: "same",
     json: "sync_mode",
@@ -489,10 +480,15 @@ export type ResolvedSettings<Key extends SettingKey = SettingKey> = {
 };
 
 /** What a request may give; everything may be left out. */
-export type RequestSettings = Partial<GivenSettings<KeysWhere<{ scope: "request" }>>>;
+export type RequestSettings = {
+  [K in KeysWhere<{ scope: "request" }>]?: Given<Settings[K]> | undefined;
+};
 
 /** In the order of the table. */
 export const settingKeys = Object.keys(settings) as SettingKey[];
+
+/** Keys that a request may give. */
+export const requestKeys = settingKeys.filter((key) => settings[key].scope === "request");
 
 /** A row without what is special about it, for code that treats all alike. */
 export function settingOf(key: SettingKey): Setting {

@@ -4,8 +4,8 @@
  */
 import { BasedXLError } from "../errors.ts";
 import { suggestion } from "../terminal/flags.ts";
-import type { Setting } from "./setting.ts";
-import { type GivenSettings, type SettingKey, seedMax, settingOf } from "./table.ts";
+import { type Setting, seedMax } from "./setting.ts";
+import { type GivenSettings, type SettingKey, settingOf } from "./table.ts";
 
 /** How messages name a setting. */
 export type Naming = (key: SettingKey) => string;
@@ -44,7 +44,8 @@ export function checkSetting<Key extends SettingKey>(
   value: unknown,
   naming: Naming = asProperty,
 ): NonNullable<GivenSettings[Key]> {
-  const shown = typeof value === "bigint" ? String(value) : (JSON.stringify(value) ?? "undefined");
+  const isPlain = typeof value === "bigint" || typeof value === "number";
+  const shown = isPlain ? String(value) : (JSON.stringify(value) ?? "undefined");
   return checked(key, value, shown, naming) as NonNullable<GivenSettings[Key]>;
 }
 

@@ -20,14 +20,14 @@ const choose = (
 ) => chooseDevice({ ...deviceDefaults, device, rankCount, ...more }, machine, () => "emulator.so");
 
 test.each([
-  ["auto", 1, info(0), "No GPU was found: drawing on the CPU."],
-  ["auto", 2, info(0), "No GPU was found: drawing with 2 CPU ranks."],
+  ["auto", 1, info(0), "No GPU was found: generating on the CPU."],
+  ["auto", 2, info(0), "No GPU was found: generating with 2 CPU ranks."],
   [
     "auto",
     2,
     info(4, ""),
-    "4 GPUs were found, but this build has no CUDA kernels (nvcc was not there): drawing with 2 " +
-      "CPU ranks.",
+    "4 GPUs were found, but this build has no CUDA kernels (nvcc was not there): generating " +
+      "with 2 CPU ranks.",
   ],
   ["cpu", 2, info(0), null],
   ["cpu", 4, info(1), null],
@@ -37,8 +37,8 @@ test.each([
 });
 
 test.each([
-  ["auto", 1, info(1), "Drawing on NVIDIA X."],
-  ["auto", 2, info(4), "Drawing on 2 GPUs (NVIDIA X)."],
+  ["auto", 1, info(1), "Generating on NVIDIA X."],
+  ["auto", 2, info(4), "Generating on 2 GPUs (NVIDIA X)."],
   ["cuda", 4, info(4), null],
 ] as const)("%s, %d ranks, %p: on GPUs, %p", (device, rankCount, machine, line) => {
   const gpu = {
@@ -73,14 +73,14 @@ test.each([
     2,
     info(1),
     "--gpus 2 asks for 2 GPUs and this machine has 1: ask for 1, add --share-gpu to run several " +
-      "ranks on one, or --device cpu to draw with 2 CPU ranks.",
+      "ranks on one, or --device cpu to use 2 CPU ranks.",
   ],
   [
     "cuda",
     8,
     info(4),
     "--gpus 8 asks for 8 GPUs and this machine has 4: ask for 4, add --share-gpu to run several " +
-      "ranks on one, or --device cpu to draw with 8 CPU ranks.",
+      "ranks on one, or --device cpu to use 8 CPU ranks.",
   ],
   [
     "cuda",
@@ -115,18 +115,18 @@ test.each([
   [
     "cpu",
     "f16",
-    "--dtype f16 is for GPUs: the CPU draws in f32 or bf16. Choose one, or leave it out.",
+    "--dtype f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave it out.",
   ],
   [
     "cpu",
     "bf16",
-    "--dtype bf16 needs a CPU with AVX512_BF16, which this one (Old CPU) has not got: leave it " +
-      "out to draw in f32.",
+    "--dtype bf16 needs a CPU with AVX512_BF16, which this one (Old CPU) lacks: leave it " +
+      "out to compute in f32.",
   ],
   [
     "cuda",
     "f32",
-    "--dtype f32 is for the CPU: GPUs draw in f16 or bf16. Choose one, or leave it out.",
+    "--dtype f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave it out.",
   ],
 ] as const)("--device %s --dtype %s is refused", (device, dtype, message) => {
   expect(() => choose(device, 1, info(1), { dtype })).toThrow(message);

@@ -19,7 +19,7 @@ import { refusal } from "../support/refusal.ts";
 
 function request(changes: Partial<GenerateRequest> = {}): GenerateRequest {
   const size = { width: 64, height: 96, stepCount: 4, scheduler: "euler" } as const;
-  return { prompt: "a red house", seeds: [7n], warmupStepCount: 1, ...size, ...changes };
+  return { prompt: "a red house", seeds: [7n], warmupSteps: 1, ...size, ...changes };
 }
 
 interface Given {
@@ -312,7 +312,9 @@ describe("negative prompt", () => {
     const { log, result } = await once(request({ guidanceScale: 1, negativePrompt }));
     expect(log.opened[0]?.guidance).toBe(false);
     expect(log.images[0]?.negative).toBeNull();
-    expect(result.warnings).toEqual([]);
+    expect(result.warnings).toEqual([
+      "The negative prompt is not used: it needs guidanceScale above 1, not 1.",
+    ]);
   });
 });
 
@@ -342,12 +344,19 @@ describe("warnings", () => {
 
 describe("refusals", () => {
   test.each([
-    [{ width: 40 }, "width must be a multiple of 32 from 32 to 8192, not 40."],
+    [
+      { width: 40 },
+      "width must be a multiple of 32 from 32 to 8192 pixels for this model, not 40: the nearest " +
+        "is 32.",
+    ],
     [{ batchSize: 9 }, "batchSize must be a whole number from 1 to 8, not 9."],
-    [{ warmupStepCount: 5 }, "warmupStepCount must be a whole number from 0 to 4, not 5."],
+    [{ warmupSteps: 5 }, "warmupSteps must be from 0 to the number of steps, 4, not 5."],
     [{ guidanceScale: Number.NaN }, "guidanceScale must be a number from 0 to 100, not NaN."],
     [{ seeds: [] }, "A request has 1 to 64 images, not 0."],
-    [{ seeds: [-1n] }, "A seed is a bigint from 0 to 9223372036854775807, not -1."],
+    [
+      { seeds: [-1n] },
+      "seed must be a whole number from 0 to 9223372036854775807 (2^63-1), not -1.",
+    ],
     [
       { seeds: [1n, 2n], prompt: ["a", "b", "c"] },
       "The request has 2 seeds, and arrays of prompts or guidance scales with 3 entries: give " +
@@ -364,7 +373,7 @@ describe("refusals", () => {
     const syncMode = "fast" as "no_sync";
     const { pipeline } = await open();
     expect(await refusal(() => pipeline.generate(request({ syncMode })), "bad-option")).toBe(
-      'syncMode must be one of corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync, \
+      'syncMode must be corrected_async_gn, stale_gn, sync_gn, separate_gn, full_sync or \
 no_sync, not "fast".',
     );
   });

@@ -9,13 +9,11 @@ import { parseArgs } from "citty";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
-import {
-  parseSampleOptions,
-  resolveRequest,
-  type SampleOptions,
-} from "../../src/settings/options.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
+import { parseSampleOptions, requestOf, type SampleOptions } from "../../src/settings/options.ts";
 import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
 import { settingKeys, settings } from "../../src/settings/table.ts";
+import { asFlag } from "../../src/settings/values.ts";
 import { normalizeFlags } from "../../src/terminal/flags.ts";
 import { fakeModel } from "../support/fake-model.ts";
 
@@ -25,7 +23,15 @@ function parse(...argv: string[]): SampleOptions {
 }
 
 function resolve(argv: string[], model: ModelFolder = fakeModel({ defaults: { prompt: "p" } })) {
-  return resolveRequest(parse(...argv), model);
+  const options = parse(...argv);
+  const { settings, warnings, wantLatents, batches } = planRequest(
+    requestOf(options),
+    model,
+    options.rankCount,
+    asFlag,
+  );
+  const seeds = batches.flatMap(({ images }) => images.map(({ seed }) => seed));
+  return { request: { ...settings, seeds, wantLatents }, warnings };
 }
 
 /** The sentence of the error, which must be a wrong option. */
@@ -198,7 +204,7 @@ describe("what is refused for a model", () => {
 
   test("no prompt, where the model brings none", () => {
     expect(sentence(() => resolve([], fakeModel()))).toBe(
-      'Say what to draw: a prompt in quotes, as in sample "a red house".',
+      "Say what the image shows: --prompt is missing, and the model has none of its own.",
     );
   });
 });
@@ -333,7 +339,7 @@ describe("what is accepted", () => {
     expect(parse("--negative-prompt", "").negativePrompt).toBe("");
     expect(parse("--negative-prompt=").negativePrompt).toBe("");
     expect(resolve(["--negative-prompt="]).request.negativePrompt).toBe("");
-    expect(resolve([]).request.negativePrompt).toBeNull();
+    expect(resolve([]).request.negativePrompt).toBeUndefined();
   });
 
   test("halo extrapolation, by its old name too", () => {
@@ -413,7 +419,7 @@ describe("defaults", () => {
       batchSize: 1,
       splitBatch: true,
       syncMode: "corrected_async_gn",
-      warmupStepCount: 4,
+      warmupSteps: 4,
       wantLatents: false,
     });
     expect(warnings).toEqual([]);
@@ -440,8 +446,8 @@ describe("defaults", () => {
   });
 
   test("warm-up is four steps, or all where there are fewer", () => {
-    expect(resolve(["--steps", "2"]).request.warmupStepCount).toBe(2);
-    expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupStepCount).toBe(0);
+    expect(resolve(["--steps", "2"]).request.warmupSteps).toBe(2);
+    expect(resolve(["--steps", "2", "--warmup-steps", "0"]).request.warmupSteps).toBe(0);
   });
 
   test("each image has the next seed, and no batch is larger than the run", () => {
@@ -475,8 +481,8 @@ describe("warnings", () => {
     const { request, warnings } = resolve(["p"], model);
     expect(request.scheduler).toBe("euler");
     expect(warnings).toEqual([
-      "The model asks for UniPCMultistepScheduler, which this version has not got: drawing with " +
-        "euler. --scheduler takes euler, euler_a, ddim.",
+      "The model asks for UniPCMultistepScheduler, which this version lacks: euler takes its " +
+        "place. --scheduler takes euler, euler_a, ddim.",
     ]);
     expect(resolve(["p", "--scheduler", "ddim"], model).warnings).toEqual([]);
   });

@@ -7,12 +7,12 @@ import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
-import { requestKeys, requestSchema } from "../../src/settings/request-schema.ts";
+import { requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
-import { groups, type Setting } from "../../src/settings/setting.ts";
+import { groups, type Setting, seedMax } from "../../src/settings/setting.ts";
 import {
+  requestKeys,
   type SettingKey,
-  seedMax,
   settingKeys,
   settingOf,
   settings,

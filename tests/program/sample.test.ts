@@ -52,8 +52,10 @@ describe("drawing", () => {
     "tells people what it does, on stderr alone",
     async () => {
       const { exitCode, stdout, stderr } = await basedxl("sample", "--steps", "3", "--seed", "7");
-      expect(stderr).toContain("No --model given: drawing with the bundled mini-sdxl (256x256");
-      expect(stderr).toMatch(/^(No GPU was|1 GPU was|\d+ GPUs were) found.*drawing on the CPU\.$/m);
+      expect(stderr).toContain("No --model given: generating with the bundled mini-sdxl (256x256");
+      expect(stderr).toMatch(
+        /^(No GPU was|1 GPU was|\d+ GPUs were) found.*generating on the CPU\.$/m,
+      );
       expect(stderr).toContain('"a red house left of a green tree on the grass": 256x256, 3 steps');
       expect(stderr).toContain("guidance 4, seed 7.\n1 rank = both guidance branches.\n");
       expect(stderr).toMatch(/^Step 3\/3, [\d.]+ s per step$/m);
@@ -266,7 +268,7 @@ describe("stopping", () => {
   const endless = ["--steps", "1000"];
 
   /** Signals twice after a while past `word`, as `bun run` does, and waits for the end. */
-  async function stop(signal: NodeJS.Signals, args: readonly string[], word = "\nDrawing ") {
+  async function stop(signal: NodeJS.Signals, args: readonly string[], word = "\nGenerating ") {
     const child = start(["sample", "--device", "cpu", ...args]);
     const stdout = new Response(child.stdout).text();
     const decoder = new TextDecoder();

@@ -157,12 +157,12 @@ pub const Request = extern struct {
     guidance_rescale: f32,
     initial_scale: f32,
     wants_latents: u32,
-    mode: modes.SyncMode,
+    sync_mode: modes.SyncMode,
     warmup_steps: u32,
     split_batch: u32,
     /// Rows and columns of the latent that one rank decodes at once; 0 for all.
     vae_tile_latent: u32,
-    extrapolates_halos: u32,
+    extrapolate_halos: u32,
     wants_decoded: u32,
     /// What the seeds start.
     rng: random.Rng,

@@ -332,7 +332,7 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
       ...spacing,
       splitBatch: true,
       syncMode: "full_sync",
-      warmupStepCount: 0,
+      warmupSteps: 0,
       wantLatents: true,
     });
     const measured = relativeL2From(tensors, `run.${run.name}.latents`, drawn.latents ?? []);

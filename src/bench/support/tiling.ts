@@ -51,7 +51,7 @@ export async function measureTiling(model: ModelFolder, one: TilingCase): Promis
     timestepSpacing: undefined,
     splitBatch: true,
     syncMode: "full_sync",
-    warmupStepCount: 0,
+    warmupSteps: 0,
     wantLatents: true,
   });
   const { latents, latentShape } = drawn;

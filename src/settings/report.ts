@@ -1,0 +1,13 @@
+/**
+ * Settings in the output of `--json`.
+ */
+import { type ResolvedSettings, settingKeys, settingOf } from "./table.ts";
+
+/** What `--json` reports, by the keys of the table; null for what is undefined. */
+export function reportOf(values: ResolvedSettings): Record<string, unknown> {
+  const reported = settingKeys.flatMap((key) => {
+    const { json } = settingOf(key);
+    return json === null ? [] : [[json, values[key] ?? null]];
+  });
+  return Object.fromEntries(reported);
+}
