@@ -3,7 +3,7 @@
  * names the input and what would work: it is shown to the user as it stands, without a stack trace.
  */
 
-/** What kind of thing went wrong; scripts read it from `--json` output. */
+/** The kind of an error; scripts read it from `--json` output. */
 export type ErrorCode =
   | "bad-option"
   | "bad-model"

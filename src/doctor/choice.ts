@@ -1,5 +1,5 @@
 /**
- * What `sample` would pick on this machine with no flags.
+ * The device, ranks and threads that `sample` picks on this machine without flags.
  */
 import { chooseDevice, deviceDefaults } from "../devices.ts";
 import type { DeviceInfo } from "../native/device-info.ts";

@@ -1,5 +1,5 @@
 /**
- * Puts the report together. A part that fails becomes a red line of its own: `doctor` is for
+ * Puts the report together. A section that fails becomes a red line of its own: `doctor` is for
  * machines on which things fail.
  */
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";

@@ -28,7 +28,8 @@ export function driverLine(
 ): Line {
   const onBus = devicesOnBus ?? 0;
   if (path === null && version === null) {
-    if (onBus === 0) return note("driver", "no NVIDIA GPU was found: images are drawn on the CPU");
+    if (onBus === 0)
+      return note("driver", "no NVIDIA GPU was found: images are generated on the CPU");
     return problem("driver", {
       what: `${count(onBus, "NVIDIA device")} on the PCI bus, but no driver is loaded.`,
       advice: "Install NVIDIA's driver; `nvidia-smi` then lists the GPUs.",

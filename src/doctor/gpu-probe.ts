@@ -6,10 +6,10 @@ import { type GpuReport, gpuReport } from "../native/gpu-report.ts";
 import { findDriver } from "./driver.ts";
 import type { GpuFacts, Problem } from "./report.ts";
 
-/** What the child found or failed at; `answered` is false where it did not come back. */
+/** The findings of the child, or its failure; `answered` is false where it did not come back. */
 export type ProbeResult = { facts: GpuFacts } | { problem: Problem; answered: boolean };
 
-/** How long one copy from GPU to GPU may take: 64 MiB, after the GPU was started. */
+/** The time limit of one copy from GPU to GPU: 64 MiB, after the GPU was started. */
 const peerLimitMs = 5000;
 
 /** The child's side. */
@@ -92,7 +92,7 @@ export async function probeGpus(command: string[], limitMs: number): Promise<Pro
 // --- internal ---
 
 const driverName = "the driver";
-/** Libraries that most machines draw without. */
+/** Libraries that most machines do not need. */
 const optional = new Set(["NCCL"]);
 
 function problemOf({ what, advice }: { what: string; advice: string }): Problem | null {

@@ -1,5 +1,5 @@
 /**
- * The GPU part of the report, from what the probe found.
+ * The GPU section of the report, from what the probe found.
  */
 import { driverLine } from "./driver.ts";
 import type { ProbeResult } from "./gpu-probe.ts";
@@ -41,7 +41,7 @@ export function gpuSection(
 
 // --- internal ---
 
-/** What matters only where there is a GPU. */
+/** Lines that matter only where there is a GPU. */
 function presentLines({ gpus, libraries, peers }: GpuFacts, kernels: string | null): Line[] {
   return [
     ...gpus.map(gpuLine),

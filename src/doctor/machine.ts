@@ -28,7 +28,7 @@ export function machineSection(info: DeviceInfo | null): Section {
       ok("CPU", `${name.trim()}, ${count(coreCount, "core")}`),
       ...(found.length > 0 ? [ok("features", found.join(" "))] : []),
       ...quotaLine(quota, coreCount),
-      memory > 0 ? ok("memory", `${gigabytes(memory)} available`) : note("memory", "not told"),
+      memory > 0 ? ok("memory", `${gigabytes(memory)} available`) : note("memory", "unknown"),
       ok("system", system.filter(Boolean).join(", ")),
     ],
     facts: {

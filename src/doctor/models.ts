@@ -1,11 +1,12 @@
 /**
- * Which models this machine has: the bundled one, the one that BASEDXL_MODEL names, and SDXL
+ * The models of this machine: the bundled one, the one that BASEDXL_MODEL names, and SDXL
  * folders that other programs keep in the Hugging Face cache. Those that would not load are named
  * with the reason: `sample` would give the same one.
  */
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { escaped } from "../errors.ts";
+import { fileProblem } from "../models/files.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
@@ -62,7 +63,7 @@ export async function modelSection(env: Env): Promise<Section> {
   };
 }
 
-/** Where huggingface_hub keeps its files; null without a home folder. */
+/** The cache folder of huggingface_hub; null without a home folder. */
 export function hubFolder(env: Env): string | null {
   if (env.HF_HUB_CACHE) return env.HF_HUB_CACHE;
   if (env.HF_HOME) return join(env.HF_HOME, "hub");
@@ -100,7 +101,7 @@ async function defaultLine(env: Env): Promise<Line> {
   }
 }
 
-/** null too where the cache does not tell which snapshot is the current one. */
+/** null also where the cache does not name the current snapshot. */
 function currentSnapshot(root: string): string | null {
   try {
     return snapshotOf(root);
@@ -109,8 +110,11 @@ function currentSnapshot(root: string): string | null {
   }
 }
 
-function isSdxl(path: string): boolean {
-  return /"_class_name"\s*:\s*"StableDiffusionXL/.test(textOf(join(path, "model_index.json")));
+function isSdxl(folder: string): boolean {
+  const path = join(folder, "model_index.json");
+  // A pipe in a shared cache would be waited for.
+  if (fileProblem(path) !== null) return false;
+  return /"_class_name"\s*:\s*"StableDiffusionXL/.test(textOf(path));
 }
 
 /** Why `sample` would refuse the model at `path`, without the path; null where it loads. */

@@ -3,7 +3,7 @@
  * version cannot find out is null, never a guess.
  */
 
-/** What the driver and its libraries say; filled in by gpu-probe.ts, in a process of its own. */
+/** Facts of the driver and its libraries; filled in by gpu-probe.ts, in a process of its own. */
 export interface GpuFacts {
   driver: DriverFacts;
   /** null: this version does not look for them. */
@@ -18,7 +18,7 @@ export interface DriverFacts {
   path: string | null;
   /** Of the kernel module, such as "550.54.15"; null where none is loaded. */
   version: string | null;
-  /** NVIDIA devices on the PCI bus; null where the system does not tell. */
+  /** NVIDIA devices on the PCI bus; null where the system does not report them. */
   devicesOnBus: number | null;
 }
 

@@ -61,7 +61,7 @@ export function parseClipConfig(path: string, json: unknown, hasProjection: bool
 // --- internal ---
 
 /**
- * The part of the file that describes the text encoder: all of it, or `text_config` in the file of
+ * The object that describes the text encoder: all of it, or `text_config` in the file of
  * a whole CLIP. Which CLIP class saved the file changes nothing, as in transformers: the class to
  * load is named by model_index.json, and its tensors must be there.
  */

@@ -77,7 +77,7 @@ export class ConfigReader {
     return this.optional(key, flag, fallback);
   }
 
-  /** The value of `key`, or `fallback` when the file leaves it out or says null. */
+  /** The value of `key`, or `fallback` when the file leaves it out or has null. */
   optional<Schema extends v.GenericSchema, Fallback>(
     key: string,
     schema: Schema,
@@ -156,12 +156,12 @@ export class ConfigReader {
     return this.fail(`${component} is a ${word(name)}, which is not supported; ${known} is`);
   }
 
-  /** Refuses a model_index.json with one of `parts` left out on purpose: [null, null]. */
-  refuseEmptyParts(parts: readonly string[]): void {
-    for (const part of parts) {
-      const value = this.entries[part];
+  /** Refuses a model_index.json with one of `components` left out on purpose: [null, null]. */
+  refuseEmptyComponents(components: readonly string[]): void {
+    for (const component of components) {
+      const value = this.entries[component];
       if (!Array.isArray(value) || value.some((word) => word !== null)) continue;
-      this.fail(`the model has no ${part} (is it a refiner?), which is not supported`);
+      this.fail(`the model has no ${component} (is it a refiner?), which is not supported`);
     }
   }
 

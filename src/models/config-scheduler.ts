@@ -42,7 +42,7 @@ export interface SchedulerConfig {
   setAlphaToOne: boolean | null;
   clipSample: boolean | null;
   rescaleBetasZeroSnr: boolean;
-  /** Settings of schedules and clipping that no sampler here has, with what the file says. */
+  /** Settings of schedules and clipping that no sampler of this version has. */
   unsupported: {
     useExponentialSigmas: boolean;
     useBetaSigmas: boolean;

@@ -83,9 +83,9 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
 // --- internal ---
 
 /**
- * What each key may say; null, or the key left out, means diffusers' default and is always fine.
- * Keys that the blocks of SDXL do not read (cross_attention_norm, resnet_skip_time_act, …) are not
- * looked at, as in diffusers.
+ * The supported values of each key; null, or the key left out, means diffusers' default and is
+ * always fine. Keys that the blocks of SDXL do not read (cross_attention_norm,
+ * resnet_skip_time_act, …) are not looked at, as in diffusers.
  */
 const supported: Record<string, readonly unknown[]> = {
   _class_name: ["UNet2DConditionModel"],

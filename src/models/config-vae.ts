@@ -1,5 +1,5 @@
 /**
- * The config.json of the autoencoder (diffusers: AutoencoderKL). Only the plain kind is drawn:
+ * The config.json of the autoencoder (diffusers: AutoencoderKL). Only the plain kind is supported:
  * latents are divided by one scaling factor, with no mean, deviation or shift.
  */
 import * as v from "valibot";

@@ -1,8 +1,8 @@
 /**
- * What the config.json files of a diffusers folder say, checked and in one shape. diffusers' own
+ * The config.json files of a diffusers folder, checked and in one shape. diffusers' own
  * defaults fill keys that a file leaves out, so never add a default that diffusers does not have.
  *
- * The facade of `config-*.ts`, one file per kind of model part.
+ * The facade of `config-*.ts`, one file per component.
  */
 export { type ClipConfig, parseClipConfig } from "./config-clip.ts";
 export {

@@ -1,6 +1,6 @@
 /**
- * What the parts of one model must agree on. Each part can be right on its own and still belong to
- * another model; that must be a sentence here, not a wrong image later.
+ * Agreement of the components of one model. Each can be right on its own and still belong to
+ * another model: an error message here instead of a wrong image later.
  */
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
@@ -8,7 +8,7 @@ import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
 import { show } from "./config-reader.ts";
 
-export interface ModelParts {
+export interface ModelComponents {
   clip: ClipConfig;
   clip2: ClipConfig;
   unet: UnetConfig;
@@ -17,9 +17,9 @@ export interface ModelParts {
   tokenizer2: Tokenizer;
 }
 
-/** Throws "bad-model" when two parts of the model in `root` do not fit each other. */
-export function checkTogether(root: string, parts: ModelParts): void {
-  const { clip, clip2, unet, vae } = parts;
+/** Throws "bad-model" when two components of the model in `root` do not fit each other. */
+export function checkTogether(root: string, components: ModelComponents): void {
+  const { clip, clip2, unet, vae } = components;
   const unetPath = join(root, "unet", "config.json");
   const textWidth = clip.hiddenSize + clip2.hiddenSize;
   if (unet.crossAttentionDim !== textWidth) {
@@ -47,8 +47,8 @@ export function checkTogether(root: string, parts: ModelParts): void {
         (hint ? " (an inpainting model, which is not supported yet)" : ""),
     );
   }
-  checkVocabulary(join(root, "tokenizer"), parts.tokenizer, clip);
-  checkVocabulary(join(root, "tokenizer_2"), parts.tokenizer2, clip2);
+  checkVocabulary(join(root, "tokenizer"), components.tokenizer, clip);
+  checkVocabulary(join(root, "tokenizer_2"), components.tokenizer2, clip2);
 }
 
 // --- internal ---

@@ -1,5 +1,5 @@
 /**
- * basedxl.json: what a model's folder suggests to draw when the user says nothing. All keys are
+ * basedxl.json: the defaults of a model's folder for what the command line leaves out. All keys are
  * optional; an unknown key is refused, because a misspelt default would be silently without effect.
  */
 import { join } from "node:path";

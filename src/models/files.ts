@@ -1,7 +1,7 @@
 /**
  * Looks at a file of a model before anything reads it: the commonest broken downloads (Git LFS
- * pointers, dangling links, HTML pages, empty files) have a sentence of their own that says what
- * would work. Only regular files are opened: reading a pipe or a device might never end.
+ * pointers, dangling links, HTML pages, empty files) have an error message of their own, with the
+ * remedy. Only regular files are opened: reading a pipe or a device might never end.
  */
 import { closeSync, lstatSync, openSync, readlinkSync, readSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -15,7 +15,7 @@ export interface FileProblem {
   missing: boolean;
 }
 
-/** What is wrong with the file at `path`, as far as its first bytes tell; null where nothing is. */
+/** The problem of the file at `path`, as far as its first bytes show; null where there is none. */
 export function fileProblem(path: string): FileProblem | null {
   try {
     const stat = statSync(path, { throwIfNoEntry: false });
@@ -44,7 +44,7 @@ export function weightsProblem(path: string): FileProblem | null {
   return problem(`is text that begins with "${escaped(head.toString(), 40)}", not weights`, again);
 }
 
-/** Whether there is anything at `path`, a dangling link too: that one is refused, not left out. */
+/** True for any entry at `path`, also a dangling link: that one is refused, not left out. */
 export function isPresent(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
@@ -123,7 +123,7 @@ function contentProblem(head: Buffer): FileProblem | null {
   }
   if (/^\s*<(!doctype\s+html|html|head|\?xml)\b/i.test(text)) {
     return problem(
-      "is a web page, not the file that its name says",
+      "is a web page, not the file that its name promises",
       "get the model with `hf download` (a gated one needs `hf auth login` first)",
     );
   }

@@ -57,8 +57,8 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   const root = absolutePath(path);
   checkIsFolder(root);
   const index = await readIndex(root);
-  const config = async (part: string, file = "config.json") => {
-    const configPath = join(root, part, file);
+  const config = async (component: string, file = "config.json") => {
+    const configPath = join(root, component, file);
     return [configPath, await readJsonFile(configPath)] as const;
   };
   const clip = parseClipConfig(...(await config("text_encoder")), false);
@@ -75,7 +75,7 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
 
   const vaeFactor = 2 ** (vae.blockOutChannels.length - 1);
   const sizeMultiple = vaeFactor * 2 ** (unet.blockOutChannels.length - 1);
-  // A size the model cannot draw would be a default that is then refused.
+  // A default size that the model cannot generate would be refused at once.
   const pixels = Math.ceil((unet.sampleSize * vaeFactor) / sizeMultiple) * sizeMultiple;
   return {
     path: root,
@@ -132,7 +132,7 @@ async function readIndex(root: string): Promise<ConfigReader> {
       `_class_name is ${word(className)}, which is not supported; StableDiffusionXLPipeline is`,
     );
   }
-  index.refuseEmptyParts([...Object.keys(componentClasses), "scheduler"]);
+  index.refuseEmptyComponents([...Object.keys(componentClasses), "scheduler"]);
   for (const [component, classes] of Object.entries(componentClasses)) {
     index.componentClass(component, classes);
   }

@@ -9,7 +9,7 @@ import { BasedXLError, escaped } from "../errors.ts";
 /**
  * The snapshot that `refs/main` names, or the only one, of the cached model whose root, or whose
  * folder of snapshots, is `path`; null where it is no model of the cache. Throws "bad-model" where
- * the current snapshot cannot be told.
+ * the current snapshot is not known.
  */
 export function snapshotOf(path: string): string | null {
   const root = basename(path) === "snapshots" ? dirname(path) : path;

@@ -1,5 +1,5 @@
 /**
- * Which model folder a run uses: `--model`, else the variable BASEDXL_MODEL, else the small bundled
+ * The model folder of a run: `--model`, else the variable BASEDXL_MODEL, else the small bundled
  * model. Only looks at the path; `openModelFolder` looks inside.
  */
 import { statSync } from "node:fs";
@@ -42,7 +42,7 @@ export function resolveModelPath(
 
 // --- internal ---
 
-/** What is at `path`, undefined if nothing. A name the system cannot look up is told as it says. */
+/** The entry at `path`, undefined if none. Throws with the system's reason if that fails. */
 function lookUp(path: string, what: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });
@@ -85,7 +85,7 @@ function refusal(name: string, value: string, exists: boolean): string {
 const singleFile = /\.(safetensors|ckpt|gguf|pt|pth|bin)$/i;
 
 /**
- * What `hf download` takes for a model's id or any page of it on the hub: "org/name", with the
+ * The arguments of `hf download` for an id or any page of a model on the hub: "org/name", with the
  * revision where the address names one; null for all else.
  */
 function hubAddress(value: string): string | null {

@@ -1,5 +1,5 @@
 /**
- * Which safetensors files hold one component of a model: the plain file, its shards, or the .fp16
+ * The safetensors files of one component of a model: the plain file, its shards, or the .fp16
  * variant, the first of them whose files are all there and no pointers. Only looks at names and
  * first bytes; the native library checks the tensors.
  */

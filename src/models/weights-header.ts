@@ -33,7 +33,7 @@ export function headerProblem(path: string): string | null {
 /** Many times what the largest SDXL file has: nobody's header is worth more memory. */
 const headerBytesMax = 2 ** 24;
 
-/** Where the last tensor ends, from the end of the header. */
+/** The end of the last tensor, from the end of the header. */
 function dataEnd(header: Record<string, { data_offsets?: [number, number] }>): number {
   return Object.values(header).reduce((end, { data_offsets }) => {
     return Math.max(end, data_offsets?.[1] ?? 0);

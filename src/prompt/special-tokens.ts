@@ -164,7 +164,7 @@ class TokenList {
 
 interface LegacySources {
   addedTokens: Vocabulary["addedTokens"];
-  /** Tokens that have a role: what added_tokens.json says of them is not `normalized`. */
+  /** Tokens that have a role: those in added_tokens.json are not `normalized`. */
   special: (Entry | null | undefined)[];
 }
 

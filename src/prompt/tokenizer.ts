@@ -28,7 +28,7 @@ export interface Tokenizer {
 }
 
 /**
- * Loads the tokenizer in `folder`. `eosTokenId` is what the config of the text encoder says. Throws
+ * Loads the tokenizer in `folder`. `eosTokenId` is that of the config of the text encoder. Throws
  * "bad-model" with the file, and the line or key, that is missing or wrong.
  */
 export async function loadTokenizer(folder: string, eosTokenId: number): Promise<Tokenizer> {
