@@ -378,7 +378,7 @@ fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!pipeline.Tokens 
     return .{
         .ids = try copyValues(i32, arena, tokens.ids),
         .ids_2 = try copyValues(i32, arena, tokens.ids_2),
-        .end_index_2 = tokens.end_index_2,
+        .end_index = tokens.end_index,
     };
 }
 

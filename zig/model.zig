@@ -1,4 +1,12 @@
-//! The four components of SDXL with their weights, shared by all ranks of one device.
+//! A model of the SDXL family with its weights, shared by all ranks of a process: one or two text
+//! encoders, a UNet and a VAE. In reading order:
+//!
+//! - `model/config.zig` says what the model is.
+//! - `model/clip.zig` is a text encoder.
+//! - `model/unet.zig` predicts noise, with the blocks of `model/unet_blocks.zig`.
+//! - `model/transformer.zig` and `model/resnet.zig` are what blocks are made of.
+//! - `model/layers.zig` has the layers; three of them exchange data with other patches.
+//! - `model/vae.zig` encodes and decodes images.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -27,8 +35,9 @@ pub const Model = struct {
     warnings: []const u8,
     /// Null where the model has no such component.
     residents: std.EnumArray(Component, ?weights.Resident),
-    text_encoder: ClipTextModel,
-    text_encoder_2: ClipTextModel,
+    /// Null where the model has no such encoder, as refiners.
+    text_encoder: ?ClipTextModel,
+    text_encoder_2: ?ClipTextModel,
     unet: UNet,
     vae: Vae,
 
@@ -51,14 +60,17 @@ pub const Model = struct {
         model.config = config.*;
         model.residents = .initFill(null);
         errdefer model.closeResidents();
-        for (&model.residents.values, files.values) |*resident, paths| {
-            if (paths.len == 0) continue;
+        for (std.enums.values(Component)) |component| {
+            const resident = model.residents.getPtr(component);
+            const paths = files.get(component);
+            if (!model.has(component)) continue;
             resident.* = try .open(gpa, io, paths, interrupt, diagnostics);
         }
         const arena = model.arena.allocator();
         const c = &model.config;
-        model.text_encoder = try .load(arena, model.view(.text_encoder), &c.clip);
-        model.text_encoder_2 = try .load(arena, model.view(.text_encoder_2), &c.clip_2);
+        const text = &c.text;
+        model.text_encoder = try model.loadEncoder(.text_encoder, &text.text_encoder);
+        model.text_encoder_2 = try model.loadEncoder(.text_encoder_2, &text.text_encoder_2);
         model.unet = try .load(arena, model.view(.unet), &c.unet);
         model.vae = try .load(arena, model.view(.vae), &c.vae);
         model.warnings = try model.warningsOf(arena);
@@ -90,6 +102,23 @@ pub const Model = struct {
     }
 
     // --- internal ---
+
+    fn has(model: *const Model, component: Component) bool {
+        return switch (component) {
+            .text_encoder => model.config.text.text_encoder.is_present != 0,
+            .text_encoder_2 => model.config.text.text_encoder_2.is_present != 0,
+            .unet, .vae => true,
+        };
+    }
+
+    fn loadEncoder(
+        model: *Model,
+        component: Component,
+        config: *const configs.ClipConfig,
+    ) weights.Error!?ClipTextModel {
+        if (!model.has(component)) return null;
+        return try ClipTextModel.load(model.arena.allocator(), model.view(component), config);
+    }
 
     fn closeResidents(model: *Model) void {
         for (&model.residents.values) |*maybe| {

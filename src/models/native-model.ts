@@ -10,9 +10,12 @@ import type { ModelFolder } from "./folder.ts";
 export function nativeModelOf(model: ModelFolder): NativeModel {
   return {
     config: {
-      clip: clipConfigOf(model.clip),
-      clip2: clipConfigOf(model.clip2),
-      unet: unetConfigOf(model.unet),
+      text: {
+        textEncoder: clipConfigOf(model.clip),
+        textEncoder2: clipConfigOf(model.clip2),
+        pooledFrom: "text_encoder_2",
+      },
+      unet: unetConfigOf(model.unet, model.clip2.projectionSize),
       vae: vaeConfigOf(model.vae),
     },
     files: model.weights,
@@ -24,14 +27,18 @@ export function nativeModelOf(model: ModelFolder): NativeModel {
 function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
   return {
     ...clip,
-    hiddenAct: clip.hiddenAct,
+    isPresent: 1,
+    hiddenState: "penultimate",
+    finalNorm: 0,
     layerNormEpsilon: clip.layerNormEps,
   };
 }
 
-function unetConfigOf(unet: UnetConfig): abi.UnetConfig {
+/** Beside the pooled prompt of `pooledSize` channels, the UNet reads embedded time ids. */
+function unetConfigOf(unet: UnetConfig, pooledSize: number): abi.UnetConfig {
   return {
     ...unet,
+    timeIdCount: (unet.additionInputDim - pooledSize) / unet.additionTimeEmbedDim,
     levelCount: unet.blockOutChannels.length,
     flipSinToCos: Number(unet.flipSinToCos),
     frequencyShift: unet.freqShift,

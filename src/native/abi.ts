@@ -82,6 +82,16 @@ export const HiddenAct = {
   gelu: 1,
 } as const;
 
+export const HiddenState = {
+  penultimate: 0,
+  last: 1,
+} as const;
+
+export const PooledFrom = {
+  text_encoder: 0,
+  text_encoder_2: 1,
+} as const;
+
 export const Compute = {
   f32: 0,
   bf16: 1,
@@ -128,6 +138,7 @@ export const Rng = {
 } as const;
 
 export interface ClipConfig {
+  isPresent: number | boolean;
   vocabSize: number | boolean;
   hiddenSize: number | boolean;
   intermediateSize: number | boolean;
@@ -137,20 +148,39 @@ export interface ClipConfig {
   hiddenAct: keyof typeof HiddenAct;
   projectionSize: number | boolean;
   layerNormEpsilon: number;
+  hiddenState: keyof typeof HiddenState;
+  finalNorm: number | boolean;
 }
 
-export const sizeOfClipConfig = 36;
+export const sizeOfClipConfig = 48;
 
 export function writeClipConfig(v: DataView, at: number, s: ClipConfig): void {
-  v.setUint32(at + 0, Number(s.vocabSize), true);
-  v.setUint32(at + 4, Number(s.hiddenSize), true);
-  v.setUint32(at + 8, Number(s.intermediateSize), true);
-  v.setUint32(at + 12, Number(s.layerCount), true);
-  v.setUint32(at + 16, Number(s.headCount), true);
-  v.setUint32(at + 20, Number(s.positionCount), true);
-  v.setUint32(at + 24, HiddenAct[s.hiddenAct], true);
-  v.setUint32(at + 28, Number(s.projectionSize), true);
-  v.setFloat32(at + 32, s.layerNormEpsilon, true);
+  v.setUint32(at + 0, Number(s.isPresent), true);
+  v.setUint32(at + 4, Number(s.vocabSize), true);
+  v.setUint32(at + 8, Number(s.hiddenSize), true);
+  v.setUint32(at + 12, Number(s.intermediateSize), true);
+  v.setUint32(at + 16, Number(s.layerCount), true);
+  v.setUint32(at + 20, Number(s.headCount), true);
+  v.setUint32(at + 24, Number(s.positionCount), true);
+  v.setUint32(at + 28, HiddenAct[s.hiddenAct], true);
+  v.setUint32(at + 32, Number(s.projectionSize), true);
+  v.setFloat32(at + 36, s.layerNormEpsilon, true);
+  v.setUint32(at + 40, HiddenState[s.hiddenState], true);
+  v.setUint32(at + 44, Number(s.finalNorm), true);
+}
+
+export interface TextConfig {
+  textEncoder: ClipConfig;
+  textEncoder2: ClipConfig;
+  pooledFrom: keyof typeof PooledFrom;
+}
+
+export const sizeOfTextConfig = 100;
+
+export function writeTextConfig(v: DataView, at: number, s: TextConfig): void {
+  writeClipConfig(v, at + 0, s.textEncoder);
+  writeClipConfig(v, at + 48, s.textEncoder2);
+  v.setUint32(at + 96, PooledFrom[s.pooledFrom], true);
 }
 
 export interface UnetConfig {
@@ -166,13 +196,14 @@ export interface UnetConfig {
   crossAttentionDim: number | boolean;
   normGroups: number | boolean;
   additionTimeEmbedDim: number | boolean;
+  timeIdCount: number | boolean;
   additionInputDim: number | boolean;
   flipSinToCos: number | boolean;
   frequencyShift: number;
   normEpsilon: number;
 }
 
-export const sizeOfUnetConfig = 204;
+export const sizeOfUnetConfig = 208;
 
 export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
   v.setUint32(at + 0, Number(s.inChannels), true);
@@ -197,10 +228,11 @@ export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
   v.setUint32(at + 176, Number(s.crossAttentionDim), true);
   v.setUint32(at + 180, Number(s.normGroups), true);
   v.setUint32(at + 184, Number(s.additionTimeEmbedDim), true);
-  v.setUint32(at + 188, Number(s.additionInputDim), true);
-  v.setUint32(at + 192, Number(s.flipSinToCos), true);
-  v.setFloat32(at + 196, s.frequencyShift, true);
-  v.setFloat32(at + 200, s.normEpsilon, true);
+  v.setUint32(at + 188, Number(s.timeIdCount), true);
+  v.setUint32(at + 192, Number(s.additionInputDim), true);
+  v.setUint32(at + 196, Number(s.flipSinToCos), true);
+  v.setFloat32(at + 200, s.frequencyShift, true);
+  v.setFloat32(at + 204, s.normEpsilon, true);
 }
 
 export interface VaeConfig {
@@ -238,19 +270,17 @@ export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
 }
 
 export interface ModelConfig {
-  clip: ClipConfig;
-  clip2: ClipConfig;
+  text: TextConfig;
   unet: UnetConfig;
   vae: VaeConfig;
 }
 
-export const sizeOfModelConfig = 352;
+export const sizeOfModelConfig = 384;
 
 export function writeModelConfig(v: DataView, at: number, s: ModelConfig): void {
-  writeClipConfig(v, at + 0, s.clip);
-  writeClipConfig(v, at + 36, s.clip2);
-  writeUnetConfig(v, at + 72, s.unet);
-  writeVaeConfig(v, at + 276, s.vae);
+  writeTextConfig(v, at + 0, s.text);
+  writeUnetConfig(v, at + 100, s.unet);
+  writeVaeConfig(v, at + 308, s.vae);
 }
 
 export interface Bytes {
@@ -294,10 +324,10 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 528;
+export const sizeOfSessionOptions = 560;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 528, true);
+  v.setUint32(at + 0, 560, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.rankHereFirst), true);
   v.setUint32(at + 12, Number(s.rankHereCount), true);
@@ -320,16 +350,16 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 80, s.cudaLibrary);
   writeBytes(v, at + 96, s.ncclUniqueId);
   writeModelConfig(v, at + 112, s.config);
-  writeBytes(v, at + 464, s.textEncoderFiles);
-  writeBytes(v, at + 480, s.textEncoder2Files);
-  writeBytes(v, at + 496, s.unetFiles);
-  writeBytes(v, at + 512, s.vaeFiles);
+  writeBytes(v, at + 496, s.textEncoderFiles);
+  writeBytes(v, at + 512, s.textEncoder2Files);
+  writeBytes(v, at + 528, s.unetFiles);
+  writeBytes(v, at + 544, s.vaeFiles);
 }
 
 export interface Tokens {
   ids: Bytes;
   ids2: Bytes;
-  endIndex2: number | boolean;
+  endIndex: number | boolean;
   present: number | boolean;
 }
 
@@ -338,7 +368,7 @@ export const sizeOfTokens = 40;
 export function writeTokens(v: DataView, at: number, s: Tokens): void {
   writeBytes(v, at + 0, s.ids);
   writeBytes(v, at + 16, s.ids2);
-  v.setUint32(at + 32, Number(s.endIndex2), true);
+  v.setUint32(at + 32, Number(s.endIndex), true);
   v.setUint32(at + 36, Number(s.present), true);
 }
 
@@ -503,8 +533,8 @@ export const zeroRequest: Request = {
   hooks: { besselVariance: 0, delaySeed: 0, fault: "none", faultRank: 0, faultStep: 0, stallLimitMs: 0, alone: 0, },
   seeds: { address: 0n, len: 0n, },
   rows: { address: 0n, len: 0n, },
-  prompt: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex2: 0, present: 0, },
-  negative: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex2: 0, present: 0, },
+  prompt: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex: 0, present: 0, },
+  negative: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex: 0, present: 0, },
   timeIds: [],
   batch: 0,
   timestep: 0,

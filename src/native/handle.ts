@@ -108,7 +108,7 @@ export function tokensOf(tokens: TokenPair | null): Tokens {
   return {
     ids: bytesOf(tokens?.ids ?? null),
     ids2: bytesOf(tokens?.ids2 ?? null),
-    endIndex2: tokens?.endIndex2 ?? 0,
+    endIndex: tokens?.endIndex2 ?? 0,
     present: tokens !== null,
   };
 }

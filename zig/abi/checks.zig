@@ -119,6 +119,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.hooks.alone > 0 and r.kind != .image) return refuse("a part of one rank alone", .{});
     switch (r.kind) {
         .image => {
+            if (config.readsMask()) return refuse("an image of an inpainting model", .{});
             const row_bytes = @sizeOf(backends.StepCoefficients);
             if (r.rows.len == 0 or r.rows.len % row_bytes != 0 or
                 r.rows.len / row_bytes > step_count_max)
@@ -134,10 +135,11 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         .prompt_embeds => return tokens(config, r.prompt),
         .noise_prediction => {
             const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
-            if (r.sample.len != sample_bytes or
+            const unet_bytes = @as(usize, r.batch) * positions * config.unet.in_channels * 4;
+            if (r.sample.len != unet_bytes or
                 r.prompt_embeds.len == 0 or r.prompt_embeds.len % embed_bytes != 0 or
-                r.pooled.len != r.batch * config.clip_2.projection_size * 4 or
-                r.time_ids_list.len != r.batch * 6 * 4)
+                r.pooled.len != r.batch * config.text.pooledSize() * 4 or
+                r.time_ids_list.len != r.batch * config.unet.time_id_count * 4)
             {
                 return refuse("a noise prediction with inputs of the wrong length", .{});
             }
@@ -153,20 +155,19 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
 }
 
 fn tokens(config: *const models.ModelConfig, t: Tokens) ?Status {
-    const bytes = @as(u64, config.clip.position_count) * 4;
-    if (t.ids.len != bytes or t.ids_2.len != bytes) {
-        return refuse("a prompt that is not {d} tokens long", .{config.clip.position_count});
-    }
-    if (t.end_index_2 >= config.clip.position_count) {
-        return refuse("a prompt without end", .{});
-    }
-    for ([_]Bytes{ t.ids, t.ids_2 }, [_]u32{
-        config.clip.vocab_size, config.clip_2.vocab_size,
-    }) |ids, vocab_size| {
+    const count = config.text.tokenCount();
+    if (t.end_index >= count) return refuse("a prompt without end", .{});
+    for ([_]Bytes{ t.ids, t.ids_2 }, [_]*const configs.ClipConfig{
+        &config.text.text_encoder, &config.text.text_encoder_2,
+    }) |ids, encoder| {
+        if (encoder.is_present == 0) continue;
+        if (ids.len != @as(u64, count) * 4) {
+            return refuse("a prompt that is not {d} tokens long", .{count});
+        }
         const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
         for (values) |id| {
-            if (id < 0 or id >= vocab_size) return refuse("token {d}, which is not in the " ++
-                "vocabulary of {d}", .{ id, vocab_size });
+            if (id < 0 or id >= encoder.vocab_size) return refuse("token {d}, which is not in " ++
+                "the vocabulary of {d}", .{ id, encoder.vocab_size });
         }
     }
     return null;

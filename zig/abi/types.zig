@@ -114,10 +114,11 @@ pub const SessionOptions = extern struct {
 };
 
 pub const Tokens = extern struct {
-    /// i32, as many as the encoder has positions.
+    /// i32, as many as the encoder has positions; not read where the model has no such encoder.
     ids: Bytes,
     ids_2: Bytes,
-    end_index_2: u32,
+    /// Of the end-of-text token, in the ids of the encoder that pools.
+    end_index: u32,
     /// 0 for a negative prompt that is not there: zeros take its place.
     present: u32,
 };
@@ -173,7 +174,9 @@ pub const Request = extern struct {
     rows: Bytes,
     prompt: Tokens,
     negative: Tokens,
-    time_ids: [6]f32,
+    /// As many as the model reads (`UnetConfig.time_id_count`): original height and width, crop
+    /// top and left, target height and width in pixels, or in place of these the aesthetic score.
+    time_ids: [configs.time_id_count_max]f32,
     /// The rest is for the kinds other than `image`: f32 values.
     batch: u32,
     timestep: f32,
@@ -215,15 +218,16 @@ pub const constants = .{
 };
 /// Structs that TypeScript fills, parts before wholes.
 pub const structs_in = .{
-    configs.ClipConfig, configs.UnetConfig, configs.VaeConfig,         models.ModelConfig,
-    Bytes,              SessionOptions,     Tokens,                    TestHooks,
-    Request,            backends.Update,    backends.StepCoefficients, GpuReportOptions,
+    configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
+    models.ModelConfig, Bytes,              SessionOptions,     Tokens,
+    TestHooks,          Request,            backends.Update,    backends.StepCoefficients,
+    GpuReportOptions,
 };
 /// Structs that the library fills; TypeScript writes their size alone.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,          sessions.State,      pipeline.Kind,          Stage,
-    pipeline.Output, configs.HiddenAct,   backends.Compute,       modes.SyncMode,
-    faults.Fault,    machines.DeviceKind, machines.TransportKind, DType,
-    random.Rng,
+    Status,                 sessions.State,    pipeline.Kind,       Stage,
+    pipeline.Output,        configs.HiddenAct, configs.HiddenState, configs.PooledFrom,
+    backends.Compute,       modes.SyncMode,    faults.Fault,        machines.DeviceKind,
+    machines.TransportKind, DType,             random.Rng,
 };

@@ -1,5 +1,6 @@
-//! A CLIP text encoder. SDXL reads the penultimate hidden states of both encoders, without the
-//! final norm, and from the second also the pooled, projected state of the end-of-text token.
+//! A CLIP text encoder. Its config says which hidden state the UNet reads: for SDXL the penultimate
+//! one of each encoder, without the final norm. One encoder also gives the pooled, projected state
+//! of the end-of-text token.
 //! Source: transformers models/clip/modeling_clip.py; diffusers pipeline_stable_diffusion_xl.py.
 
 const std = @import("std");
@@ -19,6 +20,10 @@ pub const ClipTextModel = struct {
     encoder_layers: []EncoderLayer,
     final_layer_norm: layers.LayerNorm,
     text_projection: ?layers.Linear,
+    /// Layers before the state that the UNet reads: all, or all but the last.
+    hidden_layer_count: u32,
+    /// Whether that state passes through the final norm.
+    final_norm: bool,
 
     /// Files written by transformers 5 leave out the "text_model." in front of the keys.
     pub fn load(
@@ -46,6 +51,11 @@ pub const ClipTextModel = struct {
                 hidden,
             ),
             .encoder_layers = list,
+            .hidden_layer_count = switch (config.hidden_state) {
+                .penultimate => config.layer_count - 1,
+                .last => config.layer_count,
+            },
+            .final_norm = config.final_norm != 0,
             .final_layer_norm = try .load(
                 try view.at("final_layer_norm"),
                 hidden,
@@ -58,31 +68,38 @@ pub const ClipTextModel = struct {
         };
     }
 
-    /// ids (batch, 1, tokens, 1) to the input of the last layer, (batch, 1, tokens, hidden).
-    pub fn penultimate(model: ClipTextModel, ctx: Context, ids: Tensor) Error!Tensor {
+    /// ids (batch, 1, tokens, 1) to what the UNet reads, (batch, 1, tokens, hidden).
+    pub fn hiddenState(model: ClipTextModel, ctx: Context, ids: Tensor) Error!Tensor {
         var hidden = try ctx.b.embedTokens(ids, model.token_embedding, model.position_embedding);
-        for (model.encoder_layers[0 .. model.encoder_layers.len - 1]) |layer| {
+        for (model.encoder_layers[0..model.hidden_layer_count]) |layer| {
             const next = try layer.forward(ctx, hidden);
             ctx.b.free(hidden);
             hidden = next;
         }
-        return hidden;
+        if (!model.final_norm) return hidden;
+        defer ctx.b.free(hidden);
+        return model.final_layer_norm.forward(ctx, hidden);
     }
 
     /// The projected state of the token at `end_indices` (batch, 1, 1, 1) in each batch element,
-    /// from what `penultimate` gave: (batch, 1, 1, projection).
+    /// from what `hiddenState` gave: (batch, 1, 1, projection).
     pub fn pooled(
         model: ClipTextModel,
         ctx: Context,
-        penultimate_hidden: Tensor,
+        hidden_state: Tensor,
         end_indices: Tensor,
     ) Error!Tensor {
-        const last = model.encoder_layers[model.encoder_layers.len - 1];
-        const hidden = try last.forward(ctx, penultimate_hidden);
-        const normed = try model.final_layer_norm.forward(ctx, hidden);
-        ctx.b.free(hidden);
-        const ends = try ctx.b.gatherTokens(normed, end_indices);
-        ctx.b.free(normed);
+        const ends = ends: {
+            if (model.final_norm) break :ends try ctx.b.gatherTokens(hidden_state, end_indices);
+            var hidden = hidden_state;
+            for (model.encoder_layers[model.hidden_layer_count..]) |layer| {
+                hidden = try layer.forward(ctx, hidden);
+            }
+            const normed = try model.final_layer_norm.forward(ctx, hidden);
+            if (hidden.address != hidden_state.address) ctx.b.free(hidden);
+            defer ctx.b.free(normed);
+            break :ends try ctx.b.gatherTokens(normed, end_indices);
+        };
         defer ctx.b.free(ends);
         return model.text_projection.?.forward(ctx, ends, .{});
     }

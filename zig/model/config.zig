@@ -1,16 +1,22 @@
-//! The sizes of a model, as plain numbers: the control plane reads config.json and fills these
-//! structs, so nothing here is hard-coded. They cross the ABI and are checked once, on arrival.
+//! What a model is, as plain numbers: the control plane reads the config files and fills these
+//! structs, so no size and no choice is hard-coded. They cross the ABI and are checked once, on
+//! arrival.
 
 const std = @import("std");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
 pub const level_count_max = 8;
-pub const token_count_max = 77;
+pub const time_id_count_max = 6;
 
 pub const HiddenAct = enum(u32) { quick_gelu = 0, gelu = 1 };
 
+/// Which hidden state of a text encoder the UNet reads: the input of the last layer or its output.
+pub const HiddenState = enum(u32) { penultimate = 0, last = 1 };
+
 /// CLIPTextModel (projection_size 0) or CLIPTextModelWithProjection.
 pub const ClipConfig = extern struct {
+    /// 0: the model has no such encoder, and the rest is not read.
+    is_present: u32,
     vocab_size: u32,
     hidden_size: u32,
     intermediate_size: u32,
@@ -20,10 +26,61 @@ pub const ClipConfig = extern struct {
     hidden_act: HiddenAct,
     projection_size: u32,
     layer_norm_epsilon: f32,
+    hidden_state: HiddenState,
+    /// Whether that state passes through the final layer norm.
+    final_norm: u32,
+};
+
+/// Which encoder gives the pooled, projected state of the end-of-text token.
+pub const PooledFrom = enum(u32) { text_encoder = 0, text_encoder_2 = 1 };
+
+/// One or two text encoders; their hidden states are joined on the channels.
+pub const TextConfig = extern struct {
+    text_encoder: ClipConfig,
+    text_encoder_2: ClipConfig,
+    pooled_from: PooledFrom,
+
+    /// The encoders that there are, in order.
+    pub fn encoders(config: *const TextConfig, buffer: *[2]*const ClipConfig) []*const ClipConfig {
+        var count: usize = 0;
+        for ([_]*const ClipConfig{ &config.text_encoder, &config.text_encoder_2 }) |encoder| {
+            if (encoder.is_present == 0) continue;
+            buffer[count] = encoder;
+            count += 1;
+        }
+        return buffer[0..count];
+    }
+
+    /// Tokens of a prompt; all encoders read as many.
+    pub fn tokenCount(config: *const TextConfig) u32 {
+        var buffer: [2]*const ClipConfig = undefined;
+        return config.encoders(&buffer)[0].position_count;
+    }
+
+    /// Channels of the joined hidden states.
+    pub fn hiddenSize(config: *const TextConfig) u32 {
+        var buffer: [2]*const ClipConfig = undefined;
+        var sum: u32 = 0;
+        for (config.encoders(&buffer)) |encoder| sum +|= encoder.hidden_size;
+        return sum;
+    }
+
+    pub fn pooling(config: *const TextConfig) *const ClipConfig {
+        return switch (config.pooled_from) {
+            .text_encoder => &config.text_encoder,
+            .text_encoder_2 => &config.text_encoder_2,
+        };
+    }
+
+    /// Channels of the pooled state.
+    pub fn pooledSize(config: *const TextConfig) u32 {
+        return config.pooling().projection_size;
+    }
 };
 
 /// UNet2DConditionModel with `addition_embed_type` "text_time".
 pub const UnetConfig = extern struct {
+    /// The latent's, or for inpainting models those of latent, mask and masked latent.
     in_channels: u32,
     out_channels: u32,
     level_count: u32,
@@ -40,7 +97,10 @@ pub const UnetConfig = extern struct {
     cross_attention_dim: u32,
     norm_groups: u32,
     addition_time_embed_dim: u32,
-    /// `projection_class_embeddings_input_dim`: six sizes, then the pooled prompt.
+    /// Numbers beside the pooled prompt (diffusers' add_time_ids): six sizes, or for refiners four
+    /// sizes and the aesthetic score.
+    time_id_count: u32,
+    /// `projection_class_embeddings_input_dim`: the pooled prompt, then the embedded time ids.
     addition_input_dim: u32,
     flip_sin_to_cos: u32,
     frequency_shift: f32,
@@ -76,14 +136,18 @@ pub const VaeConfig = extern struct {
 };
 
 pub const ModelConfig = extern struct {
-    clip: ClipConfig,
-    clip_2: ClipConfig,
+    text: TextConfig,
     unet: UnetConfig,
     vae: VaeConfig,
 
     /// Latent rows and columns come in multiples of this: the UNet halves them at each level.
     pub fn latentMultiple(config: *const ModelConfig) u32 {
         return @as(u32, 1) << @intCast(config.unet.level_count - 1);
+    }
+
+    /// Whether the UNet reads a mask and a masked latent beside the latent (inpainting).
+    pub fn readsMask(config: *const ModelConfig) bool {
+        return config.unet.in_channels != config.vae.latent_channels;
     }
 };
 
@@ -92,36 +156,52 @@ pub const Error = error{BadConfig};
 /// Everything the graph divides by or indexes with. The control plane has told the user in the
 /// file's own words before; this keeps a caller's mistake from becoming a crash.
 pub fn check(config: *const ModelConfig, d: *Diagnostics) Error!void {
-    try checkClip(&config.clip, d);
-    try checkClip(&config.clip_2, d);
+    try checkText(&config.text, d);
     try checkUnet(&config.unet, d);
     try checkVae(&config.vae, d);
-    try expect(config.clip_2.projection_size > 0, d, "text_encoder_2 needs a projection");
     try expect(
-        config.clip.position_count == config.clip_2.position_count,
+        config.unet.cross_attention_dim == config.text.hiddenSize(),
         d,
-        "both text encoders must read the same number of tokens",
+        "cross_attention_dim must be the sum of the text encoders' hidden_size",
+    );
+    const embedded = config.unet.time_id_count *| config.unet.addition_time_embed_dim;
+    try expect(
+        config.unet.addition_input_dim == embedded +| config.text.pooledSize(),
+        d,
+        "projection_class_embeddings_input_dim must hold the time ids and the pooled prompt",
+    );
+    const latent = config.vae.latent_channels;
+    try expect(
+        config.unet.in_channels == latent or config.unet.in_channels == 2 *| latent +| 1,
+        d,
+        "the UNet must read the VAE's latent channels, or with a mask twice as many and one",
     );
     try expect(
-        config.unet.cross_attention_dim == config.clip.hidden_size + config.clip_2.hidden_size,
+        config.unet.out_channels == latent,
         d,
-        "cross_attention_dim must be the sum of both text encoders' hidden_size",
-    );
-    try expect(
-        config.unet.addition_input_dim ==
-            6 * config.unet.addition_time_embed_dim + config.clip_2.projection_size,
-        d,
-        "projection_class_embeddings_input_dim must hold six sizes and the pooled prompt",
-    );
-    try expect(
-        config.unet.in_channels == config.vae.latent_channels and
-            config.unet.out_channels == config.vae.latent_channels,
-        d,
-        "the UNet and the VAE must have the same latent channels",
+        "the UNet must give the VAE's latent channels",
     );
 }
 
 // --- internal ---
+
+fn checkText(text: *const TextConfig, d: *Diagnostics) Error!void {
+    var buffer: [2]*const ClipConfig = undefined;
+    const encoders = text.encoders(&buffer);
+    try expect(encoders.len > 0, d, "a model needs a text encoder");
+    for (encoders) |encoder| try checkClip(encoder, d);
+    try expect(
+        encoders[0].position_count == encoders[encoders.len - 1].position_count,
+        d,
+        "both text encoders must read the same number of tokens",
+    );
+    const pooling = text.pooling();
+    const pools = pooling.is_present != 0 and pooling.projection_size > 0;
+    try expect(pools, d, "the text encoder that pools needs a projection");
+    // The last layer goes on from the state that the UNet reads.
+    const goes_on = pooling.hidden_state == .last or pooling.final_norm == 0;
+    try expect(goes_on, d, "the text encoder that pools cannot norm its penultimate state");
+}
 
 fn checkClip(clip: *const ClipConfig, d: *Diagnostics) Error!void {
     const counts = [_]u32{
@@ -137,6 +217,8 @@ fn checkUnet(unet: *const UnetConfig, d: *Diagnostics) Error!void {
     try expect(isLevelCount(unet.level_count), d, "the UNet must have 1 to 8 levels");
     try expect(unet.norm_groups > 0, d, "norm_num_groups must be at least 1");
     try expect(unet.addition_time_embed_dim % 2 == 0, d, "addition_time_embed_dim must be even");
+    const has_time_ids = unet.time_id_count >= 1 and unet.time_id_count <= time_id_count_max;
+    try expect(has_time_ids, d, "the UNet must read 1 to 6 time ids");
     try expect(unet.addition_time_embed_dim > 0, d, "addition_time_embed_dim must be at least 2");
     for (0..unet.level_count) |i| {
         const channels = unet.block_out_channels[i];
@@ -156,7 +238,7 @@ fn checkVae(vae: *const VaeConfig, d: *Diagnostics) Error!void {
     try expect(vae.norm_groups > 0, d, "the VAE's norm_num_groups must be at least 1");
     try expect(vae.layers_per_block >= 1, d, "the VAE's layers_per_block must be at least 1");
     const is_power = std.math.frexp(vae.residual_scale).significand == 0.5;
-    try expect(is_power and vae.residual_scale <= 1, d, "the VAE's stream scale must be 1 / 2^n");
+    try expect(is_power and vae.residual_scale <= 1, d, "the VAE's residual scale must be 1 / 2^n");
     const is_rgb = vae.in_channels == 3 and vae.out_channels == 3;
     try expect(is_rgb, d, "the VAE must read and write RGB");
     for (vae.block_out_channels[0..vae.level_count]) |channels| {
@@ -179,6 +261,7 @@ test "heads must divide the channels of levels with attention alone" {
     unet.level_count = 2;
     unet.norm_groups = 4;
     unet.addition_time_embed_dim = 8;
+    unet.time_id_count = 6;
     unet.block_out_channels[0..2].* = .{ 32, 64 };
     unet.layers_per_block[0..2].* = .{ 1, 1 };
     unet.head_counts[0..2].* = .{ 5, 8 };

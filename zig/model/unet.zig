@@ -13,17 +13,17 @@ const layers = @import("layers.zig");
 const Context = layers.Context;
 const Error = layers.Error;
 const UnetConfig = @import("config.zig").UnetConfig;
-const resnets = @import("resnet.zig");
-const ResnetBlock2D = resnets.ResnetBlock2D;
+const unet_blocks = @import("unet_blocks.zig");
+const DownBlock = unet_blocks.DownBlock;
+const MidBlock = unet_blocks.MidBlock;
+const Skips = unet_blocks.Skips;
+const UpBlock = unet_blocks.UpBlock;
 const transformers = @import("transformer.zig");
 const Transformer2D = transformers.Transformer2D;
 
-/// Skip connections that can be alive at once: (layers + 1) per level.
-const skip_count_max = 128;
-
-/// What the prompt and the sizes say to every step.
+/// What follows from the prompt and the time ids, for every step.
 pub const Conditioning = struct {
-    /// (batch, 1, 1, time_embed_dim): pooled prompt and the six sizes, embedded.
+    /// (batch, 1, 1, time_embed_dim): pooled prompt and time ids, embedded.
     addition: Tensor,
     /// Keys and values of every cross-attention.
     keys_values: []Tensor,
@@ -47,7 +47,7 @@ pub const UNet = struct {
         var slots: transformers.ContextSlots = .{};
         const dry_run_count = try arena.create(std.atomic.Value(u32));
         dry_run_count.* = .init(0);
-        const loader: Loader = .{ .arena = arena, .config = config, .slots = &slots };
+        const loader: unet_blocks.Loader = .{ .arena = arena, .config = config, .slots = &slots };
         const levels = config.level_count;
         const first = config.block_out_channels[0];
         const embed = config.timeEmbedDim();
@@ -85,9 +85,8 @@ pub const UNet = struct {
     }
 
     /// Once per prompt. `prompt_embeds` (batch, 1, tokens, cross_attention_dim), `pooled`
-    /// (batch, 1, 1, projection), `time_ids` (batch * 6, 1, 1, 1): original height and width,
-    /// crop top and left, target height and width, in pixels. `keys_values` must hold
-    /// `context_slot_count` tensors.
+    /// (batch, 1, 1, projection), `time_ids` (batch * time_id_count, 1, 1, 1): diffusers'
+    /// add_time_ids. `keys_values` must hold `context_slot_count` tensors.
     pub fn condition(
         model: *const UNet,
         ctx: Context,
@@ -107,13 +106,13 @@ pub const UNet = struct {
             c.frequency_shift,
         );
         defer ctx.b.free(sines);
-        // Six embeddings of one image lie side by side: the same bytes, as one row.
-        const sizes: Tensor = .{
+        // (batch * time_id_count, 1, 1, dim) is (batch, 1, 1, time_id_count * dim) in memory.
+        const embedded: Tensor = .{
             .address = sines.address,
-            .shape = .vector(batch, 6 * dim),
+            .shape = .vector(batch, c.time_id_count * dim),
             .dtype = sines.dtype,
         };
-        const joined = try ctx.b.concatChannels(&.{ pooled, sizes });
+        const joined = try ctx.b.concatChannels(&.{ pooled, embedded });
         const addition = try model.add_embedding.forward(ctx, joined);
         ctx.b.free(joined);
         for (model.down_blocks) |block| {
@@ -189,128 +188,21 @@ pub const UNet = struct {
 };
 
 /// linear, SiLU, linear.
-const TimestepEmbedding = struct {
+pub const TimestepEmbedding = struct {
     linear_1: layers.Linear,
     linear_2: layers.Linear,
 
-    fn load(view: View, out: u32, in: u32) weights.Error!TimestepEmbedding {
+    pub fn load(view: View, out: u32, in: u32) weights.Error!TimestepEmbedding {
         return .{
             .linear_1 = try .load(try view.at("linear_1"), out, in, .bias),
             .linear_2 = try .load(try view.at("linear_2"), out, out, .bias),
         };
     }
 
-    fn forward(embedding: TimestepEmbedding, ctx: Context, x: Tensor) Error!Tensor {
+    pub fn forward(embedding: TimestepEmbedding, ctx: Context, x: Tensor) Error!Tensor {
         const hidden = try embedding.linear_1.forward(ctx, x, .{ .activation = .silu });
         defer ctx.b.free(hidden);
         return embedding.linear_2.forward(ctx, hidden, .{});
-    }
-};
-
-/// DownBlock2D, or CrossAttnDownBlock2D where there are attentions.
-const DownBlock = struct {
-    resnets: []ResnetBlock2D,
-    attentions: []Transformer2D,
-    downsampler: ?resnets.Downsample2D,
-
-    /// `x` is the newest skip and stays alive; so does every state made here, as a skip.
-    fn forward(
-        block: DownBlock,
-        ctx: Context,
-        x: Tensor,
-        time: Tensor,
-        prompt: []const Tensor,
-        skips: *Skips,
-    ) Error!Tensor {
-        var hidden = x;
-        for (block.resnets, 0..) |resnet, i| {
-            hidden = try resnet.forward(ctx, hidden, time);
-            if (block.attentions.len > 0) {
-                const attended = try block.attentions[i].forward(ctx, hidden, prompt);
-                ctx.b.free(hidden);
-                hidden = attended;
-            }
-            skips.push(hidden);
-        }
-        if (block.downsampler) |downsampler| {
-            hidden = try downsampler.forward(ctx, hidden);
-            skips.push(hidden);
-        }
-        return hidden;
-    }
-};
-
-/// UNetMidBlock2DCrossAttn.
-const MidBlock = struct {
-    resnet_0: ResnetBlock2D,
-    attention: Transformer2D,
-    resnet_1: ResnetBlock2D,
-
-    fn forward(
-        block: MidBlock,
-        ctx: Context,
-        x: Tensor,
-        time: Tensor,
-        prompt: []const Tensor,
-    ) Error!Tensor {
-        const first = try block.resnet_0.forward(ctx, x, time);
-        const attended = try block.attention.forward(ctx, first, prompt);
-        ctx.b.free(first);
-        defer ctx.b.free(attended);
-        return block.resnet_1.forward(ctx, attended, time);
-    }
-};
-
-/// UpBlock2D, or CrossAttnUpBlock2D where there are attentions.
-const UpBlock = struct {
-    resnets: []ResnetBlock2D,
-    attentions: []Transformer2D,
-    upsampler: ?resnets.Upsample2D,
-
-    /// Takes `x` and one skip per resnet; all are freed.
-    fn forward(
-        block: UpBlock,
-        ctx: Context,
-        x: Tensor,
-        time: Tensor,
-        prompt: []const Tensor,
-        skips: *Skips,
-    ) Error!Tensor {
-        var hidden = x;
-        for (block.resnets, 0..) |resnet, i| {
-            const skip = skips.pop();
-            const joined = try ctx.b.concatChannels(&.{ hidden, skip });
-            ctx.b.free(hidden);
-            ctx.b.free(skip);
-            hidden = try resnet.forward(ctx, joined, time);
-            ctx.b.free(joined);
-            if (block.attentions.len > 0) {
-                const attended = try block.attentions[i].forward(ctx, hidden, prompt);
-                ctx.b.free(hidden);
-                hidden = attended;
-            }
-        }
-        if (block.upsampler) |upsampler| {
-            const larger = try upsampler.forward(ctx, hidden);
-            ctx.b.free(hidden);
-            hidden = larger;
-        }
-        return hidden;
-    }
-};
-
-const Skips = struct {
-    list: [skip_count_max]Tensor = undefined,
-    count: u32 = 0,
-
-    fn push(skips: *Skips, x: Tensor) void {
-        skips.list[skips.count] = x;
-        skips.count += 1;
-    }
-
-    fn pop(skips: *Skips) Tensor {
-        skips.count -= 1;
-        return skips.list[skips.count];
     }
 };
 
@@ -324,114 +216,3 @@ fn promptKeysValues(
         keys_values[block.context_slot] = try block.attn2.keysValues(ctx, prompt_embeds);
     }
 }
-
-/// Which channels meet where: the one place that knows how levels, skips and blocks line up.
-const Loader = struct {
-    arena: Allocator,
-    config: *const UnetConfig,
-    slots: *transformers.ContextSlots,
-
-    fn downBlock(loader: Loader, view: View, i: usize) weights.Error!DownBlock {
-        const c = loader.config;
-        const out = c.block_out_channels[i];
-        const list = try loader.arena.alloc(ResnetBlock2D, c.layers_per_block[i]);
-        for (list, 0..) |*resnet, j| {
-            const in = if (j > 0) out else c.block_out_channels[i -| 1];
-            resnet.* = try loader.loadResnet(try view.index("resnets", j), in, out);
-        }
-        const is_last = i + 1 == c.level_count;
-        const padding = resnets.Downsample2D.padding_unet;
-        const block_count = c.down_transformer_layers[i];
-        return .{
-            .resnets = list,
-            .attentions = try loader.loadAttentions(view, i, block_count, list.len),
-            .downsampler = if (is_last)
-                null
-            else
-                try .load(try view.index("downsamplers", 0), out, padding, 1),
-        };
-    }
-
-    fn midBlock(loader: Loader, view: View) weights.Error!MidBlock {
-        const c = loader.config;
-        const level = c.level_count - 1;
-        const channels = c.block_out_channels[level];
-        return .{
-            .resnet_0 = try loader.loadResnet(try view.index("resnets", 0), channels, channels),
-            .attention = try loader.loadAttention(
-                try view.index("attentions", 0),
-                level,
-                c.mid_transformer_layers,
-            ),
-            .resnet_1 = try loader.loadResnet(try view.index("resnets", 1), channels, channels),
-        };
-    }
-
-    fn upBlock(loader: Loader, view: View, i: usize) weights.Error!UpBlock {
-        const c = loader.config;
-        const level = c.level_count - 1 - i;
-        const out = c.block_out_channels[level];
-        // From the block before: the level below, or for the first the mid block.
-        const previous = c.block_out_channels[@min(level + 1, c.level_count - 1)];
-        const list = try loader.arena.alloc(ResnetBlock2D, c.layers_per_block[level] + 1);
-        for (list, 0..) |*resnet, j| {
-            const in = if (j == 0) previous else out;
-            // Skips of this level, but the last, which came from above (or from conv_in).
-            const skip = if (j + 1 == list.len) c.block_out_channels[level -| 1] else out;
-            resnet.* = try loader.loadResnet(try view.index("resnets", j), in + skip, out);
-        }
-        const is_last = level == 0;
-        const block_count = c.up_transformer_layers[i];
-        return .{
-            .resnets = list,
-            .attentions = try loader.loadAttentions(view, level, block_count, list.len),
-            .upsampler = if (is_last) null else try .load(try view.index("upsamplers", 0), out, 1),
-        };
-    }
-
-    fn loadResnet(loader: Loader, view: View, in: u32, out: u32) weights.Error!ResnetBlock2D {
-        return .load(view, .{
-            .in_channels = in,
-            .out_channels = out,
-            .time_embed_dim = loader.config.timeEmbedDim(),
-            .norm_groups = loader.config.norm_groups,
-            .epsilon = loader.config.norm_epsilon,
-        });
-    }
-
-    fn loadAttentions(
-        loader: Loader,
-        view: View,
-        level: usize,
-        block_count: u32,
-        count: usize,
-    ) weights.Error![]Transformer2D {
-        if (block_count == 0) return &.{};
-        const list = try loader.arena.alloc(Transformer2D, count);
-        for (list, 0..) |*attention, j| {
-            attention.* = try loader.loadAttention(
-                try view.index("attentions", j),
-                level,
-                block_count,
-            );
-        }
-        return list;
-    }
-
-    fn loadAttention(
-        loader: Loader,
-        view: View,
-        level: usize,
-        block_count: u32,
-    ) weights.Error!Transformer2D {
-        const c = loader.config;
-        return .load(loader.arena, view, .{
-            .channels = c.block_out_channels[level],
-            .head_count = c.head_counts[level],
-            .block_count = block_count,
-            .cross_attention_dim = c.cross_attention_dim,
-            .norm_groups = c.norm_groups,
-            .slots = loader.slots,
-        });
-    }
-};

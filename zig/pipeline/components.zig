@@ -18,26 +18,26 @@ const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 pub fn embedPrompt(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
-    const shape: Shape = .tokens(1, c.clip.position_count, c.unet.cross_attention_dim);
+    const shape: Shape = .tokens(1, c.text.tokenCount(), c.unet.cross_attention_dim);
     const embeds = try b.alloc(shape, b.activationType());
     defer b.free(embeds);
-    const pooled = try b.alloc(.vector(1, c.clip_2.projection_size), b.activationType());
+    const pooled = try b.alloc(.vector(1, c.text.pooledSize()), b.activationType());
     defer b.free(pooled);
     try text.encode(rank, rank.job.prompt, embeds, pooled);
     const embeds_out = try rank.result.alloc(f32, .prompt_embeds, shape.elementCount());
     try b.downloadFloats(embeds, embeds_out);
-    const pooled_out = try rank.result.alloc(f32, .pooled, c.clip_2.projection_size);
+    const pooled_out = try rank.result.alloc(f32, .pooled, c.text.pooledSize());
     try b.downloadFloats(pooled, pooled_out);
 }
 
 /// `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
-/// `time_ids_list` (batch, 6) to `noise_prediction`, as diffusers' UNet is called.
+/// `time_ids_list` (batch, time_id_count) to `noise_prediction`, as diffusers' UNet is called.
 pub fn predictNoise(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
     const job = rank.job;
     const batch = job.batch;
-    const shape = rank.latentShape(batch);
+    const shape = rank.latentShape(batch).withChannels(c.unet.in_channels);
     const token_count: u32 = @intCast(
         job.prompt_embeds.len / (batch * c.unet.cross_attention_dim),
     );
@@ -46,11 +46,12 @@ pub fn predictNoise(rank: *Rank) Error!void {
     const embeds_shape: Shape = .tokens(batch, token_count, c.unet.cross_attention_dim);
     const embeds = try b.uploadFloats(embeds_shape, job.prompt_embeds);
     defer b.free(embeds);
-    const pooled_shape: Shape = .vector(batch, c.clip_2.projection_size);
+    const pooled_shape: Shape = .vector(batch, c.text.pooledSize());
     const pooled = try b.uploadFloats(pooled_shape, job.pooled);
     defer b.free(pooled);
     const ids_bytes = std.mem.sliceAsBytes(job.time_ids_list);
-    const time_ids = try b.upload(.vector(batch * 6, 1), .f32, ids_bytes);
+    const id_count = batch * c.unet.time_id_count;
+    const time_ids = try b.upload(.vector(id_count, 1), .f32, ids_bytes);
     defer b.free(time_ids);
     const times = try rank.arena.alloc(f32, batch);
     @memset(times, job.timestep);

@@ -31,7 +31,7 @@ pub const Tokens = struct {
     ids: []const i32 = &.{},
     ids_2: []const i32 = &.{},
     /// Where the second encoder pools.
-    end_index_2: u32 = 0,
+    end_index: u32 = 0,
 };
 
 pub const Job = struct {

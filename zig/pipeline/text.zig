@@ -40,7 +40,8 @@ pub fn free(rank: *Rank, conditioning: Conditioning) void {
     rank.b.free(conditioning.addition);
 }
 
-/// One prompt through both encoders; null gives zeros.
+/// One prompt through the model's text encoders, to `embeds` (1, 1, tokens, channels of all
+/// encoders) and `pooled` (1, 1, 1, projection); null gives zeros.
 pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error!void {
     const b = rank.b;
     const tokens = maybe orelse {
@@ -51,14 +52,29 @@ pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error
         return;
     };
     const model = rank.model;
-    const hidden = try penultimate(rank, &model.text_encoder, tokens.ids);
-    defer b.free(hidden);
-    const hidden_2 = try penultimate(rank, &model.text_encoder_2, tokens.ids_2);
-    defer b.free(hidden_2);
-    const joined = try b.concatChannels(&.{ hidden, hidden_2 });
-    defer b.free(joined);
-    try b.copy(embeds, joined);
-    const projected = try poolHidden(rank, hidden_2, tokens.end_index_2);
+    var states: [2]Tensor = undefined;
+    var count: usize = 0;
+    defer for (states[0..count]) |state| b.free(state);
+    if (model.text_encoder) |*encoder| {
+        states[count] = try hiddenState(rank, .text_encoder, encoder, tokens.ids);
+        count += 1;
+    }
+    if (model.text_encoder_2) |*encoder| {
+        states[count] = try hiddenState(rank, .text_encoder_2, encoder, tokens.ids_2);
+        count += 1;
+    }
+    if (count == 1) {
+        try b.copy(embeds, states[0]);
+    } else {
+        const joined = try b.concatChannels(states[0..count]);
+        defer b.free(joined);
+        try b.copy(embeds, joined);
+    }
+    const pooling = switch (model.config.text.pooled_from) {
+        .text_encoder => states[0],
+        .text_encoder_2 => states[count - 1],
+    };
+    const projected = try poolHidden(rank, pooling, tokens.end_index);
     defer b.free(projected);
     try b.copy(pooled, projected);
     if (!try b.isFinite(embeds) or !try b.isFinite(pooled)) {
@@ -84,11 +100,11 @@ fn make(rank: *Rank) Error!Conditioning {
     const images: u32 = @intCast(job.seeds.len);
     const branch_count = rank.layout.branchesPerRank();
     const batch = branch_count * images;
-    const token_count = c.clip.position_count;
+    const token_count = c.text.tokenCount();
     const dtype = b.activationType();
     const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), dtype);
     defer b.free(embeds);
-    const pooled = try b.alloc(.vector(batch, c.clip_2.projection_size), dtype);
+    const pooled = try b.alloc(.vector(batch, c.text.pooledSize()), dtype);
     defer b.free(pooled);
     for (0..branch_count) |i| {
         // With guidance the negative branch comes first.
@@ -104,9 +120,10 @@ fn make(rank: *Rank) Error!Conditioning {
             try b.copy(pooled.batchSlice(@intCast(other), 1), pooled_one);
         }
     }
-    const ids = try rank.arena.alloc(f32, batch * 6);
-    for (0..batch) |i| @memcpy(ids[i * 6 ..][0..6], &job.time_ids);
-    const time_ids = try b.upload(.vector(batch * 6, 1), .f32, std.mem.sliceAsBytes(ids));
+    const id_count = c.unet.time_id_count;
+    const ids = try rank.arena.alloc(f32, batch * id_count);
+    for (0..batch) |i| @memcpy(ids[i * id_count ..][0..id_count], job.time_ids[0..id_count]);
+    const time_ids = try b.upload(.vector(batch * id_count, 1), .f32, std.mem.sliceAsBytes(ids));
     defer b.free(time_ids);
     const own = &rank.prompts[rank.index];
     const ctx = rank.context();
@@ -114,20 +131,24 @@ fn make(rank: *Rank) Error!Conditioning {
     return own.*;
 }
 
-fn penultimate(rank: *Rank, encoder: *const ClipTextModel, ids: []const i32) Error!Tensor {
+fn hiddenState(
+    rank: *Rank,
+    network: @FieldType(GraphKey, "network"),
+    encoder: *const ClipTextModel,
+    ids: []const i32,
+) Error!Tensor {
     const shape: Shape = .tokens(1, @intCast(ids.len), 1);
     const tensor = try rank.b.upload(shape, .i32, std.mem.sliceAsBytes(ids));
     defer rank.b.free(tensor);
-    const is_second = encoder == &rank.model.text_encoder_2;
-    const key: GraphKey = .of(if (is_second) .text_encoder_2 else .text_encoder, tensor, .{});
+    const key: GraphKey = .of(network, tensor, .{});
     return rank.b.runGraphed(key, runEncoder, .{ rank, encoder, tensor });
 }
 
 fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Tensor {
-    return encoder.penultimate(rank.context(), ids);
+    return encoder.hiddenState(rank.context(), ids);
 }
 
-/// The second encoder's pooled state. The position differs from prompt to prompt, so it is uploaded
+/// The pooled state. The position differs from prompt to prompt, so it is uploaded
 /// before the graph and not captured in it.
 fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
     const bytes = std.mem.asBytes(&end_index);
@@ -138,5 +159,9 @@ fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
 }
 
 fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
-    return rank.model.text_encoder_2.pooled(rank.context(), hidden, ends);
+    const encoder = switch (rank.model.config.text.pooled_from) {
+        .text_encoder => rank.model.text_encoder.?,
+        .text_encoder_2 => rank.model.text_encoder_2.?,
+    };
+    return encoder.pooled(rank.context(), hidden, ends);
 }

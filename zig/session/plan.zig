@@ -324,7 +324,7 @@ fn completeJob(
         job.steps = step[0..1];
     }
     if (job.prompt.ids.len > 0) return;
-    const ids = try arena.alloc(i32, config.clip.position_count);
+    const ids = try arena.alloc(i32, config.text.tokenCount());
     @memset(ids, 0);
     job.prompt = .{ .ids = ids, .ids_2 = ids };
     job.negative = job.prompt;

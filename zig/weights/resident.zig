@@ -191,7 +191,8 @@ pub const View = struct {
 
     fn key(view: View, name: []const u8) Error![]const u8 {
         if (view.prefix.len == 0) return name;
-        return std.fmt.allocPrint(view.resident.checkpoint.arena.allocator(), "{s}.{s}", .{ view.prefix, name });
+        const arena = view.resident.checkpoint.arena.allocator();
+        return std.fmt.allocPrint(arena, "{s}.{s}", .{ view.prefix, name });
     }
 
     fn take(
