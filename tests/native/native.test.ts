@@ -258,11 +258,11 @@ describe("damaged weights", () => {
     {
       what: "a web page in place of weights",
       folder: () => copyModelBytes(unet, () => Buffer.from("<!doctype html><title>404</title>")),
-      says: "is not a whole safetensors file",
+      says: "is a web page",
     },
   ])("$what is refused", async ({ folder, says }) => {
-    const model = await openModelFolder(folder());
-    const error = await failure(openSession({ ...open, model }));
+    const opened = async () => openSession({ ...open, model: await openModelFolder(folder()) });
+    const error = await failure(opened());
     expect(error.code).toBe("bad-weights");
     expect(error.message).toContain(says);
   });
