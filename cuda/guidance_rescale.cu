@@ -3,7 +3,8 @@
 //   factor = rescale * deviation(positive) / deviation(guided) + 1 - rescale
 // with standard deviations over the whole image; n - 1 or n makes no difference to the quotient.
 // Layout: model_output (2, images, image_count) of the activation type, the negative branch
-// first; partials (images, slabs, 4) f64; factors (images) f32. Two stages in a fixed order:
+// first; guidance_scales (images) f32; partials (images, slabs, 4) f64; factors (images) f32. Two
+// stages in a fixed order:
 //   1. a block adds up a slab of a image (blockIdx.y): sums and squares of both, in f64;
 //   2. a warp per image adds up the slabs.
 // Reads 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, under 1 us; the launches cost more.
@@ -15,12 +16,13 @@ template <typename T>
 __device__ __forceinline__ void sum(
     double* partials,
     const T* model_output,
-    float guidance_scale,
+    const float* guidance_scales,
     uint64_t image_count
 ) {
     double sums[4] = {};
     const T* negative = model_output + blockIdx.y * image_count;
     const T* positive = negative + gridDim.y * image_count;
+    const float guidance_scale = guidance_scales[blockIdx.y];
     const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
     uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     for (; i < image_count; i += step) {
@@ -45,20 +47,20 @@ __device__ __forceinline__ void sum(
 extern "C" __global__ void __launch_bounds__(256) guidance_sums_f16(
     double* partials,
     const f16* model_output,
-    float guidance_scale,
+    const float* guidance_scales,
     uint64_t image_count
 ) {
-    guidance_rescale::sum(partials, model_output, guidance_scale, image_count);
+    guidance_rescale::sum(partials, model_output, guidance_scales, image_count);
 }
 EXPORT_KERNEL(guidance_sums_f16)
 
 extern "C" __global__ void __launch_bounds__(256) guidance_sums_bf16(
     double* partials,
     const bf16* model_output,
-    float guidance_scale,
+    const float* guidance_scales,
     uint64_t image_count
 ) {
-    guidance_rescale::sum(partials, model_output, guidance_scale, image_count);
+    guidance_rescale::sum(partials, model_output, guidance_scales, image_count);
 }
 EXPORT_KERNEL(guidance_sums_bf16)
 

@@ -10,7 +10,8 @@
 // rounded once, since every later step builds on them.
 // Layout: latent, saved, history and noise f32 of `count` = images * image_count elements;
 // model_output `branch_count * count` of the activation type, negative branch first. The row lies
-// in device memory; `noise` and `factors` may be null.
+// in device memory, and the guidance scales, one per image, where there are two branches; `noise`
+// and `factors` may be null.
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
 #include "elementwise.cuh"
@@ -65,20 +66,22 @@ template <typename T>
 __device__ __forceinline__ float guided(
     const T* model_output,
     unsigned branch_count,
-    float guidance_scale,
+    const float* guidance_scales,
+    uint64_t image_count,
     uint64_t count,
     uint64_t i
 ) {
     const float negative = to_float(model_output[i]);
     if (branch_count == 1) return negative;
     const float positive = to_float(model_output[count + i]);
+    const float guidance_scale = guidance_scales[i / image_count];
     return __fadd_rn(negative, __fmul_rn(guidance_scale, positive - negative));
 }
 
 template <typename T>
 __device__ __forceinline__ void run(
     const StepCoefficients* row_pointer,
-    float guidance_scale,
+    const float* guidance_scales,
     const float* factors,
     unsigned branch_count,
     uint64_t image_count,
@@ -95,7 +98,7 @@ __device__ __forceinline__ void run(
     const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= count) return;
     const StepCoefficients row = *row_pointer;
-    float e = guided(model_output, branch_count, guidance_scale, count, i);
+    float e = guided(model_output, branch_count, guidance_scales, image_count, count, i);
     if (factors) e *= factors[i / image_count];
     const float x = latent[i];
     const double from_sample = double(row.output_from_sample) * x;
@@ -110,7 +113,7 @@ __device__ __forceinline__ void run(
 
 extern "C" __global__ void latent_step_f16(
     const latent_step::StepCoefficients* row,
-    float guidance_scale,
+    const float* guidance_scales,
     const float* factors,
     unsigned branch_count,
     uint64_t image_count,
@@ -125,7 +128,7 @@ extern "C" __global__ void latent_step_f16(
     const float* noise
 ) {
     latent_step::run(
-        row, guidance_scale, factors, branch_count, image_count, count, latent, saved, output_0,
+        row, guidance_scales, factors, branch_count, image_count, count, latent, saved, output_0,
         output_1, output_2, output_3, model_output, noise
     );
 }
@@ -133,7 +136,7 @@ EXPORT_KERNEL(latent_step_f16)
 
 extern "C" __global__ void latent_step_bf16(
     const latent_step::StepCoefficients* row,
-    float guidance_scale,
+    const float* guidance_scales,
     const float* factors,
     unsigned branch_count,
     uint64_t image_count,
@@ -148,7 +151,7 @@ extern "C" __global__ void latent_step_bf16(
     const float* noise
 ) {
     latent_step::run(
-        row, guidance_scale, factors, branch_count, image_count, count, latent, saved, output_0,
+        row, guidance_scales, factors, branch_count, image_count, count, latent, saved, output_0,
         output_1, output_2, output_3, model_output, noise
     );
 }

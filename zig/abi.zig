@@ -88,7 +88,7 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     if (request.kind != .image and session.options.machine.meeting != null) {
         return refuse("a part of a image on several machines", .{});
     }
-    if (checks.alone(&session.options, request.hooks.alone)) |status| return status;
+    if (checks.alone(&session.options, TestHooks.of(request.hooks).alone)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
     if (session.submit(job)) return .ok;
     job.deinit();
@@ -325,13 +325,13 @@ fn copyPaths(arena: Allocator, bytes: Bytes) Allocator.Error![]const []const u8 
 }
 
 fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
+    const hooks: TestHooks = .of(r.hooks);
     var job: pipeline.Job = .{
         .arena = .init(gpa),
         .kind = r.kind,
         .latent_rows = r.latent_rows,
         .latent_width = r.latent_width,
         .branch_count = r.branch_count,
-        .guidance_scale = r.guidance_scale,
         .guidance_rescale = r.guidance_rescale,
         .initial_scale = r.initial_scale,
         .mode = r.sync_mode,
@@ -340,8 +340,8 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
         .extrapolates_halos = r.extrapolate_halos != 0,
         .wants_decoded = r.wants_decoded != 0,
         .rng = r.rng,
-        .bessel_variance = r.hooks.bessel_variance != 0,
-        .hooks = hooksOf(r.hooks),
+        .bessel_variance = hooks.bessel_variance != 0,
+        .hooks = hooksOf(hooks),
         .time_ids = r.time_ids,
         .wants_latents = r.wants_latents != 0,
         .vae_tile_latent = r.vae_tile_latent,
@@ -352,8 +352,9 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
     job.steps = try copyValues(backends.StepCoefficients, arena, r.rows);
-    job.prompt = try copyTokens(arena, r.prompt);
-    if (r.negative.present != 0) job.negative = try copyTokens(arena, r.negative);
+    job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
+    job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
+    job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
     job.sample = try copyValues(f32, arena, r.sample);
     job.prompt_embeds = try copyValues(f32, arena, r.prompt_embeds);
     job.pooled = try copyValues(f32, arena, r.pooled);
@@ -372,6 +373,17 @@ fn hooksOf(hooks: TestHooks) faults.Hooks {
     const limit_ns = @as(i96, hooks.stall_limit_ms) * std.time.ns_per_ms;
     if (limit_ns > 0) result.stall_limit_ns = limit_ns;
     return result;
+}
+
+fn copyPrompts(comptime T: type, arena: Allocator, bytes: Bytes) Allocator.Error![]const T {
+    const all: []align(1) const Tokens = std.mem.bytesAsSlice(Tokens, bytes.slice());
+    const prompts = try arena.alloc(T, all.len);
+    for (prompts, all) |*prompt, tokens| {
+        if (T == ?pipeline.Tokens and tokens.present == 0) {
+            prompt.* = null;
+        } else prompt.* = try copyTokens(arena, tokens);
+    }
+    return prompts;
 }
 
 fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!pipeline.Tokens {

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 9;
+export const abiVersion = 10;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -399,7 +399,6 @@ export interface Request {
   latentRows: number | boolean;
   latentWidth: number | boolean;
   branchCount: number | boolean;
-  guidanceScale: number;
   guidanceRescale: number;
   initialScale: number;
   wantsLatents: number | boolean;
@@ -410,11 +409,12 @@ export interface Request {
   extrapolateHalos: number | boolean;
   wantsDecoded: number | boolean;
   rng: keyof typeof Rng;
-  hooks: TestHooks;
+  hooks: Bytes;
   seeds: Bytes;
   rows: Bytes;
-  prompt: Tokens;
-  negative: Tokens;
+  guidanceScales: Bytes;
+  prompts: Bytes;
+  negatives: Bytes;
   timeIds: number[];
   batch: number | boolean;
   timestep: number;
@@ -424,39 +424,39 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 304;
+export const sizeOfRequest = 256;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 304, true);
+  v.setUint32(at + 0, 256, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
   v.setUint32(at + 16, Number(s.branchCount), true);
-  v.setFloat32(at + 20, s.guidanceScale, true);
-  v.setFloat32(at + 24, s.guidanceRescale, true);
-  v.setFloat32(at + 28, s.initialScale, true);
-  v.setUint32(at + 32, Number(s.wantsLatents), true);
-  v.setUint32(at + 36, SyncMode[s.syncMode], true);
-  v.setUint32(at + 40, Number(s.warmupSteps), true);
-  v.setUint32(at + 44, Number(s.splitBatch), true);
-  v.setUint32(at + 48, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 52, Number(s.extrapolateHalos), true);
-  v.setUint32(at + 56, Number(s.wantsDecoded), true);
-  v.setUint32(at + 60, Rng[s.rng], true);
-  writeTestHooks(v, at + 64, s.hooks);
-  writeBytes(v, at + 96, s.seeds);
-  writeBytes(v, at + 112, s.rows);
-  writeTokens(v, at + 128, s.prompt);
-  writeTokens(v, at + 168, s.negative);
+  v.setFloat32(at + 20, s.guidanceRescale, true);
+  v.setFloat32(at + 24, s.initialScale, true);
+  v.setUint32(at + 28, Number(s.wantsLatents), true);
+  v.setUint32(at + 32, SyncMode[s.syncMode], true);
+  v.setUint32(at + 36, Number(s.warmupSteps), true);
+  v.setUint32(at + 40, Number(s.splitBatch), true);
+  v.setUint32(at + 44, Number(s.vaeTileLatent), true);
+  v.setUint32(at + 48, Number(s.extrapolateHalos), true);
+  v.setUint32(at + 52, Number(s.wantsDecoded), true);
+  v.setUint32(at + 56, Rng[s.rng], true);
+  writeBytes(v, at + 64, s.hooks);
+  writeBytes(v, at + 80, s.seeds);
+  writeBytes(v, at + 96, s.rows);
+  writeBytes(v, at + 112, s.guidanceScales);
+  writeBytes(v, at + 128, s.prompts);
+  writeBytes(v, at + 144, s.negatives);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 208 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 160 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 232, Number(s.batch), true);
-  v.setFloat32(at + 236, s.timestep, true);
-  writeBytes(v, at + 240, s.sample);
-  writeBytes(v, at + 256, s.promptEmbeds);
-  writeBytes(v, at + 272, s.pooled);
-  writeBytes(v, at + 288, s.timeIdsList);
+  v.setUint32(at + 184, Number(s.batch), true);
+  v.setFloat32(at + 188, s.timestep, true);
+  writeBytes(v, at + 192, s.sample);
+  writeBytes(v, at + 208, s.promptEmbeds);
+  writeBytes(v, at + 224, s.pooled);
+  writeBytes(v, at + 240, s.timeIdsList);
 }
 
 export interface Update {
@@ -519,7 +519,6 @@ export const zeroRequest: Request = {
   latentRows: 0,
   latentWidth: 0,
   branchCount: 0,
-  guidanceScale: 0,
   guidanceRescale: 0,
   initialScale: 0,
   wantsLatents: 0,
@@ -530,11 +529,12 @@ export const zeroRequest: Request = {
   extrapolateHalos: 0,
   wantsDecoded: 0,
   rng: "cpu",
-  hooks: { besselVariance: 0, delaySeed: 0, fault: "none", faultRank: 0, faultStep: 0, stallLimitMs: 0, alone: 0, },
+  hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
   rows: { address: 0n, len: 0n, },
-  prompt: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex: 0, present: 0, },
-  negative: { ids: { address: 0n, len: 0n, }, ids2: { address: 0n, len: 0n, }, endIndex: 0, present: 0, },
+  guidanceScales: { address: 0n, len: 0n, },
+  prompts: { address: 0n, len: 0n, },
+  negatives: { address: 0n, len: 0n, },
   timeIds: [],
   batch: 0,
   timestep: 0,

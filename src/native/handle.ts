@@ -17,9 +17,10 @@ import {
   sizeOfProgress,
   sizeOfRequest,
   sizeOfSessionOptions,
-  type Tokens,
+  sizeOfTokens,
   writeRequest,
   writeSessionOptions,
+  writeTokens,
   zeroRequest,
 } from "./abi.ts";
 import { bytesOf, check, library, structBuffer, warningsOf } from "./library.ts";
@@ -103,14 +104,22 @@ export interface Hooks {
   signal?: AbortSignal | undefined;
 }
 
-/** Tokens as the library takes them; null stands for zeros in place of a prompt's embedding. */
-export function tokensOf(tokens: TokenPair | null): Tokens {
-  return {
-    ids: bytesOf(tokens?.ids ?? null),
-    ids2: bytesOf(tokens?.ids2 ?? null),
-    endIndex: tokens?.endIndex2 ?? 0,
-    present: tokens !== null,
-  };
+/**
+ * Prompts as the library takes them; null stands for zeros in place of an embedding. The structs
+ * point to the arrays of `prompts`, which must stay alive as long.
+ */
+export function tokenBytes(prompts: readonly (TokenPair | null)[]): Uint8Array {
+  const bytes = new Uint8Array(prompts.length * sizeOfTokens);
+  const view = new DataView(bytes.buffer);
+  for (const [index, tokens] of prompts.entries()) {
+    writeTokens(view, index * sizeOfTokens, {
+      ids: bytesOf(tokens?.ids ?? null),
+      ids2: bytesOf(tokens?.ids2 ?? null),
+      endIndex: tokens?.endIndex2 ?? 0,
+      present: tokens !== null,
+    });
+  }
+  return bytes;
 }
 
 /** What a request needs beyond its kind and size. */

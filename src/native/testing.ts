@@ -13,7 +13,7 @@ import {
   NativeHandle,
   type NativeModel,
   type TokenPair,
-  tokensOf,
+  tokenBytes,
   withOptions,
 } from "./handle.ts";
 import { bytesOf, lastError, library } from "./library.ts";
@@ -75,9 +75,10 @@ export class ModelParts {
   async promptEmbeds(
     tokens: TokenPair,
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
-    const prompt = tokensOf(tokens);
+    const promptBytes = tokenBytes([tokens]);
+    const prompts = bytesOf(promptBytes);
     const sizes = { latentRows: this.unit, latentWidth: this.unit };
-    await this.handle.run({ kind: "prompt_embeds", ...sizes, prompt }, [tokens], {});
+    await this.handle.run({ kind: "prompt_embeds", ...sizes, prompts }, [tokens, promptBytes], {});
     return {
       promptEmbeds: new Float32Array(this.handle.read("prompt_embeds")),
       pooled: new Float32Array(this.handle.read("pooled")),

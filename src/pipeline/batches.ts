@@ -30,7 +30,7 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
   for (const [index, image] of images.entries()) {
     const guidance = image.guidanceScale > 1;
     const last = batches.at(-1);
-    if (last && last.images.length < batchSize && sharesBatch(last, image)) {
+    if (last && last.images.length < batchSize && last.guidance === guidance) {
       last.images.push(image);
       last.range.last = index + 1;
       continue;
@@ -39,16 +39,4 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
     batches.push({ images: [image], range, guidance });
   }
   return batches;
-}
-
-// --- internal ---
-
-function sharesBatch(batch: Batch, image: PlannedImage): boolean {
-  const [first] = batch.images;
-  return (
-    first !== undefined &&
-    first.prompt === image.prompt &&
-    first.negativePrompt === image.negativePrompt &&
-    first.guidanceScale === image.guidanceScale
-  );
 }

@@ -99,13 +99,11 @@ function requestOf(
   encoder: PromptEncoder,
 ): ImageRequest {
   const { settings, schedule, wantLatents } = plan;
-  const [first] = images;
-  assert(first, "a batch without images");
   return {
     ...settings,
-    prompt: encoder.prompt(first),
-    negative: guidance ? encoder.negative(first) : null,
-    guidanceScale: first.guidanceScale,
+    prompt: images.map((image) => encoder.prompt(image)),
+    negative: guidance ? images.map((image) => encoder.negative(image)) : null,
+    guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
     rows: schedule.rows,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),

@@ -11,9 +11,10 @@ import {
   type Hooks,
   NativeHandle,
   type TokenPair,
-  tokensOf,
+  tokenBytes,
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
+import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
 import { tileLatent } from "./vae-tiling.ts";
@@ -43,20 +44,6 @@ export interface OpenOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** For tests and comparisons alone. */
-export interface TestHooks {
-  /** Group norms as DistriFusion's between patches: variance * n / (n - 1), no floor. */
-  besselVariance?: boolean;
-  /** Random delays before ranks tell each other anything. */
-  delaySeed?: number;
-  /** Ranks count from 0, steps from 1. */
-  fault?: { kind: "fail" | "stall"; rank: number; step: number };
-  /** How long a rank waits for another. */
-  stallLimitMs?: number;
-  /** On GPUs, for benches: this rank alone runs (from 0), with zeros in place of others' parts. */
-  alone?: number;
-}
-
 /** What one rank did in all steps of a batch; bytes are those that came from other ranks. */
 export interface RankStats {
   computeMs: number;
@@ -75,15 +62,17 @@ export interface RankStats {
 }
 
 /** Settings that reach the library under their own names: a new one needs no line here. */
-type PassedSettings = Partial<Omit<abi.Request, "prompt" | "negative" | "seeds" | "rows">>;
+type PassedSettings = Partial<Omit<abi.Request, "prompts" | "negatives" | "seeds" | "rows">>;
 
 export interface ImageRequest extends PassedSettings {
   width: number;
   height: number;
-  prompt: TokenPair;
+  /** One for all images of the batch, or one per image, like the next two. */
+  prompt: TokenPair | readonly TokenPair[];
   /** null = zeros. Only read with guidance. */
-  negative: TokenPair | null;
-  guidanceScale: number;
+  negative: TokenPair | null | readonly (TokenPair | null)[];
+  /** All above 1 (guidance), or none. */
+  guidanceScale: number | readonly number[];
   rows: StepCoefficients[];
   initNoiseSigma: number;
   /** One per image of the batch. */
@@ -182,11 +171,18 @@ class NativeSession implements Session {
   ) {}
 
   async image(request: ImageRequest, hooks: ImageHooks = {}): Promise<ImageResult> {
-    const { width, height, prompt, negative, guidanceScale, rows } = request;
+    const { width, height, rows } = request;
+    const imageCount = request.seeds.length;
     const seeds = new BigUint64Array(request.seeds);
+    const scales = new Float32Array(perImage(request.guidanceScale, imageCount));
+    const guided = scales.some((scale) => scale > 1);
+    const prompts = perImage(request.prompt, imageCount);
+    const negatives = guided ? perImage(request.negative, imageCount) : [];
+    const promptBytes = tokenBytes(prompts);
+    const negativeBytes = tokenBytes(negatives);
+    const hookBytes = testHookBytes(request.testHooks);
     const { vaeFactor, vae } = this.model;
     const rowBytes = rowsToBytes(rows);
-    const guided = guidanceScale > 1;
     const done = await this.handle.run(
       {
         extrapolateHalos: true,
@@ -195,34 +191,30 @@ class NativeSession implements Session {
         latentRows: height / vaeFactor,
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
+        guidanceScales: bytesOf(scales),
         initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         wantsDecoded: Number(request.wantDecoded ?? false),
-        hooks: hooksOf(request.testHooks ?? {}),
+        hooks: bytesOf(hookBytes),
         seeds: bytesOf(seeds),
         rows: bytesOf(rowBytes),
-        prompt: tokensOf(prompt),
-        negative: tokensOf(guided ? negative : null),
+        prompts: bytesOf(promptBytes),
+        negatives: bytesOf(negativeBytes),
         timeIds: [height, width, 0, 0, height, width],
       },
-      [rowBytes, seeds, prompt, negative],
+      [rowBytes, seeds, scales, prompts, negatives, promptBytes, negativeBytes, hookBytes],
       imageHooks(hooks, rows.length),
     );
     const rgb = new Uint8Array(this.handle.read("rgb"));
-    const imageBytes = rgb.length / request.seeds.length;
+    const imageBytes = rgb.length / imageCount;
     return {
       images: request.seeds.map((_, i) => rgb.subarray(i * imageBytes, (i + 1) * imageBytes)),
       width,
       height,
       latents: request.wantLatents ? new Float32Array(this.handle.read("latents")) : null,
       image: request.wantDecoded ? new Float32Array(this.handle.read("decoded")) : null,
-      latentShape: [
-        request.seeds.length,
-        vae.latentChannels,
-        height / vaeFactor,
-        width / vaeFactor,
-      ],
+      latentShape: [imageCount, vae.latentChannels, height / vaeFactor, width / vaeFactor],
       timings: {
         textMs: milliseconds(done.textNs),
         denoiseMs: milliseconds(done.denoiseNs),
@@ -244,6 +236,11 @@ function present<T extends object>(request: T): T {
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as T;
+}
+
+/** A value for every image. */
+function perImage<T extends object | number | null>(value: T | readonly T[], count: number): T[] {
+  return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
 }
 
 function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {
@@ -272,19 +269,6 @@ function rowsToBytes(rows: StepCoefficients[]): Uint8Array {
     });
   });
   return bytes;
-}
-
-function hooksOf(hooks: TestHooks): abi.TestHooks {
-  const { besselVariance, delaySeed, fault, stallLimitMs, alone } = hooks;
-  return {
-    besselVariance: Number(besselVariance ?? false),
-    delaySeed: delaySeed ?? 0,
-    fault: fault?.kind ?? "none",
-    faultRank: fault?.rank ?? 0,
-    faultStep: fault?.step ?? 0,
-    stallLimitMs: stallLimitMs ?? 0,
-    alone: alone === undefined ? 0 : alone + 1,
-  };
 }
 
 function ranksOf(bytes: ArrayBuffer): RankStats[] {

@@ -7,6 +7,7 @@ import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import { batchesOf, type PlannedImage } from "../../src/pipeline/batches.ts";
+import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { medianMs } from "../../src/pipeline/timings.ts";
 import {
   type GenerateOptions,
@@ -44,6 +45,9 @@ async function once(asked: GenerateRequest, options: GenerateOptions = {}, given
   return { log, result };
 }
 
+const promptsOf = (image?: ImageRequest) => [image?.prompt ?? []].flat();
+const negativesOf = (image?: ImageRequest) => [image?.negative ?? null].flat();
+
 const words = (count: number) => Array.from({ length: count }, (_, i) => `w${i}`).join(" ");
 
 test("the session gets the request, and its result is passed on", async () => {
@@ -54,12 +58,12 @@ test("the session gets the request, and its result is passed on", async () => {
   expect(opened).toMatchObject({ rankCount: 1, threadCount: 0, width: 64, height: 96 });
   expect(opened).toMatchObject({ guidance: true, splitBatch: true, imageCount: 1 });
   const [image] = log.images;
-  expect(image).toMatchObject({ width: 64, height: 96, seeds: [7n], guidanceScale: 5 });
+  expect(image).toMatchObject({ width: 64, height: 96, seeds: [7n], guidanceScale: [5] });
   expect(image).toMatchObject({ splitBatch: true, syncMode: "corrected_async_gn" });
   expect(image?.warmupSteps).toBe(1);
   expect(image?.rows).toHaveLength(4);
-  expect(image?.prompt.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
-  expect(image?.prompt.endIndex2).toBe(4);
+  expect(promptsOf(image)[0]?.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
+  expect(promptsOf(image)[0]?.endIndex2).toBe(4);
   expect(log.closed).toBe(1);
   const pixels = new Uint8Array(64 * 96 * 3).fill(7);
   expect(result.images).toEqual([{ index: 0, seed: 7n, width: 64, height: 96, pixels }]);
@@ -82,7 +86,7 @@ test("a pipeline stays open, and its model's defaults complete requests", async 
   expect(log.opened).toHaveLength(1);
   expect(log.closed).toBe(0);
   const [first, second] = log.images;
-  expect(first).toMatchObject({ width: 128, height: 64, guidanceScale: 1, negative: null });
+  expect(first).toMatchObject({ width: 128, height: 64, guidanceScale: [1], negative: null });
   expect(first?.rows).toHaveLength(6);
   expect(first?.warmupSteps).toBe(4);
   expect(second?.rows).toHaveLength(2);
@@ -152,17 +156,21 @@ describe("several images", () => {
         prompt: ["a", "b c", "d e f"],
         negativePrompt: ["x", null, "y z"],
         guidanceScale: [3, 7, 1],
+        batchSize: 3,
       }),
     );
     const asked = log.images.map((image) => [
       image.guidanceScale,
-      image.prompt.endIndex2,
-      image.negative?.endIndex2 ?? null,
+      promptsOf(image).map((tokens) => tokens.endIndex2),
+      negativesOf(image).map((tokens) => tokens?.endIndex2),
     ]);
     expect(asked).toEqual([
-      [3, 2, 2],
-      [7, 3, null],
-      [1, 4, null],
+      [
+        [3, 7],
+        [2, 3],
+        [2, undefined],
+      ],
+      [[1], [4], [undefined]],
     ]);
   });
 
@@ -288,7 +296,7 @@ describe("jobs", () => {
 
 describe("negative prompt", () => {
   const negativeOf = async (changes: Partial<GenerateRequest>, model?: ModelFolder) =>
-    (await once(request(changes), {}, model ? { model } : {})).log.images[0]?.negative;
+    negativesOf((await once(request(changes), {}, model ? { model } : {})).log.images[0])[0];
 
   test("none asked for: zeros where the model wants them", async () => {
     expect(await negativeOf({})).toBeNull();
@@ -311,7 +319,7 @@ describe("negative prompt", () => {
     const negativePrompt = words(80);
     const { log, result } = await once(request({ guidanceScale: 1, negativePrompt }));
     expect(log.opened[0]?.guidance).toBe(false);
-    expect(log.images[0]?.negative).toBeNull();
+    expect(negativesOf(log.images[0])).toEqual([null]);
     expect(result.warnings).toEqual([
       "The negative prompt is not used: it needs guidanceScale above 1, not 1.",
     ]);

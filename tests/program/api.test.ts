@@ -31,7 +31,7 @@ test("there are two examples", () => {
 
 test("images of one request may differ in prompt and guidance", async () => {
   expect(await run(examples[0])).toBe(
-    "seed 7: 256x256, 196608 bytes of RGB\nseed 8: 256x256, 196608 bytes of RGB\n8 steps\n",
+    "seed 7: 256x256, 196608 bytes of RGB\nseed 8: 256x256, 196608 bytes of RGB\n4 steps\n",
   );
 }, 30_000);
 

@@ -18,12 +18,13 @@ type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSig
 
 /** What to draw and with whom. Without guidance there is no negative prompt. */
 export interface Work
-  extends Partial<Request>,
+  extends Partial<Omit<Request, "guidanceScale">>,
     Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning"> {
   model: ModelFolder;
   width: number;
   height: number;
   rankCount?: number;
+  guidanceScale?: number;
   prompt?: string;
   /** null = zeros. */
   negative?: string | null;

@@ -116,7 +116,12 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     const positions = @as(usize, r.latent_rows) * r.latent_width;
     const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
     const factor: usize = config.vae.factor();
-    if (r.hooks.alone > 0 and r.kind != .image) return refuse("a part of one rank alone", .{});
+    if (r.hooks.len != 0 and r.hooks.len != @sizeOf(types.TestHooks)) {
+        return refuse("test hooks of another version", .{});
+    }
+    if (types.TestHooks.of(r.hooks).alone > 0 and r.kind != .image) {
+        return refuse("a part of one rank alone", .{});
+    }
     switch (r.kind) {
         .image => {
             if (config.readsMask()) return refuse("an image of an inpainting model", .{});
@@ -129,10 +134,15 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
             if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
                 return refuse("images outside 1 to {d}", .{image_count_max});
             }
-            if (tokens(config, r.prompt)) |status| return status;
-            if (r.negative.present != 0) return tokens(config, r.negative);
+            const image_count = r.seeds.len / 8;
+            if (r.branch_count == 2 and r.guidance_scales.len != image_count * 4) {
+                return refuse("guidance scales that are not one per image", .{});
+            }
+            const negative_count = if (r.branch_count == 2) image_count else 0;
+            if (prompts(config, r.prompts, image_count, true)) |status| return status;
+            return prompts(config, r.negatives, negative_count, false);
         },
-        .prompt_embeds => return tokens(config, r.prompt),
+        .prompt_embeds => return prompts(config, r.prompts, 1, true),
         .noise_prediction => {
             const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
             const unet_bytes = @as(usize, r.batch) * positions * config.unet.in_channels * 4;
@@ -150,6 +160,24 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
             return refuse("an encoding of a image of the wrong length", .{});
         },
+    }
+    return null;
+}
+
+/// `Tokens`, one per image; negative prompts may be absent.
+fn prompts(
+    config: *const models.ModelConfig,
+    bytes: Bytes,
+    image_count: usize,
+    are_required: bool,
+) ?Status {
+    if (bytes.len != image_count * @sizeOf(Tokens)) {
+        return refuse("prompts that are not one per image", .{});
+    }
+    const all: []align(1) const Tokens = std.mem.bytesAsSlice(Tokens, bytes.slice());
+    for (all) |one| {
+        if (!are_required and one.present == 0) continue;
+        if (tokens(config, one)) |status| return status;
     }
     return null;
 }

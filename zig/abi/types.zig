@@ -1,6 +1,7 @@
 //! The structs and enums of the boundary, as both sides see them: plain C layouts that say their
 //! size first. `bindings.zig` turns the lists at the end into TypeScript.
 
+const std = @import("std");
 const backends = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const faults = @import("../transport/faults.zig");
@@ -16,7 +17,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Changes whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 9;
+pub const abi_version: u32 = 10;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -123,7 +124,7 @@ pub const Tokens = extern struct {
     present: u32,
 };
 
-/// For tests and comparisons alone; all 0 in a product run.
+/// Inputs that only tests and comparisons give.
 pub const TestHooks = extern struct {
     /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between patches.
     bessel_variance: u32,
@@ -137,6 +138,12 @@ pub const TestHooks = extern struct {
     /// On GPUs, for benches: only this rank (counted from 1) runs, with zeros in place of the
     /// others' parts.
     alone: u32,
+
+    /// Those of a request; all 0 in a product run.
+    pub fn of(bytes: Bytes) TestHooks {
+        if (bytes.len != @sizeOf(TestHooks)) return std.mem.zeroes(TestHooks);
+        return std.mem.bytesToValue(TestHooks, bytes.slice());
+    }
 };
 
 pub const GpuReportOptions = extern struct {
@@ -153,7 +160,6 @@ pub const Request = extern struct {
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
-    guidance_scale: f32,
     /// 0 to 1; 0 changes nothing.
     guidance_rescale: f32,
     initial_scale: f32,
@@ -167,13 +173,18 @@ pub const Request = extern struct {
     wants_decoded: u32,
     /// What the seeds start.
     rng: random.Rng,
-    hooks: TestHooks,
+    /// One `TestHooks`; empty in a product run.
+    hooks: Bytes,
     /// u64, one per image of the batch.
     seeds: Bytes,
     /// `StepCoefficients`s.
     rows: Bytes,
-    prompt: Tokens,
-    negative: Tokens,
+    /// f32, one per image; not read with one branch.
+    guidance_scales: Bytes,
+    /// `Tokens`, one per image.
+    prompts: Bytes,
+    /// `Tokens`, one per image; empty with one branch.
+    negatives: Bytes,
     /// As many as the model reads (`UnetConfig.time_id_count`): original height and width, crop
     /// top and left, target height and width in pixels, or in place of these the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,

@@ -64,7 +64,8 @@ pub const StepCoefficients = extern struct {
 
 pub const LatentStep = struct {
     row: StepCoefficients,
-    guidance_scale: f32,
+    /// One per image of `latent`; not read where there is one branch.
+    guidance_scales: []const f32,
     /// diffusers' guidance_rescale, 0 to 1: how far the deviation of each image's guided output
     /// is brought back to that of the positive branch. 0 changes nothing. Deviations are over the
     /// whole image, which `model_output` is on every rank.

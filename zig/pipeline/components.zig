@@ -23,7 +23,7 @@ pub fn embedPrompt(rank: *Rank) Error!void {
     defer b.free(embeds);
     const pooled = try b.alloc(.vector(1, c.text.pooledSize()), b.activationType());
     defer b.free(pooled);
-    try text.encode(rank, rank.job.prompt, embeds, pooled);
+    try text.encode(rank, rank.job.prompts[0], embeds, pooled);
     const embeds_out = try rank.result.alloc(f32, .prompt_embeds, shape.elementCount());
     try b.downloadFloats(embeds, embeds_out);
     const pooled_out = try rank.result.alloc(f32, .pooled, c.text.pooledSize());

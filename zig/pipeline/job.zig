@@ -32,6 +32,11 @@ pub const Tokens = struct {
     ids_2: []const i32 = &.{},
     /// Where the second encoder pools.
     end_index: u32 = 0,
+
+    pub fn eql(a: Tokens, b: Tokens) bool {
+        return a.end_index == b.end_index and
+            std.mem.eql(i32, a.ids, b.ids) and std.mem.eql(i32, a.ids_2, b.ids_2);
+    }
 };
 
 pub const Job = struct {
@@ -41,7 +46,8 @@ pub const Job = struct {
     latent_width: u32,
     /// 1, or 2 with guidance.
     branch_count: u32 = 1,
-    guidance_scale: f32 = 1,
+    /// One per image; not read with one branch.
+    guidance_scales: []const f32 = &.{},
     /// See `LatentStep`.
     guidance_rescale: f32 = 0,
     /// The first latent is noise times this.
@@ -61,9 +67,10 @@ pub const Job = struct {
     bessel_variance: bool = false,
     hooks: Hooks = .{},
     steps: []const StepCoefficients = &.{},
-    prompt: Tokens = .{},
-    /// Null means zeros (`force_zeros_for_empty_prompt`).
-    negative: ?Tokens = null,
+    /// One per image.
+    prompts: []const Tokens = &.{},
+    /// One per image; null means zeros (`force_zeros_for_empty_prompt`).
+    negatives: []const ?Tokens = &.{},
     time_ids: [6]f32 = @splat(0),
     /// Rows and columns of the latent that are decoded at once; 0 for all. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,

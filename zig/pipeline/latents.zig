@@ -73,7 +73,7 @@ pub const LatentState = struct {
         std.mem.rotate(Tensor, &state.history, state.history.len - 1);
         try rank.b.latentStep(.{
             .row = step,
-            .guidance_scale = rank.job.guidance_scale,
+            .guidance_scales = rank.job.guidance_scales,
             .guidance_rescale = rank.job.guidance_rescale,
             .latent = state.latent,
             .saved = state.saved,

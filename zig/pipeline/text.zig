@@ -1,5 +1,6 @@
 //! The text stage: prompts through the text encoders, and from their output the keys and values of
-//! every cross-attention of a rank's guidance branches. Done once per image, before the steps.
+//! every cross-attention of a rank's guidance branches. Done once per batch, before the steps;
+//! images with the same prompt share one run of the encoders.
 //!
 //! The patches of a branch need the same conditioning. On GPUs each rank computes it for itself,
 //! all at the same time. On the CPU ranks may share cores, so only the first patch computes it and
@@ -10,6 +11,7 @@ const backend = @import("../backend.zig");
 const GraphKey = backend.GraphKey;
 const ClipTextModel = @import("../model.zig").ClipTextModel;
 const Conditioning = @import("../model/unet.zig").Conditioning;
+const Job = @import("job.zig").Job;
 const Tokens = @import("job.zig").Tokens;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
@@ -110,14 +112,17 @@ fn make(rank: *Rank) Error!Conditioning {
         // With guidance the negative branch comes first.
         const branch = rank.layout.branchFirst(rank.index) + i;
         const is_negative = job.branch_count == 2 and branch == 0;
-        const tokens = if (is_negative) job.negative else job.prompt;
         const first: u32 = @intCast(i * images);
-        const embeds_one = embeds.batchSlice(first, 1);
-        const pooled_one = pooled.batchSlice(first, 1);
-        try encode(rank, tokens, embeds_one, pooled_one);
-        for (first + 1..first + images) |other| {
-            try b.copy(embeds.batchSlice(@intCast(other), 1), embeds_one);
-            try b.copy(pooled.batchSlice(@intCast(other), 1), pooled_one);
+        for (0..images) |image| {
+            const at: u32 = @intCast(first + image);
+            const embeds_one = embeds.batchSlice(at, 1);
+            const pooled_one = pooled.batchSlice(at, 1);
+            const tokens = tokensOf(job, image, is_negative);
+            if (firstWith(job, image, is_negative)) |same| {
+                const known: u32 = @intCast(first + same);
+                try b.copy(embeds_one, embeds.batchSlice(known, 1));
+                try b.copy(pooled_one, pooled.batchSlice(known, 1));
+            } else try encode(rank, tokens, embeds_one, pooled_one);
         }
     }
     const id_count = c.unet.time_id_count;
@@ -164,4 +169,20 @@ fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
         .text_encoder_2 => rank.model.text_encoder_2.?,
     };
     return encoder.pooled(rank.context(), hidden, ends);
+}
+
+/// The prompt, or the negative prompt, of an image; null for zeros.
+fn tokensOf(job: *const Job, image: usize, is_negative: bool) ?Tokens {
+    return if (is_negative) job.negatives[image] else job.prompts[image];
+}
+
+/// The first image before `image` that has the same text.
+fn firstWith(job: *const Job, image: usize, is_negative: bool) ?usize {
+    const tokens = tokensOf(job, image, is_negative);
+    for (0..image) |earlier| {
+        const other = tokensOf(job, earlier, is_negative);
+        if (tokens == null and other == null) return earlier;
+        if (tokens != null and other != null and tokens.?.eql(other.?)) return earlier;
+    }
+    return null;
 }

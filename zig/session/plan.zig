@@ -60,7 +60,9 @@ pub const Key = struct {
             .extrapolates_halos = job.extrapolates_halos,
             .vae_tile_latent = job.vae_tile_latent,
             .wants_decoded = job.wants_decoded,
-            .has_negative = job.negative != null,
+            .has_negative = for (job.negatives) |tokens| {
+                if (tokens != null) break true;
+            } else false,
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };
@@ -323,11 +325,15 @@ fn completeJob(
         step.* = std.mem.zeroes(StepCoefficients);
         job.steps = step[0..1];
     }
-    if (job.prompt.ids.len > 0) return;
+    if (job.prompts.len > 0) return;
     const ids = try arena.alloc(i32, config.text.tokenCount());
     @memset(ids, 0);
-    job.prompt = .{ .ids = ids, .ids_2 = ids };
-    job.negative = job.prompt;
+    const prompts = try arena.alloc(pipeline.Tokens, job.seeds.len);
+    const negatives = try arena.alloc(?pipeline.Tokens, job.seeds.len);
+    @memset(prompts, .{ .ids = ids, .ids_2 = ids });
+    @memset(negatives, .{ .ids = ids, .ids_2 = ids });
+    job.prompts = prompts;
+    job.negatives = negatives;
 }
 
 /// The latest plans, each under its own key. Plans stay where they are until they are dropped.

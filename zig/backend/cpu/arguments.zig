@@ -263,7 +263,8 @@ pub const LatentStep = extern struct {
     noise: ?[*]const f32,
     count: usize,
     count_per_task: usize,
-    guidance_scale: f32,
+    /// Of each image of `image_count` elements.
+    guidance_scales: [*]const f32,
     /// Of each image of `image_count` elements; null where all are 1.
     guidance_factors: ?[*]const f32,
     image_count: usize,

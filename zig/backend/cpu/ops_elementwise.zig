@@ -237,6 +237,7 @@ pub fn sinusoidalEmbedding(
 pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
     const element_count = step.latent.shape.elementCount();
     const has_branches = step.model_output.shape.batch > step.latent.shape.batch;
+    assert(!has_branches or step.guidance_scales.len == step.latent.shape.batch);
     const output = floats(step.model_output);
     var history: [arguments.history_count][*]f32 = undefined;
     for (step.history, &history) |tensor, *address| address.* = floats(tensor);
@@ -250,7 +251,7 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
         .noise = if (step.noise) |noise| floats(noise) else null,
         .count = element_count,
         .count_per_task = task_elements / 4,
-        .guidance_scale = step.guidance_scale,
+        .guidance_scales = step.guidance_scales.ptr,
         .guidance_factors = if (rescales) guidanceFactors(cpu, step) else null,
         .image_count = element_count / step.latent.shape.batch,
         .output_from_sample = step.row.output_from_sample,
@@ -300,7 +301,7 @@ fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
         const positive = output[image_count * per_image ..][0..per_image];
         var sums: [4]f64 = @splat(0);
         for (negative, positive) |n, p| {
-            const guided: f64 = n + step.guidance_scale * (p - n);
+            const guided: f64 = n + step.guidance_scales[image] * (p - n);
             sums[0] += p;
             sums[1] += @as(f64, p) * p;
             sums[2] += guided;

@@ -10,19 +10,25 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Draw = @import("../../random/philox.zig").Draw;
 
-/// Of `Cuda.partials`: a row of coefficients, the images' factors, then the sums they come from.
+/// Layout of `Cuda.partials`: a step's coefficients, a guidance scale and a factor per image, then
+/// the sums that the factors come from.
 const row_bytes = 256;
 const factor_bytes = 4096;
 const guidance_slab_count = 32;
 const guidance_block_size = 256;
 /// Images of one batch.
 pub const image_count_max = factor_bytes / @sizeOf(f32);
+const scale_bytes = factor_bytes;
+const sums_first = row_bytes + scale_bytes + factor_bytes;
 
 comptime {
     assert(@sizeOf(backend.StepCoefficients) <= row_bytes);
 }
 
 pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
+    const image_count = step.latent.shape.batch;
+    const count: u64 = step.latent.shape.elementCount();
+    const branch_count = step.model_output.shape.batch / image_count;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
         cuda.partials,
         &step.row,
@@ -30,15 +36,13 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         cuda.stream,
     );
     try cuda.check(result, "copying a step's row");
-    const image_count = step.latent.shape.batch;
-    const count: u64 = step.latent.shape.elementCount();
-    const branch_count = step.model_output.shape.batch / image_count;
+    const scales = if (branch_count == 2) try guidanceScales(cuda, step) else 0;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
     const rescales = branch_count == 2 and step.guidance_rescale != 0;
     return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
         cuda.partials,
-        step.guidance_scale,
-        if (rescales) try guidanceFactors(cuda, step) else 0,
+        scales,
+        if (rescales) try guidanceFactors(cuda, step, scales) else 0,
         branch_count,
         count / image_count,
         count,
@@ -81,18 +85,29 @@ pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void
 
 // --- internal ---
 
+/// The device address of a guidance scale for each image.
+fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
+    const bytes = std.mem.sliceAsBytes(step.guidance_scales);
+    assert(step.guidance_scales.len == step.latent.shape.batch);
+    assert(bytes.len <= scale_bytes);
+    const address = cuda.partials + row_bytes;
+    const result = cuda.driver.cuMemcpyHtoDAsync_v2(address, bytes.ptr, bytes.len, cuda.stream);
+    try cuda.check(result, "copying guidance scales");
+    return address;
+}
+
 /// The device address of a factor for each image.
-fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep) Error!usize {
+fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep, scales: usize) Error!usize {
     const images = step.latent.shape.batch;
-    const factors = cuda.partials + row_bytes;
-    const sums = factors + factor_bytes;
+    const factors = cuda.partials + row_bytes + scale_bytes;
+    const sums = cuda.partials + sums_first;
     const sum_bytes = images * guidance_slab_count * 4 * @sizeOf(f64);
     assert(images <= image_count_max);
-    assert(row_bytes + factor_bytes + sum_bytes <= cudas.partial_bytes);
+    assert(sums_first + sum_bytes <= cudas.partial_bytes);
     const per_image: u64 = step.latent.shape.elementCount() / images;
     const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = images };
     try cuda.launch("guidance_sums", .typed, grid, .{ .x = guidance_block_size }, 0, .{
-        sums, step.model_output.address, step.guidance_scale, per_image,
+        sums, step.model_output.address, scales, per_image,
     });
     try cuda.launch("guidance_factors", .untyped, .{ .x = images }, .{ .x = 32 }, 0, .{
         factors,

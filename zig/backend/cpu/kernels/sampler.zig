@@ -24,7 +24,7 @@ pub fn latentStep(args: *const anyopaque, task: usize, _: [*]align(64) u8) callc
 inline fn guided(a: *const LatentStep, i: usize) f32 {
     const negative = a.model_output[i];
     const positive = a.model_output_positive orelse return negative;
-    const output = negative + a.guidance_scale * (positive[i] - negative);
+    const output = negative + a.guidance_scales[i / a.image_count] * (positive[i] - negative);
     const factors = a.guidance_factors orelse return output;
     return output * factors[i / a.image_count];
 }

@@ -198,7 +198,7 @@ test "latentStep: guidance, history, saved register and noise" {
             .updates_saved = 1,
             .draws_noise = 1,
         },
-        .guidance_scale = 5,
+        .guidance_scales = &.{5},
         .latent = try a.randomTensor(shape),
         .saved = try a.randomTensor(shape),
         .history = .{
@@ -236,7 +236,7 @@ test "latentStep: guidance rescale equals diffusers' two steps, image by image" 
     const rescale: f32 = 0.7;
     var step: backend.LatentStep = .{
         .row = std.mem.zeroes(backend.StepCoefficients),
-        .guidance_scale = 6,
+        .guidance_scales = &.{ 6, 3, 9 },
         .guidance_rescale = rescale,
         .latent = try a.randomTensor(shape),
         .saved = try a.tensor(shape, .f32),
@@ -256,7 +256,9 @@ test "latentStep: guidance rescale equals diffusers' two steps, image by image" 
         const negative = e[image * per_image ..][0..per_image];
         const positive = e[(3 + image) * per_image ..][0..per_image];
         var guided: [per_image]f64 = undefined;
-        for (&guided, negative, positive) |*g, n, p| g.* = n + 6 * (p - n);
+        for (&guided, negative, positive) |*g, n, p| {
+            g.* = n + step.guidance_scales[image] * (p - n);
+        }
         // noise_cfg * (std_text / std_cfg), then the blend of both.
         const ratio = deviation(positive) / deviation(&guided);
         for (guided, step.latent.host(f32)[image * per_image ..][0..per_image]) |g, x| {

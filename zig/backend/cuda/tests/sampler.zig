@@ -48,11 +48,13 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     both[6] = try pair.tensor(branches);
     both[7] = try pair.tensorF32(shape);
     const rescale: f32 = if (pair.random().boolean()) 0 else pair.random().float(f32);
+    const scales = try pair.arena.allocator().alloc(f32, shape.batch);
+    for (scales) |*scale| scale.* = 1 + 9 * pair.random().float(f32);
     var steps: Steps = undefined;
     inline for (.{ "cpu", "cuda" }) |side| {
         @field(steps, side) = .{
             .row = row,
-            .guidance_scale = 5,
+            .guidance_scales = scales[0..shape.batch],
             .guidance_rescale = rescale,
             .latent = @field(both[0], side),
             .saved = @field(both[1], side),
