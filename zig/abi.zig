@@ -1,7 +1,12 @@
-//! The only boundary: what TypeScript may call and see. Every pointer that comes in is copied
-//! before the call returns; handles are opaque; structs say their size first, so that a caller
+//! The C ABI: the only functions and structs that TypeScript sees. Data behind a pointer is copied
+//! before the call returns; handles are opaque; structs begin with their size, so that a caller
 //! built for another version is refused. `src/native/abi.ts` is generated from this file (`zig
 //! build bindings`).
+//!
+//! Read in this order:
+//!   abi/types.zig     structs and enums
+//!   abi/checks.zig    which arguments are refused
+//!   abi/bindings.zig  the program that writes src/native/abi.ts
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -35,7 +40,7 @@ const Request = types.Request;
 const Progress = types.Progress;
 
 const gpa = std.heap.c_allocator;
-/// Files and futexes only: it starts no threads and takes no signals from the host process.
+/// For files and futexes only: it starts no threads and handles no signals of the host process.
 const io = std.Io.Threaded.global_single_threaded.io();
 
 pub export fn bxl_abi_version() callconv(.c) u32 {
@@ -57,7 +62,7 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     return .ok;
 }
 
-/// Opens a session and begins to load it; `bxl_session_poll` tells when it is ready.
+/// Opens a session and starts to load it; `bxl_session_poll` reports when it is ready.
 pub export fn bxl_session_open(
     options: *const SessionOptions,
     out: *?*Session,
@@ -80,13 +85,13 @@ pub export fn bxl_session_free(session: *Session) callconv(.c) void {
     session.free();
 }
 
-/// Begins a job; one at a time.
+/// Starts a job; one at a time.
 pub export fn bxl_session_submit(session: *Session, request: *const Request) callconv(.c) Status {
     checks.last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checks.request(&session.options.config, request)) |status| return status;
     if (request.kind != .image and session.options.machine.meeting != null) {
-        return refuse("a part of a image on several machines", .{});
+        return refuse("one component alone in several processes", .{});
     }
     if (checks.alone(&session.options, TestHooks.of(request.hooks).alone)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
@@ -136,13 +141,13 @@ pub export fn bxl_session_read(
     return bytes.len;
 }
 
-/// Asks the running job to stop; the ranks look between pieces of work.
+/// Cancels the running job; ranks check between pieces of work.
 pub export fn bxl_session_cancel(session: *Session) callconv(.c) void {
     session.cancel();
 }
 
-/// The sentence for what failed last, in the session or (null) in a call on this thread. UTF-8;
-/// returns its bytes.
+/// Copies the message of the last error, of the session or (null) of a call on this thread, in
+/// UTF-8; returns its length in bytes.
 pub export fn bxl_last_error(session: ?*const Session, buffer: [*]u8, len: u64) callconv(.c) u64 {
     const text = if (session) |s| s.diagnostics.message() else checks.last_error.message();
     const count: usize = @min(text.len, @as(usize, @intCast(len)));
@@ -164,8 +169,8 @@ pub export fn bxl_session_warnings(
     return text.len;
 }
 
-/// What there is of GPUs, as JSON in UTF-8 (cuda/gpu_report.zig); returns its bytes, or 0 where it
-/// does not fit or memory ran out. It asks drivers that may hang: call it in a process of its own.
+/// A report of the GPUs as JSON in UTF-8 (doctor/gpu_report.zig); returns its bytes, or 0 where it
+/// does not fit or memory ran out. It calls drivers that may hang: use a process of its own.
 pub export fn bxl_gpu_report(
     options: *const types.GpuReportOptions,
     buffer: [*]u8,
@@ -205,8 +210,8 @@ pub export fn bxl_nccl_unique_id(
     return .ok;
 }
 
-/// What a session of these options would need and do, as JSON in UTF-8 (plan_report.zig); returns
-/// its bytes, 0 where it fails (`bxl_last_error` of null says why), or more than `len` where it
+/// The memory plan and the operations of a session as JSON in UTF-8 (session/plan_report.zig);
+/// returns its bytes, 0 where it fails (see `bxl_last_error` of null), or more than `len` where it
 /// does not fit.
 pub export fn bxl_plan(options: *const SessionOptions, buffer: [*]u8, len: u64) callconv(.c) u64 {
     checks.last_error.reset();
@@ -220,7 +225,7 @@ pub export fn bxl_plan(options: *const SessionOptions, buffer: [*]u8, len: u64) 
     return text.len;
 }
 
-/// `draw_count` times `torch.randn` of `len` values each, on the CPU generator of `seed`.
+/// `draw_count` calls of `torch.randn` for `len` values each, on the CPU generator of `seed`.
 pub export fn bxl_random_normal(
     seed: u64,
     draw_count: u32,
@@ -234,7 +239,7 @@ pub export fn bxl_random_normal(
 
 // --- internal ---
 
-/// Every Zig error has its status: a new one does not compile until it is named here.
+/// The switch is exhaustive: a new error does not compile until it has a status.
 fn statusOf(err: sessions.Error) Status {
     return switch (err) {
         error.BadConfig => .bad_config,
@@ -243,7 +248,7 @@ fn statusOf(err: sessions.Error) Status {
         error.NotFinite => .not_finite,
         error.Cancelled => .cancelled,
         error.ThreadsUnavailable => .no_threads,
-        // The plan was run on the same graph: a job that needs more is our own bug.
+        // The plan ran the same graph: a job that needs more scratch is a bug.
         error.OutOfScratch => .internal,
         error.NotDealable => .bad_argument,
         error.RankStalled, error.RankFailed => .rank_failed,
@@ -264,7 +269,7 @@ fn openSession(options: *const SessionOptions) sessions.Error!*Session {
     return Session.open(gpa, io, try sessionOptionsOf(options, &arena));
 }
 
-/// `arena` goes into them, with copies of all paths.
+/// The options take over `arena`, which holds copies of all paths.
 fn sessionOptionsOf(
     options: *const SessionOptions,
     arena: *std.heap.ArenaAllocator,
@@ -298,7 +303,7 @@ fn sessionOptionsOf(
         },
         .config = options.config,
         .files = files,
-        // Last: it must know of everything above.
+        // Last, after every allocation above.
         .files_arena = arena.*,
         .first = .{
             .latent_rows = options.latent_rows,

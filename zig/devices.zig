@@ -1,5 +1,4 @@
-//! What a session's ranks run on: pools of CPU threads, or GPUs that hold the model's
-//! weights.
+//! The devices of a process's ranks: pools of CPU threads, or GPUs that hold the model's weights.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -54,9 +53,9 @@ pub const Options = struct {
     kind: DeviceKind = .cpu,
     /// Threads of all CPU ranks together; 0 means one per core.
     thread_count: u32 = 0,
-    /// What the CPU's products are computed in.
+    /// Precision of matrix products on the CPU.
     compute: backends.Compute = .f32,
-    /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
+    /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
     activation: DType = .f32,
     /// Whether several ranks may run on one GPU.
     share_gpu: bool = false,
@@ -65,13 +64,13 @@ pub const Options = struct {
     transport: TransportKind = .auto,
     /// The ranks of this process.
     here: layouts.RankRange,
-    /// On which GPU the first of them runs.
+    /// The GPU of the first local rank.
     gpu_first: u32 = 0,
-    /// What the ranks of all processes meet by; null where all ranks are here.
+    /// The ncclUniqueId of a distributed job; null where all ranks are local.
     meeting: ?nccl.UniqueId = null,
-    /// GPUs make their weights up; for benches.
+    /// Generate weights on the GPU; for benches.
     random_weights: bool = false,
-    /// In place of NVIDIA's libraries; "" for these.
+    /// Replaces NVIDIA's libraries; "" for these.
     cuda_library: [:0]const u8 = "",
 };
 
@@ -82,11 +81,11 @@ pub const Machine = struct {
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     arena: std.heap.ArenaAllocator,
-    /// Of all processes.
+    /// Ranks of all processes.
     rank_count: u32 = 0,
-    /// Those of this process, in order.
+    /// The local ranks, in order.
     ranks: []RankDevice = &.{},
-    /// Of CPU ranks that share cores.
+    /// Set where CPU ranks share cores.
     fibers: ?*cpus.RankFibers = null,
     gpus: []Gpu = &.{},
     /// Whether ranks send each other messages instead of copying.
@@ -102,7 +101,7 @@ pub const Machine = struct {
         machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
         var opened: usize = 0;
         errdefer machine.ranks.len = opened;
-        // Once: a container's limit may change between two looks.
+        // Read once: a container's limit may change meanwhile.
         const thread_count = machine.threadCount();
         switch (machine.options.kind) {
             .cpu => try machine.openRankFibers(thread_count),
@@ -144,8 +143,8 @@ pub const Machine = struct {
         try machine.openCommunicators();
     }
 
-    /// A GPU whose queue never ends may still write, and freeing would wait for it: then the whole
-    /// machine is left as it is, memory and all, until the process ends.
+    /// A GPU whose stream never ends may still write, and freeing memory would wait for it: then
+    /// everything is left allocated until the process ends.
     pub fn close(machine: *Machine) void {
         for (machine.ranks) |rank| if (rank.isAbandoned()) return;
         for (machine.ranks) |*rank| rank.close(machine.gpa);
@@ -157,7 +156,7 @@ pub const Machine = struct {
         machine.arena.deinit();
     }
 
-    /// What the planned-for device answers.
+    /// The dry-run device that stands for these.
     pub fn planned(machine: *const Machine) backends.Planned {
         return .{
             .activation = machine.options.activation,
@@ -165,7 +164,7 @@ pub const Machine = struct {
         };
     }
 
-    /// Makes the weights ready where the ranks read them.
+    /// Loads the weights to where the ranks read them.
     pub fn loadWeights(
         machine: *Machine,
         model: *models.Model,
@@ -214,23 +213,23 @@ pub const Machine = struct {
         try resident.checkpoint.checkUnchanged();
     }
 
-    /// In use on the first GPU, by whatever runs there; 0 on the CPU or where it does not tell.
+    /// Memory in use on the first GPU, by all programs; 0 on the CPU or where it is unknown.
     pub fn usedBytes(machine: *const Machine) u64 {
         if (machine.gpus.len == 0) return 0;
         return machine.gpus[0].usedBytes() catch 0;
     }
 
     pub const Needs = struct {
-        /// Of each rank's arena.
+        /// Arena bytes of each local rank.
         scratch: []const usize,
         /// 0 once they are loaded.
         weight_bytes: u64,
-        /// Of the only rank, what it needs before it decodes the whole image at once; null where
-        /// there are several, or tiles already.
+        /// Scratch of a single rank before it decodes the whole image; null with several ranks or
+        /// where tiles are used already.
         undecoded: ?usize = null,
     };
 
-    /// Refuses what the machine cannot hold, before anything is touched.
+    /// Refuses what does not fit into free memory, before anything is allocated.
     pub fn checkFits(machine: *const Machine, needs: Needs) Error!void {
         if (machine.options.kind == .cpu) {
             var work: u64 = 0;
@@ -279,7 +278,7 @@ pub const Machine = struct {
 
     fn openCpu(machine: *Machine, i: usize, total: u32) Error!RankDevice {
         const count: u32 = @intCast(machine.ranks.len);
-        // What does not divide evenly goes to the first ranks.
+        // The first ranks get the remainder.
         const threads = total / count + @intFromBool(i < total % count);
         const cpu = Cpu.init(machine.gpa, machine.io, .{
             .thread_count = @max(1, threads),
@@ -307,18 +306,18 @@ pub const Machine = struct {
         const driver = &machine.libraries.driver;
         const names = drivers.listGpus(driver);
         const there = names.count;
-        // Who starts processes often shows each of them its own GPUs alone.
+        // Launchers often set CUDA_VISIBLE_DEVICES per process.
         const first = if (there <= rank_count) 0 else o.gpu_first;
-        // What the emulator is fastest at means nothing.
+        // Algorithms timed on the emulator are not cached.
         const folder = if (source == .system) try products.defaultFolder(arena) else null;
         if (there == 0 or (there < rank_count and !o.share_gpu)) {
             return d.fail(error.GpuFailed, "{d} ranks need {d} GPUs, and the driver shows {d}. " ++
-                "--share-gpu lets several ranks use one; --device cpu draws without.", .{
+                "--share-gpu lets several ranks use one; --device cpu generates without GPUs.", .{
                 rank_count, rank_count, there,
             });
         }
         if (there < first + rank_count and !o.share_gpu) {
-            return d.fail(error.GpuFailed, "This process's {d} ranks would begin at GPU {d} (by " ++
+            return d.fail(error.GpuFailed, "This process's {d} ranks would start at GPU {d} (by " ++
                 "LOCAL_RANK), and the driver shows {d}: start fewer processes on this machine.", .{
                 rank_count, first, there,
             });
@@ -340,7 +339,7 @@ pub const Machine = struct {
         }
     }
 
-    /// Of the first rank that runs there.
+    /// The stream of the first rank on `gpu`.
     fn queueOn(machine: *Machine, gpu: *const Gpu) *Cuda {
         for (machine.ranks) |rank| {
             if (rank.gpu.? == gpu) return rank.device.cuda;
@@ -444,8 +443,8 @@ pub const Machine = struct {
             "The decode is what does not fit: add --vae-tiling, or choose a smaller size."
         else
             "Choose a smaller size or fewer ranks.";
-        const sentence = "This image needs {d:.2} GiB{s} more than is in use ({d:.2} for the " ++
-            "weights, {d:.2} for the work, ranks: {d}), and {d:.2} GiB are free. {s}";
+        const sentence = "The image needs {d:.2} GiB of free memory{s} ({d:.2} GiB for weights, " ++
+            "{d:.2} GiB of scratch for {d} ranks), and {d:.2} GiB are free. {s}";
         const d = machine.diagnostics;
         return d.fail(error.NotEnoughMemory, sentence, .{
             gibibytes(need),  where,  gibibytes(weights), gibibytes(work), ranks,
@@ -453,7 +452,7 @@ pub const Machine = struct {
         });
     }
 
-    /// Of the first rank's arena.
+    /// Arena bytes that the first rank has already.
     fn heldBytes(machine: *const Machine) usize {
         return if (machine.ranks.len > 0) machine.ranks[0].bytes else 0;
     }

@@ -1,5 +1,5 @@
-//! One sentence about the first thing that went wrong. Errors travel as Zig errors, their words
-//! travel here; ranks that fail because another rank failed do not overwrite the reason.
+//! The message of the first error. Zig errors carry no text, so it is kept here; ranks that fail
+//! because another rank failed do not overwrite it.
 
 const std = @import("std");
 
@@ -9,7 +9,7 @@ pub const Diagnostics = struct {
     buffer: [1024]u8 = undefined,
     len: usize = 0,
 
-    /// Keeps the sentence if it is the first and returns `err`, for `return d.fail(...)`.
+    /// Keeps the message if it is the first and returns `err`, for `return d.fail(...)`.
     pub fn fail(
         d: *Diagnostics,
         err: anytype,
@@ -26,7 +26,7 @@ pub const Diagnostics = struct {
         return err;
     }
 
-    /// The sentence, or "" when nothing failed.
+    /// The message, or "" where nothing failed.
     pub fn message(d: *const Diagnostics) []const u8 {
         return if (d.complete.load(.acquire)) d.buffer[0..d.len] else "";
     }

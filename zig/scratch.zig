@@ -1,12 +1,12 @@
-//! The arena of one rank: a first-fit allocator over one address range, with its books outside the
-//! range, so that the same code counts bytes while planning and hands out device memory while
-//! generating. Equal sequences of calls give equal offsets: what the dry run measured suffices.
+//! The arena of one rank: a first-fit allocator over one address range, with its bookkeeping
+//! outside the range, so that the same code counts bytes in a dry run and hands out device memory
+//! in a job. Equal sequences of calls give equal offsets: a job needs what the plan measured.
 
 const std = @import("std");
 const assert = std.debug.assert;
 
 pub const block_alignment = 64;
-/// Tensors alive at once. SDXL needs about 40; the skip connections are most of them.
+/// Live tensors. SDXL has about 40 at once, most of them skip connections.
 pub const block_count_max = 512;
 
 pub const Scratch = struct {
@@ -15,7 +15,7 @@ pub const Scratch = struct {
     /// Live blocks, by address.
     blocks: [block_count_max]Block = undefined,
     block_count: usize = 0,
-    /// The highest byte that was ever in use.
+    /// The highest end of a block so far.
     peak: usize = 0,
 
     pub const Block = struct { offset: usize, len: usize };
@@ -71,7 +71,7 @@ pub const Scratch = struct {
         return last.offset + last.len;
     }
 
-    /// Forgets every block: a job that failed half-way leaves its own behind.
+    /// Forgets every block: a failed job does not free its own.
     pub fn reset(scratch: *Scratch) void {
         scratch.block_count = 0;
     }

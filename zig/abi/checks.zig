@@ -1,5 +1,6 @@
-//! What the boundary refuses: sizes, counts and lengths are checked here, once, so that nothing
-//! behind it must. All that comes through is our own programs': the sentences are for their makers.
+//! Checks of the arguments of the C ABI: sizes, counts and lengths are checked once here, and the
+//! code behind it asserts them. Only the TypeScript of this repository calls, so the messages are
+//! for its developers.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -17,7 +18,7 @@ const SessionOptions = types.SessionOptions;
 const Status = types.Status;
 const Tokens = types.Tokens;
 
-/// The sentence for calls that have no session to keep it.
+/// Message of calls without a session.
 pub threadlocal var last_error: Diagnostics = .{};
 
 pub fn refuse(comptime sentence: []const u8, args: anytype) Status {
@@ -30,7 +31,7 @@ pub fn refuse(comptime sentence: []const u8, args: anytype) Status {
 pub fn options(o: *const SessionOptions) ?Status {
     if (o.size != @sizeOf(SessionOptions)) return refuse("options of another version", .{});
     if (o.rank_count < 1 or o.rank_count > rank_count_max) {
-        return refuse("{d} ranks; 1 to {d} can be had", .{ o.rank_count, rank_count_max });
+        return refuse("{d} ranks; 1 to {d} are supported", .{ o.rank_count, rank_count_max });
     }
     if (machines(o)) |status| return status;
     if (branches(o.branch_count)) |status| return status;
@@ -38,14 +39,14 @@ pub fn options(o: *const SessionOptions) ?Status {
     switch (o.activation) {
         .f32 => if (!is_cpu) return refuse("activations of f32 on a GPU; f16 or bf16", .{}),
         .f16, .bf16 => if (is_cpu) return refuse("activations of 16 bits on the CPU", .{}),
-        else => return refuse("activations that are no floats", .{}),
+        else => return refuse("activations of an integer type", .{}),
     }
     if (o.fp16_accumulate != 0 and o.activation != .f16) {
-        return refuse("sums in f16 without activations in f16", .{});
+        return refuse("accumulation in f16 without activations in f16", .{});
     }
-    if (is_cpu and o.config.vae.residual_scale != 1) return refuse("a stream scale", .{});
+    if (is_cpu and o.config.vae.residual_scale != 1) return refuse("a residual scale", .{});
     if (is_cpu and o.random_weights != 0) return refuse("random weights on the CPU", .{});
-    if (o.thread_count > 4096) return refuse("threads: 0 to 4096", .{});
+    if (o.thread_count > 4096) return refuse("a thread count outside 0 to 4096", .{});
     if (o.compute == .bf16 and !backends.cpus.detect().has_bf16) {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
     }
@@ -64,7 +65,7 @@ fn branches(count: u32) ?Status {
     return if (count == 1 or count == 2) null else refuse("{d} branches; 1 or 2", .{count});
 }
 
-/// Ranks of a process are part of all, and one process has all or meets the others by NCCL.
+/// Local ranks are a part of all; several processes are connected by NCCL.
 fn machines(o: *const SessionOptions) ?Status {
     const all = o.rank_count;
     if (o.rank_here_count < 1 or o.rank_here_count > all or
@@ -76,12 +77,12 @@ fn machines(o: *const SessionOptions) ?Status {
     }
     const is_apart = o.rank_here_count < all;
     if (o.nccl_unique_id.len != if (is_apart) @as(u64, types.nccl_unique_id_bytes) else 0) {
-        return refuse("ranks on several machines without a meeting", .{});
+        return refuse("ranks of several processes without an ncclUniqueId", .{});
     }
     if (!is_apart) return if (o.gpu_first > 0) refuse("a first GPU", .{}) else null;
     if (o.gpu_first > 1024) return refuse("GPU {d}", .{o.gpu_first});
     if (o.device == .cpu or o.transport == .peer or o.share_gpu != 0 or o.vae_tile_latent > 0) {
-        return refuse("several machines without NCCL and GPUs of their own, or with tiles", .{});
+        return refuse("several processes without NCCL and a GPU per rank, or with tiles", .{});
     }
     return null;
 }
@@ -97,15 +98,15 @@ fn size(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
     return null;
 }
 
-/// Benches of one rank of several, on a GPU of this process.
+/// A bench may run one rank of several, on a GPU of this process.
 pub fn alone(o: *const sessions.Options, rank: u32) ?Status {
     if (rank == 0) return null;
     const is_here = o.machine.kind == .cuda and o.machine.meeting == null;
     if (is_here and rank <= o.rank_count) return null;
-    return refuse("rank {d} alone, which is on no GPU here", .{rank});
+    return refuse("rank {d} alone, which has no GPU in this process", .{rank});
 }
 
-/// Lengths are checked here, once, so that the graph may rely on them.
+/// Lengths are checked once here; the graph relies on them.
 pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (size(config, r.latent_rows, r.latent_width)) |status| return status;
     if (branches(r.branch_count)) |status| return status;
@@ -120,7 +121,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("test hooks of another version", .{});
     }
     if (types.TestHooks.of(r.hooks).alone > 0 and r.kind != .image) {
-        return refuse("a part of one rank alone", .{});
+        return refuse("one rank of a component", .{});
     }
     switch (r.kind) {
         .image => {
@@ -155,10 +156,10 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
             }
         },
         .decode => if (r.sample.len != sample_bytes or r.batch != 1) {
-            return refuse("a decoding of a latent of the wrong length", .{});
+            return refuse("the decode of a latent of the wrong length", .{});
         },
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
-            return refuse("an encoding of a image of the wrong length", .{});
+            return refuse("the encode of an image of the wrong length", .{});
         },
     }
     return null;
@@ -184,7 +185,7 @@ fn prompts(
 
 fn tokens(config: *const models.ModelConfig, t: Tokens) ?Status {
     const count = config.text.tokenCount();
-    if (t.end_index >= count) return refuse("a prompt without end", .{});
+    if (t.end_index >= count) return refuse("a prompt without an end token", .{});
     for ([_]Bytes{ t.ids, t.ids_2 }, [_]*const configs.ClipConfig{
         &config.text.text_encoder, &config.text.text_encoder_2,
     }) |ids, encoder| {

@@ -1,5 +1,5 @@
-//! The structs and enums of the boundary, as both sides see them: plain C layouts that say their
-//! size first. `bindings.zig` turns the lists at the end into TypeScript.
+//! The structs and enums of the C ABI: plain C layouts that begin with their size. `bindings.zig`
+//! turns the lists at the end into TypeScript.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -16,7 +16,7 @@ const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
-/// Changes whenever a struct or a call changes its meaning.
+/// Increases whenever a struct or a call changes its meaning.
 pub const abi_version: u32 = 10;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
@@ -35,7 +35,7 @@ pub const Status = enum(u32) {
     internal = 9,
     rank_failed = 10,
     gpu_failed = 11,
-    /// One of NVIDIA's libraries is not there, or too old.
+    /// A library of NVIDIA is missing or too old.
     library_missing = 12,
     /// An earlier job ended the session (`State.lost`): only closing it is left.
     session_lost = 13,
@@ -50,7 +50,7 @@ pub const DeviceInfo = extern struct {
     gpu_count: u32,
     /// Whether the CPU can compute in bf16.
     has_bf16: u32,
-    /// 0 where the system does not tell.
+    /// 0 where the system does not report it.
     memory_available: u64,
     cpu_name: [text_bytes_max]u8,
     instruction_set: [text_bytes_max]u8,
@@ -60,7 +60,7 @@ pub const DeviceInfo = extern struct {
     cuda_kernels: [text_bytes_max]u8,
 };
 
-/// Bytes that the caller owns.
+/// Memory of the caller.
 pub const Bytes = extern struct {
     address: usize,
     len: u64,
@@ -73,24 +73,24 @@ pub const Bytes = extern struct {
 
 pub const SessionOptions = extern struct {
     size: u32,
-    /// Of all processes, on whatever machines.
+    /// Ranks of all processes.
     rank_count: u32,
-    /// Which of them are this process's.
+    /// Local ranks: those of this process.
     rank_here_first: u32,
     rank_here_count: u32,
-    /// The GPU of the first of these, where the process sees more GPUs than it has ranks.
+    /// The GPU of the first local rank, where the process sees more GPUs than it has ranks.
     gpu_first: u32,
     device: machines.DeviceKind,
     thread_count: u32,
-    /// Of the activations: f32 on the CPU, f16 or bf16 on GPUs.
+    /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
     activation: DType,
     /// Whether several ranks may run on one GPU.
     share_gpu: u32,
     cuda_graphs: u32,
-    /// Sums of the UNet's linear layers in f16, for cards where these are faster.
+    /// Accumulate the UNet's linear layers in f16, for cards on which that is faster.
     fp16_accumulate: u32,
     transport: machines.TransportKind,
-    /// For benches: GPUs make weights up, and of the files only the headers are read.
+    /// For benches: GPUs generate random weights, and only the headers of files are read.
     random_weights: u32,
     branch_count: u32,
     latent_rows: u32,
@@ -98,13 +98,13 @@ pub const SessionOptions = extern struct {
     split_batch: u32,
     /// Images of one batch.
     image_count: u32,
-    /// As in the requests to come.
+    /// As in the requests.
     vae_tile_latent: u32,
-    /// What the CPU's products are computed in.
+    /// Precision of matrix products on the CPU.
     compute: backends.Compute,
-    /// A path that ends in a 0 byte, in place of NVIDIA's libraries; empty for these.
+    /// Path, ended by a 0 byte, of a library that replaces NVIDIA's; empty for these.
     cuda_library: Bytes,
-    /// What `bxl_nccl_unique_id` gave on one machine, for ranks on several; else empty.
+    /// From `bxl_nccl_unique_id` of one process, for ranks of several processes; else empty.
     nccl_unique_id: Bytes,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
@@ -120,15 +120,15 @@ pub const Tokens = extern struct {
     ids_2: Bytes,
     /// Of the end-of-text token, in the ids of the encoder that pools.
     end_index: u32,
-    /// 0 for a negative prompt that is not there: zeros take its place.
+    /// 0 for an absent negative prompt: zeros replace its embedding.
     present: u32,
 };
 
 /// Inputs that only tests and comparisons give.
 pub const TestHooks = extern struct {
-    /// Group norms with n / (n - 1) of the variance, as DistriFusion has them between patches.
+    /// Group norms with Bessel's correction n / (n - 1), as DistriFusion computes them.
     bessel_variance: u32,
-    /// Not 0: random delays before posts.
+    /// Not 0: random delays before signals.
     delay_seed: u32,
     fault: faults.Fault,
     fault_rank: u32,
@@ -200,41 +200,41 @@ pub const Request = extern struct {
 pub const Progress = extern struct {
     size: u32,
     state: sessions.State,
-    /// Why it failed, where `state` is failed.
+    /// The reason, where `state` is failed or lost.
     status: Status,
     stage: Stage,
     step_index: u32,
     /// For tests, since the session was opened: shapes that were planned, each with one layout, and
-    /// runs of the UNet's graph that only counted.
+    /// dry runs of the UNet.
     plan_count: u32,
     unet_dry_run_count: u32,
     scratch_bytes: u64,
     weight_bytes: u64,
-    /// Of the weights that loading must copy: how many bytes there are, and how many are done.
+    /// Weights that loading must copy: all bytes, and those copied so far.
     copy_bytes: u64,
     copied_bytes: u64,
-    /// In use on the first GPU after the last job, by whatever runs there; 0 on the CPU.
+    /// Memory in use on the first GPU after the last job, by all programs; 0 on the CPU.
     device_bytes: u64,
     text_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,
 };
 
-/// Numbers that TypeScript shares, by the names that they have there in camelCase.
+/// Constants shared with TypeScript, which spells them in camelCase.
 pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
 };
-/// Structs that TypeScript fills, parts before wholes.
+/// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
     configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
     models.ModelConfig, Bytes,              SessionOptions,     Tokens,
     TestHooks,          Request,            backends.Update,    backends.StepCoefficients,
     GpuReportOptions,
 };
-/// Structs that the library fills; TypeScript writes their size alone.
+/// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
     Status,                 sessions.State,    pipeline.Kind,       Stage,

@@ -1,5 +1,5 @@
-//! What one rank owns on the machine for as long as the session lives: its threads or its queue on
-//! a GPU, and its arena.
+//! The device of one rank for the lifetime of the session: its CPU threads or its stream on a GPU,
+//! and its arena.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -17,12 +17,12 @@ pub const RankDevice = struct {
     base: usize = 0,
     bytes: usize = 0,
 
-    /// To be called by the thread that will run the rank, or by its fibre.
+    /// Called on the thread or fiber that will run the rank.
     pub fn enter(rank: *const RankDevice) error{GpuFailed}!void {
         if (rank.gpu) |gpu| try gpu.makeCurrent();
     }
 
-    /// Room for `bytes`, larger or as it was.
+    /// Grows the arena to at least `bytes`.
     pub fn reserve(rank: *RankDevice, gpa: Allocator, bytes: usize) Error!void {
         if (rank.bytes >= bytes) return;
         try rank.enter();
@@ -46,7 +46,7 @@ pub const RankDevice = struct {
         }
     }
 
-    /// Whether its queue never ended; then it must not be closed.
+    /// Whether its stream never ended; then it must not be closed.
     pub fn isAbandoned(rank: *const RankDevice) bool {
         return rank.device == .cuda and rank.device.cuda.is_abandoned;
     }

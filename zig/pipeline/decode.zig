@@ -32,7 +32,7 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
         defer b.free(rgb);
         try saveRows(rank, i, patch, decoded, rgb);
         try bringRows(rank, i, decoded, rgb);
-        // The next image's parts must not overwrite what a slower rank still reads.
+        // The next image's halo rows must not overwrite what a slower rank still reads.
         try rank.transport.meet();
     }
     exchange.close();

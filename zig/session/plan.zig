@@ -179,8 +179,8 @@ pub const Planner = struct {
     }
 
     fn refuse(planner: *const Planner, err: error{NotDealable}, job: *const Job) Error {
-        return planner.diagnostics.fail(err, "{d} rows of the latent cannot be dealt to {d} " ++
-            "ranks. Ask for fewer ranks or a taller image.", .{
+        return planner.diagnostics.fail(err, "{d} latent rows cannot be split over {d} " ++
+            "ranks. Use fewer ranks or a taller image.", .{
             job.latent_rows, planner.rank_count,
         });
     }

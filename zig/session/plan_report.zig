@@ -16,14 +16,14 @@ const OpTrace = tallies.OpTrace;
 
 pub const Rank = struct {
     index: u32,
-    /// Of the latent, in the UNet.
+    /// Latent rows in the UNet.
     rows: u32,
-    /// The arena, all stages together, and what each needs by itself.
+    /// Arena bytes over all stages, and of each stage.
     scratch_bytes: u64,
     peaks: Peaks,
-    /// Of the arena: what the patches of the UNet keep for each other.
+    /// Part of the arena: the exchange buffers of the UNet.
     exchange_bytes: u64,
-    /// On GPUs, beside the arena: the libraries' workspace, and room for sums.
+    /// On GPUs, beside the arena: workspaces of the libraries and of reductions.
     workspace_bytes: u64,
     partial_bytes: u64,
     operations: []const tallies.Entry,
@@ -32,12 +32,12 @@ pub const Rank = struct {
 pub const Peaks = struct { text: u64, denoise: u64, decode: u64 };
 
 pub const Report = struct {
-    /// Of each GPU; on the CPU, of the files.
+    /// On each GPU; on the CPU, in the files.
     weight_bytes: u64,
     ranks: []const Rank,
 };
 
-/// In `arena`. Where it fails, `diagnostics` has the sentence.
+/// Allocated in `arena`. Where it fails, `diagnostics` has the message.
 pub fn write(
     arena: Allocator,
     io: Io,
@@ -64,7 +64,7 @@ pub fn write(
 
 fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     const is_cuda = session.options.machine.kind == .cuda;
-    // Weights that lie side by side are one product.
+    // Placing them also decides which linear layers are one product.
     const weight_bytes = if (is_cuda)
         device_weights.place(&session.model, session.options.machine.activation)
     else
