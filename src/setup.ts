@@ -1,6 +1,6 @@
 /**
  * Makes a fresh clone runnable: checks the machine, installs the packages, builds the native
- * library. What is fresh is left alone, so every command starts with `setUp()`.
+ * library. Up-to-date outputs are kept, so every command can start with `setUp()`.
  *
  * Nothing in this file or its folder may import a package: it runs before there are any.
  */
@@ -25,15 +25,15 @@ export interface SetUpOptions {
 
 export interface SetUpResult {
   /**
-   * True when `node_modules` did not exist as this process started: Bun's resolver remembers that,
-   * so imports of packages fail until the process is started again.
+   * True when `node_modules` did not exist at process start: Bun's resolver caches that, so imports
+   * of packages fail until the process is restarted.
    */
   restartNeeded: boolean;
 }
 
 /**
- * Brings packages and native library up to date. Lines about what is done and why go to stderr:
- * stdout belongs to the command. Throws `BasedXLError` "setup" with the tool's own message.
+ * Brings packages and native library up to date. Progress lines go to stderr: stdout belongs to the
+ * command. Throws `BasedXLError` "setup" with the tool's own message.
  */
 export async function setUp({ quiet }: SetUpOptions): Promise<SetUpResult> {
   const problem = machineProblem({
@@ -55,7 +55,7 @@ export async function setUp({ quiet }: SetUpOptions): Promise<SetUpResult> {
     const lockPath = join(root, "zig-out", "setup-lock");
     await withLock({ path: lockPath, report }, () => freshen({ root, report, live }));
   } catch (error) {
-    // Read-only folders and full disks are the world's errors, not ours.
+    // System errors (read-only folder, full disk) are the environment's: one sentence, no stack.
     if (!(error instanceof Error && "syscall" in error)) throw error;
     throw new BasedXLError("setup", `The set-up cannot work in ${root}: ${error.message}.`);
   }
@@ -64,7 +64,7 @@ export async function setUp({ quiet }: SetUpOptions): Promise<SetUpResult> {
 
 // --- internal ---
 
-/** Looks at everything again, under the lock: another process may have done the work meanwhile. */
+/** Checks everything again under the lock: another process may have done the work meanwhile. */
 async function freshen(options: { root: string; report: Report; live: boolean }): Promise<void> {
   const { root } = options;
   const packagesReason = packagesStaleReason(root);

@@ -33,8 +33,8 @@ import { libraryName } from "./platform.ts";
 /** Builds the binary at `outPath` and resolves to its size in bytes. Throws "setup". */
 export async function buildBinary(outPath: string): Promise<number> {
   const root = repositoryRoot;
-  // Elsewhere first: a build that fails leaves the binary that was there. The name becomes part of
-  // the file, so it is the final one.
+  // Build in a temporary folder: a failed build keeps the old binary. The file already has its
+  // final name, because Bun writes the name into it.
   const folder = mkdtempSync(join(madeFolder(join(outPath, "..")), ".basedxl-build-"));
   const newPath = join(folder, basename(outPath));
   try {
@@ -61,7 +61,7 @@ async function compile(root: string, outfile: string): Promise<void> {
     entrypoints: [join(root, "src", "main.ts")],
     compile: {
       outfile,
-      // The folder in which it runs is the user's: no file there may change what the program does.
+      // No file of the user's current folder may change what the program does.
       autoloadDotenv: false,
       autoloadBunfig: false,
     },
@@ -92,7 +92,7 @@ async function contentsOf(root: string): Promise<Contents> {
   };
 }
 
-/** The addon and libvips, at the same places to each other as in node_modules/@img. */
+/** The addon and libvips, with the same relative paths as in node_modules/@img. */
 function sharpFiles(packages: string): EmbeddedFile[] {
   const addon = `sharp-${platform}/lib`;
   const libvips = `sharp-libvips-${platform}/lib`;
@@ -101,8 +101,8 @@ function sharpFiles(packages: string): EmbeddedFile[] {
     if (names.length === 1) return `${folder}/${names[0]}`;
     throw new BasedXLError(
       "setup",
-      `node_modules/@img/${folder} has ${names.length} files like ${pattern} and one is \
-embedded: src/setup/binary.ts knows another release of sharp.`,
+      `node_modules/@img/${folder} has ${names.length} files that match ${pattern}, expected one: \
+src/setup/binary.ts was written for another release of sharp.`,
     );
   };
   return [pick(addon, /\.node$/), pick(libvips, /^libvips-cpp\..*(so|dylib)/)].map((name) =>
@@ -142,7 +142,7 @@ function replacements(contents: Contents): Bun.BunPlugin {
         contents: contentsModule(contents),
         loader: "js",
       }));
-      // The ES version of sharp makes its own `require`, which no bundler sees through.
+      // The ES version of sharp creates its own `require`, which the bundler cannot follow.
       build.onResolve({ filter: /^sharp$/ }, () => ({
         path: join(repositoryRoot, "node_modules", "sharp", "dist", "index.cjs"),
       }));
@@ -160,7 +160,7 @@ function replacements(contents: Contents): Bun.BunPlugin {
   };
 }
 
-/** Each file becomes an import that Bun embeds; `source` is where Bun holds it then. */
+/** Each file becomes an import that Bun embeds; `source` is its path in the binary. */
 function contentsModule({ files, versions, licenses }: Contents): string {
   const imports = files.map(
     ({ source }, index) =>

@@ -1,6 +1,6 @@
 /**
- * `bun run build [FILE]`: the set-up, then the binary, at dist/basedxl unless FILE names another
- * place. It is for machines like this one: the same system and kind of CPU.
+ * `bun run build [FILE]`: the set-up, then the binary at FILE (default dist/basedxl). The binary
+ * runs on machines with the same operating system and CPU architecture.
  */
 import { resolve } from "node:path";
 import { BasedXLError } from "../errors.ts";

@@ -1,6 +1,6 @@
 /**
- * `bun run build:native`: the set-up and nothing else, for a build without a command. A library
- * that is fresh is not built again.
+ * `bun run build:native`: the set-up alone, without a command after it. An up-to-date library is
+ * not rebuilt.
  */
 import { runEntry } from "./entry.ts";
 

@@ -1,7 +1,6 @@
 /**
  * `bun run check`: types, lint and format, Zig's format, the house rules, and the library for every
- * machine it is meant for. Every step runs and reports, whatever the ones before said; the exit
- * code is 1 when any failed.
+ * target. Every step runs and reports, also after a failure; the exit code is 1 when any failed.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +12,7 @@ import { buildFor, buildTwice, targets } from "./targets.ts";
 
 interface Step {
   name: string;
-  /** Resolves to whether it passed; it has told what did not. */
+  /** Resolves to whether it passed; a failure is already printed. */
   run(): Promise<boolean>;
 }
 

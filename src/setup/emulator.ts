@@ -1,6 +1,6 @@
 /**
- * Builds the library that stands in for a GPU: NVIDIA's functions answered on the CPU, with the
- * same kernels compiled as C++ (zig/emulator/, cuda/host/). Only tests and `--device
+ * Builds the GPU emulator library: NVIDIA's functions implemented on the CPU, with the same kernels
+ * compiled as C++ (zig/emulator/, cuda/host/). Only tests and `--device
  * cuda-emulated` need it, so no set-up builds it unasked. `bun run build:emulator` does.
  */
 import { existsSync } from "node:fs";
@@ -12,7 +12,7 @@ import { runEntry } from "./entry.ts";
 import { withLock } from "./lock.ts";
 import { type Report, runTool } from "./tool.ts";
 
-/** Builds what is stale, and tells through `report` that it does. Throws "setup". */
+/** Builds the emulator where it is stale. Throws "setup" with the compiler's own message. */
 export async function buildEmulator(report: Report): Promise<void> {
   const root = repositoryRoot;
   const zig = compilerOfPackages(root);

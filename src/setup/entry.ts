@@ -1,14 +1,14 @@
 /**
- * How a command starts: set-up first, then its own code, and every error of the world as one line
- * on stderr. The command's modules are imported inside `command`, after the packages exist.
+ * Entry of a command: runs the set-up, then the command's code, and prints set-up errors as one
+ * line on stderr. The command's modules are imported inside `command`, after the packages exist.
  */
 import { BasedXLError, escapedLines } from "../errors.ts";
 import { setUp } from "../setup.ts";
 import { environmentWithoutFiles } from "./environment-file.ts";
 
 /**
- * Sets up, runs `command` and resolves to the exit code. With `--json` among the arguments a set-up
- * that fails is also told as one object on stdout, as the commands tell their errors.
+ * Sets up, runs `command` and resolves to the exit code. With `--json` among the arguments, a
+ * failed set-up is also written as one object on stdout, in the format of the commands' errors.
  */
 export async function runEntry(argv: string[], command: () => Promise<number>): Promise<number> {
   const clean = environmentWithoutFiles();
@@ -28,7 +28,7 @@ export async function runEntry(argv: string[], command: () => Promise<number>): 
   return await command();
 }
 
-/** Runs Bun anew with these arguments, on the same terminal, and resolves to its exit code. */
+/** Starts Bun again with these arguments, on the same terminal; resolves to its exit code. */
 export async function runAgain(
   bunArguments: string[],
   env: Record<string, string | undefined> = process.env,
@@ -37,7 +37,7 @@ export async function runAgain(
     env,
     stdio: ["inherit", "inherit", "inherit"],
   });
-  // Ctrl-C reaches both processes of the terminal's group: the new one decides what it means.
+  // Ctrl-C reaches both processes of the terminal's group: only the child handles it.
   process.on("SIGINT", () => {});
   process.on("SIGTERM", () => child.kill("SIGTERM"));
   return await child.exited;

@@ -2,18 +2,18 @@
  * Bun reads `.env` files of the current folder into process.env before any code runs, and a clone
  * is called from any folder (`bun CLONE/src/main.ts`): variables that name programs, libraries and
  * models must not come from there. The one-file binary is built without that feature; a clone
- * starts itself again with the environment that it was given.
+ * restarts itself with its original environment.
  */
 import { readdirSync, readFileSync } from "node:fs";
 
 type Environment = Record<string, string>;
 
-/** Options of Bun with which the user decided about such files. */
+/** Options of Bun that choose the `.env` files explicitly. */
 const decided = /^--(no-)?env-file/;
 
 /**
  * The environment without what Bun read from the current folder; null where it read nothing, or
- * was told explicitly what to read.
+ * where an option chose the files.
  */
 export function environmentWithoutFiles(
   bunOptions: readonly string[] = process.execArgv,
@@ -35,7 +35,7 @@ function envFiles(): string[] {
   }
 }
 
-/** The environment as the process was started with; null where the system does not keep it. */
+/** The process's initial environment; null where the system does not report it. */
 function givenEnvironment(): Environment | null {
   try {
     const entries = readFileSync("/proc/self/environ", "utf8").split("\0").filter(Boolean);
@@ -50,7 +50,7 @@ function givenEnvironment(): Environment | null {
   }
 }
 
-/** A variable that the files name is dropped, wherever its value is from: Bun does not tell. */
+/** Drops every variable that the files name: Bun does not report where a value came from. */
 function withoutKeysOf(names: readonly string[]): Environment {
   const keys = new Set<string>();
   for (const name of names) {

@@ -1,7 +1,7 @@
 /**
- * Everything that a binary bundles, with its licence: BasedXL, the packages of package.json and
- * what they need, Bun with what is linked into it, Zig's library, and the libraries in libvips.
- * Notices that no package brings lie in src/assets/licenses.
+ * Licences of everything that a binary bundles: BasedXL, the packages of package.json with their
+ * dependencies, Bun with the libraries linked into it, Zig's standard library, and the libraries in
+ * libvips. Notices that no package includes are in src/assets/licenses.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -40,11 +40,11 @@ interface Listed {
   name: string;
   license: string;
   source: string;
-  /** Names of common texts that belong to it. */
+  /** Names of the common license texts that apply to it. */
   texts: string[];
   /** Name of the notice; the entry's own where there is none. */
   notice?: string;
-  /** Its name in the versions that libvips' package tells. */
+  /** Its key in the versions.json of libvips' package. */
   versionKey?: string | null;
 }
 
@@ -133,7 +133,7 @@ function listed(
   }));
 }
 
-/** Texts that several of the above are under, once each. */
+/** License texts that several entries share, once each. */
 function commonTexts(root: string): License[] {
   const folder = join(assets(root), "texts");
   const names = readdirSync(folder).map((file) => file.replace(/\.txt$/, ""));

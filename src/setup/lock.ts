@@ -2,7 +2,8 @@
  * One set-up at a time per clone: a lock that the operating system drops when its holder dies, so
  * there is no stale lock to clean up. It is an exclusive SQLite transaction on an empty file.
  *
- * The lock file is never deleted: who waits on a deleted file does not see the next holder.
+ * The lock file is never deleted: a process that waits on a deleted file would not see the next
+ * holder.
  */
 import { Database } from "bun:sqlite";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -10,7 +11,7 @@ import type { Report } from "./tool.ts";
 
 /**
  * Runs `work` while holding the lock at `path`, waiting for it first. `path` is created; the number
- * of the holding process is kept in `path`.pid so that a waiter can say what it waits for.
+ * of the holding process is kept in `path`.pid, so that a waiter can report the holder.
  */
 export async function withLock<T>(
   options: { path: string; report: Report; pollMs?: number },
@@ -19,10 +20,10 @@ export async function withLock<T>(
   const { path, report, pollMs = 100 } = options;
   const database = new Database(path, { create: true });
   try {
-    let told = false;
+    let waits = false;
     while (!tryLock(database)) {
-      if (!told) report(`Waiting for another set-up of this folder (process ${holderOf(path)})`);
-      told = true;
+      if (!waits) report(`Waiting for another set-up of this folder (process ${holderOf(path)})`);
+      waits = true;
       await Bun.sleep(pollMs);
     }
     writeFileSync(pidPath(path), `${process.pid}\n`);

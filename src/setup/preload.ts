@@ -1,6 +1,6 @@
 /**
- * Runs before `bun test` (bunfig.toml): the same set-up as every command. It ends the process
- * itself when the tests cannot start, because a throw here would be repeated for every test file.
+ * Runs before `bun test` (bunfig.toml): the same set-up as every command. When the tests cannot
+ * start it exits, because Bun would repeat an exception for every test file.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { BasedXLError } from "../errors.ts";
@@ -18,7 +18,7 @@ try {
 
 // --- internal ---
 
-/** Bun hides the arguments of `bun test` from scripts; Linux tells them. */
+/** Bun hides the arguments of `bun test` from scripts; Linux reports them. */
 async function runTestsAgain(): Promise<number> {
   const path = "/proc/self/cmdline";
   if (!existsSync(path)) {

@@ -1,6 +1,7 @@
 /**
- * Builds the library for every machine it is meant for, without a GPU's kernels, and checks that
- * the same sources give the same bytes wherever they lie. Zig's caches make a second time short.
+ * Builds the library for every target, without CUDA kernels, and checks that the build is
+ * reproducible: the same sources in another folder give the same bytes. Zig's caches make a second
+ * run short.
  */
 import { cpSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +11,7 @@ import { zigEnvironment } from "./native.ts";
 import { libraryName } from "./platform.ts";
 import { runTool } from "./tool.ts";
 
-/** As Zig writes them; glibc as old as the oldest system that Bun runs on. */
+/** Zig's target triples; the glibc version is that of the oldest system that Bun runs on. */
 export const targets = {
   linuxX64: "x86_64-linux-gnu.2.28",
   linuxArm64: "aarch64-linux-gnu.2.28",
@@ -28,11 +29,11 @@ export async function buildFor(target: string, { root, zig }: Place): Promise<st
 }
 
 /**
- * Builds for x86-64 Linux here and from a copy of the sources in another folder, with a cache of
- * its own. Throws "setup" where the two libraries differ.
+ * Builds for x86-64 Linux in this folder, and from a copy of the sources in another folder with its
+ * own cache. Throws "setup" where the two libraries differ.
  */
 export async function buildTwice({ root, zig }: Place): Promise<void> {
-  // On such a machine the default is the same target, and often built already.
+  // On x86-64 Linux the default target is the same and often built already.
   const isDefault = process.platform === "linux" && process.arch === "x64";
   const target = targets.linuxX64;
   const here = await build({ root, zig, folder: root, target: isDefault ? null : target });
@@ -46,7 +47,7 @@ export async function buildTwice({ root, zig }: Place): Promise<void> {
   if (readFileSync(here).equals(readFileSync(there))) return;
   throw new BasedXLError(
     "setup",
-    `The same sources gave two libraries: ${here} and ${there}. Something in them depends on the \
+    `The build is not reproducible: ${here} and ${there} differ. Something in them depends on the \
 folder or on the order of the build.`,
   );
 }

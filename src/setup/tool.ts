@@ -1,10 +1,10 @@
 /**
- * Runs the set-up's tools (`bun install`, `zig build`) so that their own message reaches the user:
- * live on a terminal, else as part of the error. Nothing a tool writes may reach our stdout.
+ * Runs the set-up's tools (`bun install`, `zig build`) and passes their messages to the user: live
+ * on a terminal, else as part of the error. No output of a tool may reach our stdout.
  */
 import { BasedXLError } from "../errors.ts";
 
-/** Writes one line about what the set-up does and why. */
+/** Writes one progress line of the set-up. */
 export type Report = (line: string) => void;
 
 export interface ToolRun {
@@ -15,7 +15,7 @@ export interface ToolRun {
   failure: string;
   /** A further sentence for the error message, or "". */
   hint?: string;
-  /** True: the tool writes to our stderr itself (progress on a terminal), else into the error. */
+  /** True: the tool inherits our stderr (progress on a terminal); false: its output is captured. */
   live: boolean;
 }
 
@@ -42,6 +42,6 @@ export async function runTool(run: ToolRun): Promise<void> {
   if (exitCode === 0) return;
   const output = [stderr.trim(), stdout.trim()].filter(Boolean).join("\n");
   const cause = child.signalCode ? `stopped by ${child.signalCode}` : `exit code ${exitCode}`;
-  const said = output ? `\n${output}` : " See its message above.";
-  throw new BasedXLError("setup", `${failure} (${cause}).${said}${hint ? `\n${hint}` : ""}`);
+  const details = output ? `\n${output}` : " See its message above.";
+  throw new BasedXLError("setup", `${failure} (${cause}).${details}${hint ? `\n${hint}` : ""}`);
 }

@@ -182,7 +182,7 @@ describe("native library", () => {
     expect(nativeStaleReason(inputs)).toBe("there is none yet");
   });
 
-  test("says without nvcc that the build draws on the CPU, and passes nvcc on", async () => {
+  test("reports a build without nvcc as CPU only, and passes nvcc on", async () => {
     const inputs = { root, zig: fakeZig(), reason: "there is none yet", report, live };
     await buildNative({ ...inputs, nvcc: null, nvccNote: "nvcc was not found: CPU only" });
     expect(lines).toContain("nvcc was not found: CPU only");
@@ -280,7 +280,7 @@ describe("compilers", () => {
     const PATH = join(tool("path/nvcc", nvccScript), "..");
     expect(findNvcc({ PATH })).toEqual({
       nvcc: null,
-      nvccNote: "nvcc was found but not the gcc it needs: this build draws on the CPU only",
+      nvccNote: "nvcc was found but not the gcc it needs: this build runs on the CPU only",
     });
     expect(findNvcc({ PATH, NVCC_CCBIN: "/opt/gcc/bin" }).nvcc?.path).toBe(join(PATH, "nvcc"));
   });
@@ -291,11 +291,11 @@ describe("compilers", () => {
     expect(findNvcc({ BASEDXL_NVCC: named }).nvcc?.path).toBe(named);
     expect(findNvcc({ BASEDXL_NVCC: "off", PATH: join(named, "..") })).toEqual({
       nvcc: null,
-      nvccNote: "BASEDXL_NVCC is off: this build draws on the CPU only",
+      nvccNote: "BASEDXL_NVCC is off: this build runs on the CPU only",
     });
     expect(findNvcc({ BASEDXL_NVCC: broken })).toEqual({
       nvcc: null,
-      nvccNote: "nvcc was not found: this build draws on the CPU only",
+      nvccNote: "nvcc was not found: this build runs on the CPU only",
     });
   });
 
@@ -315,9 +315,9 @@ describe("compilers", () => {
     expect(compilerOfPackages(root, { PATH: path([launcher, old]) })).toBeNull();
     const found = { path: good, version: "0.16.0", libFolder: null };
     expect(compilerOfPackages(root, { PATH: path([launcher, old, good]) })).toEqual(found);
-    // Builds run in another folder.
+    // A relative entry depends on the current folder, whose programs must not run.
     const near = relative(process.cwd(), dirname(good));
-    expect(compilerOfPackages(root, { PATH: near })).toEqual(found);
+    expect(compilerOfPackages(root, { PATH: near })).toBeNull();
   });
 });
 
