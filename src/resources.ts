@@ -1,6 +1,6 @@
 /**
- * Where the files lie that the program needs beside its code. This is the version of a clone; the
- * binary has src/binary/resources.ts in its place (src/setup/binary.ts), with the same functions.
+ * Paths of the files that the program needs beside its code. This is the version of a clone; the
+ * build replaces it by src/binary/resources.ts, which exports the same functions.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +31,7 @@ export const resources: Resources = {
 
 // --- internal ---
 
-/** The compiler of the last build. */
+/** The Zig version of the last build. */
 function zigVersion(): string {
   try {
     const stamp = readFileSync(join(root, "zig-out", "build-stamp.json"), "utf8");

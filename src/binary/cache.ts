@@ -1,7 +1,7 @@
 /**
- * Chooses the folder a binary extracts to: one per version, for this user alone (mode 0700), on a
- * disk that files can be run from. What is loaded from it is code, so a folder that someone else
- * could write to is never used.
+ * Chooses the folder a binary extracts to: one per version, private to this user (mode 0700), on a
+ * disk that is not mounted noexec. Code is loaded from it, so a folder that other users could write
+ * to is never used.
  */
 import {
   accessSync,
@@ -25,8 +25,8 @@ export const cacheVariable = "BASEDXL_CACHE_DIR";
 type Env = Record<string, string | undefined>;
 
 /**
- * Where the folder may be, best first: the variable alone if it is set, else the user's cache
- * folder, else one for this user among the temporary files.
+ * Candidates for the folder, best first: the variable's value alone if it is set, else the user's
+ * cache folder, else one for this user in the temporary folder.
  */
 export function cacheCandidates(env: Env = process.env, home = homeFolder()): string[] {
   const named = env[cacheVariable];
@@ -41,8 +41,8 @@ export function cacheCandidates(env: Env = process.env, home = homeFolder()): st
 }
 
 /**
- * The first folder of `candidates` that can be used, with the folder `version` made in it. Throws
- * "setup" naming each and why it cannot.
+ * Creates the folder `version` in the first usable folder of `candidates` and returns its path.
+ * Throws "setup" with the reason for each candidate.
  */
 export function openCache(candidates: readonly string[], version: string): string {
   const reasons: string[] = [];
@@ -61,11 +61,11 @@ export function openCache(candidates: readonly string[], version: string): strin
   throw new BasedXLError(
     "setup",
     `No folder can hold the files that the program loads: ${reasons.join(", ")}. Set \
-${cacheVariable} to a folder of yours that can be written and run programs from.`,
+${cacheVariable} to a folder of yours that is writable and not mounted noexec.`,
   );
 }
 
-/** What is there, without extracting anything. */
+/** The state of the cache, for `doctor`; extracts nothing. */
 export function describeCache(candidates: readonly string[], version: string): CacheReport {
   try {
     const path = openCache(candidates, version);
@@ -96,7 +96,7 @@ function homeFolder(): string {
   }
 }
 
-/** Makes `folder` where it is missing. Throws where it cannot, or where others could write. */
+/** Creates `folder` if missing. Throws where that fails or other users could write to it. */
 function makePrivate(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: privateMode });
   for (const place of new Set([dirname(folder), realpathSync(dirname(folder))])) checkAbove(place);
@@ -108,9 +108,9 @@ function makePrivate(folder: string): void {
 }
 
 /**
- * Throws where another user could exchange a folder on the path to `folder`, itself included,
- * between the check of a file and its use: each belongs to this user or to the system, and others
- * may not write to it, unless it is sticky (/tmp), where they may not rename what is not theirs.
+ * Throws where another user could replace `folder` or a folder above it between the check of a file
+ * and its use. Each must belong to this user or to the system, and must not be writable by others
+ * unless it is sticky (/tmp): in a sticky folder only the owner can rename an entry.
  */
 function checkAbove(folder: string): void {
   const stat = lstatSync(folder);
@@ -124,14 +124,14 @@ function checkAbove(folder: string): void {
 
 function mayOthersWrite({ mode, gid }: Stats): boolean {
   const isSticky = (mode & 0o1000) !== 0;
-  // Systems that give each user a group of the same number let it write (umask 002).
+  // Systems with a private group per user (same number) often use umask 002.
   const hasOwnGroup = gid === 0 || (gid === process.getgid?.() && gid === process.getuid?.());
   return !isSticky && ((mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && !hasOwnGroup));
 }
 
 /**
- * Throws unless code can be mapped from `folder` (noexec), and, where nothing is in it yet, files
- * can be written to it. Files that are there stay usable on a full or read-only disk.
+ * Throws where `folder` is mounted noexec, or where it is empty and not writable. Files that are
+ * already extracted stay usable on a full or read-only disk.
  */
 function checkRuns(folder: string): void {
   const [there] = filesBelow(folder);
@@ -171,7 +171,7 @@ const reasons: Record<string, string> = {
   EEXIST: "it is a file, not a folder",
 };
 
-/** Extracted files; those in the making and other processes' probes begin or end otherwise. */
+/** The extracted files, without partial files and other processes' probes. */
 function filesBelow(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && !/^\.probe-|\.part$/.test(entry.name))

@@ -1,9 +1,9 @@
 /**
- * What a binary carries: the types of its list of files, and the empty list that a clone has. The
- * build puts its own module in the place of this one's values (src/setup/binary.ts).
+ * Contents of a binary: the types of its list of files, and the empty list of a clone. The build
+ * replaces this module's values by a generated module (src/setup/binary.ts).
  */
 
-/** Files are extracted by groups, each when it is needed first. */
+/** Files are extracted in groups, each on first use. */
 export type Group = "library" | "images" | "model";
 
 export interface EmbeddedFile {
@@ -11,9 +11,9 @@ export interface EmbeddedFile {
   /** Path below the folder of the version, with forward slashes. */
   name: string;
   bytes: number;
-  /** Of the contents, in hex. */
+  /** SHA-256 of the contents, in hex. */
   sha256: string;
-  /** Where Bun holds the contents; readable like a file. */
+  /** Bun's path of the embedded contents; readable like a file. */
   source: string;
 }
 
@@ -25,13 +25,13 @@ export interface Versions {
   cudaKernels: string | null;
 }
 
-/** One thing that is bundled, for `basedxl licenses`. */
+/** One bundled package or library, for `basedxl licenses`. */
 export interface License {
   name: string;
   version: string;
   /** SPDX where there is one. */
   license: string;
-  /** Where its source is. */
+  /** URL of its source. */
   source: string;
   /** The whole text, copyright lines included. */
   text: string;
@@ -53,11 +53,11 @@ export interface Resources {
   isBinary: boolean;
   /** Path of libbasedxl; may throw "setup". Need not exist. */
   nativeLibrary(): string;
-  /** Path of the library that stands for a GPU in tests, null in a binary. Need not exist. */
+  /** Path of the emulator library, null in a binary. Need not exist. */
   emulator(): string | null;
-  /** How a missing or old library comes back, as the end of a sentence. */
+  /** The remedy for a missing or old library, as the end of a sentence. */
   rebuildHint: string;
-  /** The folder of the small model that comes along; may throw "setup". */
+  /** The folder of the bundled model; may throw "setup". */
   bundledModel(): string;
   cacheReport(): CacheReport | null;
   licenses(): Promise<License[]>;

@@ -1,6 +1,6 @@
 /**
- * How a command of the binary starts: at once, since nothing needs setting up. Takes the place of
- * src/setup/entry.ts in the build.
+ * Entry of a command in the binary: no set-up is needed. The build replaces src/setup/entry.ts by
+ * this file.
  */
 
 /** Runs `command` and resolves to its exit code. */

@@ -1,7 +1,7 @@
 /**
- * Brings files out of the binary. Every start checks them by hash, and what is missing or changed
- * is written under another name and renamed: two processes that start at once write the same bytes,
- * and neither ever sees a part of a file.
+ * Extracts files from the binary. Every start checks their hashes. A missing or changed file is
+ * written under a temporary name and renamed: two processes that start at once write the same
+ * bytes, and neither sees a partial file.
  */
 import {
   closeSync,
@@ -21,14 +21,14 @@ import { BasedXLError } from "../errors.ts";
 import { cacheVariable } from "./cache.ts";
 import type { Contents, EmbeddedFile } from "./contents.ts";
 
-/** The name of the folder for exactly these files: another build has another. */
+/** The folder name for exactly these files: version and hash, so each build has its own. */
 export function versionName({ files, versions }: Pick<Contents, "files" | "versions">): string {
   const hash = new Bun.CryptoHasher("sha256");
   for (const { name, sha256 } of files) hash.update(`${name}\0${sha256}\0`);
   return `${versions.basedxl}-${hash.digest("hex").slice(0, 16)}`;
 }
 
-/** Makes `folder` hold `files`. Throws "setup" with the system's reason, and leaves no parts. */
+/** Extracts `files` to `folder`, each atomically. Throws "setup" with the system's reason. */
 export function extract(folder: string, files: readonly EmbeddedFile[]): void {
   const missing = files.filter((file) => !isWhole(folder, file));
   if (missing.length === 0) return;
@@ -46,14 +46,14 @@ export function extract(folder: string, files: readonly EmbeddedFile[]): void {
 // --- internal ---
 
 const leftoverEnding = ".part";
-/** A file that another process writes is younger. */
+/** A partial file that another process still writes is younger. */
 const leftoverAgeMs = 10 * 60 * 1000;
 
 function isWhole(folder: string, { name, bytes, sha256 }: EmbeddedFile): boolean {
   try {
     if (obstacleOf(folder, name) !== null) return false;
     const path = join(folder, name);
-    // The size first: it tells most damage without reading.
+    // Compare the size first: it detects most damage without reading.
     return statSync(path).size === bytes && sha256Of(readFileSync(path)) === sha256;
   } catch {
     return false;
@@ -72,7 +72,7 @@ function sha256Of(bytes: Uint8Array): string {
 
 function writeFile(folder: string, name: string, contents: Uint8Array): void {
   const path = join(folder, name);
-  // The whole cache is ours, and its folder's name says what is in it.
+  // Safe to remove: the cache folder contains only files of this version.
   const obstacle = obstacleOf(folder, name);
   if (obstacle !== null) rmSync(obstacle, { recursive: true, force: true });
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
@@ -81,7 +81,7 @@ function writeFile(folder: string, name: string, contents: Uint8Array): void {
     const file = openSync(part, "wx", 0o700);
     try {
       for (let at = 0; at < contents.length; ) at += writeSync(file, contents, at);
-      // On the disk before the rename: after a power cut the name must not hold less.
+      // Flush before the rename: after a power failure the name must not refer to a partial file.
       fsyncSync(file);
     } finally {
       closeSync(file);
@@ -94,8 +94,9 @@ function writeFile(folder: string, name: string, contents: Uint8Array): void {
 }
 
 /**
- * What stands where `name` or a folder above it belongs and is no file or folder: a link would be
- * followed to what others may change. null where nothing is in the way.
+ * The path of an entry that blocks `name`: a link, or an entry of the wrong type, at `name` or at a
+ * folder above it. Links are never followed, since other users may change their target. null where
+ * nothing is in the way.
  */
 function obstacleOf(folder: string, name: string): string | null {
   const parts = name.split("/");
@@ -109,7 +110,7 @@ function obstacleOf(folder: string, name: string): string | null {
   return null;
 }
 
-/** Parts that a process left behind as it was killed. */
+/** Removes partial files that a killed process left behind. */
 function removeLeftovers(folder: string): void {
   const limitMs = Date.now() - leftoverAgeMs;
   for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {

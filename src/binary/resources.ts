@@ -1,6 +1,6 @@
 /**
- * The files of a binary: extracted from it when they are needed first, into a private folder of
- * this version (see cache.ts). Takes the place of src/resources.ts in the build.
+ * Resource paths of a binary: files are extracted on first use into a private folder of this
+ * version (see cache.ts). The build replaces src/resources.ts by this file.
  */
 import { join } from "node:path";
 import { libraryName } from "../setup/platform.ts";
@@ -19,7 +19,7 @@ export const resources: Resources = {
   versions: () => contents.versions,
 };
 
-/** The addon of sharp, with libvips where it looks for it. Called by what the build puts in. */
+/** Path of sharp's addon, with libvips at its RPATH. Called by code that the build generates. */
 export function sharpAddon(): string {
   const folder = extracted("images");
   const addon = contents.files.find(({ name }) => name.endsWith(".node"));
@@ -31,7 +31,7 @@ export function sharpAddon(): string {
 
 const groups = new Map<Group, string>();
 
-/** The folder of this version, with the files of `group` in it, checked. Throws "setup". */
+/** The folder of this version, after extracting and checking `group`. Throws "setup". */
 function extracted(group: Group): string {
   const known = groups.get(group);
   if (known !== undefined) return known;

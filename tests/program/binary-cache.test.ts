@@ -80,13 +80,13 @@ describe("choosing a folder", () => {
     expect(openCache([join(root, "file"), second], "1")).toBe(join(second, "1"));
   });
 
-  test("refuses a link: who made it could turn it elsewhere", async () => {
+  test("refuses a link: its owner could change the target", async () => {
     mkdirSync(join(root, "elsewhere"));
     symlinkSync(join(root, "elsewhere"), join(root, "link"));
     expect(await refusal(() => openCache([join(root, "link")], "1"))).toBe(
       `No folder can hold the files that the program loads: ${join(root, "link")} (it is a \
-link or a file, not a folder). Set BASEDXL_CACHE_DIR to a folder of yours that can be written and \
-run programs from.`,
+link or a file, not a folder). Set BASEDXL_CACHE_DIR to a folder of yours that is writable and \
+not mounted noexec.`,
     );
   });
 
