@@ -1,5 +1,5 @@
 /**
- * The device, ranks and threads that `sample` picks on this machine without flags.
+ * The device, ranks and threads that `sample` uses on this machine without flags.
  */
 import { chooseDevice, deviceDefaults } from "../devices.ts";
 import type { DeviceInfo } from "../native/device-info.ts";
@@ -8,7 +8,7 @@ import { count } from "./machine.ts";
 import { ok, problem, type Section } from "./report.ts";
 
 export function choiceSection(info: DeviceInfo | null): Section {
-  const title = "What sample would pick";
+  const title = "Defaults of sample";
   if (info === null) {
     const advice = "See the library's line above.";
     return { title, lines: [problem("device", { what: "Nothing.", advice })], facts: {} };
@@ -23,7 +23,7 @@ export function choiceSection(info: DeviceInfo | null): Section {
   ];
   const shared =
     info.gpuCount === 0
-      ? "--gpus N: N ranks of the CPU that share these threads"
+      ? "--gpus N: N CPU ranks that share these threads"
       : `--gpus N: up to ${info.gpuCount}`;
   return {
     title,

@@ -1,6 +1,6 @@
 /**
- * Puts the report together. A section that fails becomes a red line of its own: `doctor` is for
- * machines on which things fail.
+ * Collects the report. A section that throws becomes a problem line, since `doctor` runs on broken
+ * machines.
  */
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { resources } from "../resources.ts";
@@ -16,7 +16,7 @@ import { problem, type Report, type Section } from "./report.ts";
 /** Never rejects, and ends some seconds after `gpuLimitMs` at the latest. */
 export async function collectReport(gpuLimitMs: number): Promise<Report> {
   const probe = await probeGpus(commandOf(probeCommand), gpuLimitMs);
-  // A driver that does not answer another process would not answer this one either.
+  // A driver that did not answer the probe process would not answer this one either.
   const hangs = "problem" in probe && !probe.answered;
   const info = hangs ? new Error(probe.problem.what) : deviceInfo();
   const known = info instanceof Error ? null : info;
@@ -26,7 +26,7 @@ export async function collectReport(gpuLimitMs: number): Promise<Report> {
     program: await section("Program", () => programSection(info)),
     gpus: await section("GPUs", () => gpuSection(probe, kernels, process.env)),
     models: await section("Models", () => modelSection(process.env)),
-    choice: await section("What sample would pick", () => choiceSection(known)),
+    choice: await section("Defaults of sample", () => choiceSection(known)),
   };
 }
 
@@ -44,13 +44,13 @@ async function section(title: string, make: () => Section | Promise<Section>): P
   try {
     return await make();
   } catch (error) {
-    const what = `This could not be looked at: ${(error as Error).message}.`;
+    const what = `This section failed: ${(error as Error).message}.`;
     const advice = "Please report it with the output of doctor --json.";
     return { title, lines: [problem("", { what, advice })], facts: {} };
   }
 }
 
-/** This program again: the binary itself, or Bun with the script it was started with. */
+/** The command that runs this program: the binary itself, or Bun with its script. */
 function commandOf(name: string): string[] {
   const [, script = ""] = process.argv;
   return resources.isBinary ? [process.execPath, name] : [process.execPath, script, name];

@@ -10,7 +10,7 @@ import { type DriverFacts, type Gpu, type Line, note, ok, problem } from "./repo
 const libraryName = "libcuda.so.1";
 const nvidiaVendor = "0x10de";
 
-/** `root` is "/" but in tests. */
+/** `root` is "/" except in tests. */
 export function findDriver(env: Record<string, string | undefined>, root = "/"): DriverFacts {
   const module = textOf(join(root, "proc/driver/nvidia/version"));
   return {
@@ -20,7 +20,7 @@ export function findDriver(env: Record<string, string | undefined>, root = "/"):
   };
 }
 
-/** The driver's line; red where something is half there. `gpus` are those that it showed. */
+/** The driver's line; a problem where parts are missing. `gpus` are those that it reported. */
 export function driverLine(
   { path, version, devicesOnBus }: DriverFacts,
   gpus: readonly Gpu[],
@@ -47,7 +47,7 @@ export function driverLine(
   if (gpus.length > 0) return ok("driver", text);
   const hidden = env.CUDA_VISIBLE_DEVICES;
   return problem("driver", {
-    what: `${text}, but it shows no GPU.`,
+    what: `${text}, but it reports no GPU.`,
     advice:
       hidden === undefined
         ? "See whether `nvidia-smi` lists any; in a container, start it with --gpus all."

@@ -1,18 +1,18 @@
 /**
- * Asks the driver, in a process of its own: a driver that hangs or crashes must not take `doctor`
- * along. The child runs the command of probe-command.ts, which prints a ProbeResult as JSON.
+ * Queries the driver in a child process, so that a driver that hangs or crashes does not affect
+ * `doctor`. The child runs the command of probe-command.ts, which prints a ProbeResult as JSON.
  */
 import { type GpuReport, gpuReport } from "../native/gpu-report.ts";
 import { findDriver } from "./driver.ts";
 import type { GpuFacts, Problem } from "./report.ts";
 
-/** The findings of the child, or its failure; `answered` is false where it did not come back. */
+/** The child's result or its failure; `answered` is false where the child did not finish. */
 export type ProbeResult = { facts: GpuFacts } | { problem: Problem; answered: boolean };
 
 /** The time limit of one copy from GPU to GPU: 64 MiB, after the GPU was started. */
 const peerLimitMs = 5000;
 
-/** The child's side. */
+/** Runs in the child: queries the library for all GPU facts. */
 export function collectGpuFacts(): ProbeResult {
   let report: GpuReport;
   try {
@@ -24,11 +24,11 @@ export function collectGpuFacts(): ProbeResult {
   return { facts: { driver: findDriver(process.env), ...factsOf(report) } };
 }
 
-/** The library's report in the words of `doctor`. */
+/** Converts the library's report to the facts of `doctor`. */
 export function factsOf({ libraries, gpus, peers }: GpuReport): Omit<GpuFacts, "driver"> {
   return {
     libraries: libraries
-      // The driver has a line of its own; here only one that will not do.
+      // The driver has its own line; list it here only where it has a problem.
       .filter(({ name, what, is_absent }) => name !== driverName || (what !== "" && !is_absent))
       .map(({ name, needed_for, version, path, is_absent, ...wrong }) => ({
         name,
@@ -70,7 +70,7 @@ export async function probeGpus(command: string[], limitMs: number): Promise<Pro
     try {
       return JSON.parse(text) as ProbeResult;
     } catch {
-      // Told below, like an exit code.
+      // Reported below, like an exit code.
     }
   }
   const timedOut = child.signalCode === "SIGKILL" && performance.now() - startMs >= limitMs;
@@ -80,7 +80,7 @@ export async function probeGpus(command: string[], limitMs: number): Promise<Pro
     problem: {
       what: timedOut
         ? `The driver did not answer within ${seconds} s.`
-        : `Asking the driver ${ended}.`,
+        : `The driver query ${ended}.`,
       advice:
         "See whether `nvidia-smi` answers; if not, restart the machine or reinstall the driver. " +
         "Until then: --device cpu.",

@@ -19,7 +19,7 @@ import {
 
 const title = "GPUs";
 
-/** `kernels` are the architectures compiled in, "" for none, null where nobody could be asked. */
+/** `kernels` are the compiled architectures, "" for none, null where the library did not load. */
 export function gpuSection(
   probe: ProbeResult,
   kernels: string | null,
@@ -65,7 +65,7 @@ function kernelLine(kernels: string | null): Line {
   if (kernels) return ok("kernels", kernels);
   return problem("kernels", {
     what: "This build has no CUDA kernels.",
-    advice: "Build it where nvcc is on the PATH, or take a binary that was.",
+    advice: "Build it where nvcc is on the PATH, or use a binary that was built so.",
   });
 }
 

@@ -1,19 +1,19 @@
 /**
- * The processor, the memory and the system. What the kernels will use comes from the native
- * library; the rest is read from the system's own files, where there are any.
+ * CPU, memory and operating system. Thread count and instruction set come from the native library;
+ * the rest is read from the system's files.
  */
 import { readFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import type { DeviceInfo } from "../native/device-info.ts";
 import { gigabytes, type Line, note, ok, type Section } from "./report.ts";
 
-/** Features that kernels or image codecs make use of, as Linux names them. */
+/** CPU features that the kernels or image codecs use, with Linux's names. */
 const features = [
   ...["sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16"],
   ...["asimd", "asimdhp", "bf16", "i8mm", "sve"],
 ];
 
-/** `info` is null where the native library cannot be asked. */
+/** `info` is null where the native library did not load. */
 export function machineSection(info: DeviceInfo | null): Section {
   const name = info?.cpuName || (cpus()[0]?.model ?? "unknown");
   const coreCount = info?.coreCount ?? cpus().length;
@@ -45,14 +45,14 @@ export function machineSection(info: DeviceInfo | null): Section {
   };
 }
 
-/** Those of `features` that /proc/cpuinfo lists. */
+/** The members of `features` that /proc/cpuinfo lists. */
 export function cpuFeatures(cpuinfo: string): string[] {
   const line = /^(?:flags|Features)\s*:(.*)$/m.exec(cpuinfo)?.[1] ?? "";
   const there = new Set(line.trim().split(/\s+/));
   return features.filter((name) => there.has(name));
 }
 
-/** Cores' worth of time that a control group (version 2) grants; null for no limit. */
+/** The CPU quota of the control group (version 2), in cores; null for no limit. */
 export function coreQuota(cpuMax: string): number | null {
   const [quota = "max", period = ""] = cpuMax.trim().split(/\s+/);
   const cores = Number(quota) / Number(period);
@@ -77,7 +77,7 @@ export function textOf(path: string): string {
 function quotaLine(quota: number | null, coreCount: number): Line[] {
   if (quota === null || quota >= coreCount) return [];
   const threads = Math.max(1, Math.round(quota));
-  const text = `this container may use the time of ${quota.toFixed(1)} cores: --threads ${threads}`;
+  const text = `this container has a CPU quota of ${quota.toFixed(1)} cores: --threads ${threads}`;
   return [note("limit", text)];
 }
 

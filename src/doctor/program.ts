@@ -9,7 +9,7 @@ import { resources } from "../resources.ts";
 import { count } from "./machine.ts";
 import { gigabytes, type Line, note, ok, problem, type Section } from "./report.ts";
 
-/** `info` of the library, or the error of asking for it. */
+/** `info` of the library, or the error of loading it. */
 export async function programSection(info: DeviceInfo | Error): Promise<Section> {
   const { basedxl, bun, zig } = resources.versions();
   const encoder = await loadEncoder().catch((error: Error) => error);
@@ -44,7 +44,7 @@ function libraryLine(info: DeviceInfo | Error): Line {
   }
   return problem("library", {
     what: info.message,
-    // The message itself has the remedy, but does not name the folder.
+    // The message includes the remedy, but does not name the folder.
     advice: resources.isBinary
       ? "Nothing can be generated without it: see the folder's line below, too."
       : "Nothing can be generated without it.",

@@ -1,5 +1,5 @@
 /**
- * The report as text: one line per fact, red with its advice below where something is wrong.
+ * Renders the report as text: one line per fact. Problems are red, with their advice below.
  */
 import { escaped } from "../errors.ts";
 import { wrap } from "../terminal/help.ts";
@@ -10,7 +10,7 @@ const colours = { ok: "\x1b[32m", note: "\x1b[2m", problem: "\x1b[31m" } as cons
 const lineWidth = 100;
 const textColumn = 20;
 
-/** Ends in a line break. `colour` is for terminals. */
+/** The text, with a final line break. `colour`: with escape sequences, for terminals. */
 export function renderReport(report: Report, colour: boolean): string {
   const paint = (text: string, state: Line["state"]) =>
     colour ? `${colours[state]}${text}\x1b[0m` : text;
@@ -20,8 +20,8 @@ export function renderReport(report: Report, colour: boolean): string {
     for (const line of facts) lines.push(...linesOf(line, paint));
   }
   const { length } = problemsOf(report);
-  const last = length === 1 ? "1 line is red" : `${length} lines are red`;
-  lines.push("", length === 0 ? "Nothing is wrong." : `${last}: do what the arrow says.`);
+  const last = length === 1 ? "1 problem" : `${length} problems`;
+  lines.push("", length === 0 ? "No problems found." : `${last}: the arrows (->) give advice.`);
   return `${lines.join("\n")}\n`;
 }
 

@@ -1,9 +1,9 @@
 /**
- * The shape of what `doctor` finds: facts for scripts, and lines for people. A fact that this
- * version cannot find out is null, never a guess.
+ * Types of `doctor`'s report: facts for scripts, and lines for people. A fact that is unknown is
+ * null, never a guess.
  */
 
-/** Facts of the driver and its libraries; filled in by gpu-probe.ts, in a process of its own. */
+/** Facts of the driver and its libraries; collected by gpu-probe.ts in a child process. */
 export interface GpuFacts {
   driver: DriverFacts;
   /** null: this version does not look for them. */
@@ -14,9 +14,9 @@ export interface GpuFacts {
 }
 
 export interface DriverFacts {
-  /** Of libcuda, null where none was found. */
+  /** Path of libcuda, null where none was found. */
   path: string | null;
-  /** Of the kernel module, such as "550.54.15"; null where none is loaded. */
+  /** Version of the kernel module, such as "550.54.15"; null where none is loaded. */
   version: string | null;
   /** NVIDIA devices on the PCI bus; null where the system does not report them. */
   devicesOnBus: number | null;
@@ -28,7 +28,7 @@ export interface VendorLibrary {
   neededFor: string;
   version: string | null;
   path: string | null;
-  /** What is wrong and what to do; null where nothing is. */
+  /** The problem and its remedy; null where there is none. */
   problem: Problem | null;
 }
 
@@ -45,20 +45,20 @@ export interface Gpu {
 export interface Peer {
   from: number;
   to: number;
-  /** Whether the driver offers direct copies. */
+  /** Whether the driver supports peer-to-peer access. */
   direct: boolean;
   bytesPerSecond: number | null;
   problem: Problem | null;
 }
 
 export interface Problem {
-  /** A sentence. */
+  /** Description, as a sentence. */
   what: string;
-  /** What to do, as a sentence. */
+  /** Remedy, as a sentence. */
   advice: string;
 }
 
-/** "note" is worth knowing and stops nothing; "problem" is shown red, with its advice. */
+/** "note" is information; "problem" is shown red, with its advice. */
 export type Line =
   | { state: "ok" | "note"; label: string; text: string }
   | { state: "problem"; label: string; text: string; advice: string };
@@ -66,7 +66,7 @@ export type Line =
 export interface Section {
   title: string;
   lines: Line[];
-  /** The same for scripts. */
+  /** The same facts for scripts. */
   facts: Record<string, unknown>;
 }
 

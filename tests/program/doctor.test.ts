@@ -104,7 +104,7 @@ describe("driver", () => {
     [{ path: null, version: "1", devicesOnBus: 1 }, {}, "Container Toolkit"],
     [{ path: "/l", version: "1", devicesOnBus: 1 }, {}, "nvidia-smi"],
     [{ path: "/l", version: "1", devicesOnBus: 1 }, { CUDA_VISIBLE_DEVICES: "" }, "unset it"],
-  ])("half of one is red: %j %j", (facts, env, advice) => {
+  ])("a partial driver is a problem: %j %j", (facts, env, advice) => {
     const line = driverLine(facts, [], env);
     expect(line).toMatchObject({ state: "problem", advice: expect.stringContaining(advice) });
   });
@@ -143,7 +143,7 @@ describe("GPUs", () => {
     ],
   };
 
-  test("what is known is told, what is wrong is red with its advice", () => {
+  test("reports facts, and problems in red with their advice", () => {
     const section = gpuSection({ facts }, "sm_90a", {});
     const text = renderReport({ gpus: section }, false);
     expect(text).toBe(`GPUs
@@ -158,13 +158,13 @@ describe("GPUs", () => {
   BAD  copy 1 to 0  The copy hung.
                     -> Switch the IOMMU off.
 
-2 lines are red: do what the arrow says.
+2 problems: the arrows (->) give advice.
 `);
     expect(problemsOf({ gpus: section })).toHaveLength(2);
     expect(renderReport({ gpus: section }, true)).toContain("\x1b[31m  BAD  NCCL");
   });
 
-  test("a build without kernels is red only where there is a GPU", () => {
+  test("a build without kernels is a problem only where there is a GPU", () => {
     const states = (of: GpuFacts) =>
       gpuSection({ facts: of }, "", {}).lines.map(({ label, state }: Line) => `${label} ${state}`);
     expect(states(facts)).toContain("kernels problem");
@@ -179,8 +179,8 @@ describe("the probe", () => {
   test.each([
     ["hangs", "setTimeout(() => {}, 60000)", 500, "did not answer within"],
     ["crashes", 'process.kill(process.pid, "SIGSEGV")', 20_000, "was ended by SIGSEGV"],
-    ["fails", "throw new Error()", 20_000, "Asking the driver failed"],
-    ["says nonsense", 'console.log("no JSON")', 20_000, "Asking the driver failed"],
+    ["fails", "throw new Error()", 20_000, "The driver query failed"],
+    ["prints invalid JSON", 'console.log("no JSON")', 20_000, "The driver query failed"],
   ])("one that %s becomes a red line", async (_, script, limitMs, sentence) => {
     const result = await probeGpus(child(script), limitMs);
     expect(result).toMatchObject({ problem: { what: expect.stringContaining(sentence) } });
@@ -253,7 +253,7 @@ describe("models", () => {
     expect(hubFolder({ HOME: "/h" })).toBe("/h/.cache/huggingface/hub");
   });
 
-  test("a wrong BASEDXL_MODEL is red", async () => {
+  test("a wrong BASEDXL_MODEL is a problem", async () => {
     const { lines } = await modelSection({ BASEDXL_MODEL: "/no-such-folder" });
     expect(lines[0]).toMatchObject({ state: "problem", advice: expect.stringContaining("unset") });
   });
@@ -264,7 +264,7 @@ describe("the command", () => {
     const text = await doctor({});
     expect(text.stderr).toBe("");
     expect(text.stdout.split("\n").length).toBeLessThanOrEqual(40);
-    for (const title of ["Machine", "Program", "GPUs", "Models", "What sample would pick"]) {
+    for (const title of ["Machine", "Program", "GPUs", "Models", "Defaults of sample"]) {
       expect(text.stdout).toContain(`${title}\n`);
     }
     const json = await doctor({}, "--json");
@@ -289,7 +289,7 @@ describe("the command", () => {
   test.skipIf(process.platform !== "linux").each([
     ["hangs", "while (true) sleep();", "did not answer within 2 s"],
     ["crashes", "@trap();", "was ended by"],
-    ["shows no GPU", "return 100;", "but it shows no GPU"],
+    ["shows no GPU", "return 100;", "but it reports no GPU"],
   ])("a driver that %s", async (name, body, sentence) => {
     const libraries = fakeDriver(name.replaceAll(" ", "-"), body);
     const env = { LD_LIBRARY_PATH: libraries };
