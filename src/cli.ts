@@ -1,6 +1,6 @@
 /**
- * The command line: finds the command, checks its flags, runs it and turns what happened into an
- * exit code (0 done, 1 failed, 2 wrong flags, 128 + signal). Nothing here exits: `main.ts` does.
+ * The command line: finds the command, checks its flags, runs it and maps the result to an exit
+ * code (0 done, 1 failed, 2 wrong flags, 128 + signal). Only `main.ts` exits.
  */
 import { commands } from "./commands.ts";
 import { probeCommand } from "./doctor/probe-command.ts";
@@ -37,14 +37,14 @@ function isHelp(arg: string): boolean {
   return arg === "--help" || arg === "-h";
 }
 
-/** What `doctor` asks of a process of its own. */
+/** The hidden command that `doctor` runs in a child process. */
 async function answerProbe(): Promise<number> {
   const { collectGpuFacts } = await import("./doctor/gpu-probe.ts");
   writeJson(collectGpuFacts());
   return 0;
 }
 
-/** The first line is for scripts. A binary knows its kernels, a clone asks its library. */
+/** The first line is for scripts. A binary lists its kernels; a clone loads its library. */
 async function versionText(): Promise<string> {
   const { basedxl, bun, zig, cudaKernels } = resources.versions();
   const kernels =

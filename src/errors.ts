@@ -1,6 +1,6 @@
 /**
- * The one error class for what can go wrong in the world. Its message is a whole sentence that
- * names the input and what would work: it is shown to the user as it stands, without a stack trace.
+ * The error class for failures that are not bugs: bad input, missing files, devices. Its message is
+ * a whole sentence that names the input and a remedy; users see it without a stack trace.
  */
 
 /** The kind of an error; scripts read it from `--json` output. */
@@ -18,7 +18,7 @@ export type ErrorCode =
   | "setup"
   | "internal";
 
-/** An error for the user. Our own bugs are plain `Error`s and keep their stack. */
+/** An error for the user. Bugs are plain `Error`s and keep their stack trace. */
 export class BasedXLError extends Error {
   override readonly name = "BasedXLError";
   /** Whether the pipeline can run no other job: close it and open a new one. */
@@ -43,8 +43,8 @@ export function cancelled(message = "Stopped before the image was done."): Based
 }
 
 /**
- * Foreign text as a message may show it: control characters, line separators and bidirectional
- * overrides, which a terminal would obey, as \u001b; cut after `lengthMax` characters.
+ * Escapes foreign text for messages: control characters, line separators and bidirectional
+ * overrides, which a terminal would interpret, become \u001b; cut after `lengthMax` characters.
  */
 export function escaped(text: string, lengthMax = Number.POSITIVE_INFINITY): string {
   const shown = text.length > lengthMax ? `${text.slice(0, lengthMax)} ...` : text;

@@ -1,6 +1,6 @@
 /**
- * Relative paths, resolved against the folder the user stands in. That folder may be gone (deleted
- * in another terminal): Bun would then take the folder of its own executable, silently.
+ * Resolves relative paths against the current folder. That folder may have been deleted: Bun would
+ * then silently use the folder of its own executable.
  */
 import { statSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
@@ -20,7 +20,7 @@ export function absolutePath(path: string): string {
 
 // --- internal ---
 
-/** Whether the path that relative names are resolved against is still the folder of the process. */
+/** Whether the path of the current folder still names the process's working folder. */
 function currentFolderExists(): boolean {
   try {
     const named = statSync(process.cwd(), { bigint: true });

@@ -1,7 +1,7 @@
 /**
  * Checks a command's raw arguments against its citty definition before citty sees them: citty 0.2
  * ignores unknown flags, keeps the last of two and takes `--seed --steps 3` as an empty seed.
- * What passes is handed on as `--name=value`, which cannot be read in two ways.
+ * Valid flags are passed on as `--name=value`, which is unambiguous.
  */
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -15,11 +15,11 @@ interface TypedFlag {
   value: string | undefined;
 }
 
-/** What a value can be: one of some words, a file or a folder. */
+/** The kind of a value, for completions: one of some words, a file or a folder. */
 export type Values = readonly string[] | "file" | "folder";
 
 interface FlagRules {
-  /** Flags for which an empty value means something. */
+  /** Flags for which an empty value is valid. */
   emptyAllowed?: readonly string[];
 }
 
@@ -114,17 +114,17 @@ function givenTwice(before: string, now: string): BasedXLError {
   return badOption(`${before} and ${now} are the same flag: keep one of the two.`);
 }
 
-/** Definitions say by their hint what a value is. */
+/** The hint of a definition names the kind of its value. */
 function isPath(definition: ArgDef | undefined): boolean {
   return ["FILE", "FOLDER", "PATH"].includes(definition?.valueHint ?? "");
 }
 
-/** Shells leave `~` alone after `=`, as in `--out=~/image.png`. */
+/** Shells do not expand `~` after `=`, as in `--out=~/image.png`. */
 function expandHome(path: string): string {
   return path === "~" || path.startsWith("~/") ? join(homedir(), path.slice(1)) : path;
 }
 
-/** Every name a flag may be typed with, aliases included, to its name in the definition. */
+/** Maps every name of a flag, aliases included, to its name in the definition. */
 function flagNames(definition: ArgsDef): Map<string, string> {
   const names = new Map<string, string>();
   for (const [name, arg] of Object.entries(definition)) {

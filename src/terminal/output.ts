@@ -1,7 +1,7 @@
 /**
- * Where a command's words go. Lines for people go to stderr, around the progress bar; stdout
- * carries only what scripts read (`--json`) and help texts, so that it can be piped. Every message
- * is escaped here, so that no text from outside can move the cursor or imitate a line of ours.
+ * Output of a command. Messages go to stderr, around the progress bar; stdout carries only `--json`
+ * and help texts, so that it can be piped. Every message is escaped here, so that foreign text
+ * cannot move the cursor or imitate a message of the program.
  */
 import type { ConsolaInstance } from "consola/core";
 import { createConsola, LogLevels } from "consola/core";
@@ -24,7 +24,7 @@ export interface Output {
   verbosity: Verbosity;
 }
 
-/** The words of a command with these flags; `target` is stderr but in tests. */
+/** The output of a command with these flags; `target` is stderr except in tests. */
 export function createOutput(verbosity: Verbosity, target = stderrTarget()): Output {
   const { quiet, verbose, json } = verbosity;
   const progress = createProgressView(target, () => performance.now());
@@ -42,31 +42,31 @@ export function createOutput(verbosity: Verbosity, target = stderrTarget()): Out
   return { log, progress, showsProgress: !quiet && !json, verbosity };
 }
 
-/** The flags that decide about output, from raw arguments: for errors before they are parsed. */
+/** The output flags, read from raw arguments: for errors that occur before parsing. */
 export function verbosityOf(rawArgs: readonly string[]): Verbosity {
   const has = (flag: string) => rawArgs.includes(flag) || rawArgs.includes(`${flag}=true`);
   return { verbose: has("--verbose"), quiet: has("--quiet"), json: has("--json") };
 }
 
-/** Writes one object on one line of stdout; what a terminal would obey stands escaped in it. */
+/** Writes one object on one line of stdout, with control characters escaped. */
 export function writeJson(value: unknown): void {
   process.stdout.write(`${escaped(JSON.stringify(value))}\n`);
 }
 
 /**
- * Tells an error as one sentence, with `--json` also as an object. An error that is not the user's
- * shows its stack with --verbose only.
+ * Reports an error as one sentence, with `--json` also as an object. The stack of an unexpected
+ * error is shown with --verbose only.
  */
 export function reportError(error: unknown, { progress, verbosity }: Output): void {
   progress.clear();
-  const told = error instanceof BasedXLError ? error : unexpected(error, verbosity.verbose);
-  // The output of a tool that failed is part of the message of a set-up, with its lines.
-  const shown = told.code === "setup" ? escapedLines(told.message) : escaped(told.message);
-  progress.line(`error: ${shown}`);
-  if (told !== error && verbosity.verbose && error instanceof Error) {
+  const reported = error instanceof BasedXLError ? error : unexpected(error, verbosity.verbose);
+  const { code, message } = reported;
+  // A set-up error includes the output of the failed tool: keep its line breaks.
+  progress.line(`error: ${code === "setup" ? escapedLines(message) : escaped(message)}`);
+  if (reported !== error && verbosity.verbose && error instanceof Error) {
     progress.line(escapedLines(error.stack ?? "no stack"));
   }
-  if (verbosity.json) writeJson({ error: { code: told.code, message: told.message } });
+  if (verbosity.json) writeJson({ error: { code, message } });
 }
 
 // --- internal ---
@@ -75,8 +75,8 @@ const prefixes: Partial<Record<string, string>> = { warn: "warning: ", error: "e
 
 function unexpected(error: unknown, verbose: boolean): BasedXLError {
   const what = error instanceof Error ? error.message : String(error);
-  const more = verbose ? "" : " Run it again with --verbose to see where.";
-  return new BasedXLError("internal", `Something went wrong inside basedxl: ${what}.${more}`);
+  const more = verbose ? "" : " Run it again with --verbose for the stack trace.";
+  return new BasedXLError("internal", `Internal error of basedxl: ${what}.${more}`);
 }
 
 function stderrTarget(): ProgressTarget {

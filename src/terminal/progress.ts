@@ -1,16 +1,16 @@
 /**
  * Progress of a run: a bar that is redrawn in place on a terminal, plain lines elsewhere.
- * The formatters are pure; only `createProgressView` writes, and it takes its clock from outside.
+ * The formatters are pure; only `createProgressView` writes, with a clock that the caller passes.
  */
 
 import type { JobProgress } from "../pipeline/events.ts";
 import type { Progress } from "../pipeline/session.ts";
 
-/** Where lines go; stderr in the command. */
+/** The output of the view; stderr in the command. */
 export interface ProgressTarget {
   write(text: string): void;
   isTerminal: boolean;
-  /** Columns now: a terminal may be resized. */
+  /** The current width: a terminal may be resized. */
   columns(): number;
 }
 
@@ -22,13 +22,13 @@ export interface ProgressView {
   clear(): void;
 }
 
-/** What is shown; without `images` there is one. */
+/** The displayed progress; without `images` there is one image. */
 export type ShownProgress = Progress & Partial<Pick<JobProgress, "images">>;
 
 /** When the stage began and its last step ended, in milliseconds of the caller's clock. */
 export interface StageTimes {
   stage: Progress["stage"];
-  /** Number of the first image that is being drawn, from 1. */
+  /** Number of the first image that is being generated, from 1. */
   imageFirst: number;
   stageStartMs: number;
   lastStepMs: number;
@@ -51,7 +51,7 @@ export function createProgressView(target: ProgressTarget, clockMs: () => number
   return target.isTerminal ? barView(target, clockMs) : plainView(target, clockMs);
 }
 
-/** Notes when stages begin and steps end; `times` is null before the first event. */
+/** Updates the times of stage starts and step ends; `times` is null before the first event. */
 export function followStages(
   times: StageTimes | null,
   { stage, stepIndex, images }: ShownProgress,
@@ -68,8 +68,8 @@ export function followStages(
 
 /**
  * `Denoising image 2 of 4 ████░░░░  12/25  0.31 s per step  4 s left`, at most `columns` wide: the
- * bar shrinks first, then parts are left out from the right. Stages without a measure are words and
- * seconds; which image it is, is said where there are several.
+ * bar shrinks first, then parts are left out from the right. Stages without a known fraction show
+ * their name and seconds. The image number is included where there are several.
  */
 export function formatBar(
   progress: ShownProgress,
@@ -174,7 +174,7 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   };
 }
 
-/** `image 2 of 4`, `images 3 to 4 of 8`; "" for a single one and while none is begun. */
+/** `image 2 of 4`, `images 3 to 4 of 8`; "" for a single one and before the first begins. */
 function imageOf({ stage, images }: ShownProgress): string {
   if (stage === "load" || stage === "text") return "";
   if (images === undefined || images.count === 1) return "";
@@ -189,13 +189,13 @@ function headOf(progress: ShownProgress): string {
   return which === "" ? words : `${words} ${which}`;
 }
 
-/** How much of the stage is done, 0 to 1; null where that is not known. */
+/** The finished fraction of the stage, 0 to 1; null where it is unknown. */
 function fractionOf({ stage, stepIndex, stepCount, loadFraction }: ShownProgress): number | null {
   if (stage === "load") return loadFraction;
   return stage === "denoise" ? stepIndex / stepCount : null;
 }
 
-/** What is told beside the bar or the stage's words; the first second of a stage is not counted. */
+/** The figures beside the bar or the stage's name; elapsed time appears after one second. */
 function partsOf(progress: ShownProgress, times: StageTimes, nowMs: number): string[] {
   const { stage, stepIndex, stepCount } = progress;
   if (stage !== "denoise") {

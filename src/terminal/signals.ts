@@ -1,21 +1,21 @@
 /**
  * Ctrl-C and SIGTERM as an AbortSignal. Under `bun run` one Ctrl-C arrives twice, from the terminal
- * and from the parent: what follows within a second of the first is the same one. A later one ends
- * the process at once, for the case that stopping hangs.
+ * and from the parent: a signal within a second of the first is a duplicate. A later one ends the
+ * process at once, in case stopping hangs.
  */
 
 export type StopSignal = "SIGINT" | "SIGTERM";
 
-/** Exit codes as shells give them: 128 + the signal's number. */
+/** Exit codes by the shells' convention: 128 + the signal's number. */
 export const exitCodeOfSignal: Record<StopSignal, number> = { SIGINT: 130, SIGTERM: 143 };
 
 const sameSignalMs = 1000;
 
 export interface StopWatch {
   readonly signal: AbortSignal;
-  /** The signal that asked to stop; null while none has. */
+  /** The signal that was received; null before one. */
   stoppedBy(): StopSignal | null;
-  /** Gives the signals their usual meaning back. */
+  /** Restores the default handling of the signals. */
   release(): void;
 }
 
