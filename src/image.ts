@@ -1,7 +1,6 @@
 /**
- * Images to files, in the format that the file's ending names. Sizes are checked against the
- * format before any work (`checkImageSize`), because an encoder only fails after the image is
- * drawn.
+ * Writes images to files, in the format that the file's ending names. Call `checkImageSize` before
+ * generating: an encoder would refuse the size only after the image is generated.
  */
 
 import { BasedXLError, stopIfAborted } from "./errors.ts";
@@ -48,7 +47,7 @@ export function checkImageSize(path: string, width: number, height: number): voi
 }
 
 /**
- * Loads the encoder and returns what the user should know of it, null for nothing. Throws "setup"
+ * Loads the encoder and returns a warning for the user, or null. Throws "setup"
  * when the format of `path` cannot be written on this machine.
  */
 export async function checkEncoder(path: string): Promise<string | null> {
@@ -66,8 +65,9 @@ export async function checkEncoder(path: string): Promise<string | null> {
 
 /**
  * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole.
- * Throws "bad-option" for an unknown ending or a size the format has not, "io" when it cannot be
- * written, "cancelled" at once after `signal`: an encoder that runs cannot be stopped, only left.
+ * Throws "bad-option" for an unknown ending or a size beyond the format's limit, "io" when it
+ * cannot be written, "cancelled" at once after `signal`: a running encoder cannot be stopped, only
+ * abandoned.
  */
 export async function writeImage(
   path: string,

@@ -1,8 +1,8 @@
 /**
- * Turns pixels into the bytes of a image file: sharp, or Bun's own encoders where sharp's library
- * cannot be loaded, as on a system without libstdc++. The pixels of a PNG are the same either way.
+ * Encodes pixels as an image file: with sharp, or with Bun's own encoders where sharp's library
+ * cannot be loaded (no libstdc++, for example). The pixels of a PNG are the same either way.
  *
- * sharp is imported when it is needed first: in the binary that extracts it.
+ * sharp is imported on first use: in the binary, the import extracts it.
  */
 import type { Sharp } from "sharp";
 
@@ -12,7 +12,7 @@ export type ImageFormat = (typeof imageFormats)[number];
 export interface Encoder {
   name: string;
   formats: readonly ImageFormat[];
-  /** Why it is not sharp and what would help, in sentences; null where it is. */
+  /** Why sharp is not used, and the remedy, in sentences; null with sharp. */
   problem: string | null;
   /** RGB `pixels` (height, width, 3) as a file. Rejects with the library's own error. */
   encode(format: ImageFormat, pixels: Uint8Array, size: Size): Promise<Uint8Array>;
@@ -29,7 +29,7 @@ export function loadEncoder(): Promise<Encoder> {
   return loaded;
 }
 
-/** Bun's encoders alone; `why` sharp is not used. */
+/** Bun's encoders alone; `why` is the reason that sharp is not used. */
 export function bunOnly(why: string): Encoder {
   return {
     name: `Bun ${Bun.version}`,
@@ -57,7 +57,7 @@ const settings: Record<ImageFormat, (image: Sharp) => Sharp> = {
   avif: (image) => image.avif({ quality: 80, chromaSubsampling: "4:4:4", effort: 3 }),
 };
 
-/** sharp, or why there is none. */
+/** sharp, or the reason why it cannot be loaded. */
 async function importSharp(): Promise<Encoder | string> {
   let sharp: typeof import("sharp")["default"];
   try {
@@ -78,7 +78,7 @@ async function importSharp(): Promise<Encoder | string> {
   };
 }
 
-/** sharp's error is a page of advice on npm; the linker's line in it says what is missing. */
+/** sharp's error is a page of advice on npm; the linker's line in it names the missing library. */
 function firstCause({ message }: Error): string {
   const line = message.split("\n").find((each) => /\.so|\.dylib|microarchitecture/.test(each));
   const cause = line ?? message.split("\n")[0] ?? "no reason given";

@@ -1,6 +1,6 @@
 /**
- * Writes whole files or nothing: the bytes go to a temporary name in the same folder, which then
- * takes the place of the old file in one rename. Never write a result straight to its own name.
+ * Atomic writes: the bytes go to a temporary file in the same folder, which is then renamed over
+ * the old file. Never write a result directly to its final name.
  */
 import {
   accessSync,
@@ -17,19 +17,18 @@ import { BasedXLError, stopIfAborted } from "../errors.ts";
 import { absolutePath } from "../paths.ts";
 
 /**
- * Checks that a file can be written at `path`, without touching it, and returns where it will lie:
- * behind links, that is what the last of them names, also where nothing is there yet. Call it
- * before long work. Throws "io" when the folder is missing or not writable, or when at `path` is
- * something else than a file that may be written.
+ * Checks that a file can be written at `path`, without touching it, and returns its final path:
+ * links are followed to the last target, which need not exist. Call it before long work. Throws
+ * "io" when the folder is missing or not writable, or when `path` is not a writable file.
  */
 export function checkWritable(path: string): string {
   return placeOf(path).target;
 }
 
 /**
- * Replaces the file at `path` by `bytes`, whole: a reader sees the old file or the new one, also
- * after a crash. Mode and owner stay those of the old file. Throws "io" with the system's reason,
- * or "cancelled", and then leaves nothing behind.
+ * Replaces the file at `path` by `bytes` atomically: a reader sees the old file or the new one,
+ * also after a crash. Mode and owner stay those of the old file. Throws "io" with the system's
+ * reason, or "cancelled", and leaves no temporary file.
  */
 export async function writeWhole(
   path: string,
@@ -39,12 +38,12 @@ export async function writeWhole(
   const { target, replaced } = placeOf(path);
   const temporary = join(dirname(target), `.basedxl-${crypto.randomUUID()}.tmp`);
   try {
-    // Nobody reads what replaces a private file before it has that file's mode.
+    // Unreadable for others: it may replace a private file, whose mode it gets later.
     const file = await open(temporary, "wx", replaced ? 0o600 : 0o666);
     try {
       await file.writeFile(bytes);
       if (replaced) await takeOver(file, replaced);
-      // On the disk before the rename, or a power cut could leave an empty file with the right
+      // Flush before the rename: otherwise a power failure could leave an empty file at the final
       // name.
       await file.sync();
     } finally {
@@ -63,7 +62,7 @@ export async function writeWhole(
 
 interface Place {
   target: string;
-  /** The file that is at `target`, undefined where nothing is. */
+  /** The existing file at `target`, undefined where there is none. */
   replaced: Stats | undefined;
 }
 
@@ -80,17 +79,17 @@ function placeOf(path: string): Place {
   if (!mayWrite(folder, constants.W_OK | constants.X_OK)) {
     throw cannotWrite(path, `the folder ${folder} is not writable`);
   }
-  // The rename would replace it all the same, and with it what its owner wanted to keep.
+  // The rename would replace a write-protected file all the same.
   if (found && !mayWrite(target, constants.W_OK)) {
     throw cannotWrite(path, "the file that is there is write-protected");
   }
   return { target, replaced: found };
 }
 
-/** As many as Linux follows. */
+/** Linux's own limit. */
 const linkCountMax = 40;
 
-/** What `named` means: itself, or what the last link of its chain names, there or not. */
+/** Resolves links: `named` itself, or the target of its last link, which need not exist. */
 function behindLinks(path: string, named: string): string {
   let at = named;
   for (let count = 0; count <= linkCountMax; count++) {
@@ -100,10 +99,10 @@ function behindLinks(path: string, named: string): string {
     if (!isLink(path, place)) return place;
     const next = readlinkSync(place);
     if (/[/\\]$/.test(next)) throw isFolder(path);
-    // Not `join`, which would take `..` away without looking whether a link stands before it.
+    // Not `join`: it would remove `..` even where the folder before it is a link.
     at = isAbsolute(next) ? next : `${dirname(place)}/${next}`;
   }
-  throw cannotWrite(path, "it is a link of too many links");
+  throw cannotWrite(path, "it is a chain of too many links");
 }
 
 function isLink(path: string, place: string): boolean {
@@ -120,15 +119,15 @@ function kindOf(stat: Stats): string {
   return "a device";
 }
 
-/** Gives a new file the owner and the mode of the one whose place it takes. */
+/** Gives the new file the owner and the mode of the file that it replaces. */
 async function takeOver(file: FileHandle, replaced: Stats): Promise<void> {
   const { uid, gid, mode } = replaced;
   const made = await file.stat();
   if (made.uid !== uid || made.gid !== gid) {
-    // Only the owner and root may: for others at least the group, if they are in it.
+    // Only root may change the owner; a member of the group may at least set the group.
     await file.chown(uid, gid).catch(() => file.chown(made.uid, gid).catch(() => {}));
   }
-  // Last, since a change of owner takes bits of the mode away.
+  // Set the mode last, since a change of owner clears bits of the mode.
   await file.chmod(mode & 0o7777);
 }
 
@@ -156,8 +155,8 @@ function mayWrite(path: string, mode: number): boolean {
 }
 
 /**
- * What is at `place`, undefined if nothing. A name the system cannot even look up is told as it
- * says.
+ * The stat of `place`, undefined where nothing exists. Other errors (name too long, no permission)
+ * are thrown as "io" with the system's reason.
  */
 function statAt(path: string, place: string) {
   try {

@@ -7,7 +7,7 @@ import { writeWhole } from "./files.ts";
 
 export type LatentShape = readonly [batch: number, channels: number, height: number, width: number];
 
-/** Writes the file whole or not at all. Throws `BasedXLError` "io" when the folder refuses. */
+/** Writes the file atomically. Throws `BasedXLError` "io" when it cannot be written. */
 export async function writeLatents(
   path: string,
   latents: Float32Array,
@@ -30,7 +30,7 @@ export function encodeLatents(latents: Float32Array, shape: LatentShape): Uint8A
   const file = new Uint8Array(8 + headerBytes + latents.byteLength);
   new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes), true);
   file.set(new TextEncoder().encode(header.padEnd(headerBytes)), 8);
-  // Every supported machine is little-endian, so the array's own bytes are the file's.
+  // Every supported platform is little-endian, so the array's bytes are written unchanged.
   file.set(new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength), 8 + headerBytes);
   return file;
 }
