@@ -1,7 +1,6 @@
 /**
- * From a sampler's name and a step count to rows of plain numbers, one per model evaluation. The
- * one device op `latent_step` runs them, so a sampler is a pure function here and never touches a
- * tensor.
+ * Computes the step coefficients of a sampler: one row of numbers per model evaluation. The device
+ * op `latent_step` applies them to the latents, so a sampler is a pure function without tensors.
  *
  * Adding a sampler: one file in `schedule/`, one line in `samplers` below, one golden test.
  */
@@ -21,9 +20,9 @@ export type * from "./schedule/types.ts";
 const samplers: Readonly<Record<Scheduler, Sampler>> = { euler, euler_a: eulerAncestral, ddim };
 
 /**
- * Makes the rows of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a
- * step count out of range and for options the sampler has not, "bad-model" for configs it cannot
- * follow.
+ * The schedule of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a
+ * step count out of range and for options that the sampler does not support, "bad-model" for
+ * configs that it does not support.
  */
 export function makeSchedule(
   name: Scheduler,
@@ -43,15 +42,15 @@ export function makeSchedule(
   return schedule;
 }
 
-/** The sampler that stands for a diffusers class such as "EulerDiscreteScheduler", or null. */
+/** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
 export function schedulerNameOfClass(className: string): Scheduler | null {
   return schedulers.find((name) => samplers[name].className === className) ?? null;
 }
 
 /**
- * The sampler for a model when no other is asked for: the one of the class that the model names, or
- * Euler (`replaced`) for one that this version lacks but whose models it can follow. Throws
- * "bad-model" for other classes, and for settings of theirs that Euler would leave out.
+ * The default sampler of a model: the one of the class in its config, or Euler (`replaced`) for a
+ * class that this version lacks but whose noise schedule Euler shares. Throws "bad-model" for other
+ * classes, and for settings that Euler would ignore.
  */
 export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; replaced: boolean } {
   const name = schedulerNameOfClass(config.className);
@@ -62,8 +61,8 @@ export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; repl
   if (lost === null) return { name: "euler", replaced: true };
   throw new BasedXLError(
     "bad-model",
-    `The model's scheduler_config.json asks for ${lost}, which is not supported; to draw without ` +
-      `it, name a scheduler of this version: ${schedulers.join(", ")}.`,
+    `The model's scheduler_config.json asks for ${lost}, which is not supported; to generate ` +
+      `without it, name a scheduler of this version: ${schedulers.join(", ")}.`,
   );
 }
 
@@ -89,7 +88,7 @@ const replaceable = new Set([
   "UniPCMultistepScheduler",
 ]);
 
-/** A setting of the replaced sampler that changes its schedule or its images, and Euler lacks. */
+/** A setting of the replaced sampler that changes its images and that Euler lacks. */
 function lostSetting(config: SchedulerConfig): string | null {
   const { thresholding, useLuLambdas, lambdaMinClipped } = config.unsupported;
   if (thresholding) return "thresholding";

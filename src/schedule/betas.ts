@@ -1,6 +1,6 @@
 /**
- * The noise levels a model was trained on: betas to the running product of (1 - beta), in f32 with
- * torch's own roundings. A change in the order of operations here moves every sigma by one bit.
+ * The noise levels of training: the cumulative product of (1 - beta), in f32 with torch's
+ * roundings. A change in the order of operations here changes the last bit of every sigma.
  *
  * Source: diffusers `EulerDiscreteScheduler.__init__`; zero terminal SNR: arXiv 2305.08891,
  * algorithm 1.
@@ -11,7 +11,7 @@ const f32 = Math.fround;
 
 /**
  * alphas_cumprod: one f32 per training timestep, falling. With zero terminal SNR the last one is 0
- * (or next to it), which samplers that divide by it must replace.
+ * or close to it: samplers that divide by it must replace it.
  */
 export function alphasCumprod(config: SchedulerConfig): Float32Array {
   const betas = trainingBetas(config);

@@ -1,7 +1,7 @@
 /**
- * DDIM without noise (eta 0): predict the clean latent and the noise in it, then mix them for the
- * next level. Works in alphas at whole timesteps, so it has no sigmas and nothing for Karras' to
- * replace.
+ * DDIM without noise (eta 0): predicts the clean latent and its noise, then combines them for the
+ * next noise level. Uses alphas_cumprod at integer timesteps, so there are no sigmas that Karras'
+ * could replace.
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
@@ -52,8 +52,8 @@ export const ddim: Sampler = {
 // --- internal ---
 
 /**
- * The next latent as a mix of this one and the model's output; `alpha` is the product at this
- * level.
+ * The next latent as a linear combination of this one and the model's output; `alpha` is
+ * alphas_cumprod at this level.
  */
 function stepMix(predictionType: PredictionType, alpha: number, alphaNext: number) {
   const signal = Math.sqrt(alpha);

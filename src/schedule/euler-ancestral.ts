@@ -1,7 +1,7 @@
 /**
- * Euler's method with fresh noise: a step goes below the next noise level, then noise brings it
- * back up. Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and
- * takes Karras' sigmas from no config; they are used here when they are asked for.
+ * Ancestral Euler: each step goes below the next noise level, then fresh noise is added up to it.
+ * Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and reads
+ * use_karras_sigmas from no config; here the flag enables it.
  */
 import { derivativeMix, update } from "./row.ts";
 import { sigmaSchedule } from "./sigmas.ts";

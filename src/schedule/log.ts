@@ -1,7 +1,7 @@
 /**
- * The natural logarithm in f32 as numpy's vector kernels take it (AVX2 and AVX-512 alike): within
- * a few units of the last place of the true one, which Karras' timesteps inherit: with the exact
- * logarithm, rounded, one in ten of them is up to 3e-5 away from the reference's.
+ * The natural logarithm in f32 as computed by numpy's vector kernels (AVX2 and AVX-512 alike). It
+ * differs from the exact one by a few units in the last place, which Karras' timesteps inherit:
+ * with the exact logarithm, rounded, one timestep in ten is up to 3e-5 away from the reference's.
  *
  * Source: numpy/_core/src/umath/loops_exponent_log.dispatch.c.src, `simd_log_FLOAT`.
  */

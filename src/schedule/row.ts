@@ -1,6 +1,6 @@
 /**
- * Builders that samplers share: an update with everything 0 but what is named, and what the model's
- * output means for each prediction type when the latent is x = x0 + sigma·noise.
+ * Builders that samplers share: an update whose other coefficients are 0, and the derivative from
+ * the model's output for each prediction type, for latents x = x0 + sigma·noise.
  */
 import type { PredictionType } from "../models/config.ts";
 import type { Update } from "./types.ts";
@@ -17,15 +17,15 @@ export function update(parts: {
   return { sample, saved, history: [a, b, c, d], noise };
 }
 
-/** Coefficients that make a quantity out of the latent and the model's output. */
+/** Coefficients of a linear combination of the latent and the model's output. */
 export interface OutputMix {
   outputFromSample: number;
   outputFromModel: number;
 }
 
 /**
- * The derivative dx/dsigma = (x - x0) / sigma at noise level `sigma` > 0 as a mix of x and the
- * model's output. The x0 of each prediction type: diffusers `EulerDiscreteScheduler.step`.
+ * The derivative dx/dsigma = (x - x0) / sigma at noise level `sigma` > 0, as a linear combination
+ * of x and the model's output. x0 by prediction type: diffusers' `EulerDiscreteScheduler.step`.
  */
 export function derivativeMix(predictionType: PredictionType, sigma: number): OutputMix {
   const variance = sigma * sigma + 1;

@@ -1,7 +1,6 @@
 /**
- * Noise levels (sigma) of a run, for samplers that work in them. Sigmas come from the training
- * table by interpolation; Karras' sigmas replace them and then the timesteps follow from the
- * sigmas.
+ * Noise levels (sigma) of a run, for samplers that use them. Sigmas are interpolated in the
+ * training table. Karras' sigmas replace them; the timesteps are then computed from the sigmas.
  *
  * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
@@ -22,8 +21,8 @@ export interface SigmaOptions {
 }
 
 /**
- * Refuses settings of EulerDiscreteScheduler that nothing here follows; other samplers do not read
- * them. A flag that asks for Karras' sigmas replaces other sigmas of the model.
+ * Refuses settings of EulerDiscreteScheduler that are not supported; other samplers ignore them.
+ * With `karrasAsked` (the flag), Karras' sigmas replace those of the model.
  */
 export function checkSigmaSettings(config: SchedulerConfig, karrasAsked: boolean): void {
   const { interpolationType, timestepType, predictionType, unsupported } = config;
@@ -44,14 +43,14 @@ export function checkSigmaSettings(config: SchedulerConfig, karrasAsked: boolean
 }
 
 export interface SigmaSchedule {
-  /** `stepCount` values, falling. */
+  /** `stepCount` values, decreasing. */
   timesteps: Float32Array;
-  /** `stepCount` + 1 values, falling. */
+  /** `stepCount` + 1 values, decreasing. */
   sigmas: Float32Array;
   initNoiseSigma: number;
 }
 
-/** Timesteps and sigmas of one run. Throws "bad-model" for sigma settings nothing here follows. */
+/** Timesteps and sigmas of one run. */
 export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): SigmaSchedule {
   const { stepCount, spacing, useKarrasSigmas } = options;
   const table = sigmaTable(config);
@@ -76,10 +75,10 @@ export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): S
 
 // --- internal ---
 
-/** Sigma of every training timestep, rising, each operation rounded to f32. */
+/** Sigma of every training timestep, increasing, each operation rounded to f32. */
 function sigmaTable(config: SchedulerConfig): Float32Array {
   const alphas = alphasCumprod(config);
-  // Next to 0 but not 0, so that the first sigma is finite (f16's smallest number, as diffusers).
+  // f16's smallest positive number instead of 0, as in diffusers: the first sigma stays finite.
   if (config.rescaleBetasZeroSnr) alphas[alphas.length - 1] = 2 ** -24;
   return alphas.map((alpha) => Math.sqrt(f32(f32(1 - alpha) / alpha)));
 }
@@ -110,15 +109,15 @@ function timestepOfSigma(logTable: Float32Array, sigma: number): number {
   while (low + 1 < logTable.length && logTable[low + 1]! <= logSigma) low++;
   low = Math.min(low, logTable.length - 2);
   const lowLog = logTable[low]!;
-  // The width of the step is an f32 in the reference, the distance to it is not.
+  // The reference computes the width in f32, but not the distance.
   const width = f32(lowLog - logTable[low + 1]!);
   const weight = Math.min(Math.max((lowLog - logSigma) / width, 0), 1);
   return (1 - weight) * low + weight * (low + 1);
 }
 
 /**
- * diffusers `init_noise_sigma`: "leading" does not start in pure noise, so its own variance is
- * added.
+ * diffusers' `init_noise_sigma`: "leading" does not start from pure noise, so the unit variance of
+ * the data is added.
  */
 function initNoise(sigmas: Float32Array, spacing: TimestepSpacing): number {
   const sigmaMax = sigmas.reduce((a, b) => Math.max(a, b), 0);

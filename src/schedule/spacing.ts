@@ -1,7 +1,7 @@
 /**
- * Which training timesteps a run visits, highest first. Rounds half to even, as numpy does, and
- * always gives exactly `stepCount` timesteps (diffusers' "trailing" gives one more for some
- * counts).
+ * Timestep spacing: the training timesteps of a run, in decreasing order. Rounds half to even, as
+ * numpy does, and always returns exactly `stepCount` timesteps (diffusers' "trailing" returns one
+ * more for some counts).
  *
  * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
  */
@@ -10,15 +10,15 @@ import type { TimestepSpacing } from "../settings/names.ts";
 export interface SpacingOptions {
   spacing: TimestepSpacing;
   stepCount: number;
-  /** Timesteps the model was trained on, T. */
+  /** Number of training timesteps, T. */
   trainTimesteps: number;
   /** Added to every timestep of "leading". */
   stepsOffset: number;
 }
 
 /**
- * `stepCount` timesteps in falling order. Only "linspace" gives fractions; "leading" may reach T
- * itself when the offset pushes it there.
+ * `stepCount` timesteps in decreasing order. Only "linspace" returns fractions; "leading" may reach
+ * T itself because of the offset.
  */
 export function spacedTimesteps(options: SpacingOptions): number[] {
   const { spacing, stepCount, trainTimesteps, stepsOffset } = options;
@@ -35,7 +35,7 @@ export function spacedTimesteps(options: SpacingOptions): number[] {
   return Array.from({ length: stepCount }, (_, i) => timestepOf(i));
 }
 
-/** Rounds to the nearest whole number, halves to the even one. */
+/** Rounds to the nearest integer, halves to the even one. */
 export function roundHalfEven(value: number): number {
   const floor = Math.floor(value);
   const part = value - floor;
@@ -46,7 +46,8 @@ export function roundHalfEven(value: number): number {
 // --- internal ---
 
 /**
- * numpy.arange's element: its step is the rounded distance of the first two, which decides halves.
+ * An element of numpy.arange: its step is the rounded difference of the first two, which decides
+ * how halves round.
  */
 function arange(start: number, step: number, index: number): number {
   return start + index * (start + step - start);

@@ -1,6 +1,5 @@
 /**
- * What a sampler gives and takes: coefficients of each step as plain numbers, in the form that the
- * device op `latent_step` runs.
+ * Types of samplers: the coefficients of each step, in the form of the device op `latent_step`.
  */
 import type { SchedulerConfig } from "../models/config.ts";
 import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
@@ -14,10 +13,10 @@ export interface Update {
 }
 
 /**
- * One model evaluation: x = latent, e = guided model output, s = saved register, z = fresh noise.
- * m_0 = outputFromSample·x + outputFromModel·e is pushed on the history (m_0 newest); then at once
- * x' = latent(x, s, m, z) and s' = saved(x, s, m, z), or s' = s where `saved` is null. The model
- * sees inputScale·x at `timestep`.
+ * One model evaluation: x = latent, e = guided model output, s = auxiliary latent (`saved`), z =
+ * fresh noise. m_0 = outputFromSample·x + outputFromModel·e is pushed on the history of model
+ * outputs (m_0 newest); then, simultaneously, x' = latent(x, s, m, z) and s' = saved(x, s, m, z),
+ * or s' = s where `saved` is null. The model's input is inputScale·x at `timestep`.
  */
 export interface StepCoefficients {
   timestep: number;
@@ -26,16 +25,16 @@ export interface StepCoefficients {
   outputFromModel: number;
   latent: Update;
   saved: Update | null;
-  /** Whether z is sampled. The reference samples it even to multiply by 0, and so must we. */
+  /** Whether z is sampled. The reference samples it even where its coefficient is 0. */
   drawsNoise: boolean;
 }
 
 export interface Schedule {
   name: Scheduler;
   rows: StepCoefficients[];
-  /** What the model is told, one per row, in f32 as the reference keeps them. */
+  /** The model's timestep input, one per row, in f32 as in the reference. */
   timesteps: Float32Array;
-  /** One noise level per row and the final one; null for samplers that have none. */
+  /** One noise level per row and the final one; null for samplers without sigmas. */
   sigmas: Float32Array | null;
   /** The first latent is noise times this. */
   initNoiseSigma: number;
@@ -48,7 +47,7 @@ export interface ScheduleOptions {
   timestepSpacing?: TimestepSpacing;
 }
 
-/** What a file in `schedule/` gives: the class it stands for, and how it makes rows. */
+/** A sampler in `schedule/`: the diffusers class that it implements, and its coefficients. */
 export interface Sampler {
   className: string;
   make(config: SchedulerConfig, options: ScheduleOptions): Omit<Schedule, "name">;
