@@ -18,6 +18,7 @@ import { type ChosenDevices, chooseDevice, type DeviceOptions, deviceDefaults } 
 import { BasedXLError, cancelled } from "./errors.ts";
 import { type ModelFolder, openModelFolder } from "./models/folder.ts";
 import { resolveModelPath } from "./models/locate.ts";
+import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
 import { emulatorPath } from "./native/library.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
@@ -34,6 +35,7 @@ export type {
   ImageRange,
   JobProgress,
   PipelineEvent,
+  PreviewEvent,
   ProgressEvent,
   StartEvent,
   WarningEvent,
@@ -78,6 +80,11 @@ export interface GenerateOptions {
   onEvent?: ((event: PipelineEvent) => void | Promise<void>) | undefined;
   /** False keeps no images for the result, for jobs whose handler takes them. Default true. */
   keepImages?: boolean | undefined;
+  /**
+   * Steps between `preview` events, 1 and up; 0, the default, for none, which costs nothing. A
+   * preview copies the latent from the device once, 256 KB per image at 1024x1024.
+   */
+  previewSteps?: number | undefined;
 }
 
 /** How sessions are opened; tests bring one that only takes notes. */
@@ -149,6 +156,13 @@ export class Pipeline {
   ): Promise<GenerateResult> {
     if (this.closing !== null) throw closedError();
     const { id = crypto.randomUUID(), keepImages = true, onEvent = () => {} } = options;
+    const { previewSteps = 0 } = options;
+    if (!Number.isInteger(previewSteps) || previewSteps < 0 || previewSteps > stepCountMax) {
+      throw new BasedXLError(
+        "bad-option",
+        `previewSteps must be a whole number from 0 to ${stepCountMax}, not ${previewSteps}.`,
+      );
+    }
     if (this.jobs.has(id)) {
       throw new BasedXLError("bad-option", `There is a job with the id ${id} already.`);
     }
@@ -160,7 +174,7 @@ export class Pipeline {
     this.jobs.set(id, controller);
     try {
       const { model, warnings } = this;
-      const job = { id, model, warnings, keepImages, signal, onEvent };
+      const job = { id, model, warnings, keepImages, signal, onEvent, previewSteps };
       return await this.queue.run(signal, () => runJob(this.session, plan, job));
     } finally {
       this.jobs.delete(id);

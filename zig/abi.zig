@@ -111,6 +111,7 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     if (state == .closed) return .ok;
     progress.stage = @enumFromInt(session.reporter.stage.load(.acquire));
     progress.step_index = session.reporter.step_index.load(.acquire);
+    progress.preview_step = session.reporter.preview.step.load(.acquire);
     progress.plan_count = session.plans.plan_count.load(.monotonic);
     progress.unet_dry_run_count = session.unetDryRunCount();
     progress.scratch_bytes = session.scratch_bytes.load(.acquire);
@@ -126,13 +127,15 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     return .ok;
 }
 
-/// Copies a result of the finished job; returns its bytes, and copies nothing when `len` is less.
+/// Copies a result of the finished job, or the running job's preview; returns its bytes, and copies
+/// nothing when `len` is less.
 pub export fn bxl_session_read(
-    session: *const Session,
+    session: *Session,
     output: pipeline.Output,
     buffer: ?[*]u8,
     len: u64,
 ) callconv(.c) u64 {
+    if (output == .preview) return session.reporter.preview.read(buffer, len);
     if (session.currentState() != .done) return 0;
     const bytes = session.result.bytes(output);
     if (buffer) |target| {
@@ -349,6 +352,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
         .hooks = hooksOf(hooks),
         .time_ids = r.time_ids,
         .wants_latents = r.wants_latents != 0,
+        .preview_steps = r.preview_steps,
         .vae_tile_latent = r.vae_tile_latent,
         .batch = r.batch,
         .timestep = r.timestep,

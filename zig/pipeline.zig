@@ -8,6 +8,7 @@
 //!   pipeline/text.zig        prompts to conditioning
 //!   pipeline/denoise.zig     the steps
 //!   pipeline/latents.zig     the sampler's registers
+//!   pipeline/preview.zig     intermediate latents, where somebody asks for them
 //!   pipeline/gather.zig      model outputs of all ranks to every rank
 //!   pipeline/decode.zig      latents to pixels
 //!   pipeline/vae_tiling.zig  the decode in overlapping tiles
@@ -27,6 +28,7 @@ pub const RankStats = results.RankStats;
 const ranks = @import("pipeline/rank.zig");
 pub const Rank = ranks.Rank;
 pub const Reporter = ranks.Reporter;
+pub const Preview = @import("pipeline/preview.zig").Preview;
 pub const Error = ranks.Error;
 const components = @import("pipeline/components.zig");
 const decode = @import("pipeline/decode.zig");

@@ -103,7 +103,7 @@ pub const Session = struct {
             .gpa = gpa,
             .io = io,
             .options = options,
-            .reporter = .{ .io = io },
+            .reporter = .{ .io = io, .preview = .{ .gpa = gpa, .io = io } },
             .result = .init(gpa),
             .machine = .{
                 .gpa = gpa,
@@ -133,6 +133,7 @@ pub const Session = struct {
         session.coordinator.join();
         if (session.job) |*job| job.deinit();
         session.result.deinit();
+        session.reporter.preview.deinit();
         session.plans.deinit();
         session.options.files_arena.deinit();
         session.gpa.destroy(session);
@@ -162,6 +163,7 @@ pub const Session = struct {
         session.diagnostics.reset();
         session.cancelled.store(false, .release);
         session.reporter.step_index.store(0, .release);
+        session.reporter.preview.reset();
         // Until a rank begins, a poll must not see the last stage of the previous job.
         session.reporter.stage.store(@intFromEnum(job.kind.firstStage()), .release);
         session.state.store(@intFromEnum(State.running), .release);

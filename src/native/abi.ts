@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 10;
+export const abiVersion = 11;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -75,6 +75,7 @@ export const Output = {
   noise_prediction: 5,
   decoded: 6,
   rank_stats: 7,
+  preview: 8,
 } as const;
 
 export const HiddenAct = {
@@ -408,6 +409,7 @@ export interface Request {
   vaeTileLatent: number | boolean;
   extrapolateHalos: number | boolean;
   wantsDecoded: number | boolean;
+  previewSteps: number | boolean;
   rng: keyof typeof Rng;
   hooks: Bytes;
   seeds: Bytes;
@@ -441,7 +443,8 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 44, Number(s.vaeTileLatent), true);
   v.setUint32(at + 48, Number(s.extrapolateHalos), true);
   v.setUint32(at + 52, Number(s.wantsDecoded), true);
-  v.setUint32(at + 56, Rng[s.rng], true);
+  v.setUint32(at + 56, Number(s.previewSteps), true);
+  v.setUint32(at + 60, Rng[s.rng], true);
   writeBytes(v, at + 64, s.hooks);
   writeBytes(v, at + 80, s.seeds);
   writeBytes(v, at + 96, s.rows);
@@ -528,6 +531,7 @@ export const zeroRequest: Request = {
   vaeTileLatent: 0,
   extrapolateHalos: 0,
   wantsDecoded: 0,
+  previewSteps: 0,
   rng: "cpu",
   hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
@@ -577,6 +581,7 @@ export interface Progress {
   stepIndex: number;
   planCount: number;
   unetDryRunCount: number;
+  previewStep: number;
   scratchBytes: bigint;
   weightBytes: bigint;
   copyBytes: bigint;
@@ -597,6 +602,7 @@ export function readProgress(v: DataView, at: number): Progress {
     stepIndex: v.getUint32(at + 16, true),
     planCount: v.getUint32(at + 20, true),
     unetDryRunCount: v.getUint32(at + 24, true),
+    previewStep: v.getUint32(at + 28, true),
     scratchBytes: v.getBigUint64(at + 32, true),
     weightBytes: v.getBigUint64(at + 40, true),
     copyBytes: v.getBigUint64(at + 48, true),

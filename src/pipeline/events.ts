@@ -30,6 +30,21 @@ export interface ProgressEvent extends JobProgress {
   jobId: string;
 }
 
+/** An approximation of an image that is being denoised; see `preview.ts`. */
+export interface PreviewEvent {
+  type: "preview";
+  jobId: string;
+  /** The image's place in the request, from 0. */
+  index: number;
+  /** Finished steps. */
+  stepIndex: number;
+  /** Pixels: those of the image divided by the VAE's factor, 8 for SDXL. */
+  width: number;
+  height: number;
+  /** RGB bytes, height × width × 3. */
+  pixels: Uint8Array;
+}
+
 /** One image, once it is decoded. */
 export interface ImageEvent extends GeneratedImage {
   type: "image";
@@ -43,7 +58,7 @@ export interface WarningEvent {
   message: string;
 }
 
-export type PipelineEvent = StartEvent | ProgressEvent | ImageEvent | WarningEvent;
+export type PipelineEvent = StartEvent | ProgressEvent | PreviewEvent | ImageEvent | WarningEvent;
 
 export interface GeneratedImage {
   /** Its place in the request, from 0. */

@@ -6,9 +6,10 @@ import assert from "node:assert/strict";
 import { stopIfAborted } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import { previewPixels } from "./preview.ts";
 import { PromptEncoder } from "./prompts.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
-import type { ImageRequest, ImageResult, Session } from "./session.ts";
+import type { ImageRequest, ImageResult, LatentPreview, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** What a job needs of a session; tests bring one that only takes notes. */
@@ -41,6 +42,8 @@ export interface JobOptions {
   keepImages: boolean;
   signal: AbortSignal;
   onEvent: (event: PipelineEvent) => void | Promise<void>;
+  /** Steps between previews; 0 for none. */
+  previewSteps: number;
 }
 
 /** Runs `plan` to its end. Where a handler fails, the job has ended when this rejects. */
@@ -54,7 +57,8 @@ export async function runJob(
   const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
   const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence));
-  const inputs = batches.map((batch) => requestOf(plan, batch, encoder));
+  const { previewSteps } = options;
+  const inputs = batches.map((batch) => ({ ...requestOf(plan, batch, encoder), previewSteps }));
   const [first] = batches;
   assert(first, "a request without images");
   const layout = first.layout.text;
@@ -70,6 +74,7 @@ export async function runJob(
     const { range } = batch;
     const result = await session.image(inputs[number]!, {
       onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, images: range }),
+      onPreview: (preview) => showPreviews(preview, plan, batch, options),
       signal,
     });
     const [count, channels, rows, columns] = result.latentShape;
@@ -92,6 +97,25 @@ export async function runJob(
 }
 
 // --- internal ---
+
+/** One event per image of the batch. */
+async function showPreviews(
+  { stepIndex, latents }: LatentPreview,
+  { schedule, settings }: PlannedRequest,
+  { images, range }: PlannedBatch,
+  { id: jobId, model, onEvent }: JobOptions,
+): Promise<void> {
+  const width = settings.width / model.vaeFactor;
+  const height = settings.height / model.vaeFactor;
+  const scale = schedule.rows[stepIndex]?.inputScale ?? 1;
+  const each = latents.length / images.length;
+  for (const place of images.keys()) {
+    const latent = latents.subarray(place * each, (place + 1) * each);
+    const pixels = previewPixels(latent, each / (width * height), scale);
+    const index = range.first - 1 + place;
+    await onEvent({ type: "preview", jobId, index, stepIndex, width, height, pixels });
+  }
+}
 
 function requestOf(
   plan: PlannedRequest,

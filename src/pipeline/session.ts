@@ -100,7 +100,17 @@ export interface Progress {
   loadFraction: number;
 }
 
+/** Intermediate latents of a batch. */
+export interface LatentPreview {
+  /** Finished steps. */
+  stepIndex: number;
+  /** (image, row, column, channel), in the sampler's scale, with the noise that is still there. */
+  latents: Float32Array;
+}
+
 export interface ImageHooks {
+  /** Called where the request has `previewSteps`; a poll that comes late skips some. */
+  onPreview?: ((preview: LatentPreview) => void | Promise<void>) | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -204,7 +214,7 @@ class NativeSession implements Session {
         timeIds: [height, width, 0, 0, height, width],
       },
       [rowBytes, seeds, scales, prompts, negatives, promptBytes, negativeBytes, hookBytes],
-      imageHooks(hooks, rows.length),
+      this.imageHooks(hooks, rows.length),
     );
     const rgb = new Uint8Array(this.handle.read("rgb"));
     const imageBytes = rgb.length / imageCount;
@@ -229,6 +239,22 @@ class NativeSession implements Session {
   close(): Promise<void> {
     return this.handle.close();
   }
+
+  // --- internal ---
+
+  private imageHooks({ onProgress, onPreview, signal }: ImageHooks, stepCount: number): Hooks {
+    let shownStep = 0;
+    return {
+      signal,
+      onProgress: async ({ stage, stepIndex, previewStep }) => {
+        await onProgress?.({ stage, stepIndex, stepCount, loadFraction: 1 });
+        if (onPreview === undefined || previewStep === shownStep || previewStep === 0) return;
+        shownStep = previewStep;
+        const latents = new Float32Array(this.handle.read("preview"));
+        await onPreview({ stepIndex: previewStep, latents });
+      },
+    };
+  }
 }
 
 /** Without what is undefined, so that a default stays. */
@@ -241,19 +267,6 @@ function present<T extends object>(request: T): T {
 /** A value for every image. */
 function perImage<T extends object | number | null>(value: T | readonly T[], count: number): T[] {
   return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
-}
-
-function imageHooks({ onProgress, signal }: ImageHooks, stepCount: number): Hooks {
-  return {
-    signal,
-    onProgress: ({ stage, stepIndex }) =>
-      onProgress?.({
-        stage,
-        stepIndex,
-        stepCount,
-        loadFraction: 1,
-      }),
-  };
 }
 
 function rowsToBytes(rows: StepCoefficients[]): Uint8Array {

@@ -17,7 +17,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 10;
+pub const abi_version: u32 = 11;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -171,6 +171,8 @@ pub const Request = extern struct {
     vae_tile_latent: u32,
     extrapolate_halos: u32,
     wants_decoded: u32,
+    /// Steps between previews; 0 for none.
+    preview_steps: u32,
     /// What the seeds start.
     rng: random.Rng,
     /// One `TestHooks`; empty in a product run.
@@ -208,6 +210,8 @@ pub const Progress = extern struct {
     /// dry runs of the UNet.
     plan_count: u32,
     unet_dry_run_count: u32,
+    /// Finished steps of the latent that `bxl_session_read` gives as preview; 0 for none yet.
+    preview_step: u32,
     scratch_bytes: u64,
     weight_bytes: u64,
     /// Weights that loading must copy: all bytes, and those copied so far.

@@ -56,6 +56,7 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
         }
         if (rank.reporter) |r| {
             r.step_index.store(@intCast(i + 1), .release);
+            try showLatent(rank, r, state.latent, @intCast(i + 1));
             step_ns.?[i] = @intCast(rank.now() - start);
         }
     }
@@ -64,6 +65,13 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
 }
 
 // --- internal ---
+
+/// A preview of what `step` steps have made, where one is due. The last step is the result itself.
+fn showLatent(rank: *Rank, reporter: *ranks.Reporter, latent: Tensor, step: u32) Error!void {
+    const every = rank.job.preview_steps;
+    if (every == 0 or step % every != 0 or step == rank.job.steps.len) return;
+    try reporter.preview.publish(rank.b, latent, step);
+}
 
 /// The UNet on this rank's branches and rows: (branches * images, own rows, width, channels).
 fn predictNoiseRows(

@@ -63,6 +63,8 @@ pub const Job = struct {
     /// Whether the decoder's output in f32 is wanted too.
     wants_decoded: bool = false,
     wants_latents: bool = false,
+    /// Steps between previews; 0 for none.
+    preview_steps: u32 = 0,
     /// See `Exchange.bessel_variance`; for comparisons.
     bessel_variance: bool = false,
     hooks: Hooks = .{},

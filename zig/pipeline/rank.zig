@@ -21,6 +21,7 @@ const Transport = @import("../transport.zig").Transport;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const Job = @import("job.zig").Job;
 const nchw = @import("nchw.zig");
+const Preview = @import("preview.zig").Preview;
 const results = @import("result.zig");
 
 pub const Error = exchanges.Error || error{ NotFinite, OutOfMemory, NotDealable };
@@ -30,6 +31,7 @@ pub const Reporter = struct {
     io: Io,
     stage: std.atomic.Value(u32) = .init(0),
     step_index: std.atomic.Value(u32) = .init(0),
+    preview: Preview,
 
     pub fn begin(reporter: *Reporter, stage: Stage) i96 {
         reporter.stage.store(@intFromEnum(stage), .release);

@@ -18,6 +18,8 @@ pub const Output = enum(u32) {
     decoded = 6,
     /// `RankStats` of every rank.
     rank_stats = 7,
+    /// The newest intermediate latent (images, rows, width, channels), while the job runs.
+    preview = 8,
 };
 
 /// What one rank did in an image's steps; bytes are those received from other ranks.
