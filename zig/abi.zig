@@ -339,24 +339,12 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
         .kind = r.kind,
         .latent_rows = r.latent_rows,
         .latent_width = r.latent_width,
-        .branch_count = r.branch_count,
-        .guidance_rescale = r.guidance_rescale,
-        .initial_scale = r.initial_scale,
         .mode = r.sync_mode,
-        .warmup_steps = r.warmup_steps,
-        .split_batch = r.split_batch != 0,
         .extrapolates_halos = r.extrapolate_halos != 0,
-        .wants_decoded = r.wants_decoded != 0,
-        .rng = r.rng,
         .bessel_variance = hooks.bessel_variance != 0,
         .hooks = hooksOf(hooks),
-        .time_ids = r.time_ids,
-        .wants_latents = r.wants_latents != 0,
-        .preview_steps = r.preview_steps,
-        .vae_tile_latent = r.vae_tile_latent,
-        .batch = r.batch,
-        .timestep = r.timestep,
     };
+    copySettings(&job, r);
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
@@ -369,6 +357,23 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.pooled = try copyValues(f32, arena, r.pooled);
     job.time_ids_list = try copyValues(f32, arena, r.time_ids_list);
     return job;
+}
+
+/// Plain values that both have by one name, so that a new setting needs no line here.
+fn copySettings(job: *pipeline.Job, r: *const Request) void {
+    inline for (@typeInfo(pipeline.Job).@"struct".fields) |field| {
+        if (!@hasField(Request, field.name)) continue;
+        const value = @field(r, field.name);
+        if (@TypeOf(value) == field.type) {
+            @field(job, field.name) = value;
+        } else if (field.type == bool) {
+            @field(job, field.name) = value != 0;
+        } else switch (@TypeOf(value)) {
+            // What lies in the caller's memory is copied one by one.
+            Bytes, Tokens, TestHooks => {},
+            else => @compileError("no copy of " ++ field.name),
+        }
+    }
 }
 
 fn hooksOf(hooks: TestHooks) faults.Hooks {

@@ -14,8 +14,8 @@ import {
   type Session,
 } from "../pipeline/session.ts";
 import { makeSchedule, type Schedule } from "../schedule.ts";
-import { limits } from "../settings/limits.ts";
 import { schedulers } from "../settings/names.ts";
+import { settings } from "../settings/table.ts";
 import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
 /** What every image of a bench has in common. */
@@ -43,8 +43,8 @@ export interface Case {
 
 /** From flags and the model's own defaults. Throws "bad-option" or "bad-model". */
 export async function readDrawing(flags: Flags, stepCountDefault?: number): Promise<Drawing> {
-  const stepCount = wholeOf(flags, "steps", limits["num-inference-steps"]);
-  const guidanceScale = decimalOf(flags, "guidance-scale", limits["guidance-scale"]);
+  const stepCount = wholeOf(flags, "steps", settings.stepCount);
+  const guidanceScale = decimalOf(flags, "guidance-scale", settings.guidanceScale);
   const scheduler = nameOf(flags, "scheduler", schedulers) ?? "euler";
   const model = await openModelFolder(resolveModelPath(textOf(flags, "model")).path);
   const { defaults, nativeSize } = model;

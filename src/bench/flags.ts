@@ -5,8 +5,9 @@
 import type { ArgsDef } from "citty";
 import { parseArgs } from "citty";
 import { BasedXLError } from "../errors.ts";
-import { limits, seedMax } from "../settings/limits.ts";
 import { schedulers } from "../settings/names.ts";
+import { seedMax } from "../settings/setting.ts";
+import { settings } from "../settings/table.ts";
 import { normalizeFlags, suggestion } from "../terminal/flags.ts";
 
 export type Flags = Record<string, string | boolean | undefined>;
@@ -36,7 +37,7 @@ export const sharedFlags = {
   steps: {
     type: "string",
     valueHint: "N",
-    description: `Steps, ${limits["num-inference-steps"].min} and more.`,
+    description: `Steps, ${settings.stepCount.min} and more.`,
   },
   "guidance-scale": {
     type: "string",
@@ -120,7 +121,7 @@ export function namesOf<Name extends string>(
 export function sizeOf(flags: Flags, unit: number): { width: number; height: number } | undefined {
   const text = textOf(flags, "size");
   if (text === undefined) return undefined;
-  const max = Math.floor(limits.width.max / unit) * unit;
+  const max = Math.floor(settings.width.max / unit) * unit;
   const [, width, height] = /^(\d{1,6})x(\d{1,6})$/i.exec(text)?.map(Number) ?? [];
   const fits = (side: number) => side >= unit && side <= max && side % unit === 0;
   if (width !== undefined && height !== undefined && fits(width) && fits(height)) {

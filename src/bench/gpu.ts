@@ -13,7 +13,7 @@ import { writeWhole } from "../image/files.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { emulatorPath } from "../native/library.ts";
-import { limits } from "../settings/limits.ts";
+import { settings } from "../settings/table.ts";
 import { buildEmulator } from "../setup/emulator.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
@@ -171,10 +171,11 @@ export async function run(args: string[]): Promise<number> {
   const quick = flags.quick === true || device === "cuda-emulated";
   const dtypes = namesOf(flags, "dtypes", gpuDtypes) ?? (quick ? ["f16"] : gpuDtypes);
   const only = namesOf(flags, "only", parts) ?? parts;
-  const sides = wholesOf(flags, "sides", { min: 64, max: limits.width.max });
-  const patches = wholesOf(flags, "patches", limits.gpus) ?? (quick ? [1, 2] : patchesDefault);
+  const sides = wholesOf(flags, "sides", { min: 64, max: settings.width.max });
+  const patches =
+    wholesOf(flags, "patches", settings.rankCount) ?? (quick ? [1, 2] : patchesDefault);
   const compile = nameOf(flags, "compile", compileModes) ?? (quick ? "off" : compileModes[0]);
-  const steps = wholeOf(flags, "steps", limits["num-inference-steps"]);
+  const steps = wholeOf(flags, "steps", settings.stepCount);
   const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 });
   const out = textOf(flags, "out") ?? "bench-out";
   const python = textOf(flags, "python") ?? "python3";

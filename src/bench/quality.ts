@@ -2,12 +2,13 @@
  * `bun run bench quality`: how far images of several patches are from those of one rank, in every
  * mode. Guidance branches are never split over ranks here: that part is exact, so ranks = patches.
  */
+
 import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { BasedXLError } from "../errors.ts";
+import { rankCountMax } from "../native/abi.ts";
 import type { ImageResult } from "../pipeline/session.ts";
-import { limits } from "../settings/limits.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
@@ -109,7 +110,7 @@ export async function run(args: string[]): Promise<number> {
     process.stdout.write(renderHelp(help, flagTexts));
     return 0;
   }
-  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
+  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: rankCountMax });
   const modes = namesOf(flags, "modes", syncModes) ?? syncModes;
   const cases = casesOf(flags);
   const drawing = await readDrawing(flags);

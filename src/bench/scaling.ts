@@ -3,12 +3,13 @@
  * how long a step would take where every rank has a device of its own. One thread per rank; the
  * time of computation is processor time, since ranks may be more than the cores.
  */
+
 import { loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
+import { rankCountMax } from "../native/abi.ts";
 import type { RankStats, Session } from "../pipeline/session.ts";
 import { medianMs } from "../pipeline/timings.ts";
-import { limits } from "../settings/limits.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
@@ -115,7 +116,7 @@ export async function run(args: string[]): Promise<number> {
     return 0;
   }
   const out = textOf(flags, "out") ?? "bench-out";
-  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: limits.gpus.max });
+  const rankCounts = wholesOf(flags, "ranks", { min: 2, max: rankCountMax });
   const patchFile = textOf(flags, "patches");
   if (patchFile !== undefined) return await runPatches(patchFile, out);
   if (flags.formula) return await runFormula(flags, rankCounts ?? ranksDefault, out);

@@ -4,7 +4,7 @@
  * processes; each generates with as many GPUs as its --gpus says, one or more.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import { limits } from "../settings/limits.ts";
+import { settings } from "../settings/table.ts";
 
 export interface ProcessEnvironment {
   /** RANK, from 0; process 0 decides and writes the image. */
@@ -40,7 +40,7 @@ ${missing.length === 1 ? "is" : "are"} not: several processes need all of ${inWo
 process none.`,
     );
   }
-  const count = whole(env, "WORLD_SIZE", 1, limits.gpus.max);
+  const count = whole(env, "WORLD_SIZE", 1, settings.rankCount.max);
   const index = whole(env, "RANK", 0, count - 1);
   const masterPort = whole(env, "MASTER_PORT", 1, portMax);
   // torchrun's own agent listens there: process 0 takes the port beside it.
@@ -53,7 +53,7 @@ process none.`,
       `MASTER_ADDR must be the name or address of process 0, not "${escaped(host, 100)}".`,
     );
   }
-  const localIndex = env.LOCAL_RANK ? whole(env, "LOCAL_RANK", 0, limits.gpus.max - 1) : 0;
+  const localIndex = env.LOCAL_RANK ? whole(env, "LOCAL_RANK", 0, settings.rankCount.max - 1) : 0;
   return { index, count, localIndex, host, port };
 }
 

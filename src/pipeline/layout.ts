@@ -4,7 +4,7 @@
  * the same rules: change both or neither.
  */
 import { BasedXLError } from "../errors.ts";
-import { limits } from "../settings/limits.ts";
+import { settings } from "../settings/table.ts";
 
 export interface Layout {
   rankCount: number;
@@ -35,7 +35,7 @@ export interface LayoutRequest {
  */
 export function layoutOf(request: LayoutRequest): Layout {
   const { rankCount, guidance, latentRows, rowUnit } = request;
-  const { min, max } = limits.gpus;
+  const { min, max } = settings.rankCount;
   if (!Number.isInteger(rankCount) || rankCount < min || rankCount > max) {
     throw badOption(`A image is shared by ${min} to ${max} ranks, not by ${rankCount}.`);
   }

@@ -7,6 +7,7 @@ import { BasedXLError, escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
 import type { Scheduler } from "../settings/names.ts";
+import { defaultOf } from "../settings/setting.ts";
 import {
   type KeysWhere,
   type RequestSettings,
@@ -127,7 +128,7 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
       const setting = settingOf(key);
       const value = values[key];
       if (value !== undefined) return [key, checkSetting(key, value, naming)];
-      return [key, "default" in setting ? setting.default : undefined];
+      return [key, defaultOf(setting)];
     }),
   ) as unknown as Omit<Required<RequestSettings>, PerImage | "seed" | keyof ModelDefaults> &
     Partial<ModelDefaults>;
@@ -220,19 +221,16 @@ its place. ${naming("scheduler")} takes ${settings.scheduler.names.join(", ")}.`
   return name;
 }
 
-/** Settings that do nothing without guidance. */
-function unusedOf(
-  given: { guidanceScale: number; negativePrompt: string | undefined; guidanceRescale: number },
-  naming: Naming,
-): string[] {
-  const { guidanceScale, negativePrompt, guidanceRescale } = given;
-  if (guidanceScale > 1) return [];
-  const unused = [
-    ...(negativePrompt === undefined ? [] : ["The negative prompt"]),
-    ...(guidanceRescale === 0 ? [] : [naming("guidanceRescale")]),
-  ];
-  const why = `it needs ${naming("guidanceScale")} above 1, not ${guidanceScale}`;
-  return unused.map((what) => `${what} is not used: ${why}.`);
+/** What the user gave and guidance alone would use. */
+function unusedOf(given: PlannedRequest["settings"], naming: Naming): string[] {
+  if (given.guidanceScale > 1) return [];
+  const why = `it needs ${naming("guidanceScale")} above 1, not ${given.guidanceScale}`;
+  const values: Readonly<Record<string, unknown>> = given;
+  return requestKeys.flatMap((key) => {
+    const setting = settingOf(key);
+    const isUnused = setting.needsGuidance && values[key] !== defaultOf(setting);
+    return isUnused ? [`${naming(key)} is not used: ${why}.`] : [];
+  });
 }
 
 /** DistriFusion's default of 4, or all the steps where there are fewer. */

@@ -4,7 +4,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { GenerateRequest } from "../pipeline/request.ts";
-import { seedMax } from "./setting.ts";
+import { defaultOf, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingKeys, settingOf, settings } from "./table.ts";
 import { parseSetting } from "./values.ts";
 
@@ -63,8 +63,7 @@ function badOption(message: string): BasedXLError {
 
 /** A flag's value, else the table's default, else undefined. */
 function readFlag(key: SettingKey, given: SampleArgs[string]): unknown {
-  const setting = settingOf(key);
-  if (given === undefined) return "default" in setting ? setting.default : undefined;
+  if (given === undefined) return defaultOf(settingOf(key));
   return typeof given === "boolean" ? given : parseSetting(key, String(given));
 }
 

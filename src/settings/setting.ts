@@ -36,6 +36,8 @@ interface Common {
   json: string | null;
   /** True where the model brings a value if the user gives none: it is there once one is known. */
   modelDefault?: true;
+  /** True where it does nothing without guidance, which a warning then says. */
+  needsGuidance?: true;
 }
 
 export interface WholeSetting extends Common {
@@ -113,3 +115,8 @@ export type Given<S> =
 
 /** What is known once the model has filled in its defaults. */
 export type Resolved<S> = IsThere<S, "modelDefault"> extends true ? ValueOfKind<S> : Given<S>;
+
+/** Undefined where the table has none. */
+export function defaultOf(setting: Setting): unknown {
+  return "default" in setting ? setting.default : undefined;
+}

@@ -39,6 +39,7 @@ export const settings = {
       'What the image should not show. "" is encoded as an empty text; without this flag the ' +
       "model's config decides (SDXL: zeros). Default: none.",
     emptyAllowed: true,
+    needsGuidance: true,
     scope: "request",
     processes: "same",
     json: "negative_prompt",
@@ -69,6 +70,7 @@ export const settings = {
     help:
       "Scale the guided noise prediction back towards the deviation of the prompt's, {range}: " +
       "against overexposure by guidance (arXiv 2305.08891, which takes 0.7). Default: 0.",
+    needsGuidance: true,
     scope: "request",
     processes: "same",
     json: "guidance_rescale",

@@ -321,7 +321,7 @@ describe("negative prompt", () => {
     expect(log.opened[0]?.guidance).toBe(false);
     expect(negativesOf(log.images[0])).toEqual([null]);
     expect(result.warnings).toEqual([
-      "The negative prompt is not used: it needs guidanceScale above 1, not 1.",
+      "negativePrompt is not used: it needs guidanceScale above 1, not 1.",
     ]);
   });
 });

@@ -463,7 +463,7 @@ describe("defaults", () => {
 describe("warnings", () => {
   test("a negative prompt without guidance", () => {
     expect(resolve(["--negative-prompt", "x", "--guidance-scale", "1"]).warnings).toEqual([
-      "The negative prompt is not used: it needs --guidance-scale above 1, not 1.",
+      "--negative-prompt is not used: it needs --guidance-scale above 1, not 1.",
     ]);
   });
 

@@ -110,10 +110,14 @@ pub fn alone(o: *const sessions.Options, rank: u32) ?Status {
 pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (size(config, r.latent_rows, r.latent_width)) |status| return status;
     if (branches(r.branch_count)) |status| return status;
-    if (!(r.guidance_rescale >= 0 and r.guidance_rescale <= 1)) {
-        return refuse("a guidance rescale outside 0 to 1", .{});
+    inline for (@typeInfo(@TypeOf(types.request_ranges)).@"struct".fields) |field| {
+        const min, const max = @field(types.request_ranges, field.name);
+        const value = @field(r, field.name);
+        // NaN is outside, too.
+        if (!(value >= min and value <= max)) {
+            return refuse("{s} outside {d} to {d}", .{ field.name, min, max });
+        }
     }
-    if (r.batch < 1 or r.batch > 64) return refuse("a batch outside 1 to 64", .{});
     const positions = @as(usize, r.latent_rows) * r.latent_width;
     const sample_bytes = @as(usize, r.batch) * positions * config.vae.latent_channels * 4;
     const factor: usize = config.vae.factor();

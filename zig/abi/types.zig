@@ -199,6 +199,12 @@ pub const Request = extern struct {
     time_ids_list: Bytes,
 };
 
+/// What numbers of a request may be, ends included.
+pub const request_ranges = .{
+    .guidance_rescale = .{ 0, 1 },
+    .batch = .{ 1, image_count_max },
+};
+
 pub const Progress = extern struct {
     size: u32,
     state: sessions.State,

@@ -66,10 +66,10 @@ pub const LatentStep = struct {
     row: StepCoefficients,
     /// One per image of `latent`; not read where there is one branch.
     guidance_scales: []const f32,
-    /// diffusers' guidance_rescale, 0 to 1: how far the deviation of each image's guided output
+    /// 0 to 1 (arXiv 2305.08891, 3.4): how far the deviation of each image's guided output
     /// is brought back to that of the positive branch. 0 changes nothing. Deviations are over the
     /// whole image, which `model_output` is on every rank.
-    guidance_rescale: f32 = 0,
+    rescale: f32 = 0,
     /// (images, rows, width, channels), changed in place.
     latent: Tensor,
     saved: Tensor,

@@ -74,7 +74,7 @@ pub const LatentState = struct {
         try rank.b.latentStep(.{
             .row = step,
             .guidance_scales = rank.job.guidance_scales,
-            .guidance_rescale = rank.job.guidance_rescale,
+            .rescale = rank.job.guidance_rescale,
             .latent = state.latent,
             .saved = state.saved,
             .history = state.history,

@@ -241,7 +241,7 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
     const output = floats(step.model_output);
     var history: [arguments.history_count][*]f32 = undefined;
     for (step.history, &history) |tensor, *address| address.* = floats(tensor);
-    const rescales = has_branches and step.guidance_rescale != 0;
+    const rescales = has_branches and step.rescale != 0;
     const args: arguments.LatentStep = .{
         .latent = floats(step.latent),
         .saved = floats(step.saved),
@@ -309,7 +309,7 @@ fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
         }
         for (&sums) |*sum| sum.* /= @floatFromInt(per_image);
         const ratio = @sqrt((sums[1] - sums[0] * sums[0]) / (sums[3] - sums[2] * sums[2]));
-        factors[image] = @floatCast(step.guidance_rescale * ratio + 1 - step.guidance_rescale);
+        factors[image] = @floatCast(step.rescale * ratio + 1 - step.rescale);
     }
     return factors;
 }

@@ -38,7 +38,7 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     try cuda.check(result, "copying a step's row");
     const scales = if (branch_count == 2) try guidanceScales(cuda, step) else 0;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
-    const rescales = branch_count == 2 and step.guidance_rescale != 0;
+    const rescales = branch_count == 2 and step.rescale != 0;
     return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
         cuda.partials,
         scales,
@@ -112,7 +112,7 @@ fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep, scales: usize) Error!u
     try cuda.launch("guidance_factors", .untyped, .{ .x = images }, .{ .x = 32 }, 0, .{
         factors,
         sums,
-        step.guidance_rescale,
+        step.rescale,
         @as(u32, guidance_slab_count),
         per_image,
     });

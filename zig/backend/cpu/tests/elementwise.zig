@@ -237,7 +237,7 @@ test "latentStep: guidance rescale equals diffusers' two steps, image by image" 
     var step: backend.LatentStep = .{
         .row = std.mem.zeroes(backend.StepCoefficients),
         .guidance_scales = &.{ 6, 3, 9 },
-        .guidance_rescale = rescale,
+        .rescale = rescale,
         .latent = try a.randomTensor(shape),
         .saved = try a.tensor(shape, .f32),
         .history = undefined,

@@ -55,7 +55,7 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
         @field(steps, side) = .{
             .row = row,
             .guidance_scales = scales[0..shape.batch],
-            .guidance_rescale = rescale,
+            .rescale = rescale,
             .latent = @field(both[0], side),
             .saved = @field(both[1], side),
             .history = .{
