@@ -43,11 +43,7 @@ const flagTexts = {
     valueHint: "LIST",
     description: `Of the models: ${modelOps.join(", ")}. Default: all.`,
   },
-  cpuDtypes: {
-    type: "string",
-    valueHint: "LIST",
-    description: "Default: f32, and bf16 where it is.",
-  },
+  dtypes: { type: "string", valueHint: "LIST", description: "Default: f32, and bf16 where it is." },
   pairs: {
     type: "string",
     valueHint: "N",
