@@ -1,7 +1,7 @@
 /**
- * Models that differ from SDXL in what conditions them: one text encoder, another hidden state, five
- * time ids (refiners), nine input channels (inpainting). Each is made from the golden model, whose
- * outputs are compared with PyTorch elsewhere, such that both must compute the same numbers.
+ * Models that differ from SDXL in what conditions them: one text encoder, another hidden state,
+ * five time ids (refiners), nine input channels (inpainting). Each is made from the golden model,
+ * whose outputs are compared with PyTorch elsewhere, such that both must compute the same numbers.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
@@ -176,7 +176,7 @@ describe("UNets", () => {
     expect(relativeL2(other, six)).toBeGreaterThan(1e-6);
   });
 
-  test("nine channels are four where the others repeat them with half the weight each", async () => {
+  test("nine channels are four where others repeat them with half the weight", async () => {
     const four = await predicted(() => {}, {}, {});
     const taps = 9;
     const name = "conv_in.weight";
