@@ -11,6 +11,7 @@ import { ModelParts, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { emulated } from "../support/emulator.ts";
 import { copyModel, removeCopies } from "../support/model-copy.ts";
+import { refusal } from "../support/refusal.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
@@ -30,7 +31,30 @@ const loud = await openModelFolder(
   }),
 );
 
+/** The whole residual stream is 1e4 times as large, which the group norms take out again. */
+const overflowing = await openModelFolder(
+  copyModel("vae/diffusion_pytorch_model.safetensors", (tensors) => {
+    for (const [name, tensor] of tensors) {
+      const onStream = /^decoder\.(conv_in|.*(\.conv2|\.to_out\.0))\./.test(name);
+      const offset = /^decoder\..*(conv_shortcut|upsamplers.*)\.?.*bias$/.test(name);
+      if (!onStream && !offset) continue;
+      const values = new Float16Array(new Uint8Array(tensor.bytes).buffer);
+      const wide = Float32Array.from(values, (value) => 1e4 * value);
+      tensor.dtype = "F32";
+      tensor.bytes = new Uint8Array(wide.buffer);
+    }
+  }),
+);
+
 afterAll(removeCopies);
+
+test("an overflow of f16 ends the image and names --dtype bf16, which has the range", async () => {
+  const sample = largeLatent(golden, 1n, 8, 8);
+  const inF16 = () => decode(overflowing, sample, 8, 8, emulated());
+  expect(await refusal(inF16, "not-finite")).toContain("overflow in f16: --dtype bf16");
+  const inBf16 = await decode(overflowing, sample, 8, 8, emulated({ dtype: "bf16" }));
+  expect(inBf16.every(Number.isFinite)).toBe(true);
+});
 
 describe.each([
   ["reference", golden],

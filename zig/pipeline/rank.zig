@@ -68,8 +68,6 @@ pub const Rank = struct {
     /// Host memory of this rank for noise and the like; the caller frees it after the job.
     arena: Allocator,
     reporter: ?*Reporter = null,
-    /// Peak of the scratch before the decode.
-    scratch_before_decode: usize = 0,
 
     /// Marks the start of a stage: reports it, and attributes traced operations to it.
     pub fn begin(rank: *Rank, stage: Stage) i96 {
@@ -133,7 +131,12 @@ pub const Rank = struct {
     }
 
     pub fn notFinite(rank: *Rank, comptime what: []const u8, args: anytype) error{NotFinite} {
+        // The range of f16 ends at 65504; SDXL's VAE is known to leave it.
+        const advice = switch (rank.b.activationType()) {
+            .f16 => "Values above 65504 overflow in f16: --dtype bf16 has the range of f32.",
+            else => "Are the weights damaged, or made for another config?",
+        };
         return rank.diagnostics.fail(error.NotFinite, what ++ " numbers that are not finite, so " ++
-            "no image was written. Are the weights damaged, or made for another config?", args);
+            "no image was written. {s}", args ++ .{advice});
     }
 };
