@@ -316,6 +316,7 @@ fn sessionOptionsOf(
             .image_count = options.image_count,
             .vae_tile_latent = options.vae_tile_latent,
         },
+        .tile_latent = options.model_tile_latent,
     };
 }
 

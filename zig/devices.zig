@@ -19,6 +19,7 @@ const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const models = @import("model.zig");
 const rank_devices = @import("devices/rank_device.zig");
 const RankDevice = rank_devices.RankDevice;
+const Shortage = @import("devices/shortage.zig").Shortage;
 const layouts = @import("patch/layout.zig");
 const nccl = @import("nvidia/nccl.zig");
 const rank_count_max = layouts.rank_count_max;
@@ -224,34 +225,42 @@ pub const Machine = struct {
         scratch: []const usize,
         /// 0 once they are loaded.
         weight_bytes: u64,
-        /// Scratch of a single rank before it decodes the whole image; null with several ranks or
-        /// where tiles are used already.
-        undecoded: ?usize = null,
     };
 
-    /// Refuses what does not fit into free memory, before anything is allocated.
-    pub fn checkFits(machine: *const Machine, needs: Needs) Error!void {
+    /// The memory that is missing where `needs` does not fit into what is free; null where it does.
+    pub fn shortage(machine: *const Machine, needs: Needs) Error!?Shortage {
         if (machine.options.kind == .cpu) {
-            var work: u64 = 0;
-            for (needs.scratch) |bytes| work += bytes;
-            for (machine.ranks) |rank| work -|= rank.bytes;
-            const there = memory.available(machine.io) orelse return;
-            const ranks: u32 = @intCast(needs.scratch.len);
-            return machine.refuseTooLarge("", needs, work, ranks, there);
+            var one: Shortage = .{
+                .weights = needs.weight_bytes,
+                .scratch = 0,
+                .ranks = @intCast(needs.scratch.len),
+                .free = memory.available(machine.io) orelse return null,
+            };
+            for (needs.scratch) |bytes| one.scratch += bytes;
+            for (machine.ranks) |rank| one.scratch -|= rank.bytes;
+            return one.orNull();
         }
         for (machine.gpus) |*gpu| {
-            var work: u64 = 0;
-            var ranks: u32 = 0;
+            var one: Shortage = .{
+                .gpu = @intCast(gpu.device),
+                .weights = needs.weight_bytes,
+                .scratch = 0,
+                .ranks = 0,
+                .free = try gpu.freeBytes(),
+            };
             for (needs.scratch, machine.ranks[0..needs.scratch.len]) |bytes, rank| {
                 if (rank.gpu.? != gpu) continue;
-                work += bytes -| rank.bytes;
-                ranks += 1;
+                one.scratch += bytes -| rank.bytes;
+                one.ranks += 1;
             }
-            var place: [32]u8 = undefined;
-            const name = std.fmt.bufPrint(&place, " on GPU {d}", .{gpu.device}) catch unreachable;
-            const there = try gpu.freeBytes();
-            try machine.refuseTooLarge(name, needs, work, ranks, there);
+            if (one.orNull()) |found| return found;
         }
+        return null;
+    }
+
+    /// Whether several ranks take their scratch from the same memory.
+    pub fn sharesMemory(machine: *const Machine) bool {
+        return machine.options.kind == .cpu or machine.options.share_gpu;
     }
 
     // --- internal ---
@@ -423,44 +432,7 @@ pub const Machine = struct {
         }
         return true;
     }
-
-    fn refuseTooLarge(
-        machine: *const Machine,
-        where: []const u8,
-        needs: Needs,
-        work: u64,
-        ranks: u32,
-        there: u64,
-    ) Error!void {
-        const weights = needs.weight_bytes;
-        const need = weights + work;
-        if (need <= there) return;
-        const only_decode = if (needs.undecoded) |bytes|
-            weights + (bytes -| machine.heldBytes()) <= there
-        else
-            false;
-        const advice = if (only_decode)
-            "The decode is what does not fit: add --vae-tiling, or choose a smaller size."
-        else
-            "Choose a smaller size or fewer ranks.";
-        const sentence = "The image needs {d:.2} GiB of free memory{s} ({d:.2} GiB for weights, " ++
-            "{d:.2} GiB of scratch for {d} ranks), and {d:.2} GiB are free. {s}";
-        const d = machine.diagnostics;
-        return d.fail(error.NotEnoughMemory, sentence, .{
-            gibibytes(need),  where,  gibibytes(weights), gibibytes(work), ranks,
-            gibibytes(there), advice,
-        });
-    }
-
-    /// Arena bytes that the first rank has already.
-    fn heldBytes(machine: *const Machine) usize {
-        return if (machine.ranks.len > 0) machine.ranks[0].bytes else 0;
-    }
 };
-
-fn gibibytes(bytes: u64) f64 {
-    return @as(f64, @floatFromInt(bytes)) / (1 << 30);
-}
 
 comptime {
     std.debug.assert(rank_count_max <= drivers.gpu_count_max);

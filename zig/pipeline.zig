@@ -67,7 +67,6 @@ fn generateImages(rank: *Rank) Error!void {
     defer rank.b.free(latent);
     if (rank.index == 0 and rank.job.wants_latents) try rank.saveNchw(.latents, latent);
 
-    rank.scratch_before_decode = rank.b.scratch.peak;
     const decode_start = rank.begin(.decode);
     try decode.decodeImages(rank, latent);
     if (rank.reporter) |r| rank.result.decode_ns = r.since(decode_start);

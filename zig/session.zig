@@ -4,6 +4,7 @@
 //!
 //! Read in this order:
 //!   session/plan.zig          layout, slots and scratch of an image's shape; the cache of plans
+//!   session/memory_advice.zig what makes an image fit that does not
 //!   session/rank_states.zig   what the ranks of a job read of each other
 //!   session/rank_threads.zig  runs the local ranks of a job
 //!   session/plan_report.zig   the plan as JSON, without a session
@@ -19,6 +20,7 @@ const models = @import("model.zig");
 const Model = models.Model;
 const pipeline = @import("pipeline.zig");
 const Job = pipeline.Job;
+const Advisor = @import("session/memory_advice.zig").Advisor;
 const plans = @import("session/plan.zig");
 const Plan = plans.Plan;
 const RankThreads = @import("session/rank_threads.zig").RankThreads;
@@ -54,6 +56,8 @@ pub const Options = struct {
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
     first: plans.First,
+    /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.
+    tile_latent: u32 = 0,
 };
 
 pub const Session = struct {
@@ -262,12 +266,11 @@ pub const Session = struct {
         const needs: devices.Machine.Needs = .{
             .scratch = plan.scratch_bytes[local.first..local.end],
             .weight_bytes = weights.mapped + weights.copied,
-            .undecoded = plan.scratchWithTiles(&first),
         };
-        if (o.machine.kind == .cpu) try session.checkFits(needs);
+        if (o.machine.kind == .cpu) try session.checkFits(&first, needs);
         try session.machine.open(plan.layout.rank_count);
         errdefer session.machine.close();
-        if (o.machine.kind == .cuda) try session.checkFits(needs);
+        if (o.machine.kind == .cuda) try session.checkFits(&first, needs);
         const loaded = session.machine.loadWeights(&session.model, &session.copied_bytes);
         try session.model.checkUnchanged();
         return loaded;
@@ -279,11 +282,24 @@ pub const Session = struct {
         session.model.close();
     }
 
-    fn checkFits(session: *Session, needs: devices.Machine.Needs) Error!void {
+    /// Refuses what does not fit into free memory, before anything is allocated.
+    fn checkFits(session: *Session, job: *const Job, needs: devices.Machine.Needs) Error!void {
         var total: u64 = 0;
         for (needs.scratch) |bytes| total += bytes;
         session.scratch_bytes.store(total, .release);
-        try session.machine.checkFits(needs);
+        const shortage = try session.machine.shortage(needs) orelse return;
+        var arena: std.heap.ArenaAllocator = .init(session.gpa);
+        defer arena.deinit();
+        const planning = session.planner();
+        const advisor: Advisor = .{
+            .planner = &planning,
+            .machine = &session.machine,
+            .job = job,
+            .tile_latent = session.options.tile_latent,
+            .weight_bytes = needs.weight_bytes,
+        };
+        const advice = try advisor.sentence(arena.allocator());
+        return shortage.fail(&session.diagnostics, advice);
     }
 
     fn runJob(session: *Session) Error!void {
@@ -292,10 +308,9 @@ pub const Session = struct {
         const plan = try session.plans.get(&session.planner(), job);
         const local = session.localRanks(plan);
         const scratch = plan.scratch_bytes[local.first..local.end];
-        try session.checkFits(.{
+        try session.checkFits(job, .{
             .scratch = scratch,
             .weight_bytes = 0,
-            .undecoded = plan.scratchWithTiles(job),
         });
         for (session.machine.ranks[0..scratch.len], scratch) |*rank, bytes| {
             try rank.reserve(session.gpa, bytes);

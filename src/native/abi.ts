@@ -315,6 +315,7 @@ export interface SessionOptions {
   splitBatch: number | boolean;
   imageCount: number | boolean;
   vaeTileLatent: number | boolean;
+  modelTileLatent: number | boolean;
   compute: keyof typeof Compute;
   cudaLibrary: Bytes;
   ncclUniqueId: Bytes;
@@ -325,10 +326,10 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 560;
+export const sizeOfSessionOptions = 568;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 560, true);
+  v.setUint32(at + 0, 568, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.rankHereFirst), true);
   v.setUint32(at + 12, Number(s.rankHereCount), true);
@@ -347,14 +348,15 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 64, Number(s.splitBatch), true);
   v.setUint32(at + 68, Number(s.imageCount), true);
   v.setUint32(at + 72, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 76, Compute[s.compute], true);
-  writeBytes(v, at + 80, s.cudaLibrary);
-  writeBytes(v, at + 96, s.ncclUniqueId);
-  writeModelConfig(v, at + 112, s.config);
-  writeBytes(v, at + 496, s.textEncoderFiles);
-  writeBytes(v, at + 512, s.textEncoder2Files);
-  writeBytes(v, at + 528, s.unetFiles);
-  writeBytes(v, at + 544, s.vaeFiles);
+  v.setUint32(at + 76, Number(s.modelTileLatent), true);
+  v.setUint32(at + 80, Compute[s.compute], true);
+  writeBytes(v, at + 88, s.cudaLibrary);
+  writeBytes(v, at + 104, s.ncclUniqueId);
+  writeModelConfig(v, at + 120, s.config);
+  writeBytes(v, at + 504, s.textEncoderFiles);
+  writeBytes(v, at + 520, s.textEncoder2Files);
+  writeBytes(v, at + 536, s.unetFiles);
+  writeBytes(v, at + 552, s.vaeFiles);
 }
 
 export interface Tokens {

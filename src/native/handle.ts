@@ -64,6 +64,8 @@ export interface HandleOptions {
   imageCount: number;
   /** Rows and columns of the latent that are decoded at once, 0 = all. */
   vaeTileLatent: number;
+  /** The tile that requests may ask for, named where an image does not fit; 0 or absent = none. */
+  modelTileLatent?: number;
   /** Default f32. */
   dtype?: CpuDtype;
 }
@@ -276,6 +278,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     ncclUniqueId: bytesOf(part.ncclUniqueId),
     randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(files[4]!),
+    modelTileLatent: sizes.modelTileLatent ?? 0,
     splitBatch: Number(sizes.splitBatch),
     compute: dtype,
     config: activation === "f16" ? scaledVae(model.config) : model.config,

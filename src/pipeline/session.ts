@@ -148,6 +148,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       splitBatch,
       imageCount,
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
+      modelTileLatent: tileLatent(model),
       dtype: options.dtype ?? "f32",
     },
     {

@@ -100,6 +100,8 @@ pub const SessionOptions = extern struct {
     image_count: u32,
     /// As in the requests.
     vae_tile_latent: u32,
+    /// The tile that a request may ask for, named where an image does not fit; 0 for none.
+    model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
     compute: backends.Compute,
     /// Path, ended by a 0 byte, of a library that replaces NVIDIA's; empty for these.

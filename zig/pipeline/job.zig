@@ -84,6 +84,16 @@ pub const Job = struct {
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
 
+    /// The job with its first images alone; the memory stays that of `job`.
+    pub fn withImages(job: *const Job, count: usize) Job {
+        var fewer = job.*;
+        fewer.seeds = job.seeds[0..count];
+        fewer.guidance_scales = job.guidance_scales[0..@min(count, job.guidance_scales.len)];
+        fewer.prompts = job.prompts[0..@min(count, job.prompts.len)];
+        fewer.negatives = job.negatives[0..@min(count, job.negatives.len)];
+        return fewer;
+    }
+
     pub fn deinit(job: *Job) void {
         job.arena.deinit();
         job.* = undefined;

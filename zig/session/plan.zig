@@ -76,8 +76,6 @@ pub const Plan = struct {
     vae_patches: Patches,
     /// Arena bytes of each rank.
     scratch_bytes: [rank_count_max]usize = @splat(0),
-    /// Of those, what the first rank needs before it decodes.
-    scratch_before_decode: usize = 0,
     /// Of each rank.
     slot_lists: []slots.SlotLists,
 
@@ -91,18 +89,11 @@ pub const Plan = struct {
         if (plan.layout.rank_count == session_rank_count) return local;
         return .{ .first = 0, .end = plan.layout.rank_count };
     }
-
-    /// Scratch before the decode, where decoding in tiles would make the whole smaller.
-    pub fn scratchWithTiles(plan: *const Plan, job: *const Job) ?usize {
-        const is_whole = job.kind == .image and job.vae_tile_latent == 0;
-        return if (plan.layout.rank_count == 1 and is_whole) plan.scratch_before_decode else null;
-    }
 };
 
 /// What one rank's dry run found.
 pub const RankPlan = struct {
     scratch_bytes: usize,
-    scratch_before_decode: usize,
     /// What the patches of the UNet keep for each other.
     exchange_bytes: usize,
 };
@@ -135,9 +126,7 @@ pub const Planner = struct {
             if (layout.rank_count > 1) {
                 try planner.record(arena.allocator(), &result, job, @intCast(i));
             }
-            const one = try planner.trace(&result, job, @intCast(i), null);
-            bytes.* = one.scratch_bytes;
-            if (i == 0) result.scratch_before_decode = one.scratch_before_decode;
+            bytes.* = (try planner.trace(&result, job, @intCast(i), null)).scratch_bytes;
         }
         result.arena = arena;
         return result;
@@ -159,7 +148,6 @@ pub const Planner = struct {
         if (op_trace) |counting| counting.leave(&dry_run.scratch);
         return .{
             .scratch_bytes = dry_run.scratch.peak,
-            .scratch_before_decode = rank.scratch_before_decode,
             .exchange_bytes = dry_run.exchanges.unet.counted.buffer_bytes,
         };
     }
