@@ -3,20 +3,18 @@
  * the way is discussed and changed here, for all files; there is no list of exceptions.
  */
 import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
-import { dirname, join, normalize } from "node:path";
+import {
+  readSources,
+  type Source,
+  sourceOf,
+  typescriptImports,
+  zigImports,
+} from "./support/sources.ts";
 
-const root = join(import.meta.dir, "..");
 const columnCountMax = 100;
 const functionLineCountMax = 70;
-const fileLineCountMax = 500;
-
-interface Source {
-  /** Path from the root, with forward slashes. */
-  name: string;
-  text: string;
-  lines: string[];
-}
+/** Longer files are named, not refused: one concept may need them. */
+const fileLineCountAdvised = 700;
 
 /** Bindings written by a program: they open with their comment, but keep their own length. */
 const generated = new Set(["src/native/abi.ts"]);
@@ -42,9 +40,11 @@ describe("house rules", () => {
     ).toEqual([]);
   });
 
-  test(`no file is over ${fileLineCountMax} lines`, () => {
-    const long = written.filter(({ lines }) => lines.length > fileLineCountMax);
-    expect(long.map(({ name, lines }) => `${name}: ${lines.length} lines`)).toEqual([]);
+  test("long files are named", () => {
+    const long = written.filter(({ lines }) => lines.length > fileLineCountAdvised);
+    for (const { name, lines } of long) {
+      console.log(`${name} has ${lines.length} lines: does it hold more than one concept?`);
+    }
   });
 
   test(`no function is over ${functionLineCountMax} lines`, () => {
@@ -113,8 +113,6 @@ describe("house rules", () => {
 });
 
 describe("how functions are measured", () => {
-  const source = (name: string, text: string): Source => ({ name, text, lines: text.split("\n") });
-
   test("in TypeScript: functions, methods and callbacks, with their signature", () => {
     const text = [
       "export function one(options: {",
@@ -134,7 +132,7 @@ describe("how functions are measured", () => {
       'test("four", () => {',
       "});",
     ].join("\n");
-    expect(functionsOf(source("a.ts", text))).toEqual([
+    expect(functionsOf(sourceOf("a.ts", text))).toEqual([
       { line: 1, lineCount: 8 },
       { line: 10, lineCount: 4 },
       { line: 15, lineCount: 2 },
@@ -156,24 +154,11 @@ describe("how functions are measured", () => {
       'test "push" {',
       "}",
     ].join("\n");
-    expect(functionsOf(source("a.zig", text))).toEqual([{ line: 3, lineCount: 5 }]);
+    expect(functionsOf(sourceOf("a.zig", text))).toEqual([{ line: 3, lineCount: 5 }]);
   });
 });
 
 // --- internal ---
-
-function readSources(patterns: string[]): Source[] {
-  const names = patterns.flatMap((pattern) => [
-    ...new Bun.Glob(pattern).scanSync({ cwd: root, dot: true }),
-  ]);
-  return [...new Set(names)]
-    .filter((name) => !/(^|\/)(node_modules|fixtures|assets|\.venv)\//.test(name))
-    .sort()
-    .map((name) => {
-      const text = readFileSync(join(root, name), "utf8");
-      return { name, text, lines: text.replace(/\n$/, "").split("\n") };
-    });
-}
 
 function linesWhere(from: Source[], matches: (line: string) => boolean) {
   return from.flatMap(({ name, lines }) =>
@@ -203,21 +188,6 @@ function reach(starts: string[], importsOf: (source: Source) => string[]): Set<s
     if (source) waiting.push(...importsOf(source));
   }
   return reached;
-}
-
-function typescriptImports({ name, text }: Source): string[] {
-  return [...text.matchAll(/(?:\bfrom|\bimport\(?|\bURL\()\s*"(\.[^"]+)"/g)].map(([, path = ""]) =>
-    normalize(join(dirname(name), path)),
-  );
-}
-
-function zigImports({ name, text }: Source): string[] {
-  const imported = [...text.matchAll(/@import\("([^"]+\.zig)"\)/g)].map(([, path = ""]) =>
-    normalize(join(dirname(name), path)),
-  );
-  // build.zig names root files from the repository's root.
-  const named = [...text.matchAll(/"((?:zig|cuda)\/[^"]+\.zig)"/g)].map(([, path = ""]) => path);
-  return [...imported, ...named].filter((path) => existsSync(join(root, path)));
 }
 
 /**

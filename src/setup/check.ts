@@ -41,7 +41,7 @@ function steps(): Step[] {
     tool("types", [bun, join(packages, "typescript/bin/tsc"), "--noEmit"]),
     tool("lint and format", [bun, join(packages, "@biomejs/biome/bin/biome"), "check"]),
     tool("Zig format", [zig?.path ?? "zig", "fmt", "--check", ...zigSources]),
-    tool("house rules", [bun, "test", "tests/tidy.test.ts"]),
+    tool("house rules", [bun, "test", "tests/tidy"]),
     ...(zig === null ? [] : buildSteps({ root, zig })),
   ];
 }

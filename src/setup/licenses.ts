@@ -8,9 +8,6 @@ import { join } from "node:path";
 import type { License } from "../binary/contents.ts";
 import { compilerOfPackages } from "./compiler.ts";
 
-/** Packages whose code the benches need, although they are for development otherwise. */
-const benchPackages = ["vega", "vega-lite"];
-
 /** All licences of the clone at `root`, in the order in which they are printed. */
 export function collectLicenses(root: string): License[] {
   return [
@@ -75,7 +72,7 @@ function zigLicense(root: string): License {
 /** The packages of `dependencies` and everything below them, by name. */
 function packageLicenses(root: string): License[] {
   const names = new Set<string>();
-  const waiting = [...Object.keys(manifestOf(root).dependencies ?? {}), ...benchPackages];
+  const waiting = Object.keys(manifestOf(root).dependencies ?? {});
   for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
     const folder = join(root, "node_modules", name);
     // Optional packages are those of other platforms.
