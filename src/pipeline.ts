@@ -20,7 +20,7 @@ import { type ModelFolder, openModelFolder } from "./models/folder.ts";
 import { resolveModelPath } from "./models/locate.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
-import { emulatorPath } from "./native/library.ts";
+import { emulatorPath, prepareDevice } from "./native/library.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
 import { JobQueue } from "./pipeline/queue.ts";
@@ -117,7 +117,7 @@ export class Pipeline {
     dependencies: PipelineDependencies = { openSession },
   ): Promise<Pipeline> {
     const model = await modelOf(options.model);
-    const devices = devicesOf(options.devices ?? {});
+    const devices = await devicesOf(options.devices ?? {});
     const { rankCount, gpu, dtype } = devices;
     const { first: request = { prompt: "" }, naming } = options;
     const plan = isPlanned(request) ? request : planRequest(request, model, rankCount, naming);
@@ -222,13 +222,18 @@ async function modelOf(model: PipelineOptions["model"]): Promise<ModelFolder> {
   return await openModelFolder(resolveModelPath(model, process.env).path);
 }
 
-function devicesOf(devices: Partial<DeviceOptions> | ChosenDevices): ChosenDevices {
-  if ("gpu" in devices) return devices;
+async function devicesOf(devices: Partial<DeviceOptions> | ChosenDevices): Promise<ChosenDevices> {
+  if (isChosen(devices)) return devices;
+  await prepareDevice(devices.device, () => {});
   return chooseDevice({ ...deviceDefaults, ...devices }, probeDevice(), emulatorPath);
 }
 
 function isPlanned(request: GenerateRequest | PlannedRequest): request is PlannedRequest {
   return "batches" in request;
+}
+
+function isChosen(devices: Partial<DeviceOptions> | ChosenDevices): devices is ChosenDevices {
+  return "gpu" in devices;
 }
 
 function closedError(): BasedXLError {

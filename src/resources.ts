@@ -17,6 +17,7 @@ export const resources: Resources = {
     const name = libraryName(process.platform).replace("basedxl", "basedxl_emulated");
     return join(root, "zig-out", "lib", name);
   },
+  buildEmulator: async (report) => (await import("./setup/emulator.ts")).buildEmulator(report),
   rebuildHint: "`bun run build:native` builds it",
   bundledModel: () => join(import.meta.dir, "assets/mini-sdxl"),
   cacheReport: () => null,

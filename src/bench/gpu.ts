@@ -12,9 +12,8 @@ import { BasedXLError } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
 import type { ModelFolder } from "../models/folder.ts";
 import { probeDevice } from "../native/device-info.ts";
-import { emulatorPath } from "../native/library.ts";
+import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { settings } from "../settings/table.ts";
-import { buildEmulator } from "../setup/emulator.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
   badOption,
@@ -225,7 +224,7 @@ function refuseWithoutGpu(device: (typeof devices)[number]): void {
 
 async function emulatorFor(device: (typeof devices)[number]): Promise<string> {
   if (device === "cuda") return "";
-  await buildEmulator((line) => void process.stderr.write(`${line}\n`));
+  await prepareDevice(device, (line) => void process.stderr.write(`${line}\n`));
   return emulatorPath();
 }
 

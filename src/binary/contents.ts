@@ -55,6 +55,8 @@ export interface Resources {
   nativeLibrary(): string;
   /** Path of the emulator library, null in a binary. Need not exist. */
   emulator(): string | null;
+  /** Builds the emulator library where it is stale, in a clone; may throw "setup". */
+  buildEmulator(report: (line: string) => void): Promise<void>;
   /** The remedy for a missing or old library, as the end of a sentence. */
   rebuildHint: string;
   /** The folder of the bundled model; may throw "setup". */

@@ -12,6 +12,7 @@ export const resources: Resources = {
   isBinary: true,
   nativeLibrary: () => join(extracted("library"), libraryName(process.platform)),
   emulator: () => null,
+  buildEmulator: async () => {},
   rebuildHint: "get the binary again",
   bundledModel: () => join(extracted("model"), "mini-sdxl"),
   cacheReport: () => describeCache(cacheCandidates(), versionName(contents)),

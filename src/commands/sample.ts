@@ -19,7 +19,7 @@ import { checkEncoder } from "../image.ts";
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { type ModelLocation, resolveModelPath } from "../models/locate.ts";
 import { probeDevice } from "../native/device-info.ts";
-import { emulatorPath } from "../native/library.ts";
+import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { type PlannedRequest, planRequest } from "../pipeline/request.ts";
 import { medianMs } from "../pipeline/timings.ts";
 import { type GeneratedImage, type GenerateResult, Pipeline } from "../pipeline.ts";
@@ -115,6 +115,7 @@ async function prepare(
     asFlag,
   );
   const info = probeDevice();
+  await prepareDevice(options.device, output.log.info);
   const choice = chooseDevice(options, info, emulatorPath);
   const encoderNote = writes ? await checkEncoder(options.outPath) : null;
 

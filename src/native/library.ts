@@ -44,13 +44,21 @@ export function structBuffer(size: number): { bytes: Uint8Array; view: DataView 
   return { bytes, view };
 }
 
+/** Builds what `device` needs beyond the set-up: the library of "cuda-emulated", in a clone. */
+export async function prepareDevice(
+  device: string | undefined,
+  report: (line: string) => void,
+): Promise<void> {
+  if (device === "cuda-emulated") await resources.buildEmulator(report);
+}
+
 /** The library that answers for a GPU in tests; throws "setup" where it has not been built. */
 export function emulatorPath(): string {
   const path = resources.emulator();
   if (path === null) {
     throw new BasedXLError(
       "bad-option",
-      "--device cuda-emulated is for tests in a clone: leave it out.",
+      "--device cuda-emulated is for tests in a clone, which builds what it needs: leave it out.",
     );
   }
   if (existsSync(path)) return path;

@@ -22,6 +22,7 @@ import { coreQuota, cpuFeatures } from "../../src/doctor/machine.ts";
 import { hubFolder, hubModels, modelSection } from "../../src/doctor/models.ts";
 import { renderReport } from "../../src/doctor/render.ts";
 import { type GpuFacts, type Line, problemsOf } from "../../src/doctor/report.ts";
+import { probeDevice } from "../../src/native/device-info.ts";
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
 import { zigEnvironment } from "../../src/setup/native.ts";
 import { linkedModel } from "../support/linked-model.ts";
@@ -272,7 +273,9 @@ describe("the command", () => {
     expect(json.exitCode).toBe(problems.length === 0 ? 0 : 1);
     expect(text.exitCode).toBe(json.exitCode);
     expect(program).toMatchObject({ binary: false, cache: null });
-    expect(choice).toMatchObject({ device: "cpu", ranks: 1, threads: machine.cores });
+    const { gpuCount, cudaKernels } = probeDevice();
+    const device = gpuCount > 0 && cudaKernels !== "" ? "cuda" : "cpu";
+    expect(choice).toMatchObject({ device, ranks: 1, threads: machine.cores });
   });
 
   test.each([

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import sharp from "sharp";
 import packageJson from "../../package.json" with { type: "json" };
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
+import { probeDevice } from "../../src/native/device-info.ts";
 import { maxAbs } from "../support/compare.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -17,6 +18,8 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Starting Bun, loading and drawing a few steps take seconds on a slow machine. */
 const timeoutMs = 60_000;
+/** A latent that 16 patches can share. */
+const wide = ["--width", "64", "--height", "1024", "--no-split-batch"];
 const small = ["--steps", "2", "--width", "64", "--height", "64", "--device", "cpu"];
 
 interface Ended {
@@ -47,15 +50,31 @@ function onlyObject({ stdout }: Ended) {
   return JSON.parse(stdout);
 }
 
+/** A machine that would draw on a GPU, the emulator in its place included. */
+const drawsOnGpu = probeDevice().gpuCount > 0 && probeDevice().cudaKernels !== "";
+
 describe("drawing", () => {
+  test(
+    "without --device says on what it draws, and on what it would not",
+    async () => {
+      const args = ["--steps", "1", "--width", "64", "--height", "64", "--out", "device.png"];
+      const { exitCode, stderr } = await basedxl("sample", ...args);
+      expect(stderr).toMatch(
+        drawsOnGpu
+          ? /^Generating on \S.*\.$/m
+          : /^(No GPU was|1 GPU was|\d+ GPUs were) found.*generating on the CPU\.$/m,
+      );
+      expect(exitCode).toBe(0);
+    },
+    timeoutMs,
+  );
+
   test(
     "tells people what it does, on stderr alone",
     async () => {
-      const { exitCode, stdout, stderr } = await basedxl("sample", "--steps", "3", "--seed", "7");
+      const quick = ["sample", "--steps", "3", "--seed", "7", "--device", "cpu"];
+      const { exitCode, stdout, stderr } = await basedxl(...quick);
       expect(stderr).toContain("No --model given: generating with the bundled mini-sdxl (256x256");
-      expect(stderr).toMatch(
-        /^(No GPU was|1 GPU was|\d+ GPUs were) found.*generating on the CPU\.$/m,
-      );
       expect(stderr).toContain('"a red house left of a green tree on the grass": 256x256, 3 steps');
       expect(stderr).toContain("guidance 4, seed 7.\n1 rank = both guidance branches.\n");
       expect(stderr).toMatch(/^Step 3\/3, [\d.]+ s per step$/m);
@@ -209,7 +228,8 @@ describe("refusing", () => {
     [["sample", "--save-latents", "no/x.safetensors"], 1, "Cannot write no/x.safetensors"],
     [["sample", "--scheduler", "ddim", "--use-karras-sigmas"], 2, "ddim"],
     [["sample", "--model", "stabilityai/sdxl-turbo"], 1, "a model of the Hugging Face hub"],
-    [["sample", "--device", "cuda"], 1, "--device cuda needs an NVIDIA GPU"],
+    // A machine with GPUs has fewer; one without has none.
+    [["sample", "--device", "cuda", "--gpus", "16", ...wide], 1, "GPU"],
     [["smaple"], 2, 'There is no command "smaple". Did you mean sample?'],
     [["--gpus", "2"], 2, "Name a command before --gpus: sample, bench"],
   ] as const)(

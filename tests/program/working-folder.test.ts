@@ -21,7 +21,7 @@ function runDeleted(args: string[], after = "") {
   return { exitCode, stderr: stderr.toString(), left };
 }
 
-const quick = ["--steps", "1", "--seed", "1"];
+const quick = ["--steps", "1", "--seed", "1", "--device", "cpu"];
 const out = join(kept, "a.png");
 
 test.each([

@@ -34,10 +34,10 @@ export interface Work
   stepsDone?: number;
 }
 
-/** Opens a session that can draw `work`, and closes it whatever `use` does. */
-export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>): Promise<T> {
+/** Opens a session that can draw `work`; close it. */
+export function openFor(work: Work): Promise<Session> {
   const { model, width, height, rankCount = 1, threadCount = 0, splitBatch = true } = work;
-  const session = await openSession({
+  return openSession({
     model,
     width,
     height,
@@ -50,6 +50,11 @@ export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>
     guidance: guidanceOf(work) > 1,
     imageCount: seedsOf(work).length,
   });
+}
+
+/** Opens a session that can draw `work`, and closes it whatever `use` does. */
+export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>): Promise<T> {
+  const session = await openFor(work);
   try {
     return await use(session);
   } finally {
