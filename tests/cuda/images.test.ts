@@ -26,7 +26,7 @@ import {
 import { emulated } from "../support/emulator.ts";
 import { drawNoise } from "../support/noise.ts";
 import { refusal } from "../support/refusal.ts";
-import { zigBuild } from "../support/zig.ts";
+import { testBlocks, testsRun, zigBuild } from "../support/zig.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
@@ -217,5 +217,5 @@ test("sums in f16 are close, and are what was asked for", async () => {
 test("the emulator and every operation pass their own tests", async () => {
   const { exitCode, stderr } = await operations;
   expect(exitCode, stderr).toBe(0);
-  expect(stderr).toMatch(/\d+\/\d+ tests passed|\d+ pass/);
+  expect(testsRun(stderr), stderr).toBe(testBlocks("test-cuda"));
 }, 600_000);

@@ -15,6 +15,7 @@ import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { refusal } from "../support/refusal.ts";
+import { sampled, seed, seedName } from "../support/seed.ts";
 
 // Many images each, and the cores may be busy.
 setDefaultTimeout(60_000);
@@ -129,8 +130,8 @@ describe("full_sync equals one rank", () => {
   const everyCount = Array.from({ length: 15 }, (_, i) => i + 2);
   test.each([
     ...everyCount.map((rankCount) => ({ name: "reference", area: 100, rankCount }) as const),
-    ...fc.sample(cut, 4).map(({ rankCount }) => ({ name: "wide", area: 24, rankCount }) as const),
-  ])("at sizes that can be dealt, $name model, $rankCount ranks", async (kind) => {
+    ...sampled(cut, 4).map(({ rankCount }) => ({ name: "wide", area: 24, rankCount }) as const),
+  ])(`at sizes that can be dealt, $name model, $rankCount ranks (${seedName})`, async (kind) => {
     await fc.assert(
       fc.asyncProperty(cut, async (anyCount) => {
         const drawn = { ...anyCount, rankCount: kind.rankCount };
@@ -143,7 +144,8 @@ describe("full_sync equals one rank", () => {
         // The VAE's patches are always synchronous, but what they decode has its own rounding.
         expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
       }),
-      { numRuns: 1 },
+      // One case for each number of ranks, and another one with each seed.
+      { numRuns: 1, seed },
     );
   });
 
@@ -178,10 +180,10 @@ describe("the same seed gives the same bits", () => {
     { rankCount: 6, splitBatch: true },
   ];
 
-  test.each(syncModes)("whatever the ranks' timing: %s", async (syncMode) => {
+  test.each(syncModes)(`whatever the ranks' timing: %s (${seedName})`, async (syncMode) => {
     for (const shared of cuts) {
       const reference = await draw({ ...work, ...shared, syncMode });
-      for (const delaySeed of fc.sample(fc.integer({ min: 1, max: 2 ** 31 }), 2)) {
+      for (const delaySeed of sampled(fc.integer({ min: 1, max: 2 ** 31 }), 2)) {
         const timing = { testHooks: { delaySeed }, threadCount: 1 + (delaySeed % 7) };
         const delayed = await draw({ ...work, ...shared, syncMode, ...timing });
         expectSame(delayed, reference, `${shared.rankCount} ranks, delays ${delaySeed}`);

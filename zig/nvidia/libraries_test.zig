@@ -14,9 +14,8 @@ const Fake = struct {
     fn init() !Fake {
         var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
         const tmp = std.testing.tmpDir(.{});
-        const root = try std.fmt.allocPrint(arena.allocator(), ".zig-cache/tmp/{s}", .{
-            tmp.sub_path,
-        });
+        // Whole: relative folders are passed over, since they would be the user's.
+        const root = try tmp.dir.realPathFileAlloc(std.testing.io, ".", arena.allocator());
         return .{ .arena = arena, .tmp = tmp, .root = root };
     }
 
