@@ -42,7 +42,9 @@ test("closing while a queue never ends gives it up", () => {
 test("where only the decode is too large, tiles are named", () => {
   const large = { ...size, width: 2048, height: 2048, does: "open" } as const;
   const [tight] = runStuck(large, { BASEDXL_EMULATOR_MEMORY_MIB: "600" }).messages;
-  expect(tight).toMatch(/and 0\.\d+ GiB are free\. What fits: --vae-tiling, or a size of \d+x\d+\./);
+  expect(tight).toMatch(
+    /and 0\.\d+ GiB are free\. What fits: --vae-tiling, or a size of \d+x\d+\./,
+  );
   const [none] = runStuck(large, { BASEDXL_EMULATOR_MEMORY_MIB: "200" }).messages;
   expect(none).toMatch(/ are free\. What fits: a size of \d+x\d+\.$/);
 });
