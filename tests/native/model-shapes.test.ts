@@ -152,6 +152,43 @@ describe("UNets", () => {
     return (await withParts(model, (parts) => parts.noisePrediction(call))).output;
   }
 
+  const reference = readSafetensors(join(import.meta.dir, "../fixtures/model-shapes.safetensors"));
+  // f32 against f32: the bar of the networks' parity.
+  const allowed = 2e-5;
+
+  test("a refiner's five time ids give what diffusers gives", async () => {
+    const kept = additionInputDim - additionTimeEmbedDim;
+    const name = "add_embedding.linear_1.weight";
+    const found = await predicted(
+      (t) =>
+        t.set(
+          name,
+          columns(t.get(name)!, (row) => row.slice(0, kept)),
+        ),
+      { timeIdCount: 5, additionInputDim: kept },
+      { timeIds: new Float32Array([512, 512, 0, 0, 2.5]) },
+    );
+    expect(relativeL2(found, tensorOf(reference, "refiner").data)).toBeLessThan(allowed);
+  });
+
+  test("nine input channels give what diffusers gives", async () => {
+    const name = "conv_in.weight";
+    const taps = 9;
+    const found = await predicted(
+      (t) => {
+        const wide = columns(t.get(name)!, (row) => {
+          const channel = (i: number) => row.slice(i * taps, (i + 1) * taps);
+          const more = [3, 2, 1, 0, 0].flatMap((i) => channel(i).map((value) => value / 2));
+          return [...row, ...more];
+        });
+        t.set(name, { ...wide, shape: [wide.shape[0]!, 9, 3, 3] });
+      },
+      { inChannels: 9 },
+      { sample: new Float32Array([...input.sample, ...randomNormal(4n, 1, 5 * plane)]) },
+    );
+    expect(relativeL2(found, tensorOf(reference, "inpainting").data)).toBeLessThan(allowed);
+  });
+
   test("five time ids are six whose last one has no weight", async () => {
     const name = "add_embedding.linear_1.weight";
     const kept = additionInputDim - additionTimeEmbedDim;
