@@ -11,6 +11,7 @@ test {
     _ = @import("backend/cuda/tests/convolution.zig");
     _ = @import("backend/cuda/tests/elementwise.zig");
     _ = @import("backend/cuda/tests/embedding.zig");
+    _ = @import("backend/cuda/tests/errors.zig");
     _ = @import("backend/cuda/tests/matmul_cascaded.zig");
     _ = @import("backend/cuda/tests/norm.zig");
     _ = @import("backend/cuda/tests/sampler.zig");

@@ -136,13 +136,14 @@ pub const Cuda = struct {
         };
         const d = cuda.driver;
         var context: ?drivers.Context = null;
-        try cuda.check(d.cuCtxGetCurrent(&context), "its context");
+        try cuda.check(.cuCtxGetCurrent, d.cuCtxGetCurrent(&context), "looking up the context");
         cuda.context = context.?;
         cuda.stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.exchange_stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
-        try cuda.check(d.cuMemAlloc_v2(&cuda.partials, partial_bytes), "memory for sums");
+        const allocated = d.cuMemAlloc_v2(&cuda.partials, partial_bytes);
+        try cuda.check(.cuMemAlloc_v2, allocated, "allocating the reduction workspace");
         return cuda;
     }
 
@@ -196,7 +197,7 @@ pub const Cuda = struct {
             &pointers,
             null,
         );
-        try cuda.check(result, full);
+        try cuda.check(.cuLaunchKernel, result, full);
     }
 
     pub fn addressOf(cuda: *const Cuda, weight: *const Weight) usize {
@@ -211,7 +212,8 @@ pub const Cuda = struct {
     /// Events how far `stream` has come.
     pub fn record(cuda: *Cuda, index: usize, stream: drivers.Stream) Error!void {
         const marked = try cuda.event(index);
-        try cuda.check(cuda.driver.cuEventRecord(marked, stream), "a mark in its queue");
+        const result = cuda.driver.cuEventRecord(marked, stream);
+        try cuda.check(.cuEventRecord, result, "recording an event");
     }
 
     /// `stream` goes on when `other`, perhaps this one, has come to its mark.
@@ -222,7 +224,8 @@ pub const Cuda = struct {
         index: usize,
     ) Error!void {
         const marked = other.events[index].?;
-        try cuda.check(cuda.driver.cuStreamWaitEvent(stream, marked, 0), "waiting for a mark");
+        const result = cuda.driver.cuStreamWaitEvent(stream, marked, 0);
+        try cuda.check(.cuStreamWaitEvent, result, "making a stream wait for an event");
     }
 
     /// The communicator, to be used on `stream` next: a communicator's messages come in one order,
@@ -251,19 +254,25 @@ pub const Cuda = struct {
         }
     }
 
-    /// Waits for everything that was queued. Asks instead of sleeping in the driver: a rank whose
-    /// neighbour never answers would sleep for ever.
+    /// Waits for the stream. Polls, since cuStreamSynchronize would block for ever on a rank whose
+    /// peer has failed.
     pub fn synchronize(cuda: *Cuda) Error!void {
         const result = cuda.poll(cuda.stream, cuda.stall_limit_ns, isStopped);
-        if (result != .not_ready) return cuda.check(result, "its queue");
+        if (result != .not_ready) return cuda.check(.cuStreamQuery, result, "running the stream");
         return if (isStopped(cuda)) error.Cancelled else cuda.failStalled();
     }
 
-    /// A failure of the driver becomes the job's sentence; `what` says what was asked of it.
-    pub fn check(cuda: *Cuda, result: drivers.Result, what: []const u8) error{GpuFailed}!void {
+    /// Turns a driver error into the job's error message. `what` is what was attempted, or the
+    /// kernel that was launched. Kernels run asynchronously: a later call reports their failure.
+    pub fn check(
+        cuda: *Cuda,
+        call: drivers.Call,
+        result: drivers.Result,
+        what: []const u8,
+    ) error{GpuFailed}!void {
         if (result == .success) return;
-        return cuda.diagnostics.fail(error.GpuFailed, "The GPU failed at {s}: {s} ({s}).", .{
-            what, cuda.driver.describe(result), cuda.driver.nameOf(result),
+        return cuda.diagnostics.fail(error.GpuFailed, "{f} (rank {d} on GPU {d}: {s}).", .{
+            cuda.driver.callError(call, result), cuda.rank, cuda.device, what,
         });
     }
 
@@ -347,7 +356,7 @@ pub const Cuda = struct {
         if (cuda.events[index]) |made| return made;
         var made: ?drivers.Event = null;
         const result = cuda.driver.cuEventCreate(&made, drivers.event_disable_timing);
-        try cuda.check(result, "a mark in its queue");
+        try cuda.check(.cuEventCreate, result, "creating an event");
         cuda.events[index] = made;
         return made.?;
     }
@@ -355,7 +364,7 @@ pub const Cuda = struct {
     fn makeStream(cuda: *Cuda) Error!drivers.Stream {
         var stream: ?drivers.Stream = null;
         const result = cuda.driver.cuStreamCreate(&stream, drivers.stream_non_blocking);
-        try cuda.check(result, "a stream");
+        try cuda.check(.cuStreamCreate, result, "creating a stream");
         return stream.?;
     }
 
@@ -366,7 +375,8 @@ pub const Cuda = struct {
         assert(cuda.function_count < function_count_max);
         const d = cuda.driver;
         var found: ?drivers.Function = null;
-        try cuda.check(d.cuModuleGetFunction(&found, cuda.module, name), name);
+        const looked_up = d.cuModuleGetFunction(&found, cuda.module, name);
+        try cuda.check(.cuModuleGetFunction, looked_up, name);
         const function = found.?;
         try cuda.allowSharedMemory(function, name);
         cuda.function_names[cuda.function_count] = name.ptr;
@@ -382,10 +392,13 @@ pub const Cuda = struct {
         var most: c_int = 0;
         var own: c_int = 0;
         const optin: drivers.DeviceAttribute = .max_shared_memory_per_block_optin;
-        try cuda.check(d.cuDeviceGetAttribute(&most, optin, cuda.device), name);
-        try cuda.check(d.cuFuncGetAttribute(&own, .shared_size_bytes, function), name);
-        const wanted: drivers.FunctionAttribute = .max_dynamic_shared_size_bytes;
-        try cuda.check(d.cuFuncSetAttribute(function, wanted, most - own), name);
+        const most_read = d.cuDeviceGetAttribute(&most, optin, cuda.device);
+        try cuda.check(.cuDeviceGetAttribute, most_read, name);
+        const own_read = d.cuFuncGetAttribute(&own, .shared_size_bytes, function);
+        try cuda.check(.cuFuncGetAttribute, own_read, name);
+        const attribute: drivers.FunctionAttribute = .max_dynamic_shared_size_bytes;
+        const set = d.cuFuncSetAttribute(function, attribute, most - own);
+        try cuda.check(.cuFuncSetAttribute, set, name);
     }
 };
 

@@ -109,7 +109,8 @@ pub const Fixture = struct {
     pub fn capture(fixture: *Fixture, work: anytype, count: usize) Error!drivers.GraphExec {
         const d = fixture.gpu.driver;
         const stream = fixture.cuda.stream;
-        try fixture.cuda.check(d.cuStreamBeginCapture_v2(stream, .thread_local), "capture");
+        const began = d.cuStreamBeginCapture_v2(stream, .thread_local);
+        try fixture.cuda.check(.cuStreamBeginCapture_v2, began, "beginning a capture");
         var failure: ?Error = null;
         for (0..count) |i| work.run(i) catch |err| {
             failure = err;
@@ -121,10 +122,10 @@ pub const Fixture = struct {
             _ = d.cuGraphDestroy(there);
         };
         if (failure) |err| return err;
-        try fixture.cuda.check(ended, "taking down a graph");
+        try fixture.cuda.check(.cuStreamEndCapture, ended, "ending a capture");
         var exec: ?drivers.GraphExec = null;
         const made = d.cuGraphInstantiateWithFlags(&exec, graph.?, 0);
-        try fixture.cuda.check(made, "making a graph ready");
+        try fixture.cuda.check(.cuGraphInstantiateWithFlags, made, "instantiating a graph");
         return exec.?;
     }
 
@@ -132,13 +133,16 @@ pub const Fixture = struct {
     pub fn elapsed(fixture: *Fixture, work: anytype, count: usize) Error!f64 {
         const d = fixture.gpu.driver;
         const cuda = fixture.cuda;
-        try cuda.check(d.cuEventRecord(fixture.timer.start, cuda.stream), "a mark");
+        const started = d.cuEventRecord(fixture.timer.start, cuda.stream);
+        try cuda.check(.cuEventRecord, started, "recording the start event");
         for (0..count) |i| try work.run(i);
-        try cuda.check(d.cuEventRecord(fixture.timer.end, cuda.stream), "a mark");
-        try cuda.check(d.cuEventSynchronize(fixture.timer.end), "waiting for a mark");
+        const ended = d.cuEventRecord(fixture.timer.end, cuda.stream);
+        try cuda.check(.cuEventRecord, ended, "recording the end event");
+        const waited = d.cuEventSynchronize(fixture.timer.end);
+        try cuda.check(.cuEventSynchronize, waited, "waiting for the end event");
         var milliseconds: f32 = 0;
         const asked = d.cuEventElapsedTime(&milliseconds, fixture.timer.start, fixture.timer.end);
-        try cuda.check(asked, "asking how long it took");
+        try cuda.check(.cuEventElapsedTime, asked, "reading the elapsed time");
         return milliseconds;
     }
 
@@ -158,6 +162,7 @@ pub const Replay = struct {
 
     pub fn run(replay: Replay, _: usize) Error!void {
         const cuda = replay.fixture.cuda;
-        try cuda.check(cuda.driver.cuGraphLaunch(replay.exec, cuda.stream), "starting a graph");
+        const result = cuda.driver.cuGraphLaunch(replay.exec, cuda.stream);
+        try cuda.check(.cuGraphLaunch, result, "launching a graph");
     }
 };

@@ -4,6 +4,7 @@
 //! Source: https://docs.nvidia.com/cuda/cublas (Using the cuBLASLt API).
 
 const std = @import("std");
+const call_error = @import("call_error.zig");
 const driver = @import("driver.zig");
 
 /// cublasStatus_t
@@ -93,6 +94,12 @@ pub const Preference = *opaque {};
 /// cublasLtGetVersion of the oldest that is used: CUDA 12.0's.
 pub const version_min = 120000;
 
+/// A function of the library, as the call that failed.
+pub const Call = std.meta.FieldEnum(CublasLt);
+
+/// The last call on this thread that `refuse` was told of.
+threadlocal var refused: call_error.CallError = .{};
+
 pub const CublasLt = struct {
     cublasLtGetVersion: *const fn () callconv(.c) usize,
     cublasLtGetStatusString: *const fn (Status) callconv(.c) ?[*:0]const u8,
@@ -177,8 +184,24 @@ pub const CublasLt = struct {
         driver.Stream,
     ) callconv(.c) Status,
 
-    /// The library's own words for a status.
-    pub fn describe(library: *const CublasLt, status: Status) []const u8 {
-        return std.mem.span(library.cublasLtGetStatusString(status) orelse "unknown status");
+    pub fn callError(library: *const CublasLt, call: Call, status: Status) call_error.CallError {
+        return .{
+            .call = @tagName(call),
+            .name = call_error.upperName("CUBLAS_STATUS_", status),
+            .code = @intFromEnum(status),
+            .text = std.mem.span(library.cublasLtGetStatusString(status) orelse ""),
+        };
+    }
+
+    /// Keeps which call failed, for the message about the whole operation.
+    pub fn expect(library: *const CublasLt, call: Call, status: Status) error{Refused}!void {
+        if (status == .success) return;
+        refused = library.callError(call, status);
+        return error.Refused;
+    }
+
+    /// The call that `expect` failed at last on this thread.
+    pub fn lastRefused() call_error.CallError {
+        return refused;
     }
 };

@@ -4,6 +4,7 @@
 //! Source: https://docs.nvidia.com/deeplearning/cudnn/backend (cuDNN 9).
 
 const std = @import("std");
+const call_error = @import("call_error.zig");
 const driver = @import("driver.zig");
 
 /// cudnnStatus_t: thousands are classes; those that are told apart have names.
@@ -130,6 +131,13 @@ pub const Descriptor = *opaque {};
 /// cudnnGetVersion of the oldest that is used.
 pub const version_min = 90000;
 
+/// A function of the library, as the call that failed.
+pub const Call = std.meta.FieldEnum(Cudnn);
+
+/// The last call on this thread that `expect` failed at, with room for cuDNN's own message.
+threadlocal var refused: call_error.CallError = .{};
+threadlocal var refused_text: [256]u8 = undefined;
+
 pub const Cudnn = struct {
     cudnnGetVersion: *const fn () callconv(.c) usize,
     /// The CUDA that the library was built for: 13000.
@@ -167,8 +175,27 @@ pub const Cudnn = struct {
         variant_pack: Descriptor,
     ) callconv(.c) Status,
 
-    /// The library's own words for a status.
-    pub fn describe(library: *const Cudnn, status: Status) []const u8 {
-        return std.mem.span(library.cudnnGetErrorString(status) orelse "unknown status");
+    /// Valid until the next failure on this thread: cuDNN keeps one message for each.
+    pub fn callError(library: *const Cudnn, call: Call, status: Status) call_error.CallError {
+        @memset(&refused_text, 0);
+        library.cudnnGetLastErrorString(&refused_text, refused_text.len);
+        return .{
+            .call = @tagName(call),
+            .name = std.mem.span(library.cudnnGetErrorString(status) orelse ""),
+            .code = @intFromEnum(status),
+            .text = std.mem.sliceTo(&refused_text, 0),
+        };
+    }
+
+    /// Keeps which call failed, for the message about the whole operation.
+    pub fn expect(library: *const Cudnn, call: Call, status: Status) error{Refused}!void {
+        if (status == .success) return;
+        refused = library.callError(call, status);
+        return error.Refused;
+    }
+
+    /// The call that `expect` failed at last on this thread.
+    pub fn lastRefused() call_error.CallError {
+        return refused;
     }
 };

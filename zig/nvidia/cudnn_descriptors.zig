@@ -36,7 +36,8 @@ pub const Parts = struct {
 pub fn createAlone(library: *const Cudnn, kind: cudnn.DescriptorType) Error!Descriptor {
     var descriptor: ?Descriptor = null;
     const status = library.cudnnBackendCreateDescriptor(kind, &descriptor);
-    return if (status == .success) descriptor.? else error.Refused;
+    try library.expect(.cudnnBackendCreateDescriptor, status);
+    return descriptor.?;
 }
 
 pub fn set(
@@ -49,7 +50,7 @@ pub fn set(
     const count: i64 = @intCast(elements.len);
     const pointer: *const anyopaque = @ptrCast(elements);
     const status = library.cudnnBackendSetAttribute(descriptor, attribute, kind, count, pointer);
-    if (status != .success) return error.Refused;
+    try library.expect(.cudnnBackendSetAttribute, status);
 }
 
 /// One element.
@@ -63,9 +64,10 @@ pub fn get(
     var count: i64 = 0;
     const into: *anyopaque = @ptrCast(element);
     const status = library.cudnnBackendGetAttribute(descriptor, attribute, kind, 1, &count, into);
-    if (status != .success or count != 1) return error.Refused;
+    try library.expect(.cudnnBackendGetAttribute, status);
+    if (count != 1) try library.expect(.cudnnBackendGetAttribute, .internal_error);
 }
 
 pub fn finalize(library: *const Cudnn, descriptor: Descriptor) Error!void {
-    if (library.cudnnBackendFinalize(descriptor) != .success) return error.Refused;
+    try library.expect(.cudnnBackendFinalize, library.cudnnBackendFinalize(descriptor));
 }

@@ -4,6 +4,7 @@
 //! Source: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api.
 
 const std = @import("std");
+const CallError = @import("call_error.zig").CallError;
 const dynamic = @import("dynamic.zig");
 
 /// CUresult: those that are told apart; the rest keep their numbers.
@@ -98,6 +99,9 @@ pub const host_register_portable: c_uint = 1;
 
 /// The oldest driver that the product runs on, as cuDriverGetVersion tells it: CUDA 12.0.
 pub const version_min = 12000;
+
+/// A function of the driver, as the call that failed.
+pub const Call = std.meta.FieldEnum(Driver);
 
 pub const Driver = struct {
     cuInit: *const fn (flags: c_uint) callconv(.c) Result,
@@ -284,6 +288,15 @@ pub const Driver = struct {
         var text: ?[*:0]const u8 = null;
         if (driver.cuGetErrorName(result, &text) != .success) return "CUDA_ERROR_UNKNOWN";
         return std.mem.span(text orelse return "CUDA_ERROR_UNKNOWN");
+    }
+
+    pub fn callError(driver: *const Driver, call: Call, result: Result) CallError {
+        return .{
+            .call = @tagName(call),
+            .name = driver.nameOf(result),
+            .code = @intFromEnum(result),
+            .text = driver.describe(result),
+        };
     }
 
     /// 12040 for CUDA 12.4; 0 where the driver does not tell.

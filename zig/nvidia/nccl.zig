@@ -4,6 +4,7 @@
 //! Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api.html.
 
 const std = @import("std");
+const call_error = @import("call_error.zig");
 const driver = @import("driver.zig");
 
 /// ncclResult_t
@@ -42,6 +43,9 @@ pub const Comm = *opaque {};
 /// ncclGetVersion of the oldest that is used, 2.14: in it a group of one process may have a
 /// thread per rank and captures of CUDA graphs work without further care.
 pub const version_min = 21400;
+
+/// A function of the library, as the call that failed.
+pub const Call = std.meta.FieldEnum(Nccl);
 
 pub const Nccl = struct {
     ncclGetVersion: *const fn (version: *c_int) callconv(.c) Result,
@@ -84,8 +88,12 @@ pub const Nccl = struct {
     ncclGroupStart: *const fn () callconv(.c) Result,
     ncclGroupEnd: *const fn () callconv(.c) Result,
 
-    /// The library's own words for a result.
-    pub fn describe(library: *const Nccl, result: Result) []const u8 {
-        return std.mem.span(library.ncclGetErrorString(result) orelse "unknown result");
+    pub fn callError(library: *const Nccl, call: Call, result: Result) call_error.CallError {
+        return .{
+            .call = @tagName(call),
+            .name = call_error.camelName("nccl", result),
+            .code = @intFromEnum(result),
+            .text = std.mem.span(library.ncclGetErrorString(result) orelse ""),
+        };
     }
 };

@@ -329,7 +329,7 @@ pub const DeviceBuffers = struct {
         const d = cuda.driver;
         const target = to + run.offset;
         const result = d.cuMemcpyDtoDAsync_v2(target, from + run.offset, run.bytes, stream);
-        try cuda.check(result, "keeping old parts");
+        try cuda.check(.cuMemcpyDtoDAsync_v2, result, "keeping the last step's parts");
     }
 
     const Fetch = struct {
@@ -382,7 +382,7 @@ pub const DeviceBuffers = struct {
                     theirs.bytes,
                     o.stream,
                 );
-                try cuda.check(result, "fetching another patch's part");
+                try cuda.check(.cuMemcpyPeerAsync, result, "fetching another patch's part");
             }
         }
     }

@@ -148,7 +148,7 @@ fn fetchAll(
             copy.byteCount(),
             cuda.stream,
         );
-        try cuda.check(result, "fetching another rank's rows");
+        try cuda.check(.cuMemcpyPeerAsync, result, "fetching another rank's rows");
     }
     if (messages) |communicator| try communicator.end();
 }

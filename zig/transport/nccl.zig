@@ -42,16 +42,16 @@ pub const Communicator = struct {
             .diagnostics = diagnostics,
         };
         // Within a group one thread may join for all.
-        try first.check(library.ncclGroupStart(), "meeting");
+        try first.check(.ncclGroupStart, library.ncclGroupStart());
         var comms: [drivers.gpu_count_max]?nccl.Comm = @splat(null);
         for (contexts, 0..) |context, i| {
             _ = driver.cuCtxSetCurrent(context);
             const count: c_int = @intCast(meeting.rank_count);
             const rank: c_int = @intCast(meeting.rank_first + i);
             const joined = library.ncclCommInitRank(&comms[i], count, id, rank);
-            try first.check(joined, "meeting");
+            try first.check(.ncclCommInitRank, joined);
         }
-        try first.check(library.ncclGroupEnd(), "meeting");
+        try first.check(.ncclGroupEnd, library.ncclGroupEnd());
         for (out, 0..) |*communicator, i| {
             communicator.* = first;
             communicator.comm = comms[i].?;
@@ -66,7 +66,7 @@ pub const Communicator = struct {
             .comm = undefined,
             .diagnostics = diagnostics,
         };
-        try c.check(library.ncclGetUniqueId(&id), "meeting");
+        try c.check(.ncclGetUniqueId, library.ncclGetUniqueId(&id));
         return id;
     }
 
@@ -80,11 +80,11 @@ pub const Communicator = struct {
     }
 
     pub fn begin(c: Communicator) Error!void {
-        try c.check(c.library.ncclGroupStart(), "beginning an exchange");
+        try c.check(.ncclGroupStart, c.library.ncclGroupStart());
     }
 
     pub fn end(c: Communicator) Error!void {
-        try c.check(c.library.ncclGroupEnd(), "an exchange");
+        try c.check(.ncclGroupEnd, c.library.ncclGroupEnd());
     }
 
     pub fn send(
@@ -95,7 +95,8 @@ pub const Communicator = struct {
         stream: drivers.Stream,
     ) Error!void {
         const peer: c_int = @intCast(rank);
-        try c.check(c.library.ncclSend(address, bytes, .uint8, peer, c.comm, stream), "sending");
+        const result = c.library.ncclSend(address, bytes, .uint8, peer, c.comm, stream);
+        try c.check(.ncclSend, result);
     }
 
     pub fn receive(
@@ -107,17 +108,14 @@ pub const Communicator = struct {
     ) Error!void {
         const peer: c_int = @intCast(rank);
         const result = c.library.ncclRecv(address, bytes, .uint8, peer, c.comm, stream);
-        try c.check(result, "receiving");
+        try c.check(.ncclRecv, result);
     }
 
     // --- internal ---
 
-    fn check(c: *const Communicator, result: nccl.Result, what: []const u8) Error!void {
+    fn check(c: *const Communicator, call: nccl.Call, result: nccl.Result) Error!void {
         if (result == .success) return;
-        const text = c.library.ncclGetErrorString(result);
-        return c.diagnostics.fail(error.GpuFailed, "NCCL failed at {s}: {s}. " ++
-            "NCCL_DEBUG=WARN says more; on one machine --transport peer goes without it.", .{
-            what, if (text) |t| std.mem.span(t) else "no reason is known",
-        });
+        return c.diagnostics.fail(error.GpuFailed, "{f}. NCCL_DEBUG=WARN prints more; on one " ++
+            "machine --transport peer works without NCCL.", .{c.library.callError(call, result)});
     }
 };

@@ -81,8 +81,8 @@ pub const Convolution = struct {
         const status = options.library.cudnnCreate(&handle);
         if (status != .success) return options.diagnostics.fail(
             error.GpuFailed,
-            "cuDNN could not start: {s}.",
-            .{options.library.describe(status)},
+            "{f}, while starting cuDNN.",
+            .{options.library.callError(.cudnnCreate, status)},
         );
         return .{ .gpa = gpa, .options = options, .handle = handle.? };
     }
@@ -112,13 +112,14 @@ pub const Convolution = struct {
         assert(takes(call));
         if (c.stream != stream) {
             const status = c.options.library.cudnnSetStream(c.handle, stream);
-            if (status != .success) return c.fail(status, .of(call));
+            c.options.library.expect(.cudnnSetStream, status) catch {
+                return c.failRefused(.of(call));
+            };
             c.stream = stream;
         }
         const problem: plans.Problem = .of(call);
         const plan = c.plans.get(problem) orelse try c.add(stream, problem, call);
-        const status = plan.run(&c.options, c.handle, call);
-        if (status != .success) return c.fail(status, problem);
+        plan.run(&c.options, c.handle, call) catch return c.failRefused(problem);
         return if (plan.is_fused) .everything else .product_alone;
     }
 
@@ -135,32 +136,32 @@ pub const Convolution = struct {
         const made = plans.make(&c.options, c.handle, stream, problem, call);
         plan.* = made catch |err| return switch (err) {
             error.OutOfMemory => c.failMemory(),
-            error.Refused => c.fail(.not_supported, problem),
+            error.Refused => c.failRefused(problem),
         };
         errdefer plan.deinit(c.options.library);
         c.plans.put(c.gpa, problem, plan) catch return c.failMemory();
         return plan;
     }
 
-    fn fail(c: *Convolution, status: cudnn.Status, problem: plans.Problem) Error {
+    fn failRefused(c: *Convolution, problem: plans.Problem) Error {
         const p = problem;
         return c.options.diagnostics.fail(
             error.GpuFailed,
-            "cuDNN failed at a convolution of {d} x {d} x {d} x {d} to {d} channels in {s}: {s}.",
+            "{f}, in a convolution of {d} x {d} x {d} x {d} to {d} channels in {s}.",
             .{
+                cudnn.Cudnn.lastRefused(),
                 p.batch,
                 p.rows,
                 p.width,
                 p.channels,
                 p.out_channels,
                 @tagName(p.dtype),
-                c.options.library.describe(status),
             },
         );
     }
 
     fn failMemory(c: *Convolution) Error {
-        const sentence = "The memory ran out while a convolution was prepared.";
+        const sentence = "Host memory ran out while a convolution was prepared.";
         return c.options.diagnostics.fail(error.GpuFailed, sentence, .{});
     }
 };

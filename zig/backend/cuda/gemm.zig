@@ -83,8 +83,8 @@ pub const Matmul = struct {
         const status = options.library.cublasLtCreate(&handle);
         if (status != .success) return options.diagnostics.fail(
             error.GpuFailed,
-            "cuBLASLt could not start: {s}.",
-            .{options.library.describe(status)},
+            "{f}, while starting cuBLASLt.",
+            .{options.library.callError(.cublasLtCreate, status)},
         );
         return .{ .gpa = gpa, .options = options, .handle = handle.? };
     }
@@ -102,8 +102,9 @@ pub const Matmul = struct {
         const problem: plans.Problem = .of(full);
         const plan = matmul.plans.getPtr(problem) orelse try matmul.add(stream, problem, full);
         const options = matmul.options;
-        const status = plan.run(&options, matmul.handle, stream, full, &plan.algo);
-        if (status != .success) return matmul.fail(status, problem);
+        plan.run(&options, matmul.handle, stream, full, &plan.algo) catch {
+            return matmul.failRefused(problem);
+        };
     }
 
     // --- internal ---
@@ -118,29 +119,29 @@ pub const Matmul = struct {
         const made = plans.make(&matmul.options, matmul.handle, stream, problem, call);
         var plan = made catch |err| return switch (err) {
             error.OutOfMemory => matmul.failMemory(),
-            error.Refused => matmul.fail(.not_supported, problem),
+            error.Refused => matmul.failRefused(problem),
         };
         errdefer plan.deinit(library);
         matmul.plans.put(matmul.gpa, problem, plan) catch return matmul.failMemory();
         return matmul.plans.getPtr(problem).?;
     }
 
-    fn fail(matmul: *Matmul, status: lt.Status, problem: plans.Problem) Error {
+    fn failRefused(matmul: *Matmul, problem: plans.Problem) Error {
         return matmul.options.diagnostics.fail(
             error.GpuFailed,
-            "cuBLASLt failed at a product of {d} x {d} x {d} in {s}: {s}.",
+            "{f}, in a matrix product of {d} x {d} x {d} in {s}.",
             .{
+                lt.CublasLt.lastRefused(),
                 problem.m,
                 problem.n,
                 problem.k,
                 @tagName(problem.input),
-                matmul.options.library.describe(status),
             },
         );
     }
 
     fn failMemory(matmul: *Matmul) Error {
-        const sentence = "The memory ran out while a matrix product was prepared.";
+        const sentence = "Host memory ran out while a matrix product was prepared.";
         return matmul.options.diagnostics.fail(error.GpuFailed, sentence, .{});
     }
 };

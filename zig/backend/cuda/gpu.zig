@@ -32,21 +32,22 @@ pub const Gpu = struct {
     ) Error!Gpu {
         var gpu: Gpu = .{
             .driver = driver,
-            .device = undefined,
+            .device = ordinal,
             .context = undefined,
             .module = undefined,
             .diagnostics = diagnostics,
         };
-        try gpu.check(driver.cuDeviceGet(&gpu.device, ordinal), "looking at it");
+        try gpu.check(.cuDeviceGet, driver.cuDeviceGet(&gpu.device, ordinal), "opening it");
         try gpu.refuseOld();
         var context: ?drivers.Context = null;
         const retained = driver.cuDevicePrimaryCtxRetain(&context, gpu.device);
-        try gpu.check(retained, "opening it");
+        try gpu.check(.cuDevicePrimaryCtxRetain, retained, "opening its context");
         errdefer _ = driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
         gpu.context = context.?;
         try gpu.makeCurrent();
         var module: ?drivers.Module = null;
-        try gpu.check(driver.cuModuleLoadData(&module, kernels.image.ptr), "loading the kernels");
+        const loaded = driver.cuModuleLoadData(&module, kernels.image.ptr);
+        try gpu.check(.cuModuleLoadData, loaded, "loading the kernels");
         gpu.module = module.?;
         return gpu;
     }
@@ -64,7 +65,8 @@ pub const Gpu = struct {
 
     /// Calls of this thread then mean this GPU.
     pub fn makeCurrent(gpu: *const Gpu) Error!void {
-        try gpu.check(gpu.driver.cuCtxSetCurrent(gpu.context), "turning to it");
+        const result = gpu.driver.cuCtxSetCurrent(gpu.context);
+        try gpu.check(.cuCtxSetCurrent, result, "making its context current");
     }
 
     /// Bytes that can still be had.
@@ -80,7 +82,12 @@ pub const Gpu = struct {
 
     pub fn allocate(gpu: *const Gpu, bytes: usize) Error!usize {
         var address: usize = 0;
-        try gpu.check(gpu.driver.cuMemAlloc_v2(&address, bytes), "taking memory");
+        const result = gpu.driver.cuMemAlloc_v2(&address, bytes);
+        if (result != .success) return gpu.diagnostics.fail(
+            error.GpuFailed,
+            "{f} (GPU {d}: allocating {d} MiB).",
+            .{ gpu.driver.callError(.cuMemAlloc_v2, result), gpu.device, bytes >> 20 },
+        );
         return address;
     }
 
@@ -89,7 +96,7 @@ pub const Gpu = struct {
         if (gpu.device == other.device) return true;
         var can: c_int = 0;
         const asked = gpu.driver.cuDeviceCanAccessPeer(&can, gpu.device, other.device);
-        try gpu.check(asked, "asking for its neighbours");
+        try gpu.check(.cuDeviceCanAccessPeer, asked, "asking for peer access");
         return can != 0;
     }
 
@@ -99,13 +106,19 @@ pub const Gpu = struct {
         try gpu.makeCurrent();
         const result = gpu.driver.cuCtxEnablePeerAccess(other.context, 0);
         if (result == .peer_access_already_enabled) return;
-        try gpu.check(result, "reaching its neighbours");
+        try gpu.check(.cuCtxEnablePeerAccess, result, "enabling peer access");
     }
 
-    pub fn check(gpu: *const Gpu, result: drivers.Result, what: []const u8) Error!void {
+    /// Turns a driver error into an error message; `what` is what was attempted.
+    pub fn check(
+        gpu: *const Gpu,
+        call: drivers.Call,
+        result: drivers.Result,
+        what: []const u8,
+    ) Error!void {
         if (result == .success) return;
-        return gpu.diagnostics.fail(error.GpuFailed, "GPU {d} failed at {s}: {s} ({s}).", .{
-            gpu.device, what, gpu.driver.describe(result), gpu.driver.nameOf(result),
+        return gpu.diagnostics.fail(error.GpuFailed, "{f} (GPU {d}: {s}).", .{
+            gpu.driver.callError(call, result), gpu.device, what,
         });
     }
 
@@ -115,7 +128,8 @@ pub const Gpu = struct {
         var free: usize = 0;
         var total: usize = 0;
         try gpu.makeCurrent();
-        try gpu.check(gpu.driver.cuMemGetInfo_v2(&free, &total), "asking for its memory");
+        const result = gpu.driver.cuMemGetInfo_v2(&free, &total);
+        try gpu.check(.cuMemGetInfo_v2, result, "reading its free memory");
         return .{ .free = free, .total = total };
     }
 
@@ -123,14 +137,16 @@ pub const Gpu = struct {
         var major: c_int = 0;
         var minor: c_int = 0;
         const d = gpu.driver;
-        const asked = "asking for its architecture";
+        const asked = "reading its compute capability";
         const major_name: drivers.DeviceAttribute = .compute_capability_major;
         const minor_name: drivers.DeviceAttribute = .compute_capability_minor;
-        try gpu.check(d.cuDeviceGetAttribute(&major, major_name, gpu.device), asked);
-        try gpu.check(d.cuDeviceGetAttribute(&minor, minor_name, gpu.device), asked);
+        for ([_]drivers.Result{
+            d.cuDeviceGetAttribute(&major, major_name, gpu.device),
+            d.cuDeviceGetAttribute(&minor, minor_name, gpu.device),
+        }) |result| try gpu.check(.cuDeviceGetAttribute, result, asked);
         if (major * 10 + minor >= capability_min) return;
         return gpu.diagnostics.fail(error.GpuFailed, "GPU {d} has compute capability {d}.{d}; " ++
-            "8.0 (Ampere) or newer is needed. --device cpu draws without it.", .{
+            "8.0 (Ampere) or newer is needed. --device cpu generates images without it.", .{
             gpu.device, major, minor,
         });
     }

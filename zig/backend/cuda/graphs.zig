@@ -141,16 +141,18 @@ pub const Graphs = struct {
 
     fn startCapture(_: *Graphs, cuda: *Cuda) Error!void {
         const result = cuda.driver.cuStreamBeginCapture_v2(cuda.stream, .thread_local);
-        try cuda.check(result, "taking down a graph");
+        try cuda.check(.cuStreamBeginCapture_v2, result, "beginning a capture");
     }
 
     fn finishCapture(graphs: *Graphs, cuda: *Cuda) Error!void {
         const d = cuda.driver;
         var graph: ?drivers.Graph = null;
-        try cuda.check(d.cuStreamEndCapture(cuda.stream, &graph), "taking down a graph");
+        const ended = d.cuStreamEndCapture(cuda.stream, &graph);
+        try cuda.check(.cuStreamEndCapture, ended, "ending a capture");
         defer _ = d.cuGraphDestroy(graph.?);
         var exec: ?drivers.GraphExec = null;
-        try cuda.check(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0), "making a graph ready");
+        const instantiated = d.cuGraphInstantiateWithFlags(&exec, graph.?, 0);
+        try cuda.check(.cuGraphInstantiateWithFlags, instantiated, "instantiating a graph");
         errdefer _ = d.cuGraphExecDestroy(exec.?);
         try graphs.entries[graphs.current].segments.append(graphs.gpa, exec.?);
     }
@@ -159,7 +161,8 @@ pub const Graphs = struct {
         const exec = graphs.entries[graphs.current].segments.items[graphs.segment_next];
         graphs.segment_next += 1;
         if (cuda.cancelled.load(.monotonic)) return error.Cancelled;
-        try cuda.check(cuda.driver.cuGraphLaunch(exec, cuda.stream), "starting a graph");
+        const result = cuda.driver.cuGraphLaunch(exec, cuda.stream);
+        try cuda.check(.cuGraphLaunch, result, "launching a graph");
     }
 
     fn makeRoom(graphs: *Graphs, cuda: *Cuda) usize {

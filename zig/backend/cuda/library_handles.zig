@@ -75,8 +75,8 @@ pub const Products = struct {
         const result = o.driver.cuMemAlloc_v2(&workspace, workspace_bytes);
         if (result != .success) return o.diagnostics.fail(
             error.GpuFailed,
-            "The GPU has no {d} MiB left for its libraries ({s}).",
-            .{ workspace_bytes >> 20, o.driver.describe(result) },
+            "{f} (allocating {d} MiB of workspace for cuBLASLt and cuDNN).",
+            .{ o.driver.callError(.cuMemAlloc_v2, result), workspace_bytes >> 20 },
         );
         errdefer _ = o.driver.cuMemFree_v2(workspace);
         var matmul = try matmuls.Matmul.open(gpa, .{

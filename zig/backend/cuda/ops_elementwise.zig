@@ -23,7 +23,7 @@ const ConcatParts = extern struct {
 pub fn upload(cuda: *Cuda, out: Tensor, bytes: []const u8) Error!void {
     const d = cuda.driver;
     const result = d.cuMemcpyHtoDAsync_v2(out.address, bytes.ptr, bytes.len, cuda.stream);
-    try cuda.check(result, "copying to it");
+    try cuda.check(.cuMemcpyHtoDAsync_v2, result, "copying to the GPU");
 }
 
 /// Waits until the bytes are there; before the copy, since that would wait in the driver, where no
@@ -32,26 +32,27 @@ pub fn download(cuda: *Cuda, x: Tensor, bytes: []u8) Error!void {
     try cuda.synchronize();
     const d = cuda.driver;
     const result = d.cuMemcpyDtoHAsync_v2(bytes.ptr, x.address, bytes.len, cuda.stream);
-    try cuda.check(result, "copying from it");
+    try cuda.check(.cuMemcpyDtoHAsync_v2, result, "copying from the GPU");
     try cuda.synchronize();
 }
 
 pub fn copy(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     const d = cuda.driver;
     const result = d.cuMemcpyDtoDAsync_v2(out.address, x.address, x.byteCount(), cuda.stream);
-    try cuda.check(result, "copying within it");
+    try cuda.check(.cuMemcpyDtoDAsync_v2, result, "copying on the GPU");
 }
 
 pub fn zero(cuda: *Cuda, address: usize, bytes: usize) Error!void {
     const result = cuda.driver.cuMemsetD8Async(address, 0, bytes, cuda.stream);
-    try cuda.check(result, "clearing memory");
+    try cuda.check(.cuMemsetD8Async, result, "clearing memory");
 }
 
 /// Waits for the answer.
 pub fn isFinite(cuda: *Cuda, x: Tensor) Error!bool {
     const d = cuda.driver;
     const flag: Tensor = .{ .address = cuda.partials, .shape = .vector(1, 1), .dtype = .i32 };
-    try cuda.check(d.cuMemsetD32Async(flag.address, 0, 1, cuda.stream), "clearing a flag");
+    const cleared = d.cuMemsetD32Async(flag.address, 0, 1, cuda.stream);
+    try cuda.check(.cuMemsetD32Async, cleared, "clearing a flag");
     const count: u64 = x.shape.elementCount();
     const grid = grids.blocks(grids.packs(count));
     const args = .{ flag.address, x.address, count };

@@ -35,7 +35,7 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         @sizeOf(backend.StepCoefficients),
         cuda.stream,
     );
-    try cuda.check(result, "copying a step's row");
+    try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading a step's coefficients");
     const scales = if (branch_count == 2) try guidanceScales(cuda, step) else 0;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
     const rescales = branch_count == 2 and step.rescale != 0;
@@ -92,7 +92,7 @@ fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
     assert(bytes.len <= scale_bytes);
     const address = cuda.partials + row_bytes;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(address, bytes.ptr, bytes.len, cuda.stream);
-    try cuda.check(result, "copying guidance scales");
+    try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading guidance scales");
     return address;
 }
 

@@ -96,5 +96,5 @@ fn fillOne(cuda: *Cuda, address: usize, weight: *const Weight, pool: Pool) Error
     const one: u32 = if (cuda.activation == .f16) 0x3c00 else 0x3f80;
     const pairs = (count + 1) / 2;
     const result = cuda.driver.cuMemsetD32Async(address, one << 16 | one, pairs, cuda.stream);
-    return cuda.check(result, "making up weights");
+    return cuda.check(.cuMemsetD32Async, result, "generating random weights");
 }

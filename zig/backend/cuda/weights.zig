@@ -100,7 +100,7 @@ fn write(
     const bytes = bytesOf(weight, activation, delta, staging);
     const target = gpu.weights + weight.device_offset;
     const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
-    try gpu.check(result, "taking the weights");
+    try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
     return bytes.len;
 }
 

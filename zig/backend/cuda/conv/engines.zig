@@ -59,7 +59,7 @@ pub const Engines = struct {
             try engines.ask(graph, mode, workspace_bytes, null, most);
             if (engines.count > 0) return;
         }
-        return error.Refused;
+        return engines.library.expect(.cudnnBackendFinalize, .not_supported);
     }
 
     pub fn nameOf(engines: *const Engines, index: usize) []const u8 {
@@ -91,7 +91,7 @@ pub const Engines = struct {
         try set(library, heuristics, .engineheur_operation_graph, .backend_descriptor, &graphs);
         try set(library, heuristics, .engineheur_mode, .heur_mode, &modes);
         // Nothing to offer in this mode.
-        if (library.cudnnBackendFinalize(heuristics) != .success) return;
+        finalize(library, heuristics) catch return;
         var configs: [config_count_max]Descriptor = undefined;
         for (&configs) |*config| config.* = try parts.create(.engine_config);
         var count: i64 = 0;
@@ -103,7 +103,7 @@ pub const Engines = struct {
             &count,
             @ptrCast(&configs),
         );
-        if (status != .success) return;
+        library.expect(.cudnnBackendGetAttribute, status) catch return;
         const found: usize = @intCast(@min(count, config_count_max));
         for (configs[0..found]) |config| {
             if (engines.count == most) return;
@@ -179,7 +179,7 @@ fn nameConfig(
         &count,
         @ptrCast(&knobs),
     );
-    if (status != .success) return error.Refused;
+    try library.expect(.cudnnBackendGetAttribute, status);
     for (knobs[0..@intCast(@min(count, knob_count_max))]) |knob| {
         var kind: c_int = 0;
         var value: i64 = 0;

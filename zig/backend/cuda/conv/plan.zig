@@ -101,7 +101,7 @@ pub const Plan = struct {
         options: *const Options,
         handle: cudnn.Handle,
         call: Call,
-    ) cudnn.Status {
+    ) error{Refused}!void {
         const library = options.library;
         if (plan.pack == null or !std.meta.eql(call, plan.packed_call)) {
             if (plan.pack) |pack| _ = library.cudnnBackendDestroyDescriptor(pack);
@@ -109,11 +109,10 @@ pub const Plan = struct {
             plan.packed_call = call;
             const packed_call = &plan.packed_call;
             const problem = plan.graph.problem;
-            plan.pack = graphs.pack(library, problem, packed_call, options.workspace) catch {
-                return .bad_param;
-            };
+            plan.pack = try graphs.pack(library, problem, packed_call, options.workspace);
         }
-        return library.cudnnBackendExecute(handle, plan.plan, plan.pack.?);
+        const status = library.cudnnBackendExecute(handle, plan.plan, plan.pack.?);
+        try library.expect(.cudnnBackendExecute, status);
     }
 };
 

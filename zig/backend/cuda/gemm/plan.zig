@@ -103,14 +103,11 @@ pub const Plan = struct {
         stream: drivers.Stream,
         call: Call,
         algo: *const lt.Algo,
-    ) lt.Status {
+    ) error{Refused}!void {
         const library = options.library;
-        if (call.bias != 0) {
-            const status = setDesc(library, plan.desc, .bias_pointer, call.bias);
-            if (status != .success) return status;
-        }
+        if (call.bias != 0) try setDesc(library, plan.desc, .bias_pointer, call.bias);
         const beta: f32 = if (call.residual != 0) 1 else 0;
-        return library.cublasLtMatmul(
+        const status = library.cublasLtMatmul(
             handle,
             plan.desc,
             &call.scale,
@@ -128,6 +125,7 @@ pub const Plan = struct {
             options.workspace_bytes,
             stream,
         );
+        try library.expect(.cublasLtMatmul, status);
     }
 };
 
@@ -184,18 +182,17 @@ pub fn make(
 
 fn makeDesc(library: *const lt.CublasLt, problem: *const Problem) MakeError!lt.Desc {
     var desc: ?lt.Desc = null;
-    if (library.cublasLtMatmulDescCreate(&desc, .f32, .f32) != .success) return error.Refused;
+    const status = library.cublasLtMatmulDescCreate(&desc, .f32, .f32);
+    try library.expect(.cublasLtMatmulDescCreate, status);
     errdefer _ = library.cublasLtMatmulDescDestroy(desc.?);
     const w_operation: lt.Operation = if (problem.is_in_out) .none else .transpose;
     const epilogue: lt.Epilogue = switch (problem.activation) {
         .none => if (problem.has_bias) .bias else .default,
         .gelu_tanh => if (problem.has_bias) .gelu_bias else .gelu,
     };
-    for ([_]lt.Status{
-        setDesc(library, desc.?, .transa, w_operation),
-        setDesc(library, desc.?, .transb, lt.Operation.none),
-        setDesc(library, desc.?, .epilogue, epilogue),
-    }) |status| if (status != .success) return error.Refused;
+    try setDesc(library, desc.?, .transa, w_operation);
+    try setDesc(library, desc.?, .transb, lt.Operation.none);
+    try setDesc(library, desc.?, .epilogue, epilogue);
     return desc.?;
 }
 
@@ -210,7 +207,7 @@ fn makeLayout(library: *const lt.CublasLt, p: *const Problem, which: usize) Make
     const dtype = dataType(if (is_input) p.input else p.output);
     const stride: i64 = @intCast(p.strides[which]);
     const status = library.cublasLtMatrixLayoutCreate(&layout, dtype, rows, columns, stride);
-    if (status != .success) return error.Refused;
+    try library.expect(.cublasLtMatrixLayoutCreate, status);
     errdefer _ = library.cublasLtMatrixLayoutDestroy(layout.?);
     if (p.batch_count > 1) {
         const count: i32 = @intCast(p.batch_count);
@@ -219,7 +216,7 @@ fn makeLayout(library: *const lt.CublasLt, p: *const Problem, which: usize) Make
         for ([_]lt.Status{
             set(layout.?, .batch_count, &count, @sizeOf(i32)),
             set(layout.?, .strided_batch_offset, &step, @sizeOf(i64)),
-        }) |result| if (result != .success) return error.Refused;
+        }) |result| try library.expect(.cublasLtMatrixLayoutSetAttribute, result);
     }
     return layout.?;
 }
@@ -258,17 +255,18 @@ fn heuristics(
 ) MakeError![]lt.HeuristicResult {
     const library = options.library;
     var preference: ?lt.Preference = null;
-    if (library.cublasLtMatmulPreferenceCreate(&preference) != .success) return error.Refused;
+    const created = library.cublasLtMatmulPreferenceCreate(&preference);
+    try library.expect(.cublasLtMatmulPreferenceCreate, created);
     defer _ = library.cublasLtMatmulPreferenceDestroy(preference.?);
     const set = library.cublasLtMatmulPreferenceSetAttribute;
     const workspace_bytes: u64 = options.workspace_bytes;
     // Parts of a sum are added up in f32 or not parted at all: in the output's own 16 bits they
     // would round each time.
     const reductions: u32 = lt.reduction_compute_type;
-    var status = set(preference.?, .max_workspace_bytes, &workspace_bytes, @sizeOf(u64));
-    if (status != .success) return error.Refused;
-    status = set(preference.?, .reduction_scheme_mask, &reductions, @sizeOf(u32));
-    if (status != .success) return error.Refused;
+    for ([_]lt.Status{
+        set(preference.?, .max_workspace_bytes, &workspace_bytes, @sizeOf(u64)),
+        set(preference.?, .reduction_scheme_mask, &reductions, @sizeOf(u32)),
+    }) |result| try library.expect(.cublasLtMatmulPreferenceSetAttribute, result);
     for ([_]lt.PreferenceAttribute{
         .min_alignment_a_bytes,
         .min_alignment_b_bytes,
@@ -276,11 +274,12 @@ fn heuristics(
         .min_alignment_d_bytes,
     }, problem.alignments) |attribute, alignment| {
         const bytes: u32 = alignment;
-        if (set(preference.?, attribute, &bytes, @sizeOf(u32)) != .success) return error.Refused;
+        const result = set(preference.?, attribute, &bytes, @sizeOf(u32));
+        try library.expect(.cublasLtMatmulPreferenceSetAttribute, result);
     }
     const l = &plan.layouts;
     var count: c_int = 0;
-    status = library.cublasLtMatmulAlgoGetHeuristic(
+    const status = library.cublasLtMatmulAlgoGetHeuristic(
         handle,
         plan.desc,
         l[0],
@@ -292,14 +291,15 @@ fn heuristics(
         results,
         &count,
     );
-    if (status != .success) return error.Refused;
+    try library.expect(.cublasLtMatmulAlgoGetHeuristic, status);
     var usable: usize = 0;
     for (results[0..@intCast(count)]) |result| {
         if (result.state != .success) continue;
         results[usable] = result;
         usable += 1;
     }
-    return if (usable > 0) results[0..usable] else error.Refused;
+    if (usable == 0) try library.expect(.cublasLtMatmulAlgoGetHeuristic, .not_supported);
+    return results[0..usable];
 }
 
 const Runner = struct {
@@ -315,14 +315,10 @@ const Runner = struct {
         if (result.workspace_size > runner.options.workspace_bytes) return false;
         const plan = runner.plan;
         const stream = runner.stream;
-        const status = plan.run(
-            runner.options,
-            runner.handle,
-            stream,
-            runner.call,
-            &result.algo,
-        );
-        return status == .success;
+        plan.run(runner.options, runner.handle, stream, runner.call, &result.algo) catch {
+            return false;
+        };
+        return true;
     }
 };
 
@@ -348,8 +344,10 @@ fn setDesc(
     desc: lt.Desc,
     attribute: lt.DescAttribute,
     value: anytype,
-) lt.Status {
-    return library.cublasLtMatmulDescSetAttribute(desc, attribute, &value, @sizeOf(@TypeOf(value)));
+) error{Refused}!void {
+    const set = library.cublasLtMatmulDescSetAttribute;
+    const status = set(desc, attribute, &value, @sizeOf(@TypeOf(value)));
+    try library.expect(.cublasLtMatmulDescSetAttribute, status);
 }
 
 fn dataType(dtype: DType) lt.DataType {
