@@ -21,22 +21,8 @@ __device__ __forceinline__ void run(T* out, const T* x, unsigned activation, uin
 
 }  // namespace activate
 
-extern "C" __global__ void activate_f16(
-    f16* out,
-    const f16* x,
-    unsigned activation,
-    uint64_t count
-) {
-    activate::run(out, x, activation, count);
-}
-EXPORT_KERNEL(activate_f16)
-
-extern "C" __global__ void activate_bf16(
-    bf16* out,
-    const bf16* x,
-    unsigned activation,
-    uint64_t count
-) {
-    activate::run(out, x, activation, count);
-}
-EXPORT_KERNEL(activate_bf16)
+KERNEL_PER_TYPE(
+    activate,
+    (T* out, const T* x, unsigned activation, uint64_t count),
+    activate::run(out, x, activation, count)
+)

@@ -21,12 +21,4 @@ __device__ __forceinline__ void run(T* out, const T* x, const T* y, uint64_t cou
 
 }  // namespace add
 
-extern "C" __global__ void add_f16(f16* out, const f16* x, const f16* y, uint64_t count) {
-    add::run(out, x, y, count);
-}
-EXPORT_KERNEL(add_f16)
-
-extern "C" __global__ void add_bf16(bf16* out, const bf16* x, const bf16* y, uint64_t count) {
-    add::run(out, x, y, count);
-}
-EXPORT_KERNEL(add_bf16)
+KERNEL_PER_TYPE(add, (T* out, const T* x, const T* y, uint64_t count), add::run(out, x, y, count))

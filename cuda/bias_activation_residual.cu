@@ -44,36 +44,13 @@ __device__ __forceinline__ void run(
 
 }  // namespace bias_activation_residual
 
-extern "C" __global__ void bias_activation_residual_f16(
-    f16* x,
-    const f16* bias,
-    const f16* channel_bias,
-    const f16* residual,
-    float scale,
-    unsigned activation,
-    unsigned channels,
-    unsigned rows_per_batch,
-    unsigned packs
-) {
+KERNEL_PER_TYPE(
+    bias_activation_residual,
+    (
+        T* x, const T* bias, const T* channel_bias, const T* residual, float scale,
+        unsigned activation, unsigned channels, unsigned rows_per_batch, unsigned packs
+    ),
     bias_activation_residual::run(
         x, bias, channel_bias, residual, scale, activation, channels, rows_per_batch, packs
-    );
-}
-EXPORT_KERNEL(bias_activation_residual_f16)
-
-extern "C" __global__ void bias_activation_residual_bf16(
-    bf16* x,
-    const bf16* bias,
-    const bf16* channel_bias,
-    const bf16* residual,
-    float scale,
-    unsigned activation,
-    unsigned channels,
-    unsigned rows_per_batch,
-    unsigned packs
-) {
-    bias_activation_residual::run(
-        x, bias, channel_bias, residual, scale, activation, channels, rows_per_batch, packs
-    );
-}
-EXPORT_KERNEL(bias_activation_residual_bf16)
+    )
+)

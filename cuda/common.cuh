@@ -3,9 +3,9 @@
 // GPUs; any C++ compiler compiles it for the CPU over host/shim.h, where tests run the same
 // kernels.
 //
-// Rules: `extern "C" __global__` entries, EXPORT_KERNEL(name) after each; shared memory only by
-// SHARED and DYNAMIC_SHARED; every thread of a block meets every __syncthreads, and every lane that
-// a mask names meets every warp function.
+// Rules: entries are `extern "C" __global__` with EXPORT_KERNEL(name) after each, or one
+// KERNEL_PER_TYPE for both activation types; shared memory only by SHARED and DYNAMIC_SHARED; every
+// thread of a block reaches every __syncthreads, and every lane in a mask every warp function.
 #pragma once
 
 #ifdef __CUDACC__
@@ -31,6 +31,23 @@ using bf16 = __nv_bfloat16;
 #include "host/shim.h"
 
 #endif
+
+/// The kernels name_f16 and name_bf16. In `parameters`, which is a list in parentheses, T is the
+/// activation type; the last argument is the call that is their body. The namespaces only make T
+/// differ: names of `extern "C"` functions carry none.
+#define KERNEL_PER_TYPE(name, parameters, ...)                 \
+    KERNEL_OF_TYPE(name##_f16, f16, , parameters, __VA_ARGS__) \
+    KERNEL_OF_TYPE(name##_bf16, bf16, , parameters, __VA_ARGS__)
+/// As KERNEL_PER_TYPE, with the arguments of __launch_bounds__ in parentheses.
+#define KERNEL_PER_TYPE_BOUNDED(name, bounds, parameters, ...)                        \
+    KERNEL_OF_TYPE(name##_f16, f16, __launch_bounds__ bounds, parameters, __VA_ARGS__) \
+    KERNEL_OF_TYPE(name##_bf16, bf16, __launch_bounds__ bounds, parameters, __VA_ARGS__)
+#define KERNEL_OF_TYPE(name, type, bounds, parameters, ...)                \
+    namespace kernel_##name {                                              \
+    using T = type;                                                        \
+    extern "C" __global__ void bounds name parameters { __VA_ARGS__; }     \
+    EXPORT_KERNEL(name)                                                    \
+    }
 
 constexpr uint32_t full_mask = 0xffffffffu;
 constexpr int warp_lanes = 32;

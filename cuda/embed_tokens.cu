@@ -33,34 +33,13 @@ __device__ __forceinline__ void run(
 
 }  // namespace embed_tokens
 
-extern "C" __global__ void embed_tokens_f16(
-    f16* out,
-    const int* ids,
-    const f16* token_weight,
-    const f16* position_weight,
-    unsigned vocabulary_count,
-    unsigned tokens,
-    unsigned channels,
-    unsigned packs
-) {
+KERNEL_PER_TYPE(
+    embed_tokens,
+    (
+        T* out, const int* ids, const T* token_weight, const T* position_weight,
+        unsigned vocabulary_count, unsigned tokens, unsigned channels, unsigned packs
+    ),
     embed_tokens::run(
         out, ids, token_weight, position_weight, vocabulary_count, tokens, channels, packs
-    );
-}
-EXPORT_KERNEL(embed_tokens_f16)
-
-extern "C" __global__ void embed_tokens_bf16(
-    bf16* out,
-    const int* ids,
-    const bf16* token_weight,
-    const bf16* position_weight,
-    unsigned vocabulary_count,
-    unsigned tokens,
-    unsigned channels,
-    unsigned packs
-) {
-    embed_tokens::run(
-        out, ids, token_weight, position_weight, vocabulary_count, tokens, channels, packs
-    );
-}
-EXPORT_KERNEL(embed_tokens_bf16)
+    )
+)

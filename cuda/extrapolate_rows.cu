@@ -61,30 +61,12 @@ __device__ __forceinline__ void run(
 
 }  // namespace extrapolate_rows
 
-extern "C" __global__ void __launch_bounds__(256) extrapolate_rows_f16(
-    f16* out,
-    const f16* old,
-    const f16* older,
-    const f16* own_now,
-    const f16* own_old,
-    const f16* own_older,
-    unsigned width,
-    unsigned channels
-) {
-    extrapolate_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
-}
-EXPORT_KERNEL(extrapolate_rows_f16)
-
-extern "C" __global__ void __launch_bounds__(256) extrapolate_rows_bf16(
-    bf16* out,
-    const bf16* old,
-    const bf16* older,
-    const bf16* own_now,
-    const bf16* own_old,
-    const bf16* own_older,
-    unsigned width,
-    unsigned channels
-) {
-    extrapolate_rows::run(out, old, older, own_now, own_old, own_older, width, channels);
-}
-EXPORT_KERNEL(extrapolate_rows_bf16)
+KERNEL_PER_TYPE_BOUNDED(
+    extrapolate_rows,
+    (256),
+    (
+        T* out, const T* old, const T* older, const T* own_now, const T* own_old,
+        const T* own_older, unsigned width, unsigned channels
+    ),
+    extrapolate_rows::run(out, old, older, own_now, own_old, own_older, width, channels)
+)

@@ -28,12 +28,8 @@ __device__ __forceinline__ void run(T* out, const T* x, unsigned channels, unsig
 
 }  // namespace geglu
 
-extern "C" __global__ void geglu_f16(f16* out, const f16* x, unsigned channels, unsigned packs) {
-    geglu::run(out, x, channels, packs);
-}
-EXPORT_KERNEL(geglu_f16)
-
-extern "C" __global__ void geglu_bf16(bf16* out, const bf16* x, unsigned channels, unsigned packs) {
-    geglu::run(out, x, channels, packs);
-}
-EXPORT_KERNEL(geglu_bf16)
+KERNEL_PER_TYPE(
+    geglu,
+    (T* out, const T* x, unsigned channels, unsigned packs),
+    geglu::run(out, x, channels, packs)
+)

@@ -105,44 +105,16 @@ __device__ __forceinline__ void run(
 
 }  // namespace group_norm_apply
 
-extern "C" __global__ void __launch_bounds__(512) group_norm_apply_f16(
-    f16* out,
-    const f16* x,
-    const double* stats,
-    const f16* weight,
-    const f16* bias,
-    float epsilon,
-    unsigned activation,
-    unsigned positions,
-    unsigned positions_per_slab,
-    unsigned channels,
-    unsigned group_count,
-    unsigned row_count
-) {
+KERNEL_PER_TYPE_BOUNDED(
+    group_norm_apply,
+    (512),
+    (
+        T* out, const T* x, const double* stats, const T* weight, const T* bias, float epsilon,
+        unsigned activation, unsigned positions, unsigned positions_per_slab, unsigned channels,
+        unsigned group_count, unsigned row_count
+    ),
     group_norm_apply::run(
         out, x, stats, weight, bias, epsilon, activation, positions, positions_per_slab, channels,
         group_count, row_count
-    );
-}
-EXPORT_KERNEL(group_norm_apply_f16)
-
-extern "C" __global__ void __launch_bounds__(512) group_norm_apply_bf16(
-    bf16* out,
-    const bf16* x,
-    const double* stats,
-    const bf16* weight,
-    const bf16* bias,
-    float epsilon,
-    unsigned activation,
-    unsigned positions,
-    unsigned positions_per_slab,
-    unsigned channels,
-    unsigned group_count,
-    unsigned row_count
-) {
-    group_norm_apply::run(
-        out, x, stats, weight, bias, epsilon, activation, positions, positions_per_slab, channels,
-        group_count, row_count
-    );
-}
-EXPORT_KERNEL(group_norm_apply_bf16)
+    )
+)

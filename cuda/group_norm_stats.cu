@@ -127,35 +127,17 @@ __device__ __forceinline__ void run(
 
 }  // namespace group_norm_stats
 
-extern "C" __global__ void __launch_bounds__(512, 2) group_norm_stats_f16(
-    double* partials,
-    const f16* x,
-    unsigned positions,
-    unsigned positions_per_slab,
-    unsigned channels,
-    unsigned group_count,
-    unsigned row_count
-) {
+KERNEL_PER_TYPE_BOUNDED(
+    group_norm_stats,
+    (512, 2),
+    (
+        double* partials, const T* x, unsigned positions, unsigned positions_per_slab,
+        unsigned channels, unsigned group_count, unsigned row_count
+    ),
     group_norm_stats::run(
         partials, x, positions, positions_per_slab, channels, group_count, row_count
-    );
-}
-EXPORT_KERNEL(group_norm_stats_f16)
-
-extern "C" __global__ void __launch_bounds__(512, 2) group_norm_stats_bf16(
-    double* partials,
-    const bf16* x,
-    unsigned positions,
-    unsigned positions_per_slab,
-    unsigned channels,
-    unsigned group_count,
-    unsigned row_count
-) {
-    group_norm_stats::run(
-        partials, x, positions, positions_per_slab, channels, group_count, row_count
-    );
-}
-EXPORT_KERNEL(group_norm_stats_bf16)
+    )
+)
 
 /// The second stage: one warp for each of the `pair_count` = batch * groups.
 extern "C" __global__ void group_norm_stats_finish(

@@ -44,25 +44,12 @@ __device__ __forceinline__ void sum(
 
 }  // namespace guidance_rescale
 
-extern "C" __global__ void __launch_bounds__(256) guidance_sums_f16(
-    double* partials,
-    const f16* model_output,
-    const float* guidance_scales,
-    uint64_t image_count
-) {
-    guidance_rescale::sum(partials, model_output, guidance_scales, image_count);
-}
-EXPORT_KERNEL(guidance_sums_f16)
-
-extern "C" __global__ void __launch_bounds__(256) guidance_sums_bf16(
-    double* partials,
-    const bf16* model_output,
-    const float* guidance_scales,
-    uint64_t image_count
-) {
-    guidance_rescale::sum(partials, model_output, guidance_scales, image_count);
-}
-EXPORT_KERNEL(guidance_sums_bf16)
+KERNEL_PER_TYPE_BOUNDED(
+    guidance_sums,
+    (256),
+    (double* partials, const T* model_output, const float* guidance_scales, uint64_t image_count),
+    guidance_rescale::sum(partials, model_output, guidance_scales, image_count)
+)
 
 extern "C" __global__ void guidance_factors(
     float* factors,

@@ -26,12 +26,8 @@ extern "C" __global__ void is_finite_f32(unsigned* found, const float* x, uint64
 }
 EXPORT_KERNEL(is_finite_f32)
 
-extern "C" __global__ void is_finite_f16(unsigned* found, const f16* x, uint64_t count) {
-    is_finite::run(found, x, count);
-}
-EXPORT_KERNEL(is_finite_f16)
-
-extern "C" __global__ void is_finite_bf16(unsigned* found, const bf16* x, uint64_t count) {
-    is_finite::run(found, x, count);
-}
-EXPORT_KERNEL(is_finite_bf16)
+KERNEL_PER_TYPE(
+    is_finite,
+    (unsigned* found, const T* x, uint64_t count),
+    is_finite::run(found, x, count)
+)

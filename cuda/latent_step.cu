@@ -1,6 +1,6 @@
-// Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a row
-// of coefficients (StepCoefficients in zig/backend/options.zig). With x the latent, e the guided
-// output, s the saved register, z noise:
+// Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a
+// set of coefficients for each step (StepCoefficients in zig/backend/options.zig). With x the
+// latent, e the guided output, s the saved register, z noise:
 //   e   = e_negative + guidance * (e_positive - e_negative)      (one branch: e as it is)
 //   e  *= factor of the image                                  (guidance rescale, where wanted)
 //   m_0 = output_from_sample * x + output_from_model * e
@@ -9,9 +9,7 @@
 // Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
 // rounded once, since every later step builds on them.
 // Layout: latent, saved, history and noise f32 of `count` = images * image_count elements;
-// model_output `branch_count * count` of the activation type, negative branch first. The row lies
-// in device memory, and the guidance scales, one per image, where there are two branches; `noise`
-// and `factors` may be null.
+// model_output `branch_count * count` of the activation type, negative branch first.
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
 #include "elementwise.cuh"
@@ -78,81 +76,52 @@ __device__ __forceinline__ float guided(
     return __fadd_rn(negative, __fmul_rn(guidance_scale, positive - negative));
 }
 
+/// Must match LatentStepProblem in zig/backend/cuda/ops_sampler.zig.
+struct Problem {
+    /// In device memory.
+    const StepCoefficients* step;
+    /// One per image; null where there is one branch.
+    const float* guidance_scales;
+    /// Guidance rescale, one per image; null for none.
+    const float* factors;
+    float* latent;
+    float* saved;
+    /// The newest model output, written, and the three before it.
+    float* outputs[history_count];
+    const void* model_output;
+    /// Null where the step adds none.
+    const float* noise;
+    uint64_t image_count;
+    uint64_t count;
+    uint64_t branch_count;
+};
+
+static_assert(sizeof(Problem) == 112, "must match LatentStepProblem in ops_sampler.zig");
+
 template <typename T>
-__device__ __forceinline__ void run(
-    const StepCoefficients* row_pointer,
-    const float* guidance_scales,
-    const float* factors,
-    unsigned branch_count,
-    uint64_t image_count,
-    uint64_t count,
-    float* latent,
-    float* saved,
-    float* output_0,
-    const float* output_1,
-    const float* output_2,
-    const float* output_3,
-    const T* model_output,
-    const float* noise
-) {
+__device__ __forceinline__ void run(const Problem& p) {
     const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    const StepCoefficients row = *row_pointer;
-    float e = guided(model_output, branch_count, guidance_scales, image_count, count, i);
-    if (factors) e *= factors[i / image_count];
-    const float x = latent[i];
-    const double from_sample = double(row.output_from_sample) * x;
-    const float newest = float(from_sample + double(row.output_from_model) * e);
-    const Registers r = {x, saved, newest, {nullptr, output_1, output_2, output_3}, noise};
-    output_0[i] = newest;
-    latent[i] = combine(row.latent, r, i);
-    if (row.updates_saved) saved[i] = combine(row.saved, r, i);
+    if (i >= p.count) return;
+    const StepCoefficients step = *p.step;
+    const T* model_output = static_cast<const T*>(p.model_output);
+    const unsigned branch_count = unsigned(p.branch_count);
+    float e = guided(model_output, branch_count, p.guidance_scales, p.image_count, p.count, i);
+    if (p.factors) e *= p.factors[i / p.image_count];
+    const float x = p.latent[i];
+    const double from_sample = double(step.output_from_sample) * x;
+    const float newest = float(from_sample + double(step.output_from_model) * e);
+    const Registers r = {
+        x, p.saved, newest, {nullptr, p.outputs[1], p.outputs[2], p.outputs[3]}, p.noise
+    };
+    p.outputs[0][i] = newest;
+    p.latent[i] = combine(step.latent, r, i);
+    if (step.updates_saved) p.saved[i] = combine(step.saved, r, i);
 }
 
 }  // namespace latent_step
 
-extern "C" __global__ void latent_step_f16(
-    const latent_step::StepCoefficients* row,
-    const float* guidance_scales,
-    const float* factors,
-    unsigned branch_count,
-    uint64_t image_count,
-    uint64_t count,
-    float* latent,
-    float* saved,
-    float* output_0,
-    const float* output_1,
-    const float* output_2,
-    const float* output_3,
-    const f16* model_output,
-    const float* noise
-) {
-    latent_step::run(
-        row, guidance_scales, factors, branch_count, image_count, count, latent, saved, output_0,
-        output_1, output_2, output_3, model_output, noise
-    );
-}
-EXPORT_KERNEL(latent_step_f16)
-
-extern "C" __global__ void latent_step_bf16(
-    const latent_step::StepCoefficients* row,
-    const float* guidance_scales,
-    const float* factors,
-    unsigned branch_count,
-    uint64_t image_count,
-    uint64_t count,
-    float* latent,
-    float* saved,
-    float* output_0,
-    const float* output_1,
-    const float* output_2,
-    const float* output_3,
-    const bf16* model_output,
-    const float* noise
-) {
-    latent_step::run(
-        row, guidance_scales, factors, branch_count, image_count, count, latent, saved, output_0,
-        output_1, output_2, output_3, model_output, noise
-    );
-}
-EXPORT_KERNEL(latent_step_bf16)
+KERNEL_PER_TYPE(
+    latent_step,
+    (const __grid_constant__ latent_step::Problem problem),
+    latent_step::run<T>(problem)
+)

@@ -125,54 +125,22 @@ __device__ __forceinline__ void run_wide(
 
 }  // namespace layer_norm
 
-extern "C" __global__ void __launch_bounds__(256) layer_norm_f16(
-    f16* out,
-    const f16* x,
-    const f16* weight,
-    const f16* bias,
-    float epsilon,
-    unsigned channels,
-    unsigned rows
-) {
-    layer_norm::run(out, x, weight, bias, epsilon, channels, rows);
-}
-EXPORT_KERNEL(layer_norm_f16)
+KERNEL_PER_TYPE_BOUNDED(
+    layer_norm,
+    (256),
+    (
+        T* out, const T* x, const T* weight, const T* bias, float epsilon, unsigned channels,
+        unsigned rows
+    ),
+    layer_norm::run(out, x, weight, bias, epsilon, channels, rows)
+)
 
-extern "C" __global__ void __launch_bounds__(256) layer_norm_bf16(
-    bf16* out,
-    const bf16* x,
-    const bf16* weight,
-    const bf16* bias,
-    float epsilon,
-    unsigned channels,
-    unsigned rows
-) {
-    layer_norm::run(out, x, weight, bias, epsilon, channels, rows);
-}
-EXPORT_KERNEL(layer_norm_bf16)
-
-extern "C" __global__ void __launch_bounds__(256) layer_norm_wide_f16(
-    f16* out,
-    const f16* x,
-    const f16* weight,
-    const f16* bias,
-    float epsilon,
-    unsigned channels,
-    unsigned rows
-) {
-    layer_norm::run_wide(out, x, weight, bias, epsilon, channels, rows);
-}
-EXPORT_KERNEL(layer_norm_wide_f16)
-
-extern "C" __global__ void __launch_bounds__(256) layer_norm_wide_bf16(
-    bf16* out,
-    const bf16* x,
-    const bf16* weight,
-    const bf16* bias,
-    float epsilon,
-    unsigned channels,
-    unsigned rows
-) {
-    layer_norm::run_wide(out, x, weight, bias, epsilon, channels, rows);
-}
-EXPORT_KERNEL(layer_norm_wide_bf16)
+KERNEL_PER_TYPE_BOUNDED(
+    layer_norm_wide,
+    (256),
+    (
+        T* out, const T* x, const T* weight, const T* bias, float epsilon, unsigned channels,
+        unsigned rows
+    ),
+    layer_norm::run_wide(out, x, weight, bias, epsilon, channels, rows)
+)

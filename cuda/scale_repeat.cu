@@ -26,22 +26,8 @@ __device__ __forceinline__ void run(
 
 }  // namespace scale_repeat
 
-extern "C" __global__ void scale_repeat_f16(
-    f16* out,
-    const float* x,
-    float factor,
-    uint64_t count
-) {
-    scale_repeat::run(out, x, factor, count);
-}
-EXPORT_KERNEL(scale_repeat_f16)
-
-extern "C" __global__ void scale_repeat_bf16(
-    bf16* out,
-    const float* x,
-    float factor,
-    uint64_t count
-) {
-    scale_repeat::run(out, x, factor, count);
-}
-EXPORT_KERNEL(scale_repeat_bf16)
+KERNEL_PER_TYPE(
+    scale_repeat,
+    (T* out, const float* x, float factor, uint64_t count),
+    scale_repeat::run(out, x, factor, count)
+)

@@ -61,26 +61,11 @@ __device__ __forceinline__ void run(
 
 }  // namespace sinusoidal_embedding
 
-extern "C" __global__ void sinusoidal_embedding_f16(
-    f16* out,
-    const float* values,
-    unsigned count,
-    unsigned half,
-    unsigned flip_sin_to_cos,
-    float divisor
-) {
-    sinusoidal_embedding::run(out, values, count, half, flip_sin_to_cos, divisor);
-}
-EXPORT_KERNEL(sinusoidal_embedding_f16)
-
-extern "C" __global__ void sinusoidal_embedding_bf16(
-    bf16* out,
-    const float* values,
-    unsigned count,
-    unsigned half,
-    unsigned flip_sin_to_cos,
-    float divisor
-) {
-    sinusoidal_embedding::run(out, values, count, half, flip_sin_to_cos, divisor);
-}
-EXPORT_KERNEL(sinusoidal_embedding_bf16)
+KERNEL_PER_TYPE(
+    sinusoidal_embedding,
+    (
+        T* out, const float* values, unsigned count, unsigned half, unsigned flip_sin_to_cos,
+        float divisor
+    ),
+    sinusoidal_embedding::run(out, values, count, half, flip_sin_to_cos, divisor)
+)

@@ -39,12 +39,4 @@ extern "C" __global__ void to_rgb_f32(uint8_t* out, const float* x, uint64_t cou
 }
 EXPORT_KERNEL(to_rgb_f32)
 
-extern "C" __global__ void to_rgb_f16(uint8_t* out, const f16* x, uint64_t count) {
-    to_rgb::run(out, x, count);
-}
-EXPORT_KERNEL(to_rgb_f16)
-
-extern "C" __global__ void to_rgb_bf16(uint8_t* out, const bf16* x, uint64_t count) {
-    to_rgb::run(out, x, count);
-}
-EXPORT_KERNEL(to_rgb_bf16)
+KERNEL_PER_TYPE(to_rgb, (uint8_t* out, const T* x, uint64_t count), to_rgb::run(out, x, count))

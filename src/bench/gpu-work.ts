@@ -105,7 +105,7 @@ export function kindOf(operation: Operation): Kind {
       return "layer norms";
     case "geglu":
       return "GEGLU";
-    case "assemble":
+    case "pad_input":
       return "convolution inputs";
     default:
       return "other elementwise";
@@ -185,7 +185,7 @@ export function nameOf(o: Operation): string {
       const heads = `${o.heads} heads of ${o.in / o.heads}`;
       return `attention ${o.batch} x ${positions} x ${o.keys}${chunks}, ${heads}`;
     }
-    case "assemble":
+    case "pad_input":
       return `${o.scale > 1 ? "enlarge" : "halos"} ${side}, ${o.in}, ${o.halos} halos`;
     case "concat":
       return `concat ${side}, ${o.in} + ${o.out - o.in}`;

@@ -46,7 +46,7 @@ pub const Cpu = struct {
     instruction_set: InstructionSet,
     pool: ThreadPool,
     place: ?Place,
-    partials: []f64,
+    reduction_workspace: []f64,
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
         const set = options.instruction_set orelse switch (options.compute) {
@@ -62,9 +62,9 @@ pub const Cpu = struct {
             .instruction_set = set,
             .pool = undefined,
             .place = options.place,
-            .partials = try gpa.alloc(f64, partial_count_max),
+            .reduction_workspace = try gpa.alloc(f64, partial_count_max),
         };
-        errdefer gpa.free(cpu.partials);
+        errdefer gpa.free(cpu.reduction_workspace);
         try cpu.pool.init(gpa, io, .{
             .thread_count = options.thread_count,
             .workspace_bytes = kernels.workspace_bytes,
@@ -76,7 +76,7 @@ pub const Cpu = struct {
 
     pub fn deinit(cpu: *Cpu) void {
         cpu.pool.deinit();
-        cpu.gpa.free(cpu.partials);
+        cpu.gpa.free(cpu.reduction_workspace);
         cpu.gpa.destroy(cpu);
     }
 

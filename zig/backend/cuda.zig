@@ -34,13 +34,13 @@ pub const isPair = ops_product.isPair;
 /// What plans say of the kernels behind an operation.
 pub const attentionKernels = ops_attention.kernelsOf;
 pub const isDirect = ops_convolution.isDirect;
-pub const needsAssembly = ops_convolution.needsAssembly;
-pub const assembledShape = ops_convolution.assembledShape;
+pub const needsPaddedInput = ops_convolution.needsPaddedInput;
+pub const paddedShape = ops_convolution.paddedShape;
 
 pub const Error = error{ Cancelled, GpuFailed };
 
-/// Device bytes that one operation may use between its own launches (`Cuda.partials`).
-pub const partial_bytes = 4 << 20;
+/// Device bytes that one operation may use between its own launches (`Cuda.reduction_workspace`).
+pub const reduction_workspace_bytes = 4 << 20;
 
 /// Whether a kernel's name ends in the activations' type.
 pub const Typed = enum { typed, untyped };
@@ -95,8 +95,8 @@ pub const Cuda = struct {
     events: [event_count_max]?drivers.Event = @splat(null),
     activation: DType,
     weights_base: usize,
-    /// `partial_bytes` of device memory for sums inside one operation, in stream order.
-    partials: usize,
+    /// Device memory for reductions inside one operation, reused in stream order.
+    reduction_workspace: usize,
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     fp16_accumulate: bool,
@@ -128,7 +128,7 @@ pub const Cuda = struct {
             .graphs = .init(gpa, options.use_graphs),
             .activation = options.activation,
             .weights_base = options.weights_base,
-            .partials = 0,
+            .reduction_workspace = 0,
             .diagnostics = options.diagnostics,
             .cancelled = options.cancelled,
             .fp16_accumulate = options.fp16_accumulate,
@@ -142,7 +142,7 @@ pub const Cuda = struct {
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.exchange_stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
-        const allocated = d.cuMemAlloc_v2(&cuda.partials, partial_bytes);
+        const allocated = d.cuMemAlloc_v2(&cuda.reduction_workspace, reduction_workspace_bytes);
         try cuda.check(.cuMemAlloc_v2, allocated, "allocating the reduction workspace");
         return cuda;
     }
@@ -158,7 +158,7 @@ pub const Cuda = struct {
         for (cuda.events) |maybe| if (maybe) |made| {
             _ = d.cuEventDestroy_v2(made);
         };
-        _ = d.cuMemFree_v2(cuda.partials);
+        _ = d.cuMemFree_v2(cuda.reduction_workspace);
         _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
         _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.gpa.destroy(cuda);

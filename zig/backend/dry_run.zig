@@ -88,11 +88,11 @@ pub const Planned = struct {
             if (is_direct) operation.op = .conv_direct;
             operation.scale = scale;
             operation.halos = halo_count;
-        } else if (cudas.needsAssembly(options)) {
-            input.shape = cudas.assembledShape(x.shape, options);
+        } else if (cudas.needsPaddedInput(options)) {
+            input.shape = cudas.paddedShape(x.shape, options);
             operation.padding = 0;
             plan.note(shaped(.{
-                .op = .assemble,
+                .op = .pad_input,
                 .padding = options.padding.top,
                 .scale = scale,
                 .halos = halo_count,

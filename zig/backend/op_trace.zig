@@ -15,7 +15,7 @@ pub const Op = enum {
     /// A convolution of few channels, in one kernel that knows halos and enlargement.
     conv_direct,
     /// Makes the input of a convolution with halo rows, enlargement or uneven zeros.
-    assemble,
+    pad_input,
     /// What a library's product lacks, in place.
     epilogue,
     attention,

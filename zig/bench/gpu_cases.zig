@@ -291,13 +291,13 @@ const Operands = struct {
                 }
                 break :copied out;
             },
-            .assemble => assembled: {
-                const shape = ops_convolution.assembledShape(set.x.shape, set.options());
+            .pad_input => padded: {
+                const shape = ops_convolution.paddedShape(set.x.shape, set.options());
                 const out = try b.alloc(shape, set.x.dtype);
                 if (cuda) |queue| {
-                    try ops_convolution.assemble(queue, out, set.x, set.options());
+                    try ops_convolution.padInput(queue, out, set.x, set.options());
                 }
-                break :assembled out;
+                break :padded out;
             },
             .epilogue => {
                 if (cuda) |queue| try ops_elementwise.biasActivationResidual(queue, set.x, .{

@@ -21,7 +21,7 @@ const operations = [_]Operation{
         .padding = 1,
         .halos = 2,
     },
-    .{ .op = .assemble, .rows = 4, .width = 4, .in = 16, .padding = 1, .scale = 2, .halos = 1 },
+    .{ .op = .pad_input, .rows = 4, .width = 4, .in = 16, .padding = 1, .scale = 2, .halos = 1 },
     .{ .op = .epilogue, .width = 24, .in = 16, .bias = true, .activation = .silu },
     .{ .op = .attention, .width = 32, .in = 64, .keys = 65, .chunks = 2, .heads = 2 },
     .{ .op = .attention, .width = 16, .in = 160, .keys = 16 },

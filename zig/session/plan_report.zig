@@ -93,7 +93,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
             },
             .exchange_bytes = traced.exchange_bytes,
             .workspace_bytes = if (is_cuda) products.workspace_bytes else 0,
-            .partial_bytes = if (is_cuda) cudas.partial_bytes else 0,
+            .partial_bytes = if (is_cuda) cudas.reduction_workspace_bytes else 0,
             .operations = op_trace.entries.items,
         };
     }

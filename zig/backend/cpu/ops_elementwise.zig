@@ -122,7 +122,7 @@ pub fn copyRows(
 pub fn extrapolateRows(cpu: *Cpu, out: Tensor, o: backend.ExtrapolateRows) error{}!void {
     const channels: usize = out.shape.channels;
     const width: usize = out.shape.width;
-    const sums = cpu.partials[0 .. 2 * channels];
+    const sums = cpu.reduction_workspace[0 .. 2 * channels];
     for (0..out.shape.batch) |batch| {
         const first = batch * width * channels;
         const own_now = floats(o.own_now) + first;
@@ -292,8 +292,8 @@ fn elementwise(
 /// positive branch and of the guided output. Few numbers: not worth waking the pool.
 fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
     const image_count = step.latent.shape.batch;
-    const factors: [*]f32 = @ptrCast(cpu.partials.ptr);
-    assert(image_count <= cpu.partials.len);
+    const factors: [*]f32 = @ptrCast(cpu.reduction_workspace.ptr);
+    assert(image_count <= cpu.reduction_workspace.len);
     const per_image = step.latent.shape.elementCount() / image_count;
     for (0..image_count) |image| {
         const output = floats(step.model_output) + image * per_image;

@@ -33,7 +33,7 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
     for (0..x.shape.batch) |batch| {
         const args: arguments.GroupNormStats = .{
             .x = floats(x) + batch * positions * channels,
-            .partials = cpu.partials.ptr,
+            .partials = cpu.reduction_workspace.ptr,
             .positions = positions,
             .positions_per_slab = per_slab,
             .channels = channels,
@@ -42,7 +42,7 @@ pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
         try cpu.pool.run(cpu.kernels.group_norm_stats, &args, slab_count);
         for (0..2 * group_count) |i| {
             var sum: f64 = 0;
-            for (0..slab_count) |slab| sum += cpu.partials[slab * 2 * group_count + i];
+            for (0..slab_count) |slab| sum += cpu.reduction_workspace[slab * 2 * group_count + i];
             result[batch * 2 * group_count + i] = sum / element_count;
         }
     }

@@ -1,4 +1,4 @@
-//! Launchers of what surrounds the library's convolutions: the assembled input of those with halo
+//! Launchers of what surrounds the library's convolutions: the padded input of those with halo
 //! rows, enlargement or uneven padding, and the direct kernel for channels that no tensor core
 //! takes.
 
@@ -43,14 +43,14 @@ pub fn isDirect(weight: *const Weight) bool {
 
 /// Whether the input must be assembled first: the library knows only zeros, the same number of them
 /// on opposite sides.
-pub fn needsAssembly(options: backend.ConvOptions) bool {
+pub fn needsPaddedInput(options: backend.ConvOptions) bool {
     const pad = options.padding;
     return options.upsample or options.halo_above != null or options.halo_below != null or
         pad.top != pad.bottom or pad.left != pad.right;
 }
 
-/// Of what `assemble` makes.
-pub fn assembledShape(x: Shape, options: backend.ConvOptions) Shape {
+/// Of what `padInput` makes.
+pub fn paddedShape(x: Shape, options: backend.ConvOptions) Shape {
     const pad = options.padding;
     const scale: u32 = if (options.upsample) 2 else 1;
     return .{
@@ -61,12 +61,12 @@ pub fn assembledShape(x: Shape, options: backend.ConvOptions) Shape {
     };
 }
 
-/// `out` as `assembledShape`: the input that makes a convolution without padding the same.
-pub fn assemble(cuda: *Cuda, out: Tensor, x: Tensor, options: backend.ConvOptions) Error!void {
-    assert(out.shape.eql(assembledShape(x.shape, options)));
+/// `out` as `paddedShape`: the input that makes a convolution without padding the same.
+pub fn padInput(cuda: *Cuda, out: Tensor, x: Tensor, options: backend.ConvOptions) Error!void {
+    assert(out.shape.eql(paddedShape(x.shape, options)));
     assert(out.dtype.size() == 2 and x.dtype == out.dtype);
     const count = grids.positionPacks(out, out.shape.channels);
-    return cuda.launch("assemble", .untyped, grids.blocks(count), grids.block, 0, .{
+    return cuda.launch("pad_input", .untyped, grids.blocks(count), grids.block, 0, .{
         out.address,
         x.address,
         grids.addressOrNull(options.halo_above),

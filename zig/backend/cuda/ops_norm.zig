@@ -68,7 +68,7 @@ pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     const pair_bytes = 2 * @sizeOf(f64);
     const pair_count = x.shape.batch * group_count;
     // By the room for one image, whatever the batch; batches that do not fit take turns.
-    const room: u32 = @intCast(cudas.partial_bytes / (group_count * pair_bytes));
+    const room: u32 = @intCast(cudas.reduction_workspace_bytes / (group_count * pair_bytes));
     const slabs: Slabs = .init(x.shape, 4, @min(slab_count_max, room));
     const batch_max = room / slabs.count;
     if (x.shape.batch > batch_max) {
@@ -81,7 +81,7 @@ pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     const shared_bytes = 2 * slabs.row_count * columns * grids.pack_count * @sizeOf(f32);
     const grid: cudas.Dim3 = .{ .x = slabs.count, .y = x.shape.batch };
     try cuda.launch("group_norm_stats", .typed, grid, .{ .x = slabs.block_size }, shared_bytes, .{
-        cuda.partials,
+        cuda.reduction_workspace,
         x.address,
         positions,
         slabs.positions_per_slab,
@@ -93,7 +93,7 @@ pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
     const element_count: f64 = @floatFromInt(@as(u64, positions) * group_channels);
     const finish_grid = grids.blocks(@as(u64, pair_count) * warp_size);
     return cuda.launch("group_norm_stats_finish", .untyped, finish_grid, grids.block, 0, .{
-        out.address, cuda.partials, slabs.count, group_count, pair_count, element_count,
+        out.address, cuda.reduction_workspace, slabs.count, group_count, pair_count, element_count,
     });
 }
 

@@ -81,8 +81,8 @@ pub fn linearPair(
 /// Device bytes that `conv2d` needs beside its result.
 pub fn convolutionBytes(x: Tensor, weight: *const Weight, options: backend.ConvOptions) usize {
     if (ops_convolution.isDirect(weight)) return 0;
-    if (!ops_convolution.needsAssembly(options)) return 0;
-    return ops_convolution.assembledShape(x.shape, options).elementCount() * x.dtype.size();
+    if (!ops_convolution.needsPaddedInput(options)) return 0;
+    return ops_convolution.paddedShape(x.shape, options).elementCount() * x.dtype.size();
 }
 
 /// `temporary`: `convolutionBytes` of device memory, null where that is 0.
@@ -102,9 +102,9 @@ pub fn conv2d(
     var input = x;
     var padding = options.padding;
     if (temporary) |room| {
-        const shape = ops_convolution.assembledShape(x.shape, options);
+        const shape = ops_convolution.paddedShape(x.shape, options);
         input = .{ .address = room.address, .shape = shape, .dtype = x.dtype };
-        try ops_convolution.assemble(cuda, input, x, options);
+        try ops_convolution.padInput(cuda, input, x, options);
         padding = .{ .top = 0, .bottom = 0, .left = 0, .right = 0 };
     }
     const is_whole = options.activation == .none and options.channel_bias == null;

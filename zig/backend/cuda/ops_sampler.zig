@@ -10,27 +10,42 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Draw = @import("../../random/philox.zig").Draw;
 
-/// Layout of `Cuda.partials`: a step's coefficients, a guidance scale and a factor per image, then
+/// Layout of `Cuda.reduction_workspace`: a step's coefficients, a guidance scale and a factor per image, then
 /// the sums that the factors come from.
-const row_bytes = 256;
+const step_bytes = 256;
 const factor_bytes = 4096;
 const guidance_slab_count = 32;
 const guidance_block_size = 256;
 /// Images of one batch.
 pub const image_count_max = factor_bytes / @sizeOf(f32);
 const scale_bytes = factor_bytes;
-const sums_first = row_bytes + scale_bytes + factor_bytes;
+const sums_first = step_bytes + scale_bytes + factor_bytes;
 
 comptime {
-    assert(@sizeOf(backend.StepCoefficients) <= row_bytes);
+    assert(@sizeOf(backend.StepCoefficients) <= step_bytes);
 }
+
+/// Must match latent_step::Problem in cuda/latent_step.cu.
+const LatentStepProblem = extern struct {
+    step: usize,
+    guidance_scales: usize,
+    factors: usize,
+    latent: usize,
+    saved: usize,
+    outputs: [backend.history_count]usize,
+    model_output: usize,
+    noise: usize,
+    image_count: u64,
+    count: u64,
+    branch_count: u64,
+};
 
 pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const image_count = step.latent.shape.batch;
     const count: u64 = step.latent.shape.elementCount();
     const branch_count = step.model_output.shape.batch / image_count;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
-        cuda.partials,
+        cuda.reduction_workspace,
         &step.row,
         @sizeOf(backend.StepCoefficients),
         cuda.stream,
@@ -39,22 +54,25 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const scales = if (branch_count == 2) try guidanceScales(cuda, step) else 0;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
     const rescales = branch_count == 2 and step.rescale != 0;
-    return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{
-        cuda.partials,
-        scales,
-        if (rescales) try guidanceFactors(cuda, step, scales) else 0,
-        branch_count,
-        count / image_count,
-        count,
-        step.latent.address,
-        step.saved.address,
-        step.history[0].address,
-        step.history[1].address,
-        step.history[2].address,
-        step.history[3].address,
-        step.model_output.address,
-        grids.addressOrNull(step.noise),
-    });
+    const problem: LatentStepProblem = .{
+        .step = cuda.reduction_workspace,
+        .guidance_scales = scales,
+        .factors = if (rescales) try guidanceFactors(cuda, step, scales) else 0,
+        .latent = step.latent.address,
+        .saved = step.saved.address,
+        .outputs = .{
+            step.history[0].address,
+            step.history[1].address,
+            step.history[2].address,
+            step.history[3].address,
+        },
+        .model_output = step.model_output.address,
+        .noise = grids.addressOrNull(step.noise),
+        .image_count = count / image_count,
+        .count = count,
+        .branch_count = branch_count,
+    };
+    return cuda.launch("latent_step", .typed, grids.blocks(count), grids.block, 0, .{problem});
 }
 
 pub fn toRgb(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
@@ -90,7 +108,7 @@ fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
     const bytes = std.mem.sliceAsBytes(step.guidance_scales);
     assert(step.guidance_scales.len == step.latent.shape.batch);
     assert(bytes.len <= scale_bytes);
-    const address = cuda.partials + row_bytes;
+    const address = cuda.reduction_workspace + step_bytes;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(address, bytes.ptr, bytes.len, cuda.stream);
     try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading guidance scales");
     return address;
@@ -99,11 +117,11 @@ fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
 /// The device address of a factor for each image.
 fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep, scales: usize) Error!usize {
     const images = step.latent.shape.batch;
-    const factors = cuda.partials + row_bytes + scale_bytes;
-    const sums = cuda.partials + sums_first;
+    const factors = cuda.reduction_workspace + step_bytes + scale_bytes;
+    const sums = cuda.reduction_workspace + sums_first;
     const sum_bytes = images * guidance_slab_count * 4 * @sizeOf(f64);
     assert(images <= image_count_max);
-    assert(sums_first + sum_bytes <= cudas.partial_bytes);
+    assert(sums_first + sum_bytes <= cudas.reduction_workspace_bytes);
     const per_image: u64 = step.latent.shape.elementCount() / images;
     const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = images };
     try cuda.launch("guidance_sums", .typed, grid, .{ .x = guidance_block_size }, 0, .{

@@ -1,4 +1,4 @@
-//! The direct convolution on CUDA against the CPU, and the assembled input against the same image
+//! The direct convolution on CUDA against the CPU, and the padded input against the same image
 //! put together by hand.
 
 const std = @import("std");
@@ -50,11 +50,11 @@ test "convDirect: few channels, every stride, padding, halo and epilogue" {
             var options = try randomOptions(pair, x_shape);
             const scale = 1 / @sqrt(@as(f32, @floatFromInt(9 * x_shape.channels)));
             const weight = try pair.weight(.{ out_channels, 3, 3, x_shape.channels }, scale);
-            const assembled = ops.assembledShape(x_shape, options.cpu);
+            const padded = ops.paddedShape(x_shape, options.cpu);
             const out = try pair.output(.{
                 .batch = x_shape.batch,
-                .rows = (assembled.rows - 3) / options.cpu.stride + 1,
-                .width = (assembled.width - 3) / options.cpu.stride + 1,
+                .rows = (padded.rows - 3) / options.cpu.stride + 1,
+                .width = (padded.width - 3) / options.cpu.stride + 1,
                 .channels = out_channels,
             });
             try addEpilogue(pair, &options, out.cpu.shape);
@@ -101,7 +101,7 @@ test "convDirect scales the product before the bias; one tap is a linear layer" 
     }.body);
 }
 
-test "assemble: enlarged, between halo rows and zeros" {
+test "pad_input: enlarged, between halo rows and zeros" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             const x_shape: Shape = .{
@@ -112,16 +112,16 @@ test "assemble: enlarged, between halo rows and zeros" {
             };
             const x = try pair.tensor(x_shape);
             const options = try randomOptions(pair, x_shape);
-            const out = try pair.output(ops.assembledShape(x_shape, options.cpu));
-            assembleByHand(out.cpu.host(f32), out.cpu.shape, x.cpu.host(f32), x_shape, options.cpu);
-            try ops.assemble(pair.cuda, out.cuda, x.cuda, options.cuda);
+            const out = try pair.output(ops.paddedShape(x_shape, options.cpu));
+            padByHand(out.cpu.host(f32), out.cpu.shape, x.cpu.host(f32), x_shape, options.cpu);
+            try ops.padInput(pair.cuda, out.cuda, x.cuda, options.cuda);
             try pair.expectSame(out);
         }
     }.body);
 }
 
 /// Element by element, from the definition.
-fn assembleByHand(
+fn padByHand(
     out: []f32,
     out_shape: Shape,
     x: []const f32,

@@ -8,7 +8,7 @@
 // TB/s; an enlarged 64x64x640 reads a quarter of what it writes.
 #include "elementwise.cuh"
 
-extern "C" __global__ void assemble(
+extern "C" __global__ void pad_input(
     uint16_t* out,
     const uint16_t* x,
     const uint16_t* halo_above,
@@ -51,4 +51,4 @@ extern "C" __global__ void assemble(
     }
     for (unsigned i = 0; i < count; i++) target[i] = 0;
 }
-EXPORT_KERNEL(assemble)
+EXPORT_KERNEL(pad_input)
