@@ -58,6 +58,7 @@ pub fn build(b: *Build) void {
 
     const test_module = libraryModule(b, "zig/root.zig", target, optimize);
     cuda_kernels.addFatbin(b, test_module, null, "");
+    addTestOptions(b, test_module);
     const tests = b.addTest(.{ .root_module = test_module, .use_llvm = true });
     const run_tests = b.addRunArtifact(tests);
     const test_step = b.step("test", "Run the tests beside the code");
@@ -114,6 +115,26 @@ fn addProgram(
     return b.addExecutable(.{ .name = name, .root_module = module, .use_llvm = true });
 }
 
+/// Where the tests that need the emulated driver are; `zig build test` runs all others. Tests are
+/// named by their file. zig/test_count.zig checks their names and tests/support/zig.ts their number,
+/// so that no test is in neither run.
+const emulated_files = [_][]const u8{
+    "backend.cuda.tests.",
+    "bench.gpu_test.",
+    "doctor.gpu_report_test.",
+    "emulator.",
+    "nvidia.libraries_test.",
+    "nvidia.nccl_test.",
+    "test_cuda.",
+};
+
+fn addTestOptions(b: *Build, module: *Build.Module) void {
+    const options = b.addOptions();
+    options.addOption([]const []const u8, "emulated_files", &emulated_files);
+    options.addOption([]const u8, "source_folder", b.pathFromRoot("zig"));
+    module.addOptions("test_options", options);
+}
+
 /// The emulated driver, and the tests that open it as the product opens NVIDIA's.
 fn addEmulated(b: *Build) void {
     const emulator = cuda_kernels.addEmulator(b);
@@ -126,15 +147,10 @@ fn addEmulated(b: *Build) void {
     const options = b.addOptions();
     options.addOptionPath("library_path", emulator.getEmittedBin());
     module.addOptions("emulator", options);
-    // Not the tests of what it imports: `zig build test` runs those. tests/support/zig.ts counts
-    // both, so that a name which fits nothing any more does not lose tests.
-    const own: []const []const u8 = &.{
-        "backend.cuda.tests.",
-        "emulator.",
-        "_test.test.",
-    };
+    addTestOptions(b, module);
+    // Not the tests of what it imports: `zig build test` runs those.
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
-        own;
+        &emulated_files;
     const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });
     const run_tests = b.addRunArtifact(tests);
     b.step("test-cuda", "Run the CUDA path on the emulator").dependOn(&run_tests.step);

@@ -1,6 +1,14 @@
-//! The device seam: model code calls these operations and never asks which device answers.
-//! Every operation checks shapes and takes its result from the scratch arena here, once for all
-//! devices; `plan` then does nothing more, so running the graph over it adds up the scratch bytes.
+//! The device interface: model code calls these operations and never asks which device computes.
+//! Every operation checks shapes and allocates its result from the scratch arena here, once for all
+//! devices. The dry run then does nothing more, so running a network over it adds up its memory.
+//!
+//! In reading order:
+//!   backend/options      arguments of the operations that have many
+//!   backend/elementwise  operations whose shape checks are all alike
+//!   backend/dry_run      the device that computes nothing: scratch bytes, weights used, a trace
+//!   backend/op_trace     that trace: each operation with its FLOPs and bytes, for the benchmarks
+//!   backend/cpu          kernels in Zig for several instruction sets, a thread pool per rank
+//!   backend/cuda         one rank's streams on a GPU: launches, cuBLASLt, cuDNN, CUDA graphs
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -488,3 +496,37 @@ pub const Backend = struct {
         return out;
     }
 };
+
+comptime {
+    expectSameOperations(Cuda);
+    expectSameOperations(Planned);
+}
+
+/// The operations that `Backend` forwards by name exist on every device.
+fn expectSameOperations(comptime Other: type) void {
+    @setEvalBranchQuota(10_000);
+    for (@typeInfo(Cpu).@"struct".decls) |decl| {
+        const field = @field(Cpu, decl.name);
+        if (@typeInfo(@TypeOf(field)) != .@"fn" or !isOperation(decl.name)) continue;
+        if (!@hasDecl(Other, decl.name)) {
+            @compileError(@typeName(Other) ++ " lacks the operation " ++ decl.name);
+        }
+    }
+}
+
+/// Leaves out the device's life, and what writes or reads values, of which the dry run has none.
+fn isOperation(comptime name: []const u8) bool {
+    for ([_][]const u8{ "init", "deinit", "upload", "download", "philoxNormal" }) |other| {
+        if (std.mem.eql(u8, name, other)) return false;
+    }
+    return true;
+}
+
+test {
+    _ = cpus;
+    _ = cudas;
+    _ = option_types;
+    _ = elementwise;
+    _ = @import("backend/dry_run.zig");
+    _ = @import("backend/op_trace.zig");
+}

@@ -49,7 +49,7 @@ const namelessTest = /^ *test \{/gm;
 /** As build.zig filters them. */
 function isCudaTest(name: string): boolean {
   if (name === "zig/patch/exchange_test.zig") return false;
-  return /^zig\/(backend\/cuda\/tests\/|emulator\/|bench\/|test_cuda)|_test\.zig$/.test(name);
+  return /^zig\/(backend\/cuda\/tests[./]|emulator\/|bench\/|test_cuda)|_test\.zig$/.test(name);
 }
 
 function blocksOf({ text }: Source, pattern: RegExp): number {

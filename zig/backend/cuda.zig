@@ -417,4 +417,21 @@ fn fieldTypes(comptime Args: type) [@typeInfo(Args).@"struct".fields.len]type {
 
 test {
     std.testing.refAllDecls(Cuda);
+    _ = @import("cuda/attention_large.zig");
+    _ = @import("cuda/autotune.zig");
+    _ = @import("cuda/conv.zig");
+    _ = @import("cuda/gemm.zig");
+    _ = @import("cuda/gpu.zig");
+    _ = @import("cuda/graph_key.zig");
+    _ = @import("cuda/matmul_cascaded.zig");
+    _ = @import("cuda/measure.zig");
+    _ = @import("cuda/random_weights.zig");
+    _ = @import("cuda/weights.zig");
+    _ = ops_attention;
+    _ = ops_convolution;
+    _ = ops_elementwise;
+    _ = ops_embedding;
+    _ = ops_norm;
+    _ = ops_product;
+    _ = ops_sampler;
 }

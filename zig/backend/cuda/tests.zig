@@ -1,0 +1,16 @@
+//! Every operation of the CUDA backend against the CPU backend, and its libraries against the
+//! definition in f64, on the emulated driver.
+
+test {
+    _ = @import("tests/attention.zig");
+    _ = @import("tests/conv_library.zig");
+    _ = @import("tests/convolution.zig");
+    _ = @import("tests/elementwise.zig");
+    _ = @import("tests/embedding.zig");
+    _ = @import("tests/errors.zig");
+    _ = @import("tests/gemm.zig");
+    _ = @import("tests/matmul_cascaded.zig");
+    _ = @import("tests/norm.zig");
+    _ = @import("tests/sampler.zig");
+    _ = @import("tests/weights.zig");
+}

@@ -1,0 +1,9 @@
+//! The emulator's own tests: that it does what NVIDIA's driver does, and reports what it forbids.
+
+test {
+    _ = @import("guards.zig");
+    _ = @import("product.zig");
+    _ = @import("tests/driver.zig");
+    _ = @import("tests/faults.zig");
+    _ = @import("tests/graph.zig");
+}

@@ -1,0 +1,20 @@
+//! What the operating system offers, behind functions that also work where it does not:
+//!   control_groups  the cgroups whose limits apply to this process
+//!   cores           cores that it may keep busy: affinity and cgroup quota
+//!   fibre           switching between stacks, for ranks that share a core
+//!   huge_pages      large allocations on 2 MiB pages
+//!   memory          memory that it may still take
+
+pub const control_groups = @import("system/control_groups.zig");
+pub const cores = @import("system/cores.zig");
+pub const fibre = @import("system/fibre.zig");
+pub const huge_pages = @import("system/huge_pages.zig");
+pub const memory = @import("system/memory.zig");
+
+test {
+    _ = control_groups;
+    _ = cores;
+    _ = fibre;
+    _ = huge_pages;
+    _ = memory;
+}
