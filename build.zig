@@ -116,8 +116,8 @@ fn addProgram(
 }
 
 /// Where the tests that need the emulated driver are; `zig build test` runs all others. Tests are
-/// named by their file. zig/test_count.zig checks their names and tests/support/zig.ts their number,
-/// so that no test is in neither run.
+/// named by their file. zig/test_count.zig checks the names, tests/support/zig.ts the number, so
+/// that no test is in neither run.
 const emulated_files = [_][]const u8{
     "backend.cuda.tests.",
     "bench.gpu_test.",

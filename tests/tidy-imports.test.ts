@@ -65,7 +65,7 @@ const zigLayers = [
   ["backend"],
   ["weights"],
   ["nvidia"],
-  ["stage", "tensor", "scratch", "diagnostics", "system", "random"],
+  ["stage", "tensor", "scratch", "diagnostics", "system", "random", "test_count"],
 ];
 
 /** Imports that still point up, to be taken away; a line here that no file needs is an error. */

@@ -1,14 +1,11 @@
 //! The device interface: model code calls these operations and never asks which device computes.
 //! Every operation checks shapes and allocates its result from the scratch arena here, once for all
 //! devices. The dry run then does nothing more, so running a network over it adds up its memory.
-//!
 //! In reading order:
-//!   backend/options      arguments of the operations that have many
-//!   backend/elementwise  operations whose shape checks are all alike
-//!   backend/dry_run      the device that computes nothing: scratch bytes, weights used, a trace
-//!   backend/op_trace     that trace: each operation with its FLOPs and bytes, for the benchmarks
-//!   backend/cpu          kernels in Zig for several instruction sets, a thread pool per rank
-//!   backend/cuda         one rank's streams on a GPU: launches, cuBLASLt, cuDNN, CUDA graphs
+//!   options, elementwise  arguments of operations; operations whose shape checks are alike
+//!   dry_run, op_trace     the device that computes nothing; a trace of operations for benchmarks
+//!   cpu                   kernels in Zig for several instruction sets, a thread pool per rank
+//!   cuda                  a rank's streams on a GPU: launches, cuBLASLt, cuDNN, CUDA graphs
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -26,7 +23,6 @@ pub const cudas = @import("backend/cuda.zig");
 pub const Cuda = cudas.Cuda;
 pub const GraphKey = cudas.GraphKey;
 pub const StepVariant = cudas.StepVariant;
-/// What the device that is planned for would answer.
 pub const Planned = @import("backend/dry_run.zig").Planned;
 
 const elementwise = @import("backend/elementwise.zig");
@@ -55,8 +51,7 @@ pub const Backend = struct {
     scratch: *Scratch,
     device: Device,
 
-    /// The type of what layers hand to each other: f32 on the CPU, 16 bits on GPUs. Latents, noise,
-    /// timesteps and sizes are f32 everywhere.
+    /// Activations: f32 on the CPU, 16 bits on GPUs. Latents, noise and timesteps are always f32.
     pub fn activationType(b: Backend) DType {
         return switch (b.device) {
             .cpu => .f32,
@@ -65,7 +60,7 @@ pub const Backend = struct {
         };
     }
 
-    /// GPUs need room for some operations beside their results, and so do their plans.
+    /// GPUs need temporary memory for some operations, and so do their dry runs.
     pub fn isCuda(b: Backend) bool {
         return switch (b.device) {
             .cpu => false,
@@ -82,19 +77,18 @@ pub const Backend = struct {
         return .{ .address = address, .shape = shape, .dtype = .u8 };
     }
 
-    /// Who is to do an operation: nobody while planning, nor while a CUDA graph that holds it runs.
+    /// The device that executes operations: none in a dry run or while a CUDA graph is replayed.
     pub fn target(b: Backend) Device {
         if (b.device == .cuda and b.device.cuda.isReplaying()) return .{ .plan = b.planned() };
         return b.device;
     }
 
-    /// A device that answers as this one, does nothing and counts nothing.
+    /// The dry run of this device, without a trace.
     pub fn planned(b: Backend) Planned {
         return .{ .activation = b.activationType(), .is_cuda = b.isCuda() };
     }
 
-    /// Runs `function` through the cache of CUDA graphs: eagerly the first time, captured the
-    /// second, replayed from then on. Calls with equal keys must launch the same work.
+    /// Runs `function` through the cache of CUDA graphs; equal keys must launch the same work.
     pub fn runGraphed(
         b: Backend,
         key: GraphKey,
@@ -154,7 +148,7 @@ pub const Backend = struct {
         return b.scaleRepeat(whole, 1, 1);
     }
 
-    /// Host bytes to a device tensor; while planning there need be none.
+    /// Copies host bytes to a device tensor; a dry run ignores them.
     pub fn write(b: Backend, out: Tensor, bytes: []const u8) Error!void {
         switch (b.target()) {
             .plan => {},
@@ -237,9 +231,8 @@ pub const Backend = struct {
         }
     }
 
-    /// Rows of now from those of the last two steps: old + a * (old - older), where a, for each
-    /// channel, is how far this patch's touching row went on from its own last change: the least
-    /// squares fit of (own_now - own_old) by (own_old - own_older), held to 0..1.
+    /// Extrapolates stale halo rows: old + a * (old - older), where a in 0..1 is fitted per channel
+    /// on this patch's own edge row: (own_now - own_old) by (own_old - own_older), least squares.
     pub fn extrapolateRows(b: Backend, o: ExtrapolateRows) Error!Tensor {
         const rows = [_]Tensor{ o.older, o.own_now, o.own_old, o.own_older };
         for (rows) |row| assert(row.shape.eql(o.old.shape) and row.shape.rows == 1);
@@ -498,35 +491,10 @@ pub const Backend = struct {
 };
 
 comptime {
-    expectSameOperations(Cuda);
-    expectSameOperations(Planned);
-}
-
-/// The operations that `Backend` forwards by name exist on every device.
-fn expectSameOperations(comptime Other: type) void {
-    @setEvalBranchQuota(10_000);
-    for (@typeInfo(Cpu).@"struct".decls) |decl| {
-        const field = @field(Cpu, decl.name);
-        if (@typeInfo(@TypeOf(field)) != .@"fn" or !isOperation(decl.name)) continue;
-        if (!@hasDecl(Other, decl.name)) {
-            @compileError(@typeName(Other) ++ " lacks the operation " ++ decl.name);
-        }
-    }
-}
-
-/// Leaves out the device's life, and what writes or reads values, of which the dry run has none.
-fn isOperation(comptime name: []const u8) bool {
-    for ([_][]const u8{ "init", "deinit", "upload", "download", "philoxNormal" }) |other| {
-        if (std.mem.eql(u8, name, other)) return false;
-    }
-    return true;
+    @import("backend/same_operations.zig").expectOperations(Cpu, &.{ Cuda, Planned });
 }
 
 test {
-    _ = cpus;
-    _ = cudas;
-    _ = option_types;
-    _ = elementwise;
-    _ = @import("backend/dry_run.zig");
-    _ = @import("backend/op_trace.zig");
+    _ = .{ cpus, cudas, option_types, elementwise };
+    _ = .{ @import("backend/dry_run.zig"), @import("backend/op_trace.zig") };
 }

@@ -1,7 +1,7 @@
-//! Whether every `test` block of the tree ran. The files of `emulated_files` in build.zig run on the
-//! emulated driver (`zig build test-cuda`), all others in `zig build test`; each root checks that its
-//! files' tests are among those of its executable. A file that no facade lists, or a filter that
-//! matches nothing, fails here.
+//! A check that every `test` block of the tree ran. Files of `emulated_files` in build.zig belong
+//! to `zig build test-cuda`, which has the emulated driver, all others to `zig build test`. Each of
+//! the two executables compares the tests that it holds with the blocks of its files, so that a
+//! file that no facade lists and a filter that matches nothing fail.
 
 const std = @import("std");
 const builtin = @import("builtin");

@@ -50,7 +50,8 @@ pub fn zero(cuda: *Cuda, address: usize, bytes: usize) Error!void {
 /// Waits for the answer.
 pub fn isFinite(cuda: *Cuda, x: Tensor) Error!bool {
     const d = cuda.driver;
-    const flag: Tensor = .{ .address = cuda.reduction_workspace, .shape = .vector(1, 1), .dtype = .i32 };
+    const address = cuda.reduction_workspace;
+    const flag: Tensor = .{ .address = address, .shape = .vector(1, 1), .dtype = .i32 };
     const cleared = d.cuMemsetD32Async(flag.address, 0, 1, cuda.stream);
     try cuda.check(.cuMemsetD32Async, cleared, "clearing a flag");
     const count: u64 = x.shape.elementCount();

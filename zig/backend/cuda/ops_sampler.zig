@@ -10,8 +10,8 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Draw = @import("../../random/philox.zig").Draw;
 
-/// Layout of `Cuda.reduction_workspace`: a step's coefficients, a guidance scale and a factor per image, then
-/// the sums that the factors come from.
+/// Layout of `Cuda.reduction_workspace`: a step's coefficients, a guidance scale and a factor per
+/// image, then the sums that the factors are computed from.
 const step_bytes = 256;
 const factor_bytes = 4096;
 const guidance_slab_count = 32;

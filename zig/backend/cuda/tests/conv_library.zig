@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const convolutions = @import("../conv.zig");
+const cudnn = @import("../../../nvidia/cudnn.zig");
 const drivers = @import("../../../nvidia/driver.zig");
 const dynamic = @import("../../../nvidia/dynamic.zig");
 const library_path = library_fixture.library_path;
@@ -245,6 +246,8 @@ test "the emulated library refuses channels and addresses that tensor cores cann
     defer plan.deinit(convolution.options.library);
     call.x += 8;
     _ = convolution.options.library.cudnnSetStream(convolution.handle, l.fixture.stream);
-    const status = plan.run(&convolution.options, convolution.handle, call);
-    try std.testing.expectEqual(.bad_param_misaligned_pointer, status);
+    const run = plan.run(&convolution.options, convolution.handle, call);
+    try std.testing.expectError(error.Refused, run);
+    const misaligned = @intFromEnum(cudnn.Status.bad_param_misaligned_pointer);
+    try std.testing.expectEqual(misaligned, cudnn.Cudnn.lastRefused().code);
 }

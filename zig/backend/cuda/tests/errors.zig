@@ -22,7 +22,7 @@ const LibraryFixture = library_fixture.LibraryFixture;
 const Scratch = @import("../../../scratch.zig").Scratch;
 const Tensor = @import("../../../tensor.zig").Tensor;
 
-/// Returns a fixed code, whatever the arguments: in C's calling conventions the caller removes them.
+/// Returns a fixed code, whatever the arguments: the caller removes them, by C's convention.
 fn Failing(comptime Code: type, comptime code: Code) type {
     return struct {
         fn call() callconv(.c) Code {
@@ -38,7 +38,11 @@ fn failing(table: anytype, comptime name: []const u8, comptime code: anytype) @T
     return copy;
 }
 
-fn expectMessage(d: *const Diagnostics, comptime call: []const u8, comptime code: []const u8) !void {
+fn expectMessage(
+    d: *const Diagnostics,
+    comptime call: []const u8,
+    comptime code: []const u8,
+) !void {
     const start = call ++ " failed: " ++ code;
     if (std.mem.startsWith(u8, d.message(), start)) return;
     std.debug.print("expected \"{s}...\", got \"{s}\"\n", .{ start, d.message() });
