@@ -5,8 +5,8 @@
 //!   zig build test-cuda     the CUDA path on that emulator
 //!   zig build check-headers the tables of zig/nvidia/ against the vendor's headers (-Dheaders=A,B)
 //!   zig build bindings      src/native/abi.ts, to standard output
-//!   zig build posts         what it costs ranks to tell each other of their parts
-//!   zig build cpu-bench     what `bun run bench cpu` times operations with, into zig-out/bin
+//!   zig build bench-signals the cost of signals between ranks, shown by `bun run bench signals`
+//!   zig build cpu-bench     the timing program of `bun run bench cpu`, into zig-out/bin
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
@@ -79,7 +79,7 @@ pub fn build(b: *Build) void {
     // Compiled with the tests, so that it does not fall behind; run on demand.
     test_step.dependOn(&signals.step);
     const run_signals = b.addRunArtifact(signals);
-    b.step("posts", "Measure what signals between ranks cost").dependOn(&run_signals.step);
+    b.step("bench-signals", "Measure signals between ranks").dependOn(&run_signals.step);
 }
 
 /// A program that times operations, as a step of its own name.

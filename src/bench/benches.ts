@@ -1,6 +1,6 @@
 /**
- * The benches by name: what `bun run bench NAME` and `basedxl bench NAME` run. Each is one file
- * beside this one, imported when it runs. They live with the tests, whose measures they share.
+ * The benches by name, for `bun run bench NAME` and `basedxl bench NAME`. Each is one file beside
+ * this one, imported when it runs. The tests share their measures (support/).
  */
 import { BasedXLError } from "../errors.ts";
 import { resources } from "../resources.ts";
@@ -9,60 +9,63 @@ import { wrap } from "../terminal/help.ts";
 
 interface Bench {
   about: string;
-  /** True: it needs files that a binary does not bring. */
+  /** True: it needs files that a binary does not include. */
   needsClone?: boolean;
   run: (args: string[]) => Promise<number>;
 }
 
 export const benches: Record<string, Bench> = {
   binary: {
-    about: "size, start-up and effects of the one-file program, measured against allowed",
+    about: "size, start-up and side effects of the one-file program, with limits",
     needsClone: true,
     run: async (args) => (await import("./binary.ts")).run(args),
   },
   cpu: {
-    about: "operations and models on the CPU against the cores' peak and PyTorch, in turns",
+    about: "operations and models on the CPU against the cores' peak and PyTorch",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
   gpu: {
     about:
-      "operations, models, patches on a GPU against ceilings and PyTorch; --predict needs none",
+      "operations, models, patches on a GPU against ceilings and PyTorch; --predict needs no GPU",
     needsClone: true,
     run: async (args) => (await import("./gpu.ts")).run(args),
   },
   kernels: {
-    about: "registers, spills and occupancy of every CUDA kernel, error of f16 sums (needs nvcc)",
+    about: "registers, spills and occupancy of every CUDA kernel; error of f16 sums (needs nvcc)",
     needsClone: true,
     run: async (args) => (await import("./kernels.ts")).run(args),
   },
   parity: {
-    about: "every number that is compared with PyTorch and diffusers, measured against allowed",
+    about: "error of every result against PyTorch and diffusers, with limits",
     needsClone: true,
     run: async (args) => (await import("./parity.ts")).run(args),
   },
-  posts: {
-    about: "what telling other ranks of each part costs, and what telling of several would save",
-    needsClone: true,
-    run: async (args) => (await import("./signals.ts")).run(args),
-  },
   prediction: {
-    about: "what predicting old halo rows gains, over seeds, samplers, warm-ups and patches",
+    about: "gain of halo extrapolation over seeds, samplers, warm-ups and patches",
     needsClone: true,
     run: async (args) => (await import("./prediction.ts")).run(args),
   },
   quality: {
-    about: "how far images of several patches are from those of one rank, in every mode",
+    about: "error of several patches against one rank, in every sync mode",
     run: async (args) => (await import("./quality.ts")).run(args),
   },
   scaling: {
-    about: "computation, bytes and waiting per rank and step, and a prediction for GPUs",
+    about: "computation, received bytes and wait time per rank and step; prediction for GPUs",
     run: async (args) => (await import("./scaling.ts")).run(args),
   },
+  signals: {
+    about: "cost of signals between CPU ranks: one per tensor, or one per group of tensors",
+    needsClone: true,
+    run: async (args) => (await import("./signals.ts")).run(args),
+  },
   tiling: {
-    about: "how far images decoded in tiles are from those decoded whole",
+    about: "error of images decoded in tiles against whole decoding",
     run: async (args) => (await import("./tiling.ts")).run(args),
   },
 };
+
+/** Former names of benches. */
+const aliases: Record<string, string> = { posts: "signals" };
 
 /** The help of `basedxl bench`. */
 export function benchHelp(): string {
@@ -85,9 +88,10 @@ export function benchHelp(): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** Runs the bench that `args` begin with. Throws "bad-option" for a name there is not. */
+/** Runs the bench that `args` begin with. Throws "bad-option" for an unknown name. */
 export async function runBench(args: string[]): Promise<number> {
-  const [name = "", ...rest] = args;
+  const [given = "", ...rest] = args;
+  const name = aliases[given] ?? given;
   const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
   if (!bench) {
     const names = Object.keys(benches);

@@ -1,6 +1,6 @@
 /**
- * `bun run bench binary`: the binary's figures beside their bars. It is built for this in a folder
- * of its own. The exit code is 1 when one is over.
+ * `bun run bench binary`: the binary's figures beside their limits. The binary is built in a
+ * temporary folder. The exit code is 1 when a figure exceeds its limit.
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { noStraceReason, readTrace, tracedCalls } from "./support/strace.ts";
 
 interface Figure {
   what: string;
-  /** null: it cannot be measured here; `unit` says why. */
+  /** null: it cannot be measured here; `unit` holds the reason. */
   measured: number | null;
   allowed: number;
   unit: string;
@@ -64,12 +64,12 @@ async function versionTime(binary: string, folder: string): Promise<Figure> {
 
 async function imageDifference(binary: string, folder: string): Promise<Figure> {
   const main = join(import.meta.dir, "../main.ts");
-  const drawn = ["sample", "--seed", "2", "--device", "cpu", "--quiet"];
+  const flags = ["sample", "--seed", "2", "--device", "cpu", "--quiet"];
   const env = { HOME: join(folder, "home") };
   const path = (name: string) => join(folder, `${name}.png`);
   const commands = { binary: [binary], clone: [process.execPath, main] };
   for (const [name, command] of Object.entries(commands)) {
-    const { stderr } = await ended(start([...command, ...drawn, "--out", path(name)], folder, env));
+    const { stderr } = await ended(start([...command, ...flags, "--out", path(name)], folder, env));
     if (stderr !== "") throw new Error(stderr);
   }
   const [ours, theirs] = [readFileSync(path("binary")), readFileSync(path("clone"))];
@@ -78,7 +78,7 @@ async function imageDifference(binary: string, folder: string): Promise<Figure> 
   return { what: "its image against the clone's", measured, allowed: 0, unit: "bytes differ" };
 }
 
-/** What a run on a cold cache does to the rest of the machine. */
+/** Side effects of a run with a cold cache: network calls and files written elsewhere. */
 async function effects(binary: string, folder: string): Promise<Figure[]> {
   const network = "calls to a network";
   const elsewhere = "paths written outside cache and image";

@@ -1,5 +1,5 @@
 /**
- * Whole models at SDXL's full size: ours in this process, PyTorch's in the other program, in turns.
+ * Whole models at SDXL's full size: ours in this process, PyTorch's in a peer process, in turns.
  * Weights are random; text encoders, one UNet call (batch 1) and the VAE's decoder are timed.
  */
 
@@ -17,7 +17,7 @@ export type ModelOp = (typeof modelOps)[number];
 
 export interface ModelRow {
   op: ModelOp;
-  /** Pixels of the image's side. */
+  /** Side of the image in pixels. */
   side: number;
   dtype: CpuDtype;
   /** Medians. */
@@ -25,7 +25,7 @@ export interface ModelRow {
   peerMilliseconds: number | null;
   /** Median of PyTorch's time over ours, pair by pair. */
   ratio: number | null;
-  /** Of this process, in GB, once it was run; null where the system does not tell. */
+  /** RssAnon of this process in GB, after the run; null where the system does not report it. */
   residentAnonymous: number | null;
 }
 
@@ -34,7 +34,7 @@ export interface ModelJob {
   side: number;
 }
 
-/** Times every job; yields row by row. One run of each is not counted. */
+/** Times every job; yields row by row. The first run of each is discarded. */
 export async function* timeModels(
   folder: string,
   jobs: readonly ModelJob[],
@@ -70,7 +70,7 @@ export async function* timeModels(
   }
 }
 
-/** Milliseconds of one part for a image of `latent` x `latent`. */
+/** Milliseconds of one network for a latent of `latent` x `latent`. */
 export async function runPart(parts: ModelParts, op: ModelOp, latent: number): Promise<number> {
   if (op === "vae") {
     return (await parts.decode(random(4 * latent ** 2), latent, latent)).milliseconds;
@@ -95,8 +95,8 @@ export async function runPart(parts: ModelParts, op: ModelOp, latent: number): P
 }
 
 /**
- * Least squares of milliseconds = a + b n + c n^2, n in megapixels, of relative errors: a is what
- * weights cost, b the products, c self-attention.
+ * Fits milliseconds = a + b n + c n^2, n in megapixels, by least squares of relative errors: a is
+ * the cost of reading weights, b of the products, c of self-attention.
  */
 export function fitSizes(rows: readonly Pick<ModelRow, "side" | "milliseconds">[]): number[] {
   const n = Math.min(3, rows.length);
@@ -127,7 +127,7 @@ function residentAnonymous(): number | null {
   }
 }
 
-/** Gauss-Jordan with pivots; rows are coefficients and the right side. */
+/** Gauss-Jordan elimination with pivoting; rows are coefficients and the right-hand side. */
 function solve(matrix: number[][]): number[] {
   for (let i = 0; i < matrix.length; i++) {
     const below = matrix.slice(i).toSorted((a, b) => Math.abs(b[i]!) - Math.abs(a[i]!));

@@ -1,7 +1,7 @@
 /**
- * The operations of `bench cpu`, at the sizes that SDXL's UNet (512x512) and VAE have, and how each
- * is timed: ours and PyTorch's in turns, with the machine's peak taken before and after, since on a
- * shared machine all three change from one minute to the next.
+ * The operations of `bench cpu`, at the sizes of SDXL's UNet (512x512) and VAE. Ours and PyTorch's
+ * are timed in turns, with the machine's peak measured before and after, since on a shared machine
+ * all three change from minute to minute.
  */
 import type { CpuDtype } from "../settings/names.ts";
 import type { Case, Program } from "./programs.ts";
@@ -10,9 +10,9 @@ import { machine } from "./report.ts";
 export interface Operation {
   name: string;
   case: Case;
-  /** Of a product: what it computes. */
+  /** FLOP of a product. */
   flops?: number;
-  /** Of all others: what it must read and write. */
+  /** Bytes that any other operation must read and write. */
   bytes?: number;
 }
 
@@ -51,7 +51,7 @@ export interface OperationRow {
   ratio: number | null;
   gflops: number | null;
   gigabytes: number | null;
-  /** Of the multiply-add peak, or of the copy's bandwidth. */
+  /** Share of the multiply-add peak, or of the copy's bandwidth. */
   share: number;
 }
 
@@ -112,7 +112,7 @@ const peakTurns = 400_000;
 const peakRepeats = 5;
 const copyCase = { op: "copy", width: 65536, in: 1024 };
 
-/** The best of some runs: GFLOP/s of multiply-adds in registers, or GB/s of a copy. */
+/** The best of several runs: GFLOP/s of multiply-adds in registers, or GB/s of a copy. */
 async function peakOf(native: Program, dtype: CpuDtype, products: boolean): Promise<number> {
   let best = 0;
   const { instructionSet, coreCount } = machine();
@@ -129,7 +129,7 @@ async function peakOf(native: Program, dtype: CpuDtype, products: boolean): Prom
   return best;
 }
 
-/** Of one turn of the loop, as zig/bench/peak.zig has it. */
+/** Multiply-adds per loop iteration, as in zig/bench/peak.zig. */
 const turnFlops: Record<string, number> = {
   x86_64: 96,
   x86_64_v3: 192,

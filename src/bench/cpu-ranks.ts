@@ -1,17 +1,17 @@
 /**
- * Several CPU ranks against one, in turns: the cores are the same, so a image should take hardly
- * longer however many ranks share them. A whole image of a few steps at SDXL's full size, with
+ * Several CPU ranks against one, in turns: they share the same cores, so the time of an image
+ * should hardly depend on the rank count. A whole image of a few steps at SDXL's full size, with
  * guidance.
  */
 import { openModelFolder } from "../models/folder.ts";
 import type { Session } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import { median } from "./cpu-ops.ts";
-import { type Drawing, draw, openRanks } from "./drawing.ts";
+import { type Generation, generateImage, openRanks } from "./generation.ts";
 
 export interface RankRow {
   rankCount: number;
-  /** Of a image: texts, all steps and the decode; medians. */
+  /** Median time of an image: text encoders, all steps and the decode. */
   milliseconds: number;
   oneRankMilliseconds: number;
   /** Median of the ranks' time over one rank's, pair by pair. */
@@ -28,7 +28,7 @@ export async function* timeRanks(
   pairCount: number,
 ): AsyncGenerator<RankRow> {
   const model = await openModelFolder(folder);
-  const drawing: Drawing = {
+  const generation: Generation = {
     model,
     width: side,
     height: side,
@@ -36,18 +36,18 @@ export async function* timeRanks(
     schedule: makeSchedule("euler", model.scheduler, { stepCount }),
     stepCount,
   };
-  const alone = await open(drawing, 1);
+  const alone = await open(generation, 1);
   try {
-    await time(alone, drawing);
+    await time(alone, generation);
     for (const rankCount of rankCounts) {
-      const several = await open(drawing, rankCount);
+      const several = await open(generation, rankCount);
       try {
-        await time(several, drawing);
+        await time(several, generation);
         const ones: number[] = [];
         const shared: number[] = [];
         for (let i = 0; i < pairCount; i++) {
-          ones.push(await time(alone, drawing));
-          shared.push(await time(several, drawing));
+          ones.push(await time(alone, generation));
+          shared.push(await time(several, generation));
         }
         yield {
           rankCount,
@@ -66,12 +66,17 @@ export async function* timeRanks(
 
 // --- internal ---
 
-function open(drawing: Drawing, rankCount: number): Promise<Session> {
-  return openRanks(drawing, { rankCount, splitBatch: true, threadCount: 0 });
+function open(generation: Generation, rankCount: number): Promise<Session> {
+  return openRanks(generation, { rankCount, splitBatch: true, threadCount: 0 });
 }
 
-async function time(session: Session, drawing: Drawing): Promise<number> {
+async function time(session: Session, generation: Generation): Promise<number> {
   const how = { syncMode: "corrected_async_gn", warmupSteps: 1, splitBatch: true } as const;
-  const { timings } = await draw(session, drawing, { prompt: "a red circle", seed: 1n }, how);
+  const { timings } = await generateImage(
+    session,
+    generation,
+    { prompt: "a red circle", seed: 1n },
+    how,
+  );
   return timings.textMs + timings.denoiseMs + timings.decodeMs;
 }

@@ -1,6 +1,6 @@
 /**
- * stable-diffusion.cpp beside this backend: its sd-cli draws with the same model of full size, and
- * what it says of its parts stands beside the same parts here, in turns.
+ * stable-diffusion.cpp beside this backend: its sd-cli generates images with the same full-size
+ * model, and the times that it reports per network are compared with ours, in turns.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -14,7 +14,7 @@ import type { CpuDtype } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 
-/** Its text encoders' time holds the reading of their weights, so they are left out. */
+/** Its text encoders' time includes reading their weights, so they are left out. */
 const sdcppOps = ["unet", "vae"] as const;
 type SdcppOp = (typeof sdcppOps)[number];
 
@@ -31,7 +31,7 @@ export interface SdcppRow {
 
 type Times = Record<SdcppOp, number>;
 
-/** Times every part at `side` in each type; one run of each is not counted. */
+/** Times every network at `side` in each type; the first run of each is discarded. */
 export async function timeSdcpp(
   sdCli: string,
   folder: string,
@@ -77,7 +77,7 @@ export async function timeSdcpp(
 
 // --- internal ---
 
-/** A UNet call is the difference of three steps and one: the first prepares the others. */
+/** A UNet call is half of three steps less one: the first step includes preparations. */
 async function runTheirs(sdCli: string, folder: string, side: number): Promise<Times> {
   const one = await drawTheirs(sdCli, folder, side, 1);
   const three = await drawTheirs(sdCli, folder, side, 3);
@@ -88,7 +88,7 @@ async function runTheirs(sdCli: string, folder: string, side: number): Promise<T
   };
 }
 
-/** Draws without guidance (a UNet call a step) and gives all that it says. */
+/** Generates an image without guidance (one UNet call per step); returns sd-cli's output. */
 async function drawTheirs(
   sdCli: string,
   folder: string,
@@ -104,13 +104,13 @@ async function drawTheirs(
       ["--threads", String(availableParallelism())],
     ].flat();
     const child = Bun.spawn([sdCli, ...flags], { stdout: "pipe", stderr: "pipe" });
-    const [said, errors, exitCode] = await Promise.all([
+    const [output, errors, exitCode] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
       child.exited,
     ]);
-    if (exitCode === 0) return said + errors;
-    const last = (said + errors).trim().split("\n").at(-1);
+    if (exitCode === 0) return output + errors;
+    const last = (output + errors).trim().split("\n").at(-1);
     throw new BasedXLError("internal", `${sdCli} ended with ${exitCode}: ${last}`);
   } finally {
     rmSync(out, { recursive: true });
@@ -118,8 +118,8 @@ async function drawTheirs(
 }
 
 /** Milliseconds of a line "WHAT, taking 1.23s". */
-function millisecondsOf(said: string, what: string): number {
-  const seconds = said.split(`${what}, taking `).at(1);
-  if (seconds === undefined) throw new BasedXLError("internal", `sd-cli did not say "${what}".`);
+function millisecondsOf(output: string, what: string): number {
+  const seconds = output.split(`${what}, taking `).at(1);
+  if (seconds === undefined) throw new BasedXLError("internal", `sd-cli did not report "${what}".`);
   return 1e3 * Number.parseFloat(seconds);
 }

@@ -1,6 +1,6 @@
 /**
- * `bun run bench cpu`: how fast the CPU backend is, against what the cores and the memory can do
- * and against PyTorch eager on the same machine, in turns within one run.
+ * `bun run bench cpu`: speed of the CPU backend against the peak of cores and memory, and against
+ * PyTorch eager on the same machine, in turns within one run.
  */
 import { mkdirSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
@@ -29,7 +29,7 @@ import { machine, renderTable, writeReport } from "./report.ts";
 const parts = ["ops", "models", "ranks", "sizes", "sdcpp"] as const;
 const sidesDefault = [256, 512, 1024];
 const pairsDefault = 5;
-/** Images whose UNet call is timed for the fit. */
+/** Image sizes whose UNet call is timed for the fit. */
 const fitSides = [256, 384, 512, 768, 1024, 1536, 2048];
 
 const flagTexts = {
@@ -47,19 +47,19 @@ const flagTexts = {
   pairs: {
     type: "string",
     valueHint: "N",
-    description: `Runs of each, in turns with PyTorch's. Default: ${pairsDefault}.`,
+    description: `Runs of each, alternating with PyTorch's. Default: ${pairsDefault}.`,
   },
   sides: {
     type: "string",
     valueHint: "LIST",
-    description: `Pixels of the models' images. Default: ${sidesDefault}.`,
+    description: `Image sides in pixels, for the models. Default: ${sidesDefault}.`,
   },
   model: {
     type: "string",
     valueHint: "FOLDER",
     description:
-      "Where the model of SDXL's full size lies, or is written with random weights (6.6 GB) if " +
-      "there is none.",
+      "Folder of a model of SDXL's full size; written with random weights (6.6 GB) if it does " +
+      "not exist.",
   },
   python: {
     type: "string",
@@ -69,9 +69,9 @@ const flagTexts = {
   "sd-cli": {
     type: "string",
     valueHint: "PATH",
-    description: "stable-diffusion.cpp's program, for --only sdcpp.",
+    description: "Path of stable-diffusion.cpp's sd-cli, for --only sdcpp.",
   },
-  json: { type: "string", valueHint: "FILE", description: "Write the numbers there, too." },
+  json: { type: "string", valueHint: "FILE", description: "Also write the JSON to FILE." },
   out: sharedFlags.out,
   help: sharedFlags.help,
 } as const satisfies ArgsDef;
@@ -144,7 +144,7 @@ export async function run(args: string[]): Promise<number> {
   }
   let torch: string | null = null;
   for (const dtype of wanted) {
-    // A program for each type: models of both would not fit beside each other.
+    // One peer process per type: models of both would not fit in memory together.
     const peer = await Program.peer(textOf(flags, "python") ?? "python3");
     torch = peer?.version ?? null;
     if (!peer) process.stdout.write("This Python has no torch: PyTorch's columns are left out.\n");
@@ -164,7 +164,7 @@ export async function run(args: string[]): Promise<number> {
     await runSdcpp(results, sdCli, folder, sides[0]!, wanted, pairs);
   }
   if (loadBefore > availableParallelism() / 4) {
-    process.stdout.write(`Times are disturbed: the load was ${loadBefore.toFixed(1)} before.\n`);
+    process.stdout.write(`Times are unreliable: the load was ${loadBefore.toFixed(1)} before.\n`);
   }
   const data = { machine: machine(), torch, loadBefore, pairs, ...results };
   const json = textOf(flags, "json");
@@ -175,12 +175,12 @@ export async function run(args: string[]): Promise<number> {
 
 // --- internal ---
 
-/** stable-diffusion.cpp's. */
+/** Path of stable-diffusion.cpp's sd-cli. */
 function programOf(path: string | undefined): string {
   if (path === undefined) {
-    throw badOption("--only sdcpp needs --sd-cli PATH, stable-diffusion.cpp's program.");
+    throw badOption("--only sdcpp needs --sd-cli PATH, the program of stable-diffusion.cpp.");
   }
-  if (Bun.which(path) === null) throw badOption(`--sd-cli ${path} is no program that can be run.`);
+  if (Bun.which(path) === null) throw badOption(`--sd-cli ${path} is not an executable program.`);
   return path;
 }
 
@@ -232,7 +232,7 @@ async function runModels(
   process.stdout.write(`\n${dtype}, full size, random weights\n\n${modelTable(rows)}`);
 }
 
-/** What bf16 gives beside f32 in the same run; "" where one of the two was not timed. */
+/** Speed-up of bf16 over f32 in the same run; "" where one of the two was not timed. */
 function gainOfBf16(rows: readonly ModelRow[]): string {
   const gains = rows.flatMap(({ op, side, dtype, milliseconds }) => {
     const other = rows.find((row) => row.op === op && row.side === side && row.dtype === "bf16");
@@ -259,7 +259,7 @@ async function runRanks(
     oneRankMilliseconds.toFixed(0),
     ratio.toFixed(3),
   ]);
-  const title = `f32, a image of two steps at ${side}x${side} with guidance`;
+  const title = `f32, one image of two steps at ${side}x${side} with guidance`;
   process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 
@@ -312,7 +312,7 @@ function modelTable(rows: readonly ModelRow[]): string {
   return renderTable(heads, cells);
 }
 
-/** Shares of the peak; and where sizes were timed, cost against size with the fit. */
+/** Charts: shares of the peak; where sizes were timed, time against size with the fit. */
 function chart(results: Results): TopLevelSpec {
   const shares = {
     title: "Share of the peak",

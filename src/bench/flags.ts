@@ -1,6 +1,6 @@
 /**
- * The flags of the benches: checked as the command's are, and read into lists, sizes and numbers
- * with one clear sentence for what cannot be meant. All errors are `BasedXLError` "bad-option".
+ * The flags of the benches: checked like the command's, and parsed into lists, sizes and numbers.
+ * All errors are `BasedXLError` "bad-option" with one sentence.
  */
 import type { ArgsDef } from "citty";
 import { parseArgs } from "citty";
@@ -17,32 +17,32 @@ interface Range {
   max: number;
 }
 
-/** Flags that both benches take, for `ArgsDef`s. */
+/** Flags that several benches share, for `ArgsDef`s. */
 export const sharedFlags = {
   model: {
     type: "string",
     valueHint: "FOLDER",
-    description: "As for sample. Default: BASEDXL_MODEL, else the bundled mini-sdxl.",
+    description: "Model, as for sample. Default: BASEDXL_MODEL, else the bundled mini-sdxl.",
   },
   modes: {
     type: "string",
     valueHint: "LIST",
-    description: "Sync modes, with commas between.",
+    description: "Sync modes, separated by commas.",
   },
   size: {
     type: "string",
     valueHint: "WxH",
-    description: "Pixels, such as 1024x1024. Default: the model's own size.",
+    description: "Size in pixels, such as 1024x1024. Default: the model's own size.",
   },
   steps: {
     type: "string",
     valueHint: "N",
-    description: `Steps, ${settings.stepCount.min} and more.`,
+    description: `Number of steps, ${settings.stepCount.min} or more.`,
   },
   "guidance-scale": {
     type: "string",
     valueHint: "X",
-    description: "1 and below is no guidance. Default: the model's own, else 5.",
+    description: "Guidance scale; 1 or less disables guidance. Default: the model's own, else 5.",
   },
   scheduler: {
     type: "string",
@@ -52,17 +52,17 @@ export const sharedFlags = {
   out: {
     type: "string",
     valueHint: "FOLDER",
-    description: "Where JSON and chart go. Default: bench-out.",
+    description: "Folder for JSON and chart. Default: bench-out.",
   },
   help: { type: "boolean", description: "Print this help." },
 } as const satisfies ArgsDef;
 
-/** The arguments after the bench's name; nothing but flags. */
+/** Parses the arguments after the bench's name; only flags are allowed. */
 export function readFlags(args: readonly string[], definition: ArgsDef): Flags {
   const checked = normalizeFlags(args, definition);
   const [positional] = checked.slice(checked.indexOf("--") + 1);
   if (positional !== undefined) {
-    throw badOption(`"${positional}" is no flag: benches take flags only, and --help lists them.`);
+    throw badOption(`"${positional}" is not a flag: benches take only flags; --help lists them.`);
   }
   const { _, ...flags } = parseArgs(checked, definition);
   return flags as Flags;
@@ -78,7 +78,7 @@ export function wholeOf(flags: Flags, name: string, range: Range): number | unde
   return text === undefined ? undefined : whole(name, text, range);
 }
 
-/** Whole numbers with commas between, each once. */
+/** Integers separated by commas, without duplicates. */
 export function wholesOf(flags: Flags, name: string, range: Range): number[] | undefined {
   return listOf(flags, name)?.map((text) => whole(name, text, range));
 }
@@ -108,7 +108,7 @@ export function nameOf<Name extends string>(
   return text === undefined ? undefined : oneOf(name, text, names);
 }
 
-/** Names with commas between, each once. */
+/** Names separated by commas, without duplicates. */
 export function namesOf<Name extends string>(
   flags: Flags,
   name: string,

@@ -1,6 +1,6 @@
 /**
- * `bun run bench scaling --formula`: what ranks would exchange and how long a step would take, from
- * a config's numbers alone: 16-bit, full efficiency, statistics in f32. Nothing is drawn.
+ * `bun run bench scaling --formula`: bytes exchanged between ranks and predicted step times,
+ * computed from a config alone: 16-bit, full efficiency, statistics in f32. Nothing is generated.
  */
 import type { TopLevelSpec } from "vega-lite";
 import { layoutOf } from "../pipeline/layout.ts";
@@ -27,20 +27,20 @@ export interface FormulaOptions {
   guidance: boolean;
 }
 
-/** One layout at one size; bytes are those of the rank that receives most. */
+/** One layout at one size; bytes are those of the rank that receives the most. */
 export interface FormulaRow {
   size: string;
   layout: string;
   received: Traffic;
-  /** What DistriFusion's halos would be: both rows of every peer. */
+  /** Bytes of DistriFusion's halos: both edge rows of every peer. */
   allGatherHalos: number;
   /** Milliseconds of computation, by `speeds`. */
   computeMs: Record<string, number>;
-  /** Of transfers and of a step at the first of `speeds`, by link. */
+  /** Milliseconds of transfers, and of a step at the first of `speeds`, by link. */
   links: Record<string, { transferMs: number; asyncMs: number; syncMs: number }>;
 }
 
-/** Of one H200, dense 16-bit: what large products reach, and 60 % of it. */
+/** Rates of one H200, dense 16-bit: that of large GEMMs, and 60 % of it. */
 const speeds = { "790 TFLOP/s": 790e12, "474 TFLOP/s": 474e12 } as const;
 
 export function formulaRows(o: FormulaOptions): FormulaRow[] {
@@ -89,7 +89,7 @@ export function formulaTable(rows: readonly FormulaRow[]): string {
   return renderTable(heads, cells);
 }
 
-/** Computation beside transfers, per layout: a transfer that is longer cannot be hidden. */
+/** Chart of computation and transfers per layout: a transfer that is longer cannot be hidden. */
 export function formulaChart(rows: readonly FormulaRow[]): TopLevelSpec {
   const speedName = "790 TFLOP/s" satisfies keyof typeof speeds;
   const values = rows.flatMap(({ size, layout, computeMs, links: byLink }) => [

@@ -1,12 +1,12 @@
 /**
- * What a step computes and what a rank receives in it, from a UNet's config alone. Sums follow
- * `zig/model/unet.zig` layer by layer: tests/native/scaling.test.ts holds them to the counted bytes
- * of a run, so a layer that begins to exchange something else must be changed here too.
+ * FLOP of a step and bytes that a rank receives in it, from a UNet's config alone. The sums follow
+ * `zig/model/unet.zig` layer by layer; tests/native/scaling.test.ts compares them with the counted
+ * bytes of a run. A change in what a layer exchanges must be repeated here.
  */
 import type { UnetConfig } from "../models/config.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
 
-/** The part of the config that sizes follow from. */
+/** The config values that determine the sizes. */
 export type UnetShape = Pick<
   UnetConfig,
   | "inChannels"
@@ -33,11 +33,11 @@ export const sdxl: UnetShape = {
   normGroups: 32,
 };
 
-/** Of one sample (one branch of one image) and one step; elements, not bytes. */
+/** Sizes for one sample (one branch of one image) and one step, in elements, not bytes. */
 export interface UnetSizes {
   /** Keys and values of all self-attentions, over the whole image. */
   keysValues: number;
-  /** One halo row of every convolution that exchanges, as BasedXL sends it. */
+  /** One halo row of every convolution that exchanges halos, as BasedXL sends it. */
   haloRow: number;
   /** The same with rows taken after upsampling, at twice the width, as DistriFusion sends it. */
   haloRowUpsampled: number;
@@ -45,7 +45,7 @@ export interface UnetSizes {
   statistics: number;
   /** The model's output. */
   output: number;
-  /** Multiplications with an addition each, as DistriFusion counts them (prompt included). */
+  /** Multiply-adds, as DistriFusion counts them (prompt included). */
   macs: { convolution: number; linear: number; selfAttention: number; crossAttention: number };
 }
 
@@ -83,15 +83,15 @@ export function unetSizes(c: UnetShape, rows: number, width: number): UnetSizes 
   return walk.sizes;
 }
 
-/** Where a rank stands: one patch of rows of one group, and what it computes. */
+/** The work of one rank: one patch of rows of one CFG group. */
 export interface Share {
-  /** Rows of all patches, or any numbers in their proportion. */
+  /** Rows of all patches, or proportional numbers. */
   patches: readonly number[];
   patch: number;
-  /** 2 where each guidance branch has ranks of its own. */
+  /** 2 where the guidance branches are split over ranks. */
   branchGroups: 1 | 2;
   branches: 1 | 2;
-  /** Of one batch. */
+  /** Images per batch. */
   images?: number;
   /** "all-gather": both rows of every peer, taken after upsampling, as DistriFusion does. */
   halos: "neighbours" | "all-gather";
@@ -105,7 +105,7 @@ export interface Traffic {
   gather: number;
 }
 
-/** Elements that one rank receives in a step in which it reads everything. */
+/** Elements that one rank receives in a step that reads all exchanged tensors. */
 export function receivedElements(sizes: UnetSizes, share: Share): Traffic {
   const { patches, patch, branchGroups, branches, halos } = share;
   const samples = branches * (share.images ?? 1);
@@ -131,7 +131,7 @@ export interface ElementBytes {
 }
 
 export const bytes16: ElementBytes = { activation: 2, statistic: 4 };
-/** The CPU ranks: f32, and statistics as doubles. */
+/** Bytes per element of CPU ranks: f32, and statistics as f64. */
 export const bytesCpu: ElementBytes = { activation: 4, statistic: 8 };
 
 export function bytesOf(elements: Traffic, { activation, statistic }: ElementBytes): Traffic {
@@ -143,15 +143,15 @@ export function bytesOf(elements: Traffic, { activation, statistic }: ElementByt
   };
 }
 
-/** Bytes per second in one direction, as the prediction takes them. */
+/** Bytes per second in one direction, for the prediction. */
 export const links = { NVLink: 450e9, "PCIe 5": 55e9 } as const;
 
 /**
- * Milliseconds of one step. Asynchronous: transfers run beside the computation, and only what is
- * longer shows; the gathering of outputs ends every step. Synchronous: one after the other.
+ * Milliseconds of one step. Asynchronous: transfers overlap with the computation, so the longer of
+ * both counts; the all-gather of outputs ends every step. Synchronous: the sum of both.
  */
 export function stepMs(options: {
-  /** Of one rank, with whatever small shapes lose. */
+  /** Computation of one rank, including the loss of efficiency at small shapes. */
   computeMs: number;
   received: Traffic;
   bytesPerSecond: number;
@@ -163,7 +163,7 @@ export function stepMs(options: {
   return (synchronous ? computeMs + layersMs : Math.max(computeMs, layersMs)) + gatherMs;
 }
 
-/** All that layers exchange: everything but the gathering of outputs. */
+/** All bytes that layers exchange: everything except the all-gather of outputs. */
 export function layerBytes({ keysValues, halos, statistics }: Traffic): number {
   return keysValues + halos + statistics;
 }
@@ -188,7 +188,7 @@ class Walk {
     };
   }
 
-  /** 3x3, to `level`. The first convolution is local: every rank has the whole latent. */
+  /** A 3x3 convolution to `level`. The first one is local: every rank has the whole latent. */
   convolution(
     inChannels: number,
     outChannels: number,
@@ -217,7 +217,7 @@ class Walk {
     this.sizes.macs.convolution += inChannels * outChannels * this.positions(level);
   }
 
-  /** Nothing where there are no layers: the block has no attention. */
+  /** Adds nothing for 0 layers: the block has no attention. */
   transformer(channels: number, layerCount: number, level: number): void {
     if (layerCount === 0) return;
     const { macs } = this.sizes;

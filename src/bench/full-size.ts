@@ -1,8 +1,8 @@
 /**
- * A model of SDXL's own size with random f16 weights (6.9 GB), for benches: what is drawn with it
- * means nothing, how long it takes does. Sizes and configs as tests/reference/make_full_size.py has
- * them; here the values repeat, so that writing takes seconds. Or its headers alone, in files that
- * take no room: enough for plans, and for GPUs that make their weights up.
+ * A model of SDXL's size with random f16 weights (6.9 GB), for benches: its images are meaningless,
+ * its times are not. Shapes and configs equal tests/reference/make_full_size.py; here the values
+ * repeat, so that writing takes seconds. Or its headers alone, in sparse files: enough for plans,
+ * and for GPUs that generate random weights.
  */
 import {
   closeSync,
@@ -52,14 +52,14 @@ const sizes = {
   },
 } as const;
 
-/** Writes the diffusers folder, unless it was written whole before. */
+/** Writes the diffusers folder, unless it is already complete. */
 export function writeFullSize(folder: string): void {
   const mark = join(folder, "model_index.json");
   if (readable(mark)) return;
   writeFolder(folder, writeWeights);
 }
 
-/** Its configs and the headers of its weights, without values. */
+/** Writes the configs and the headers of the weights, without values. */
 export function writeFullSizeHeaders(folder: string): void {
   writeFolder(folder, (path, shapes) => {
     const file = createFile(path);
@@ -73,7 +73,7 @@ export function writeFullSizeHeaders(folder: string): void {
 
 // --- internal ---
 
-/** SDXL's; the tokenizers beside it know fewer words. */
+/** SDXL's vocabulary size; the copied tokenizers use fewer ids. */
 const vocabularySize = 49408;
 
 type Write = (path: string, shapes: Shapes) => void;
@@ -145,7 +145,7 @@ class Tree {
     this.linear("to_out.0", channels, channels);
   }
 
-  /** `time` 0: the VAE's, which know no time. */
+  /** `time` is 0 for the VAE's, which have no time embedding. */
   resnet(inner: number, out: number, time: number): void {
     this.norm("norm1", inner);
     this.conv("conv1", out, inner);
@@ -273,7 +273,7 @@ function clipShapes(clip: ClipSizes, prefix: string): Shapes {
 
 const poolCount = 1 << 20;
 
-/** Matrices that halve the variance of what they read; norms of 1, biases of 0. */
+/** Matrices that halve the variance of their input; norm weights 1, biases 0. */
 function writeWeights(path: string, shapes: Shapes): void {
   const file = createFile(path);
   try {
@@ -290,7 +290,7 @@ function createFile(path: string): number {
   return openSync(path, "w");
 }
 
-/** Of a safetensors file; returns the bytes that the whole file has. */
+/** Writes a safetensors header; returns the size of the whole file in bytes. */
 function writeHeader(file: number, shapes: Shapes): number {
   const header: Record<string, unknown> = {};
   let offset = 0;
@@ -308,7 +308,7 @@ function writeHeader(file: number, shapes: Shapes): number {
   return length.length + padded.length + offset;
 }
 
-/** Numbers in [-1, 1): xorshift, seeded always the same. */
+/** Numbers in [-1, 1): xorshift with a fixed seed. */
 function uniformPool(): Float32Array {
   let state = 0x2545f491;
   return Float32Array.from({ length: poolCount }, () => {

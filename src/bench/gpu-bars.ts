@@ -1,5 +1,5 @@
 /**
- * The bars of `bench gpu`, each beside what was measured. On the emulator nothing is judged: its
+ * The limits of `bench gpu`, each beside the measured value. Emulated runs are not judged: their
  * times are the CPU's.
  */
 import type { ModelRow, PeerRow } from "./gpu-models.ts";
@@ -9,10 +9,10 @@ import { renderTable } from "./report.ts";
 
 export interface Bar {
   what: string;
-  /** With its unit. */
+  /** The value with its unit. */
   bar: string;
   measured: string;
-  /** null where there is nothing to judge. */
+  /** null where nothing was measured. */
   isMet: boolean | null;
 }
 
@@ -23,7 +23,7 @@ export interface Measured {
 }
 
 const kindsOfMemory = new Set(["group norms", "layer norms", "GEGLU", "convolution inputs"]);
-/** What moves less than this is bound by its launch. */
+/** Operations that move fewer bytes are bound by launch latency. */
 const memoryBytesMin = 16e6;
 
 export function barsOf({ operations, models, peers }: Measured, isEmulated: boolean): Bar[] {
@@ -80,7 +80,7 @@ function nearPlan(row: ModelRow | undefined): Bar {
   };
 }
 
-/** 4096 tokens of heads of 64, against cuDNN's fused attention (PyTorch asks for it by name). */
+/** 4096 tokens, heads of 64, against cuDNN's fused attention (selected by name in PyTorch). */
 function attention(rows: readonly OperationRow[]): Bar {
   const row = rows.find(
     ({ patches, attention: of }) => patches === 1 && of?.tokens === 4096 && of.headSize === 64,
@@ -94,7 +94,7 @@ function attention(rows: readonly OperationRow[]): Bar {
   };
 }
 
-/** The worst of one rank's norms and elementwise operations that move enough to be judged. */
+/** The slowest of one rank's norms and elementwise operations that are not bound by launches. */
 function bandwidth(rows: readonly OperationRow[]): Bar {
   const judged = rows.filter(
     ({ patches, part, kind, perSecond, ms }) =>

@@ -1,7 +1,7 @@
 /**
- * The whole-image part of `bench gpu`: images by the product's own sessions with weights that
- * the GPU makes up, so that nothing of 7 GB is read; from them UNet step, texts, decoding and the
- * whole, with the memory that was taken beside what was planned. PyTorch's models in the same run.
+ * The whole-image part of `bench gpu`: images by the product's sessions with random weights that
+ * the GPU generates, so that no 7 GB are read. Times of UNet step, text encoders, decoding and the
+ * whole image; measured memory beside the plan. PyTorch's models in the same run.
  */
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import type { GpuOptions } from "../native/handle.ts";
@@ -20,7 +20,7 @@ import { type GpuDtype, planFor } from "./gpu-work.ts";
 import { renderTable } from "./report.ts";
 import { goldenModel } from "./support/golden-model.ts";
 
-/** One way to draw. */
+/** One variant of settings. */
 export interface Variant {
   name: string;
   gpu: GpuOptions;
@@ -30,16 +30,16 @@ export interface ModelRow {
   variant: string;
   side: number;
   steps: number;
-  /** Median of the steps after the first three: those are queued, captured, replayed first. */
+  /** Median of the steps after the first three (launched eagerly, captured, replayed once). */
   stepMs: number;
   textMs: number;
   decodeMs: number;
-  /** Text, all steps and decoding. */
+  /** Text encoders, all steps and decoding. */
   imageMs: number;
-  /** On the GPU after the image, by whatever runs there. */
+  /** Memory in use on the GPU after the image, by all processes. */
   deviceBytes: number;
   plannedBytes: number;
-  /** deviceBytes less what a tiny model leaves, plus that one's plan; null where not measured. */
+  /** deviceBytes minus that of a tiny model, plus the tiny model's plan; null if not measured. */
   measuredBytes: number | null;
 }
 
@@ -51,7 +51,7 @@ export interface PeerRow {
   ms: number | null;
 }
 
-/** f16 with graphs, without, with sums in f16, and bf16. */
+/** The variants: f16 with CUDA graphs, without, with f16 accumulation, and bf16. */
 export function variantsOf(
   base: Pick<GpuOptions, "library" | "randomWeights">,
   dtypes: readonly GpuDtype[],
@@ -75,7 +75,7 @@ export function variantsOf(
   ];
 }
 
-/** Draws every size with every variant; yields row by row. `warmups`: images before. */
+/** Times every size with every variant; yields row by row. `warmups`: images before. */
 export async function* timeModels(
   model: ModelFolder,
   variants: readonly Variant[],
@@ -116,7 +116,7 @@ export async function* timePeerModels(
   for (const side of sides) {
     for (const compile of compileModes) {
       for (const what of ["unet", "vae", "text", "image"] as const) {
-        // Texts know no size; a compiled image would compile both once more.
+        // Text encoders do not depend on the size; "image" would compile both models again.
         if (what === "text" && side !== sides[0]) continue;
         if (what === "image" && compile !== "") continue;
         const latent = side / model.vaeFactor;
@@ -144,7 +144,7 @@ export function modelTable(rows: readonly ModelRow[]): string {
     row.measuredBytes === null ? "-" : gigabytes(row.measuredBytes),
   ]);
   const seconds = `${rows[0]?.steps ?? 0} steps and all, s`;
-  const heads = ["drawn with", "size", "step ms", "text ms", "VAE ms", seconds];
+  const heads = ["settings", "size", "step ms", "text ms", "VAE ms", seconds];
   return renderTable([...heads, "planned GB", "measured GB"], cells);
 }
 
@@ -180,7 +180,7 @@ export async function open(
   });
 }
 
-/** Of no meaning as a image. */
+/** A request of fixed token ids: the image is meaningless. */
 export function requestFor(model: ModelFolder, side: number, steps: number): ImageRequest {
   const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
   const ids = new Int32Array(promptTokenCount).fill(5);
@@ -201,7 +201,7 @@ export function requestFor(model: ModelFolder, side: number, steps: number): Ima
   };
 }
 
-/** The last of several: graphs of texts, steps and VAE have been captured and replayed by then. */
+/** The last of several images: all CUDA graphs have been captured and replayed by then. */
 export async function warmImage(
   session: Session,
   model: ModelFolder,
@@ -209,14 +209,14 @@ export async function warmImage(
   steps: number,
   { warmups, ...change }: Partial<ImageRequest> & { warmups: number },
 ): Promise<ImageResult> {
-  const draw = (count: number) => session.image({ ...requestFor(model, side, count), ...change });
-  for (let i = 0; i < warmups; i++) await draw(Math.min(warmSteps, steps));
-  return await draw(steps);
+  const run = (count: number) => session.image({ ...requestFor(model, side, count), ...change });
+  for (let i = 0; i < warmups; i++) await run(Math.min(warmSteps, steps));
+  return await run(steps);
 }
 
 export const warmupsDefault = 3;
 
-/** Steps that come before those which count. */
+/** Number of warm-up steps that are not timed. */
 export const stepsBefore = 3;
 
 export function timesOf({ timings }: ImageResult) {
@@ -240,7 +240,7 @@ function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
   return memoryOf(plan.weight_bytes, plan.ranks[0]!).total;
 }
 
-/** What is taken beyond a plan: by the driver, by others. From a model of next to nothing. */
+/** Memory in use beyond a plan (driver, other processes), measured with a tiny model. */
 async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
   const model = await openModelFolder(goldenModel);
   const side = model.sizeMultiple;

@@ -1,7 +1,7 @@
 /**
- * The per-operation part of `bench gpu`: every operation of a UNet step, of the VAE and of the text
- * encoders as the real graph asks for it, for each number of patches, against the ceilings measured
- * in the same run and PyTorch in turns.
+ * The per-operation part of `bench gpu`: every operation of a UNet step, the VAE and the text
+ * encoders, with the shapes of the real graph, for each number of patches. Compared with the
+ * ceilings measured in the same run, and with PyTorch in turns.
  */
 import { BasedXLError } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
@@ -20,7 +20,7 @@ import {
 } from "./gpu-work.ts";
 import { renderTable } from "./report.ts";
 
-/** One operation of one patch of `patches`. */
+/** One operation of a patch, with `patches` in all. */
 export interface OperationJob {
   patches: number;
   part: "UNet" | "VAE" | "text";
@@ -32,25 +32,25 @@ export interface OperationRow {
   part: OperationJob["part"];
   kind: Kind;
   name: string;
-  /** In one step, one decoding or one prompt. */
+  /** Calls in one step, one decoding or one prompt. */
   count: number;
   /** Medians of one run on the GPU. */
   ms: number;
   peerMs: number | null;
   /** PyTorch's time over ours, of medians. */
   ratio: number | null;
-  /** By cuDNN's fused attention, of self-attention. */
+  /** Time of cuDNN's fused attention, for self-attention. */
   cudnnMs: number | null;
-  /** Of what is computed per second where that counts, else of what is moved. */
+  /** FLOP per second of compute-bound operations, else bytes per second. */
   perSecond: number;
   isProduct: boolean;
-  /** Of the measured ceiling. */
+  /** Share of the measured ceiling. */
   share: number;
-  /** Tokens of the image and size of a head, of self-attention. */
+  /** Image tokens and head size, for self-attention. */
   attention: { tokens: number; headSize: number } | null;
 }
 
-/** Those that are timed; what is left out moves next to nothing and costs a launch. */
+/** The timed operations; the others move almost nothing and cost one launch each. */
 export function jobsOf(
   model: ModelFolder,
   side: number,
@@ -63,14 +63,14 @@ export function jobsOf(
     const stages = { denoise: "UNet", decode: "VAE", text: "text" } as const;
     return busiest(plan.ranks).operations.flatMap((entry): OperationJob[] => {
       const part = stages[entry.stage as keyof typeof stages];
-      // Patches cut the VAE as they cut the UNet; once is enough to see its operations.
+      // The VAE is split into patches like the UNet: time its operations for one patch count only.
       if (part === undefined || (part !== "UNet" && i > 0)) return [];
       return isTimed(entry) ? [{ patches: rankCount, part, entry }] : [];
     });
   });
 }
 
-/** A large product through cuBLASLt and a large copy. `quick`: small ones, for the emulator. */
+/** A large GEMM by cuBLASLt and a large copy. `quick`: small ones, for the emulator. */
 export async function measureCeilings(bench: GpuBench, quick: boolean): Promise<Ceilings> {
   const side = quick ? 64 : 8192;
   const copyElements = quick ? 1 << 12 : 1 << 28;
@@ -87,7 +87,7 @@ export async function measureCeilings(bench: GpuBench, quick: boolean): Promise<
   };
 }
 
-/** Times every operation; yields row by row. What fails is told and left out. */
+/** Times every operation; yields row by row. Failed operations are reported and skipped. */
 export async function* timeOperations(
   bench: GpuBench,
   peer: GpuPeer | null,
@@ -161,7 +161,7 @@ async function timeOne(
     const theirs = await peer.time({ ...asked, dtype });
     if (theirs !== null) peers.push(theirs);
   }
-  // Apart, since PyTorch's side keeps the operands of one case.
+  // In a second loop, since the PyTorch peer keeps the operands of one case only.
   for (let i = 0; i < pairCount && peer && isSelf; i++) {
     const fused = await peer.time({ ...operation, dtype, backend: "cudnn" });
     if (fused !== null) cudnn.push(fused);
@@ -187,10 +187,10 @@ async function timeOne(
   };
 }
 
-/** Fewer bytes than this are a launch's time, whatever the kernel does. */
+/** Below this number of bytes, the launch latency dominates. */
 const bytesMin = 4096;
 
-/** Which gpu-bench leaves out (zig/bench/gpu_cases.zig). */
+/** Operations that gpu-bench does not implement (zig/bench/gpu_cases.zig). */
 const untimed = new Set([
   "combine_statistics",
   "embed_tokens",
@@ -223,7 +223,7 @@ const blank: Omit<Operation, "op"> = {
 
 const peerOps = new Set(["linear", "conv2d", "attention", "layer_norm", "geglu", "add", "concat"]);
 
-/** PyTorch has no half of a group norm: its whole stands beside ours of the second pass. */
+/** PyTorch's group norm is one operation: it is compared with our second pass. */
 function isHalfNorm({ op }: Operation): boolean {
   return op === "group_norm_apply";
 }

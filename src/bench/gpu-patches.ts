@@ -1,8 +1,7 @@
 /**
- * The patches part of `bench gpu`: how long one patch of several takes where it has the GPU to
- * itself,
- * measured on one GPU. A patch runs alone, reads zeros where others' parts would be, and sends
- * nothing; `bench scaling --patches FILE` puts transfers back in by the formula.
+ * The patches part of `bench gpu`: the time of one patch of several, measured alone on one GPU. It
+ * reads zeros instead of the peers' tensors and sends nothing; `bench scaling --patches FILE` adds
+ * the transfers by the formula.
  */
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
@@ -17,9 +16,9 @@ const positive = v.pipe(v.number(), v.minValue(0));
 const rowSchema = v.object({
   side: v.number(),
   ranks: v.number(),
-  /** 2 where each guidance branch has ranks of its own. */
+  /** 2 where the guidance branches are split over ranks. */
   branchGroups: v.picklist([1, 2]),
-  /** Rows of the latent of every patch, and which was timed. */
+  /** Latent rows of every patch, and the index of the timed one. */
   patches: v.array(v.number()),
   patch: v.number(),
   stepMs: positive,
@@ -28,7 +27,7 @@ const rowSchema = v.object({
 
 const fileSchema = v.object({
   gpu: v.string(),
-  /** True: times mean nothing. */
+  /** True: emulated, so the times are meaningless. */
   isEmulated: v.boolean(),
   model: v.string(),
   dtype: v.string(),
@@ -50,7 +49,7 @@ const fileSchema = v.object({
 export type PatchRow = v.InferOutput<typeof rowSchema>;
 export type PatchFile = v.InferOutput<typeof fileSchema>;
 
-/** Throws "bad-option" with what is wrong with the file. */
+/** Reads gpu-patches.json. Throws "bad-option" with the problem of the file. */
 export function readPatchFile(path: string): PatchFile {
   let json: unknown;
   try {
@@ -103,7 +102,7 @@ export async function* timePatches(
 
 // --- internal ---
 
-/** Patches of both branches, and with the branches split over twice as many ranks. */
+/** Layouts: patches of both branches, and the branches split over twice as many ranks. */
 function layouts(patches: readonly number[]): { ranks: number; splitBatch: boolean }[] {
   const largest = Math.max(...patches);
   return [

@@ -1,7 +1,7 @@
 /**
- * `bun run bench gpu --predict`: what a UNet step, the VAE and the text encoders would take on a
- * GPU that reaches its ceilings everywhere, and the memory that a session would need. Counted by
- * running the real graph over the planning device; needs no GPU, and measures none.
+ * `bun run bench gpu --predict`: predicted times of a UNet step, the VAE and the text encoders on a
+ * GPU that reaches its ceilings everywhere, and the planned memory of a session. Operations are
+ * counted by a dry run of the real graph; no GPU is needed or measured.
  */
 import type { TopLevelSpec } from "vega-lite";
 import type { ModelFolder } from "../models/folder.ts";
@@ -17,8 +17,8 @@ import {
 import { renderTable, writeReport } from "./report.ts";
 
 /**
- * H200: what a large product and a copy were measured at (design's figures). The others: the same
- * share of the data sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
+ * H200: the measured rates of a large GEMM and a copy. The others: the same shares of the data
+ * sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
  */
 export const gpuCeilings = {
   H200: { flopsPerSecond: 790e12, bytesPerSecond: 4.3e12 },
@@ -27,10 +27,10 @@ export const gpuCeilings = {
   "RTX 4090": { flopsPerSecond: 0.8 * 165e12, bytesPerSecond: 0.9 * 1.008e12 },
 } as const satisfies Record<string, Ceilings>;
 
-/** From one kernel of a CUDA graph to the next; assumed, not measured. */
+/** Latency between two kernels of a CUDA graph; assumed, not measured. */
 export const launchMs = 0.001;
 
-/** Bytes of one rank at 1024x1024 in 16 bits, weights and all. */
+/** Limit for one rank at 1024x1024 in 16 bits, weights included. */
 export const memoryBar = 9e9;
 
 export interface PredictOptions {
@@ -41,7 +41,7 @@ export interface PredictOptions {
   out: string;
 }
 
-/** One rank count at one size: the rank with the most work. */
+/** One patch count at one size: the rank with the most work. */
 export interface Prediction {
   side: number;
   patches: number;
@@ -52,14 +52,14 @@ export interface Prediction {
   memory: Memory;
 }
 
-/** Kinds of operations, and the milliseconds of all with their launches. */
+/** Operations by kind, and the total milliseconds including launches. */
 export interface Part {
   kinds: KindSum[];
   all: Omit<KindSum, "kind">;
   ms: Record<string, number>;
 }
 
-/** Bytes of one rank that has a GPU of its own. */
+/** Bytes of one rank on its own GPU. */
 export interface Memory {
   weights: number;
   text: number;
@@ -123,7 +123,7 @@ export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "
   );
 }
 
-/** The rank with the most to compute and move. */
+/** The rank with the most FLOP and bytes. */
 export function busiest(ranks: readonly RankPlan[]): RankPlan {
   const work = ({ operations }: RankPlan) =>
     total(sumKinds(operations, { H200: gpuCeilings.H200 })).ms.H200!;

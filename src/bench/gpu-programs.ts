@@ -1,7 +1,7 @@
 /**
- * The two programs that `bench gpu` asks in turns: gpu-bench (zig/bench/gpu.zig) and PyTorch by
- * tests/reference/gpu_peer.py. Both say first what they run on, then answer each line with
- * milliseconds or with a sentence on why there are none.
+ * The two programs that `bench gpu` runs in turns: gpu-bench (zig/bench/gpu.zig) and PyTorch by
+ * tests/reference/gpu_peer.py. Both first report their device, then answer each line with
+ * milliseconds or with an error sentence.
  */
 import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
@@ -36,7 +36,7 @@ const peerAboutSchema = v.object({
 });
 export type PeerAbout = v.InferOutput<typeof peerAboutSchema>;
 
-/** Ours. */
+/** Our program, gpu-bench. */
 export class GpuBench {
   private constructor(
     private program: Program,
@@ -49,7 +49,7 @@ export class GpuBench {
     const args = [dtype, emulator];
     const program = await Program.native("gpu-bench", args);
     const first = await program.line();
-    const json: unknown = JSON.parse(first ?? '{"error":"gpu-bench ended without a word."}');
+    const json: unknown = JSON.parse(first ?? '{"error":"gpu-bench ended without output."}');
     const about = v.safeParse(aboutSchema, json);
     if (about.success) return new GpuBench(program, about.output, args);
     await program.close();
@@ -60,10 +60,10 @@ export class GpuBench {
   async time(operation: Operation): Promise<number> {
     const answer = v.parse(answerSchema, JSON.parse((await this.program.ask(operation)) ?? "{}"));
     if (typeof answer.ms === "number") return answer.ms;
-    throw new BasedXLError("gpu-failed", answer.error ?? "gpu-bench ended in the middle.");
+    throw new BasedXLError("gpu-failed", answer.error ?? "gpu-bench ended unexpectedly.");
   }
 
-  /** After a failure: a GPU's context answers no more once something went wrong in it. */
+  /** Restarts after a failure: a CUDA context is unusable after an error. */
   async restart(): Promise<void> {
     await this.program.close();
     this.program = await Program.native("gpu-bench", this.args);
@@ -75,10 +75,10 @@ export class GpuBench {
   }
 }
 
-/** Compiling may take for ever, and a GPU's time is short. */
+/** Time limit of one answer: torch.compile may take very long. */
 const peerLimitMs = 180_000;
 
-/** PyTorch. What it cannot do it says once, on standard error; then it is asked no more. */
+/** The PyTorch program. It reports unsupported cases once, on standard error. */
 export class GpuPeer {
   private readonly refused = new Set<string>();
   private hasEnded = false;
@@ -99,11 +99,11 @@ export class GpuPeer {
     return null;
   }
 
-  /** Milliseconds, or null where PyTorch has no such thing. */
+  /** Milliseconds, or null where PyTorch does not support the case. */
   async time(what: object): Promise<number | null> {
     const key = JSON.stringify(what);
     if (this.hasEnded || this.refused.has(key)) return null;
-    // A killed program ends, and then answers nothing more.
+    // A killed program ends its output, so the pending answer is null.
     const limit = setTimeout(() => this.program.kill(), peerLimitMs);
     const line = await this.program.ask(what).finally(() => clearTimeout(limit));
     const answer = v.parse(answerSchema, JSON.parse(line ?? '{"error":"it ended"}'));

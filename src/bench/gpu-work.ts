@@ -1,6 +1,6 @@
 /**
- * What a GPU has to do for a image, from the real graph (src/native/plan.ts): kinds of
- * operations, what they cost at a given speed of products and of memory, and their names.
+ * The operations of an image on a GPU, from a dry run of the real graph: their kinds, their names,
+ * and their times at given rates of GEMMs and memory.
  */
 
 import { rmSync } from "node:fs";
@@ -31,24 +31,24 @@ export const kinds = [
 export type Kind = (typeof kinds)[number];
 
 export interface Ceilings {
-  /** Dense 16-bit products with sums in f32. */
+  /** Dense 16-bit GEMMs with f32 accumulation. */
   flopsPerSecond: number;
-  /** Read and written together. */
+  /** Bytes read and written. */
   bytesPerSecond: number;
 }
 
-/** What one rank is asked to draw with. */
+/** The settings of one rank's dry run. */
 export interface PlanWork {
   model: ModelFolder;
   width: number;
   height: number;
   rankCount: number;
-  /** Whether each guidance branch has ranks of its own. */
+  /** Whether the guidance branches are split over ranks. */
   splitBatch: boolean;
   dtype: GpuDtype;
 }
 
-/** With guidance: two branches. */
+/** Batch with guidance: two branches. */
 export function planFor({ model, width, height, rankCount, splitBatch, dtype }: PlanWork): Plan {
   return planOf({
     model: nativeModelOf(model),
@@ -72,7 +72,7 @@ export function planFor({ model, width, height, rankCount, splitBatch, dtype }: 
   });
 }
 
-/** `folder`, or a model of SDXL's size of which there are headers alone, while `use` runs. */
+/** Runs `use` with `folder`, or with a temporary model of SDXL's size without values. */
 export async function withModel<T>(
   folder: string | undefined,
   use: (model: ModelFolder) => Promise<T>,
@@ -112,12 +112,12 @@ export function kindOf(operation: Operation): Kind {
   }
 }
 
-/** Whether what it computes, and not what it moves, is its rate. */
+/** Whether the rate of an operation is given in FLOP instead of bytes. */
 export function isProduct({ cost }: PlannedOperation): boolean {
   return cost.flops > 0;
 }
 
-/** Milliseconds of one operation that reaches both ceilings; launches are not in it. */
+/** Milliseconds of one operation at the ceilings, without launch latency. */
 export function floorMs({ cost }: Pick<PlannedOperation, "cost">, c: Ceilings): number {
   return 1e3 * Math.max(cost.flops / c.flopsPerSecond, cost.bytes / c.bytesPerSecond);
 }
@@ -128,11 +128,11 @@ export interface KindSum {
   launches: number;
   flops: number;
   bytes: number;
-  /** By the names of `ceilings`. */
+  /** Milliseconds by the names of `ceilings`. */
   ms: Record<string, number>;
 }
 
-/** Kinds that there are, in their order. */
+/** The kinds of operations, in order. */
 export function sumKinds(
   entries: readonly PlannedOperation[],
   ceilings: Readonly<Record<string, Ceilings>>,
@@ -167,7 +167,7 @@ export function total(sums: readonly KindSum[]): Omit<KindSum, "kind"> {
   };
 }
 
-/** Such as "linear 8192 x 640 x 5120" or "attention 2 x 4096 x 4096, 10 heads of 64". */
+/** The name, such as "linear 8192 x 640 x 5120" or "attention 2 x 4096 x 4096, 10 heads of 64". */
 export function nameOf(o: Operation): string {
   const positions = o.rows * o.width;
   const all = o.batch * positions;
@@ -196,7 +196,7 @@ export function nameOf(o: Operation): string {
 
 // --- internal ---
 
-/** The prompt's tokens are no image's: those are multiples of four. */
+/** Key counts that are not multiples of four belong to the prompt, not to the image. */
 function isCross({ keys, rows, width }: Operation): boolean {
   return keys % promptTokenCount === 0 && keys !== rows * width;
 }

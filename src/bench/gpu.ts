@@ -1,8 +1,8 @@
 /**
- * `bun run bench gpu`: everything that is to be known of a GPU in one command within ten minutes:
- * operations against the measured ceilings and PyTorch, models and images of SDXL's full size
- * with weights that the GPU makes up, patches alone for `bench scaling`, and the bars. Every part
- * is saved as it ends; one that fails is told and the others go on. `--predict` needs no GPU.
+ * `bun run bench gpu`: all measurements on a GPU, in one command within ten minutes: operations
+ * against the measured ceilings and PyTorch, models and images of SDXL's full size with random
+ * weights, patches alone for `bench scaling`, and the limits. Every part is saved as it ends; a
+ * failed part is reported and the others continue. `--predict` needs no GPU.
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -63,50 +63,54 @@ const flagTexts = {
   predict: {
     type: "boolean",
     description:
-      "Run nothing: UNet step, VAE, texts and memory from FLOP and bytes of the real graph, at " +
+      "Run nothing: predict UNet step, VAE, text encoders and memory from the real graph, at " +
       "the ceilings of several GPUs.",
   },
   only: { type: "string", valueHint: "LIST", description: `Of ${parts.join(", ")}. Default: all.` },
   device: {
     type: "string",
     valueHint: "NAME",
-    description: `${devices.join(" or ")}; emulated times mean nothing. Default: cuda.`,
+    description: `${devices.join(" or ")}; emulated times are meaningless. Default: cuda.`,
   },
   quick: {
     type: "boolean",
-    description: "Small sizes, once each: whether it runs. Always so on cuda-emulated.",
+    description: "Small sizes, once each, to test that it runs. Always on for cuda-emulated.",
   },
   model: {
     type: "string",
     valueHint: "FOLDER",
-    description: "Its sizes; weights are made up on the GPU. Default: SDXL's own sizes, no files.",
+    description: "Model whose shapes are used, with random weights. Default: SDXL's, no files.",
   },
   sides: {
     type: "string",
     valueHint: "LIST",
-    description: `Pixels of the images. Default: ${sidesDefault}.`,
+    description: `Image sides in pixels. Default: ${sidesDefault}.`,
   },
   patches: {
     type: "string",
     valueHint: "LIST",
-    description: `Patches that a image is cut into. Default: ${patchesDefault}.`,
+    description: `Patches per image. Default: ${patchesDefault}.`,
   },
   dtypes: { type: "string", valueHint: "LIST", description: `Default: ${gpuDtypes}.` },
-  steps: { type: "string", valueHint: "N", description: `Of a image. Default: ${stepsDefault}.` },
+  steps: {
+    type: "string",
+    valueHint: "N",
+    description: `Steps per image. Default: ${stepsDefault}.`,
+  },
   pairs: {
     type: "string",
     valueHint: "N",
-    description: `Samples of each operation, in turns with PyTorch's. Default: ${pairsDefault}.`,
+    description: `Samples per operation, alternating with PyTorch's. Default: ${pairsDefault}.`,
   },
   python: {
     type: "string",
     valueHint: "PATH",
-    description: "A Python with torch, for models with diffusers, too. Default: python3.",
+    description: "A Python with torch, and diffusers for models. Default: python3.",
   },
   compile: {
     type: "string",
     valueHint: "MODE",
-    description: `torch.compile's: ${compileModes.join(", ")}. Default: ${compileModes[0]}.`,
+    description: `Mode of torch.compile: ${compileModes.join(", ")}. Default: ${compileModes[0]}.`,
   },
   out: sharedFlags.out,
   help: sharedFlags.help,
@@ -142,7 +146,7 @@ interface Plan {
   pairs: number;
   python: string;
   compile: readonly string[];
-  /** "" for NVIDIA's own. */
+  /** Path of the emulator library, "" for NVIDIA's own. */
   emulator: string;
   quick: boolean;
   out: string;
@@ -156,7 +160,7 @@ interface Results {
   models: ModelRow[];
   peers: PeerRow[];
   patches: PatchRow[];
-  /** Sentences of parts that did not end. */
+  /** Error messages of parts that failed. */
   failures: string[];
 }
 
@@ -206,18 +210,18 @@ export async function run(args: string[]): Promise<number> {
 
 // --- internal ---
 
-/** One sentence on what is missing. */
+/** Throws "no-device" with one sentence where a requirement is missing. */
 function refuseWithoutGpu(device: (typeof devices)[number]): void {
   if (device === "cuda-emulated") return;
   const { gpuCount, cudaKernels } = probeDevice();
   const instead =
-    "--predict counts what one would take, --device cuda-emulated proves on the CPU that it runs.";
+    "--predict estimates the times, --device cuda-emulated tests on the CPU that it runs.";
   if (gpuCount === 0) {
     const sentence = "bench gpu needs an NVIDIA GPU and its driver, and none was found";
     throw new BasedXLError("no-device", `${sentence}: ${instead}`);
   }
   if (cudaKernels === "") {
-    const sentence = "This build has no CUDA kernels, since nvcc was not there";
+    const sentence = "This build has no CUDA kernels, since nvcc was not found";
     throw new BasedXLError("no-device", `${sentence}: install the CUDA toolkit, or ${instead}`);
   }
 }
@@ -242,7 +246,7 @@ async function measure(plan: Plan): Promise<number> {
   const startMs = performance.now();
   const isEmulated = plan.emulator !== "";
   if (isEmulated) {
-    process.stdout.write("EMULATED ON THE CPU: it runs, and every time below means nothing.\n");
+    process.stdout.write("EMULATED ON THE CPU: all times below are meaningless.\n");
   }
   mkdirSync(plan.out, { recursive: true });
   const isAsked = plan.only.includes("peer") || plan.only.includes("ops");
@@ -254,10 +258,10 @@ async function measure(plan: Plan): Promise<number> {
     try {
       await work[part](plan, results, peer);
     } catch (error) {
-      // A GPU is rarely at hand: what can still be measured is.
+      // Continue with the other parts after a failure.
       if (!(error instanceof BasedXLError)) throw error;
       results.failures.push(`${part}: ${error.message}`);
-      process.stdout.write(`\n${part} did not end: ${error.message}\n`);
+      process.stdout.write(`\n${part} failed: ${error.message}\n`);
     }
     const seconds = ((performance.now() - startMs) / 1e3).toFixed(0);
     process.stderr.write(`${part} ended after ${seconds} s\n`);
@@ -280,11 +284,11 @@ async function save({ out }: Plan, name: string, data: unknown): Promise<void> {
   await writeWhole(join(out, name), Buffer.from(`${JSON.stringify(data, null, 2)}\n`));
 }
 
-/** Without torch its columns are left out, and that is said. */
+/** Opens the PyTorch peer; without torch, prints that its columns are left out. */
 async function openPeer({ python }: Plan, isEmulated: boolean): Promise<GpuPeer | null> {
   const peer = await GpuPeer.open(python, isEmulated ? "cpu" : "cuda");
   if (!peer) {
-    process.stdout.write(`${python} has no torch for this: PyTorch's columns are left out.\n`);
+    process.stdout.write(`${python} has no torch for this device: PyTorch is left out.\n`);
   } else if (peer.about.diffusers === null) {
     process.stdout.write(`${python} has no diffusers: PyTorch's models are left out.\n`);
   }
@@ -301,10 +305,10 @@ async function runOps(plan: Plan, results: Results, peer: GpuPeer | null): Promi
       results.ceilings[dtype] = ceilings;
       const { flopsPerSecond, bytesPerSecond } = ceilings;
       process.stdout.write(
-        `\n${bench.about.gpu}, ${dtype}: a large product ${(flopsPerSecond / 1e12).toFixed(1)} \
+        `\n${bench.about.gpu}, ${dtype}: large GEMM ${(flopsPerSecond / 1e12).toFixed(1)} \
 TFLOP/s, a large copy ${(bytesPerSecond / 1e9).toFixed(0)} GB/s\n`,
       );
-      // Both types run the same kernels: operations are timed in the first alone.
+      // Both types run the same kernels: operations are timed with the first type only.
       if (i > 0) continue;
       const jobs = jobsOf(model, sides[0]!, patches, dtype);
       for await (const row of timeOperations(bench, peer, jobs, ceilings, dtype, pairs)) {
@@ -369,7 +373,7 @@ async function runPeer(plan: Plan, results: Results, peer: GpuPeer | null): Prom
 
 const patchSteps = 12;
 
-/** Shares of the ceilings, of one rank's UNet step. */
+/** Chart: shares of the ceilings for one rank's UNet step. */
 function chart({ operations }: Results): TopLevelSpec {
   const values = operations
     .filter(({ patches, part }) => patches === 1 && part === "UNet")

@@ -1,9 +1,9 @@
 /**
- * How far one image is from another, as papers state it. Both take RGB bytes, height × width × 3,
- * and give a mean over the image; identical images have infinite PSNR and an SSIM of 1.
+ * Image similarity: PSNR and SSIM. Both take RGB bytes, height × width × 3, and return a mean over
+ * the image; identical images have infinite PSNR and an SSIM of 1.
  */
 
-/** A image as sessions give it. */
+/** An image as sessions return it. */
 export interface Image {
   pixels: Uint8Array;
   width: number;
@@ -24,7 +24,7 @@ export function psnr(ours: Image, reference: Image): number {
 /**
  * Structural similarity of the two lumas: Wang, Bovik, Sheikh and Simoncelli, "Image quality
  * assessment: from error visibility to structural similarity", 2004: an 11x11 Gaussian window of
- * sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over all places where the window fits.
+ * sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over all positions where the window fits.
  */
 export function ssim(ours: Image, reference: Image): number {
   assertSameSize(ours, reference);
@@ -81,7 +81,7 @@ function luma({ pixels }: Image): Float64Array {
   return out;
 }
 
-/** The window's weighted mean wherever it fits: each side loses `windowSide - 1`. */
+/** Weighted means over the window, valid positions only: each side loses `windowSide - 1`. */
 function blur(values: Float64Array, width: number): Float64Array {
   const height = values.length / width;
   const outWidth = width - windowSide + 1;

@@ -1,7 +1,7 @@
 /**
  * `bun run bench kernels`: registers, spills, shared memory and blocks per multiprocessor of every
- * CUDA kernel on every architecture, as the compiler states them, and the error of sums in f16; no
- * GPU is needed. The tables of src/bench/kernels.md come from here (`--write`).
+ * CUDA kernel on every architecture, as reported by ptxas, and the error of f16 accumulation. No
+ * GPU is needed. `--write` updates src/bench/kernels.md.
  */
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
@@ -53,7 +53,7 @@ export function kernelTable(all: readonly KernelResources[]): string {
   return renderTable(["kernel", "threads", "shared", ...names], rows);
 }
 
-/** The error of sums in f16 at SDXL's depths, computed on the CPU as the kernel computes. */
+/** The error of f16 accumulation at SDXL's depths, with the kernel's arithmetic on the CPU. */
 export function sumsSection(): string {
   const rows = sdxlDepths.map(({ depth, where }) => {
     const { cascaded, rounding } = measureSums(depth);
@@ -61,10 +61,10 @@ export function sumsSection(): string {
     return [String(depth), where, ...error];
   });
   const heads = ["products", "SDXL's linear layers", "sums in f16", "rounding alone", "allowed"];
-  return `# Error of sums in f16 at SDXL's shapes
+  return `# Error of f16 accumulation at SDXL's shapes
 
 \`--fp16-accumulate\`, relative L2 against sums in f64 of normally distributed f16 numbers; rounding
-alone is the exact sum in f16.
+alone is the exact sum rounded to f16.
 
 ${renderTable(heads, rows)}`;
 }
@@ -72,11 +72,11 @@ ${renderTable(heads, rows)}`;
 // --- internal ---
 
 function heading(version: string): string {
-  return `# What kernels take
+  return `# Resources of the kernels
 
 Written by \`bun run bench kernels --write\` (${version}).
 Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes
 of a block (dynamic included), and for each architecture registers per thread x blocks per
-multiprocessor. Bytes per thread that are spilled or on the stack are told where there are any.
+multiprocessor. Bytes per thread that are spilled or on the stack are listed where there are any.
 `;
 }

@@ -1,5 +1,5 @@
 /**
- * `bun run bench NAME`: what BasedXL measures about itself. Set-up first, as for every command.
+ * `bun run bench NAME`: runs a bench, after the set-up that every command starts with.
  */
 import { runEntry } from "../setup/entry.ts";
 import { writeGoldenModel } from "./support/golden-model.ts";

@@ -1,6 +1,6 @@
 /**
- * `bun run bench parity`: every parity measure beside its bar, as a table, while they are taken.
- * The exit code is 1 when one is over.
+ * `bun run bench parity`: a table of every parity measure beside its limit, row by row. The exit
+ * code is 1 when one exceeds its limit.
  */
 import { measureFullSize, measureParity } from "./support/parity.ts";
 
@@ -22,7 +22,7 @@ export async function run(args: string[]): Promise<number> {
     const mark = isWithin ? "" : "  OVER";
     process.stdout.write(`${line(model, what, show(measured), show(allowed), unit)}${mark}\n`);
   }
-  process.stdout.write(`${count - failed} of ${count} within their bars.\n`);
+  process.stdout.write(`${count - failed} of ${count} within their limits.\n`);
   return failed === 0 ? 0 : 1;
 }
 

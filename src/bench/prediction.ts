@@ -1,15 +1,20 @@
 /**
- * `bun run bench prediction`: what predicting old halo rows gains. The same images with and
- * without it, against one rank, over seeds, samplers, warm-ups and patches; nothing else differs
- * between them.
+ * `bun run bench prediction`: the gain of halo extrapolation. The same images with and without it,
+ * against one rank, over seeds, samplers, warm-ups and patches; nothing else differs between them.
  */
 import { join } from "node:path";
 import { openModelFolder } from "../models/folder.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import { type Scheduler, schedulers } from "../settings/names.ts";
-import { type Case, type Drawing, draw, openRanks, predictsFor } from "./drawing.ts";
 import { badOption } from "./flags.ts";
+import {
+  type Case,
+  extrapolatesFor,
+  type Generation,
+  generateImage,
+  openRanks,
+} from "./generation.ts";
 import { type Image, psnr } from "./image-measures.ts";
 import { renderTable } from "./report.ts";
 import { relativeL2 } from "./support/compare.ts";
@@ -54,10 +59,10 @@ const subjects: Subject[] = [
 ];
 
 interface Pair {
-  /** Relative L2 of the latents against one rank; DistriFusion's holds no variance up. */
+  /** Relative L2 of the latents against one rank; DistriFusion's rule has no variance floor. */
   theirs: number;
   plain: number;
-  predicted: number;
+  extrapolated: number;
   /** PSNR of the image, dB. */
   gain: number;
 }
@@ -67,12 +72,12 @@ interface Row {
   sampler: Scheduler;
   patches: number;
   warmup: number;
-  /** Whether `sample` predicts here without being asked. */
+  /** Whether `sample` extrapolates by default here. */
   isDefault: boolean;
   pairs: Pair[];
 }
 
-/** Takes no arguments: the table is always the same one. */
+/** Takes no arguments: the cases are fixed. */
 export async function run(args: string[]): Promise<number> {
   if (args.length > 0) throw badOption(`bench prediction takes no flags, not ${args.join(" ")}.`);
   const rows: Row[] = [];
@@ -89,7 +94,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const heads = [
     ...["model", "sampler", "patches", "warm-up", "default"],
-    ...["DistriFusion", "plain", "predicted", "ratio", "PSNR, dB"],
+    ...["DistriFusion", "plain", "extrapolated", "ratio", "PSNR, dB"],
   ];
   process.stdout.write(`${renderTable(heads, rows.map(cellsOf))}\n`);
   process.stdout.write(summary("Where it is the default", rows, true));
@@ -108,7 +113,7 @@ async function measure(
 ): Promise<Row> {
   const model = await openModelFolder(join(root, subject.folder));
   const { stepCount } = subject;
-  const drawing: Drawing = {
+  const generation: Generation = {
     model,
     width: model.defaults.width ?? model.nativeSize.width,
     height: model.defaults.height ?? model.nativeSize.height,
@@ -117,24 +122,30 @@ async function measure(
     stepCount,
   };
   const share = { splitBatch: false, threadCount: 0 };
-  const one = await openRanks(drawing, { ...share, rankCount: 1 });
-  const several = await openRanks(drawing, { ...share, rankCount: patchCount });
+  const one = await openRanks(generation, { ...share, rankCount: 1 });
+  const several = await openRanks(generation, { ...share, rankCount: patchCount });
   const how = { syncMode: "corrected_async_gn", warmupSteps, splitBatch: false } as const;
   const pairs: Pair[] = [];
   try {
     for (const what of subject.cases) {
-      const reference = await draw(one, drawing, what, how);
+      const reference = await generateImage(one, generation, what, how);
       const asTheirs = { extrapolateHalos: false, testHooks: { besselVariance: true } };
-      const theirs = await draw(several, drawing, what, { ...how, ...asTheirs });
-      const plain = await draw(several, drawing, what, { ...how, extrapolateHalos: false });
-      const predicted = await draw(several, drawing, what, { ...how, extrapolateHalos: true });
-      const errorOf = (drawn: ImageResult) => relativeL2(drawn.latents!, reference.latents!);
-      const nearness = (drawn: ImageResult) => psnr(imageOf(drawn), imageOf(reference));
-      const gain = nearness(predicted) - nearness(plain);
+      const theirs = await generateImage(several, generation, what, { ...how, ...asTheirs });
+      const plain = await generateImage(several, generation, what, {
+        ...how,
+        extrapolateHalos: false,
+      });
+      const extrapolated = await generateImage(several, generation, what, {
+        ...how,
+        extrapolateHalos: true,
+      });
+      const errorOf = (result: ImageResult) => relativeL2(result.latents!, reference.latents!);
+      const nearness = (result: ImageResult) => psnr(imageOf(result), imageOf(reference));
+      const gain = nearness(extrapolated) - nearness(plain);
       pairs.push({
         theirs: errorOf(theirs),
         plain: errorOf(plain),
-        predicted: errorOf(predicted),
+        extrapolated: errorOf(extrapolated),
         gain,
       });
     }
@@ -147,12 +158,12 @@ async function measure(
     sampler: scheduler,
     patches: patchCount,
     warmup: warmupSteps,
-    isDefault: predictsFor(drawing, { rankCount: patchCount, ...how }),
+    isDefault: extrapolatesFor(generation, { rankCount: patchCount, ...how }),
     pairs,
   };
 }
 
-/** Means over the cases; of ratio and PSNR also the lowest and the highest. */
+/** Means over the cases; for ratio and PSNR also the minimum and maximum. */
 function cellsOf({ subject, sampler, patches, warmup, isDefault, pairs }: Row): string[] {
   const ratios = pairs.map(ratioOf);
   const gains = pairs.map(({ gain }) => gain);
@@ -166,13 +177,13 @@ function cellsOf({ subject, sampler, patches, warmup, isDefault, pairs }: Row): 
     isDefault ? "yes" : "no",
     mean(pairs.map(({ theirs }) => theirs)).toExponential(1),
     mean(pairs.map(({ plain }) => plain)).toExponential(1),
-    mean(pairs.map(({ predicted }) => predicted)).toExponential(1),
+    mean(pairs.map(({ extrapolated }) => extrapolated)).toExponential(1),
     `${geometricMean(ratios).toFixed(2)} ${spread(ratios, 2)}`,
     `${mean(gains).toFixed(1)} ${spread(gains, 1)}`,
   ];
 }
 
-/** One line over all images of the rows where prediction is, or is not, the default. */
+/** One line over all images of the rows where extrapolation is, or is not, the default. */
 function summary(where: string, rows: readonly Row[], isDefault: boolean): string {
   const pairs = rows.filter((row) => row.isDefault === isDefault).flatMap((row) => row.pairs);
   const ratios = pairs.map(ratioOf);
@@ -185,7 +196,7 @@ function summary(where: string, rows: readonly Row[], isDefault: boolean): strin
   );
 }
 
-/** One line: what holding variances up does, without prediction. */
+/** One line: the effect of the variance floor, without extrapolation. */
 function againstTheirs(rows: readonly Row[]): string {
   const pairs = rows.flatMap((row) => row.pairs);
   const ratios = pairs.map(({ theirs, plain }) => plain / theirs);
@@ -198,8 +209,8 @@ function againstTheirs(rows: readonly Row[]): string {
   );
 }
 
-function ratioOf({ plain, predicted }: Pair): number {
-  return predicted / plain;
+function ratioOf({ plain, extrapolated }: Pair): number {
+  return extrapolated / plain;
 }
 
 function geometricMean(values: number[]): number {

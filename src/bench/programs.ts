@@ -1,7 +1,7 @@
 /**
- * The programs that benches ask for times, in turns: cpu-bench and gpu-bench, built from zig/, and
- * PyTorch by tests/reference/{cpu,gpu}_peer.py. All read a case of JSON per line and answer with a
- * line: those of the CPU with milliseconds, those of the GPU with JSON.
+ * The timing programs of the benches, run in turns: cpu-bench and gpu-bench, built from zig/, and
+ * PyTorch by tests/reference/{cpu,gpu}_peer.py. They read one JSON case per line and answer with
+ * one line: the CPU programs with milliseconds, the GPU programs with JSON.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { zigEnvironment } from "../setup/native.ts";
 import { runTool } from "../setup/tool.ts";
 import { repositoryRoot } from "../setup.ts";
 
-/** A case as the programs read it; sizes are those of the operation's input. */
+/** A case in the programs' format; sizes are those of the operation's input. */
 export type Case = Record<string, string | number | boolean>;
 
 export type Child = Bun.Subprocess<"pipe", "pipe", "ignore" | "inherit">;
@@ -26,7 +26,7 @@ export class Program {
     this.lines = linesOf(child.stdout);
   }
 
-  /** Builds a program of build.zig where it is not fresh, and starts it. */
+  /** Builds a program of build.zig where it is stale, and starts it. */
   static async native(name: "cpu-bench" | "gpu-bench", args: string[] = []): Promise<Program> {
     const zig = compilerOfPackages(repositoryRoot);
     if (!zig) throw new BasedXLError("setup", "The Zig compiler is missing: run bun install.");
@@ -64,13 +64,13 @@ export class Program {
     return new Program(child, script);
   }
 
-  /** The next line that it writes; null at its end. */
+  /** The next line of its output; null at the end. */
   async line(): Promise<string | null> {
     const next = await this.lines.next();
     return next.done ? null : next.value;
   }
 
-  /** What it answers to a case; null where it has ended. */
+  /** The answer to a case; null where the program has ended. */
   async ask(what: object): Promise<string | null> {
     this.child.stdin.write(`${JSON.stringify(what)}\n`);
     this.child.stdin.flush();
@@ -84,7 +84,7 @@ export class Program {
     throw new BasedXLError("internal", `${this.name} did not answer ${JSON.stringify(what)}.`);
   }
 
-  /** For one that does not answer any more. */
+  /** Kills a program that does not answer. */
   kill(): void {
     this.child.kill("SIGKILL");
   }

@@ -1,6 +1,7 @@
 /**
- * `bun run bench quality`: how far images of several patches are from those of one rank, in every
- * mode. Guidance branches are never split over ranks here: that part is exact, so ranks = patches.
+ * `bun run bench quality`: the error of images of several patches against those of one rank, in
+ * every sync mode. Guidance branches are not split over ranks, since splitting is exact: ranks =
+ * patches.
  */
 
 import { readFileSync } from "node:fs";
@@ -12,15 +13,6 @@ import type { ImageResult } from "../pipeline/session.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
-  type Case,
-  type Drawing,
-  dealable,
-  draw,
-  openRanks,
-  predictsFor,
-  readDrawing,
-} from "./drawing.ts";
-import {
   badOption,
   type Flags,
   namesOf,
@@ -31,6 +23,15 @@ import {
   wholeOf,
   wholesOf,
 } from "./flags.ts";
+import {
+  type Case,
+  extrapolatesFor,
+  feasibleRankCounts,
+  type Generation,
+  generateImage,
+  openRanks,
+  readGeneration,
+} from "./generation.ts";
 import { type Image, psnr, ssim } from "./image-measures.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 import { relativeL2 } from "./support/compare.ts";
@@ -54,13 +55,13 @@ const flagTexts = {
     type: "string",
     valueHint: "LIST",
     description:
-      "The first prompt takes the first seed and so on; the shorter list starts over. " +
+      "The first prompt uses the first seed and so on; the shorter list is repeated. " +
       `Default: ${seedFirst} and up, one per prompt.`,
   },
   ranks: {
     type: "string",
     valueHint: "LIST",
-    description: `Patches. Default: those of ${ranksDefault} that the height has rows for.`,
+    description: `Patches. Default: those of ${ranksDefault} that the height allows.`,
   },
   "warmup-steps": {
     type: "string",
@@ -70,7 +71,7 @@ const flagTexts = {
   "predict-borders": {
     type: "boolean",
     description:
-      "Move old halo rows on; --no-predict-borders takes them as they are, as DistriFusion " +
+      "Extrapolate stale halo rows; --no-predict-borders uses them unchanged, as DistriFusion " +
       "does. Default: as for sample.",
   },
 } as const satisfies ArgsDef;
@@ -78,26 +79,26 @@ const flagTexts = {
 const help: HelpText = {
   usage: "bun run bench quality [flags]",
   summary:
-    "Draws every prompt on one rank and in patches, and prints how far the patches' latents and " +
-    "images are from the one rank's: relative L2, PSNR, SSIM.",
+    "Generates every prompt on one rank and in patches, and prints the error of the patches' " +
+    "latents and images against one rank: relative L2, PSNR, SSIM.",
   examples: [
     "bun run bench quality",
     "bun run bench quality --model ~/models/sdxl-base --prompts prompts.txt --ranks 4",
     "bun run bench quality --modes corrected_async_gn,stale_gn --size 256x256 --warmup-steps 1",
   ],
   groups: [
-    ["What is drawn", ["prompts", "seeds", "model", "size", "guidance-scale"]],
+    ["Images", ["prompts", "seeds", "model", "size", "guidance-scale"]],
     ["How", ["ranks", "modes", "steps", "warmup-steps", "predict-borders", "scheduler"]],
     ["Output", ["out", "help"]],
   ],
-  notes: ["LPIPS is not measured: it needs a network of its own."],
+  notes: ["LPIPS is not measured: it needs another network."],
 };
 
 /** One mode with one number of patches; a value per case. */
 interface Row {
   mode: SyncMode;
   patches: number;
-  /** Whether old halo rows were moved on. */
+  /** Whether stale halo rows were extrapolated. */
   extrapolateHalos: boolean;
   relativeL2: number[];
   psnr: number[];
@@ -113,19 +114,19 @@ export async function run(args: string[]): Promise<number> {
   const rankCounts = wholesOf(flags, "ranks", { min: 2, max: rankCountMax });
   const modes = namesOf(flags, "modes", syncModes) ?? syncModes;
   const cases = casesOf(flags);
-  const drawing = await readDrawing(flags);
+  const generation = await readGeneration(flags);
   const warmupSteps =
-    wholeOf(flags, "warmup-steps", { min: 0, max: drawing.stepCount }) ??
-    Math.min(4, drawing.stepCount);
+    wholeOf(flags, "warmup-steps", { min: 0, max: generation.stepCount }) ??
+    Math.min(4, generation.stepCount);
   const asked = flags["predict-borders"];
   const extrapolateHalos = typeof asked === "boolean" ? asked : undefined;
-  const patches = dealable(drawing, rankCounts, ranksDefault, false);
+  const patches = feasibleRankCounts(generation, rankCounts, ranksDefault, false);
 
-  process.stdout.write(`${heading(drawing, warmupSteps, cases)}\n\n`);
-  const rows = await measure(drawing, { patches, modes, cases, warmupSteps, extrapolateHalos });
+  process.stdout.write(`${heading(generation, warmupSteps, cases)}\n\n`);
+  const rows = await measure(generation, { patches, modes, cases, warmupSteps, extrapolateHalos });
   rows.sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode) || a.patches - b.patches);
-  process.stdout.write(`${table(rows)}\nMean over the images (lowest to highest).\n`);
-  const data = { ...settings(drawing, warmupSteps, cases), rows: rows.map(jsonRow) };
+  process.stdout.write(`${table(rows)}\nMean over the images (minimum to maximum).\n`);
+  const data = { ...settings(generation, warmupSteps, cases), rows: rows.map(jsonRow) };
   await writeReport(textOf(flags, "out") ?? "bench-out", "quality", data, chart(rows));
   return 0;
 }
@@ -153,39 +154,44 @@ function readPrompts(path: string): string[] {
   const prompts = text.split("\n").map((line) => line.trim());
   const written = prompts.filter((line) => line !== "");
   if (written.length > 0) return written;
-  throw badOption(`--prompts ${path} has no prompt in it: write one per line.`);
+  throw badOption(`--prompts ${path} contains no prompt: write one per line.`);
 }
 
 async function measure(
-  drawing: Drawing,
+  generation: Generation,
   o: {
     patches: number[];
     modes: readonly SyncMode[];
     cases: Case[];
     warmupSteps: number;
-    /** undefined = as `sample` does of itself. */
+    /** undefined = the default of `sample`. */
     extrapolateHalos: boolean | undefined;
   },
 ): Promise<Row[]> {
   const { modes, cases } = o;
   const how = { warmupSteps: o.warmupSteps, splitBatch: false };
   const references: ImageResult[] = [];
-  await withRanks(drawing, 1, async (session) => {
+  await withRanks(generation, 1, async (session) => {
     for (const each of cases) {
-      references.push(await draw(session, drawing, each, { ...how, syncMode: "full_sync" }));
+      references.push(
+        await generateImage(session, generation, each, { ...how, syncMode: "full_sync" }),
+      );
     }
   });
   const rows: Row[] = [];
   for (const patches of o.patches) {
-    await withRanks(drawing, patches, async (session) => {
+    await withRanks(generation, patches, async (session) => {
       for (const mode of modes) {
         process.stderr.write(`${patches} patches, ${mode}\n`);
         const ranks = { ...how, syncMode: mode };
         const extrapolateHalos =
-          o.extrapolateHalos ?? predictsFor(drawing, { ...ranks, rankCount: patches });
+          o.extrapolateHalos ?? extrapolatesFor(generation, { ...ranks, rankCount: patches });
         const row: Row = { mode, patches, extrapolateHalos, relativeL2: [], psnr: [], ssim: [] };
         for (const [i, each] of cases.entries()) {
-          const ours = await draw(session, drawing, each, { ...ranks, extrapolateHalos });
+          const ours = await generateImage(session, generation, each, {
+            ...ranks,
+            extrapolateHalos,
+          });
           compare(row, ours, references[i]!);
         }
         rows.push(row);
@@ -196,11 +202,11 @@ async function measure(
 }
 
 async function withRanks(
-  drawing: Drawing,
+  generation: Generation,
   rankCount: number,
   work: (session: Awaited<ReturnType<typeof openRanks>>) => Promise<void>,
 ): Promise<void> {
-  const session = await openRanks(drawing, { rankCount, splitBatch: false, threadCount: 0 });
+  const session = await openRanks(generation, { rankCount, splitBatch: false, threadCount: 0 });
   try {
     await work(session);
   } finally {
@@ -218,8 +224,8 @@ function imageOf({ images, width, height }: ImageResult): Image {
   return { pixels: images[0]!, width, height };
 }
 
-function settings(drawing: Drawing, warmupSteps: number, cases: Case[]) {
-  const { model, width, height, guidanceScale, stepCount, schedule } = drawing;
+function settings(generation: Generation, warmupSteps: number, cases: Case[]) {
+  const { model, width, height, guidanceScale, stepCount, schedule } = generation;
   return {
     model: model.name,
     machine: machine(),
@@ -233,8 +239,8 @@ function settings(drawing: Drawing, warmupSteps: number, cases: Case[]) {
   };
 }
 
-function heading(drawing: Drawing, warmupSteps: number, cases: Case[]): string {
-  const { model, width, height, guidanceScale, stepCount, schedule } = drawing;
+function heading(generation: Generation, warmupSteps: number, cases: Case[]): string {
+  const { model, width, height, guidanceScale, stepCount, schedule } = generation;
   return (
     `${model.name}, ${width}x${height}, ${stepCount} steps of ${schedule.name}, ` +
     `${warmupSteps} of warm-up, guidance ${guidanceScale}, ${cases.length} images, against one ` +
@@ -244,7 +250,7 @@ function heading(drawing: Drawing, warmupSteps: number, cases: Case[]): string {
 
 function table(rows: readonly Row[]): string {
   return renderTable(
-    ["mode", "patches", "predicted", "relative L2 of latents", "PSNR, dB", "SSIM"],
+    ["mode", "patches", "extrapolated", "relative L2 of latents", "PSNR, dB", "SSIM"],
     rows.map((row) => [
       row.mode,
       String(row.patches),
@@ -312,7 +318,7 @@ function chart(rows: readonly Row[]): TopLevelSpec {
     };
   };
   return {
-    title: "Against one rank: mean, lowest and highest",
+    title: "Against one rank: mean, minimum and maximum",
     hconcat: [
       panel("relativeL2", "relative L2 of latents", { type: "log" }),
       panel("psnr", "PSNR, dB (without identical images)", { zero: false }),

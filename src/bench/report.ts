@@ -1,6 +1,6 @@
 /**
- * What a bench leaves behind: a table on stdout, and in a folder NAME.json with every number,
- * NAME.svg and NAME.png with the chart. Files are replaced whole.
+ * The report of a bench: a table on stdout, and a folder with NAME.json (every number), NAME.svg
+ * and NAME.png (the chart). Files are replaced atomically.
  */
 import { mkdirSync } from "node:fs";
 import { cpus } from "node:os";
@@ -15,7 +15,7 @@ import { probeDevice } from "../native/device-info.ts";
 /** Pixels of the PNG per pixel of the SVG. */
 const pngScale = 2;
 
-/** A table in Markdown: words to the left, numbers to the right. */
+/** A table in Markdown: text left-aligned, numbers right-aligned. */
 export function renderTable(heads: readonly string[], rows: readonly (readonly string[])[]) {
   const isText = heads.map((_, i) => rows.some((row) => /[a-z]{4}/i.test(row[i] ?? "")));
   const widths = heads.map((head, i) =>
@@ -31,13 +31,13 @@ export function renderTable(heads: readonly string[], rows: readonly (readonly s
   return `${[line(heads), `|${rule.join("|")}|`, ...rows.map(line)].join("\n")}\n`;
 }
 
-/** The machine, for the JSON. */
+/** Facts of the machine, for the JSON. */
 export function machine() {
   const { cpuName, instructionSet, coreCount } = probeDevice();
   return { cpuName: cpuName || (cpus()[0]?.model ?? ""), instructionSet, coreCount };
 }
 
-/** Writes the three files and says so on stdout. Throws "io". */
+/** Writes the three files and prints their paths on stdout. Throws "io". */
 export async function writeReport(
   folder: string,
   name: string,
@@ -61,7 +61,7 @@ export async function writeReport(
   process.stdout.write(`Wrote ${paths.join(", ")}\n`);
 }
 
-/** A vega-lite chart as SVG; nothing is fetched, so its data must be in it. */
+/** Renders a vega-lite chart as SVG; its data must be inline, since nothing is fetched. */
 export async function renderChart(chart: TopLevelSpec): Promise<string> {
   const { spec } = compile({ background: "white", padding: 10, ...chart });
   const view = new View(parse(spec), { renderer: "none" });

@@ -1,8 +1,7 @@
 /**
- * `bun run bench scaling --patches FILE`: what several GPUs would take, from how long each patch
- * took
- * alone on one (gpu-patches.json of `bench gpu`) and the bytes that the formula gives. The step of
- * n ranks is that of the patch that was timed; decoding is that patch's too.
+ * `bun run bench scaling --patches FILE`: predicted times of several GPUs, from the times of
+ * patches alone on one GPU (gpu-patches.json of `bench gpu`) and the bytes of the formula. Step and
+ * decoding of n ranks are those of the timed patch.
  */
 import type { TopLevelSpec } from "vega-lite";
 import {
@@ -18,13 +17,13 @@ import {
 import type { PatchFile, PatchRow } from "./gpu-patches.ts";
 import { renderTable } from "./report.ts";
 
-/** Of one layout; a image is `imageSteps` asynchronous steps after the first. */
+/** Prediction for one layout; an image has `imageSteps` steps, the first ones synchronous. */
 export interface PatchPrediction extends PatchRow {
   layout: string;
   received: Traffic;
-  /** One rank's step over n times this patch's: 1 where patches cost nothing. */
+  /** Efficiency: one rank's step over n times this patch's, 1 without overhead. */
   efficiency: number;
-  /** By link: a step, and a image with its decoding. */
+  /** By link: a step, and an image with its decoding. */
   asyncMs: Record<string, number>;
   syncMs: Record<string, number>;
   imageMs: Record<string, number>;
@@ -32,7 +31,7 @@ export interface PatchPrediction extends PatchRow {
 }
 
 export const imageSteps = 50;
-/** The first, and DistriFusion's default of warm-up steps. */
+/** The first step and DistriFusion's default number of warm-up steps. */
 export const synchronousSteps = 5;
 
 export function predictPatches(file: PatchFile): PatchPrediction[] {
@@ -50,8 +49,8 @@ export function predictPatches(file: PatchFile): PatchPrediction[] {
 
 export function patchTitle({ gpu, isEmulated, model, dtype }: PatchFile): string {
   const what = `${model}, ${dtype}, patches timed alone on one ${gpu}, transfers by the formula`;
-  const image = `a image is ${imageSteps} steps, ${synchronousSteps} of them synchronous`;
-  const warning = isEmulated ? "EMULATED: TIMES MEAN NOTHING. " : "";
+  const image = `an image has ${imageSteps} steps, ${synchronousSteps} of them synchronous`;
+  const warning = isEmulated ? "EMULATED: TIMES ARE MEANINGLESS. " : "";
   return `${warning}${what}; ${image}:`;
 }
 

@@ -1,7 +1,7 @@
 /**
- * `bun run bench scaling`: what a rank computes, receives and waits for in one step, and from that
- * how long a step would take where every rank has a device of its own. One thread per rank; the
- * time of computation is processor time, since ranks may be more than the cores.
+ * `bun run bench scaling`: computation, received bytes and wait time of a rank per step, and from
+ * them the predicted step time where every rank has its own device. One thread per rank;
+ * computation is measured as CPU time, since there may be more ranks than cores.
  */
 
 import { loadavg } from "node:os";
@@ -12,15 +12,6 @@ import type { RankStats, Session } from "../pipeline/session.ts";
 import { medianMs } from "../pipeline/timings.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
-import {
-  type Drawing,
-  dealable,
-  draw,
-  layoutFor,
-  openRanks,
-  type Ranks,
-  readDrawing,
-} from "./drawing.ts";
 import {
   badOption,
   type Flags,
@@ -33,13 +24,22 @@ import {
 } from "./flags.ts";
 import { links, sdxl, stepMs, type Traffic } from "./formula.ts";
 import { formulaChart, formulaRows, formulaTable } from "./formula-table.ts";
+import {
+  feasibleRankCounts,
+  type Generation,
+  generateImage,
+  layoutFor,
+  openRanks,
+  type Ranks,
+  readGeneration,
+} from "./generation.ts";
 import { readPatchFile } from "./gpu-patches.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 import { patchChart, patchTable, patchTitle, predictPatches } from "./scaling-patches.ts";
 
 const ranksDefault = [2, 4, 8];
 const stepsDefault = 24;
-/** The first step is synchronous in every mode: what is measured comes after these. */
+/** Steps before the measured ones: the first is synchronous in every mode. */
 const stepsBefore = 2;
 const repeatCount = 5;
 const modesDefault: readonly SyncMode[] = ["corrected_async_gn", "full_sync"];
@@ -50,33 +50,32 @@ const flagTexts = {
   ranks: {
     type: "string",
     valueHint: "LIST",
-    description: `Default: those of ${ranksDefault} that the height has rows for.`,
+    description: `Rank counts. Default: those of ${ranksDefault} that the height allows.`,
   },
   modes: { ...sharedFlags.modes, description: `Sync modes. Default: ${modesDefault}.` },
   "split-batch": {
     type: "boolean",
-    description: "Let an even number of ranks split the guidance branches first, as sample does.",
+    description: "Split the guidance branches over an even number of ranks first, as sample does.",
   },
   patches: {
     type: "string",
     valueHint: "FILE",
     description:
-      "Draw nothing: the table from patch times that were measured on one GPU, gpu-patches.json" +
-      " of " +
-      "`bench gpu`.",
+      "Generate nothing: predict from patch times measured on one GPU (gpu-patches.json of " +
+      "`bench gpu`).",
   },
   formula: {
     type: "boolean",
     description:
-      "Draw nothing: the table for SDXL at 1024x1024 and 3840x3840, or for --model and --size, " +
-      "from the config alone.",
+      "Generate nothing: predict from the config alone, for SDXL at 1024x1024 and 3840x3840, or " +
+      "for --model and --size.",
   },
 } as const satisfies ArgsDef;
 
 const help: HelpText = {
   usage: "bun run bench scaling [flags]",
   summary:
-    "Measures computation, bytes received and waiting of a step for several rank counts, and " +
+    "Measures computation, received bytes and wait time of a step for several rank counts, and " +
     "predicts a step's time over NVLink and PCIe 5 (src/bench/README.md has the formula).",
   examples: [
     "bun run bench scaling",
@@ -85,26 +84,26 @@ const help: HelpText = {
     "bun run bench scaling --patches bench-out/gpu-patches.json",
   ],
   groups: [
-    ["What is drawn", ["model", "size", "guidance-scale", "steps", "scheduler"]],
+    ["Images", ["model", "size", "guidance-scale", "steps", "scheduler"]],
     ["How", ["ranks", "modes", "split-batch", "formula", "patches"]],
     ["Output", ["out", "help"]],
   ],
   notes: [],
 };
 
-/** Per rank and step; bytes of the rank that receives most. */
+/** Figures per rank and step; bytes are those of the rank that receives the most. */
 interface Row {
   ranks: number;
   layout: string;
   mode: SyncMode;
-  /** Processor time. */
+  /** CPU time. */
   computeMs: number;
-  /** For other ranks' parts, on this machine: the mean over ranks, and the longest. */
+  /** Wait time for peers' tensors, on this machine: the mean over ranks, and the maximum. */
   waitMs: number;
   waitMsMax: number;
   wallMs: number;
   received: Traffic;
-  /** One rank's time over all ranks' together: 1 where patches cost nothing. */
+  /** Efficiency: one rank's time over the sum of all ranks' times, 1 without overhead. */
   efficiency: number;
   predictedMs: Record<string, number>;
 }
@@ -123,23 +122,23 @@ export async function run(args: string[]): Promise<number> {
 
   const modes = namesOf(flags, "modes", syncModes) ?? modesDefault;
   const splitBatch = flags["split-batch"] === true;
-  const drawing = await readDrawing(flags, stepsDefault);
-  if (drawing.stepCount <= stepsBefore) {
-    throw badOption(`--steps must be above ${stepsBefore}: those before are not measured.`);
+  const generation = await readGeneration(flags, stepsDefault);
+  if (generation.stepCount <= stepsBefore) {
+    throw badOption(`--steps must be above ${stepsBefore}: the first steps are not measured.`);
   }
-  const counts = dealable(drawing, rankCounts, ranksDefault, splitBatch);
-  const { model, width, height, guidanceScale, stepCount } = drawing;
+  const counts = feasibleRankCounts(generation, rankCounts, ranksDefault, splitBatch);
+  const { model, width, height, guidanceScale, stepCount } = generation;
   const loadBefore = loadavg()[0] ?? 0;
   const { coreCount } = machine();
   process.stdout.write(
     `${model.name}, ${width}x${height}, guidance ${guidanceScale}, f32, one thread per rank; per ` +
       `rank and step, from step ${stepsBefore + 1} to ${stepCount}:\n\n`,
   );
-  const rows = await measure(drawing, counts, modes, splitBatch);
+  const rows = await measure(generation, counts, modes, splitBatch);
   process.stdout.write(`${table(rows)}\n`);
   if (loadBefore > coreCount / 4) {
     process.stdout.write(
-      `Times are disturbed: the load was ${loadBefore.toFixed(1)} on ${coreCount} cores before.\n`,
+      `Times are unreliable: the load was ${loadBefore.toFixed(1)} on ${coreCount} cores before.\n`,
     );
   }
   const settings = { model: model.name, machine: machine(), width, height, guidanceScale };
@@ -151,18 +150,18 @@ export async function run(args: string[]): Promise<number> {
 // --- internal ---
 
 async function runFormula(flags: Flags, rankCounts: number[], out: string): Promise<number> {
-  // Without a model nothing is read: the numbers of SDXL are known.
-  const drawing = textOf(flags, "model") === undefined ? null : await readDrawing(flags);
-  const size = drawing ?? sizeOf(flags, sdxlUnit);
+  // Without --model, SDXL's config is built in.
+  const generation = textOf(flags, "model") === undefined ? null : await readGeneration(flags);
+  const size = generation ?? sizeOf(flags, sdxlUnit);
   const sizes = size ? [size] : [1024, 3840].map((side) => ({ width: side, height: side }));
   const rows = formulaRows({
-    unet: drawing?.model.unet ?? sdxl,
-    vaeFactor: drawing?.model.vaeFactor ?? 8,
+    unet: generation?.model.unet ?? sdxl,
+    vaeFactor: generation?.model.vaeFactor ?? 8,
     sizes: sizes.map(({ width, height }) => ({ width, height })),
     rankCounts,
-    guidance: drawing === null || drawing.guidanceScale > 1,
+    guidance: generation === null || generation.guidanceScale > 1,
   });
-  const name = drawing?.model.name ?? "SDXL";
+  const name = generation?.model.name ?? "SDXL";
   process.stdout.write(
     `${name}, 16-bit, received per rank and step; (all-gather): with DistriFusion's halos:\n\n` +
       `${formulaTable(rows)}\nStep times at 790 TFLOP/s; sync: over the last link.\n`,
@@ -182,7 +181,7 @@ async function runPatches(path: string, out: string): Promise<number> {
 }
 
 async function measure(
-  drawing: Drawing,
+  generation: Generation,
   counts: readonly number[],
   modes: readonly SyncMode[],
   splitBatch: boolean,
@@ -190,12 +189,12 @@ async function measure(
   const rows: Row[] = [];
   for (const rankCount of [1, ...counts]) {
     const ranks: Ranks = { rankCount, splitBatch, threadCount: rankCount };
-    const session = await openRanks(drawing, ranks);
+    const session = await openRanks(generation, ranks);
     try {
       for (const mode of rankCount === 1 ? (["full_sync"] as const) : modes) {
         process.stderr.write(`${rankCount} ranks, ${mode}\n`);
         const alone = rows[0]?.computeMs;
-        rows.push(await measureRow(session, drawing, ranks, mode, alone));
+        rows.push(await measureRow(session, generation, ranks, mode, alone));
       }
     } finally {
       await session.close();
@@ -204,7 +203,7 @@ async function measure(
   return rows;
 }
 
-/** One drawing: the processor time of the whole process, and what each rank has counted. */
+/** One generated image: the CPU time of the whole process, and the counters of each rank. */
 interface Sample {
   cpuMs: number;
   ranks: RankStats[];
@@ -212,12 +211,12 @@ interface Sample {
 }
 
 /**
- * Two drawings, of which one stops after the first steps: their difference is the other steps
- * alone, without texts and decoding. Of several such pairs.
+ * Several pairs of images, of which one stops after the first steps: the difference is the time of
+ * the other steps, without text encoders and decoding.
  */
 async function measureRow(
   session: Session,
-  drawing: Drawing,
+  generation: Generation,
   { rankCount, splitBatch }: Ranks,
   mode: SyncMode,
   aloneMs: number | undefined,
@@ -225,29 +224,29 @@ async function measureRow(
   const how = { syncMode: mode, warmupSteps: 0, splitBatch };
   const sample = async (stepCount: number): Promise<Sample> => {
     const before = process.cpuUsage();
-    const example = { prompt: drawing.model.defaults.prompt ?? "a red house", seed: 42n };
-    const result = await draw(session, drawing, example, { ...how, stepCount });
+    const example = { prompt: generation.model.defaults.prompt ?? "a red house", seed: 42n };
+    const result = await generateImage(session, generation, example, { ...how, stepCount });
     const { user, system } = process.cpuUsage(before);
     return { cpuMs: (user + system) / 1e3, ranks: result.ranks, stepMs: result.timings.stepMs };
   };
   const pairs: { short: Sample; long: Sample }[] = [];
   for (let i = 0; i < repeatCount; i++) {
-    pairs.push({ short: await sample(stepsBefore), long: await sample(drawing.stepCount) });
+    pairs.push({ short: await sample(stepsBefore), long: await sample(generation.stepCount) });
   }
-  const steps = drawing.stepCount - stepsBefore;
+  const steps = generation.stepCount - stepsBefore;
   const perStep = (of: (s: Sample) => number) =>
     medianMs(pairs.map(({ short, long }) => (of(long) - of(short)) / steps));
   const overRanks = (field: keyof RankStats, pick: (values: number[]) => number) =>
     perStep(({ ranks }) => pick(ranks.map((rank) => rank[field])));
-  // Of whole drawings: a few waits of the first steps differ more than what is looked for.
+  // From whole images: the waits of the first steps vary more than the difference sought.
   const waits = (pick: (values: number[]) => number) =>
     medianMs(
-      pairs.map(({ long }) => pick(long.ranks.map(({ waitMs }) => waitMs)) / drawing.stepCount),
+      pairs.map(({ long }) => pick(long.ranks.map(({ waitMs }) => waitMs)) / generation.stepCount),
     );
   const largest = (values: number[]) => Math.max(...values);
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-  // Other work on the machine only ever adds to it: the least of each is nearest to the truth.
+  // Other load on the machine only adds time: the minimum of each is the best estimate.
   const leastMs = (which: "short" | "long") => Math.min(...pairs.map((pair) => pair[which].cpuMs));
   const computeMs = (leastMs("long") - leastMs("short")) / steps / rankCount;
   const received: Traffic = {
@@ -262,7 +261,7 @@ async function measureRow(
   });
   return {
     ranks: rankCount,
-    layout: layoutFor(drawing, { rankCount, splitBatch }).text,
+    layout: layoutFor(generation, { rankCount, splitBatch }).text,
     mode,
     computeMs,
     waitMs: waits(mean),

@@ -1,6 +1,6 @@
 /**
- * `bun run bench posts`: what it costs ranks of one process to tell each other of each part as soon
- * as it is there, and what telling of several at once would save (zig/bench/signals.zig).
+ * `bun run bench signals`: the cost of signals between ranks of one process, with one signal per
+ * exchanged tensor or one per group of tensors (zig/bench/signals.zig).
  */
 import { BasedXLError } from "../errors.ts";
 import { compilerOfPackages } from "../setup/compiler.ts";
@@ -11,7 +11,7 @@ import { renderTable } from "./report.ts";
 
 /** Takes no arguments: the table is always the same one. */
 export async function run(args: string[]): Promise<number> {
-  if (args.length > 0) throw badOption(`bench posts takes no flags, not ${args.join(" ")}.`);
+  if (args.length > 0) throw badOption(`bench signals takes no flags, not ${args.join(" ")}.`);
   const lines = measure().trim().split("\n");
   const numbers = lines.map((line) => line.split(" ").map(Number));
   const rows = numbers.map(([ranks = 0, group = 0, cpuNs = 0, wallNs = 0]) => {
@@ -27,9 +27,9 @@ export async function run(args: string[]): Promise<number> {
       change(wallNs, eachWallNs),
     ];
   });
-  const heads = ["ranks", "parts at once", "CPU us", "against each", "wall us", "against each"];
+  const heads = ["ranks", "tensors per signal", "CPU us", "against 1", "wall us", "against 1"];
   process.stdout.write(
-    `A step of 155 parts; CPU time of one rank, wall time of all, work included:\n\n` +
+    `A step of 155 tensors; CPU time of one rank and wall time of all ranks, work included:\n\n` +
       renderTable(heads, rows),
   );
   return 0;
@@ -39,9 +39,12 @@ export async function run(args: string[]): Promise<number> {
 
 function measure(): string {
   const zig = compilerOfPackages(root);
-  if (!zig) throw new BasedXLError("setup", "No Zig compiler came with the packages.");
+  if (!zig) throw new BasedXLError("setup", "There is no Zig compiler among the packages.");
   const env = zigEnvironment(root, zig);
-  const child = Bun.spawnSync([zig.path, "build", "posts"], { cwd: root, env });
+  const child = Bun.spawnSync([zig.path, "build", "bench-signals"], { cwd: root, env });
   if (child.exitCode === 0) return child.stdout.toString();
-  throw new BasedXLError("setup", `\`zig build posts\` failed:\n${child.stderr.toString()}`);
+  throw new BasedXLError(
+    "setup",
+    `\`zig build bench-signals\` failed:\n${child.stderr.toString()}`,
+  );
 }

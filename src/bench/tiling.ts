@@ -1,6 +1,7 @@
 /**
  * `bun run bench tiling`: images decoded in tiles against the same latents decoded whole, at one
- * and a half and two times the side of a tile. What `--vae-tiling` tells its users comes from here.
+ * and a half and two times the side of a tile. The figures in the help of `--vae-tiling` are from
+ * this bench.
  */
 
 import { openModelFolder } from "../models/folder.ts";

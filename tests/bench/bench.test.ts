@@ -2,6 +2,7 @@
  * What the benches say about flags that cannot be meant, and that their charts are drawn.
  */
 import { describe, expect, test } from "bun:test";
+import { runBench } from "../../src/bench/benches.ts";
 import { run as runCpu } from "../../src/bench/cpu.ts";
 import { fitSizes } from "../../src/bench/cpu-models.ts";
 import { median } from "../../src/bench/cpu-ops.ts";
@@ -19,7 +20,7 @@ import { run as runPrediction } from "../../src/bench/prediction.ts";
 import { run as runQuality } from "../../src/bench/quality.ts";
 import { renderChart, renderTable } from "../../src/bench/report.ts";
 import { run as runScaling } from "../../src/bench/scaling.ts";
-import { run as runPosts } from "../../src/bench/signals.ts";
+import { run as runSignals } from "../../src/bench/signals.ts";
 
 describe("flags", () => {
   const definition = {
@@ -45,7 +46,7 @@ describe("flags", () => {
     expect(() => wholeOf(read("--steps", "x"), "steps", ranks)).toThrow('not "x"');
     expect(() => seedsOf(read("--seeds", "-1"), "seeds")).toThrow("--seeds takes whole numbers");
     expect(() => sizeOf(read("--size", "100x64"), 32)).toThrow("multiples of 32");
-    expect(() => read("house")).toThrow('"house" is no flag');
+    expect(() => read("house")).toThrow('"house" is not a flag');
     expect(() => read("--rank", "2")).toThrow("--ranks");
   });
 
@@ -59,17 +60,21 @@ describe("flags", () => {
     [
       runCpu,
       ["--only", "sdcpp", "--model", "none", "--sd-cli", "no-such"],
-      "--sd-cli no-such is no program",
+      "--sd-cli no-such is not an executable program",
     ],
     [runCpu, ["--dtypes", "f16"], "--dtypes takes f32, bf16"],
     [runCpu, ["--pairs", "0"], "--pairs takes whole numbers from 1"],
     [runScaling, ["--steps", "2"], "--steps must be above 2"],
     [runScaling, ["--size", "128x32"], "rows for one patch only"],
     [runScaling, ["--model", "no-such-folder"], "no-such-folder"],
-    [runPosts, ["--ranks", "2"], "bench posts takes no flags, not --ranks 2"],
+    [runSignals, ["--ranks", "2"], "bench signals takes no flags, not --ranks 2"],
     [runPrediction, ["--fast"], "bench prediction takes no flags, not --fast"],
   ])("%p %j", async (run, args, sentence) => {
     await expect(run([...args])).rejects.toThrow(sentence);
+  });
+
+  test("a former name of a bench is an alias", async () => {
+    await expect(runBench(["posts", "--ranks"])).rejects.toThrow("bench signals takes no flags");
   });
 });
 

@@ -230,7 +230,7 @@ describe("flags", () => {
     "without a GPU it says so and what can be done",
     async () => {
       await expect(run(["--model", golden])).rejects.toThrow(
-        "bench gpu needs an NVIDIA GPU and its driver, and none was found: --predict counts",
+        "bench gpu needs an NVIDIA GPU and its driver, and none was found: --predict estimates",
       );
     },
   );

@@ -1,10 +1,9 @@
 /**
  * The formula for what ranks exchange: against the figures that DistriFusion's paper prints,
- * against what is known of SDXL, and against the bytes that ranks count while they draw.
+ * against published figures of SDXL, and against the bytes that ranks count in a run.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { draw } from "../../src/bench/drawing.ts";
 import {
   bytesCpu,
   bytesOf,
@@ -15,6 +14,7 @@ import {
   unetSizes,
 } from "../../src/bench/formula.ts";
 import { formulaRows } from "../../src/bench/formula-table.ts";
+import { generateImage } from "../../src/bench/generation.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
 import { openSession, type Session } from "../../src/pipeline/session.ts";
@@ -132,10 +132,10 @@ describe("ranks count what the formula says", () => {
     });
     sessions.push(session);
     const schedule = makeSchedule("euler", model.scheduler, { stepCount });
-    const drawing = { model, width, height, guidanceScale, schedule, stepCount };
+    const generation = { model, width, height, guidanceScale, schedule, stepCount };
     const example = { prompt: "a red house", seed: 1n };
     const how = { syncMode, warmupSteps: 1, splitBatch };
-    const { ranks } = await draw(session, drawing, example, how);
+    const { ranks } = await generateImage(session, generation, example, how);
 
     const latentRows = height / model.vaeFactor;
     const rowUnit = model.sizeMultiple / model.vaeFactor;

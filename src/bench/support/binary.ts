@@ -1,6 +1,6 @@
 /**
- * The binary, built once per run of the tests, and ways to start it: with an environment that holds
- * nothing but what is named, in a folder of its own.
+ * Builds the binary once per test run, and starts it with an explicit environment in a temporary
+ * folder.
  */
 import { existsSync, mkdirSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +14,7 @@ export interface Ended {
   stderr: string;
 }
 
-/** Builds the binary in `folder` by the command that users run, and returns its path. */
+/** Builds the binary in `folder` with the users' command, and returns its path. */
 export function buildBinaryIn(folder: string): string {
   const path = join(folder, "basedxl");
   const command = [process.execPath, join(root, "src", "setup", "build-binary.ts"), path];
@@ -32,13 +32,13 @@ export async function ended(child: Bun.Subprocess<"ignore", "pipe", "pipe">): Pr
   return { exitCode, stdout, stderr };
 }
 
-/** Starts `command` as `env -i` would, in `cwd`. */
+/** Starts `command` in `cwd` with `env` only, like `env -i`. */
 export function start(command: string[], cwd: string, env: Record<string, string> = {}) {
   const stdio = { stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
   return Bun.spawn(command, { cwd, env, ...stdio });
 }
 
-/** A new folder below the system's temporary one; `names` are made in it. */
+/** A new temporary folder with subfolders `names`. */
 export function newFolder(...names: string[]): string {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-binary-"));
   for (const name of names) mkdirSync(join(folder, name));

@@ -1,15 +1,15 @@
 /**
  * The arithmetic of `--fp16-accumulate` (cuda/matmul_cascaded.cu) on the CPU: sums of 16 products
- * are added up in f16, four to a chunk, and chunks in f32. Operands are normally distributed f16
- * numbers, as behind a norm.
+ * are accumulated in f16, four per chunk, and chunks in f32. Operands are normally distributed f16
+ * numbers, as after a norm.
  */
 import { randomNormal } from "../../native/testing.ts";
 
-/** Products of one tensor-core instruction, whose sum is rounded once; and of a chunk. */
+/** Products per tensor-core instruction, whose sum is rounded once; and per chunk. */
 const instructionDepth = 16;
 const chunkDepth = 64;
 
-/** Depths of the sums of SDXL's linear layers, with where they are. */
+/** Depths of the sums of SDXL's linear layers, and their places in the model. */
 export const sdxlDepths = [
   { depth: 640, where: "attention, second level" },
   { depth: 1280, where: "attention, third level" },
@@ -18,18 +18,18 @@ export const sdxlDepths = [
   { depth: 5120, where: "feed-forward, third level" },
 ] as const;
 
-/** What the product may differ by: its test on the emulator (zig/backend/cuda/tests) has it too. */
+/** Tolerance of the product; also in its test on the emulator (zig/backend/cuda/tests). */
 export const cascadedBar = 5e-4;
 
 /** Relative L2 against sums in f64. */
 export interface SumErrors {
-  /** Of sums in f16. */
+  /** Error of sums in f16. */
   cascaded: number;
-  /** Of the exact sum rounded to f16, which nothing in f16 can be under. */
+  /** Error of the exact sum rounded to f16: the lower bound in f16. */
   rounding: number;
 }
 
-/** Of `rows` times `columns` sums of `depth` products. */
+/** The errors over `rows` times `columns` sums of `depth` products. */
 export function measureSums(depth: number, rows = 32, columns = 64): SumErrors {
   const x = halves(randomNormal(1n, 1, rows * depth));
   const w = halves(randomNormal(2n, 1, columns * depth));

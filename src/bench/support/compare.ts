@@ -1,6 +1,6 @@
 /**
- * How tests measure one array against its reference. Not-a-number anywhere gives NaN, and NaN
- * passes no `<=`: write bars as `expect(...).toBeLessThanOrEqual(bar)`, never negated.
+ * Error measures of an array against its reference. Any NaN makes the result NaN, which fails every
+ * `<=`: write limits as `expect(...).toBeLessThanOrEqual(bar)`, never negated.
  */
 
 /** |ours - reference| / |reference| in the 2-norm, summed in doubles. 0 for two zero arrays. */

@@ -1,7 +1,7 @@
 /**
  * Writes the wide fixture's model folder: configs and tokenizers copied, weights from an integer
- * hash. tests/reference/formula_weights.py is the same formula, and what the recorded outputs were
- * made with: change both or neither, the checksums in weights.json tell.
+ * hash. tests/reference/formula_weights.py, which made the recorded outputs, has the same formula:
+ * change both or neither; the checksums in weights.json detect a difference.
  */
 
 import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -61,7 +61,7 @@ export function weightsFileBytes(file: WeightsFile): Uint8Array {
   return Buffer.concat([headerBytes, padded, ...blobs]);
 }
 
-/** The f32 weight `name`: matrices keep variance, norms lie around 1, biases around 0. */
+/** The f32 weight `name`: matrices preserve variance, norm weights are near 1, biases near 0. */
 export function formulaTensor(component: string, name: string, shape: number[]): Float32Array {
   const count = shape.reduce((product, size) => product * size, 1);
   const values = uniform(seedOf(`${component}/${name}`), count);

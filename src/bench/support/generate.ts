@@ -1,5 +1,5 @@
 /**
- * One request through a pipeline of its own, for comparisons: opened, used once and closed.
+ * Runs one request in its own pipeline: opened, used once and closed.
  */
 import type { ModelFolder } from "../../models/folder.ts";
 import { type GenerateRequest, type GenerateResult, Pipeline } from "../../pipeline.ts";

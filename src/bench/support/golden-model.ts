@@ -1,10 +1,10 @@
 /**
  * Writes the golden model's weights (21 MB of random numbers, which the repository does not hold)
  * beside its configs in tests/fixtures/golden/model. They are PyTorch's initial values for two
- * seeds; tests/fixtures/golden/weights.json says which numbers of which stream belong to each
- * tensor, and the SHA-256 of each file. tests/reference/make_golden_model.py made that list.
+ * seeds; tests/fixtures/golden/weights.json maps each tensor to numbers of the two streams and
+ * lists the SHA-256 of each file. tests/reference/make_golden_model.py made that list.
  *
- * `bun test` and the benches do it by themselves; `bun run fixtures` does nothing else.
+ * `bun test` and the benches call it; `bun run fixtures` does nothing else.
  */
 import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,8 +13,8 @@ import { join } from "node:path";
 export const goldenModel = join(import.meta.dir, "../../../tests/fixtures/golden/model");
 
 /**
- * Writes what is missing; takes a second the first time and nothing later. Safe for processes that
- * do it at the same time: each file appears whole.
+ * Writes the missing files; takes a second the first time. Safe for concurrent processes: each file
+ * appears atomically.
  */
 export function writeGoldenModel(folder = goldenModel): void {
   const listPath = join(goldenModel, "..", "weights.json");
@@ -25,7 +25,7 @@ export function writeGoldenModel(folder = goldenModel): void {
   for (const file of missing) {
     const bytes = fileBytes(file, streams);
     const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
-    if (sha256 !== file.sha256) throw new Error(`${file.path} came out as another model's`);
+    if (sha256 !== file.sha256) throw new Error(`${file.path} has another SHA-256 than recorded`);
     const path = join(folder, file.path);
     const newPath = `${path}.${process.pid}.tmp`;
     try {
@@ -61,12 +61,12 @@ interface WeightsFile {
 }
 
 interface WeightsList {
-  /** How many numbers of the stream of seed 0 and of seed 1 are used. */
+  /** Count of numbers used from the streams of seed 0 and seed 1. */
   draws: number[];
   files: WeightsFile[];
 }
 
-/** What the noise of vectors is multiplied by, in f32. */
+/** Scale of the noise of vectors, in f32. */
 const noiseFactor = Math.fround(0.1);
 
 function isWhole(path: string, file: WeightsFile): boolean {
@@ -129,8 +129,8 @@ function fillUniform(values: Float32Array, raw: Uint32Array, offset: number, fac
 }
 
 /**
- * torch.Tensor.normal_(0, factor) of 16 numbers or more: Box and Muller's method, sixteen at a
- * time, eight radii and then eight angles. What sixteen do not divide draws its last sixteen anew.
+ * torch.Tensor.normal_(0, factor) of 16 numbers or more: Box-Muller, sixteen at a time, eight radii
+ * and then eight angles. Where 16 does not divide the count, the last sixteen are sampled again.
  */
 function fillNormal(values: Float32Array, raw: Uint32Array, offset: number, factor: number): void {
   const { length } = values;

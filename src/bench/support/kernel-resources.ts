@@ -1,6 +1,6 @@
 /**
- * What ptxas says of every kernel on every architecture of the default build: registers, spilled
- * bytes, stack, shared memory; and from these how many blocks a multiprocessor holds.
+ * Resources of every kernel on every architecture of the default build, as reported by ptxas:
+ * registers, spilled bytes, stack, shared memory; and the resulting blocks per multiprocessor.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,10 +10,10 @@ const root = join(import.meta.dir, "../../..");
 
 export interface KernelResources {
   kernel: string;
-  /** As nvcc names it: "sm_90a". */
+  /** nvcc's name, such as "sm_90a". */
   architecture: string;
   registers: number;
-  /** Bytes stored and loaded because registers did not suffice, per thread. */
+  /** Bytes of register spills per thread, stores and loads. */
   spilledBytes: number;
   /** Local memory per thread: arrays that are not in registers. */
   stackBytes: number;
@@ -22,10 +22,10 @@ export interface KernelResources {
   threads: number;
 }
 
-/** Most launchers' block where a kernel sets no bound. */
+/** Threads per block of most launchers, for kernels without a launch bound. */
 export const threadsAssumed = 256;
 
-/** Dynamic shared memory that launchers ask for, by kernel without its type. */
+/** Dynamic shared memory that launchers request, by kernel name without its type. */
 const dynamicSharedBytes: Record<string, number> = {
   attention_32_64: (64 + 4 * 64) * 32 * 2,
   attention_64_64: (64 + 4 * 64) * 64 * 2,
@@ -39,7 +39,7 @@ const dynamicSharedBytes: Record<string, number> = {
   matmul_cascaded: 3 * 256 * 32 * 2,
 };
 
-/** Per multiprocessor (CUDA Programming Guide, "Technical Specifications"). */
+/** Limits per multiprocessor (CUDA Programming Guide, "Technical Specifications"). */
 const multiprocessors: Record<string, { warps: number; blocks: number; sharedKiB: number }> = {
   sm_80: { warps: 64, blocks: 32, sharedKiB: 164 },
   sm_86: { warps: 48, blocks: 16, sharedKiB: 100 },
@@ -49,14 +49,14 @@ const multiprocessors: Record<string, { warps: number; blocks: number; sharedKiB
   sm_120: { warps: 48, blocks: 24, sharedKiB: 100 },
 };
 
-/** What the default build compiles for, as "90a". */
+/** The default build's architectures, such as "90a". */
 export function architectures(): string[] {
   const text = readFileSync(join(root, "cuda", "build.zig"), "utf8");
   const [, list = ""] = /default_architectures = "([\w,]+)"/.exec(text) ?? [];
   return list.split(",");
 }
 
-/** The files of cuda/ that hold kernels. */
+/** The files of cuda/ that define kernels. */
 export function kernelFiles(): string[] {
   return readdirSync(join(root, "cuda"))
     .filter((name) => name.endsWith(".cu"))
@@ -64,8 +64,8 @@ export function kernelFiles(): string[] {
 }
 
 /**
- * Compiles these files of cuda/ for every architecture, as one like the build, since headers cost
- * more than most kernels. Throws with nvcc's words where it cannot.
+ * Compiles these files of cuda/ for every architecture, as one unit like the build, since headers
+ * cost more than most kernels. Throws nvcc's message on failure.
  */
 export function resourcesOf(nvcc: string, files: readonly string[]): KernelResources[] {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-kernels-"));
@@ -89,7 +89,7 @@ export function resourcesOf(nvcc: string, files: readonly string[]): KernelResou
   }
 }
 
-/** What `-Xptxas -v` prints, kernel by kernel; `sharedBytes` is the static part. */
+/** Parses the output of `-Xptxas -v`, kernel by kernel; `sharedBytes` is the static part. */
 export function parsePtxas(report: string): Omit<KernelResources, "threads">[] {
   const blocks = report.split(/Compiling entry function '/).slice(1);
   return blocks.map((block) => {
@@ -97,7 +97,7 @@ export function parsePtxas(report: string): Omit<KernelResources, "threads">[] {
     const number = (pattern: RegExp) => Number(pattern.exec(block)?.[1] ?? 0);
     const registers = number(/Used (\d+) registers/);
     if (!kernel || !architecture || !registers) {
-      throw new Error(`ptxas says something new: ${block.slice(0, 200)}`);
+      throw new Error(`unknown output of ptxas: ${block.slice(0, 200)}`);
     }
     return {
       kernel,
@@ -115,7 +115,8 @@ export function blocksPerMultiprocessor(entry: KernelResources): number {
   const limits = multiprocessors[entry.architecture];
   if (!limits) throw new Error(`no limits are known for ${entry.architecture}`);
   const warps = Math.ceil(entry.threads / 32);
-  // Registers come in units of 256 per warp; the driver keeps 1 KiB of shared memory per block.
+  // Registers are allocated in units of 256 per warp; the driver reserves 1 KiB of shared memory
+  // per block.
   const registers = Math.ceil((entry.registers * 32) / 256) * 256 * warps;
   return Math.min(
     limits.blocks,

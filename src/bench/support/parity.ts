@@ -1,6 +1,6 @@
 /**
- * Everything that is compared with PyTorch and diffusers, one measure at a time: the parity test
- * and `bun run bench parity` read the same list, so what is printed is what is tested.
+ * All comparisons with PyTorch and diffusers, one measure at a time. The parity test and
+ * `bun run bench parity` share this list, so the printed measures are the tested ones.
  */
 
 import { readFileSync, rmSync } from "node:fs";
@@ -24,15 +24,15 @@ export interface Measure {
   unit: string;
 }
 
-/** What f32 sums in another order may differ by; the issue's own bars, each with its reason. */
+/** Tolerances for f32 sums in another order, each with its reason. */
 export const bars = {
   /** A dozen layers. */
   text: 1e-5,
   /** A hundred layers, each within 1e-6. */
   network: 2e-5,
-  /** Twelve steps, each of which carries the error of the one before. */
+  /** Twelve steps, each of which inherits the error of the previous one. */
   latents: 1e-4,
-  /** Equal after rounding to f32, but for a last bit where they are made from sigmas (Karras). */
+  /** Equal in f32, except for a last bit where they are computed from sigmas (Karras). */
   timesteps: 1.2e-7,
   /** One rounding of f32 is 6e-8. */
   sigmas: 1e-6,
@@ -46,7 +46,7 @@ interface Run {
   name: string;
   steps: number;
   guidance: number;
-  /** Of the guidance; absent for 0. */
+  /** guidance_rescale; absent for 0. */
   rescale?: number;
   seed: number;
   prompt: string;
@@ -62,7 +62,7 @@ interface Reference {
   folder: ModelFolder;
   tensors: Map<string, Tensor>;
   runs: Run[];
-  /** Of the single passes, in pixels. */
+  /** Size of the single passes, in pixels. */
   width: number;
   height: number;
 }
@@ -89,14 +89,14 @@ export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs, ...size });
 }
 
-/** Text encoders, UNet and VAE of the reference model alone, on another device. */
+/** Text encoders, UNet and VAE of the reference model separately, on another device. */
 export async function* measureGoldenParts(options: PartsOptions): AsyncGenerator<Measure> {
   yield* measureParts(await goldenReference(), options);
 }
 
 /**
- * A model of SDXL's own size with its `reference.safetensors`, as tests/reference/make_full_size.py
- * leaves them: too large to keep or to test every time.
+ * A model of SDXL's size with its `reference.safetensors`, as written by
+ * tests/reference/make_full_size.py: too large to store or to test every time.
  */
 export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
   const folder = await openModelFolder(path);
@@ -318,7 +318,7 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
     const scheduler = schedulerNameOfClass(run.scheduler);
     if (scheduler === null) continue;
     const { stepCount, ...spacing } = scheduleOptions(run);
-    const drawn = await generateOnce(folder, {
+    const result = await generateOnce(folder, {
       prompt: run.prompt,
       negativePrompt: run.negative,
       seeds: [BigInt(run.seed)],
@@ -335,12 +335,12 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
       warmupSteps: 0,
       wantLatents: true,
     });
-    const measured = relativeL2From(tensors, `run.${run.name}.latents`, drawn.latents ?? []);
+    const measured = relativeL2From(tensors, `run.${run.name}.latents`, result.latents ?? []);
     const what = `latents after ${run.steps} steps of ${run.name}`;
     yield { model, what, measured, allowed: bars.latents, unit: "relative L2" };
     if (!isRecorded(tensors, `run.${run.name}.image`)) continue;
     const { data, stride } = keptOf(tensors, `run.${run.name}.image`);
-    const ours = channelsFirst(drawn.images[0]?.pixels ?? new Uint8Array());
+    const ours = channelsFirst(result.images[0]?.pixels ?? new Uint8Array());
     const levels = maxAbs(everyNth(ours, stride), data.map(levelOf));
     const allowed = bars.levels;
     yield { model, what: `image of ${run.name}`, measured: levels, allowed, unit: "levels" };
@@ -355,7 +355,7 @@ function scheduleOptions(run: Run) {
   };
 }
 
-/** The decoder's output as the byte of a colour. */
+/** The decoder's output as a byte of a colour channel. */
 function levelOf(value: number): number {
   return Math.round(255 * Math.min(1, Math.max(0, value / 2 + 0.5)));
 }

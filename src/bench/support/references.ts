@@ -1,22 +1,22 @@
 /**
- * Recorded outputs of PyTorch, kept small: of a tensor that has more than 512 elements the file
- * holds `name%N`, every N-th element, and `name#B`, the 2-norms of blocks of B. Inputs are
- * formulas. tests/reference/thin.py writes both and says why the whole tensor's bar holds for them.
+ * Recorded outputs of PyTorch, thinned: for a tensor of more than 512 elements the file holds
+ * `name%N`, every N-th element, and `name#B`, the 2-norms of blocks of B. Inputs are formulas.
+ * tests/reference/thin.py writes both and explains why the whole tensor's limit holds for them.
  */
 import { relativeL2 } from "./compare.ts";
 import { seedOf, uniform } from "./formula-weights.ts";
 import type { Tensor } from "./safetensors.ts";
 
 export interface Kept {
-  /** The recorded elements: all, or every `stride`-th. */
+  /** The recorded elements: all of them or every `stride`-th. */
   data: Float32Array;
   stride: number;
-  /** 2-norms of blocks of `blockLength` elements; null where all elements are there. */
+  /** 2-norms of blocks of `blockLength` elements; null where all elements are recorded. */
   norms: Float32Array | null;
   blockLength: number;
 }
 
-/** What is recorded as `name`. Throws with the names there are when nothing is. */
+/** The record of `name`. Throws an error that lists the existing names when there is none. */
 export function keptOf(tensors: Map<string, Tensor>, name: string): Kept {
   const whole = tensors.get(name);
   if (whole) return { data: whole.data, stride: 1, norms: null, blockLength: 0 };
@@ -42,7 +42,7 @@ export function isRecorded(tensors: Map<string, Tensor>, name: string): boolean 
   return tensors.has(name) || tensors.keys().some((key) => key.startsWith(`${name}%`));
 }
 
-/** The relative error of `ours`, a whole tensor, in the 2-norm: of the kept elements or norms. */
+/** The relative L2 error of `ours`, a whole tensor, over the recorded elements or norms. */
 export function relativeL2From(
   tensors: Map<string, Tensor>,
   name: string,

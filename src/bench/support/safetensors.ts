@@ -1,7 +1,7 @@
 /**
- * Reads a safetensors file for the tests, every number widened to f32. It trusts its input
- * (fixtures, files the tests just wrote): the reader that checks every bound is the Zig one.
- * I64 is widened too, so keep integers under 2^24.
+ * Reads a safetensors file for the tests, every number converted to f32. It trusts its input
+ * (fixtures, files that tests wrote): only the Zig reader checks every bound. I64 is converted too,
+ * so keep integers below 2^24.
  */
 
 import { readFileSync } from "node:fs";
@@ -19,7 +19,7 @@ interface HeaderEntry {
   data_offsets: [number, number];
 }
 
-/** Every tensor of the file at `path`, by name. Throws on dtypes but F32, F16, BF16, I64. */
+/** Every tensor of the file at `path`, by name. Throws on dtypes other than F32, F16, BF16, I64. */
 export function readSafetensors(path: string): Map<string, Tensor> {
   const bytes = readFileSync(path);
   const headerBytes = Number(bytes.readBigUInt64LE(0));
@@ -31,7 +31,7 @@ export function readSafetensors(path: string): Map<string, Tensor> {
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
     const [start, end] = entry.data_offsets;
-    // A copy, because typed arrays want an aligned start and safetensors only packs.
+    // Copy: typed arrays need an aligned offset, and safetensors data is packed.
     const raw = new Uint8Array(bytes.subarray(8 + headerBytes + start, 8 + headerBytes + end));
     const data = widen(raw.buffer, entry.dtype, name);
     tensors.set(name, { dtype: entry.dtype, shape: entry.shape, data });
@@ -39,7 +39,7 @@ export function readSafetensors(path: string): Map<string, Tensor> {
   return tensors;
 }
 
-/** The tensor called `name`; throws with the names there are when it is missing. */
+/** The tensor `name`; throws an error that lists the existing names when it is missing. */
 export function tensorOf(tensors: Map<string, Tensor>, name: string): Tensor {
   const tensor = tensors.get(name);
   if (!tensor) throw new Error(`no tensor ${name} among ${[...tensors.keys()].join(", ")}`);
@@ -61,6 +61,6 @@ function widen(raw: ArrayBuffer, dtype: string, name: string): Float32Array {
     case "I64":
       return Float32Array.from(new BigInt64Array(raw), Number);
     default:
-      throw new Error(`tensor ${name} has dtype ${dtype}, which the test reader does not know`);
+      throw new Error(`tensor ${name} has dtype ${dtype}, which the test reader does not support`);
   }
 }

@@ -1,9 +1,9 @@
 /**
- * What a process writes and whom it calls, from strace's log.
+ * Files that a process writes and network calls that it makes, from strace's log.
  */
 import { basename, dirname, resolve } from "node:path";
 
-/** The calls that change a disk or reach a network. */
+/** System calls that change a disk or use a network. */
 export const tracedCalls = [
   ...["open", "openat", "openat2", "creat", "mkdir", "mkdirat", "mknod", "mknodat"],
   ...["rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"],
@@ -12,15 +12,15 @@ export const tracedCalls = [
 ];
 
 export interface Traced {
-  /** Absolute paths that were opened for writing, made, renamed or removed. */
+  /** Absolute paths that were opened for writing, created, renamed or removed. */
   written: string[];
-  /** Sockets of the internet's families, and attempts to connect. */
+  /** Internet sockets (AF_INET, AF_INET6) and attempts to connect. */
   network: string[];
-  /** Written paths that are neither of `allowed` nor below them, nor ours on the way to them. */
+  /** Written paths outside `allowed`, other than folders created on the way to them. */
   outside(allowed: readonly string[]): string[];
 }
 
-/** Why strace cannot be used here, or null when it can. */
+/** The reason why strace cannot be used here; null when it can. */
 export function noStraceReason(): string | null {
   if (Bun.which("strace") === null) return "there is no strace command";
   const { exitCode, stderr } = Bun.spawnSync(["strace", "-f", "-o", "/dev/null", "true"]);
@@ -39,7 +39,7 @@ export function readTrace(log: string, folder: string): Traced {
       if (!/AF_UNIX|AF_NETLINK/.test(rest)) network.push(line);
       continue;
     }
-    // Looking whether something is there is not writing.
+    // Opening without a write flag is not writing.
     const opens = name.startsWith("open");
     if (opens && !/O_WRONLY|O_RDWR|O_CREAT/.test(rest)) continue;
     for (const [, path = ""] of rest.matchAll(/"((?:[^"\\]|\\.)*)"/g)) {
@@ -57,7 +57,7 @@ export function readTrace(log: string, folder: string): Traced {
 
 function isAllowed(path: string, allowed: readonly string[]): boolean {
   if (allowed.some((each) => path === each || path.startsWith(`${each}/`))) return true;
-  // A image is written beside its place and renamed; these devices keep nothing.
+  // An image is written to a temporary file beside it and renamed; these devices store nothing.
   if (/^\/dev\/(null|tty|u?random)$/.test(path)) return true;
   const beside = allowed.map((each) => dirname(each));
   return /^\.basedxl-[\w-]+\.tmp$/.test(basename(path)) && beside.includes(dirname(path));

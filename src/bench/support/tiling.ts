@@ -1,6 +1,6 @@
 /**
- * How far a image decoded in tiles is from the same image decoded whole: what the help and the
- * warning of `--vae-tiling` state, for its test and for `bun run bench tiling`.
+ * The error of an image decoded in tiles against the same latents decoded whole, for the figures in
+ * the help and warning of `--vae-tiling`, their test, and `bun run bench tiling`.
  */
 
 import type { ModelFolder } from "../../models/folder.ts";
@@ -21,23 +21,23 @@ export interface TilingCase {
 
 export interface TilingError {
   psnr: number;
-  /** The largest difference of a colour, in levels of 255. */
+  /** The largest difference of a colour channel, in levels of 255. */
   levels: number;
   wholeMs: number;
   tilesMs: number;
 }
 
-/** The images that measure it: scenes in the bundled model's language. */
+/** The measured images: scenes in the bundled model's language. */
 export const tilingImages = [
   { prompt: "a red house left of a green tree on the grass", seed: 42n },
   { prompt: "a large orange cat on a purple background", seed: 43n },
   { prompt: "a purple diamond in the desert at sunset", seed: 44n },
 ] as const;
 
-/** Draws one image's latent with Euler and decodes it both ways. */
+/** Generates one image's latents with Euler and decodes them both ways. */
 export async function measureTiling(model: ModelFolder, one: TilingCase): Promise<TilingError> {
   const { side, prompt, seed, stepCount } = one;
-  const drawn = await generateOnce(model, {
+  const result = await generateOnce(model, {
     prompt,
     negativePrompt: null,
     seeds: [seed],
@@ -54,7 +54,7 @@ export async function measureTiling(model: ModelFolder, one: TilingCase): Promis
     warmupSteps: 0,
     wantLatents: true,
   });
-  const { latents, latentShape } = drawn;
+  const { latents, latentShape } = result;
   const [, , rows, columns] = latentShape;
   const scaled = (latents ?? new Float32Array()).map((value) => value / model.vae.scalingFactor);
   const parts = await ModelParts.open(nativeModelOf(model));

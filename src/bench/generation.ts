@@ -1,6 +1,6 @@
 /**
- * Images for the benches: one model, one size, one schedule, drawn by as many ranks and in as
- * many modes as asked. Sessions are opened once per rank count and draw everything there is.
+ * Image generation for the benches: one model, one size, one schedule, by several rank counts and
+ * sync modes. One session per rank count generates all images.
  */
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
@@ -18,8 +18,8 @@ import { schedulers } from "../settings/names.ts";
 import { settings } from "../settings/table.ts";
 import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
-/** What every image of a bench has in common. */
-export interface Drawing {
+/** The settings that all images of a bench share. */
+export interface Generation {
   model: ModelFolder;
   width: number;
   height: number;
@@ -41,8 +41,8 @@ export interface Case {
   seed: bigint;
 }
 
-/** From flags and the model's own defaults. Throws "bad-option" or "bad-model". */
-export async function readDrawing(flags: Flags, stepCountDefault?: number): Promise<Drawing> {
+/** The settings from flags and the model's defaults. Throws "bad-option" or "bad-model". */
+export async function readGeneration(flags: Flags, stepCountDefault?: number): Promise<Generation> {
   const stepCount = wholeOf(flags, "steps", settings.stepCount);
   const guidanceScale = decimalOf(flags, "guidance-scale", settings.guidanceScale);
   const scheduler = nameOf(flags, "scheduler", schedulers) ?? "euler";
@@ -60,9 +60,9 @@ export async function readDrawing(flags: Flags, stepCountDefault?: number): Prom
   };
 }
 
-/** Who computes what; throws "bad-option" where the height has too few rows for so many ranks. */
-export function layoutFor(drawing: Drawing, ranks: Pick<Ranks, "rankCount" | "splitBatch">) {
-  const { model, height, guidanceScale } = drawing;
+/** The layout of the ranks; throws "bad-option" where the height has too few rows for them. */
+export function layoutFor(generation: Generation, ranks: Pick<Ranks, "rankCount" | "splitBatch">) {
+  const { model, height, guidanceScale } = generation;
   const { vaeFactor, sizeMultiple } = model;
   return layoutOf({
     ...ranks,
@@ -73,44 +73,46 @@ export function layoutFor(drawing: Drawing, ranks: Pick<Ranks, "rankCount" | "sp
   });
 }
 
-/** Whether `sample` would move old halo rows on, of itself. */
-export function predictsFor(
-  drawing: Drawing,
+/** Whether `sample` extrapolates halo rows by default. */
+export function extrapolatesFor(
+  generation: Generation,
   how: Pick<Ranks, "rankCount" | "splitBatch"> & Pick<ImageRequest, "syncMode" | "warmupSteps">,
 ): boolean {
-  const { model, schedule } = drawing;
-  const { patches } = layoutFor(drawing, how);
+  const { model, schedule } = generation;
+  const { patches } = layoutFor(generation, how);
   const rowUnit = model.sizeMultiple / model.vaeFactor;
   return extrapolatesByDefault({ ...how, rows: schedule.rows, patches, rowUnit });
 }
 
-/** The asked rank counts, checked; without any, those of `fallback` that this height can deal. */
-export function dealable(
-  drawing: Drawing,
+/** The requested rank counts, checked; without any, those of `fallback` that the height allows. */
+export function feasibleRankCounts(
+  generation: Generation,
   asked: readonly number[] | undefined,
   fallback: readonly number[],
   splitBatch: boolean,
 ): number[] {
   if (asked !== undefined) {
-    for (const rankCount of asked) layoutFor(drawing, { rankCount, splitBatch });
+    for (const rankCount of asked) layoutFor(generation, { rankCount, splitBatch });
     return [...asked];
   }
   const counts = fallback.filter((rankCount) => {
     try {
-      layoutFor(drawing, { rankCount, splitBatch });
+      layoutFor(generation, { rankCount, splitBatch });
       return true;
     } catch {
       return false;
     }
   });
   if (counts.length === 0) {
-    throw badOption(`A height of ${drawing.height} has rows for one patch only: use a larger one.`);
+    throw badOption(
+      `A height of ${generation.height} has rows for one patch only: use a larger one.`,
+    );
   }
   return counts;
 }
 
-export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session> {
-  const { model, width, height, guidanceScale } = drawing;
+export async function openRanks(generation: Generation, ranks: Ranks): Promise<Session> {
+  const { model, width, height, guidanceScale } = generation;
   return await openSession({
     model,
     width,
@@ -121,15 +123,15 @@ export async function openRanks(drawing: Drawing, ranks: Ranks): Promise<Session
   });
 }
 
-/** One image, as `sample` would draw it; `stepCount` below the schedule's stops early. */
-export async function draw(
+/** One image as `sample` generates it; a `stepCount` below the schedule's stops early. */
+export async function generateImage(
   session: Session,
-  drawing: Drawing,
+  generation: Generation,
   { prompt, seed }: Case,
   how: Pick<ImageRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
     Pick<ImageRequest, "extrapolateHalos" | "testHooks"> & { stepCount?: number },
 ): Promise<ImageResult> {
-  const { model, width, height, guidanceScale, schedule } = drawing;
+  const { model, width, height, guidanceScale, schedule } = generation;
   const { stepCount, ...ranks } = how;
   const request: ImageRequest = {
     width,
@@ -140,7 +142,7 @@ export async function draw(
     rows: schedule.rows.slice(0, stepCount),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [seed],
-    extrapolateHalos: predictsFor(drawing, { ...how, rankCount: session.rankCount }),
+    extrapolateHalos: extrapolatesFor(generation, { ...how, rankCount: session.rankCount }),
     ...ranks,
     wantLatents: true,
   };
