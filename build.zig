@@ -126,6 +126,7 @@ const emulated_files = [_][]const u8{
     "nvidia.libraries_test.",
     "nvidia.nccl_test.",
     "test_cuda.",
+    "transport.gpu_ranks_test.",
 };
 
 fn addTestOptions(b: *Build, module: *Build.Module) void {

@@ -117,6 +117,11 @@ pub const Backend = struct {
         return result;
     }
 
+    /// Whether operations are only added to a CUDA graph, which runs later.
+    pub fn isCapturing(b: Backend) bool {
+        return b.device == .cuda and b.device.cuda.graphs.pass == .capture;
+    }
+
     /// What has been captured and replayed since the device was opened.
     pub fn graphCounts(b: Backend) cudas.GraphCounts {
         return if (b.device == .cuda) b.device.cuda.graphs.counts else .{};

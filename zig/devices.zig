@@ -9,7 +9,6 @@ const Cpu = backends.Cpu;
 const cpus = backends.cpus;
 const Cuda = backends.Cuda;
 const device_weights = @import("backend/cuda/weights.zig");
-const Communicator = @import("transport/nccl.zig").Communicator;
 const Gpu = @import("backend/cuda/gpu.zig").Gpu;
 const products = @import("backend/cuda/library_handles.zig");
 const random_weights = @import("backend/cuda/random_weights.zig");
@@ -20,9 +19,10 @@ const models = @import("model.zig");
 const rank_devices = @import("devices/rank_device.zig");
 const RankDevice = rank_devices.RankDevice;
 const Shortage = @import("devices/shortage.zig").Shortage;
-const layouts = @import("patch/layout.zig");
+const transports = @import("transport.zig");
 const nccl = @import("nvidia/nccl.zig");
-const rank_count_max = layouts.rank_count_max;
+const Endpoint = transports.Endpoint;
+const rank_count_max = transports.rank_count_max;
 const cores = @import("system/cores.zig");
 const memory = @import("system/memory.zig");
 const DType = @import("tensor.zig").DType;
@@ -41,14 +41,7 @@ pub const Error = error{
 
 pub const DeviceKind = enum(u32) { cpu = 0, cuda = 1 };
 
-/// How GPUs reach each other's memory.
-pub const TransportKind = enum(u32) {
-    /// Copies where every GPU can reach every other (or there is no NCCL), else NCCL.
-    auto = 0,
-    /// Copy engines: no multiprocessor is taken from the computation.
-    peer = 1,
-    nccl = 2,
-};
+pub const TransportKind = transports.TransportKind;
 
 pub const Options = struct {
     kind: DeviceKind = .cpu,
@@ -64,7 +57,7 @@ pub const Options = struct {
     fp16_accumulate: bool = false,
     transport: TransportKind = .auto,
     /// The ranks of this process.
-    here: layouts.RankRange,
+    here: transports.RankRange,
     /// The GPU of the first local rank.
     gpu_first: u32 = 0,
     /// The ncclUniqueId of a distributed job; null where all ranks are local.
@@ -89,8 +82,7 @@ pub const Machine = struct {
     /// Set where CPU ranks share cores.
     fibers: ?*cpus.RankFibers = null,
     gpus: []Gpu = &.{},
-    /// Whether ranks send each other messages instead of copying.
-    uses_nccl: bool = false,
+    connection: transports.Connection = .shared_memory,
     libraries: libraries.Libraries = undefined,
 
     /// The process's rank i runs on its GPU i, or with `share_gpu` on GPU i modulo their number.
@@ -115,33 +107,19 @@ pub const Machine = struct {
             };
             opened += 1;
         }
-        if (machine.options.kind == .cuda and rank_count > 1) try machine.joinRanks();
+        if (machine.options.kind == .cuda) try machine.connectRanks();
     }
 
     /// Whether no further job can run: a GPU was given up, or the processes of a distributed job
     /// lost each other.
     pub fn isLost(machine: *const Machine) bool {
-        for (machine.ranks) |rank| {
-            if (rank.isAbandoned()) return true;
-            const is_apart = machine.options.meeting != null;
-            if (is_apart and rank.device.cuda.communicator == null) return true;
-        }
-        return false;
+        for (machine.ranks) |rank| if (rank.isAbandoned()) return true;
+        return machine.connection.isLost();
     }
 
     /// Replaces the communicators that a failed job has aborted. Must not be lost.
     pub fn prepare(machine: *Machine) Error!void {
-        if (!machine.uses_nccl) return;
-        const is_whole = for (machine.ranks) |rank| {
-            if (rank.device.cuda.communicator == null) break false;
-        } else true;
-        if (is_whole) return;
-        assert(machine.options.meeting == null);
-        for (machine.ranks) |rank| {
-            if (rank.device.cuda.communicator) |communicator| communicator.abort();
-            rank.device.cuda.communicator = null;
-        }
-        try machine.openCommunicators();
+        try machine.connection.restore();
     }
 
     /// A GPU whose stream never ends may still write, and freeing memory would wait for it: then
@@ -378,59 +356,24 @@ pub const Machine = struct {
             .measured = gpu.measured.?,
             .diagnostics = machine.diagnostics,
         });
-        return .{ .device = .{ .cuda = cuda }, .gpu = gpu };
+        const endpoint = try machine.arena.allocator().create(Endpoint);
+        endpoint.* = try .open(cuda);
+        return .{ .device = .{ .cuda = cuda }, .gpu = gpu, .endpoint = endpoint };
     }
 
-    /// Gives every rank its place in a NCCL communicator, where that is what they shall use.
-    fn joinRanks(machine: *Machine) Error!void {
-        const d = machine.diagnostics;
-        const l = &machine.libraries;
-        const is_shared = machine.gpus.len < machine.ranks.len;
-        if (machine.options.meeting == null) switch (machine.options.transport) {
-            .peer => return,
-            .auto => if (l.nccl == null or is_shared or try machine.canCopyDirectly()) return,
-            .nccl => {},
-        };
-        const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and there are " ++
-            "{d}: --transport peer lets ranks share.";
-        if (is_shared) return d.fail(error.GpuFailed, sentence, .{
-            machine.ranks.len, machine.gpus.len,
+    fn connectRanks(machine: *Machine) Error!void {
+        const endpoints = try machine.arena.allocator().alloc(*Endpoint, machine.ranks.len);
+        for (endpoints, machine.ranks) |*endpoint, rank| endpoint.* = rank.endpoint.?;
+        machine.connection = try .open(.{
+            .choice = machine.options.transport,
+            .rank_count = machine.rank_count,
+            .rank_first = machine.options.here.first,
+            .unique_id = machine.options.meeting,
+            .endpoints = endpoints,
+            .gpus = machine.gpus,
+            .libraries = &machine.libraries,
+            .diagnostics = machine.diagnostics,
         });
-        if (l.nccl == null) return d.fail(error.LibraryMissing, "{s}", .{l.nccl_sentence});
-        machine.uses_nccl = true;
-        try machine.openCommunicators();
-    }
-
-    fn openCommunicators(machine: *Machine) Error!void {
-        const l = &machine.libraries;
-        var contexts: [rank_count_max]drivers.Context = undefined;
-        var communicators: [rank_count_max]Communicator = undefined;
-        const count = machine.ranks.len;
-        for (contexts[0..count], machine.ranks) |*context, rank| context.* = rank.gpu.?.context;
-        try Communicator.openAll(
-            &l.nccl.?,
-            &l.driver,
-            contexts[0..count],
-            .{
-                .rank_count = machine.rank_count,
-                .rank_first = machine.options.here.first,
-                .id = machine.options.meeting,
-            },
-            communicators[0..count],
-            machine.diagnostics,
-        );
-        for (machine.ranks, communicators[0..count]) |rank, communicator| {
-            rank.device.cuda.communicator = communicator;
-        }
-    }
-
-    fn canCopyDirectly(machine: *Machine) Error!bool {
-        for (machine.gpus) |*gpu| {
-            for (machine.gpus) |*other| {
-                if (!try gpu.canReach(other)) return false;
-            }
-        }
-        return true;
     }
 };
 

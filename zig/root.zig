@@ -14,10 +14,7 @@ test {
     _ = @import("doctor.zig");
     _ = @import("model/config.zig");
     _ = @import("nvidia.zig");
-    _ = @import("patch/exchange_test.zig");
-    _ = @import("patch/layout.zig");
-    _ = @import("patch/slots.zig");
-    _ = @import("patch/sync_mode.zig");
+    _ = @import("patch.zig");
     _ = @import("pipeline.zig");
     _ = @import("random.zig");
     _ = @import("random/philox.zig");
@@ -25,7 +22,7 @@ test {
     _ = @import("session/plan.zig");
     _ = @import("system.zig");
     _ = @import("tensor.zig");
-    _ = @import("transport/faults.zig");
+    _ = @import("transport.zig");
     _ = @import("weights.zig");
     _ = @import("weights/mapped_file.zig");
     _ = @import("weights/safetensors.zig");

@@ -323,6 +323,7 @@ pub const Session = struct {
             .model = &session.model,
             .devices = session.machine.ranks,
             .fibers = session.machine.fibers,
+            .connection = session.machine.connection,
             .is_cuda = session.options.machine.kind == .cuda,
             .local_ranks = local,
             .plan = plan,

@@ -13,4 +13,5 @@ test {
     _ = @import("emulator/tests.zig");
     _ = @import("nvidia/libraries_test.zig");
     _ = @import("nvidia/nccl_test.zig");
+    _ = @import("transport/gpu_ranks_test.zig");
 }

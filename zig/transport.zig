@@ -1,76 +1,215 @@
-//! How ranks reach each other. The interface stays on the host's side and small, so that a new way
-//! (NCCL, peer copies) is one file and one line here. `plan` stands for ranks that are not there.
+//! The transport moves all data between ranks: signals and barriers on the host, the swap of slots
+//! between patches, the gather of every rank's rows, and the sends to rank 0 of another process.
+//! Nothing outside this folder copies between GPUs, calls NCCL or numbers CUDA events.
+//!
+//! To add a transport, write one file with the functions of `peer_copy.zig`, add its member to
+//! `Transport` and its case to `connection.zig`; the compiler names the calls that need the case.
+//!
+//! In reading order:
+//!   ranks.zig            rank_count_max, the ranks of a process
+//!   position.zig         channels, and the sequence number of a slot of a step
+//!   local_ranks.zig      signals, barrier and abort between the threads or fibers of a process
+//!   faults.zig           delays and failures that tests inject into signals
+//!   swap.zig             which bytes two patches swap
+//!   endpoint.zig         a GPU rank's CUDA events and communicator
+//!   shared_memory.zig    CPU ranks read each other's memory in place
+//!   peer_copy.zig        GPUs of one process copy from each other's memory
+//!   nccl.zig             sends and receives on a stream
+//!   communicator.zig     NCCL's calls
+//!   connection.zig       the choice between them, once per session
+//!   nccl_unique_id.zig   what several processes need to share to open NCCL
 
 const std = @import("std");
+const local_ranks = @import("transport/local_ranks.zig");
+const connections = @import("transport/connection.zig");
+const endpoints = @import("transport/endpoint.zig");
+const positions = @import("transport/position.zig");
+const ranks = @import("transport/ranks.zig");
+const swaps = @import("transport/swap.zig");
 const Tensor = @import("tensor.zig").Tensor;
-pub const Loopback = @import("transport/shared_memory.zig").Loopback;
-pub const Error = @import("transport/shared_memory.zig").Error;
+
+pub const rank_count_max = ranks.rank_count_max;
+pub const RankRange = ranks.RankRange;
+pub const LocalRanks = local_ranks.LocalRanks;
+pub const Connection = connections.Connection;
+pub const TransportKind = connections.TransportKind;
+pub const Endpoint = endpoints.Endpoint;
+pub const Channel = positions.Channel;
+pub const Position = positions.Position;
+pub const slot_count_max = positions.slot_count_max;
+pub const group_slot_count = positions.group_slot_count;
+pub const Swap = swaps.Swap;
 pub const faults = @import("transport/faults.zig");
+pub const Nccl = @import("transport/nccl.zig").Nccl;
+pub const PeerCopy = @import("transport/peer_copy.zig").PeerCopy;
+pub const SharedMemory = @import("transport/shared_memory.zig").SharedMemory;
+pub const Error = endpoints.Error;
+
+const Port = local_ranks.Port;
 
 pub const Transport = union(enum) {
-    plan,
-    loopback: Port,
+    /// No other rank runs: while planning, for a single patch, and in benches of a lone rank.
+    none,
+    shared_memory: SharedMemory,
+    peer_copy: PeerCopy,
+    nccl: Nccl,
 
-    /// One rank's place; `shared` serves all of them.
-    pub const Port = struct { shared: *Loopback, rank: u32 };
+    // On the host.
 
-    pub fn portOf(shared: *Loopback, rank: u32) Transport {
-        return .{ .loopback = .{ .shared = shared, .rank = rank } };
+    /// This rank is at `position`: what it has written up to there may be read.
+    pub fn signal(transport: Transport, channel: Channel, position: Position) Error!void {
+        if (transport.port()) |p| try p.signal(channel, position);
     }
 
-    /// This rank has written everything up to `count` into its own buffers.
-    pub fn post(transport: Transport, count: u64) Error!void {
-        switch (transport) {
-            .plan => {},
-            .loopback => |port| try port.shared.post(port.rank, count),
-        }
+    /// Returns when the local rank `other` has signalled `position` or a later one.
+    pub fn waitFor(
+        transport: Transport,
+        channel: Channel,
+        other: u32,
+        position: Position,
+    ) Error!void {
+        if (transport.port()) |p| try p.waitFor(channel, other, position);
     }
 
-    /// Returns when rank `other` has written everything up to `count`.
-    pub fn waitFor(transport: Transport, other: u32, count: u64) Error!void {
-        switch (transport) {
-            .plan => {},
-            .loopback => |port| try port.shared.waitFor(port.rank, other, count),
-        }
+    /// Returns when every local rank has reached the same barrier.
+    pub fn barrier(transport: Transport) Error!void {
+        if (transport.port()) |p| try p.barrier();
     }
 
-    /// Every rank's tensor, readable until the next `meet`; null while planning.
-    pub fn gather(transport: Transport, mine: Tensor) Error!?[]const Tensor {
-        return switch (transport) {
-            .plan => null,
-            .loopback => |port| try port.shared.gather(port.rank, mine),
-        };
-    }
-
-    /// Returns when every rank has come here.
-    pub fn meet(transport: Transport) Error!void {
-        switch (transport) {
-            .plan => {},
-            .loopback => |port| try port.shared.meet(port.rank),
-        }
-    }
-
-    /// The step that this rank works on, counted from 1, for messages about it.
+    /// The step of this rank, counted from 1, for error messages.
     pub fn enterStep(transport: Transport, step: u32) void {
-        switch (transport) {
-            .plan => {},
-            .loopback => |port| port.shared.steps[port.rank].store(step, .monotonic),
-        }
+        if (transport.port()) |p| p.local.steps[p.rank].store(step, .monotonic);
     }
 
-    /// Set once some rank has given up; null where there are no others.
+    /// Time that this rank's thread has waited for others in this job.
+    pub fn waitedNs(transport: Transport) u64 {
+        return if (transport.port()) |p| p.local.wait_ns[p.rank] else 0;
+    }
+
+    /// Set when a local rank has failed; null without other ranks.
     pub fn failed(transport: Transport) ?*const std.atomic.Value(bool) {
+        return if (transport.port()) |p| &p.local.aborted else null;
+    }
+
+    /// Call when this rank fails: from now on every wait of a local rank fails.
+    pub fn abort(transport: Transport) void {
+        if (transport.port()) |p| p.local.abort();
+    }
+
+    // On the device. These calls cannot be captured in a CUDA graph: while a graph is captured they
+    // end its segment and do nothing, and on replay they run between two segments.
+
+    /// Whether shards are copied into buffers of the rank that reads them.
+    pub fn copiesShards(transport: Transport) bool {
         return switch (transport) {
-            .plan => null,
-            .loopback => |port| &port.shared.aborted,
+            .none, .shared_memory => false,
+            .peer_copy, .nccl => true,
         };
     }
 
-    /// This rank gives up: the others must not wait for it.
-    pub fn abort(transport: Transport) void {
+    /// Queues the transfer of a slot or a group of slots, both ways.
+    pub fn swap(transport: Transport, s: *const Swap) Error!void {
         switch (transport) {
-            .plan => {},
-            .loopback => |port| port.shared.abort(),
+            .none, .shared_memory => unreachable,
+            inline .peer_copy, .nccl => |t| {
+                const cuda = t.endpoint().cuda;
+                if (try cuda.graphs.endSegment(cuda)) try t.swap(s);
+                try cuda.graphs.beginSegment(cuda);
+            },
         }
+    }
+
+    /// The first call of a step: this rank's shards of the step before may be overwritten once the
+    /// other ranks of the group have copied them. The first step of a job has none before it.
+    pub fn beginStep(
+        transport: Transport,
+        channel: Channel,
+        group: RankRange,
+        is_first: bool,
+    ) Error!void {
+        switch (transport) {
+            .none, .shared_memory => {},
+            inline .peer_copy, .nccl => |t| {
+                const cuda = t.endpoint().cuda;
+                const is_queued = try cuda.graphs.endSegment(cuda);
+                if (is_queued and !is_first) try t.waitForReaders(channel, group);
+                try cuda.graphs.beginSegment(cuda);
+            },
+        }
+    }
+
+    /// The last call of a step: every swap of the step has been queued.
+    pub fn endStep(transport: Transport, channel: Channel) Error!void {
+        switch (transport) {
+            .none, .shared_memory => {},
+            inline .peer_copy, .nccl => |t| {
+                const endpoint = t.endpoint();
+                const cuda = endpoint.cuda;
+                if (try cuda.graphs.endSegment(cuda)) {
+                    try endpoint.record(.{ .step_read = channel }, cuda.exchange_stream);
+                }
+                try cuda.graphs.beginSegment(cuda);
+            },
+        }
+    }
+
+    /// Waits on the device for outstanding copies before shards are freed and their memory reused.
+    pub fn finish(transport: Transport, channel: Channel, group: RankRange) Error!void {
+        switch (transport) {
+            .none, .shared_memory => {},
+            inline .peer_copy, .nccl => |t| try t.waitForReaders(channel, group),
+        }
+    }
+
+    /// Every rank's tensor, by rank. `shards` holds room for each where `copiesShards`, else it is
+    /// overwritten by the ranks' own tensors. Followed by `endGather` when they have been read.
+    pub fn gather(transport: Transport, own: Tensor, shards: []Tensor) Error!void {
+        switch (transport) {
+            .none => unreachable,
+            inline else => |t| try t.gather(own, shards),
+        }
+    }
+
+    /// Returns when `own` may be freed, in stream order.
+    pub fn endGather(transport: Transport) Error!void {
+        switch (transport) {
+            .none => unreachable,
+            inline else => |t| try t.endGather(),
+        }
+    }
+
+    /// Sends a tensor to a rank of another process and returns when it has been sent.
+    pub fn send(transport: Transport, x: Tensor, rank: u32) Error!void {
+        switch (transport) {
+            .none => {},
+            .shared_memory, .peer_copy => unreachable,
+            .nccl => |t| try t.send(x, rank),
+        }
+    }
+
+    /// Receives what a rank of another process sends, in stream order.
+    pub fn receive(transport: Transport, x: Tensor, rank: u32) Error!void {
+        switch (transport) {
+            .none => {},
+            .shared_memory, .peer_copy => unreachable,
+            .nccl => |t| try t.receive(x, rank),
+        }
+    }
+
+    // --- internal ---
+
+    fn port(transport: Transport) ?Port {
+        return switch (transport) {
+            .none => null,
+            inline else => |t| t.port,
+        };
     }
 };
+
+test {
+    _ = connections;
+    _ = endpoints;
+    _ = faults;
+    _ = local_ranks;
+    _ = positions;
+}

@@ -17,7 +17,7 @@ test("a queue that never ends is given up, its GPU is not used again, and closin
     { BASEDXL_EMULATOR_HANG: "latent_step_f16" },
   );
   expect(messages).toHaveLength(2);
-  expect(messages[0]).toContain("Rank 0 stalled on GPU 0: its queue did not end within 0.4 s.");
+  expect(messages[0]).toContain("Rank 0 stalled on GPU 0: its stream did not finish within 0.4 s.");
   expect(messages[1]).toContain("An earlier failure ended this session: a GPU did not answer");
   expect(drawnBytes).toBe(imageBytes);
 });

@@ -10,7 +10,6 @@ const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const Weight = @import("../weights.zig").Weight;
-const Communicator = @import("../transport/nccl.zig").Communicator;
 const graphs_file = @import("cuda/graphs.zig");
 const Graphs = graphs_file.Graphs;
 pub const GraphCounts = graphs_file.Counts;
@@ -49,10 +48,6 @@ pub const Dim3 = struct { x: u32 = 1, y: u32 = 1, z: u32 = 1 };
 
 /// Kernels that are known by name; more than there are.
 const function_count_max = 256;
-/// Events in the queue that other ranks wait for; see `patch/device_buffers.zig`.
-pub const event_count_max = 256;
-const mark_messages = event_count_max - 1;
-
 pub const Options = struct {
     driver: *const Driver,
     device: drivers.Device,
@@ -84,15 +79,11 @@ pub const Cuda = struct {
     context: drivers.Context,
     module: drivers.Module,
     stream: drivers.Stream,
-    /// Copies from other ranks run here, beside the computation.
+    /// Transfers between ranks that run beside the computation are queued here.
     exchange_stream: drivers.Stream,
     graphs: Graphs,
-    /// Null where ranks copy from each other's memory, and after a job by messages that failed.
-    communicator: ?Communicator = null,
     /// Null in tests of kernels, which need no library.
     products: ?Products = null,
-    /// Made when first asked for; graphs and other ranks rely on their staying.
-    events: [event_count_max]?drivers.Event = @splat(null),
     activation: DType,
     weights_base: usize,
     /// Device memory for reductions inside one operation, reused in stream order.
@@ -102,11 +93,13 @@ pub const Cuda = struct {
     fp16_accumulate: bool,
     /// For messages.
     rank: u32,
-    /// Whether another rank of the job has failed, who then answers no more. Null outside of jobs.
+    /// Set when another rank of the job has failed, so that waits give up; null between jobs.
     job_failed: ?*const std.atomic.Value(bool) = null,
     /// Its queue did not end: nothing of it is used or freed any more.
     is_abandoned: bool = false,
     stall_limit_ns: i96 = 30 * 60 * std.time.ns_per_s,
+    /// The end of the message about a stream that does not finish, for whoever knows more about it.
+    stall_advice: []const u8 = "nvidia-smi shows whether the GPU still responds.",
     /// Found at their first launch, by the address of their name.
     function_names: [function_count_max][*]const u8 = undefined,
     functions: [function_count_max]drivers.Function = undefined,
@@ -153,11 +146,7 @@ pub const Cuda = struct {
         _ = d.cuStreamSynchronize(cuda.exchange_stream);
         _ = d.cuStreamSynchronize(cuda.stream);
         cuda.graphs.deinit(cuda);
-        if (cuda.communicator) |communicator| communicator.close();
         if (cuda.products) |*products| products.close();
-        for (cuda.events) |maybe| if (maybe) |made| {
-            _ = d.cuEventDestroy_v2(made);
-        };
         _ = d.cuMemFree_v2(cuda.reduction_workspace);
         _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
         _ = d.cuStreamDestroy_v2(cuda.stream);
@@ -209,44 +198,11 @@ pub const Cuda = struct {
         return cuda.graphs.pass == .replay;
     }
 
-    /// Events how far `stream` has come.
-    pub fn record(cuda: *Cuda, index: usize, stream: drivers.Stream) Error!void {
-        const marked = try cuda.event(index);
-        const result = cuda.driver.cuEventRecord(marked, stream);
-        try cuda.check(.cuEventRecord, result, "recording an event");
-    }
-
-    /// `stream` goes on when `other`, perhaps this one, has come to its mark.
-    pub fn waitFor(
-        cuda: *Cuda,
-        stream: drivers.Stream,
-        other: *const Cuda,
-        index: usize,
-    ) Error!void {
-        const marked = other.events[index].?;
-        const result = cuda.driver.cuStreamWaitEvent(stream, marked, 0);
-        try cuda.check(.cuStreamWaitEvent, result, "making a stream wait for an event");
-    }
-
-    /// The communicator, to be used on `stream` next: a communicator's messages come in one order,
-    /// so those on this rank's other stream come before.
-    pub fn messagesOn(
-        cuda: *Cuda,
-        communicator: Communicator,
-        stream: drivers.Stream,
-    ) Error!Communicator {
-        const other = if (stream == cuda.stream) cuda.exchange_stream else cuda.stream;
-        try cuda.record(mark_messages, other);
-        try cuda.waitFor(stream, cuda, mark_messages);
-        return communicator;
-    }
-
-    /// After a job that failed: nothing is captured, nothing runs on, and messages whose other side
-    /// may never come are ended. A queue that does not end is given up.
+    /// After a failed job: abandons a capture and waits for the streams, whose transfers must have
+    /// been aborted. A stream that does not finish is abandoned.
     pub fn drain(cuda: *Cuda) void {
         if (cuda.is_abandoned) return;
         cuda.graphs.abandon(cuda);
-        cuda.endMessages();
         const limit_ns = @min(drain_limit_ns, cuda.stall_limit_ns);
         for ([_]drivers.Stream{ cuda.exchange_stream, cuda.stream }) |stream| {
             const result = cuda.poll(stream, limit_ns, null);
@@ -254,8 +210,8 @@ pub const Cuda = struct {
         }
     }
 
-    /// Waits for the stream. Polls, since cuStreamSynchronize would block for ever on a rank whose
-    /// peer has failed.
+    /// Waits for the compute stream. Polls instead of blocking in the driver: a wait for a rank
+    /// that never answers would block for ever.
     pub fn synchronize(cuda: *Cuda) Error!void {
         const result = cuda.poll(cuda.stream, cuda.stall_limit_ns, isStopped);
         if (result != .not_ready) return cuda.check(.cuStreamQuery, result, "running the stream");
@@ -330,35 +286,13 @@ pub const Cuda = struct {
         return if (cuda.job_failed) |failed| failed.load(.acquire) else false;
     }
 
-    /// What waits for another rank goes on; nothing can be sent until there is a new communicator.
-    fn endMessages(cuda: *Cuda) void {
-        if (cuda.communicator) |communicator| communicator.abort();
-        cuda.communicator = null;
-    }
-
     fn failStalled(cuda: *Cuda) error{GpuFailed} {
         const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
-        if (cuda.communicator != null) {
-            const sentence = "Rank {d} stalled on GPU {d}: no message of another rank came for " ++
-                "{d:.1} s. No image was written. NCCL_DEBUG=INFO says who meets whom how.";
-            return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
-                cuda.rank, cuda.device, seconds,
-            });
-        }
-        const sentence = "Rank {d} stalled on GPU {d}: its queue did not end within {d:.1} s. " ++
-            "No image was written. Where GPUs cannot copy from each other, --transport nccl may.";
+        const sentence = "Rank {d} stalled on GPU {d}: its stream did not finish within " ++
+            "{d:.1} s. No image was written. {s}";
         return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
-            cuda.rank, cuda.device, seconds,
+            cuda.rank, cuda.device, seconds, cuda.stall_advice,
         });
-    }
-
-    fn event(cuda: *Cuda, index: usize) Error!drivers.Event {
-        if (cuda.events[index]) |made| return made;
-        var made: ?drivers.Event = null;
-        const result = cuda.driver.cuEventCreate(&made, drivers.event_disable_timing);
-        try cuda.check(.cuEventCreate, result, "creating an event");
-        cuda.events[index] = made;
-        return made.?;
     }
 
     fn makeStream(cuda: *Cuda) Error!drivers.Stream {

@@ -1,21 +1,21 @@
-//! `zig build posts`, shown by `bun run bench posts`: what it costs ranks of one process to tell
-//! each other of every part as soon as it is there, and what telling of several at once would save.
-//! Ranks post the parts of a step between shares of work of uneven length, read what the step
-//! before has posted, and meet; nothing else of drawing is here.
+//! `zig build posts`, shown by `bun run bench posts`: what it costs ranks of one process to
+//! signal every slot as soon as it is written, and what signalling several at once would save.
+//! Ranks signal the slots of a step between units of work of uneven length, wait for the signals of
+//! the step before, and end the step with a barrier; nothing else of a denoising step is here.
 
 const std = @import("std");
 const Io = std.Io;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
-const Loopback = @import("../transport/shared_memory.zig").Loopback;
+const LocalRanks = @import("../transport/local_ranks.zig").LocalRanks;
 
-/// SDXL's places of exchange.
+/// Slots of SDXL's UNet.
 const slot_count = 155;
 const step_count = 200;
 const repeat_count = 5;
-/// Parts told of at once: each, eight, DistriFusion's 60, all.
+/// Slots signalled at once: each, eight, DistriFusion's 60, all.
 const group_sizes = [_]u64{ 1, 8, 60, slot_count };
 const rank_counts = [_]u32{ 2, 4, 8 };
-/// Rounds of arithmetic between two posts: a few microseconds.
+/// Rounds of arithmetic between two signals: a few microseconds.
 const work_rounds = 4000;
 
 const Cost = struct { cpu_ns: i96, wall_ns: i96 };
@@ -49,12 +49,12 @@ fn least(io: Io, rank_count: u32, group_size: u64, rounds: u32) !Cost {
 
 fn measure(io: Io, rank_count: u32, group_size: u64, rounds: u32) !Cost {
     var diagnostics: Diagnostics = .{};
-    var loopback: Loopback = .init(io, rank_count, &diagnostics, .{});
+    var local: LocalRanks = .init(io, rank_count, &diagnostics, .{});
     var threads: [16]std.Thread = undefined;
     const cpu_start = Io.Timestamp.now(io, .cpu_process).toNanoseconds();
     const wall_start = Io.Timestamp.now(io, .awake).toNanoseconds();
     for (threads[0..rank_count], 0..) |*thread, rank| {
-        const arguments = .{ &loopback, @as(u32, @intCast(rank)), group_size, rounds };
+        const arguments = .{ &local, @as(u32, @intCast(rank)), group_size, rounds };
         thread.* = try std.Thread.spawn(.{}, runRank, arguments);
     }
     for (threads[0..rank_count]) |thread| thread.join();
@@ -64,22 +64,23 @@ fn measure(io: Io, rank_count: u32, group_size: u64, rounds: u32) !Cost {
     };
 }
 
-fn runRank(loopback: *Loopback, rank: u32, group_size: u64, rounds: u32) void {
+fn runRank(local: *LocalRanks, rank: u32, group_size: u64, rounds: u32) void {
     // Nothing is injected and nobody aborts: there is nothing to fail.
-    for (0..step_count) |step| runStep(loopback, rank, step, group_size, rounds) catch unreachable;
+    for (0..step_count) |step| runStep(local, rank, step, group_size, rounds) catch unreachable;
 }
 
-fn runStep(loopback: *Loopback, rank: u32, step: u64, group_size: u64, rounds: u32) !void {
+fn runStep(local: *LocalRanks, rank: u32, step: u64, group_size: u64, rounds: u32) !void {
     const first = step * slot_count;
     for (1..slot_count + 1) |slot| {
         // A fifth more or less, so that some rank always waits for another.
         work(rounds - rounds / 5 + rounds / 5 * ((rank + step) % 3));
-        if (slot % group_size == 0 or slot == slot_count) try loopback.post(rank, first + slot);
+        const is_signalled = slot % group_size == 0 or slot == slot_count;
+        if (is_signalled) try local.signal(rank, .unet, first + slot);
         if (step == 0) continue;
-        const other = (rank + 1) % loopback.rank_count;
-        try loopback.waitFor(rank, other, first - slot_count + slot);
+        const other = (rank + 1) % local.rank_count;
+        try local.waitFor(rank, .unet, other, first - slot_count + slot);
     }
-    try loopback.meet(rank);
+    try local.barrier(rank);
 }
 
 fn work(rounds: u64) void {

@@ -5,6 +5,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const backends = @import("../backend.zig");
 const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
+const Endpoint = @import("../transport.zig").Endpoint;
 const Scratch = @import("../scratch.zig").Scratch;
 const huge_pages = @import("../system/huge_pages.zig");
 
@@ -14,6 +15,8 @@ pub const RankDevice = struct {
     device: backends.Device,
     /// Null on the CPU.
     gpu: ?*Gpu = null,
+    /// The GPU's end of transfers between ranks; null on the CPU.
+    endpoint: ?*Endpoint = null,
     base: usize = 0,
     bytes: usize = 0,
 
@@ -38,8 +41,9 @@ pub const RankDevice = struct {
         return .{ .base = rank.base, .capacity = rank.bytes };
     }
 
-    /// After a job that failed: nothing of it runs on.
+    /// After a failed job: ends everything that is still queued.
     pub fn recover(rank: *const RankDevice) void {
+        if (rank.endpoint) |endpoint| endpoint.abort();
         switch (rank.device) {
             .cuda => |cuda| cuda.drain(),
             .cpu, .plan => {},
@@ -53,6 +57,7 @@ pub const RankDevice = struct {
 
     pub fn close(rank: *RankDevice, gpa: Allocator) void {
         rank.enter() catch {};
+        if (rank.endpoint) |endpoint| endpoint.close();
         switch (rank.device) {
             .cpu => |cpu| cpu.deinit(),
             .cuda => |cuda| cuda.deinit(),

@@ -1,73 +1,76 @@
-//! What the patches of one image tell each other inside a layer. A layer hands over its own part
-//! and gets what it must read: this patch's values are always fresh, the neighbours' are fresh in
-//! synchronous steps and one step old afterwards (see `mode.zig`).
+//! What the patches of one image exchange inside a layer. A layer hands over its own shard and gets
+//! what it must read: this patch's values are always fresh, the neighbours' are fresh in
+//! synchronous steps and one step old afterwards (see `sync_mode.zig`).
 //!
-//! Each call is a slot, the same in every step. On the CPU a rank writes its parts into its own
-//! buffers and the others read them there. Where old values are read while new ones are written
+//! Each call is a slot, the same in every step. On the CPU a rank writes its shards into its own
+//! buffers and the others read them there. Where stale values are read while new ones are written
 //! there are two buffers, used in turn, and a third for halo rows that are extrapolated from two
-//! steps; a barrier at the end of a step keeps readers and writers apart. On GPUs each rank keeps
-//! copies (`device_buffers.zig`). With one patch every call returns its argument.
+//! steps; the barrier of all ranks at the end of a step keeps readers and writers apart. On GPUs
+//! each rank has receive buffers for the others' shards (`device_buffers.zig`), and shards travel
+//! while the step goes on (`slot_swaps.zig`). With a single patch every call returns its argument,
+//! and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const Io = std.Io;
 const backends = @import("../backend.zig");
 const Backend = backends.Backend;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const DType = @import("../tensor.zig").DType;
 const Patch = @import("layout.zig").Patch;
-const rank_count_max = @import("layout.zig").rank_count_max;
 const DeviceBuffers = @import("device_buffers.zig").DeviceBuffers;
 const slot_files = @import("slots.zig");
+const SlotSwaps = @import("slot_swaps.zig").SlotSwaps;
 const modes = @import("sync_mode.zig");
 pub const Kind = modes.Kind;
 const transports = @import("../transport.zig");
 const Transport = transports.Transport;
+const rank_count_max = transports.rank_count_max;
 
-pub const slot_count_max = slot_files.slot_count_max;
 pub const Slot = slot_files.Slot;
 const buffer_count_max = 3;
-/// Lower bound for corrected variances, as a fraction of the mean within-patch variance. A fast
-/// moving mean can cancel almost all of the corrected variance, and dividing by its root blows up.
+
+/// Lower bound for corrected variances, as a fraction of the mean variance within patches. A mean
+/// that moves fast can cancel almost all of the corrected variance, and dividing by its square root
+/// blows up. The variance of the whole image is never below the mean within patches, which changes
+/// little from step to step.
 const variance_floor = 0.75;
 
 pub const Error = backends.Error || transports.Error;
 
-/// Steps back from the present one.
+/// Steps before the present one.
 pub const Age = enum(u32) { now = 0, old = 1, older = 2 };
 
-pub const Counted = struct {
-    /// Bytes that came from other patches.
+pub const Counters = struct {
+    /// Bytes received from other patches, or read in their memory.
     received: [modes.kind_count]u64 = @splat(0),
-    wait_ns: u64 = 0,
     buffer_bytes: u64 = 0,
 };
 
 pub const Exchange = struct {
     b: Backend,
-    io: Io,
     transport: Transport,
+    /// Signals and events of the network.
+    channel: transports.Channel,
     patches: []const Patch,
     index: u32,
     /// The first rank of this patch's group: patch i is rank `rank_first + i`.
     rank_first: u32,
-    /// Of every rank; this one's is among them. Empty while planning.
+    /// The exchanges of all ranks, this one's among them, by rank. Empty while planning.
     peers: []Exchange = &.{},
-    /// On GPUs: where the parts are; null where ranks read each other's buffers.
+    /// On GPUs: where the shards are; null where ranks read each other's buffers.
     device_buffers: ?*DeviceBuffers = null,
     mode: modes.SyncMode,
     warmup_steps: u32,
-    /// Old halo rows are moved on by their own last change, as far as this patch's halo says
-    /// that changes go on (see `Backend.extrapolateRows`).
+    /// Extrapolate stale halo rows from their last two steps; the factor is fitted on this patch's
+    /// own edge row (see `Backend.extrapolateRows`).
     extrapolates_halos: bool = false,
     /// DistriFusion's n / (n - 1) of the variance, without the lower bound.
     bessel_variance: bool = false,
-    /// Of this network on this rank, from the plan; empty while they are recorded.
+    /// The slots of this network on this rank, from the plan; empty while they are recorded.
     slots: []const Slot = &.{},
-    sequence: slot_files.Sequence = .{},
-    /// Takes the slots while a shape is planned: layers then exchange nothing.
+    /// Records the slots while a shape is planned; layers then exchange nothing.
     recorder: ?*slot_files.Recorder = null,
 
     /// On the CPU: this rank's buffers of each slot.
@@ -75,18 +78,19 @@ pub const Exchange = struct {
     is_open: bool = false,
     step_index: u32 = 0,
     slot_next: u32 = 0,
-    counted: Counted = .{},
+    swaps: SlotSwaps = .{},
+    counters: Counters = .{},
 
     pub const Parts = [rank_count_max]Tensor;
-    /// To be given back by `releaseHaloRows`.
+    /// The caller returns them with `releaseHaloRows`.
     pub const HaloRows = struct { above: ?Tensor, below: ?Tensor, is_copy: bool = false };
 
     /// The exchange of a patch that is the whole image.
-    pub fn alone(b: Backend, io: Io, patches: *const [1]Patch) Exchange {
+    pub fn ofSinglePatch(b: Backend, patches: *const [1]Patch) Exchange {
         return .{
             .b = b,
-            .io = io,
-            .transport = .plan,
+            .transport = .none,
+            .channel = .unet,
             .patches = patches,
             .index = 0,
             .rank_first = 0,
@@ -95,23 +99,23 @@ pub const Exchange = struct {
         };
     }
 
-    pub fn isAlone(exchange: *const Exchange) bool {
+    pub fn isSinglePatch(exchange: *const Exchange) bool {
         return exchange.patches.len == 1;
     }
 
-    // Life: open the buffers of the plan's slots, then begin and end each step.
+    // Lifecycle: open the buffers of the plan's slots, then begin and end each step.
 
     /// Allocates the buffers of all slots; their list is in `arena`.
     pub fn open(exchange: *Exchange, arena: Allocator) backends.Error!void {
-        if (exchange.isAlone() or exchange.recorder != null) return;
+        if (exchange.isSinglePatch() or exchange.recorder != null) return;
         exchange.is_open = true;
-        exchange.counted.buffer_bytes = 0;
+        exchange.counters.buffer_bytes = 0;
         if (exchange.device_buffers) |device_buffers| return device_buffers.open(exchange);
         for (&exchange.buffers) |*list| list.* = try arena.alloc(Tensor, exchange.slots.len);
         for (exchange.slots, 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
                 buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
-                exchange.counted.buffer_bytes += buffers[i].byteCount();
+                exchange.counters.buffer_bytes += buffers[i].byteCount();
             }
         }
     }
@@ -119,6 +123,8 @@ pub const Exchange = struct {
     pub fn close(exchange: *Exchange) void {
         if (!exchange.is_open) return;
         exchange.is_open = false;
+        // A failed rank closes too: then there is nothing to wait for.
+        exchange.transport.finish(exchange.channel, exchange.rankRange()) catch {};
         if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
         for (exchange.slots, 0..) |slot, i| {
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
@@ -130,27 +136,29 @@ pub const Exchange = struct {
     pub fn beginStep(exchange: *Exchange, step_index: u32) Error!void {
         exchange.step_index = step_index;
         exchange.slot_next = 0;
-        if (exchange.isAlone()) return;
-        if (exchange.device_buffers) |device_buffers| try device_buffers.beginStep(exchange);
+        exchange.swaps = .{};
+        if (exchange.isSinglePatch()) return;
+        const is_first = step_index == 0;
+        try exchange.transport.beginStep(exchange.channel, exchange.rankRange(), is_first);
     }
 
     /// Every layer of the step has been queued.
     pub fn endStep(exchange: *Exchange) Error!void {
-        if (exchange.isAlone()) return;
-        if (exchange.device_buffers) |device_buffers| try device_buffers.endStep(exchange);
+        if (exchange.isSinglePatch()) return;
+        try exchange.swaps.swapCompleteGroups(exchange, @intCast(exchange.slots.len));
+        try exchange.transport.endStep(exchange.channel);
     }
 
     /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`).
     pub fn stepVariant(exchange: *const Exchange, step_index: u32) backends.StepVariant {
-        if (exchange.isAlone()) return .{};
-        const buffers = exchange.device_buffers;
+        if (exchange.isSinglePatch()) return .{};
         const last = exchange.patches[exchange.patches.len - 1];
         return .{
             .sync_mode = @intFromEnum(exchange.mode),
             .is_synchronous = modes.isSynchronous(step_index, exchange.warmup_steps),
             .extrapolates_halos = exchange.extrapolatesAt(step_index),
             .bessel_variance = exchange.bessel_variance,
-            .is_only_rank = buffers != null and buffers.?.cuda == null,
+            .is_only_rank = exchange.transport == .none,
             .patch_index = exchange.index,
             .patch_count = @intCast(exchange.patches.len),
             .image_rows = last.row_first + last.row_count,
@@ -159,14 +167,14 @@ pub const Exchange = struct {
 
     // What layers call.
 
-    /// The rows that touch this patch, for a 3x3 convolution over `mine`; null at the image's
-    /// edge.
+    /// The rows next to this patch, for a 3x3 convolution over `mine`; null at the image's edge.
     pub fn haloRows(exchange: *Exchange, mine: Tensor) Error!HaloRows {
-        if (exchange.isAlone()) return .{ .above = null, .below = null };
+        if (exchange.isSinglePatch()) return .{ .above = null, .below = null };
         const batch = mine.shape.batch;
         var shape = mine.shape;
         shape.batch = 2 * batch;
         shape.rows = 1;
+        try exchange.swapCompleteGroups();
         const own = try exchange.place(.halo_rows, shape, mine.dtype);
         if (exchange.recorder == null) {
             // The first row, then the last.
@@ -174,7 +182,7 @@ pub const Exchange = struct {
             const last = mine.shape.rows - 1;
             try exchange.b.copyRows(own.batchSlice(batch, batch), 0, mine, last, 1);
         }
-        const slot = try exchange.post();
+        const slot = try exchange.signalSlot();
         var halo: HaloRows = .{ .above = null, .below = null };
         if (exchange.index > 0) {
             const other = exchange.index - 1;
@@ -184,7 +192,7 @@ pub const Exchange = struct {
             const other = exchange.index + 1;
             halo.below = (try exchange.read(slot, other)).batchSlice(0, batch);
         }
-        return if (exchange.extrapolates_halos) exchange.predict(slot, halo) else halo;
+        return if (exchange.extrapolates_halos) exchange.extrapolateHalos(slot, halo) else halo;
     }
 
     pub fn releaseHaloRows(exchange: *Exchange, halo: HaloRows) void {
@@ -196,11 +204,12 @@ pub const Exchange = struct {
     /// Group norm statistics of the whole image from those of this patch, which are freed; the
     /// result is the caller's. `element_count` is how many elements `mine` was taken over.
     pub fn statistics(exchange: *Exchange, mine: Tensor, element_count: u64) Error!Tensor {
-        if (exchange.isAlone()) return mine;
+        if (exchange.isSinglePatch()) return mine;
+        try exchange.swapCompleteGroups();
         const own = try exchange.place(.statistics, mine.shape, mine.dtype);
         if (exchange.recorder == null) try exchange.b.copy(own, mine);
         exchange.b.free(mine);
-        const slot = try exchange.post();
+        const slot = try exchange.signalSlot();
         var parts: Parts = undefined;
         var weights: [rank_count_max]f64 = undefined;
         const fresh = exchange.freshnessOf(.statistics);
@@ -227,28 +236,29 @@ pub const Exchange = struct {
         });
     }
 
-    /// Room for this patch's keys and values, to be handed over by `keysValues` next.
+    /// Memory for this patch's keys and values, to be written and then passed to `keysValues`.
     pub fn placeKeysValues(exchange: *Exchange, shape: Shape) Error!Tensor {
-        if (exchange.isAlone()) return exchange.b.alloc(shape, exchange.b.activationType());
+        if (exchange.isSinglePatch()) return exchange.b.alloc(shape, exchange.b.activationType());
+        try exchange.swapCompleteGroups();
         return exchange.place(.keys_values, shape, exchange.b.activationType());
     }
 
-    /// Every patch's keys and values, in the order of the rows; they together are the sequence.
+    /// The keys and values of all patches in row order: chunks of the whole sequence.
     pub fn keysValues(exchange: *Exchange, mine: Tensor, parts: *Parts) Error![]const Tensor {
-        if (exchange.isAlone()) {
+        if (exchange.isSinglePatch()) {
             parts[0] = mine;
             return parts[0..1];
         }
-        const slot = try exchange.post();
+        const slot = try exchange.signalSlot();
         for (parts[0..exchange.patches.len], 0..) |*part, i| {
             part.* = if (i == exchange.index) mine else try exchange.read(slot, @intCast(i));
         }
         return parts[0..exchange.patches.len];
     }
 
-    /// Ends the life of what `placeKeysValues` gave.
+    /// Returns what `placeKeysValues` gave.
     pub fn releaseKeysValues(exchange: *Exchange, mine: Tensor) void {
-        if (exchange.isAlone()) exchange.b.free(mine);
+        if (exchange.isSinglePatch()) exchange.b.free(mine);
     }
 
     // --- internal ---
@@ -270,7 +280,7 @@ pub const Exchange = struct {
         return if (kind == .halo_rows and exchange.extrapolates_halos) 3 else 2;
     }
 
-    /// Which of the buffers a step writes. Steps that keep the last synchronous values leave them.
+    /// The buffer that a step writes. Steps that read the last synchronous values keep those.
     fn bufferOf(exchange: *const Exchange, kind: Kind, step_index: u32) usize {
         const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
         const turn = if (exchange.mode == .no_sync and !synchronous)
@@ -287,10 +297,10 @@ pub const Exchange = struct {
         return modes.freshness(exchange.mode, .halo_rows, synchronous) == .one_step_old;
     }
 
-    /// Copies of halo rows, moved on where they are old. What the rows of the neighbour did is
-    /// judged by the row of this patch that touches them. Steps that have nothing to predict copy
-    /// all the same: every step must ask for the same memory.
-    fn predict(exchange: *Exchange, slot: u32, old: HaloRows) Error!HaloRows {
+    /// Copies of halo rows, extrapolated where they are stale. The change of a neighbour's row is
+    /// predicted from the row of this patch that touches it. Steps that extrapolate nothing copy
+    /// all the same: every step must allocate the same memory.
+    fn extrapolateHalos(exchange: *Exchange, slot: u32, old: HaloRows) Error!HaloRows {
         const batch = (old.above orelse old.below.?).shape.batch;
         var halo: HaloRows = .{ .above = null, .below = null, .is_copy = true };
         if (old.above) |rows| {
@@ -302,7 +312,7 @@ pub const Exchange = struct {
         return halo;
     }
 
-    /// `theirs` and `ours` are where in a part the touching rows begin, along the batch.
+    /// `theirs` and `ours` are the first batch index of the touching rows within a shard.
     fn extrapolateRows(
         exchange: *Exchange,
         slot: u32,
@@ -327,13 +337,17 @@ pub const Exchange = struct {
         });
     }
 
-    /// What this rank has written to a slot in a step.
+    /// On the CPU: the buffer that this rank writes for a slot in a step.
     fn written(exchange: *const Exchange, slot: u32, step_index: u32) Tensor {
         const kind = exchange.slots[slot].kind;
         return exchange.buffers[exchange.bufferOf(kind, step_index)][slot];
     }
 
-    /// Where this patch's part of the next slot goes.
+    fn swapCompleteGroups(exchange: *Exchange) Error!void {
+        try exchange.swaps.swapCompleteGroups(exchange, exchange.slot_next);
+    }
+
+    /// Memory for this patch's shard of the next slot.
     fn place(exchange: *Exchange, kind: Kind, shape: Shape, dtype: DType) Error!Tensor {
         const slot = exchange.slot_next;
         if (exchange.recorder) |recorder| {
@@ -341,25 +355,26 @@ pub const Exchange = struct {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = dtype };
         }
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
-        const device_buffers = exchange.device_buffers orelse return exchange.written(
-            slot,
-            exchange.step_index,
-        );
-        const address = try device_buffers.place(exchange, slot);
+        const buffers = exchange.device_buffers orelse {
+            return exchange.written(slot, exchange.step_index);
+        };
+        const address = buffers.addressOf(exchange, slot, exchange.index, .now);
         return .{ .address = address, .shape = shape, .dtype = dtype };
     }
 
-    /// The part that was placed is complete; returns its slot.
-    fn post(exchange: *Exchange) Error!u32 {
+    /// The shard that was placed last is complete; returns its slot. Where shards are copied, the
+    /// swap signals.
+    fn signalSlot(exchange: *Exchange) Error!u32 {
         const slot = exchange.slot_next;
         exchange.slot_next += 1;
         if (exchange.recorder == null and exchange.device_buffers == null) {
-            try exchange.transport.post(exchange.sequence.at(exchange.step_index, slot));
+            const position = exchange.positionOf(exchange.step_index, slot, .slot_written);
+            try exchange.transport.signal(exchange.channel, position);
         }
         return slot;
     }
 
-    /// Patch `i`'s part of `slot`, as old as the mode wants it.
+    /// Patch `i`'s shard of `slot`, as fresh as the mode demands.
     fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
         const own = if (exchange.recorder) |r| r.list.items[slot] else exchange.slots[slot];
         const shape = exchange.shapeOf(own.shape, own.kind, i);
@@ -367,12 +382,12 @@ pub const Exchange = struct {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
         }
         const freshness = exchange.freshnessOf(own.kind);
-        const part = if (exchange.device_buffers) |device_buffers| mirrored: {
-            if (freshness == .fresh) try device_buffers.fetchFresh(exchange, slot);
-            break :mirrored exchange.partOf(slot, i, if (freshness == .fresh) .now else .old);
+        const part = if (exchange.device_buffers != null) received: {
+            if (freshness == .fresh) try exchange.swaps.swapFresh(exchange, slot);
+            break :received exchange.partOf(slot, i, if (freshness == .fresh) .now else .old);
         } else try exchange.readInPlace(slot, i, freshness);
         assert(part.shape.eql(shape));
-        // The values of the last synchronous step have been counted there.
+        // no_sync reads the last synchronous values again; their bytes were counted in that step.
         const is_new = freshness != .last_synchronous;
         if (i != exchange.index and is_new) exchange.countReceived(own.kind, part.byteCount());
         return part;
@@ -391,12 +406,12 @@ pub const Exchange = struct {
             .own => unreachable,
         };
         const rank = exchange.rank_first + i;
-        try exchange.wait(rank, exchange.sequence.at(step_index, slot));
+        const position = exchange.positionOf(step_index, slot, .slot_written);
+        try exchange.transport.waitFor(exchange.channel, rank, position);
         return exchange.peers[rank].written(slot, step_index);
     }
 
-    /// Patch `i`'s part of this step or of an earlier one; whether it is there is the caller's
-    /// concern.
+    /// Patch `i`'s shard of this step or of an earlier one. The caller knows that it has arrived.
     fn partOf(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
         const device_buffers = exchange.device_buffers orelse {
             const peer = &exchange.peers[exchange.rank_first + i];
@@ -410,17 +425,33 @@ pub const Exchange = struct {
         };
     }
 
-    // For `device_buffers.zig`.
+    /// The ranks of this exchange.
+    fn rankRange(exchange: *const Exchange) transports.RankRange {
+        const count: u32 = @intCast(exchange.patches.len);
+        return .{ .first = exchange.rank_first, .end = exchange.rank_first + count };
+    }
 
-    /// Whether this patch ever reads patch `i`'s parts of this kind.
+    // For `device_buffers.zig` and `slot_swaps.zig`.
+
+    pub fn positionOf(
+        exchange: *const Exchange,
+        step_index: u32,
+        slot: u32,
+        what: transports.Position.What,
+    ) transports.Position {
+        const slot_count: u32 = @intCast(exchange.slots.len);
+        return .{ .step = step_index, .slot = slot, .slot_count = slot_count, .what = what };
+    }
+
+    /// Whether this patch ever reads patch `i`'s shards of this kind.
     pub fn reads(exchange: *const Exchange, kind: Kind, i: usize) bool {
         if (i == exchange.index) return false;
         if (kind != .halo_rows) return true;
         return i + 1 == exchange.index or i == exchange.index + 1;
     }
 
-    /// The kinds of which this step reads what the step before has written.
-    pub fn kindsReadOld(exchange: *const Exchange) std.EnumSet(Kind) {
+    /// The kinds whose values of the step before are read in this step.
+    pub fn staleKinds(exchange: *const Exchange) std.EnumSet(Kind) {
         var set: std.EnumSet(Kind) = .initEmpty();
         for (std.enums.values(Kind)) |kind| {
             if (exchange.freshnessOf(kind) == .one_step_old) set.insert(kind);
@@ -428,29 +459,24 @@ pub const Exchange = struct {
         return set;
     }
 
-    /// What is `count` here, in patch `i`: tokens grow with rows, the rest is alike.
+    /// The size in patch `i` of what has size `count` in this patch: keys and values grow with the
+    /// rows, all else is equal.
     pub fn scaledTo(exchange: *const Exchange, i: usize, kind: Kind, count: u64) u64 {
         if (kind != .keys_values) return count;
         const mine = exchange.patches[exchange.index].row_count;
         return count * exchange.patches[i].row_count / mine;
     }
 
-    pub fn wait(exchange: *Exchange, rank: u32, count: u64) Error!void {
-        const start = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
-        try exchange.transport.waitFor(rank, count);
-        const end = Io.Timestamp.now(exchange.io, .awake).toNanoseconds();
-        exchange.counted.wait_ns += @intCast(end - start);
-    }
-
     fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
-        if (exchange.device_buffers) |device_buffers| if (device_buffers.isTakingDown()) return;
-        // Of the two halo rows that a part holds, a neighbour that reads in place reads one.
+        // While a graph is captured nothing arrives.
+        if (exchange.b.isCapturing()) return;
+        // A shard holds two halo rows; a neighbour that reads in place reads one of them.
         const is_half = kind == .halo_rows and exchange.device_buffers == null;
         const read_bytes = if (is_half) bytes / 2 else bytes;
-        exchange.counted.received[@intFromEnum(kind)] += read_bytes;
+        exchange.counters.received[@intFromEnum(kind)] += read_bytes;
     }
 
-    /// What patch `i` places where this patch places `own`.
+    /// The shape of patch `i`'s shard of a slot where this patch's is `own`.
     fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
         if (kind != .keys_values) return own;
         var shape = own;

@@ -124,7 +124,7 @@ test "one patch gets back what it gave" {
     var scratch: Scratch = .planning();
     const b: Backend = .{ .scratch = &scratch, .device = .{ .plan = .{ .activation = .f32 } } };
     const patches = [_]Patch{.{ .row_first = 0, .row_count = 4 }};
-    var exchange: Exchange = .alone(b, testing.io, &patches);
+    var exchange: Exchange = .ofSinglePatch(b, &patches);
     const mine = try b.alloc(.tokens(1, 4, 8), .f32);
     var list: Exchange.Parts = undefined;
     const parts = try exchange.keysValues(mine, &list);

@@ -5,17 +5,8 @@
 const std = @import("std");
 const assert = std.debug.assert;
 
-pub const rank_count_max = 16;
-
-/// Ranks [first, end): those of one process.
-pub const RankRange = struct {
-    first: u32,
-    end: u32,
-
-    pub fn count(range: RankRange) u32 {
-        return range.end - range.first;
-    }
-};
+pub const rank_count_max = @import("../transport.zig").rank_count_max;
+pub const RankRange = @import("../transport.zig").RankRange;
 
 /// Rows [row_first, row_first + row_count) of the latent.
 pub const Patch = struct { row_first: u32, row_count: u32 };

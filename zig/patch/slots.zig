@@ -8,12 +8,11 @@ const Allocator = std.mem.Allocator;
 const Kind = @import("sync_mode.zig").Kind;
 const Shape = @import("../tensor.zig").Shape;
 const DType = @import("../tensor.zig").DType;
+const transports = @import("../transport.zig");
 
-/// SDXL has 155 (39 convolutions, 46 group norms, 70 self-attentions).
-pub const slot_count_max = 1024;
-
+const slot_count_max = transports.slot_count_max;
 /// The networks that exchange data between patches, in the order in which an image runs them.
-pub const Network = enum { unet, vae };
+pub const Network = transports.Channel;
 pub const SlotLists = std.EnumArray(Network, []const Slot);
 
 /// What a rank writes at one place of the graph; the other patches write the same kind there.
@@ -47,68 +46,6 @@ pub const Recorder = struct {
         try recorder.list.append(recorder.arena, slot);
     }
 };
-
-/// Numbers of the signals that a rank sends for one network. A rank's numbers only grow during a
-/// job, so each network gets a range of its own.
-pub const Sequence = struct {
-    /// Signals before the network's first step.
-    first: u64 = 0,
-    /// Signals in one step.
-    per_step: u64 = 0,
-    per_slot: u64 = 1,
-
-    /// The signal "slot is written"; further ones of the slot follow it.
-    pub fn at(sequence: Sequence, step_index: u64, slot: u64) u64 {
-        assert(slot * sequence.per_slot < sequence.per_step);
-        return sequence.first + step_index * sequence.per_step + slot * sequence.per_slot + 1;
-    }
-
-    /// Signals up to the end of the network's last step.
-    pub fn end(sequence: Sequence, step_count: u64) u64 {
-        return sequence.first + step_count * sequence.per_step;
-    }
-};
-
-pub const Sequences = std.EnumArray(Network, Sequence);
-
-/// The ranges of a rank's networks in a job of `step_count` steps. On GPUs a slot has two signals:
-/// one after it is written, one at the end of a group of slots.
-pub fn sequences(slots: *const SlotLists, step_count: u64, is_cuda: bool) Sequences {
-    const per_slot: u64 = if (is_cuda) 2 else 1;
-    var result: Sequences = .initUndefined();
-    var first: u64 = 0;
-    for (std.enums.values(Network)) |network| {
-        const sequence: Sequence = .{
-            .first = first,
-            .per_step = per_slot * slots.get(network).len,
-            .per_slot = per_slot,
-        };
-        result.set(network, sequence);
-        first = sequence.end(if (network == .unet) step_count else 0);
-    }
-    return result;
-}
-
-test "the signals of a job have distinct, growing numbers" {
-    const slot: Slot = .{ .kind = .statistics, .shape = .vector(1, 2), .dtype = .f64 };
-    const slots: SlotLists = .init(.{ .unet = &.{ slot, slot, slot }, .vae = &.{ slot, slot } });
-    const of_cpu = sequences(&slots, 4, false);
-    const of_gpu = sequences(&slots, 4, true);
-    var last_cpu: u64 = 0;
-    var last_gpu: u64 = 0;
-    for (std.enums.values(Network), [_]u64{ 4, 2 }) |network, step_count| {
-        for (0..step_count) |step| {
-            for (0..slots.get(network).len) |i| {
-                const on_cpu = of_cpu.get(network).at(step, i);
-                const on_gpu = of_gpu.get(network).at(step, i);
-                try std.testing.expectEqual(last_cpu + 1, on_cpu);
-                try std.testing.expectEqual(last_gpu + 1, on_gpu);
-                last_cpu = on_cpu;
-                last_gpu = on_gpu + 1;
-            }
-        }
-    }
-}
 
 test "a recorder takes each slot once, however often the graph runs" {
     var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);

@@ -32,8 +32,8 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
         defer b.free(rgb);
         try saveRows(rank, i, patch, decoded, rgb);
         try bringRows(rank, i, decoded, rgb);
-        // The next image's halo rows must not overwrite what a slower rank still reads.
-        try rank.transport.meet();
+        // The next image's shards must not overwrite what a slower rank still reads.
+        try rank.transport.barrier();
     }
     exchange.close();
 }

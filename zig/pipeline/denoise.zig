@@ -35,6 +35,7 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
     defer rank.exchange.close();
     var gather_bytes: u64 = 0;
     const loop_start = rank.now();
+    const waited_start = rank.transport.waitedNs();
     for (job.steps, 0..) |step, i| {
         const start = rank.now();
         rank.transport.enterStep(@intCast(i + 1));
@@ -60,7 +61,11 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
             step_ns.?[i] = @intCast(rank.now() - start);
         }
     }
-    saveStats(rank, @intCast(rank.now() - loop_start), gather_bytes);
+    saveStats(rank, .{
+        .loop_ns = @intCast(rank.now() - loop_start),
+        .wait_ns = rank.transport.waitedNs() - waited_start,
+        .gather_bytes = gather_bytes,
+    });
     return state.finish(rank);
 }
 
@@ -87,7 +92,7 @@ fn predictNoiseRows(
     const input = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
     defer b.free(input);
     const patch = exchange.patches[exchange.index];
-    if (exchange.isAlone()) {
+    if (exchange.isSinglePatch()) {
         return runUnet(rank, step_index, input, no_halo, timestep, conditioning);
     }
     const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
@@ -135,16 +140,19 @@ fn forwardUnet(
     return out;
 }
 
-fn saveStats(rank: *Rank, loop_ns: u64, gather_bytes: u64) void {
+/// Totals of the denoising loop.
+const LoopCounts = struct { loop_ns: u64, wait_ns: u64, gather_bytes: u64 };
+
+fn saveStats(rank: *Rank, loop: LoopCounts) void {
     if (rank.isPlanning()) return;
-    const counted = &rank.exchange.counted;
+    const counters = &rank.exchange.counters;
     rank.stats().* = .{
-        .compute_ns = loop_ns -| counted.wait_ns,
-        .wait_ns = counted.wait_ns,
-        .halo_row_bytes = counted.received[@intFromEnum(exchanges.Kind.halo_rows)],
-        .statistics_bytes = counted.received[@intFromEnum(exchanges.Kind.statistics)],
-        .keys_values_bytes = counted.received[@intFromEnum(exchanges.Kind.keys_values)],
-        .gather_bytes = gather_bytes,
-        .buffer_bytes = counted.buffer_bytes,
+        .compute_ns = loop.loop_ns -| loop.wait_ns,
+        .wait_ns = loop.wait_ns,
+        .halo_row_bytes = counters.received[@intFromEnum(exchanges.Kind.halo_rows)],
+        .statistics_bytes = counters.received[@intFromEnum(exchanges.Kind.statistics)],
+        .keys_values_bytes = counters.received[@intFromEnum(exchanges.Kind.keys_values)],
+        .gather_bytes = loop.gather_bytes,
+        .buffer_bytes = counters.buffer_bytes,
     };
 }

@@ -32,7 +32,7 @@ pub fn condition(rank: *Rank) Error!Conditioning {
         elsewhere.b = .{ .scratch = &scratch, .device = .{ .plan = rank.b.planned() } };
         return make(&elsewhere);
     }
-    try rank.transport.meet();
+    try rank.transport.barrier();
     return rank.prompts[rank.exchange.rank_first];
 }
 
@@ -87,7 +87,7 @@ pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error
 // --- internal ---
 
 fn isShared(rank: *const Rank) bool {
-    return !rank.exchange.isAlone() and !rank.b.isCuda();
+    return !rank.exchange.isSinglePatch() and !rank.b.isCuda();
 }
 
 fn isMaker(rank: *const Rank) bool {

@@ -148,7 +148,7 @@ pub const Planner = struct {
         if (op_trace) |counting| counting.leave(&dry_run.scratch);
         return .{
             .scratch_bytes = dry_run.scratch.peak,
-            .exchange_bytes = dry_run.exchanges.unet.counted.buffer_bytes,
+            .exchange_bytes = dry_run.exchanges.unet.counters.buffer_bytes,
         };
     }
 
@@ -240,7 +240,6 @@ const DryRun = struct {
         const lists = &plan.slot_lists[index];
         dry_run.exchanges = try rank_states.exchangesOf(
             arena,
-            planner.io,
             shape,
             &dry_run.job,
             index,
@@ -267,7 +266,7 @@ const DryRun = struct {
             .exchange = &dry_run.exchanges.unet,
             .vae_exchange = &dry_run.exchanges.vae,
             .prompts = prompts,
-            .transport = .plan,
+            .transport = .none,
             .diagnostics = planner.diagnostics,
             .arena = arena,
         };

@@ -4,7 +4,6 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const Io = std.Io;
 const Conditioning = @import("../model/unet.zig").Conditioning;
 const Exchange = @import("../patch/exchange.zig").Exchange;
 const Job = @import("../pipeline/job.zig").Job;
@@ -12,8 +11,7 @@ const Model = @import("../model.zig").Model;
 const Patches = @import("../patch/layout.zig").Patches;
 const Plan = @import("plan.zig").Plan;
 const Layout = @import("../patch/layout.zig").Layout;
-const buffers_file = @import("../patch/device_buffers.zig");
-const DeviceBuffers = buffers_file.DeviceBuffers;
+const DeviceBuffers = @import("../patch/device_buffers.zig").DeviceBuffers;
 const modes = @import("../patch/sync_mode.zig");
 const slots = @import("../patch/slots.zig");
 const Tensor = @import("../tensor.zig").Tensor;
@@ -49,7 +47,6 @@ pub const RankStates = struct {
     /// All in `arena`. `slot_lists` are the plan's, of every rank.
     pub fn init(
         arena: Allocator,
-        io: Io,
         shape: Shape,
         job: *const Job,
         slot_lists: []const slots.SlotLists,
@@ -61,7 +58,7 @@ pub const RankStates = struct {
             .prompts = try arena.alloc(Conditioning, rank_count),
         };
         for (slot_lists, 0..) |*lists, i| {
-            const exchanges = try exchangesOf(arena, io, shape, job, @intCast(i), lists);
+            const exchanges = try exchangesOf(arena, shape, job, @intCast(i), lists);
             states.unet[i] = exchanges.unet;
             states.vae[i] = exchanges.vae;
             states.prompts[i] = try emptyConditioning(arena, shape.context_slot_count);
@@ -73,25 +70,22 @@ pub const RankStates = struct {
 /// On GPUs the parts of other patches are copied to `device_buffers`.
 pub fn exchangesOf(
     arena: Allocator,
-    io: Io,
     shape: Shape,
     job: *const Job,
     rank: u32,
     lists: *const slots.SlotLists,
 ) Allocator.Error!Exchanges {
     const layout = shape.layout;
-    const sequences = slots.sequences(lists, job.steps.len, shape.is_cuda);
     return .{
         .unet = .{
             .b = undefined,
-            .io = io,
-            .transport = .plan,
+            .transport = .none,
+            .channel = .unet,
             .patches = layout.patches.slice(),
             .index = layout.patchOf(rank),
             .rank_first = layout.groupOf(rank) * layout.patches.count,
-            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda, 0),
+            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
             .slots = lists.get(.unet),
-            .sequence = sequences.get(.unet),
             .mode = job.mode,
             .warmup_steps = job.warmup_steps,
             .extrapolates_halos = job.extrapolates_halos and
@@ -100,18 +94,13 @@ pub fn exchangesOf(
         },
         .vae = .{
             .b = undefined,
-            .io = io,
-            .transport = .plan,
+            .transport = .none,
+            .channel = .vae,
             .patches = shape.vae_patches.slice(),
             .index = rank,
             .rank_first = 0,
-            .device_buffers = try makeDeviceBuffers(
-                arena,
-                shape.is_cuda,
-                buffers_file.Events.count,
-            ),
+            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
             .slots = lists.get(.vae),
-            .sequence = sequences.get(.vae),
             .mode = .full_sync,
             .warmup_steps = 0,
         },
@@ -128,13 +117,9 @@ pub fn emptyConditioning(arena: Allocator, context_slot_count: u32) Allocator.Er
 // --- internal ---
 
 /// Null on the CPU, where ranks read each other's buffers in place.
-fn makeDeviceBuffers(
-    arena: Allocator,
-    is_cuda: bool,
-    event_first: usize,
-) Allocator.Error!?*DeviceBuffers {
+fn makeDeviceBuffers(arena: Allocator, is_cuda: bool) Allocator.Error!?*DeviceBuffers {
     if (!is_cuda) return null;
     const device_buffers = try arena.create(DeviceBuffers);
-    device_buffers.* = .{ .marks = .{ .first = event_first } };
+    device_buffers.* = .{};
     return device_buffers;
 }

@@ -29,6 +29,7 @@ pub const RankThreads = struct {
     /// Null where every rank has a thread.
     fibers: ?*RankFibers,
     is_cuda: bool,
+    connection: transports.Connection,
     local_ranks: RankRange,
     plan: *const Plan,
     job: *const pipeline.Job,
@@ -45,7 +46,6 @@ pub const RankThreads = struct {
         defer arena.deinit();
         threads.states = try .init(
             arena.allocator(),
-            threads.io,
             .of(threads.plan, threads.model, threads.is_cuda),
             threads.job,
             threads.plan.slot_lists,
@@ -53,23 +53,18 @@ pub const RankThreads = struct {
         const job = threads.job;
         const local = threads.local_ranks;
         if (job.hooks.alone > 0) {
-            threads.runRank(job.hooks.alone - 1, .plan);
+            threads.runRank(job.hooks.alone - 1, .none);
             return threads.firstFailure();
         }
-        // Before any rank runs: ranks read each other's.
-        for (threads.devices[0..local.count()], local.first..) |rank, i| {
-            if (threads.states.unet[i].device_buffers) |it| it.cuda = rank.device.cuda;
-            if (threads.states.vae[i].device_buffers) |it| it.cuda = rank.device.cuda;
-        }
-        var loopback: transports.Loopback = .init(
+        var ranks: transports.LocalRanks = .init(
             threads.io,
             threads.plan.layout.rank_count,
             threads.diagnostics,
             job.hooks,
         );
-        loopback.here = local;
-        loopback.fibers = threads.fibers;
-        var local_run: LocalRun = .{ .threads = threads, .loopback = &loopback };
+        ranks.range = local;
+        ranks.fibers = threads.fibers;
+        var local_run: LocalRun = .{ .threads = threads, .ranks = &ranks };
         local_run.run();
         return threads.firstFailure();
     }
@@ -117,7 +112,7 @@ pub const RankThreads = struct {
         transport: Transport,
         arena: Allocator,
     ) pipeline.Rank {
-        const reports = index == threads.local_ranks.first or transport == .plan;
+        const reports = index == threads.local_ranks.first or transport == .none;
         return .{
             .index = index,
             .local_ranks = threads.local_ranks,
@@ -149,10 +144,10 @@ pub const RankThreads = struct {
     }
 };
 
-/// The ranks of this process, connected by shared memory.
+/// The ranks of this process.
 const LocalRun = struct {
     threads: *RankThreads,
-    loopback: *transports.Loopback,
+    ranks: *transports.LocalRanks,
 
     fn run(local: *LocalRun) void {
         const fibers = local.threads.fibers orelse return local.runThreads();
@@ -162,19 +157,19 @@ const LocalRun = struct {
 
     /// The first rank on this thread, the others on threads of their own.
     fn runThreads(local: *LocalRun) void {
-        const ranks = local.threads.local_ranks;
-        const failure = &local.threads.failures[ranks.first];
+        const range = local.threads.local_ranks;
+        const failure = &local.threads.failures[range.first];
         var handles: [rank_count_max]std.Thread = undefined;
-        var started: u32 = ranks.first + 1;
-        while (started < ranks.end) : (started += 1) {
+        var started: u32 = range.first + 1;
+        while (started < range.end) : (started += 1) {
             handles[started] = std.Thread.spawn(.{}, runRank, .{ local, started }) catch {
                 failure.* = error.ThreadsUnavailable;
-                local.loopback.abort();
+                local.ranks.abort();
                 break;
             };
         }
-        if (failure.* == null) local.runRank(ranks.first);
-        for (handles[ranks.first + 1 .. started]) |handle| handle.join();
+        if (failure.* == null) local.runRank(range.first);
+        for (handles[range.first + 1 .. started]) |handle| handle.join();
     }
 
     fn runFiber(context: *anyopaque, rank: usize) void {
@@ -183,6 +178,7 @@ const LocalRun = struct {
     }
 
     fn runRank(local: *LocalRun, index: u32) void {
-        local.threads.runRank(index, .portOf(local.loopback, index));
+        const transport = local.threads.connection.transportOf(local.ranks, index);
+        local.threads.runRank(index, transport);
     }
 };

@@ -1,121 +1,87 @@
-//! A rank's place among the others of a NCCL communicator: for GPUs that cannot copy from each
-//! other. Between `begin` and `end` a rank says all that it sends and receives at one point of the
-//! exchange; the others say the same of theirs, in the same order of points.
+//! The transport of GPU ranks that cannot copy from each other's memory, or are in several
+//! processes: NCCL sends and receives, queued on a stream. NCCL waits on the device, so the host
+//! waits for no other rank's signal.
 
-const std = @import("std");
-const Allocator = std.mem.Allocator;
 const drivers = @import("../nvidia/driver.zig");
-const nccl = @import("../nvidia/nccl.zig");
-const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const Communicator = @import("communicator.zig").Communicator;
+const endpoints = @import("endpoint.zig");
+const Endpoint = endpoints.Endpoint;
+const Error = endpoints.Error;
+const positions = @import("position.zig");
+const Port = @import("local_ranks.zig").Port;
+const RankRange = @import("ranks.zig").RankRange;
+const Swap = @import("swap.zig").Swap;
+const Tensor = @import("../tensor.zig").Tensor;
 
-pub const Error = error{GpuFailed};
+pub const Nccl = struct {
+    port: Port,
+    own: *Endpoint,
 
-pub const Communicator = struct {
-    library: *const nccl.Nccl,
-    comm: nccl.Comm,
-    diagnostics: *Diagnostics,
+    pub fn endpoint(t: Nccl) *Endpoint {
+        return t.own;
+    }
 
-    pub const Meeting = struct {
-        /// Of all machines.
-        rank_count: u32,
-        /// The rank of the first context.
-        rank_first: u32,
-        /// Null where all ranks are in this process.
-        id: ?nccl.UniqueId,
-    };
-
-    /// One for each context, in the order of the ranks, which must be on GPUs of their own. Returns
-    /// when the ranks of all machines have come.
-    pub fn openAll(
-        library: *const nccl.Nccl,
-        driver: *const drivers.Driver,
-        contexts: []const drivers.Context,
-        meeting: Meeting,
-        out: []Communicator,
-        diagnostics: *Diagnostics,
-    ) Error!void {
-        std.debug.assert(contexts.len == out.len);
-        const id = meeting.id orelse try makeId(library, diagnostics);
-        const first: Communicator = .{
-            .library = library,
-            .comm = undefined,
-            .diagnostics = diagnostics,
-        };
-        // Within a group one thread may join for all.
-        try first.check(.ncclGroupStart, library.ncclGroupStart());
-        var comms: [drivers.gpu_count_max]?nccl.Comm = @splat(null);
-        for (contexts, 0..) |context, i| {
-            _ = driver.cuCtxSetCurrent(context);
-            const count: c_int = @intCast(meeting.rank_count);
-            const rank: c_int = @intCast(meeting.rank_first + i);
-            const joined = library.ncclCommInitRank(&comms[i], count, id, rank);
-            try first.check(.ncclCommInitRank, joined);
+    /// Both ranks of a pair name their transfers in the same order.
+    pub fn swap(t: Nccl, s: *const Swap) Error!void {
+        const stream = try t.own.beginSwap(t.port, s);
+        const communicator = try t.communicatorOn(stream);
+        try communicator.groupStart();
+        for (s.transferSlice()) |x| {
+            try communicator.send(x.send_address, x.send_bytes, x.rank, stream);
+            try communicator.receive(x.receive_address, x.receive_bytes, x.rank, stream);
         }
-        try first.check(.ncclGroupEnd, library.ncclGroupEnd());
-        for (out, 0..) |*communicator, i| {
-            communicator.* = first;
-            communicator.comm = comms[i].?;
+        try communicator.groupEnd();
+    }
+
+    /// NCCL sends complete in stream order, so only this rank's own event matters. Waiting for
+    /// another rank's `step_read` could deadlock: it may already belong to the next step, which
+    /// waits for this rank.
+    pub fn waitForReaders(t: Nccl, channel: positions.Channel, _: RankRange) Error!void {
+        try t.own.waitFor(t.own.cuda.stream, t.own, .{ .step_read = channel });
+    }
+
+    /// Runs the host-side gather too: it detects local ranks that have failed.
+    pub fn gather(t: Nccl, own: Tensor, shards: []Tensor) Error!void {
+        _ = try t.port.gather(own);
+        const stream = t.own.cuda.stream;
+        const communicator = try t.communicatorOn(stream);
+        try communicator.groupStart();
+        for (shards, 0..) |shard, i| {
+            if (i == t.port.rank) continue;
+            const other: u32 = @intCast(i);
+            try communicator.send(own.address, own.byteCount(), other, stream);
+            try communicator.receive(shard.address, shard.byteCount(), other, stream);
         }
+        try communicator.groupEnd();
     }
 
-    /// What ranks meet by; the process that makes it must live until they have.
-    pub fn makeId(library: *const nccl.Nccl, diagnostics: *Diagnostics) Error!nccl.UniqueId {
-        var id: nccl.UniqueId = undefined;
-        const c: Communicator = .{
-            .library = library,
-            .comm = undefined,
-            .diagnostics = diagnostics,
-        };
-        try c.check(.ncclGetUniqueId, library.ncclGetUniqueId(&id));
-        return id;
+    /// Sends complete in stream order: what follows in the stream may overwrite the tensor.
+    pub fn endGather(_: Nccl) Error!void {}
+
+    /// Returns when the tensor has been sent.
+    pub fn send(t: Nccl, x: Tensor, rank: u32) Error!void {
+        const stream = t.own.cuda.stream;
+        const communicator = try t.communicatorOn(stream);
+        try communicator.send(x.address, x.byteCount(), rank, stream);
+        try t.own.cuda.synchronize();
     }
 
-    pub fn close(c: Communicator) void {
-        _ = c.library.ncclCommDestroy(c.comm);
-    }
-
-    /// Ends what waits for another rank; nothing can be sent afterwards.
-    pub fn abort(c: Communicator) void {
-        _ = c.library.ncclCommAbort(c.comm);
-    }
-
-    pub fn begin(c: Communicator) Error!void {
-        try c.check(.ncclGroupStart, c.library.ncclGroupStart());
-    }
-
-    pub fn end(c: Communicator) Error!void {
-        try c.check(.ncclGroupEnd, c.library.ncclGroupEnd());
-    }
-
-    pub fn send(
-        c: Communicator,
-        address: usize,
-        bytes: usize,
-        rank: u32,
-        stream: drivers.Stream,
-    ) Error!void {
-        const peer: c_int = @intCast(rank);
-        const result = c.library.ncclSend(address, bytes, .uint8, peer, c.comm, stream);
-        try c.check(.ncclSend, result);
-    }
-
-    pub fn receive(
-        c: Communicator,
-        address: usize,
-        bytes: usize,
-        rank: u32,
-        stream: drivers.Stream,
-    ) Error!void {
-        const peer: c_int = @intCast(rank);
-        const result = c.library.ncclRecv(address, bytes, .uint8, peer, c.comm, stream);
-        try c.check(.ncclRecv, result);
+    /// Queues the receive in the compute stream.
+    pub fn receive(t: Nccl, x: Tensor, rank: u32) Error!void {
+        const stream = t.own.cuda.stream;
+        const communicator = try t.communicatorOn(stream);
+        try communicator.receive(x.address, x.byteCount(), rank, stream);
     }
 
     // --- internal ---
 
-    fn check(c: *const Communicator, call: nccl.Call, result: nccl.Result) Error!void {
-        if (result == .success) return;
-        return c.diagnostics.fail(error.GpuFailed, "{f}. NCCL_DEBUG=WARN prints more; on one " ++
-            "machine --transport peer works without NCCL.", .{c.library.callError(call, result)});
+    /// Orders `stream` after NCCL calls queued on the rank's other stream: operations of one
+    /// communicator must not overlap.
+    fn communicatorOn(t: Nccl, stream: drivers.Stream) Error!Communicator {
+        const cuda = t.own.cuda;
+        const other = if (stream == cuda.stream) cuda.exchange_stream else cuda.stream;
+        try t.own.record(.nccl_order, other);
+        try t.own.waitFor(stream, t.own, .nccl_order);
+        return t.own.communicator.?;
     }
 };

@@ -1,0 +1,69 @@
+//! When the shards of an exchange travel, on GPUs. Fresh values are swapped slot by slot in the
+//! compute stream. Stale values are swapped in groups of slots beside the computation: a group
+//! travels as soon as this rank has written all its slots and read what it needs of them.
+//! Where ranks read each other's memory in place, nothing travels.
+
+const std = @import("std");
+const exchanges = @import("exchange.zig");
+const Exchange = exchanges.Exchange;
+const Kind = exchanges.Kind;
+const transports = @import("../transport.zig");
+const group_slot_count = transports.group_slot_count;
+const Swap = transports.Swap;
+
+/// Reset at the start of each step.
+pub const SlotSwaps = struct {
+    group_next: u32 = 0,
+    /// The slot whose fresh shards were swapped last.
+    slot_last: ?u32 = null,
+
+    /// Starts the transfer of every complete group of slots before `slot`.
+    pub fn swapCompleteGroups(
+        swaps: *SlotSwaps,
+        exchange: *const Exchange,
+        slot: u32,
+    ) exchanges.Error!void {
+        if (!exchange.transport.copiesShards()) return;
+        const slot_count: u32 = @intCast(exchange.slots.len);
+        while (swaps.group_next * group_slot_count < slot_count) {
+            const first = swaps.group_next * group_slot_count;
+            const end = @min(first + group_slot_count, slot_count);
+            if (end > slot) return;
+            swaps.group_next += 1;
+            const stale = exchange.staleKinds();
+            // The last group orders the end of the step after the computation in any case.
+            if (stale.count() == 0 and end < slot_count) continue;
+            try run(exchange, stale, first, end, .group_complete);
+        }
+    }
+
+    /// Swaps the shards of a slot that has just been written, once, however many are read.
+    pub fn swapFresh(
+        swaps: *SlotSwaps,
+        exchange: *const Exchange,
+        slot: u32,
+    ) exchanges.Error!void {
+        if (!exchange.transport.copiesShards()) return;
+        if (swaps.slot_last == slot) return;
+        swaps.slot_last = slot;
+        const only: std.EnumSet(Kind) = .initOne(exchange.slots[slot].kind);
+        try run(exchange, only, slot, slot + 1, .slot_written);
+    }
+};
+
+// --- internal ---
+
+fn run(
+    exchange: *const Exchange,
+    which: std.EnumSet(Kind),
+    first: u32,
+    end: u32,
+    what: transports.Position.What,
+) exchanges.Error!void {
+    var swap: Swap = .{
+        .channel = exchange.channel,
+        .position = exchange.positionOf(exchange.step_index, end - 1, what),
+    };
+    exchange.device_buffers.?.fillSwap(exchange, which, first, end, &swap);
+    try exchange.transport.swap(&swap);
+}

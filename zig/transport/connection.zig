@@ -1,0 +1,142 @@
+//! How the ranks of a session are connected: chosen once, when the devices are open, and the only
+//! place that decides between peer copies and NCCL. A job's ranks get their transport from here.
+
+const std = @import("std");
+const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
+const Communicator = @import("communicator.zig").Communicator;
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const drivers = @import("../nvidia/driver.zig");
+const Endpoint = @import("endpoint.zig").Endpoint;
+const libraries = @import("../nvidia/libraries.zig");
+const local_ranks = @import("local_ranks.zig");
+const LocalRanks = local_ranks.LocalRanks;
+const Port = local_ranks.Port;
+const nccl = @import("../nvidia/nccl.zig");
+const ranks = @import("ranks.zig");
+const Transport = @import("../transport.zig").Transport;
+
+pub const Error = error{ GpuFailed, LibraryMissing };
+
+/// The user's choice for GPUs.
+pub const TransportKind = enum(u32) {
+    /// Peer copies where every GPU can reach every other or NCCL is missing, else NCCL.
+    auto = 0,
+    peer = 1,
+    nccl = 2,
+};
+
+pub const Options = struct {
+    choice: TransportKind,
+    /// Ranks of all processes.
+    rank_count: u32,
+    /// The first rank of this process.
+    rank_first: u32,
+    /// What the processes share; null where all ranks are in this one.
+    unique_id: ?nccl.UniqueId,
+    /// One per local rank.
+    endpoints: []const *Endpoint,
+    /// Fewer than ranks where ranks share a GPU.
+    gpus: []const Gpu,
+    libraries: *const libraries.Libraries,
+    diagnostics: *Diagnostics,
+};
+
+/// CPU ranks need no options.
+pub const Connection = union(enum) {
+    shared_memory,
+    peer_copy: Options,
+    nccl: Options,
+
+    /// Connects GPU ranks.
+    pub fn open(o: Options) Error!Connection {
+        if (!try choosesNccl(o)) return .{ .peer_copy = o };
+        const is_shared = o.gpus.len < o.endpoints.len;
+        const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and there are " ++
+            "{d}: --transport peer lets ranks share.";
+        const d = o.diagnostics;
+        if (is_shared) return d.fail(error.GpuFailed, sentence, .{
+            o.endpoints.len, o.gpus.len,
+        });
+        if (o.libraries.nccl == null) {
+            return d.fail(error.LibraryMissing, "{s}", .{o.libraries.nccl_sentence});
+        }
+        try openCommunicators(o);
+        return .{ .nccl = o };
+    }
+
+    /// Whether a failed job has disconnected the processes of the session for good.
+    pub fn isLost(connection: Connection) bool {
+        return switch (connection) {
+            .shared_memory, .peer_copy => false,
+            .nccl => |o| o.unique_id != null and !isWhole(o),
+        };
+    }
+
+    /// Before a job: reopens communicators that a failed job has aborted. Must not be lost.
+    pub fn restore(connection: Connection) Error!void {
+        const o = switch (connection) {
+            .shared_memory, .peer_copy => return,
+            .nccl => |o| o,
+        };
+        if (isWhole(o)) return;
+        std.debug.assert(o.unique_id == null);
+        for (o.endpoints) |endpoint| endpoint.abort();
+        try openCommunicators(o);
+    }
+
+    /// The transport of one rank for one job.
+    pub fn transportOf(connection: Connection, local: *LocalRanks, rank: u32) Transport {
+        const port: Port = .{ .local = local, .rank = rank };
+        return switch (connection) {
+            .shared_memory => .{ .shared_memory = .{ .port = port } },
+            .peer_copy => |o| .{ .peer_copy = .{ .port = port, .endpoints = o.endpoints } },
+            .nccl => |o| .{ .nccl = .{ .port = port, .own = o.endpoints[rank - o.rank_first] } },
+        };
+    }
+};
+
+// --- internal ---
+
+fn isWhole(o: Options) bool {
+    for (o.endpoints) |endpoint| if (endpoint.communicator == null) return false;
+    return true;
+}
+
+fn choosesNccl(o: Options) Error!bool {
+    if (o.rank_count == 1) return false;
+    // Only NCCL reaches other processes.
+    if (o.unique_id != null) return true;
+    return switch (o.choice) {
+        .peer => false,
+        .nccl => true,
+        .auto => o.libraries.nccl != null and o.gpus.len == o.endpoints.len and
+            !try canCopyDirectly(o.gpus),
+    };
+}
+
+fn canCopyDirectly(gpus: []const Gpu) Error!bool {
+    for (gpus) |*gpu| for (gpus) |*other| {
+        if (!try gpu.canReach(other)) return false;
+    };
+    return true;
+}
+
+fn openCommunicators(o: Options) Error!void {
+    var contexts: [ranks.rank_count_max]drivers.Context = undefined;
+    var opened: [ranks.rank_count_max]Communicator = undefined;
+    const count = o.endpoints.len;
+    for (contexts[0..count], o.endpoints) |*context, endpoint| context.* = endpoint.cuda.context;
+    try Communicator.openAll(
+        &o.libraries.nccl.?,
+        &o.libraries.driver,
+        contexts[0..count],
+        .{ .rank_count = o.rank_count, .rank_first = o.rank_first, .id = o.unique_id },
+        opened[0..count],
+        o.diagnostics,
+    );
+    for (o.endpoints, opened[0..count]) |endpoint, communicator| {
+        endpoint.communicator = communicator;
+        endpoint.cuda.stall_advice = "Another rank may not have sent its data: " ++
+            "NCCL_DEBUG=INFO shows how the ranks connect.";
+    }
+}
