@@ -1,5 +1,5 @@
 /**
- * What the benches say about flags that cannot be meant, and that their charts are drawn.
+ * Errors of the benches' flags, and rendering of their charts.
  */
 import { describe, expect, test } from "bun:test";
 import { runBench } from "../../src/bench/benches.ts";
@@ -37,7 +37,7 @@ describe("flags", () => {
     expect(sizeOf(read("--size", "96x64"), 32)).toEqual({ width: 96, height: 64 });
   });
 
-  test("what cannot be meant is one sentence that says what can", () => {
+  test("invalid values are refused with one sentence that names the valid ones", () => {
     const ranks = { min: 2, max: 16 };
     expect(() => wholesOf(read("--ranks", "2,17"), "ranks", ranks)).toThrow(
       '--ranks takes whole numbers from 2 to 16, not "17".',
@@ -97,7 +97,7 @@ test("tables have words to the left and numbers to the right", () => {
   );
 });
 
-test("a chart is drawn without a browser", async () => {
+test("a chart is rendered without a browser", async () => {
   const size = { width: 1024, height: 1024 };
   const options = { unet: sdxl, vaeFactor: 8, sizes: [size], rankCounts: [2], guidance: true };
   const svg = await renderChart(formulaChart(formulaRows(options)));

@@ -1,7 +1,6 @@
 /**
- * The fixtures are what the parity tests believe, so they are checked too: the formula weights are
- * those the recorded outputs were made with, everything recorded is finite, and what git holds
- * stays small.
+ * Checks of the fixtures that the parity tests rely on: the formula weights are those of the
+ * recorded outputs, all recorded values are finite, and the tracked files stay small.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";

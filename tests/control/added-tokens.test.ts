@@ -86,7 +86,7 @@ describe("a concept of several vectors", () => {
   });
 });
 
-describe("what is told of added tokens", () => {
+describe("warnings about added tokens", () => {
   test("the truncated text holds them", async () => {
     const tokenizer = await load({ old: true, "added_tokens.json": { "<toy>": 822 } });
     const { truncated } = tokenizer.encode(`${"cat ".repeat(75)}a red <toy> Circle`);

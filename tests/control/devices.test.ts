@@ -1,5 +1,5 @@
 /**
- * Which device draws, and what is said about it.
+ * The choice of the device, and the messages about it.
  */
 import { expect, test } from "bun:test";
 import { chooseDevice, type DeviceOptions, deviceDefaults } from "../../src/devices.ts";

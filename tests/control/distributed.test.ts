@@ -1,7 +1,7 @@
 /**
- * Several processes before and around an image: what the environment may say, how processes find
- * each other over TCP, what strangers cannot do, and what each process reports when another
- * differs, does not come, fails or goes away. Their images are in tests/cuda/processes.test.ts.
+ * Several processes around an image: environment variables, rendezvous over TCP, protection against
+ * unknown clients, and each process's error when another differs, is missing, fails or
+ * disconnects. Their images are tested in tests/cuda/processes.test.ts.
  */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
@@ -88,7 +88,7 @@ describe("the environment", () => {
 const id = Buffer.alloc(128, 7).toString("base64");
 const expected = { imageCount: 2, idBytes: 128 };
 
-/** A port that nobody uses at this moment. */
+/** A port that is free at this moment. */
 function freePort(): number {
   const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   const { port } = server;
@@ -221,7 +221,7 @@ and version.",
     expect(refusals.join()).not.toMatch(/\p{Cc}/u);
   });
 
-  test("connections that say nothing do not keep the others out", async () => {
+  test("silent connections do not block the others", async () => {
     const port = freePort();
     const first = rendezvous(optionsOf(port, 0));
     await Bun.sleep(20);
@@ -324,7 +324,7 @@ describe("while generating", () => {
     return met.map(({ peers }) => peers);
   }
 
-  /** What a process that only waits for the end is told. */
+  /** The error message that a waiting process receives. */
   function waiting(peers: Awaited<ReturnType<typeof trio>>[number]): Promise<string> {
     const never = new AbortController().signal;
     return refusal(
@@ -348,7 +348,7 @@ describe("while generating", () => {
     }
   });
 
-  test("process 0's failure is told to all", async () => {
+  test("process 0's failure is reported to all", async () => {
     const [zero, one, two] = await trio();
     const others = [waiting(one!), waiting(two!)];
     await zero!.fail("The disk is full.");
@@ -370,9 +370,9 @@ describe("while generating", () => {
       globalThis.process.stdout.write("met");`;
     const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe" });
     const { peers } = await rendezvous(optionsOf(port, 0));
-    const told = waiting(peers);
+    const reported = waiting(peers);
     child.kill("SIGKILL");
-    const message = await told;
+    const message = await reported;
     expect(message).toStartWith("Process 1 (rank 1) went away before the image was done (");
     expect(message).toEndWith("). No image was written.");
   });

@@ -1,6 +1,6 @@
 /**
- * Text from outside (files of a model, names of folders, prompts) reaches a terminal escaped and
- * cut, whatever it holds: where a message is made, and once more where it is printed.
+ * Foreign text (model files, folder names, prompts) is escaped and cut before it reaches a
+ * terminal: where a message is built, and again where it is printed.
  */
 import { afterAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

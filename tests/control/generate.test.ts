@@ -1,6 +1,6 @@
 /**
- * What a pipeline makes of requests: tokens, steps and session calls, the order of jobs, what stops
- * them and what their callers hear, against a session that only takes notes.
+ * The pipeline against a fake session that records its calls: tokens, steps, order of jobs,
+ * cancellation, and the events that callers receive.
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -229,7 +229,7 @@ describe("jobs", () => {
     const last = pipeline.generate(request({ seeds: [4n] }));
     const settled = Promise.allSettled([running, named, signalled]);
     expect(pipeline.cancel("named")).toBe(true);
-    expect(pipeline.cancel("nobody")).toBe(false);
+    expect(pipeline.cancel("unknown")).toBe(false);
     controller.abort();
     const reason = { code: "cancelled", sessionLost: false };
     for (const outcome of await settled) {

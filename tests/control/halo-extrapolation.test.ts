@@ -1,5 +1,5 @@
 /**
- * Prediction of halo rows is on by default exactly where measurements never found it to hurt.
+ * Halo extrapolation is on by default exactly where the measurements showed no harm.
  */
 import { expect, test } from "bun:test";
 import { extrapolatesByDefault } from "../../src/pipeline/halo-extrapolation.ts";

@@ -1,5 +1,5 @@
 /**
- * Images and whole files: what is written is what was drawn, and nothing is ever half there.
+ * Image files: the pixels written are those given, and writes are atomic.
  * Lossless means equal bytes; the other formats are held to a mean error that their settings reach.
  */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
@@ -116,7 +116,7 @@ describe("whole files", () => {
     expect(readdirSync(folder)).toEqual(["a.bin"]);
   });
 
-  test("a image that cannot be encoded leaves the old file as it was", async () => {
+  test("an image that cannot be encoded leaves the old file as it was", async () => {
     const path = join(folder, "a.webp");
     writeFileSync(path, "old");
     const side = 16384;
@@ -282,7 +282,7 @@ describe("places that cannot be written", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test("a folder that vanishes while the image is drawn", async () => {
+  test("a folder that vanishes while the image is generated", async () => {
     const path = join(folder, "a.png");
     checkWritable(path);
     rmSync(folder, { recursive: true });

@@ -1,5 +1,5 @@
 /**
- * The latents file: read back by the tests' own reader, and looked at byte by byte.
+ * The latents file: read back by the tests' reader, and compared byte by byte.
  */
 import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";

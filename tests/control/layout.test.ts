@@ -1,6 +1,6 @@
 /**
- * How ranks share a image: every row is dealt once, and what cannot be dealt is refused with a
- * count and a height that then work.
+ * The layout of ranks: every row is assigned once, and impossible layouts are refused with a rank
+ * count and a height that work.
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -10,7 +10,7 @@ import { refusal } from "../support/refusal.ts";
 
 const vaeFactor = 8;
 
-/** SDXL's unit, with guidance and split branches where nothing else is said. */
+/** SDXL's unit, with guidance and split branches by default. */
 function request(changes: Partial<LayoutRequest> = {}): LayoutRequest {
   const usual = { rankCount: 1, guidance: true, splitBatch: true, latentRows: 128, rowUnit: 4 };
   return { ...usual, vaeFactor, ...changes };
@@ -53,7 +53,7 @@ describe("whatever can be dealt", () => {
     );
   });
 
-  test("splits branches where there are two, an even count of ranks, and nobody objects", () => {
+  test("splits branches with guidance, an even number of ranks and split_batch", () => {
     fc.assert(
       fc.property(requests.filter(accepts), (asked) => {
         const splits = asked.guidance && asked.splitBatch && asked.rankCount % 2 === 0;

@@ -24,7 +24,7 @@ test("a limit of address space is named, else the reason and how to get the libr
 });
 
 test.skipIf(process.platform !== "linux").each([800_000, 1_500_000])(
-  "the command under ulimit -v %d says so or generates",
+  "the command under ulimit -v %d names the limit or generates",
   async (kibibytes) => {
     const script = `ulimit -v ${kibibytes}; exec "$0" "$@"`;
     const out = join(tmpdir(), `basedxl-limit-${process.pid}.png`);

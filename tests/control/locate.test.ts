@@ -1,5 +1,5 @@
 /**
- * Which model folder a run uses, and what is said to names that are no folder.
+ * Which model folder a run uses, and the errors for names that are not folders.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

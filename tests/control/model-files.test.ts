@@ -1,6 +1,6 @@
 /**
- * How the text files of a model are read: JSON as Python writes it, and a sentence of its own for
- * each way in which a download or an editor breaks a file.
+ * Reading of a model's text files: JSON as Python writes it, and a separate error message for each
+ * way in which a download or an editor breaks a file.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -97,7 +97,7 @@ describe("JSON as Python writes it", () => {
   });
 });
 
-describe("files that are not what their name says", () => {
+describe("files whose contents do not match their names", () => {
   const broken: [string, string | Buffer, RegExp][] = [
     ["a Git LFS pointer", pointer, /is a Git LFS pointer.*git lfs pull.*hf download/],
     ["a web page", "<!DOCTYPE html>\n<html>", /is a web page.*hf download/],

@@ -1,6 +1,6 @@
 /**
- * Finding and opening model folders. Each setting that is not supported has its own sentence: the
- * tables below change one key of the reference model and look for the words a user needs.
+ * Finding and opening model folders. Each unsupported setting has its own message: the tables below
+ * change one key of the reference model and check the message's key words.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
@@ -167,13 +167,13 @@ describe("folders that open", () => {
     expect(model.vae).toMatchObject({ latentChannels: 4, useQuantConv: false, sampleSize: 64 });
   });
 
-  test("a native size that the model cannot draw becomes the next that it can", async () => {
+  test("a native size that the model cannot generate becomes the next valid one", async () => {
     const model = await openModelFolder(modelWith({ "unet/config.json": { sample_size: 30 } }));
     expect(model.nativeSize).toEqual({ width: 256, height: 256 });
   });
 });
 
-/** file, keys to change, what the sentence must say besides the file's name. */
+/** file, keys to change, what the sentence must contain besides the file's name. */
 type Refused = [string, Record<string, unknown>, RegExp];
 
 const refused: Refused[] = [
@@ -389,7 +389,7 @@ describe("basedxl.json", () => {
 });
 
 describe("weights of a whole model", () => {
-  test("a model with a weight file missing says which part", async () => {
+  test("a missing weight file is reported with its component", async () => {
     const folder = modelWith({ "vae/diffusion_pytorch_model.safetensors": null });
     const message = await refusal(() => openModelFolder(folder), "bad-weights");
     expect(message).toStartWith(`${join(folder, "vae")} has no weights`);

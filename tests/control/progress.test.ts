@@ -59,7 +59,7 @@ describe("formatBar", () => {
     expect(formatBar(at("denoise", 10), times, 60_000, 79)).toEndWith("0.000 s left");
   });
 
-  test("before the first step there is nothing to tell but the count", () => {
+  test("before the first step only the count is shown", () => {
     const start = { ...times, lastStepMs: 1000, stepsDone: 0 };
     expect(formatBar(at("denoise", 0), start, 1500, 79)).toEndWith("  0/20");
   });
@@ -79,7 +79,7 @@ describe("formatBar", () => {
     expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
 
-  test("says which image it is where there are several", () => {
+  test("includes the image number where there are several", () => {
     const half = "█".repeat(10) + "░".repeat(10);
     expect(formatBar(ofFour(at("denoise", 10), 2), times, 6000, 79)).toBe(
       `Denoising image 2 of 4 ${half}  10/20  0.50 s per step  5.0 s left`,
@@ -102,7 +102,7 @@ describe("formatBar", () => {
   });
 });
 
-test("formatPlain says the same in words", () => {
+test("formatPlain shows the same without a bar", () => {
   expect(formatPlain(at("denoise", 10), times, 6000)).toBe(
     "Step 10/20, 0.50 s per step, 5.0 s left",
   );
@@ -146,7 +146,7 @@ describe("on a terminal", () => {
     expect(written.length).toBeGreaterThanOrEqual(5);
   });
 
-  test("a line goes above the bar, which is drawn again below it", () => {
+  test("a line goes above the bar, which is redrawn below it", () => {
     const { written, view } = viewWithClock(true);
     view.update(at("text"));
     view.line("warning: something");
@@ -166,7 +166,7 @@ describe("piped", () => {
     expect(written.at(-1)).toBe("Step 20/20, 0.10 s per step\n");
   });
 
-  test("the last step is told, also when polling saw decoding next", () => {
+  test("the last step is shown, also when polling saw decoding next", () => {
     const { written, clock, view } = viewWithClock(false);
     view.update(at("denoise", 0));
     clock.ms = 2000;

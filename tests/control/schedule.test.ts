@@ -190,7 +190,7 @@ describe("the reference model's runs", () => {
 });
 
 describe("options", () => {
-  test("the config's Karras sigmas and spacing hold unless an option says otherwise", () => {
+  test("options override the config's Karras sigmas and spacing", () => {
     const karras = { use_karras_sigmas: true, timestep_spacing: "trailing" };
     const plain = schedule("euler", {}, 12);
     const options = { stepCount: 12, useKarrasSigmas: false, timestepSpacing: "leading" } as const;
@@ -211,7 +211,7 @@ describe("options", () => {
     }
   });
 
-  test("the ancestral sampler alone draws noise, always, and its last step does not use it", () => {
+  test("only the ancestral sampler samples noise; its last step does not use it", () => {
     for (const name of schedulers) {
       const { rows } = schedule(name, {}, 12);
       expect(rows.map((row) => row.drawsNoise)).toEqual(rows.map(() => name === "euler_a"));

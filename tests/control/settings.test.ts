@@ -140,9 +140,9 @@ describe("values", () => {
   test.each(refusing)("%s: any other text gets one sentence that names the flag", (key) => {
     fc.assert(
       fc.property(invalidText(settingOf(key))!, (text) => {
-        const told = sentence(() => parseSetting(key, text));
-        expect(told).toStartWith(`${asFlag(key)} must `);
-        expect(told).toContain(`, not ${JSON.stringify(text)}.`);
+        const message = sentence(() => parseSetting(key, text));
+        expect(message).toStartWith(`${asFlag(key)} must `);
+        expect(message).toContain(`, not ${JSON.stringify(text)}.`);
       }),
     );
   });
@@ -185,7 +185,7 @@ describe("a request in JSON", () => {
     expect(issuesOf("x")).toEqual(['A request must be an object, not "x".']);
   });
 
-  test("says what is wrong by the field's name", () => {
+  test("names the invalid field", () => {
     expect(issuesOf({ guidance_scale: 101 })).toEqual([
       "guidance_scale must be a number from 0 to 100, not 101.",
     ]);

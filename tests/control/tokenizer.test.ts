@@ -73,7 +73,7 @@ describe("ids equal transformers'", () => {
   }
 });
 
-describe("what is told about a prompt", () => {
+describe("warnings about a prompt", () => {
   test("text that did not fit is given back, and only that", async () => {
     const tokenizer = await loadTokenizer(join(model, "tokenizer"), eos);
     expect(tokenizer.encode("").truncated).toBe("");

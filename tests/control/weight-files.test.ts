@@ -1,6 +1,5 @@
 /**
- * Which weight files a part of a model has: plain, variant or shards, and a sentence when there are
- * none.
+ * The weight files of a component: plain, variant or shards, and the error when there are none.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -134,7 +133,7 @@ describe("weight files", () => {
     });
   }
 
-  test("a link to nothing is told as such", async () => {
+  test("a dangling link is reported as such", async () => {
     const folder = folderWith({});
     symlinkSync("../../blobs/gone", join(folder, "model.safetensors"));
     const message = await refusal(() => findWeightFiles(folder, "model"), "bad-weights");

@@ -1,6 +1,6 @@
 /**
- * `bench gpu` without a GPU: what it predicts against closed forms and known sizes, what it makes
- * of patch times and of measured figures, and a short run on the emulated driver from end to end.
+ * `bench gpu` without a GPU: predictions against closed forms and known sizes, the evaluation of
+ * patch times and measured figures, and a short end-to-end run on the emulated driver.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -227,7 +227,7 @@ describe("flags", () => {
   });
 
   test.skipIf(probeDevice().gpuCount > 0)(
-    "without a GPU it says so and what can be done",
+    "without a GPU the error names the alternatives",
     async () => {
       await expect(run(["--model", golden])).rejects.toThrow(
         "bench gpu needs an NVIDIA GPU and its driver, and none was found: --predict estimates",

@@ -1,11 +1,11 @@
 /**
- * The library's report of GPUs as TypeScript reads it, and in the words of `doctor`.
+ * The library's report of GPUs as parsed by TypeScript and as shown by `doctor`.
  */
 import { describe, expect, test } from "bun:test";
 import { factsOf } from "../../src/doctor/gpu-probe.ts";
 import { type GpuReport, gpuReport } from "../../src/native/gpu-report.ts";
 
-test("what cannot be opened is told with what to do", () => {
+test("a library that cannot be opened is reported with advice", () => {
   const emulator = "no/such/emulator.so";
   const report = gpuReport({ peerLimitMs: 1000, emulator });
   expect(report.libraries.map(({ name }) => name)).toEqual([

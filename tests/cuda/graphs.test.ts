@@ -1,7 +1,7 @@
 /**
  * CUDA graphs on the emulated driver: replaying a graph changes no bit. The sizes are chosen so
  * that tensors of different shapes have equal byte counts, hence equal addresses: only the graph's
- * key tells them apart.
+ * key distinguishes them.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";

@@ -65,9 +65,9 @@ describe("against the CPU backend", () => {
 
     test.each(modes)("%s: graphs change no bit, within 1e-2", async (syncMode) => {
       const request = requestOf({ ...pair, syncMode });
-      const drawn = [];
-      for (const session of opened) drawn.push(latentsOf(await session.image(request)));
-      const [ours, plain, onCpu] = drawn as [Float32Array, Float32Array, Float32Array];
+      const result = [];
+      for (const session of opened) result.push(latentsOf(await session.image(request)));
+      const [ours, plain, onCpu] = result as [Float32Array, Float32Array, Float32Array];
       expect(Buffer.from(ours.buffer).equals(Buffer.from(plain.buffer))).toBe(true);
       expect(relativeL2(ours, onCpu)).toBeLessThanOrEqual(1e-2);
     });
@@ -110,7 +110,7 @@ test.each([1, 2, 4])("guidance rescale of %d ranks as on the CPU", async (rankCo
   expect(relativeL2(onCpu, without)).toBeGreaterThan(5e-2);
 });
 
-test("a GPU draws --rng cuda's noise as the CPU does", async () => {
+test("a GPU samples --rng cuda's noise as the CPU does", async () => {
   const seeds = [3n, 0x123456789abcdefn];
   const work: Work = { model, width: 32, height: 64, seeds, rng: "cuda" };
   const onCpu = await drawNoise(work, 2);
@@ -121,7 +121,7 @@ test("a GPU draws --rng cuda's noise as the CPU does", async () => {
   }
 });
 
-test("a prompt, seed or sampler captures nothing once a size has been drawn", async () => {
+test("another prompt, seed or sampler captures no new graph", async () => {
   const work: Work = { model, width: 32, height: 64, stepCount: 3, gpu: emulated() };
   await withSession(work, async (session) => {
     const graphs = async (change: Partial<Work>) => {
@@ -148,12 +148,12 @@ describe("two ranks on GPUs of their own", () => {
   test.each(["corrected_async_gn", "sync_gn", "full_sync"] as const)(
     "NCCL's messages and peer copies give the same bits: %s",
     async (syncMode) => {
-      const drawn = [];
+      const result = [];
       for (const transport of ["peer", "nccl"] as const) {
         const gpu = emulated({ share: false, transport });
-        drawn.push(Buffer.from((await drawLatents({ ...pair, syncMode, gpu })).buffer));
+        result.push(Buffer.from((await drawLatents({ ...pair, syncMode, gpu })).buffer));
       }
-      expect(drawn[1]!.equals(drawn[0]!)).toBe(true);
+      expect(result[1]!.equals(result[0]!)).toBe(true);
     },
   );
 
@@ -176,21 +176,21 @@ describe("two ranks on GPUs of their own", () => {
     });
   });
 
-  test("ranks that share a GPU cannot use NCCL, and are told so", async () => {
+  test("NCCL is refused for ranks that share a GPU", async () => {
     const gpu = emulated({ transport: "nccl" });
-    const drawing = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
-    const message = await refusal(drawing, "gpu-failed");
+    const pending = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
+    const message = await refusal(pending, "gpu-failed");
     expect(message).toContain("--transport nccl needs a GPU for each of the 3 ranks");
   });
 
   test("more ranks than GPUs are refused unless they may share", async () => {
     const gpu = emulated({ share: false });
-    const drawing = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
-    const message = await refusal(drawing, "gpu-failed");
+    const pending = () => draw({ ...pair, rankCount: 3, height: 96, gpu });
+    const message = await refusal(pending, "gpu-failed");
     expect(message).toContain("3 ranks need 3 GPUs, and the driver shows 2");
   });
 
-  test("a rank that fails is named, and the next image is drawn", async () => {
+  test("a rank that fails is named, and the next image is generated", async () => {
     const gpu = emulated();
     await withSession({ ...pair, gpu }, async (session) => {
       const fault = { kind: "fail", rank: 1, step: 2 } as const;

@@ -1,6 +1,6 @@
 /**
- * Attention and norms keep everything in registers: checked with ptxas where nvcc is, and in the
- * table that the repository keeps of it.
+ * Attention and norms spill no registers: checked with ptxas where nvcc exists, and in the tracked
+ * table src/bench/kernels.md.
  */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -27,7 +27,7 @@ describe("attention and norm kernels spill nothing and keep no array in memory",
   });
 
   test.skipIf(!nvcc)(
-    "as ptxas says on every architecture",
+    "as reported by ptxas on every architecture",
     () => {
       const all = resourcesOf(nvcc!.path, files);
       const names = new Set(all.map(({ architecture }) => architecture));
@@ -39,7 +39,7 @@ describe("attention and norm kernels spill nothing and keep no array in memory",
     timeoutMs,
   );
 
-  test("and the repository's table says so", () => {
+  test("and in the repository's table", () => {
     const table = readFileSync(join(import.meta.dir, "../../src/bench/kernels.md"), "utf8");
     const rows = table.split("\n").filter((line) => held.test(line.split("|")[1] ?? ""));
     expect(rows.length).toBeGreaterThan(10);

@@ -1,6 +1,6 @@
 /**
- * GPUs that do not answer or have too little memory, as the emulator can be told to be: one
- * sentence, and the process goes on to draw elsewhere.
+ * GPUs that hang or have too little memory, as configured in the emulator: one error message, and
+ * the process can generate on another device.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { emulated } from "../support/emulator.ts";

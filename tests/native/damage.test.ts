@@ -1,5 +1,5 @@
 /**
- * Random damage to a model folder: whatever its bytes say, opening it succeeds or is refused in a
+ * Random damage to a model folder: for any bytes, opening it succeeds or is refused in a
  * sentence. A crash of the library would end this process, and with it the tests.
  */
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";

@@ -1,5 +1,5 @@
 /**
- * What the help says of bf16 on the CPU, held to the images it speaks of.
+ * The figures about bf16 in the help, compared with generated images.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { draw } from "../support/draw.ts";
 const seeds = [1n, 2n, 3n, 4n];
 
 test.skipIf(!probeDevice().hasBf16)(
-  "images in bf16 are as near to those in f32 as is said",
+  "the error of bf16 images against f32 is the one in the help",
   async () => {
     const model = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
     const { prompt, steps: stepCount, guidanceScale } = model.defaults;
@@ -23,7 +23,7 @@ test.skipIf(!probeDevice().hasBf16)(
     const distances = rough.images.map((pixels, i) =>
       psnr({ pixels, width, height }, { pixels: exact.images[i]!, width, height }),
     );
-    // Whole decibels are said.
+    // The help states whole decibels.
     expect(Math.round(Math.min(...distances))).toBeGreaterThanOrEqual(bf16Psnr.min);
     expect(Math.round(Math.max(...distances))).toBeLessThanOrEqual(bf16Psnr.max);
   },

@@ -1,7 +1,6 @@
 /**
- * TypeScript describes how ranks share an image and refuses what cannot be shared; the library
- * deals the rows. Both hold the same rule: for random requests the library's plan has the rows that
- * TypeScript names.
+ * TypeScript describes the layout of ranks and refuses impossible ones; the library assigns the
+ * rows. For random requests the library's plan has the rows that TypeScript computes.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";

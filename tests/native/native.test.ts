@@ -1,7 +1,6 @@
 /**
- * The native library as the rest of the program meets it: sessions draw the same bits however the
- * work is shared, stop when told, survive failures, and refuse damaged weights by the tensor's
- * name.
+ * The native library through its sessions: images have the same bits however the work is split;
+ * sessions can be cancelled, survive failures, and refuse damaged weights by the tensor's name.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -84,12 +83,12 @@ describe("the same request", () => {
   ])("gives the same latents with $rankCount ranks and $threadCount threads", async (shared) => {
     await withSession(shared, async (session) => {
       expect(session.rankCount).toBe(shared.rankCount);
-      const drawn = await session.image(request());
-      expect(drawn.latents).toEqual(reference.latents);
+      const result = await session.image(request());
+      expect(result.latents).toEqual(reference.latents);
       // Several ranks decode in patches, whose norms add up in another order: 2e-6 of -1 to 1,
       // which turns the level of a number that lies half-way between two.
       const levels = shared.rankCount === 1 ? 0 : 1;
-      expect(maxAbs(drawn.images[0]!, reference.images[0]!)).toBeLessThanOrEqual(levels);
+      expect(maxAbs(result.images[0]!, reference.images[0]!)).toBeLessThanOrEqual(levels);
     });
   });
 
@@ -104,8 +103,8 @@ describe("the same request", () => {
 
   test("gives another image for another seed", async () => {
     await withSession({}, async (session) => {
-      const drawn = await session.image(request({ seeds: [12n] }));
-      expect(drawn.latents).not.toEqual(reference.latents);
+      const result = await session.image(request({ seeds: [12n] }));
+      expect(result.latents).not.toEqual(reference.latents);
     });
   });
 });
@@ -114,39 +113,42 @@ test("several ranks share an image without guidance", async () => {
   const shared = { rankCount: 3, height: 128, guidanceScale: 1 };
   await withSession(shared, async (session) => {
     expect(session.rankCount).toBe(3);
-    const drawn = await session.image(request(shared));
-    expect(drawn.timings.stepMs).toHaveLength(3);
-    expect(drawn.latentShape).toEqual([1, 4, 16, 8]);
-    expect(drawn.ranks).toHaveLength(3);
+    const result = await session.image(request(shared));
+    expect(result.timings.stepMs).toHaveLength(3);
+    expect(result.latentShape).toEqual([1, 4, 16, 8]);
+    expect(result.ranks).toHaveLength(3);
   });
 });
 
 describe("stopping", () => {
-  test.each([1, 2, 3])("%d rank(s) stop within a second and can draw again", async (rankCount) => {
-    await withSession({ rankCount, threadCount: 2, width: 512, height: 512 }, async (session) => {
-      const long = request({ width: 512, height: 512, stepCount: 1000 });
-      const controller = new AbortController();
-      let abortedAt = 0;
-      const hooks = {
-        signal: controller.signal,
-        onProgress: ({ stage }: { stage: string }) => {
-          if (stage !== "denoise" || abortedAt > 0) return;
-          abortedAt = performance.now();
-          controller.abort();
-        },
-      };
-      const error = await failure(session.image(long, hooks));
-      expect(error.code).toBe("cancelled");
-      // The bar is the issue's own: Ctrl-C takes effect within a second.
-      expect(performance.now() - abortedAt).toBeLessThan(1000);
-      expect((await session.image(request())).images[0]).toHaveLength(64 * 96 * 3);
-    });
-  });
+  test.each([1, 2, 3])(
+    "%d rank(s) stop within a second and can generate again",
+    async (rankCount) => {
+      await withSession({ rankCount, threadCount: 2, width: 512, height: 512 }, async (session) => {
+        const long = request({ width: 512, height: 512, stepCount: 1000 });
+        const controller = new AbortController();
+        let abortedAt = 0;
+        const hooks = {
+          signal: controller.signal,
+          onProgress: ({ stage }: { stage: string }) => {
+            if (stage !== "denoise" || abortedAt > 0) return;
+            abortedAt = performance.now();
+            controller.abort();
+          },
+        };
+        const error = await failure(session.image(long, hooks));
+        expect(error.code).toBe("cancelled");
+        // The bar is the issue's own: Ctrl-C takes effect within a second.
+        expect(performance.now() - abortedAt).toBeLessThan(1000);
+        expect((await session.image(request())).images[0]).toHaveLength(64 * 96 * 3);
+      });
+    },
+  );
 
-  test("a session can be closed while it draws", async () => {
+  test("a session can be closed while it generates", async () => {
     const session = await openSession(open);
-    const drawing = session.image(request({ stepCount: 500 }));
-    const outcome = drawing.then(() => "done").catch((error: Error) => error.message);
+    const pending = session.image(request({ stepCount: 500 }));
+    const outcome = pending.then(() => "done").catch((error: Error) => error.message);
     await Bun.sleep(20);
     let ticks = 0;
     const ticking = setInterval(() => void ticks++, 1);
@@ -192,7 +194,7 @@ describe("stopping", () => {
 
   test("a second image at once is refused", async () => {
     await withSession({}, async (session) => {
-      // Its sentence must not be told again for the refusal below.
+      // Its message must not be repeated for the refusal below.
       const odd = await failure(session.image(request({ width: 8 })));
       expect(odd.message).toContain("asked for a latent of 1 x ");
       const first = session.image(request());
@@ -203,7 +205,7 @@ describe("stopping", () => {
   });
 });
 
-test("a image that cannot fit is refused before loading, with what it needs", async () => {
+test("an image that cannot fit is refused before loading, with what it needs", async () => {
   // The largest latent there is: activations alone take terabytes.
   const error = await failure(openSession({ ...open, width: 131072, height: 131072 }));
   expect(error.code).toBe("no-memory");
@@ -223,48 +225,48 @@ describe("damaged weights", () => {
     {
       what: "a missing tensor",
       folder: edit(unet, (t) => t.delete(norm)),
-      says: `tensor ${norm} is missing from`,
+      sentence: `tensor ${norm} is missing from`,
     },
     {
       what: "a wrong shape",
       folder: edit(unet, (t) => put(t, norm, { shape: [4, 8] })),
-      says: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,
+      sentence: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,
     },
     {
       what: "an unusable type",
       folder: edit(unet, (t) => put(t, norm, { dtype: "I16" })),
-      says: `tensor ${norm} has type I16; weights are read in F32, F16 or BF16`,
+      sentence: `tensor ${norm} has type I16; weights are read in F32, F16 or BF16`,
     },
     {
       what: "a text projection that is missing",
       folder: edit(text2, (t) => t.delete("text_projection.weight")),
-      says: "tensor text_projection.weight is missing from",
+      sentence: "tensor text_projection.weight is missing from",
     },
     {
       what: "a file cut short",
       folder: () => copyModelBytes(unet, (bytes) => bytes.subarray(0, bytes.length - 100)),
-      says: "it was cut short. Copy or download it again",
+      sentence: "it was cut short. Copy or download it again",
     },
     {
       what: "an empty file",
       folder: () => copyModelBytes(unet, () => noBytes),
-      says: "is empty",
+      sentence: "is empty",
     },
     {
       what: "a header that is not JSON",
       folder: () => copyModelBytes(unet, (bytes) => bytes.fill(0x20, 8, 20)),
-      says: "header is not valid JSON",
+      sentence: "header is not valid JSON",
     },
     {
       what: "a web page in place of weights",
       folder: () => copyModelBytes(unet, () => Buffer.from("<!doctype html><title>404</title>")),
-      says: "is a web page",
+      sentence: "is a web page",
     },
-  ])("$what is refused", async ({ folder, says }) => {
+  ])("$what is refused", async ({ folder, sentence }) => {
     const opened = async () => openSession({ ...open, model: await openModelFolder(folder()) });
     const error = await failure(opened());
     expect(error.code).toBe("bad-weights");
-    expect(error.message).toContain(says);
+    expect(error.message).toContain(sentence);
   });
 
   const infinity = (t: Tensors, name: string) =>
@@ -304,7 +306,7 @@ describe("damaged weights", () => {
     await withSession({ model: await openModelFolder(folder) }, async () => {});
   });
 
-  test("the VAE's old names for its attention draw the same image", async () => {
+  test("the VAE's old attention names give the same image", async () => {
     const names = [
       ["to_q", "query"],
       ["to_k", "key"],
@@ -322,8 +324,8 @@ describe("damaged weights", () => {
       }
     });
     const model = await openModelFolder(folder);
-    const drawn = await withSession({ model }, (session) => session.image(request()));
+    const result = await withSession({ model }, (session) => session.image(request()));
     const whole = await withSession({}, (session) => session.image(request()));
-    expect(drawn.images).toEqual(whole.images);
+    expect(result.images).toEqual(whole.images);
   });
 });

@@ -1,6 +1,5 @@
 /**
- * Images and all that leads to them equal PyTorch's and diffusers': every measure of
- * `bun run bench parity`, against its bar.
+ * Parity with PyTorch and diffusers: every measure of `bun run bench parity` against its limit.
  */
 import { expect, test } from "bun:test";
 import { type Measure, measureParity } from "../../src/bench/support/parity.ts";

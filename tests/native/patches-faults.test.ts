@@ -1,6 +1,6 @@
 /**
- * A rank that fails or stalls in the middle of a image: every rank stops, one sentence names the
- * rank and the step, and the session draws the next image as if nothing had happened.
+ * A rank that fails or stalls in the middle of an image: every rank stops, one sentence names the
+ * rank and the step, and the session generates the next image normally.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -83,7 +83,7 @@ test("a rank that is slow within the limit is waited for", async () => {
   const work = workOf(5, false, "corrected_async_gn");
   await withSession(work, async (session) => {
     const delayed = requestOf({ ...work, testHooks: { delaySeed: 3, stallLimitMs: 5000 } });
-    const drawn = latentsOf(await session.image(delayed));
-    expect(drawn).toEqual(latentsOf(await session.image(requestOf(work))));
+    const result = latentsOf(await session.image(delayed));
+    expect(result).toEqual(latentsOf(await session.image(requestOf(work))));
   });
 });

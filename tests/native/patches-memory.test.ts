@@ -1,6 +1,6 @@
 /**
- * What patches cost in memory: buffers of the size that the model's config gives, a process that
- * takes what was planned and no more, and nothing that grows with the steps.
+ * Memory of patches: buffer sizes follow from the model's config, the process takes no more than
+ * planned, and nothing grows with the steps.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { rmSync } from "node:fs";
@@ -49,7 +49,7 @@ describe("buffers of all ranks together", () => {
       const model = models[name];
       // Five rows of units, so that patches are uneven.
       const [rows, columns] = [5, 3];
-      const drawn = await draw({
+      const result = await draw({
         model,
         ...mode,
         ...share,
@@ -69,7 +69,7 @@ describe("buffers of all ranks together", () => {
         samples *
         (elementBytes.activation * activations +
           elementBytes.statistic * copies.statistics * patches * sizes.statistics);
-      const held = drawn.ranks.reduce((sum, { bufferBytes }) => sum + bufferBytes, 0);
+      const held = result.ranks.reduce((sum, { bufferBytes }) => sum + bufferBytes, 0);
       expect(held, `${name}, ${share.rankCount} ranks`).toBe(expected);
     }
   });

@@ -1,7 +1,7 @@
 /**
- * How far images by patches that read old values are from those of one rank: nearer than
- * DistriFusion's, and never black. Its figures for the reference model were measured with its own
- * modules on the same latents and steps; relative L2 of the latents.
+ * The error of asynchronous patches against one rank: below DistriFusion's, and never a black
+ * image. Its figures for the reference model were measured with its own modules on the same latents
+ * and steps; relative L2 of the latents.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -56,7 +56,7 @@ const bundled: Work = {
 };
 
 /**
- * What DistriFusion would draw: old halo rows as they are, and its factor n / (n - 1) of the
+ * DistriFusion's result: stale halo rows unchanged, and its factor n / (n - 1) of the
  * variance. tests/native/patches.test.ts holds that to its own recorded runs, to 1e-4.
  */
 const asDistriFusion = { extrapolateHalos: false, testHooks: { besselVariance: true } };
@@ -89,7 +89,7 @@ describe("the bundled model is nearer to one rank than DistriFusion", () => {
 });
 
 /** DistriFusion's issue 7: black images at eight ranks and small sizes. */
-describe("eight ranks at small sizes draw a image", () => {
+describe("eight ranks at small sizes generate an image", () => {
   const sizes = [
     // Patches of one unit of rows: the smallest there are.
     { width: 64, height: 256, splitBatch: false, warmupSteps: 4, stepCount: 25 },
@@ -113,12 +113,12 @@ describe("eight ranks at small sizes draw a image", () => {
     const contrast = contrastOf(one);
     expect(contrast).toBeGreaterThan(50);
     for (const syncMode of syncModes) {
-      const drawn = await draw({ ...work, rankCount: 8, syncMode });
-      expect(drawn.ranks).toHaveLength(8);
-      expect(latentsOf(drawn).every(Number.isFinite)).toBe(true);
+      const result = await draw({ ...work, rankCount: 8, syncMode });
+      expect(result.ranks).toHaveLength(8);
+      expect(latentsOf(result).every(Number.isFinite)).toBe(true);
       // Measured 0.59 at least, in no_sync without a warm-up; one colour would be 0.
-      expect(contrastOf(drawn) / contrast, syncMode).toBeGreaterThan(0.4);
-      expect(distanceOf(drawn, one), syncMode).toBeLessThan(distanceMax[syncMode]);
+      expect(contrastOf(result) / contrast, syncMode).toBeGreaterThan(0.4);
+      expect(distanceOf(result, one), syncMode).toBeLessThan(distanceMax[syncMode]);
     }
   });
 });

@@ -1,5 +1,5 @@
 /**
- * A image that is cut into patches of rows: equal to the whole where a mode promises it, equal to
+ * An image that is split into patches of rows: equal to one rank where a mode promises it, equal to
  * DistriFusion's own recorded runs where it does not, and the same bits every time.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -89,7 +89,7 @@ describe("full_sync equals one rank", () => {
   const cut = fc.record({
     rankCount: fc.integer({ min: 2, max: 16 }),
     guidance: fc.boolean(),
-    // By deviations of the whole image, whoever has its rows and branches.
+    // From statistics of the whole image, however rows and branches are split.
     guidanceRescale: fc.constantFrom(0, 0.7, 1),
     splitBatch: fc.boolean(),
     imageCount: fc.integer({ min: 1, max: 2 }),
@@ -108,17 +108,17 @@ describe("full_sync equals one rank", () => {
     return guidance && splitBatch && rankCount % 2 === 0 ? rankCount / 2 : rankCount;
   }
 
-  function workOf(model: ModelFolder, drawn: Cut, rows: number, area: number): Work {
-    const { rankCount, splitBatch, imageCount, warmupSteps, seed } = drawn;
-    const columns = Math.max(1, Math.min(drawn.columns, Math.floor(area / rows)));
+  function workOf(model: ModelFolder, sampled: Cut, rows: number, area: number): Work {
+    const { rankCount, splitBatch, imageCount, warmupSteps, seed } = sampled;
+    const columns = Math.max(1, Math.min(sampled.columns, Math.floor(area / rows)));
     return {
       model,
       rankCount,
       splitBatch,
       warmupSteps,
       seeds: Array.from({ length: imageCount }, (_, i) => seed + BigInt(i)),
-      guidanceScale: drawn.guidance ? 5 : 1,
-      guidanceRescale: drawn.guidanceRescale,
+      guidanceScale: sampled.guidance ? 5 : 1,
+      guidanceRescale: sampled.guidanceRescale,
       width: columns * model.sizeMultiple,
       height: rows * model.sizeMultiple,
       stepCount: 12,
@@ -134,12 +134,12 @@ describe("full_sync equals one rank", () => {
   ])(`at sizes that can be dealt, $name model, $rankCount ranks (${seedName})`, async (kind) => {
     await fc.assert(
       fc.asyncProperty(cut, async (anyCount) => {
-        const drawn = { ...anyCount, rankCount: kind.rankCount };
-        const rows = patchCountOf(drawn) + drawn.spareRows;
-        const work = workOf(models[kind.name], drawn, rows, kind.area);
+        const sampled = { ...anyCount, rankCount: kind.rankCount };
+        const rows = patchCountOf(sampled) + sampled.spareRows;
+        const work = workOf(models[kind.name], sampled, rows, kind.area);
         const ours = await draw(work);
         const one = await draw({ ...work, rankCount: 1 });
-        expect(ours.ranks).toHaveLength(drawn.rankCount);
+        expect(ours.ranks).toHaveLength(sampled.rankCount);
         expect(relativeL2(latentsOf(ours), latentsOf(one))).toBeLessThanOrEqual(exactBar);
         // The VAE's patches are always synchronous, but what they decode has its own rounding.
         expect(relativeL2(imageOf(ours), imageOf(one))).toBeLessThanOrEqual(exactBar);
@@ -152,10 +152,10 @@ describe("full_sync equals one rank", () => {
   test("and what cannot be dealt is refused before anything loads", async () => {
     await fc.assert(
       fc.asyncProperty(
-        cut.filter((drawn) => drawn.missingRows < patchCountOf(drawn)),
-        async (drawn) => {
-          const patchCount = patchCountOf(drawn);
-          const work = workOf(golden, drawn, patchCount - drawn.missingRows, 100);
+        cut.filter((sampled) => sampled.missingRows < patchCountOf(sampled)),
+        async (sampled) => {
+          const patchCount = patchCountOf(sampled);
+          const work = workOf(golden, sampled, patchCount - sampled.missingRows, 100);
           const sentence = await refusal(() => draw({ ...work, model: empty }), "bad-option");
           expect(sentence).toContain(`${work.rankCount} ranks are ${patchCount} patches`);
           expect(sentence).toContain(`a height of at least ${patchCount * golden.sizeMultiple}`);
@@ -191,12 +191,12 @@ describe("the same seed gives the same bits", () => {
     }
   });
 
-  test("in every mode, where one rank draws", async () => {
+  test("in every mode on one rank", async () => {
     const plain = await draw({ ...work, splitBatch: false });
     for (const syncMode of syncModes) {
       for (const warmupSteps of [0, 3]) {
-        const drawn = await draw({ ...work, syncMode, warmupSteps });
-        expectSame(drawn, plain, `${syncMode}, warm-up ${warmupSteps}`);
+        const result = await draw({ ...work, syncMode, warmupSteps });
+        expectSame(result, plain, `${syncMode}, warm-up ${warmupSteps}`);
       }
     }
   });
@@ -221,7 +221,7 @@ describe("the same seed gives the same bits", () => {
   }
 });
 
-describe("a image of a batch is the same alone", () => {
+describe("an image of a batch is the same alone", () => {
   const seeds = [7n, 2n ** 63n, 8n];
   const shares = [1, 2, 3].flatMap((rankCount) =>
     (["full_sync", "corrected_async_gn"] as const).map((syncMode) => ({ rankCount, syncMode })),

@@ -1,6 +1,6 @@
 /**
  * `--rng cuda` on the CPU: the first latent and the steps' noise are the numbers that torch prints
- * on CUDA devices, each image's from a generator of its own, whatever ranks share it.
+ * on CUDA devices, each image's from its own generator, for any number of ranks.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -26,9 +26,9 @@ const seed0 = [-0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.
 
 test("the first latent, then each step's noise, go on in torch's order", async () => {
   // While a latent fits the grid, its first elements are those of any shorter tensor.
-  const drawn = await drawNoise({ ...work, seeds: [42n] }, seed42.length);
+  const result = await drawNoise({ ...work, seeds: [42n] }, seed42.length);
   for (const [i, numbers] of seed42.entries()) {
-    expect(maxAbs(drawn[i]!.subarray(0, 4), numbers)).toBeLessThanOrEqual(printed);
+    expect(maxAbs(result[i]!.subarray(0, 4), numbers)).toBeLessThanOrEqual(printed);
   }
 });
 
@@ -42,7 +42,7 @@ test("every image of a batch has a generator of its own, as on its own", async (
   }
 });
 
-test("ranks draw the same, and all 64 bits of a seed count", async () => {
+test("all ranks sample the same noise, and all 64 bits of a seed count", async () => {
   const seeds = [42n + (1n << 40n)];
   const [, alone] = await drawNoise({ ...work, seeds }, 2);
   const [, shared] = await drawNoise({ ...work, seeds, rankCount: 2 }, 2);

@@ -99,7 +99,7 @@ test("a step's time: the longer of the two and the gathering, or all one after t
   expect(stepMs({ ...step, computeMs: 5, synchronous: true })).toBeCloseTo(15, 9);
 });
 
-describe("ranks count what the formula says", () => {
+describe("counted bytes equal the formula", () => {
   const width = 160;
   const height = 256;
   const stepCount = 4;

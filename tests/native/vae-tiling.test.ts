@@ -1,5 +1,5 @@
 /**
- * Decoding in tiles: the sizes, what stays the same and what does not, and what its user is told.
+ * Decoding in tiles: sizes, error against whole decoding, and the warning for the user.
  * That the numbers are diffusers' own is a measure of the parity test.
  */
 
@@ -77,7 +77,7 @@ test.each([
   expect(tileLatent(withSampleSize(golden, sampleSize))).toBe(tile);
 });
 
-test("the user is told what tiles change, or that they change nothing", () => {
+test("a warning states the error of tiling, or that tiling has no effect", () => {
   expect(tilingWarning(small, 64, 64)).toBe(
     "--vae-tiling changes nothing at 64x64: one tile is 64x64.",
   );
@@ -107,17 +107,17 @@ describe("images in tiles", () => {
     const parts = await ModelParts.open(nativeModelOf(small));
     try {
       for (const changes of [{}, { width: 96, height: 160, seeds: [5n] }, {}]) {
-        const drawn = await session.image(request({ ...changes, wantDecoded: true }));
-        const [count, channels, rows, columns] = drawn.latentShape;
+        const result = await session.image(request({ ...changes, wantDecoded: true }));
+        const [count, channels, rows, columns] = result.latentShape;
         for (let i = 0; i < count; i++) {
           const values = channels * rows * columns;
-          const latent = drawn.latents!.subarray(i * values, (i + 1) * values);
+          const latent = result.latents!.subarray(i * values, (i + 1) * values);
           const scale = Math.fround(1 / Math.fround(small.vae.scalingFactor));
           const scaled = latent.map((value) => value * scale);
           const alone = await parts.decode(scaled, rows, columns, tileLatent(small));
-          expect(alone.rgb).toEqual(drawn.images[i]!);
-          const length = drawn.image!.length / count;
-          expect(drawn.image!.subarray(i * length, (i + 1) * length)).toEqual(alone.image);
+          expect(alone.rgb).toEqual(result.images[i]!);
+          const length = result.image!.length / count;
+          expect(result.image!.subarray(i * length, (i + 1) * length)).toEqual(alone.image);
           const whole = await parts.decode(scaled, rows, columns);
           expect(maxAbs(whole.image, alone.image)).toBeGreaterThan(0.01);
         }
@@ -159,8 +159,8 @@ describe("images in tiles", () => {
         stoppedAt = performance.now();
         stop.abort();
       };
-      const drawing = session.image(request(many), { onProgress, signal: stop.signal });
-      expect((await refusal(drawing)).code).toBe("cancelled");
+      const pending = session.image(request(many), { onProgress, signal: stop.signal });
+      expect((await refusal(pending)).code).toBe("cancelled");
       expect(performance.now() - stoppedAt).toBeLessThan(1000);
     } finally {
       await session.close();

@@ -1,6 +1,6 @@
 /**
- * Weight files with more in them than the model reads, and files that change while they are mapped:
- * the first draw the same image with a warning, the second end in an error that names the file. A
+ * Weight files with unused tensors, and files that change while they are mapped: the first generate
+ * the same image with a warning, the second end with an error that names the file. A
  * crash of the library would end this process, and with it the tests.
  */
 import { afterAll, describe, expect, test } from "bun:test";

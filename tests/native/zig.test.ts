@@ -1,6 +1,6 @@
 /**
- * What the Zig side says of itself: its own tests, and bindings that agree with its structs. Run
- * through the same compiler that builds the library.
+ * Zig's own tests, and bindings that match its structs, run by the compiler that builds the
+ * library.
  */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";

@@ -1,6 +1,6 @@
 /**
- * Where a binary extracts to and how, without a binary: folders that must not be used, files that
- * are damaged, and many processes at once.
+ * The extraction of a binary, without a binary: unsafe folders, damaged files, and many processes
+ * at once.
  */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
@@ -123,7 +123,7 @@ not mounted noexec.`,
     expect(sentence).toContain(`${theirs} above it belongs to another user`);
   });
 
-  test.skipIf(process.getuid?.() === 0)("says when nothing may be written", async () => {
+  test.skipIf(process.getuid?.() === 0)("reports folders that are not writable", async () => {
     mkdirSync(join(root, "locked"), { mode: 0o500 });
     const sentence = await refusal(() => openCache([join(root, "locked", "cache")], "1"));
     expect(sentence).toContain("no permission to write there");
@@ -139,7 +139,7 @@ not mounted noexec.`,
     expect(report.problem).toContain("No folder can hold");
   });
 
-  test("tells what is there, and of other versions", () => {
+  test("reports its contents and other versions", () => {
     const cache = join(root, "cache");
     extract(openCache([cache], "1"), [embedded("a", "12345")]);
     openCache([cache], "0");

@@ -1,6 +1,6 @@
 /**
- * dist/basedxl as a user gets it: one file in an empty folder, without an environment. What it
- * draws is compared with what the clone draws, byte for byte.
+ * dist/basedxl as users get it: one file in an empty folder, without environment variables. Its
+ * image is compared with the clone's, byte for byte.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
@@ -102,9 +102,9 @@ describe("without an environment, in an empty folder", () => {
     ["sample.jpg", [0xff, 0xd8, 0xff]],
     ["sample.webp", [0x52, 0x49, 0x46, 0x46]],
     ["sample.avif", [0x00, 0x00, 0x00]],
-  ])("%s is what the clone draws", async (name, magic) => {
-    const drawn = await ended(start([alone, "sample", ...quick, "--out", name], folder));
-    expect(drawn).toEqual({ exitCode: 0, stdout: "", stderr: "" });
+  ])("%s equals the clone's image", async (name, magic) => {
+    const result = await ended(start([alone, "sample", ...quick, "--out", name], folder));
+    expect(result).toEqual({ exitCode: 0, stdout: "", stderr: "" });
     const other = join(folder, `clone-${name}`);
     const clone = [process.execPath, main, "sample", ...quick, "--out", other];
     expect((await ended(start(clone, root, { PATH: process.env.PATH ?? "" }))).stderr).toBe("");
@@ -129,7 +129,7 @@ describe("on a system with nothing but glibc", () => {
   };
 
   test.skipIf(skip)(
-    "a PNG has the same pixels, and one line says which library is missing",
+    "a PNG has the same pixels, and one line names the missing library",
     async () => {
       const loud = quick.filter((flag) => flag !== "--quiet");
       const { exitCode, stderr } = await run("sample", ...loud, "--out", "/out/bare.png");
@@ -146,7 +146,7 @@ describe("on a system with nothing but glibc", () => {
   );
 
   test.skipIf(skip)(
-    "an AVIF is refused before it is drawn, naming what brings it and what else there is",
+    "an AVIF is refused before generation, naming the missing package and other formats",
     async () => {
       const { exitCode, stderr } = await run("sample", ...quick, "--out", "/out/bare.avif");
       expect(stderr).toMatch(
@@ -156,7 +156,7 @@ describe("on a system with nothing but glibc", () => {
     },
   );
 
-  test.skipIf(skip)("doctor says it too, red and with what to do", async () => {
+  test.skipIf(skip)("doctor reports it as a problem with advice", async () => {
     const { stdout, stderr } = await run("doctor", "--json");
     expect(stderr).toBe("");
     const { problems } = JSON.parse(stdout) as { problems: { what: string }[] };
@@ -171,7 +171,7 @@ describe("the folder it extracts to", () => {
     return join(folder, "cache", name);
   };
 
-  test("two at once on a cold cache draw the same, and leave whole files", async () => {
+  test("two at once on a cold cache generate the same image, and leave whole files", async () => {
     const names = ["one.png", "two.png"];
     const all = await Promise.all(
       names.map((name) => basedxl(folder, "sample", ...quick, "--out", name)),
@@ -229,7 +229,7 @@ describe("disks", () => {
     expect(exitCode).toBe(1);
   });
 
-  test.skipIf(skip)("a image on a full disk: one sentence, and the old image stays", async () => {
+  test.skipIf(skip)("an image on a full disk: one sentence, and the old image stays", async () => {
     const script = `echo old > disk/sample.png
         head -c 1000000 /dev/zero > disk/filler 2>/dev/null
         ${sample} --out disk/sample.png; code=$?
@@ -271,7 +271,7 @@ test.skipIf(skipped("system calls", noStraceReason()))(
   },
 );
 
-describe("what it says of itself", () => {
+describe("version and licenses", () => {
   const folder = folderFor();
 
   test("--version names what it is made of", async () => {
@@ -308,7 +308,7 @@ describe("what it says of itself", () => {
     expect(machine.cores).toBeGreaterThan(0);
   });
 
-  test("a bench that needs the repository says so; the others are there", async () => {
+  test("a bench that needs the repository is refused; the others run", async () => {
     const parity = await basedxl(folder, "bench", "parity");
     expect(parity.exitCode).toBe(2);
     expect(parity.stderr).toContain("run `bun run bench parity` in a clone");

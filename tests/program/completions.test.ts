@@ -1,5 +1,5 @@
 /**
- * The completion scripts, asked in the shells themselves where they are installed.
+ * The completion scripts, run in the real shells where these are installed.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ describe("bash", () => {
     expect(offered("basedxl", "sample", "--seed", "")).toEqual([]);
   });
 
-  test("files for a image, folders alone for a model", () => {
+  test("files for an image, folders alone for a model", () => {
     expect(offered("basedxl", "sample", "--out", `${import.meta.dir}/completions`)).toEqual([
       import.meta.path,
     ]);

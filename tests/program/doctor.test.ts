@@ -1,6 +1,6 @@
 /**
- * `doctor` on machines that have less than it hopes for: no driver, half a driver, one that hangs,
- * one that crashes. Stand-ins for libcuda are compiled from Zig and found as the real one would be.
+ * `doctor` on incomplete machines: no driver, a partial driver, one that hangs, one that crashes.
+ * Fake libcuda libraries are compiled from Zig and found like the real one.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {

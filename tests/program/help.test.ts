@@ -39,7 +39,7 @@ test("no line is over 80 columns, and examples come before flags", () => {
   expect(text).toEndWith("terminated.\n");
 });
 
-test("every flag with a value says its default; numbers say their range", () => {
+test("every flag with a value states its default; numbers state their range", () => {
   for (const [name, flag] of Object.entries(sampleFlags)) {
     if (flag.type !== "string" || name === "height") continue;
     expect(flag.description).toContain("Default:");
@@ -52,7 +52,7 @@ test("every flag with a value says its default; numbers say their range", () => 
   }
 });
 
-test("every mode has a line of its own that says what it trades", () => {
+test("every mode has its own line with its trade-off", () => {
   for (const [mode, trade] of Object.entries(syncModeTexts)) {
     const line = text.split("\n").find((each) => each.trim().startsWith(`${mode} `));
     expect(line?.trim()).toBe(mode.padEnd(20) + trade);

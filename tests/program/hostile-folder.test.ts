@@ -1,6 +1,6 @@
 /**
- * What a folder may do to a program that is started in it: nothing. Neither its `.env` files nor
- * relative entries of search paths name programs, libraries or models.
+ * The current folder cannot influence the program: neither its `.env` files nor relative entries of
+ * search paths name programs, libraries or models.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -45,11 +45,11 @@ test.each([".env", ".env.local", ".env.production", ".env.development"])(
     const mode = name.slice(5) === "production" ? "production" : undefined;
     const version = await run(["--version"], { NODE_ENV: mode });
     expect(version).toMatchObject({ exitCode: 0, stderr: "" });
-    const drawn = await run(["sample", "--steps", "1", "--seed", "1", "--out", "a.png"], {
+    const result = await run(["sample", "--steps", "1", "--seed", "1", "--out", "a.png"], {
       NODE_ENV: mode,
     });
-    expect(drawn.stderr).not.toContain("nowhere");
-    expect(drawn.exitCode).toBe(0);
+    expect(result.stderr).not.toContain("nowhere");
+    expect(result.exitCode).toBe(0);
     expect(existsSync(join(root, "RAN"))).toBe(false);
     rmSync(join(root, name));
   },

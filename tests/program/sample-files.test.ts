@@ -1,5 +1,5 @@
 /**
- * The files of `sample`: their names, and what is refused before anything is drawn.
+ * The files of `sample`: their names, and refusals before generation.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -18,7 +18,7 @@ test("one image has the name as it was given, several are numbered before the en
   expect(imagePaths("sample.png", 64).at(-1)).toBe("sample-64.png");
 });
 
-describe("refused before drawing", () => {
+describe("refused before generation", () => {
   const check = (outPath: string, imageCount = 1, latentsPath?: string) =>
     refusal(() => checkFiles({ outPath, latentsPath, imageCount }), "io");
 
@@ -40,7 +40,7 @@ describe("refused before drawing", () => {
   });
 });
 
-test("images are written in order, and told with their seeds", async () => {
+test("images are written in order, and reported with their seeds", async () => {
   const outPath = join(folder, "p.png");
   const options = { outPath, latentsPath: undefined, imageCount: 2 };
   const writer = new ImageWriter(options, { width: 2, height: 1 }, signal);

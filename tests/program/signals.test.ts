@@ -1,5 +1,5 @@
 /**
- * Signals, in a process of its own that refuses to stop: what one, two and a late one do.
+ * Signals to a child process that does not stop: one, two, and a late one.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ const script = `
   setTimeout(() => watch.release(), 2000);
 `;
 
-/** Starts the script, sends each signal after its delay (ms), and tells how it ended. */
+/** Starts the script, sends each signal after its delay (ms), and returns how it ended. */
 async function run(signals: readonly (readonly [delayMs: number, signal: NodeJS.Signals])[]) {
   const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
   const decoder = new TextDecoder();

@@ -1,5 +1,5 @@
 /**
- * Run from a folder that was deleted: relative paths name nothing, and nothing is written anywhere.
+ * Runs from a deleted folder: relative paths are refused, and nothing is written.
  */
 import { afterAll, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";

@@ -2,8 +2,8 @@
 
     cpu_peer.py        reads a case of JSON per line, answers with milliseconds per line
 
-The first line of output says which versions answer. Operands are made once and kept while the same
-case is asked for again. Models are read from a diffusers folder; they need diffusers on PYTHONPATH.
+The first line of output lists the versions. Operands are made once and kept while the same case is
+repeated. Models are read from a diffusers folder; they need diffusers on PYTHONPATH.
 """
 
 import json
@@ -99,7 +99,7 @@ def make_copy(case, dtype):
 
 
 def load(make, folder, file, dtype):
-    """A model with the folder's weights, without first drawing random ones."""
+    """A model with the folder's weights, without sampling initial values first."""
     with torch.device("meta"):
         model = make()
     state = load_file(f"{folder}/{file}.safetensors")

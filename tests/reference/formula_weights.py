@@ -1,8 +1,8 @@
 """Model weights from an integer hash, so that the wide fixture holds only key names and shapes.
 
-src/bench/support/formula-weights.ts is the same formula: change both or neither, the checksums in
-weights.json tell. Every step is exact or one correctly rounded f32 operation, which is why the two
-writers agree to the bit.
+src/bench/support/formula-weights.ts is the same formula: change both or neither; the checksums in
+weights.json detect a difference. Every step is exact or one correctly rounded f32 operation, so the
+two writers agree to the bit.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def uniform(seed, count):
 
 
 def formula_tensor(component, name, shape):
-    """The f32 weight `name`: matrices keep variance, norms lie around 1, biases around 0."""
+    """The f32 weight `name`: matrices preserve variance, norm weights are near 1, biases near 0."""
     u = uniform(seed_of(f"{component}/{name}"), math.prod(shape))
     if len(shape) > 1:
         amplitude = (
@@ -74,7 +74,7 @@ def write_file(path, component, dtype, shapes):
 
 
 def write_index(folder, stem, shards, data_bytes):
-    """Writes `stem`.index.json, which says in which shard each key lies."""
+    """Writes `stem`.index.json, which maps each key to its shard."""
     weight_map = {name: file for file, shapes in shards.items() for name in shapes}
     index = {"metadata": {"total_size": data_bytes}, "weight_map": weight_map}
     with open(f"{folder}/{stem}.index.json", "w") as file:

@@ -2,12 +2,12 @@
 
     gpu_peer.py [--device cuda|cpu]     reads a case of JSON per line, answers with JSON per line
 
-The first line says which versions answer. A case is an operation of zig/backend/op_trace.zig with a "dtype", or
+The first line lists the versions. A case is an operation of zig/backend/op_trace.zig with a "dtype", or
 {"op": "unet" | "vae" | "text" | "image", "model": FOLDER, "rows", "width", "batch", "dtype",
-"compile": MODE or ""}; of the folder only the configs are read. Answers are {"ms": 0.1}, by the GPU's
-events, or {"error": "why not"}. Tensors are channels_last, attention is scaled_dot_product_attention
+"compile": MODE or ""}; of the folder only the configs are read. Answers are {"ms": 0.1}, by CUDA
+events, or {"error": "reason"}. Tensors are channels_last, attention is scaled_dot_product_attention
 by the fastest of its backends, of which a case may name one ("backend": "cudnn" or "flash"). Models
-need diffusers and transformers on PYTHONPATH. --device cpu proves that it runs; its times are the
+need diffusers and transformers on PYTHONPATH. --device cpu tests that it runs; its times are the
 CPU's.
 """
 
@@ -119,7 +119,7 @@ def make_copy(case, dtype):
 
 
 def randomized(make, dtype):
-    """A model with random weights that keep the size of what they are multiplied with."""
+    """A model with random weights that preserve the variance of their input."""
     with torch.device("meta"):
         model = make()
     model = model.to_empty(device=torch.get_default_device()).to(dtype)
@@ -211,7 +211,7 @@ MAKERS = {name[5:]: make for name, make in list(globals().items()) if name.start
 
 
 class Timer:
-    """Milliseconds of a call; on a GPU by its events, small ones many times between two."""
+    """Milliseconds of a call; on a GPU by CUDA events around many repeats of short calls."""
 
     def __init__(self, on_gpu):
         self.on_gpu = on_gpu
@@ -230,7 +230,7 @@ class Timer:
         return start.elapsed_time(end) / repeats
 
     def repeats(self, call):
-        """Warms up, too: libraries choose, graphs are captured."""
+        """Also warms up: libraries select algorithms, graphs are captured."""
         for _ in range(3 if self.on_gpu else 1):
             call()
         if not self.on_gpu:

@@ -1,4 +1,4 @@
-"""What every fixture script shares: load a diffusers folder in f32 on the CPU, record outputs.
+"""Helpers of all fixture scripts: load a diffusers folder in f32 on the CPU, record outputs.
 
 Tensor names and conventions are those of tests/fixtures/golden/README.md. Latents are recorded in
 the sampler's own scale; the decoder is fed latents / scaling_factor, the encoder's mean is recorded
@@ -78,7 +78,7 @@ def embed(pipeline, prompt, negative):
 
 
 def run(pipeline, spec):
-    """Draws one image's latents; `spec` is an entry of golden.json's `runs`."""
+    """Generates one image's latents; `spec` is an entry of golden.json's `runs`."""
     model_scheduler = pipeline.scheduler
     scheduler_class = getattr(diffusers, spec["scheduler"])
     scheduler = scheduler_class.from_config(model_scheduler.config, **spec["config"])
@@ -157,7 +157,7 @@ def forward(pipeline, inputs, width, height):
 
 
 def text_tensors(pipeline, prompt, negative):
-    """What the text encoders make of both prompts."""
+    """Outputs of the text encoders for both prompts."""
     positive, negative, pooled, negative_pooled = embed(pipeline, prompt, negative)
     return {
         "text.prompt_embeds": positive,
@@ -173,7 +173,7 @@ def relative_l2(ours, reference):
 
 
 def save(path, tensors, notes):
-    """Writes `path`.safetensors, thinned, and `path`.json; refuses what is not finite."""
+    """Writes `path`.safetensors, thinned, and `path`.json; refuses non-finite values."""
     for name, tensor in tensors.items():
         assert bool(torch.isfinite(tensor).all()), f"{name} is not finite"
     stored = {name: tensor.float().contiguous().clone() for name, tensor in thin(tensors).items()}

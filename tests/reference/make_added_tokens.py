@@ -1,4 +1,4 @@
-"""Records where transformers' CLIPTokenizer takes tokens from, for tests/control/added-tokens.test.ts.
+"""Records token sources of transformers' CLIPTokenizer, for tests/control/added-tokens.test.ts.
 
 Usage: python tests/reference/make_added_tokens.py   (from the repository root; transformers 5.18)
 Writes tests/fixtures/tokens-added.json: the tokenizer.json that transformers saves for golden's

@@ -1,8 +1,8 @@
-"""A model of SDXL's own size with random f16 weights, and PyTorch's outputs for it.
+"""A model of SDXL's size with random f16 weights, and PyTorch's outputs for it.
 
     make_full_size.py OUT       writes OUT/ (6.3 GB) as a diffusers folder, with OUT/reference.safetensors
 
-Nothing of it is kept in the repository: `bun run bench parity --full-size OUT` compares with it. The
+It is not stored in the repository: `bun run bench parity --full-size OUT` compares with it. The
 sizes are those of stable-diffusion-xl-base-1.0; the tokenizers are the small fixture's. Needs 16 GB.
 """
 
@@ -61,7 +61,7 @@ MAKERS = {
 
 
 def weight(name, shape, generator):
-    """Matrices that halve the variance of what they read; norms of 1, biases of 0."""
+    """Matrices that halve the variance of their input; norm weights 1, biases 0."""
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     amplitude = math.sqrt(3 / math.prod(shape[1:])) * 0.7

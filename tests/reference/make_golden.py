@@ -1,6 +1,6 @@
 """Records the golden model's outputs: golden, extra, rescale and tiling in tests/fixtures/golden.
 
-golden.json says what is drawn; it is read, not written. The model must be there: `bun run fixtures`
+golden.json lists the runs; it is read, not written. The model must exist: `bun run fixtures`
 or make_golden_model.py. Run from the repository root: python tests/reference/make_golden.py
 """
 
@@ -69,7 +69,7 @@ def make_extra(pipeline, runs):
 
 
 def make_rescale(pipeline, recorded):
-    """Latents drawn with guidance_rescale, by every sampler there is."""
+    """Latents of every sampler with guidance_rescale."""
     tensors, runs = {}, []
     for name, rescale in [("euler", 0.7), ("euler_a", 0.7), ("ddim", 0.7), ("euler", 1.0)]:
         spec = recorded[name] | {"name": f"{name}_rescale_{rescale}", "rescale": rescale}
@@ -108,7 +108,7 @@ def make_tiling(pipeline):
 
 
 def print_distances(tensors, path):
-    """How far a file of whole tensors is, recorded elsewhere: the worst ten."""
+    """Prints the ten largest errors against a file of whole tensors recorded elsewhere."""
     others = load_file(path)
     distances = {
         name: relative_l2(tensor, others[name])

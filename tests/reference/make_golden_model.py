@@ -1,10 +1,10 @@
-"""Makes the golden model's weights again, and the recipe by which the tests write them without PyTorch.
+"""Regenerates the golden model's weights, and the recipe from which the tests write them.
 
 The weights are diffusers' and transformers' own initial values after torch.manual_seed(0), text
 encoders first, then the UNet, then the VAE; every vector (norms and biases) is moved by 0.1 times
-torch.randn of a generator seeded with 1. tests/fixtures/golden/weights.json says for each tensor
-where in those two streams of the Mersenne Twister its numbers begin, and with which factor they are
-used; src/bench/golden-model.ts follows it.
+torch.randn of a generator seeded with 1. tests/fixtures/golden/weights.json lists for each tensor
+the offsets of its numbers in those two streams of the Mersenne Twister, and their factor;
+src/bench/support/golden-model.ts implements it.
 
 PyTorch takes logarithms and cosines with a vector routine that is an f32 unit off here and there.
 Where this moves the stored f16 number, `off` lists [index, bits].
@@ -152,7 +152,7 @@ def raw_stream(seed, count):
 
 
 def formula(recipe, draws):
-    """What src/bench/golden-model.ts computes: f16 numbers, all arithmetic in f64."""
+    """The arithmetic of src/bench/support/golden-model.ts: f16 numbers, all arithmetic in f64."""
     shape, kind, offset, factor = recipe[:4]
     count = math.prod(shape)
     raw = draws[0][offset : offset + count]

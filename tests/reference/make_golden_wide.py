@@ -127,7 +127,7 @@ def run_specs():
 
 
 def print_f64_distance(pipeline, inputs, outputs):
-    """How far the f32 reference itself is from f64: nothing can be held to less."""
+    """Error of the f32 reference against f64: a lower bound for any tolerance."""
     pipeline.unet.double(), pipeline.vae.double()
     double = {name: tensor.double() for name, tensor in inputs.items()}
     for name, exact in forward(pipeline, double, WIDTH, HEIGHT).items():

@@ -1,4 +1,4 @@
-"""Records what diffusers' schedulers do, for tests/control/schedule.test.ts.
+"""Records the outputs of diffusers' schedulers, for tests/control/schedule.test.ts.
 
 Usage: python tests/reference/make_schedules.py   (from the repository root; diffusers 0.40 dev)
 Writes tests/fixtures/schedules.json. Each case is a sampler, its settings and a step count;

@@ -1,4 +1,4 @@
-"""Records what transformers' CLIPTokenizer makes of odd text, for tests/control/tokenizer.test.ts.
+"""Records token ids of transformers' CLIPTokenizer for tests/control/tokenizer.test.ts.
 
 Usage: python tests/reference/make_tokens.py   (from the repository root; transformers 5.18)
 Writes tests/fixtures/tokens-odd.json: tokenizers (golden's vocabulary, other special-token files)

@@ -1,12 +1,12 @@
 """Keeps recorded tensors small: every n-th element, and the norms of all of them in blocks.
 
 src/bench/support/references.ts reads what this writes. A tensor of more than 512 elements becomes
-`name%N` (every N-th element of the flat tensor, N a prime, so that no row or channel is left out)
+`name%N` (every N-th element of the flat tensor, N prime, so that no row or channel is left out)
 and `name#1024` (the 2-norm of each 1024 consecutive elements, in f64, stored as f32). A relative
-error of the whole is one of the elements that are kept, but for chance, and the vector of norms
-cannot differ by more than the whole does: both are held to the whole's bar.
+error of the whole is, statistically, that of the kept elements, and the vector of norms cannot
+differ by more than the whole does: the whole's tolerance applies to both.
 
-Inputs are formulas (formula_weights.py), so that they need not be kept.
+Inputs are formulas (formula_weights.py), so that they need not be stored.
 """
 
 import math

@@ -1,4 +1,4 @@
 /**
- * How tests measure one array against its reference; the benches do it the same way.
+ * Error measures of arrays against references, shared with the benches.
  */
 export { maxAbs, relativeL2 } from "../../src/bench/support/compare.ts";

@@ -1,6 +1,6 @@
 /**
- * Images straight from a session, for tests: everything that a test does not name has one usual
- * value here, so that two images differ in what the test says and in nothing else.
+ * Images directly from a session, for tests: everything that a test does not set has a default
+ * value here, so that two images differ only in the values that the test sets.
  */
 import type { ModelFolder } from "../../src/models/folder.ts";
 import type { TokenPair } from "../../src/native/handle.ts";
@@ -16,7 +16,7 @@ import type { Scheduler } from "../../src/settings/names.ts";
 
 type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
 
-/** What to draw and with whom. Without guidance there is no negative prompt. */
+/** The request and the ranks. Without guidance there is no negative prompt. */
 export interface Work
   extends Partial<Omit<Request, "guidanceScale">>,
     Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning"> {
@@ -34,7 +34,7 @@ export interface Work
   stepsDone?: number;
 }
 
-/** Opens a session that can draw `work`; close it. */
+/** Opens a session for `work`; the caller closes it. */
 export function openFor(work: Work): Promise<Session> {
   const { model, width, height, rankCount = 1, threadCount = 0, splitBatch = true } = work;
   return openSession({
@@ -52,7 +52,7 @@ export function openFor(work: Work): Promise<Session> {
   });
 }
 
-/** Opens a session that can draw `work`, and closes it whatever `use` does. */
+/** Opens a session for `work`, and closes it after `use`, also when it throws. */
 export async function withSession<T>(work: Work, use: (s: Session) => Promise<T>): Promise<T> {
   const session = await openFor(work);
   try {

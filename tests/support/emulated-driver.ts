@@ -1,7 +1,7 @@
 /**
- * `bun run test:gpu [arguments of bun test]`: the tests on a machine that has GPUs, as far as they
- * can tell. The emulator lies under the names of NVIDIA's libraries in a folder of LD_LIBRARY_PATH,
- * where the system's loader finds it first; the program has no switch for this.
+ * `bun run test:gpu [arguments of bun test]`: runs the tests with the emulator as the system's GPU
+ * driver. The emulator has the names of NVIDIA's libraries in a folder of LD_LIBRARY_PATH, where
+ * the system's loader finds it first; the program has no switch for this.
  */
 import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";

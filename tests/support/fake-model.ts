@@ -1,6 +1,6 @@
 /**
- * A model folder without files and a session that draws nothing, for tests of what happens around
- * them. The tokenizer takes words for tokens, so that a test can count them.
+ * A model folder without files and a session that generates nothing, for tests of the code around
+ * it. The tokenizer makes one token per word, so that a test can count them.
  */
 
 import { stopIfAborted } from "../../src/errors.ts";
@@ -45,7 +45,7 @@ export interface SessionLog {
 
 /**
  * A session opener that notes its calls, reports every stage, and fails with `error` if given. Its
- * images and latents hold nothing but the seed they were drawn with.
+ * images and latents contain only their seed.
  */
 export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenSession } {
   const log: SessionLog = { opened: [], images: [], closed: 0 };

@@ -1,5 +1,5 @@
 /**
- * What drawing takes of a process's memory, measured in a process that does nothing else: run as
+ * The memory that generation takes, measured in a separate process: run as
  * `bun tests/support/memory-run.ts '<MemoryWork as JSON>'`, it prints a `MemoryRun`. Linux only.
  */
 import { readFileSync } from "node:fs";

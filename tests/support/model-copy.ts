@@ -1,6 +1,6 @@
 /**
- * A copy of a model folder that a test may damage: everything is linked but the weights file it
- * names, whose tensors it can change, drop or add.
+ * A copy of a model folder that a test may damage: everything is linked except the named weights
+ * file, whose tensors it can change, drop or add.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * Small disks for tests: a tmpfs in a mount namespace of its own, where the system lets us have
- * one. Nothing is mounted for anybody else, and it is gone when the command ends.
+ * Small disks for tests: a tmpfs in a private mount namespace, where the system allows one. It is
+ * invisible to other processes and disappears when the command ends.
  */
 import { mkdirSync } from "node:fs";
 

@@ -1,6 +1,6 @@
 /**
- * The noise itself as a image's latents: steps that leave the first latent as it was drawn, or
- * replace it by the sampler's next noise.
+ * The noise itself as an image's latents: steps that keep the first latent unchanged, or replace it
+ * by the sampler's next noise.
  */
 import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { update } from "../../src/schedule/row.ts";

@@ -1,6 +1,6 @@
 /**
- * How tests look at a user's mistake: it must be a BasedXLError of the right kind, and its sentence
- * is what the test then reads. A plain Error is a bug of ours and fails the test.
+ * Expects a BasedXLError of the given code and returns its message. A plain Error is a bug and
+ * fails the test.
  */
 import { expect } from "bun:test";
 import { BasedXLError, type ErrorCode } from "../../src/errors.ts";

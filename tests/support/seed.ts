@@ -1,6 +1,6 @@
 /**
  * The seed of what tests choose at random: BASEDXL_TEST_SEED, else another one every time. Put it
- * into the name of a test that uses it, so that a failure says how it comes again.
+ * into the name of a test that uses it, so that a failure can be reproduced.
  */
 import fc from "fast-check";
 

@@ -1,6 +1,6 @@
 /**
- * What a session does on a GPU that does not answer or has little memory, in a process of its own,
- * since the emulator reads its environment once: run as `bun tests/support/stuck-run.ts
+ * A session on a GPU that hangs or has little memory, in a separate process, since the emulator
+ * reads its environment once: run as `bun tests/support/stuck-run.ts
  * '<StuckWork as JSON>'`, it prints a `StuckRun`.
  */
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import type { GpuOptions } from "../../src/native/handle.ts";
 import { draw, requestOf, type Work, withSession } from "./draw.ts";
 
 export interface StuckWork {
-  /** open: only open the session; wait: wait for images; leave: close while one is drawn. */
+  /** open: only open the session; wait: wait for images; leave: close during one. */
   does: "open" | "wait" | "leave";
   width: number;
   height: number;
@@ -17,13 +17,13 @@ export interface StuckWork {
 }
 
 export interface StuckRun {
-  /** What was said, in order. */
+  /** Messages, in order. */
   messages: string[];
-  /** Bytes of a image that the CPU drew afterwards. */
+  /** Bytes of an image that the CPU generated afterwards. */
   drawnBytes: number;
 }
 
-/** Runs itself on `work`, with the emulator told by `environment`. */
+/** Runs itself on `work`, with the emulator configured by `environment`. */
 export function runStuck(work: StuckWork, environment: Record<string, string>): StuckRun {
   const command = [process.execPath, import.meta.path, JSON.stringify(work)];
   const env = { ...process.env, ...environment };
@@ -43,23 +43,23 @@ async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
   const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
   const work: Work = { model, width, height, stepCount: 2, testHooks: { stallLimitMs } };
   const messages: string[] = [];
-  const told = (error: Error) => void messages.push(error.message);
+  const report = (error: Error) => void messages.push(error.message);
   const opened = withSession({ ...work, gpu }, async (session) => {
     if (does === "open") return;
     const { promise: denoising, resolve: sees } = Promise.withResolvers<void>();
     const onProgress = ({ stage }: { stage: string }) => {
       if (stage === "denoise") sees();
     };
-    const first = session.image(requestOf(work), { onProgress }).catch(told);
+    const first = session.image(requestOf(work), { onProgress }).catch(report);
     if (does === "leave") {
       await denoising;
       await Bun.sleep(stallLimitMs);
       await session.close();
     }
     await first;
-    if (does === "wait") await session.image(requestOf(work)).catch(told);
+    if (does === "wait") await session.image(requestOf(work)).catch(report);
   });
-  await opened.catch(told);
+  await opened.catch(report);
   const { images } = await draw({ ...work, width: 32, height: 32, testHooks: {} });
   return { messages, drawnBytes: images[0]?.length ?? 0 };
 }

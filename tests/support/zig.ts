@@ -1,7 +1,6 @@
 /**
  * Steps of build.zig, run by the compiler that builds the library, and how many tests each must
- * run: a file that nobody names any more, or a filter that fits nothing, would lose tests in
- * silence.
+ * run: a file that is no longer imported, or a filter without a match, would silently lose tests.
  */
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
 import { zigEnvironment } from "../../src/setup/native.ts";
