@@ -1,14 +1,15 @@
 // Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a
 // set of coefficients for each step (StepCoefficients in zig/backend/options.zig). With x the
-// latent, e the guided output, s the saved register, z noise:
+// latent, e the guided output, s the auxiliary register, z noise:
 //   e   = e_negative + guidance * (e_positive - e_negative)      (one branch: e as it is)
 //   e  *= factor of the image                                  (guidance rescale, where wanted)
 //   m_0 = output_from_sample * x + output_from_model * e
-//   x'  = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
-//   s'  likewise by `saved`, where updates_saved is not 0
+//   x'  = latent.sample * x + latent.auxiliary * s + sum_k latent.model_outputs[k] * m_k
+//         + latent.noise * z
+//   s'  likewise by `auxiliary`, where updates_auxiliary is not 0
 // Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
 // rounded once, since every later step builds on them.
-// Layout: latent, saved, history and noise f32 of `count` = images * image_count elements;
+// Layout: latent, auxiliary, model outputs and noise f32 of `count` = images * image_count values;
 // model_output `branch_count * count` of the activation type, negative branch first.
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
@@ -16,12 +17,12 @@
 
 namespace latent_step {
 
-constexpr int history_count = 4;
+constexpr int model_output_count = 4;
 
 struct Update {
     float sample;
-    float saved;
-    float history[history_count];
+    float auxiliary;
+    float model_outputs[model_output_count];
     float noise;
 };
 
@@ -31,9 +32,9 @@ struct StepCoefficients {
     float output_from_sample;
     float output_from_model;
     Update latent;
-    Update saved;
-    unsigned updates_saved;
-    unsigned draws_noise;
+    Update auxiliary;
+    unsigned updates_auxiliary;
+    unsigned samples_noise;
 };
 
 static_assert(sizeof(StepCoefficients) == 80, "must match zig/backend/options.zig");
@@ -41,19 +42,20 @@ static_assert(sizeof(StepCoefficients) == 80, "must match zig/backend/options.zi
 /// One element of everything that an update can read.
 struct Registers {
     float x;
-    const float* saved;
+    const float* auxiliary;
     float newest;
-    const float* history[history_count];
+    const float* model_outputs[model_output_count];
     const float* noise;
 };
 
 __device__ __forceinline__ float combine(const Update& update, const Registers& r, uint64_t i) {
     double sum = double(update.sample) * r.x;
-    if (update.saved != 0.0f) sum += double(update.saved) * r.saved[i];
-    if (update.history[0] != 0.0f) sum += double(update.history[0]) * r.newest;
+    if (update.auxiliary != 0.0f) sum += double(update.auxiliary) * r.auxiliary[i];
+    if (update.model_outputs[0] != 0.0f) sum += double(update.model_outputs[0]) * r.newest;
 #pragma unroll
-    for (int k = 1; k < history_count; k++) {
-        if (update.history[k] != 0.0f) sum += double(update.history[k]) * r.history[k][i];
+    for (int k = 1; k < model_output_count; k++) {
+        const float weight = update.model_outputs[k];
+        if (weight != 0.0f) sum += double(weight) * r.model_outputs[k][i];
     }
     if (update.noise != 0.0f) sum += double(update.noise) * r.noise[i];
     return float(sum);
@@ -85,9 +87,9 @@ struct Problem {
     /// Guidance rescale, one per image; null for none.
     const float* factors;
     float* latent;
-    float* saved;
+    float* auxiliary;
     /// The newest model output, written, and the three before it.
-    float* outputs[history_count];
+    float* outputs[model_output_count];
     const void* model_output;
     /// Null where the step adds none.
     const float* noise;
@@ -111,11 +113,11 @@ __device__ __forceinline__ void run(const Problem& p) {
     const double from_sample = double(step.output_from_sample) * x;
     const float newest = float(from_sample + double(step.output_from_model) * e);
     const Registers r = {
-        x, p.saved, newest, {nullptr, p.outputs[1], p.outputs[2], p.outputs[3]}, p.noise
+        x, p.auxiliary, newest, {nullptr, p.outputs[1], p.outputs[2], p.outputs[3]}, p.noise
     };
     p.outputs[0][i] = newest;
     p.latent[i] = combine(step.latent, r, i);
-    if (step.updates_saved) p.saved[i] = combine(step.saved, r, i);
+    if (step.updates_auxiliary) p.auxiliary[i] = combine(step.auxiliary, r, i);
 }
 
 }  // namespace latent_step

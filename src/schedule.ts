@@ -1,6 +1,6 @@
 /**
- * Computes the step coefficients of a sampler: one row of numbers per model evaluation. The device
- * op `latent_step` applies them to the latents, so a sampler is a pure function without tensors.
+ * Computes the coefficients of a sampler's steps, one set per model evaluation. The device's
+ * `latent_step` applies them to the latents, so a sampler is a pure function without tensors.
  *
  * Adding a sampler: one file in `schedule/`, one line in `samplers` below, one golden test.
  */
@@ -38,7 +38,7 @@ export function makeSchedule(
     );
   }
   const schedule = { name, ...samplers[name].make(config, options) };
-  schedule.rows.forEach(checkFinite);
+  schedule.steps.forEach(checkFinite);
   return schedule;
 }
 
@@ -98,10 +98,10 @@ function lostSetting(config: SchedulerConfig): string | null {
   return isClipped ? `lambda_min_clipped ${lambdaMinClipped}` : null;
 }
 
-function checkFinite(row: StepCoefficients, index: number): void {
-  const { timestep, inputScale, outputFromSample, outputFromModel, latent, saved } = row;
-  const updates = saved ? [latent, saved] : [latent];
-  const numbers = updates.flatMap((u) => [u.sample, u.saved, ...u.history, u.noise]);
+function checkFinite(step: StepCoefficients, index: number): void {
+  const { timestep, inputScale, outputFromSample, outputFromModel, latent, auxiliary } = step;
+  const updates = auxiliary ? [latent, auxiliary] : [latent];
+  const numbers = updates.flatMap((u) => [u.sample, u.auxiliary, ...u.modelOutputs, u.noise]);
   numbers.push(timestep, inputScale, outputFromSample, outputFromModel);
   if (numbers.every(Number.isFinite)) return;
   throw new BasedXLError(

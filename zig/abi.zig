@@ -349,7 +349,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
-    job.steps = try copyValues(backends.StepCoefficients, arena, r.rows);
+    job.steps = try copyValues(backends.StepCoefficients, arena, r.steps);
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);

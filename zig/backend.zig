@@ -36,7 +36,7 @@ pub const StepCoefficients = option_types.StepCoefficients;
 pub const LatentStep = option_types.LatentStep;
 pub const CombineStatistics = option_types.CombineStatistics;
 pub const ExtrapolateRows = option_types.ExtrapolateRows;
-pub const history_count = option_types.history_count;
+pub const model_output_count = option_types.model_output_count;
 
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
 pub const Error = error{ Cancelled, OutOfScratch, GpuFailed, OutOfMemory };
@@ -467,9 +467,9 @@ pub const Backend = struct {
         const image_count = step.latent.shape.batch;
         assert(step.model_output.shape.batch % image_count == 0);
         assert(step.model_output.shape.batch / image_count <= 2);
-        assert((step.noise != null) == (step.row.draws_noise != 0));
-        assert(step.noise != null or step.row.latent.noise == 0);
-        assert(step.noise != null or step.row.saved.noise == 0);
+        assert((step.noise != null) == (step.coefficients.samples_noise != 0));
+        assert(step.noise != null or step.coefficients.latent.noise == 0);
+        assert(step.noise != null or step.coefficients.auxiliary.noise == 0);
         switch (b.target()) {
             inline else => |device| try device.latentStep(step),
         }

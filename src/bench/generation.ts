@@ -81,7 +81,7 @@ export function extrapolatesFor(
   const { model, schedule } = generation;
   const { patches } = layoutFor(generation, how);
   const rowUnit = model.sizeMultiple / model.vaeFactor;
-  return extrapolatesByDefault({ ...how, rows: schedule.rows, patches, rowUnit });
+  return extrapolatesByDefault({ ...how, steps: schedule.steps, patches, rowUnit });
 }
 
 /** The requested rank counts, checked; without any, those of `fallback` that the height allows. */
@@ -139,7 +139,7 @@ export async function generateImage(
     prompt: tokensOf(model, prompt),
     negative: model.forceZerosForEmptyPrompt ? null : tokensOf(model, ""),
     guidanceScale,
-    rows: schedule.rows.slice(0, stepCount),
+    steps: schedule.steps.slice(0, stepCount),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [seed],
     extrapolateHalos: extrapolatesFor(generation, { ...how, rankCount: session.rankCount }),

@@ -191,7 +191,7 @@ export function requestFor(model: ModelFolder, side: number, steps: number): Ima
     prompt,
     negative: prompt,
     guidanceScale: 5,
-    rows: schedule.rows,
+    steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [1n],
     syncMode: "corrected_async_gn",

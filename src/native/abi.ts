@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 11;
+export const abiVersion = 12;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -415,7 +415,7 @@ export interface Request {
   rng: keyof typeof Rng;
   hooks: Bytes;
   seeds: Bytes;
-  rows: Bytes;
+  steps: Bytes;
   guidanceScales: Bytes;
   prompts: Bytes;
   negatives: Bytes;
@@ -449,7 +449,7 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 60, Rng[s.rng], true);
   writeBytes(v, at + 64, s.hooks);
   writeBytes(v, at + 80, s.seeds);
-  writeBytes(v, at + 96, s.rows);
+  writeBytes(v, at + 96, s.steps);
   writeBytes(v, at + 112, s.guidanceScales);
   writeBytes(v, at + 128, s.prompts);
   writeBytes(v, at + 144, s.negatives);
@@ -466,8 +466,8 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
 
 export interface Update {
   sample: number;
-  saved: number;
-  history: number[];
+  auxiliary: number;
+  modelOutputs: number[];
   noise: number;
 }
 
@@ -475,9 +475,9 @@ export const sizeOfUpdate = 28;
 
 export function writeUpdate(v: DataView, at: number, s: Update): void {
   v.setFloat32(at + 0, s.sample, true);
-  v.setFloat32(at + 4, s.saved, true);
+  v.setFloat32(at + 4, s.auxiliary, true);
   for (let i = 0; i < 4; i++) {
-    v.setFloat32(at + 8 + i * 4, s.history[i] ?? 0, true);
+    v.setFloat32(at + 8 + i * 4, s.modelOutputs[i] ?? 0, true);
   }
   v.setFloat32(at + 24, s.noise, true);
 }
@@ -488,9 +488,9 @@ export interface StepCoefficients {
   outputFromSample: number;
   outputFromModel: number;
   latent: Update;
-  saved: Update;
-  updatesSaved: number | boolean;
-  drawsNoise: number | boolean;
+  auxiliary: Update;
+  updatesAuxiliary: number | boolean;
+  samplesNoise: number | boolean;
 }
 
 export const sizeOfStepCoefficients = 80;
@@ -501,9 +501,9 @@ export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficien
   v.setFloat32(at + 8, s.outputFromSample, true);
   v.setFloat32(at + 12, s.outputFromModel, true);
   writeUpdate(v, at + 16, s.latent);
-  writeUpdate(v, at + 44, s.saved);
-  v.setUint32(at + 72, Number(s.updatesSaved), true);
-  v.setUint32(at + 76, Number(s.drawsNoise), true);
+  writeUpdate(v, at + 44, s.auxiliary);
+  v.setUint32(at + 72, Number(s.updatesAuxiliary), true);
+  v.setUint32(at + 76, Number(s.samplesNoise), true);
 }
 
 export interface GpuReportOptions {
@@ -537,7 +537,7 @@ export const zeroRequest: Request = {
   rng: "cpu",
   hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
-  rows: { address: 0n, len: 0n, },
+  steps: { address: 0n, len: 0n, },
   guidanceScales: { address: 0n, len: 0n, },
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },

@@ -107,7 +107,7 @@ async function showPreviews(
 ): Promise<void> {
   const width = settings.width / model.vaeFactor;
   const height = settings.height / model.vaeFactor;
-  const scale = schedule.rows[stepIndex]?.inputScale ?? 1;
+  const scale = schedule.steps[stepIndex]?.inputScale ?? 1;
   const each = latents.length / images.length;
   for (const place of images.keys()) {
     const latent = latents.subarray(place * each, (place + 1) * each);
@@ -128,7 +128,7 @@ function requestOf(
     prompt: images.map((image) => encoder.prompt(image)),
     negative: guidance ? images.map((image) => encoder.negative(image)) : null,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
-    rows: schedule.rows,
+    steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),
     extrapolateHalos,

@@ -142,7 +142,7 @@ type ModelDefaults = Pick<
 /** How ranks share a batch: one answer with guidance and one without. */
 function placementOf(
   complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
-  { rows }: Schedule,
+  { steps }: Schedule,
   { vaeFactor, sizeMultiple }: ModelFolder,
   rankCount: number,
 ): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
@@ -154,7 +154,7 @@ function placementOf(
     const before = known.get(guidance);
     if (before) return before;
     const layout = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
-    const how = { syncMode, rows, patches: layout.patches, rowUnit, warmupSteps };
+    const how = { syncMode, steps, patches: layout.patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
     known.set(guidance, { layout, extrapolateHalos });
     return { layout, extrapolateHalos };

@@ -62,7 +62,7 @@ export interface RankStats {
 }
 
 /** Settings that reach the library under their own names: a new one needs no line here. */
-type PassedSettings = Partial<Omit<abi.Request, "prompts" | "negatives" | "seeds" | "rows">>;
+type PassedSettings = Partial<Omit<abi.Request, "prompts" | "negatives" | "seeds" | "steps">>;
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -73,7 +73,7 @@ export interface ImageRequest extends PassedSettings {
   negative: TokenPair | null | readonly (TokenPair | null)[];
   /** All above 1 (guidance), or none. */
   guidanceScale: number | readonly number[];
-  rows: StepCoefficients[];
+  steps: StepCoefficients[];
   initNoiseSigma: number;
   /** One per image of the batch. */
   seeds: readonly bigint[];
@@ -182,7 +182,7 @@ class NativeSession implements Session {
   ) {}
 
   async image(request: ImageRequest, hooks: ImageHooks = {}): Promise<ImageResult> {
-    const { width, height, rows } = request;
+    const { width, height, steps } = request;
     const imageCount = request.seeds.length;
     const seeds = new BigUint64Array(request.seeds);
     const scales = new Float32Array(perImage(request.guidanceScale, imageCount));
@@ -193,7 +193,7 @@ class NativeSession implements Session {
     const negativeBytes = tokenBytes(negatives);
     const hookBytes = testHookBytes(request.testHooks);
     const { vaeFactor, vae } = this.model;
-    const rowBytes = rowsToBytes(rows);
+    const stepBytes = stepsToBytes(steps);
     const done = await this.handle.run(
       {
         extrapolateHalos: true,
@@ -209,13 +209,13 @@ class NativeSession implements Session {
         wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: bytesOf(hookBytes),
         seeds: bytesOf(seeds),
-        rows: bytesOf(rowBytes),
+        steps: bytesOf(stepBytes),
         prompts: bytesOf(promptBytes),
         negatives: bytesOf(negativeBytes),
         timeIds: [height, width, 0, 0, height, width],
       },
-      [rowBytes, seeds, scales, prompts, negatives, promptBytes, negativeBytes, hookBytes],
-      this.imageHooks(hooks, rows.length),
+      [stepBytes, seeds, scales, prompts, negatives, promptBytes, negativeBytes, hookBytes],
+      this.imageHooks(hooks, steps.length),
     );
     const rgb = new Uint8Array(this.handle.read("rgb"));
     const imageBytes = rgb.length / imageCount;
@@ -270,16 +270,16 @@ function perImage<T extends object | number | null>(value: T | readonly T[], cou
   return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
 }
 
-function rowsToBytes(rows: StepCoefficients[]): Uint8Array {
-  const bytes = new Uint8Array(rows.length * abi.sizeOfStepCoefficients);
+function stepsToBytes(steps: StepCoefficients[]): Uint8Array {
+  const bytes = new Uint8Array(steps.length * abi.sizeOfStepCoefficients);
   const view = new DataView(bytes.buffer);
-  const nothing = { sample: 0, saved: 0, history: [], noise: 0 };
-  rows.forEach((row, i) => {
+  const nothing = { sample: 0, auxiliary: 0, modelOutputs: [], noise: 0 };
+  steps.forEach((step, i) => {
     abi.writeStepCoefficients(view, i * abi.sizeOfStepCoefficients, {
-      ...row,
-      saved: row.saved ?? nothing,
-      updatesSaved: Number(row.saved !== null),
-      drawsNoise: Number(row.drawsNoise),
+      ...step,
+      auxiliary: step.auxiliary ?? nothing,
+      updatesAuxiliary: Number(step.auxiliary !== null),
+      samplesNoise: Number(step.samplesNoise),
     });
   });
   return bytes;

@@ -8,7 +8,7 @@
 import { BasedXLError } from "../errors.ts";
 import type { PredictionType, SchedulerConfig } from "../models/config.ts";
 import { alphasCumprod } from "./betas.ts";
-import { update } from "./row.ts";
+import { update } from "./coefficients.ts";
 import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
@@ -30,7 +30,7 @@ export const ddim: Sampler = {
     const alphas = alphasCumprod(config);
     const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
     const stride = Math.floor(config.trainTimesteps / stepCount);
-    const rows = timesteps.map((timestep): StepCoefficients => {
+    const steps = timesteps.map((timestep): StepCoefficients => {
       const previous = timestep - stride;
       const alpha = alphas[timestep]!;
       const alphaNext = previous >= 0 ? alphas[previous]! : alphaFinal;
@@ -40,12 +40,12 @@ export const ddim: Sampler = {
         inputScale: 1,
         outputFromSample: 0,
         outputFromModel: 1,
-        latent: update({ sample: fromSample, history: [fromModel] }),
-        saved: null,
-        drawsNoise: false,
+        latent: update({ sample: fromSample, modelOutputs: [fromModel] }),
+        auxiliary: null,
+        samplesNoise: false,
       };
     });
-    return { rows, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
+    return { steps, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
   },
 };
 

@@ -3,7 +3,7 @@
  * Equal to diffusers' EulerAncestralDiscreteScheduler, which always ends at sigma 0 and reads
  * use_karras_sigmas from no config; here the flag enables it.
  */
-import { derivativeMix, update } from "./row.ts";
+import { derivativeMix, update } from "./coefficients.ts";
 import { sigmaSchedule } from "./sigmas.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
@@ -17,7 +17,7 @@ export const eulerAncestral: Sampler = {
       finalSigma: "zero",
     });
     const { sigmas, timesteps } = schedule;
-    const rows = Array.from(timesteps, (timestep, i): StepCoefficients => {
+    const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const from = sigmas[i]!;
       const to = sigmas[i + 1]!;
       // to² = up² + down², with up² = to²·(from² - to²) / from²; this form of down does not cancel.
@@ -27,11 +27,11 @@ export const eulerAncestral: Sampler = {
         timestep,
         inputScale: 1 / Math.sqrt(from * from + 1),
         ...derivativeMix(config.predictionType, from),
-        latent: update({ sample: 1, history: [down - from], noise: up }),
-        saved: null,
-        drawsNoise: true,
+        latent: update({ sample: 1, modelOutputs: [down - from], noise: up }),
+        auxiliary: null,
+        samplesNoise: true,
       };
     });
-    return { ...schedule, rows };
+    return { ...schedule, steps };
   },
 };

@@ -1,9 +1,9 @@
 /**
- * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation. The
- * history holds derivatives, not images. Equal to diffusers' EulerDiscreteScheduler without
+ * Euler's method on the probability flow: one straight step along dx/dsigma per evaluation.
+ * Model outputs are converted to derivatives. Equal to diffusers' EulerDiscreteScheduler without
  * churn.
  */
-import { derivativeMix, update } from "./row.ts";
+import { derivativeMix, update } from "./coefficients.ts";
 import { checkSigmaSettings, sigmaSchedule } from "./sigmas.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
@@ -18,17 +18,17 @@ export const euler: Sampler = {
       finalSigma: config.finalSigmasType,
     });
     const { sigmas, timesteps } = schedule;
-    const rows = Array.from(timesteps, (timestep, i): StepCoefficients => {
+    const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const sigma = sigmas[i]!;
       return {
         timestep,
         inputScale: 1 / Math.sqrt(sigma * sigma + 1),
         ...derivativeMix(config.predictionType, sigma),
-        latent: update({ sample: 1, history: [sigmas[i + 1]! - sigma] }),
-        saved: null,
-        drawsNoise: false,
+        latent: update({ sample: 1, modelOutputs: [sigmas[i + 1]! - sigma] }),
+        auxiliary: null,
+        samplesNoise: false,
       };
     });
-    return { ...schedule, rows };
+    return { ...schedule, steps };
   },
 };

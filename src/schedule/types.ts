@@ -4,19 +4,27 @@
 import type { SchedulerConfig } from "../models/config.ts";
 import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
 
-/** Coefficients of one assignment: sample·x + saved·s + sum over k of history[k]·m_k + noise·z. */
+/** Coefficients of one register's new value (see `StepCoefficients`). */
 export interface Update {
   sample: number;
-  saved: number;
-  history: [number, number, number, number];
+  auxiliary: number;
+  /** Newest first. */
+  modelOutputs: [number, number, number, number];
   noise: number;
 }
 
 /**
- * One model evaluation: x = latent, e = guided model output, s = auxiliary latent (`saved`), z =
- * fresh noise. m_0 = outputFromSample·x + outputFromModel·e is pushed on the history of model
- * outputs (m_0 newest); then, simultaneously, x' = latent(x, s, m, z) and s' = saved(x, s, m, z),
- * or s' = s where `saved` is null. The model's input is inputScale·x at `timestep`.
+ * One step of a sampler (diffusers: `scheduler.step`) as a linear combination. x is the latent
+ * (`sample`), e the model output after guidance, s the auxiliary register (`last_sample`), m_k the
+ * converted model outputs (`model_outputs`), newest first, z fresh noise:
+ *
+ *     m_0 = outputFromSample·x + outputFromModel·e                     (`convert_model_output`)
+ *     x'  = latent.sample·x + latent.auxiliary·s + sum_k latent.modelOutputs[k]·m_k
+ *           + latent.noise·z
+ *     s'  = the same with the coefficients `auxiliary`, or s where that is null
+ *
+ * x' and s' both read the old x and s. The model's input is inputScale·x (`scale_model_input`) at
+ * `timestep`.
  */
 export interface StepCoefficients {
   timestep: number;
@@ -24,19 +32,22 @@ export interface StepCoefficients {
   outputFromSample: number;
   outputFromModel: number;
   latent: Update;
-  saved: Update | null;
-  /** Whether z is sampled. The reference samples it even where its coefficient is 0. */
-  drawsNoise: boolean;
+  auxiliary: Update | null;
+  /**
+   * Whether z is sampled. Ancestral samplers sample it even where its coefficient is 0: the
+   * generator's state decides the noise of later steps.
+   */
+  samplesNoise: boolean;
 }
 
 export interface Schedule {
   name: Scheduler;
-  rows: StepCoefficients[];
-  /** The model's timestep input, one per row, in f32 as in the reference. */
+  steps: StepCoefficients[];
+  /** The model's timestep input, one per step, in f32 as in the reference. */
   timesteps: Float32Array;
-  /** One noise level per row and the final one; null for samplers without sigmas. */
+  /** One noise level per step and the final one; null for samplers without sigmas. */
   sigmas: Float32Array | null;
-  /** The first latent is noise times this. */
+  /** Standard deviation of the first latent: standard normal noise is multiplied by it. */
   initNoiseSigma: number;
 }
 

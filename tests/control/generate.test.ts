@@ -61,7 +61,7 @@ test("the session gets the request, and its result is passed on", async () => {
   expect(image).toMatchObject({ width: 64, height: 96, seeds: [7n], guidanceScale: [5] });
   expect(image).toMatchObject({ splitBatch: true, syncMode: "corrected_async_gn" });
   expect(image?.warmupSteps).toBe(1);
-  expect(image?.rows).toHaveLength(4);
+  expect(image?.steps).toHaveLength(4);
   expect(promptsOf(image)[0]?.ids.slice(0, 5)).toEqual(new Int32Array([0, 1, 2, 3, 999]));
   expect(promptsOf(image)[0]?.endIndex2).toBe(4);
   expect(log.closed).toBe(1);
@@ -87,9 +87,9 @@ test("a pipeline stays open, and its model's defaults complete requests", async 
   expect(log.closed).toBe(0);
   const [first, second] = log.images;
   expect(first).toMatchObject({ width: 128, height: 64, guidanceScale: [1], negative: null });
-  expect(first?.rows).toHaveLength(6);
+  expect(first?.steps).toHaveLength(6);
   expect(first?.warmupSteps).toBe(4);
-  expect(second?.rows).toHaveLength(2);
+  expect(second?.steps).toHaveLength(2);
   expect(second?.warmupSteps).toBe(2);
   expect(first?.seeds).toHaveLength(1);
   expect(first?.seeds).not.toEqual(second?.seeds);

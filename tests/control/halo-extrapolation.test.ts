@@ -5,18 +5,18 @@ import { expect, test } from "bun:test";
 import { extrapolatesByDefault } from "../../src/pipeline/halo-extrapolation.ts";
 import type { StepCoefficients } from "../../src/schedule.ts";
 
-const row: StepCoefficients = {
+const step: StepCoefficients = {
   timestep: 1,
   inputScale: 1,
   outputFromSample: 0,
   outputFromModel: 1,
-  latent: { sample: 1, saved: 0, history: [1, 0, 0, 0], noise: 0 },
-  saved: null,
-  drawsNoise: false,
+  latent: { sample: 1, auxiliary: 0, modelOutputs: [1, 0, 0, 0], noise: 0 },
+  auxiliary: null,
+  samplesNoise: false,
 };
 const usual = {
   syncMode: "corrected_async_gn",
-  rows: [row],
+  steps: [step],
   patches: [8, 8],
   rowUnit: 4,
   warmupSteps: 4,
@@ -33,7 +33,7 @@ test.each([
   { what: "one thin patch", changes: { patches: [8, 4] }, expected: false },
   {
     what: "a sampler with noise",
-    changes: { rows: [{ ...row, drawsNoise: true }] },
+    changes: { steps: [{ ...step, samplesNoise: true }] },
     expected: false,
   },
 ])("$what: $expected", ({ changes, expected }) => {

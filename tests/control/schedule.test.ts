@@ -70,26 +70,28 @@ const noiseOf = (index: number) =>
     Math.fround(Math.SQRT2 * Math.sin(1 + 7.3 * k + 3.1 * (index + 1))),
   );
 
-/** Runs the rows in doubles, as `latent_step` is specified; the latent after each step. */
-function runRows({ rows, initNoiseSigma }: Schedule): number[][] {
+/** Runs the steps in doubles, as `latent_step` is specified; the latent after each step. */
+function runSteps({ steps, initNoiseSigma }: Schedule): number[][] {
   let latent = noiseOf(-1).map((z) => z * initNoiseSigma);
-  let saved = latent.map(() => 0);
-  let history = [saved, saved, saved, saved];
-  return rows.map((row, index) => {
-    const output = latent.map((x) => Math.sin(x * row.inputScale + row.timestep / 1000));
-    const mixed = latent.map((x, i) => row.outputFromSample * x + row.outputFromModel * output[i]!);
-    history = [mixed, ...history.slice(0, 3)];
+  let auxiliary = latent.map(() => 0);
+  let modelOutputs = [auxiliary, auxiliary, auxiliary, auxiliary];
+  return steps.map((step, index) => {
+    const output = latent.map((x) => Math.sin(x * step.inputScale + step.timestep / 1000));
+    const mixed = latent.map(
+      (x, i) => step.outputFromSample * x + step.outputFromModel * output[i]!,
+    );
+    modelOutputs = [mixed, ...modelOutputs.slice(0, 3)];
     const noise = noiseOf(index);
     const apply = (update: Update) =>
       latent.map(
         (x, i) =>
           update.sample * x +
-          update.saved * saved[i]! +
-          update.history.reduce((sum, weight, k) => sum + weight * history[k]![i]!, 0) +
+          update.auxiliary * auxiliary[i]! +
+          update.modelOutputs.reduce((sum, weight, k) => sum + weight * modelOutputs[k]![i]!, 0) +
           update.noise * noise[i]!,
       );
-    const next = apply(row.latent);
-    if (row.saved) saved = apply(row.saved);
+    const next = apply(step.latent);
+    if (step.auxiliary) auxiliary = apply(step.auxiliary);
     latent = next;
     return latent;
   });
@@ -116,7 +118,7 @@ describe("equal to diffusers", () => {
       for (const entry of group) {
         const what = `${entry.count} steps`;
         const ours = scheduleOf(entry, Object.keys(entry.latents)[0]);
-        expect(ours.rows, what).toHaveLength(entry.count);
+        expect(ours.steps, what).toHaveLength(entry.count);
         expect(ours.timesteps, what).toHaveLength(entry.count);
         // Those made from sigmas inherit a last bit of the square root: see below.
         const bar = title.includes("karras") ? 1.2e-7 : 0;
@@ -130,7 +132,7 @@ describe("equal to diffusers", () => {
         }
         expect(ours.initNoiseSigma / entry.init_noise_sigma - 1, what).toBeCloseTo(0, 6);
         for (const [prediction, kept] of Object.entries(entry.latents)) {
-          const latents = runRows(scheduleOf(entry, prediction));
+          const latents = runSteps(scheduleOf(entry, prediction));
           for (const [index, latent] of Object.entries(kept)) {
             const error = relativeL2(latents[Number(index)]!, latent);
             // The reference runs in f32: many steps, or a first sigma of 4096, cost it digits.
@@ -175,9 +177,9 @@ describe("the reference model's runs", () => {
   test("the first step of ddim is euler's in other units, as in the recorded latents", () => {
     // Both start from the same noise n and see the same first model output e.
     const first = (name: Scheduler) => {
-      const { rows, initNoiseSigma } = schedule(name, {}, 12);
-      const { latent, outputFromModel } = rows[0]!;
-      return { n: latent.sample * initNoiseSigma, e: latent.history[0] * outputFromModel };
+      const { steps, initNoiseSigma } = schedule(name, {}, 12);
+      const { latent, outputFromModel } = steps[0]!;
+      return { n: latent.sample * initNoiseSigma, e: latent.modelOutputs[0] * outputFromModel };
     };
     const euler = first("euler");
     const ddim = first("ddim");
@@ -213,10 +215,10 @@ describe("options", () => {
 
   test("only the ancestral sampler samples noise; its last step does not use it", () => {
     for (const name of schedulers) {
-      const { rows } = schedule(name, {}, 12);
-      expect(rows.map((row) => row.drawsNoise)).toEqual(rows.map(() => name === "euler_a"));
-      const used = rows.map((row) => row.latent.noise !== 0);
-      expect(used).toEqual(rows.map((_, i) => name === "euler_a" && i < 11));
+      const { steps } = schedule(name, {}, 12);
+      expect(steps.map((step) => step.samplesNoise)).toEqual(steps.map(() => name === "euler_a"));
+      const used = steps.map((step) => step.latent.noise !== 0);
+      expect(used).toEqual(steps.map((_, i) => name === "euler_a" && i < 11));
     }
   });
 
@@ -252,14 +254,14 @@ describe("any schedule", () => {
         (name, timestepSpacing, count, karras) => {
           const useKarrasSigmas = (karras && name !== "ddim") || undefined;
           const options = { stepCount: count, timestepSpacing, useKarrasSigmas };
-          const { rows, timesteps, sigmas, initNoiseSigma } = schedule(name, {}, options);
-          expect(rows).toHaveLength(count);
+          const { steps, timesteps, sigmas, initNoiseSigma } = schedule(name, {}, options);
+          expect(steps).toHaveLength(count);
           expect(initNoiseSigma).toBeGreaterThan(0);
           for (let i = 1; i < count; i++) expect(timesteps[i]!).toBeLessThan(timesteps[i - 1]!);
           for (let i = 1; sigmas && i <= count; i++)
             expect(sigmas[i]!).toBeLessThan(sigmas[i - 1]!);
           expect(timesteps.every((t) => t >= 0 && t <= 999)).toBe(true);
-          expect(rows.every((row, i) => Math.fround(row.timestep) === timesteps[i])).toBe(true);
+          expect(steps.every((step, i) => Math.fround(step.timestep) === timesteps[i])).toBe(true);
         },
       ),
       { numRuns: 150 },

@@ -48,7 +48,7 @@ function request(changes: Partial<ImageRequest> = {}): ImageRequest {
     prompt: { ids: one.ids, ids2: two.ids, endIndex2: two.endIndex },
     negative: null,
     guidanceScale: 1,
-    rows: schedule.rows,
+    steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: [3n, 4n],
     syncMode: "full_sync",
@@ -152,7 +152,7 @@ describe("images in tiles", () => {
     const session = await open({ model: withSampleSize(golden, 32), imageCount: 1 });
     try {
       const stop = new AbortController();
-      const many = { width: 1536, height: 1536, seeds: [1n], rows: request().rows.slice(0, 1) };
+      const many = { width: 1536, height: 1536, seeds: [1n], steps: request().steps.slice(0, 1) };
       let stoppedAt = 0;
       const onProgress = ({ stage }: { stage: string }) => {
         if (stage !== "decode" || stop.signal.aborted) return;

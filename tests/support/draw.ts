@@ -14,7 +14,7 @@ import {
 import { makeSchedule } from "../../src/schedule.ts";
 import type { Scheduler } from "../../src/settings/names.ts";
 
-type Request = Omit<ImageRequest, "prompt" | "negative" | "rows" | "initNoiseSigma">;
+type Request = Omit<ImageRequest, "prompt" | "negative" | "steps" | "initNoiseSigma">;
 
 /** The request and the ranks. Without guidance there is no negative prompt. */
 export interface Work
@@ -93,7 +93,7 @@ export function requestOf(work: Work): ImageRequest {
     seeds: seedsOf(work),
     prompt: tokensOf(model, prompt),
     negative: hasNegative ? tokensOf(model, negative) : null,
-    rows: schedule.rows.slice(0, stepsDone),
+    steps: schedule.steps.slice(0, stepsDone),
     initNoiseSigma: schedule.initNoiseSigma,
   };
 }

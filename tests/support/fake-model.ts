@@ -68,10 +68,10 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
 // --- internal ---
 
 async function drawNothing(
-  { rows, width, height, seeds, wantLatents }: ImageRequest,
+  { steps, width, height, seeds, wantLatents }: ImageRequest,
   { onProgress, signal }: ImageHooks = {},
 ): Promise<ImageResult> {
-  const stepCount = rows.length;
+  const stepCount = steps.length;
   for (const stage of ["text", "denoise", "decode"] as const) {
     await onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
     await Bun.sleep(0);
@@ -85,7 +85,7 @@ async function drawNothing(
     height,
     latents: wantLatents ? Float32Array.from(values) : null,
     latentShape: [seeds.length, 4, height / 8, width / 8],
-    timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: rows.map(() => 1) },
+    timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: steps.map(() => 1) },
     image: null,
     ranks: [],
     deviceBytes: 0,

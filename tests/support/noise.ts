@@ -3,7 +3,7 @@
  * by the sampler's next noise.
  */
 import type { ImageRequest } from "../../src/pipeline/session.ts";
-import { update } from "../../src/schedule/row.ts";
+import { update } from "../../src/schedule/coefficients.ts";
 import type { StepCoefficients } from "../../src/schedule.ts";
 import { latentsOf, requestOf, type Work, withSession } from "./draw.ts";
 
@@ -21,13 +21,13 @@ export function drawNoise(work: Work, drawCount: number): Promise<Float32Array[]
 // --- internal ---
 
 function noiseRequest(work: Work, noiseCount: number): ImageRequest {
-  const keeps = row(update({ sample: 1 }), false);
-  const replaces = row(update({ noise: 1 }), true);
-  const rows = noiseCount === 0 ? [keeps] : Array.from({ length: noiseCount }, () => replaces);
-  return { ...requestOf(work), rows, initNoiseSigma: 1 };
+  const keeps = step(update({ sample: 1 }), false);
+  const replaces = step(update({ noise: 1 }), true);
+  const steps = noiseCount === 0 ? [keeps] : Array.from({ length: noiseCount }, () => replaces);
+  return { ...requestOf(work), steps, initNoiseSigma: 1 };
 }
 
-function row(latent: StepCoefficients["latent"], drawsNoise: boolean): StepCoefficients {
+function step(latent: StepCoefficients["latent"], samplesNoise: boolean): StepCoefficients {
   const mix = { outputFromSample: 0, outputFromModel: 0 };
-  return { timestep: 500, inputScale: 1, ...mix, latent, saved: null, drawsNoise };
+  return { timestep: 500, inputScale: 1, ...mix, latent, auxiliary: null, samplesNoise };
 }

@@ -130,9 +130,9 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     switch (r.kind) {
         .image => {
             if (config.readsMask()) return refuse("an image of an inpainting model", .{});
-            const row_bytes = @sizeOf(backends.StepCoefficients);
-            if (r.rows.len == 0 or r.rows.len % row_bytes != 0 or
-                r.rows.len / row_bytes > step_count_max)
+            const step_bytes = @sizeOf(backends.StepCoefficients);
+            if (r.steps.len == 0 or r.steps.len % step_bytes != 0 or
+                r.steps.len / step_bytes > step_count_max)
             {
                 return refuse("steps outside 1 to {d}", .{step_count_max});
             }

@@ -17,7 +17,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 11;
+pub const abi_version: u32 = 12;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -181,8 +181,8 @@ pub const Request = extern struct {
     hooks: Bytes,
     /// u64, one per image of the batch.
     seeds: Bytes,
-    /// `StepCoefficients`s.
-    rows: Bytes,
+    /// `StepCoefficients`, one per step.
+    steps: Bytes,
     /// f32, one per image; not read with one branch.
     guidance_scales: Bytes,
     /// `Tokens`, one per image.

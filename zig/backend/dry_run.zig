@@ -274,8 +274,8 @@ pub const Planned = struct {
     }
 
     pub fn latentStep(plan: Planned, step: LatentStep) Error!void {
-        // Latent and saved are read and written, of the history one is written.
-        var bytes = (4 + step.history.len) * step.latent.byteCount();
+        // Latent and auxiliary are read and written; of the model outputs one is written.
+        var bytes = (4 + step.model_outputs.len) * step.latent.byteCount();
         bytes += step.model_output.byteCount();
         if (step.noise) |noise| bytes += noise.byteCount();
         plan.note(shaped(.{ .op = .latent_step }, step.latent.shape), .{ .bytes = bytes });

@@ -33,48 +33,54 @@ pub const ConvOptions = struct {
     residual: ?Tensor = null,
 };
 
-/// How one register of the latent update is put together (see `StepCoefficients`).
+/// Coefficients of one register's new value (see `StepCoefficients`).
 pub const Update = extern struct {
     sample: f32,
-    saved: f32,
-    history: [history_count]f32,
+    auxiliary: f32,
+    /// Newest first.
+    model_outputs: [model_output_count]f32,
     noise: f32,
 };
 
-/// Model outputs that a sampler can look back on, the newest included.
-pub const history_count = 4;
+/// Model outputs that a multistep sampler can read, the newest included (diffusers: solver_order).
+pub const model_output_count = 4;
 
-/// One model evaluation of a sampler, as plain numbers. With x the latent, e the guided model
-/// output, s the saved register, z fresh noise:
-///   m_0 = output_from_sample * x + output_from_model * e    is pushed on the history, and at once
-///   x' = latent.sample * x + latent.saved * s + sum_k latent.history[k] * m_k + latent.noise * z
-///   s' likewise by `saved`, where `updates_saved` is not 0.
+/// One step of a sampler (diffusers: scheduler.step) as a linear combination. x is the latent
+/// (sample), e the model output after guidance, s the auxiliary register (diffusers: last_sample),
+/// m_k the converted model outputs, newest first (diffusers: model_outputs), z fresh noise:
+///   m_0 = output_from_sample * x + output_from_model * e    (diffusers: convert_model_output)
+///   x'  = latent.sample * x + latent.auxiliary * s + sum_k latent.model_outputs[k] * m_k
+///         + latent.noise * z
+///   s'  = the same with the coefficients `auxiliary`, or s where `updates_auxiliary` is 0
+/// x' and s' both read the old x and s. The model's input is input_scale * x (diffusers:
+/// scale_model_input) at `timestep`.
 pub const StepCoefficients = extern struct {
     timestep: f32,
     input_scale: f32,
     output_from_sample: f32,
     output_from_model: f32,
     latent: Update,
-    saved: Update,
-    updates_saved: u32,
-    /// Whether z is drawn. A sampler that always draws does so even where it multiplies by 0: the
-    /// numbers of the steps after depend on it.
-    draws_noise: u32,
+    auxiliary: Update,
+    updates_auxiliary: u32,
+    /// Whether z is sampled. Ancestral samplers sample it even where its coefficient is 0: the
+    /// generator's state decides the noise of later steps.
+    samples_noise: u32,
 };
 
 pub const LatentStep = struct {
-    row: StepCoefficients,
+    coefficients: StepCoefficients,
     /// One per image of `latent`; not read where there is one branch.
     guidance_scales: []const f32,
-    /// 0 to 1 (arXiv 2305.08891, 3.4): how far the deviation of each image's guided output
-    /// is brought back to that of the positive branch. 0 changes nothing. Deviations are over the
-    /// whole image, which `model_output` is on every rank.
+    /// Guidance rescale (arXiv 2305.08891, 3.4), 0 to 1: how far the standard deviation of each
+    /// image's guided output is brought back to that of the positive branch. 0 changes nothing. The
+    /// deviation is over the whole image: every rank has the whole `model_output`.
     rescale: f32 = 0,
     /// (images, rows, width, channels), changed in place.
     latent: Tensor,
-    saved: Tensor,
+    /// Of the latent's shape, like `model_outputs` and `noise`; changed in place.
+    auxiliary: Tensor,
     /// Newest first; [0] is written, the others are read.
-    history: [history_count]Tensor,
+    model_outputs: [model_output_count]Tensor,
     /// (branches * images, rows, width, channels): the negative branch first when there are two.
     model_output: Tensor,
     noise: ?Tensor,

@@ -1,6 +1,6 @@
-//! The sampler's registers: latent, auxiliary (`saved`), earlier model outputs (`history`) and
-//! noise, for all images of a batch. Each image has a generator of its own, so that it is the same
-//! alone or in a batch.
+//! The sampler's registers for all images of a batch: latent, auxiliary register, earlier model
+//! outputs and noise. Each image has its own generator, so that a seed gives the same image alone
+//! and in a batch.
 
 const std = @import("std");
 const backend = @import("../backend.zig");
@@ -25,10 +25,10 @@ const Generator = union(random.Rng) {
 };
 
 pub const LatentState = struct {
-    /// (images, rows, width, channels), like all of them.
+    /// (images, rows, width, channels) in f32, like the other registers.
     latent: Tensor,
-    saved: Tensor,
-    history: [backend.history_count]Tensor,
+    auxiliary: Tensor,
+    model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
     generators: []Generator,
     /// One latent on the host, channels first and channels last; empty in a dry run.
@@ -42,21 +42,21 @@ pub const LatentState = struct {
         const host_count = if (rank.isPlanning()) 0 else shape.elementCount();
         var state: LatentState = .{
             .latent = try b.alloc(shape, .f32),
-            .saved = try b.alloc(shape, .f32),
-            .history = undefined,
+            .auxiliary = try b.alloc(shape, .f32),
+            .model_outputs = undefined,
             .noise = try b.alloc(shape, .f32),
             .generators = try rank.arena.alloc(Generator, job.seeds.len),
             .sampled = try rank.arena.alloc(f32, host_count / shape.batch),
             .nhwc = try rank.arena.alloc(f32, host_count / shape.batch),
         };
-        for (&state.history) |*tensor| tensor.* = try b.alloc(shape, .f32);
+        for (&state.model_outputs) |*tensor| tensor.* = try b.alloc(shape, .f32);
         for (state.generators, job.seeds) |*generator, seed| generator.* = .init(job.rng, seed);
         try state.sample(rank, state.latent, job.initial_scale);
-        // The first steps multiply the missing history by 0: it must be finite.
+        // The first steps multiply missing model outputs by 0: they must be finite.
         const zeros = try rank.arena.alloc(f32, host_count);
         @memset(zeros, 0);
-        try b.write(state.saved, std.mem.sliceAsBytes(zeros));
-        for (state.history) |tensor| try b.write(tensor, std.mem.sliceAsBytes(zeros));
+        try b.write(state.auxiliary, std.mem.sliceAsBytes(zeros));
+        for (state.model_outputs) |tensor| try b.write(tensor, std.mem.sliceAsBytes(zeros));
         return state;
     }
 
@@ -67,27 +67,27 @@ pub const LatentState = struct {
         step: backend.StepCoefficients,
         model_output: Tensor,
     ) Error!void {
-        const draws_noise = step.draws_noise != 0;
-        if (draws_noise) try state.sample(rank, state.noise, 1);
+        const samples_noise = step.samples_noise != 0;
+        if (samples_noise) try state.sample(rank, state.noise, 1);
         // The newest output overwrites the oldest.
-        std.mem.rotate(Tensor, &state.history, state.history.len - 1);
+        std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
         try rank.b.latentStep(.{
-            .row = step,
+            .coefficients = step,
             .guidance_scales = rank.job.guidance_scales,
             .rescale = rank.job.guidance_rescale,
             .latent = state.latent,
-            .saved = state.saved,
-            .history = state.history,
+            .auxiliary = state.auxiliary,
+            .model_outputs = state.model_outputs,
             .model_output = model_output,
-            .noise = if (draws_noise) state.noise else null,
+            .noise = if (samples_noise) state.noise else null,
         });
     }
 
     /// Frees all but the latent, which is the caller's.
     pub fn finish(state: *LatentState, rank: *Rank) Tensor {
-        for (state.history) |tensor| rank.b.free(tensor);
+        for (state.model_outputs) |tensor| rank.b.free(tensor);
         rank.b.free(state.noise);
-        rank.b.free(state.saved);
+        rank.b.free(state.auxiliary);
         return state.latent;
     }
 

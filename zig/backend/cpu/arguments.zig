@@ -243,19 +243,19 @@ pub const EmbedTokens = extern struct {
     out: [*]f32,
 };
 
-pub const history_count = 4;
+pub const model_output_count = 4;
 
 pub const LatentUpdate = extern struct {
     sample: f32,
-    saved: f32,
-    history: [history_count]f32,
+    auxiliary: f32,
+    model_outputs: [model_output_count]f32,
     noise: f32,
 };
 
 pub const LatentStep = extern struct {
     latent: [*]f32,
-    saved: [*]f32,
-    history: [history_count][*]f32,
+    auxiliary: [*]f32,
+    model_outputs: [model_output_count][*]f32,
     /// The only branch, or the negative one.
     model_output: [*]const f32,
     /// The other branch where there are two.
@@ -271,8 +271,8 @@ pub const LatentStep = extern struct {
     output_from_sample: f32,
     output_from_model: f32,
     latent_update: LatentUpdate,
-    saved_update: LatentUpdate,
-    updates_saved: bool,
+    auxiliary_update: LatentUpdate,
+    updates_auxiliary: bool,
 };
 
 pub const ToRgb = extern struct {

@@ -239,13 +239,13 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
     const has_branches = step.model_output.shape.batch > step.latent.shape.batch;
     assert(!has_branches or step.guidance_scales.len == step.latent.shape.batch);
     const output = floats(step.model_output);
-    var history: [arguments.history_count][*]f32 = undefined;
-    for (step.history, &history) |tensor, *address| address.* = floats(tensor);
+    var model_outputs: [arguments.model_output_count][*]f32 = undefined;
+    for (step.model_outputs, &model_outputs) |tensor, *address| address.* = floats(tensor);
     const rescales = has_branches and step.rescale != 0;
     const args: arguments.LatentStep = .{
         .latent = floats(step.latent),
-        .saved = floats(step.saved),
-        .history = history,
+        .auxiliary = floats(step.auxiliary),
+        .model_outputs = model_outputs,
         .model_output = output,
         .model_output_positive = if (has_branches) output + element_count else null,
         .noise = if (step.noise) |noise| floats(noise) else null,
@@ -254,11 +254,11 @@ pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
         .guidance_scales = step.guidance_scales.ptr,
         .guidance_factors = if (rescales) guidanceFactors(cpu, step) else null,
         .image_count = element_count / step.latent.shape.batch,
-        .output_from_sample = step.row.output_from_sample,
-        .output_from_model = step.row.output_from_model,
-        .latent_update = updateOf(step.row.latent),
-        .saved_update = updateOf(step.row.saved),
-        .updates_saved = step.row.updates_saved != 0,
+        .output_from_sample = step.coefficients.output_from_sample,
+        .output_from_model = step.coefficients.output_from_model,
+        .latent_update = updateOf(step.coefficients.latent),
+        .auxiliary_update = updateOf(step.coefficients.auxiliary),
+        .updates_auxiliary = step.coefficients.updates_auxiliary != 0,
     };
     return cpu.pool.run(cpu.kernels.latent_step, &args, count(element_count, args.count_per_task));
 }
@@ -315,11 +315,11 @@ fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
 }
 
 fn updateOf(update: backend.Update) arguments.LatentUpdate {
-    comptime assert(backend.history_count == arguments.history_count);
+    comptime assert(backend.model_output_count == arguments.model_output_count);
     return .{
         .sample = update.sample,
-        .saved = update.saved,
-        .history = update.history,
+        .auxiliary = update.auxiliary,
+        .model_outputs = update.model_outputs,
         .noise = update.noise,
     };
 }

@@ -31,8 +31,8 @@ const LatentStepProblem = extern struct {
     guidance_scales: usize,
     factors: usize,
     latent: usize,
-    saved: usize,
-    outputs: [backend.history_count]usize,
+    auxiliary: usize,
+    outputs: [backend.model_output_count]usize,
     model_output: usize,
     noise: usize,
     image_count: u64,
@@ -46,7 +46,7 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const branch_count = step.model_output.shape.batch / image_count;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
         cuda.reduction_workspace,
-        &step.row,
+        &step.coefficients,
         @sizeOf(backend.StepCoefficients),
         cuda.stream,
     );
@@ -59,12 +59,12 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         .guidance_scales = scales,
         .factors = if (rescales) try guidanceFactors(cuda, step, scales) else 0,
         .latent = step.latent.address,
-        .saved = step.saved.address,
+        .auxiliary = step.auxiliary.address,
         .outputs = .{
-            step.history[0].address,
-            step.history[1].address,
-            step.history[2].address,
-            step.history[3].address,
+            step.model_outputs[0].address,
+            step.model_outputs[1].address,
+            step.model_outputs[2].address,
+            step.model_outputs[3].address,
         },
         .model_output = step.model_output.address,
         .noise = grids.addressOrNull(step.noise),

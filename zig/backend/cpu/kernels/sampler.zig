@@ -10,13 +10,13 @@ pub fn latentStep(args: *const anyopaque, task: usize, _: [*]align(64) u8) callc
     const first = task * a.count_per_task;
     for (first..@min(first + a.count_per_task, a.count)) |i| {
         const x: f64 = a.latent[i];
-        const s: f64 = a.saved[i];
+        const s: f64 = a.auxiliary[i];
         const newest: f32 = @floatCast(
             a.output_from_sample * x + a.output_from_model * @as(f64, guided(a, i)),
         );
-        a.history[0][i] = newest;
+        a.model_outputs[0][i] = newest;
         a.latent[i] = combine(&a.latent_update, a, x, s, i);
-        if (a.updates_saved) a.saved[i] = combine(&a.saved_update, a, x, s, i);
+        if (a.updates_auxiliary) a.auxiliary[i] = combine(&a.auxiliary_update, a, x, s, i);
     }
 }
 
@@ -32,9 +32,10 @@ inline fn guided(a: *const LatentStep, i: usize) f32 {
 /// Registers with factor 0 are not read: they may hold anything.
 inline fn combine(update: *const LatentUpdate, a: *const LatentStep, x: f64, s: f64, i: usize) f32 {
     var sum = update.sample * x;
-    if (update.saved != 0) sum += update.saved * s;
-    inline for (0..arguments.history_count) |k| {
-        if (update.history[k] != 0) sum += @as(f64, update.history[k]) * a.history[k][i];
+    if (update.auxiliary != 0) sum += update.auxiliary * s;
+    inline for (0..arguments.model_output_count) |k| {
+        const weight: f64 = update.model_outputs[k];
+        if (weight != 0) sum += weight * a.model_outputs[k][i];
     }
     if (update.noise != 0) sum += @as(f64, update.noise) * a.noise.?[i];
     return @floatCast(sum);

@@ -176,32 +176,37 @@ test "sinusoidalEmbedding, both orders" {
     for (sin_first, out.host(f32)) |e, o| try std.testing.expectApproxEqAbs(e, o, 1e-7);
 }
 
-test "latentStep: guidance, history, saved register and noise" {
+test "latentStep: guidance, model outputs, auxiliary register and noise" {
     var a: support.Arena = .init(7);
     defer a.deinit();
     const shape = (try a.randomTensor(.{ .batch = 1, .rows = 3, .width = 5, .channels = 4 })).shape;
     var both = shape;
     both.batch = 2;
     const step: backend.LatentStep = .{
-        .row = .{
+        .coefficients = .{
             .timestep = 0,
             .input_scale = 1,
             .output_from_sample = 0.5,
             .output_from_model = -0.25,
             .latent = .{
                 .sample = 0.9,
-                .saved = 0.1,
-                .history = .{ 0.3, -0.2, 0, 0 },
+                .auxiliary = 0.1,
+                .model_outputs = .{ 0.3, -0.2, 0, 0 },
                 .noise = 0.7,
             },
-            .saved = .{ .sample = 1, .saved = 0, .history = .{ 0, 0, 0, 2 }, .noise = 0 },
-            .updates_saved = 1,
-            .draws_noise = 1,
+            .auxiliary = .{
+                .sample = 1,
+                .auxiliary = 0,
+                .model_outputs = .{ 0, 0, 0, 2 },
+                .noise = 0,
+            },
+            .updates_auxiliary = 1,
+            .samples_noise = 1,
         },
         .guidance_scales = &.{5},
         .latent = try a.randomTensor(shape),
-        .saved = try a.randomTensor(shape),
-        .history = .{
+        .auxiliary = try a.randomTensor(shape),
+        .model_outputs = .{
             try a.tensor(shape, .f32), try a.randomTensor(shape),
             try a.tensor(shape, .f32), try a.randomTensor(shape),
         },
@@ -209,7 +214,7 @@ test "latentStep: guidance, history, saved register and noise" {
         .noise = try a.randomTensor(shape),
     };
     const x = try a.doubles(step.latent);
-    const s = try a.doubles(step.saved);
+    const s = try a.doubles(step.auxiliary);
     const e = try a.doubles(step.model_output);
     const z = try a.doubles(step.noise.?);
     const cpu = try support.open(null, 2);
@@ -218,12 +223,12 @@ test "latentStep: guidance, history, saved register and noise" {
     for (0..x.len) |i| {
         const guided = e[i] + 5 * (e[x.len + i] - e[i]);
         const newest = 0.5 * x[i] - 0.25 * guided;
-        const older: f64 = step.history[1].host(f32)[i];
-        const oldest: f64 = step.history[3].host(f32)[i];
+        const older: f64 = step.model_outputs[1].host(f32)[i];
+        const oldest: f64 = step.model_outputs[3].host(f32)[i];
         const latent = 0.9 * x[i] + 0.1 * s[i] + 0.3 * newest - 0.2 * older + 0.7 * z[i];
-        try std.testing.expectApproxEqAbs(newest, step.history[0].host(f32)[i], 2e-6);
+        try std.testing.expectApproxEqAbs(newest, step.model_outputs[0].host(f32)[i], 2e-6);
         try std.testing.expectApproxEqAbs(latent, step.latent.host(f32)[i], 2e-6);
-        try std.testing.expectApproxEqAbs(x[i] + 2 * oldest, step.saved.host(f32)[i], 2e-6);
+        try std.testing.expectApproxEqAbs(x[i] + 2 * oldest, step.auxiliary.host(f32)[i], 2e-6);
     }
 }
 
@@ -235,18 +240,18 @@ test "latentStep: guidance rescale equals diffusers' two steps, image by image" 
     both.batch = 6;
     const rescale: f32 = 0.7;
     var step: backend.LatentStep = .{
-        .row = std.mem.zeroes(backend.StepCoefficients),
+        .coefficients = std.mem.zeroes(backend.StepCoefficients),
         .guidance_scales = &.{ 6, 3, 9 },
         .rescale = rescale,
         .latent = try a.randomTensor(shape),
-        .saved = try a.tensor(shape, .f32),
-        .history = undefined,
+        .auxiliary = try a.tensor(shape, .f32),
+        .model_outputs = undefined,
         .model_output = try a.randomTensor(both),
         .noise = null,
     };
-    for (&step.history) |*tensor| tensor.* = try a.tensor(shape, .f32);
-    step.row.output_from_model = 1;
-    step.row.latent.history[0] = 1;
+    for (&step.model_outputs) |*tensor| tensor.* = try a.tensor(shape, .f32);
+    step.coefficients.output_from_model = 1;
+    step.coefficients.latent.model_outputs[0] = 1;
     const cpu = try support.open(null, 2);
     defer cpu.deinit();
     try cpu.latentStep(step);

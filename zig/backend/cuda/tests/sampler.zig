@@ -14,7 +14,7 @@ const Shape = tensors.Shape;
 
 const Steps = struct { cpu: backend.LatentStep, cuda: backend.LatentStep };
 
-/// A row with zeros in places, whose registers then hold NaN on both sides.
+/// Coefficients of which some are 0: the registers that these multiply hold NaN on both sides.
 fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     const shape: Shape = .{
         .batch = pair.size(3),
@@ -24,25 +24,25 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     };
     var branches = shape;
     branches.batch *= pair.size(2);
-    var row: backend.StepCoefficients = undefined;
-    for (std.mem.bytesAsSlice(f32, std.mem.asBytes(&row))) |*value| {
+    var coefficients: backend.StepCoefficients = undefined;
+    for (std.mem.bytesAsSlice(f32, std.mem.asBytes(&coefficients))) |*value| {
         const zero = pair.random().uintLessThan(u32, 3) == 0;
         value.* = if (zero) 0 else pair.random().floatNorm(f32);
     }
-    row.updates_saved = pair.random().uintLessThan(u32, 2);
-    row.draws_noise = pair.random().uintLessThan(u32, 2);
-    if (row.draws_noise == 0) {
-        row.latent.noise = 0;
-        row.saved.noise = 0;
+    coefficients.updates_auxiliary = pair.random().uintLessThan(u32, 2);
+    coefficients.samples_noise = pair.random().uintLessThan(u32, 2);
+    if (coefficients.samples_noise == 0) {
+        coefficients.latent.noise = 0;
+        coefficients.auxiliary.noise = 0;
     }
-    const reads_saved = row.latent.saved != 0 or
-        (row.updates_saved != 0 and row.saved.saved != 0);
+    const reads_auxiliary = coefficients.latent.auxiliary != 0 or
+        (coefficients.updates_auxiliary != 0 and coefficients.auxiliary.auxiliary != 0);
     both[0] = try pair.tensorF32(shape);
-    both[1] = if (reads_saved) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
+    both[1] = if (reads_auxiliary) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
     both[2] = try pair.empty(shape, .f32);
     for (both[3..6], 1..) |*tensor, k| {
-        const reads = row.latent.history[k] != 0 or
-            (row.updates_saved != 0 and row.saved.history[k] != 0);
+        const reads = coefficients.latent.model_outputs[k] != 0 or
+            (coefficients.updates_auxiliary != 0 and coefficients.auxiliary.model_outputs[k] != 0);
         tensor.* = if (reads) try pair.tensorF32(shape) else try pair.empty(shape, .f32);
     }
     both[6] = try pair.tensor(branches);
@@ -53,23 +53,23 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     var steps: Steps = undefined;
     inline for (.{ "cpu", "cuda" }) |side| {
         @field(steps, side) = .{
-            .row = row,
+            .coefficients = coefficients,
             .guidance_scales = scales[0..shape.batch],
             .rescale = rescale,
             .latent = @field(both[0], side),
-            .saved = @field(both[1], side),
-            .history = .{
+            .auxiliary = @field(both[1], side),
+            .model_outputs = .{
                 @field(both[2], side), @field(both[3], side),
                 @field(both[4], side), @field(both[5], side),
             },
             .model_output = @field(both[6], side),
-            .noise = if (row.draws_noise != 0) @field(both[7], side) else null,
+            .noise = if (coefficients.samples_noise != 0) @field(both[7], side) else null,
         };
     }
     return steps;
 }
 
-test "latentStep: guidance, rescale, history, saved register and noise" {
+test "latentStep: guidance, rescale, model outputs, auxiliary register and noise" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             var both: [8]Both = undefined;
@@ -81,7 +81,7 @@ test "latentStep: guidance, rescale, history, saved register and noise" {
             // Sums in f64 on both; the guided output is f32.
             try expectNear(pair, both[0]);
             try expectNear(pair, both[2]);
-            if (steps.cpu.row.updates_saved != 0) try expectNear(pair, both[1]);
+            if (steps.cpu.coefficients.updates_auxiliary != 0) try expectNear(pair, both[1]);
         }
     }.body);
 }

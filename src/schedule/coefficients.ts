@@ -5,16 +5,16 @@
 import type { PredictionType } from "../models/config.ts";
 import type { Update } from "./types.ts";
 
-/** An update whose coefficients are 0 unless given; `history` holds the newest first. */
+/** An update whose coefficients are 0 unless given; `modelOutputs` holds the newest first. */
 export function update(parts: {
   sample?: number;
-  saved?: number;
-  history?: number[];
+  auxiliary?: number;
+  modelOutputs?: number[];
   noise?: number;
 }): Update {
-  const [a = 0, b = 0, c = 0, d = 0] = parts.history ?? [];
-  const { sample = 0, saved = 0, noise = 0 } = parts;
-  return { sample, saved, history: [a, b, c, d], noise };
+  const [a = 0, b = 0, c = 0, d = 0] = parts.modelOutputs ?? [];
+  const { sample = 0, auxiliary = 0, noise = 0 } = parts;
+  return { sample, auxiliary, modelOutputs: [a, b, c, d], noise };
 }
 
 /** Coefficients of a linear combination of the latent and the model's output. */
