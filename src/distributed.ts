@@ -108,13 +108,13 @@ export async function joinProcessGroup(
     onRefusal,
     signal,
   });
-  const part = {
-    rankFirst: index * localRankCount,
-    rankCount: localRankCount,
+  const localRanks = {
+    first: index * localRankCount,
+    count: localRankCount,
     gpuFirst: localIndex * localRankCount,
     ncclUniqueId: new Uint8Array(Buffer.from(ncclUniqueId, "base64")),
   };
-  return { seed: BigInt(seed), gpu: { ...gpu, transport: "nccl", part }, peers };
+  return { seed: BigInt(seed), gpu: { ...gpu, transport: "nccl", localRanks }, peers };
 }
 
 /** Runs `generate`; a process that fails or goes away stops all. Without peers just `generate`. */

@@ -17,7 +17,7 @@ const refuse = checks.refuse;
 const cuda_driver = @import("nvidia/driver.zig");
 const cuda_kernels = @import("nvidia/kernels.zig");
 const gpu_report = @import("doctor/gpu_report.zig");
-const meetings = @import("transport/nccl_unique_id.zig");
+const nccl_ids = @import("transport/nccl_unique_id.zig");
 const models = @import("model.zig");
 const pipeline = @import("pipeline.zig");
 const plan_report = @import("session/plan_report.zig");
@@ -90,10 +90,11 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     checks.last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checks.request(&session.options.config, request)) |status| return status;
-    if (request.kind != .image and session.options.machine.meeting != null) {
+    if (request.kind != .image and session.options.machine.nccl_unique_id != null) {
         return refuse("one component alone in several processes", .{});
     }
-    if (checks.alone(&session.options, TestHooks.of(request.hooks).alone)) |status| return status;
+    const hooks: TestHooks = .of(request.hooks);
+    if (checks.onlyRank(&session.options, hooks.only_rank)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
     if (session.submit(job)) return .ok;
     job.deinit();
@@ -207,7 +208,7 @@ pub export fn bxl_nccl_unique_id(
     var arena: std.heap.ArenaAllocator = .init(gpa);
     defer arena.deinit();
     const d = &checks.last_error;
-    const id = meetings.makeId(arena.allocator(), io, cuda_library.slice(), d) catch |err|
+    const id = nccl_ids.makeId(arena.allocator(), io, cuda_library.slice(), d) catch |err|
         return statusOf(err);
     out.* = id.internal;
     return .ok;
@@ -289,18 +290,18 @@ fn sessionOptionsOf(
         .machine = .{
             .kind = options.device,
             .thread_count = options.thread_count,
-            .compute = options.compute,
-            .activation = options.activation,
+            .compute_dtype = options.compute_dtype,
+            .activation_dtype = options.activation_dtype,
             .share_gpu = options.share_gpu != 0,
             .use_graphs = options.cuda_graphs != 0,
             .fp16_accumulate = options.fp16_accumulate != 0,
             .transport = options.transport,
-            .here = .{
-                .first = options.rank_here_first,
-                .end = options.rank_here_first + options.rank_here_count,
+            .local_ranks = .{
+                .first = options.local_rank_first,
+                .end = options.local_rank_first + options.local_rank_count,
             },
             .gpu_first = options.gpu_first,
-            .meeting = meetings.idOf(options.nccl_unique_id.slice()),
+            .nccl_unique_id = nccl_ids.idOf(options.nccl_unique_id.slice()),
             .random_weights = options.random_weights != 0,
             .cuda_library = library,
         },
@@ -340,8 +341,6 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
         .kind = r.kind,
         .latent_rows = r.latent_rows,
         .latent_width = r.latent_width,
-        .mode = r.sync_mode,
-        .extrapolates_halos = r.extrapolate_halos != 0,
         .bessel_variance = hooks.bessel_variance != 0,
         .hooks = hooksOf(hooks),
     };
@@ -360,7 +359,8 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     return job;
 }
 
-/// Plain values that both have by one name, so that a new setting needs no line here.
+/// Copies the plain values of a request to the fields of the same name, so that a new setting needs
+/// no line here.
 fn copySettings(job: *pipeline.Job, r: *const Request) void {
     inline for (@typeInfo(pipeline.Job).@"struct".fields) |field| {
         if (!@hasField(Request, field.name)) continue;
@@ -370,7 +370,7 @@ fn copySettings(job: *pipeline.Job, r: *const Request) void {
         } else if (field.type == bool) {
             @field(job, field.name) = value != 0;
         } else switch (@TypeOf(value)) {
-            // What lies in the caller's memory is copied one by one.
+            // Values in the caller's memory: `copyJob` copies each of them.
             Bytes, Tokens, TestHooks => {},
             else => @compileError("no copy of " ++ field.name),
         }
@@ -383,7 +383,7 @@ fn hooksOf(hooks: TestHooks) faults.Hooks {
         .fault = hooks.fault,
         .fault_rank = hooks.fault_rank,
         .fault_step = hooks.fault_step,
-        .alone = hooks.alone,
+        .only_rank = hooks.only_rank,
     };
     const limit_ns = @as(i96, hooks.stall_limit_ms) * std.time.ns_per_ms;
     if (limit_ns > 0) result.stall_limit_ns = limit_ns;

@@ -48,20 +48,20 @@ pub const Options = struct {
     /// Threads of all CPU ranks together; 0 means one per core.
     thread_count: u32 = 0,
     /// Precision of matrix products on the CPU.
-    compute: backends.Compute = .f32,
+    compute_dtype: backends.Compute = .f32,
     /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
-    activation: DType = .f32,
+    activation_dtype: DType = .f32,
     /// Whether several ranks may run on one GPU.
     share_gpu: bool = false,
     use_graphs: bool = true,
     fp16_accumulate: bool = false,
     transport: TransportKind = .auto,
     /// The ranks of this process.
-    here: transports.RankRange,
+    local_ranks: transports.RankRange,
     /// The GPU of the first local rank.
     gpu_first: u32 = 0,
     /// The ncclUniqueId of a distributed job; null where all ranks are local.
-    meeting: ?nccl.UniqueId = null,
+    nccl_unique_id: ?nccl.UniqueId = null,
     /// Generate weights on the GPU; for benches.
     random_weights: bool = false,
     /// Replaces NVIDIA's libraries; "" for these.
@@ -89,7 +89,7 @@ pub const Machine = struct {
     /// `rank_count` is that of all processes. Must not move.
     pub fn open(machine: *Machine, rank_count: u32) Error!void {
         errdefer machine.close();
-        const here = machine.options.here;
+        const here = machine.options.local_ranks;
         machine.rank_count = rank_count;
         machine.ranks = try machine.arena.allocator().alloc(RankDevice, here.count());
         var opened: usize = 0;
@@ -138,7 +138,7 @@ pub const Machine = struct {
     /// The dry-run device that stands for these.
     pub fn planned(machine: *const Machine) backends.Planned {
         return .{
-            .activation = machine.options.activation,
+            .activation = machine.options.activation_dtype,
             .is_cuda = machine.options.kind == .cuda,
         };
     }
@@ -155,7 +155,7 @@ pub const Machine = struct {
             }
             return;
         }
-        const activation = machine.options.activation;
+        const activation = machine.options.activation_dtype;
         const bytes = device_weights.place(model, activation);
         for (machine.gpus) |*gpu| {
             try gpu.makeCurrent();
@@ -176,7 +176,7 @@ pub const Machine = struct {
         delta: []const f32,
     ) Error!void {
         if (machine.options.kind == .cpu) return resident.apply(weight, delta);
-        const activation = machine.options.activation;
+        const activation = machine.options.activation_dtype;
         for (machine.gpus) |*gpu| {
             try device_weights.apply(machine.gpa, gpu, weight, activation, delta);
         }
@@ -185,7 +185,7 @@ pub const Machine = struct {
     /// Returns to the checkpoint's weight. Refused where its file has changed since.
     pub fn restoreWeight(machine: *Machine, resident: *Resident, weight: *Weight) Error!void {
         if (machine.options.kind == .cpu) return resident.restore(weight);
-        const activation = machine.options.activation;
+        const activation = machine.options.activation_dtype;
         for (machine.gpus) |*gpu| {
             try device_weights.restore(machine.gpa, gpu, weight, activation);
         }
@@ -269,7 +269,7 @@ pub const Machine = struct {
         const threads = total / count + @intFromBool(i < total % count);
         const cpu = Cpu.init(machine.gpa, machine.io, .{
             .thread_count = @max(1, threads),
-            .compute = machine.options.compute,
+            .compute = machine.options.compute_dtype,
             .place = if (machine.fibers) |fibers| .{ .fibers = fibers, .rank = i } else null,
             .cancelled = machine.cancelled,
         }) catch |err| switch (err) {
@@ -342,12 +342,12 @@ pub const Machine = struct {
             .device = gpu.device,
             .module = gpu.module,
             .weights_base = gpu.weights,
-            .activation = machine.options.activation,
+            .activation = machine.options.activation_dtype,
             .diagnostics = machine.diagnostics,
             .cancelled = machine.cancelled,
             .use_graphs = machine.options.use_graphs,
             .fp16_accumulate = machine.options.fp16_accumulate,
-            .rank = @intCast(machine.options.here.first + i),
+            .rank = @intCast(machine.options.local_ranks.first + i),
         });
         errdefer cuda.deinit();
         cuda.products = try .open(machine.gpa, .{
@@ -367,8 +367,8 @@ pub const Machine = struct {
         machine.connection = try .open(.{
             .choice = machine.options.transport,
             .rank_count = machine.rank_count,
-            .rank_first = machine.options.here.first,
-            .unique_id = machine.options.meeting,
+            .rank_first = machine.options.local_ranks.first,
+            .unique_id = machine.options.nccl_unique_id,
             .endpoints = endpoints,
             .gpus = machine.gpus,
             .libraries = &machine.libraries,

@@ -47,7 +47,7 @@ pub const State = enum(u32) {
 pub const Error = Model.Error || pipeline.Error || devices.Error;
 
 pub const Options = struct {
-    /// Of all processes; `machine.here` are the local ones.
+    /// Ranks of all processes; those of this one are `machine.local_ranks`.
     rank_count: u32,
     machine: devices.Options,
     config: models.ModelConfig,
@@ -196,7 +196,7 @@ pub const Session = struct {
             .model = &session.model,
             .diagnostics = &session.diagnostics,
             .rank_count = session.options.rank_count,
-            .local_ranks = session.options.machine.here,
+            .local_ranks = session.options.machine.local_ranks,
             .device = session.machine.planned(),
         };
     }
@@ -340,7 +340,7 @@ pub const Session = struct {
     }
 
     fn localRanks(session: *const Session, plan: *const Plan) RankRange {
-        return plan.localRanks(session.options.rank_count, session.options.machine.here);
+        return plan.localRanks(session.options.rank_count, session.options.machine.local_ranks);
     }
 };
 

@@ -88,7 +88,7 @@ export async function* timePatches(
       const patch = patchCount >> 1;
       const session = await open(model, side, ranks, splitBatch, gpu);
       try {
-        const testHooks = ranks === 1 ? {} : { alone: patch };
+        const testHooks = ranks === 1 ? {} : { onlyRank: patch };
         const change = { splitBatch, testHooks, warmups };
         const image = await warmImage(session, model, side, steps, change);
         const { stepMs, decodeMs } = timesOf(image);

@@ -298,12 +298,12 @@ export function writeBytes(v: DataView, at: number, s: Bytes): void {
 
 export interface SessionOptions {
   rankCount: number | boolean;
-  rankHereFirst: number | boolean;
-  rankHereCount: number | boolean;
+  localRankFirst: number | boolean;
+  localRankCount: number | boolean;
   gpuFirst: number | boolean;
   device: keyof typeof DeviceKind;
   threadCount: number | boolean;
-  activation: keyof typeof DType;
+  activationDtype: keyof typeof DType;
   shareGpu: number | boolean;
   cudaGraphs: number | boolean;
   fp16Accumulate: number | boolean;
@@ -316,7 +316,7 @@ export interface SessionOptions {
   imageCount: number | boolean;
   vaeTileLatent: number | boolean;
   modelTileLatent: number | boolean;
-  compute: keyof typeof Compute;
+  computeDtype: keyof typeof Compute;
   cudaLibrary: Bytes;
   ncclUniqueId: Bytes;
   config: ModelConfig;
@@ -331,12 +331,12 @@ export const sizeOfSessionOptions = 568;
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
   v.setUint32(at + 0, 568, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
-  v.setUint32(at + 8, Number(s.rankHereFirst), true);
-  v.setUint32(at + 12, Number(s.rankHereCount), true);
+  v.setUint32(at + 8, Number(s.localRankFirst), true);
+  v.setUint32(at + 12, Number(s.localRankCount), true);
   v.setUint32(at + 16, Number(s.gpuFirst), true);
   v.setUint32(at + 20, DeviceKind[s.device], true);
   v.setUint32(at + 24, Number(s.threadCount), true);
-  v.setUint32(at + 28, DType[s.activation], true);
+  v.setUint32(at + 28, DType[s.activationDtype], true);
   v.setUint32(at + 32, Number(s.shareGpu), true);
   v.setUint32(at + 36, Number(s.cudaGraphs), true);
   v.setUint32(at + 40, Number(s.fp16Accumulate), true);
@@ -349,7 +349,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 68, Number(s.imageCount), true);
   v.setUint32(at + 72, Number(s.vaeTileLatent), true);
   v.setUint32(at + 76, Number(s.modelTileLatent), true);
-  v.setUint32(at + 80, Compute[s.compute], true);
+  v.setUint32(at + 80, Compute[s.computeDtype], true);
   writeBytes(v, at + 88, s.cudaLibrary);
   writeBytes(v, at + 104, s.ncclUniqueId);
   writeModelConfig(v, at + 120, s.config);
@@ -382,7 +382,7 @@ export interface TestHooks {
   faultRank: number | boolean;
   faultStep: number | boolean;
   stallLimitMs: number | boolean;
-  alone: number | boolean;
+  onlyRank: number | boolean;
 }
 
 export const sizeOfTestHooks = 28;
@@ -394,7 +394,7 @@ export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
   v.setUint32(at + 12, Number(s.faultRank), true);
   v.setUint32(at + 16, Number(s.faultStep), true);
   v.setUint32(at + 20, Number(s.stallLimitMs), true);
-  v.setUint32(at + 24, Number(s.alone), true);
+  v.setUint32(at + 24, Number(s.onlyRank), true);
 }
 
 export interface Request {
@@ -403,7 +403,7 @@ export interface Request {
   latentWidth: number | boolean;
   branchCount: number | boolean;
   guidanceRescale: number;
-  initialScale: number;
+  initNoiseSigma: number;
   wantsLatents: number | boolean;
   syncMode: keyof typeof SyncMode;
   warmupSteps: number | boolean;
@@ -437,7 +437,7 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 12, Number(s.latentWidth), true);
   v.setUint32(at + 16, Number(s.branchCount), true);
   v.setFloat32(at + 20, s.guidanceRescale, true);
-  v.setFloat32(at + 24, s.initialScale, true);
+  v.setFloat32(at + 24, s.initNoiseSigma, true);
   v.setUint32(at + 28, Number(s.wantsLatents), true);
   v.setUint32(at + 32, SyncMode[s.syncMode], true);
   v.setUint32(at + 36, Number(s.warmupSteps), true);
@@ -525,7 +525,7 @@ export const zeroRequest: Request = {
   latentWidth: 0,
   branchCount: 0,
   guidanceRescale: 0,
-  initialScale: 0,
+  initNoiseSigma: 0,
   wantsLatents: 0,
   syncMode: "corrected_async_gn",
   warmupSteps: 0,

@@ -87,16 +87,16 @@ export interface GpuOptions {
   /** A library that answers in place of NVIDIA's, for tests; null for these. */
   library: string | null;
   /** Absent where this process has all ranks. */
-  part?: RankPart;
+  localRanks?: LocalRanks;
 }
 
-/** The ranks of this process, where others have the rest; see src/distributed.ts. */
-export interface RankPart {
-  rankFirst: number;
-  rankCount: number;
-  /** The GPU of the first, where the process sees more GPUs than it has ranks. */
+/** The ranks of this process, where other processes run the rest; see src/distributed.ts. */
+export interface LocalRanks {
+  first: number;
+  count: number;
+  /** The GPU of the first local rank, where the process sees more GPUs than it has ranks. */
   gpuFirst: number;
-  /** What `makeNcclUniqueId` gave on one machine. */
+  /** Made by `makeNcclUniqueId` in one process and sent to the others. */
   ncclUniqueId: Uint8Array;
 }
 
@@ -130,13 +130,13 @@ export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth">
 export class NativeHandle {
   private constructor(
     private pointer: Pointer | null,
-    private readonly isPart: boolean,
+    private readonly isDistributed: boolean,
   ) {}
 
   /** Loads the model; rejects with the library's sentence when it cannot. */
   static async open(options: HandleOptions, hooks: Hooks): Promise<NativeHandle> {
     stopIfAborted(hooks.signal);
-    const handle = new NativeHandle(openPointer(options), options.gpu?.part !== undefined);
+    const handle = new NativeHandle(openPointer(options), options.gpu?.localRanks !== undefined);
     try {
       await handle.settled("loading", hooks);
       return handle;
@@ -208,7 +208,7 @@ export class NativeHandle {
         stopMs ??= performance.now();
         library().bxl_session_cancel(this.alive());
         // NCCL may wait for a process that is gone, and not be told to stop: it is left behind.
-        if (this.isPart && performance.now() - stopMs > stopLimitMs) {
+        if (this.isDistributed && performance.now() - stopMs > stopLimitMs) {
           this.pointer = null;
           if (hookFailure !== null) throw hookFailure.error;
           stopIfAborted(signal);
@@ -254,34 +254,34 @@ function openPointer(options: HandleOptions): Pointer {
 /** Options as the library reads them; they live as long as `use` runs. */
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
   const { model, gpu, dtype = "f32", ...sizes } = options;
-  const activation = gpu?.dtype ?? "f32";
+  const activationDtype = gpu?.dtype ?? "f32";
   const files = [
     pathBytes(model.files.textEncoder),
     pathBytes(model.files.textEncoder2),
     pathBytes(model.files.unet),
     pathBytes(model.files.vae),
     pathBytes(gpu?.library ? [gpu.library] : []),
+    gpu?.localRanks?.ncclUniqueId ?? new Uint8Array(),
   ];
-  const { rankCount } = sizes;
-  const part = gpu?.part ?? { rankFirst: 0, rankCount, gpuFirst: 0, ncclUniqueId: null };
+  const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst: 0 };
   const fields: SessionOptions = {
     ...sizes,
     device: gpu === null ? "cpu" : "cuda",
-    activation,
+    activationDtype,
     shareGpu: Number(gpu?.share ?? false),
     cudaGraphs: Number(gpu?.graphs ?? false),
     fp16Accumulate: Number(gpu?.fp16Accumulate ?? false),
     transport: gpu?.transport ?? "auto",
-    rankHereFirst: part.rankFirst,
-    rankHereCount: part.rankCount,
-    gpuFirst: part.gpuFirst,
-    ncclUniqueId: bytesOf(part.ncclUniqueId),
+    localRankFirst: localRanks.first,
+    localRankCount: localRanks.count,
+    gpuFirst: localRanks.gpuFirst,
+    ncclUniqueId: bytesOf(files[5]!),
     randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(files[4]!),
     modelTileLatent: sizes.modelTileLatent ?? 0,
     splitBatch: Number(sizes.splitBatch),
-    compute: dtype,
-    config: activation === "f16" ? scaledVae(model.config) : model.config,
+    computeDtype: dtype,
+    config: activationDtype === "f16" ? scaledVae(model.config) : model.config,
     textEncoderFiles: bytesOf(files[0]!),
     textEncoder2Files: bytesOf(files[1]!),
     unetFiles: bytesOf(files[2]!),
@@ -290,9 +290,8 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));
-  // The call above copied paths and id: until here they had to stay.
+  // The call copies paths and id: this keeps them alive until then.
   files.length = 0;
-  part.ncclUniqueId = null;
   return result;
 }
 

@@ -203,7 +203,6 @@ class NativeSession implements Session {
         latentWidth: width / vaeFactor,
         branchCount: guided ? 2 : 1,
         guidanceScales: bytesOf(scales),
-        initialScale: request.initNoiseSigma,
         wantsLatents: Number(request.wantLatents),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         wantsDecoded: Number(request.wantDecoded ?? false),

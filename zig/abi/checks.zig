@@ -36,18 +36,18 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (machines(o)) |status| return status;
     if (branches(o.branch_count)) |status| return status;
     const is_cpu = o.device == .cpu;
-    switch (o.activation) {
+    switch (o.activation_dtype) {
         .f32 => if (!is_cpu) return refuse("activations of f32 on a GPU; f16 or bf16", .{}),
         .f16, .bf16 => if (is_cpu) return refuse("activations of 16 bits on the CPU", .{}),
         else => return refuse("activations of an integer type", .{}),
     }
-    if (o.fp16_accumulate != 0 and o.activation != .f16) {
+    if (o.fp16_accumulate != 0 and o.activation_dtype != .f16) {
         return refuse("accumulation in f16 without activations in f16", .{});
     }
     if (is_cpu and o.config.vae.residual_scale != 1) return refuse("a residual scale", .{});
     if (is_cpu and o.random_weights != 0) return refuse("random weights on the CPU", .{});
     if (o.thread_count > 4096) return refuse("a thread count outside 0 to 4096", .{});
-    if (o.compute == .bf16 and !backends.cpus.detect().has_bf16) {
+    if (o.compute_dtype == .bf16 and !backends.cpus.detect().has_bf16) {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
     }
     configs.check(&o.config, &last_error) catch return .bad_config;
@@ -68,14 +68,14 @@ fn branches(count: u32) ?Status {
 /// Local ranks are a part of all; several processes are connected by NCCL.
 fn machines(o: *const SessionOptions) ?Status {
     const all = o.rank_count;
-    if (o.rank_here_count < 1 or o.rank_here_count > all or
-        o.rank_here_first > all - o.rank_here_count)
+    if (o.local_rank_count < 1 or o.local_rank_count > all or
+        o.local_rank_first > all - o.local_rank_count)
     {
         return refuse("ranks {d} to {d} of {d}", .{
-            o.rank_here_first, o.rank_here_first +| o.rank_here_count, all,
+            o.local_rank_first, o.local_rank_first +| o.local_rank_count, all,
         });
     }
-    const is_apart = o.rank_here_count < all;
+    const is_apart = o.local_rank_count < all;
     if (o.nccl_unique_id.len != if (is_apart) @as(u64, types.nccl_unique_id_bytes) else 0) {
         return refuse("ranks of several processes without an ncclUniqueId", .{});
     }
@@ -99,9 +99,9 @@ fn size(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
 }
 
 /// A bench may run one rank of several, on a GPU of this process.
-pub fn alone(o: *const sessions.Options, rank: u32) ?Status {
+pub fn onlyRank(o: *const sessions.Options, rank: u32) ?Status {
     if (rank == 0) return null;
-    const is_here = o.machine.kind == .cuda and o.machine.meeting == null;
+    const is_here = o.machine.kind == .cuda and o.machine.nccl_unique_id == null;
     if (is_here and rank <= o.rank_count) return null;
     return refuse("rank {d} alone, which has no GPU in this process", .{rank});
 }
@@ -124,7 +124,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.hooks.len != 0 and r.hooks.len != @sizeOf(types.TestHooks)) {
         return refuse("test hooks of another version", .{});
     }
-    if (types.TestHooks.of(r.hooks).alone > 0 and r.kind != .image) {
+    if (types.TestHooks.of(r.hooks).only_rank > 0 and r.kind != .image) {
         return refuse("one rank of a component", .{});
     }
     switch (r.kind) {

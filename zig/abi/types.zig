@@ -76,14 +76,14 @@ pub const SessionOptions = extern struct {
     /// Ranks of all processes.
     rank_count: u32,
     /// Local ranks: those of this process.
-    rank_here_first: u32,
-    rank_here_count: u32,
+    local_rank_first: u32,
+    local_rank_count: u32,
     /// The GPU of the first local rank, where the process sees more GPUs than it has ranks.
     gpu_first: u32,
     device: machines.DeviceKind,
     thread_count: u32,
     /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
-    activation: DType,
+    activation_dtype: DType,
     /// Whether several ranks may run on one GPU.
     share_gpu: u32,
     cuda_graphs: u32,
@@ -103,7 +103,7 @@ pub const SessionOptions = extern struct {
     /// The tile that a request may ask for, named where an image does not fit; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
-    compute: backends.Compute,
+    compute_dtype: backends.Compute,
     /// Path, ended by a 0 byte, of a library that replaces NVIDIA's; empty for these.
     cuda_library: Bytes,
     /// From `bxl_nccl_unique_id` of one process, for ranks of several processes; else empty.
@@ -139,7 +139,7 @@ pub const TestHooks = extern struct {
     stall_limit_ms: u32,
     /// On GPUs, for benches: only this rank (counted from 1) runs, with zeros in place of the
     /// others' parts.
-    alone: u32,
+    only_rank: u32,
 
     /// Those of a request; all 0 in a product run.
     pub fn of(bytes: Bytes) TestHooks {
@@ -164,7 +164,7 @@ pub const Request = extern struct {
     branch_count: u32,
     /// 0 to 1; 0 changes nothing.
     guidance_rescale: f32,
-    initial_scale: f32,
+    init_noise_sigma: f32,
     wants_latents: u32,
     sync_mode: modes.SyncMode,
     warmup_steps: u32,

@@ -58,7 +58,7 @@ pub const Fixture = struct {
             .options = .{
                 .kind = .cuda,
                 .activation = activation,
-                .here = .{ .first = 0, .end = 1 },
+                .local_ranks = .{ .first = 0, .end = 1 },
                 .cuda_library = emulator,
             },
             .diagnostics = &fixture.diagnostics,

@@ -50,16 +50,16 @@ pub const Job = struct {
     guidance_scales: []const f32 = &.{},
     /// See `LatentStep`.
     guidance_rescale: f32 = 0,
-    /// The first latent is noise times this.
-    initial_scale: f32 = 1,
+    /// The first latent is standard normal noise times this (diffusers' name).
+    init_noise_sigma: f32 = 1,
     /// One per image.
     seeds: []const u64 = &.{},
     rng: Rng = .cpu,
-    mode: SyncMode = .corrected_async_gn,
+    sync_mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
     split_batch: bool = true,
     /// See `Exchange.extrapolates_halos`.
-    extrapolates_halos: bool = true,
+    extrapolate_halos: bool = true,
     /// Whether the decoder's output in f32 is wanted too.
     wants_decoded: bool = false,
     wants_latents: bool = false,

@@ -51,7 +51,7 @@ pub const LatentState = struct {
         };
         for (&state.model_outputs) |*tensor| tensor.* = try b.alloc(shape, .f32);
         for (state.generators, job.seeds) |*generator, seed| generator.* = .init(job.rng, seed);
-        try state.sample(rank, state.latent, job.initial_scale);
+        try state.sample(rank, state.latent, job.init_noise_sigma);
         // The first steps multiply missing model outputs by 0: they must be finite.
         const zeros = try rank.arena.alloc(f32, host_count);
         @memset(zeros, 0);

@@ -86,10 +86,10 @@ pub fn exchangesOf(
             .rank_first = layout.groupOf(rank) * layout.patches.count,
             .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
             .slots = lists.get(.unet),
-            .mode = job.mode,
+            .mode = job.sync_mode,
             .warmup_steps = job.warmup_steps,
-            .extrapolates_halos = job.extrapolates_halos and
-                modes.freshness(job.mode, .halo_rows, false) == .one_step_old,
+            .extrapolates_halos = job.extrapolate_halos and
+                modes.freshness(job.sync_mode, .halo_rows, false) == .one_step_old,
             .bessel_variance = job.bessel_variance,
         },
         .vae = .{

@@ -52,8 +52,8 @@ pub const RankThreads = struct {
         );
         const job = threads.job;
         const local = threads.local_ranks;
-        if (job.hooks.alone > 0) {
-            threads.runRank(job.hooks.alone - 1, .none);
+        if (job.hooks.only_rank > 0) {
+            threads.runRank(job.hooks.only_rank - 1, .none);
             return threads.firstFailure();
         }
         var ranks: transports.LocalRanks = .init(

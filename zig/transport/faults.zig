@@ -21,7 +21,7 @@ pub const Hooks = struct {
     fault_step: u32 = 0,
     stall_limit_ns: i96 = stall_limit_default_ns,
     /// Not 0: this rank, counted from 1, is the only one that runs.
-    alone: u32 = 0,
+    only_rank: u32 = 0,
 
     /// A signal that a rank is about to send.
     pub const Signal = struct {
