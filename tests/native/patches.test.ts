@@ -10,6 +10,7 @@ import { writeWideModel } from "../../src/bench/support/formula-weights.ts";
 import { relativeL2From } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import { type SyncMode, syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
@@ -102,7 +103,7 @@ describe("full_sync equals one rank", () => {
   });
   type Cut = typeof cut extends fc.Arbitrary<infer T> ? T : never;
   const models = { reference: golden, wide };
-  const empty = { ...golden, weights: { textEncoder: [], textEncoder2: [], unet: [], vae: [] } };
+  const empty = { textEncoder: [], textEncoder2: [], unet: [], vae: [] };
 
   function patchCountOf({ rankCount, guidance, splitBatch }: Cut): number {
     return guidance && splitBatch && rankCount % 2 === 0 ? rankCount / 2 : rankCount;
@@ -155,9 +156,20 @@ describe("full_sync equals one rank", () => {
         cut.filter((sampled) => sampled.missingRows < patchCountOf(sampled)),
         async (sampled) => {
           const patchCount = patchCountOf(sampled);
-          const work = workOf(golden, sampled, patchCount - sampled.missingRows, 100);
-          const sentence = await refusal(() => draw({ ...work, model: empty }), "bad-option");
-          expect(sentence).toContain(`${work.rankCount} ranks are ${patchCount} patches`);
+          const rows = patchCount - sampled.missingRows;
+          const { rankCount, guidanceScale, splitBatch, width, height } = workOf(
+            golden,
+            sampled,
+            rows,
+            100,
+          );
+          const request = { prompt: "", guidanceScale, splitBatch, width, height };
+          // A plan needs the model's configs alone.
+          const sentence = await refusal(
+            () => planRequest(request, { ...golden, weights: empty }, rankCount ?? 1),
+            "bad-option",
+          );
+          expect(sentence).toContain(`${rankCount} ranks are ${patchCount} patches`);
           expect(sentence).toContain(`a height of at least ${patchCount * golden.sizeMultiple}`);
         },
       ),
