@@ -10,9 +10,9 @@
  * that nobody drains; and a handler is awaited, so that a slow reader (a disk, a client) holds the
  * next batch back and memory stays flat.
  *
- * In reading order: `request.ts` (what is asked, defaults and checks), `batches.ts`, `layout.ts`
- * and `halo-extrapolation.ts` (how ranks share it), `prompts.ts`, `queue.ts`, `job.ts` (batches
- * through a session), `session.ts` (one batch through the native library), `events.ts`.
+ * In reading order: `request.ts` (what is asked, defaults and checks, batches), `layout.ts` (how
+ * ranks share it), `prompts.ts`, `queue.ts`, `job.ts` (batches through a session), `session.ts`
+ * (one batch through the native library), `events.ts`.
  */
 import { type ChosenDevices, chooseDevice, type DeviceOptions, deviceDefaults } from "./devices.ts";
 import { BasedXLError, cancelled } from "./errors.ts";

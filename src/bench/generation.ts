@@ -5,8 +5,7 @@
 import { type ModelFolder, openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { TokenPair } from "../native/handle.ts";
-import { extrapolatesByDefault } from "../pipeline/halo-extrapolation.ts";
-import { layoutOf } from "../pipeline/layout.ts";
+import { extrapolatesByDefault, layoutOf } from "../pipeline/layout.ts";
 import {
   type ImageRequest,
   type ImageResult,

@@ -1,10 +1,13 @@
 /**
- * Who computes what: ranks = guidance branches × patches of rows. With guidance and an even rank
- * count the branches split first, since that is exact; then rows. `zig/patch/layout.zig` deals by
- * the same rules: change both or neither.
+ * How ranks share an image: ranks = guidance branches × patches of rows. With guidance and an even
+ * rank count the branches split first, since that is exact; then rows. `zig/patch/layout.zig` deals
+ * by the same rules: change both or neither. And whether patches extrapolate their neighbours'
+ * halo rows where no setting says so.
  */
 import { BasedXLError } from "../errors.ts";
-import { settings } from "../settings/table.ts";
+import type { StepCoefficients } from "../schedule.ts";
+import type { SyncMode } from "../settings/names.ts";
+import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 
 export interface Layout {
   rankCount: number;
@@ -27,6 +30,8 @@ export interface LayoutRequest {
   rowUnit: number;
   /** Pixels per row of the latent: refusals then name heights as users give them. */
   vaeFactor?: number;
+  /** How refusals name settings; default: as the API does. */
+  naming?: Naming | undefined;
 }
 
 /**
@@ -34,15 +39,12 @@ export interface LayoutRequest {
  * rank count that works and the smallest height that does; and for a height of no whole units.
  */
 export function layoutOf(request: LayoutRequest): Layout {
-  const { rankCount, guidance, latentRows, rowUnit } = request;
-  const { min, max } = settings.rankCount;
-  if (!Number.isInteger(rankCount) || rankCount < min || rankCount > max) {
-    throw badOption(`A image is shared by ${min} to ${max} ranks, not by ${rankCount}.`);
-  }
+  const { guidance, latentRows, rowUnit, naming = asProperty } = request;
+  const rankCount = checkSetting("rankCount", request.rankCount, naming);
   if (latentRows < rowUnit || latentRows % rowUnit !== 0) {
     const near = Math.max(rowUnit, Math.round(latentRows / rowUnit) * rowUnit);
     throw badOption(
-      `The height must be a multiple of ${heightOf(rowUnit, request)}, not \
+      `${naming("height")} must be a multiple of ${heightOf(rowUnit, request)}, not \
 ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
     );
   }
@@ -60,7 +62,33 @@ ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
   return { rankCount, branchGroups, patches, text: describe(branchGroups, patches, guidance) };
 }
 
+/**
+ * Whether stale halo rows are extrapolated by default: where it brought all but two of the 40
+ * measured images (src/bench/README.md) closer to full synchronisation. `patches` are latent rows,
+ * dealt in units of `rowUnit`. Samplers that add noise are left out: their last change says little
+ * about the next one.
+ */
+export function extrapolatesByDefault(o: {
+  syncMode: SyncMode;
+  steps: readonly StepCoefficients[];
+  patches: readonly number[];
+  rowUnit: number;
+  warmupSteps: number;
+}): boolean {
+  if (o.patches.length === 1 || neverOld.includes(o.syncMode)) return false;
+  if (o.steps.some((step) => step.samplesNoise)) return false;
+  if (o.warmupSteps < warmupStepsMin) return false;
+  return o.patches.every((rowCount) => rowCount >= unitCountMin * o.rowUnit);
+}
+
 // --- internal ---
+
+/** In thinner patches neighbouring rows change too differently for one to predict the other. */
+const unitCountMin = 2;
+/** The first changes after the noise are no guide to the next. */
+const warmupStepsMin = 2;
+/** Modes that read no halo rows of the last step: there is nothing to extrapolate. */
+const neverOld: readonly SyncMode[] = ["full_sync", "no_sync"];
 
 function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
@@ -77,15 +105,15 @@ function heightOf(rows: number, { vaeFactor }: LayoutRequest): string {
 }
 
 function tooManyPatches(request: LayoutRequest, patchCount: number): BasedXLError {
-  const { rankCount, latentRows, rowUnit } = request;
+  const { rankCount, latentRows, rowUnit, naming = asProperty } = request;
   const unitCount = latentRows / rowUnit;
   let fewer = rankCount - 1;
   while (fewer / branchGroupsOf(request, fewer) > unitCount) fewer--;
   return badOption(
     `${rankCount} ranks are ${patchCount} patches, and a height of \
 ${heightOf(latentRows, request)} \
-has rows for ${unitCount}: use ${ranks(fewer)} (--gpus ${fewer}), or a height of at least \
-${heightOf(patchCount * rowUnit, request)}.`,
+has rows for ${unitCount}: use ${ranks(fewer)} (${naming("rankCount")} ${fewer}), or a height of \
+at least ${heightOf(patchCount * rowUnit, request)}.`,
   );
 }
 

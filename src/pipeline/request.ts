@@ -17,9 +17,8 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
-import { type Batch, batchesOf, type PlannedImage } from "./batches.ts";
-import { extrapolatesByDefault } from "./halo-extrapolation.ts";
-import { type Layout, layoutOf } from "./layout.ts";
+import type { ImageRange } from "./events.ts";
+import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 
 /** Settings that may differ from image to image: one value for all, or one for each. */
@@ -53,6 +52,23 @@ export interface PlannedRequest {
   wantLatents: boolean;
   batches: PlannedBatch[];
   warnings: string[];
+}
+
+/** One image of a request. */
+export interface PlannedImage {
+  seed: bigint;
+  prompt: string;
+  /** null = none: zeros, or the empty prompt, as the model's config says. */
+  negativePrompt: string | null;
+  guidanceScale: number;
+}
+
+export interface Batch {
+  images: PlannedImage[];
+  /** Their places in the request. */
+  range: ImageRange;
+  /** Whether both guidance branches are computed. */
+  guidance: boolean;
 }
 
 export interface PlannedBatch extends Batch {
@@ -99,7 +115,7 @@ export function planRequest(
     }
     warnings.push(tilingWarning(model, width, height, naming("vaeTiling")));
   }
-  const place = placementOf(complete, schedule, model, rankCount);
+  const place = placementOf(complete, schedule, model, { rankCount, naming });
   const batches = batchesOf(images, complete.batchSize);
   return {
     settings: complete,
@@ -108,6 +124,32 @@ export function planRequest(
     batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
     warnings,
   };
+}
+
+/** The seeds of `count` images, each one above the one before. */
+export function seedsFrom(first: bigint, count: number): bigint[] {
+  return Array.from({ length: count }, (_, index) => first + BigInt(index));
+}
+
+/**
+ * Cuts `images` into batches of at most `batchSize`, in order. Images with guidance and without
+ * are not computed together: an image is the same alone and in a batch.
+ */
+export function batchesOf(images: readonly PlannedImage[], batchSize: number): Batch[] {
+  const batches: Batch[] = [];
+  const count = images.length;
+  for (const [index, image] of images.entries()) {
+    const guidance = image.guidanceScale > 1;
+    const last = batches.at(-1);
+    if (last && last.images.length < batchSize && last.guidance === guidance) {
+      last.images.push(image);
+      last.range.last = index + 1;
+      continue;
+    }
+    const range = { first: index + 1, last: index + 1, count };
+    batches.push({ images: [image], range, guidance });
+  }
+  return batches;
 }
 
 // --- internal ---
@@ -144,7 +186,7 @@ function placementOf(
   complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
   { steps }: Schedule,
   { vaeFactor, sizeMultiple }: ModelFolder,
-  rankCount: number,
+  ranks: { rankCount: number; naming: Naming },
 ): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
   const { splitBatch, syncMode, warmupSteps, height } = complete;
   const rowUnit = sizeMultiple / vaeFactor;
@@ -153,7 +195,7 @@ function placementOf(
   return ({ guidance }) => {
     const before = known.get(guidance);
     if (before) return before;
-    const layout = layoutOf({ rankCount, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
+    const layout = layoutOf({ ...ranks, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
     const how = { syncMode, steps, patches: layout.patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
     known.set(guidance, { layout, extrapolateHalos });

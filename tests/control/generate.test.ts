@@ -6,7 +6,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
-import { batchesOf, type PlannedImage } from "../../src/pipeline/batches.ts";
+import { batchesOf, type PlannedImage } from "../../src/pipeline/request.ts";
 import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { medianMs } from "../../src/pipeline/timings.ts";
 import {

@@ -2,7 +2,7 @@
  * Halo extrapolation is on by default exactly where the measurements showed no harm.
  */
 import { expect, test } from "bun:test";
-import { extrapolatesByDefault } from "../../src/pipeline/halo-extrapolation.ts";
+import { extrapolatesByDefault } from "../../src/pipeline/layout.ts";
 import type { StepCoefficients } from "../../src/schedule.ts";
 
 const step: StepCoefficients = {

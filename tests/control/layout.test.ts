@@ -6,6 +6,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import { type LayoutRequest, layoutOf } from "../../src/pipeline/layout.ts";
+import { asFlag } from "../../src/settings/values.ts";
 import { refusal } from "../support/refusal.ts";
 
 const vaeFactor = 8;
@@ -13,7 +14,7 @@ const vaeFactor = 8;
 /** SDXL's unit, with guidance and split branches by default. */
 function request(changes: Partial<LayoutRequest> = {}): LayoutRequest {
   const usual = { rankCount: 1, guidance: true, splitBatch: true, latentRows: 128, rowUnit: 4 };
-  return { ...usual, vaeFactor, ...changes };
+  return { ...usual, vaeFactor, naming: asFlag, ...changes };
 }
 
 const requests: fc.Arbitrary<LayoutRequest> = fc
@@ -24,7 +25,9 @@ const requests: fc.Arbitrary<LayoutRequest> = fc
     unitCount: fc.integer({ min: 1, max: 24 }),
     rowUnit: fc.constantFrom(1, 2, 4, 8),
   })
-  .map(({ unitCount, ...rest }) => ({ ...rest, vaeFactor, latentRows: unitCount * rest.rowUnit }));
+  .map(({ unitCount, ...rest }) => {
+    return { ...rest, vaeFactor, latentRows: unitCount * rest.rowUnit, naming: asFlag };
+  });
 
 function accepts(asked: LayoutRequest): boolean {
   try {
@@ -112,11 +115,17 @@ describe("refusals", () => {
       "3 ranks are 3 patches, and a height of 8 latent rows has rows for 2: use 2 ranks " +
         "(--gpus 2), or a height of at least 12 latent rows.",
     ],
-    [{ latentRows: 10 }, "The height must be a multiple of 32, not 80: the nearest is 96."],
-    [{ latentRows: 1 }, "The height must be a multiple of 32, not 8: the nearest is 32."],
-    [{ rankCount: 0 }, "A image is shared by 1 to 16 ranks, not by 0."],
-    [{ rankCount: 17 }, "A image is shared by 1 to 16 ranks, not by 17."],
-    [{ rankCount: 1.5 }, "A image is shared by 1 to 16 ranks, not by 1.5."],
+    [{ latentRows: 10 }, "--height must be a multiple of 32, not 80: the nearest is 96."],
+    [{ latentRows: 1 }, "--height must be a multiple of 32, not 8: the nearest is 32."],
+    [{ rankCount: 0 }, "--gpus must be a whole number from 1 to 16, not 0."],
+    [{ rankCount: 17 }, "--gpus must be a whole number from 1 to 16, not 17."],
+    [{ rankCount: 0, naming: undefined }, "rankCount must be a whole number from 1 to 16, not 0."],
+    [
+      { rankCount: 2, latentRows: 4, guidance: false, naming: undefined },
+      "2 ranks are 2 patches, and a height of 32 has rows for 1: use 1 rank (rankCount 1), or a " +
+        "height of at least 64.",
+    ],
+    [{ rankCount: 1.5 }, "--gpus must be a whole number from 1 to 16, not 1.5."],
   ])("%p", async (changes, expected) => {
     expect(await refusal(() => layoutOf(request(changes)), "bad-option")).toBe(expected);
   });
