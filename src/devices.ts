@@ -1,11 +1,12 @@
 /**
- * Chooses the devices of an image from the flags and the machine. Fewer GPUs than ranks is an
+ * Chooses the devices of an image from the settings and the machine. Fewer GPUs than ranks is an
  * error, never a silent fall-back: a user who asks for four GPUs must hear that one is missing.
  */
 import { BasedXLError } from "./errors.ts";
 import type { DeviceInfo } from "./native/device-info.ts";
 import type { GpuOptions } from "./native/handle.ts";
 import type { CpuDtype, Device, Dtype, Transport } from "./settings/names.ts";
+import { asProperty, type Naming } from "./settings/values.ts";
 
 export interface DeviceOptions {
   device: Device;
@@ -18,7 +19,7 @@ export interface DeviceOptions {
   fp16Accumulate: boolean;
 }
 
-/** What no flag says otherwise. */
+/** Where no setting says otherwise. */
 export const deviceDefaults: DeviceOptions = {
   device: "auto",
   rankCount: 1,
@@ -28,10 +29,6 @@ export const deviceDefaults: DeviceOptions = {
   transport: "auto",
   fp16Accumulate: false,
 };
-
-/** The devices of a session: a choice, whatever the machine. */
-export type ChosenDevices = Pick<DeviceChoice, "rankCount"> &
-  Partial<Pick<DeviceChoice, "dtype" | "gpu">>;
 
 type MachineInfo = Pick<DeviceInfo, "gpuCount" | "gpuName" | "cudaKernels" | "hasBf16" | "cpuName">;
 
@@ -49,49 +46,51 @@ export interface DeviceChoice {
 /**
  * Throws `BasedXLError` "no-device" when there are fewer GPUs than ranks, unless they may share or
  * there is none at all and none was asked for; "bad-option" for types that a device does not have.
- * `emulator` finds the library that stands in for a GPU in tests.
+ * `emulator` finds the library that stands in for a GPU in tests; `naming` names settings in
+ * refusals.
  */
 export function chooseDevice(
   options: DeviceOptions,
   info: MachineInfo,
   emulator: () => string,
+  naming: Naming = asProperty,
 ): DeviceChoice {
   const { device, rankCount } = options;
   const { gpuCount } = info;
-  if (device === "cpu") return onCpu(options, info, null);
-  if (device === "cuda-emulated") return onGpus(options, emulator(), null);
+  if (device === "cpu") return onCpu(options, info, naming, null);
+  if (device === "cuda-emulated") return onGpus(options, emulator(), naming, null);
   const ranks =
     rankCount === 1 ? "generating on the CPU" : `generating with ${rankCount} CPU ranks`;
   if (device === "auto" && gpuCount === 0) {
-    return onCpu(options, info, `No GPU was found: ${ranks}.`);
+    return onCpu(options, info, naming, `No GPU was found: ${ranks}.`);
   }
   if (gpuCount === 0) {
     throw new BasedXLError(
       "no-device",
-      "--device cuda needs an NVIDIA GPU and its driver, and none was found: leave it out, or \
-write --device cpu.",
+      `${naming("device")} cuda needs an NVIDIA GPU and its driver, and none was found: leave it \
+out, or choose ${naming("device")} cpu.`,
     );
   }
   if (gpuCount < rankCount && !options.shareGpu) {
     throw new BasedXLError(
       "no-device",
-      `--gpus ${rankCount} asks for ${rankCount} GPUs and this machine has ${gpuCount}: ask for \
-${gpuCount}, add --share-gpu to run several ranks on one, or --device cpu to use \
-${rankCount} CPU ranks.`,
+      `${naming("rankCount")} ${rankCount} asks for ${rankCount} GPUs and this machine has \
+${gpuCount}: ask for ${gpuCount}, add ${naming("shareGpu")} to run several ranks on one, or \
+${naming("device")} cpu to use ${rankCount} CPU ranks.`,
     );
   }
   if (info.cudaKernels === "") {
     const found = gpuCount === 1 ? "1 GPU was found" : `${gpuCount} GPUs were found`;
     const sentence = `${found}, but this build has no CUDA kernels (nvcc was not there)`;
-    if (device === "auto") return onCpu(options, info, `${sentence}: ${ranks}.`);
+    if (device === "auto") return onCpu(options, info, naming, `${sentence}: ${ranks}.`);
     throw new BasedXLError(
       "no-device",
-      `${sentence}: install the CUDA toolkit and run again, or write --device cpu.`,
+      `${sentence}: install the CUDA toolkit and run again, or choose ${naming("device")} cpu.`,
     );
   }
   const used = Math.min(rankCount, gpuCount);
   const where = used === 1 ? info.gpuName : `${used} GPUs (${info.gpuName})`;
-  return onGpus(options, null, device === "auto" ? `Generating on ${where}.` : null);
+  return onGpus(options, null, naming, device === "auto" ? `Generating on ${where}.` : null);
 }
 
 // --- internal ---
@@ -99,25 +98,27 @@ ${rankCount} CPU ranks.`,
 function onCpu(
   { rankCount, dtype = "f32", fp16Accumulate }: DeviceOptions,
   info: MachineInfo,
+  naming: Naming,
   line: string | null,
 ): DeviceChoice {
   if (dtype === "f16") {
     throw new BasedXLError(
       "bad-option",
-      "--dtype f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave it out.",
+      `${naming("dtype")} f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave \
+it out.`,
     );
   }
   if (dtype === "bf16" && !info.hasBf16) {
     throw new BasedXLError(
       "no-device",
-      `--dtype bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) lacks: \
-leave it out to compute in f32.`,
+      `${naming("dtype")} bf16 needs a CPU with AVX512_BF16, which this one (${info.cpuName}) \
+lacks: leave it out to compute in f32.`,
     );
   }
   if (fp16Accumulate) {
     throw new BasedXLError(
       "bad-option",
-      "--fp16-accumulate is for GPUs: the CPU sums in f32. Leave it out.",
+      `${naming("fp16Accumulate")} is for GPUs: the CPU sums in f32. Leave it out.`,
     );
   }
   return { device: "cpu", rankCount, dtype, gpu: null, line };
@@ -126,18 +127,21 @@ leave it out to compute in f32.`,
 function onGpus(
   { rankCount, dtype, shareGpu, cudaGraphs, transport, fp16Accumulate }: DeviceOptions,
   library: string | null,
+  naming: Naming,
   line: string | null,
 ): DeviceChoice {
   if (dtype === "f32") {
     throw new BasedXLError(
       "bad-option",
-      "--dtype f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave it out.",
+      `${naming("dtype")} f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave \
+it out.`,
     );
   }
   if (fp16Accumulate && dtype === "bf16") {
     throw new BasedXLError(
       "bad-option",
-      "--fp16-accumulate sums f16 numbers: it goes with --dtype f16, not bf16.",
+      `${naming("fp16Accumulate")} sums f16 numbers: it goes with ${naming("dtype")} f16, not \
+bf16.`,
     );
   }
   const gpu = {

@@ -8,16 +8,19 @@
  * generating), `connection.ts` (messages over TCP).
  */
 import type { DeviceOptions } from "./devices.ts";
-import { type ProcessEnvironment, processEnvironment } from "./distributed/environment.ts";
+import type { ProcessEnvironment } from "./distributed/environment.ts";
 import type { PeerGroup } from "./distributed/peer-group.ts";
 import { rendezvous } from "./distributed/rendezvous.ts";
 import { type ProcessFacts, settingsOf } from "./distributed/settings.ts";
 import { BasedXLError } from "./errors.ts";
 import { ncclUniqueIdBytes } from "./native/abi.ts";
-import type { GpuOptions } from "./native/handle.ts";
 import { makeNcclUniqueId } from "./native/nccl-unique-id.ts";
-import type { PlannedRequest } from "./pipeline/request.ts";
+import type { PreparedPipeline } from "./pipeline/prepare.ts";
+import { planRequest, seedsFrom } from "./pipeline/request.ts";
 import { settings } from "./settings/table.ts";
+
+export { processEnvironment } from "./distributed/environment.ts";
+export type { PeerGroup } from "./distributed/peer-group.ts";
 
 export interface ProcessGroup extends ProcessEnvironment {
   /** Ranks of all processes. */
@@ -31,15 +34,10 @@ type DeviceWishes = Pick<DeviceOptions, "device" | "rankCount" | "shareGpu" | "t
 };
 
 /**
- * The process group that the environment describes, each process with `rankCount` ranks; null for
- * a single process. Throws "bad-option" for what several processes cannot do.
+ * The process group that a process found in its environment, each process with the ranks that
+ * `wishes` asks for. Throws "bad-option" for what several processes cannot do.
  */
-export function findProcessGroup(
-  wishes: DeviceWishes,
-  env: Record<string, string | undefined>,
-): ProcessGroup | null {
-  const found = processEnvironment(env);
-  if (found === null) return null;
+export function processGroupOf(found: ProcessEnvironment, wishes: DeviceWishes): ProcessGroup {
   const { rankCount: localRankCount } = wishes;
   const rankCount = found.count * localRankCount;
   if (rankCount > settings.rankCount.max) {
@@ -67,16 +65,12 @@ export function describeProcess(
 }
 
 export interface Joined {
-  /** Of the first image: process 0's where it was not given. */
-  seed: bigint;
-  /** With the ranks of this process. */
-  gpu: GpuOptions;
+  /** With the seed of process 0 where none was given, and with the ranks of this process. */
+  prepared: PreparedPipeline;
   peers: PeerGroup;
 }
 
-export interface JoinOptions extends Omit<ProcessFacts, "gpu" | "rankCount"> {
-  /** null on the CPU. */
-  gpu: GpuOptions | null;
+export interface JoinOptions extends Pick<ProcessFacts, "version" | "seedIsRandom"> {
   signal: AbortSignal;
   env: Record<string, string | undefined>;
   /** Called with a sentence for each visitor of the port that is sent away. */
@@ -89,15 +83,17 @@ export interface JoinOptions extends Omit<ProcessFacts, "gpu" | "rankCount"> {
  */
 export async function joinProcessGroup(
   group: ProcessGroup,
-  request: PlannedRequest,
-  { gpu, signal, env, onRefusal, ...facts }: JoinOptions,
+  prepared: PreparedPipeline,
+  { signal, env, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
-  const { seed: ownSeed, imageCount } = request.settings;
+  const { model, devices, plan, request, rankCount, naming } = prepared;
+  const { gpu } = devices;
+  const { seed: ownSeed, imageCount } = plan.settings;
   if (!gpu) throw new BasedXLError("no-device", refused("need GPUs, and none was found").message);
   const { index, localRankCount, localIndex } = group;
   const { peers, ncclUniqueId, seed } = await rendezvous({
     process: group,
-    settings: settingsOf(request, { ...facts, gpu, rankCount: localRankCount }),
+    settings: settingsOf(plan, { ...facts, model, gpu, rankCount: localRankCount }),
     decide: () => ({
       ncclUniqueId: Buffer.from(makeNcclUniqueId(gpu.library)).toString("base64"),
       seed: String(ownSeed),
@@ -114,7 +110,16 @@ export async function joinProcessGroup(
     gpuFirst: localIndex * localRankCount,
     ncclUniqueId: new Uint8Array(Buffer.from(ncclUniqueId, "base64")),
   };
-  return { seed: BigInt(seed), gpu: { ...gpu, transport: "nccl", localRanks }, peers };
+  const agreed = { ...request, seeds: seedsFrom(BigInt(seed), imageCount) };
+  return {
+    prepared: {
+      ...prepared,
+      devices: { ...devices, gpu: { ...gpu, transport: "nccl", localRanks } },
+      request: agreed,
+      plan: planRequest(agreed, model, rankCount, naming),
+    },
+    peers,
+  };
 }
 
 /** Runs `generate`; a process that fails or goes away stops all. Without peers just `generate`. */

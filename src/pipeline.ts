@@ -10,23 +10,26 @@
  * that nobody drains; and a handler is awaited, so that a slow reader (a disk, a client) holds the
  * next batch back and memory stays flat.
  *
- * In reading order: `request.ts` (what is asked, defaults and checks, batches), `layout.ts` (how
- * ranks share it), `prompts.ts`, `queue.ts`, `job.ts` (batches through a session), `session.ts`
- * (one batch through the native library), `events.ts`.
+ * In reading order: `prepare.ts` (model, devices and plan, before weights load), `request.ts` (what
+ * is asked, defaults and checks, batches), `layout.ts` (how ranks share it), `prompts.ts`,
+ * `queue.ts`, `job.ts` (batches through a session), `session.ts` (one batch through the native
+ * library), `events.ts`.
  */
-import { type ChosenDevices, chooseDevice, type DeviceOptions, deviceDefaults } from "./devices.ts";
 import { BasedXLError, cancelled } from "./errors.ts";
-import { type ModelFolder, openModelFolder } from "./models/folder.ts";
-import { resolveModelPath } from "./models/locate.ts";
+import type { ModelFolder } from "./models/folder.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
-import { emulatorPath, prepareDevice } from "./native/library.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
+import {
+  type PrepareDependencies,
+  type PreparedPipeline,
+  type PrepareOptions,
+  preparePipeline,
+} from "./pipeline/prepare.ts";
 import { JobQueue } from "./pipeline/queue.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./pipeline/request.ts";
 import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
-import type { Naming } from "./settings/values.ts";
 
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type {
@@ -41,35 +44,19 @@ export type {
   WarningEvent,
 } from "./pipeline/events.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
+export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
 export type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
-export type { StageTimings } from "./pipeline/timings.ts";
+export { medianMs, type StageTimings } from "./pipeline/timings.ts";
 
-export interface PipelineOptions {
-  /**
-   * A folder in diffusers' layout, or one that `openModelFolder` opened. Default: the variable
-   * BASEDXL_MODEL, else the bundled mini-sdxl.
-   */
-  model?: string | ModelFolder | undefined;
-  /**
-   * Where ranks run. Default: one rank, on a GPU where there is one; see `devices.ts`. The command
-   * passes what it has chosen itself.
-   */
-  devices?: Partial<DeviceOptions> | ChosenDevices | undefined;
-  /** CPU threads of all ranks together; 0, the default, is one per core. */
-  threadCount?: number | undefined;
-  /**
-   * What will be asked for first: if it cannot fit in memory, or be shared by so many ranks, it is
-   * refused before weights load. Default: one image of the model's own size.
-   */
-  first?: GenerateRequest | PlannedRequest | undefined;
-  /** How messages name a setting; default: as the request's property. */
-  naming?: Naming | undefined;
-  /** Called while weights load, and awaited; where it fails, loading stops and `open` rejects. */
+export interface LoadOptions {
+  /** Called while weights load, and awaited; where it fails, loading stops with its error. */
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
-  /** Stops loading: `open` rejects with "cancelled". */
+  /** Stops loading, which then rejects with "cancelled". */
   signal?: AbortSignal | undefined;
 }
+
+export interface PipelineOptions extends PrepareOptions, LoadOptions {}
 
 export interface GenerateOptions {
   /** Name of the job, for `cancel` and in events. Default: a random UUID. */
@@ -88,7 +75,7 @@ export interface GenerateOptions {
 }
 
 /** How sessions are opened; tests bring one that only takes notes. */
-export interface PipelineDependencies {
+export interface PipelineDependencies extends PrepareDependencies {
   openSession(options: OpenOptions): Promise<JobSession>;
 }
 
@@ -98,14 +85,10 @@ export class Pipeline {
   private closing: Promise<void> | null = null;
 
   private constructor(
-    readonly model: ModelFolder,
-    /** Ranks of all processes. */
-    readonly rankCount: number,
+    private readonly prepared: PreparedPipeline,
+    private readonly session: JobSession,
     /** What was ignored in the model's files; part of each job's warnings. */
     readonly warnings: readonly string[],
-    private readonly session: JobSession,
-    private readonly first: { request: GenerateRequest | PlannedRequest; plan: PlannedRequest },
-    private readonly naming: Naming | undefined,
   ) {}
 
   /**
@@ -114,33 +97,47 @@ export class Pipeline {
    */
   static async open(
     options: PipelineOptions = {},
-    dependencies: PipelineDependencies = { openSession },
+    dependencies: PipelineDependencies = defaultDependencies,
   ): Promise<Pipeline> {
-    const model = await modelOf(options.model);
-    const devices = await devicesOf(options.devices ?? {});
-    const { rankCount, gpu, dtype } = devices;
-    const { first: request = { prompt: "" }, naming } = options;
-    const plan = isPlanned(request) ? request : planRequest(request, model, rankCount, naming);
-    const [batch] = plan.batches;
+    const prepared = await preparePipeline(options, dependencies);
+    return await Pipeline.load(prepared, options, dependencies);
+  }
+
+  /** The second half of `open`, for callers that look at the plan before weights load. */
+  static async load(
+    prepared: PreparedPipeline,
+    { onProgress, signal }: LoadOptions = {},
+    { openSession }: Pick<PipelineDependencies, "openSession"> = defaultDependencies,
+  ): Promise<Pipeline> {
+    const { model, rankCount, threadCount, devices, plan } = prepared;
     const { width, height, splitBatch, vaeTiling } = plan.settings;
     const warnings: string[] = [];
-    const session = await dependencies.openSession({
+    const session = await openSession({
       model,
       rankCount,
-      threadCount: options.threadCount ?? 0,
-      gpu,
-      dtype,
+      threadCount,
+      gpu: devices.gpu,
+      dtype: devices.dtype,
       width,
       height,
       splitBatch,
       vaeTiling,
-      guidance: batch?.guidance ?? false,
+      guidance: plan.batches[0]?.guidance ?? false,
       imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
-      onProgress: options.onProgress,
+      onProgress,
       onWarning: (warning) => void warnings.push(warning),
-      signal: options.signal,
+      signal,
     });
-    return new Pipeline(model, rankCount, warnings, session, { request, plan }, naming);
+    return new Pipeline(prepared, session, warnings);
+  }
+
+  get model(): ModelFolder {
+    return this.prepared.model;
+  }
+
+  /** Ranks of all processes. */
+  get rankCount(): number {
+    return this.prepared.rankCount;
   }
 
   /**
@@ -207,34 +204,17 @@ export class Pipeline {
 
   // --- internal ---
 
-  /** The first request was planned when the pipeline was opened. */
-  private planOf(request: GenerateRequest | PlannedRequest): PlannedRequest {
-    if (request === this.first.request) return this.first.plan;
-    if (isPlanned(request)) return request;
-    return planRequest(request, this.model, this.rankCount, this.naming);
+  /** The first request was planned before the model was loaded. */
+  private planOf(asked: GenerateRequest | PlannedRequest): PlannedRequest {
+    const { request, plan, model, rankCount, naming } = this.prepared;
+    if (asked === request) return plan;
+    return "batches" in asked ? asked : planRequest(asked, model, rankCount, naming);
   }
 }
 
 // --- internal ---
 
-async function modelOf(model: PipelineOptions["model"]): Promise<ModelFolder> {
-  if (typeof model === "object") return model;
-  return await openModelFolder(resolveModelPath(model, process.env).path);
-}
-
-async function devicesOf(devices: Partial<DeviceOptions> | ChosenDevices): Promise<ChosenDevices> {
-  if (isChosen(devices)) return devices;
-  await prepareDevice(devices.device, () => {});
-  return chooseDevice({ ...deviceDefaults, ...devices }, probeDevice(), emulatorPath);
-}
-
-function isPlanned(request: GenerateRequest | PlannedRequest): request is PlannedRequest {
-  return "batches" in request;
-}
-
-function isChosen(devices: Partial<DeviceOptions> | ChosenDevices): devices is ChosenDevices {
-  return "gpu" in devices;
-}
+const defaultDependencies: PipelineDependencies = { openSession, probeDevice };
 
 function closedError(): BasedXLError {
   const error = cancelled("The pipeline is closed: open a new one.");

@@ -92,6 +92,15 @@ describe("imports", () => {
     expect(circles(typescript, typescriptImports)).toEqual([]);
   });
 
+  test("of `sample` reach the pipeline by its public API alone", () => {
+    const command = typescript.filter(({ name }) => name.startsWith("src/commands/sample"));
+    const below = importsOf(command, typescriptImports).filter(({ to }) =>
+      /^src\/(pipeline\/|models\/|prompt\/|schedule|devices|native\/)/.test(to),
+    );
+    expect(command).toHaveLength(2);
+    expect(below.map(shown)).toEqual([]);
+  });
+
   test("of src/ stay in src/, with package.json", () => {
     const outside = importsOf(typescript, typescriptImports).filter(
       ({ to }) => !to.startsWith("src/") && to !== "package.json",

@@ -1,17 +1,17 @@
 /**
- * The files one `sample` writes: their names, what can be checked of them early, and
- * the images one by one as they are ready, so that a stop keeps those that are there.
+ * The files that one `sample` writes: their names, what can be checked of them before weights load,
+ * and the images one by one as they are ready, so that a stop keeps those that are there.
  */
+import assert from "node:assert/strict";
 import { resolve } from "node:path";
 import { writeLatents } from "../image/latents.ts";
-import { checkImageSize, checkWritable, imageFormatOf, writeImage } from "../image.ts";
-import type { GeneratedImage } from "../pipeline/events.ts";
-import type { GenerateResult } from "../pipeline/job.ts";
+import { checkEncoder, checkImageSize, checkWritable, writeImage } from "../image.ts";
+import type { GeneratedImage, GenerateResult } from "../pipeline.ts";
 import type { SampleOptions } from "../settings/options.ts";
 
 type FileOptions = Pick<SampleOptions, "outPath" | "latentsPath" | "imageCount">;
 
-/** A image that is on the disk. */
+/** An image that is on the disk. */
 export interface WrittenImage {
   /** As the user wrote it, numbered where there are several. */
   path: string;
@@ -25,46 +25,49 @@ export function imagePaths(outPath: string, count: number): string[] {
   return numbers.map((number) => outPath.replace(/(\.[^./\\]*)?$/, `-${number}$1`));
 }
 
-/** Throws "bad-option" for a format there is not, "io" for a file that cannot be written. */
-export function checkFiles({ outPath, latentsPath, imageCount }: FileOptions): void {
-  imageFormatOf(outPath);
-  for (const path of imagePaths(outPath, imageCount)) checkWritable(path);
-  if (latentsPath !== undefined) checkWritable(latentsPath);
-}
-
 /** Writes images in the order of their names, and notes which and for how long. */
 export class ImageWriter {
   readonly written: WrittenImage[] = [];
   /** Spent on files so far, in milliseconds. */
   writeMs = 0;
-  private readonly paths: string[];
 
-  /** Throws "bad-option" where the format holds no image of this size (pixels). */
-  constructor(
-    private readonly options: FileOptions,
-    private readonly size: { width: number; height: number },
-    private readonly signal: AbortSignal,
-  ) {
-    this.paths = imagePaths(options.outPath, options.imageCount);
-    checkImageSize(options.outPath, size.width, size.height);
+  private constructor(
+    private readonly paths: readonly string[],
+    private readonly latentsPath: string | undefined,
+    /** What the user should know of the encoder, or null. */
+    readonly warning: string | null,
+  ) {}
+
+  /**
+   * Checks every file without touching it. Throws "bad-option" for a format that there is not or
+   * that holds no image of `size` (pixels), "io" for a file that cannot be written, "setup" for a
+   * format that cannot be encoded on this machine.
+   */
+  static async open(
+    { outPath, latentsPath, imageCount }: FileOptions,
+    size: { width: number; height: number },
+  ): Promise<ImageWriter> {
+    checkImageSize(outPath, size.width, size.height);
+    const paths = imagePaths(outPath, imageCount);
+    for (const path of paths) checkWritable(path);
+    if (latentsPath !== undefined) checkWritable(latentsPath);
+    return new ImageWriter(paths, latentsPath, await checkEncoder(outPath));
   }
 
   /** Writes the next image and resolves to where. */
-  async writeImage({
-    seed,
-    pixels,
-  }: Pick<GeneratedImage, "seed" | "pixels">): Promise<WrittenImage> {
-    const path = this.paths[this.written.length] ?? this.options.outPath;
-    const { width, height } = this.size;
-    await this.timed(writeImage(path, pixels, width, height, this.signal));
-    const written = { path, seed };
+  async writeImage(image: Omit<GeneratedImage, "index">, signal: AbortSignal) {
+    const { seed, width, height, pixels } = image;
+    const path = this.paths[this.written.length];
+    assert(path, `image ${this.written.length + 1} of ${this.paths.length}`);
+    await this.timed(writeImage(path, pixels, width, height, signal));
+    const written: WrittenImage = { path, seed };
     this.written.push(written);
     return written;
   }
 
   /** Writes the latents of all images, where they were asked for. */
   async writeLatents({ latents, latentShape }: GenerateResult): Promise<void> {
-    const { latentsPath } = this.options;
+    const { latentsPath } = this;
     if (latentsPath === undefined || latents === null) return;
     await this.timed(writeLatents(latentsPath, latents, latentShape));
   }

@@ -1,38 +1,39 @@
 /**
- * `basedxl sample`: flags in, image files out. Flags become values (`settings/options.ts`), values
- * a checked request (`pipeline/request.ts`), the pipeline generates its images, and
- * `sample-files.ts` writes them; this file owns what the user sees.
+ * `basedxl sample`: flags in, image files out. The flags (`settings/options.ts`) are a request to
+ * the public API (`pipeline.ts`), which generates the images; `sample-files.ts` writes them. With
+ * RANK and WORLD_SIZE set, `distributed.ts` joins the other processes before weights load. This
+ * file has what the user sees: messages, progress, and the object of `--json`.
  */
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
-import { chooseDevice, type DeviceChoice } from "../devices.ts";
-import type { PeerGroup } from "../distributed/peer-group.ts";
-import type { ProcessGroup } from "../distributed.ts";
 import {
   describeProcess,
-  findProcessGroup,
   joinProcessGroup,
+  type PeerGroup,
+  type ProcessGroup,
+  processEnvironment,
+  processGroupOf,
   runTogether,
 } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
-import { checkEncoder } from "../image.ts";
-import { type ModelFolder, openModelFolder } from "../models/folder.ts";
-import { type ModelLocation, resolveModelPath } from "../models/locate.ts";
-import { probeDevice } from "../native/device-info.ts";
-import { emulatorPath, prepareDevice } from "../native/library.ts";
-import { type PlannedRequest, planRequest } from "../pipeline/request.ts";
-import { medianMs } from "../pipeline/timings.ts";
-import { type GeneratedImage, type GenerateResult, Pipeline } from "../pipeline.ts";
+import {
+  type GenerateResult,
+  medianMs,
+  Pipeline,
+  type PipelineEvent,
+  type PlannedRequest,
+  type PreparedPipeline,
+  preparePipeline,
+} from "../pipeline.ts";
 import { resources } from "../resources.ts";
-import { parseSampleOptions, requestOf, type SampleOptions } from "../settings/options.ts";
+import { parseSampleOptions, type SampleOptions } from "../settings/options.ts";
 import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import { asFlag } from "../settings/values.ts";
-import type { Output } from "../terminal/output.ts";
-import { createOutput, writeJson } from "../terminal/output.ts";
+import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import { formatSeconds, type ShownProgress } from "../terminal/progress.ts";
 import { exitCodeOfSignal, watchStopSignals } from "../terminal/signals.ts";
-import { checkFiles, ImageWriter } from "./sample-files.ts";
+import { ImageWriter } from "./sample-files.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({
@@ -63,136 +64,87 @@ export const sampleCommand = defineCommand({
 
 // --- internal ---
 
-/** A request that can be generated, with all that it needs. */
-interface Prepared {
-  model: ModelFolder;
-  request: PlannedRequest;
-  /** With the ranks of this process, where there are several. */
-  choice: DeviceChoice;
-  /** Ranks of all processes. */
-  rankCount: number;
-  /** CPU threads of this one. */
-  threadCount: number;
-  /** null where this is the only process. */
-  group: ProcessGroup | null;
-  peers: PeerGroup | null;
-}
-
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
-  const prepared = await prepare(options, output, signal);
-  const { group, peers } = prepared;
-  await runTogether(peers, signal, async (both) => {
-    if (group === null || group.index === 0) {
-      return await generateAndWrite(options, prepared, output, both, startMs);
-    }
-    await generate(prepared, output, both, () => {});
+  const { log } = output;
+  const found = processEnvironment(process.env);
+  const group = found && processGroupOf(found, options);
+  const writes = group === null || group.index === 0;
+  const alone = await preparePipeline({
+    model: options.model,
+    devices: options,
+    threadCount: options.threadCount,
+    first: { ...options, wantLatents: writes && options.wantLatents },
+    processCount: group?.count,
+    naming: asFlag,
+    onBuild: log.info,
   });
-  if (group === null || group.index === 0) return;
+  const writer = writes ? await ImageWriter.open(options, alone.plan.settings) : null;
+  const joined = group && (await join(group, alone, options, log, signal));
+  const { prepared, peers } = joined ?? { prepared: alone, peers: null };
+  describe(prepared, options, output);
+  if (writer?.warning) log.warn(writer.warning);
+  // Without its random seed an image cannot be made again: even --quiet prints it.
+  if (writer && options.quiet && !options.json && options.seedIsRandom) {
+    process.stderr.write(`seed ${prepared.plan.settings.seed}\n`);
+  }
+
+  await runTogether(peers, signal, async (both) => {
+    if (writer === null) await generate(prepared, output, both, () => {});
+    else await generateAndWrite(options, prepared, writer, output, both, startMs);
+  });
+  if (group === null || writes) return;
   output.progress.clear();
   const name = describeProcess(group, group.index);
-  output.log.info(`${name} has generated its share; process 0 writes the image.`);
+  log.info(`${name} has generated its share; process 0 writes the image.`);
   if (options.json) writeJson({ process: group.index, processes: group.count, images: [] });
 }
 
-/** Checks files, model, devices and request before weights load, and finds the other processes. */
-async function prepare(
-  options: SampleOptions,
-  output: Output,
-  signal: AbortSignal,
-): Promise<Prepared> {
-  const group = findProcessGroup(options, process.env);
-  const writes = group === null || group.index === 0;
-  if (writes) checkFiles(options);
-  const location = resolveModelPath(options.model, process.env);
-  const model = await openModelFolder(location.path);
-  const rankCount = group?.rankCount ?? options.rankCount;
-  const asked = requestOf(options);
-  const request = planRequest(
-    { ...asked, wantLatents: writes && asked.wantLatents },
-    model,
-    rankCount,
-    asFlag,
-  );
-  const info = probeDevice();
-  await prepareDevice(options.device, output.log.info);
-  const choice = chooseDevice(options, info, emulatorPath);
-  const encoderNote = writes ? await checkEncoder(options.outPath) : null;
-
-  const { threadCount } = options;
-  const alone = { model, request, choice, rankCount, threadCount, group, peers: null };
-  const prepared = group ? await join(alone, group, options, output.log, signal) : alone;
-  const { log } = output;
-  log.info(describeModel(location, model, options));
-  if (choice.line !== null) log.info(choice.line);
-  log.debug(`CPU: ${info.cpuName}, ${info.instructionSet}, ${info.coreCount} cores.`);
-  if (encoderNote !== null) log.warn(encoderNote);
-  for (const warning of request.warnings) log.warn(warning);
-  log.info(describe(prepared.request));
-  // Without its random seed an image cannot be made again: even --quiet prints it.
-  if (options.quiet && !options.json && options.seedIsRandom && writes) {
-    process.stderr.write(`seed ${options.seed}\n`);
-  }
-  return prepared;
-}
-
-/** Waits for the other processes; a random seed is that of process 0. */
+/** Waits for the other processes, which take a random seed from process 0. */
 async function join(
-  prepared: Prepared,
   group: ProcessGroup,
-  options: SampleOptions,
+  prepared: PreparedPipeline,
+  { seedIsRandom }: SampleOptions,
   log: Output["log"],
   signal: AbortSignal,
-): Promise<Prepared> {
-  const { model, choice, request } = prepared;
+): Promise<{ prepared: PreparedPipeline; peers: PeerGroup }> {
   const { index, count, host, port } = group;
   const others = index === 0 ? `${count - 1} more on port ${port}` : `process 0 at ${host}:${port}`;
   log.info(`${describeProcess(group, index)} of ${count} processes: waiting for ${others}.`);
-  const { seed, gpu, peers } = await joinProcessGroup(group, request, {
+  return await joinProcessGroup(group, prepared, {
     version: resources.versions().basedxl,
-    model,
-    gpu: choice.gpu,
-    seedIsRandom: options.seedIsRandom,
+    seedIsRandom,
     signal,
     env: process.env,
     onRefusal: (sentence) => log.warn(sentence),
   });
-  const { wantLatents } = request;
-  const asked = { ...requestOf({ ...options, seed }), wantLatents };
-  const agreed = planRequest(asked, model, prepared.rankCount, asFlag);
-  return { ...prepared, request: agreed, choice: { ...choice, gpu }, peers };
 }
 
 type Generated = GenerateResult & { loadMs: number };
 
-/** One job in a pipeline of its own; `onImage` takes the images one by one. */
+/** Loads the model and runs one job; `onImage` gets the images one by one. */
 async function generate(
-  { model, request, choice, rankCount, threadCount }: Prepared,
+  prepared: PreparedPipeline,
   { log, progress, showsProgress }: Output,
   signal: AbortSignal,
-  onImage: (image: GeneratedImage) => void | Promise<void>,
+  onImage: (image: PipelineEvent & { type: "image" }) => void | Promise<void>,
 ): Promise<Generated> {
+  const { plan } = prepared;
   const show = (update: ShownProgress) => {
     if (showsProgress) progress.update(update);
   };
   const startMs = performance.now();
-  await using pipeline = await Pipeline.open({
-    model,
-    devices: { ...choice, rankCount },
-    threadCount,
-    first: request,
-    onProgress: show,
-    signal,
-  });
+  await using pipeline = await Pipeline.load(prepared, { onProgress: show, signal });
   const loadMs = performance.now() - startMs;
-  const result = await pipeline.generate(request, {
+  const result = await pipeline.generate(plan, {
     signal,
     keepImages: false,
     onEvent: (event) => {
       if (event.type === "image") return onImage(event);
       if (event.type === "progress") show(event);
       else if (event.type === "start") log.info(`${event.layout}.`);
-      else if (event.type === "warning" && !request.warnings.includes(event.message)) {
+      // `describe` has shown those of the plan.
+      else if (event.type === "warning" && !plan.warnings.includes(event.message)) {
         log.warn(event.message);
       }
     },
@@ -200,19 +152,19 @@ async function generate(
   return { ...result, loadMs };
 }
 
+/** Generates, writes each image when it is ready, then reports times and files. */
 async function generateAndWrite(
   options: SampleOptions,
-  prepared: Prepared,
+  prepared: PreparedPipeline,
+  writer: ImageWriter,
   output: Output,
   signal: AbortSignal,
   startMs: number,
 ): Promise<void> {
   const { log } = output;
-  const { settings } = prepared.request;
-  const writer = new ImageWriter(options, settings, signal);
-  const { imageCount } = settings;
+  const { imageCount } = options;
   const result = await generate(prepared, output, signal, async (image) => {
-    const { path, seed } = await writer.writeImage(image);
+    const { path, seed } = await writer.writeImage(image, signal);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
   });
   output.progress.clear();
@@ -228,8 +180,18 @@ async function generateAndWrite(
   }
 }
 
-function describeModel({ bundled }: ModelLocation, model: ModelFolder, options: SampleOptions) {
-  if (bundled) {
+/** Says what will be generated, with which model and where, before weights load. */
+function describe(prepared: PreparedPipeline, options: SampleOptions, { log }: Output): void {
+  const { devices, machine, plan } = prepared;
+  log.info(describeModel(prepared, options));
+  if (devices.line !== null) log.info(devices.line);
+  log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
+  for (const warning of plan.warnings) log.warn(warning);
+  log.info(describeImages(plan));
+}
+
+function describeModel({ isBundledModel, model }: PreparedPipeline, options: SampleOptions) {
+  if (isBundledModel) {
     const { width, height } = model.nativeSize;
     return `No --model given: generating with the bundled ${model.name} (${width}x${height} images \
 of simple scenes). For a real model: --model PATH to a diffusers folder.`;
@@ -237,7 +199,7 @@ of simple scenes). For a real model: --model PATH to a diffusers folder.`;
   return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
 }
 
-function describe({ settings }: PlannedRequest): string {
+function describeImages({ settings }: PlannedRequest): string {
   const { prompt, width, height, stepCount, scheduler, guidanceScale } = settings;
   const { seed, imageCount, batchSize } = settings;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
@@ -284,7 +246,7 @@ function describeTimes(times: Times): string {
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
-  { model, request, choice, rankCount }: Prepared,
+  { model, plan, devices, rankCount }: PreparedPipeline,
   { extrapolateHalos, layout }: GenerateResult,
   writer: ImageWriter,
 ) {
@@ -292,10 +254,10 @@ function jsonOf(
   const { latentsPath } = options;
   const settings = reportOf({
     ...options,
-    ...request.settings,
+    ...plan.settings,
     model: model.path,
-    device: choice.device,
-    dtype: choice.gpu?.dtype ?? choice.dtype,
+    device: devices.device,
+    dtype: devices.gpu?.dtype ?? devices.dtype,
     rankCount,
     extrapolateHalos,
     latentsPath: latentsPath === undefined ? undefined : resolve(latentsPath),

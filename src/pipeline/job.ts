@@ -125,8 +125,8 @@ function requestOf(
   const { settings, schedule, wantLatents } = plan;
   return {
     ...settings,
-    prompt: images.map((image) => encoder.prompt(image)),
-    negative: guidance ? images.map((image) => encoder.negative(image)) : null,
+    prompt: images.map(({ prompt }) => encoder.prompt(prompt)),
+    negative: guidance ? images.map((image) => encoder.negative(image.negativePrompt)) : null,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
     steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,

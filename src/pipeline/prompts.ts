@@ -7,13 +7,6 @@ import type { TokenPair } from "../native/handle.ts";
 
 type Tokenizers = Pick<ModelFolder, "tokenizer" | "tokenizer2" | "forceZerosForEmptyPrompt">;
 
-/** The texts of one image. */
-export interface PromptTexts {
-  prompt: string;
-  /** null = none was asked for. */
-  negativePrompt: string | null;
-}
-
 export class PromptEncoder {
   private readonly known = new Map<string, TokenPair>();
 
@@ -22,15 +15,15 @@ export class PromptEncoder {
     private readonly warn: (sentence: string) => void,
   ) {}
 
-  prompt({ prompt }: PromptTexts): TokenPair {
+  prompt(prompt: string): TokenPair {
     return this.encode(prompt, "prompt");
   }
 
   /**
-   * null = zeros. Without a negative prompt SDXL's configs ask for zeros instead of the embedding
-   * of "" (`force_zeros_for_empty_prompt`); an explicit "" is encoded, as diffusers does.
+   * null = zeros. Without a negative prompt (null) SDXL's configs ask for zeros instead of the
+   * embedding of "" (`force_zeros_for_empty_prompt`); an explicit "" is encoded, as diffusers does.
    */
-  negative({ negativePrompt }: PromptTexts): TokenPair | null {
+  negative(negativePrompt: string | null): TokenPair | null {
     if (negativePrompt === null && this.model.forceZerosForEmptyPrompt) return null;
     return this.encode(negativePrompt ?? "", "negative prompt");
   }

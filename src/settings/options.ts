@@ -1,18 +1,22 @@
 /**
  * The flags of `sample` as values: each checked by itself and with its like. An absent flag has the
- * table's default, or stays `undefined` until `planRequest` knows the model's.
+ * table's default, or stays `undefined` until the model's is known.
  */
 import { BasedXLError } from "../errors.ts";
-import type { GenerateRequest } from "../pipeline/request.ts";
+import { seedsFrom } from "../pipeline/request.ts";
 import { defaultOf, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingKeys, settingOf, settings } from "./table.ts";
 import { parseSetting } from "./values.ts";
 
-/** The flags, checked as far as they can be without a model; see `table.ts` for each. */
+/**
+ * The flags, checked as far as they can be without a model; see `table.ts` for each. They are a
+ * request to the pipeline, and its devices, as they stand.
+ */
 export interface SampleOptions extends Omit<GivenSettings, "seed"> {
-  /** Of the first image; the others' follow it. */
-  seed: bigint;
+  /** One per image. */
+  seeds: bigint[];
   seedIsRandom: boolean;
+  wantLatents: boolean;
 }
 
 /** What citty gives: by flag, and positionals in `_`. */
@@ -29,7 +33,8 @@ export function parseSampleOptions(args: SampleArgs, randomSeed = chooseSeed): S
   const given = Object.fromEntries(
     settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag])]),
   ) as unknown as GivenSettings;
-  const { rankCount, vaeTiling, seed, imageCount } = given;
+  const { seed, ...others } = given;
+  const { rankCount, vaeTiling, imageCount } = others;
   if (vaeTiling && rankCount > 1) {
     throw badOption(
       `--vae-tiling is for one rank: with --gpus ${rankCount} the ranks share the decode, exactly. \
@@ -38,20 +43,11 @@ Leave one of the two out.`,
   }
   if (seed !== undefined) checkSeedRoom(seed, imageCount);
   return {
-    ...given,
+    ...others,
     prompt: promptOf(args._, given.prompt),
-    seed: seed ?? randomSeed(),
+    seeds: seedsFrom(seed ?? randomSeed(), imageCount),
     seedIsRandom: seed === undefined,
-  };
-}
-
-/** The images that the flags ask for; `planRequest` fills in what a model decides. */
-export function requestOf(options: SampleOptions): GenerateRequest {
-  const { seed, imageCount, latentsPath } = options;
-  return {
-    ...options,
-    seeds: Array.from({ length: imageCount }, (_, index) => seed + BigInt(index)),
-    wantLatents: latentsPath !== undefined,
+    wantLatents: given.latentsPath !== undefined,
   };
 }
 

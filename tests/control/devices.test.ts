@@ -4,6 +4,7 @@
 import { expect, test } from "bun:test";
 import { chooseDevice, type DeviceOptions, deviceDefaults } from "../../src/devices.ts";
 import type { Device } from "../../src/settings/names.ts";
+import { asFlag, asProperty, type Naming } from "../../src/settings/values.ts";
 
 const info = (gpuCount: number, cudaKernels = "sm_90") => ({
   gpuCount,
@@ -17,7 +18,11 @@ const choose = (
   rankCount: number,
   machine: ReturnType<typeof info>,
   more: Partial<DeviceOptions> = {},
-) => chooseDevice({ ...deviceDefaults, device, rankCount, ...more }, machine, () => "emulator.so");
+  naming: Naming = asFlag,
+) => {
+  const options = { ...deviceDefaults, device, rankCount, ...more };
+  return chooseDevice(options, machine, () => "emulator.so", naming);
+};
 
 test.each([
   ["auto", 1, info(0), "No GPU was found: generating on the CPU."],
@@ -87,17 +92,24 @@ test.each([
     1,
     info(0),
     "--device cuda needs an NVIDIA GPU and its driver, and none was found: leave it out, or " +
-      "write --device cpu.",
+      "choose --device cpu.",
   ],
   [
     "cuda",
     1,
     info(1, ""),
     "1 GPU was found, but this build has no CUDA kernels (nvcc was not there): install the CUDA " +
-      "toolkit and run again, or write --device cpu.",
+      "toolkit and run again, or choose --device cpu.",
   ],
 ] as const)("%s, %d ranks, %p is refused", (device, rankCount, machine, message) => {
   expect(() => choose(device, rankCount, machine)).toThrow(message);
+});
+
+test("refusals name settings as they were given", () => {
+  expect(() => choose("auto", 2, info(1), {}, asProperty)).toThrow(
+    "rankCount 2 asks for 2 GPUs and this machine has 1: ask for 1, add shareGpu to run several " +
+      "ranks on one, or device cpu to use 2 CPU ranks.",
+  );
 });
 
 test.each([

@@ -6,11 +6,15 @@
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
-import { processEnvironment } from "../../src/distributed/environment.ts";
 import { listenAddress } from "../../src/distributed/rendezvous/listen-address.ts";
 import { decisionsOf, protocolVersion } from "../../src/distributed/rendezvous/protocol.ts";
 import { type RendezvousOptions, rendezvous } from "../../src/distributed/rendezvous.ts";
-import { describeProcess, findProcessGroup, runTogether } from "../../src/distributed.ts";
+import {
+  describeProcess,
+  processEnvironment,
+  processGroupOf,
+  runTogether,
+} from "../../src/distributed.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -67,14 +71,14 @@ describe("the environment", () => {
   ] as const;
   test.each(impossible)("several processes cannot %p", async (change, sentence) => {
     const message = await refusal(
-      () => findProcessGroup({ ...wishes, ...change }, env),
+      () => processGroupOf(processEnvironment(env)!, { ...wishes, ...change }),
       "bad-option",
     );
     expect(message).toContain(sentence);
   });
 
   test("ranks are dealt in the order of the processes", () => {
-    expect(findProcessGroup(wishes, env)).toMatchObject({
+    expect(processGroupOf(processEnvironment(env)!, wishes)).toMatchObject({
       rankCount: 6,
       localRankCount: 2,
       index: 1,

@@ -14,6 +14,7 @@ import {
   type GenerateRequest,
   Pipeline,
   type PipelineEvent,
+  preparePipeline,
 } from "../../src/pipeline.ts";
 import { fakeModel, fakeOpener, type SessionLog } from "../support/fake-model.ts";
 import { refusal } from "../support/refusal.ts";
@@ -31,10 +32,9 @@ interface Given {
 }
 
 async function open({ model = fakeModel(), rankCount = 1, first, error }: Given = {}) {
-  const { log, openSession } = fakeOpener(error);
-  const devices = { rankCount, gpu: null };
-  const options = { model, devices, first: first ?? request() };
-  return { log, pipeline: await Pipeline.open(options, { openSession }) };
+  const { log, ...dependencies } = fakeOpener(error);
+  const options = { model, devices: { rankCount }, first: first ?? request() };
+  return { log, pipeline: await Pipeline.open(options, dependencies) };
 }
 
 /** One job in a pipeline that is opened for it. */
@@ -93,6 +93,25 @@ test("a pipeline stays open, and its model's defaults complete requests", async 
   expect(second?.warmupSteps).toBe(2);
   expect(first?.seeds).toHaveLength(1);
   expect(first?.seeds).not.toEqual(second?.seeds);
+});
+
+test("what was planned before loading is what runs, and nothing is opened until then", async () => {
+  const { log, ...dependencies } = fakeOpener();
+  const first = { prompt: "a", width: 64, height: 96 };
+  const devices = { rankCount: 2 };
+  const prepared = await preparePipeline({ model: fakeModel(), devices, first }, dependencies);
+  const { plan, rankCount, isBundledModel } = prepared;
+  expect(prepared.devices).toMatchObject({ device: "cpu", rankCount: 2, gpu: null });
+  expect({ rankCount, isBundledModel }).toEqual({ rankCount: 2, isBundledModel: false });
+  expect(plan.batches[0]?.layout.text).toBe("2 ranks = 2 guidance branches");
+  expect(log.opened).toHaveLength(0);
+  const pipeline = await Pipeline.load(prepared, {}, dependencies);
+  for (const request of [first, plan]) {
+    const { images } = await pipeline.generate(request);
+    expect(images.map(({ seed }) => seed)).toEqual([plan.settings.seed]);
+  }
+  const together = { model: fakeModel(), devices, first, processCount: 3 };
+  expect((await preparePipeline(together, dependencies)).rankCount).toBe(6);
 });
 
 describe("several images", () => {
@@ -387,10 +406,12 @@ no_sync, not "fast".',
   });
 
   const refusedAtOpen = async (given: Given): Promise<[unknown, SessionLog]> => {
-    const { log, openSession } = fakeOpener();
+    const { log, ...dependencies } = fakeOpener();
     const { first = request(), rankCount = 1 } = given;
-    const devices = { rankCount, gpu: null };
-    const opening = Pipeline.open({ model: fakeModel(), devices, first }, { openSession });
+    const opening = Pipeline.open(
+      { model: fakeModel(), devices: { rankCount }, first },
+      dependencies,
+    );
     return [await opening.catch((error) => error), log];
   };
 

@@ -10,7 +10,7 @@ import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
-import { parseSampleOptions, requestOf, type SampleOptions } from "../../src/settings/options.ts";
+import { parseSampleOptions, type SampleOptions } from "../../src/settings/options.ts";
 import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
 import { settingKeys, settings } from "../../src/settings/table.ts";
 import { asFlag } from "../../src/settings/values.ts";
@@ -25,7 +25,7 @@ function parse(...argv: string[]): SampleOptions {
 function resolve(argv: string[], model: ModelFolder = fakeModel({ defaults: { prompt: "p" } })) {
   const options = parse(...argv);
   const { settings, warnings, wantLatents, batches } = planRequest(
-    requestOf(options),
+    options,
     model,
     options.rankCount,
     asFlag,
@@ -214,8 +214,9 @@ describe("what is accepted", () => {
     expect(parse()).toEqual({
       prompt: undefined,
       negativePrompt: undefined,
-      seed: 42n,
+      seeds: [42n],
       seedIsRandom: true,
+      wantLatents: false,
       rng: "cpu",
       imageCount: 1,
       batchSize: 1,
@@ -300,8 +301,9 @@ describe("what is accepted", () => {
     expect(joined).toEqual({
       prompt: "a house",
       negativePrompt: "dark",
-      seed: 2n ** 63n - 4n,
+      seeds: [4n, 3n, 2n, 1n].map((below) => 2n ** 63n - below),
       seedIsRandom: false,
+      wantLatents: true,
       rng: "cuda",
       imageCount: 4,
       batchSize: 3,
@@ -354,8 +356,8 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = settingKeys.filter((key) => settings[key].kind === "path");
-    expect(paths).toEqual(["model", "outPath", "latentsPath"]);
+    const paths = ["model", "outPath", "latentsPath"] as const;
+    expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;
       expect(parse(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));
@@ -377,7 +379,7 @@ describe("what is accepted", () => {
   });
 
   test("the last seed there is", () => {
-    expect(parse("--seed", "9223372036854775807").seed).toBe(2n ** 63n - 1n);
+    expect(parse("--seed", "9223372036854775807").seeds).toEqual([2n ** 63n - 1n]);
   });
 
   test("branches are split unless that is switched off", () => {
@@ -399,7 +401,7 @@ describe("what is accepted", () => {
 
   test("random seeds are seeds", () => {
     for (let i = 0; i < 20; i++) {
-      const { seed } = parseSampleOptions(parseArgs([], sampleFlags));
+      const [seed = -1n] = parseSampleOptions(parseArgs([], sampleFlags)).seeds;
       expect(seed >= 0n && seed < 2n ** 32n).toBe(true);
     }
   });

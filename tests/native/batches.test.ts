@@ -31,7 +31,7 @@ const settings = fc.record({
 test.each([1, 2, 4])(
   "with %d rank(s)",
   async (rankCount) => {
-    await using pipeline = await Pipeline.open({ model, devices: { rankCount, gpu: null } });
+    await using pipeline = await Pipeline.open({ model, devices: { device: "cpu", rankCount } });
     await fc.assert(
       fc.asyncProperty(images, settings, async (all, how) => {
         const common = { ...size, ...how, wantLatents: true } as Partial<GenerateRequest>;
@@ -58,7 +58,7 @@ test.each([1, 2, 4])(
 );
 
 test("previews come at the steps asked for, one per image, and change no bit", async () => {
-  await using pipeline = await Pipeline.open({ model, devices: { rankCount: 2, gpu: null } });
+  await using pipeline = await Pipeline.open({ model, devices: { device: "cpu", rankCount: 2 } });
   const request = { ...size, stepCount: 40, prompt: "x", seeds: [1n, 2n], batchSize: 2 };
   const seen: PreviewEvent[] = [];
   const previewed = await pipeline.generate(request, {

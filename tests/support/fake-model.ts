@@ -6,6 +6,7 @@
 import { stopIfAborted } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
 import type { ModelFolder } from "../../src/models/folder.ts";
+import type { DeviceInfo } from "../../src/native/device-info.ts";
 import type {
   ImageHooks,
   ImageRequest,
@@ -43,11 +44,23 @@ export interface SessionLog {
   closed: number;
 }
 
+/** A machine without GPUs. */
+const machine: DeviceInfo = {
+  cpuName: "CPU",
+  instructionSet: "x86_64",
+  coreCount: 2,
+  hasBf16: false,
+  gpuCount: 0,
+  gpuName: "",
+  cudaKernels: "",
+  memoryAvailable: 0,
+};
+
 /**
  * A session opener that notes its calls, reports every stage, and fails with `error` if given. Its
  * images and latents contain only their seed.
  */
-export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenSession } {
+export function fakeOpener(error?: Error): PipelineDependencies & { log: SessionLog } {
   const log: SessionLog = { opened: [], images: [], closed: 0 };
   const open: OpenSession = async (options) => {
     log.opened.push(options);
@@ -62,7 +75,7 @@ export function fakeOpener(error?: Error): { log: SessionLog; openSession: OpenS
       },
     };
   };
-  return { log, openSession: open };
+  return { log, openSession: open, probeDevice: () => machine };
 }
 
 // --- internal ---

@@ -9,7 +9,7 @@ export async function generateOnce(
   model: ModelFolder,
   request: GenerateRequest,
 ): Promise<GenerateResult> {
-  const devices = { rankCount: 1, gpu: null };
+  const devices = { device: "cpu", rankCount: 1 } as const;
   await using pipeline = await Pipeline.open({ model, devices, first: request });
   return await pipeline.generate(request);
 }

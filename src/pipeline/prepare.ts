@@ -1,0 +1,83 @@
+/**
+ * All that is settled before weights load: the model's folder, the devices, and a plan of the first
+ * request. What can be refused early is refused here, within a second or two.
+ */
+import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
+import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { resolveModelPath } from "../models/locate.ts";
+import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
+import { emulatorPath, prepareDevice } from "../native/library.ts";
+import { asProperty, type Naming } from "../settings/values.ts";
+import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
+
+export interface PrepareOptions {
+  /**
+   * A folder in diffusers' layout, or one that `openModelFolder` opened. Default: the variable
+   * BASEDXL_MODEL, else the bundled mini-sdxl.
+   */
+  model?: string | ModelFolder | undefined;
+  /** Where ranks run. Default: one rank, on a GPU where there is one; see `devices.ts`. */
+  devices?: Partial<DeviceOptions> | undefined;
+  /** CPU threads of all ranks together; 0, the default, is one per core. */
+  threadCount?: number | undefined;
+  /**
+   * What will be asked for first: if it cannot fit in memory, or be shared by so many ranks, it is
+   * refused before weights load. Default: one image of the model's own size.
+   */
+  first?: GenerateRequest | undefined;
+  /** Processes that generate together, each with as many ranks as `devices` says. Default 1. */
+  processCount?: number | undefined;
+  /** How messages name a setting; default: as the request's property. */
+  naming?: Naming | undefined;
+  /** Called with a line when a clone builds the library of "cuda-emulated", which takes minutes. */
+  onBuild?: ((line: string) => void) | undefined;
+}
+
+/** A pipeline that can be loaded. */
+export interface PreparedPipeline {
+  model: ModelFolder;
+  /** True where nothing named a model and it is the bundled one. */
+  isBundledModel: boolean;
+  /** With the ranks of this process. */
+  devices: DeviceChoice;
+  /** What the library found of this machine. */
+  machine: DeviceInfo;
+  threadCount: number;
+  /** Ranks of all processes. */
+  rankCount: number;
+  /** The first request, as it was asked and as it was planned. */
+  request: GenerateRequest;
+  plan: PlannedRequest;
+  naming: Naming;
+}
+
+/** What the library finds of the machine; tests bring a machine of their own. */
+export interface PrepareDependencies {
+  probeDevice(): DeviceInfo;
+}
+
+/** Rejects with `BasedXLError`: "bad-option", "bad-model", "no-device", "setup". */
+export async function preparePipeline(
+  options: PrepareOptions = {},
+  dependencies: PrepareDependencies = { probeDevice },
+): Promise<PreparedPipeline> {
+  const { threadCount = 0, processCount = 1, naming = asProperty } = options;
+  const { first: request = { prompt: "" }, onBuild = () => {} } = options;
+  const { model, isBundledModel } = await modelOf(options.model);
+  const wanted = { ...deviceDefaults, ...options.devices };
+  const rankCount = wanted.rankCount * processCount;
+  const plan = planRequest(request, model, rankCount, naming);
+  await prepareDevice(wanted.device, onBuild);
+  const machine = dependencies.probeDevice();
+  const devices = chooseDevice(wanted, machine, emulatorPath, naming);
+  const first = { request, plan };
+  return { model, isBundledModel, devices, machine, threadCount, rankCount, ...first, naming };
+}
+
+// --- internal ---
+
+async function modelOf(model: PrepareOptions["model"]) {
+  if (typeof model === "object") return { model, isBundledModel: false };
+  const { path, bundled } = resolveModelPath(model, process.env);
+  return { model: await openModelFolder(path), isBundledModel: bundled };
+}
