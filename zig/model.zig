@@ -1,10 +1,10 @@
-//! A model of the SDXL family with its weights, shared by all ranks of a process: one or two text
-//! encoders, a UNet and a VAE. In reading order:
+//! A model of the SDXL family with its weights: one or two text encoders, a UNet and a VAE. All
+//! ranks of a process share it. In reading order:
 //!
-//! - `model/config.zig` says what the model is.
+//! - `model/config.zig` has the configuration.
 //! - `model/clip.zig` is a text encoder.
 //! - `model/unet.zig` predicts noise, with the blocks of `model/unet_blocks.zig`.
-//! - `model/transformer.zig` and `model/resnet.zig` are what blocks are made of.
+//! - `model/transformer.zig` and `model/resnet.zig` are the parts of those blocks.
 //! - `model/layers.zig` has the layers; three of them exchange data with other patches.
 //! - `model/vae.zig` encodes and decodes images.
 
@@ -31,11 +31,11 @@ const unused_shown_max = 5;
 pub const Model = struct {
     arena: std.heap.ArenaAllocator,
     config: ModelConfig,
-    /// What was ignored in the files: sentences, each ended by a 0 byte.
+    /// Warnings about ignored tensors: sentences, each ended by a 0 byte.
     warnings: []const u8,
     /// Null where the model has no such component.
     residents: std.EnumArray(Component, ?weights.Resident),
-    /// Null where the model has no such encoder, as refiners.
+    /// Null in models with one encoder, such as refiners.
     text_encoder: ?ClipTextModel,
     text_encoder_2: ?ClipTextModel,
     unet: UNet,
@@ -43,8 +43,8 @@ pub const Model = struct {
 
     pub const Error = weights.Error || configs.Error;
 
-    /// Maps the files and checks every key and shape, without touching the data; the graph can be
-    /// planned afterwards. `model` must not move.
+    /// Maps the files and checks every key and shape without reading the data: enough for a dry
+    /// run. `model` must not move.
     pub fn open(
         model: *Model,
         gpa: Allocator,
@@ -82,7 +82,7 @@ pub const Model = struct {
         model.* = undefined;
     }
 
-    /// Bytes that the weights take: mapped files, and copies in anonymous memory.
+    /// Bytes of the weights: mapped files, and copies in anonymous memory.
     pub fn weightBytes(model: *const Model) struct { mapped: usize, copied: usize } {
         var mapped: usize = 0;
         var copied: usize = 0;
@@ -94,7 +94,7 @@ pub const Model = struct {
         return .{ .mapped = mapped, .copied = copied };
     }
 
-    /// Refuses what was read from files that have changed since they were opened.
+    /// Fails where a file has changed since it was opened.
     pub fn checkUnchanged(model: *const Model) error{BadWeights}!void {
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*resident| try resident.checkpoint.checkUnchanged();
@@ -126,7 +126,7 @@ pub const Model = struct {
         }
     }
 
-    /// One sentence for each component with tensors that nothing reads.
+    /// One warning for each component with unused tensors.
     fn warningsOf(model: *const Model, arena: Allocator) Allocator.Error![]const u8 {
         var text: std.Io.Writer.Allocating = .init(arena);
         for (&model.residents.values) |*maybe| {

@@ -1,20 +1,20 @@
-//! What every rank runs: the stages of an image in the order in which it is made, and each
-//! component alone for tests and benches.
+//! The code that every rank runs: the stages of an image job in their order, and single components
+//! for tests and benches.
 //!
 //! Read in this order:
-//!   pipeline/job.zig         what was asked
-//!   pipeline/result.zig      what came of it
-//!   pipeline/rank.zig        what a rank has: device, layout, exchanges
+//!   pipeline/job.zig         the request, copied
+//!   pipeline/result.zig      outputs, timings, statistics
+//!   pipeline/rank.zig        state of a rank: device, layout, exchanges
 //!   pipeline/text.zig        prompts to conditioning
-//!   pipeline/denoise.zig     the steps
+//!   pipeline/denoise.zig     the denoising loop
 //!   pipeline/latents.zig     the sampler's registers
-//!   pipeline/preview.zig     intermediate latents, where somebody asks for them
-//!   pipeline/gather.zig      model outputs of all ranks to every rank
+//!   pipeline/preview.zig     intermediate latents for previews
+//!   pipeline/gather.zig      all-gather of model outputs
 //!   pipeline/decode.zig      latents to pixels
-//!   pipeline/vae_tiling.zig  the decode in overlapping tiles
+//!   pipeline/vae_tiling.zig  decoding in overlapping tiles
 //!   pipeline/encode.zig      pixels to latents
-//!   pipeline/components.zig  one component alone
-//!   pipeline/nchw.zig        channels first, as files and PyTorch have them
+//!   pipeline/components.zig  single components
+//!   pipeline/nchw.zig        conversion from and to NCHW
 
 pub const Conditioning = @import("model/unet.zig").Conditioning;
 const jobs = @import("pipeline/job.zig");
@@ -36,7 +36,7 @@ const denoise = @import("pipeline/denoise.zig");
 const encode = @import("pipeline/encode.zig");
 const text = @import("pipeline/text.zig");
 
-/// One rank's work for a job.
+/// Runs a job on one rank.
 pub fn run(rank: *Rank) Error!void {
     switch (rank.job.kind) {
         .image => try generateImages(rank),
@@ -52,8 +52,8 @@ pub fn run(rank: *Rank) Error!void {
 
 // --- internal ---
 
-/// The shared outputs have been allocated (`Result.allocShared`): every rank writes its own part of
-/// them, and rank 0 those of other processes.
+/// `Result.allocShared` has allocated the shared outputs: every rank writes its own rows, and rank
+/// 0 the rows of other processes.
 fn generateImages(rank: *Rank) Error!void {
     const graphs_before = rank.b.graphCounts();
     const text_start = rank.begin(.text);

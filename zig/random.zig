@@ -1,16 +1,16 @@
-//! PyTorch's noise: a seed draws the same numbers as `torch.Generator("cpu")`, so that a image
-//! is the same image as diffusers'. Every rank keeps a generator of its own and draws the whole
-//! latent: cheaper than sending it, and the same for any number of ranks.
+//! PyTorch's normal random numbers: a seed gives the same numbers as `torch.Generator("cpu")`, and
+//! so the same image as diffusers. Every rank has its own generator and samples the noise of the
+//! whole latent: that is cheaper than sending it, and the same for any number of ranks.
 //! Sources: aten/src/ATen/core/MT19937RNGEngine.h, ATen/native/cpu/DistributionTemplates.h
 //! (normal_fill), ATen/core/DistributionsHelper.h (normal_distribution) of PyTorch.
 
 const std = @import("std");
 
-/// Which of torch's generators a seed starts.
+/// The torch generator that a seed initialises.
 pub const Rng = enum(u32) {
     /// `torch.Generator("cpu")`.
     cpu = 0,
-    /// `torch.Generator("cuda")`; see `random_philox.zig`.
+    /// `torch.Generator("cuda")`; see `random/philox.zig`.
     cuda = 1,
 };
 
@@ -56,7 +56,7 @@ const Mt19937 = struct {
 /// `torch.Generator("cpu").manual_seed(seed)`.
 pub const CpuGenerator = struct {
     engine: Mt19937,
-    /// The second number of a pair, kept as torch keeps `next_double_normal_sample`.
+    /// The second number of a pair (torch's `next_double_normal_sample`).
     spare: ?f64 = null,
 
     /// torch seeds the engine with the lower 32 bits.
@@ -64,8 +64,8 @@ pub const CpuGenerator = struct {
         return .{ .engine = .init(@truncate(seed)) };
     }
 
-    /// Standard normal numbers in the order of `torch.randn(out.len)`; a tensor's shape does not
-    /// matter, its element count does: under 16 elements torch draws another way.
+    /// Standard normal numbers in the order of `torch.randn(out.len)`. They depend on the number of
+    /// elements, not on the shape: for fewer than 16 torch uses another algorithm.
     pub fn fillNormal(generator: *CpuGenerator, out: []f32) void {
         if (out.len < 16) {
             for (out) |*value| value.* = @floatCast(generator.nextNormal());
@@ -83,7 +83,7 @@ pub const CpuGenerator = struct {
 
     // --- internal ---
 
-    /// 24 random bits: every value is exact.
+    /// Uniform in [0, 1) from 24 random bits, which f32 holds exactly.
     fn uniformF32(generator: *CpuGenerator) f32 {
         const bits = generator.engine.next() & ((1 << 24) - 1);
         return @as(f32, @floatFromInt(bits)) * 0x1p-24;
@@ -110,8 +110,8 @@ pub const CpuGenerator = struct {
     }
 };
 
-/// torch's normal_fill_16: values 0..7 give the radii, 8..15 the angles. The angle is rounded to
-/// f32 as torch does; the functions are then taken exactly.
+/// torch's normal_fill_16 (Box-Muller): values 0..7 are the radii, 8..15 the angles. Angles are
+/// rounded to f32 as in torch; sine and cosine are exact.
 fn boxMuller(values: *[16]f32) void {
     for (0..8) |i| {
         const uniform: f64 = 1.0 - values[i];

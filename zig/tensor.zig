@@ -1,4 +1,4 @@
-//! A tensor is a device address and a shape, nothing more: it owns no memory and never moves.
+//! A tensor: a device address, a shape and a type. It owns no memory.
 //! Activations are NHWC, so a patch of rows is one contiguous slice and attention tokens are the
 //! same memory as the image: (batch, rows, width, channels) = (batch, rows * width, channels).
 
@@ -31,12 +31,12 @@ pub const Shape = struct {
     width: u32,
     channels: u32,
 
-    /// A row vector per batch element: (batch, 1, 1, channels).
+    /// One vector per batch element: (batch, 1, 1, channels).
     pub fn vector(batch: u32, channels: u32) Shape {
         return .{ .batch = batch, .rows = 1, .width = 1, .channels = channels };
     }
 
-    /// A sequence per batch element: (batch, 1, tokens, channels).
+    /// One sequence per batch element: (batch, 1, tokens, channels).
     pub fn tokens(batch: u32, token_count: u32, channels: u32) Shape {
         return .{ .batch = batch, .rows = 1, .width = token_count, .channels = channels };
     }
@@ -65,7 +65,7 @@ pub const Shape = struct {
 };
 
 pub const Tensor = struct {
-    /// Device address of the first element; an offset into nothing while planning.
+    /// Device address of the first element; in a dry run an offset into no memory.
     address: usize,
     shape: Shape,
     dtype: DType = .f32,
@@ -74,7 +74,7 @@ pub const Tensor = struct {
         return tensor.shape.elementCount() * tensor.dtype.size();
     }
 
-    /// Batch elements [first, first + count) of the same memory.
+    /// View of the batch elements [first, first + count).
     pub fn batchSlice(tensor: Tensor, first: u32, count: u32) Tensor {
         assert(first + count <= tensor.shape.batch);
         const per_batch = tensor.shape.positionCount() * tensor.shape.channels;
@@ -84,7 +84,7 @@ pub const Tensor = struct {
         return slice;
     }
 
-    /// The elements of a tensor that lies in host memory.
+    /// The elements of a tensor in host memory.
     pub fn host(tensor: Tensor, comptime T: type) []T {
         assert(@sizeOf(T) == tensor.dtype.size());
         const first: [*]T = @ptrFromInt(tensor.address);

@@ -1,12 +1,12 @@
 //! The weights of one model component, from file to device. In reading order:
 //!
-//! - `weights/safetensors.zig` reads the file format, whatever the bytes are.
-//! - `weights/mapped_file.zig` maps a file and finds out when it changes under the mapping.
-//! - `weights/checkpoint.zig` is what the files hold: tensors by the checkpoint's own keys.
+//! - `weights/safetensors.zig` parses the file format and checks it.
+//! - `weights/mapped_file.zig` maps a file and detects changes under the mapping.
+//! - `weights/checkpoint.zig` has the files' tensors, by the checkpoint's keys.
 //! - `weights/weight.zig` is one weight: its source in the file, its layout on the device.
-//! - `weights/resident.zig` is what the CPU computes with, and where a delta (LoRA) is applied.
+//! - `weights/resident.zig` holds the CPU's weights and applies deltas (LoRA).
 //! - `backend/cuda/weights.zig` is the same for GPUs.
-//! - `weights/shown.zig` shows a file's words in messages.
+//! - `weights/shown.zig` escapes a file's strings for messages.
 
 const resident = @import("weights/resident.zig");
 const weight = @import("weights/weight.zig");

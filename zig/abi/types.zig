@@ -54,13 +54,13 @@ pub const DeviceInfo = extern struct {
     memory_available: u64,
     cpu_name: [text_bytes_max]u8,
     instruction_set: [text_bytes_max]u8,
-    /// The first GPU's name.
+    /// Name of the first GPU.
     gpu_name: [text_bytes_max]u8,
     /// Architectures of the kernels compiled in, "" for a build without nvcc.
     cuda_kernels: [text_bytes_max]u8,
 };
 
-/// Memory of the caller.
+/// A slice of the caller's memory.
 pub const Bytes = extern struct {
     address: usize,
     len: u64,
@@ -84,7 +84,7 @@ pub const SessionOptions = extern struct {
     thread_count: u32,
     /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
     activation_dtype: DType,
-    /// Whether several ranks may run on one GPU.
+    /// Whether several ranks may share a GPU.
     share_gpu: u32,
     cuda_graphs: u32,
     /// Accumulate the UNet's linear layers in f16, for cards on which that is faster.
@@ -98,15 +98,15 @@ pub const SessionOptions = extern struct {
     split_batch: u32,
     /// Images of one batch.
     image_count: u32,
-    /// As in the requests.
+    /// As in the requests, for the memory check.
     vae_tile_latent: u32,
-    /// The tile that a request may ask for, named where an image does not fit; 0 for none.
+    /// Tile size that the advice names where an image does not fit in memory; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
     compute_dtype: backends.Compute,
-    /// Path, ended by a 0 byte, of a library that replaces NVIDIA's; empty for these.
+    /// Path of a library that replaces NVIDIA's, ended by a 0 byte; empty for NVIDIA's.
     cuda_library: Bytes,
-    /// From `bxl_nccl_unique_id` of one process, for ranks of several processes; else empty.
+    /// The ncclUniqueId made by one process (`bxl_nccl_unique_id`); empty if all ranks are local.
     nccl_unique_id: Bytes,
     config: models.ModelConfig,
     /// Paths in UTF-8, each ended by a 0 byte.
@@ -117,16 +117,16 @@ pub const SessionOptions = extern struct {
 };
 
 pub const Tokens = extern struct {
-    /// i32, as many as the encoder has positions; not read where the model has no such encoder.
+    /// i32, one per position of the encoder; not read where the model has no such encoder.
     ids: Bytes,
     ids_2: Bytes,
-    /// Of the end-of-text token, in the ids of the encoder that pools.
+    /// Index of the end-of-text token in the ids of the encoder with the pooled output.
     end_index: u32,
-    /// 0 for an absent negative prompt: zeros replace its embedding.
+    /// 0 for an absent negative prompt: its embedding is zeros.
     present: u32,
 };
 
-/// Inputs that only tests and comparisons give.
+/// Inputs that only tests and benches pass.
 pub const TestHooks = extern struct {
     /// Group norms with Bessel's correction n / (n - 1), as DistriFusion computes them.
     bessel_variance: u32,
@@ -135,13 +135,13 @@ pub const TestHooks = extern struct {
     fault: faults.Fault,
     fault_rank: u32,
     fault_step: u32,
-    /// How long a rank waits for another; 0 for the product's own limit.
+    /// Time that a rank waits for another; 0 for the default limit.
     stall_limit_ms: u32,
-    /// On GPUs, for benches: only this rank (counted from 1) runs, with zeros in place of the
-    /// others' parts.
+    /// On GPUs, for benches: only this rank (counted from 1) runs; zeros replace its peers' values.
+    /// 0 for all ranks.
     only_rank: u32,
 
-    /// Those of a request; all 0 in a product run.
+    /// The hooks of a request; all 0 in a product run.
     pub fn of(bytes: Bytes) TestHooks {
         if (bytes.len != @sizeOf(TestHooks)) return std.mem.zeroes(TestHooks);
         return std.mem.bytesToValue(TestHooks, bytes.slice());
@@ -150,9 +150,9 @@ pub const TestHooks = extern struct {
 
 pub const GpuReportOptions = extern struct {
     size: u32,
-    /// How long one copy from GPU to GPU may take.
+    /// Time limit of one copy between GPUs.
     peer_limit_ms: u32,
-    /// Path of the emulated libraries, for tests; empty for the vendor's own.
+    /// Path of the emulated libraries, for tests; empty for NVIDIA's.
     emulator: Bytes,
 };
 
@@ -162,20 +162,20 @@ pub const Request = extern struct {
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
-    /// 0 to 1; 0 changes nothing.
+    /// 0 to 1; 0 is off.
     guidance_rescale: f32,
     init_noise_sigma: f32,
     wants_latents: u32,
     sync_mode: modes.SyncMode,
     warmup_steps: u32,
     split_batch: u32,
-    /// Rows and columns of the latent that one rank decodes at once; 0 for all.
+    /// Tile size of the VAE's decoder in rows and columns of the latent; 0 for no tiles.
     vae_tile_latent: u32,
     extrapolate_halos: u32,
     wants_decoded: u32,
     /// Steps between previews; 0 for none.
     preview_steps: u32,
-    /// What the seeds start.
+    /// Generator that the seeds initialise.
     rng: random.Rng,
     /// One `TestHooks`; empty in a product run.
     hooks: Bytes,
@@ -189,10 +189,10 @@ pub const Request = extern struct {
     prompts: Bytes,
     /// `Tokens`, one per image; empty with one branch.
     negatives: Bytes,
-    /// As many as the model reads (`UnetConfig.time_id_count`): original height and width, crop
-    /// top and left, target height and width in pixels, or in place of these the aesthetic score.
+    /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
+    /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,
-    /// The rest is for the kinds other than `image`: f32 values.
+    /// The fields below are for kinds other than `image`; `Bytes` hold f32 values.
     batch: u32,
     timestep: f32,
     sample: Bytes,
@@ -201,7 +201,7 @@ pub const Request = extern struct {
     time_ids_list: Bytes,
 };
 
-/// What numbers of a request may be, ends included.
+/// Ranges of a request's numbers, bounds included.
 pub const request_ranges = .{
     .guidance_rescale = .{ 0, 1 },
     .batch = .{ 1, image_count_max },
@@ -210,29 +210,28 @@ pub const request_ranges = .{
 pub const Progress = extern struct {
     size: u32,
     state: sessions.State,
-    /// The reason, where `state` is failed or lost.
+    /// The error where `state` is failed or lost.
     status: Status,
     stage: Stage,
     step_index: u32,
-    /// For tests, since the session was opened: shapes that were planned, each with one layout, and
-    /// dry runs of the UNet.
+    /// Counters since the session was opened, for tests: planned shapes, and dry runs of the UNet.
     plan_count: u32,
     unet_dry_run_count: u32,
-    /// Finished steps of the latent that `bxl_session_read` gives as preview; 0 for none yet.
+    /// Finished steps of the latent that `bxl_session_read` returns as preview; 0 for none yet.
     preview_step: u32,
     scratch_bytes: u64,
     weight_bytes: u64,
-    /// Weights that loading must copy: all bytes, and those copied so far.
+    /// Bytes of weights that loading copies, and those copied so far.
     copy_bytes: u64,
     copied_bytes: u64,
-    /// Memory in use on the first GPU after the last job, by all programs; 0 on the CPU.
+    /// Memory in use on the first GPU after the last job, by all processes; 0 on the CPU.
     device_bytes: u64,
     text_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,
 };
 
-/// Constants shared with TypeScript, which spells them in camelCase.
+/// Constants shared with TypeScript, there in camelCase.
 pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
     .{ "step_count_max", step_count_max },

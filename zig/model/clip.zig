@@ -1,6 +1,6 @@
-//! A CLIP text encoder. Its config says which hidden state the UNet reads: for SDXL the penultimate
-//! one of each encoder, without the final norm. One encoder also gives the pooled, projected state
-//! of the end-of-text token.
+//! A CLIP text encoder. The config names the hidden state that the UNet reads: for SDXL the
+//! penultimate one of each encoder, without the final norm. One encoder also returns the pooled
+//! output: the projected state of the end-of-text token.
 //! Source: transformers models/clip/modeling_clip.py; diffusers pipeline_stable_diffusion_xl.py.
 
 const std = @import("std");
@@ -20,12 +20,12 @@ pub const ClipTextModel = struct {
     encoder_layers: []EncoderLayer,
     final_layer_norm: layers.LayerNorm,
     text_projection: ?layers.Linear,
-    /// Layers before the state that the UNet reads: all, or all but the last.
+    /// Layers up to the hidden state that the UNet reads: all, or all but the last.
     hidden_layer_count: u32,
     /// Whether that state passes through the final norm.
     final_norm: bool,
 
-    /// Files written by transformers 5 leave out the "text_model." in front of the keys.
+    /// Keys have the prefix "text_model.", except in files written by transformers 5.
     pub fn load(
         arena: Allocator,
         root: View,
@@ -68,7 +68,8 @@ pub const ClipTextModel = struct {
         };
     }
 
-    /// ids (batch, 1, tokens, 1) to what the UNet reads, (batch, 1, tokens, hidden).
+    /// Maps `ids` (batch, 1, tokens, 1) to the hidden state that the UNet reads,
+    /// (batch, 1, tokens, hidden_size).
     pub fn hiddenState(model: ClipTextModel, ctx: Context, ids: Tensor) Error!Tensor {
         var hidden = try ctx.b.embedTokens(ids, model.token_embedding, model.position_embedding);
         for (model.encoder_layers[0..model.hidden_layer_count]) |layer| {
@@ -81,8 +82,9 @@ pub const ClipTextModel = struct {
         return model.final_layer_norm.forward(ctx, hidden);
     }
 
-    /// The projected state of the token at `end_indices` (batch, 1, 1, 1) in each batch element,
-    /// from what `hiddenState` gave: (batch, 1, 1, projection).
+    /// The projected state of the end-of-text token, (batch, 1, 1, projection_size).
+    /// `hidden_state` is the result of `hiddenState`; `end_indices` (batch, 1, 1, 1) are the
+    /// tokens' positions.
     pub fn pooled(
         model: ClipTextModel,
         ctx: Context,

@@ -1,5 +1,5 @@
-//! What a model is, as plain numbers: the control plane reads the config files and fills these
-//! structs, so no size and no choice is hard-coded. They cross the ABI and are checked once, on
+//! A model's configuration as plain numbers. TypeScript reads the config files and fills these
+//! structs, so no size and no variant is hard-coded. They cross the ABI and are checked once, on
 //! arrival.
 
 const std = @import("std");
@@ -31,16 +31,16 @@ pub const ClipConfig = extern struct {
     final_norm: u32,
 };
 
-/// Which encoder gives the pooled, projected state of the end-of-text token.
+/// The encoder whose pooled output (projected end-of-text token) conditions the UNet.
 pub const PooledFrom = enum(u32) { text_encoder = 0, text_encoder_2 = 1 };
 
-/// One or two text encoders; their hidden states are joined on the channels.
+/// One or two text encoders; their hidden states are concatenated on the channels.
 pub const TextConfig = extern struct {
     text_encoder: ClipConfig,
     text_encoder_2: ClipConfig,
     pooled_from: PooledFrom,
 
-    /// The encoders that there are, in order.
+    /// The encoders that the model has, in order.
     pub fn encoders(config: *const TextConfig, buffer: *[2]*const ClipConfig) []*const ClipConfig {
         var count: usize = 0;
         for ([_]*const ClipConfig{ &config.text_encoder, &config.text_encoder_2 }) |encoder| {
@@ -51,13 +51,13 @@ pub const TextConfig = extern struct {
         return buffer[0..count];
     }
 
-    /// Tokens of a prompt; all encoders read as many.
+    /// Tokens of a prompt, the same number for all encoders.
     pub fn tokenCount(config: *const TextConfig) u32 {
         var buffer: [2]*const ClipConfig = undefined;
         return config.encoders(&buffer)[0].position_count;
     }
 
-    /// Channels of the joined hidden states.
+    /// Channels of the concatenated hidden states.
     pub fn hiddenSize(config: *const TextConfig) u32 {
         var buffer: [2]*const ClipConfig = undefined;
         var sum: u32 = 0;
@@ -72,7 +72,7 @@ pub const TextConfig = extern struct {
         };
     }
 
-    /// Channels of the pooled state.
+    /// Channels of the pooled output.
     pub fn pooledSize(config: *const TextConfig) u32 {
         return config.pooling().projection_size;
     }
@@ -80,7 +80,7 @@ pub const TextConfig = extern struct {
 
 /// UNet2DConditionModel with `addition_embed_type` "text_time".
 pub const UnetConfig = extern struct {
-    /// The latent's, or for inpainting models those of latent, mask and masked latent.
+    /// Channels of the latent; for inpainting models of latent, mask and masked latent.
     in_channels: u32,
     out_channels: u32,
     level_count: u32,
@@ -92,13 +92,12 @@ pub const UnetConfig = extern struct {
     down_transformer_layers: [level_count_max]u32,
     up_transformer_layers: [level_count_max]u32,
     mid_transformer_layers: u32,
-    /// Per down level: diffusers' `attention_head_dim` holds the number of heads.
+    /// Heads per down level (diffusers' `attention_head_dim`, which holds this number).
     head_counts: [level_count_max]u32,
     cross_attention_dim: u32,
     norm_groups: u32,
     addition_time_embed_dim: u32,
-    /// Numbers beside the pooled prompt (diffusers' add_time_ids): six sizes, or for refiners four
-    /// sizes and the aesthetic score.
+    /// Length of diffusers' add_time_ids: 6 sizes, or for refiners 4 sizes and an aesthetic score.
     time_id_count: u32,
     /// `projection_class_embeddings_input_dim`: the pooled prompt, then the embedded time ids.
     addition_input_dim: u32,
@@ -124,12 +123,12 @@ pub const VaeConfig = extern struct {
     use_quant_conv: u32,
     use_post_quant_conv: u32,
     scaling_factor: f32,
-    /// Activations between the VAE's blocks are kept at this of their size, a power of two, since
-    /// SDXL's pass what f16 can hold; norms undo it, so the image is the same. 1 where the type
-    /// of the activations holds them.
+    /// Scale of the VAE's residual stream, a power of two: SDXL's activations there exceed the
+    /// range of f16, so they are stored times this factor. Norms cancel it, so the image is the
+    /// same. 1 for other activation types.
     residual_scale: f32,
 
-    /// Pixels per latent, each way.
+    /// Pixels per latent position, in each direction.
     pub fn factor(config: *const VaeConfig) u32 {
         return @as(u32, 1) << @intCast(config.level_count - 1);
     }
@@ -140,7 +139,7 @@ pub const ModelConfig = extern struct {
     unet: UnetConfig,
     vae: VaeConfig,
 
-    /// Latent rows and columns come in multiples of this: the UNet halves them at each level.
+    /// Rows and columns of the latent must be multiples of this: each UNet level halves them.
     pub fn latentMultiple(config: *const ModelConfig) u32 {
         return @as(u32, 1) << @intCast(config.unet.level_count - 1);
     }
@@ -153,8 +152,8 @@ pub const ModelConfig = extern struct {
 
 pub const Error = error{BadConfig};
 
-/// Everything the graph divides by or indexes with. The control plane has told the user in the
-/// file's own words before; this keeps a caller's mistake from becoming a crash.
+/// Checks every number that the networks divide by or index with. TypeScript has already reported
+/// errors of config files in the file's terms; this turns a caller's mistake into an error.
 pub fn check(config: *const ModelConfig, d: *Diagnostics) Error!void {
     try checkText(&config.text, d);
     try checkUnet(&config.unet, d);
@@ -198,7 +197,7 @@ fn checkText(text: *const TextConfig, d: *Diagnostics) Error!void {
     const pooling = text.pooling();
     const pools = pooling.is_present != 0 and pooling.projection_size > 0;
     try expect(pools, d, "the text encoder that pools needs a projection");
-    // The last layer goes on from the state that the UNet reads.
+    // The last layer's input is the hidden state that the UNet reads.
     const goes_on = pooling.hidden_state == .last or pooling.final_norm == 0;
     try expect(goes_on, d, "the text encoder that pools cannot norm its penultimate state");
 }

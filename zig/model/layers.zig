@@ -1,6 +1,7 @@
-//! The layers that every part of the model is made of. Three of them see past their patch of rows
-//! and therefore ask the exchange: 3x3 convolution (halo rows), group norm (statistics) and
-//! self-attention (keys and values). Nothing above this file knows that there are patches.
+//! Layers shared by text encoders, UNet and VAE. Activations are (batch, rows, width, channels).
+//! Three layers depend on rows of other patches and get them from the exchange: 3x3 convolution
+//! (halo rows), group norm (statistics) and self-attention (keys and values). Models built of these
+//! layers need no code for patches.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -15,13 +16,13 @@ const Exchange = exchanges.Exchange;
 
 pub const Error = exchanges.Error;
 
-/// Where a layer runs: the device of this rank and the way to the other patches.
+/// The device of this rank, and the exchange with the other patches.
 pub const Context = struct {
     b: Backend,
     exchange: *Exchange,
 };
 
-/// What a layer's result is kept at: its product and its bias, times these.
+/// Factors of a layer's product and bias, where its result is stored scaled (`residual_scale`).
 pub const Scale = struct { product: f32 = 1, bias: f32 = 1 };
 
 pub const Linear = struct {
@@ -38,7 +39,7 @@ pub const Linear = struct {
         };
     }
 
-    /// With a bias.
+    /// Loads a layer with a bias.
     pub fn loadScaled(view: View, out: u32, in: u32, scale: Scale) weights.Error!Linear {
         return .{
             .weight = try view.matrix("weight", out, in),
@@ -88,7 +89,7 @@ pub const Conv3x3 = struct {
         return layer.forwardBetween(ctx, x, halo, options);
     }
 
-    /// With halo rows that the caller has.
+    /// Convolves with halo rows that the caller already has, without an exchange.
     pub fn forwardBetween(
         layer: Conv3x3,
         ctx: Context,
@@ -158,7 +159,7 @@ pub const LayerNorm = struct {
     }
 };
 
-/// The keys that hold an attention's four matrices: diffusers', the VAE's old ones, CLIP's.
+/// Checkpoint keys of an attention's four matrices: diffusers', older VAEs', CLIP's.
 pub const AttentionKeys = struct { q: []const u8, k: []const u8, v: []const u8, out: []const u8 };
 pub const diffusers_keys: AttentionKeys = .{
     .q = "to_q",
@@ -190,7 +191,7 @@ pub const Attention = struct {
     pub const Options = struct {
         keys: AttentionKeys,
         channels: u32,
-        /// Channels of the sequence that keys and values come from.
+        /// Channels of the sequence from which keys and values are computed.
         context_channels: u32,
         head_count: u32,
         /// Whether q, k and v have biases; the output projection always has one.
@@ -215,8 +216,8 @@ pub const Attention = struct {
         };
     }
 
-    /// Every patch's positions attend to every patch's positions. The result is added to
-    /// `residual`.
+    /// Attention over the positions of all patches, plus `residual`; `x` is (batch, rows, width,
+    /// channels), and so is the result.
     pub fn selfAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
         const own = try ctx.exchange.placeKeysValues(layer.keysValuesShape(x));
         defer ctx.exchange.releaseKeysValues(own);
@@ -226,7 +227,7 @@ pub const Attention = struct {
         return layer.attend(ctx, x, parts, false, residual);
     }
 
-    /// As `selfAttention` within one device, each position seeing only those before it.
+    /// Self-attention with a causal mask, without an exchange: text is not split into patches.
     pub fn causalAttention(
         layer: Attention,
         ctx: Context,
@@ -238,7 +239,7 @@ pub const Attention = struct {
         return layer.attend(ctx, x, &.{own}, true, residual);
     }
 
-    /// `keys_values` as made by `keysValues` from the other sequence.
+    /// Attention over another sequence; `keysValues` has computed its `keys_values`.
     pub fn crossAttention(
         layer: Attention,
         ctx: Context,
@@ -249,7 +250,8 @@ pub const Attention = struct {
         return layer.attend(ctx, x, &.{keys_values}, false, residual);
     }
 
-    /// (batch, 1, tokens, 2 * channels): keys before values, in one piece for the exchange.
+    /// Returns (batch, 1, tokens, 2 * channels): keys, then values, in one tensor so that the
+    /// exchange sends both at once.
     pub fn keysValues(layer: Attention, ctx: Context, x: Tensor) Error!Tensor {
         const out = try ctx.b.alloc(layer.keysValuesShape(x), ctx.b.activationType());
         try layer.keysValuesInto(ctx, out, x);

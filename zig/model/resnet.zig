@@ -1,4 +1,4 @@
-//! ResnetBlock2D and the two ways a image changes size between levels, shared by UNet and VAE.
+//! ResnetBlock2D, Downsample2D and Upsample2D, shared by UNet and VAE.
 //! Source: diffusers models/resnet.py, downsampling.py, upsampling.py.
 
 const backends = @import("../backend.zig");
@@ -20,11 +20,11 @@ pub const ResnetBlock2D = struct {
     pub const Options = struct {
         in_channels: u32,
         out_channels: u32,
-        /// 0 in the VAE, whose resnets know no time.
+        /// 0 in the VAE, whose resnets have no time embedding.
         time_embed_dim: u32,
         norm_groups: u32,
         epsilon: f32,
-        /// What x and the result are kept at (`VaeConfig.residual_scale`).
+        /// Factor at which `x` and the result are stored (`VaeConfig.residual_scale`).
         residual_scale: f32 = 1,
     };
 
@@ -56,8 +56,8 @@ pub const ResnetBlock2D = struct {
         };
     }
 
-    /// x (batch, rows, width, in) to (batch, rows, width, out). `time_embedding` is
-    /// (batch, 1, 1, time_embed_dim) with SiLU already applied, null in the VAE.
+    /// Maps `x` (batch, rows, width, in_channels) to (batch, rows, width, out_channels).
+    /// `time_embedding` is (batch, 1, 1, time_embed_dim) after SiLU, null in the VAE.
     pub fn forward(
         block: ResnetBlock2D,
         ctx: Context,
@@ -93,14 +93,14 @@ pub const ResnetBlock2D = struct {
     }
 };
 
-/// Halves rows and width with a strided convolution.
+/// A 3x3 convolution of stride 2: halves rows and width.
 pub const Downsample2D = struct {
     conv: layers.Conv3x3,
     padding: backends.Padding,
 
-    /// The UNet pads all around.
+    /// Padding of the UNet, on all sides.
     pub const padding_unet: backends.Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 };
-    /// The VAE's encoder pads below and to the right only.
+    /// Padding of the VAE's encoder, below and to the right only.
     pub const padding_vae: backends.Padding = .{ .top = 0, .bottom = 1, .left = 0, .right = 1 };
 
     pub fn load(
@@ -120,7 +120,7 @@ pub const Downsample2D = struct {
     }
 };
 
-/// Doubles rows and width (nearest), then convolves.
+/// Nearest-neighbour upsampling by 2 in rows and width, then a 3x3 convolution.
 pub const Upsample2D = struct {
     conv: layers.Conv3x3,
 

@@ -1,6 +1,6 @@
 //! Transformer2DModel of the UNet: self-attention over the image's positions, cross-attention to
-//! the prompt, feed-forward. Keys and values of the prompt are computed once per prompt and kept in
-//! `Conditioning`, in the order in which the blocks were loaded.
+//! the prompt, feed-forward. `Conditioning` holds the prompt's keys and values, computed once per
+//! prompt, in the order in which the blocks were loaded.
 //! Source: diffusers models/transformers/transformer_2d.py, models/attention.py.
 
 const std = @import("std");
@@ -15,7 +15,7 @@ const Error = layers.Error;
 const norm_epsilon_2d = 1e-6;
 const norm_epsilon_block = 1e-5;
 
-/// Hands out the place of each cross-attention's keys and values.
+/// Numbers the cross-attentions: the index of each one's keys and values in `Conditioning`.
 pub const ContextSlots = struct {
     count: u32 = 0,
 
@@ -53,7 +53,8 @@ pub const Transformer2D = struct {
         };
     }
 
-    /// x (batch, rows, width, channels) to the same shape.
+    /// Maps `x` (batch, rows, width, channels) to the same shape. Each of `prompt_keys_values` is
+    /// (batch, 1, tokens, 2 * channels).
     pub fn forward(
         model: Transformer2D,
         ctx: Context,
@@ -127,7 +128,7 @@ pub const BasicTransformerBlock = struct {
     }
 };
 
-/// GEGLU: twice four times as wide inside.
+/// Feed-forward with GEGLU: 4 * channels inside, and as many for the gate.
 const FeedForward = struct {
     net_0_proj: layers.Linear,
     net_2: layers.Linear,

@@ -1,5 +1,5 @@
-//! UNet2DConditionModel as SDXL configures it ("text_time" conditioning). Reads like diffusers'
-//! forward; what depends on the prompt alone is computed once by `condition`.
+//! UNet2DConditionModel as SDXL configures it ("text_time" conditioning). `forward` follows
+//! diffusers' forward; `condition` computes once what depends only on the prompt.
 //! Source: diffusers models/unets/unet_2d_condition.py, unet_2d_blocks.py.
 
 const std = @import("std");
@@ -21,11 +21,11 @@ const UpBlock = unet_blocks.UpBlock;
 const transformers = @import("transformer.zig");
 const Transformer2D = transformers.Transformer2D;
 
-/// What follows from the prompt and the time ids, for every step.
+/// Inputs of every step that depend only on the prompt and the time ids.
 pub const Conditioning = struct {
-    /// (batch, 1, 1, time_embed_dim): pooled prompt and time ids, embedded.
+    /// Embedding of pooled prompt and time ids, (batch, 1, 1, time_embed_dim).
     addition: Tensor,
-    /// Keys and values of every cross-attention.
+    /// Keys and values of every cross-attention, each (batch, 1, tokens, 2 * channels).
     keys_values: []Tensor,
 };
 
@@ -40,7 +40,7 @@ pub const UNet = struct {
     conv_norm_out: layers.GroupNorm,
     conv_out: layers.Conv3x3,
     context_slot_count: u32,
-    /// How often `forward` ran over the dry-run device.
+    /// Calls of `forward` over the dry-run device; tests assert that plans are reused.
     dry_run_count: *std.atomic.Value(u32),
 
     pub fn load(arena: Allocator, view: View, config: *const UnetConfig) weights.Error!UNet {
@@ -84,9 +84,10 @@ pub const UNet = struct {
         };
     }
 
-    /// Once per prompt. `prompt_embeds` (batch, 1, tokens, cross_attention_dim), `pooled`
-    /// (batch, 1, 1, projection), `time_ids` (batch * time_id_count, 1, 1, 1): diffusers'
-    /// add_time_ids. `keys_values` must hold `context_slot_count` tensors.
+    /// Computes the conditioning, once per prompt. `prompt_embeds` is (batch, 1, tokens,
+    /// cross_attention_dim), `pooled` (batch, 1, 1, projection_size), `time_ids` (diffusers'
+    /// add_time_ids) (batch * time_id_count, 1, 1, 1). `keys_values` has room for
+    /// `context_slot_count` tensors.
     pub fn condition(
         model: *const UNet,
         ctx: Context,
@@ -106,7 +107,7 @@ pub const UNet = struct {
             c.frequency_shift,
         );
         defer ctx.b.free(sines);
-        // (batch * time_id_count, 1, 1, dim) is (batch, 1, 1, time_id_count * dim) in memory.
+        // The same memory: (batch * time_id_count, 1, 1, dim), (batch, 1, 1, time_id_count * dim).
         const embedded: Tensor = .{
             .address = sines.address,
             .shape = .vector(batch, c.time_id_count * dim),
@@ -129,9 +130,9 @@ pub const UNet = struct {
         return .{ .addition = addition, .keys_values = keys_values };
     }
 
-    /// sample (batch, rows, width, in_channels), timestep (batch, 1, 1, 1) to the model's output of
-    /// the same rows and width. `halo` are the sample's rows above and below, which every rank
-    /// has, since it keeps the whole latent.
+    /// Maps `sample` (batch, rows, width, in_channels) and `timestep` (batch, 1, 1, 1) to the model
+    /// output (batch, rows, width, out_channels). `halo` are the rows above and below the sample:
+    /// every rank keeps the whole latent, so conv_in needs no exchange.
     pub fn forward(
         model: *const UNet,
         ctx: Context,
@@ -150,7 +151,7 @@ pub const UNet = struct {
         for (model.down_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
         }
-        // The last skip and the hidden state are one tensor: the mid block only reads it.
+        // `hidden` is also the last skip: the mid block must not free it.
         hidden = try model.mid_block.forward(ctx, hidden, time, prompt);
         for (model.up_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
@@ -164,7 +165,8 @@ pub const UNet = struct {
 
     // --- internal ---
 
-    /// SiLU is applied here once instead of in every resnet.
+    /// Time embedding after SiLU, (batch, 1, 1, time_embed_dim): applied once here instead of in
+    /// every resnet.
     fn embedTime(
         model: *const UNet,
         ctx: Context,
@@ -187,7 +189,7 @@ pub const UNet = struct {
     }
 };
 
-/// linear, SiLU, linear.
+/// Two linear layers with SiLU between them.
 pub const TimestepEmbedding = struct {
     linear_1: layers.Linear,
     linear_2: layers.Linear,

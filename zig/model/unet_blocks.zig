@@ -1,5 +1,5 @@
-//! The blocks that a UNet is made of, and how they are loaded: shared with ControlNet, whose down
-//! and mid blocks are the same.
+//! The UNet's down, mid and up blocks, and their loader. A ControlNet has the same down and mid
+//! blocks.
 //! Source: diffusers models/unets/unet_2d_blocks.py.
 
 const std = @import("std");
@@ -16,16 +16,16 @@ const ResnetBlock2D = resnets.ResnetBlock2D;
 const transformers = @import("transformer.zig");
 const Transformer2D = transformers.Transformer2D;
 
-/// Skip connections that can be alive at once: (layers + 1) per level.
+/// Limit of skip connections that are alive at once: (layers + 1) per level.
 const skip_count_max = 128;
 
-/// DownBlock2D, or CrossAttnDownBlock2D where there are attentions.
+/// DownBlock2D, or CrossAttnDownBlock2D with attentions.
 pub const DownBlock = struct {
     resnets: []ResnetBlock2D,
     attentions: []Transformer2D,
     downsampler: ?resnets.Downsample2D,
 
-    /// `x` is the newest skip and stays alive; so does every state made here, as a skip.
+    /// Pushes every hidden state on `skips`, which keep them alive; `x` is the newest skip already.
     pub fn forward(
         block: DownBlock,
         ctx: Context,
@@ -52,7 +52,7 @@ pub const DownBlock = struct {
     }
 };
 
-/// UNetMidBlock2DCrossAttn.
+/// UNetMidBlock2DCrossAttn; does not free `x`.
 pub const MidBlock = struct {
     resnet_0: ResnetBlock2D,
     attention: Transformer2D,
@@ -73,13 +73,13 @@ pub const MidBlock = struct {
     }
 };
 
-/// UpBlock2D, or CrossAttnUpBlock2D where there are attentions.
+/// UpBlock2D, or CrossAttnUpBlock2D with attentions.
 pub const UpBlock = struct {
     resnets: []ResnetBlock2D,
     attentions: []Transformer2D,
     upsampler: ?resnets.Upsample2D,
 
-    /// Takes `x` and one skip per resnet; all are freed.
+    /// Pops one skip per resnet; frees these and `x`.
     pub fn forward(
         block: UpBlock,
         ctx: Context,
@@ -111,7 +111,7 @@ pub const UpBlock = struct {
     }
 };
 
-/// Skip connections, newest last. Not owned: blocks free what they pop.
+/// Stack of skip connections. A block frees the tensors that it pops.
 pub const Skips = struct {
     list: [skip_count_max]Tensor = undefined,
     count: u32 = 0,
@@ -127,7 +127,7 @@ pub const Skips = struct {
     }
 };
 
-/// Loads blocks: the one place that knows which channels levels, skips and blocks pass on.
+/// Loads blocks, and derives the channels of their inputs, skips and outputs from the config.
 pub const Loader = struct {
     arena: Allocator,
     config: *const UnetConfig,
@@ -173,12 +173,12 @@ pub const Loader = struct {
         const c = loader.config;
         const level = c.level_count - 1 - i;
         const out = c.block_out_channels[level];
-        // From the block before: the level below, or for the first the mid block.
+        // Channels of the input: from the next deeper level, or from the mid block.
         const previous = c.block_out_channels[@min(level + 1, c.level_count - 1)];
         const list = try loader.arena.alloc(ResnetBlock2D, c.layers_per_block[level] + 1);
         for (list, 0..) |*resnet, j| {
             const in = if (j == 0) previous else out;
-            // Skips of this level, but the last, which came from above (or from conv_in).
+            // The last skip comes from the level above (or conv_in), the others from this one.
             const skip = if (j + 1 == list.len) c.block_out_channels[level -| 1] else out;
             resnet.* = try loader.loadResnet(try view.index("resnets", j), in + skip, out);
         }

@@ -1,5 +1,6 @@
-//! AutoencoderKL: latents to a image and back. Its group norms and its mid attention look at the
-//! whole image, so patches of rows alone would not be exact; the layers ask the exchange.
+//! AutoencoderKL: decodes latents to images and encodes images to latents. Group norms and the mid
+//! block's attention depend on the whole image, so ranks that decode patches exchange data in these
+//! layers; the result is exact.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, vae.py.
 
 const std = @import("std");
@@ -40,8 +41,8 @@ pub const Vae = struct {
         };
     }
 
-    /// latent (batch, rows, width, latent_channels), already divided by the scaling factor, to a
-    /// image (batch, factor * rows, factor * width, 3) of about -1 to 1.
+    /// Decodes `latent` (batch, rows, width, latent_channels), already divided by the scaling
+    /// factor, to an image (batch, factor * rows, factor * width, 3) of about -1 to 1.
     pub fn decode(vae: *const Vae, ctx: Context, latent: Tensor) Error!Tensor {
         const convolution = vae.post_quant_conv orelse return vae.decoder.forward(ctx, latent);
         const hidden = try convolution.forward(ctx, latent, .{});
@@ -49,8 +50,9 @@ pub const Vae = struct {
         return vae.decoder.forward(ctx, hidden);
     }
 
-    /// image (batch, rows, width, 3) of -1 to 1 to the moments of its latent:
-    /// (batch, rows / factor, width / factor, 2 * latent_channels), means before log variances.
+    /// Encodes `image` (batch, rows, width, 3) of -1 to 1 to the moments of the latent's
+    /// distribution: (batch, rows / factor, width / factor, 2 * latent_channels), means, then log
+    /// variances.
     pub fn encode(vae: *const Vae, ctx: Context, image: Tensor) Error!Tensor {
         const moments = try vae.encoder.forward(ctx, image);
         const convolution = vae.quant_conv orelse return moments;
@@ -84,7 +86,7 @@ const Decoder = struct {
                 try view.at("conv_norm_out"),
                 first,
                 c.norm_groups,
-                streamEpsilon(c),
+                residualEpsilon(c),
             ),
             .conv_out = try .load(try view.at("conv_out"), c.out_channels, first),
         };
@@ -158,7 +160,7 @@ const Encoder = struct {
                 try view.at("conv_norm_out"),
                 deepest,
                 c.norm_groups,
-                streamEpsilon(c),
+                residualEpsilon(c),
             ),
             .conv_out = try .load(try view.at("conv_out"), 2 * c.latent_channels, deepest),
         };
@@ -246,7 +248,7 @@ const SpatialAttention = struct {
     group_norm: layers.GroupNorm,
     attention: layers.Attention,
 
-    /// Older files spell the matrices query, key, value and proj_attn.
+    /// Older files name the matrices query, key, value and proj_attn.
     fn load(view: View, channels: u32, c: *const VaeConfig) weights.Error!SpatialAttention {
         const is_old = try view.has("query.weight");
         return .{
@@ -254,7 +256,7 @@ const SpatialAttention = struct {
                 try view.at("group_norm"),
                 channels,
                 c.norm_groups,
-                streamEpsilon(c),
+                residualEpsilon(c),
             ),
             .attention = try .load(view, .{
                 .keys = if (is_old) layers.old_vae_keys else layers.diffusers_keys,
@@ -274,9 +276,9 @@ const SpatialAttention = struct {
     }
 };
 
-/// Of the norms that read the residual stream, which is smaller by the scale than what it stands
-/// for.
-fn streamEpsilon(c: *const VaeConfig) f32 {
+/// Epsilon of the group norms that read the residual stream. Activations there are stored times
+/// `residual_scale`, so their variance has the scale's square as a factor.
+fn residualEpsilon(c: *const VaeConfig) f32 {
     return norm_epsilon * c.residual_scale * c.residual_scale;
 }
 
@@ -291,7 +293,7 @@ fn loadResnet(view: View, c: *const VaeConfig, in: u32, out: u32) weights.Error!
     });
 }
 
-/// Runs `resnet` and frees its input.
+/// Returns `resnet`'s output and frees its input `x`.
 fn advance(ctx: Context, x: Tensor, resnet: ResnetBlock2D) Error!Tensor {
     defer ctx.b.free(x);
     return resnet.forward(ctx, x, null);

@@ -1,5 +1,5 @@
-//! One component of the model alone, for tests and benches. One rank runs it over the whole image;
-//! the result's outputs are what it gives.
+//! Single components of the model, for tests and benches. One rank runs the component over the
+//! whole image; its outputs are outputs of the job.
 
 const std = @import("std");
 const Tensor = @import("../tensor.zig").Tensor;
@@ -14,7 +14,8 @@ const vae_tiling = @import("vae_tiling.zig");
 
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
-/// `prompt` to `prompt_embeds` (1, tokens, channels) and `pooled` (1, projection).
+/// Text encoders: the first prompt to `prompt_embeds` (1, tokens, channels) and `pooled`
+/// (1, projection_size).
 pub fn embedPrompt(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
@@ -30,8 +31,8 @@ pub fn embedPrompt(rank: *Rank) Error!void {
     try b.downloadFloats(pooled, pooled_out);
 }
 
-/// `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
-/// `time_ids_list` (batch, time_id_count) to `noise_prediction`, as diffusers' UNet is called.
+/// UNet: `sample` (batch, channels, rows, width), `timestep`, `prompt_embeds`, `pooled` and
+/// `time_ids_list` (batch, time_id_count) to `noise_prediction`, the arguments of diffusers' UNet.
 pub fn predictNoise(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
@@ -71,8 +72,8 @@ pub fn predictNoise(rank: *Rank) Error!void {
     try rank.saveNchw(.noise_prediction, out);
 }
 
-/// `sample` (1, latent channels, rows, width), divided by the scaling factor, to `decoded`
-/// (1, 3, factor * rows, factor * width) as the decoder gives it, and `rgb`.
+/// VAE decoder: `sample` (1, latent_channels, rows, width), divided by the scaling factor, to
+/// `decoded` (1, 3, factor * rows, factor * width), not clamped, and `rgb`.
 pub fn decodeSample(rank: *Rank) Error!void {
     const start = rank.begin(.decode);
     const latent = try rank.uploadNchw(rank.latentShape(1), rank.job.sample);

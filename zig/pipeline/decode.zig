@@ -1,5 +1,5 @@
 //! The decode stage: every rank runs the VAE's decoder on its own rows of each image and writes
-//! them to the result. One rank without room for a whole image decodes in tiles (`vae_tiling.zig`).
+//! them to the result. A single rank can decode in tiles to save memory (`vae_tiling.zig`).
 
 const std = @import("std");
 const GraphKey = @import("../backend.zig").GraphKey;
@@ -13,7 +13,8 @@ const Error = ranks.Error;
 const Tensor = @import("../tensor.zig").Tensor;
 const vae_tiling = @import("vae_tiling.zig");
 
-/// Every image of the job, one after the other; `latent` is in the sampler's scale.
+/// Decodes the images of the job one by one. `latent` (images, rows, width, channels) is in the
+/// sampler's scale.
 pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
     if (rank.job.vae_tile_latent > 0) return vae_tiling.decodeImages(rank, latent);
     const b = rank.b;
@@ -32,14 +33,14 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
         defer b.free(rgb);
         try saveRows(rank, i, patch, decoded, rgb);
         try bringRows(rank, i, decoded, rgb);
-        // The next image's shards must not overwrite what a slower rank still reads.
+        // A slower rank may still read this image's shards.
         try rank.transport.barrier();
     }
     exchange.close();
 }
 
-/// A latent divided by the scaling factor, or this rank's rows of it, through the decoder; checked.
-/// `image_index` is that of the image within the job.
+/// Runs the decoder on a latent divided by the scaling factor, or on this rank's rows of it, and
+/// checks that the output is finite. `image_index` counts within the job.
 pub fn decode(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
     const step = rank.vae_exchange.stepVariant(image_index);
     const key: GraphKey = .of(.vae_decoder, latent, step);
@@ -58,7 +59,7 @@ fn runDecoder(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
     return decoded;
 }
 
-/// Brings the rows of image `i` that other processes have decoded to rank 0.
+/// Sends the rows of image `i` that other processes have decoded to rank 0.
 fn bringRows(rank: *Rank, i: usize, decoded: Tensor, rgb: Tensor) Error!void {
     if (rank.local_ranks.first > 0) {
         try gather.send(rank, rgb, 0);
@@ -82,7 +83,7 @@ fn bringRows(rank: *Rank, i: usize, decoded: Tensor, rgb: Tensor) Error!void {
     }
 }
 
-/// Writes rows of image `i` to their place in the outputs that the ranks of a process share.
+/// Writes rows of image `i` to the outputs, which the ranks of a process share.
 fn saveRows(
     rank: *Rank,
     i: usize,

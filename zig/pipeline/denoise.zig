@@ -18,7 +18,7 @@ const Error = ranks.Error;
 
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
-/// All steps; the latent (images, rows, width, channels) that is returned is the caller's.
+/// Runs all steps and returns the latent (images, rows, width, channels), which the caller frees.
 pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
     const b = rank.b;
     const job = rank.job;
@@ -71,14 +71,15 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
 
 // --- internal ---
 
-/// A preview of what `step` steps have made, where one is due. The last step is the result itself.
+/// Publishes a preview after `step` steps, where one is due. There is none after the last step.
 fn showLatent(rank: *Rank, reporter: *ranks.Reporter, latent: Tensor, step: u32) Error!void {
     const every = rank.job.preview_steps;
     if (every == 0 or step % every != 0 or step == rank.job.steps.len) return;
     try reporter.preview.publish(rank.b, latent, step);
 }
 
-/// The UNet on this rank's branches and rows: (branches * images, own rows, width, channels).
+/// Runs the UNet on this rank's branches and rows; returns (own branches * images, own rows, width,
+/// channels).
 fn predictNoiseRows(
     rank: *Rank,
     step_index: u32,

@@ -1,5 +1,5 @@
-//! The encode stage: the VAE's encoder, from an image to the mean of its latent's distribution. It
-//! runs whole on one rank.
+//! The encode stage: the VAE's encoder, from an image to the mean of its latent's distribution. One
+//! rank encodes the whole image.
 
 const std = @import("std");
 const ranks = @import("rank.zig");
@@ -8,22 +8,22 @@ const Error = ranks.Error;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 
-/// The job's `sample` (1, 3, factor * rows, factor * width) of -1 to 1 to `latents`: the mean times
-/// the scaling factor.
+/// Encodes the job's `sample` (1, 3, factor * rows, factor * width) of -1 to 1. The output
+/// `latents` is the mean times the scaling factor.
 pub fn encodeSample(rank: *Rank) Error!void {
     const moments = try encode(rank, rank.job.sample);
     defer rank.b.free(moments);
     if (rank.isPlanning()) return;
     try rank.saveNchw(.latents, moments);
-    // Channels first, the means are the first half.
+    // In NCHW the means are the first half.
     const both = rank.result.values(f32, .latents);
     const means = try rank.result.alloc(f32, .latents, both.len / 2);
     const scale = rank.model.config.vae.scaling_factor;
     for (means, both[0..means.len]) |*mean, value| mean.* = value * scale;
 }
 
-/// Mean and log-variance (1, rows, width, 2 * channels) of the latent of `pixels`, which are
-/// (1, 3, factor * rows, factor * width); the caller's.
+/// Returns mean and log variance (1, rows, width, 2 * channels) of the latent of `pixels`
+/// (1, 3, factor * rows, factor * width); the caller frees them.
 pub fn encode(rank: *Rank, pixels: []const f32) Error!Tensor {
     const vae = &rank.model.config.vae;
     const factor = vae.factor();

@@ -1,5 +1,5 @@
-//! Brings every rank's rows of the model's output to every rank, and the rows that other processes
-//! have decoded to rank 0. Apart from the exchanges in layers, ranks send each other nothing else.
+//! All-gather of the model output's rows, and the transfer of rows that other processes have
+//! decoded to rank 0. Apart from the exchanges in layers, ranks send nothing else.
 
 const transports = @import("../transport.zig");
 const rank_count_max = transports.rank_count_max;
@@ -10,7 +10,8 @@ const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
-/// Every rank's rows of every branch, (branches * images, rows, width, channels); frees `own`.
+/// All-gather: the rows of all ranks and branches, (branches * images, rows, width, channels).
+/// `own` (own branches * images, own rows, width, channels) is freed.
 pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     const layout = rank.layout;
     if (layout.rank_count == 1) return own;
@@ -54,10 +55,10 @@ pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor
 
 // --- internal ---
 
-/// By rank.
+/// The rows of each rank.
 const Shards = [rank_count_max]Tensor;
 
-/// No other rank runs: zeros stand for their rows.
+/// Only this rank runs: zeros replace its peers' rows.
 fn fillFromOwn(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
     const layout = rank.layout;
     try rank.b.zero(out.address, out.byteCount());
@@ -73,7 +74,7 @@ fn fillFromOwn(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
     return out;
 }
 
-/// On GPUs: room for every other rank's rows, which may lie on another GPU.
+/// Receive buffers on GPUs, for the rows of every other rank.
 fn allocShards(rank: *Rank, own: Tensor, shards: []Tensor) Error!void {
     for (shards, 0..) |*shard, i| {
         if (i == rank.index) continue;

@@ -1,5 +1,5 @@
-//! One piece of work for a session, as it was asked for. A job owns its memory: nothing points back
-//! into the caller's. Once submitted it does not change; what comes of it is in `result.zig`.
+//! A job: one request to a session, copied, so that nothing points into the caller's memory. It
+//! does not change once it is submitted; its outputs are in `result.zig`.
 
 const std = @import("std");
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
@@ -9,9 +9,9 @@ const Stage = @import("../stage.zig").Stage;
 const Hooks = @import("../transport/faults.zig").Hooks;
 
 pub const Kind = enum(u32) {
-    /// Prompt to image.
+    /// From prompts to images.
     image = 0,
-    /// One component alone, for tests and benches.
+    /// A single component, for tests and benches.
     prompt_embeds = 1,
     noise_prediction = 2,
     decode = 3,
@@ -30,7 +30,7 @@ pub const Kind = enum(u32) {
 pub const Tokens = struct {
     ids: []const i32 = &.{},
     ids_2: []const i32 = &.{},
-    /// Where the second encoder pools.
+    /// Index of the end-of-text token, whose state the pooled output is.
     end_index: u32 = 0,
 
     pub fn eql(a: Tokens, b: Tokens) bool {
@@ -48,7 +48,7 @@ pub const Job = struct {
     branch_count: u32 = 1,
     /// One per image; not read with one branch.
     guidance_scales: []const f32 = &.{},
-    /// See `LatentStep`.
+    /// See `LatentStep.rescale`.
     guidance_rescale: f32 = 0,
     /// The first latent is standard normal noise times this (diffusers' name).
     init_noise_sigma: f32 = 1,
@@ -60,7 +60,7 @@ pub const Job = struct {
     split_batch: bool = true,
     /// See `Exchange.extrapolates_halos`.
     extrapolate_halos: bool = true,
-    /// Whether the decoder's output in f32 is wanted too.
+    /// Whether the result includes the decoder's output in f32.
     wants_decoded: bool = false,
     wants_latents: bool = false,
     /// Steps between previews; 0 for none.
@@ -74,7 +74,7 @@ pub const Job = struct {
     /// One per image; null means zeros (`force_zeros_for_empty_prompt`).
     negatives: []const ?Tokens = &.{},
     time_ids: [6]f32 = @splat(0),
-    /// Rows and columns of the latent that are decoded at once; 0 for all. See `vae_tiling.zig`.
+    /// Tile size in rows and columns of the latent; 0 for no tiles. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,
     /// Inputs of the kinds other than `image`; see `components.zig` and `encode.zig`.
     batch: u32 = 1,
@@ -84,7 +84,7 @@ pub const Job = struct {
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
 
-    /// The job with its first images alone; the memory stays that of `job`.
+    /// The job with only its first `count` images; `job` keeps the memory.
     pub fn withImages(job: *const Job, count: usize) Job {
         var fewer = job.*;
         fewer.seeds = job.seeds[0..count];

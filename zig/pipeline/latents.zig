@@ -31,7 +31,7 @@ pub const LatentState = struct {
     model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
     generators: []Generator,
-    /// One latent on the host, channels first and channels last; empty in a dry run.
+    /// One image's noise on the host, in NCHW (torch's order) and NHWC; empty in a dry run.
     sampled: []f32,
     nhwc: []f32,
 
@@ -93,7 +93,7 @@ pub const LatentState = struct {
 
     // --- internal ---
 
-    /// Fills `out` with each image's next normal numbers, times `scale`.
+    /// Fills `out` (images, rows, width, channels) with standard normal noise times `scale`.
     fn sample(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
         if (rank.isPlanning()) return;
         for (state.generators, 0..) |*generator, i| {

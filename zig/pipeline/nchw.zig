@@ -1,5 +1,5 @@
-//! Files, PyTorch and noise order a image by channels first (NCHW), everything inside by
-//! positions first (NHWC). The turn happens here and only at the edges, on host memory.
+//! Conversion between NCHW (files, PyTorch, random numbers) and NHWC (all tensors here), on host
+//! memory, only at inputs and outputs.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -19,7 +19,7 @@ pub fn toNhwc(out: []f32, in: []const f32, channels: usize, position_count: usiz
 
 /// (batch, positions, channels) to (batch, channels, positions).
 pub fn fromNhwc(out: []f32, in: []const f32, channels: usize, position_count: usize) void {
-    // The transposed turn is the same turn with the two sizes exchanged.
+    // The inverse is the same transposition with the two sizes exchanged.
     toNhwc(out, in, position_count, channels);
 }
 

@@ -1,6 +1,6 @@
-//! The newest intermediate latent of the running job, for a reader on another thread. A rank writes
-//! one buffer while the other is read; they trade places under a lock that is held for one copy at
-//! most, so that the steps never wait for a reader.
+//! The newest intermediate latent of the running job, for a reader on another thread. Double
+//! buffered: a rank writes the back buffer, then swaps it with the front buffer under a lock. The
+//! lock is held for one copy at most, so that steps hardly wait for a reader.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -12,10 +12,10 @@ pub const Preview = struct {
     gpa: Allocator,
     io: Io,
     mutex: Io.Mutex = .init,
-    /// (images, rows, width, channels); the reader's, and the rank's next.
+    /// (images, rows, width, channels): the buffer to be read, and the one that a rank writes next.
     front: []f32 = &.{},
     back: []f32 = &.{},
-    /// Finished steps of the latent in `front`; 0 while there is none.
+    /// Finished steps of the latent in `front`; 0 for none yet.
     step: std.atomic.Value(u32) = .init(0),
 
     pub fn deinit(preview: *Preview) void {
@@ -24,12 +24,12 @@ pub const Preview = struct {
         preview.* = undefined;
     }
 
-    /// Before a job: there is nothing to read yet.
+    /// Called before a job: no preview yet.
     pub fn reset(preview: *Preview) void {
         preview.step.store(0, .release);
     }
 
-    /// Called by one rank: a copy of `latent` becomes what readers get.
+    /// Called by one rank: publishes a copy of `latent` to readers.
     pub fn publish(preview: *Preview, b: Backend, latent: Tensor, step: u32) !void {
         const count = latent.shape.elementCount();
         if (preview.back.len != count) {
@@ -44,7 +44,7 @@ pub const Preview = struct {
         preview.step.store(step, .release);
     }
 
-    /// Copies the newest latent; returns its bytes, and copies nothing when `len` is another.
+    /// Copies the newest latent and returns its size in bytes; copies nothing where `len` differs.
     pub fn read(preview: *Preview, buffer: ?[*]u8, len: u64) u64 {
         preview.mutex.lockUncancelable(preview.io);
         defer preview.mutex.unlock(preview.io);

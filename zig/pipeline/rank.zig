@@ -1,6 +1,6 @@
-//! What a rank has while it runs a job: its device, its place in the layout, its exchanges with the
-//! other ranks, the job and the result. The stages are in files of their own (see `pipeline.zig`).
-//! The same code runs over the dry-run device to plan memory, so nothing may depend on values.
+//! State of a rank while it runs a job: its device, its place in the layout, its exchanges with
+//! other ranks, the job and the result. Each stage has its own file (see `pipeline.zig`). The same
+//! code runs over the dry-run device to plan memory, so its flow must not depend on values.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -26,7 +26,7 @@ const results = @import("result.zig");
 
 pub const Error = exchanges.Error || error{ NotFinite, OutOfMemory, NotDealable };
 
-/// Progress of a job, read by other threads; only the first rank of a process reports.
+/// Progress of a job, read by other threads; the first local rank reports it.
 pub const Reporter = struct {
     io: Io,
     stage: std.atomic.Value(u32) = .init(0),
@@ -57,15 +57,15 @@ pub const Rank = struct {
     model: *const Model,
     b: Backend,
     io: Io,
-    /// Inside the UNet, with the patches of this rank's branches.
+    /// The UNet's exchange, with the patches of this rank's guidance branches.
     exchange: *Exchange,
-    /// Inside the VAE, with all ranks: there are no guidance branches.
+    /// The VAE's exchange, with all ranks: the VAE has no guidance branches.
     vae_exchange: *Exchange,
-    /// Of every rank; this one's is among them.
+    /// Conditioning of every rank.
     prompts: []Conditioning,
     transport: Transport,
     diagnostics: *Diagnostics,
-    /// Host memory of this rank for noise and the like; the caller frees it after the job.
+    /// Host memory of this rank (noise, staging buffers); the caller frees it after the job.
     arena: Allocator,
     reporter: ?*Reporter = null,
 
@@ -77,7 +77,7 @@ pub const Rank = struct {
         return if (rank.reporter) |reporter| reporter.begin(stage) else 0;
     }
 
-    /// In a dry run nothing is computed, and host copies of large tensors are not made.
+    /// Whether this is a dry run: nothing is computed, and large tensors have no host copies.
     pub fn isPlanning(rank: *const Rank) bool {
         return rank.b.device == .plan;
     }
@@ -99,12 +99,12 @@ pub const Rank = struct {
         };
     }
 
-    /// This rank's entry of the result; not in a dry run.
+    /// This rank's entry in the result; must not be called in a dry run.
     pub fn stats(rank: *const Rank) *results.RankStats {
         return &rank.result.values(results.RankStats, .rank_stats)[rank.index];
     }
 
-    /// A copy of some rows of `x`; the caller's.
+    /// Returns a copy of some rows of `x`, which the caller frees.
     pub fn copyOfRows(rank: *Rank, x: Tensor, row_first: u32, row_count: u32) Error!Tensor {
         var shape = x.shape;
         shape.rows = row_count;
@@ -113,7 +113,7 @@ pub const Rank = struct {
         return out;
     }
 
-    /// A device tensor to an output of the job, channels first.
+    /// Writes a device tensor to an output of the job, in NCHW.
     pub fn saveNchw(rank: *Rank, name: results.Output, x: Tensor) Error!void {
         if (rank.isPlanning()) return;
         const host = try rank.arena.alloc(f32, x.shape.elementCount());
@@ -122,7 +122,7 @@ pub const Rank = struct {
         nchw.fromNhwc(out, host, x.shape.channels, x.shape.positionCount());
     }
 
-    /// Values, channels first, to a new tensor of the activations' type.
+    /// Uploads `values`, in NCHW, to a new tensor of the activation type.
     pub fn uploadNchw(rank: *Rank, shape: Shape, values: []const f32) Error!Tensor {
         if (rank.isPlanning()) return rank.b.uploadFloats(shape, &.{});
         const host = try rank.arena.alloc(f32, values.len);
@@ -131,7 +131,7 @@ pub const Rank = struct {
     }
 
     pub fn notFinite(rank: *Rank, comptime what: []const u8, args: anytype) error{NotFinite} {
-        // The range of f16 ends at 65504; SDXL's VAE is known to leave it.
+        // f16 ends at 65504; activations of SDXL's VAE are known to exceed it.
         const advice = switch (rank.b.activationType()) {
             .f16 => "Values above 65504 overflow in f16: --dtype bf16 has the range of f32.",
             else => "Are the weights damaged, or made for another config?",

@@ -1,13 +1,13 @@
-//! What a job leaves behind: outputs, timings, and what each rank did. The ranks of a process write
-//! to one result, each to places of its own; it stays readable until the next job.
+//! The result of a job: outputs, timings, and statistics of each rank. The ranks of a process share
+//! one result and write to disjoint parts of it; it can be read until the next job.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Job = @import("job.zig").Job;
 const VaeConfig = @import("../model/config.zig").VaeConfig;
 
-/// All f32 but `rgb` (u8), `step_ns` (u64) and `rank_stats`. Decoded images and latents are NCHW,
-/// `rgb` is (images, rows, width, 3).
+/// All f32 except `rgb` (u8), `step_ns` (u64) and `rank_stats`. Decoded images and latents are
+/// NCHW, `rgb` is (images, rows, width, 3).
 pub const Output = enum(u32) {
     rgb = 0,
     latents = 1,
@@ -22,7 +22,7 @@ pub const Output = enum(u32) {
     preview = 8,
 };
 
-/// What one rank did in an image's steps; bytes are those received from other ranks.
+/// Statistics of one rank in the denoising loop; bytes are those received from other ranks.
 pub const RankStats = extern struct {
     compute_ns: u64 = 0,
     wait_ns: u64 = 0,
@@ -30,10 +30,10 @@ pub const RankStats = extern struct {
     statistics_bytes: u64 = 0,
     keys_values_bytes: u64 = 0,
     gather_bytes: u64 = 0,
-    /// Held for the exchange inside the UNet.
+    /// Receive buffers of the UNet's exchange.
     buffer_bytes: u64 = 0,
     scratch_bytes: u64 = 0,
-    /// Pieces of work that became CUDA graphs in this job, and that ran as one.
+    /// CUDA graphs captured in this job, and graph launches.
     graphs_captured: u64 = 0,
     graphs_replayed: u64 = 0,
 };
@@ -56,7 +56,7 @@ pub const Result = struct {
         result.* = undefined;
     }
 
-    /// Memory for an output of `count` values.
+    /// Allocates an output of `count` values.
     pub fn alloc(
         result: *Result,
         comptime T: type,
@@ -69,7 +69,7 @@ pub const Result = struct {
         return result.values(T, name);
     }
 
-    /// An output as values, to be read or written; empty where it was not allocated.
+    /// The values of an output, to be read or written; empty where it was not allocated.
     pub fn values(result: *const Result, comptime T: type, name: Output) []T {
         return std.mem.bytesAsSlice(T, result.outputs.get(name));
     }
@@ -78,7 +78,7 @@ pub const Result = struct {
         return result.outputs.get(name);
     }
 
-    /// The outputs of an image job that several ranks write to, before any rank runs.
+    /// Allocates the outputs of an image job that several ranks write to, before any rank runs.
     pub fn allocShared(
         result: *Result,
         job: *const Job,
@@ -90,7 +90,7 @@ pub const Result = struct {
         const count = job.seeds.len * pixels * vae.out_channels;
         _ = try result.alloc(u8, .rgb, count);
         if (job.wants_decoded) _ = try result.alloc(f32, .decoded, count);
-        // The stats of other processes' ranks stay zero here.
+        // Entries of ranks in other processes stay zero.
         @memset(try result.alloc(RankStats, .rank_stats, rank_count), .{});
     }
 };

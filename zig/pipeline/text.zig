@@ -1,9 +1,9 @@
-//! The text stage: prompts through the text encoders, and from their output the keys and values of
-//! every cross-attention of a rank's guidance branches. Done once per batch, before the steps;
-//! images with the same prompt share one run of the encoders.
+//! The text stage: runs the text encoders on the prompts, then computes the keys and values of
+//! every cross-attention for a rank's guidance branches. It runs once per batch, before the
+//! denoising loop; images with the same prompt share one run of the encoders.
 //!
-//! The patches of a branch need the same conditioning. On GPUs each rank computes it for itself,
-//! all at the same time. On the CPU ranks may share cores, so only the first patch computes it and
+//! All patches of a branch need the same conditioning. On GPUs each rank computes its own, in
+//! parallel. On the CPU ranks may share cores, so only the rank of the first patch computes it and
 //! the others read its tensors in place.
 
 const std = @import("std");
@@ -20,13 +20,13 @@ const Scratch = @import("../scratch.zig").Scratch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 
-/// To be given back by `free`, once no patch needs it any more.
+/// Computes the conditioning of this rank's branches; `free` releases it after the last step.
 pub fn condition(rank: *Rank) Error!Conditioning {
     if (!isShared(rank)) return make(rank);
     if (isMaker(rank)) {
         _ = try make(rank);
     } else if (rank.isPlanning()) {
-        // It takes none of this rank's memory, but the stages after it need its shapes.
+        // It takes no memory of this rank, but later stages need its shapes.
         var scratch: Scratch = .planning();
         var elsewhere = rank.*;
         elsewhere.b = .{ .scratch = &scratch, .device = .{ .plan = rank.b.planned() } };
@@ -42,8 +42,8 @@ pub fn free(rank: *Rank, conditioning: Conditioning) void {
     rank.b.free(conditioning.addition);
 }
 
-/// One prompt through the model's text encoders, to `embeds` (1, 1, tokens, channels of all
-/// encoders) and `pooled` (1, 1, 1, projection); null gives zeros.
+/// Runs the text encoders on one prompt. Writes `embeds` (1, 1, tokens, channels of all encoders)
+/// and `pooled` (1, 1, 1, projection_size); zeros where `tokens` is null.
 pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error!void {
     const b = rank.b;
     const tokens = maybe orelse {
@@ -94,7 +94,7 @@ fn isMaker(rank: *const Rank) bool {
     return rank.exchange.index == 0;
 }
 
-/// The batch holds every image of the first branch, then of the second.
+/// Computes the conditioning of a batch: all images of the first branch, then of the second.
 fn make(rank: *Rank) Error!Conditioning {
     const b = rank.b;
     const job = rank.job;
@@ -153,8 +153,8 @@ fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Ten
     return encoder.hiddenState(rank.context(), ids);
 }
 
-/// The pooled state. The position differs from prompt to prompt, so it is uploaded
-/// before the graph and not captured in it.
+/// The pooled output. The end-of-text token's position differs between prompts, so it is uploaded
+/// before the graph is launched and not captured in it.
 fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
     const bytes = std.mem.asBytes(&end_index);
     const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
@@ -176,7 +176,7 @@ fn tokensOf(job: *const Job, image: usize, is_negative: bool) ?Tokens {
     return if (is_negative) job.negatives[image] else job.prompts[image];
 }
 
-/// The first image before `image` that has the same text.
+/// The first image before `image` with the same text; null for none.
 fn firstWith(job: *const Job, image: usize, is_negative: bool) ?usize {
     const tokens = tokensOf(job, image, is_negative);
     for (0..image) |earlier| {

@@ -1,6 +1,6 @@
-//! Decodes an image in overlapping tiles, for one rank without room for the whole. Group norms and
-//! the mid attention see one tile at a time, so the result differs from the whole decode: it equals
-//! diffusers' with tiling enabled, including the seams.
+//! Decodes an image in overlapping tiles, where one rank has no memory for the whole image. Group
+//! norms and the mid block's attention are computed per tile, so the result differs from that of
+//! the whole image: it equals diffusers' with tiling enabled, including the seams.
 //! Source: diffusers models/autoencoders/autoencoder_kl.py, tiled_decode, blend_v, blend_h.
 
 const std = @import("std");
@@ -11,12 +11,12 @@ const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
 
-/// Tile sizes are multiples of this many rows and columns of the latent. A quarter overlaps the
-/// next tile; with other sizes diffusers' own tiles leave gaps.
+/// Tile sizes are multiples of this, in rows and columns of the latent. Tiles overlap by a quarter;
+/// with other sizes diffusers' tiles leave gaps.
 const tile_unit = 4;
 
-/// Every image of the job, one after the other, to `rgb` and, where it is wanted, `decoded`;
-/// `latent` is (images, rows, width, channels) in the sampler's scale.
+/// Decodes the images of the job one by one to `rgb` and, where requested, `decoded`. `latent` is
+/// (images, rows, width, channels) in the sampler's scale.
 pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
     const job = rank.job;
     const rgb = rank.result.values(u8, .rgb);
@@ -33,8 +33,8 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
     }
 }
 
-/// `latent` (1, rows, width, channels), divided by the scaling factor, to `decoded` and `rgb` as
-/// `components.decodeSample` does.
+/// Decodes `latent` (1, rows, width, channels), divided by the scaling factor, to `decoded` and
+/// `rgb` as `components.decodeSample` does.
 pub fn decodeSample(rank: *Rank, latent: Tensor) Error!void {
     const factor: usize = rank.model.config.vae.factor();
     var tiler: Tiler = try .init(rank, latent.shape, rank.job.vae_tile_latent);
@@ -52,15 +52,15 @@ fn imageOf(comptime T: type, all: []T, index: usize, count: usize) []T {
     return all[index * len ..][0..len];
 }
 
-/// Where finished pixels are written; nothing is written to an empty slice.
+/// Outputs for finished pixels; an empty slice is not written.
 const Target = struct {
     /// (rows, width, 3)
     rgb: []u8 = &.{},
-    /// The decoder's own numbers, (3, rows, width).
+    /// The decoder's output in f32, (3, rows, width).
     decoded: []f32 = &.{},
 };
 
-/// A rectangle: of the latent, or of the image.
+/// A rectangle of the latent or of the image.
 const Cut = struct {
     row: u32,
     column: u32,
@@ -77,13 +77,13 @@ const Cut = struct {
     }
 };
 
-/// Host memory for one tile and for the edges that later tiles blend with; sizes in pixels but for
-/// `tile` and `step`. Colours lie as on the device, positions first.
+/// Host buffers of one tile and of the edges that later tiles blend with, in NHWC. Sizes are in
+/// pixels, except `tile` and `step`.
 const Tiler = struct {
     rank: *Rank,
-    /// Of the latent, 1 image.
+    /// Shape of one image's latent.
     shape: Shape,
-    /// Rows and columns of the latent in a tile, and from one tile's start to the next's.
+    /// Size of a tile and distance between tiles, in rows and columns of the latent.
     tile: u32,
     step: u32,
     factor: u32,
@@ -112,7 +112,7 @@ const Tiler = struct {
         const channels = rank.model.config.vae.out_channels;
         var shape = latent;
         shape.batch = 1;
-        // diffusers decodes what fits one tile as a whole.
+        // diffusers decodes a latent that fits in one tile as a whole.
         const is_whole = shape.rows <= tile_asked and shape.width <= tile_asked;
         const tile = if (is_whole) @max(shape.rows, shape.width) else tile_asked;
         const step = if (is_whole) tile else tile - tile / tile_unit;
@@ -142,7 +142,7 @@ const Tiler = struct {
 
     /// `latent` is (1, rows, width, channels), divided by the scaling factor.
     fn decode(tiler: *Tiler, latent: Tensor, target: Target) Error!void {
-        // The latent is small: cut on the host, columns need no operation on the device.
+        // The latent is small: cut on the host, so that the device needs no operation for columns.
         try tiler.rank.b.downloadFloats(latent, tiler.latent);
         var row: u32 = 0;
         while (row < tiler.shape.rows) : (row += tiler.step) {
@@ -162,7 +162,7 @@ const Tiler = struct {
         }
     }
 
-    /// The decoder's output for a rectangle of the latent, to `decoded`.
+    /// Decodes a rectangle of the latent to `decoded`.
     fn decodeTile(tiler: *Tiler, cut: Cut) Error!void {
         const b = tiler.rank.b;
         var shape = tiler.shape;
@@ -186,9 +186,9 @@ const Tiler = struct {
         try b.downloadFloats(decoded, out);
     }
 
-    /// Mixes `decoded` with the tile above it, then with the tile to its left, and keeps its own
-    /// edges for the tiles below and to the right. A last tile may be narrower than the overlap:
-    /// then the end of the other tile is the end of the image too.
+    /// Blends `decoded` with the tile above it, then with the tile to its left, and keeps its own
+    /// edges for the tiles below and to the right. Where a last tile is narrower than the overlap,
+    /// the other tile too ends at the image's edge.
     fn blend(tiler: *Tiler, place: Cut) void {
         const channels = tiler.channels;
         const overlap = tiler.overlap;
@@ -228,7 +228,7 @@ const Tiler = struct {
         }
     }
 
-    /// Writes the pixels that no later tile covers to their place in the image.
+    /// Writes the pixels that no later tile covers to the image.
     fn emit(tiler: *Tiler, place: Cut, target: Target) Error!void {
         const b = tiler.rank.b;
         const channels = tiler.channels;
@@ -267,7 +267,7 @@ const Tiler = struct {
     }
 };
 
-/// Linear blend: all `old` at position 0, nearly all `new` at the last of `count`.
+/// Linear blend over `count` positions: only `old` at position 0, nearly only `new` at the last.
 fn mix(new: []f32, old: []const f32, position: usize, count: usize) void {
     const share = @as(f64, @floatFromInt(position)) / @as(f64, @floatFromInt(count));
     const of_new: f32 = @floatCast(share);

@@ -1,23 +1,23 @@
-//! The noise of torch on a CUDA device, on any device: Philox4x32-10 with one subsequence for each
-//! thread of torch's grid, so that a seed draws the image that it draws there. Its twin on a GPU
-//! is cuda/philox_normal.cu.
-//! Thread i of T makes, in its k-th turn, the elements i + (4 k + 0..3) T of a tensor. T is one per
-//! element until the GPU's grid is full; beyond that torch's own images differ from GPU to GPU,
-//! and images are those of an H100 or H200.
+//! The normal random numbers of torch on a CUDA device (`torch.Generator("cuda")`), on any device:
+//! Philox4x32-10 with one subsequence for each thread of torch's grid. cuda/philox_normal.cu is the
+//! same on a GPU.
+//! Thread i of T computes, in its k-th turn, the elements i + (4 k + 0..3) T of a tensor. T is one
+//! per element until the GPU's grid is full. For larger tensors torch's numbers differ between
+//! GPUs; here they are those of an H100 or H200.
 //! Sources: aten/src/ATen/native/cuda/DistributionTemplates.h of PyTorch (grid, order, offsets),
 //! Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 
 const std = @import("std");
 
-/// Threads of a block of torch's distribution kernels.
+/// Threads per block of torch's distribution kernels.
 const block_size = 256;
-/// Numbers of one turn.
+/// Numbers that a thread computes in one turn.
 const turn_count = 4;
 
-/// What one tensor is drawn from.
+/// The part of the random sequence that fills one tensor.
 pub const Draw = struct {
     seed: u64,
-    /// Turns that earlier tensors have used up.
+    /// Turns that earlier tensors have used.
     turn_first: u64,
     thread_count: u32,
 };
@@ -25,22 +25,22 @@ pub const Draw = struct {
 /// `torch.Generator("cuda").manual_seed(seed)`.
 pub const PhiloxGenerator = struct {
     seed: u64,
-    /// torch's `philox_offset_per_thread`, in turns.
+    /// Turns used so far (torch's `philox_offset_per_thread`).
     turn: u64 = 0,
-    /// multiprocessors * (threads of a multiprocessor / 256), as `calc_execution_policy` takes it.
+    /// multiprocessors * (threads per multiprocessor / 256), as in `calc_execution_policy`.
     block_count_max: u32,
 
-    /// Of an H100 SXM or H200: 132 multiprocessors of 2048 threads. One wave is 270,336 numbers: a
-    /// latent of 67,584 positions, as 2048x2112 pixels. Any GPU whose own grid holds a latent draws
-    /// the same: 221,184 numbers on an A100 (1856x1856 pixels), 196,608 on an RTX 4090
-    /// (1760x1760), 89,088 on an L4 (1184x1184), but 40,960 on a T4 (800x800).
+    /// Grid of an H100 SXM or H200: 132 multiprocessors of 2048 threads. One wave is 270,336
+    /// numbers, a latent of 67,584 positions or 2048x2112 pixels. GPUs whose grid holds the latent
+    /// give the same numbers: up to 221,184 on an A100 (1856x1856 pixels), 196,608 on an RTX 4090
+    /// (1760x1760), 89,088 on an L4 (1184x1184), 40,960 on a T4 (800x800).
     pub const block_count_reference = 132 * (2048 / block_size);
 
     pub fn init(seed: u64, block_count_max: u32) PhiloxGenerator {
         return .{ .seed = seed, .block_count_max = block_count_max };
     }
 
-    /// The next tensor of `element_count` elements.
+    /// Takes the part of the sequence for the next tensor, of `element_count` elements.
     pub fn next(generator: *PhiloxGenerator, element_count: u64) Draw {
         const block_count = @min(
             generator.block_count_max,
@@ -62,8 +62,8 @@ pub const PhiloxGenerator = struct {
     }
 };
 
-/// `draw`'s tensor times `scale`. torch counts its elements as (channels, positions); `out` is
-/// (positions, channels).
+/// Fills `out` (positions, channels) with the numbers of `draw` times `scale`; torch's order is
+/// (channels, positions).
 pub fn fill(draw: Draw, out: []f32, channels: usize, scale: f32) void {
     const positions = @divExact(out.len, channels);
     const threads: usize = draw.thread_count;
@@ -105,8 +105,8 @@ fn tenRounds(counter: [4]u32, key: [2]u32) [4]u32 {
     return c;
 }
 
-/// cuRAND's: radius and angle are rounded to f32 as there, the functions are then taken exactly.
-/// cuRAND's own sine and cosine are the GPU's fast ones, good to 2^-21.
+/// Box-Muller as in cuRAND: radius and angle are rounded to f32, sine and cosine are exact. cuRAND
+/// uses the GPU's fast functions, with errors up to 2^-21.
 fn boxMuller(x: u32, y: u32) [2]f32 {
     const unit: f32 = 0x1p-32;
     const turn: f32 = unit * 6.2831855;

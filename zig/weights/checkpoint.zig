@@ -1,5 +1,5 @@
-//! What the files of one model component hold: tensors by the checkpoint's own keys, in mapped
-//! memory that nothing is written to.
+//! The checkpoint of one model component: its files' tensors by their keys, in read-only mapped
+//! memory.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -11,7 +11,7 @@ const shown = @import("shown.zig").shown;
 
 pub const Error = safetensors.Error;
 
-/// Keys that real fine-tunes carry and no model reads.
+/// Keys that fine-tunes contain and no model reads.
 fn isIgnored(name: []const u8) bool {
     return std.mem.endsWith(u8, name, "embeddings.position_ids");
 }
@@ -54,14 +54,14 @@ pub const Checkpoint = struct {
         checkpoint.* = undefined;
     }
 
-    /// For messages about what is in none of the files.
+    /// Path for messages about a tensor that no file has.
     pub fn firstPath(checkpoint: *const Checkpoint) []const u8 {
         const files = checkpoint.files.items;
         return if (files.len > 0) files[0].path else "(no file)";
     }
 
-    /// Names of tensors that the model has not taken, in order. diffusers ignores them too, since
-    /// config.json alone says what the model is.
+    /// Names of tensors that the model does not use, in order. diffusers ignores them too:
+    /// config.json determines the model.
     pub fn unusedNames(
         checkpoint: *const Checkpoint,
         arena: Allocator,
@@ -80,7 +80,7 @@ pub const Checkpoint = struct {
         return list.items;
     }
 
-    /// Refuses what was read from files that have changed since they were opened.
+    /// Fails where a file has changed since it was opened.
     pub fn checkUnchanged(checkpoint: *const Checkpoint) error{BadWeights}!void {
         for (checkpoint.files.items) |*mapped| {
             try mapped.checkUnchanged(checkpoint.io, checkpoint.diagnostics);
@@ -107,7 +107,7 @@ pub const Checkpoint = struct {
         const mapped: MappedFile = try .open(checkpoint.io, path, interrupt, d);
         checkpoint.files.appendAssumeCapacity(mapped);
         const parsed = safetensors.parse(arena, path, mapped.memory, d);
-        // What is wrong with the header may follow from a change meanwhile.
+        // A change of the file may have caused the error in its header.
         try mapped.checkUnchanged(checkpoint.io, d);
         for (try parsed) |tensor| {
             const slot = try checkpoint.entries.getOrPut(arena, tensor.name);

@@ -1,7 +1,7 @@
-//! A weights file mapped into memory, and what happens when it changes under the mapping. A read
-//! past the end of a file that was cut short raises SIGBUS: the handler puts zero pages in place
-//! of the lost ones and marks the file, so that the job ends with an error that names it. A file
-//! overwritten in place raises nothing: its size and time of modification are compared.
+//! A weights file mapped into memory, with detection of changes under the mapping. Reading past the
+//! end of a truncated file raises SIGBUS: the handler maps zero pages in place of the lost ones and
+//! marks the file, so that the job fails with an error that names it. Overwriting a file in place
+//! raises no signal: its size and modification time are compared.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -9,7 +9,7 @@ const posix = std.posix;
 const Io = std.Io;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
-/// Files that can be mapped at once, by all sessions of the process; more are not guarded.
+/// Limit of mapped files that the handler guards, for all sessions of the process.
 const guard_count_max = 512;
 
 pub const MappedFile = struct {
@@ -67,7 +67,7 @@ pub const MappedFile = struct {
         mapped.file.close(io);
     }
 
-    /// Refuses what was read from a file that has changed since it was opened.
+    /// Fails where the file has changed since it was opened.
     pub fn checkUnchanged(
         mapped: *const MappedFile,
         io: Io,
@@ -79,7 +79,7 @@ pub const MappedFile = struct {
         else |_|
             true;
         if (!is_changed) return;
-        // What went wrong before may follow from it.
+        // An earlier error may be a consequence of the change.
         d.reset();
         return d.fail(error.BadWeights, "{s} was changed, cut short or lost while it was in " ++
             "use, so no image was written. Check the file and start again.", .{mapped.path});
@@ -92,7 +92,7 @@ fn failToRead(path: []const u8, err: anyerror, d: *Diagnostics) error{BadWeights
     return d.fail(error.BadWeights, "{s} cannot be read ({s}).", .{ path, @errorName(err) });
 }
 
-/// A mapping that the handler answers for. Handlers read it while other threads open files.
+/// A mapping that the handler guards. The handler may read it while other threads open files.
 const Guard = struct {
     is_taken: std.atomic.Value(bool) = .init(false),
     first: std.atomic.Value(usize) = .init(0),
@@ -127,7 +127,7 @@ fn guardMemory(memory: []const u8, interrupt: *std.atomic.Value(bool)) ?*Guard {
     return null;
 }
 
-/// Once per process; the handler that was there gets what is not ours.
+/// Installs the handler once per process; other faults go to the previous handler.
 fn installHandler() void {
     if (handler_state.cmpxchgStrong(.absent, .installing, .acq_rel, .acquire)) |state| {
         if (state == .installed) return;
@@ -139,13 +139,13 @@ fn installHandler() void {
     posix.sigaction(.BUS, &.{
         .handler = .{ .sigaction = onBusError },
         .mask = posix.sigemptyset(),
-        // On the thread's own signal stack where it has one.
+        // Runs on the thread's alternate signal stack where it has one.
         .flags = posix.SA.SIGINFO | posix.SA.ONSTACK | posix.SA.RESTART,
     }, null);
     handler_state.store(.installed, .release);
 }
 
-/// Only what a signal handler may do: atomics and system calls.
+/// Async-signal-safe: uses only atomics and system calls.
 fn onBusError(
     signal: posix.SIG,
     info: *const posix.siginfo_t,

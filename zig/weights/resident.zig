@@ -1,10 +1,10 @@
-//! The weights that a device computes with, made from one component's checkpoint. The model takes
-//! them by key while it is loaded, which checks names and shapes without touching the data.
+//! The weights that a device computes with, from one component's checkpoint. Loading the model
+//! looks them up by key, which checks names and shapes without reading the data.
 //!
-//! On the CPU matrices stay in the mapped file, only convolutions and vectors are copied. Adapters
-//! change weights between jobs: `apply` gives a weight memory of its own with the sum of the file's
-//! elements and a delta, `restore` returns to the bits that were loaded. GPUs do the same in place;
-//! see `backend/cuda/weights.zig`.
+//! On the CPU matrices stay in the mapped file; convolutions and vectors are copied. Adapters
+//! change weights between jobs: `apply` allocates the sum of the file's elements and a delta,
+//! `restore` returns to the loaded bits. GPUs do the same in place; see
+//! `backend/cuda/weights.zig`.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -24,13 +24,13 @@ pub const Error = error{ BadWeights, OutOfMemory, Cancelled };
 pub const Resident = struct {
     gpa: Allocator,
     checkpoint: Checkpoint,
-    /// In the order in which the model took them.
+    /// All weights, in the order in which the model loaded them.
     weights: std.ArrayList(*Weight) = .empty,
     by_name: std.StringHashMapUnmanaged(*Weight) = .empty,
     copies: []align(64) u8 = &.{},
     changed: std.AutoHashMapUnmanaged(*Weight, Changed) = .empty,
 
-    /// A weight in memory of its own, and what `restore` returns to.
+    /// A changed weight: its own memory, and the address and type that `restore` returns to.
     const Changed = struct { sum: []align(64) u8, address: usize, dtype: DType };
 
     pub fn open(
@@ -52,12 +52,12 @@ pub const Resident = struct {
         resident.* = undefined;
     }
 
-    /// The root of the keys. `resident` must not move afterwards.
+    /// View of the root of the keys. `resident` must not move afterwards.
     pub fn view(resident: *Resident) View {
         return .{ .resident = resident, .prefix = "" };
     }
 
-    /// By the checkpoint's key; null where the model has no such weight.
+    /// The weight with this key in the checkpoint; null where the model has no such weight.
     pub fn find(resident: *const Resident, name: []const u8) ?*Weight {
         return resident.by_name.get(name);
     }
@@ -72,8 +72,8 @@ pub const Resident = struct {
     }
 
     /// Gives every weight its address: in the mapped file where possible, else as a copy in the
-    /// layout and type that the CPU's kernels read. `cancelled` is looked at and `copied_bytes`
-    /// counted up between weights.
+    /// layout and type that the CPU's kernels read. Between weights it checks `cancelled` and
+    /// increases `copied_bytes`.
     pub fn loadToHost(
         resident: *Resident,
         cancelled: *const std.atomic.Value(bool),
@@ -97,9 +97,9 @@ pub const Resident = struct {
         assert(offset == resident.copies.len);
     }
 
-    /// Makes the weight the checkpoint's elements plus `delta`, which has the checkpoint's shape
-    /// and order; an earlier delta is replaced. The sum is f32: in the file's f16 it would round.
-    /// Only between jobs, after `loadToHost`.
+    /// Sets the weight to the checkpoint's elements plus `delta`, which has the checkpoint's shape
+    /// and order; an earlier delta is replaced. The sum is f32: the file's f16 would round it.
+    /// May be called between jobs, after `loadToHost`.
     pub fn apply(
         resident: *Resident,
         weight: *Weight,
@@ -125,7 +125,7 @@ pub const Resident = struct {
         weight.dtype = .f32;
     }
 
-    /// Returns to the bits that were loaded; nothing where no delta was applied.
+    /// Returns to the loaded bits; does nothing where no delta was applied.
     pub fn restore(resident: *Resident, weight: *Weight) void {
         const change = resident.changed.fetchRemove(weight) orelse return;
         weight.address = change.value.address;
@@ -134,7 +134,7 @@ pub const Resident = struct {
     }
 };
 
-/// A place in the checkpoint's tree of keys, as "down_blocks.0.resnets.1".
+/// A prefix of the checkpoint's keys, such as "down_blocks.0.resnets.1".
 pub const View = struct {
     resident: *Resident,
     prefix: []const u8,
@@ -153,12 +153,12 @@ pub const View = struct {
         return view.resident.checkpoint.entries.contains(try view.key(name));
     }
 
-    /// (out, in); a pointwise convolution (out, in, 1, 1) is the same thing.
+    /// A matrix (out, in), or a pointwise convolution (out, in, 1, 1).
     pub fn matrix(view: View, name: []const u8, out: u32, in: u32) Error!*const Weight {
         return view.take(name, .matrix, .{ out, in, 1, 1 }, &.{ out, in });
     }
 
-    /// (out, in, height, width) in the file.
+    /// A convolution, (out, in, height, width) in the file.
     pub fn convolution(
         view: View,
         name: []const u8,

@@ -1,4 +1,4 @@
-//! Reads the safetensors format from bytes that nobody has checked: 8 bytes of header length,
+//! Parses the safetensors format from untrusted bytes: 8 bytes of header length,
 //! a JSON header, then the tensors. Every offset is checked against the file before it is used, so
 //! a `Tensor` returned here can be read without further checks. The header is read token by token:
 //! depth, tensor count and dimensions are limited before memory is spent on them.
@@ -11,9 +11,9 @@ const shown = @import("shown.zig").shown;
 
 pub const Error = error{ BadWeights, OutOfMemory };
 
-/// As the reference implementation: a longer header is refused before it is read.
+/// Limit of the reference implementation: a longer header is refused before it is read.
 pub const header_bytes_max = 100_000_000;
-/// As serde_json, which the reference implementation parses with.
+/// Limit of serde_json, the parser of the reference implementation.
 pub const depth_max = 128;
 /// SDXL's largest component has 1,680.
 pub const tensor_count_max = 100_000;
@@ -21,7 +21,7 @@ pub const rank_max = 8;
 
 pub const Tensor = struct {
     name: []const u8,
-    /// The file's own name of the type ("F16"): kept as text, as only needed keys must be known.
+    /// The file's name of the type ("F16"), as text: types of unused tensors may be unknown.
     dtype: []const u8,
     dimensions: [rank_max]u64 = @splat(1),
     rank: u8 = 0,
@@ -73,7 +73,7 @@ const Reader = struct {
     path: []const u8,
     diagnostics: *Diagnostics,
     scanner: std.json.Scanner,
-    /// Of the tensor being read.
+    /// Fields of the tensor that is being parsed.
     name: []const u8 = "",
 
     fn header(reader: *Reader, data: []const u8) Error![]Tensor {
@@ -155,7 +155,7 @@ const Reader = struct {
         });
     }
 
-    /// The next key of the object that is being read; null at its end.
+    /// The next key of the object that is being parsed; null at its end.
     fn key(reader: *Reader) Error!?[]const u8 {
         return switch (try reader.next()) {
             .object_end => null,
@@ -171,7 +171,7 @@ const Reader = struct {
         };
     }
 
-    /// Whole numbers into `target`; returns how many.
+    /// Parses an array of whole numbers into `target`; returns their number.
     fn counts(reader: *Reader, comptime field: []const u8, target: []u64) Error!usize {
         if (try reader.next() != .array_begin) {
             return reader.fail("has a " ++ field ++ " that is not a list.", .{});
@@ -196,7 +196,7 @@ const Reader = struct {
         }
     }
 
-    /// Passes over one value, whatever it holds.
+    /// Skips one value of any kind.
     fn skip(reader: *Reader) Error!void {
         const depth = reader.scanner.stackHeight();
         while (true) {
@@ -243,7 +243,7 @@ const Reader = struct {
     }
 };
 
-/// Bits per element of the types that the format names; null for one that it may add later.
+/// Bits per element of the format's types; null for an unknown type.
 fn elementBits(dtype: []const u8) ?u64 {
     const bits = std.StaticStringMap(u64).initComptime(.{
         .{ "F64", 64 },    .{ "F32", 32 },    .{ "F16", 16 },    .{ "BF16", 16 },

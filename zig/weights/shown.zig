@@ -1,4 +1,4 @@
-//! Words of a file as messages show them: control characters escaped, and cut where they are long.
+//! Strings from files as messages show them: control characters escaped, long ones cut.
 
 const std = @import("std");
 
@@ -20,7 +20,7 @@ pub const Shown = struct {
         while (characters.nextCodepointSlice()) |slice| {
             const character = std.unicode.utf8Decode(slice) catch unreachable;
             var buffer: [8]u8 = undefined;
-            // C0, DEL and C1: terminals obey them.
+            // C0, DEL and C1: terminals interpret them.
             const is_control = character < 0x20 or (character >= 0x7f and character < 0xa0);
             const text = if (is_control)
                 std.fmt.bufPrint(&buffer, "\\u{x:0>4}", .{character}) catch unreachable

@@ -1,11 +1,11 @@
-//! One weight: what the checkpoint holds of it (`source`), and where the device finds what it
-//! computes with (`address` on the CPU, `device_offset` on GPUs).
+//! One weight: its tensor in the checkpoint (`source`), and the location that the device reads it
+//! from (`address` on the CPU, `device_offset` on GPUs).
 
 const std = @import("std");
 const assert = std.debug.assert;
 const DType = @import("../tensor.zig").DType;
 
-/// What a weight becomes on the device.
+/// Layout of a weight on the device.
 pub const Layout = enum {
     /// (out, in), as in the file.
     matrix,
@@ -18,17 +18,17 @@ pub const Layout = enum {
 pub const Weight = struct {
     name: []const u8,
     layout: Layout,
-    /// Of the elements at `address`.
+    /// Type of the elements at `address`.
     dtype: DType,
-    /// In this layout's order; unused dimensions are 1.
+    /// Dimensions in this layout's order; unused ones are 1.
     shape: [4]u32,
-    /// Where the CPU finds it. 0 until `Resident.loadToHost`.
+    /// Address for the CPU; 0 until `Resident.loadToHost`.
     address: usize = 0,
-    /// Whether a product with it may be summed in f16 where that is asked for.
+    /// Whether `fp16_accumulate` applies to products with this weight.
     may_cascade: bool = false,
-    /// GPUs keep it times this; see `VaeConfig.residual_scale`.
+    /// Factor at which GPUs store it; see `VaeConfig.residual_scale`.
     scale: f32 = 1,
-    /// Where GPUs keep it, from the start of their copy of all weights; see `backend/cuda/`.
+    /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
     /// In the mapped file.
     source: []const u8,
@@ -40,12 +40,12 @@ pub const Weight = struct {
         return count;
     }
 
-    /// Whether the file has its elements in another order than the device.
+    /// Whether file and device order the elements differently.
     pub fn isPermuted(weight: *const Weight) bool {
         return weight.layout == .convolution and weight.shape[1] * weight.shape[2] > 1;
     }
 
-    /// Where the file has the device's element `i`.
+    /// Index in the file of the device's element `i`.
     pub fn sourceIndex(weight: *const Weight, i: usize) usize {
         if (!weight.isPermuted()) return i;
         const channels: usize = weight.shape[3];
@@ -53,7 +53,7 @@ pub const Weight = struct {
         return (i / (taps * channels) * channels + i % channels) * taps + i / channels % taps;
     }
 
-    /// The file's element `i`, in the file's order.
+    /// Element `i` in the file's order.
     pub fn sourceValue(weight: *const Weight, i: usize) f32 {
         const bytes = weight.source[i * weight.source_dtype.size() ..];
         return switch (weight.source_dtype) {
@@ -64,18 +64,18 @@ pub const Weight = struct {
         };
     }
 
-    /// Whether the CPU can use the file's bytes where they lie.
+    /// Whether the CPU can read the weight in the mapped file.
     pub fn isInPlace(weight: *const Weight) bool {
         if (weight.source_dtype != weight.dtype or weight.isPermuted()) return false;
         return std.mem.isAligned(@intFromPtr(weight.source.ptr), weight.dtype.size());
     }
 
-    /// Each copy begins on a cache line.
+    /// Bytes of the CPU's copy, rounded up so that each copy starts on a cache line.
     pub fn copyBytes(weight: *const Weight) usize {
         return std.mem.alignForward(usize, weight.elementCount() * weight.dtype.size(), 64);
     }
 
-    /// The file's elements, in the layout and type that the CPU reads.
+    /// Copies the file's elements in the layout and type that the CPU reads.
     pub fn copyTo(weight: *const Weight, target: []u8) void {
         switch (weight.layout) {
             .vector => {
@@ -90,7 +90,7 @@ pub const Weight = struct {
 
 // --- internal ---
 
-/// (out, in, height * width) to (out, height * width, in), whatever the element's bytes mean.
+/// Transposes (out, in, height * width) to (out, height * width, in), for any element type.
 fn permute(weight: *const Weight, target: []u8) void {
     switch (weight.dtype.size()) {
         2 => permuteAs(u16, weight, target),
