@@ -24,10 +24,7 @@ export function fileProblem(path: string): FileProblem | null {
     if (!stat.isFile()) return problem("is no regular file", again);
     return stat.size === 0 ? problem("is empty", again) : contentProblem(headOf(path));
   } catch (error) {
-    return problem(
-      `cannot be read (${escaped((error as Error).message)})`,
-      "check its permissions",
-    );
+    return failure(error as NodeJS.ErrnoException);
   }
 }
 
@@ -44,9 +41,16 @@ export function weightsProblem(path: string): FileProblem | null {
   return problem(`is text that begins with "${escaped(head.toString(), 40)}", not weights`, again);
 }
 
-/** True for any entry at `path`, also a dangling link: that one is refused, not left out. */
+/**
+ * True for any entry at `path`, also a dangling link, and for a path that cannot be looked at: what
+ * is wrong is reported by whoever reads it, not left out.
+ */
 export function isPresent(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return true;
+  }
 }
 
 /** A problem as the end of a sentence: `${path} ${sentenceOf(problem)}`. */
@@ -93,6 +97,12 @@ function problem(what: string, advice: string, missing = false): FileProblem {
   return { what, advice, missing };
 }
 
+function failure({ code, message }: NodeJS.ErrnoException): FileProblem {
+  if (code === "ELOOP") return problem("is behind a link that leads back to itself", again);
+  if (code === "ENOTDIR") return problem("cannot be there: a folder above it is a file", again);
+  return problem(`cannot be read (${escaped(message)})`, "check its permissions");
+}
+
 function absence(path: string): FileProblem {
   const link = lstatSync(path, { throwIfNoEntry: false });
   if (link === undefined) return problem("does not exist", again, true);
@@ -114,6 +124,10 @@ function headOf(path: string): Buffer {
 }
 
 function contentProblem(head: Buffer): FileProblem | null {
+  // Some programs reserve the whole file first and fill it in any order.
+  if (head.length >= 8 && head.every((byte) => byte === 0)) {
+    return problem("begins with zeros: its download was not finished", again);
+  }
   const text = head.toString("latin1").replace(/^\u00ef\u00bb\u00bf/, "");
   if (/^version https:\/\/(git-lfs|hawser)\.github\.com\//.test(text)) {
     return problem(

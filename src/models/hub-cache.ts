@@ -43,16 +43,30 @@ export function cachedModels(folder: string): { name: string; root: string }[] {
 /** The commit in the file `path`; null where there is none. */
 function readRef(path: string): string | null {
   if (!isFile(path)) return null;
-  const commit = readFileSync(path, "utf8").trim();
+  let commit: string;
+  try {
+    commit = readFileSync(path, "utf8").trim();
+  } catch {
+    return null;
+  }
   return commit === basename(commit) && commit !== "" && commit !== ".." ? commit : null;
 }
 
 function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  return statOf(path)?.isFile() ?? false;
 }
 
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return statOf(path)?.isDirectory() ?? false;
+}
+
+/** undefined also where the path leads in a circle or through a file. */
+function statOf(path: string) {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
 }
 
 /** Sorted; empty where there is no such folder. */

@@ -3,9 +3,18 @@
  * way in which a download or an editor breaks a file.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import fc from "fast-check";
 import { fileProblem, weightsProblem } from "../../src/models/files.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -106,6 +115,7 @@ describe("files whose contents do not match their names", () => {
     ["UTF-16 with its mark", Buffer.from('\ufeff{"a": 1}', "utf16le"), /is UTF-16 text.*as UTF-8/],
     ["UTF-16 without", Buffer.from('{"a": 1}', "utf16le"), /is UTF-16 text/],
     ["big-endian UTF-16", Buffer.from('\ufeff{"a": 1}', "utf16le").swap16(), /is UTF-16 text/],
+    ["zeros", Buffer.alloc(5000), /begins with zeros: its download was not finished/],
     ["no UTF-8", Buffer.from('{"caf\xe9": 1}', "latin1"), /is not UTF-8 text/],
   ];
   for (const [what, content, sentence] of broken) {
@@ -130,6 +140,30 @@ describe("files whose contents do not match their names", () => {
       const message = await refusal(() => openModelFolder(folder), "bad-model");
       expect(message).toMatch(/ is a link to \.\.\/\.\.\/blobs\/gone, which does not exist; .*hf/);
       expect(message).toStartWith(join(folder, file));
+    }
+  });
+
+  test("links in a circle, also where the file is optional", async () => {
+    const folder = linkedModel(root);
+    for (const file of ["basedxl.json", ...jsonFiles.toReversed()]) {
+      const before = lstatSync(join(folder, file), { throwIfNoEntry: false });
+      if (before) renameSync(join(folder, file), join(folder, `${file}.kept`));
+      symlinkSync(basename(file), join(folder, file));
+      const message = await refusal(() => openModelFolder(folder), "bad-model");
+      expect(message).toStartWith(`${join(folder, file)} is behind a link that leads back`);
+      rmSync(join(folder, file));
+      if (before) renameSync(join(folder, `${file}.kept`), join(folder, file));
+    }
+  });
+
+  test("a file in place of a component's folder", async () => {
+    for (const component of ["unet", "tokenizer", "tokenizer_2", "scheduler"]) {
+      const folder = linkedModel(root);
+      rmSync(join(folder, component), { recursive: true });
+      writeFileSync(join(folder, component), "x");
+      const message = await refusal(() => openModelFolder(folder), "bad-model");
+      expect(message).toStartWith(`${join(folder, component)}/`);
+      expect(message).toContain("a folder above it is a file");
     }
   });
 
