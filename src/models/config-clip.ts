@@ -67,7 +67,7 @@ export function parseClipConfig(path: string, json: unknown, hasProjection: bool
  */
 function textConfig(whole: ConfigReader): ConfigReader {
   whole.refuseQuantized();
-  const architectures = whole.optional("architectures", listOf(text), ["CLIPTextModel"]);
+  const architectures = whole.optional("architectures", listOf(text), null) ?? [];
   const isClip = architectures.length === 0 || architectures.some((name) => /^CLIP/.test(name));
   if (!isClip) {
     const found = word(architectures.join(", "));

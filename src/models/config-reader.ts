@@ -1,7 +1,6 @@
 /**
  * Reads one key at a time from a model's JSON files, so that every problem is one sentence with the
- * file and the key in it. A key that is `null` counts as absent, as in diffusers: then the default
- * holds.
+ * file and the key in it.
  */
 import * as v from "valibot";
 import { BasedXLError, escaped } from "../errors.ts";
@@ -48,7 +47,7 @@ export function listOf<Item extends v.GenericSchema>(item: Item) {
   return v.array(item, "it must be a list");
 }
 
-const componentEntry = v.tuple(
+const componentEntry = v.strictTuple(
   [v.nullable(text), v.nullable(text)],
   "it must be a library and a class",
 );
@@ -77,14 +76,21 @@ export class ConfigReader {
     return this.optional(key, flag, fallback);
   }
 
-  /** The value of `key`, or `fallback` when the file leaves it out or has null. */
+  /**
+   * The value of `key`, or `fallback` when the file leaves it out. A null is the fallback only
+   * where that is null or undefined: diffusers takes it as the value, not its default.
+   */
   optional<Schema extends v.GenericSchema, Fallback>(
     key: string,
     schema: Schema,
     fallback: Fallback,
   ): v.InferOutput<Schema> | Fallback {
     const value = this.entries[key];
-    if (value === undefined || value === null) return fallback;
+    if (value === undefined) return fallback;
+    if (value === null) {
+      if (fallback === null || fallback === undefined) return fallback;
+      return this.fail(`${key} is null, which is not supported`);
+    }
     const result = v.safeParse(schema, value);
     if (result.success) return result.output;
     return this.fail(`${key} is ${show(value)}, but ${result.issues[0].message}`);
@@ -146,11 +152,16 @@ export class ConfigReader {
 
   /**
    * The class that a model_index.json names for `component`, as ["library", "Class"]; null where it
-   * names none. Refuses other classes than `supported`, where these are given.
+   * names none. Refuses a class of another library than `library`: code of its own, under a name
+   * that may be known. Refuses other classes than `supported`, where these are given.
    */
-  componentClass(component: string, supported?: readonly string[]): string | null {
-    const [, name] = this.optional(component, componentEntry, null) ?? [];
+  componentClass(component: string, library: string, supported?: readonly string[]): string | null {
+    const [origin, name] = this.optional(component, componentEntry, null) ?? [];
     if (name === undefined || name === null) return null;
+    if (origin !== library) {
+      const found = `${component} is a ${word(name)} of ${show(origin)}`;
+      return this.fail(`${found}, which is not supported; that of ${library} is`);
+    }
     if (!supported || supported.includes(name)) return name;
     const known = supported.join(" or ");
     return this.fail(`${component} is a ${word(name)}, which is not supported; ${known} is`);

@@ -72,6 +72,7 @@ export function parseSchedulerConfig(
   // Either file may have been edited: the settings of the other class would be read as betas.
   checkParametrisation(reader, [className, ownClass ?? className]);
   const isOn = (key: string) => reader.isOn(key, false);
+  reader.refuseNull("timestep_spacing");
   const config: SchedulerConfig = {
     className,
     betaStart: reader.optional("beta_start", positiveNumber, 0.0001),
@@ -121,7 +122,7 @@ function checkParametrisation(reader: ConfigReader, classNames: readonly string[
   const other = classNames.find((name) => otherParametrisations.test(name));
   if (other !== undefined) refuse(`that of ${word(other)}`);
   if (reader.isOn("use_flow_sigmas", false)) refuse("flow matching (use_flow_sigmas)");
-  const variance = reader.optional("variance_type", text, "");
+  const variance = reader.optional("variance_type", text, null) ?? "";
   if (variance.startsWith("learned"))
     refuse(`a learned variance (variance_type "${word(variance)}")`);
 }

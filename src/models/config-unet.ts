@@ -136,7 +136,7 @@ function attentionFlags(
 /** One switch, or one for each level: attention without self-attention. */
 function checkCrossAttention(reader: ConfigReader): void {
   const key = "only_cross_attention";
-  const value = reader.optional(key, v.unknown(), false);
+  const value = reader.optional(key, v.unknown(), null);
   const switches = Array.isArray(value) ? value : [value];
   if (switches.every((each) => each === false || each === null)) return;
   reader.fail(`${key} is ${show(value)}, which is not supported; false is`);
@@ -146,13 +146,9 @@ function transformerLayers(reader: ConfigReader, levelCount: number) {
   const downs = attentionFlags(reader, "down_block_types", levelCount);
   const ups = attentionFlags(reader, "up_block_types", levelCount);
   const layers = reader.perLevel("transformer_layers_per_block", positiveInteger, 1, levelCount);
-  const reversed = reader.optional(
-    "reverse_transformer_layers_per_block",
-    listOf(positiveInteger),
-    [...layers].reverse(),
-  );
+  const key = "reverse_transformer_layers_per_block";
+  const reversed = reader.optional(key, listOf(positiveInteger), null) ?? [...layers].reverse();
   if (reversed.length !== levelCount) {
-    const key = "reverse_transformer_layers_per_block";
     reader.fail(`${key} has ${reversed.length} entries, but there are ${levelCount} levels`);
   }
   return {
@@ -181,7 +177,7 @@ function crossAttentionDim(reader: ConfigReader, levelCount: number): number {
 function sampleSize(reader: ConfigReader): number {
   const key = "sample_size";
   const either = v.union([positiveInteger, listOf(positiveInteger)], "it must be a whole number");
-  const size = reader.optional(key, either, 128);
+  const size = reader.optional(key, either, null) ?? 128;
   if (typeof size === "number") return size;
   if (size.length === 2 && size[0] === size[1]) return size[0]!;
   return reader.fail(`${key} is ${show(size)}, which is not supported; one number is`);

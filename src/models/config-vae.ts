@@ -48,14 +48,11 @@ export function parseVaeConfig(path: string, json: unknown): VaeConfig {
       reader.fail(`norm_num_groups ${normGroups} does not divide block_out_channels ${channels}`);
     }
   }
-  const size = reader.optional(
-    "sample_size",
-    v.union(
-      [positiveInteger, v.pipe(v.array(positiveInteger), v.minLength(1))],
-      "it must be a whole number",
-    ),
-    32,
+  const sampleSize = v.union(
+    [positiveInteger, v.pipe(v.array(positiveInteger), v.minLength(1))],
+    "it must be a whole number",
   );
+  const size = reader.optional("sample_size", sampleSize, null) ?? 32;
   const config: VaeConfig = {
     inChannels: reader.optional("in_channels", positiveInteger, 3),
     outChannels: reader.optional("out_channels", positiveInteger, 3),

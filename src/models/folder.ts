@@ -67,7 +67,7 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   const vae = parseVaeConfig(...(await config("vae")));
   const scheduler = parseSchedulerConfig(
     ...(await config("scheduler", "scheduler_config.json")),
-    index.componentClass("scheduler"),
+    index.componentClass("scheduler", "diffusers"),
   );
   const tokenizer = await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId);
   const tokenizer2 = await loadTokenizer(join(root, "tokenizer_2"), clip2.eosTokenId);
@@ -103,14 +103,14 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
 
 // --- internal ---
 
-/** The class of a component comes from model_index.json, as in diffusers. */
-const componentClasses: Record<string, readonly string[]> = {
-  text_encoder: ["CLIPTextModel", "CLIPTextModelWithProjection"],
-  text_encoder_2: ["CLIPTextModelWithProjection"],
-  tokenizer: ["CLIPTokenizer", "CLIPTokenizerFast"],
-  tokenizer_2: ["CLIPTokenizer", "CLIPTokenizerFast"],
-  unet: ["UNet2DConditionModel"],
-  vae: ["AutoencoderKL"],
+/** A library and its classes: a component's comes from model_index.json, as in diffusers. */
+const componentClasses: Record<string, readonly [string, ...string[]]> = {
+  text_encoder: ["transformers", "CLIPTextModel", "CLIPTextModelWithProjection"],
+  text_encoder_2: ["transformers", "CLIPTextModelWithProjection"],
+  tokenizer: ["transformers", "CLIPTokenizer", "CLIPTokenizerFast"],
+  tokenizer_2: ["transformers", "CLIPTokenizer", "CLIPTokenizerFast"],
+  unet: ["diffusers", "UNet2DConditionModel"],
+  vae: ["diffusers", "AutoencoderKL"],
 };
 
 function checkIsFolder(root: string): void {
@@ -133,8 +133,8 @@ async function readIndex(root: string): Promise<ConfigReader> {
     );
   }
   index.refuseEmptyComponents([...Object.keys(componentClasses), "scheduler"]);
-  for (const [component, classes] of Object.entries(componentClasses)) {
-    index.componentClass(component, classes);
+  for (const [component, [library, ...classes]] of Object.entries(componentClasses)) {
+    index.componentClass(component, library, classes);
   }
   return index;
 }

@@ -43,7 +43,8 @@ export async function readTokenizerJson(path: string): Promise<TokenizerJson> {
   return {
     vocab: model.required("vocab", v.unknown()),
     merges: merges.map((each) => (typeof each === "string" ? pairOf(reader, each) : each)),
-    addedTokens: reader.optional("added_tokens", v.array(v.unknown(), "it must be a list"), []),
+    addedTokens:
+      reader.optional("added_tokens", v.array(v.unknown(), "it must be a list"), null) ?? [],
   };
 }
 

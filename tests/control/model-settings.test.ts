@@ -38,6 +38,10 @@ describe("settings that change nothing at the value they have", () => {
     [clip, { attention_dropout: 0.1, initializer_factor: 2, pad_token_id: 7, unknown: null }],
     ["text_encoder_2/config.json", { architectures: ["CLIPTextModel"] }],
     ["text_encoder_2/config.json", { architectures: [] }],
+    ["text_encoder_2/config.json", { architectures: null, text_config: null }],
+    [unet, { reverse_transformer_layers_per_block: null, num_attention_heads: null }],
+    [unet, { only_cross_attention: null }],
+    [scheduler, { variance_type: null, trained_betas: null, sigma_min: null, sigma_max: null }],
     [scheduler, { clip_sample_range: 2, sample_max_value: 9, skip_prk_steps: true, foo: "bar" }],
     ["model_index.json", { feature_extractor: [null, null], requires_aesthetics_score: true }],
   ];

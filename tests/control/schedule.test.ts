@@ -201,7 +201,7 @@ describe("options", () => {
   });
 
   test("a config without a spacing has the sampler's own: linspace, for ddim leading", () => {
-    const settings = { timestep_spacing: null };
+    const settings = { timestep_spacing: undefined };
     expect(schedule("euler", settings, 3).timesteps[0]).toBe(999);
     expect(schedule("euler_a", settings, 3).timesteps[0]).toBe(999);
     expect(schedule("ddim", settings, 3).timesteps[0]).toBe(667);
