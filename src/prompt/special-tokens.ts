@@ -8,7 +8,7 @@
  */
 import { join } from "node:path";
 import * as v from "valibot";
-import { ConfigReader, flag, show } from "../models/config-reader.ts";
+import { ConfigReader, show } from "../models/config-reader.ts";
 import { isPresent } from "../models/files.ts";
 import { readJsonFile } from "../models/json.ts";
 import type { AddedToken } from "./added-tokens.ts";
@@ -126,7 +126,10 @@ class TokenList {
     return [...this.byContent.values()].sort((a, b) => a.id - b.id);
   }
 
-  /** Adds a token with the id that `file` gives it. The first flags of a token hold. */
+  /**
+   * Adds a token with the id that `file` gives it; tokens come by id. The first flags of a token
+   * hold. With a gap before a new id, versions of transformers differ in the id they take.
+   */
   declare(file: ConfigReader, id: number, token: Token): void {
     const known = this.vocabulary.ids.get(token.content) ?? this.byContent.get(token.content)?.id;
     if (known !== undefined && known !== id) {
@@ -137,6 +140,12 @@ class TokenList {
     const owner = this.byId.get(id);
     if (owner !== undefined && owner !== token.content) {
       file.fail(`the added token ${show(token.content)} has the id ${id} of ${show(owner)}`);
+    }
+    if (owner === undefined && id !== this.nextId()) {
+      file.fail(
+        `the added token ${show(token.content)} has the id ${id}, but the next one after the ` +
+          `tokens before it is ${this.nextId()}`,
+      );
     }
     this.byId.set(id, token.content);
     if (!this.byContent.has(token.content)) this.byContent.set(token.content, { ...token, id });
@@ -156,9 +165,13 @@ class TokenList {
   /** Adds a token that may have no id yet: then it gets the next one. */
   append(token: Token): void {
     if (this.find(token)) return;
-    const id = [...this.byId.keys()].reduce((next, each) => Math.max(next, each + 1), 0);
+    const id = this.nextId();
     this.byId.set(id, token.content);
     this.byContent.set(token.content, { ...token, id });
+  }
+
+  private nextId(): number {
+    return [...this.byId.keys()].reduce((next, each) => Math.max(next, each + 1), 0);
   }
 }
 
@@ -191,11 +204,8 @@ async function addLegacyTokens(
     }
   }
   const file = new ConfigReader(join(folder, "tokenizer.json"), { added_tokens: addedTokens });
-  for (const token of file.optional(
-    "added_tokens",
-    v.array(entryWithId, "it must be tokens"),
-    [],
-  )) {
+  const list = v.array(entryWithId, "it must be tokens");
+  for (const token of file.optional("added_tokens", list, null) ?? []) {
     byId.set(token.id, [file, tokenOf(token)]);
   }
   for (const [id, [from, token]] of [...byId].sort(([a], [b]) => a - b)) {
@@ -217,12 +227,13 @@ function furtherTokens(
     source.keys().filter((key) => isRole(key) && source.isText(key)),
   );
   const withRoles = [...roleKeys, ...new Set(others)].flatMap((key) => named(key) ?? []);
+  const ofModel = oldestFirst.flatMap((each) => listed(each, "model_specific_special_tokens"));
   const older = "additional_special_tokens";
   const [first, ...rest] = oldestFirst.map((source) => listed(source, "extra_special_tokens"));
   const ofConfig = first!.length > 0 ? first! : listed(oldestFirst[0]!, older);
   const extra = [...ofConfig, ...rest.flat()];
   const ofMap = oldestFirst.slice(1).flatMap((source) => listed(source, older));
-  return [...withRoles, ...(extra.length > 0 ? extra : ofMap)];
+  return [...withRoles, ...ofModel, ...(extra.length > 0 ? extra : ofMap)];
 }
 
 /** A list of tokens, or an object of them by name. */
@@ -231,7 +242,7 @@ function listed(source: ConfigReader, key: string): Entry[] {
     [v.array(entry), v.record(v.string(), entry)],
     "it must be a list of tokens",
   );
-  return Object.values(source.optional(key, schema, []));
+  return Object.values(source.optional(key, schema, null) ?? []);
 }
 
 async function readOptional(path: string): Promise<ConfigReader> {
@@ -252,13 +263,13 @@ function idOf(config: ConfigReader, id: string): number {
 
 /** A huge number means "no limit" in the files of transformers. */
 function checkSettings(config: ConfigReader): void {
-  const length = config.optional("model_max_length", v.number("it must be a number"), 77);
+  const length = config.optional("model_max_length", v.number("it must be a number"), null) ?? 77;
   if (length !== 77 && length <= 1e6) {
     config.fail(`model_max_length is ${length}, which is not supported; SDXL's prompts have 77`);
   }
   config.refuseUnless("padding_side", ["right"]);
   config.refuseUnless("truncation_side", ["right"]);
-  if (config.optional("split_special_tokens", flag, false)) {
+  if (config.isOn("split_special_tokens", false)) {
     config.fail("split_special_tokens is true, which is not supported; false is");
   }
 }

@@ -87,6 +87,12 @@ describe("a concept of several vectors", () => {
 });
 
 describe("warnings about added tokens", () => {
+  test("tokens with names of the model's own are added, as in transformers 5", async () => {
+    const names = { extra_special_tokens: ["<b>"], model_specific_special_tokens: { toy: "<a>" } };
+    const tokenizer = await load({ old: true, "tokenizer_config.json": names });
+    expect([...tokenizer.encode("<a><b>").ids].slice(0, 4)).toEqual([bos, 822, 823, eos]);
+  });
+
   test("the truncated text holds them", async () => {
     const tokenizer = await load({ old: true, "added_tokens.json": { "<toy>": 822 } });
     const { truncated } = tokenizer.encode(`${"cat ".repeat(75)}a red <toy> Circle`);
@@ -96,7 +102,7 @@ describe("warnings about added tokens", () => {
   test("an id past the text encoder's rows is refused by name", async () => {
     for (const [file, content] of [
       ["added_tokens.json", { "<toy>": 822 }],
-      ["tokenizer_config.json", { added_tokens_decoder: { 5000: { content: "<toy>" } } }],
+      ["tokenizer_config.json", { added_tokens_decoder: { 822: { content: "<toy>" } } }],
       ["special_tokens_map.json", { additional_special_tokens: ["<toy>"] }],
     ] as const) {
       const folder = linkedModel(root);
@@ -204,6 +210,14 @@ describe("tokens that contradict each other", () => {
     [{ "added_tokens.json": { "<x>": 5 } }, /added token "<x>" has the id 5 of "&"/],
     [{ "added_tokens.json": { "cat</w>": 900 } }, /"cat<\/w>" has the id 900, but also the id 652/],
     [{ "added_tokens.json": { a: 822, b: 822 } }, /the tokens "a" and "b" have the same id 822/],
+    [
+      { "added_tokens.json": { "<x>": 824 } },
+      /token "<x>" has the id 824, but the next one .* is 822/,
+    ],
+    [
+      { "tokenizer_config.json": { added_tokens_decoder: { 822: "<x>", 824: "<y>" } } },
+      /token "<y>" has the id 824, but the next one .* is 823/,
+    ],
     [{ "added_tokens.json": { a: "822" } }, /a is "822", but it must be a token id/],
     [{ "added_tokens.json": ["a"] }, /added_tokens\.json must hold a JSON object/],
     [{ "tokenizer_config.json": { padding_side: "left" } }, /padding_side is "left"/],
