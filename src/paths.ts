@@ -1,9 +1,10 @@
 /**
- * Resolves relative paths against the current folder. That folder may have been deleted: Bun would
- * then silently use the folder of its own executable.
+ * Paths as users write them: `~` expanded, relative ones resolved against the current folder. That
+ * folder may have been deleted: Bun would then silently use the folder of its own executable.
  */
 import { statSync } from "node:fs";
-import { isAbsolute, resolve } from "node:path";
+import { homedir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
 import { BasedXLError, escaped } from "./errors.ts";
 
 /** The absolute form of `path`. Throws "io" for a relative one where the current folder is gone. */
@@ -16,6 +17,11 @@ export function absolutePath(path: string): string {
     );
   }
   return resolve(path);
+}
+
+/** `~` and `~/x` below the home folder: shells leave them alone after `=` and in quotes. */
+export function expandHome(path: string): string {
+  return path === "~" || path.startsWith("~/") ? join(homedir(), path.slice(1)) : path;
 }
 
 // --- internal ---

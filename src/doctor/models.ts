@@ -11,6 +11,7 @@ import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { headerProblem } from "../models/weights-header.ts";
+import { expandHome } from "../paths.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
 import { textOf } from "./machine.ts";
 import { type Line, note, ok, problem, type Section } from "./report.ts";
@@ -65,8 +66,9 @@ export async function modelSection(env: Env): Promise<Section> {
 
 /** The cache folder of huggingface_hub; null without a home folder. */
 export function hubFolder(env: Env): string | null {
-  if (env.HF_HUB_CACHE) return env.HF_HUB_CACHE;
-  if (env.HF_HOME) return join(env.HF_HOME, "hub");
+  // huggingface_hub expands `~` in them too.
+  if (env.HF_HUB_CACHE) return expandHome(env.HF_HUB_CACHE);
+  if (env.HF_HOME) return join(expandHome(env.HF_HOME), "hub");
   const home = env.HOME || homeFolder();
   return home ? join(env.XDG_CACHE_HOME || join(home, ".cache"), "huggingface", "hub") : null;
 }

@@ -3,10 +3,8 @@
  * model. Only looks at the path; `openModelFolder` looks inside.
  */
 import { statSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
-import { absolutePath } from "../paths.ts";
+import { absolutePath, expandHome } from "../paths.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
 
@@ -33,8 +31,7 @@ export function resolveModelPath(
   if (value.trim() === "") {
     throw new BasedXLError("bad-model", `${name} is empty; name a diffusers folder.`);
   }
-  const home = value === "~" || value.startsWith("~/");
-  const path = absolutePath(home ? join(homedir(), value.slice(1)) : value);
+  const path = absolutePath(expandHome(value));
   const stat = lookUp(path, `${name} ${escaped(value, 300)}`);
   if (stat?.isDirectory()) return { path: snapshotOf(path) ?? path, bundled: false };
   throw new BasedXLError("bad-model", refusal(name, escaped(value, 300), stat !== undefined));
@@ -56,6 +53,10 @@ const howToGet =
   "Get a diffusers folder with: hf download stabilityai/stable-diffusion-xl-base-1.0 " +
   "--local-dir sdxl, then name it: --model sdxl";
 
+const howToConvert =
+  'Convert it with diffusers: StableDiffusionXLPipeline.from_single_file("FILE")' +
+  '.save_pretrained("FOLDER"), then name the folder';
+
 function refusal(name: string, value: string, exists: boolean): string {
   if (exists && !singleFile.test(value)) {
     return `${name} ${value} is a file, not a diffusers folder. ${howToGet}.`;
@@ -68,6 +69,12 @@ function refusal(name: string, value: string, exists: boolean): string {
       "then name it: --model FOLDER."
     );
   }
+  if (/^(https?:\/\/)?(www\.)?civitai\.\w+\//i.test(value)) {
+    return (
+      `${name} ${value} is an address, not a folder: download its .safetensors file first. ` +
+      `${howToConvert}.`
+    );
+  }
   if (/^\w+:\/\//.test(value)) {
     return `${name} ${value} is an address, not a folder: download the model first. ${howToGet}.`;
   }
@@ -75,8 +82,7 @@ function refusal(name: string, value: string, exists: boolean): string {
   if (ending) {
     return (
       `${name} ${value} is a single ${ending} file, which is not supported yet. ` +
-      'Convert it with diffusers: StableDiffusionXLPipeline.from_single_file("FILE")' +
-      '.save_pretrained("FOLDER"), then name the folder.'
+      `${howToConvert}.`
     );
   }
   return `${name} ${value} does not exist. ${howToGet}.`;
@@ -89,18 +95,35 @@ const singleFile = /\.(safetensors|ckpt|gguf|pt|pth|bin)$/i;
  * revision where the address names one; null for all else.
  */
 function hubAddress(value: string): string | null {
-  const page = /^(?:https?:\/\/)?(?:www\.)?(?:huggingface\.co|hf\.co)\/+([^?#]*)/i.exec(value);
+  const hosts = "(?:huggingface\\.co|hf\\.co|hf-mirror\\.com)";
+  const page = new RegExp(`^(?:https?://)?(?:www\\.)?${hosts}/+([^?#]*)`, "i").exec(value);
   const [, inHub] = /^hf:\/\/([^?#]*)/i.exec(value) ?? [];
   const path = page?.[1] ?? inHub;
   if (path === undefined) {
-    const isId = /^[\w.-]+\/[\w.-]+$/.test(value) && !/^\.|\.\//.test(value);
-    return isId && !singleFile.test(value) ? value : null;
+    const [id = "", at] = splitRevision(value);
+    const isId = /^[\w.-]+\/[\w.-]+$/.test(id) && !/^\.|\.\//.test(id);
+    return isId && !singleFile.test(id) ? downloadArguments(id, at) : null;
   }
-  const [owner = "", model = "", kind, revision] = path.split("/").filter((part) => part !== "");
+  const [owner = "", last = "", kind, named] = path.split("/").filter((part) => part !== "");
+  const [repository = "", at] = splitRevision(last);
+  const model = repository.replace(/\.git$/i, "");
   const isModel = /^[\w.-]+$/.test(owner) && /^[\w.-]+$/.test(model);
   if (!isModel || ["datasets", "spaces", "models", "docs", "blog"].includes(owner)) return null;
-  const named = kind !== undefined && ["tree", "blob", "resolve", "raw"].includes(kind);
-  const other = named && revision !== undefined && revision !== "main";
-  if (!other || !/^[\w.-]+$/.test(revision)) return `${owner}/${model}`;
-  return `${owner}/${model} --revision ${revision}`;
+  const isPage = kind !== undefined && revisionPages.includes(kind);
+  return downloadArguments(`${owner}/${model}`, at ?? (isPage ? named : undefined));
+}
+
+/** Pages of the hub whose address names a revision next. */
+const revisionPages = ["tree", "blob", "resolve", "raw", "commit", "commits", "blame"];
+
+/** "name@revision", as in addresses of huggingface_hub. */
+function splitRevision(text: string): string[] {
+  return text.split(/@(.*)/s, 2);
+}
+
+/** A branch with a slash, such as refs/pr/3, is written refs%2Fpr%2F3 in addresses. */
+function downloadArguments(id: string, revision: string | undefined): string {
+  const plain = revision?.replaceAll(/%2f/gi, "/");
+  if (plain === undefined || plain === "main" || !/^[\w.-][\w./-]*$/.test(plain)) return id;
+  return `${id} --revision ${plain}`;
 }

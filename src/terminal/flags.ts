@@ -3,10 +3,9 @@
  * ignores unknown flags, keeps the last of two and takes `--seed --steps 3` as an empty seed.
  * Valid flags are passed on as `--name=value`, which is unambiguous.
  */
-import { homedir } from "node:os";
-import { join } from "node:path";
 import type { ArgDef, ArgsDef } from "citty";
 import { BasedXLError } from "../errors.ts";
+import { expandHome } from "../paths.ts";
 
 /** A flag as typed: its name in the definition, how the user wrote it, and the value beside it. */
 interface TypedFlag {
@@ -117,11 +116,6 @@ function givenTwice(before: string, now: string): BasedXLError {
 /** The hint of a definition names the kind of its value. */
 function isPath(definition: ArgDef | undefined): boolean {
   return ["FILE", "FOLDER", "PATH"].includes(definition?.valueHint ?? "");
-}
-
-/** Shells do not expand `~` after `=`, as in `--out=~/image.png`. */
-function expandHome(path: string): string {
-  return path === "~" || path.startsWith("~/") ? join(homedir(), path.slice(1)) : path;
 }
 
 /** Maps every name of a flag, aliases included, to its name in the definition. */

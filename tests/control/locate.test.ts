@@ -2,7 +2,7 @@
  * Which model folder a run uses, and the errors for names that are not folders.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { resolveModelPath } from "../../src/models/locate.ts";
@@ -69,12 +69,24 @@ describe("which model", () => {
       "https://huggingface.co/org/model/resolve/v1/sdxl.safetensors?download=true",
       "org/model --revision v1",
     ],
+    ["https://huggingface.co/org/model.git", "org/model"],
+    ["https://huggingface.co/org/model/commit/0a1b", "org/model --revision 0a1b"],
+    ["https://hf.co/org/model/tree/refs%2Fpr%2F3", "org/model --revision refs/pr/3"],
+    ["https://hf-mirror.com/org/model", "org/model"],
+    ["hf://org/model@fp16/unet", "org/model --revision fp16"],
+    ["org/model@main", "org/model"],
     ["hf://org/model", "org/model"],
     ["org/model", "org/model"],
   ] as const) {
     test(`${value} gets the hint for the hub`, async () => {
       const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
       expect(hint.exec(message)?.[1]).toBe(wanted);
+    });
+  }
+  for (const value of ["https://civitai.com/models/1/a", "civitai.com/api/download/models/2"]) {
+    test(`${value} names a single file`, async () => {
+      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
+      expect(message).toMatch(/is an address, not a folder: .*\.safetensors.*from_single_file/);
     });
   }
   for (const value of [
@@ -102,6 +114,16 @@ describe("a model of the hub's cache, named by its root", () => {
     return folder;
   };
   const pathOf = (folder: string) => resolveModelPath(folder, {}).path;
+
+  test("refs/main that is a folder or a link in a circle counts as none", () => {
+    const one = cached(["000"], null);
+    mkdirSync(join(one, "refs/main"));
+    expect(pathOf(one)).toBe(join(one, "snapshots", "000"));
+    const other = cached(["000"], null);
+    symlinkSync("main", join(other, "refs/main"));
+    symlinkSync("fff", join(other, "snapshots/fff"));
+    expect(pathOf(other)).toBe(join(other, "snapshots", "000"));
+  });
 
   test("means the snapshot of refs/main, or the only one", () => {
     const two = cached(["000", "fff"], "fff\n");

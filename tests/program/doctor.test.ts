@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { ended } from "../../src/bench/support/binary.ts";
 import { driverLine, findDriver } from "../../src/doctor/driver.ts";
@@ -251,6 +251,8 @@ describe("models", () => {
     expect(okTexts.slice(1)).toEqual([`--model ${only}`, `--model ${current}`]);
     expect(lines.filter(({ state }) => state === "note")).toHaveLength(4);
     expect(hubFolder({ HF_HOME: "/hf" })).toBe("/hf/hub");
+    expect(hubFolder({ HF_HOME: "~/hf" })).toBe(join(homedir(), "hf/hub"));
+    expect(hubFolder({ HF_HUB_CACHE: "~/hub" })).toBe(join(homedir(), "hub"));
     expect(hubFolder({ HOME: "/h" })).toBe("/h/.cache/huggingface/hub");
   });
 
