@@ -7,11 +7,11 @@ import { resources } from "../resources.ts";
 /** `reason` is what dlopen or Bun said; `limits` the text of /proc/self/limits. */
 export function loadFailure(path: string, reason: string, limits = readLimits()): string {
   // Bun switches its JIT off where it cannot reserve address space, and bun:ffi needs it.
-  const kibibytes = addressSpaceKiB(limits);
-  if (kibibytes !== null) {
-    return `The native library cannot be loaded under a limit of address space (ulimit -v \
-${kibibytes}), since Bun reserves more than it uses: raise it or set it to unlimited, and limit \
-memory by a control group instead.`;
+  const isMemory = /\bJIT\b|allocate memory|failed to map|cannot map/i.test(reason);
+  const limit = isMemory ? memoryLimit(limits) : null;
+  if (limit !== null) {
+    return `The native library cannot be loaded under a limit of ${limit}, since Bun reserves \
+more than it uses: raise it or set it to unlimited, and limit memory by a control group instead.`;
   }
   if (/\bJIT\b/.test(reason)) {
     return `The native library needs Bun's JIT, and something has switched it off (${reason}): \
@@ -30,8 +30,14 @@ function readLimits(): string {
   }
 }
 
-/** The soft limit, as `ulimit -v` counts; null where there is none. */
-function addressSpaceKiB(limits: string): number | null {
-  const bytes = /^Max address space +(\d+)/m.exec(limits)?.[1];
-  return bytes === undefined ? null : Math.floor(Number(bytes) / 1024);
+/** The soft limit that is set, with its flag of `ulimit`, which counts KiB; null for none. */
+function memoryLimit(limits: string): string | null {
+  for (const [name, flag] of [
+    ["address space", "-v"],
+    ["data size", "-d"],
+  ]) {
+    const bytes = new RegExp(`^Max ${name} +(\\d+)`, "m").exec(limits)?.[1];
+    if (bytes !== undefined) return `${name} (ulimit ${flag} ${Math.floor(Number(bytes) / 1024)})`;
+  }
+  return null;
 }

@@ -17,6 +17,10 @@ const limited =
 test("a limit of address space is named, else the reason and how to get the library again", () => {
   const reason = "bun:ffi requires the JIT";
   expect(loadFailure("/x.so", reason, limited)).toContain("(ulimit -v 1500000)");
+  const data = "Max data size  307200000  unlimited  bytes\n";
+  expect(loadFailure("/x.so", reason, data + unlimited)).toContain("data size (ulimit -d 300000)");
+  // A limit has nothing to do with other failures.
+  expect(loadFailure("/x.so", "no such symbol", limited)).toStartWith("/x.so cannot be loaded");
   expect(loadFailure("/x.so", reason, unlimited)).toContain("BUN_JSC_useJIT");
   expect(loadFailure("/x.so", "no such symbol", unlimited)).toStartWith(
     "/x.so cannot be loaded (no such symbol): ",
