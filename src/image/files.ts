@@ -83,7 +83,16 @@ function placeOf(path: string): Place {
   if (found && !mayWrite(target, constants.W_OK)) {
     throw cannotWrite(path, "the file that is there is write-protected");
   }
+  if (found && isKeptFrom(found, statSync(folder))) {
+    throw cannotWrite(path, "the file that is there belongs to another user");
+  }
   return { target, replaced: found };
+}
+
+/** In a sticky folder (/tmp), only the owner of a file or of the folder may replace the file. */
+function isKeptFrom(file: Stats, folder: Stats): boolean {
+  const me = process.geteuid?.() ?? 0;
+  return (folder.mode & 0o1000) !== 0 && me !== 0 && me !== file.uid && me !== folder.uid;
 }
 
 /** Linux's own limit. */
@@ -95,7 +104,7 @@ function behindLinks(path: string, named: string): string {
   for (let count = 0; count <= linkCountMax; count++) {
     const folder = dirname(at);
     checkFolder(path, folder);
-    const place = join(realpathSync.native(folder), basename(at));
+    const place = join(realFolder(path, folder), basename(at));
     if (!isLink(path, place)) return place;
     const next = readlinkSync(place);
     if (/[/\\]$/.test(next)) throw isFolder(path);
@@ -103,6 +112,14 @@ function behindLinks(path: string, named: string): string {
     at = isAbsolute(next) ? next : `${dirname(place)}/${next}`;
   }
   throw cannotWrite(path, "it is a chain of too many links");
+}
+
+function realFolder(path: string, folder: string): string {
+  try {
+    return realpathSync.native(folder);
+  } catch (error) {
+    throw cannotWrite(path, (error as Error).message);
+  }
 }
 
 function isLink(path: string, place: string): boolean {

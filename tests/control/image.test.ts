@@ -234,6 +234,25 @@ describe("places that cannot be written", () => {
     );
   });
 
+  // Only root can give a file to another user.
+  test.skipIf(process.geteuid?.() !== 0)("another user's file in a sticky folder", async () => {
+    chmodSync(root, 0o755);
+    chownSync(folder, 65533, 65533);
+    chmodSync(folder, 0o1777);
+    const path = join(folder, "theirs.png");
+    writeFileSync(path, "theirs");
+    // Writable for all, but not theirs to replace.
+    chmodSync(path, 0o666);
+    process.seteuid?.(65534);
+    try {
+      const message = await refusal(() => checkWritable(path), "io");
+      expect(message).toBe(`Cannot write ${path}: the file that is there belongs to another user.`);
+      expect(checkWritable(join(folder, "mine.png"))).toBe(join(folder, "mine.png"));
+    } finally {
+      process.seteuid?.(0);
+    }
+  });
+
   test("a device in place of the file", async () => {
     symlinkSync("/dev/null", join(folder, "a.png"));
     const message = await refusal(() => checkWritable(join(folder, "a.png")), "io");
