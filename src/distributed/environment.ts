@@ -28,7 +28,7 @@ export function processEnvironment(env: Environment): ProcessEnvironment | null 
   const missing = names.filter((name) => !env[name]);
   if (missing.length === names.length) return null;
   // One process needs nobody's address: launchers of a single task often leave it out.
-  if (env.WORLD_SIZE?.trim() === "1") {
+  if (/^0*1$/.test(env.WORLD_SIZE?.trim() ?? "")) {
     if (env.RANK) whole(env, "RANK", 0, 0);
     return null;
   }

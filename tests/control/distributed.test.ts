@@ -27,6 +27,7 @@ describe("the environment", () => {
     expect(processEnvironment({ ...env, RANK: "0", WORLD_SIZE: "1" })).toBeNull();
     expect(processEnvironment({ RANK: "0", WORLD_SIZE: "1" })).toBeNull();
     expect(processEnvironment({ WORLD_SIZE: "1", MASTER_PORT: "29500" })).toBeNull();
+    expect(processEnvironment({ RANK: "0", WORLD_SIZE: "01" })).toBeNull();
   });
 
   test("all four are read, and LOCAL_RANK where there is one", () => {
