@@ -270,7 +270,7 @@ pub const Machine = struct {
         const cpu = Cpu.init(machine.gpa, machine.io, .{
             .thread_count = @max(1, threads),
             .compute = machine.options.compute_dtype,
-            .place = if (machine.fibers) |fibers| .{ .fibers = fibers, .rank = i } else null,
+            .fiber_slot = if (machine.fibers) |fibers| .{ .fibers = fibers, .rank = i } else null,
             .cancelled = machine.cancelled,
         }) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,

@@ -18,26 +18,26 @@ const ops_product = @import("cpu/ops_product.zig");
 
 pub const InstructionSet = dispatch.InstructionSet;
 
-/// What products, convolutions and attention are computed in. `bf16`: operands are rounded to bf16
-/// while they are packed, sums are f32; everything else stays f32.
+/// Precision of GEMMs, convolutions and attention. `bf16`: operands are rounded to bf16 while they
+/// are packed, accumulation is f32; everything else stays f32.
 pub const Compute = enum(u32) { f32 = 0, bf16 = 1 };
 
 /// Partial sums of one group norm: slabs * groups * 2.
 pub const partial_count_max = 64 * 1024;
 
 pub const Options = struct {
-    /// Of this rank, the caller's included; at least 1.
+    /// Threads of this rank, the caller included; at least 1.
     thread_count: u32,
-    /// Null: the best of this machine for `compute`.
+    /// Instruction set; null: the best of this machine for `compute`.
     instruction_set: ?InstructionSet = null,
     compute: Compute = .f32,
-    /// Among ranks that share cores.
-    place: ?Place = null,
-    /// Looked at between tasks: operations then return `error.Cancelled`.
+    /// The rank's fiber, where ranks share cores.
+    fiber_slot: ?FiberSlot = null,
+    /// Checked between tasks: when set, operations return `error.Cancelled`.
     cancelled: *const std.atomic.Value(bool),
 };
 
-pub const Place = struct { fibers: *RankFibers, rank: usize };
+pub const FiberSlot = struct { fibers: *RankFibers, rank: usize };
 
 /// One rank's CPU: used by one thread at a time.
 pub const Cpu = struct {
@@ -45,7 +45,7 @@ pub const Cpu = struct {
     kernels: *const arguments.Kernels,
     instruction_set: InstructionSet,
     pool: ThreadPool,
-    place: ?Place,
+    fiber_slot: ?FiberSlot,
     reduction_workspace: []f64,
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
@@ -61,7 +61,7 @@ pub const Cpu = struct {
             .kernels = kernels,
             .instruction_set = set,
             .pool = undefined,
-            .place = options.place,
+            .fiber_slot = options.fiber_slot,
             .reduction_workspace = try gpa.alloc(f64, partial_count_max),
         };
         errdefer gpa.free(cpu.reduction_workspace);
@@ -70,7 +70,7 @@ pub const Cpu = struct {
             .workspace_bytes = kernels.workspace_bytes,
             .cancelled = options.cancelled,
         });
-        if (options.place) |place| place.fibers.pools[place.rank] = &cpu.pool;
+        if (options.fiber_slot) |slot| slot.fibers.pools[slot.rank] = &cpu.pool;
         return cpu;
     }
 
@@ -112,13 +112,13 @@ pub const Detected = struct {
     best: InstructionSet,
     has_bf16: bool,
 
-    /// The processor's own name, "unknown" where it does not tell.
+    /// The CPU's model name, "unknown" where it does not report one.
     pub fn name(detected: *const Detected) []const u8 {
         return detected.name_buffer[0..detected.name_len];
     }
 };
 
-/// What this machine is.
+/// Facts about this machine.
 pub fn detect() Detected {
     var buffer: [48]u8 = undefined;
     const name = dispatch.processorName(&buffer);

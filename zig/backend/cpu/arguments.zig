@@ -1,16 +1,16 @@
-//! What crosses from the library to the kernels: C structs of plain pointers and sizes, and the
+//! The ABI between library and kernels: C structs of plain pointers and sizes, and the function
 //! table that every instruction set exports. Both sides compile this file, each for its own target,
 //! so nothing in it may depend on the instruction set.
 
-/// Does task number `task` of the operation that `args` describes. `workspace` is the calling
-/// thread's own memory, `Kernels.workspace_bytes` long. Kernels allocate nothing.
+/// Runs task number `task` of the operation that `args` describes. `workspace` is memory of the
+/// calling thread, `Kernels.workspace_bytes` long. Kernels allocate nothing.
 pub const Kernel = *const fn (
     args: *const anyopaque,
     task: usize,
     workspace: [*]align(64) u8,
 ) callconv(.c) void;
 
-/// One instruction set: the sizes that the caller needs to cut work into tasks, and the kernels.
+/// One instruction set: the sizes that the caller needs to split work into tasks, and the kernels.
 pub const Kernels = extern struct {
     workspace_bytes: usize,
     /// Rows and columns of the register tile of a matrix product.
@@ -25,7 +25,7 @@ pub const Kernels = extern struct {
     head_size_max: usize,
     /// Channels whose sums a workspace holds.
     channel_count_max: usize,
-    /// Work of one task at most, so that cancelling is quick: about 10 ms.
+    /// Maximum work of one task, so that cancelling is quick: about 10 ms.
     task_flops_max: usize,
 
     linear: Kernel,
@@ -52,7 +52,7 @@ pub const WeightType = enum(u32) { f32, f16, bf16 };
 
 pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
 
-/// What happens to a finished element of a product:
+/// Epilogue of a GEMM, per output element:
 /// activation(sum + bias + channel_bias) + residual.
 pub const Epilogue = extern struct {
     bias: ?[*]const f32,
@@ -60,12 +60,12 @@ pub const Epilogue = extern struct {
     channel_bias: ?[*]const f32,
     /// Rows of the product per batch element, for `channel_bias`.
     rows_per_batch: usize,
-    /// Laid out as the output.
+    /// Same layout as the output.
     residual: ?[*]const f32,
     activation: Activation,
 };
 
-/// Products that can be done together.
+/// A GEMM, possibly batched with GEMMs of other ranks.
 pub const together_max = 16;
 
 /// output (rows, columns) = A (rows, depth) * weight (columns, depth)^T, in blocks:
@@ -74,10 +74,10 @@ pub const Product = extern struct {
     weight: *const anyopaque,
     weight_type: WeightType,
     rows: usize,
-    /// Of this product and of those that follow. The first one has the blocks, for all.
+    /// Rows of this GEMM and all `next` ones. The first one holds the blocks of all.
     rows_together: usize,
-    /// Another rank's product by the same weights, done together with this one so that each weight
-    /// is packed once; the same kind of operation, unlike in its rows alone.
+    /// Another rank's GEMM with the same weights, batched with this one so that each weight is
+    /// packed once; the same operation except for its rows.
     next: ?*const Product,
     columns: usize,
     depth: usize,
@@ -87,7 +87,7 @@ pub const Product = extern struct {
     row_block_count: usize,
     column_block: usize,
     column_block_count: usize,
-    /// Of the pool: a thread's next task is likely to be so many further.
+    /// Threads of the pool: a thread's next task is likely to be this many further.
     thread_count: usize,
     epilogue: Epilogue,
 };
@@ -226,7 +226,7 @@ pub const CheckFinite = extern struct {
     x: [*]const f32,
     count: usize,
     count_per_task: usize,
-    /// Set to 1 by any task that meets an infinity or a NaN.
+    /// Set to 1 by any task that finds an infinity or a NaN.
     found: *u32,
 };
 
@@ -263,7 +263,7 @@ pub const LatentStep = extern struct {
     noise: ?[*]const f32,
     count: usize,
     count_per_task: usize,
-    /// Of each image of `image_count` elements.
+    /// Guidance scale of each image of `image_count` elements.
     guidance_scales: [*]const f32,
     /// Of each image of `image_count` elements; null where all are 1.
     guidance_factors: ?[*]const f32,

@@ -1,4 +1,4 @@
-//! How a product is cut into blocks, and its blocks into tasks.
+//! Splits a GEMM into blocks, and its blocks into tasks.
 //! Blocks depend on the number of threads, results do not: an element's sum is made in one task and
 //! its order of additions depends on the depth alone.
 
@@ -6,20 +6,20 @@ const std = @import("std");
 const arguments = @import("arguments.zig");
 const Kernels = arguments.Kernels;
 
-/// Rows of a block at most: beyond, packing the weights again costs under 1 %.
+/// Maximum rows of a block: beyond that, repacking the weights costs less than 1 %.
 const row_block_max = 1024;
-/// Below this a task is too short to be worth sharing.
+/// Minimum work of a task: below this, sharing costs more than it gains.
 const task_flops_min = 4 << 20;
-/// Tasks per thread at least, to even out what threads take; more would pack the rows more often.
+/// Minimum tasks per thread, to balance the load; more would pack the rows more often.
 const tasks_per_thread = 2;
 
-/// Packing a weight costs about as much as packing so many elements of the rows: it is turned and
-/// widened, and comes from memory.
+/// Cost of packing a weight, in packed row elements: it is transposed and widened, and read from
+/// memory.
 const weight_cost = 6;
 
-/// Chooses the blocks and returns the number of tasks. Fewer rows in a block pack the weights more
-/// often, fewer columns the rows: what costs less is made smaller, until tasks are short enough to
-/// be cancelled between and enough to go round.
+/// Chooses the blocks and returns the number of tasks. Fewer rows per block repack the weights more
+/// often, fewer columns the rows: the cheaper dimension is split, until tasks are short enough for
+/// cancellation and enough for all threads.
 pub fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) usize {
     const tile_rows = kernels.tile_rows;
     const tile_columns = kernels.tile_columns;
@@ -47,14 +47,14 @@ pub fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) 
     return p.row_block_count * p.column_block_count;
 }
 
-/// The size of equal parts of `total`, a multiple of `unit`, of about `limit` at most.
+/// The size of equal blocks of `total`: a multiple of `unit`, about `limit` at most.
 fn evenPart(total: usize, limit: usize, unit: usize) usize {
     const units = count(total, unit);
     const units_max = @max(1, limit / unit);
     return count(units, count(units, units_max)) * unit;
 }
 
-/// Parts of `part` that cover `total`.
+/// Number of blocks of `part` that cover `total`.
 pub fn count(total: usize, part: usize) usize {
     return (total + part - 1) / part;
 }

@@ -1,6 +1,6 @@
-//! Which instruction set runs: every one that the target can have is compiled in, and the processor
-//! is asked at run time. The operating system must save the wide registers too, so the processor's
-//! own flags are not enough.
+//! Selects the instruction set: kernels for all of them are compiled in, and CPUID decides at run
+//! time. The operating system must save the wide registers too (XGETBV), so the CPU's flags alone
+//! are not enough.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -13,7 +13,7 @@ pub const InstructionSet = enum {
     x86_64_v3,
     /// AVX-512
     x86_64_v4,
-    /// AVX-512 with products of bf16 pairs: what `Compute.bf16` runs on, never chosen for f32.
+    /// AVX-512 with AVX512_BF16: for `Compute.bf16` only, never for f32.
     x86_64_v4_bf16,
     /// NEON
     aarch64,
@@ -48,7 +48,7 @@ pub fn kernels(set: InstructionSet) ?*const Kernels {
     };
 }
 
-/// What runs products of bf16 pairs, null where nothing does.
+/// The kernels with bf16 dot products, null where the CPU has none.
 pub fn bestBf16() ?InstructionSet {
     return if (isSupported(.x86_64_v4_bf16)) .x86_64_v4_bf16 else null;
 }
@@ -92,7 +92,7 @@ fn cpuid(number: u32, sub: u32) Leaf {
     return .{ .a = a, .b = b, .c = c, .d = d };
 }
 
-/// The registers that the operating system saves. Only where `osxsave` is set.
+/// The registers that the operating system saves (XCR0). Requires `osxsave`.
 fn savedState() u32 {
     return asm volatile (
         \\ xor %%ecx, %%ecx
@@ -126,11 +126,11 @@ fn hasV4() bool {
 }
 
 fn hasBf16() bool {
-    // Leaf 7 has a second part, which says avx512_bf16.
+    // avx512_bf16 is in subleaf 1 of leaf 7.
     return cpuid(7, 0).a >= 1 and hasBits(cpuid(7, 1).a, &.{5});
 }
 
-/// The processor's name in `buffer`, "unknown" where it does not tell; on arm64 none can.
+/// The CPU's brand string in `buffer`, "unknown" where there is none, as on arm64.
 pub fn processorName(buffer: *[48]u8) []const u8 {
     if (builtin.cpu.arch == .aarch64) return "arm64";
     if (cpuid(0x8000_0000, 0).a < 0x8000_0004) return "unknown";

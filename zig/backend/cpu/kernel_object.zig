@@ -12,7 +12,7 @@ const sampler = @import("kernels/sampler.zig");
 const tile = @import("kernels/tile.zig");
 const v = @import("kernels/vector.zig");
 
-/// What one task may do: about 10 ms of an ordinary core with this instruction set.
+/// Maximum work of one task: about 10 ms on an ordinary core with this instruction set.
 const task_flops_max: usize = switch (v.lanes) {
     16 => 2000 << 20,
     8 => 1000 << 20,

@@ -11,7 +11,7 @@ const Tensor = @import("../../tensor.zig").Tensor;
 const count = blocks.count;
 const floats = ops_product.floats;
 
-/// Parts that a sequence can lie in: one per rank.
+/// Maximum number of shards of a sequence: one per rank.
 pub const chunk_count_max = 64;
 const tasks_per_thread = 4;
 
@@ -55,7 +55,7 @@ pub fn attention(
     return cpu.pool.run(kernels.attention, &args, q.shape.batch * head_count * block_count);
 }
 
-/// Queries of one task. Rows do not touch each other, so this changes no result.
+/// Queries of one task. Rows are independent, so this changes no result.
 fn queryBlock(
     cpu: *const Cpu,
     q: Tensor,
@@ -69,7 +69,8 @@ fn queryBlock(
     const timely = kernels.task_flops_max / (4 * head_width * @max(1, key_count));
     const heads = q.shape.batch * head_count;
     const wanted = tasks_per_thread * cpu.pool.thread_count / heads + 1;
-    // Short blocks would pack the keys too often: never under eight tiles for balance alone.
+    // Short blocks would repack the keys too often: at least eight tiles, even where that is
+    // uneven.
     const balanced = @max(8 * rows, q.shape.positionCount() / wanted);
     const limit = @min(kernels.query_block_max, fits, timely, balanced);
     return @max(1, limit / rows) * rows;

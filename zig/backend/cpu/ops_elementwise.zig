@@ -1,5 +1,5 @@
-//! Copies, sums, embeddings and the sampler's update. What is a few hundred numbers (sinusoids,
-//! gathered rows) is computed here on the calling thread; the rest goes to kernels.
+//! Copies, sums, embeddings and the sampler's update. Small operations of a few hundred numbers
+//! (sinusoids, gathered rows) run here on the calling thread; the rest runs in kernels.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -99,7 +99,7 @@ pub fn geglu(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
     return cpu.pool.run(cpu.kernels.geglu, &args, count(rows, args.rows_per_task));
 }
 
-/// A few rows: not worth waking the pool.
+/// Runs on the calling thread: a few rows are not worth waking the pool.
 pub fn copyRows(
     _: *Cpu,
     out: Tensor,
@@ -118,7 +118,7 @@ pub fn copyRows(
     }
 }
 
-/// One row of a image, five times read: not worth waking the pool.
+/// Runs on the calling thread: one row of an image, read five times.
 pub fn extrapolateRows(cpu: *Cpu, out: Tensor, o: backend.ExtrapolateRows) error{}!void {
     const channels: usize = out.shape.channels;
     const width: usize = out.shape.width;
@@ -289,7 +289,7 @@ fn elementwise(
 }
 
 /// diffusers' rescale_noise_cfg: one factor per image, from the standard deviations of the
-/// positive branch and of the guided output. Few numbers: not worth waking the pool.
+/// positive branch and of the guided output. Runs on the calling thread: the tensors are small.
 fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
     const image_count = step.latent.shape.batch;
     const factors: [*]f32 = @ptrCast(cpu.reduction_workspace.ptr);

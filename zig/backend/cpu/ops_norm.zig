@@ -1,6 +1,5 @@
-//! Group norm and layer norm. Group sums are made in slabs of positions whose number depends on the
-//! shape alone and are added up in order, so the same image gives the same bits on any machine
-//! load.
+//! Group norm and layer norm. Group sums are computed per slab of positions and added up in order.
+//! The number of slabs depends on the shape alone, so the result does not depend on timing.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,7 +15,7 @@ const count = blocks.count;
 const floats = ops_product.floats;
 const vectorOf = ops_product.vectorOf;
 
-/// Elements of one task: long against the cost of claiming it, short against a millisecond.
+/// Elements of one task: much longer than claiming it takes, much shorter than a millisecond.
 const task_elements = 64 * 1024;
 
 pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
@@ -141,7 +140,7 @@ pub fn layerNorm(
     return cpu.pool.run(cpu.kernels.layer_norm, &args, count(rows, args.rows_per_task));
 }
 
-/// Of a mean and a mean of squares.
+/// The variance from a mean and a mean of squares.
 fn varianceOf(moments: []const f64) f64 {
     return moments[1] - moments[0] * moments[0];
 }

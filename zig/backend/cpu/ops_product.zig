@@ -1,5 +1,5 @@
-//! Linear layers and convolutions: fills in the kernels' arguments and has them done, by the rank's
-//! own threads or together with the same products of other ranks.
+//! Linear layers and convolutions: fills in the kernels' arguments and runs them on the rank's own
+//! threads, or batched with the same GEMMs of other ranks.
 
 const assert = @import("std").debug.assert;
 const arguments = @import("arguments.zig");
@@ -10,10 +10,10 @@ const Cpu = @import("../cpu.zig").Cpu;
 const Tensor = tensors.Tensor;
 const Weight = @import("../../weights.zig").Weight;
 
-/// Up to here packing the weights would cost more than multiplying by them.
+/// Maximum rows without packing: for fewer rows, packing the weights costs more than the GEMM.
 const few_rows_max = 16;
-/// Ranks that share cores do products by at least so many weights together: fewer are packed in
-/// less time than it takes to meet.
+/// Minimum weights of a GEMM that ranks on shared cores batch: packing fewer takes less time than
+/// waiting for the other ranks.
 const together_weights_min = 256 * 1024;
 
 pub fn linear(
@@ -33,7 +33,7 @@ pub fn linear(
     p.depth = x.shape.channels;
     p.epilogue.activation = activationOf(options.activation);
     if (options.residual) |residual| p.epilogue.residual = floats(residual);
-    // By the positions of one image: a image must have the same bits alone and in a batch.
+    // Depends on the positions of one image: its bits must be the same alone and in a batch.
     if (x.shape.positionCount() <= few_rows_max) {
         // A quarter MiB of weights at a time.
         p.column_block = @max(2, 128 * 1024 / p.depth / 2 * 2);
@@ -107,9 +107,9 @@ fn multiply(
     phases: usize,
 ) error{Cancelled}!void {
     const p = &args.product;
-    if (cpu.place) |place| {
-        if (place.fibers.has(place.rank) and p.columns * p.depth >= together_weights_min) {
-            return place.fibers.multiply(place.rank, .{
+    if (cpu.fiber_slot) |slot| {
+        if (slot.fibers.has(slot.rank) and p.columns * p.depth >= together_weights_min) {
+            return slot.fibers.multiply(slot.rank, .{
                 .kernel = kernel,
                 .args = args,
                 .product = p,

@@ -1,10 +1,11 @@
-//! Ranks that share fewer cores than they are. Left to the operating system, each would pack every
-//! weight for a few rows of its own, and ranks that take turns on a core would push each other's
-//! blocks out of its caches. So ranks are fibres here, of as many threads as there are cores, and a
-//! rank that comes to a large product waits for the others: products by the same weights are done
-//! together, by all threads, and each weight is packed once.
+//! Cooperative scheduler for more ranks than cores. As threads, each rank would pack every weight
+//! for its few rows, and ranks on one core would evict each other's blocks from its caches. So
+//! ranks run as fibers on one thread per core, and a rank that reaches a large GEMM waits for the
+//! others: GEMMs with the same weights are batched over all threads, and each weight is packed
+//! once.
 //!
-//! Nobody waits for a rank that cannot come: when no fibre can go on, what has come is done.
+//! A GEMM starts with the ranks that have reached it as soon as no other fiber can make progress;
+//! it never waits for all ranks.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -16,15 +17,15 @@ const cores = @import("../../system/cores.zig");
 const fibres = @import("../../system/fibre.zig");
 const ThreadPool = @import("thread_pool.zig").ThreadPool;
 
-/// What a thread of its own would have; pages that are never touched cost nothing.
+/// Stack size, as of a thread; untouched pages cost nothing.
 const stack_bytes = 16 << 20;
-/// Below each stack: too deep a call ends in a signal, not in another's memory. Wider than the
-/// largest local.
+/// Guard below each stack: a stack overflow ends in a signal instead of corrupting another stack.
+/// Wider than the largest local.
 const guard_bytes = 1 << 20;
-/// How long a fibre that waits for others goes without looking whether they gave up.
+/// Interval at which a waiting fiber checks whether other ranks failed.
 const nap_ns = 50 * std.time.ns_per_ms;
-/// Looks for news before a thread sleeps: some 60 microseconds, what other fibres do between two
-/// products. None where there are more threads than cores.
+/// Spins before a thread sleeps: some 60 microseconds, the time of other fibers between two GEMMs.
+/// None where there are more threads than cores.
 const spin_count_max = 2000;
 
 pub const RankFibers = struct {
@@ -34,26 +35,26 @@ pub const RankFibers = struct {
     cancelled: *const std.atomic.Value(bool),
     thread_count: usize,
     spin_count: usize,
-    /// By rank, for the memory that kernels work in: a thread uses that of its first fibre.
+    /// Thread pools by rank, for kernel workspaces: a thread uses that of its first fiber.
     pools: [member_count_max]*const ThreadPool = undefined,
     stacks: [member_count_max]Stack = undefined,
     stack_count: usize = 0,
 
-    /// Grows whenever somebody may be able to go on.
+    /// Incremented whenever a fiber may have become runnable.
     news_count: std.atomic.Value(u32) = .init(0),
     sleepers: std.atomic.Value(u32) = .init(0),
     mutex: Io.Mutex = .init,
 
-    // Under the mutex.
+    // Protected by the mutex.
     members: [member_count_max]Member = undefined,
     member_count: usize = 0,
-    /// Threads that run a fibre.
+    /// Threads that currently run a fiber.
     running_count: usize = 0,
-    /// Threads that do a product's tasks, and whether there may be more of these.
+    /// Threads that run tasks of the batched GEMM, and whether others may join.
     working_count: usize = 0,
     has_tasks: bool = false,
 
-    // What is done together: unchanged while threads work.
+    // The batched GEMM: constant while threads work on it.
     first: *const Work = undefined,
     together: [member_count_max]*Member = undefined,
     together_count: usize = 0,
@@ -62,16 +63,16 @@ pub const RankFibers = struct {
 
     const Stack = []align(std.heap.page_size_min) u8;
 
-    /// What each rank is to do; returns when it has.
+    /// Entry function of each rank's fiber.
     pub const Entry = *const fn (context: *anyopaque, rank: usize) void;
 
-    /// A product on the stack of its rank's fibre.
+    /// A GEMM that a rank has reached; on the stack of its fiber.
     pub const Work = struct {
         kernel: arguments.Kernel,
         args: *const anyopaque,
-        /// Within `args`.
+        /// Points into `args`.
         product: *Product,
-        /// How often `product`'s tasks are done (`arguments.Convolution`).
+        /// Number of phases, each of which runs all tasks of `product` (`arguments.Convolution`).
         phases: usize,
         kernels: *const arguments.Kernels,
 
@@ -83,7 +84,7 @@ pub const RankFibers = struct {
         }
     };
 
-    /// Until `value` has grown to `count` or somebody has given up, or until a time has come.
+    /// Condition of a waiting fiber: `value` has reached `count`, a rank has failed, or a deadline.
     const Wait = struct {
         value: *const std.atomic.Value(u64),
         count: u64,
@@ -99,25 +100,25 @@ pub const RankFibers = struct {
         ready,
         running,
         waits: Wait,
-        /// At a product that has not been begun.
+        /// Waits at a GEMM that has not started.
         multiplies: *const Work,
-        /// At one that is being done.
+        /// Waits at a GEMM that is running.
         served,
         ended,
     };
 
-    /// A rank's fibre; always on the same thread, so that nothing of a thread's own moves.
+    /// A rank's fiber; always on the same thread, so that thread-local state stays valid.
     const Member = struct {
         rank: usize,
         thread: usize,
         entry: Entry,
         context: *anyopaque,
         state: State = .ready,
-        /// What it becomes when its thread has left it.
+        /// State to enter once its thread has switched away.
         next_state: State = .ready,
-        /// Products that it has come to: who has come to fewer is behind.
+        /// Number of GEMMs that it has reached; the lowest is furthest behind.
         product_count: u64 = 0,
-        /// Where it goes on, and where its thread does.
+        /// Saved stack pointers of the fiber and of its thread.
         saved: usize,
         home: usize = 0,
 
@@ -154,7 +155,7 @@ pub const RankFibers = struct {
         fibers.* = undefined;
     }
 
-    /// Calls `entry` for each of the ranks 0 to `count`, as fibres of this thread and some more;
+    /// Calls `entry` for each of the ranks 0 to `count`, as fibers on this thread and further ones;
     /// returns when all have returned.
     pub fn run(fibers: *RankFibers, count: usize, context: *anyopaque, entry: Entry) void {
         assert(count <= fibers.stack_count);
@@ -173,13 +174,13 @@ pub const RankFibers = struct {
         while (started < fibers.thread_count) : (started += 1) {
             threads[started] = std.Thread.spawn(.{}, serve, .{ fibers, started }) catch break;
         }
-        fibers.adopt(started);
+        fibers.reassign(started);
         fibers.serve(0);
         for (threads[1..started]) |thread| thread.join();
         fibers.member_count = 0;
     }
 
-    /// Whether the rank runs as a fibre now.
+    /// Whether the rank currently runs as a fiber.
     pub fn has(fibers: *const RankFibers, rank: usize) bool {
         return rank < fibers.member_count;
     }
@@ -200,15 +201,15 @@ pub const RankFibers = struct {
         } });
     }
 
-    /// Some value has grown, or somebody has given up.
+    /// Wakes waiters after a value has grown or a rank has failed.
     pub fn notify(fibers: *RankFibers) void {
         _ = fibers.news_count.fetchAdd(1, .seq_cst);
         if (fibers.sleepers.load(.seq_cst) == 0) return;
         fibers.io.futexWake(u32, &fibers.news_count.raw, member_count_max);
     }
 
-    /// Returns when the rank's product is done.
-    /// Cancelled: some of it may not have been done, and none is running any more.
+    /// Returns when the rank's GEMM is done. `Cancelled`: some tasks may not have run, and none is
+    /// running any more.
     pub fn multiply(fibers: *RankFibers, rank: usize, product: Work) error{Cancelled}!void {
         const member = &fibers.members[rank];
         member.product_count += 1;
@@ -236,8 +237,8 @@ pub const RankFibers = struct {
         return Io.Timestamp.now(fibers.io, .awake).toNanoseconds();
     }
 
-    /// Fibres of threads that could not be started go to the others.
-    fn adopt(fibers: *RankFibers, started: usize) void {
+    /// Reassigns the fibers of threads that could not be started.
+    fn reassign(fibers: *RankFibers, started: usize) void {
         fibers.mutex.lockUncancelable(fibers.io);
         defer fibers.mutex.unlock(fibers.io);
         for (fibers.members[0..fibers.member_count]) |*member| {
@@ -248,13 +249,13 @@ pub const RankFibers = struct {
 
     const Next = union(enum) {
         member: *Member,
-        /// Those of a product, and whether nobody knows of them yet.
+        /// Run tasks of a batched GEMM; whether the other threads must be notified.
         tasks: enum { new, known },
         sleep: i96,
         ended,
     };
 
-    /// What a thread of the fibers does from beginning to end.
+    /// Main loop of a thread.
     fn serve(fibers: *RankFibers, thread: usize) void {
         while (true) {
             const seen = fibers.news_count.load(.seq_cst);
@@ -318,7 +319,7 @@ pub const RankFibers = struct {
         };
     }
 
-    /// Begins what the rank furthest behind waits for, with all that came for the same.
+    /// Starts the GEMM of the rank furthest behind, with all ranks that wait for the same one.
     fn begin(fibers: *RankFibers) bool {
         const members = fibers.members[0..fibers.member_count];
         var behind: ?*Member = null;
@@ -331,7 +332,7 @@ pub const RankFibers = struct {
         var rows: usize = 0;
         var following: ?*const Product = null;
         var i = members.len;
-        // From the last to the first, which holds what is true of all.
+        // From the last to the first, which holds the shared values.
         while (i > 0) {
             i -= 1;
             const member = &members[i];
@@ -354,7 +355,7 @@ pub const RankFibers = struct {
         return true;
     }
 
-    /// Does tasks until none is left; who ends last lets the ranks go on.
+    /// Runs tasks until none is left; the last thread makes the ranks runnable.
     fn claim(fibers: *RankFibers, thread: usize) void {
         const first = fibers.first;
         const workspace = fibers.pools[thread].callerWorkspace();
@@ -366,7 +367,7 @@ pub const RankFibers = struct {
         if (fibers.endWork()) fibers.notify();
     }
 
-    /// Whether this thread was the last one that worked: then the ranks are ready.
+    /// Whether this thread was the last one working: then the ranks are runnable.
     fn endWork(fibers: *RankFibers) bool {
         fibers.mutex.lockUncancelable(fibers.io);
         defer fibers.mutex.unlock(fibers.io);
@@ -377,7 +378,7 @@ pub const RankFibers = struct {
         return true;
     }
 
-    /// A fibre has come back to its thread.
+    /// Updates the state of a fiber that has switched back to its thread.
     fn settle(fibers: *RankFibers, member: *Member) void {
         fibers.mutex.lockUncancelable(fibers.io);
         defer fibers.mutex.unlock(fibers.io);
@@ -385,7 +386,7 @@ pub const RankFibers = struct {
         fibers.running_count -= 1;
     }
 
-    /// Until there are news that nobody has seen, or until a time has come.
+    /// Sleeps until `news` changes or a deadline passes.
     fn sleep(fibers: *RankFibers, seen: u32, until_ns: i96) void {
         for (0..fibers.spin_count) |_| {
             if (fibers.news_count.load(.monotonic) != seen) return;
@@ -399,7 +400,7 @@ pub const RankFibers = struct {
     }
 };
 
-/// Whom this thread switches to: a fibre begins without arguments.
+/// The fiber that this thread switches to: a fiber starts without arguments.
 threadlocal var beginning: *RankFibers.Member = undefined;
 
 fn beginMember() callconv(.c) noreturn {

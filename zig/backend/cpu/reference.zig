@@ -1,5 +1,5 @@
-//! Every operation as the plainest loop in f64, for tests only. Inputs are f64 copies of what the
-//! kernels read, so that what differs is the kernels' rounding alone.
+//! Reference implementation of every operation: plain loops in f64, for tests only. Inputs are f64
+//! copies of the kernels' inputs, so that only the kernels' rounding differs.
 
 const std = @import("std");
 const backend = @import("../../backend.zig");

@@ -1,6 +1,6 @@
-//! The threads of one rank: the caller and its helpers share the tasks of one operation at a time.
-//! A helper joins only while tasks are left, so the caller never waits for a thread that the
-//! operating system has not woken yet, and small operations cost what they cost on one thread.
+//! Thread pool of one rank: the caller and its workers share the tasks of one operation at a time.
+//! A worker joins only while tasks are left, so the caller never waits for a thread that the
+//! operating system has not woken yet, and small operations cost no more than on one thread.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -9,15 +9,15 @@ const arguments = @import("arguments.zig");
 const cores = @import("../../system/cores.zig");
 const huge_pages = @import("../../system/huge_pages.zig");
 
-/// Looks at the state word before a thread sleeps: some 30 microseconds, the pause between two
-/// operations. None when there are more threads than cores: looking would then cost someone's work.
+/// Spins on the state word before a thread sleeps: some 30 microseconds, the pause between two
+/// operations. None when there are more threads than cores: spinning would take a core from others.
 const spin_count_max = 1000;
 const stack_bytes = 1 << 20;
 
 /// Threads of all pools of this process, callers included.
 var threads_alive: std.atomic.Value(usize) = .init(0);
 
-/// What helpers wait on: the number of the operation, whether it still has tasks, who works on it.
+/// State word (futex) of the workers: operation number, whether tasks are left, number of workers.
 const State = packed struct(u32) { active: u15 = 0, open: bool = false, generation: u16 = 0 };
 
 pub const ThreadPool = struct {
@@ -26,18 +26,18 @@ pub const ThreadPool = struct {
     cancelled: *const std.atomic.Value(bool),
     thread_count: usize,
     core_count: usize,
-    helpers: []std.Thread,
+    workers: []std.Thread,
     workspaces: []align(64) u8,
     workspace_bytes: usize,
 
     state: std.atomic.Value(u32) align(std.atomic.cache_line) = .init(0),
-    /// Helpers asleep on `state`, or about to be.
+    /// Workers asleep on `state`, or about to be.
     sleeping: std.atomic.Value(u32) = .init(0),
     caller_waits: std.atomic.Value(bool) = .init(false),
     stopping: std.atomic.Value(bool) = .init(false),
     next_task: std.atomic.Value(usize) align(std.atomic.cache_line) = .init(0),
 
-    // The operation; written before `state` opens, read after joining.
+    // The operation: written before `state` is opened, read after joining.
     kernel: arguments.Kernel = undefined,
     args: *const anyopaque = undefined,
     task_count: usize = 0,
@@ -54,24 +54,24 @@ pub const ThreadPool = struct {
         const bytes = std.mem.alignForward(usize, options.workspace_bytes, 4096);
         const workspaces = try huge_pages.alloc(gpa, count * bytes);
         errdefer huge_pages.free(gpa, workspaces);
-        // Unused corners of a tile are computed and thrown away: let them be ordinary numbers.
+        // Unused corners of a tile are computed and discarded: initialise them to normal numbers.
         @memset(workspaces, 0);
-        const helpers = try gpa.alloc(std.Thread, count - 1);
-        errdefer gpa.free(helpers);
+        const workers = try gpa.alloc(std.Thread, count - 1);
+        errdefer gpa.free(workers);
         pool.* = .{
             .gpa = gpa,
             .io = io,
             .cancelled = options.cancelled,
             .thread_count = count,
             .core_count = cores.count(io),
-            .helpers = helpers,
+            .workers = workers,
             .workspaces = workspaces,
             .workspace_bytes = bytes,
         };
         var started: usize = 0;
         errdefer pool.stop(started);
-        for (helpers, 0..) |*helper, i| {
-            helper.* = try std.Thread.spawn(.{ .stack_size = stack_bytes }, work, .{ pool, i + 1 });
+        for (workers, 0..) |*worker, i| {
+            worker.* = try std.Thread.spawn(.{ .stack_size = stack_bytes }, work, .{ pool, i + 1 });
             started += 1;
         }
         _ = threads_alive.fetchAdd(count, .monotonic);
@@ -79,14 +79,14 @@ pub const ThreadPool = struct {
 
     pub fn deinit(pool: *ThreadPool) void {
         _ = threads_alive.fetchSub(pool.thread_count, .monotonic);
-        pool.stop(pool.helpers.len);
-        pool.gpa.free(pool.helpers);
+        pool.stop(pool.workers.len);
+        pool.gpa.free(pool.workers);
         huge_pages.free(pool.gpa, pool.workspaces);
         pool.* = undefined;
     }
 
-    /// Does tasks 0..task_count, each once, in any order, on any thread; returns when all are done.
-    /// Cancelled: some may not have been done, and none is running any more.
+    /// Runs tasks 0..task_count, each once, in any order, on any thread; returns when all are done.
+    /// `Cancelled`: some tasks may not have run, and none is running any more.
     pub fn run(
         pool: *ThreadPool,
         kernel: arguments.Kernel,
@@ -97,15 +97,14 @@ pub const ThreadPool = struct {
         pool.args = args;
         pool.task_count = task_count;
         pool.next_task.store(0, .monotonic);
-        const shared = task_count > 1 and pool.helpers.len > 0;
+        const shared = task_count > 1 and pool.workers.len > 0;
         if (shared) pool.open(task_count - 1);
         pool.claim(0);
         if (shared) pool.close();
         if (pool.cancelled.load(.monotonic)) return error.Cancelled;
     }
 
-    /// Memory for kernels that a fibers's thread runs, while no operation of this pool
-    /// does.
+    /// Workspace for kernels on a thread of `RankFibers`, while this pool runs no operation.
     pub fn callerWorkspace(pool: *const ThreadPool) [*]align(64) u8 {
         return @alignCast(pool.workspaces.ptr);
     }
@@ -116,13 +115,13 @@ pub const ThreadPool = struct {
         const before: State = @bitCast(pool.state.load(.monotonic));
         const state: State = .{ .open = true, .generation = before.generation +% 1 };
         pool.state.store(@bitCast(state), .seq_cst);
-        // Either a helper sees the new state before it sleeps, or it is counted here.
+        // Either a worker sees the new state before it sleeps, or it is counted here.
         if (pool.sleeping.load(.seq_cst) == 0) return;
-        const wake_count: u32 = @intCast(@min(useful_count, pool.helpers.len));
+        const wake_count: u32 = @intCast(@min(useful_count, pool.workers.len));
         pool.io.futexWake(u32, &pool.state.raw, wake_count);
     }
 
-    /// Lets nobody join any more and waits for those who did.
+    /// Closes the operation to further workers and waits for those that joined.
     fn close(pool: *ThreadPool) void {
         const open_bit: u32 = @bitCast(State{ .open = true });
         var value = pool.state.fetchAnd(~open_bit, .acquire) & ~open_bit;
@@ -155,7 +154,7 @@ pub const ThreadPool = struct {
         var seen: u16 = 0;
         while (true) {
             const value = pool.waitForTasks(seen) orelse return;
-            // Joining fails if the state moved on: look again.
+            // Joining fails if the state has changed: read it again.
             if (pool.state.cmpxchgWeak(value, value + 1, .acquire, .monotonic) != null) continue;
             seen = @as(State, @bitCast(value)).generation;
             pool.claim(thread_index);
@@ -170,8 +169,8 @@ pub const ThreadPool = struct {
     fn waitForTasks(pool: *ThreadPool, seen: u16) ?u32 {
         var spins: usize = pool.spinCount();
         while (true) {
-            // In this order: who sees the word that `stop` writes must see that the pool
-            // stops, or it would sleep on that very word.
+            // Read in this order: a worker that sees the word written by `stop` must also see that
+            // the pool stops, or it would sleep on that word.
             const value = pool.state.load(.acquire);
             if (pool.stopping.load(.acquire)) return null;
             const state: State = @bitCast(value);
@@ -191,14 +190,14 @@ pub const ThreadPool = struct {
         return if (threads_alive.load(.monotonic) > pool.core_count) 0 else spin_count_max;
     }
 
-    fn stop(pool: *ThreadPool, helper_count: usize) void {
+    fn stop(pool: *ThreadPool, worker_count: usize) void {
         pool.stopping.store(true, .release);
-        // The word must change, or a helper about to sleep would miss this.
+        // Change the word, or a worker about to sleep would miss the stop.
         const before: State = @bitCast(pool.state.load(.monotonic));
         const state: State = .{ .generation = before.generation +% 1 };
         pool.state.store(@bitCast(state), .seq_cst);
         pool.io.futexWake(u32, &pool.state.raw, std.math.maxInt(u32));
-        for (pool.helpers[0..helper_count]) |helper| helper.join();
+        for (pool.workers[0..worker_count]) |worker| worker.join();
     }
 };
 

@@ -168,7 +168,7 @@ fn packValues(t: *const Task, values: [*]const f32, stride: usize, key_count: us
     }
 }
 
-/// As above for one panel of bf16: the values of two keys meet in a word.
+/// As above for one panel of bf16: a word holds the values of two keys.
 fn pairValues(
     panel: [*]f32,
     values: [*]const f32,

@@ -1,5 +1,5 @@
-//! Packing for products of bf16: every word of a panel holds two neighbours of the depth. Weights
-//! that lie as bf16 are moved as they are; all others are rounded to nearest even.
+//! Packing for bf16 GEMMs: every word of a panel holds two neighbours along K. bf16 weights are
+//! copied unchanged; all others are rounded to nearest even.
 
 const std = @import("std");
 const arguments = @import("../arguments.zig");

@@ -1,6 +1,6 @@
-//! Convolution as the blocked product whose rows are gathered from the image while packing, so
-//! that no enlarged copy of the input ever exists. The depth runs over (kernel row, kernel column,
-//! channel): a run of channels is contiguous in NHWC and is copied whole.
+//! Convolution as an implicit GEMM: rows are gathered from the image while packing, without an
+//! im2col buffer. K runs over (kernel row, kernel column, channel): a run of channels is contiguous
+//! in NHWC and is copied at once.
 
 const ahead = @import("prefetch.zig");
 const arguments = @import("../arguments.zig");

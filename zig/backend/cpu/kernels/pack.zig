@@ -1,7 +1,6 @@
-//! Copies that put the operands of a tile where it wants them: rows of A at a fixed stride, columns
-//! of B (which lie as rows of the weight, or of the keys) turned so that each step of the depth is
-//! contiguous. Weights are widened here, once per block; for products of bf16, everything is
-//! rounded here.
+//! Packs the operands of the microkernel: rows of A at a fixed stride; columns of B (stored as rows
+//! of the weight, or of the keys) transposed so that each step of K is contiguous. Weights are
+//! widened here, once per block; for bf16 GEMMs, everything is rounded here.
 
 const std = @import("std");
 const arguments = @import("../arguments.zig");

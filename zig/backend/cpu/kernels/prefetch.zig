@@ -1,7 +1,6 @@
-//! What a blocked product asks the memory for while it multiplies a panel of rows: the next panel
-//! and, where few rows share a packing, the weights to be packed next, of which every column panel
-//! asks for an equal share; and for the residual of its own elements. All as runs of lines
-//! (`tile.Run`).
+//! Prefetches of a blocked GEMM while it multiplies a panel of rows: the next panel; where few rows
+//! share a packing, the weights to be packed next, an equal share per column panel; and the
+//! residual of the panel's own elements. All as runs of cache lines (`tile.Run`).
 
 const arguments = @import("../arguments.zig");
 const Part = @import("product.zig").Part;

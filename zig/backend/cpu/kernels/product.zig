@@ -1,6 +1,6 @@
-//! The blocked matrix product that linear layers and convolutions share. One task makes one block
-//! of the output: it packs a depth's worth of weights (second-level cache), then for every few rows
-//! packs those (first-level cache) and runs the tiles. Where rows come from is the `Source`.
+//! The blocked GEMM that linear layers and convolutions share. One task computes one block of the
+//! output: it packs a K block of weights (L2 cache), then for every few rows packs those (L1 cache)
+//! and runs the microkernel. `Source` provides the rows.
 
 const std = @import("std");
 const ahead = @import("prefetch.zig");
@@ -56,11 +56,10 @@ fn Stretch(comptime Source: type) type {
     };
 }
 
-/// Does a task of `product` and of those that follow it. `kind.sourceOf(product)` tells where the
-/// rows of one come from: a source has `fill(row_first, row_count, k_first, depth, panel)` and
-/// `place(row, k)`. Where it `is_scattered`, rows of the product are other rows of the output,
-/// which `output(row)` tells, and weights do not lie as `packPart` has them:
-/// `pack(weight_type, part, target)` does it.
+/// Runs a task of `product` and its batched `next` GEMMs. `kind.sourceOf(product)` provides the
+/// rows of one: a source has `fill(row_first, row_count, k_first, depth, panel)` and `place(row,
+/// k)`. Where it `is_scattered`, `output(row)` maps a row of the GEMM to a row of the output, and
+/// `pack(weight_type, part, target)` replaces `packPart`.
 pub fn run(
     product: *const Product,
     kind: anytype,

@@ -1,4 +1,4 @@
-//! A 3x3 convolution of a image enlarged twice by repeating pixels. The nine taps of an output
+//! A 3x3 convolution after 2x nearest upsampling. The nine taps of an output
 //! fall on four pixels of the small image, which four depends on the parity of its row and
 //! column: each of the four phases is a 2x2 convolution whose weights are sums of the nine, with
 //! 4/9 of the multiplications. Sums are made in f32 while weights are packed.
@@ -97,7 +97,7 @@ const PhaseSource = struct {
         }
     }
 
-    /// The phase's weights of one column, over the steps of the depth that `part` tells.
+    /// The phase's weights of one column, over the K steps of `part`.
     fn addTaps(
         source: PhaseSource,
         comptime weight_type: arguments.WeightType,

@@ -22,7 +22,7 @@ pub inline fn fma(a: anytype, b: @TypeOf(a), c: @TypeOf(a)) @TypeOf(a) {
     return if (has_fma) @mulAdd(@TypeOf(a), a, b, c) else a * b + c;
 }
 
-/// Whether products are made of pairs of bf16 (AVX512_BF16): the build says so, per object.
+/// Whether GEMMs use bf16 pairs (AVX512_BF16): a build option per object file.
 pub const bf16 = @import("options").bf16;
 
 /// Words of pairs of bf16: c + a_low * b_low + a_high * b_high, summed in f32.

@@ -127,7 +127,7 @@ const Fixture = struct {
                 .thread_count = 1,
                 .instruction_set = set,
                 .cancelled = &fixture.cancelled,
-                .place = .{ .fibers = &fixture.fibers, .rank = rank },
+                .fiber_slot = .{ .fibers = &fixture.fibers, .rank = rank },
             });
         }
     }
