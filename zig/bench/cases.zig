@@ -1,5 +1,5 @@
 //! The operations that can be timed, each with its operands: made once and kept while the same case
-//! is asked for again, so that calls in turns with another program time the operation alone.
+//! is repeated, so that calls in turns with another program time the operation alone.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -36,7 +36,7 @@ pub const Case = struct {
     op: Op,
     threads: u32 = 0,
     compute: backends.Compute = .f32,
-    /// Null: the best that there is.
+    /// Null: the best instruction set.
     instruction_set: ?InstructionSet = null,
     weights: DType = .f16,
     batch: u32 = 1,
@@ -54,7 +54,7 @@ pub const Case = struct {
 const not_cancelled: std.atomic.Value(bool) = .init(false);
 const group_count = 32;
 
-/// Milliseconds; processor time is that of all threads together.
+/// Milliseconds; CPU time is the sum over all threads.
 pub const Times = struct { wall_ms: f64, cpu_ms: f64 };
 
 pub const Runner = struct {
@@ -78,7 +78,7 @@ pub const Runner = struct {
         runner.arena.deinit();
     }
 
-    /// One run, after one that is not counted where the case is new.
+    /// One run; a new case runs once untimed before.
     pub fn time(runner: *Runner, case: Case) !Times {
         if (runner.case == null or !std.meta.eql(runner.case.?, case)) {
             try runner.prepare(case);
@@ -196,7 +196,7 @@ pub const Runner = struct {
     /// Values of [-1, 1), of every exponent that images have.
     fn tensor(runner: *Runner, shape: Shape) !Tensor {
         const allocator = runner.arena.allocator();
-        // Room for doubles where the caller says so.
+        // 8 bytes per element: some callers need f64.
         const bytes = try allocator.alignedAlloc(u8, .fromByteUnits(64), shape.elementCount() * 8);
         const result: Tensor = .{ .address = @intFromPtr(bytes.ptr), .shape = shape };
         for (result.host(f32), 0..) |*x, i| x.* = uniform(i);

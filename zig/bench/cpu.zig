@@ -1,6 +1,6 @@
-//! `zig build cpu-bench`: times one operation of the CPU backend at a time, told in lines of JSON
-//! on standard input, answered in lines of milliseconds: wall time, then processor time.
-//! src/bench runs it beside the same operations elsewhere, in turns.
+//! `zig build cpu-bench`: times one operation of the CPU backend at a time. Reads one JSON case per
+//! line on standard input, answers with a line of milliseconds: wall time, then CPU time. src/bench
+//! runs it in turns with PyTorch.
 
 const std = @import("std");
 const Io = std.Io;

@@ -1,10 +1,10 @@
 //! `zig build gpu-bench`: times one operation of the CUDA backend at a time on a GPU that is opened
 //! as the product opens it. Reads operations of `op_trace.zig` as lines of JSON, answers with lines
-//! of JSON: {"ms":0.1} or {"error":"sentence"}. The first line is about the GPU.
+//! of JSON: {"ms":0.1} or {"error":"sentence"}. The first line describes the GPU.
 //!
 //!     gpu-bench f16|bf16 [EMULATOR]
 //!
-//! With the emulator in place of NVIDIA's libraries everything runs once, and times mean nothing.
+//! With the emulator in place of NVIDIA's libraries everything runs once; times are meaningless.
 
 const std = @import("std");
 const Io = std.Io;

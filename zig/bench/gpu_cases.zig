@@ -1,6 +1,6 @@
-//! The operations of `op_trace.zig` with operands of their sizes, through the seam that models use.
-//! Operands come several times over and take turns, so that none is still in the GPU's cache: as in
-//! a model, where tens of gigabytes lie between two uses of a weight.
+//! The operations of `op_trace.zig` with operands of their sizes, through the backend interface
+//! that models use. Several sets of operands are used in turns, so that none is in the GPU's cache:
+//! as in a model, where tens of gigabytes are moved between two uses of a weight.
 
 const std = @import("std");
 const backends = @import("../backend.zig");
@@ -19,7 +19,7 @@ const Shape = tensors.Shape;
 const Tensor = tensors.Tensor;
 const Weight = @import("../weights.zig").Weight;
 
-/// Of one sample on a GPU.
+/// Duration of one sample on a GPU, in milliseconds.
 const sample_ms = 5;
 const repeat_count_max = 200;
 const set_count_max = 64;
@@ -45,7 +45,7 @@ pub const Runner = struct {
         runner.arena.deinit();
     }
 
-    /// Milliseconds of one run; what comes first with a new operation is not counted.
+    /// Milliseconds of one run, without the warm-up of a new operation.
     pub fn time(runner: *Runner, operation: Operation) Error!f64 {
         const is_same = runner.operation != null and
             std.meta.eql(runner.operation.?, operation);
@@ -60,7 +60,7 @@ pub const Runner = struct {
         return all / @as(f64, @floatFromInt(runner.repeat_count));
     }
 
-    /// Queues the operation on the operands whose turn it is.
+    /// Launches the operation on the next set of operands.
     pub fn run(runner: *Runner, i: usize) Error!void {
         const b: Backend = .{
             .scratch = &runner.scratch,
@@ -94,7 +94,7 @@ pub const Runner = struct {
         runner.sets[0] = first;
         for (runner.sets[1..]) |*set| set.* = try runner.operands(operation);
         try runner.reserve(first);
-        // Libraries measure their algorithms at the first run.
+        // Libraries autotune their algorithms in the first run.
         for (0..set_count) |i| try runner.run(i);
         try fixture.cuda.synchronize();
         runner.repeat_count = set_count;
@@ -109,7 +109,7 @@ pub const Runner = struct {
         _ = try fixture.elapsed(replay, 1);
     }
 
-    /// Room for results and temporaries, as a plan of the operation says.
+    /// Memory for results and temporaries, from a dry run of the operation.
     fn reserve(runner: *Runner, set: Operands) Error!void {
         var planning: Scratch = .planning();
         const activation = runner.fixture.cuda.activation;
@@ -307,7 +307,7 @@ const Operands = struct {
                 });
                 return;
             },
-            // Too small for their time to say more than what a launch costs.
+            // Too small: their time is the launch latency.
             .combine_statistics,
             .embed_tokens,
             .gather_tokens,

@@ -1,5 +1,5 @@
 //! What times operations on a GPU, on the emulated driver: every kind runs by itself and in a
-//! graph, and what cannot run is told.
+//! graph, and unsupported operations are reported.
 
 const std = @import("std");
 const cases = @import("gpu_cases.zig");

@@ -1,6 +1,6 @@
-//! What this machine's cores and memory can do at most, to measure kernels against: loops of
-//! independent multiply-adds in registers, written in assembly so that no compiler decides how wide
-//! they are, and a copy that is larger than every cache.
+//! Peak rates of this machine's cores and memory, as ceilings for kernels: loops of independent
+//! multiply-adds in registers, in assembly so that the compiler does not choose the vector width,
+//! and a copy larger than every cache.
 
 const std = @import("std");
 const builtin = @import("builtin");

@@ -1,7 +1,7 @@
-//! `zig build posts`, shown by `bun run bench posts`: what it costs ranks of one process to
-//! signal every slot as soon as it is written, and what signalling several at once would save.
-//! Ranks signal the slots of a step between units of work of uneven length, wait for the signals of
-//! the step before, and end the step with a barrier; nothing else of a denoising step is here.
+//! `zig build bench-signals`, shown by `bun run bench signals`: the cost of signals between ranks
+//! of one process, with one signal per slot or one per group of slots. Ranks signal the slots of a
+//! step between units of work of uneven length, wait for the signals of the step before, and end
+//! the step with a barrier; nothing else of a denoising step is here.
 
 const std = @import("std");
 const Io = std.Io;

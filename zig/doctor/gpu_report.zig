@@ -1,7 +1,7 @@
-//! What `doctor` tells of GPUs, as JSON: the vendor's libraries and where they lie, every GPU with
-//! its memory, and a copy between every pair. Nothing here fails: what cannot be had is null, with
-//! a sentence beside it. A driver that hangs hangs this: the caller runs it in a process of its
-//! own; copies alone have a limit.
+//! `doctor`'s report of GPUs, as JSON: the vendor's libraries with their paths, every GPU with its
+//! memory, and a copy between every pair. Nothing here fails: unavailable facts are null, with a
+//! sentence. A driver that hangs blocks this function: the caller runs it in a child process; only
+//! copies have a time limit.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -16,7 +16,7 @@ pub const Library = struct {
     needed_for: []const u8,
     version: ?[]const u8 = null,
     path: ?[]const u8 = null,
-    /// Both "" where nothing is wrong; no full stop.
+    /// Problem and advice, without a full stop; both "" where there is no problem.
     what: []const u8 = "",
     advice: []const u8 = "",
     is_absent: bool = false,
@@ -36,7 +36,7 @@ pub const Peer = struct {
     to: u32,
     direct: bool,
     bytes_per_second: ?f64,
-    /// As of libraries.
+    /// Problem and advice, as for libraries.
     what: []const u8 = "",
     advice: []const u8 = "",
 };
@@ -142,7 +142,7 @@ fn listPeers(
     limit_ms: u32,
 ) Allocator.Error![]const Peer {
     var peers: std.ArrayList(Peer) = .empty;
-    // Held, so that no pair has to start its GPUs again.
+    // Retain the contexts, so that not every pair initialises its GPUs again.
     for (0..count) |i| {
         var context: ?drivers.Context = null;
         _ = driver.cuDevicePrimaryCtxRetain(&context, @intCast(i));
@@ -178,7 +178,7 @@ fn listPeers(
             },
         }
         try peers.append(arena, peer);
-        // Whatever is asked next would wait behind the copy that hangs.
+        // Further calls would wait behind the copy that hangs.
         if (outcome.verdict == .stalled) return peers.items;
     };
     return peers.items;

@@ -1,35 +1,35 @@
-//! A copy from one GPU's memory to another's, timed and compared, for `doctor`: broken copies
-//! between GPUs hang or bring garbage, and are the commonest trouble of machines with several. The
-//! copy runs in a thread of its own, which is left behind where it does not come back.
+//! A copy from one GPU's memory to another's, timed and verified, for `doctor`: broken peer copies
+//! hang or return wrong data, the most common problem of machines with several GPUs. The copy runs
+//! in a separate thread, which is abandoned if it does not return.
 
 const std = @import("std");
 const drivers = @import("../nvidia/driver.zig");
 const Driver = drivers.Driver;
 
-/// Long enough that starting the copy does not count.
+/// Large enough that the launch latency is negligible.
 const copy_bytes = 64 << 20;
 const word_count = copy_bytes / 4;
 
 pub const Verdict = enum {
     fine,
-    /// The driver refused something: `result` says what.
+    /// A driver call failed with `result`.
     failed,
-    /// It came to its end and the bytes are others.
+    /// The copy ended, but the bytes differ.
     garbled,
-    /// It did not come to its end in time.
+    /// The copy exceeded the time limit.
     stalled,
 };
 
 pub const Outcome = struct {
     verdict: Verdict,
     result: drivers.Result = .success,
-    /// Whether the driver offers copies without a detour through the host.
+    /// Whether the driver supports peer-to-peer access, without staging through the host.
     is_direct: bool = false,
     bytes_per_second: f64 = 0,
 };
 
-/// Copies from GPU `from` to GPU `to` and waits at most `limit_ms`. After one that stalled nothing
-/// of the driver can be relied on.
+/// Copies from GPU `from` to GPU `to` and waits at most `limit_ms`. After a stalled copy the driver
+/// is unusable.
 pub fn run(driver: *const Driver, from: u32, to: u32, limit_ms: u32) Outcome {
     var outcome: Outcome = .{ .verdict = .stalled };
     var can_access: c_int = 0;
@@ -49,8 +49,8 @@ pub fn run(driver: *const Driver, from: u32, to: u32, limit_ms: u32) Outcome {
     return outcome;
 }
 
-/// `job.run()` in another thread; null where it takes longer, or where there are no threads. The
-/// thread and its memory then stay.
+/// Runs `job.run()` in another thread; null where it takes longer, or where no thread can be
+/// started. The thread and its memory are then leaked.
 fn runLimited(comptime Job: type, job: Job, limit_ms: u32) ?Outcome {
     const Shared = struct {
         job: Job,
@@ -90,7 +90,7 @@ const Copy = struct {
     from: drivers.Device,
     to: drivers.Device,
     is_direct: bool,
-    /// What the source is filled with: another number for every pair.
+    /// Fill value of the source: a different number for every pair.
     seed: u32,
 
     fn run(copy: Copy) Outcome {
@@ -220,7 +220,7 @@ test "what takes too long is left behind, and what does not is waited for" {
     try std.testing.expectEqual(Verdict.fine, quick.?.verdict);
     var gate: std.atomic.Value(bool) = .init(false);
     try std.testing.expectEqual(@as(?Outcome, null), runLimited(Job, .{ .gate = &gate }, 4));
-    // The thread still runs: it opens the gate behind itself.
+    // The thread still runs: it resets the gate when it ends.
     gate.store(true, .release);
     while (gate.load(.acquire)) std.Thread.yield() catch {};
 }

@@ -71,7 +71,7 @@ pub const PreferenceAttribute = enum(c_int) {
     _,
 };
 
-/// cublasLtReductionScheme_t, one bit: parts of sums meet in the compute type.
+/// cublasLtReductionScheme_t, one bit: split-K partial sums are added in the compute type.
 pub const reduction_compute_type: u32 = 2;
 
 /// cublasLtMatmulAlgo_t: plain data, the same for one version of the library on one kind of GPU.
@@ -97,7 +97,7 @@ pub const version_min = 120000;
 /// A function of the library, as the call that failed.
 pub const Call = std.meta.FieldEnum(CublasLt);
 
-/// The last call on this thread that `refuse` was told of.
+/// The last failed call on this thread, set by `refuse`.
 threadlocal var refused: call_error.CallError = .{};
 
 pub const CublasLt = struct {

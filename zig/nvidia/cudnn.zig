@@ -7,7 +7,7 @@ const std = @import("std");
 const call_error = @import("call_error.zig");
 const driver = @import("driver.zig");
 
-/// cudnnStatus_t: thousands are classes; those that are told apart have names.
+/// cudnnStatus_t: thousands are classes; the distinguished ones have names.
 pub const Status = enum(c_int) {
     success = 0,
     not_initialized = 1001,
@@ -143,7 +143,7 @@ pub const Cudnn = struct {
     /// The CUDA that the library was built for: 13000.
     cudnnGetCudartVersion: *const fn () callconv(.c) usize,
     cudnnGetErrorString: *const fn (Status) callconv(.c) ?[*:0]const u8,
-    /// What this thread's last failure was, in a sentence or two.
+    /// Message of this thread's last failure.
     cudnnGetLastErrorString: *const fn (message: [*]u8, bytes: usize) callconv(.c) void,
     cudnnCreate: *const fn (handle: *?Handle) callconv(.c) Status,
     cudnnDestroy: *const fn (Handle) callconv(.c) Status,

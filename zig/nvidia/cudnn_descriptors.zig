@@ -5,7 +5,7 @@ const cudnn = @import("cudnn.zig");
 const Cudnn = cudnn.Cudnn;
 const Descriptor = cudnn.Descriptor;
 
-/// Refused: the library's way to say that it cannot do such a thing.
+/// Refused: the library does not support the operation.
 pub const Error = error{Refused};
 
 /// The most that go together: those of the longest graph, or a list of engines.

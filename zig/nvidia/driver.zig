@@ -7,7 +7,7 @@ const std = @import("std");
 const CallError = @import("call_error.zig").CallError;
 const dynamic = @import("dynamic.zig");
 
-/// CUresult: those that are told apart; the rest keep their numbers.
+/// CUresult: the distinguished codes; the rest keep their numbers.
 pub const Result = enum(c_int) {
     success = 0,
     invalid_value = 1,
@@ -60,7 +60,7 @@ pub const Event = *opaque {};
 pub const Graph = *opaque {};
 pub const GraphExec = *opaque {};
 
-/// CUdevice_attribute: those that are asked for.
+/// CUdevice_attribute: the queried ones.
 pub const DeviceAttribute = enum(c_int) {
     multiprocessor_count = 16,
     integrated = 18,
@@ -75,7 +75,7 @@ pub const DeviceAttribute = enum(c_int) {
     _,
 };
 
-/// CUfunction_attribute: those that are asked for or set.
+/// CUfunction_attribute: those that are queried or set.
 pub const FunctionAttribute = enum(c_int) {
     max_threads_per_block = 0,
     shared_size_bytes = 1,
@@ -90,14 +90,14 @@ pub const CaptureStatus = enum(c_int) { none = 0, active = 1, invalidated = 2 };
 
 pub const stream_non_blocking: c_uint = 1;
 pub const event_disable_timing: c_uint = 2;
-/// cuEventRecordWithFlags: while capturing, a node that marks the event at each launch.
+/// cuEventRecordWithFlags: while capturing, a node that records the event at each launch.
 pub const event_record_external: c_uint = 1;
-/// cuStreamWaitEvent: while capturing, a node that waits for what the event stands for at launch.
+/// cuStreamWaitEvent: while capturing, a node that waits for the event's state at launch.
 pub const event_wait_external: c_uint = 1;
 pub const host_alloc_portable: c_uint = 1;
 pub const host_register_portable: c_uint = 1;
 
-/// The oldest driver that the product runs on, as cuDriverGetVersion tells it: CUDA 12.0.
+/// The oldest supported driver, as reported by cuDriverGetVersion: CUDA 12.0.
 pub const version_min = 12000;
 
 /// A function of the driver, as the call that failed.
@@ -299,7 +299,7 @@ pub const Driver = struct {
         };
     }
 
-    /// 12040 for CUDA 12.4; 0 where the driver does not tell.
+    /// 12040 for CUDA 12.4; 0 where the driver does not report it.
     pub fn version(driver: *const Driver) u32 {
         var value: c_int = 0;
         if (driver.cuDriverGetVersion(&value) != .success or value < 0) return 0;

@@ -7,12 +7,12 @@ const std = @import("std");
 /// As dlopen hands it out.
 pub const Handle = *anyopaque;
 
-/// Null where there is no such library, or it cannot be loaded; `lastError` tells why.
+/// Null where there is no such library, or it cannot be loaded; `lastError` has the reason.
 pub fn open(path: [*:0]const u8) ?Handle {
     return std.c.dlopen(path, .{ .NOW = true });
 }
 
-/// The system's words for what failed last on this thread, "" for nothing.
+/// The system's message for the last failure on this thread, "" for none.
 pub fn lastError() []const u8 {
     return std.mem.span(std.c.dlerror() orelse return "");
 }
@@ -34,7 +34,7 @@ pub fn load(
     return table;
 }
 
-/// The file that a function of an opened library came from; "" where the system does not tell.
+/// The file that a function of an opened library came from; "" where the system does not report it.
 pub fn pathOf(function: *const anyopaque, buffer: []u8) []const u8 {
     var info: SymbolInfo = undefined;
     if (dladdr(function, &info) == 0) return "";

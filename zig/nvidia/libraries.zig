@@ -1,5 +1,5 @@
-//! Opens the vendor's libraries, or the emulator in their place, and says in a sentence each what
-//! is missing and what to install. The driver, cuBLASLt and cuDNN are needed to draw on a GPU;
+//! Opens the vendor's libraries, or the emulator in their place, and reports each missing one with
+//! the package to install. Generation on a GPU needs the driver, cuBLASLt and cuDNN;
 //! NCCL only for several GPUs without peer copies, or several machines.
 
 const std = @import("std");
@@ -18,7 +18,7 @@ pub const Environment = library_folders.Environment;
 pub const Source = union(enum) {
     /// The vendor's own, wherever they lie.
     system,
-    /// One library that answers for all of them, for tests.
+    /// The emulator: one library that implements all of them, for tests.
     emulated: [:0]const u8,
 };
 
@@ -26,10 +26,10 @@ pub const Libraries = struct {
     driver: driver.Driver,
     cublaslt: cublaslt.CublasLt,
     cudnn: cudnn.Cudnn,
-    /// Null where it is missing; then `nccl_sentence` says what to install.
+    /// Null where it is missing; then `nccl_sentence` names the package to install.
     nccl: ?nccl.Nccl,
     nccl_sentence: []const u8,
-    /// As the libraries tell them: they go into the names of cache files.
+    /// As reported by the libraries: part of the names of cache files.
     cublaslt_version: u32,
     cudnn_version: u32,
 };
@@ -40,7 +40,7 @@ pub fn Outcome(comptime Table: type) type {
         table: ?Table = null,
         /// The file it came from.
         path: []const u8 = "",
-        /// As the library tells it: 130101.
+        /// As reported by the library: 130101.
         version: u32 = 0,
         /// What is wrong and what to do about it, both without a full stop; "" where it was opened.
         what: []const u8 = "",
@@ -65,7 +65,7 @@ pub const Search = struct {
     nvrtc_path: []const u8 = "",
 };
 
-/// Opens what there is. Texts live in `arena`; libraries stay open as long as the process.
+/// Opens all available libraries. Texts live in `arena`; libraries stay open until process exit.
 pub fn search(
     arena: Allocator,
     io: Io,
@@ -113,7 +113,7 @@ pub fn search(
     return result;
 }
 
-/// All that drawing on a GPU needs; otherwise the sentence for the first that is missing.
+/// All libraries that generation on a GPU needs; otherwise the sentence for the first missing one.
 pub fn open(
     arena: Allocator,
     io: Io,
@@ -183,7 +183,7 @@ const Context = struct {
         var refusal: []const u8 = "";
         for (try context.candidates(sonames)) |path| {
             const handle = dynamic.open(path) orelse {
-                // A file that is there and does not load is worth telling of; a name is not.
+                // Report existing files that do not load, but not names that were not found.
                 if (refusal.len == 0 and std.mem.indexOfScalar(u8, path, '/') != null) {
                     refusal = try context.text("{s} cannot be loaded ({s})", .{
                         path, dynamic.lastError(),
@@ -201,7 +201,7 @@ const Context = struct {
             };
             const version = versionOf(Table, &table);
             const cuda = if (Table == cudnn.Cudnn) table.cudnnGetCudartVersion() else 0;
-            // One that does not tell its version is tried.
+            // A library that reports no version is tried.
             const is_new = version == 0 or version >= kind.version_min;
             if (is_new and (kind.cuda_max == 0 or cuda < kind.cuda_max)) {
                 return .{
@@ -230,7 +230,7 @@ const Context = struct {
         };
     }
 
-    /// Opens a library that nobody here calls; its path, or "" where there is none.
+    /// Opens a library that is not called from here; its path, or "" where there is none.
     fn openAny(context: Context, sonames: []const []const u8) Allocator.Error![]const u8 {
         for (try context.candidates(sonames)) |path| {
             if (dynamic.open(path) != null) return path;

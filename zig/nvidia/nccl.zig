@@ -36,7 +36,7 @@ pub const DataType = enum(c_int) {
 };
 
 pub const unique_id_bytes = 128;
-/// ncclUniqueId: passed by value; rank 0 makes it and every other rank is told.
+/// ncclUniqueId: passed by value; rank 0 creates it and sends it to every other rank.
 pub const UniqueId = extern struct { internal: [unique_id_bytes]u8 };
 pub const Comm = *opaque {};
 

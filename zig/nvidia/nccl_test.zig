@@ -26,7 +26,7 @@ const Rank = struct {
         return &r.l.libraries.nccl.?;
     }
 
-    /// Numbers that tell rank, round and place apart.
+    /// Numbers that identify rank, round and position.
     fn number(rank: usize, round: usize, i: usize) f32 {
         return @floatFromInt(1000 * rank + 100_000 * round + i);
     }

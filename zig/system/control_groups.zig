@@ -1,5 +1,5 @@
 //! The control groups that limit this process: its own group of a controller and every group above
-//! it, in versions 1 and 2. A limit counts wherever it stands in that path (systemd's MemoryMax,
+//! it, in versions 1 and 2. A limit applies at any level of that path (systemd's MemoryMax,
 //! Slurm's jobs, `docker --memory`, Kubernetes' limits).
 //! Source: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 

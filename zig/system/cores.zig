@@ -1,7 +1,7 @@
-//! How many cores a process may keep busy: those that it may run on (`taskset`, cpusets), and no
-//! more than its control groups' share of time is worth (`docker --cpus`, Kubernetes' limits). With
-//! more threads than that, all of them would be stopped for a part of each period.
-//! Source: Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
+//! Number of cores that a process may use: its CPU affinity (`taskset`, cpusets), limited by the
+//! CPU quota of its control groups (`docker --cpus`, Kubernetes' limits). With more threads than
+//! that, all of them would be throttled in each period. Source: Linux,
+//! Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -51,7 +51,7 @@ fn groupLimit(group: control_groups.Group) ?u32 {
     }
 }
 
-/// Microseconds of all cores' time in each period; "max" and -1 are no limit.
+/// CPU quota in microseconds per period; "max" and -1 mean no limit.
 fn coresOf(quota_text: []const u8, period_text: []const u8) ?u32 {
     const quota = std.fmt.parseInt(u32, quota_text, 10) catch return null;
     const period = std.fmt.parseInt(u32, period_text, 10) catch return null;

@@ -1,20 +1,20 @@
-//! Switching between stacks within one thread: what the C calling convention wants kept is saved on
-//! the stack that is left. A dozen instructions per CPU instead of ucontext, which makes a system
-//! call per switch.
+//! Stack switching within one thread: the callee-saved registers of the C calling convention are
+//! saved on the old stack. A dozen instructions instead of ucontext, which makes a system call per
+//! switch.
 
 const std = @import("std");
 const builtin = @import("builtin");
 
-/// Goes on at `target`, which another switch saved or `prepare` made; returns when somebody goes on
-/// at `saved`.
+/// Switches to `target`, saved by another switch or made by `prepare`; returns when a later switch
+/// targets `saved`.
 pub const switchTo = bxl_fibre_switch;
-/// Goes on at `target` and forgets where we are.
+/// Switches to `target` without saving the current stack.
 pub const jumpTo = bxl_fibre_jump;
 
 extern fn bxl_fibre_switch(saved: *usize, target: usize) callconv(.c) void;
 extern fn bxl_fibre_jump(target: usize) callconv(.c) noreturn;
 
-/// Where a switch begins `entry`, which must not return, on the stack that ends at `top`.
+/// A switch target that starts `entry`, which must not return, on the stack that ends at `top`.
 pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
     const frame: [*]usize = @ptrFromInt(std.mem.alignBackward(usize, top, 16) - 256);
     switch (builtin.cpu.arch) {

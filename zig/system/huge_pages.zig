@@ -1,5 +1,5 @@
-//! Large memory on large pages: a first touch then costs one fault per 2 MiB instead of 512, and
-//! the processor's table of addresses reaches over a whole image's activations.
+//! Allocates large memory on huge pages: first touches cost one page fault per 2 MiB instead of
+//! 512, and the TLB covers the activations of a whole image.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -15,7 +15,7 @@ pub fn alloc(gpa: Allocator, bytes: usize) Allocator.Error![]align(64) u8 {
     if (!isLarge(bytes)) return gpa.alignedAlloc(u8, alignment, bytes);
     const memory = try gpa.alignedAlloc(u8, page_alignment, bytes);
     const whole = std.mem.alignBackward(usize, bytes, page_bytes);
-    // Advice: where the system has no large pages, small ones do.
+    // Only advice: without huge pages the system uses small ones.
     _ = std.os.linux.madvise(memory.ptr, whole, std.os.linux.MADV.HUGEPAGE);
     return memory;
 }
@@ -25,7 +25,7 @@ pub fn free(gpa: Allocator, memory: []align(64) u8) void {
     gpa.free(@as([]align(page_bytes) u8, @alignCast(memory)));
 }
 
-/// Known while compiling where there are no such pages.
+/// Comptime-known on systems without huge pages.
 inline fn isLarge(bytes: usize) bool {
     return builtin.os.tag == .linux and bytes >= page_bytes;
 }

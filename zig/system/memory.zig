@@ -6,7 +6,7 @@ const builtin = @import("builtin");
 const Io = std.Io;
 const control_groups = @import("control_groups.zig");
 
-/// Bytes, or null where the system does not tell.
+/// Available bytes, or null where the system does not report them.
 pub fn available(io: Io) ?u64 {
     if (builtin.os.tag != .linux) return null;
     var buffer: [8192]u8 = undefined;
@@ -40,7 +40,7 @@ fn ownGroupsAvailable(io: Io) ?u64 {
     return groupsAvailable(io, .cwd(), control_groups.mount_default, text);
 }
 
-/// The least that any group in the text of /proc/self/cgroup, or one above it, leaves.
+/// The minimum that any group in the text of /proc/self/cgroup, or one above it, leaves.
 fn groupsAvailable(io: Io, root: Io.Dir, mount: []const u8, text: []const u8) ?u64 {
     var least: ?u64 = null;
     var groups: control_groups.Iterator = .init(io, root, mount, .memory, text);
@@ -51,7 +51,7 @@ fn groupsAvailable(io: Io, root: Io.Dir, mount: []const u8, text: []const u8) ?u
     return least;
 }
 
-/// The limit less what is in use and cannot be dropped.
+/// The limit minus memory in use that cannot be reclaimed.
 fn groupAvailable(group: control_groups.Group) ?u64 {
     const names: [3][]const u8 = switch (group.version) {
         .one => .{ "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file " },
