@@ -5,7 +5,7 @@
 // before values. A block of 4 warps takes 64 or 128 rows of q of one head; tiles of 64 keys and
 // values pass through two stages of shared memory. Scores live in base 2 (log2(e) / sqrt(head size)
 // folded in), f32 throughout; weights are rounded to 16 bits for the second product alone.
-// Shared memory is swizzled by 16-byte units so that ldmatrix meets no bank twice.
+// Shared memory is swizzled by 16-byte units so that ldmatrix has no bank conflicts.
 // Few rows of q leave most of a GPU idle: then the tiles are dealt to `split_count` blocks, each
 // writes its unnormalised sums with what they refer to, and attention_combine joins them.
 // SDXL at 1024x1024, one branch: 4096 tokens, 10 heads of 64: 4 * 4096^2 * 640 = 43 GFLOP, 54 us at

@@ -1,5 +1,5 @@
 //! How kernels are built: by nvcc into one fatbin that the library embeds, and once more as C++ for
-//! the CPU, into the library that stands for NVIDIA's in tests.
+//! the CPU, into the emulator library for tests.
 
 const std = @import("std");
 const Build = std.Build;
@@ -51,7 +51,7 @@ pub fn addEmulator(b: *Build) *Build.Step.Compile {
 
 // --- internal ---
 
-/// A misaligned access ends in a signal, as on a GPU; a local that nobody set is NaN.
+/// A misaligned access ends in a signal, as on a GPU; uninitialized locals are NaN.
 const host_flags = [_][]const u8{
     "-std=c++17",
     "-O2",

@@ -1,4 +1,4 @@
-// The statistics of a image from those of its patches, as zig/backend/cpu/ops_norm.zig:
+// The statistics of an image from those of its patches, as zig/backend/cpu/ops_norm.zig:
 //   s = sum_p weight_p * part_p (+ local - corrected_from)      for mean and mean of squares
 //   variance = s.square - s.mean^2, where corrected at least variance_floor times the mean variance
 //   within the patches (the local one for corrected_from); with a floor of 0: negative, the local

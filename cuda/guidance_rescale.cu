@@ -5,7 +5,7 @@
 // Layout: model_output (2, images, image_count) of the activation type, the negative branch
 // first; guidance_scales (images) f32; partials (images, slabs, 4) f64; factors (images) f32. Two
 // stages in a fixed order:
-//   1. a block adds up a slab of a image (blockIdx.y): sums and squares of both, in f64;
+//   1. a block adds up a slab of an image (blockIdx.y): sums and squares of both, in f64;
 //   2. a warp per image adds up the slabs.
 // Reads 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, under 1 us; the launches cost more.
 #include "elementwise.cuh"

@@ -4,7 +4,7 @@
 // Layout: x (m, k), w (n, k) as checkpoints keep it, out and residual (m, n), all f16 with row
 // strides of their own; k, n and the strides multiples of 8, addresses of 16 bytes. A block of 8
 // warps makes 128 x 128 of out, a warp 64 x 32; 32 columns of k at a time pass through three stages
-// of shared memory (48 KiB), swizzled so that ldmatrix meets no bank twice.
+// of shared memory (48 KiB), swizzled so that ldmatrix has no bank conflicts.
 // Error: 4 roundings to f16 of each chunk's sum. Relative L2 of normally distributed operands on
 // the emulated GPU: 3.9e-4, where rounding the result alone takes 2.1e-4 (its test allows 5e-4).
 // A chunk whose sum passes 65504 overflows, so this is for activations behind a norm, and off by

@@ -26,7 +26,7 @@ comptime {
     }
 }
 
-/// Draws every order anew from `seed`. Another number of GPUs only while nobody holds a context.
+/// Seeds all random orders with `seed`. The number of GPUs can change only while no context exists.
 /// Returns 0, or 1 where that cannot be.
 export fn bxl_emulator_configure(seed: u64, gpu_count: u32) c_int {
     state.lock();

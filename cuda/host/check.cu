@@ -3,7 +3,7 @@
 #include "../common.cuh"
 #include "../mma.cuh"
 
-/// x[i] = 2 x[i] + add: what several of these make of a number tells their order.
+/// x[i] = 2 x[i] + add: the result of several calls depends on their order.
 extern "C" __global__ void check_step(float* x, float add, unsigned count) {
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) x[i] = 2.0f * x[i] + add;

@@ -1,6 +1,6 @@
-// How the threads of a block meet: barriers, warp functions, shared memory, atomics. One thread of
-// one block runs at a time and hands over only here, so atomics are plain arithmetic; the order in
-// which threads go on is drawn anew at each meeting (zig/emulator/block.zig).
+// Cooperation of the threads of a block: barriers, warp functions, shared memory, atomics. One
+// thread of one block runs at a time and hands over only here, so atomics are plain arithmetic; the
+// order in the next threads are chosen at random at each barrier (zig/emulator/block.zig).
 #pragma once
 
 #include <stddef.h>
@@ -21,9 +21,9 @@ typedef void HostMeeting(void* const* operands, uint32_t present);
 
 /// Returns when every thread of the block came to this line.
 void bxl_host_barrier(unsigned line);
-/// Returns when every living lane of `mask` came to the same meeting; one of them runs it for all.
+/// Returns when every active lane of `mask` has reached the same call; one of them runs it for all.
 void bxl_host_meet(HostMeeting* meeting, void* operands, uint32_t mask, unsigned line);
-/// This block's memory for the variable that `key` stands for, full of 0xff when the block starts.
+/// This block's memory of the shared variable `key`, filled with 0xff when the block starts.
 void* bxl_host_shared(const void* key, size_t bytes);
 void* bxl_host_dynamic_shared(void);
 /// A copy of 16 bytes that lands at the wait for its group; zeros where `from` is null.

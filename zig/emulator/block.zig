@@ -1,7 +1,6 @@
-//! One block of a kernel: its threads as fibres of one host thread. A thread runs until it must
-//! meet others, then one drawn at random goes on, so that what depends on their order shows over
-//! seeds. A thread that never meets anybody is a plain call on a stack that the next one uses
-//! again.
+//! One block of a kernel: its threads as fibers of one host thread. A thread runs until a barrier
+//! or warp function, then a random thread continues, so that order dependence shows over seeds. A
+//! thread without synchronisation is a plain call on a stack that the next one reuses.
 
 const std = @import("std");
 const fibre = @import("fibre");
@@ -110,7 +109,7 @@ pub fn failFromSignal(
     return driver_stack;
 }
 
-/// Hands over to another thread until somebody lists the one that runs as ready.
+/// Switches to another thread; returns once this one has been listed as ready.
 pub fn suspendThread() void {
     const next = draw() orelse stuck();
     if (next == current) return become(next);
@@ -150,7 +149,7 @@ var stack_count: u16 = 0;
 var free_stacks: [thread_count_max]u16 = undefined;
 var free_count: u16 = 0;
 
-/// Runs new threads one after another as long as the draw gives new ones.
+/// Runs new threads one after another while the random choice selects new ones.
 fn main() callconv(.c) noreturn {
     while (true) {
         body(parameters);
@@ -210,7 +209,7 @@ fn endThread() void {
     warp.leave(current % warps.lane_count);
 }
 
-/// Nobody can go on: says who waits for whom.
+/// Deadlock: reports which threads wait at which barrier.
 fn stuck() noreturn {
     const done_count = thread_count - live_count;
     if (barrier_count > 0 and barrier_count == live_count) {

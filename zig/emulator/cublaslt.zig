@@ -303,7 +303,7 @@ fn bytesOf(value: ?*const anyopaque, bytes: usize) ?[]const u8 {
     return @as([*]const u8, @ptrCast(value orelse return null))[0..bytes];
 }
 
-/// Sets a value whose size the caller told.
+/// Sets a value of the size that the caller passed.
 fn assign(comptime T: type, target: *T, from: []const u8) Status {
     if (from.len != @sizeOf(T)) return .invalid_value;
     @memcpy(std.mem.asBytes(target), from);

@@ -137,7 +137,7 @@ fn sizeOf(kind: cudnn.AttributeType) ?usize {
     };
 }
 
-/// What each attribute must be given as; those that nobody sets have none.
+/// The required type of each attribute; attributes that are never set have none.
 fn typeOf(attribute: cudnn.Attribute) ?cudnn.AttributeType {
     return switch (attribute) {
         .pointwise_mode => .pointwise_mode,

@@ -97,7 +97,7 @@ pub const Exec = struct {
                 .task => |task| task.retain(),
                 else => try work.Task.create(stream.device, .nothing),
             };
-            // Branches count as streams of their own in the drawn order.
+            // Branches count as separate streams in the random order.
             queue.* = try work.Node.create(task, stream.id << 16 | i);
             try queue.*.waitFor(start);
             for (node.after) |before| try queue.*.waitFor(queued[before]);

@@ -1,9 +1,9 @@
-//! Memory between stretches that nobody may touch, wide enough that an index which is somewhat
-//! wrong meets them and not a neighbour.
+//! Memory between guard pages, wide enough that a slightly wrong index hits the guard and not
+//! another allocation.
 
 const std = @import("std");
 
-/// On either side; address space alone.
+/// Bytes of each guard; address space only.
 pub const bytes = 1 << 20;
 
 /// At least `data_bytes` of zeros, a whole number of pages, between two guards.
@@ -23,8 +23,8 @@ pub fn map(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
     return if (failed) error.OutOfMemory else mapping;
 }
 
-/// As `map`, but full of 0xff, a NaN in every type. A page is one of a file that holds nothing else
-/// until somebody writes to it: large workspaces, of which little is used, cost little.
+/// As `map`, but filled with 0xff, a NaN in every type. Pages map one shared file copy-on-write, so
+/// large, mostly unused workspaces cost little.
 pub fn mapPoisoned(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
     const mapping = try map(data_bytes);
     errdefer std.posix.munmap(mapping);

@@ -1,7 +1,6 @@
-//! Device and pinned memory: every allocation is a mapping of its own between pages that nobody may
-//! touch, so that a kernel which leaves it faults. Memory starts as 0xff, which is NaN in every
-//! type, and is unmapped when freed. What the alignment of 256 bytes leaves over at the end is
-//! watched for writes.
+//! Device and pinned memory: every allocation is a separate mapping between guard pages, so that an
+//! out-of-bounds access faults. Memory starts as 0xff, which is NaN in every type, and is unmapped
+//! when freed. The padding to the alignment of 256 bytes is checked for writes.
 
 const std = @import("std");
 const guards = @import("guards.zig");

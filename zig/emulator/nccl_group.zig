@@ -47,7 +47,7 @@ pub const Clique = struct {
         return clique.joined_count + clique.abroad_count >= clique.rank_count;
     }
 
-    /// Tells other processes who is here, and finds out who is there.
+    /// Announces this process's ranks to other processes, and finds theirs.
     pub fn lookAbroad(clique: *Clique) void {
         for (clique.comms[0..clique.rank_count], 0..) |comm, rank| {
             if (comm != null and !clique.is_announced[rank]) {
@@ -189,7 +189,7 @@ const Meeting = struct {
     }
 };
 
-/// One piece of work of one stream. A graph may run it many times: what it meets is per run.
+/// One NCCL group of one stream. A graph may run it many times: matching is per run.
 const Group = struct {
     comm: *Comm,
     operations: std.ArrayList(Operation) = .empty,

@@ -10,7 +10,7 @@ pub const path_bytes_max = 112;
 pub const Mailbox = struct {
     folder: [path_bytes_max]u8 = @splat(0),
 
-    /// The folder of an id; nobody makes it before `announce`.
+    /// The folder of an id, created by `announce`.
     pub fn name(mailbox: *Mailbox, key: u64) void {
         const set = if (std.c.getenv("TMPDIR")) |value| std.mem.span(value) else "/tmp";
         mailbox.* = .{};

@@ -75,7 +75,7 @@ fn roundBf16(value: f32) u16 {
     return @intCast((bits +% 0x7fff +% ((bits >> 16) & 1)) >> 16);
 }
 
-/// Whether work on `device` may touch the range; says in a line what is wrong.
+/// Whether work on `device` may access the range; reports a violation in one line.
 pub fn isReachable(
     device: u32,
     label: []const u8,

@@ -41,7 +41,7 @@ pub var peers_possible: bool = true;
 pub var is_initialized: bool = false;
 /// Reports are kept, not printed.
 pub var is_quiet: bool = false;
-/// Another process may change what work waits for, and tells nobody.
+/// Poll: another process may complete what work waits for, without a notification.
 pub var is_polling: bool = false;
 pub var prng: std.Random.DefaultPrng = .init(0);
 

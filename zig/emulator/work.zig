@@ -1,6 +1,6 @@
-//! Work that streams hold and nobody has run yet. A node runs only when something forces it, after
-//! the nodes it waits for, and otherwise in an order drawn at random among all streams of all
-//! devices: what two streams do without an event between them happens in any order.
+//! Pending work of streams. A node runs only when something forces it, after the nodes it waits
+//! for, and otherwise in random order over all streams of all devices: work on two streams without
+//! an event between them runs in any order.
 
 const std = @import("std");
 const kernels = @import("kernel.zig");
@@ -128,7 +128,7 @@ pub const Node = struct {
         node.waits_for += 1;
     }
 
-    /// Every node it waits for was told; it runs once these are done.
+    /// All dependencies are registered; the node runs once these are done.
     pub fn submit(node: *Node) error{OutOfMemory}!void {
         try node.letGo();
         state.announceChange();
@@ -230,7 +230,7 @@ var runnable: std.ArrayList(*Node) = .empty;
 var pending_counts: [state.device_count_max]usize = @splat(0);
 /// Orders of two kinds: any stream at each step, or one stream far ahead of the others.
 var is_sticky: bool = false;
-/// Something ran that other threads were not told of.
+/// Work has run since other threads were last notified.
 var has_news: bool = false;
 var last_stream_id: u64 = 0;
 
