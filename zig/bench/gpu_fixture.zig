@@ -57,7 +57,7 @@ pub const Fixture = struct {
             .io = io,
             .options = .{
                 .kind = .cuda,
-                .activation = activation,
+                .activation_dtype = activation,
                 .local_ranks = .{ .first = 0, .end = 1 },
                 .cuda_library = emulator,
             },

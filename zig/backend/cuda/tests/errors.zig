@@ -13,7 +13,8 @@ const library_fixture = @import("../../../emulator/library_fixture.zig");
 const lt = @import("../../../nvidia/cublaslt.zig");
 const matmuls = @import("../gemm.zig");
 const nccl = @import("../../../nvidia/nccl.zig");
-const Communicator = @import("../../../transport/nccl.zig").Communicator;
+const Communicator = @import("../../../transport/communicator.zig").Communicator;
+const Endpoint = @import("../../../transport.zig").Endpoint;
 const Cuda = @import("../../cuda.zig").Cuda;
 const Diagnostics = @import("../../../diagnostics.zig").Diagnostics;
 const Gpu = @import("../gpu.zig").Gpu;
@@ -100,11 +101,18 @@ fn runStream(
     const y = try b.alloc(.vector(1, 64), .f32);
     try b.zero(y.address, 256);
     try std.testing.expect(try b.isFinite(x));
-    try cuda.record(0, cuda.stream);
-    try cuda.waitFor(cuda.exchange_stream, cuda, 0);
+    try recordAndWait(cuda);
     for (0..3) |_| try b.runGraphed(.of(.unet, x, .{}), copyOnce, .{ b, y, x });
     var bytes: [256]u8 = undefined;
     try b.download(y, &bytes);
+}
+
+/// The events are made first and destroyed last, whichever call fails.
+fn recordAndWait(cuda: *Cuda) !void {
+    var endpoint: Endpoint = try .open(cuda);
+    defer endpoint.close();
+    try endpoint.record(.gather_written, cuda.stream);
+    try endpoint.waitFor(cuda.exchange_stream, &endpoint, .gather_written);
 }
 
 fn copyOnce(b: backend.Backend, y: Tensor, x: Tensor) backend.Error!void {
@@ -254,14 +262,14 @@ test "every NCCL call of opening a communicator and of an exchange" {
 fn exchange(l: *LibraryFixture, library: *const nccl.Nccl) !void {
     var communicators: [1]Communicator = undefined;
     const contexts = [_]drivers.Context{l.fixture.context};
-    const meeting: Communicator.Meeting = .{ .rank_count = 1, .rank_first = 0, .id = null };
+    const members: Communicator.Members = .{ .rank_count = 1, .rank_first = 0, .id = null };
     const driver = &l.fixture.driver;
     const d = &l.diagnostics;
-    try Communicator.openAll(library, driver, &contexts, meeting, &communicators, d);
+    try Communicator.openAll(library, driver, &contexts, members, &communicators, d);
     defer communicators[0].abort();
     const x = try l.fixture.alloc(u8, 64);
-    try communicators[0].begin();
+    try communicators[0].groupStart();
     try communicators[0].send(x, 64, 0, l.fixture.stream);
     try communicators[0].receive(x, 64, 0, l.fixture.stream);
-    try communicators[0].end();
+    try communicators[0].groupEnd();
 }
