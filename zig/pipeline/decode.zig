@@ -62,8 +62,8 @@ fn runDecoder(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
 /// Sends the rows of image `i` that other processes have decoded to rank 0.
 fn bringRows(rank: *Rank, i: usize, decoded: Tensor, rgb: Tensor) Error!void {
     if (rank.local_ranks.first > 0) {
-        try gather.send(rank, rgb, 0);
-        if (rank.job.wants_decoded) try gather.send(rank, decoded, 0);
+        try rank.transport.send(rgb, 0);
+        if (rank.job.wants_decoded) try rank.transport.send(decoded, 0);
         return;
     }
     if (rank.index > 0) return;

@@ -41,11 +41,6 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     return out;
 }
 
-/// Sends a tensor to a rank of another process and returns when it has been sent.
-pub fn send(rank: *Rank, x: Tensor, other: u32) Error!void {
-    return rank.transport.send(x, other);
-}
-
 /// Receives what a rank of another process sends; the caller frees the tensor.
 pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor {
     const out = try rank.b.alloc(shape, dtype);

@@ -26,7 +26,7 @@ const sleep_max_ms = 50;
 const no_rank = std.math.maxInt(u32);
 
 /// Futex that waiters sleep on. Signals and barriers use separate ones, so that a barrier wait is
-/// not woken by every signal (`zig build posts` measures the cost).
+/// not woken by every signal (`zig build signals` measures the cost).
 const WakeEvent = struct {
     /// Incremented by every change that a waiter may wait for.
     changes: std.atomic.Value(u32) = .init(0),

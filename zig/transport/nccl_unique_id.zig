@@ -1,5 +1,5 @@
-//! What ranks of several processes meet by: NCCL's unique id, made in one process and carried to
-//! the others over TCP (src/distributed/rendezvous.ts).
+//! The ncclUniqueId of a run in several processes: made in one process and sent to the others over
+//! TCP (src/distributed/rendezvous.ts), then used by all of them to open their communicators.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -11,8 +11,8 @@ const nccl = @import("../nvidia/nccl.zig");
 
 pub const Error = Allocator.Error || error{ GpuFailed, LibraryMissing };
 
-/// A new one. `emulator` is the path of a library in place of NVIDIA's, with or without a 0 byte at
-/// its end; "" for these. `arena` keeps nothing that is needed later.
+/// Makes a new id. `emulator` is the path of a library that replaces NVIDIA's, with or without a
+/// trailing 0 byte; "" for NVIDIA's. Nothing in `arena` is needed afterwards.
 pub fn makeId(
     arena: Allocator,
     io: Io,
@@ -23,12 +23,12 @@ pub fn makeId(
     const source: libraries.Source = if (path.len > 0) .{ .emulated = path } else .system;
     const opened = try libraries.open(arena, io, source, .ofProcess(), d);
     if (opened.nccl) |*library| return Communicator.makeId(library, d);
-    return d.fail(error.LibraryMissing, "Several machines meet by NCCL. {s}", .{
+    return d.fail(error.LibraryMissing, "A run in several processes needs NCCL. {s}", .{
         opened.nccl_sentence,
     });
 }
 
-/// As it comes over the boundary; null for none.
+/// The id from the bytes of the ABI; null for none.
 pub fn idOf(bytes: []const u8) ?nccl.UniqueId {
     if (bytes.len != nccl.unique_id_bytes) return null;
     return .{ .internal = bytes[0..nccl.unique_id_bytes].* };
