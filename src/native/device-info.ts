@@ -1,5 +1,6 @@
 /**
- * What the native library finds of this machine: processor, memory, GPUs and compiled kernels.
+ * Processor, memory and GPUs of this machine and the compiled kernels, as the native library
+ * detects them.
  */
 import { ptr } from "bun:ffi";
 import { readDeviceInfo, sizeOfDeviceInfo } from "./abi.ts";
@@ -7,7 +8,7 @@ import { check, library, structBuffer } from "./library.ts";
 
 export interface DeviceInfo {
   cpuName: string;
-  /** Instruction set of the CPU kernels that will run, such as "x86_64_v4". */
+  /** Instruction set of the selected CPU kernels, such as "x86_64_v4". */
   instructionSet: string;
   coreCount: number;
   /** Whether the CPU can compute in bf16. */

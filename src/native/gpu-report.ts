@@ -1,6 +1,6 @@
 /**
- * What the library finds of GPUs: the vendor's libraries, each GPU's memory, copies between every
- * pair. The driver is started for it and may hang: only a process of its own should ask.
+ * The library's report on GPUs: NVIDIA's libraries, each GPU's memory, copies between every pair.
+ * It starts the driver, which may hang: call it in a separate process.
  */
 import { ptr } from "bun:ffi";
 import * as v from "valibot";
@@ -17,10 +17,10 @@ const gpuReportSchema = v.object({
       needed_for: v.string(),
       version: v.nullable(v.string()),
       path: v.nullable(v.string()),
-      /** What is wrong and what to do, without full stops; "" for nothing. */
+      /** The problem and the advice, without full stops; "" for none. */
       what: v.string(),
       advice: v.string(),
-      /** Not there at all, as opposed to one that will not do. */
+      /** Whether the library is missing, rather than unusable. */
       is_absent: v.boolean(),
     }),
   ),
@@ -33,7 +33,7 @@ const gpuReportSchema = v.object({
       free_bytes: v.nullable(count),
     }),
   ),
-  /** Every ordered pair, up to one whose copy did not end. */
+  /** Every ordered pair of GPUs, up to the first copy that did not end. */
   peers: v.array(
     v.object({
       from: count,
@@ -49,13 +49,13 @@ const gpuReportSchema = v.object({
 export type GpuReport = v.InferOutput<typeof gpuReportSchema>;
 
 export interface GpuReportOptions {
-  /** How long one copy from GPU to GPU may take. */
+  /** Time limit of one copy between GPUs. */
   peerLimitMs: number;
-  /** Path of the emulated libraries, for tests; "" for the vendor's own. */
+  /** Path of the emulated libraries, for tests; "" for NVIDIA's. */
   emulator: string;
 }
 
-/** Throws "internal" where the library gives none. */
+/** Throws "internal" where the library returns no report. */
 export function gpuReport({ peerLimitMs, emulator }: GpuReportOptions): GpuReport {
   const options = structBuffer(sizeOfGpuReportOptions);
   const path = new TextEncoder().encode(emulator);

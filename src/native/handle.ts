@@ -1,6 +1,7 @@
 /**
- * One session of the library: open, submit, poll, read. The library's threads work while this side
- * sleeps between polls; an abort is passed on and the promise settles when the work has stopped.
+ * One session of the native library: open, submit, poll, read. The library's threads do the work;
+ * this side sleeps between polls. An abort cancels the job, and the promise settles when it has
+ * stopped.
  */
 import { type Pointer, ptr } from "bun:ffi";
 import { stopIfAborted } from "../errors.ts";
@@ -30,10 +31,10 @@ const pollMs = 5;
 /** Scale of the VAE's residual stream where activations are f16. */
 const f16ResidualScale = 1 / 64;
 
-/** How long work on a GPU may go on after it was told to stop, where other machines are in it. */
+/** Time limit for a cancelled job that includes other processes; then the session is abandoned. */
 const stopLimitMs = 15_000;
 
-/** A model as the library takes it: `models/native-model.ts` makes one of a folder. */
+/** A model in the library's terms; `models/native-model.ts` makes it from a folder. */
 export interface NativeModel {
   config: ModelConfig;
   /** Absolute paths of safetensors files. */
@@ -44,7 +45,7 @@ export interface NativeModel {
 export interface TokenPair {
   ids: Int32Array;
   ids2: Int32Array;
-  /** Where the second encoder pools. */
+  /** Index of the end-of-text token in `ids2`, whose state is the pooled output. */
   endIndex2: number;
 }
 
@@ -62,31 +63,31 @@ export interface HandleOptions {
   splitBatch: boolean;
   /** Images of one batch. */
   imageCount: number;
-  /** Rows and columns of the latent that are decoded at once, 0 = all. */
+  /** Tile size of the decoder in rows and columns of the latent; 0 = no tiles. */
   vaeTileLatent: number;
-  /** The tile that requests may ask for, named where an image does not fit; 0 or absent = none. */
+  /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
-  /** Default f32. */
+  /** Type of the CPU's matrix products. Default f32. */
   dtype?: CpuDtype;
 }
 
-/** How ranks run on GPUs. */
+/** Options of GPU ranks. */
 export interface GpuOptions {
-  /** Of the activations and the weights. */
+  /** Type of activations and weights. */
   dtype: "f16" | "bf16";
-  /** Whether several ranks may run on one GPU. */
+  /** Whether several ranks may share a GPU. */
   share: boolean;
-  /** Whether the UNet's linear layers sum in f16: faster on consumer cards, less exact. */
+  /** Whether the UNet's linear layers accumulate in f16: faster on consumer cards, less exact. */
   fp16Accumulate: boolean;
-  /** How GPUs reach each other's memory. */
+  /** Transport of data between GPUs. */
   transport: Transport;
-  /** Whether steps are queued as CUDA graphs. */
+  /** Whether steps run as CUDA graphs. */
   graphs: boolean;
-  /** Whether GPUs make the weights up, and only the headers of files are read; for benches. */
+  /** Whether GPUs generate random weights, and only headers of files are read; for benches. */
   randomWeights?: boolean;
-  /** A library that answers in place of NVIDIA's, for tests; null for these. */
+  /** Path of a library that replaces NVIDIA's, for tests; null for NVIDIA's. */
   library: string | null;
-  /** Absent where this process has all ranks. */
+  /** Absent where all ranks are local. */
   localRanks?: LocalRanks;
 }
 
@@ -107,8 +108,8 @@ export interface Hooks {
 }
 
 /**
- * Prompts as the library takes them; null stands for zeros in place of an embedding. The structs
- * point to the arrays of `prompts`, which must stay alive as long.
+ * Prompts as structs of the library; null = an embedding of zeros. The structs point to the arrays
+ * of `prompts`, which must stay alive as long.
  */
 export function tokenBytes(prompts: readonly (TokenPair | null)[]): Uint8Array {
   const bytes = new Uint8Array(prompts.length * sizeOfTokens);
@@ -124,7 +125,7 @@ export function tokenBytes(prompts: readonly (TokenPair | null)[]): Uint8Array {
   return bytes;
 }
 
-/** What a request needs beyond its kind and size. */
+/** A request's fields; only kind and size are required. */
 export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
 
 export class NativeHandle {
@@ -133,7 +134,7 @@ export class NativeHandle {
     private readonly isDistributed: boolean,
   ) {}
 
-  /** Loads the model; rejects with the library's sentence when it cannot. */
+  /** Loads the model; rejects with the library's message where that fails. */
   static async open(options: HandleOptions, hooks: Hooks): Promise<NativeHandle> {
     stopIfAborted(hooks.signal);
     const handle = new NativeHandle(openPointer(options), options.gpu?.localRanks !== undefined);
@@ -151,7 +152,7 @@ export class NativeHandle {
     const { bytes, view } = structBuffer(sizeOfRequest);
     writeRequest(view, 0, { ...zeroRequest, batch: 1, branchCount: 1, ...fields });
     check(library().bxl_session_submit(this.alive(), ptr(bytes)));
-    // The call above copied everything: what it read may go from here on.
+    // `bxl_session_submit` has copied everything: the arrays may be freed from here on.
     keepAlive.length = 0;
     return await this.settled("running", hooks);
   }
@@ -164,7 +165,7 @@ export class NativeHandle {
     return bytes.buffer;
   }
 
-  /** What was ignored in the model's files. */
+  /** Warnings about everything that was ignored in the model's files. */
   warnings(): string[] {
     return warningsOf(this.alive());
   }
@@ -174,8 +175,8 @@ export class NativeHandle {
   }
 
   /**
-   * Stops what runs and resolves when everything is freed, or when a driver that does not answer
-   * has been given up. A second call does nothing.
+   * Cancels the running job and resolves when everything is freed, or when a driver that does not
+   * answer has been abandoned. A second call does nothing.
    */
   async close(): Promise<void> {
     const pointer = this.pointer;
@@ -207,7 +208,7 @@ export class NativeHandle {
       if (signal?.aborted || hookFailure !== null) {
         stopMs ??= performance.now();
         library().bxl_session_cancel(this.alive());
-        // NCCL may wait for a process that is gone, and not be told to stop: it is left behind.
+        // NCCL may wait for a lost process and cannot be interrupted: abandon the session.
         if (this.isDistributed && performance.now() - stopMs > stopLimitMs) {
           this.pointer = null;
           if (hookFailure !== null) throw hookFailure.error;
@@ -228,7 +229,7 @@ export class NativeHandle {
         if (progress.state === "failed" || progress.state === "lost") {
           check(Status[progress.status], this.alive(), progress.state === "lost");
         }
-        // The work may be done before it sees the abort: the caller asked to stop all the same.
+        // The job may end before it sees the abort: reject all the same.
         stopIfAborted(signal);
         return progress;
       }
@@ -251,7 +252,7 @@ function openPointer(options: HandleOptions): Pointer {
   return Number(out[0]) as Pointer;
 }
 
-/** Options as the library reads them; they live as long as `use` runs. */
+/** Calls `use` with the options as a struct of the library, which lives as long as the call. */
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
   const { model, gpu, dtype = "f32", ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
@@ -300,7 +301,7 @@ function scaledVae(config: ModelConfig): ModelConfig {
   return { ...config, vae: { ...config.vae, residualScale: f16ResidualScale } };
 }
 
-/** Paths as the library takes them: each ended by a 0 byte. */
+/** Paths for the library, each ended by a 0 byte. */
 function pathBytes(paths: string[]): Uint8Array {
   return new TextEncoder().encode(paths.map((path) => `${path}\0`).join(""));
 }

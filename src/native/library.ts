@@ -1,6 +1,6 @@
 /**
- * Opens libbasedxl and calls it. Only this folder imports bun:ffi: calls block the thread, so each
- * one here returns at once, and the library's own threads do the work.
+ * Opens libbasedxl. Only this folder imports bun:ffi. FFI calls block the event loop, so every
+ * function of the library returns at once; its own threads do the work.
  */
 import { dlopen, type Pointer, ptr } from "bun:ffi";
 import { existsSync } from "node:fs";
@@ -19,7 +19,7 @@ export function library(): Symbols {
   return opened;
 }
 
-/** Throws what `status` means, in the library's own words, unless it is ok. */
+/** Throws the error of `status` with the library's message, unless it is ok. */
 export function check(status: number, session: Pointer | null = null, sessionLost = false): void {
   if (status === Status.ok) return;
   const message = lastError(session) || sentences[status] || unknown;
@@ -30,13 +30,13 @@ export function check(status: number, session: Pointer | null = null, sessionLos
 
 type Values = Uint8Array | Int32Array | Float32Array | BigUint64Array;
 
-/** Where the library reads `values`; they must stay alive until the call returns. */
+/** Address and length of `values`, which must stay alive until the call returns. */
 export function bytesOf(values: Values | null): Bytes {
   if (!values || values.byteLength === 0) return { address: 0n, len: 0n };
   return { address: BigInt(ptr(values)), len: BigInt(values.byteLength) };
 }
 
-/** A buffer for a struct of `size` bytes that says its own size in its first field. */
+/** A buffer for a struct of `size` bytes, with the size in its first field. */
 export function structBuffer(size: number): { bytes: Uint8Array; view: DataView } {
   const bytes = new Uint8Array(size);
   const view = new DataView(bytes.buffer);
@@ -52,7 +52,7 @@ export async function prepareDevice(
   if (device === "cuda-emulated") await resources.buildEmulator(report);
 }
 
-/** The library that answers for a GPU in tests; throws "setup" where it has not been built. */
+/** Path of the emulated GPU library for tests; throws "setup" where it has not been built. */
 export function emulatorPath(): string {
   const path = resources.emulator();
   if (path === null) {
@@ -65,7 +65,7 @@ export function emulatorPath(): string {
   throw new BasedXLError("setup", `${path} is missing: \`bun run build:emulator\` builds it.`);
 }
 
-/** The sentence for what failed last, in a session or (null) in a call without one. */
+/** Message of the last error, of a session or (null) of calls without one. */
 export function lastError(session: Pointer | null): string {
   const buffer = new Uint8Array(1024);
   const length = library().bxl_last_error(session, ptr(buffer), BigInt(buffer.length));
@@ -73,7 +73,7 @@ export function lastError(session: Pointer | null): string {
   return escaped(sentence);
 }
 
-/** What the library ignored in a session's model files, as sentences. */
+/** Warnings about everything that was ignored in a session's model files. */
 export function warningsOf(session: Pointer): string[] {
   const size = library().bxl_session_warnings(session, null, 0n);
   if (size === 0n) return [];
@@ -103,7 +103,7 @@ const codes: Record<number, ErrorCode> = {
   [Status.session_lost]: "gpu-failed",
 };
 
-/** For failures that leave no sentence behind in the library. */
+/** Messages for errors of which the library has none. */
 const sentences: Record<number, string> = {
   [Status.no_memory]: "The memory ran out. Choose a smaller size or fewer ranks.",
   [Status.cancelled]: "Stopped before the image was done.",

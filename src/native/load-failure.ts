@@ -1,12 +1,12 @@
 /**
- * Why the native library cannot be loaded, in a sentence with what would help.
+ * The error message where the native library cannot be loaded, with advice.
  */
 import { readFileSync } from "node:fs";
 import { resources } from "../resources.ts";
 
-/** `reason` is what dlopen or Bun said; `limits` the text of /proc/self/limits. */
+/** `reason` is the message of dlopen or Bun; `limits` the text of /proc/self/limits. */
 export function loadFailure(path: string, reason: string, limits = readLimits()): string {
-  // Bun switches its JIT off where it cannot reserve address space, and bun:ffi needs it.
+  // Bun disables its JIT where it cannot reserve address space, and bun:ffi needs it.
   const isMemory = /\bJIT\b|allocate memory|failed to map|cannot map/i.test(reason);
   const limit = isMemory ? memoryLimit(limits) : null;
   if (limit !== null) {

@@ -1,13 +1,13 @@
 /**
- * What ranks of several processes meet by: NCCL's unique id, made by one process and given to all.
+ * The ncclUniqueId of ranks in several processes: one process makes it and sends it to the others.
  */
 import { ptr } from "bun:ffi";
 import { ncclUniqueIdBytes, sizeOfBytes, writeBytes } from "./abi.ts";
 import { bytesOf, check, library } from "./library.ts";
 
 /**
- * A new id; this process must live until all have opened their sessions. `emulator` answers in
- * place of NVIDIA's libraries. Throws "no-device" where NCCL is missing, "gpu-failed".
+ * A new id; this process must live until all have opened their sessions. `emulator` is the path of
+ * a library that replaces NVIDIA's. Throws "no-device" where NCCL is missing, "gpu-failed".
  */
 export function makeNcclUniqueId(emulator: string | null): Uint8Array {
   const path = new TextEncoder().encode(emulator ?? "");

@@ -1,7 +1,7 @@
 /**
- * Calls of the library that only tests and benches make: one component of a model alone, the dry
- * run that counts memory and operations, and torch's random numbers. All arrays are f32 and
- * channels first (NCHW), as PyTorch has them.
+ * Functions of the library for tests and benches: single components of a model, the dry run that
+ * reports memory and operations, and torch's random numbers. All arrays are f32 in NCHW, as in
+ * PyTorch.
  */
 import { ptr } from "bun:ffi";
 import * as v from "valibot";
@@ -25,15 +25,15 @@ export interface NoisePredictionInput {
   latentRows: number;
   latentWidth: number;
   timestep: number;
-  /** (batch, tokens, cross-attention width) */
+  /** (batch, tokens, cross_attention_dim) */
   promptEmbeds: Float32Array;
-  /** (batch, projection) */
+  /** (batch, projection_size) */
   pooled: Float32Array;
   /** (batch, 6): original height and width, crop top and left, target height and width. */
   timeIds: Float32Array;
 }
 
-/** Absent values are one thread per core, and the CPU. */
+/** Defaults: one thread per core, the CPU. */
 export interface PartsOptions {
   threadCount?: number;
   dtype?: CpuDtype;
@@ -71,7 +71,7 @@ export class ModelParts {
     return new ModelParts(handle, unit);
   }
 
-  /** One prompt: hidden states (1, tokens, width), pooled and projected output (1, projection). */
+  /** One prompt: hidden states (1, tokens, channels), pooled output (1, projection_size). */
   async promptEmbeds(
     tokens: TokenPair,
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
@@ -85,7 +85,7 @@ export class ModelParts {
     };
   }
 
-  /** One call of the UNet, as diffusers calls it; the time is the UNet's alone. */
+  /** One call of the UNet, as in diffusers; the time is that of the UNet only. */
   async noisePrediction(
     input: NoisePredictionInput,
   ): Promise<{ output: Float32Array; milliseconds: number }> {
@@ -112,8 +112,8 @@ export class ModelParts {
   }
 
   /**
-   * A latent, divided by the scaling factor, to the decoder's output, not clamped, and RGB; where
-   * `vaeTileLatent` is not 0, in blended tiles of so many rows and columns of the latent.
+   * Decodes a latent, divided by the scaling factor, to the decoder's output, not clamped, and RGB;
+   * in blended tiles where `vaeTileLatent` (rows and columns of the latent) is not 0.
    */
   async decode(
     latent: Float32Array,
@@ -131,7 +131,7 @@ export class ModelParts {
     };
   }
 
-  /** An image of -1 to 1 to the mean of its latent, times the scaling factor. */
+  /** Encodes an image of -1 to 1 to the mean of its latent, times the scaling factor. */
   async encode(
     image: Float32Array,
     latentRows: number,
@@ -157,7 +157,7 @@ export function randomNormal(seed: bigint, drawCount: number, length: number): F
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0));
 
-/** As zig/backend/op_trace.zig has it; sizes are those of the operation's own input. */
+/** An operation of zig/backend/op_trace.zig; sizes are those of its input. */
 const operationSchema = v.object({
   op: v.string(),
   batch: count,
@@ -169,11 +169,11 @@ const operationSchema = v.object({
   kernel: count,
   stride: count,
   padding: count,
-  /** Times that rows and width are enlarged. */
+  /** Factor of nearest-neighbour upsampling. */
   scale: count,
-  /** Rows that come from other patches. */
+  /** Halo rows from other patches. */
   halos: count,
-  /** Tokens that an attention reads, of all chunks together. */
+  /** Tokens that an attention reads, in all chunks. */
   keys: count,
   chunks: count,
   heads: count,
@@ -187,19 +187,19 @@ const operationSchema = v.object({
 const entrySchema = v.object({
   stage: v.picklist(["load", "text", "denoise", "decode", "encode"]),
   operation: operationSchema,
-  /** Of one; how often it comes is `count`. */
+  /** Cost of one operation; it occurs `count` times. */
   cost: v.object({ flops: count, bytes: count, launches: count }),
   count,
 });
 
 const rankSchema = v.object({
   index: count,
-  /** Of the latent, in the UNet. */
+  /** Rows of the latent in the UNet. */
   rows: count,
-  /** The arena: the largest of `peaks`, which are what each stage needs. */
+  /** Size of the arena: the largest of `peaks`, the needs of the stages. */
   scratch_bytes: count,
   peaks: v.object({ text: count, denoise: count, decode: count }),
-  /** Of the arena: what patches keep for each other. */
+  /** Part of the arena: receive buffers of the exchange. */
   exchange_bytes: count,
   workspace_bytes: count,
   partial_bytes: count,
@@ -213,7 +213,7 @@ export type PlannedOperation = v.InferOutput<typeof entrySchema>;
 export type RankPlan = v.InferOutput<typeof rankSchema>;
 export type Plan = v.InferOutput<typeof planSchema>;
 
-/** Throws `BasedXLError` where the model or the sizes will not do. */
+/** The plan of a session. Throws `BasedXLError` for a wrong model or size. */
 export function planOf(options: HandleOptions): Plan {
   const text = new Uint8Array(textBytesMax);
   const length = Number(

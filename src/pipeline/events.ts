@@ -1,21 +1,21 @@
 /**
- * What a pipeline reports while a job runs. Every event names its job, since several may wait.
+ * Events of a pipeline's jobs. Every event has its job's id, since several jobs may be queued.
  */
 import type { Progress } from "./session.ts";
 
-/** Which images of a request are at work, counted from 1: those of one batch. */
+/** The images of the current batch, counted from 1 within the request. */
 export interface ImageRange {
   first: number;
   last: number;
   count: number;
 }
 
-/** The progress of a batch, as views show it. */
+/** Progress of the current batch. */
 export interface JobProgress extends Progress {
   images: ImageRange;
 }
 
-/** The job's turn has come. */
+/** The job starts to run. */
 export interface StartEvent {
   type: "start";
   jobId: string;
@@ -24,7 +24,7 @@ export interface StartEvent {
   layout: string;
 }
 
-/** Some 200 times a second while a batch is computed; a handler that takes longer gets fewer. */
+/** Sent about 200 times a second while a batch runs, less often to a slow handler. */
 export interface ProgressEvent extends JobProgress {
   type: "progress";
   jobId: string;
@@ -34,18 +34,18 @@ export interface ProgressEvent extends JobProgress {
 export interface PreviewEvent {
   type: "preview";
   jobId: string;
-  /** The image's place in the request, from 0. */
+  /** Index of the image in the request. */
   index: number;
   /** Finished steps. */
   stepIndex: number;
-  /** Pixels: those of the image divided by the VAE's factor, 8 for SDXL. */
+  /** Size in pixels: that of the image divided by the VAE's factor, 8 for SDXL. */
   width: number;
   height: number;
   /** RGB bytes, height × width × 3. */
   pixels: Uint8Array;
 }
 
-/** One image, once it is decoded. */
+/** An image that is decoded. */
 export interface ImageEvent extends GeneratedImage {
   type: "image";
   jobId: string;
@@ -54,19 +54,19 @@ export interface ImageEvent extends GeneratedImage {
 export interface WarningEvent {
   type: "warning";
   jobId: string;
-  /** A whole sentence; the result lists all of them again. */
+  /** A sentence; the result lists all warnings again. */
   message: string;
 }
 
 export type PipelineEvent = StartEvent | ProgressEvent | PreviewEvent | ImageEvent | WarningEvent;
 
 export interface GeneratedImage {
-  /** Its place in the request, from 0. */
+  /** Index in the request. */
   index: number;
   seed: bigint;
   /** Pixels. */
   width: number;
   height: number;
-  /** RGB bytes, height × width × 3, row by row from the top. */
+  /** RGB bytes, height × width × 3. */
   pixels: Uint8Array;
 }

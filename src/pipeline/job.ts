@@ -1,6 +1,6 @@
 /**
- * One job of a pipeline: its batches one after the other in an open session, with what the caller
- * hears on the way and what comes of it.
+ * Runs one job of a pipeline: its batches one after the other in an open session. Sends the job's
+ * events and collects its result.
  */
 import assert from "node:assert/strict";
 import { stopIfAborted } from "../errors.ts";
@@ -12,7 +12,7 @@ import type { PlannedBatch, PlannedRequest } from "./request.ts";
 import type { ImageRequest, ImageResult, LatentPreview, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
-/** What a job needs of a session; tests bring one that only takes notes. */
+/** The part of a session that a job uses; tests pass a fake. */
 export type JobSession = Pick<Session, "image" | "close">;
 
 export interface GenerateResult {
@@ -21,12 +21,12 @@ export interface GenerateResult {
   width: number;
   height: number;
   /**
-   * Latents of all images in one, (image, channel, row, column), in the sampler's scale: a reader
-   * divides by the VAE's scaling factor before decoding. null unless they were asked for.
+   * Latents of all images (image, channel, row, column), in the sampler's scale: divide by the
+   * VAE's scaling factor before decoding. null unless they were requested.
    */
   latents: Float32Array | null;
   latentShape: ImageResult["latentShape"];
-  /** How ranks shared the first batch, in words. */
+  /** Description of the first batch's layout over ranks. */
   layout: string;
   /** Whether stale halo rows of the first batch were extrapolated. */
   extrapolateHalos: boolean;
@@ -37,7 +37,7 @@ export interface GenerateResult {
 export interface JobOptions {
   id: string;
   model: ModelFolder;
-  /** Of the pipeline; the job adds its own. */
+  /** Warnings of the pipeline; the job adds its own. */
   warnings: readonly string[];
   keepImages: boolean;
   signal: AbortSignal;
@@ -46,7 +46,7 @@ export interface JobOptions {
   previewSteps: number;
 }
 
-/** Runs `plan` to its end. Where a handler fails, the job has ended when this rejects. */
+/** Runs all batches of `plan`. Where a handler fails, the job has ended when this rejects. */
 export async function runJob(
   session: JobSession,
   plan: PlannedRequest,

@@ -1,8 +1,8 @@
 /**
- * How ranks share an image: ranks = guidance branches × patches of rows. With guidance and an even
- * rank count the branches split first, since that is exact; then rows. `zig/patch/layout.zig` deals
- * by the same rules: change both or neither. And whether patches extrapolate their neighbours'
- * halo rows where no setting says so.
+ * The layout of an image over ranks: ranks = guidance branches × patches of rows. With guidance
+ * and an even rank count the branches are split first, since that is exact; then rows.
+ * `zig/patch/layout.zig` has the same rules: change both or neither. Also the default of halo
+ * extrapolation, which depends on the layout.
  */
 import { BasedXLError } from "../errors.ts";
 import type { StepCoefficients } from "../schedule.ts";
@@ -11,32 +11,33 @@ import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 
 export interface Layout {
   rankCount: number;
-  /** 2 where each guidance branch has ranks of its own: rank = group · patches.length + patch. */
+  /** 2 where guidance branches have separate ranks: rank = group · patches.length + patch. */
   branchGroups: 1 | 2;
-  /** Rows of the latent per patch, from the top; they differ by one unit at most. */
+  /** Rows of the latent per patch, from the top; patches differ by at most one `rowUnit`. */
   patches: number[];
-  /** In words, such as "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)". */
+  /** Description, such as "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)". */
   text: string;
 }
 
 export interface LayoutRequest {
   rankCount: number;
-  /** Whether there are two branches to compute. */
+  /** Whether there are two guidance branches. */
   guidance: boolean;
   /** False keeps both branches on every rank. */
   splitBatch: boolean;
   latentRows: number;
-  /** Rows that every level of the UNet can halve: 2^(levels - 1), 4 for SDXL. */
+  /** Patches are multiples of this many rows: 2^(levels - 1), 4 for SDXL, as UNet levels halve. */
   rowUnit: number;
-  /** Pixels per row of the latent: refusals then name heights as users give them. */
+  /** Pixels per row of the latent: errors then name heights in pixels. */
   vaeFactor?: number;
-  /** How refusals name settings; default: as the API does. */
+  /** How errors name settings; default: as the API does. */
   naming?: Naming | undefined;
 }
 
 /**
- * Deals the rows. Throws "bad-option" where some patch would get none, naming the largest smaller
- * rank count that works and the smallest height that does; and for a height of no whole units.
+ * Splits the rows into patches. Throws "bad-option" where a patch would have no rows, naming the
+ * largest rank count and the smallest height that work, and where the height is no multiple of
+ * `rowUnit`.
  */
 export function layoutOf(request: LayoutRequest): Layout {
   const { guidance, latentRows, rowUnit, naming = asProperty } = request;

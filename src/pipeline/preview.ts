@@ -1,10 +1,11 @@
 /**
- * What an image looks like while it is denoised: a linear approximation of SDXL's decoder, one
- * pixel per position of the latent, for 12 multiplications where the decoder takes billions.
+ * Previews of an image during denoising: a linear approximation of SDXL's decoder (latent2rgb). It
+ * computes one pixel per position of the latent with 12 multiplications; the decoder needs
+ * billions.
  *
- * The factors are those that ComfyUI fitted to SDXL's VAE. For a model with another VAE of four
- * channels they show shapes and their progress, in wrong colours; for other channel counts the
- * first three channels stand for red, green and blue.
+ * The factors are those that ComfyUI fitted to SDXL's VAE. For another VAE with four channels they
+ * show shapes in wrong colours; for other channel counts the first three channels are red, green
+ * and blue.
  */
 
 /** Red, green and blue of each channel of the latent, in the sampler's scale. */
@@ -17,8 +18,8 @@ const factors = [
 const bias = [0.1084, -0.0175, -0.0011] as const;
 
 /**
- * RGB bytes of one image's latent, (row, column, channel), multiplied by `scale`: 1 for a finished
- * latent, the next step's `inputScale` for one with noise in it.
+ * RGB bytes of one image's latent (row, column, channel) times `scale`: 1 for the final latent, the
+ * next step's `inputScale` for an intermediate one.
  */
 export function previewPixels(latent: Float32Array, channels: number, scale: number): Uint8Array {
   const positionCount = latent.length / channels;

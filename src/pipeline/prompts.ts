@@ -1,5 +1,5 @@
 /**
- * Prompts to tokens, each distinct text once, and what the user should know of those that were cut.
+ * Tokenizes prompts, each distinct text once, and warns about truncated ones.
  */
 import { escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
@@ -35,7 +35,7 @@ export class PromptEncoder {
     if (known) return known;
     const first = this.model.tokenizer.encode(text);
     const second = this.model.tokenizer2.encode(text);
-    // The two vocabularies may cut at different places: the longer rest is what a reader lacks.
+    // The two tokenizers may truncate at different places: report the longer rest.
     const cuts = [first.truncated, second.truncated];
     const dropped = cuts.reduce((longest, cut) => (cut.length > longest.length ? cut : longest));
     if (dropped !== "") {

@@ -1,6 +1,6 @@
 /**
- * A queue that runs one piece of work at a time, in the order of the calls. Work that still waits
- * can be cancelled and then loses its place at once.
+ * A first-in, first-out queue that runs one job at a time. A cancelled job that still waits leaves
+ * the queue at once.
  */
 import { cancelled, stopIfAborted } from "../errors.ts";
 
@@ -9,8 +9,8 @@ export class JobQueue {
   private readonly waiting: (() => void)[] = [];
 
   /**
-   * Runs `work` once everything asked for before has ended, and settles as it does. Rejects with
-   * "cancelled" where `signal` is aborted while the work waits; it is then never run.
+   * Runs `work` when all earlier calls have ended, and settles as it does. Rejects with "cancelled"
+   * where `signal` is aborted while the work waits; it then never runs.
    */
   async run<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
     await this.turn(signal);
@@ -26,7 +26,7 @@ export class JobQueue {
 
   // --- internal ---
 
-  /** Resolves when the queue is the caller's. */
+  /** Resolves when it is the caller's turn. */
   private async turn(signal: AbortSignal | undefined): Promise<void> {
     stopIfAborted(signal);
     if (!this.isBusy) {

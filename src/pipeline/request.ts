@@ -1,7 +1,7 @@
 /**
- * What a caller asks of a pipeline, and what it comes to once the model has filled in its defaults
- * and every value was checked. Settings are those of `settings/table.ts`: a new one needs no line
- * here.
+ * Requests to a pipeline, and the plan of a request: every value checked, the model's defaults
+ * filled in, images grouped into batches. Settings come from `settings/table.ts`: a new one needs
+ * no line here.
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { ModelFolder } from "../models/folder.ts";
@@ -21,32 +21,32 @@ import type { ImageRange } from "./events.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 
-/** Settings that may differ from image to image: one value for all, or one for each. */
+/** Settings that may differ between images: one value for all, or one for each. */
 type PerImage = "prompt" | "negativePrompt" | "guidanceScale";
 
 /**
- * Images to generate. What is absent (or undefined) has the model's default, then the table's.
- * A value that may differ from image to image is one for all, or an array with one entry per
- * image; arrays must agree on the number of images.
+ * Images to generate. An absent (or undefined) value has the model's default, else the table's. A
+ * value that may differ between images is one for all, or an array with one entry per image; arrays
+ * must have the same length.
  */
 export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed" | "imageCount"> {
-  /** What the images show; SDXL reads the first 77 tokens, and a warning names the rest. */
+  /** SDXL reads the first 77 tokens; a warning names the rest. */
   prompt?: string | undefined | readonly string[];
-  /** What they should not show. "" is encoded; null is none, as the model's config says. */
+  /** "" is encoded; null is none: zeros or "", as the model's config says. */
   negativePrompt?: string | null | undefined | readonly (string | null)[];
-  /** 1 and below is no guidance. */
+  /** Guidance is off at 1 and below. */
   guidanceScale?: number | undefined | readonly number[];
-  /** One image each, 0 to 2^63-1. Default: random 32-bit seeds, for one image or each prompt. */
+  /** One per image, 0 to 2^63-1. Default: random 32-bit seeds, for one image or each prompt. */
   seeds?: readonly bigint[] | undefined;
-  /** Whether the result holds the final latents. Default false. */
+  /** Whether the result includes the final latents. Default false. */
   wantLatents?: boolean | undefined;
 }
 
 type RequestKey = KeysWhere<{ scope: "request" }>;
 
-/** A request whose every value is there and was checked. */
+/** A request with every value filled in and checked. */
 export interface PlannedRequest {
-  /** Complete; what differs from image to image is the first image's. */
+  /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
   wantLatents: boolean;
@@ -58,14 +58,14 @@ export interface PlannedRequest {
 export interface PlannedImage {
   seed: bigint;
   prompt: string;
-  /** null = none: zeros, or the empty prompt, as the model's config says. */
+  /** null = none: zeros or "", as the model's config says. */
   negativePrompt: string | null;
   guidanceScale: number;
 }
 
 export interface Batch {
   images: PlannedImage[];
-  /** Their places in the request. */
+  /** Their indices in the request. */
   range: ImageRange;
   /** Whether both guidance branches are computed. */
   guidance: boolean;
@@ -160,7 +160,7 @@ function badOption(message: string): BasedXLError {
 
 type CheckedSettings = ReturnType<typeof checkedSettings>;
 
-/** The request's settings that are one for all images, checked, with the table's defaults. */
+/** The settings shared by all images, checked, with the table's defaults. */
 function checkedSettings(request: GenerateRequest, naming: Naming) {
   const perImage: readonly string[] = ["prompt", "negativePrompt", "guidanceScale", "seed"];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
@@ -181,7 +181,7 @@ type ModelDefaults = Pick<
   "width" | "height" | "stepCount" | "scheduler" | "warmupSteps"
 >;
 
-/** How ranks share a batch: one answer with guidance and one without. */
+/** The layout of a batch over ranks, with guidance and without. */
 function placementOf(
   complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
   { steps }: Schedule,
@@ -247,12 +247,12 @@ function entryOf<T extends string | number | null>(value: T | readonly T[], inde
   return Array.isArray(value) ? (value as readonly T[])[index]! : (value as T);
 }
 
-/** Torch's CPU generator reads 32 bits of a seed, so that more would be longer to type in vain. */
+/** Random 32-bit seeds: torch's CPU generator reads only 32 bits of a seed. */
 function randomSeeds(count: number): bigint[] {
   return [...crypto.getRandomValues(new Uint32Array(count))].map(BigInt);
 }
 
-/** The sampler that the model's config names, or Euler where this version has none of that name. */
+/** The sampler named in the model's config, or Euler where this version lacks it. */
 function schedulerOf({ scheduler }: ModelFolder, naming: Naming, warnings: string[]): Scheduler {
   const { name, replaced } = samplerOfModel(scheduler);
   if (!replaced) return name;
@@ -263,7 +263,7 @@ its place. ${naming("scheduler")} takes ${settings.scheduler.names.join(", ")}.`
   return name;
 }
 
-/** What the user gave and guidance alone would use. */
+/** Warnings about settings that were given but need guidance, which is off. */
 function unusedOf(given: PlannedRequest["settings"], naming: Naming): string[] {
   if (given.guidanceScale > 1) return [];
   const why = `it needs ${naming("guidanceScale")} above 1, not ${given.guidanceScale}`;

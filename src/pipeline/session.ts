@@ -1,7 +1,7 @@
 /**
- * A loaded model in the native library, in terms of model folders and pixels: one batch of tokens,
- * sampler steps and seeds at a time becomes images. `pipeline.ts` makes requests of it; tests and
- * benches that compare batches open sessions themselves.
+ * A session of the native library with a loaded model, in terms of model folders and pixels. It
+ * generates one batch at a time from tokens, sampler steps and seeds. `pipeline.ts` uses it; tests
+ * and benches that compare batches open their own sessions.
  */
 import type { ModelFolder } from "../models/folder.ts";
 import { nativeModelOf } from "../models/native-model.ts";
@@ -26,25 +26,25 @@ export interface OpenOptions {
   threadCount: number;
   /** null or absent = the CPU. */
   gpu?: GpuOptions | null;
-  /** Pixels of the first image: what cannot fit in memory is refused before loading. */
+  /** Pixels of the first image, for the memory check before weights load. */
   width: number;
   height: number;
   guidance: boolean;
-  /** With guidance and an even rank count: whether each branch has ranks of its own. */
+  /** Whether guidance branches have separate ranks, with guidance and an even rank count. */
   splitBatch: boolean;
   /** Images of one batch. */
   imageCount: number;
-  /** As the requests will ask, so that what fits in tiles alone is not refused. */
+  /** As in the requests, for the memory check: an image may fit only in tiles. */
   vaeTiling?: boolean;
-  /** Default f32; bf16 where `DeviceInfo` says that the CPU can. */
+  /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
   dtype?: CpuDtype | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
-  /** Called with each thing in the model's files that was ignored. */
+  /** Called with a warning for everything that was ignored in the model's files. */
   onWarning?: ((warning: string) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
 
-/** What one rank did in all steps of a batch; bytes are those that came from other ranks. */
+/** Statistics of one rank in the denoising loop; bytes are those received from other ranks. */
 export interface RankStats {
   computeMs: number;
   waitMs: number;
@@ -52,26 +52,26 @@ export interface RankStats {
   statisticsBytes: number;
   keysValuesBytes: number;
   gatherBytes: number;
-  /** Held for the exchange inside the UNet. */
+  /** Receive buffers of the UNet's exchange. */
   bufferBytes: number;
-  /** The arena's peak, `bufferBytes` included. */
+  /** Peak of the arena, including `bufferBytes`. */
   scratchBytes: number;
-  /** Pieces of work that became CUDA graphs in this batch, and that ran as one. */
+  /** CUDA graphs captured in this batch, and graph launches. */
   graphsCaptured: number;
   graphsReplayed: number;
 }
 
-/** Settings that reach the library under their own names: a new one needs no line here. */
+/** Settings passed to the library under the same names: a new one needs no line here. */
 type PassedSettings = Partial<Omit<abi.Request, "prompts" | "negatives" | "seeds" | "steps">>;
 
 export interface ImageRequest extends PassedSettings {
   width: number;
   height: number;
-  /** One for all images of the batch, or one per image, like the next two. */
+  /** One for all images of the batch or one per image, like the next two. */
   prompt: TokenPair | readonly TokenPair[];
-  /** null = zeros. Only read with guidance. */
+  /** null = an embedding of zeros. Read only with guidance. */
   negative: TokenPair | null | readonly (TokenPair | null)[];
-  /** All above 1 (guidance), or none. */
+  /** Above 1 (guidance) for all images or for none. */
   guidanceScale: number | readonly number[];
   steps: StepCoefficients[];
   initNoiseSigma: number;
@@ -81,11 +81,11 @@ export interface ImageRequest extends PassedSettings {
   /** Synchronous steps after the first. */
   warmupSteps: number;
   splitBatch: boolean;
-  /** Decode in blended tiles as diffusers does, for one rank that has no room for the whole. */
+  /** Whether one rank decodes in blended tiles, as diffusers does, to save memory. */
   vaeTiling?: boolean;
   /** Whether stale halo rows are extrapolated (default). */
   extrapolateHalos?: boolean | undefined;
-  /** Whether the decoder's output is wanted too. */
+  /** Whether the result includes the decoder's output in f32. */
   wantDecoded?: boolean;
   testHooks?: TestHooks;
   wantLatents: boolean;
@@ -96,7 +96,7 @@ export interface Progress {
   /** Finished steps. */
   stepIndex: number;
   stepCount: number;
-  /** Share of the weights that are in place, 0 to 1. */
+  /** Fraction of the weights that is loaded, 0 to 1. */
   loadFraction: number;
 }
 
@@ -104,30 +104,30 @@ export interface Progress {
 export interface LatentPreview {
   /** Finished steps. */
   stepIndex: number;
-  /** (image, row, column, channel), in the sampler's scale, with the noise that is still there. */
+  /** (image, row, column, channel), in the sampler's scale, noise included. */
   latents: Float32Array;
 }
 
 export interface ImageHooks {
-  /** Called where the request has `previewSteps`; a poll that comes late skips some. */
+  /** Called where the request has `previewSteps`; a late poll skips previews. */
   onPreview?: ((preview: LatentPreview) => void | Promise<void>) | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   signal?: AbortSignal | undefined;
 }
 
 export interface ImageResult {
-  /** RGB bytes, height × width × 3, of each seed. */
+  /** RGB bytes of each seed, height × width × 3. */
   images: Uint8Array[];
   width: number;
   height: number;
   /** NCHW in the sampler's scale, before division by the VAE's scaling factor. */
   latents: Float32Array | null;
   latentShape: [number, number, number, number];
-  /** (n, 3, height, width) as the decoder gives it, not clamped; null unless it was wanted. */
+  /** The decoder's output (n, 3, height, width), not clamped; null unless it was requested. */
   image: Float32Array | null;
   timings: { textMs: number; denoiseMs: number; decodeMs: number; stepMs: number[] };
   ranks: RankStats[];
-  /** In use on the first GPU, by whatever runs there; 0 on the CPU. */
+  /** Memory in use on the first GPU, by all processes; 0 on the CPU. */
   deviceBytes: number;
 }
 
@@ -168,7 +168,7 @@ export interface Session {
   readonly rankCount: number;
   /** Generates a batch. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
   image(request: ImageRequest, hooks?: ImageHooks): Promise<ImageResult>;
-  /** Stops what runs and frees everything. */
+  /** Cancels the running batch and frees everything. */
   close(): Promise<void>;
 }
 
@@ -257,14 +257,14 @@ class NativeSession implements Session {
   }
 }
 
-/** Without what is undefined, so that a default stays. */
+/** Drops undefined values, so that defaults stay. */
 function present<T extends object>(request: T): T {
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as T;
 }
 
-/** A value for every image. */
+/** One value per image. */
 function perImage<T extends object | number | null>(value: T | readonly T[], count: number): T[] {
   return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
 }

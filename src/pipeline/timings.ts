@@ -1,8 +1,8 @@
 /**
- * How long the stages of a job took, and the middle of many times.
+ * Durations of a job's stages, and the median of many times.
  */
 
-/** Milliseconds. */
+/** Durations in milliseconds. */
 export interface StageTimings {
   textMs: number;
   denoiseMs: number;
@@ -11,7 +11,7 @@ export interface StageTimings {
   stepMs: number[];
 }
 
-/** The middle of the sorted times, in milliseconds; 0 when there are none. */
+/** The median in milliseconds; 0 for no times. */
 export function medianMs(times: readonly number[]): number {
   const sorted = [...times].sort((a, b) => a - b);
   const middle = sorted.length >> 1;

@@ -1,19 +1,19 @@
 /**
- * Which tiles `--vae-tiling` decodes in, and what its user is told. The size is diffusers' own,
- * from the VAE's config; how far tiles are from the whole decode is measured, never assumed.
+ * Tile size and warning of `--vae-tiling`. The size is diffusers', from the VAE's config. The
+ * warning states the measured difference from decoding without tiles.
  */
 import type { ModelFolder } from "../models/folder.ts";
 import { tilingError } from "../settings/measured-errors.ts";
 
-/** A quarter of each tile is shared with the next, in whole rows and columns of the latent. */
+/** Tiles overlap by a quarter of their size, which must be whole rows and columns. */
 const unit = 4;
 
-/** Rows and columns of the latent in a tile: `sample_size` of the VAE's config, as in diffusers. */
+/** Tile size in rows and columns of the latent: the VAE's `sample_size`, as in diffusers. */
 export function tileLatent({ vae, vaeFactor }: Pick<ModelFolder, "vae" | "vaeFactor">): number {
   return Math.max(unit, Math.floor(vae.sampleSize / vaeFactor / unit) * unit);
 }
 
-/** What the user of `--vae-tiling` should know about a image of so many pixels. */
+/** The warning about `--vae-tiling` for an image of this size in pixels. */
 export function tilingWarning(
   model: Pick<ModelFolder, "vae" | "vaeFactor">,
   width: number,
