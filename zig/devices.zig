@@ -350,7 +350,7 @@ pub const Machine = struct {
             .rank = @intCast(machine.options.local_ranks.first + i),
         });
         errdefer cuda.deinit();
-        cuda.products = try .open(machine.gpa, .{
+        cuda.libraries = try .open(machine.gpa, .{
             .driver = &machine.libraries.driver,
             .libraries = &machine.libraries,
             .measured = gpu.measured.?,

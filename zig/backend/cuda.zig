@@ -23,7 +23,7 @@ const ops_embedding = @import("cuda/ops_embedding.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
 const ops_sampler = @import("cuda/ops_sampler.zig");
-const Products = @import("cuda/library_handles.zig").Products;
+const LibraryHandles = @import("cuda/library_handles.zig").LibraryHandles;
 
 /// Device bytes that these operations need beside their results.
 pub const attentionBytes = ops_attention.temporaryBytes;
@@ -83,7 +83,7 @@ pub const Cuda = struct {
     exchange_stream: drivers.Stream,
     graphs: Graphs,
     /// Null in tests of kernels, which need no library.
-    products: ?Products = null,
+    libraries: ?LibraryHandles = null,
     activation: DType,
     weights_base: usize,
     /// Device memory for reductions inside one operation, reused in stream order.
@@ -146,7 +146,7 @@ pub const Cuda = struct {
         _ = d.cuStreamSynchronize(cuda.exchange_stream);
         _ = d.cuStreamSynchronize(cuda.stream);
         cuda.graphs.deinit(cuda);
-        if (cuda.products) |*products| products.close();
+        if (cuda.libraries) |*libraries| libraries.close();
         _ = d.cuMemFree_v2(cuda.reduction_workspace);
         _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
         _ = d.cuStreamDestroy_v2(cuda.stream);

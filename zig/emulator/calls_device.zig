@@ -65,14 +65,6 @@ pub fn cuDeviceGetPCIBusId(id: [*]u8, len: c_int, device: Device) callconv(.c) R
     return putText(id, len, device, "0000:{x:0>2}:00.0");
 }
 
-pub fn cuDeviceGetUuid_v2(uuid: *[16]u8, device: Device) callconv(.c) Result {
-    if (!state.is_initialized) return .not_initialized;
-    _ = deviceOf(device) orelse return .invalid_device;
-    uuid.* = "emulated GPU \x00\x00\x00".*;
-    uuid[15] = @intCast(device);
-    return .success;
-}
-
 pub fn cuDeviceGetAttribute(
     value: *c_int,
     attribute: driver.DeviceAttribute,
@@ -171,12 +163,6 @@ pub fn cuCtxSetCurrent(context: ?Context) callconv(.c) Result {
 pub fn cuCtxGetCurrent(context: *?Context) callconv(.c) Result {
     if (!state.is_initialized) return .not_initialized;
     context.* = if (state.current) |device| device.handle() else null;
-    return .success;
-}
-
-pub fn cuCtxGetDevice(device: *Device) callconv(.c) Result {
-    const found = state.current orelse return .invalid_context;
-    device.* = @intCast(found.ordinal);
     return .success;
 }
 

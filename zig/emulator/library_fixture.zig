@@ -2,7 +2,7 @@
 //! in device memory, the libraries as the product opens them, and how far results are off.
 
 const std = @import("std");
-const Choices = @import("../backend/cuda/autotune.zig").Choices;
+const AlgorithmCache = @import("../backend/cuda/autotune.zig").AlgorithmCache;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const libraries = @import("../nvidia/libraries.zig");
@@ -16,7 +16,7 @@ pub const LibraryFixture = struct {
     arena: std.heap.ArenaAllocator,
     fixture: fixtures.Fixture,
     libraries: libraries.Libraries,
-    choices: *Choices,
+    algorithms: *AlgorithmCache,
     diagnostics: Diagnostics = .{},
     workspace: usize,
 
@@ -34,7 +34,7 @@ pub const LibraryFixture = struct {
         const a = arena.allocator();
         const source: libraries.Source = .{ .emulated = library_path };
         const opened = try libraries.open(a, std.testing.io, source, .{}, &diagnostics);
-        const choices = try Choices.open(std.testing.allocator, std.testing.io, folder, .{
+        const choices = try AlgorithmCache.open(std.testing.allocator, std.testing.io, folder, .{
             .library = "test",
             .version = 1,
             .gpu_name = "emulated",
@@ -43,13 +43,13 @@ pub const LibraryFixture = struct {
             .arena = arena,
             .fixture = fixture,
             .libraries = opened,
-            .choices = choices,
+            .algorithms = choices,
             .workspace = try fixture.alloc(u8, workspace_bytes),
         };
     }
 
     pub fn deinit(l: *LibraryFixture) void {
-        l.choices.close();
+        l.algorithms.close();
         l.fixture.deinit();
         l.arena.deinit();
     }

@@ -121,7 +121,7 @@ const Block = struct {
     /// Scores of this chunk's tokens, in base 2, from column `column` on.
     fn multiplyKeys(block: Block, cuda: *Cuda, chunk: Tensor, column: u64) Error!void {
         const root = @sqrt(@as(f64, @floatFromInt(block.head_size)));
-        try cuda.products.?.matmul.run(cuda.stream, .{
+        try cuda.libraries.?.matmul.run(cuda.stream, .{
             .m = block.query_count,
             .n = @intCast(chunk.shape.positionCount()),
             .k = block.head_size,
@@ -141,7 +141,7 @@ const Block = struct {
     fn multiplyValues(block: Block, cuda: *Cuda, chunk: Tensor, column: u64) Error!void {
         const size = cuda.activation.size();
         const rows = block.rowsOf(block.out);
-        try cuda.products.?.matmul.run(cuda.stream, .{
+        try cuda.libraries.?.matmul.run(cuda.stream, .{
             .m = block.query_count,
             .n = block.head_size,
             .k = @intCast(chunk.shape.positionCount()),

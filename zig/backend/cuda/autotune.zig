@@ -11,7 +11,7 @@ const library_folders = @import("../../nvidia/library_folders.zig");
 const file_bytes_max = 4 << 20;
 const first_line = "basedxl choices 1";
 
-pub const Choices = struct {
+pub const AlgorithmCache = struct {
     gpa: Allocator,
     io: Io,
     mutex: Io.Mutex = .init,
@@ -30,108 +30,112 @@ pub const Choices = struct {
         io: Io,
         folder: ?[]const u8,
         owner: Owner,
-    ) Allocator.Error!*Choices {
-        const choices = try gpa.create(Choices);
-        errdefer gpa.destroy(choices);
-        choices.* = .{ .gpa = gpa, .io = io, .arena = .init(gpa) };
-        errdefer choices.arena.deinit();
-        const arena = choices.arena.allocator();
-        choices.owner = try std.fmt.allocPrint(arena, "{s} {d} {s}", .{
+    ) Allocator.Error!*AlgorithmCache {
+        const cache = try gpa.create(AlgorithmCache);
+        errdefer gpa.destroy(cache);
+        cache.* = .{ .gpa = gpa, .io = io, .arena = .init(gpa) };
+        errdefer cache.arena.deinit();
+        const arena = cache.arena.allocator();
+        cache.owner = try std.fmt.allocPrint(arena, "{s} {d} {s}", .{
             owner.library, owner.version, owner.gpu_name,
         });
         if (folder) |path| {
-            choices.path = try std.fs.path.join(arena, &.{ path, try fileName(arena, owner) });
-            try choices.read();
+            cache.path = try std.fs.path.join(arena, &.{ path, try fileName(arena, owner) });
+            try cache.read();
         }
-        return choices;
+        return cache;
     }
 
     /// Does not save.
-    pub fn close(choices: *Choices) void {
-        choices.entries.deinit(choices.gpa);
-        choices.arena.deinit();
-        choices.gpa.destroy(choices);
+    pub fn close(cache: *AlgorithmCache) void {
+        cache.entries.deinit(cache.gpa);
+        cache.arena.deinit();
+        cache.gpa.destroy(cache);
     }
 
     /// What was chosen for a problem; valid until `close`.
-    pub fn get(choices: *Choices, problem: []const u8) ?[]const u8 {
-        choices.mutex.lockUncancelable(choices.io);
-        defer choices.mutex.unlock(choices.io);
-        return choices.entries.get(problem);
+    pub fn get(cache: *AlgorithmCache, problem: []const u8) ?[]const u8 {
+        cache.mutex.lockUncancelable(cache.io);
+        defer cache.mutex.unlock(cache.io);
+        return cache.entries.get(problem);
     }
 
     /// Keeps a choice; the first one stays, so that ranks agree.
-    pub fn put(choices: *Choices, problem: []const u8, choice: []const u8) Allocator.Error!void {
-        choices.mutex.lockUncancelable(choices.io);
-        defer choices.mutex.unlock(choices.io);
-        try choices.putOwned(problem, choice);
-        choices.is_changed = true;
+    pub fn put(
+        cache: *AlgorithmCache,
+        problem: []const u8,
+        choice: []const u8,
+    ) Allocator.Error!void {
+        cache.mutex.lockUncancelable(cache.io);
+        defer cache.mutex.unlock(cache.io);
+        try cache.putOwned(problem, choice);
+        cache.is_changed = true;
     }
 
     /// Writes what is new; what another process wrote meanwhile is kept. Failing is no error: it
     /// costs the next run its measurements again.
-    pub fn save(choices: *Choices) void {
-        choices.mutex.lockUncancelable(choices.io);
-        defer choices.mutex.unlock(choices.io);
-        if (choices.path.len == 0 or !choices.is_changed) return;
-        choices.read() catch return;
-        choices.write() catch return;
-        choices.is_changed = false;
+    pub fn save(cache: *AlgorithmCache) void {
+        cache.mutex.lockUncancelable(cache.io);
+        defer cache.mutex.unlock(cache.io);
+        if (cache.path.len == 0 or !cache.is_changed) return;
+        cache.read() catch return;
+        cache.write() catch return;
+        cache.is_changed = false;
     }
 
     // --- internal ---
 
     fn putOwned(
-        choices: *Choices,
+        cache: *AlgorithmCache,
         problem: []const u8,
         choice: []const u8,
     ) Allocator.Error!void {
-        if (choices.entries.contains(problem)) return;
-        const arena = choices.arena.allocator();
+        if (cache.entries.contains(problem)) return;
+        const arena = cache.arena.allocator();
         const key = try arena.dupe(u8, problem);
-        try choices.entries.put(choices.gpa, key, try arena.dupe(u8, choice));
+        try cache.entries.put(cache.gpa, key, try arena.dupe(u8, choice));
     }
 
     /// Adds what the file has; nothing where it is not whole or another owner's.
-    fn read(choices: *Choices) Allocator.Error!void {
-        const gpa = choices.gpa;
+    fn read(cache: *AlgorithmCache) Allocator.Error!void {
+        const gpa = cache.gpa;
         const folder = Io.Dir.cwd();
         const limit: Io.Limit = .limited(file_bytes_max);
-        const text = folder.readFileAlloc(choices.io, choices.path, gpa, limit) catch |err| {
+        const text = folder.readFileAlloc(cache.io, cache.path, gpa, limit) catch |err| {
             return if (err == error.OutOfMemory) error.OutOfMemory else {};
         };
         defer gpa.free(text);
-        const body = checkedBody(text, choices.owner) orelse return;
+        const body = checkedBody(text, cache.owner) orelse return;
         var lines = std.mem.tokenizeScalar(u8, body, '\n');
         while (lines.next()) |line| {
             const tab = std.mem.indexOfScalar(u8, line, '\t') orelse return;
-            try choices.putOwned(line[0..tab], line[tab + 1 ..]);
+            try cache.putOwned(line[0..tab], line[tab + 1 ..]);
         }
     }
 
-    fn write(choices: *Choices) !void {
-        var text: std.Io.Writer.Allocating = .init(choices.gpa);
+    fn write(cache: *AlgorithmCache) !void {
+        var text: std.Io.Writer.Allocating = .init(cache.gpa);
         defer text.deinit();
         const w = &text.writer;
-        for (choices.entries.keys(), choices.entries.values()) |problem, choice| {
+        for (cache.entries.keys(), cache.entries.values()) |problem, choice| {
             try w.print("{s}\t{s}\n", .{ problem, choice });
         }
         const body = w.buffered();
-        var whole: std.Io.Writer.Allocating = .init(choices.gpa);
+        var whole: std.Io.Writer.Allocating = .init(cache.gpa);
         defer whole.deinit();
         try whole.writer.print("{s}\n{s}\n{x:0>16}\n{s}", .{
-            first_line, choices.owner, checksum(body), body,
+            first_line, cache.owner, checksum(body), body,
         });
         const folder = Io.Dir.cwd();
-        try folder.createDirPath(choices.io, std.fs.path.dirname(choices.path) orelse ".");
-        const arena = choices.arena.allocator();
+        try folder.createDirPath(cache.io, std.fs.path.dirname(cache.path) orelse ".");
+        const arena = cache.arena.allocator();
         const temporary = try std.fmt.allocPrint(arena, "{s}.{d}", .{
-            choices.path, std.c.getpid(),
+            cache.path, std.c.getpid(),
         });
-        errdefer folder.deleteFile(choices.io, temporary) catch {};
+        errdefer folder.deleteFile(cache.io, temporary) catch {};
         const data = whole.writer.buffered();
-        try folder.writeFile(choices.io, .{ .sub_path = temporary, .data = data });
-        try folder.rename(temporary, folder, choices.path, choices.io);
+        try folder.writeFile(cache.io, .{ .sub_path = temporary, .data = data });
+        try folder.rename(temporary, folder, cache.path, cache.io);
     }
 };
 
@@ -194,11 +198,11 @@ fn testFolder(tmp: *const std.testing.TmpDir, buffer: []u8) []const u8 {
     return std.fmt.bufPrint(buffer, ".zig-cache/tmp/{s}/a/b", .{tmp.sub_path}) catch unreachable;
 }
 
-fn openTest(folder: []const u8, owner: Owner) !*Choices {
-    return Choices.open(std.testing.allocator, std.testing.io, folder, owner);
+fn openTest(folder: []const u8, owner: Owner) !*AlgorithmCache {
+    return AlgorithmCache.open(std.testing.allocator, std.testing.io, folder, owner);
 }
 
-test "choices outlive their process, for the same GPU, library and version" {
+test "algorithms outlive their process, for the same GPU, library and version" {
     var tmp = std.testing.tmpDir(.{});
     defer tmp.cleanup();
     var buffer: [128]u8 = undefined;
@@ -226,7 +230,7 @@ test "choices outlive their process, for the same GPU, library and version" {
     }
 }
 
-test "two processes that save at once keep each other's choices" {
+test "two processes that save at once keep each other's algorithms" {
     var tmp = std.testing.tmpDir(.{});
     defer tmp.cleanup();
     var buffer: [128]u8 = undefined;
@@ -252,10 +256,10 @@ test "a file damaged anywhere counts as empty and is written anew" {
     var buffer: [128]u8 = undefined;
     const folder = testFolder(&tmp, &buffer);
     {
-        const choices = try openTest(folder, test_owner);
-        defer choices.close();
-        try choices.put("problem", "choice");
-        choices.save();
+        const cache = try openTest(folder, test_owner);
+        defer cache.close();
+        try cache.put("problem", "choice");
+        cache.save();
     }
     var whole_buffer: [512]u8 = undefined;
     const path = "a/b/" ++ test_file;
@@ -268,15 +272,15 @@ test "a file damaged anywhere counts as empty and is written anew" {
         damaged[i] ^= 1 + @as(u8, @intCast(i % 100));
         for ([_][]const u8{ damaged, whole[0..i] }) |text| {
             try tmp.dir.writeFile(io, .{ .sub_path = path, .data = text });
-            const choices = try openTest(folder, test_owner);
-            defer choices.close();
-            try std.testing.expectEqual(@as(?[]const u8, null), choices.get("problem"));
+            const cache = try openTest(folder, test_owner);
+            defer cache.close();
+            try std.testing.expectEqual(@as(?[]const u8, null), cache.get("problem"));
         }
     }
-    const choices = try openTest(folder, test_owner);
-    defer choices.close();
-    try choices.put("problem", "choice");
-    choices.save();
+    const cache = try openTest(folder, test_owner);
+    defer cache.close();
+    try cache.put("problem", "choice");
+    cache.save();
     try std.testing.expectEqualStrings(whole, try tmp.dir.readFile(io, path, &damaged_buffer));
 }
 
@@ -285,9 +289,9 @@ test "a folder that cannot be made is as if nothing were kept" {
     defer tmp.cleanup();
     try tmp.dir.writeFile(std.testing.io, .{ .sub_path = "a", .data = "" });
     var buffer: [128]u8 = undefined;
-    const choices = try openTest(testFolder(&tmp, &buffer), test_owner);
-    defer choices.close();
-    try choices.put("problem", "choice");
-    choices.save();
-    try std.testing.expectEqualStrings("choice", choices.get("problem").?);
+    const cache = try openTest(testFolder(&tmp, &buffer), test_owner);
+    defer cache.close();
+    try cache.put("problem", "choice");
+    cache.save();
+    try std.testing.expectEqualStrings("choice", cache.get("problem").?);
 }

@@ -5,7 +5,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const Choices = @import("autotune.zig").Choices;
+const AlgorithmCache = @import("autotune.zig").AlgorithmCache;
 const cudnn = @import("../../nvidia/cudnn.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
 const drivers = @import("../../nvidia/driver.zig");
@@ -58,7 +58,7 @@ pub const Fused = enum { everything, product_alone };
 pub const Options = struct {
     driver: *const drivers.Driver,
     library: *const cudnn.Cudnn,
-    choices: *Choices,
+    algorithms: *AlgorithmCache,
     diagnostics: *Diagnostics,
     /// Device memory for the library's own use; may be the matrix products', on the same stream.
     workspace: Address,

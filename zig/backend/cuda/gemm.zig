@@ -6,7 +6,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const Choices = @import("autotune.zig").Choices;
+const AlgorithmCache = @import("autotune.zig").AlgorithmCache;
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
 const DType = @import("../../tensor.zig").DType;
 const lt = @import("../../nvidia/cublaslt.zig");
@@ -60,7 +60,7 @@ pub const Call = struct {
 pub const Options = struct {
     driver: *const drivers.Driver,
     library: *const lt.CublasLt,
-    choices: *Choices,
+    algorithms: *AlgorithmCache,
     diagnostics: *Diagnostics,
     /// Device memory for the library's own use, one size for all; products use it one after the
     /// other on one stream.

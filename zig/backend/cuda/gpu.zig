@@ -7,7 +7,7 @@ const drivers = @import("../../nvidia/driver.zig");
 const Driver = drivers.Driver;
 const kernels = @import("../../nvidia/kernels.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
-const Measured = @import("library_handles.zig").Measured;
+const AlgorithmCaches = @import("library_handles.zig").AlgorithmCaches;
 
 pub const Error = error{GpuFailed};
 
@@ -20,7 +20,7 @@ pub const Gpu = struct {
     context: drivers.Context,
     module: drivers.Module,
     /// Null in tests of kernels.
-    measured: ?Measured = null,
+    measured: ?AlgorithmCaches = null,
     weights: usize = 0,
     diagnostics: *Diagnostics,
 

@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const Choices = @import("autotune.zig").Choices;
+const AlgorithmCache = @import("autotune.zig").AlgorithmCache;
 const choices = @import("autotune.zig");
 const convolutions = @import("conv.zig");
 const drivers = @import("../../nvidia/driver.zig");
@@ -17,9 +17,9 @@ pub const Error = Allocator.Error || error{GpuFailed};
 pub const workspace_bytes = 64 << 20;
 
 /// Which algorithms won on one GPU, shared by its ranks.
-pub const Measured = struct {
-    matmul: *Choices,
-    convolution: *Choices,
+pub const AlgorithmCaches = struct {
+    matmul: *AlgorithmCache,
+    convolution: *AlgorithmCache,
 
     /// `folder` null forgets them with the process.
     pub fn open(
@@ -28,26 +28,26 @@ pub const Measured = struct {
         folder: ?[]const u8,
         libraries: *const Libraries,
         gpu_name: []const u8,
-    ) Allocator.Error!Measured {
-        const matmul = try Choices.open(gpa, io, folder, .{
+    ) Allocator.Error!AlgorithmCaches {
+        const matmul = try AlgorithmCache.open(gpa, io, folder, .{
             .library = "cublaslt",
             .version = libraries.cublaslt_version,
             .gpu_name = gpu_name,
         });
         errdefer matmul.close();
-        return .{ .matmul = matmul, .convolution = try Choices.open(gpa, io, folder, .{
+        return .{ .matmul = matmul, .convolution = try AlgorithmCache.open(gpa, io, folder, .{
             .library = "cudnn",
             .version = libraries.cudnn_version,
             .gpu_name = gpu_name,
         }) };
     }
 
-    pub fn save(measured: Measured) void {
+    pub fn save(measured: AlgorithmCaches) void {
         measured.matmul.save();
         measured.convolution.save();
     }
 
-    pub fn close(measured: Measured) void {
+    pub fn close(measured: AlgorithmCaches) void {
         measured.matmul.close();
         measured.convolution.close();
     }
@@ -59,18 +59,18 @@ pub const defaultFolder = choices.defaultFolder;
 pub const Options = struct {
     driver: *const drivers.Driver,
     libraries: *const Libraries,
-    measured: Measured,
+    measured: AlgorithmCaches,
     diagnostics: *Diagnostics,
 };
 
-pub const Products = struct {
+pub const LibraryHandles = struct {
     driver: *const drivers.Driver,
     workspace: drivers.Address,
     matmul: matmuls.Matmul,
     convolution: convolutions.Convolution,
 
     /// The GPU's context must be current.
-    pub fn open(gpa: Allocator, o: Options) Error!Products {
+    pub fn open(gpa: Allocator, o: Options) Error!LibraryHandles {
         var workspace: drivers.Address = 0;
         const result = o.driver.cuMemAlloc_v2(&workspace, workspace_bytes);
         if (result != .success) return o.diagnostics.fail(
@@ -82,7 +82,7 @@ pub const Products = struct {
         var matmul = try matmuls.Matmul.open(gpa, .{
             .driver = o.driver,
             .library = &o.libraries.cublaslt,
-            .choices = o.measured.matmul,
+            .algorithms = o.measured.matmul,
             .diagnostics = o.diagnostics,
             .workspace = workspace,
             .workspace_bytes = workspace_bytes,
@@ -91,7 +91,7 @@ pub const Products = struct {
         const convolution = try convolutions.Convolution.open(gpa, .{
             .driver = o.driver,
             .library = &o.libraries.cudnn,
-            .choices = o.measured.convolution,
+            .algorithms = o.measured.convolution,
             .diagnostics = o.diagnostics,
             .workspace = workspace,
             .workspace_bytes = workspace_bytes,
@@ -104,9 +104,9 @@ pub const Products = struct {
         };
     }
 
-    pub fn close(products: *Products) void {
-        products.convolution.close();
-        products.matmul.close();
-        _ = products.driver.cuMemFree_v2(products.workspace);
+    pub fn close(handles: *LibraryHandles) void {
+        handles.convolution.close();
+        handles.matmul.close();
+        _ = handles.driver.cuMemFree_v2(handles.workspace);
     }
 };

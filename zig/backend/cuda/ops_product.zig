@@ -109,7 +109,7 @@ pub fn conv2d(
     }
     const is_whole = options.activation == .none and options.channel_bias == null;
     const residual = if (is_whole) options.residual else null;
-    const fused = try cuda.products.?.convolution.run(cuda.stream, .{
+    const fused = try cuda.libraries.?.convolution.run(cuda.stream, .{
         .batch = input.shape.batch,
         .rows = input.shape.rows,
         .width = input.shape.width,
@@ -143,5 +143,5 @@ fn multiply(cuda: *Cuda, weight: *const Weight, call: Call) Error!void {
     if (cuda.fp16_accumulate and weight.may_cascade and cascaded.fits(call)) {
         return cascaded.run(cuda, call);
     }
-    return cuda.products.?.matmul.run(cuda.stream, call);
+    return cuda.libraries.?.matmul.run(cuda.stream, call);
 }

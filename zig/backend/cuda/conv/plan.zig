@@ -154,7 +154,7 @@ fn makeOne(
     const probe = if (is_open) probeOf(options, call) else null;
     var engines: cudnn_engines.Engines = .{ .library = library, .handle = handle };
     defer engines.deinit();
-    const wanted = options.choices.get(name);
+    const wanted = options.algorithms.get(name);
     // One that will do is enough unless there is a contest.
     const most: usize = if (probe != null) measure.alternatives_max else 1;
     try engines.find(graph.graph, options.workspace_bytes, wanted, most);
@@ -170,7 +170,7 @@ fn makeOne(
         best = measure.fastest(options.driver, stream, &runner, engines.count);
     };
     if (probe != null and !engines.is_wanted) {
-        try options.choices.put(name, engines.nameOf(best));
+        try options.algorithms.put(name, engines.nameOf(best));
     }
     return .{
         .graph = graph,

@@ -172,7 +172,7 @@ pub fn make(
     const best = measure.fastest(options.driver, stream, runner, usable.len);
     plan.algo = usable[best].algo;
     var choice_buffer: [8 * 17]u8 = undefined;
-    try options.choices.put(name, writeAlgo(&plan.algo, &choice_buffer));
+    try options.algorithms.put(name, writeAlgo(&plan.algo, &choice_buffer));
     // Another rank may have been first: all take the same.
     if (known(options, handle, &plan, name)) |algo| plan.algo = algo;
     return plan;
@@ -228,7 +228,7 @@ fn known(
     plan: *const Plan,
     name: []const u8,
 ) ?lt.Algo {
-    const algo = readAlgo(options.choices.get(name) orelse return null) orelse return null;
+    const algo = readAlgo(options.algorithms.get(name) orelse return null) orelse return null;
     var result: lt.HeuristicResult = undefined;
     const l = &plan.layouts;
     const status = options.library.cublasLtMatmulAlgoCheck(

@@ -18,7 +18,7 @@ fn open(l: *LibraryFixture, may_measure: bool) !Convolution {
     return Convolution.open(std.testing.allocator, .{
         .driver = &l.fixture.driver,
         .library = &l.libraries.cudnn,
-        .choices = l.choices,
+        .algorithms = l.algorithms,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
         .workspace_bytes = library_fixture.workspace_bytes,
@@ -179,15 +179,15 @@ test "a choice is kept in the file and taken from there" {
         defer convolution.close();
         if (!is_first) {
             // The third of those that work: only its name in the file leads there.
-            try std.testing.expectEqual(@as(usize, 1), l.choices.entries.count());
-            l.choices.entries.values()[0] = "engine 4";
+            try std.testing.expectEqual(@as(usize, 1), l.algorithms.entries.count());
+            l.algorithms.entries.values()[0] = "engine 4";
         }
         const call, const operands = try draw(&l, prng.random());
         const fused = try convolution.run(l.fixture.stream, call);
         try expectResult(&l, call, operands, fused);
-        const name = l.choices.entries.values()[0];
+        const name = l.algorithms.entries.values()[0];
         try std.testing.expect(std.mem.startsWith(u8, name, "engine "));
-        if (is_first) l.choices.save();
+        if (is_first) l.algorithms.save();
     }
 }
 
@@ -203,7 +203,7 @@ test "a convolution can be captured at its first use" {
     const fused = try convolution.run(l.fixture.stream, call);
     var graph: ?drivers.Graph = null;
     try ok(d.cuStreamEndCapture(l.fixture.stream, &graph));
-    try std.testing.expectEqual(@as(usize, 0), l.choices.entries.count());
+    try std.testing.expectEqual(@as(usize, 0), l.algorithms.entries.count());
     var exec: ?drivers.GraphExec = null;
     try ok(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0));
     defer _ = d.cuGraphExecDestroy(exec.?);

@@ -171,7 +171,7 @@ fn multiply(l: *LibraryFixture) !void {
     var matmul: matmuls.Matmul = try .open(std.testing.allocator, .{
         .driver = &l.fixture.driver,
         .library = &l.libraries.cublaslt,
-        .choices = l.choices,
+        .algorithms = l.algorithms,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
         .workspace_bytes = library_fixture.workspace_bytes,
@@ -218,7 +218,7 @@ fn convolve(l: *LibraryFixture) !void {
     var convolution: convolutions.Convolution = try .open(std.testing.allocator, .{
         .driver = &l.fixture.driver,
         .library = &l.libraries.cudnn,
-        .choices = l.choices,
+        .algorithms = l.algorithms,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
         .workspace_bytes = library_fixture.workspace_bytes,

@@ -16,7 +16,7 @@ fn open(l: *LibraryFixture, may_measure: bool) !Matmul {
     return Matmul.open(std.testing.allocator, .{
         .driver = &l.fixture.driver,
         .library = &l.libraries.cublaslt,
-        .choices = l.choices,
+        .algorithms = l.algorithms,
         .diagnostics = &l.diagnostics,
         .workspace = l.workspace,
         .workspace_bytes = library_fixture.workspace_bytes,
@@ -179,20 +179,20 @@ test "a choice is measured once, kept in the file, and taken from there" {
         try matmul.run(l.fixture.stream, call);
         try matmul.run(l.fixture.stream, call);
         try expectResult(&l, call, operands);
-        try std.testing.expectEqual(@as(usize, 1), l.choices.entries.count());
-        l.choices.save();
+        try std.testing.expectEqual(@as(usize, 1), l.algorithms.entries.count());
+        l.algorithms.save();
     }
     prng = .init(13);
     var l: LibraryFixture = try .init(3, folder);
     defer l.deinit();
-    try std.testing.expectEqual(@as(usize, 1), l.choices.entries.count());
-    const problem = l.choices.entries.keys()[0];
+    try std.testing.expectEqual(@as(usize, 1), l.algorithms.entries.count());
+    const problem = l.algorithms.entries.keys()[0];
     var matmul = try open(&l, false);
     defer matmul.close();
     const call, const operands = try draw(&l, prng.random());
     try matmul.run(l.fixture.stream, call);
     try expectResult(&l, call, operands);
-    const words = l.choices.get(problem).?;
+    const words = l.algorithms.get(problem).?;
     var plans = matmul.plans.valueIterator();
     const id = plans.next().?.algo.data[1];
     const written = try std.fmt.parseInt(u64, words[17..33], 16);
@@ -211,7 +211,7 @@ test "while a graph is captured nothing is measured, and the graph computes the 
     try matmul.run(l.fixture.stream, call);
     var graph: ?drivers.Graph = null;
     try ok(d.cuStreamEndCapture(l.fixture.stream, &graph));
-    try std.testing.expectEqual(@as(usize, 0), l.choices.entries.count());
+    try std.testing.expectEqual(@as(usize, 0), l.algorithms.entries.count());
     var exec: ?drivers.GraphExec = null;
     try ok(d.cuGraphInstantiateWithFlags(&exec, graph.?, 0));
     defer _ = d.cuGraphExecDestroy(exec.?);

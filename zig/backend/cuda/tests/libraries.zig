@@ -2,13 +2,13 @@
 
 const std = @import("std");
 const libraries = @import("../../../nvidia/libraries.zig");
-const products = @import("../library_handles.zig");
+const library_handles = @import("../library_handles.zig");
 const Pair = @import("support.zig").Pair;
 
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 pub const Opened = struct {
-    measured: products.Measured,
+    measured: library_handles.AlgorithmCaches,
 
     /// Before the pair: its queue closes the products.
     pub fn init(pair: *Pair) !Opened {
@@ -17,9 +17,10 @@ pub const Opened = struct {
         const source: libraries.Source = .{ .emulated = library_path };
         found.* = try libraries.open(arena, std.testing.io, source, .{}, &pair.diagnostics);
         const gpa = std.testing.allocator;
-        const measured: products.Measured = try .open(gpa, std.testing.io, null, found, "emulated");
+        const io = std.testing.io;
+        const measured: library_handles.AlgorithmCaches = try .open(gpa, io, null, found, "emulated");
         errdefer measured.close();
-        pair.cuda.products = try .open(gpa, .{
+        pair.cuda.libraries = try .open(gpa, .{
             .driver = pair.cuda.driver,
             .libraries = found,
             .measured = measured,
