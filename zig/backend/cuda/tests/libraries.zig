@@ -2,13 +2,13 @@
 
 const std = @import("std");
 const libraries = @import("../../../nvidia/libraries.zig");
-const library_handles = @import("../library_handles.zig");
+const AlgorithmCaches = @import("../library_handles.zig").AlgorithmCaches;
 const Pair = @import("support.zig").Pair;
 
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 pub const Opened = struct {
-    measured: library_handles.AlgorithmCaches,
+    measured: AlgorithmCaches,
 
     /// Before the pair: its queue closes the products.
     pub fn init(pair: *Pair) !Opened {
@@ -18,7 +18,7 @@ pub const Opened = struct {
         found.* = try libraries.open(arena, std.testing.io, source, .{}, &pair.diagnostics);
         const gpa = std.testing.allocator;
         const io = std.testing.io;
-        const measured: library_handles.AlgorithmCaches = try .open(gpa, io, null, found, "emulated");
+        const measured = try AlgorithmCaches.open(gpa, io, null, found, "emulated");
         errdefer measured.close();
         pair.cuda.libraries = try .open(gpa, .{
             .driver = pair.cuda.driver,
