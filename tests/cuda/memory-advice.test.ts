@@ -41,10 +41,12 @@ function variantsOf(message: string, work: OpenWork): OpenWork[] {
 }
 
 // The libraries take 64 MiB of it.
-describe.each([76, 90, 110, 180])("on a GPU of %d MiB", (memoryMiB) => {
+describe.each([76, 90, 95, 110, 180])("on a GPU of %d MiB", (memoryMiB) => {
   test.each([
     ["a batch", asked],
     ["one image", { ...asked, imageCount: 1 }],
+    ["a batch of which one image fits smaller", { ...asked, imageCount: 16 }],
+    ["small images in a batch", { ...asked, width: 128, height: 128 }],
     ["the size of one tile", { ...asked, width: 64, height: 64, imageCount: 8 }],
     ["two ranks on the GPU", { ...asked, rankCount: 2 }],
   ] as const)("%s: what is advised fits", (_, work) => {
@@ -60,6 +62,9 @@ describe.each([76, 90, 110, 180])("on a GPU of %d MiB", (memoryMiB) => {
     ];
     const fits = runOpen(others, memoryMiB).some((refusal) => refusal === null);
     if (fits) expect(message).toMatch(/--vae-tiling|--batch-size/);
-    if (advised.length === 0) expect(message).toContain("No smaller image fits either");
+    if (advised.length > 0) return;
+    expect(message).toContain("No smaller image fits either");
+    const [refusal] = runOpen([{ ...work, width: 32, height: 32, imageCount: 1 }], memoryMiB);
+    expect(refusal).not.toBeNull();
   });
 });

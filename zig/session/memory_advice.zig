@@ -9,8 +9,8 @@ const Job = @import("../pipeline.zig").Job;
 const plans = @import("plan.zig");
 const Planner = plans.Planner;
 
-/// Sizes that are tried, as eighths of what was asked for.
-const eighths = [_]u32{ 7, 6, 5, 4, 3, 2, 1 };
+/// Sizes that are tried, as parts of 64 of what was asked for.
+const size_parts = [_]u32{ 56, 48, 40, 32, 24, 16, 8, 4, 2, 1 };
 
 pub const Advisor = struct {
     planner: *const Planner,
@@ -65,27 +65,37 @@ pub const Advisor = struct {
         }
     }
 
-    /// The largest size of the same shape, with what was asked for otherwise.
+    /// The largest size of the same shape, with what was asked for otherwise; where nothing else
+    /// helps, one image at a time.
     fn findSize(
         advisor: *const Advisor,
         arena: Allocator,
         found: *std.ArrayList([]const u8),
     ) Allocator.Error!void {
-        const config = &advisor.planner.model.config;
-        const unit = config.latentMultiple();
-        for (eighths) |part| {
-            var smaller = advisor.job.*;
-            smaller.latent_rows = scaled(advisor.job.latent_rows, part, unit);
-            smaller.latent_width = scaled(advisor.job.latent_width, part, unit);
-            const is_same = smaller.latent_rows == advisor.job.latent_rows and
-                smaller.latent_width == advisor.job.latent_width;
-            if (is_same or !advisor.fits(&smaller, advisor.planner.rank_count)) continue;
-            const factor = config.vae.factor();
-            const text = try print(arena, "a size of {d}x{d}", .{
-                smaller.latent_width * factor, smaller.latent_rows * factor,
-            });
-            return found.append(arena, text);
+        const factor = advisor.planner.model.config.vae.factor();
+        if (advisor.largestSize(advisor.job)) |job| {
+            const size = .{ job.latent_width * factor, job.latent_rows * factor };
+            return found.append(arena, try print(arena, "a size of {d}x{d}", size));
         }
+        if (found.items.len > 0 or advisor.job.seeds.len < 2) return;
+        const single = advisor.job.withImages(1);
+        const job = advisor.largestSize(&single) orelse return;
+        const size = .{ job.latent_width * factor, job.latent_rows * factor };
+        const text = "a size of {d}x{d} with --batch-size 1";
+        return found.append(arena, try print(arena, text, size));
+    }
+
+    fn largestSize(advisor: *const Advisor, job: *const Job) ?Job {
+        const unit = advisor.planner.model.config.latentMultiple();
+        for (size_parts) |part| {
+            var smaller = job.*;
+            smaller.latent_rows = scaled(job.latent_rows, part, unit);
+            smaller.latent_width = scaled(job.latent_width, part, unit);
+            const is_same = smaller.latent_rows == job.latent_rows and
+                smaller.latent_width == job.latent_width;
+            if (!is_same and advisor.fits(&smaller, advisor.planner.rank_count)) return smaller;
+        }
+        return null;
     }
 
     /// The job in tiles; null where tiles change nothing or are not to be had.
@@ -144,9 +154,9 @@ pub const Advisor = struct {
 
 // --- internal ---
 
-/// `part` eighths, as a multiple of `unit`, at least one.
+/// `part` parts of 64, as a multiple of `unit`, at least one.
 fn scaled(length: u32, part: u32, unit: u32) u32 {
-    return @max(unit, length * part / 8 / unit * unit);
+    return @max(unit, length * part / 64 / unit * unit);
 }
 
 fn print(arena: Allocator, comptime format: []const u8, args: anytype) Allocator.Error![]u8 {
@@ -154,8 +164,8 @@ fn print(arena: Allocator, comptime format: []const u8, args: anytype) Allocator
 }
 
 test "sizes shrink in whole units and never to nothing" {
-    try std.testing.expectEqual(96, scaled(128, 6, 4));
-    try std.testing.expectEqual(4, scaled(8, 4, 4));
-    try std.testing.expectEqual(4, scaled(4, 1, 4));
-    try std.testing.expectEqual(20, scaled(36, 5, 4));
+    try std.testing.expectEqual(96, scaled(128, 48, 4));
+    try std.testing.expectEqual(4, scaled(8, 32, 4));
+    try std.testing.expectEqual(4, scaled(4, 8, 4));
+    try std.testing.expectEqual(20, scaled(36, 40, 4));
 }
