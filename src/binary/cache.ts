@@ -18,6 +18,7 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { BasedXLError } from "../errors.ts";
+import { expandHome } from "../paths.ts";
 import type { CacheReport } from "./contents.ts";
 
 export const cacheVariable = "BASEDXL_CACHE_DIR";
@@ -30,7 +31,7 @@ type Env = Record<string, string | undefined>;
  */
 export function cacheCandidates(env: Env = process.env, home = homeFolder()): string[] {
   const named = env[cacheVariable];
-  if (named) return [named];
+  if (named) return [expandHome(named)];
   const candidates: string[] = [];
   const xdg = env.XDG_CACHE_HOME;
   if (xdg && isAbsolute(xdg)) candidates.push(join(xdg, "basedxl"));

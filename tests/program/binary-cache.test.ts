@@ -14,7 +14,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { cacheCandidates, describeCache, openCache } from "../../src/binary/cache.ts";
 import type { EmbeddedFile } from "../../src/binary/contents.ts";
@@ -50,6 +50,7 @@ describe("candidates", () => {
     expect(cacheCandidates({ BASEDXL_CACHE_DIR: "here", XDG_CACHE_HOME: "/x" }, "/h")).toEqual([
       "here",
     ]);
+    expect(cacheCandidates({ BASEDXL_CACHE_DIR: "~/c" }, "/h")).toEqual([join(homedir(), "c")]);
     const home = join("/h", usual, "basedxl");
     expect(cacheCandidates({ XDG_CACHE_HOME: "/x" }, "/h")).toEqual([
       "/x/basedxl",
