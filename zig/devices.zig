@@ -156,14 +156,17 @@ pub const Machine = struct {
             return;
         }
         const activation = machine.options.activation_dtype;
-        const bytes = device_weights.place(model, activation);
+        const bytes = device_weights.place(model.weights, activation);
         for (machine.gpus) |*gpu| {
             try gpu.makeCurrent();
             gpu.weights = try gpu.allocate(bytes);
             const c = machine.cancelled;
             if (machine.options.random_weights) {
-                try random_weights.fill(machine.queueOn(gpu), gpu, model, copied_bytes);
-            } else try device_weights.upload(machine.gpa, gpu, model, activation, c, copied_bytes);
+                try random_weights.fill(machine.queueOn(gpu), gpu, model.weights, copied_bytes);
+            } else {
+                const w = model.weights;
+                try device_weights.upload(machine.gpa, gpu, w, activation, c, copied_bytes);
+            }
         }
         for (machine.ranks) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
     }

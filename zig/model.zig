@@ -35,6 +35,8 @@ pub const Model = struct {
     warnings: []const u8,
     /// Null where the model has no such component.
     residents: std.EnumArray(Component, ?weights.Resident),
+    /// The weights of all components, in the order in which the model took them.
+    weights: []const *weights.Weight,
     /// Null in models with one encoder, such as refiners.
     text_encoder: ?ClipTextModel,
     text_encoder_2: ?ClipTextModel,
@@ -73,6 +75,7 @@ pub const Model = struct {
         model.text_encoder_2 = try model.loadEncoder(.text_encoder_2, &text.text_encoder_2);
         model.unet = try .load(arena, model.view(.unet), &c.unet);
         model.vae = try .load(arena, model.view(.vae), &c.vae);
+        model.weights = try model.weightsOf(arena);
         model.warnings = try model.warningsOf(arena);
     }
 
@@ -124,6 +127,16 @@ pub const Model = struct {
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*resident| resident.close();
         }
+    }
+
+    /// Also allows f16 accumulation in the UNet. The VAE's sums can exceed the range of f16.
+    fn weightsOf(model: *Model, arena: Allocator) Allocator.Error![]const *weights.Weight {
+        for (model.residents.get(.unet).?.weights.items) |weight| weight.may_cascade = true;
+        var all: std.ArrayList(*weights.Weight) = .empty;
+        for (&model.residents.values) |*maybe| {
+            if (maybe.*) |*resident| try all.appendSlice(arena, resident.weights.items);
+        }
+        return all.items;
     }
 
     /// One warning for each component with unused tensors.

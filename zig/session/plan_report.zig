@@ -64,9 +64,9 @@ pub fn write(
 
 fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     const is_cuda = session.options.machine.kind == .cuda;
-    // Placing them also decides which linear layers are one product.
+    // The offsets also decide which linear layers are one product.
     const weight_bytes = if (is_cuda)
-        device_weights.place(&session.model, session.options.machine.activation_dtype)
+        device_weights.place(session.model.weights, session.options.machine.activation_dtype)
     else
         session.model.weightBytes().mapped;
     var job = try session.options.first.job(arena);

@@ -7,7 +7,6 @@ const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const device_weights = @import("weights.zig");
 const Gpu = @import("gpu.zig").Gpu;
-const models = @import("../../model.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_sampler = @import("ops_sampler.zig");
 const PhiloxGenerator = @import("../../random/philox.zig").PhiloxGenerator;
@@ -26,18 +25,15 @@ const gain = 0.7;
 pub fn fill(
     cuda: *Cuda,
     gpu: *const Gpu,
-    model: *models.Model,
+    weights: []const *Weight,
     filled_bytes: *std.atomic.Value(u64),
 ) Error!void {
-    const pool: Pool = try .init(cuda, gpu, device_weights.largestCount(model));
+    const pool: Pool = try .init(cuda, gpu, device_weights.largestCount(weights));
     defer pool.deinit(gpu);
-    for (&model.residents.values) |*maybe| {
-        const resident = if (maybe.*) |*r| r else continue;
-        for (resident.weights.items) |weight| {
-            try fillOne(cuda, gpu.weights + weight.device_offset, weight, pool);
-            const bytes = weight.elementCount() * cuda.activation.size();
-            _ = filled_bytes.fetchAdd(bytes, .monotonic);
-        }
+    for (weights) |weight| {
+        try fillOne(cuda, gpu.weights + weight.device_offset, weight, pool);
+        const bytes = weight.elementCount() * cuda.activation.size();
+        _ = filled_bytes.fetchAdd(bytes, .monotonic);
     }
     try cuda.synchronize();
 }

@@ -6,7 +6,6 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const DType = @import("../../tensor.zig").DType;
-const models = @import("../../model.zig");
 const Weight = @import("../../weights.zig").Weight;
 const Gpu = @import("gpu.zig").Gpu;
 
@@ -17,18 +16,12 @@ pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 const alignment = 256;
 
 /// Assigns every weight its offset; returns the bytes of all.
-pub fn place(model: *models.Model, activation: DType) usize {
+pub fn place(weights: []const *Weight, activation: DType) usize {
     var end: usize = 0;
-    var components = model.residents.iterator();
-    while (components.next()) |component| {
-        const resident = if (component.value.*) |*r| r else continue;
-        for (resident.weights.items) |weight| {
-            weight.device_offset = end;
-            // The VAE's sums can pass what f16 holds.
-            weight.may_cascade = component.key == .unet;
-            const bytes = weight.elementCount() * activation.size();
-            end = std.mem.alignForward(usize, end + bytes, alignment);
-        }
+    for (weights) |weight| {
+        weight.device_offset = end;
+        const bytes = weight.elementCount() * activation.size();
+        end = std.mem.alignForward(usize, end + bytes, alignment);
     }
     return end;
 }
@@ -37,30 +30,24 @@ pub fn place(model: *models.Model, activation: DType) usize {
 pub fn upload(
     gpa: Allocator,
     gpu: *Gpu,
-    model: *models.Model,
+    weights: []const *Weight,
     activation: DType,
     cancelled: *const std.atomic.Value(bool),
     copied_bytes: *std.atomic.Value(u64),
 ) Error!void {
-    const staging = try gpa.alloc(u16, largestCount(model));
+    const staging = try gpa.alloc(u16, largestCount(weights));
     defer gpa.free(staging);
-    for (&model.residents.values) |*maybe| {
-        const resident = if (maybe.*) |*r| r else continue;
-        for (resident.weights.items) |weight| {
-            if (cancelled.load(.monotonic)) return error.Cancelled;
-            const bytes = try write(gpu, weight, activation, null, staging);
-            _ = copied_bytes.fetchAdd(bytes, .monotonic);
-        }
+    for (weights) |weight| {
+        if (cancelled.load(.monotonic)) return error.Cancelled;
+        const bytes = try write(gpu, weight, activation, null, staging);
+        _ = copied_bytes.fetchAdd(bytes, .monotonic);
     }
 }
 
-/// Elements of the model's largest weight.
-pub fn largestCount(model: *const models.Model) usize {
+/// Elements of the largest weight.
+pub fn largestCount(weights: []const *Weight) usize {
     var largest: usize = 0;
-    for (&model.residents.values) |*maybe| {
-        const resident = if (maybe.*) |*r| r else continue;
-        for (resident.weights.items) |weight| largest = @max(largest, weight.elementCount());
-    }
+    for (weights) |weight| largest = @max(largest, weight.elementCount());
     return largest;
 }
 
