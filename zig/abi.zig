@@ -90,7 +90,7 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     checks.last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checks.request(&session.options.config, request)) |status| return status;
-    if (request.kind != .image and session.options.machine.nccl_unique_id != null) {
+    if (request.kind != .image and session.options.devices.nccl_unique_id != null) {
         return refuse("one component alone in several processes", .{});
     }
     const hooks: TestHooks = .of(request.hooks);
@@ -287,7 +287,7 @@ fn sessionOptionsOf(
     const library = try copyPath(allocator, options.cuda_library);
     return .{
         .rank_count = options.rank_count,
-        .machine = .{
+        .devices = .{
             .kind = options.device,
             .thread_count = options.thread_count,
             .compute_dtype = options.compute_dtype,

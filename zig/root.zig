@@ -10,6 +10,7 @@ test "every test block that needs no emulator ran" {
 
 test {
     _ = @import("backend.zig");
+    _ = @import("devices.zig");
     _ = @import("diagnostics.zig");
     _ = @import("doctor.zig");
     _ = @import("model/config.zig");

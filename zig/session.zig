@@ -47,12 +47,12 @@ pub const State = enum(u32) {
 pub const Error = Model.Error || pipeline.Error || devices.Error;
 
 pub const Options = struct {
-    /// Ranks of all processes; those of this one are `machine.local_ranks`.
+    /// Ranks of all processes; those of this one are `devices.local_ranks`.
     rank_count: u32,
-    machine: devices.Options,
+    devices: devices.Options,
     config: models.ModelConfig,
     files: models.Files,
-    /// Holds the paths of `files` and of `machine`; the session frees it.
+    /// Holds the paths of `files` and of `devices`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
     first: plans.First,
@@ -65,7 +65,7 @@ pub const Session = struct {
     io: Io,
     options: Options,
     model: Model = undefined,
-    machine: devices.Machine,
+    devices: devices.Devices,
     state: std.atomic.Value(u32) = .init(@intFromEnum(State.loading)),
     failure: ?Error = null,
     diagnostics: Diagnostics = .{},
@@ -109,10 +109,10 @@ pub const Session = struct {
             .options = options,
             .reporter = .{ .io = io, .preview = .{ .gpa = gpa, .io = io } },
             .result = .init(gpa),
-            .machine = .{
+            .devices = .{
                 .gpa = gpa,
                 .io = io,
-                .options = options.machine,
+                .options = options.devices,
                 .diagnostics = &session.diagnostics,
                 .cancelled = &session.cancelled,
                 .arena = .init(gpa),
@@ -196,8 +196,8 @@ pub const Session = struct {
             .model = &session.model,
             .diagnostics = &session.diagnostics,
             .rank_count = session.options.rank_count,
-            .local_ranks = session.options.machine.local_ranks,
-            .device = session.machine.planned(),
+            .local_ranks = session.options.devices.local_ranks,
+            .device = session.devices.planned(),
         };
     }
 
@@ -238,7 +238,7 @@ pub const Session = struct {
             if (session.state.load(.acquire) != @intFromEnum(State.running)) continue;
             if (session.runJob()) {
                 session.state.store(@intFromEnum(State.done), .release);
-            } else |err| session.fail(err, if (session.machine.isLost()) .lost else .failed);
+            } else |err| session.fail(err, if (session.devices.isLost()) .lost else .failed);
         }
         session.unload();
         session.state.store(@intFromEnum(State.closed), .release);
@@ -263,37 +263,37 @@ pub const Session = struct {
         const plan = try session.plans.get(&session.planner(), &first);
         const local = session.localRanks(plan);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
-        const needs: devices.Machine.Needs = .{
+        const needs: devices.Needs = .{
             .scratch = plan.scratch_bytes[local.first..local.end],
             .weight_bytes = weights.mapped + weights.copied,
         };
-        if (o.machine.kind == .cpu) try session.checkFits(&first, needs);
-        try session.machine.open(plan.layout.rank_count);
-        errdefer session.machine.close();
-        if (o.machine.kind == .cuda) try session.checkFits(&first, needs);
-        const loaded = session.machine.loadWeights(&session.model, &session.copied_bytes);
+        if (o.devices.kind == .cpu) try session.checkFits(&first, needs);
+        try session.devices.open(plan.layout.rank_count);
+        errdefer session.devices.close();
+        if (o.devices.kind == .cuda) try session.checkFits(&first, needs);
+        const loaded = session.devices.loadWeights(&session.model, &session.copied_bytes);
         try session.model.checkUnchanged();
         return loaded;
     }
 
     fn unload(session: *Session) void {
         if (!session.loaded.load(.acquire)) return;
-        session.machine.close();
+        session.devices.close();
         session.model.close();
     }
 
     /// Refuses what does not fit into free memory, before anything is allocated.
-    fn checkFits(session: *Session, job: *const Job, needs: devices.Machine.Needs) Error!void {
+    fn checkFits(session: *Session, job: *const Job, needs: devices.Needs) Error!void {
         var total: u64 = 0;
         for (needs.scratch) |bytes| total += bytes;
         session.scratch_bytes.store(total, .release);
-        const shortage = try session.machine.shortage(needs) orelse return;
+        const shortage = try session.devices.shortage(needs) orelse return;
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
         const planning = session.planner();
         const advisor: Advisor = .{
             .planner = &planning,
-            .machine = &session.machine,
+            .devices = &session.devices,
             .job = job,
             .tile_latent = session.options.tile_latent,
             .weight_bytes = needs.weight_bytes,
@@ -304,7 +304,7 @@ pub const Session = struct {
 
     fn runJob(session: *Session) Error!void {
         const job = &session.job.?;
-        try session.machine.prepare();
+        try session.devices.prepare();
         const plan = try session.plans.get(&session.planner(), job);
         const local = session.localRanks(plan);
         const scratch = plan.scratch_bytes[local.first..local.end];
@@ -312,7 +312,7 @@ pub const Session = struct {
             .scratch = scratch,
             .weight_bytes = 0,
         });
-        for (session.machine.ranks[0..scratch.len], scratch) |*rank, bytes| {
+        for (session.devices.ranks[0..scratch.len], scratch) |*rank, bytes| {
             try rank.reserve(session.gpa, bytes);
         }
         const vae = &session.model.config.vae;
@@ -321,10 +321,10 @@ pub const Session = struct {
             .gpa = session.gpa,
             .io = session.io,
             .model = &session.model,
-            .devices = session.machine.ranks,
-            .fibers = session.machine.fibers,
-            .connection = session.machine.connection,
-            .is_cuda = session.options.machine.kind == .cuda,
+            .devices = session.devices.ranks,
+            .fibers = session.devices.fibers(),
+            .connection = session.devices.connection(),
+            .is_cuda = session.options.devices.kind == .cuda,
             .local_ranks = local,
             .plan = plan,
             .job = job,
@@ -334,13 +334,13 @@ pub const Session = struct {
         };
         const ran = threads.run();
         // GPUs have copies of their own; the CPU reads the mapped files in every step.
-        if (session.options.machine.kind == .cpu) try session.model.checkUnchanged();
+        if (session.options.devices.kind == .cpu) try session.model.checkUnchanged();
         try ran;
-        session.device_bytes.store(session.machine.usedBytes(), .release);
+        session.device_bytes.store(session.devices.usedBytes(), .release);
     }
 
     fn localRanks(session: *const Session, plan: *const Plan) RankRange {
-        return plan.localRanks(session.options.rank_count, session.options.machine.local_ranks);
+        return plan.localRanks(session.options.rank_count, session.options.devices.local_ranks);
     }
 };
 

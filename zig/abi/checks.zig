@@ -33,7 +33,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (o.rank_count < 1 or o.rank_count > rank_count_max) {
         return refuse("{d} ranks; 1 to {d} are supported", .{ o.rank_count, rank_count_max });
     }
-    if (machines(o)) |status| return status;
+    if (processes(o)) |status| return status;
     if (branches(o.branch_count)) |status| return status;
     const is_cpu = o.device == .cpu;
     switch (o.activation_dtype) {
@@ -66,7 +66,7 @@ fn branches(count: u32) ?Status {
 }
 
 /// Local ranks are a part of all; several processes are connected by NCCL.
-fn machines(o: *const SessionOptions) ?Status {
+fn processes(o: *const SessionOptions) ?Status {
     const all = o.rank_count;
     if (o.local_rank_count < 1 or o.local_rank_count > all or
         o.local_rank_first > all - o.local_rank_count)
@@ -101,8 +101,8 @@ fn size(config: *const models.ModelConfig, rows: u32, width: u32) ?Status {
 /// A bench may run one rank of several, on a GPU of this process.
 pub fn onlyRank(o: *const sessions.Options, rank: u32) ?Status {
     if (rank == 0) return null;
-    const is_here = o.machine.kind == .cuda and o.machine.nccl_unique_id == null;
-    if (is_here and rank <= o.rank_count) return null;
+    const is_local = o.devices.kind == .cuda and o.devices.nccl_unique_id == null;
+    if (is_local and rank <= o.rank_count) return null;
     return refuse("rank {d} alone, which has no GPU in this process", .{rank});
 }
 

@@ -8,7 +8,7 @@ const faults = @import("../transport/faults.zig");
 const pipeline = @import("../pipeline.zig");
 const Stage = @import("../stage.zig").Stage;
 const layouts = @import("../patch/layout.zig");
-const machines = @import("../devices.zig");
+const devices = @import("../devices.zig");
 const models = @import("../model.zig");
 const nccl = @import("../nvidia/nccl.zig");
 const modes = @import("../patch/sync_mode.zig");
@@ -80,7 +80,7 @@ pub const SessionOptions = extern struct {
     local_rank_count: u32,
     /// The GPU of the first local rank, where the process sees more GPUs than it has ranks.
     gpu_first: u32,
-    device: machines.DeviceKind,
+    device: devices.DeviceKind,
     thread_count: u32,
     /// Type of the activations: f32 on the CPU, f16 or bf16 on GPUs.
     activation_dtype: DType,
@@ -89,7 +89,7 @@ pub const SessionOptions = extern struct {
     cuda_graphs: u32,
     /// Accumulate the UNet's linear layers in f16, for cards on which that is faster.
     fp16_accumulate: u32,
-    transport: machines.TransportKind,
+    transport: devices.TransportKind,
     /// For benches: GPUs generate random weights, and only the headers of files are read.
     random_weights: u32,
     branch_count: u32,
@@ -248,8 +248,8 @@ pub const structs_in = .{
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,                 sessions.State,    pipeline.Kind,       Stage,
-    pipeline.Output,        configs.HiddenAct, configs.HiddenState, configs.PooledFrom,
-    backends.Compute,       modes.SyncMode,    faults.Fault,        machines.DeviceKind,
-    machines.TransportKind, DType,             random.Rng,
+    Status,                sessions.State,    pipeline.Kind,       Stage,
+    pipeline.Output,       configs.HiddenAct, configs.HiddenState, configs.PooledFrom,
+    backends.Compute,      modes.SyncMode,    faults.Fault,        devices.DeviceKind,
+    devices.TransportKind, DType,             random.Rng,
 };

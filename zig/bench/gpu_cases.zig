@@ -37,7 +37,7 @@ pub const Runner = struct {
     repeat_count: usize = 1,
 
     pub fn init(fixture: *Fixture) Runner {
-        return .{ .fixture = fixture, .arena = .init(fixture.machine.gpa) };
+        return .{ .fixture = fixture, .arena = .init(fixture.devices.gpa) };
     }
 
     pub fn deinit(runner: *Runner) void {

@@ -10,10 +10,11 @@ const Pool = @import("../backend/cuda/random_weights.zig").Pool;
 const drivers = @import("../nvidia/driver.zig");
 const Timer = @import("../backend/cuda/measure.zig").Timer;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
-const machines = @import("../devices.zig");
+const devices_file = @import("../devices.zig");
+const Devices = devices_file.Devices;
 const DType = @import("../tensor.zig").DType;
 
-pub const Error = machines.Error || error{OutOfScratch};
+pub const Error = devices_file.Error || error{OutOfScratch};
 
 const not_cancelled: std.atomic.Value(bool) = .init(false);
 const pool_count = 1 << 22;
@@ -32,7 +33,7 @@ pub const About = struct {
 };
 
 pub const Fixture = struct {
-    machine: machines.Machine,
+    devices: Devices,
     diagnostics: Diagnostics,
     cuda: *Cuda,
     gpu: *Gpu,
@@ -52,7 +53,7 @@ pub const Fixture = struct {
     ) Error!void {
         fixture.diagnostics = .{};
         fixture.is_emulated = emulator.len > 0;
-        fixture.machine = .{
+        fixture.devices = .{
             .gpa = gpa,
             .io = io,
             .options = .{
@@ -65,10 +66,10 @@ pub const Fixture = struct {
             .cancelled = &not_cancelled,
             .arena = .init(gpa),
         };
-        try fixture.machine.open(1);
-        errdefer fixture.machine.close();
-        fixture.cuda = fixture.machine.ranks[0].device.cuda;
-        fixture.gpu = fixture.machine.ranks[0].gpu.?;
+        try fixture.devices.open(1);
+        errdefer fixture.devices.close();
+        fixture.cuda = fixture.devices.ranks[0].device.cuda;
+        fixture.gpu = fixture.devices.ranks[0].gpu.?;
         try fixture.gpu.makeCurrent();
         fixture.names = drivers.listGpus(fixture.gpu.driver);
         fixture.l2_bytes = @intCast(@max(0, fixture.attribute(.l2_cache_size)));
@@ -86,11 +87,11 @@ pub const Fixture = struct {
     pub fn close(fixture: *Fixture) void {
         fixture.timer.deinit();
         fixture.pool.deinit(fixture.gpu);
-        fixture.machine.close();
+        fixture.devices.close();
     }
 
     pub fn about(fixture: *const Fixture) About {
-        const libraries = &fixture.machine.libraries;
+        const libraries = &fixture.devices.gpu.?.libraries;
         var total: usize = 0;
         _ = fixture.gpu.driver.cuDeviceTotalMem_v2(&total, fixture.gpu.device);
         return .{

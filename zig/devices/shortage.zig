@@ -1,10 +1,21 @@
-//! Memory that an image needs and a device has not got.
+//! The check that weights and scratch fit into free memory, and the error where they do not.
 
 const std = @import("std");
+const Io = std.Io;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
+const memory = @import("../system/memory.zig");
+const RankDevice = @import("rank_device.zig").RankDevice;
+
+pub const Needs = struct {
+    /// Arena bytes of each local rank.
+    scratch: []const usize,
+    /// 0 once they are loaded.
+    weight_bytes: u64,
+};
 
 pub const Shortage = struct {
-    /// null on the CPU.
+    /// Null on the CPU.
     gpu: ?u32 = null,
     /// Bytes of weights that are still to be loaded.
     weights: u64,
@@ -13,6 +24,44 @@ pub const Shortage = struct {
     ranks: u32,
     /// Bytes that are free.
     free: u64,
+
+    /// The shortage of host memory; null where everything fits, or where the free memory is unknown.
+    /// `ranks` are those that are open, with the arenas that they have.
+    pub fn onHost(io: Io, ranks: []const RankDevice, needs: Needs) ?Shortage {
+        var one: Shortage = .{
+            .weights = needs.weight_bytes,
+            .scratch = 0,
+            .ranks = @intCast(needs.scratch.len),
+            .free = memory.available(io) orelse return null,
+        };
+        for (needs.scratch) |bytes| one.scratch += bytes;
+        for (ranks) |rank| one.scratch -|= rank.bytes;
+        return one.orNull();
+    }
+
+    /// The shortage of the first GPU on which its ranks do not fit; null where they fit on all.
+    pub fn onGpus(
+        gpus: []const Gpu,
+        ranks: []const RankDevice,
+        needs: Needs,
+    ) error{GpuFailed}!?Shortage {
+        for (gpus) |*gpu| {
+            var one: Shortage = .{
+                .gpu = @intCast(gpu.device),
+                .weights = needs.weight_bytes,
+                .scratch = 0,
+                .ranks = 0,
+                .free = try gpu.freeBytes(),
+            };
+            for (needs.scratch, ranks[0..needs.scratch.len]) |bytes, rank| {
+                if (rank.gpu.? != gpu) continue;
+                one.scratch += bytes -| rank.bytes;
+                one.ranks += 1;
+            }
+            if (one.orNull()) |found| return found;
+        }
+        return null;
+    }
 
     /// Null where everything fits.
     pub fn orNull(shortage: Shortage) ?Shortage {

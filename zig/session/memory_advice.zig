@@ -4,7 +4,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
-const Machine = @import("../devices.zig").Machine;
+const Devices = @import("../devices.zig").Devices;
 const Job = @import("../pipeline.zig").Job;
 const plans = @import("plan.zig");
 const Planner = plans.Planner;
@@ -14,7 +14,7 @@ const size_parts = [_]u32{ 56, 48, 40, 32, 24, 16, 8, 4, 2, 1 };
 
 pub const Advisor = struct {
     planner: *const Planner,
-    machine: *const Machine,
+    devices: *const Devices,
     job: *const Job,
     /// Rows and columns of the latent in a tile of `--vae-tiling`; 0 where there are none.
     tile_latent: u32,
@@ -123,7 +123,7 @@ pub const Advisor = struct {
     fn fewerRanks(advisor: *const Advisor) ?u32 {
         const all = advisor.planner.rank_count;
         if (advisor.planner.local_ranks.count() < all) return null;
-        if (!advisor.machine.sharesMemory()) return null;
+        if (!advisor.devices.sharesMemory()) return null;
         var count = all;
         while (count > 1) {
             count -= 1;
@@ -144,7 +144,7 @@ pub const Advisor = struct {
         var plan = planner.plan(job) catch return false;
         defer plan.deinit();
         const local = plan.localRanks(planner.rank_count, planner.local_ranks);
-        const shortage = advisor.machine.shortage(.{
+        const shortage = advisor.devices.shortage(.{
             .scratch = plan.scratch_bytes[local.first..local.end],
             .weight_bytes = advisor.weight_bytes,
         }) catch return false;

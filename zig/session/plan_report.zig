@@ -63,10 +63,10 @@ pub fn write(
 // --- internal ---
 
 fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
-    const is_cuda = session.options.machine.kind == .cuda;
+    const is_cuda = session.options.devices.kind == .cuda;
     // The offsets also decide which linear layers are one product.
     const weight_bytes = if (is_cuda)
-        device_weights.place(session.model.weights, session.options.machine.activation_dtype)
+        device_weights.place(session.model.weights, session.options.devices.activation_dtype)
     else
         session.model.weightBytes().mapped;
     var job = try session.options.first.job(arena);

@@ -1,0 +1,197 @@
+//! GPU ranks: the GPUs of a process with the model's weights, a stream per rank, and the connection
+//! between ranks. The local rank i runs on GPU i, or with `share_gpu` on GPU i modulo their number.
+
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const Io = std.Io;
+const backends = @import("../backend.zig");
+const Cuda = backends.Cuda;
+const device_weights = @import("../backend/cuda/weights.zig");
+const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
+const library_handles = @import("../backend/cuda/library_handles.zig");
+const random_weights = @import("../backend/cuda/random_weights.zig");
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const drivers = @import("../nvidia/driver.zig");
+const libraries = @import("../nvidia/libraries.zig");
+const options_file = @import("options.zig");
+const Options = options_file.Options;
+const RankDevice = @import("rank_device.zig").RankDevice;
+const transports = @import("../transport.zig");
+const Endpoint = transports.Endpoint;
+const Weight = @import("../weights.zig").Weight;
+
+pub const Error = options_file.Error;
+
+comptime {
+    std.debug.assert(transports.rank_count_max <= drivers.gpu_count_max);
+}
+
+pub const GpuRanks = struct {
+    gpa: Allocator,
+    /// Freed after `close`.
+    arena: Allocator,
+    io: Io,
+    diagnostics: *Diagnostics,
+    cancelled: *const std.atomic.Value(bool),
+    options: *const Options,
+    libraries: libraries.Libraries = undefined,
+    gpus: []Gpu = &.{},
+    connection: transports.Connection = .shared_memory,
+
+    /// Opens the libraries and the GPUs of all local ranks. Must not move afterwards. The caller
+    /// closes it even where this fails.
+    pub fn openGpus(ranks: *GpuRanks) Error!void {
+        const o = ranks.options;
+        const source: libraries.Source = if (o.cuda_library.len > 0)
+            .{ .emulated = o.cuda_library }
+        else
+            .system;
+        const environment = libraries.Environment.ofProcess();
+        const d = ranks.diagnostics;
+        ranks.libraries = try libraries.open(ranks.arena, ranks.io, source, environment, d);
+        const driver = &ranks.libraries.driver;
+        const names = drivers.listGpus(driver);
+        const first = try ranks.firstGpu(names.count);
+        // Algorithms timed on the emulator are not cached.
+        const folder = if (source == .system)
+            try library_handles.defaultFolder(ranks.arena)
+        else
+            null;
+        const count = @min(names.count - first, o.local_ranks.count());
+        const gpus = try ranks.arena.alloc(Gpu, count);
+        for (gpus, first..) |*gpu, i| {
+            gpu.* = try .open(driver, @intCast(i), d);
+            ranks.gpus = gpus[0 .. i - first + 1];
+            gpu.measured = try .open(
+                ranks.gpa,
+                ranks.io,
+                folder,
+                &ranks.libraries,
+                names.name(i),
+            );
+        }
+        for (gpus) |*gpu| {
+            for (gpus) |*other| try gpu.reach(other);
+        }
+    }
+
+    /// Opens the stream of the local rank `i`.
+    pub fn openRank(ranks: *GpuRanks, i: u32) Error!RankDevice {
+        const gpu = &ranks.gpus[i % ranks.gpus.len];
+        try gpu.makeCurrent();
+        const cuda = try Cuda.init(ranks.gpa, .{
+            .driver = &ranks.libraries.driver,
+            .device = gpu.device,
+            .module = gpu.module,
+            .weights_base = gpu.weights,
+            .activation = ranks.options.activation_dtype,
+            .diagnostics = ranks.diagnostics,
+            .cancelled = ranks.cancelled,
+            .use_graphs = ranks.options.use_graphs,
+            .fp16_accumulate = ranks.options.fp16_accumulate,
+            .rank = ranks.options.local_ranks.first + i,
+        });
+        errdefer cuda.deinit();
+        cuda.libraries = try .open(ranks.gpa, .{
+            .driver = &ranks.libraries.driver,
+            .libraries = &ranks.libraries,
+            .measured = gpu.measured.?,
+            .diagnostics = ranks.diagnostics,
+        });
+        const endpoint = try ranks.arena.create(Endpoint);
+        endpoint.* = try .open(cuda);
+        return .{ .device = .{ .cuda = cuda }, .gpu = gpu, .endpoint = endpoint };
+    }
+
+    /// Connects the local ranks with each other, and with those of other processes.
+    pub fn connect(ranks: *GpuRanks, local: []const RankDevice, rank_count: u32) Error!void {
+        const endpoints = try ranks.arena.alloc(*Endpoint, local.len);
+        for (endpoints, local) |*endpoint, rank| endpoint.* = rank.endpoint.?;
+        ranks.connection = try .open(.{
+            .choice = ranks.options.transport,
+            .rank_count = rank_count,
+            .rank_first = ranks.options.local_ranks.first,
+            .unique_id = ranks.options.nccl_unique_id,
+            .endpoints = endpoints,
+            .gpus = ranks.gpus,
+            .libraries = &ranks.libraries,
+            .diagnostics = ranks.diagnostics,
+        });
+    }
+
+    /// After the ranks have been closed.
+    pub fn close(ranks: *GpuRanks) void {
+        for (ranks.gpus) |*gpu| gpu.close();
+        ranks.* = undefined;
+    }
+
+    /// Copies `weights` to every GPU, or with `random_weights` generates them there.
+    pub fn loadWeights(
+        ranks: *GpuRanks,
+        local: []const RankDevice,
+        weights: []const *Weight,
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        const activation = ranks.options.activation_dtype;
+        const bytes = device_weights.place(weights, activation);
+        for (ranks.gpus) |*gpu| {
+            try gpu.makeCurrent();
+            gpu.weights = try gpu.allocate(bytes);
+            if (ranks.options.random_weights) {
+                try random_weights.fill(streamOn(local, gpu), gpu, weights, copied_bytes);
+            } else {
+                const c = ranks.cancelled;
+                try device_weights.upload(ranks.gpa, gpu, weights, activation, c, copied_bytes);
+            }
+        }
+        for (local) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+    }
+
+    /// Adds `delta` to a weight on every GPU; see `weights.Resident.apply`.
+    pub fn applyDelta(ranks: *GpuRanks, weight: *const Weight, delta: []const f32) Error!void {
+        const activation = ranks.options.activation_dtype;
+        for (ranks.gpus) |*gpu| {
+            try device_weights.apply(ranks.gpa, gpu, weight, activation, delta);
+        }
+    }
+
+    /// Returns to the checkpoint's weight on every GPU.
+    pub fn restoreWeight(ranks: *GpuRanks, weight: *const Weight) Error!void {
+        const activation = ranks.options.activation_dtype;
+        for (ranks.gpus) |*gpu| {
+            try device_weights.restore(ranks.gpa, gpu, weight, activation);
+        }
+    }
+
+    // --- internal ---
+
+    /// The GPU of the first local rank, of `gpu_count` that the driver shows.
+    fn firstGpu(ranks: *const GpuRanks, gpu_count: usize) Error!usize {
+        const o = ranks.options;
+        const rank_count = o.local_ranks.count();
+        // Launchers often set CUDA_VISIBLE_DEVICES per process.
+        const first = if (gpu_count <= rank_count) 0 else o.gpu_first;
+        const d = ranks.diagnostics;
+        if (gpu_count == 0 or (gpu_count < rank_count and !o.share_gpu)) {
+            return d.fail(error.GpuFailed, "{d} ranks need {d} GPUs, and the driver shows {d}. " ++
+                "--share-gpu lets several ranks use one; --device cpu generates without GPUs.", .{
+                rank_count, rank_count, gpu_count,
+            });
+        }
+        if (gpu_count < first + rank_count and !o.share_gpu) {
+            return d.fail(error.GpuFailed, "This process's {d} ranks would start at GPU {d} (by " ++
+                "LOCAL_RANK), and the driver shows {d}: start fewer processes on this machine.", .{
+                rank_count, first, gpu_count,
+            });
+        }
+        return first;
+    }
+};
+
+/// The stream of the first rank on `gpu`.
+fn streamOn(local: []const RankDevice, gpu: *const Gpu) *Cuda {
+    for (local) |rank| {
+        if (rank.gpu.? == gpu) return rank.device.cuda;
+    }
+    unreachable;
+}
