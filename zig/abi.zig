@@ -11,7 +11,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const Allocator = std.mem.Allocator;
-const backends = @import("backend.zig");
+const backend = @import("backend.zig");
 const checks = @import("abi/checks.zig");
 const refuse = checks.refuse;
 const cuda_driver = @import("nvidia/driver.zig");
@@ -51,7 +51,7 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     if (info.size != @sizeOf(DeviceInfo)) return refuse("device info of another version", .{});
     info.core_count = cores.count(io);
     info.memory_available = memory.available(io) orelse 0;
-    const cpu = backends.cpus.detect();
+    const cpu = backend.cpus.detect();
     putText(&info.cpu_name, cpu.name());
     putText(&info.instruction_set, @tagName(cpu.best));
     info.has_bf16 = @intFromBool(cpu.has_bf16);
@@ -348,7 +348,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
-    job.steps = try copyValues(backends.StepCoefficients, arena, r.steps);
+    job.steps = try copyValues(backend.StepCoefficients, arena, r.steps);
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);

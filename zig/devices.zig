@@ -10,7 +10,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const backends = @import("backend.zig");
+const backend = @import("backend.zig");
 const CpuRanks = @import("devices/cpu_ranks.zig").CpuRanks;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
@@ -106,12 +106,12 @@ pub const Devices = struct {
     }
 
     /// Set where CPU ranks share threads.
-    pub fn fibers(devices: *const Devices) ?*backends.cpus.RankFibers {
+    pub fn fibers(devices: *const Devices) ?*backend.cpus.RankFibers {
         return if (devices.cpu) |*cpu| cpu.fibers else null;
     }
 
     /// The dry-run device that stands for these.
-    pub fn planned(devices: *const Devices) backends.Planned {
+    pub fn planned(devices: *const Devices) backend.Planned {
         return .{
             .activation = devices.options.activation_dtype,
             .is_cuda = devices.options.kind == .cuda,

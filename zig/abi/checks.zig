@@ -3,7 +3,7 @@
 //! for its developers.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const models = @import("../model.zig");
@@ -47,7 +47,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (is_cpu and o.config.vae.residual_scale != 1) return refuse("a residual scale", .{});
     if (is_cpu and o.random_weights != 0) return refuse("random weights on the CPU", .{});
     if (o.thread_count > 4096) return refuse("a thread count outside 0 to 4096", .{});
-    if (o.compute_dtype == .bf16 and !backends.cpus.detect().has_bf16) {
+    if (o.compute_dtype == .bf16 and !backend.cpus.detect().has_bf16) {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
     }
     configs.check(&o.config, &last_error) catch return .bad_config;
@@ -130,7 +130,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     switch (r.kind) {
         .image => {
             if (config.readsMask()) return refuse("an image of an inpainting model", .{});
-            const step_bytes = @sizeOf(backends.StepCoefficients);
+            const step_bytes = @sizeOf(backend.StepCoefficients);
             if (r.steps.len == 0 or r.steps.len % step_bytes != 0 or
                 r.steps.len / step_bytes > step_count_max)
             {

@@ -2,7 +2,7 @@
 //! turns the lists at the end into TypeScript.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const faults = @import("../transport/faults.zig");
 const pipeline = @import("../pipeline.zig");
@@ -103,7 +103,7 @@ pub const SessionOptions = extern struct {
     /// Tile size that the advice names where an image does not fit in memory; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
-    compute_dtype: backends.Compute,
+    compute_dtype: backend.Compute,
     /// Path of a library that replaces NVIDIA's, ended by a 0 byte; empty for NVIDIA's.
     cuda_library: Bytes,
     /// The ncclUniqueId made by one process (`bxl_nccl_unique_id`); empty if all ranks are local.
@@ -242,7 +242,7 @@ pub const constants = .{
 pub const structs_in = .{
     configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
     models.ModelConfig, Bytes,              SessionOptions,     Tokens,
-    TestHooks,          Request,            backends.Update,    backends.StepCoefficients,
+    TestHooks,          Request,            backend.Update,     backend.StepCoefficients,
     GpuReportOptions,
 };
 /// Structs that the library fills; TypeScript writes only their size.
@@ -250,6 +250,6 @@ pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
     Status,                sessions.State,    pipeline.Kind,       Stage,
     pipeline.Output,       configs.HiddenAct, configs.HiddenState, configs.PooledFrom,
-    backends.Compute,      modes.SyncMode,    faults.Fault,        devices.DeviceKind,
+    backend.Compute,       modes.SyncMode,    faults.Fault,        devices.DeviceKind,
     devices.TransportKind, DType,             random.Rng,
 };

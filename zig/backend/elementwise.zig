@@ -2,10 +2,10 @@
 //! `Backend`, which check shapes and take their results from the scratch arena as all others do.
 
 const assert = @import("std").debug.assert;
-const backends = @import("../backend.zig");
-const Activation = backends.Activation;
-const Backend = backends.Backend;
-const Error = backends.Error;
+const backend = @import("../backend.zig");
+const Activation = backend.Activation;
+const Backend = backend.Backend;
+const Error = backend.Error;
 const Tensor = @import("../tensor.zig").Tensor;
 const Weight = @import("../weights.zig").Weight;
 

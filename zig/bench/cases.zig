@@ -4,9 +4,9 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const backends = @import("../backend.zig");
-const Cpu = backends.Cpu;
-const InstructionSet = backends.cpus.InstructionSet;
+const backend = @import("../backend.zig");
+const Cpu = backend.Cpu;
+const InstructionSet = backend.cpus.InstructionSet;
 const cores = @import("../system/cores.zig");
 const tensors = @import("../tensor.zig");
 const DType = tensors.DType;
@@ -35,7 +35,7 @@ pub const Op = enum {
 pub const Case = struct {
     op: Op,
     threads: u32 = 0,
-    compute: backends.Compute = .f32,
+    compute: backend.Compute = .f32,
     /// Null: the best instruction set.
     instruction_set: ?InstructionSet = null,
     weights: DType = .f16,

@@ -3,8 +3,8 @@
 //! as in a model, where tens of gigabytes are moved between two uses of a weight.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
-const Backend = backends.Backend;
+const backend = @import("../backend.zig");
+const Backend = backend.Backend;
 const ops_convolution = @import("../backend/cuda/ops_convolution.zig");
 const ops_elementwise = @import("../backend/cuda/ops_elementwise.zig");
 const drivers = @import("../nvidia/driver.zig");
@@ -113,7 +113,7 @@ pub const Runner = struct {
     fn reserve(runner: *Runner, set: Operands) Error!void {
         var planning: Scratch = .planning();
         const activation = runner.fixture.cuda.activation;
-        const planned: backends.Planned = .{ .activation = activation, .is_cuda = true };
+        const planned: backend.Planned = .{ .activation = activation, .is_cuda = true };
         try set.run(.{ .scratch = &planning, .device = .{ .plan = planned } });
         const bytes = @max(planning.peak, 64);
         runner.scratch = .{ .base = try runner.take(bytes), .capacity = bytes };
@@ -229,7 +229,7 @@ const Operands = struct {
         for (set.keys_values) |chunk| set.bytes += chunk.byteCount();
     }
 
-    fn options(set: *const Operands) backends.ConvOptions {
+    fn options(set: *const Operands) backend.ConvOptions {
         const o = &set.o;
         const pad = o.padding;
         return .{
@@ -253,7 +253,7 @@ const Operands = struct {
         return shape;
     }
 
-    fn run(set: *const Operands, b: Backend) backends.Error!void {
+    fn run(set: *const Operands, b: Backend) backend.Error!void {
         const o = &set.o;
         const bias = if (o.bias) set.bias else null;
         const cuda = if (b.device == .cuda) b.device.cuda else null;

@@ -10,11 +10,11 @@ const Pool = @import("../backend/cuda/random_weights.zig").Pool;
 const drivers = @import("../nvidia/driver.zig");
 const Timer = @import("../backend/cuda/measure.zig").Timer;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
-const devices_file = @import("../devices.zig");
-const Devices = devices_file.Devices;
+const devices = @import("../devices.zig");
+const Devices = devices.Devices;
 const DType = @import("../tensor.zig").DType;
 
-pub const Error = devices_file.Error || error{OutOfScratch};
+pub const Error = devices.Error || error{OutOfScratch};
 
 const not_cancelled: std.atomic.Value(bool) = .init(false);
 const pool_count = 1 << 22;

@@ -5,13 +5,13 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const cores = @import("../system/cores.zig");
 const options_file = @import("options.zig");
 const Options = options_file.Options;
 const rank_count_max = @import("../transport.zig").rank_count_max;
 const RankDevice = @import("rank_device.zig").RankDevice;
-const RankFibers = backends.cpus.RankFibers;
+const RankFibers = backend.cpus.RankFibers;
 
 pub const Error = options_file.Error;
 
@@ -67,7 +67,7 @@ pub const CpuRanks = struct {
         const count = ranks.rank_count;
         // The first ranks get the remainder.
         const threads = ranks.thread_count / count + @intFromBool(i < ranks.thread_count % count);
-        const cpu = backends.Cpu.init(ranks.gpa, ranks.io, .{
+        const cpu = backend.Cpu.init(ranks.gpa, ranks.io, .{
             .thread_count = @max(1, threads),
             .compute = ranks.options.compute_dtype,
             .fiber_slot = if (ranks.fibers) |fibers| .{ .fibers = fibers, .rank = i } else null,

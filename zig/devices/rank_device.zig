@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
 const Endpoint = @import("../transport.zig").Endpoint;
 const Scratch = @import("../scratch.zig").Scratch;
@@ -12,7 +12,7 @@ const huge_pages = @import("../system/huge_pages.zig");
 pub const Error = Allocator.Error || error{GpuFailed};
 
 pub const RankDevice = struct {
-    device: backends.Device,
+    device: backend.Device,
     /// Null on the CPU.
     gpu: ?*Gpu = null,
     /// The GPU's end of transfers between ranks; null on the CPU.

@@ -4,8 +4,8 @@
 //! layers need no code for patches.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
-const Backend = backends.Backend;
+const backend = @import("../backend.zig");
+const Backend = backend.Backend;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
@@ -52,7 +52,7 @@ pub const Linear = struct {
         layer: Linear,
         ctx: Context,
         x: Tensor,
-        options: backends.LinearOptions,
+        options: backend.LinearOptions,
     ) Error!Tensor {
         var complete = options;
         complete.scale = layer.product_scale;
@@ -82,7 +82,7 @@ pub const Conv3x3 = struct {
         layer: Conv3x3,
         ctx: Context,
         x: Tensor,
-        options: backends.ConvOptions,
+        options: backend.ConvOptions,
     ) Error!Tensor {
         const halo = try ctx.exchange.haloRows(x);
         defer ctx.exchange.releaseHaloRows(halo);
@@ -95,7 +95,7 @@ pub const Conv3x3 = struct {
         ctx: Context,
         x: Tensor,
         halo: Exchange.HaloRows,
-        options: backends.ConvOptions,
+        options: backend.ConvOptions,
     ) Error!Tensor {
         var complete = options;
         complete.halo_above = halo.above;
@@ -124,7 +124,7 @@ pub const GroupNorm = struct {
         layer: GroupNorm,
         ctx: Context,
         x: Tensor,
-        activation: backends.Activation,
+        activation: backend.Activation,
     ) Error!Tensor {
         const local = try ctx.b.groupNormStats(x, layer.group_count);
         const element_count = x.shape.positionCount() * x.shape.channels / layer.group_count;

@@ -1,7 +1,7 @@
 //! ResnetBlock2D, Downsample2D and Upsample2D, shared by UNet and VAE.
 //! Source: diffusers models/resnet.py, downsampling.py, upsampling.py.
 
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const View = weights.View;
@@ -96,17 +96,17 @@ pub const ResnetBlock2D = struct {
 /// A 3x3 convolution of stride 2: halves rows and width.
 pub const Downsample2D = struct {
     conv: layers.Conv3x3,
-    padding: backends.Padding,
+    padding: backend.Padding,
 
     /// Padding of the UNet, on all sides.
-    pub const padding_unet: backends.Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 };
+    pub const padding_unet: backend.Padding = .{ .top = 1, .bottom = 1, .left = 1, .right = 1 };
     /// Padding of the VAE's encoder, below and to the right only.
-    pub const padding_vae: backends.Padding = .{ .top = 0, .bottom = 1, .left = 0, .right = 1 };
+    pub const padding_vae: backend.Padding = .{ .top = 0, .bottom = 1, .left = 0, .right = 1 };
 
     pub fn load(
         view: View,
         channels: u32,
-        padding: backends.Padding,
+        padding: backend.Padding,
         residual_scale: f32,
     ) weights.Error!Downsample2D {
         const conv: layers.Conv3x3 = try .loadScaled(try view.at("conv"), channels, channels, .{

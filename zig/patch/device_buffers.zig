@@ -6,7 +6,7 @@
 //! Slots of a kind lie side by side, so that a run of slots is one transfer.
 
 const std = @import("std");
-const backends = @import("../backend.zig");
+const backend = @import("../backend.zig");
 const exchanges = @import("exchange.zig");
 const Exchange = exchanges.Exchange;
 const Kind = exchanges.Kind;
@@ -31,7 +31,7 @@ pub const DeviceBuffers = struct {
     theirs_older: [rank_count_max]Bases = undefined,
 
     /// Allocates the buffers of all slots; the addresses depend on the slots and the arena alone.
-    pub fn open(m: *DeviceBuffers, exchange: *Exchange) backends.Error!void {
+    pub fn open(m: *DeviceBuffers, exchange: *Exchange) backend.Error!void {
         m.slot_count = @intCast(exchange.slots.len);
         var ends: std.EnumArray(Kind, u64) = .initFill(0);
         for (exchange.slots, 0..) |slot, i| {

@@ -13,8 +13,8 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
-const backends = @import("../backend.zig");
-const Backend = backends.Backend;
+const backend = @import("../backend.zig");
+const Backend = backend.Backend;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 const DType = @import("../tensor.zig").DType;
@@ -37,7 +37,7 @@ const buffer_count_max = 3;
 /// little from step to step.
 const variance_floor = 0.75;
 
-pub const Error = backends.Error || transports.Error;
+pub const Error = backend.Error || transports.Error;
 
 /// Steps before the present one.
 pub const Age = enum(u32) { now = 0, old = 1, older = 2 };
@@ -106,7 +106,7 @@ pub const Exchange = struct {
     // Lifecycle: open the buffers of the plan's slots, then begin and end each step.
 
     /// Allocates the buffers of all slots; their list is in `arena`.
-    pub fn open(exchange: *Exchange, arena: Allocator) backends.Error!void {
+    pub fn open(exchange: *Exchange, arena: Allocator) backend.Error!void {
         if (exchange.isSinglePatch() or exchange.recorder != null) return;
         exchange.is_open = true;
         exchange.counters.buffer_bytes = 0;
@@ -150,7 +150,7 @@ pub const Exchange = struct {
     }
 
     /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`).
-    pub fn stepVariant(exchange: *const Exchange, step_index: u32) backends.StepVariant {
+    pub fn stepVariant(exchange: *const Exchange, step_index: u32) backend.StepVariant {
         if (exchange.isSinglePatch()) return .{};
         const last = exchange.patches[exchange.patches.len - 1];
         return .{

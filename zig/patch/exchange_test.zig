@@ -3,8 +3,8 @@
 
 const std = @import("std");
 const testing = std.testing;
-const backends = @import("../backend.zig");
-const Backend = backends.Backend;
+const backend = @import("../backend.zig");
+const Backend = backend.Backend;
 const Exchange = @import("exchange.zig").Exchange;
 const Patch = @import("layout.zig").Patch;
 const Scratch = @import("../scratch.zig").Scratch;
@@ -15,10 +15,10 @@ const TestDevice = struct {
     cancelled: std.atomic.Value(bool) = .init(false),
     scratch: Scratch = undefined,
     memory: []align(64) u8 = undefined,
-    cpu: *backends.Cpu = undefined,
+    cpu: *backend.Cpu = undefined,
 
     fn open(device: *TestDevice) !Backend {
-        device.cpu = try backends.Cpu.init(testing.allocator, testing.io, .{
+        device.cpu = try backend.Cpu.init(testing.allocator, testing.io, .{
             .thread_count = 1,
             .cancelled = &device.cancelled,
         });
