@@ -1,6 +1,19 @@
 //! The root of libbasedxl_emulated: NVIDIA's driver and libraries under their own names, executed
 //! on the CPU. The product opens it by path instead of libcuda.so.1 and the others; the kernels are
 //! cuda/*.cu, compiled as C++. For tests.
+//!
+//! In reading order:
+//!   state                 the lock, the random order, the devices, the error report
+//!   calls_*               the driver's functions: devices, memory, kernels, streams
+//!   memory, guards        allocations between guard pages
+//!   stream, work, graph   streams and events, their pending work, CUDA graphs
+//!   kernel, block, warp   a launch, the threads of a block, warp functions
+//!   shared, stack         a block's shared memory, the stacks of its threads
+//!   library, numbers      how the libraries below use streams and memory; f16 and bf16
+//!   cublaslt*, product    matrix products
+//!   cudnn*                convolutions: descriptors, operation graphs, arithmetic
+//!   nccl*                 communicators, groups, messages to other processes
+//!   fixture, tests        the emulator's own tests; library_fixture serves the libraries'
 
 const std = @import("std");
 const driver = @import("nvidia/driver.zig");

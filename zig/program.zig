@@ -1,5 +1,12 @@
 //! The root of the executables, one of which the build option `program` names. They share this
 //! folder as their module's root, so that each may import the library's files.
+//!
+//! The benches, in reading order:
+//!   bench/cpu.zig      times operations of the CPU backend, made by bench/cases.zig
+//!   bench/peak.zig     the rates of cores and memory that these are compared with
+//!   bench/gpu.zig      times operations of the CUDA backend, made by bench/gpu_cases.zig on the
+//!                      GPU of bench/gpu_fixture.zig
+//!   bench/signals.zig  times signals between ranks
 
 const std = @import("std");
 const Program = enum { bindings, bench_cpu, bench_gpu, bench_signals };

@@ -3,6 +3,8 @@
 //! whole latent: that is cheaper than sending it, and the same for any number of ranks.
 //! Sources: aten/src/ATen/core/MT19937RNGEngine.h, ATen/native/cpu/DistributionTemplates.h
 //! (normal_fill), ATen/core/DistributionsHelper.h (normal_distribution) of PyTorch.
+//!
+//! `random/philox.zig` is the generator of torch on CUDA devices.
 
 const std = @import("std");
 

@@ -72,13 +72,13 @@ pub const Session = struct {
     cancelled: std.atomic.Value(bool) = .init(false),
     closing: std.atomic.Value(bool) = .init(false),
     close_start_ns: i96 = 0,
-    /// Of the last job: how long work of a GPU may take to end.
+    /// Limit of the wait for a GPU's work to end, as the last job sets it.
     stall_limit_ns: i96 = std.math.maxInt(i96),
     /// Counts submissions and the request to close; the coordinator sleeps on it.
     wake: std.atomic.Value(u32) = .init(0),
     reporter: pipeline.Reporter,
     loaded: std.atomic.Value(bool) = .init(false),
-    /// The latest, with its result.
+    /// The latest job, with its result.
     job: ?Job = null,
     result: pipeline.Result,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
@@ -86,7 +86,7 @@ pub const Session = struct {
     /// Weights that loading must copy: all bytes, and those copied so far.
     copy_bytes: std.atomic.Value(u64) = .init(0),
     copied_bytes: std.atomic.Value(u64) = .init(0),
-    /// In use on the first GPU after the last job; 0 on the CPU.
+    /// Memory in use on the first GPU after the last job; 0 on the CPU.
     device_bytes: std.atomic.Value(u64) = .init(0),
     coordinator: std.Thread = undefined,
     plans: plans.PlanCache = .{},

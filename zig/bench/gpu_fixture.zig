@@ -1,4 +1,4 @@
-//! A GPU to time operations on: opened as a session opens it, with one queue. Work is taken down as
+//! A GPU to time operations on: opened as a session opens it, with one rank. Work is captured as
 //! a CUDA graph and timed by the GPU's own events, so that what the host does is not in it.
 
 const std = @import("std");

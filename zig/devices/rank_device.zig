@@ -41,7 +41,7 @@ pub const RankDevice = struct {
         return .{ .base = rank.base, .capacity = rank.bytes };
     }
 
-    /// After a failed job: ends everything that is still queued.
+    /// Waits, after a failed job, until the queued work has ended.
     pub fn recover(rank: *const RankDevice) void {
         if (rank.endpoint) |endpoint| endpoint.abort();
         switch (rank.device) {
@@ -50,7 +50,7 @@ pub const RankDevice = struct {
         }
     }
 
-    /// Whether its stream never ended; then it must not be closed.
+    /// Whether its stream did not end after a failure; then it must not be closed.
     pub fn isAbandoned(rank: *const RankDevice) bool {
         return rank.device == .cuda and rank.device.cuda.is_abandoned;
     }

@@ -1,6 +1,6 @@
 //! Random weights generated on the GPU, for benches: normal numbers whose products keep the
-//! magnitude of their input, norms of 1, biases of 0. Images of them mean nothing, times do; zeros
-//! would not do, since a GPU is faster at them.
+//! magnitude of their input, norms of 1, biases of 0. Their images mean nothing, their times do.
+//! Not zeros: a GPU computes with zeros faster.
 
 const std = @import("std");
 const cudas = @import("../cuda.zig");

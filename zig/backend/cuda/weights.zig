@@ -1,6 +1,6 @@
 //! The model's weights on a GPU: one block of memory, every weight in the activations' type and in
 //! the order that kernels and libraries read: matrices (out, in), convolutions (out, height, width,
-//! in). Where each lies is the same on every GPU, and stays: CUDA graphs hold the addresses.
+//! in). Offsets are the same on every GPU and never change: CUDA graphs hold the addresses.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -11,8 +11,8 @@ const Gpu = @import("gpu.zig").Gpu;
 
 pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 
-/// What cuBLASLt and cuDNN want at most; a matrix whose bytes are a multiple of it has the next one
-/// right behind, so that keys and values can be one product.
+/// The strictest alignment of cuBLASLt and cuDNN. A matrix whose size is a multiple of it is
+/// followed directly by the next one, so that keys and values can be one product.
 const alignment = 256;
 
 /// Assigns every weight its offset; returns the bytes of all.
@@ -91,7 +91,7 @@ fn write(
     return bytes.len;
 }
 
-/// The weight as the GPU wants it: the file's own bytes where they are that already.
+/// Elements in the GPU's type and order: the file's own bytes where these match.
 fn bytesOf(
     weight: *const Weight,
     activation: DType,
