@@ -25,8 +25,8 @@ pub const Shortage = struct {
     /// Bytes that are free.
     free: u64,
 
-    /// The shortage of host memory; null where everything fits, or where the free memory is unknown.
-    /// `ranks` are those that are open, with the arenas that they have.
+    /// The shortage of host memory; null where everything fits or the free memory is unknown.
+    /// `ranks` are the open ones, with the arenas that they have already.
     pub fn onHost(io: Io, ranks: []const RankDevice, needs: Needs) ?Shortage {
         var one: Shortage = .{
             .weights = needs.weight_bytes,
