@@ -475,7 +475,7 @@ pub const Backend = struct {
         }
     }
 
-    /// `scale` times a image's next standard normal numbers of torch on a CUDA device: `out` (1,
+    /// `scale` times an image's next standard normal numbers of torch on a CUDA device: `out` (1,
     /// rows, width, channels) in f32, `draw` of as many elements.
     pub fn philoxNormal(b: Backend, out: Tensor, draw: Draw, scale: f32) Error!void {
         assert(out.shape.batch == 1 and out.dtype == .f32);

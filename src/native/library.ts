@@ -85,7 +85,7 @@ export function warningsOf(session: Pointer): string[] {
 
 // --- internal ---
 
-const unknown = "The native library failed without saying why.";
+const unknown = "The native library failed and gave no reason.";
 
 const codes: Record<number, ErrorCode> = {
   [Status.bad_argument]: "internal",

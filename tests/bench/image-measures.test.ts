@@ -8,7 +8,7 @@ import { type Image, psnr, ssim } from "../../src/bench/image-measures.ts";
 const width = 40;
 const height = 29;
 
-/** A image whose bytes follow from column, row, channel and place. */
+/** An image whose bytes follow from column, row, channel and place. */
 function image(byteAt: (x: number, y: number, c: number, i: number) => number): Image {
   const pixels = Uint8Array.from({ length: width * height * 3 }, (_, i) => {
     const place = Math.floor(i / 3);

@@ -178,7 +178,7 @@ fn divCeil(total: u32, part: u32) u32 {
     return std.math.divCeil(u32, total, part) catch unreachable;
 }
 
-test "slabs cover a image, fit a block and do not ask for the batch" {
+test "slabs cover an image, fit a block and do not ask for the batch" {
     var random: std.Random.DefaultPrng = .init(1);
     for (0..500) |_| {
         const shape: Shape = .{

@@ -82,7 +82,7 @@ fn checkGroupNorm(pair: *Pair, shape: Shape, group_count: u32, shift: f32) !void
     try pair.expectClose(out);
 }
 
-test "a image's statistics have the same bits alone, in a batch, and in every schedule" {
+test "an image's statistics have the same bits alone, in a batch, and in every schedule" {
     for (0..20) |seed| {
         var pair: Pair = undefined;
         try pair.init(seed, .bf16);
