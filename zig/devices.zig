@@ -132,7 +132,7 @@ pub const Devices = struct {
         }
     }
 
-    /// Adds `delta` to a weight wherever it is resident; see `weights.Resident.apply`.
+    /// Adds `delta` to a weight wherever it is resident; see `weights/adapters.zig`.
     pub fn applyDelta(
         devices: *Devices,
         resident: *Resident,
@@ -140,7 +140,7 @@ pub const Devices = struct {
         delta: []const f32,
     ) Error!void {
         if (devices.gpu) |*gpu| return gpu.applyDelta(weight, delta);
-        return resident.apply(weight, delta);
+        return resident.adapters.apply(devices.gpa, weight, delta);
     }
 
     /// Returns to the checkpoint's weight. Refused where its file has changed since.
@@ -149,7 +149,7 @@ pub const Devices = struct {
             try gpu.restoreWeight(weight);
             return resident.checkpoint.checkUnchanged();
         }
-        return resident.restore(weight);
+        return resident.adapters.restore(devices.gpa, weight);
     }
 
     /// Memory in use on the first GPU, by all programs; 0 on the CPU or where it is unknown.

@@ -4,8 +4,8 @@
 //! - `weights/mapped_file.zig` maps a file and detects changes under the mapping.
 //! - `weights/checkpoint.zig` has the files' tensors, by the checkpoint's keys.
 //! - `weights/weight.zig` is one weight: its source in the file, its layout on the device.
-//! - `weights/resident.zig` holds the CPU's weights and applies deltas (LoRA).
-//! - `backend/cuda/weights.zig` is the same for GPUs.
+//! - `weights/resident.zig` holds the CPU's weights; `backend/cuda/weights.zig` those of GPUs.
+//! - `weights/adapters.zig` applies deltas (LoRA) to weights, and restores them.
 //! - `weights/shown.zig` escapes a file's strings for messages.
 
 const resident = @import("weights/resident.zig");
@@ -17,6 +17,7 @@ pub const View = resident.View;
 pub const Weight = weight.Weight;
 
 test {
+    _ = @import("weights/adapters.zig");
     _ = @import("weights/checkpoint.zig");
     _ = @import("weights/mapped_file.zig");
     _ = @import("weights/resident.zig");

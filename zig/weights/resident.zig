@@ -2,14 +2,13 @@
 //! looks them up by key, which checks names and shapes without reading the data.
 //!
 //! On the CPU matrices stay in the mapped file; convolutions and vectors are copied. Adapters
-//! change weights between jobs: `apply` allocates the sum of the file's elements and a delta,
-//! `restore` returns to the loaded bits. GPUs do the same in place; see
-//! `backend/cuda/weights.zig`.
+//! change weights between jobs; see `adapters.zig`.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
+const Adapters = @import("adapters.zig").Adapters;
 const Checkpoint = @import("checkpoint.zig").Checkpoint;
 const DType = @import("../tensor.zig").DType;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
@@ -28,10 +27,7 @@ pub const Resident = struct {
     weights: std.ArrayList(*Weight) = .empty,
     by_name: std.StringHashMapUnmanaged(*Weight) = .empty,
     copies: []align(64) u8 = &.{},
-    changed: std.AutoHashMapUnmanaged(*Weight, Changed) = .empty,
-
-    /// A changed weight: its own memory, and the address and type that `restore` returns to.
-    const Changed = struct { sum: []align(64) u8, address: usize, dtype: DType };
+    adapters: Adapters = .{},
 
     pub fn open(
         gpa: Allocator,
@@ -44,9 +40,7 @@ pub const Resident = struct {
     }
 
     pub fn close(resident: *Resident) void {
-        var changes = resident.changed.valueIterator();
-        while (changes.next()) |change| huge_pages.free(resident.gpa, change.sum);
-        resident.changed.deinit(resident.gpa);
+        resident.adapters.deinit(resident.gpa);
         huge_pages.free(resident.gpa, resident.copies);
         resident.checkpoint.close();
         resident.* = undefined;
@@ -95,42 +89,6 @@ pub const Resident = struct {
             _ = copied_bytes.fetchAdd(target.len, .monotonic);
         }
         assert(offset == resident.copies.len);
-    }
-
-    /// Sets the weight to the checkpoint's elements plus `delta`, which has the checkpoint's shape
-    /// and order; an earlier delta is replaced. The sum is f32: the file's f16 would round it.
-    /// May be called between jobs, after `loadToHost`.
-    pub fn apply(
-        resident: *Resident,
-        weight: *Weight,
-        delta: []const f32,
-    ) Allocator.Error!void {
-        assert(weight.address != 0);
-        assert(delta.len == weight.elementCount());
-        const slot = try resident.changed.getOrPut(resident.gpa, weight);
-        if (!slot.found_existing) {
-            errdefer _ = resident.changed.remove(weight);
-            slot.value_ptr.* = .{
-                .sum = try huge_pages.alloc(resident.gpa, delta.len * @sizeOf(f32)),
-                .address = weight.address,
-                .dtype = weight.dtype,
-            };
-        }
-        const sum: []f32 = @ptrCast(slot.value_ptr.sum);
-        for (sum, 0..) |*value, i| {
-            const at = weight.sourceIndex(i);
-            value.* = weight.sourceValue(at) + delta[at];
-        }
-        weight.address = @intFromPtr(sum.ptr);
-        weight.dtype = .f32;
-    }
-
-    /// Returns to the loaded bits; does nothing where no delta was applied.
-    pub fn restore(resident: *Resident, weight: *Weight) void {
-        const change = resident.changed.fetchRemove(weight) orelse return;
-        weight.address = change.value.address;
-        weight.dtype = change.value.dtype;
-        huge_pages.free(resident.gpa, change.value.sum);
     }
 };
 
@@ -381,6 +339,7 @@ test "deltas come in the file's order, replace each other, and leave no trace" {
     , &bytes);
     defer file.deinit();
     var d: Diagnostics = .{};
+    const gpa = testing.allocator;
     var interrupt: std.atomic.Value(bool) = .init(false);
     const open = Resident.open;
     var resident = try open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
@@ -393,9 +352,9 @@ test "deltas come in the file's order, replace each other, and leave no trace" {
     try testing.expectEqual(null, resident.find("w"));
     const c = resident.find("c").?;
     const before = c.*;
-    try resident.apply(c, &.{ 100, 200, 300, 400, 500, 600, 700, 800 });
+    try resident.adapters.apply(gpa, c, &.{ 100, 200, 300, 400, 500, 600, 700, 800 });
     const delta = [_]f32{ 10, 20, 30, 40, 50, 60, 70, 80 };
-    try resident.apply(c, &delta);
+    try resident.adapters.apply(gpa, c, &delta);
     try testing.expectEqual(DType.f32, c.dtype);
     const sum: [*]const f32 = @ptrFromInt(c.address);
     // (out, width, in)
@@ -403,16 +362,16 @@ test "deltas come in the file's order, replace each other, and leave no trace" {
     for ([_][]const u8{ "v", "m" }, [_][2]f32{ .{ 1.5, 3.25 }, .{ 1.5, 2.25 } }) |name, expected| {
         const weight = resident.find(name).?;
         const whole = weight.*;
-        try resident.apply(weight, &.{ 0.5, 0.25 });
+        try resident.adapters.apply(gpa, weight, &.{ 0.5, 0.25 });
         const values: [*]const f32 = @ptrFromInt(weight.address);
         try testing.expectEqualSlices(f32, &expected, values[0..2]);
-        resident.restore(weight);
+        resident.adapters.restore(gpa, weight);
         try testing.expectEqual(whole, weight.*);
     }
-    resident.restore(c);
-    resident.restore(c);
+    resident.adapters.restore(gpa, c);
+    resident.adapters.restore(gpa, c);
     try testing.expectEqual(before, c.*);
-    try testing.expectEqual(0, resident.changed.count());
+    try testing.expectEqual(0, resident.adapters.changed.count());
     // What is still changed is freed by `close`.
-    try resident.apply(c, &delta);
+    try resident.adapters.apply(gpa, c, &delta);
 }
