@@ -31,7 +31,7 @@ const loud = await openModelFolder(
   }),
 );
 
-/** The whole residual stream is 1e4 times as large, which the group norms take out again. */
+/** The whole residual stream is 1e6 times as large, which the group norms take out again. */
 const overflowing = await openModelFolder(
   copyModel("vae/diffusion_pytorch_model.safetensors", (tensors) => {
     for (const [name, tensor] of tensors) {
@@ -39,7 +39,7 @@ const overflowing = await openModelFolder(
       const offset = /^decoder\..*(conv_shortcut|upsamplers.*)\.?.*bias$/.test(name);
       if (!onStream && !offset) continue;
       const values = new Float16Array(new Uint8Array(tensor.bytes).buffer);
-      const wide = Float32Array.from(values, (value) => 1e4 * value);
+      const wide = Float32Array.from(values, (value) => 1e6 * value);
       tensor.dtype = "F32";
       tensor.bytes = new Uint8Array(wide.buffer);
     }
