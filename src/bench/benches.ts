@@ -20,6 +20,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./binary.ts")).run(args),
   },
+  bits: {
+    about: "hashes of twelve CPU runs, to compare the bits of two clones",
+    needsClone: true,
+    run: async (args) => (await import("./bits.ts")).run(args),
+  },
   cpu: {
     about: "operations and models on the CPU against the cores' peak and PyTorch",
     run: async (args) => (await import("./cpu.ts")).run(args),
