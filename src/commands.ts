@@ -19,7 +19,7 @@ import {
 import { normalizeFlags, suggestion } from "./terminal/flags.ts";
 import { type HelpText, renderHelp } from "./terminal/help.ts";
 
-export interface Command extends Completable {
+interface Command extends Completable {
   asksForHelp(rawArgs: readonly string[]): boolean;
   helpText(): Promise<string>;
   /** Resolves to the exit code. */

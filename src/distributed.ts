@@ -64,13 +64,13 @@ export function describeProcess(
   return `Process ${index} (ranks ${first} ${localRankCount === 2 ? "and" : "to"} ${last})`;
 }
 
-export interface Joined {
+interface Joined {
   /** With the seed of process 0 where none was given, and with the ranks of this process. */
   prepared: PreparedPipeline;
   peers: PeerGroup;
 }
 
-export interface JoinOptions extends Pick<ProcessFacts, "version" | "seedIsRandom"> {
+interface JoinOptions extends Pick<ProcessFacts, "version" | "seedIsRandom"> {
   signal: AbortSignal;
   env: Record<string, string | undefined>;
   /** Called with a sentence for each visitor of the port that is sent away. */

@@ -18,12 +18,12 @@ import type { Report } from "./setup/tool.ts";
 /** The folder of the clone; every path of the set-up is below it. */
 export const repositoryRoot = join(import.meta.dir, "..");
 
-export interface SetUpOptions {
+interface SetUpOptions {
   /** True: only errors are written. */
   quiet: boolean;
 }
 
-export interface SetUpResult {
+interface SetUpResult {
   /**
    * True when `node_modules` did not exist at process start: Bun's resolver caches that, so imports
    * of packages fail until the process is restarted.

@@ -75,6 +75,24 @@ describe("house rules", () => {
     expect(unused).toEqual([]);
   });
 
+  test("what a file exports, another one uses", () => {
+    // The public API is for programs that are not here, the bindings are generated whole.
+    const own = typescript.filter(
+      ({ name }) => name.startsWith("src/") && name !== "src/pipeline.ts" && !generated.has(name),
+    );
+    const unused = own.flatMap((source) =>
+      exportsOf(source)
+        .filter((name) => {
+          const pattern = new RegExp(`\\b${name}\\b`);
+          return !typescript.some((other) => other !== source && pattern.test(other.text));
+        })
+        .map((name) => `${source.name}: ${name}`),
+    );
+    expect(unused).toEqual([]);
+    const text = "export async function one() {}\nexport const two = 1;\nconst three = 2;\n";
+    expect(exportsOf({ name: "a.ts", text, lines: [] })).toEqual(["one", "two"]);
+  });
+
   test("every Zig file is used", () => {
     const used = reach(["build.zig"], zigImports);
     expect(zig.map(({ name }) => name).filter((name) => !used.has(name))).toEqual([]);
@@ -159,6 +177,12 @@ describe("how functions are measured", () => {
 });
 
 // --- internal ---
+
+function exportsOf({ text }: Source): string[] {
+  const declaration =
+    /^export (?:async |abstract )*(?:function|class|const|interface|type|enum) (\w+)/gm;
+  return [...text.matchAll(declaration)].map(([, name = ""]) => name);
+}
 
 function linesWhere(from: Source[], matches: (line: string) => boolean) {
   return from.flatMap(({ name, lines }) =>

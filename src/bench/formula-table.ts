@@ -18,7 +18,7 @@ import {
 } from "./formula.ts";
 import { renderTable } from "./report.ts";
 
-export interface FormulaOptions {
+interface FormulaOptions {
   unet: UnetShape;
   /** Pixels per latent. */
   vaeFactor: number;
@@ -28,7 +28,7 @@ export interface FormulaOptions {
 }
 
 /** One layout at one size; bytes are those of the rank that receives the most. */
-export interface FormulaRow {
+interface FormulaRow {
   size: string;
   layout: string;
   received: Traffic;

@@ -34,7 +34,7 @@ export const sdxl: UnetShape = {
 };
 
 /** Sizes for one sample (one branch of one image) and one step, in elements, not bytes. */
-export interface UnetSizes {
+interface UnetSizes {
   /** Keys and values of all self-attentions, over the whole image. */
   keysValues: number;
   /** One halo row of every convolution that exchanges halos, as BasedXL sends it. */
@@ -125,7 +125,7 @@ export function receivedElements(sizes: UnetSizes, share: Share): Traffic {
 }
 
 /** Bytes per element. */
-export interface ElementBytes {
+interface ElementBytes {
   activation: number;
   statistic: number;
 }

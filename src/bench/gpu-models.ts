@@ -21,7 +21,7 @@ import { renderTable } from "./report.ts";
 import { goldenModel } from "./support/golden-model.ts";
 
 /** One variant of settings. */
-export interface Variant {
+interface Variant {
   name: string;
   gpu: GpuOptions;
 }
@@ -181,7 +181,7 @@ export async function open(
 }
 
 /** A request of fixed token ids: the image is meaningless. */
-export function requestFor(model: ModelFolder, side: number, steps: number): ImageRequest {
+function requestFor(model: ModelFolder, side: number, steps: number): ImageRequest {
   const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
   const ids = new Int32Array(promptTokenCount).fill(5);
   const prompt = { ids, ids2: ids.slice(), endIndex2: ids.length - 1 };

@@ -21,7 +21,7 @@ import {
 import { renderTable } from "./report.ts";
 
 /** One operation of a patch, with `patches` in all. */
-export interface OperationJob {
+interface OperationJob {
   patches: number;
   part: "UNet" | "VAE" | "text";
   entry: PlannedOperation;

@@ -20,7 +20,7 @@ import { renderTable, writeReport } from "./report.ts";
  * H200: the measured rates of a large GEMM and a copy. The others: the same shares of the data
  * sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
  */
-export const gpuCeilings = {
+const gpuCeilings = {
   H200: { flopsPerSecond: 790e12, bytesPerSecond: 4.3e12 },
   "H100 SXM": { flopsPerSecond: 790e12, bytesPerSecond: 0.9 * 3.35e12 },
   "A100 80G": { flopsPerSecond: 0.8 * 312e12, bytesPerSecond: 0.9 * 2.04e12 },
@@ -33,7 +33,7 @@ export const launchMs = 0.001;
 /** Limit for one rank at 1024x1024 in 16 bits, weights included. */
 export const memoryBar = 9e9;
 
-export interface PredictOptions {
+interface PredictOptions {
   model: ModelFolder;
   dtype: GpuDtype;
   sides: readonly number[];

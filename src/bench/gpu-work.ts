@@ -38,7 +38,7 @@ export interface Ceilings {
 }
 
 /** The settings of one rank's dry run. */
-export interface PlanWork {
+interface PlanWork {
   model: ModelFolder;
   width: number;
   height: number;

@@ -35,7 +35,7 @@ export async function run(args: string[]): Promise<number> {
 }
 
 /** One row per kernel, one column per architecture. */
-export function kernelTable(all: readonly KernelResources[]): string {
+function kernelTable(all: readonly KernelResources[]): string {
   const names = architectures().map((name) => `sm_${name}`);
   const kernels = [...new Set(all.map(({ kernel }) => kernel))].sort();
   const rows = kernels.map((kernel) => {
@@ -54,7 +54,7 @@ export function kernelTable(all: readonly KernelResources[]): string {
 }
 
 /** The error of f16 accumulation at SDXL's depths, with the kernel's arithmetic on the CPU. */
-export function sumsSection(): string {
+function sumsSection(): string {
   const rows = sdxlDepths.map(({ depth, where }) => {
     const { cascaded, rounding } = measureSums(depth);
     const error = [cascaded, rounding, cascadedBar].map((value) => value.toExponential(1));

@@ -14,7 +14,7 @@ import { repositoryRoot } from "../setup.ts";
 /** A case in the programs' format; sizes are those of the operation's input. */
 export type Case = Record<string, string | number | boolean>;
 
-export type Child = Bun.Subprocess<"pipe", "pipe", "ignore" | "inherit">;
+type Child = Bun.Subprocess<"pipe", "pipe", "ignore" | "inherit">;
 
 export class Program {
   private readonly lines: AsyncIterator<string>;

@@ -18,7 +18,7 @@ import type { PatchFile, PatchRow } from "./gpu-patches.ts";
 import { renderTable } from "./report.ts";
 
 /** Prediction for one layout; an image has `imageSteps` steps, the first ones synchronous. */
-export interface PatchPrediction extends PatchRow {
+interface PatchPrediction extends PatchRow {
   layout: string;
   received: Traffic;
   /** Efficiency: one rank's step over n times this patch's, 1 without overhead. */
@@ -30,9 +30,9 @@ export interface PatchPrediction extends PatchRow {
   speedUp: Record<string, number>;
 }
 
-export const imageSteps = 50;
+const imageSteps = 50;
 /** The first step and DistriFusion's default number of warm-up steps. */
-export const synchronousSteps = 5;
+const synchronousSteps = 5;
 
 export function predictPatches(file: PatchFile): PatchPrediction[] {
   const predictions = file.rows.map((row) => extrapolateRow(file, row));

@@ -17,7 +17,7 @@ export interface EmbeddedFile {
   source: string;
 }
 
-export interface Versions {
+interface Versions {
   basedxl: string;
   bun: string;
   zig: string;

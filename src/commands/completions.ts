@@ -6,7 +6,7 @@ import type { ArgsDef } from "citty";
 import { aliasesOf, type Values } from "../terminal/flags.ts";
 
 export const shells = ["bash", "zsh", "fish"] as const;
-export type Shell = (typeof shells)[number];
+type Shell = (typeof shells)[number];
 
 export function isShell(text: string): text is Shell {
   return (shells as readonly string[]).includes(text);

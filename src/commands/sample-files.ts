@@ -12,7 +12,7 @@ import type { SampleOptions } from "../settings/options.ts";
 type FileOptions = Pick<SampleOptions, "outPath" | "latentsPath" | "imageCount">;
 
 /** An image that is on the disk. */
-export interface WrittenImage {
+interface WrittenImage {
   /** As the user wrote it, numbered where there are several. */
   path: string;
   seed: bigint;

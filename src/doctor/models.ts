@@ -18,12 +18,12 @@ import { type Line, note, ok, problem, type Section } from "./report.ts";
 
 type Env = Record<string, string | undefined>;
 
-export interface HubModel {
+interface HubModel {
   name: string;
   path: string;
 }
 
-export interface HubModels {
+interface HubModels {
   /** All that `sample` loads. */
   usable: HubModel[];
   /** SDXL models that it refuses. */

@@ -9,7 +9,7 @@ import type { Sharp } from "sharp";
 export const imageFormats = ["png", "jpeg", "webp", "avif"] as const;
 export type ImageFormat = (typeof imageFormats)[number];
 
-export interface Encoder {
+interface Encoder {
   name: string;
   formats: readonly ImageFormat[];
   /** Why sharp is not used, and the remedy, in sentences; null with sharp. */
@@ -30,7 +30,7 @@ export function loadEncoder(): Promise<Encoder> {
 }
 
 /** Bun's encoders alone; `why` is the reason that sharp is not used. */
-export function bunOnly(why: string): Encoder {
+function bunOnly(why: string): Encoder {
   return {
     name: `Bun ${Bun.version}`,
     formats: ["png", "jpeg", "webp"],

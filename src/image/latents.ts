@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { writeWhole } from "./files.ts";
 
-export type LatentShape = readonly [batch: number, channels: number, height: number, width: number];
+type LatentShape = readonly [batch: number, channels: number, height: number, width: number];
 
 /** Writes the file atomically. Throws `BasedXLError` "io" when it cannot be written. */
 export async function writeLatents(

@@ -8,7 +8,7 @@ import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
 import { show } from "./config-reader.ts";
 
-export interface ModelComponents {
+interface ModelComponents {
   clip: ClipConfig;
   clip2: ClipConfig;
   unet: UnetConfig;

@@ -8,7 +8,7 @@ import { readFile } from "node:fs/promises";
 import { BasedXLError, escaped } from "../errors.ts";
 
 /** Both parts follow the path: `${path} ${what}; ${advice}.` */
-export interface FileProblem {
+interface FileProblem {
   what: string;
   advice: string;
   /** True where there is nothing at the path, not even a link. */

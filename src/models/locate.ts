@@ -8,7 +8,7 @@ import { absolutePath, expandHome } from "../paths.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
 
-export interface ModelLocation {
+interface ModelLocation {
   /** Absolute path of a folder. */
   path: string;
   /** True when nothing was named, so that the run can say which model it takes. */

@@ -92,7 +92,7 @@ export interface GpuOptions {
 }
 
 /** The ranks of this process, where other processes run the rest; see src/distributed.ts. */
-export interface LocalRanks {
+interface LocalRanks {
   first: number;
   count: number;
   /** The GPU of the first local rank, where the process sees more GPUs than it has ranks. */
@@ -126,7 +126,7 @@ export function tokenBytes(prompts: readonly (TokenPair | null)[]): Uint8Array {
 }
 
 /** A request's fields; only kind and size are required. */
-export type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
+type RequestFields = Pick<Request, "kind" | "latentRows" | "latentWidth"> & Partial<Request>;
 
 export class NativeHandle {
   private constructor(

@@ -34,7 +34,7 @@ export interface GenerateResult {
   timings: StageTimings;
 }
 
-export interface JobOptions {
+interface JobOptions {
   id: string;
   model: ModelFolder;
   /** Warnings of the pipeline; the job adds its own. */

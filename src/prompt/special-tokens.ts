@@ -14,7 +14,7 @@ import { readJsonFile } from "../models/json.ts";
 import type { AddedToken } from "./added-tokens.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
-export interface SpecialTokens {
+interface SpecialTokens {
   bos: AddedToken;
   eos: AddedToken;
   unk: AddedToken;

@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { ConfigReader, flag, show, text } from "../models/config-reader.ts";
 import { readJsonFile } from "../models/json.ts";
 
-export interface TokenizerJson {
+interface TokenizerJson {
   vocab: unknown;
   merges: [string, string][];
   /** Entries as they stand. */

@@ -10,7 +10,7 @@ import { readVocabulary, type Vocabulary } from "./vocabulary.ts";
 /** Tokens of one prompt, with the marks for its beginning and end: 75 for the text. */
 export const promptTokenCount = 77;
 
-export interface TokenizedPrompt {
+interface TokenizedPrompt {
   /** (77): BOS, text, EOS, padding. */
   ids: Int32Array;
   /** The text that did not fit, as the tokenizer reads it; "" if none. */

@@ -10,7 +10,7 @@ import { isPresent, readTextFile } from "../models/files.ts";
 import { readJsonFile } from "../models/json.ts";
 import { readTokenizerJson } from "./tokenizer-json.ts";
 
-export type Merge = [string, string];
+type Merge = [string, string];
 
 export interface Vocabulary {
   /** The file that has the tokens: "vocab.json" or "tokenizer.json". */

@@ -18,7 +18,7 @@ export function update(parts: {
 }
 
 /** Coefficients of a linear combination of the latent and the model's output. */
-export interface OutputMix {
+interface OutputMix {
   outputFromSample: number;
   outputFromModel: number;
 }

@@ -13,7 +13,7 @@ import { spacedTimesteps } from "./spacing.ts";
 
 const f32 = Math.fround;
 
-export interface SigmaOptions {
+interface SigmaOptions {
   stepCount: number;
   spacing: TimestepSpacing;
   useKarrasSigmas: boolean;
@@ -42,7 +42,7 @@ export function checkSigmaSettings(config: SchedulerConfig, karrasAsked: boolean
   );
 }
 
-export interface SigmaSchedule {
+interface SigmaSchedule {
   /** `stepCount` values, decreasing. */
   timesteps: Float32Array;
   /** `stepCount` + 1 values, decreasing. */

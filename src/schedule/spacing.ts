@@ -7,7 +7,7 @@
  */
 import type { TimestepSpacing } from "../settings/names.ts";
 
-export interface SpacingOptions {
+interface SpacingOptions {
   spacing: TimestepSpacing;
   stepCount: number;
   /** Number of training timesteps, T. */

@@ -40,33 +40,33 @@ interface Common {
   needsGuidance?: true;
 }
 
-export interface WholeSetting extends Common {
+interface WholeSetting extends Common {
   kind: "whole";
   min: number;
   max: number;
   default?: number;
 }
 
-export interface NumberSetting extends Common {
+interface NumberSetting extends Common {
   kind: "number";
   min: number;
   max: number;
   default?: number;
 }
 
-export interface ChoiceSetting extends Common {
+interface ChoiceSetting extends Common {
   kind: "choice";
   names: readonly string[];
   default?: string;
 }
 
-export interface TextSetting extends Common {
+interface TextSetting extends Common {
   kind: "text";
   /** Whether an empty text differs from none. */
   emptyAllowed?: true;
 }
 
-export interface BooleanSetting extends Common {
+interface BooleanSetting extends Common {
   kind: "boolean";
   /** True: `--help` shows the flag as --no-FLAG, and `help` says what that does. */
   default?: boolean;
@@ -76,11 +76,11 @@ export interface BooleanSetting extends Common {
 export const seedMax = 2n ** 63n - 1n;
 
 /** 0 to `seedMax`. */
-export interface SeedSetting extends Common {
+interface SeedSetting extends Common {
   kind: "seed";
 }
 
-export interface PathSetting extends Common {
+interface PathSetting extends Common {
   kind: "path";
   names: "file" | "folder";
   /** With its dot; the path must end in it. */

@@ -11,7 +11,7 @@ import type { NvccCompiler, NvccSearch, ZigCompiler } from "./compiler.ts";
 import { libraryName } from "./platform.ts";
 import { type Report, runTool } from "./tool.ts";
 
-export interface NativeInputs {
+interface NativeInputs {
   root: string;
   /** null: no compiler of the wanted version was found. */
   zig: ZigCompiler | null;

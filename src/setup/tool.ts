@@ -7,7 +7,7 @@ import { BasedXLError } from "../errors.ts";
 /** Writes one progress line of the set-up. */
 export type Report = (line: string) => void;
 
-export interface ToolRun {
+interface ToolRun {
   command: string[];
   cwd: string;
   env: Record<string, string | undefined>;

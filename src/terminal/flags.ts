@@ -90,12 +90,6 @@ export function suggestion(text: string, candidates: Iterable<string>, prefix = 
   return found === null ? "" : ` Did you mean ${prefix}${found}?`;
 }
 
-/** `--num-inference-steps (--steps)`: a flag with its other names, for messages. */
-export function flagLabel(name: string, definition: ArgDef | undefined): string {
-  const others = aliasesOf(definition).map((alias) => `--${alias}`);
-  return others.length === 0 ? `--${name}` : `--${name} (${others.join(", ")})`;
-}
-
 /** The other long names of a flag. Definitions give one as a string: citty adds to arrays. */
 export function aliasesOf(definition: ArgDef | undefined): string[] {
   if (!definition || !("alias" in definition) || definition.alias === undefined) return [];

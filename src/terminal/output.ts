@@ -9,7 +9,7 @@ import { BasedXLError, escaped, escapedLines } from "../errors.ts";
 import type { ProgressTarget, ProgressView } from "./progress.ts";
 import { createProgressView } from "./progress.ts";
 
-export interface Verbosity {
+interface Verbosity {
   verbose: boolean;
   quiet: boolean;
   json: boolean;

@@ -52,7 +52,7 @@ export function createProgressView(target: ProgressTarget, clockMs: () => number
 }
 
 /** Updates the times of stage starts and step ends; `times` is null before the first event. */
-export function followStages(
+function followStages(
   times: StageTimes | null,
   { stage, stepIndex, images }: ShownProgress,
   nowMs: number,

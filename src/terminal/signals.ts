@@ -4,14 +4,14 @@
  * process at once, in case stopping hangs.
  */
 
-export type StopSignal = "SIGINT" | "SIGTERM";
+type StopSignal = "SIGINT" | "SIGTERM";
 
 /** Exit codes by the shells' convention: 128 + the signal's number. */
 export const exitCodeOfSignal: Record<StopSignal, number> = { SIGINT: 130, SIGTERM: 143 };
 
 const sameSignalMs = 1000;
 
-export interface StopWatch {
+interface StopWatch {
   readonly signal: AbortSignal;
   /** The signal that was received; null before one. */
   stoppedBy(): StopSignal | null;

@@ -22,7 +22,7 @@ export const sdxlDepths = [
 export const cascadedBar = 5e-4;
 
 /** Relative L2 against sums in f64. */
-export interface SumErrors {
+interface SumErrors {
   /** Error of sums in f16. */
   cascaded: number;
   /** Error of the exact sum rounded to f16: the lower bound in f16. */

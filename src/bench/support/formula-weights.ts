@@ -8,7 +8,7 @@ import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
-export type StoredType = "F32" | "F16" | "BF16";
+type StoredType = "F32" | "F16" | "BF16";
 
 /** One safetensors file of the folder, as weights.json lists it; `shapes` in the file's order. */
 export interface WeightsFile {
@@ -43,7 +43,7 @@ export function writeWideModel(): string {
 }
 
 /** The bytes of one safetensors file of formula weights. */
-export function weightsFileBytes(file: WeightsFile): Uint8Array {
+function weightsFileBytes(file: WeightsFile): Uint8Array {
   const component = dirname(file.path);
   const header: Record<string, unknown> = { __metadata__: { format: "pt" } };
   const blobs: Uint8Array[] = [];

@@ -126,7 +126,7 @@ export function blocksPerMultiprocessor(entry: KernelResources): number {
   );
 }
 
-export function baseName(kernel: string): string {
+function baseName(kernel: string): string {
   return kernel.replace(/_(f16|bf16|f32)$/, "");
 }
 

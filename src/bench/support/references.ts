@@ -7,7 +7,7 @@ import { relativeL2 } from "./compare.ts";
 import { seedOf, uniform } from "./formula-weights.ts";
 import type { Tensor } from "./safetensors.ts";
 
-export interface Kept {
+interface Kept {
   /** The recorded elements: all of them or every `stride`-th. */
   data: Float32Array;
   stride: number;

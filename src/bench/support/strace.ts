@@ -11,7 +11,7 @@ export const tracedCalls = [
   ...["utimensat", "socket", "connect", "bind", "sendto"],
 ];
 
-export interface Traced {
+interface Traced {
   /** Absolute paths that were opened for writing, created, renamed or removed. */
   written: string[];
   /** Internet sockets (AF_INET, AF_INET6) and attempts to connect. */

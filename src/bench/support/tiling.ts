@@ -11,7 +11,7 @@ import { type Image, psnr } from "../image-measures.ts";
 import { maxAbs } from "./compare.ts";
 import { generateOnce } from "./generate.ts";
 
-export interface TilingCase {
+interface TilingCase {
   prompt: string;
   seed: bigint;
   /** Width and height in pixels. */
@@ -19,7 +19,7 @@ export interface TilingCase {
   stepCount: number;
 }
 
-export interface TilingError {
+interface TilingError {
   psnr: number;
   /** The largest difference of a colour channel, in levels of 255. */
   levels: number;
