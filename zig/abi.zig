@@ -116,7 +116,6 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.plan_count = session.plans.plan_count.load(.monotonic);
     progress.unet_dry_run_count = session.unetDryRunCount();
     progress.scratch_bytes = session.scratch_bytes.load(.acquire);
-    progress.weight_bytes = session.weight_bytes.load(.acquire);
     progress.copy_bytes = session.copy_bytes.load(.acquire);
     progress.copied_bytes = session.copied_bytes.load(.acquire);
     progress.device_bytes = session.device_bytes.load(.acquire);

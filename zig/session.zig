@@ -82,7 +82,6 @@ pub const Session = struct {
     job: ?Job = null,
     result: pipeline.Result,
     scratch_bytes: std.atomic.Value(u64) = .init(0),
-    weight_bytes: std.atomic.Value(u64) = .init(0),
     /// Weights that loading must copy: all bytes, and those copied so far.
     copy_bytes: std.atomic.Value(u64) = .init(0),
     copied_bytes: std.atomic.Value(u64) = .init(0),
@@ -256,7 +255,6 @@ pub const Session = struct {
         try session.model.open(session.gpa, session.io, &o.config, o.files, stop, d);
         errdefer session.model.close();
         const weights = session.model.weightBytes();
-        session.weight_bytes.store(weights.mapped + weights.copied, .release);
         session.copy_bytes.store(weights.copied, .release);
         var first = try o.first.job(session.gpa);
         defer first.deinit();

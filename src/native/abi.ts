@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 12;
+export const abiVersion = 13;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -585,7 +585,6 @@ export interface Progress {
   unetDryRunCount: number;
   previewStep: number;
   scratchBytes: bigint;
-  weightBytes: bigint;
   copyBytes: bigint;
   copiedBytes: bigint;
   deviceBytes: bigint;
@@ -594,7 +593,7 @@ export interface Progress {
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 96;
+export const sizeOfProgress = 88;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -606,13 +605,12 @@ export function readProgress(v: DataView, at: number): Progress {
     unetDryRunCount: v.getUint32(at + 24, true),
     previewStep: v.getUint32(at + 28, true),
     scratchBytes: v.getBigUint64(at + 32, true),
-    weightBytes: v.getBigUint64(at + 40, true),
-    copyBytes: v.getBigUint64(at + 48, true),
-    copiedBytes: v.getBigUint64(at + 56, true),
-    deviceBytes: v.getBigUint64(at + 64, true),
-    textNs: v.getBigUint64(at + 72, true),
-    denoiseNs: v.getBigUint64(at + 80, true),
-    decodeNs: v.getBigUint64(at + 88, true),
+    copyBytes: v.getBigUint64(at + 40, true),
+    copiedBytes: v.getBigUint64(at + 48, true),
+    deviceBytes: v.getBigUint64(at + 56, true),
+    textNs: v.getBigUint64(at + 64, true),
+    denoiseNs: v.getBigUint64(at + 72, true),
+    decodeNs: v.getBigUint64(at + 80, true),
   };
 }
 

@@ -17,7 +17,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 12;
+pub const abi_version: u32 = 13;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -220,7 +220,6 @@ pub const Progress = extern struct {
     /// Finished steps of the latent that `bxl_session_read` returns as preview; 0 for none yet.
     preview_step: u32,
     scratch_bytes: u64,
-    weight_bytes: u64,
     /// Bytes of weights that loading copies, and those copied so far.
     copy_bytes: u64,
     copied_bytes: u64,
