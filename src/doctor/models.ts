@@ -5,12 +5,14 @@
  */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { escaped } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import { fileProblem } from "../models/files.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import { nativeModelOf } from "../models/native-model.ts";
 import { headerProblem } from "../models/weights-header.ts";
+import { checkModel } from "../native/check-model.ts";
 import { expandHome } from "../paths.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
 import { textOf } from "./machine.ts";
@@ -92,6 +94,8 @@ async function defaultLine(env: Env): Promise<Line> {
   try {
     const { path, bundled } = resolveModelPath(undefined, env);
     const { name } = await openModelFolder(path);
+    const reason = bundled ? null : await reasonAgainst(path);
+    if (reason !== null) throw new BasedXLError("bad-model", `${path}: ${reason}`);
     return ok("default", bundled ? `${name}, bundled` : `${path} (BASEDXL_MODEL)`);
   } catch (error) {
     return problem("default", {
@@ -122,15 +126,19 @@ function isSdxl(folder: string): boolean {
 /** Why `sample` would refuse the model at `path`, without the path; null where it loads. */
 async function reasonAgainst(path: string): Promise<string | null> {
   try {
-    const { weights, scheduler } = await openModelFolder(path);
+    const model = await openModelFolder(path);
+    const { weights, scheduler } = model;
     makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });
-    return (
-      Object.values(weights)
-        .flat()
-        .map(headerProblem)
-        .find((each) => each !== null) ?? null
-    );
+    const wrongHeader = Object.values(weights)
+      .flat()
+      .map(headerProblem)
+      .find((each) => each !== null);
+    if (wrongHeader !== undefined) return wrongHeader;
+    checkModel(nativeModelOf(model), model.sizeMultiple / model.vaeFactor);
+    return null;
   } catch (error) {
+    // Without the library no model loads: its own line has the reason.
+    if (error instanceof BasedXLError && error.code === "setup") return null;
     return escaped((error as Error).message.replaceAll(`${path}/`, ""), 200);
   }
 }

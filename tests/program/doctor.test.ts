@@ -227,6 +227,16 @@ describe("models", () => {
       writeFileSync(join(copy, weights), bytes.subarray(0, bytes.length - 4));
     });
     snapshot("b/flow", "1", edit("scheduler/scheduler_config.json", '"epsilon"', '"flow"'));
+    // The header is as long as before: one tensor has another name.
+    const rename = (from: string, to: string) => (copy: string) => {
+      const bytes = Buffer.from(readFileSync(join(copy, weights)));
+      const at = bytes.indexOf(from);
+      expect(at).toBeGreaterThan(0);
+      bytes.write(to, at);
+      rmSync(join(copy, weights));
+      writeFileSync(join(copy, weights), bytes);
+    };
+    snapshot("b/lacking", "1", rename('"conv_out.bias"', '"conv_xxx.bias"'));
     snapshot("c/flux", "1", edit("model_index.json", classLine, '"FluxPipeline"'));
     snapshot("c/moved", "1");
     put("hub/models--c--moved/refs/main", "2");
@@ -243,6 +253,7 @@ describe("models", () => {
       expect.stringContaining(`b/dangling: ${weights} is a link to ../../../blobs/gone`),
       expect.stringContaining('b/flow: scheduler/scheduler_config.json: prediction_type is "flow"'),
       expect.stringContaining("b/inpainting: model_index.json: _class_name is Stable"),
+      expect.stringContaining("b/lacking: tensor conv_out.bias is missing from"),
     ]);
     expect(await hubModels(join(folder, "no-such-folder"))).toEqual({ usable: [], refused: [] });
 
@@ -259,6 +270,11 @@ describe("models", () => {
   test("a wrong BASEDXL_MODEL is a problem", async () => {
     const { lines } = await modelSection({ BASEDXL_MODEL: "/no-such-folder" });
     expect(lines[0]).toMatchObject({ state: "problem", advice: expect.stringContaining("unset") });
+    // Its folder opens, but its weights are not those of its config.
+    const layers = edit("unet/config.json", '"layers_per_block": 2', '"layers_per_block": 1');
+    const other = snapshot("d/other", "1", layers);
+    const { lines: others } = await modelSection({ BASEDXL_MODEL: other });
+    expect(others[0]).toMatchObject({ state: "problem" });
   });
 });
 
