@@ -12,7 +12,7 @@ import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { headerProblem } from "../models/weights-header.ts";
-import { checkModel } from "../native/check-model.ts";
+import { checkModel } from "../native/plan.ts";
 import { expandHome } from "../paths.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
 import { textOf } from "./machine.ts";

@@ -14,9 +14,9 @@ import {
   type NativeModel,
   type TokenPair,
   tokenBytes,
-  withOptions,
 } from "./handle.ts";
-import { bytesOf, lastError, library } from "./library.ts";
+import { bytesOf, library } from "./library.ts";
+import { writePlan } from "./plan.ts";
 
 export interface NoisePredictionInput {
   /** (batch, channels, rows, width) */
@@ -216,10 +216,7 @@ export type Plan = v.InferOutput<typeof planSchema>;
 /** The plan of a session. Throws `BasedXLError` for a wrong model or size. */
 export function planOf(options: HandleOptions): Plan {
   const text = new Uint8Array(textBytesMax);
-  const length = Number(
-    withOptions(options, (struct) => library().bxl_plan(struct, ptr(text), BigInt(text.length))),
-  );
-  if (length === 0) throw new BasedXLError("bad-model", lastError(null) || "There is no plan.");
+  const length = writePlan(options, text);
   if (length > text.length) throw new BasedXLError("internal", `A plan of ${length} bytes.`);
   return v.parse(planSchema, JSON.parse(new TextDecoder().decode(text.subarray(0, length))));
 }
