@@ -25,6 +25,7 @@ import {
   formatSetting,
   parseSetting,
 } from "../../src/settings/values.ts";
+import { readSources } from "../support/sources.ts";
 
 /** Any value that a setting accepts. */
 function valid(setting: Setting): fc.Arbitrary<unknown> {
@@ -217,4 +218,14 @@ describe("a request in JSON", () => {
       }),
     );
   });
+});
+
+test("one setting is named in at most six files of the product", () => {
+  const product = readSources(["src/**/*.ts", "zig/**/*.zig", "cuda/**/*.{cu,cuh}"]).filter(
+    ({ name }) => !name.startsWith("src/bench/"),
+  );
+  const naming = product.filter(({ text }) => /guidanceRescale|guidance_rescale/i.test(text));
+  // The table, the ABI with its generated bindings, the job, its use and its kernel.
+  expect(naming.map(({ name }) => name)).toContain("src/settings/table.ts");
+  expect(naming.length, naming.map(({ name }) => name).join()).toBeLessThanOrEqual(6);
 });
