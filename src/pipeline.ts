@@ -16,7 +16,7 @@
  * library), `events.ts`.
  */
 import { BasedXLError, cancelled } from "./errors.ts";
-import type { ModelFolder } from "./models/folder.ts";
+import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
@@ -131,7 +131,7 @@ export class Pipeline {
     return new Pipeline(prepared, session, warnings);
   }
 
-  get model(): ModelFolder {
+  get model(): Model {
     return this.prepared.model;
   }
 

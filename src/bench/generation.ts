@@ -2,8 +2,9 @@
  * Image generation for the benches: one model, one size, one schedule, by several rank counts and
  * sync modes. One session per rank count generates all images.
  */
-import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
 import { extrapolatesByDefault, layoutOf } from "../pipeline/layout.ts";
 import {
@@ -19,7 +20,7 @@ import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } fro
 
 /** The settings that all images of a bench share. */
 export interface Generation {
-  model: ModelFolder;
+  model: Model;
   width: number;
   height: number;
   guidanceScale: number;
@@ -150,7 +151,7 @@ export async function generateImage(
 
 // --- internal ---
 
-function tokensOf(model: ModelFolder, text: string): TokenPair {
+function tokensOf(model: Model, text: string): TokenPair {
   const second = model.tokenizer2.encode(text);
   return {
     ids: model.tokenizer.encode(text).ids,

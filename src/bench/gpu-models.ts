@@ -3,7 +3,8 @@
  * the GPU generates, so that no 7 GB are read. Times of UNet step, text encoders, decoding and the
  * whole image; measured memory beside the plan. PyTorch's models in the same run.
  */
-import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { openModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import {
   type ImageRequest,
@@ -77,7 +78,7 @@ export function variantsOf(
 
 /** Times every size with every variant; yields row by row. `warmups`: images before. */
 export async function* timeModels(
-  model: ModelFolder,
+  model: Model,
   variants: readonly Variant[],
   sides: readonly number[],
   steps: number,
@@ -108,7 +109,7 @@ export async function* timeModels(
 
 export async function* timePeerModels(
   peer: GpuPeer,
-  model: ModelFolder,
+  model: Model,
   sides: readonly number[],
   steps: number,
   compileModes: readonly string[],
@@ -161,7 +162,7 @@ export function peerTable(rows: readonly PeerRow[]): string {
 
 /** Both guidance branches on every rank unless split. */
 export async function open(
-  model: ModelFolder,
+  model: Model,
   side: number,
   rankCount: number,
   splitBatch: boolean,
@@ -181,7 +182,7 @@ export async function open(
 }
 
 /** A request of fixed token ids: the image is meaningless. */
-function requestFor(model: ModelFolder, side: number, steps: number): ImageRequest {
+function requestFor(model: Model, side: number, steps: number): ImageRequest {
   const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
   const ids = new Int32Array(promptTokenCount).fill(5);
   const prompt = { ids, ids2: ids.slice(), endIndex2: ids.length - 1 };
@@ -204,7 +205,7 @@ function requestFor(model: ModelFolder, side: number, steps: number): ImageReque
 /** The last of several images: all CUDA graphs have been captured and replayed by then. */
 export async function warmImage(
   session: Session,
-  model: ModelFolder,
+  model: Model,
   side: number,
   steps: number,
   { warmups, ...change }: Partial<ImageRequest> & { warmups: number },
@@ -234,7 +235,7 @@ export function timesOf({ timings }: ImageResult) {
 
 const warmSteps = 4;
 
-function plannedFor(model: ModelFolder, side: number, dtype: GpuDtype): number {
+function plannedFor(model: Model, side: number, dtype: GpuDtype): number {
   const size = { width: side, height: side };
   const plan = planFor({ model, ...size, rankCount: 1, splitBatch: false, dtype });
   return memoryOf(plan.weight_bytes, plan.ranks[0]!).total;

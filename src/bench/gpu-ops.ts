@@ -4,7 +4,7 @@
  * ceilings measured in the same run, and with PyTorch in turns.
  */
 import { BasedXLError } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { Operation, PlannedOperation } from "../native/testing.ts";
 import { median } from "./cpu-ops.ts";
 import { busiest } from "./gpu-predict.ts";
@@ -52,7 +52,7 @@ export interface OperationRow {
 
 /** The timed operations; the others move almost nothing and cost one launch each. */
 export function jobsOf(
-  model: ModelFolder,
+  model: Model,
   side: number,
   patches: readonly number[],
   dtype: GpuDtype,

@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import { layoutOf } from "../pipeline/layout.ts";
 import { open, timesOf, warmImage, warmupsDefault } from "./gpu-models.ts";
@@ -70,7 +70,7 @@ ${v.getDotPath(issue) ?? "it"}: ${issue.message}.`,
 
 /** Times a middle patch of each layout; yields row by row. */
 export async function* timePatches(
-  model: ModelFolder,
+  model: Model,
   sides: readonly number[],
   patches: readonly number[],
   gpu: GpuOptions,

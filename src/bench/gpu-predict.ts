@@ -4,7 +4,7 @@
  * counted by a dry run of the real graph; no GPU is needed or measured.
  */
 import type { TopLevelSpec } from "vega-lite";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { PlannedOperation, RankPlan } from "../native/testing.ts";
 import {
   type Ceilings,
@@ -34,7 +34,7 @@ export const launchMs = 0.001;
 export const memoryBar = 9e9;
 
 interface PredictOptions {
-  model: ModelFolder;
+  model: Model;
   dtype: GpuDtype;
   sides: readonly number[];
   patches: readonly number[];

@@ -7,7 +7,8 @@ import { rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { openModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { type Operation, type Plan, type PlannedOperation, planOf } from "../native/testing.ts";
 import { promptTokenCount } from "../prompt/tokenizer.ts";
@@ -39,7 +40,7 @@ export interface Ceilings {
 
 /** The settings of one rank's dry run. */
 interface PlanWork {
-  model: ModelFolder;
+  model: Model;
   width: number;
   height: number;
   rankCount: number;
@@ -75,7 +76,7 @@ export function planFor({ model, width, height, rankCount, splitBatch, dtype }: 
 /** Runs `use` with `folder`, or with a temporary model of SDXL's size without values. */
 export async function withModel<T>(
   folder: string | undefined,
-  use: (model: ModelFolder) => Promise<T>,
+  use: (model: Model) => Promise<T>,
 ): Promise<T> {
   if (folder !== undefined) return await use(await openModelFolder(folder));
   const made = await mkdtemp(join(tmpdir(), "basedxl-sdxl-"));

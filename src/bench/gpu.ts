@@ -10,7 +10,7 @@ import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { BasedXLError } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { settings } from "../settings/table.ts";
@@ -137,7 +137,7 @@ const help: HelpText = {
 };
 
 interface Plan {
-  model: ModelFolder;
+  model: Model;
   only: readonly (typeof parts)[number][];
   sides: readonly number[];
   patches: readonly number[];

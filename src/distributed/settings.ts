@@ -4,7 +4,7 @@
  */
 import { statSync } from "node:fs";
 import { escaped } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import type { PlannedRequest } from "../pipeline/request.ts";
 import { type KeysWhere, settingKeys, settingOf, settings } from "../settings/table.ts";
@@ -15,7 +15,7 @@ export type Settings = Record<string, string>;
 /** Facts of a process beside its request. */
 export interface ProcessFacts {
   version: string;
-  model: ModelFolder;
+  model: Model;
   /** Of this process. */
   rankCount: number;
   gpu: GpuOptions;
@@ -59,9 +59,9 @@ ${shown(first)}): start all with the same flags, model and version.`;
 // --- internal ---
 
 /** Configs, vocabularies and the sizes of the weights: not their values, which take minutes. */
-function fingerprint(model: ModelFolder): string {
+function fingerprint(model: Model): string {
   const { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, weights } = model;
-  const sizes = Object.values(weights).map((paths) => paths.map((path) => statSync(path).size));
+  const sizes = Object.values(weights).map(({ files }) => files.map((path) => statSync(path).size));
   const text = "a model's words: 0 1 2";
   const ids = [model.tokenizer, model.tokenizer2].map((tokenizer) => [
     ...tokenizer.encode(text).ids,

@@ -11,7 +11,7 @@ import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
-import { headerProblem } from "../models/weights-header.ts";
+import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { checkModel } from "../native/plan.ts";
 import { expandHome } from "../paths.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
@@ -129,11 +129,7 @@ async function reasonAgainst(path: string): Promise<string | null> {
     const model = await openModelFolder(path);
     const { weights, scheduler } = model;
     makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });
-    const wrongHeader = Object.values(weights)
-      .flat()
-      .map(headerProblem)
-      .find((each) => each !== null);
-    if (wrongHeader !== undefined) return wrongHeader;
+    for (const { files } of Object.values(weights)) files.forEach(readSafetensorsHeader);
     checkModel(nativeModelOf(model), model.sizeMultiple / model.vaeFactor);
     return null;
   } catch (error) {

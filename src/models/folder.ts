@@ -7,53 +7,25 @@ import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import { absolutePath } from "../paths.ts";
-import { loadTokenizer, type Tokenizer } from "../prompt/tokenizer.ts";
+import { loadTokenizer } from "../prompt/tokenizer.ts";
 import {
-  type ClipConfig,
   parseClipConfig,
   parseSchedulerConfig,
   parseUnetConfig,
   parseVaeConfig,
-  type SchedulerConfig,
-  type UnetConfig,
-  type VaeConfig,
 } from "./config.ts";
 import { ConfigReader, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
-import { type ModelDefaults, readDefaults } from "./defaults.ts";
+import { readDefaults } from "./defaults.ts";
 import { readJsonFile } from "./json.ts";
-import { findWeightFiles } from "./weight-files.ts";
-
-export interface ModelFolder {
-  /** Absolute. */
-  path: string;
-  name: string;
-  clip: ClipConfig;
-  clip2: ClipConfig;
-  unet: UnetConfig;
-  vae: VaeConfig;
-  scheduler: SchedulerConfig;
-  /** True: without a negative prompt, its embeddings are zeros instead of those of "". */
-  forceZerosForEmptyPrompt: boolean;
-  tokenizer: Tokenizer;
-  tokenizer2: Tokenizer;
-  /** Absolute paths. */
-  weights: { textEncoder: string[]; textEncoder2: string[]; unet: string[]; vae: string[] };
-  /** From an optional basedxl.json in the folder. */
-  defaults: ModelDefaults;
-  /** Pixels per latent, 2^(VAE levels - 1). */
-  vaeFactor: number;
-  /** Widths and heights are multiples of this: vaeFactor · 2^(UNet levels - 1). */
-  sizeMultiple: number;
-  /** The size the model was trained for, in pixels. */
-  nativeSize: { width: number; height: number };
-}
+import type { ComponentWeights, Model } from "./model.ts";
+import { findWeightFiles, type WeightStem } from "./weight-files.ts";
 
 /**
  * Opens the diffusers folder at `path`. Throws "bad-model" or "bad-weights" with the file and the
  * key that is wrong, missing or not supported.
  */
-export async function openModelFolder(path: string): Promise<ModelFolder> {
+export async function openModelFolder(path: string): Promise<Model> {
   const root = absolutePath(path);
   checkIsFolder(root);
   const index = await readIndex(root);
@@ -89,10 +61,10 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
     tokenizer,
     tokenizer2,
     weights: {
-      textEncoder: await findWeightFiles(join(root, "text_encoder"), "model"),
-      textEncoder2: await findWeightFiles(join(root, "text_encoder_2"), "model"),
-      unet: await findWeightFiles(join(root, "unet"), "diffusion_pytorch_model"),
-      vae: await findWeightFiles(join(root, "vae"), "diffusion_pytorch_model"),
+      textEncoder: await weightsIn(join(root, "text_encoder"), "model"),
+      textEncoder2: await weightsIn(join(root, "text_encoder_2"), "model"),
+      unet: await weightsIn(join(root, "unet"), "diffusion_pytorch_model"),
+      vae: await weightsIn(join(root, "vae"), "diffusion_pytorch_model"),
     },
     defaults: await readDefaults(root, sizeMultiple),
     vaeFactor,
@@ -112,6 +84,10 @@ const componentClasses: Record<string, readonly [string, ...string[]]> = {
   unet: ["diffusers", "UNet2DConditionModel"],
   vae: ["diffusers", "AutoencoderKL"],
 };
+
+async function weightsIn(folder: string, stem: WeightStem): Promise<ComponentWeights> {
+  return { files: await findWeightFiles(folder, stem), names: null };
+}
 
 function checkIsFolder(root: string): void {
   const stat = statSync(root, { throwIfNoEntry: false });

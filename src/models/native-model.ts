@@ -5,9 +5,9 @@
 import type * as abi from "../native/abi.ts";
 import type { NativeModel } from "../native/handle.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
-import type { ModelFolder } from "./folder.ts";
+import type { Model } from "./model.ts";
 
-export function nativeModelOf(model: ModelFolder): NativeModel {
+export function nativeModelOf(model: Model): NativeModel {
   return {
     config: {
       text: {
@@ -18,7 +18,12 @@ export function nativeModelOf(model: ModelFolder): NativeModel {
       unet: unetConfigOf(model.unet, model.clip2.projectionSize),
       vae: vaeConfigOf(model.vae),
     },
-    files: model.weights,
+    files: {
+      textEncoder: model.weights.textEncoder.files,
+      textEncoder2: model.weights.textEncoder2.files,
+      unet: model.weights.unet.files,
+      vae: model.weights.vae.files,
+    },
   };
 }
 

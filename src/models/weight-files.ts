@@ -11,7 +11,7 @@ import { isPresent, sentenceOf, weightsProblem } from "./files.ts";
 import { readJsonFile } from "./json.ts";
 
 /** File names without endings: diffusers' components and transformers' are named differently. */
-type WeightStem = "diffusion_pytorch_model" | "model";
+export type WeightStem = "diffusion_pytorch_model" | "model";
 
 /**
  * The absolute paths of the weight files in `folder`. Throws "bad-weights" with what is wrong with

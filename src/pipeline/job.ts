@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { stopIfAborted } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { previewPixels } from "./preview.ts";
 import { PromptEncoder } from "./prompts.ts";
@@ -36,7 +36,7 @@ export interface GenerateResult {
 
 interface JobOptions {
   id: string;
-  model: ModelFolder;
+  model: Model;
   /** Warnings of the pipeline; the job adds its own. */
   warnings: readonly string[];
   keepImages: boolean;

@@ -3,8 +3,9 @@
  * request. What can be refused early is refused here, within a second or two.
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
-import { type ModelFolder, openModelFolder } from "../models/folder.ts";
+import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import type { Model } from "../models/model.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
@@ -15,7 +16,7 @@ export interface PrepareOptions {
    * A folder in diffusers' layout, or one that `openModelFolder` opened. Default: the variable
    * BASEDXL_MODEL, else the bundled mini-sdxl.
    */
-  model?: string | ModelFolder | undefined;
+  model?: string | Model | undefined;
   /** Where ranks run. Default: one rank, on a GPU where there is one; see `devices.ts`. */
   devices?: Partial<DeviceOptions> | undefined;
   /** CPU threads of all ranks together; 0, the default, is one per core. */
@@ -35,7 +36,7 @@ export interface PrepareOptions {
 
 /** A pipeline that can be loaded. */
 export interface PreparedPipeline {
-  model: ModelFolder;
+  model: Model;
   /** True where nothing named a model and it is the bundled one. */
   isBundledModel: boolean;
   /** With the ranks of this process. */

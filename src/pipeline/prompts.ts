@@ -2,10 +2,10 @@
  * Tokenizes prompts, each distinct text once, and warns about truncated ones.
  */
 import { escaped } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
 
-type Tokenizers = Pick<ModelFolder, "tokenizer" | "tokenizer2" | "forceZerosForEmptyPrompt">;
+type Tokenizers = Pick<Model, "tokenizer" | "tokenizer2" | "forceZerosForEmptyPrompt">;
 
 export class PromptEncoder {
   private readonly known = new Map<string, TokenPair>();

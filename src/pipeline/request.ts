@@ -4,7 +4,7 @@
  * no line here.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
 import type { Scheduler } from "../settings/names.ts";
 import { defaultOf } from "../settings/setting.ts";
@@ -82,7 +82,7 @@ export interface PlannedBatch extends Batch {
  */
 export function planRequest(
   request: GenerateRequest,
-  model: ModelFolder,
+  model: Model,
   rankCount: number,
   naming: Naming = asProperty,
 ): PlannedRequest {
@@ -185,7 +185,7 @@ type ModelDefaults = Pick<
 function placementOf(
   complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
   { steps }: Schedule,
-  { vaeFactor, sizeMultiple }: ModelFolder,
+  { vaeFactor, sizeMultiple }: Model,
   ranks: { rankCount: number; naming: Naming },
 ): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
   const { splitBatch, syncMode, warmupSteps, height } = complete;
@@ -203,11 +203,7 @@ function placementOf(
   };
 }
 
-function imagesOf(
-  request: GenerateRequest,
-  { defaults }: ModelFolder,
-  naming: Naming,
-): PlannedImage[] {
+function imagesOf(request: GenerateRequest, { defaults }: Model, naming: Naming): PlannedImage[] {
   const prompt = request.prompt ?? defaults.prompt;
   if (prompt === undefined) {
     throw badOption(
@@ -253,7 +249,7 @@ function randomSeeds(count: number): bigint[] {
 }
 
 /** The sampler named in the model's config, or Euler where this version lacks it. */
-function schedulerOf({ scheduler }: ModelFolder, naming: Naming, warnings: string[]): Scheduler {
+function schedulerOf({ scheduler }: Model, naming: Naming, warnings: string[]): Scheduler {
   const { name, replaced } = samplerOfModel(scheduler);
   if (!replaced) return name;
   warnings.push(
@@ -287,7 +283,7 @@ function warmupOf(given: number | undefined, stepCount: number, naming: Naming):
 function sizeOf(
   key: "width" | "height",
   size: number,
-  { sizeMultiple: unit }: ModelFolder,
+  { sizeMultiple: unit }: Model,
   naming: Naming,
 ): number {
   const max = Math.floor(settings[key].max / unit) * unit;

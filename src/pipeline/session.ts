@@ -3,7 +3,7 @@
  * generates one batch at a time from tokens, sampler steps and seeds. `pipeline.ts` uses it; tests
  * and benches that compare batches open their own sessions.
  */
-import type { ModelFolder } from "../models/folder.ts";
+import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import * as abi from "../native/abi.ts";
 import {
@@ -20,7 +20,7 @@ import type { CpuDtype, SyncMode } from "../settings/names.ts";
 import { tileLatent } from "./vae-tiling.ts";
 
 export interface OpenOptions {
-  model: ModelFolder;
+  model: Model;
   rankCount: number;
   /** Threads of all ranks together, 0 = one per core. */
   threadCount: number;
@@ -177,7 +177,7 @@ export interface Session {
 class NativeSession implements Session {
   constructor(
     private readonly handle: NativeHandle,
-    private readonly model: ModelFolder,
+    private readonly model: Model,
     readonly rankCount: number,
   ) {}
 

@@ -5,7 +5,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
-import type { ModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { batchesOf, type PlannedImage } from "../../src/pipeline/request.ts";
 import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { medianMs } from "../../src/pipeline/timings.ts";
@@ -25,7 +25,7 @@ function request(changes: Partial<GenerateRequest> = {}): GenerateRequest {
 }
 
 interface Given {
-  model?: ModelFolder;
+  model?: Model;
   rankCount?: number;
   first?: GenerateRequest;
   error?: Error;
@@ -314,7 +314,7 @@ describe("jobs", () => {
 });
 
 describe("negative prompt", () => {
-  const negativeOf = async (changes: Partial<GenerateRequest>, model?: ModelFolder) =>
+  const negativeOf = async (changes: Partial<GenerateRequest>, model?: Model) =>
     negativesOf((await once(request(changes), {}, model ? { model } : {})).log.images[0])[0];
 
   test("none asked for: zeros where the model wants them", async () => {

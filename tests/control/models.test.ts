@@ -56,7 +56,9 @@ describe("folders that open", () => {
       nativeSize: { width: 256, height: 256 },
     });
     expect(model.clip.projectionSize).toBe(0);
-    expect(model.weights.unet).toEqual([join(golden, "unet/diffusion_pytorch_model.safetensors")]);
+    expect(model.weights.unet.files).toEqual([
+      join(golden, "unet/diffusion_pytorch_model.safetensors"),
+    ]);
     expect(model.tokenizer2.encode("a").ids.at(-1)).toBe(0);
   });
 
@@ -418,6 +420,6 @@ describe("weights of a whole model", () => {
     const path = (name: string) =>
       join(folder, "unet", `diffusion_pytorch_model${name}.safetensors`);
     renameSync(path(""), path(".fp16"));
-    expect((await openModelFolder(folder)).weights.unet).toEqual([path(".fp16")]);
+    expect((await openModelFolder(folder)).weights.unet.files).toEqual([path(".fp16")]);
   });
 });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { parseArgs } from "citty";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
-import type { ModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { parseSampleOptions, type SampleOptions } from "../../src/settings/options.ts";
 import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
@@ -22,7 +22,7 @@ function parse(...argv: string[]): SampleOptions {
   return parseSampleOptions(parseArgs(checked, sampleFlags), () => 42n);
 }
 
-function resolve(argv: string[], model: ModelFolder = fakeModel({ defaults: { prompt: "p" } })) {
+function resolve(argv: string[], model: Model = fakeModel({ defaults: { prompt: "p" } })) {
   const options = parse(...argv);
   const { settings, warnings, wantLatents, batches } = planRequest(
     options,

@@ -16,7 +16,8 @@ import { memoryBar, predict } from "../../src/bench/gpu-predict.ts";
 import { floorMs, kindOf, nameOf, planFor, withModel } from "../../src/bench/gpu-work.ts";
 import { run as runScaling } from "../../src/bench/scaling.ts";
 import { predictPatches } from "../../src/bench/scaling-patches.ts";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { probeDevice } from "../../src/native/device-info.ts";
 import type { PlannedOperation } from "../../src/native/testing.ts";
 import "../support/emulator.ts";
@@ -33,7 +34,7 @@ const flopsOf = (entries: readonly PlannedOperation[]) =>
 
 describe("the plan of the small model against closed forms", () => {
   const size = { width: 160, height: 256 };
-  let model: ModelFolder;
+  let model: Model;
   beforeAll(async () => {
     model = await openModelFolder(golden);
   });

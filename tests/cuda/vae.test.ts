@@ -5,7 +5,8 @@
 
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { ModelParts, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
@@ -75,14 +76,14 @@ describe.each([
   });
 });
 
-function largeLatent(model: ModelFolder, seed: bigint, rows: number, width: number): Float32Array {
+function largeLatent(model: Model, seed: bigint, rows: number, width: number): Float32Array {
   const { latentChannels, scalingFactor } = model.vae;
   const noise = randomNormal(seed, 1, latentChannels * rows * width);
   return noise.map((value) => (4 * value) / scalingFactor);
 }
 
 async function decode(
-  model: ModelFolder,
+  model: Model,
   sample: Float32Array,
   rows: number,
   width: number,

@@ -59,10 +59,9 @@ describe("text encoders", () => {
   test("without the first one, the second gives what it gave", async () => {
     const both = await embed(golden);
     const absent = { ...text.textEncoder, isPresent: 0 };
-    const { weights } = folder;
     // Neither its tokens nor its files are read. The UNet is for both: text alone is computed.
     const alone = withText({ textEncoder: absent });
-    alone.files = { ...weights, textEncoder: ["/absent"], unet: [crossAttentionOf(size2)] };
+    alone.files = { ...golden.files, textEncoder: ["/absent"], unet: [crossAttentionOf(size2)] };
     const one = await withParts(alone, (parts) =>
       parts.promptEmbeds({ ...tokens, ids: new Int32Array() }),
     );
@@ -103,7 +102,7 @@ describe("text encoders", () => {
     expect(relativeL2(unnormed.pooled, usual.pooled)).toBeLessThan(1e-6);
     const states = part(found.promptEmbeds, size1, size2);
     const end = states.slice(tokens.endIndex2 * size2, (tokens.endIndex2 + 1) * size2);
-    const file = readSafetensors(folder.weights.textEncoder2[0]!);
+    const file = readSafetensors(folder.weights.textEncoder2.files[0]!);
     const { data } = tensorOf(file, "text_projection.weight");
     const projected = usual.pooled.map((_, i) =>
       end.reduce((sum, value, j) => sum + value * data[i * size2 + j]!, 0),

@@ -9,7 +9,8 @@ import fc from "fast-check";
 import { writeWideModel } from "../../src/bench/support/formula-weights.ts";
 import { relativeL2From } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import { type SyncMode, syncModes } from "../../src/settings/names.ts";
@@ -103,13 +104,14 @@ describe("full_sync equals one rank", () => {
   });
   type Cut = typeof cut extends fc.Arbitrary<infer T> ? T : never;
   const models = { reference: golden, wide };
-  const empty = { textEncoder: [], textEncoder2: [], unet: [], vae: [] };
+  const none = { files: [], names: null };
+  const empty = { textEncoder: none, textEncoder2: none, unet: none, vae: none };
 
   function patchCountOf({ rankCount, guidance, splitBatch }: Cut): number {
     return guidance && splitBatch && rankCount % 2 === 0 ? rankCount / 2 : rankCount;
   }
 
-  function workOf(model: ModelFolder, sampled: Cut, rows: number, area: number): Work {
+  function workOf(model: Model, sampled: Cut, rows: number, area: number): Work {
     const { rankCount, splitBatch, imageCount, warmupSteps, seed } = sampled;
     const columns = Math.max(1, Math.min(sampled.columns, Math.floor(area / rows)));
     return {

@@ -15,7 +15,8 @@ import {
 } from "../../src/bench/formula.ts";
 import { formulaRows } from "../../src/bench/formula-table.ts";
 import { generateImage } from "../../src/bench/generation.ts";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { layoutOf } from "../../src/pipeline/layout.ts";
 import { openSession, type Session } from "../../src/pipeline/session.ts";
 import { makeSchedule } from "../../src/schedule.ts";
@@ -103,7 +104,7 @@ describe("counted bytes equal the formula", () => {
   const width = 160;
   const height = 256;
   const stepCount = 4;
-  let model: ModelFolder;
+  let model: Model;
   const sessions: Session[] = [];
   beforeAll(async () => {
     model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));

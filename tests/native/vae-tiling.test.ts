@@ -7,7 +7,8 @@ import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { measureTiling, tilingImages } from "../../src/bench/support/tiling.ts";
 import type { BasedXLError } from "../../src/errors.ts";
-import { type ModelFolder, openModelFolder } from "../../src/models/folder.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { NativeHandle } from "../../src/native/handle.ts";
 import { ModelParts } from "../../src/native/testing.ts";
@@ -23,7 +24,7 @@ const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/m
 const small = withSampleSize(golden, 64);
 const size = { width: 128, height: 96 };
 
-function withSampleSize(model: ModelFolder, sampleSize: number): ModelFolder {
+function withSampleSize(model: Model, sampleSize: number): Model {
   return { ...model, vae: { ...model.vae, sampleSize } };
 }
 

@@ -2,7 +2,7 @@
  * Images directly from a session, for tests: everything that a test does not set has a default
  * value here, so that two images differ only in the values that the test sets.
  */
-import type { ModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import type { TokenPair } from "../../src/native/handle.ts";
 import {
   type ImageRequest,
@@ -20,7 +20,7 @@ type Request = Omit<ImageRequest, "prompt" | "negative" | "steps" | "initNoiseSi
 export interface Work
   extends Partial<Omit<Request, "guidanceScale">>,
     Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning"> {
-  model: ModelFolder;
+  model: Model;
   width: number;
   height: number;
   rankCount?: number;
@@ -108,7 +108,7 @@ function seedsOf({ seeds = [11n] }: Work): readonly bigint[] {
   return seeds;
 }
 
-function tokensOf({ tokenizer, tokenizer2 }: ModelFolder, text: string): TokenPair {
+function tokensOf({ tokenizer, tokenizer2 }: Model, text: string): TokenPair {
   const second = tokenizer2.encode(text);
   return { ids: tokenizer.encode(text).ids, ids2: second.ids, endIndex2: second.endIndex };
 }

@@ -5,7 +5,7 @@
 
 import { stopIfAborted } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config-scheduler.ts";
-import type { ModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
 import type { DeviceInfo } from "../../src/native/device-info.ts";
 import type {
   ImageHooks,
@@ -19,22 +19,22 @@ import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.j
 type OpenSession = PipelineDependencies["openSession"];
 
 /** An SDXL-shaped folder: unit 32, native size 1024, no defaults of its own. */
-export function fakeModel(changes: Partial<ModelFolder> = {}): ModelFolder {
+export function fakeModel(changes: Partial<Model> = {}): Model {
   const tokenizer = { encode: encodeWords };
-  const model: Partial<ModelFolder> = {
+  const model: Partial<Model> = {
     path: "models/fake",
     name: "fake",
     scheduler: parseSchedulerConfig("scheduler_config.json", schedulerJson),
     forceZerosForEmptyPrompt: true,
-    tokenizer: tokenizer as ModelFolder["tokenizer"],
-    tokenizer2: tokenizer as ModelFolder["tokenizer"],
+    tokenizer: tokenizer as Model["tokenizer"],
+    tokenizer2: tokenizer as Model["tokenizer"],
     defaults: {},
     vaeFactor: 8,
     sizeMultiple: 32,
     nativeSize: { width: 1024, height: 1024 },
     ...changes,
   };
-  return model as ModelFolder;
+  return model as Model;
 }
 
 /** What a fake session was asked for, in order. */

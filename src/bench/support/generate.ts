@@ -1,12 +1,12 @@
 /**
  * Runs one request in its own pipeline: opened, used once and closed.
  */
-import type { ModelFolder } from "../../models/folder.ts";
+import type { Model } from "../../models/model.ts";
 import { type GenerateRequest, type GenerateResult, Pipeline } from "../../pipeline.ts";
 
 /** On one CPU rank. */
 export async function generateOnce(
-  model: ModelFolder,
+  model: Model,
   request: GenerateRequest,
 ): Promise<GenerateResult> {
   const devices = { device: "cpu", rankCount: 1 } as const;

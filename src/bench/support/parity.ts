@@ -5,7 +5,8 @@
 
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type ModelFolder, openModelFolder } from "../../models/folder.ts";
+import { openModelFolder } from "../../models/folder.ts";
+import type { Model } from "../../models/model.ts";
 import { nativeModelOf } from "../../models/native-model.ts";
 import { ModelParts, type PartsOptions, randomNormal } from "../../native/testing.ts";
 import { makeSchedule, schedulerNameOfClass } from "../../schedule.ts";
@@ -59,7 +60,7 @@ interface Run {
 
 interface Reference {
   model: string;
-  folder: ModelFolder;
+  folder: Model;
   tensors: Map<string, Tensor>;
   runs: Run[];
   /** Size of the single passes, in pixels. */
@@ -174,7 +175,7 @@ function* measureNoise(): Generator<Measure> {
 
 function* measureTokens(
   model: string,
-  folder: ModelFolder,
+  folder: Model,
   cases: { prompt: string; ids: number[]; ids_2: number[] }[],
 ): Generator<Measure> {
   let measured = 0;
@@ -273,7 +274,7 @@ function inputOf(
 }
 
 /** Decoding in tiles against diffusers' own tiles. */
-async function* measureTiles(folder: ModelFolder): AsyncGenerator<Measure> {
+async function* measureTiles(folder: Model): AsyncGenerator<Measure> {
   const tensors = read("golden/tiling");
   const { tile_pixels, latent_rows } = readJson("golden/tiling.json") as TilingNotes;
   const parts = await ModelParts.open(nativeModelOf(folder));

@@ -3,7 +3,7 @@
  * the help and warning of `--vae-tiling`, their test, and `bun run bench tiling`.
  */
 
-import type { ModelFolder } from "../../models/folder.ts";
+import type { Model } from "../../models/model.ts";
 import { nativeModelOf } from "../../models/native-model.ts";
 import { ModelParts } from "../../native/testing.ts";
 import { tileLatent } from "../../pipeline/vae-tiling.ts";
@@ -35,7 +35,7 @@ export const tilingImages = [
 ] as const;
 
 /** Generates one image's latents with Euler and decodes them both ways. */
-export async function measureTiling(model: ModelFolder, one: TilingCase): Promise<TilingError> {
+export async function measureTiling(model: Model, one: TilingCase): Promise<TilingError> {
   const { side, prompt, seed, stepCount } = one;
   const result = await generateOnce(model, {
     prompt,
