@@ -14,6 +14,7 @@ export type UnetShape = Pick<
   | "blockOutChannels"
   | "layersPerBlock"
   | "downTransformerLayers"
+  | "midBlock"
   | "midTransformerLayers"
   | "upTransformerLayers"
   | "crossAttentionDim"
@@ -26,9 +27,10 @@ export const sdxl: UnetShape = {
   outChannels: 4,
   blockOutChannels: [320, 640, 1280],
   layersPerBlock: [2, 2, 2],
-  downTransformerLayers: [0, 2, 10],
+  downTransformerLayers: [[], [2, 2], [10, 10]],
+  midBlock: "cross_attention",
   midTransformerLayers: 10,
-  upTransformerLayers: [10, 2, 0],
+  upTransformerLayers: [[10, 10, 10], [2, 2, 2], []],
   crossAttentionDim: 2048,
   normGroups: 32,
 };
@@ -60,13 +62,15 @@ export function unetSizes(c: UnetShape, rows: number, width: number): UnetSizes 
   for (let level = 0; level <= last; level++) {
     for (let i = 0; i < c.layersPerBlock[level]!; i++) {
       walk.resnet(i === 0 ? at(level - 1) : at(level), at(level), level);
-      walk.transformer(at(level), c.downTransformerLayers[level]!, level);
+      walk.transformer(at(level), c.downTransformerLayers[level]![i] ?? 0, level);
     }
     if (level < last) walk.convolution(at(level), at(level), level + 1, "halves");
   }
-  walk.resnet(at(last), at(last), last);
-  walk.transformer(at(last), c.midTransformerLayers, last);
-  walk.resnet(at(last), at(last), last);
+  if (c.midBlock !== "none") walk.resnet(at(last), at(last), last);
+  if (c.midBlock === "cross_attention") {
+    walk.transformer(at(last), c.midTransformerLayers, last);
+    walk.resnet(at(last), at(last), last);
+  }
   for (let level = last; level >= 0; level--) {
     const count = c.layersPerBlock[level]! + 1;
     for (let i = 0; i < count; i++) {
@@ -74,7 +78,7 @@ export function unetSizes(c: UnetShape, rows: number, width: number): UnetSizes 
       // The last skip of a level came from the level above, or from the first convolution.
       const skip = i + 1 === count ? at(level - 1) : at(level);
       walk.resnet(below + skip, at(level), level);
-      walk.transformer(at(level), c.upTransformerLayers[last - level]!, level);
+      walk.transformer(at(level), c.upTransformerLayers[last - level]![i] ?? 0, level);
     }
     if (level > 0) walk.convolution(at(level), at(level), level - 1, "doubles");
   }

@@ -136,6 +136,11 @@ export class ConfigReader {
     this.fail(`block_out_channels has ${count} levels, but 1 to ${levelCountMax} are supported`);
   }
 
+  /** Whether the file has `key` as null, which is not the same as without it. */
+  isNull(key: string): boolean {
+    return this.entries[key] === null;
+  }
+
   /** Refuses the file when `key` is null, where diffusers makes null mean something of its own. */
   refuseNull(key: string): void {
     if (this.entries[key] === null) this.fail(`${key} is null, which is not supported`);

@@ -11,8 +11,11 @@ import {
   positiveNumber,
   show,
   text,
+  wholeNumber,
   word,
 } from "./config-reader.ts";
+
+export type MidBlockKind = "cross_attention" | "resnet" | "none";
 
 export interface UnetConfig {
   inChannels: number;
@@ -20,11 +23,14 @@ export interface UnetConfig {
   blockOutChannels: number[];
   /** Residual layers per down level; up blocks have one more each. */
   layersPerBlock: number[];
-  /** Transformer layers of each down block's attentions; 0 where the block has no attention. */
-  downTransformerLayers: number[];
+  /** Transformer layers of each attention of each down block; [] for a block without attention. */
+  downTransformerLayers: number[][];
+  /** Resnet, attention, resnet; one resnet; or no mid block. */
+  midBlock: MidBlockKind;
+  /** 0 where the mid block has no attention. */
   midTransformerLayers: number;
   /** As `downTransformerLayers`, in the order of up_blocks. */
-  upTransformerLayers: number[];
+  upTransformerLayers: number[][];
   /** Attention heads per down level; up blocks mirror them. */
   headCounts: number[];
   crossAttentionDim: number;
@@ -50,7 +56,6 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
       'addition_embed_type is missing (is this another model?), but SDXL has "text_time"',
     );
   }
-  reader.refuseNull("mid_block_type");
   reader.refuseNull("norm_num_groups");
   if (!reader.isOn("use_linear_projection", false)) {
     reader.fail("use_linear_projection is not true, but SDXL's projections are linear");
@@ -60,12 +65,13 @@ export function parseUnetConfig(path: string, json: unknown): UnetConfig {
   const levelCount = blockOutChannels.length;
   reader.checkLevels(levelCount);
   reader.refuseUnless("time_embedding_dim", [4 * blockOutChannels[0]!]);
+  const layersPerBlock = readLayersPerBlock(reader, levelCount);
   const config: UnetConfig = {
     inChannels: reader.optional("in_channels", positiveInteger, 4),
     outChannels: reader.optional("out_channels", positiveInteger, 4),
     blockOutChannels,
-    layersPerBlock: reader.perLevel("layers_per_block", positiveInteger, 2, levelCount),
-    ...transformerLayers(reader, levelCount),
+    layersPerBlock,
+    ...transformerLayers(reader, layersPerBlock),
     headCounts: headCounts(reader, levelCount),
     crossAttentionDim: crossAttentionDim(reader, levelCount),
     normGroups: reader.optional("norm_num_groups", positiveInteger, 32),
@@ -101,7 +107,7 @@ const supported: Record<string, readonly unknown[]> = {
   encoder_hid_dim: [],
   encoder_hid_dim_type: [],
   mid_block_scale_factor: [1],
-  mid_block_type: ["UNetMidBlock2DCrossAttn"],
+  mid_block_type: ["UNetMidBlock2DCrossAttn", "UNetMidBlock2D"],
   num_class_embeds: [],
   resnet_time_scale_shift: ["default"],
   time_cond_proj_dim: [],
@@ -142,20 +148,80 @@ function checkCrossAttention(reader: ConfigReader): void {
   reader.fail(`${key} is ${show(value)}, which is not supported; false is`);
 }
 
-function transformerLayers(reader: ConfigReader, levelCount: number) {
+/** As `attention_count_max` in zig/model/config.zig, less the layer that up blocks have more. */
+const layersPerBlockMax = 7;
+
+function readLayersPerBlock(reader: ConfigReader, levelCount: number): number[] {
+  const layers = reader.perLevel("layers_per_block", positiveInteger, 2, levelCount);
+  const large = layers.find((count) => count > layersPerBlockMax);
+  if (large === undefined) return layers;
+  return reader.fail(`layers_per_block is ${large}, but at most ${layersPerBlockMax} is supported`);
+}
+
+const depthsKey = "transformer_layers_per_block";
+const reverseDepthsKey = "reverse_transformer_layers_per_block";
+type DepthsKey = typeof depthsKey | typeof reverseDepthsKey;
+
+/** The depth of a block's attentions: one for all, or one for each. */
+type Depth = number | number[];
+const depthsMessage = "it must be a number, or for each level a number or a list of numbers";
+const depths = listOf(v.union([wholeNumber, listOf(wholeNumber)], depthsMessage));
+
+/** The depths of all attentions. Down and mid blocks have one key, up blocks its reverse or one. */
+function transformerLayers(reader: ConfigReader, layersPerBlock: number[]) {
+  const levelCount = layersPerBlock.length;
   const downs = attentionFlags(reader, "down_block_types", levelCount);
   const ups = attentionFlags(reader, "up_block_types", levelCount);
-  const layers = reader.perLevel("transformer_layers_per_block", positiveInteger, 1, levelCount);
-  const key = "reverse_transformer_layers_per_block";
-  const reversed = reader.optional(key, listOf(positiveInteger), null) ?? [...layers].reverse();
-  if (reversed.length !== levelCount) {
-    reader.fail(`${key} has ${reversed.length} entries, but there are ${levelCount} levels`);
+  const either = v.union([wholeNumber, depths], depthsMessage);
+  const given = perBlock(reader, depthsKey, reader.optional(depthsKey, either, 1), levelCount);
+  const reverse = reader.optional(reverseDepthsKey, depths, null);
+  const reversed = reverse && perBlock(reader, reverseDepthsKey, reverse, levelCount);
+  if (!reversed && given.some((each) => typeof each !== "number")) {
+    reader.fail(`${depthsKey} is ${show(given)}, which needs ${reverseDepthsKey} beside it`);
   }
+  const upDepths = reversed ?? [...given].reverse();
+  const midBlock = midBlockKind(reader);
   return {
-    downTransformerLayers: layers.map((count, i) => (downs[i] ? count : 0)),
-    midTransformerLayers: layers[levelCount - 1]!,
-    upTransformerLayers: reversed.map((count, i) => (ups[i] ? count : 0)),
+    downTransformerLayers: given.map((each, i) =>
+      downs[i] ? perAttention(reader, depthsKey, each, layersPerBlock[i]!) : [],
+    ),
+    midBlock,
+    // The only attention of the mid block has the first depth of the last down block.
+    midTransformerLayers:
+      midBlock === "cross_attention"
+        ? perAttention(reader, depthsKey, [given.at(-1)!].flat().slice(0, 1), 1)[0]!
+        : 0,
+    upTransformerLayers: upDepths.map((each, i) => {
+      const key = reversed ? reverseDepthsKey : depthsKey;
+      const count = layersPerBlock[levelCount - 1 - i]! + 1;
+      return ups[i] ? perAttention(reader, key, each, count) : [];
+    }),
   };
+}
+
+/** A number for all blocks, or an entry for each of them. */
+function perBlock(reader: ConfigReader, key: DepthsKey, value: number | Depth[], count: number) {
+  const list = typeof value === "number" ? new Array<Depth>(count).fill(value) : value;
+  if (list.length === count) return list;
+  return reader.fail(`${key} has ${list.length} entries, but there are ${count} levels`);
+}
+
+/** Depths of `count` attentions. A block that has attention has layers in each of them. */
+function perAttention(reader: ConfigReader, key: DepthsKey, value: Depth, count: number): number[] {
+  const depths = typeof value === "number" ? new Array<number>(count).fill(value) : value;
+  if (depths.length !== count) {
+    reader.fail(`${key} has ${show(value)} for a block with ${count} attentions`);
+  }
+  if (depths.includes(0)) reader.fail(`${key} has 0 for a block with attention`);
+  return depths;
+}
+
+function midBlockKind(reader: ConfigReader): MidBlockKind {
+  const name = reader.isNull("mid_block_type")
+    ? null
+    : reader.optional("mid_block_type", text, "UNetMidBlock2DCrossAttn");
+  if (name === null) return "none";
+  return name === "UNetMidBlock2D" ? "resnet" : "cross_attention";
 }
 
 function headCounts(reader: ConfigReader, levelCount: number): number[] {
@@ -192,7 +258,9 @@ function checkDivisions(reader: ConfigReader, config: UnetConfig): void {
       reader.fail(`norm_num_groups ${normGroups} does not divide block_out_channels ${channels}`);
     }
     const attends =
-      downTransformerLayers[level]! > 0 || upLayers[level]! > 0 || level === lastLevel;
+      downTransformerLayers[level]!.length > 0 ||
+      upLayers[level]!.length > 0 ||
+      (level === lastLevel && config.midBlock === "cross_attention");
     const heads = headCounts[level]!;
     if (attends && channels % heads !== 0) {
       reader.fail(

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 13;
+export const abiVersion = 14;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -91,6 +91,12 @@ export const HiddenState = {
 export const PooledFrom = {
   text_encoder: 0,
   text_encoder_2: 1,
+} as const;
+
+export const MidBlockKind = {
+  cross_attention: 0,
+  resnet: 1,
+  none: 2,
 } as const;
 
 export const Compute = {
@@ -190,8 +196,9 @@ export interface UnetConfig {
   levelCount: number | boolean;
   blockOutChannels: number[];
   layersPerBlock: number[];
-  downTransformerLayers: number[];
-  upTransformerLayers: number[];
+  downTransformerLayers: number[][];
+  upTransformerLayers: number[][];
+  midBlock: keyof typeof MidBlockKind;
   midTransformerLayers: number | boolean;
   headCounts: number[];
   crossAttentionDim: number | boolean;
@@ -204,7 +211,7 @@ export interface UnetConfig {
   normEpsilon: number;
 }
 
-export const sizeOfUnetConfig = 208;
+export const sizeOfUnetConfig = 660;
 
 export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
   v.setUint32(at + 0, Number(s.inChannels), true);
@@ -217,23 +224,28 @@ export function writeUnetConfig(v: DataView, at: number, s: UnetConfig): void {
     v.setUint32(at + 44 + i * 4, s.layersPerBlock[i] ?? 0, true);
   }
   for (let i = 0; i < 8; i++) {
-    v.setUint32(at + 76 + i * 4, s.downTransformerLayers[i] ?? 0, true);
+    for (let j = 0; j < 8; j++) {
+      v.setUint32(at + 76 + i * 32 + j * 4, s.downTransformerLayers[i]?.[j] ?? 0, true);
+    }
   }
   for (let i = 0; i < 8; i++) {
-    v.setUint32(at + 108 + i * 4, s.upTransformerLayers[i] ?? 0, true);
+    for (let j = 0; j < 8; j++) {
+      v.setUint32(at + 332 + i * 32 + j * 4, s.upTransformerLayers[i]?.[j] ?? 0, true);
+    }
   }
-  v.setUint32(at + 140, Number(s.midTransformerLayers), true);
+  v.setUint32(at + 588, MidBlockKind[s.midBlock], true);
+  v.setUint32(at + 592, Number(s.midTransformerLayers), true);
   for (let i = 0; i < 8; i++) {
-    v.setUint32(at + 144 + i * 4, s.headCounts[i] ?? 0, true);
+    v.setUint32(at + 596 + i * 4, s.headCounts[i] ?? 0, true);
   }
-  v.setUint32(at + 176, Number(s.crossAttentionDim), true);
-  v.setUint32(at + 180, Number(s.normGroups), true);
-  v.setUint32(at + 184, Number(s.additionTimeEmbedDim), true);
-  v.setUint32(at + 188, Number(s.timeIdCount), true);
-  v.setUint32(at + 192, Number(s.additionInputDim), true);
-  v.setUint32(at + 196, Number(s.flipSinToCos), true);
-  v.setFloat32(at + 200, s.frequencyShift, true);
-  v.setFloat32(at + 204, s.normEpsilon, true);
+  v.setUint32(at + 628, Number(s.crossAttentionDim), true);
+  v.setUint32(at + 632, Number(s.normGroups), true);
+  v.setUint32(at + 636, Number(s.additionTimeEmbedDim), true);
+  v.setUint32(at + 640, Number(s.timeIdCount), true);
+  v.setUint32(at + 644, Number(s.additionInputDim), true);
+  v.setUint32(at + 648, Number(s.flipSinToCos), true);
+  v.setFloat32(at + 652, s.frequencyShift, true);
+  v.setFloat32(at + 656, s.normEpsilon, true);
 }
 
 export interface VaeConfig {
@@ -276,12 +288,12 @@ export interface ModelConfig {
   vae: VaeConfig;
 }
 
-export const sizeOfModelConfig = 384;
+export const sizeOfModelConfig = 836;
 
 export function writeModelConfig(v: DataView, at: number, s: ModelConfig): void {
   writeTextConfig(v, at + 0, s.text);
   writeUnetConfig(v, at + 100, s.unet);
-  writeVaeConfig(v, at + 308, s.vae);
+  writeVaeConfig(v, at + 760, s.vae);
 }
 
 export interface Bytes {
@@ -326,10 +338,10 @@ export interface SessionOptions {
   vaeFiles: Bytes;
 }
 
-export const sizeOfSessionOptions = 568;
+export const sizeOfSessionOptions = 1024;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 568, true);
+  v.setUint32(at + 0, 1024, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -353,10 +365,10 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 88, s.cudaLibrary);
   writeBytes(v, at + 104, s.ncclUniqueId);
   writeModelConfig(v, at + 120, s.config);
-  writeBytes(v, at + 504, s.textEncoderFiles);
-  writeBytes(v, at + 520, s.textEncoder2Files);
-  writeBytes(v, at + 536, s.unetFiles);
-  writeBytes(v, at + 552, s.vaeFiles);
+  writeBytes(v, at + 960, s.textEncoderFiles);
+  writeBytes(v, at + 976, s.textEncoder2Files);
+  writeBytes(v, at + 992, s.unetFiles);
+  writeBytes(v, at + 1008, s.vaeFiles);
 }
 
 export interface Tokens {

@@ -27,6 +27,12 @@ const scheduler = "scheduler/scheduler_config.json";
 /** A changed copy of the reference model. */
 const modelWith = (changes: Changes) => changedModel(root, changes);
 
+/** Transformer layers of the golden UNet's three down blocks and of its up blocks. */
+const depths = (down: unknown[], up: unknown[] = [2, 1, 1]) => ({
+  transformer_layers_per_block: down,
+  reverse_transformer_layers_per_block: up,
+});
+
 describe("folders that open", () => {
   test("the reference model", async () => {
     const model = await openModelFolder(golden);
@@ -38,9 +44,10 @@ describe("folders that open", () => {
       unet: {
         blockOutChannels: [32, 64, 128],
         layersPerBlock: [2, 2, 2],
-        downTransformerLayers: [0, 1, 2],
+        downTransformerLayers: [[], [1, 1], [2, 2]],
+        midBlock: "cross_attention",
         midTransformerLayers: 2,
-        upTransformerLayers: [2, 1, 0],
+        upTransformerLayers: [[2, 2, 2], [1, 1, 1], []],
         headCounts: [1, 1, 2],
         crossAttentionDim: 192,
         flipSinToCos: true,
@@ -84,8 +91,11 @@ describe("folders that open", () => {
       inChannels: 8,
       blockOutChannels: [48, 96],
       layersPerBlock: [1, 3],
-      downTransformerLayers: [1, 2],
-      upTransformerLayers: [2, 1],
+      downTransformerLayers: [[1], [2, 2, 2]],
+      upTransformerLayers: [
+        [2, 2, 2, 2],
+        [1, 1],
+      ],
       headCounts: [1, 2],
       normGroups: 12,
       flipSinToCos: false,
@@ -119,9 +129,9 @@ describe("folders that open", () => {
     };
     const parsed = parseUnetConfig("config.json", sdxl);
     expect(parsed).toMatchObject({
-      downTransformerLayers: [0, 2, 10],
+      downTransformerLayers: [[], [2, 2], [10, 10]],
       midTransformerLayers: 10,
-      upTransformerLayers: [10, 2, 0],
+      upTransformerLayers: [[10, 10, 10], [2, 2, 2], []],
       layersPerBlock: [2, 2, 2],
       normGroups: 32,
       normEps: 1e-5,
@@ -139,10 +149,59 @@ describe("folders that open", () => {
     });
     expect(even).toMatchObject({
       headCounts: [4, 4, 4],
-      downTransformerLayers: [0, 3, 3],
-      upTransformerLayers: [5, 6, 0],
+      downTransformerLayers: [[], [3, 3], [3, 3, 3]],
+      upTransformerLayers: [[5, 5, 5, 5], [6, 6, 6], []],
       layersPerBlock: [1, 2, 3],
       sampleSize: 96,
+    });
+  });
+
+  test("the UNet configs of distilled models", () => {
+    const distilled = {
+      addition_embed_type: "text_time",
+      addition_time_embed_dim: 256,
+      attention_head_dim: [5, 10, 20],
+      block_out_channels: [320, 640, 1280],
+      cross_attention_dim: 2048,
+      down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+      projection_class_embeddings_input_dim: 2816,
+      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+      use_linear_projection: true,
+    };
+    const parsed = (more: Record<string, unknown>) =>
+      parseUnetConfig("config.json", { ...distilled, ...more });
+    const ssd1b = {
+      mid_block_type: "UNetMidBlock2D",
+      transformer_layers_per_block: [1, [2, 2], [4, 4]],
+      reverse_transformer_layers_per_block: [[4, 4, 10], [2, 1, 1], 1],
+    };
+    expect(parsed(ssd1b)).toMatchObject({
+      downTransformerLayers: [[], [2, 2], [4, 4]],
+      midBlock: "resnet",
+      midTransformerLayers: 0,
+      upTransformerLayers: [[4, 4, 10], [2, 1, 1], []],
+    });
+    // One block with attention in the middle has the first depth of the last down block.
+    expect(parsed({ ...ssd1b, mid_block_type: "UNetMidBlock2DCrossAttn" })).toMatchObject({
+      midBlock: "cross_attention",
+      midTransformerLayers: 4,
+    });
+    const vega = { transformer_layers_per_block: [0, 1, 2], mid_block_type: "UNetMidBlock2D" };
+    expect(parsed(vega)).toMatchObject({
+      downTransformerLayers: [[], [1, 1], [2, 2]],
+      midBlock: "resnet",
+      upTransformerLayers: [[2, 2, 2], [1, 1, 1], []],
+    });
+    const koala = { layers_per_block: 1, transformer_layers_per_block: [1, 2, 5] };
+    expect(parsed({ ...koala, mid_block_type: null })).toMatchObject({
+      downTransformerLayers: [[], [2], [5]],
+      midBlock: "none",
+      midTransformerLayers: 0,
+      upTransformerLayers: [[5, 5], [2, 2], []],
+    });
+    expect(parsed({ ...koala, transformer_layers_per_block: [1, 2, 6] })).toMatchObject({
+      midBlock: "cross_attention",
+      midTransformerLayers: 6,
     });
   });
 
@@ -196,8 +255,12 @@ const refused: Refused[] = [
     /AttnDownBlock2D/,
   ],
   [unet, { up_block_types: ["UpBlock2D"] }, /up_block_types has 1 entries, .* has 3/],
-  [unet, { mid_block_type: "UNetMidBlock2D" }, /mid_block_type is "UNetMidBlock2D"/],
-  [unet, { mid_block_type: null }, /mid_block_type is null, which is not supported/],
+  [
+    unet,
+    { mid_block_type: "UNetMidBlock2DSimpleCrossAttn" },
+    /mid_block_type is "UNet.*CrossAttn"/,
+  ],
+  [unet, { mid_block_type: [] }, /mid_block_type is \[\], which is not supported/],
   [unet, { norm_eps: null }, /norm_eps is null, which is not supported/],
   [unet, { layers_per_block: null }, /layers_per_block is null/],
   [unet, { conv_in_kernel: 5 }, /conv_in_kernel is 5, which is not supported; 3 is/],
@@ -214,12 +277,20 @@ const refused: Refused[] = [
   [unet, { norm_num_groups: 12 }, /norm_num_groups 12 does not divide block_out_channels 32/],
   [unet, { norm_num_groups: null }, /norm_num_groups is null/],
   [unet, { transformer_layers_per_block: [1, 1] }, /transformer_layers_per_block has 2 entries/],
-  [
-    unet,
-    { transformer_layers_per_block: [1, [1], 2] },
-    /transformer_layers_per_block is \[1,\[1\],2/,
-  ],
+  [unet, { transformer_layers_per_block: [1, [1, 1], 2] }, /needs reverse_transformer_layers_per/],
+  [unet, depths([1, [1], 2]), /: transformer_layers_per_block has \[1\] for .* 2 attentions/],
+  [unet, depths([1, 1, []]), /: transformer_layers_per_block has \[\] for .* 2 attentions/],
+  [unet, depths([1, 0, 2]), /: transformer_layers_per_block has 0 for a block with attention/],
+  [unet, depths([1, 1, "2"]), /: transformer_layers_per_block is \[1,1,"2"\], but it must be/],
+  [unet, depths([1, [1, [1]], 2]), /: transformer_layers_per_block is \[1,\[1,\[1\]\],2\], but/],
+  [unet, depths([1, [1, null], 2]), /: transformer_layers_per_block is \[1,\[1,null\],2\], but/],
+  [unet, depths([1, 1.5, 2]), /: transformer_layers_per_block is \[1,1.5,2\], but/],
+  [unet, { transformer_layers_per_block: null }, /transformer_layers_per_block is null/],
   [unet, { reverse_transformer_layers_per_block: [1] }, /reverse_transformer.* has 1 entries/],
+  [unet, { reverse_transformer_layers_per_block: 2 }, /reverse_transformer.* is 2, but/],
+  [unet, depths([1, 1, 2], [[2, 2], 1, 1]), /: reverse_.* has \[2,2\] for .* 3 attentions/],
+  [unet, depths([1, 1, 2], [[2, 2, 0], 1, 1]), /: reverse_.* has 0 for a block with attention/],
+  [unet, { layers_per_block: 8 }, /layers_per_block is 8, but at most 7 is supported/],
   [unet, { block_out_channels: [] }, /block_out_channels has 0 levels, but 1 to 8/],
   [unet, { block_out_channels: [32, 6.5] }, /must be a whole number from 1 to/],
   [unet, { cross_attention_dim: [192, 192, 64] }, /cross_attention_dim is \[192,192,64\]/],

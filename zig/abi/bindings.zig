@@ -162,7 +162,9 @@ fn writeSetter(
     comptime value: []const u8,
 ) !void {
     switch (@typeInfo(T)) {
-        .array => |array| {
+        .array => |array| if (comptime @typeInfo(array.child) == .array) {
+            try writeMatrixSetter(w, T, offset, value);
+        } else {
             try w.print("  for (let i = 0; i < {d}; i++) {{\n", .{array.len});
             try w.print("    v.set{s}(at + {d} + i * {d}, {s}[i] ?? 0{s});\n  }}\n", .{
                 comptime accessor(array.child),
@@ -185,6 +187,28 @@ fn writeSetter(
             comptime endian(T),
         }),
     }
+}
+
+/// Of an array of arrays; rows and values that are left out are 0.
+fn writeMatrixSetter(
+    w: *std.Io.Writer,
+    comptime T: type,
+    offset: usize,
+    comptime value: []const u8,
+) !void {
+    const Row = @typeInfo(T).array.child;
+    const row = @typeInfo(Row).array;
+    try w.print("  for (let i = 0; i < {d}; i++) {{\n", .{@typeInfo(T).array.len});
+    try w.print("    for (let j = 0; j < {d}; j++) {{\n", .{row.len});
+    try w.print("      v.set{s}(at + {d} + i * {d} + j * {d}, {s}[i]?.[j] ?? 0{s});\n", .{
+        comptime accessor(row.child),
+        offset,
+        @sizeOf(Row),
+        @sizeOf(row.child),
+        value,
+        comptime endian(row.child),
+    });
+    try w.writeAll("    }\n  }\n");
 }
 
 fn writeGetter(w: *std.Io.Writer, comptime T: type, offset: usize) !void {

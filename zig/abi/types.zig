@@ -17,7 +17,7 @@ const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 13;
+pub const abi_version: u32 = 14;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 
@@ -247,8 +247,8 @@ pub const structs_in = .{
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,                sessions.State,    pipeline.Kind,       Stage,
-    pipeline.Output,       configs.HiddenAct, configs.HiddenState, configs.PooledFrom,
-    backend.Compute,       modes.SyncMode,    faults.Fault,        devices.DeviceKind,
-    devices.TransportKind, DType,             random.Rng,
+    Status,               sessions.State,        pipeline.Kind,       Stage,
+    pipeline.Output,      configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
+    configs.MidBlockKind, backend.Compute,       modes.SyncMode,      faults.Fault,
+    devices.DeviceKind,   devices.TransportKind, DType,               random.Rng,
 };

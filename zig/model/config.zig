@@ -6,6 +6,8 @@ const std = @import("std");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
 pub const level_count_max = 8;
+/// Attentions of an up block; it has one layer more than the down block of its level.
+pub const attention_count_max = 8;
 pub const time_id_count_max = 6;
 
 pub const HiddenAct = enum(u32) { quick_gelu = 0, gelu = 1 };
@@ -78,6 +80,12 @@ pub const TextConfig = extern struct {
     }
 };
 
+/// UNetMidBlock2DCrossAttn (resnet, attention, resnet), UNetMidBlock2D (one resnet), or no block.
+pub const MidBlockKind = enum(u32) { cross_attention = 0, resnet = 1, none = 2 };
+
+/// Transformer blocks of each attention of each block; 0 where the block has no attention.
+pub const TransformerLayers = [level_count_max][attention_count_max]u32;
+
 /// UNet2DConditionModel with `addition_embed_type` "text_time".
 pub const UnetConfig = extern struct {
     /// Channels of the latent; for inpainting models of latent, mask and masked latent.
@@ -87,10 +95,11 @@ pub const UnetConfig = extern struct {
     block_out_channels: [level_count_max]u32,
     /// Resnets per down block; an up block has one more.
     layers_per_block: [level_count_max]u32,
-    /// Transformer blocks per attention; 0 where the block has no attention. In order of the
-    /// blocks.
-    down_transformer_layers: [level_count_max]u32,
-    up_transformer_layers: [level_count_max]u32,
+    /// In order of the blocks, so the first up block is at the last level.
+    down_transformer_layers: TransformerLayers,
+    up_transformer_layers: TransformerLayers,
+    mid_block: MidBlockKind,
+    /// Read where the mid block has attention.
     mid_transformer_layers: u32,
     /// Heads per down level (diffusers' `attention_head_dim`, which holds this number).
     head_counts: [level_count_max]u32,
@@ -107,6 +116,19 @@ pub const UnetConfig = extern struct {
 
     pub fn timeEmbedDim(config: *const UnetConfig) u32 {
         return 4 * config.block_out_channels[0];
+    }
+
+    /// Transformer blocks of each attention of down block `i`; empty for a block without attention.
+    pub fn downAttentions(config: *const UnetConfig, i: usize) []const u32 {
+        const depths = config.down_transformer_layers[i][0..config.layers_per_block[i]];
+        return if (depths[0] == 0) &.{} else depths;
+    }
+
+    /// The same of up block `i`.
+    pub fn upAttentions(config: *const UnetConfig, i: usize) []const u32 {
+        const level = config.level_count - 1 - i;
+        const depths = config.up_transformer_layers[i][0 .. config.layers_per_block[level] + 1];
+        return if (depths[0] == 0) &.{} else depths;
     }
 };
 
@@ -223,13 +245,28 @@ fn checkUnet(unet: *const UnetConfig, d: *Diagnostics) Error!void {
         const channels = unet.block_out_channels[i];
         const is_divided = channels > 0 and channels % unet.norm_groups == 0;
         try expect(is_divided, d, "norm_num_groups must divide block_out_channels");
-        try expect(unet.layers_per_block[i] >= 1, d, "layers_per_block must be at least 1");
-        const up = unet.up_transformer_layers[unet.level_count - 1 - i];
-        if (unet.down_transformer_layers[i] == 0 and up == 0 and i + 1 < unet.level_count) continue;
+        const layer_count = unet.layers_per_block[i];
+        const has_room = layer_count >= 1 and layer_count < attention_count_max;
+        try expect(has_room, d, "layers_per_block must be 1 to 7");
+        if (!try checkAttentions(unet, i, d)) continue;
         try expect(unet.head_counts[i] >= 1, d, "attention heads must be at least 1");
         try expect(channels % unet.head_counts[i] == 0, d, "attention heads must divide channels");
     }
     try expect(unet.block_out_channels[0] % 2 == 0, d, "the first block's channels must be even");
+}
+
+/// Whether level `i` has attention: in its down block, its up block or below.
+fn checkAttentions(unet: *const UnetConfig, i: usize, d: *Diagnostics) Error!bool {
+    const downs = unet.downAttentions(i);
+    const ups = unet.upAttentions(unet.level_count - 1 - i);
+    for ([_][]const u32{ downs, ups }) |depths| {
+        const is_whole = std.mem.indexOfScalar(u32, depths, 0) == null;
+        try expect(is_whole, d, "all attentions of a block must have transformer blocks");
+    }
+    const attends_below = i + 1 == unet.level_count and unet.mid_block == .cross_attention;
+    const has_layers = !attends_below or unet.mid_transformer_layers > 0;
+    try expect(has_layers, d, "the mid block's attention must have transformer blocks");
+    return downs.len > 0 or ups.len > 0 or attends_below;
 }
 
 fn checkVae(vae: *const VaeConfig, d: *Diagnostics) Error!void {
@@ -264,12 +301,32 @@ test "heads must divide the channels of levels with attention alone" {
     unet.block_out_channels[0..2].* = .{ 32, 64 };
     unet.layers_per_block[0..2].* = .{ 1, 1 };
     unet.head_counts[0..2].* = .{ 5, 8 };
+    unet.mid_transformer_layers = 1;
     var d: Diagnostics = .{};
     try checkUnet(&unet, &d);
     // Up blocks come in the opposite order: the last one is at the first level.
-    unet.up_transformer_layers[1] = 1;
+    unet.up_transformer_layers[1][0..2].* = .{ 1, 1 };
     try std.testing.expectError(error.BadConfig, checkUnet(&unet, &d));
-    unet.up_transformer_layers[1] = 0;
+    unet.up_transformer_layers[1][0..2].* = .{ 0, 0 };
     unet.head_counts[0..2].* = .{ 8, 5 };
     try std.testing.expectError(error.BadConfig, checkUnet(&unet, &d));
+    unet.mid_block = .resnet;
+    try checkUnet(&unet, &d);
+}
+
+test "a block has attention in every layer or in none" {
+    var unet = std.mem.zeroes(UnetConfig);
+    unet.level_count = 1;
+    unet.layers_per_block[0] = 2;
+    unet.mid_block = .none;
+    var d: Diagnostics = .{};
+    try std.testing.expect(!try checkAttentions(&unet, 0, &d));
+    unet.up_transformer_layers[0][0..3].* = .{ 4, 4, 10 };
+    try std.testing.expect(try checkAttentions(&unet, 0, &d));
+    try std.testing.expectEqualSlices(u32, &.{ 4, 4, 10 }, unet.upAttentions(0));
+    unet.up_transformer_layers[0][2] = 0;
+    try std.testing.expectError(error.BadConfig, checkAttentions(&unet, 0, &d));
+    unet.up_transformer_layers[0][2] = 1;
+    unet.mid_block = .cross_attention;
+    try std.testing.expectError(error.BadConfig, checkAttentions(&unet, 0, &d));
 }

@@ -35,7 +35,7 @@ pub const UNet = struct {
     time_embedding: TimestepEmbedding,
     add_embedding: TimestepEmbedding,
     down_blocks: []DownBlock,
-    mid_block: MidBlock,
+    mid_block: ?MidBlock,
     up_blocks: []UpBlock,
     conv_norm_out: layers.GroupNorm,
     conv_out: layers.Conv3x3,
@@ -55,7 +55,7 @@ pub const UNet = struct {
         for (down_blocks, 0..) |*block, i| {
             block.* = try loader.downBlock(try view.index("down_blocks", i), i);
         }
-        const mid_block = try loader.midBlock(try view.at("mid_block"));
+        const mid_block = try loader.midBlock(view);
         const up_blocks = try arena.alloc(UpBlock, levels);
         for (up_blocks, 0..) |*block, i| {
             block.* = try loader.upBlock(try view.index("up_blocks", i), i);
@@ -121,7 +121,9 @@ pub const UNet = struct {
                 try promptKeysValues(ctx, attention, prompt_embeds, keys_values);
             }
         }
-        try promptKeysValues(ctx, model.mid_block.attention, prompt_embeds, keys_values);
+        if (model.mid_block) |mid| if (mid.attended) |block| {
+            try promptKeysValues(ctx, block.attention, prompt_embeds, keys_values);
+        };
         for (model.up_blocks) |block| {
             for (block.attentions) |attention| {
                 try promptKeysValues(ctx, attention, prompt_embeds, keys_values);
@@ -152,7 +154,7 @@ pub const UNet = struct {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
         }
         // `hidden` is also the last skip: the mid block must not free it.
-        hidden = try model.mid_block.forward(ctx, hidden, time, prompt);
+        if (model.mid_block) |block| hidden = try block.forward(ctx, hidden, time, prompt);
         for (model.up_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
         }

@@ -52,11 +52,11 @@ pub const DownBlock = struct {
     }
 };
 
-/// UNetMidBlock2DCrossAttn; does not free `x`.
+/// UNetMidBlock2DCrossAttn, or UNetMidBlock2D without attention, which ends after its first resnet;
+/// does not free `x`.
 pub const MidBlock = struct {
     resnet_0: ResnetBlock2D,
-    attention: Transformer2D,
-    resnet_1: ResnetBlock2D,
+    attended: ?struct { attention: Transformer2D, resnet_1: ResnetBlock2D },
 
     pub fn forward(
         block: MidBlock,
@@ -66,10 +66,11 @@ pub const MidBlock = struct {
         prompt: []const Tensor,
     ) Error!Tensor {
         const first = try block.resnet_0.forward(ctx, x, time);
-        const attended = try block.attention.forward(ctx, first, prompt);
+        const rest = block.attended orelse return first;
+        const attended = try rest.attention.forward(ctx, first, prompt);
         ctx.b.free(first);
         defer ctx.b.free(attended);
-        return block.resnet_1.forward(ctx, attended, time);
+        return rest.resnet_1.forward(ctx, attended, time);
     }
 };
 
@@ -92,7 +93,8 @@ pub const UpBlock = struct {
         for (block.resnets, 0..) |resnet, i| {
             const skip = skips.pop();
             const joined = try ctx.b.concatChannels(&.{ hidden, skip });
-            ctx.b.free(hidden);
+            // Without a mid block, the first input is the newest skip itself.
+            if (hidden.address != skip.address) ctx.b.free(hidden);
             ctx.b.free(skip);
             hidden = try resnet.forward(ctx, joined, time);
             ctx.b.free(joined);
@@ -143,10 +145,9 @@ pub const Loader = struct {
         }
         const is_last = i + 1 == c.level_count;
         const padding = resnets.Downsample2D.padding_unet;
-        const block_count = c.down_transformer_layers[i];
         return .{
             .resnets = list,
-            .attentions = try loader.loadAttentions(view, i, block_count, list.len),
+            .attentions = try loader.loadAttentions(view, i, c.downAttentions(i)),
             .downsampler = if (is_last)
                 null
             else
@@ -154,19 +155,23 @@ pub const Loader = struct {
         };
     }
 
-    pub fn midBlock(loader: Loader, view: View) weights.Error!MidBlock {
+    /// Null for a UNet without one; `unet` is the view of the whole network.
+    pub fn midBlock(loader: Loader, unet: View) weights.Error!?MidBlock {
         const c = loader.config;
+        if (c.mid_block == .none) return null;
+        const view = try unet.at("mid_block");
         const level = c.level_count - 1;
         const channels = c.block_out_channels[level];
-        return .{
-            .resnet_0 = try loader.loadResnet(try view.index("resnets", 0), channels, channels),
+        const first = try loader.loadResnet(try view.index("resnets", 0), channels, channels);
+        if (c.mid_block == .resnet) return .{ .resnet_0 = first, .attended = null };
+        return .{ .resnet_0 = first, .attended = .{
             .attention = try loader.loadAttention(
                 try view.index("attentions", 0),
                 level,
                 c.mid_transformer_layers,
             ),
             .resnet_1 = try loader.loadResnet(try view.index("resnets", 1), channels, channels),
-        };
+        } };
     }
 
     pub fn upBlock(loader: Loader, view: View, i: usize) weights.Error!UpBlock {
@@ -183,10 +188,9 @@ pub const Loader = struct {
             resnet.* = try loader.loadResnet(try view.index("resnets", j), in + skip, out);
         }
         const is_last = level == 0;
-        const block_count = c.up_transformer_layers[i];
         return .{
             .resnets = list,
-            .attentions = try loader.loadAttentions(view, level, block_count, list.len),
+            .attentions = try loader.loadAttentions(view, level, c.upAttentions(i)),
             .upsampler = if (is_last) null else try .load(try view.index("upsamplers", 0), out, 1),
         };
     }
@@ -207,12 +211,10 @@ pub const Loader = struct {
         loader: Loader,
         view: View,
         level: usize,
-        block_count: u32,
-        count: usize,
+        block_counts: []const u32,
     ) weights.Error![]Transformer2D {
-        if (block_count == 0) return &.{};
-        const list = try loader.arena.alloc(Transformer2D, count);
-        for (list, 0..) |*attention, j| {
+        const list = try loader.arena.alloc(Transformer2D, block_counts.len);
+        for (list, block_counts, 0..) |*attention, block_count, j| {
             attention.* = try loader.loadAttention(
                 try view.index("attentions", j),
                 level,

@@ -27,8 +27,8 @@ function downModules(unet: UnetConfig): ModuleName[] {
       const at = { level, layer, block };
       names.push(...resnetModules(placed(resnet, at), channels !== out));
       channels = out;
-      const depth = unet.downTransformerLayers[level]!;
-      if (depth > 0) names.push(...attentionModules(placed(attention, at), depth));
+      const depth = unet.downTransformerLayers[level]![layer];
+      if (depth) names.push(...attentionModules(placed(attention, at), depth));
     }
     if (level === unet.blockOutChannels.length - 1) return;
     names.push(placed(downsampler, { level, block }));
@@ -39,8 +39,11 @@ function downModules(unet: UnetConfig): ModuleName[] {
 
 function midModules(unet: UnetConfig): ModuleName[] {
   const { resnet, attention } = unetTable.mid;
+  if (unet.midBlock === "none") return [];
+  const first = resnetModules(placed(resnet, { layer: 0, place: 0 }), false);
+  if (unet.midBlock === "resnet") return first;
   return [
-    ...resnetModules(placed(resnet, { layer: 0, place: 0 }), false),
+    ...first,
     ...attentionModules(placed(attention, { layer: 0, place: 1 }), unet.midTransformerLayers),
     ...resnetModules(placed(resnet, { layer: 1, place: 2 }), false),
   ];
@@ -50,16 +53,17 @@ function upModules(unet: UnetConfig): ModuleName[] {
   const { resnet, attention, upsampler } = unetTable.up;
   const names: ModuleName[] = [];
   let block = 0;
-  unet.upTransformerLayers.forEach((depth, level) => {
+  unet.upTransformerLayers.forEach((depths, level) => {
     const layers = unet.layersPerBlock.at(-1 - level)! + 1;
     for (let layer = 0; layer < layers; layer += 1, block += 1) {
       const at = { level, layer, block };
       // A skip connection is joined to its input.
       names.push(...resnetModules(placed(resnet, at), true));
-      if (depth > 0) names.push(...attentionModules(placed(attention, at), depth));
+      const depth = depths[layer];
+      if (depth) names.push(...attentionModules(placed(attention, at), depth));
     }
     if (level === unet.upTransformerLayers.length - 1) return;
-    names.push(placed(upsampler, { level, block: block - 1, place: depth > 0 ? 2 : 1 }));
+    names.push(placed(upsampler, { level, block: block - 1, place: depths.length > 0 ? 2 : 1 }));
   });
   return names;
 }
