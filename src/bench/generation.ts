@@ -154,7 +154,7 @@ export async function generateImage(
 function tokensOf(model: Model, text: string): TokenPair {
   const second = model.tokenizer2.encode(text);
   return {
-    ids: model.tokenizer.encode(text).ids,
+    ids: model.tokenizer?.encode(text).ids ?? new Int32Array(),
     ids2: second.ids,
     endIndex2: second.endIndex,
   };

@@ -64,7 +64,7 @@ function fingerprint(model: Model): string {
   const sizes = Object.values(weights).map(({ files }) => files.map((path) => statSync(path).size));
   const text = "a model's words: 0 1 2";
   const ids = [model.tokenizer, model.tokenizer2].map((tokenizer) => [
-    ...tokenizer.encode(text).ids,
+    ...(tokenizer?.encode(text).ids ?? []),
   ]);
   const all = { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, sizes, ids };
   return Bun.hash(JSON.stringify(all)).toString(16).padStart(16, "0");

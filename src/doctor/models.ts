@@ -9,6 +9,7 @@ import { BasedXLError, escaped } from "../errors.ts";
 import { fileProblem } from "../models/files.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
+import { checkNeedsOnlyText } from "../models/kind.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
@@ -127,6 +128,7 @@ function isSdxl(folder: string): boolean {
 async function reasonAgainst(path: string): Promise<string | null> {
   try {
     const model = await openModelFolder(path);
+    checkNeedsOnlyText(model);
     const { weights, scheduler } = model;
     makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });
     for (const { files } of Object.values(weights)) files.forEach(readSafetensorsHeader);

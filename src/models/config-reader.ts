@@ -172,13 +172,16 @@ export class ConfigReader {
     return this.fail(`${component} is a ${word(name)}, which is not supported; ${known} is`);
   }
 
-  /** Refuses a model_index.json with one of `components` left out on purpose: [null, null]. */
+  /** Whether a model_index.json leaves `component` out on purpose: [null, null]. */
+  isEmptyComponent(component: string): boolean {
+    const value = this.entries[component];
+    return Array.isArray(value) && value.every((word) => word === null);
+  }
+
+  /** Refuses a model_index.json with one of `components` left out on purpose. */
   refuseEmptyComponents(components: readonly string[]): void {
-    for (const component of components) {
-      const value = this.entries[component];
-      if (!Array.isArray(value) || value.some((word) => word !== null)) continue;
-      this.fail(`the model has no ${component} (is it a refiner?), which is not supported`);
-    }
+    const empty = components.find((component) => this.isEmptyComponent(component));
+    if (empty) this.fail(`the model has no ${empty}, which is not supported`);
   }
 
   /** The key "weight_map" of a shard index: tensor name to file name. */

@@ -7,13 +7,15 @@ import { BasedXLError } from "../errors.ts";
 import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
 import { show } from "./config-reader.ts";
+import { timeIdCount } from "./kind.ts";
 
 interface ModelComponents {
-  clip: ClipConfig;
+  /** Null, as its tokenizer, in a model with only the second encoder. */
+  clip: ClipConfig | null;
   clip2: ClipConfig;
   unet: UnetConfig;
   vae: VaeConfig;
-  tokenizer: Tokenizer;
+  tokenizer: Tokenizer | null;
   tokenizer2: Tokenizer;
 }
 
@@ -21,33 +23,37 @@ interface ModelComponents {
 export function checkTogether(root: string, components: ModelComponents): void {
   const { clip, clip2, unet, vae } = components;
   const unetPath = join(root, "unet", "config.json");
-  const textWidth = clip.hiddenSize + clip2.hiddenSize;
+  const textWidth = (clip?.hiddenSize ?? 0) + clip2.hiddenSize;
   if (unet.crossAttentionDim !== textWidth) {
-    fail(
-      `${unetPath}: cross_attention_dim is ${unet.crossAttentionDim}, but the two text encoders ` +
-        `give ${clip.hiddenSize} + ${clip2.hiddenSize} = ${textWidth}`,
-    );
+    const given = clip
+      ? `the two text encoders give ${clip.hiddenSize} + ${clip2.hiddenSize} = ${textWidth}`
+      : `the text encoder gives ${textWidth}`;
+    fail(`${unetPath}: cross_attention_dim is ${unet.crossAttentionDim}, but ${given}`);
   }
-  const additionWidth = 6 * unet.additionTimeEmbedDim + clip2.projectionSize;
-  if (unet.additionInputDim !== additionWidth) {
+  if (![5, 6].includes(timeIdCount({ unet, clip2 }))) {
     fail(
       `${unetPath}: projection_class_embeddings_input_dim is ${unet.additionInputDim}, but six ` +
         `sizes of ${unet.additionTimeEmbedDim} and a pooled text of ${clip2.projectionSize} ` +
-        `make ${additionWidth}`,
+        `make ${6 * unet.additionTimeEmbedDim + clip2.projectionSize} (five, in a refiner, ` +
+        `${5 * unet.additionTimeEmbedDim + clip2.projectionSize})`,
     );
   }
-  for (const [key, channels] of Object.entries({
-    in_channels: unet.inChannels,
-    out_channels: unet.outChannels,
-  })) {
-    if (channels === vae.latentChannels) continue;
-    const hint = key === "in_channels" && channels === 2 * vae.latentChannels + 1;
+  const { latentChannels } = vae;
+  const masked = 2 * latentChannels + 1;
+  for (const [key, channels, known] of [
+    ["in_channels", unet.inChannels, [latentChannels, masked]],
+    ["out_channels", unet.outChannels, [latentChannels]],
+  ] as const) {
+    if (known.some((count) => count === channels)) continue;
+    const inpainting = key === "in_channels" ? ` (an inpainting model reads ${masked})` : "";
     fail(
-      `${unetPath}: ${key} is ${channels}, but the VAE has ${vae.latentChannels} latent channels` +
-        (hint ? " (an inpainting model, which is not supported yet)" : ""),
+      `${unetPath}: ${key} is ${channels}, but the VAE has ${latentChannels} latent channels` +
+        inpainting,
     );
   }
-  checkVocabulary(join(root, "tokenizer"), components.tokenizer, clip);
+  if (clip && components.tokenizer) {
+    checkVocabulary(join(root, "tokenizer"), components.tokenizer, clip);
+  }
   checkVocabulary(join(root, "tokenizer_2"), components.tokenizer2, clip2);
 }
 

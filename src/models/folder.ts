@@ -18,6 +18,7 @@ import { ConfigReader, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
 import { readDefaults } from "./defaults.ts";
 import { readJsonFile } from "./json.ts";
+import { kindOf } from "./kind.ts";
 import type { ComponentWeights, Model } from "./model.ts";
 import { findWeightFiles, type WeightStem } from "./weight-files.ts";
 
@@ -33,7 +34,8 @@ export async function openModelFolder(path: string): Promise<Model> {
     const configPath = join(root, component, file);
     return [configPath, await readJsonFile(configPath)] as const;
   };
-  const clip = parseClipConfig(...(await config("text_encoder")), false);
+  const hasBoth = !index.isEmptyComponent("text_encoder");
+  const clip = hasBoth ? parseClipConfig(...(await config("text_encoder")), false) : null;
   const clip2 = parseClipConfig(...(await config("text_encoder_2")), true);
   const unet = parseUnetConfig(...(await config("unet")));
   const vae = parseVaeConfig(...(await config("vae")));
@@ -41,7 +43,7 @@ export async function openModelFolder(path: string): Promise<Model> {
     ...(await config("scheduler", "scheduler_config.json")),
     index.componentClass("scheduler", "diffusers"),
   );
-  const tokenizer = await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId);
+  const tokenizer = clip && (await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId));
   const tokenizer2 = await loadTokenizer(join(root, "tokenizer_2"), clip2.eosTokenId);
   checkTogether(root, { clip, clip2, unet, vae, tokenizer, tokenizer2 });
 
@@ -52,6 +54,7 @@ export async function openModelFolder(path: string): Promise<Model> {
   return {
     path: root,
     name: basename(root),
+    kind: kindOf({ unet, clip2, vae }),
     clip,
     clip2,
     unet,
@@ -61,7 +64,9 @@ export async function openModelFolder(path: string): Promise<Model> {
     tokenizer,
     tokenizer2,
     weights: {
-      textEncoder: await weightsIn(join(root, "text_encoder"), "model"),
+      textEncoder: clip
+        ? await weightsIn(join(root, "text_encoder"), "model")
+        : { files: [], names: null },
       textEncoder2: await weightsIn(join(root, "text_encoder_2"), "model"),
       unet: await weightsIn(join(root, "unet"), "diffusion_pytorch_model"),
       vae: await weightsIn(join(root, "vae"), "diffusion_pytorch_model"),
@@ -103,12 +108,15 @@ async function readIndex(root: string): Promise<ConfigReader> {
   const path = join(root, "model_index.json");
   const index = new ConfigReader(path, await readJsonFile(path));
   const className = index.required("_class_name", text);
-  if (!/^StableDiffusionXL(Img2Img)?Pipeline$/.test(className)) {
+  if (!/^StableDiffusionXL(Img2Img|Inpaint)?Pipeline$/.test(className)) {
     index.fail(
       `_class_name is ${word(className)}, which is not supported; StableDiffusionXLPipeline is`,
     );
   }
-  index.refuseEmptyComponents([...Object.keys(componentClasses), "scheduler"]);
+  // Refiners have only the second text encoder.
+  const optional = index.isEmptyComponent("text_encoder") ? ["text_encoder", "tokenizer"] : [];
+  const components = [...Object.keys(componentClasses), "scheduler"];
+  index.refuseEmptyComponents(components.filter((name) => !optional.includes(name)));
   for (const [component, [library, ...classes]] of Object.entries(componentClasses)) {
     index.componentClass(component, library, classes);
   }

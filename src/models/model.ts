@@ -5,6 +5,7 @@
 import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, SchedulerConfig, UnetConfig, VaeConfig } from "./config.ts";
 import type { ModelDefaults } from "./defaults.ts";
+import type { ModelKind } from "./kind.ts";
 
 /** The networks of a model, by diffusers' names of their folders. */
 type Component = "textEncoder" | "textEncoder2" | "unet" | "vae";
@@ -13,15 +14,19 @@ export interface Model {
   /** Absolute. */
   path: string;
   name: string;
-  clip: ClipConfig;
+  kind: ModelKind;
+  /** The first text encoder; null where the model has only the second, as refiners do. */
+  clip: ClipConfig | null;
   clip2: ClipConfig;
   unet: UnetConfig;
   vae: VaeConfig;
   scheduler: SchedulerConfig;
   /** True: without a negative prompt, its embeddings are zeros instead of those of "". */
   forceZerosForEmptyPrompt: boolean;
-  tokenizer: Tokenizer;
+  /** Null where `clip` is. */
+  tokenizer: Tokenizer | null;
   tokenizer2: Tokenizer;
+  /** A text encoder that the model has not has no files. */
   weights: Record<Component, ComponentWeights>;
   /** From an optional basedxl.json in the folder. */
   defaults: ModelDefaults;

@@ -5,17 +5,18 @@
 import type * as abi from "../native/abi.ts";
 import type { NativeModel } from "../native/handle.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
+import { timeIdCount } from "./kind.ts";
 import type { Model } from "./model.ts";
 
 export function nativeModelOf(model: Model): NativeModel {
   return {
     config: {
       text: {
-        textEncoder: clipConfigOf(model.clip),
+        textEncoder: model.clip ? clipConfigOf(model.clip) : absentClip,
         textEncoder2: clipConfigOf(model.clip2),
         pooledFrom: "text_encoder_2",
       },
-      unet: unetConfigOf(model.unet, model.clip2.projectionSize),
+      unet: unetConfigOf(model.unet, timeIdCount(model)),
       vae: vaeConfigOf(model.vae),
     },
     files: {
@@ -29,6 +30,21 @@ export function nativeModelOf(model: Model): NativeModel {
 
 // --- internal ---
 
+const absentClip: abi.ClipConfig = {
+  isPresent: 0,
+  vocabSize: 0,
+  hiddenSize: 0,
+  intermediateSize: 0,
+  layerCount: 0,
+  headCount: 0,
+  positionCount: 0,
+  hiddenAct: "quick_gelu",
+  projectionSize: 0,
+  layerNormEpsilon: 0,
+  hiddenState: "penultimate",
+  finalNorm: 0,
+};
+
 function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
   return {
     ...clip,
@@ -39,11 +55,10 @@ function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
   };
 }
 
-/** Beside the pooled prompt of `pooledSize` channels, the UNet reads embedded time ids. */
-function unetConfigOf(unet: UnetConfig, pooledSize: number): abi.UnetConfig {
+function unetConfigOf(unet: UnetConfig, timeIds: number): abi.UnetConfig {
   return {
     ...unet,
-    timeIdCount: (unet.additionInputDim - pooledSize) / unet.additionTimeEmbedDim,
+    timeIdCount: timeIds,
     levelCount: unet.blockOutChannels.length,
     flipSinToCos: Number(unet.flipSinToCos),
     frequencyShift: unet.freqShift,

@@ -5,6 +5,9 @@ import { escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
 
+/** For a model without a first text encoder. */
+const noIds = new Int32Array();
+
 type Tokenizers = Pick<Model, "tokenizer" | "tokenizer2" | "forceZerosForEmptyPrompt">;
 
 export class PromptEncoder {
@@ -33,19 +36,19 @@ export class PromptEncoder {
   private encode(text: string, what: string): TokenPair {
     const known = this.known.get(text);
     if (known) return known;
-    const first = this.model.tokenizer.encode(text);
+    const first = this.model.tokenizer?.encode(text);
     const second = this.model.tokenizer2.encode(text);
     // The two tokenizers may truncate at different places: report the longer rest.
-    const cuts = [first.truncated, second.truncated];
+    const cuts = [first?.truncated ?? "", second.truncated];
     const dropped = cuts.reduce((longest, cut) => (cut.length > longest.length ? cut : longest));
     if (dropped !== "") {
       const shown =
         dropped.length > 200 ? `${dropped.slice(0, 120)} ... ${dropped.slice(-60)}` : dropped;
       this.warn(
-        `The ${what} is longer than ${first.ids.length} tokens; left out: "${escaped(shown)}".`,
+        `The ${what} is longer than ${second.ids.length} tokens; left out: "${escaped(shown)}".`,
       );
     }
-    const tokens = { ids: first.ids, ids2: second.ids, endIndex2: second.endIndex };
+    const tokens = { ids: first?.ids ?? noIds, ids2: second.ids, endIndex2: second.endIndex };
     this.known.set(text, tokens);
     return tokens;
   }

@@ -4,6 +4,7 @@
  * no line here.
  */
 import { BasedXLError, escaped } from "../errors.ts";
+import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
 import type { Scheduler } from "../settings/names.ts";
@@ -78,7 +79,7 @@ export interface PlannedBatch extends Batch {
 
 /**
  * Fills in and checks. Throws "bad-option" naming the setting as `naming` does, "bad-model" for a
- * schedule that cannot be followed.
+ * schedule that cannot be followed and for a model that needs more than text.
  */
 export function planRequest(
   request: GenerateRequest,
@@ -86,6 +87,7 @@ export function planRequest(
   rankCount: number,
   naming: Naming = asProperty,
 ): PlannedRequest {
+  checkNeedsOnlyText(model);
   const warnings: string[] = [];
   const given = checkedSettings(request, naming);
   const { defaults, nativeSize } = model;

@@ -91,7 +91,7 @@ describe("JSON as Python writes it", () => {
     expect(opened.unet).toEqual(before.unet);
     expect(opened.scheduler).toEqual(before.scheduler);
     expect(opened.defaults.steps).toBe(7);
-    expect(tokenizer.encode("a Cat!")).toEqual(before.tokenizer.encode("a Cat!"));
+    expect(tokenizer!.encode("a Cat!")).toEqual(before.tokenizer!.encode("a Cat!"));
   });
 
   test("a number that must be finite is refused by name", async () => {

@@ -8,6 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseClipConfig, parseUnetConfig, parseVaeConfig } from "../../src/models/config.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { PromptEncoder } from "../../src/pipeline/prompts.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
 import { resources } from "../../src/resources.ts";
 import { type Changes, changedModel, golden } from "../support/linked-model.ts";
 import { refusal } from "../support/refusal.ts";
@@ -62,7 +65,7 @@ describe("folders that open", () => {
       sizeMultiple: 32,
       nativeSize: { width: 256, height: 256 },
     });
-    expect(model.clip.projectionSize).toBe(0);
+    expect(model.clip!.projectionSize).toBe(0);
     expect(model.weights.unet.files).toEqual([
       join(golden, "unet/diffusion_pytorch_model.safetensors"),
     ]);
@@ -205,6 +208,60 @@ describe("folders that open", () => {
     });
   });
 
+  describe("models that need an image", () => {
+    const kindOf = async (changes: Changes) => {
+      const model = await openModelFolder(modelWith(changes));
+      const refused = await refusal(() => planRequest({ prompt: "a" }, model, 1), "bad-model");
+      return { model, refused };
+    };
+
+    test("a refiner has one text encoder and five time ids", async () => {
+      const { model, refused } = await kindOf({
+        "model_index.json": {
+          _class_name: "StableDiffusionXLImg2ImgPipeline",
+          requires_aesthetics_score: true,
+          text_encoder: [null, null],
+          tokenizer: [null, null],
+        },
+        [unet]: { cross_attention_dim: 128, projection_class_embeddings_input_dim: 288 },
+      });
+      expect(model).toMatchObject({ kind: "refiner", clip: null, tokenizer: null });
+      expect(model.weights.textEncoder.files).toEqual([]);
+      expect(nativeModelOf(model).config).toMatchObject({
+        text: { textEncoder: { isPresent: 0 }, textEncoder2: { isPresent: 1 } },
+        unet: { timeIdCount: 5 },
+      });
+      expect(refused).toMatch(/^The model \S+ is a refiner, .* from text alone it cannot generate/);
+    });
+
+    test("an inpainting UNet reads nine channels", async () => {
+      const { model, refused } = await kindOf({
+        "model_index.json": { _class_name: "StableDiffusionXLInpaintPipeline" },
+        [unet]: { in_channels: 9 },
+      });
+      expect(model.kind).toBe("inpainting");
+      expect(refused).toMatch(/^The model \S+ is for inpainting, .* from text alone it cannot/);
+    });
+  });
+
+  test("a model with the second text encoder alone reads prompts by it", async () => {
+    const alone = modelWith({
+      "model_index.json": { text_encoder: [null, null] },
+      [unet]: { cross_attention_dim: 128 },
+    });
+    const model = await openModelFolder(alone);
+    expect(model).toMatchObject({ kind: "base", clip: null });
+    const { ids, ids2 } = new PromptEncoder(model, () => {}).prompt("a red circle");
+    expect(ids.length).toBe(0);
+    expect(ids2).toEqual(model.tokenizer2.encode("a red circle").ids);
+  });
+
+  test("without its first text encoder a base model lacks part of its text", async () => {
+    const half = modelWith({ "model_index.json": { text_encoder: [null, null] } });
+    const sentence = await refusal(() => openModelFolder(half), "bad-model");
+    expect(sentence).toEndWith("cross_attention_dim is 192, but the text encoder gives 128.");
+  });
+
   test("keys that are left out mean diffusers' defaults", async () => {
     const folder = modelWith({
       "model_index.json": { force_zeros_for_empty_prompt: undefined },
@@ -295,9 +352,17 @@ const refused: Refused[] = [
   [unet, { block_out_channels: [32, 6.5] }, /must be a whole number from 1 to/],
   [unet, { cross_attention_dim: [192, 192, 64] }, /cross_attention_dim is \[192,192,64\]/],
   [unet, { cross_attention_dim: 200 }, /is 200, but the two text encoders give 64 \+ 128 = 192/],
-  [unet, { projection_class_embeddings_input_dim: 300 }, /is 300, but six sizes of 32 .* make 320/],
+  [
+    unet,
+    { projection_class_embeddings_input_dim: 300 },
+    /is 300, but six sizes of 32 .* make 320 \(five, .* 288\)/,
+  ],
   [unet, { addition_time_embed_dim: undefined }, /addition_time_embed_dim is missing/],
-  [unet, { in_channels: 9 }, /in_channels is 9, .* 4 latent channels \(an inpainting model/],
+  [
+    unet,
+    { in_channels: 5 },
+    /in_channels is 5, .* 4 latent channels \(an inpainting model reads 9/,
+  ],
   [unet, { out_channels: 8 }, /out_channels is 8, but the VAE has 4 latent channels/],
   [unet, { sample_size: [32, 64] }, /sample_size is \[32,64\], which is not supported/],
   [unet, { _class_name: "UNet2DModel" }, /_class_name is "UNet2DModel"/],
@@ -355,7 +420,8 @@ const refused: Refused[] = [
     { _class_name: "FluxPipeline" },
     /FluxPipeline, .*StableDiffusionXLPipeline is/,
   ],
-  ["model_index.json", { text_encoder: [null, null] }, /no text_encoder \(is it a refiner\?\)/],
+  ["model_index.json", { text_encoder_2: [null, null] }, /the model has no text_encoder_2/],
+  ["model_index.json", { tokenizer: [null, null] }, /the model has no tokenizer, which/],
   ["model_index.json", { scheduler: [null, null] }, /no scheduler/],
   [
     "model_index.json",

@@ -18,12 +18,13 @@ afterAll(removeCopies);
 const folder = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 const golden = nativeModelOf(folder);
 const { text, unet } = golden.config;
-const { clip, clip2 } = folder;
+const clip = folder.clip!;
+const { clip2 } = folder;
 const { additionTimeEmbedDim, additionInputDim, crossAttentionDim } = folder.unet;
 const { latentChannels } = folder.vae;
 const unetFile = "unet/diffusion_pytorch_model.safetensors";
 const tokens = {
-  ids: folder.tokenizer.encode("a red circle").ids,
+  ids: folder.tokenizer!.encode("a red circle").ids,
   ids2: folder.tokenizer2.encode("a red circle").ids,
   endIndex2: folder.tokenizer2.encode("a red circle").endIndex,
 };

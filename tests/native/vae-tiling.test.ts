@@ -41,7 +41,7 @@ function open(changes: Partial<OpenOptions> = {}) {
 }
 
 function request(changes: Partial<ImageRequest> = {}): ImageRequest {
-  const one = golden.tokenizer.encode("a red circle");
+  const one = golden.tokenizer!.encode("a red circle");
   const two = golden.tokenizer2.encode("a red circle");
   const schedule = makeSchedule("euler", golden.scheduler, { stepCount: 2 });
   return {

@@ -215,8 +215,7 @@ describe("models", () => {
     put("hub/models--acme--sdxl/refs/main", "fff0\n");
     const only = snapshot("acme/only", "abc");
     const classLine = '"StableDiffusionXLPipeline"';
-    const inpaint = '"StableDiffusionXLInpaintPipeline"';
-    snapshot("b/inpainting", "1", edit("model_index.json", classLine, inpaint));
+    snapshot("b/inpainting", "1", edit("unet/config.json", '"in_channels": 4', '"in_channels": 9'));
     snapshot("b/dangling", "1", (copy) => {
       rmSync(join(copy, weights));
       symlinkSync("../../../blobs/gone", join(copy, weights));
@@ -254,7 +253,7 @@ describe("models", () => {
       ),
       expect.stringContaining(`b/dangling: ${weights} is a link to ../../../blobs/gone`),
       expect.stringContaining('b/flow: scheduler/scheduler_config.json: prediction_type is "flow"'),
-      expect.stringContaining("b/inpainting: model_index.json: _class_name is Stable"),
+      expect.stringContaining("b/inpainting: The model 1 is for inpainting"),
       expect.stringContaining("b/lacking: tensor conv_out.bias is missing from"),
     ]);
     expect(await hubModels(join(folder, "no-such-folder"))).toEqual({ usable: [], refused: [] });

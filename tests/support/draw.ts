@@ -110,5 +110,5 @@ function seedsOf({ seeds = [11n] }: Work): readonly bigint[] {
 
 function tokensOf({ tokenizer, tokenizer2 }: Model, text: string): TokenPair {
   const second = tokenizer2.encode(text);
-  return { ids: tokenizer.encode(text).ids, ids2: second.ids, endIndex2: second.endIndex };
+  return { ids: tokenizer!.encode(text).ids, ids2: second.ids, endIndex2: second.endIndex };
 }

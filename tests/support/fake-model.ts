@@ -24,10 +24,11 @@ export function fakeModel(changes: Partial<Model> = {}): Model {
   const model: Partial<Model> = {
     path: "models/fake",
     name: "fake",
+    kind: "base",
     scheduler: parseSchedulerConfig("scheduler_config.json", schedulerJson),
     forceZerosForEmptyPrompt: true,
-    tokenizer: tokenizer as Model["tokenizer"],
-    tokenizer2: tokenizer as Model["tokenizer"],
+    tokenizer: tokenizer as Model["tokenizer2"],
+    tokenizer2: tokenizer as Model["tokenizer2"],
     defaults: {},
     vaeFactor: 8,
     sizeMultiple: 32,

@@ -181,7 +181,7 @@ function* measureTokens(
   let measured = 0;
   for (const { prompt, ids, ids_2 } of cases) {
     const pairs = [
-      [folder.tokenizer.encode(prompt).ids, ids],
+      [folder.tokenizer!.encode(prompt).ids, ids],
       [folder.tokenizer2.encode(prompt).ids, ids_2],
     ] as const;
     for (const [ours, theirs] of pairs) {
@@ -206,7 +206,7 @@ async function* measureText(reference: Reference, parts: ModelParts): AsyncGener
     },
   ];
   for (const { text, embeds, pooled } of cases) {
-    const one = folder.tokenizer.encode(text);
+    const one = folder.tokenizer!.encode(text);
     const two = folder.tokenizer2.encode(text);
     const ours = await parts.promptEmbeds({
       ids: one.ids,

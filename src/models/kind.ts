@@ -1,0 +1,40 @@
+/**
+ * What a model is for, by the shape of its UNet. Refiners and inpainting models need an image to
+ * start from.
+ */
+import { BasedXLError, escaped } from "../errors.ts";
+import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
+import type { Model } from "./model.ts";
+
+export type ModelKind = "base" | "refiner" | "inpainting";
+
+interface Shapes {
+  unet: Pick<UnetConfig, "inChannels" | "additionInputDim" | "additionTimeEmbedDim">;
+  clip2: Pick<ClipConfig, "projectionSize">;
+  vae: Pick<VaeConfig, "latentChannels">;
+}
+
+/** Numbers beside the pooled prompt: 6 sizes, or 4 sizes and an aesthetic score in refiners. */
+export function timeIdCount({ unet, clip2 }: Omit<Shapes, "vae">): number {
+  return (unet.additionInputDim - clip2.projectionSize) / unet.additionTimeEmbedDim;
+}
+
+/** An inpainting UNet reads latent, masked latent and mask. */
+export function kindOf(shapes: Shapes): ModelKind {
+  if (timeIdCount(shapes) === 5) return "refiner";
+  return shapes.unet.inChannels === 2 * shapes.vae.latentChannels + 1 ? "inpainting" : "base";
+}
+
+/** Throws "bad-model" for a model that text alone cannot make an image with. */
+export function checkNeedsOnlyText({ name, kind }: Pick<Model, "name" | "kind">): void {
+  if (kind === "base") return;
+  const what =
+    kind === "refiner"
+      ? "a refiner, which finishes the images of a base model"
+      : "for inpainting, which fills a masked part of an image";
+  throw new BasedXLError(
+    "bad-model",
+    `The model ${escaped(name, 60)} is ${what}: from text alone it cannot generate; name a base ` +
+      "model.",
+  );
+}
