@@ -16,7 +16,7 @@ interface HeaderTensor {
   end: number;
 }
 
-interface SafetensorsHeader {
+export interface SafetensorsHeader {
   path: string;
   fileBytes: number;
   /** Bytes of the JSON text; the tensors begin 8 bytes later. */
