@@ -26,6 +26,7 @@ const sessions = @import("session.zig");
 const Session = sessions.Session;
 const cores = @import("system/cores.zig");
 const memory = @import("system/memory.zig");
+const adapters = @import("weights.zig").adapters;
 const faults = @import("transport/faults.zig");
 const types = @import("abi/types.zig");
 const abi_version = types.abi_version;
@@ -119,7 +120,12 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.copy_bytes = session.copy_bytes.load(.acquire);
     progress.copied_bytes = session.copied_bytes.load(.acquire);
     progress.device_bytes = session.device_bytes.load(.acquire);
+    progress.adapt_bytes = 0;
+    progress.adapted_bytes = 0;
+    progress.merged_bytes = 0;
+    progress.merged_weight_count = 0;
     if (state == .done) {
+        progress.adapt_ns = session.result.adapt_ns;
         progress.text_ns = session.result.text_ns;
         progress.denoise_ns = session.result.denoise_ns;
         progress.decode_ns = session.result.decode_ns;
@@ -351,6 +357,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
+    job.adapters = try copyAdapters(arena, r.adapters);
     job.sample = try copyValues(f32, arena, r.sample);
     job.prompt_embeds = try copyValues(f32, arena, r.prompt_embeds);
     job.pooled = try copyValues(f32, arena, r.pooled);
@@ -405,6 +412,40 @@ fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!pipeline.Tokens 
         .ids = try copyValues(i32, arena, tokens.ids),
         .ids_2 = try copyValues(i32, arena, tokens.ids_2),
         .end_index = tokens.end_index,
+    };
+}
+
+fn copyAdapters(arena: Allocator, bytes: Bytes) Allocator.Error![]const adapters.Adapter {
+    const all: []align(1) const types.Adapter = std.mem.bytesAsSlice(types.Adapter, bytes.slice());
+    const copies = try arena.alloc(adapters.Adapter, all.len);
+    for (copies, all) |*copy, adapter| {
+        const given: []align(1) const types.AdapterTarget =
+            std.mem.bytesAsSlice(types.AdapterTarget, adapter.targets.slice());
+        const targets = try arena.alloc(adapters.Target, given.len);
+        for (targets, given) |*target, one| target.* = try copyTarget(arena, one);
+        copy.* = .{
+            .path = try arena.dupe(u8, adapter.path.slice()),
+            .unet_scale = adapter.unet_scale,
+            .text_scale = adapter.text_scale,
+            .targets = targets,
+        };
+    }
+    return copies;
+}
+
+fn copyTarget(arena: Allocator, target: types.AdapterTarget) Allocator.Error!adapters.Target {
+    var names: adapters.Names = .initFill("");
+    inline for (comptime std.enums.values(adapters.Role)) |role| {
+        const name = @field(target, @tagName(role));
+        names.set(role, try arena.dupe(u8, name.slice()));
+    }
+    return .{
+        .component = target.component,
+        .algorithm = target.algorithm,
+        .scale = target.scale,
+        .dora_norm = target.dora_norm,
+        .key = try arena.dupe(u8, target.key.slice()),
+        .names = names,
     };
 }
 

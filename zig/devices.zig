@@ -17,10 +17,8 @@ const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
 const Model = @import("model.zig").Model;
 const options_file = @import("devices/options.zig");
 const RankDevice = @import("devices/rank_device.zig").RankDevice;
-const Resident = @import("weights.zig").Resident;
 const shortages = @import("devices/shortage.zig");
 const transports = @import("transport.zig");
-const Weight = @import("weights.zig").Weight;
 
 pub const DeviceKind = options_file.DeviceKind;
 pub const Error = options_file.Error;
@@ -130,26 +128,6 @@ pub const Devices = struct {
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
-    }
-
-    /// Adds `delta` to a weight wherever it is resident; see `weights/adapters.zig`.
-    pub fn applyDelta(
-        devices: *Devices,
-        resident: *Resident,
-        weight: *Weight,
-        delta: []const f32,
-    ) Error!void {
-        if (devices.gpu) |*gpu| return gpu.applyDelta(weight, delta);
-        return resident.adapters.apply(devices.gpa, weight, delta);
-    }
-
-    /// Returns to the checkpoint's weight. Refused where its file has changed since.
-    pub fn restoreWeight(devices: *Devices, resident: *Resident, weight: *Weight) Error!void {
-        if (devices.gpu) |*gpu| {
-            try gpu.restoreWeight(weight);
-            return resident.checkpoint.checkUnchanged();
-        }
-        return resident.adapters.restore(devices.gpa, weight);
     }
 
     /// Memory in use on the first GPU, by all programs; 0 on the CPU or where it is unknown.

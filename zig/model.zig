@@ -20,7 +20,7 @@ pub const ClipTextModel = @import("model/clip.zig").ClipTextModel;
 pub const UNet = @import("model/unet.zig").UNet;
 pub const Vae = @import("model/vae.zig").Vae;
 
-pub const Component = enum { text_encoder, text_encoder_2, unet, vae };
+pub const Component = weights.Component;
 
 /// The files of each component: one, or all shards.
 pub const Files = std.EnumArray(Component, []const []const u8);

@@ -3,13 +3,16 @@
 //! - `weights/safetensors.zig` parses the file format and checks it.
 //! - `weights/mapped_file.zig` maps a file and detects changes under the mapping.
 //! - `weights/checkpoint.zig` has the files' tensors, by the checkpoint's keys.
+//! - `weights/component.zig` names the networks.
 //! - `weights/weight.zig` is one weight: its source in the file, its layout on the device.
 //! - `weights/resident.zig` holds the CPU's weights; `backend/cuda/weights.zig` those of GPUs.
-//! - `weights/adapters.zig` applies deltas (LoRA) to weights, and restores them.
+//! - `weights/adapters.zig` is what a job asks of the weights: LoRA and kin.
 //! - `weights/shown.zig` escapes a file's strings for messages.
 
 const resident = @import("weights/resident.zig");
 const weight = @import("weights/weight.zig");
+pub const adapters = @import("weights/adapters.zig");
+pub const Component = @import("weights/component.zig").Component;
 pub const Error = resident.Error;
 pub const Layout = weight.Layout;
 pub const Resident = resident.Resident;

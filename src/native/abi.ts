@@ -17,11 +17,13 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 14;
+export const abiVersion = 15;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
 export const ncclUniqueIdBytes = 128;
+export const adapterCountMax = 64;
+export const adapterTargetCountMax = 100000;
 
 export const Status = {
   ok: 0,
@@ -64,6 +66,7 @@ export const Stage = {
   denoise: 2,
   decode: 3,
   encode: 4,
+  adapt: 5,
 } as const;
 
 export const Output = {
@@ -142,6 +145,26 @@ export const DType = {
 export const Rng = {
   cpu: 0,
   cuda: 1,
+} as const;
+
+export const Component = {
+  text_encoder: 0,
+  text_encoder_2: 1,
+  unet: 2,
+  vae: 3,
+} as const;
+
+export const Algorithm = {
+  lora: 0,
+  loha: 1,
+  lokr: 2,
+  difference: 3,
+  replace: 4,
+} as const;
+
+export const DoraNorm = {
+  original: 0,
+  merged: 1,
 } as const;
 
 export interface ClipConfig {
@@ -336,12 +359,13 @@ export interface SessionOptions {
   textEncoder2Files: Bytes;
   unetFiles: Bytes;
   vaeFiles: Bytes;
+  adapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1024;
+export const sizeOfSessionOptions = 1040;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1024, true);
+  v.setUint32(at + 0, 1040, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -369,6 +393,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 976, s.textEncoder2Files);
   writeBytes(v, at + 992, s.unetFiles);
   writeBytes(v, at + 1008, s.vaeFiles);
+  writeBytes(v, at + 1024, s.adapters);
 }
 
 export interface Tokens {
@@ -431,6 +456,7 @@ export interface Request {
   guidanceScales: Bytes;
   prompts: Bytes;
   negatives: Bytes;
+  adapters: Bytes;
   timeIds: number[];
   batch: number | boolean;
   timestep: number;
@@ -440,10 +466,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 256;
+export const sizeOfRequest = 272;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 256, true);
+  v.setUint32(at + 0, 272, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -465,15 +491,16 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 112, s.guidanceScales);
   writeBytes(v, at + 128, s.prompts);
   writeBytes(v, at + 144, s.negatives);
+  writeBytes(v, at + 160, s.adapters);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 160 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 176 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 184, Number(s.batch), true);
-  v.setFloat32(at + 188, s.timestep, true);
-  writeBytes(v, at + 192, s.sample);
-  writeBytes(v, at + 208, s.promptEmbeds);
-  writeBytes(v, at + 224, s.pooled);
-  writeBytes(v, at + 240, s.timeIdsList);
+  v.setUint32(at + 200, Number(s.batch), true);
+  v.setFloat32(at + 204, s.timestep, true);
+  writeBytes(v, at + 208, s.sample);
+  writeBytes(v, at + 224, s.promptEmbeds);
+  writeBytes(v, at + 240, s.pooled);
+  writeBytes(v, at + 256, s.timeIdsList);
 }
 
 export interface Update {
@@ -531,6 +558,66 @@ export function writeGpuReportOptions(v: DataView, at: number, s: GpuReportOptio
   writeBytes(v, at + 8, s.emulator);
 }
 
+export interface Adapter {
+  path: Bytes;
+  unetScale: number;
+  textScale: number;
+  targets: Bytes;
+}
+
+export const sizeOfAdapter = 40;
+
+export function writeAdapter(v: DataView, at: number, s: Adapter): void {
+  writeBytes(v, at + 0, s.path);
+  v.setFloat32(at + 16, s.unetScale, true);
+  v.setFloat32(at + 20, s.textScale, true);
+  writeBytes(v, at + 24, s.targets);
+}
+
+export interface AdapterTarget {
+  component: keyof typeof Component;
+  algorithm: keyof typeof Algorithm;
+  scale: number;
+  doraNorm: keyof typeof DoraNorm;
+  key: Bytes;
+  up: Bytes;
+  down: Bytes;
+  mid: Bytes;
+  w1: Bytes;
+  w1A: Bytes;
+  w1B: Bytes;
+  t1: Bytes;
+  w2: Bytes;
+  w2A: Bytes;
+  w2B: Bytes;
+  t2: Bytes;
+  value: Bytes;
+  doraScale: Bytes;
+}
+
+export const sizeOfAdapterTarget = 240;
+
+export function writeAdapterTarget(v: DataView, at: number, s: AdapterTarget): void {
+  v.setUint32(at + 0, Component[s.component], true);
+  v.setUint32(at + 4, Algorithm[s.algorithm], true);
+  v.setFloat32(at + 8, s.scale, true);
+  v.setUint32(at + 12, DoraNorm[s.doraNorm], true);
+  writeBytes(v, at + 16, s.key);
+  writeBytes(v, at + 32, s.up);
+  writeBytes(v, at + 48, s.down);
+  writeBytes(v, at + 64, s.mid);
+  writeBytes(v, at + 80, s.w1);
+  writeBytes(v, at + 96, s.w1A);
+  writeBytes(v, at + 112, s.w1B);
+  writeBytes(v, at + 128, s.t1);
+  writeBytes(v, at + 144, s.w2);
+  writeBytes(v, at + 160, s.w2A);
+  writeBytes(v, at + 176, s.w2B);
+  writeBytes(v, at + 192, s.t2);
+  writeBytes(v, at + 208, s.value);
+  writeBytes(v, at + 224, s.doraScale);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -553,6 +640,7 @@ export const zeroRequest: Request = {
   guidanceScales: { address: 0n, len: 0n, },
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },
+  adapters: { address: 0n, len: 0n, },
   timeIds: [],
   batch: 0,
   timestep: 0,
@@ -600,12 +688,17 @@ export interface Progress {
   copyBytes: bigint;
   copiedBytes: bigint;
   deviceBytes: bigint;
+  adaptBytes: bigint;
+  adaptedBytes: bigint;
+  mergedBytes: bigint;
+  mergedWeightCount: bigint;
+  adaptNs: bigint;
   textNs: bigint;
   denoiseNs: bigint;
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 88;
+export const sizeOfProgress = 128;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -620,9 +713,14 @@ export function readProgress(v: DataView, at: number): Progress {
     copyBytes: v.getBigUint64(at + 40, true),
     copiedBytes: v.getBigUint64(at + 48, true),
     deviceBytes: v.getBigUint64(at + 56, true),
-    textNs: v.getBigUint64(at + 64, true),
-    denoiseNs: v.getBigUint64(at + 72, true),
-    decodeNs: v.getBigUint64(at + 80, true),
+    adaptBytes: v.getBigUint64(at + 64, true),
+    adaptedBytes: v.getBigUint64(at + 72, true),
+    mergedBytes: v.getBigUint64(at + 80, true),
+    mergedWeightCount: v.getBigUint64(at + 88, true),
+    adaptNs: v.getBigUint64(at + 96, true),
+    textNs: v.getBigUint64(at + 104, true),
+    denoiseNs: v.getBigUint64(at + 112, true),
+    decodeNs: v.getBigUint64(at + 120, true),
   };
 }
 

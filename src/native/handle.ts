@@ -24,6 +24,7 @@ import {
   writeTokens,
   zeroRequest,
 } from "./abi.ts";
+import { type Adapter, adapterBytes } from "./adapters.ts";
 import { bytesOf, check, library, structBuffer, warningsOf } from "./library.ts";
 
 const pollMs = 5;
@@ -69,6 +70,8 @@ export interface HandleOptions {
   modelTileLatent?: number;
   /** Type of the CPU's matrix products. Default f32. */
   dtype?: CpuDtype;
+  /** Adapters of the first image, for the memory check. Default none. */
+  adapters?: readonly Adapter[];
 }
 
 /** Options of GPU ranks. */
@@ -254,7 +257,7 @@ function openPointer(options: HandleOptions): Pointer {
 
 /** Calls `use` with the options as a struct of the library, which lives as long as the call. */
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
-  const { model, gpu, dtype = "f32", ...sizes } = options;
+  const { model, gpu, dtype = "f32", adapters: given = [], ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
   const files = [
     pathBytes(model.files.textEncoder),
@@ -264,6 +267,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     pathBytes(gpu?.library ? [gpu.library] : []),
     gpu?.localRanks?.ncclUniqueId ?? new Uint8Array(),
   ];
+  const adapters = adapterBytes(given);
   const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst: 0 };
   const fields: SessionOptions = {
     ...sizes,
@@ -287,12 +291,14 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     textEncoder2Files: bytesOf(files[1]!),
     unetFiles: bytesOf(files[2]!),
     vaeFiles: bytesOf(files[3]!),
+    adapters: bytesOf(adapters.bytes),
   };
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));
-  // The call copies paths and id: this keeps them alive until then.
+  // The call copies what the struct points to: this keeps it alive until then.
   files.length = 0;
+  adapters.keepAlive.length = 0;
   return result;
 }
 

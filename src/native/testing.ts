@@ -185,7 +185,7 @@ const operationSchema = v.object({
 });
 
 const entrySchema = v.object({
-  stage: v.picklist(["load", "text", "denoise", "decode", "encode"]),
+  stage: v.picklist(["load", "text", "denoise", "decode", "encode", "adapt"]),
   operation: operationSchema,
   /** Cost of one operation; it occurs `count` times. */
   cost: v.object({ flops: count, bytes: count, launches: count }),

@@ -68,7 +68,7 @@ export async function runJob(
   const images: GeneratedImage[] = [];
   const latentParts: Float32Array[] = [];
   let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
-  const timings: StageTimings = { textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
+  const timings: StageTimings = { adaptMs: 0, textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
     const { range } = batch;
@@ -136,7 +136,11 @@ function requestOf(
   };
 }
 
-function add(sum: StageTimings, { textMs, denoiseMs, decodeMs, stepMs }: StageTimings): void {
+function add(
+  sum: StageTimings,
+  { adaptMs, textMs, denoiseMs, decodeMs, stepMs }: StageTimings,
+): void {
+  sum.adaptMs += adaptMs;
   sum.textMs += textMs;
   sum.denoiseMs += denoiseMs;
   sum.decodeMs += decodeMs;

@@ -6,6 +6,7 @@
 import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import * as abi from "../native/abi.ts";
+import { type Adapter, adapterBytes } from "../native/adapters.ts";
 import {
   type GpuOptions,
   type Hooks,
@@ -17,6 +18,7 @@ import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
+import type { StageTimings } from "./timings.ts";
 import { tileLatent } from "./vae-tiling.ts";
 
 export interface OpenOptions {
@@ -36,6 +38,8 @@ export interface OpenOptions {
   imageCount: number;
   /** As in the requests, for the memory check: an image may fit only in tiles. */
   vaeTiling?: boolean;
+  /** As in the requests, for the memory check. */
+  adapters?: readonly Adapter[] | undefined;
   /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
   dtype?: CpuDtype | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
@@ -62,7 +66,9 @@ export interface RankStats {
 }
 
 /** Settings passed to the library under the same names: a new one needs no line here. */
-type PassedSettings = Partial<Omit<abi.Request, "prompts" | "negatives" | "seeds" | "steps">>;
+type PassedSettings = Partial<
+  Omit<abi.Request, "prompts" | "negatives" | "seeds" | "steps" | "adapters">
+>;
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -87,6 +93,8 @@ export interface ImageRequest extends PassedSettings {
   extrapolateHalos?: boolean | undefined;
   /** Whether the result includes the decoder's output in f32. */
   wantDecoded?: boolean;
+  /** All that change the weights for this batch, in the order of their application. */
+  adapters?: readonly Adapter[] | undefined;
   testHooks?: TestHooks;
   wantLatents: boolean;
 }
@@ -98,6 +106,8 @@ export interface Progress {
   stepCount: number;
   /** Fraction of the weights that is loaded, 0 to 1. */
   loadFraction: number;
+  /** Fraction of the adapted weights that is merged, 0 to 1. */
+  adaptFraction: number;
 }
 
 /** Intermediate latents of a batch. */
@@ -125,7 +135,7 @@ export interface ImageResult {
   latentShape: [number, number, number, number];
   /** The decoder's output (n, 3, height, width), not clamped; null unless it was requested. */
   image: Float32Array | null;
-  timings: { textMs: number; denoiseMs: number; decodeMs: number; stepMs: number[] };
+  timings: StageTimings;
   ranks: RankStats[];
   /** Memory in use on the first GPU, by all processes; 0 on the CPU. */
   deviceBytes: number;
@@ -150,12 +160,13 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
       modelTileLatent: tileLatent(model),
       dtype: options.dtype ?? "f32",
+      adapters: options.adapters ?? [],
     },
     {
       signal,
       onProgress: ({ copiedBytes, copyBytes }) => {
         const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
-        return onProgress?.({ stage: "load", stepIndex: 0, stepCount: 0, loadFraction });
+        return onProgress?.({ ...nothingDone, loadFraction });
       },
     },
   );
@@ -173,6 +184,8 @@ export interface Session {
 }
 
 // --- internal ---
+
+const nothingDone = { stage: "load", stepIndex: 0, stepCount: 0, adaptFraction: 0 } as const;
 
 class NativeSession implements Session {
   constructor(
@@ -192,6 +205,7 @@ class NativeSession implements Session {
     const promptBytes = tokenBytes(prompts);
     const negativeBytes = tokenBytes(negatives);
     const hookBytes = testHookBytes(request.testHooks);
+    const adapters = adapterBytes(request.adapters ?? []);
     const { vaeFactor, vae } = this.model;
     const stepBytes = stepsToBytes(steps);
     const done = await this.handle.run(
@@ -207,13 +221,24 @@ class NativeSession implements Session {
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: bytesOf(hookBytes),
+        adapters: bytesOf(adapters.bytes),
         seeds: bytesOf(seeds),
         steps: bytesOf(stepBytes),
         prompts: bytesOf(promptBytes),
         negatives: bytesOf(negativeBytes),
         timeIds: [height, width, 0, 0, height, width],
       },
-      [stepBytes, seeds, scales, prompts, negatives, promptBytes, negativeBytes, hookBytes],
+      [
+        stepBytes,
+        seeds,
+        scales,
+        prompts,
+        negatives,
+        promptBytes,
+        negativeBytes,
+        hookBytes,
+        adapters,
+      ],
       this.imageHooks(hooks, steps.length),
     );
     const rgb = new Uint8Array(this.handle.read("rgb"));
@@ -226,6 +251,7 @@ class NativeSession implements Session {
       image: request.wantDecoded ? new Float32Array(this.handle.read("decoded")) : null,
       latentShape: [imageCount, vae.latentChannels, height / vaeFactor, width / vaeFactor],
       timings: {
+        adaptMs: milliseconds(done.adaptNs),
         textMs: milliseconds(done.textNs),
         denoiseMs: milliseconds(done.denoiseNs),
         decodeMs: milliseconds(done.decodeNs),
@@ -246,8 +272,9 @@ class NativeSession implements Session {
     let shownStep = 0;
     return {
       signal,
-      onProgress: async ({ stage, stepIndex, previewStep }) => {
-        await onProgress?.({ stage, stepIndex, stepCount, loadFraction: 1 });
+      onProgress: async ({ stage, stepIndex, previewStep, adaptedBytes, adaptBytes }) => {
+        const adaptFraction = Number(adaptedBytes) / Math.max(1, Number(adaptBytes));
+        await onProgress?.({ stage, stepIndex, stepCount, loadFraction: 1, adaptFraction });
         if (onPreview === undefined || previewStep === shownStep || previewStep === 0) return;
         shownStep = previewStep;
         const latents = new Float32Array(this.handle.read("preview"));

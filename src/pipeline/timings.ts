@@ -4,6 +4,8 @@
 
 /** Durations in milliseconds. */
 export interface StageTimings {
+  /** Merging the adapters into the weights; next to nothing where they are in use already. */
+  adaptMs: number;
   textMs: number;
   denoiseMs: number;
   decodeMs: number;

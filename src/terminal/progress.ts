@@ -37,6 +37,7 @@ export interface StageTimes {
 
 const stageWords: Record<Progress["stage"], string> = {
   load: "Loading the model",
+  adapt: "Applying LoRAs",
   text: "Encoding the prompt",
   denoise: "Denoising",
   decode: "Decoding",
@@ -190,9 +191,10 @@ function headOf(progress: ShownProgress): string {
 }
 
 /** The finished fraction of the stage, 0 to 1; null where it is unknown. */
-function fractionOf({ stage, stepIndex, stepCount, loadFraction }: ShownProgress): number | null {
-  if (stage === "load") return loadFraction;
-  return stage === "denoise" ? stepIndex / stepCount : null;
+function fractionOf(progress: ShownProgress): number | null {
+  if (progress.stage === "load") return progress.loadFraction;
+  if (progress.stage === "adapt") return progress.adaptFraction;
+  return progress.stage === "denoise" ? progress.stepIndex / progress.stepCount : null;
 }
 
 /** The figures beside the bar or the stage's name; elapsed time appears after one second. */
@@ -201,9 +203,8 @@ function partsOf(progress: ShownProgress, times: StageTimes, nowMs: number): str
   if (stage !== "denoise") {
     const seconds = (nowMs - times.stageStartMs) / 1000;
     const elapsed = seconds < 1 ? [] : [formatSeconds(seconds)];
-    return stage === "load"
-      ? [`${Math.floor(100 * progress.loadFraction)} %`, ...elapsed]
-      : elapsed;
+    const fraction = fractionOf(progress);
+    return fraction === null ? elapsed : [`${Math.floor(100 * fraction)} %`, ...elapsed];
   }
   const parts = [`${stepIndex}/${stepCount}`];
   if (stepIndex === 0) return parts;

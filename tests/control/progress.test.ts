@@ -13,7 +13,7 @@ import {
 } from "../../src/terminal/progress.ts";
 
 function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress {
-  return { stage, stepIndex, stepCount: 20, loadFraction };
+  return { stage, stepIndex, stepCount: 20, loadFraction, adaptFraction: 0.25 };
 }
 
 /** The same within a run of several images. */
@@ -75,6 +75,7 @@ describe("formatBar", () => {
     const half = `Loading the model ${"█".repeat(15)}${"░".repeat(15)}  50 %`;
     expect(formatBar(at("load", 0, 0.5), began("load"), 900, 79)).toBe(half);
     expect(formatBar(at("load", 0, 0.5), began("load"), 4200, 79)).toBe(`${half}  4.2 s`);
+    expect(formatBar(at("adapt"), began("adapt"), 0, 79)).toMatch(/^Applying LoRAs █+░+ {2}25 %$/);
     expect(formatBar(at("text"), began("text"), 0, 79)).toBe("Encoding the prompt");
     expect(formatBar(at("decode", 20), began("decode"), 0, 79)).toBe("Decoding");
   });
@@ -95,7 +96,13 @@ describe("formatBar", () => {
 
   test("never grows wider than the terminal", () => {
     for (let columns = 1; columns < 100; columns++) {
-      for (const progress of [at("load"), at("text"), at("denoise", 10), at("decode")]) {
+      for (const progress of [
+        at("load"),
+        at("adapt"),
+        at("text"),
+        at("denoise", 10),
+        at("decode"),
+      ]) {
         expect(formatBar(progress, times, 6000, columns).length).toBeLessThanOrEqual(columns);
       }
     }

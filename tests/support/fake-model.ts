@@ -87,7 +87,7 @@ async function drawNothing(
 ): Promise<ImageResult> {
   const stepCount = steps.length;
   for (const stage of ["text", "denoise", "decode"] as const) {
-    await onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1 });
+    await onProgress?.({ stage, stepIndex: 0, stepCount, loadFraction: 1, adaptFraction: 1 });
     await Bun.sleep(0);
     stopIfAborted(signal);
   }
@@ -99,7 +99,7 @@ async function drawNothing(
     height,
     latents: wantLatents ? Float32Array.from(values) : null,
     latentShape: [seeds.length, 4, height / 8, width / 8],
-    timings: { textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: steps.map(() => 1) },
+    timings: { adaptMs: 0, textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: steps.map(() => 1) },
     image: null,
     ranks: [],
     deviceBytes: 0,

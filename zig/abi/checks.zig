@@ -53,6 +53,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     configs.check(&o.config, &last_error) catch return .bad_config;
     const refused = size(&o.config, o.latent_rows, o.latent_width);
     if (refused) |status| return status;
+    if (adaptersOf(o.adapters)) |status| return status;
     if (o.image_count < 1 or o.image_count > image_count_max) {
         return refuse("{d} images at once; 1 to {d}", .{
             o.image_count, image_count_max,
@@ -127,6 +128,8 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (types.TestHooks.of(r.hooks).only_rank > 0 and r.kind != .image) {
         return refuse("one rank of a component", .{});
     }
+    if (adaptersOf(r.adapters)) |status| return status;
+    if (r.adapters.len > 0) return refuse("adapters, which this version does not apply", .{});
     switch (r.kind) {
         .image => {
             if (config.readsMask()) return refuse("an image of an inpainting model", .{});
@@ -165,6 +168,36 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
             return refuse("the encode of an image of the wrong length", .{});
         },
+    }
+    return null;
+}
+
+/// What names and files hold is checked when they are applied.
+fn adaptersOf(bytes: Bytes) ?Status {
+    const adapter_bytes = @sizeOf(types.Adapter);
+    if (bytes.len % adapter_bytes != 0 or bytes.len / adapter_bytes > types.adapter_count_max) {
+        return refuse("adapters outside 0 to {d}", .{types.adapter_count_max});
+    }
+    const all: []align(1) const types.Adapter = std.mem.bytesAsSlice(types.Adapter, bytes.slice());
+    for (all) |adapter| {
+        const target_bytes = @sizeOf(types.AdapterTarget);
+        const target_count = adapter.targets.len / target_bytes;
+        if (adapter.targets.len % target_bytes != 0 or
+            target_count > types.adapter_target_count_max)
+        {
+            return refuse("adapted weights outside 0 to {d}", .{types.adapter_target_count_max});
+        }
+        if (adapter.path.len == 0) return refuse("an adapter without a file", .{});
+        for ([_]f32{ adapter.unet_scale, adapter.text_scale }) |scale| {
+            if (!std.math.isFinite(scale)) return refuse("an adapter's scale of {d}", .{scale});
+        }
+        const targets: []align(1) const types.AdapterTarget =
+            std.mem.bytesAsSlice(types.AdapterTarget, adapter.targets.slice());
+        for (targets) |target| {
+            if (!std.math.isFinite(target.scale)) {
+                return refuse("a delta's scale of {d}", .{target.scale});
+            }
+        }
     }
     return null;
 }

@@ -15,11 +15,15 @@ const modes = @import("../patch/sync_mode.zig");
 const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
+const weights = @import("../weights.zig");
+const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 14;
+pub const abi_version: u32 = 15;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
+pub const adapter_count_max = adapters.adapter_count_max;
+pub const adapter_target_count_max = adapters.target_count_max;
 
 pub const Status = enum(u32) {
     ok = 0,
@@ -114,6 +118,58 @@ pub const SessionOptions = extern struct {
     text_encoder_2_files: Bytes,
     unet_files: Bytes,
     vae_files: Bytes,
+    /// `Adapter`, those of the first image, for the memory check; the requests say which apply.
+    adapters: Bytes,
+};
+
+/// A file of changes to weights: a LoRA or one of its kin. Two of them may name the same file.
+pub const Adapter = extern struct {
+    /// Of a safetensors file, in UTF-8 without a 0 byte.
+    path: Bytes,
+    /// The user's factor for the UNet and the VAE; 0 leaves their weights alone.
+    unet_scale: f32,
+    /// The same for both text encoders.
+    text_scale: f32,
+    /// `AdapterTarget`; applied in their order, after those of the adapters before.
+    targets: Bytes,
+};
+
+/// One weight that an adapter changes, and the tensors that say how: names in the adapter's file in
+/// UTF-8, empty where a tensor is not used. The library checks that they exist and that their
+/// shapes fit each other and the weight.
+///
+/// | algorithm  | tensors                                                                       |
+/// |------------|-------------------------------------------------------------------------------|
+/// | lora       | up, down; mid for Tucker (`lora_mid`)                                         |
+/// | loha       | w1_a, w1_b, w2_a, w2_b; t1 and t2 for Tucker                                  |
+/// | lokr       | w1 or w1_a and w1_b; w2 or w2_a and w2_b, with t2 for Tucker                  |
+/// | difference | value: the whole difference (`.diff`, `.diff_b`, `.w_norm`, `.b_norm`)        |
+/// | replace    | value: the weight itself (`.set_weight`); the scales are not read             |
+///
+/// `dora_scale` may be added to the first three.
+pub const AdapterTarget = extern struct {
+    component: weights.Component,
+    algorithm: adapters.Algorithm,
+    /// alpha / rank of the delta, 1 where the file has no alpha; 1 for lokr without factors.
+    scale: f32,
+    /// Read with `dora_scale`: the norm that it is divided by. `original`: kohya, LyCORIS, ComfyUI;
+    /// `merged`: PEFT and diffusers (`lora_magnitude_vector`).
+    dora_norm: adapters.DoraNorm,
+    /// The weight's key as diffusers names it, ".weight" or ".bias" included.
+    key: Bytes,
+    up: Bytes,
+    down: Bytes,
+    mid: Bytes,
+    w1: Bytes,
+    w1_a: Bytes,
+    w1_b: Bytes,
+    t1: Bytes,
+    w2: Bytes,
+    w2_a: Bytes,
+    w2_b: Bytes,
+    t2: Bytes,
+    value: Bytes,
+    dora_scale: Bytes,
 };
 
 pub const Tokens = extern struct {
@@ -189,6 +245,9 @@ pub const Request = extern struct {
     prompts: Bytes,
     /// `Tokens`, one per image; empty with one branch.
     negatives: Bytes,
+    /// `Adapter`: all that the weights have while this job runs; empty for the model's own weights.
+    /// A set that was used shortly before costs no merging.
+    adapters: Bytes,
     /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
     /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,
@@ -225,6 +284,16 @@ pub const Progress = extern struct {
     copied_bytes: u64,
     /// Memory in use on the first GPU after the last job, by all processes; 0 on the CPU.
     device_bytes: u64,
+    /// Bytes of weights that the job merges with its adapters, and those merged so far; both 0
+    /// where they are merged already.
+    adapt_bytes: u64,
+    adapted_bytes: u64,
+    /// Host memory of merged weights, those of sets that are kept for later included.
+    merged_bytes: u64,
+    /// Counter since the session was opened, for tests: weights merged.
+    merged_weight_count: u64,
+    /// Time that making the adapters' weights took.
+    adapt_ns: u64,
     text_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,
@@ -236,13 +305,15 @@ pub const constants = .{
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
+    .{ "adapter_count_max", adapter_count_max },
+    .{ "adapter_target_count_max", adapter_target_count_max },
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
     configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
     models.ModelConfig, Bytes,              SessionOptions,     Tokens,
     TestHooks,          Request,            backend.Update,     backend.StepCoefficients,
-    GpuReportOptions,
+    GpuReportOptions,   Adapter,            AdapterTarget,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
@@ -251,4 +322,5 @@ pub const enums = .{
     pipeline.Output,      configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
     configs.MidBlockKind, backend.Compute,       modes.SyncMode,      faults.Fault,
     devices.DeviceKind,   devices.TransportKind, DType,               random.Rng,
+    weights.Component,    adapters.Algorithm,    adapters.DoraNorm,
 };

@@ -147,22 +147,6 @@ pub const GpuRanks = struct {
         for (local) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
     }
 
-    /// Adds `delta` to a weight on every GPU; see `weights.Resident.apply`.
-    pub fn applyDelta(ranks: *GpuRanks, weight: *const Weight, delta: []const f32) Error!void {
-        const activation = ranks.options.activation_dtype;
-        for (ranks.gpus) |*gpu| {
-            try device_weights.apply(ranks.gpa, gpu, weight, activation, delta);
-        }
-    }
-
-    /// Returns to the checkpoint's weight on every GPU.
-    pub fn restoreWeight(ranks: *GpuRanks, weight: *const Weight) Error!void {
-        const activation = ranks.options.activation_dtype;
-        for (ranks.gpus) |*gpu| {
-            try device_weights.restore(ranks.gpa, gpu, weight, activation);
-        }
-    }
-
     // --- internal ---
 
     /// The GPU of the first local rank, of `gpu_count` that the driver shows.

@@ -6,6 +6,7 @@ const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Rng = @import("../random.zig").Rng;
 const Stage = @import("../stage.zig").Stage;
+const Adapter = @import("../weights.zig").adapters.Adapter;
 const Hooks = @import("../transport/faults.zig").Hooks;
 
 pub const Kind = enum(u32) {
@@ -73,6 +74,8 @@ pub const Job = struct {
     prompts: []const Tokens = &.{},
     /// One per image; null means zeros (`force_zeros_for_empty_prompt`).
     negatives: []const ?Tokens = &.{},
+    /// All that change the weights while the job runs, in the order of their application.
+    adapters: []const Adapter = &.{},
     time_ids: [6]f32 = @splat(0),
     /// Tile size in rows and columns of the latent; 0 for no tiles. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,

@@ -43,6 +43,8 @@ const alignment = @alignOf(RankStats);
 pub const Result = struct {
     arena: std.heap.ArenaAllocator,
     outputs: std.EnumArray(Output, []align(alignment) u8) = .initFill(&.{}),
+    /// Time that making the adapters' weights took.
+    adapt_ns: u64 = 0,
     text_ns: u64 = 0,
     denoise_ns: u64 = 0,
     decode_ns: u64 = 0,

@@ -1,14 +1,12 @@
 //! The weights that a device computes with, from one component's checkpoint. Loading the model
 //! looks them up by key, which checks names and shapes without reading the data.
 //!
-//! On the CPU matrices stay in the mapped file; convolutions and vectors are copied. Adapters
-//! change weights between jobs; see `adapters.zig`.
+//! On the CPU matrices stay in the mapped file; convolutions and vectors are copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const Adapters = @import("adapters.zig").Adapters;
 const Checkpoint = @import("checkpoint.zig").Checkpoint;
 const DType = @import("../tensor.zig").DType;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
@@ -27,7 +25,6 @@ pub const Resident = struct {
     weights: std.ArrayList(*Weight) = .empty,
     by_name: std.StringHashMapUnmanaged(*Weight) = .empty,
     copies: []align(64) u8 = &.{},
-    adapters: Adapters = .{},
 
     pub fn open(
         gpa: Allocator,
@@ -40,7 +37,6 @@ pub const Resident = struct {
     }
 
     pub fn close(resident: *Resident) void {
-        resident.adapters.deinit(resident.gpa);
         huge_pages.free(resident.gpa, resident.copies);
         resident.checkpoint.close();
         resident.* = undefined;
@@ -324,54 +320,4 @@ test "missing, unused, misshapen and unusable tensors are named" {
         open(testing.allocator, testing.io, &folder, &interrupt, &d),
     );
     try expectMessage(&d, "is not a file");
-}
-
-test "deltas come in the file's order, replace each other, and leave no trace" {
-    var bytes: [2 * 8 + 4 + 8]u8 = undefined;
-    const halves: [*]align(1) u16 = @ptrCast(&bytes);
-    for (0..8) |i| halves[i] = @bitCast(@as(f16, @floatFromInt(i)));
-    bytes[16..20].* = .{ 0x80, 0x3f, 0x40, 0x40 };
-    bytes[20..].* = .{ 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40 };
-    var file: TestFile = try .init(
-        \\{"c":{"dtype":"F16","shape":[2,2,1,2],"data_offsets":[0,16]},
-        \\"v":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]},
-        \\"m":{"dtype":"F32","shape":[1,2],"data_offsets":[20,28]}}
-    , &bytes);
-    defer file.deinit();
-    var d: Diagnostics = .{};
-    const gpa = testing.allocator;
-    var interrupt: std.atomic.Value(bool) = .init(false);
-    const open = Resident.open;
-    var resident = try open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
-    defer resident.close();
-    _ = try resident.view().convolution("c", 2, 2, 1, 2);
-    _ = try resident.view().vector("v", 2);
-    _ = try resident.view().matrix("m", 1, 2);
-    var copied_bytes: std.atomic.Value(u64) = .init(0);
-    try resident.loadToHost(&interrupt, &copied_bytes);
-    try testing.expectEqual(null, resident.find("w"));
-    const c = resident.find("c").?;
-    const before = c.*;
-    try resident.adapters.apply(gpa, c, &.{ 100, 200, 300, 400, 500, 600, 700, 800 });
-    const delta = [_]f32{ 10, 20, 30, 40, 50, 60, 70, 80 };
-    try resident.adapters.apply(gpa, c, &delta);
-    try testing.expectEqual(DType.f32, c.dtype);
-    const sum: [*]const f32 = @ptrFromInt(c.address);
-    // (out, width, in)
-    try testing.expectEqualSlices(f32, &.{ 10, 32, 21, 43, 54, 76, 65, 87 }, sum[0..8]);
-    for ([_][]const u8{ "v", "m" }, [_][2]f32{ .{ 1.5, 3.25 }, .{ 1.5, 2.25 } }) |name, expected| {
-        const weight = resident.find(name).?;
-        const whole = weight.*;
-        try resident.adapters.apply(gpa, weight, &.{ 0.5, 0.25 });
-        const values: [*]const f32 = @ptrFromInt(weight.address);
-        try testing.expectEqualSlices(f32, &expected, values[0..2]);
-        resident.adapters.restore(gpa, weight);
-        try testing.expectEqual(whole, weight.*);
-    }
-    resident.adapters.restore(gpa, c);
-    resident.adapters.restore(gpa, c);
-    try testing.expectEqual(before, c.*);
-    try testing.expectEqual(0, resident.adapters.changed.count());
-    // What is still changed is freed by `close`.
-    try resident.adapters.apply(gpa, c, &delta);
 }

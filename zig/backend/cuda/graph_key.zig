@@ -39,9 +39,6 @@ pub const GraphKey = struct {
     width: u32,
     channels: u32,
     step: StepVariant,
-    /// Number of the set of adapters in use, where they add launches. Adapters that are merged
-    /// into the weights in place change no launch.
-    adapters_generation: u64 = 0,
     /// Whether the residuals of a ControlNet are added.
     has_control: bool = false,
 

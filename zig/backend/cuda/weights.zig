@@ -39,7 +39,7 @@ pub fn upload(
     defer gpa.free(staging);
     for (weights) |weight| {
         if (cancelled.load(.monotonic)) return error.Cancelled;
-        const bytes = try write(gpu, weight, activation, null, staging);
+        const bytes = try write(gpu, weight, activation, staging);
         _ = copied_bytes.fetchAdd(bytes, .monotonic);
     }
 }
@@ -51,40 +51,16 @@ pub fn largestCount(weights: []const *Weight) usize {
     return largest;
 }
 
-/// Makes the weight the checkpoint's elements plus `delta`, rounded once; `delta` has the
-/// checkpoint's shape and order, and an earlier one is replaced. Only between jobs: the weight is
-/// overwritten in place.
-pub fn apply(
-    gpa: Allocator,
-    gpu: *Gpu,
-    weight: *const Weight,
-    activation: DType,
-    delta: []const f32,
-) Error!void {
-    assert(delta.len == weight.elementCount());
-    const staging = try gpa.alloc(u16, delta.len);
-    defer gpa.free(staging);
-    _ = try write(gpu, weight, activation, delta, staging);
-}
-
-/// Returns to the checkpoint's elements by uploading them again.
-pub fn restore(gpa: Allocator, gpu: *Gpu, weight: *const Weight, activation: DType) Error!void {
-    const staging = try gpa.alloc(u16, weight.elementCount());
-    defer gpa.free(staging);
-    _ = try write(gpu, weight, activation, null, staging);
-}
-
 // --- internal ---
 
 fn write(
     gpu: *Gpu,
     weight: *const Weight,
     activation: DType,
-    delta: ?[]const f32,
     staging: []u16,
 ) Error!usize {
     try gpu.makeCurrent();
-    const bytes = bytesOf(weight, activation, delta, staging);
+    const bytes = bytesOf(weight, activation, staging);
     const target = gpu.weights + weight.device_offset;
     const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
     try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
@@ -92,13 +68,8 @@ fn write(
 }
 
 /// Elements in the GPU's type and order: the file's own bytes where these match.
-fn bytesOf(
-    weight: *const Weight,
-    activation: DType,
-    delta: ?[]const f32,
-    staging: []u16,
-) []const u8 {
-    const is_same = delta == null and weight.source_dtype == activation and weight.scale == 1;
+fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 {
+    const is_same = weight.source_dtype == activation and weight.scale == 1;
     if (is_same and !weight.isPermuted()) return weight.source;
     const out = staging[0..weight.elementCount()];
     for (out, 0..) |*bits, i| {
@@ -106,8 +77,7 @@ fn bytesOf(
         if (is_same) {
             bits.* = std.mem.readInt(u16, weight.source[2 * at ..][0..2], .little);
         } else {
-            const sum = weight.sourceValue(at) + if (delta) |values| values[at] else 0;
-            bits.* = round(weight.scale * sum, activation);
+            bits.* = round(weight.scale * weight.sourceValue(at), activation);
         }
     }
     return std.mem.sliceAsBytes(out);
