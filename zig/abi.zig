@@ -358,6 +358,8 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
     job.adapters = try copyAdapters(arena, r.adapters);
+    job.injected = try copyValues(f32, arena, r.injected);
+    job.injected_2 = try copyValues(f32, arena, r.injected_2);
     job.sample = try copyValues(f32, arena, r.sample);
     job.prompt_embeds = try copyValues(f32, arena, r.prompt_embeds);
     job.pooled = try copyValues(f32, arena, r.pooled);

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 15;
+export const abiVersion = 16;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -457,6 +457,8 @@ export interface Request {
   prompts: Bytes;
   negatives: Bytes;
   adapters: Bytes;
+  injected: Bytes;
+  injected2: Bytes;
   timeIds: number[];
   batch: number | boolean;
   timestep: number;
@@ -466,10 +468,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 272;
+export const sizeOfRequest = 304;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 272, true);
+  v.setUint32(at + 0, 304, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -492,15 +494,17 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 128, s.prompts);
   writeBytes(v, at + 144, s.negatives);
   writeBytes(v, at + 160, s.adapters);
+  writeBytes(v, at + 176, s.injected);
+  writeBytes(v, at + 192, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 176 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 208 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 200, Number(s.batch), true);
-  v.setFloat32(at + 204, s.timestep, true);
-  writeBytes(v, at + 208, s.sample);
-  writeBytes(v, at + 224, s.promptEmbeds);
-  writeBytes(v, at + 240, s.pooled);
-  writeBytes(v, at + 256, s.timeIdsList);
+  v.setUint32(at + 232, Number(s.batch), true);
+  v.setFloat32(at + 236, s.timestep, true);
+  writeBytes(v, at + 240, s.sample);
+  writeBytes(v, at + 256, s.promptEmbeds);
+  writeBytes(v, at + 272, s.pooled);
+  writeBytes(v, at + 288, s.timeIdsList);
 }
 
 export interface Update {
@@ -641,6 +645,8 @@ export const zeroRequest: Request = {
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },
   adapters: { address: 0n, len: 0n, },
+  injected: { address: 0n, len: 0n, },
+  injected2: { address: 0n, len: 0n, },
   timeIds: [],
   batch: 0,
   timestep: 0,

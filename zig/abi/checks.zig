@@ -147,10 +147,10 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
                 return refuse("guidance scales that are not one per image", .{});
             }
             const negative_count = if (r.branch_count == 2) image_count else 0;
-            if (prompts(config, r.prompts, image_count, true)) |status| return status;
-            return prompts(config, r.negatives, negative_count, false);
+            if (prompts(config, r, r.prompts, image_count, true)) |status| return status;
+            return prompts(config, r, r.negatives, negative_count, false);
         },
-        .prompt_embeds => return prompts(config, r.prompts, 1, true),
+        .prompt_embeds => return prompts(config, r, r.prompts, 1, true),
         .noise_prediction => {
             const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
             const unet_bytes = @as(usize, r.batch) * positions * config.unet.in_channels * 4;
@@ -205,6 +205,7 @@ fn adaptersOf(bytes: Bytes) ?Status {
 /// `Tokens`, one per image; negative prompts may be absent.
 fn prompts(
     config: *const models.ModelConfig,
+    r: *const Request,
     bytes: Bytes,
     image_count: usize,
     are_required: bool,
@@ -215,25 +216,29 @@ fn prompts(
     const all: []align(1) const Tokens = std.mem.bytesAsSlice(Tokens, bytes.slice());
     for (all) |one| {
         if (!are_required and one.present == 0) continue;
-        if (tokens(config, one)) |status| return status;
+        if (tokens(config, r, one)) |status| return status;
     }
     return null;
 }
 
-fn tokens(config: *const models.ModelConfig, t: Tokens) ?Status {
+fn tokens(config: *const models.ModelConfig, r: *const Request, t: Tokens) ?Status {
     const count = config.text.tokenCount();
     if (t.end_index >= count) return refuse("a prompt without an end token", .{});
-    for ([_]Bytes{ t.ids, t.ids_2 }, [_]*const configs.ClipConfig{
-        &config.text.text_encoder, &config.text.text_encoder_2,
-    }) |ids, encoder| {
+    const text = &config.text;
+    const encoders = [_]*const configs.ClipConfig{ &text.text_encoder, &text.text_encoder_2 };
+    const injections = [_]Bytes{ r.injected, r.injected_2 };
+    for ([_]Bytes{ t.ids, t.ids_2 }, injections, encoders) |ids, injected, encoder| {
         if (encoder.is_present == 0) continue;
+        const row_bytes = @as(u64, encoder.hidden_size) * 4;
+        if (injected.len % row_bytes != 0) return refuse("embeddings of another width", .{});
+        const id_count = encoder.vocab_size + injected.len / row_bytes;
         if (ids.len != @as(u64, count) * 4) {
             return refuse("a prompt that is not {d} tokens long", .{count});
         }
         const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
         for (values) |id| {
-            if (id < 0 or id >= encoder.vocab_size) return refuse("token {d}, which is not in " ++
-                "the vocabulary of {d}", .{ id, encoder.vocab_size });
+            if (id < 0 or id >= id_count) return refuse("token {d}, which is not in " ++
+                "the vocabulary of {d}", .{ id, id_count });
         }
     }
     return null;

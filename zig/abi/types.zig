@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 15;
+pub const abi_version: u32 = 16;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 pub const adapter_count_max = adapters.adapter_count_max;
@@ -173,7 +173,8 @@ pub const AdapterTarget = extern struct {
 };
 
 pub const Tokens = extern struct {
-    /// i32, one per position of the encoder; not read where the model has no such encoder.
+    /// i32, one per position of the encoder; not read where the model has no such encoder. Ids from
+    /// the vocabulary's size on are rows of `Request.injected`.
     ids: Bytes,
     ids_2: Bytes,
     /// Index of the end-of-text token in the ids of the encoder with the pooled output.
@@ -248,6 +249,9 @@ pub const Request = extern struct {
     /// `Adapter`: all that the weights have while this job runs; empty for the model's own weights.
     /// A set that was used shortly before costs no merging.
     adapters: Bytes,
+    /// Embeddings of textual inversion for each text encoder, f32 (rows, hidden_size).
+    injected: Bytes,
+    injected_2: Bytes,
     /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
     /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,

@@ -222,6 +222,7 @@ pub const Planned = struct {
         ids: Tensor,
         _: *const Weight,
         _: *const Weight,
+        _: ?Tensor,
     ) Error!void {
         const operation: Operation = .{ .op = .embed_tokens, .out = out.shape.channels };
         const bytes = ids.byteCount() + 3 * out.byteCount();

@@ -64,18 +64,24 @@ pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor
 // Embeddings.
 
 /// token_weight[ids] + position_weight: ids (batch, 1, tokens, 1) i32 to (batch, 1, tokens, c).
+/// `injected` (batch, 1, tokens, c) has the embedding of each position whose id is beyond the
+/// vocabulary; its other positions are not read. Without it such ids take the last row.
 pub fn embedTokens(
     b: Backend,
     ids: Tensor,
     token_weight: *const Weight,
     position_weight: *const Weight,
+    injected: ?Tensor,
 ) Error!Tensor {
     assert(ids.dtype == .i32 and ids.shape.channels == 1);
     assert(ids.shape.width <= position_weight.shape[0]);
     assert(token_weight.shape[1] == position_weight.shape[1]);
     const out = try b.alloc(ids.shape.withChannels(token_weight.shape[1]), b.activationType());
+    if (injected) |rows| assert(rows.shape.eql(out.shape) and rows.dtype == out.dtype);
     switch (b.target()) {
-        inline else => |device| try device.embedTokens(out, ids, token_weight, position_weight),
+        inline else => |device| {
+            try device.embedTokens(out, ids, token_weight, position_weight, injected);
+        },
     }
     return out;
 }

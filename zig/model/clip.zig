@@ -69,9 +69,20 @@ pub const ClipTextModel = struct {
     }
 
     /// Maps `ids` (batch, 1, tokens, 1) to the hidden state that the UNet reads,
-    /// (batch, 1, tokens, hidden_size).
-    pub fn hiddenState(model: ClipTextModel, ctx: Context, ids: Tensor) Error!Tensor {
-        var hidden = try ctx.b.embedTokens(ids, model.token_embedding, model.position_embedding);
+    /// (batch, 1, tokens, hidden_size). `injected`, of that shape, has the embeddings of ids beyond
+    /// the vocabulary, each at its position.
+    pub fn hiddenState(
+        model: ClipTextModel,
+        ctx: Context,
+        ids: Tensor,
+        injected: ?Tensor,
+    ) Error!Tensor {
+        var hidden = try ctx.b.embedTokens(
+            ids,
+            model.token_embedding,
+            model.position_embedding,
+            injected,
+        );
         for (model.encoder_layers[0..model.hidden_layer_count]) |layer| {
             const next = try layer.forward(ctx, hidden);
             ctx.b.free(hidden);

@@ -28,6 +28,7 @@ pub const Kind = enum(u32) {
     }
 };
 
+/// A prompt. An id from the vocabulary's size on is a row of the job's injected embeddings.
 pub const Tokens = struct {
     ids: []const i32 = &.{},
     ids_2: []const i32 = &.{},
@@ -76,6 +77,9 @@ pub const Job = struct {
     negatives: []const ?Tokens = &.{},
     /// All that change the weights while the job runs, in the order of their application.
     adapters: []const Adapter = &.{},
+    /// Embeddings of textual inversion, (rows, hidden_size) of each text encoder.
+    injected: []const f32 = &.{},
+    injected_2: []const f32 = &.{},
     time_ids: [6]f32 = @splat(0),
     /// Tile size in rows and columns of the latent; 0 for no tiles. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,
@@ -86,6 +90,11 @@ pub const Job = struct {
     prompt_embeds: []const f32 = &.{},
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
+
+    /// Whether the text encoders read embeddings beside their vocabularies.
+    pub fn hasInjected(job: *const Job) bool {
+        return job.injected.len > 0 or job.injected_2.len > 0;
+    }
 
     /// The job with only its first `count` images; `job` keeps the memory.
     pub fn withImages(job: *const Job, count: usize) Job {

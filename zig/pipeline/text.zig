@@ -7,6 +7,7 @@
 //! the others read its tensors in place.
 
 const std = @import("std");
+const Allocator = std.mem.Allocator;
 const backend = @import("../backend.zig");
 const GraphKey = backend.GraphKey;
 const ClipTextModel = @import("../model.zig").ClipTextModel;
@@ -58,11 +59,17 @@ pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error
     var count: usize = 0;
     defer for (states[0..count]) |state| b.free(state);
     if (model.text_encoder) |*encoder| {
-        states[count] = try hiddenState(rank, .text_encoder, encoder, tokens.ids);
+        states[count] = try hiddenState(rank, .text_encoder, encoder, .{
+            .ids = tokens.ids,
+            .rows = rank.job.injected,
+        });
         count += 1;
     }
     if (model.text_encoder_2) |*encoder| {
-        states[count] = try hiddenState(rank, .text_encoder_2, encoder, tokens.ids_2);
+        states[count] = try hiddenState(rank, .text_encoder_2, encoder, .{
+            .ids = tokens.ids_2,
+            .rows = rank.job.injected_2,
+        });
         count += 1;
     }
     if (count == 1) {
@@ -136,21 +143,62 @@ fn make(rank: *Rank) Error!Conditioning {
     return own.*;
 }
 
+/// What one text encoder reads.
+const EncoderInput = struct {
+    ids: []const i32,
+    /// The job's embeddings for this encoder.
+    rows: []const f32,
+
+    /// (tokens, channels): the row of each id beyond the vocabulary at its position, else zeros.
+    fn place(
+        input: EncoderInput,
+        arena: Allocator,
+        vocabulary_count: u32,
+        channels: u32,
+    ) Allocator.Error![]const f32 {
+        const placed = try arena.alloc(f32, input.ids.len * channels);
+        @memset(placed, 0);
+        for (input.ids, 0..) |id, position| {
+            if (id < vocabulary_count) continue;
+            const row: usize = @intCast(@as(u32, @intCast(id)) - vocabulary_count);
+            const values = input.rows[row * channels ..][0..channels];
+            @memcpy(placed[position * channels ..][0..channels], values);
+        }
+        return placed;
+    }
+};
+
+/// Embeddings are uploaded before the graph is launched, as the ids are: another prompt changes the
+/// contents of the graph's memory alone. In a job that has any, both encoders get them for every
+/// prompt, so that scratch has the same blocks in each.
 fn hiddenState(
     rank: *Rank,
     network: @FieldType(GraphKey, "network"),
     encoder: *const ClipTextModel,
-    ids: []const i32,
+    input: EncoderInput,
 ) Error!Tensor {
-    const shape: Shape = .tokens(1, @intCast(ids.len), 1);
-    const tensor = try rank.b.upload(shape, .i32, std.mem.sliceAsBytes(ids));
-    defer rank.b.free(tensor);
-    const key: GraphKey = .of(network, tensor, .{});
-    return rank.b.runGraphed(key, runEncoder, .{ rank, encoder, tensor });
+    const b = rank.b;
+    const shape: Shape = .tokens(1, @intCast(input.ids.len), 1);
+    const ids = try b.upload(shape, .i32, std.mem.sliceAsBytes(input.ids));
+    defer b.free(ids);
+    var key: GraphKey = .of(network, ids, .{});
+    key.has_injected = rank.job.hasInjected();
+    const vocabulary_count, const channels = encoder.token_embedding.shape[0..2].*;
+    const injected: ?Tensor = if (key.has_injected) try b.uploadFloats(
+        shape.withChannels(channels),
+        try input.place(rank.arena, vocabulary_count, channels),
+    ) else null;
+    defer if (injected) |tensor| b.free(tensor);
+    return b.runGraphed(key, runEncoder, .{ rank, encoder, ids, injected });
 }
 
-fn runEncoder(rank: *Rank, encoder: *const ClipTextModel, ids: Tensor) Error!Tensor {
-    return encoder.hiddenState(rank.context(), ids);
+fn runEncoder(
+    rank: *Rank,
+    encoder: *const ClipTextModel,
+    ids: Tensor,
+    injected: ?Tensor,
+) Error!Tensor {
+    return encoder.hiddenState(rank.context(), ids, injected);
 }
 
 /// The pooled output. The end-of-text token's position differs between prompts, so it is uploaded
@@ -159,7 +207,9 @@ fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
     const bytes = std.mem.asBytes(&end_index);
     const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
     defer rank.b.free(ends);
-    const key: GraphKey = .of(.text_projection, hidden, .{});
+    var key: GraphKey = .of(.text_projection, hidden, .{});
+    // Decides which blocks of scratch are in use.
+    key.has_injected = rank.job.hasInjected();
     return rank.b.runGraphed(key, runPooled, .{ rank, hidden, ends });
 }
 

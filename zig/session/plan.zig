@@ -44,6 +44,7 @@ pub const Key = struct {
     vae_tile_latent: u32,
     wants_decoded: bool,
     has_negative: bool,
+    has_injected: bool,
     /// Of a component's own job.
     batch: u32,
     prompt_embeds_len: usize,
@@ -63,6 +64,7 @@ pub const Key = struct {
             .has_negative = for (job.negatives) |tokens| {
                 if (tokens != null) break true;
             } else false,
+            .has_injected = job.hasInjected(),
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };

@@ -236,6 +236,8 @@ pub const EmbedTokens = extern struct {
     tokens_per_batch: usize,
     token_weight: *const anyopaque,
     position_weight: *const anyopaque,
+    /// Rows of positions whose id is beyond the vocabulary; null for none.
+    injected: ?[*]const f32,
     token_type: WeightType,
     position_type: WeightType,
     vocabulary_count: usize,

@@ -178,12 +178,14 @@ pub fn embedTokens(
     ids: Tensor,
     token_weight: *const Weight,
     position_weight: *const Weight,
+    injected: ?Tensor,
 ) error{Cancelled}!void {
     const args: arguments.EmbedTokens = .{
         .ids = @ptrFromInt(ids.address),
         .tokens_per_batch = ids.shape.positionCount(),
         .token_weight = @ptrFromInt(token_weight.address),
         .position_weight = @ptrFromInt(position_weight.address),
+        .injected = if (injected) |rows| @ptrFromInt(rows.address) else null,
         .token_type = ops_product.weightTypeOf(token_weight.dtype),
         .position_type = ops_product.weightTypeOf(position_weight.dtype),
         .vocabulary_count = token_weight.shape[0],

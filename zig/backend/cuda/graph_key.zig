@@ -41,6 +41,8 @@ pub const GraphKey = struct {
     step: StepVariant,
     /// Whether the residuals of a ControlNet are added.
     has_control: bool = false,
+    /// Whether a text encoder reads injected embeddings beside its vocabulary.
+    has_injected: bool = false,
 
     pub fn of(network: Network, input: Tensor, step: StepVariant) GraphKey {
         return .{

@@ -15,6 +15,7 @@ pub fn embedTokens(
     ids: Tensor,
     token_weight: *const Weight,
     position_weight: *const Weight,
+    injected: ?Tensor,
 ) Error!void {
     const count = grids.positionPacks(out, out.shape.channels);
     return cuda.launch("embed_tokens", .typed, grids.blocks(count), grids.block, 0, .{
@@ -22,6 +23,7 @@ pub fn embedTokens(
         ids.address,
         cuda.addressOf(token_weight),
         cuda.addressOf(position_weight),
+        if (injected) |rows| rows.address else 0,
         token_weight.shape[0],
         @as(u32, @intCast(ids.shape.positionCount())),
         out.shape.channels,

@@ -90,15 +90,21 @@ pub fn checkFinite(args: *const anyopaque, task: usize, _: [*]align(64) u8) call
     if (v.sum(zeros) != 0) @atomicStore(u32, a.found, 1, .monotonic);
 }
 
-/// token_weight[id] + position_weight[position]. Ids out of range take the nearest row: the caller
-/// has checked them, and a kernel must not read beyond a file.
+/// token_weight[id] + position_weight[position]; an id beyond the vocabulary takes its position's
+/// row of `injected`. Ids out of range take the nearest row otherwise: the caller has checked them,
+/// and a kernel must not read beyond a file.
 pub fn embedTokens(args: *const anyopaque, task: usize, _: [*]align(64) u8) callconv(.c) void {
     const a: *const arguments.EmbedTokens = @ptrCast(@alignCast(args));
     const last: i32 = @intCast(a.vocabulary_count - 1);
-    const id: usize = @intCast(@max(0, @min(a.ids[task], last)));
+    const id = a.ids[task];
     const position = task % a.tokens_per_batch;
     const out = a.out + task * a.channels;
-    widenRow(.set, a.token_type, a.token_weight, id, a.channels, out);
+    if (a.injected) |rows| if (id > last) {
+        widenRow(.set, .f32, rows, task, a.channels, out);
+        return widenRow(.add, a.position_type, a.position_weight, position, a.channels, out);
+    };
+    const row: usize = @intCast(@max(0, @min(id, last)));
+    widenRow(.set, a.token_type, a.token_weight, row, a.channels, out);
     widenRow(.add, a.position_type, a.position_weight, position, a.channels, out);
 }
 

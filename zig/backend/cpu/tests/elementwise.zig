@@ -131,7 +131,7 @@ test "add, scaleRepeat, concatChannels and copy" {
     }
 }
 
-test "embedTokens and gatherTokens" {
+test "embedTokens, gatherTokens, and ids beyond the vocabulary" {
     var a: support.Arena = .init(5);
     defer a.deinit();
     const cpu = try support.open(null, 2);
@@ -141,7 +141,7 @@ test "embedTokens and gatherTokens" {
     const ids = try a.tensor(.tokens(2, 4, 1), .i32);
     @memcpy(ids.host(i32), &[_]i32{ 0, 8, 3, 3, 1, 2, 7, 8 });
     const out = try a.tensor(.tokens(2, 4, 21), .f32);
-    try cpu.embedTokens(out, ids, table, positions);
+    try cpu.embedTokens(out, ids, table, positions, null);
     const rows = try a.weightDoubles(table);
     const offsets = try a.weightDoubles(positions);
     for (out.host(f32), 0..) |o, i| {
@@ -157,6 +157,19 @@ test "embedTokens and gatherTokens" {
     const all = out.host(f32);
     try std.testing.expectEqualSlices(f32, all[3 * 21 ..][0..21], gathered.host(f32)[0..21]);
     try std.testing.expectEqualSlices(f32, all[5 * 21 ..][0..21], gathered.host(f32)[21..]);
+
+    // Positions 1 and 6 have an embedding of their own, and all others keep their bits.
+    const injected = try a.tensor(out.shape, .f32);
+    for (injected.host(f32), 0..) |*value, i| value.* = @floatFromInt(i);
+    ids.host(i32)[1] = 9;
+    ids.host(i32)[6] = 1000;
+    const mixed = try a.tensor(out.shape, .f32);
+    try cpu.embedTokens(mixed, ids, table, positions, injected);
+    for (mixed.host(f32), all, injected.host(f32), 0..) |m, plain, row, i| {
+        const token = i / 21;
+        const offset: f32 = @floatCast(offsets[token % 4 * 21 + i % 21]);
+        try std.testing.expectEqual(if (token == 1 or token == 6) row + offset else plain, m);
+    }
 }
 
 test "sinusoidalEmbedding, both orders" {

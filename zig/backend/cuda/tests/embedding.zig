@@ -6,7 +6,7 @@ const ops = @import("../ops_embedding.zig");
 const support = @import("support.zig");
 const Pair = support.Pair;
 
-test "embedTokens; ids out of range take the nearest row" {
+test "embedTokens; ids out of range take the nearest row, or an injected one" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             const channels = pair.channels(64);
@@ -20,8 +20,12 @@ test "embedTokens; ids out of range take the nearest row" {
             }
             try pair.upload(ids);
             const out = try pair.output(ids.cpu.shape.withChannels(channels));
-            try pair.cpu.embedTokens(out.cpu, ids.cpu, tokens, positions);
-            try ops.embedTokens(pair.cuda, out.cuda, ids.cuda, tokens, positions);
+            const rows = try pair.tensor(out.cpu.shape);
+            const has_rows = pair.random().boolean();
+            const on_cpu = if (has_rows) rows.cpu else null;
+            const on_gpu = if (has_rows) rows.cuda else null;
+            try pair.cpu.embedTokens(out.cpu, ids.cpu, tokens, positions, on_cpu);
+            try ops.embedTokens(pair.cuda, out.cuda, ids.cuda, tokens, positions, on_gpu);
             try pair.expectClose(out);
         }
     }.body);
