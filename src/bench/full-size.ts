@@ -15,6 +15,8 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { parseUnetConfig } from "../models/config.ts";
+import { type Shapes, Tree, unetShapes } from "./support/unet-shapes.ts";
 
 const small = join(import.meta.dir, "../../tests/fixtures/golden/model");
 
@@ -92,7 +94,9 @@ function writeFolder(folder: string, write: Write): void {
     writeFileSync(join(folder, component, "config.json"), text);
   }
   const diffusion = "diffusion_pytorch_model.safetensors";
-  write(join(folder, "unet", diffusion), unetShapes());
+  const unetPath = join(folder, "unet", "config.json");
+  const unet = parseUnetConfig(unetPath, JSON.parse(readFileSync(unetPath, "utf8")));
+  write(join(folder, "unet", diffusion), unetShapes(unet));
   write(join(folder, "vae", diffusion), vaeShapes());
   const { text_encoder: first, text_encoder_2: second } = sizes;
   write(join(folder, "text_encoder/model.safetensors"), clipShapes(first, ""));
@@ -102,111 +106,12 @@ function writeFolder(folder: string, write: Write): void {
   cpSync(join(small, "model_index.json"), join(folder, "model_index.json"));
 }
 
-type Shapes = Map<string, number[]>;
-
 function readable(path: string): boolean {
   try {
     return readFileSync(path).length > 0;
   } catch {
     return false;
   }
-}
-
-/** Adds the weights of layers under one key of the checkpoint. */
-class Tree {
-  constructor(
-    readonly shapes: Shapes,
-    private readonly prefix = "",
-  ) {}
-
-  at(name: string): Tree {
-    return new Tree(this.shapes, `${this.prefix}${name}.`);
-  }
-
-  norm(name: string, channels: number): void {
-    this.shapes.set(`${this.prefix}${name}.weight`, [channels]);
-    this.shapes.set(`${this.prefix}${name}.bias`, [channels]);
-  }
-
-  linear(name: string, out: number, inner: number, bias = true): void {
-    this.shapes.set(`${this.prefix}${name}.weight`, [out, inner]);
-    if (bias) this.shapes.set(`${this.prefix}${name}.bias`, [out]);
-  }
-
-  conv(name: string, out: number, inner: number, side = 3): void {
-    this.shapes.set(`${this.prefix}${name}.weight`, [out, inner, side, side]);
-    this.shapes.set(`${this.prefix}${name}.bias`, [out]);
-  }
-
-  attention(channels: number, context: number, bias: boolean): void {
-    this.linear("to_q", channels, channels, bias);
-    this.linear("to_k", channels, context, bias);
-    this.linear("to_v", channels, context, bias);
-    this.linear("to_out.0", channels, channels);
-  }
-
-  /** `time` is 0 for the VAE's, which have no time embedding. */
-  resnet(inner: number, out: number, time: number): void {
-    this.norm("norm1", inner);
-    this.conv("conv1", out, inner);
-    if (time > 0) this.linear("time_emb_proj", out, time);
-    this.norm("norm2", out);
-    this.conv("conv2", out, out);
-    if (inner !== out) this.conv("conv_shortcut", out, inner, 1);
-  }
-
-  transformer(channels: number, depth: number, context: number): void {
-    if (depth === 0) return;
-    this.norm("norm", channels);
-    this.linear("proj_in", channels, channels);
-    for (let i = 0; i < depth; i++) {
-      const block = this.at(`transformer_blocks.${i}`);
-      for (const norm of ["norm1", "norm2", "norm3"]) block.norm(norm, channels);
-      block.at("attn1").attention(channels, channels, false);
-      block.at("attn2").attention(channels, context, false);
-      block.linear("ff.net.0.proj", 8 * channels, channels);
-      block.linear("ff.net.2", channels, 4 * channels);
-    }
-    this.linear("proj_out", channels, channels);
-  }
-}
-
-function unetShapes(): Shapes {
-  const tree = new Tree(new Map());
-  const { block_out_channels: channels, cross_attention_dim: context } = sizes.unet;
-  const depths = [0, 2, 10];
-  const at = (level: number) => channels[Math.min(2, Math.max(0, level))]!;
-  const time = 4 * at(0);
-  tree.conv("conv_in", at(0), 4);
-  tree.linear("time_embedding.linear_1", time, at(0));
-  tree.linear("time_embedding.linear_2", time, time);
-  tree.linear("add_embedding.linear_1", time, sizes.unet.projection_class_embeddings_input_dim);
-  tree.linear("add_embedding.linear_2", time, time);
-  for (let level = 0; level < 3; level++) {
-    const block = tree.at(`down_blocks.${level}`);
-    for (let i = 0; i < 2; i++) {
-      block.at(`resnets.${i}`).resnet(i === 0 ? at(level - 1) : at(level), at(level), time);
-      block.at(`attentions.${i}`).transformer(at(level), depths[level]!, context);
-    }
-    if (level < 2) block.conv("downsamplers.0.conv", at(level), at(level));
-  }
-  const middle = tree.at("mid_block");
-  for (const i of [0, 1]) middle.at(`resnets.${i}`).resnet(at(2), at(2), time);
-  middle.at("attentions.0").transformer(at(2), depths[2]!, context);
-  for (let index = 0; index < 3; index++) {
-    const level = 2 - index;
-    const block = tree.at(`up_blocks.${index}`);
-    for (let i = 0; i < 3; i++) {
-      const below = i === 0 ? at(level + 1) : at(level);
-      const skip = i === 2 ? at(level - 1) : at(level);
-      block.at(`resnets.${i}`).resnet(below + skip, at(level), time);
-      block.at(`attentions.${i}`).transformer(at(level), depths[level]!, context);
-    }
-    if (level > 0) block.conv("upsamplers.0.conv", at(level), at(level));
-  }
-  tree.norm("conv_norm_out", at(0));
-  tree.conv("conv_out", 4, at(0));
-  return tree.shapes;
 }
 
 function vaeShapes(): Shapes {

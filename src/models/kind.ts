@@ -4,7 +4,6 @@
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
-import type { Model } from "./model.ts";
 
 export type ModelKind = "base" | "refiner" | "inpainting";
 
@@ -26,7 +25,7 @@ export function kindOf(shapes: Shapes): ModelKind {
 }
 
 /** Throws "bad-model" for a model that text alone cannot make an image with. */
-export function checkNeedsOnlyText({ name, kind }: Pick<Model, "name" | "kind">): void {
+export function checkNeedsOnlyText({ name, kind }: { name: string; kind: ModelKind }): void {
   if (kind === "base") return;
   const what =
     kind === "refiner"

@@ -2,6 +2,7 @@
  * Models that differ from SDXL in what conditions them: one text encoder, another hidden state,
  * five time ids (refiners), nine input channels (inpainting). Each is made from the golden model,
  * whose outputs are compared with PyTorch elsewhere, such that both must compute the same numbers.
+ * And models that differ in their blocks, the distilled ones, against diffusers.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
@@ -11,9 +12,12 @@ import { nativeModelOf } from "../../src/models/native-model.ts";
 import type { NativeModel } from "../../src/native/handle.ts";
 import { ModelParts, type NoisePredictionInput, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { distilledModel, distilledNames, removeDistilled } from "../support/distilled.ts";
+import { drawLatents } from "../support/draw.ts";
 import { copyModel, type RawTensor, removeCopies, type Tensors } from "../support/model-copy.ts";
 
 afterAll(removeCopies);
+afterAll(removeDistilled);
 
 const folder = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 const golden = nativeModelOf(folder);
@@ -187,6 +191,24 @@ describe("UNets", () => {
       { sample: new Float32Array([...input.sample, ...randomNormal(4n, 1, 5 * plane)]) },
     );
     expect(relativeL2(found, tensorOf(reference, "inpainting").data)).toBeLessThan(allowed);
+  });
+
+  describe.each(distilledNames)("%s", (name) => {
+    test("gives what diffusers gives", async () => {
+      const model = nativeModelOf(await distilledModel(name));
+      const { output } = await withParts(model, (parts) => parts.noisePrediction(input));
+      expect(relativeL2(output, tensorOf(reference, name).data)).toBeLessThan(allowed);
+    });
+
+    test("2 and 4 patches give what one rank gives", async () => {
+      const model = await distilledModel(name);
+      const work = { model, width: 64, height: 128, stepCount: 2, splitBatch: false };
+      const alone = await drawLatents(work);
+      for (const rankCount of [2, 4]) {
+        const together = await drawLatents({ ...work, rankCount });
+        expect(relativeL2(together, alone)).toBeLessThan(1e-5);
+      }
+    });
   });
 
   test("five time ids are six whose last one has no weight", async () => {

@@ -42,8 +42,8 @@ export function writeWideModel(): string {
   return folder;
 }
 
-/** The bytes of one safetensors file of formula weights. */
-function weightsFileBytes(file: WeightsFile): Uint8Array {
+/** The bytes of one safetensors file of formula weights; the component is the path's folder. */
+export function weightsFileBytes(file: Omit<WeightsFile, "sha256">): Uint8Array {
   const component = dirname(file.path);
   const header: Record<string, unknown> = { __metadata__: { format: "pt" } };
   const blobs: Uint8Array[] = [];
