@@ -31,7 +31,7 @@ const typescriptLayers = [
   ["terminal/progress", "terminal/output"],
   ["pipeline"],
   ["devices"],
-  ["models"],
+  ["models", "library"],
   ["prompt"],
   ["schedule"],
   ["models/config", "models/files", "models/json"],

@@ -46,7 +46,7 @@ export async function readGeneration(flags: Flags, stepCountDefault?: number): P
   const stepCount = wholeOf(flags, "steps", settings.stepCount);
   const guidanceScale = decimalOf(flags, "guidance-scale", settings.guidanceScale);
   const scheduler = nameOf(flags, "scheduler", schedulers) ?? "euler";
-  const model = await openModelFolder(resolveModelPath(textOf(flags, "model")).path);
+  const model = await openModelFolder((await resolveModelPath(textOf(flags, "model"))).path);
   const { defaults, nativeSize } = model;
   const steps = stepCount ?? stepCountDefault ?? defaults.steps ?? 50;
   const size = sizeOf(flags, model.sizeMultiple);

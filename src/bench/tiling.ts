@@ -16,7 +16,7 @@ export async function run(args: string[]): Promise<number> {
     process.stderr.write("Usage: bun run bench tiling [--model FOLDER]\n");
     return 2;
   }
-  const model = await openModelFolder(resolveModelPath(folder, {}).path);
+  const model = await openModelFolder((await resolveModelPath(folder, { env: {} })).path);
   const tile = tileLatent(model) * model.vaeFactor;
   const stepCount = model.defaults.steps ?? 25;
   const all: number[] = [];

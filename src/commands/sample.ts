@@ -72,6 +72,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const writes = group === null || group.index === 0;
   const alone = await preparePipeline({
     model: options.model,
+    modelsDir: options.modelsDir,
     devices: options,
     threadCount: options.threadCount,
     first: { ...options, wantLatents: writes && options.wantLatents },

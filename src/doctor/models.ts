@@ -3,18 +3,16 @@
  * folders that other programs keep in the Hugging Face cache. Those that would not load are named
  * with the reason: `sample` would give the same one.
  */
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { fileProblem } from "../models/files.ts";
 import { openModelFolder } from "../models/folder.ts";
-import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
+import { cachedModels, hubFolder, snapshotOf } from "../models/hub-cache.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { checkModel } from "../native/plan.ts";
-import { expandHome } from "../paths.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
 import { textOf } from "./machine.ts";
 import { type Line, note, ok, problem, type Section } from "./report.ts";
@@ -67,15 +65,6 @@ export async function modelSection(env: Env): Promise<Section> {
   };
 }
 
-/** The cache folder of huggingface_hub; null without a home folder. */
-export function hubFolder(env: Env): string | null {
-  // huggingface_hub expands `~` in them too.
-  if (env.HF_HUB_CACHE) return expandHome(env.HF_HUB_CACHE);
-  if (env.HF_HOME) return join(expandHome(env.HF_HOME), "hub");
-  const home = env.HOME || homeFolder();
-  return home ? join(env.XDG_CACHE_HOME || join(home, ".cache"), "huggingface", "hub") : null;
-}
-
 /** The current snapshots of the cache's SDXL models, each opened as `sample` opens it. */
 export async function hubModels(folder: string): Promise<HubModels> {
   const found: HubModels = { usable: [], refused: [] };
@@ -93,7 +82,7 @@ export async function hubModels(folder: string): Promise<HubModels> {
 
 async function defaultLine(env: Env): Promise<Line> {
   try {
-    const { path, bundled } = resolveModelPath(undefined, env);
+    const { path, bundled } = await resolveModelPath(undefined, { env });
     const { name } = await openModelFolder(path);
     const reason = bundled ? null : await reasonAgainst(path);
     if (reason !== null) throw new BasedXLError("bad-model", `${path}: ${reason}`);
@@ -138,13 +127,5 @@ async function reasonAgainst(path: string): Promise<string | null> {
     // Without the library no model loads: its own line has the reason.
     if (error instanceof BasedXLError && error.code === "setup") return null;
     return escaped((error as Error).message.replaceAll(`${path}/`, ""), 200);
-  }
-}
-
-function homeFolder(): string {
-  try {
-    return homedir();
-  } catch {
-    return "";
   }
 }

@@ -6,6 +6,7 @@
 import { closeSync, lstatSync, openSync, readlinkSync, readSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { BasedXLError, escaped } from "../errors.ts";
+import { foreignFormat } from "./files-foreign.ts";
 
 /** Both parts follow the path: `${path} ${what}; ${advice}.` */
 interface FileProblem {
@@ -32,10 +33,10 @@ export function fileProblem(path: string): FileProblem | null {
 export function weightsProblem(path: string): FileProblem | null {
   const found = fileProblem(path);
   if (found !== null) return found;
-  const head = headOf(path).subarray(0, 60);
-  if (head.subarray(0, 4).toString("latin1") === "PK\x03\x04") {
-    return problem("is a zip archive (pickled weights), not a safetensors file", again);
-  }
+  const whole = headOf(path);
+  const foreign = foreignFormat(path, whole);
+  if (foreign !== null) return problem(foreign.what, foreign.advice);
+  const head = whole.subarray(0, 60);
   const isText = head.subarray(0, 8).every((byte) => byte >= 32 || (byte >= 9 && byte <= 13));
   if (!isText || head.length === 0) return null;
   return problem(`is text that begins with "${escaped(head.toString(), 40)}", not weights`, again);

@@ -3,8 +3,10 @@
  * folders of links, and `refs/BRANCH`, text files with the commit that a branch points to.
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { expandHome } from "../paths.ts";
 
 /**
  * The snapshot that `refs/main` names, or the only one, of the cached model whose root, or whose
@@ -36,6 +38,15 @@ export function cachedModels(folder: string): { name: string; root: string }[] {
   return namesIn(folder)
     .filter((name) => name.startsWith("models--"))
     .map((name) => ({ name: name.split("--").slice(1).join("/"), root: join(folder, name) }));
+}
+
+/** The cache folder of huggingface_hub; null without a home folder. */
+export function hubFolder(env: Record<string, string | undefined>): string | null {
+  // huggingface_hub expands `~` in them too.
+  if (env.HF_HUB_CACHE) return expandHome(env.HF_HUB_CACHE);
+  if (env.HF_HOME) return join(expandHome(env.HF_HOME), "hub");
+  const home = env.HOME || homeFolder();
+  return home ? join(env.XDG_CACHE_HOME || join(home, ".cache"), "huggingface", "hub") : null;
 }
 
 // --- internal ---
@@ -77,5 +88,13 @@ function namesIn(folder: string): string[] {
       .sort();
   } catch {
     return [];
+  }
+}
+
+function homeFolder(): string {
+  try {
+    return homedir();
+  } catch {
+    return "";
   }
 }

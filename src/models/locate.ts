@@ -1,94 +1,95 @@
 /**
- * The model folder of a run: `--model`, else the variable BASEDXL_MODEL, else the small bundled
- * model. Only looks at the path; `openModelFolder` looks inside.
+ * The model of a run: `--model`, else the variable BASEDXL_MODEL, else the small bundled model. A
+ * path that exists wins, then a name in the folders of models. Only looks at names and first bytes.
  */
-import { statSync } from "node:fs";
 import { BasedXLError, escaped } from "../errors.ts";
-import { absolutePath, expandHome } from "../paths.ts";
+import { checkedFile, isPathAlone, Library, modelFolders, pathOf } from "../library/resolve.ts";
+import { modelEnding } from "../library/scan.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
 
 interface ModelLocation {
-  /** Absolute path of a folder. */
+  /** Absolute path of a diffusers folder or a safetensors file. */
   path: string;
   /** True when nothing was named, so that the run can say which model it takes. */
   bundled: boolean;
 }
 
+interface LocateOptions {
+  env?: Record<string, string | undefined>;
+  /** Folders of models: a list with ":" between, or several. Default: BASEDXL_MODELS_DIR. */
+  modelsDir?: string | readonly string[] | undefined;
+}
+
 /**
- * The model folder for the value of `--model` (undefined when not given) and the environment. The
- * root of a model in the hub's cache means its current snapshot. Throws "bad-model" for hub ids and
- * addresses, single files and paths that are no folder, saying how to get a folder.
+ * The model for the value of `--model` (undefined when not given) and the environment. The root of
+ * a model in the hub's cache means its current snapshot. Rejects with "bad-model" for what is not
+ * there and "bad-weights" for files in another format, saying how to get a model.
  */
-export function resolveModelPath(
+export async function resolveModelPath(
   option: string | undefined,
-  env: Record<string, string | undefined> = process.env,
-): ModelLocation {
+  { env = process.env, modelsDir }: LocateOptions = {},
+): Promise<ModelLocation> {
   const value = option ?? (env.BASEDXL_MODEL || undefined);
   if (value === undefined) return { path: resources.bundledModel(), bundled: true };
 
   const name = option !== undefined ? "--model" : "BASEDXL_MODEL";
-  if (value.trim() === "") {
-    throw new BasedXLError("bad-model", `${name} is empty; name a diffusers folder.`);
-  }
-  const path = absolutePath(expandHome(value));
-  const stat = lookUp(path, `${name} ${escaped(value, 300)}`);
-  if (stat?.isDirectory()) return { path: snapshotOf(path) ?? path, bundled: false };
-  throw new BasedXLError("bad-model", refusal(name, escaped(value, 300), stat !== undefined));
+  const refuse = (problem: string) => new BasedXLError("bad-model", problem);
+  if (value.trim() === "") throw refuse(`${name} is empty; name a model.`);
+  const shown = `${name} ${escaped(value, 300)}`;
+  const address = isPathAlone(value) ? null : hubAddress(value);
+  const path = pathOf("checkpoint", value) ?? byName(value, address !== null, env, modelsDir);
+  if (path !== null) return { path: snapshotOf(path) ?? checkedFile(path), bundled: false };
+  if (address !== null) throw refuse(hubRefusal(shown, address));
+  if (isAddress(value)) throw refuse(addressRefusal(shown, value));
+  const library = new Library(modelFolders(modelsDir, env));
+  throw refuse(`${shown} ${library.absence("checkpoint", value)} ${howToGet}.`);
 }
 
 // --- internal ---
 
-/** The entry at `path`, undefined if none. Throws with the system's reason if that fails. */
-function lookUp(path: string, what: string) {
-  try {
-    return statSync(path, { throwIfNoEntry: false });
-  } catch (error) {
-    const message = escaped((error as Error).message, 300);
-    throw new BasedXLError("bad-model", `${what} cannot be opened (${message}). ${howToGet}.`);
-  }
+/** The model of this name in the folders of models; an id of the hub is no name of its cache. */
+function byName(
+  value: string,
+  isHubId: boolean,
+  env: Record<string, string | undefined>,
+  modelsDir: LocateOptions["modelsDir"],
+): string | null {
+  if (isPathAlone(value) || isAddress(value)) return null;
+  const folders = modelFolders(modelsDir, env, { withHub: !isHubId });
+  return new Library(folders).find("checkpoint", value);
 }
 
 const howToGet =
-  "Get a diffusers folder with: hf download stabilityai/stable-diffusion-xl-base-1.0 " +
-  "--local-dir sdxl, then name it: --model sdxl";
+  "Or get one with: hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl, " +
+  "then name it: --model sdxl";
 
-const howToConvert =
-  'Convert it with diffusers: StableDiffusionXLPipeline.from_single_file("FILE")' +
-  '.save_pretrained("FOLDER"), then name the folder';
-
-function refusal(name: string, value: string, exists: boolean): string {
-  if (exists && !singleFile.test(value)) {
-    return `${name} ${value} is a file, not a diffusers folder. ${howToGet}.`;
-  }
-  const address = exists ? null : hubAddress(value);
-  if (address !== null) {
-    return (
-      `${name} ${value} is no folder here, and a model of the Hugging Face hub is not supported ` +
-      `yet by its name alone. Download it with: hf download ${address} --local-dir FOLDER, ` +
-      "then name it: --model FOLDER."
-    );
-  }
-  if (/^(https?:\/\/)?(www\.)?civitai\.\w+\//i.test(value)) {
-    return (
-      `${name} ${value} is an address, not a folder: download its .safetensors file first. ` +
-      `${howToConvert}.`
-    );
-  }
-  if (/^\w+:\/\//.test(value)) {
-    return `${name} ${value} is an address, not a folder: download the model first. ${howToGet}.`;
-  }
-  const ending = singleFile.exec(value)?.[0];
-  if (ending) {
-    return (
-      `${name} ${value} is a single ${ending} file, which is not supported yet. ` +
-      `${howToConvert}.`
-    );
-  }
-  return `${name} ${value} does not exist. ${howToGet}.`;
+function hubRefusal(shown: string, address: string): string {
+  return (
+    `${shown} is no folder here, and a model of the Hugging Face hub is not supported ` +
+    `yet by its name alone. Download it with: hf download ${address} --local-dir FOLDER, ` +
+    "then name it: --model FOLDER."
+  );
 }
 
-const singleFile = /\.(safetensors|ckpt|gguf|pt|pth|bin)$/i;
+/** An address of a page or a file, or an id of Civitai. */
+function isAddress(value: string): boolean {
+  return /^(\w+:\/\/|urn:air:|(www\.)?civitai\.\w+(\/|:|$)|civitai:)/i.test(value);
+}
+
+function addressRefusal(shown: string, value: string): string {
+  if (/^(\w+:\/\/)?(www\.)?civitai\.\w+|^civitai:|^urn:air:/i.test(value)) {
+    return (
+      `${shown} is an address, not a file: download the model's .safetensors file from Civitai ` +
+      "(a browser that is logged in, or curl -L with your API key in the address: ?token=KEY), " +
+      "then name the file: --model FILE."
+    );
+  }
+  return (
+    `${shown} is an address, not a file: download the model first, as a .safetensors file or a ` +
+    "diffusers folder, then name it: --model PATH."
+  );
+}
 
 /**
  * The arguments of `hf download` for an id or any page of a model on the hub: "org/name", with the
@@ -102,7 +103,7 @@ function hubAddress(value: string): string | null {
   if (path === undefined) {
     const [id = "", at] = splitRevision(value);
     const isId = /^[\w.-]+\/[\w.-]+$/.test(id) && !/^\.|\.\//.test(id);
-    return isId && !singleFile.test(id) ? downloadArguments(id, at) : null;
+    return isId && !modelEnding.test(id) ? downloadArguments(id, at) : null;
   }
   const [owner = "", last = "", kind, named] = path.split("/").filter((part) => part !== "");
   const [repository = "", at] = splitRevision(last);

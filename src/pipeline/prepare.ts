@@ -13,10 +13,16 @@ import { type GenerateRequest, type PlannedRequest, planRequest } from "./reques
 
 export interface PrepareOptions {
   /**
-   * A folder in diffusers' layout, or one that `openModelFolder` opened. Default: the variable
-   * BASEDXL_MODEL, else the bundled mini-sdxl.
+   * A folder in diffusers' layout, the name of a model in the folders of models, or one that
+   * `openModelFolder` opened. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.
    */
   model?: string | Model | undefined;
+  /**
+   * Folders of models, where names are looked up: those of ComfyUI, A1111 and Forge, plain ones,
+   * and files like extra_model_paths.yaml. Default: the variable BASEDXL_MODELS_DIR, with ":"
+   * between.
+   */
+  modelsDir?: string | readonly string[] | undefined;
   /** Where ranks run. Default: one rank, on a GPU where there is one; see `devices.ts`. */
   devices?: Partial<DeviceOptions> | undefined;
   /** CPU threads of all ranks together; 0, the default, is one per core. */
@@ -64,7 +70,7 @@ export async function preparePipeline(
 ): Promise<PreparedPipeline> {
   const { threadCount = 0, processCount = 1, naming = asProperty } = options;
   const { first: request = { prompt: "" }, onBuild = () => {} } = options;
-  const { model, isBundledModel } = await modelOf(options.model);
+  const { model, isBundledModel } = await modelOf(options);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
   const plan = planRequest(request, model, rankCount, naming);
@@ -77,8 +83,8 @@ export async function preparePipeline(
 
 // --- internal ---
 
-async function modelOf(model: PrepareOptions["model"]) {
+async function modelOf({ model, modelsDir }: PrepareOptions) {
   if (typeof model === "object") return { model, isBundledModel: false };
-  const { path, bundled } = resolveModelPath(model, process.env);
+  const { path, bundled } = await resolveModelPath(model, { modelsDir });
   return { model: await openModelFolder(path), isBundledModel: bundled };
 }

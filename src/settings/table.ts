@@ -212,16 +212,30 @@ export const settings = {
   model: {
     kind: "path",
     flag: "model",
-    names: "folder",
+    names: "file",
     group: "Model and device",
     hint: "PATH",
     help:
-      "A folder in diffusers' layout. Default: the variable BASEDXL_MODEL, else the bundled " +
-      "mini-sdxl.",
+      "A folder in diffusers' layout, or the name of a model in the folders of models, which " +
+      "basedxl models lists. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.",
     scope: "pipeline",
     // Paths may differ; what the folders hold is compared (distributed/settings.ts).
     processes: "own",
     json: "model",
+  },
+  modelsDir: {
+    kind: "path",
+    flag: "models-dir",
+    names: "folder",
+    group: "Model and device",
+    hint: "FOLDER",
+    help:
+      "Where models are looked up by name: the folder of ComfyUI, A1111 or Forge, any other, or " +
+      'an extra_model_paths.yaml; several with ":" between. Default: the variable ' +
+      "BASEDXL_MODELS_DIR.",
+    scope: "pipeline",
+    processes: "own",
+    json: null,
   },
   device: {
     kind: "choice",

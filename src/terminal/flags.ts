@@ -71,17 +71,20 @@ export function normalizeFlags(
 
 /** The candidate that differs from `text` in the fewest letters; null when none is near. */
 export function nearest(text: string, candidates: Iterable<string>): string | null {
-  let best: string | null = null;
+  return nearestFew(text, candidates, 1)[0] ?? null;
+}
+
+/** The `count` candidates that differ from `text` in the fewest letters, nearest first. */
+export function nearestFew(text: string, candidates: Iterable<string>, count: number): string[] {
   // Half of the letters may differ at most, and never more than four: beyond that it is a guess.
-  let bestDistance = Math.min(4, Math.ceil(text.length / 2)) + 1;
-  for (const candidate of candidates) {
-    const distance = editDistance(text.toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance) {
-      best = candidate;
-      bestDistance = distance;
-    }
-  }
-  return best;
+  const distanceMax = Math.min(4, Math.ceil(text.length / 2));
+  return [...candidates]
+    .filter((candidate) => Math.abs(candidate.length - text.length) <= distanceMax)
+    .map((name) => ({ name, distance: editDistance(text.toLowerCase(), name.toLowerCase()) }))
+    .filter(({ distance }) => distance <= distanceMax)
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, count)
+    .map(({ name }) => name);
 }
 
 /** ` Did you mean X?`, or "" when nothing is near. */

@@ -13,15 +13,16 @@ const golden = join(import.meta.dir, "../fixtures/golden/model");
 const wide = join(import.meta.dir, "../fixtures/wide/model");
 
 describe("which model", () => {
-  test("the option, else the variable, else the bundled one", () => {
+  test("the option, else the variable, else the bundled one", async () => {
     const env = { BASEDXL_MODEL: wide };
-    expect(resolveModelPath(golden, env)).toEqual({ path: golden, bundled: false });
-    expect(resolveModelPath(undefined, env)).toEqual({ path: wide, bundled: false });
+    const found = (option?: string, variables = {}) => resolveModelPath(option, { env: variables });
+    expect(await found(golden, env)).toEqual({ path: golden, bundled: false });
+    expect(await found(undefined, env)).toEqual({ path: wide, bundled: false });
     const path = resources.bundledModel();
-    expect(resolveModelPath(undefined, {})).toEqual({ path, bundled: true });
-    const empty = { BASEDXL_MODEL: "" };
-    expect(resolveModelPath(undefined, empty)).toEqual({ path, bundled: true });
-    expect(resolveModelPath("~", {})).toEqual({ path: homedir(), bundled: false });
+    expect(await found()).toEqual({ path, bundled: true });
+    expect(await found(undefined, { BASEDXL_MODEL: "" })).toEqual({ path, bundled: true });
+    expect(await found(join(golden, "model_index.json"))).toEqual({ path: golden, bundled: false });
+    expect(await found("~")).toEqual({ path: homedir(), bundled: false });
   });
 
   for (const [value, sentence] of [
@@ -29,27 +30,23 @@ describe("which model", () => {
       "stabilityai/sdxl-turbo",
       /model of the Hugging Face hub.*hf download stabilityai\/sdxl-turbo/,
     ],
-    ["./models/sdxl", /^--model \.\/models\/sdxl does not exist\. Get a diffusers folder with/],
-    ["none", /^--model none does not exist/],
-    [
-      "models/a.safetensors",
-      /single \.safetensors file, which is not supported yet.*from_single_file/,
-    ],
-    ["a.ckpt", /single \.ckpt file/],
-    ["a.GGUF", /single \.GGUF file/],
+    ["./models/sdxl", /^--model \.\/models\/sdxl does not exist\. Or get one with: hf download/],
+    ["none", /^--model none does not exist, and no folder of models is named: --models-dir or/],
+    ["models/a.safetensors", /^--model models\/a\.safetensors does not exist, and no folder/],
     ["", /^--model is empty/],
-    [join(golden, "model_index.json"), /is a file, not a diffusers folder/],
-    [join(golden, "model_index.json", "x"), /cannot be opened \(ENOTDIR.*Get a diffusers folder/],
-    ["x".repeat(5000), /cannot be opened \(ENAMETOOLONG/],
+    [join(golden, "unet/config.json"), /config\.json is text that begins with "{/],
+    [join(golden, "model_index.json", "x"), /does not exist/],
+    ["x".repeat(5000), /^--model x+ \.\.\. does not exist, and no folder/],
   ] as const) {
     test(`${value.slice(0, 80) || '""'} is refused`, async () => {
-      expect(await refusal(() => resolveModelPath(value, {}), "bad-model")).toMatch(sentence);
+      const code = value.endsWith(".json") ? "bad-weights" : "bad-model";
+      expect(await refusal(() => resolveModelPath(value, { env: {} }), code)).toMatch(sentence);
     });
   }
 
   test("a bad variable is named as the variable", async () => {
     const message = await refusal(
-      () => resolveModelPath(undefined, { BASEDXL_MODEL: "/none" }),
+      () => resolveModelPath(undefined, { env: { BASEDXL_MODEL: "/none" } }),
       "bad-model",
     );
     expect(message).toStartWith("BASEDXL_MODEL /none does not exist.");
@@ -79,14 +76,20 @@ describe("which model", () => {
     ["org/model", "org/model"],
   ] as const) {
     test(`${value} gets the hint for the hub`, async () => {
-      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
+      const message = await refusal(() => resolveModelPath(value, { env: {} }), "bad-model");
       expect(hint.exec(message)?.[1]).toBe(wanted);
     });
   }
-  for (const value of ["https://civitai.com/models/1/a", "civitai.com/api/download/models/2"]) {
+  for (const value of [
+    "https://civitai.com/models/1/a",
+    "civitai.com/api/download/models/2",
+    "https://civitai.red/models/1",
+    "civitai:101055@128078",
+    "urn:air:sdxl:checkpoint:civitai:101055@128078",
+  ]) {
     test(`${value} names a single file`, async () => {
-      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
-      expect(message).toMatch(/is an address, not a folder: .*\.safetensors.*from_single_file/);
+      const message = await refusal(() => resolveModelPath(value, { env: {} }), "bad-model");
+      expect(message).toMatch(/is an address, not a file: .*\.safetensors.*Civitai.*--model FILE/);
     });
   }
   for (const value of [
@@ -95,8 +98,8 @@ describe("which model", () => {
     "https://hf.co",
   ]) {
     test(`${value} is an address that is no model`, async () => {
-      const message = await refusal(() => resolveModelPath(value, {}), "bad-model");
-      expect(message).toMatch(/is an address, not a folder: download the model first/);
+      const message = await refusal(() => resolveModelPath(value, { env: {} }), "bad-model");
+      expect(message).toMatch(/is an address, not a file: download the model first/);
     });
   }
 });
@@ -113,25 +116,25 @@ describe("a model of the hub's cache, named by its root", () => {
     if (main !== null) writeFileSync(join(folder, "refs", "main"), main);
     return folder;
   };
-  const pathOf = (folder: string) => resolveModelPath(folder, {}).path;
+  const pathOf = async (folder: string) => (await resolveModelPath(folder, { env: {} })).path;
 
-  test("refs/main that is a folder or a link in a circle counts as none", () => {
+  test("refs/main that is a folder or a link in a circle counts as none", async () => {
     const one = cached(["000"], null);
     mkdirSync(join(one, "refs/main"));
-    expect(pathOf(one)).toBe(join(one, "snapshots", "000"));
+    expect(await pathOf(one)).toBe(join(one, "snapshots", "000"));
     const other = cached(["000"], null);
     symlinkSync("main", join(other, "refs/main"));
     symlinkSync("fff", join(other, "snapshots/fff"));
-    expect(pathOf(other)).toBe(join(other, "snapshots", "000"));
+    expect(await pathOf(other)).toBe(join(other, "snapshots", "000"));
   });
 
-  test("means the snapshot of refs/main, or the only one", () => {
+  test("means the snapshot of refs/main, or the only one", async () => {
     const two = cached(["000", "fff"], "fff\n");
-    expect(pathOf(two)).toBe(join(two, "snapshots", "fff"));
-    expect(pathOf(join(two, "snapshots"))).toBe(join(two, "snapshots", "fff"));
-    expect(pathOf(join(two, "snapshots", "000"))).toBe(join(two, "snapshots", "000"));
+    expect(await pathOf(two)).toBe(join(two, "snapshots", "fff"));
+    expect(await pathOf(join(two, "snapshots"))).toBe(join(two, "snapshots", "fff"));
+    expect(await pathOf(join(two, "snapshots", "000"))).toBe(join(two, "snapshots", "000"));
     const one = cached(["abc"], null);
-    expect(pathOf(one)).toBe(join(one, "snapshots", "abc"));
+    expect(await pathOf(one)).toBe(join(one, "snapshots", "abc"));
   });
 
   for (const [what, snapshots, main, sentence] of [

@@ -183,7 +183,10 @@ describe("files whose contents do not match their names", () => {
   test("weights that are text or a pickle", () => {
     const path = join(root, "model.safetensors");
     for (const [content, what] of [
-      ['{"error": "Repository not found"}', /is text that begins with "\{"error"/],
+      [
+        '{"error": "Repository not found"}',
+        /is the answer of a web site that refused the download/,
+      ],
       ["Invalid username or password.", /is text that begins with "Invalid/],
       ["PK\x03\x04aaaaaaaaaa", /is a zip archive/],
       [pointer, /Git LFS pointer/],

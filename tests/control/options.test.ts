@@ -229,6 +229,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: undefined,
       timestepSpacing: undefined,
       model: undefined,
+      modelsDir: undefined,
       rankCount: 1,
       threadCount: 0,
       vaeTiling: false,
@@ -274,6 +275,7 @@ describe("what is accepted", () => {
     scheduler: "euler_a",
     "timestep-spacing": "trailing",
     model: "m",
+    "models-dir": "d",
     gpus: "2",
     threads: "3",
     device: "cpu",
@@ -316,6 +318,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: true,
       timestepSpacing: "trailing",
       model: "m",
+      modelsDir: "d",
       rankCount: 2,
       threadCount: 3,
       vaeTiling: false,
@@ -356,7 +359,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["model", "outPath", "latentsPath"] as const;
+    const paths = ["model", "modelsDir", "outPath", "latentsPath"] as const;
     expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;

@@ -107,7 +107,8 @@ describe("the table", () => {
     expect([...shown].sort()).toEqual(Object.keys(sampleFlags).sort());
     expect(sampleValues["sync-mode"]).toEqual(syncModes);
     expect(sampleValues.transport).toEqual(["auto", "peer", "nccl"]);
-    expect(sampleValues.model).toBe("folder");
+    expect(sampleValues.model).toBe("file");
+    expect(sampleValues["models-dir"]).toBe("folder");
   });
 
   test("keys of --json are there once", () => {

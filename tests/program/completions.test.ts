@@ -33,11 +33,11 @@ describe("bash", () => {
     expect(offered("basedxl", "sample", "--seed", "")).toEqual([]);
   });
 
-  test("files for an image, folders alone for a model", () => {
+  test("files for an image, folders alone for folders of models", () => {
     expect(offered("basedxl", "sample", "--out", `${import.meta.dir}/completions`)).toEqual([
       import.meta.path,
     ]);
-    const models = offered("basedxl", "sample", "--model", `${join(import.meta.dir, "..")}/`);
+    const models = offered("basedxl", "sample", "--models-dir", `${join(import.meta.dir, "..")}/`);
     expect(models).toContain(join(import.meta.dir, "../fixtures"));
     expect(models).not.toContain(import.meta.path);
   });
