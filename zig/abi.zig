@@ -284,11 +284,24 @@ fn sessionOptionsOf(
     arena: *std.heap.ArenaAllocator,
 ) Allocator.Error!sessions.Options {
     const allocator = arena.allocator();
-    var files: models.Files = .initFill(&.{});
-    files.set(.text_encoder, try copyPaths(allocator, options.text_encoder_files));
-    files.set(.text_encoder_2, try copyPaths(allocator, options.text_encoder_2_files));
-    files.set(.unet, try copyPaths(allocator, options.unet_files));
-    files.set(.vae, try copyPaths(allocator, options.vae_files));
+    const files: models.Files = .init(.{
+        .text_encoder = .{
+            .paths = try copyPaths(allocator, options.text_encoder_files),
+            .names = try copyNames(allocator, options.text_encoder_names),
+        },
+        .text_encoder_2 = .{
+            .paths = try copyPaths(allocator, options.text_encoder_2_files),
+            .names = try copyNames(allocator, options.text_encoder_2_names),
+        },
+        .unet = .{
+            .paths = try copyPaths(allocator, options.unet_files),
+            .names = try copyNames(allocator, options.unet_names),
+        },
+        .vae = .{
+            .paths = try copyPaths(allocator, options.vae_files),
+            .names = try copyNames(allocator, options.vae_names),
+        },
+    });
     const library = try copyPath(allocator, options.cuda_library);
     return .{
         .rank_count = options.rank_count,
@@ -337,6 +350,21 @@ fn copyPaths(arena: Allocator, bytes: Bytes) Allocator.Error![]const []const u8 
         if (path.len > 0) try list.append(arena, try arena.dupe(u8, path));
     }
     return list.items;
+}
+
+fn copyNames(arena: Allocator, bytes: Bytes) Allocator.Error![]const models.WeightName {
+    const given = try copyValues(types.WeightName, arena, bytes);
+    const names = try arena.alloc(models.WeightName, given.len);
+    for (names, given) |*name, each| {
+        name.* = .{
+            .key = try arena.dupe(u8, each.key.slice()),
+            .name = try arena.dupe(u8, each.name.slice()),
+            .part_index = each.part_index,
+            .part_count = each.part_count,
+            .is_transposed = each.is_transposed != 0,
+        };
+    }
+    return names;
 }
 
 fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {

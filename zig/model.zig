@@ -22,8 +22,11 @@ pub const Vae = @import("model/vae.zig").Vae;
 
 pub const Component = weights.Component;
 
-/// The files of each component: one, or all shards.
-pub const Files = std.EnumArray(Component, []const []const u8);
+pub const ComponentFiles = weights.Files;
+pub const WeightName = weights.Name;
+
+/// The files of each component.
+pub const Files = std.EnumArray(Component, ComponentFiles);
 
 /// Tensors that a warning lists by name.
 const unused_shown_max = 5;
@@ -64,9 +67,8 @@ pub const Model = struct {
         errdefer model.closeResidents();
         for (std.enums.values(Component)) |component| {
             const resident = model.residents.getPtr(component);
-            const paths = files.get(component);
             if (!model.has(component)) continue;
-            resident.* = try .open(gpa, io, paths, interrupt, diagnostics);
+            resident.* = try .open(gpa, io, files.get(component), interrupt, diagnostics);
         }
         const arena = model.arena.allocator();
         const c = &model.config;

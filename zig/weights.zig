@@ -9,11 +9,14 @@
 //! - `weights/adapters.zig` is what a job asks of the weights: LoRA and kin.
 //! - `weights/shown.zig` escapes a file's strings for messages.
 
+const checkpoint = @import("weights/checkpoint.zig");
 const resident = @import("weights/resident.zig");
 const weight = @import("weights/weight.zig");
 pub const adapters = @import("weights/adapters.zig");
 pub const Component = @import("weights/component.zig").Component;
 pub const Error = resident.Error;
+pub const Files = checkpoint.Files;
+pub const Name = checkpoint.Name;
 pub const Layout = weight.Layout;
 pub const Resident = resident.Resident;
 pub const View = resident.View;

@@ -19,12 +19,7 @@ export function nativeModelOf(model: Model): NativeModel {
       unet: unetConfigOf(model.unet, timeIdCount(model)),
       vae: vaeConfigOf(model.vae),
     },
-    files: {
-      textEncoder: model.weights.textEncoder.files,
-      textEncoder2: model.weights.textEncoder2.files,
-      unet: model.weights.unet.files,
-      vae: model.weights.vae.files,
-    },
+    weights: model.weights,
   };
 }
 

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 16;
+export const abiVersion = 17;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -331,6 +331,24 @@ export function writeBytes(v: DataView, at: number, s: Bytes): void {
   v.setBigUint64(at + 8, s.len, true);
 }
 
+export interface WeightName {
+  key: Bytes;
+  name: Bytes;
+  partIndex: number | boolean;
+  partCount: number | boolean;
+  isTransposed: number | boolean;
+}
+
+export const sizeOfWeightName = 48;
+
+export function writeWeightName(v: DataView, at: number, s: WeightName): void {
+  writeBytes(v, at + 0, s.key);
+  writeBytes(v, at + 16, s.name);
+  v.setUint32(at + 32, Number(s.partIndex), true);
+  v.setUint32(at + 36, Number(s.partCount), true);
+  v.setUint32(at + 40, Number(s.isTransposed), true);
+}
+
 export interface SessionOptions {
   rankCount: number | boolean;
   localRankFirst: number | boolean;
@@ -359,13 +377,17 @@ export interface SessionOptions {
   textEncoder2Files: Bytes;
   unetFiles: Bytes;
   vaeFiles: Bytes;
+  textEncoderNames: Bytes;
+  textEncoder2Names: Bytes;
+  unetNames: Bytes;
+  vaeNames: Bytes;
   adapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1040;
+export const sizeOfSessionOptions = 1104;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1040, true);
+  v.setUint32(at + 0, 1104, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -393,7 +415,11 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 976, s.textEncoder2Files);
   writeBytes(v, at + 992, s.unetFiles);
   writeBytes(v, at + 1008, s.vaeFiles);
-  writeBytes(v, at + 1024, s.adapters);
+  writeBytes(v, at + 1024, s.textEncoderNames);
+  writeBytes(v, at + 1040, s.textEncoder2Names);
+  writeBytes(v, at + 1056, s.unetNames);
+  writeBytes(v, at + 1072, s.vaeNames);
+  writeBytes(v, at + 1088, s.adapters);
 }
 
 export interface Tokens {
@@ -525,30 +551,6 @@ export function writeUpdate(v: DataView, at: number, s: Update): void {
   v.setFloat32(at + 24, s.noise, true);
 }
 
-export interface StepCoefficients {
-  timestep: number;
-  inputScale: number;
-  outputFromSample: number;
-  outputFromModel: number;
-  latent: Update;
-  auxiliary: Update;
-  updatesAuxiliary: number | boolean;
-  samplesNoise: number | boolean;
-}
-
-export const sizeOfStepCoefficients = 80;
-
-export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficients): void {
-  v.setFloat32(at + 0, s.timestep, true);
-  v.setFloat32(at + 4, s.inputScale, true);
-  v.setFloat32(at + 8, s.outputFromSample, true);
-  v.setFloat32(at + 12, s.outputFromModel, true);
-  writeUpdate(v, at + 16, s.latent);
-  writeUpdate(v, at + 44, s.auxiliary);
-  v.setUint32(at + 72, Number(s.updatesAuxiliary), true);
-  v.setUint32(at + 76, Number(s.samplesNoise), true);
-}
-
 export interface GpuReportOptions {
   peerLimitMs: number | boolean;
   emulator: Bytes;
@@ -620,6 +622,30 @@ export function writeAdapterTarget(v: DataView, at: number, s: AdapterTarget): v
   writeBytes(v, at + 192, s.t2);
   writeBytes(v, at + 208, s.value);
   writeBytes(v, at + 224, s.doraScale);
+}
+
+export interface StepCoefficients {
+  timestep: number;
+  inputScale: number;
+  outputFromSample: number;
+  outputFromModel: number;
+  latent: Update;
+  auxiliary: Update;
+  updatesAuxiliary: number | boolean;
+  samplesNoise: number | boolean;
+}
+
+export const sizeOfStepCoefficients = 80;
+
+export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficients): void {
+  v.setFloat32(at + 0, s.timestep, true);
+  v.setFloat32(at + 4, s.inputScale, true);
+  v.setFloat32(at + 8, s.outputFromSample, true);
+  v.setFloat32(at + 12, s.outputFromModel, true);
+  writeUpdate(v, at + 16, s.latent);
+  writeUpdate(v, at + 44, s.auxiliary);
+  v.setUint32(at + 72, Number(s.updatesAuxiliary), true);
+  v.setUint32(at + 76, Number(s.samplesNoise), true);
 }
 
 export const zeroRequest: Request = {

@@ -26,6 +26,7 @@ import {
 } from "./abi.ts";
 import { type Adapter, adapterBytes } from "./adapters.ts";
 import { bytesOf, check, library, structBuffer, warningsOf } from "./library.ts";
+import { type NetworkFiles, networkBytes } from "./weight-names.ts";
 
 const pollMs = 5;
 
@@ -38,8 +39,7 @@ const stopLimitMs = 15_000;
 /** A model in the library's terms; `models/native-model.ts` makes it from a folder. */
 export interface NativeModel {
   config: ModelConfig;
-  /** Absolute paths of safetensors files. */
-  files: { textEncoder: string[]; textEncoder2: string[]; unet: string[]; vae: string[] };
+  weights: Record<"textEncoder" | "textEncoder2" | "unet" | "vae", NetworkFiles>;
 }
 
 /** One prompt for both text encoders. */
@@ -259,14 +259,11 @@ function openPointer(options: HandleOptions): Pointer {
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
   const { model, gpu, dtype = "f32", adapters: given = [], ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
-  const files = [
-    pathBytes(model.files.textEncoder),
-    pathBytes(model.files.textEncoder2),
-    pathBytes(model.files.unet),
-    pathBytes(model.files.vae),
-    pathBytes(gpu?.library ? [gpu.library] : []),
-    gpu?.localRanks?.ncclUniqueId ?? new Uint8Array(),
-  ];
+  const { textEncoder, textEncoder2, unet, vae } = model.weights;
+  const networks = [textEncoder, textEncoder2, unet, vae].map(networkBytes);
+  const [first, second, third, fourth] = networks;
+  const libraryPath = new TextEncoder().encode(gpu?.library ? `${gpu.library}\0` : "");
+  const uniqueId = gpu?.localRanks?.ncclUniqueId ?? new Uint8Array();
   const adapters = adapterBytes(given);
   const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst: 0 };
   const fields: SessionOptions = {
@@ -280,24 +277,29 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     localRankFirst: localRanks.first,
     localRankCount: localRanks.count,
     gpuFirst: localRanks.gpuFirst,
-    ncclUniqueId: bytesOf(files[5]!),
+    ncclUniqueId: bytesOf(uniqueId),
     randomWeights: Number(gpu?.randomWeights ?? false),
-    cudaLibrary: bytesOf(files[4]!),
+    cudaLibrary: bytesOf(libraryPath),
     modelTileLatent: sizes.modelTileLatent ?? 0,
     splitBatch: Number(sizes.splitBatch),
     computeDtype: dtype,
     config: activationDtype === "f16" ? scaledVae(model.config) : model.config,
-    textEncoderFiles: bytesOf(files[0]!),
-    textEncoder2Files: bytesOf(files[1]!),
-    unetFiles: bytesOf(files[2]!),
-    vaeFiles: bytesOf(files[3]!),
+    textEncoderFiles: first!.files,
+    textEncoder2Files: second!.files,
+    unetFiles: third!.files,
+    vaeFiles: fourth!.files,
+    textEncoderNames: first!.names,
+    textEncoder2Names: second!.names,
+    unetNames: third!.names,
+    vaeNames: fourth!.names,
     adapters: bytesOf(adapters.bytes),
   };
+  const keepAlive = [libraryPath, uniqueId, ...networks.flatMap((network) => network.keepAlive)];
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));
   // The call copies what the struct points to: this keeps it alive until then.
-  files.length = 0;
+  keepAlive.length = 0;
   adapters.keepAlive.length = 0;
   return result;
 }
@@ -305,9 +307,4 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
 /** SDXL's VAE reaches 1e5 in its residual stream, and f16 ends at 65504. */
 function scaledVae(config: ModelConfig): ModelConfig {
   return { ...config, vae: { ...config.vae, residualScale: f16ResidualScale } };
-}
-
-/** Paths for the library, each ended by a 0 byte. */
-function pathBytes(paths: string[]): Uint8Array {
-  return new TextEncoder().encode(paths.map((path) => `${path}\0`).join(""));
 }

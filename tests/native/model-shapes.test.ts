@@ -66,7 +66,11 @@ describe("text encoders", () => {
     const absent = { ...text.textEncoder, isPresent: 0 };
     // Neither its tokens nor its files are read. The UNet is for both: text alone is computed.
     const alone = withText({ textEncoder: absent });
-    alone.files = { ...golden.files, textEncoder: ["/absent"], unet: [crossAttentionOf(size2)] };
+    alone.weights = {
+      ...golden.weights,
+      textEncoder: { files: ["/absent"], names: null },
+      unet: { files: [crossAttentionOf(size2)], names: null },
+    };
     const one = await withParts(alone, (parts) =>
       parts.promptEmbeds({ ...tokens, ids: new Int32Array() }),
     );
@@ -150,8 +154,8 @@ describe("UNets", () => {
     changes: Partial<NoisePredictionInput>,
   ): Promise<Float32Array> {
     const path = join(copyModel(unetFile, change), unetFile);
-    const files = { ...golden.files, unet: [path] };
-    const model = { files, config: { ...golden.config, unet: { ...unet, ...config } } };
+    const weights = { ...golden.weights, unet: { files: [path], names: null } };
+    const model = { weights, config: { ...golden.config, unet: { ...unet, ...config } } };
     const call = { ...input, ...changes };
     return (await withParts(model, (parts) => parts.noisePrediction(call))).output;
   }

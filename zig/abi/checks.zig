@@ -50,6 +50,9 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (o.compute_dtype == .bf16 and !backend.cpus.detect().has_bf16) {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
     }
+    for ([_]Bytes{
+        o.text_encoder_names, o.text_encoder_2_names, o.unet_names, o.vae_names,
+    }) |each| if (names(each)) |status| return status;
     configs.check(&o.config, &last_error) catch return .bad_config;
     const refused = size(&o.config, o.latent_rows, o.latent_width);
     if (refused) |status| return status;
@@ -58,6 +61,17 @@ pub fn options(o: *const SessionOptions) ?Status {
         return refuse("{d} images at once; 1 to {d}", .{
             o.image_count, image_count_max,
         });
+    }
+    return null;
+}
+
+fn names(bytes: Bytes) ?Status {
+    const size_of_name = @sizeOf(types.WeightName);
+    if (bytes.len % size_of_name != 0) return refuse("{d} bytes of names", .{bytes.len});
+    const list: [*]align(1) const types.WeightName = @ptrCast(bytes.slice().ptr);
+    for (list[0..@intCast(bytes.len / size_of_name)]) |name| {
+        if (name.part_index < name.part_count) continue;
+        return refuse("part {d} of {d} of a weight", .{ name.part_index, name.part_count });
     }
     return null;
 }

@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 16;
+pub const abi_version: u32 = 17;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 pub const adapter_count_max = adapters.adapter_count_max;
@@ -118,8 +118,24 @@ pub const SessionOptions = extern struct {
     text_encoder_2_files: Bytes,
     unet_files: Bytes,
     vae_files: Bytes,
+    /// `WeightName`, one per weight that the files name in another way; empty where they use
+    /// diffusers' keys.
+    text_encoder_names: Bytes,
+    text_encoder_2_names: Bytes,
+    unet_names: Bytes,
+    vae_names: Bytes,
     /// `Adapter`, those of the first image, for the memory check; the requests say which apply.
     adapters: Bytes,
+};
+
+/// Where files have a weight; see `weights/checkpoint.zig`.
+pub const WeightName = extern struct {
+    /// UTF-8, without an end mark.
+    key: Bytes,
+    name: Bytes,
+    part_index: u32,
+    part_count: u32,
+    is_transposed: u32,
 };
 
 /// A file of changes to weights: a LoRA or one of its kin. Two of them may name the same file.
@@ -315,9 +331,9 @@ pub const constants = .{
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
     configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
-    models.ModelConfig, Bytes,              SessionOptions,     Tokens,
-    TestHooks,          Request,            backend.Update,     backend.StepCoefficients,
-    GpuReportOptions,   Adapter,            AdapterTarget,
+    models.ModelConfig, Bytes,              WeightName,         SessionOptions,
+    Tokens,             TestHooks,          Request,            backend.Update,
+    GpuReportOptions,   Adapter,            AdapterTarget,      backend.StepCoefficients,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };

@@ -7,7 +7,8 @@ const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const Checkpoint = @import("checkpoint.zig").Checkpoint;
+const checkpoints = @import("checkpoint.zig");
+const Checkpoint = checkpoints.Checkpoint;
 const DType = @import("../tensor.zig").DType;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const huge_pages = @import("../system/huge_pages.zig");
@@ -29,11 +30,11 @@ pub const Resident = struct {
     pub fn open(
         gpa: Allocator,
         io: Io,
-        paths: []const []const u8,
+        files: checkpoints.Files,
         interrupt: *std.atomic.Value(bool),
         diagnostics: *Diagnostics,
     ) Error!Resident {
-        return .{ .gpa = gpa, .checkpoint = try .open(gpa, io, paths, interrupt, diagnostics) };
+        return .{ .gpa = gpa, .checkpoint = try .open(gpa, io, files, interrupt, diagnostics) };
     }
 
     pub fn close(resident: *Resident) void {
@@ -163,11 +164,16 @@ pub const View = struct {
         const full = try view.key(name);
         const entry = checkpoint.entries.getPtr(full) orelse {
             return d.fail(error.BadWeights, "tensor {s} is missing from {s}. Do config.json and " ++
-                "the weights belong together?", .{ full, checkpoint.firstPath() });
+                "the weights belong together?", .{
+                checkpoint.nameInFiles(full), checkpoint.firstPath(),
+            });
         };
-        if (!sameShape(entry.tensor.shape(), file_shape)) {
+        const own_name = entry.tensor.name;
+        const reversed: [2]u32 = .{ shape[1], shape[0] };
+        const expected = if (entry.is_transposed) &reversed else file_shape;
+        if (!sameShape(entry.tensor.shape(), expected)) {
             return d.fail(error.BadWeights, "{s}: tensor {s} has shape {any}, and config.json " ++
-                "asks for {any}.", .{ entry.path, full, entry.tensor.shape(), file_shape });
+                "asks for {any}.", .{ entry.path, own_name, entry.tensor.shape(), expected });
         }
         const dtype: DType = if (std.mem.eql(u8, entry.tensor.dtype, "F16"))
             .f16
@@ -177,7 +183,7 @@ pub const View = struct {
             .f32
         else
             return d.fail(error.BadWeights, "{s}: tensor {s} has type {f}; weights are read in " ++
-                "F32, F16 or BF16.", .{ entry.path, full, shown(entry.tensor.dtype) });
+                "F32, F16 or BF16.", .{ entry.path, own_name, shown(entry.tensor.dtype) });
         entry.is_used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -185,6 +191,7 @@ pub const View = struct {
             .layout = layout,
             .dtype = if (layout == .vector) .f32 else dtype,
             .shape = shape,
+            .is_transposed = entry.is_transposed,
             .source = entry.tensor.bytes,
             .source_dtype = dtype,
         };
@@ -248,7 +255,7 @@ test "convolutions are permuted, vectors widened, matrices stay in the file" {
         var resident: Resident = try .open(
             testing.allocator,
             testing.io,
-            &.{file.path},
+            .{ .paths = &.{file.path} },
             &interrupt,
             &d,
         );
@@ -269,6 +276,71 @@ test "convolutions are permuted, vectors widened, matrices stay in the file" {
     }
 }
 
+test "weights are found under other names, as parts and transposed" {
+    var bytes: [12 + 4 * 2 + 2]u8 = undefined;
+    const halves: [*]align(1) u16 = @ptrCast(&bytes);
+    for (0..bytes.len / 2) |i| halves[i] = @bitCast(@as(f16, @floatFromInt(i)));
+    var file: TestFile = try .init(
+        \\{"x.in_proj":{"dtype":"F16","shape":[6,1],"data_offsets":[0,12]},
+        \\"x.p":{"dtype":"F16","shape":[2,2],"data_offsets":[12,20]},
+        \\"other":{"dtype":"F16","shape":[1],"data_offsets":[20,22]}} 
+    , &bytes);
+    defer file.deinit();
+    var d: Diagnostics = .{};
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    const names = [_]checkpoints.Name{
+        .{ .key = "q", .name = "x.in_proj", .part_count = 3 },
+        .{ .key = "v", .name = "x.in_proj", .part_index = 2, .part_count = 3 },
+        .{ .key = "p", .name = "x.p", .is_transposed = true },
+        .{ .key = "gone", .name = "x.gone" },
+    };
+    var resident: Resident = try .open(
+        testing.allocator,
+        testing.io,
+        .{ .paths = &.{file.path}, .names = &names },
+        &interrupt,
+        &d,
+    );
+    defer resident.close();
+    try testing.expectError(error.BadWeights, resident.view().matrix("gone", 1, 1));
+    try expectMessage(&d, "tensor x.gone is missing from");
+    d.reset();
+    try testing.expectError(error.BadWeights, resident.view().matrix("v", 3, 1));
+    try expectMessage(&d, "tensor x.in_proj has shape { 2, 1 }, and config.json asks for { 3, 1 }");
+    d.reset();
+    try testing.expectError(error.BadWeights, resident.view().matrix("other", 1, 1));
+    try expectMessage(&d, "tensor other is missing from");
+    d.reset();
+    const v = try resident.view().matrix("v", 2, 1);
+    const p = try resident.view().matrix("p", 2, 2);
+    // Two of the three thirds, and the transposed matrix.
+    try testing.expectEqual(4 + 4 + 8, resident.checkpoint.mappedBytes());
+    try testing.expectEqual(64, resident.copiedBytes());
+    const unused = try resident.checkpoint.unusedNames(resident.checkpoint.arena.allocator());
+    try testing.expectEqual(1, unused.len);
+    try testing.expectEqualStrings("x.in_proj", unused[0]);
+    var copied_bytes: std.atomic.Value(u64) = .init(0);
+    try resident.loadToHost(&interrupt, &copied_bytes);
+    const third: [*]align(1) const f16 = @ptrFromInt(v.address);
+    try testing.expectEqualSlices(f16, &.{ 4, 5 }, &.{ third[0], third[1] });
+    const turned: [*]const f16 = @ptrFromInt(p.address);
+    try testing.expectEqualSlices(f16, &.{ 6, 8, 7, 9 }, turned[0..4]);
+}
+
+test "a part of a tensor that cannot be divided is refused" {
+    var file: TestFile = try .init(
+        \\{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}
+    , &@as([8]u8, @splat(0)));
+    defer file.deinit();
+    var d: Diagnostics = .{};
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    const names = [_]checkpoints.Name{.{ .key = "q", .name = "a", .part_count = 3 }};
+    const files: checkpoints.Files = .{ .paths = &.{file.path}, .names = &names };
+    const opened = Resident.open(testing.allocator, testing.io, files, &interrupt, &d);
+    try testing.expectError(error.BadWeights, opened);
+    try expectMessage(&d, "tensor a has shape { 4 }, which is not 3 equal parts");
+}
+
 fn expectMessage(d: *const Diagnostics, expected: []const u8) !void {
     if (std.mem.indexOf(u8, d.message(), expected) != null) return;
     std.debug.print("got: {s}\n", .{d.message()});
@@ -285,7 +357,8 @@ test "missing, unused, misshapen and unusable tensors are named" {
     var d: Diagnostics = .{};
     var interrupt: std.atomic.Value(bool) = .init(false);
     const open = Resident.open;
-    var resident = try open(testing.allocator, testing.io, &.{file.path}, &interrupt, &d);
+    const one: checkpoints.Files = .{ .paths = &.{file.path} };
+    var resident = try open(testing.allocator, testing.io, one, &interrupt, &d);
     defer resident.close();
     const a = try resident.view().at("a");
     try testing.expectError(error.BadWeights, a.vector("c", 1));
@@ -303,21 +376,21 @@ test "missing, unused, misshapen and unusable tensors are named" {
     const twice = [_][]const u8{ file.path, file.path };
     try testing.expectError(
         error.BadWeights,
-        open(testing.allocator, testing.io, &twice, &interrupt, &d),
+        open(testing.allocator, testing.io, .{ .paths = &twice }, &interrupt, &d),
     );
     try expectMessage(&d, "is in two files");
     d.reset();
     const nowhere = [_][]const u8{"no/such/file.safetensors"};
     try testing.expectError(
         error.BadWeights,
-        open(testing.allocator, testing.io, &nowhere, &interrupt, &d),
+        open(testing.allocator, testing.io, .{ .paths = &nowhere }, &interrupt, &d),
     );
     try expectMessage(&d, "no/such/file.safetensors cannot be read (FileNotFound)");
     d.reset();
     const folder = [_][]const u8{std.fs.path.dirname(file.path).?};
     try testing.expectError(
         error.BadWeights,
-        open(testing.allocator, testing.io, &folder, &interrupt, &d),
+        open(testing.allocator, testing.io, .{ .paths = &folder }, &interrupt, &d),
     );
     try expectMessage(&d, "is not a file");
 }

@@ -30,6 +30,8 @@ pub const Weight = struct {
     scale: f32 = 1,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
+    /// Whether the file has the matrix as (in, out); it has deltas in that order, too.
+    is_transposed: bool = false,
     /// In the mapped file.
     source: []const u8,
     source_dtype: DType,
@@ -42,14 +44,14 @@ pub const Weight = struct {
 
     /// Whether file and device order the elements differently.
     pub fn isPermuted(weight: *const Weight) bool {
+        if (weight.is_transposed) return true;
         return weight.layout == .convolution and weight.shape[1] * weight.shape[2] > 1;
     }
 
     /// Index in the file of the device's element `i`.
     pub fn sourceIndex(weight: *const Weight, i: usize) usize {
         if (!weight.isPermuted()) return i;
-        const channels: usize = weight.shape[3];
-        const taps: usize = @as(usize, weight.shape[1]) * weight.shape[2];
+        _, const taps, const channels = weight.order();
         return (i / (taps * channels) * channels + i % channels) * taps + i / channels % taps;
     }
 
@@ -82,15 +84,26 @@ pub const Weight = struct {
                 const out: [*]f32 = @ptrCast(@alignCast(target.ptr));
                 for (0..weight.elementCount()) |i| out[i] = weight.sourceValue(i);
             },
-            .matrix => @memcpy(target[0..weight.source.len], weight.source),
+            .matrix => if (weight.is_transposed)
+                permute(weight, target)
+            else
+                @memcpy(target[0..weight.source.len], weight.source),
             .convolution => permute(weight, target),
         }
+    }
+
+    /// Dimensions of a permuted weight: (blocks, channels, taps) in the file, (blocks, taps,
+    /// channels) here. A transposed matrix is one block with its rows as taps.
+    fn order(weight: *const Weight) [3]usize {
+        const shape = weight.shape;
+        if (weight.is_transposed) return .{ 1, shape[0], shape[1] };
+        return .{ shape[0], @as(usize, shape[1]) * shape[2], shape[3] };
     }
 };
 
 // --- internal ---
 
-/// Transposes (out, in, height * width) to (out, height * width, in), for any element type.
+/// Transposes (blocks, channels, taps) to (blocks, taps, channels), for any element type.
 fn permute(weight: *const Weight, target: []u8) void {
     switch (weight.dtype.size()) {
         2 => permuteAs(u16, weight, target),
@@ -100,8 +113,7 @@ fn permute(weight: *const Weight, target: []u8) void {
 }
 
 fn permuteAs(comptime T: type, weight: *const Weight, target: []u8) void {
-    const out_count, const height, const width, const in_count = weight.shape;
-    const taps: usize = @as(usize, height) * width;
+    const out_count, const taps, const in_count = weight.order();
     const source: [*]align(1) const T = @ptrCast(weight.source.ptr);
     const destination: [*]T = @ptrCast(@alignCast(target.ptr));
     for (0..out_count) |o| {
@@ -111,6 +123,24 @@ fn permuteAs(comptime T: type, weight: *const Weight, target: []u8) void {
             for (0..in_count) |c| to[tap * in_count + c] = from[c * taps + tap];
         }
     }
+}
+
+test "a matrix that the file has transposed is turned" {
+    const source: [6]u16 = .{ 0, 1, 2, 3, 4, 5 };
+    const weight: Weight = .{
+        .name = "w",
+        .layout = .matrix,
+        .dtype = .f16,
+        .shape = .{ 2, 3, 1, 1 },
+        .is_transposed = true,
+        .source = std.mem.sliceAsBytes(&source),
+        .source_dtype = .f16,
+    };
+    try std.testing.expect(!weight.isInPlace());
+    var target: [6]u16 align(64) = undefined;
+    weight.copyTo(std.mem.sliceAsBytes(&target));
+    try std.testing.expectEqualSlices(u16, &.{ 0, 2, 4, 1, 3, 5 }, &target);
+    for (target, 0..) |value, i| try std.testing.expectEqual(value, weight.sourceIndex(i));
 }
 
 test "elements are found where permuting puts them" {
