@@ -72,6 +72,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const writes = group === null || group.index === 0;
   const alone = await preparePipeline({
     model: options.model,
+    vae: options.vae,
     modelsDir: options.modelsDir,
     devices: options,
     threadCount: options.threadCount,
@@ -183,8 +184,9 @@ async function generateAndWrite(
 
 /** Says what will be generated, with which model and where, before weights load. */
 function describe(prepared: PreparedPipeline, options: SampleOptions, { log }: Output): void {
-  const { devices, machine, plan } = prepared;
+  const { devices, machine, plan, vae } = prepared;
   log.info(describeModel(prepared, options));
+  if (vae !== null) log.debug(vae.note);
   if (devices.line !== null) log.info(devices.line);
   log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
   for (const warning of plan.warnings) log.warn(warning);
@@ -247,7 +249,7 @@ function describeTimes(times: Times): string {
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
-  { model, plan, devices, rankCount }: PreparedPipeline,
+  { model, vae, plan, devices, rankCount }: PreparedPipeline,
   { extrapolateHalos, layout }: GenerateResult,
   writer: ImageWriter,
 ) {
@@ -257,6 +259,7 @@ function jsonOf(
     ...options,
     ...plan.settings,
     model: model.path,
+    vae: vae?.path,
     device: devices.device,
     dtype: devices.gpu?.dtype ?? devices.dtype,
     rankCount,

@@ -3,9 +3,12 @@
  * request. What can be refused early is refused here, within a second or two.
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
+import { modelFolders, resolveModelFile } from "../library/resolve.ts";
 import { openModelFolder } from "../models/folder.ts";
+import { snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
+import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
@@ -17,6 +20,11 @@ export interface PrepareOptions {
    * `openModelFolder` opened. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.
    */
   model?: string | Model | undefined;
+  /**
+   * Another VAE than the model's own: a folder in diffusers' layout, a safetensors file, or the
+   * name of one in the folders of models.
+   */
+  vae?: string | undefined;
   /**
    * Folders of models, where names are looked up: those of ComfyUI, A1111 and Forge, plain ones,
    * and files like extra_model_paths.yaml. Default: the variable BASEDXL_MODELS_DIR, with ":"
@@ -43,6 +51,8 @@ export interface PrepareOptions {
 /** A pipeline that can be loaded. */
 export interface PreparedPipeline {
   model: Model;
+  /** The VAE that was chosen for it; null for its own. */
+  vae: VaeChoice | null;
   /** True where nothing named a model and it is the bundled one. */
   isBundledModel: boolean;
   /** With the ranks of this process. */
@@ -70,15 +80,17 @@ export async function preparePipeline(
 ): Promise<PreparedPipeline> {
   const { threadCount = 0, processCount = 1, naming = asProperty } = options;
   const { first: request = { prompt: "" }, onBuild = () => {} } = options;
-  const { model, isBundledModel } = await modelOf(options);
+  const { model: own, isBundledModel } = await modelOf(options);
+  const vae = await vaeOf(options, own);
+  const model = vae === null ? own : withVae(own, vae);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
   const plan = planRequest(request, model, rankCount, naming);
   await prepareDevice(wanted.device, onBuild);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
-  const first = { request, plan };
-  return { model, isBundledModel, devices, machine, threadCount, rankCount, ...first, naming };
+  const ranks = { devices, machine, threadCount, rankCount };
+  return { model, vae, isBundledModel, ...ranks, request, plan, naming };
 }
 
 // --- internal ---
@@ -87,4 +99,10 @@ async function modelOf({ model, modelsDir }: PrepareOptions) {
   if (typeof model === "object") return { model, isBundledModel: false };
   const { path, bundled } = await resolveModelPath(model, { modelsDir });
   return { model: await openModelFolder(path), isBundledModel: bundled };
+}
+
+async function vaeOf({ vae, modelsDir }: PrepareOptions, model: Model): Promise<VaeChoice | null> {
+  if (vae === undefined) return null;
+  const path = resolveModelFile("vae", vae, modelFolders(modelsDir));
+  return await openVae(snapshotOf(path) ?? path, model.vae);
 }

@@ -223,6 +223,21 @@ export const settings = {
     processes: "own",
     json: "model",
   },
+  vae: {
+    kind: "path",
+    flag: "vae",
+    names: "file",
+    group: "Model and device",
+    hint: "PATH",
+    help:
+      "Another VAE than the model's own: a folder in diffusers' layout, a .safetensors file with " +
+      "diffusers' or the original keys, or a name from the folders of models. Default: the " +
+      "model's own.",
+    scope: "pipeline",
+    // What it holds is compared with the model's other files.
+    processes: "own",
+    json: "vae",
+  },
   modelsDir: {
     kind: "path",
     flag: "models-dir",

@@ -229,6 +229,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: undefined,
       timestepSpacing: undefined,
       model: undefined,
+      vae: undefined,
       modelsDir: undefined,
       rankCount: 1,
       threadCount: 0,
@@ -275,6 +276,7 @@ describe("what is accepted", () => {
     scheduler: "euler_a",
     "timestep-spacing": "trailing",
     model: "m",
+    vae: "v",
     "models-dir": "d",
     gpus: "2",
     threads: "3",
@@ -318,6 +320,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: true,
       timestepSpacing: "trailing",
       model: "m",
+      vae: "v",
       modelsDir: "d",
       rankCount: 2,
       threadCount: 3,
@@ -359,7 +362,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["model", "modelsDir", "outPath", "latentsPath"] as const;
+    const paths = ["model", "vae", "modelsDir", "outPath", "latentsPath"] as const;
     expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
+import { openVae, withVae } from "../../src/models/vae-choice.ts";
 import { ModelParts, randomNormal } from "../../src/native/testing.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { emulated } from "../support/emulator.ts";
@@ -47,6 +48,9 @@ const overflowing = await openModelFolder(
   }),
 );
 
+/** The loud one as a file that is chosen for the model, as --vae does. */
+const chosen = withVae(golden, await openVae(loud.weights.vae.files[0]!, golden.vae));
+
 afterAll(removeCopies);
 
 test("an overflow of f16 ends the image and names --dtype bf16, which has the range", async () => {
@@ -61,6 +65,7 @@ describe.each([
   ["reference", golden],
   ["bundled", mini],
   ["loud", loud],
+  ["reference model with a loud VAE, hence the", chosen],
 ] as const)("the %s model", (_, model) => {
   test.each([
     [1n, 8, 8],

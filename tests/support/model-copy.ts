@@ -49,7 +49,8 @@ function copyFolder(): string {
   return folder;
 }
 
-function readRaw(path: string): Tensors {
+/** The tensors of a safetensors file. */
+export function readRaw(path: string): Tensors {
   const file = readFileSync(path);
   const headerBytes = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.subarray(8, 8 + headerBytes).toString("utf8"));
@@ -66,7 +67,8 @@ function readRaw(path: string): Tensors {
   return tensors;
 }
 
-function rawFile(tensors: Tensors): Uint8Array {
+/** The bytes of a safetensors file. */
+export function rawFile(tensors: Tensors): Uint8Array {
   const header: Record<string, unknown> = {};
   let offset = 0;
   for (const [name, { dtype, shape, bytes }] of tensors) {
