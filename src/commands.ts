@@ -9,6 +9,7 @@ import { type Completable, completionScript, isShell, shells } from "./commands/
 import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
+import { modelsFlags, modelsHelp, modelsValues } from "./commands/models-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
   sampleEmptyAllowed,
@@ -42,6 +43,13 @@ export const commands: Record<string, Command> = {
     args: doctorFlags,
     help: doctorHelp,
     load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  }),
+  models: typed({
+    summary: "List the models in folders of models",
+    args: modelsFlags,
+    help: modelsHelp,
+    values: modelsValues,
+    load: async () => (await import("./commands/models.ts")).modelsCommand,
   }),
   licenses: typed({
     summary: "List everything that is bundled, with licences",

@@ -66,12 +66,26 @@ ${cacheVariable} to a folder of yours that is writable and not mounted noexec.`,
   );
 }
 
+/** The first usable folder of `candidates`, for files that are no code; null where there is none. */
+export function openFolder(candidates: readonly string[] = cacheCandidates()): string | null {
+  for (const name of candidates) {
+    try {
+      const folder = resolve(name);
+      makePrivate(folder);
+      return folder;
+    } catch {}
+  }
+  return null;
+}
+
 /** The state of the cache, for `doctor`; extracts nothing. */
 export function describeCache(candidates: readonly string[], version: string): CacheReport {
   try {
     const path = openCache(candidates, version);
     const above = join(path, "..");
-    const others = readdirSync(above).filter((name) => name !== version);
+    const others = readdirSync(above, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && entry.name !== version)
+      .map(({ name }) => name);
     return {
       path,
       problem: null,

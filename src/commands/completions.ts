@@ -93,7 +93,26 @@ complete -o filenames -F _basedxl basedxl
 `;
 }
 
+/**
+ * Prints names of models. The scripts take them as texts: `compgen -W` would run commands that
+ * stand in them.
+ */
+function namesCommand({ models }: { models: string }): string {
+  return `basedxl models --names --kind ${models} 2>/dev/null`;
+}
+
+function isModels(values: Values | undefined): values is { models: string } {
+  return typeof values === "object" && "models" in values;
+}
+
 function bashValue({ name, values }: Flag): string {
+  if (isModels(values)) {
+    return `        --${name})
+          local name
+          while IFS= read -r name; do
+            [[ $name == "$word"* ]] && COMPREPLY+=("$name")
+          done < <(${namesCommand(values)}; compgen -f -- "$word") ;;`;
+  }
   const generate =
     values === "file"
       ? '-f -- "$word"'
@@ -115,6 +134,11 @@ function zshScript(commands: Commands): string {
   });
   return `#compdef basedxl
 # basedxl completions zsh
+_basedxl_models() {
+  local -a names=("\${(@f)$(${namesCommand({ models: '"$1"' })})}")
+  compadd -a names
+  _files
+}
 _basedxl() {
   local -a commands=(
 ${list.join("\n")}
@@ -137,6 +161,7 @@ compdef _basedxl basedxl
 function zshFlag({ name, takesValue, values, text }: Flag): string {
   const told = text.replace(/[[\]:\\]/g, " ");
   if (!takesValue) return quoted(`--${name}[${told}]`);
+  if (isModels(values)) return quoted(`--${name}=[${told}]:value:_basedxl_models ${values.models}`);
   const action =
     values === "file"
       ? "_files"
@@ -167,6 +192,7 @@ function fishValue({ takesValue, values, text }: Flag): string {
   const told = `-d ${quoted(text)}`;
   if (!takesValue) return told;
   if (values === "file") return `-r -F ${told}`;
+  if (isModels(values)) return `-r -F -a '(${namesCommand(values)})' ${told}`;
   if (values === "folder") return `-x -a '(__fish_complete_directories)' ${told}`;
   return values === undefined ? `-x ${told}` : `-x -a ${quoted(values.join(" "))} ${told}`;
 }

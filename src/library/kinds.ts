@@ -19,6 +19,22 @@ export interface KindFolder {
 /** Takes a sentence about a folder that cannot be used. */
 export type Warn = (sentence: string) => void;
 
+/** Kinds of models as lists show them; "unreadable" for those that cannot be read. */
+export const listedKinds = [
+  "checkpoint",
+  "unet",
+  "lora",
+  "vae",
+  "embedding",
+  "controlnet",
+  "adapter",
+  "upscaler",
+  "text-encoder",
+  "unknown",
+  "unreadable",
+] as const;
+export type ListedKind = (typeof listedKinds)[number];
+
 /** undefined where the name says nothing. */
 export function kindByName(name: string): FolderKind | undefined {
   const bare = name.toLowerCase().replace(/[-_. ]/g, "");

@@ -12,7 +12,7 @@ import { absolutePath, expandHome } from "../paths.ts";
 import { nearestFew } from "../terminal/flags.ts";
 import type { KindFolder, ModelKind } from "./kinds.ts";
 import { kindFoldersOf } from "./layouts.ts";
-import { type FoundModel, modelEnding, scanFolders, unfinishedEnding } from "./scan.ts";
+import { type FoundModel, scanFolders, stemOf, unfinishedEnding } from "./scan.ts";
 
 type Env = Record<string, string | undefined>;
 
@@ -136,6 +136,14 @@ export class Library {
     return `is not in the folders of models.${near} Looked in ${places.join(", ")}${more}.`;
   }
 
+  /** Names that can be asked for, of a kind of folder or of all. */
+  names(kind: string | undefined): string[] {
+    const models = this.all().filter(
+      ({ folder }) => kind === undefined || folder.kind === "any" || folder.kind === kind,
+    );
+    return [...new Set(models.map(shortName))];
+  }
+
   /**
    * The files of embeddings by name, in lower case, with and without sub-folders, for words of
    * prompts. Only folders of embeddings count: a word must not find a checkpoint.
@@ -161,11 +169,6 @@ export class Library {
 }
 
 // --- internal ---
-
-/** The name as lists show it: below its folder, without the ending. */
-function stemOf(name: string): string {
-  return name.replace(unfinishedEnding, "").replace(modelEnding, "");
-}
 
 /** In sentences. */
 const nouns: Record<ModelKind, string> = {

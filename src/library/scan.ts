@@ -25,6 +25,11 @@ export const modelEnding =
 export const unfinishedEnding =
   /\.(part|partial|crdownload|download|incomplete|aria2|!ut|opdownload|tmp)$/i;
 
+/** A name as lists show it: without the ending. */
+export function stemOf(name: string): string {
+  return name.replace(unfinishedEnding, "").replace(modelEnding, "");
+}
+
 /** Everything that looks like a model, folder by folder in order, sorted by name in each. */
 export function scanFolders(folders: readonly KindFolder[], warn: Warn): FoundModel[] {
   // A folder with a kind of its own is not walked as a part of the one above it.

@@ -32,9 +32,11 @@ export const sampleEmptyAllowed: readonly string[] = settingKeys
 
 /** What shells complete, by flag. */
 export const sampleValues: Readonly<Record<string, Values>> = Object.fromEntries(
-  settingKeys
-    .map(settingOf)
-    .flatMap((setting) => ("names" in setting ? [[setting.flag, setting.names]] : [])),
+  settingKeys.map(settingOf).flatMap((setting): [string, Values][] => {
+    const { flag } = setting;
+    if (setting.kind === "path" && setting.models) return [[flag, { models: setting.models }]];
+    return "names" in setting ? [[flag, setting.names]] : [];
+  }),
 );
 
 export const sampleHelp: HelpText = {

@@ -83,6 +83,8 @@ interface SeedSetting extends Common {
 interface PathSetting extends Common {
   kind: "path";
   names: "file" | "folder";
+  /** The kind of model that it may also name, for completions. */
+  models?: "checkpoint" | "lora" | "vae" | "embedding";
   /** With its dot; the path must end in it. */
   extension?: string;
   default?: string;

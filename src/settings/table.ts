@@ -213,6 +213,7 @@ export const settings = {
     kind: "path",
     flag: "model",
     names: "file",
+    models: "checkpoint",
     group: "Model and device",
     hint: "PATH",
     help:

@@ -14,8 +14,11 @@ interface TypedFlag {
   value: string | undefined;
 }
 
-/** The kind of a value, for completions: one of some words, a file or a folder. */
-export type Values = readonly string[] | "file" | "folder";
+/**
+ * The kind of a value, for completions: one of some words, a file, a folder, or a model of a kind,
+ * by its name in the folders of models or as a file.
+ */
+export type Values = readonly string[] | "file" | "folder" | { models: string };
 
 interface FlagRules {
   /** Flags for which an empty value is valid. */

@@ -107,7 +107,7 @@ describe("the table", () => {
     expect([...shown].sort()).toEqual(Object.keys(sampleFlags).sort());
     expect(sampleValues["sync-mode"]).toEqual(syncModes);
     expect(sampleValues.transport).toEqual(["auto", "peer", "nccl"]);
-    expect(sampleValues.model).toBe("file");
+    expect(sampleValues.model).toEqual({ models: "checkpoint" });
     expect(sampleValues["models-dir"]).toBe("folder");
   });
 

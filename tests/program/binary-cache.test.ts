@@ -16,7 +16,7 @@ import {
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { cacheCandidates, describeCache, openCache } from "../../src/binary/cache.ts";
+import { cacheCandidates, describeCache, openCache, openFolder } from "../../src/binary/cache.ts";
 import type { EmbeddedFile } from "../../src/binary/contents.ts";
 import { extract, versionName } from "../../src/binary/extract.ts";
 import { refusal as refused } from "../support/refusal.ts";
@@ -144,6 +144,8 @@ not mounted noexec.`,
     const cache = join(root, "cache");
     extract(openCache([cache], "1"), [embedded("a", "12345")]);
     openCache([cache], "0");
+    // Hashes of models are no version.
+    writeFileSync(join(cache, "hashes.json"), "{}");
     const report = describeCache([cache], "1");
     expect(report).toEqual({
       path: join(cache, "1"),
@@ -151,6 +153,13 @@ not mounted noexec.`,
       bytes: 5,
       others: [join(cache, "0")],
     });
+  });
+
+  test("for files that are no code is the first folder that nobody else can write to", () => {
+    writeFileSync(join(root, "file"), "");
+    const [bad, good] = [join(root, "file", "x"), join(root, "good")];
+    expect(openFolder([bad, good])).toBe(good);
+    expect(openFolder([bad])).toBeNull();
   });
 });
 

@@ -1,0 +1,140 @@
+/**
+ * What the models in folders are: kinds by the headers of safetensors files and the configs of
+ * diffusers folders. What is broken or in another format is listed with the reason.
+ */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { weightsProblem } from "../models/files.ts";
+import { openModelFolder } from "../models/folder.ts";
+import { readJsonFile } from "../models/json.ts";
+import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
+import { classifyHeader } from "../models/single-file/classify.ts";
+import type { ListedKind } from "./kinds.ts";
+import { type FoundModel, stemOf } from "./scan.ts";
+
+export interface ListedModel {
+  /** As it can be asked for. */
+  name: string;
+  kind: ListedKind;
+  /** The model that it is, or is made for, and what is special about it; "" if unknown. */
+  detail: string;
+  /** Absolute. */
+  path: string;
+  isFolder: boolean;
+  bytes: number;
+  /** Why it cannot be used; null for others. */
+  problem: string | null;
+}
+
+/** Looks into the model that was found. Never rejects. */
+export async function describeModel(found: FoundModel): Promise<ListedModel> {
+  const { path, isFolder } = found;
+  const name = isFolder ? found.name : stemOf(found.name);
+  const bytes = bytesOf(path, 0);
+  try {
+    const seen = isFolder ? await describeFolder(path) : describeFile(path, name);
+    return { name, path, isFolder, bytes, problem: null, ...seen };
+  } catch (error) {
+    const problem = withoutPath((error as Error).message, path);
+    return { name, path, isFolder, bytes, kind: "unreadable", detail: "", problem };
+  }
+}
+
+// --- internal ---
+
+type Seen = Pick<ListedModel, "kind" | "detail"> & Partial<Pick<ListedModel, "problem">>;
+
+function describeFile(path: string, name: string): Seen {
+  const problem = weightsProblem(path);
+  if (problem !== null) return { kind: "unreadable", detail: "", problem: problem.what };
+  const header = readSafetensorsHeader(path);
+  const { kind, detail } = classifyHeader(header);
+  return { kind, detail: [detail, ...traitsOf(header, name)].filter(Boolean).join(", ") };
+}
+
+/** A diffusers folder: a whole model, or one network. */
+async function describeFolder(path: string): Promise<Seen> {
+  const isModel = statOf(join(path, "model_index.json"))?.isFile() === true;
+  const config = await readJsonFile(join(path, isModel ? "model_index.json" : "config.json"));
+  const className = classOf(config);
+  if (!isModel) {
+    return { kind: componentKinds[className] ?? "unknown", detail: className };
+  }
+  if (!className.startsWith("StableDiffusionXL")) {
+    return { kind: "checkpoint", detail: className.replace(/Pipeline$/, "") };
+  }
+  const { kind, scheduler } = await openModelFolder(path);
+  const traits = scheduler.predictionType === "v_prediction" ? ["v-prediction"] : [];
+  const which = kind === "refiner" ? "the SDXL refiner" : `SDXL ${kind}`;
+  return { kind: "checkpoint", detail: [which, ...traits, ...fewSteps(path)].join(", ") };
+}
+
+function classOf(config: unknown): string {
+  const name = (config as { _class_name?: unknown } | null)?._class_name;
+  return typeof name === "string" ? name : "";
+}
+
+/** By diffusers' classes. */
+const componentKinds: Readonly<Record<string, ListedKind | undefined>> = {
+  AutoencoderKL: "vae",
+  AutoencoderTiny: "vae",
+  ControlNetModel: "controlnet",
+  ControlNetUnionModel: "controlnet",
+  UNet2DConditionModel: "unet",
+  T2IAdapter: "adapter",
+};
+
+/** What the header, or the name, says beside the kind. */
+function traitsOf({ tensors, metadata }: SafetensorsHeader, name: string): string[] {
+  const title = metadata.get("modelspec.title") ?? "";
+  const isV = tensors.has("v_pred") || metadata.get("modelspec.prediction_type") === "v";
+  const isEdm = tensors.has("edm_mean") || tensors.has("edm_vpred.sigma_max");
+  return [
+    ...(isV ? ["v-prediction"] : []),
+    ...(tensors.has("ztsnr") ? ["zero-terminal SNR"] : []),
+    ...(isEdm ? ["EDM"] : []),
+    ...fewSteps(`${name} ${title.slice(0, 200)}`),
+    ...([...tensors.values()].some(({ dtype }) => dtype.startsWith("F8_E")) ? ["fp8"] : []),
+  ];
+}
+
+/** Methods that make few steps do, as files are named after them. */
+function fewSteps(name: string): string[] {
+  const found = fewStepNames.find(([pattern]) => pattern.test(name));
+  return found === undefined ? [] : [`few steps (${found[1]})`];
+}
+
+const fewStepNames: readonly [RegExp, string][] = [
+  [/lightning/i, "Lightning"],
+  [/turbo/i, "Turbo"],
+  [/(^|[^a-z])lcm|LCM/, "LCM"],
+  [/dmd2?/i, "DMD2"],
+  [/hyper-?(sd|\d|xl)/i, "Hyper-SD"],
+  [/(^|[^a-z])tcd/i, "TCD"],
+];
+
+/** Of a file, or of all files below a folder. */
+function bytesOf(path: string, depth: number): number {
+  const stat = statOf(path);
+  if (stat === undefined || depth > 8) return 0;
+  if (!stat.isDirectory()) return stat.size;
+  try {
+    const names = readdirSync(path);
+    return names.reduce((sum, name) => sum + bytesOf(join(path, name), depth + 1), 0);
+  } catch {
+    return 0;
+  }
+}
+
+/** The sentence as the end of one about the model. */
+function withoutPath(message: string, path: string): string {
+  return message.replace(`${path} `, "").replaceAll(`${path}/`, "").replace(/\.$/, "");
+}
+
+function statOf(path: string) {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}

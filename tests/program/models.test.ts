@@ -1,0 +1,267 @@
+/**
+ * `basedxl models` from the command line, in a tree like ComfyUI's with tiny files, and the cache
+ * of hashes.
+ */
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createHash } from "node:crypto";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { ended } from "../../src/bench/support/binary.ts";
+import { type ModelRow, renderModels } from "../../src/commands/models-table.ts";
+import { HashCache } from "../../src/library/hashes.ts";
+import { createStatusLine } from "../../src/terminal/status.ts";
+
+// Each starts processes, which take long on a machine that builds something else.
+setDefaultTimeout(120_000);
+
+const root = join(import.meta.dir, "../..");
+const folder = mkdtempSync(join(tmpdir(), "basedxl-models-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const bundled = join(root, "src/assets/mini-sdxl");
+const cacheFolder = join(folder, "cache");
+
+function put(name: string, content: string | Uint8Array): string {
+  const path = join(folder, name);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, content);
+  return path;
+}
+
+/** A safetensors file with empty tensors of these shapes. */
+function weights(shapes: Record<string, number[]>, metadata: Record<string, string> = {}): Buffer {
+  let end = 0;
+  const tensors = Object.entries(shapes).map(([name, shape]) => {
+    const begin = end;
+    end += shape.reduce((product, each) => product * each, 2);
+    return [name, { dtype: "F16", shape, data_offsets: [begin, end] }];
+  });
+  const all = { __metadata__: metadata, ...Object.fromEntries(tensors) };
+  const header = Buffer.from(JSON.stringify(all));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header, Buffer.alloc(end)]);
+}
+
+const lora = weights({
+  "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": [1, 2],
+  "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": [2, 1],
+});
+put("ui/models/loras/style/ink.safetensors", lora);
+put("ui/models/loras/cut_lightning.safetensors", lora.subarray(0, lora.length - 3));
+put("ui/models/loras/page.safetensors", "<!doctype html><html>log in</html>");
+put("ui/models/loras/red\x1b[31m.pt", "\x80\x02}q\0(X\x10\0\0");
+put("ui/models/embeddings/worst.safetensors", weights({ clip_l: [2, 768], clip_g: [2, 1280] }));
+put("ui/extra_model_paths.yaml", "more:\n  checkpoints: ../more\n  vae: gone\n");
+mkdirSync(join(folder, "more"));
+symlinkSync(bundled, join(folder, "more/mini"));
+symlinkSync("nowhere", join(folder, "more/lost.safetensors"));
+
+async function models(...args: string[]) {
+  const command = [process.execPath, join(root, "src/main.ts"), "models", ...args];
+  const { BASEDXL_MODELS_DIR: _, ...rest } = process.env;
+  const env = { ...rest, HF_HOME: join(folder, "hf"), BASEDXL_CACHE_DIR: cacheFolder };
+  const stdio = { stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
+  return await ended(Bun.spawn(command, { cwd: folder, env, ...stdio }));
+}
+
+describe("basedxl models", () => {
+  test("lists what each file is, and broken ones with the reason", async () => {
+    const { stdout, stderr, exitCode } = await models("--models-dir", "ui", "--json");
+    expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+    const { models: found, folders, warnings } = JSON.parse(stdout);
+    expect(folders).toEqual([join(folder, "ui")]);
+    expect(warnings).toEqual([
+      expect.stringMatching(/names the folder .*gone, which is not there/),
+    ]);
+    const hash = createHash("sha256").update(lora).digest("hex");
+    const path = join(folder, "ui/models/loras/style/ink.safetensors");
+    const bytes = lora.length;
+    expect(found.find(({ name }: ModelRow) => name === "style/ink")).toEqual({
+      ...{ name: "style/ink", kind: "lora", detail: "SDXL", bytes, hash: hash.slice(0, 10) },
+      ...{ sha256: hash, path, problem: null },
+    });
+    const short = found.map(({ name, kind, detail, problem }: ModelRow) =>
+      [name, kind, problem ?? detail].join(" | "),
+    );
+    expect(short.sort()).toEqual([
+      expect.stringMatching(/^cut_lightning \| unreadable \| is cut off: 3 bytes .* are missing/),
+      expect.stringMatching(/^lost \| unreadable \| is a link to nowhere, which does not exist/),
+      "mini | checkpoint | SDXL base",
+      expect.stringMatching(/^page \| unreadable \| is a web page/),
+      expect.stringMatching(/^red\p{Cc}\[31m \| unreadable \| holds pickled weights/u),
+      "style/ink | lora | SDXL",
+      "worst | embedding | SDXL",
+    ]);
+    expect(readdirSync(cacheFolder)).toEqual(["hashes.json"]);
+  });
+
+  test("as a table, of one kind, names alone", async () => {
+    const table = await models("--models-dir=ui", "--no-hash");
+    expect(table.exitCode).toBe(0);
+    expect(table.stdout).toMatch(
+      /^Models \(1\)\n {2}mini {2}SDXL base {2}\d+\.\d MB {2}\/.*more\n\n/,
+    );
+    expect(table.stdout).toMatch(/\nLoRAs \(1\)\n {2}style\/ink {2}SDXL {2}\d+ B {2}\/.*style\n/);
+    expect(table.stdout).toContain("red\\u001b[31m  holds pickled");
+    expect(table.stderr).toMatch(/^warning: .*extra_model_paths\.yaml names the folder/);
+
+    const one = await models("--models-dir", "ui", "--kind", "embedding", "--no-hash");
+    expect(one.stdout).toMatch(/^Embeddings \(1\)\n {2}worst .*\n$/);
+    expect((await models("--models-dir", "ui", "--names", "--kind", "lora")).stdout).toBe(
+      "cut_lightning\npage\nstyle/ink\n",
+    );
+  });
+
+  test("without folders, or with a wrong flag, says what to do", async () => {
+    const { stdout, exitCode } = await models();
+    expect({ stdout, exitCode }).toEqual({
+      stdout:
+        "No folder of models is named: --models-dir or the variable BASEDXL_MODELS_DIR names " +
+        "one.\n",
+      exitCode: 0,
+    });
+    const wrong = await models("--kind", "lroa");
+    expect(wrong.exitCode).toBe(2);
+    expect(wrong.stderr).toMatch(/--kind must be one of .*, not "lroa"\. Did you mean lora\?/);
+  });
+});
+
+describe("the table", () => {
+  const row = (name: string, more: Partial<ModelRow> = {}): ModelRow => ({
+    ...{ name, kind: "lora", detail: "SDXL", path: `/a/folder/${name}.safetensors` },
+    ...{ isFolder: false, bytes: 6_938_000_000, problem: null, sha256: "0123456789ab" },
+    ...more,
+  });
+  const rows = [row("a"), row("名前".repeat(9)), row("b".repeat(60), { detail: "c".repeat(40) })];
+
+  for (const columns of [10, 20, 40, 60, 80, 120, 200]) {
+    test(`is at most ${columns} columns wide`, () => {
+      const lines = renderModels(rows, [], columns).trimEnd().split("\n");
+      expect(lines).toHaveLength(4);
+      const widths = lines.slice(1).map((line) => Bun.stringWidth(line));
+      expect(Math.max(...widths)).toBeLessThanOrEqual(columns);
+      expect(lines[1]).toMatch(/^ {2}a/);
+    });
+  }
+
+  test("cuts nothing where it is not shown on a terminal", () => {
+    const text = renderModels(rows, [], null);
+    for (const { name, detail } of rows) expect(text).toMatch(new RegExp(`${name} .*${detail} `));
+    expect(text).toMatch(/ {2}6\.94 GB {2}0123456789 {2}\/a\/folder\n/);
+  });
+});
+
+describe("the cache of hashes", () => {
+  const place = (name: string) => {
+    mkdirSync(join(folder, name));
+    return join(folder, name);
+  };
+  const hashOf = (text: string) => createHash("sha256").update(text).digest("hex");
+
+  test("keeps a hash until the file changes", async () => {
+    const where = place("kept");
+    const file = put("kept/file", "one");
+    const cache = new HashCache(where);
+    expect(await cache.hashOf(file)).toBe(hashOf("one"));
+    expect(cache.known(file)).toBe(hashOf("one"));
+    cache.save();
+    expect(new HashCache(where).known(file)).toBe(hashOf("one"));
+    // The same size at another time.
+    writeFileSync(file, "two");
+    utimesSync(file, 1, 1.000001);
+    expect(new HashCache(where).known(file)).toBeNull();
+    expect(await new HashCache(where).hashOf(file)).toBe(hashOf("two"));
+    expect(cache.known(join(where, "none"))).toBeNull();
+    expect(readdirSync(where).sort()).toEqual(["file", "hashes.json"]);
+  });
+
+  test("pieces: hashes of files around their size, while the program goes on", async () => {
+    const cache = new HashCache(null);
+    for (const bytes of [0, 1, 2 ** 22 - 1, 2 ** 22, 2 ** 22 + 1, 3 * 2 ** 22]) {
+      const content = Buffer.alloc(bytes, "abc");
+      const file = put(`pieces/${bytes}`, content);
+      const seen: number[] = [];
+      const sha256 = await cache.hashOf(file, { onProgress: (read) => seen.push(read) });
+      expect(sha256).toBe(createHash("sha256").update(content).digest("hex"));
+      expect(seen.at(-1) ?? 0).toBe(bytes);
+    }
+    const controller = new AbortController();
+    controller.abort();
+    const { signal } = controller;
+    const big = put("pieces/big", Buffer.alloc(10));
+    expect(cache.hashOf(big, { signal })).rejects.toThrow("Stopped");
+  });
+
+  test("two runs at once lose nothing, and leave nothing behind", async () => {
+    const where = place("two");
+    const [first, second] = [new HashCache(where), new HashCache(where)];
+    await first.hashOf(put("two/a", "a"));
+    await second.hashOf(put("two/b", "b"));
+    first.save();
+    second.save();
+    const third = new HashCache(where);
+    expect([third.known(join(where, "a")), third.known(join(where, "b"))]).toEqual([
+      hashOf("a"),
+      hashOf("b"),
+    ]);
+    expect(readdirSync(where).sort()).toEqual(["a", "b", "hashes.json"]);
+    expect(statSync(join(where, "hashes.json")).mode & 0o777).toBe(0o600);
+  });
+
+  for (const [what, text] of [
+    ["no JSON", "{"],
+    ["another version", '{"version":2,"files":{}}'],
+    ["a wrong hash", '{"version":1,"files":{"/x":["1","2","3"]}}'],
+    ["a list", "[]"],
+    ["nothing", ""],
+  ] as const) {
+    test(`with ${what} in it is none, and is replaced`, async () => {
+      const where = place(`damaged ${what}`);
+      writeFileSync(join(where, "hashes.json"), text);
+      const cache = new HashCache(where);
+      const file = put(`damaged ${what}/file`, "x");
+      expect(await cache.hashOf(file)).toBe(hashOf("x"));
+      cache.save();
+      expect(JSON.parse(readFileSync(join(where, "hashes.json"), "utf8")).version).toBe(1);
+    });
+  }
+
+  test("in a folder that is gone is no error", async () => {
+    const cache = new HashCache(join(folder, "gone"));
+    expect(await cache.hashOf(put("x", "x"))).toBe(hashOf("x"));
+    cache.save();
+  });
+});
+
+test("the status line is one line of the terminal, and is gone in the end", () => {
+  let written = "";
+  let nowMs = 0;
+  const write = (text: string) => {
+    written += text;
+    return true;
+  };
+  const status = createStatusLine({ isTTY: true, columns: 12, write } as never, () => nowMs);
+  status.show("Hashing a\x1b[31m name");
+  status.show("too soon");
+  nowMs = 200;
+  status.show("next");
+  status.clear();
+  expect(written).toBe("\r\x1b[KHashing a\\u\r\x1b[Knext\r\x1b[K");
+  const piped = createStatusLine({ isTTY: false, columns: 80, write } as never);
+  written = "";
+  piped.show("x");
+  piped.clear();
+  expect(written).toBe("");
+});
