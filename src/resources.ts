@@ -20,6 +20,7 @@ export const resources: Resources = {
   buildEmulator: async (report) => (await import("./setup/emulator.ts")).buildEmulator(report),
   rebuildHint: "`bun run build:native` builds it",
   bundledModel: () => join(import.meta.dir, "assets/mini-sdxl"),
+  clipVocabulary: () => join(import.meta.dir, "assets/clip"),
   cacheReport: () => null,
   licenses: async () => (await import("./setup/licenses.ts")).collectLicenses(root),
   versions: () => ({

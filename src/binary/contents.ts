@@ -4,7 +4,7 @@
  */
 
 /** Files are extracted in groups, each on first use. */
-export type Group = "library" | "images" | "model";
+export type Group = "library" | "images" | "model" | "clip";
 
 export interface EmbeddedFile {
   group: Group;
@@ -61,6 +61,8 @@ export interface Resources {
   rebuildHint: string;
   /** The folder of the bundled model; may throw "setup". */
   bundledModel(): string;
+  /** The folder of CLIP's vocabulary; may throw "setup". */
+  clipVocabulary(): string;
   cacheReport(): CacheReport | null;
   licenses(): Promise<License[]>;
   versions(): Versions;

@@ -15,6 +15,7 @@ export const resources: Resources = {
   buildEmulator: async () => {},
   rebuildHint: "get the binary again",
   bundledModel: () => join(extracted("model"), "mini-sdxl"),
+  clipVocabulary: () => join(extracted("clip"), "clip"),
   cacheReport: () => describeCache(cacheCandidates(), versionName(contents)),
   licenses: async () => [...contents.licenses],
   versions: () => contents.versions,

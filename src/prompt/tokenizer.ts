@@ -28,11 +28,16 @@ export interface Tokenizer {
 }
 
 /**
- * Loads the tokenizer in `folder`. `eosTokenId` is that of the config of the text encoder. Throws
- * "bad-model" with the file, and the line or key, that is missing or wrong.
+ * Loads the tokenizer in `folder`, or its special tokens alone where the vocabulary is `given`.
+ * `eosTokenId` is that of the config of the text encoder. Throws "bad-model" with the file, and the
+ * line or key, that is missing or wrong.
  */
-export async function loadTokenizer(folder: string, eosTokenId: number): Promise<Tokenizer> {
-  const vocabulary = await readVocabulary(folder);
+export async function loadTokenizer(
+  folder: string,
+  eosTokenId: number,
+  given: Vocabulary | null = null,
+): Promise<Tokenizer> {
+  const vocabulary = given ?? (await readVocabulary(folder));
   const { bos, eos, unk, pad, added } = await readSpecialTokens(folder, vocabulary);
   const library = new BpeTokenizer(tokenizerJson(vocabulary, unk.content), {});
   const split = addedTokenSplitter(added, normalize);

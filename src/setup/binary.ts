@@ -81,6 +81,7 @@ async function contentsOf(root: string): Promise<Contents> {
       embedded("library", libraryName(process.platform), library),
       ...sharpFiles(join(root, "node_modules", "@img")),
       ...folderFiles("model", "mini-sdxl", join(root, "src", "assets", "mini-sdxl")),
+      ...folderFiles("clip", "clip", join(root, "src", "assets", "clip")),
     ],
     versions: {
       basedxl: packageJson.version,

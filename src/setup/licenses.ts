@@ -16,6 +16,7 @@ export function collectLicenses(root: string): License[] {
     zigLicense(root),
     ...packageLicenses(root),
     ...vipsLicenses(root),
+    vocabularyLicense(root),
     ...commonTexts(root),
   ];
 }
@@ -67,6 +68,13 @@ function zigLicense(root: string): License {
   const version = compilerOfPackages(root)?.version ?? "";
   const source = "https://codeberg.org/ziglang/zig";
   return { name: "zig (library)", version, license: "MIT", source, text: noticeOf(root, "zig") };
+}
+
+/** CLIP's merges, in src/assets/clip. */
+function vocabularyLicense(root: string): License {
+  const source = "https://github.com/mlfoundations/open_clip";
+  const text = noticeOf(root, "open_clip");
+  return { name: "open_clip (vocabulary)", version: "3.3.0", license: "MIT", source, text };
 }
 
 /** The packages of `dependencies` and everything below them, by name. */
