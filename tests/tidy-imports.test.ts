@@ -31,6 +31,7 @@ const typescriptLayers = [
   ["terminal/progress", "terminal/output"],
   ["pipeline"],
   ["devices"],
+  ["embeddings"],
   ["models", "library"],
   ["prompt"],
   ["schedule"],

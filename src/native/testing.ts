@@ -40,6 +40,8 @@ export interface PartsOptions {
   gpu?: GpuOptions | null;
 }
 
+const noRows = { rows: new Float32Array(), rows2: new Float32Array() };
+
 export class ModelParts {
   private constructor(
     private readonly handle: NativeHandle,
@@ -71,14 +73,28 @@ export class ModelParts {
     return new ModelParts(handle, unit);
   }
 
-  /** One prompt: hidden states (1, tokens, channels), pooled output (1, projection_size). */
+  /**
+   * One prompt: hidden states (1, tokens, channels), pooled output (1, projection_size).
+   * `injected`: rows of each encoder for ids beyond its vocabulary.
+   */
   async promptEmbeds(
     tokens: TokenPair,
+    injected: { rows: Float32Array; rows2: Float32Array } = noRows,
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
     const promptBytes = tokenBytes([tokens]);
-    const prompts = bytesOf(promptBytes);
-    const sizes = { latentRows: this.unit, latentWidth: this.unit };
-    await this.handle.run({ kind: "prompt_embeds", ...sizes, prompts }, [tokens, promptBytes], {});
+    const { rows, rows2 } = injected;
+    await this.handle.run(
+      {
+        kind: "prompt_embeds",
+        latentRows: this.unit,
+        latentWidth: this.unit,
+        prompts: bytesOf(promptBytes),
+        injected: bytesOf(rows),
+        injected2: bytesOf(rows2),
+      },
+      [tokens, promptBytes, rows, rows2],
+      {},
+    );
     return {
       promptEmbeds: new Float32Array(this.handle.read("prompt_embeds")),
       pooled: new Float32Array(this.handle.read("pooled")),

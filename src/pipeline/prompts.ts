@@ -1,6 +1,7 @@
 /**
  * Tokenizes prompts, each distinct text once, and warns about truncated ones.
  */
+import type { EmbeddingTable } from "../embeddings.ts";
 import { escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
@@ -16,6 +17,7 @@ export class PromptEncoder {
   constructor(
     private readonly model: Tokenizers,
     private readonly warn: (sentence: string) => void,
+    private readonly embeddings?: Pick<EmbeddingTable, "parts">,
   ) {}
 
   prompt(prompt: string): TokenPair {
@@ -36,8 +38,9 @@ export class PromptEncoder {
   private encode(text: string, what: string): TokenPair {
     const known = this.known.get(text);
     if (known) return known;
-    const first = this.model.tokenizer?.encode(text);
-    const second = this.model.tokenizer2.encode(text);
+    const [parts, parts2] = this.embeddings?.parts(text) ?? [text, text];
+    const first = this.model.tokenizer?.encode(parts);
+    const second = this.model.tokenizer2.encode(parts2);
     // The two tokenizers may truncate at different places: report the longer rest.
     const cuts = [first?.truncated ?? "", second.truncated];
     const dropped = cuts.reduce((longest, cut) => (cut.length > longest.length ? cut : longest));

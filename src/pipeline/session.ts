@@ -66,9 +66,10 @@ export interface RankStats {
 }
 
 /** Settings passed to the library under the same names: a new one needs no line here. */
-type PassedSettings = Partial<
-  Omit<abi.Request, "prompts" | "negatives" | "seeds" | "steps" | "adapters">
->;
+type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
+type MadeHere =
+  | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
+  | ("injected" | "injected2");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -79,6 +80,8 @@ export interface ImageRequest extends PassedSettings {
   negative: TokenPair | null | readonly (TokenPair | null)[];
   /** Above 1 (guidance) for all images or for none. */
   guidanceScale: number | readonly number[];
+  /** Rows of each text encoder for token ids beyond its vocabulary. */
+  injected?: { rows: Float32Array; rows2: Float32Array } | undefined;
   steps: StepCoefficients[];
   initNoiseSigma: number;
   /** One per image of the batch. */
@@ -222,6 +225,7 @@ class NativeSession implements Session {
         wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: bytesOf(hookBytes),
         adapters: bytesOf(adapters.bytes),
+        ...injectedOf(request),
         seeds: bytesOf(seeds),
         steps: bytesOf(stepBytes),
         prompts: bytesOf(promptBytes),
@@ -238,6 +242,7 @@ class NativeSession implements Session {
         negativeBytes,
         hookBytes,
         adapters,
+        request.injected,
       ],
       this.imageHooks(hooks, steps.length),
     );
@@ -289,6 +294,10 @@ function present<T extends object>(request: T): T {
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as T;
+}
+
+function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | "injected2"> {
+  return { injected: bytesOf(injected?.rows ?? null), injected2: bytesOf(injected?.rows2 ?? null) };
 }
 
 /** One value per image. */

@@ -10,6 +10,15 @@ import { readVocabulary, type Vocabulary } from "./vocabulary.ts";
 /** Tokens of one prompt, with the marks for its beginning and end: 75 for the text. */
 export const promptTokenCount = 77;
 
+/** A word whose ids are known: those of an embedding that stands for it. */
+export interface WordIds {
+  word: string;
+  ids: readonly number[];
+}
+
+/** A prompt in parts: text, and words with ids beyond the vocabulary. */
+export type PromptPart = string | WordIds;
+
 interface TokenizedPrompt {
   /** (77): BOS, text, EOS, padding. */
   ids: Int32Array;
@@ -20,7 +29,7 @@ interface TokenizedPrompt {
 }
 
 export interface Tokenizer {
-  encode(text: string): TokenizedPrompt;
+  encode(prompt: string | readonly PromptPart[]): TokenizedPrompt;
   /** One more than the largest id there is. */
   readonly idLimit: number;
   /** The token with the largest id. */
@@ -53,13 +62,20 @@ export async function loadTokenizer(
   return {
     idLimit: lastId + 1,
     lastToken,
-    encode(text) {
-      const textIds = encodeText(withAllVectors(text, split(text), added));
+    encode(prompt) {
+      const parts = typeof prompt === "string" ? [prompt] : prompt;
+      const words = wordsById(parts);
+      const textIds = parts.flatMap((part) =>
+        typeof part === "string"
+          ? encodeText(withAllVectors(part, split(part), added))
+          : [...part.ids],
+      );
       const rest = textIds.slice(textCount);
       const padded = new Int32Array(promptTokenCount).fill(pad.id);
       padded.set([bos.id, ...textIds.slice(0, textCount), eos.id]);
-      const truncated = decode(rest, added, (ids) => library.decode(ids));
-      return { ids: padded, truncated, endIndex: endIndexOf(padded, eosTokenId) };
+      const contents = new Map(added.map(({ id, content }) => [id, content]));
+      const truncated = decode(rest, { words, contents }, (ids) => library.decode(ids));
+      return { ids: padded, truncated, endIndex: endIndexOf(padded, eosTokenId, words) };
     },
   };
 }
@@ -82,21 +98,30 @@ function withAllVectors(text: string, sections: Section[], added: readonly Added
   return result;
 }
 
-/** Ids as text; the library knows the vocabulary only. */
+function wordsById(parts: readonly PromptPart[]): Map<number, string> {
+  return new Map(
+    parts.flatMap((part) =>
+      typeof part === "string" ? [] : part.ids.map((id) => [id, part.word] as const),
+    ),
+  );
+}
+
+/** Ids as text; the library knows the vocabulary only. A word of several ids is shown once. */
 function decode(
   ids: number[],
-  added: readonly AddedToken[],
+  { words, contents }: { words: Map<number, string>; contents: Map<number, string> },
   decodeText: (ids: number[]) => string,
 ): string {
-  const contents = new Map(added.map(({ id, content }) => [id, content]));
   const parts: string[] = [];
   let run: number[] = [];
-  for (const id of [...ids, null]) {
-    const content = id === null ? "" : contents.get(id);
+  for (const [index, id] of [...ids, null].entries()) {
+    const word = id === null ? undefined : words.get(id);
+    const content = id === null ? "" : (word ?? contents.get(id));
     if (id !== null && content === undefined) run.push(id);
     else {
       if (run.length > 0) parts.push(decodeText(run).trim());
-      if (content) parts.push(content);
+      const isRest = word !== undefined && words.get(ids[index - 1] ?? -1) === word;
+      if (content && !isRest) parts.push(content);
       run = [];
     }
   }
@@ -162,9 +187,10 @@ function lowerSigma(text: string): string {
 
 /**
  * Where transformers' CLIPTextModel pools: the first EOS; but the largest id where the config has
- * the wrong EOS id 2 of older files. Index 0 when nothing matches, as argmax of zeros.
+ * the wrong EOS id 2 of older files, `words` aside. Index 0 when nothing matches, as argmax of
+ * zeros.
  */
-function endIndexOf(ids: Int32Array, eosTokenId: number): number {
-  const wanted = eosTokenId === 2 ? ids.reduce((a, b) => Math.max(a, b)) : eosTokenId;
-  return Math.max(ids.indexOf(wanted), 0);
+function endIndexOf(ids: Int32Array, eosTokenId: number, words: Map<number, string>): number {
+  const largest = () => Math.max(...ids.filter((id) => !words.has(id)));
+  return Math.max(ids.indexOf(eosTokenId === 2 ? largest() : eosTokenId), 0);
 }
