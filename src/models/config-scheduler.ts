@@ -4,7 +4,12 @@
  * holds. What the model was trained to predict cannot be asked for: another parametrisation than
  * that of discrete betas is refused here.
  */
-import type { TimestepSpacing } from "../settings/names.ts";
+import {
+  type PredictionType,
+  predictionTypes,
+  type TimestepSpacing,
+  timestepSpacings,
+} from "../settings/names.ts";
 import {
   aNumber,
   ConfigReader,
@@ -19,7 +24,7 @@ import {
   word,
 } from "./config-reader.ts";
 
-export type PredictionType = "epsilon" | "v_prediction" | "sample";
+export type { PredictionType } from "../settings/names.ts";
 
 export interface SchedulerConfig {
   /** Of model_index.json; of this file where that one names none. */
@@ -53,8 +58,8 @@ export interface SchedulerConfig {
   };
 }
 
-const spacings = oneOf(["leading", "trailing", "linspace"]);
-const predictions = oneOf(["epsilon", "v_prediction", "sample"]);
+const spacings = oneOf(timestepSpacings);
+const predictions = oneOf(predictionTypes);
 const betaSchedules = oneOf(["linear", "scaled_linear", "squaredcos_cap_v2"]);
 
 /**

@@ -8,13 +8,14 @@ import { openModelFolder } from "../models/folder.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
+import { type PredictionOptions, withPrediction } from "../models/prediction.ts";
 import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
 
-export interface PrepareOptions {
+export interface PrepareOptions extends PredictionOptions {
   /**
    * A folder in diffusers' layout, the name of a model in the folders of models, or one that
    * `openModelFolder` opened. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.
@@ -82,7 +83,8 @@ export async function preparePipeline(
   const { first: request = { prompt: "" }, onBuild = () => {} } = options;
   const { model: own, isBundledModel } = await modelOf(options);
   const vae = await vaeOf(options, own);
-  const model = vae === null ? own : withVae(own, vae);
+  const whole = vae === null ? own : withVae(own, vae);
+  const model = withPrediction(whole, options, naming);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
   const plan = planRequest(request, model, rankCount, naming);

@@ -21,6 +21,7 @@ import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import type { ImageRange } from "./events.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { tilingWarning } from "./vae-tiling.ts";
+import { zeroSnrWarnings } from "./zero-snr.ts";
 
 /** Settings that may differ between images: one value for all, or one for each. */
 type PerImage = "prompt" | "negativePrompt" | "guidanceScale";
@@ -111,6 +112,7 @@ export function planRequest(
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
   };
   warnings.push(...unusedOf(complete, naming));
+  warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
   if (complete.vaeTiling) {
     if (rankCount > 1) {
       throw badOption(`${naming("vaeTiling")} is for one rank: several share the decode, exactly.`);

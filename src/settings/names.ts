@@ -57,6 +57,10 @@ export type Device = (typeof devices)[number];
 export const schedulers = ["euler", "euler_a", "ddim"] as const;
 export type Scheduler = (typeof schedulers)[number];
 
+/** What a UNet was trained to predict, as diffusers names it. */
+export const predictionTypes = ["epsilon", "v_prediction", "sample"] as const;
+export type PredictionType = (typeof predictionTypes)[number];
+
 /** Which training timesteps a run visits, as diffusers names it. */
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
 export type TimestepSpacing = (typeof timestepSpacings)[number];

@@ -9,6 +9,7 @@ import { bf16Error, tilingError } from "./measured-errors.ts";
 import {
   devices,
   dtypes,
+  predictionTypes,
   rngs,
   schedulers,
   syncModeLines,
@@ -252,6 +253,35 @@ export const settings = {
     scope: "pipeline",
     processes: "own",
     json: null,
+  },
+  predictionType: {
+    kind: "choice",
+    flag: "prediction-type",
+    names: ["auto", ...predictionTypes],
+    default: "auto",
+    group: "Model and device",
+    hint: "NAME",
+    help:
+      "What the model was trained to predict: {names}. For a model that does not say it: the " +
+      "wrong one gives noise or burnt colours. Default: auto, as the model's config says.",
+    scope: "pipeline",
+    // Part of the model, which is compared as a whole (distributed/settings.ts).
+    processes: "own",
+    json: "prediction_type",
+  },
+  rescaleBetasZeroSnr: {
+    kind: "boolean",
+    flag: "rescale-betas-zero-snr",
+    aliases: ["zero-snr"],
+    group: "Model and device",
+    help:
+      "The model was trained with noise levels that end in pure noise (zero terminal SNR), which " +
+      "--timestep-spacing trailing begins with; --guidance-rescale 0.7 goes well with it. " +
+      "--no-rescale-betas-zero-snr for not. Default: as the model's config says.",
+    scope: "pipeline",
+    // As the prediction type.
+    processes: "own",
+    json: "rescale_betas_zero_snr",
   },
   device: {
     kind: "choice",

@@ -231,6 +231,8 @@ describe("what is accepted", () => {
       model: undefined,
       vae: undefined,
       modelsDir: undefined,
+      predictionType: "auto",
+      rescaleBetasZeroSnr: undefined,
       rankCount: 1,
       threadCount: 0,
       vaeTiling: false,
@@ -254,6 +256,7 @@ describe("what is accepted", () => {
 
   const flags = [
     "--use-karras-sigmas",
+    "--zero-snr",
     "--no-split-batch",
     "--share-gpu",
     "--no-cuda-graphs",
@@ -278,6 +281,7 @@ describe("what is accepted", () => {
     model: "m",
     vae: "v",
     "models-dir": "d",
+    "prediction-type": "v_prediction",
     gpus: "2",
     threads: "3",
     device: "cpu",
@@ -322,6 +326,8 @@ describe("what is accepted", () => {
       model: "m",
       vae: "v",
       modelsDir: "d",
+      predictionType: "v_prediction",
+      rescaleBetasZeroSnr: true,
       rankCount: 2,
       threadCount: 3,
       vaeTiling: false,
@@ -382,6 +388,8 @@ describe("what is accepted", () => {
   test("karras can be switched off for a model that has it on", () => {
     expect(parse("--no-use-karras-sigmas").useKarrasSigmas).toBe(false);
     expect(parse("--use-karras-sigmas=false").useKarrasSigmas).toBe(false);
+    expect(parse("--no-rescale-betas-zero-snr").rescaleBetasZeroSnr).toBe(false);
+    expect(parse("--no-zero-snr").rescaleBetasZeroSnr).toBe(false);
   });
 
   test("the last seed there is", () => {
