@@ -124,6 +124,9 @@ def cases():
         yield case(name, 5, trained_betas=betas, num_train_timesteps=40)
         yield case(name, 12, v, rescale_betas_zero_snr=True, timestep_spacing="trailing")
         yield case(name, 12, v, rescale_betas_zero_snr=True, steps_offset=0)
+        if name != "ddim":
+            zero = {"rescale_betas_zero_snr": True, "use_karras_sigmas": True}
+            yield case(name, 12, v, **zero, timestep_spacing="trailing")
     yield case("euler", 12, final_sigmas_type="sigma_min")
     yield case("euler", 12, use_karras_sigmas=True, sigma_min=0.1, sigma_max=10.0)
     yield case("ddim", 12, set_alpha_to_one=True)
