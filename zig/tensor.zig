@@ -13,6 +13,14 @@ pub const DType = enum(u32) {
     f64 = 3,
     u8 = 4,
     i32 = 5,
+    /// Of weights alone: sign, 4 bits of exponent, 3 of fraction; no infinity, one NaN.
+    f8_e4m3 = 6,
+    /// The upper half of an f16.
+    f8_e5m2 = 7,
+
+    pub fn isF8(dtype: DType) bool {
+        return dtype == .f8_e4m3 or dtype == .f8_e5m2;
+    }
 
     /// Bytes per element.
     pub fn size(dtype: DType) usize {
@@ -20,7 +28,7 @@ pub const DType = enum(u32) {
             .f64 => 8,
             .f32, .i32 => 4,
             .f16, .bf16 => 2,
-            .u8 => 1,
+            .u8, .f8_e4m3, .f8_e5m2 => 1,
         };
     }
 };

@@ -7,6 +7,7 @@
 //! - `weights/weight.zig` is one weight: its source in the file, its layout on the device.
 //! - `weights/resident.zig` holds the CPU's weights; `backend/cuda/weights.zig` those of GPUs.
 //! - `weights/adapters.zig` is what a job asks of the weights: LoRA and kin.
+//! - `weights/f8.zig` widens 8-bit numbers; `weights/quantization.zig` finds their scales.
 //! - `weights/shown.zig` escapes a file's strings for messages.
 
 const checkpoint = @import("weights/checkpoint.zig");
@@ -25,7 +26,9 @@ pub const Weight = weight.Weight;
 test {
     _ = @import("weights/adapters.zig");
     _ = @import("weights/checkpoint.zig");
+    _ = @import("weights/f8.zig");
     _ = @import("weights/mapped_file.zig");
+    _ = @import("weights/quantization.zig");
     _ = @import("weights/resident.zig");
     _ = @import("weights/safetensors.zig");
     _ = @import("weights/shown.zig");

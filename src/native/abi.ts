@@ -140,6 +140,8 @@ export const DType = {
   f64: 3,
   u8: 4,
   i32: 5,
+  f8_e4m3: 6,
+  f8_e5m2: 7,
 } as const;
 
 export const Rng = {

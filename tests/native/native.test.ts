@@ -235,7 +235,7 @@ describe("damaged weights", () => {
     {
       what: "an unusable type",
       folder: edit(unet, (t) => put(t, norm, { dtype: "I16" })),
-      sentence: `tensor ${norm} has type I16; weights are read in F32, F16 or BF16`,
+      sentence: `tensor ${norm} has type I16; weights are read in F32, F16, BF16, F8_E4M3`,
     },
     {
       what: "a text projection that is missing",

@@ -218,15 +218,23 @@ pub const Runner = struct {
                     const bits: u32 = @bitCast(value);
                     std.mem.bytesAsSlice(u16, bytes)[i] = @truncate(bits >> 16);
                 },
+                // Any bits but the two NaNs of e4m3, most of them small numbers as in models.
+                .f8_e4m3, .f8_e5m2 => {
+                    const top: u8 = @truncate(@as(u32, @bitCast(value)) >> 24);
+                    bytes[i] = top & 0xbf;
+                },
                 else => unreachable,
             }
         }
+        const row_scales = try allocator.alloc(f32, if (dtype.isF8()) shape[0] else 0);
+        @memset(row_scales, scale);
         const weight = try allocator.create(Weight);
         weight.* = .{
             .name = "weight",
             .layout = .matrix,
             .dtype = dtype,
             .shape = shape,
+            .row_scales = row_scales,
             .address = @intFromPtr(bytes.ptr),
             .source = bytes,
             .source_dtype = dtype,

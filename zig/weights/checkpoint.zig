@@ -6,15 +6,20 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const MappedFile = @import("mapped_file.zig").MappedFile;
+const quantization = @import("quantization.zig");
 const safetensors = @import("safetensors.zig");
 const shown = @import("shown.zig").shown;
 
 pub const Error = safetensors.Error;
 
-/// Keys that fine-tunes contain and no model reads.
+/// Keys that fine-tunes contain and no model reads, and the mark of 8-bit files.
 fn isIgnored(name: []const u8) bool {
-    return std.mem.endsWith(u8, name, "embeddings.position_ids");
+    return std.mem.endsWith(u8, name, "embeddings.position_ids") or
+        std.mem.eql(u8, name, quantization.marker);
 }
+
+/// Of a scale's key in files with other names than the model's.
+const own_name_max = 1024;
 
 /// The files of one component.
 pub const Files = struct {
@@ -47,6 +52,7 @@ pub const Checkpoint = struct {
     entries: std.StringHashMapUnmanaged(Entry) = .empty,
     /// Keys in the files by the model's keys, where they differ.
     names: std.StringHashMapUnmanaged([]const u8) = .empty,
+    formats: quantization.LayerFormats = .{},
 
     pub const Entry = struct {
         /// With the file's key; shape and bytes are those of the weight.
@@ -124,6 +130,59 @@ pub const Checkpoint = struct {
         }
     }
 
+    /// Refuses a weight that is quantized in another way than those that are read.
+    pub fn checkFormat(checkpoint: *Checkpoint, key: []const u8) Error!void {
+        const d = checkpoint.diagnostics;
+        const arena = checkpoint.arena.allocator();
+        const layer = quantization.layerOf(key) orelse return;
+        const own_layer = quantization.layerOf(checkpoint.nameInFiles(key)) orelse return;
+        var path = checkpoint.firstPath();
+        var format = checkpoint.formats.find(own_layer);
+        if (try checkpoint.sibling(layer, quantization.format_suffix)) |entry| {
+            entry.is_used = true;
+            path = entry.path;
+            format = quantization.formatOf(arena, entry.tensor.bytes) catch |err| switch (err) {
+                error.OutOfMemory => return error.OutOfMemory,
+                error.BadJson => return d.fail(error.BadWeights, "{s}: tensor {f} is not JSON.", .{
+                    path, shown(entry.tensor.name),
+                }),
+            };
+        }
+        const found = format orelse return;
+        if (found.len == 0 or quantization.isRead(found)) return;
+        return d.fail(error.BadWeights, "{s}: layer {f} is quantized as {f}, which is not read; " ++
+            "float8_e4m3fn and float8_e5m2 are, as are F16, BF16 and F32.", .{
+            path, shown(own_layer), shown(found),
+        });
+    }
+
+    /// `row_count` scales of a weight; null where the files have none.
+    pub fn rowScales(
+        checkpoint: *Checkpoint,
+        key: []const u8,
+        row_count: usize,
+    ) Error!?[]const f32 {
+        const layer = quantization.layerOf(key) orelse return null;
+        for (quantization.input_suffixes) |suffix| {
+            if (try checkpoint.sibling(layer, suffix)) |entry| entry.is_used = true;
+        }
+        const entry = for (quantization.scale_suffixes) |suffix| {
+            if (try checkpoint.sibling(layer, suffix)) |entry| break entry;
+        } else return null;
+        entry.is_used = true;
+        const arena = checkpoint.arena.allocator();
+        if (try quantization.rowScales(arena, &entry.tensor, row_count)) |scales| return scales;
+        const sentence = "{s}: tensor {f} has shape {any} in {f}; a scale is one finite number, " ++
+            "or one for each of {d} rows, in F32, F16 or BF16.";
+        return checkpoint.diagnostics.fail(error.BadWeights, sentence, .{
+            entry.path,
+            shown(entry.tensor.name),
+            entry.tensor.shape(),
+            shown(entry.tensor.dtype),
+            row_count,
+        });
+    }
+
     /// Bytes of the component's tensors: its files may hold other components as well.
     pub fn mappedBytes(checkpoint: *const Checkpoint) usize {
         var bytes: usize = 0;
@@ -133,6 +192,18 @@ pub const Checkpoint = struct {
     }
 
     // --- internal ---
+
+    /// The tensor of the layer with this suffix.
+    fn sibling(
+        checkpoint: *Checkpoint,
+        layer: []const u8,
+        suffix: []const u8,
+    ) Allocator.Error!?*Entry {
+        const gpa = checkpoint.arena.child_allocator;
+        const key = try std.mem.concat(gpa, u8, &.{ layer, suffix });
+        defer gpa.free(key);
+        return checkpoint.entries.getPtr(key);
+    }
 
     fn addFile(
         checkpoint: *Checkpoint,
@@ -149,11 +220,23 @@ pub const Checkpoint = struct {
         const parsed = safetensors.parse(arena, path, mapped.memory, d);
         // A change of the file may have caused the error in its header.
         try mapped.checkUnchanged(checkpoint.io, d);
-        const tensors = try parsed;
-        if (names.len > 0) return checkpoint.addNamed(path, tensors, names);
-        for (tensors) |tensor| {
+        const header = try parsed;
+        if (header.quantization.len > 0) try checkpoint.addFormats(path, header.quantization);
+        if (names.len > 0) return checkpoint.addNamed(path, header.tensors, names);
+        for (header.tensors) |tensor| {
             try checkpoint.add(tensor.name, .{ .tensor = tensor, .path = path });
         }
+    }
+
+    fn addFormats(checkpoint: *Checkpoint, path: []const u8, text: []const u8) Error!void {
+        checkpoint.formats.add(checkpoint.arena.allocator(), text) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            error.BadJson => return checkpoint.diagnostics.fail(
+                error.BadWeights,
+                "{s}: {s} in the header is not JSON of layers and their formats.",
+                .{ path, quantization.metadata_key },
+            ),
+        };
     }
 
     /// Adds the tensors that have a name; those that are missing are noticed when they are taken.
@@ -180,6 +263,26 @@ pub const Checkpoint = struct {
                 .path = path,
                 .is_transposed = name.is_transposed,
             });
+        }
+        for (names) |name| try checkpoint.addSiblings(path, &by_name, name);
+    }
+
+    /// Adds what lies beside a weight and has no name of its own: scales and formats.
+    fn addSiblings(
+        checkpoint: *Checkpoint,
+        path: []const u8,
+        by_name: *const std.StringHashMapUnmanaged(*const safetensors.Tensor),
+        name: Name,
+    ) Error!void {
+        const layer = quantization.layerOf(name.key) orelse return;
+        const own_layer = quantization.layerOf(name.name) orelse return;
+        var buffer: [own_name_max]u8 = undefined;
+        for (quantization.suffixes) |suffix| {
+            const own = std.fmt.bufPrint(&buffer, "{s}{s}", .{ own_layer, suffix }) catch return;
+            const tensor = by_name.get(own) orelse continue;
+            const key = try std.mem.concat(checkpoint.arena.allocator(), u8, &.{ layer, suffix });
+            if (checkpoint.entries.contains(key)) continue;
+            try checkpoint.add(key, .{ .tensor = tensor.*, .path = path });
         }
     }
 

@@ -12,6 +12,7 @@ const Checkpoint = checkpoints.Checkpoint;
 const DType = @import("../tensor.zig").DType;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const huge_pages = @import("../system/huge_pages.zig");
+const quantization = @import("quantization.zig");
 const shown = @import("shown.zig").shown;
 const weight_file = @import("weight.zig");
 const Layout = weight_file.Layout;
@@ -162,6 +163,7 @@ pub const View = struct {
         const arena = checkpoint.arena.allocator();
         const d = checkpoint.diagnostics;
         const full = try view.key(name);
+        try checkpoint.checkFormat(full);
         const entry = checkpoint.entries.getPtr(full) orelse {
             return d.fail(error.BadWeights, "tensor {s} is missing from {s}. Do config.json and " ++
                 "the weights belong together?", .{
@@ -175,15 +177,12 @@ pub const View = struct {
             return d.fail(error.BadWeights, "{s}: tensor {s} has shape {any}, and config.json " ++
                 "asks for {any}.", .{ entry.path, own_name, entry.tensor.shape(), expected });
         }
-        const dtype: DType = if (std.mem.eql(u8, entry.tensor.dtype, "F16"))
-            .f16
-        else if (std.mem.eql(u8, entry.tensor.dtype, "BF16"))
-            .bf16
-        else if (std.mem.eql(u8, entry.tensor.dtype, "F32"))
-            .f32
-        else
-            return d.fail(error.BadWeights, "{s}: tensor {s} has type {f}; weights are read in " ++
-                "F32, F16 or BF16.", .{ entry.path, own_name, shown(entry.tensor.dtype) });
+        const dtype = dtypes.get(entry.tensor.dtype) orelse {
+            const sentence = "{s}: tensor {s} has type {f}; weights are read in F32, F16, BF16, " ++
+                "F8_E4M3 or F8_E5M2.";
+            const shown_type = shown(entry.tensor.dtype);
+            return d.fail(error.BadWeights, sentence, .{ entry.path, own_name, shown_type });
+        };
         entry.is_used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -192,6 +191,7 @@ pub const View = struct {
             .dtype = if (layout == .vector) .f32 else dtype,
             .shape = shape,
             .is_transposed = entry.is_transposed,
+            .row_scales = try view.rowScales(full, entry, dtype, shape[0]),
             .source = entry.tensor.bytes,
             .source_dtype = dtype,
         };
@@ -199,7 +199,35 @@ pub const View = struct {
         try resident.by_name.put(arena, full, weight);
         return weight;
     }
+
+    /// Of 8-bit weights; empty for others, whose scales must be 1.
+    fn rowScales(
+        view: View,
+        full: []const u8,
+        entry: *const Checkpoint.Entry,
+        dtype: DType,
+        row_count: u32,
+    ) Error![]const f32 {
+        const checkpoint = &view.resident.checkpoint;
+        const found = try checkpoint.rowScales(full, row_count);
+        if (dtype.isF8()) {
+            return found orelse quantization.unscaled(checkpoint.arena.allocator(), row_count);
+        }
+        for (found orelse &.{}) |scale| {
+            if (scale == 1) continue;
+            const sentence = "{s}: tensor {s} has a scale, which only 8-bit weights have.";
+            const values = .{ entry.path, entry.tensor.name };
+            return checkpoint.diagnostics.fail(error.BadWeights, sentence, values);
+        }
+        return &.{};
+    }
 };
+
+/// Types of weights by their names in files.
+const dtypes = std.StaticStringMap(DType).initComptime(.{
+    .{ "F32", .f32 },         .{ "F16", .f16 },         .{ "BF16", .bf16 },
+    .{ "F8_E4M3", .f8_e4m3 }, .{ "F8_E5M2", .f8_e5m2 },
+});
 
 /// Trailing dimensions of 1 do not count: (out, in, 1, 1) = (out, in).
 fn sameShape(actual: []const u64, expected: []const u32) bool {
@@ -339,6 +367,129 @@ test "a part of a tensor that cannot be divided is refused" {
     const opened = Resident.open(testing.allocator, testing.io, files, &interrupt, &d);
     try testing.expectError(error.BadWeights, opened);
     try expectMessage(&d, "tensor a has shape { 4 }, which is not 3 equal parts");
+}
+
+/// Opens a file with these tensors of `data`.
+fn openTest(file: *const TestFile, d: *Diagnostics) !Resident {
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    return .open(testing.allocator, testing.io, .{ .paths = &.{file.path} }, &interrupt, d);
+}
+
+test "8-bit weights stay 8 bits, with the scales of both notations" {
+    const codes = [_]u8{ 0x38, 0x40, 0xb8, 0x01 };
+    const half = [_]u8{ 0, 0, 0, 0x3f };
+    const data = codes ++ half ++ [_]u8{ 0, 0, 0x40, 0x3f } ++ // 0.5 and 0.75
+        half ++ codes ++ half ++ half ++ codes ++
+        "{\"format\":\"float8_e4m3fn\",\"full_precision_matrix_mult\":true}";
+    var file: TestFile = try .init(
+        \\{"__metadata__":{
+        \\"_quantization_metadata":"{\"layers\":{\"b\":{\"format\":\"float8_e5m2\"}}}"},
+        \\"a.weight":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[0,4]},
+        \\"a.weight_scale":{"dtype":"F32","shape":[2,1],"data_offsets":[4,12]},
+        \\"a.input_scale":{"dtype":"F32","shape":[],"data_offsets":[12,16]},
+        \\"a.comfy_quant":{"dtype":"U8","shape":[60],"data_offsets":[32,92]},
+        \\"b.weight":{"dtype":"F8_E5M2","shape":[1,2,1,2],"data_offsets":[16,20]},
+        \\"b.scale_weight":{"dtype":"F32","shape":[1],"data_offsets":[20,24]},
+        \\"b.scale_input":{"dtype":"F32","shape":[],"data_offsets":[24,28]},
+        \\"b.bias":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[28,32]},
+        \\"scaled_fp8":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[92,92]}}
+    , data);
+    defer file.deinit();
+    var d: Diagnostics = .{};
+    var resident = try openTest(&file, &d);
+    defer resident.close();
+    const a = try resident.view().matrix("a.weight", 2, 2);
+    const b = try resident.view().convolution("b.weight", 1, 2, 1, 2);
+    const bias = try resident.view().vector("b.bias", 4);
+    const unused = try resident.checkpoint.unusedNames(resident.checkpoint.arena.allocator());
+    try testing.expectEqual(0, unused.len);
+    const cancelled: std.atomic.Value(bool) = .init(false);
+    var copied_bytes: std.atomic.Value(u64) = .init(0);
+    try resident.loadToHost(&cancelled, &copied_bytes);
+    try testing.expectEqual(@intFromPtr(a.source.ptr), a.address);
+    try testing.expectEqual(DType.f8_e4m3, a.dtype);
+    try testing.expectEqualSlices(f32, &.{ 0.5, 0.75 }, a.row_scales);
+    for ([_]f32{ 0.5, 1, -0.75, 0x1.8p-10 }, 0..) |value, i| {
+        try testing.expectEqual(value, a.sourceValue(i));
+    }
+    const permuted: [*]const u8 = @ptrFromInt(b.address);
+    try testing.expectEqualSlices(u8, &.{ 0x38, 0xb8, 0x40, 0x01 }, permuted[0..4]);
+    try testing.expectEqual(0.25, b.sourceValue(0));
+    const numbers: [*]const f32 = @ptrFromInt(bias.address);
+    try testing.expectEqualSlices(f32, &.{ 1, 2, -1, 0x1p-9 }, numbers[0..4]);
+
+    const names = [_]checkpoints.Name{.{ .key = "x.weight", .name = "a.weight" }};
+    const files: checkpoints.Files = .{ .paths = &.{file.path}, .names = &names };
+    var interrupt: std.atomic.Value(bool) = .init(false);
+    var renamed: Resident = try .open(testing.allocator, testing.io, files, &interrupt, &d);
+    defer renamed.close();
+    const x = try renamed.view().matrix("x.weight", 2, 2);
+    try testing.expectEqualSlices(f32, &.{ 0.5, 0.75 }, x.row_scales);
+    try testing.expectEqual(0, (try renamed.checkpoint.unusedNames(testing.allocator)).len);
+}
+
+test "weights that are quantized otherwise are refused by the name of their format" {
+    const Case = struct {
+        header: []const u8,
+        data: []const u8 = &@as([12]u8, @splat(0)),
+        said: []const u8,
+    };
+    const nvfp4 = "{\"format\":\"nvfp4\"}";
+    for ([_]Case{
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"U8","shape":[2,2],"data_offsets":[18,22]},
+            \\"a.comfy_quant":{"dtype":"U8","shape":[18],"data_offsets":[0,18]}}
+            ,
+            .data = nvfp4 ++ "1234",
+            .said = "layer a is quantized as nvfp4, which is not read; float8_e4m3fn and",
+        },
+        .{
+            .header =
+            \\{"a.weight_packed":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"__metadata__":{
+            \\"_quantization_metadata":"{\"layers\":{\"model.a\":{\"format\":\"awq_w4a16\"}}}"}}
+            ,
+            .said = "layer a is quantized as awq_w4a16",
+        },
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"U8","shape":[2,4],"data_offsets":[0,8]},
+            \\"a.comfy_quant":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}}
+            ,
+            .data = "12345678nope",
+            .said = "tensor a.comfy_quant is not JSON",
+        },
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},
+            \\"a.weight_scale":{"dtype":"F8_E8M0","shape":[2,2],"data_offsets":[8,12]}}
+            ,
+            .said = "tensor a.weight_scale has shape { 2, 2 } in F8_E8M0; a scale is one finite",
+        },
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"F16","shape":[1,4],"data_offsets":[0,8]},
+            \\"a.weight_scale":{"dtype":"F32","shape":[],"data_offsets":[8,12]}}
+            ,
+            .said = "tensor a.weight has a scale, which only 8-bit weights have",
+        },
+        .{
+            .header = "{\"__metadata__\":{\"_quantization_metadata\":\"x\"}}",
+            .said = "_quantization_metadata in the header is not JSON",
+        },
+    }) |case| {
+        var file: TestFile = try .init(case.header, case.data);
+        defer file.deinit();
+        var d: Diagnostics = .{};
+        var resident = openTest(&file, &d) catch {
+            try expectMessage(&d, case.said);
+            continue;
+        };
+        defer resident.close();
+        const rows: u32 = if (std.mem.indexOf(u8, case.header, "F16") != null) 1 else 2;
+        try testing.expectError(error.BadWeights, resident.view().matrix("a.weight", rows, 4));
+        try expectMessage(&d, case.said);
+    }
 }
 
 fn expectMessage(d: *const Diagnostics, expected: []const u8) !void {

@@ -7,6 +7,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const metadata_key = @import("quantization.zig").metadata_key;
 const shown = @import("shown.zig").shown;
 
 pub const Error = error{ BadWeights, OutOfMemory };
@@ -32,14 +33,20 @@ pub const Tensor = struct {
     }
 };
 
-/// All tensors of one file. `path` is for messages; names and types are copied into `arena`, the
+pub const Header = struct {
+    tensors: []Tensor,
+    /// The value of `metadata_key` in the header's metadata; "" where it has none.
+    quantization: []const u8,
+};
+
+/// The header of one file. `path` is for messages; names and types are copied into `arena`, the
 /// tensors' bytes are not.
 pub fn parse(
     arena: Allocator,
     path: []const u8,
     file: []const u8,
     diagnostics: *Diagnostics,
-) Error![]Tensor {
+) Error!Header {
     const d = diagnostics;
     if (file.len < 8) {
         return d.fail(error.BadWeights, "{s} is not a safetensors file: it has {d} bytes, and " ++
@@ -63,7 +70,7 @@ pub fn parse(
     const order = try arena.dupe(Tensor, list);
     try refuseDuplicates(path, order, d);
     try refuseOverlap(path, order, d);
-    return list;
+    return .{ .tensors = list, .quantization = reader.quantization };
 }
 
 // --- internal ---
@@ -75,6 +82,7 @@ const Reader = struct {
     scanner: std.json.Scanner,
     /// Fields of the tensor that is being parsed.
     name: []const u8 = "",
+    quantization: []const u8 = "",
 
     fn header(reader: *Reader, data: []const u8) Error![]Tensor {
         const d = reader.diagnostics;
@@ -85,7 +93,7 @@ const Reader = struct {
         }
         while (try reader.key()) |name| {
             if (std.mem.eql(u8, name, "__metadata__")) {
-                try reader.skip();
+                try reader.metadata();
                 continue;
             }
             if (list.items.len == tensor_count_max) {
@@ -97,6 +105,19 @@ const Reader = struct {
         }
         if (try reader.next() != .end_of_document) return reader.failJson("SyntaxError");
         return list.items;
+    }
+
+    /// Of the metadata, one value is kept; anything but strings is skipped, as unknown fields are.
+    fn metadata(reader: *Reader) Error!void {
+        const peeked = reader.scanner.peekNextTokenType() catch |err| return reader.failToken(err);
+        if (peeked != .object_begin) return reader.skip();
+        _ = try reader.next();
+        while (try reader.key()) |name| {
+            const kind = reader.scanner.peekNextTokenType() catch |err|
+                return reader.failToken(err);
+            const is_kept = std.mem.eql(u8, name, metadata_key) and kind == .string;
+            if (is_kept) reader.quantization = (try reader.string()).? else try reader.skip();
+        }
     }
 
     fn oneTensor(reader: *Reader, data: []const u8) Error!Tensor {
@@ -321,7 +342,9 @@ test "a whole file is read" {
         \\{"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
         \\"b":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}
     , 16);
-    const list = try parse(arena.allocator(), "f", file, &d);
+    const header = try parse(arena.allocator(), "f", file, &d);
+    const list = header.tensors;
+    try testing.expectEqualStrings("", header.quantization);
     try testing.expectEqual(@as(usize, 2), list.len);
     try testing.expectEqualSlices(u64, &.{ 2, 3 }, list[0].shape());
     try testing.expectEqual(@as(usize, 12), list[0].bytes.len);
@@ -395,12 +418,14 @@ test "what is not read is skipped, names of any length are cut in messages" {
     var buffer: [1024]u8 = undefined;
     var d: Diagnostics = .{};
     const file = testFile(&buffer,
-        \\{"__metadata__":{"a":"\"[{","b":[[{"c":[null,true,-1e9]}],"\u00e4\ud83d\ude00"]},
+        \\{"__metadata__":{"a":"\"[{","b":[[{"c":[null,true,-1e9]}],"\u00e4\ud83d\ude00"],
+        \\"_quantization_metadata":"{\"layers\":{}}"},
         \\"a\n":{"other":{"dtype":[]},"dtype":"F16","shape":[1],"data_offsets":[0,2]}}
     , 2);
-    const list = try parse(arena.allocator(), "f", file, &d);
-    try testing.expectEqual(@as(usize, 1), list.len);
-    try testing.expectEqualStrings("a\n", list[0].name);
+    const header = try parse(arena.allocator(), "f", file, &d);
+    try testing.expectEqual(@as(usize, 1), header.tensors.len);
+    try testing.expectEqualStrings("a\n", header.tensors[0].name);
+    try testing.expectEqualStrings("{\"layers\":{}}", header.quantization);
     try expectRefused("{\"" ++ "x" ** 500 ++ "\":1}", 0, "tensor " ++ "x" ** 117 ++ "... is not");
 }
 
@@ -434,8 +459,8 @@ test "nesting is limited before it takes memory, wherever it is" {
     var buffer: [1024]u8 = undefined;
     var fixed: std.heap.FixedBufferAllocator = .init(&memory);
     var d: Diagnostics = .{};
-    const list = try parse(fixed.allocator(), "f", testFile(&buffer, edge, 0), &d);
-    try testing.expectEqual(@as(usize, 0), list.len);
+    const parsed = try parse(fixed.allocator(), "f", testFile(&buffer, edge, 0), &d);
+    try testing.expectEqual(@as(usize, 0), parsed.tensors.len);
 }
 
 test "lists and headers without end are left at their limits" {
@@ -471,8 +496,8 @@ test "random damage never reads outside the file" {
         }
         const cut = file[0..random.random().intRangeAtMost(usize, 0, file.len)];
         var d: Diagnostics = .{};
-        const list = parse(arena.allocator(), "f", cut, &d) catch continue;
-        for (list) |tensor| {
+        const parsed = parse(arena.allocator(), "f", cut, &d) catch continue;
+        for (parsed.tensors) |tensor| {
             if (tensor.bytes.len == 0) continue;
             try testing.expect(@intFromPtr(tensor.bytes.ptr) >= @intFromPtr(cut.ptr));
             try testing.expect(

@@ -4,6 +4,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const DType = @import("../tensor.zig").DType;
+const f8 = @import("f8.zig");
 
 /// Layout of a weight on the device.
 pub const Layout = enum {
@@ -26,6 +27,8 @@ pub const Weight = struct {
     address: usize = 0,
     /// Whether `fp16_accumulate` applies to products with this weight.
     may_cascade: bool = false,
+    /// What the elements of each row of an 8-bit weight are multiplied by; empty for other types.
+    row_scales: []const f32 = &.{},
     /// Factor at which GPUs store it; see `VaeConfig.residual_scale`.
     scale: f32 = 1,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
@@ -55,15 +58,22 @@ pub const Weight = struct {
         return (i / (taps * channels) * channels + i % channels) * taps + i / channels % taps;
     }
 
-    /// Element `i` in the file's order.
+    /// Element `i` in the file's order, times the scale of its row.
     pub fn sourceValue(weight: *const Weight, i: usize) f32 {
         const bytes = weight.source[i * weight.source_dtype.size() ..];
         return switch (weight.source_dtype) {
             .f32 => @bitCast(std.mem.readInt(u32, bytes[0..4], .little)),
             .f16 => @as(f16, @bitCast(std.mem.readInt(u16, bytes[0..2], .little))),
             .bf16 => @bitCast(@as(u32, std.mem.readInt(u16, bytes[0..2], .little)) << 16),
+            .f8_e4m3, .f8_e5m2 => f8.widen(weight.source_dtype, bytes[0]) * weight.rowScale(i),
             else => unreachable,
         };
+    }
+
+    /// Scale of the row of element `i` in the file's order.
+    fn rowScale(weight: *const Weight, i: usize) f32 {
+        if (weight.is_transposed) return weight.row_scales[i % weight.shape[0]];
+        return weight.row_scales[i / (weight.elementCount() / weight.shape[0])];
     }
 
     /// Whether the CPU can read the weight in the mapped file.
@@ -106,6 +116,7 @@ pub const Weight = struct {
 /// Transposes (blocks, channels, taps) to (blocks, taps, channels), for any element type.
 fn permute(weight: *const Weight, target: []u8) void {
     switch (weight.dtype.size()) {
+        1 => permuteAs(u8, weight, target),
         2 => permuteAs(u16, weight, target),
         4 => permuteAs(u32, weight, target),
         else => unreachable,

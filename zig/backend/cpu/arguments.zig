@@ -48,7 +48,7 @@ pub const Kernels = extern struct {
 };
 
 /// The element types a weight can have in its file.
-pub const WeightType = enum(u32) { f32, f16, bf16 };
+pub const WeightType = enum(u32) { f32, f16, bf16, f8_e4m3, f8_e5m2 };
 
 pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
 
@@ -73,6 +73,8 @@ pub const together_max = 16;
 pub const Product = extern struct {
     weight: *const anyopaque,
     weight_type: WeightType,
+    /// (columns), for 8-bit weights.
+    weight_scales: ?[*]const f32,
     rows: usize,
     /// Rows of this GEMM and all `next` ones. The first one holds the blocks of all.
     rows_together: usize,
@@ -240,6 +242,9 @@ pub const EmbedTokens = extern struct {
     injected: ?[*]const f32,
     token_type: WeightType,
     position_type: WeightType,
+    /// Of the rows, for 8-bit weights.
+    token_scales: ?[*]const f32,
+    position_scales: ?[*]const f32,
     vocabulary_count: usize,
     channels: usize,
     out: [*]f32,

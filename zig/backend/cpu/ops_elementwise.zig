@@ -188,6 +188,8 @@ pub fn embedTokens(
         .injected = if (injected) |rows| @ptrFromInt(rows.address) else null,
         .token_type = ops_product.weightTypeOf(token_weight.dtype),
         .position_type = ops_product.weightTypeOf(position_weight.dtype),
+        .token_scales = ops_product.scalesOf(token_weight),
+        .position_scales = ops_product.scalesOf(position_weight),
         .vocabulary_count = token_weight.shape[0],
         .channels = out.shape.channels,
         .out = floats(out),

@@ -128,6 +128,7 @@ fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.P
     return .{
         .weight = @ptrFromInt(weight.address),
         .weight_type = weightTypeOf(weight.dtype),
+        .weight_scales = scalesOf(weight),
         .rows = out.shape.batch * positions,
         .rows_together = 0,
         .next = null,
@@ -164,8 +165,17 @@ pub fn weightTypeOf(dtype: tensors.DType) arguments.WeightType {
         .f32 => .f32,
         .f16 => .f16,
         .bf16 => .bf16,
+        .f8_e4m3 => .f8_e4m3,
+        .f8_e5m2 => .f8_e5m2,
         else => unreachable,
     };
+}
+
+/// Of an 8-bit weight's rows; null for others.
+pub fn scalesOf(weight: *const Weight) ?[*]const f32 {
+    if (!weight.dtype.isF8()) return null;
+    assert(weight.row_scales.len == weight.shape[0]);
+    return weight.row_scales.ptr;
 }
 
 pub fn activationOf(activation: backend.Activation) arguments.Activation {

@@ -124,6 +124,7 @@ fn attendBlock(
     const keys = chunk.data + row * stride + t.head * t.head_size;
     pack.packColumns(.f32, .{
         .source = keys,
+        .scales = {},
         .stride = stride,
         .count = key_count,
         .depth = t.head_size,

@@ -39,10 +39,11 @@ pub inline fn interleave(even: Vec, odd: Vec) Vec {
 pub inline fn loadWords(
     comptime weight_type: arguments.WeightType,
     source: [*]const weights.Element(weight_type),
+    factor: weights.Factor(weight_type),
 ) Vec {
     if (weight_type == .bf16) return @bitCast(weights.raw(weight_type, 2 * lanes, source));
-    const low = weights.load(weight_type, lanes, source);
-    return @bitCast(v.narrow(low, weights.load(weight_type, lanes, source + lanes)));
+    const low = weights.load(weight_type, lanes, source, factor);
+    return @bitCast(v.narrow(low, weights.load(weight_type, lanes, source + lanes, factor)));
 }
 
 /// Fewer columns than a vector has words; the rest are zeros.
@@ -69,8 +70,9 @@ pub fn wordOf(
     k: usize,
 ) f32 {
     const source = columns.source + column * columns.stride + k;
-    const low: u32 = v.narrowOne(weights.loadOne(weight_type, source));
+    const factor = weights.factorOf(weight_type, columns.scales, column);
+    const low: u32 = v.narrowOne(weights.loadOne(weight_type, source, factor));
     if (k + 1 == columns.depth) return @bitCast(low);
-    const high: u32 = v.narrowOne(weights.loadOne(weight_type, source + 1));
+    const high: u32 = v.narrowOne(weights.loadOne(weight_type, source + 1, factor));
     return @bitCast(high << 16 | low);
 }

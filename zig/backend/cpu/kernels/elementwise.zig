@@ -99,34 +99,40 @@ pub fn embedTokens(args: *const anyopaque, task: usize, _: [*]align(64) u8) call
     const id = a.ids[task];
     const position = task % a.tokens_per_batch;
     const out = a.out + task * a.channels;
+    const positions: Table = .{ .weight = a.position_weight, .scales = a.position_scales };
     if (a.injected) |rows| if (id > last) {
-        widenRow(.set, .f32, rows, task, a.channels, out);
-        return widenRow(.add, a.position_type, a.position_weight, position, a.channels, out);
+        widenRow(.set, .f32, .{ .weight = rows, .scales = null }, task, a.channels, out);
+        return widenRow(.add, a.position_type, positions, position, a.channels, out);
     };
     const row: usize = @intCast(@max(0, @min(id, last)));
-    widenRow(.set, a.token_type, a.token_weight, row, a.channels, out);
-    widenRow(.add, a.position_type, a.position_weight, position, a.channels, out);
+    const tokens: Table = .{ .weight = a.token_weight, .scales = a.token_scales };
+    widenRow(.set, a.token_type, tokens, row, a.channels, out);
+    widenRow(.add, a.position_type, positions, position, a.channels, out);
 }
+
+const Table = struct { weight: *const anyopaque, scales: ?[*]const f32 };
 
 fn widenRow(
     comptime how: enum { set, add },
     weight_type: arguments.WeightType,
-    weight: *const anyopaque,
+    table: Table,
     row: usize,
     channels: usize,
     out: [*]f32,
 ) void {
     switch (weight_type) {
         inline else => |comptime_type| {
-            const all: [*]const weights.Element(comptime_type) = @ptrCast(@alignCast(weight));
+            const all: [*]const weights.Element(comptime_type) = @ptrCast(@alignCast(table.weight));
+            const scales = weights.scalesOf(comptime_type, table.scales, 0);
+            const factor = weights.factorOf(comptime_type, scales, row);
             const source = all + row * channels;
             var c: usize = 0;
             while (c + lanes <= channels) : (c += lanes) {
-                const value = weights.load(comptime_type, lanes, source + c);
+                const value = weights.load(comptime_type, lanes, source + c, factor);
                 v.store(out + c, if (how == .add) v.load(out + c) + value else value);
             }
             while (c < channels) : (c += 1) {
-                const value = weights.loadOne(comptime_type, source + c);
+                const value = weights.loadOne(comptime_type, source + c, factor);
                 out[c] = if (how == .add) out[c] + value else value;
             }
         },

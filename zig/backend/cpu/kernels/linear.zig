@@ -99,11 +99,13 @@ fn streamTile(
     const x = args.x + row * p.depth;
     const all: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(p.weight));
     const weight = all + column * p.depth;
+    const scales = weights.scalesOf(weight_type, p.weight_scales, column);
     var sums: [rows][columns]Vec = @splat(@splat(@splat(0)));
     var k: usize = 0;
     while (k + lanes <= p.depth) : (k += lanes) {
         inline for (0..columns) |c| {
-            const w = weights.load(weight_type, lanes, weight + c * p.depth + k);
+            const factor = weights.factorOf(weight_type, scales, c);
+            const w = weights.load(weight_type, lanes, weight + c * p.depth + k, factor);
             inline for (0..rows) |r| {
                 sums[r][c] = v.fma(v.load(x + r * p.depth + k), w, sums[r][c]);
             }
@@ -112,8 +114,9 @@ fn streamTile(
     inline for (0..rows) |r| {
         inline for (0..columns) |c| {
             var total = v.sum(sums[r][c]);
+            const factor = weights.factorOf(weight_type, scales, c);
             for (k..p.depth) |i| {
-                const w = weights.loadOne(weight_type, weight + c * p.depth + i);
+                const w = weights.loadOne(weight_type, weight + c * p.depth + i, factor);
                 total += x[r * p.depth + i] * w;
             }
             p.output[(row + r) * p.output_stride + column + c] = total;

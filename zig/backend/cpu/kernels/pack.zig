@@ -47,6 +47,8 @@ pub inline fn endRow(row: [*]tile.Element, depth: usize) void {
 pub fn Columns(comptime weight_type: arguments.WeightType) type {
     return struct {
         source: [*]const weights.Element(weight_type),
+        /// Of the columns.
+        scales: weights.Scales(weight_type),
         stride: usize,
         /// Columns from here on are zeros.
         count: usize,
@@ -70,7 +72,9 @@ pub fn packColumns(
         var i: usize = 0;
         while (i < width) : (i += lanes) {
             var part = columns;
-            part.source += @min(column + i, columns.count) * columns.stride;
+            const first = @min(column + i, columns.count);
+            part.source += first * columns.stride;
+            if (weights.isScaled(weight_type)) part.scales += first;
             part.count = @min(lanes, columns.count -| (column + i));
             if (part.count == lanes) {
                 turnLanes(weight_type, part, panel + i, width);
@@ -89,12 +93,17 @@ fn turnLanes(
     width: usize,
 ) void {
     const step = lanes * tile.per_word;
+    var factors: [lanes]weights.Factor(weight_type) = undefined;
+    for (&factors, 0..) |*factor, c| {
+        factor.* = weights.factorOf(weight_type, columns.scales, c);
+    }
     var k: usize = 0;
     while (k + step <= columns.depth) : (k += step) {
         fetchNext(weight_type, columns, k, step);
         var square: [lanes]Vec = undefined;
         inline for (0..lanes) |c| {
-            square[c] = loadWords(weight_type, columns.source + c * columns.stride + k);
+            const source = columns.source + c * columns.stride + k;
+            square[c] = loadWords(weight_type, source, factors[c]);
         }
         turnSquare(&square);
         inline for (0..lanes) |w| v.store(target + (k / tile.per_word + w) * width, square[w]);
@@ -110,9 +119,10 @@ fn turnLanes(
 inline fn loadWords(
     comptime weight_type: arguments.WeightType,
     source: [*]const weights.Element(weight_type),
+    factor: weights.Factor(weight_type),
 ) Vec {
-    if (!v.bf16) return weights.load(weight_type, lanes, source);
-    return pairs.loadWords(weight_type, source);
+    if (!v.bf16) return weights.load(weight_type, lanes, source, factor);
+    return pairs.loadWords(weight_type, source, factor);
 }
 
 fn wordOf(
@@ -122,7 +132,8 @@ fn wordOf(
     k: usize,
 ) f32 {
     if (v.bf16) return pairs.wordOf(weight_type, columns, column, k);
-    return weights.loadOne(weight_type, columns.source + column * columns.stride + k);
+    const factor = weights.factorOf(weight_type, columns.scales, column);
+    return weights.loadOne(weight_type, columns.source + column * columns.stride + k, factor);
 }
 
 /// Rows become columns: first within squares of four by four, then the squares change places.
@@ -237,6 +248,9 @@ fn turnFew(
     for (0..columns.depth) |k| v.store(target + k * width, @splat(0));
     for (0..columns.count) |c| {
         const source = columns.source + c * columns.stride;
-        for (0..columns.depth) |k| target[k * width + c] = weights.loadOne(weight_type, source + k);
+        const factor = weights.factorOf(weight_type, columns.scales, c);
+        for (0..columns.depth) |k| {
+            target[k * width + c] = weights.loadOne(weight_type, source + k, factor);
+        }
     }
 }

@@ -218,6 +218,7 @@ fn packPart(
     const weight: [*]const weights.Element(weight_type) = @ptrCast(@alignCast(product.weight));
     pack.packColumns(weight_type, .{
         .source = weight + part.column_first * product.depth + part.k_first,
+        .scales = weights.scalesOf(weight_type, product.weight_scales, part.column_first),
         .stride = product.depth,
         .count = part.column_count,
         .depth = part.depth,

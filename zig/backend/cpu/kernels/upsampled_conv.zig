@@ -85,11 +85,16 @@ const PhaseSource = struct {
         while (column < part.column_count) : (column += tile.columns_max) {
             const count = @min(tile.columns_max, part.column_count - column);
             for (0..count) |c| {
-                const weight = all + (part.column_first + column + c) * stride;
-                source.addTaps(weight_type, weight, part, sums[c * part.depth ..].ptr);
+                const row = part.column_first + column + c;
+                const scales = weights.scalesOf(weight_type, p.weight_scales, row);
+                source.addTaps(weight_type, .{
+                    .taps = all + row * stride,
+                    .factor = weights.factorOf(weight_type, scales, 0),
+                }, part, sums[c * part.depth ..].ptr);
             }
             packing.packColumns(.f32, .{
                 .source = &sums,
+                .scales = {},
                 .stride = part.depth,
                 .count = count,
                 .depth = part.depth,
@@ -101,7 +106,7 @@ const PhaseSource = struct {
     fn addTaps(
         source: PhaseSource,
         comptime weight_type: arguments.WeightType,
-        weight: [*]const weights.Element(weight_type),
+        column: Column(weight_type),
         part: product.Part,
         sums: [*]f32,
     ) void {
@@ -116,8 +121,9 @@ const PhaseSource = struct {
             packing.zeroFloats(sums + done, count);
             for (rows.first..rows.end) |y| {
                 for (columns.first..columns.end) |x| {
-                    const taps = weight + (y * full_width + x) * channels + channel;
-                    addWidened(weight_type, sums + done, taps, count);
+                    var at = column;
+                    at.taps += (y * full_width + x) * channels + channel;
+                    addWidened(weight_type, sums + done, at, count);
                 }
             }
             done += count;
@@ -141,15 +147,27 @@ const Taps = struct {
     }
 };
 
+/// The nine taps of one column, or a part of them.
+fn Column(comptime weight_type: arguments.WeightType) type {
+    return struct {
+        taps: [*]const weights.Element(weight_type),
+        factor: weights.Factor(weight_type),
+    };
+}
+
 fn addWidened(
     comptime weight_type: arguments.WeightType,
     sums: [*]f32,
-    source: [*]const weights.Element(weight_type),
+    column: Column(weight_type),
     count: usize,
 ) void {
+    const source = column.taps;
     var i: usize = 0;
     while (i + lanes <= count) : (i += lanes) {
-        v.store(sums + i, v.load(sums + i) + weights.load(weight_type, lanes, source + i));
+        const value = weights.load(weight_type, lanes, source + i, column.factor);
+        v.store(sums + i, v.load(sums + i) + value);
     }
-    while (i < count) : (i += 1) sums[i] += weights.loadOne(weight_type, source + i);
+    while (i < count) : (i += 1) {
+        sums[i] += weights.loadOne(weight_type, source + i, column.factor);
+    }
 }

@@ -1,5 +1,6 @@
 //! Weights in their file's own type, widened to f32 as they are read. Half precision is converted
-//! by the instruction where there is one and by exact integer arithmetic where there is none.
+//! by the instruction where there is one and by exact integer arithmetic where there is none. 8-bit
+//! numbers go through half precision, and are multiplied by the scale of their row.
 //! Pointers are aligned to the element only: weights are read where they lie in a mapped file.
 
 const builtin = @import("builtin");
@@ -7,12 +8,51 @@ const arguments = @import("../arguments.zig");
 
 const has_half = builtin.cpu.arch == .aarch64 or builtin.cpu.has(.x86, .f16c);
 
-/// How the elements lie in memory: bf16 and f16 both as their bits.
+/// How the elements lie in memory: all but f32 as their bits.
 pub fn Element(comptime weight_type: arguments.WeightType) type {
     return switch (weight_type) {
         .f32 => f32,
         .f16, .bf16 => u16,
+        .f8_e4m3, .f8_e5m2 => u8,
     };
+}
+
+/// Whether every row of the weight has a scale.
+pub inline fn isScaled(comptime weight_type: arguments.WeightType) bool {
+    return Element(weight_type) == u8;
+}
+
+/// One scale per row, where the type has them.
+pub fn Scales(comptime weight_type: arguments.WeightType) type {
+    return if (isScaled(weight_type)) [*]const f32 else void;
+}
+
+/// What the elements of a row are multiplied by, where the type has scales.
+pub fn Factor(comptime weight_type: arguments.WeightType) type {
+    return if (isScaled(weight_type)) f32 else void;
+}
+
+/// Value of 1 in what `widen` returns: e4m3 has half precision's fields at another bias.
+inline fn unit(comptime weight_type: arguments.WeightType) f32 {
+    return if (weight_type == .f8_e4m3 and has_half) 0x1p8 else 1;
+}
+
+/// Of row `row`.
+pub inline fn factorOf(
+    comptime weight_type: arguments.WeightType,
+    scales: Scales(weight_type),
+    row: usize,
+) Factor(weight_type) {
+    return if (isScaled(weight_type)) unit(weight_type) * scales[row] else {};
+}
+
+/// A product's scales from row `row` on.
+pub inline fn scalesOf(
+    comptime weight_type: arguments.WeightType,
+    scales: ?[*]const f32,
+    row: usize,
+) Scales(weight_type) {
+    return if (isScaled(weight_type)) scales.? + row else {};
 }
 
 /// `count` consecutive elements, not yet widened: several can be joined before widening.
@@ -25,7 +65,8 @@ pub inline fn raw(
     return @as(*align(@alignOf(T)) const @Vector(count, T), @ptrCast(source)).*;
 }
 
-pub inline fn widen(
+/// In units of `unit`.
+inline fn widen(
     comptime weight_type: arguments.WeightType,
     value: anytype,
 ) @Vector(@typeInfo(@TypeOf(value)).vector.len, f32) {
@@ -48,20 +89,57 @@ pub inline fn widen(
             const magnitude = @select(u32, shifted >= largest, infinite, finite);
             return @bitCast(magnitude | sign);
         },
+        .f8_e5m2 => return widen(.f16, @as(@Vector(n, u16), value) << @splat(8)),
+        .f8_e4m3 => return if (has_half) widenByHalf(value) else widenByInteger(value),
     }
 }
 
+/// Sign, exponent and fraction of e4m3 at the places of half precision: too small by 2^8,
+/// subnormals included. Its only NaN becomes one.
+inline fn widenByHalf(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, f32) {
+    const n = @typeInfo(@TypeOf(value)).vector.len;
+    const Half = @Vector(n, u16);
+    const extended: @Vector(n, i16) = @as(@Vector(n, i8), @bitCast(value));
+    const bits = (@as(Half, @bitCast(extended)) << @splat(7)) & @as(Half, @splat(0xbfff));
+    const largest: Half = @splat(0x3f80);
+    const is_nan = (bits & largest) == largest;
+    return widen(.f16, @select(u16, is_nan, bits | @as(Half, @splat(0x7c00)), bits));
+}
+
+/// Without half precision in hardware. Subnormals of f32, which take processors many cycles, do not
+/// occur.
+inline fn widenByInteger(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, f32) {
+    const n = @typeInfo(@TypeOf(value)).vector.len;
+    const Wide = @Vector(n, u32);
+    const Float = @Vector(n, f32);
+    const bits: Wide = value;
+    const sign = (bits & @as(Wide, @splat(0x80))) << @splat(24);
+    const shifted = (bits & @as(Wide, @splat(0x7f))) << @splat(20);
+    const normal = shifted + @as(Wide, @splat(120 << 23));
+    // With an exponent of 1 in e4m3 the fraction has a leading 1, which is subtracted.
+    const led: Float = @bitCast(shifted + @as(Wide, @splat(121 << 23)));
+    const subnormal: Wide = @bitCast(led - @as(Float, @splat(0x1p-6)));
+    const finite = @select(u32, shifted < @as(Wide, @splat(1 << 23)), subnormal, normal);
+    const is_nan = shifted == @as(Wide, @splat(0x7f << 20));
+    return @bitCast(@select(u32, is_nan, @as(Wide, @splat(0x7fc00000)), finite) | sign);
+}
+
+/// `factor` is that of the elements' row.
 pub inline fn load(
     comptime weight_type: arguments.WeightType,
     comptime count: usize,
     source: [*]const Element(weight_type),
+    factor: Factor(weight_type),
 ) @Vector(count, f32) {
-    return widen(weight_type, raw(weight_type, count, source));
+    const value = widen(weight_type, raw(weight_type, count, source));
+    if (!isScaled(weight_type)) return value;
+    return value * @as(@Vector(count, f32), @splat(factor));
 }
 
 pub inline fn loadOne(
     comptime weight_type: arguments.WeightType,
     source: [*]const Element(weight_type),
+    factor: Factor(weight_type),
 ) f32 {
-    return load(weight_type, 1, source)[0];
+    return load(weight_type, 1, source, factor)[0];
 }

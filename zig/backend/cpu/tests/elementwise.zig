@@ -7,6 +7,7 @@ const reference = @import("../reference.zig");
 const support = @import("support.zig");
 const Cpu = @import("../../cpu.zig").Cpu;
 const Tensor = @import("../../../tensor.zig").Tensor;
+const tensors = @import("../../../tensor.zig");
 
 const ActivateCase = struct {
     x: Tensor,
@@ -132,12 +133,17 @@ test "add, scaleRepeat, concatChannels and copy" {
 }
 
 test "embedTokens, gatherTokens, and ids beyond the vocabulary" {
+    try checkEmbedTokens(.f16, .bf16);
+    try checkEmbedTokens(.f8_e4m3, .f8_e5m2);
+}
+
+fn checkEmbedTokens(token_type: tensors.DType, position_type: tensors.DType) !void {
     var a: support.Arena = .init(5);
     defer a.deinit();
     const cpu = try support.open(null, 2);
     defer cpu.deinit();
-    const table = try a.weight(.{ 9, 21, 1, 1 }, .f16, 1);
-    const positions = try a.weight(.{ 4, 21, 1, 1 }, .bf16, 1);
+    const table = try a.weight(.{ 9, 21, 1, 1 }, token_type, 1);
+    const positions = try a.weight(.{ 4, 21, 1, 1 }, position_type, 1);
     const ids = try a.tensor(.tokens(2, 4, 1), .i32);
     @memcpy(ids.host(i32), &[_]i32{ 0, 8, 3, 3, 1, 2, 7, 8 });
     const out = try a.tensor(.tokens(2, 4, 21), .f32);

@@ -7,6 +7,7 @@ const reference = @import("../reference.zig");
 const support = @import("support.zig");
 const tensors = @import("../../../tensor.zig");
 const Cpu = @import("../../cpu.zig").Cpu;
+const f8 = @import("../../../weights/f8.zig");
 const InstructionSet = @import("../dispatch.zig").InstructionSet;
 const Weight = @import("../../../weights.zig").Weight;
 const Shape = tensors.Shape;
@@ -73,12 +74,13 @@ test "linear: sizes around every block boundary" {
 }
 
 test "linear: weight types, bias, residual and activations" {
-    for ([_]tensors.DType{ .f32, .f16, .bf16 }) |dtype| {
+    for ([_]tensors.DType{ .f32, .f16, .bf16, .f8_e4m3, .f8_e5m2 }) |dtype| {
         for (std.enums.values(backend.Activation)) |activation| {
             try checkLinear(41, 75, 130, dtype, activation, true);
             try checkLinear(6, 75, 130, dtype, activation, true);
         }
     }
+    try checkLinear(50, 1100, 513, .f8_e4m3, .none, true);
     try checkLinear(50, 1100, 513, .f32, .none, true);
     try checkLinear(1500, 70, 200, .bf16, .silu, true);
 }
@@ -130,6 +132,38 @@ test "half precision is widened exactly, subnormals and infinities too" {
     }
 }
 
+test "8 bits are widened exactly, streamed and packed" {
+    const depth = 64;
+    for ([_]tensors.DType{ .f8_e4m3, .f8_e5m2 }) |dtype| {
+        var a: support.Arena = .init(6);
+        defer a.deinit();
+        const weight = try a.weight(.{ 256, depth, 1, 1 }, dtype, 1);
+        const codes: [*]u8 = @ptrFromInt(weight.address);
+        // A column has one number that is not 0, at any place.
+        @memset(codes[0 .. 256 * depth], 0);
+        for (0..256) |i| codes[i * depth + i % depth] = @intCast(i);
+        const factors = @constCast(weight.row_scales);
+        var buffer: [support.set_count_max]InstructionSet = undefined;
+        for (support.sets(&buffer)) |set| {
+            const cpu = try support.open(set, 1);
+            defer cpu.deinit();
+            for ([_]u32{ 1, 40 }) |rows| for ([_]f32{ 1, -0.25 }) |scale| {
+                @memset(factors, scale);
+                const x = try a.tensor(.tokens(1, rows, depth), .f32);
+                @memset(x.host(f32), 1);
+                const out = try a.tensor(.tokens(1, rows, 256), .f32);
+                try cpu.linear(out, 0, x, weight, null, .{});
+                for (out.host(f32), 0..) |value, i| {
+                    const expected = scale * f8.widen(dtype, @intCast(i % 256));
+                    if (std.math.isNan(expected)) {
+                        try std.testing.expect(std.math.isNan(value));
+                    } else try std.testing.expectEqual(expected, value);
+                }
+            };
+        }
+    }
+}
+
 const ConvCase = struct {
     x: Tensor,
     weight: *const Weight,
@@ -159,11 +193,23 @@ const ConvCase = struct {
 };
 
 fn checkConv(x_shape: Shape, weight_shape: [4]u32, options: backend.ConvOptions, all: bool) !void {
+    for ([_]tensors.DType{ .f16, .f8_e4m3, .f8_e5m2 }) |dtype| {
+        try checkConvOf(dtype, x_shape, weight_shape, options, all);
+    }
+}
+
+fn checkConvOf(
+    dtype: tensors.DType,
+    x_shape: Shape,
+    weight_shape: [4]u32,
+    options: backend.ConvOptions,
+    all: bool,
+) !void {
     var a: support.Arena = .init(x_shape.channels + weight_shape[0]);
     defer a.deinit();
     var case: ConvCase = .{
         .x = try a.randomTensor(x_shape),
-        .weight = try a.weight(weight_shape, .f16, 0.1),
+        .weight = try a.weight(weight_shape, dtype, 0.1),
         .bias = if (all) try a.vector(weight_shape[0]) else null,
         .options = options,
     };

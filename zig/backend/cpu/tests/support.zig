@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const dispatch = @import("../dispatch.zig");
+const f8 = @import("../../../weights/f8.zig");
 const tensors = @import("../../../tensor.zig");
 const Cpu = @import("../../cpu.zig").Cpu;
 const Weight = @import("../../../weights.zig").Weight;
@@ -76,6 +77,11 @@ pub const Arena = struct {
                     const top: u16 = @truncate(@as(u32, @bitCast(x)) >> 16);
                     std.mem.writeInt(u16, target[0..2], top, .little);
                 },
+                // Every number but NaN and, in e5m2, what is far above the others.
+                .f8_e4m3, .f8_e5m2 => target[0] = code: while (true) {
+                    const code = a.random.random().int(u8);
+                    if (@abs(f8.widen(dtype, code)) <= 448) break :code code;
+                },
                 else => unreachable,
             }
         }
@@ -85,11 +91,19 @@ pub const Arena = struct {
             .layout = if (shape[1] == 1) .vector else .matrix,
             .dtype = dtype,
             .shape = shape,
+            .row_scales = if (dtype.isF8()) try a.rowScales(shape[0], scale) else &.{},
             .address = @intFromPtr(data.ptr),
             .source = data,
             .source_dtype = dtype,
         };
         return result;
+    }
+
+    /// Such that the weights are about as large as those of other types.
+    fn rowScales(a: *Arena, count: u32, scale: f32) ![]const f32 {
+        const scales = try a.allocator().alloc(f32, count);
+        for (scales) |*x| x.* = scale / 150 * (0.5 + a.random.random().float(f32));
+        return scales;
     }
 
     /// Multiples of 1/64 in [-2, 2): the same in every type that weights have.
@@ -125,6 +139,10 @@ pub const Arena = struct {
         const out = try a.allocator().alloc(f64, w.elementCount());
         const size = w.dtype.size();
         for (out, 0..) |*target, i| {
+            if (w.dtype.isF8()) {
+                target.* = w.sourceValue(i);
+                continue;
+            }
             const bytes = w.source[i * size ..];
             const low: u32 = std.mem.readInt(u16, bytes[0..2], .little);
             target.* = switch (w.dtype) {
