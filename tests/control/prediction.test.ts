@@ -3,10 +3,13 @@
  * settings that do not go with it are named.
  */
 import { describe, expect, test } from "bun:test";
+import { parseSchedulerConfig } from "../../src/models/config.ts";
 import { withPrediction } from "../../src/models/prediction.ts";
+import { singleFileScheduler } from "../../src/models/single-file/scheduler.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { preparePipeline } from "../../src/pipeline.ts";
 import { asFlag, asProperty } from "../../src/settings/values.ts";
+import goldenScheduler from "../fixtures/golden/model/scheduler/scheduler_config.json";
 import { fakeModel } from "../support/fake-model.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -41,6 +44,24 @@ describe("the model's config", () => {
     expect(await refusal(() => preparePipeline({ model, ...zero }), "bad-option")).toBe(
       "rescaleBetasZeroSnr must be true or false, not 1.",
     );
+  });
+});
+
+describe("a checkpoint in one file", () => {
+  const training = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;
+
+  test("has the scheduler of SDXL's folder", () => {
+    const own = parseSchedulerConfig("scheduler_config.json", goldenScheduler);
+    expect(singleFileScheduler("x.safetensors", training)).toEqual(own);
+  });
+
+  test("takes trailing steps with zero terminal SNR, and then nothing is warned about", () => {
+    const zero = { predictionType: "v_prediction", rescaleBetasZeroSnr: true } as const;
+    const scheduler = singleFileScheduler("x.safetensors", zero);
+    expect(scheduler).toMatchObject({ ...zero, timestepSpacing: "trailing" });
+    const { schedule, warnings } = planRequest({ prompt: "a" }, { ...model, scheduler }, 1);
+    expect(schedule.timesteps[0]).toBe(999);
+    expect(warnings).toEqual([]);
   });
 });
 
