@@ -66,7 +66,7 @@ ${cacheVariable} to a folder of yours that is writable and not mounted noexec.`,
   );
 }
 
-/** The first usable folder of `candidates`, for files that are no code; null where there is none. */
+/** The first usable folder of `candidates`, for files that are not code; null where none is. */
 export function openFolder(candidates: readonly string[] = cacheCandidates()): string | null {
   for (const name of candidates) {
     try {
