@@ -15,6 +15,7 @@ import {
   sampleEmptyAllowed,
   sampleFlags,
   sampleHelp,
+  sampleRepeatable,
   sampleValues,
 } from "./settings/sample-flags.ts";
 import { normalizeFlags, suggestion } from "./terminal/flags.ts";
@@ -33,6 +34,7 @@ export const commands: Record<string, Command> = {
     args: sampleFlags,
     help: sampleHelp,
     emptyAllowed: sampleEmptyAllowed,
+    repeatable: sampleRepeatable,
     countsPositionals: true,
     values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
@@ -66,6 +68,8 @@ interface TypedCommand extends Completable {
   help: HelpText;
   /** Flags for which an empty value means something. */
   emptyAllowed?: readonly string[];
+  /** Flags that may be given several times. */
+  repeatable?: readonly string[];
   /** True: the command itself says what is wrong with more positionals than it takes. */
   countsPositionals?: boolean;
   // biome-ignore lint/suspicious/noExplicitAny: citty's type of a command with any flags

@@ -45,8 +45,11 @@ function fieldSchema(key: (typeof requestKeys)[number]): v.GenericSchema<unknown
 }
 
 /** A JSON number holds 53 bits: larger seeds are texts. */
-function fromJson({ kind }: Setting, value: unknown): unknown {
-  if (kind !== "seed") return value;
+function fromJson(setting: Setting, value: unknown): unknown {
+  if (setting.kind === "list") {
+    return Array.isArray(value) ? value.map((each) => setting.of.fromJson(each)) : value;
+  }
+  if (setting.kind !== "seed") return value;
   if (typeof value === "string" && /^\d{1,30}$/.test(value)) return BigInt(value);
   return Number.isSafeInteger(value) ? BigInt(value as number) : value;
 }

@@ -30,6 +30,12 @@ export const sampleEmptyAllowed: readonly string[] = settingKeys
   .filter((setting) => "emptyAllowed" in setting)
   .map(({ flag }) => flag);
 
+/** Flags that may be given several times. */
+export const sampleRepeatable: readonly string[] = settingKeys
+  .map(settingOf)
+  .filter(({ kind }) => kind === "list")
+  .map(({ flag }) => flag);
+
 /** What shells complete, by flag. */
 export const sampleValues: Readonly<Record<string, Values>> = Object.fromEntries(
   settingKeys.map(settingOf).flatMap((setting): [string, Values][] => {

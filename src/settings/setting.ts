@@ -90,6 +90,29 @@ interface PathSetting extends Common {
   default?: string;
 }
 
+/** An entry of a list: how it is read, checked and written. */
+export interface ItemKind<Item> {
+  /** From a flag's text; undefined where it cannot be read. */
+  read(text: string): Item | undefined;
+  /** From the value in a request in JSON; anything where it is none. */
+  fromJson(value: unknown): unknown;
+  accepts(value: unknown): value is Item;
+  /** A text that `read` reads as `item`. */
+  format(item: Item): string;
+  /** Stands after "must", such as "be FILE or FILE:SCALE". */
+  demand: string;
+}
+
+/** A flag that may be given several times; its values stay in order. */
+interface ListSetting extends Common {
+  kind: "list";
+  // biome-ignore lint/suspicious/noExplicitAny: the type of the entries follows from the row
+  of: ItemKind<any>;
+  names: "file" | "folder";
+  max: number;
+  default: readonly [];
+}
+
 export type Setting =
   | WholeSetting
   | NumberSetting
@@ -97,7 +120,8 @@ export type Setting =
   | TextSetting
   | BooleanSetting
   | SeedSetting
-  | PathSetting;
+  | PathSetting
+  | ListSetting;
 
 type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[] }
   ? Name
@@ -107,7 +131,9 @@ type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[]
       ? boolean
       : S extends { kind: "seed" }
         ? bigint
-        : string;
+        : S extends { kind: "list"; of: ItemKind<infer Item> }
+          ? readonly Item[]
+          : string;
 
 type IsThere<S, Key extends string> = S extends Record<Key, unknown> ? true : false;
 

@@ -3,7 +3,7 @@
  * request): one check and one sentence for both, by whatever name the user knows the setting.
  */
 import { BasedXLError } from "../errors.ts";
-import { suggestion } from "../terminal/flags.ts";
+import { listSeparator, suggestion } from "../terminal/flags.ts";
 import { type Setting, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingOf } from "./table.ts";
 
@@ -35,7 +35,8 @@ export function parseSetting<Key extends SettingKey>(
 ): NonNullable<GivenSettings[Key]> {
   const setting = settingOf(key);
   const value = readText(setting, text);
-  return checked(key, value, JSON.stringify(text), naming) as NonNullable<GivenSettings[Key]>;
+  const shown = text.split(listSeparator).map((each) => JSON.stringify(each));
+  return checked(key, value, shown.join(", "), naming) as NonNullable<GivenSettings[Key]>;
 }
 
 /** The same for a value that has its type already, or should have. */
@@ -51,10 +52,12 @@ export function checkSetting<Key extends SettingKey>(
 
 /** A text that `parseSetting` reads as `value`. */
 export function formatSetting<Key extends SettingKey>(
-  _key: Key,
+  key: Key,
   value: NonNullable<GivenSettings[Key]>,
 ): string {
-  return String(value);
+  const setting = settingOf(key);
+  if (setting.kind !== "list") return String(value);
+  return (value as readonly unknown[]).map(setting.of.format).join(listSeparator);
 }
 
 /** Why a value is refused, as in "must be a whole number from 1 to 16"; null where it is not. */
@@ -84,6 +87,8 @@ function readText(setting: Setting, text: string): unknown {
       return /^\+?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : -1n;
     case "boolean":
       return text === "true" ? true : text === "false" ? false : text;
+    case "list":
+      return text.split(listSeparator).map(setting.of.read);
     default:
       return text;
   }
@@ -105,6 +110,8 @@ function accepts(setting: Setting, value: unknown): boolean {
       return typeof value === "string";
     case "path":
       return typeof value === "string" && value.toLowerCase().endsWith(setting.extension ?? "");
+    case "list":
+      return Array.isArray(value) && value.length <= setting.max && value.every(setting.of.accepts);
   }
 }
 
@@ -126,6 +133,8 @@ function demand(setting: Setting): string {
       return `be ${setting.names.slice(0, -1).join(", ")} or ${setting.names.at(-1)}`;
     case "text":
       return "be a text";
+    case "list":
+      return `${setting.of.demand}, ${setting.max} at most`;
     case "path":
       return setting.extension === undefined
         ? `be the path of a ${setting.names}`

@@ -20,9 +20,14 @@ interface TypedFlag {
  */
 export type Values = readonly string[] | "file" | "folder" | { models: string };
 
+/** Between the values of a flag that was given several times: no argument can hold it. */
+export const listSeparator = "\0";
+
 interface FlagRules {
   /** Flags for which an empty value is valid. */
   emptyAllowed?: readonly string[];
+  /** Flags that may be given several times; citty gets their values as one. */
+  repeatable?: readonly string[];
 }
 
 /**
@@ -37,6 +42,7 @@ export function normalizeFlags(
 ): string[] {
   const names = flagNames(definition);
   const flags: string[] = [];
+  const lists = new Map<string, string[]>();
   const positionals: string[] = [];
   const seen = new Map<string, string>();
 
@@ -52,7 +58,8 @@ export function normalizeFlags(
     }
     const flag = readFlag(arg, names, definition);
     const before = seen.get(flag.name);
-    if (before !== undefined) throw givenTwice(before, flag.typed);
+    const isList = rules.repeatable?.includes(flag.name) ?? false;
+    if (before !== undefined && !isList) throw givenTwice(before, flag.typed);
     seen.set(flag.name, flag.typed);
 
     if (definition[flag.name]?.type === "boolean") {
@@ -67,8 +74,10 @@ export function normalizeFlags(
       throw badOption(`${flag.typed} is empty: give it a value, or leave the flag out.`);
     }
     const value = isPath(definition[flag.name]) ? expandHome(flag.value) : flag.value;
-    flags.push(`--${flag.name}=${value}`);
+    if (isList) lists.set(flag.name, [...(lists.get(flag.name) ?? []), value]);
+    else flags.push(`--${flag.name}=${value}`);
   }
+  for (const [name, values] of lists) flags.push(`--${name}=${values.join(listSeparator)}`);
   return [...flags, "--", ...positionals];
 }
 
@@ -115,7 +124,7 @@ function givenTwice(before: string, now: string): BasedXLError {
 
 /** The hint of a definition names the kind of its value. */
 function isPath(definition: ArgDef | undefined): boolean {
-  return ["FILE", "FOLDER", "PATH"].includes(definition?.valueHint ?? "");
+  return /^(?:FILE|FOLDER|PATH)\b/.test(definition?.valueHint ?? "");
 }
 
 /** Maps every name of a flag, aliases included, to its name in the definition. */
