@@ -32,6 +32,7 @@ const typescriptLayers = [
   ["pipeline"],
   ["devices"],
   ["embeddings"],
+  ["adapters"],
   ["models", "library"],
   ["prompt"],
   ["schedule"],
@@ -90,7 +91,7 @@ describe("imports", () => {
   test("of `sample` reach the pipeline by its public API alone", () => {
     const command = typescript.filter(({ name }) => name.startsWith("src/commands/sample"));
     const below = importsOf(command, typescriptImports).filter(({ to }) =>
-      /^src\/(pipeline\/|models\/|prompt\/|schedule|devices|native\/)/.test(to),
+      /^src\/(pipeline\/|adapters\/|models\/|prompt\/|schedule|devices|native\/)/.test(to),
     );
     expect(command).toHaveLength(2);
     expect(below.map(shown)).toEqual([]);
