@@ -15,6 +15,7 @@
  * `queue.ts`, `job.ts` (batches through a session), `session.ts` (one batch through the native
  * library), `events.ts`.
  */
+import { adaptersOf } from "./adapters/plan.ts";
 import { BasedXLError, cancelled } from "./errors.ts";
 import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
@@ -31,6 +32,8 @@ import { JobQueue } from "./pipeline/queue.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./pipeline/request.ts";
 import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
 
+export type { PlannedLora } from "./adapters/plan.ts";
+export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type {
   GeneratedImage,
@@ -48,6 +51,7 @@ export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./p
 export type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
+export type { LoraChoice } from "./settings/lora.ts";
 
 export interface LoadOptions {
   /** Called while weights load, and awaited; where it fails, loading stops with its error. */
@@ -123,6 +127,7 @@ export class Pipeline {
       splitBatch,
       vaeTiling,
       guidance: plan.batches[0]?.guidance ?? false,
+      adapters: adaptersOf(plan.batches[0]?.images[0]?.loras ?? []),
       imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
       onProgress,
       onWarning: (warning) => void warnings.push(warning),
@@ -206,9 +211,10 @@ export class Pipeline {
 
   /** The first request was planned before the model was loaded. */
   private planOf(asked: GenerateRequest | PlannedRequest): PlannedRequest {
-    const { request, plan, model, rankCount, naming } = this.prepared;
+    const { request, plan, model, rankCount, naming, findLora } = this.prepared;
     if (asked === request) return plan;
-    return "batches" in asked ? asked : planRequest(asked, model, rankCount, naming);
+    if ("batches" in asked) return asked;
+    return planRequest(asked, model, rankCount, naming, findLora);
   }
 }
 

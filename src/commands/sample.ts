@@ -18,12 +18,14 @@ import {
 import { BasedXLError } from "../errors.ts";
 import {
   type GenerateResult,
+  loraLines,
   medianMs,
   Pipeline,
   type PipelineEvent,
   type PlannedRequest,
   type PreparedPipeline,
   preparePipeline,
+  reportLoras,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { parseSampleOptions, type SampleOptions } from "../settings/options.ts";
@@ -174,13 +176,20 @@ async function generateAndWrite(
   output.progress.clear();
 
   await writer.writeLatents(result);
-  const times = timesOf(result, writer.writeMs, performance.now() - startMs);
+  const { loras } = prepared.plan;
+  if (loras.length > 0) log.info(describeMerging(loras.length, result.timings.adaptMs));
+  const times = timesOf(result, writer.writeMs, performance.now() - startMs, loras.length > 0);
   const what = imageCount === 1 ? options.outPath : `${imageCount} images`;
   log.info(`Wrote ${what} in ${formatSeconds(times.total_ms / 1000)}.`);
   log.debug(describeTimes(times));
   if (options.json) {
     const report = jsonOf(options, prepared, result, writer);
-    writeJson({ ...report, timings: times, warnings: result.warnings });
+    writeJson({
+      ...report,
+      loras: await reportLoras(loras),
+      timings: times,
+      warnings: result.warnings,
+    });
   }
 }
 
@@ -191,6 +200,7 @@ function describe(prepared: PreparedPipeline, options: SampleOptions, { log }: O
   if (vae !== null) log.debug(vae.note);
   if (devices.line !== null) log.info(devices.line);
   log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
+  for (const line of loraLines(plan.loras)) log.info(line);
   for (const warning of plan.warnings) log.warn(warning);
   log.info(describeImages(plan));
 }
@@ -220,6 +230,8 @@ ${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 /** As `--json` prints them. */
 interface Times {
   load_ms: number;
+  /** Only with LoRAs. */
+  adapt_ms?: number;
   text_ms: number;
   denoise_ms: number;
   decode_ms: number;
@@ -228,10 +240,16 @@ interface Times {
   step_ms_median: number;
 }
 
-function timesOf({ timings, loadMs }: Generated, writeMs: number, totalMs: number): Times {
+function timesOf(
+  { timings, loadMs }: Generated,
+  writeMs: number,
+  totalMs: number,
+  hasLoras: boolean,
+): Times {
   const round = (ms: number) => Math.round(ms * 10) / 10;
   return {
     load_ms: round(loadMs),
+    ...(hasLoras && { adapt_ms: round(timings.adaptMs) }),
     text_ms: round(timings.textMs),
     denoise_ms: round(timings.denoiseMs),
     decode_ms: round(timings.decodeMs),
@@ -239,6 +257,12 @@ function timesOf({ timings, loadMs }: Generated, writeMs: number, totalMs: numbe
     total_ms: round(totalMs),
     step_ms_median: round(medianMs(timings.stepMs)),
   };
+}
+
+/** "Merging 2 LoRAs took 3.1 s." */
+function describeMerging(count: number, adaptMs: number): string {
+  const what = count === 1 ? "the LoRA" : `${count} LoRAs`;
+  return `Merging ${what} took ${formatSeconds(adaptMs / 1000)}.`;
 }
 
 function describeTimes(times: Times): string {

@@ -3,6 +3,7 @@
  * before they start. Which these are is a column of the table of settings.
  */
 import { statSync } from "node:fs";
+import { fingerprintOf } from "../adapters/plan.ts";
 import { escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
@@ -30,6 +31,8 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     ...request.settings,
     ...gpu,
     rankCount,
+    // The same files may have other names elsewhere.
+    loras: request.loras.length === 0 ? undefined : fingerprintOf(request.loras),
     ...(seedIsRandom && { seed: undefined }),
   };
   const compared = settingKeys.filter((key) => settingOf(key).processes === "same");

@@ -3,6 +3,7 @@
  * events and collects its result.
  */
 import assert from "node:assert/strict";
+import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
@@ -128,6 +129,7 @@ function requestOf(
     prompt: images.map(({ prompt }) => encoder.prompt(prompt)),
     negative: guidance ? images.map((image) => encoder.negative(image.negativePrompt)) : null,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
+    adapters: adaptersOf(images[0]?.loras ?? []),
     steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),

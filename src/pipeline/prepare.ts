@@ -2,6 +2,7 @@
  * All that is settled before weights load: the model's folder, the devices, and a plan of the first
  * request. What can be refused early is refused here, within a second or two.
  */
+import type { FindLora } from "../adapters/plan.ts";
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
 import { modelFolders, resolveModelFile } from "../library/resolve.ts";
 import { openModelFolder } from "../models/folder.ts";
@@ -66,6 +67,8 @@ export interface PreparedPipeline {
   /** The first request, as it was asked and as it was planned. */
   request: GenerateRequest;
   plan: PlannedRequest;
+  /** Gives the file of a LoRA's path or name. */
+  findLora: FindLora;
   naming: Naming;
 }
 
@@ -87,12 +90,14 @@ export async function preparePipeline(
   const model = withPrediction(whole, options, naming);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
-  const plan = planRequest(request, model, rankCount, naming);
+  const folders = modelFolders(options.modelsDir);
+  const findLora: FindLora = (file) => resolveModelFile("lora", file, folders);
+  const plan = planRequest(request, model, rankCount, naming, findLora);
   await prepareDevice(wanted.device, onBuild);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
   const ranks = { devices, machine, threadCount, rankCount };
-  return { model, vae, isBundledModel, ...ranks, request, plan, naming };
+  return { model, vae, isBundledModel, ...ranks, request, plan, findLora, naming };
 }
 
 // --- internal ---

@@ -3,7 +3,9 @@
  * filled in, images grouped into batches. Settings come from `settings/table.ts`: a new one needs
  * no line here.
  */
+import { type FindLora, LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
 import { BasedXLError, escaped } from "../errors.ts";
+import { resolveModelFile } from "../library/resolve.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
@@ -19,6 +21,7 @@ import {
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import type { ImageRange } from "./events.ts";
+import { withLoras } from "./image-loras.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
@@ -53,16 +56,21 @@ export interface PlannedRequest {
   schedule: Schedule;
   wantLatents: boolean;
   batches: PlannedBatch[];
+  /** All LoRAs of its images, each file with its scales once. */
+  loras: PlannedLora[];
   warnings: string[];
 }
 
 /** One image of a request. */
 export interface PlannedImage {
   seed: bigint;
+  /** Without tags. */
   prompt: string;
   /** null = none: zeros or "", as the model's config says. */
   negativePrompt: string | null;
   guidanceScale: number;
+  /** The same array for images that can be computed together. */
+  loras: readonly PlannedLora[];
 }
 
 export interface Batch {
@@ -80,13 +88,15 @@ export interface PlannedBatch extends Batch {
 
 /**
  * Fills in and checks. Throws "bad-option" naming the setting as `naming` does, "bad-model" for a
- * schedule that cannot be followed and for a model that needs more than text.
+ * schedule that cannot be followed and for a model that needs more than text, "bad-weights" for a
+ * file that is no LoRA for the model. `findLora` gives the path of a LoRA.
  */
 export function planRequest(
   request: GenerateRequest,
   model: Model,
   rankCount: number,
   naming: Naming = asProperty,
+  findLora: FindLora = (file) => resolveModelFile("lora", file),
 ): PlannedRequest {
   checkNeedsOnlyText(model);
   const warnings: string[] = [];
@@ -103,8 +113,13 @@ export function planRequest(
   const scheduler = given.scheduler ?? schedulerOf(model, naming, warnings);
   const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount });
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
-  const images = imagesOf(request, model, naming);
-  const { guidanceScale, prompt, negativePrompt, seed } = images[0]!;
+  const asked = imagesOf(request, model, naming);
+  const { guidanceScale, prompt, negativePrompt, seed } = asked[0]!;
+  const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
+  const sampling = { stepCount, scheduler, timestepSpacing, guidanceScale };
+  const planner = new LoraPlanner(model, findLora);
+  const { images, warnings: ofLoras } = withLoras(asked, given.loras, planner, sampling, naming);
+  warnings.push(...ofLoras);
   const complete = {
     ...given,
     ...{ width, height, stepCount, scheduler, warmupSteps, imageCount: images.length },
@@ -126,6 +141,7 @@ export function planRequest(
     schedule,
     wantLatents: request.wantLatents ?? false,
     batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
+    loras: planner.all(),
     warnings,
   };
 }
@@ -136,8 +152,8 @@ export function seedsFrom(first: bigint, count: number): bigint[] {
 }
 
 /**
- * Cuts `images` into batches of at most `batchSize`, in order. Images with guidance and without
- * are not computed together: an image is the same alone and in a batch.
+ * Cuts `images` into batches of at most `batchSize`, in order. Images with guidance and without,
+ * or with different LoRAs, are not computed together: an image is the same alone and in a batch.
  */
 export function batchesOf(images: readonly PlannedImage[], batchSize: number): Batch[] {
   const batches: Batch[] = [];
@@ -145,7 +161,8 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
   for (const [index, image] of images.entries()) {
     const guidance = image.guidanceScale > 1;
     const last = batches.at(-1);
-    if (last && last.images.length < batchSize && last.guidance === guidance) {
+    const isAlike = last?.guidance === guidance && last.images[0]?.loras === image.loras;
+    if (isAlike && last.images.length < batchSize) {
       last.images.push(image);
       last.range.last = index + 1;
       continue;
@@ -207,7 +224,11 @@ function placementOf(
   };
 }
 
-function imagesOf(request: GenerateRequest, { defaults }: Model, naming: Naming): PlannedImage[] {
+function imagesOf(
+  request: GenerateRequest,
+  { defaults }: Model,
+  naming: Naming,
+): Omit<PlannedImage, "loras">[] {
   const prompt = request.prompt ?? defaults.prompt;
   if (prompt === undefined) {
     throw badOption(

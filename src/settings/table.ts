@@ -5,6 +5,7 @@
  * `Request` in zig/abi/types.zig, and its use.
  */
 import { imageCountMax, rankCountMax, stepCountMax } from "../native/abi.ts";
+import { loraCountMax, loraItem, loraScaleMax } from "./lora.ts";
 import { bf16Error, tilingError } from "./measured-errors.ts";
 import {
   devices,
@@ -282,6 +283,24 @@ export const settings = {
     // As the prediction type.
     processes: "own",
     json: "rescale_betas_zero_snr",
+  },
+  loras: {
+    kind: "list",
+    of: loraItem,
+    flag: "lora",
+    names: "file",
+    max: loraCountMax,
+    default: [],
+    group: "Model and device",
+    hint: "FILE[:X[:Y]]",
+    help:
+      "A LoRA or one of its kin (.safetensors, or a name from the folders of models) at scale X " +
+      "(default 1) in the UNet and Y (default X) in the text encoders, " +
+      `-${loraScaleMax} to ${loraScaleMax}; several by giving the flag several times. Also as ` +
+      "<lora:NAME:X> or <lora:NAME:Y:X> in the prompt. Default: none.",
+    scope: "request",
+    processes: "same",
+    json: "loras",
   },
   device: {
     kind: "choice",

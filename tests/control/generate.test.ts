@@ -193,13 +193,15 @@ describe("several images", () => {
     ]);
   });
 
-  test("in batches are those of the request, in order, guided and unguided apart", () => {
+  test("in batches are those of the request, in order, guided and unguided and LoRAs apart", () => {
+    const loraSets = [[], []];
     const images: fc.Arbitrary<PlannedImage[]> = fc.array(
       fc.record({
         seed: fc.bigInt({ min: 0n, max: 9n }),
         prompt: fc.constantFrom("a", "b"),
         negativePrompt: fc.constantFrom(null, "", "c"),
         guidanceScale: fc.constantFrom(0, 1, 1.5, 7),
+        loras: fc.constantFrom<PlannedImage["loras"]>(...loraSets),
       }),
       { minLength: 1, maxLength: 20 },
     );
@@ -213,6 +215,7 @@ describe("several images", () => {
           expect(range).toEqual({ first: next, last: next + images.length - 1, count: all.length });
           next += images.length;
           for (const { guidanceScale } of images) expect(guidanceScale > 1).toBe(guidance);
+          for (const { loras } of images) expect(loras).toBe(images[0]!.loras);
         }
       }),
     );

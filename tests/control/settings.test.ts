@@ -44,8 +44,17 @@ function valid(setting: Setting): fc.Arbitrary<unknown> {
       return fc.string({ unit: "binary" });
     case "path":
       return fc.string({ minLength: 1 }).map((path) => path + (setting.extension ?? ""));
+    case "list":
+      return fc.array(validItem, { minLength: 1, maxLength: setting.max });
   }
 }
+
+const loraScale = fc.double({ min: -100, max: 100, noNaN: true }).map((x) => x + 0);
+const validItem = fc.record({
+  file: fc.stringMatching(/^[a-z][a-z :.]{0,20}[a-z]$/),
+  scale: loraScale,
+  textScale: loraScale,
+});
 
 /** Texts that a setting of a kind refuses; null where it takes any. */
 function invalidText(setting: Setting): fc.Arbitrary<string> | null {
@@ -64,6 +73,8 @@ function invalidText(setting: Setting): fc.Arbitrary<string> | null {
       return fc.oneof(words, fc.bigInt({ min: seedMax + 1n }).map(String));
     case "choice":
       return fc.string().filter((text) => !setting.names.includes(text));
+    case "list":
+      return fc.constantFrom("", ":0.5", "x:100.5", "x:1:-1e3", "x:1e999", " :1:1");
     case "path":
       return setting.extension === undefined ? null : fc.string().map((text) => `${text}.pt`);
     default:
@@ -132,7 +143,7 @@ describe("values", () => {
   test.each(settingKeys)("%s: any value survives a flag, and is accepted as it is", (key) => {
     fc.assert(
       fc.property(valid(settingOf(key)) as fc.Arbitrary<never>, (value) => {
-        expect(parseSetting(key, formatSetting(key, value))).toBe(value);
+        expect(parseSetting(key, formatSetting(key, value))).toEqual(value);
         expect(checkSetting(key, value)).toBe(value);
       }),
     );
