@@ -73,7 +73,8 @@ function textConfig(whole: ConfigReader): ConfigReader {
     const found = word(architectures.join(", "));
     whole.fail(`architectures is ${found}, but SDXL needs a CLIPTextModel here`);
   }
-  const nested = whole.optional("text_config", v.record(v.string(), v.unknown()), null);
+  const object = v.record(v.string(), v.unknown(), "it must be an object");
+  const nested = whole.optional("text_config", object, null);
   const reader = nested ? new ConfigReader(`${whole.path}: text_config`, nested) : whole;
   reader.refuseUnless("model_type", ["clip_text_model", "clip"]);
   return reader;

@@ -5,6 +5,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { unetShapes } from "../../src/bench/support/unet-shapes.ts";
 import {
   type ClipConfig,
   parseClipConfig,
@@ -18,6 +19,7 @@ import {
   unetModuleNames,
   vaeModuleNames,
 } from "../../src/models/names.ts";
+import distilled from "../fixtures/distilled.json";
 
 const golden = join(import.meta.dir, "../fixtures/golden");
 const json = (path: string) => JSON.parse(readFileSync(join(golden, path), "utf8"));
@@ -79,6 +81,24 @@ describe("names of modules", () => {
     const names = unetModuleNames(unet({ up_block_types }));
     const found = names.find(({ diffusers }) => diffusers === "up_blocks.0.upsamplers.0.conv");
     expect(found?.original).toBe("output_blocks.2.1.conv");
+  });
+
+  test.each(Object.entries(distilled))("%s has a name for every module", (name, changes) => {
+    const config = unet(changes);
+    const names = unetModuleNames(config);
+    const keys = [...unetShapes(config).keys()].map((key) => key.replace(/\.(weight|bias)$/, ""));
+    expect(sorted(names)).toEqual([...new Set(keys)].sort());
+    const original = new Map(names.map((each) => [each.diffusers, each.original]));
+    expect(new Set(original.values()).size).toBe(names.length);
+    const isKoala = name.startsWith("koala");
+    expect(original.get("up_blocks.1.upsamplers.0.conv")).toBe(
+      isKoala ? "output_blocks.3.2.conv" : "output_blocks.5.2.conv",
+    );
+    const middle = [...original.values()].filter((module) => /^middle_block\.\d/.test(module));
+    const places = new Set(middle.map((module) => module.split(".")[1]));
+    expect([...places]).toEqual(
+      name === "koala_700m" ? [] : name === "koala_1b" ? ["0", "1", "2"] : ["0"],
+    );
   });
 
   test("levels of the VAE's decoder are counted from the other end", () => {
