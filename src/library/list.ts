@@ -126,9 +126,10 @@ function bytesOf(path: string, depth: number): number {
   }
 }
 
-/** The sentence as the end of one about the model. */
+/** The sentence without its subject and its advice, which a list has no room for. */
 function withoutPath(message: string, path: string): string {
-  return message.replace(`${path} `, "").replaceAll(`${path}/`, "").replace(/\.$/, "");
+  const bare = message.replace(`${path} `, "").replaceAll(`${path}/`, "");
+  return bare.replace(/(; .*)?\.$/s, "");
 }
 
 function statOf(path: string) {

@@ -6,6 +6,7 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { BasedXLError, escaped } from "../errors.ts";
 import { sentenceOf, weightsProblem } from "./files.ts";
+import { depthMax, JsonReader, NotJson, TooDeep } from "./safetensors-json.ts";
 
 interface HeaderTensor {
   /** The file's name of the type, such as "F16". */
@@ -29,15 +30,33 @@ export interface SafetensorsHeader {
 /** Throws "bad-weights" with one sentence where the file is not a whole safetensors file. */
 export function readSafetensorsHeader(path: string): SafetensorsHeader {
   const problem = weightsProblem(path);
-  if (problem !== null) {
-    throw new BasedXLError("bad-weights", `${path} ${sentenceOf(problem)}`);
-  }
+  if (problem !== null) fail(path, sentenceOf(problem).slice(0, -1));
   const file = openSync(path, "r");
   try {
     const { size } = fstatSync(file);
-    return parseHeader(path, size, headerText(path, file, size));
+    const length = Buffer.alloc(8);
+    readSync(file, length, 0, 8, 0);
+    const headerBytes = headerBytesOf(path, length, size);
+    const bytes = Buffer.alloc(headerBytes);
+    if (readSync(file, bytes, 0, headerBytes, 8) < headerBytes) fail(path, "cannot be read whole");
+    return parseSafetensorsHeader(path, size, bytes);
   } finally {
     closeSync(file);
+  }
+}
+
+/** The same for a header that was read: `json`, without the 8 bytes of its length. */
+export function parseSafetensorsHeader(
+  path: string,
+  fileBytes: number,
+  json: Buffer,
+): SafetensorsHeader {
+  try {
+    return parseHeader(path, fileBytes, json);
+  } catch (error) {
+    if (error instanceof NotJson) fail(path, `has a header that is not valid JSON; ${again}`);
+    if (!(error instanceof TooDeep)) throw error;
+    fail(path, `has a header that is nested deeper than ${depthMax - 1} levels`);
   }
 }
 
@@ -72,10 +91,16 @@ export function readTensorF32(header: SafetensorsHeader, name: string): Float32A
 
 // --- internal ---
 
-/** Many times what the largest SDXL file has: nobody's header is worth more memory. */
-const headerBytesMax = 2 ** 25;
+/** The limits of zig/weights/safetensors.zig, which reads the same files. */
+const headerBytesMax = 100_000_000;
 const tensorCountMax = 100_000;
 const rankMax = 8;
+/** More than any program writes; they are skipped. */
+const metadataCountMax = 10_000;
+const elementCountMax = 2n ** 64n - 1n;
+/** Products up to here are exact, and so are their bytes. */
+const byteCountExact = 2 ** 50;
+const again = "copy or download the file again";
 
 const elementBytes: Readonly<Record<string, number | undefined>> = {
   ...{ F64: 8, I64: 8, U64: 8, C64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2 },
@@ -94,75 +119,122 @@ const readers: Readonly<Record<string, Reader | undefined>> = {
   },
 };
 
-function headerText(path: string, file: number, size: number): string {
-  const length = Buffer.alloc(8);
-  if (size < 8 || readSync(file, length, 0, 8, 0) < 8) {
-    fail(path, `is not a safetensors file: it has ${size} bytes`);
-  }
+/** The length that the file's first 8 bytes give its header. */
+function headerBytesOf(path: string, length: Buffer, fileBytes: number): number {
+  if (fileBytes < 8) fail(path, `is not a safetensors file: it has ${fileBytes} bytes`);
   const headerBytes = Number(length.readBigUInt64LE());
-  if (headerBytes > size - 8) {
-    fail(path, `is cut off: its header alone takes ${headerBytes} bytes, and the file has ${size}`);
-  }
   if (headerBytes > headerBytesMax) {
-    fail(path, `has a header of ${headerBytes} bytes; at most ${headerBytesMax} are read`);
+    fail(path, `is not a safetensors file: its header would take ${headerBytes} bytes`);
   }
-  const bytes = Buffer.alloc(headerBytes);
-  if (readSync(file, bytes, 0, headerBytes, 8) < headerBytes) fail(path, "cannot be read whole");
-  return bytes.toString("utf8");
+  if (headerBytes <= fileBytes - 8) return headerBytes;
+  const missing = 8 + headerBytes - fileBytes;
+  fail(path, `is cut off in its header, of which ${missing} bytes are missing; ${again}`);
 }
 
-function parseHeader(path: string, fileBytes: number, text: string): SafetensorsHeader {
-  const headerBytes = Buffer.byteLength(text);
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    fail(path, "is not a safetensors file: its header is not valid JSON");
-  }
-  if (!isObject(json)) fail(path, "has a header that is not a JSON object");
+function parseHeader(path: string, fileBytes: number, json: Buffer): SafetensorsHeader {
+  const reader = new JsonReader(json);
   const tensors = new Map<string, HeaderTensor>();
   const metadata = new Map<string, string>();
-  for (const [name, entry] of Object.entries(json)) {
+  if (!reader.opensObject()) fail(path, "has a header that is not a JSON object");
+  for (const name of reader.keys()) {
     if (name === "__metadata__") {
-      if (!isObject(entry)) continue;
-      for (const [key, value] of Object.entries(entry)) metadata.set(key, String(value));
+      readMetadata(reader, metadata);
       continue;
     }
     if (tensors.size === tensorCountMax) fail(path, `names more than ${tensorCountMax} tensors`);
-    tensors.set(name, tensorOf(path, name, entry, 8 + headerBytes, fileBytes));
+    if (tensors.has(name)) fail(path, `names its tensor ${escaped(name, 80)} twice`);
+    tensors.set(name, readTensor(reader, path, name, 8 + json.length));
   }
-  return { path, fileBytes, headerBytes, tensors, metadata };
+  reader.end();
+  checkEnd(path, fileBytes, tensors);
+  checkOverlap(path, tensors);
+  return { path, fileBytes, headerBytes: json.length, tensors, metadata };
 }
 
-function tensorOf(
+/** Values that are no strings are kept as the file has them. */
+function readMetadata(reader: JsonReader, metadata: Map<string, string>): void {
+  if (!reader.opensObject()) {
+    reader.skip();
+    return;
+  }
+  for (const key of reader.keys()) {
+    const value = reader.string() ?? reader.textOf(reader.skip());
+    if (metadata.size < metadataCountMax) metadata.set(key, value);
+  }
+}
+
+function readTensor(
+  reader: JsonReader,
   path: string,
   name: string,
-  entry: unknown,
   dataBegin: number,
-  fileBytes: number,
 ): HeaderTensor {
-  const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
-  const isWhole = typeof dtype === "string" && isCounts(shape) && isCounts(offsets);
-  if (!isWhole || shape.length > rankMax || offsets.length !== 2) {
-    fail(path, `does not describe its tensor ${escaped(name, 80)}`);
+  const refuse: (what: string) => never = (what) =>
+    fail(path, `does not describe its tensor ${escaped(name, 80)}: ${what}`);
+  if (!reader.opensObject()) refuse("it is not a JSON object");
+  const seen = new Set<string>();
+  let dtype: string | null = null;
+  let shape: (number | bigint)[] | null = null;
+  let offsets: (number | bigint)[] | null = null;
+  for (const field of reader.keys()) {
+    if (!tensorFields.includes(field)) {
+      reader.skip();
+      continue;
+    }
+    if (seen.has(field)) refuse(`it has two entries ${field}`);
+    seen.add(field);
+    if (field === "dtype") dtype = reader.string() ?? refuse("its dtype is not a string");
+    else if (field === "shape") shape = reader.counts(rankMax) ?? refuse(`its shape ${notCounts}`);
+    else offsets = reader.counts(2) ?? refuse("its data_offsets are no two whole numbers from 0");
   }
+  const missing = tensorFields.find((field) => !seen.has(field));
+  if (dtype === null || shape === null || offsets === null) return refuse(`it has no ${missing}`);
+  if (offsets.length !== 2) refuse("its data_offsets are no two whole numbers from 0");
   const [first = 0, last = 0] = offsets;
-  const count = shape.reduce((product, dimension) => product * dimension, 1);
-  const size = elementBytes[dtype];
-  if (first > last || (size !== undefined && count * size !== last - first)) {
-    fail(path, `gives its tensor ${escaped(name, 80)} bytes that do not fit its shape`);
+  if (first > last) refuse("it ends before it begins");
+  const bytes = byteCountOf(dtype, shape);
+  // Offsets that are not exact lie far beyond the file, which is refused in the end.
+  const [begin, end] = [dataBegin + Number(first), dataBegin + Number(last)];
+  if (bytes !== null && end - begin !== bytes) {
+    refuse(`it takes ${end - begin} bytes, which do not fit its shape`);
   }
-  const missing = dataBegin + last - fileBytes;
-  if (missing > 0) fail(path, `is cut off: ${missing} bytes of ${escaped(name, 80)} are missing`);
-  return { dtype, shape, begin: dataBegin + first, end: dataBegin + last };
+  return { dtype, shape: shape.map(Number), begin, end };
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+const tensorFields = ["dtype", "shape", "data_offsets"];
+const notCounts = `is no list of at most ${rankMax} whole numbers from 0`;
+
+/** The bytes of a tensor; null for a type that is not known, NaN where nobody could count them. */
+function byteCountOf(dtype: string, shape: readonly (number | bigint)[]): number | null {
+  const size = Object.hasOwn(elementBytes, dtype) ? elementBytes[dtype] : undefined;
+  const count = shape.reduce<number>((product, dimension) => product * Number(dimension), 1);
+  if (count <= byteCountExact && !shape.includes(0))
+    return size === undefined ? null : count * size;
+  let exact = 1n;
+  for (const dimension of shape) {
+    exact *= BigInt(dimension);
+    if (exact > elementCountMax) return Number.NaN;
+  }
+  return size === undefined ? null : Number(exact) * size;
 }
 
-function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((each) => Number.isSafeInteger(each) && each >= 0);
+function checkEnd(path: string, fileBytes: number, tensors: ReadonlyMap<string, HeaderTensor>) {
+  let end = 0;
+  for (const tensor of tensors.values()) end = Math.max(end, tensor.end);
+  const missing = end - fileBytes;
+  if (missing > 0) {
+    fail(path, `is cut off: ${missing} of ${end} bytes are missing; ${again}`);
+  }
+}
+
+function checkOverlap(path: string, tensors: ReadonlyMap<string, HeaderTensor>): void {
+  const inOrder = [...tensors].filter(([, { begin, end }]) => end > begin);
+  inOrder.sort(([, a], [, b]) => a.begin - b.begin);
+  for (const [index, [name, { begin }]] of inOrder.entries()) {
+    const before = inOrder[index - 1];
+    if (before === undefined || begin >= before[1].end) continue;
+    fail(path, `has tensors that overlap: ${escaped(before[0], 80)} and ${escaped(name, 80)}`);
+  }
 }
 
 function fail(path: string, what: string): never {

@@ -5,8 +5,16 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readSafetensorsHeader, readTensorF32 } from "../../src/models/safetensors-header.ts";
+import fc from "fast-check";
+import { BasedXLError } from "../../src/errors.ts";
+import {
+  parseSafetensorsHeader,
+  readSafetensorsHeader,
+  readTensorF32,
+} from "../../src/models/safetensors-header.ts";
+import { mutatedDataBytes, mutatedEntries } from "../support/header-mutations.ts";
 import { refusal } from "../support/refusal.ts";
+import { seed, seedName } from "../support/seed.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-header-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -59,13 +67,126 @@ describe("a whole file", () => {
 
 test.each([
   ["{", "not valid JSON"],
+  ["{} x", "not valid JSON"],
+  ['{"a":"\\ud800"}', "not a JSON object"],
+  ['{"\\ud800":1}', "not valid JSON"],
+  ["{\xff", "not valid JSON"],
   [[], "not a JSON object"],
-  [{ a: 1 }, "does not describe its tensor a"],
-  [{ a: { dtype: "F16", shape: [1], data_offsets: [0] } }, "does not describe its tensor a"],
-  [{ a: { dtype: "F16", shape: [-1], data_offsets: [0, 2] } }, "does not describe its tensor a"],
+  [{ a: 1 }, "does not describe its tensor a: it is not a JSON object"],
+  [{ a: { dtype: "F16", shape: [1] } }, "does not describe its tensor a: it has no data_offsets"],
+  [{ a: { dtype: 1, shape: [1], data_offsets: [0, 2] } }, "its dtype is not a string"],
+  [{ a: { dtype: "F16", shape: [1], data_offsets: [0] } }, "data_offsets are no two whole numbers"],
+  [{ a: { dtype: "F16", shape: [-1], data_offsets: [0, 2] } }, "its shape is no list of at most 8"],
+  [
+    { a: { dtype: "F16", shape: [1.5], data_offsets: [0, 2] } },
+    "its shape is no list of at most 8",
+  ],
+  [{ a: { dtype: "F16", shape: Array(9).fill(1), data_offsets: [0, 2] } }, "its shape is no list"],
   [{ a: { dtype: "F16", shape: [2], data_offsets: [0, 2] } }, "do not fit its shape"],
-  [{ a: { dtype: "F16", shape: [1], data_offsets: [2, 4] } }, "is cut off: 4 bytes of a"],
-])("a broken header %j has a sentence", async (header, sentence) => {
+  [{ a: { dtype: "F16", shape: [2], data_offsets: [4, 0] } }, "it ends before it begins"],
+  [
+    { a: { dtype: "F16", shape: [1], data_offsets: [2, 4] } },
+    "is cut off: 4 of 66 bytes are missing",
+  ],
+  [
+    '{"a":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+    "it has two entries dtype",
+  ],
+  [
+    '{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\\u0061":' +
+      '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+    "names its tensor a twice",
+  ],
+  [`{"__metadata__":${"[".repeat(1e6)}`, "nested deeper than 127 levels"],
+  [`{"__metadata__":${'{"a":'.repeat(1e6)}`, "nested deeper than 127 levels"],
+  [
+    '{"a":{"dtype":"U8","shape":[18446744073709551616],"data_offsets":[0,0]}}',
+    "no list of at most",
+  ],
+  [
+    '{"a":{"dtype":"?","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,0]}}',
+    "do not fit its shape",
+  ],
+])("a broken header %# has a sentence", async (header, sentence) => {
   const path = fileOf(header);
-  expect(await refusal(() => readSafetensorsHeader(path), "bad-weights")).toContain(sentence);
+  const message = await refusal(() => readSafetensorsHeader(path), "bad-weights");
+  expect(message).toContain(sentence);
+  expect(message).toMatch(/^\/[^\p{Cc}]+\.$/u);
+});
+
+test("overlapping tensors are refused, gaps and unknown types are not", async () => {
+  const entry = (dtype: string, begin: number, end: number) => ({
+    ...{ dtype, shape: [end - begin], data_offsets: [begin, end] },
+  });
+  const overlap = fileOf({ b: entry("U8", 2, 6), a: entry("U8", 0, 3) }, Buffer.alloc(6));
+  expect(await refusal(() => readSafetensorsHeader(overlap), "bad-weights")).toMatch(
+    /has tensors that overlap: a and b\.$/,
+  );
+  const gap = fileOf({ a: entry("NEW", 1, 2), b: entry("U8", 4, 6) }, Buffer.alloc(9));
+  expect(readSafetensorsHeader(gap).tensors.size).toBe(2);
+});
+
+test.each([
+  [Buffer.alloc(3, 1), /is not a safetensors file: it has 3 bytes/],
+  [Buffer.from("\x40\0\0\0\0\0\0\0{}", "latin1"), /cut off in its header, of which 62 bytes/],
+  [Buffer.from("\x01\x01\x01\x01\x01\x01\x01\x01{}", "latin1"), /its header would take \d+ bytes/],
+])("a file of %s is refused", async (bytes, sentence) => {
+  const path = join(folder, "b.safetensors");
+  writeFileSync(path, bytes);
+  expect(await refusal(() => readSafetensorsHeader(path), "bad-weights")).toMatch(sentence);
+});
+
+describe("what nobody vouches for", () => {
+  const path = "/f.safetensors";
+
+  test(`100,000 headers: tensors in the file or one sentence, ${seedName}`, () => {
+    const room = fc.nat(2 * mutatedDataBytes);
+    const check = (entries: Buffer, dataBytes: number) => {
+      const json = Buffer.concat([Buffer.from("{"), entries, Buffer.from("}")]);
+      const fileBytes = 8 + json.length + dataBytes;
+      try {
+        for (const { begin, end } of parseSafetensorsHeader(
+          path,
+          fileBytes,
+          json,
+        ).tensors.values()) {
+          if (begin < 8 + json.length || begin > end || end > fileBytes) throw new Error("outside");
+        }
+      } catch (error) {
+        if (!(error instanceof BasedXLError)) throw error;
+        expect(error.code).toBe("bad-weights");
+        expect(error.message).toMatch(/^\/f\.safetensors [^\p{Cc}]{1,400}\.$/u);
+      }
+    };
+    fc.assert(fc.property(mutatedEntries, room, check), { numRuns: 100_000, seed });
+  }, 120_000);
+
+  test("long headers are left at their limits", async () => {
+    const parse = (text: string) => parseSafetensorsHeader(path, 2 ** 30, Buffer.from(text));
+    const tensor = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}';
+    const many = Array.from({ length: 100_001 }, (_, i) => `"${i}":${tensor}`).join();
+    expect(await refusal(() => parse(`{${many}}`), "bad-weights")).toMatch(
+      /more than 100000 tensors/,
+    );
+    const notes = Array.from({ length: 200_000 }, (_, i) => `"${i}":""`).join();
+    expect(parse(`{"__metadata__":{${notes}}}`).metadata.size).toBe(10_000);
+    const shape = `{"a":{"shape":[1${",1".repeat(1e6)}]}}`;
+    expect(await refusal(() => parse(shape), "bad-weights")).toMatch(/its shape is no list/);
+    const long = `{"a":{"dtype":"U8","shape":[${"9".repeat(1e6)}],"data_offsets":[0,0]}}`;
+    expect(await refusal(() => parse(long), "bad-weights")).toMatch(/its shape is no list/);
+  });
+
+  test("names of any kind are names: no prototype, escapes decoded", () => {
+    const tensor = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}';
+    const names = ["__proto__", "constructor", "\\u00e4\\n", "é"];
+    const text = `{${names.map((name) => `"${name}":${tensor}`).join()}}`;
+    const { tensors } = parseSafetensorsHeader(path, 2 ** 20, Buffer.from(text));
+    expect([...tensors.keys()]).toEqual(["__proto__", "constructor", "ä\n", "é"]);
+    const odd = parseSafetensorsHeader(
+      path,
+      2 ** 20,
+      Buffer.from('{"__metadata__":{"a":{"b":[1]}}}'),
+    );
+    expect(odd.metadata.get("a")).toBe('{"b":[1]}');
+  });
 });
