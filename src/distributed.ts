@@ -86,7 +86,7 @@ export async function joinProcessGroup(
   prepared: PreparedPipeline,
   { signal, env, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
-  const { model, devices, plan, request, rankCount, naming } = prepared;
+  const { model, devices, plan, request, rankCount, naming, files } = prepared;
   const { gpu } = devices;
   const { seed: ownSeed, imageCount } = plan.settings;
   if (!gpu) throw new BasedXLError("no-device", refused("need GPUs, and none was found").message);
@@ -116,7 +116,7 @@ export async function joinProcessGroup(
       ...prepared,
       devices: { ...devices, gpu: { ...gpu, transport: "nccl", localRanks } },
       request: agreed,
-      plan: planRequest(agreed, model, rankCount, naming),
+      plan: planRequest(agreed, model, rankCount, naming, files),
     },
     peers,
   };

@@ -34,6 +34,7 @@ import { type OpenOptions, openSession, type Progress } from "./pipeline/session
 
 export type { PlannedLora } from "./adapters/plan.ts";
 export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
+export { type EmbeddingReport, embeddingLines, reportEmbeddings } from "./embeddings/report.ts";
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type {
   GeneratedImage,
@@ -51,6 +52,7 @@ export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./p
 export type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
+export type { EmbeddingChoice } from "./settings/embedding.ts";
 export type { LoraChoice } from "./settings/lora.ts";
 
 export interface LoadOptions {
@@ -211,10 +213,10 @@ export class Pipeline {
 
   /** The first request was planned before the model was loaded. */
   private planOf(asked: GenerateRequest | PlannedRequest): PlannedRequest {
-    const { request, plan, model, rankCount, naming, findLora } = this.prepared;
+    const { request, plan, model, rankCount, naming, files } = this.prepared;
     if (asked === request) return plan;
     if ("batches" in asked) return asked;
-    return planRequest(asked, model, rankCount, naming, findLora);
+    return planRequest(asked, model, rankCount, naming, files);
   }
 }
 

@@ -23,7 +23,7 @@ export interface PlannedLora {
 }
 
 /** Finds the file for a path or name. */
-export type FindLora = (file: string) => string;
+type FindLora = (file: string) => string;
 
 /** Plans the LoRAs of one request: equal choices give the same array. */
 export class LoraPlanner {

@@ -17,6 +17,7 @@ import {
 } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
 import {
+  embeddingLines,
   type GenerateResult,
   loraLines,
   medianMs,
@@ -25,6 +26,7 @@ import {
   type PlannedRequest,
   type PreparedPipeline,
   preparePipeline,
+  reportEmbeddings,
   reportLoras,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
@@ -176,7 +178,7 @@ async function generateAndWrite(
   output.progress.clear();
 
   await writer.writeLatents(result);
-  const { loras } = prepared.plan;
+  const { loras, embeddings } = prepared.plan;
   if (loras.length > 0) log.info(describeMerging(loras.length, result.timings.adaptMs));
   const times = timesOf(result, writer.writeMs, performance.now() - startMs, loras.length > 0);
   const what = imageCount === 1 ? options.outPath : `${imageCount} images`;
@@ -187,6 +189,7 @@ async function generateAndWrite(
     writeJson({
       ...report,
       loras: await reportLoras(loras),
+      embeddings: reportEmbeddings(embeddings.used),
       timings: times,
       warnings: result.warnings,
     });
@@ -201,6 +204,7 @@ function describe(prepared: PreparedPipeline, options: SampleOptions, { log }: O
   if (devices.line !== null) log.info(devices.line);
   log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
   for (const line of loraLines(plan.loras)) log.info(line);
+  for (const line of embeddingLines(plan.embeddings.used)) log.info(line);
   for (const warning of plan.warnings) log.warn(warning);
   log.info(describeImages(plan));
 }

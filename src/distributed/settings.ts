@@ -33,6 +33,7 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     rankCount,
     // The same files may have other names elsewhere.
     loras: request.loras.length === 0 ? undefined : fingerprintOf(request.loras),
+    embeddings: embeddingsOf(request),
     ...(seedIsRandom && { seed: undefined }),
   };
   const compared = settingKeys.filter((key) => settingOf(key).processes === "same");
@@ -60,6 +61,11 @@ ${shown(first)}): start all with the same flags, model and version.`;
 }
 
 // --- internal ---
+
+/** Those that prompts mention, wherever their files are. */
+function embeddingsOf({ embeddings }: PlannedRequest): string | undefined {
+  return embeddings.used.map(({ name, hash }) => `${name} ${hash}`).join(", ") || undefined;
+}
 
 /** Configs, vocabularies and the sizes of the weights: not their values, which take minutes. */
 function fingerprint(model: Model): string {

@@ -2,11 +2,12 @@
  * The embeddings of a request: those that its prompts mention, each read once. Their vectors get
  * the token ids behind each encoder's vocabulary, in the order of the vectors.
  */
+import assert from "node:assert/strict";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { PromptPart, WordIds } from "../prompt/tokenizer.ts";
 import type { EmbeddingCatalog } from "./catalog.ts";
 import type { Embedding, TextEncoders } from "./file.ts";
-import type { Part } from "./words.ts";
+import type { Mention } from "./words.ts";
 
 export class EmbeddingTable {
   readonly used: Embedding[] = [];
@@ -15,7 +16,7 @@ export class EmbeddingTable {
   readonly rows: Float32Array;
   readonly rows2: Float32Array;
   /** null: the mention is text, as in a prompt that was written for another model. */
-  private readonly byPath = new Map<string, Placed | null>();
+  private readonly known = new Map<string, Placed | null>();
   private nextId: number;
   private nextId2: number;
 
@@ -34,11 +35,12 @@ export class EmbeddingTable {
     this.rows2 = joined(this.used.map(({ rows2 }) => rows2));
   }
 
-  /** A prompt as each of the two tokenizers takes it. */
+  /** One of the prompts as each of the two tokenizers takes it. */
   parts(prompt: string): [PromptPart[], PromptPart[]] {
     const pair: [PromptPart[], PromptPart[]] = [[], []];
     for (const part of this.catalog.split(prompt)) {
-      const placed = typeof part === "string" ? null : this.place(part);
+      const placed = typeof part === "string" ? null : this.known.get(this.keyOf(part));
+      assert(placed !== undefined, "a prompt that was not there when the embeddings were read");
       if (placed !== null) {
         pair[0].push(placed.first);
         pair[1].push(placed.second);
@@ -52,22 +54,24 @@ export class EmbeddingTable {
 
   // --- internal ---
 
-  private place({ name, explicit }: Exclude<Part, string>): Placed | null {
-    const { source, given } = this.catalog.find(name);
-    const key = `${source.path}\n${source.name}`;
-    const known = this.byPath.get(key);
-    if (known) return known;
-    if (known === null && !explicit) return null;
+  /** The same for every way to write a name. */
+  private keyOf({ name }: Mention): string {
+    const { path, name: own } = this.catalog.find(name).source;
+    return `${path}\n${own}`;
+  }
+
+  private place(mention: Mention): void {
+    const { source, given } = this.catalog.find(mention.name);
+    const key = this.keyOf(mention);
+    const known = this.known.get(key);
+    if (known || (known === null && !mention.explicit)) return;
     try {
-      const placed = this.placed(source.read(this.encoders));
-      this.byPath.set(key, placed);
-      return placed;
+      this.known.set(key, this.placed(source.read(this.encoders)));
     } catch (error) {
       // A word that happens to be the name of a file for another model stays a word.
-      if (explicit || given || !(error instanceof BasedXLError)) throw error;
-      this.byPath.set(key, null);
-      this.warnings.push(`"${escaped(name, 60)}" is read as text: ${error.message}`);
-      return null;
+      if (mention.explicit || given || !(error instanceof BasedXLError)) throw error;
+      this.known.set(key, null);
+      this.warnings.push(`"${escaped(mention.name, 60)}" is read as text: ${error.message}`);
     }
   }
 

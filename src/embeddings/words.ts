@@ -5,7 +5,7 @@
  */
 
 /** A mention; `explicit` where the text cannot mean a word of its own. */
-interface Mention {
+export interface Mention {
   name: string;
   explicit: boolean;
 }

@@ -57,7 +57,8 @@ export async function runJob(
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
-  const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence));
+  const warn = (sentence: string) => void warnings.push(sentence);
+  const encoder = new PromptEncoder(model, warn, plan.embeddings);
   const { previewSteps } = options;
   const inputs = batches.map((batch) => ({ ...requestOf(plan, batch, encoder), previewSteps }));
   const [first] = batches;
@@ -129,6 +130,7 @@ function requestOf(
     prompt: images.map(({ prompt }) => encoder.prompt(prompt)),
     negative: guidance ? images.map((image) => encoder.negative(image.negativePrompt)) : null,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
+    injected: plan.embeddings,
     adapters: adaptersOf(images[0]?.loras ?? []),
     steps: schedule.steps,
     initNoiseSigma: schedule.initNoiseSigma,

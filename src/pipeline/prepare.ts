@@ -2,7 +2,6 @@
  * All that is settled before weights load: the model's folder, the devices, and a plan of the first
  * request. What can be refused early is refused here, within a second or two.
  */
-import type { FindLora } from "../adapters/plan.ts";
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
 import { modelFolders, resolveModelFile } from "../library/resolve.ts";
 import { openModelFolder } from "../models/folder.ts";
@@ -15,6 +14,7 @@ import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
+import { type RequestFiles, requestFiles } from "./request-files.ts";
 
 export interface PrepareOptions extends PredictionOptions {
   /**
@@ -67,8 +67,8 @@ export interface PreparedPipeline {
   /** The first request, as it was asked and as it was planned. */
   request: GenerateRequest;
   plan: PlannedRequest;
-  /** Gives the file of a LoRA's path or name. */
-  findLora: FindLora;
+  /** Finds the files of further requests. */
+  files: RequestFiles;
   naming: Naming;
 }
 
@@ -90,14 +90,13 @@ export async function preparePipeline(
   const model = withPrediction(whole, options, naming);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
-  const folders = modelFolders(options.modelsDir);
-  const findLora: FindLora = (file) => resolveModelFile("lora", file, folders);
-  const plan = planRequest(request, model, rankCount, naming, findLora);
+  const files = requestFiles(options.modelsDir);
+  const plan = planRequest(request, model, rankCount, naming, files);
   await prepareDevice(wanted.device, onBuild);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
   const ranks = { devices, machine, threadCount, rankCount };
-  return { model, vae, isBundledModel, ...ranks, request, plan, findLora, naming };
+  return { model, vae, isBundledModel, ...ranks, request, plan, files, naming };
 }
 
 // --- internal ---

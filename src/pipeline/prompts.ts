@@ -17,7 +17,8 @@ export class PromptEncoder {
   constructor(
     private readonly model: Tokenizers,
     private readonly warn: (sentence: string) => void,
-    private readonly embeddings?: Pick<EmbeddingTable, "parts">,
+    /** That of the prompts' request; absent for none. */
+    private readonly embeddings?: EmbeddingTable,
   ) {}
 
   prompt(prompt: string): TokenPair {

@@ -3,9 +3,9 @@
  * filled in, images grouped into batches. Settings come from `settings/table.ts`: a new one needs
  * no line here.
  */
-import { type FindLora, LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
+import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
+import type { EmbeddingTable } from "../embeddings.ts";
 import { BasedXLError, escaped } from "../errors.ts";
-import { resolveModelFile } from "../library/resolve.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
@@ -21,8 +21,10 @@ import {
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import type { ImageRange } from "./events.ts";
+import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
+import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
@@ -58,6 +60,8 @@ export interface PlannedRequest {
   batches: PlannedBatch[];
   /** All LoRAs of its images, each file with its scales once. */
   loras: PlannedLora[];
+  /** All embeddings that its prompts mention. */
+  embeddings: EmbeddingTable;
   warnings: string[];
 }
 
@@ -89,14 +93,14 @@ export interface PlannedBatch extends Batch {
 /**
  * Fills in and checks. Throws "bad-option" naming the setting as `naming` does, "bad-model" for a
  * schedule that cannot be followed and for a model that needs more than text, "bad-weights" for a
- * file that is no LoRA for the model. `findLora` gives the path of a LoRA.
+ * file that is no LoRA or embedding for the model.
  */
 export function planRequest(
   request: GenerateRequest,
   model: Model,
   rankCount: number,
   naming: Naming = asProperty,
-  findLora: FindLora = (file) => resolveModelFile("lora", file),
+  files: RequestFiles = requestFiles(),
 ): PlannedRequest {
   checkNeedsOnlyText(model);
   const warnings: string[] = [];
@@ -117,9 +121,12 @@ export function planRequest(
   const { guidanceScale, prompt, negativePrompt, seed } = asked[0]!;
   const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
   const sampling = { stepCount, scheduler, timestepSpacing, guidanceScale };
-  const planner = new LoraPlanner(model, findLora);
+  const planner = new LoraPlanner(model, (file) => files.find("lora", file));
   const { images, warnings: ofLoras } = withLoras(asked, given.loras, planner, sampling, naming);
-  warnings.push(...ofLoras);
+  const loras = planner.all();
+  const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
+  const { embeddings, warnings: ofEmbeddings } = embeddingsOf(images, model, sources);
+  warnings.push(...ofLoras, ...ofEmbeddings);
   const complete = {
     ...given,
     ...{ width, height, stepCount, scheduler, warmupSteps, imageCount: images.length },
@@ -141,7 +148,8 @@ export function planRequest(
     schedule,
     wantLatents: request.wantLatents ?? false,
     batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
-    loras: planner.all(),
+    loras,
+    embeddings,
     warnings,
   };
 }

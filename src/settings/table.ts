@@ -5,6 +5,7 @@
  * `Request` in zig/abi/types.zig, and its use.
  */
 import { imageCountMax, rankCountMax, stepCountMax } from "../native/abi.ts";
+import { embeddingCountMax, embeddingItem } from "./embedding.ts";
 import { loraCountMax, loraItem, loraScaleMax } from "./lora.ts";
 import { bf16Error, tilingError } from "./measured-errors.ts";
 import {
@@ -301,6 +302,25 @@ export const settings = {
     scope: "request",
     processes: "same",
     json: "loras",
+  },
+  embeddings: {
+    kind: "list",
+    of: embeddingItem,
+    flag: "embedding",
+    names: "file",
+    max: embeddingCountMax,
+    default: [],
+    group: "Model and device",
+    hint: "FILE[=NAME]",
+    help:
+      "An embedding of textual inversion (.safetensors with clip_l and clip_g, or a name from " +
+      "the folders of models) for prompts that have the word NAME, by default the file's; " +
+      "several by giving the flag several times. Those in the folders of embeddings need no " +
+      "flag: their name in a prompt is enough, also as embedding:NAME or <embed:NAME>. " +
+      "Default: none.",
+    scope: "request",
+    processes: "same",
+    json: "embeddings",
   },
   device: {
     kind: "choice",

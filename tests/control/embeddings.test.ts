@@ -4,12 +4,15 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { settingsOf } from "../../src/distributed/settings.ts";
 import { bundledEmbeddings, embeddingFile } from "../../src/embeddings/file.ts";
 import { mentionSplitter } from "../../src/embeddings/words.ts";
 import { EmbeddingCatalog, EmbeddingTable } from "../../src/embeddings.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
+import type { GpuOptions } from "../../src/native/handle.ts";
 import { PromptEncoder } from "../../src/pipeline/prompts.ts";
+import { type GenerateRequest, planRequest } from "../../src/pipeline/request.ts";
 import {
   embeddingFiles,
   embeddingTensors,
@@ -184,6 +187,66 @@ describe("token ids", () => {
     const { ids, endIndex } = tokenizer.encode(["red ", word, " house"]);
     expect(ids[endIndex]).toBe(model.clip2.eosTokenId);
     expect(endIndex).toBe(tokenizer.encode("red house").endIndex + 2);
+  });
+});
+
+describe("a request", () => {
+  const noFiles = {
+    find: (_: string, value: string) => value,
+    embeddings: () => new Map<string, string>(),
+  };
+  const plan = (request: Partial<GenerateRequest>) =>
+    planRequest({ prompt: "x", ...request }, model, 1, (key) => key, noFiles);
+
+  test("reads the embeddings of all its prompts, once each", () => {
+    const embeddings = [...files.values()].map((file) => ({ file }));
+    const { embeddings: table, warnings } = plan({
+      prompt: ["bad_mood", "blot-style bad_mood"],
+      negativePrompt: [null, "bad_mood half"],
+      seeds: [1n, 2n],
+      embeddings,
+    });
+    expect(table.used.map(({ name }) => name)).toEqual(["bad_mood", "blot-style", "half"]);
+    expect(warnings).toEqual([expect.stringContaining("has no clip_g")]);
+  });
+
+  test("reads no negative prompt without guidance", () => {
+    const { embeddings: table, warnings } = plan({
+      negativePrompt: "half",
+      guidanceScale: 1,
+      embeddings: [{ file: pathOf("half") }],
+    });
+    expect(table.used).toEqual([]);
+    expect(warnings).toContain(
+      `embeddings ${pathOf("half")} is not used: no prompt has the word "half".`,
+    );
+  });
+
+  test("knows the embeddings of its LoRAs", () => {
+    const tensors = embeddingTensors("bad_mood", "bundle_emb.bad_mood.");
+    tensors.set("lora_unet_conv_in.lora_down.weight", zeros(1, 4, 3, 3));
+    tensors.set(
+      "lora_unet_conv_in.lora_up.weight",
+      zeros(model.unet.blockOutChannels[0]!, 1, 1, 1),
+    );
+    const file = writeTensors(newFolder(), "brings.safetensors", tensors);
+    const { embeddings, warnings } = plan({ prompt: "bad_mood", loras: [{ file }] });
+    expect(embeddings.used).toMatchObject([{ name: "bad_mood", path: file }]);
+    expect(warnings).toEqual([]);
+  });
+
+  test("compares what its embeddings hold with other processes, not where they are", () => {
+    const settings = (name: string, file: string) => {
+      const request = plan({ prompt: name, embeddings: [{ file, name }] });
+      const gpu = {} as GpuOptions;
+      const facts = { version: "1", model, rankCount: 1, gpu, seedIsRandom: true };
+      return settingsOf(request, facts)["--embedding"];
+    };
+    const copy = writeTensors(newFolder(), "b.safetensors", embeddingTensors("bad_mood"));
+    const own = settings("sad", pathOf("bad_mood"));
+    expect(own).toMatch(/^sad [0-9a-f]{12}$/);
+    expect(settings("sad", copy)).toBe(own!);
+    expect(settings("sad", pathOf("blot-style"))).not.toBe(own!);
   });
 });
 

@@ -6,6 +6,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
+import { embeddingItem } from "../../src/settings/embedding.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
@@ -45,13 +46,21 @@ function valid(setting: Setting): fc.Arbitrary<unknown> {
     case "path":
       return fc.string({ minLength: 1 }).map((path) => path + (setting.extension ?? ""));
     case "list":
-      return fc.array(validItem, { minLength: 1, maxLength: setting.max });
+      return fc.array(setting.of === embeddingItem ? validEmbedding : validLora, {
+        minLength: 1,
+        maxLength: setting.max,
+      });
   }
 }
 
 const loraScale = fc.double({ min: -100, max: 100, noNaN: true }).map((x) => x + 0);
-const validItem = fc.record({
-  file: fc.stringMatching(/^[a-z][a-z :.]{0,20}[a-z]$/),
+const validFile = fc.stringMatching(/^[a-z][a-z :.]{0,20}[a-z]$/);
+const validEmbedding = fc.record(
+  { file: validFile, name: fc.stringMatching(/^[a-z][a-z :.-]{0,20}[a-z]$/) },
+  { requiredKeys: ["file"] },
+);
+const validLora = fc.record({
+  file: validFile,
   scale: loraScale,
   textScale: loraScale,
 });
@@ -74,6 +83,7 @@ function invalidText(setting: Setting): fc.Arbitrary<string> | null {
     case "choice":
       return fc.string().filter((text) => !setting.names.includes(text));
     case "list":
+      if (setting.of === embeddingItem) return fc.constantFrom("", "  ", "  =sad");
       return fc.constantFrom("", ":0.5", "x:100.5", "x:1:-1e3", "x:1e999", " :1:1");
     case "path":
       return setting.extension === undefined ? null : fc.string().map((text) => `${text}.pt`);

@@ -14,6 +14,7 @@ import type {
   OpenOptions,
 } from "../../src/pipeline/session.ts";
 import type { PipelineDependencies } from "../../src/pipeline.ts";
+import type { PromptPart } from "../../src/prompt/tokenizer.ts";
 import schedulerJson from "../fixtures/golden/model/scheduler/scheduler_config.json";
 
 type OpenSession = PipelineDependencies["openSession"];
@@ -25,6 +26,8 @@ export function fakeModel(changes: Partial<Model> = {}): Model {
     path: "models/fake",
     name: "fake",
     kind: "base",
+    clip: { vocabSize: 1000, hiddenSize: 8 } as Model["clip2"],
+    clip2: { vocabSize: 1000, hiddenSize: 8 } as Model["clip2"],
     scheduler: parseSchedulerConfig("scheduler_config.json", schedulerJson),
     forceZerosForEmptyPrompt: true,
     tokenizer: tokenizer as Model["tokenizer2"],
@@ -107,8 +110,12 @@ async function drawNothing(
 }
 
 /** Word i becomes token i + 1, between a begin (0) and an end (999); 75 words fit. */
-function encodeWords(text: string) {
-  const words = text.split(" ").filter((word) => word !== "");
+function encodeWords(prompt: string | readonly PromptPart[]) {
+  const texts = [prompt].flat().map((part) => (typeof part === "string" ? part : part.word));
+  const words = texts
+    .join(" ")
+    .split(" ")
+    .filter((word) => word !== "");
   const ids = new Int32Array(77).fill(999);
   ids[0] = 0;
   const kept = words.slice(0, 75);

@@ -1,0 +1,61 @@
+/**
+ * The embeddings of a request: those that its prompts mention, of the setting, of its LoRAs and of
+ * the folders of embeddings, in this order where names are equal.
+ */
+import { basename } from "node:path";
+import type { PlannedLora } from "../adapters/plan.ts";
+import {
+  bundledEmbeddings,
+  EmbeddingCatalog,
+  EmbeddingTable,
+  embeddingFile,
+} from "../embeddings.ts";
+import { escaped } from "../errors.ts";
+import type { Model } from "../models/model.ts";
+import type { EmbeddingChoice } from "../settings/embedding.ts";
+import type { RequestFiles } from "./request-files.ts";
+
+interface Prompts {
+  prompt: string;
+  negativePrompt: string | null;
+  guidanceScale: number;
+}
+
+interface Sources {
+  choices: readonly EmbeddingChoice[];
+  loras: readonly PlannedLora[];
+  files: RequestFiles;
+  /** How messages name the setting. */
+  flag: string;
+}
+
+interface WithEmbeddings {
+  embeddings: EmbeddingTable;
+  /** One sentence each. */
+  warnings: string[];
+}
+
+/** Throws "bad-option", "bad-model" and "bad-weights" for what cannot be found or read. */
+export function embeddingsOf(
+  images: readonly Prompts[],
+  model: Model,
+  { choices, loras, files, flag }: Sources,
+): WithEmbeddings {
+  const given = choices.map(({ file, name }) => {
+    const path = files.find("embedding", file);
+    return embeddingFile(name ?? basename(path).replace(/\.\w+$/, ""), path);
+  });
+  const bundled = loras.flatMap(({ file }) => bundledEmbeddings(file.header));
+  const catalog = new EmbeddingCatalog([...given, ...bundled], files.embeddings());
+  const prompts = images.flatMap(({ prompt, negativePrompt, guidanceScale }) =>
+    guidanceScale > 1 && negativePrompt !== null ? [prompt, negativePrompt] : [prompt],
+  );
+  const embeddings = new EmbeddingTable(catalog, model, new Set(prompts));
+  const isUsed = (path: string) => embeddings.used.some((each) => each.path === path);
+  const unused = given.filter(({ path }) => !isUsed(path));
+  const warnings = unused.map(
+    ({ name, path }) =>
+      `${flag} ${escaped(path, 300)} is not used: no prompt has the word "${escaped(name, 100)}".`,
+  );
+  return { embeddings, warnings: [...embeddings.warnings, ...warnings] };
+}
