@@ -313,8 +313,8 @@ export const settings = {
     group: "Model and device",
     hint: "FILE[=NAME]",
     help:
-      "An embedding of textual inversion (.safetensors with clip_l and clip_g, or a name from " +
-      "the folders of models) for prompts that have the word NAME, by default the file's; " +
+      "An embedding of textual inversion (.safetensors with clip_l and clip_g, or a name in the " +
+      "folders of models) for prompts that have the word NAME, by default the file's; " +
       "several by giving the flag several times. Those in the folders of embeddings need no " +
       "flag: their name in a prompt is enough, also as embedding:NAME or <embed:NAME>. " +
       "Default: none.",
