@@ -9,7 +9,12 @@ import { type Completable, completionScript, isShell, shells } from "./commands/
 import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
-import { modelsFlags, modelsHelp, modelsValues } from "./commands/models-flags.ts";
+import {
+  modelsFlags,
+  modelsHelp,
+  modelsRepeatable,
+  modelsValues,
+} from "./commands/models-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
   sampleEmptyAllowed,
@@ -50,6 +55,7 @@ export const commands: Record<string, Command> = {
     summary: "List the models in folders of models",
     args: modelsFlags,
     help: modelsHelp,
+    repeatable: modelsRepeatable,
     values: modelsValues,
     load: async () => (await import("./commands/models.ts")).modelsCommand,
   }),

@@ -16,8 +16,9 @@ export const modelsFlags = {
     type: "string",
     valueHint: "FOLDER",
     description:
-      "A folder of ComfyUI, A1111 or Forge, any other, or an extra_model_paths.yaml; several " +
-      'with ":" between. Default: the variable BASEDXL_MODELS_DIR.',
+      "A folder of ComfyUI, A1111 or Forge, any other, or an extra_model_paths.yaml; several by " +
+      "giving the flag several times. Default: the variable BASEDXL_MODELS_DIR, with " +
+      '":" between them.',
   },
   hash: {
     type: "boolean",
@@ -42,6 +43,9 @@ export const modelsValues: Readonly<Record<string, Values>> = {
   kind: listedKinds,
   "models-dir": "folder",
 };
+
+/** Flags that may be given several times. */
+export const modelsRepeatable = ["models-dir"];
 
 export const modelsHelp: HelpText = {
   usage: "basedxl models [flags]",

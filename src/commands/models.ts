@@ -9,7 +9,7 @@ import { HashCache, shortHash } from "../library/hashes.ts";
 import { listedKinds } from "../library/kinds.ts";
 import { describeModel, type ListedModel } from "../library/list.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
-import { suggestion } from "../terminal/flags.ts";
+import { listSeparator, suggestion } from "../terminal/flags.ts";
 import { createOutput, writeJson } from "../terminal/output.ts";
 import { createStatusLine } from "../terminal/status.ts";
 import { modelsFlags } from "./models-flags.ts";
@@ -20,7 +20,7 @@ export const modelsCommand = defineCommand({
   args: modelsFlags,
   async run({ args }) {
     const output = createOutput({ verbose: false, quiet: false, json: args.json === true });
-    const folders = modelFolders(args["models-dir"]);
+    const folders = modelFolders(args["models-dir"]?.split(listSeparator));
     const library = new Library(folders);
     checkKind(args.kind);
     if (args.names) return printNames(library, args.kind);

@@ -28,8 +28,9 @@ export function modelFolders(
   env: Env = process.env,
   { withHub = true } = {},
 ): string[] {
-  const named = option ?? env[foldersVariable] ?? [];
-  const paths = [named].flat().flatMap((list) => list.split(delimiter));
+  const given = [option ?? []].flat();
+  const named = given.length > 0 ? given : [env[foldersVariable] ?? ""];
+  const paths = named.flatMap((list) => list.split(delimiter));
   const hub = withHub ? hubFolder(env) : null;
   return [
     ...paths.filter((path) => path !== "").map((path) => absolutePath(expandHome(path))),

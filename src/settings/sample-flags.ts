@@ -40,7 +40,7 @@ export const sampleRepeatable: readonly string[] = settingKeys
 export const sampleValues: Readonly<Record<string, Values>> = Object.fromEntries(
   settingKeys.map(settingOf).flatMap((setting): [string, Values][] => {
     const { flag } = setting;
-    if (setting.kind === "path" && setting.models) return [[flag, { models: setting.models }]];
+    if ("models" in setting && setting.models) return [[flag, { models: setting.models }]];
     return "names" in setting ? [[flag, setting.names]] : [];
   }),
 );

@@ -80,11 +80,14 @@ interface SeedSetting extends Common {
   kind: "seed";
 }
 
+/** Kinds of models that have names in the folders of models. */
+type ModelNames = "checkpoint" | "lora" | "vae" | "embedding";
+
 interface PathSetting extends Common {
   kind: "path";
   names: "file" | "folder";
   /** The kind of model that it may also name, for completions. */
-  models?: "checkpoint" | "lora" | "vae" | "embedding";
+  models?: ModelNames;
   /** With its dot; the path must end in it. */
   extension?: string;
   default?: string;
@@ -109,6 +112,7 @@ interface ListSetting extends Common {
   // biome-ignore lint/suspicious/noExplicitAny: the type of the entries follows from the row
   of: ItemKind<any>;
   names: "file" | "folder";
+  models?: ModelNames;
   max: number;
   default: readonly [];
 }

@@ -6,6 +6,7 @@
  */
 import { imageCountMax, rankCountMax, stepCountMax } from "../native/abi.ts";
 import { embeddingCountMax, embeddingItem } from "./embedding.ts";
+import { folderCountMax, folderItem } from "./folder.ts";
 import { loraCountMax, loraItem, loraScaleMax } from "./lora.ts";
 import { bf16Error, tilingError } from "./measured-errors.ts";
 import {
@@ -231,6 +232,7 @@ export const settings = {
     kind: "path",
     flag: "vae",
     names: "file",
+    models: "vae",
     group: "Model and device",
     hint: "PATH",
     help:
@@ -243,15 +245,18 @@ export const settings = {
     json: "vae",
   },
   modelsDir: {
-    kind: "path",
+    kind: "list",
+    of: folderItem,
     flag: "models-dir",
     names: "folder",
+    max: folderCountMax,
+    default: [],
     group: "Model and device",
     hint: "FOLDER",
     help:
       "Where models are looked up by name: the folder of ComfyUI, A1111 or Forge, any other, or " +
-      'an extra_model_paths.yaml; several with ":" between. Default: the variable ' +
-      "BASEDXL_MODELS_DIR.",
+      "an extra_model_paths.yaml; several by giving the flag several times. Default: the " +
+      'variable BASEDXL_MODELS_DIR, with ":" between them.',
     scope: "pipeline",
     processes: "own",
     json: null,
@@ -290,6 +295,7 @@ export const settings = {
     of: loraItem,
     flag: "lora",
     names: "file",
+    models: "lora",
     max: loraCountMax,
     default: [],
     group: "Model and device",
@@ -308,6 +314,7 @@ export const settings = {
     of: embeddingItem,
     flag: "embedding",
     names: "file",
+    models: "embedding",
     max: embeddingCountMax,
     default: [],
     group: "Model and device",

@@ -230,7 +230,7 @@ describe("what is accepted", () => {
       timestepSpacing: undefined,
       model: undefined,
       vae: undefined,
-      modelsDir: undefined,
+      modelsDir: [],
       predictionType: "auto",
       rescaleBetasZeroSnr: undefined,
       loras: [],
@@ -329,7 +329,7 @@ describe("what is accepted", () => {
       timestepSpacing: "trailing",
       model: "m",
       vae: "v",
-      modelsDir: "d",
+      modelsDir: ["d"],
       predictionType: "v_prediction",
       rescaleBetasZeroSnr: true,
       loras: [{ file: "l.safetensors", scale: 0.8, textScale: 0.5 }],
@@ -374,7 +374,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["model", "vae", "modelsDir", "outPath", "latentsPath"] as const;
+    const paths = ["model", "vae", "outPath", "latentsPath"] as const;
     expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;

@@ -7,6 +7,7 @@ import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
 import { embeddingItem } from "../../src/settings/embedding.ts";
+import { folderItem } from "../../src/settings/folder.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
@@ -46,13 +47,14 @@ function valid(setting: Setting): fc.Arbitrary<unknown> {
     case "path":
       return fc.string({ minLength: 1 }).map((path) => path + (setting.extension ?? ""));
     case "list":
-      return fc.array(setting.of === embeddingItem ? validEmbedding : validLora, {
+      return fc.array<unknown>(validItems.get(setting.of) ?? validLora, {
         minLength: 1,
         maxLength: setting.max,
       });
   }
 }
 
+const validFolder = fc.stringMatching(/^[a-z/][a-z :.]{0,20}[a-z]$/);
 const loraScale = fc.double({ min: -100, max: 100, noNaN: true }).map((x) => x + 0);
 const validFile = fc.stringMatching(/^[a-z][a-z :.]{0,20}[a-z]$/);
 const validEmbedding = fc.record(
@@ -64,6 +66,12 @@ const validLora = fc.record({
   scale: loraScale,
   textScale: loraScale,
 });
+
+/** By the kind of the entries. */
+const validItems = new Map<unknown, fc.Arbitrary<unknown>>([
+  [embeddingItem, validEmbedding],
+  [folderItem, validFolder],
+]);
 
 /** Texts that a setting of a kind refuses; null where it takes any. */
 function invalidText(setting: Setting): fc.Arbitrary<string> | null {
@@ -84,6 +92,7 @@ function invalidText(setting: Setting): fc.Arbitrary<string> | null {
       return fc.string().filter((text) => !setting.names.includes(text));
     case "list":
       if (setting.of === embeddingItem) return fc.constantFrom("", "  ", "  =sad");
+      if (setting.of === folderItem) return fc.constantFrom("", " ");
       return fc.constantFrom("", ":0.5", "x:100.5", "x:1:-1e3", "x:1e999", " :1:1");
     case "path":
       return setting.extension === undefined ? null : fc.string().map((text) => `${text}.pt`);

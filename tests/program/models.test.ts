@@ -119,6 +119,9 @@ describe("basedxl models", () => {
     expect(table.stdout).toContain("red\\u001b[31m  holds pickled");
     expect(table.stderr).toMatch(/^warning: .*extra_model_paths\.yaml names the folder/);
 
+    const both = await models("--models-dir", "ui", "--models-dir", "more", "--names");
+    expect(both.stdout.split("\n")).toContain("mini");
+
     const one = await models("--models-dir", "ui", "--kind", "embedding", "--no-hash");
     expect(one.stdout).toMatch(/^Embeddings \(1\)\n {2}worst .*\n$/);
     expect((await models("--models-dir", "ui", "--names", "--kind", "lora")).stdout).toBe(
