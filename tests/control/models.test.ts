@@ -6,6 +6,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { unetShapes } from "../../src/bench/support/unet-shapes.ts";
 import { parseClipConfig, parseUnetConfig, parseVaeConfig } from "../../src/models/config.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
@@ -173,6 +174,10 @@ describe("folders that open", () => {
     };
     const parsed = (more: Record<string, unknown>) =>
       parseUnetConfig("config.json", { ...distilled, ...more });
+    const millions = (more: Record<string, unknown>) =>
+      unetShapes(parsed(more))
+        .values()
+        .reduce((sum, shape) => sum + shape.reduce((a, b) => a * b) / 1e6, 0);
     const ssd1b = {
       mid_block_type: "UNetMidBlock2D",
       transformer_layers_per_block: [1, [2, 2], [4, 4]],
@@ -202,10 +207,14 @@ describe("folders that open", () => {
       midTransformerLayers: 0,
       upTransformerLayers: [[5, 5], [2, 2], []],
     });
-    expect(parsed({ ...koala, transformer_layers_per_block: [1, 2, 6] })).toMatchObject({
-      midBlock: "cross_attention",
-      midTransformerLayers: 6,
-    });
+    const large = { ...koala, transformer_layers_per_block: [1, 2, 6] };
+    expect(parsed(large)).toMatchObject({ midBlock: "cross_attention", midTransformerLayers: 6 });
+    // The numbers of parameters that are published for these models, and for SDXL itself.
+    expect(millions(ssd1b)).toBeCloseTo(1331, -1);
+    expect(millions(vega)).toBeCloseTo(745, 0);
+    expect(millions({ ...koala, mid_block_type: null })).toBeCloseTo(783, 0);
+    expect(millions(large)).toBeCloseTo(1161, 0);
+    expect(millions({ transformer_layers_per_block: [1, 2, 10] })).toBeCloseTo(2567, -1);
   });
 
   describe("models that need an image", () => {
