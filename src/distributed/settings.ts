@@ -2,7 +2,7 @@
  * Settings that all processes of one image must share, as names and values that they compare
  * before they start. Which these are is a column of the table of settings.
  */
-import { statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { fingerprintOf } from "../adapters/plan.ts";
 import { escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
@@ -67,17 +67,43 @@ function embeddingsOf({ embeddings }: PlannedRequest): string | undefined {
   return embeddings.used.map(({ name, hash }) => `${name} ${hash}`).join(", ") || undefined;
 }
 
-/** Configs, vocabularies and the sizes of the weights: not their values, which take minutes. */
+/** Configs, vocabularies, and of the weights sizes and samples: all of them take minutes. */
 function fingerprint(model: Model): string {
   const { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, weights } = model;
-  const sizes = Object.values(weights).map(({ files }) => files.map((path) => statSync(path).size));
+  const samples = Object.values(weights).map(({ files }) => files.map(sampleOf));
   const text = "a model's words: 0 1 2";
   const ids = [model.tokenizer, model.tokenizer2].map((tokenizer) => [
     ...(tokenizer?.encode(text).ids ?? []),
   ]);
-  const all = { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, sizes, ids };
+  const all = { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, samples, ids };
   return Bun.hash(JSON.stringify(all)).toString(16).padStart(16, "0");
 }
+
+/** A file's size with a hash of pieces of it: another VAE or fine-tune may have the same size. */
+function sampleOf(path: string): string {
+  const file = openSync(path, "r");
+  try {
+    const { size } = fstatSync(file);
+    const piece = Buffer.alloc(sampleBytes);
+    let hash = 0n;
+    for (let index = 0; index < sampleCount; index++) {
+      const length = readSync(
+        file,
+        piece,
+        0,
+        sampleBytes,
+        Math.floor((size * index) / sampleCount),
+      );
+      hash = BigInt(Bun.hash(piece.subarray(0, length), hash));
+    }
+    return `${size} ${hash.toString(16)}`;
+  } finally {
+    closeSync(file);
+  }
+}
+
+const sampleCount = 32;
+const sampleBytes = 4096;
 
 function shown(value: string | undefined): string {
   return value === undefined ? "not known" : escaped(value, 80);

@@ -4,10 +4,12 @@
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import fc from "fast-check";
 import { settingsOf } from "../../src/distributed/settings.ts";
 import { bundledEmbeddings, embeddingFile } from "../../src/embeddings/file.ts";
 import { mentionSplitter } from "../../src/embeddings/words.ts";
 import { EmbeddingCatalog, EmbeddingTable } from "../../src/embeddings.ts";
+import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
 import type { GpuOptions } from "../../src/native/handle.ts";
@@ -118,6 +120,48 @@ describe("a file", () => {
   });
 });
 
+test("any tensors under any names are an embedding, or refused in one sentence", () => {
+  const place = newFolder();
+  const key = fc.oneof(
+    fc.constantFrom("clip_l", "clip_g", "emb_params", "text_encoders_0", "string_to_param.*"),
+    fc.constantFrom("bundle_emb.x.clip_l", "bundle_emb.x.clip_g", "bundle_emb.\n.clip_g"),
+    fc.string({ unit: "binary", maxLength: 8 }),
+  );
+  const width = fc.constantFrom(0, 1, 64, 128, 768, 1024);
+  const shape = fc.oneof(fc.array(width, { maxLength: 1 }), fc.tuple(fc.nat(3), width));
+  const tensor = fc.record({ shape, dtype: fc.constantFrom("F16", "BF16", "I16", "U8") });
+  const entries = fc.uniqueArray(fc.tuple(key, tensor), {
+    maxLength: 4,
+    selector: ([name]) => name,
+  });
+  fc.assert(
+    fc.property(entries, (all) => {
+      const tensors = all.map(([name, { dtype, shape }]) => {
+        const { bytes } = zeros(...shape);
+        const raw = dtype === "U8" ? bytes.subarray(0, bytes.length / 2) : bytes;
+        return [name, { dtype, shape, bytes: raw }] as const;
+      });
+      const path = writeTensors(place, "any.safetensors", new Map(tensors));
+      const bundled = bundledEmbeddings(readSafetensorsHeader(path));
+      for (const source of [embeddingFile("any", path), ...bundled]) {
+        try {
+          expect(source.read(model).vectorCount).toBeGreaterThan(0);
+        } catch (error) {
+          if (!(error instanceof BasedXLError)) throw error;
+          expect(error.message).toMatch(/^[^\p{Cc}]*\.$/u);
+        }
+      }
+    }),
+    { numRuns: 3000 },
+  );
+});
+
+test("a model with the second text encoder alone takes its half", () => {
+  const alone = { clip: null, clip2: model.clip2 };
+  const { rows, rows2, vectorCount, warnings } = embeddingFile("a", pathOf("bad_mood")).read(alone);
+  expect([rows, rows2?.length, vectorCount, warnings]).toEqual([null, 2 * 128, 2, []]);
+});
+
 describe("mentions in a prompt", () => {
   const split = mentionSplitter(["bad_mood", "bad", "blot-style", "größe"], ["bad_mood"]);
   const names = (text: string) =>
@@ -135,6 +179,22 @@ describe("mentions in a prompt", () => {
     ["<embed:bad_mood> <embedding: sad > <lora:bad_mood:1>", ["bad_mood", "sad", "bad_mood"]],
   ])("%p", (text, expected) => {
     expect(names(text)).toEqual(expected);
+  });
+
+  test("of any text and names: what is left is as it was", () => {
+    const name = fc.string({ unit: fc.constantFrom(..."ab-_.é 1(<:"), minLength: 1, maxLength: 4 });
+    const text = fc.string({ unit: fc.constantFrom(..."ab-_.é 1(<:>,", "embedding:", "<embed:") });
+    fc.assert(
+      fc.property(fc.array(name, { maxLength: 4 }), text, (all, prompt) => {
+        const parts = mentionSplitter(all, all)(prompt);
+        let rest = prompt;
+        for (const part of parts) {
+          const found = typeof part === "string" ? part : part.name;
+          expect(rest).toContain(found);
+          rest = rest.slice(rest.indexOf(found) + found.length);
+        }
+      }),
+    );
   });
 
   test("are cut out, and all else stays as it is", () => {

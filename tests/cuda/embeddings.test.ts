@@ -11,6 +11,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { ModelParts } from "../../src/native/testing.ts";
 import { PromptEncoder } from "../../src/pipeline/prompts.ts";
+import { drawLatents, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { embeddingFiles, notes, removeEmbeddings } from "../support/embedding-files.ts";
 import { emulated } from "../support/emulator.ts";
 
@@ -44,4 +45,25 @@ test.each(["f16", "bf16"] as const)("prompts with embeddings, in %s", async (dty
   } finally {
     await parts.close();
   }
+});
+
+test("a session that alternates between prompts: the bits of fresh ones, no new graphs", async () => {
+  const base: Work = { model, width: 64, height: 32, stepCount: 1, gpu: emulated() };
+  const workOf = (prompt: string): Work => ({
+    ...base,
+    prompt,
+    embeddings: new EmbeddingTable(catalog, model, [prompt, "blurry"]),
+  });
+  const works = ["a circle", "blot-style", "a bad_mood circle"].map(workOf);
+  const fresh = await Promise.all(works.map(drawLatents));
+  await withSession(base, async (session) => {
+    for (const round of [1, 2]) {
+      for (const [index, work] of works.entries()) {
+        const image = await session.image(requestOf(work));
+        expect(latentsOf(image)).toEqual(fresh[index]!);
+        if (round === 2) expect(image.ranks[0]?.graphsCaptured).toBe(0);
+        if (round === 2) expect(image.ranks[0]?.graphsReplayed).toBeGreaterThan(0);
+      }
+    }
+  });
 });

@@ -1,21 +1,25 @@
 /**
- * Batches of images that differ in prompt, negative prompt, guidance scale and seed: each is the
- * same, bit for bit, as when it is generated alone.
+ * Batches of images that differ in prompt, embeddings, negative prompt, guidance scale and seed:
+ * each is the same, bit for bit, as when it is generated alone.
  */
-import { expect, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { previewPixels } from "../../src/pipeline/preview.ts";
 import { type GenerateRequest, Pipeline, type PreviewEvent } from "../../src/pipeline.ts";
+import { embeddingFiles, removeEmbeddings } from "../support/embedding-files.ts";
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+const embeddings = [...embeddingFiles().values()].map((file) => ({ file }));
+afterAll(removeEmbeddings);
+
 const size = { width: 64, height: 64, stepCount: 2 } as const;
 
 const images = fc.array(
   fc.record({
-    prompt: fc.constantFrom("a red circle", "a blue square", "x"),
-    negativePrompt: fc.constantFrom(null, "", "blurry"),
+    prompt: fc.constantFrom("a red circle", "a blue square", "x", "a blot-style circle", "half"),
+    negativePrompt: fc.constantFrom(null, "", "blurry", "bad_mood"),
     guidanceScale: fc.constantFrom(1.5, 5, 7.5, 12),
     seed: fc.bigInt({ min: 0n, max: 99n }),
   }),
@@ -34,7 +38,8 @@ test.each([1, 2, 4])(
     await using pipeline = await Pipeline.open({ model, devices: { device: "cpu", rankCount } });
     await fc.assert(
       fc.asyncProperty(images, settings, async (all, how) => {
-        const common = { ...size, ...how, wantLatents: true } as Partial<GenerateRequest>;
+        const given = { embeddings, wantLatents: true };
+        const common = { ...size, ...how, ...given } as Partial<GenerateRequest>;
         const batch = await pipeline.generate({
           ...common,
           prompt: all.map(({ prompt }) => prompt),

@@ -6,8 +6,11 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { settingsOf } from "../../src/distributed/settings.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
-import { openVae } from "../../src/models/vae-choice.ts";
+import { openVae, withVae } from "../../src/models/vae-choice.ts";
+import type { GpuOptions } from "../../src/native/handle.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
 import { type GenerateRequest, Pipeline, preparePipeline } from "../../src/pipeline.ts";
 import type { RawTensor } from "../support/model-copy.ts";
 import { refusal } from "../support/refusal.ts";
@@ -68,6 +71,19 @@ describe("the model's own VAE", () => {
     const other = await generated(writeVae("other.safetensors", tensors));
     expect(other).not.toBe(await own);
   });
+});
+
+test("processes compare what the VAE holds, not where it is", async () => {
+  const fingerprint = async (path: string) => {
+    const model = withVae(golden, await openVae(path, golden.vae));
+    const facts = { version: "1", model, rankCount: 1, gpu: {} as GpuOptions, seedIsRandom: true };
+    return settingsOf(planRequest(request, model, 1), facts)["the model"];
+  };
+  const tensors = vaeTensors(golden);
+  const own = await fingerprint(writeVae("one.safetensors", tensors));
+  expect(await fingerprint(writeVae("two.safetensors", tensors))).toBe(own!);
+  for (const tensor of tensors.values()) tensor.bytes = tensor.bytes.map((byte) => byte ^ 1);
+  expect(await fingerprint(writeVae("three.safetensors", tensors))).not.toBe(own!);
 });
 
 describe("the configuration", () => {

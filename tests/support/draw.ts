@@ -2,8 +2,10 @@
  * Images directly from a session, for tests: everything that a test does not set has a default
  * value here, so that two images differ only in the values that the test sets.
  */
+import type { EmbeddingTable } from "../../src/embeddings.ts";
 import type { Model } from "../../src/models/model.ts";
 import type { TokenPair } from "../../src/native/handle.ts";
+import { PromptEncoder } from "../../src/pipeline/prompts.ts";
 import {
   type ImageRequest,
   type ImageResult,
@@ -26,6 +28,8 @@ export interface Work
   rankCount?: number;
   guidanceScale?: number;
   prompt?: string;
+  /** Those that prompt and negative prompt mention. */
+  embeddings?: EmbeddingTable;
   /** null = zeros. */
   negative?: string | null;
   scheduler?: Scheduler;
@@ -80,7 +84,8 @@ export function latentsOf({ latents }: ImageResult): Float32Array {
 /** The request alone, for a session that is open. */
 export function requestOf(work: Work): ImageRequest {
   const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
-  const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...fields } = work;
+  const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...more } = work;
+  const { embeddings, ...fields } = more;
   const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });
   const hasNegative = guidanceOf(work) > 1 && negative !== null;
   return {
@@ -91,8 +96,9 @@ export function requestOf(work: Work): ImageRequest {
     ...fields,
     guidanceScale: guidanceOf(work),
     seeds: seedsOf(work),
-    prompt: tokensOf(model, prompt),
-    negative: hasNegative ? tokensOf(model, negative) : null,
+    prompt: tokensOf(model, prompt, embeddings),
+    negative: hasNegative ? tokensOf(model, negative, embeddings) : null,
+    injected: embeddings,
     steps: schedule.steps.slice(0, stepsDone),
     initNoiseSigma: schedule.initNoiseSigma,
   };
@@ -108,7 +114,6 @@ function seedsOf({ seeds = [11n] }: Work): readonly bigint[] {
   return seeds;
 }
 
-function tokensOf({ tokenizer, tokenizer2 }: Model, text: string): TokenPair {
-  const second = tokenizer2.encode(text);
-  return { ids: tokenizer!.encode(text).ids, ids2: second.ids, endIndex2: second.endIndex };
+function tokensOf(model: Model, text: string, embeddings?: EmbeddingTable): TokenPair {
+  return new PromptEncoder(model, () => {}, embeddings).prompt(text);
 }
