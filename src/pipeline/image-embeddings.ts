@@ -46,7 +46,8 @@ export function embeddingsOf(
     return embeddingFile(name ?? basename(path).replace(/\.\w+$/, ""), path);
   });
   const bundled = loras.flatMap(({ file }) => bundledEmbeddings(file.header));
-  const catalog = new EmbeddingCatalog([...given, ...bundled], files.embeddings());
+  const inFolders = files.embeddings();
+  const catalog = new EmbeddingCatalog([...given, ...bundled], inFolders.paths);
   const prompts = images.flatMap(({ prompt, negativePrompt, guidanceScale }) =>
     guidanceScale > 1 && negativePrompt !== null ? [prompt, negativePrompt] : [prompt],
   );
@@ -57,5 +58,5 @@ export function embeddingsOf(
     ({ name, path }) =>
       `${flag} ${escaped(path, 300)} is not used: no prompt has the word "${escaped(name, 100)}".`,
   );
-  return { embeddings, warnings: [...embeddings.warnings, ...warnings] };
+  return { embeddings, warnings: [...inFolders.warnings, ...embeddings.warnings, ...warnings] };
 }

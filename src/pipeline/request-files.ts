@@ -6,23 +6,24 @@ import { Library, modelFolders, resolveModelFile } from "../library/resolve.ts";
 export interface RequestFiles {
   /** The absolute path of what `value` names. Throws "bad-model" where there is none. */
   find(kind: "lora" | "embedding", value: string): string;
-  /**
-   * The paths of all embeddings in the folders of models by name, in lower case. The folders are
-   * read once; those that the user has not named hold none.
-   */
-  embeddings(): ReadonlyMap<string, string>;
+  /** Those in the folders of models that the user has named, which are listed once. */
+  embeddings(): FolderEmbeddings;
+}
+
+interface FolderEmbeddings {
+  /** Paths by names in lower case. */
+  paths: ReadonlyMap<string, string>;
+  /** About folders that cannot be read. */
+  warnings: readonly string[];
 }
 
 /** `modelsDir` is as in `PrepareOptions`. */
 export function requestFiles(modelsDir?: string | readonly string[]): RequestFiles {
   const folders = modelFolders(modelsDir);
-  let names: ReadonlyMap<string, string> | null = null;
+  // The hub's cache has no folder of embeddings.
+  const library = new Library(modelFolders(modelsDir, process.env, { withHub: false }));
   return {
     find: (kind, value) => resolveModelFile(kind, value, folders),
-    embeddings() {
-      const named = modelFolders(modelsDir, process.env, { withHub: false });
-      names ??= new Library(named).embeddingsByName();
-      return names;
-    },
+    embeddings: () => ({ paths: library.embeddingsByName(), warnings: library.warnings }),
   };
 }

@@ -47,7 +47,7 @@ test.each(["f16", "bf16"] as const)("prompts with embeddings, in %s", async (dty
   }
 });
 
-test("a session that alternates between prompts: the bits of fresh ones, no new graphs", async () => {
+test("a session that alternates between prompts: bits of fresh ones, no new graphs", async () => {
   const base: Work = { model, width: 64, height: 32, stepCount: 1, gpu: emulated() };
   const workOf = (prompt: string): Work => ({
     ...base,
