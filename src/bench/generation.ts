@@ -2,9 +2,10 @@
  * Image generation for the benches: one model, one size, one schedule, by several rank counts and
  * sync modes. One session per rank count generates all images.
  */
-import { openModelFolder } from "../models/folder.ts";
+
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
+import { openModel } from "../models/open.ts";
 import type { TokenPair } from "../native/handle.ts";
 import { extrapolatesByDefault, layoutOf } from "../pipeline/layout.ts";
 import {
@@ -46,7 +47,7 @@ export async function readGeneration(flags: Flags, stepCountDefault?: number): P
   const stepCount = wholeOf(flags, "steps", settings.stepCount);
   const guidanceScale = decimalOf(flags, "guidance-scale", settings.guidanceScale);
   const scheduler = nameOf(flags, "scheduler", schedulers) ?? "euler";
-  const model = await openModelFolder((await resolveModelPath(textOf(flags, "model"))).path);
+  const model = await openModel((await resolveModelPath(textOf(flags, "model"))).path);
   const { defaults, nativeSize } = model;
   const steps = stepCount ?? stepCountDefault ?? defaults.steps ?? 50;
   const size = sizeOf(flags, model.sizeMultiple);

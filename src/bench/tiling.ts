@@ -4,8 +4,8 @@
  * this bench.
  */
 
-import { openModelFolder } from "../models/folder.ts";
 import { resolveModelPath } from "../models/locate.ts";
+import { openModel } from "../models/open.ts";
 import { tileLatent } from "../pipeline/vae-tiling.ts";
 import { measureTiling, tilingImages } from "./support/tiling.ts";
 
@@ -16,7 +16,7 @@ export async function run(args: string[]): Promise<number> {
     process.stderr.write("Usage: bun run bench tiling [--model FOLDER]\n");
     return 2;
   }
-  const model = await openModelFolder((await resolveModelPath(folder, { env: {} })).path);
+  const model = await openModel((await resolveModelPath(folder, { env: {} })).path);
   const tile = tileLatent(model) * model.vaeFactor;
   const stepCount = model.defaults.steps ?? 25;
   const all: number[] = [];

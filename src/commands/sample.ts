@@ -76,6 +76,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const writes = group === null || group.index === 0;
   const alone = await preparePipeline({
     model: options.model,
+    config: options.config,
     vae: options.vae,
     modelsDir: options.modelsDir,
     predictionType: options.predictionType,

@@ -6,11 +6,11 @@
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { fileProblem } from "../models/files.ts";
-import { openModelFolder } from "../models/folder.ts";
 import { cachedModels, hubFolder, snapshotOf } from "../models/hub-cache.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
+import { openModel } from "../models/open.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { checkModel } from "../native/plan.ts";
 import { makeSchedule, samplerOfModel } from "../schedule.ts";
@@ -83,7 +83,7 @@ export async function hubModels(folder: string): Promise<HubModels> {
 async function defaultLine(env: Env): Promise<Line> {
   try {
     const { path, bundled } = await resolveModelPath(undefined, { env });
-    const { name } = await openModelFolder(path);
+    const { name } = await openModel(path);
     const reason = bundled ? null : await reasonAgainst(path);
     if (reason !== null) throw new BasedXLError("bad-model", `${path}: ${reason}`);
     return ok("default", bundled ? `${name}, bundled` : `${path} (BASEDXL_MODEL)`);
@@ -116,7 +116,7 @@ function isSdxl(folder: string): boolean {
 /** Why `sample` would refuse the model at `path`, without the path; null where it loads. */
 async function reasonAgainst(path: string): Promise<string | null> {
   try {
-    const model = await openModelFolder(path);
+    const model = await openModel(path);
     checkNeedsOnlyText(model);
     const { weights, scheduler } = model;
     makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });

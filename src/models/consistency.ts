@@ -2,7 +2,6 @@
  * Agreement of the components of one model. Each can be right on its own and still belong to
  * another model: an error message here instead of a wrong image later.
  */
-import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import type { Tokenizer } from "../prompt/tokenizer.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
@@ -19,10 +18,17 @@ interface ModelComponents {
   tokenizer2: Tokenizer;
 }
 
-/** Throws "bad-model" when two components of the model in `root` do not fit each other. */
-export function checkTogether(root: string, components: ModelComponents): void {
+/** Where the components are described, for messages. */
+interface Places {
+  unet: string;
+  tokenizer: string;
+  tokenizer2: string;
+}
+
+/** Throws "bad-model" when two components of a model do not fit each other. */
+export function checkTogether(places: Places, components: ModelComponents): void {
   const { clip, clip2, unet, vae } = components;
-  const unetPath = join(root, "unet", "config.json");
+  const unetPath = places.unet;
   const textWidth = (clip?.hiddenSize ?? 0) + clip2.hiddenSize;
   if (unet.crossAttentionDim !== textWidth) {
     const given = clip
@@ -52,9 +58,9 @@ export function checkTogether(root: string, components: ModelComponents): void {
     );
   }
   if (clip && components.tokenizer) {
-    checkVocabulary(join(root, "tokenizer"), components.tokenizer, clip);
+    checkVocabulary(places.tokenizer, components.tokenizer, clip);
   }
-  checkVocabulary(join(root, "tokenizer_2"), components.tokenizer2, clip2);
+  checkVocabulary(places.tokenizer2, components.tokenizer2, clip2);
 }
 
 // --- internal ---

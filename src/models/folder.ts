@@ -8,6 +8,7 @@ import { basename, join } from "node:path";
 import { BasedXLError } from "../errors.ts";
 import { absolutePath } from "../paths.ts";
 import { loadTokenizer } from "../prompt/tokenizer.ts";
+import { assembleModel, type ModelParts, sizesOf } from "./assemble.ts";
 import {
   parseClipConfig,
   parseSchedulerConfig,
@@ -18,8 +19,7 @@ import { ConfigReader, text, word } from "./config-reader.ts";
 import { checkTogether } from "./consistency.ts";
 import { readDefaults } from "./defaults.ts";
 import { readJsonFile } from "./json.ts";
-import { kindOf } from "./kind.ts";
-import type { ComponentWeights, Model } from "./model.ts";
+import type { Component, ComponentWeights, Model } from "./model.ts";
 import { findWeightFiles, type WeightStem } from "./weight-files.ts";
 
 /**
@@ -27,6 +27,21 @@ import { findWeightFiles, type WeightStem } from "./weight-files.ts";
  * key that is wrong, missing or not supported.
  */
 export async function openModelFolder(path: string): Promise<Model> {
+  const folder = await readModelFolder(path);
+  const { sizeMultiple } = sizesOf(folder);
+  return assembleModel({
+    ...folder,
+    weights: await folderWeights(folder),
+    warnings: [],
+    defaults: await readDefaults(folder.path, sizeMultiple),
+  });
+}
+
+/** What a diffusers folder says without its weights. */
+export type FolderConfigs = Omit<ModelParts, "weights" | "warnings" | "defaults">;
+
+/** Reads and checks all of the folder at `path` but the weights, which need not be there. */
+export async function readModelFolder(path: string): Promise<FolderConfigs> {
   const root = absolutePath(path);
   checkIsFolder(root);
   const index = await readIndex(root);
@@ -45,37 +60,30 @@ export async function openModelFolder(path: string): Promise<Model> {
   );
   const tokenizer = clip && (await loadTokenizer(join(root, "tokenizer"), clip.eosTokenId));
   const tokenizer2 = await loadTokenizer(join(root, "tokenizer_2"), clip2.eosTokenId);
-  checkTogether(root, { clip, clip2, unet, vae, tokenizer, tokenizer2 });
-
-  const vaeFactor = 2 ** (vae.blockOutChannels.length - 1);
-  const sizeMultiple = vaeFactor * 2 ** (unet.blockOutChannels.length - 1);
-  // A default size that the model cannot generate would be refused at once.
-  const pixels = Math.ceil((unet.sampleSize * vaeFactor) / sizeMultiple) * sizeMultiple;
-  return {
-    path: root,
-    name: basename(root),
-    kind: kindOf({ unet, clip2, vae }),
-    clip,
-    clip2,
-    unet,
-    vae,
-    scheduler,
-    forceZerosForEmptyPrompt: index.isOn("force_zeros_for_empty_prompt", true),
-    tokenizer,
-    tokenizer2,
-    weights: {
-      textEncoder: clip
-        ? await weightsIn(join(root, "text_encoder"), "model")
-        : { files: [], names: null },
-      textEncoder2: await weightsIn(join(root, "text_encoder_2"), "model"),
-      unet: await weightsIn(join(root, "unet"), "diffusion_pytorch_model"),
-      vae: await weightsIn(join(root, "vae"), "diffusion_pytorch_model"),
-    },
-    defaults: await readDefaults(root, sizeMultiple),
-    vaeFactor,
-    sizeMultiple,
-    nativeSize: { width: pixels, height: pixels },
+  const places = {
+    unet: join(root, "unet", "config.json"),
+    tokenizer: join(root, "tokenizer"),
+    tokenizer2: join(root, "tokenizer_2"),
   };
+  checkTogether(places, { clip, clip2, unet, vae, tokenizer, tokenizer2 });
+  const forceZerosForEmptyPrompt = index.isOn("force_zeros_for_empty_prompt", true);
+  const networks = { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt };
+  return { path: root, name: basename(root), ...networks, tokenizer, tokenizer2 };
+}
+
+/** The weights of the networks that `wanted` names, by default of all. */
+export async function folderWeights<Wanted extends Component = Component>(
+  { path, clip }: Pick<FolderConfigs, "path" | "clip">,
+  wanted: readonly Wanted[] = Object.keys(weightPlaces) as Wanted[],
+): Promise<Record<Wanted, ComponentWeights>> {
+  const found: Partial<Record<Component, ComponentWeights>> = {};
+  for (const component of wanted) {
+    const [folder, stem] = weightPlaces[component];
+    const isAbsent = component === "textEncoder" && clip === null;
+    const files = isAbsent ? [] : await findWeightFiles(join(path, folder), stem);
+    found[component] = { files, names: null };
+  }
+  return found as Record<Wanted, ComponentWeights>;
 }
 
 // --- internal ---
@@ -90,9 +98,12 @@ const componentClasses: Record<string, readonly [string, ...string[]]> = {
   vae: ["diffusers", "AutoencoderKL"],
 };
 
-async function weightsIn(folder: string, stem: WeightStem): Promise<ComponentWeights> {
-  return { files: await findWeightFiles(folder, stem), names: null };
-}
+const weightPlaces: Record<Component, [folder: string, stem: WeightStem]> = {
+  textEncoder: ["text_encoder", "model"],
+  textEncoder2: ["text_encoder_2", "model"],
+  unet: ["unet", "diffusion_pytorch_model"],
+  vae: ["vae", "diffusion_pytorch_model"],
+};
 
 function checkIsFolder(root: string): void {
   const stat = statSync(root, { throwIfNoEntry: false });

@@ -8,7 +8,7 @@ import type { ModelDefaults } from "./defaults.ts";
 import type { ModelKind } from "./kind.ts";
 
 /** The networks of a model, by diffusers' names of their folders. */
-type Component = "textEncoder" | "textEncoder2" | "unet" | "vae";
+export type Component = "textEncoder" | "textEncoder2" | "unet" | "vae";
 
 export interface Model {
   /** Absolute. */
@@ -28,6 +28,8 @@ export interface Model {
   tokenizer2: Tokenizer;
   /** A text encoder that the model has not has no files. */
   weights: Record<Component, ComponentWeights>;
+  /** Sentences about tensors that no network has; the library reports what a network ignores. */
+  warnings: readonly string[];
   /** From an optional basedxl.json in the folder. */
   defaults: ModelDefaults;
   /** Pixels per latent, 2^(VAE levels - 1). */
@@ -46,9 +48,9 @@ export interface ComponentWeights {
 }
 
 /** From diffusers' key of a weight to the tensor that holds it. */
-type WeightNames = ReadonlyMap<string, WeightSource>;
+export type WeightNames = ReadonlyMap<string, WeightSource>;
 
-interface WeightSource {
+export interface WeightSource {
   /** Key in the file. */
   name: string;
   /** The weight is this part of the tensor's first dimension, such as a third of `in_proj`. */

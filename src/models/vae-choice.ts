@@ -8,9 +8,9 @@ import { BasedXLError, escaped } from "../errors.ts";
 import { parseVaeConfig, type VaeConfig } from "./config.ts";
 import { readJsonFile } from "./json.ts";
 import type { ComponentWeights, Model } from "./model.ts";
-import { vaeModuleNames } from "./names.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "./safetensors-header.ts";
 import { classifyHeader, describeFile } from "./single-file/classify.ts";
+import { vaeNames } from "./single-file/networks.ts";
 import { partOf, type Shapes } from "./single-file/shapes.ts";
 import { findWeightFiles } from "./weight-files.ts";
 
@@ -88,19 +88,8 @@ async function readConfig(path: string): Promise<VaeConfig> {
 }
 
 /** null for diffusers' keys without a prefix: the library knows their older forms too. */
-function namesIn({ prefix }: Shapes, config: VaeConfig, isLdm: boolean): ComponentWeights["names"] {
-  if (!isLdm && prefix === "") return null;
-  return new Map(
-    vaeModuleNames(config).flatMap(({ diffusers, original }) =>
-      ["weight", "bias"].map(
-        (end) =>
-          [
-            `${diffusers}.${end}`,
-            { name: `${prefix}${isLdm ? original : diffusers}.${end}` },
-          ] as const,
-      ),
-    ),
-  );
+function namesIn(part: Shapes, config: VaeConfig, isLdm: boolean): ComponentWeights["names"] {
+  return !isLdm && part.prefix === "" ? null : vaeNames(part, config).names;
 }
 
 /** A few tensors that tell other architectures; the library checks every one. */

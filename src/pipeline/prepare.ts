@@ -4,10 +4,10 @@
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
 import { modelFolders, resolveModelFile } from "../library/resolve.ts";
-import { openModelFolder } from "../models/folder.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
+import { openModel } from "../models/open.ts";
 import { type PredictionOptions, withPrediction } from "../models/prediction.ts";
 import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
@@ -18,10 +18,17 @@ import { type RequestFiles, requestFiles } from "./request-files.ts";
 
 export interface PrepareOptions extends PredictionOptions {
   /**
-   * A folder in diffusers' layout, the name of a model in the folders of models, or one that
-   * `openModelFolder` opened. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.
+   * A folder in diffusers' layout, a checkpoint in one file, the name of either in the folders of
+   * models, or a model that `openModel` opened. Default: the variable BASEDXL_MODEL, else the
+   * bundled mini-sdxl.
    */
   model?: string | Model | undefined;
+  /**
+   * For a checkpoint in one file: a folder in diffusers' layout whose configs and tokenizers hold,
+   * and whose weights stand in for networks that the file lacks. Default: what the file's shapes
+   * say.
+   */
+  config?: string | undefined;
   /**
    * Another VAE than the model's own: a folder in diffusers' layout, a safetensors file, or the
    * name of one in the folders of models.
@@ -101,10 +108,11 @@ export async function preparePipeline(
 
 // --- internal ---
 
-async function modelOf({ model, modelsDir }: PrepareOptions) {
+async function modelOf({ model, config, vae, modelsDir }: PrepareOptions) {
   if (typeof model === "object") return { model, isBundledModel: false };
   const { path, bundled } = await resolveModelPath(model, { modelsDir });
-  return { model: await openModelFolder(path), isBundledModel: bundled };
+  const options = { config, needsVae: vae === undefined };
+  return { model: await openModel(path, options), isBundledModel: bundled };
 }
 
 async function vaeOf({ vae, modelsDir }: PrepareOptions, model: Model): Promise<VaeChoice | null> {

@@ -173,7 +173,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       },
     },
   );
-  for (const warning of handle.warnings()) options.onWarning?.(warning);
+  for (const warning of [...model.warnings, ...handle.warnings()]) options.onWarning?.(warning);
   return new NativeSession(handle, model, rankCount);
 }
 

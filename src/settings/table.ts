@@ -221,12 +221,27 @@ export const settings = {
     group: "Model and device",
     hint: "PATH",
     help:
-      "A folder in diffusers' layout, or the name of a model in the folders of models, which " +
-      "basedxl models lists. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.",
+      "A folder in diffusers' layout, a .safetensors checkpoint in the original layout, or the " +
+      "name of a model in the folders of models, which basedxl models lists. Default: the " +
+      "variable BASEDXL_MODEL, else the bundled mini-sdxl.",
     scope: "pipeline",
     // Paths may differ; what the folders hold is compared (distributed/settings.ts).
     processes: "own",
     json: "model",
+  },
+  config: {
+    kind: "path",
+    flag: "config",
+    names: "folder",
+    group: "Model and device",
+    hint: "FOLDER",
+    help:
+      "For a checkpoint in one file: a folder in diffusers' layout whose configs and tokenizers " +
+      "hold, and whose weights stand in for networks that the file lacks. Default: what the " +
+      "file's shapes say.",
+    scope: "pipeline",
+    processes: "own",
+    json: "config",
   },
   vae: {
     kind: "path",

@@ -44,7 +44,7 @@ const components = {
 
 function together(changes: Partial<typeof model>): void {
   const changed = { ...model, ...changes };
-  checkTogether("FILE", changed);
+  checkTogether({ unet: "FILE", tokenizer: "FILE", tokenizer2: "FILE" }, changed);
   expect(["base", "refiner", "inpainting"]).toContain(kindOf(changed));
   const { levelCount, downTransformerLayers, upTransformerLayers } =
     nativeModelOf(changed).config.unet;

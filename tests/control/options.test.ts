@@ -229,6 +229,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: undefined,
       timestepSpacing: undefined,
       model: undefined,
+      config: undefined,
       vae: undefined,
       modelsDir: [],
       predictionType: "auto",
@@ -281,6 +282,7 @@ describe("what is accepted", () => {
     scheduler: "euler_a",
     "timestep-spacing": "trailing",
     model: "m",
+    config: "c",
     vae: "v",
     "models-dir": "d",
     "prediction-type": "v_prediction",
@@ -328,6 +330,7 @@ describe("what is accepted", () => {
       useKarrasSigmas: true,
       timestepSpacing: "trailing",
       model: "m",
+      config: "c",
       vae: "v",
       modelsDir: ["d"],
       predictionType: "v_prediction",
@@ -374,7 +377,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["model", "vae", "outPath", "latentsPath"] as const;
+    const paths = ["model", "config", "vae", "outPath", "latentsPath"] as const;
     expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;

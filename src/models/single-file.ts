@@ -1,0 +1,183 @@
+/**
+ * Opens a checkpoint in one file, in the original (SGM) layout. Its keys and shapes say what it is
+ * and how its networks are configured; SDXL's constants say the rest, or a diffusers folder
+ * (`--config`). In reading order:
+ *
+ * - `single-file/classify.ts` tells what a file is.
+ * - `single-file/shapes.ts` finds the networks, `unet-shape.ts` and `configs.ts` read their sizes.
+ * - `single-file/networks.ts` and `weight-names.ts` map diffusers' keys to the file's.
+ * - `single-file/prediction.ts` reads the marks of what the model predicts.
+ */
+import { basename } from "node:path";
+import { BasedXLError, escaped } from "../errors.ts";
+import { clipTokenizers } from "../prompt/clip-vocabulary.ts";
+import { assembleModel } from "./assemble.ts";
+import { parseVaeConfig, type SchedulerConfig } from "./config.ts";
+import { checkTogether } from "./consistency.ts";
+import { type FolderConfigs, folderWeights, readModelFolder } from "./folder.ts";
+import type { Component, ComponentWeights, Model } from "./model.ts";
+import { readSafetensorsHeader, type SafetensorsHeader } from "./safetensors-header.ts";
+import { classifyHeader, describeFile } from "./single-file/classify.ts";
+import { type Networks, networksOf } from "./single-file/networks.ts";
+import { detectPrediction } from "./single-file/prediction.ts";
+import { singleFileScheduler } from "./single-file/scheduler.ts";
+import { sdxlVae } from "./single-file/sdxl.ts";
+import { partOf } from "./single-file/shapes.ts";
+import { type NetworkNames, unknownKeys } from "./single-file/weight-names.ts";
+
+export interface SingleFileOptions {
+  /**
+   * A diffusers folder: its configs and tokenizers hold, and networks that the file lacks are taken
+   * from it. Default: what the file's shapes say.
+   */
+  config?: string | undefined;
+  /** False where another VAE takes the place of the file's: it may have none. */
+  needsVae?: boolean;
+}
+
+/**
+ * Opens the safetensors file at the absolute `path`. Throws "bad-model" or "bad-weights" with what
+ * the file is or lacks.
+ */
+export async function openSingleFile(
+  path: string,
+  { config, needsVae = true }: SingleFileOptions = {},
+): Promise<Model> {
+  const header = readSafetensorsHeader(path);
+  checkKind(header);
+  const folder = config === undefined ? null : await readModelFolder(config);
+  const networks = networksOf(header, folder);
+  checkComplete(header, networks, { folder, needsVae });
+  const { tokenizer, tokenizer2 } = folder ?? (await clipTokenizers());
+  const clip = networks.clip?.config ?? folder?.clip ?? null;
+  const configs = {
+    clip,
+    clip2: (networks.clip2?.config ?? folder?.clip2)!,
+    unet: (networks.unet?.config ?? folder?.unet)!,
+    vae: networks.vae?.config ?? folder?.vae ?? parseVaeConfig(path, sdxlVae),
+  };
+  const tokenizers = { tokenizer: clip && tokenizer, tokenizer2 };
+  checkTogether({ unet: path, tokenizer: path, tokenizer2: path }, { ...configs, ...tokenizers });
+  return assembleModel({
+    path,
+    name: basename(path).replace(/\.safetensors$/i, ""),
+    ...configs,
+    ...tokenizers,
+    scheduler: schedulerOf(header, folder),
+    forceZerosForEmptyPrompt: folder?.forceZerosForEmptyPrompt ?? clip !== null,
+    weights: await weightsOf(header, networks, folder),
+    warnings: warningsOf(header, networks),
+    defaults: {},
+  });
+}
+
+// --- internal ---
+
+/** Refuses what is no model of the SDXL family, by what it is. */
+function checkKind(header: SafetensorsHeader): void {
+  const found = classifyHeader(header);
+  if (found.sdxl !== null) {
+    if (!partOf(header, "unet")!.has("time_embed.cond_proj.weight")) return;
+    refuse(header.path, "is a whole LCM model, which is not supported; an LCM LoRA is");
+  }
+  const advice = adviceByKind[found.kind];
+  refuse(header.path, `is ${describeFile(found)}, not an SDXL checkpoint${advice ?? ""}`);
+}
+
+const adviceByKind: Partial<Record<string, string>> = {
+  lora: "; name it with --lora, beside a model",
+  vae: "; name it with --vae, beside a model",
+  embedding: "; name it with --embedding, beside a model",
+};
+
+const components: Record<keyof Networks, [component: Component, noun: string]> = {
+  clip: ["textEncoder", "the first text encoder"],
+  clip2: ["textEncoder2", "the second text encoder"],
+  unet: ["unet", "the UNet"],
+  vae: ["vae", "the VAE"],
+};
+const networkNames = Object.keys(components) as (keyof Networks)[];
+
+/** Refuses files that lack a network, or tensors of one. */
+function checkComplete(
+  header: SafetensorsHeader,
+  networks: Networks,
+  { folder, needsVae }: { folder: FolderConfigs | null; needsVae: boolean },
+): void {
+  const isRefiner = classifyHeader(header).sdxl === "refiner";
+  const optional = [...(isRefiner ? ["clip"] : []), ...(needsVae ? [] : ["vae"])];
+  const needed = networkNames.filter((name) => !optional.includes(name));
+  const absent = needed.filter((name) => networks[name] === null);
+  if (folder === null && absent.includes("unet")) {
+    refuse(
+      header.path,
+      "is built like SDXL but in other sizes, and its keys do not say all of them; name a " +
+        "diffusers folder of that architecture: --config FOLDER",
+    );
+  }
+  if (folder === null && absent.length > 0) {
+    const nouns = absent.map((name) => components[name][1]).join(" and ");
+    refuse(
+      header.path,
+      `lacks ${nouns}; name a diffusers folder that has the rest: --config FOLDER`,
+    );
+  }
+  for (const name of networkNames) {
+    const missing = networks[name]?.missing ?? [];
+    if (missing.length === 0) continue;
+    const noun = components[name][1];
+    refuse(header.path, `lacks ${missing.length} tensors of ${noun}: ${listOf(missing)}`);
+  }
+}
+
+function schedulerOf(header: SafetensorsHeader, folder: FolderConfigs | null): SchedulerConfig {
+  const found = detectPrediction(header);
+  if (folder !== null) return { ...folder.scheduler, ...found };
+  return singleFileScheduler(header.path, found ?? usualTraining);
+}
+
+async function weightsOf(
+  header: SafetensorsHeader,
+  networks: Networks,
+  folder: FolderConfigs | null,
+): Promise<Model["weights"]> {
+  const own = (network: NetworkNames | null): ComponentWeights =>
+    network ? { files: [header.path], names: network.names } : { files: [], names: null };
+  const weights: Model["weights"] = {
+    textEncoder: own(networks.clip),
+    textEncoder2: own(networks.clip2),
+    unet: own(networks.unet),
+    vae: own(networks.vae),
+  };
+  if (folder === null) return weights;
+  const absent = networkNames.filter((name) => networks[name] === null);
+  return {
+    ...weights,
+    ...(await folderWeights(
+      folder,
+      absent.map((name) => components[name][0]),
+    )),
+  };
+}
+
+function warningsOf(header: SafetensorsHeader, networks: Networks): string[] {
+  const names = networkNames.flatMap((name) => networks[name]?.names ?? []);
+  const unknown = unknownKeys(header, names);
+  if (unknown.length === 0) return [];
+  const what = `holds ${unknown.length} tensors that no network of the model has`;
+  return [`${header.path} ${what} and that are ignored: ${listOf(unknown)}.`];
+}
+
+const usualTraining = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;
+
+const shownMax = 5;
+
+function listOf(keys: readonly string[]): string {
+  const shown = keys.slice(0, shownMax).map((key) => escaped(key, 120));
+  const rest = keys.length - shown.length;
+  return shown.join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+}
+
+function refuse(path: string, what: string): never {
+  throw new BasedXLError("bad-model", `${escaped(path, 300)} ${what}.`);
+}

@@ -1,0 +1,191 @@
+/**
+ * Checkpoints in one file against diffusers folders of the same weights: identical bits, the same
+ * memory, and refusals that name the file's own keys.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  cpSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { readSafetensors } from "../../src/bench/support/safetensors.ts";
+import { writeSingleFile } from "../../src/bench/support/single-file.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import type { Model } from "../../src/models/model.ts";
+import { nativeModelOf } from "../../src/models/native-model.ts";
+import { openSingleFile } from "../../src/models/single-file.ts";
+import { planOf } from "../../src/native/testing.ts";
+import { draw } from "../support/draw.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "basedxl-single-"));
+const config = goldenModel;
+let golden: Model;
+
+beforeAll(async () => {
+  golden = await openModelFolder(goldenModel);
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** The golden model as one file. */
+function singleFile(name: string, options: Parameters<typeof writeSingleFile>[2] = {}): string {
+  const path = join(folder, `${name}.safetensors`);
+  writeSingleFile(golden, path, options);
+  return path;
+}
+
+const drawn = (model: Model, rankCount = 1) =>
+  draw({ model, width: 64, height: 64, stepCount: 2, rankCount });
+
+/** The golden folder with all weights in F32. */
+function wideFolder(): string {
+  const path = join(folder, "wide");
+  cpSync(goldenModel, path, { recursive: true });
+  for (const { files } of Object.values(golden.weights)) {
+    for (const file of files) {
+      const tensors = readSafetensors(file);
+      const header: Record<string, unknown> = {};
+      let offset = 0;
+      for (const [name, { shape, data }] of tensors) {
+        const end = offset + data.byteLength;
+        header[name] = { dtype: "F32", shape, data_offsets: [offset, end] };
+        offset = end;
+      }
+      const text = Buffer.from(JSON.stringify(header));
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(text.length));
+      const data = [...tensors.values()].map((tensor) => Buffer.from(tensor.data.buffer));
+      writeFileSync(file.replace(goldenModel, path), Buffer.concat([length, text, ...data]));
+    }
+  }
+  return path;
+}
+
+/** Flips one byte of a tensor's name in the header. */
+function renamed(path: string, from: string, to: string): void {
+  const bytes = readFileSync(path);
+  const at = bytes.indexOf(`"${from}"`);
+  expect(at).toBeGreaterThan(0);
+  expect(to).toHaveLength(from.length);
+  bytes.write(to, at + 1);
+  writeFileSync(path, bytes);
+}
+
+async function sentenceOf(work: () => Promise<unknown>): Promise<string> {
+  try {
+    await work();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return "nothing was refused";
+}
+
+describe("a checkpoint in one file", () => {
+  test("gives the bits of a folder with the same weights, in F16", async () => {
+    const model = await openSingleFile(singleFile("half"), { config });
+    expect(model.warnings).toEqual([]);
+    const expected = await drawn(golden);
+    const found = await drawn(model);
+    expect(found.latents).toEqual(expected.latents);
+    expect(found.images).toEqual(expected.images);
+  });
+
+  test("and in F32, on two ranks", async () => {
+    const model = await openSingleFile(singleFile("full", { dtype: "F32" }), { config });
+    const expected = await drawn(await openModelFolder(wideFolder()), 2);
+    const found = await drawn(model, 2);
+    expect(found.latents).toEqual(expected.latents);
+    expect(found.images).toEqual(expected.images);
+  });
+
+  test("counts each network's tensors once in the plan's memory", async () => {
+    const path = singleFile("plan");
+    const plans = [golden, await openSingleFile(path, { config })].map((model) =>
+      planOf({
+        model: nativeModelOf(model),
+        rankCount: 1,
+        threadCount: 1,
+        gpu: null,
+        latentRows: 8,
+        latentWidth: 8,
+        branchCount: 2,
+        splitBatch: false,
+        imageCount: 1,
+        vaeTileLatent: 0,
+      }),
+    );
+    const [ofFolder, ofFile] = plans.map(({ weight_bytes }) => weight_bytes);
+    expect(ofFile).toBe(ofFolder!);
+    expect(ofFile).toBeLessThan(statSync(path).size);
+  });
+
+  test("of which a tensor is missing is refused by its own key", async () => {
+    const path = singleFile("lacking");
+    const key = "model.diffusion_model.middle_block.1.proj_in.weight";
+    renamed(path, key, key.replace("proj_in", "proj_im"));
+    expect(await sentenceOf(() => openSingleFile(path, { config }))).toBe(
+      `${path} lacks 1 tensors of the UNet: ${key}.`,
+    );
+    const bias = "first_stage_model.decoder.conv_in.bias";
+    const other = singleFile("biased");
+    renamed(other, bias, bias.replace("bias", "biaz"));
+    const model = await openSingleFile(other, { config });
+    expect(await sentenceOf(() => drawn(model))).toBe(
+      `tensor ${bias} is missing from ${other}. Do config.json and the weights belong together?`,
+    );
+  });
+
+  test("that holds more than the model is warned about, but not about what all hold", async () => {
+    const path = singleFile("more", {
+      marks: [
+        "extra.a",
+        "extra.b",
+        "v_pred",
+        "ztsnr",
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.1.model.logit_scale",
+        "model_ema.decay",
+        "alphas_cumprod",
+        "first_stage_model.loss.logvar",
+      ],
+    });
+    const { warnings, scheduler } = await openSingleFile(path, { config });
+    expect(warnings).toEqual([
+      `${path} holds 2 tensors that no network of the model has and that are ignored: extra.a, ` +
+        "extra.b.",
+    ]);
+    expect([scheduler.predictionType, scheduler.rescaleBetasZeroSnr]).toEqual([
+      "v_prediction",
+      true,
+    ]);
+  });
+
+  test("that is cut short between opening and loading is named", async () => {
+    const path = singleFile("cut");
+    const model = await openSingleFile(path, { config });
+    truncateSync(path, statSync(path).size - 100);
+    expect(await sentenceOf(() => drawn(model))).toContain(`${path}: tensor first_stage_model.`);
+  });
+
+  test("without text encoders takes those of the folder of --config", async () => {
+    const whole = singleFile("whole");
+    const unet = join(folder, "unet-only.safetensors");
+    writeSingleFile({ ...golden, clip: null, weights: onlyUnet(golden) }, unet);
+    const expected = await drawn(await openSingleFile(whole, { config }));
+    const found = await drawn(await openSingleFile(unet, { config }));
+    expect(found.latents).toEqual(expected.latents);
+    expect(await sentenceOf(() => openSingleFile(unet))).toContain("--config FOLDER");
+  });
+});
+
+function onlyUnet({ weights }: Model): Model["weights"] {
+  const none = { files: [], names: null };
+  return { ...weights, textEncoder: none, textEncoder2: none, vae: none };
+}
