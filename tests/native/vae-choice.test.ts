@@ -3,7 +3,7 @@
  * is no VAE for the model is refused by what it is.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { settingsOf } from "../../src/distributed/settings.ts";
@@ -62,6 +62,14 @@ describe("the model's own VAE", () => {
   ])("in a file with %s gives the same bits", async (name, tensors) => {
     const path = writeVae(`${name}.safetensors`, tensors());
     expect(await generated(path)).toBe(await own);
+  });
+
+  test("is found by its name in a folder of VAEs", async () => {
+    const models = join(empty, "models");
+    mkdirSync(join(models, "vae"), { recursive: true });
+    cpSync(vaeFile, join(models, "vae/house.safetensors"));
+    const { vae } = await preparePipeline({ model: golden, vae: "House", modelsDir: models });
+    expect(vae?.path).toBe(join(models, "vae/house.safetensors"));
   });
 
   test("is not read where another one is chosen", async () => {

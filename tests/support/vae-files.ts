@@ -8,14 +8,16 @@ import type { Model } from "../../src/models/model.ts";
 import { vaeModuleNames } from "../../src/models/names.ts";
 import { rawFile, readRaw, type Tensors } from "./model-copy.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "basedxl-vae-"));
+const folders: string[] = [];
 
 export function removeVaes(): void {
-  rmSync(folder, { recursive: true });
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true });
 }
 
 /** Writes a file of that name and gives its path. */
 export function writeVae(name: string, tensors: Tensors): string {
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-vae-"));
+  folders.push(folder);
   const path = join(folder, name);
   writeFileSync(path, rawFile(tensors));
   return path;
