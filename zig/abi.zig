@@ -94,6 +94,9 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     if (request.kind != .image and session.options.devices.nccl_unique_id != null) {
         return refuse("one component alone in several processes", .{});
     }
+    if (request.adapters.len > 0 and session.options.devices.random_weights) {
+        return refuse("adapters of random weights", .{});
+    }
     const hooks: TestHooks = .of(request.hooks);
     if (checks.onlyRank(&session.options, hooks.only_rank)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
@@ -120,10 +123,11 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     progress.copy_bytes = session.copy_bytes.load(.acquire);
     progress.copied_bytes = session.copied_bytes.load(.acquire);
     progress.device_bytes = session.device_bytes.load(.acquire);
-    progress.adapt_bytes = 0;
-    progress.adapted_bytes = 0;
-    progress.merged_bytes = 0;
-    progress.merged_weight_count = 0;
+    const adapting = &session.adapt_progress;
+    progress.adapt_bytes = adapting.adapt_bytes.load(.acquire);
+    progress.adapted_bytes = adapting.adapted_bytes.load(.acquire);
+    progress.merged_bytes = adapting.merged_bytes.load(.acquire);
+    progress.merged_weight_count = adapting.weight_count.load(.acquire);
     if (state == .done) {
         progress.adapt_ns = session.result.adapt_ns;
         progress.text_ns = session.result.text_ns;
@@ -303,6 +307,7 @@ fn sessionOptionsOf(
         },
     });
     const library = try copyPath(allocator, options.cuda_library);
+    const first_adapters = try copyAdapters(allocator, options.adapters);
     return .{
         .rank_count = options.rank_count,
         .devices = .{
@@ -335,6 +340,7 @@ fn sessionOptionsOf(
             .image_count = options.image_count,
             .vae_tile_latent = options.vae_tile_latent,
         },
+        .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
     };
 }

@@ -5,12 +5,16 @@
 //!   rank_device  the device of one rank and its scratch arena
 //!   cpu_ranks    thread pools, or fibers where there are more ranks than threads
 //!   gpu_ranks    GPUs, their weights, a stream per rank, the connection between ranks
+//!   merged_set   the weights that a set of adapters makes
+//!   adapted_weights  which set the ranks compute with, and those that are kept
 //!   shortage     whether weights and scratch fit into free memory
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
+const adapted_weights = @import("devices/adapted_weights.zig");
 const backend = @import("backend.zig");
+const cores = @import("system/cores.zig");
 const CpuRanks = @import("devices/cpu_ranks.zig").CpuRanks;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
@@ -20,8 +24,11 @@ const RankDevice = @import("devices/rank_device.zig").RankDevice;
 const shortages = @import("devices/shortage.zig");
 const transports = @import("transport.zig");
 
+pub const AdaptedWeights = adapted_weights.AdaptedWeights;
+pub const AdaptProgress = adapted_weights.Progress;
 pub const DeviceKind = options_file.DeviceKind;
 pub const Error = options_file.Error;
+pub const mergedBytes = adapted_weights.mergedBytes;
 pub const Needs = shortages.Needs;
 pub const Options = options_file.Options;
 pub const Shortage = shortages.Shortage;
@@ -128,6 +135,27 @@ pub const Devices = struct {
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
+    }
+
+    /// The weights of the loaded `model`, to be adapted between jobs.
+    pub fn adaptedWeights(
+        devices: *Devices,
+        model: *Model,
+        cancelled: *std.atomic.Value(bool),
+        progress: *AdaptProgress,
+    ) AdaptedWeights {
+        const o = &devices.options;
+        return .{
+            .gpa = devices.gpa,
+            .io = devices.io,
+            .model = model,
+            .diagnostics = devices.diagnostics,
+            .cancelled = cancelled,
+            .gpu = if (devices.gpu) |*gpu| gpu else null,
+            .activation = o.activation_dtype,
+            .thread_count = if (o.thread_count > 0) o.thread_count else cores.count(devices.io),
+            .progress = progress,
+        };
     }
 
     /// Memory in use on the first GPU, by all programs; 0 on the CPU or where it is unknown.

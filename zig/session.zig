@@ -19,6 +19,7 @@ const RankRange = @import("patch/layout.zig").RankRange;
 const models = @import("model.zig");
 const Model = models.Model;
 const pipeline = @import("pipeline.zig");
+const Adapter = @import("weights.zig").adapters.Adapter;
 const Job = pipeline.Job;
 const Advisor = @import("session/memory_advice.zig").Advisor;
 const plans = @import("session/plan.zig");
@@ -56,6 +57,8 @@ pub const Options = struct {
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
     first: plans.First,
+    /// Those of that image.
+    first_adapters: []const Adapter = &.{},
     /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.
     tile_latent: u32 = 0,
 };
@@ -87,6 +90,9 @@ pub const Session = struct {
     copied_bytes: std.atomic.Value(u64) = .init(0),
     /// Memory in use on the first GPU after the last job; 0 on the CPU.
     device_bytes: std.atomic.Value(u64) = .init(0),
+    /// Made by `load`.
+    adapted: devices.AdaptedWeights = undefined,
+    adapt_progress: devices.AdaptProgress = .{},
     coordinator: std.Thread = undefined,
     plans: plans.PlanCache = .{},
 
@@ -168,7 +174,7 @@ pub const Session = struct {
         session.reporter.step_index.store(0, .release);
         session.reporter.preview.reset();
         // Until a rank begins, a poll must not see the last stage of the previous job.
-        session.reporter.stage.store(@intFromEnum(job.kind.firstStage()), .release);
+        session.reporter.stage.store(@intFromEnum(job.firstStage()), .release);
         session.state.store(@intFromEnum(State.running), .release);
         session.wakeCoordinator();
         return true;
@@ -261,21 +267,27 @@ pub const Session = struct {
         const plan = try session.plans.get(&session.planner(), &first);
         const local = session.localRanks(plan);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
+        const is_cpu = o.devices.kind == .cpu;
+        const merged = devices.mergedBytes(session.gpa, &session.model, o.first_adapters);
         const needs: devices.Needs = .{
             .scratch = plan.scratch_bytes[local.first..local.end],
-            .weight_bytes = weights.mapped + weights.copied,
+            .weight_bytes = weights.mapped + weights.copied + if (is_cpu) try merged else 0,
         };
-        if (o.devices.kind == .cpu) try session.checkFits(&first, needs);
+        if (is_cpu) try session.checkFits(&first, needs);
         try session.devices.open(plan.layout.rank_count);
         errdefer session.devices.close();
-        if (o.devices.kind == .cuda) try session.checkFits(&first, needs);
+        if (!is_cpu) try session.checkFits(&first, needs);
         const loaded = session.devices.loadWeights(&session.model, &session.copied_bytes);
         try session.model.checkUnchanged();
-        return loaded;
+        try loaded;
+        const progress = &session.adapt_progress;
+        session.adapted =
+            session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
     }
 
     fn unload(session: *Session) void {
         if (!session.loaded.load(.acquire)) return;
+        session.adapted.deinit();
         session.devices.close();
         session.model.close();
     }
@@ -306,10 +318,15 @@ pub const Session = struct {
         const plan = try session.plans.get(&session.planner(), job);
         const local = session.localRanks(plan);
         const scratch = plan.scratch_bytes[local.first..local.end];
-        try session.checkFits(job, .{
+        const needs: devices.Needs = .{
             .scratch = scratch,
-            .weight_bytes = 0,
-        });
+            .weight_bytes = try session.adapted.missingBytes(job.adapters),
+        };
+        while (try session.devices.shortage(needs) != null) {
+            if (!session.adapted.release(job.adapters)) break;
+        }
+        try session.checkFits(job, needs);
+        try session.adapt(job);
         for (session.devices.ranks[0..scratch.len], scratch) |*rank, bytes| {
             try rank.reserve(session.gpa, bytes);
         }
@@ -335,6 +352,13 @@ pub const Session = struct {
         if (session.options.devices.kind == .cpu) try session.model.checkUnchanged();
         try ran;
         session.device_bytes.store(session.devices.usedBytes(), .release);
+    }
+
+    /// Makes the weights what the job asks for.
+    fn adapt(session: *Session, job: *const Job) Error!void {
+        const start = session.reporter.now();
+        try session.adapted.use(job.adapters);
+        session.result.adapt_ns = session.reporter.since(start);
     }
 
     fn localRanks(session: *const Session, plan: *const Plan) RankRange {

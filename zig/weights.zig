@@ -8,12 +8,17 @@
 //! - `weights/resident.zig` holds the CPU's weights; `backend/cuda/weights.zig` those of GPUs.
 //! - `weights/adapters.zig` is what a job asks of the weights: LoRA and kin.
 //! - `weights/f8.zig` widens 8-bit numbers; `weights/quantization.zig` finds their scales.
+//! - `weights/adapter_file.zig` finds and checks the tensors of an adapter.
+//! - `weights/matrix.zig` reads a tensor in another order.
 //! - `weights/shown.zig` escapes a file's strings for messages.
 
 const checkpoint = @import("weights/checkpoint.zig");
 const resident = @import("weights/resident.zig");
 const weight = @import("weights/weight.zig");
 pub const adapters = @import("weights/adapters.zig");
+pub const AdapterFile = @import("weights/adapter_file.zig").AdapterFile;
+pub const deltas = @import("weights/adapter_file.zig");
+pub const Matrix = @import("weights/matrix.zig").Matrix;
 pub const Component = @import("weights/component.zig").Component;
 pub const Error = resident.Error;
 pub const Files = checkpoint.Files;
@@ -24,6 +29,7 @@ pub const View = resident.View;
 pub const Weight = weight.Weight;
 
 test {
+    _ = @import("weights/adapter_file.zig");
     _ = @import("weights/adapters.zig");
     _ = @import("weights/checkpoint.zig");
     _ = @import("weights/f8.zig");

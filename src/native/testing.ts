@@ -222,7 +222,11 @@ const rankSchema = v.object({
   operations: v.array(entrySchema),
 });
 
-const planSchema = v.object({ weight_bytes: count, ranks: v.array(rankSchema) });
+const planSchema = v.object({
+  weight_bytes: count,
+  adapter_bytes: count,
+  ranks: v.array(rankSchema),
+});
 
 export type Operation = v.InferOutput<typeof operationSchema>;
 export type PlannedOperation = v.InferOutput<typeof entrySchema>;

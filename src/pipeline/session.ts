@@ -142,6 +142,8 @@ export interface ImageResult {
   ranks: RankStats[];
   /** Memory in use on the first GPU, by all processes; 0 on the CPU. */
   deviceBytes: number;
+  /** Weights that adapters made since the session was opened, and host memory of those kept. */
+  merged: { weightCount: number; bytes: number };
 }
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
@@ -209,7 +211,7 @@ class NativeSession implements Session {
     const negativeBytes = tokenBytes(negatives);
     const hookBytes = testHookBytes(request.testHooks);
     const adapters = adapterBytes(request.adapters ?? []);
-    const { vaeFactor, vae } = this.model;
+    const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
     const done = await this.handle.run(
       {
@@ -246,6 +248,19 @@ class NativeSession implements Session {
       ],
       this.imageHooks(hooks, steps.length),
     );
+    return this.resultOf(request, done);
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+
+  // --- internal ---
+
+  private resultOf(request: ImageRequest, done: abi.Progress): ImageResult {
+    const { width, height } = request;
+    const imageCount = request.seeds.length;
+    const { vaeFactor, vae } = this.model;
     const rgb = new Uint8Array(this.handle.read("rgb"));
     const imageBytes = rgb.length / imageCount;
     return {
@@ -264,14 +279,12 @@ class NativeSession implements Session {
       },
       ranks: ranksOf(this.handle.read("rank_stats")),
       deviceBytes: Number(done.deviceBytes),
+      merged: {
+        weightCount: Number(done.mergedWeightCount),
+        bytes: Number(done.mergedBytes),
+      },
     };
   }
-
-  close(): Promise<void> {
-    return this.handle.close();
-  }
-
-  // --- internal ---
 
   private imageHooks({ onProgress, onPreview, signal }: ImageHooks, stepCount: number): Hooks {
     let shownStep = 0;

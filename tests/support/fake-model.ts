@@ -106,6 +106,7 @@ async function drawNothing(
     image: null,
     ranks: [],
     deviceBytes: 0,
+    merged: { weightCount: 0, bytes: 0 },
   };
 }
 

@@ -143,7 +143,6 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("one rank of a component", .{});
     }
     if (adaptersOf(r.adapters)) |status| return status;
-    if (r.adapters.len > 0) return refuse("adapters, which this version does not apply", .{});
     switch (r.kind) {
         .image => {
             if (config.readsMask()) return refuse("an image of an inpainting model", .{});

@@ -171,7 +171,8 @@ pub const AdapterTarget = extern struct {
     /// Read with `dora_scale`: the norm that it is divided by. `original`: kohya, LyCORIS, ComfyUI;
     /// `merged`: PEFT and diffusers (`lora_magnitude_vector`).
     dora_norm: adapters.DoraNorm,
-    /// The weight's key as diffusers names it, ".weight" or ".bias" included.
+    /// The weight's key as diffusers names it, ".weight" or ".bias" included; those of text
+    /// encoders with or without "text_model.".
     key: Bytes,
     up: Bytes,
     down: Bytes,

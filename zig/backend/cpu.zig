@@ -9,6 +9,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
+pub const merge = @import("cpu/merge.zig");
 pub const RankFibers = @import("cpu/rank_fibers.zig").RankFibers;
 const ThreadPool = @import("cpu/thread_pool.zig").ThreadPool;
 const ops_attention = @import("cpu/ops_attention.zig");
@@ -137,6 +138,7 @@ test {
     _ = @import("cpu/blocks.zig");
     _ = @import("cpu/thread_pool.zig");
     _ = ops_product;
+    _ = @import("cpu/tests/merge.zig");
     _ = @import("cpu/tests/product.zig");
     _ = @import("cpu/tests/rank_fibers.zig");
     _ = @import("cpu/tests/attention.zig");

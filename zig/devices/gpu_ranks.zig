@@ -147,6 +147,20 @@ pub const GpuRanks = struct {
         for (local) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
     }
 
+    /// Copies a weight, in the type and order of `device_weights`, to every GPU. Only between jobs.
+    pub fn writeWeight(ranks: *GpuRanks, weight: *const Weight, bytes: []const u8) Error!void {
+        for (ranks.gpus) |*gpu| try device_weights.write(gpu, weight, bytes);
+    }
+
+    /// Returns to the model's own weight on every GPU. Only between jobs.
+    pub fn restoreWeight(ranks: *GpuRanks, weight: *const Weight) Error!void {
+        const activation = ranks.options.activation_dtype;
+        const staging = try ranks.gpa.alloc(u16, weight.elementCount());
+        defer ranks.gpa.free(staging);
+        const bytes = device_weights.bytesOf(weight, activation, staging);
+        return ranks.writeWeight(weight, bytes);
+    }
+
     // --- internal ---
 
     /// The GPU of the first local rank, of `gpu_count` that the driver shows.

@@ -106,6 +106,10 @@ pub const Job = struct {
         return fewer;
     }
 
+    pub fn firstStage(job: *const Job) Stage {
+        return if (job.adapters.len > 0) .adapt else job.kind.firstStage();
+    }
+
     pub fn deinit(job: *Job) void {
         job.arena.deinit();
         job.* = undefined;

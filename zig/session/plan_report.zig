@@ -6,6 +6,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const cudas = @import("../backend/cuda.zig");
+const devices = @import("../devices.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const products = @import("../backend/cuda/library_handles.zig");
@@ -34,6 +35,9 @@ pub const Peaks = struct { text: u64, denoise: u64, decode: u64 };
 pub const Report = struct {
     /// On each GPU; on the CPU, in the files.
     weight_bytes: u64,
+    /// Of the weights that the first image's adapters make: in host memory on the CPU; GPUs hold
+    /// them in place of the model's own.
+    adapter_bytes: u64,
     ranks: []const Rank,
 };
 
@@ -97,5 +101,10 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
             .operations = op_trace.entries.items,
         };
     }
-    return .{ .weight_bytes = weight_bytes, .ranks = ranks };
+    const first_adapters = session.options.first_adapters;
+    const merged = if (is_cuda)
+        0
+    else
+        try devices.mergedBytes(arena, &session.model, first_adapters);
+    return .{ .weight_bytes = weight_bytes, .adapter_bytes = merged, .ranks = ranks };
 }

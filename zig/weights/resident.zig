@@ -224,13 +224,13 @@ pub const View = struct {
 };
 
 /// Types of weights by their names in files.
-const dtypes = std.StaticStringMap(DType).initComptime(.{
+pub const dtypes = std.StaticStringMap(DType).initComptime(.{
     .{ "F32", .f32 },         .{ "F16", .f16 },         .{ "BF16", .bf16 },
     .{ "F8_E4M3", .f8_e4m3 }, .{ "F8_E5M2", .f8_e5m2 },
 });
 
 /// Trailing dimensions of 1 do not count: (out, in, 1, 1) = (out, in).
-fn sameShape(actual: []const u64, expected: []const u32) bool {
+pub fn sameShape(actual: []const u64, expected: anytype) bool {
     for (0..@max(actual.len, expected.len)) |i| {
         const a: u64 = if (i < actual.len) actual[i] else 1;
         const b: u64 = if (i < expected.len) expected[i] else 1;

@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const DType = @import("../tensor.zig").DType;
 const f8 = @import("f8.zig");
+const Matrix = @import("matrix.zig").Matrix;
 
 /// Layout of a weight on the device.
 pub const Layout = enum {
@@ -56,6 +57,33 @@ pub const Weight = struct {
         if (!weight.isPermuted()) return i;
         _, const taps, const channels = weight.order();
         return (i / (taps * channels) * channels + i % channels) * taps + i / channels % taps;
+    }
+
+    /// Inputs of an output: channels, and taps of a convolution.
+    pub fn inputs(weight: *const Weight) struct { channels: usize, height: usize, width: usize } {
+        return switch (weight.layout) {
+            .matrix => .{ .channels = weight.shape[1], .height = 1, .width = 1 },
+            .convolution => .{
+                .channels = weight.shape[3],
+                .height = weight.shape[1],
+                .width = weight.shape[2],
+            },
+            .vector => .{ .channels = 1, .height = 1, .width = 1 },
+        };
+    }
+
+    /// The file's elements in the device's order, a row per output.
+    pub fn matrix(weight: *const Weight) Matrix {
+        const in = weight.inputs();
+        const rows: usize = weight.shape[0];
+        const taps = in.height * in.width;
+        const dtype = weight.source_dtype;
+        var result: Matrix = if (weight.is_transposed)
+            .transposed(weight.source, dtype, rows, in.channels)
+        else
+            .permuted(weight.source, dtype, rows, taps, in.channels);
+        result.row_scales = weight.row_scales;
+        return result;
     }
 
     /// Element `i` in the file's order, times the scale of its row.

@@ -45,6 +45,8 @@ pub const Kernels = extern struct {
     embed_tokens: Kernel,
     latent_step: Kernel,
     to_rgb: Kernel,
+    gather: Kernel,
+    merge: Kernel,
 };
 
 /// The element types a weight can have in its file.
@@ -287,4 +289,86 @@ pub const ToRgb = extern struct {
     out: [*]u8,
     count: usize,
     count_per_task: usize,
+};
+
+/// A matrix whose elements lie anywhere in memory, unaligned; see `weights/matrix.zig`.
+pub const Matrix = extern struct {
+    /// Null for zeros.
+    data: ?[*]const u8,
+    type: WeightType,
+    /// Factors of the rows, for 8-bit types; null for 1.
+    row_scales: ?[*]const f32,
+    row_step: usize,
+    inner: usize,
+    outer_step: usize,
+    inner_step: usize,
+};
+
+/// A matrix to f32 without gaps; task = rows_per_task rows.
+pub const Gather = extern struct {
+    matrix: Matrix,
+    rows: usize,
+    columns: usize,
+    rows_per_task: usize,
+    out: [*]f32,
+};
+
+pub const DeltaKind = enum(u32) { product, hadamard, kronecker, difference, replacement };
+
+/// (rows, depth) * (depth, columns), both f32 without gaps.
+pub const Factors = extern struct {
+    a: [*]const f32,
+    b: [*]const f32,
+    depth: usize,
+};
+
+/// Element (i * rows_2 + i2, (t, j * columns_2 + j2)) is w1[i, j] * w2[i2, (t, j2)].
+pub const Kronecker = extern struct {
+    w1: [*]const f32,
+    /// (rows_2, taps, columns_2)
+    w2: [*]const f32,
+    columns_1: usize,
+    rows_2: usize,
+    columns_2: usize,
+    taps: usize,
+};
+
+/// One change of a matrix. With `rows` and `columns` factors (DoRA):
+/// sum += strength * ((sum + scale * delta) * factor - sum); without them:
+/// sum += strength * scale * delta. A replacement reads neither.
+pub const Delta = extern struct {
+    kind: DeltaKind,
+    scale: f32,
+    strength: f32,
+    /// A product, and the left one of `hadamard`.
+    first: Factors,
+    second: Factors,
+    kronecker: Kronecker,
+    values: Matrix,
+    row_factors: ?[*]const f32,
+    column_factors: ?[*]const f32,
+};
+
+/// out = scale * (base + deltas, one after the other), in blocks:
+/// task = column block * row_block_count + row block.
+pub const Merge = extern struct {
+    base: Matrix,
+    rows: usize,
+    columns: usize,
+    deltas: [*]const Delta,
+    delta_count: usize,
+    row_block: usize,
+    row_block_count: usize,
+    column_block: usize,
+    /// Not null: nothing is written, but sums of squares are added up here: (column blocks, rows).
+    row_squares: ?[*]f64,
+    /// The same: (row blocks, columns), zeros before.
+    column_squares: ?[*]f64,
+    out: [*]u8,
+    out_type: WeightType,
+    /// Elements from one row to the next.
+    out_step: usize,
+    scale: f32,
+    /// Set to 1 by any task that finds a number which `out_type` does not have.
+    overflow: *u32,
 };

@@ -48,7 +48,7 @@ pub fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) 
 }
 
 /// The size of equal blocks of `total`: a multiple of `unit`, about `limit` at most.
-fn evenPart(total: usize, limit: usize, unit: usize) usize {
+pub fn evenPart(total: usize, limit: usize, unit: usize) usize {
     const units = count(total, unit);
     const units_max = @max(1, limit / unit);
     return count(units, count(units, units_max)) * unit;

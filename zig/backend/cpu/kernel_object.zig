@@ -6,6 +6,7 @@ const attention = @import("kernels/attention.zig");
 const convolution = @import("kernels/convolution.zig");
 const elementwise = @import("kernels/elementwise.zig");
 const linear = @import("kernels/linear.zig");
+const merge = @import("kernels/merge.zig");
 const norm = @import("kernels/norm.zig");
 const product = @import("kernels/product.zig");
 const sampler = @import("kernels/sampler.zig");
@@ -24,6 +25,7 @@ const kernels: arguments.Kernels = .{
         product.workspace_bytes,
         attention.workspace_bytes,
         norm.workspace_bytes,
+        merge.workspace_bytes,
     ),
     .tile_rows = tile.rows_max,
     .tile_columns = tile.columns_max,
@@ -51,6 +53,8 @@ const kernels: arguments.Kernels = .{
     .embed_tokens = &elementwise.embedTokens,
     .latent_step = &sampler.latentStep,
     .to_rgb = &sampler.toRgb,
+    .gather = &merge.gather,
+    .merge = &merge.merge,
 };
 
 comptime {

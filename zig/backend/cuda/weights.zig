@@ -39,8 +39,9 @@ pub fn upload(
     defer gpa.free(staging);
     for (weights) |weight| {
         if (cancelled.load(.monotonic)) return error.Cancelled;
-        const bytes = try write(gpu, weight, activation, staging);
-        _ = copied_bytes.fetchAdd(bytes, .monotonic);
+        const bytes = bytesOf(weight, activation, staging);
+        try write(gpu, weight, bytes);
+        _ = copied_bytes.fetchAdd(bytes.len, .monotonic);
     }
 }
 
@@ -51,24 +52,16 @@ pub fn largestCount(weights: []const *Weight) usize {
     return largest;
 }
 
-// --- internal ---
-
-fn write(
-    gpu: *Gpu,
-    weight: *const Weight,
-    activation: DType,
-    staging: []u16,
-) Error!usize {
+/// Copies a weight to its place, while no work of the GPU reads it.
+pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFailed}!void {
     try gpu.makeCurrent();
-    const bytes = bytesOf(weight, activation, staging);
     const target = gpu.weights + weight.device_offset;
     const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
     try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
-    return bytes.len;
 }
 
 /// Elements in the GPU's type and order: the file's own bytes where these match.
-fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 {
+pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 {
     const is_same = weight.source_dtype == activation and weight.scale == 1;
     if (is_same and !weight.isPermuted()) return weight.source;
     const out = staging[0..weight.elementCount()];
@@ -82,6 +75,8 @@ fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 
     }
     return std.mem.sliceAsBytes(out);
 }
+
+// --- internal ---
 
 fn round(value: f32, activation: DType) u16 {
     if (activation == .f16) return @bitCast(@as(f16, @floatCast(value)));

@@ -143,3 +143,50 @@ pub inline fn loadOne(
 ) f32 {
     return load(weight_type, 1, source, factor)[0];
 }
+
+/// Rounds to nearest, ties to even; numbers from `finiteLimit` on become infinite.
+pub inline fn narrow(
+    comptime weight_type: arguments.WeightType,
+    value: anytype,
+) @Vector(@typeInfo(@TypeOf(value)).vector.len, Element(weight_type)) {
+    const n = @typeInfo(@TypeOf(value)).vector.len;
+    const Wide = @Vector(n, u32);
+    const bits: Wide = @bitCast(value);
+    switch (weight_type) {
+        .f32 => return value,
+        .bf16 => {
+            const odd = bits >> @splat(16) & @as(Wide, @splat(1));
+            return @truncate((bits +% @as(Wide, @splat(0x7fff)) +% odd) >> @splat(16));
+        },
+        .f16 => {
+            if (has_half) return @bitCast(@as(@Vector(n, f16), @floatCast(value)));
+            const magnitude = bits & @as(Wide, @splat(0x7fffffff));
+            const sign = (bits >> @splat(16)) & @as(Wide, @splat(0x8000));
+            // Adding this leaves a subnormal number's bits at the low end, rounded.
+            const magic: u32 = (127 - 15 + 23 - 10 + 1) << 23;
+            const small: @Vector(n, f32) = @as(@Vector(n, f32), @bitCast(magnitude)) +
+                @as(@Vector(n, f32), @splat(@bitCast(magic)));
+            const subnormal = @as(Wide, @bitCast(small)) -% @as(Wide, @splat(magic));
+            const odd = magnitude >> @splat(13) & @as(Wide, @splat(1));
+            const bias: Wide = @splat(0xfff -% (@as(u32, 127 - 15) << 23));
+            const normal = (magnitude +% bias +% odd) >> @splat(13);
+            const is_small = magnitude < @as(Wide, @splat((127 - 14) << 23));
+            const is_large = magnitude >= @as(Wide, @splat(0x477ff000));
+            const finite = @select(u32, is_small, subnormal, normal);
+            const infinite: Wide = @splat(0x7c00);
+            return @truncate(@select(u32, is_large, infinite, finite) | sign);
+        },
+        // Nothing is made in 8 bits.
+        .f8_e4m3, .f8_e5m2 => unreachable,
+    }
+}
+
+/// The smallest magnitude that `narrow` makes infinite.
+pub fn finiteLimit(comptime weight_type: arguments.WeightType) f32 {
+    return switch (weight_type) {
+        .f32 => @import("std").math.inf(f32),
+        .bf16 => @bitCast(@as(u32, 0x7f7f8000)),
+        .f16 => 65520,
+        .f8_e4m3, .f8_e5m2 => unreachable,
+    };
+}
