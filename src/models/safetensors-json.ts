@@ -16,8 +16,12 @@ export const depthMax = 128;
 export class JsonReader {
   private at = 0;
   private depth = 0;
+  /** A letter for each byte: texts of it are cheap to look at and to cut. */
+  private readonly letters: string;
 
-  constructor(private readonly bytes: Buffer) {}
+  constructor(private readonly bytes: Buffer) {
+    this.letters = bytes.toString("latin1");
+  }
 
   /** Whether the next value is an object, which is then open: `keys` are next. */
   opensObject(): boolean {
@@ -74,7 +78,7 @@ export class JsonReader {
 
   /** Throws unless nothing is left but space. */
   end(): void {
-    if (this.peek() !== undefined) throw new NotJson();
+    if (!Number.isNaN(this.peek())) throw new NotJson();
   }
 
   // --- internal ---
@@ -98,11 +102,13 @@ export class JsonReader {
     }
   }
 
-  /** The next byte that is no space; undefined at the end. */
-  private peek(): number | undefined {
-    const { bytes } = this;
-    while (isSpace(bytes[this.at])) this.at++;
-    return bytes[this.at];
+  /** The next byte that is no space; NaN at the end. */
+  private peek(): number {
+    let byte = this.letters.charCodeAt(this.at);
+    while (byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09) {
+      byte = this.letters.charCodeAt(++this.at);
+    }
+    return byte;
   }
 
   private opens(bracket: number): boolean {
@@ -127,17 +133,18 @@ export class JsonReader {
   }
 
   private literal(word: string): boolean {
-    const end = this.at + word.length;
-    if (this.bytes.toString("latin1", this.at, end) !== word) return false;
-    this.at = end;
+    if (!this.letters.startsWith(word, this.at)) return false;
+    this.at += word.length;
     return true;
   }
 
   /** A whole number of 64 bits without a sign, else null. */
   private count(): number | bigint | null {
     if (!isDigit(this.peek())) return null;
-    const text = this.number();
-    if (!/^\d+$/.test(text)) return null;
+    const start = this.at;
+    this.number();
+    const text = this.letters.slice(start, this.at);
+    if (!isWhole(text)) return null;
     if (text.length <= 15) return Number(text);
     // Longer ones are no numbers of 64 bits, and would take time to read.
     const exact = text.length <= 20 ? BigInt(text) : countMax + 1n;
@@ -145,47 +152,45 @@ export class JsonReader {
     return exact <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(exact) : exact;
   }
 
-  private number(): string {
-    const { bytes } = this;
-    const start = this.at;
-    if (bytes[this.at] === minus) this.at++;
-    if (bytes[this.at] === zero) this.at++;
+  private number(): void {
+    const byteAt = () => this.letters.charCodeAt(this.at);
+    if (byteAt() === minus) this.at++;
+    if (byteAt() === zero) this.at++;
     else this.digits();
-    if (bytes[this.at] === dot) {
+    if (byteAt() === dot) {
       this.at++;
       this.digits();
     }
-    if (bytes[this.at] === lowerE || bytes[this.at] === upperE) {
+    if (byteAt() === lowerE || byteAt() === upperE) {
       this.at++;
-      if (bytes[this.at] === plus || bytes[this.at] === minus) this.at++;
+      if (byteAt() === plus || byteAt() === minus) this.at++;
       this.digits();
     }
-    return bytes.toString("latin1", start, this.at);
   }
 
   private digits(): void {
-    if (!isDigit(this.bytes[this.at])) throw new NotJson();
-    while (isDigit(this.bytes[this.at])) this.at++;
+    if (!isDigit(this.letters.charCodeAt(this.at))) throw new NotJson();
+    while (isDigit(this.letters.charCodeAt(this.at))) this.at++;
   }
 
   /** The string that begins at the quote where the reader is. */
   private text(): string {
-    const { bytes } = this;
+    const { letters } = this;
     const start = this.at;
-    const quoteAt = bytes.indexOf(quote, start + 1);
+    const quoteAt = letters.indexOf('"', start + 1);
     if (quoteAt < 0) throw new NotJson();
-    const plain = bytes.toString("latin1", start + 1, quoteAt);
+    const plain = letters.slice(start + 1, quoteAt);
     if (!notPlain.test(plain)) {
       this.at = quoteAt + 1;
       return plain;
     }
     let at = start + 1;
-    for (; bytes[at] !== quote; at++) {
-      if (bytes[at] === undefined) throw new NotJson();
-      if (bytes[at] === backslash) at++;
+    for (; letters.charCodeAt(at) !== quote; at++) {
+      if (at >= letters.length) throw new NotJson();
+      if (letters.charCodeAt(at) === backslash) at++;
     }
     this.at = at + 1;
-    return decoded(bytes.subarray(start, this.at));
+    return decoded(this.bytes.subarray(start, this.at));
   }
 }
 
@@ -200,12 +205,14 @@ const literals = ["true", "false", "null"];
 const countMax = 2n ** 64n - 1n;
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-function isSpace(byte: number | undefined): boolean {
-  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+/** NaN is the end of the text. */
+function isDigit(byte: number): boolean {
+  return byte >= 0x30 && byte <= 0x39;
 }
 
-function isDigit(byte: number | undefined): boolean {
-  return byte !== undefined && byte >= 0x30 && byte <= 0x39;
+function isWhole(text: string): boolean {
+  for (let at = 0; at < text.length; at++) if (!isDigit(text.charCodeAt(at))) return false;
+  return true;
 }
 
 /** A string with escapes or letters beyond ASCII, in its quotes. */
