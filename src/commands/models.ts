@@ -60,8 +60,13 @@ function printNames(library: Library, kind: string | undefined): number {
 }
 
 async function listOf(library: Library, kind: string | undefined): Promise<ListedModel[]> {
+  const status = createStatusLine();
   const models: ListedModel[] = [];
-  for (const found of library.all()) models.push(await describeModel(found));
+  for (const [index, found] of library.all().entries()) {
+    status.show(`Reading ${index + 1} of ${library.all().length}: ${found.name}`);
+    models.push(await describeModel(found));
+  }
+  status.clear();
   return models.filter((model) => kind === undefined || model.kind === kind);
 }
 

@@ -35,9 +35,8 @@ const pickled = {
   what: "holds pickled weights, which are not read because they can run code",
   advice:
     "get its .safetensors file, which most sites offer beside it, or convert it where you trust " +
-    'it, with diffusers: StableDiffusionXLPipeline.from_single_file("FILE")' +
-    '.save_pretrained("FOLDER"), or for a LoRA, VAE or embedding: ' +
-    'safetensors.torch.save_file(torch.load("FILE", weights_only=True), "NEW.safetensors")',
+    "it: a checkpoint by diffusers' from_single_file(FILE).save_pretrained(FOLDER), others by " +
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)",
 };
 const gguf = {
   what: "is a GGUF file, whose quantized blocks are not read",

@@ -2,7 +2,10 @@
  * The model of a run: `--model`, else the variable BASEDXL_MODEL, else the small bundled model. A
  * path that exists wins, then a name in the folders of models. Only looks at names and first bytes.
  */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { kindFoldersOf } from "../library/layouts.ts";
 import { checkedFile, isPathAlone, Library, modelFolders, pathOf } from "../library/resolve.ts";
 import { modelEnding } from "../library/scan.ts";
 import { resources } from "../resources.ts";
@@ -39,7 +42,12 @@ export async function resolveModelPath(
   const shown = `${name} ${escaped(value, 300)}`;
   const address = isPathAlone(value) ? null : hubAddress(value);
   const path = pathOf("checkpoint", value) ?? byName(value, address !== null, env, modelsDir);
-  if (path !== null) return { path: snapshotOf(path) ?? checkedFile(path), bundled: false };
+  if (path !== null) {
+    const found = snapshotOf(path) ?? checkedFile(path);
+    const why = folderRefusal(found);
+    if (why !== null) throw refuse(`${shown} ${why}.`);
+    return { path: found, bundled: false };
+  }
   if (address !== null) throw refuse(hubRefusal(shown, address));
   if (isAddress(value)) throw refuse(addressRefusal(shown, value));
   const library = new Library(modelFolders(modelsDir, env));
@@ -58,6 +66,31 @@ function byName(
   if (isPathAlone(value) || isAddress(value)) return null;
   const folders = modelFolders(modelsDir, env, { withHub: !isHubId });
   return new Library(folders).find("checkpoint", value);
+}
+
+/** What a folder without a model_index.json is instead of a model; null where nothing tells. */
+function folderRefusal(path: string): string | null {
+  const names = namesIn(path);
+  if (names.length === 0 || names.includes("model_index.json")) return null;
+  const files = names.filter((name) => /\.(safetensors|sft)$/i.test(name));
+  if (kindFoldersOf(path, () => {}).some(({ kind }) => kind !== "any")) {
+    return "is a folder of models, not a model: give it to --models-dir, and --model a name in it";
+  }
+  if (names.includes("config.json")) {
+    return "holds one network, not a whole model: for a VAE there is --vae";
+  }
+  if (files.length === 0) return null;
+  const few = files.slice(0, 3).map((name) => escaped(join(path, name), 200));
+  return `is a folder of files, not a model: name one of them, such as ${few.join(", ")}`;
+}
+
+/** The names in a folder; none for a file. */
+function namesIn(path: string): string[] {
+  try {
+    return readdirSync(path).sort();
+  } catch {
+    return [];
+  }
 }
 
 const howToGet =

@@ -354,6 +354,22 @@ describe("names", () => {
     expect(await refusal(() => resolveModelPath("detail", none), "bad-model")).toMatch(/is not in/);
   });
 
+  test("--model says what a folder is that is no model", async () => {
+    const why = (path: string) => refusal(() => resolveModelPath(path, { env: {} }), "bad-model");
+    expect(await why(folder)).toMatch(
+      /is a folder of models, not a model: give it to --models-dir/,
+    );
+    expect(await why(join(folder, "checkpoints"))).toMatch(
+      /is a folder of files, not a model: name one of them, such as \/.*detail\.safetensors, /,
+    );
+    const vae = tree("config.json", "diffusion_pytorch_model.safetensors");
+    expect(await why(vae)).toMatch(
+      /holds one network, not a whole model: for a VAE there is --vae/,
+    );
+    const empty = tree();
+    expect((await resolveModelPath(empty, { env: {} })).path).toBe(empty);
+  });
+
   test("words of prompts find embeddings alone", () => {
     const names = new Library([folder]).embeddingsByName();
     expect([...names.keys()]).toEqual(["sub/worst", "worst"]);
