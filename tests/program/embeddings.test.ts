@@ -9,6 +9,7 @@ import { relativeL2From } from "../../src/bench/support/references.ts";
 import { readSafetensors, tensorOf } from "../../src/bench/support/safetensors.ts";
 import {
   embeddingFiles,
+  embeddingTensors,
   newFolder,
   notes,
   removeEmbeddings,
@@ -85,6 +86,23 @@ describe("an image with embeddings", () => {
         ...["--negative-prompt", run.negative.replace("bad_mood", "embedding:BAD_MOOD")],
         ...[...settings, "--gpus", "2"],
       );
+      expect(latents).toEqual((await fromFolder).latents);
+    },
+    timeoutMs,
+  );
+
+  test(
+    "is the same with embeddings that a LoRA brings along",
+    async () => {
+      const tensors = new Map([
+        ...embeddingTensors("blot-style", "bundle_emb.blot-style."),
+        ...embeddingTensors("bad_mood", "bundle_emb.bad_mood."),
+        ["lora_unet_conv_in.lora_down.weight", zeros(1, 4, 3, 3)] as const,
+        ["lora_unet_conv_in.lora_up.weight", zeros(32, 1, 1, 1)] as const,
+      ]);
+      const lora = writeTensors(work, "brings.safetensors", tensors);
+      const { latents, embeddings } = await sample(...recordedRun, "--lora", lora);
+      expect(embeddings.map(({ path }: { path: string }) => path)).toEqual([lora, lora]);
       expect(latents).toEqual((await fromFolder).latents);
     },
     timeoutMs,
