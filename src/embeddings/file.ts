@@ -13,6 +13,7 @@ import {
   readTensorF32,
   type SafetensorsHeader,
 } from "../models/safetensors-header.ts";
+import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
 
 export type TextEncoders = Pick<Model, "clip" | "clip2">;
 
@@ -164,6 +165,10 @@ function refuseOther(header: SafetensorsHeader, prefix: string): never {
       `is an embedding for ${older.name} (vectors of ${older.width}); SDXL's have clip_l and ` +
         "clip_g, and no program can convert one to the other",
     );
+  }
+  const kind = classifyHeader(header);
+  if (prefix === "" && kind.kind !== "unknown" && kind.kind !== "embedding") {
+    fail(path, `is ${describeFile(kind)}, not an embedding for SDXL`);
   }
   const shown = own.slice(0, 3).map(([key]) => word(key));
   const found = shown.length === 0 ? "no tensors" : shown.join(", ");

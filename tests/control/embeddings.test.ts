@@ -89,8 +89,11 @@ describe("a file", () => {
   test("of another kind, width or content is refused", async () => {
     const refused = (tensors: Record<string, RawTensor>) =>
       refusal(() => read(fileWith(tensors)), "bad-weights");
-    expect(await refused({ "lora_unet_a.alpha": zeros(1), b: zeros(2, 2) })).toEndWith(
-      "is no embedding for SDXL: it has lora_unet_a.alpha, b, not clip_l and clip_g.",
+    expect(await refused({ a: zeros(1), b: zeros(2, 2) })).toEndWith(
+      "is no embedding for SDXL: it has a, b, not clip_l and clip_g.",
+    );
+    expect(await refused({ "lora_te1_a.lora_down.weight": zeros(1, 1) })).toEndWith(
+      "is a LoRA for SDXL, not an embedding for SDXL.",
     );
     expect(await refused({ clip_l: zeros(2, 768), clip_g: zeros(2, 1280) })).toEndWith(
       "has clip_l of shape [2, 768], but the model's first text encoder reads vectors of 64.",
