@@ -32,7 +32,7 @@ const typescriptLayers = [
   ["pipeline"],
   ["devices"],
   ["embeddings"],
-  ["adapters"],
+  ["adapters", "library/list"],
   ["models", "library"],
   ["prompt"],
   ["schedule"],

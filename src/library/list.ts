@@ -3,12 +3,14 @@
  * diffusers folders. What is broken or in another format is listed with the reason.
  */
 import { readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { recipeOf } from "../adapters/recipes.ts";
 import { weightsProblem } from "../models/files.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { readJsonFile } from "../models/json.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader } from "../models/single-file/classify.ts";
+import { detectPrediction } from "../models/single-file/prediction.ts";
 import type { ListedKind } from "./kinds.ts";
 import { type FoundModel, stemOf } from "./scan.ts";
 
@@ -66,7 +68,10 @@ async function describeFolder(path: string): Promise<Seen> {
   const { kind, scheduler } = await openModelFolder(path);
   const traits = scheduler.predictionType === "v_prediction" ? ["v-prediction"] : [];
   const which = kind === "refiner" ? "the SDXL refiner" : `SDXL ${kind}`;
-  return { kind: "checkpoint", detail: [which, ...traits, ...fewSteps(path)].join(", ") };
+  return {
+    kind: "checkpoint",
+    detail: [which, ...traits, ...fewSteps([basename(path)])].join(", "),
+  };
 }
 
 function classOf(config: unknown): string {
@@ -85,33 +90,28 @@ const componentKinds: Readonly<Record<string, ListedKind | undefined>> = {
 };
 
 /** What the header, or the name, says beside the kind. */
-function traitsOf({ tensors, metadata }: SafetensorsHeader, name: string): string[] {
+function traitsOf(header: SafetensorsHeader, name: string): string[] {
+  const { tensors, metadata } = header;
   const title = metadata.get("modelspec.title") ?? "";
-  const isV = tensors.has("v_pred") || metadata.get("modelspec.prediction_type") === "v";
-  const isEdm = tensors.has("edm_mean") || tensors.has("edm_vpred.sigma_max");
-  return [
-    ...(isV ? ["v-prediction"] : []),
-    ...(tensors.has("ztsnr") ? ["zero-terminal SNR"] : []),
-    ...(isEdm ? ["EDM"] : []),
-    ...fewSteps(`${name} ${title.slice(0, 200)}`),
-    ...([...tensors.values()].some(({ dtype }) => dtype.startsWith("F8_E")) ? ["fp8"] : []),
-  ];
+  const isFp8 = [...tensors.values()].some(({ dtype }) => /^F8_E[45]M/.test(dtype));
+  return [...predictionOf(header), ...fewSteps([name, title]), ...(isFp8 ? ["fp8"] : [])];
 }
 
-/** Methods that make few steps do, as files are named after them. */
-function fewSteps(name: string): string[] {
-  const found = fewStepNames.find(([pattern]) => pattern.test(name));
-  return found === undefined ? [] : [`few steps (${found[1]})`];
+function predictionOf(header: SafetensorsHeader): string[] {
+  try {
+    const found = detectPrediction(header);
+    if (found?.predictionType !== "v_prediction") return [];
+    return ["v-prediction", ...(found.rescaleBetasZeroSnr ? ["zero-terminal SNR"] : [])];
+  } catch {
+    return ["EDM"];
+  }
 }
 
-const fewStepNames: readonly [RegExp, string][] = [
-  [/lightning/i, "Lightning"],
-  [/turbo/i, "Turbo"],
-  [/(^|[^a-z])lcm|LCM/, "LCM"],
-  [/dmd2?/i, "DMD2"],
-  [/hyper-?(sd|\d|xl)/i, "Hyper-SD"],
-  [/(^|[^a-z])tcd/i, "TCD"],
-];
+/** Models that are made for few steps are named after the method. */
+function fewSteps(names: string[]): string[] {
+  const recipe = recipeOf(names);
+  return recipe === null ? [] : [`few steps (${recipe.title})`];
+}
 
 /** Of a file, or of all files below a folder. */
 function bytesOf(path: string, depth: number): number {

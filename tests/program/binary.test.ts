@@ -69,6 +69,24 @@ function skipped(what: string, reason: string | null): boolean {
   return reason !== null;
 }
 
+test("it lists models by their headers, and keeps hashes beside what it extracts", async () => {
+  const folder = folderFor("loras");
+  const key = "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
+  const header = JSON.stringify({ [key]: { dtype: "F16", shape: [1], data_offsets: [0, 2] } });
+  const length = Buffer.alloc(8, 0);
+  length.writeUInt32LE(header.length);
+  const bytes = Buffer.concat([length, Buffer.from(header), Buffer.alloc(2)]);
+  writeFileSync(join(folder, "loras", "ink.safetensors"), bytes);
+  writeFileSync(join(folder, "extra_model_paths.yaml"), "more:\n  vae: gone\n");
+  const { stdout, exitCode } = await basedxl(folder, "models", "--models-dir", ".", "--json");
+  expect(exitCode).toBe(0);
+  const { models, warnings } = JSON.parse(stdout);
+  const hash = new Bun.CryptoHasher("sha256").update(bytes).digest("hex").slice(0, 10);
+  expect(models).toMatchObject([{ name: "ink", kind: "lora", detail: "SDXL", hash }]);
+  expect(warnings).toHaveLength(1);
+  expect(existsSync(join(folder, "cache", "hashes.json"))).toBe(true);
+});
+
 test("it has at most 200 MB", () => {
   expect(statSync(binary).size).toBeLessThanOrEqual(200e6);
 });

@@ -60,6 +60,9 @@ const lora = weights({
 });
 put("ui/models/loras/style/ink.safetensors", lora);
 put("ui/models/loras/cut_lightning.safetensors", lora.subarray(0, lora.length - 3));
+put("ui/models/loras/sdxl_lightning_4step_lora.safetensors", lora);
+const marks = { v_pred: [0], ztsnr: [0], "model.diffusion_model.input_blocks.0.0.bias": [1] };
+put("ui/models/unet/marked.safetensors", weights(marks, { "modelspec.title": "my XL Turbo" }));
 put("ui/models/loras/page.safetensors", "<!doctype html><html>log in</html>");
 put("ui/models/loras/red\x1b[31m.pt", "\x80\x02}q\0(X\x10\0\0");
 put("ui/models/embeddings/worst.safetensors", weights({ clip_l: [2, 768], clip_g: [2, 1280] }));
@@ -100,9 +103,13 @@ describe("basedxl models", () => {
         /^cut_lightning \| unreadable \| is cut off: 3 of \d+ bytes are missing/,
       ),
       expect.stringMatching(/^lost \| unreadable \| is a link to nowhere, which does not exist/),
+      expect.stringMatching(
+        /^marked \| .*v-prediction, zero-terminal SNR, few steps \(SDXL Turbo\)$/,
+      ),
       "mini | checkpoint | SDXL base",
       expect.stringMatching(/^page \| unreadable \| is a web page/),
       expect.stringMatching(/^red\p{Cc}\[31m \| unreadable \| holds pickled weights/u),
+      "sdxl_lightning_4step_lora | lora | SDXL, few steps (SDXL-Lightning)",
       "style/ink | lora | SDXL",
       "worst | embedding | SDXL",
     ]);
@@ -115,7 +122,9 @@ describe("basedxl models", () => {
     expect(table.stdout).toMatch(
       /^Models \(1\)\n {2}mini {2}SDXL base {2}\d+\.\d MB {2}\/.*more\n\n/,
     );
-    expect(table.stdout).toMatch(/\nLoRAs \(1\)\n {2}style\/ink {2}SDXL {2}\d+ B {2}\/.*style\n/);
+    expect(table.stdout).toMatch(
+      /\nLoRAs \(2\)\n.*\n {2}style\/ink {2,}SDXL {2,}\d+ B {2}\/.*style\n/,
+    );
     expect(table.stdout).toContain("red\\u001b[31m  holds pickled");
     expect(table.stderr).toMatch(/^warning: .*extra_model_paths\.yaml names the folder/);
 
@@ -125,7 +134,7 @@ describe("basedxl models", () => {
     const one = await models("--models-dir", "ui", "--kind", "embedding", "--no-hash");
     expect(one.stdout).toMatch(/^Embeddings \(1\)\n {2}worst .*\n$/);
     expect((await models("--models-dir", "ui", "--names", "--kind", "lora")).stdout).toBe(
-      "cut_lightning\npage\nstyle/ink\n",
+      "cut_lightning\npage\nsdxl_lightning_4step_lora\nstyle/ink\n",
     );
   });
 
