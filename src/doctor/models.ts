@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { Library, modelFolders } from "../library/resolve.ts";
 import { fileProblem } from "../models/files.ts";
 import { cachedModels, hubFolder, snapshotOf } from "../models/hub-cache.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
@@ -55,9 +56,11 @@ export async function modelSection(env: Env): Promise<Section> {
       ...(usable.length + refused.length === 0
         ? [note("hub cache", `${folder ?? "no home folder"}: no SDXL model`)]
         : []),
+      ...folderLines(env),
     ],
     facts: {
       model: env.BASEDXL_MODEL ?? null,
+      models_dir: env.BASEDXL_MODELS_DIR ?? null,
       hub_cache: folder,
       hub_models: usable,
       hub_models_refused: refused,
@@ -95,6 +98,17 @@ async function defaultLine(env: Env): Promise<Line> {
         : "Name a model with --model.",
     });
   }
+}
+
+/** What BASEDXL_MODELS_DIR names; none where it is not set. */
+function folderLines(env: Env): Line[] {
+  const folders = modelFolders(undefined, env, { withHub: false });
+  if (folders.length === 0) return [];
+  const library = new Library(folders);
+  const count = library.all().length;
+  const text = `${count} files of models in ${folders.join(", ")}; basedxl models lists them`;
+  const notes = library.warnings.slice(0, refusedMax).map((warning) => note("", warning));
+  return [count > 0 ? ok("folders", text) : note("folders", text), ...notes];
 }
 
 /** null also where the cache does not name the current snapshot. */

@@ -134,7 +134,11 @@ export class Library {
     const near = suggestion(models.map(shortName), wantedName(value));
     const places = this.roots.slice(0, 4).map((root) => escaped(root, 200));
     const more = length > places.length ? ` and ${length - places.length} more` : "";
-    return `is not in the folders of models.${near} Looked in ${places.join(", ")}${more}.`;
+    const warnings = this.warnings.slice(0, 2).map((warning) => ` ${warning}`);
+    return [
+      `is not in the folders of models.${near} Looked in ${places.join(", ")}${more}.`,
+      ...warnings,
+    ].join("");
   }
 
   /** Names that can be asked for, of a kind of folder or of all. */

@@ -370,6 +370,13 @@ describe("names", () => {
     expect((await resolveModelPath(empty, { env: {} })).path).toBe(empty);
   });
 
+  test("a folder that is not there is named beside the name that is not", async () => {
+    const gone = join(folder, "gone");
+    expect(await refusal(() => resolveModelFile("lora", "x", [gone]), "bad-model")).toEndWith(
+      `Looked in ${gone}. The folder of models ${gone} does not exist or cannot be read.`,
+    );
+  });
+
   test("words of prompts find embeddings alone", () => {
     const names = new Library([folder]).embeddingsByName();
     expect([...names.keys()]).toEqual(["sub/worst", "worst"]);

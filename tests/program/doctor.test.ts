@@ -249,9 +249,7 @@ describe("models", () => {
       { name: "acme/sdxl", path: current },
     ]);
     expect(refused.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
-      expect.stringContaining(
-        "b/cut: unet/diffusion_pytorch_model.safetensors is cut off: 4 bytes",
-      ),
+      expect.stringContaining("b/cut: unet/diffusion_pytorch_model.safetensors is cut off: 4 of"),
       expect.stringContaining(`b/dangling: ${weights} is a link to ../../../blobs/gone`),
       expect.stringContaining('b/flow: scheduler/scheduler_config.json: prediction_type is "flow"'),
       expect.stringContaining("b/inpainting: The model 1 is for inpainting"),
@@ -277,6 +275,17 @@ describe("models", () => {
     const other = snapshot("d/other", "1", layers);
     const { lines: others } = await modelSection({ BASEDXL_MODEL: other });
     expect(others[0]).toMatchObject({ state: "problem" });
+  });
+
+  test("folders of models are counted, and those that are not there are named", async () => {
+    const loras = dirname(put("folders/loras/a.safetensors", ""));
+    const { lines, facts } = await modelSection({ BASEDXL_MODELS_DIR: `${loras}:/no-such-folder` });
+    expect(lines.at(-2)).toMatchObject({
+      state: "ok",
+      text: expect.stringMatching(/^1 files? of/),
+    });
+    expect(lines.at(-1)?.text).toMatch(/no-such-folder does not exist/);
+    expect(facts.models_dir).toBe(`${loras}:/no-such-folder`);
   });
 });
 
