@@ -158,8 +158,9 @@ function isWhole(family: Family, slots: ReadonlyMap<Slot, string>): boolean {
 const noDora = { tensors: {}, doraNorm: "original" } as const;
 
 /**
- * DoRA scales rows by what kohya and LyCORIS trained against the weight's own norm, and all others
- * (columns, PEFT) against the norm of the sum: as ComfyUI and PEFT do.
+ * kohya's and LyCORIS' DoRA divides rows by the norm of the weight itself and columns by that of
+ * the sum, as ComfyUI does; PEFT's has rows alone and the sum's norm. The library tells rows from
+ * columns by the shape.
  */
 function doraOf(
   shared: ReadonlyMap<Slot, string>,
@@ -170,11 +171,11 @@ function doraOf(
   const tensor = tensorIn(header, name);
   if (name === undefined || tensor === undefined) return noDora;
   const count = tensor.shape.reduce((product, size) => product * size, 1);
-  const isPerRow = tensor.shape[0] === weight[0] && count === weight[0];
-  const isPerColumn = tensor.shape[0] === 1 && count === weight[1];
+  const isPeft = !shared.has("doraScale");
+  const isPerRow = count === weight[0] && (isPeft || tensor.shape[0] === count);
+  const isPerColumn = !isPeft && tensor.shape[0] === 1 && count === weight[1];
   if (!isPerRow && !isPerColumn) throw refuseShape(header, name, tensor.shape, weight);
-  const doraNorm = isPerRow && shared.has("doraScale") ? "original" : "merged";
-  return { tensors: { doraScale: name }, doraNorm };
+  return { tensors: { doraScale: name }, doraNorm: isPeft ? "merged" : "original" };
 }
 
 function scaleOf(

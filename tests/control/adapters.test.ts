@@ -221,11 +221,11 @@ describe("kinds of changes", () => {
     ]);
   });
 
-  test("DoRA: kohya's divides by the weight's own norm, the others by the sum's", () => {
+  test("DoRA: kohya's is told from PEFT's, whose norm is the sum's", () => {
     const norms = (scale: Record<string, number[]>) =>
       match({ ...pair(linear, [128, 128]), ...scale }).targets.map((target) => target.doraNorm);
     expect(norms({ [`${linear}.dora_scale`]: [128, 1] })).toEqual(["original"]);
-    expect(norms({ [`${linear}.dora_scale`]: [1, 128] })).toEqual(["merged"]);
+    expect(norms({ [`${linear}.dora_scale`]: [1, 128] })).toEqual(["original"]);
     expect(norms({ [`${linear}.lora_magnitude_vector`]: [128] })).toEqual(["merged"]);
     expect(norms({ [`${linear}.lora_magnitude_vector.default.weight`]: [128] })).toEqual([
       "merged",
@@ -376,7 +376,7 @@ describe("any header", () => {
       { numRuns: 10_000 },
     );
     expect(matched).toBeGreaterThan(100);
-  });
+  }, 60_000);
 
   test("any key is split or not", () => {
     fc.assert(
@@ -384,9 +384,9 @@ describe("any header", () => {
         const split = splitKey(text);
         if (split !== null) expect(text).toStartWith(split.base);
       }),
-      { numRuns: 50_000 },
+      { numRuns: 57_000 },
     );
-  });
+  }, 60_000);
 });
 
 // --- internal ---

@@ -11,6 +11,7 @@ import { describeLora, fingerprintOf } from "../../src/adapters/plan.ts";
 import { readPromptTags } from "../../src/adapters/prompt-tags.ts";
 import { describeRecipe, differencesFrom, recipeOf } from "../../src/adapters/recipes.ts";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { differenceOf, type ProcessFacts, settingsOf } from "../../src/distributed/settings.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { type GenerateRequest, planRequest } from "../../src/pipeline/request.ts";
@@ -143,10 +144,21 @@ describe("tags", () => {
           expect(error.message).toMatch(/^The tag [^\p{Cc}]+ in --prompt [^\p{Cc}]+\.$/u);
         }
       }),
-      { numRuns: 40_000 },
+      { numRuns: 30_000 },
     );
-  });
+  }, 60_000);
 });
+
+const facts: ProcessFacts = {
+  version: "1",
+  model,
+  rankCount: 1,
+  gpu: {
+    ...{ dtype: "f16", share: false, fp16Accumulate: false, transport: "auto" },
+    ...{ graphs: true, library: null },
+  },
+  seedIsRandom: false,
+};
 
 describe("a request", () => {
   test("adds tags to its LoRAs, and takes them out of the prompt", () => {
@@ -201,6 +213,11 @@ describe("a request", () => {
     expect(print(copy, 1)).toBe(print(both, 1));
     expect(print(copy, 0.5)).not.toBe(print(both, 1));
     expect(print(unetAlone, 1)).not.toBe(print(both, 1));
+    const settings = (file: string) => settingsOf(plan({ loras: [{ file }] }), facts);
+    expect(differenceOf(settings(both), settings(copy), 1)).toBeNull();
+    expect(differenceOf(settings(both), settings(unetAlone), 1)).toStartWith(
+      "Process 1 and process 0 differ in --lora (",
+    );
   });
 });
 
