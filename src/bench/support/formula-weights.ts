@@ -8,7 +8,7 @@ import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
-type StoredType = "F32" | "F16" | "BF16";
+export type StoredType = "F32" | "F16" | "BF16";
 
 /** One safetensors file of the folder, as weights.json lists it; `shapes` in the file's order. */
 export interface WeightsFile {
@@ -49,7 +49,7 @@ export function weightsFileBytes(file: Omit<WeightsFile, "sha256">): Uint8Array 
   const blobs: Uint8Array[] = [];
   let offset = 0;
   for (const [name, shape] of Object.entries(file.shapes)) {
-    const blob = store(formulaTensor(component, name, shape), file.dtype);
+    const blob = storedBytes(formulaTensor(component, name, shape), file.dtype);
     header[name] = { dtype: file.dtype, shape, data_offsets: [offset, offset + blob.length] };
     blobs.push(blob);
     offset += blob.length;
@@ -93,9 +93,8 @@ export function uniform(seed: number, count: number): Float32Array {
   return values;
 }
 
-// --- internal ---
-
-function store(values: Float32Array, dtype: StoredType): Uint8Array {
+/** The bytes of a tensor in a file, each value rounded as PyTorch does. */
+export function storedBytes(values: Float32Array, dtype: StoredType): Uint8Array {
   switch (dtype) {
     case "F32":
       return new Uint8Array(values.buffer);
@@ -109,6 +108,8 @@ function store(values: Float32Array, dtype: StoredType): Uint8Array {
     }
   }
 }
+
+// --- internal ---
 
 function writeShardIndexes(folder: string, files: WeightsFile[]): void {
   for (const component of new Set(files.map((file) => dirname(file.path)))) {

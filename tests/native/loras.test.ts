@@ -1,0 +1,80 @@
+/**
+ * LoRAs through the public API: they belong to a job, change between jobs, and leave no trace.
+ */
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { type GenerateRequest, type LoraChoice, Pipeline } from "../../src/pipeline.ts";
+import { writeRandomLora } from "../support/random-lora.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "basedxl-loras-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const model = await openModelFolder(goldenModel);
+const attention = join(folder, "attention.safetensors");
+const text = join(folder, "text.safetensors");
+writeRandomLora(attention, model, /attn\d\.to_|conv1$/);
+writeRandomLora(text, model, /self_attn|text_projection/);
+
+const small = { width: 64, height: 64, stepCount: 1, scheduler: "euler", seeds: [3n] } as const;
+const options = { model, devices: { device: "cpu" }, threadCount: 2 } as const;
+
+/** The latents of one job, as text, for comparison to the bit. */
+async function job(pipeline: Pipeline, request: Partial<GenerateRequest>): Promise<string> {
+  const all = { prompt: "a house", ...small, ...request, wantLatents: true };
+  const { latents } = await pipeline.generate(all);
+  return Buffer.from(latents!.buffer).toString("base64");
+}
+
+test("50 changes in one pipeline: a set gives its bits again, and none the model's", async () => {
+  await using pipeline = await Pipeline.open(options);
+  const sets: LoraChoice[][] = [
+    [],
+    [{ file: attention, scale: 0.8 }],
+    [{ file: attention, scale: -0.5 }, { file: text }],
+    [{ file: text, scale: 0, textScale: 1 }],
+    [
+      { file: attention, scale: 0.8 },
+      { file: attention, scale: -0.8 },
+    ],
+  ];
+  const known = new Map<number, string>();
+  for (let change = 0; change < 50; change++) {
+    const set = (change * 3) % sets.length;
+    const latents = await job(pipeline, { loras: sets[set]! });
+    expect(latents).toBe(known.get(set) ?? latents);
+    known.set(set, latents);
+  }
+  // Scales that add up to nothing are no LoRA; all others differ.
+  expect(known.get(4)).toBe(known.get(0)!);
+  expect(new Set(known.values()).size).toBe(sets.length - 1);
+}, 60_000);
+
+test("a tag in the prompt is the setting, for its image alone", async () => {
+  await using pipeline = await Pipeline.open(options);
+  const plain = await job(pipeline, {});
+  const set = await job(pipeline, { loras: [{ file: attention, scale: 0.5, textScale: 1 }] });
+  const tagged = await job(pipeline, { prompt: `a house<lora:${attention}:1:0.5>` });
+  expect(tagged).toBe(set);
+  const seeds = [3n, 3n];
+  const prompt = ["a house", `a house<lora:${attention}:1:0.5>`];
+  const { latents, warnings } = await pipeline.generate({
+    ...{ prompt, ...small, seeds, batchSize: 2, wantLatents: true },
+  });
+  const half = latents!.length / 2;
+  const bytes = (part: Float32Array) => Buffer.from(part.slice().buffer).toString("base64");
+  expect(bytes(latents!.subarray(0, half))).toBe(plain);
+  expect(bytes(latents!.subarray(half))).toBe(set);
+  expect(warnings).toEqual([]);
+}, 60_000);
+
+test("a file that is missing or broken fails its own job alone", async () => {
+  await using pipeline = await Pipeline.open(options);
+  const missing = join(folder, "missing.safetensors");
+  expect(job(pipeline, { loras: [{ file: missing }] })).rejects.toThrow(missing);
+  expect(job(pipeline, { loras: [{ file: goldenModel }] })).rejects.toThrow();
+  expect((await job(pipeline, { loras: [{ file: text }] })).length).toBeGreaterThan(0);
+}, 60_000);
