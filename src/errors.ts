@@ -8,6 +8,7 @@ export type ErrorCode =
   | "bad-option"
   | "bad-model"
   | "bad-weights"
+  | "download"
   | "no-memory"
   | "no-device"
   | "not-finite"
