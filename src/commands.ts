@@ -15,6 +15,7 @@ import {
   modelsRepeatable,
   modelsValues,
 } from "./commands/models-flags.ts";
+import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
   sampleEmptyAllowed,
@@ -43,6 +44,12 @@ export const commands: Record<string, Command> = {
     countsPositionals: true,
     values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
+  }),
+  pull: typed({
+    summary: "Fetch a model of the Hugging Face hub",
+    args: pullFlags,
+    help: pullHelp,
+    load: async () => (await import("./commands/pull.ts")).pullCommand,
   }),
   bench: benchCommand(),
   doctor: typed({

@@ -15,7 +15,6 @@ import {
   processGroupOf,
   runTogether,
 } from "../distributed.ts";
-import { BasedXLError } from "../errors.ts";
 import {
   embeddingLines,
   type GenerateResult,
@@ -35,9 +34,10 @@ import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import { asFlag } from "../settings/values.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
-import { formatSeconds, type ShownProgress } from "../terminal/progress.ts";
-import { exitCodeOfSignal, watchStopSignals } from "../terminal/signals.ts";
+import type { ShownProgress } from "../terminal/progress.ts";
+import { formatSeconds } from "../terminal/units.ts";
 import { ImageWriter } from "./sample-files.ts";
+import { runStoppable } from "./stoppable.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
 export const sampleCommand = defineCommand({
@@ -46,23 +46,7 @@ export const sampleCommand = defineCommand({
   async run({ args }) {
     const options = parseSampleOptions(args);
     const output = createOutput(options);
-    const watch = watchStopSignals(() => {
-      output.progress.clear();
-      output.log.info("Stopping ...");
-    });
-    try {
-      await sample(options, output, watch.signal);
-      return 0;
-    } catch (error) {
-      output.progress.clear();
-      const stoppedBy = watch.stoppedBy();
-      const cancelled = error instanceof BasedXLError && error.code === "cancelled";
-      if (stoppedBy === null || !cancelled) throw error;
-      if (options.json) writeJson({ error: { code: error.code, message: error.message } });
-      return exitCodeOfSignal[stoppedBy];
-    } finally {
-      watch.release();
-    }
+    return await runStoppable(output, (signal) => sample(options, output, signal));
   },
 });
 
@@ -86,8 +70,13 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     first: { ...options, wantLatents: writes && options.wantLatents },
     processCount: group?.count,
     naming: asFlag,
-    onBuild: log.info,
+    onLine: log.info,
+    onDownload: (state) => {
+      if (output.showsProgress) output.progress.download(state);
+    },
+    signal,
   });
+  output.progress.clear();
   const writer = writes ? await ImageWriter.open(options, alone.plan.settings) : null;
   const joined = group && (await join(group, alone, options, log, signal));
   const { prepared, peers } = joined ?? { prepared: alone, peers: null };

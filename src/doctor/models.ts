@@ -5,9 +5,10 @@
  */
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { hubCacheFolder } from "../hub/settings.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
 import { fileProblem } from "../models/files.ts";
-import { cachedModels, hubFolder, snapshotOf } from "../models/hub-cache.ts";
+import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
@@ -36,7 +37,7 @@ const shownMax = 4;
 const refusedMax = 3;
 
 export async function modelSection(env: Env): Promise<Section> {
-  const folder = hubFolder(env);
+  const folder = hubCacheFolder(env);
   const { usable, refused } =
     folder === null ? { usable: [], refused: [] } : await hubModels(folder);
   const shown = usable.slice(0, shownMax).map(({ name, path }) => ok(name, `--model ${path}`));

@@ -6,8 +6,8 @@
 import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { hubCacheFolder } from "../hub/settings.ts";
 import { sentenceOf, weightsProblem } from "../models/files.ts";
-import { hubFolder } from "../models/hub-cache.ts";
 import { absolutePath, expandHome } from "../paths.ts";
 import { nearestFew } from "../terminal/flags.ts";
 import type { KindFolder, ModelKind } from "./kinds.ts";
@@ -31,7 +31,7 @@ export function modelFolders(
   const given = [option ?? []].flat();
   const named = given.length > 0 ? given : [env[foldersVariable] ?? ""];
   const paths = named.flatMap((list) => list.split(delimiter));
-  const hub = withHub ? hubFolder(env) : null;
+  const hub = withHub ? hubCacheFolder(env) : null;
   return [
     ...paths.filter((path) => path !== "").map((path) => absolutePath(expandHome(path))),
     ...(hub !== null && existsSync(hub) ? [hub] : []),

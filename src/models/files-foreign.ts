@@ -107,7 +107,7 @@ const contents: readonly (ForeignFormat & { matches(head: Buffer): boolean })[] 
   {
     matches: startsWith("# xet version"),
     what: "is a pointer of git-xet, not the file that it stands for",
-    advice: "run `git xet checkout` in the model's folder, or get the model with `hf download`",
+    advice: "run `git xet checkout` in the model's folder, or get the model with `basedxl pull`",
   },
   {
     matches: (head) => isText(head) && /^\s*\{\s*"(error|message|detail)"/.test(head.toString()),

@@ -110,7 +110,7 @@ function absence(path: string): FileProblem {
   const target = escaped(readlinkSync(path), 100);
   return problem(
     `is a link to ${target}, which does not exist`,
-    "the download is not whole: run `hf download` again",
+    "the download is not whole: `basedxl pull` completes it",
   );
 }
 
@@ -133,13 +133,13 @@ function contentProblem(head: Buffer): FileProblem | null {
   if (/^version https:\/\/(git-lfs|hawser)\.github\.com\//.test(text)) {
     return problem(
       "is a Git LFS pointer, not the file that it stands for",
-      "run `git lfs pull` in the model's folder, or get the model with `hf download`",
+      "run `git lfs pull` in the model's folder, or get the model with `basedxl pull`",
     );
   }
   if (/^\s*<(!doctype\s+html|html|head|\?xml)\b/i.test(text)) {
     return problem(
       "is a web page, not the file that its name promises",
-      "get the model with `hf download` (a gated one needs `hf auth login` first)",
+      "get the model with `basedxl pull`",
     );
   }
   return null;

@@ -3,10 +3,8 @@
  * folders of links, and `refs/BRANCH`, text files with the commit that a branch points to.
  */
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
-import { expandHome } from "../paths.ts";
 
 /**
  * The snapshot that `refs/main` names, or the only one, of the cached model whose root, or whose
@@ -22,10 +20,12 @@ export function snapshotOf(path: string): string | null {
   if (current !== null) {
     if (names.includes(current)) return join(root, "snapshots", current);
     const shown = escaped(current, 60);
-    throw refuse(`has no snapshot ${shown}, which its refs/main names; run \`hf download\` again`);
+    throw refuse(
+      `has no snapshot ${shown}, which its refs/main names; \`basedxl pull\` fetches it`,
+    );
   }
   if (names.length === 1) return join(root, "snapshots", names[0]!);
-  if (names.length === 0) throw refuse("has no snapshot; run `hf download` again");
+  if (names.length === 0) throw refuse("has no snapshot; `basedxl pull` fetches it");
   const list = names.slice(0, 3).map((name) => escaped(name, 60));
   throw refuse(
     `has ${names.length} snapshots and no refs/main to choose one; name one of them, such as ` +
@@ -38,15 +38,6 @@ export function cachedModels(folder: string): { name: string; root: string }[] {
   return namesIn(folder)
     .filter((name) => name.startsWith("models--"))
     .map((name) => ({ name: name.split("--").slice(1).join("/"), root: join(folder, name) }));
-}
-
-/** The cache folder of huggingface_hub; null without a home folder. */
-export function hubFolder(env: Record<string, string | undefined>): string | null {
-  // huggingface_hub expands `~` in them too.
-  if (env.HF_HUB_CACHE) return expandHome(env.HF_HUB_CACHE);
-  if (env.HF_HOME) return join(expandHome(env.HF_HOME), "hub");
-  const home = env.HOME || homeFolder();
-  return home ? join(env.XDG_CACHE_HOME || join(home, ".cache"), "huggingface", "hub") : null;
 }
 
 // --- internal ---
@@ -88,13 +79,5 @@ function namesIn(folder: string): string[] {
       .sort();
   } catch {
     return [];
-  }
-}
-
-function homeFolder(): string {
-  try {
-    return homedir();
-  } catch {
-    return "";
   }
 }

@@ -5,9 +5,17 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { hubEndpoint } from "../hub/settings.ts";
+import {
+  findHubModel,
+  type HubOptions,
+  type HubReference,
+  hubReference,
+  openHubModel,
+  showReference,
+} from "../hub.ts";
 import { kindFoldersOf } from "../library/layouts.ts";
 import { checkedFile, isPathAlone, Library, modelFolders, pathOf } from "../library/resolve.ts";
-import { modelEnding } from "../library/scan.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
 
@@ -22,17 +30,21 @@ interface LocateOptions {
   env?: Record<string, string | undefined>;
   /** Folders of models: a list with ":" between, or several. Default: BASEDXL_MODELS_DIR. */
   modelsDir?: string | readonly string[] | undefined;
+  /** How a model of the hub is fetched. Default: not at all, it is found in the cache only. */
+  hub?: HubOptions | undefined;
 }
 
 /**
  * The model for the value of `--model` (undefined when not given) and the environment. The root of
  * a model in the hub's cache means its current snapshot. Rejects with "bad-model" for what is not
- * there and "bad-weights" for files in another format, saying how to get a model.
+ * there, "bad-weights" for files in another format, "download", "io" and "cancelled" where a model
+ * cannot be fetched, saying how to get a model.
  */
 export async function resolveModelPath(
   option: string | undefined,
-  { env = process.env, modelsDir }: LocateOptions = {},
+  options: LocateOptions = {},
 ): Promise<ModelLocation> {
+  const { env = process.env, modelsDir } = options;
   const value = option ?? (env.BASEDXL_MODEL || undefined);
   if (value === undefined) return { path: resources.bundledModel(), bundled: true };
 
@@ -40,15 +52,17 @@ export async function resolveModelPath(
   const refuse = (problem: string) => new BasedXLError("bad-model", problem);
   if (value.trim() === "") throw refuse(`${name} is empty; name a model.`);
   const shown = `${name} ${escaped(value, 300)}`;
-  const address = isPathAlone(value) ? null : hubAddress(value);
-  const path = pathOf("checkpoint", value) ?? byName(value, address !== null, env, modelsDir);
+  const reference = isPathAlone(value) ? null : hubReference(value, hubEndpoint(env));
+  const path = pathOf("checkpoint", value) ?? byName(value, reference !== null, env, modelsDir);
   if (path !== null) {
     const found = snapshotOf(path) ?? checkedFile(path);
     const why = folderRefusal(found);
     if (why !== null) throw refuse(`${shown} ${why}.`);
     return { path: found, bundled: false };
   }
-  if (address !== null) throw refuse(hubRefusal(shown, address));
+  if (reference !== null) {
+    return { path: checkedFile(await fromHub(reference, shown, options)), bundled: false };
+  }
   if (isAddress(value)) throw refuse(addressRefusal(shown, value));
   const library = new Library(modelFolders(modelsDir, env));
   throw refuse(`${shown} ${library.absence("checkpoint", value)} ${howToGet}.`);
@@ -94,15 +108,29 @@ function namesIn(path: string): string[] {
 }
 
 const howToGet =
-  "Or get one with: hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl, " +
-  "then name it: --model sdxl";
+  "Or fetch one from the Hugging Face hub: --model stabilityai/stable-diffusion-xl-base-1.0";
 
-function hubRefusal(shown: string, address: string): string {
-  return (
-    `${shown} is no folder here, and a model of the Hugging Face hub is not supported ` +
-    `yet by its name alone. Download it with: hf download ${address} --local-dir FOLDER, ` +
-    "then name it: --model FOLDER."
-  );
+/** A model of the hub: from its cache, or fetched into it where `hub` is given. */
+async function fromHub(
+  reference: HubReference,
+  shown: string,
+  { env = process.env, hub }: LocateOptions,
+): Promise<string> {
+  const cached = findHubModel(reference, env);
+  if (cached !== null) return cached;
+  if (hub === undefined) {
+    throw new BasedXLError(
+      "bad-model",
+      `${shown} is neither here nor in the cache of the Hugging Face hub; fetch it with: basedxl ` +
+        `pull ${escaped(showReference(reference), 300)}.`,
+    );
+  }
+  try {
+    return (await openHubModel(reference, hub)).path;
+  } catch (error) {
+    if (!(error instanceof BasedXLError) || error.code !== "download") throw error;
+    throw new BasedXLError("download", `${shown} is not on this machine. ${error.message}`);
+  }
 }
 
 /** An address of a page or a file, or an id of Civitai. */
@@ -122,42 +150,4 @@ function addressRefusal(shown: string, value: string): string {
     `${shown} is an address, not a file: download the model first, as a .safetensors file or a ` +
     "diffusers folder, then name it: --model PATH."
   );
-}
-
-/**
- * The arguments of `hf download` for an id or any page of a model on the hub: "org/name", with the
- * revision where the address names one; null for all else.
- */
-function hubAddress(value: string): string | null {
-  const hosts = "(?:huggingface\\.co|hf\\.co|hf-mirror\\.com)";
-  const page = new RegExp(`^(?:https?://)?(?:www\\.)?${hosts}/+([^?#]*)`, "i").exec(value);
-  const [, inHub] = /^hf:\/\/([^?#]*)/i.exec(value) ?? [];
-  const path = page?.[1] ?? inHub;
-  if (path === undefined) {
-    const [id = "", at] = splitRevision(value);
-    const isId = /^[\w.-]+\/[\w.-]+$/.test(id) && !/^\.|\.\//.test(id);
-    return isId && !modelEnding.test(id) ? downloadArguments(id, at) : null;
-  }
-  const [owner = "", last = "", kind, named] = path.split("/").filter((part) => part !== "");
-  const [repository = "", at] = splitRevision(last);
-  const model = repository.replace(/\.git$/i, "");
-  const isModel = /^[\w.-]+$/.test(owner) && /^[\w.-]+$/.test(model);
-  if (!isModel || ["datasets", "spaces", "models", "docs", "blog"].includes(owner)) return null;
-  const isPage = kind !== undefined && revisionPages.includes(kind);
-  return downloadArguments(`${owner}/${model}`, at ?? (isPage ? named : undefined));
-}
-
-/** Pages of the hub whose address names a revision next. */
-const revisionPages = ["tree", "blob", "resolve", "raw", "commit", "commits", "blame"];
-
-/** "name@revision", as in addresses of huggingface_hub. */
-function splitRevision(text: string): string[] {
-  return text.split(/@(.*)/s, 2);
-}
-
-/** A branch with a slash, such as refs/pr/3, is written refs%2Fpr%2F3 in addresses. */
-function downloadArguments(id: string, revision: string | undefined): string {
-  const plain = revision?.replaceAll(/%2f/gi, "/");
-  if (plain === undefined || plain === "main" || !/^[\w.-][\w./-]*$/.test(plain)) return id;
-  return `${id} --revision ${plain}`;
 }

@@ -3,6 +3,7 @@
  * request. What can be refused early is refused here, within a second or two.
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
+import type { DownloadProgress } from "../hub.ts";
 import { modelFolders, resolveModelFile } from "../library/resolve.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
 import { resolveModelPath } from "../models/locate.ts";
@@ -19,7 +20,8 @@ import { type RequestFiles, requestFiles } from "./request-files.ts";
 export interface PrepareOptions extends PredictionOptions {
   /**
    * A folder in diffusers' layout, a checkpoint in one file, the name of either in the folders of
-   * models, or a model that `openModel` opened. Default: the variable BASEDXL_MODEL, else the
+   * models, an id of the Hugging Face hub ("org/name@revision"), which is fetched unless it is in
+   * the cache, or a model that `openModel` opened. Default: the variable BASEDXL_MODEL, else the
    * bundled mini-sdxl.
    */
   model?: string | Model | undefined;
@@ -53,8 +55,15 @@ export interface PrepareOptions extends PredictionOptions {
   processCount?: number | undefined;
   /** How messages name a setting; default: as the request's property. */
   naming?: Naming | undefined;
-  /** Called with a line when a clone builds the library of "cuda-emulated", which takes minutes. */
-  onBuild?: ((line: string) => void) | undefined;
+  /**
+   * Called with a line before what takes minutes: a model is fetched, or a clone builds the library
+   * of "cuda-emulated".
+   */
+  onLine?: ((line: string) => void) | undefined;
+  /** Called as a model arrives from the hub, often. */
+  onDownload?: ((progress: DownloadProgress) => void) | undefined;
+  /** Stops a download, which rejects with "cancelled". */
+  signal?: AbortSignal | undefined;
 }
 
 /** A pipeline that can be loaded. */
@@ -84,13 +93,13 @@ export interface PrepareDependencies {
   probeDevice(): DeviceInfo;
 }
 
-/** Rejects with `BasedXLError`: "bad-option", "bad-model", "no-device", "setup". */
+/** Rejects with `BasedXLError`: "bad-option", "bad-model", "download", "no-device", "setup". */
 export async function preparePipeline(
   options: PrepareOptions = {},
   dependencies: PrepareDependencies = { probeDevice },
 ): Promise<PreparedPipeline> {
   const { threadCount = 0, processCount = 1, naming = asProperty } = options;
-  const { first: request = { prompt: "" }, onBuild = () => {} } = options;
+  const { first: request = { prompt: "" }, onLine = () => {} } = options;
   const { model: own, isBundledModel } = await modelOf(options);
   const vae = await vaeOf(options, own);
   const whole = vae === null ? own : withVae(own, vae);
@@ -99,7 +108,7 @@ export async function preparePipeline(
   const rankCount = wanted.rankCount * processCount;
   const files = requestFiles(options.modelsDir);
   const plan = planRequest(request, model, rankCount, naming, files);
-  await prepareDevice(wanted.device, onBuild);
+  await prepareDevice(wanted.device, onLine);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
   const ranks = { devices, machine, threadCount, rankCount };
@@ -108,9 +117,9 @@ export async function preparePipeline(
 
 // --- internal ---
 
-async function modelOf({ model, config, vae, modelsDir }: PrepareOptions) {
+async function modelOf({ model, config, vae, modelsDir, ...hub }: PrepareOptions) {
   if (typeof model === "object") return { model, isBundledModel: false };
-  const { path, bundled } = await resolveModelPath(model, { modelsDir });
+  const { path, bundled } = await resolveModelPath(model, { modelsDir, hub });
   const options = { config, needsVae: vae === undefined };
   return { model: await openModel(path, options), isBundledModel: bundled };
 }

@@ -3,8 +3,12 @@
  * The formatters are pure; only `createProgressView` writes, with a clock that the caller passes.
  */
 
+import { escaped } from "../errors.ts";
+import type { DownloadProgress } from "../hub/progress.ts";
 import type { JobProgress } from "../pipeline/events.ts";
 import type { Progress } from "../pipeline/session.ts";
+import { DownloadRate, downloadBars, downloadLine } from "./download-lines.ts";
+import { formatSeconds } from "./units.ts";
 
 /** The output of the view; stderr in the command. */
 export interface ProgressTarget {
@@ -16,6 +20,8 @@ export interface ProgressTarget {
 
 export interface ProgressView {
   update(progress: ShownProgress): void;
+  /** A bar for each file that is arriving, in the place of the run's. */
+  download(progress: DownloadProgress): void;
   /** Prints a line above the bar. */
   line(text: string): void;
   /** Removes the bar; it does not come back before the next `update`. */
@@ -43,7 +49,6 @@ const stageWords: Record<Progress["stage"], string> = {
   decode: "Decoding",
   encode: "Encoding",
 };
-const clearLine = "\r\x1b[K";
 const redrawMsMin = 100;
 const plainLineMsMax = 10_000;
 
@@ -99,58 +104,80 @@ export function formatPlain(progress: ShownProgress, times: StageTimes, nowMs: n
   return [`Step ${steps}${which === "" ? "" : ` of ${which}`}`, ...rest].join(", ");
 }
 
-/** 0.012 s, 0.31 s, 4.2 s, 42 s, 3 min 20 s, 2 h 05 min. */
-export function formatSeconds(seconds: number): string {
-  if (seconds < 0.0995) return `${seconds.toFixed(3)} s`;
-  if (seconds < 0.995) return `${seconds.toFixed(2)} s`;
-  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  const pad = (value: number) => String(value).padStart(2, "0");
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
-}
-
 // --- internal ---
 
 function barView(target: ProgressTarget, clockMs: () => number): ProgressView {
   let times: StageTimes | null = null;
-  let shown = "";
+  let shown: string[] = [];
   let shownKey = "";
   let shownMs = Number.NEGATIVE_INFINITY;
-  const clear = () => {
-    if (shown !== "") target.write(clearLine);
-    shown = "";
-    shownKey = "";
+  const rate = new DownloadRate();
+  const draw = (lines: string[]) => {
+    if (lines.join("\n") === shown.join("\n")) return;
+    target.write(clearLines(Math.max(1, shown.length)) + lines.join("\n"));
+    shown = lines;
   };
+  /** False where the same was drawn a moment ago. */
+  const isDue = (key: string, nowMs: number) => {
+    if (key === shownKey && nowMs - shownMs < redrawMsMin) return false;
+    shownKey = key;
+    shownMs = nowMs;
+    return true;
+  };
+  // One column stays free: a full line makes some terminals scroll.
+  const columns = () => target.columns() - 1;
   return {
     update(progress) {
       const nowMs = clockMs();
       times = followStages(times, progress, nowMs);
       const key = `${progress.images?.first} ${progress.stage} ${progress.stepIndex}`;
-      if (key === shownKey && nowMs - shownMs < redrawMsMin) return;
-      shownKey = key;
-      shownMs = nowMs;
-      // One column stays free: a full line makes some terminals scroll.
-      const text = formatBar(progress, times, nowMs, target.columns() - 1);
-      if (text === shown) return;
-      shown = text;
-      target.write(clearLine + text);
+      if (isDue(key, nowMs)) draw([formatBar(progress, times, nowMs, columns())]);
+    },
+    download(progress) {
+      const nowMs = clockMs();
+      const bytesPerSecond = rate.at(nowMs, progress.fetchedBytes);
+      const isDone = progress.doneBytes === progress.bytes;
+      if (isDue(`download ${isDone}`, nowMs)) draw(safeBars(progress, bytesPerSecond, columns()));
     },
     line(text) {
-      const bar = shown;
-      if (bar !== "") target.write(clearLine);
+      const bar = shown.join("\n");
+      if (bar !== "") target.write(clearLines(shown.length));
       target.write(`${text}\n${bar}`);
     },
-    clear,
+    clear() {
+      if (shown.length > 0) target.write(clearLines(shown.length));
+      shown = [];
+      shownKey = "";
+    },
   };
+}
+
+/** Names of files are foreign text. */
+function safeBars(progress: DownloadProgress, rate: number | null, columns: number): string[] {
+  return downloadBars(progress, rate, columns).map((line) => escaped(line));
+}
+
+/** Removes the last lines, the cursor being at the end of the last one. */
+function clearLines(count: number): string {
+  return count === 1 ? "\r\x1b[K" : `\r\x1b[${count - 1}A\x1b[J`;
 }
 
 function plainView(target: ProgressTarget, clockMs: () => number): ProgressView {
   let times: StageTimes | null = null;
   let lastMs = clockMs();
   let lastTenth = 0;
+  let downloadTenth = 0;
+  const rate = new DownloadRate();
   return {
+    download(progress) {
+      const nowMs = clockMs();
+      const bytesPerSecond = rate.at(nowMs, progress.fetchedBytes);
+      const tenth = Math.floor((10 * progress.doneBytes) / progress.bytes);
+      if (tenth === downloadTenth && nowMs - lastMs < plainLineMsMax) return;
+      downloadTenth = tenth;
+      lastMs = nowMs;
+      target.write(`${downloadLine(progress, bytesPerSecond)}\n`);
+    },
     update(progress) {
       const nowMs = clockMs();
       const { stage, stepCount } = progress;

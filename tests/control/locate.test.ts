@@ -28,9 +28,12 @@ describe("which model", () => {
   for (const [value, sentence] of [
     [
       "stabilityai/sdxl-turbo",
-      /model of the Hugging Face hub.*hf download stabilityai\/sdxl-turbo/,
+      /nor in the cache of the Hugging Face hub; .*: basedxl pull stabilityai\/sdxl-turbo\./,
     ],
-    ["./models/sdxl", /^--model \.\/models\/sdxl does not exist\. Or get one with: hf download/],
+    [
+      "./models/sdxl",
+      /^--model \.\/models\/sdxl does not exist\. Or fetch one from.* --model stab/,
+    ],
     ["none", /^--model none does not exist, and no folder of models is named: --models-dir or/],
     ["models/a.safetensors", /^--model models\/a\.safetensors does not exist, and no folder/],
     ["", /^--model is empty/],
@@ -52,34 +55,38 @@ describe("which model", () => {
     expect(message).toStartWith("BASEDXL_MODEL /none does not exist.");
   });
 
-  const hint = /Hugging Face hub.*Download it with: hf download ([\w./ -]+) --local-dir FOLDER,/;
-  for (const [value, wanted] of [
-    ["https://huggingface.co/org/my-model", "org/my-model"],
-    ["http://www.huggingface.co/org/my-model/", "org/my-model"],
-    ["https://hf.co/org/model_1.0", "org/model_1.0"],
-    ["huggingface.co/org/model", "org/model"],
-    ["HTTPS://HuggingFace.co/org/model?library=diffusers#usage", "org/model"],
-    ["https://huggingface.co/org/model/tree/main", "org/model"],
-    ["https://huggingface.co/org/model/tree/fp16/unet", "org/model --revision fp16"],
-    ["https://huggingface.co/org/model/blob/main/model_index.json", "org/model"],
-    [
-      "https://huggingface.co/org/model/resolve/v1/sdxl.safetensors?download=true",
-      "org/model --revision v1",
-    ],
-    ["https://huggingface.co/org/model.git", "org/model"],
-    ["https://huggingface.co/org/model/commit/0a1b", "org/model --revision 0a1b"],
-    ["https://hf.co/org/model/tree/refs%2Fpr%2F3", "org/model --revision refs/pr/3"],
-    ["https://hf-mirror.com/org/model", "org/model"],
-    ["hf://org/model@fp16/unet", "org/model --revision fp16"],
-    ["org/model@main", "org/model"],
-    ["hf://org/model", "org/model"],
-    ["org/model", "org/model"],
-  ] as const) {
-    test(`${value} gets the hint for the hub`, async () => {
-      const message = await refusal(() => resolveModelPath(value, { env: {} }), "bad-model");
-      expect(hint.exec(message)?.[1]).toBe(wanted);
-    });
-  }
+  test("an id of the hub is what its cache has, whole, and what can be pulled", async () => {
+    const home = mkdtempSync(join(tmpdir(), "basedxl-hub-"));
+    const root = join(home, "hub", "models--org--model");
+    const commit = "0123456789abcdef0123456789abcdef01234567";
+    mkdirSync(join(root, "refs"), { recursive: true });
+    mkdirSync(join(root, "snapshots"));
+    writeFileSync(join(root, "refs", "main"), commit);
+    const snapshot = join(root, "snapshots", commit);
+    const options = { env: { HF_HOME: home } };
+    try {
+      symlinkSync(golden, snapshot);
+      for (const value of [
+        "org/model",
+        "https://hf.co/org/model/tree/main",
+        `org/model@${commit}`,
+      ]) {
+        expect((await resolveModelPath(value, options)).path).toBe(snapshot);
+      }
+      // Python's refs are there before its files.
+      rmSync(snapshot);
+      mkdirSync(snapshot);
+      writeFileSync(join(snapshot, "model_index.json"), "{}");
+      symlinkSync(join(golden, "unet"), join(snapshot, "unet"));
+      const index = { unet: ["diffusers", "U"], vae: ["diffusers", "V"], feature: [null, null] };
+      writeFileSync(join(snapshot, "model_index.json"), JSON.stringify(index));
+      const message = await refusal(() => resolveModelPath("org/model@main", options), "bad-model");
+      expect(message).toMatch(/fetch it with: basedxl pull org\/model\.$/);
+    } finally {
+      rmSync(home, { recursive: true, force: true });
+    }
+  });
+
   for (const value of [
     "https://civitai.com/models/1/a",
     "civitai.com/api/download/models/2",
@@ -150,7 +157,7 @@ describe("a model of the hub's cache, named by its root", () => {
       null,
       /has 2 snapshots .*snapshots\/a, snap/,
     ],
-    ["no snapshot", [], null, /has no snapshot; run `hf download` again/],
+    ["no snapshot", [], null, /has no snapshot; `basedxl pull` fetches it/],
     ["a refs/main that leads out", ["a", "b"], "../..", /has 2 snapshots and no refs\/main/],
   ] as const) {
     test(`with ${what} is refused`, async () => {

@@ -2,15 +2,17 @@
  * Progress: the pure formatters, and both views against a clock that the test moves.
  */
 import { describe, expect, test } from "bun:test";
+import type { DownloadProgress } from "../../src/hub/progress.ts";
 import type { Progress } from "../../src/pipeline/session.ts";
+import { downloadBars } from "../../src/terminal/download-lines.ts";
 import {
   createProgressView,
   formatBar,
   formatPlain,
-  formatSeconds,
   type ShownProgress,
   type StageTimes,
 } from "../../src/terminal/progress.ts";
+import { formatSeconds } from "../../src/terminal/units.ts";
 
 function at(stage: Progress["stage"], stepIndex = 0, loadFraction = 1): Progress {
   return { stage, stepIndex, stepCount: 20, loadFraction, adaptFraction: 0.25 };
@@ -158,6 +160,65 @@ describe("on a terminal", () => {
     view.update(at("text"));
     view.line("warning: something");
     expect(written.slice(1)).toEqual(["\r\x1b[K", "warning: something\nEncoding the prompt"]);
+  });
+});
+
+describe("a download", () => {
+  const state = (done: number[]): DownloadProgress => {
+    const files = done.map((doneBytes, index) => {
+      return { name: `unet/file-${index}.safetensors`, bytes: 4e9, doneBytes };
+    });
+    const doneBytes = done.reduce((sum, each) => sum + each, 0);
+    return { what: "a/b", files, bytes: 4e9 * done.length, doneBytes, fetchedBytes: doneBytes };
+  };
+
+  test("has a bar for each file that is arriving, and a line for all", () => {
+    const [first, second, all, ...more] = downloadBars(state([1e9, 2e9, 4e9, 0]), 5e7, 79);
+    expect(first).toBe(
+      `unet/file-0.safetensors ${"█".repeat(5)}${"░".repeat(15)}   25 %  1.00 of 4.00 GB`,
+    );
+    expect(second).toContain(" 50 %  2.00 of 4.00 GB");
+    expect(all).toBe("1 of 4 files  7.00 of 16.0 GB  50.0 MB/s  3 min 00 s left");
+    expect(more).toEqual([]);
+  });
+
+  test("never grows wider than the terminal", () => {
+    for (let columns = 1; columns < 120; columns++) {
+      for (const line of downloadBars(state([1e9, 3.999e9]), 5e7, columns)) {
+        expect([...line].length).toBeLessThanOrEqual(columns);
+      }
+    }
+  });
+
+  test("is redrawn in place, all lines of it, and removed", () => {
+    const { written, clock, view } = viewWithClock(true);
+    view.download(state([1e9, 1e9]));
+    clock.ms += 200;
+    view.download(state([2e9, 1e9]));
+    expect(written.at(-1)).toStartWith("\r\x1b[2A\x1b[J");
+    expect(written.at(-1)?.split("\n")).toHaveLength(3);
+    view.line("hello");
+    expect(written.at(-1)).toStartWith("hello\n");
+    view.clear();
+    expect(written.at(-1)).toBe("\r\x1b[2A\x1b[J");
+  });
+
+  test("piped is one line per tenth, with the rate and the time that is left", () => {
+    const { written, clock, view } = viewWithClock(false);
+    for (let percent = 1; percent <= 100; percent++) {
+      clock.ms += 100;
+      view.download(state([4e7 * percent]));
+    }
+    expect(written).toHaveLength(10);
+    expect(written[4]).toBe("Fetched 2.00 of 4.00 GB (50 %), 400 MB/s, 5.0 s left\n");
+  });
+
+  test("names of files cannot move the cursor", () => {
+    const { written, view } = viewWithClock(true);
+    const file = { name: "a\u202eb", bytes: 10, doneBytes: 5 };
+    const [first] = state([5]).files;
+    view.download({ ...state([5]), files: [{ ...first, ...file }] });
+    expect(written.join("")).toContain("a\\u202eb");
   });
 });
 

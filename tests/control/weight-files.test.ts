@@ -138,7 +138,7 @@ describe("weight files", () => {
     symlinkSync("../../blobs/gone", join(folder, "model.safetensors"));
     const message = await refusal(() => findWeightFiles(folder, "model"), "bad-weights");
     expect(message).toMatch(
-      /is a link to \.\.\/\.\.\/blobs\/gone, which does not exist; .*hf download/,
+      /is a link to \.\.\/\.\.\/blobs\/gone, which does not exist; .*basedxl pull/,
     );
   });
 });

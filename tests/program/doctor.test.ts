@@ -22,7 +22,7 @@ import { coreQuota, cpuFeatures } from "../../src/doctor/machine.ts";
 import { hubModels, modelSection } from "../../src/doctor/models.ts";
 import { renderReport } from "../../src/doctor/render.ts";
 import { type GpuFacts, type Line, problemsOf } from "../../src/doctor/report.ts";
-import { hubFolder } from "../../src/models/hub-cache.ts";
+import { hubCacheFolder } from "../../src/hub/settings.ts";
 import { probeDevice } from "../../src/native/device-info.ts";
 import { compilerOfPackages } from "../../src/setup/compiler.ts";
 import { zigEnvironment } from "../../src/setup/native.ts";
@@ -261,10 +261,10 @@ describe("models", () => {
     const okTexts = lines.flatMap(({ state, text }) => (state === "ok" ? [text] : []));
     expect(okTexts.slice(1)).toEqual([`--model ${only}`, `--model ${current}`]);
     expect(lines.filter(({ state }) => state === "note")).toHaveLength(4);
-    expect(hubFolder({ HF_HOME: "/hf" })).toBe("/hf/hub");
-    expect(hubFolder({ HF_HOME: "~/hf" })).toBe(join(homedir(), "hf/hub"));
-    expect(hubFolder({ HF_HUB_CACHE: "~/hub" })).toBe(join(homedir(), "hub"));
-    expect(hubFolder({ HOME: "/h" })).toBe("/h/.cache/huggingface/hub");
+    expect(hubCacheFolder({ HF_HOME: "/hf" })).toBe("/hf/hub");
+    expect(hubCacheFolder({ HF_HOME: "~/hf" })).toBe(join(homedir(), "hf/hub"));
+    expect(hubCacheFolder({ HF_HUB_CACHE: "~/hub" })).toBe(join(homedir(), "hub"));
+    expect(hubCacheFolder({ HOME: "/h" })).toBe("/h/.cache/huggingface/hub");
   });
 
   test("a wrong BASEDXL_MODEL is a problem", async () => {
