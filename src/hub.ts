@@ -50,6 +50,12 @@ export function findHubModel(
   return folder && (findCached(reference, "model", folder)?.path ?? null);
 }
 
+/** As `findHubModel`, for one file. */
+export function findHubFile(reference: HubReference): string | null {
+  const folder = hubCacheFolder();
+  return folder && (findCached(reference, "file", folder)?.path ?? null);
+}
+
 // --- internal ---
 
 /** The code that fetches is loaded when it is needed. */

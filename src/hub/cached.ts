@@ -30,7 +30,10 @@ export function findCached(
     return isFile(path) ? { path, commit } : null;
   }
   const path = cache.recorded(commit, use) ?? unrecorded(snapshot, use);
-  return path === null ? null : { path, commit };
+  if (path !== null) return { path, commit };
+  // `pull` does not know what a file is for.
+  const pulled = cache.recorded(commit, "model");
+  return pulled !== null && isFile(pulled) ? { path: pulled, commit } : null;
 }
 
 /** The files that a parsed index names; none for what is no index. */

@@ -18,8 +18,7 @@ export interface FoundModel {
 }
 
 /** Endings of files that hold a model, whether they can be read or not. */
-export const modelEnding =
-  /\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|pickle|gguf|onnx|engine|trt)$/i;
+const modelEnding = /\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|pickle|gguf|onnx|engine|trt)$/i;
 
 /** What browsers and download programs append until a file is whole. */
 export const unfinishedEnding =

@@ -4,8 +4,9 @@
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
 import type { DownloadProgress } from "../hub.ts";
-import { modelFolders, resolveModelFile } from "../library/resolve.ts";
+import { modelFolders } from "../library/resolve.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
+import { fetchModelFiles, openModelFile } from "../models/hub-files.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
 import { openModel } from "../models/open.ts";
@@ -106,6 +107,9 @@ export async function preparePipeline(
   const model = withPrediction(whole, options, naming);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
+  const folders = modelFolders(options.modelsDir);
+  await fetchModelFiles("lora", request.loras, folders, options);
+  await fetchModelFiles("embedding", request.embeddings, folders, options);
   const files = requestFiles(options.modelsDir);
   const plan = planRequest(request, model, rankCount, naming, files);
   await prepareDevice(wanted.device, onLine);
@@ -124,8 +128,11 @@ async function modelOf({ model, config, vae, modelsDir, ...hub }: PrepareOptions
   return { model: await openModel(path, options), isBundledModel: bundled };
 }
 
-async function vaeOf({ vae, modelsDir }: PrepareOptions, model: Model): Promise<VaeChoice | null> {
+async function vaeOf(
+  { vae, modelsDir, ...hub }: PrepareOptions,
+  model: Model,
+): Promise<VaeChoice | null> {
   if (vae === undefined) return null;
-  const path = resolveModelFile("vae", vae, modelFolders(modelsDir));
+  const path = await openModelFile("vae", vae, modelFolders(modelsDir), hub);
   return await openVae(snapshotOf(path) ?? path, model.vae);
 }

@@ -1,10 +1,14 @@
 /**
  * Finds the files that requests name: paths, or names in the folders of models.
  */
-import { Library, modelFolders, resolveModelFile } from "../library/resolve.ts";
+import { Library, modelFolders } from "../library/resolve.ts";
+import { findModelFile } from "../models/hub-files.ts";
 
 export interface RequestFiles {
-  /** The absolute path of what `value` names. Throws "bad-model" where there is none. */
+  /**
+   * The absolute path of what `value` names, also in the hub's cache. Throws "bad-model" where
+   * there is none.
+   */
   find(kind: "lora" | "embedding", value: string): string;
   /** Those in the folders of models that the user has named, which are listed once. */
   embeddings(): FolderEmbeddings;
@@ -23,7 +27,7 @@ export function requestFiles(modelsDir?: string | readonly string[]): RequestFil
   // The hub's cache has no folder of embeddings.
   const library = new Library(modelFolders(modelsDir, process.env, { withHub: false }));
   return {
-    find: (kind, value) => resolveModelFile(kind, value, folders),
+    find: (kind, value) => findModelFile(kind, value, folders),
     embeddings: () => ({ paths: library.embeddingsByName(), warnings: library.warnings }),
   };
 }

@@ -221,9 +221,10 @@ export const settings = {
     group: "Model and device",
     hint: "PATH",
     help:
-      "A folder in diffusers' layout, a .safetensors checkpoint in the original layout, or the " +
-      "name of a model in the folders of models, which basedxl models lists. Default: the " +
-      "variable BASEDXL_MODEL, else the bundled mini-sdxl.",
+      "A folder in diffusers' layout, a .safetensors checkpoint in the original layout, the name " +
+      "of a model in the folders of models, which basedxl models lists, or a model of the " +
+      "Hugging Face hub (org/name, org/name@revision, org/name:file), which is fetched if it is " +
+      "not in the cache. Default: the variable BASEDXL_MODEL, else the bundled mini-sdxl.",
     scope: "pipeline",
     // Paths may differ; what the folders hold is compared (distributed/settings.ts).
     processes: "own",
@@ -252,8 +253,8 @@ export const settings = {
     hint: "PATH",
     help:
       "Another VAE than the model's own: a folder in diffusers' layout, a .safetensors file with " +
-      "diffusers' or the original keys, or a name from the folders of models. Default: the " +
-      "model's own.",
+      "diffusers' or the original keys, a name from the folders of models, or an id of the " +
+      "Hugging Face hub. Default: the model's own.",
     scope: "pipeline",
     // What it holds is compared with the model's other files.
     processes: "own",
@@ -316,7 +317,7 @@ export const settings = {
     group: "Model and device",
     hint: "FILE[:X[:Y]]",
     help:
-      "A LoRA or one of its kin (.safetensors, or a name from the folders of models) at scale X " +
+      "A LoRA or one of its kin (.safetensors, a name, or an id of the hub) at scale X " +
       "(default 1) in the UNet and Y (default X) in the text encoders, " +
       `-${loraScaleMax} to ${loraScaleMax}; several by giving the flag several times. Also as ` +
       "<lora:NAME:X> or <lora:NAME:Y:X> in the prompt. Default: none.",

@@ -26,6 +26,7 @@ import {
   openHubModel,
   openHubVae,
 } from "../../src/hub.ts";
+import { fetchModelFiles, findModelFile, openModelFile } from "../../src/models/hub-files.ts";
 import { random } from "../support/hub-bytes.ts";
 import {
   etagOf,
@@ -46,6 +47,8 @@ afterAll(() => {
 
 const commit = "0123456789abcdef0123456789abcdef01234567";
 const weights = random(3_000_000, 1);
+/** An empty one. */
+const safetensors = Buffer.from("\x02\0\0\0\0\0\0\0{}");
 const single = { commit, files: { "README.md": random(100, 2), "model.safetensors": weights } };
 let cache = "";
 let lines: string[] = [];
@@ -576,6 +579,37 @@ describe("what is fetched", () => {
     expect(await openVae("org/vae:sdxl_vae.safetensors")).toEndWith("/sdxl_vae.safetensors");
     // A part of a model is not the model.
     expect(await refused("org/sdxl")).toMatch(/only pickled/);
+  });
+
+  test("--vae and --lora take ids of the hub, after what is here by that name", async () => {
+    const files = { "pytorch_lora_weights.safetensors": lfs(1) };
+    server.repositories.set("org/lora", { commit, files });
+    const hub = { settings: settings() };
+    const models = join(cache, "models");
+    const named = ["org", "lora.safetensors"];
+    mkdirSync(join(models, "loras", "org"), { recursive: true });
+    writeFileSync(join(models, "loras", ...named), safetensors);
+    const here = await openModelFile("lora", "org/lora", [models], hub);
+    expect(here).toBe(join(models, "loras", ...named));
+    await fetchModelFiles("lora", [{ file: "org/lora" }, { file: 5 }, null], [models], hub);
+    expect(server.requests).toEqual([]);
+    await fetchModelFiles("lora", [{ file: "org/lora" }], [], hub);
+    expect(await openModelFile("vae", "org/lora", [], hub)).toContain("models--org--lora");
+    const before = process.env.HF_HUB_CACHE;
+    process.env.HF_HUB_CACHE = cache;
+    try {
+      expect(findModelFile("lora", "org/lora", [])).toEndWith("/pytorch_lora_weights.safetensors");
+      const message = await refusal(
+        () => findModelFile("lora", "org/other:a.safetensors", []),
+        "bad-model",
+      );
+      expect(message).toMatch(/fetch it with: basedxl pull org\/other:a\.safetensors\.$/);
+    } finally {
+      if (before === undefined) delete process.env.HF_HUB_CACHE;
+      else process.env.HF_HUB_CACHE = before;
+    }
+    const gone = await refusal(() => openModelFile("lora", "org/other", [], hub), "download");
+    expect(gone).toMatch(/^"org\/other" is not on this machine\. The hub has no model org\/other/);
   });
 
   test("a LoRA by its usual name", async () => {

@@ -228,11 +228,11 @@ describe("refusing", () => {
     [["sample", "--out", "no/x.png"], 1, "Cannot write no/x.png"],
     [["sample", "--save-latents", "no/x.safetensors"], 1, "Cannot write no/x.safetensors"],
     [["sample", "--scheduler", "ddim", "--use-karras-sigmas"], 2, "ddim"],
-    [["sample", "--model", "stabilityai/sdxl-turbo"], 1, "a model of the Hugging Face hub"],
+    [["sample", "--model", "nobody/nothing-at-all"], 1, "HF_HUB_OFFLINE forbids to fetch it"],
     // A machine with GPUs has fewer; one without has none.
     [["sample", "--device", "cuda", "--gpus", "16", ...wide], 1, "GPU"],
     [["smaple"], 2, 'There is no command "smaple". Did you mean sample?'],
-    [["--gpus", "2"], 2, "Name a command before --gpus: sample, bench"],
+    [["--gpus", "2"], 2, "Name a command before --gpus: sample, pull"],
   ] as const)(
     "%p",
     async (args, exitCode, sentence) => {

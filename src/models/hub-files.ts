@@ -1,0 +1,75 @@
+/**
+ * VAEs, LoRAs and embeddings of the hub by their ids. What exists here by that name goes first, as
+ * with models.
+ */
+import { BasedXLError, escaped } from "../errors.ts";
+import { hubEndpoint } from "../hub/settings.ts";
+import {
+  findHubFile,
+  type HubOptions,
+  type HubReference,
+  hubReference,
+  openHubFile,
+  openHubVae,
+  showReference,
+} from "../hub.ts";
+import { isPathAlone, Library, pathOf, resolveModelFile } from "../library/resolve.ts";
+
+type Kind = "vae" | "lora" | "embedding";
+
+/** The path of what `value` names; fetched, if it is on the hub only. */
+export async function openModelFile(
+  kind: Kind,
+  value: string,
+  folders: readonly string[],
+  hub: HubOptions,
+): Promise<string> {
+  const reference = referenceOf(kind, value, folders);
+  if (reference === null) return resolveModelFile(kind, value, folders);
+  try {
+    const open = kind === "vae" ? openHubVae : openHubFile;
+    return (await open(reference, hub)).path;
+  } catch (error) {
+    if (!(error instanceof BasedXLError) || error.code !== "download") throw error;
+    const shown = escaped(value, 300);
+    throw new BasedXLError("download", `"${shown}" is not on this machine. ${error.message}`);
+  }
+}
+
+/** Fetches those files of a request's setting that are on the hub only. */
+export async function fetchModelFiles(
+  kind: Kind,
+  choices: unknown,
+  folders: readonly string[],
+  hub: HubOptions,
+): Promise<void> {
+  // The request has not been checked yet.
+  if (!Array.isArray(choices)) return;
+  const files = choices.map((choice) => (choice as { file?: unknown } | null)?.file);
+  for (const file of files) {
+    if (typeof file !== "string" || referenceOf(kind, file, folders) === null) continue;
+    await openModelFile(kind, file, folders, hub);
+  }
+}
+
+/** The path of what `value` names, here or in the cache; else throws "bad-model". */
+export function findModelFile(kind: Kind, value: string, folders: readonly string[]): string {
+  const reference = referenceOf(kind, value, folders);
+  if (reference === null) return resolveModelFile(kind, value, folders);
+  const path = findHubFile(reference);
+  if (path !== null) return path;
+  throw new BasedXLError(
+    "bad-model",
+    `"${escaped(value, 300)}" is neither here nor in the cache of the Hugging Face hub; fetch it ` +
+      `with: basedxl pull ${escaped(showReference(reference), 300)}.`,
+  );
+}
+
+// --- internal ---
+
+/** null for what is here, and for what can only be a path or a name. */
+function referenceOf(kind: Kind, value: string, folders: readonly string[]): HubReference | null {
+  const reference = isPathAlone(value) ? null : hubReference(value, hubEndpoint());
+  if (reference === null || pathOf(kind, value) !== null) return null;
+  return new Library(folders).find(kind, value) === null ? reference : null;
+}
