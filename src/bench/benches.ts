@@ -63,6 +63,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./signals.ts")).run(args),
   },
+  "single-file": {
+    about: "a checkpoint in one file against a folder: time to the first step, memory; full size",
+    needsClone: true,
+    run: async (args) => (await import("./single-file.ts")).run(args),
+  },
   tiling: {
     about: "error of images decoded in tiles against whole decoding",
     run: async (args) => (await import("./tiling.ts")).run(args),

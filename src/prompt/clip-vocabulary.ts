@@ -16,29 +16,16 @@ const endId = 49_407;
 /** SDXL's two tokenizers. */
 export async function clipTokenizers(): Promise<{ tokenizer: Tokenizer; tokenizer2: Tokenizer }> {
   const folder = resources.clipVocabulary();
-  const vocabulary = clipVocabulary(join(folder, "merges.br"));
+  const vocabulary = clipVocabulary();
   return {
     tokenizer: await loadTokenizer(join(folder, "tokenizer"), endId, vocabulary),
     tokenizer2: await loadTokenizer(join(folder, "tokenizer_2"), endId, vocabulary),
   };
 }
 
-// --- internal ---
-
-/** Tokens of single bytes as printable characters, then the same as ends of words. */
-function byteTokens(): string[] {
-  const printable: number[] = [];
-  for (const [first, last] of ["!~", "¡¬", "®ÿ"] as const) {
-    for (let code = first!.charCodeAt(0); code <= last!.charCodeAt(0); code += 1) {
-      printable.push(code);
-    }
-  }
-  const others = Array.from({ length: 256 - printable.length }, (_, index) => 256 + index);
-  const tokens = [...printable, ...others].map((code) => String.fromCharCode(code));
-  return [...tokens, ...tokens.map((token) => `${token}</w>`)];
-}
-
-function clipVocabulary(path: string): Vocabulary {
+/** Tokens and merges. */
+export function clipVocabulary(): Vocabulary {
+  const path = join(resources.clipVocabulary(), "merges.br");
   const planes = brotliDecompressSync(readFileSync(path));
   const tokens = byteTokens();
   const merges: [string, string][] = [];
@@ -54,4 +41,19 @@ function clipVocabulary(path: string): Vocabulary {
   tokens.push("<|startoftext|>", "<|endoftext|>");
   const ids = new Map(tokens.map((token, id) => [token, id]));
   return { source: "CLIP's vocabulary", ids, merges, addedTokens: null };
+}
+
+// --- internal ---
+
+/** Tokens of single bytes as printable characters, then the same as ends of words. */
+function byteTokens(): string[] {
+  const printable: number[] = [];
+  for (const [first, last] of ["!~", "¡¬", "®ÿ"] as const) {
+    for (let code = first!.charCodeAt(0); code <= last!.charCodeAt(0); code += 1) {
+      printable.push(code);
+    }
+  }
+  const others = Array.from({ length: 256 - printable.length }, (_, index) => 256 + index);
+  const tokens = [...printable, ...others].map((code) => String.fromCharCode(code));
+  return [...tokens, ...tokens.map((token) => `${token}</w>`)];
 }
