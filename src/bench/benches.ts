@@ -15,6 +15,11 @@ interface Bench {
 }
 
 export const benches: Record<string, Bench> = {
+  adapters: {
+    about: "time of merging a LoRA into all linear layers of SDXL's UNet, at full size",
+    needsClone: true,
+    run: async (args) => (await import("./adapters.ts")).run(args),
+  },
   binary: {
     about: "size, start-up and side effects of the one-file program, with limits",
     needsClone: true,
