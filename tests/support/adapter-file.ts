@@ -11,6 +11,7 @@ import { type RawTensor, rawFile, type Tensors } from "./model-copy.ts";
 
 export const unetFile = "unet/diffusion_pytorch_model.safetensors";
 export const encoderFile = "text_encoder_2/model.safetensors";
+export const vaeFile = "vae/diffusion_pytorch_model.safetensors";
 
 export const folder = mkdtempSync(join(tmpdir(), "basedxl-adapters-"));
 const golden = join(import.meta.dir, "../fixtures/golden/model");
@@ -44,7 +45,7 @@ export function randomAdapter(
   const deltas = new Map<string, Float64Array>();
   for (const [file, list] of Object.entries(keys)) {
     const header = readSafetensorsHeader(join(golden, file));
-    const component = file.startsWith("unet") ? "unet" : "text_encoder_2";
+    const component = components[file]!;
     for (const key of list) {
       const [out = 1, ...inner] = header.tensors.get(key)!.shape;
       const make = (role: string, shape: number[], scale: number) => {
@@ -93,6 +94,12 @@ export function scaled(adapter: Adapter, scale: number): Adapter {
 }
 
 // --- internal ---
+
+const components: Record<string, AdapterTarget["component"]> = {
+  [unetFile]: "unet",
+  [encoderFile]: "text_encoder_2",
+  [vaeFile]: "vae",
+};
 
 function product(shape: readonly number[]): number {
   return shape.reduce((all, size) => all * size, 1);
