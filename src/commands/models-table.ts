@@ -8,6 +8,7 @@ import { escaped } from "../errors.ts";
 import { shortHash } from "../library/hashes.ts";
 import { type ListedKind, listedKinds } from "../library/kinds.ts";
 import type { ListedModel } from "../library/list.ts";
+import { formatBytes } from "../terminal/units.ts";
 
 export interface ModelRow extends ListedModel {
   /** null where it is not computed. */
@@ -117,17 +118,4 @@ function endOf(text: string, width: number): string {
 function shortPath(path: string): string {
   const home = homedir();
   return path === home || path.startsWith(`${home}/`) ? `~${path.slice(home.length)}` : path;
-}
-
-/** 512 B, 3.2 kB, 45 MB, 6.94 GB. */
-function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-  return `${value.toFixed(digits)} ${units[unit]}`;
 }
