@@ -4,8 +4,8 @@
  */
 import { realpathSync } from "node:fs";
 import { defineCommand } from "citty";
-import { BasedXLError } from "../errors.ts";
-import { HashCache, shortHash } from "../library/hashes.ts";
+import { BasedXLError, cancelled } from "../errors.ts";
+import { HashCache, type HashOptions, shortHash } from "../library/hashes.ts";
 import { listedKinds } from "../library/kinds.ts";
 import { describeModel, type ListedModel } from "../library/list.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
@@ -14,6 +14,7 @@ import { createOutput, writeJson } from "../terminal/output.ts";
 import { createStatusLine } from "../terminal/status.ts";
 import { modelsFlags } from "./models-flags.ts";
 import { type ModelRow, renderModels } from "./models-table.ts";
+import { runStoppable } from "./stoppable.ts";
 
 export const modelsCommand = defineCommand({
   meta: { name: "models", description: "List the models in folders of models" },
@@ -24,17 +25,18 @@ export const modelsCommand = defineCommand({
     const library = new Library(folders);
     checkKind(args.kind);
     if (args.names) return printNames(library, args.kind);
-    const models = await listOf(library, args.kind);
-    const rows = await withHashes(models, args.hash !== false);
-    if (args.json) {
-      const { warnings } = library;
-      writeJson({ models: rows.map(factsOf), folders, warnings });
-    } else {
+    return await runStoppable(output, async (signal) => {
+      const models = await listOf(library, args.kind, signal);
+      const rows = await withHashes(models, args.hash !== false, signal);
+      if (args.json) {
+        const { warnings } = library;
+        writeJson({ models: rows.map(factsOf), folders, warnings });
+        return;
+      }
       for (const warning of library.warnings) output.log.warn(warning);
       const { columns, isTTY } = process.stdout;
       process.stdout.write(renderModels(rows, folders, isTTY ? columns : null));
-    }
-    return 0;
+    });
   },
 });
 
@@ -59,49 +61,63 @@ function printNames(library: Library, kind: string | undefined): number {
   return 0;
 }
 
-async function listOf(library: Library, kind: string | undefined): Promise<ListedModel[]> {
+async function listOf(
+  library: Library,
+  kind: string | undefined,
+  signal: AbortSignal,
+): Promise<ListedModel[]> {
   const status = createStatusLine();
   const models: ListedModel[] = [];
   for (const [index, found] of library.all().entries()) {
+    if (signal.aborted) break;
     status.show(`Reading ${index + 1} of ${library.all().length}: ${found.name}`);
     models.push(await describeModel(found));
   }
   status.clear();
+  if (signal.aborted) throw cancelled("Stopped before all files were read.");
   return models.filter((model) => kind === undefined || model.kind === kind);
 }
 
 /** Hashes one file after the other; on a terminal with what is being done. */
-async function withHashes(models: readonly ListedModel[], isWanted: boolean): Promise<ModelRow[]> {
+async function withHashes(
+  models: readonly ListedModel[],
+  isWanted: boolean,
+  signal: AbortSignal,
+): Promise<ModelRow[]> {
   if (!isWanted) return models.map((model) => ({ ...model, sha256: null }));
   const status = createStatusLine();
   const cache = new HashCache();
   const rows: ModelRow[] = [];
   let savedMs = performance.now();
-  for (const [index, model] of models.entries()) {
-    const show = (bytes: number) => {
-      const percent = `${Math.floor((100 * bytes) / model.bytes)} %`;
-      status.show(`Hashing ${index + 1} of ${models.length}, ${percent}: ${model.name}`);
-    };
-    rows.push({ ...model, sha256: await hashOf(cache, model, show) });
-    if (performance.now() - savedMs < saveMsMin) continue;
+  try {
+    for (const [index, model] of models.entries()) {
+      const onProgress = (bytes: number) => {
+        const percent = `${Math.floor((100 * bytes) / model.bytes)} %`;
+        status.show(`Hashing ${index + 1} of ${models.length}, ${percent}: ${model.name}`);
+      };
+      rows.push({ ...model, sha256: await hashOf(cache, model, { onProgress, signal }) });
+      if (performance.now() - savedMs < saveMsMin) continue;
+      cache.save();
+      savedMs = performance.now();
+    }
+    return rows;
+  } finally {
+    status.clear();
     cache.save();
-    savedMs = performance.now();
   }
-  status.clear();
-  cache.save();
-  return rows;
 }
 
 /** null for folders, and for files that cannot be read. */
 async function hashOf(
   cache: HashCache,
   { path, isFolder, problem }: ListedModel,
-  onProgress: (bytes: number) => void,
+  options: HashOptions,
 ): Promise<string | null> {
   if (isFolder || problem !== null) return null;
   try {
-    return await cache.hashOf(realpathSync(path), { onProgress });
-  } catch {
+    return await cache.hashOf(realpathSync(path), options);
+  } catch (error) {
+    if (error instanceof BasedXLError) throw error;
     return null;
   }
 }

@@ -8,14 +8,14 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { openFolder } from "../binary/cache.ts";
-import { stopIfAborted } from "../errors.ts";
+import { cancelled } from "../errors.ts";
 
 /** The first digits of the hash, as A1111 and Civitai show it (AutoV2). */
 export function shortHash(sha256: string): string {
   return sha256.slice(0, 10);
 }
 
-interface HashOptions {
+export interface HashOptions {
   /** Bytes of the file that were read. */
   onProgress?: (bytes: number) => void;
   signal?: AbortSignal | undefined;
@@ -139,7 +139,7 @@ async function sha256Of(
     let bytes = 0;
     let { bytesRead } = await file.read(current, 0, pieceBytes, 0);
     while (bytesRead > 0) {
-      stopIfAborted(signal);
+      if (signal?.aborted) throw cancelled("Stopped before all files were hashed.");
       const position = bytes + bytesRead;
       const reading = file.read(next, 0, pieceBytes, position);
       hasher.update(current.subarray(0, bytesRead));

@@ -9,9 +9,11 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -138,6 +140,38 @@ describe("basedxl models", () => {
     );
   });
 
+  test.skipIf(process.platform !== "linux")(
+    "Ctrl-C while it hashes ends it, and what is hashed is kept",
+    async () => {
+      const head = weights({ clip_l: [1, 768], clip_g: [1, 1280] });
+      put("slow/embeddings/a.safetensors", head);
+      const big = put("slow/embeddings/b.safetensors", head);
+      // Holes take no room on the disk.
+      truncateSync(big, 64 * 2 ** 30);
+      const command = [
+        process.execPath,
+        join(root, "src/main.ts"),
+        "models",
+        "--models-dir",
+        "slow",
+      ];
+      const own = join(folder, "slow-cache");
+      const env = { ...process.env, HF_HOME: join(folder, "hf"), BASEDXL_CACHE_DIR: own };
+      const stdio = { stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
+      const child = Bun.spawn(command, { cwd: folder, env, ...stdio });
+      const whole = ended(child);
+      const cache = join(own, "hashes.json");
+      while (!isOpenIn(child.pid, big)) await Bun.sleep(10);
+      child.kill("SIGINT");
+      const { stdout, stderr, exitCode } = await whole;
+      expect({ stdout, exitCode }).toEqual({ stdout: "", exitCode: 130 });
+      expect(stderr).toBe("Stopping ...\n");
+      expect(Object.keys(JSON.parse(readFileSync(cache, "utf8")).files)).toEqual([
+        join(folder, "slow/embeddings/a.safetensors"),
+      ]);
+    },
+  );
+
   test("without folders, or with a wrong flag, says what to do", async () => {
     const { stdout, exitCode } = await models();
     expect({ stdout, exitCode }).toEqual({
@@ -151,6 +185,18 @@ describe("basedxl models", () => {
     expect(wrong.stderr).toMatch(/--kind must be one of .*, not "lroa"\. Did you mean lora\?/);
   });
 });
+
+/** Whether the process is reading the file at `path`. */
+function isOpenIn(pid: number, path: string): boolean {
+  const folderOfFiles = `/proc/${pid}/fd`;
+  return readdirSync(folderOfFiles).some((name) => {
+    try {
+      return readlinkSync(join(folderOfFiles, name)) === path;
+    } catch {
+      return false;
+    }
+  });
+}
 
 describe("the table", () => {
   const row = (name: string, more: Partial<ModelRow> = {}): ModelRow => ({
