@@ -8,7 +8,7 @@
  * - `single-file/networks.ts` and `weight-names.ts` map diffusers' keys to the file's.
  * - `single-file/prediction.ts` reads the marks of what the model predicts.
  */
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { clipTokenizers } from "../prompt/clip-vocabulary.ts";
 import { assembleModel } from "./assemble.ts";
@@ -57,7 +57,9 @@ export async function openSingleFile(
     vae: networks.vae?.config ?? folder?.vae ?? parseVaeConfig(path, sdxlVae),
   };
   const tokenizers = { tokenizer: clip && tokenizer, tokenizer2 };
-  checkTogether({ unet: path, tokenizer: path, tokenizer2: path }, { ...configs, ...tokenizers });
+  const vocabulary = folder ? join(folder.path, "tokenizer") : path;
+  const places = { unet: path, tokenizer: vocabulary, tokenizer2: vocabulary };
+  checkTogether(places, { ...configs, ...tokenizers });
   return assembleModel({
     path,
     name: basename(path).replace(/\.safetensors$/i, ""),
@@ -96,6 +98,7 @@ const components: Record<keyof Networks, [component: Component, noun: string]> =
   unet: ["unet", "the UNet"],
   vae: ["vae", "the VAE"],
 };
+const bothEncoders = `${components.clip[1]} and ${components.clip2[1]}`;
 const networkNames = Object.keys(components) as (keyof Networks)[];
 
 /** Refuses files that lack a network, or tensors of one. */
@@ -116,7 +119,10 @@ function checkComplete(
     );
   }
   if (folder === null && absent.length > 0) {
-    const nouns = absent.map((name) => components[name][1]).join(" and ");
+    const nouns = absent
+      .map((name) => components[name][1])
+      .join(" and ")
+      .replace(bothEncoders, "both text encoders");
     refuse(
       header.path,
       `lacks ${nouns}; name a diffusers folder that has the rest: --config FOLDER`,
@@ -126,7 +132,8 @@ function checkComplete(
     const missing = networks[name]?.missing ?? [];
     if (missing.length === 0) continue;
     const noun = components[name][1];
-    refuse(header.path, `lacks ${missing.length} tensors of ${noun}: ${listOf(missing)}`);
+    const count = missing.length === 1 ? "a tensor" : `${missing.length} tensors`;
+    refuse(header.path, `lacks ${count} of ${noun}: ${listOf(missing)}`);
   }
 }
 

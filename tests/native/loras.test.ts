@@ -6,7 +6,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { openSingleFile } from "../../src/models/single-file.ts";
 import { type GenerateRequest, type LoraChoice, Pipeline } from "../../src/pipeline.ts";
 import { writeRandomLora } from "../support/random-lora.ts";
 
@@ -77,4 +79,19 @@ test("a file that is missing or broken fails its own job alone", async () => {
   expect(job(pipeline, { loras: [{ file: missing }] })).rejects.toThrow(missing);
   expect(job(pipeline, { loras: [{ file: goldenModel }] })).rejects.toThrow();
   expect((await job(pipeline, { loras: [{ file: text }] })).length).toBeGreaterThan(0);
+}, 60_000);
+
+test("over a checkpoint in one file they give the bits of its folder", async () => {
+  const path = join(folder, "golden.safetensors");
+  writeSingleFile(model, path);
+  const single = await openSingleFile(path, { config: goldenModel });
+  // Text encoders: thirds of in_proj, and the transposed projection.
+  const loras = [{ file: attention, scale: 0.8 }, { file: text }];
+  const latents: string[] = [];
+  for (const each of [model, single]) {
+    await using pipeline = await Pipeline.open({ ...options, model: each });
+    latents.push(await job(pipeline, { loras }), await job(pipeline, {}));
+  }
+  expect(latents.slice(2)).toEqual(latents.slice(0, 2));
+  expect(latents[0]).not.toBe(latents[1]!);
 }, 60_000);

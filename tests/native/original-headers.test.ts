@@ -175,7 +175,7 @@ describe("full-size checkpoints in one file", () => {
     const sentences: [ReadonlyMap<string, number[]>, string][] = [
       [
         shapesOf(unet.base!),
-        "lacks the first text encoder and the second text encoder and the VAE; name a diffusers " +
+        "lacks both text encoders and the VAE; name a diffusers " +
           "folder that has the rest: --config FOLDER.",
       ],
       [
@@ -184,7 +184,7 @@ describe("full-size checkpoints in one file", () => {
       ],
       [
         shapesOf(checkpointTensors("base").filter(([name]) => !/middle_block.1.norm/.test(name))),
-        "lacks 1 tensors of the UNet: model.diffusion_model.middle_block.1.norm.weight.",
+        "lacks a tensor of the UNet: model.diffusion_model.middle_block.1.norm.weight.",
       ],
       [
         shapesOf(checkpointTensors("base").filter(([name]) => !/mlp.c_fc/.test(name))),

@@ -4,23 +4,29 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
+  closeSync,
   cpSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { writeSingleFile } from "../../src/bench/support/single-file.ts";
+import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { openSingleFile } from "../../src/models/single-file.ts";
+import { checkModel } from "../../src/native/plan.ts";
 import { planOf } from "../../src/native/testing.ts";
 import { draw } from "../support/draw.ts";
 
@@ -130,7 +136,7 @@ describe("a checkpoint in one file", () => {
     const key = "model.diffusion_model.middle_block.1.proj_in.weight";
     renamed(path, key, key.replace("proj_in", "proj_im"));
     expect(await sentenceOf(() => openSingleFile(path, { config }))).toBe(
-      `${path} lacks 1 tensors of the UNet: ${key}.`,
+      `${path} lacks a tensor of the UNet: ${key}.`,
     );
     const bias = "first_stage_model.decoder.conv_in.bias";
     const other = singleFile("biased");
@@ -184,6 +190,30 @@ describe("a checkpoint in one file", () => {
     expect(await sentenceOf(() => openSingleFile(unet))).toContain("--config FOLDER");
   });
 });
+
+test("random damage to a header ends in a sentence, or in a plan", async () => {
+  const path = singleFile("damaged");
+  const whole = readFileSync(path);
+  const headerEnd = 8 + Number(whole.readBigUInt64LE(0));
+  const file = openSync(path, "r+");
+  const edits = fc.array(fc.tuple(fc.nat(headerEnd - 1), fc.nat(255)), {
+    minLength: 1,
+    maxLength: 6,
+  });
+  const check = async (list: [number, number][]) => {
+    for (const [at, byte] of list) writeSync(file, Buffer.of(byte), 0, 1, at);
+    try {
+      checkModel(nativeModelOf(await openSingleFile(path, { config })), 8);
+    } catch (error) {
+      if (!(error instanceof BasedXLError)) throw error;
+      expect(error.message).toMatch(/^[^\p{Cc}]+[.?]$/u);
+    } finally {
+      for (const [at] of list) writeSync(file, whole, at, 1, at);
+    }
+  };
+  await fc.assert(fc.asyncProperty(edits, check), { numRuns: 500 });
+  closeSync(file);
+}, 60_000);
 
 function onlyUnet({ weights }: Model): Model["weights"] {
   const none = { files: [], names: null };
