@@ -2,7 +2,7 @@
  * LoRAs that make few steps do: which steps, sampler, spacing and guidance each was trained for,
  * recognised by the file's name or by its header. Settings are never changed for them.
  */
-import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
+import { type Scheduler, schedulers, type TimestepSpacing } from "../settings/names.ts";
 
 interface Recipe {
   title: string;
@@ -44,8 +44,12 @@ export function recipeOf(names: readonly string[]): Recipe | null {
 /** What the recipe wants, as in "SDXL-Lightning: 4 steps of euler, trailing, no guidance". */
 export function describeRecipe(recipe: Recipe): string {
   const { title, steps, sampler, spacing, guidance, note } = recipe;
+  const isThere = recipe.schedulers.some((name) =>
+    (schedulers as readonly string[]).includes(name),
+  );
+  const missing = isThere ? "" : " (which this version lacks)";
   const parts = [
-    `${rangeOf(steps)} ${steps[1] === 1 ? "step" : "steps"} of ${sampler}`,
+    `${rangeOf(steps)} ${steps[1] === 1 ? "step" : "steps"} of ${sampler}${missing}`,
     ...(spacing === null ? [] : [`${spacing} spacing`]),
     guidance[1] <= 1 ? "no guidance (scale 1)" : `guidance ${rangeOf(guidance)}`,
     ...(note === undefined ? [] : [note]),
@@ -93,7 +97,7 @@ const recipes: readonly Recipe[] = [
   },
   {
     title: "SDXL-Lightning",
-    match: /lightning.*?(\d+)[-_ ]?step|(\d+)[-_ ]?steps?[-_ ].*lightning|lightning/i,
+    match: /(?:xl[-_ ]?)?lightning.*?(\d+)[-_ ]?step|(\d+)[-_ ]?step.*lightning|xl[-_ ]?lightning/i,
     steps: [2, 8],
     sampler: "euler",
     schedulers: ["euler"],

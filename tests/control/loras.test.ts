@@ -223,25 +223,33 @@ describe("a request", () => {
 
 describe("recipes", () => {
   test.each([
-    ["dmd2_sdxl_4step_lora_fp16", "DMD2: 4 steps of lcm at timesteps 999, 749, 499, 249, no"],
+    ["dmd2_sdxl_4step_lora_fp16", "DMD2: 4 steps of lcm at timesteps 999, 749, 499, 249"],
     [
       "sdxl_lightning_8step_lora",
       "SDXL-Lightning: 8 steps of euler, trailing spacing, no guidance",
     ],
     ["Hyper-SDXL-8steps-CFG-lora", "Hyper-SD with guidance: 8 steps of ddim or euler, trailing"],
-    ["Hyper-SDXL-1step-lora", "Hyper-SD in one step: 1 step of tcd at timestep 800, no guidance"],
+    ["Hyper-SDXL-1step-lora", "Hyper-SD in one step: 1 step of tcd at timestep 800"],
     ["Hyper-SDXL-4steps-lora", "Hyper-SD: 4 steps of ddim or tcd, trailing spacing, no guidance"],
     ["pcm_sdxl_normalcfg_8step_converted", "PCM with guidance: 8 steps of tcd or ddim, trailing"],
     ["pcm_sdxl_smallcfg_2step_converted", "PCM: 2 steps of tcd or ddim, trailing spacing"],
-    ["lcm-lora-sdxl", "LCM: 2 to 8 steps of lcm, guidance 1 to 2"],
-    ["TCD-SDXL-LoRA", "TCD: 2 to 20 steps of tcd, no guidance"],
+    ["lcm-lora-sdxl", "LCM: 2 to 8 steps of lcm"],
+    ["TCD-SDXL-LoRA", "TCD: 2 to 20 steps of tcd"],
     ["sd_xl_turbo_lora_v1-64dim", "SDXL Turbo: 1 to 4 steps of euler_a, trailing spacing"],
   ])("%s", (name, expected) => {
     expect(describeRecipe(recipeOf([name])!)).toStartWith(expected);
   });
 
   test("of other names there is none", () => {
-    for (const name of ["anime", "turbocharged_car", "ballcm", "hyperdetail", "dmdx", "pcmag"]) {
+    for (const name of [
+      "anime",
+      "turbocharged_car",
+      "ballcm",
+      "hyperdetail",
+      "dmdx",
+      "pcmag",
+      "lightning_bolts",
+    ]) {
       expect(recipeOf([name])).toBeNull();
     }
   });

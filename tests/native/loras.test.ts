@@ -2,7 +2,7 @@
  * LoRAs through the public API: they belong to a job, change between jobs, and leave no trace.
  */
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
@@ -71,6 +71,19 @@ test("a tag in the prompt is the setting, for its image alone", async () => {
   expect(bytes(latents!.subarray(0, half))).toBe(plain);
   expect(bytes(latents!.subarray(half))).toBe(set);
   expect(warnings).toEqual([]);
+}, 60_000);
+
+test("a file that was replaced between two jobs is read again", async () => {
+  await using pipeline = await Pipeline.open(options);
+  const file = join(folder, "replaced.safetensors");
+  const latents: string[] = [];
+  for (const source of [attention, text, attention]) {
+    copyFileSync(source, `${file}.new`);
+    renameSync(`${file}.new`, file);
+    latents.push(await job(pipeline, { loras: [{ file }] }));
+  }
+  expect(latents[1]).not.toBe(latents[0]!);
+  expect(latents[2]).toBe(latents[0]!);
 }, 60_000);
 
 test("a file that is missing or broken fails its own job alone", async () => {
