@@ -69,7 +69,7 @@ export function pathOf(kind: ModelKind, value: string): string | null {
   if (kind === "checkpoint" && basename(path) === "model_index.json") return dirname(path);
   if (!stat.isDirectory() || folderKinds.has(kind)) return path;
   // A folder that another program saved a LoRA in; others have the name by chance.
-  return onlyWeights(readdirSync(path).map((name) => join(path, name)));
+  return onlyWeights(siblingsOf(join(path, "*")));
 }
 
 /** `path`, unless its first bytes or its name show that it holds no weights that can be read. */
@@ -122,6 +122,11 @@ export class Library {
   absence(kind: ModelKind, value: string): string {
     const unfinished = unfinishedBeside(value);
     if (unfinished !== null) return `is not there yet: ${unfinished} is an unfinished download.`;
+    const inside = siblingsOf(join(value, "*")).filter((path) => safetensorsEnding.test(path));
+    if (inside.length > 0) {
+      const few = listed(inside.map((path) => escaped(path, 200)));
+      return `is a folder of several files: name one of them, ${few}.`;
+    }
     if (isPathAlone(value)) return `does not exist.${suggestion(siblingsOf(value), value)}`;
     const { length } = this.roots;
     if (length === 0) {
@@ -175,6 +180,8 @@ export class Library {
 
 // --- internal ---
 
+const safetensorsEnding = /\.(safetensors|sft)$/i;
+
 /** In sentences. */
 const nouns: Record<ModelKind, string> = {
   checkpoint: "model",
@@ -218,7 +225,7 @@ function rankOf({ name, folder, isFolder }: FoundModel, wanted: string): number 
     names.some((each) => each.toLowerCase().endsWith(`/${lower}`)),
   ].indexOf(true);
   if (fits < 0) return null;
-  const isReadable = isFolder || /\.(safetensors|sft)$/i.test(name);
+  const isReadable = isFolder || safetensorsEnding.test(name);
   const place = folder.prefix === undefined ? 0 : 4;
   return fits + place + (isReadable ? 0 : unfinishedEnding.test(name) ? 16 : 8);
 }
@@ -229,7 +236,7 @@ function shortName({ name, isFolder }: FoundModel): string {
 
 /** The weights among `paths`, by the names that programs give them, or if there is one file. */
 function onlyWeights(paths: readonly string[]): string | null {
-  const files = paths.filter((path) => /\.(safetensors|sft)$/i.test(path));
+  const files = paths.filter((path) => safetensorsEnding.test(path));
   const usual = /^(pytorch_lora_weights|adapter_model)\.safetensors$/;
   const [first, ...others] = files;
   const named = files.find((path) => usual.test(basename(path)));
@@ -268,11 +275,12 @@ function listed(texts: readonly string[]): string {
   return shownTexts.length < 2 ? last : `${shownTexts.slice(0, -1).join(", ")} or ${last}`;
 }
 
-/** Names beside the path `value`, written as it is. */
+/** Paths beside the path `value`, written as it is, sorted; none where they cannot be listed. */
 function siblingsOf(value: string): string[] {
   try {
     const folder = dirname(value);
-    return readdirSync(absolutePath(expandHome(folder))).map((name) => join(folder, name));
+    const names = readdirSync(absolutePath(expandHome(folder))).sort();
+    return names.map((name) => join(folder, name));
   } catch {
     return [];
   }

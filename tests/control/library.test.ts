@@ -337,10 +337,15 @@ describe("names", () => {
     );
   });
 
-  test("a folder that holds one LoRA is that LoRA", () => {
+  test("a folder that holds one LoRA is that LoRA", async () => {
     const saved = tree("pytorch_lora_weights.safetensors", "other.safetensors", "README.md");
     expect(resolveModelFile("lora", saved, [])).toEndWith("pytorch_lora_weights.safetensors");
     expect(resolveModelFile("vae", saved, [])).toBe(saved);
+    const several = tree("a.safetensors", "b.safetensors");
+    expect(await refusal(() => resolveModelFile("lora", several, []), "bad-model")).toEndWith(
+      `is a folder of several files: name one of them, ${several}/a.safetensors or ` +
+        `${several}/b.safetensors.`,
+    );
   });
 
   test("--model takes them, and says what is near", async () => {
