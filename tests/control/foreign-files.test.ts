@@ -48,7 +48,7 @@ describe("by the first bytes, whatever the name says:", () => {
     [
       "xet",
       "# xet version 0\nfilesize = 3\nhash = 'a'\n",
-      /is a pointer of git-xet.*`hf download`/,
+      /is a pointer of git-xet.*; run `git xet checkout`/,
     ],
     ["HTML", "<!DOCTYPE html><html><title>Sign in</title>", /is a web page.*; get the model/],
     ["JSON", '{"error":"Unauthorized","message":"log in"}', /answer of a web site.*; log in there/],
