@@ -139,7 +139,9 @@ export function fingerprintOf(loras: readonly PlannedLora[]): string {
   return loras
     .map(({ file, scale, textScale }) => {
       const { tensors, metadata, fileBytes } = file.header;
-      const text = JSON.stringify([[...tensors], [...metadata]]);
+      // Alphas are not in the header.
+      const factors = file.targets.map((target) => target.scale);
+      const text = JSON.stringify([[...tensors], [...metadata], factors]);
       const sha256 = new Bun.CryptoHasher("sha256").update(text).digest("hex");
       return `${fileBytes}:${sha256.slice(0, 12)}:${scale}:${textScale}`;
     })

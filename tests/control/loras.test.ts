@@ -3,13 +3,14 @@
  * what processes compare.
  */
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describeLora, fingerprintOf } from "../../src/adapters/plan.ts";
 import { readPromptTags } from "../../src/adapters/prompt-tags.ts";
 import { describeRecipe, differencesFrom, recipeOf } from "../../src/adapters/recipes.ts";
+import { reportLoras } from "../../src/adapters/report.ts";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
 import { differenceOf, type ProcessFacts, settingsOf } from "../../src/distributed/settings.ts";
 import { BasedXLError } from "../../src/errors.ts";
@@ -218,6 +219,34 @@ describe("a request", () => {
     expect(differenceOf(settings(both), settings(unetAlone), 1)).toStartWith(
       "Process 1 and process 0 differ in --lora (",
     );
+  });
+});
+
+describe("a file", () => {
+  test("has the hash that sites know it by: of its tensors alone", async () => {
+    const { loras } = plan({ loras: [{ file: both }] });
+    const bytes = readFileSync(both);
+    const tensors = bytes.subarray(8 + Number(bytes.readBigUInt64LE()));
+    const hash = new Bun.CryptoHasher("sha256").update(tensors).digest("hex").slice(0, 12);
+    expect(await reportLoras(loras)).toEqual([
+      { name: "both", path: both, scale: 1, text_scale: 1, weights: 2, hash },
+    ]);
+  });
+
+  test("of PEFT has its alpha in the configuration beside it", () => {
+    const path = "mid_block.attentions.0.proj_in";
+    const peft = join(folder, "peft");
+    mkdirSync(peft);
+    const file = join(peft, "adapter_model.safetensors");
+    const base = `base_model.model.${path}`;
+    const shapes = { [`${base}.lora_B.weight`]: [128, 2], [`${base}.lora_A.weight`]: [2, 128] };
+    writeFileSync(file, safetensorsBytes(shapes));
+    const scale = () => plan({ loras: [{ file }] }).loras[0]!.file.targets[0]!.scale;
+    expect(scale()).toBe(1);
+    writeFileSync(join(peft, "adapter_config.json"), JSON.stringify({ r: 2, lora_alpha: 8 }));
+    // The file itself has not changed, and was matched before.
+    utimesSync(file, 1, 1);
+    expect(scale()).toBe(4);
   });
 });
 
