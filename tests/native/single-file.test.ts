@@ -29,6 +29,7 @@ import { openSingleFile } from "../../src/models/single-file.ts";
 import { checkModel } from "../../src/native/plan.ts";
 import { planOf } from "../../src/native/testing.ts";
 import { draw } from "../support/draw.ts";
+import { copyModel, removeCopies } from "../support/model-copy.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-single-"));
 const config = goldenModel;
@@ -37,7 +38,10 @@ let golden: Model;
 beforeAll(async () => {
   golden = await openModelFolder(goldenModel);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+  removeCopies();
+});
 
 /** The golden model as one file. */
 function singleFile(name: string, options: Parameters<typeof writeSingleFile>[2] = {}): string {
@@ -46,8 +50,8 @@ function singleFile(name: string, options: Parameters<typeof writeSingleFile>[2]
   return path;
 }
 
-const drawn = (model: Model, rankCount = 1) =>
-  draw({ model, width: 64, height: 64, stepCount: 2, rankCount });
+const drawn = (model: Model, rankCount = 1, onWarning?: (sentence: string) => void) =>
+  draw({ model, width: 64, height: 64, stepCount: 2, rankCount, onWarning });
 
 /** The golden folder with all weights in F32. */
 function wideFolder(): string {
@@ -129,6 +133,34 @@ describe("a checkpoint in one file", () => {
     const [ofFolder, ofFile] = plans.map(({ weight_bytes }) => weight_bytes);
     expect(ofFile).toBe(ofFolder!);
     expect(ofFile).toBeLessThan(statSync(path).size);
+  });
+
+  test("and with 8-bit weights and their scales", async () => {
+    const file = "unet/diffusion_pytorch_model.safetensors";
+    const small = copyModel(file, (tensors) => {
+      for (const [name, tensor] of [...tensors]) {
+        if (tensor.shape.length !== 2) continue;
+        // The upper byte of an F16 number.
+        const bytes = tensor.bytes.filter((_, index) => index % 2 === 1);
+        tensors.set(name, { ...tensor, dtype: "F8_E5M2", bytes });
+        const scale = new Uint8Array(Float32Array.of(1.25).buffer);
+        const scaleName = name.replace(/weight$/, "scale_weight");
+        tensors.set(scaleName, { dtype: "F32", shape: [], bytes: scale });
+      }
+    });
+    const model = await openModelFolder(small);
+    const path = join(folder, "small.safetensors");
+    writeSingleFile(model, path, {
+      marks: ["model.diffusion_model.scaled_fp8", "scaled_fp8"],
+    });
+    const single = await openSingleFile(path, { config });
+    expect(single.warnings).toEqual([]);
+    const warnings: string[] = [];
+    const onWarning = (sentence: string) => void warnings.push(sentence);
+    const found = await drawn(single, 1, onWarning);
+    expect(found.latents).toEqual((await drawn(model)).latents);
+    expect(found.latents).not.toEqual((await drawn(golden)).latents);
+    expect(warnings).toEqual([]);
   });
 
   test("of which a tensor is missing is refused by its own key", async () => {

@@ -93,7 +93,8 @@ function targets(files: string[], prefix: string, modules: readonly ModuleName[]
   }
   const found = new Map<string, Target>();
   for (const { diffusers, original, joint = ".", transposed = false } of modules) {
-    for (const end of ["weight", "bias"]) {
+    // Beside weights there may be scales of 8-bit numbers.
+    for (const end of ["weight", "bias", ...(joint === "." ? scaleEnds : [])]) {
       const source = sources.get(`${diffusers}.${end}`);
       if (source === undefined) continue;
       const name = prefix + (joint === null ? original : `${original}${joint}${end}`);
@@ -111,7 +112,10 @@ function targets(files: string[], prefix: string, modules: readonly ModuleName[]
   return [...found.values()];
 }
 
-const elementBytes: Record<string, number> = { F32: 4, F16: 2, BF16: 2 };
+const scaleEnds = ["scale_weight", "weight_scale", "scale_input", "comfy_quant"];
+const elementBytes: Record<string, number> = {
+  ...{ F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1, U8: 1 },
+};
 
 function countOf(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
