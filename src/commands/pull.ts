@@ -17,7 +17,15 @@ export const pullCommand = defineCommand({
     const { quiet = false, json = false, verbose = false } = args;
     const output = createOutput({ quiet, json, verbose });
     const reference = referenceOf(args.id);
-    return await runStoppable(output, (signal) => pull(reference, output, signal));
+    return await runStoppable(output, async (signal) => {
+      try {
+        await pull(reference, output, signal);
+      } catch (error) {
+        // What was fetched stays: unlike other commands, it is worth a sentence.
+        if (signal.aborted) output.log.info((error as Error).message);
+        throw error;
+      }
+    });
   },
 });
 

@@ -2,7 +2,7 @@
  * Models of the hub that are in the cache already: found without a request, so that a run does not
  * depend on the network. A branch means what it meant when it was last fetched; `pull` looks again.
  */
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type HubUse, RepositoryCache } from "./cache.ts";
 import { configNames, modelFolders, weightCandidates, weightStem } from "./choose.ts";
@@ -34,6 +34,23 @@ export function findCached(
   // `pull` does not know what a file is for.
   const pulled = cache.recorded(commit, "model");
   return pulled !== null && isFile(pulled) ? { path: pulled, commit } : null;
+}
+
+/**
+ * The only .safetensors file of the snapshot that `reference` names: probably the whole repository,
+ * which the hub alone could tell.
+ */
+export function findOnlyFile(reference: HubReference, cacheFolder: string): CachedModel | null {
+  const cache = new RepositoryCache(cacheFolder, reference.id);
+  const commit = cache.commitOf(reference.revision ?? "main");
+  if (commit === null || reference.file !== undefined) return null;
+  const snapshot = cache.snapshot(commit);
+  const names = namesIn(snapshot).filter((name) => name.endsWith(".safetensors"));
+  const [name, ...more] = names;
+  if (name === undefined || more.length > 0 || isFile(join(snapshot, "model_index.json"))) {
+    return null;
+  }
+  return { path: join(snapshot, name), commit };
 }
 
 /** The files that a parsed index names; none for what is no index. */
@@ -83,6 +100,14 @@ function isWhole(snapshot: string, folder: string): boolean {
     const shards = shardNames(jsonOf(join(snapshot, folder, name)));
     return shards.length > 0 && shards.every(has);
   });
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }
 
 function isFile(path: string): boolean {

@@ -272,8 +272,10 @@ async function textOf(transfer: Transfer, bytesMax: number, endpoint: string): P
 async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, ms);
-  signal?.addEventListener("abort", () => resolve(), { once: true });
+  const stop = () => resolve();
+  signal?.addEventListener("abort", stop);
   await promise;
+  signal?.removeEventListener("abort", stop);
   clearTimeout(timer);
   if (signal?.aborted) throw stopped();
 }

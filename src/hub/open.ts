@@ -8,7 +8,7 @@ import { BasedXLError, escaped, stopIfAborted } from "../errors.ts";
 import { formatBytes } from "../terminal/units.ts";
 import { fetchBlob } from "./blob.ts";
 import { cacheError, type HubUse, RepositoryCache } from "./cache.ts";
-import { type CachedModel, findCached, shardNames } from "./cached.ts";
+import { type CachedModel, findCached, findOnlyFile, shardNames } from "./cached.ts";
 import { type Choice, chooseFiles } from "./choose.ts";
 import type { HubClient } from "./http.ts";
 import { type HubFile, type Listing, listRepository } from "./listing.ts";
@@ -49,13 +49,15 @@ export async function openHub(
   options: HubOptions = {},
 ): Promise<OpenedModel> {
   const { settings = hubSettings(), signal, onLine: say = () => {}, refresh = false } = options;
-  const found = findCached(reference, use, settings.cacheFolder);
-  const kept = found && { ...found, files: 0, bytes: 0, fetchedBytes: 0, isFresh: false };
-  if (kept !== null && (!refresh || settings.offline)) return kept;
+  const { cacheFolder, offline } = settings;
+  const found = findCached(reference, use, cacheFolder);
+  if (found !== null && (!refresh || offline)) return keptOf(found);
+  const likely = found ?? findOnlyFile(reference, cacheFolder);
   const shown = escaped(showReference(reference), 300);
-  if (settings.offline) {
+  if (offline) {
+    if (likely !== null) return keptOf(likely);
     throw refusal(
-      `${shown} is not whole in ${settings.cacheFolder}, and HF_HUB_OFFLINE forbids to fetch it: ` +
+      `${shown} is not whole in ${cacheFolder}, and HF_HUB_OFFLINE forbids to fetch it: ` +
         "unset HF_HUB_OFFLINE, or name another cache in HF_HUB_CACHE.",
     );
   }
@@ -65,9 +67,9 @@ export async function openHub(
     listing = await listRepository(client, reference.id, reference.revision ?? "main");
   } catch (error) {
     stopIfAborted(signal);
-    if (kept === null || !(error instanceof BasedXLError)) throw error;
+    if (likely === null || !(error instanceof BasedXLError)) throw error;
     say(`${error.message} Using ${shown} as it was last fetched.`);
-    return kept;
+    return keptOf(likely);
   }
   return await new Download(client, reference, use, listing, options.onDownload).run();
 }
@@ -80,6 +82,10 @@ const sideBySide = 4;
 const indexBytesMax = 32 << 20;
 /** Links, folders and the blocks that files end in. */
 const spareBytes = 16 << 20;
+
+function keptOf(found: CachedModel): OpenedModel {
+  return { ...found, files: 0, bytes: 0, fetchedBytes: 0, isFresh: false };
+}
 
 class Download {
   private readonly cache: RepositoryCache;

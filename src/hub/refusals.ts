@@ -73,6 +73,12 @@ export function networkRefusal(
           "and HF_ENDPOINT.",
         true,
       );
+    case "ERR_PROXY_TUNNEL":
+      return result(
+        `The proxy of ${proxy} does not connect to ${host}; one with a password is written ` +
+          "http://USER:PASSWORD@HOST:PORT.",
+        true,
+      );
     case "ETIMEDOUT":
       return result(`${host} does not answer${via}; try again later.`, false);
     default:

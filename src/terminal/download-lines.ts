@@ -37,7 +37,7 @@ export function downloadBars(
   );
   const bars = arriving.slice(0, barsMax).map((file) => {
     const fraction = file.doneBytes / file.bytes;
-    const name = endOf(file.name, nameWidth).padEnd(nameWidth);
+    const name = shortened(file.name, nameWidth).padEnd(nameWidth);
     const figures = `  ${percent(fraction)}  ${ofBytes(file.doneBytes, file.bytes)}`;
     const width = Math.min(20, columns - nameWidth - figures.length - 1);
     const bar = width < 4 ? "" : ` ${"█".repeat(Math.round(fraction * width)).padEnd(width, "░")}`;
@@ -74,8 +74,10 @@ function percent(fraction: number): string {
   return `${String(Math.floor(100 * fraction)).padStart(3)} %`;
 }
 
-/** The end of a path says more than its beginning. */
-function endOf(name: string, width: number): string {
+/** `unet/diffu…model.fp16.safetensors`: the folder and the ending say most. */
+function shortened(name: string, width: number): string {
   const letters = [...name];
-  return letters.length <= width ? name : `…${letters.slice(1 - width).join("")}`;
+  if (letters.length <= width) return name;
+  const first = Math.floor(width / 3);
+  return `${letters.slice(0, first).join("")}…${letters.slice(first + 1 - width).join("")}`;
 }

@@ -18,6 +18,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import fc from "fast-check";
+import { BasedXLError } from "../../src/errors.ts";
 import type { HubSettings } from "../../src/hub/settings.ts";
 import {
   type HubOptions,
@@ -358,8 +360,15 @@ describe("refusals leave nothing that looks whole:", () => {
     expect(await refused("org/single", { offline: true })).toMatch(/HF_HUB_OFFLINE forbids/);
     await open("org/single");
     server.requests.length = 0;
-    await open("org/single", { settings: settings({ offline: true }), refresh: true });
+    const offline = { settings: settings({ offline: true }), refresh: true };
+    const { path } = await open("org/single", offline);
+    // As Python leaves it, without our record.
+    rmSync(join(cache, "models--org--single", ".basedxl"), { recursive: true });
+    expect((await open("org/single", offline)).path).toBe(path);
     expect(server.requests).toEqual([]);
+    server.fault = () => ({ status: 503 });
+    expect((await open("org/single")).path).toBe(path);
+    expect(lines.at(-1)).toMatch(/as it was last fetched/);
   });
 
   test("too little disk for it", async () => {
@@ -618,6 +627,55 @@ describe("what is fetched", () => {
     const { path } = await openHubFile(hubReference("org/lora")!, { settings: settings() });
     expect(path).toEndWith("/pytorch_lora_weights.safetensors");
   });
+});
+
+test("whatever the server answers: the file, or a sentence and nothing like it", async () => {
+  const bytes = random(20_000, 6);
+  const texts = [
+    "",
+    "bytes 0-1/2",
+    "bytes 5-19999/20000",
+    '"a"',
+    'W/"a"',
+    "text/html",
+    "-1",
+    "9e9",
+  ];
+  const names = ["content-range", "etag", "content-type", "content-length", "x-linked-etag"];
+  const fault = fc.record({
+    status: fc.option(fc.constantFrom(200, 206, 204, 304, 302, 400, 403, 404, 416, 429, 500, 503)),
+    cutAfter: fc.option(fc.nat(25_000)),
+    headers: fc.dictionary(fc.constantFrom(...names), fc.constantFrom(...texts), { maxKeys: 2 }),
+    ignoresRange: fc.boolean(),
+    body: fc.option(fc.constantFrom("", "{}", "<html>", "x".repeat(30_000))),
+  });
+  const runs = fc.asyncProperty(fc.array(fault, { maxLength: 8 }), async (list) => {
+    const folder = mkdtempSync(join(top, "cache-"));
+    server.repositories.set("org/fuzz", { commit, files: { "a.safetensors": bytes } });
+    server.fault = ({ path }) => {
+      if (!path.includes("/resolve/") && !path.startsWith("/cdn/")) return undefined;
+      const { status, cutAfter, body, ...others } = list.shift() ?? {};
+      const given = { status, cutAfter, body };
+      const set = Object.entries(given).filter(
+        ([, value]) => value !== null && value !== undefined,
+      );
+      return { ...others, ...Object.fromEntries(set) };
+    };
+    const quick = settings({ cacheFolder: folder, pauseMs: 0, timeoutMs: 200 });
+    try {
+      const { path } = await open("org/fuzz", { settings: quick });
+      expect(readFileSync(path).equals(bytes)).toBe(true);
+    } catch (error) {
+      if (!(error instanceof BasedXLError)) throw error;
+      expect(error.code).toBe("download");
+      expect(error.message).toMatch(/^[^\n]+\.$/);
+      const root = join(folder, "models--org--fuzz");
+      const whole = existsSync(root) ? readdirSync(join(root, "blobs")) : [];
+      expect(whole.filter((name) => !name.endsWith(".incomplete"))).toEqual([]);
+      expect(existsSync(join(root, "snapshots"))).toBe(false);
+    }
+  });
+  await fc.assert(runs, { numRuns: 150 });
 });
 
 describe("several at once", () => {

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { cacheError } from "../../src/hub/cache.ts";
 import { isFileName, showReference } from "../../src/hub/reference.ts";
 import { hubCacheFolder, hubSettings } from "../../src/hub/settings.ts";
 import { hubReference } from "../../src/hub.ts";
@@ -97,6 +98,18 @@ describe("references", () => {
       expect(isFileName(name)).toBe(false);
     }
   });
+});
+
+test("a cache that cannot be written to is named, with what helps", () => {
+  const failed = (code: string) => {
+    const error = Object.assign(new Error(`${code}: x`), { code });
+    return (cacheError(error, "/cache/models--a--b/blobs/x", "/cache") as Error).message;
+  };
+  expect(failed("ENOSPC")).toMatch(/^The disk is full \(\/cache\): free .* goes on from there/);
+  expect(failed("EDQUOT")).toMatch(/^The quota of the disk is used up \(\/cache\)/);
+  expect(failed("EROFS")).toMatch(/^Cannot write \/cache\/models.*\(a read-only disk\).*HF_HOME/);
+  const bug = new TypeError("x");
+  expect(cacheError(bug, "/cache/x", "/cache")).toBe(bug);
 });
 
 describe("variables", () => {

@@ -180,6 +180,13 @@ describe("a download", () => {
     expect(second).toContain(" 50 %  2.00 of 4.00 GB");
     expect(all).toBe("1 of 4 files  7.00 of 16.0 GB  50.0 MB/s  3 min 00 s left");
     expect(more).toEqual([]);
+    const name = "unet/diffusion_pytorch_model.fp16.safetensors";
+    const [long] = downloadBars(
+      { ...state([5]), files: [{ name, bytes: 9, doneBytes: 5 }] },
+      null,
+      79,
+    );
+    expect(long).toStartWith("unet/diffus…_model.fp16.safetensors █");
   });
 
   test("never grows wider than the terminal", () => {

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { random } from "../support/hub-bytes.ts";
 import { sha256, startHubServer } from "../support/hub-server.ts";
+import { noDiskReason, onDisk } from "../support/mount.ts";
 
 setDefaultTimeout(120_000);
 
@@ -111,7 +112,9 @@ describe("pull", () => {
     const { exitCode, stdout, stderr } = await ended(child);
     expect(exitCode).toBe(130);
     expect(JSON.parse(stdout).error).toMatchObject({ code: "cancelled" });
-    expect(stderr).toContain("Stopping ...");
+    expect(stderr).toMatch(
+      /Stopping \.\.\.\nStopped while a model was being fetched; run it again/,
+    );
     const there = statSync(partial()).size;
     server.fault = () => undefined;
     server.sentBytes = 0;
@@ -126,6 +129,22 @@ describe("pull", () => {
       expect(sha256(readFileSync(stdout.trim()))).toBe(sha256(weights));
     }
     expect(server.sentBytes).toBe(weights.length);
+  });
+
+  const noDisk = noDiskReason(join(top, "probe"));
+  if (noDisk !== null) console.warn(`Not tested here: a full disk: ${noDisk}`);
+  test.skipIf(noDisk !== null)("does not begin what the disk cannot hold", async () => {
+    const folder = join(home, "disk");
+    const command = [process.execPath, join(root, "src", "main.ts"), "pull", "org/single"];
+    const disk = onDisk({ folder, options: "size=8m" }, 'shift && exec "$@"', command);
+    const stdio = { stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const;
+    const child = Bun.spawn(disk, { cwd: home, env: env({ HF_HUB_CACHE: folder }), ...stdio });
+    const { exitCode, stderr } = await ended(child);
+    expect(stderr).toMatch(
+      /error: org\/single needs 20\.0 MB more in .*disk, which has 8\.\d+ MB free/,
+    );
+    expect(exitCode).toBe(1);
+    expect(server.sentBytes).toBe(0);
   });
 
   test("refuses what is no id, and says what helps where the hub refuses", async () => {
