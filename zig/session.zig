@@ -268,10 +268,13 @@ pub const Session = struct {
         const local = session.localRanks(plan);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
         const is_cpu = o.devices.kind == .cpu;
-        const merged = devices.mergedBytes(session.gpa, &session.model, o.first_adapters);
+        const merged = if (is_cpu)
+            try devices.mergedBytes(session.gpa, &session.model, o.first_adapters)
+        else
+            0;
         const needs: devices.Needs = .{
             .scratch = plan.scratch_bytes[local.first..local.end],
-            .weight_bytes = weights.mapped + weights.copied + if (is_cpu) try merged else 0,
+            .weight_bytes = weights.mapped + weights.copied + merged,
         };
         if (is_cpu) try session.checkFits(&first, needs);
         try session.devices.open(plan.layout.rank_count);
@@ -322,7 +325,9 @@ pub const Session = struct {
             .scratch = scratch,
             .weight_bytes = try session.adapted.missingBytes(job.adapters),
         };
-        while (try session.devices.shortage(needs) != null) {
+        // Sets that are kept for later are the first to go.
+        const is_cpu = session.options.devices.kind == .cpu;
+        while (is_cpu and try session.devices.shortage(needs) != null) {
             if (!session.adapted.release(job.adapters)) break;
         }
         try session.checkFits(job, needs);

@@ -2,7 +2,7 @@
  * Adapters in a session on the CPU: what they make against the model with the deltas merged into
  * its files, removal to the very bits, sets that are kept, memory, ranks, failures and cancelling.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
@@ -23,6 +23,9 @@ import {
 import { relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { copyModel, removeCopies } from "../support/model-copy.ts";
+
+// Many images, and the cores may be busy.
+setDefaultTimeout(60_000);
 
 afterAll(() => {
   removeAdapters();
@@ -133,6 +136,12 @@ describe("a session with adapters", () => {
   });
 });
 
+async function failure(work: Promise<unknown>): Promise<BasedXLError> {
+  const error = await work.then(() => null).catch((reason) => reason);
+  expect(error).toBeInstanceOf(BasedXLError);
+  return error as BasedXLError;
+}
+
 /** By the library's plan. */
 function mergedBytes(adapters: Adapter[]): number {
   return planOf({
@@ -164,13 +173,26 @@ test("the plan counts merged weights: f16 of matrices, f32 of vectors, each once
   expect(mergedBytes([scaled(first.adapter, 0)])).toBe(0);
 });
 
-describe("what cannot be applied", () => {
-  async function failure(work: Promise<unknown>): Promise<BasedXLError> {
-    const error = await work.then(() => null).catch((reason) => reason);
-    expect(error).toBeInstanceOf(BasedXLError);
-    return error as BasedXLError;
-  }
+test("an image that needs the memory of kept sets gets it; what is merged counts", async () => {
+  await withSession(work, async (session) => {
+    const plain = await image(session);
+    const one = await image(session, [first.adapter]);
+    await image(session, [second.adapter]);
+    const huge = { width: 131072, height: 131072 };
+    const error = await failure(image(session, [scaled(first.adapter, 0.5)], huge));
+    expect(error.code).toBe("no-memory");
+    const needed = mergedBytes([first.adapter]) / 2 ** 30;
+    expect(error.message).toContain(`(${needed.toFixed(2)} GiB for weights`);
+    const again = await image(session, [first.adapter]);
+    expect(again.latents).toEqual(one.latents);
+    const count = first.adapter.targets.length;
+    expect(again.merged.weightCount).toBe(2 * count + second.adapter.targets.length);
+    expect(again.merged.bytes).toBe(one.merged.bytes);
+    expect((await image(session)).latents).toEqual(plain.latents);
+  });
+});
 
+describe("what cannot be applied", () => {
   const bytes = readFileSync(first.adapter.path);
   const damaged = join(folder, "damaged.safetensors");
   writeFileSync(damaged, bytes.subarray(0, bytes.length - 8));

@@ -2,7 +2,7 @@
  * Adapters of random numbers for the reference model, and the same model with them merged here, in
  * f64, so that sessions with the one and the other can be compared.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
@@ -77,6 +77,8 @@ export function randomAdapter(
     }
   }
   const path = join(folder, `${name}.safetensors`);
+  // Another file of tests may have removed it.
+  mkdirSync(folder, { recursive: true });
   writeFileSync(path, rawFile(tensors));
   return {
     adapter: { path, unetScale: 1, textScale: 1, targets },

@@ -128,18 +128,13 @@ pub const AdaptedWeights = struct {
         return null;
     }
 
-    /// Infallible on the CPU.
+    /// Switches to a kept set, or to the model's own weights. Infallible on the CPU.
     fn activate(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
+        const is_base = wanted == null and adapted.changed.count() == 0;
         if (adapted.gpu == null) {
             adapted.switchAddresses(wanted);
-        } else if (adapted.current != wanted or wanted == null) {
-            // What was uploaded before must be what comes from the files now.
-            if (adapted.changed.count() > 0) try adapted.model.checkUnchanged();
-            adapted.forgetCurrent();
-            if (wanted) |set| for (set.weights) |*merged| {
-                try adapted.upload(merged.weight, set.bytesOf(merged));
-            };
-            try adapted.finishGpus(wanted);
+        } else if (!is_base and (wanted == null or adapted.current != wanted)) {
+            try adapted.switchGpus(wanted);
         }
         const set = wanted orelse return;
         const index = std.mem.indexOfScalar(*MergedSet, adapted.kept.items, set).?;
@@ -164,21 +159,39 @@ pub const AdaptedWeights = struct {
         }
     }
 
+    /// What was uploaded before must be what comes from the files now.
+    fn switchGpus(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
+        try adapted.model.checkUnchanged();
+        adapted.forgetCurrent();
+        if (wanted) |set| for (set.weights) |*merged| {
+            try adapted.upload(merged.weight, set.bytesOf(merged));
+        };
+        return adapted.finishGpus(wanted);
+    }
+
     /// Restores what `wanted`, which has been uploaded, does not change.
     fn finishGpus(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
+        const restored = adapted.restoreOthers(wanted);
+        // A file that lost pages has cancelled the work, too.
+        try adapted.model.checkUnchanged();
+        try restored;
+        adapted.current = wanted;
+    }
+
+    fn restoreOthers(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
         var i = adapted.changed.count();
         while (i > 0) {
             i -= 1;
             const weight = adapted.changed.keys()[i];
             if (wanted) |set| if (has(set, weight)) continue;
+            if (adapted.cancelled.load(.monotonic)) return error.Cancelled;
             try adapted.gpu.?.restoreWeight(weight);
             adapted.changed.swapRemoveAt(i);
         }
-        try adapted.model.checkUnchanged();
-        adapted.current = wanted;
     }
 
     fn upload(adapted: *AdaptedWeights, weight: *Weight, bytes: []const u8) Error!void {
+        if (adapted.cancelled.load(.monotonic)) return error.Cancelled;
         try adapted.changed.put(adapted.gpa, weight, {});
         try adapted.gpu.?.writeWeight(weight, bytes);
     }

@@ -34,7 +34,7 @@ pub const Weight = struct {
     scale: f32 = 1,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
-    /// Whether the file has the matrix as (in, out); it has deltas in that order, too.
+    /// Whether the file has the matrix as (in, out).
     is_transposed: bool = false,
     /// In the mapped file.
     source: []const u8,
