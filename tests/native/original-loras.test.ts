@@ -1,23 +1,17 @@
 /**
  * LoRAs for SDXL in full size, over checkpoints in one file: every weight that kohya trains is
  * found under both of its names, where diffusers' own conversion of the checkpoint's keys has it.
- * And a LoRA on such a checkpoint makes the bits of the folder.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { matchAdapter } from "../../src/adapters/file.ts";
-import { adaptersOf, LoraPlanner } from "../../src/adapters/plan.ts";
 import { type AdaptableModel, adaptableModelOf } from "../../src/adapters/weights.ts";
-import { goldenModel } from "../../src/bench/support/golden-model.ts";
-import { writeSingleFile, writeSparseFile } from "../../src/bench/support/single-file.ts";
-import { openModelFolder } from "../../src/models/folder.ts";
+import { writeSparseFile } from "../../src/bench/support/single-file.ts";
 import { openSingleFile } from "../../src/models/single-file.ts";
 import { factorsFor, headerOf } from "../support/adapter-headers.ts";
-import { drawLatents } from "../support/draw.ts";
 import { checkpointTensors, originalHeaders, shapesOf } from "../support/original-headers.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 import { refusal } from "../support/refusal.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-original-loras-"));
@@ -99,21 +93,4 @@ describe("a LoRA for SDXL", () => {
     );
     expect(message).toContain("is a LoRA for the SDXL refiner, and does not fit this model: lora_");
   });
-});
-
-test("a LoRA on a checkpoint in one file makes the bits that it makes on the folder", async () => {
-  const golden = await openModelFolder(goldenModel);
-  const path = join(folder, "golden.safetensors");
-  writeSingleFile(golden, path);
-  const single = await openSingleFile(path, { config: goldenModel });
-  const lora = join(folder, "lora.safetensors");
-  writeRandomLora(lora, golden, /attn\d\.to_|conv1$|self_attn|text_projection/);
-  const [folderLatents, fileLatents] = await Promise.all(
-    [golden, single].map((model) => {
-      const planner = new LoraPlanner(model, (file) => file);
-      const adapters = adaptersOf(planner.plan([{ file: lora, scale: 0.7 }]));
-      return drawLatents({ model, width: 64, height: 64, threadCount: 1, adapters });
-    }),
-  );
-  expect(fileLatents).toEqual(folderLatents!);
 });
