@@ -203,7 +203,8 @@ function describeModel({ isBundledModel, model }: PreparedPipeline, options: Sam
   if (isBundledModel) {
     const { width, height } = model.nativeSize;
     return `No --model given: generating with the bundled ${model.name} (${width}x${height} images \
-of simple scenes). For a real model: --model PATH to a diffusers folder.`;
+of simple scenes). For a real model: --model PATH, or a name on the Hugging Face hub, such as \
+stabilityai/stable-diffusion-xl-base-1.0.`;
   }
   return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
 }

@@ -30,7 +30,7 @@ export async function chooseFiles(
   help: ChoiceHelp,
 ): Promise<Choice> {
   const { file } = reference;
-  if (file !== undefined) return namedFile(reference, file, files);
+  if (file !== undefined) return withConfig(namedFile(reference, file, files), files);
   if (use !== "file" && files.has("model_index.json")) {
     const folders = use === "vae" ? ["vae"] : modelFolders;
     const weights = await Promise.all(
@@ -43,7 +43,7 @@ export async function chooseFiles(
     const found = await componentFiles(reference, "", files, help);
     if (found.length > 1) return { files: found, path: "" };
   }
-  return onlyFile(reference, files);
+  return withConfig(onlyFile(reference, files), files);
 }
 
 /** Weight files of a component, best first; the order in which a folder is opened is another. */
@@ -131,6 +131,16 @@ async function componentFiles(
   );
 }
 
+/** PEFT keeps a LoRA's scale in a file beside its weights. */
+function withConfig(choice: Choice, files: Files): Choice {
+  const folder = choice.path.slice(0, choice.path.lastIndexOf("/") + 1);
+  // The weights are linked last: they are what the file's presence is judged by.
+  return {
+    ...choice,
+    files: [...present([`${folder}adapter_config.json`], files), ...choice.files],
+  };
+}
+
 function namedFile(reference: HubReference, name: string, files: Files): Choice {
   const file = files.get(name);
   if (file !== undefined && /\.safetensors$/i.test(name)) {
@@ -149,7 +159,9 @@ function namedFile(reference: HubReference, name: string, files: Files): Choice 
 /** The one weights file of a repository that is no diffusers folder. */
 function onlyFile(reference: HubReference, files: Files): Choice {
   const names = weightsIn(files);
-  const usual = names.filter((name) => name === "pytorch_lora_weights.safetensors");
+  const usual = names.filter((name) =>
+    ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"].includes(name),
+  );
   const [name, ...more] = usual.length === 1 ? usual : names;
   if (name !== undefined && more.length === 0) return { files: [files.get(name)!], path: name };
   if (name === undefined) {

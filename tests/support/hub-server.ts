@@ -4,6 +4,7 @@
  * by hand, so that it can break off, lie and stall at any byte.
  */
 import { createServer, type Socket } from "node:net";
+import type { HubSettings } from "../../src/hub/settings.ts";
 
 export interface HubRequest {
   method: string;
@@ -88,6 +89,17 @@ export async function startHubServer(port = 0): Promise<HubServer> {
     },
   };
   return server;
+}
+
+/** Settings for downloads from `server`, without pauses between attempts. */
+export function settingsFor(
+  { endpoint }: HubServer,
+  cacheFolder: string,
+  changes: Partial<HubSettings> = {},
+): HubSettings {
+  const token = { token: null, tokenSource: null };
+  const times = { timeoutMs: 5000, pauseMs: 1 };
+  return { endpoint, cacheFolder, offline: false, ...token, ...times, ...changes };
 }
 
 export function sha256(bytes: Uint8Array): string {
