@@ -78,8 +78,8 @@ export async function openHub(
 
 /** Files that are fetched side by side. */
 const sideBySide = 4;
-/** An index of shards has some hundred kB. */
-const indexBytesMax = 32 << 20;
+/** An index of shards has some hundred kB, CLIP's largest file 4 MB. */
+const textBytesMax = 64 << 20;
 /** Links, folders and the blocks that files end in. */
 const spareBytes = 16 << 20;
 
@@ -114,6 +114,13 @@ class Download {
     const isHere = ({ etag, bytes }: HubFile) => cache.hasBlob(etag, bytes);
     const shardsOf = (index: HubFile) => this.shardsOf(index);
     const choice = await chooseFiles(reference, use, listing, { shardsOf, isHere });
+    for (const { name, bytes } of choice.files) {
+      if (bytes <= textBytesMax || name.endsWith(".safetensors")) continue;
+      throw refusal(
+        `${reference.id}: ${escaped(name, 200)} has ${formatBytes(bytes)}, too much for a config ` +
+          "or a vocabulary; choose another revision.",
+      );
+    }
     const { commit } = listing;
     const names = choice.files.map(({ name }) => name);
     const opened = {
@@ -195,7 +202,7 @@ class Download {
   private async shardsOf(index: HubFile): Promise<string[]> {
     const { cache, reference } = this;
     const name = `${reference.id}: ${escaped(index.name, 200)}`;
-    if (index.bytes > indexBytesMax) throw refusal(`${name} is too long for an index.`);
+    if (index.bytes > textBytesMax) throw refusal(`${name} is too long for an index.`);
     if (!cache.hasBlob(index.etag, index.bytes)) {
       cache.prepare();
       await this.fetchOne(index);

@@ -51,6 +51,7 @@ const stageWords: Record<Progress["stage"], string> = {
 };
 const redrawMsMin = 100;
 const plainLineMsMax = 10_000;
+const plainLineMsMin = 1000;
 
 /** Draws a bar when `target` is a terminal, else a plain line every tenth or every 10 seconds. */
 export function createProgressView(target: ProgressTarget, clockMs: () => number): ProgressView {
@@ -173,7 +174,9 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
       const nowMs = clockMs();
       const bytesPerSecond = rate.at(nowMs, progress.fetchedBytes);
       const tenth = Math.floor((10 * progress.doneBytes) / progress.bytes);
-      if (tenth === downloadTenth && nowMs - lastMs < plainLineMsMax) return;
+      const waitedMs = nowMs - lastMs;
+      // Small models arrive in less than it takes to read ten lines.
+      if (waitedMs < (tenth === downloadTenth ? plainLineMsMax : plainLineMsMin)) return;
       downloadTenth = tenth;
       lastMs = nowMs;
       target.write(`${downloadLine(progress, bytesPerSecond)}\n`);

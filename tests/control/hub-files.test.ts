@@ -143,6 +143,24 @@ test("an index that names what is not beside it is refused", async () => {
   expect(await refused("org/sdxl")).toMatch(/names no shards beside it/);
 });
 
+test("a config that is no text is not fetched", async () => {
+  server.repositories.set(
+    "org/sdxl",
+    folder({ "unet/diffusion_pytorch_model.safetensors": lfs(1) }),
+  );
+  server.fault = ({ path }) => {
+    if (!path.includes("/tree/")) return undefined;
+    const { files } = server.repositories.get("org/sdxl")!;
+    const entries = Object.entries(files).map(([path, bytes]) => {
+      const size = path === "unet/config.json" ? 1e9 : bytes.length;
+      return { type: "file", path, size, oid: "0".repeat(40) };
+    });
+    return { body: JSON.stringify(entries) };
+  };
+  expect(await refused("org/sdxl")).toMatch(/unet\/config\.json has 1\.00 GB, too much/);
+  server.fault = () => undefined;
+});
+
 test("pickled weights are named", async () => {
   server.repositories.set("org/sdxl", folder({ "unet/diffusion_pytorch_model.bin": lfs(1) }));
   expect(await refused("org/sdxl")).toMatch(/no whole safetensors weights in unet, only pickled/);

@@ -210,12 +210,13 @@ describe("a download", () => {
     expect(written.at(-1)).toBe("\r\x1b[2A\x1b[J");
   });
 
-  test("piped is one line per tenth, with the rate and the time that is left", () => {
+  test("piped is one line per tenth or second, with the rate and the time that is left", () => {
     const { written, clock, view } = viewWithClock(false);
     for (let percent = 1; percent <= 100; percent++) {
       clock.ms += 100;
       view.download(state([4e7 * percent]));
     }
+    for (let percent = 1; percent <= 100; percent++) view.download(state([4e7 * percent]));
     expect(written).toHaveLength(10);
     expect(written[4]).toBe("Fetched 2.00 of 4.00 GB (50 %), 400 MB/s, 5.0 s left\n");
   });
