@@ -225,14 +225,16 @@ pub const AdaptedWeights = struct {
         set.weights = try set.arena.allocator().alloc(Merged, changes.count());
         var bytes: usize = 0;
         var largest: usize = 0;
+        var total: usize = 0;
         for (set.weights, changes.keys()) |*merged, weight| {
             const dtype = adapted.typeOf(weight);
             const len = weight.elementCount() * dtype.size();
             merged.* = .{ .weight = weight, .dtype = dtype, .offset = bytes, .len = len };
             bytes += std.mem.alignForward(usize, len, 64);
             largest = @max(largest, len);
+            total += len;
         }
-        adapted.progress.adapt_bytes.store(bytes, .release);
+        adapted.progress.adapt_bytes.store(total, .release);
         if (adapted.gpu == null or adapted.mayKeep(bytes)) try set.allocate(bytes);
         const staging = try gpa.alloc(u8, if (set.memory.len == 0) largest else 0);
         defer gpa.free(staging);

@@ -378,3 +378,143 @@ const Reader = struct {
         });
     }
 };
+
+const testing = std.testing;
+
+/// Whether every element that the matrix names lies within its bytes.
+fn expectCovered(matrix: Matrix, rows: usize, columns: usize) !void {
+    try testing.expectEqual(rows, matrix.rows);
+    try testing.expectEqual(columns, matrix.columns);
+    if (rows == 0 or columns == 0) return;
+    const inner = @min(matrix.inner, columns) - 1;
+    const last = (rows - 1) * matrix.row_step +
+        (columns - 1) / matrix.inner * matrix.outer_step + inner * matrix.inner_step;
+    try testing.expect((last + 1) * matrix.dtype.size() <= matrix.bytes.len);
+}
+
+fn expectProduct(product: *const Product, rows: usize, channels: usize, taps: usize) !void {
+    const depth = product.b.depth();
+    try testing.expect(depth > 0);
+    try expectCovered(product.a, rows, depth);
+    switch (product.b) {
+        .matrix => |matrix| try expectCovered(matrix, depth, taps * channels),
+        .tucker => |tucker| {
+            try testing.expectEqual(taps, tucker.taps);
+            const n = tucker.inner.rows;
+            try expectCovered(tucker.inner, n, channels);
+            const bytes = depth * n * taps * tucker.core_dtype.size();
+            try testing.expectEqual(bytes, tucker.core.len);
+        },
+    }
+}
+
+fn expectFactor(factor: *const Factor, rows: usize, channels: usize, taps: usize) !void {
+    switch (factor.*) {
+        .whole => |matrix| try expectCovered(matrix, rows, taps * channels),
+        .product => |*product| try expectProduct(product, rows, channels, taps),
+    }
+}
+
+fn expectInBounds(delta: *const Delta, weight: *const Weight) !void {
+    const inputs = weight.inputs();
+    const rows: usize = weight.shape[0];
+    const channels = inputs.channels;
+    const taps = inputs.height * inputs.width;
+    switch (delta.change) {
+        .product => |*product| try expectProduct(product, rows, channels, taps),
+        .hadamard => |*both| for (both) |*one| try expectProduct(one, rows, channels, taps),
+        .kronecker => |*k| {
+            const rows_1 = rows / k.rows_2;
+            try testing.expectEqual(rows, rows_1 * k.rows_2);
+            try testing.expectEqual(channels, k.columns_1 * k.columns_2);
+            try expectFactor(&k.w1, rows_1, k.columns_1, 1);
+            try expectFactor(&k.w2, k.rows_2, k.columns_2, taps);
+        },
+        .difference, .replacement => |matrix| try expectCovered(matrix, rows, taps * channels),
+    }
+    const magnitude = if (delta.dora) |dora| dora.magnitude else return;
+    try expectCovered(magnitude, 1, if (delta.dora.?.axis == .rows) rows else channels);
+}
+
+/// A shape that fits some algorithm for a weight of (4, 6, side, side), or any other.
+fn randomShape(random: std.Random, role: adapters.Role, side: u64, shape: *[5]u64) []const u64 {
+    const right: [5]u64 = switch (role) {
+        .up, .w1_a => .{ 4, 2, 1, 1, 1 },
+        .w2_a => .{ if (random.boolean()) 4 else 2, 2, 1, 1, 1 },
+        .down => .{ 2, 6, side, side, 1 },
+        .w1_b => .{ 2, 6 * side * side, 1, 1, 1 },
+        .w2_b => .{ 2, if (random.boolean()) 6 * side * side else 3 * side * side, 1, 1, 1 },
+        .mid, .t1, .t2 => .{ 2, 2, side, side, 1 },
+        .w1 => .{ 2, 2, 1, 1, 1 },
+        .w2 => .{ 2, 3, side, side, 1 },
+        .value => .{ 4, 6, side, side, 1 },
+        .dora_scale => .{ if (random.boolean()) 4 else 1, 6, 1, 1, 1 },
+    };
+    shape.* = right;
+    var rank: usize = shape.len;
+    while (rank > 1 and shape[rank - 1] == 1 and random.boolean()) rank -= 1;
+    if (random.uintLessThan(u32, 4) == 0) {
+        shape[random.uintLessThan(usize, rank)] = random.uintLessThan(u64, 8);
+    }
+    if (random.uintLessThan(u32, 16) == 0) rank = random.uintLessThan(usize, rank + 1);
+    return shape[0..rank];
+}
+
+test "whatever shapes tensors have, a delta reads within them or is refused" {
+    var prng: std.Random.DefaultPrng = .init(11);
+    const random = prng.random();
+    const zeros: [1 << 16]u8 = @splat(0);
+    var accepted: std.EnumArray(adapters.Algorithm, usize) = .initFill(0);
+    for (0..20_000) |_| {
+        var d: Diagnostics = .{};
+        var checkpoint: Checkpoint = .{
+            .arena = .init(testing.allocator),
+            .io = testing.io,
+            .diagnostics = &d,
+        };
+        defer checkpoint.arena.deinit();
+        const arena = checkpoint.arena.allocator();
+        const side: u32 = if (random.boolean()) 1 else 2;
+        const weight: Weight = .{
+            .name = "k",
+            .layout = if (side > 1) .convolution else .matrix,
+            .dtype = .f16,
+            .shape = if (side > 1) .{ 4, side, side, 6 } else .{ 4, 6, 1, 1 },
+            .source = &.{},
+            .source_dtype = .f16,
+        };
+        var target: adapters.Target = .{
+            .component = .unet,
+            .algorithm = random.enumValue(adapters.Algorithm),
+            .scale = 1,
+            .dora_norm = random.enumValue(adapters.DoraNorm),
+            .key = "k",
+            .names = .initFill(""),
+        };
+        for (std.enums.values(adapters.Role)) |role| {
+            const is_rare = role == .mid or role == .t1 or role == .t2 or role == .dora_scale;
+            if (random.uintLessThan(u32, 4) < @as(u32, if (is_rare) 3 else 1)) continue;
+            target.names.set(role, @tagName(role));
+            var shape: [5]u64 = undefined;
+            const given = randomShape(random, role, side, &shape);
+            var tensor: safetensors.Tensor = .{ .name = @tagName(role), .dtype = "F16" };
+            tensor.rank = @intCast(given.len);
+            @memcpy(tensor.dimensions[0..given.len], given);
+            var count: usize = 1;
+            for (given) |dimension| count *= @intCast(dimension);
+            tensor.bytes = zeros[0 .. 2 * count];
+            try checkpoint.entries.put(arena, tensor.name, .{ .tensor = tensor, .path = "f" });
+        }
+        const file: AdapterFile = .{ .checkpoint = checkpoint };
+        const delta = file.delta(&target, &weight, 1) catch |err| {
+            try testing.expectEqual(error.BadWeights, err);
+            try testing.expect(std.mem.endsWith(u8, d.message(), ".") or
+                std.mem.endsWith(u8, d.message(), "?"));
+            continue;
+        };
+        try expectInBounds(&delta, &weight);
+        accepted.getPtr(target.algorithm).* += 1;
+    }
+    // Enough of every kind to prove something.
+    for (accepted.values) |count| try testing.expect(count > 10);
+}
