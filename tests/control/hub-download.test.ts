@@ -2,7 +2,7 @@
  * Downloads from a hub that breaks off, lies, refuses and stalls: what arrives is whole and has the
  * right hash, or nothing looks like it. Each test has a cache of its own.
  */
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   existsSync,
   lstatSync,
@@ -32,6 +32,9 @@ import {
   startHubServer,
 } from "../support/hub-server.ts";
 import { refusal } from "../support/refusal.ts";
+
+// Megabytes are sent and hashed, which takes long on a machine that builds something else.
+setDefaultTimeout(60_000);
 
 const server = await startHubServer();
 const top = mkdtempSync(join(tmpdir(), "basedxl-hub-"));
@@ -173,13 +176,13 @@ describe("the token", () => {
 
 describe("interruptions", () => {
   test("20 at random places: whole in the end, and next to nothing twice", async () => {
-    const big = random(24_000_000, 4);
+    const big = random(12_000_000, 4);
     server.repositories.set("org/big", { commit, files: { "m.safetensors": big } });
     let cuts = 20;
     const seeded = random(80, 5);
     server.fault = (request) => {
       if (!request.isCdn || cuts === 0) return undefined;
-      return { cutAfter: 1 + (seeded.readUInt32LE(4 * --cuts) % 2_000_000) };
+      return { cutAfter: 1 + (seeded.readUInt32LE(4 * --cuts) % 1_000_000) };
     };
     const { path } = await open("org/big");
     expect(cuts).toBe(0);
@@ -450,7 +453,7 @@ test("whatever the server answers: the file, or a sentence and nothing like it",
       );
       return { ...others, ...Object.fromEntries(set) };
     };
-    const quick = settings({ cacheFolder: folder, pauseMs: 0, timeoutMs: 200 });
+    const quick = settings({ cacheFolder: folder, pauseMs: 0, timeoutMs: 100 });
     try {
       const { path } = await open("org/fuzz", { settings: quick });
       expect(readFileSync(path).equals(bytes)).toBe(true);
@@ -464,7 +467,7 @@ test("whatever the server answers: the file, or a sentence and nothing like it",
       expect(existsSync(join(root, "snapshots"))).toBe(false);
     }
   });
-  await fc.assert(runs, { numRuns: 150 });
+  await fc.assert(runs, { numRuns: 60 });
 });
 
 describe("several at once", () => {
