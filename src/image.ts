@@ -5,8 +5,11 @@
 
 import { BasedXLError, stopIfAborted } from "./errors.ts";
 import { type ImageFormat, imageFormats, loadEncoder } from "./image/encoder.ts";
+import type { ImageTexts } from "./image/exif.ts";
 import { writeWhole } from "./image/files.ts";
+import { withTexts } from "./image/texts.ts";
 
+export type { ImageTexts } from "./image/exif.ts";
 export { checkWritable } from "./image/files.ts";
 
 interface FormatEntry {
@@ -63,10 +66,17 @@ export async function checkEncoder(path: string): Promise<string | null> {
   );
 }
 
+export interface WriteOptions {
+  signal?: AbortSignal | undefined;
+  /** Written into the file beside the pixels. */
+  texts?: ImageTexts | undefined;
+}
+
 /**
  * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole.
- * Throws "bad-option" for an unknown ending or a size beyond the format's limit, "io" when it
- * cannot be written, "cancelled" at once after `signal`: a running encoder cannot be stopped, only
+ * Resolves to whether the texts are in it: long ones do not fit into every format. Throws
+ * "bad-option" for an unknown ending or a size beyond the format's limit, "io" when it cannot be
+ * written, "cancelled" at once after the signal: a running encoder cannot be stopped, only
  * abandoned.
  */
 export async function writeImage(
@@ -74,15 +84,18 @@ export async function writeImage(
   pixels: Uint8Array,
   width: number,
   height: number,
-  signal?: AbortSignal,
-): Promise<void> {
+  { signal, texts }: WriteOptions = {},
+): Promise<boolean> {
   if (pixels.length !== width * height * 3) {
     throw new Error(`${pixels.length} bytes of pixels for ${width}x${height} RGB`);
   }
   const format = imageFormatOf(path);
   checkImageSize(path, width, height);
-  const encoded = encode(path, format, pixels, { width, height });
-  await writeWhole(path, await unlessAborted(encoded, signal), signal);
+  const size = { width, height };
+  const encoded = await unlessAborted(encode(path, format, pixels, size), signal);
+  const whole = texts === undefined ? encoded : withTexts(format, encoded, texts, size);
+  await writeWhole(path, whole ?? encoded, signal);
+  return whole !== null;
 }
 
 // --- internal ---

@@ -27,7 +27,7 @@ const typescriptLayers = [
   ["bench"],
   ["doctor"],
   ["settings/options"],
-  ["distributed"],
+  ["distributed", "metadata"],
   ["terminal/progress", "terminal/output", "terminal/download-lines"],
   ["pipeline"],
   ["devices"],

@@ -5,7 +5,13 @@
 import assert from "node:assert/strict";
 import { resolve } from "node:path";
 import { writeLatents } from "../image/latents.ts";
-import { checkEncoder, checkImageSize, checkWritable, writeImage } from "../image.ts";
+import {
+  checkEncoder,
+  checkImageSize,
+  checkWritable,
+  type ImageTexts,
+  writeImage,
+} from "../image.ts";
 import type { GeneratedImage, GenerateResult } from "../pipeline.ts";
 import type { SampleOptions } from "../settings/options.ts";
 
@@ -16,6 +22,8 @@ interface WrittenImage {
   /** As the user wrote it, numbered where there are several. */
   path: string;
   seed: bigint;
+  /** False where texts were given and do not fit into the format. */
+  hasTexts: boolean;
 }
 
 /** `sample.png` for one image; `sample-1.png`, `sample-2.png` ... for several. */
@@ -55,12 +63,16 @@ export class ImageWriter {
   }
 
   /** Writes the next image and resolves to where. */
-  async writeImage(image: Omit<GeneratedImage, "index">, signal: AbortSignal) {
+  async writeImage(
+    image: Omit<GeneratedImage, "index">,
+    signal: AbortSignal,
+    texts?: ImageTexts,
+  ): Promise<WrittenImage> {
     const { seed, width, height, pixels } = image;
     const path = this.paths[this.written.length];
     assert(path, `image ${this.written.length + 1} of ${this.paths.length}`);
-    await this.timed(writeImage(path, pixels, width, height, signal));
-    const written: WrittenImage = { path, seed };
+    const hasTexts = await this.timed(writeImage(path, pixels, width, height, { signal, texts }));
+    const written: WrittenImage = { path, seed, hasTexts };
     this.written.push(written);
     return written;
   }
@@ -77,9 +89,10 @@ export class ImageWriter {
     return this.written.map(({ path, seed }) => ({ path: resolve(path), seed: String(seed) }));
   }
 
-  private async timed(writing: Promise<void>): Promise<void> {
+  private async timed<T>(writing: Promise<T>): Promise<T> {
     const startMs = performance.now();
-    await writing;
+    const result = await writing;
     this.writeMs += performance.now() - startMs;
+    return result;
   }
 }

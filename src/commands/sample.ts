@@ -15,6 +15,8 @@ import {
   processGroupOf,
   runTogether,
 } from "../distributed.ts";
+import type { ImageTexts } from "../image.ts";
+import { describeImage, type FileHashes, startHashing } from "../metadata.ts";
 import {
   embeddingLines,
   type GenerateResult,
@@ -161,8 +163,12 @@ async function generateAndWrite(
 ): Promise<void> {
   const { log } = output;
   const { imageCount } = options;
+  using hashes = options.metadata ? startHashing(prepared) : null;
   const result = await generate(prepared, output, signal, async (image) => {
-    const { path, seed } = await writer.writeImage(image, signal);
+    const texts =
+      hashes === null ? undefined : await waitForTexts(options, prepared, image, hashes, output);
+    const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
+    if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
   });
   output.progress.clear();
@@ -184,6 +190,25 @@ async function generateAndWrite(
       warnings: result.warnings,
     });
   }
+}
+
+/** Hashes of large models are left out where they take longer than this. */
+const hashWaitMs = 20_000;
+
+/** What an image says of itself, once the models' hashes are known or have taken too long. */
+async function waitForTexts(
+  options: SampleOptions,
+  prepared: PreparedPipeline,
+  image: { seed: bigint; index: number },
+  hashes: FileHashes,
+  { log, progress }: Output,
+): Promise<ImageTexts> {
+  const isKnown = await hashes.settled(hashWaitMs, () => {
+    progress.clear();
+    log.info("Waiting for the model's hash, which is kept (--no-metadata does without).");
+  });
+  if (!isKnown) log.warn("The model's hash takes long: this image does not have it.");
+  return describeImage(prepared, image, hashes, options);
 }
 
 /** Says what will be generated, with which model and where, before weights load. */

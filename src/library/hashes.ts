@@ -19,6 +19,8 @@ export interface HashOptions {
   /** Bytes of the file that were read. */
   onProgress?: (bytes: number) => void;
   signal?: AbortSignal | undefined;
+  /** The first byte that counts: sites know LoRAs by the hash of what follows the header. */
+  start?: number;
 }
 
 /** Hashes by path, in one file of the cache folder. */
@@ -32,24 +34,35 @@ export class HashCache {
   }
 
   /** The hash that is known of the file; null where it changed or was never computed. */
-  known(path: string): string | null {
-    const entry = Object.hasOwn(this.entries, path) ? this.entries[path] : undefined;
+  known(path: string, start = 0): string | null {
+    const key = keyOf(path, start);
+    const entry = Object.hasOwn(this.entries, key) ? this.entries[key] : undefined;
     return entry !== undefined && isUnchanged(entry, statOf(path)) ? entry[2] : null;
   }
 
   /** The hash of the file, computed if it is not known. Rejects where the file cannot be read. */
-  async hashOf(path: string, { onProgress = () => {}, signal }: HashOptions = {}): Promise<string> {
-    const known = this.known(path);
+  async hashOf(path: string, options: HashOptions = {}): Promise<string> {
+    const { start = 0 } = options;
+    const known = this.known(path, start);
     if (known !== null) return known;
     const before = statOf(path);
-    const sha256 = await sha256Of(path, onProgress, signal);
+    const sha256 = await sha256Of(path, options);
     // A file that changed meanwhile has the hash of no version of it.
     const entry = [String(before?.size), String(before?.mtimeNs), sha256] as const;
     if (isUnchanged(entry, statOf(path))) {
-      this.entries[path] = [...entry];
+      this.entries[keyOf(path, start)] = [...entry];
       this.hasNew = true;
     }
     return sha256;
+  }
+
+  /** A file, unchanged since, whose hash begins with `digits`; null where none is known. */
+  fileWith(digits: string): string | null {
+    for (const [key, entry] of Object.entries(this.entries)) {
+      const path = pathIn(key);
+      if (entry[2].startsWith(digits) && isUnchanged(entry, statOf(path))) return path;
+    }
+    return null;
   }
 
   /** Writes what is new, with what other runs have written meanwhile. Never throws. */
@@ -104,6 +117,15 @@ const fileSchema = v.object({
 type Entry = v.InferOutput<typeof entrySchema>;
 type Entries = Record<string, Entry>;
 
+/** A path alone, or with where the hashed bytes begin. */
+function keyOf(path: string, start: number): string {
+  return start === 0 ? path : `${path}\0${start}`;
+}
+
+function pathIn(key: string): string {
+  return key.split("\0")[0]!;
+}
+
 function isUnchanged(entry: Readonly<Entry>, stat: ReturnType<typeof statOf>): boolean {
   return entry[0] === String(stat?.size) && entry[1] === String(stat?.mtimeNs);
 }
@@ -123,25 +145,24 @@ function isSmall(stat: Stats): boolean {
 function withoutLost(entries: Entries): Entries {
   const all = Object.entries(entries);
   if (all.length <= entryCountMax) return entries;
-  return Object.fromEntries(all.filter(([path]) => statOf(path) !== undefined));
+  return Object.fromEntries(all.filter(([key]) => statOf(pathIn(key)) !== undefined));
 }
 
 /** One piece is read while the one before is hashed. */
 async function sha256Of(
   path: string,
-  onProgress: (bytes: number) => void,
-  signal: AbortSignal | undefined,
+  { onProgress = () => {}, signal, start = 0 }: HashOptions,
 ): Promise<string> {
   const file = await open(path, "r");
   try {
     const hasher = new Bun.CryptoHasher("sha256");
     let [current, next] = [Buffer.allocUnsafe(pieceBytes), Buffer.allocUnsafe(pieceBytes)];
     let bytes = 0;
-    let { bytesRead } = await file.read(current, 0, pieceBytes, 0);
+    let { bytesRead } = await file.read(current, 0, pieceBytes, start);
     while (bytesRead > 0) {
       if (signal?.aborted) throw cancelled("Stopped before all files were hashed.");
       const position = bytes + bytesRead;
-      const reading = file.read(next, 0, pieceBytes, position);
+      const reading = file.read(next, 0, pieceBytes, start + position);
       hasher.update(current.subarray(0, bytesRead));
       bytes = position;
       onProgress(bytes);

@@ -36,6 +36,8 @@ interface Common {
   json: string | null;
   /** True where the model brings a value if the user gives none: it is there once one is known. */
   modelDefault?: true;
+  /** True where images do not depend on it: their metadata leave it out. */
+  unrecorded?: true;
   /** True where it does nothing without guidance, which a warning then says. */
   needsGuidance?: true;
 }

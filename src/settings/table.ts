@@ -120,6 +120,7 @@ export const settings = {
       "sample-1.png, sample-2.png, ..., each once it is ready. Default: 1.",
     scope: "request",
     processes: "same",
+    unrecorded: true,
     json: null,
   },
   batchSize: {
@@ -135,6 +136,7 @@ export const settings = {
       "in a batch. Default: 1.",
     scope: "request",
     processes: "same",
+    unrecorded: true,
     json: "batch_size",
   },
   width: {
@@ -275,6 +277,7 @@ export const settings = {
       'variable BASEDXL_MODELS_DIR, with ":" between them.',
     scope: "pipeline",
     processes: "own",
+    unrecorded: true,
     json: null,
   },
   predictionType: {
@@ -386,6 +389,7 @@ export const settings = {
       "limits leave.",
     scope: "pipeline",
     processes: "own",
+    unrecorded: true,
     json: null,
   },
   vaeTiling: {
@@ -409,6 +413,7 @@ export const settings = {
     help: "Let several ranks run on one GPU where there are fewer GPUs than ranks.",
     scope: "pipeline",
     processes: "own",
+    unrecorded: true,
     json: null,
   },
   transport: {
@@ -423,6 +428,7 @@ export const settings = {
       "GPU can reach every other, else nccl; several processes take nccl. Default: auto.",
     scope: "pipeline",
     processes: "own",
+    unrecorded: true,
     json: null,
   },
   fp16Accumulate: {
@@ -446,6 +452,7 @@ export const settings = {
     help: "Launch every kernel by itself, to find faults. Default: steps run as CUDA graphs.",
     scope: "pipeline",
     processes: "own",
+    unrecorded: true,
     json: null,
   },
   rankCount: {
@@ -549,6 +556,18 @@ export const settings = {
     scope: "command",
     processes: "own",
     json: "latents_path",
+  },
+  metadata: {
+    kind: "boolean",
+    flag: "metadata",
+    default: true,
+    group: "Output",
+    help:
+      "Write no parameters into images. Default: they carry A1111's text (parameters, or the " +
+      "comment of EXIF), with hashes of models, and what --from-image needs to repeat them.",
+    scope: "command",
+    processes: "own",
+    json: null,
   },
   verbose: {
     kind: "boolean",

@@ -134,7 +134,7 @@ describe("whole files", () => {
     for (let i = 0; i < large.length; i += 65536) noise(large.subarray(i, i + 65536));
     const controller = new AbortController();
     const writing = refusal(
-      () => writeImage(path, large, side, side, controller.signal),
+      () => writeImage(path, large, side, side, { signal: controller.signal }),
       "cancelled",
     );
     await Bun.sleep(20);

@@ -252,6 +252,7 @@ describe("what is accepted", () => {
       outPath: "sample.png",
       latentsPath: undefined,
       verbose: false,
+      metadata: true,
       quiet: false,
       json: false,
     });
@@ -264,6 +265,7 @@ describe("what is accepted", () => {
     "--share-gpu",
     "--no-cuda-graphs",
     "--fp16-accumulate",
+    "--no-metadata",
     "--json",
     "--verbose",
   ];
@@ -353,6 +355,7 @@ describe("what is accepted", () => {
       outPath: "o.webp",
       latentsPath: "l.safetensors",
       verbose: true,
+      metadata: false,
       quiet: false,
       json: true,
     });

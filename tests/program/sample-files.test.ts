@@ -48,6 +48,7 @@ test("images are written in order, and reported with their seeds", async () => {
   expect(await writer.writeImage({ seed: 7n, pixels, ...size }, signal)).toEqual({
     path: join(folder, "p-1.png"),
     seed: 7n,
+    hasTexts: true,
   });
   await writer.writeImage({ seed: 8n, pixels, ...size }, signal);
   expect(readdirSync(folder).filter((name) => name.startsWith("p"))).toEqual([

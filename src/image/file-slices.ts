@@ -1,0 +1,38 @@
+/**
+ * Reads parts of a file without reading the rest.
+ */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { BasedXLError, escaped } from "../errors.ts";
+
+export class FileSlices implements Disposable {
+  private constructor(
+    private readonly file: number,
+    readonly size: number,
+  ) {}
+
+  /** Throws "io" with the system's reason. */
+  static open(path: string): FileSlices {
+    const refuse = (why: string) =>
+      new BasedXLError("io", `Cannot read ${escaped(path, 300)}: ${escaped(why, 300)}.`);
+    try {
+      const file = openSync(path, "r");
+      const stat = fstatSync(file);
+      if (stat.isFile()) return new FileSlices(file, stat.size);
+      closeSync(file);
+    } catch (error) {
+      throw refuse((error as Error).message);
+    }
+    throw refuse("it is not a file");
+  }
+
+  /** The bytes from `at`; fewer than `length` at the end of the file. */
+  read(at: number, length: number): Buffer {
+    const bytes = Buffer.alloc(Math.max(0, Math.min(length, this.size - at)));
+    const count = readSync(this.file, bytes, 0, bytes.length, at);
+    return bytes.subarray(0, count);
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.file);
+  }
+}

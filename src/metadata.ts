@@ -1,0 +1,8 @@
+/**
+ * How images say how they were made, and how that is read again.
+ *
+ * In reading order: `infotext.ts` (A1111's text), `record.ts` (this program's JSON), `hashes.ts`
+ * (of the files that make an image), `describe.ts` (both texts of an image).
+ */
+export { describeImage } from "./metadata/describe.ts";
+export { type FileHashes, startHashing } from "./metadata/hashes.ts";

@@ -1,0 +1,177 @@
+/**
+ * What an image says of how it was made: A1111's text for people, sites and other programs, and
+ * JSON with everything that is needed to repeat it. Neither has a path or a time: the same request
+ * gives the same file.
+ */
+import { basename } from "node:path";
+import type { ImageTexts } from "../image/exif.ts";
+import { shortHash } from "../library/hashes.ts";
+import { pathOf } from "../library/resolve.ts";
+import { stemOf } from "../library/scan.ts";
+import type { PlannedRequest, PreparedPipeline } from "../pipeline.ts";
+import { resources } from "../resources.ts";
+import { type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
+import { asField } from "../settings/values.ts";
+import type { FileHashes } from "./hashes.ts";
+import { writeInfotext } from "./infotext.ts";
+import { formatVersion, type OwnFile, type OwnRecord } from "./record.ts";
+import { a1111NameOf } from "./sampler-names.ts";
+
+/** The part of an image that its texts depend on. */
+interface Described {
+  seed: bigint;
+  index: number;
+}
+
+/** What the user named the files; undefined is the default. */
+interface NamedFiles {
+  model?: string | undefined;
+  config?: string | undefined;
+  vae?: string | undefined;
+}
+
+/** The texts of image `index` of the first request. */
+export function describeImage(
+  prepared: PreparedPipeline,
+  image: Described,
+  hashes: FileHashes,
+  named: NamedFiles,
+): ImageTexts {
+  const settings = settingsOf(prepared, image);
+  const files = filesOf(prepared, hashes, named);
+  const record: OwnRecord = {
+    basedxl: resources.versions().basedxl,
+    format: formatVersion,
+    settings: Object.fromEntries(
+      [...settings].map(([key, value]) => [asField(key), jsonOf(key, value)]),
+    ),
+    ...files,
+    hardware: hardwareOf(prepared),
+  };
+  const parameters = infotextOf(prepared.plan, settings, files);
+  return { parameters, own: JSON.stringify(record) };
+}
+
+// --- internal ---
+
+/** Every setting that the image depends on, as it was resolved. */
+function settingsOf(
+  { model, devices, rankCount, plan, request }: PreparedPipeline,
+  { seed, index }: Described,
+): Map<SettingKey, unknown> {
+  const own = <T>(value: T | readonly T[] | undefined, otherwise: T) => {
+    return Array.isArray(value) ? (value[index] as T) : otherwise;
+  };
+  const values: Partial<Record<SettingKey, unknown>> = {
+    ...plan.settings,
+    prompt: own(request.prompt, plan.settings.prompt),
+    negativePrompt: own(request.negativePrompt, plan.settings.negativePrompt ?? null) ?? undefined,
+    guidanceScale: own(request.guidanceScale, plan.settings.guidanceScale),
+    seed,
+    predictionType: model.scheduler.predictionType,
+    rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
+    device: devices.gpu?.library ? "cuda-emulated" : devices.device,
+    dtype: devices.gpu?.dtype ?? devices.dtype,
+    fp16Accumulate: devices.gpu?.fp16Accumulate ?? false,
+    rankCount,
+  };
+  const recorded = settingKeys.filter((key) => {
+    const { scope, kind, unrecorded } = settingOf(key);
+    return scope !== "command" && kind !== "path" && !unrecorded && values[key] !== undefined;
+  });
+  return new Map(recorded.map((key) => [key, values[key]]));
+}
+
+/** A value as the schema of requests reads it; files by their names. */
+function jsonOf(key: SettingKey, value: unknown): unknown {
+  const setting = settingOf(key);
+  if (typeof value === "bigint") return String(value);
+  if (setting.kind !== "list") return value;
+  return (value as readonly { file: string }[]).map((item) => {
+    return setting.of.format({ ...item, file: nameOf(item.file) });
+  });
+}
+
+/** A name as it was given, or that of the file at a path: paths say where users keep things. */
+function nameOf(value: string): string {
+  return pathOf("lora", value) === null ? value : stemOf(basename(value));
+}
+
+function filesOf(
+  { model, vae, plan, isBundledModel }: PreparedPipeline,
+  hashes: FileHashes,
+  named: NamedFiles,
+): Pick<OwnRecord, "model" | "vae" | "config" | "loras" | "embeddings"> {
+  const hashed = (name: string, paths: readonly string[], start = 0): OwnFile => {
+    const known = paths.map((path) => hashes.of(path, start)).filter((each) => each !== null);
+    return known.length === paths.length && known.length > 0 ? { name, sha256: known } : { name };
+  };
+  const given = named.model ?? (process.env.BASEDXL_MODEL || undefined);
+  const isNamed = given !== undefined && pathOf("checkpoint", given) === null;
+  const { unet } = model.weights;
+  const isFolder = unet.files.some((path) => path !== model.path);
+  return {
+    model: {
+      ...hashed(isNamed ? given : model.name, unet.files),
+      ...(isBundledModel && { bundled: true }),
+      ...(isFolder && { component: "unet" as const }),
+    },
+    ...(vae !== null && {
+      vae: hashed(pathOf("vae", named.vae ?? "") ? basename(vae.path) : (named.vae ?? ""), [
+        ...model.weights.vae.files,
+      ]),
+    }),
+    ...(named.config !== undefined && { config: basename(named.config) }),
+    loras: plan.loras.map(({ name, path, file }) => {
+      return hashed(name, [path], 8 + file.header.headerBytes);
+    }),
+    embeddings: plan.embeddings.used.map(({ name, path }) => hashed(name, [path])),
+  };
+}
+
+/** Instructions and GPUs round differently. */
+function hardwareOf({ devices, machine }: PreparedPipeline): string {
+  const isOnGpu = devices.device === "cuda" && !devices.gpu?.library;
+  return isOnGpu ? machine.gpuName : machine.instructionSet;
+}
+
+type Files = ReturnType<typeof filesOf>;
+
+function infotextOf(
+  { schedule }: PlannedRequest,
+  settings: ReadonlyMap<SettingKey, unknown>,
+  { model, vae, loras, embeddings }: Files,
+): string {
+  const value = (key: SettingKey) => settings.get(key);
+  const { sampler, schedule: type } = a1111NameOf(schedule.name, value);
+  // A folder has no hash that anybody knows.
+  const modelHash = model.component === undefined ? model.sha256?.[0] : undefined;
+  const hashList = (files: readonly OwnFile[]) => {
+    const known = files.filter(({ sha256 }) => sha256 !== undefined);
+    const entries = known.map(({ name, sha256 }) => {
+      return `${name.replace(/[:,]/g, "")}: ${sha256?.[0]?.slice(0, 12)}`;
+    });
+    return entries.length === 0 ? undefined : entries.join(", ");
+  };
+  const fields: [string, unknown][] = [
+    ["Steps", value("stepCount")],
+    ["Sampler", sampler],
+    ["Schedule type", type],
+    ["CFG scale", value("guidanceScale")],
+    ["Seed", value("seed")],
+    ["Size", `${value("width")}x${value("height")}`],
+    ["Model hash", modelHash && shortHash(modelHash)],
+    ["Model", stemOf(basename(model.name))],
+    ["VAE hash", vae?.sha256?.[0] && shortHash(vae.sha256[0])],
+    ["VAE", vae && basename(vae.name)],
+    ["RNG", value("rng") === "cuda" ? "NV" : "CPU"],
+    ["Lora hashes", hashList(loras)],
+    ["TI hashes", hashList(embeddings)],
+    ["Version", `BasedXL ${resources.versions().basedxl}`],
+  ];
+  return writeInfotext({
+    prompt: String(value("prompt")),
+    negativePrompt: String(value("negativePrompt") ?? ""),
+    fields: fields.flatMap(([name, each]) => (each === undefined ? [] : [[name, String(each)]])),
+  });
+}

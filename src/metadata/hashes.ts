@@ -1,0 +1,124 @@
+/**
+ * Hashes of the files that make an image, computed piece by piece while it is generated. Small
+ * files are always hashed; others are left out where they are not done in time.
+ */
+
+import { realpathSync, statSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { HashCache } from "../library/hashes.ts";
+import type { PreparedPipeline } from "../pipeline.ts";
+
+/** A file, and from which byte on its hash counts. */
+interface Wanted {
+  path: string;
+  start: number;
+}
+
+export class FileHashes implements Disposable {
+  private readonly hashes = new Map<string, string>();
+  private readonly stop = new AbortController();
+  private readonly small: Promise<void>;
+  private readonly large: Promise<void>;
+  private isDone = false;
+
+  /** Begins to hash; without a `cache` nothing is looked up or kept. */
+  constructor(
+    files: readonly Wanted[],
+    private readonly cache: HashCache | null,
+  ) {
+    const isSmall = ({ path, start }: Wanted) => {
+      return cache?.known(path, start) != null || bytesOf(path) <= smallBytes;
+    };
+    this.small = this.hash(files.filter(isSmall));
+    const others = files.filter((file) => !isSmall(file));
+    this.large = this.hashLarge(others);
+  }
+
+  /** The hash of the file in 64 digits; null where it is not known (yet). */
+  of(path: string, start = 0): string | null {
+    return this.hashes.get(keyOf({ path, start })) ?? null;
+  }
+
+  /**
+   * Waits until all is known, for large files at most `waitMs`; `onWait` is called before a wait
+   * that people notice. Resolves to whether all is known.
+   */
+  async settled(waitMs: number, onWait: () => void): Promise<boolean> {
+    await this.small;
+    if (this.isDone) return true;
+    const deadlineMs = performance.now() + waitMs;
+    await Promise.race([this.large, Bun.sleep(Math.min(waitMs, noticedMs))]);
+    if (!this.isDone && waitMs > noticedMs) onWait();
+    await Promise.race([this.large, Bun.sleep(Math.max(0, deadlineMs - performance.now()))]);
+    return this.isDone;
+  }
+
+  /** Ends what goes on, and keeps what was computed. */
+  [Symbol.dispose](): void {
+    this.stop.abort();
+    this.cache?.save();
+  }
+
+  // --- internal ---
+
+  private async hashLarge(files: readonly Wanted[]): Promise<void> {
+    await this.small;
+    await this.hash(files);
+    this.isDone = true;
+  }
+
+  /** One after the other. What cannot be read has no hash. */
+  private async hash(files: readonly Wanted[]): Promise<void> {
+    for (const file of files) {
+      const { path, start } = file;
+      try {
+        const { signal } = this.stop;
+        const cache = this.cache ?? new HashCache(null);
+        const sha256 = nameInHub(path, start) ?? (await cache.hashOf(path, { signal, start }));
+        this.hashes.set(keyOf(file), sha256);
+      } catch {
+        if (this.stop.signal.aborted) return;
+      }
+    }
+  }
+}
+
+/** Begins to hash what made the images of `prepared`. */
+export function startHashing(prepared: PreparedPipeline): FileHashes {
+  const { model, vae, plan, isBundledModel } = prepared;
+  const whole = [
+    ...model.weights.unet.files,
+    ...(vae === null ? [] : model.weights.vae.files),
+    ...plan.embeddings.used.map(({ path }) => path),
+  ];
+  const wanted = [
+    ...whole.map((path) => ({ path, start: 0 })),
+    ...plan.loras.map(({ path, file }) => ({ path, start: 8 + file.header.headerBytes })),
+  ];
+  const distinct = [...new Map(wanted.map((each) => [keyOf(each), each])).values()];
+  // The bundled model alone takes no time, and leaves no file behind.
+  const isQuick = isBundledModel && distinct.length === model.weights.unet.files.length;
+  return new FileHashes(distinct, isQuick ? null : new HashCache());
+}
+
+// --- internal ---
+
+/** Hashed in a moment on any machine. */
+const smallBytes = 2 ** 26;
+const noticedMs = 300;
+
+function keyOf({ path, start }: Wanted): string {
+  return `${start} ${path}`;
+}
+
+function bytesOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** The cache of the Hugging Face hub names large files after their hash. */
+function nameInHub(path: string, start: number): string | null {
+  if (start !== 0) return null;
+  const real = realpathSync(path);
+  const isBlob = basename(dirname(real)) === "blobs" && /^[0-9a-f]{64}$/.test(basename(real));
+  return isBlob ? basename(real) : null;
+}

@@ -1,0 +1,39 @@
+/**
+ * The program's own text in images: JSON with the settings by their names in requests, and the
+ * files by name and hash.
+ */
+import * as v from "valibot";
+
+/** Grows when older programs would misread the text. */
+export const formatVersion = 1;
+
+const file = v.object({
+  name: v.string(),
+  /** 64 digits for each file; absent where they were not known in time. */
+  sha256: v.optional(v.array(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)))),
+});
+
+const ownSchema = v.object({
+  /** The program's version. */
+  basedxl: v.string(),
+  format: v.literal(formatVersion),
+  settings: v.record(v.string(), v.unknown()),
+  model: v.object({
+    ...file.entries,
+    /** It comes with the program. */
+    bundled: v.optional(v.boolean()),
+    /** The hashes are those of a folder's UNet. */
+    component: v.optional(v.literal("unet")),
+  }),
+  vae: v.optional(file),
+  /** The name of the folder that --config named. */
+  config: v.optional(v.string()),
+  /** Hashes of the tensors alone. */
+  loras: v.array(file),
+  embeddings: v.array(file),
+  /** The CPU's instruction set or the GPU. */
+  hardware: v.string(),
+});
+
+export type OwnRecord = v.InferOutput<typeof ownSchema>;
+export type OwnFile = v.InferOutput<typeof file>;
