@@ -20,6 +20,8 @@ export class FileHashes implements Disposable {
   private readonly small: Promise<void>;
   private readonly large: Promise<void>;
   private isDone = false;
+  /** When waiting ends, for all images together. */
+  private deadlineMs: number | null = null;
 
   /** Begins to hash; without a `cache` nothing is looked up or kept. */
   constructor(
@@ -40,16 +42,18 @@ export class FileHashes implements Disposable {
   }
 
   /**
-   * Waits until all is known, for large files at most `waitMs`; `onWait` is called before a wait
-   * that people notice. Resolves to whether all is known.
+   * Waits until all is known, for large files at most `waitMs` from the first call on; `onWait` is
+   * called before a wait that people notice. Resolves to whether all is known.
    */
   async settled(waitMs: number, onWait: () => void): Promise<boolean> {
     await this.small;
     if (this.isDone) return true;
-    const deadlineMs = performance.now() + waitMs;
-    await Promise.race([this.large, Bun.sleep(Math.min(waitMs, noticedMs))]);
-    if (!this.isDone && waitMs > noticedMs) onWait();
-    await Promise.race([this.large, Bun.sleep(Math.max(0, deadlineMs - performance.now()))]);
+    this.deadlineMs ??= performance.now() + waitMs;
+    const leftMs = () => Math.max(0, (this.deadlineMs ?? 0) - performance.now());
+    await Promise.race([this.large, Bun.sleep(Math.min(leftMs(), noticedMs))]);
+    if (this.isDone || leftMs() === 0) return this.isDone;
+    onWait();
+    await Promise.race([this.large, Bun.sleep(leftMs())]);
     return this.isDone;
   }
 

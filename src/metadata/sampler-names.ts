@@ -11,12 +11,12 @@ export function a1111NameOf(
 ): { sampler: string; schedule: string } {
   const isTrailing = value("timestepSpacing") === "trailing";
   const schedule = value("useKarrasSigmas") ? "Karras" : isTrailing ? "SGM Uniform" : "Automatic";
-  return { sampler: names[name], schedule };
+  return { sampler: names[name] ?? name, schedule };
 }
 
 // --- internal ---
 
-const names: Readonly<Record<Scheduler, string>> = {
+const names: Readonly<Partial<Record<string, string>>> = {
   euler: "Euler",
   euler_a: "Euler a",
   ddim: "DDIM",
