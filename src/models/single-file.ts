@@ -22,7 +22,7 @@ import { type Networks, networksOf } from "./single-file/networks.ts";
 import { detectPrediction } from "./single-file/prediction.ts";
 import { singleFileScheduler } from "./single-file/scheduler.ts";
 import { sdxlVae } from "./single-file/sdxl.ts";
-import { partOf } from "./single-file/shapes.ts";
+import { keyOf, keysInBlocks, type PartName, partOf } from "./single-file/shapes.ts";
 import { type NetworkNames, unknownKeys } from "./single-file/weight-names.ts";
 
 export interface SingleFileOptions {
@@ -48,6 +48,9 @@ export async function openSingleFile(
   const folder = config === undefined ? null : await readModelFolder(config);
   const networks = networksOf(header, folder);
   checkComplete(header, networks, { folder, needsVae });
+  const names = networkNames.flatMap((name) => networks[name]?.names ?? []);
+  const unknown = unknownKeys(header, names);
+  checkBlocks(header, networks, { unknown, isGiven: folder !== null, needsVae });
   const { tokenizer, tokenizer2 } = folder ?? (await clipTokenizers());
   const clip = networks.clip?.config ?? folder?.clip ?? null;
   const configs = {
@@ -68,7 +71,7 @@ export async function openSingleFile(
     scheduler: schedulerOf(header, folder),
     forceZerosForEmptyPrompt: folder?.forceZerosForEmptyPrompt ?? clip !== null,
     weights: await weightsOf(header, networks, folder),
-    warnings: warningsOf(header, networks),
+    warnings: warningsOf(header, unknown),
     defaults: {},
   });
 }
@@ -92,11 +95,14 @@ const adviceByKind: Partial<Record<string, string>> = {
   embedding: "; name it with --embedding, beside a model",
 };
 
-const components: Record<keyof Networks, [component: Component, noun: string]> = {
-  clip: ["textEncoder", "the first text encoder"],
-  clip2: ["textEncoder2", "the second text encoder"],
-  unet: ["unet", "the UNet"],
-  vae: ["vae", "the VAE"],
+const components: Record<
+  keyof Networks,
+  [component: Component, noun: string, parts: readonly PartName[]]
+> = {
+  clip: ["textEncoder", "the first text encoder", ["clip"]],
+  clip2: ["textEncoder2", "the second text encoder", ["openClip", "clip2"]],
+  unet: ["unet", "the UNet", ["unet"]],
+  vae: ["vae", "the VAE", ["vae"]],
 };
 const bothEncoders = `${components.clip[1]} and ${components.clip2[1]}`;
 const networkNames = Object.keys(components) as (keyof Networks)[];
@@ -137,6 +143,30 @@ function checkComplete(
   }
 }
 
+/**
+ * Refuses files with blocks that no network has: a tensor that shows a size is missing, or the
+ * configs are of another model, and the image would be another than the file's.
+ */
+function checkBlocks(
+  header: SafetensorsHeader,
+  networks: Networks,
+  given: { unknown: readonly string[]; isGiven: boolean; needsVae: boolean },
+): void {
+  for (const name of networkNames) {
+    const [, noun, parts] = components[name];
+    if (name === "vae" && !given.needsVae) continue;
+    for (const part of parts) {
+      const strays = keysInBlocks(header, part, given.unknown);
+      if (strays.length === 0) continue;
+      const source = given.isGiven ? "as --config has it" : "as its keys and shapes describe it";
+      const what = networks[name]
+        ? `has tensors that ${noun}, ${source}, does not have`
+        : `has tensors of ${noun}, but not ${keyOf(part)}`;
+      refuse(header.path, `${what}: ${listOf(strays)}`);
+    }
+  }
+}
+
 function schedulerOf(header: SafetensorsHeader, folder: FolderConfigs | null): SchedulerConfig {
   const found = detectPrediction(header);
   if (folder !== null) return { ...folder.scheduler, ...found };
@@ -167,12 +197,12 @@ async function weightsOf(
   };
 }
 
-function warningsOf(header: SafetensorsHeader, networks: Networks): string[] {
-  const names = networkNames.flatMap((name) => networks[name]?.names ?? []);
-  const unknown = unknownKeys(header, names);
+function warningsOf(header: SafetensorsHeader, unknown: readonly string[]): string[] {
   if (unknown.length === 0) return [];
-  const what = `holds ${unknown.length} tensors that no network of the model has`;
-  return [`${header.path} ${what} and that are ignored: ${listOf(unknown)}.`];
+  const count = unknown.length === 1 ? "a tensor" : `${unknown.length} tensors`;
+  const isWhat = unknown.length === 1 ? "is" : "are";
+  const what = `holds ${count} that no network of the model has and that ${isWhat} ignored`;
+  return [`${header.path} ${what}: ${listOf(unknown)}.`];
 }
 
 const usualTraining = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;

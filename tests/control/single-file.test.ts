@@ -16,7 +16,7 @@ import { classifyHeader, describeFile } from "../../src/models/single-file/class
 import { networksOf } from "../../src/models/single-file/networks.ts";
 import { detectPrediction } from "../../src/models/single-file/prediction.ts";
 import { unknownKeys } from "../../src/models/single-file/weight-names.ts";
-import { originalHeaders } from "../support/original-headers.ts";
+import { checkpointTensors, originalHeaders, shapesOf } from "../support/original-headers.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-refused-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -68,6 +68,41 @@ describe("given as a model", () => {
         "is not for it.",
     );
   });
+});
+
+describe("a full-size checkpoint", () => {
+  const path = join(folder, "full.safetensors");
+  const block = "model.diffusion_model.input_blocks.8.1.transformer_blocks.4.";
+  const layer = "conditioner.embedders.0.transformer.text_model.encoder.layers.7.";
+  // Each shows a size: without it the shapes describe a smaller model.
+  const cases = [
+    [`${block}attn2.to_k.weight`, "the UNet", `${block}norm1.weight`],
+    [`${layer}layer_norm1.weight`, "the first text encoder", `${layer}self_attn.q_proj.bias`],
+    [
+      "conditioner.embedders.1.model.transformer.resblocks.20.ln_1.weight",
+      "the second text encoder",
+      "conditioner.embedders.1.model.transformer.resblocks.20.ln_1.bias",
+    ],
+    [
+      "first_stage_model.decoder.mid.attn_1.q.weight",
+      "the VAE",
+      "first_stage_model.encoder.mid.attn_1.q.bias",
+    ],
+    ["first_stage_model.quant_conv.weight", "the VAE", "first_stage_model.quant_conv.bias"],
+  ] as const;
+  for (const [lost, noun, first] of cases) {
+    test(`that has lost ${lost} is refused`, async () => {
+      const shapes = shapesOf(checkpointTensors("base"));
+      expect(shapes.delete(lost)).toBeTrue();
+      expect(shapes.has(first)).toBeTrue();
+      writeSparseFile(path, shapes);
+      const error = await openModel(path).catch((each) => each);
+      expect(error).toBeInstanceOf(BasedXLError);
+      const told = `${path} has tensors that ${noun}, as its keys and shapes describe it, does not`;
+      expect(error.message).toStartWith(told);
+      expect(error.message).toContain(first);
+    });
+  }
 });
 
 function headerOf(

@@ -179,6 +179,41 @@ describe("a checkpoint in one file", () => {
     );
   });
 
+  test("of which a network's first tensor is missing is refused, not replaced", async () => {
+    for (const [key, noun, short] of [
+      [
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+        "the first text encoder",
+        "text_model.embeddings.token_embedding.weight",
+      ],
+      [
+        "conditioner.embedders.1.model.token_embedding.weight",
+        "the second text encoder",
+        "token_embedding.weight",
+      ],
+      ["first_stage_model.decoder.conv_in.weight", "the VAE", "decoder.conv_in.weight"],
+    ] as const) {
+      const path = singleFile("headless");
+      renamed(path, key, key.replace("weight", "weighd"));
+      const sentence = await sentenceOf(() => openSingleFile(path, { config }));
+      expect(sentence).toStartWith(`${path} has tensors of ${noun}, but not ${short}: `);
+    }
+  });
+
+  test("is refused with the configs of a smaller model", async () => {
+    const smaller = join(folder, "smaller");
+    cpSync(goldenModel, smaller, { recursive: true });
+    const unet = join(smaller, "unet/config.json");
+    const json = JSON.parse(readFileSync(unet, "utf8"));
+    const depths = json.transformer_layers_per_block;
+    json.transformer_layers_per_block = [...depths.slice(0, -1), depths.at(-1) - 1];
+    writeFileSync(unet, JSON.stringify(json));
+    const path = singleFile("larger");
+    expect(await sentenceOf(() => openSingleFile(path, { config: smaller }))).toStartWith(
+      `${path} has tensors that the UNet, as --config has it, does not have: `,
+    );
+  });
+
   test("that holds more than the model is warned about, but not about what all hold", async () => {
     const path = singleFile("more", {
       marks: [
