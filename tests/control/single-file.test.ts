@@ -77,7 +77,7 @@ describe("a full-size checkpoint", () => {
   // Each shows a size: without it the shapes describe a smaller model.
   const cases = [
     [`${block}attn2.to_k.weight`, "the UNet", `${block}norm1.weight`],
-    [`${layer}layer_norm1.weight`, "the first text encoder", `${layer}self_attn.q_proj.bias`],
+    [`${layer}layer_norm1.weight`, "the first text encoder", `${layer}self_attn.k_proj.bias`],
     [
       "conditioner.embedders.1.model.transformer.resblocks.20.ln_1.weight",
       "the second text encoder",

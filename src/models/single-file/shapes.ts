@@ -37,7 +37,7 @@ export class Shapes {
 /** Prefixes of the UNet's keys, the usual first: checkpoints, ComfyUI's saved models, none. */
 const unetPrefixes = ["model.diffusion_model.", "diffusion_model.", "unet.", ""];
 
-/** The networks that a single file can hold: a key that each has, and how its blocks' keys begin. */
+/** The networks that a single file can hold: a key of each, and how keys of its blocks begin. */
 const parts = {
   unet: {
     prefixes: unetPrefixes,
