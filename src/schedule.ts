@@ -2,22 +2,52 @@
  * Computes the coefficients of a sampler's steps, one set per model evaluation. The device's
  * `latent_step` applies them to the latents, so a sampler is a pure function without tensors.
  *
- * Adding a sampler: one file in `schedule/`, one line in `samplers` below, one golden test.
+ * Adding a sampler: one file in `schedule/`, one row in `settings/samplers.ts`, its line in
+ * `samplers` below, one line in each of the golden tests.
  */
 import { BasedXLError, escaped } from "./errors.ts";
 import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
-import { alphasCumprod } from "./schedule/betas.ts";
 import { ddim } from "./schedule/ddim.ts";
+import { ddpm } from "./schedule/ddpm.ts";
+import { deis } from "./schedule/deis.ts";
+import { dpm2, dpm2Ancestral } from "./schedule/dpm2.ts";
+import { dpmpp2m, dpmpp2mSde, dpmpp3m } from "./schedule/dpmpp-multistep.ts";
+import { dpmpp2s } from "./schedule/dpmpp-singlestep.ts";
 import { euler } from "./schedule/euler.ts";
 import { eulerAncestral } from "./schedule/euler-ancestral.ts";
+import { heun } from "./schedule/heun.ts";
+import { lcm } from "./schedule/lcm.ts";
+import { lms } from "./schedule/lms.ts";
+import { pndm } from "./schedule/pndm.ts";
+import { tcd } from "./schedule/tcd.ts";
 import type { Sampler, Schedule, ScheduleOptions, StepCoefficients } from "./schedule/types.ts";
-import { type Scheduler, schedulers } from "./settings/names.ts";
+import { unipc } from "./schedule/unipc.ts";
+import { type Scheduler, type SigmaKind, schedulers } from "./settings/names.ts";
+import { samplerRows } from "./settings/samplers.ts";
 
 export type * from "./schedule/types.ts";
 
-/** One for each name in `settings/names.ts`. */
-const samplers: Readonly<Record<Scheduler, Sampler>> = { euler, euler_a: eulerAncestral, ddim };
+/** One for each row of `settings/samplers.ts`. */
+const samplers: Readonly<Record<Scheduler, Sampler>> = {
+  euler,
+  euler_a: eulerAncestral,
+  dpmpp_2m: dpmpp2m,
+  dpmpp_2m_sde: dpmpp2mSde,
+  dpmpp_3m: dpmpp3m,
+  unipc,
+  heun,
+  lcm,
+  tcd,
+  lms,
+  dpm2,
+  dpm2_a: dpm2Ancestral,
+  ddim,
+  ddpm,
+  pndm,
+  deis,
+  dpmpp_2s: dpmpp2s,
+};
 
 /**
  * The schedule of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a
@@ -37,14 +67,36 @@ export function makeSchedule(
       `The number of steps is ${stepCount}, but it must be a whole number from 1 to ${limit}.`,
     );
   }
-  const schedule = { name, ...samplers[name].make(config, options) };
-  schedule.steps.forEach(checkFinite);
+  const sigmas = sigmaKindOf(name, config, options);
+  const schedule = { name, ...samplers[name].make(config, { ...options, sigmas }) };
+  const count = schedule.steps.length;
+  if (count > stepCountMax) {
+    throw new BasedXLError(
+      "bad-option",
+      `${stepCount} steps of ${name} are ${count} evaluations of the model, more than ` +
+        `${stepCountMax}: ask for fewer steps.`,
+    );
+  }
+  schedule.steps.forEach((step, index) => {
+    checkFinite(step, index, config);
+  });
   return schedule;
+}
+
+/** Options that were given and that sampler `name` does not follow. */
+export function unusedScheduleOptions(
+  name: Scheduler,
+  options: Omit<ScheduleOptions, "stepCount">,
+): ("timestepSpacing" | "eta")[] {
+  const { follows } = samplers[name];
+  return (["timestepSpacing", "eta"] as const).filter(
+    (key) => options[key] !== undefined && !follows.includes(key),
+  );
 }
 
 /** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
 export function schedulerNameOfClass(className: string): Scheduler | null {
-  return schedulers.find((name) => samplers[name].className === className) ?? null;
+  return schedulers.find((name) => samplerRows[name].className === className) ?? null;
 }
 
 /**
@@ -53,12 +105,15 @@ export function schedulerNameOfClass(className: string): Scheduler | null {
  * classes, and for settings that Euler would ignore.
  */
 export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; replaced: boolean } {
-  const name = schedulerNameOfClass(config.className);
-  if (name !== null) return { name, replaced: false };
-  const lost = replaceable.has(config.className)
-    ? lostSetting(config)
-    : `the scheduler ${escaped(config.className, 60)}`;
-  if (lost === null) return { name: "euler", replaced: true };
+  const { className } = config;
+  const name = schedulers.find(
+    (each) => samplerRows[each].className === className && (samplers[each].isOf?.(config) ?? true),
+  );
+  if (name !== undefined) return { name, replaced: false };
+  if (replaceable.has(className) && !config.thresholding) return { name: "euler", replaced: true };
+  const lost = replaceable.has(className)
+    ? "thresholding"
+    : `the scheduler ${escaped(className, 60)}`;
   throw new BasedXLError(
     "bad-model",
     `The model's scheduler_config.json asks for ${lost}, which is not supported; to generate ` +
@@ -72,38 +127,55 @@ export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; repl
 const replaceable = new Set([
   "DDIMParallelScheduler",
   "DDPMParallelScheduler",
-  "DDPMScheduler",
-  "DEISMultistepScheduler",
-  "DPMSolverMultistepScheduler",
   "DPMSolverSDEScheduler",
-  "DPMSolverSinglestepScheduler",
-  "HeunDiscreteScheduler",
-  "KDPM2AncestralDiscreteScheduler",
-  "KDPM2DiscreteScheduler",
-  "LCMScheduler",
-  "LMSDiscreteScheduler",
-  "PNDMScheduler",
   "SASolverScheduler",
-  "TCDScheduler",
-  "UniPCMultistepScheduler",
 ]);
 
-/** A setting of the replaced sampler that changes its images and that Euler lacks. */
-function lostSetting(config: SchedulerConfig): string | null {
-  const { thresholding, useLuLambdas, lambdaMinClipped } = config.unsupported;
-  if (thresholding) return "thresholding";
-  if (useLuLambdas) return "use_lu_lambdas";
-  const last = alphasCumprod(config).at(-1)!;
-  const isClipped = lambdaMinClipped > Math.log(last / (1 - last)) / 2;
-  return isClipped ? `lambda_min_clipped ${lambdaMinClipped}` : null;
+/** The spacing of sigmas that options ask for, else the config. */
+function sigmaKindOf(
+  name: Scheduler,
+  config: SchedulerConfig,
+  { sigmas, useKarrasSigmas }: ScheduleOptions,
+): SigmaKind {
+  if (sigmas && useKarrasSigmas !== undefined && useKarrasSigmas !== (sigmas === "karras")) {
+    throw new BasedXLError(
+      "bad-option",
+      `The sigmas are to be ${sigmas} and ${useKarrasSigmas ? "" : "not "}Karras': keep one of ` +
+        "the two options.",
+    );
+  }
+  const { follows, followsConfigSigmas = true } = samplers[name];
+  const canDo = (kind: SigmaKind) =>
+    kind === "normal" || (follows.includes("sigmas") && (kind !== "lu" || follows.includes("lu")));
+  const asked = sigmas ?? (useKarrasSigmas ? "karras" : undefined);
+  if (asked === undefined) {
+    const own = config.sigmaKind;
+    const isOff = useKarrasSigmas === false && own === "karras";
+    return followsConfigSigmas && !isOff && canDo(own) ? own : "normal";
+  }
+  if (canDo(asked)) return asked;
+  const others = asked === "lu" ? "dpmpp_2m and dpmpp_3m" : "euler and dpmpp_2m";
+  const shown = `${asked[0]!.toUpperCase()}${asked.slice(1)}`;
+  const why = follows.includes("sigmas") ? "has sigmas of its own" : "has no sigmas";
+  throw new BasedXLError(
+    "bad-option",
+    `The ${name} scheduler ${why}, so it cannot use ${shown} sigmas; ${others} can.`,
+  );
 }
 
-function checkFinite(step: StepCoefficients, index: number): void {
+function checkFinite(step: StepCoefficients, index: number, config: SchedulerConfig): void {
   const { timestep, inputScale, outputFromSample, outputFromModel, latent, auxiliary } = step;
   const updates = auxiliary ? [latent, auxiliary] : [latent];
   const numbers = updates.flatMap((u) => [u.sample, u.auxiliary, ...u.modelOutputs, u.noise]);
   numbers.push(timestep, inputScale, outputFromSample, outputFromModel);
   if (numbers.every(Number.isFinite)) return;
+  if (!config.rescaleBetasZeroSnr) {
+    throw new BasedXLError(
+      "bad-option",
+      `Two steps have the same noise level at step ${index + 1} (timestep ${timestep}), or the ` +
+        "last has none: ask for fewer steps, other sigmas, or another scheduler.",
+    );
+  }
   throw new BasedXLError(
     "bad-model",
     `The model's noise schedule divides by zero at step ${index + 1} (timestep ${timestep}): ` +

@@ -34,6 +34,7 @@ import { resources } from "../resources.ts";
 import { parseSampleOptions, type SampleOptions } from "../settings/options.ts";
 import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
+import { describeSamplers } from "../settings/samplers.ts";
 import { asFlag } from "../settings/values.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
@@ -47,6 +48,10 @@ export const sampleCommand = defineCommand({
   args: sampleFlags,
   async run({ args }) {
     const options = parseSampleOptions(args);
+    if (options.listSchedulers) {
+      process.stdout.write(`${describeSamplers()}\n`);
+      return 0;
+    }
     const output = createOutput(options);
     return await runStoppable(output, (signal) => sample(options, output, signal));
   },

@@ -7,6 +7,7 @@
 import {
   type PredictionType,
   predictionTypes,
+  type SigmaKind,
   type TimestepSpacing,
   timestepSpacings,
 } from "../settings/names.ts";
@@ -38,7 +39,7 @@ export interface SchedulerConfig {
   predictionType: PredictionType;
   timestepSpacing: TimestepSpacing | null;
   stepsOffset: number;
-  useKarrasSigmas: boolean;
+  sigmaKind: SigmaKind;
   sigmaMin: number | null;
   sigmaMax: number | null;
   finalSigmasType: "zero" | "sigma_min";
@@ -47,15 +48,30 @@ export interface SchedulerConfig {
   setAlphaToOne: boolean | null;
   clipSample: boolean | null;
   rescaleBetasZeroSnr: boolean;
-  /** Settings of schedules and clipping that no sampler of this version has. */
-  unsupported: {
-    useExponentialSigmas: boolean;
-    useBetaSigmas: boolean;
-    useLuLambdas: boolean;
-    thresholding: boolean;
-    /** Below this half log of the signal-to-noise ratio, DPM-Solver leaves timesteps out. */
-    lambdaMinClipped: number;
-  };
+  thresholding: boolean;
+  varianceType: string | null;
+  solver: SolverConfig;
+}
+
+/** Settings of single classes: solvers of higher order, LCM and TCD, PNDM. */
+interface SolverConfig {
+  order: number | null;
+  /** "dpmsolver++", ...; each sampler checks its own. */
+  algorithm: string | null;
+  /** "midpoint", "heun", "bh2", ... */
+  type: string | null;
+  lowerOrderFinal: boolean | null;
+  eulerAtFinal: boolean;
+  /** Below this half log of the signal-to-noise ratio, DPM-Solver leaves timesteps out. */
+  lambdaMinClipped: number;
+  predictX0: boolean;
+  /** Steps without UniPC's corrector, the first 0. */
+  disableCorrector: number[];
+  hasOtherPredictor: boolean;
+  skipPrkSteps: boolean | null;
+  /** Steps of the teacher that LCM and TCD choose theirs from. */
+  originalSteps: number;
+  timestepScaling: number;
 }
 
 const spacings = oneOf(timestepSpacings);
@@ -88,7 +104,7 @@ export function parseSchedulerConfig(
     predictionType: reader.optional("prediction_type", predictions, "epsilon"),
     timestepSpacing: reader.optional("timestep_spacing", spacings, null),
     stepsOffset: reader.optional("steps_offset", wholeNumber, 0),
-    useKarrasSigmas: isOn("use_karras_sigmas"),
+    sigmaKind: sigmaKindOf(reader),
     sigmaMin: reader.optional("sigma_min", positiveNumber, null),
     sigmaMax: reader.optional("sigma_max", positiveNumber, null),
     finalSigmasType: reader.optional("final_sigmas_type", oneOf(["zero", "sigma_min"]), "zero"),
@@ -97,13 +113,9 @@ export function parseSchedulerConfig(
     setAlphaToOne: reader.isOn("set_alpha_to_one", null),
     clipSample: reader.optional("clip_sample", flag, null),
     rescaleBetasZeroSnr: isOn("rescale_betas_zero_snr"),
-    unsupported: {
-      useExponentialSigmas: isOn("use_exponential_sigmas"),
-      useBetaSigmas: isOn("use_beta_sigmas"),
-      useLuLambdas: isOn("use_lu_lambdas"),
-      thresholding: isOn("thresholding"),
-      lambdaMinClipped: reader.optional("lambda_min_clipped", aNumber, Number.NEGATIVE_INFINITY),
-    },
+    thresholding: isOn("thresholding"),
+    varianceType: reader.optional("variance_type", text, null),
+    solver: solverOf(reader),
   };
   checkBetas(reader, config);
   return config;
@@ -130,6 +142,33 @@ function checkParametrisation(reader: ConfigReader, classNames: readonly string[
   const variance = reader.optional("variance_type", text, null) ?? "";
   if (variance.startsWith("learned"))
     refuse(`a learned variance (variance_type "${word(variance)}")`);
+}
+
+function sigmaKindOf(reader: ConfigReader): SigmaKind {
+  const asked = (["karras", "exponential", "beta"] as const).filter((kind) =>
+    reader.isOn(`use_${kind}_sigmas`, false),
+  );
+  if (asked.length > 1) {
+    reader.fail(`use_${asked[0]}_sigmas and use_${asked[1]}_sigmas contradict each other`);
+  }
+  return asked[0] ?? (reader.isOn("use_lu_lambdas", false) ? "lu" : "normal");
+}
+
+function solverOf(reader: ConfigReader): SolverConfig {
+  return {
+    order: reader.optional("solver_order", positiveInteger, null),
+    algorithm: reader.optional("algorithm_type", text, null),
+    type: reader.optional("solver_type", text, null),
+    lowerOrderFinal: reader.isOn("lower_order_final", null),
+    eulerAtFinal: reader.isOn("euler_at_final", false),
+    lambdaMinClipped: reader.optional("lambda_min_clipped", aNumber, Number.NEGATIVE_INFINITY),
+    predictX0: reader.isOn("predict_x0", true),
+    disableCorrector: reader.optional("disable_corrector", listOf(wholeNumber), null) ?? [],
+    hasOtherPredictor: reader.keys().includes("solver_p") && !reader.isNull("solver_p"),
+    skipPrkSteps: reader.isOn("skip_prk_steps", null),
+    originalSteps: reader.optional("original_inference_steps", positiveInteger, 50),
+    timestepScaling: reader.optional("timestep_scaling", positiveNumber, 10),
+  };
 }
 
 function checkBetas(reader: ConfigReader, config: SchedulerConfig): void {

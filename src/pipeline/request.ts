@@ -8,8 +8,8 @@ import type { EmbeddingTable } from "../embeddings.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
-import { makeSchedule, type Schedule, samplerOfModel } from "../schedule.ts";
-import type { Scheduler } from "../settings/names.ts";
+import { makeSchedule, type Schedule, samplerOfModel, unusedScheduleOptions } from "../schedule.ts";
+import { type Scheduler, samplerNamed } from "../settings/names.ts";
 import { defaultOf } from "../settings/setting.ts";
 import {
   type KeysWhere,
@@ -114,8 +114,13 @@ export function planRequest(
     naming,
   );
   const stepCount = given.stepCount ?? defaults.steps ?? 50;
-  const scheduler = given.scheduler ?? schedulerOf(model, naming, warnings);
-  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount });
+  const named = given.scheduler === undefined ? null : samplerNamed(given.scheduler);
+  const scheduler = named?.name ?? schedulerOf(model, naming, warnings);
+  const sigmas = given.sigmas ?? named?.sigmas;
+  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, sigmas });
+  for (const key of unusedScheduleOptions(scheduler, given)) {
+    warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
+  }
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const asked = imagesOf(request, model, naming);
   const { guidanceScale, prompt, negativePrompt, seed } = asked[0]!;
@@ -129,7 +134,7 @@ export function planRequest(
   warnings.push(...ofLoras, ...ofEmbeddings);
   const complete = {
     ...given,
-    ...{ width, height, stepCount, scheduler, warmupSteps, imageCount: images.length },
+    ...{ width, height, stepCount, scheduler, sigmas, warmupSteps, imageCount: images.length },
     batchSize: Math.min(given.batchSize, images.length),
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
   };

@@ -1,6 +1,7 @@
 /**
- * Builders that samplers share: an update whose other coefficients are 0, and the derivative from
- * the model's output for each prediction type, for latents x = x0 + sigma·noise.
+ * Builders that samplers share: an update whose other coefficients are 0, and what follows from
+ * the model's output for each prediction type: the derivative of latents x = x0 + sigma·noise, the
+ * clean latent and the noise of latents x = alpha·x0 + sigma·noise.
  */
 import type { PredictionType } from "../models/config.ts";
 import type { Update } from "./types.ts";
@@ -36,5 +37,50 @@ export function derivativeMix(predictionType: PredictionType, sigma: number): Ou
       return { outputFromSample: sigma / variance, outputFromModel: 1 / Math.sqrt(variance) };
     case "sample":
       return { outputFromSample: 1 / sigma, outputFromModel: -1 / sigma };
+  }
+}
+
+/** A noise level of latents x = alpha·x0 + sigma·noise, where alpha² + sigma² = 1. */
+export interface Level {
+  alpha: number;
+  sigma: number;
+  /** The logarithm of alpha / sigma; infinite without noise. */
+  lambda: number;
+}
+
+/** The level with sigma / alpha = `ratio`, which is the sigma of x = x0 + sigma·noise. */
+export function levelOf(ratio: number): Level {
+  const alpha = 1 / Math.sqrt(ratio * ratio + 1);
+  return { alpha, sigma: ratio * alpha, lambda: -Math.log(ratio) };
+}
+
+/** The level of a training timestep with alphas_cumprod `alphaBar`. */
+export function levelOfAlpha(alphaBar: number): Level {
+  const alpha = Math.sqrt(alphaBar);
+  const sigma = Math.sqrt(1 - alphaBar);
+  return { alpha, sigma, lambda: Math.log(alpha / sigma) };
+}
+
+/** The clean latent x0 as a combination of x and the model's output. */
+export function dataMix(predictionType: PredictionType, { alpha, sigma }: Level): OutputMix {
+  switch (predictionType) {
+    case "epsilon":
+      return { outputFromSample: 1 / alpha, outputFromModel: -sigma / alpha };
+    case "v_prediction":
+      return { outputFromSample: alpha, outputFromModel: -sigma };
+    case "sample":
+      return { outputFromSample: 0, outputFromModel: 1 };
+  }
+}
+
+/** The noise in x as a combination of x and the model's output. */
+export function noiseMix(predictionType: PredictionType, { alpha, sigma }: Level): OutputMix {
+  switch (predictionType) {
+    case "epsilon":
+      return { outputFromSample: 0, outputFromModel: 1 };
+    case "v_prediction":
+      return { outputFromSample: sigma, outputFromModel: alpha };
+    case "sample":
+      return { outputFromSample: 1 / sigma, outputFromModel: -alpha / sigma };
   }
 }

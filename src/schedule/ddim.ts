@@ -1,31 +1,25 @@
 /**
- * DDIM without noise (eta 0): predicts the clean latent and its noise, then combines them for the
- * next noise level. Uses alphas_cumprod at integer timesteps, so there are no sigmas that Karras'
- * could replace.
+ * DDIM: predicts the clean latent and its noise, then combines them for the next noise level, with
+ * a share `eta` of fresh noise. Uses alphas_cumprod at integer timesteps, so there are no sigmas
+ * that Karras' could replace.
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
-import { BasedXLError } from "../errors.ts";
 import type { PredictionType, SchedulerConfig } from "../models/config.ts";
 import { alphasCumprod } from "./betas.ts";
+import { checkLinear } from "./clipping.ts";
 import { update } from "./coefficients.ts";
-import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
+import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const ddim: Sampler = {
-  className: "DDIMScheduler",
+  follows: ["timestepSpacing", "eta"],
   make(config, options) {
-    const { stepCount } = options;
-    if (options.useKarrasSigmas) {
-      throw new BasedXLError(
-        "bad-option",
-        "The ddim scheduler has no sigmas, so it cannot use Karras sigmas; euler and euler_a can.",
-      );
-    }
-    checkLinear(config);
+    const { stepCount, eta = 0 } = options;
+    checkLinear("ddim", config, { thresholding: true, clips: isOn(config, null) });
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
-    checkRange(timesteps, config);
+    checkRange("ddim", timesteps, config);
 
     const alphas = alphasCumprod(config);
     const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
@@ -34,15 +28,16 @@ export const ddim: Sampler = {
       const previous = timestep - stride;
       const alpha = alphas[timestep]!;
       const alphaNext = previous >= 0 ? alphas[previous]! : alphaFinal;
-      const { fromSample, fromModel } = stepMix(config.predictionType, alpha, alphaNext);
+      const fresh = freshNoise(eta, alpha, alphaNext);
+      const { fromSample, fromModel } = stepMix(config.predictionType, alpha, alphaNext, fresh);
       return {
         timestep,
         inputScale: 1,
         outputFromSample: 0,
         outputFromModel: 1,
-        latent: update({ sample: fromSample, modelOutputs: [fromModel] }),
+        latent: update({ sample: fromSample, modelOutputs: [fromModel], noise: fresh }),
         auxiliary: null,
-        samplesNoise: false,
+        samplesNoise: eta > 0,
       };
     });
     return { steps, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
@@ -51,15 +46,21 @@ export const ddim: Sampler = {
 
 // --- internal ---
 
+/** The deviation of the fresh noise of a step. */
+function freshNoise(eta: number, alpha: number, alphaNext: number): number {
+  if (eta === 0) return 0;
+  return eta * Math.sqrt(((1 - alphaNext) / (1 - alpha)) * (1 - alpha / alphaNext));
+}
+
 /**
  * The next latent as a linear combination of this one and the model's output; `alpha` is
- * alphas_cumprod at this level.
+ * alphas_cumprod at this level, `fresh` the deviation of the noise that is added.
  */
-function stepMix(predictionType: PredictionType, alpha: number, alphaNext: number) {
+function stepMix(predictionType: PredictionType, alpha: number, alphaNext: number, fresh: number) {
   const signal = Math.sqrt(alpha);
   const noise = Math.sqrt(1 - alpha);
   const signalNext = Math.sqrt(alphaNext);
-  const noiseNext = Math.sqrt(1 - alphaNext);
+  const noiseNext = Math.sqrt(1 - alphaNext - fresh * fresh);
   switch (predictionType) {
     case "epsilon":
       return {
@@ -84,25 +85,5 @@ function stepMix(predictionType: PredictionType, alpha: number, alphaNext: numbe
  * mostly lack the keys, and SDXL's own values are false.
  */
 function isOn(config: SchedulerConfig, value: boolean | null): boolean {
-  return value ?? config.className === ddim.className;
-}
-
-function checkLinear(config: SchedulerConfig): void {
-  const clips = isOn(config, config.clipSample);
-  if (!clips && !config.unsupported.thresholding) return;
-  throw new BasedXLError(
-    "bad-model",
-    `The model's scheduler_config.json has ${clips ? "clip_sample" : "thresholding"} true, which ` +
-      "ddim does not support: latents have no fixed range. Set it to false, or use euler.",
-  );
-}
-
-function checkRange(timesteps: number[], config: SchedulerConfig): void {
-  const last = config.trainTimesteps - 1;
-  if (timesteps.every((timestep) => timestep >= 0 && timestep <= last)) return;
-  throw new BasedXLError(
-    "bad-option",
-    `${timesteps.length} steps with steps_offset ${config.stepsOffset} leave the timesteps 0 to ` +
-      `${last} that ddim can use; ask for fewer steps, or for the timestep spacing "trailing".`,
-  );
+  return value ?? config.className === "DDIMScheduler";
 }

@@ -8,12 +8,13 @@ import { sigmaSchedule } from "./sigmas.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const eulerAncestral: Sampler = {
-  className: "EulerAncestralDiscreteScheduler",
+  follows: ["sigmas", "timestepSpacing"],
+  followsConfigSigmas: false,
   make(config, options) {
     const schedule = sigmaSchedule(config, {
       stepCount: options.stepCount,
       spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-      useKarrasSigmas: options.useKarrasSigmas ?? false,
+      kind: options.sigmas,
       finalSigma: "zero",
     });
     const { sigmas, timesteps } = schedule;

@@ -8,13 +8,13 @@ import { checkSigmaSettings, sigmaSchedule } from "./sigmas.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const euler: Sampler = {
-  className: "EulerDiscreteScheduler",
+  follows: ["sigmas", "timestepSpacing"],
   make(config, options) {
-    checkSigmaSettings(config, options.useKarrasSigmas === true);
+    checkSigmaSettings(config);
     const schedule = sigmaSchedule(config, {
       stepCount: options.stepCount,
       spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-      useKarrasSigmas: options.useKarrasSigmas ?? config.useKarrasSigmas,
+      kind: options.sigmas,
       finalSigma: config.finalSigmasType,
     });
     const { sigmas, timesteps } = schedule;

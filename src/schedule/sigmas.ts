@@ -1,44 +1,43 @@
 /**
- * Noise levels (sigma) of a run, for samplers that use them. Sigmas are interpolated in the
- * training table. Karras' sigmas replace them; the timesteps are then computed from the sigmas.
+ * Noise levels (sigma) of a run, for samplers whose latent is x0 + sigma·noise. Sigmas are
+ * interpolated in the training table. Other spacings (`sigma-kinds.ts`) replace them; the timesteps
+ * are then computed from the sigmas.
  *
- * Source: arXiv 2206.00364, equation 5 (rho 7); diffusers `EulerDiscreteScheduler.set_timesteps`.
+ * Source: diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { SchedulerConfig } from "../models/config.ts";
-import type { TimestepSpacing } from "../settings/names.ts";
+import type { SigmaKind, TimestepSpacing } from "../settings/names.ts";
 import { alphasCumprod } from "./betas.ts";
 import { logF32 } from "./log.ts";
-import { spacedTimesteps } from "./spacing.ts";
+import { spacedSigmas } from "./sigma-kinds.ts";
+import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
 
 const f32 = Math.fround;
 
 interface SigmaOptions {
   stepCount: number;
   spacing: TimestepSpacing;
-  useKarrasSigmas: boolean;
+  kind: SigmaKind;
   finalSigma: "zero" | "sigma_min";
+  /** Whether timesteps of Karras' sigmas are rounded. */
+  roundsKarras?: boolean;
 }
 
-/**
- * Refuses settings of EulerDiscreteScheduler that are not supported; other samplers ignore them.
- * With `karrasAsked` (the flag), Karras' sigmas replace those of the model.
- */
-export function checkSigmaSettings(config: SchedulerConfig, karrasAsked: boolean): void {
-  const { interpolationType, timestepType, predictionType, unsupported } = config;
+/** Refuses settings of EulerDiscreteScheduler that are not supported; others ignore them. */
+export function checkSigmaSettings(config: SchedulerConfig): void {
+  const { interpolationType, timestepType, predictionType } = config;
   const isContinuous = timestepType === "continuous" && predictionType === "v_prediction";
   const isKnown = ["discrete", "continuous"].includes(timestepType);
   const refused = [
     interpolationType !== "linear" && `interpolation_type "${escaped(interpolationType, 60)}"`,
     (isContinuous || !isKnown) && `timestep_type "${escaped(timestepType, 60)}"`,
-    !karrasAsked && unsupported.useExponentialSigmas && "use_exponential_sigmas",
-    !karrasAsked && unsupported.useBetaSigmas && "use_beta_sigmas",
   ].find(Boolean);
   if (!refused) return;
   throw new BasedXLError(
     "bad-model",
     `The model's scheduler_config.json asks for ${refused}, which is not supported; ` +
-      "linear interpolation with discrete timesteps, or use_karras_sigmas, is.",
+      "linear interpolation with discrete timesteps is.",
   );
 }
 
@@ -52,17 +51,18 @@ interface SigmaSchedule {
 
 /** Timesteps and sigmas of one run. */
 export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): SigmaSchedule {
-  const { stepCount, spacing, useKarrasSigmas } = options;
+  const { stepCount, spacing, kind } = options;
   const table = sigmaTable(config);
   // f32 before the look-up: diffusers interpolates at the rounded timestep.
   let timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(f32);
   let sigmas = timesteps.map((timestep) => interpolate(table, timestep));
-  if (useKarrasSigmas) {
+  if (kind !== "normal") {
     const sigmaMin = config.sigmaMin ?? sigmas[stepCount - 1]!;
     const sigmaMax = config.sigmaMax ?? sigmas[0]!;
-    sigmas = karrasSigmas(sigmaMin, sigmaMax, stepCount);
-    const logTable = table.map(logF32);
-    timesteps = sigmas.map((sigma) => timestepOfSigma(logTable, sigma));
+    sigmas = spacedSigmas(kind, sigmaMax, sigmaMin, stepCount);
+    const timestepOf = timestepOfSigma(table);
+    timesteps = sigmas.map(timestepOf);
+    if (options.roundsKarras && kind === "karras") timesteps = timesteps.map(roundHalfEven);
   }
   const sigmaLast = options.finalSigma === "zero" ? 0 : table[0]!;
   const rounded = Float32Array.of(...sigmas, sigmaLast);
@@ -73,10 +73,8 @@ export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): S
   };
 }
 
-// --- internal ---
-
 /** Sigma of every training timestep, increasing, each operation rounded to f32. */
-function sigmaTable(config: SchedulerConfig): Float32Array {
+export function sigmaTable(config: SchedulerConfig): Float32Array {
   const alphas = alphasCumprod(config);
   // f16's smallest positive number instead of 0, as in diffusers: the first sigma stays finite.
   if (config.rescaleBetasZeroSnr) alphas[alphas.length - 1] = 2 ** -24;
@@ -84,7 +82,7 @@ function sigmaTable(config: SchedulerConfig): Float32Array {
 }
 
 /** numpy.interp over indices: linear between entries, the end entries outside. */
-function interpolate(table: Float32Array, position: number): number {
+export function interpolate(table: Float32Array, position: number): number {
   const last = table.length - 1;
   if (position <= 0) return table[0]!;
   if (position >= last) return table[last]!;
@@ -92,28 +90,23 @@ function interpolate(table: Float32Array, position: number): number {
   return (table[low + 1]! - table[low]!) * (position - low) + table[low]!;
 }
 
-function karrasSigmas(sigmaMin: number, sigmaMax: number, count: number): number[] {
-  const rho = 7;
-  const start = sigmaMax ** (1 / rho);
-  const end = sigmaMin ** (1 / rho);
-  return Array.from({ length: count }, (_, i) => {
-    const ramp = count === 1 ? 0 : i === count - 1 ? 1 : i * (1 / (count - 1));
-    return (start + ramp * (end - start)) ** rho;
-  });
+/** The (fractional) training timestep with a noise level, by interpolation in log sigma. */
+export function timestepOfSigma(table: Float32Array): (sigma: number) => number {
+  const logTable = table.map(logF32);
+  return (sigma) => {
+    const logSigma = Math.log(Math.max(sigma, 1e-10));
+    let low = 0;
+    while (low + 1 < logTable.length && logTable[low + 1]! <= logSigma) low++;
+    low = Math.min(low, logTable.length - 2);
+    const lowLog = logTable[low]!;
+    // The reference computes the width in f32, but not the distance.
+    const width = f32(lowLog - logTable[low + 1]!);
+    const weight = Math.min(Math.max((lowLog - logSigma) / width, 0), 1);
+    return (1 - weight) * low + weight * (low + 1);
+  };
 }
 
-/** The (fractional) training timestep with noise level `sigma`, by interpolation in log sigma. */
-function timestepOfSigma(logTable: Float32Array, sigma: number): number {
-  const logSigma = Math.log(Math.max(sigma, 1e-10));
-  let low = 0;
-  while (low + 1 < logTable.length && logTable[low + 1]! <= logSigma) low++;
-  low = Math.min(low, logTable.length - 2);
-  const lowLog = logTable[low]!;
-  // The reference computes the width in f32, but not the distance.
-  const width = f32(lowLog - logTable[low + 1]!);
-  const weight = Math.min(Math.max((lowLog - logSigma) / width, 0), 1);
-  return (1 - weight) * low + weight * (low + 1);
-}
+// --- internal ---
 
 /**
  * diffusers' `init_noise_sigma`: "leading" does not start from pure noise, so the unit variance of

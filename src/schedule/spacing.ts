@@ -5,7 +5,9 @@
  *
  * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
  */
-import type { TimestepSpacing } from "../settings/names.ts";
+import { BasedXLError } from "../errors.ts";
+import type { SchedulerConfig } from "../models/config.ts";
+import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
 
 interface SpacingOptions {
   spacing: TimestepSpacing;
@@ -33,6 +35,50 @@ export function spacedTimesteps(options: SpacingOptions): number[] {
     }
   };
   return Array.from({ length: stepCount }, (_, i) => timestepOf(i));
+}
+
+/**
+ * `stepCount` of the timesteps that a teacher's sampler visited when LCM or TCD was distilled, as
+ * evenly as they go. Throws "bad-option" for more steps than the teacher's.
+ */
+export function teacherTimesteps(
+  sampler: Scheduler,
+  { solver, trainTimesteps }: SchedulerConfig,
+  stepCount: number,
+): number[] {
+  const count = solver.originalSteps;
+  if (count > trainTimesteps) {
+    throw new BasedXLError(
+      "bad-model",
+      `The model's scheduler_config.json has original_inference_steps ${count}, more than its ` +
+        `${trainTimesteps} timesteps.`,
+    );
+  }
+  if (stepCount > count) {
+    throw new BasedXLError(
+      "bad-option",
+      `${sampler} takes at most ${count} steps (original_inference_steps), not ${stepCount}.`,
+    );
+  }
+  const stride = Math.floor(trainTimesteps / count);
+  const step = count / stepCount;
+  return Array.from({ length: stepCount }, (_, i) => (count - Math.floor(i * step)) * stride - 1);
+}
+
+/** Refuses timesteps that a look-up in the training table would miss. */
+export function checkRange(
+  sampler: Scheduler,
+  timesteps: readonly number[],
+  config: SchedulerConfig,
+): void {
+  const last = config.trainTimesteps - 1;
+  if (timesteps.every((timestep) => timestep >= 0 && timestep <= last)) return;
+  throw new BasedXLError(
+    "bad-option",
+    `${timesteps.length} steps with steps_offset ${config.stepsOffset} leave the timesteps 0 to ` +
+      `${last} that ${sampler} can use; ask for fewer steps, or for the timestep spacing ` +
+      `"trailing".`,
+  );
 }
 
 /** Rounds to the nearest integer, halves to the even one. */

@@ -2,7 +2,7 @@
  * Types of samplers: the coefficients of each step, in the form of the device op `latent_step`.
  */
 import type { SchedulerConfig } from "../models/config.ts";
-import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
+import type { Scheduler, SigmaKind, TimestepSpacing } from "../settings/names.ts";
 
 /** Coefficients of one register's new value (see `StepCoefficients`). */
 export interface Update {
@@ -42,24 +42,39 @@ export interface StepCoefficients {
 
 export interface Schedule {
   name: Scheduler;
+  /** One per evaluation of the model: samplers of two evaluations per step have twice as many. */
   steps: StepCoefficients[];
-  /** The model's timestep input, one per step, in f32 as in the reference. */
+  /** The model's timestep input, one per evaluation, in f32 as in the reference. */
   timesteps: Float32Array;
-  /** One noise level per step and the final one; null for samplers without sigmas. */
+  /** The noise level of each evaluation and the final one; null for samplers without sigmas. */
   sigmas: Float32Array | null;
   /** Standard deviation of the first latent: standard normal noise is multiplied by it. */
   initNoiseSigma: number;
 }
 
+/** Each overrides the model's config when given. */
 export interface ScheduleOptions {
   stepCount: number;
-  /** Overrides the model's config when given, like `timestepSpacing`. */
-  useKarrasSigmas?: boolean;
-  timestepSpacing?: TimestepSpacing;
+  sigmas?: SigmaKind | undefined;
+  /** The same as `sigmas`: "karras", or not "karras". */
+  useKarrasSigmas?: boolean | undefined;
+  timestepSpacing?: TimestepSpacing | undefined;
+  /** How much of the noise is fresh in each step, 0 to 1. */
+  eta?: number | undefined;
 }
 
-/** A sampler in `schedule/`: the diffusers class that it implements, and its coefficients. */
+/** A sampler in `schedule/`. */
 export interface Sampler {
-  className: string;
-  make(config: SchedulerConfig, options: ScheduleOptions): Omit<Schedule, "name">;
+  /** The options that it follows; makeSchedule refuses `sigmas` where they are not among these. */
+  follows: readonly ("sigmas" | "lu" | "timestepSpacing" | "eta")[];
+  /** Whether the sigmas of a config are followed, or those of the flag alone. Default: they are. */
+  followsConfigSigmas?: false;
+  /** Which configs of its class are its own, where several samplers share one. */
+  isOf?(config: SchedulerConfig): boolean;
+  /** `sigmas` is what options and config ask for together. */
+  make(config: SchedulerConfig, options: MakeOptions): Omit<Schedule, "name">;
+}
+
+export interface MakeOptions extends ScheduleOptions {
+  sigmas: SigmaKind;
 }

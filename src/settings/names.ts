@@ -1,7 +1,7 @@
 /**
  * The names that settings choose from. What the native library knows too comes from its generated
- * bindings, so that no list is kept twice; this file imports nothing else, and everybody may
- * import it.
+ * bindings, so that no list is kept twice; this file imports nothing else but the
+ * rows of samplers, and everybody may import it.
  */
 import {
   Compute,
@@ -10,6 +10,14 @@ import {
   SyncMode as SyncModeValues,
   TransportKind,
 } from "../native/abi.ts";
+
+export {
+  type Scheduler,
+  type SigmaKind,
+  samplerNamed,
+  schedulers,
+  sigmaKinds,
+} from "./samplers.ts";
 
 /** What a patch reads of the others after warm-up (zig/patch/sync_mode.zig); the default first. */
 export type SyncMode = keyof typeof SyncModeValues;
@@ -52,10 +60,6 @@ export type GpuDtype = Exclude<Dtype, "f32">;
 
 export const devices = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
 export type Device = (typeof devices)[number];
-
-/** Samplers; `schedule.ts` holds one for each. */
-export const schedulers = ["euler", "euler_a", "ddim"] as const;
-export type Scheduler = (typeof schedulers)[number];
 
 /** What a UNet was trained to predict, as diffusers names it. */
 export const predictionTypes = ["epsilon", "v_prediction", "sample"] as const;

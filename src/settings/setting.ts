@@ -59,6 +59,8 @@ interface NumberSetting extends Common {
 interface ChoiceSetting extends Common {
   kind: "choice";
   names: readonly string[];
+  /** Whether a text means one of the names, spelled as elsewhere. */
+  alsoAccepts?: (text: string) => boolean;
   default?: string;
 }
 

@@ -105,7 +105,8 @@ function accepts(setting: Setting, value: unknown): boolean {
     case "boolean":
       return typeof value === "boolean";
     case "choice":
-      return typeof value === "string" && setting.names.includes(value);
+      if (typeof value !== "string") return false;
+      return setting.names.includes(value) || setting.alsoAccepts?.(value) === true;
     case "text":
       return typeof value === "string";
     case "path":

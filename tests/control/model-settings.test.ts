@@ -42,7 +42,10 @@ describe("settings that change nothing at the value they have", () => {
     [unet, { reverse_transformer_layers_per_block: null, num_attention_heads: null }],
     [unet, { only_cross_attention: null }],
     [scheduler, { variance_type: null, trained_betas: null, sigma_min: null, sigma_max: null }],
-    [scheduler, { clip_sample_range: 2, sample_max_value: 9, skip_prk_steps: true, foo: "bar" }],
+    [
+      scheduler,
+      { clip_sample_range: 2, sample_max_value: 9, dynamic_thresholding_ratio: 1, foo: "bar" },
+    ],
     ["model_index.json", { feature_extractor: [null, null], requires_aesthetics_score: true }],
   ];
   for (const [file, change] of neutral) {
@@ -128,7 +131,7 @@ describe("the sampler of a model", () => {
     const off = { set_alpha_to_one: null, use_karras_sigmas: null };
     const scheduler = await opened(ddim, ddim, off);
     expect(scheduler).toMatchObject({ setAlphaToOne: false });
-    expect(scheduler.useKarrasSigmas).toBe(false);
+    expect(scheduler.sigmaKind).toBe("normal");
     const folder = modelWith({
       "model_index.json": { force_zeros_for_empty_prompt: null },
       "vae/config.json": { mid_block_add_attention: null },

@@ -12,6 +12,7 @@ import type { Model } from "../../src/models/model.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { parseSampleOptions, type SampleOptions } from "../../src/settings/options.ts";
 import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags.ts";
+import { schedulers } from "../../src/settings/samplers.ts";
 import { settingKeys, settings } from "../../src/settings/table.ts";
 import { asFlag } from "../../src/settings/values.ts";
 import { normalizeFlags } from "../../src/terminal/flags.ts";
@@ -124,9 +125,10 @@ describe("values that are refused before a model is known", () => {
     [["--height", "9000"], '--height must be a whole number from 1 to 8192, not "9000".'],
     [
       ["--scheduler", "eular"],
-      '--scheduler must be euler, euler_a or ddim, not "eular". Did you mean euler?',
+      `--scheduler must be ${schedulers.slice(0, -1).join(", ")} or ${schedulers.at(-1)}, not ` +
+        '"eular". Did you mean euler?',
     ],
-    [["--scheduler", "unipc"], '--scheduler must be euler, euler_a or ddim, not "unipc".'],
+    [["--eta", "1.5"], '--eta must be a number from 0 to 1, not "1.5".'],
     [
       ["--timestep-spacing", "trailling"],
       '--timestep-spacing must be leading, trailing or linspace, not "trailling". ' +
@@ -226,8 +228,10 @@ describe("what is accepted", () => {
       width: undefined,
       height: undefined,
       scheduler: undefined,
+      sigmas: undefined,
       useKarrasSigmas: undefined,
       timestepSpacing: undefined,
+      eta: undefined,
       model: undefined,
       config: undefined,
       vae: undefined,
@@ -249,6 +253,7 @@ describe("what is accepted", () => {
       syncMode: "corrected_async_gn",
       extrapolateHalos: undefined,
       warmupSteps: undefined,
+      listSchedulers: false,
       outPath: "sample.png",
       latentsPath: undefined,
       verbose: false,
@@ -260,6 +265,7 @@ describe("what is accepted", () => {
 
   const flags = [
     "--use-karras-sigmas",
+    "--list-schedulers",
     "--zero-snr",
     "--no-split-batch",
     "--share-gpu",
@@ -282,7 +288,9 @@ describe("what is accepted", () => {
     width: "64",
     height: "96",
     scheduler: "euler_a",
+    sigmas: "karras",
     "timestep-spacing": "trailing",
+    eta: "0.5",
     model: "m",
     config: "c",
     vae: "v",
@@ -329,8 +337,10 @@ describe("what is accepted", () => {
       width: 64,
       height: 96,
       scheduler: "euler_a",
+      sigmas: "karras",
       useKarrasSigmas: true,
       timestepSpacing: "trailing",
+      eta: 0.5,
       model: "m",
       config: "c",
       vae: "v",
@@ -352,6 +362,7 @@ describe("what is accepted", () => {
       syncMode: "full_sync",
       extrapolateHalos: undefined,
       warmupSteps: 4,
+      listSchedulers: true,
       outPath: "o.webp",
       latentsPath: "l.safetensors",
       verbose: true,
@@ -395,6 +406,13 @@ describe("what is accepted", () => {
     expect(normalizeFlags(["--prompts=~/p.txt"], flags)[0]).toBe(
       `--prompts=${join(homedir(), "p.txt")}`,
     );
+  });
+
+  test("a sampler by another program's name, with its sigmas", () => {
+    const { request } = resolve(["--scheduler", "DPM++ 2M Karras"]);
+    expect(request).toMatchObject({ scheduler: "dpmpp_2m", sigmas: "karras" });
+    const { sigmas } = resolve(["--scheduler", "LMS Karras", "--sigmas", "beta"]).request;
+    expect(sigmas).toBe("beta");
   });
 
   test("karras can be switched off for a model that has it on", () => {
@@ -504,14 +522,23 @@ describe("warnings", () => {
 
   test("a sampler of the model that is not there", () => {
     const { scheduler } = fakeModel();
-    const className = "UniPCMultistepScheduler";
+    const className = "SASolverScheduler";
     const model = fakeModel({ scheduler: { ...scheduler, className } });
     const { request, warnings } = resolve(["p"], model);
     expect(request.scheduler).toBe("euler");
     expect(warnings).toEqual([
-      "The model asks for UniPCMultistepScheduler, which this version lacks: euler takes its " +
-        "place. --scheduler takes euler, euler_a, ddim.",
+      "The model asks for SASolverScheduler, which this version lacks: euler takes its " +
+        `place. --scheduler takes ${schedulers.join(", ")}.`,
     ]);
     expect(resolve(["p", "--scheduler", "ddim"], model).warnings).toEqual([]);
+  });
+
+  test("spacing and eta that the sampler does not follow", () => {
+    const flags = ["p", "--timestep-spacing", "trailing", "--eta", ".5", "--scheduler"];
+    expect(resolve([...flags, "lcm"]).warnings).toEqual([
+      "--timestep-spacing is not used by the scheduler lcm.",
+      "--eta is not used by the scheduler lcm.",
+    ]);
+    expect(resolve([...flags, "ddim"]).warnings).toEqual([]);
   });
 });

@@ -141,4 +141,5 @@ def main():
         file.write("\n]\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,11 +5,12 @@
 
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { parseSchedulerConfig } from "../../models/config.ts";
 import { openModelFolder } from "../../models/folder.ts";
 import type { Model } from "../../models/model.ts";
 import { nativeModelOf } from "../../models/native-model.ts";
 import { ModelParts, type PartsOptions, randomNormal } from "../../native/testing.ts";
-import { makeSchedule, schedulerNameOfClass } from "../../schedule.ts";
+import { makeSchedule, samplerOfModel } from "../../schedule.ts";
 import { maxAbs } from "./compare.ts";
 import { writeWideModel } from "./formula-weights.ts";
 import { generateOnce } from "./generate.ts";
@@ -296,9 +297,10 @@ async function* measureTiles(folder: Model): AsyncGenerator<Measure> {
 
 function* measureSchedules({ model, folder, tensors, runs }: Reference): Generator<Measure> {
   for (const run of runs) {
-    const name = schedulerNameOfClass(run.scheduler);
-    if (name === null || !tensors.has(`run.${run.name}.timesteps`)) continue;
-    const schedule = makeSchedule(name, folder.scheduler, scheduleOptions(run));
+    const { scheduler } = withScheduler(folder, run);
+    const { name, replaced } = samplerOfModel(scheduler);
+    if (replaced || !tensors.has(`run.${run.name}.timesteps`)) continue;
+    const schedule = makeSchedule(name, scheduler, { stepCount: run.steps });
     for (const part of ["timesteps", "sigmas"] as const) {
       const theirs = tensors.get(`run.${run.name}.${part}`)?.data;
       const ours = schedule[part];
@@ -316,21 +318,18 @@ function* measureSchedules({ model, folder, tensors, runs }: Reference): Generat
 
 async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncGenerator<Measure> {
   for (const run of runs) {
-    const scheduler = schedulerNameOfClass(run.scheduler);
-    if (scheduler === null) continue;
-    const { stepCount, ...spacing } = scheduleOptions(run);
-    const result = await generateOnce(folder, {
+    const own = withScheduler(folder, run);
+    if (samplerOfModel(own.scheduler).replaced) continue;
+    const result = await generateOnce(own, {
       prompt: run.prompt,
       negativePrompt: run.negative,
       seeds: [BigInt(run.seed)],
       batchSize: 1,
       guidanceScale: run.guidance,
       guidanceRescale: run.rescale,
-      stepCount,
+      stepCount: run.steps,
       width: run.width,
       height: run.height,
-      scheduler,
-      ...spacing,
       splitBatch: true,
       syncMode: "full_sync",
       warmupSteps: 0,
@@ -348,12 +347,12 @@ async function* measureRuns({ model, folder, tensors, runs }: Reference): AsyncG
   }
 }
 
-function scheduleOptions(run: Run) {
-  return {
-    stepCount: run.steps,
-    useKarrasSigmas: run.config.use_karras_sigmas as boolean | undefined,
-    timestepSpacing: run.config.timestep_spacing as "trailing" | undefined,
-  };
+/** The model with the scheduler of a run: its class, and its settings over the model's. */
+function withScheduler(folder: Model, run: Run): Model {
+  const name = "scheduler/scheduler_config.json";
+  const own = JSON.parse(readFileSync(join(folder.path, name), "utf8"));
+  const json = { ...own, ...run.config, _class_name: run.scheduler };
+  return { ...folder, scheduler: parseSchedulerConfig(name, json) };
 }
 
 /** The decoder's output as a byte of a colour channel. */

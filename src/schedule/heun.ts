@@ -1,0 +1,50 @@
+/**
+ * Heun's method: an Euler step, then the mean of the derivatives at both of its ends. Two
+ * evaluations per step, one in the last. Equal to diffusers' HeunDiscreteScheduler, which always
+ * ends at sigma 0.
+ */
+import { checkLinear } from "./clipping.ts";
+import { derivativeMix, update } from "./coefficients.ts";
+import { sigmaSchedule } from "./sigmas.ts";
+import type { Sampler, StepCoefficients } from "./types.ts";
+
+export const heun: Sampler = {
+  follows: ["sigmas", "timestepSpacing"],
+  make(config, options) {
+    checkLinear("heun", config, { thresholding: false });
+    const levels = sigmaSchedule(config, {
+      stepCount: options.stepCount,
+      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
+      kind: options.sigmas,
+      finalSigma: "zero",
+    });
+    const steps: StepCoefficients[] = [];
+    const evaluate = (index: number) => ({
+      timestep: levels.timesteps[index]!,
+      inputScale: 1 / Math.sqrt(levels.sigmas[index]! ** 2 + 1),
+      ...derivativeMix(config.predictionType, levels.sigmas[index]!),
+      samplesNoise: false,
+    });
+    for (let i = 0; i < options.stepCount; i++) {
+      const width = levels.sigmas[i + 1]! - levels.sigmas[i]!;
+      steps.push({
+        ...evaluate(i),
+        latent: update({ sample: 1, modelOutputs: [width] }),
+        auxiliary: update({ sample: 1 }),
+      });
+      if (i + 1 === options.stepCount) break;
+      steps.push({
+        ...evaluate(i + 1),
+        latent: update({ auxiliary: 1, modelOutputs: [width / 2, width / 2] }),
+        auxiliary: null,
+      });
+    }
+    const sigmas = levels.sigmas.subarray(0, -1);
+    return {
+      steps,
+      timesteps: Float32Array.from(steps, ({ timestep }) => timestep),
+      sigmas: Float32Array.of(sigmas[0]!, ...[...sigmas.subarray(1)].flatMap((s) => [s, s]), 0),
+      initNoiseSigma: levels.initNoiseSigma,
+    };
+  },
+};

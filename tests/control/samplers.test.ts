@@ -1,0 +1,198 @@
+/**
+ * Every sampler with every spacing of sigmas and the settings of its class against diffusers
+ * (tests/fixtures/samplers.json, made by tests/reference/make_samplers.py): timesteps, sigmas, and
+ * the last latent of a run with a known model output.
+ */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { BasedXLError } from "../../src/errors.ts";
+import { parseSchedulerConfig } from "../../src/models/config.ts";
+import {
+  makeSchedule,
+  type Schedule,
+  type ScheduleOptions,
+  samplerOfModel,
+} from "../../src/schedule.ts";
+import {
+  describeSamplers,
+  type Scheduler,
+  samplerNamed,
+  schedulers,
+} from "../../src/settings/samplers.ts";
+import { relativeL2 } from "../support/compare.ts";
+import { runSteps } from "../support/run-steps.ts";
+
+interface Case {
+  name: Scheduler;
+  count: number;
+  settings: Record<string, unknown>;
+  eta?: number;
+  timesteps: number[];
+  sigmas?: number[];
+  latents: Record<string, number[]>;
+}
+
+const fixtures = join(import.meta.dir, "../fixtures");
+const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
+// Another list of the same kind may be compared by hand.
+const cases: Case[] = readJson(process.env.SAMPLERS ?? join(fixtures, "samplers.json"));
+const sdxl = readJson(join(fixtures, "golden/model/scheduler/scheduler_config.json"));
+
+function scheduleOf({ settings, count, eta }: Case, prediction: string): Schedule {
+  const json = {
+    ...{ ...sdxl, clip_sample: false, set_alpha_to_one: false, ...settings },
+    prediction_type: prediction,
+  };
+  const config = parseSchedulerConfig("scheduler_config.json", json);
+  const { name, replaced } = samplerOfModel(config);
+  expect(replaced).toBe(false);
+  return makeSchedule(name, config, { stepCount: count, eta });
+}
+
+/** Without the levels in the middle of steps, which are beside the sigmas in the reference. */
+const atSteps = (sigmas: Float32Array) =>
+  sigmas.map((sigma, i) => (i % 2 === 1 && i + 1 < sigmas.length ? sigmas[i + 1]! : sigma));
+
+/** The largest relative error, or that relative to `least` where this is more. */
+const largestError = (ours: Float32Array, theirs: readonly number[], least = 0) =>
+  Math.max(
+    ...theirs.map((value, i) => {
+      const difference = Math.abs(ours[i]! - value);
+      return difference === 0 ? 0 : difference / Math.max(Math.abs(value), least);
+    }),
+  );
+
+const titleOf = ({ name, settings }: Case) =>
+  [
+    name,
+    ...Object.entries(settings)
+      .slice(1)
+      .map(([k, v]) => `${k}=${v}`),
+  ].join(" ");
+
+describe("equal to diffusers", () => {
+  for (const [title, group] of Map.groupBy(cases, titleOf)) {
+    test(title, () => {
+      for (const entry of group) {
+        for (const [prediction, latent] of Object.entries(entry.latents)) {
+          const what = `${entry.count} steps, ${prediction}`;
+          const ours = scheduleOf(entry, prediction);
+          expect(ours.name).toBe(entry.name);
+          expect(ours.timesteps, what).toHaveLength(entry.timesteps.length);
+          // Middles of steps near timestep 0 are what cancels in the reference's f32.
+          const least = entry.name.startsWith("dpm2") ? 1000 : 0;
+          const error = largestError(ours.timesteps, entry.timesteps, least);
+          expect(error, what).toBeLessThanOrEqual(1e-6);
+          expect(ours.sigmas === null, what).toBe(entry.sigmas === undefined);
+          if (ours.sigmas && entry.sigmas) {
+            const own = entry.name.startsWith("dpm2") ? atSteps(ours.sigmas) : ours.sigmas;
+            const theirs = entry.sigmas.slice(0, own.length);
+            expect(largestError(own, theirs), what).toBeLessThanOrEqual(1e-6);
+          }
+          const latentError = relativeL2(runSteps(ours).at(-1)!, latent);
+          expect(latentError, what).toBeLessThanOrEqual(1e-4);
+        }
+      }
+    });
+  }
+});
+
+describe("names", () => {
+  test("of diffusers, A1111 and ComfyUI lead to the sampler and its sigmas", () => {
+    for (const [text, name, sigmas] of [
+      ["dpmpp_2m", "dpmpp_2m"],
+      ["DPM++ 2M", "dpmpp_2m"],
+      ["DPM++ 2M Karras", "dpmpp_2m", "karras"],
+      ["DPM++ 2M SDE Exponential", "dpmpp_2m_sde", "exponential"],
+      ["DPMSolverMultistepScheduler", "dpmpp_2m"],
+      ["dpm_2_ancestral", "dpm2_a"],
+      ["DPM2 a Karras", "dpm2_a", "karras"],
+      ["euler a", "euler_a"],
+      ["Euler A Beta", "euler_a", "beta"],
+      ["UniPC", "unipc"],
+      ["PLMS", "pndm"],
+      ["HeunDiscrete", "heun"],
+    ] as const) {
+      expect(samplerNamed(text)).toEqual(sigmas ? { name, sigmas } : { name });
+    }
+    for (const name of schedulers) expect(samplerNamed(name)).toEqual({ name });
+    for (const text of ["", "karras", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ SDE", "eular"]) {
+      expect(samplerNamed(text)).toBeNull();
+    }
+  });
+
+  test("are listed, one sampler per line", () => {
+    const lines = describeSamplers().split("\n");
+    expect(lines.map((line) => line.split(" ")[0])).toEqual([...schedulers]);
+  });
+});
+
+describe("refused", () => {
+  const sentence = (name: Scheduler, settings: object, options: Partial<ScheduleOptions> = {}) => {
+    const json = { ...sdxl, clip_sample: false, ...settings };
+    const config = parseSchedulerConfig("scheduler_config.json", json);
+    try {
+      makeSchedule(name, config, { stepCount: 8, ...options });
+    } catch (error) {
+      if (error instanceof BasedXLError) return error.message;
+      throw error;
+    }
+    return "";
+  };
+  const ofClass = (name: string) => ({ _class_name: `${name}Scheduler` });
+  const multistep = ofClass("DPMSolverMultistep");
+
+  test.each([
+    ["dpmpp_2m", { algorithm_type: "x" }, /algorithm_type "x".*dpmsolver\+\+.* is; or name/],
+    ["dpmpp_2m", { solver_type: "x" }, /solver_type "x".*midpoint and heun is/],
+    ["dpmpp_2m", { solver_order: 4 }, /solver_order 4.*orders 1 to 3 is/],
+    ["dpmpp_2m", { algorithm_type: "dpmsolver" }, /"dpmsolver" with final_sigmas_type "zero"/],
+    ["dpmpp_2m", { thresholding: true }, /thresholding true, which dpmpp_2m does not/],
+    ["unipc", { solver_type: "x" }, /solver_type "x".*bh1 or bh2 is/],
+    ["unipc", { solver_p: {} }, /another predictor \(solver_p\)/],
+    ["deis", { algorithm_type: "x" }, /algorithm_type "x".*deis with logrho is/],
+    ["deis", { solver_type: "x" }, /solver_type "x".*deis with logrho is/],
+    ["heun", { clip_sample: true }, /clip_sample true, which heun does not/],
+    ["lcm", { original_inference_steps: 4 }, /lcm takes at most 4 steps/],
+    [
+      "tcd",
+      { original_inference_steps: 4000 },
+      /original_inference_steps 4000, more than its 1000/,
+    ],
+    ["ddpm", { variance_type: "fixed_large_log" }, /variance_type "fixed_large_log"/],
+    ["pndm", { skip_prk_steps: false }, /Runge-Kutta steps \(skip_prk_steps false\)/],
+    ["pndm", { prediction_type: "sample" }, /prediction type "sample", which pndm does not/],
+    ["pndm", ofClass("PNDM"), /Runge-Kutta steps/],
+    [
+      "dpmpp_3m",
+      {
+        ...multistep,
+        solver_order: 3,
+        algorithm_type: "sde-dpmsolver",
+        ...{ final_sigmas_type: "sigma_min" },
+      },
+      /"sde-dpmsolver" in dpmpp_3m.*"sde-dpmsolver\+\+" is/,
+    ],
+  ] as const)("%s with %j", (name, settings, expected) => {
+    expect(sentence(name, settings)).toMatch(expected);
+    expect(sentence(name, settings)).toMatch(/^[^.]*(\.json[^.]*)?\.$|\. Set it/);
+  });
+
+  test("sigmas that a sampler does not have, and two that contradict each other", () => {
+    expect(sentence("heun", {}, { sigmas: "lu" })).toBe(
+      "The heun scheduler has sigmas of its own, so it cannot use Lu sigmas; " +
+        "dpmpp_2m and dpmpp_3m can.",
+    );
+    expect(sentence("lcm", {}, { sigmas: "beta" })).toMatch(/lcm scheduler has no sigmas/);
+    expect(sentence("lcm", {}, { sigmas: "normal" })).toBe("");
+    expect(sentence("lcm", { use_karras_sigmas: true })).toBe("");
+    const both = { sigmas: "beta", useKarrasSigmas: true } as const;
+    expect(sentence("euler", {}, both)).toMatch(/to be beta and Karras': keep one of the two/);
+  });
+
+  test("steps that share a noise level, or more evaluations than there is room for", () => {
+    expect(sentence("dpmpp_2m", {}, { stepCount: 1000 })).toMatch(/have the same noise level/);
+    expect(sentence("heun", {}, { stepCount: 501 })).toMatch(/501 steps of heun are 1001 eval/);
+  });
+});
