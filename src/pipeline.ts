@@ -95,6 +95,8 @@ export class Pipeline {
     private readonly session: JobSession,
     /** What was ignored in the model's files; part of each job's warnings. */
     readonly warnings: readonly string[],
+    /** How weights are kept that the model's files have in 8 bits: a line per network. */
+    readonly weightNotes: readonly string[],
   ) {}
 
   /**
@@ -118,6 +120,7 @@ export class Pipeline {
     const { model, rankCount, threadCount, devices, plan } = prepared;
     const { width, height, splitBatch, vaeTiling } = plan.settings;
     const warnings: string[] = [];
+    const weightNotes: string[] = [];
     const session = await openSession({
       model,
       rankCount,
@@ -133,9 +136,10 @@ export class Pipeline {
       imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
       onProgress,
       onWarning: (warning) => void warnings.push(warning),
+      onWeightNote: (note) => void weightNotes.push(note),
       signal,
     });
-    return new Pipeline(prepared, session, warnings);
+    return new Pipeline(prepared, session, warnings, weightNotes);
   }
 
   get model(): Model {

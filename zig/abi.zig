@@ -175,11 +175,16 @@ pub export fn bxl_session_warnings(
     buffer: ?[*]u8,
     len: u64,
 ) callconv(.c) u64 {
-    const text = session.warnings();
-    if (buffer) |target| {
-        if (len >= text.len) @memcpy(target[0..text.len], text);
-    }
-    return text.len;
+    return copyText(session.warnings(), buffer, len);
+}
+
+/// As `bxl_session_warnings`, how weights are kept that the files have in 8 bits.
+pub export fn bxl_session_weight_notes(
+    session: *const Session,
+    buffer: ?[*]u8,
+    len: u64,
+) callconv(.c) u64 {
+    return copyText(session.weightNotes(), buffer, len);
 }
 
 /// A report of the GPUs as JSON in UTF-8 (doctor/gpu_report.zig); returns its bytes, or 0 where it
@@ -251,6 +256,14 @@ pub export fn bxl_random_normal(
 }
 
 // --- internal ---
+
+/// Returns the text's bytes, and copies nothing when `len` is less.
+fn copyText(text: []const u8, buffer: ?[*]u8, len: u64) u64 {
+    if (buffer) |target| {
+        if (len >= text.len) @memcpy(target[0..text.len], text);
+    }
+    return text.len;
+}
 
 /// The switch is exhaustive: a new error does not compile until it has a status.
 fn statusOf(err: sessions.Error) Status {

@@ -123,6 +123,14 @@ pub const Devices = struct {
         };
     }
 
+    /// Bytes of the weights on each device of ranks: on a GPU with what they need there. Before
+    /// `loadWeights`.
+    pub fn placeWeights(devices: *Devices, model: *const Model) u64 {
+        if (devices.gpu) |*gpu| return gpu.placeWeights(model.weights);
+        const bytes = model.weightBytes();
+        return bytes.mapped + bytes.copied;
+    }
+
     /// Loads the weights to where the ranks read them.
     pub fn loadWeights(
         devices: *Devices,

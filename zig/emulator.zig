@@ -59,6 +59,11 @@ export fn bxl_emulator_set_memory(bytes: u64) void {
     state.memory_bytes = @intCast(bytes);
 }
 
+/// Ten times the compute capability of every GPU.
+export fn bxl_emulator_set_capability(capability: u32) void {
+    state.capability = capability;
+}
+
 /// Whether GPUs reach each other's memory.
 export fn bxl_emulator_set_peers(possible: bool) void {
     state.peers_possible = possible;

@@ -99,6 +99,15 @@ pub const Model = struct {
         return .{ .mapped = mapped, .copied = copied };
     }
 
+    /// Bytes of the weights that files have in 8 bits.
+    pub fn f8Bytes(model: *const Model) usize {
+        var bytes: usize = 0;
+        for (model.weights) |weight| {
+            if (weight.source_dtype.isF8()) bytes += weight.source.len;
+        }
+        return bytes;
+    }
+
     /// Fails where a file has changed since it was opened.
     pub fn checkUnchanged(model: *const Model) error{BadWeights}!void {
         for (&model.residents.values) |*maybe| {

@@ -7,6 +7,7 @@
 //!   session/memory_advice.zig what makes an image fit that does not
 //!   session/rank_states.zig   what the ranks of a job read of each other
 //!   session/rank_threads.zig  runs the local ranks of a job
+//!   session/weight_notes.zig  how weights are kept that files have in 8 bits
 //!   session/plan_report.zig   the plan as JSON, without a session
 
 const std = @import("std");
@@ -14,6 +15,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const devices = @import("devices.zig");
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const DType = @import("tensor.zig").DType;
 const drain_limit_ns = @import("backend.zig").cudas.drain_limit_ns;
 const RankRange = @import("patch/layout.zig").RankRange;
 const models = @import("model.zig");
@@ -25,6 +27,7 @@ const Advisor = @import("session/memory_advice.zig").Advisor;
 const plans = @import("session/plan.zig");
 const Plan = plans.Plan;
 const RankThreads = @import("session/rank_threads.zig").RankThreads;
+const weight_notes = @import("session/weight_notes.zig");
 
 /// Closing waits this many times `drain_limit_ns`: two streams per rank plus slack.
 const close_limit_factor = 4;
@@ -95,6 +98,8 @@ pub const Session = struct {
     adapt_progress: devices.AdaptProgress = .{},
     coordinator: std.Thread = undefined,
     plans: plans.PlanCache = .{},
+    /// Allocated with the model.
+    weight_notes: []const u8 = "",
 
     /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
@@ -189,6 +194,12 @@ pub const Session = struct {
         return if (session.hasModel()) session.model.unet.dry_run_count.load(.monotonic) else 0;
     }
 
+    /// How weights are kept that files have in 8 bits; see `weight_notes.zig`. "" until the model
+    /// is loaded.
+    pub fn weightNotes(session: *const Session) []const u8 {
+        return if (session.hasModel()) session.weight_notes else "";
+    }
+
     /// What was ignored in the model's files; see `Model.warnings`. "" until it is loaded.
     pub fn warnings(session: *const Session) []const u8 {
         return if (session.hasModel()) session.model.warnings else "";
@@ -260,32 +271,36 @@ pub const Session = struct {
         const d = &session.diagnostics;
         try session.model.open(session.gpa, session.io, &o.config, o.files, stop, d);
         errdefer session.model.close();
-        const weights = session.model.weightBytes();
-        session.copy_bytes.store(weights.copied, .release);
+        session.copy_bytes.store(session.model.weightBytes().copied, .release);
         var first = try o.first.job(session.gpa);
         defer first.deinit();
         const plan = try session.plans.get(&session.planner(), &first);
         const local = session.localRanks(plan);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
         const is_cpu = o.devices.kind == .cpu;
-        const merged = if (is_cpu)
-            try devices.mergedBytes(session.gpa, &session.model, o.first_adapters)
-        else
-            0;
-        const needs: devices.Needs = .{
-            .scratch = plan.scratch_bytes[local.first..local.end],
-            .weight_bytes = weights.mapped + weights.copied + merged,
-        };
-        if (is_cpu) try session.checkFits(&first, needs);
+        const scratch = plan.scratch_bytes[local.first..local.end];
+        if (is_cpu) try session.checkFits(&first, try session.needsOf(scratch, null));
         try session.devices.open(plan.layout.rank_count);
         errdefer session.devices.close();
-        if (!is_cpu) try session.checkFits(&first, needs);
+        const activation = if (is_cpu) null else o.devices.activation_dtype;
+        if (!is_cpu) try session.checkFits(&first, try session.needsOf(scratch, activation));
         const loaded = session.devices.loadWeights(&session.model, &session.copied_bytes);
         try session.model.checkUnchanged();
         try loaded;
+        const arena = session.model.arena.allocator();
+        session.weight_notes = try weight_notes.write(arena, &session.model, activation);
         const progress = &session.adapt_progress;
         session.adapted =
             session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
+    }
+
+    /// Of loading and the first image; `activation` is null on the CPU.
+    fn needsOf(session: *Session, scratch: []const usize, activation: ?DType) Error!devices.Needs {
+        const own = session.devices.placeWeights(&session.model);
+        const adapters = session.options.first_adapters;
+        const merged =
+            try devices.mergedBytes(session.gpa, &session.model, adapters, activation);
+        return .{ .scratch = scratch, .weight_bytes = own + merged };
     }
 
     fn unload(session: *Session) void {
@@ -372,5 +387,6 @@ pub const Session = struct {
 };
 
 test {
+    _ = weight_notes;
     _ = plans;
 }

@@ -141,6 +141,7 @@ async function generate(
   const startMs = performance.now();
   await using pipeline = await Pipeline.load(prepared, { onProgress: show, signal });
   const loadMs = performance.now() - startMs;
+  for (const note of pipeline.weightNotes) log.debug(note);
   const result = await pipeline.generate(plan, {
     signal,
     keepImages: false,

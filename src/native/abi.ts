@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 17;
+export const abiVersion = 18;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -800,6 +800,7 @@ export const functions = {
   bxl_session_cancel: { args: ["ptr"], returns: "void" },
   bxl_last_error: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_session_warnings: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_session_weight_notes: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_nccl_unique_id: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_plan: { args: ["ptr", "ptr", "u64"], returns: "u64" },

@@ -25,7 +25,7 @@ import {
   zeroRequest,
 } from "./abi.ts";
 import { type Adapter, adapterBytes } from "./adapters.ts";
-import { bytesOf, check, library, structBuffer, warningsOf } from "./library.ts";
+import { bytesOf, check, library, structBuffer, warningsOf, weightNotesOf } from "./library.ts";
 import { type NetworkFiles, networkBytes } from "./weight-names.ts";
 
 const pollMs = 5;
@@ -171,6 +171,11 @@ export class NativeHandle {
   /** Warnings about everything that was ignored in the model's files. */
   warnings(): string[] {
     return warningsOf(this.alive());
+  }
+
+  /** How weights are kept that the model's files have in 8 bits. */
+  weightNotes(): string[] {
+    return weightNotesOf(this.alive());
   }
 
   progress(): Progress {

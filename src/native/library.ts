@@ -75,15 +75,26 @@ export function lastError(session: Pointer | null): string {
 
 /** Warnings about everything that was ignored in a session's model files. */
 export function warningsOf(session: Pointer): string[] {
-  const size = library().bxl_session_warnings(session, null, 0n);
-  if (size === 0n) return [];
-  const bytes = new Uint8Array(Number(size));
-  library().bxl_session_warnings(session, ptr(bytes), size);
-  const sentences = new TextDecoder().decode(bytes).split("\0").slice(0, -1);
-  return sentences.map((sentence) => escaped(sentence));
+  return sentencesOf(library().bxl_session_warnings, session);
+}
+
+/** How a session keeps weights that its files have in 8 bits. */
+export function weightNotesOf(session: Pointer): string[] {
+  return sentencesOf(library().bxl_session_weight_notes, session);
 }
 
 // --- internal ---
+
+type TextCall = (session: Pointer, buffer: Pointer | null, size: bigint) => bigint;
+
+function sentencesOf(copy: TextCall, session: Pointer): string[] {
+  const size = copy(session, null, 0n);
+  if (size === 0n) return [];
+  const bytes = new Uint8Array(Number(size));
+  copy(session, ptr(bytes), size);
+  const sentences = new TextDecoder().decode(bytes).split("\0").slice(0, -1);
+  return sentences.map((sentence) => escaped(sentence));
+}
 
 const unknown = "The native library failed and gave no reason.";
 

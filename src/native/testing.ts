@@ -3,7 +3,7 @@
  * reports memory and operations, and torch's random numbers. All arrays are f32 in NCHW, as in
  * PyTorch.
  */
-import { ptr } from "bun:ffi";
+import { dlopen, ptr } from "bun:ffi";
 import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
 import type { CpuDtype } from "../settings/names.ts";
@@ -15,7 +15,7 @@ import {
   type TokenPair,
   tokenBytes,
 } from "./handle.ts";
-import { bytesOf, library } from "./library.ts";
+import { bytesOf, emulatorPath, library } from "./library.ts";
 import { writePlan } from "./plan.ts";
 
 export interface NoisePredictionInput {
@@ -224,6 +224,8 @@ const rankSchema = v.object({
 
 const planSchema = v.object({
   weight_bytes: count,
+  /** Of these, in 8 bits. */
+  weight_f8_bytes: count,
   adapter_bytes: count,
   ranks: v.array(rankSchema),
 });
@@ -239,6 +241,14 @@ export function planOf(options: HandleOptions): Plan {
   const length = writePlan(options, text);
   if (length > text.length) throw new BasedXLError("internal", `A plan of ${length} bytes.`);
   return v.parse(planSchema, JSON.parse(new TextDecoder().decode(text.subarray(0, length))));
+}
+
+/** Sets ten times the compute capability of the emulator's GPUs, for all of the process. */
+export function setEmulatedCapability(capability: number): void {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_set_capability: { args: ["u32"], returns: "void" },
+  });
+  symbols.bxl_emulator_set_capability(capability);
 }
 
 // --- internal ---

@@ -45,6 +45,7 @@ export interface OpenOptions {
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   /** Called with a warning for everything that was ignored in the model's files. */
   onWarning?: ((warning: string) => void) | undefined;
+  onWeightNote?: ((note: string) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -176,6 +177,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
     },
   );
   for (const warning of [...model.warnings, ...handle.warnings()]) options.onWarning?.(warning);
+  for (const note of handle.weightNotes()) options.onWeightNote?.(note);
   return new NativeSession(handle, model, rankCount);
 }
 

@@ -86,6 +86,9 @@ pub const Cuda = struct {
     libraries: ?LibraryHandles = null,
     activation: DType,
     weights_base: usize,
+    /// Device memory for one widened weight, or a pair of them, reused in stream order; 0 where no
+    /// weight is kept in 8 bits.
+    widen_workspace: usize = 0,
     /// Device memory for reductions inside one operation, reused in stream order.
     reduction_workspace: usize,
     diagnostics: *Diagnostics,
@@ -148,6 +151,7 @@ pub const Cuda = struct {
         cuda.graphs.deinit(cuda);
         if (cuda.libraries) |*libraries| libraries.close();
         _ = d.cuMemFree_v2(cuda.reduction_workspace);
+        if (cuda.widen_workspace != 0) _ = d.cuMemFree_v2(cuda.widen_workspace);
         _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
         _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.gpa.destroy(cuda);
@@ -191,6 +195,14 @@ pub const Cuda = struct {
 
     pub fn addressOf(cuda: *const Cuda, weight: *const Weight) usize {
         return cuda.weights_base + weight.device_offset;
+    }
+
+    /// Allocates the workspace for widened weights.
+    pub fn reserveWiden(cuda: *Cuda, bytes: usize) Error!void {
+        assert(cuda.widen_workspace == 0);
+        if (bytes == 0) return;
+        const allocated = cuda.driver.cuMemAlloc_v2(&cuda.widen_workspace, bytes);
+        try cuda.check(.cuMemAlloc_v2, allocated, "allocating the workspace for 8-bit weights");
     }
 
     /// While a graph runs, operations are in it and must not be queued again.
@@ -368,4 +380,5 @@ test {
     _ = ops_norm;
     _ = ops_product;
     _ = ops_sampler;
+    _ = @import("cuda/ops_widen.zig");
 }

@@ -337,8 +337,10 @@ pub const Planned = struct {
     }
 
     fn weightBytes(plan: Planned, weight: *const Weight) u64 {
-        const dtype = if (plan.is_cuda) plan.activation else weight.dtype;
-        return weight.elementCount() * dtype.size();
+        if (!plan.is_cuda) return weight.elementCount() * weight.dtype.size();
+        const wide = weight.elementCount() * plan.activation.size();
+        // Read in 8 bits, written and read again in the activations' type.
+        return if (weight.kept_f8 == null) wide else weight.elementCount() + 2 * wide;
     }
 };
 

@@ -1,7 +1,8 @@
 //! The weights that the ranks compute with: the model's own, or those of a set of adapters, merged
 //! on the host's cores. A set is made once and kept for its next use while memory lasts. The CPU
-//! switches addresses between jobs; GPUs get the weights copied in place, so that captured CUDA
-//! graphs stay valid, and the model's own back from its files. Used by the coordinator alone.
+//! switches addresses between jobs; GPUs get the weights copied in place (beside those that stay in
+//! 8 bits, see `backend/cuda/ops_widen.zig`), so that captured CUDA graphs stay valid, and the
+//! model's own back from its files. Used by the coordinator alone.
 //!
 //! Merged weights are f32 where the file has f32. Where it has 16 bits or fewer they are f16, as
 //! products widen each weight by its own type: a bf16 sum would lose three bits of the delta, and
@@ -77,7 +78,7 @@ pub const AdaptedWeights = struct {
     /// room for one weight at a time.
     pub fn missingBytes(adapted: *const AdaptedWeights, wanted: []const Adapter) Error!u64 {
         if (adapted.gpu != null or adapted.find(wanted) != null) return 0;
-        return mergedBytes(adapted.gpa, adapted.model, wanted);
+        return mergedBytes(adapted.gpa, adapted.model, wanted, null);
     }
 
     /// Frees the memory of a set that `wanted` is not, the one in use last; false where there is
@@ -352,12 +353,14 @@ pub const AdaptedWeights = struct {
     }
 };
 
-/// Bytes of host memory that `wanted` takes while the CPU computes with it. Weights that the model
+/// Bytes of host memory that `wanted` takes while the CPU computes with it; with the `activation`
+/// of GPUs, what it takes there beside the weights that are kept in 8 bits. Weights that the model
 /// does not have count nothing: `use` names them.
 pub fn mergedBytes(
     gpa: Allocator,
     model: *const Model,
     wanted: []const Adapter,
+    activation: ?DType,
 ) Allocator.Error!u64 {
     var seen: std.AutoHashMapUnmanaged(*Weight, void) = .empty;
     defer seen.deinit(gpa);
@@ -367,7 +370,8 @@ pub fn mergedBytes(
             if (adapter.strength(target.component) == 0) continue;
             const weight = weightOf(model, target) orelse continue;
             if ((try seen.getOrPut(gpa, weight)).found_existing) continue;
-            const len = weight.elementCount() * hostType(weight).size();
+            if (activation != null and weight.kept_f8 == null) continue;
+            const len = weight.elementCount() * (activation orelse hostType(weight)).size();
             bytes += std.mem.alignForward(usize, len, 64);
         }
     }

@@ -37,6 +37,8 @@ pub const GpuRanks = struct {
     libraries: libraries.Libraries = undefined,
     gpus: []Gpu = &.{},
     connection: transports.Connection = .shared_memory,
+    /// Set by `placeWeights`.
+    placement: device_weights.Placement = .{ .block_bytes = 0 },
 
     /// Opens the libraries and the GPUs of all local ranks. Must not move afterwards. The caller
     /// closes it even where this fails.
@@ -125,7 +127,20 @@ pub const GpuRanks = struct {
         ranks.* = undefined;
     }
 
-    /// Copies `weights` to every GPU, or with `random_weights` generates them there.
+    /// Decides where every weight goes, and whether 8-bit weights stay so: where all GPUs can.
+    /// Returns the bytes that the weights take on a GPU, workspaces included.
+    pub fn placeWeights(ranks: *GpuRanks, weights: []const *Weight) u64 {
+        var keeps_f8 = !ranks.options.random_weights;
+        for (ranks.gpus) |*gpu| keeps_f8 = keeps_f8 and gpu.hasF8();
+        const placement = device_weights.place(weights, ranks.options.activation_dtype, keeps_f8);
+        ranks.placement = placement;
+        const rank_count = ranks.options.local_ranks.count();
+        const per_gpu = std.math.divCeil(u64, rank_count, ranks.gpus.len) catch unreachable;
+        return placement.block_bytes + per_gpu * placement.widen_bytes;
+    }
+
+    /// Copies `weights`, which have been placed, to every GPU, or with `random_weights` generates
+    /// them there.
     pub fn loadWeights(
         ranks: *GpuRanks,
         local: []const RankDevice,
@@ -133,10 +148,12 @@ pub const GpuRanks = struct {
         copied_bytes: *std.atomic.Value(u64),
     ) Error!void {
         const activation = ranks.options.activation_dtype;
-        const bytes = device_weights.place(weights, activation);
+        const placement = &ranks.placement;
         for (ranks.gpus) |*gpu| {
             try gpu.makeCurrent();
-            gpu.weights = try gpu.allocate(bytes);
+            gpu.weights = try gpu.allocate(placement.block_bytes);
+            gpu.wide_copies = try ranks.arena.alloc(usize, placement.kept_f8_count);
+            @memset(gpu.wide_copies, 0);
             if (ranks.options.random_weights) {
                 try random_weights.fill(streamOn(local, gpu), gpu, weights, copied_bytes);
             } else {
@@ -144,7 +161,12 @@ pub const GpuRanks = struct {
                 try device_weights.upload(ranks.gpa, gpu, weights, activation, c, copied_bytes);
             }
         }
-        for (local) |rank| rank.device.cuda.weights_base = rank.gpu.?.weights;
+        for (local) |rank| {
+            const cuda = rank.device.cuda;
+            cuda.weights_base = rank.gpu.?.weights;
+            try rank.gpu.?.makeCurrent();
+            try cuda.reserveWiden(placement.widen_bytes);
+        }
     }
 
     /// Copies a weight, in the type and order of `device_weights`, to every GPU. Only between jobs.

@@ -95,8 +95,8 @@ pub fn cuDeviceGetAttribute(
         39 => 2048, // threads per multiprocessor
         40 => 3, // copy engines
         41 => 1, // unified addressing
-        75 => 9, // compute capability
-        76 => 0,
+        75 => @intCast(state.capability / 10),
+        76 => @intCast(state.capability % 10),
         78 => 1, // stream priorities
         81 => 228 << 10, // shared memory per multiprocessor
         82 => 65536, // registers per multiprocessor
@@ -236,6 +236,7 @@ fn readEnvironment() void {
         state.device_count = @intCast(@min(count, state.device_count_max));
     }
     if (numberOf("BASEDXL_EMULATOR_MEMORY_MIB")) |mib| state.memory_bytes = mib << 20;
+    if (numberOf("BASEDXL_EMULATOR_CAPABILITY")) |value| state.capability = @intCast(value);
     state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
     state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
 }

@@ -34,6 +34,8 @@ pub const Device = struct {
 pub var devices: [device_count_max]Device = makeDevices();
 pub var device_count: u32 = 2;
 pub var memory_bytes: usize = 24 << 30;
+/// Ten times the compute capability.
+pub var capability: u32 = 90;
 /// A kernel that never ends, and one whose launch never returns; null for none.
 pub var hanging_kernel: ?[]const u8 = null;
 pub var blocking_kernel: ?[]const u8 = null;

@@ -40,12 +40,12 @@ pub const ClipTextModel = struct {
         }
         const embeddings = try view.at("embeddings");
         return .{
-            .token_embedding = try embeddings.matrix(
+            .token_embedding = try embeddings.table(
                 "token_embedding.weight",
                 config.vocab_size,
                 hidden,
             ),
-            .position_embedding = try embeddings.matrix(
+            .position_embedding = try embeddings.table(
                 "position_embedding.weight",
                 config.position_count,
                 hidden,

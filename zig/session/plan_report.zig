@@ -24,7 +24,8 @@ pub const Rank = struct {
     peaks: Peaks,
     /// Part of the arena: the exchange buffers of the UNet.
     exchange_bytes: u64,
-    /// On GPUs, beside the arena: workspaces of the libraries and of reductions.
+    /// On GPUs, beside the arena: workspaces of the libraries and of widened weights, and of
+    /// reductions.
     workspace_bytes: u64,
     partial_bytes: u64,
     operations: []const tallies.Entry,
@@ -35,8 +36,10 @@ pub const Peaks = struct { text: u64, denoise: u64, decode: u64 };
 pub const Report = struct {
     /// On each GPU; on the CPU, in the files.
     weight_bytes: u64,
+    /// Of these, in 8 bits: on GPUs those that have such numbers keep.
+    weight_f8_bytes: u64,
     /// Of the weights that the first image's adapters make: in host memory on the CPU; GPUs hold
-    /// them in place of the model's own.
+    /// them in place of the model's own, or beside those that stay in 8 bits.
     adapter_bytes: u64,
     ranks: []const Rank,
 };
@@ -69,10 +72,14 @@ pub fn write(
 fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     const is_cuda = session.options.devices.kind == .cuda;
     // The offsets also decide which linear layers are one product.
-    const weight_bytes = if (is_cuda)
-        device_weights.place(session.model.weights, session.options.devices.activation_dtype)
-    else
-        session.model.weightBytes().mapped;
+    var placement: device_weights.Placement = .{ .block_bytes = 0 };
+    if (is_cuda) {
+        const activation = session.options.devices.activation_dtype;
+        placement = device_weights.place(session.model.weights, activation, true);
+    } else {
+        placement.block_bytes = session.model.weightBytes().mapped;
+        placement.kept_f8_bytes = session.model.f8Bytes();
+    }
     var job = try session.options.first.job(arena);
     defer job.deinit();
     const planner = session.planner();
@@ -96,15 +103,22 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
                 .decode = peaks.get(.decode),
             },
             .exchange_bytes = traced.exchange_bytes,
-            .workspace_bytes = if (is_cuda) products.workspace_bytes else 0,
+            .workspace_bytes = if (is_cuda)
+                products.workspace_bytes + placement.widen_bytes
+            else
+                0,
             .partial_bytes = if (is_cuda) cudas.reduction_workspace_bytes else 0,
             .operations = op_trace.entries.items,
         };
     }
     const first_adapters = session.options.first_adapters;
-    const merged = if (is_cuda)
-        0
-    else
-        try devices.mergedBytes(arena, &session.model, first_adapters);
-    return .{ .weight_bytes = weight_bytes, .adapter_bytes = merged, .ranks = ranks };
+    const activation = if (is_cuda) session.options.devices.activation_dtype else null;
+    const merged =
+        try devices.mergedBytes(arena, &session.model, first_adapters, activation);
+    return .{
+        .weight_bytes = placement.block_bytes,
+        .weight_f8_bytes = placement.kept_f8_bytes,
+        .adapter_bytes = merged,
+        .ranks = ranks,
+    };
 }

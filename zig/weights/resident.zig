@@ -114,6 +114,15 @@ pub const View = struct {
         return view.take(name, .matrix, .{ out, in, 1, 1 }, &.{ out, in });
     }
 
+    /// A matrix (count, channels) whose rows are looked up.
+    pub fn table(view: View, name: []const u8, count: u32, channels: u32) Error!*const Weight {
+        const weight = try view.take(name, .matrix, .{ count, channels, 1, 1 }, &.{
+            count, channels,
+        });
+        weight.is_table = true;
+        return weight;
+    }
+
     /// A convolution, (out, in, height, width) in the file.
     pub fn convolution(
         view: View,

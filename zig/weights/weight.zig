@@ -32,13 +32,26 @@ pub const Weight = struct {
     row_scales: []const f32 = &.{},
     /// Factor at which GPUs store it; see `VaeConfig.residual_scale`.
     scale: f32 = 1,
+    /// Whether rows of the matrix are looked up, and it is no operand of a product.
+    is_table: bool = false,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
+    /// Null unless GPUs keep the weight in 8 bits.
+    kept_f8: ?KeptF8 = null,
     /// Whether the file has the matrix as (in, out).
     is_transposed: bool = false,
     /// In the mapped file.
     source: []const u8,
     source_dtype: DType,
+
+    /// An 8-bit weight among those that GPUs keep so.
+    pub const KeptF8 = struct {
+        index: u32,
+        /// Offsets in a GPU's copy of all weights: of what says where the weight is now, and of its
+        /// `row_scales`.
+        source_offset: usize = 0,
+        scales_offset: usize = 0,
+    };
 
     pub fn elementCount(weight: *const Weight) usize {
         var count: usize = 1;

@@ -13,15 +13,22 @@ pub const Error = error{GpuFailed};
 
 /// The oldest architecture that the kernels are compiled for: Ampere, 8.0.
 const capability_min = 80;
+/// The oldest one with 8-bit floating-point numbers: Ada, 8.9.
+const capability_f8 = 89;
 
 pub const Gpu = struct {
     driver: *const Driver,
     device: drivers.Device,
+    /// Ten times the compute capability.
+    capability: u32 = capability_min,
     context: drivers.Context,
     module: drivers.Module,
     /// Null in tests of kernels.
     measured: ?AlgorithmCaches = null,
     weights: usize = 0,
+    /// Addresses of the copies in the activations' type of weights that are kept in 8 bits, by
+    /// their index; 0 for none. See `weights.zig`.
+    wide_copies: []usize = &.{},
     diagnostics: *Diagnostics,
 
     /// Its context becomes current. The driver must have been initialized.
@@ -38,7 +45,7 @@ pub const Gpu = struct {
             .diagnostics = diagnostics,
         };
         try gpu.check(.cuDeviceGet, driver.cuDeviceGet(&gpu.device, ordinal), "opening it");
-        try gpu.refuseOld();
+        try gpu.readCapability();
         var context: ?drivers.Context = null;
         const retained = driver.cuDevicePrimaryCtxRetain(&context, gpu.device);
         try gpu.check(.cuDevicePrimaryCtxRetain, retained, "opening its context");
@@ -58,9 +65,17 @@ pub const Gpu = struct {
             measured.save();
             measured.close();
         }
+        for (gpu.wide_copies) |copy| if (copy != 0) {
+            _ = gpu.driver.cuMemFree_v2(copy);
+        };
         if (gpu.weights != 0) _ = gpu.driver.cuMemFree_v2(gpu.weights);
         _ = gpu.driver.cuModuleUnload(gpu.module);
         _ = gpu.driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
+    }
+
+    /// Whether it computes with 8-bit floating-point numbers: Ada, Hopper and newer.
+    pub fn hasF8(gpu: *const Gpu) bool {
+        return gpu.capability >= capability_f8;
     }
 
     /// Calls of this thread then mean this GPU.
@@ -133,7 +148,8 @@ pub const Gpu = struct {
         return .{ .free = free, .total = total };
     }
 
-    fn refuseOld(gpu: *const Gpu) Error!void {
+    /// Refuses a GPU that is too old for the kernels.
+    fn readCapability(gpu: *Gpu) Error!void {
         var major: c_int = 0;
         var minor: c_int = 0;
         const d = gpu.driver;
@@ -144,7 +160,8 @@ pub const Gpu = struct {
             d.cuDeviceGetAttribute(&major, major_name, gpu.device),
             d.cuDeviceGetAttribute(&minor, minor_name, gpu.device),
         }) |result| try gpu.check(.cuDeviceGetAttribute, result, asked);
-        if (major * 10 + minor >= capability_min) return;
+        gpu.capability = @intCast(major * 10 + minor);
+        if (gpu.capability >= capability_min) return;
         return gpu.diagnostics.fail(error.GpuFailed, "GPU {d} has compute capability {d}.{d}; " ++
             "8.0 (Ampere) or newer is needed. --device cpu generates images without it.", .{
             gpu.device, major, minor,

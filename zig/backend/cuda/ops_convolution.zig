@@ -6,6 +6,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const backend = @import("../../backend.zig");
 const grids = @import("grids.zig");
+const ops_widen = @import("ops_widen.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
@@ -106,7 +107,7 @@ pub fn convDirect(
         x.address,
         grids.addressOrNull(options.halo_above),
         grids.addressOrNull(options.halo_below),
-        cuda.addressOf(weight),
+        try ops_widen.operand(cuda, weight),
         if (bias) |vector| cuda.addressOf(vector) else 0,
         grids.addressOrNull(options.channel_bias),
         grids.addressOrNull(options.residual),

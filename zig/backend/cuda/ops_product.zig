@@ -13,8 +13,10 @@ const Cuda = cudas.Cuda;
 const Error = cudas.Error;
 const Call = @import("gemm.zig").Call;
 const cascaded = @import("matmul_cascaded.zig");
+const device_weights = @import("weights.zig");
 const ops_convolution = @import("ops_convolution.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
+const ops_widen = @import("ops_widen.zig");
 
 pub fn linear(
     cuda: *Cuda,
@@ -37,7 +39,7 @@ pub fn linear(
         .out = out.address + channel_first * out.dtype.size(),
         .out_stride = out.shape.channels,
         .x = x.address,
-        .w = cuda.addressOf(weight),
+        .w = try ops_widen.operand(cuda, weight),
         .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
         .residual = if (residual) |tensor| tensor.address else 0,
         .scale = options.scale,
@@ -50,10 +52,14 @@ pub fn linear(
     });
 }
 
-/// Whether two matrices lie one behind the other, so that both are one product.
+/// Whether two matrices lie one behind the other, so that both are one product. Those in 8 bits do
+/// so once they are widened.
 pub fn isPair(first: *const Weight, second: *const Weight, activation: DType) bool {
-    const end = first.device_offset + first.elementCount() * activation.size();
-    return second.device_offset == end and first.shape[1] == second.shape[1];
+    if (first.shape[1] != second.shape[1]) return false;
+    if ((first.kept_f8 == null) != (second.kept_f8 == null)) return false;
+    var end = first.device_offset + device_weights.deviceBytes(first, activation);
+    if (first.kept_f8 != null) end = std.mem.alignForward(usize, end, device_weights.alignment);
+    return second.device_offset == end;
 }
 
 /// Of a pair: the channels of `first`, then those of `second`; all of `out`.
@@ -74,7 +80,7 @@ pub fn linearPair(
         .output = out.dtype,
         .out = out.address,
         .x = x.address,
-        .w = cuda.addressOf(first),
+        .w = try ops_widen.pairOperand(cuda, first, second),
     });
 }
 
@@ -121,7 +127,7 @@ pub fn conv2d(
         .dtype = x.dtype,
         .out = out.address,
         .x = input.address,
-        .w = cuda.addressOf(weight),
+        .w = try ops_widen.operand(cuda, weight),
         .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
         .residual = if (residual) |tensor| tensor.address else 0,
         .scale = options.scale,

@@ -13,4 +13,5 @@ test {
     _ = @import("tests/norm.zig");
     _ = @import("tests/sampler.zig");
     _ = @import("tests/weights.zig");
+    _ = @import("tests/weights_f8.zig");
 }

@@ -1,29 +1,76 @@
-//! The model's weights on a GPU: one block of memory, every weight in the activations' type and in
-//! the order that kernels and libraries read: matrices (out, in), convolutions (out, height, width,
-//! in). Offsets are the same on every GPU and never change: CUDA graphs hold the addresses.
+//! The model's weights on a GPU: one block of memory, in the order that kernels and libraries read:
+//! matrices (out, in), convolutions (out, height, width, in). Elements are of the activations'
+//! type; products' weights that the file has in 8 bits stay so where `Placement` keeps them, and
+//! `ops_widen.zig` widens them. Offsets are the same on every GPU and never change: CUDA graphs
+//! hold the addresses.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const DType = @import("../../tensor.zig").DType;
+const Source = @import("ops_widen.zig").Source;
 const Weight = @import("../../weights.zig").Weight;
 const Gpu = @import("gpu.zig").Gpu;
+const isPair = @import("ops_product.zig").isPair;
 
 pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 
 /// The strictest alignment of cuBLASLt and cuDNN. A matrix whose size is a multiple of it is
 /// followed directly by the next one, so that keys and values can be one product.
-const alignment = 256;
+pub const alignment = 256;
 
-/// Assigns every weight its offset; returns the bytes of all.
-pub fn place(weights: []const *Weight, activation: DType) usize {
+/// Bytes of the weights of a model.
+pub const Placement = struct {
+    /// Of the block on each GPU.
+    block_bytes: usize,
+    /// Of these, in 8 bits.
+    kept_f8_bytes: usize = 0,
+    kept_f8_count: u32 = 0,
+    /// Of each rank's workspace for widened weights.
+    widen_bytes: usize = 0,
+};
+
+/// Assigns every weight its offset. `keeps_f8`: 8-bit weights stay 8 bits, except vectors and the
+/// tables that are no operands of products.
+pub fn place(weights: []const *Weight, activation: DType, keeps_f8: bool) Placement {
     var end: usize = 0;
+    var result: Placement = .{ .block_bytes = 0 };
     for (weights) |weight| {
         weight.device_offset = end;
-        const bytes = weight.elementCount() * activation.size();
-        end = std.mem.alignForward(usize, end + bytes, alignment);
+        weight.kept_f8 = null;
+        const is_operand = weight.layout != .vector and !weight.is_table;
+        if (keeps_f8 and weight.source_dtype.isF8() and is_operand) {
+            assert(weight.scale == 1);
+            weight.kept_f8 = .{ .index = result.kept_f8_count };
+            result.kept_f8_count += 1;
+            result.kept_f8_bytes += weight.elementCount();
+        }
+        end = std.mem.alignForward(usize, end + deviceBytes(weight, activation), alignment);
     }
-    return end;
+    for (weights) |weight| if (weight.kept_f8) |*kept| {
+        kept.source_offset = end;
+        end += @sizeOf(Source);
+    };
+    for (weights) |weight| if (weight.kept_f8) |*kept| {
+        kept.scales_offset = end;
+        end += weight.row_scales.len * @sizeOf(f32);
+    };
+    result.block_bytes = end;
+    for (weights, 0..) |weight, i| {
+        if (weight.kept_f8 == null) continue;
+        var count = weight.elementCount();
+        if (i + 1 < weights.len and isPair(weight, weights[i + 1], activation)) {
+            count += weights[i + 1].elementCount();
+        }
+        result.widen_bytes = @max(result.widen_bytes, count * activation.size());
+    }
+    return result;
+}
+
+/// Bytes of a weight in the block.
+pub fn deviceBytes(weight: *const Weight, activation: DType) usize {
+    const size = if (weight.kept_f8 != null) weight.source_dtype.size() else activation.size();
+    return weight.elementCount() * size;
 }
 
 /// Copies every weight to its place. `copied_bytes` counts up.
@@ -42,6 +89,9 @@ pub fn upload(
         const bytes = bytesOf(weight, activation, staging);
         try write(gpu, weight, bytes);
         _ = copied_bytes.fetchAdd(bytes.len, .monotonic);
+        const kept = weight.kept_f8 orelse continue;
+        const scales = std.mem.sliceAsBytes(weight.row_scales);
+        try copy(gpu, gpu.weights + kept.scales_offset, scales);
     }
 }
 
@@ -52,16 +102,30 @@ pub fn largestCount(weights: []const *Weight) usize {
     return largest;
 }
 
-/// Copies a weight to its place, while no work of the GPU reads it.
+/// Copies a weight to its place, while no work of the GPU reads it: what `bytesOf` gives, or the
+/// elements in the activations' type. The latter take memory of their own where the weight is kept
+/// in 8 bits, until its own bytes are written again.
 pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFailed}!void {
     try gpu.makeCurrent();
-    const target = gpu.weights + weight.device_offset;
-    const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
-    try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
+    const kept = weight.kept_f8 orelse {
+        return copy(gpu, gpu.weights + weight.device_offset, bytes);
+    };
+    const wide = &gpu.wide_copies[kept.index];
+    if (bytes.len == weight.elementCount()) {
+        try copy(gpu, gpu.weights + weight.device_offset, bytes);
+        try redirect(gpu, weight, .stored(gpu.weights, weight));
+        if (wide.* != 0) _ = gpu.driver.cuMemFree_v2(wide.*);
+        wide.* = 0;
+        return;
+    }
+    if (wide.* == 0) wide.* = try gpu.allocate(bytes.len);
+    try copy(gpu, wide.*, bytes);
+    try redirect(gpu, weight, .wide(wide.*));
 }
 
 /// Elements in the GPU's type and order: the file's own bytes where these match.
 pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 {
+    if (weight.kept_f8 != null) return keptBytesOf(weight, std.mem.sliceAsBytes(staging));
     const is_same = weight.source_dtype == activation and weight.scale == 1;
     if (is_same and !weight.isPermuted()) return weight.source;
     const out = staging[0..weight.elementCount()];
@@ -77,6 +141,23 @@ pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const
 }
 
 // --- internal ---
+
+fn keptBytesOf(weight: *const Weight, staging: []u8) []const u8 {
+    if (!weight.isPermuted()) return weight.source;
+    const out = staging[0..weight.elementCount()];
+    weight.copyTo(out);
+    return out;
+}
+
+fn redirect(gpu: *Gpu, weight: *const Weight, source: Source) error{GpuFailed}!void {
+    const target = gpu.weights + weight.kept_f8.?.source_offset;
+    try copy(gpu, target, std.mem.asBytes(&source));
+}
+
+fn copy(gpu: *Gpu, target: usize, bytes: []const u8) error{GpuFailed}!void {
+    const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
+    try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
+}
 
 fn round(value: f32, activation: DType) u16 {
     if (activation == .f16) return @bitCast(@as(f16, @floatCast(value)));
