@@ -21,7 +21,7 @@ type Request = Omit<ImageRequest, "prompt" | "negative" | "steps" | "initNoiseSi
 /** The request and the ranks. Without guidance there is no negative prompt. */
 export interface Work
   extends Partial<Omit<Request, "guidanceScale">>,
-    Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning"> {
+    Pick<Partial<OpenOptions>, "threadCount" | "gpu" | "dtype" | "onWarning" | "onWeightNote"> {
   model: Model;
   width: number;
   height: number;
@@ -50,6 +50,7 @@ export function openFor(work: Work): Promise<Session> {
     gpu: work.gpu,
     dtype: work.dtype,
     onWarning: work.onWarning,
+    onWeightNote: work.onWeightNote,
     splitBatch,
     guidance: guidanceOf(work) > 1,
     imageCount: seedsOf(work).length,

@@ -15,17 +15,31 @@ export interface RawTensor {
 
 export type Tensors = Map<string, RawTensor>;
 
+export type Metadata = Record<string, string>;
+
 const golden = join(import.meta.dir, "../fixtures/golden/model");
 const copies: string[] = [];
 
-/** Copies the golden model and rewrites one weights file. */
-export function copyModel(weightsFile: string, change: (tensors: Tensors) => void): string {
+/** Copies the golden model and rewrites one weights file, with what `metadata` holds then. */
+export function copyModel(
+  weightsFile: string,
+  change: (tensors: Tensors) => void,
+  metadata?: Metadata,
+): string {
   const folder = copyFolder();
-  const path = join(folder, weightsFile);
+  changeFile(join(folder, weightsFile), change, metadata);
+  return folder;
+}
+
+/** Rewrites a weights file, with what `metadata` holds after `change`. */
+export function changeFile(
+  path: string,
+  change: (tensors: Tensors) => void,
+  metadata?: Metadata,
+): void {
   const tensors = readRaw(path);
   change(tensors);
-  writeFileSync(path, rawFile(tensors));
-  return folder;
+  writeFileSync(path, rawFile(tensors, metadata));
 }
 
 /** Copies the golden model and changes the bytes of one file. */
@@ -68,8 +82,8 @@ export function readRaw(path: string): Tensors {
 }
 
 /** The bytes of a safetensors file. */
-export function rawFile(tensors: Tensors): Uint8Array {
-  const header: Record<string, unknown> = {};
+export function rawFile(tensors: Tensors, metadata?: Metadata): Uint8Array {
+  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
   let offset = 0;
   for (const [name, { dtype, shape, bytes }] of tensors) {
     header[name] = { dtype, shape, data_offsets: [offset, offset + bytes.length] };
