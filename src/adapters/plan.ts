@@ -3,10 +3,11 @@
  * made one, and everything that the user should know of them.
  */
 import { statSync } from "node:fs";
-import { escaped } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
+import { sampleOf } from "../models/file-sample.ts";
 import type { Model } from "../models/model.ts";
 import type { Adapter, AdapterTarget } from "../native/adapters.ts";
-import type { LoraChoice } from "../settings/lora.ts";
+import { type LoraChoice, loraCountMax } from "../settings/lora.ts";
 import { type AdapterFile, readAdapterFile } from "./file.ts";
 import { describeRecipe, differencesFrom, type RecipeRequest, recipeOf } from "./recipes.ts";
 import { adaptableModelOf } from "./weights.ts";
@@ -44,11 +45,18 @@ export class LoraPlanner {
       const file = before?.file ?? this.read(path);
       byPath.set(path, {
         ...{ path, name: file.name, file },
-        scale: (before?.scale ?? 0) + scale,
-        textScale: (before?.textScale ?? 0) + textScale,
+        scale: sumOf(before?.scale ?? 0, scale),
+        textScale: sumOf(before?.textScale ?? 0, textScale),
       });
     }
     const loras = [...byPath.values()].filter((lora) => targetsOf(lora).length > 0);
+    if (loras.length > loraCountMax) {
+      throw new BasedXLError(
+        "bad-option",
+        `An image takes ${loraCountMax} LoRAs at most, those of tags in its prompt included, \
+not ${loras.length}.`,
+      );
+    }
     const key = JSON.stringify(loras.map((lora) => [lora.path, lora.scale, lora.textScale]));
     const known = this.sets.get(key);
     if (known !== undefined) return known;
@@ -138,10 +146,10 @@ export function describeLora(lora: PlannedLora): string {
 export function fingerprintOf(loras: readonly PlannedLora[]): string {
   return loras
     .map(({ file, scale, textScale }) => {
-      const { tensors, metadata, fileBytes } = file.header;
-      // Alphas are not in the header.
+      const { path, tensors, metadata, fileBytes } = file.header;
+      // Alphas are not in the header, and may be between the samples.
       const factors = file.targets.map((target) => target.scale);
-      const text = JSON.stringify([[...tensors], [...metadata], factors]);
+      const text = JSON.stringify([[...tensors], [...metadata], factors, sampleOf(path)]);
       const sha256 = new Bun.CryptoHasher("sha256").update(text).digest("hex");
       return `${fileBytes}:${sha256.slice(0, 12)}:${scale}:${textScale}`;
     })
@@ -149,6 +157,11 @@ export function fingerprintOf(loras: readonly PlannedLora[]): string {
 }
 
 // --- internal ---
+
+/** Without what binary fractions leave: 0.1 + 0.2 is 0.3. */
+function sumOf(a: number, b: number): number {
+  return Number((a + b).toPrecision(12));
+}
 
 function weights(count: number): string {
   return count === 1 ? "1 weight" : `${count} weights`;

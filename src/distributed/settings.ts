@@ -2,9 +2,9 @@
  * Settings that all processes of one image must share, as names and values that they compare
  * before they start. Which these are is a column of the table of settings.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { fingerprintOf } from "../adapters/plan.ts";
 import { escaped } from "../errors.ts";
+import { sampleOf } from "../models/file-sample.ts";
 import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
 import type { PlannedRequest } from "../pipeline/request.ts";
@@ -78,32 +78,6 @@ function fingerprint(model: Model): string {
   const all = { clip, clip2, unet, vae, scheduler, forceZerosForEmptyPrompt, samples, ids };
   return Bun.hash(JSON.stringify(all)).toString(16).padStart(16, "0");
 }
-
-/** A file's size with a hash of pieces of it: another VAE or fine-tune may have the same size. */
-function sampleOf(path: string): string {
-  const file = openSync(path, "r");
-  try {
-    const { size } = fstatSync(file);
-    const piece = Buffer.alloc(sampleBytes);
-    let hash = 0n;
-    for (let index = 0; index < sampleCount; index++) {
-      const length = readSync(
-        file,
-        piece,
-        0,
-        sampleBytes,
-        Math.floor((size * index) / sampleCount),
-      );
-      hash = BigInt(Bun.hash(piece.subarray(0, length), hash));
-    }
-    return `${size} ${hash.toString(16)}`;
-  } finally {
-    closeSync(file);
-  }
-}
-
-const sampleCount = 32;
-const sampleBytes = 4096;
 
 function shown(value: string | undefined): string {
   return value === undefined ? "not known" : escaped(value, 80);

@@ -181,7 +181,20 @@ describe("a request", () => {
     const twice = { file: both, scale: 0.5, textScale: 0 };
     expect(plan({ loras: [twice, twice] }).loras).toMatchObject([{ scale: 1, textScale: 0 }]);
     expect(plan({ loras: [twice, { ...twice, scale: -0.5 }] }).loras).toEqual([]);
+    const tenths = [0.1, 0.2].map((scale) => ({ file: both, scale }));
+    expect(plan({ loras: tenths }).loras).toMatchObject([{ scale: 0.3, textScale: 0.3 }]);
     expect(plan({ loras: [{ file: unetAlone, scale: 0, textScale: 1 }] }).loras).toEqual([]);
+  });
+
+  test("has at most 64 LoRAs for an image, tags included", async () => {
+    const loras = Array.from({ length: 64 }, (_, index) => ({
+      file: writeLora(`of many ${index}`, [unetModule]),
+    }));
+    expect(plan({ loras }).loras).toHaveLength(64);
+    const prompt = `a <lora:${both}:1>`;
+    expect(await refusal(() => plan({ prompt, loras }), "bad-option")).toBe(
+      "An image takes 64 LoRAs at most, those of tags in its prompt included, not 65.",
+    );
   });
 
   test("computes images with the same LoRAs together, others apart", () => {
@@ -217,6 +230,14 @@ describe("a request", () => {
     const settings = (file: string) => settingsOf(plan({ loras: [{ file }] }), facts);
     expect(differenceOf(settings(both), settings(copy), 1)).toBeNull();
     expect(differenceOf(settings(both), settings(unetAlone), 1)).toStartWith(
+      "Process 1 and process 0 differ in --lora (",
+    );
+    // Another epoch of the same training: only the numbers differ.
+    const later = writeLora("later", [unetModule, textModule]);
+    const bytes = readFileSync(later);
+    bytes.fill(1, 8 + Number(bytes.readBigUInt64LE()));
+    writeFileSync(later, bytes);
+    expect(differenceOf(settings(both), settings(later), 1)).toStartWith(
       "Process 1 and process 0 differ in --lora (",
     );
   });
