@@ -222,7 +222,14 @@ LoCon, LoHa, LoKr, DoRA and whole differences are`,
 
 /** Of a file of which no key matches. */
 function refuseFile(header: SafetensorsHeader): BasedXLError {
-  const { what, advice } = identify(header);
+  const { what, advice, isLora } = identify(header);
+  if (isLora) {
+    const few = [...header.tensors.keys()].slice(0, 2).map((key) => escaped(key, 120));
+    return badFile(
+      header,
+      `is ${what}, and changes nothing of this model, which has no weights for ${few.join(", ")}`,
+    );
+  }
   const rest = advice === null ? "" : `; ${advice}`;
   return badFile(header, `is ${what}, not a LoRA that changes this model${rest}`);
 }

@@ -10,6 +10,7 @@ import { classifyHeader, describeFile } from "../models/single-file/classify.ts"
 interface Identity {
   what: string;
   advice: string | null;
+  isLora: boolean;
 }
 
 /** The model that an adapter is for, such as "Flux"; null where that is not known. */
@@ -27,13 +28,14 @@ export function architectureOf(header: SafetensorsHeader): string | null {
 
 /** Of any file. */
 export function identify(header: SafetensorsHeader): Identity {
-  if (header.tensors.size === 0) return { what: "an empty file", advice: null };
+  if (header.tensors.size === 0)
+    return { what: "a file without tensors", advice: null, isLora: false };
   const found = classifyHeader(header);
   if (found.kind === "lora") {
     const architecture = architectureOf(header) ?? "a model that its header does not name";
-    return { what: `a LoRA for ${architecture}`, advice: null };
+    return { what: `a LoRA for ${architecture}`, advice: null, isLora: true };
   }
-  return { what: describeFile(found), advice: advices[found.kind] ?? null };
+  return { what: describeFile(found), advice: advices[found.kind] ?? null, isLora: false };
 }
 
 // --- internal ---

@@ -47,7 +47,7 @@ export function resolveModelFile(
   value: string,
   folders: readonly string[] = modelFolders(undefined),
 ): string {
-  const what = `The ${nouns[kind]} ${shown(value)}`;
+  const what = `The ${nouns[kind][0]} ${shown(value)}`;
   const path = pathOf(kind, value);
   if (path !== null) return checkedFile(path);
   const library = new Library(folders);
@@ -61,10 +61,15 @@ export function isPathAlone(value: string): boolean {
   return /^(\/|~|\.\.?(\/|$))/.test(value);
 }
 
+/** Whether it is written as a file in a folder that is here: no id of the hub, but a slip. */
+export function isBelowFolder(value: string): boolean {
+  return value.split("/").length > 2 && existsSync(dirname(absolutePath(expandHome(value))));
+}
+
 /** The file or folder at the path `value`, absolute; null where there is none of the kind. */
 export function pathOf(kind: ModelKind, value: string): string | null {
   const path = absolutePath(expandHome(value));
-  const stat = lookUp(path, `The ${nouns[kind]} ${shown(value)}`);
+  const stat = lookUp(path, `The ${nouns[kind][0]} ${shown(value)}`);
   if (stat === undefined) return null;
   if (kind === "checkpoint" && basename(path) === "model_index.json") return dirname(path);
   if (!stat.isDirectory() || folderKinds.has(kind)) return path;
@@ -114,7 +119,7 @@ export class Library {
     const list = listed(distinct.map((path) => escaped(path, 300)));
     throw new BasedXLError(
       "bad-model",
-      `The ${nouns[kind]} ${shown(value)} may be ${list}: name one by its path.`,
+      `The ${nouns[kind][0]} ${shown(value)} may be ${list}: name one by its path.`,
     );
   }
 
@@ -127,7 +132,9 @@ export class Library {
       const few = listed(inside.map((path) => escaped(path, 200)));
       return `is a folder of several files: name one of them, ${few}.`;
     }
-    if (isPathAlone(value)) return `does not exist.${suggestion(siblingsOf(value), value)}`;
+    if (isPathAlone(value) || isBelowFolder(value)) {
+      return `does not exist.${suggestion(siblingsOf(value), value)}`;
+    }
     const { length } = this.roots;
     if (length === 0) {
       return (
@@ -135,6 +142,8 @@ export class Library {
         `${foldersVariable} names one.`
       );
     }
+    const other = this.ofOtherKind(kind, value);
+    if (other !== null) return other;
     const models = this.all().filter(({ folder }) => serves(folder, kind));
     const near = suggestion(models.map(shortName), wantedName(value));
     const places = this.roots.slice(0, 4).map((root) => escaped(root, 200));
@@ -170,6 +179,20 @@ export class Library {
 
   // --- internal ---
 
+  /** What a model of the name is that is in a folder of another kind; null where there is none. */
+  private ofOtherKind(kind: ModelKind, value: string): string | null {
+    const wanted = wantedName(value);
+    for (const model of this.all()) {
+      const own = model.folder.kind;
+      if (!Object.hasOwn(nouns, own) || own === kind || rankOf(model, wanted) === null) continue;
+      const [noun, flag] = nouns[own as ModelKind];
+      const what = `is ${article(noun)}, not ${article(nouns[kind][0])}`;
+      const how = flag === null ? "" : `; name it with ${flag}`;
+      return `${what}: ${escaped(model.path, 300)}${how}.`;
+    }
+    return null;
+  }
+
   /** The only weights in the hub's snapshot that is called `wanted`. */
   private ofSnapshot(kind: ModelKind, wanted: string): string | null {
     if (folderKinds.has(kind)) return null;
@@ -182,17 +205,21 @@ export class Library {
 
 const safetensorsEnding = /\.(safetensors|sft)$/i;
 
-/** In sentences. */
-const nouns: Record<ModelKind, string> = {
-  checkpoint: "model",
-  lora: "LoRA",
-  vae: "VAE",
-  embedding: "embedding",
-  controlnet: "ControlNet",
+/** In sentences, and the flag that takes it. */
+const nouns: Readonly<Record<ModelKind, readonly [noun: string, flag: string | null]>> = {
+  checkpoint: ["model", "--model"],
+  lora: ["LoRA", "--lora"],
+  vae: ["VAE", "--vae"],
+  embedding: ["embedding", "--embedding"],
+  controlnet: ["ControlNet", null],
 };
 
 /** Kinds that may be folders in diffusers' layout. */
 const folderKinds: ReadonlySet<ModelKind> = new Set(["checkpoint", "vae", "controlnet"] as const);
+
+function article(noun: string): string {
+  return /^[aeiou]/.test(noun) ? `an ${noun}` : `a ${noun}`;
+}
 
 function shown(value: string): string {
   return `"${escaped(value, 300)}"`;

@@ -13,9 +13,21 @@ import {
   openHubVae,
   showReference,
 } from "../hub.ts";
-import { isPathAlone, Library, pathOf, resolveModelFile } from "../library/resolve.ts";
+import {
+  isBelowFolder,
+  isPathAlone,
+  Library,
+  pathOf,
+  resolveModelFile,
+} from "../library/resolve.ts";
 
 type Kind = "vae" | "lora" | "embedding";
+
+/** What the hub may have by this name; null for what can only be a path or a name here. */
+export function referenceTo(value: string, env = process.env): HubReference | null {
+  if (isPathAlone(value) || isBelowFolder(value)) return null;
+  return hubReference(value, hubEndpoint(env));
+}
 
 /** The path of what `value` names; fetched, if it is on the hub only. */
 export async function openModelFile(
@@ -69,7 +81,7 @@ export function findModelFile(kind: Kind, value: string, folders: readonly strin
 
 /** null for what is here, and for what can only be a path or a name. */
 function referenceOf(kind: Kind, value: string, folders: readonly string[]): HubReference | null {
-  const reference = isPathAlone(value) ? null : hubReference(value, hubEndpoint());
+  const reference = referenceTo(value);
   if (reference === null || pathOf(kind, value) !== null) return null;
   return new Library(folders).find(kind, value) === null ? reference : null;
 }

@@ -5,12 +5,10 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
-import { hubEndpoint } from "../hub/settings.ts";
 import {
   findHubModel,
   type HubOptions,
   type HubReference,
-  hubReference,
   openHubModel,
   showReference,
 } from "../hub.ts";
@@ -18,6 +16,7 @@ import { kindFoldersOf } from "../library/layouts.ts";
 import { checkedFile, isPathAlone, Library, modelFolders, pathOf } from "../library/resolve.ts";
 import { resources } from "../resources.ts";
 import { snapshotOf } from "./hub-cache.ts";
+import { referenceTo } from "./hub-files.ts";
 
 interface ModelLocation {
   /** Absolute path of a diffusers folder or a safetensors file. */
@@ -52,7 +51,7 @@ export async function resolveModelPath(
   const refuse = (problem: string) => new BasedXLError("bad-model", problem);
   if (value.trim() === "") throw refuse(`${name} is empty; name a model.`);
   const shown = `${name} ${escaped(value, 300)}`;
-  const reference = isPathAlone(value) ? null : hubReference(value, hubEndpoint(env));
+  const reference = referenceTo(value, env);
   const path = pathOf("checkpoint", value) ?? byName(value, reference !== null, env, modelsDir);
   if (path !== null) {
     const found = snapshotOf(path) ?? checkedFile(path);

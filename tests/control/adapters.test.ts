@@ -269,9 +269,10 @@ describe("refusals", () => {
   const attention = "transformer_blocks_0_attn2_to_k";
   const sdxl = `lora_unet_input_blocks_4_1_${attention}`;
   const files: [string, Record<string, number[]>, Record<string, string>?][] = [
-    ["is an empty file, not a LoRA", {}],
+    ["is a file without tensors, not a LoRA", {}],
     [
-      "is a LoRA for Stable Diffusion 1.5, not a LoRA that changes this model.",
+      "is a LoRA for Stable Diffusion 1.5, and changes nothing of this model, which has no " +
+        `weights for lora_unet_down_blocks_0_attentions_0_${attention}.lora_down.weight.`,
       { [`lora_unet_down_blocks_0_attentions_0_${attention}.lora_down.weight`]: [2, 768] },
     ],
     [

@@ -8,6 +8,7 @@ import { basename, dirname, join, relative } from "node:path";
 import { readExtraPaths } from "../../src/library/extra-paths.ts";
 import { Library, modelFolders, resolveModelFile } from "../../src/library/resolve.ts";
 import { scanFolders } from "../../src/library/scan.ts";
+import { openModelFile } from "../../src/models/hub-files.ts";
 import { resolveModelPath } from "../../src/models/locate.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -312,6 +313,11 @@ describe("names", () => {
     ["./detail", "bad-model", /^The LoRA "\.\/detail" does not exist\.$/],
     ["../detail", "bad-model", /does not exist/],
     ["checkpoints/detail", "bad-model", /is not in the folders of models/],
+    [
+      "worst",
+      "bad-model",
+      /^The LoRA "worst" is an embedding, not a LoRA: .*Worst\.safetensors; name it with --embedd/,
+    ],
     ["", "bad-model", /^The LoRA "" is not in the folders/],
   ] as const) {
     test(`${value} is refused`, async () => {
@@ -334,6 +340,17 @@ describe("names", () => {
     const half = join(folder, "loras/half.safetensors");
     expect(await refusal(() => resolveModelFile("lora", half, []), "bad-model")).toMatch(
       /half\.safetensors" is not there yet: .*crdownload is an unfinished download/,
+    );
+  });
+
+  test("a file of a folder that is here is not asked of the hub", async () => {
+    const value = "tests/support/none.safetensors";
+    const options = { env: { HF_HUB_OFFLINE: "1" }, hub: {} };
+    expect(await refusal(() => resolveModelPath(value, options), "bad-model")).toMatch(
+      /^--model tests\/support\/none\.safetensors does not exist\. Or fetch/,
+    );
+    expect(await refusal(() => openModelFile("lora", value, [], {}), "bad-model")).toEndWith(
+      "does not exist.",
     );
   });
 
