@@ -2,7 +2,10 @@
  * How images say how they were made, and how that is read again.
  *
  * In reading order: `infotext.ts` (A1111's text), `record.ts` (this program's JSON), `hashes.ts`
- * (of the files that make an image), `describe.ts` (both texts of an image).
+ * (of the files that make an image), `describe.ts` (both texts of an image); `read.ts` (whose image
+ * is it), `from-*.ts` (what each program writes), `recipe.ts` (the same in settings), `recall.ts`
+ * (files and devices of this machine).
  */
 export { describeImage } from "./metadata/describe.ts";
 export { type FileHashes, startHashing } from "./metadata/hashes.ts";
+export { type RecalledImage, recallImage } from "./metadata/recall.ts";

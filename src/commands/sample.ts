@@ -15,8 +15,13 @@ import {
   processGroupOf,
   runTogether,
 } from "../distributed.ts";
-import type { ImageTexts } from "../image.ts";
-import { describeImage, type FileHashes, startHashing } from "../metadata.ts";
+import {
+  describeImage,
+  type FileHashes,
+  type RecalledImage,
+  recallImage,
+  startHashing,
+} from "../metadata.ts";
 import {
   embeddingLines,
   type GenerateResult,
@@ -31,11 +36,17 @@ import {
   reportLoras,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
-import { parseSampleOptions, type SampleOptions } from "../settings/options.ts";
+import {
+  explicitSettings,
+  parseSampleOptions,
+  type SampleArgs,
+  type SampleOptions,
+} from "../settings/options.ts";
 import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import { describeSamplers } from "../settings/samplers.ts";
 import { asFlag } from "../settings/values.ts";
+import { listSeparator } from "../terminal/flags.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
 import { formatSeconds } from "../terminal/units.ts";
@@ -47,17 +58,28 @@ export const sampleCommand = defineCommand({
   meta: { name: "sample", description: "Generate images from a prompt" },
   args: sampleFlags,
   async run({ args }) {
-    const options = parseSampleOptions(args);
+    const recalled = await recalledOf(args);
+    const options = parseSampleOptions(args, { recalled: recalled?.settings });
     if (options.listSchedulers) {
       process.stdout.write(`${describeSamplers()}\n`);
       return 0;
     }
     const output = createOutput(options);
+    if (recalled !== null) output.log.info(`Settings of an image of ${recalled.tool}.`);
+    for (const warning of recalled?.warnings ?? []) output.log.warn(warning);
     return await runStoppable(output, (signal) => sample(options, output, signal));
   },
 });
 
 // --- internal ---
+
+/** What the image of --from-image says; null without the flag. */
+async function recalledOf(args: SampleArgs): Promise<RecalledImage | null> {
+  const { "from-image": path, "models-dir": folders } = args;
+  if (typeof path !== "string") return null;
+  const modelsDir = typeof folders === "string" ? folders.split(listSeparator) : undefined;
+  return await recallImage(path, { modelsDir, explicit: explicitSettings(args) });
+}
 
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
@@ -171,8 +193,8 @@ async function generateAndWrite(
   const { imageCount } = options;
   using hashes = options.metadata ? startHashing(prepared) : null;
   const result = await generate(prepared, output, signal, async (image) => {
-    const texts =
-      hashes === null ? undefined : await waitForTexts(options, prepared, image, hashes, output);
+    if (hashes !== null) await waitForHashes(hashes, output, signal);
+    const texts = hashes === null ? undefined : describeImage(prepared, image, hashes, options);
     const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
     if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
@@ -201,20 +223,18 @@ async function generateAndWrite(
 /** Hashes of large models are left out where they take longer than this. */
 const hashWaitMs = 20_000;
 
-/** What an image says of itself, once the models' hashes are known or have taken too long. */
-async function waitForTexts(
-  options: SampleOptions,
-  prepared: PreparedPipeline,
-  image: { seed: bigint; index: number },
+/** Waits until the models' hashes are known, or have taken too long. */
+async function waitForHashes(
   hashes: FileHashes,
   { log, progress }: Output,
-): Promise<ImageTexts> {
-  const isKnown = await hashes.settled(hashWaitMs, () => {
+  signal: AbortSignal,
+): Promise<void> {
+  const onWait = () => {
     progress.clear();
     log.info("Waiting for the model's hash, which is kept (--no-metadata does without).");
-  });
-  if (!isKnown) log.warn("The model's hash takes long: this image does not have it.");
-  return describeImage(prepared, image, hashes, options);
+  };
+  if (await hashes.settled(hashWaitMs, onWait, signal)) return;
+  log.warn("The model's hash takes long: the image does not have it.");
 }
 
 /** Says what will be generated, with which model and where, before weights load. */

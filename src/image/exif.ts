@@ -13,7 +13,7 @@ export interface ImageTexts {
 }
 
 /** Stands before this program's JSON in the maker note. */
-const ownMark = "basedxl\0";
+export const ownMark = "basedxl\0";
 
 /** A TIFF structure with both texts, as it stands behind "Exif\0\0" in a JPEG. */
 export function encodeExif({ parameters, own }: ImageTexts): Uint8Array {

@@ -3,6 +3,7 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { BasedXLError, escaped } from "../errors.ts";
+import { absolutePath } from "../paths.ts";
 
 export class FileSlices implements Disposable {
   private constructor(
@@ -14,8 +15,9 @@ export class FileSlices implements Disposable {
   static open(path: string): FileSlices {
     const refuse = (why: string) =>
       new BasedXLError("io", `Cannot read ${escaped(path, 300)}: ${escaped(why, 300)}.`);
+    const place = absolutePath(path);
     try {
-      const file = openSync(path, "r");
+      const file = openSync(place, "r");
       const stat = fstatSync(file);
       if (stat.isFile()) return new FileSlices(file, stat.size);
       closeSync(file);

@@ -11,7 +11,7 @@ import { isJpeg, readJpegExif, withJpegExif } from "./jpeg-texts.ts";
 import { exifKeyword, isPng, readPngTexts, withPngTexts } from "./png-texts.ts";
 import { isWebp, readWebpExif, withWebpExif } from "./webp-texts.ts";
 
-interface FoundTexts {
+export interface FoundTexts {
   format: ImageFormat;
   /** Text chunks by keyword;. */
   chunks: ReadonlyMap<string, string>;
@@ -22,7 +22,7 @@ interface FoundTexts {
 }
 
 /** The keywords of text chunks that this program writes. */
-const chunkNames = { parameters: "parameters", own: "basedxl" } as const;
+export const chunkNames = { parameters: "parameters", own: "basedxl" } as const;
 
 /** The encoded image with the texts; null where they do not fit. */
 export function withTexts(

@@ -8,11 +8,11 @@ import type { ImageTexts } from "../image/exif.ts";
 import { shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
-import type { PlannedRequest, PreparedPipeline } from "../pipeline.ts";
+import type { PreparedPipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
-import type { FileHashes } from "./hashes.ts";
+import { type FileHashes, isBundled } from "./hashes.ts";
 import { writeInfotext } from "./infotext.ts";
 import { formatVersion, type OwnFile, type OwnRecord } from "./record.ts";
 import { a1111NameOf } from "./sampler-names.ts";
@@ -48,7 +48,7 @@ export function describeImage(
     ...files,
     hardware: hardwareOf(prepared),
   };
-  const parameters = infotextOf(prepared.plan, settings, files);
+  const parameters = infotextOf(prepared, settings, files);
   return { parameters, own: JSON.stringify(record) };
 }
 
@@ -98,7 +98,7 @@ function nameOf(value: string): string {
 }
 
 function filesOf(
-  { model, vae, plan, isBundledModel }: PreparedPipeline,
+  { model, vae, plan }: PreparedPipeline,
   hashes: FileHashes,
   named: NamedFiles,
 ): Pick<OwnRecord, "model" | "vae" | "config" | "loras" | "embeddings"> {
@@ -113,7 +113,7 @@ function filesOf(
   return {
     model: {
       ...hashed(isNamed ? given : model.name, unet.files),
-      ...(isBundledModel && { bundled: true }),
+      ...(isBundled(model) && { bundled: true }),
       ...(isFolder && { component: "unet" as const }),
     },
     ...(vae !== null && {
@@ -138,12 +138,12 @@ function hardwareOf({ devices, machine }: PreparedPipeline): string {
 type Files = ReturnType<typeof filesOf>;
 
 function infotextOf(
-  { schedule }: PlannedRequest,
+  { plan, model: { scheduler } }: PreparedPipeline,
   settings: ReadonlyMap<SettingKey, unknown>,
   { model, vae, loras, embeddings }: Files,
 ): string {
   const value = (key: SettingKey) => settings.get(key);
-  const { sampler, schedule: type } = a1111NameOf(schedule.name, value);
+  const { sampler, schedule: type } = a1111NameOf(plan.schedule.name, value, scheduler.sigmaKind);
   // A folder has no hash that anybody knows.
   const modelHash = model.component === undefined ? model.sha256?.[0] : undefined;
   const hashList = (files: readonly OwnFile[]) => {

@@ -5,8 +5,10 @@
 
 import { realpathSync, statSync } from "node:fs";
 import { basename, dirname } from "node:path";
+import { stopIfAborted } from "../errors.ts";
 import { HashCache } from "../library/hashes.ts";
 import type { PreparedPipeline } from "../pipeline.ts";
+import { resources } from "../resources.ts";
 
 /** A file, and from which byte on its hash counts. */
 interface Wanted {
@@ -43,9 +45,10 @@ export class FileHashes implements Disposable {
 
   /**
    * Waits until all is known, for large files at most `waitMs` from the first call on; `onWait` is
-   * called before a wait that people notice. Resolves to whether all is known.
+   * called before a wait that people notice. Resolves to whether all is known; throws "cancelled"
+   * at once after `signal`.
    */
-  async settled(waitMs: number, onWait: () => void): Promise<boolean> {
+  async settled(waitMs: number, onWait: () => void, signal: AbortSignal): Promise<boolean> {
     await this.small;
     if (this.isDone) return true;
     this.deadlineMs ??= performance.now() + waitMs;
@@ -53,7 +56,10 @@ export class FileHashes implements Disposable {
     await Promise.race([this.large, Bun.sleep(Math.min(leftMs(), noticedMs))]);
     if (this.isDone || leftMs() === 0) return this.isDone;
     onWait();
-    await Promise.race([this.large, Bun.sleep(leftMs())]);
+    const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => stop());
+    if (!signal.aborted) await Promise.race([this.large, stopped, Bun.sleep(leftMs())]);
+    stopIfAborted(signal);
     return this.isDone;
   }
 
@@ -89,7 +95,7 @@ export class FileHashes implements Disposable {
 
 /** Begins to hash what made the images of `prepared`. */
 export function startHashing(prepared: PreparedPipeline): FileHashes {
-  const { model, vae, plan, isBundledModel } = prepared;
+  const { model, vae, plan } = prepared;
   const whole = [
     ...model.weights.unet.files,
     ...(vae === null ? [] : model.weights.vae.files),
@@ -101,8 +107,13 @@ export function startHashing(prepared: PreparedPipeline): FileHashes {
   ];
   const distinct = [...new Map(wanted.map((each) => [keyOf(each), each])).values()];
   // The bundled model alone takes no time, and leaves no file behind.
-  const isQuick = isBundledModel && distinct.length === model.weights.unet.files.length;
+  const isQuick = isBundled(model) && distinct.length === model.weights.unet.files.length;
   return new FileHashes(distinct, isQuick ? null : new HashCache());
+}
+
+/** Whether the model is the one that comes with the program, by whatever name. */
+export function isBundled({ path }: { path: string }): boolean {
+  return path === resources.bundledModel();
 }
 
 // --- internal ---

@@ -13,7 +13,7 @@ const file = v.object({
   sha256: v.optional(v.array(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)))),
 });
 
-const ownSchema = v.object({
+export const ownSchema = v.object({
   /** The program's version. */
   basedxl: v.string(),
   format: v.literal(formatVersion),

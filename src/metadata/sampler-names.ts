@@ -1,30 +1,27 @@
 /**
- * Samplers and schedules by the names of A1111, ComfyUI and their kin.
+ * The sampler and the spacing of its steps by the names of A1111.
  */
-import type { Scheduler } from "../settings/names.ts";
+import type { Scheduler, SigmaKind } from "../settings/names.ts";
 import { samplerRows } from "../settings/samplers.ts";
 import type { SettingKey } from "../settings/table.ts";
 
-/** How A1111 names the sampler and the spacing of its steps. */
+/** `own` is the model's spacing of noise levels, where no setting says otherwise. */
 export function a1111NameOf(
   name: Scheduler,
   value: (key: SettingKey) => unknown,
+  own: SigmaKind,
 ): { sampler: string; schedule: string } {
-  return { sampler: samplerRows[name].others[0], schedule: scheduleOf(value) };
+  const isKarras = value("useKarrasSigmas") ?? own === "karras";
+  const sigmas = value("sigmas") ?? (isKarras ? "karras" : own === "karras" ? "normal" : own);
+  const isTrailing = value("timestepSpacing") === "trailing";
+  const schedule = names[String(sigmas)] ?? (isTrailing ? "SGM Uniform" : "Automatic");
+  return { sampler: samplerRows[name].others[0], schedule };
 }
 
 // --- internal ---
 
-function scheduleOf(value: (key: SettingKey) => unknown): string {
-  const sigmas = value("sigmas") ?? (value("useKarrasSigmas") ? "karras" : "normal");
-  switch (sigmas) {
-    case "karras":
-      return "Karras";
-    case "exponential":
-      return "Exponential";
-    case "beta":
-      return "Beta";
-    default:
-      return value("timestepSpacing") === "trailing" ? "SGM Uniform" : "Automatic";
-  }
-}
+const names: Readonly<Partial<Record<string, string>>> = {
+  karras: "Karras",
+  exponential: "Exponential",
+  beta: "Beta",
+};

@@ -20,21 +20,37 @@ export interface SampleOptions extends Omit<GivenSettings, "seed"> {
 }
 
 /** What citty gives: by flag, and positionals in `_`. */
-interface SampleArgs {
+export interface SampleArgs {
   _: string[];
   [flag: string]: string | number | boolean | string[] | undefined;
 }
 
+interface ParseOptions {
+  randomSeed?: () => bigint;
+  /** Values that flags override. */
+  recalled?: Partial<GivenSettings> | undefined;
+}
+
+/** The settings that flags give. */
+export function explicitSettings(args: SampleArgs): ReadonlySet<SettingKey> {
+  const given = settingKeys.filter((key) => args[settings[key].flag] !== undefined);
+  return new Set([...given, ...(args._.length > 0 ? (["prompt"] as const) : [])]);
+}
+
 /** Checks each flag by itself. Throws `BasedXLError` "bad-option". */
-export function parseSampleOptions(args: SampleArgs, randomSeed = chooseSeed): SampleOptions {
+export function parseSampleOptions(
+  args: SampleArgs,
+  { randomSeed = chooseSeed, recalled = {} }: ParseOptions = {},
+): SampleOptions {
   if (args.quiet && args.verbose) {
     throw badOption("--quiet and --verbose contradict each other: keep one of the two.");
   }
   const given = Object.fromEntries(
-    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag])]),
+    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag], recalled)]),
   ) as unknown as GivenSettings;
   const { seed, ...others } = given;
   const { rankCount, vaeTiling, imageCount } = others;
+  const byFlag = args[settings.prompt.flag] === undefined ? undefined : given.prompt;
   if (vaeTiling && rankCount > 1) {
     throw badOption(
       `--vae-tiling is for one rank: with --gpus ${rankCount} the ranks share the decode, exactly. \
@@ -44,7 +60,7 @@ Leave one of the two out.`,
   if (seed !== undefined) checkSeedRoom(seed, imageCount);
   return {
     ...others,
-    prompt: promptOf(args._, given.prompt),
+    prompt: promptOf(args._, byFlag) ?? given.prompt,
     seeds: seedsFrom(seed ?? randomSeed(), imageCount),
     seedIsRandom: seed === undefined,
     wantLatents: given.latentsPath !== undefined,
@@ -57,9 +73,13 @@ function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
 }
 
-/** A flag's value, else the table's default, else undefined. */
-function readFlag(key: SettingKey, given: SampleArgs[string]): unknown {
-  if (given === undefined) return defaultOf(settingOf(key));
+/** A flag's value, else the recalled one, else the table's default, else undefined. */
+function readFlag(
+  key: SettingKey,
+  given: SampleArgs[string],
+  recalled: Partial<GivenSettings>,
+): unknown {
+  if (given === undefined) return recalled[key] ?? defaultOf(settingOf(key));
   return typeof given === "boolean" ? given : parseSetting(key, String(given));
 }
 

@@ -81,6 +81,20 @@ export const settings = {
     processes: "same",
     json: "guidance_rescale",
   },
+  fromImage: {
+    kind: "path",
+    flag: "from-image",
+    names: "file",
+    group: "Image",
+    hint: "FILE",
+    help:
+      "Take the settings that an image carries, of BasedXL (the same bits again), A1111 and its " +
+      "kin, ComfyUI, SwarmUI or Fooocus; other flags override them. What cannot be repeated is a " +
+      "warning. Default: none.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
   seed: {
     kind: "seed",
     flag: "seed",

@@ -20,7 +20,7 @@ import { fakeModel } from "../support/fake-model.ts";
 
 function parse(...argv: string[]): SampleOptions {
   const checked = normalizeFlags(argv, sampleFlags, { emptyAllowed: sampleEmptyAllowed });
-  return parseSampleOptions(parseArgs(checked, sampleFlags), () => 42n);
+  return parseSampleOptions(parseArgs(checked, sampleFlags), { randomSeed: () => 42n });
 }
 
 function resolve(argv: string[], model: Model = fakeModel({ defaults: { prompt: "p" } })) {
@@ -52,7 +52,7 @@ const steps = "--num-inference-steps (--steps)";
 describe("flags that are refused as they are typed", () => {
   test.each([
     [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
-    [["--frobnicate"], "There is no flag --frobnicate. --help lists them all."],
+    [["--xyzzy"], "There is no flag --xyzzy. --help lists them all."],
     [["--heigth=64"], "There is no flag --heigth. Did you mean --height? --help lists them all."],
     [["-s", "3"], "There is no flag -s. --help lists them all."],
     [
@@ -257,6 +257,7 @@ describe("what is accepted", () => {
       outPath: "sample.png",
       latentsPath: undefined,
       verbose: false,
+      fromImage: undefined,
       metadata: true,
       quiet: false,
       json: false,
@@ -278,6 +279,7 @@ describe("what is accepted", () => {
 
   const values = {
     "negative-prompt": "dark",
+    "from-image": "i.png",
     seed: "9223372036854775804",
     rng: "cuda",
     "num-images": "4",
@@ -366,6 +368,7 @@ describe("what is accepted", () => {
       outPath: "o.webp",
       latentsPath: "l.safetensors",
       verbose: true,
+      fromImage: "i.png",
       metadata: false,
       quiet: false,
       json: true,
@@ -391,7 +394,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["model", "config", "vae", "outPath", "latentsPath"] as const;
+    const paths = ["fromImage", "model", "config", "vae", "outPath", "latentsPath"] as const;
     expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
     for (const key of paths) {
       const name = settings[key].flag;

@@ -1,0 +1,184 @@
+/**
+ * Reads ComfyUI's graph of an image ("prompt"): from the sampler back to the model, prompts and
+ * size. Nodes of the default workflow and LoRAs are understood; of others the first input of the
+ * same kind is followed, with a warning. Source: ComfyUI, nodes.py.
+ */
+import { escaped } from "../errors.ts";
+import { isObject, type JsonObject, numberOf, textOf } from "./foreign-json.ts";
+import { Recipe } from "./recipe.ts";
+
+/** null for other objects. */
+export function recipeOfComfyUi(json: JsonObject): Recipe | null {
+  const graph = new Graph(json, new Recipe("ComfyUI"));
+  const samplers = graph.nodes.filter(({ type }) => /^KSampler(Advanced)?$/.test(type));
+  if (graph.nodes.length === 0) return null;
+  const { recipe } = graph;
+  const first = samplers.find((node) => graph.startsEmpty(node)) ?? samplers[0];
+  if (first === undefined) {
+    recipe.warn("The graph has no KSampler: its settings are not read.");
+    return recipe;
+  }
+  if (samplers.length > 1) {
+    recipe.warn(`The graph has ${samplers.length} samplers: only the first is repeated.`);
+  }
+  readSampler(graph, first);
+  const decode = graph.nodes.find(({ type }) => /^VAEDecode(Tiled)?$/.test(type));
+  const loader = decode && graph.node(decode.inputs.vae);
+  const name = loader?.type === "VAELoader" ? textOf(loader.inputs.vae_name) : undefined;
+  if (name !== undefined) recipe.vae = { name };
+  return recipe;
+}
+
+// --- internal ---
+
+interface Node {
+  id: string;
+  type: string;
+  inputs: JsonObject;
+}
+
+/** Longer chains are none that people build. */
+const stepCountMax = 1000;
+
+class Graph {
+  readonly nodes: Node[];
+  private readonly byId: Map<string, Node>;
+
+  constructor(
+    json: JsonObject,
+    readonly recipe: Recipe,
+  ) {
+    this.nodes = Object.entries(json).flatMap(([id, node]) => {
+      if (!isObject(node) || typeof node.class_type !== "string") return [];
+      return [{ id, type: node.class_type, inputs: isObject(node.inputs) ? node.inputs : {} }];
+    });
+    this.byId = new Map(this.nodes.map((node) => [node.id, node]));
+  }
+
+  /** The node that an input is linked to: ["4", 0]. */
+  node(input: unknown): Node | undefined {
+    return Array.isArray(input) ? this.byId.get(String(input[0])) : undefined;
+  }
+
+  /**
+   * The nodes from `input` back, each by the first of its inputs `through` that is a link. A circle
+   * ends.
+   */
+  *chain(input: unknown, through: readonly string[]): Generator<Node> {
+    const seen = new Set<Node>();
+    let node = this.node(input);
+    while (node !== undefined && !seen.has(node) && seen.size < stepCountMax) {
+      seen.add(node);
+      yield node;
+      const { inputs } = node;
+      const next: string | undefined = through.find((name) => Array.isArray(inputs[name]));
+      node = next === undefined ? undefined : this.node(inputs[next]);
+    }
+  }
+
+  /** A value that stands in the node, or in one that it is linked to. */
+  value(input: unknown): unknown {
+    if (!Array.isArray(input)) return input;
+    for (const node of this.chain(input, valueNames)) {
+      const name = valueNames.find((each) => isPlain(node.inputs[each]));
+      if (name !== undefined) return node.inputs[name];
+    }
+    return undefined;
+  }
+
+  startsEmpty({ inputs }: Node): boolean {
+    return this.node(inputs.latent_image)?.type.startsWith("Empty") ?? false;
+  }
+
+  /** Says that a node is passed over. */
+  skip({ type }: Node): void {
+    this.recipe.warn(`The node ${escaped(type, 60)} is not repeated.`);
+  }
+}
+
+/** Under which nodes of many authors keep a number or a text. */
+const valueNames = [
+  "value",
+  "seed",
+  "noise_seed",
+  "int",
+  "float",
+  "text",
+  "string",
+  "Text",
+  "prompt",
+];
+
+function isPlain(value: unknown): boolean {
+  return typeof value === "string" || typeof value === "number";
+}
+
+function readSampler(graph: Graph, { type, inputs }: Node): void {
+  const { recipe } = graph;
+  const isAdvanced = type === "KSamplerAdvanced";
+  recipe.take("seed", graph.value(isAdvanced ? inputs.noise_seed : inputs.seed), "seed");
+  recipe.take("stepCount", graph.value(inputs.steps), "steps");
+  recipe.take("guidanceScale", graph.value(inputs.cfg), "cfg");
+  const sampler = textOf(graph.value(inputs.sampler_name)) ?? "euler";
+  recipe.takeSampler(sampler, textOf(graph.value(inputs.scheduler)));
+  recipe.settings.rng = "cpu";
+  const denoise = numberOf(graph.value(inputs.denoise)) ?? 1;
+  const isPartial = denoise < 1 || Number(inputs.start_at_step ?? 0) > 0;
+  if (isPartial) recipe.warn("The start from another image is not repeated.");
+  // An empty negative prompt is encoded, not zeros.
+  recipe.takePrompts(promptOf(graph, inputs.positive), promptOf(graph, inputs.negative));
+  readModel(graph, inputs.model);
+  readLatent(graph, inputs.latent_image);
+}
+
+const conditioningInputs = ["conditioning", "positive", "conditioning_1", "conditioning_to"];
+
+function promptOf(graph: Graph, input: unknown): string {
+  for (const node of graph.chain(input, conditioningInputs)) {
+    const { type, inputs } = node;
+    if (type === "CLIPTextEncode") return textOf(graph.value(inputs.text)) ?? "";
+    if (type === "CLIPTextEncodeSDXL") {
+      const [first, second] = [inputs.text_l, inputs.text_g].map((each) => {
+        return textOf(graph.value(each)) ?? "";
+      });
+      if (first !== second) graph.recipe.warn("The prompt of the first encoder is left out.");
+      return second ?? "";
+    }
+    graph.skip(node);
+  }
+  return "";
+}
+
+function readModel(graph: Graph, input: unknown): void {
+  const { recipe } = graph;
+  for (const node of graph.chain(input, ["model"])) {
+    const { type, inputs } = node;
+    const name = textOf(inputs.lora_name);
+    if (name !== undefined && /^LoraLoader(ModelOnly)?$/.test(type)) {
+      const scale = numberOf(graph.value(inputs.strength_model)) ?? 1;
+      const textScale = numberOf(graph.value(inputs.strength_clip)) ?? 0;
+      // The chain is read from its end.
+      recipe.loras.unshift({ name, scale, textScale });
+    } else if (typeof inputs.ckpt_name === "string") {
+      recipe.model = { name: inputs.ckpt_name };
+    } else if (typeof inputs.unet_name === "string") {
+      recipe.model = { name: inputs.unet_name };
+    } else graph.skip(node);
+  }
+}
+
+function readLatent(graph: Graph, input: unknown): void {
+  for (const node of graph.chain(input, ["samples", "latent_image", "pixels", "image"])) {
+    const { type, inputs } = node;
+    if (!/^Empty.*Latent/.test(type)) {
+      if (!type.startsWith("KSampler")) graph.skip(node);
+      continue;
+    }
+    const width = numberOf(graph.value(inputs.width));
+    const height = numberOf(graph.value(inputs.height));
+    if (width !== undefined && height !== undefined) graph.recipe.takeSize(width, height);
+    if ((numberOf(graph.value(inputs.batch_size)) ?? 1) > 1) {
+      graph.recipe.warn("Of a batch of ComfyUI, only the first image has the noise of its seed.");
+    }
+  }
+}

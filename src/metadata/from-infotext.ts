@@ -1,0 +1,109 @@
+/**
+ * Reads A1111's text, as A1111, Forge, SD.Next, Civitai and many others write it.
+ */
+import { escaped } from "../errors.ts";
+import { parseInfotext } from "./infotext.ts";
+import { ownSchedule, Recipe } from "./recipe.ts";
+
+export function recipeOfInfotext(text: string): Recipe {
+  const { prompt, negativePrompt, fields } = parseInfotext(text);
+  const byName = new Map(fields);
+  const field = (name: string) => byName.get(name)?.trim();
+  const version = field("Version") ?? "";
+  const isOwn = version.startsWith("BasedXL");
+  const recipe = new Recipe(isOwn ? version : "A1111");
+  if (fields.length === 0) {
+    recipe.warn("The image has a prompt and no other parameters.");
+  }
+  // Its empty negative prompt is none: SDXL's zeros.
+  recipe.takePrompts(prompt, negativePrompt === "" ? undefined : negativePrompt);
+  recipe.take("stepCount", field("Steps"), "Steps");
+  recipe.take("guidanceScale", field("CFG scale"), "CFG scale");
+  recipe.take("seed", field("Seed"), "Seed");
+  const [, width, height] = /^(\d{1,6})x(\d{1,6})$/.exec(field("Size") ?? "") ?? [];
+  if (width !== undefined) recipe.takeSize(Number(width), Number(height));
+  const sampler = field("Sampler");
+  if (sampler !== undefined) {
+    const isOfTimesteps = /^(ddim|plms|unipc)/i.test(sampler);
+    const automatic = isOwn ? ownSchedule : isOfTimesteps ? "ddim" : "normal";
+    recipe.takeSampler(sampler, field("Schedule type"), automatic);
+  }
+  // Absent is the GPU's.
+  if (fields.length > 0) recipe.settings.rng = field("RNG") === "CPU" ? "cpu" : "cuda";
+  const model = field("Model");
+  const modelHash = field("Model hash");
+  if (model !== undefined || modelHash !== undefined) {
+    recipe.model = { name: model ?? "", digits: digitsOf(modelHash) };
+  }
+  const vae = field("VAE");
+  if (vae !== undefined && !/^(none|automatic)$/i.test(vae)) {
+    recipe.vae = { name: vae, digits: digitsOf(field("VAE hash")) };
+  }
+  for (const [name, digits] of hashList(field("Lora hashes"))) recipe.loraDigits.set(name, digits);
+  recipe.embeddings = hashList(field("TI hashes")).map(([name, digits]) => {
+    return { name, word: name, digits };
+  });
+  const clipSkip = Number(field("Clip skip") ?? 0);
+  if (clipSkip > 2) recipe.warn(`Clip skip ${clipSkip} is not supported: SDXL's own 2 is used.`);
+  warnOfOthers(recipe, fields);
+  return recipe;
+}
+
+// --- internal ---
+
+/** Fields that change nothing, or that are read above. */
+const understood = new Set(
+  (
+    "Steps,CFG scale,Seed,Size,Sampler,Schedule type,RNG,Model,Model hash,VAE,VAE hash," +
+    "Lora hashes,TI hashes,Clip skip,Version,User,App,Backend,Pipeline,Parser,Operations," +
+    "Emphasis,Pad conds,Pad conds v0,Hashes,Civitai resources,Civitai metadata,Created Date," +
+    "Batch size,Batch pos,Downcast alphas_cumprod"
+  ).split(","),
+);
+
+/** What fields belong to, by how they begin. */
+const features: readonly (readonly [pattern: RegExp, feature: string])[] = [
+  [/^Hires /, "The hires fix"],
+  [/^ControlNet/, "ControlNet"],
+  [/^ADetailer /, "ADetailer"],
+  [/^Refiner/, "The refiner"],
+  [/^Variation seed|^Seed resize/, "The variation of the seed"],
+  [/^Mask |^Inpaint|^Masked /, "Inpainting"],
+  [/^Denoising strength/, "The start from another image, or the hires fix"],
+  [/^FreeU/, "FreeU"],
+  [/^Tiling/, "Tiling"],
+  [/^ENSD/, "ENSD, an offset of the noise's seed,"],
+  [/^Dynamic thresholding|^Mimic|^CFG mode|^CFG scale minimum/i, "Dynamic thresholding"],
+  [/^Style Selector/, "The style selector"],
+];
+
+function warnOfOthers(
+  recipe: Recipe,
+  fields: readonly (readonly [name: string, value: string])[],
+): void {
+  const names = fields.map(([name]) => name).filter((name) => !understood.has(name));
+  const isHires = names.some((name) => name.startsWith("Hires "));
+  const unknown: string[] = [];
+  for (const name of names) {
+    if (isHires && name === "Denoising strength") continue;
+    const [, feature] = features.find(([pattern]) => pattern.test(name)) ?? [];
+    if (feature === undefined) unknown.push(name);
+    else recipe.warn(`${feature} of the image is not repeated.`);
+  }
+  if (unknown.length === 0) return;
+  const shown = unknown.slice(0, 8).map((name) => escaped(name, 40));
+  const more = unknown.length > shown.length ? ` and ${unknown.length - shown.length} more` : "";
+  recipe.warn(`These fields of the image are not read: ${shown.join(", ")}${more}.`);
+}
+
+/** "a: 0123456789ab, b: ..." */
+function hashList(text: string | undefined): [name: string, digits: string][] {
+  return (text ?? "").split(",").flatMap((entry): [string, string][] => {
+    const [, name, hash] = /^(.{1,300}):\s*([0-9a-fA-F]{8,64})$/.exec(entry.trim()) ?? [];
+    return name === undefined ? [] : [[name.trim(), hash!.toLowerCase()]];
+  });
+}
+
+function digitsOf(hash: string | undefined): string | undefined {
+  return /^[0-9a-f]{8,64}$/i.test(hash ?? "") ? hash!.toLowerCase() : undefined;
+}

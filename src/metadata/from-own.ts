@@ -1,0 +1,87 @@
+/**
+ * Reads this program's own JSON.
+ */
+import * as v from "valibot";
+import { BasedXLError, escaped } from "../errors.ts";
+import { resources } from "../resources.ts";
+import { embeddingItem } from "../settings/embedding.ts";
+import { loraItem } from "../settings/lora.ts";
+import { settingKeys, settingOf } from "../settings/table.ts";
+import { asField, checkSetting } from "../settings/values.ts";
+import type { JsonObject } from "./foreign-json.ts";
+import { Recipe } from "./recipe.ts";
+import { formatVersion, ownSchema } from "./record.ts";
+
+/** Throws "bad-option" for a text of another version, or one that somebody has changed. */
+export function recipeOfOwn(json: JsonObject, path: string): Recipe {
+  const refuse = (why: string) => new BasedXLError("bad-option", `${escaped(path, 300)} ${why}.`);
+  if (json.format !== formatVersion) {
+    const version = escaped(String(json.basedxl), 20);
+    throw refuse(`was written by BasedXL ${version}, whose parameters this version does not read`);
+  }
+  const parsed = v.safeParse(ownSchema, json);
+  if (!parsed.success) throw refuse("has parameters of BasedXL that are damaged");
+  const { basedxl, settings, model, vae, config, loras, embeddings, hardware } = parsed.output;
+  const recipe = new Recipe(`BasedXL ${escaped(basedxl, 20)}`);
+  const { basedxl: own } = resources.versions();
+  if (basedxl !== own) recipe.warn(`${recipe.tool} wrote the image: ${own} may differ from it.`);
+  const unknown = new Set(Object.keys(settings));
+  for (const key of settingKeys) {
+    const value = settings[asField(key)];
+    unknown.delete(asField(key));
+    if (value === undefined || key === "loras" || key === "embeddings") continue;
+    if (settingOf(key).scope === "command" || settingOf(key).kind === "path") continue;
+    takeValue(recipe, key, value);
+  }
+  for (const name of unknown) recipe.warn(`The setting ${escaped(name, 40)} is not known.`);
+  const digitsOf = (name: string, files: typeof loras) => {
+    return files.find((file) => file.name === name)?.sha256?.[0];
+  };
+  for (const file of loras) {
+    if (file.sha256?.[0] !== undefined) recipe.loraDigits.set(file.name, file.sha256[0]);
+  }
+  recipe.loras = itemsOf(settings[asField("loras")], loraItem).map(({ file, ...scales }) => {
+    const { scale = 1, textScale = scale } = scales;
+    return { name: file, scale, textScale, digits: digitsOf(stem(file), loras) };
+  });
+  recipe.embeddings = itemsOf(settings[asField("embeddings")], embeddingItem).map((item) => {
+    const word = item.name ?? stem(item.file);
+    return { name: item.file, word, digits: digitsOf(word, embeddings) };
+  });
+  recipe.model = {
+    name: model.name,
+    digits: model.sha256?.[0],
+    isBundled: model.bundled ?? false,
+    isFolder: model.component !== undefined,
+  };
+  if (vae !== undefined) recipe.vae = { name: vae.name, digits: vae.sha256?.[0] };
+  if (config !== undefined) {
+    recipe.warn(`The image was made with --config ${escaped(config, 100)}: give it again.`);
+  }
+  recipe.hardware = hardware;
+  return recipe;
+}
+
+// --- internal ---
+
+function takeValue(recipe: Recipe, key: (typeof settingKeys)[number], value: unknown): void {
+  const isSeed = settingOf(key).kind === "seed" && /^\d{1,20}$/.test(String(value));
+  try {
+    const read = isSeed ? BigInt(String(value)) : value;
+    Object.assign(recipe.settings, { [key]: checkSetting(key, read, asField) });
+  } catch (error) {
+    if (!(error instanceof BasedXLError)) throw error;
+    recipe.warn(`Left out: ${escaped(error.message, 200)}`);
+  }
+}
+
+function itemsOf<Item>(
+  value: unknown,
+  of: { fromJson(value: unknown): unknown; accepts(value: unknown): value is Item },
+): Item[] {
+  return (Array.isArray(value) ? value : []).map((each) => of.fromJson(each)).filter(of.accepts);
+}
+
+function stem(name: string): string {
+  return name.replace(/^.*\//, "").replace(/\.(safetensors|sft)$/i, "");
+}

@@ -1,0 +1,61 @@
+/**
+ * Finds out which program wrote an image, and reads what it says.
+ */
+import { BasedXLError, escaped } from "../errors.ts";
+import { ownMark } from "../image/exif.ts";
+import { chunkNames, type FoundTexts, readTexts } from "../image/texts.ts";
+import { parseForeign } from "./foreign-json.ts";
+import { recipeOfComfyUi } from "./from-comfyui.ts";
+import { recipeOfFooocus } from "./from-fooocus.ts";
+import { recipeOfInfotext } from "./from-infotext.ts";
+import { recipeOfOwn } from "./from-own.ts";
+import { recipeOfSwarmUi } from "./from-swarmui.ts";
+import { isInfotext } from "./infotext.ts";
+import type { Recipe } from "./recipe.ts";
+
+/** Throws "io" for what is no image, "bad-option" for an image that says nothing. */
+export function readRecipe(path: string): Recipe {
+  const texts = readTexts(path);
+  const recipe = recipeIn(texts, path);
+  if (recipe !== null) return recipe;
+  const problems = texts.problems.map((problem) => `; ${problem}`).join("");
+  throw new BasedXLError(
+    "bad-option",
+    `${escaped(path, 300)} has no parameters of BasedXL, A1111, ComfyUI, SwarmUI or Fooocus` +
+      `${problems}.`,
+  );
+}
+
+// --- internal ---
+
+function recipeIn(texts: FoundTexts, path: string): Recipe | null {
+  const { own, parameters, graph } = namedTexts(texts);
+  const ownJson = own === undefined ? null : parseForeign(own);
+  if (ownJson !== null) return recipeOfOwn(ownJson, path);
+  const text = parameters?.slice(0, textMax);
+  const json = text === undefined ? null : parseForeign(text);
+  const ofJson = json && (recipeOfSwarmUi(json) ?? recipeOfFooocus(json) ?? recipeOfComfyUi(json));
+  if (ofJson) return ofJson;
+  if (text !== undefined && isInfotext(text)) return recipeOfInfotext(text);
+  const graphJson = graph === undefined ? null : parseForeign(graph);
+  const ofGraph = graphJson && recipeOfComfyUi(graphJson);
+  if (ofGraph) return ofGraph;
+  // A prompt alone is better than nothing.
+  const isPrompt = json === null && text !== undefined && text.trim() !== "";
+  return isPrompt && !/^\s*[{[]/.test(text) ? recipeOfInfotext(text) : null;
+}
+
+/** Of this program, of A1111 (or JSON in its place), and of ComfyUI, where there are any. */
+function namedTexts({ chunks, exif }: FoundTexts) {
+  const note = exif.get("MakerNote");
+  // ComfyUI writes its graph into tags of EXIF that name cameras.
+  const tagged = [...exif.values()].find((text) => /^prompt:\s*\{/i.test(text));
+  return {
+    own: chunks.get(chunkNames.own) ?? (note?.startsWith(ownMark) ? note.slice(8) : undefined),
+    parameters: chunks.get(chunkNames.parameters) ?? exif.get("UserComment"),
+    graph: chunks.get("prompt") ?? tagged?.slice("prompt:".length),
+  };
+}
+
+/** Prompts of a book's length are none. */
+const textMax = 2 ** 20;

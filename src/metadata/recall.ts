@@ -1,0 +1,227 @@
+/**
+ * The settings to generate an image again: what it says, with its files looked up on this machine
+ * by hash and by name, and with devices that this machine has. Nothing is fetched.
+ */
+import { basename, dirname } from "node:path";
+import { readPromptTags } from "../adapters/prompt-tags.ts";
+import { BasedXLError, escaped } from "../errors.ts";
+import { HashCache } from "../library/hashes.ts";
+import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
+import { findModelFile } from "../models/hub-files.ts";
+import { resolveModelPath } from "../models/locate.ts";
+import { probeDevice } from "../native/device-info.ts";
+import { resources } from "../resources.ts";
+import type { LoraChoice } from "../settings/lora.ts";
+import type { SettingKey } from "../settings/table.ts";
+import { readRecipe } from "./read.ts";
+import type { FileHint, RecalledSettings, Recipe } from "./recipe.ts";
+
+export interface RecalledImage {
+  /** What wrote the image. */
+  tool: string;
+  settings: RecalledSettings;
+  /** One sentence for each thing that cannot be repeated. */
+  warnings: readonly string[];
+}
+
+interface RecallOptions {
+  modelsDir?: string | readonly string[] | undefined;
+  /** Settings that the user gives, which go before the image's. */
+  explicit?: ReadonlySet<SettingKey>;
+}
+
+/** Throws "io" for what is no image, "bad-option" for an image that says nothing. */
+export async function recallImage(
+  path: string,
+  { modelsDir, explicit = new Set() }: RecallOptions = {},
+): Promise<RecalledImage> {
+  const recipe = readRecipe(path);
+  const files = new Files(modelFolders(modelsDir), modelsDir);
+  if (!explicit.has("model")) await takeModel(recipe, files);
+  else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
+  if (!explicit.has("vae")) takeVae(recipe, files);
+  if (!explicit.has("prompt")) takeTags(recipe, files);
+  if (!explicit.has("loras")) takeLoras(recipe, files);
+  if (!explicit.has("embeddings")) takeEmbeddings(recipe, files);
+  forgetOverridden(recipe, explicit);
+  if (!explicit.has("device")) fitMachine(recipe);
+  for (const key of explicit) forget(recipe, [key]);
+  const { tool, settings, warnings } = recipe;
+  return { tool, settings, warnings };
+}
+
+// --- internal ---
+
+type Kind = "lora" | "vae" | "embedding";
+
+/** Of a file's name with its folders. */
+const nameMax = 500;
+
+/** Looks files up without fetching any. */
+class Files {
+  private readonly cache = new HashCache();
+  private readonly library: Library;
+
+  constructor(
+    private readonly folders: readonly string[],
+    private readonly modelsDir: RecallOptions["modelsDir"],
+  ) {
+    this.library = new Library(folders);
+  }
+
+  byHash({ digits }: FileHint): string | null {
+    return digits === undefined ? null : this.cache.fileWith(digits);
+  }
+
+  byName(kind: Kind, hint: FileHint): string | null {
+    if (hint.name.length > nameMax) return null;
+    return caught(() => findModelFile(kind, safeName(hint.name), this.folders));
+  }
+
+  async model(hint: FileHint): Promise<string | null> {
+    if (hint.name.length > nameMax) return null;
+    try {
+      const { modelsDir } = this;
+      return (await resolveModelPath(safeName(hint.name), { modelsDir })).path;
+    } catch (error) {
+      if (error instanceof BasedXLError) return null;
+      throw error;
+    }
+  }
+
+  /** Whether prompts find the embedding without being told. */
+  hasEmbedding(word: string): boolean {
+    return this.library.embeddingsByName().has(word.toLowerCase());
+  }
+}
+
+function caught<T>(run: () => T): T | null {
+  try {
+    return run();
+  } catch (error) {
+    if (error instanceof BasedXLError) return null;
+    throw error;
+  }
+}
+
+/** An image must not say which files outside of the folders of models are opened. */
+function safeName(name: string): string {
+  const plain = name.trim().replaceAll("\\", "/");
+  const isOutside = isPathAlone(plain) || plain.split("/").includes("..") || /^\w:/.test(plain);
+  return isOutside ? basename(plain) : plain;
+}
+
+function forget({ settings }: Recipe, keys: readonly SettingKey[]): void {
+  for (const key of keys) delete settings[key];
+}
+
+function shown({ name, digits }: FileHint): string {
+  const hash = digits === undefined ? "" : ` (${digits.slice(0, 10)})`;
+  return `${escaped(name === "" ? "without a name" : name, 120)}${hash}`;
+}
+
+async function takeModel(recipe: Recipe, files: Files): Promise<void> {
+  const { model, settings } = recipe;
+  if (model === null) return;
+  if (model.isBundled) {
+    settings.model = resources.bundledModel();
+    return;
+  }
+  const hashed = files.byHash(model);
+  // The hash is that of a file in the folder's "unet".
+  const known = hashed !== null && model.isFolder ? dirname(dirname(hashed)) : hashed;
+  const path = known ?? (model.name === "" ? null : await files.model(model));
+  if (path !== null) {
+    settings.model = path;
+    return;
+  }
+  forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
+  recipe.warn(`The model ${shown(model)} is not in the folders of models: another one is used.`);
+}
+
+function takeVae(recipe: Recipe, files: Files): void {
+  const { vae, settings } = recipe;
+  if (vae === null) return;
+  const path = files.byHash(vae) ?? files.byName("vae", vae);
+  if (path !== null) settings.vae = path;
+  else recipe.warn(`The VAE ${shown(vae)} is not in the folders of models: the model's is used.`);
+}
+
+/** Tags whose LoRA is not found by its name are taken out of the prompt. */
+function takeTags(recipe: Recipe, files: Files): void {
+  const { settings, loraDigits } = recipe;
+  const { prompt } = settings;
+  if (prompt === undefined) return;
+  const found: LoraChoice[] = [];
+  settings.prompt = prompt.replace(/<(?:lora|lyco):[^<>]*>/gi, (tag) => {
+    const [choice] = caught(() => readPromptTags(tag, "the image's prompt").loras) ?? [];
+    if (choice === undefined) {
+      recipe.warn(`The tag ${escaped(tag, 100)} cannot be read, and is left out.`);
+      return "";
+    }
+    const hint = { name: choice.file, digits: loraDigits.get(choice.file) };
+    if (safeName(hint.name) === hint.name && files.byName("lora", hint) !== null) return tag;
+    const path = files.byHash(hint);
+    if (path !== null) found.push({ ...choice, file: path });
+    else recipe.warn(`The LoRA ${shown(hint)} is not in the folders of models: it is left out.`);
+    return "";
+  });
+  if (found.length > 0) settings.loras = found;
+}
+
+function takeLoras(recipe: Recipe, files: Files): void {
+  const choices = recipe.loras.flatMap((lora): LoraChoice[] => {
+    const path = files.byHash(lora) ?? files.byName("lora", lora);
+    const { scale, textScale } = lora;
+    if (path !== null) return [{ file: path, scale, textScale }];
+    recipe.warn(`The LoRA ${shown(lora)} is not in the folders of models: it is left out.`);
+    return [];
+  });
+  const { loras = [] } = recipe.settings;
+  if (choices.length + loras.length > 0) recipe.settings.loras = [...loras, ...choices];
+}
+
+function takeEmbeddings(recipe: Recipe, files: Files): void {
+  const choices = recipe.embeddings.flatMap((hint) => {
+    const { word } = hint;
+    if (files.hasEmbedding(word)) return [];
+    const path = files.byHash(hint) ?? files.byName("embedding", hint);
+    if (path !== null) return [{ file: path, name: word }];
+    recipe.warn(`The embedding ${shown(hint)} is not in the folders of models: its name is text.`);
+    return [];
+  });
+  if (choices.length > 0) recipe.settings.embeddings = choices;
+}
+
+/** Settings of the image that an explicit one would contradict. */
+function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): void {
+  const { settings } = recipe;
+  if (explicit.has("scheduler")) forget(recipe, ["sigmas", "useKarrasSigmas", "eta"]);
+  if (explicit.has("sigmas")) forget(recipe, ["useKarrasSigmas"]);
+  if (explicit.has("useKarrasSigmas")) forget(recipe, ["sigmas"]);
+  if (explicit.has("stepCount")) forget(recipe, ["warmupSteps"]);
+  if (explicit.has("device")) forget(recipe, ["dtype", "fp16Accumulate"]);
+  if (explicit.has("dtype") && settings.fp16Accumulate) forget(recipe, ["fp16Accumulate"]);
+  if (explicit.has("rankCount")) forget(recipe, ["vaeTiling"]);
+}
+
+/** GPUs that are not there do not compute the image. */
+function fitMachine(recipe: Recipe): void {
+  const { settings, hardware } = recipe;
+  if (hardware === null) return;
+  const { gpuCount, gpuName, instructionSet, cudaKernels } = probeDevice();
+  const { device, rankCount = 1 } = settings;
+  const hasGpus = gpuCount > 0 && cudaKernels !== "";
+  if (device === "cuda" && !hasGpus) {
+    forget(recipe, ["device", "dtype", "fp16Accumulate"]);
+    recipe.warn("The image was generated on a GPU, and none is found: the CPU's will differ.");
+    return;
+  }
+  if (device === "cuda" && rankCount > gpuCount && !settings.shareGpu) {
+    settings.shareGpu = true;
+  }
+  const here = device === "cuda" ? gpuName : instructionSet;
+  if (hardware !== here) {
+    recipe.warn(`The image was computed by ${escaped(hardware, 60)}: ${here} may round otherwise.`);
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * `--from-image` as users run it: an image of random settings, generated again from what it
+ * carries, is the same file.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { runCli } from "../../src/cli.ts";
+import { recallImage } from "../../src/metadata.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { resources } from "../../src/resources.ts";
+import { rngs, schedulers, syncModes, timestepSpacings } from "../../src/settings/names.ts";
+import { writeRandomLora } from "../support/random-lora.ts";
+import { sampled, seedName } from "../support/seed.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "basedxl-again-"));
+const models = join(folder, "models");
+const before = { ...process.env };
+beforeAll(() => {
+  process.env.BASEDXL_CACHE_DIR = join(folder, "cache");
+  process.env.BASEDXL_MODELS_DIR = models;
+  delete process.env.BASEDXL_MODEL;
+  mkdirSync(join(models, "loras"), { recursive: true });
+});
+afterAll(() => {
+  for (const name of ["BASEDXL_CACHE_DIR", "BASEDXL_MODELS_DIR", "BASEDXL_MODEL"]) {
+    if (before[name] === undefined) delete process.env[name];
+    else process.env[name] = before[name];
+  }
+  rmSync(folder, { recursive: true });
+});
+
+const quiet = ["--device", "cpu", "--quiet"];
+
+/** Flags of a small image, at random; every flag that changes bits on a CPU. */
+const flags = fc
+  .record({
+    prompt: fc.constantFrom(
+      "a red circle",
+      "Negative prompt: a\nSteps: 1, b: 2, c: 3",
+      "\u96ea \u{1f98a}",
+    ),
+    negative: fc.option(fc.constantFrom("", "blurry\ndark")),
+    guidance: fc.constantFrom("1", "2.5", "7"),
+    rescale: fc.constantFrom("0", "0.7"),
+    seed: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
+    rng: fc.constantFrom(...rngs),
+    width: fc.constantFrom("32", "64"),
+    height: fc.constantFrom("128", "160"),
+    steps: fc.integer({ min: 3, max: 5 }),
+    scheduler: fc.constantFrom(...schedulers, "DPM++ 2M Karras"),
+    spacing: fc.option(fc.constantFrom(...timestepSpacings)),
+    prediction: fc.constantFrom("auto", "v_prediction"),
+    ranks: fc.constantFrom("1", "2", "4"),
+    split: fc.boolean(),
+    mode: fc.constantFrom(...syncModes),
+    extrapolate: fc.option(fc.boolean()),
+    warmup: fc.option(fc.constantFrom("0", "2")),
+    ending: fc.constantFrom("png", "jpg", "webp", "avif"),
+  })
+  .map((f) => ({
+    ending: f.ending,
+    args: [
+      ...["--prompt", f.prompt, "--guidance-scale", f.guidance, "--guidance-rescale", f.rescale],
+      ...["--seed", String(f.seed), "--rng", f.rng, "--width", f.width, "--height", f.height],
+      ...["--steps", String(f.steps), "--scheduler", f.scheduler, "--gpus", f.ranks],
+      ...["--prediction-type", f.prediction, "--sync-mode", f.mode],
+      ...(f.negative === null ? [] : ["--negative-prompt", f.negative]),
+      ...(f.spacing === null ? [] : ["--timestep-spacing", f.spacing]),
+      ...(f.split ? [] : ["--no-split-batch"]),
+      ...(f.extrapolate === null ? [] : [`--${f.extrapolate ? "" : "no-"}extrapolate-halos`]),
+      ...(f.warmup === null ? [] : ["--warmup-steps", f.warmup]),
+    ],
+  }));
+
+async function sample(...args: string[]): Promise<void> {
+  expect(await runCli(["sample", ...args])).toBe(0);
+}
+
+describe("an image", () => {
+  test(`30 images of random settings are the same file again (${seedName})`, async () => {
+    for (const { args, ending } of sampled(flags, 30)) {
+      const [first, second] = ["first", "second"].map((name) => join(folder, `${name}.${ending}`));
+      await sample(...args, ...quiet, "--out", first!);
+      await sample("--from-image", first!, "--out", second!, "--quiet");
+      const isSame = readFileSync(first!).equals(readFileSync(second!));
+      expect({ args, isSame }).toEqual({ args, isSame: true });
+    }
+  }, 120_000);
+
+  test("the images of a batch, one by one, and without parameters", async () => {
+    const small = ["--steps", "2", "--width", "64", "--height", "64", ...quiet];
+    const out = join(folder, "n.png");
+    await sample("a cat", "--num-images", "2", "--batch-size", "2", ...small, "--out", out);
+    const second = join(folder, "n-2.png");
+    const again = join(folder, "again.png");
+    await sample("--from-image", second, "--out", again, "--quiet");
+    expect(readFileSync(again).equals(readFileSync(second))).toBe(true);
+    // What is overridden changes, and is in the new image.
+    await sample("a dog", "--from-image", second, "--steps", "1", "--out", again, "--quiet");
+    const { settings } = await recallImage(again);
+    expect(settings).toMatchObject({ prompt: "a dog", stepCount: 1, width: 64 });
+    await sample("--from-image", second, "--no-metadata", "--out", again, "--quiet");
+    expect(await runCli(["sample", "--from-image", again, "--quiet"])).toBe(2);
+  }, 60_000);
+
+  test("with LoRAs in a tag and by flag, by name, and by hash where they have moved", async () => {
+    const model = await openModelFolder(resources.bundledModel());
+    const [ink, oil] = ["ink", "oil"].map((name) => join(models, "loras", `${name}.safetensors`));
+    writeRandomLora(ink!, model, /attn1\.to_q/);
+    writeRandomLora(oil!, model, /attn2\.to_k/);
+    const [first, second] = ["l1.png", "l2.png"].map((name) => join(folder, name));
+    const small = ["--steps", "2", "--width", "64", "--height", "64", ...quiet];
+    const lora = ["--lora", `${oil}:0.7:0.2`];
+    await sample("a cat <lora:ink:0.8>", ...lora, ...small, "--out", first!);
+    const again = ["--from-image", first!, "--out", second!, "--quiet"];
+    await sample(...again);
+    expect(readFileSync(first!).equals(readFileSync(second!))).toBe(true);
+    const text = readFileSync(first!).toString("latin1");
+    expect(text).toMatch(/Lora hashes: "oil: [0-9a-f]{12}, ink: [0-9a-f]{12}", Version/);
+    expect(text).not.toContain(folder);
+
+    // Whoever knows the hash knows the file: its name in another folder.
+    const elsewhere = join(folder, "renamed.safetensors");
+    renameSync(ink!, elsewhere);
+    const lost = await recallImage(first!);
+    expect(lost.warnings).toEqual([expect.stringMatching(/^The LoRA ink \([0-9a-f]{10}\) is/)]);
+    await sample("a cat", "--lora", elsewhere, ...small, "--out", second!);
+    const found = await recallImage(first!);
+    expect(found.warnings).toEqual([]);
+    expect(found.settings.loras?.map(({ file }) => file)).toEqual([elsewhere, oil!]);
+  }, 60_000);
+});
