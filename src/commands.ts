@@ -8,6 +8,7 @@ import { runCommand } from "citty";
 import { type Completable, completionScript, isShell, shells } from "./commands/completions.ts";
 import { completionsFlags, completionsHelp } from "./commands/completions-flags.ts";
 import { doctorFlags, doctorHelp } from "./commands/doctor-flags.ts";
+import { infoFlags, infoHelp } from "./commands/info-flags.ts";
 import { licensesFlags, licensesHelp } from "./commands/licenses-flags.ts";
 import {
   modelsFlags,
@@ -65,6 +66,13 @@ export const commands: Record<string, Command> = {
     repeatable: modelsRepeatable,
     values: modelsValues,
     load: async () => (await import("./commands/models.ts")).modelsCommand,
+  }),
+  info: typed({
+    summary: "Print what an image or a model file says of itself",
+    args: infoFlags,
+    help: infoHelp,
+    values: { file: "file" },
+    load: async () => (await import("./commands/info.ts")).infoCommand,
   }),
   licenses: typed({
     summary: "List everything that is bundled, with licences",

@@ -8,4 +8,5 @@
  */
 export { describeImage } from "./metadata/describe.ts";
 export { type FileHashes, startHashing } from "./metadata/hashes.ts";
+export { type InspectedImage, inspectImage } from "./metadata/read.ts";
 export { type RecalledImage, recallImage } from "./metadata/recall.ts";

@@ -29,6 +29,17 @@ export function loadEncoder(): Promise<Encoder> {
   return loaded;
 }
 
+/** The size of the image at `path`, as its header says; null where nothing here can read it. */
+export async function imageSizeOf(path: string): Promise<Size | null> {
+  try {
+    const sharp = (await import("sharp")).default;
+    const { width, height } = await sharp(path, { limitInputPixels: false }).metadata();
+    return { width, height };
+  } catch {
+    return null;
+  }
+}
+
 /** Bun's encoders alone; `why` is the reason that sharp is not used. */
 function bunOnly(why: string): Encoder {
   return {

@@ -13,6 +13,33 @@ import { recipeOfSwarmUi } from "./from-swarmui.ts";
 import { isInfotext } from "./infotext.ts";
 import type { Recipe } from "./recipe.ts";
 
+/** An image, and everything that it says. */
+export interface InspectedImage {
+  format: FoundTexts["format"];
+  /** By keyword of a text chunk, or by the tag of EXIF. */
+  texts: ReadonlyMap<string, string>;
+  /** A1111's text, or what stands in its place. */
+  parameters: string | undefined;
+  /** null where nothing says how the image was made. */
+  recipe: Recipe | null;
+  problems: readonly string[];
+}
+
+/** Throws "io" for what is no image. */
+export function inspectImage(path: string): InspectedImage {
+  const found = readTexts(path);
+  const { format, chunks, exif, problems } = found;
+  const texts = new Map([...chunks, ...exif]);
+  const { parameters } = namedTexts(found);
+  const image = { format, texts, parameters };
+  try {
+    return { ...image, recipe: recipeIn(found, path), problems };
+  } catch (error) {
+    if (!(error instanceof BasedXLError)) throw error;
+    return { ...image, recipe: null, problems: [...problems, error.message.replace(/\.$/, "")] };
+  }
+}
+
 /** Throws "io" for what is no image, "bad-option" for an image that says nothing. */
 export function readRecipe(path: string): Recipe {
   const texts = readTexts(path);
