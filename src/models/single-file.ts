@@ -152,6 +152,11 @@ function checkBlocks(
   networks: Networks,
   given: { unknown: readonly string[]; isGiven: boolean; needsVae: boolean },
 ): void {
+  const scales = given.unknown.filter((key) => scaleOfWeight.test(key));
+  if (scales.length > 0) {
+    const what = "has scales of 8-bit weights that no network of the model has";
+    refuse(header.path, `${what}: ${listOf(scales)}`);
+  }
   for (const name of networkNames) {
     const [, noun, parts] = components[name];
     if (name === "vae" && !given.needsVae) continue;
@@ -204,6 +209,9 @@ function warningsOf(header: SafetensorsHeader, unknown: readonly string[]): stri
   const what = `holds ${count} that no network of the model has and that ${isWhat} ignored`;
   return [`${header.path} ${what}: ${listOf(unknown)}.`];
 }
+
+/** Without it a weight would be another; see zig/weights/quantization.zig. */
+const scaleOfWeight = /[._](scale_weight|weight_scale(_2)?|pre_quant_scale)$/;
 
 const usualTraining = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;
 

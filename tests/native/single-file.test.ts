@@ -163,6 +163,14 @@ describe("a checkpoint in one file", () => {
     expect(warnings).toEqual([]);
   });
 
+  test("is refused where a scale belongs to no weight of a layer", async () => {
+    const scale = "conditioner.embedders.1.model.text_projection.scale_weight";
+    const path = singleFile("scaled", { marks: [scale] });
+    expect(await sentenceOf(() => openSingleFile(path, { config }))).toBe(
+      `${path} has scales of 8-bit weights that no network of the model has: ${scale}.`,
+    );
+  });
+
   test("of which a tensor is missing is refused by its own key", async () => {
     const path = singleFile("lacking");
     const key = "model.diffusion_model.middle_block.1.proj_in.weight";

@@ -166,9 +166,18 @@ pub const Checkpoint = struct {
         for (quantization.input_suffixes) |suffix| {
             if (try checkpoint.sibling(layer, suffix)) |entry| entry.is_used = true;
         }
-        const entry = for (quantization.scale_suffixes) |suffix| {
-            if (try checkpoint.sibling(layer, suffix)) |entry| break entry;
-        } else return null;
+        var found: ?*Entry = null;
+        for (quantization.scale_suffixes ++ quantization.unread_suffixes, 0..) |suffix, i| {
+            const entry = try checkpoint.sibling(layer, suffix) orelse continue;
+            if (found != null or i >= quantization.scale_suffixes.len) {
+                const sentence = "{s}: tensor {f} scales the layer's weight in a way that is " ++
+                    "not read; one scale_weight or weight_scale is.";
+                const values = .{ entry.path, shown(entry.tensor.name) };
+                return checkpoint.diagnostics.fail(error.BadWeights, sentence, values);
+            }
+            found = entry;
+        }
+        const entry = found orelse return null;
         entry.is_used = true;
         const arena = checkpoint.arena.allocator();
         if (try quantization.rowScales(arena, &entry.tensor, row_count)) |scales| return scales;

@@ -17,9 +17,12 @@ pub const format_suffix = ".comfy_quant";
 pub const scale_suffixes = [_][]const u8{ ".scale_weight", ".weight_scale" };
 /// Scales of activations, which stay wide here.
 pub const input_suffixes = [_][]const u8{ ".scale_input", ".input_scale" };
+/// Further factors of a weight, which formats that are not read have.
+pub const unread_suffixes = [_][]const u8{ ".weight_scale_2", ".pre_quant_scale" };
 
 /// Of all tensors beside a weight.
-pub const suffixes = [_][]const u8{format_suffix} ++ scale_suffixes ++ input_suffixes;
+pub const suffixes = [_][]const u8{format_suffix} ++ scale_suffixes ++ input_suffixes ++
+    unread_suffixes;
 
 /// Formats that are read; the weight's own type says which of them it is.
 const read_formats = [_][]const u8{ "float8_e4m3fn", "float8_e5m2" };

@@ -483,6 +483,22 @@ test "weights that are quantized otherwise are refused by the name of their form
             .said = "tensor a.weight has a scale, which only 8-bit weights have",
         },
         .{
+            .header =
+            \\{"a.weight":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},
+            \\"a.weight_scale_2":{"dtype":"F32","shape":[],"data_offsets":[8,12]}}
+            ,
+            .said = "tensor a.weight_scale_2 scales the layer's weight in a way that is not",
+        },
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},
+            \\"a.scale_weight":{"dtype":"F32","shape":[],"data_offsets":[8,12]},
+            \\"a.weight_scale":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}
+            ,
+            .data = &@as([16]u8, @splat(0)),
+            .said = "tensor a.weight_scale scales the layer's weight in a way that is not read",
+        },
+        .{
             .header = "{\"__metadata__\":{\"_quantization_metadata\":\"x\"}}",
             .said = "_quantization_metadata in the header is not JSON",
         },
