@@ -128,6 +128,7 @@ const replaceable = new Set([
   "DDIMParallelScheduler",
   "DDPMParallelScheduler",
   "DPMSolverSDEScheduler",
+  "PNDMScheduler", // with Runge-Kutta steps
   "SASolverScheduler",
 ]);
 

@@ -14,6 +14,7 @@ import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const pndm: Sampler = {
   follows: ["timestepSpacing"],
+  isOf: ({ solver }) => solver.skipPrkSteps === true,
   make(config, options) {
     check(config);
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
@@ -51,19 +52,13 @@ export const pndm: Sampler = {
 
 // --- internal ---
 
-function check({ predictionType, className, solver }: SchedulerConfig): void {
-  const isOwn = className === "PNDMScheduler";
-  const refused =
-    predictionType === "sample"
-      ? 'the prediction type "sample"'
-      : solver.skipPrkSteps === false || (isOwn && solver.skipPrkSteps === null)
-        ? "Runge-Kutta steps (skip_prk_steps false)"
-        : null;
-  if (refused === null) return;
+/** Runge-Kutta steps are left out even where a config has them: who names pndm gets PLMS. */
+function check({ predictionType }: SchedulerConfig): void {
+  if (predictionType !== "sample") return;
   throw new BasedXLError(
     "bad-model",
-    `The model's scheduler_config.json asks for ${refused}, which pndm does not support; ` +
-      "name another scheduler.",
+    'The model\'s prediction type is "sample", which pndm does not support: name another ' +
+      "scheduler.",
   );
 }
 

@@ -337,7 +337,9 @@ describe("the sampler of a model's class", () => {
       const settings = { _class_name, lambda_min_clipped: -5.1, flow_shift: 2 };
       expect(choose(settings)).toEqual({ name: name as Scheduler, replaced: false });
     }
-    for (const _class_name of ["DPMSolverSDEScheduler", "SASolverScheduler"]) {
+    const plms = { _class_name: "PNDMScheduler", skip_prk_steps: true };
+    expect(choose(plms).name).toBe("pndm");
+    for (const _class_name of ["DPMSolverSDEScheduler", "SASolverScheduler", "PNDMScheduler"]) {
       expect(choose({ _class_name })).toEqual({ name: "euler", replaced: true });
     }
   });

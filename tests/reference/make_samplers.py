@@ -118,7 +118,12 @@ def run(name, settings, count, prediction, eta):
     return scheduler, latent
 
 
-def case(name, settings, count, eta=None):
+def number(value):
+    """The shortest decimal number that is this f32."""
+    return int(value) if value == int(value) else short(value)
+
+
+def case(name, settings, count, eta=None, predictions=("epsilon", "v_prediction")):
     entry = {"name": name, "count": count}
     if name == "dpmpp_2s":
         # Always "linspace".
@@ -127,18 +132,18 @@ def case(name, settings, count, eta=None):
     if eta is not None:
         entry["eta"] = eta
     entry["latents"] = {}
-    for prediction in ("epsilon", "v_prediction"):
+    for prediction in predictions:
         try:
             scheduler, latent = run(name, settings, count, {"prediction_type": prediction}, eta)
         except (AssertionError, IndexError):  # a first timestep that occurs twice is taken for the second one
             continue
         if torch.isfinite(latent).all():
-            entry["latents"][prediction] = [short(value) for value in latent.flatten()]
+            entry["latents"][prediction] = [float(f"{value:.6g}") for value in latent.flatten()]
     if not entry["latents"]:
         return None
-    entry["timesteps"] = [short(value) for value in scheduler.timesteps]
+    entry["timesteps"] = [number(value) for value in scheduler.timesteps]
     if hasattr(scheduler, "sigmas"):
-        entry["sigmas"] = [short(value) for value in scheduler.sigmas]
+        entry["sigmas"] = [number(value) for value in scheduler.sigmas]
     return entry
 
 
@@ -148,11 +153,11 @@ def cases(counts, spacings):
             for spacing in spacings:
                 for count in counts:
                     yield case(name, settings | spacing, count)
-        for spacing in ("trailing", "linspace") if kinds else ():
+        for spacing in ("trailing", "linspace") if name not in ("lcm", "tcd", "ddim") else ():
             yield case(name, {"timestep_spacing": spacing}, 5)
     for name, settings, own_counts in OPTIONS:
         for count in own_counts:
-            yield case(name, settings, count)
+            yield case(name, settings, count, predictions=["epsilon"])
     for name, eta in ETAS:
         yield case(name, {}, 5, eta)
 
@@ -161,8 +166,8 @@ def main():
     torch.set_num_threads(1)
     everything = len(sys.argv) > 1
     counts = [1, 2, 3, 5, 12, 25, 50] if everything else [5]
-    names = ("leading", "trailing", "linspace") if everything else ("leading",)
-    spacings = [{"timestep_spacing": name} for name in names]
+    others = [{"timestep_spacing": name} for name in ("trailing", "linspace")]
+    spacings = [{}, *others] if everything else [{}]
     with open(sys.argv[1] if everything else OUT, "w") as file:
         lines = (json.dumps(entry, separators=(",", ":")) for entry in cases(counts, spacings) if entry)
         file.write("[\n" + ",\n".join(lines) + "\n]\n")
