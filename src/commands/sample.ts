@@ -59,7 +59,7 @@ export const sampleCommand = defineCommand({
   args: sampleFlags,
   async run({ args }) {
     const recalled = await recalledOf(args);
-    const options = parseSampleOptions(args, { recalled: recalled?.settings });
+    const options = parseSampleOptions(args, { recalled: recalled ?? undefined });
     if (options.listSchedulers) {
       process.stdout.write(`${describeSamplers()}\n`);
       return 0;
@@ -215,7 +215,7 @@ async function generateAndWrite(
       loras: await reportLoras(loras),
       embeddings: reportEmbeddings(embeddings.used),
       timings: times,
-      warnings: result.warnings,
+      warnings: [...(options.recallWarnings ?? []), ...result.warnings],
     });
   }
 }

@@ -17,6 +17,8 @@ export interface SampleOptions extends Omit<GivenSettings, "seed"> {
   seeds: bigint[];
   seedIsRandom: boolean;
   wantLatents: boolean;
+  /** What cannot be taken over from the image of --from-image, in sentences. */
+  recallWarnings?: readonly string[] | undefined;
 }
 
 /** What citty gives: by flag, and positionals in `_`. */
@@ -27,8 +29,8 @@ export interface SampleArgs {
 
 interface ParseOptions {
   randomSeed?: () => bigint;
-  /** Values that flags override. */
-  recalled?: Partial<GivenSettings> | undefined;
+  /** What an image says, which flags override. */
+  recalled?: { settings: Partial<GivenSettings>; warnings: readonly string[] } | undefined;
 }
 
 /** The settings that flags give. */
@@ -40,13 +42,13 @@ export function explicitSettings(args: SampleArgs): ReadonlySet<SettingKey> {
 /** Checks each flag by itself. Throws `BasedXLError` "bad-option". */
 export function parseSampleOptions(
   args: SampleArgs,
-  { randomSeed = chooseSeed, recalled = {} }: ParseOptions = {},
+  { randomSeed = chooseSeed, recalled }: ParseOptions = {},
 ): SampleOptions {
   if (args.quiet && args.verbose) {
     throw badOption("--quiet and --verbose contradict each other: keep one of the two.");
   }
   const given = Object.fromEntries(
-    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag], recalled)]),
+    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag], recalled?.settings)]),
   ) as unknown as GivenSettings;
   const { seed, ...others } = given;
   const { rankCount, vaeTiling, imageCount } = others;
@@ -64,6 +66,7 @@ Leave one of the two out.`,
     seeds: seedsFrom(seed ?? randomSeed(), imageCount),
     seedIsRandom: seed === undefined,
     wantLatents: given.latentsPath !== undefined,
+    recallWarnings: recalled?.warnings,
   };
 }
 
@@ -77,9 +80,9 @@ function badOption(message: string): BasedXLError {
 function readFlag(
   key: SettingKey,
   given: SampleArgs[string],
-  recalled: Partial<GivenSettings>,
+  recalled: Partial<GivenSettings> | undefined,
 ): unknown {
-  if (given === undefined) return recalled[key] ?? defaultOf(settingOf(key));
+  if (given === undefined) return recalled?.[key] ?? defaultOf(settingOf(key));
   return typeof given === "boolean" ? given : parseSetting(key, String(given));
 }
 
