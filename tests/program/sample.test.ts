@@ -216,6 +216,18 @@ describe("generating", () => {
   );
 });
 
+test(
+  "the samplers are listed with their names elsewhere, and nothing is generated",
+  async () => {
+    const before = readdirSync(folder);
+    const { exitCode, stdout, stderr } = await basedxl("sample", "--list-schedulers");
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    expect(stdout).toMatch(/^dpmpp_2m +\S.*\(DPMSolverMultistepScheduler, DPM\+\+ 2M\)$/m);
+    expect(readdirSync(folder)).toEqual(before);
+  },
+  timeoutMs,
+);
+
 describe("refusing", () => {
   test.each([
     [["sample", "--sead", "1"], 2, "There is no flag --sead. Did you mean --seed?"],
