@@ -352,6 +352,7 @@ fn sessionOptionsOf(
             .split_batch = options.split_batch != 0,
             .image_count = options.image_count,
             .vae_tile_latent = options.vae_tile_latent,
+            .token_count = options.config.text.tokenCount(),
         },
         .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
@@ -404,6 +405,8 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
+    job.step_sets = try copyValues(u32, arena, r.step_sets);
+    job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
     job.adapters = try copyAdapters(arena, r.adapters);
     job.injected = try copyValues(f32, arena, r.injected);
     job.injected_2 = try copyValues(f32, arena, r.injected_2);
@@ -460,7 +463,11 @@ fn copyTokens(arena: Allocator, tokens: Tokens) Allocator.Error!pipeline.Tokens 
     return .{
         .ids = try copyValues(i32, arena, tokens.ids),
         .ids_2 = try copyValues(i32, arena, tokens.ids_2),
+        .weights = try copyValues(f32, arena, tokens.weights),
+        .weights_2 = try copyValues(f32, arena, tokens.weights_2),
         .end_index = tokens.end_index,
+        .clip_skip = tokens.clip_skip,
+        .repeat_count = tokens.repeat_count,
     };
 }
 

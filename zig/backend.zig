@@ -192,6 +192,27 @@ pub const Backend = struct {
         }
     }
 
+    /// Numbers of the host to a tensor of the activations' type, rounded there: no scratch is used.
+    /// `room` has as many bytes as `out`.
+    pub fn writeFloats(b: Backend, out: Tensor, values: []const f32, room: []u8) Error!void {
+        if (b.device == .plan) return;
+        for (values, 0..) |value, i| switch (out.dtype) {
+            .f32 => std.mem.writeInt(u32, room[4 * i ..][0..4], @bitCast(value), .little),
+            .f16 => {
+                const half: f16 = @floatCast(value);
+                std.mem.writeInt(u16, room[2 * i ..][0..2], @bitCast(half), .little);
+            },
+            .bf16 => {
+                const bits: u32 = @bitCast(value);
+                const even = (bits >> 16) & 1;
+                const rounded: u16 = @truncate((bits +% 0x7fff +% even) >> 16);
+                std.mem.writeInt(u16, room[2 * i ..][0..2], rounded, .little);
+            },
+            else => unreachable,
+        };
+        try b.write(out, room[0..out.byteCount()]);
+    }
+
     /// Sets device memory; for what no operation will write.
     pub fn zero(b: Backend, address: usize, bytes: usize) Error!void {
         if (b.device == .cuda) try b.device.cuda.zero(address, bytes);
@@ -425,6 +446,21 @@ pub const Backend = struct {
         head_count: u32,
         causal: bool,
     ) Error!Tensor {
+        const out = try b.alloc(q.shape, b.activationType());
+        try b.attentionInto(out, q, keys_values, head_count, causal);
+        return out;
+    }
+
+    /// The same into `out`, which may be a part of a batch.
+    pub fn attentionInto(
+        b: Backend,
+        out: Tensor,
+        q: Tensor,
+        keys_values: []const Tensor,
+        head_count: u32,
+        causal: bool,
+    ) Error!void {
+        assert(out.shape.eql(q.shape));
         assert(q.shape.channels % head_count == 0);
         assert(keys_values.len > 0);
         assert(!causal or keys_values.len == 1);
@@ -432,7 +468,6 @@ pub const Backend = struct {
             assert(chunk.shape.channels == 2 * q.shape.channels);
             assert(chunk.shape.batch == q.shape.batch);
         }
-        const out = try b.alloc(q.shape, b.activationType());
         const room = if (b.isCuda())
             cudas.attentionBytes(q.shape, keys_values, head_count, causal)
         else
@@ -446,7 +481,6 @@ pub const Backend = struct {
                 try cuda.attention(out, q, keys_values, head_count, causal, temporary);
             },
         }
-        return out;
     }
 
     // Elementwise and embeddings; each is documented where it is.

@@ -6,6 +6,7 @@
 //!   pipeline/result.zig      outputs, timings, statistics
 //!   pipeline/rank.zig        state of a rank: device, layout, exchanges
 //!   pipeline/text.zig        prompts to conditioning
+//!   pipeline/emphasis.zig    weights of tokens
 //!   pipeline/denoise.zig     the denoising loop
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/preview.zig     intermediate latents for previews
@@ -21,6 +22,7 @@ const jobs = @import("pipeline/job.zig");
 pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
 pub const Tokens = jobs.Tokens;
+pub const Emphasis = @import("pipeline/emphasis.zig").Emphasis;
 const results = @import("pipeline/result.zig");
 pub const Result = results.Result;
 pub const Output = results.Output;
@@ -40,7 +42,7 @@ const text = @import("pipeline/text.zig");
 pub fn run(rank: *Rank) Error!void {
     switch (rank.job.kind) {
         .image => try generateImages(rank),
-        .prompt_embeds => try components.embedPrompt(rank),
+        .prompt_embeds => try components.embedPrompts(rank),
         .noise_prediction => try components.predictNoise(rank),
         .decode => try components.decodeSample(rank),
         .encode => {
@@ -57,12 +59,12 @@ pub fn run(rank: *Rank) Error!void {
 fn generateImages(rank: *Rank) Error!void {
     const graphs_before = rank.b.graphCounts();
     const text_start = rank.begin(.text);
-    const conditioning = try text.condition(rank);
+    const conditionings = try text.condition(rank);
     if (rank.reporter) |r| rank.result.text_ns = r.since(text_start);
 
     const denoise_start = rank.begin(.denoise);
-    const latent = try denoise.denoise(rank, conditioning);
-    text.free(rank, conditioning);
+    const latent = try denoise.denoise(rank, conditionings);
+    text.free(rank, conditionings);
     if (rank.reporter) |r| rank.result.denoise_ns = r.since(denoise_start);
     defer rank.b.free(latent);
     if (rank.index == 0 and rank.job.wants_latents) try rank.saveNchw(.latents, latent);
@@ -79,5 +81,6 @@ fn generateImages(rank: *Rank) Error!void {
 }
 
 test {
+    _ = @import("pipeline/emphasis.zig");
     _ = @import("pipeline/nchw.zig");
 }

@@ -66,6 +66,8 @@ function settingsOf(
     ...plan.settings,
     prompt: own(request.prompt, plan.settings.prompt),
     negativePrompt: own(request.negativePrompt, plan.settings.negativePrompt ?? null) ?? undefined,
+    prompt2: own(request.prompt2, plan.settings.prompt2),
+    negativePrompt2: own(request.negativePrompt2, plan.settings.negativePrompt2),
     guidanceScale: own(request.guidanceScale, plan.settings.guidanceScale),
     seed,
     predictionType: model.scheduler.predictionType,

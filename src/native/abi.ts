@@ -21,6 +21,8 @@ export const abiVersion = 18;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
+export const chunkCountMax = 64;
+export const promptSetCountMax = 64;
 export const ncclUniqueIdBytes = 128;
 export const adapterCountMax = 64;
 export const adapterTargetCountMax = 100000;
@@ -167,6 +169,12 @@ export const Algorithm = {
 export const DoraNorm = {
   original: 0,
   merged: 1,
+} as const;
+
+export const Emphasis = {
+  original: 0,
+  no_norm: 1,
+  interpolate: 2,
 } as const;
 
 export interface ClipConfig {
@@ -427,17 +435,25 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
 export interface Tokens {
   ids: Bytes;
   ids2: Bytes;
+  weights: Bytes;
+  weights2: Bytes;
   endIndex: number | boolean;
+  clipSkip: number | boolean;
+  repeatCount: number | boolean;
   present: number | boolean;
 }
 
-export const sizeOfTokens = 40;
+export const sizeOfTokens = 80;
 
 export function writeTokens(v: DataView, at: number, s: Tokens): void {
   writeBytes(v, at + 0, s.ids);
   writeBytes(v, at + 16, s.ids2);
-  v.setUint32(at + 32, Number(s.endIndex), true);
-  v.setUint32(at + 36, Number(s.present), true);
+  writeBytes(v, at + 32, s.weights);
+  writeBytes(v, at + 48, s.weights2);
+  v.setUint32(at + 64, Number(s.endIndex), true);
+  v.setUint32(at + 68, Number(s.clipSkip), true);
+  v.setUint32(at + 72, Number(s.repeatCount), true);
+  v.setUint32(at + 76, Number(s.present), true);
 }
 
 export interface TestHooks {
@@ -484,6 +500,9 @@ export interface Request {
   guidanceScales: Bytes;
   prompts: Bytes;
   negatives: Bytes;
+  stepSets: Bytes;
+  emphasis: keyof typeof Emphasis;
+  empty: Bytes;
   adapters: Bytes;
   injected: Bytes;
   injected2: Bytes;
@@ -496,10 +515,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 304;
+export const sizeOfRequest = 344;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 304, true);
+  v.setUint32(at + 0, 344, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -521,18 +540,21 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 112, s.guidanceScales);
   writeBytes(v, at + 128, s.prompts);
   writeBytes(v, at + 144, s.negatives);
-  writeBytes(v, at + 160, s.adapters);
-  writeBytes(v, at + 176, s.injected);
-  writeBytes(v, at + 192, s.injected2);
+  writeBytes(v, at + 160, s.stepSets);
+  v.setUint32(at + 176, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 184, s.empty);
+  writeBytes(v, at + 200, s.adapters);
+  writeBytes(v, at + 216, s.injected);
+  writeBytes(v, at + 232, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 208 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 248 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 232, Number(s.batch), true);
-  v.setFloat32(at + 236, s.timestep, true);
-  writeBytes(v, at + 240, s.sample);
-  writeBytes(v, at + 256, s.promptEmbeds);
-  writeBytes(v, at + 272, s.pooled);
-  writeBytes(v, at + 288, s.timeIdsList);
+  v.setUint32(at + 272, Number(s.batch), true);
+  v.setFloat32(at + 276, s.timestep, true);
+  writeBytes(v, at + 280, s.sample);
+  writeBytes(v, at + 296, s.promptEmbeds);
+  writeBytes(v, at + 312, s.pooled);
+  writeBytes(v, at + 328, s.timeIdsList);
 }
 
 export interface Update {
@@ -672,6 +694,9 @@ export const zeroRequest: Request = {
   guidanceScales: { address: 0n, len: 0n, },
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },
+  stepSets: { address: 0n, len: 0n, },
+  emphasis: "original",
+  empty: { address: 0n, len: 0n, },
   adapters: { address: 0n, len: 0n, },
   injected: { address: 0n, len: 0n, },
   injected2: { address: 0n, len: 0n, },

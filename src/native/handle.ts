@@ -42,12 +42,19 @@ export interface NativeModel {
   weights: Record<"textEncoder" | "textEncoder2" | "unet" | "vae", NetworkFiles>;
 }
 
-/** One prompt for both text encoders. */
+/** One prompt for both text encoders, in chunks of as many ids as they have positions. */
 export interface TokenPair {
   ids: Int32Array;
   ids2: Int32Array;
-  /** Index of the end-of-text token in `ids2`, whose state is the pooled output. */
+  /** Index of the end-of-text token in the first chunk of `ids2`, whose state is pooled. */
   endIndex2: number;
+  /** One per id; absent where all are 1. */
+  weights?: Float32Array | undefined;
+  weights2?: Float32Array | undefined;
+  /** Layers that the encoders leave out, as diffusers counts. Default 0. */
+  clipSkip?: number | undefined;
+  /** How often a schedule of prompts has this one. Default 1. */
+  repeatCount?: number | undefined;
 }
 
 export interface HandleOptions {
@@ -121,6 +128,10 @@ export function tokenBytes(prompts: readonly (TokenPair | null)[]): Uint8Array {
     writeTokens(view, index * sizeOfTokens, {
       ids: bytesOf(tokens?.ids ?? null),
       ids2: bytesOf(tokens?.ids2 ?? null),
+      weights: bytesOf(tokens?.weights ?? null),
+      weights2: bytesOf(tokens?.weights2 ?? null),
+      clipSkip: tokens?.clipSkip ?? 0,
+      repeatCount: tokens?.repeatCount ?? 1,
       endIndex: tokens?.endIndex2 ?? 0,
       present: tokens !== null,
     });

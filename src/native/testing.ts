@@ -7,6 +7,7 @@ import { dlopen, ptr } from "bun:ffi";
 import * as v from "valibot";
 import { BasedXLError } from "../errors.ts";
 import type { CpuDtype } from "../settings/names.ts";
+import type { Emphasis } from "./abi.ts";
 import {
   type GpuOptions,
   type HandleOptions,
@@ -38,6 +39,11 @@ export interface PartsOptions {
   threadCount?: number;
   dtype?: CpuDtype;
   gpu?: GpuOptions | null;
+}
+
+interface PartsEmphasis {
+  emphasis?: keyof typeof Emphasis;
+  empty?: TokenPair | null;
 }
 
 const noRows = { rows: new Float32Array(), rows2: new Float32Array() };
@@ -74,14 +80,18 @@ export class ModelParts {
   }
 
   /**
-   * One prompt: hidden states (1, tokens, channels), pooled output (1, projection_size).
-   * `injected`: rows of each encoder for ids beyond its vocabulary.
+   * Prompts that take turns in an image, or one: hidden states (prompts, tokens, channels), pooled
+   * outputs (prompts, projection_size).
+   * `injected`: rows of each encoder for ids beyond its vocabulary. `empty`: where weights
+   * interpolate from the empty prompt, its tokens.
    */
   async promptEmbeds(
-    tokens: TokenPair,
+    tokens: TokenPair | readonly TokenPair[],
     injected: { rows: Float32Array; rows2: Float32Array } = noRows,
+    { emphasis = "original", empty = null }: PartsEmphasis = {},
   ): Promise<{ promptEmbeds: Float32Array; pooled: Float32Array }> {
-    const promptBytes = tokenBytes([tokens]);
+    const promptBytes = tokenBytes([tokens].flat());
+    const emptyBytes = tokenBytes(empty === null ? [] : [empty]);
     const { rows, rows2 } = injected;
     await this.handle.run(
       {
@@ -91,8 +101,10 @@ export class ModelParts {
         prompts: bytesOf(promptBytes),
         injected: bytesOf(rows),
         injected2: bytesOf(rows2),
+        emphasis,
+        empty: bytesOf(emptyBytes),
       },
-      [tokens, promptBytes, rows, rows2],
+      [tokens, promptBytes, rows, rows2, empty, emptyBytes],
       {},
     );
     return {

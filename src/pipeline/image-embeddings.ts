@@ -15,12 +15,6 @@ import type { Model } from "../models/model.ts";
 import type { EmbeddingChoice } from "../settings/embedding.ts";
 import type { RequestFiles } from "./request-files.ts";
 
-interface Prompts {
-  prompt: string;
-  negativePrompt: string | null;
-  guidanceScale: number;
-}
-
 interface Sources {
   choices: readonly EmbeddingChoice[];
   loras: readonly PlannedLora[];
@@ -35,9 +29,12 @@ interface WithEmbeddings {
   warnings: string[];
 }
 
-/** Throws "bad-option", "bad-model" and "bad-weights" for what cannot be found or read. */
+/**
+ * Those that `texts` mention: pieces of prompts. Throws "bad-option", "bad-model" and "bad-weights"
+ * for what cannot be found or read.
+ */
 export function embeddingsOf(
-  images: readonly Prompts[],
+  texts: ReadonlySet<string>,
   model: Model,
   { choices, loras, files, flag }: Sources,
 ): WithEmbeddings {
@@ -48,10 +45,7 @@ export function embeddingsOf(
   const bundled = loras.flatMap(({ file }) => bundledEmbeddings(file.header));
   const inFolders = files.embeddings();
   const catalog = new EmbeddingCatalog([...given, ...bundled], inFolders.paths);
-  const prompts = images.flatMap(({ prompt, negativePrompt, guidanceScale }) =>
-    guidanceScale > 1 && negativePrompt !== null ? [prompt, negativePrompt] : [prompt],
-  );
-  const embeddings = new EmbeddingTable(catalog, model, new Set(prompts));
+  const embeddings = new EmbeddingTable(catalog, model, texts);
   const isUsed = (path: string) => embeddings.used.some((each) => each.path === path);
   const unused = given.filter(({ path }) => !isUsed(path));
   const warnings = unused.map(

@@ -8,7 +8,6 @@ import { stopIfAborted } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { previewPixels } from "./preview.ts";
-import { PromptEncoder } from "./prompts.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
 import type { ImageRequest, ImageResult, LatentPreview, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
@@ -53,14 +52,12 @@ export async function runJob(
   plan: PlannedRequest,
   options: JobOptions,
 ): Promise<GenerateResult> {
-  const { id: jobId, model, onEvent, signal } = options;
+  const { id: jobId, onEvent, signal } = options;
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
-  const warn = (sentence: string) => void warnings.push(sentence);
-  const encoder = new PromptEncoder(model, warn, plan.embeddings);
   const { previewSteps } = options;
-  const inputs = batches.map((batch) => ({ ...requestOf(plan, batch, encoder), previewSteps }));
+  const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), previewSteps }));
   const [first] = batches;
   assert(first, "a request without images");
   const layout = first.layout.text;
@@ -122,13 +119,15 @@ async function showPreviews(
 function requestOf(
   plan: PlannedRequest,
   { images, guidance, extrapolateHalos }: PlannedBatch,
-  encoder: PromptEncoder,
 ): ImageRequest {
   const { settings, schedule, wantLatents } = plan;
   return {
     ...settings,
-    prompt: images.map(({ prompt }) => encoder.prompt(prompt)),
-    negative: guidance ? images.map((image) => encoder.negative(image.negativePrompt)) : null,
+    prompt: images.map(({ tokens }) => tokens.prompt),
+    negative: guidance ? images.map(({ tokens }) => tokens.negative) : null,
+    // Only weights of ComfyUI read it.
+    emphasis: plan.emptyTokens === null ? settings.emphasis : "interpolate",
+    empty: plan.emptyTokens,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
     injected: plan.embeddings,
     adapters: adaptersOf(images[0]?.loras ?? []),

@@ -4,10 +4,12 @@
  * no line here.
  */
 import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
+import type { RecipeRequest } from "../adapters/recipes.ts";
 import type { EmbeddingTable } from "../embeddings.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
+import type { TokenPair } from "../native/handle.ts";
 import { makeSchedule, type Schedule, samplerOfModel, unusedScheduleOptions } from "../schedule.ts";
 import { type Scheduler, samplerNamed } from "../settings/names.ts";
 import { defaultOf } from "../settings/setting.ts";
@@ -23,13 +25,14 @@ import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import type { ImageRange } from "./events.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
+import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
 /** Settings that may differ between images: one value for all, or one for each. */
-type PerImage = "prompt" | "negativePrompt" | "guidanceScale";
+type PerImage = "prompt" | "prompt2" | "negativePrompt" | "negativePrompt2" | "guidanceScale";
 
 /**
  * Images to generate. An absent (or undefined) value has the model's default, else the table's. A
@@ -37,10 +40,13 @@ type PerImage = "prompt" | "negativePrompt" | "guidanceScale";
  * must have the same length.
  */
 export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed" | "imageCount"> {
-  /** SDXL reads the first 77 tokens; a warning names the rest. */
+  /** See `promptSyntax`; a warning names what is not read. */
   prompt?: string | undefined | readonly string[];
+  /** For the second text encoder. Default: the prompt. */
+  prompt2?: string | undefined | readonly string[];
   /** "" is encoded; null is none: zeros or "", as the model's config says. */
   negativePrompt?: string | null | undefined | readonly (string | null)[];
+  negativePrompt2?: string | undefined | readonly string[];
   /** Guidance is off at 1 and below. */
   guidanceScale?: number | undefined | readonly number[];
   /** One per image, 0 to 2^63-1. Default: random 32-bit seeds, for one image or each prompt. */
@@ -62,6 +68,8 @@ export interface PlannedRequest {
   loras: PlannedLora[];
   /** All embeddings that its prompts mention. */
   embeddings: EmbeddingTable;
+  /** The empty prompt, where weights interpolate from it; else null. */
+  emptyTokens: TokenPair | null;
   warnings: string[];
 }
 
@@ -72,7 +80,11 @@ export interface PlannedImage {
   prompt: string;
   /** null = none: zeros or "", as the model's config says. */
   negativePrompt: string | null;
+  /** For the second text encoder; undefined where it reads the same. */
+  prompt2: string | undefined;
+  negativePrompt2: string | undefined;
   guidanceScale: number;
+  tokens: ImageTokens;
   /** The same array for images that can be computed together. */
   loras: readonly PlannedLora[];
 }
@@ -123,23 +135,22 @@ export function planRequest(
   }
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const asked = imagesOf(request, model, naming);
-  const { guidanceScale, prompt, negativePrompt, seed } = asked[0]!;
+  const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
   const sampling = { stepCount, scheduler, timestepSpacing, guidanceScale };
-  const planner = new LoraPlanner(model, (file) => files.find("lora", file));
-  const { images, warnings: ofLoras } = withLoras(asked, given.loras, planner, sampling, naming);
-  const loras = planner.all();
-  const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
-  const { embeddings, warnings: ofEmbeddings } = embeddingsOf(images, model, sources);
-  warnings.push(...ofLoras, ...ofEmbeddings);
+  const read = readPrompts(asked, given, model, { sampling, files, naming });
+  const { images, loras, embeddings, emptyTokens } = read;
+  warnings.push(...read.filesWarnings);
   const complete = {
     ...given,
     ...{ width, height, stepCount, scheduler, sigmas, warmupSteps, imageCount: images.length },
     batchSize: Math.min(given.batchSize, images.length),
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
+    ...{ prompt2, negativePrompt2 },
   };
   warnings.push(...unusedOf(complete, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
+  warnings.push(...read.textWarnings);
   if (complete.vaeTiling) {
     if (rankCount > 1) {
       throw badOption(`${naming("vaeTiling")} is for one rank: several share the decode, exactly.`);
@@ -155,6 +166,7 @@ export function planRequest(
     batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
     loras,
     embeddings,
+    emptyTokens,
     warnings,
   };
 }
@@ -166,7 +178,9 @@ export function seedsFrom(first: bigint, count: number): bigint[] {
 
 /**
  * Cuts `images` into batches of at most `batchSize`, in order. Images with guidance and without,
- * or with different LoRAs, are not computed together: an image is the same alone and in a batch.
+ * with different LoRAs or prompts of another number of chunks are not computed together: an image
+ * is the same alone and in a batch. (A1111 pads the shorter prompt of a batch with copies of its
+ * last state, ComfyUI has one prompt per batch.)
  */
 export function batchesOf(images: readonly PlannedImage[], batchSize: number): Batch[] {
   const batches: Batch[] = [];
@@ -174,7 +188,10 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
   for (const [index, image] of images.entries()) {
     const guidance = image.guidanceScale > 1;
     const last = batches.at(-1);
-    const isAlike = last?.guidance === guidance && last.images[0]?.loras === image.loras;
+    const isAlike =
+      last?.guidance === guidance &&
+      last.images[0]?.loras === image.loras &&
+      last.images.every(({ tokens }) => fitTogether(tokens, image.tokens));
     if (isAlike && last.images.length < batchSize) {
       last.images.push(image);
       last.range.last = index + 1;
@@ -196,7 +213,8 @@ type CheckedSettings = ReturnType<typeof checkedSettings>;
 
 /** The settings shared by all images, checked, with the table's defaults. */
 function checkedSettings(request: GenerateRequest, naming: Naming) {
-  const perImage: readonly string[] = ["prompt", "negativePrompt", "guidanceScale", "seed"];
+  const texts = ["prompt", "prompt2", "negativePrompt", "negativePrompt2"];
+  const perImage: readonly string[] = [...texts, "guidanceScale", "seed"];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
   const shared = requestKeys.filter((key) => !perImage.includes(key));
   return Object.fromEntries(
@@ -208,6 +226,30 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
     }),
   ) as unknown as Omit<Required<RequestSettings>, PerImage | "seed" | keyof ModelDefaults> &
     Partial<ModelDefaults>;
+}
+
+interface Reading {
+  sampling: RecipeRequest;
+  files: RequestFiles;
+  naming: Naming;
+}
+
+/** Takes LoRAs and embeddings out of the prompts, and makes tokens of the rest. */
+function readPrompts(
+  asked: readonly Omit<PlannedImage, "loras" | "tokens">[],
+  given: CheckedSettings,
+  model: Model,
+  { sampling, files, naming }: Reading,
+) {
+  const planner = new LoraPlanner(model, (file) => files.find("lora", file));
+  const tagged = withLoras(asked, given.loras, planner, sampling, naming);
+  const loras = planner.all();
+  const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
+  const texts = textsOf(tagged.images, given.promptSyntax);
+  const { embeddings, warnings } = embeddingsOf(texts, model, sources);
+  const tokenized = withTokens(tagged.images, model, { embeddings, rules: given, naming });
+  const filesWarnings = [...tagged.warnings, ...warnings];
+  return { ...tokenized, loras, embeddings, filesWarnings, textWarnings: tokenized.warnings };
 }
 
 type ModelDefaults = Pick<
@@ -241,7 +283,7 @@ function imagesOf(
   request: GenerateRequest,
   { defaults }: Model,
   naming: Naming,
-): Omit<PlannedImage, "loras">[] {
+): Omit<PlannedImage, "loras" | "tokens">[] {
   const prompt = request.prompt ?? defaults.prompt;
   if (prompt === undefined) {
     throw badOption(
@@ -249,11 +291,11 @@ function imagesOf(
 own.`,
     );
   }
-  const { negativePrompt = null } = request;
+  const { negativePrompt = null, prompt2, negativePrompt2 } = request;
   const guidanceScale = request.guidanceScale ?? defaults.guidanceScale ?? 5;
-  const counts = [prompt, negativePrompt, guidanceScale]
+  const counts = [prompt, prompt2, negativePrompt, negativePrompt2, guidanceScale]
     .filter((value) => Array.isArray(value))
-    .map((values) => values.length);
+    .map((values: readonly unknown[]) => values.length);
   const seeds = request.seeds ?? randomSeeds(counts[0] ?? 1);
   const count = seeds.length;
   const { min, max } = settings.imageCount;
@@ -268,10 +310,14 @@ own.`,
   }
   return seeds.map((seed, index) => {
     const negative = entryOf(negativePrompt, index);
+    const second = prompt2 === undefined ? undefined : entryOf(prompt2, index);
+    const negative2 = negativePrompt2 === undefined ? undefined : entryOf(negativePrompt2, index);
     return {
       seed: checkSetting("seed", seed, naming),
       prompt: checkSetting("prompt", entryOf(prompt, index), naming),
       negativePrompt: negative === null ? null : checkSetting("negativePrompt", negative, naming),
+      prompt2: second && checkSetting("prompt2", second, naming),
+      negativePrompt2: negative2 && checkSetting("negativePrompt2", negative2, naming),
       guidanceScale: checkSetting("guidanceScale", entryOf(guidanceScale, index), naming),
     };
   });

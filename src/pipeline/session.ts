@@ -70,13 +70,20 @@ export interface RankStats {
 type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
-  | ("injected" | "injected2");
+  | ("injected" | "injected2" | "stepSets" | "empty");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
   height: number;
-  /** One for all images of the batch or one per image, like the next two. */
+  /**
+   * One for all images of the batch or one per image, like the next two. All have the same number
+   * of chunks. With `stepSets` one per set and image, those of an image side by side.
+   */
   prompt: TokenPair | readonly TokenPair[];
+  /** The set of prompts that each step reads; absent where there is one. */
+  stepSets?: readonly number[] | undefined;
+  /** The empty prompt, where `emphasis` is "interpolate"; else absent or null. */
+  empty?: TokenPair | null | undefined;
   /** null = an embedding of zeros. Read only with guidance. */
   negative: TokenPair | null | readonly (TokenPair | null)[];
   /** Above 1 (guidance) for all images or for none. */
@@ -211,6 +218,8 @@ class NativeSession implements Session {
     const negatives = guided ? perImage(request.negative, imageCount) : [];
     const promptBytes = tokenBytes(prompts);
     const negativeBytes = tokenBytes(negatives);
+    const emptyBytes = tokenBytes(request.empty ? [request.empty] : []);
+    const stepSets = new Int32Array(request.stepSets ?? []);
     const hookBytes = testHookBytes(request.testHooks);
     const adapters = adapterBytes(request.adapters ?? []);
     const { vaeFactor } = this.model;
@@ -234,6 +243,8 @@ class NativeSession implements Session {
         steps: bytesOf(stepBytes),
         prompts: bytesOf(promptBytes),
         negatives: bytesOf(negativeBytes),
+        empty: bytesOf(emptyBytes),
+        stepSets: bytesOf(stepSets),
         timeIds: [height, width, 0, 0, height, width],
       },
       [
@@ -244,6 +255,9 @@ class NativeSession implements Session {
         negatives,
         promptBytes,
         negativeBytes,
+        request.empty,
+        emptyBytes,
+        stepSets,
         hookBytes,
         adapters,
         request.injected,

@@ -30,6 +30,20 @@ interface TokenizedPrompt {
 
 export interface Tokenizer {
   encode(prompt: string | readonly PromptPart[]): TokenizedPrompt;
+  /**
+   * All ids of a part, without marks. `asTools`: as A1111 and ComfyUI tokenize, whose second
+   * tokenizer pads with the id of "!" but reads a "!" of the text as a word.
+   */
+  idsOf(part: PromptPart, options: { asTools: boolean }): number[];
+  /** Index of the token whose state is pooled, in one chunk; `words`: ids beyond the vocabulary. */
+  endIndexOf(ids: Int32Array, words: ReadonlySet<number>): number;
+  readonly marks: {
+    bos: number;
+    eos: number;
+    pad: number;
+    /** That of a comma; null where the vocabulary has none. */
+    comma: number | null;
+  };
   /** One more than the largest id there is. */
   readonly idLimit: number;
   /** The token with the largest id. */
@@ -49,27 +63,33 @@ export async function loadTokenizer(
   const vocabulary = given ?? (await readVocabulary(folder));
   const { bos, eos, unk, pad, added } = await readSpecialTokens(folder, vocabulary);
   const library = new BpeTokenizer(tokenizerJson(vocabulary, unk.content), {});
-  const split = addedTokenSplitter(added, normalize);
-  const encodeText = (text: string) =>
-    split(text).flatMap((section) =>
+  const isMark = ({ id }: AddedToken) => [bos.id, eos.id, unk.id].includes(id);
+  const splitAsTools = addedTokenSplitter(
+    added.filter((token) => token.id !== pad.id || isMark(token)),
+    normalize,
+  );
+  const encodeText = (given: string, split: (text: string) => Section[]) =>
+    split(withAllVectors(given, split(given), added)).flatMap((section) =>
       typeof section === "string"
         ? library.encode(section, { add_special_tokens: false }).ids
         : section.id,
     );
+  const split = addedTokenSplitter(added, normalize);
+  const idsOf = (part: PromptPart, { asTools }: { asTools: boolean }) =>
+    typeof part === "string" ? encodeText(part, asTools ? splitAsTools : split) : [...part.ids];
   const all = [...vocabulary.ids, ...added.map(({ content, id }) => [content, id] as const)];
   const [lastToken, lastId] = all.reduce((last, each) => (each[1] > last[1] ? each : last));
   const textCount = promptTokenCount - 2;
   return {
     idLimit: lastId + 1,
     lastToken,
+    idsOf,
+    endIndexOf: (ids, words) => endIndexOf(ids, eosTokenId, words),
+    marks: { bos: bos.id, eos: eos.id, pad: pad.id, comma: vocabulary.ids.get(",</w>") ?? null },
     encode(prompt) {
       const parts = typeof prompt === "string" ? [prompt] : prompt;
       const words = wordsById(parts);
-      const textIds = parts.flatMap((part) =>
-        typeof part === "string"
-          ? encodeText(withAllVectors(part, split(part), added))
-          : [...part.ids],
-      );
+      const textIds = parts.flatMap((part) => idsOf(part, { asTools: false }));
       const rest = textIds.slice(textCount);
       const padded = new Int32Array(promptTokenCount).fill(pad.id);
       padded.set([bos.id, ...textIds.slice(0, textCount), eos.id]);
@@ -190,7 +210,11 @@ function lowerSigma(text: string): string {
  * the wrong EOS id 2 of older files, `words` aside. Index 0 when nothing matches, as argmax of
  * zeros.
  */
-function endIndexOf(ids: Int32Array, eosTokenId: number, words: Map<number, string>): number {
+function endIndexOf(
+  ids: Int32Array,
+  eosTokenId: number,
+  words: { has(id: number): boolean },
+): number {
   const largest = () => Math.max(...ids.filter((id) => !words.has(id)));
   return Math.max(ids.indexOf(eosTokenId === 2 ? largest() : eosTokenId), 0);
 }

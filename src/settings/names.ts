@@ -65,6 +65,17 @@ export type Device = (typeof devices)[number];
 export const predictionTypes = ["epsilon", "v_prediction", "sample"] as const;
 export type PredictionType = (typeof predictionTypes)[number];
 
+/** How prompts are read: as diffusers does, or with the weights and chunks of these tools. */
+export const promptSyntaxes = ["plain", "a1111", "comfyui"] as const;
+export type PromptSyntax = (typeof promptSyntaxes)[number];
+
+/** How A1111 applies weights, by its own names. */
+export const emphases = ["original", "no_norm"] as const;
+
+/** What an empty negative prompt is. */
+export const emptyNegatives = ["auto", "zeros", "encode"] as const;
+export type EmptyNegative = (typeof emptyNegatives)[number];
+
 /** Which training timesteps a run visits, as diffusers names it. */
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
 export type TimestepSpacing = (typeof timestepSpacings)[number];

@@ -12,7 +12,10 @@ import { bf16Error, tilingError } from "./measured-errors.ts";
 import {
   devices,
   dtypes,
+  emphases,
+  emptyNegatives,
   predictionTypes,
+  promptSyntaxes,
   rngs,
   samplerNamed,
   schedulers,
@@ -49,6 +52,100 @@ export const settings = {
     scope: "request",
     processes: "same",
     json: "negative_prompt",
+  },
+  prompt2: {
+    kind: "text",
+    flag: "prompt-2",
+    group: "Image",
+    hint: "TEXT",
+    help: "What the second text encoder reads. Default: the prompt.",
+    scope: "request",
+    processes: "same",
+    json: "prompt_2",
+  },
+  negativePrompt2: {
+    kind: "text",
+    flag: "negative-prompt-2",
+    group: "Image",
+    hint: "TEXT",
+    help: "The same of the negative prompt. Default: the negative prompt.",
+    needsGuidance: true,
+    scope: "request",
+    processes: "same",
+    json: "negative_prompt_2",
+  },
+  promptSyntax: {
+    kind: "choice",
+    flag: "prompt-syntax",
+    names: promptSyntaxes,
+    default: "plain",
+    group: "Image",
+    hint: "NAME",
+    help:
+      "How prompts are read: plain as diffusers does; a1111 with (weights:1.2), [less], BREAK " +
+      "and chunks of 75 tokens; comfyui with its (weights:1.2) and chunks. Default: plain.",
+    scope: "request",
+    processes: "same",
+    json: "prompt_syntax",
+  },
+  emphasis: {
+    kind: "choice",
+    flag: "emphasis",
+    names: emphases,
+    default: "original",
+    group: "Image",
+    hint: "NAME",
+    help:
+      "How --prompt-syntax a1111 applies weights: original restores the mean of each chunk, " +
+      "no_norm does not. Default: original, as A1111.",
+    scope: "request",
+    processes: "same",
+    json: "emphasis",
+  },
+  longPrompts: {
+    kind: "boolean",
+    flag: "long-prompts",
+    default: false,
+    group: "Image",
+    help:
+      "Read plain prompts of more than 75 tokens in chunks of 75, as the other syntaxes always " +
+      "do. Default: the rest is left out, with a warning.",
+    scope: "request",
+    processes: "same",
+    json: "long_prompts",
+  },
+  clipSkip: {
+    kind: "whole",
+    flag: "clip-skip",
+    min: 1,
+    max: 12,
+    default: 2,
+    group: "Image",
+    hint: "N",
+    help:
+      "The text encoders' layer to read, counted from the end, {range}: 2 is the one that SDXL " +
+      "was trained with, and 1 is read as 2. diffusers' clip_skip K is N = K + 2, and with " +
+      "--prompt-syntax plain holds for the prompt alone, as there; a1111 reads 2 whatever N is. " +
+      "Default: 2.",
+    scope: "request",
+    processes: "same",
+    json: "clip_skip",
+  },
+  emptyNegative: {
+    kind: "choice",
+    flag: "empty-negative",
+    names: emptyNegatives,
+    default: "auto",
+    group: "Image",
+    hint: "NAME",
+    help:
+      "What an empty or absent negative prompt is: zeros (as in A1111), encode (the empty text, " +
+      'as in ComfyUI), or auto: "" is encoded, and an absent one is what the config of the model ' +
+      "says, zeros for SDXL. Default: auto.",
+    needsGuidance: true,
+    scope: "request",
+    processes: "same",
+    json: "empty_negative",
   },
   guidanceScale: {
     kind: "number",

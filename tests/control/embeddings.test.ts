@@ -44,7 +44,9 @@ const read = (path: string) => embeddingFile("odd", path).read(model);
 function encode(prompt: string, catalog = inFolder()) {
   const table = new EmbeddingTable(catalog, model, [prompt]);
   const warnings = [...table.warnings];
-  const encoder = new PromptEncoder(model, (warning) => void warnings.push(warning), table);
+  const encoder = new PromptEncoder(model, (warning) => void warnings.push(warning), {
+    embeddings: table,
+  });
   return { ...encoder.prompt(prompt), table, warnings };
 }
 

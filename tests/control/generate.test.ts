@@ -6,6 +6,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { BasedXLError } from "../../src/errors.ts";
 import type { Model } from "../../src/models/model.ts";
+import type { TokenPair } from "../../src/native/handle.ts";
 import { batchesOf, type PlannedImage } from "../../src/pipeline/request.ts";
 import type { ImageRequest } from "../../src/pipeline/session.ts";
 import { medianMs } from "../../src/pipeline/timings.ts";
@@ -193,8 +194,18 @@ describe("several images", () => {
     ]);
   });
 
-  test("in batches are those of the request, in order, guided and unguided and LoRAs apart", () => {
+  test("in batches are those of the request, in order, those apart that differ in shape", () => {
     const loraSets = [[], []];
+    const ofLength = (chunks: number) => {
+      const ids = new Int32Array(77 * chunks);
+      return { ids, ids2: ids, endIndex2: 1 };
+    };
+    const tokensOfLengths = [
+      { prompt: ofLength(1), negative: null },
+      { prompt: ofLength(1), negative: ofLength(1) },
+      { prompt: ofLength(2), negative: ofLength(1) },
+      { prompt: ofLength(2), negative: ofLength(3) },
+    ];
     const images: fc.Arbitrary<PlannedImage[]> = fc.array(
       fc.record({
         seed: fc.bigInt({ min: 0n, max: 9n }),
@@ -202,6 +213,9 @@ describe("several images", () => {
         negativePrompt: fc.constantFrom(null, "", "c"),
         guidanceScale: fc.constantFrom(0, 1, 1.5, 7),
         loras: fc.constantFrom<PlannedImage["loras"]>(...loraSets),
+        prompt2: fc.constant(undefined),
+        negativePrompt2: fc.constant(undefined),
+        tokens: fc.constantFrom(...tokensOfLengths),
       }),
       { minLength: 1, maxLength: 20 },
     );
@@ -216,6 +230,11 @@ describe("several images", () => {
           next += images.length;
           for (const { guidanceScale } of images) expect(guidanceScale > 1).toBe(guidance);
           for (const { loras } of images) expect(loras).toBe(images[0]!.loras);
+          const lengths = (pairs: (TokenPair | null)[]) =>
+            new Set(pairs.flatMap((pair) => pair?.ids.length ?? []));
+          expect(lengths(images.map(({ tokens }) => tokens.prompt)).size).toBe(1);
+          const negatives = lengths(images.map(({ tokens }) => tokens.negative));
+          expect(negatives.size).toBeLessThanOrEqual(1);
         }
       }),
     );

@@ -29,7 +29,7 @@ test.each(["f16", "bf16"] as const)("prompts with embeddings, in %s", async (dty
   const parts = await ModelParts.open(nativeModelOf(model), { gpu: emulated({ dtype }) });
   const embed = async (prompt: string) => {
     const table = new EmbeddingTable(catalog, model, [prompt]);
-    const tokens = new PromptEncoder(model, () => {}, table).prompt(prompt);
+    const tokens = new PromptEncoder(model, () => {}, { embeddings: table }).prompt(prompt);
     return await parts.promptEmbeds(tokens, table);
   };
   try {

@@ -24,7 +24,7 @@ describe("text encoders with embeddings", () => {
   test.each(Object.keys(notes.prompts))("%s", async (name) => {
     const prompt = notes.prompts[name]!;
     const table = new EmbeddingTable(catalog, model, [prompt]);
-    const tokens = new PromptEncoder(model, () => {}, table).prompt(prompt);
+    const tokens = new PromptEncoder(model, () => {}, { embeddings: table }).prompt(prompt);
     const parts = await ModelParts.open(nativeModelOf(model), { threadCount: 1 });
     try {
       const { promptEmbeds, pooled } = await parts.promptEmbeds(tokens, table);

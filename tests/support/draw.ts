@@ -4,8 +4,7 @@
  */
 import type { EmbeddingTable } from "../../src/embeddings.ts";
 import type { Model } from "../../src/models/model.ts";
-import type { TokenPair } from "../../src/native/handle.ts";
-import { PromptEncoder } from "../../src/pipeline/prompts.ts";
+import { defaultRules, PromptEncoder, type PromptRules } from "../../src/pipeline/prompts.ts";
 import {
   type ImageRequest,
   type ImageResult,
@@ -28,6 +27,8 @@ export interface Work
   rankCount?: number;
   guidanceScale?: number;
   prompt?: string;
+  /** How prompts are read. Default: plain. */
+  rules?: Partial<PromptRules>;
   /** Those that prompt and negative prompt mention. */
   embeddings?: EmbeddingTable;
   /** null = zeros. */
@@ -86,7 +87,9 @@ export function latentsOf({ latents }: ImageResult): Float32Array {
 export function requestOf(work: Work): ImageRequest {
   const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
   const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...more } = work;
-  const { embeddings, ...fields } = more;
+  const { embeddings, rules, ...fields } = more;
+  const encoder = encoderOf(work);
+  const interpolates = rules?.promptSyntax === "comfyui";
   const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });
   const hasNegative = guidanceOf(work) > 1 && negative !== null;
   return {
@@ -97,8 +100,9 @@ export function requestOf(work: Work): ImageRequest {
     ...fields,
     guidanceScale: guidanceOf(work),
     seeds: seedsOf(work),
-    prompt: tokensOf(model, prompt, embeddings),
-    negative: hasNegative ? tokensOf(model, negative, embeddings) : null,
+    prompt: encoder.prompt(prompt),
+    negative: hasNegative ? encoder.negative(negative) : null,
+    ...(interpolates && { emphasis: "interpolate", empty: encoder.empty() }),
     injected: embeddings,
     steps: schedule.steps.slice(0, stepsDone),
     initNoiseSigma: schedule.initNoiseSigma,
@@ -115,6 +119,7 @@ function seedsOf({ seeds = [11n] }: Work): readonly bigint[] {
   return seeds;
 }
 
-function tokensOf(model: Model, text: string, embeddings?: EmbeddingTable): TokenPair {
-  return new PromptEncoder(model, () => {}, embeddings).prompt(text);
+function encoderOf({ model, embeddings, rules }: Work): PromptEncoder {
+  const all = { ...defaultRules, ...rules };
+  return new PromptEncoder(model, () => {}, { embeddings, rules: all });
 }

@@ -144,26 +144,15 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     }
     if (adaptersOf(r.adapters)) |status| return status;
     switch (r.kind) {
-        .image => {
-            if (config.readsMask()) return refuse("an image of an inpainting model", .{});
-            const step_bytes = @sizeOf(backend.StepCoefficients);
-            if (r.steps.len == 0 or r.steps.len % step_bytes != 0 or
-                r.steps.len / step_bytes > step_count_max)
-            {
-                return refuse("steps outside 1 to {d}", .{step_count_max});
+        .image => return image(config, r),
+        .prompt_embeds => {
+            const prompt_count = r.prompts.len / @sizeOf(Tokens);
+            if (prompt_count < 1 or prompt_count > types.prompt_set_count_max) {
+                return refuse("{d} prompts", .{prompt_count});
             }
-            if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
-                return refuse("images outside 1 to {d}", .{image_count_max});
-            }
-            const image_count = r.seeds.len / 8;
-            if (r.branch_count == 2 and r.guidance_scales.len != image_count * 4) {
-                return refuse("guidance scales that are not one per image", .{});
-            }
-            const negative_count = if (r.branch_count == 2) image_count else 0;
-            if (prompts(config, r, r.prompts, image_count, true)) |status| return status;
-            return prompts(config, r, r.negatives, negative_count, false);
+            if (prompts(config, r, r.prompts, prompt_count, true)) |status| return status;
+            return emptyPrompt(config, r);
         },
-        .prompt_embeds => return prompts(config, r, r.prompts, 1, true),
         .noise_prediction => {
             const embed_bytes = r.batch * config.unet.cross_attention_dim * 4;
             const unet_bytes = @as(usize, r.batch) * positions * config.unet.in_channels * 4;
@@ -215,21 +204,73 @@ fn adaptersOf(bytes: Bytes) ?Status {
     return null;
 }
 
-/// `Tokens`, one per image; negative prompts may be absent.
+fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
+    if (config.readsMask()) return refuse("an image of an inpainting model", .{});
+    const step_bytes = @sizeOf(backend.StepCoefficients);
+    if (r.steps.len == 0 or r.steps.len % step_bytes != 0 or
+        r.steps.len / step_bytes > step_count_max)
+    {
+        return refuse("steps outside 1 to {d}", .{step_count_max});
+    }
+    if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
+        return refuse("images outside 1 to {d}", .{image_count_max});
+    }
+    const image_count = r.seeds.len / 8;
+    if (r.branch_count == 2 and r.guidance_scales.len != image_count * 4) {
+        return refuse("guidance scales that are not one per image", .{});
+    }
+    const prompt_count = r.prompts.len / @sizeOf(Tokens);
+    const set_count = prompt_count / image_count;
+    if (set_count < 1 or set_count > types.prompt_set_count_max or
+        prompt_count % image_count != 0)
+    {
+        return refuse("prompts that are not one per image", .{});
+    }
+    if (stepSets(r, set_count)) |status| return status;
+    const negative_count = if (r.branch_count == 2) prompt_count else 0;
+    if (prompts(config, r, r.prompts, prompt_count, true)) |status| return status;
+    if (prompts(config, r, r.negatives, negative_count, false)) |status| return status;
+    return emptyPrompt(config, r);
+}
+
+/// One set per step.
+fn stepSets(r: *const Request, set_count: usize) ?Status {
+    const step_count = r.steps.len / @sizeOf(backend.StepCoefficients);
+    if (r.step_sets.len == 0) {
+        return if (set_count == 1) null else refuse("sets of prompts that no step names", .{});
+    }
+    if (r.step_sets.len != step_count * 4) return refuse("sets that are not one per step", .{});
+    const sets: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.step_sets.slice());
+    for (sets) |set| if (set >= set_count) return refuse("set {d} of {d}", .{ set, set_count });
+    return null;
+}
+
+/// It has one chunk, and is there where weights interpolate from it.
+fn emptyPrompt(config: *const models.ModelConfig, r: *const Request) ?Status {
+    const is_read = r.emphasis == .interpolate;
+    if (!is_read) return if (r.empty.len == 0) null else refuse("an empty prompt", .{});
+    return prompts(config, r, r.empty, 1, true);
+}
+
+/// `Tokens`, so many, all with the same number of chunks; negative prompts may be absent.
 fn prompts(
     config: *const models.ModelConfig,
     r: *const Request,
     bytes: Bytes,
-    image_count: usize,
+    prompt_count: usize,
     are_required: bool,
 ) ?Status {
-    if (bytes.len != image_count * @sizeOf(Tokens)) {
+    if (bytes.len != prompt_count * @sizeOf(Tokens)) {
         return refuse("prompts that are not one per image", .{});
     }
     const all: []align(1) const Tokens = std.mem.bytesAsSlice(Tokens, bytes.slice());
+    var id_bytes: ?u64 = null;
     for (all) |one| {
         if (!are_required and one.present == 0) continue;
         if (tokens(config, r, one)) |status| return status;
+        const len = @max(one.ids.len, one.ids_2.len);
+        if (len != id_bytes orelse len) return refuse("prompts of different lengths", .{});
+        id_bytes = len;
     }
     return null;
 }
@@ -237,16 +278,41 @@ fn prompts(
 fn tokens(config: *const models.ModelConfig, r: *const Request, t: Tokens) ?Status {
     const count = config.text.tokenCount();
     if (t.end_index >= count) return refuse("a prompt without an end token", .{});
+    const chunk_bytes = @as(u64, count) * 4;
     const text = &config.text;
     const encoders = [_]*const configs.ClipConfig{ &text.text_encoder, &text.text_encoder_2 };
     const injections = [_]Bytes{ r.injected, r.injected_2 };
-    for ([_]Bytes{ t.ids, t.ids_2 }, injections, encoders) |ids, injected, encoder| {
+    const weights = [_]Bytes{ t.weights, t.weights_2 };
+    const id_bytes = @max(t.ids.len, t.ids_2.len);
+    for ([_]Bytes{ t.ids, t.ids_2 }, weights, injections, encoders) |
+        ids,
+        weighed,
+        injected,
+        encoder,
+    | {
         if (encoder.is_present == 0) continue;
+        if (t.clip_skip > encoder.layer_count - 1) {
+            return refuse("{d} layers fewer of {d}", .{ t.clip_skip, encoder.layer_count });
+        }
+        if (t.clip_skip > 0 and encoder.final_norm != 0) {
+            return refuse("layers fewer before a final norm", .{});
+        }
+        if (weighed.len != 0 and weighed.len != ids.len) {
+            return refuse("weights that are not one per token", .{});
+        }
+        const factors: []align(1) const f32 = std.mem.bytesAsSlice(f32, weighed.slice());
+        for (factors) |factor| {
+            if (!std.math.isFinite(factor)) return refuse("a weight of {d}", .{factor});
+        }
         const row_bytes = @as(u64, encoder.hidden_size) * 4;
         if (injected.len % row_bytes != 0) return refuse("embeddings of another width", .{});
         const id_count = encoder.vocab_size + injected.len / row_bytes;
-        if (ids.len != @as(u64, count) * 4) {
-            return refuse("a prompt that is not {d} tokens long", .{count});
+        if (ids.len != id_bytes or ids.len == 0 or ids.len % chunk_bytes != 0 or
+            ids.len / chunk_bytes > types.chunk_count_max)
+        {
+            return refuse("a prompt that is not 1 to {d} times {d} tokens long", .{
+                types.chunk_count_max, count,
+            });
         }
         const values: []align(1) const i32 = std.mem.bytesAsSlice(i32, ids.slice());
         for (values) |id| {

@@ -22,6 +22,9 @@ const adapters = weights.adapters;
 pub const abi_version: u32 = 18;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
+/// Chunks of a prompt; a batch has this many sets of prompts at most, too.
+pub const chunk_count_max = 64;
+pub const prompt_set_count_max = 64;
 pub const adapter_count_max = adapters.adapter_count_max;
 pub const adapter_target_count_max = adapters.target_count_max;
 
@@ -190,12 +193,21 @@ pub const AdapterTarget = extern struct {
 };
 
 pub const Tokens = extern struct {
-    /// i32, one per position of the encoder; not read where the model has no such encoder. Ids from
-    /// the vocabulary's size on are rows of `Request.injected`.
+    /// i32, one per position of the encoder and chunk; not read where the model has no such
+    /// encoder. Ids from the vocabulary's size on are rows of `Request.injected`.
     ids: Bytes,
     ids_2: Bytes,
-    /// Index of the end-of-text token in the ids of the encoder with the pooled output.
+    /// f32, one per id; empty where all are 1.
+    weights: Bytes,
+    weights_2: Bytes,
+    /// Index of the end-of-text token in the first chunk of the encoder with the pooled output.
     end_index: u32,
+    /// Layers that both encoders leave out before the state that the UNet reads, as diffusers
+    /// counts.
+    clip_skip: u32,
+    /// How often A1111's schedule of the image has this prompt, counted in one of the sets that
+    /// have it and 0 in the others; 1 without a schedule.
+    repeat_count: u32,
     /// 0 for an absent negative prompt: its embedding is zeros.
     present: u32,
 };
@@ -259,10 +271,17 @@ pub const Request = extern struct {
     steps: Bytes,
     /// f32, one per image; not read with one branch.
     guidance_scales: Bytes,
-    /// `Tokens`, one per image.
+    /// `Tokens`, the same number of sets per image, those of an image side by side; all with the
+    /// same number of chunks.
     prompts: Bytes,
-    /// `Tokens`, one per image; empty with one branch.
+    /// As `prompts`, with a number of chunks of their own; empty with one branch.
     negatives: Bytes,
+    /// u32, the set that each step reads; empty for one set.
+    step_sets: Bytes,
+    /// How weights of tokens are applied.
+    emphasis: pipeline.Emphasis,
+    /// `Tokens` of the empty prompt where `emphasis` interpolates from it; else empty.
+    empty: Bytes,
     /// `Adapter`: all that the weights have while this job runs; empty for the model's own weights.
     /// A set that was used shortly before costs no merging.
     adapters: Bytes,
@@ -325,6 +344,8 @@ pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
+    .{ "chunk_count_max", chunk_count_max },
+    .{ "prompt_set_count_max", prompt_set_count_max },
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
     .{ "adapter_count_max", adapter_count_max },
     .{ "adapter_target_count_max", adapter_target_count_max },
@@ -343,5 +364,5 @@ pub const enums = .{
     pipeline.Output,      configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
     configs.MidBlockKind, backend.Compute,       modes.SyncMode,      faults.Fault,
     devices.DeviceKind,   devices.TransportKind, DType,               random.Rng,
-    weights.Component,    adapters.Algorithm,    adapters.DoraNorm,
+    weights.Component,    adapters.Algorithm,    adapters.DoraNorm,   pipeline.Emphasis,
 };

@@ -70,12 +70,14 @@ pub const ClipTextModel = struct {
 
     /// Maps `ids` (batch, 1, tokens, 1) to the hidden state that the UNet reads,
     /// (batch, 1, tokens, hidden_size). `injected`, of that shape, has the embeddings of ids beyond
-    /// the vocabulary, each at its position.
+    /// the vocabulary, each at its position. `clip_skip`: layers left out before that state, as
+    /// diffusers counts.
     pub fn hiddenState(
         model: ClipTextModel,
         ctx: Context,
         ids: Tensor,
         injected: ?Tensor,
+        clip_skip: u32,
     ) Error!Tensor {
         var hidden = try ctx.b.embedTokens(
             ids,
@@ -83,7 +85,7 @@ pub const ClipTextModel = struct {
             model.position_embedding,
             injected,
         );
-        for (model.encoder_layers[0..model.hidden_layer_count]) |layer| {
+        for (model.encoder_layers[0 .. model.hidden_layer_count - clip_skip]) |layer| {
             const next = try layer.forward(ctx, hidden);
             ctx.b.free(hidden);
             hidden = next;
@@ -101,12 +103,15 @@ pub const ClipTextModel = struct {
         ctx: Context,
         hidden_state: Tensor,
         end_indices: Tensor,
+        clip_skip: u32,
     ) Error!Tensor {
         const ends = ends: {
             if (model.final_norm) break :ends try ctx.b.gatherTokens(hidden_state, end_indices);
             var hidden = hidden_state;
-            for (model.encoder_layers[model.hidden_layer_count..]) |layer| {
-                hidden = try layer.forward(ctx, hidden);
+            for (model.encoder_layers[model.hidden_layer_count - clip_skip ..]) |layer| {
+                const next = try layer.forward(ctx, hidden);
+                if (hidden.address != hidden_state.address) ctx.b.free(hidden);
+                hidden = next;
             }
             const normed = try model.final_layer_norm.forward(ctx, hidden);
             if (hidden.address != hidden_state.address) ctx.b.free(hidden);

@@ -53,10 +53,11 @@ pub const TextConfig = extern struct {
         return buffer[0..count];
     }
 
-    /// Tokens of a prompt, the same number for all encoders.
+    /// Tokens of a prompt's chunk, the same number for all encoders; 0 without encoders.
     pub fn tokenCount(config: *const TextConfig) u32 {
         var buffer: [2]*const ClipConfig = undefined;
-        return config.encoders(&buffer)[0].position_count;
+        const present = config.encoders(&buffer);
+        return if (present.len == 0) 0 else present[0].position_count;
     }
 
     /// Channels of the concatenated hidden states.

@@ -180,6 +180,13 @@ pub const clip_keys: AttentionKeys = .{
     .out = "out_proj",
 };
 
+/// One sequence per batch element, all of the same length; or of two lengths, one for each half of
+/// the batch, whose guidance branches have prompts of different lengths.
+pub const Sequences = struct {
+    first: Tensor,
+    second: ?Tensor = null,
+};
+
 /// Multi-head attention: queries from one sequence, keys and values from the same or another.
 pub const Attention = struct {
     to_q: Linear,
@@ -239,15 +246,29 @@ pub const Attention = struct {
         return layer.attend(ctx, x, &.{own}, true, residual);
     }
 
-    /// Attention over another sequence; `keysValues` has computed its `keys_values`.
+    /// Attention over other sequences; `keysValues` has computed their `keys_values`.
     pub fn crossAttention(
         layer: Attention,
         ctx: Context,
         x: Tensor,
-        keys_values: Tensor,
+        keys_values: Sequences,
         residual: Tensor,
     ) Error!Tensor {
-        return layer.attend(ctx, x, &.{keys_values}, false, residual);
+        const second = keys_values.second orelse {
+            return layer.attend(ctx, x, &.{keys_values.first}, false, residual);
+        };
+        const q = try layer.to_q.forward(ctx, x, .{});
+        defer ctx.b.free(q);
+        const attended = try ctx.b.alloc(q.shape, ctx.b.activationType());
+        defer ctx.b.free(attended);
+        const half = q.shape.batch / 2;
+        for ([_]Tensor{ keys_values.first, second }, 0..) |one, i| {
+            const at: u32 = @intCast(i * half);
+            const out = attended.batchSlice(at, half);
+            const heads = layer.head_count;
+            try ctx.b.attentionInto(out, q.batchSlice(at, half), &.{one}, heads, false);
+        }
+        return layer.to_out.forward(ctx, attended, .{ .residual = residual });
     }
 
     /// Returns (batch, 1, tokens, 2 * channels): keys, then values, in one tensor so that the

@@ -54,12 +54,12 @@ pub const Transformer2D = struct {
     }
 
     /// Maps `x` (batch, rows, width, channels) to the same shape. Each of `prompt_keys_values` is
-    /// (batch, 1, tokens, 2 * channels).
+    /// (batch, 1, tokens, 2 * channels), or half of it.
     pub fn forward(
         model: Transformer2D,
         ctx: Context,
         x: Tensor,
-        prompt_keys_values: []const Tensor,
+        prompt_keys_values: []const layers.Sequences,
     ) Error!Tensor {
         const normed = try model.norm.forward(ctx, x, .none);
         var hidden = try model.proj_in.forward(ctx, normed, .{});
@@ -112,7 +112,7 @@ pub const BasicTransformerBlock = struct {
         block: BasicTransformerBlock,
         ctx: Context,
         x: Tensor,
-        prompt_keys_values: Tensor,
+        prompt_keys_values: layers.Sequences,
     ) Error!Tensor {
         const normed1 = try block.norm1.forward(ctx, x);
         const hidden1 = try block.attn1.selfAttention(ctx, normed1, x);

@@ -8,6 +8,7 @@ const Allocator = std.mem.Allocator;
 const Tensor = @import("../tensor.zig").Tensor;
 const weights = @import("../weights.zig");
 const View = weights.View;
+const Backend = @import("../backend.zig").Backend;
 const Exchange = @import("../patch/exchange.zig").Exchange;
 const layers = @import("layers.zig");
 const Context = layers.Context;
@@ -25,8 +26,24 @@ const Transformer2D = transformers.Transformer2D;
 pub const Conditioning = struct {
     /// Embedding of pooled prompt and time ids, (batch, 1, 1, time_embed_dim).
     addition: Tensor,
-    /// Keys and values of every cross-attention, each (batch, 1, tokens, 2 * channels).
-    keys_values: []Tensor,
+    /// Keys and values of every cross-attention, (batch, 1, tokens, 2 * channels).
+    keys_values: []layers.Sequences,
+
+    pub fn free(conditioning: Conditioning, b: Backend) void {
+        for (conditioning.keys_values) |sequences| {
+            b.free(sequences.first);
+            if (sequences.second) |second| b.free(second);
+        }
+        b.free(conditioning.addition);
+    }
+
+    /// Tokens that each half of the batch attends to; the second is 0 where all have the first.
+    pub fn tokenCounts(conditioning: Conditioning) [2]u32 {
+        if (conditioning.keys_values.len == 0) return .{ 0, 0 };
+        const sequences = conditioning.keys_values[0];
+        const second = if (sequences.second) |second| second.shape.width else 0;
+        return .{ sequences.first.shape.width, second };
+    }
 };
 
 pub const UNet = struct {
@@ -84,17 +101,17 @@ pub const UNet = struct {
         };
     }
 
-    /// Computes the conditioning, once per prompt. `prompt_embeds` is (batch, 1, tokens,
+    /// Computes the conditioning, once per prompt. `prompt_embeds` are (batch, 1, tokens,
     /// cross_attention_dim), `pooled` (batch, 1, 1, projection_size), `time_ids` (diffusers'
     /// add_time_ids) (batch * time_id_count, 1, 1, 1). `keys_values` has room for
     /// `context_slot_count` tensors.
     pub fn condition(
         model: *const UNet,
         ctx: Context,
-        prompt_embeds: Tensor,
+        prompt_embeds: layers.Sequences,
         pooled: Tensor,
         time_ids: Tensor,
-        keys_values: []Tensor,
+        keys_values: []layers.Sequences,
     ) Error!Conditioning {
         assert(keys_values.len == model.context_slot_count);
         const batch = pooled.shape.batch;
@@ -213,10 +230,17 @@ pub const TimestepEmbedding = struct {
 fn promptKeysValues(
     ctx: Context,
     transformer: Transformer2D,
-    prompt_embeds: Tensor,
-    keys_values: []Tensor,
+    prompt_embeds: layers.Sequences,
+    keys_values: []layers.Sequences,
 ) Error!void {
     for (transformer.transformer_blocks) |block| {
-        keys_values[block.context_slot] = try block.attn2.keysValues(ctx, prompt_embeds);
+        const attention = block.attn2;
+        keys_values[block.context_slot] = .{
+            .first = try attention.keysValues(ctx, prompt_embeds.first),
+            .second = if (prompt_embeds.second) |second|
+                try attention.keysValues(ctx, second)
+            else
+                null,
+        };
     }
 }

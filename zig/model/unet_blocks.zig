@@ -31,7 +31,7 @@ pub const DownBlock = struct {
         ctx: Context,
         x: Tensor,
         time: Tensor,
-        prompt: []const Tensor,
+        prompt: []const layers.Sequences,
         skips: *Skips,
     ) Error!Tensor {
         var hidden = x;
@@ -63,7 +63,7 @@ pub const MidBlock = struct {
         ctx: Context,
         x: Tensor,
         time: Tensor,
-        prompt: []const Tensor,
+        prompt: []const layers.Sequences,
     ) Error!Tensor {
         const first = try block.resnet_0.forward(ctx, x, time);
         const rest = block.attended orelse return first;
@@ -86,7 +86,7 @@ pub const UpBlock = struct {
         ctx: Context,
         x: Tensor,
         time: Tensor,
-        prompt: []const Tensor,
+        prompt: []const layers.Sequences,
         skips: *Skips,
     ) Error!Tensor {
         var hidden = x;

@@ -6,6 +6,8 @@ const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Exchange = @import("../patch/exchange.zig").Exchange;
 const decode = @import("decode.zig");
+const emphasis = @import("emphasis.zig");
+const Sequences = @import("../model/layers.zig").Sequences;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -14,20 +16,33 @@ const vae_tiling = @import("vae_tiling.zig");
 
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
-/// Text encoders: the first prompt to `prompt_embeds` (1, tokens, channels) and `pooled`
-/// (1, projection_size).
-pub fn embedPrompt(rank: *Rank) Error!void {
+/// Text encoders: prompts that take turns in an image, all with as many chunks, to `prompt_embeds`
+/// (prompts, chunks * tokens, channels) and `pooled` (prompts, projection_size).
+pub fn embedPrompts(rank: *Rank) Error!void {
     const c = &rank.model.config;
     const b = rank.b;
-    const shape: Shape = .tokens(1, c.text.tokenCount(), c.unet.cross_attention_dim);
+    const prompts = rank.job.prompts;
+    const prompt_count: u32 = @intCast(prompts.len);
+    const position_count = c.text.tokenCount();
+    const chunk_count = prompts[0].chunkCount(position_count);
+    const channels = c.unet.cross_attention_dim;
+    const shape: Shape = .tokens(prompt_count * chunk_count, position_count, channels);
     const embeds = try b.alloc(shape, b.activationType());
     defer b.free(embeds);
-    const pooled = try b.alloc(.vector(1, c.text.pooledSize()), b.activationType());
+    const pooled_shape: Shape = .vector(prompt_count, c.text.pooledSize());
+    const pooled = try b.alloc(pooled_shape, b.activationType());
     defer b.free(pooled);
-    try text.encode(rank, rank.job.prompts[0], embeds, pooled);
+    const empty = try text.emptyStates(rank, embeds, pooled.batchSlice(0, 1));
+    const states = try rank.arena.alloc(Tensor, prompts.len);
+    for (states, prompts, 0..) |*state, tokens, i| {
+        const at: u32 = @intCast(i);
+        state.* = embeds.batchSlice(at * chunk_count, chunk_count);
+        try text.encode(rank, tokens, state.*, pooled.batchSlice(at, 1));
+    }
+    try emphasis.apply(rank, prompts, states, empty);
     const embeds_out = try rank.result.alloc(f32, .prompt_embeds, shape.elementCount());
     try b.downloadFloats(embeds, embeds_out);
-    const pooled_out = try rank.result.alloc(f32, .pooled, c.text.pooledSize());
+    const pooled_out = try rank.result.alloc(f32, .pooled, pooled_shape.elementCount());
     try b.downloadFloats(pooled, pooled_out);
 }
 
@@ -58,12 +73,12 @@ pub fn predictNoise(rank: *Rank) Error!void {
     @memset(times, job.timestep);
     const timestep = try b.upload(.vector(batch, 1), .f32, std.mem.sliceAsBytes(times));
     defer b.free(timestep);
-    const slots = try rank.arena.alloc(Tensor, rank.model.unet.context_slot_count);
+    const slots = try rank.arena.alloc(Sequences, rank.model.unet.context_slot_count);
     const ctx = rank.context();
     const unet = &rank.model.unet;
-    const conditioning = try unet.condition(ctx, embeds, pooled, time_ids, slots);
-    defer b.free(conditioning.addition);
-    defer for (slots) |tensor| b.free(tensor);
+    const sequences: Sequences = .{ .first = embeds };
+    const conditioning = try unet.condition(ctx, sequences, pooled, time_ids, slots);
+    defer conditioning.free(b);
     const start = rank.begin(.denoise);
     const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning);
     try b.finish();

@@ -19,7 +19,7 @@ const Error = ranks.Error;
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
 /// Runs all steps and returns the latent (images, rows, width, channels), which the caller frees.
-pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
+pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
     const b = rank.b;
     const job = rank.job;
     var state: LatentState = try .init(rank);
@@ -47,7 +47,7 @@ pub fn denoise(rank: *Rank, conditioning: Conditioning) Error!Tensor {
             step,
             state.latent,
             timestep,
-            conditioning,
+            conditionings[job.setOfStep(i)],
         );
         const output = try gather.gatherRows(rank, own, &gather_bytes);
         try state.advance(rank, step, output);
@@ -122,7 +122,9 @@ fn runUnet(
     conditioning: Conditioning,
 ) Error!Tensor {
     const args = .{ rank, step_index, sample, halo, timestep, conditioning };
-    const key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
+    var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
+    key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
+    key.conditioning = rank.job.setOfStep(step_index);
     return rank.b.runGraphed(key, forwardUnet, args);
 }
 

@@ -4,6 +4,7 @@
 const std = @import("std");
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
+const Emphasis = @import("emphasis.zig").Emphasis;
 const Rng = @import("../random.zig").Rng;
 const Stage = @import("../stage.zig").Stage;
 const Adapter = @import("../weights.zig").adapters.Adapter;
@@ -28,15 +29,34 @@ pub const Kind = enum(u32) {
     }
 };
 
-/// A prompt. An id from the vocabulary's size on is a row of the job's injected embeddings.
+/// A prompt in chunks of as many tokens as the encoders have positions, each with its own marks
+/// for beginning and end. An id from the vocabulary's size on is a row of the job's injected
+/// embeddings.
 pub const Tokens = struct {
     ids: []const i32 = &.{},
     ids_2: []const i32 = &.{},
-    /// Index of the end-of-text token, whose state the pooled output is.
+    /// One per id, as `Job.emphasis` applies them; empty where all are 1.
+    weights: []const f32 = &.{},
+    weights_2: []const f32 = &.{},
+    /// Index of the first chunk's end-of-text token, whose state the pooled output is.
     end_index: u32 = 0,
+    /// Layers that the encoders leave out, beyond those that the model's config does.
+    clip_skip: u32 = 0,
+    /// Entries of A1111's schedule that have this prompt, counted in one of the sets that have it:
+    /// so often it counts in the mean (`emphasis.zig`).
+    repeat_count: u32 = 1,
 
-    pub fn eql(a: Tokens, b: Tokens) bool {
-        return a.end_index == b.end_index and
+    pub fn idCount(tokens: *const Tokens) usize {
+        return @max(tokens.ids.len, tokens.ids_2.len);
+    }
+
+    pub fn chunkCount(tokens: *const Tokens, position_count: u32) u32 {
+        return @intCast(tokens.idCount() / position_count);
+    }
+
+    /// Whether the encoders give the same states, weights aside.
+    pub fn encodesAs(a: Tokens, b: Tokens) bool {
+        return a.end_index == b.end_index and a.clip_skip == b.clip_skip and
             std.mem.eql(i32, a.ids, b.ids) and std.mem.eql(i32, a.ids_2, b.ids_2);
     }
 };
@@ -71,10 +91,16 @@ pub const Job = struct {
     bessel_variance: bool = false,
     hooks: Hooks = .{},
     steps: []const StepCoefficients = &.{},
-    /// One per image.
+    /// `setCount` per image, those of an image side by side. All have the same number of chunks.
     prompts: []const Tokens = &.{},
-    /// One per image; null means zeros (`force_zeros_for_empty_prompt`).
+    /// As `prompts`; null means zeros (`force_zeros_for_empty_prompt`).
     negatives: []const ?Tokens = &.{},
+    /// The set of prompts that each step reads, for prompts that change on the way; empty where all
+    /// read the first.
+    step_sets: []const u32 = &.{},
+    emphasis: Emphasis = .original,
+    /// The empty prompt of one chunk, for `Emphasis.interpolate`; else none.
+    empty: []const Tokens = &.{},
     /// All that change the weights while the job runs, in the order of their application.
     adapters: []const Adapter = &.{},
     /// Embeddings of textual inversion, (rows, hidden_size) of each text encoder.
@@ -91,6 +117,35 @@ pub const Job = struct {
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
 
+    /// Sets of prompts; `step_sets` chooses between them.
+    pub fn setCount(job: *const Job) u32 {
+        if (job.kind != .image or job.prompts.len == 0) return 1;
+        return @intCast(job.prompts.len / job.seeds.len);
+    }
+
+    pub fn setOfStep(job: *const Job, step: usize) u32 {
+        return if (job.step_sets.len == 0) 0 else job.step_sets[step];
+    }
+
+    /// Ids of each prompt of a branch, in all chunks; 0 where the job has no prompts yet. Zeros for
+    /// a negative prompt are as long as the prompt, as in diffusers: any length is the same.
+    pub fn idCount(job: *const Job, is_negative: bool) usize {
+        if (is_negative) for (job.negatives) |*maybe| {
+            if (maybe.*) |*tokens| return tokens.idCount();
+        };
+        return if (job.prompts.len == 0) 0 else job.prompts[0].idCount();
+    }
+
+    /// The most that a prompt has.
+    pub fn clipSkip(job: *const Job) u32 {
+        var most: u32 = 0;
+        for (job.prompts) |tokens| most = @max(most, tokens.clip_skip);
+        for (job.negatives) |maybe| if (maybe) |tokens| {
+            most = @max(most, tokens.clip_skip);
+        };
+        return most;
+    }
+
     /// Whether the text encoders read embeddings beside their vocabularies.
     pub fn hasInjected(job: *const Job) bool {
         return job.injected.len > 0 or job.injected_2.len > 0;
@@ -101,8 +156,9 @@ pub const Job = struct {
         var fewer = job.*;
         fewer.seeds = job.seeds[0..count];
         fewer.guidance_scales = job.guidance_scales[0..@min(count, job.guidance_scales.len)];
-        fewer.prompts = job.prompts[0..@min(count, job.prompts.len)];
-        fewer.negatives = job.negatives[0..@min(count, job.negatives.len)];
+        const prompt_count = count * job.setCount();
+        fewer.prompts = job.prompts[0..@min(prompt_count, job.prompts.len)];
+        fewer.negatives = job.negatives[0..@min(prompt_count, job.negatives.len)];
         return fewer;
     }
 

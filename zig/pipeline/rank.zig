@@ -61,8 +61,8 @@ pub const Rank = struct {
     exchange: *Exchange,
     /// The VAE's exchange, with all ranks: the VAE has no guidance branches.
     vae_exchange: *Exchange,
-    /// Conditioning of every rank.
-    prompts: []Conditioning,
+    /// Conditionings of every rank, one per set of prompts.
+    prompts: [][]Conditioning,
     transport: Transport,
     diagnostics: *Diagnostics,
     /// Host memory of this rank (noise, staging buffers); the caller frees it after the job.

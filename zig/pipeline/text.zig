@@ -1,6 +1,11 @@
-//! The text stage: runs the text encoders on the prompts, then computes the keys and values of
-//! every cross-attention for a rank's guidance branches. It runs once per batch, before the
-//! denoising loop; images with the same prompt share one run of the encoders.
+//! The text stage: runs the text encoders on the prompts, chunk by chunk, then computes the keys
+//! and values of every cross-attention for a rank's guidance branches. It runs once per batch,
+//! before the denoising loop; images with the same prompt share one run of the encoders. A job
+//! whose prompts change on the way has several sets of them, each with a conditioning of its own.
+//!
+//! A branch attends to its own prompt's tokens alone, however long the other's is. ComfyUI and
+//! Forge repeat both to a common length, which gives the same attention; A1111 runs the branches
+//! one after the other (its option to pad conditionings adds empty chunks, and changes the image).
 //!
 //! All patches of a branch need the same conditioning. On GPUs each rank computes its own, in
 //! parallel. On the CPU ranks may share cores, so only the rank of the first patch computes it and
@@ -9,7 +14,9 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const backend = @import("../backend.zig");
+const Backend = backend.Backend;
 const GraphKey = backend.GraphKey;
+const emphasis = @import("emphasis.zig");
 const ClipTextModel = @import("../model.zig").ClipTextModel;
 const Conditioning = @import("../model/unet.zig").Conditioning;
 const Job = @import("job.zig").Job;
@@ -17,12 +24,14 @@ const Tokens = @import("job.zig").Tokens;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
+const Sequences = @import("../model/layers.zig").Sequences;
 const Scratch = @import("../scratch.zig").Scratch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 
-/// Computes the conditioning of this rank's branches; `free` releases it after the last step.
-pub fn condition(rank: *Rank) Error!Conditioning {
+/// Computes the conditionings of this rank's branches, one per set of prompts; `free` releases them
+/// after the last step.
+pub fn condition(rank: *Rank) Error![]const Conditioning {
     if (!isShared(rank)) return make(rank);
     if (isMaker(rank)) {
         _ = try make(rank);
@@ -37,14 +46,14 @@ pub fn condition(rank: *Rank) Error!Conditioning {
     return rank.prompts[rank.exchange.rank_first];
 }
 
-pub fn free(rank: *Rank, conditioning: Conditioning) void {
+pub fn free(rank: *Rank, conditionings: []const Conditioning) void {
     if (isShared(rank) and !isMaker(rank)) return;
-    for (conditioning.keys_values) |tensor| rank.b.free(tensor);
-    rank.b.free(conditioning.addition);
+    for (conditionings) |conditioning| conditioning.free(rank.b);
 }
 
-/// Runs the text encoders on one prompt. Writes `embeds` (1, 1, tokens, channels of all encoders)
-/// and `pooled` (1, 1, 1, projection_size); zeros where `tokens` is null.
+/// Runs the text encoders on one prompt. Writes `embeds` (chunks, 1, positions, channels of all
+/// encoders) and `pooled` (1, 1, 1, projection_size), that of the first chunk; zeros where `tokens`
+/// is null. Weights are not applied yet.
 pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error!void {
     const b = rank.b;
     const tokens = maybe orelse {
@@ -54,41 +63,25 @@ pub fn encode(rank: *Rank, maybe: ?Tokens, embeds: Tensor, pooled: Tensor) Error
         try b.write(pooled, zeros[0..pooled.byteCount()]);
         return;
     };
-    const model = rank.model;
-    var states: [2]Tensor = undefined;
-    var count: usize = 0;
-    defer for (states[0..count]) |state| b.free(state);
-    if (model.text_encoder) |*encoder| {
-        states[count] = try hiddenState(rank, .text_encoder, encoder, .{
-            .ids = tokens.ids,
-            .rows = rank.job.injected,
-        });
-        count += 1;
+    for (0..embeds.shape.batch) |chunk| {
+        const target = embeds.batchSlice(@intCast(chunk), 1);
+        try encodeChunk(rank, &tokens, chunk, target, if (chunk == 0) pooled else null);
     }
-    if (model.text_encoder_2) |*encoder| {
-        states[count] = try hiddenState(rank, .text_encoder_2, encoder, .{
-            .ids = tokens.ids_2,
-            .rows = rank.job.injected_2,
-        });
-        count += 1;
-    }
-    if (count == 1) {
-        try b.copy(embeds, states[0]);
-    } else {
-        const joined = try b.concatChannels(states[0..count]);
-        defer b.free(joined);
-        try b.copy(embeds, joined);
-    }
-    const pooling = switch (model.config.text.pooled_from) {
-        .text_encoder => states[0],
-        .text_encoder_2 => states[count - 1],
-    };
-    const projected = try poolHidden(rank, pooling, tokens.end_index);
-    defer b.free(projected);
-    try b.copy(pooled, projected);
     if (!try b.isFinite(embeds) or !try b.isFinite(pooled)) {
         return rank.notFinite("The text encoders gave", .{});
     }
+}
+
+/// The states of the job's empty prompt on the host, where it has one; `embeds` and `pooled` are
+/// overwritten on the way.
+pub fn emptyStates(rank: *Rank, embeds: Tensor, pooled: Tensor) Error![]const f32 {
+    if (rank.job.empty.len == 0) return &.{};
+    const states = embeds.batchSlice(0, 1);
+    try encode(rank, rank.job.empty[0], states, pooled);
+    if (rank.isPlanning()) return &.{};
+    const values = try rank.arena.alloc(f32, states.shape.elementCount());
+    try rank.b.downloadFloats(states, values);
+    return values;
 }
 
 // --- internal ---
@@ -101,46 +94,232 @@ fn isMaker(rank: *const Rank) bool {
     return rank.exchange.index == 0;
 }
 
-/// Computes the conditioning of a batch: all images of the first branch, then of the second.
-fn make(rank: *Rank) Error!Conditioning {
+/// One chunk of a prompt to `embeds` (1, 1, positions, channels), and its pooled output.
+fn encodeChunk(
+    rank: *Rank,
+    tokens: *const Tokens,
+    chunk: usize,
+    embeds: Tensor,
+    maybe_pooled: ?Tensor,
+) Error!void {
+    const b = rank.b;
+    const model = rank.model;
+    const count: usize = embeds.shape.width;
+    var states: [2]Tensor = undefined;
+    var state_count: usize = 0;
+    defer for (states[0..state_count]) |state| b.free(state);
+    if (model.text_encoder) |*encoder| {
+        states[state_count] = try hiddenState(rank, .text_encoder, encoder, .{
+            .ids = tokens.ids[chunk * count ..][0..count],
+            .rows = rank.job.injected,
+            .clip_skip = tokens.clip_skip,
+        });
+        state_count += 1;
+    }
+    if (model.text_encoder_2) |*encoder| {
+        states[state_count] = try hiddenState(rank, .text_encoder_2, encoder, .{
+            .ids = tokens.ids_2[chunk * count ..][0..count],
+            .rows = rank.job.injected_2,
+            .clip_skip = tokens.clip_skip,
+        });
+        state_count += 1;
+    }
+    if (state_count == 1) {
+        try b.copy(embeds, states[0]);
+    } else {
+        const joined = try b.concatChannels(states[0..state_count]);
+        defer b.free(joined);
+        try b.copy(embeds, joined);
+    }
+    const pooled = maybe_pooled orelse return;
+    const pooling = switch (model.config.text.pooled_from) {
+        .text_encoder => states[0],
+        .text_encoder_2 => states[state_count - 1],
+    };
+    const projected = try poolHidden(rank, pooling, tokens);
+    defer b.free(projected);
+    try b.copy(pooled, projected);
+}
+
+/// Where the prompts of a batch and rank are: all images of the first branch, then of the second.
+const Places = struct {
+    job: *const Job,
+    image_count: u32,
+    /// Of the rank, and the first of them.
+    branch_count: u32,
+    branch_first: usize,
+    /// Chunks of a prompt of each branch.
+    chunk_counts: [2]u32,
+
+    fn of(rank: *const Rank) Places {
+        const job = rank.job;
+        const position_count = rank.model.config.text.tokenCount();
+        var places: Places = .{
+            .job = job,
+            .image_count = @intCast(job.seeds.len),
+            .branch_count = rank.layout.branchesPerRank(),
+            .branch_first = rank.layout.branchFirst(rank.index),
+            .chunk_counts = undefined,
+        };
+        for (0..places.branch_count) |i| {
+            const ids = job.idCount(places.isNegative(i));
+            places.chunk_counts[i] = @intCast(@max(1, ids / position_count));
+        }
+        return places;
+    }
+
+    /// With guidance the negative branch comes first.
+    fn isNegative(places: *const Places, i: usize) bool {
+        return places.job.branch_count == 2 and places.branch_first + i == 0;
+    }
+
+    /// Whether the branches need tensors of their own.
+    fn isRagged(places: *const Places) bool {
+        return places.branch_count == 2 and places.chunk_counts[0] != places.chunk_counts[1];
+    }
+
+    /// The prompt of an image in a set; null for zeros.
+    fn tokens(places: *const Places, i: usize, image: usize, set: usize) ?Tokens {
+        const at = image * places.job.setCount() + set;
+        return if (places.isNegative(i)) places.job.negatives[at] else places.job.prompts[at];
+    }
+};
+
+/// What the text encoders give for one set of prompts.
+const Encoded = struct {
+    /// (prompts * chunks, 1, positions, channels) of both branches, or of each.
+    embeds: [2]Tensor,
+    embeds_count: u32,
+    pooled: Tensor,
+
+    fn alloc(rank: *Rank, places: *const Places) Error!Encoded {
+        const b = rank.b;
+        const c = &rank.model.config;
+        const images = places.image_count;
+        const dtype = b.activationType();
+        var encoded: Encoded = .{
+            .embeds = undefined,
+            .embeds_count = if (places.isRagged()) 2 else 1,
+            .pooled = undefined,
+        };
+        const prompt_count = places.branch_count * images / encoded.embeds_count;
+        for (0..encoded.embeds_count) |i| {
+            const chunk_count = prompt_count * places.chunk_counts[i];
+            encoded.embeds[i] = try b.alloc(
+                .tokens(chunk_count, c.text.tokenCount(), c.unet.cross_attention_dim),
+                dtype,
+            );
+        }
+        const pooled_shape: Shape = .vector(places.branch_count * images, c.text.pooledSize());
+        encoded.pooled = try b.alloc(pooled_shape, dtype);
+        return encoded;
+    }
+
+    fn free(encoded: *const Encoded, b: Backend) void {
+        for (encoded.embeds[0..encoded.embeds_count]) |tensor| b.free(tensor);
+        b.free(encoded.pooled);
+    }
+
+    /// States of one prompt.
+    fn embedsOf(encoded: *const Encoded, places: *const Places, i: usize, image: usize) Tensor {
+        const chunk_count = places.chunk_counts[i];
+        const before = if (encoded.embeds_count == 2) 0 else i * places.image_count;
+        const which = if (encoded.embeds_count == 2) i else 0;
+        const first: u32 = @intCast((before + image) * chunk_count);
+        return encoded.embeds[which].batchSlice(first, chunk_count);
+    }
+
+    fn pooledOf(encoded: *const Encoded, places: *const Places, i: usize, image: usize) Tensor {
+        return encoded.pooled.batchSlice(@intCast(i * places.image_count + image), 1);
+    }
+
+    /// One sequence per prompt, its chunks one after the other.
+    fn sequences(encoded: *const Encoded, places: *const Places) Sequences {
+        var joined: [2]Tensor = encoded.embeds;
+        for (joined[0..encoded.embeds_count], 0..) |*tensor, i| {
+            const chunk_count = places.chunk_counts[i];
+            tensor.shape.batch /= chunk_count;
+            tensor.shape.width *= chunk_count;
+        }
+        return .{
+            .first = joined[0],
+            .second = if (encoded.embeds_count == 2) joined[1] else null,
+        };
+    }
+};
+
+/// Computes the conditionings of a batch.
+fn make(rank: *Rank) Error![]const Conditioning {
     const b = rank.b;
     const job = rank.job;
-    const c = &rank.model.config;
-    const images: u32 = @intCast(job.seeds.len);
-    const branch_count = rank.layout.branchesPerRank();
-    const batch = branch_count * images;
-    const token_count = c.text.tokenCount();
-    const dtype = b.activationType();
-    const embeds = try b.alloc(.tokens(batch, token_count, c.unet.cross_attention_dim), dtype);
-    defer b.free(embeds);
-    const pooled = try b.alloc(.vector(batch, c.text.pooledSize()), dtype);
-    defer b.free(pooled);
-    for (0..branch_count) |i| {
-        // With guidance the negative branch comes first.
-        const branch = rank.layout.branchFirst(rank.index) + i;
-        const is_negative = job.branch_count == 2 and branch == 0;
-        const first: u32 = @intCast(i * images);
-        for (0..images) |image| {
-            const at: u32 = @intCast(first + image);
-            const embeds_one = embeds.batchSlice(at, 1);
-            const pooled_one = pooled.batchSlice(at, 1);
-            const tokens = tokensOf(job, image, is_negative);
-            if (firstWith(job, image, is_negative)) |same| {
-                const known: u32 = @intCast(first + same);
-                try b.copy(embeds_one, embeds.batchSlice(known, 1));
-                try b.copy(pooled_one, pooled.batchSlice(known, 1));
-            } else try encode(rank, tokens, embeds_one, pooled_one);
-        }
+    const places: Places = .of(rank);
+    const sets = try rank.arena.alloc(Encoded, job.setCount());
+    for (sets) |*set| set.* = try .alloc(rank, &places);
+    defer for (sets) |*set| set.free(b);
+    const first = &sets[0];
+    const empty = try emptyStates(
+        rank,
+        first.embedsOf(&places, 0, 0),
+        first.pooledOf(&places, 0, 0),
+    );
+    for (0..places.branch_count) |i| {
+        try encodeBranch(rank, &places, i, sets);
+        try weighBranch(rank, &places, i, sets, empty);
     }
-    const id_count = c.unet.time_id_count;
+    const batch = places.branch_count * places.image_count;
+    const id_count = rank.model.config.unet.time_id_count;
     const ids = try rank.arena.alloc(f32, batch * id_count);
     for (0..batch) |i| @memcpy(ids[i * id_count ..][0..id_count], job.time_ids[0..id_count]);
     const time_ids = try b.upload(.vector(batch * id_count, 1), .f32, std.mem.sliceAsBytes(ids));
     defer b.free(time_ids);
-    const own = &rank.prompts[rank.index];
-    const ctx = rank.context();
-    own.* = try rank.model.unet.condition(ctx, embeds, pooled, time_ids, own.keys_values);
-    return own.*;
+    const own = rank.prompts[rank.index];
+    const unet = &rank.model.unet;
+    for (own, sets) |*out, *set| {
+        const embeds = set.sequences(&places);
+        out.* =
+            try unet.condition(rank.context(), embeds, set.pooled, time_ids, out.keys_values);
+    }
+    return own;
+}
+
+/// Runs the encoders once for each different prompt of a branch.
+fn encodeBranch(rank: *Rank, places: *const Places, i: usize, sets: []const Encoded) Error!void {
+    for (0..places.image_count * sets.len) |at| {
+        const image, const set = .{ at / sets.len, at % sets.len };
+        const embeds = sets[set].embedsOf(places, i, image);
+        const pooled = sets[set].pooledOf(places, i, image);
+        const tokens = places.tokens(i, image, set);
+        const same: ?usize = for (0..at) |earlier| {
+            const other = places.tokens(i, earlier / sets.len, earlier % sets.len);
+            if (tokens == null and other == null) break earlier;
+            if (tokens != null and other != null and tokens.?.encodesAs(other.?)) break earlier;
+        } else null;
+        if (same) |earlier| {
+            const known = &sets[earlier % sets.len];
+            try rank.b.copy(embeds, known.embedsOf(places, i, earlier / sets.len));
+            try rank.b.copy(pooled, known.pooledOf(places, i, earlier / sets.len));
+        } else try encode(rank, tokens, embeds, pooled);
+    }
+}
+
+/// Applies the weights to the prompts of a branch, image by image.
+fn weighBranch(
+    rank: *Rank,
+    places: *const Places,
+    i: usize,
+    sets: []const Encoded,
+    empty: []const f32,
+) Error!void {
+    const tokens = try rank.arena.alloc(Tokens, sets.len);
+    const states = try rank.arena.alloc(Tensor, sets.len);
+    for (0..places.image_count) |image| {
+        for (sets, tokens, states, 0..) |*set, *one, *state, number| {
+            // Zeros have no weights.
+            one.* = places.tokens(i, image, number) orelse .{};
+            state.* = set.embedsOf(places, i, image);
+        }
+        try emphasis.apply(rank, tokens, states, empty);
+    }
 }
 
 /// What one text encoder reads.
@@ -148,6 +327,7 @@ const EncoderInput = struct {
     ids: []const i32,
     /// The job's embeddings for this encoder.
     rows: []const f32,
+    clip_skip: u32,
 
     /// (tokens, channels): the row of each id beyond the vocabulary at its position, else zeros.
     fn place(
@@ -183,13 +363,14 @@ fn hiddenState(
     defer b.free(ids);
     var key: GraphKey = .of(network, ids, .{});
     key.has_injected = rank.job.hasInjected();
+    key.clip_skip = input.clip_skip;
     const vocabulary_count, const channels = encoder.token_embedding.shape[0..2].*;
     const injected: ?Tensor = if (key.has_injected) try b.uploadFloats(
         shape.withChannels(channels),
         try input.place(rank.arena, vocabulary_count, channels),
     ) else null;
     defer if (injected) |tensor| b.free(tensor);
-    return b.runGraphed(key, runEncoder, .{ rank, encoder, ids, injected });
+    return b.runGraphed(key, runEncoder, .{ rank, encoder, ids, injected, input.clip_skip });
 }
 
 fn runEncoder(
@@ -197,42 +378,28 @@ fn runEncoder(
     encoder: *const ClipTextModel,
     ids: Tensor,
     injected: ?Tensor,
+    clip_skip: u32,
 ) Error!Tensor {
-    return encoder.hiddenState(rank.context(), ids, injected);
+    return encoder.hiddenState(rank.context(), ids, injected, clip_skip);
 }
 
 /// The pooled output. The end-of-text token's position differs between prompts, so it is uploaded
 /// before the graph is launched and not captured in it.
-fn poolHidden(rank: *Rank, hidden: Tensor, end_index: u32) Error!Tensor {
-    const bytes = std.mem.asBytes(&end_index);
+fn poolHidden(rank: *Rank, hidden: Tensor, tokens: *const Tokens) Error!Tensor {
+    const bytes = std.mem.asBytes(&tokens.end_index);
     const ends = try rank.b.upload(.vector(1, 1), .i32, bytes);
     defer rank.b.free(ends);
     var key: GraphKey = .of(.text_projection, hidden, .{});
     // Decides which blocks of scratch are in use.
     key.has_injected = rank.job.hasInjected();
-    return rank.b.runGraphed(key, runPooled, .{ rank, hidden, ends });
+    key.clip_skip = tokens.clip_skip;
+    return rank.b.runGraphed(key, runPooled, .{ rank, hidden, ends, tokens.clip_skip });
 }
 
-fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor) Error!Tensor {
+fn runPooled(rank: *Rank, hidden: Tensor, ends: Tensor, clip_skip: u32) Error!Tensor {
     const encoder = switch (rank.model.config.text.pooled_from) {
         .text_encoder => rank.model.text_encoder.?,
         .text_encoder_2 => rank.model.text_encoder_2.?,
     };
-    return encoder.pooled(rank.context(), hidden, ends);
-}
-
-/// The prompt, or the negative prompt, of an image; null for zeros.
-fn tokensOf(job: *const Job, image: usize, is_negative: bool) ?Tokens {
-    return if (is_negative) job.negatives[image] else job.prompts[image];
-}
-
-/// The first image before `image` with the same text; null for none.
-fn firstWith(job: *const Job, image: usize, is_negative: bool) ?usize {
-    const tokens = tokensOf(job, image, is_negative);
-    for (0..image) |earlier| {
-        const other = tokensOf(job, earlier, is_negative);
-        if (tokens == null and other == null) return earlier;
-        if (tokens != null and other != null and tokens.?.eql(other.?)) return earlier;
-    }
-    return null;
+    return encoder.pooled(rank.context(), hidden, ends, clip_skip);
 }

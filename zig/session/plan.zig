@@ -45,6 +45,10 @@ pub const Key = struct {
     wants_decoded: bool,
     has_negative: bool,
     has_injected: bool,
+    /// Of each branch's prompts: ids, which are as many in every prompt of it.
+    prompt_ids: [2]usize,
+    prompt_count: usize,
+    clip_skip: u32,
     /// Of a component's own job.
     batch: u32,
     prompt_embeds_len: usize,
@@ -65,6 +69,9 @@ pub const Key = struct {
                 if (tokens != null) break true;
             } else false,
             .has_injected = job.hasInjected(),
+            .prompt_ids = .{ job.idCount(false), job.idCount(true) },
+            .prompt_count = job.prompts.len,
+            .clip_skip = job.clipSkip(),
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };
@@ -222,7 +229,7 @@ const DryRun = struct {
             .scratch = .planning(),
         };
         errdefer dry_run.arena.deinit();
-        try completeJob(dry_run.arena.allocator(), &dry_run.job, &planner.model.config);
+        try completeJob(dry_run.arena.allocator(), &dry_run.job);
         return dry_run;
     }
 
@@ -247,8 +254,9 @@ const DryRun = struct {
             index,
             lists,
         );
-        const prompts = try arena.alloc(pipeline.Conditioning, plan.layout.rank_count);
-        prompts[index] = try rank_states.emptyConditioning(arena, shape.context_slot_count);
+        const prompts = try arena.alloc([]pipeline.Conditioning, plan.layout.rank_count);
+        const slot_count = shape.context_slot_count;
+        prompts[index] = try rank_states.emptyConditionings(arena, slot_count, &dry_run.job);
         const b: backend.Backend = .{
             .scratch = &dry_run.scratch,
             .device = .{ .plan = dry_run.device },
@@ -283,6 +291,8 @@ pub const First = struct {
     split_batch: bool,
     image_count: u32,
     vae_tile_latent: u32,
+    /// Of a prompt: one chunk.
+    token_count: u32,
 
     /// To be freed by `deinit`.
     pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
@@ -296,17 +306,19 @@ pub const First = struct {
             .vae_tile_latent = first.vae_tile_latent,
         };
         errdefer result.deinit();
-        result.seeds = try result.arena.allocator().alloc(u64, first.image_count);
+        const arena = result.arena.allocator();
+        result.seeds = try arena.alloc(u64, first.image_count);
+        const ids = try arena.alloc(i32, first.token_count);
+        @memset(ids, 0);
+        const prompts = try arena.alloc(pipeline.Tokens, first.image_count);
+        @memset(prompts, .{ .ids = ids, .ids_2 = ids });
+        result.prompts = prompts;
         return result;
     }
 };
 
 /// A dry run needs the shape of every input, one step, and no values.
-fn completeJob(
-    arena: Allocator,
-    job: *Job,
-    config: *const models.ModelConfig,
-) Allocator.Error!void {
+fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
     if (job.steps.len > 1) job.steps = job.steps[0..1];
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
@@ -314,14 +326,9 @@ fn completeJob(
         step.* = std.mem.zeroes(StepCoefficients);
         job.steps = step[0..1];
     }
-    if (job.prompts.len > 0) return;
-    const ids = try arena.alloc(i32, config.text.tokenCount());
-    @memset(ids, 0);
-    const prompts = try arena.alloc(pipeline.Tokens, job.seeds.len);
-    const negatives = try arena.alloc(?pipeline.Tokens, job.seeds.len);
-    @memset(prompts, .{ .ids = ids, .ids_2 = ids });
-    @memset(negatives, .{ .ids = ids, .ids_2 = ids });
-    job.prompts = prompts;
+    if (job.negatives.len > 0) return;
+    const negatives = try arena.alloc(?pipeline.Tokens, job.prompts.len);
+    for (negatives, job.prompts) |*negative, tokens| negative.* = tokens;
     job.negatives = negatives;
 }
 

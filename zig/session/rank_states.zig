@@ -14,7 +14,7 @@ const Layout = @import("../patch/layout.zig").Layout;
 const DeviceBuffers = @import("../patch/device_buffers.zig").DeviceBuffers;
 const modes = @import("../patch/sync_mode.zig");
 const slots = @import("../patch/slots.zig");
-const Tensor = @import("../tensor.zig").Tensor;
+const Sequences = @import("../model/layers.zig").Sequences;
 
 /// What the exchanges of a job have in common.
 pub const Shape = struct {
@@ -41,8 +41,9 @@ pub const Exchanges = struct { unet: Exchange, vae: Exchange };
 pub const RankStates = struct {
     unet: []Exchange,
     vae: []Exchange,
-    /// Written by `text.zig`, in room for every cross-attention's keys and values.
-    prompts: []Conditioning,
+    /// Of each rank, one per set of the job's prompts: written by `text.zig`, in room for every
+    /// cross-attention's keys and values.
+    prompts: [][]Conditioning,
 
     /// All in `arena`. `slot_lists` are the plan's, of every rank.
     pub fn init(
@@ -55,13 +56,13 @@ pub const RankStates = struct {
         const states: RankStates = .{
             .unet = try arena.alloc(Exchange, rank_count),
             .vae = try arena.alloc(Exchange, rank_count),
-            .prompts = try arena.alloc(Conditioning, rank_count),
+            .prompts = try arena.alloc([]Conditioning, rank_count),
         };
         for (slot_lists, 0..) |*lists, i| {
             const exchanges = try exchangesOf(arena, shape, job, @intCast(i), lists);
             states.unet[i] = exchanges.unet;
             states.vae[i] = exchanges.vae;
-            states.prompts[i] = try emptyConditioning(arena, shape.context_slot_count);
+            states.prompts[i] = try emptyConditionings(arena, shape.context_slot_count, job);
         }
         return states;
     }
@@ -107,11 +108,17 @@ pub fn exchangesOf(
     };
 }
 
-pub fn emptyConditioning(arena: Allocator, context_slot_count: u32) Allocator.Error!Conditioning {
-    return .{
+pub fn emptyConditionings(
+    arena: Allocator,
+    context_slot_count: u32,
+    job: *const Job,
+) Allocator.Error![]Conditioning {
+    const conditionings = try arena.alloc(Conditioning, job.setCount());
+    for (conditionings) |*conditioning| conditioning.* = .{
         .addition = undefined,
-        .keys_values = try arena.alloc(Tensor, context_slot_count),
+        .keys_values = try arena.alloc(Sequences, context_slot_count),
     };
+    return conditionings;
 }
 
 // --- internal ---

@@ -43,6 +43,13 @@ pub const GraphKey = struct {
     has_control: bool = false,
     /// Whether a text encoder reads injected embeddings beside its vocabulary.
     has_injected: bool = false,
+    /// Layers that a text encoder leaves out.
+    clip_skip: u32 = 0,
+    /// Tokens that the UNet's cross-attentions read (`Conditioning.tokenCounts`).
+    context_tokens: u32 = 0,
+    context_tokens_second: u32 = 0,
+    /// Which of the job's conditionings: each is at addresses of its own.
+    conditioning: u32 = 0,
 
     pub fn of(network: Network, input: Tensor, step: StepVariant) GraphKey {
         return .{

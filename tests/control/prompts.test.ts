@@ -1,0 +1,217 @@
+/**
+ * How prompts are read: pieces, weights and chunks as A1111 and ComfyUI make them, which texts each
+ * encoder reads, and what is refused or warned about.
+ */
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import fc from "fast-check";
+import type { EmbeddingSource } from "../../src/embeddings/file.ts";
+import { EmbeddingCatalog, EmbeddingTable } from "../../src/embeddings.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { defaultRules, PromptEncoder, type PromptRules } from "../../src/pipeline/prompts.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
+import { parseA1111 } from "../../src/prompt/a1111.ts";
+import { parseComfyui } from "../../src/prompt/comfyui.ts";
+import { piecesOf } from "../../src/prompt/pieces.ts";
+import { asFlag } from "../../src/settings/values.ts";
+import { digestOfIds, digestOfPieces, digestsOf, promptNotes } from "../support/prompt-notes.ts";
+import { refusal } from "../support/refusal.ts";
+
+const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+const prompts = Object.keys(promptNotes.prompts);
+
+/** The embeddings of the reference, of zeros: ids are all that is read here. */
+const catalog = new EmbeddingCatalog(
+  Object.entries(promptNotes.vectors).map(([name, count]): EmbeddingSource => {
+    const rows = new Float32Array(count * model.clip!.hiddenSize);
+    const rows2 = new Float32Array(count * model.clip2.hiddenSize);
+    const read = () => {
+      return { name, path: name, rows, rows2, vectorCount: count, hash: "", warnings: [] };
+    };
+    return { name, path: name, read };
+  }),
+);
+
+function encoderOf(changes: Partial<PromptRules>, ...texts: string[]) {
+  const warnings: string[] = [];
+  const all = { ...defaultRules, ...changes };
+  const pieces = texts.flatMap((text) => piecesOf(text, all.promptSyntax));
+  const embeddings = new EmbeddingTable(catalog, model, new Set(pieces.map(({ text }) => text)));
+  const encoder = new PromptEncoder(model, (sentence) => void warnings.push(sentence), {
+    embeddings,
+    rules: all,
+    naming: asFlag,
+  });
+  return { encoder, warnings };
+}
+
+describe("the tools' own parsers", () => {
+  test("make the same pieces of 300 prompts", () => {
+    expect(prompts.length).toBeGreaterThanOrEqual(290);
+    for (const prompt of prompts) {
+      const { a1111, comfyui } = digestsOf(prompt);
+      expect(digestOfPieces(parseA1111(prompt)), JSON.stringify(prompt)).toBe(a1111);
+      expect(digestOfPieces(parseComfyui(prompt)), JSON.stringify(prompt)).toBe(comfyui);
+    }
+  });
+
+  test.each(["a1111", "comfyui"] as const)("make the same chunks: %s", (promptSyntax) => {
+    for (const prompt of prompts) {
+      if (promptSyntax === "a1111" && /AND|\||:\s*[-+]?[.\d]+\s*\]/.test(prompt)) continue;
+      const names = Object.keys(promptNotes.vectors).join("|");
+      const isMarked = promptSyntax === "comfyui";
+      const word = new RegExp(`(?<![^\\s(])(?:${names})(?![^\\s:),])`, "g");
+      const text = isMarked ? prompt.replace(word, "embedding:$&") : prompt;
+      const { encoder } = encoderOf({ promptSyntax }, text);
+      const { ids, ids2, weights, weights2 } = encoder.prompt(text);
+      const recorded = digestsOf(prompt);
+      const digest = digestOfIds([
+        [ids, weights],
+        [ids2, weights2],
+      ]);
+      const expected = isMarked ? recorded.chunksComfyui : recorded.chunksA1111;
+      if (expected === "-") continue;
+      expect(digest, JSON.stringify(prompt)).toBe(expected);
+    }
+  });
+
+  test("keep the text and give numbers, whatever the text is", () => {
+    const marks = fc.constantFrom(..."()[]:\\|,.1- ab".split(""), "BREAK", ":1.2)", "(a:.5)");
+    const texts = fc.oneof(
+      fc.array(marks, { maxLength: 40 }).map((parts) => parts.join("")),
+      fc.string({ unit: "binary", maxLength: 40 }),
+    );
+    fc.assert(
+      fc.property(texts, fc.constantFrom("a1111", "comfyui", "plain"), (text, syntax) => {
+        const pieces = piecesOf(text, syntax);
+        for (const { weight } of pieces) expect(weight).toBeFinite();
+        // What is left out are brackets, their numbers, backslashes and the space at breaks.
+        const letters = (of: string) => of.replace(/[^\p{L}]/gu, "");
+        expect(letters(pieces.map((piece) => piece.text).join(""))).toBe(letters(text));
+      }),
+    );
+  });
+
+  test("go as deep as a prompt is long", () => {
+    const depth = 3000;
+    const text = `${"(".repeat(depth)}a${")".repeat(depth)}`;
+    expect(parseComfyui(text).map((piece) => piece.text)).toEqual(["a"]);
+    expect(parseA1111(text).map((piece) => piece.text)).toEqual(["a"]);
+  });
+});
+
+describe("a prompt", () => {
+  const long = `${"red ".repeat(80)}circle`;
+
+  test("that is plain is cut after 75 tokens, or read in chunks", () => {
+    const cut = encoderOf({});
+    expect(cut.encoder.prompt(long).ids.length).toBe(77);
+    expect(cut.warnings.join()).toContain('left out: "red red red red red circle"');
+    const whole = encoderOf({ longPrompts: true });
+    const { ids, ids2, weights } = whole.encoder.prompt(long);
+    expect([ids.length, ids2.length, weights]).toEqual([154, 154, undefined]);
+    expect(whole.warnings).toEqual([]);
+    const short = encoderOf({ longPrompts: true }).encoder.prompt("a red circle");
+    expect(short).toEqual(encoderOf({}).encoder.prompt("a red circle"));
+  });
+
+  test("that is plain and looks weighted is read as text, with a warning", () => {
+    const { encoder, warnings } = encoderOf({});
+    encoder.prompt("a (red:1.4) circle");
+    encoder.prompt("a (red) circle, 4:3 \\(a:1.2\\)");
+    expect(warnings).toEqual([
+      'The prompt has "(red:1.4)", which is read as text: --prompt-syntax a1111 or comfyui reads \
+weights.',
+    ]);
+  });
+
+  test("may be another one for the second encoder, in as many chunks", () => {
+    const { encoder } = encoderOf({ promptSyntax: "a1111" });
+    const { ids, ids2, weights, weights2 } = encoder.prompt("(a:1.5)", long);
+    expect(ids.subarray(0, 77)).toEqual(encoder.prompt("a").ids);
+    expect(ids.subarray(77)).toEqual(encoder.prompt("").ids);
+    expect(ids2).toEqual(encoder.prompt(long).ids2);
+    expect([weights?.length, weights2]).toEqual([154, undefined]);
+    expect(encoder.prompt("a", "")).toEqual(encoder.prompt("a"));
+  });
+
+  test("keeps an embedding's vectors in one chunk", () => {
+    const text = `${"red ".repeat(70)}(badmood:1.5)`;
+    for (const changes of [{ promptSyntax: "a1111" as const }, { longPrompts: true }]) {
+      const { encoder } = encoderOf(changes, text);
+      const { ids } = encoder.prompt(text);
+      const first = ids.findIndex((id) => id >= model.clip!.vocabSize);
+      expect(first).toBeGreaterThanOrEqual(78);
+      const vectors = ids.subarray(first, first + promptNotes.vectors.badmood!);
+      expect([...vectors].every((id) => id >= model.clip!.vocabSize)).toBe(true);
+    }
+  });
+
+  test.each(["a AND b", "a [b:c:0.4]", "[a:3]", "[a|b] c"])("%s is refused", async (text) => {
+    const { encoder } = encoderOf({ promptSyntax: "a1111" });
+    const sentence = await refusal(() => encoder.prompt(text), "bad-option");
+    expect(sentence).toContain(", which this version does not read: prompts that are combined");
+  });
+
+  test("without end is refused", async () => {
+    const { encoder } = encoderOf({ longPrompts: true });
+    expect(await refusal(() => encoder.prompt("red ".repeat(5000)), "bad-option")).toBe(
+      "The prompt has 67 chunks of 75 tokens: 64 are possible.",
+    );
+  });
+
+  test("with a weight beyond all numbers is refused", async () => {
+    const { encoder } = encoderOf({ promptSyntax: "comfyui" });
+    expect(await refusal(() => encoder.prompt("(a:1e39)"), "bad-option")).toBe(
+      'The prompt has "a" with a weight of 1e+39.',
+    );
+  });
+});
+
+describe("settings", () => {
+  const plan = (request: object) => planRequest({ prompt: "a", ...request }, model, 1, asFlag);
+  const tokensOf = (request: object) => plan(request).batches[0]!.images[0]!.tokens;
+
+  test("an empty negative prompt is zeros or encoded", () => {
+    const isZeros = (request: object) => tokensOf(request).negative === null;
+    expect([isZeros({}), isZeros({ negativePrompt: "" })]).toEqual([true, false]);
+    expect(isZeros({ negativePrompt: "", emptyNegative: "zeros" })).toBe(true);
+    expect(isZeros({ negativePrompt: "a", emptyNegative: "zeros" })).toBe(false);
+    expect(isZeros({ emptyNegative: "encode" })).toBe(false);
+    expect(plan({ negativePrompt2: "b" }).warnings).toEqual([
+      "--negative-prompt-2 is not used: the negative prompt is zeros.",
+    ]);
+  });
+
+  test("layers are skipped as each tool does", async () => {
+    const skipped = (request: object) => {
+      const { prompt, negative } = tokensOf({ negativePrompt: "b", ...request });
+      return [prompt.clipSkip ?? 0, negative?.clipSkip ?? 0];
+    };
+    expect(skipped({})).toEqual([0, 0]);
+    expect(skipped({ clipSkip: 1 })).toEqual([0, 0]);
+    expect(skipped({ clipSkip: 3 })).toEqual([1, 0]);
+    expect(skipped({ clipSkip: 3, promptSyntax: "comfyui" })).toEqual([1, 1]);
+    expect(skipped({ clipSkip: 3, promptSyntax: "a1111" })).toEqual([0, 0]);
+    expect(plan({ clipSkip: 3, promptSyntax: "a1111" }).warnings).toEqual([
+      "--clip-skip is not used: A1111 ignores it for SDXL.",
+    ]);
+    expect(await refusal(() => plan({ clipSkip: 9 }), "bad-option")).toContain(
+      "--clip-skip must be at most",
+    );
+  });
+
+  test("the empty prompt is there where weights interpolate from it", () => {
+    expect(plan({ promptSyntax: "comfyui" }).emptyTokens).toBeNull();
+    expect(plan({ prompt: "(a)", promptSyntax: "a1111" }).emptyTokens).toBeNull();
+    const { ids } = plan({ prompt: "(a)", promptSyntax: "comfyui" }).emptyTokens!;
+    expect(ids).toEqual(model.tokenizer!.encode("").ids);
+  });
+
+  test("prompts of different lengths are in batches of their own", () => {
+    const long = "red ".repeat(100);
+    const request = { prompt: ["a", "b", long, long, "c"], seeds: [1n, 2n, 3n, 4n, 5n] };
+    const { batches } = plan({ ...request, batchSize: 4, longPrompts: true });
+    expect(batches.map(({ images }) => images.length)).toEqual([2, 2, 1]);
+  });
+});
