@@ -123,8 +123,9 @@ function requestOf(
   const { settings, schedule, wantLatents } = plan;
   return {
     ...settings,
-    prompt: images.map(({ tokens }) => tokens.prompt),
-    negative: guidance ? images.map(({ tokens }) => tokens.negative) : null,
+    prompt: images.flatMap(({ tokens }) => tokens.prompts),
+    negative: guidance ? images.flatMap(({ tokens }) => tokens.negatives) : null,
+    stepSets: images[0]?.tokens.stepSets,
     // Only weights of ComfyUI read it.
     emphasis: plan.emptyTokens === null ? settings.emphasis : "interpolate",
     empty: plan.emptyTokens,

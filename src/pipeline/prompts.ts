@@ -84,7 +84,37 @@ export class PromptEncoder {
     return this.encode(["", ""], "prompt", this.layersSkipped(false));
   }
 
+  /** The same prompts, filled with empty chunks until all have as many. */
+  alike<Tokens extends TokenPair | null>(prompts: readonly Tokens[]): Tokens[] {
+    const length = Math.max(...prompts.map((pair) => pair?.ids2.length ?? 0));
+    return prompts.map((pair) =>
+      pair === null ? pair : { ...pair, ...this.filled(pair, length) },
+    );
+  }
+
   // --- internal ---
+
+  private filled(pair: TokenPair, length: number): TokenPair {
+    const empty = this.empty();
+    const count = (length - pair.ids2.length) / empty.ids2.length;
+    if (count === 0) return pair;
+    const ids = (own: Int32Array, more: Int32Array) =>
+      new Int32Array([
+        ...own,
+        ...Array(count)
+          .fill([...more])
+          .flat(),
+      ]);
+    const weights = (own: Float32Array | undefined) =>
+      own && new Float32Array([...own, ...Array(length - own.length).fill(1)]);
+    return {
+      ...pair,
+      ids: ids(pair.ids, empty.ids),
+      ids2: ids(pair.ids2, empty.ids2),
+      weights: weights(pair.weights),
+      weights2: weights(pair.weights2),
+    };
+  }
 
   /**
    * Layers beyond the one that SDXL leaves out. diffusers' pipeline has its clip_skip for the
@@ -161,7 +191,6 @@ ${this.naming("promptSyntax")} a1111 or comfyui reads weights.`,
 
   private chunks(tokenizer: Tokenizer, text: string, which: 0 | 1, what: string): PromptChunks {
     const { promptSyntax } = this.rules;
-    if (promptSyntax === "a1111") refuseUnread(text, what);
     const parts = piecesOf(text, promptSyntax).flatMap((piece): WeightedPart[] => {
       if (promptSyntax === "a1111" && isBreak(piece)) return ["break"];
       const { weight } = piece;
@@ -183,19 +212,6 @@ ${this.naming("promptSyntax")} a1111 or comfyui reads weights.`,
 }
 
 // --- internal ---
-
-/** Throws "bad-option" for what A1111 reads and this version does not. */
-function refuseUnread(text: string, what: string): void {
-  const [found] = /(?<![\p{L}\p{N}_])AND(?![\p{L}\p{N}_])/u.exec(text) ?? [];
-  const [turns] = /\[[^[\]]*(?:\|[^[\]]*|:\s*[-+]?[.\d]+\s*)\]/.exec(text) ?? [];
-  const unread = found ?? turns;
-  if (unread === undefined) return;
-  throw new BasedXLError(
-    "bad-option",
-    `The ${what} has ${escaped(unread, 60)}, which this version does not read: prompts that are \
-combined by AND, change on the way ([a:b:0.4]) or take turns ([a|b]).`,
-  );
-}
 
 function isWeighed({ weights }: PromptChunks): boolean {
   return weights.some((weight) => weight !== 1);

@@ -138,7 +138,8 @@ export function planRequest(
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
   const sampling = { stepCount, scheduler, timestepSpacing, guidanceScale };
-  const read = readPrompts(asked, given, model, { sampling, files, naming });
+  const evaluations = schedule.steps.length;
+  const read = readPrompts(asked, given, model, { sampling, evaluations, files, naming });
   const { images, loras, embeddings, emptyTokens } = read;
   warnings.push(...read.filesWarnings);
   const complete = {
@@ -230,6 +231,8 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
 
 interface Reading {
   sampling: RecipeRequest;
+  /** Of the model. */
+  evaluations: number;
   files: RequestFiles;
   naming: Naming;
 }
@@ -239,15 +242,21 @@ function readPrompts(
   asked: readonly Omit<PlannedImage, "loras" | "tokens">[],
   given: CheckedSettings,
   model: Model,
-  { sampling, files, naming }: Reading,
+  { sampling, evaluations, files, naming }: Reading,
 ) {
+  const { stepCount } = sampling;
+  const steps = {
+    evaluations,
+    total: stepCount * Math.max(1, Math.round(evaluations / stepCount)),
+  };
   const planner = new LoraPlanner(model, (file) => files.find("lora", file));
   const tagged = withLoras(asked, given.loras, planner, sampling, naming);
   const loras = planner.all();
   const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
-  const texts = textsOf(tagged.images, given.promptSyntax);
+  const texts = textsOf(tagged.images, given.promptSyntax, steps);
   const { embeddings, warnings } = embeddingsOf(texts, model, sources);
-  const tokenized = withTokens(tagged.images, model, { embeddings, rules: given, naming });
+  const encoding = { embeddings, rules: given, naming, steps };
+  const tokenized = withTokens(tagged.images, model, encoding);
   const filesWarnings = [...tagged.warnings, ...warnings];
   return { ...tokenized, loras, embeddings, filesWarnings, textWarnings: tokenized.warnings };
 }

@@ -81,7 +81,7 @@ export interface ImageRequest extends PassedSettings {
    */
   prompt: TokenPair | readonly TokenPair[];
   /** The set of prompts that each step reads; absent where there is one. */
-  stepSets?: readonly number[] | undefined;
+  stepSets?: readonly number[] | null | undefined;
   /** The empty prompt, where `emphasis` is "interpolate"; else absent or null. */
   empty?: TokenPair | null | undefined;
   /** null = an embedding of zeros. Read only with guidance. */

@@ -201,10 +201,12 @@ describe("several images", () => {
       return { ids, ids2: ids, endIndex2: 1 };
     };
     const tokensOfLengths = [
-      { prompt: ofLength(1), negative: null },
-      { prompt: ofLength(1), negative: ofLength(1) },
-      { prompt: ofLength(2), negative: ofLength(1) },
-      { prompt: ofLength(2), negative: ofLength(3) },
+      { prompts: [ofLength(1)], negatives: [null], stepSets: null },
+      { prompts: [ofLength(1)], negatives: [ofLength(1)], stepSets: null },
+      { prompts: [ofLength(2)], negatives: [ofLength(1)], stepSets: null },
+      { prompts: [ofLength(2)], negatives: [ofLength(3)], stepSets: null },
+      { prompts: [ofLength(1), ofLength(1)], negatives: [null, null], stepSets: [0, 1] },
+      { prompts: [ofLength(1), ofLength(1)], negatives: [null, null], stepSets: [1, 0] },
     ];
     const images: fc.Arbitrary<PlannedImage[]> = fc.array(
       fc.record({
@@ -232,9 +234,12 @@ describe("several images", () => {
           for (const { loras } of images) expect(loras).toBe(images[0]!.loras);
           const lengths = (pairs: (TokenPair | null)[]) =>
             new Set(pairs.flatMap((pair) => pair?.ids.length ?? []));
-          expect(lengths(images.map(({ tokens }) => tokens.prompt)).size).toBe(1);
-          const negatives = lengths(images.map(({ tokens }) => tokens.negative));
+          expect(lengths(images.flatMap(({ tokens }) => tokens.prompts)).size).toBe(1);
+          const negatives = lengths(images.flatMap(({ tokens }) => tokens.negatives));
           expect(negatives.size).toBeLessThanOrEqual(1);
+          for (const { tokens } of images) {
+            expect(tokens.stepSets).toEqual(images[0]!.tokens.stepSets);
+          }
         }
       }),
     );

@@ -13,6 +13,7 @@ import { planRequest } from "../../src/pipeline/request.ts";
 import { parseA1111 } from "../../src/prompt/a1111.ts";
 import { parseComfyui } from "../../src/prompt/comfyui.ts";
 import { piecesOf } from "../../src/prompt/pieces.ts";
+import { turnAt, turnsOf } from "../../src/prompt/turns.ts";
 import { asFlag } from "../../src/settings/values.ts";
 import { digestOfIds, digestOfPieces, digestsOf, promptNotes } from "../support/prompt-notes.ts";
 import { refusal } from "../support/refusal.ts";
@@ -57,7 +58,6 @@ describe("the tools' own parsers", () => {
 
   test.each(["a1111", "comfyui"] as const)("make the same chunks: %s", (promptSyntax) => {
     for (const prompt of prompts) {
-      if (promptSyntax === "a1111" && /AND|\||:\s*[-+]?[.\d]+\s*\]/.test(prompt)) continue;
       const names = Object.keys(promptNotes.vectors).join("|");
       const isMarked = promptSyntax === "comfyui";
       const word = new RegExp(`(?<![^\\s(])(?:${names})(?![^\\s:),])`, "g");
@@ -75,6 +75,14 @@ describe("the tools' own parsers", () => {
     }
   });
 
+  test("make the same schedules", () => {
+    for (const prompt of prompts) {
+      const turns = turnsOf(prompt, promptNotes.steps);
+      const digest = digestOfPieces(turns.map(({ text, end }) => ({ text, weight: end })));
+      expect(digest, JSON.stringify(prompt)).toBe(digestsOf(prompt).turns);
+    }
+  });
+
   test("keep the text and give numbers, whatever the text is", () => {
     const marks = fc.constantFrom(..."()[]:\\|,.1- ab".split(""), "BREAK", ":1.2)", "(a:.5)");
     const texts = fc.oneof(
@@ -88,6 +96,9 @@ describe("the tools' own parsers", () => {
         // What is left out are brackets, their numbers, backslashes and the space at breaks.
         const letters = (of: string) => of.replace(/[^\p{L}]/gu, "");
         expect(letters(pieces.map((piece) => piece.text).join(""))).toBe(letters(text));
+        const turns = turnsOf(text, 5);
+        expect(turns.at(-1)?.end).toBe(5);
+        for (const turn of turns) expect(turn.text.length).toBeLessThanOrEqual(text.length);
       }),
     );
   });
@@ -97,6 +108,7 @@ describe("the tools' own parsers", () => {
     const text = `${"(".repeat(depth)}a${")".repeat(depth)}`;
     expect(parseComfyui(text).map((piece) => piece.text)).toEqual(["a"]);
     expect(parseA1111(text).map((piece) => piece.text)).toEqual(["a"]);
+    expect(turnsOf(text.replaceAll("(", "[").replaceAll(")", ":3]"), 5)).toHaveLength(2);
   });
 });
 
@@ -147,12 +159,6 @@ weights.',
     }
   });
 
-  test.each(["a AND b", "a [b:c:0.4]", "[a:3]", "[a|b] c"])("%s is refused", async (text) => {
-    const { encoder } = encoderOf({ promptSyntax: "a1111" });
-    const sentence = await refusal(() => encoder.prompt(text), "bad-option");
-    expect(sentence).toContain(", which this version does not read: prompts that are combined");
-  });
-
   test("without end is refused", async () => {
     const { encoder } = encoderOf({ longPrompts: true });
     expect(await refusal(() => encoder.prompt("red ".repeat(5000)), "bad-option")).toBe(
@@ -168,12 +174,66 @@ weights.',
   });
 });
 
+describe("prompts that change on the way", () => {
+  const tokensOf = (prompt: string, more: object = {}) => {
+    const request = { prompt, stepCount: 10, promptSyntax: "a1111" as const, ...more };
+    return planRequest(request, model, 1, asFlag).batches[0]!.images[0]!.tokens;
+  };
+  const own = (prompt: string) => tokensOf(prompt).prompts[0]!.ids;
+
+  test("give each step its own, and one step more to the first, as A1111 does", () => {
+    expect(turnsOf("[a:b:0.4]", 10)).toEqual([
+      { text: "a", end: 4 },
+      { text: "b", end: 10 },
+    ]);
+    expect([0, 4, 5, 9].map((step) => turnAt(turnsOf("[a:b:0.4]", 10), step))).toEqual([
+      0, 0, 1, 1,
+    ]);
+    const { prompts, negatives, stepSets } = tokensOf("a [b:c:0.4]");
+    expect(stepSets).toEqual([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    expect(prompts.map(({ ids }) => ids)).toEqual([own("a b"), own("a c")]);
+    expect(negatives).toEqual([null, null]);
+    expect(tokensOf("[a|b]").stepSets).toEqual([0, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+  });
+
+  test("and negative prompts that do have a set for each pair, in which each counts once", () => {
+    const tokens = tokensOf("[a:b:0.4]", { negativePrompt: "[c:d:0.6]", guidanceScale: 5 });
+    expect(tokens.stepSets).toEqual([0, 0, 0, 0, 0, 1, 1, 2, 2, 2]);
+    expect(tokens.prompts.map(({ repeatCount }) => repeatCount)).toEqual([1, 1, 0]);
+    expect(tokens.negatives.map((pair) => pair?.repeatCount)).toEqual([1, 0, 1]);
+    // The last entry counts in the mean of A1111, but no step reads it.
+    expect(tokensOf("[a:b:9]").prompts.map(({ repeatCount }) => repeatCount)).toEqual([1, 1]);
+    expect(tokensOf("[a|b]").prompts.map(({ repeatCount }) => repeatCount)).toEqual([5, 5]);
+  });
+
+  test("have as many chunks in every step", () => {
+    const { prompts } = tokensOf(`[${"red ".repeat(80)}:(b:1.2):0.5]`);
+    expect(prompts.map(({ ids, weights }) => [ids.length, weights?.length])).toEqual([
+      [154, undefined],
+      [154, 154],
+    ]);
+    expect(prompts[1]!.ids.subarray(77)).toEqual(own(""));
+  });
+
+  test("are text in other syntaxes, and AND is refused", async () => {
+    expect(tokensOf("[a|b]", { promptSyntax: "comfyui" }).stepSets).toBeNull();
+    expect(tokensOf("a AND b", { promptSyntax: "plain" }).stepSets).toBeNull();
+    expect(await refusal(() => tokensOf("a AND b"), "bad-option")).toBe(
+      '--prompt combines prompts by AND, which this version does not do: write them as one prompt, \
+or "and" in small letters.',
+    );
+    const many = Array.from({ length: 70 }, (_, index) => `a${"b".repeat(index)}`).join("|");
+    const sentence = await refusal(() => tokensOf(`[${many}]`, { stepCount: 70 }), "bad-option");
+    expect(sentence).toContain("different ones on the way: 64 are possible.");
+  });
+});
+
 describe("settings", () => {
   const plan = (request: object) => planRequest({ prompt: "a", ...request }, model, 1, asFlag);
   const tokensOf = (request: object) => plan(request).batches[0]!.images[0]!.tokens;
 
   test("an empty negative prompt is zeros or encoded", () => {
-    const isZeros = (request: object) => tokensOf(request).negative === null;
+    const isZeros = (request: object) => tokensOf(request).negatives[0] === null;
     expect([isZeros({}), isZeros({ negativePrompt: "" })]).toEqual([true, false]);
     expect(isZeros({ negativePrompt: "", emptyNegative: "zeros" })).toBe(true);
     expect(isZeros({ negativePrompt: "a", emptyNegative: "zeros" })).toBe(false);
@@ -185,8 +245,8 @@ describe("settings", () => {
 
   test("layers are skipped as each tool does", async () => {
     const skipped = (request: object) => {
-      const { prompt, negative } = tokensOf({ negativePrompt: "b", ...request });
-      return [prompt.clipSkip ?? 0, negative?.clipSkip ?? 0];
+      const { prompts, negatives } = tokensOf({ negativePrompt: "b", ...request });
+      return [prompts[0]?.clipSkip ?? 0, negatives[0]?.clipSkip ?? 0];
     };
     expect(skipped({})).toEqual([0, 0]);
     expect(skipped({ clipSkip: 1 })).toEqual([0, 0]);

@@ -48,6 +48,24 @@ test.each(["f16", "bf16"] as const)("weights and skipped layers, in %s", async (
   }
 });
 
+test("steps read the prompts of their set, whose graphs are captured apart", async () => {
+  const base: Work = { model, width: 64, height: 32, stepCount: 6, gpu: emulated() };
+  const first = requestOf({ ...base, prompt: "a red circle" });
+  const prompt = [first.prompt, requestOf({ ...base, prompt: "a blue square" }).prompt].flat();
+  const negative = [first.negative, first.negative].flat();
+  const request = { ...first, prompt, negative, stepSets: [0, 1, 0, 1, 0, 1] };
+  const onCpu = await withSession({ ...base, gpu: null }, (session) => session.image(request));
+  await withSession(base, async (session) => {
+    const fresh = latentsOf(await session.image(request));
+    const difference = fresh.map((value, at) => value - latentsOf(onCpu)[at]!);
+    const norm = (values: Float32Array) => Math.hypot(...values);
+    expect(norm(difference) / norm(fresh)).toBeLessThanOrEqual(5e-3);
+    const again = await session.image(request);
+    expect(latentsOf(again)).toEqual(fresh);
+    expect(again.ranks[0]?.graphsReplayed).toBeGreaterThan(0);
+  });
+});
+
 test("a session that alternates between lengths: bits of fresh ones, no new graphs", async () => {
   const base: Work = { model, width: 64, height: 32, stepCount: 1, gpu: emulated() };
   const longer = "a (red:1.3) circle, above [a] blue square, ".repeat(8);

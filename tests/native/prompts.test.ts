@@ -12,7 +12,8 @@ import type { Emphasis } from "../../src/native/abi.ts";
 import type { TokenPair } from "../../src/native/handle.ts";
 import { ModelParts } from "../../src/native/testing.ts";
 import { defaultRules, PromptEncoder } from "../../src/pipeline/prompts.ts";
-import { drawLatents, type Work } from "../support/draw.ts";
+import { planRequest } from "../../src/pipeline/request.ts";
+import { drawLatents, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { promptNotes } from "../support/prompt-notes.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");
@@ -51,6 +52,16 @@ describe("states of the text encoders", () => {
     const how = { emphasis, ...(isComfyui && { empty: encoder.empty() }) };
     const error = await errorsOf(`${mode}.${name}`, encoder.prompt(promptNotes.states[name]!), how);
     expect(error).toBeLessThanOrEqual(1e-5);
+  });
+
+  test("weights of prompts that take turns, which have one mean", async () => {
+    const { prompts } = planRequest(
+      { prompt: promptNotes.states.turns!, promptSyntax: "a1111", stepCount: promptNotes.steps },
+      model,
+      1,
+    ).batches[0]!.images[0]!.tokens;
+    expect(prompts.length).toBe(2);
+    expect(await errorsOf("original.turns", prompts)).toBeLessThanOrEqual(1e-5);
   });
 
   test("a skipped layer, as diffusers' clip_skip", async () => {
@@ -93,6 +104,28 @@ describe("images of prompts in chunks", () => {
     for (const [index, seed] of work.seeds.entries()) {
       const own = together.subarray(index * length, (index + 1) * length);
       expect(await drawLatents({ ...work, seeds: [seed] })).toEqual(own);
+    }
+  });
+
+  test("read in each step the prompts of its set", async () => {
+    const work = { ...base, rules: {}, seeds: [5n, 6n], negative: "blurry" };
+    const first = requestOf({ ...work, prompt: "a red circle" });
+    const second = requestOf({ ...work, prompt: "a blue square" });
+    const [a, b] = [first.prompt, second.prompt] as [TokenPair, TokenPair];
+    const negative = first.negative as TokenPair;
+    for (const rankCount of [1, 2]) {
+      await withSession({ ...work, rankCount }, async (session) => {
+        const inSets = async (...stepSets: number[]) => {
+          const [prompt, all] = [[a, b, a, b], Array<TokenPair>(4).fill(negative)];
+          return latentsOf(await session.image({ ...first, prompt, negative: all, stepSets }));
+        };
+        const alone = [latentsOf(await session.image(first))];
+        alone.push(latentsOf(await session.image(second)));
+        expect(await inSets(0, 0, 0)).toEqual(alone[0]!);
+        expect(await inSets(1, 1, 1)).toEqual(alone[1]!);
+        const mixed = await inSets(0, 1, 0);
+        for (const other of alone) expect(mixed).not.toEqual(other);
+      });
     }
   });
 
