@@ -20,6 +20,12 @@ const rank = 32;
 const bars = { merged: 6, again: 1 };
 const usage = "Usage: bun run bench adapters [FOLDER]\n";
 
+interface Applied {
+  seconds: number;
+  /** Of all threads, in the whole job. */
+  cpuSeconds: { user: number; system: number };
+}
+
 /** `args`: nothing, or a folder for the model (6.9 GB), which is written unless it is there. */
 export async function run(args: string[]): Promise<number> {
   if (args.length > 1 || args[0]?.startsWith("-")) {
@@ -60,12 +66,15 @@ async function measure(folder: string, adapter: Adapter): Promise<number> {
   const job = { kind: "decode", latentRows: unit, latentWidth: unit } as const;
   const apply = async (adapters: Adapter[]) => {
     const structs = adapterBytes(adapters);
+    const cpuBefore = process.cpuUsage();
     const { adaptNs, mergedBytes } = await handle.run(
       { ...job, sample: bytesOf(sample), adapters: bytesOf(structs.bytes) },
       [sample, structs],
       {},
     );
-    return { seconds: Number(adaptNs) / 1e9, bytes: Number(mergedBytes) };
+    const { user, system } = process.cpuUsage(cpuBefore);
+    const cpuSeconds = { user: user / 1e6, system: system / 1e6 };
+    return { seconds: Number(adaptNs) / 1e9, bytes: Number(mergedBytes), cpuSeconds };
   };
   try {
     const cores = availableParallelism();
@@ -76,10 +85,10 @@ async function measure(folder: string, adapter: Adapter): Promise<number> {
     const other = await apply([{ ...adapter, unetScale: 0.5 }]);
     const again = await apply([adapter]);
     const none = await apply([]);
-    print(`merged, ${(first.bytes / 2 ** 30).toFixed(2)} GiB   ${show(first.seconds)}`);
-    print(`at another scale   ${show(other.seconds)}  (bar ${bars.merged} s on two cores)`);
-    print(`the first again    ${show(again.seconds)}  (bar ${bars.again} s)`);
-    print(`none               ${show(none.seconds)}`);
+    print(`merged, ${(first.bytes / 2 ** 30).toFixed(2)} GiB   ${show(first)}`);
+    print(`at another scale   ${show(other)}  (bar ${bars.merged} s on two cores)`);
+    print(`the first again    ${show(again)}  (bar ${bars.again} s)`);
+    print(`none               ${show(none)}`);
     return other.seconds <= bars.merged && again.seconds <= bars.again ? 0 : 1;
   } finally {
     await handle.close();
@@ -127,8 +136,10 @@ function writeLora(folder: string, path: string): Adapter {
   return { path, unetScale: 1, textScale: 1, targets };
 }
 
-function show(seconds: number): string {
-  return `${seconds.toFixed(3).padStart(7)} s`;
+/** Other work on the machine lengthens the time, and leaves the cores' seconds of the job. */
+function show({ seconds, cpuSeconds: { user, system } }: Applied): string {
+  const cores = `${user.toFixed(2).padStart(6)} + ${system.toFixed(2)}`;
+  return `${seconds.toFixed(3).padStart(7)} s ${cores} s of cores, user + system`;
 }
 
 function print(line: string): void {
