@@ -71,7 +71,7 @@ export async function openSingleFile(
     scheduler: schedulerOf(header, folder),
     forceZerosForEmptyPrompt: folder?.forceZerosForEmptyPrompt ?? clip !== null,
     weights: await weightsOf(header, networks, folder),
-    warnings: warningsOf(header, unknown),
+    warnings: [...warningsOf(header, unknown), ...contradictionsOf(header, folder)],
     defaults: {},
   });
 }
@@ -172,10 +172,16 @@ function checkBlocks(
   }
 }
 
+/** Of the folder, as far as the file does not say what it predicts. */
 function schedulerOf(header: SafetensorsHeader, folder: FolderConfigs | null): SchedulerConfig {
   const found = detectPrediction(header);
-  if (folder !== null) return { ...folder.scheduler, ...found };
-  return singleFileScheduler(header.path, found ?? usualTraining);
+  const given = folder?.scheduler ?? null;
+  const predictionType = found?.predictionType ?? given?.predictionType ?? "epsilon";
+  // Of another kind of prediction the folder's noise levels say nothing.
+  const isZero = given?.predictionType === predictionType && given.rescaleBetasZeroSnr;
+  const rescaleBetasZeroSnr = found?.rescaleBetasZeroSnr ?? isZero;
+  const training = { predictionType, rescaleBetasZeroSnr };
+  return given ? { ...given, ...training } : singleFileScheduler(header.path, training);
 }
 
 async function weightsOf(
@@ -210,10 +216,21 @@ function warningsOf(header: SafetensorsHeader, unknown: readonly string[]): stri
   return [`${header.path} ${what}: ${listOf(unknown)}.`];
 }
 
+/** A header's metadata is often that of another file, from which this one was made. */
+function contradictionsOf(header: SafetensorsHeader, folder: FolderConfigs | null): string[] {
+  const found = detectPrediction(header);
+  if (folder === null || found === null || found.rescaleBetasZeroSnr !== null) return [];
+  const given = folder.scheduler.predictionType;
+  if (found.predictionType === given) return [];
+  const path = escaped(header.path, 300);
+  return [
+    `The header of ${path} says that it predicts ${found.predictionType}, and the scheduler of ` +
+      `--config ${given}: the header counts; --prediction-type decides otherwise.`,
+  ];
+}
+
 /** Without it a weight would be another; see zig/weights/quantization.zig. */
 const scaleOfWeight = /[._](scale_weight|weight_scale(_2)?|pre_quant_scale)$/;
-
-const usualTraining = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;
 
 const shownMax = 5;
 

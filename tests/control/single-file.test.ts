@@ -131,7 +131,9 @@ describe("the prediction type", () => {
     );
   const key = "modelspec.prediction_type";
   const v = { predictionType: "v_prediction", rescaleBetasZeroSnr: false } as const;
-  const epsilon = { predictionType: "epsilon", rescaleBetasZeroSnr: false } as const;
+  // The header's metadata does not say how the noise ends.
+  const headerV = { ...v, rescaleBetasZeroSnr: null };
+  const headerEpsilon = { predictionType: "epsilon", rescaleBetasZeroSnr: null } as const;
 
   test("is that of the marks, then that of the header", () => {
     expect(found([])).toBeNull();
@@ -140,8 +142,8 @@ describe("the prediction type", () => {
     // Alone it says nothing of the schedule.
     expect(found(["ztsnr"])).toBeNull();
     expect(found(["model.diffusion_model.v_pred"])).toEqual(v);
-    expect(found([], { [key]: "v" })).toEqual(v);
-    expect(found([], { [key]: "epsilon" })).toEqual(epsilon);
+    expect(found([], { [key]: "v" })).toEqual(headerV);
+    expect(found([], { [key]: "epsilon" })).toEqual(headerEpsilon);
     expect(found(["v_pred"], { [key]: "epsilon" })).toEqual(v);
     expect(found([], { [key]: "flow" })).toBeNull();
   });

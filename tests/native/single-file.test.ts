@@ -248,6 +248,33 @@ describe("a checkpoint in one file", () => {
     ]);
   });
 
+  test("keeps the zero SNR of --config where only its header names what it predicts", async () => {
+    const zero = join(folder, "zero");
+    cpSync(goldenModel, zero, { recursive: true });
+    const scheduler = join(zero, "scheduler/scheduler_config.json");
+    const json = JSON.parse(readFileSync(scheduler, "utf8"));
+    const training = { prediction_type: "v_prediction", rescale_betas_zero_snr: true };
+    writeFileSync(scheduler, JSON.stringify({ ...json, ...training }));
+    const opened = async (prediction: string, at: string) => {
+      const metadata = { "modelspec.prediction_type": prediction };
+      const path = singleFile(`header-${prediction}`, { metadata });
+      const { scheduler: found, warnings } = await openSingleFile(path, { config: at });
+      return [found.predictionType, found.rescaleBetasZeroSnr, ...warnings];
+    };
+    expect(await opened("v", zero)).toEqual(["v_prediction", true]);
+    expect(await opened("epsilon", config)).toEqual(["epsilon", false]);
+    const said = (predicts: string, given: string) =>
+      expect.stringMatching(
+        new RegExp(
+          `predicts ${predicts}, and the scheduler of --config ${given}: the header counts`,
+        ),
+      );
+    const epsilon = ["epsilon", false, said("epsilon", "v_prediction")];
+    expect(await opened("epsilon", zero)).toEqual(epsilon);
+    const v = ["v_prediction", false, said("v_prediction", "epsilon")];
+    expect(await opened("v", config)).toEqual(v);
+  });
+
   test("that is cut short between opening and loading is named", async () => {
     const path = singleFile("cut");
     const model = await openSingleFile(path, { config });

@@ -20,6 +20,8 @@ interface WriteOptions {
   isSparse?: boolean;
   /** Empty tensors beside the weights, such as the marks of a prediction type. */
   marks?: readonly string[];
+  /** Of the header, beside the format. */
+  metadata?: Record<string, string>;
 }
 
 /** Writes the weights of `model`, a folder's, to `path`. */
@@ -125,9 +127,9 @@ function countOf(shape: readonly number[]): number {
 function writeHeader(
   file: number,
   tensors: readonly Pick<Target, "name" | "dtype" | "shape">[],
-  { dtype: wanted, marks = [] }: WriteOptions,
+  { dtype: wanted, marks = [], metadata }: WriteOptions,
 ): number {
-  const header: Record<string, unknown> = { __metadata__: { format: "pt" } };
+  const header: Record<string, unknown> = { __metadata__: { format: "pt", ...metadata } };
   let offset = 0;
   for (const { name, dtype: own, shape } of tensors) {
     const dtype = wanted ?? own;

@@ -8,7 +8,8 @@ import type { SafetensorsHeader } from "../safetensors-header.ts";
 
 interface Prediction {
   predictionType: PredictionType;
-  rescaleBetasZeroSnr: boolean;
+  /** Null where the file does not say: the header's metadata has no word for it. */
+  rescaleBetasZeroSnr: boolean | null;
 }
 
 /**
@@ -26,10 +27,10 @@ export function detectPrediction(
   }
   const word = header.metadata.get("modelspec.prediction_type")?.toLowerCase() ?? "";
   if (/^v([_-]pred(iction)?)?$/.test(word)) {
-    return { predictionType: "v_prediction", rescaleBetasZeroSnr: false };
+    return { predictionType: "v_prediction", rescaleBetasZeroSnr: null };
   }
   const isEpsilon = /^eps(ilon)?$/.test(word);
-  return isEpsilon ? { predictionType: "epsilon", rescaleBetasZeroSnr: false } : null;
+  return isEpsilon ? { predictionType: "epsilon", rescaleBetasZeroSnr: null } : null;
 }
 
 // --- internal ---
