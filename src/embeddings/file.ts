@@ -3,7 +3,7 @@
  * safetensors file of their own, or under "bundle_emb.NAME." in a LoRA. The names decide which
  * encoder they are for, and the model's config how wide they must be.
  */
-import { closeSync, openSync, readSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { word } from "../models/config-reader.ts";
@@ -27,7 +27,7 @@ export interface Embedding {
   rows2: Float32Array | null;
   /** The larger number of vectors of the two encoders. */
   vectorCount: number;
-  /** 12 digits of the SHA-256 of the file's tensors, as A1111 and Civitai name embeddings. */
+  /** 12 digits of the SHA-256: of the file, as A1111 names embeddings, or of bundled vectors. */
   hash: string;
   /** About what the file lacks. */
   warnings: string[];
@@ -56,7 +56,8 @@ export function embeddingFile(name: string, path: string): EmbeddingSource {
           `has ${dataBytes} bytes of tensors: it is no embedding, which has a few vectors`,
         );
       }
-      return embeddingIn(header, { name, prefix: "", hash: dataHash(header) }, encoders);
+      const hash = shortHash([readFileSync(path)]);
+      return embeddingIn(header, { name, prefix: "", hash }, encoders);
     },
   };
 }
@@ -194,17 +195,6 @@ function refusePickle(path: string): void {
       `d = torch.load(${file}, weights_only=True); safetensors.torch.save_file(` +
       `{k: d[k].contiguous() for k in ("clip_l", "clip_g")}, ${target})`,
   );
-}
-
-function dataHash({ path, headerBytes, fileBytes }: SafetensorsHeader): string {
-  const bytes = Buffer.alloc(fileBytes - headerBytes - 8);
-  const file = openSync(path, "r");
-  try {
-    readSync(file, bytes, 0, bytes.length, 8 + headerBytes);
-  } finally {
-    closeSync(file);
-  }
-  return shortHash([bytes]);
 }
 
 function rowsHash(parts: readonly (Float32Array | null)[]): string {
