@@ -46,7 +46,7 @@ export async function openSingleFile(
   const header = readSafetensorsHeader(path);
   checkKind(header);
   const folder = config === undefined ? null : await readModelFolder(config);
-  const networks = networksOf(header, folder);
+  const networks = networksIn(header, folder);
   checkComplete(header, networks, { folder, needsVae });
   const names = networkNames.flatMap((name) => networks[name]?.names ?? []);
   const unknown = unknownKeys(header, names);
@@ -89,6 +89,22 @@ function checkKind(header: SafetensorsHeader): void {
   refuse(header.path, `is ${describeFile(found)}, not an SDXL checkpoint${advice ?? ""}`);
 }
 
+/** SDXL's constants need not fit a model of other sizes. */
+function networksIn(header: SafetensorsHeader, folder: FolderConfigs | null): Networks {
+  try {
+    return networksOf(header, folder);
+  } catch (error) {
+    const isOther = folder === null && classifyHeader(header).sdxl === "other";
+    if (!isOther || !(error instanceof BasedXLError)) throw error;
+    const reason = error.message.replace(/\.$/, "");
+    throw new BasedXLError(error.code, `${reason}; ${otherSizes}.`);
+  }
+}
+
+const otherSizes =
+  "it is built like SDXL but in other sizes, and its keys do not say all of them: name a " +
+  "diffusers folder of that architecture with --config FOLDER";
+
 const adviceByKind: Partial<Record<string, string>> = {
   lora: "; name it with --lora, beside a model",
   vae: "; name it with --vae, beside a model",
@@ -118,11 +134,7 @@ function checkComplete(
   const needed = networkNames.filter((name) => !optional.includes(name));
   const absent = needed.filter((name) => networks[name] === null);
   if (folder === null && absent.includes("unet")) {
-    refuse(
-      header.path,
-      "is built like SDXL but in other sizes, and its keys do not say all of them; name a " +
-        "diffusers folder of that architecture: --config FOLDER",
-    );
+    refuse(header.path, otherSizes.replace(/^it /, ""));
   }
   if (folder === null && absent.length > 0) {
     const nouns = absent

@@ -230,7 +230,7 @@ describe("damaged weights", () => {
     {
       what: "a wrong shape",
       folder: edit(unet, (t) => put(t, norm, { shape: [4, 8] })),
-      sentence: `tensor ${norm} has shape { 4, 8 }, and config.json asks for { 32 }`,
+      sentence: `tensor ${norm} has shape { 4, 8 }, and the model's configuration asks for { 32 }`,
     },
     {
       what: "an unusable type",

@@ -2,7 +2,7 @@
  * Checkpoints in one file against diffusers folders of the same weights: identical bits, the same
  * memory, and refusals that name the file's own keys.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   closeSync,
   cpSync,
@@ -28,8 +28,12 @@ import { nativeModelOf } from "../../src/models/native-model.ts";
 import { openSingleFile } from "../../src/models/single-file.ts";
 import { checkModel } from "../../src/native/plan.ts";
 import { planOf } from "../../src/native/testing.ts";
+import { resources } from "../../src/resources.ts";
 import { draw } from "../support/draw.ts";
 import { copyModel, removeCopies } from "../support/model-copy.ts";
+
+// Each draws several images.
+setDefaultTimeout(30_000);
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-single-"));
 const config = goldenModel;
@@ -206,6 +210,18 @@ describe("a checkpoint in one file", () => {
       const sentence = await sentenceOf(() => openSingleFile(path, { config }));
       expect(sentence).toStartWith(`${path} has tensors of ${noun}, but not ${short}: `);
     }
+  });
+
+  test.each([
+    ["the reference model", goldenModel],
+    // The groups of SDXL's norms do not divide its widths.
+    ["the bundled model", resources.bundledModel()],
+  ])("of other sizes than SDXL's asks for --config: %s", async (_, model) => {
+    const path = join(folder, "other-sizes.safetensors");
+    writeSingleFile(await openModelFolder(model), path);
+    const sentence = await sentenceOf(() => openSingleFile(path));
+    expect(sentence).toStartWith(path);
+    expect(sentence).toMatch(/is built like SDXL but in other sizes.* with --config FOLDER\.$/);
   });
 
   test("is refused with the configs of a smaller model", async () => {

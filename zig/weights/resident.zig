@@ -183,8 +183,10 @@ pub const View = struct {
         const reversed: [2]u32 = .{ shape[1], shape[0] };
         const expected = if (entry.is_transposed) &reversed else file_shape;
         if (!sameShape(entry.tensor.shape(), expected)) {
-            return d.fail(error.BadWeights, "{s}: tensor {s} has shape {any}, and config.json " ++
-                "asks for {any}.", .{ entry.path, own_name, entry.tensor.shape(), expected });
+            const sentence = "{s}: tensor {s} has shape {any}, and the model's configuration " ++
+                "asks for {any}.";
+            const values = .{ entry.path, own_name, entry.tensor.shape(), expected };
+            return d.fail(error.BadWeights, sentence, values);
         }
         const dtype = dtypes.get(entry.tensor.dtype) orelse {
             const sentence = "{s}: tensor {s} has type {f}; weights are read in F32, F16, BF16, " ++
@@ -343,7 +345,8 @@ test "weights are found under other names, as parts and transposed" {
     try expectMessage(&d, "tensor x.gone is missing from");
     d.reset();
     try testing.expectError(error.BadWeights, resident.view().matrix("v", 3, 1));
-    try expectMessage(&d, "tensor x.in_proj has shape { 2, 1 }, and config.json asks for { 3, 1 }");
+    try expectMessage(&d, "tensor x.in_proj has shape { 2, 1 }, and the " ++
+        "model's configuration asks for { 3, 1 }");
     d.reset();
     try testing.expectError(error.BadWeights, resident.view().matrix("other", 1, 1));
     try expectMessage(&d, "tensor other is missing from");
@@ -541,7 +544,8 @@ test "missing, unused, misshapen and unusable tensors are named" {
     try expectMessage(&d, "tensor a.c is missing from");
     d.reset();
     try testing.expectError(error.BadWeights, a.vector("b", 2));
-    try expectMessage(&d, "tensor a.b has shape { 1 }, and config.json asks for { 2 }");
+    try expectMessage(&d, "tensor a.b has shape { 1 }, and the " ++
+        "model's configuration asks for { 2 }");
     d.reset();
     try testing.expectError(error.BadWeights, a.vector("b", 1));
     try expectMessage(&d, "tensor a.b has type I64");
