@@ -98,6 +98,16 @@ export async function writeImage(
   return whole !== null;
 }
 
+/** RGB `pixels` as the bytes of a PNG file. */
+export async function encodePng(
+  pixels: Uint8Array,
+  width: number,
+  height: number,
+): Promise<Uint8Array> {
+  const encoder = await loadEncoder();
+  return await encoder.encode("png", pixels, { width, height });
+}
+
 // --- internal ---
 
 async function encode(

@@ -40,7 +40,7 @@ export class ImageWriter {
   writeMs = 0;
 
   private constructor(
-    private readonly paths: readonly string[],
+    readonly paths: readonly string[],
     private readonly latentsPath: string | undefined,
     /** What the user should know of the encoder, or null. */
     readonly warning: string | null,

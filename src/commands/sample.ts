@@ -50,6 +50,7 @@ import { listSeparator } from "../terminal/flags.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
 import { formatSeconds } from "../terminal/units.ts";
+import { PreviewWriter } from "./previews.ts";
 import { ImageWriter } from "./sample-files.ts";
 import { runStoppable } from "./stoppable.ts";
 
@@ -117,7 +118,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   }
 
   await runTogether(peers, signal, async (both) => {
-    if (writer === null) await generate(prepared, output, both, () => {});
+    if (writer === null) await generate(prepared, output, both, {});
     else await generateAndWrite(options, prepared, writer, output, both, startMs);
   });
   if (group === null || writes) return;
@@ -149,12 +150,19 @@ async function join(
 
 type Generated = GenerateResult & { loadMs: number };
 
-/** Loads the model and runs one job; `onImage` gets the images one by one. */
+interface Handlers {
+  /** Gets the images one by one. */
+  onImage?: (image: PipelineEvent & { type: "image" }) => void | Promise<void>;
+  previews?: PreviewWriter | undefined;
+  previewSteps?: number | undefined;
+}
+
+/** Loads the model and runs one job. */
 async function generate(
   prepared: PreparedPipeline,
   { log, progress, showsProgress }: Output,
   signal: AbortSignal,
-  onImage: (image: PipelineEvent & { type: "image" }) => void | Promise<void>,
+  { onImage = () => {}, previews, previewSteps }: Handlers,
 ): Promise<Generated> {
   const { plan } = prepared;
   const show = (update: ShownProgress) => {
@@ -167,7 +175,9 @@ async function generate(
   const result = await pipeline.generate(plan, {
     signal,
     keepImages: false,
+    previewSteps,
     onEvent: (event) => {
+      if (event.type === "preview") return previews?.show(event);
       if (event.type === "image") return onImage(event);
       if (event.type === "progress") show(event);
       else if (event.type === "start") log.info(`${event.layout}.`);
@@ -192,13 +202,17 @@ async function generateAndWrite(
   const { log } = output;
   const { imageCount } = options;
   using hashes = options.metadata ? startHashing(prepared) : null;
-  const result = await generate(prepared, output, signal, async (image) => {
+  const { previewSteps } = options;
+  const previews = previewSteps === undefined ? undefined : new PreviewWriter(writer.paths, output);
+  const onImage = async (image: PipelineEvent & { type: "image" }) => {
+    previews?.endImage();
     if (hashes !== null) await waitForHashes(hashes, output, signal);
     const texts = hashes === null ? undefined : describeImage(prepared, image, hashes, options);
     const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
     if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
-  });
+  };
+  const result = await generate(prepared, output, signal, { onImage, previews, previewSteps });
   output.progress.clear();
 
   await writer.writeLatents(result);

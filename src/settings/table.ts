@@ -706,6 +706,21 @@ export const settings = {
     processes: "own",
     json: "latents_path",
   },
+  previewSteps: {
+    kind: "whole",
+    flag: "preview",
+    min: 1,
+    max: stepCountMax,
+    group: "Output",
+    hint: "N",
+    help:
+      "Every N steps ({range}), write an approximation of the image at an eighth of its size to " +
+      "sample-preview.png beside it, and show it in terminals that can (kitty, Ghostty, iTerm, " +
+      "WezTerm). Default: none.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
   metadata: {
     kind: "boolean",
     flag: "metadata",
