@@ -8,7 +8,7 @@ import type { ImageTexts } from "../image/exif.ts";
 import { shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
-import type { PreparedPipeline } from "../pipeline.ts";
+import type { GenerateRequest, PreparedPipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
@@ -59,16 +59,9 @@ function settingsOf(
   { model, devices, rankCount, plan, request }: PreparedPipeline,
   { seed, index }: Described,
 ): Map<SettingKey, unknown> {
-  const own = <T>(value: T | readonly T[] | undefined, otherwise: T) => {
-    return Array.isArray(value) ? (value[index] as T) : otherwise;
-  };
   const values: Partial<Record<SettingKey, unknown>> = {
     ...plan.settings,
-    prompt: own(request.prompt, plan.settings.prompt),
-    negativePrompt: own(request.negativePrompt, plan.settings.negativePrompt ?? null) ?? undefined,
-    prompt2: own(request.prompt2, plan.settings.prompt2),
-    negativePrompt2: own(request.negativePrompt2, plan.settings.negativePrompt2),
-    guidanceScale: own(request.guidanceScale, plan.settings.guidanceScale),
+    ...ownOf(request, index),
     seed,
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
@@ -82,6 +75,17 @@ function settingsOf(
     return scope !== "command" && kind !== "path" && !unrecorded && values[key] !== undefined;
   });
   return new Map(recorded.map((key) => [key, values[key]]));
+}
+
+/** Values that the request has for each image. */
+function ownOf(request: GenerateRequest, index: number): Partial<Record<SettingKey, unknown>> {
+  const values: Readonly<Partial<Record<SettingKey, unknown>>> = request;
+  const own = settingKeys.flatMap((key): [SettingKey, unknown][] => {
+    const value = values[key];
+    const isList = settingOf(key).kind === "list";
+    return Array.isArray(value) && !isList ? [[key, value[index] ?? undefined]] : [];
+  });
+  return Object.fromEntries(own);
 }
 
 /** A value as the schema of requests reads it; files by their names. */
@@ -169,6 +173,7 @@ function infotextOf(
     ["RNG", value("rng") === "cuda" ? "NV" : "CPU"],
     ["Lora hashes", hashList(loras)],
     ["TI hashes", hashList(embeddings)],
+    ["Emphasis", emphasisOf(value)],
     ["Version", `BasedXL ${resources.versions().basedxl}`],
   ];
   return writeInfotext({
@@ -176,4 +181,13 @@ function infotextOf(
     negativePrompt: String(value("negativePrompt") ?? ""),
     fields: fields.flatMap(([name, each]) => (each === undefined ? [] : [[name, String(each)]])),
   });
+}
+
+/** How A1111 must read prompts that have brackets; absent is its default. */
+function emphasisOf(value: (key: SettingKey) => unknown): string | undefined {
+  const prompts = `${value("prompt")} ${value("negativePrompt") ?? ""}`;
+  if (!/[([]/.test(prompts)) return undefined;
+  if (value("promptSyntax") === "plain") return "None";
+  const isNoNorm = value("promptSyntax") === "a1111" && value("emphasis") === "no_norm";
+  return isNoNorm ? "No norm" : undefined;
 }

@@ -126,27 +126,46 @@ function readSampler(graph: Graph, { type, inputs }: Node): void {
   const isPartial = denoise < 1 || Number(inputs.start_at_step ?? 0) > 0;
   if (isPartial) recipe.warn("The start from another image is not repeated.");
   // An empty negative prompt is encoded, not zeros.
-  recipe.takePrompts(promptOf(graph, inputs.positive), promptOf(graph, inputs.negative));
+  const prompt = promptOf(graph, inputs.positive);
+  const negative = promptOf(graph, inputs.negative);
+  recipe.takePrompts(prompt.first, negative.first);
+  if (prompt.second !== prompt.first) recipe.settings.prompt2 = prompt.second;
+  if (negative.second !== negative.first) recipe.settings.negativePrompt2 = negative.second;
+  recipe.settings.promptSyntax = "comfyui";
   readModel(graph, inputs.model);
   readLatent(graph, inputs.latent_image);
 }
 
 const conditioningInputs = ["conditioning", "positive", "conditioning_1", "conditioning_to"];
 
-function promptOf(graph: Graph, input: unknown): string {
+/** What each of the two text encoders reads. */
+interface Prompts {
+  first: string;
+  second: string;
+}
+
+function promptOf(graph: Graph, input: unknown): Prompts {
   for (const node of graph.chain(input, conditioningInputs)) {
     const { type, inputs } = node;
-    if (type === "CLIPTextEncode") return textOf(graph.value(inputs.text)) ?? "";
-    if (type === "CLIPTextEncodeSDXL") {
-      const [first, second] = [inputs.text_l, inputs.text_g].map((each) => {
-        return textOf(graph.value(each)) ?? "";
-      });
-      if (first !== second) graph.recipe.warn("The prompt of the first encoder is left out.");
-      return second ?? "";
+    const text = (value: unknown) => textOf(graph.value(value)) ?? "";
+    if (type === "CLIPTextEncode" || type === "CLIPTextEncodeSDXL") {
+      readClipSkip(graph, inputs.clip);
+      const [first, second] = [inputs.text_l ?? inputs.text, inputs.text_g ?? inputs.text];
+      return { first: text(first), second: text(second) };
     }
     graph.skip(node);
   }
-  return "";
+  return { first: "", second: "" };
+}
+
+/** -2 is the layer that SDXL is used with. */
+function readClipSkip(graph: Graph, input: unknown): void {
+  for (const { type, inputs } of graph.chain(input, ["clip"])) {
+    if (type !== "CLIPSetLastLayer") continue;
+    const layer = numberOf(graph.value(inputs.stop_at_clip_layer)) ?? -2;
+    graph.recipe.take("clipSkip", -layer, "stop_at_clip_layer");
+    return;
+  }
 }
 
 function readModel(graph: Graph, input: unknown): void {

@@ -20,6 +20,7 @@ export function recipeOfFooocus(json: JsonObject): Recipe | null {
   if (width !== undefined) recipe.takeSize(Number(width), Number(height));
   recipe.takeSampler(textOf(json.sampler) ?? "dpmpp_2m_sde", textOf(json.scheduler), "karras");
   recipe.settings.rng = "cpu";
+  recipe.settings.promptSyntax = "comfyui";
   const model = textOf(json.base_model);
   if (model !== undefined) recipe.model = { name: model, digits: digitsOf(json.base_model_hash) };
   const vae = textOf(json.vae);

@@ -43,13 +43,27 @@ export function recipeOfInfotext(text: string): Recipe {
   recipe.embeddings = hashList(field("TI hashes")).map(([name, digits]) => {
     return { name, word: name, digits };
   });
-  const clipSkip = Number(field("Clip skip") ?? 0);
-  if (clipSkip > 2) recipe.warn(`Clip skip ${clipSkip} is not supported: SDXL's own 2 is used.`);
+  if (fields.length > 0) takeSyntax(recipe, field("Emphasis") ?? "Original");
   warnOfOthers(recipe, fields);
   return recipe;
 }
 
 // --- internal ---
+
+/** How its prompts are read. Its clip skip changes nothing with SDXL. */
+function takeSyntax(recipe: Recipe, emphasis: string): void {
+  const { prompt = "", negativePrompt = "" } = recipe.settings;
+  if (/(?<![\p{L}\p{N}_])AND(?![\p{L}\p{N}_])/u.test(`${prompt} ${negativePrompt}`)) {
+    recipe.warn("Prompts that are combined by AND are read as one plain text.");
+    return;
+  }
+  if (emphasis === "None") return;
+  recipe.settings.promptSyntax = "a1111";
+  if (emphasis === "No norm") recipe.settings.emphasis = "no_norm";
+  else if (emphasis !== "Original") {
+    recipe.warn(`The emphasis "${escaped(emphasis, 40)}" is not known: Original takes its place.`);
+  }
+}
 
 /** Fields that change nothing, or that are read above. */
 const understood = new Set(

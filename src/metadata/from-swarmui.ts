@@ -19,6 +19,7 @@ export function recipeOfSwarmUi(json: JsonObject): Recipe | null {
   recipe.takeSampler(textOf(values.sampler) ?? "euler", textOf(values.scheduler));
   // Its backend is ComfyUI.
   recipe.settings.rng = "cpu";
+  recipe.settings.promptSyntax = "comfyui";
   const digits = hashesOf(json.sui_models);
   const model = textOf(values.model);
   if (model !== undefined) recipe.model = { name: model, digits: digits.get(`model ${model}`) };

@@ -80,6 +80,7 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
       sigmas: "karras",
       timestepSpacing: "linspace",
       rng: "cuda",
+      promptSyntax: "a1111",
     });
     expect(warnings).toEqual([
       "The width 1000 is not possible: 992 is used.",
@@ -115,12 +116,25 @@ Steps: 5000, Sampler: Euler, CFG scale: -3, Seed: 99999999999999999999, Size: 99
     });
     expect(settings).toEqual({
       ...{ prompt: "x", scheduler: "euler", timestepSpacing: "linspace", rng: "cuda" },
-      ...{ width: 8192, height: 32 },
+      ...{ width: 8192, height: 32, promptSyntax: "a1111" },
     });
     expect(warnings).toHaveLength(5);
     expect(warnings[0]).toBe(
       `A1111's Steps must be a whole number from 1 to 1000, not "5000"; left out.`,
     );
+  });
+
+  test("how brackets in prompts are read", async () => {
+    const of = async (prompt: string, more = "") => {
+      const line = `Steps: 9, Sampler: Euler, CFG scale: 7, Seed: 1${more}`;
+      const { settings, warnings } = await recalled({ parameters: `${prompt}\n${line}` });
+      return [settings.promptSyntax, settings.emphasis, warnings.length];
+    };
+    expect(await of("(a:1.2)")).toEqual(["a1111", undefined, 0]);
+    expect(await of("(a:1.2)", ", Emphasis: No norm")).toEqual(["a1111", "no_norm", 0]);
+    expect(await of("(a:1.2)", ", Emphasis: None")).toEqual([undefined, undefined, 0]);
+    expect(await of("(a:1.2)", ", Emphasis: Loud")).toEqual(["a1111", undefined, 1]);
+    expect(await of("a cat AND a dog")).toEqual([undefined, undefined, 1]);
   });
 
   test("a prompt alone", async () => {
@@ -146,6 +160,7 @@ describe("ComfyUI", () => {
       rng: "cpu",
       width: 1216,
       height: 832,
+      promptSyntax: "comfyui",
     });
     expect(warnings).toEqual([
       "The model sub\\none.safetensors is not in the folders of models: another one is used.",
@@ -162,6 +177,19 @@ describe("ComfyUI", () => {
     const beyond = await recalled({ prompt: text.replace("9223372036854775806", "1".repeat(20)) });
     expect(beyond.settings.seed).toBeUndefined();
     expect(beyond.warnings[0]).toMatch(/^ComfyUI's seed must be a whole number from 0/);
+  });
+
+  test("two prompts, and the layer of the text encoders", async () => {
+    const graph = defaultGraph();
+    const clip = ["40", 0];
+    graph["40"] = {
+      class_type: "CLIPSetLastLayer",
+      inputs: { stop_at_clip_layer: -3, clip: ["10", 1] },
+    };
+    graph["6"] = { class_type: "CLIPTextEncodeSDXL", inputs: { text_l: "l", text_g: "g", clip } };
+    const { settings } = await recalled({ prompt: JSON.stringify(graph) });
+    expect(settings).toMatchObject({ prompt: "l", prompt2: "g", clipSkip: 3 });
+    expect(settings.negativePrompt2).toBeUndefined();
   });
 
   test("values in other nodes, a second sampler, ControlNet, circles", async () => {
@@ -199,7 +227,7 @@ test("SwarmUI", async () => {
   expect(settings).toEqual({
     ...{ prompt: "a tree", negativePrompt: "bad", seed: 7n, stepCount: 20, guidanceScale: 6.5 },
     ...{ width: 1024, height: 1024, scheduler: "dpmpp_2m", sigmas: "karras", rng: "cpu" },
-    timestepSpacing: "linspace",
+    ...{ timestepSpacing: "linspace", promptSyntax: "comfyui" },
   });
   expect(warnings).toEqual([
     "The refiner of the image is not repeated.",
@@ -226,6 +254,7 @@ test("Fooocus", async () => {
     ...{ prompt: "cinematic still a fox, emotional", negativePrompt: "ugly, blurry" },
     ...{ seed: 4566036434343455n, stepCount: 30, guidanceScale: 4, width: 1152, height: 896 },
     ...{ scheduler: "dpmpp_2m", sigmas: "karras", timestepSpacing: "linspace", rng: "cpu" },
+    promptSyntax: "comfyui",
   });
   expect(warnings.map((warning) => warning.split(" ").slice(0, 2).join(" "))).toEqual([
     "Fooocus' sharpness",

@@ -38,10 +38,12 @@ const quiet = ["--device", "cpu", "--quiet"];
 const flags = fc
   .record({
     prompt: fc.constantFrom(
-      "a red circle",
+      "a (red:1.4) circle",
       "Negative prompt: a\nSteps: 1, b: 2, c: 3",
       "\u96ea \u{1f98a}",
     ),
+    syntax: fc.constantFrom("plain", "a1111", "comfyui"),
+    prompt2: fc.option(fc.constantFrom("(a dog:1.3)", "a [cat]")),
     negative: fc.option(fc.constantFrom("", "blurry\ndark")),
     guidance: fc.constantFrom("1", "2.5", "7"),
     rescale: fc.constantFrom("0", "0.7"),
@@ -67,6 +69,8 @@ const flags = fc
       ...["--seed", String(f.seed), "--rng", f.rng, "--width", f.width, "--height", f.height],
       ...["--steps", String(f.steps), "--scheduler", f.scheduler, "--gpus", f.ranks],
       ...["--prediction-type", f.prediction, "--sync-mode", f.mode],
+      ...["--prompt-syntax", f.syntax],
+      ...(f.prompt2 === null ? [] : ["--prompt-2", f.prompt2]),
       ...(f.negative === null ? [] : ["--negative-prompt", f.negative]),
       ...(f.spacing === null ? [] : ["--timestep-spacing", f.spacing]),
       ...(f.split ? [] : ["--no-split-batch"]),
