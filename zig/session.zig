@@ -340,10 +340,9 @@ pub const Session = struct {
             .scratch = scratch,
             .weight_bytes = try session.adapted.missingBytes(job.adapters),
         };
-        // Sets that are kept for later are the first to go.
-        const is_cpu = session.options.devices.kind == .cpu;
-        while (is_cpu and try session.devices.shortage(needs) != null) {
-            if (!session.adapted.release(job.adapters)) break;
+        // What other sets of adapters take is the first to go.
+        while (try session.devices.shortage(needs) != null) {
+            if (!try session.adapted.release(job.adapters)) break;
         }
         try session.checkFits(job, needs);
         try session.adapt(job);

@@ -16,6 +16,7 @@ const adapters = @import("../weights.zig").adapters;
 const Adapter = adapters.Adapter;
 const AdapterFile = @import("../weights.zig").AdapterFile;
 const Delta = @import("../weights.zig").deltas.Delta;
+const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const GpuRanks = @import("gpu_ranks.zig").GpuRanks;
@@ -65,7 +66,7 @@ pub const AdaptedWeights = struct {
     /// Null for the model's own weights, and on GPUs after a failure.
     current: ?*MergedSet = null,
     /// Weights that may not be the model's own on GPUs.
-    changed: std.AutoArrayHashMapUnmanaged(*Weight, void) = .empty,
+    changed: WeightSet = .empty,
 
     /// The weights must not be read afterwards.
     pub fn deinit(adapted: *AdaptedWeights) void {
@@ -74,30 +75,38 @@ pub const AdaptedWeights = struct {
         adapted.changed.deinit(adapted.gpa);
     }
 
-    /// Bytes of host memory that `use` would allocate and cannot do without: 0 for GPUs, which need
-    /// room for one weight at a time.
+    /// Bytes that `use` would allocate and cannot do without, where the ranks compute: in host
+    /// memory, or on each GPU beside the weights that it keeps in 8 bits.
     pub fn missingBytes(adapted: *const AdaptedWeights, wanted: []const Adapter) Error!u64 {
-        if (adapted.gpu != null or adapted.find(wanted) != null) return 0;
-        return mergedBytes(adapted.gpa, adapted.model, wanted, null);
+        const gpu = adapted.gpu orelse {
+            if (adapted.find(wanted) != null) return 0;
+            return mergedBytes(adapted.gpa, adapted.model, wanted, null);
+        };
+        var weights = try weightsOf(adapted.gpa, adapted.model, wanted);
+        defer weights.deinit(adapted.gpa);
+        var bytes: u64 = 0;
+        for (weights.keys()) |weight| {
+            if (!gpu.hasWideCopies(weight)) bytes += mergedBytesOf(weight, adapted.activation);
+        }
+        return bytes;
     }
 
-    /// Frees the memory of a set that `wanted` is not, the one in use last; false where there is
-    /// none.
-    pub fn release(adapted: *AdaptedWeights, wanted: []const Adapter) bool {
-        const target = adapted.find(wanted);
-        for ([_]bool{ false, true }) |may_be_current| {
-            for (adapted.kept.items) |set| {
-                if (set == target or set.memory.len == 0) continue;
-                if (set == adapted.current) {
-                    if (!may_be_current) continue;
-                    // What GPUs compute with is not in host memory.
-                    if (adapted.gpu == null) adapted.switchAddresses(null);
-                }
-                adapted.drop(set);
-                return true;
-            }
-        }
-        return false;
+    /// Frees memory where the ranks compute, of what `wanted` does not need: on the CPU that of one
+    /// set, the one in use last; on GPUs all that is beside the weights. False where there is none.
+    pub fn release(adapted: *AdaptedWeights, wanted: []const Adapter) Error!bool {
+        if (adapted.gpu == null) return adapted.releaseSet(wanted);
+        var keep = try weightsOf(adapted.gpa, adapted.model, wanted);
+        defer keep.deinit(adapted.gpa);
+        const is_done = for (adapted.changed.keys()) |weight| {
+            if (weight.kept_f8 != null and !keep.contains(weight)) break false;
+        } else true;
+        if (is_done) return false;
+        try adapted.model.checkUnchanged();
+        adapted.forgetCurrent();
+        const restored = adapted.restoreOthers(&keep, .in_8_bits);
+        try adapted.model.checkUnchanged();
+        try restored;
+        return true;
     }
 
     /// Makes the weights those of `wanted`, none for the model's own. Where it fails the CPU keeps
@@ -119,6 +128,25 @@ pub const AdaptedWeights = struct {
     }
 
     // --- internal ---
+
+    /// Frees the host memory of a set that `wanted` is not, the one in use last; false where there
+    /// is none.
+    fn releaseSet(adapted: *AdaptedWeights, wanted: []const Adapter) bool {
+        const target = adapted.find(wanted);
+        for ([_]bool{ false, true }) |may_be_current| {
+            for (adapted.kept.items) |set| {
+                if (set == target or set.memory.len == 0) continue;
+                if (set == adapted.current) {
+                    if (!may_be_current) continue;
+                    // What GPUs compute with is not in host memory.
+                    if (adapted.gpu == null) adapted.switchAddresses(null);
+                }
+                adapted.drop(set);
+                return true;
+            }
+        }
+        return false;
+    }
 
     /// The kept set, or the one in use.
     fn find(adapted: *const AdaptedWeights, wanted: []const Adapter) ?*MergedSet {
@@ -172,19 +200,27 @@ pub const AdaptedWeights = struct {
 
     /// Restores what `wanted`, which has been uploaded, does not change.
     fn finishGpus(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
-        const restored = adapted.restoreOthers(wanted);
+        const those: []const Adapter = if (wanted) |set| set.adapters else &.{};
+        var keep = try weightsOf(adapted.gpa, adapted.model, those);
+        defer keep.deinit(adapted.gpa);
+        const restored = adapted.restoreOthers(&keep, .all);
         // A file that lost pages has cancelled the work, too.
         try adapted.model.checkUnchanged();
         try restored;
         adapted.current = wanted;
     }
 
-    fn restoreOthers(adapted: *AdaptedWeights, wanted: ?*MergedSet) Error!void {
+    fn restoreOthers(
+        adapted: *AdaptedWeights,
+        keep: *const WeightSet,
+        which: enum { all, in_8_bits },
+    ) Error!void {
         var i = adapted.changed.count();
         while (i > 0) {
             i -= 1;
             const weight = adapted.changed.keys()[i];
-            if (wanted) |set| if (has(set, weight)) continue;
+            if (keep.contains(weight)) continue;
+            if (which == .in_8_bits and weight.kept_f8 == null) continue;
             if (adapted.cancelled.load(.monotonic)) return error.Cancelled;
             try adapted.gpu.?.restoreWeight(weight);
             adapted.changed.swapRemoveAt(i);
@@ -308,7 +344,7 @@ pub const AdaptedWeights = struct {
         while (true) {
             const free = memory.available(adapted.io) orelse return false;
             if (2 * bytes <= free) return true;
-            if (!adapted.release(&.{})) return false;
+            if (!adapted.releaseSet(&.{})) return false;
         }
     }
 
@@ -362,25 +398,43 @@ pub fn mergedBytes(
     wanted: []const Adapter,
     activation: ?DType,
 ) Allocator.Error!u64 {
-    var seen: std.AutoHashMapUnmanaged(*Weight, void) = .empty;
-    defer seen.deinit(gpa);
+    var weights = try weightsOf(gpa, model, wanted);
+    defer weights.deinit(gpa);
     var bytes: u64 = 0;
-    for (wanted) |*adapter| {
-        for (adapter.targets) |*target| {
-            if (adapter.strength(target.component) == 0) continue;
-            const weight = weightOf(model, target) orelse continue;
-            if ((try seen.getOrPut(gpa, weight)).found_existing) continue;
-            if (activation != null and weight.kept_f8 == null) continue;
-            const len = weight.elementCount() * (activation orelse hostType(weight)).size();
-            bytes += std.mem.alignForward(usize, len, 64);
-        }
-    }
+    for (weights.keys()) |weight| bytes += mergedBytesOf(weight, activation);
     return bytes;
 }
 
 // --- internal ---
 
 const Changes = std.AutoArrayHashMapUnmanaged(*Weight, std.ArrayList(Delta));
+const WeightSet = std.AutoArrayHashMapUnmanaged(*Weight, void);
+
+/// Those that `wanted` changes.
+fn weightsOf(
+    gpa: Allocator,
+    model: *const Model,
+    wanted: []const Adapter,
+) Allocator.Error!WeightSet {
+    var weights: WeightSet = .empty;
+    errdefer weights.deinit(gpa);
+    for (wanted) |*adapter| {
+        for (adapter.targets) |*target| {
+            if (adapter.strength(target.component) == 0) continue;
+            if (weightOf(model, target)) |weight| try weights.put(gpa, weight, {});
+        }
+    }
+    return weights;
+}
+
+/// What a merged weight takes; see `mergedBytes`.
+fn mergedBytesOf(weight: *const Weight, activation: ?DType) u64 {
+    if (activation) |dtype| {
+        return if (weight.kept_f8 != null) device_weights.wideCopyBytes(weight, dtype) else 0;
+    }
+    const len = weight.elementCount() * hostType(weight).size();
+    return std.mem.alignForward(u64, len, 64);
+}
 
 fn changesAny(wanted: []const Adapter) bool {
     for (wanted) |*adapter| {
@@ -404,9 +458,4 @@ fn weightOf(model: *const Model, target: *const adapters.Target) ?*Weight {
 
 fn hostType(weight: *const Weight) DType {
     return if (weight.layout == .vector or weight.source_dtype == .f32) .f32 else .f16;
-}
-
-fn has(set: *const MergedSet, weight: *const Weight) bool {
-    for (set.weights) |*merged| if (merged.weight == weight) return true;
-    return false;
 }

@@ -174,6 +174,13 @@ pub const GpuRanks = struct {
         for (ranks.gpus) |*gpu| try device_weights.write(gpu, weight, bytes);
     }
 
+    /// Whether each GPU has a merged copy of it beside the 8-bit weight.
+    pub fn hasWideCopies(ranks: *const GpuRanks, weight: *const Weight) bool {
+        const kept = weight.kept_f8 orelse return false;
+        for (ranks.gpus) |*gpu| if (gpu.wide_copies[kept.index] == 0) return false;
+        return true;
+    }
+
     /// Returns to the model's own weight on every GPU. Only between jobs.
     pub fn restoreWeight(ranks: *GpuRanks, weight: *const Weight) Error!void {
         const activation = ranks.options.activation_dtype;

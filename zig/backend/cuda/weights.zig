@@ -19,6 +19,9 @@ pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 /// followed directly by the next one, so that keys and values can be one product.
 pub const alignment = 256;
 
+/// Of GPUs' memory.
+const page_bytes = 2 << 20;
+
 /// Bytes of the weights of a model.
 pub const Placement = struct {
     /// Of the block on each GPU.
@@ -71,6 +74,13 @@ pub fn place(weights: []const *Weight, activation: DType, keeps_f8: bool) Placem
 pub fn deviceBytes(weight: *const Weight, activation: DType) usize {
     const size = if (weight.kept_f8 != null) weight.source_dtype.size() else activation.size();
     return weight.elementCount() * size;
+}
+
+/// Bytes that a copy in the activations' type takes beside a weight that is kept in 8 bits. Drivers
+/// hand out memory in pages of 2 MiB, which only smaller allocations share.
+pub fn wideCopyBytes(weight: *const Weight, activation: DType) u64 {
+    const bytes: u64 = weight.elementCount() * activation.size();
+    return std.mem.alignForward(u64, bytes, if (bytes < page_bytes / 2) alignment else page_bytes);
 }
 
 /// Copies every weight to its place. `copied_bytes` counts up.
