@@ -216,13 +216,17 @@ pub const AdaptedWeights = struct {
         which: enum { all, in_8_bits },
     ) Error!void {
         var i = adapted.changed.count();
+        if (i == 0) return;
+        const gpu = adapted.gpu.?;
+        var converter: device_weights.Converter = undefined;
+        try gpu.initConverter(&converter, adapted.changed.keys());
+        defer converter.deinit();
         while (i > 0) {
             i -= 1;
             const weight = adapted.changed.keys()[i];
             if (keep.contains(weight)) continue;
             if (which == .in_8_bits and weight.kept_f8 == null) continue;
-            if (adapted.cancelled.load(.monotonic)) return error.Cancelled;
-            try adapted.gpu.?.restoreWeight(weight);
+            try gpu.restoreWeight(weight, &converter);
             adapted.changed.swapRemoveAt(i);
         }
     }

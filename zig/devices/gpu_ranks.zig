@@ -6,6 +6,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const backend = @import("../backend.zig");
 const Cuda = backend.Cuda;
+const cores = @import("../system/cores.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
 const library_handles = @import("../backend/cuda/library_handles.zig");
@@ -149,16 +150,19 @@ pub const GpuRanks = struct {
     ) Error!void {
         const activation = ranks.options.activation_dtype;
         const placement = &ranks.placement;
+        const is_random = ranks.options.random_weights;
+        var converter: device_weights.Converter = undefined;
+        try ranks.initConverter(&converter, if (is_random) &.{} else weights);
+        defer converter.deinit();
         for (ranks.gpus) |*gpu| {
             try gpu.makeCurrent();
             gpu.weights = try gpu.allocate(placement.block_bytes);
             gpu.wide_copies = try ranks.arena.alloc(usize, placement.kept_f8_count);
             @memset(gpu.wide_copies, 0);
-            if (ranks.options.random_weights) {
+            if (is_random) {
                 try random_weights.fill(streamOn(local, gpu), gpu, weights, copied_bytes);
             } else {
-                const c = ranks.cancelled;
-                try device_weights.upload(ranks.gpa, gpu, weights, activation, c, copied_bytes);
+                try device_weights.upload(gpu, weights, activation, &converter, copied_bytes);
             }
         }
         for (local) |rank| {
@@ -181,12 +185,25 @@ pub const GpuRanks = struct {
         return true;
     }
 
+    /// For `restoreWeight` of the largest of `weights`; the caller closes it.
+    pub fn initConverter(
+        ranks: *const GpuRanks,
+        converter: *device_weights.Converter,
+        weights: []const *Weight,
+    ) Error!void {
+        const o = ranks.options;
+        const count = if (o.thread_count > 0) o.thread_count else cores.count(ranks.io);
+        const largest = device_weights.largestCount(weights);
+        return converter.init(ranks.gpa, ranks.io, count, largest, ranks.cancelled);
+    }
+
     /// Returns to the model's own weight on every GPU. Only between jobs.
-    pub fn restoreWeight(ranks: *GpuRanks, weight: *const Weight) Error!void {
-        const activation = ranks.options.activation_dtype;
-        const staging = try ranks.gpa.alloc(u16, weight.elementCount());
-        defer ranks.gpa.free(staging);
-        const bytes = device_weights.bytesOf(weight, activation, staging);
+    pub fn restoreWeight(
+        ranks: *GpuRanks,
+        weight: *const Weight,
+        converter: *device_weights.Converter,
+    ) Error!void {
+        const bytes = try converter.bytesOf(weight, ranks.options.activation_dtype);
         return ranks.writeWeight(weight, bytes);
     }
 

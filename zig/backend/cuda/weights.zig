@@ -7,8 +7,11 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
+const Io = std.Io;
 const DType = @import("../../tensor.zig").DType;
+const Merger = @import("../cpu/merge.zig").Merger;
 const Source = @import("ops_widen.zig").Source;
+const Layout = @import("../../weights.zig").Layout;
 const Weight = @import("../../weights.zig").Weight;
 const Gpu = @import("gpu.zig").Gpu;
 const isPair = @import("ops_product.zig").isPair;
@@ -83,20 +86,16 @@ pub fn wideCopyBytes(weight: *const Weight, activation: DType) u64 {
     return std.mem.alignForward(u64, bytes, if (bytes < page_bytes / 2) alignment else page_bytes);
 }
 
-/// Copies every weight to its place. `copied_bytes` counts up.
+/// Copies every weight to its place, each as the converter makes it. `copied_bytes` counts up.
 pub fn upload(
-    gpa: Allocator,
     gpu: *Gpu,
     weights: []const *Weight,
     activation: DType,
-    cancelled: *const std.atomic.Value(bool),
+    converter: *Converter,
     copied_bytes: *std.atomic.Value(u64),
 ) Error!void {
-    const staging = try gpa.alloc(u16, largestCount(weights));
-    defer gpa.free(staging);
     for (weights) |weight| {
-        if (cancelled.load(.monotonic)) return error.Cancelled;
-        const bytes = bytesOf(weight, activation, staging);
+        const bytes = try converter.bytesOf(weight, activation);
         try write(gpu, weight, bytes);
         _ = copied_bytes.fetchAdd(bytes.len, .monotonic);
         const kept = weight.kept_f8 orelse continue;
@@ -104,6 +103,59 @@ pub fn upload(
         try copy(gpu, gpu.weights + kept.scales_offset, scales);
     }
 }
+
+/// Gives weights the GPU's type and order on the host's cores.
+pub const Converter = struct {
+    gpa: Allocator,
+    cancelled: *const std.atomic.Value(bool),
+    staging: []u16,
+    merger: Merger,
+
+    /// For weights of at most `element_count` elements. Must not move.
+    pub fn init(
+        converter: *Converter,
+        gpa: Allocator,
+        io: Io,
+        thread_count: usize,
+        element_count: usize,
+        cancelled: *const std.atomic.Value(bool),
+    ) error{ OutOfMemory, ThreadsUnavailable }!void {
+        converter.gpa = gpa;
+        converter.cancelled = cancelled;
+        converter.staging = try gpa.alloc(u16, element_count);
+        errdefer gpa.free(converter.staging);
+        converter.merger.init(gpa, io, thread_count, null, cancelled) catch |err|
+            return if (err == error.OutOfMemory) error.OutOfMemory else error.ThreadsUnavailable;
+    }
+
+    pub fn deinit(converter: *Converter) void {
+        converter.merger.deinit();
+        converter.gpa.free(converter.staging);
+    }
+
+    /// What `bytesOf` gives, to the bit. Valid until the next call.
+    pub fn bytesOf(
+        converter: *Converter,
+        weight: *const Weight,
+        activation: DType,
+    ) error{ Cancelled, OutOfMemory }![]const u8 {
+        if (converter.cancelled.load(.monotonic)) return error.Cancelled;
+        const staging = converter.staging;
+        const is_copied = weight.kept_f8 != null or hasSameBytes(weight, activation);
+        if (is_copied or weight.layout == .vector) return ownBytesOf(weight, activation, staging);
+        const out = std.mem.sliceAsBytes(staging[0..weight.elementCount()]);
+        converter.merger.merge(weight.matrix(), weight.inputs().channels, &.{}, .{
+            .bytes = out,
+            .dtype = activation,
+            .scale = weight.scale,
+        }) catch |err| {
+            // A number that is not finite: which of them it becomes depends on the processor.
+            if (err == error.Overflow) return ownBytesOf(weight, activation, staging);
+            return @errorCast(err);
+        };
+        return out;
+    }
+};
 
 /// Elements of the largest weight.
 pub fn largestCount(weights: []const *Weight) usize {
@@ -136,8 +188,8 @@ pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFaile
 /// Elements in the GPU's type and order: the file's own bytes where these match.
 pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const u8 {
     if (weight.kept_f8 != null) return keptBytesOf(weight, std.mem.sliceAsBytes(staging));
+    if (hasSameBytes(weight, activation)) return weight.source;
     const is_same = weight.source_dtype == activation and weight.scale == 1;
-    if (is_same and !weight.isPermuted()) return weight.source;
     const out = staging[0..weight.elementCount()];
     for (out, 0..) |*bits, i| {
         const at = weight.sourceIndex(i);
@@ -151,6 +203,12 @@ pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const
 }
 
 // --- internal ---
+
+const ownBytesOf = bytesOf;
+
+fn hasSameBytes(weight: *const Weight, activation: DType) bool {
+    return weight.source_dtype == activation and weight.scale == 1 and !weight.isPermuted();
+}
 
 fn keptBytesOf(weight: *const Weight, staging: []u8) []const u8 {
     if (!weight.isPermuted()) return weight.source;
@@ -182,4 +240,57 @@ test "numbers round to bfloat16 as hardware does" {
     for ([_]u32{ 0x3f800000, 0x3f808000, 0x3f818000, 0x3f808001 }, [_]u16{
         0x3f80, 0x3f80, 0x3f82, 0x3f81,
     }) |bits, expected| try std.testing.expectEqual(expected, round(@bitCast(bits), .bf16));
+}
+
+test "weights are converted on several threads to the same bits" {
+    const a = std.testing.allocator;
+    const shape: [4]u32 = .{ 37, 3, 3, 29 };
+    const count = 37 * 3 * 3 * 29;
+    var source: [count * 4]u8 = undefined;
+    var prng: std.Random.DefaultPrng = .init(5);
+    const scales: [37]f32 = @splat(0.75);
+    const cancelled: std.atomic.Value(bool) = .init(false);
+    var converter: Converter = undefined;
+    try converter.init(a, std.testing.io, 3, count, &cancelled);
+    defer converter.deinit();
+    const expected = try a.alloc(u16, count);
+    defer a.free(expected);
+    for ([_]DType{ .f32, .f16, .bf16, .f8_e4m3, .f8_e5m2 }) |dtype| {
+        for ([_]bool{ false, true }) |is_finite| {
+            prng.random().bytes(&source);
+            if (is_finite) makeFinite(&source, dtype);
+            const matrix: [4]u32 = .{ shape[0], count / shape[0], 1, 1 };
+            for ([_]Layout{ .convolution, .matrix, .matrix }, 0..) |layout, i| {
+                const weight: Weight = .{
+                    .name = "w",
+                    .layout = layout,
+                    .dtype = dtype,
+                    .shape = if (layout == .matrix) matrix else shape,
+                    .scale = if (i == 1) 0.125 else 1,
+                    .is_transposed = i == 2,
+                    .row_scales = if (dtype.isF8()) &scales else &.{},
+                    .source = source[0 .. count * dtype.size()],
+                    .source_dtype = dtype,
+                };
+                for ([_]DType{ .f16, .bf16 }) |activation| {
+                    const theirs = bytesOf(&weight, activation, expected);
+                    const ours = try converter.bytesOf(&weight, activation);
+                    try std.testing.expectEqualSlices(u8, theirs, ours);
+                }
+            }
+        }
+    }
+}
+
+/// Clears a bit of the exponent, so that f16 holds the number.
+fn makeFinite(source: []u8, dtype: DType) void {
+    for (source, 0..) |*byte, i| switch (dtype) {
+        .f32 => if (i % 4 == 3) {
+            byte.* &= 0xbf;
+        },
+        .f16, .bf16 => if (i % 2 == 1) {
+            byte.* &= 0xbf;
+        },
+        else => byte.* &= 0xbf,
+    };
 }

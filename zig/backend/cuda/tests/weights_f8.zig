@@ -66,7 +66,11 @@ const Loaded = struct {
         @memset(gpu.wide_copies, 0);
         const cancelled: std.atomic.Value(bool) = .init(false);
         var copied_bytes: std.atomic.Value(u64) = .init(0);
-        try device_weights.upload(a, gpu, weights, activation, &cancelled, &copied_bytes);
+        var converter: device_weights.Converter = undefined;
+        const largest = device_weights.largestCount(weights);
+        try converter.init(std.testing.allocator, std.testing.io, 1, largest, &cancelled);
+        defer converter.deinit();
+        try device_weights.upload(gpu, weights, activation, &converter, &copied_bytes);
         pair.cuda.weights_base = gpu.weights;
         try pair.cuda.reserveWiden(loaded.placement.widen_bytes);
         return loaded;
