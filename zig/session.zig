@@ -178,6 +178,7 @@ pub const Session = struct {
         session.cancelled.store(false, .release);
         session.reporter.step_index.store(0, .release);
         session.reporter.preview.reset();
+        session.adapt_progress.reset();
         // Until a rank begins, a poll must not see the last stage of the previous job.
         session.reporter.stage.store(@intFromEnum(job.firstStage()), .release);
         session.state.store(@intFromEnum(State.running), .release);

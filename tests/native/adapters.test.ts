@@ -3,7 +3,7 @@
  * its files, removal to the very bits, sets that are kept, memory, ranks, failures and cancelling.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { readFileSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -264,6 +264,61 @@ describe("what cannot be applied", () => {
       expect(after.merged.weightCount).toBe(2 * before.merged.weightCount);
       truncateSync(path, bytes.length - 8);
       await failure(image(session, [adapter]));
+    });
+  });
+
+  // Merging takes some polls.
+  const targets = Array.from({ length: 100 }, () => first.adapter.targets).flat();
+  const long = { ...scaled(first.adapter, 1e-3), targets };
+
+  test.each([1, 3])("a file cut short during a merge ends it: %d rank(s)", async (rankCount) => {
+    const path = join(folder, `cut-${rankCount}.safetensors`);
+    writeFileSync(path, bytes);
+    const adapter = { ...long, path };
+    const threads = { rankCount, threadCount: 2 };
+    await withSession({ ...work, ...threads }, async (session) => {
+      const plain = await image(session, [], threads);
+      let fraction = 1;
+      const cut = session.image(requestOf({ ...work, ...threads, adapters: [adapter] }), {
+        onProgress: ({ stage, adaptFraction }) => {
+          if (stage !== "adapt" || adaptFraction === 0 || fraction < 1) return;
+          fraction = adaptFraction;
+          truncateSync(path, 1000);
+        },
+      });
+      const error = await failure(cut);
+      expect(fraction).toBeLessThan(1);
+      expect(error.code).toBe("bad-weights");
+      const sentence =
+        "was changed, cut short or lost while it was in use, so no image was written";
+      expect(error.message).toStartWith(`${path} ${sentence}`);
+      expect((await image(session, [], threads)).latents).toEqual(plain.latents);
+      expect((await failure(image(session, [adapter], threads))).message).toContain(path);
+      const other = await image(session, [first.adapter], threads);
+      expect(other.latents).not.toEqual(plain.latents);
+    });
+  });
+
+  test("a file deleted during a merge serves its job, and no later one", async () => {
+    const path = join(folder, "deleted.safetensors");
+    writeFileSync(path, bytes);
+    const adapter = { ...long, path };
+    await withSession(work, async (session) => {
+      const whole = await image(session, [{ ...adapter, path: first.adapter.path }]);
+      let isDeleted = false;
+      const result = await session.image(requestOf({ ...work, adapters: [adapter] }), {
+        onProgress: ({ stage, adaptFraction }) => {
+          if (stage !== "adapt" || adaptFraction === 0 || isDeleted) return;
+          unlinkSync(path);
+          isDeleted = true;
+        },
+      });
+      expect(isDeleted).toBe(true);
+      expect(latentsOf(result)).toEqual(whole.latents);
+      const error = await failure(image(session, [adapter]));
+      expect(error.message).toBe(`${path} cannot be read (FileNotFound).`);
+      const again = await image(session, [{ ...adapter, path: first.adapter.path }]);
+      expect(again.latents).toEqual(whole.latents);
     });
   });
 });

@@ -46,6 +46,12 @@ pub const Progress = struct {
     merged_bytes: std.atomic.Value(u64) = .init(0),
     /// Weights merged since the session was opened.
     weight_count: std.atomic.Value(u64) = .init(0),
+
+    /// Before a job.
+    pub fn reset(progress: *Progress) void {
+        progress.adapt_bytes.store(0, .release);
+        progress.adapted_bytes.store(0, .release);
+    }
 };
 
 pub const AdaptedWeights = struct {
@@ -112,8 +118,6 @@ pub const AdaptedWeights = struct {
     /// Makes the weights those of `wanted`, none for the model's own. Where it fails the CPU keeps
     /// what it had, and GPUs are brought into a known state by the next call.
     pub fn use(adapted: *AdaptedWeights, wanted: []const Adapter) Error!void {
-        adapted.progress.adapt_bytes.store(0, .release);
-        adapted.progress.adapted_bytes.store(0, .release);
         if (!changesAny(wanted)) return adapted.activate(null);
         if (adapted.find(wanted)) |set| return adapted.activate(set);
         const set = try MergedSet.create(adapted.gpa, adapted.io, wanted);
