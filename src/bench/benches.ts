@@ -34,6 +34,11 @@ export const benches: Record<string, Bench> = {
     about: "operations and models on the CPU against the cores' peak and PyTorch",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
+  "eight-bit": {
+    about: "a UNet call with 8-bit weights against f16 ones on the CPU, at full size",
+    needsClone: true,
+    run: async (args) => (await import("./eight-bit.ts")).run(args),
+  },
   gpu: {
     about:
       "operations, models, patches on a GPU against ceilings and PyTorch; --predict needs no GPU",

@@ -8,13 +8,15 @@ import {
   closeSync,
   cpSync,
   ftruncateSync,
+  linkSync,
   mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { parseUnetConfig } from "../models/config.ts";
 import { type Shapes, Tree, unetShapes } from "./support/unet-shapes.ts";
 
@@ -56,9 +58,22 @@ const sizes = {
 
 /** Writes the diffusers folder, unless it is already complete. */
 export function writeFullSize(folder: string): void {
-  const mark = join(folder, "model_index.json");
-  if (readable(mark)) return;
-  writeFolder(folder, writeWeights);
+  if (isComplete(folder)) return;
+  writeFolder(folder, (path, shapes) => writeWeights(path, shapes, "F16"));
+}
+
+/**
+ * Writes the model of the complete folder `other` with the UNet's matrices and convolutions in
+ * e4m3 (2.6 GB), unless it is already there; the other files are links.
+ */
+export function writeFullSizeF8(folder: string, other: string): void {
+  if (isComplete(folder)) return;
+  writeFolder(folder, (path, shapes) => {
+    const name = relative(folder, path);
+    if (dirname(name) === "unet") return writeWeights(path, shapes, "F8_E4M3");
+    rmSync(path, { force: true });
+    linkSync(join(other, name), path);
+  });
 }
 
 /** Writes the configs and the headers of the weights, without values. */
@@ -66,7 +81,7 @@ export function writeFullSizeHeaders(folder: string): void {
   writeFolder(folder, (path, shapes) => {
     const file = createFile(path);
     try {
-      ftruncateSync(file, writeHeader(file, shapes));
+      ftruncateSync(file, writeHeader(file, shapes, "F16"));
     } finally {
       closeSync(file);
     }
@@ -79,6 +94,8 @@ export function writeFullSizeHeaders(folder: string): void {
 const vocabularySize = 49408;
 
 type Write = (path: string, shapes: Shapes) => void;
+type Dtype = "F16" | "F8_E4M3";
+const elementBytes: Record<Dtype, number> = { F16: 2, F8_E4M3: 1 };
 
 function writeFolder(folder: string, write: Write): void {
   for (const name of ["tokenizer", "tokenizer_2", "scheduler"]) {
@@ -106,9 +123,10 @@ function writeFolder(folder: string, write: Write): void {
   cpSync(join(small, "model_index.json"), join(folder, "model_index.json"));
 }
 
-function readable(path: string): boolean {
+/** The last file that `writeFolder` writes is there. */
+function isComplete(folder: string): boolean {
   try {
-    return readFileSync(path).length > 0;
+    return readFileSync(join(folder, "model_index.json")).length > 0;
   } catch {
     return false;
   }
@@ -179,12 +197,14 @@ function clipShapes(clip: ClipSizes, prefix: string): Shapes {
 const poolCount = 1 << 20;
 
 /** Matrices that halve the variance of their input; norm weights 1, biases 0. */
-function writeWeights(path: string, shapes: Shapes): void {
+function writeWeights(path: string, shapes: Shapes, dtype: Dtype): void {
   const file = createFile(path);
   try {
-    writeHeader(file, shapes);
+    writeHeader(file, shapes, dtype);
     const pool = uniformPool();
-    for (const [name, shape] of shapes) writeTensor(file, name, shape, pool);
+    for (const [name, shape] of shapes) {
+      writeTensor(file, name, shape, pool, dtypeOf(shape, dtype));
+    }
   } finally {
     closeSync(file);
   }
@@ -195,13 +215,19 @@ function createFile(path: string): number {
   return openSync(path, "w");
 }
 
+/** Vectors stay f16. */
+function dtypeOf(shape: readonly number[], dtype: Dtype): Dtype {
+  return shape.length === 1 ? "F16" : dtype;
+}
+
 /** Writes a safetensors header; returns the size of the whole file in bytes. */
-function writeHeader(file: number, shapes: Shapes): number {
+function writeHeader(file: number, shapes: Shapes, dtype: Dtype): number {
   const header: Record<string, unknown> = {};
   let offset = 0;
   for (const [name, shape] of shapes) {
-    const bytes = 2 * shape.reduce((product, size) => product * size, 1);
-    header[name] = { dtype: "F16", shape, data_offsets: [offset, offset + bytes] };
+    const own = dtypeOf(shape, dtype);
+    const bytes = elementBytes[own] * shape.reduce((product, size) => product * size, 1);
+    header[name] = { dtype: own, shape, data_offsets: [offset, offset + bytes] };
     offset += bytes;
   }
   const text = JSON.stringify(header);
@@ -224,16 +250,34 @@ function uniformPool(): Float32Array {
   });
 }
 
-function writeTensor(file: number, name: string, shape: number[], pool: Float32Array): void {
+function writeTensor(
+  file: number,
+  name: string,
+  shape: number[],
+  pool: Float32Array,
+  dtype: Dtype,
+): void {
   const count = shape.reduce((product, size) => product * size, 1);
   const isVector = shape.length === 1;
   const amplitude = 0.7 * Math.sqrt((3 * shape[0]!) / count);
   const constant = name.endsWith("weight") ? 1 : 0;
-  const values = new Float16Array(Math.min(count, poolCount));
-  for (let i = 0; i < values.length; i++) {
-    values[i] = isVector ? constant : pool[i]! * amplitude;
-  }
+  const values = Float32Array.from({ length: Math.min(count, poolCount) }, (_, i) =>
+    isVector ? constant : pool[i]! * amplitude,
+  );
+  const bytes =
+    dtype === "F16"
+      ? new Uint8Array(Float16Array.from(values).buffer)
+      : Uint8Array.from(values, toE4m3);
   for (let done = 0; done < count; done += values.length) {
-    writeSync(file, new Uint8Array(values.buffer, 0, 2 * Math.min(values.length, count - done)));
+    const part = Math.min(values.length, count - done);
+    writeSync(file, bytes.subarray(0, part * elementBytes[dtype]));
   }
+}
+
+/** Below e4m3's largest number, towards zero: as good as any for random numbers. */
+function toE4m3(value: number): number {
+  const exponent = Math.max(-6, Math.floor(Math.log2(Math.abs(value))));
+  const units = Math.floor(Math.abs(value) / 2 ** (exponent - 3));
+  // A leading 1 adds one to the exponent's field.
+  return (value < 0 ? 0x80 : 0) | (((exponent + 6) << 3) + units);
 }
