@@ -31,6 +31,7 @@ const files: [string, Record<string, number[]> | string[]][] = [
   ["a checkpoint of Stable Diffusion 2", { ...context(1024), ...encoder }],
   ["a checkpoint of Stable unCLIP 2.1", { ...context(1024), ...encoder, ...labels }],
   ["the diffusion model of Stable Diffusion 1.5 alone", context(768, "")],
+  ["a checkpoint of SDXL that lacks label_emb", { ...context(2048), ...encoder }],
   [
     "a checkpoint of Stable Diffusion 1.5 inpainting",
     {

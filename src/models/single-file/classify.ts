@@ -126,6 +126,7 @@ function plainUnet({ contextSize, inChannels }: UnetShape): string {
   if (contextSize === 1024 && inChannels === 7) return "Stable Diffusion's x4 upscaler";
   const model = contextSize === 0 ? undefined : modelByContext[contextSize];
   if (model === undefined) return "an older latent diffusion model";
+  if (contextSize >= 1280) return `${model} that lacks label_emb`;
   return inChannels === 9 ? `${model} inpainting` : model;
 }
 
