@@ -26,6 +26,7 @@ const typescriptLayers = [
   ["commands"],
   ["bench"],
   ["doctor"],
+  ["settings/sample-prompts"],
   ["settings/options"],
   ["distributed", "metadata"],
   ["terminal/progress", "terminal/output", "terminal/download-lines"],

@@ -15,6 +15,7 @@ import {
   processGroupOf,
   runTogether,
 } from "../distributed.ts";
+import { BasedXLError } from "../errors.ts";
 import {
   describeImage,
   type FileHashes,
@@ -44,6 +45,7 @@ import {
 } from "../settings/options.ts";
 import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
+import { withPrompts } from "../settings/sample-prompts.ts";
 import { describeSamplers } from "../settings/samplers.ts";
 import { asFlag } from "../settings/values.ts";
 import { listSeparator } from "../terminal/flags.ts";
@@ -60,7 +62,7 @@ export const sampleCommand = defineCommand({
   args: sampleFlags,
   async run({ args }) {
     const recalled = await recalledOf(args);
-    const options = parseSampleOptions(args, { recalled: recalled ?? undefined });
+    const options = withPrompts(parseSampleOptions(args, { recalled: recalled ?? undefined }));
     if (options.listSchedulers) {
       process.stdout.write(`${describeSamplers()}\n`);
       return 0;
@@ -87,6 +89,9 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   const { log } = output;
   const found = processEnvironment(process.env);
   const group = found && processGroupOf(found, options);
+  if (group !== null && options.dynamicPrompts && options.seedIsRandom) {
+    throw new BasedXLError("bad-option", "--dynamic-prompts of several processes needs --seed.");
+  }
   const writes = group === null || group.index === 0;
   const alone = await preparePipeline({
     model: options.model,

@@ -223,6 +223,11 @@ describe("what is accepted", () => {
       longPrompts: false,
       clipSkip: 2,
       emptyNegative: "auto",
+      promptFile: undefined,
+      style: undefined,
+      stylesPath: undefined,
+      dynamicPrompts: false,
+      wildcards: undefined,
       seeds: [42n],
       seedIsRandom: true,
       wantLatents: false,
@@ -279,6 +284,7 @@ describe("what is accepted", () => {
     "--no-split-batch",
     "--share-gpu",
     "--long-prompts",
+    "--dynamic-prompts",
     "--no-cuda-graphs",
     "--fp16-accumulate",
     "--no-metadata",
@@ -295,6 +301,10 @@ describe("what is accepted", () => {
     emphasis: "no_norm",
     "clip-skip": "3",
     "empty-negative": "zeros",
+    "prompt-file": "l.txt",
+    style: "s",
+    styles: "s.csv",
+    wildcards: "w",
     preview: "5",
     seed: "9223372036854775804",
     rng: "cuda",
@@ -337,6 +347,11 @@ describe("what is accepted", () => {
     longPrompts: true,
     clipSkip: 3,
     emptyNegative: "zeros",
+    promptFile: "l.txt",
+    style: "s",
+    stylesPath: "s.csv",
+    dynamicPrompts: true,
+    wildcards: "w",
     seeds: [4n, 3n, 2n, 1n].map((below) => 2n ** 63n - below),
     seedIsRandom: false,
     wantLatents: true,
@@ -420,8 +435,10 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const paths = ["fromImage", "model", "config", "vae", "outPath", "latentsPath"] as const;
-    expect(settingKeys.filter((key) => settings[key].kind === "path")).toEqual([...paths]);
+    const models = ["fromImage", "model", "config", "vae", "outPath", "latentsPath"] as const;
+    const paths = ["promptFile", "wildcards", ...models] as const;
+    const all = settingKeys.filter((key) => settings[key].kind === "path");
+    expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath"]));
     for (const key of paths) {
       const name = settings[key].flag;
       expect(parse(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));
