@@ -7,7 +7,7 @@ import { escaped } from "../errors.ts";
 import { sampleOf } from "../models/file-sample.ts";
 import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
-import type { PlannedRequest } from "../pipeline/request.ts";
+import type { PlannedImage, PlannedRequest } from "../pipeline/request.ts";
 import { type KeysWhere, settingKeys, settingOf, settings } from "../settings/table.ts";
 
 /** Keys are what a user would change, such as "--steps"; values are short texts. */
@@ -31,6 +31,11 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     ...request.settings,
     ...gpu,
     rankCount,
+    // Those of all images, which may come from a file.
+    prompt: textsOf(request, ({ prompt }) => prompt),
+    prompt2: textsOf(request, ({ prompt2 }) => prompt2),
+    negativePrompt: textsOf(request, ({ negativePrompt }) => negativePrompt ?? undefined),
+    negativePrompt2: textsOf(request, ({ negativePrompt2 }) => negativePrompt2),
     // The same files may have other names elsewhere.
     loras: request.loras.length === 0 ? undefined : fingerprintOf(request.loras),
     embeddings: embeddingsOf(request),
@@ -61,6 +66,15 @@ ${shown(first)}): start all with the same flags, model and version.`;
 }
 
 // --- internal ---
+
+/** One text where all images have the same. */
+function textsOf(
+  { batches }: PlannedRequest,
+  of: (image: PlannedImage) => string | undefined,
+): string | undefined {
+  const texts = batches.flatMap(({ images }) => images.map(of));
+  return new Set(texts).size === 1 ? texts[0] : JSON.stringify(texts);
+}
 
 /** Those that prompts mention, wherever their files are. */
 function embeddingsOf({ embeddings }: PlannedRequest): string | undefined {

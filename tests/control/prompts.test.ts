@@ -5,9 +5,11 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
+import { settingsOf } from "../../src/distributed/settings.ts";
 import type { EmbeddingSource } from "../../src/embeddings/file.ts";
 import { EmbeddingCatalog, EmbeddingTable } from "../../src/embeddings.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
+import type { GpuOptions } from "../../src/native/handle.ts";
 import { defaultRules, PromptEncoder, type PromptRules } from "../../src/pipeline/prompts.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { parseA1111 } from "../../src/prompt/a1111.ts";
@@ -266,6 +268,17 @@ describe("settings", () => {
     expect(plan({ prompt: "(a)", promptSyntax: "a1111" }).emptyTokens).toBeNull();
     const { ids } = plan({ prompt: "(a)", promptSyntax: "comfyui" }).emptyTokens!;
     expect(ids).toEqual(model.tokenizer!.encode("").ids);
+  });
+
+  test("prompts of all images are compared between processes", () => {
+    const compared = (...prompt: string[]) => {
+      const seeds = prompt.map((_, index) => BigInt(index));
+      const facts = { version: "1", model, rankCount: 1, seedIsRandom: true };
+      return settingsOf(plan({ prompt, seeds }), { ...facts, gpu: {} as GpuOptions });
+    };
+    expect(compared("a", "a")["--prompt"]).toBe("a");
+    expect(compared("a", "b")["--prompt"]).not.toBe(compared("a", "c")["--prompt"]!);
+    expect(compared("a")["--negative-prompt"]).toBe("none");
   });
 
   test("prompts of different lengths are in batches of their own", () => {

@@ -15,6 +15,7 @@ import { defaultRules, PromptEncoder } from "../../src/pipeline/prompts.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { drawLatents, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { promptNotes } from "../support/prompt-notes.ts";
+import { refusal } from "../support/refusal.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");
 const recorded = readSafetensors(join(fixtures, "prompts.safetensors"));
@@ -72,6 +73,37 @@ describe("states of the text encoders", () => {
   test("another prompt for the second encoder", async () => {
     const tokens = encoderOf({}).prompt("a red circle", "a blue square");
     expect(await errorsOf("second", tokens)).toBeLessThanOrEqual(1e-5);
+  });
+});
+
+test("prompts that do not fit together are refused by the library", async () => {
+  const work: Work = { model, width: 64, height: 64, stepCount: 1, threadCount: 1 };
+  const request = requestOf(work);
+  const one = request.prompt as TokenPair;
+  const double = (ids: Int32Array) => new Int32Array([...ids, ...ids]);
+  const two = { ...one, ids: double(one.ids), ids2: double(one.ids2) };
+  const many = { ...one, ids: new Int32Array(77 * 65), ids2: new Int32Array(77 * 65) };
+  const short = new Float32Array(76).fill(1);
+  const infinite = new Float32Array(77).fill(Number.POSITIVE_INFINITY);
+  const wrong: [string, Partial<typeof request>][] = [
+    ["prompts of different lengths", { prompt: [one, two], stepSets: [0] }],
+    ["tokens long", { prompt: { ...one, ids: double(one.ids) } }],
+    ["tokens long", { prompt: many }],
+    ["weights that are not one per token", { prompt: { ...one, weights: short } }],
+    ["a weight of inf", { prompt: { ...one, weights2: infinite } }],
+    ["layers fewer", { prompt: { ...one, clipSkip: 12 } }],
+    ["sets of prompts that no step names", { prompt: [one, one] }],
+    ["sets that are not one per step", { prompt: [one, one], stepSets: [0, 1] }],
+    ["set 2 of 2", { prompt: [one, one], stepSets: [2] }],
+    ["prompts that are not one per image", { emphasis: "interpolate" }],
+    ["an empty prompt", { empty: one }],
+  ];
+  await withSession(work, async (session) => {
+    for (const [sentence, changes] of wrong) {
+      const refused = () => session.image({ ...request, ...changes });
+      expect(await refusal(refused, "internal")).toContain(sentence);
+    }
+    expect((await session.image(request)).images.length).toBe(1);
   });
 });
 
