@@ -40,6 +40,7 @@ export async function recallImage(
   if (!explicit.has("model")) await takeModel(recipe, files);
   else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   if (!explicit.has("vae")) takeVae(recipe, files);
+  if (explicit.has("promptFile")) forget(recipe, ["prompt"]);
   if (!explicit.has("prompt")) takeTags(recipe, files);
   if (!explicit.has("loras")) takeLoras(recipe, files);
   if (!explicit.has("embeddings")) takeEmbeddings(recipe, files);
@@ -71,6 +72,12 @@ class Files {
 
   byHash({ digits }: FileHint): string | null {
     return digits === undefined ? null : this.cache.fileWith(digits);
+  }
+
+  /** Whether the file is known to be another one: people rename and replace files. */
+  isOther(path: string, { digits }: FileHint): boolean {
+    const known = this.cache.known(path);
+    return known !== null && digits !== undefined && !known.startsWith(digits);
   }
 
   byName(kind: Kind, hint: FileHint): string | null {
@@ -133,18 +140,26 @@ async function takeModel(recipe: Recipe, files: Files): Promise<void> {
   const path = known ?? (model.name === "" ? null : await files.model(model));
   if (path !== null) {
     settings.model = path;
+    warnOfOther(recipe, files, path, model);
     return;
   }
   forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   recipe.warn(`The model ${shown(model)} is not in the folders of models: another one is used.`);
 }
 
+function warnOfOther(recipe: Recipe, files: Files, path: string, hint: FileHint): void {
+  if (!files.isOther(path, hint)) return;
+  recipe.warn(`${escaped(path, 200)} has another hash than ${shown(hint)}: images will differ.`);
+}
+
 function takeVae(recipe: Recipe, files: Files): void {
   const { vae, settings } = recipe;
   if (vae === null) return;
   const path = files.byHash(vae) ?? files.byName("vae", vae);
-  if (path !== null) settings.vae = path;
-  else recipe.warn(`The VAE ${shown(vae)} is not in the folders of models: the model's is used.`);
+  if (path !== null) {
+    settings.vae = path;
+    warnOfOther(recipe, files, path, vae);
+  } else recipe.warn(`The VAE ${shown(vae)} is not in the folders of models: the model's is used.`);
 }
 
 /** Tags whose LoRA is not found by its name are taken out of the prompt. */

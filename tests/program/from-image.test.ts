@@ -3,11 +3,14 @@
  * carries, is the same file.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { runCli } from "../../src/cli.ts";
+import { HashCache } from "../../src/library/hashes.ts";
 import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
@@ -102,6 +105,18 @@ describe("an image", () => {
     const again = join(folder, "again.png");
     await sample("--from-image", second, "--out", again, "--quiet");
     expect(readFileSync(again).equals(readFileSync(second))).toBe(true);
+    // Prompts differ between images: each says its own, with the choices that were made.
+    const prompts = join(folder, "prompts.txt");
+    writeFileSync(prompts, "a {red|green|blue} circle\na {big|small} cat\n");
+    const lines = ["--prompt-file", prompts, "--dynamic-prompts", "--seed", "3"];
+    const list = join(folder, "list.png");
+    await sample(...lines, ...small, "--out", list);
+    const [one, two] = ["list-1.png", "list-2.png"].map((name) => join(folder, name));
+    await sample("--from-image", two!, "--out", again, "--quiet");
+    expect(readFileSync(again).equals(readFileSync(two!))).toBe(true);
+    expect((await recallImage(one!)).settings.prompt).toMatch(/^a (red|green|blue) circle$/);
+    await sample("--from-image", two!, ...lines, "--out", list, "--quiet");
+    expect(readFileSync(one!).equals(readFileSync(two!))).toBe(false);
     // What is overridden changes, and is in the new image.
     await sample("a dog", "--from-image", second, "--steps", "1", "--out", again, "--quiet");
     const { settings } = await recallImage(again);
@@ -135,5 +150,48 @@ describe("an image", () => {
     const found = await recallImage(first!);
     expect(found.warnings).toEqual([]);
     expect(found.settings.loras?.map(({ file }) => file)).toEqual([elsewhere, oil!]);
+  }, 60_000);
+
+  test("of one file, by hash and by name, and of a folder with another VAE", async () => {
+    const golden = await openModelFolder(goldenModel);
+    const file = join(models, "golden.safetensors");
+    writeSingleFile(golden, file);
+    const [first, second] = ["m1.png", "m2.png"].map((name) => join(folder, name));
+    const small = ["--steps", "2", "--width", "64", "--height", "64", ...quiet];
+    const config = ["--config", goldenModel];
+    await sample("a cat", "--model", file, ...config, ...small, "--out", first!);
+    const sha256 = new Bun.CryptoHasher("sha256").update(readFileSync(file)).digest("hex");
+    expect(readFileSync(first!).toString("latin1")).toContain(
+      `Size: 64x64, Model hash: ${sha256.slice(0, 10)}, Model: golden, RNG: CPU`,
+    );
+    const again = ["--from-image", first!, "--out", second!, "--quiet"];
+    await sample(...again, ...config);
+    expect(readFileSync(first!).equals(readFileSync(second!))).toBe(true);
+    const byHash = await recallImage(first!);
+    expect(byHash.settings.model).toBe(file);
+    expect(byHash.warnings).toEqual([expect.stringContaining("made with --config")]);
+    rmSync(process.env.BASEDXL_CACHE_DIR!, { recursive: true });
+    expect((await recallImage(first!)).settings.model).toBe(file);
+    writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(1)]));
+    const cache = new HashCache();
+    await cache.hashOf(file);
+    cache.save();
+    const other = await recallImage(first!);
+    expect(other.settings.model).toBe(file);
+    expect(other.warnings.join()).toContain("golden.safetensors has another hash than golden (");
+    rmSync(file);
+    const lost = await recallImage(first!);
+    expect(lost.settings.model).toBeUndefined();
+    expect(lost.warnings.join()).toContain(`The model golden (${sha256.slice(0, 10)}) is not`);
+
+    const vae = golden.weights.vae.files[0]!;
+    const named = ["--model", goldenModel, "--vae", vae];
+    await sample("a cat", ...named, ...small, "--out", first!);
+    await sample(...again);
+    expect(readFileSync(first!).equals(readFileSync(second!))).toBe(true);
+    const { settings, warnings } = await recallImage(first!);
+    expect([settings.model, settings.vae, warnings]).toEqual([goldenModel, vae, []]);
+    const text = readFileSync(first!).toString("latin1");
+    expect(text).toMatch(/, Model: model, VAE hash: [0-9a-f]{10}, VAE: diffusion_pytorch_model\./);
   }, 60_000);
 });
