@@ -27,7 +27,7 @@ setDefaultTimeout(240_000);
 afterAll(removeAdapters);
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
-const size = { width: 32, height: 64, stepCount: 4, guidanceScale: 1, wantDecoded: true };
+const size = { width: 32, height: 64, stepCount: 2, guidanceScale: 1, wantDecoded: true };
 const weights = {
   [unetFile]: keysOf(unetFile, /(to_(q|k|v|out\.0)|conv[12]|proj_in|ff\.net\.2)\.(weight|bias)$/),
   [encoderFile]: keysOf(encoderFile, /(q_proj|fc1)\.weight$/),

@@ -35,7 +35,8 @@ const keptOnHopper = /^UNet: weights in 8 bits/;
 describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
   const model = await openModelFolder(copyVariant(variant).folder);
   // Keys and values are one product, and graphs are captured and replayed.
-  const work = { model, width: 32, height: 64, stepCount: 5, warmupSteps: 1, rankCount: 2 };
+  const size = { width: 32, height: 64, guidanceScale: 1, stepCount: 3 };
+  const work = { model, ...size, warmupSteps: 1, rankCount: 2 };
   const onCpu = await drawLatents(work);
 
   test("kept and widened: the same bits, within 5e-3 of the CPU", async () => {
@@ -61,8 +62,8 @@ describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
 
   test.skipIf(variant !== "e4m3.plain")("f16 sums as well", async () => {
     setEmulatedCapability(hopper);
-    const gpu = emulated({ fp16Accumulate: true });
-    expect(relativeL2(await drawLatents({ ...work, gpu }), onCpu)).toBeLessThanOrEqual(1e-2);
+    const ours = { ...work, rankCount: 1, gpu: emulated({ fp16Accumulate: true }) };
+    expect(relativeL2(await drawLatents(ours), onCpu)).toBeLessThanOrEqual(1e-2);
   });
 
   test.skipIf(variant !== "e5m2.tensor")(
@@ -71,7 +72,7 @@ describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
       setEmulatedCapability(hopper);
       const keys = keysOf(loraFile, /(to_(q|k|v|out\.0)|conv1|ff\.net\.2)\.weight$/);
       const { adapter } = randomAdapter("fp8", { [loraFile]: keys }, { seed: 1, size: 0.02 });
-      const ours = { ...work, rankCount: 1, gpu: emulated() };
+      const ours = { ...work, height: 32, rankCount: 1, gpu: emulated() };
       const sets = [[], [], [], [adapter], [scaled(adapter, -1)], []];
       const results: ImageResult[] = [];
       await withSession(ours, async (session) => {
@@ -85,7 +86,7 @@ describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
       for (const i of [3, 4]) {
         const theirs = await drawLatents({ ...ours, gpu: null, adapters: sets[i]! });
         expect(relativeL2(latentsOf(results[i]!), theirs)).toBeLessThanOrEqual(1e-2);
-        expect(relativeL2(theirs, onCpu)).toBeGreaterThan(2e-2);
+        expect(relativeL2(theirs, latentsOf(results[2]!))).toBeGreaterThan(2e-2);
       }
     },
   );
