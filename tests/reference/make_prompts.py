@@ -166,11 +166,6 @@ class A1111:
     def schedule(self, text):
         return self.parser.get_learned_conditioning_prompt_schedules([text], STEPS)[0]
 
-    def parts(self, text):
-        """What AND separates, with weights."""
-        indexes, flat, _ = self.parser.get_multicond_prompt_list([text])
-        return [[flat[index], weight] for index, weight in indexes[0]]
-
     def states(self, text, emphasis):
         """(prompts, tokens, channels) of all prompts that take turns, and their pooled outputs."""
         self.opts.emphasis = emphasis
@@ -256,7 +251,7 @@ def prompts():
     words = "a red circle above blue square blotstyle dog, the forest light! Ünï 8k".split()
     marks = ["(", ")", "[", "]", "(", ")", ":", ":1.2)", ":0.5)", ":-.3)", ",", "\\", "\\(", "\\)"]
     marks += ["|", ":0.4]", ":3]", "::2]", "[a:b:0.5]", "[a|b]", " BREAK ", "AND", "(a:1.3)", "\n"]
-    for i in range(284 - len(given)):
+    for i in range(294 - len(given)):
         pool = words + marks * (i % 3)
         glue = draw.choice(["", " ", " ", ", "])
         text = glue.join(draw.choice(pool) for _ in range(draw.randint(1, 18)))
@@ -289,7 +284,6 @@ def main():
             chunks_digest(a1111.chunks(text)),
             chunks_digest(comfyui.chunks(marked)),
             pieces_digest([(each, end) for end, each in a1111.schedule(text)]),
-            pieces_digest(a1111.parts(text)),
         ]
         rows[text] = " ".join(digests)
     tensors = {}

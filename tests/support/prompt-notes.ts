@@ -11,7 +11,7 @@ interface PromptNotes {
   /** Prompts whose states are recorded, and with which emphasis. */
   states: Record<string, string>;
   modes: Record<string, string[]>;
-  /** Digests by prompt: A1111's pieces, ComfyUI's, chunks of both, schedule, what AND separates. */
+  /** Digests by prompt: A1111's pieces, ComfyUI's, chunks of both, A1111's schedule. */
   prompts: Record<string, string>;
 }
 
@@ -24,9 +24,8 @@ export const promptNotes = JSON.parse(
 /** The digests of one prompt by name. */
 export function digestsOf(prompt: string) {
   const all = promptNotes.prompts[prompt]!.split(" ");
-  const [a1111 = "", comfyui = "", chunksA1111 = "", chunksComfyui = "", turns = "", parts = ""] =
-    all;
-  return { a1111, comfyui, chunksA1111, chunksComfyui, turns, parts };
+  const [a1111 = "", comfyui = "", chunksA1111 = "", chunksComfyui = "", turns = ""] = all;
+  return { a1111, comfyui, chunksA1111, chunksComfyui, turns };
 }
 
 /** Of texts with a number each. */
