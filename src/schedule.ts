@@ -21,7 +21,13 @@ import { lcm } from "./schedule/lcm.ts";
 import { lms } from "./schedule/lms.ts";
 import { pndm } from "./schedule/pndm.ts";
 import { tcd } from "./schedule/tcd.ts";
-import type { Sampler, Schedule, ScheduleOptions, StepCoefficients } from "./schedule/types.ts";
+import type {
+  Sampler,
+  Schedule,
+  ScheduleOptions,
+  SigmaChoice,
+  StepCoefficients,
+} from "./schedule/types.ts";
 import { unipc } from "./schedule/unipc.ts";
 import { type Scheduler, type SigmaKind, schedulers } from "./settings/names.ts";
 import { samplerRows } from "./settings/samplers.ts";
@@ -67,7 +73,7 @@ export function makeSchedule(
       `The number of steps is ${stepCount}, but it must be a whole number from 1 to ${limit}.`,
     );
   }
-  const sigmas = sigmaKindOf(name, config, options);
+  const sigmas = sigmaChoiceOf(name, config, options);
   const schedule = { name, ...samplers[name].make(config, { ...options, sigmas }) };
   const count = schedule.steps.length;
   if (count > stepCountMax) {
@@ -92,6 +98,11 @@ export function unusedScheduleOptions(
   return (["timestepSpacing", "eta"] as const).filter(
     (key) => options[key] !== undefined && !follows.includes(key),
   );
+}
+
+/** Whether sampler `name` has noise levels that can be spaced. */
+export function hasSigmas(name: Scheduler): boolean {
+  return samplers[name].follows.includes("sigmas");
 }
 
 /** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
@@ -132,17 +143,23 @@ const replaceable = new Set([
   "SASolverScheduler",
 ]);
 
-/** The spacing of sigmas that options ask for, else the config. */
-function sigmaKindOf(
+/** What options ask for, else the config. */
+function sigmaChoiceOf(
   name: Scheduler,
   config: SchedulerConfig,
-  { sigmas, useKarrasSigmas }: ScheduleOptions,
-): SigmaKind {
+  options: ScheduleOptions,
+): SigmaChoice {
+  const { sigmas, timesteps, useKarrasSigmas } = options;
+  if (timesteps !== undefined) {
+    checkTimesteps(name, config, options);
+    return { timesteps };
+  }
+  const isList = typeof sigmas === "object";
   if (sigmas && useKarrasSigmas !== undefined && useKarrasSigmas !== (sigmas === "karras")) {
     throw new BasedXLError(
       "bad-option",
-      `The sigmas are to be ${sigmas} and ${useKarrasSigmas ? "" : "not "}Karras': keep one of ` +
-        "the two options.",
+      `The sigmas are to be ${isList ? "a list" : sigmas} and ${useKarrasSigmas ? "" : "not "}\
+Karras': keep one of the two options.`,
     );
   }
   const { follows, followsConfigSigmas = true } = samplers[name];
@@ -154,13 +171,51 @@ function sigmaKindOf(
     const isOff = useKarrasSigmas === false && own === "karras";
     return followsConfigSigmas && !isOff && canDo(own) ? own : "normal";
   }
-  if (canDo(asked)) return asked;
+  if (typeof asked === "object" && follows.includes("sigmas")) {
+    checkCount("noise levels, with the final one,", asked.length, options.stepCount + 1);
+    return { sigmas: asked };
+  }
+  if (typeof asked !== "object" && canDo(asked)) return asked;
   const others = asked === "lu" ? "dpmpp_2m and dpmpp_3m" : "euler and dpmpp_2m";
-  const shown = `${asked[0]!.toUpperCase()}${asked.slice(1)}`;
+  const shown =
+    typeof asked === "object" ? "a list of" : `${asked[0]!.toUpperCase()}${asked.slice(1)}`;
   const why = follows.includes("sigmas") ? "has sigmas of its own" : "has no sigmas";
   throw new BasedXLError(
     "bad-option",
     `The ${name} scheduler ${why}, so it cannot use ${shown} sigmas; ${others} can.`,
+  );
+}
+
+/** Refuses timesteps that the sampler or the model has not, and those beside sigmas. */
+function checkTimesteps(
+  name: Scheduler,
+  config: SchedulerConfig,
+  { timesteps = [], sigmas, useKarrasSigmas, stepCount }: ScheduleOptions,
+): void {
+  const refuse = (message: string) => new BasedXLError("bad-option", message);
+  if ((sigmas ?? "normal") !== "normal" || useKarrasSigmas) {
+    throw refuse("A list of timesteps decides the sigmas too: keep one of the two options.");
+  }
+  const { follows } = samplers[name];
+  if (!follows.includes("timesteps") && !follows.includes("sigmas")) {
+    throw refuse(
+      `The ${name} scheduler has timesteps of its own, so it cannot use a list of them; euler \
+and lcm can.`,
+    );
+  }
+  checkCount("timesteps", timesteps.length, stepCount);
+  const last = config.trainTimesteps - 1;
+  const outside = timesteps.find((timestep) => timestep > last);
+  if (outside === undefined) return;
+  throw refuse(`The timestep ${outside} is outside of the model's, which are 0 to ${last}.`);
+}
+
+function checkCount(what: string, count: number, expected: number): void {
+  if (count === expected) return;
+  throw new BasedXLError(
+    "bad-option",
+    `The list has ${count} ${what} where the steps need ${expected}: leave the number of steps \
+out.`,
   );
 }
 

@@ -211,10 +211,17 @@ function takeEmbeddings(recipe: Recipe, files: Files): void {
 /** Settings of the image that an explicit one would contradict. */
 function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): void {
   const { settings } = recipe;
-  if (explicit.has("scheduler")) forget(recipe, ["sigmas", "useKarrasSigmas", "eta"]);
-  if (explicit.has("sigmas")) forget(recipe, ["useKarrasSigmas"]);
-  if (explicit.has("useKarrasSigmas")) forget(recipe, ["sigmas"]);
-  if (explicit.has("stepCount")) forget(recipe, ["warmupSteps"]);
+  if (explicit.has("scheduler")) {
+    forget(recipe, ["sigmas", "timesteps", "useKarrasSigmas", "eta"]);
+  }
+  if (explicit.has("sigmas")) forget(recipe, ["useKarrasSigmas", "timesteps"]);
+  if (explicit.has("useKarrasSigmas")) forget(recipe, ["sigmas", "timesteps"]);
+  if (explicit.has("timesteps")) forget(recipe, ["sigmas", "useKarrasSigmas", "stepCount"]);
+  if (explicit.has("timestepSpacing")) forget(recipe, ["timesteps"]);
+  if (explicit.has("stepCount")) {
+    forget(recipe, ["warmupSteps", "timesteps"]);
+    if (typeof settings.sigmas === "object") forget(recipe, ["sigmas"]);
+  }
   if (explicit.has("device")) forget(recipe, ["dtype", "fp16Accumulate"]);
   if (explicit.has("dtype") && settings.fp16Accumulate) forget(recipe, ["fp16Accumulate"]);
   if (explicit.has("rankCount")) forget(recipe, ["vaeTiling"]);

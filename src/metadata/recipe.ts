@@ -3,7 +3,8 @@
  * up. What cannot be taken over is a warning, one sentence each.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import { samplerNamed } from "../settings/names.ts";
+import { hasSigmas } from "../schedule.ts";
+import { samplerNamed, type TimestepSpacing } from "../settings/names.ts";
 import {
   type GivenSettings,
   type SettingKey,
@@ -94,12 +95,14 @@ export class Recipe {
 used.`);
       return;
     }
-    const { isNear, ...settings } = known;
+    const { near, ...settings } = known;
     Object.assign(this.settings, settings);
-    if (isNear) {
-      this.warn(`The schedule "${escaped(schedule ?? "", 60)}" is replaced by --timestep-spacing \
-${settings.timestepSpacing}, which is near it.`);
-    }
+    if (named === null || settings.sigmas === undefined || hasSigmas(named.name)) return;
+    delete this.settings.sigmas;
+    if (near === undefined) return;
+    this.settings.timestepSpacing = near;
+    this.warn(`The schedule "${escaped(schedule ?? "", 60)}" is replaced by --timestep-spacing \
+${near}, which is near it.`);
   }
 
   warn(sentence: string): void {
@@ -116,7 +119,10 @@ export const ownSchedule = "own";
 const sideUnit = 32;
 const sideMax = settingsTable.width.max;
 
-type ScheduleSettings = Pick<RecalledSettings, "sigmas" | "timestepSpacing"> & { isNear?: true };
+type ScheduleSettings = Pick<RecalledSettings, "sigmas" | "timestepSpacing"> & {
+  /** What stands for it in a sampler without sigmas. */
+  near?: TimestepSpacing;
+};
 
 /** By names without spaces and signs. k-diffusion counts from the last timestep to the first. */
 const schedules: Readonly<Record<string, ScheduleSettings | undefined>> = {
@@ -125,11 +131,14 @@ const schedules: Readonly<Record<string, ScheduleSettings | undefined>> = {
   uniform: { timestepSpacing: "linspace" },
   karras: { sigmas: "karras", timestepSpacing: "linspace" },
   exponential: { sigmas: "exponential", timestepSpacing: "linspace" },
-  beta: { sigmas: "beta", timestepSpacing: "linspace" },
-  sgmuniform: { timestepSpacing: "trailing", isNear: true },
-  simple: { timestepSpacing: "trailing", isNear: true },
+  beta: { sigmas: "beta_timesteps", timestepSpacing: "linspace" },
+  sgmuniform: { sigmas: "sgm_uniform", timestepSpacing: "linspace", near: "trailing" },
+  simple: { sigmas: "simple", timestepSpacing: "linspace", near: "trailing" },
   ddim: { timestepSpacing: "leading" },
-  ddimuniform: { timestepSpacing: "leading" },
+  ddimuniform: { sigmas: "ddim_uniform", timestepSpacing: "linspace", near: "leading" },
+  linearquadratic: { sigmas: "linear_quadratic", timestepSpacing: "linspace" },
+  kloptimal: { sigmas: "kl_optimal", timestepSpacing: "linspace" },
+  alignyoursteps: { sigmas: "ays", timestepSpacing: "linspace" },
 };
 
 function normalized(text: string): string {

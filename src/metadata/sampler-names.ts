@@ -24,4 +24,10 @@ const names: Readonly<Partial<Record<string, string>>> = {
   karras: "Karras",
   exponential: "Exponential",
   beta: "Beta",
+  beta_timesteps: "Beta",
+  sgm_uniform: "SGM Uniform",
+  simple: "Simple",
+  ddim_uniform: "DDIM",
+  kl_optimal: "KL Optimal",
+  ays: "Align Your Steps",
 };

@@ -6,12 +6,11 @@
 import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
 import type { RecipeRequest } from "../adapters/recipes.ts";
 import type { EmbeddingTable } from "../embeddings.ts";
-import { BasedXLError, escaped } from "../errors.ts";
+import { BasedXLError } from "../errors.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
-import { makeSchedule, type Schedule, samplerOfModel, unusedScheduleOptions } from "../schedule.ts";
-import { type Scheduler, samplerNamed } from "../settings/names.ts";
+import type { Schedule } from "../schedule.ts";
 import { defaultOf } from "../settings/setting.ts";
 import {
   type KeysWhere,
@@ -28,6 +27,7 @@ import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
+import { samplingOf } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
@@ -125,21 +125,16 @@ export function planRequest(
     model,
     naming,
   );
-  const stepCount = given.stepCount ?? defaults.steps ?? 50;
-  const named = given.scheduler === undefined ? null : samplerNamed(given.scheduler);
-  const scheduler = named?.name ?? schedulerOf(model, naming, warnings);
-  const sigmas = given.sigmas ?? named?.sigmas;
-  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, sigmas });
-  for (const key of unusedScheduleOptions(scheduler, given)) {
-    warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
-  }
+  const sampling = samplingOf(given, model, naming);
+  const { stepCount, scheduler, sigmas, schedule } = sampling;
+  warnings.push(...sampling.warnings);
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const asked = imagesOf(request, model, naming);
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
-  const sampling = { stepCount, scheduler, timestepSpacing, guidanceScale };
+  const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
   const evaluations = schedule.steps.length;
-  const read = readPrompts(asked, given, model, { sampling, evaluations, files, naming });
+  const read = readPrompts(asked, given, model, { wanted, evaluations, files, naming });
   const { images, loras, embeddings, emptyTokens } = read;
   warnings.push(...read.filesWarnings);
   const complete = {
@@ -230,7 +225,7 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
 }
 
 interface Reading {
-  sampling: RecipeRequest;
+  wanted: RecipeRequest;
   /** Of the model. */
   evaluations: number;
   files: RequestFiles;
@@ -242,15 +237,15 @@ function readPrompts(
   asked: readonly Omit<PlannedImage, "loras" | "tokens">[],
   given: CheckedSettings,
   model: Model,
-  { sampling, evaluations, files, naming }: Reading,
+  { wanted, evaluations, files, naming }: Reading,
 ) {
-  const { stepCount } = sampling;
+  const { stepCount } = wanted;
   const steps = {
     evaluations,
     total: stepCount * Math.max(1, Math.round(evaluations / stepCount)),
   };
   const planner = new LoraPlanner(model, (file) => files.find("lora", file));
-  const tagged = withLoras(asked, given.loras, planner, sampling, naming);
+  const tagged = withLoras(asked, given.loras, planner, wanted, naming);
   const loras = planner.all();
   const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
   const texts = textsOf(tagged.images, given.promptSyntax, steps);
@@ -339,17 +334,6 @@ function entryOf<T extends string | number | null>(value: T | readonly T[], inde
 /** Random 32-bit seeds: torch's CPU generator reads only 32 bits of a seed. */
 function randomSeeds(count: number): bigint[] {
   return [...crypto.getRandomValues(new Uint32Array(count))].map(BigInt);
-}
-
-/** The sampler named in the model's config, or Euler where this version lacks it. */
-function schedulerOf({ scheduler }: Model, naming: Naming, warnings: string[]): Scheduler {
-  const { name, replaced } = samplerOfModel(scheduler);
-  if (!replaced) return name;
-  warnings.push(
-    `The model asks for ${escaped(scheduler.className, 60)}, which this version lacks: euler takes \
-its place. ${naming("scheduler")} takes ${settings.scheduler.names.join(", ")}.`,
-  );
-  return name;
 }
 
 /** Warnings about settings that were given but need guidance, which is off. */

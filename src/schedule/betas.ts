@@ -18,6 +18,24 @@ export function alphasCumprod(config: SchedulerConfig): Float32Array {
   return cumulativeProduct(config.rescaleBetasZeroSnr ? rescaleZeroTerminalSnr(betas) : betas);
 }
 
+/** The same in f64 and without zero terminal SNR, as ComfyUI computes it. */
+export function exactAlphasCumprod(config: SchedulerConfig): Float64Array {
+  const { betaStart, betaEnd, trainTimesteps: count } = config;
+  const [start, end] = [Math.sqrt(betaStart), Math.sqrt(betaEnd)];
+  const betas =
+    config.betaSchedule === "scaled_linear" && !config.trainedBetas
+      ? Float64Array.from(
+          { length: count },
+          (_, i) => (start + (i * (end - start)) / (count - 1)) ** 2,
+        )
+      : Float64Array.from(trainingBetas(config));
+  let product = 1;
+  return betas.map((beta) => {
+    product *= 1 - beta;
+    return product;
+  });
+}
+
 // --- internal ---
 
 function trainingBetas(config: SchedulerConfig): Float32Array {

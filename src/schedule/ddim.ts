@@ -13,19 +13,20 @@ import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const ddim: Sampler = {
-  follows: ["timestepSpacing", "eta"],
+  follows: ["timestepSpacing", "timesteps", "eta"],
   make(config, options) {
     const { stepCount, eta = 0 } = options;
     checkLinear("ddim", config, { thresholding: true, clips: isOn(config, null) });
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
-    const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+    const spaced = () => spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+    const timesteps = options.timesteps ?? spaced();
     checkRange("ddim", timesteps, config);
 
     const alphas = alphasCumprod(config);
     const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
     const stride = Math.floor(config.trainTimesteps / stepCount);
-    const steps = timesteps.map((timestep): StepCoefficients => {
-      const previous = timestep - stride;
+    const steps = timesteps.map((timestep, i): StepCoefficients => {
+      const previous = options.timesteps ? (timesteps[i + 1] ?? -1) : timestep - stride;
       const alpha = alphas[timestep]!;
       const alphaNext = previous >= 0 ? alphas[previous]! : alphaFinal;
       const fresh = freshNoise(eta, alpha, alphaNext);

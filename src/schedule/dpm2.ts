@@ -8,7 +8,8 @@
  */
 import type { SchedulerConfig } from "../models/config.ts";
 import { derivativeMix, update } from "./coefficients.ts";
-import { sigmaSchedule, sigmaTable, timestepOfSigma } from "./sigmas.ts";
+import { sigmaTable, timestepOfSigma } from "./sigma-table.ts";
+import { sigmaSchedule } from "./sigmas.ts";
 import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
 export const dpm2: Sampler = {
@@ -24,9 +25,8 @@ export const dpm2Ancestral: Sampler = {
 // --- internal ---
 
 function make(config: SchedulerConfig, options: MakeOptions, isAncestral: boolean) {
-  const { stepCount } = options;
   const { sigmas, timesteps, initNoiseSigma } = sigmaSchedule(config, {
-    stepCount,
+    stepCount: options.stepCount,
     spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
     kind: options.sigmas,
     finalSigma: "zero",
@@ -43,14 +43,15 @@ function make(config: SchedulerConfig, options: MakeOptions, isAncestral: boolea
       ...derivativeMix(config.predictionType, sigma),
     };
   };
-  for (let i = 0; i < stepCount; i++) {
+  const count = timesteps.length;
+  for (let i = 0; i < count; i++) {
     const from = sigmas[i]!;
     const to = sigmas[i + 1]!;
-    const isLast = i + 1 === stepCount;
+    const isLast = i + 1 === count;
     // to² = up² + down², with up² = to²·(from² - to²) / from²; these forms do not cancel.
     const down = isAncestral ? (to * to) / from : to;
     const up = isAncestral ? (to / from) * Math.sqrt((from - to) * (from + to)) : 0;
-    const middle = isLast ? 0 : Math.sqrt(from * down);
+    const middle = isLast ? to : Math.sqrt(from * down);
     steps.push({
       ...evaluate(from, timesteps[i]!),
       latent: update({ sample: 1, modelOutputs: [middle - from] }),
@@ -68,7 +69,7 @@ function make(config: SchedulerConfig, options: MakeOptions, isAncestral: boolea
   return {
     steps,
     timesteps: Float32Array.from(steps, ({ timestep }) => timestep),
-    sigmas: Float32Array.of(...visited, 0),
+    sigmas: Float32Array.of(...visited, sigmas[count]!),
     initNoiseSigma,
   };
 }

@@ -25,14 +25,15 @@ export const heun: Sampler = {
       ...derivativeMix(config.predictionType, levels.sigmas[index]!),
       samplesNoise: false,
     });
-    for (let i = 0; i < options.stepCount; i++) {
+    const count = levels.timesteps.length;
+    for (let i = 0; i < count; i++) {
       const width = levels.sigmas[i + 1]! - levels.sigmas[i]!;
       steps.push({
         ...evaluate(i),
         latent: update({ sample: 1, modelOutputs: [width] }),
         auxiliary: update({ sample: 1 }),
       });
-      if (i + 1 === options.stepCount) break;
+      if (i + 1 === count) break;
       steps.push({
         ...evaluate(i + 1),
         latent: update({ auxiliary: 1, modelOutputs: [width / 2, width / 2] }),
@@ -40,10 +41,11 @@ export const heun: Sampler = {
       });
     }
     const sigmas = levels.sigmas.subarray(0, -1);
+    const final = levels.sigmas[count]!;
     return {
       steps,
       timesteps: Float32Array.from(steps, ({ timestep }) => timestep),
-      sigmas: Float32Array.of(sigmas[0]!, ...[...sigmas.subarray(1)].flatMap((s) => [s, s]), 0),
+      sigmas: Float32Array.of(sigmas[0]!, ...[...sigmas.subarray(1)].flatMap((s) => [s, s]), final),
       initNoiseSigma: levels.initNoiseSigma,
     };
   },

@@ -12,10 +12,10 @@ import { teacherTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const lcm: Sampler = {
-  follows: [],
-  make(config, { stepCount }) {
+  follows: ["timesteps"],
+  make(config, { stepCount, timesteps: given }) {
     checkLinear("lcm", config, { thresholding: true });
-    const timesteps = teacherTimesteps("lcm", config, stepCount);
+    const timesteps = [...(given ?? teacherTimesteps("lcm", config, stepCount))];
     const alphas = alphasCumprod(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
       const { skip, out } = boundary(config, timestep);

@@ -3,11 +3,11 @@
  * Karras et al. (arXiv 2206.00364, equation 5, rho 7), exponential, beta (arXiv 2407.12173,
  * alpha = beta = 0.6). Source: diffusers `_convert_to_karras` and its like.
  */
-import type { SigmaKind } from "../settings/names.ts";
+import type { RangeKind } from "../settings/names.ts";
 
 /** `count` sigmas, decreasing. */
 export function spacedSigmas(
-  kind: Exclude<SigmaKind, "normal">,
+  kind: RangeKind,
   sigmaMax: number,
   sigmaMin: number,
   count: number,
@@ -31,23 +31,15 @@ export function spacedSigmas(
   }
 }
 
-// --- internal ---
-
-const rho = 7;
-const betaShape = 0.6;
-
 /** numpy.linspace(0, 1, count). */
-function ramp(count: number): number[] {
+export function ramp(count: number): number[] {
   return Array.from({ length: count }, (_, i) =>
     count === 1 ? 0 : i === count - 1 ? 1 : i * (1 / (count - 1)),
   );
 }
 
-/** The integral from 0 to 1. */
-const betaWhole = 2 * betaIntegral(0.5);
-
 /** Where the distribution function of Beta(0.6, 0.6) is `p`: scipy.stats.beta.ppf. */
-function betaQuantile(p: number): number {
+export function betaQuantile(p: number): number {
   if (p <= 0) return 0;
   if (p >= 1) return 1;
   // The distribution is symmetric, and the series below converges fast up to a half.
@@ -62,6 +54,14 @@ function betaQuantile(p: number): number {
   }
   return (low + high) / 2;
 }
+
+// --- internal ---
+
+const rho = 7;
+const betaShape = 0.6;
+
+/** The integral from 0 to 1. */
+const betaWhole = 2 * betaIntegral(0.5);
 
 /** The integral of t^(a-1)·(1-t)^(a-1) from 0 to x <= 0.5, as a power series. */
 function betaIntegral(x: number): number {

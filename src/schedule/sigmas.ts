@@ -7,18 +7,19 @@
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import type { SchedulerConfig } from "../models/config.ts";
-import type { SigmaKind, TimestepSpacing } from "../settings/names.ts";
-import { alphasCumprod } from "./betas.ts";
-import { logF32 } from "./log.ts";
+import type { RangeKind, TimestepSpacing } from "../settings/names.ts";
+import { explicitLevels } from "./explicit-levels.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
+import { interpolate, sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { roundHalfEven, spacedTimesteps } from "./spacing.ts";
+import type { SigmaChoice } from "./types.ts";
 
 const f32 = Math.fround;
 
 interface SigmaOptions {
   stepCount: number;
   spacing: TimestepSpacing;
-  kind: SigmaKind;
+  kind: SigmaChoice;
   finalSigma: "zero" | "sigma_min";
   /** Whether timesteps of Karras' sigmas are rounded. */
   roundsKarras?: boolean;
@@ -42,9 +43,9 @@ export function checkSigmaSettings(config: SchedulerConfig): void {
 }
 
 interface SigmaSchedule {
-  /** `stepCount` values, decreasing. */
+  /** Decreasing. */
   timesteps: Float32Array;
-  /** `stepCount` + 1 values, decreasing. */
+  /** One more, decreasing. */
   sigmas: Float32Array;
   initNoiseSigma: number;
 }
@@ -53,18 +54,9 @@ interface SigmaSchedule {
 export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): SigmaSchedule {
   const { stepCount, spacing, kind } = options;
   const table = sigmaTable(config);
-  // f32 before the look-up: diffusers interpolates at the rounded timestep.
-  let timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(f32);
-  let sigmas = timesteps.map((timestep) => interpolate(table, timestep));
-  if (kind !== "normal") {
-    const sigmaMin = config.sigmaMin ?? sigmas[stepCount - 1]!;
-    const sigmaMax = config.sigmaMax ?? sigmas[0]!;
-    sigmas = spacedSigmas(kind, sigmaMax, sigmaMin, stepCount);
-    const timestepOf = timestepOfSigma(table);
-    timesteps = sigmas.map(timestepOf);
-    if (options.roundsKarras && kind === "karras") timesteps = timesteps.map(roundHalfEven);
-  }
-  const sigmaLast = options.finalSigma === "zero" ? 0 : table[0]!;
+  const explicit = explicitLevels(kind, config, table, stepCount);
+  const { timesteps, sigmas } = explicit ?? spaced(config, options, table);
+  const sigmaLast = explicit?.final ?? (options.finalSigma === "zero" ? 0 : table[0]!);
   const rounded = Float32Array.of(...sigmas, sigmaLast);
   return {
     timesteps: Float32Array.from(timesteps),
@@ -73,40 +65,22 @@ export function sigmaSchedule(config: SchedulerConfig, options: SigmaOptions): S
   };
 }
 
-/** Sigma of every training timestep, increasing, each operation rounded to f32. */
-export function sigmaTable(config: SchedulerConfig): Float32Array {
-  const alphas = alphasCumprod(config);
-  // f16's smallest positive number instead of 0, as in diffusers: the first sigma stays finite.
-  if (config.rescaleBetasZeroSnr) alphas[alphas.length - 1] = 2 ** -24;
-  return alphas.map((alpha) => Math.sqrt(f32(f32(1 - alpha) / alpha)));
-}
-
-/** numpy.interp over indices: linear between entries, the end entries outside. */
-export function interpolate(table: Float32Array, position: number): number {
-  const last = table.length - 1;
-  if (position <= 0) return table[0]!;
-  if (position >= last) return table[last]!;
-  const low = Math.floor(position);
-  return (table[low + 1]! - table[low]!) * (position - low) + table[low]!;
-}
-
-/** The (fractional) training timestep with a noise level, by interpolation in log sigma. */
-export function timestepOfSigma(table: Float32Array): (sigma: number) => number {
-  const logTable = table.map(logF32);
-  return (sigma) => {
-    const logSigma = Math.log(Math.max(sigma, 1e-10));
-    let low = 0;
-    while (low + 1 < logTable.length && logTable[low + 1]! <= logSigma) low++;
-    low = Math.min(low, logTable.length - 2);
-    const lowLog = logTable[low]!;
-    // The reference computes the width in f32, but not the distance.
-    const width = f32(lowLog - logTable[low + 1]!);
-    const weight = Math.min(Math.max((lowLog - logSigma) / width, 0), 1);
-    return (1 - weight) * low + weight * (low + 1);
-  };
-}
-
 // --- internal ---
+
+function spaced(config: SchedulerConfig, options: SigmaOptions, table: Float32Array) {
+  const { stepCount, spacing } = options;
+  // f32 before the look-up: diffusers interpolates at the rounded timestep.
+  const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(f32);
+  const sigmas = timesteps.map((timestep) => interpolate(table, timestep));
+  if (options.kind === "normal") return { timesteps, sigmas };
+  const kind = options.kind as RangeKind;
+  const sigmaMin = config.sigmaMin ?? sigmas[stepCount - 1]!;
+  const sigmaMax = config.sigmaMax ?? sigmas[0]!;
+  const others = spacedSigmas(kind, sigmaMax, sigmaMin, stepCount);
+  const exact = others.map(timestepOfSigma(table));
+  const rounds = options.roundsKarras && kind === "karras";
+  return { timesteps: rounds ? exact.map(roundHalfEven) : exact, sigmas: others };
+}
 
 /**
  * diffusers' `init_noise_sigma`: "leading" does not start from pure noise, so the unit variance of

@@ -6,17 +6,19 @@
  * Source: diffusers `DPMSolverMultistepScheduler.set_timesteps`.
  */
 import type { SchedulerConfig } from "../models/config.ts";
-import type { SigmaKind, TimestepSpacing } from "../settings/names.ts";
+import type { RangeKind, TimestepSpacing } from "../settings/names.ts";
 import { alphasCumprod } from "./betas.ts";
+import { explicitLevels } from "./explicit-levels.ts";
 import { logF32 } from "./log.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
-import { interpolate, sigmaTable, timestepOfSigma } from "./sigmas.ts";
+import { interpolate, sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { roundHalfEven } from "./spacing.ts";
+import type { SigmaChoice } from "./types.ts";
 
 interface LevelOptions {
   stepCount: number;
   spacing: TimestepSpacing;
-  kind: SigmaKind;
+  kind: SigmaChoice;
   /** The level after the last step: 0, the table's first, or that of the last step again. */
   final: "zero" | "table" | "repeated";
   /** Whether timesteps of Karras' and Lu's sigmas are rounded; all others are cut. */
@@ -32,18 +34,15 @@ interface SolverLevels {
 }
 
 export function solverLevels(config: SchedulerConfig, options: LevelOptions): SolverLevels {
-  const { kind, final, rounds } = options;
+  const { kind, final } = options;
   const table = sigmaTable(config);
-  let timesteps = spaced(config, options);
-  let sigmas = timesteps.map((timestep) => interpolate(table, timestep));
-  if (kind !== "normal") {
-    const [max, min] = rangeOf(config, kind, table);
-    sigmas = spacedSigmas(kind, max, min, options.stepCount);
-    const round = rounds && (kind === "karras" || kind === "lu") ? roundHalfEven : Math.trunc;
-    const timestepOf = timestepOfSigma(table);
-    timesteps = sigmas.map((sigma) => round(timestepOf(sigma)));
-  }
-  const last = { zero: 0, table: table[0]!, repeated: sigmas.at(-1)! }[final];
+  const explicit = explicitLevels(kind, config, table, options.stepCount);
+  const levels = explicit ?? spacedLevels(config, options, table);
+  const timesteps =
+    typeof kind === "object" ? levels.timesteps.map(roundHalfEven) : levels.timesteps;
+  const { sigmas } = levels;
+  const least = Math.min(table[0]!, sigmas.at(-1)!);
+  const last = explicit?.final ?? { zero: 0, table: least, repeated: sigmas.at(-1)! }[final];
   return {
     timesteps: Float32Array.from(timesteps),
     sigmas: Float32Array.of(...sigmas, last),
@@ -52,7 +51,19 @@ export function solverLevels(config: SchedulerConfig, options: LevelOptions): So
 
 // --- internal ---
 
-function rangeOf(config: SchedulerConfig, kind: SigmaKind, table: Float32Array) {
+function spacedLevels(config: SchedulerConfig, options: LevelOptions, table: Float32Array) {
+  const timesteps = spaced(config, options);
+  const sigmas = timesteps.map((timestep) => interpolate(table, timestep));
+  if (options.kind === "normal") return { timesteps, sigmas };
+  const kind = options.kind as RangeKind;
+  const [max, min] = rangeOf(config, kind, table);
+  const others = spacedSigmas(kind, max, min, options.stepCount);
+  const rounds = options.rounds && (kind === "karras" || kind === "lu");
+  const exact = others.map(timestepOfSigma(table));
+  return { timesteps: exact.map(rounds ? roundHalfEven : Math.trunc), sigmas: others };
+}
+
+function rangeOf(config: SchedulerConfig, kind: RangeKind, table: Float32Array) {
   const [max, min] = [table.at(-1)!, table[0]!];
   if (kind === "lu") return [Math.exp(logF32(max)), Math.exp(logF32(min))] as const;
   return [config.sigmaMax ?? max, config.sigmaMin ?? min] as const;

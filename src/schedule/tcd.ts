@@ -16,10 +16,10 @@ const f32 = Math.fround;
 const etaDefault = 0.3;
 
 export const tcd: Sampler = {
-  follows: ["eta"],
-  make(config, { stepCount, eta = etaDefault }) {
+  follows: ["eta", "timesteps"],
+  make(config, { stepCount, timesteps: given, eta = etaDefault }) {
     checkLinear("tcd", config, { thresholding: true });
-    const timesteps = teacherTimesteps("tcd", config, stepCount);
+    const timesteps = [...(given ?? teacherTimesteps("tcd", config, stepCount))];
     const alphas = alphasCumprod(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
       const next = timesteps[i + 1] ?? 0;

@@ -55,7 +55,10 @@ export interface Schedule {
 /** Each overrides the model's config when given. */
 export interface ScheduleOptions {
   stepCount: number;
-  sigmas?: SigmaKind | undefined;
+  /** A spacing, or the noise levels themselves with the final one: a step fewer than these. */
+  sigmas?: SigmaKind | readonly number[] | undefined;
+  /** The timesteps themselves, falling, as many as steps. */
+  timesteps?: readonly number[] | undefined;
   /** The same as `sigmas`: "karras", or not "karras". */
   useKarrasSigmas?: boolean | undefined;
   timestepSpacing?: TimestepSpacing | undefined;
@@ -65,8 +68,9 @@ export interface ScheduleOptions {
 
 /** A sampler in `schedule/`. */
 export interface Sampler {
-  /** The options that it follows; makeSchedule refuses `sigmas` where they are not among these. */
-  follows: readonly ("sigmas" | "lu" | "timestepSpacing" | "eta")[];
+  /** The options that it follows; makeSchedule refuses `sigmas` where they are not among these.
+   * Who follows sigmas follows timesteps. */
+  follows: readonly ("sigmas" | "lu" | "timesteps" | "timestepSpacing" | "eta")[];
   /** Whether the sigmas of a config are followed, or those of the flag alone. Default: they are. */
   followsConfigSigmas?: false;
   /** Which configs of its class are its own, where several samplers share one. */
@@ -75,6 +79,12 @@ export interface Sampler {
   make(config: SchedulerConfig, options: MakeOptions): Omit<Schedule, "name">;
 }
 
-export interface MakeOptions extends ScheduleOptions {
-  sigmas: SigmaKind;
+export interface MakeOptions extends Omit<ScheduleOptions, "sigmas"> {
+  sigmas: SigmaChoice;
 }
+
+/** A spacing of noise levels, or a list that takes its place. */
+export type SigmaChoice =
+  | SigmaKind
+  | { sigmas: readonly number[] }
+  | { timesteps: readonly number[] };

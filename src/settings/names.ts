@@ -12,6 +12,9 @@ import {
 } from "../native/abi.ts";
 
 export {
+  type ComfyKind,
+  comfyKinds,
+  type RangeKind,
   type Scheduler,
   type SigmaKind,
   samplerNamed,

@@ -104,8 +104,27 @@ export const samplerRows = {
 export type Scheduler = keyof typeof samplerRows;
 export const schedulers = Object.keys(samplerRows) as Scheduler[];
 
-/** How noise levels are spaced, as diffusers' configs name it (use_karras_sigmas, ...). */
-export const sigmaKinds = ["normal", "karras", "exponential", "beta", "lu"] as const;
+/** Spacings of noise levels between two, as diffusers' configs name them: use_karras_sigmas, ... */
+const rangeKinds = ["karras", "exponential", "beta", "lu"] as const;
+export type RangeKind = (typeof rangeKinds)[number];
+
+/**
+ * The schedules of ComfyUI, by its names. Its beta is the paper's, of timesteps, and is called
+ * beta_timesteps: diffusers spaces the noise levels themselves, and had the name first.
+ */
+export const comfyKinds = [
+  "sgm_uniform",
+  "simple",
+  "ddim_uniform",
+  "beta_timesteps",
+  "linear_quadratic",
+  "kl_optimal",
+  "ays",
+] as const;
+export type ComfyKind = (typeof comfyKinds)[number];
+
+/** How noise levels are spaced. */
+export const sigmaKinds = ["normal", ...rangeKinds, ...comfyKinds] as const;
 export type SigmaKind = (typeof sigmaKinds)[number];
 
 /** A sampler by any of its names, and the sigmas that a name such as "DPM++ 2M Karras" asks for. */

@@ -61,7 +61,22 @@ interface ChoiceSetting extends Common {
   names: readonly string[];
   /** Whether a text means one of the names, spelled as elsewhere. */
   alsoAccepts?: (text: string) => boolean;
+  /** Numbers that may stand instead of a name. */
+  orNumbers?: NumberList;
   default?: string;
+}
+
+/** A list of numbers, each below the one before; with commas between them as a flag. */
+export interface NumberList {
+  whole: boolean;
+  min: number;
+  max: number;
+  countMin: number;
+  countMax: number;
+}
+
+interface NumbersSetting extends Common, NumberList {
+  kind: "numbers";
 }
 
 interface TextSetting extends Common {
@@ -129,19 +144,22 @@ export type Setting =
   | BooleanSetting
   | SeedSetting
   | PathSetting
-  | ListSetting;
+  | ListSetting
+  | NumbersSetting;
 
 type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[] }
-  ? Name
-  : S extends { kind: "whole" | "number" }
-    ? number
-    : S extends { kind: "boolean" }
-      ? boolean
-      : S extends { kind: "seed" }
-        ? bigint
-        : S extends { kind: "list"; of: ItemKind<infer Item> }
-          ? readonly Item[]
-          : string;
+  ? Name | (S extends { orNumbers: NumberList } ? readonly number[] : never)
+  : S extends { kind: "numbers" }
+    ? readonly number[]
+    : S extends { kind: "whole" | "number" }
+      ? number
+      : S extends { kind: "boolean" }
+        ? boolean
+        : S extends { kind: "seed" }
+          ? bigint
+          : S extends { kind: "list"; of: ItemKind<infer Item> }
+            ? readonly Item[]
+            : string;
 
 type IsThere<S, Key extends string> = S extends Record<Key, unknown> ? true : false;
 

@@ -371,11 +371,34 @@ export const settings = {
     kind: "choice",
     flag: "sigmas",
     names: sigmaKinds,
+    orNumbers: {
+      ...{ whole: false, min: 0, max: 1_000_000 },
+      ...{ countMin: 2, countMax: stepCountMax + 1 },
+    },
     group: "Sampling",
-    hint: "NAME",
+    hint: "NAME|LIST",
     help:
-      "Spacing of the noise levels: {names}; normal is that of the timesteps. Default: as the " +
+      "Spacing of the noise levels: {names}; normal is that of the timesteps, beta is diffusers' " +
+      "and beta_timesteps ComfyUI's and A1111's beta, ays Align Your Steps. Or the levels " +
+      "themselves with the final one, as in 14.6,3,0.5,0, which set the steps. Default: as the " +
       "scheduler's name or the model's config says.",
+    scope: "request",
+    processes: "same",
+    json: null,
+  },
+  timesteps: {
+    kind: "numbers",
+    whole: true,
+    min: 0,
+    max: 999,
+    countMin: 1,
+    countMax: stepCountMax,
+    flag: "timesteps",
+    group: "Sampling",
+    hint: "LIST",
+    help:
+      "The training timesteps to visit, {range} and falling, as in 999,749,499,249; they set the " +
+      "steps. Default: as the spacing says.",
     scope: "request",
     processes: "same",
     json: null,

@@ -4,7 +4,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import { listSeparator, suggestion } from "../terminal/flags.ts";
-import { type Setting, seedMax } from "./setting.ts";
+import { type NumberList, type Setting, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingOf } from "./table.ts";
 
 /** How messages name a setting. */
@@ -82,7 +82,11 @@ function readText(setting: Setting, text: string): unknown {
     case "whole":
       return /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
     case "number":
-      return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+      return readNumber(text);
+    case "numbers":
+      return text.split(",").map(readNumber);
+    case "choice":
+      return setting.orNumbers && text.includes(",") ? text.split(",").map(readNumber) : text;
     case "seed":
       return /^\+?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : -1n;
     case "boolean":
@@ -92,6 +96,11 @@ function readText(setting: Setting, text: string): unknown {
     default:
       return text;
   }
+}
+
+function readNumber(text: string): number {
+  const plain = text.trim();
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : Number.NaN;
 }
 
 function accepts(setting: Setting, value: unknown): boolean {
@@ -104,7 +113,10 @@ function accepts(setting: Setting, value: unknown): boolean {
       return typeof value === "bigint" && value >= 0n && value <= seedMax;
     case "boolean":
       return typeof value === "boolean";
+    case "numbers":
+      return isFalling(setting, value);
     case "choice":
+      if (setting.orNumbers && isFalling(setting.orNumbers, value)) return true;
       if (typeof value !== "string") return false;
       return setting.names.includes(value) || setting.alsoAccepts?.(value) === true;
     case "text":
@@ -120,6 +132,23 @@ function isWithin({ min, max }: { min: number; max: number }, value: unknown): b
   return typeof value === "number" && value >= min && value <= max;
 }
 
+function isFalling(list: NumberList, value: unknown): boolean {
+  if (!Array.isArray(value)) return false;
+  const { whole, countMin, countMax } = list;
+  return (
+    value.length >= countMin &&
+    value.length <= countMax &&
+    value.every((each) => isWithin(list, each) && (!whole || Number.isInteger(each))) &&
+    value.every((each, i) => i === 0 || each < value[i - 1])
+  );
+}
+
+function demandOfList({ whole, min, max, countMin, countMax }: NumberList): string {
+  const kind = whole ? "whole numbers" : "numbers";
+  return `${countMin} to ${countMax} falling ${kind} from ${min} to ${max}, with commas between \
+them`;
+}
+
 function demand(setting: Setting): string {
   switch (setting.kind) {
     case "whole":
@@ -130,8 +159,12 @@ function demand(setting: Setting): string {
       return `be a whole number from 0 to ${seedMax} (2^63-1)`;
     case "boolean":
       return "be true or false";
-    case "choice":
-      return `be ${setting.names.slice(0, -1).join(", ")} or ${setting.names.at(-1)}`;
+    case "numbers":
+      return `be ${demandOfList(setting)}`;
+    case "choice": {
+      const names = `${setting.names.slice(0, -1).join(", ")} or ${setting.names.at(-1)}`;
+      return `be ${names}${setting.orNumbers ? `, or ${demandOfList(setting.orNumbers)}` : ""}`;
+    }
     case "text":
       return "be a text";
     case "list":

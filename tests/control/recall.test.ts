@@ -104,7 +104,11 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
     expect(await of("Euler a")).toEqual(["euler_a", undefined, "linspace", 0]);
     expect(await of("DDIM")).toEqual(["ddim", undefined, "leading", 0]);
     const uniform = "Schedule type: SGM Uniform, ";
-    expect(await of("Euler", uniform)).toEqual(["euler", undefined, "trailing", 1]);
+    expect(await of("Euler", uniform)).toEqual(["euler", "sgm_uniform", "linspace", 0]);
+    expect(await of("LCM", uniform)).toEqual(["lcm", undefined, "trailing", 1]);
+    expect(await of("LCM", "Schedule type: Karras, ")).toEqual(["lcm", undefined, "linspace", 0]);
+    const beta = "Schedule type: Beta, ";
+    expect(await of("Euler", beta)).toEqual(["euler", "beta_timesteps", "linspace", 0]);
     expect(await of("Restart")).toEqual([undefined, undefined, "linspace", 1]);
     expect(await of("Euler", "Schedule type: Foo, ")).toEqual(["euler", undefined, undefined, 1]);
   });

@@ -11,7 +11,7 @@ import { folderItem } from "../../src/settings/folder.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
-import { groups, type Setting, seedMax } from "../../src/settings/setting.ts";
+import { groups, type NumberList, type Setting, seedMax } from "../../src/settings/setting.ts";
 import {
   requestKeys,
   type SettingKey,
@@ -37,7 +37,11 @@ function valid(setting: Setting): fc.Arbitrary<unknown> {
     case "number":
       return fc.double({ min: setting.min, max: setting.max, noNaN: true }).map((x) => x + 0);
     case "choice":
-      return fc.constantFrom(...setting.names);
+      return setting.orNumbers
+        ? fc.oneof(fc.constantFrom(...setting.names), validNumbers(setting.orNumbers))
+        : fc.constantFrom(...setting.names);
+    case "numbers":
+      return validNumbers(setting);
     case "seed":
       return fc.bigInt({ min: 0n, max: seedMax });
     case "boolean":
@@ -52,6 +56,15 @@ function valid(setting: Setting): fc.Arbitrary<unknown> {
         maxLength: setting.max,
       });
   }
+}
+
+function validNumbers({ whole, min, max, countMin }: NumberList): fc.Arbitrary<number[]> {
+  const one = whole ? fc.integer({ min, max }) : fc.double({ min, max, noNaN: true });
+  const list = fc.uniqueArray(
+    one.map((x) => x + 0),
+    { minLength: countMin, maxLength: 40 },
+  );
+  return list.map((numbers) => numbers.sort((a, b) => b - a));
 }
 
 const validFolder = fc.stringMatching(/^[a-z/][a-z :.]{0,20}[a-z]$/);
@@ -89,7 +102,12 @@ function invalidText(setting: Setting): fc.Arbitrary<string> | null {
     case "seed":
       return fc.oneof(words, fc.bigInt({ min: seedMax + 1n }).map(String));
     case "choice":
-      return fc.string().filter((text) => !setting.names.includes(text));
+      return fc.oneof(
+        fc.string().filter((text) => !setting.names.includes(text)),
+        fc.constantFrom("1,2", "3,2,2", "3,", "-1,-2", "1;0", "5,NaN"),
+      );
+    case "numbers":
+      return fc.constantFrom("", "1,2", "2,2", "3,", "1.5", "-1", "1000", "karras");
     case "list":
       if (setting.of === embeddingItem) return fc.constantFrom("", "  ", "  =sad");
       if (setting.of === folderItem) return fc.constantFrom("", " ");

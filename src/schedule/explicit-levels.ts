@@ -1,0 +1,43 @@
+/**
+ * Noise levels and timesteps of a run that do not come from a spacing of diffusers: lists that the
+ * user gives, and ComfyUI's schedules.
+ *
+ * Source: diffusers `EulerDiscreteScheduler.set_timesteps(timesteps=, sigmas=)`.
+ */
+import type { SchedulerConfig } from "../models/config.ts";
+import { comfyKinds } from "../settings/names.ts";
+import { comfySigmas } from "./comfy-sigmas.ts";
+import { interpolate, timestepOfSigma } from "./sigma-table.ts";
+import { roundHalfEven } from "./spacing.ts";
+import type { SigmaChoice } from "./types.ts";
+
+interface ExplicitLevels {
+  timesteps: number[];
+  /** Of each timestep. */
+  sigmas: number[];
+  /** After the last step; undefined where the sampler decides. */
+  final?: number;
+}
+
+/** Null where `choice` is a spacing of diffusers. */
+export function explicitLevels(
+  choice: SigmaChoice,
+  config: SchedulerConfig,
+  table: Float32Array,
+  stepCount: number,
+): ExplicitLevels | null {
+  if (typeof choice === "object" && "timesteps" in choice) {
+    const timesteps = [...choice.timesteps];
+    return { timesteps, sigmas: timesteps.map((timestep) => interpolate(table, timestep)) };
+  }
+  const timestepOf = timestepOfSigma(table);
+  if (typeof choice === "object") {
+    const sigmas = choice.sigmas.slice(0, -1);
+    return { timesteps: sigmas.map(timestepOf), sigmas, final: choice.sigmas.at(-1)! };
+  }
+  const kind = comfyKinds.find((name) => name === choice);
+  if (kind === undefined) return null;
+  const sigmas = comfySigmas(kind, config, stepCount);
+  // ComfyUI gives the model the nearest timestep.
+  return { timesteps: sigmas.map((sigma) => roundHalfEven(timestepOf(sigma))), sigmas };
+}
