@@ -3,6 +3,7 @@
  * made one, and everything that the user should know of them.
  */
 import { statSync } from "node:fs";
+import { basename } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
 import { sampleOf } from "../models/file-sample.ts";
 import type { Model } from "../models/model.ts";
@@ -140,6 +141,15 @@ export function describeLora(lora: PlannedLora): string {
   const recipe = recipeOf(namesOf(file));
   const wants = recipe === null ? "" : `; made for ${describeRecipe(recipe)}`;
   return `${escaped(name, 100)} at ${scales}: changes ${counts.join(" and ")}${wants}`;
+}
+
+/**
+ * Whether a LoRA, or the model by its own name, is made for the recipe of that title or one that
+ * begins like it.
+ */
+export function isMadeFor(title: string, loras: readonly PlannedLora[], model: Model): boolean {
+  const files = [...loras.map(({ file }) => namesOf(file)), [model.name, basename(model.path)]];
+  return files.some((names) => recipeOf(names)?.title.startsWith(title));
 }
 
 /** A text that is the same for the same LoRAs, whatever their paths are, for other processes. */

@@ -1,8 +1,14 @@
 /**
  * LoRAs that make few steps do: which steps, sampler, spacing and guidance each was trained for,
- * recognised by the file's name or by its header. Settings are never changed for them.
+ * recognised by the file's name or by its header. Settings are changed for them only where the
+ * user names a recipe.
  */
-import { type Scheduler, schedulers, type TimestepSpacing } from "../settings/names.ts";
+import {
+  type RecipeName,
+  type Scheduler,
+  schedulers,
+  type TimestepSpacing,
+} from "../settings/names.ts";
 
 interface Recipe {
   title: string;
@@ -12,12 +18,27 @@ interface Recipe {
   steps: readonly [min: number, max: number];
   /** The sampler in words, and which of this program's will do. */
   sampler: string;
-  schedulers: readonly string[];
+  schedulers: readonly [Scheduler, ...Scheduler[]];
   spacing: TimestepSpacing | null;
+  /** Those of a run with as many steps. */
+  timesteps?: readonly number[];
   /** 1 is none. */
   guidance: readonly [min: number, max: number];
   /** What else it wants. */
   note?: string;
+  /** Under which names users ask for it, each with its steps. */
+  names?: Readonly<Partial<Record<RecipeName, number>>>;
+}
+
+/** What a named recipe sets. */
+export interface Preset {
+  name: RecipeName;
+  title: string;
+  stepCount: number;
+  scheduler: Scheduler;
+  timestepSpacing: TimestepSpacing | undefined;
+  timesteps: readonly number[] | undefined;
+  guidanceScale: number;
 }
 
 export interface RecipeRequest {
@@ -39,6 +60,20 @@ export function recipeOf(names: readonly string[]): Recipe | null {
     }
   }
   return null;
+}
+
+/** What the recipe of that name sets: its first sampler and least guidance. */
+export function presetOf(name: RecipeName): Preset {
+  const recipe = recipes.find(({ names = {} }) => names[name] !== undefined)!;
+  return {
+    name,
+    title: recipe.title,
+    stepCount: recipe.names![name]!,
+    scheduler: recipe.schedulers[0],
+    timestepSpacing: recipe.spacing ?? undefined,
+    timesteps: recipe.timesteps,
+    guidanceScale: recipe.guidance[0],
+  };
 }
 
 /** What the recipe wants, as in "SDXL-Lightning: 4 steps of euler, trailing, no guidance". */
@@ -93,7 +128,9 @@ const recipes: readonly Recipe[] = [
     sampler: "lcm at timesteps 999, 749, 499, 249",
     schedulers: ["lcm"],
     spacing: null,
+    timesteps: [999, 749, 499, 249],
     guidance: none,
+    names: { "dmd2-4": 4 },
   },
   {
     title: "SDXL-Lightning",
@@ -103,6 +140,7 @@ const recipes: readonly Recipe[] = [
     schedulers: ["euler"],
     spacing: "trailing",
     guidance: none,
+    names: { "lightning-4": 4, "lightning-8": 8 },
   },
   {
     title: "Hyper-SD with guidance",
@@ -130,6 +168,7 @@ const recipes: readonly Recipe[] = [
     schedulers: ["ddim", "tcd"],
     spacing: "trailing",
     guidance: none,
+    names: { "hyper-8": 8 },
   },
   {
     title: "PCM with guidance",
@@ -157,6 +196,7 @@ const recipes: readonly Recipe[] = [
     schedulers: ["lcm"],
     spacing: null,
     guidance: [1, 2],
+    names: { lcm: 4 },
   },
   {
     title: "TCD",
@@ -175,6 +215,7 @@ const recipes: readonly Recipe[] = [
     schedulers: ["euler_a", "euler"],
     spacing: "trailing",
     guidance: none,
+    names: { turbo: 4 },
   },
 ];
 

@@ -211,6 +211,10 @@ function takeEmbeddings(recipe: Recipe, files: Files): void {
 /** Settings of the image that an explicit one would contradict. */
 function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): void {
   const { settings } = recipe;
+  if (explicit.has("recipe")) {
+    forget(recipe, ["stepCount", "scheduler", "guidanceScale", "warmupSteps", "syncMode", "eta"]);
+    forget(recipe, ["sigmas", "timesteps", "timestepSpacing", "useKarrasSigmas"]);
+  }
   if (explicit.has("scheduler")) {
     forget(recipe, ["sigmas", "timesteps", "useKarrasSigmas", "eta"]);
   }

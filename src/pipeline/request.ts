@@ -27,7 +27,7 @@ import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
-import { samplingOf } from "./sampling.ts";
+import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
@@ -125,21 +125,25 @@ export function planRequest(
     model,
     naming,
   );
-  const sampling = samplingOf(given, model, naming);
-  const { stepCount, scheduler, sigmas, schedule } = sampling;
+  const sampling = samplingOf(given, model, rankCount, naming);
+  const { schedule } = sampling;
+  const { stepCount, scheduler } = sampling.settings;
   warnings.push(...sampling.warnings);
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
-  const asked = imagesOf(request, model, naming);
+  const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
+  const asked = imagesOf(request, guidanceDefault, model, naming);
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
-  const timestepSpacing = given.timestepSpacing ?? model.scheduler.timestepSpacing;
+  const timestepSpacing = sampling.settings.timestepSpacing ?? model.scheduler.timestepSpacing;
   const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
   const evaluations = schedule.steps.length;
   const read = readPrompts(asked, given, model, { wanted, evaluations, files, naming });
   const { images, loras, embeddings, emptyTokens } = read;
   warnings.push(...read.filesWarnings);
+  warnings.push(...strangerWarnings(sampling, loras, model, naming));
   const complete = {
     ...given,
-    ...{ width, height, stepCount, scheduler, sigmas, warmupSteps, imageCount: images.length },
+    ...sampling.settings,
+    ...{ width, height, warmupSteps, imageCount: images.length },
     batchSize: Math.min(given.batchSize, images.length),
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
     ...{ prompt2, negativePrompt2 },
@@ -258,12 +262,12 @@ function readPrompts(
 
 type ModelDefaults = Pick<
   ResolvedSettings<RequestKey>,
-  "width" | "height" | "stepCount" | "scheduler" | "warmupSteps"
+  "width" | "height" | "stepCount" | "scheduler" | "warmupSteps" | "syncMode"
 >;
 
 /** The layout of a batch over ranks, with guidance and without. */
 function placementOf(
-  complete: Pick<CheckedSettings, "splitBatch" | "syncMode" | "extrapolateHalos"> & ModelDefaults,
+  complete: Pick<CheckedSettings, "splitBatch" | "extrapolateHalos"> & ModelDefaults,
   { steps }: Schedule,
   { vaeFactor, sizeMultiple }: Model,
   ranks: { rankCount: number; naming: Naming },
@@ -285,6 +289,7 @@ function placementOf(
 
 function imagesOf(
   request: GenerateRequest,
+  guidanceDefault: number,
   { defaults }: Model,
   naming: Naming,
 ): Omit<PlannedImage, "loras" | "tokens">[] {
@@ -296,7 +301,7 @@ own.`,
     );
   }
   const { negativePrompt = null, prompt2, negativePrompt2 } = request;
-  const guidanceScale = request.guidanceScale ?? defaults.guidanceScale ?? 5;
+  const guidanceScale = request.guidanceScale ?? guidanceDefault;
   const counts = [prompt, prompt2, negativePrompt, negativePrompt2, guidanceScale]
     .filter((value) => Array.isArray(value))
     .map((values: readonly unknown[]) => values.length);

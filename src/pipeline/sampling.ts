@@ -1,49 +1,108 @@
 /**
- * The sampler of a request: steps, noise levels and schedule from its settings and the model's
- * defaults.
+ * The sampler of a request: steps, noise levels and schedule from its settings, the recipe that it
+ * names, and the model's defaults.
  */
+import { isMadeFor, type PlannedLora } from "../adapters/plan.ts";
+import { type Preset, presetOf } from "../adapters/recipes.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import { makeSchedule, type Schedule, samplerOfModel, unusedScheduleOptions } from "../schedule.ts";
-import { type Scheduler, samplerNamed } from "../settings/names.ts";
+import { type Scheduler, type SigmaKind, type SyncMode, samplerNamed } from "../settings/names.ts";
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 
+type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps" | "syncMode";
 type SamplingSettings = Pick<
   RequestSettings,
-  "stepCount" | "scheduler" | "sigmas" | "timesteps" | "timestepSpacing" | "useKarrasSigmas" | "eta"
+  SamplingKey | "timestepSpacing" | "useKarrasSigmas" | "eta"
 >;
 
 interface Sampling {
-  stepCount: number;
-  scheduler: Scheduler;
-  sigmas: RequestSettings["sigmas"];
+  settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
+    stepCount: number;
+    scheduler: Scheduler;
+    syncMode: SyncMode;
+  };
+  /** Of the recipe. */
+  preset: Preset | null;
   schedule: Schedule;
   warnings: string[];
 }
 
 /** Throws "bad-option" and "bad-model" for a schedule that cannot be followed. */
-export function samplingOf(given: SamplingSettings, model: Model, naming: Naming): Sampling {
+export function samplingOf(
+  given: SamplingSettings,
+  model: Model,
+  rankCount: number,
+  naming: Naming,
+): Sampling {
   const warnings: string[] = [];
-  const stepCount = stepCountOf(given, model, naming);
+  const preset = given.recipe === undefined ? null : presetOf(given.recipe);
+  const stepCount = stepCountOf(given, preset?.stepCount ?? model.defaults.steps ?? 50, naming);
   const named = given.scheduler === undefined ? null : samplerNamed(given.scheduler);
-  const scheduler = named?.name ?? schedulerOf(model, naming, warnings);
-  const sigmas = given.sigmas ?? (given.timesteps ? undefined : named?.sigmas);
-  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, sigmas });
+  const scheduler = named?.name ?? preset?.scheduler ?? schedulerOf(model, naming, warnings);
+  const levels = levelsOf(given, stepCount, preset, named?.sigmas);
+  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, ...levels });
   for (const key of unusedScheduleOptions(scheduler, given)) {
     warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
   }
-  return { stepCount, scheduler, sigmas, schedule, warnings };
+  const isExact = preset !== null && rankCount > 1 && stepCount <= fewSteps;
+  if (isExact && given.syncMode === undefined) {
+    warnings.push(
+      `${naming("syncMode")} is full_sync for the ${stepCount} steps of ${naming("recipe")} \
+${preset.name}: there are too few for patches that are a step old.`,
+    );
+  }
+  const syncMode = given.syncMode ?? (isExact ? "full_sync" : "corrected_async_gn");
+  const settings = { stepCount, scheduler, ...levels, syncMode };
+  return { settings, preset, schedule, warnings };
+}
+
+/** A warning where nothing of the request is made for its recipe. */
+export function strangerWarnings(
+  { preset }: Sampling,
+  loras: readonly PlannedLora[],
+  model: Model,
+  naming: Naming,
+): string[] {
+  if (preset === null || isMadeFor(preset.title, loras, model)) return [];
+  return [
+    `${naming("recipe")} ${preset.name} is for ${preset.title}, but neither a LoRA nor the model \
+is named so: others need more steps.`,
+  ];
 }
 
 // --- internal ---
 
+/** Steps that no patch may be behind in, unless the user says so. */
+const fewSteps = 8;
+
+/** The noise levels that are asked for: a recipe's only where nothing else says any. */
+function levelsOf(
+  given: SamplingSettings,
+  stepCount: number,
+  preset: Preset | null,
+  ofName: SigmaKind | undefined,
+): Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> {
+  const { timesteps, timestepSpacing } = given;
+  const sigmas = given.sigmas ?? (timesteps ? undefined : ofName);
+  const isOpen = given.useKarrasSigmas === undefined && !sigmas && !timesteps;
+  if (preset === null || !isOpen) return { sigmas, timesteps, timestepSpacing };
+  const isWhole = preset.timesteps?.length === stepCount && given.scheduler === undefined;
+  if (isWhole && timestepSpacing === undefined) {
+    return { sigmas, timesteps: preset.timesteps, timestepSpacing };
+  }
+  // Not the model's own sigmas: the recipe is a spacing of timesteps.
+  const spacing = timestepSpacing ?? preset.timestepSpacing;
+  return { sigmas: "normal", timesteps, timestepSpacing: spacing };
+}
+
 /** As lists of timesteps or sigmas say; these must agree with a number that is given. */
-function stepCountOf(given: SamplingSettings, { defaults }: Model, naming: Naming): number {
+function stepCountOf(given: SamplingSettings, otherwise: number, naming: Naming): number {
   const { stepCount, sigmas, timesteps } = given;
   const key = timesteps ? "timesteps" : "sigmas";
   const listed = timesteps?.length ?? (typeof sigmas === "object" ? sigmas.length - 1 : undefined);
-  if (listed === undefined) return stepCount ?? defaults.steps ?? 50;
+  if (listed === undefined) return stepCount ?? otherwise;
   if (stepCount === undefined || stepCount === listed) return listed;
   throw new BasedXLError(
     "bad-option",

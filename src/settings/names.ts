@@ -83,6 +83,17 @@ export type EmptyNegative = (typeof emptyNegatives)[number];
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
 export type TimestepSpacing = (typeof timestepSpacings)[number];
 
+/** Few-step recipes that --recipe takes; what each sets is in adapters/recipes.ts. */
+export const recipeNames = [
+  "lightning-4",
+  "lightning-8",
+  "hyper-8",
+  "dmd2-4",
+  "lcm",
+  "turbo",
+] as const;
+export type RecipeName = (typeof recipeNames)[number];
+
 // --- internal ---
 
 function namesOf<Name extends string>(values: Readonly<Record<Name, number>>): readonly Name[] {

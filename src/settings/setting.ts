@@ -34,7 +34,7 @@ interface Common {
   processes: "same" | "own";
   /** Under which key `--json` reports it; null where it does not. */
   json: string | null;
-  /** True where the model brings a value if the user gives none: it is there once one is known. */
+  /** True where the model or another setting brings a value if the user gives none. */
   modelDefault?: true;
   /** True where images do not depend on it: their metadata leave it out. */
   unrecorded?: true;

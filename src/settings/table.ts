@@ -16,6 +16,7 @@ import {
   emptyNegatives,
   predictionTypes,
   promptSyntaxes,
+  recipeNames,
   rngs,
   samplerNamed,
   schedulers,
@@ -337,6 +338,22 @@ export const settings = {
     scope: "request",
     processes: "same",
     json: "height",
+  },
+  recipe: {
+    kind: "choice",
+    flag: "recipe",
+    names: recipeNames,
+    group: "Sampling",
+    hint: "NAME",
+    help:
+      "Steps, sampler, noise levels and guidance of a few-step LoRA or model: {names}. Flags for " +
+      "these override it; the LoRA itself is --lora's. On several ranks it also takes " +
+      "--sync-mode full_sync for 8 steps or fewer. Default: none.",
+    scope: "request",
+    processes: "same",
+    // What it sets is recorded.
+    unrecorded: true,
+    json: "recipe",
   },
   stepCount: {
     kind: "whole",
@@ -707,12 +724,12 @@ export const settings = {
     kind: "choice",
     flag: "sync-mode",
     names: syncModes,
-    default: "corrected_async_gn",
     group: "Several ranks",
     hint: "NAME",
     help:
       "What patches read of each other after warm-up (norms: the statistics of group norms). " +
-      `Default: corrected_async_gn.\n${syncModeLines}`,
+      `Default: corrected_async_gn, full_sync with --recipe.\n${syncModeLines}`,
+    modelDefault: true,
     scope: "request",
     processes: "same",
     json: "sync_mode",
