@@ -28,6 +28,8 @@ interface Case {
   count: number;
   settings: Record<string, unknown>;
   eta?: number;
+  /** Arguments of set_timesteps. */
+  lists?: Pick<ScheduleOptions, "timesteps" | "sigmas">;
   timesteps: number[];
   sigmas?: number[];
   latents: Record<string, number[]>;
@@ -39,7 +41,7 @@ const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 const cases: Case[] = readJson(process.env.SAMPLERS ?? join(fixtures, "samplers.json"));
 const sdxl = readJson(join(fixtures, "golden/model/scheduler/scheduler_config.json"));
 
-function scheduleOf({ settings, count, eta }: Case, prediction: string): Schedule {
+function scheduleOf({ settings, count, eta, lists }: Case, prediction: string): Schedule {
   const json = {
     ...{ ...sdxl, clip_sample: false, set_alpha_to_one: false, ...settings },
     prediction_type: prediction,
@@ -47,7 +49,7 @@ function scheduleOf({ settings, count, eta }: Case, prediction: string): Schedul
   const config = parseSchedulerConfig("scheduler_config.json", json);
   const { name, replaced } = samplerOfModel(config);
   expect(replaced).toBe(false);
-  return makeSchedule(name, config, { stepCount: count, eta });
+  return makeSchedule(name, config, { stepCount: count, eta, ...lists });
 }
 
 /** Without the levels in the middle of steps, which are beside the sigmas in the reference. */
@@ -63,9 +65,10 @@ const largestError = (ours: Float32Array, theirs: readonly number[], least = 0) 
     }),
   );
 
-const titleOf = ({ name, settings }: Case) =>
+const titleOf = ({ name, settings, lists = {} }: Case) =>
   [
     name,
+    ...Object.keys(lists).map((key) => `a list of ${key}`),
     ...Object.entries(settings)
       .slice(1)
       .map(([k, v]) => `${k}=${v}`),

@@ -94,10 +94,22 @@ OPTIONS = [
     ("pndm", {"set_alpha_to_one": True}, [6]),
 ]
 ETAS = [("tcd", 0.0), ("tcd", 1.0), ("ddim", 0.5), ("ddim", 1.0)]
+# Arguments of set_timesteps in place of a number of steps.
+LISTS = [
+    ("euler", {"timesteps": [999, 749, 499, 249]}),
+    ("euler", {"sigmas": [14.5, 7.0, 3.0, 0.75, 0.0]}),
+    ("euler", {"sigmas": [14.5, 3.0, 0.75]}),
+    ("heun", {"timesteps": [999, 749, 499, 249]}),
+    ("dpmpp_2m", {"timesteps": [999, 749, 499, 249]}),
+    ("dpmpp_2m_sde", {"timesteps": [999, 749, 499, 249]}),
+    ("dpmpp_2s", {"timesteps": [999, 749, 499, 249, 99]}),
+    ("lcm", {"timesteps": [999, 749, 499, 249]}),
+    ("tcd", {"timesteps": [799]}),
+]
 SAMPLERS["ddim"] = ("DDIMScheduler", LATENT, {})
 
 
-def run(name, settings, count, prediction, eta):
+def run(name, settings, count, prediction, eta, lists):
     """The scheduler after a run, and the last latent."""
     kind, own, _ = SAMPLERS[name]
     made = getattr(diffusers, kind)
@@ -106,7 +118,7 @@ def run(name, settings, count, prediction, eta):
     scheduler = made(**{key: value for key, value in settings.items() if key in known})
     # Read from the config, although the classes do not take them.
     scheduler.register_to_config(**{k: v for k, v in settings.items() if k.startswith("sigma_m")})
-    scheduler.set_timesteps(count)
+    scheduler.set_timesteps(**(lists or {"num_inference_steps": count}))
     module = sys.modules[type(scheduler).__module__]
     more = {} if eta is None else {"eta": eta}
     latent = noise(-1) * scheduler.init_noise_sigma
@@ -123,8 +135,10 @@ def number(value):
     return int(value) if value == int(value) else short(value)
 
 
-def case(name, settings, count, eta=None, predictions=("epsilon", "v_prediction")):
+def case(name, settings, count, eta=None, predictions=("epsilon", "v_prediction"), lists=None):
     entry = {"name": name, "count": count}
+    if lists:
+        entry["lists"] = lists
     if name == "dpmpp_2s":
         # Always "linspace".
         settings = {key: value for key, value in settings.items() if key != "timestep_spacing"}
@@ -134,7 +148,7 @@ def case(name, settings, count, eta=None, predictions=("epsilon", "v_prediction"
     entry["latents"] = {}
     for prediction in predictions:
         try:
-            scheduler, latent = run(name, settings, count, {"prediction_type": prediction}, eta)
+            scheduler, latent = run(name, settings, count, {"prediction_type": prediction}, eta, lists)
         except (AssertionError, IndexError):  # a first timestep that occurs twice is taken for the second one
             continue
         if torch.isfinite(latent).all():
@@ -160,6 +174,9 @@ def cases(counts, spacings):
             yield case(name, settings, count, predictions=["epsilon"])
     for name, eta in ETAS:
         yield case(name, {}, 5, eta)
+    for name, lists in LISTS:
+        count = len(lists.get("timesteps") or lists["sigmas"][1:])
+        yield case(name, {}, count, predictions=["epsilon"], lists=lists)
 
 
 def main():
