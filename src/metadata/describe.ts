@@ -14,7 +14,7 @@ import { type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
 import { writeInfotext } from "./infotext.ts";
-import { formatVersion, type OwnFile, type OwnRecord } from "./record.ts";
+import { formatVersion, isRecorded, type OwnFile, type OwnRecord } from "./record.ts";
 import { a1111NameOf } from "./sampler-names.ts";
 
 /** The part of an image that its texts depend on. */
@@ -70,10 +70,7 @@ function settingsOf(
     fp16Accumulate: devices.gpu?.fp16Accumulate ?? false,
     rankCount,
   };
-  const recorded = settingKeys.filter((key) => {
-    const { scope, kind, unrecorded } = settingOf(key);
-    return scope !== "command" && kind !== "path" && !unrecorded && values[key] !== undefined;
-  });
+  const recorded = settingKeys.filter((key) => isRecorded(key) && values[key] !== undefined);
   return new Map(recorded.map((key) => [key, values[key]]));
 }
 

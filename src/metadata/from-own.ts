@@ -10,7 +10,7 @@ import { settingKeys, settingOf } from "../settings/table.ts";
 import { asField, checkSetting } from "../settings/values.ts";
 import type { JsonObject } from "./foreign-json.ts";
 import { Recipe } from "./recipe.ts";
-import { formatVersion, ownSchema } from "./record.ts";
+import { formatVersion, isRecorded, ownSchema } from "./record.ts";
 
 /** Throws "bad-option" for a text of another version, or one that somebody has changed. */
 export function recipeOfOwn(json: JsonObject, path: string): Recipe {
@@ -27,10 +27,10 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   if (basedxl !== own) recipe.warn(`${recipe.tool} wrote the image: ${own} may differ from it.`);
   const unknown = new Set(Object.keys(settings));
   for (const key of settingKeys) {
+    if (!isRecorded(key)) continue;
     const value = settings[asField(key)];
     unknown.delete(asField(key));
     if (value === undefined || key === "loras" || key === "embeddings") continue;
-    if (settingOf(key).scope === "command" || settingOf(key).kind === "path") continue;
     takeValue(recipe, key, value);
   }
   for (const name of unknown) recipe.warn(`The setting ${escaped(name, 40)} is not known.`);

@@ -3,9 +3,16 @@
  * files by name and hash.
  */
 import * as v from "valibot";
+import { type SettingKey, settingOf } from "../settings/table.ts";
 
 /** Grows when older programs would misread the text. */
 export const formatVersion = 1;
+
+/** Whether images depend on the setting: others are neither written nor taken from a file. */
+export function isRecorded(key: SettingKey): boolean {
+  const { scope, kind, unrecorded } = settingOf(key);
+  return scope !== "command" && kind !== "path" && !unrecorded;
+}
 
 const file = v.object({
   name: v.string(),

@@ -273,6 +273,15 @@ describe("texts that nobody should trust", () => {
     ...{ hardware: "abacus", settings: { prompt: "a", width: "wide", mystery: 1, gpus: 99 } },
   };
 
+  test("settings that say where files are do not come from an image", async () => {
+    const settings = {
+      ...{ prompt: "x", models_dir: ["/"], model: "/m", vae: "/v", wildcards: "/w", styles: "/s" },
+      ...{ prompt_file: "/p", out_path: "/o", save_latents: "/l", from_image: "/i" },
+    };
+    const found = await recalled({ basedxl: JSON.stringify({ ...own, settings }) });
+    expect(found.settings).toEqual({ prompt: "x" });
+  });
+
   test("our own JSON, damaged, of another version, with unknown settings", async () => {
     const { settings, warnings } = await recalled({ basedxl: JSON.stringify(own) });
     expect(settings).toEqual({ prompt: "a" });
