@@ -24,7 +24,7 @@ export function readPromptTags(prompt: string, what: string): TaggedPrompt {
   const text = prompt.replace(tagPattern, (tag, backslash: string, name: string, body: string) => {
     if (backslash !== "") return tag.slice(1);
     const kind = name.toLowerCase();
-    if (kind === "lora" || kind === "lyco") {
+    if (loraTags.has(kind)) {
       loras.push(choiceOf(tag, body, what));
       return "";
     }
@@ -34,12 +34,25 @@ export function readPromptTags(prompt: string, what: string): TaggedPrompt {
   return { text, loras, unknown };
 }
 
+/** The prompt with other names in its LoRAs' tags. */
+export function withTagNames(prompt: string, nameOf: (file: string) => string): string {
+  return prompt.replace(tagPattern, (tag, backslash: string, kind: string, body: string) => {
+    if (backslash !== "" || !loraTags.has(kind.toLowerCase())) return tag;
+    const [file = ""] = body.split(":", 1);
+    const name = nameOf(file.trim());
+    const start = tag.length - 1 - body.length;
+    return name === file.trim() ? tag : tag.slice(0, start) + name + tag.slice(start + file.length);
+  });
+}
+
 /** Whether a prompt has tags of LoRAs at all. */
 export function hasLoraTags(prompt: string): boolean {
   return /<(?:lora|lyco):/i.test(prompt);
 }
 
 // --- internal ---
+
+const loraTags: ReadonlySet<string> = new Set(["lora", "lyco"]);
 
 /** A word, for SwarmUI also with something in brackets, then a colon. */
 const tagPattern = /(\\?)<([a-z]+)(?:\[[^[\]<>]*\])?:([^<>]*)>/gi;

@@ -4,6 +4,8 @@
  * gives the same file.
  */
 import { basename } from "node:path";
+import type { PlannedLora } from "../adapters/plan.ts";
+import { readPromptTags, withTagNames } from "../adapters/prompt-tags.ts";
 import type { ImageTexts } from "../image/exif.ts";
 import { shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
@@ -37,13 +39,14 @@ export function describeImage(
   hashes: FileHashes,
   named: NamedFiles,
 ): ImageTexts {
-  const settings = settingsOf(prepared, image);
-  const files = filesOf(prepared, hashes, named);
+  const loras = new LoraNames(prepared);
+  const settings = settingsOf(prepared, image, loras);
+  const files = filesOf(prepared, hashes, named, image, loras);
   const record: OwnRecord = {
     basedxl: resources.versions().basedxl,
     format: formatVersion,
     settings: Object.fromEntries(
-      [...settings].map(([key, value]) => [asField(key), jsonOf(key, value)]),
+      [...settings].map(([key, value]) => [asField(key), jsonOf(key, value, loras)]),
     ),
     ...files,
     hardware: hardwareOf(prepared),
@@ -58,6 +61,7 @@ export function describeImage(
 function settingsOf(
   { model, devices, rankCount, plan, request }: PreparedPipeline,
   { seed, index }: Described,
+  loras: LoraNames,
 ): Map<SettingKey, unknown> {
   const values: Partial<Record<SettingKey, unknown>> = {
     ...plan.settings,
@@ -70,6 +74,7 @@ function settingsOf(
     fp16Accumulate: devices.gpu?.fp16Accumulate ?? false,
     rankCount,
   };
+  if (typeof values.prompt === "string") values.prompt = loras.inTags(values.prompt);
   const recorded = settingKeys.filter((key) => isRecorded(key) && values[key] !== undefined);
   return new Map(recorded.map((key) => [key, values[key]]));
 }
@@ -86,24 +91,62 @@ function ownOf(request: GenerateRequest, index: number): Partial<Record<SettingK
 }
 
 /** A value as the schema of requests reads it; files by their names. */
-function jsonOf(key: SettingKey, value: unknown): unknown {
+function jsonOf(key: SettingKey, value: unknown, loras: LoraNames): unknown {
   const setting = settingOf(key);
   if (typeof value === "bigint") return String(value);
   if (setting.kind !== "list") return value;
   return (value as readonly { file: string }[]).map((item) => {
-    return setting.of.format({ ...item, file: nameOf(item.file) });
+    const file = key === "loras" ? loras.of(item.file) : nameOf("embedding", item.file);
+    return setting.of.format({ ...item, file });
   });
 }
 
 /** A name as it was given, or that of the file at a path: paths say where users keep things. */
-function nameOf(value: string): string {
-  return pathOf("lora", value) === null ? value : stemOf(basename(value));
+function nameOf(kind: "lora" | "embedding", value: string): string {
+  const path = pathOf(kind, value);
+  return path === null ? value : stemOf(basename(path));
+}
+
+/** Names of a request's LoRAs: of two files at paths that have the same name, one gets a number. */
+class LoraNames {
+  private readonly byPath = new Map<string, string>();
+
+  constructor({ plan: { loras, settings }, request }: PreparedPipeline) {
+    const prompts = [settings.prompt, request.prompt ?? []].flat();
+    const tagged = prompts.flatMap((prompt) => readPromptTags(prompt, "the prompt").loras);
+    const atPaths = new Set([...settings.loras, ...tagged].map(({ file }) => pathOf("lora", file)));
+    const taken = new Set<string>();
+    for (const { path, name } of loras) if (!atPaths.has(path)) taken.add(name);
+    for (const { path, name } of loras) {
+      if (!atPaths.has(path) || this.byPath.has(path)) continue;
+      let free = name;
+      for (let number = 2; taken.has(free); number++) free = `${name}-${number}`;
+      taken.add(free);
+      this.byPath.set(path, free);
+    }
+  }
+
+  /** Of what --lora or a tag names. */
+  of(value: string): string {
+    return this.byPath.get(pathOf("lora", value) ?? "") ?? nameOf("lora", value);
+  }
+
+  ofPlanned({ path, name }: PlannedLora): string {
+    return this.byPath.get(path) ?? name;
+  }
+
+  /** The prompt without paths in its tags. */
+  inTags(prompt: string): string {
+    return withTagNames(prompt, (file) => this.of(file));
+  }
 }
 
 function filesOf(
   { model, vae, plan }: PreparedPipeline,
   hashes: FileHashes,
   named: NamedFiles,
+  { index }: Described,
+  loras: LoraNames,
 ): Pick<OwnRecord, "model" | "vae" | "config" | "loras" | "embeddings"> {
   const hashed = (name: string, paths: readonly string[], start = 0): OwnFile => {
     const known = paths.map((path) => hashes.of(path, start)).filter((each) => each !== null);
@@ -113,6 +156,7 @@ function filesOf(
   const isNamed = given !== undefined && pathOf("checkpoint", given) === null;
   const { unet } = model.weights;
   const isFolder = unet.files.some((path) => path !== model.path);
+  const used = plan.batches.flatMap(({ images }) => images)[index]?.loras ?? [];
   return {
     model: {
       ...hashed(isNamed ? given : model.name, unet.files),
@@ -125,8 +169,8 @@ function filesOf(
       ]),
     }),
     ...(named.config !== undefined && { config: basename(named.config) }),
-    loras: plan.loras.map(({ name, path, file }) => {
-      return hashed(name, [path], 8 + file.header.headerBytes);
+    loras: used.map((lora) => {
+      return hashed(loras.ofPlanned(lora), [lora.path], 8 + lora.file.header.headerBytes);
     }),
     embeddings: plan.embeddings.used.map(({ name, path }) => hashed(name, [path])),
   };
