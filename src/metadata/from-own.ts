@@ -34,19 +34,27 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
     takeValue(recipe, key, value);
   }
   for (const name of unknown) recipe.warn(`The setting ${escaped(name, 40)} is not known.`);
+  // Two files of one name are told apart by their folders alone.
   const digitsOf = (name: string, files: typeof loras) => {
-    return files.find((file) => file.name === name)?.sha256?.[0];
+    const [file, ...others] = files.filter((each) => each.name === name);
+    return others.length === 0 ? file?.sha256?.[0] : undefined;
   };
-  for (const file of loras) {
-    if (file.sha256?.[0] !== undefined) recipe.loraDigits.set(file.name, file.sha256[0]);
+  for (const { name } of loras) {
+    const digits = digitsOf(name, loras);
+    if (digits !== undefined) recipe.loraDigits.set(name, digits);
   }
   recipe.loras = itemsOf(settings[asField("loras")], loraItem).map(({ file, ...scales }) => {
     const { scale = 1, textScale = scale } = scales;
     return { name: file, scale, textScale, digits: digitsOf(stem(file), loras) };
   });
-  recipe.embeddings = itemsOf(settings[asField("embeddings")], embeddingItem).map((item) => {
-    const word = item.name ?? stem(item.file);
-    return { name: item.file, word, digits: digitsOf(word, embeddings) };
+  const files = new Map(
+    itemsOf(settings[asField("embeddings")], embeddingItem).map(({ file, name }) => {
+      return [(name ?? stem(file)).toLowerCase(), file];
+    }),
+  );
+  // Those of the folders of models are in no setting.
+  recipe.embeddings = embeddings.map(({ name: word, sha256 }) => {
+    return { name: files.get(word.toLowerCase()) ?? word, word, digits: sha256?.[0] };
   });
   recipe.model = {
     name: model.name,

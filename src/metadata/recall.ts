@@ -11,6 +11,7 @@ import { findModelFile } from "../models/hub-files.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { resources } from "../resources.ts";
+import type { EmbeddingChoice } from "../settings/embedding.ts";
 import type { LoraChoice } from "../settings/lora.ts";
 import type { SettingKey } from "../settings/table.ts";
 import { readRecipe } from "./read.ts";
@@ -39,11 +40,11 @@ export async function recallImage(
   const files = new Files(modelFolders(modelsDir), modelsDir);
   if (!explicit.has("model")) await takeModel(recipe, files);
   else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
-  if (!explicit.has("vae")) takeVae(recipe, files);
+  if (!explicit.has("vae")) await takeVae(recipe, files);
   if (explicit.has("promptFile")) forget(recipe, ["prompt"]);
-  if (!explicit.has("prompt")) takeTags(recipe, files);
-  if (!explicit.has("loras")) takeLoras(recipe, files);
-  if (!explicit.has("embeddings")) takeEmbeddings(recipe, files);
+  if (!explicit.has("prompt")) await takeTags(recipe, files);
+  if (!explicit.has("loras")) await takeLoras(recipe, files);
+  if (!explicit.has("embeddings")) await takeEmbeddings(recipe, files);
   forgetOverridden(recipe, explicit);
   if (!explicit.has("device")) fitMachine(recipe);
   for (const key of explicit) forget(recipe, [key]);
@@ -74,10 +75,26 @@ class Files {
     return digits === undefined ? null : this.cache.fileWith(digits);
   }
 
-  /** Whether the file is known to be another one: people rename and replace files. */
-  isOther(path: string, { digits }: FileHint): boolean {
-    const known = this.cache.known(path);
-    return known !== null && digits !== undefined && !known.startsWith(digits);
+  /**
+   * Whether the file is another one: people rename and replace files. Of a model, whose hash takes
+   * its time, this is known only where it was hashed before.
+   */
+  async isOther(kind: Kind | "checkpoint", path: string, { digits }: FileHint): Promise<boolean> {
+    if (digits === undefined) return false;
+    try {
+      const starts = kind === "lora" ? [await firstTensorByte(path), 0] : [0];
+      for (const start of starts) {
+        const known = this.cache.known(path, start);
+        const hash = kind === "checkpoint" ? known : await this.cache.hashOf(path, { start });
+        if (hash === null || hash.startsWith(digits)) return false;
+      }
+      return true;
+    } catch {
+      // Whoever opens it says what is wrong with it.
+      return false;
+    } finally {
+      this.cache.save();
+    }
   }
 
   byName(kind: Kind, hint: FileHint): string | null {
@@ -96,9 +113,9 @@ class Files {
     }
   }
 
-  /** Whether prompts find the embedding without being told. */
-  hasEmbedding(word: string): boolean {
-    return this.library.embeddingsByName().has(word.toLowerCase());
+  /** The embedding that prompts find without being told. */
+  embedding(word: string): string | null {
+    return this.library.embeddingsByName().get(word.toLowerCase()) ?? null;
   }
 }
 
@@ -116,6 +133,12 @@ function safeName(name: string): string {
   const plain = name.trim().replaceAll("\\", "/");
   const isOutside = isPathAlone(plain) || plain.split("/").includes("..") || /^\w:/.test(plain);
   return isOutside ? basename(plain) : plain;
+}
+
+/** Sites know LoRAs by the hash of what follows the header. */
+async function firstTensorByte(path: string): Promise<number> {
+  const length = await Bun.file(path).slice(0, 8).arrayBuffer();
+  return 8 + Number(new DataView(length).getBigUint64(0, true));
 }
 
 function forget({ settings }: Recipe, keys: readonly SettingKey[]): void {
@@ -140,71 +163,99 @@ async function takeModel(recipe: Recipe, files: Files): Promise<void> {
   const path = known ?? (model.name === "" ? null : await files.model(model));
   if (path !== null) {
     settings.model = path;
-    warnOfOther(recipe, files, path, model);
+    await warnOfOther(recipe, files, "checkpoint", path, model);
     return;
   }
   forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   recipe.warn(`The model ${shown(model)} is not in the folders of models: another one is used.`);
 }
 
-function warnOfOther(recipe: Recipe, files: Files, path: string, hint: FileHint): void {
-  if (!files.isOther(path, hint)) return;
+async function warnOfOther(
+  recipe: Recipe,
+  files: Files,
+  kind: Kind | "checkpoint",
+  path: string,
+  hint: FileHint,
+): Promise<void> {
+  if (!(await files.isOther(kind, path, hint))) return;
   recipe.warn(`${escaped(path, 200)} has another hash than ${shown(hint)}: images will differ.`);
 }
 
-function takeVae(recipe: Recipe, files: Files): void {
+async function takeVae(recipe: Recipe, files: Files): Promise<void> {
   const { vae, settings } = recipe;
   if (vae === null) return;
   const path = files.byHash(vae) ?? files.byName("vae", vae);
   if (path !== null) {
     settings.vae = path;
-    warnOfOther(recipe, files, path, vae);
+    await warnOfOther(recipe, files, "vae", path, vae);
   } else recipe.warn(`The VAE ${shown(vae)} is not in the folders of models: the model's is used.`);
 }
 
+const loraTag = /(?<!\\)<(?:lora|lyco):[^<>]*>/gi;
+
 /** Tags whose LoRA is not found by its name are taken out of the prompt. */
-function takeTags(recipe: Recipe, files: Files): void {
+async function takeTags(recipe: Recipe, files: Files): Promise<void> {
   const { settings, loraDigits } = recipe;
   const { prompt } = settings;
   if (prompt === undefined) return;
   const found: LoraChoice[] = [];
-  settings.prompt = prompt.replace(/<(?:lora|lyco):[^<>]*>/gi, (tag) => {
+  const tags = new Map<string, string>();
+  for (const [tag] of prompt.matchAll(loraTag)) tags.set(tag, "");
+  for (const tag of tags.keys()) {
     const [choice] = caught(() => readPromptTags(tag, "the image's prompt").loras) ?? [];
     if (choice === undefined) {
       recipe.warn(`The tag ${escaped(tag, 100)} cannot be read, and is left out.`);
-      return "";
+      continue;
     }
     const hint = { name: choice.file, digits: loraDigits.get(choice.file) };
-    if (safeName(hint.name) === hint.name && files.byName("lora", hint) !== null) return tag;
-    const path = files.byHash(hint);
+    const named = safeName(hint.name) === hint.name ? files.byName("lora", hint) : null;
+    const isOther = named !== null && (await files.isOther("lora", named, hint));
+    const path = named === null || isOther ? files.byHash(hint) : null;
     if (path !== null) found.push({ ...choice, file: path });
-    else recipe.warn(`The LoRA ${shown(hint)} is not in the folders of models: it is left out.`);
-    return "";
-  });
+    else if (named === null) {
+      recipe.warn(`The LoRA ${shown(hint)} is not in the folders of models: it is left out.`);
+    } else {
+      if (isOther) await warnOfOther(recipe, files, "lora", named, hint);
+      tags.set(tag, tag);
+    }
+  }
+  settings.prompt = prompt.replace(loraTag, (tag) => tags.get(tag) ?? "");
   if (found.length > 0) settings.loras = found;
 }
 
-function takeLoras(recipe: Recipe, files: Files): void {
-  const choices = recipe.loras.flatMap((lora): LoraChoice[] => {
+async function takeLoras(recipe: Recipe, files: Files): Promise<void> {
+  const choices: LoraChoice[] = [];
+  for (const lora of recipe.loras) {
     const path = files.byHash(lora) ?? files.byName("lora", lora);
     const { scale, textScale } = lora;
-    if (path !== null) return [{ file: path, scale, textScale }];
-    recipe.warn(`The LoRA ${shown(lora)} is not in the folders of models: it is left out.`);
-    return [];
-  });
+    if (path === null) {
+      recipe.warn(`The LoRA ${shown(lora)} is not in the folders of models: it is left out.`);
+      continue;
+    }
+    await warnOfOther(recipe, files, "lora", path, lora);
+    choices.push({ file: path, scale, textScale });
+  }
   const { loras = [] } = recipe.settings;
   if (choices.length + loras.length > 0) recipe.settings.loras = [...loras, ...choices];
 }
 
-function takeEmbeddings(recipe: Recipe, files: Files): void {
-  const choices = recipe.embeddings.flatMap((hint) => {
+async function takeEmbeddings(recipe: Recipe, files: Files): Promise<void> {
+  const choices: EmbeddingChoice[] = [];
+  for (const hint of recipe.embeddings) {
     const { word } = hint;
-    if (files.hasEmbedding(word)) return [];
-    const path = files.byHash(hint) ?? files.byName("embedding", hint);
-    if (path !== null) return [{ file: path, name: word }];
-    recipe.warn(`The embedding ${shown(hint)} is not in the folders of models: its name is text.`);
-    return [];
-  });
+    const own = files.embedding(word);
+    const isOther = own !== null && (await files.isOther("embedding", own, hint));
+    const hashed = own === null || isOther ? files.byHash(hint) : null;
+    const path = hashed ?? own ?? files.byName("embedding", hint);
+    if (path === null) {
+      recipe.warn(
+        `The embedding ${shown(hint)} is not in the folders of models: its name is text.`,
+      );
+      continue;
+    }
+    if (path !== own) choices.push({ file: path, name: word });
+    await warnOfOther(recipe, files, "embedding", path, hint);
+  }
   if (choices.length > 0) recipe.settings.embeddings = choices;
 }
 
