@@ -14,17 +14,30 @@ import { betaQuantile, ramp } from "./sigma-kinds.ts";
 const f32 = Math.fround;
 
 /**
- * Noise levels above 0, falling; 0 follows. ddim_uniform may have more than `count` of them and
- * beta_timesteps fewer, as in ComfyUI.
+ * Noise levels above 0, falling, and their timesteps; 0 follows. ddim_uniform may have more than
+ * `count` of them and beta_timesteps fewer, as in ComfyUI.
  */
-export function comfySigmas(kind: ComfyKind, config: SchedulerConfig, count: number): number[] {
-  const table = exactSigmas(config);
+export function comfyLevels(kind: ComfyKind, config: SchedulerConfig, count: number) {
+  const exact = exactSigmas(config);
+  const logTable = Float32Array.from(exact, Math.log);
+  const sigmas = comfySigmas(kind, Float32Array.from(exact), logTable, count);
+  return { sigmas, timesteps: sigmas.map((sigma) => nearestTimestep(logTable, sigma)) };
+}
+
+// --- internal ---
+
+function comfySigmas(
+  kind: ComfyKind,
+  table: Float32Array,
+  logTable: Float32Array,
+  count: number,
+): number[] {
   const size = table.length;
   const [least, most] = [table[0]!, table[size - 1]!];
   const indices = Array.from({ length: count }, (_, i) => i);
   switch (kind) {
     case "sgm_uniform":
-      return indices.map((i) => atTimestep(table, size - 1 - (i * (size - 1)) / count));
+      return indices.map((i) => atTimestep(logTable, size - 1 - (i * (size - 1)) / count));
     case "simple":
       return indices.map((i) => table[size - 1 - Math.trunc(i * (size / count))]!);
     case "ddim_uniform": {
@@ -53,8 +66,6 @@ export function comfySigmas(kind: ComfyKind, config: SchedulerConfig, count: num
   }
 }
 
-// --- internal ---
-
 /** Of Align Your Steps for SDXL and ten steps; the last stands for 0. */
 const alignedSigmas = [
   14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141, 0.5550693289,
@@ -70,8 +81,8 @@ function alignedSigma(place: number): number {
   return Math.exp(logAt(low) + (position - low) * (logAt(low + 1) - logAt(low)));
 }
 
-/** Sigma of every training timestep in f64, rounded once; with zero SNR a large last one. */
-function exactSigmas(config: SchedulerConfig): Float32Array {
+/** Sigma of every training timestep; with zero SNR a large last one. */
+function exactSigmas(config: SchedulerConfig): Float64Array {
   const alphas = exactAlphasCumprod(config);
   if (config.rescaleBetasZeroSnr) {
     const roots = alphas.map(Math.sqrt);
@@ -81,14 +92,22 @@ function exactSigmas(config: SchedulerConfig): Float32Array {
     }
     alphas[alphas.length - 1] = 4.8973451890853435e-8;
   }
-  return Float32Array.from(alphas, (alpha) => Math.sqrt((1 - alpha) / alpha));
+  return alphas.map((alpha) => Math.sqrt((1 - alpha) / alpha));
 }
 
-/** Interpolated in log sigma. */
-function atTimestep(table: Float32Array, timestep: number): number {
-  const low = Math.min(Math.floor(timestep), table.length - 2);
-  const part = timestep - low;
-  return Math.exp((1 - part) * Math.log(table[low]!) + part * Math.log(table[low + 1]!));
+/** Interpolated in log sigma, in f32 as there: timesteps in the middle round by its last bit. */
+function atTimestep(logTable: Float32Array, timestep: number): number {
+  const low = Math.min(Math.floor(timestep), logTable.length - 2);
+  const part = f32(f32(timestep) - low);
+  const [first, second] = [f32(1 - part) * logTable[low]!, part * logTable[low + 1]!];
+  return f32(Math.exp(f32(f32(first) + f32(second))));
+}
+
+/** What the model is given: the first of the nearest in log sigma. */
+function nearestTimestep(logTable: Float32Array, sigma: number): number {
+  const log = f32(Math.log(f32(sigma)));
+  const distances = logTable.map((each) => Math.abs(log - each));
+  return distances.indexOf(distances.reduce((a, b) => Math.min(a, b)));
 }
 
 /** Falls by 0.025 in the first half of the steps, in a parabola in the second. */

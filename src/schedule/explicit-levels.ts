@@ -6,9 +6,8 @@
  */
 import type { SchedulerConfig } from "../models/config.ts";
 import { comfyKinds } from "../settings/names.ts";
-import { comfySigmas } from "./comfy-sigmas.ts";
+import { comfyLevels } from "./comfy-sigmas.ts";
 import { interpolate, timestepOfSigma } from "./sigma-table.ts";
-import { roundHalfEven } from "./spacing.ts";
 import type { SigmaChoice } from "./types.ts";
 
 interface ExplicitLevels {
@@ -30,14 +29,11 @@ export function explicitLevels(
     const timesteps = [...choice.timesteps];
     return { timesteps, sigmas: timesteps.map((timestep) => interpolate(table, timestep)) };
   }
-  const timestepOf = timestepOfSigma(table);
   if (typeof choice === "object") {
     const sigmas = choice.sigmas.slice(0, -1);
-    return { timesteps: sigmas.map(timestepOf), sigmas, final: choice.sigmas.at(-1)! };
+    return { timesteps: sigmas.map(timestepOfSigma(table)), sigmas, final: choice.sigmas.at(-1)! };
   }
   const kind = comfyKinds.find((name) => name === choice);
   if (kind === undefined) return null;
-  const sigmas = comfySigmas(kind, config, stepCount);
-  // ComfyUI gives the model the nearest timestep.
-  return { timesteps: sigmas.map((sigma) => roundHalfEven(timestepOf(sigma))), sigmas };
+  return comfyLevels(kind, config, stepCount);
 }

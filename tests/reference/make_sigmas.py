@@ -1,7 +1,7 @@
 """Records ComfyUI's sigma schedules on SDXL's noise levels, for tests/control/sigmas.test.ts.
 
 Usage: python tests/reference/make_sigmas.py COMFYUI   (a bare or plain repository; torch, scipy)
-Writes tests/fixtures/sigmas.json: sigmas by schedule and step count. The functions are those of the
+Writes tests/fixtures/sigmas.json: sigmas and timesteps by schedule and step count. The functions are those of the
 repository's HEAD, taken out of their files: its packages are not imported.
 """
 
@@ -77,7 +77,10 @@ def main():
             for count in COUNTS if suffix == "" else [5]:
                 sigmas = make(functions, model, count)
                 if torch.isfinite(sigmas).all():
-                    cases[f"{name} {count}{suffix}"] = [float(f"{value:.8g}") for value in sigmas.tolist()]
+                    cases[f"{name} {count}{suffix}"] = {
+                        "sigmas": [float(f"{value:.8g}") for value in sigmas.tolist()],
+                        "timesteps": model.timestep(sigmas[:-1]).tolist(),
+                    }
     with open(OUT, "w") as file:
         lines = (f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in cases.items())
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
