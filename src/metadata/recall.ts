@@ -271,7 +271,9 @@ function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): vo
   }
   if (explicit.has("sigmas")) forget(recipe, ["useKarrasSigmas", "timesteps"]);
   if (explicit.has("useKarrasSigmas")) forget(recipe, ["sigmas", "timesteps"]);
-  if (explicit.has("timesteps")) forget(recipe, ["sigmas", "useKarrasSigmas", "stepCount"]);
+  if (explicit.has("timesteps")) {
+    forget(recipe, ["sigmas", "useKarrasSigmas", "stepCount", "warmupSteps"]);
+  }
   if (explicit.has("timestepSpacing")) forget(recipe, ["timesteps"]);
   if (explicit.has("stepCount")) {
     forget(recipe, ["warmupSteps", "timesteps"]);

@@ -50,8 +50,9 @@ export function parseSampleOptions(
   if (args.quiet && args.verbose) {
     throw badOption("--quiet and --verbose contradict each other: keep one of the two.");
   }
+  const earlier = withoutListed(recalled?.settings, args);
   const given = Object.fromEntries(
-    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag], recalled?.settings)]),
+    settingKeys.map((key) => [key, readFlag(key, args[settings[key].flag], earlier)]),
   ) as unknown as GivenSettings;
   const { seed, ...others } = given;
   const { rankCount, vaeTiling, imageCount } = others;
@@ -77,6 +78,14 @@ Leave one of the two out.`,
 
 function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
+}
+
+/** Recalled settings without those that a list of noise levels in the flags decides. */
+function withoutListed(recalled: Partial<GivenSettings> | undefined, args: SampleArgs) {
+  const isList = String(args[settings.sigmas.flag] ?? "").includes(",");
+  if (recalled === undefined || !isList) return recalled;
+  const { stepCount: _, warmupSteps: __, ...others } = recalled;
+  return others;
 }
 
 /** A flag's value, else the recalled one, else the table's default, else undefined. */

@@ -422,6 +422,19 @@ describe("what is accepted", () => {
     expect(joined).toEqual(everyOption);
   });
 
+  test("lists of noise levels decide the steps, whatever an image says", () => {
+    const recalled = { settings: { stepCount: 9, warmupSteps: 6, eta: 0.5 }, warnings: [] };
+    const read = (sigmas: string) =>
+      parseSampleOptions(parseArgs(["--sigmas", sigmas], sampleFlags), { recalled });
+    const listed = { sigmas: [9, 3, 0], stepCount: undefined, warmupSteps: undefined, eta: 0.5 };
+    expect(read("9,3,0")).toMatchObject(listed);
+    expect(read("karras")).toMatchObject({ sigmas: "karras", stepCount: 9, warmupSteps: 6 });
+    expect(resolve(["--sigmas", "9,3,0"]).request).toMatchObject({ stepCount: 2, warmupSteps: 2 });
+    expect(sentence(() => resolve(["--timesteps", "9,3", "--steps", "3"]))).toBe(
+      `--timesteps lists 2 steps, but ${steps} is 3: leave one of the two out.`,
+    );
+  });
+
   test("an explicit empty negative prompt is not an absent one", () => {
     expect(parse("--negative-prompt", "").negativePrompt).toBe("");
     expect(parse("--negative-prompt=").negativePrompt).toBe("");
