@@ -12,7 +12,7 @@ import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
 import type { GenerateRequest, PreparedPipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
-import { type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
+import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
 import { writeInfotext } from "./infotext.ts";
@@ -82,10 +82,9 @@ function settingsOf(
 /** Values that the request has for each image. */
 function ownOf(request: GenerateRequest, index: number): Partial<Record<SettingKey, unknown>> {
   const values: Readonly<Partial<Record<SettingKey, unknown>>> = request;
-  const own = settingKeys.flatMap((key): [SettingKey, unknown][] => {
+  const own = perImageKeys.flatMap((key): [SettingKey, unknown][] => {
     const value = values[key];
-    const isList = settingOf(key).kind === "list";
-    return Array.isArray(value) && !isList ? [[key, value[index] ?? undefined]] : [];
+    return Array.isArray(value) ? [[key, value[index] ?? undefined]] : [];
   });
   return Object.fromEntries(own);
 }

@@ -14,6 +14,7 @@ import type { Schedule } from "../schedule.ts";
 import { defaultOf } from "../settings/setting.ts";
 import {
   type KeysWhere,
+  perImageKeys,
   type RequestSettings,
   type ResolvedSettings,
   requestKeys,
@@ -31,8 +32,7 @@ import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
-/** Settings that may differ between images: one value for all, or one for each. */
-type PerImage = "prompt" | "prompt2" | "negativePrompt" | "negativePrompt2" | "guidanceScale";
+type PerImage = (typeof perImageKeys)[number];
 
 /**
  * Images to generate. An absent (or undefined) value has the model's default, else the table's. A
@@ -213,8 +213,7 @@ type CheckedSettings = ReturnType<typeof checkedSettings>;
 
 /** The settings shared by all images, checked, with the table's defaults. */
 function checkedSettings(request: GenerateRequest, naming: Naming) {
-  const texts = ["prompt", "prompt2", "negativePrompt", "negativePrompt2"];
-  const perImage: readonly string[] = [...texts, "guidanceScale", "seed"];
+  const perImage: readonly string[] = [...perImageKeys, "seed"];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
   const shared = requestKeys.filter((key) => !perImage.includes(key));
   return Object.fromEntries(

@@ -895,6 +895,12 @@ export const settingKeys = Object.keys(settings) as SettingKey[];
 /** Keys that a request may give. */
 export const requestKeys = settingKeys.filter((key) => settings[key].scope === "request");
 
+/** Settings that may differ between images: one value for all, or one for each. */
+export const perImageKeys = [
+  ...(["prompt", "prompt2", "negativePrompt", "negativePrompt2"] as const),
+  "guidanceScale",
+] as const satisfies readonly SettingKey[];
+
 /** A row without what is special about it, for code that treats all alike. */
 export function settingOf(key: SettingKey): Setting {
   return settings[key];

@@ -37,6 +37,13 @@ afterAll(() => {
 
 const quiet = ["--device", "cpu", "--quiet"];
 
+/** In the place of steps and scheduler. */
+const explicitLevels = [
+  ["--sigmas", "14.6,5,1.25,0.3,0", "--scheduler", "euler"],
+  ["--timesteps", "900,500,10", "--scheduler", "ddim"],
+  ["--sigmas", "ays", "--steps", "4", "--scheduler", "dpmpp_2m"],
+];
+
 /** Flags of a small image, at random; every flag that changes bits on a CPU. */
 const flags = fc
   .record({
@@ -57,6 +64,7 @@ const flags = fc
     steps: fc.integer({ min: 3, max: 5 }),
     scheduler: fc.constantFrom(...schedulers, "DPM++ 2M Karras"),
     spacing: fc.option(fc.constantFrom(...timestepSpacings)),
+    levels: fc.option(fc.constantFrom(...explicitLevels)),
     prediction: fc.constantFrom("auto", "v_prediction"),
     ranks: fc.constantFrom("1", "2", "4"),
     split: fc.boolean(),
@@ -70,12 +78,13 @@ const flags = fc
     args: [
       ...["--prompt", f.prompt, "--guidance-scale", f.guidance, "--guidance-rescale", f.rescale],
       ...["--seed", String(f.seed), "--rng", f.rng, "--width", f.width, "--height", f.height],
-      ...["--steps", String(f.steps), "--scheduler", f.scheduler, "--gpus", f.ranks],
+      ...(f.levels ?? ["--steps", String(f.steps), "--scheduler", f.scheduler]),
+      ...["--gpus", f.ranks],
       ...["--prediction-type", f.prediction, "--sync-mode", f.mode],
       ...["--prompt-syntax", f.syntax],
       ...(f.prompt2 === null ? [] : ["--prompt-2", f.prompt2]),
       ...(f.negative === null ? [] : ["--negative-prompt", f.negative]),
-      ...(f.spacing === null ? [] : ["--timestep-spacing", f.spacing]),
+      ...(f.spacing === null || f.levels !== null ? [] : ["--timestep-spacing", f.spacing]),
       ...(f.split ? [] : ["--no-split-batch"]),
       ...(f.extrapolate === null ? [] : [`--${f.extrapolate ? "" : "no-"}extrapolate-halos`]),
       ...(f.warmup === null ? [] : ["--warmup-steps", f.warmup]),
