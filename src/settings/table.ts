@@ -401,7 +401,7 @@ export const settings = {
       "scheduler's name or the model's config says.",
     scope: "request",
     processes: "same",
-    json: null,
+    json: "sigmas",
   },
   timesteps: {
     kind: "numbers",
@@ -418,7 +418,7 @@ export const settings = {
       "steps. Default: as the spacing says.",
     scope: "request",
     processes: "same",
-    json: null,
+    json: "timesteps",
   },
   useKarrasSigmas: {
     kind: "boolean",
@@ -427,7 +427,7 @@ export const settings = {
     help: "The same as --sigmas karras; --no-use-karras-sigmas for not, whatever the config says.",
     scope: "request",
     processes: "same",
-    json: null,
+    json: "use_karras_sigmas",
   },
   timestepSpacing: {
     kind: "choice",
@@ -438,7 +438,7 @@ export const settings = {
     help: "{names}. Default: as the model's config says.",
     scope: "request",
     processes: "same",
-    json: null,
+    json: "timestep_spacing",
   },
   eta: {
     kind: "number",
@@ -450,7 +450,7 @@ export const settings = {
     help: "Share of fresh noise in the steps of ddim and tcd, {range}. Default: 0, for tcd 0.3.",
     scope: "request",
     processes: "same",
-    json: null,
+    json: "eta",
   },
   model: {
     kind: "path",
@@ -679,7 +679,7 @@ export const settings = {
       "Default: sums in f32.",
     scope: "pipeline",
     processes: "same",
-    json: null,
+    json: "fp16_accumulate",
   },
   cudaGraphs: {
     kind: "boolean",

@@ -6,6 +6,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
+import { isRecorded } from "../../src/metadata/record.ts";
 import { embeddingItem } from "../../src/settings/embedding.ts";
 import { folderItem } from "../../src/settings/folder.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
@@ -130,6 +131,12 @@ function sentence(run: () => unknown): string {
 }
 
 describe("the table", () => {
+  test("--json reports every setting that images depend on", () => {
+    const hidden = settingKeys.filter((key) => isRecorded(key) && settingOf(key).json === null);
+    // Each image has its own.
+    expect(hidden).toEqual(["seed"]);
+  });
+
   test.each(settingKeys)("%s has help, a group, and one decision about processes", (key) => {
     const setting = settingOf(key);
     expect(setting.help.split("\n")[0]).toEndWith(".");
