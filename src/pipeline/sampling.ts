@@ -106,8 +106,8 @@ function stepCountOf(given: SamplingSettings, otherwise: number, naming: Naming)
   if (stepCount === undefined || stepCount === listed) return listed;
   throw new BasedXLError(
     "bad-option",
-    `${naming(key)} lists ${listed} steps, but ${naming("stepCount")} is ${stepCount}: leave one \
-of the two out.`,
+    `${naming(key)} lists ${listed} step${listed === 1 ? "" : "s"}, but ${naming("stepCount")} is \
+${stepCount}: leave one of the two out.`,
   );
 }
 

@@ -134,7 +134,8 @@ pub const Rank = struct {
         // f16 ends at 65504; activations of SDXL's VAE are known to exceed it.
         const advice = switch (rank.b.activationType()) {
             .f16 => "Values above 65504 overflow in f16: --dtype bf16 has the range of f32.",
-            else => "Are the weights damaged, or made for another config?",
+            else => "Are the weights damaged or made for another config, or is a weight in the " ++
+                "prompt or a LoRA's scale huge?",
         };
         return rank.diagnostics.fail(error.NotFinite, what ++ " numbers that are not finite, so " ++
             "no image was written. {s}", args ++ .{advice});
