@@ -46,19 +46,6 @@ export const commands: Record<string, Command> = {
     values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
   }),
-  pull: typed({
-    summary: "Fetch a model of the Hugging Face hub",
-    args: pullFlags,
-    help: pullHelp,
-    load: async () => (await import("./commands/pull.ts")).pullCommand,
-  }),
-  bench: benchCommand(),
-  doctor: typed({
-    summary: "Say what this machine can do and what would be picked",
-    args: doctorFlags,
-    help: doctorHelp,
-    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
-  }),
   models: typed({
     summary: "List the models in folders of models",
     args: modelsFlags,
@@ -67,6 +54,12 @@ export const commands: Record<string, Command> = {
     values: modelsValues,
     load: async () => (await import("./commands/models.ts")).modelsCommand,
   }),
+  pull: typed({
+    summary: "Fetch a model of the Hugging Face hub",
+    args: pullFlags,
+    help: pullHelp,
+    load: async () => (await import("./commands/pull.ts")).pullCommand,
+  }),
   info: typed({
     summary: "Print what an image or a model file says of itself",
     args: infoFlags,
@@ -74,6 +67,13 @@ export const commands: Record<string, Command> = {
     values: { file: "file" },
     load: async () => (await import("./commands/info.ts")).infoCommand,
   }),
+  doctor: typed({
+    summary: "Say what this machine can do and what would be picked",
+    args: doctorFlags,
+    help: doctorHelp,
+    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  }),
+  bench: benchCommand(),
   licenses: typed({
     summary: "List everything that is bundled, with licences",
     args: licensesFlags,

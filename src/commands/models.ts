@@ -2,9 +2,9 @@
  * `basedxl models`: the models in folders of models, by kind, with sizes and hashes. What cannot be
  * read is listed with the reason, so that one bad file hides no other.
  */
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { defineCommand } from "citty";
-import { BasedXLError, cancelled } from "../errors.ts";
+import { BasedXLError, cancelled, escaped } from "../errors.ts";
 import { HashCache, type HashOptions, shortHash } from "../library/hashes.ts";
 import { listedKinds } from "../library/kinds.ts";
 import { describeModel, type ListedModel } from "../library/list.ts";
@@ -22,6 +22,7 @@ export const modelsCommand = defineCommand({
   async run({ args }) {
     const output = createOutput({ verbose: false, quiet: false, json: args.json === true });
     const folders = modelFolders(args["models-dir"]?.split(listSeparator));
+    if (args["models-dir"] !== undefined) checkFolders(folders);
     const library = new Library(folders);
     checkKind(args.kind);
     if (args.names) return printNames(library, args.kind);
@@ -52,6 +53,18 @@ function checkKind(kind: string | undefined): void {
     "bad-option",
     `--kind must be one of ${listedKinds.join(", ")}, not "${kind}".${hint}`,
   );
+}
+
+/** A folder of the variable may be a disk that is not there; one of the flag is a slip. */
+function checkFolders(folders: readonly string[]): void {
+  for (const folder of folders) {
+    if (existsSync(folder)) continue;
+    throw new BasedXLError(
+      "bad-option",
+      `--models-dir ${escaped(folder, 300)} does not exist; name a folder, or an ` +
+        "extra_model_paths.yaml.",
+    );
+  }
 }
 
 /** Only names that can stand on a line; `kind` is that of the folder. */

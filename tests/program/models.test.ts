@@ -186,6 +186,12 @@ describe("basedxl models", () => {
     const wrong = await models("--kind", "lroa");
     expect(wrong.exitCode).toBe(2);
     expect(wrong.stderr).toMatch(/--kind must be one of .*, not "lroa"\. Did you mean lora\?/);
+    const nowhere = await models("--models-dir", "ui", "--models-dir", "nowhere");
+    expect({ stdout: nowhere.stdout, exitCode: nowhere.exitCode }).toEqual({
+      stdout: "",
+      exitCode: 2,
+    });
+    expect(nowhere.stderr).toMatch(/--models-dir .*nowhere does not exist; name a folder/);
   });
 });
 
