@@ -1,7 +1,7 @@
 /**
  * What is said of a request's LoRAs: lines for people, and objects for programs.
  */
-import { autoV3Of } from "./hash.ts";
+import { adapterHash, HashCache } from "../library/hashes.ts";
 import { describeLora, type PlannedLora, targetsOf } from "./plan.ts";
 
 /** A LoRA of a request, for output in JSON. */
@@ -21,8 +21,16 @@ export function loraLines(loras: readonly PlannedLora[]): string[] {
   return loras.map((lora) => `LoRA ${describeLora(lora)}.`);
 }
 
-/** Reads every file for its hash. */
-export async function reportLoras(loras: readonly PlannedLora[]): Promise<LoraReport[]> {
+/** Reads the files for their hashes, but those whose hash from this byte on is `known`. */
+export async function reportLoras(
+  loras: readonly PlannedLora[],
+  known: (path: string, start: number) => string | null = () => null,
+): Promise<LoraReport[]> {
+  const cache = new HashCache(null);
+  const hashOf = async ({ path, file }: PlannedLora) => {
+    const start = 8 + file.header.headerBytes;
+    return adapterHash(known(path, start) ?? (await cache.hashOf(path, { start })));
+  };
   return await Promise.all(
     loras.map(async (lora) => ({
       name: lora.name,
@@ -30,7 +38,7 @@ export async function reportLoras(loras: readonly PlannedLora[]): Promise<LoraRe
       scale: lora.scale,
       text_scale: lora.textScale,
       weights: targetsOf(lora).length,
-      hash: await autoV3Of(lora.file.header),
+      hash: await hashOf(lora),
     })),
   );
 }

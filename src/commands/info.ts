@@ -6,7 +6,7 @@ import { basename } from "node:path";
 import { defineCommand } from "citty";
 import { BasedXLError, escaped, escapedLines } from "../errors.ts";
 import { imageSizeOf } from "../image/encoder.ts";
-import { HashCache, shortHash } from "../library/hashes.ts";
+import { adapterHash, HashCache, shortHash } from "../library/hashes.ts";
 import { describeModel } from "../library/list.ts";
 import { type InspectedImage, inspectImage } from "../metadata.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../models/safetensors-header.ts";
@@ -168,7 +168,7 @@ async function hashesOf({ path, fileBytes, headerBytes }: SafetensorsHeader, sig
   try {
     const sha256 = await cache.hashOf(path, { signal, onProgress });
     const tensors = await cache.hashOf(path, { signal, onProgress, start: 8 + headerBytes });
-    return { hash: shortHash(sha256), auto_v3: tensors.slice(0, 12), sha256 };
+    return { hash: shortHash(sha256), auto_v3: adapterHash(tensors), sha256 };
   } finally {
     status.clear();
     cache.save();

@@ -231,7 +231,7 @@ async function generateAndWrite(
     const report = jsonOf(options, prepared, result, writer);
     writeJson({
       ...report,
-      loras: await reportLoras(loras),
+      loras: await reportLoras(loras, (path, start) => hashes?.of(path, start) ?? null),
       embeddings: reportEmbeddings(embeddings.used),
       timings: times,
       warnings: [...(options.recallWarnings ?? []), ...result.warnings],

@@ -15,6 +15,14 @@ export function shortHash(sha256: string): string {
   return sha256.slice(0, 10);
 }
 
+/**
+ * The first digits as A1111 and sites show those of LoRAs, hashed from behind the header, which
+ * programs rewrite (AutoV3), and of whole embeddings.
+ */
+export function adapterHash(sha256: string): string {
+  return sha256.slice(0, 12);
+}
+
 export interface HashOptions {
   /** Bytes of the file that were read. */
   onProgress?: (bytes: number) => void;

@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import type { PlannedLora } from "../adapters/plan.ts";
 import { readPromptTags, withTagNames } from "../adapters/prompt-tags.ts";
 import type { ImageTexts } from "../image/exif.ts";
-import { shortHash } from "../library/hashes.ts";
+import { adapterHash, shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
 import type { GenerateRequest, PreparedPipeline } from "../pipeline.ts";
@@ -195,7 +195,7 @@ function infotextOf(
   const hashList = (files: readonly OwnFile[]) => {
     const known = files.filter(({ sha256 }) => sha256 !== undefined);
     const entries = known.map(({ name, sha256 }) => {
-      return `${name.replace(/[:,]/g, "")}: ${sha256?.[0]?.slice(0, 12)}`;
+      return `${name.replace(/[:,]/g, "")}: ${sha256?.[0] && adapterHash(sha256[0])}`;
     });
     return entries.length === 0 ? undefined : entries.join(", ");
   };
