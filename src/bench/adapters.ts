@@ -3,6 +3,7 @@
  * SDXL's UNet takes on this machine's cores, at full size, and the time for the same set again. The
  * weights are random, and f16, in the model and in the LoRA.
  */
+
 import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -11,9 +12,10 @@ import { openModelFolder } from "../models/folder.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { type Adapter, type AdapterTarget, adapterBytes } from "../native/adapters.ts";
-import { type HandleOptions, NativeHandle } from "../native/handle.ts";
+import { NativeHandle, smallestOptions } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { writeFullSize } from "./full-size.ts";
+import { headOf } from "./support/safetensors.ts";
 
 const rank = 32;
 /** Seconds that are promised on two cores. */
@@ -48,18 +50,7 @@ export async function run(args: string[]): Promise<number> {
 async function measure(folder: string, adapter: Adapter): Promise<number> {
   const model = await openModelFolder(folder);
   const unit = model.sizeMultiple / model.vaeFactor;
-  const options: HandleOptions = {
-    model: nativeModelOf(model),
-    rankCount: 1,
-    threadCount: 0,
-    gpu: null,
-    branchCount: 1,
-    latentRows: unit,
-    latentWidth: unit,
-    splitBatch: false,
-    imageCount: 1,
-    vaeTileLatent: 0,
-  };
+  const options = { ...smallestOptions(nativeModelOf(model), unit), threadCount: 0 };
   const handle = await NativeHandle.open(options, {});
   // The smallest job: what it computes does not matter.
   const sample = new Float32Array(unit * unit * model.vae.latentChannels);
@@ -119,14 +110,10 @@ function writeLora(folder: string, path: string): Adapter {
     targets.push({ component: "unet", key, algorithm: "lora", scale: 1, tensors: names });
   }
   if (targets.length === 0) throw new BasedXLError("bad-model", `${unet} has no linear layers.`);
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
   const pool = Float16Array.from({ length: largest / 2 }, () => 0.02 * (Math.random() - 0.5));
   const file = openSync(path, "w");
   try {
-    writeSync(file, length);
-    writeSync(file, text);
+    writeSync(file, headOf(header));
     for (let done = 0; done < offset; done += largest) {
       writeSync(file, new Uint8Array(pool.buffer, 0, Math.min(largest, offset - done)));
     }

@@ -81,6 +81,22 @@ export interface HandleOptions {
   adapters?: readonly Adapter[];
 }
 
+/** One CPU rank and a latent of `side` rows and columns, for what depends on neither. */
+export function smallestOptions(model: NativeModel, side: number): HandleOptions {
+  return {
+    model,
+    rankCount: 1,
+    threadCount: 1,
+    gpu: null,
+    branchCount: 1,
+    latentRows: side,
+    latentWidth: side,
+    splitBatch: false,
+    imageCount: 1,
+    vaeTileLatent: 0,
+  };
+}
+
 /** Options of GPU ranks. */
 export interface GpuOptions {
   /** Type of activations and weights. */

@@ -4,7 +4,7 @@
  */
 import { ptr } from "bun:ffi";
 import { BasedXLError } from "../errors.ts";
-import { type HandleOptions, type NativeModel, withOptions } from "./handle.ts";
+import { type HandleOptions, type NativeModel, smallestOptions, withOptions } from "./handle.ts";
 import { lastError, library } from "./library.ts";
 
 /**
@@ -24,18 +24,6 @@ export function writePlan(options: HandleOptions, text: Uint8Array): number {
  * "setup" without the library. `latentUnit`: rows and columns of the smallest latent.
  */
 export function checkModel(model: NativeModel, latentUnit: number): void {
-  const options = {
-    model,
-    rankCount: 1,
-    threadCount: 1,
-    gpu: null,
-    branchCount: 1,
-    latentRows: latentUnit,
-    latentWidth: latentUnit,
-    splitBatch: false,
-    imageCount: 1,
-    vaeTileLatent: 0,
-  };
   // A model with a plan loads; the plan itself is not read.
-  writePlan(options, new Uint8Array(1));
+  writePlan(smallestOptions(model, latentUnit), new Uint8Array(1));
 }

@@ -13,6 +13,7 @@ import {
   type HandleOptions,
   NativeHandle,
   type NativeModel,
+  smallestOptions,
   type TokenPair,
   tokenBytes,
 } from "./handle.ts";
@@ -61,19 +62,7 @@ export class ModelParts {
   ): Promise<ModelParts> {
     const unit = 2 ** (Number(model.config.unet.levelCount) - 1);
     const handle = await NativeHandle.open(
-      {
-        model,
-        threadCount,
-        gpu,
-        rankCount: 1,
-        branchCount: 1,
-        latentRows: unit,
-        latentWidth: unit,
-        splitBatch: false,
-        imageCount: 1,
-        vaeTileLatent: 0,
-        dtype,
-      },
+      { ...smallestOptions(model, unit), threadCount, gpu, dtype },
       {},
     );
     return new ModelParts(handle, unit);

@@ -5,6 +5,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
+import { smallestOptions } from "../../src/native/handle.ts";
 import { planOf, setEmulatedCapability } from "../../src/native/testing.ts";
 import type { ImageResult } from "../../src/pipeline/session.ts";
 import {
@@ -92,18 +93,7 @@ describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
   );
 
   test("the plan has their bytes", () => {
-    const options = {
-      model: nativeModelOf(model),
-      rankCount: 1,
-      threadCount: 1,
-      branchCount: 2,
-      latentRows: 8,
-      latentWidth: 8,
-      splitBatch: false,
-      imageCount: 1,
-      vaeTileLatent: 0,
-      dtype: "f32" as const,
-    };
+    const options = { ...smallestOptions(nativeModelOf(model), 8), branchCount: 2 };
     const onGpu = planOf({ ...options, gpu: emulated() });
     expect(onGpu.weight_f8_bytes).toBeGreaterThan(3_000_000);
     expect(onGpu.weight_bytes).toBeGreaterThan(onGpu.weight_f8_bytes);

@@ -9,6 +9,7 @@ import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import type { Adapter } from "../../src/native/adapters.ts";
+import { smallestOptions } from "../../src/native/handle.ts";
 import { planOf } from "../../src/native/testing.ts";
 import type { Session } from "../../src/pipeline/session.ts";
 import {
@@ -144,19 +145,7 @@ async function failure(work: Promise<unknown>): Promise<BasedXLError> {
 
 /** By the library's plan. */
 function mergedBytes(adapters: Adapter[]): number {
-  return planOf({
-    model: nativeModelOf(model),
-    rankCount: 1,
-    threadCount: 1,
-    gpu: null,
-    branchCount: 1,
-    latentRows: 16,
-    latentWidth: 16,
-    splitBatch: false,
-    imageCount: 1,
-    vaeTileLatent: 0,
-    adapters,
-  }).adapter_bytes;
+  return planOf({ ...smallestOptions(nativeModelOf(model), 16), adapters }).adapter_bytes;
 }
 
 function ownBytes(): number {
