@@ -4,6 +4,7 @@
  * repeat, so that writing takes seconds. Or its headers alone, in sparse files: enough for plans,
  * and for GPUs that generate random weights.
  */
+
 import {
   closeSync,
   cpSync,
@@ -18,6 +19,7 @@ import {
 } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { parseUnetConfig } from "../models/config.ts";
+import { headOf } from "./support/safetensors.ts";
 import { type Shapes, Tree, unetShapes } from "./support/unet-shapes.ts";
 
 const small = join(import.meta.dir, "../../tests/fixtures/golden/model");
@@ -230,13 +232,9 @@ function writeHeader(file: number, shapes: Shapes, dtype: Dtype): number {
     header[name] = { dtype: own, shape, data_offsets: [offset, offset + bytes] };
     offset += bytes;
   }
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 64) * 64 + 56));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  writeSync(file, length);
-  writeSync(file, padded);
-  return length.length + padded.length + offset;
+  const head = headOf(header, 64);
+  writeSync(file, head);
+  return head.length + offset;
 }
 
 /** Numbers in [-1, 1): xorshift with a fixed seed. */

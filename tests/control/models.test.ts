@@ -37,6 +37,19 @@ const depths = (down: unknown[], up: unknown[] = [2, 1, 1]) => ({
   reverse_transformer_layers_per_block: up,
 });
 
+/** SDXL's own UNet config, without the depths of its attentions. */
+const sdxlBlocks = {
+  addition_embed_type: "text_time",
+  addition_time_embed_dim: 256,
+  attention_head_dim: [5, 10, 20],
+  block_out_channels: [320, 640, 1280],
+  cross_attention_dim: 2048,
+  down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+  projection_class_embeddings_input_dim: 2816,
+  up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+  use_linear_projection: true,
+};
+
 describe("folders that open", () => {
   test("the reference model", async () => {
     const model = await openModelFolder(golden);
@@ -119,17 +132,9 @@ describe("folders that open", () => {
 
   test("SDXL's own UNet config, and numbers in place of lists", () => {
     const sdxl = {
-      addition_embed_type: "text_time",
-      addition_time_embed_dim: 256,
-      attention_head_dim: [5, 10, 20],
-      block_out_channels: [320, 640, 1280],
-      cross_attention_dim: 2048,
-      down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-      projection_class_embeddings_input_dim: 2816,
+      ...sdxlBlocks,
       transformer_layers_per_block: [1, 2, 10],
-      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
       upcast_attention: null,
-      use_linear_projection: true,
     };
     const parsed = parseUnetConfig("config.json", sdxl);
     expect(parsed).toMatchObject({
@@ -161,19 +166,8 @@ describe("folders that open", () => {
   });
 
   test("the UNet configs of distilled models", () => {
-    const distilled = {
-      addition_embed_type: "text_time",
-      addition_time_embed_dim: 256,
-      attention_head_dim: [5, 10, 20],
-      block_out_channels: [320, 640, 1280],
-      cross_attention_dim: 2048,
-      down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-      projection_class_embeddings_input_dim: 2816,
-      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-      use_linear_projection: true,
-    };
     const parsed = (more: Record<string, unknown>) =>
-      parseUnetConfig("config.json", { ...distilled, ...more });
+      parseUnetConfig("config.json", { ...sdxlBlocks, ...more });
     const millions = (more: Record<string, unknown>) =>
       unetShapes(parsed(more))
         .values()

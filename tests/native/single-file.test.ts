@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
-import { readSafetensors } from "../../src/bench/support/safetensors.ts";
+import { headOf, readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -71,11 +71,8 @@ function wideFolder(): string {
         header[name] = { dtype: "F32", shape, data_offsets: [offset, end] };
         offset = end;
       }
-      const text = Buffer.from(JSON.stringify(header));
-      const length = Buffer.alloc(8);
-      length.writeBigUInt64LE(BigInt(text.length));
       const data = [...tensors.values()].map((tensor) => Buffer.from(tensor.data.buffer));
-      writeFileSync(file.replace(goldenModel, path), Buffer.concat([length, text, ...data]));
+      writeFileSync(file.replace(goldenModel, path), Buffer.concat([headOf(header), ...data]));
     }
   }
   return path;

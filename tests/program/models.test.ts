@@ -23,6 +23,7 @@ import { ended } from "../../src/bench/support/binary.ts";
 import { type ModelRow, renderModels } from "../../src/commands/models-table.ts";
 import { HashCache } from "../../src/library/hashes.ts";
 import { createStatusLine } from "../../src/terminal/status.ts";
+import { safetensorsBytes } from "../support/safetensors-bytes.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);
@@ -41,22 +42,7 @@ function put(name: string, content: string | Uint8Array): string {
   return path;
 }
 
-/** A safetensors file with empty tensors of these shapes. */
-function weights(shapes: Record<string, number[]>, metadata: Record<string, string> = {}): Buffer {
-  let end = 0;
-  const tensors = Object.entries(shapes).map(([name, shape]) => {
-    const begin = end;
-    end += shape.reduce((product, each) => product * each, 2);
-    return [name, { dtype: "F16", shape, data_offsets: [begin, end] }];
-  });
-  const all = { __metadata__: metadata, ...Object.fromEntries(tensors) };
-  const header = Buffer.from(JSON.stringify(all));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(header.length));
-  return Buffer.concat([length, header, Buffer.alloc(end)]);
-}
-
-const lora = weights({
+const lora = safetensorsBytes({
   "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": [1, 2],
   "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": [2, 1],
 });
@@ -64,10 +50,16 @@ put("ui/models/loras/style/ink.safetensors", lora);
 put("ui/models/loras/cut_lightning.safetensors", lora.subarray(0, lora.length - 3));
 put("ui/models/loras/sdxl_lightning_4step_lora.safetensors", lora);
 const marks = { v_pred: [0], ztsnr: [0], "model.diffusion_model.input_blocks.0.0.bias": [1] };
-put("ui/models/unet/marked.safetensors", weights(marks, { "modelspec.title": "my XL Turbo" }));
+put(
+  "ui/models/unet/marked.safetensors",
+  safetensorsBytes(marks, { "modelspec.title": "my XL Turbo" }),
+);
 put("ui/models/loras/page.safetensors", "<!doctype html><html>log in</html>");
 put("ui/models/loras/red\x1b[31m.pt", "\x80\x02}q\0(X\x10\0\0");
-put("ui/models/embeddings/worst.safetensors", weights({ clip_l: [2, 768], clip_g: [2, 1280] }));
+put(
+  "ui/models/embeddings/worst.safetensors",
+  safetensorsBytes({ clip_l: [2, 768], clip_g: [2, 1280] }),
+);
 put("ui/extra_model_paths.yaml", "more:\n  checkpoints: ../more\n  vae: gone\n");
 mkdirSync(join(folder, "more"));
 symlinkSync(bundled, join(folder, "more/mini"));
@@ -143,7 +135,7 @@ describe("basedxl models", () => {
   test.skipIf(process.platform !== "linux")(
     "Ctrl-C while it hashes ends it, and what is hashed is kept",
     async () => {
-      const head = weights({ clip_l: [1, 768], clip_g: [1, 1280] });
+      const head = safetensorsBytes({ clip_l: [1, 768], clip_g: [1, 1280] });
       put("slow/embeddings/a.safetensors", head);
       const big = put("slow/embeddings/b.safetensors", head);
       // Holes take no room on the disk.

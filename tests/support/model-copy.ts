@@ -2,9 +2,11 @@
  * A copy of a model folder that a test may damage: everything is linked except the named weights
  * file, whose tensors it can change, drop or add.
  */
+
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { headOf } from "../../src/bench/support/safetensors.ts";
 
 /** One tensor as the file has it: bytes are raw. */
 export interface RawTensor {
@@ -89,8 +91,5 @@ export function rawFile(tensors: Tensors, metadata?: Metadata): Uint8Array {
     header[name] = { dtype, shape, data_offsets: [offset, offset + bytes.length] };
     offset += bytes.length;
   }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  return Buffer.concat([length, text, ...[...tensors.values()].map(({ bytes }) => bytes)]);
+  return Buffer.concat([headOf(header), ...[...tensors.values()].map(({ bytes }) => bytes)]);
 }

@@ -2,9 +2,11 @@
  * A LoRA of random numbers for some modules of a model's UNet and second text encoder, in kohya's
  * names, as a file.
  */
+
 import { writeFileSync } from "node:fs";
 import { adaptableModelOf } from "../../src/adapters/weights.ts";
 import { seedOf, uniform } from "../../src/bench/support/formula-weights.ts";
+import { headOf } from "../../src/bench/support/safetensors.ts";
 import type { Model } from "../../src/models/model.ts";
 import { openClipModuleNames, unetModuleNames } from "../../src/models/names.ts";
 
@@ -46,8 +48,5 @@ export function writeRandomLora(
     add(`${name}.lora_up.weight`, [out, 2, ...ones], 0.5);
     add(`${name}.lora_down.weight`, [2, ...inner], 0.2);
   }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  writeFileSync(path, Buffer.concat([length, text, ...blobs]));
+  writeFileSync(path, Buffer.concat([headOf(header), ...blobs]));
 }

@@ -2,6 +2,7 @@
  * The adapter files of tests/fixtures/adapters, written from their formula into a temporary folder.
  * tests/reference/make_adapters.py has the same formula: change both or neither.
  */
+
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +12,7 @@ import {
   storedBytes,
   uniform,
 } from "../../src/bench/support/formula-weights.ts";
+import { headOf } from "../../src/bench/support/safetensors.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures/adapters");
 
@@ -77,8 +79,5 @@ function fileBytes(file: string, { dtype, metadata, tensors }: FileEntry): Uint8
     blobs.push(blob);
     end += blob.length;
   }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  return Buffer.concat([length, text, ...blobs]);
+  return Buffer.concat([headOf(header), ...blobs]);
 }

@@ -1,6 +1,8 @@
 /**
  * A safetensors file of zeros with these tensors, F16, for tests that look at headers.
  */
+import { headOf } from "../../src/bench/support/safetensors.ts";
+
 export function safetensorsBytes(
   shapes: Readonly<Record<string, readonly number[]>>,
   metadata: Readonly<Record<string, string>> = {},
@@ -12,8 +14,5 @@ export function safetensorsBytes(
     return [name, { dtype: "F16", shape, data_offsets: [begin, end] }] as const;
   });
   const header = { __metadata__: metadata, ...Object.fromEntries(tensors) };
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  return Buffer.concat([length, text, Buffer.alloc(end)]);
+  return Buffer.concat([headOf(header), Buffer.alloc(end)]);
 }

@@ -7,6 +7,7 @@
 import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { headOf } from "./safetensors.ts";
 
 export type StoredType = "F32" | "F16" | "BF16";
 
@@ -54,11 +55,7 @@ export function weightsFileBytes(file: Omit<WeightsFile, "sha256">): Uint8Array 
     blobs.push(blob);
     offset += blob.length;
   }
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const headerBytes = Buffer.alloc(8);
-  headerBytes.writeBigUInt64LE(BigInt(padded.length));
-  return Buffer.concat([headerBytes, padded, ...blobs]);
+  return Buffer.concat([headOf(header, 8), ...blobs]);
 }
 
 /** The f32 weight `name`: matrices preserve variance, norm weights are near 1, biases near 0. */

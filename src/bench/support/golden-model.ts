@@ -6,8 +6,10 @@
  *
  * `bun test` and the benches call it; `bun run fixtures` does nothing else.
  */
+
 import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { headOf } from "./safetensors.ts";
 
 /** The model's folder. Its weights are there after `writeGoldenModel`. */
 export const goldenModel = join(import.meta.dir, "../../../tests/fixtures/golden/model");
@@ -90,11 +92,7 @@ function headerOf(file: WeightsFile): Uint8Array {
     header[name] = { dtype: "F16", shape: from[0], data_offsets: [offset, end] };
     offset = end;
   }
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  return Buffer.concat([length, padded]);
+  return headOf(header, 8);
 }
 
 function fileBytes(file: WeightsFile, streams: Uint32Array[]): Uint8Array {

@@ -1,5 +1,6 @@
 /**
- * Reads a safetensors file for the tests, every number converted to f32. It trusts its input
+ * Reads and begins safetensors files for tests and benches. The reader converts every number to
+ * f32. It trusts its input
  * (fixtures, files that tests wrote): only the Zig reader checks every bound. I64 is converted too,
  * so keep integers below 2^24.
  */
@@ -17,6 +18,19 @@ interface HeaderEntry {
   dtype: string;
   shape: number[];
   data_offsets: [number, number];
+}
+
+/**
+ * The beginning of a safetensors file with this header: its length and its JSON, after which the
+ * data begins at a multiple of `alignment` bytes.
+ */
+export function headOf(header: Readonly<Record<string, unknown>>, alignment = 1): Buffer {
+  const text = Buffer.from(JSON.stringify(header));
+  const end = Math.ceil((8 + text.length) / alignment) * alignment;
+  const head = Buffer.alloc(end, " ");
+  head.writeBigUInt64LE(BigInt(end - 8));
+  text.copy(head, 8);
+  return head;
 }
 
 /** Every tensor of the file at `path`, by name. Throws on dtypes other than F32, F16, BF16, I64. */

@@ -2,6 +2,7 @@
  * Writes the weights of a diffusers folder as one checkpoint file in the original layout, for tests
  * and benches: the opposite of what src/models/single-file.ts reads.
  */
+
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
 import type { Model } from "../../models/model.ts";
 import {
@@ -12,6 +13,7 @@ import {
   vaeModuleNames,
 } from "../../models/names.ts";
 import { readSafetensorsHeader } from "../../models/safetensors-header.ts";
+import { headOf } from "./safetensors.ts";
 
 interface WriteOptions {
   /** Of all tensors; by default as the folder has them. F32 is exact for F16. */
@@ -138,13 +140,9 @@ function writeHeader(
     offset = end;
   }
   for (const mark of marks) header[mark] = { dtype: "F32", shape: [0], data_offsets: [0, 0] };
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 64) * 64 + 56));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  writeSync(file, length);
-  writeSync(file, padded);
-  return length.length + padded.length + offset;
+  const head = headOf(header, 64);
+  writeSync(file, head);
+  return head.length + offset;
 }
 
 function writeTensor(file: number, tensor: Target, { dtype }: WriteOptions): void {
