@@ -11,12 +11,24 @@ const Cpu = @import("../../cpu.zig").Cpu;
 const Cuda = @import("../../cuda.zig").Cuda;
 const Diagnostics = @import("../../../diagnostics.zig").Diagnostics;
 const DType = tensors.DType;
+const Gpu = @import("../gpu.zig").Gpu;
 const Shape = tensors.Shape;
 const Tensor = tensors.Tensor;
 const Weight = @import("../../../weights.zig").Weight;
 
 /// Shapes and schedules of each operation and type.
 pub const draw_count = 30;
+
+/// The fixture's device in the terms of the backend.
+pub fn gpuOf(fixture: *fixtures.Fixture, d: *Diagnostics) Gpu {
+    return .{
+        .driver = &fixture.driver,
+        .device = fixture.device,
+        .context = fixture.context,
+        .module = fixture.module,
+        .diagnostics = d,
+    };
+}
 
 /// The same numbers twice: f32 on the CPU, and on the device in its own type.
 pub const Both = struct {

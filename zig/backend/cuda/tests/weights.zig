@@ -4,6 +4,7 @@
 const std = @import("std");
 const device_weights = @import("../weights.zig");
 const fixtures = @import("../../../emulator/fixture.zig");
+const support = @import("support.zig");
 const Diagnostics = @import("../../../diagnostics.zig").Diagnostics;
 const DType = @import("../../../tensor.zig").DType;
 const Gpu = @import("../gpu.zig").Gpu;
@@ -13,7 +14,7 @@ test "a weight is written in place, whatever its numbers" {
     var fixture: fixtures.Fixture = try .init(3);
     defer fixture.deinit();
     var d: Diagnostics = .{};
-    var gpu = gpuOf(&fixture, &d);
+    var gpu = support.gpuOf(&fixture, &d);
     var source: [2 * 3 * 9]f16 = undefined;
     for (&source, 0..) |*value, i| value.* = @floatFromInt(i);
     for ([_]DType{ .f16, .bf16 }, [_]f32{ 1, 0.25 }) |activation, scale| {
@@ -49,16 +50,6 @@ test "a weight is written in place, whatever its numbers" {
             try std.testing.expectEqual(expected, value);
         }
     }
-}
-
-fn gpuOf(fixture: *fixtures.Fixture, d: *Diagnostics) Gpu {
-    return .{
-        .driver = &fixture.driver,
-        .device = fixture.device,
-        .context = fixture.context,
-        .module = fixture.module,
-        .diagnostics = d,
-    };
 }
 
 fn contents(fixture: *fixtures.Fixture, gpu: *const Gpu) ![512]u16 {

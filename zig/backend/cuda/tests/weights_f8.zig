@@ -3,25 +3,13 @@
 
 const std = @import("std");
 const device_weights = @import("../weights.zig");
-const fixtures = @import("../../../emulator/fixture.zig");
 const ops_product = @import("../ops_product.zig");
 const ops_widen = @import("../ops_widen.zig");
 const support = @import("support.zig");
-const Diagnostics = @import("../../../diagnostics.zig").Diagnostics;
 const DType = @import("../../../tensor.zig").DType;
 const Gpu = @import("../gpu.zig").Gpu;
 const Pair = support.Pair;
 const Weight = @import("../../../weights.zig").Weight;
-
-fn gpuOf(fixture: *fixtures.Fixture, d: *Diagnostics) Gpu {
-    return .{
-        .driver = &fixture.driver,
-        .device = fixture.device,
-        .context = fixture.context,
-        .module = fixture.module,
-        .diagnostics = d,
-    };
-}
 
 /// 8-bit weights as a checkpoint has them, with random codes and scales.
 fn eightBits(pair: *Pair, shape: [4]u32, dtype: DType) !*Weight {
@@ -56,7 +44,7 @@ const Loaded = struct {
     fn init(pair: *Pair, weights: []const *Weight, keeps_f8: bool) !Loaded {
         const activation = pair.cuda.activation;
         var loaded: Loaded = .{
-            .gpu = gpuOf(&pair.fixture, &pair.diagnostics),
+            .gpu = support.gpuOf(&pair.fixture, &pair.diagnostics),
             .placement = device_weights.place(weights, activation, keeps_f8),
         };
         const gpu = &loaded.gpu;
