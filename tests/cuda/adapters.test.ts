@@ -2,6 +2,7 @@
  * Adapters on the emulated GPU: weights change in place, so that graphs captured before are
  * replayed; the image is the CPU's, and without adapters it has its bits back.
  */
+
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,6 +22,7 @@ import {
 import { relativeL2 } from "../support/compare.ts";
 import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
+import { measured } from "../support/measured.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
@@ -77,7 +79,8 @@ describe.each([
       const order = [1, 2, 1, 0, 2, 0];
       for (const [i, { latents, image: decoded }] of seen.entries()) {
         const their = theirs[order[i]!]!;
-        expect(relativeL2(latents, latentsOf(their))).toBeLessThan(bar);
+        const error = relativeL2(latents, latentsOf(their));
+        expect(measured(`latents of adapter set ${order[i]}`, error, bar)).toBeLessThan(bar);
         expect(relativeL2(decoded, their.image!)).toBeLessThan(bar);
       }
       expect(relativeL2(latentsOf(theirs[0]!), latentsOf(theirs[1]!))).toBeGreaterThan(0.05);

@@ -2,6 +2,7 @@
  * Textual inversion through the text encoders, against diffusers with the same vectors in its
  * vocabularies.
  */
+
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { relativeL2From } from "../../src/bench/support/references.ts";
@@ -12,6 +13,7 @@ import { nativeModelOf } from "../../src/models/native-model.ts";
 import { ModelParts } from "../../src/native/testing.ts";
 import { PromptEncoder } from "../../src/pipeline/prompts.ts";
 import { embeddingFiles, notes, removeEmbeddings } from "../support/embedding-files.ts";
+import { measured } from "../support/measured.ts";
 
 afterAll(removeEmbeddings);
 
@@ -29,7 +31,7 @@ describe("text encoders with embeddings", () => {
     try {
       const { promptEmbeds, pooled } = await parts.promptEmbeds(tokens, table);
       const error = (what: string, ours: Float32Array) =>
-        relativeL2From(recorded, `text.${name}.${what}`, ours);
+        measured(`${name}, ${what}`, relativeL2From(recorded, `text.${name}.${what}`, ours), 1e-5);
       expect(error("prompt_embeds", promptEmbeds)).toBeLessThanOrEqual(1e-5);
       expect(error("pooled", pooled)).toBeLessThanOrEqual(1e-5);
     } finally {

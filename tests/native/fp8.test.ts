@@ -2,6 +2,7 @@
  * Models with weights in 8 bits, plain and scaled in both of ComfyUI's notations, against PyTorch,
  * which quantizes and widens the same weights (tests/reference/make_fp8.py).
  */
+
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { measureCopy } from "../../src/bench/support/parity.ts";
@@ -9,6 +10,7 @@ import { readSafetensors, type Tensor } from "../../src/bench/support/safetensor
 import { openModelFolder } from "../../src/models/folder.ts";
 import { withSession } from "../support/draw.ts";
 import { copyVariant, unetFile, variants } from "../support/fp8.ts";
+import { measured } from "../support/measured.ts";
 import { copyModel, removeCopies } from "../support/model-copy.ts";
 
 afterAll(removeCopies);
@@ -30,8 +32,9 @@ describe.each(Object.keys(variants))("%s", (variant) => {
   test("outputs within the bars of other types", async () => {
     const measures = await Array.fromAsync(measureCopy(folder, outputsOf(variant)));
     expect(measures.length).toBe(variant === "e4m3.plain" ? 7 : 1);
-    for (const { what, measured, allowed } of measures) {
-      expect({ what, measured, isWithin: measured <= allowed }).toMatchObject({ isWithin: true });
+    for (const { what, measured: error, allowed } of measures) {
+      const figure = measured(`${variant}: ${what}`, error, allowed);
+      expect({ what, figure, isWithin: figure <= allowed }).toMatchObject({ isWithin: true });
     }
   });
 

@@ -2,6 +2,7 @@
  * Weights, chunks and skipped layers in the text encoders, against the code of A1111, ComfyUI and
  * diffusers; and images whose prompts have several chunks.
  */
+
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { relativeL2From } from "../../src/bench/support/references.ts";
@@ -14,6 +15,7 @@ import { ModelParts } from "../../src/native/testing.ts";
 import { defaultRules, PromptEncoder } from "../../src/pipeline/prompts.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
 import { drawLatents, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
+import { measured } from "../support/measured.ts";
 import { promptNotes } from "../support/prompt-notes.ts";
 import { refusal } from "../support/refusal.ts";
 
@@ -36,7 +38,8 @@ async function errorsOf(
     const states = relativeL2From(recorded, `${name}.prompt_embeds`, promptEmbeds);
     // Weights leave it alone, which one prompt shows.
     const hasPooled = recorded.has(`${name}.pooled`);
-    return Math.max(states, hasPooled ? relativeL2From(recorded, `${name}.pooled`, pooled) : 0);
+    const pools = hasPooled ? relativeL2From(recorded, `${name}.pooled`, pooled) : 0;
+    return measured(`states of ${name}`, Math.max(states, pools), 1e-5);
   } finally {
     await parts.close();
   }

@@ -2,6 +2,7 @@
  * Adapters of every format against weights that PyTorch has merged and rounded to the file's f16:
  * images of 12 steps, from files to latents, with what the program itself reads of the files.
  */
+
 import { describe, expect, test } from "bun:test";
 import { adaptersOf, LoraPlanner } from "../../src/adapters/plan.ts";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
@@ -9,6 +10,7 @@ import { relativeL2From } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { drawLatents } from "../support/draw.ts";
+import { measured } from "../support/measured.ts";
 import {
   readApplied,
   recordedPath,
@@ -44,7 +46,8 @@ describe("latents after 12 steps are PyTorch's", () => {
   });
 
   test.each(images)("with $name", async ({ name, files }) => {
-    expect(relativeL2From(recorded, name, await latentsWith(files))).toBeLessThanOrEqual(1e-5);
+    const error = relativeL2From(recorded, name, await latentsWith(files));
+    expect(measured(`latents with ${name}`, error, 1e-5)).toBeLessThanOrEqual(1e-5);
     expect(relativeL2From(recorded, name, recorded.get("plain")!.data)).toBeGreaterThan(3e-3);
   });
 });

@@ -3,6 +3,7 @@
  * by tests/reference/make_sampler_runs.py): two images in a batch, and the first of them alone. And
  * samplers of two evaluations per step on several ranks.
  */
+
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,6 +16,7 @@ import { Pipeline } from "../../src/pipeline.ts";
 import { samplerOfModel } from "../../src/schedule.ts";
 import { schedulers, syncModes } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
+import { measured } from "../support/measured.ts";
 
 setDefaultTimeout(60_000);
 
@@ -75,7 +77,8 @@ describe("equal to diffusers", () => {
         batchSize: count,
       });
       const ours = everyNth(latents!, notes.stride);
-      expect(relativeL2(ours, theirs.subarray(0, ours.length))).toBeLessThanOrEqual(1e-4);
+      const error = relativeL2(ours, theirs.subarray(0, ours.length));
+      expect(measured(`latents of ${name}`, error, 1e-4)).toBeLessThanOrEqual(1e-4);
     }
   });
 

@@ -2,6 +2,7 @@
  * The golden model as one that predicts v, with and without zero terminal SNR, against runs of
  * diffusers: every sampler, its schedule, two images in a batch and the first of them alone.
  */
+
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { everyNth, keptOf, relativeL2From } from "../../src/bench/support/references.ts";
@@ -10,6 +11,7 @@ import { type GenerateRequest, Pipeline, preparePipeline } from "../../src/pipel
 import { schedulerNameOfClass } from "../../src/schedule.ts";
 import notes from "../fixtures/v-prediction.json";
 import { relativeL2 } from "../support/compare.ts";
+import { measured } from "../support/measured.ts";
 
 const fixtures = join(import.meta.dir, "../fixtures");
 const tensors = readSafetensors(join(fixtures, "v-prediction.safetensors"));
@@ -59,7 +61,8 @@ describe.each(notes.runs)("$name", ({ name, scheduler, config, rescale }) => {
     await using pipeline = await Pipeline.open(options);
     const seeds = notes.seeds.map(BigInt);
     const both = (await pipeline.generate({ ...request, seeds })).latents!;
-    expect(relativeL2From(tensors, `${name}.latents`, both)).toBeLessThanOrEqual(1e-4);
+    const error = relativeL2From(tensors, `${name}.latents`, both);
+    expect(measured(`latents of ${name}`, error, 1e-4)).toBeLessThanOrEqual(1e-4);
     const { data, stride } = keptOf(tensors, `${name}.latents`);
     const alone = (await pipeline.generate({ ...request, seeds: seeds.slice(0, 1) })).latents!;
     const kept = everyNth(alone, stride);
