@@ -3,12 +3,7 @@
  * recognised by the file's name or by its header. Settings are changed for them only where the
  * user names a recipe.
  */
-import {
-  type RecipeName,
-  type Scheduler,
-  schedulers,
-  type TimestepSpacing,
-} from "../settings/names.ts";
+import type { RecipeName, Scheduler, TimestepSpacing } from "../settings/names.ts";
 
 interface Recipe {
   title: string;
@@ -79,12 +74,8 @@ export function presetOf(name: RecipeName): Preset {
 /** What the recipe wants, as in "SDXL-Lightning: 4 steps of euler, trailing, no guidance". */
 export function describeRecipe(recipe: Recipe): string {
   const { title, steps, sampler, spacing, guidance, note } = recipe;
-  const isThere = recipe.schedulers.some((name) =>
-    (schedulers as readonly string[]).includes(name),
-  );
-  const missing = isThere ? "" : " (which this version lacks)";
   const parts = [
-    `${rangeOf(steps)} ${steps[1] === 1 ? "step" : "steps"} of ${sampler}${missing}`,
+    `${rangeOf(steps)} ${steps[1] === 1 ? "step" : "steps"} of ${sampler}`,
     ...(spacing === null ? [] : [`${spacing} spacing`]),
     guidance[1] <= 1 ? "no guidance (scale 1)" : `guidance ${rangeOf(guidance)}`,
     ...(note === undefined ? [] : [note]),
