@@ -13,6 +13,14 @@ import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
 import { groups, type NumberList, type Setting, seedMax } from "../../src/settings/setting.ts";
+import { gpuSettings } from "../../src/settings/table/gpus.ts";
+import { imageSettings } from "../../src/settings/table/image.ts";
+import { modelSettings } from "../../src/settings/table/model.ts";
+import { outputSettings } from "../../src/settings/table/output.ts";
+import { rankSettings } from "../../src/settings/table/ranks.ts";
+import { samplingSettings } from "../../src/settings/table/sampling.ts";
+import { seedSettings } from "../../src/settings/table/seeds.ts";
+import { sizeSettings } from "../../src/settings/table/size.ts";
 import {
   requestKeys,
   type SettingKey,
@@ -29,6 +37,12 @@ import {
   parseSetting,
 } from "../../src/settings/values.ts";
 import { readSources } from "../support/sources.ts";
+
+/** In the order of `--help`. */
+const tables = [
+  ...[imageSettings, seedSettings, sizeSettings, samplingSettings],
+  ...[modelSettings, gpuSettings, rankSettings, outputSettings],
+];
 
 /** Any value that a setting accepts. */
 function valid(setting: Setting): fc.Arbitrary<unknown> {
@@ -166,6 +180,14 @@ describe("the table", () => {
     expect(sampleValues["models-dir"]).toBe("folder");
   });
 
+  test("a key is there once, in the file of its group", () => {
+    const groupsOfFiles = tables.map((rows) => [
+      ...new Set(Object.values<Setting>(rows).map(({ group }) => group)),
+    ]);
+    expect(groupsOfFiles).toEqual(groups.map((group) => [group]));
+    expect(settingKeys).toEqual(tables.flatMap((rows) => Object.keys(rows) as SettingKey[]));
+  });
+
   test("keys of --json are there once", () => {
     const keys = settingKeys.map((key) => settings[key].json).filter((json) => json !== null);
     expect(new Set(keys).size).toBe(keys.length);
@@ -282,6 +304,6 @@ test("one setting is named in at most six files of the product", () => {
   );
   const naming = product.filter(({ text }) => /guidanceRescale|guidance_rescale/i.test(text));
   // The table, the ABI with its generated bindings, the job, its use and its kernel.
-  expect(naming.map(({ name }) => name)).toContain("src/settings/table.ts");
+  expect(naming.map(({ name }) => name)).toContain("src/settings/table/image.ts");
   expect(naming.length, naming.map(({ name }) => name).join()).toBeLessThanOrEqual(6);
 });
