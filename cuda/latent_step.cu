@@ -35,9 +35,13 @@ struct StepCoefficients {
     Update auxiliary;
     unsigned updates_auxiliary;
     unsigned samples_noise;
+    // Applied to guidance_scales by the host.
+    float guidance_factor;
+    float noise_from;
+    float noise_to;
 };
 
-static_assert(sizeof(StepCoefficients) == 80, "must match zig/backend/options.zig");
+static_assert(sizeof(StepCoefficients) == 92, "must match zig/backend/options.zig");
 
 /// One element of everything that an update can read.
 struct Registers {

@@ -8,6 +8,7 @@
 import { BasedXLError, escaped } from "./errors.ts";
 import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
+import { completed } from "./schedule/coefficients.ts";
 import { ddim } from "./schedule/ddim.ts";
 import { ddpm } from "./schedule/ddpm.ts";
 import { deis } from "./schedule/deis.ts";
@@ -220,10 +221,10 @@ out.`,
 }
 
 function checkFinite(step: StepCoefficients, index: number, config: SchedulerConfig): void {
-  const { timestep, inputScale, outputFromSample, outputFromModel, latent, auxiliary } = step;
+  const { latent, auxiliary, timestep } = step;
   const updates = auxiliary ? [latent, auxiliary] : [latent];
   const numbers = updates.flatMap((u) => [u.sample, u.auxiliary, ...u.modelOutputs, u.noise]);
-  numbers.push(timestep, inputScale, outputFromSample, outputFromModel);
+  numbers.push(...Object.values(completed(step)).filter((value) => typeof value === "number"));
   if (numbers.every(Number.isFinite)) return;
   if (!config.rescaleBetasZeroSnr) {
     throw new BasedXLError(

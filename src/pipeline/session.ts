@@ -16,6 +16,7 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
+import { completed } from "../schedule/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
 import type { StageTimings } from "./timings.ts";
@@ -340,7 +341,7 @@ function stepsToBytes(steps: StepCoefficients[]): Uint8Array {
   const nothing = { sample: 0, auxiliary: 0, modelOutputs: [], noise: 0 };
   steps.forEach((step, i) => {
     abi.writeStepCoefficients(view, i * abi.sizeOfStepCoefficients, {
-      ...step,
+      ...completed(step),
       auxiliary: step.auxiliary ?? nothing,
       updatesAuxiliary: Number(step.auxiliary !== null),
       samplesNoise: Number(step.samplesNoise),

@@ -4,7 +4,7 @@
  * clean latent and the noise of latents x = alpha·x0 + sigma·noise.
  */
 import type { PredictionType } from "../models/config.ts";
-import type { Update } from "./types.ts";
+import type { StepCoefficients, Update } from "./types.ts";
 
 /** An update whose coefficients are 0 unless given; `modelOutputs` holds the newest first. */
 export function update(parts: {
@@ -16,6 +16,11 @@ export function update(parts: {
   const [a = 0, b = 0, c = 0, d = 0] = parts.modelOutputs ?? [];
   const { sample = 0, auxiliary = 0, noise = 0 } = parts;
   return { sample, auxiliary, modelOutputs: [a, b, c, d], noise };
+}
+
+/** A step with everything that samplers may leave out. */
+export function completed(step: StepCoefficients): Required<StepCoefficients> {
+  return { guidanceFactor: 1, noiseFrom: 0, noiseTo: 0, ...step };
 }
 
 /** Coefficients of a linear combination of the latent and the model's output. */

@@ -24,7 +24,7 @@ export interface Update {
  *     s'  = the same with the coefficients `auxiliary`, or s where that is null
  *
  * x' and s' both read the old x and s. The model's input is inputScale·x (`scale_model_input`) at
- * `timestep`.
+ * `timestep`. Guidance is the image's scale times `guidanceFactor`.
  */
 export interface StepCoefficients {
   timestep: number;
@@ -38,6 +38,15 @@ export interface StepCoefficients {
    * generator's state decides the noise of later steps.
    */
   samplesNoise: boolean;
+  /** Default: 1. */
+  guidanceFactor?: number;
+  /**
+   * The step of the Brownian path that z is, in the sampler's sigmas: z = (W(noiseTo) -
+   * W(noiseFrom)) / sqrt(|noiseTo - noiseFrom|). Read where the noise of the request is Brownian;
+   * default: 0 and 0.
+   */
+  noiseFrom?: number;
+  noiseTo?: number;
 }
 
 export interface Schedule {

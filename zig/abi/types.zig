@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 18;
+pub const abi_version: u32 = 19;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Chunks of a prompt; a batch has this many sets of prompts at most, too.

@@ -53,7 +53,7 @@ pub const model_output_count = 4;
 ///         + latent.noise * z
 ///   s'  = the same with the coefficients `auxiliary`, or s where `updates_auxiliary` is 0
 /// x' and s' both read the old x and s. The model's input is input_scale * x (diffusers:
-/// scale_model_input) at `timestep`.
+/// scale_model_input) at `timestep`. Guidance is the image's scale times guidance_factor.
 pub const StepCoefficients = extern struct {
     timestep: f32,
     input_scale: f32,
@@ -65,11 +65,17 @@ pub const StepCoefficients = extern struct {
     /// Whether z is sampled. Ancestral samplers sample it even where its coefficient is 0: the
     /// generator's state decides the noise of later steps.
     samples_noise: u32,
+    guidance_factor: f32 = 1,
+    /// The step of the Brownian path that z is, in the sampler's sigmas:
+    /// z = (W(noise_to) - W(noise_from)) / sqrt(|noise_to - noise_from|). Read where the noise of
+    /// the job is Brownian.
+    noise_from: f32 = 0,
+    noise_to: f32 = 0,
 };
 
 pub const LatentStep = struct {
     coefficients: StepCoefficients,
-    /// One per image of `latent`; not read where there is one branch.
+    /// One per image of `latent`, the step's factor included; not read where there is one branch.
     guidance_scales: []const f32,
     /// Guidance rescale (arXiv 2305.08891, 3.4), 0 to 1: how far the standard deviation of each
     /// image's guided output is brought back to that of the positive branch. 0 changes nothing. The

@@ -31,6 +31,8 @@ pub const LatentState = struct {
     model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
     generators: []Generator,
+    /// Of each image in a step.
+    guidance_scales: []f32,
     /// One image's noise on the host, in NCHW (torch's order) and NHWC; empty in a dry run.
     sampled: []f32,
     nhwc: []f32,
@@ -46,6 +48,7 @@ pub const LatentState = struct {
             .model_outputs = undefined,
             .noise = try b.alloc(shape, .f32),
             .generators = try rank.arena.alloc(Generator, job.seeds.len),
+            .guidance_scales = try rank.arena.alloc(f32, job.guidance_scales.len),
             .sampled = try rank.arena.alloc(f32, host_count / shape.batch),
             .nhwc = try rank.arena.alloc(f32, host_count / shape.batch),
         };
@@ -69,11 +72,14 @@ pub const LatentState = struct {
     ) Error!void {
         const samples_noise = step.samples_noise != 0;
         if (samples_noise) try state.sample(rank, state.noise, 1);
+        for (state.guidance_scales, rank.job.guidance_scales) |*scale, of_image| {
+            scale.* = of_image * step.guidance_factor;
+        }
         // The newest output overwrites the oldest.
         std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
         try rank.b.latentStep(.{
             .coefficients = step,
-            .guidance_scales = rank.job.guidance_scales,
+            .guidance_scales = state.guidance_scales,
             .rescale = rank.job.guidance_rescale,
             .latent = state.latent,
             .auxiliary = state.auxiliary,
