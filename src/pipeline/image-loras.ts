@@ -11,7 +11,9 @@ import { asProperty, type Naming } from "../settings/values.ts";
 
 interface Prompts {
   prompt: string;
+  prompt2: string | undefined;
   negativePrompt: string | null;
+  negativePrompt2: string | undefined;
 }
 
 interface WithLoras<Image> {
@@ -40,10 +42,11 @@ export function withLoras<Image extends Prompts>(
 the text; LoRAs are <lora:NAME:SCALE>.`,
       );
     }
-    if (hasLoraTags(image.negativePrompt ?? "")) {
+    for (const key of ["prompt2", "negativePrompt", "negativePrompt2"] as const) {
+      if (!hasLoraTags(image[key] ?? "")) continue;
       warnings.add(
-        `${naming("negativePrompt")} has a tag of a LoRA, which is read as text: LoRAs change \
-both prompts' images, and their tags belong in ${naming("prompt")}.`,
+        `${naming(key)} has a tag of a LoRA, which is read as text: LoRAs change the whole image, \
+and their tags belong in ${naming("prompt")}.`,
       );
     }
     return { ...image, prompt: text, loras: planner.plan([...choices, ...loras]) };

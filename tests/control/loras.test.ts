@@ -110,10 +110,12 @@ describe("tags", () => {
     ]);
   });
 
-  test("of the negative prompt are text", () => {
-    const { warnings, loras } = plan({ negativePrompt: "<lora:x:1>" });
+  test.each(["prompt2", "negativePrompt", "negativePrompt2"] as const)("of %s are text", (key) => {
+    const { warnings, loras } = plan({ negativePrompt: "", [key]: "<lora:x:1>", seeds: [1n, 2n] });
     expect(loras).toEqual([]);
-    expect(warnings[0]).toStartWith("negativePrompt has a tag of a LoRA, which is read as text");
+    expect(warnings).toEqual([
+      expect.stringContaining(`${key} has a tag of a LoRA, which is read as text`),
+    ]);
   });
 
   test.each([
