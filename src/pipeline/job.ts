@@ -126,8 +126,7 @@ function requestOf(
     prompt: images.flatMap(({ tokens }) => tokens.prompts),
     negative: guidance ? images.flatMap(({ tokens }) => tokens.negatives) : null,
     stepSets: images[0]?.tokens.stepSets,
-    // Only weights of ComfyUI read it.
-    emphasis: plan.emptyTokens === null ? settings.emphasis : "interpolate",
+    emphasis: emphasisOf(plan),
     empty: plan.emptyTokens,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
     injected: plan.embeddings,
@@ -138,6 +137,13 @@ function requestOf(
     extrapolateHalos,
     wantLatents,
   };
+}
+
+/** How weights are applied; those of ComfyUI need the empty prompt. */
+function emphasisOf({ emptyTokens, settings }: PlannedRequest): ImageRequest["emphasis"] {
+  if (emptyTokens !== null) return "interpolate";
+  // Where weights are not read, there are none to restore the mean of.
+  return settings.emphasis === "no_norm" ? "no_norm" : "original";
 }
 
 function add(

@@ -11,12 +11,13 @@ import { isBreak } from "../prompt/a1111.ts";
 import { chunksOf, type PromptChunks, type WeightedPart, withChunks } from "../prompt/chunks.ts";
 import { piecesOf, weightsIn } from "../prompt/pieces.ts";
 import { promptTokenCount, type Tokenizer } from "../prompt/tokenizer.ts";
-import type { EmptyNegative, PromptSyntax } from "../settings/names.ts";
+import type { Emphasis, EmptyNegative, PromptSyntax } from "../settings/names.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 
 /** The request's settings of these names. */
 export interface PromptRules {
   promptSyntax: PromptSyntax;
+  emphasis?: Emphasis;
   longPrompts: boolean;
   clipSkip: number;
   emptyNegative: EmptyNegative;
@@ -190,10 +191,13 @@ ${this.naming("promptSyntax")} a1111 or comfyui reads weights.`,
   }
 
   private chunks(tokenizer: Tokenizer, text: string, which: 0 | 1, what: string): PromptChunks {
-    const { promptSyntax } = this.rules;
-    const parts = piecesOf(text, promptSyntax).flatMap((piece): WeightedPart[] => {
+    const { promptSyntax, emphasis } = this.rules;
+    const isRead = promptSyntax !== "a1111" || emphasis !== "none";
+    const pieces = isRead ? piecesOf(text, promptSyntax) : [{ text, weight: 1 }];
+    const isWeighed = promptSyntax !== "a1111" || emphasis !== "ignore";
+    const parts = pieces.flatMap((piece): WeightedPart[] => {
       if (promptSyntax === "a1111" && isBreak(piece)) return ["break"];
-      const { weight } = piece;
+      const weight = isWeighed ? piece.weight : 1;
       if (!Number.isFinite(Math.fround(weight))) {
         const shown = escaped(piece.text, 60);
         throw new BasedXLError(

@@ -11,6 +11,7 @@ import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
 import type { Schedule } from "../schedule.ts";
+import { type CompatKey, withCompat } from "../settings/compat.ts";
 import { defaultOf } from "../settings/setting.ts";
 import {
   type KeysWhere,
@@ -148,7 +149,7 @@ export function planRequest(
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
     ...{ prompt2, negativePrompt2 },
   };
-  warnings.push(...unusedOf(complete, naming));
+  warnings.push(...unusedOf(complete, request, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
   warnings.push(...read.textWarnings);
   if (complete.vaeTiling) {
@@ -216,15 +217,19 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
   const perImage: readonly string[] = [...perImageKeys, "seed"];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
   const shared = requestKeys.filter((key) => !perImage.includes(key));
-  return Object.fromEntries(
+  const checked = Object.fromEntries(
     shared.map((key) => {
       const setting = settingOf(key);
       const value = values[key];
       if (value !== undefined) return [key, checkSetting(key, value, naming)];
       return [key, defaultOf(setting)];
     }),
-  ) as unknown as Omit<Required<RequestSettings>, PerImage | "seed" | keyof ModelDefaults> &
+  ) as unknown as Omit<
+    Required<RequestSettings>,
+    PerImage | "seed" | CompatKey | keyof ModelDefaults
+  > &
     Partial<ModelDefaults>;
+  return withCompat(checked);
 }
 
 interface Reading {
@@ -341,13 +346,19 @@ function randomSeeds(count: number): bigint[] {
 }
 
 /** Warnings about settings that were given but need guidance, which is off. */
-function unusedOf(given: PlannedRequest["settings"], naming: Naming): string[] {
-  if (given.guidanceScale > 1) return [];
-  const why = `it needs ${naming("guidanceScale")} above 1, not ${given.guidanceScale}`;
-  const values: Readonly<Record<string, unknown>> = given;
+function unusedOf(
+  complete: PlannedRequest["settings"],
+  request: GenerateRequest,
+  naming: Naming,
+): string[] {
+  if (complete.guidanceScale > 1) return [];
+  const why = `it needs ${naming("guidanceScale")} above 1, not ${complete.guidanceScale}`;
   return requestKeys.flatMap((key) => {
     const setting = settingOf(key);
-    const isUnused = setting.needsGuidance && values[key] !== defaultOf(setting);
+    // What another setting brings is not of the user's making.
+    const values = setting.modelDefault ? request : complete;
+    const value = (values as Readonly<Record<string, unknown>>)[key];
+    const isUnused = setting.needsGuidance && value !== defaultOf(setting);
     return isUnused ? [`${naming(key)} is not used: ${why}.`] : [];
   });
 }

@@ -6,7 +6,14 @@ import { isMadeFor, type PlannedLora } from "../adapters/plan.ts";
 import { type Preset, presetOf } from "../adapters/recipes.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import { makeSchedule, type Schedule, samplerOfModel, unusedScheduleOptions } from "../schedule.ts";
+import {
+  hasSigmas,
+  makeSchedule,
+  type Schedule,
+  samplerOfModel,
+  unusedScheduleOptions,
+} from "../schedule.ts";
+import { type Compat, compatScheduler, compatSigmas } from "../settings/compat.ts";
 import { type Scheduler, type SigmaKind, type SyncMode, samplerNamed } from "../settings/names.ts";
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
@@ -15,7 +22,7 @@ type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps"
 type SamplingSettings = Pick<
   RequestSettings,
   SamplingKey | "timestepSpacing" | "useKarrasSigmas" | "eta"
->;
+> & { compat: Compat };
 
 interface Sampling {
   settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
@@ -40,8 +47,14 @@ export function samplingOf(
   const preset = given.recipe === undefined ? null : presetOf(given.recipe);
   const stepCount = stepCountOf(given, preset?.stepCount ?? model.defaults.steps ?? 50, naming);
   const named = given.scheduler === undefined ? null : samplerNamed(given.scheduler);
-  const scheduler = named?.name ?? preset?.scheduler ?? schedulerOf(model, naming, warnings);
-  const levels = levelsOf(given, stepCount, preset, named?.sigmas);
+  const { compat } = given;
+  const scheduler =
+    named?.name ??
+    preset?.scheduler ??
+    compatScheduler(compat) ??
+    schedulerOf(model, naming, warnings);
+  const asked = levelsOf(given, stepCount, preset, named?.sigmas);
+  const levels = { ...asked, sigmas: asked.sigmas ?? sigmasOf(given, scheduler, preset) };
   const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, ...levels });
   for (const key of unusedScheduleOptions(scheduler, given)) {
     warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
@@ -76,6 +89,18 @@ is named so: others need more steps.`,
 
 /** Steps that no patch may be behind in, unless the user says so. */
 const fewSteps = 8;
+
+/** The noise levels that the tool gives a sampler where nothing else says any. */
+function sigmasOf(
+  { compat, timesteps, timestepSpacing, useKarrasSigmas }: SamplingSettings,
+  scheduler: Scheduler,
+  preset: Preset | null,
+): SigmaKind | undefined {
+  const isOpen = [timesteps, timestepSpacing, useKarrasSigmas, preset ?? undefined].every(
+    (each) => each === undefined,
+  );
+  return isOpen && hasSigmas(scheduler) ? compatSigmas(compat, scheduler) : undefined;
+}
 
 /** The noise levels that are asked for: a recipe's only where nothing else says any. */
 function levelsOf(

@@ -11,6 +11,7 @@ import {
   TransportKind,
 } from "../native/abi.ts";
 
+export { type Compat, compatLines, compatNames } from "./compat.ts";
 export {
   type ComfyKind,
   comfyKinds,
@@ -73,7 +74,8 @@ export const promptSyntaxes = ["plain", "a1111", "comfyui"] as const;
 export type PromptSyntax = (typeof promptSyntaxes)[number];
 
 /** How A1111 applies weights, by its own names. */
-export const emphases = ["original", "no_norm"] as const;
+export const emphases = ["original", "no_norm", "ignore", "none"] as const;
+export type Emphasis = (typeof emphases)[number];
 
 /** What an empty negative prompt is. */
 export const emptyNegatives = ["auto", "zeros", "encode"] as const;

@@ -1,7 +1,7 @@
 /**
  * Settings (rows of ../table.ts): what the image shows: prompts, how they are read, and guidance.
  */
-import { emphases, emptyNegatives, promptSyntaxes } from "../names.ts";
+import { compatLines, compatNames, emphases, emptyNegatives, promptSyntaxes } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const imageSettings = {
@@ -51,16 +51,32 @@ export const imageSettings = {
     processes: "same",
     json: "negative_prompt_2",
   },
+  compat: {
+    kind: "choice",
+    flag: "compat",
+    names: compatNames,
+    default: "diffusers",
+    group: "Image",
+    hint: "NAME",
+    help:
+      "The tool whose image is wanted: {names}. It decides what follows where the flag itself is " +
+      "not given, and formulas and noise levels of samplers (docs/prompts.md). Default: " +
+      `diffusers.\n${compatLines}`,
+    scope: "request",
+    processes: "same",
+    json: "compat",
+  },
   promptSyntax: {
     kind: "choice",
     flag: "prompt-syntax",
     names: promptSyntaxes,
-    default: "plain",
     group: "Image",
     hint: "NAME",
     help:
       "How prompts are read: plain as diffusers does; a1111 with (weights:1.2), [less], BREAK " +
-      "and chunks of 75 tokens; comfyui with its (weights:1.2) and chunks. Default: plain.",
+      "and chunks of 75 tokens; comfyui with its (weights:1.2) and chunks. Default: as --compat " +
+      "says, plain.",
+    modelDefault: true,
     scope: "request",
     processes: "same",
     json: "prompt_syntax",
@@ -69,12 +85,13 @@ export const imageSettings = {
     kind: "choice",
     flag: "emphasis",
     names: emphases,
-    default: "original",
     group: "Image",
     hint: "NAME",
     help:
       "How --prompt-syntax a1111 applies weights: original restores the mean of each chunk, " +
-      "no_norm does not. Default: original, as A1111.",
+      "no_norm does not, ignore reads brackets without weighing, none takes them as text. " +
+      "Default: original, as A1111.",
+    modelDefault: true,
     scope: "request",
     processes: "same",
     json: "emphasis",
@@ -112,13 +129,13 @@ export const imageSettings = {
     kind: "choice",
     flag: "empty-negative",
     names: emptyNegatives,
-    default: "auto",
     group: "Image",
     hint: "NAME",
     help:
       "What an empty or absent negative prompt is: zeros (as in A1111), encode (the empty text, " +
       'as in ComfyUI), or auto: "" is encoded, and an absent one is what the config of the model ' +
-      "says, zeros for SDXL. Default: auto.",
+      "says, zeros for SDXL. Default: as --compat says, auto.",
+    modelDefault: true,
     needsGuidance: true,
     scope: "request",
     processes: "same",

@@ -45,7 +45,8 @@ export const samplingSettings = {
     hint: "NAME",
     help:
       "Sampler: {names}. Names of diffusers, A1111 and ComfyUI will do too, as in " +
-      '"DPM++ 2M Karras"; --list-schedulers explains all. Default: the model\'s own.',
+      '"DPM++ 2M Karras"; --list-schedulers explains all. Default: the model\'s own; with ' +
+      "--compat a1111 dpmpp_2m, with comfyui euler.",
     modelDefault: true,
     scope: "request",
     processes: "same",
@@ -65,7 +66,7 @@ export const samplingSettings = {
       "Spacing of the noise levels: {names}; normal is that of the timesteps, beta is diffusers' " +
       "and beta_timesteps ComfyUI's and A1111's beta, ays Align Your Steps. Or the levels " +
       "themselves with the final one, as in 14.6,3,0.5,0, which set the steps. Default: as the " +
-      "scheduler's name or the model's config says.",
+      "scheduler's name, --compat or the model's config says.",
     scope: "request",
     processes: "same",
     json: "sigmas",

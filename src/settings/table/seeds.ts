@@ -21,7 +21,6 @@ export const seedSettings = {
     kind: "choice",
     flag: "rng",
     names: rngs,
-    default: "cpu",
     group: "Seeds and images",
     hint: "NAME",
     help:
@@ -29,7 +28,8 @@ export const seedSettings = {
       'torch.Generator("cpu"), cuda for torch.Generator("cuda"). Once a latent has more numbers ' +
       "than a GPU runs threads, torch's differ from GPU to GPU: cuda is an H100 or H200 (132 " +
       "multiprocessors), the same on an A100 up to 1856x1856 pixels, on an RTX 4090 up to " +
-      "1760x1760. Default: cpu.",
+      "1760x1760. Default: as --compat says, cpu.",
+    modelDefault: true,
     scope: "request",
     processes: "same",
     json: "rng",
