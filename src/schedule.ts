@@ -2,59 +2,28 @@
  * Computes the coefficients of a sampler's steps, one set per model evaluation. The device's
  * `latent_step` applies them to the latents, so a sampler is a pure function without tensors.
  *
- * Adding a sampler: one file in `schedule/`, one row in `settings/samplers.ts`, its line in
- * `samplers` below, one line in each of the golden tests.
+ * Adding a sampler: one file in `samplers/`, one row in `settings/samplers.ts`.
  */
 import { BasedXLError, escaped } from "./errors.ts";
 import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
-import { completed } from "./schedule/coefficients.ts";
-import { ddim } from "./schedule/ddim.ts";
-import { ddpm } from "./schedule/ddpm.ts";
-import { deis } from "./schedule/deis.ts";
-import { dpm2, dpm2Ancestral } from "./schedule/dpm2.ts";
-import { dpmpp2m, dpmpp2mSde, dpmpp3m } from "./schedule/dpmpp-multistep.ts";
-import { dpmpp2s } from "./schedule/dpmpp-singlestep.ts";
-import { euler } from "./schedule/euler.ts";
-import { eulerAncestral } from "./schedule/euler-ancestral.ts";
-import { heun } from "./schedule/heun.ts";
-import { lcm } from "./schedule/lcm.ts";
-import { lms } from "./schedule/lms.ts";
-import { pndm } from "./schedule/pndm.ts";
-import { tcd } from "./schedule/tcd.ts";
+import { completed } from "./samplers/coefficients.ts";
 import type {
   Sampler,
-  Schedule,
   ScheduleOptions,
   SigmaChoice,
   StepCoefficients,
-} from "./schedule/types.ts";
-import { unipc } from "./schedule/unipc.ts";
+  Steps,
+} from "./samplers/types.ts";
 import { type Scheduler, type SigmaKind, schedulers } from "./settings/names.ts";
 import { samplerRows } from "./settings/samplers.ts";
 
-export type * from "./schedule/types.ts";
+export type { ScheduleOptions, StepCoefficients, Update } from "./samplers/types.ts";
 
-/** One for each row of `settings/samplers.ts`. */
-const samplers: Readonly<Record<Scheduler, Sampler>> = {
-  euler,
-  euler_a: eulerAncestral,
-  dpmpp_2m: dpmpp2m,
-  dpmpp_2m_sde: dpmpp2mSde,
-  dpmpp_3m: dpmpp3m,
-  unipc,
-  heun,
-  lcm,
-  tcd,
-  lms,
-  dpm2,
-  dpm2_a: dpm2Ancestral,
-  ddim,
-  ddpm,
-  pndm,
-  deis,
-  dpmpp_2s: dpmpp2s,
-};
+/** The steps of a sampler. */
+export interface Schedule extends Steps {
+  name: Scheduler;
+}
 
 /**
  * The schedule of sampler `name` for a model with scheduler `config`. Throws "bad-option" for a
@@ -75,7 +44,7 @@ export function makeSchedule(
     );
   }
   const sigmas = sigmaChoiceOf(name, config, options);
-  const schedule = { name, ...samplers[name].make(config, { ...options, sigmas }) };
+  const schedule = { name, ...samplerOf(name).make(config, { ...options, sigmas }) };
   const count = schedule.steps.length;
   if (count > stepCountMax) {
     throw new BasedXLError(
@@ -95,7 +64,7 @@ export function unusedScheduleOptions(
   name: Scheduler,
   options: Omit<ScheduleOptions, "stepCount">,
 ): ("timestepSpacing" | "eta")[] {
-  const { follows } = samplers[name];
+  const { follows } = samplerOf(name);
   return (["timestepSpacing", "eta"] as const).filter(
     (key) => options[key] !== undefined && !follows.includes(key),
   );
@@ -103,7 +72,7 @@ export function unusedScheduleOptions(
 
 /** Whether sampler `name` has noise levels that can be spaced. */
 export function hasSigmas(name: Scheduler): boolean {
-  return samplers[name].follows.includes("sigmas");
+  return samplerOf(name).follows.includes("sigmas");
 }
 
 /** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
@@ -119,7 +88,7 @@ export function schedulerNameOfClass(className: string): Scheduler | null {
 export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; replaced: boolean } {
   const { className } = config;
   const name = schedulers.find(
-    (each) => samplerRows[each].className === className && (samplers[each].isOf?.(config) ?? true),
+    (each) => samplerRows[each].className === className && (samplerOf(each).isOf?.(config) ?? true),
   );
   if (name !== undefined) return { name, replaced: false };
   if (replaceable.has(className) && !config.thresholding) return { name: "euler", replaced: true };
@@ -134,6 +103,8 @@ export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; repl
 }
 
 // --- internal ---
+
+const samplerOf = (name: Scheduler): Sampler => samplerRows[name].sampler;
 
 /** Samplers for models trained with discrete betas, as Euler is (KarrasDiffusionSchedulers). */
 const replaceable = new Set([
@@ -163,7 +134,7 @@ function sigmaChoiceOf(
 Karras': keep one of the two options.`,
     );
   }
-  const { follows, followsConfigSigmas = true } = samplers[name];
+  const { follows, followsConfigSigmas = true } = samplerOf(name);
   const canDo = (kind: SigmaKind) =>
     kind === "normal" || (follows.includes("sigmas") && (kind !== "lu" || follows.includes("lu")));
   const asked = sigmas ?? (useKarrasSigmas ? "karras" : undefined);
@@ -197,7 +168,7 @@ function checkTimesteps(
   if ((sigmas ?? "normal") !== "normal" || useKarrasSigmas) {
     throw refuse("A list of timesteps decides the sigmas too: keep one of the two options.");
   }
-  const { follows } = samplers[name];
+  const { follows } = samplerOf(name);
   if (!follows.includes("timesteps") && !follows.includes("sigmas")) {
     throw refuse(
       `The ${name} scheduler has timesteps of its own, so it cannot use a list of them; euler \

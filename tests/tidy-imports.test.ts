@@ -49,6 +49,7 @@ const typescriptLayers = [
   ["setup"],
   ["setup/licenses", "setup/platform", "setup/compiler", "paths"],
   ["binary/contents"],
+  ["samplers"],
   ["errors"],
 ];
 

@@ -16,7 +16,7 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
-import { completed } from "../schedule/coefficients.ts";
+import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
 import type { StageTimings } from "./timings.ts";

@@ -1,7 +1,7 @@
 /**
  * The names that settings choose from. What the native library knows too comes from its generated
  * bindings, so that no list is kept twice; this file imports nothing else but the
- * rows of samplers, and everybody may import it.
+ * samplers and their vocabulary, and everybody above `samplers/` may import it.
  */
 import {
   Compute,
@@ -13,15 +13,15 @@ import {
 
 export { type Compat, compatLines, compatNames } from "./compat.ts";
 export {
-  type ComfyKind,
   comfyKinds,
-  type RangeKind,
-  type Scheduler,
+  type PredictionType,
+  predictionTypes,
   type SigmaKind,
-  samplerNamed,
-  schedulers,
   sigmaKinds,
-} from "./samplers.ts";
+  type TimestepSpacing,
+  timestepSpacings,
+} from "../samplers/names.ts";
+export { type Scheduler, samplerNamed, schedulers } from "./samplers.ts";
 
 /** What a patch reads of the others after warm-up (zig/patch/sync_mode.zig); the default first. */
 export type SyncMode = keyof typeof SyncModeValues;
@@ -65,10 +65,6 @@ export type GpuDtype = Exclude<Dtype, "f32">;
 export const devices = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
 export type Device = (typeof devices)[number];
 
-/** What a UNet was trained to predict, as diffusers names it. */
-export const predictionTypes = ["epsilon", "v_prediction", "sample"] as const;
-export type PredictionType = (typeof predictionTypes)[number];
-
 /** How prompts are read: as diffusers does, or with the weights and chunks of these tools. */
 export const promptSyntaxes = ["plain", "a1111", "comfyui"] as const;
 export type PromptSyntax = (typeof promptSyntaxes)[number];
@@ -80,10 +76,6 @@ export type Emphasis = (typeof emphases)[number];
 /** What an empty negative prompt is. */
 export const emptyNegatives = ["auto", "zeros", "encode"] as const;
 export type EmptyNegative = (typeof emptyNegatives)[number];
-
-/** Which training timesteps a run visits, as diffusers names it. */
-export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
-export type TimestepSpacing = (typeof timestepSpacings)[number];
 
 /** Few-step recipes that --recipe takes; what each sets is in adapters/recipes.ts. */
 export const recipeNames = [

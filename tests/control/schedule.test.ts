@@ -11,7 +11,7 @@ import { keptOf } from "../../src/bench/support/references.ts";
 import { readSafetensors, tensorOf } from "../../src/bench/support/safetensors.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config.ts";
-import { roundHalfEven } from "../../src/schedule/spacing.ts";
+import { roundHalfEven } from "../../src/samplers/spacing.ts";
 import {
   makeSchedule,
   type Schedule,

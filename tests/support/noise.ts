@@ -3,7 +3,7 @@
  * by the sampler's next noise.
  */
 import type { ImageRequest } from "../../src/pipeline/session.ts";
-import { update } from "../../src/schedule/coefficients.ts";
+import { update } from "../../src/samplers/coefficients.ts";
 import type { StepCoefficients } from "../../src/schedule.ts";
 import { latentsOf, requestOf, type Work, withSession } from "./draw.ts";
 

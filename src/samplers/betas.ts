@@ -5,7 +5,7 @@
  * Source: diffusers `EulerDiscreteScheduler.__init__`; zero terminal SNR: arXiv 2305.08891,
  * algorithm 1.
  */
-import type { SchedulerConfig } from "../models/config.ts";
+import type { SchedulerConfig } from "./config.ts";
 
 const f32 = Math.fround;
 

@@ -6,8 +6,8 @@
  * Source: arXiv 2305.08891, table 2; diffusers `set_timesteps`.
  */
 import { BasedXLError } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
-import type { Scheduler, TimestepSpacing } from "../settings/names.ts";
+import type { SchedulerConfig } from "./config.ts";
+import type { TimestepSpacing } from "./names.ts";
 
 interface SpacingOptions {
   spacing: TimestepSpacing;
@@ -42,7 +42,7 @@ export function spacedTimesteps(options: SpacingOptions): number[] {
  * evenly as they go. Throws "bad-option" for more steps than the teacher's.
  */
 export function teacherTimesteps(
-  sampler: Scheduler,
+  sampler: string,
   { solver, trainTimesteps }: SchedulerConfig,
   stepCount: number,
 ): number[] {
@@ -67,7 +67,7 @@ export function teacherTimesteps(
 
 /** Refuses timesteps that a look-up in the training table would miss. */
 export function checkRange(
-  sampler: Scheduler,
+  sampler: string,
   timesteps: readonly number[],
   config: SchedulerConfig,
 ): void {

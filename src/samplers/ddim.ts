@@ -5,10 +5,12 @@
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
-import type { PredictionType, SchedulerConfig } from "../models/config.ts";
+
 import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
+import type { PredictionType } from "./names.ts";
 import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 

@@ -5,11 +5,12 @@
  *
  * Source: diffusers `DPMSolverMultistepScheduler.set_timesteps`.
  */
-import type { SchedulerConfig } from "../models/config.ts";
-import type { RangeKind, TimestepSpacing } from "../settings/names.ts";
+
 import { alphasCumprod } from "./betas.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { explicitLevels } from "./explicit-levels.ts";
 import { logF32 } from "./log.ts";
+import type { RangeKind, TimestepSpacing } from "./names.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
 import { interpolate, sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { roundHalfEven } from "./spacing.ts";

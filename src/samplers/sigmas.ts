@@ -6,9 +6,9 @@
  * Source: diffusers `EulerDiscreteScheduler.set_timesteps`.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
-import type { RangeKind, TimestepSpacing } from "../settings/names.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { explicitLevels } from "./explicit-levels.ts";
+import type { RangeKind, TimestepSpacing } from "./names.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
 import { interpolate, sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { roundHalfEven, spacedTimesteps } from "./spacing.ts";

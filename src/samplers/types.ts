@@ -1,8 +1,8 @@
 /**
  * Types of samplers: the coefficients of each step, in the form of the device op `latent_step`.
  */
-import type { SchedulerConfig } from "../models/config.ts";
-import type { Scheduler, SigmaKind, TimestepSpacing } from "../settings/names.ts";
+import type { SchedulerConfig } from "./config.ts";
+import type { SigmaKind, TimestepSpacing } from "./names.ts";
 
 /** Coefficients of one register's new value (see `StepCoefficients`). */
 export interface Update {
@@ -49,8 +49,8 @@ export interface StepCoefficients {
   noiseTo?: number;
 }
 
-export interface Schedule {
-  name: Scheduler;
+/** What a sampler makes of a config and options. */
+export interface Steps {
   /** One per evaluation of the model: samplers of two evaluations per step have twice as many. */
   steps: StepCoefficients[];
   /** The model's timestep input, one per evaluation, in f32 as in the reference. */
@@ -75,7 +75,7 @@ export interface ScheduleOptions {
   eta?: number | undefined;
 }
 
-/** A sampler in `schedule/`. */
+/** A file of `samplers/`. */
 export interface Sampler {
   /** The options that it follows; makeSchedule refuses `sigmas` where they are not among these.
    * Who follows sigmas follows timesteps. */
@@ -85,7 +85,7 @@ export interface Sampler {
   /** Which configs of its class are its own, where several samplers share one. */
   isOf?(config: SchedulerConfig): boolean;
   /** `sigmas` is what options and config ask for together. */
-  make(config: SchedulerConfig, options: MakeOptions): Omit<Schedule, "name">;
+  make(config: SchedulerConfig, options: MakeOptions): Steps;
 }
 
 export interface MakeOptions extends Omit<ScheduleOptions, "sigmas"> {

@@ -3,8 +3,9 @@
  *
  * Source: diffusers `EulerDiscreteScheduler`.
  */
-import type { SchedulerConfig } from "../models/config.ts";
+
 import { alphasCumprod } from "./betas.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { logF32 } from "./log.ts";
 
 const f32 = Math.fround;

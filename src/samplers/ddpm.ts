@@ -5,10 +5,10 @@
  * Source: arXiv 2006.11239, equations 6 and 7.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
 import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { dataMix, levelOfAlpha, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 

@@ -4,10 +4,11 @@
  *
  * Source: arXiv 2310.04378, algorithm 1.
  */
-import type { SchedulerConfig } from "../models/config.ts";
+
 import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { dataMix, levelOfAlpha, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { teacherTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 

@@ -2,8 +2,7 @@
  * Refuses what no linear combination can do: clipping of the predicted clean latent.
  */
 import { BasedXLError } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
-import type { Scheduler } from "../settings/names.ts";
+import type { SchedulerConfig } from "./config.ts";
 
 interface Clipping {
   /** Whether the sampler's class reads "thresholding". */
@@ -13,7 +12,7 @@ interface Clipping {
 }
 
 /** Throws "bad-model" where `config` asks `sampler` to clip or to threshold. */
-export function checkLinear(sampler: Scheduler, config: SchedulerConfig, reads: Clipping): void {
+export function checkLinear(sampler: string, config: SchedulerConfig, reads: Clipping): void {
   const { thresholding, clips = false } = reads;
   const isClipped = clips !== null && (config.clipSample ?? clips);
   if (!isClipped && !(thresholding && config.thresholding)) return;

@@ -3,9 +3,10 @@
  * third order from its start. Equal to diffusers' DPMSolverSinglestepScheduler, whose timesteps are
  * always spaced evenly.
  */
-import type { SchedulerConfig } from "../models/config.ts";
+
 import { checkLinear } from "./clipping.ts";
 import { levelOf, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import {
   algorithmOf,
   checkAlgorithm,

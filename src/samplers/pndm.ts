@@ -6,9 +6,9 @@
  * Source: arXiv 2202.09778, equation 12.
  */
 import { BasedXLError } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
 import { alphasCumprod } from "./betas.ts";
 import { levelOfAlpha, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 

@@ -6,9 +6,10 @@
  * Sources: ComfyUI comfy/samplers.py and comfy_extras/nodes_align_your_steps.py; beta: arXiv
  * 2407.12173; Align Your Steps: arXiv 2404.14507; kl_optimal: the same, section 3.1.
  */
-import type { SchedulerConfig } from "../models/config.ts";
-import type { ComfyKind } from "../settings/names.ts";
+
 import { exactAlphasCumprod } from "./betas.ts";
+import type { SchedulerConfig } from "./config.ts";
+import type { ComfyKind } from "./names.ts";
 import { betaQuantile, ramp } from "./sigma-kinds.ts";
 
 const f32 = Math.fround;

@@ -4,9 +4,10 @@
  *
  * Source: diffusers `EulerDiscreteScheduler.set_timesteps(timesteps=, sigmas=)`.
  */
-import type { SchedulerConfig } from "../models/config.ts";
-import { comfyKinds } from "../settings/names.ts";
+
 import { comfyLevels } from "./comfy-sigmas.ts";
+import type { SchedulerConfig } from "./config.ts";
+import { comfyKinds } from "./names.ts";
 import { interpolate, timestepOfSigma } from "./sigma-table.ts";
 import type { SigmaChoice } from "./types.ts";
 

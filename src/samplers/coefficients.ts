@@ -3,7 +3,7 @@
  * the model's output for each prediction type: the derivative of latents x = x0 + sigma·noise, the
  * clean latent and the noise of latents x = alpha·x0 + sigma·noise.
  */
-import type { PredictionType } from "../models/config.ts";
+import type { PredictionType } from "./names.ts";
 import type { StepCoefficients, Update } from "./types.ts";
 
 /** An update whose coefficients are 0 unless given; `modelOutputs` holds the newest first. */

@@ -6,8 +6,9 @@
  * Source: arXiv 2206.00364, algorithm 2, without churn; diffusers KDPM2DiscreteScheduler and
  * KDPM2AncestralDiscreteScheduler.
  */
-import type { SchedulerConfig } from "../models/config.ts";
+
 import { derivativeMix, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { sigmaSchedule } from "./sigmas.ts";
 import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";

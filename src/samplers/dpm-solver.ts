@@ -6,9 +6,9 @@
  * DPMSolverSinglestepScheduler.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import type { PredictionType, SchedulerConfig } from "../models/config.ts";
-import type { Scheduler } from "../settings/names.ts";
 import { dataMix, type Level, noiseMix } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
+import type { PredictionType } from "./names.ts";
 
 export const algorithms = ["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] as const;
 export type Algorithm = (typeof algorithms)[number];
@@ -39,7 +39,7 @@ export function orderOf(config: SchedulerConfig, fallback: number): number {
 
 /** Refuses combinations that have no formula. */
 export function checkAlgorithm(
-  sampler: Scheduler,
+  sampler: string,
   config: SchedulerConfig,
   algorithm: Algorithm,
   order: number,

@@ -6,9 +6,9 @@
  * Source: arXiv 2302.04867.
  */
 import { BasedXLError, escaped } from "../errors.ts";
-import type { SchedulerConfig } from "../models/config.ts";
 import { checkLinear } from "./clipping.ts";
 import { dataMix, type Level, levelOf, noiseMix, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import { orderOf } from "./dpm-solver.ts";
 import { solverLevels } from "./solver-levels.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";

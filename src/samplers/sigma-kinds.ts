@@ -3,7 +3,7 @@
  * Karras et al. (arXiv 2206.00364, equation 5, rho 7), exponential, beta (arXiv 2407.12173,
  * alpha = beta = 0.6). Source: diffusers `_convert_to_karras` and its like.
  */
-import type { RangeKind } from "../settings/names.ts";
+import type { RangeKind } from "./names.ts";
 
 /** `count` sigmas, decreasing. */
 export function spacedSigmas(

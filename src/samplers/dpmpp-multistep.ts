@@ -3,10 +3,10 @@
  * Equal to diffusers' DPMSolverMultistepScheduler; noise is drawn in every step, also where its
  * coefficient is 0.
  */
-import type { SchedulerConfig } from "../models/config.ts";
-import type { Scheduler } from "../settings/names.ts";
+
 import { checkLinear } from "./clipping.ts";
 import { levelOf, update } from "./coefficients.ts";
+import type { SchedulerConfig } from "./config.ts";
 import {
   type Algorithm,
   algorithmOf,
@@ -56,7 +56,7 @@ export const dpmpp3m: Sampler = {
 // --- internal ---
 
 function make(
-  name: Scheduler,
+  name: string,
   config: SchedulerConfig,
   options: MakeOptions,
   { algorithm, order }: { algorithm: Algorithm; order: number },
