@@ -91,11 +91,28 @@ export async function writeImage(
   }
   const format = imageFormatOf(path);
   checkImageSize(path, width, height);
+  const encoding = encodeFile(format, pixels, width, height, texts, path);
+  const { bytes, hasTexts } = await unlessAborted(encoding, signal);
+  await writeWhole(path, bytes, signal);
+  return hasTexts;
+}
+
+/**
+ * RGB `pixels` as the bytes of a file, and whether the texts fit into it. Throws "io" naming
+ * `what`.
+ */
+export async function encodeFile(
+  format: ImageFormat,
+  pixels: Uint8Array,
+  width: number,
+  height: number,
+  texts?: ImageTexts,
+  what = "the image",
+): Promise<{ bytes: Uint8Array; hasTexts: boolean }> {
   const size = { width, height };
-  const encoded = await unlessAborted(encode(path, format, pixels, size), signal);
+  const encoded = await encode(what, format, pixels, size);
   const whole = texts === undefined ? encoded : withTexts(format, encoded, texts, size);
-  await writeWhole(path, whole ?? encoded, signal);
-  return whole !== null;
+  return { bytes: whole ?? encoded, hasTexts: whole !== null };
 }
 
 /** RGB `pixels` as the bytes of a PNG file. */

@@ -39,7 +39,6 @@ export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type {
   GeneratedImage,
   ImageEvent,
-  ImageRange,
   JobProgress,
   PipelineEvent,
   PreviewEvent,
@@ -48,8 +47,9 @@ export type {
   WarningEvent,
 } from "./pipeline/events.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
+export type { ImageOrigin } from "./pipeline/origin.ts";
 export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
-export type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
+export type { GenerateRequest, ImageRange, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
 export type { EmbeddingChoice } from "./settings/embedding.ts";
@@ -181,8 +181,8 @@ export class Pipeline {
       : controller.signal;
     this.jobs.set(id, controller);
     try {
-      const { model, warnings } = this;
-      const job = { id, model, warnings, keepImages, signal, onEvent, previewSteps };
+      const { prepared, warnings } = this;
+      const job = { id, prepared, warnings, keepImages, signal, onEvent, previewSteps };
       return await this.queue.run(signal, () => runJob(this.session, plan, job));
     } finally {
       this.jobs.delete(id);

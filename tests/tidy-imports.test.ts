@@ -28,6 +28,7 @@ const typescriptLayers = [
   ["doctor"],
   ["settings/sample-prompts"],
   ["settings/options"],
+  ["index"],
   ["distributed", "metadata"],
   ["terminal/progress", "terminal/output", "terminal/download-lines"],
   ["pipeline"],

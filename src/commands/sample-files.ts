@@ -64,7 +64,7 @@ export class ImageWriter {
 
   /** Writes the next image and resolves to where. */
   async writeImage(
-    image: Omit<GeneratedImage, "index">,
+    image: Omit<GeneratedImage, "index" | "origin">,
     signal: AbortSignal,
     texts?: ImageTexts,
   ): Promise<WrittenImage> {

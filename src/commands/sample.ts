@@ -17,11 +17,12 @@ import {
 } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
 import {
-  describeImage,
+  defaultHashWaitMs,
   type FileHashes,
   type RecalledImage,
   recallImage,
   startHashing,
+  textsOfImage,
 } from "../metadata.ts";
 import {
   embeddingLines,
@@ -212,7 +213,7 @@ async function generateAndWrite(
   const onImage = async (image: PipelineEvent & { type: "image" }) => {
     previews?.endImage();
     if (hashes !== null) await waitForHashes(hashes, output, signal);
-    const texts = hashes === null ? undefined : describeImage(prepared, image, hashes, options);
+    const texts = hashes === null ? undefined : textsOfImage(image, hashes);
     const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
     if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
@@ -239,9 +240,6 @@ async function generateAndWrite(
   }
 }
 
-/** Hashes of large models are left out where they take longer than this. */
-const hashWaitMs = 20_000;
-
 /** Waits until the models' hashes are known, or have taken too long. */
 async function waitForHashes(
   hashes: FileHashes,
@@ -252,7 +250,7 @@ async function waitForHashes(
     progress.clear();
     log.info("Waiting for the model's hash, which is kept (--no-metadata does without).");
   };
-  if (await hashes.settled(hashWaitMs, onWait, signal)) return;
+  if (await hashes.settled(defaultHashWaitMs, onWait, signal)) return;
   log.warn("The model's hash takes long: the image does not have it.");
 }
 

@@ -10,7 +10,12 @@ import type { ImageTexts } from "../image/exif.ts";
 import { adapterHash, shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
-import type { GenerateRequest, PreparedPipeline } from "../pipeline.ts";
+import type {
+  GeneratedImage,
+  GenerateRequest,
+  PlannedRequest,
+  PreparedPipeline,
+} from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
@@ -20,28 +25,18 @@ import { formatVersion, isRecorded, type OwnFile, type OwnRecord } from "./recor
 import { a1111NameOf } from "./sampler-names.ts";
 
 /** The part of an image that its texts depend on. */
-interface Described {
-  seed: bigint;
-  index: number;
-}
+type Described = Pick<GeneratedImage, "seed" | "index" | "origin">;
 
-/** What the user named the files; undefined is the default. */
-interface NamedFiles {
-  model?: string | undefined;
-  config?: string | undefined;
-  vae?: string | undefined;
-}
+/** What made an image: `plan` is of its own request. */
+type Made = Omit<PreparedPipeline, "request"> & { plan: PlannedRequest };
 
-/** The texts of image `index` of the first request. */
-export function describeImage(
-  prepared: PreparedPipeline,
-  image: Described,
-  hashes: FileHashes,
-  named: NamedFiles,
-): ImageTexts {
-  const loras = new LoraNames(prepared);
+/** The texts of an image, with those hashes that are known. */
+export function textsOfImage(image: Described, hashes: FileHashes): ImageTexts {
+  const { prepared: pipeline, plan } = image.origin.parts();
+  const prepared = { ...pipeline, plan };
+  const loras = new LoraNames(plan);
   const settings = settingsOf(prepared, image, loras);
-  const files = filesOf(prepared, hashes, named, image, loras);
+  const files = filesOf(prepared, hashes, image, loras);
   const record: OwnRecord = {
     basedxl: resources.versions().basedxl,
     format: formatVersion,
@@ -59,13 +54,13 @@ export function describeImage(
 
 /** Every setting that the image depends on, as it was resolved. */
 function settingsOf(
-  { model, devices, rankCount, plan, request }: PreparedPipeline,
+  { model, devices, rankCount, plan }: Made,
   { seed, index }: Described,
   loras: LoraNames,
 ): Map<SettingKey, unknown> {
   const values: Partial<Record<SettingKey, unknown>> = {
     ...plan.settings,
-    ...ownOf(request, index),
+    ...ownOf(plan.request, index),
     seed,
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
@@ -110,7 +105,7 @@ function nameOf(kind: "lora" | "embedding", value: string): string {
 class LoraNames {
   private readonly byPath = new Map<string, string>();
 
-  constructor({ plan: { loras, settings }, request }: PreparedPipeline) {
+  constructor({ loras, settings, request }: PlannedRequest) {
     const prompts = [settings.prompt, request.prompt ?? []].flat();
     const tagged = prompts.flatMap((prompt) => readPromptTags(prompt, "the prompt").loras);
     const atPaths = new Set([...settings.loras, ...tagged].map(({ file }) => pathOf("lora", file)));
@@ -141,9 +136,8 @@ class LoraNames {
 }
 
 function filesOf(
-  { model, vae, plan }: PreparedPipeline,
+  { model, vae, plan, named }: Made,
   hashes: FileHashes,
-  named: NamedFiles,
   { index }: Described,
   loras: LoraNames,
 ): Pick<OwnRecord, "model" | "vae" | "config" | "loras" | "embeddings"> {
@@ -151,14 +145,13 @@ function filesOf(
     const known = paths.map((path) => hashes.of(path, start)).filter((each) => each !== null);
     return known.length === paths.length && known.length > 0 ? { name, sha256: known } : { name };
   };
-  const given = named.model ?? (process.env.BASEDXL_MODEL || undefined);
-  const isNamed = given !== undefined && pathOf("checkpoint", given) === null;
+  const isNamed = named.model !== undefined && pathOf("checkpoint", named.model) === null;
   const { unet } = model.weights;
   const isFolder = unet.files.some((path) => path !== model.path);
   const used = plan.batches.flatMap(({ images }) => images)[index]?.loras ?? [];
   return {
     model: {
-      ...hashed(isNamed ? given : model.name, unet.files),
+      ...hashed(isNamed ? named.model! : model.name, unet.files),
       ...(isBundled(model) && { bundled: true }),
       ...(isFolder && { component: "unet" as const }),
     },
@@ -176,7 +169,7 @@ function filesOf(
 }
 
 /** Instructions and GPUs round differently. */
-function hardwareOf({ devices, machine }: PreparedPipeline): string {
+function hardwareOf({ devices, machine }: Made): string {
   const isOnGpu = devices.device === "cuda" && !devices.gpu?.library;
   return isOnGpu ? machine.gpuName : machine.instructionSet;
 }
@@ -184,7 +177,7 @@ function hardwareOf({ devices, machine }: PreparedPipeline): string {
 type Files = ReturnType<typeof filesOf>;
 
 function infotextOf(
-  { plan, model: { scheduler } }: PreparedPipeline,
+  { plan, model: { scheduler } }: Made,
   settings: ReadonlyMap<SettingKey, unknown>,
   { model, vae, loras, embeddings }: Files,
 ): string {

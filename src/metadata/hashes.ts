@@ -93,9 +93,12 @@ export class FileHashes implements Disposable {
   }
 }
 
-/** Begins to hash what made the images of `prepared`. */
-export function startHashing(prepared: PreparedPipeline): FileHashes {
-  const { model, vae, plan } = prepared;
+/** Begins to hash what makes the images of a plan. */
+export function startHashing({
+  model,
+  vae,
+  plan,
+}: Pick<PreparedPipeline, "model" | "vae" | "plan">): FileHashes {
   const whole = [
     ...model.weights.unet.files,
     ...(vae === null ? [] : model.weights.vae.files),

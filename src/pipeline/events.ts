@@ -1,14 +1,9 @@
 /**
  * Events of a pipeline's jobs. Every event has its job's id, since several jobs may be queued.
  */
+import type { ImageOrigin } from "./origin.ts";
+import type { ImageRange } from "./request.ts";
 import type { Progress } from "./session.ts";
-
-/** The images of the current batch, counted from 1 within the request. */
-export interface ImageRange {
-  first: number;
-  last: number;
-  count: number;
-}
 
 /** Progress of the current batch. */
 export interface JobProgress extends Progress {
@@ -69,4 +64,6 @@ export interface GeneratedImage {
   height: number;
   /** RGB bytes, height × width × 3. */
   pixels: Uint8Array;
+  /** What it was made with, for the functions that write it down. */
+  origin: ImageOrigin;
 }

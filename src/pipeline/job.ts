@@ -5,8 +5,9 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
-import type { Model } from "../models/model.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import { ImageOrigin } from "./origin.ts";
+import type { PreparedPipeline } from "./prepare.ts";
 import { previewPixels } from "./preview.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
 import type { ImageRequest, ImageResult, LatentPreview, Session } from "./session.ts";
@@ -36,7 +37,7 @@ export interface GenerateResult {
 
 interface JobOptions {
   id: string;
-  model: Model;
+  prepared: PreparedPipeline;
   /** Warnings of the pipeline; the job adds its own. */
   warnings: readonly string[];
   keepImages: boolean;
@@ -52,7 +53,8 @@ export async function runJob(
   plan: PlannedRequest,
   options: JobOptions,
 ): Promise<GenerateResult> {
-  const { id: jobId, onEvent, signal } = options;
+  const { id: jobId, prepared, onEvent, signal } = options;
+  const origin = new ImageOrigin({ prepared, plan });
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
@@ -84,7 +86,7 @@ export async function runJob(
       stopIfAborted(signal);
       const pixels = result.images[place];
       assert(pixels, `image ${place} of a batch of ${batch.images.length}`);
-      const image = { index: range.first - 1 + place, seed, width, height, pixels };
+      const image = { index: range.first - 1 + place, seed, width, height, pixels, origin };
       if (options.keepImages) images.push(image);
       await onEvent({ type: "image", jobId, ...image });
     }
@@ -102,7 +104,7 @@ async function showPreviews(
   { stepIndex, latents }: LatentPreview,
   { schedule, settings }: PlannedRequest,
   { images, range }: PlannedBatch,
-  { id: jobId, model, onEvent }: JobOptions,
+  { id: jobId, prepared: { model }, onEvent }: JobOptions,
 ): Promise<void> {
   const width = settings.width / model.vaeFactor;
   const height = settings.height / model.vaeFactor;

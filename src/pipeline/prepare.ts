@@ -67,6 +67,12 @@ export interface PrepareOptions extends PredictionOptions {
   signal?: AbortSignal | undefined;
 }
 
+interface NamedFiles {
+  model: string | undefined;
+  config: string | undefined;
+  vae: string | undefined;
+}
+
 /** A pipeline that can be loaded. */
 export interface PreparedPipeline {
   model: Model;
@@ -74,6 +80,8 @@ export interface PreparedPipeline {
   vae: VaeChoice | null;
   /** True where nothing named a model and it is the bundled one. */
   isBundledModel: boolean;
+  /** What the caller called the files; undefined for the default. */
+  named: NamedFiles;
   /** With the ranks of this process. */
   devices: DeviceChoice;
   /** What the library found of this machine. */
@@ -116,10 +124,25 @@ export async function preparePipeline(
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
   const ranks = { devices, machine, threadCount, rankCount };
-  return { model, vae, isBundledModel, ...ranks, request, plan, files, naming };
+  return {
+    model,
+    vae,
+    isBundledModel,
+    named: namedFiles(options),
+    ...ranks,
+    request,
+    plan,
+    files,
+    naming,
+  };
 }
 
 // --- internal ---
+
+function namedFiles({ model, config, vae }: PrepareOptions): NamedFiles {
+  const given = typeof model === "object" ? model.path : model;
+  return { model: given ?? (process.env.BASEDXL_MODEL || undefined), config, vae };
+}
 
 async function modelOf({ model, config, vae, modelsDir, ...hub }: PrepareOptions) {
   if (typeof model === "object") return { model, isBundledModel: false };

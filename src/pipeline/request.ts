@@ -23,7 +23,6 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
-import type { ImageRange } from "./events.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
@@ -58,8 +57,17 @@ export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed"
 
 type RequestKey = KeysWhere<{ scope: "request" }>;
 
+/** The images of a batch, counted from 1 within the request. */
+export interface ImageRange {
+  first: number;
+  last: number;
+  count: number;
+}
+
 /** A request with every value filled in and checked. */
 export interface PlannedRequest {
+  /** As it was asked. */
+  request: GenerateRequest;
   /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
@@ -161,6 +169,7 @@ export function planRequest(
   const place = placementOf(complete, schedule, model, { rankCount, naming });
   const batches = batchesOf(images, complete.batchSize);
   return {
+    request,
     settings: complete,
     schedule,
     wantLatents: request.wantLatents ?? false,

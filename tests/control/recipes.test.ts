@@ -2,6 +2,8 @@
  * --recipe: what it sets, what overrides it, and what it says.
  */
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { presetOf, recipeOf } from "../../src/adapters/recipes.ts";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -42,6 +44,15 @@ describe("a recipe", () => {
     // What it has set generates the same without it.
     const { seed, imageCount, ...rest } = settings;
     expect(plan({ ...rest, recipe: undefined }).schedule).toEqual(schedule);
+  });
+
+  test.each(recipeNames)("%s is in the documentation of the API", (recipe) => {
+    const page = readFileSync(join(import.meta.dir, "../../docs/api.md"), "utf8");
+    const { stepCount, scheduler, timesteps, timestepSpacing, guidanceScale } = presetOf(recipe);
+    const listed = timesteps && `timesteps ${timesteps.join(", ")}`;
+    const spacing = listed ?? timestepSpacing ?? "its own";
+    const cells = [`\`${recipe}\``, stepCount, `\`${scheduler}\``, spacing, guidanceScale];
+    expect(page).toContain(`| ${cells.join(" | ")} |\n`);
   });
 
   test("visits the timesteps that the model was distilled at", () => {
