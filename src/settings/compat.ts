@@ -2,7 +2,8 @@
  * What A1111, ComfyUI and diffusers decide differently: one row per tool. `--compat` takes a row;
  * every value is also a setting of its own, and one that is given goes before the row.
  */
-import type { Scheduler, SigmaKind } from "./samplers.ts";
+import type { SigmaKind } from "../samplers/names.ts";
+import type { Scheduler } from "./samplers.ts";
 
 /** The default first. */
 export const compatNames = ["diffusers", "a1111", "comfyui"] as const;

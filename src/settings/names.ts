@@ -11,7 +11,6 @@ import {
   TransportKind,
 } from "../native/abi.ts";
 
-export { type Compat, compatLines, compatNames } from "./compat.ts";
 export {
   comfyKinds,
   type PredictionType,
@@ -21,6 +20,7 @@ export {
   type TimestepSpacing,
   timestepSpacings,
 } from "../samplers/names.ts";
+export { type Compat, compatLines, compatNames } from "./compat.ts";
 export { type Scheduler, samplerNamed, schedulers } from "./samplers.ts";
 
 /** What a patch reads of the others after warm-up (zig/patch/sync_mode.zig); the default first. */
