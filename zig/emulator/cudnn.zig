@@ -28,9 +28,9 @@ const Handle = struct {
 };
 
 /// For tests: 0 leaves only engines that run a bare convolution, as on a GPU or with a library that
-/// cannot fuse.
-export fn bxl_emulator_allow_fusion(is_allowed: u32) void {
-    graphs.is_fusion_allowed = is_allowed != 0;
+/// cannot fuse; 1 those that compile fused kernels; 2 is everything.
+export fn bxl_emulator_allow_fusion(allowed: u32) void {
+    graphs.fusion_allowed = @enumFromInt(allowed);
 }
 
 export fn cudnnGetVersion() usize {
@@ -212,11 +212,13 @@ fn finalizeHeuristics(descriptor: *Descriptor) Status {
     const graph = descriptor.get(.engineheur_operation_graph, .operation_graph) orelse
         return .bad_param;
     const mode = descriptor.value(cudnn.HeurMode, .engineheur_mode) orelse return .bad_param;
-    const is_bare = graph.program.?.step_count == 0;
-    if (!is_bare and (mode == .fallback or !graphs.is_fusion_allowed)) {
-        return .not_supported_graph_pattern;
-    }
-    return .success;
+    if (graph.program.?.step_count == 0) return .success;
+    const is_offered = mode != .fallback and switch (graph.program.?.fusion()) {
+        .none => false,
+        .compiled => graphs.fusion_allowed != .none,
+        .precompiled => graphs.fusion_allowed == .precompiled,
+    };
+    return if (is_offered) .success else .not_supported_graph_pattern;
 }
 
 fn listEngines(

@@ -154,6 +154,9 @@ fn gather(
 fn finish(run: *const Run, first: usize, sums: []f32) void {
     const p = &run.program;
     const out_channels = p.out_dimensions[1];
+    if (p.alpha != 1) for (sums) |*sum| {
+        sum.* *= p.alpha;
+    };
     for (p.steps[0..p.step_count], 0..) |step, i| {
         const operand: numbers.Array = .{
             .dtype = typeOf(step.dtype),
@@ -165,7 +168,8 @@ fn finish(run: *const Run, first: usize, sums: []f32) void {
                 .channels => operand.get(j % out_channels),
                 .all => operand.get(first + j),
             };
-            if (step.mode == .add) sum.* += other else sum.* *= other;
+            const scaled = step.alpha * sum.*;
+            sum.* = if (step.mode == .add) scaled + other else scaled * other;
         }
     }
 }

@@ -109,6 +109,7 @@ pub const Attribute = enum(c_int) {
     operation_pointwise_xdesc = 751,
     operation_pointwise_bdesc = 752,
     operation_pointwise_ydesc = 753,
+    operation_pointwise_alpha1 = 754,
     operationgraph_handle = 800,
     operationgraph_ops = 801,
     tensor_byte_alignment = 900,

@@ -51,8 +51,9 @@ pub const Call = struct {
     }
 };
 
-/// What a call did: where the library has no fused kernel, `out` is the bare convolution, and
-/// scale, bias and residual are left to the caller.
+/// What a call did: where the library has no fused kernel, `out` is the scaled product, and bias
+/// and residual are left to the caller. The scale is never left: where it keeps results within f16,
+/// the product alone would not fit.
 pub const Fused = enum { everything, product_alone };
 
 pub const Options = struct {

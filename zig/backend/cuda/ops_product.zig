@@ -135,7 +135,6 @@ pub fn conv2d(
     const is_bare = fused == .product_alone;
     if (is_whole and !is_bare) return;
     try ops_elementwise.biasActivationResidual(cuda, out, .{
-        .scale = if (is_bare) options.scale else 1,
         .bias = if (is_bare) bias else null,
         .channel_bias = options.channel_bias,
         .activation = options.activation,

@@ -22,19 +22,25 @@ const operation_count_max = 4;
 
 pub const Graph = struct {
     problem: Problem,
+    order: plans.Order,
     graph: Descriptor,
     parts: Parts,
 
-    pub fn init(library: *const Cudnn, handle: cudnn.Handle, problem: Problem) Error!Graph {
+    pub fn init(
+        library: *const Cudnn,
+        handle: cudnn.Handle,
+        problem: Problem,
+        order: plans.Order,
+    ) Error!Graph {
         var parts: Parts = .{ .library = library };
         errdefer parts.deinit();
         var operations: [operation_count_max]Descriptor = undefined;
-        const count = try describe(&parts, problem, &operations);
+        const count = try describe(&parts, problem, order, &operations);
         const graph = try parts.create(.operation_graph);
         try set(library, graph, .operationgraph_handle, .handle, &[_]cudnn.Handle{handle});
         try set(library, graph, .operationgraph_ops, .backend_descriptor, operations[0..count]);
         try finalize(library, graph);
-        return .{ .problem = problem, .graph = graph, .parts = parts };
+        return .{ .problem = problem, .order = order, .graph = graph, .parts = parts };
     }
 
     pub fn deinit(graph: *Graph) void {
@@ -46,6 +52,7 @@ pub const Graph = struct {
 pub fn pack(
     library: *const Cudnn,
     problem: Problem,
+    order: plans.Order,
     call: *const convolutions.Call,
     workspace: usize,
 ) Error!Descriptor {
@@ -60,7 +67,7 @@ pub fn pack(
         call.out,
         if (problem.has_bias) call.bias else 0,
         if (problem.has_residual) call.residual else 0,
-        if (problem.has_scale) scale_address else 0,
+        if (multiplies(problem, order)) scale_address else 0,
     }) |id, address| {
         if (address == 0) continue;
         ids[count] = @intFromEnum(id);
@@ -78,22 +85,26 @@ pub fn pack(
 
 // --- internal ---
 
+/// Whether the scale is an operation of its own, and not a constant of another.
+fn multiplies(p: Problem, order: plans.Order) bool {
+    return order == .residual_last and !p.isBare() and p.scale() != 1;
+}
+
 /// The operations of a problem, in order; returns how many.
 fn describe(
     parts: *Parts,
     p: Problem,
+    order: plans.Order,
     operations: *[operation_count_max]Descriptor,
 ) Error!usize {
-    const dtype: cudnn.DataType = if (p.dtype == .bf16) .bf16 else .f16;
-    const rows_out = (p.rows + 2 * p.padding - p.kernel) / p.stride + 1;
-    const width_out = (p.width + 2 * p.padding - p.kernel) / p.stride + 1;
-    const out_dimensions = [4]i64{ p.batch, p.out_channels, rows_out, width_out };
+    const dtype = dataType(p);
+    const out_dimensions = outDimensions(p);
     const x_dimensions = [4]i64{ p.batch, p.channels, p.rows, p.width };
     const w_dimensions = [4]i64{ p.out_channels, p.channels, p.kernel, p.kernel };
     const x = try tensor(parts, @intFromEnum(Id.x), dtype, x_dimensions, .stored);
     const w = try tensor(parts, @intFromEnum(Id.w), dtype, w_dimensions, .stored);
-    const after_count = @as(usize, @intFromBool(p.has_scale)) + @intFromBool(p.has_bias) +
-        @intFromBool(p.has_residual);
+    var addends: [3]Addend = undefined;
+    const after_count = listAddends(p, order, &addends);
     // Between operations values are f32 and never leave the kernel; the last one is stored.
     var results: [operation_count_max]Descriptor = undefined;
     for (results[0 .. after_count + 1], 0..) |*result, i| {
@@ -103,28 +114,80 @@ fn describe(
         else
             try tensor(parts, @intFromEnum(Id.out), dtype, out_dimensions, .stored);
     }
-    operations[0] = try convolution(parts, p, x, w, results[0]);
-    var count: usize = 1;
-    if (p.has_scale) {
-        const id = @intFromEnum(Id.scale);
-        const scale = try tensor(parts, id, .f32, .{ 1, 1, 1, 1 }, .by_value);
-        operations[count] = try pointwise(parts, .mul, results[count - 1], scale, results[count]);
-        count += 1;
+    const alpha = if (p.isBare()) p.scale() else 1;
+    operations[0] = try convolution(parts, p, alpha, x, w, results[0]);
+    for (addends[0..after_count], 1..) |addend, i| {
+        const mode: cudnn.PointwiseMode = if (addend == .scale) .mul else .add;
+        const is_scaled = order == .residual_first and addend == .residual;
+        operations[i] = try pointwise(
+            parts,
+            mode,
+            if (is_scaled) p.scale() else 1,
+            results[i - 1],
+            try addend.tensorOf(parts, p),
+            results[i],
+        );
     }
-    if (p.has_bias) {
-        const id = @intFromEnum(Id.bias);
-        const bias = try tensor(parts, id, dtype, .{ 1, p.out_channels, 1, 1 }, .stored);
-        operations[count] = try pointwise(parts, .add, results[count - 1], bias, results[count]);
-        count += 1;
+    return 1 + after_count;
+}
+
+/// The second operand of an operation after the convolution.
+const Addend = enum {
+    scale,
+    bias,
+    residual,
+
+    fn tensorOf(addend: Addend, parts: *Parts, p: Problem) Error!Descriptor {
+        const dtype = dataType(p);
+        return switch (addend) {
+            .scale => tensor(parts, @intFromEnum(Id.scale), .f32, .{ 1, 1, 1, 1 }, .by_value),
+            .bias => tensor(
+                parts,
+                @intFromEnum(Id.bias),
+                dtype,
+                .{ 1, p.out_channels, 1, 1 },
+                .stored,
+            ),
+            .residual => tensor(
+                parts,
+                @intFromEnum(Id.residual),
+                dtype,
+                outDimensions(p),
+                .stored,
+            ),
+        };
     }
-    if (p.has_residual) {
-        const id = @intFromEnum(Id.residual);
-        const residual = try tensor(parts, id, dtype, out_dimensions, .stored);
-        const sum = results[count - 1];
-        operations[count] = try pointwise(parts, .add, sum, residual, results[count]);
+};
+
+fn listAddends(p: Problem, order: plans.Order, list: *[3]Addend) usize {
+    const residual_first = [_]Addend{ .residual, .bias };
+    const residual_last = [_]Addend{ .scale, .bias, .residual };
+    const all: []const Addend = switch (order) {
+        .residual_first => &residual_first,
+        .residual_last => &residual_last,
+    };
+    var count: usize = 0;
+    for (all) |addend| {
+        const is_there = switch (addend) {
+            .scale => multiplies(p, order),
+            .bias => p.has_bias,
+            .residual => p.has_residual,
+        };
+        if (!is_there) continue;
+        list[count] = addend;
         count += 1;
     }
     return count;
+}
+
+fn dataType(p: Problem) cudnn.DataType {
+    return if (p.dtype == .bf16) .bf16 else .f16;
+}
+
+fn outDimensions(p: Problem) [4]i64 {
+    const rows = (p.rows + 2 * p.padding - p.kernel) / p.stride + 1;
+    const width = (p.width + 2 * p.padding - p.kernel) / p.stride + 1;
+    return .{ p.batch, p.out_channels, rows, width };
 }
 
 /// Dimensions and strides in elements, by (batch, channels, rows, width).
@@ -152,10 +215,11 @@ fn tensor(
     return t;
 }
 
-/// `y = a op b`
+/// `y = alpha * a op b`
 fn pointwise(
     parts: *Parts,
     mode: cudnn.PointwiseMode,
+    alpha: f32,
     a: Descriptor,
     b: Descriptor,
     y: Descriptor,
@@ -174,14 +238,18 @@ fn pointwise(
     }, [_]Descriptor{ kind, a, b, y }) |attribute, descriptor| {
         try set(library, operation, attribute, .backend_descriptor, &[_]Descriptor{descriptor});
     }
+    if (alpha != 1) {
+        try set(library, operation, .operation_pointwise_alpha1, .float, &[_]f32{alpha});
+    }
     try finalize(library, operation);
     return operation;
 }
 
-/// `y = x conv w`
+/// `y = alpha * (x conv w)`
 fn convolution(
     parts: *Parts,
     p: Problem,
+    alpha: f32,
     x: Descriptor,
     w: Descriptor,
     y: Descriptor,
@@ -208,9 +276,8 @@ fn convolution(
     }, [_]Descriptor{ kind, x, w, y }) |attribute, descriptor| {
         try set(library, operation, attribute, .backend_descriptor, &[_]Descriptor{descriptor});
     }
-    const one = [_]f32{1};
     const zero = [_]f32{0};
-    try set(library, operation, .operation_convolution_forward_alpha, .float, &one);
+    try set(library, operation, .operation_convolution_forward_alpha, .float, &[_]f32{alpha});
     try set(library, operation, .operation_convolution_forward_beta, .float, &zero);
     try finalize(library, operation);
     return operation;
@@ -240,12 +307,17 @@ test "cuDNN itself takes every tensor, operation and pack, where it is installed
             .residual = if (extras & 2 != 0) 0x5000 else 0,
             .scale = if (extras & 4 != 0) 0.5 else 1,
         };
-        var parts: Parts = .{ .library = library };
-        defer parts.deinit();
-        var operations: [operation_count_max]Descriptor = undefined;
-        const count = try describe(&parts, .of(call), &operations);
-        try std.testing.expectEqual(1 + @as(usize, @popCount(extras)), count);
-        const addresses = try pack(library, .of(call), &call, 0x10000);
-        _ = library.cudnnBackendDestroyDescriptor(addresses);
+        const problem: Problem = .of(call);
+        for (problem.orders()) |order| {
+            var parts: Parts = .{ .library = library };
+            defer parts.deinit();
+            var operations: [operation_count_max]Descriptor = undefined;
+            const count = try describe(&parts, problem, order, &operations);
+            const sums = @as(usize, @intFromBool(problem.has_bias)) +
+                @intFromBool(problem.has_residual) + @intFromBool(multiplies(problem, order));
+            try std.testing.expectEqual(1 + sums, count);
+            const addresses = try pack(library, problem, order, &call, 0x10000);
+            _ = library.cudnnBackendDestroyDescriptor(addresses);
+        }
     };
 }

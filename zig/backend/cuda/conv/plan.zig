@@ -1,6 +1,5 @@
 //! One problem of cuDNN: its operation graph, the engine that runs it, and the pack of addresses.
-//! The graph is the convolution and, one after the other and never stored between, a product with
-//! the scale, a sum with the bias, and a sum with the residual.
+//! The graph is the convolution and what follows it, never stored between, in an `Order`.
 
 const std = @import("std");
 const DType = @import("../../../tensor.zig").DType;
@@ -16,7 +15,16 @@ const Options = convolutions.Options;
 
 pub const MakeError = error{ Refused, OutOfMemory };
 
-/// What an engine depends on: everything but addresses.
+/// The order of the sums after the convolution. For the first, cuDNN has precompiled kernels where
+/// there are a bias and a residual; for the second it compiles one when a plan is made.
+pub const Order = enum {
+    /// scale * (x conv w) + residual, then + bias
+    residual_first,
+    /// (x conv w) * scale, then + bias, then + residual
+    residual_last,
+};
+
+/// What an engine depends on: everything but addresses. The scale is a constant of the graph.
 pub const Problem = struct {
     batch: u32,
     rows: u32,
@@ -29,7 +37,8 @@ pub const Problem = struct {
     dtype: DType,
     has_bias: bool,
     has_residual: bool,
-    has_scale: bool,
+    /// Of an f32.
+    scale_bits: u32,
 
     pub fn of(call: Call) Problem {
         return .{
@@ -44,25 +53,36 @@ pub const Problem = struct {
             .dtype = call.dtype,
             .has_bias = call.bias != 0,
             .has_residual = call.residual != 0,
-            .has_scale = call.scale != 1,
+            .scale_bits = @bitCast(call.scale),
         };
     }
 
-    pub fn isBare(p: Problem) bool {
-        return !p.has_bias and !p.has_residual and !p.has_scale;
+    pub fn scale(p: Problem) f32 {
+        return @bitCast(p.scale_bits);
     }
 
-    fn bare(p: Problem) Problem {
+    /// Whether nothing is added.
+    pub fn isBare(p: Problem) bool {
+        return !p.has_bias and !p.has_residual;
+    }
+
+    /// Orders of its sums, the one with the better kernels first.
+    pub fn orders(p: Problem) []const Order {
+        if (p.has_bias and p.has_residual) return &.{ .residual_first, .residual_last };
+        return &.{.residual_last};
+    }
+
+    /// The scaled convolution alone.
+    pub fn bare(p: Problem) Problem {
         var other = p;
         other.has_bias = false;
         other.has_residual = false;
-        other.has_scale = false;
         return other;
     }
 
     /// Its name in the cache file.
-    fn write(p: Problem, buffer: []u8) []const u8 {
-        return std.fmt.bufPrint(buffer, "{s} {d}x{d}x{d}x{d} {d} k{d} s{d} p{d}{s}{s}{s}", .{
+    fn write(p: Problem, order: Order, buffer: []u8) []const u8 {
+        return std.fmt.bufPrint(buffer, "{s} {d}x{d}x{d}x{d} {d} k{d} s{d} p{d}{s}{s} {d}", .{
             @tagName(p.dtype),
             p.batch,
             p.rows,
@@ -73,9 +93,12 @@ pub const Problem = struct {
             p.stride,
             p.padding,
             if (p.has_bias) " bias" else "",
-            if (p.has_residual) " residual" else "",
-            if (p.has_scale) " scale" else "",
-        }) catch unreachable; // Nine numbers fit 256 bytes.
+            if (!p.has_residual) "" else switch (order) {
+                .residual_first => " residual-first",
+                .residual_last => " residual",
+            },
+            p.scale(),
+        }) catch unreachable; // Ten numbers fit 256 bytes.
     }
 };
 
@@ -85,7 +108,7 @@ pub const Plan = struct {
     /// An execution plan of the library.
     plan: Descriptor,
     workspace_bytes: usize,
-    is_fused: bool,
+    is_fused: bool = true,
     /// What it was last run with; most layers come back with the same addresses.
     pack: ?Descriptor = null,
     packed_call: Call = undefined,
@@ -108,8 +131,10 @@ pub const Plan = struct {
             plan.pack = null;
             plan.packed_call = call;
             const packed_call = &plan.packed_call;
-            const problem = plan.graph.problem;
-            plan.pack = try graphs.pack(library, problem, packed_call, options.workspace);
+            const graph = &plan.graph;
+            const workspace = options.workspace;
+            plan.pack =
+                try graphs.pack(library, graph.problem, graph.order, packed_call, workspace);
         }
         const status = library.cudnnBackendExecute(handle, plan.plan, plan.pack.?);
         try library.expect(.cudnnBackendExecute, status);
@@ -117,7 +142,7 @@ pub const Plan = struct {
 };
 
 /// Describes the problem to the library and decides on its engine: fused, else the bare
-/// convolution.
+/// convolution, which is scaled before its result is rounded.
 pub fn make(
     options: *const Options,
     handle: cudnn.Handle,
@@ -125,14 +150,17 @@ pub fn make(
     problem: Problem,
     call: Call,
 ) MakeError!Plan {
-    if (makeOne(options, handle, stream, problem, call, true)) |plan| return plan else |err| {
-        if (err == error.OutOfMemory or problem.isBare()) return err;
+    for (problem.orders()) |order| {
+        if (makeOne(options, handle, stream, problem, order, call)) |plan| return plan else |err| {
+            if (err == error.OutOfMemory or problem.isBare()) return err;
+        }
     }
     var bare_call = call;
     bare_call.bias = 0;
     bare_call.residual = 0;
-    bare_call.scale = 1;
-    return makeOne(options, handle, stream, problem.bare(), bare_call, false);
+    var plan = try makeOne(options, handle, stream, problem.bare(), .residual_last, bare_call);
+    plan.is_fused = false;
+    return plan;
 }
 
 // --- internal ---
@@ -142,14 +170,14 @@ fn makeOne(
     handle: cudnn.Handle,
     stream: drivers.Stream,
     problem: Problem,
+    order: Order,
     call: Call,
-    is_fused: bool,
 ) MakeError!Plan {
     const library = options.library;
-    var graph = try graphs.Graph.init(library, handle, problem);
+    var graph = try graphs.Graph.init(library, handle, problem, order);
     errdefer graph.deinit();
     var name_buffer: [256]u8 = undefined;
-    const name = problem.write(&name_buffer);
+    const name = problem.write(order, &name_buffer);
     const is_open = options.may_measure and !measure.isCapturing(options.driver, stream);
     const probe = if (is_open) probeOf(options, call) else null;
     var engines: cudnn_engines.Engines = .{ .library = library, .handle = handle };
@@ -176,7 +204,6 @@ fn makeOne(
         .graph = graph,
         .workspace_bytes = engines.workspaces[best],
         .plan = engines.take(best),
-        .is_fused = is_fused,
     };
 }
 
@@ -192,7 +219,10 @@ const Runner = struct {
         const library = runner.options.library;
         const problem = runner.graph.problem;
         const workspace = runner.options.workspace;
-        const pack = graphs.pack(library, problem, &runner.call, workspace) catch return false;
+        const order = runner.graph.order;
+        const pack = graphs.pack(library, problem, order, &runner.call, workspace) catch {
+            return false;
+        };
         defer _ = library.cudnnBackendDestroyDescriptor(pack);
         const plan = runner.engines.plans[index];
         return library.cudnnBackendExecute(runner.handle, plan, pack) == .success;
@@ -202,7 +232,7 @@ const Runner = struct {
 /// The call as it may be repeated: one that would add to its own residual again and again writes to
 /// the workspace's end instead, or is not measured where that is too small.
 fn probeOf(options: *const Options, call: Call) ?struct { options: Options, call: Call } {
-    if (call.residual == 0) return .{ .options = options.*, .call = call };
+    if (call.residual != call.out) return .{ .options = options.*, .call = call };
     const positions = @as(usize, call.batch) * call.rowsOut() * call.widthOut();
     const bytes = std.mem.alignForward(usize, positions * call.out_channels * 2, 256);
     if (bytes > options.workspace_bytes) return null;

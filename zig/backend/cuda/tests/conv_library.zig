@@ -27,7 +27,7 @@ fn open(l: *LibraryFixture, may_measure: bool) !Convolution {
 }
 
 const Hooks = struct {
-    bxl_emulator_allow_fusion: *const fn (is_allowed: u32) callconv(.c) void,
+    bxl_emulator_allow_fusion: *const fn (allowed: u32) callconv(.c) void,
 
     fn load() !Hooks {
         var missing: []const u8 = "";
@@ -87,8 +87,8 @@ fn expectResult(l: *LibraryFixture, call: Call, o: Operands, fused: convolutions
         const row = position / call.widthOut() % call.rowsOut();
         const batch_index = position / call.widthOut() / call.rowsOut();
         value.* = product(call, o, .{ batch_index, row, column, channel });
-        if (fused == .product_alone) continue;
         value.* *= call.scale;
+        if (fused == .product_alone) continue;
         if (o.bias.len > 0) value.* += o.bias[channel];
         if (o.residual.len > 0) value.* += o.residual[i];
     }
@@ -122,13 +122,15 @@ test "convolutions equal the definition: shapes, strides, padding, bias, residua
         for (0..40) |_| {
             const call, const operands = try draw(&l, prng.random());
             const fused = try convolution.run(l.fixture.stream, call);
-            try std.testing.expectEqual(convolutions.Fused.everything, fused);
+            // cuDNN has no kernel that adds a residual and no bias.
+            const is_fused = call.residual == 0 or call.bias != 0;
+            try std.testing.expectEqual(is_fused, fused == .everything);
             try expectResult(&l, call, operands, fused);
         }
     }
 }
 
-test "the same layer with other addresses and another scale is run with those" {
+test "the same layer with other addresses is the same plan, and another scale another one" {
     var l: LibraryFixture = try .init(2, null);
     defer l.deinit();
     var convolution = try open(&l, true);
@@ -141,7 +143,89 @@ test "the same layer with other addresses and another scale is run with those" {
         const fused = try convolution.run(l.fixture.stream, call);
         try expectResult(&l, call, operands, fused);
     }
-    try std.testing.expectEqual(@as(u32, 1), convolution.plans.count());
+    try std.testing.expectEqual(@as(u32, 3), convolution.plans.count());
+    call.out = try l.fixture.alloc(u16, outCount(call));
+    const fused = try convolution.run(l.fixture.stream, call);
+    try expectResult(&l, call, operands, fused);
+    try std.testing.expectEqual(@as(u32, 3), convolution.plans.count());
+}
+
+test "the residual is added before the bias where that has a kernel, else after it" {
+    var l: LibraryFixture = try .init(7, null);
+    defer l.deinit();
+    const hooks: Hooks = try .load();
+    defer hooks.bxl_emulator_allow_fusion(2);
+    var prng: std.Random.DefaultPrng = .init(27);
+    for ([_]u32{ 2, 1 }) |allowed| {
+        hooks.bxl_emulator_allow_fusion(allowed);
+        var convolution = try open(&l, true);
+        defer convolution.close();
+        for (0..10) |_| {
+            const call, const operands = try draw(&l, prng.random());
+            if (call.bias == 0 or call.residual == 0) continue;
+            const fused = try convolution.run(l.fixture.stream, call);
+            try std.testing.expectEqual(convolutions.Fused.everything, fused);
+            try expectResult(&l, call, operands, fused);
+        }
+        var plans = convolution.plans.valueIterator();
+        try std.testing.expect(convolution.plans.count() > 0);
+        while (plans.next()) |plan| {
+            try std.testing.expectEqual(allowed == 2, plan.*.graph.order == .residual_first);
+        }
+    }
+}
+
+test "products that f16 cannot hold are scaled before they are rounded, fused or not" {
+    var l: LibraryFixture = try .init(8, null);
+    defer l.deinit();
+    const hooks: Hooks = try .load();
+    defer hooks.bxl_emulator_allow_fusion(2);
+    var x: [64 * 8]f32 = @splat(64);
+    var w: [8 * 8]f32 = @splat(192);
+    const zeros: [64 * 8]f32 = @splat(0);
+    var residual = zeros;
+    // 8 * 64 * 192 = 98304 is beyond 65504.
+    for ([_]u32{ 2, 1, 0 }) |allowed| {
+        hooks.bxl_emulator_allow_fusion(allowed);
+        var convolution = try open(&l, true);
+        defer convolution.close();
+        const out = try l.fixture.alloc(u16, 64 * 8);
+        _ = try convolution.run(l.fixture.stream, .{
+            .batch = 1,
+            .rows = 8,
+            .width = 8,
+            .channels = 8,
+            .out_channels = 8,
+            .kernel = 1,
+            .padding = 0,
+            .dtype = .f16,
+            .out = out,
+            .x = try l.upload(.f16, &x),
+            .w = try l.upload(.f16, &w),
+            .bias = try l.upload(.f16, residual[0..8]),
+            .residual = try l.upload(.f16, &residual),
+            .scale = 1.0 / 64.0,
+        });
+        for (try l.download(.f16, out, 64 * 8)) |value| {
+            try std.testing.expectEqual(98304.0 / 64.0, value);
+        }
+    }
+}
+
+test "a residual of its own does not keep a convolution from being measured" {
+    var l: LibraryFixture = try .init(9, null);
+    defer l.deinit();
+    var convolution = try open(&l, true);
+    defer convolution.close();
+    // No room for a copy of the result.
+    convolution.options.workspace_bytes = 0;
+    var prng: std.Random.DefaultPrng = .init(29);
+    while (l.algorithms.entries.count() == 0) {
+        const call, _ = try draw(&l, prng.random());
+        if (call.residual == 0 or call.residual == call.out or call.bias == 0) continue;
+        _ = try convolution.run(l.fixture.stream, call);
+        try std.testing.expectEqual(@as(usize, 1), l.algorithms.entries.count());
+    }
 }
 
 test "where nothing fuses, the product alone is left to the caller, who is told" {
@@ -149,7 +233,7 @@ test "where nothing fuses, the product alone is left to the caller, who is told"
     defer l.deinit();
     const hooks: Hooks = try .load();
     hooks.bxl_emulator_allow_fusion(0);
-    defer hooks.bxl_emulator_allow_fusion(1);
+    defer hooks.bxl_emulator_allow_fusion(2);
     var convolution = try open(&l, true);
     defer convolution.close();
     var prng: std.Random.DefaultPrng = .init(23);
@@ -158,7 +242,7 @@ test "where nothing fuses, the product alone is left to the caller, who is told"
         const call, const operands = try draw(&l, prng.random());
         if (call.out == call.residual) continue;
         const fused = try convolution.run(l.fixture.stream, call);
-        const is_bare = call.bias == 0 and call.residual == 0 and call.scale == 1;
+        const is_bare = call.bias == 0 and call.residual == 0;
         bare_count += @intFromBool(is_bare);
         try std.testing.expectEqual(is_bare, fused == .everything);
         try expectResult(&l, call, operands, fused);
