@@ -8,6 +8,7 @@
 //!   zig build bench-signals the cost of signals between ranks, shown by `bun run bench signals`
 //!   zig build cpu-bench     the timing program of `bun run bench cpu`, into zig-out/bin
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
+//!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
@@ -70,6 +71,8 @@ pub fn build(b: *Build) void {
     addBench(b, "cpu-bench", "bench_cpu", target, optimize, null, "");
     addBench(b, "gpu-bench", "bench_gpu", target, optimize, cuda_nvcc, architectures);
 
+    addPlans(b, target);
+
     // For the same target as the library: its kernels have been compiled already.
     const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "");
     const run_bindings = b.addRunArtifact(bindings);
@@ -95,6 +98,27 @@ fn addBench(
     const bench = addProgram(b, name, program, target, optimize, nvcc, architectures);
     const install = b.addInstallArtifact(bench, .{});
     b.step(name, "Install what times operations").dependOn(&install.step);
+}
+
+/// What asks cuDNN for plans, and the driver that it finds then.
+fn addPlans(b: *Build, target: Build.ResolvedTarget) void {
+    const plans = addProgram(b, "cudnn-plans", "cudnn_plans", target, .ReleaseSafe, null, "");
+    const driver = b.addLibrary(.{
+        .name = "cuda",
+        .linkage = .dynamic,
+        .version = .{ .major = 1, .minor = 0, .patch = 0 },
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("zig/bench/stub_driver.zig"),
+            .target = target,
+            .optimize = .ReleaseSmall,
+        }),
+        .use_llvm = true,
+    });
+    const step = b.step("cudnn-plans", "Install what asks cuDNN for plans without a GPU");
+    step.dependOn(&b.addInstallArtifact(plans, .{}).step);
+    const folder: Build.InstallDir = .{ .custom = "lib/stub-driver" };
+    const file = b.addInstallFileWithDir(driver.getEmittedBin(), folder, "libcuda.so.1");
+    step.dependOn(&file.step);
 }
 
 /// An executable of zig/program.zig.

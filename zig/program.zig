@@ -7,9 +7,10 @@
 //!   bench/gpu.zig      times operations of the CUDA backend, made by bench/gpu_cases.zig on the
 //!                      GPU of bench/gpu_fixture.zig
 //!   bench/signals.zig  times signals between ranks
+//!   bench/cudnn_plans.zig  asks cuDNN for plans on GPUs that are only described
 
 const std = @import("std");
-const Program = enum { bindings, bench_cpu, bench_gpu, bench_signals };
+const Program = enum { bindings, bench_cpu, bench_gpu, bench_signals, cudnn_plans };
 const program = std.meta.stringToEnum(Program, @import("program_options").program).?;
 
 pub const main = switch (program) {
@@ -17,4 +18,5 @@ pub const main = switch (program) {
     .bench_cpu => @import("bench/cpu.zig").main,
     .bench_gpu => @import("bench/gpu.zig").main,
     .bench_signals => @import("bench/signals.zig").main,
+    .cudnn_plans => @import("bench/cudnn_plans.zig").main,
 };

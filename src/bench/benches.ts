@@ -34,6 +34,11 @@ export const benches: Record<string, Bench> = {
     about: "operations and models on the CPU against the cores' peak and PyTorch",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
+  "cudnn-plans": {
+    about: "how the real cuDNN would run SDXL's operations on five GPUs; needs none of them",
+    needsClone: true,
+    run: async (args) => (await import("./cudnn-plans.ts")).run(args),
+  },
   "eight-bit": {
     about: "a UNet call with 8-bit weights against f16 ones on the CPU, at full size",
     needsClone: true,

@@ -27,7 +27,10 @@ export class Program {
   }
 
   /** Builds a program of build.zig where it is stale, and starts it. */
-  static async native(name: "cpu-bench" | "gpu-bench", args: string[] = []): Promise<Program> {
+  static async native(
+    name: "cpu-bench" | "gpu-bench" | "cudnn-plans",
+    args: string[] = [],
+  ): Promise<Program> {
     const zig = compilerOfPackages(repositoryRoot);
     if (!zig) throw new BasedXLError("setup", "The Zig compiler is missing: run bun install.");
     const nvcc = name === "gpu-bench" ? findNvcc(process.env).nvcc : null;

@@ -141,6 +141,7 @@ export fn cudnnBackendGetAttribute(
             const engine = Descriptor.of(target.*) orelse return .bad_param;
             if (engine.kind != .engine) return .bad_param_descriptor_type;
             engine.engine = descriptor.engine;
+            if (descriptor.graph) |graph| engine.setGraph(graph);
             engine.is_finalized = true;
             count_out.* = 1;
             return .success;
@@ -148,6 +149,13 @@ export fn cudnnBackendGetAttribute(
         .enginecfg_knob_choices => {
             count_out.* = 0;
             return .success;
+        },
+        .engine_behavior_note => {
+            const graph = descriptor.graph orelse return .bad_param;
+            count_out.* = 0;
+            if (graph.program.?.fusion() != .compiled) return .success;
+            const note = @intFromEnum(cudnn.BehaviorNote.runtime_compilation);
+            return give(c_int, note, requested, count_out, elements);
         },
         .engine_global_index => return give(i64, descriptor.engine, requested, count_out, elements),
         .execution_plan_workspace_size => {

@@ -43,6 +43,9 @@ pub const PointwiseMode = enum(c_int) { add = 0, mul = 1, _ };
 /// cudnnBackendHeurMode_t
 pub const HeurMode = enum(c_int) { instant = 0, b = 1, fallback = 2, a = 3 };
 
+/// cudnnBackendBehaviorNote_t
+pub const BehaviorNote = enum(c_int) { runtime_compilation = 0, _ };
+
 /// cudnnBackendDescriptorType_t
 pub const DescriptorType = enum(c_int) {
     pointwise = 0,
@@ -57,6 +60,7 @@ pub const DescriptorType = enum(c_int) {
     operation_graph = 15,
     variant_pack = 16,
     tensor = 17,
+    deviceprop = 38,
     _,
 };
 
@@ -74,7 +78,9 @@ pub const AttributeType = enum(c_int) {
     knob_type = 9,
     pointwise_mode = 14,
     backend_descriptor = 15,
+    behavior_note = 19,
     int32 = 23,
+    char = 24,
     _,
 };
 
@@ -92,11 +98,13 @@ pub const Attribute = enum(c_int) {
     engineheur_mode = 200,
     engineheur_operation_graph = 201,
     engineheur_results = 202,
+    engineheur_deviceprop = 204,
     enginecfg_engine = 300,
     enginecfg_knob_choices = 302,
     execution_plan_handle = 400,
     execution_plan_engine_config = 401,
     execution_plan_workspace_size = 402,
+    execution_plan_deviceprop = 407,
     knob_choice_knob_type = 600,
     knob_choice_knob_value = 601,
     operation_convolution_forward_alpha = 700,
@@ -123,11 +131,17 @@ pub const Attribute = enum(c_int) {
     variant_pack_data_pointers = 1001,
     variant_pack_workspace = 1003,
     engine_global_index = 1301,
+    engine_behavior_note = 1305,
+    deviceprop_json_representation = 2702,
     _,
 };
 
 pub const Handle = *opaque {};
 pub const Descriptor = *opaque {};
+
+/// What plans are made for: the GPU of a handle, or one described by a finalized descriptor
+/// (cuDNN 9.8; nothing can be run).
+pub const Gpu = union(enum) { handle: Handle, description: Descriptor };
 
 /// cudnnGetVersion of the oldest that is used.
 pub const version_min = 90000;

@@ -28,7 +28,7 @@ pub const Graph = struct {
 
     pub fn init(
         library: *const Cudnn,
-        handle: cudnn.Handle,
+        gpu: cudnn.Gpu,
         problem: Problem,
         order: plans.Order,
     ) Error!Graph {
@@ -37,7 +37,10 @@ pub const Graph = struct {
         var operations: [operation_count_max]Descriptor = undefined;
         const count = try describe(&parts, problem, order, &operations);
         const graph = try parts.create(.operation_graph);
-        try set(library, graph, .operationgraph_handle, .handle, &[_]cudnn.Handle{handle});
+        if (gpu == .handle) {
+            const handles = [_]cudnn.Handle{gpu.handle};
+            try set(library, graph, .operationgraph_handle, .handle, &handles);
+        }
         try set(library, graph, .operationgraph_ops, .backend_descriptor, operations[0..count]);
         try finalize(library, graph);
         return .{ .problem = problem, .order = order, .graph = graph, .parts = parts };

@@ -5,7 +5,7 @@ const std = @import("std");
 const DType = @import("../../../tensor.zig").DType;
 const convolutions = @import("../conv.zig");
 const cudnn = @import("../../../nvidia/cudnn.zig");
-const cudnn_engines = @import("engines.zig");
+const cudnn_engines = @import("../cudnn_engines.zig");
 const drivers = @import("../../../nvidia/driver.zig");
 const graphs = @import("graph.zig");
 const measure = @import("../measure.zig");
@@ -174,13 +174,16 @@ fn makeOne(
     call: Call,
 ) MakeError!Plan {
     const library = options.library;
-    var graph = try graphs.Graph.init(library, handle, problem, order);
+    var graph = try graphs.Graph.init(library, .{ .handle = handle }, problem, order);
     errdefer graph.deinit();
     var name_buffer: [256]u8 = undefined;
     const name = problem.write(order, &name_buffer);
     const is_open = options.may_measure and !measure.isCapturing(options.driver, stream);
     const probe = if (is_open) probeOf(options, call) else null;
-    var engines: cudnn_engines.Engines = .{ .library = library, .handle = handle };
+    var engines: cudnn_engines.Engines = .{
+        .library = library,
+        .gpu = .{ .handle = handle },
+    };
     defer engines.deinit();
     const wanted = options.algorithms.get(name);
     // One that will do is enough unless there is a contest.

@@ -2,9 +2,9 @@
 //! workspace that it needs.
 
 const std = @import("std");
-const cudnn = @import("../../../nvidia/cudnn.zig");
-const descriptors = @import("../../../nvidia/cudnn_descriptors.zig");
-const measure = @import("../measure.zig");
+const cudnn = @import("../../nvidia/cudnn.zig");
+const descriptors = @import("../../nvidia/cudnn_descriptors.zig");
+const measure = @import("measure.zig");
 const Cudnn = cudnn.Cudnn;
 const Descriptor = cudnn.Descriptor;
 const Error = descriptors.Error;
@@ -18,16 +18,19 @@ const set = descriptors.set;
 const config_count_max = 16;
 const knob_count_max = 16;
 const name_bytes_max = 256;
+const note_count_max = 16;
 
 /// Engines that can run a graph, each with its plan.
 pub const Engines = struct {
     library: *const Cudnn,
-    handle: cudnn.Handle,
+    gpu: cudnn.Gpu,
     plans: [measure.alternatives_max]Descriptor = undefined,
     workspaces: [measure.alternatives_max]usize = undefined,
     names: [measure.alternatives_max][name_bytes_max]u8 = undefined,
     name_lengths: [measure.alternatives_max]usize = undefined,
     count: usize = 0,
+    /// Of these, compiled when their plans were made.
+    compiled_count: usize = 0,
     /// The only one is the one that was asked for by name.
     is_wanted: bool = false,
 
@@ -88,6 +91,10 @@ pub const Engines = struct {
         const heuristics = try parts.create(.engine_heuristics);
         const graphs = [_]Descriptor{graph};
         const modes = [_]cudnn.HeurMode{mode};
+        if (engines.gpu == .description) {
+            const described = [_]Descriptor{engines.gpu.description};
+            try set(library, heuristics, .engineheur_deviceprop, .backend_descriptor, &described);
+        }
         try set(library, heuristics, .engineheur_operation_graph, .backend_descriptor, &graphs);
         try set(library, heuristics, .engineheur_mode, .heur_mode, &modes);
         // Nothing to offer in this mode.
@@ -123,8 +130,11 @@ pub const Engines = struct {
         if (wanted) |other| if (!std.mem.eql(u8, name, other)) return;
         engines.name_lengths[i] = name.len;
         const library = engines.library;
+        const is_compiled = isCompiled(library, config) catch false;
+        // A kernel that is there beats one that must be compiled first.
+        if (is_compiled and engines.compiled_count < engines.count) return;
         const plan = try createAlone(library, .execution_plan);
-        const need = makePlan(library, engines.handle, plan, config) catch workspace_bytes + 1;
+        const need = makePlan(library, engines.gpu, plan, config) catch workspace_bytes + 1;
         if (need > workspace_bytes) {
             _ = library.cudnnBackendDestroyDescriptor(plan);
             return;
@@ -132,6 +142,7 @@ pub const Engines = struct {
         engines.plans[i] = plan;
         engines.workspaces[i] = need;
         engines.count += 1;
+        engines.compiled_count += @intFromBool(is_compiled);
     }
 };
 
@@ -140,17 +151,46 @@ pub const Engines = struct {
 /// Finalizes a plan and returns the bytes of workspace that it needs.
 fn makePlan(
     library: *const Cudnn,
-    handle: cudnn.Handle,
+    gpu: cudnn.Gpu,
     plan: Descriptor,
     config: Descriptor,
 ) Error!usize {
     const configs = [_]Descriptor{config};
-    try set(library, plan, .execution_plan_handle, .handle, &[_]cudnn.Handle{handle});
+    switch (gpu) {
+        .handle => |handle| {
+            try set(library, plan, .execution_plan_handle, .handle, &[_]cudnn.Handle{handle});
+        },
+        .description => |description| {
+            const described = [_]Descriptor{description};
+            try set(library, plan, .execution_plan_deviceprop, .backend_descriptor, &described);
+        },
+    }
     try set(library, plan, .execution_plan_engine_config, .backend_descriptor, &configs);
     try finalize(library, plan);
     var bytes: i64 = 0;
     try get(library, plan, .execution_plan_workspace_size, .int64, &bytes);
     return if (bytes >= 0) @intCast(bytes) else error.Refused;
+}
+
+/// Whether making a plan compiles a kernel.
+fn isCompiled(library: *const Cudnn, config: Descriptor) Error!bool {
+    var parts: Parts = .{ .library = library };
+    defer parts.deinit();
+    var engine = try parts.create(.engine);
+    try get(library, config, .enginecfg_engine, .backend_descriptor, &engine);
+    var notes: [note_count_max]cudnn.BehaviorNote = undefined;
+    var count: i64 = 0;
+    const status = library.cudnnBackendGetAttribute(
+        engine,
+        .engine_behavior_note,
+        .behavior_note,
+        notes.len,
+        &count,
+        &notes,
+    );
+    try library.expect(.cudnnBackendGetAttribute, status);
+    const found: usize = @intCast(@min(count, note_count_max));
+    return std.mem.indexOfScalar(cudnn.BehaviorNote, notes[0..found], .runtime_compilation) != null;
 }
 
 /// "engine 38 2=1 11=0": the engine's number and its knobs, the same in every process for one

@@ -1,0 +1,37 @@
+/**
+ * The real cuDNN, asked without a GPU: every convolution of SDXL gets one fused kernel, and none of
+ * them is compiled while the first image waits.
+ */
+import { expect, test } from "bun:test";
+import { askCudnn, gpuNames, isFused, questionsOf } from "../../src/bench/cudnn-plans.ts";
+import { withModel } from "../../src/bench/gpu-work.ts";
+
+/** A build of one program, and some seconds of cuDNN. */
+const timeoutMs = 300_000;
+
+test(
+  "every convolution of SDXL has a precompiled fused kernel on five GPUs",
+  async () => {
+    const questions = await withModel(undefined, async (model) => questionsOf(model));
+    expect(questions.length).toBeGreaterThan(300);
+    const result = await askCudnn(questions);
+    if ("missing" in result) {
+      process.stderr.write(`Skipped: ${result.missing}\n`);
+      return;
+    }
+    expect(gpuNames).toEqual(["a100", "b200", "h200", "rtx4090", "rtx5090"]);
+    for (const [i, answers] of result.answers.entries()) {
+      for (const [j, { how, compiled, plans }] of answers.entries()) {
+        const asked = `${gpuNames[j]}: ${JSON.stringify(questions[i])}`;
+        expect({ asked, isFused: isFused(how), compiled }).toEqual({
+          asked,
+          isFused: true,
+          compiled: 0,
+        });
+        // There is something to choose from.
+        expect(plans).toBeGreaterThan(1);
+      }
+    }
+  },
+  timeoutMs,
+);
