@@ -68,7 +68,15 @@ __device__ __forceinline__ void add_pack(float (&sum)[pack_count], const T* x, u
 }
 
 /// Activation in zig/backend/options.zig.
-enum : unsigned { activation_none, activation_silu, activation_gelu, activation_quick_gelu };
+enum : unsigned {
+    activation_none,
+    activation_silu,
+    activation_gelu,
+    activation_quick_gelu,
+    activation_relu,
+    activation_soft_clamp,
+    activation_to_signed
+};
 
 /// The fast exponential and quotient are good to some 2^-21, far below the activation types.
 __device__ __forceinline__ float sigmoid_times(float x, float slope) {
@@ -83,6 +91,12 @@ __device__ __forceinline__ float activate_one(unsigned activation, float x) {
     if (activation == activation_silu) return sigmoid_times(x, 1.0f);
     if (activation == activation_gelu) return gelu(x);
     if (activation == activation_quick_gelu) return sigmoid_times(x, 1.702f);
+    if (activation == activation_relu) return x < 0.0f ? 0.0f : x;
+    // 3 tanh(x / 3)
+    if (activation == activation_soft_clamp) {
+        return 3.0f - __fdividef(6.0f, 1.0f + __expf(2.0f / 3.0f * x));
+    }
+    if (activation == activation_to_signed) return x + x - 1.0f;
     return x;
 }
 

@@ -318,6 +318,10 @@ fn sessionOptionsOf(
             .paths = try copyPaths(allocator, options.vae_files),
             .names = try copyNames(allocator, options.vae_names),
         },
+        .taesd = .{
+            .paths = try copyPaths(allocator, options.taesd_files),
+            .names = try copyNames(allocator, options.taesd_names),
+        },
     });
     const library = try copyPath(allocator, options.cuda_library);
     const first_adapters = try copyAdapters(allocator, options.adapters);
@@ -352,6 +356,8 @@ fn sessionOptionsOf(
             .split_batch = options.split_batch != 0,
             .image_count = options.image_count,
             .vae_tile_latent = options.vae_tile_latent,
+            // TAESD is given for previews alone.
+            .preview_steps = @intFromBool(options.config.taesd.is_present != 0),
             .token_count = options.config.text.tokenCount(),
         },
         .first_adapters = first_adapters,
@@ -402,6 +408,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
     job.steps = try copyValues(backend.StepCoefficients, arena, r.steps);
+    job.clean_mixes = try copyValues(f32, arena, r.clean_mixes);
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);

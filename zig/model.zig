@@ -7,6 +7,7 @@
 //! - `model/transformer.zig` and `model/resnet.zig` are the parts of those blocks.
 //! - `model/layers.zig` has the layers; three of them exchange data with other patches.
 //! - `model/vae.zig` encodes and decodes images.
+//! - `model/taesd.zig` decodes them roughly, for previews.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -19,6 +20,7 @@ pub const ModelConfig = configs.ModelConfig;
 pub const ClipTextModel = @import("model/clip.zig").ClipTextModel;
 pub const UNet = @import("model/unet.zig").UNet;
 pub const Vae = @import("model/vae.zig").Vae;
+pub const TinyDecoder = @import("model/taesd.zig").TinyDecoder;
 
 pub const Component = weights.Component;
 
@@ -45,6 +47,8 @@ pub const Model = struct {
     text_encoder_2: ?ClipTextModel,
     unet: UNet,
     vae: Vae,
+    /// Null where previews are made of the latent.
+    taesd: ?TinyDecoder,
 
     pub const Error = weights.Error || configs.Error;
 
@@ -77,6 +81,10 @@ pub const Model = struct {
         model.text_encoder_2 = try model.loadEncoder(.text_encoder_2, &text.text_encoder_2);
         model.unet = try .load(arena, model.view(.unet), &c.unet);
         model.vae = try .load(arena, model.view(.vae), &c.vae);
+        model.taesd = if (model.has(.taesd))
+            try .load(arena, model.view(.taesd), &c.taesd, c.vae.latent_channels)
+        else
+            null;
         model.weights = try model.weightsOf(arena);
         model.warnings = try model.warningsOf(arena);
     }
@@ -122,6 +130,7 @@ pub const Model = struct {
             .text_encoder => model.config.text.text_encoder.is_present != 0,
             .text_encoder_2 => model.config.text.text_encoder_2.is_present != 0,
             .unet, .vae => true,
+            .taesd => model.config.taesd.is_present != 0,
         };
     }
 
@@ -153,8 +162,11 @@ pub const Model = struct {
     /// One warning for each component with unused tensors.
     fn warningsOf(model: *const Model, arena: Allocator) Allocator.Error![]const u8 {
         var text: std.Io.Writer.Allocating = .init(arena);
-        for (&model.residents.values) |*maybe| {
+        for (std.enums.values(Component)) |component| {
+            const maybe = model.residents.getPtrConst(component);
             const checkpoint = if (maybe.*) |*resident| &resident.checkpoint else continue;
+            // Its files may have the encoder too, which nothing reads.
+            if (component == .taesd) continue;
             const names = try checkpoint.unusedNames(arena);
             if (names.len == 0) continue;
             writeUnused(&text.writer, checkpoint.firstPath(), names) catch

@@ -9,7 +9,7 @@
 //!   pipeline/emphasis.zig    weights of tokens
 //!   pipeline/denoise.zig     the denoising loop
 //!   pipeline/latents.zig     the sampler's registers
-//!   pipeline/preview.zig     intermediate latents for previews
+//!   pipeline/preview.zig     estimates of the image for previews
 //!   pipeline/gather.zig      all-gather of model outputs
 //!   pipeline/decode.zig      latents to pixels
 //!   pipeline/vae_tiling.zig  decoding in overlapping tiles
@@ -45,6 +45,7 @@ pub fn run(rank: *Rank) Error!void {
         .prompt_embeds => try components.embedPrompts(rank),
         .noise_prediction => try components.predictNoise(rank),
         .decode => try components.decodeSample(rank),
+        .decode_preview => try components.decodePreview(rank),
         .encode => {
             _ = rank.begin(.encode);
             try encode.encodeSample(rank);

@@ -8,7 +8,7 @@ import { openClipModuleNames, unetModuleNames } from "../models/names.ts";
 import type { AdapterTarget } from "../native/adapters.ts";
 
 /** The networks that adapters change. */
-export type AdaptedComponent = Exclude<AdapterTarget["component"], "vae">;
+export type AdaptedComponent = Exclude<AdapterTarget["component"], "vae" | "taesd">;
 
 export interface NamedModule {
   component: AdaptedComponent;

@@ -38,6 +38,7 @@ const titles: Record<ListedKind, string> = {
   unet: "Diffusion models alone",
   lora: "LoRAs",
   vae: "VAEs",
+  taesd: "TAESDs",
   embedding: "Embeddings",
   controlnet: "ControlNets",
   adapter: "Adapters",

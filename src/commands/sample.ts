@@ -98,6 +98,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     model: options.model,
     config: options.config,
     vae: options.vae,
+    taesd: options.taesd,
     modelsDir: options.modelsDir,
     predictionType: options.predictionType,
     rescaleBetasZeroSnr: options.rescaleBetasZeroSnr,

@@ -3,7 +3,7 @@
  */
 
 /** What can be asked for by name. */
-export type ModelKind = "checkpoint" | "lora" | "vae" | "embedding" | "controlnet";
+export type ModelKind = "checkpoint" | "lora" | "vae" | "taesd" | "embedding" | "controlnet";
 
 /** What a folder is for: "any" where its name does not say, "other" for what is none of these. */
 type FolderKind = ModelKind | "upscaler" | "other" | "any";
@@ -25,6 +25,7 @@ export const listedKinds = [
   "unet",
   "lora",
   "vae",
+  "taesd",
   "embedding",
   "controlnet",
   "adapter",
@@ -48,10 +49,11 @@ const kindsByName: Readonly<Record<string, FolderKind | undefined>> = {
   ...kindOf("checkpoint", "checkpoints stablediffusion diffusionmodels unet diffusers"),
   ...kindOf("lora", "loras lora lycoris locon"),
   ...kindOf("vae", "vae vaes"),
+  ...kindOf("taesd", "vaeapprox taesd"),
   ...kindOf("embedding", "embeddings embedding textualinversion"),
   ...kindOf("controlnet", "controlnet controlnets controlnetunion t2iadapter"),
   ...kindOf("upscaler", "upscalemodels upscalers esrgan realesrgan swinir dat hat scunet bsrgan"),
-  ...kindOf("other", "textencoders textencoder clip clipvision vaeapprox ipadapter stylemodels"),
+  ...kindOf("other", "textencoders textencoder clip clipvision ipadapter stylemodels"),
   ...kindOf("other", "hypernetworks hypernetwork gligen photomaker deepbooru codeformer gfpgan"),
   ...kindOf("other", "configs diffusioninpaint inpaint promptexpansion safetychecker"),
   ...kindOf("other", "ultralytics sams insightface facerestoremodels animatediffmodels"),

@@ -82,7 +82,7 @@ function classOf(config: unknown): string {
 /** By diffusers' classes. */
 const componentKinds: Readonly<Record<string, ListedKind | undefined>> = {
   AutoencoderKL: "vae",
-  AutoencoderTiny: "vae",
+  AutoencoderTiny: "taesd",
   ControlNetModel: "controlnet",
   ControlNetUnionModel: "controlnet",
   UNet2DConditionModel: "unet",

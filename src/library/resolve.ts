@@ -210,12 +210,15 @@ const nouns: Readonly<Record<ModelKind, readonly [noun: string, flag: string | n
   checkpoint: ["model", "--model"],
   lora: ["LoRA", "--lora"],
   vae: ["VAE", "--vae"],
+  taesd: ["TAESD", "--taesd"],
   embedding: ["embedding", "--embedding"],
   controlnet: ["ControlNet", null],
 };
 
 /** Kinds that may be folders in diffusers' layout. */
-const folderKinds: ReadonlySet<ModelKind> = new Set(["checkpoint", "vae", "controlnet"] as const);
+const folderKinds: ReadonlySet<ModelKind> = new Set([
+  ...(["checkpoint", "vae", "taesd", "controlnet"] as const),
+]);
 
 function article(noun: string): string {
   return /^[aeiou]/.test(noun) ? `an ${noun}` : `a ${noun}`;

@@ -1,6 +1,6 @@
 /**
- * VAEs, LoRAs and embeddings of the hub by their ids. What exists here by that name goes first, as
- * with models.
+ * VAEs, TAESDs, LoRAs and embeddings of the hub by their ids. What exists here by that name goes
+ * first, as with models.
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import { hubEndpoint } from "../hub/settings.ts";
@@ -21,7 +21,7 @@ import {
   resolveModelFile,
 } from "../library/resolve.ts";
 
-type Kind = "vae" | "lora" | "embedding";
+type Kind = "vae" | "taesd" | "lora" | "embedding";
 
 /** What the hub may have by this name; null for what can only be a path or a name here. */
 export function referenceTo(value: string, env = process.env): HubReference | null {
@@ -39,7 +39,7 @@ export async function openModelFile(
   const reference = referenceOf(kind, value, folders);
   if (reference === null) return resolveModelFile(kind, value, folders);
   try {
-    const open = kind === "vae" ? openHubVae : openHubFile;
+    const open = kind === "vae" || kind === "taesd" ? openHubVae : openHubFile;
     return (await open(reference, hub)).path;
   } catch (error) {
     if (!(error instanceof BasedXLError) || error.code !== "download") throw error;

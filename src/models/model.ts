@@ -28,6 +28,8 @@ export interface Model {
   tokenizer2: Tokenizer;
   /** A text encoder that the model has not has no files. */
   weights: Record<Component, ComponentWeights>;
+  /** For previews; absent where they are made of the latent. */
+  taesd?: Taesd | undefined;
   /** Sentences about tensors that no network has; the library reports what a network ignores. */
   warnings: readonly string[];
   /** From an optional basedxl.json in the folder. */
@@ -38,6 +40,21 @@ export interface Model {
   sizeMultiple: number;
   /** The size the model was trained for, in pixels. */
   nativeSize: { width: number; height: number };
+}
+
+/** AutoencoderTiny's decoder. */
+export interface Taesd {
+  /** Absolute, of the folder or file. */
+  path: string;
+  config: TaesdConfig;
+  weights: ComponentWeights;
+}
+
+export interface TaesdConfig {
+  /** Of all layers but the ends. */
+  channels: number;
+  /** Blocks of each level, the deepest first. */
+  blockCounts: number[];
 }
 
 export interface ComponentWeights {

@@ -6,7 +6,7 @@ import type * as abi from "../native/abi.ts";
 import type { NativeModel } from "../native/handle.ts";
 import type { ClipConfig, UnetConfig, VaeConfig } from "./config.ts";
 import { timeIdCount } from "./kind.ts";
-import type { Model } from "./model.ts";
+import type { Model, TaesdConfig } from "./model.ts";
 
 export function nativeModelOf(model: Model): NativeModel {
   return {
@@ -18,8 +18,9 @@ export function nativeModelOf(model: Model): NativeModel {
       },
       unet: unetConfigOf(model.unet, timeIdCount(model)),
       vae: vaeConfigOf(model.vae),
+      taesd: taesdConfigOf(model.taesd?.config),
     },
-    weights: model.weights,
+    weights: { ...model.weights, taesd: model.taesd?.weights },
   };
 }
 
@@ -70,4 +71,10 @@ function vaeConfigOf(vae: VaeConfig): abi.VaeConfig {
     useQuantConv: Number(vae.useQuantConv),
     usePostQuantConv: Number(vae.usePostQuantConv),
   };
+}
+
+function taesdConfigOf(taesd: TaesdConfig | undefined): abi.TaesdConfig {
+  const { channels = 0, blockCounts = [] } = taesd ?? {};
+  const levelCount = blockCounts.length;
+  return { isPresent: Number(taesd !== undefined), channels, levelCount, blockCounts };
 }

@@ -60,6 +60,7 @@ export const Kind = {
   noise_prediction: 2,
   decode: 3,
   encode: 4,
+  decode_preview: 5,
 } as const;
 
 export const Stage = {
@@ -156,6 +157,7 @@ export const Component = {
   text_encoder_2: 1,
   unet: 2,
   vae: 3,
+  taesd: 4,
 } as const;
 
 export const Algorithm = {
@@ -315,18 +317,38 @@ export function writeVaeConfig(v: DataView, at: number, s: VaeConfig): void {
   v.setFloat32(at + 72, s.residualScale, true);
 }
 
+export interface TaesdConfig {
+  isPresent: number | boolean;
+  channels: number | boolean;
+  levelCount: number | boolean;
+  blockCounts: number[];
+}
+
+export const sizeOfTaesdConfig = 44;
+
+export function writeTaesdConfig(v: DataView, at: number, s: TaesdConfig): void {
+  v.setUint32(at + 0, Number(s.isPresent), true);
+  v.setUint32(at + 4, Number(s.channels), true);
+  v.setUint32(at + 8, Number(s.levelCount), true);
+  for (let i = 0; i < 8; i++) {
+    v.setUint32(at + 12 + i * 4, s.blockCounts[i] ?? 0, true);
+  }
+}
+
 export interface ModelConfig {
   text: TextConfig;
   unet: UnetConfig;
   vae: VaeConfig;
+  taesd: TaesdConfig;
 }
 
-export const sizeOfModelConfig = 836;
+export const sizeOfModelConfig = 880;
 
 export function writeModelConfig(v: DataView, at: number, s: ModelConfig): void {
   writeTextConfig(v, at + 0, s.text);
   writeUnetConfig(v, at + 100, s.unet);
   writeVaeConfig(v, at + 760, s.vae);
+  writeTaesdConfig(v, at + 836, s.taesd);
 }
 
 export interface Bytes {
@@ -387,17 +409,19 @@ export interface SessionOptions {
   textEncoder2Files: Bytes;
   unetFiles: Bytes;
   vaeFiles: Bytes;
+  taesdFiles: Bytes;
   textEncoderNames: Bytes;
   textEncoder2Names: Bytes;
   unetNames: Bytes;
   vaeNames: Bytes;
+  taesdNames: Bytes;
   adapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1104;
+export const sizeOfSessionOptions = 1176;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1104, true);
+  v.setUint32(at + 0, 1176, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -421,15 +445,17 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 88, s.cudaLibrary);
   writeBytes(v, at + 104, s.ncclUniqueId);
   writeModelConfig(v, at + 120, s.config);
-  writeBytes(v, at + 960, s.textEncoderFiles);
-  writeBytes(v, at + 976, s.textEncoder2Files);
-  writeBytes(v, at + 992, s.unetFiles);
-  writeBytes(v, at + 1008, s.vaeFiles);
-  writeBytes(v, at + 1024, s.textEncoderNames);
-  writeBytes(v, at + 1040, s.textEncoder2Names);
-  writeBytes(v, at + 1056, s.unetNames);
-  writeBytes(v, at + 1072, s.vaeNames);
-  writeBytes(v, at + 1088, s.adapters);
+  writeBytes(v, at + 1000, s.textEncoderFiles);
+  writeBytes(v, at + 1016, s.textEncoder2Files);
+  writeBytes(v, at + 1032, s.unetFiles);
+  writeBytes(v, at + 1048, s.vaeFiles);
+  writeBytes(v, at + 1064, s.taesdFiles);
+  writeBytes(v, at + 1080, s.textEncoderNames);
+  writeBytes(v, at + 1096, s.textEncoder2Names);
+  writeBytes(v, at + 1112, s.unetNames);
+  writeBytes(v, at + 1128, s.vaeNames);
+  writeBytes(v, at + 1144, s.taesdNames);
+  writeBytes(v, at + 1160, s.adapters);
 }
 
 export interface Tokens {
@@ -497,6 +523,7 @@ export interface Request {
   hooks: Bytes;
   seeds: Bytes;
   steps: Bytes;
+  cleanMixes: Bytes;
   guidanceScales: Bytes;
   prompts: Bytes;
   negatives: Bytes;
@@ -515,10 +542,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 344;
+export const sizeOfRequest = 360;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 344, true);
+  v.setUint32(at + 0, 360, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -537,24 +564,25 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 64, s.hooks);
   writeBytes(v, at + 80, s.seeds);
   writeBytes(v, at + 96, s.steps);
-  writeBytes(v, at + 112, s.guidanceScales);
-  writeBytes(v, at + 128, s.prompts);
-  writeBytes(v, at + 144, s.negatives);
-  writeBytes(v, at + 160, s.stepSets);
-  v.setUint32(at + 176, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 184, s.empty);
-  writeBytes(v, at + 200, s.adapters);
-  writeBytes(v, at + 216, s.injected);
-  writeBytes(v, at + 232, s.injected2);
+  writeBytes(v, at + 112, s.cleanMixes);
+  writeBytes(v, at + 128, s.guidanceScales);
+  writeBytes(v, at + 144, s.prompts);
+  writeBytes(v, at + 160, s.negatives);
+  writeBytes(v, at + 176, s.stepSets);
+  v.setUint32(at + 192, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 200, s.empty);
+  writeBytes(v, at + 216, s.adapters);
+  writeBytes(v, at + 232, s.injected);
+  writeBytes(v, at + 248, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 248 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 264 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 272, Number(s.batch), true);
-  v.setFloat32(at + 276, s.timestep, true);
-  writeBytes(v, at + 280, s.sample);
-  writeBytes(v, at + 296, s.promptEmbeds);
-  writeBytes(v, at + 312, s.pooled);
-  writeBytes(v, at + 328, s.timeIdsList);
+  v.setUint32(at + 288, Number(s.batch), true);
+  v.setFloat32(at + 292, s.timestep, true);
+  writeBytes(v, at + 296, s.sample);
+  writeBytes(v, at + 312, s.promptEmbeds);
+  writeBytes(v, at + 328, s.pooled);
+  writeBytes(v, at + 344, s.timeIdsList);
 }
 
 export interface Update {
@@ -697,6 +725,7 @@ export const zeroRequest: Request = {
   hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
   steps: { address: 0n, len: 0n, },
+  cleanMixes: { address: 0n, len: 0n, },
   guidanceScales: { address: 0n, len: 0n, },
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },

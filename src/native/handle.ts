@@ -39,7 +39,9 @@ const stopLimitMs = 15_000;
 /** A model in the library's terms; `models/native-model.ts` makes it from a folder. */
 export interface NativeModel {
   config: ModelConfig;
-  weights: Record<"textEncoder" | "textEncoder2" | "unet" | "vae", NetworkFiles>;
+  weights: Record<"textEncoder" | "textEncoder2" | "unet" | "vae", NetworkFiles> & {
+    taesd?: NetworkFiles | undefined;
+  };
 }
 
 /** One prompt for both text encoders, in chunks of as many ids as they have positions. */
@@ -291,9 +293,9 @@ function openPointer(options: HandleOptions): Pointer {
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
   const { model, gpu, dtype = "f32", adapters: given = [], ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
-  const { textEncoder, textEncoder2, unet, vae } = model.weights;
-  const networks = [textEncoder, textEncoder2, unet, vae].map(networkBytes);
-  const [first, second, third, fourth] = networks;
+  const { textEncoder, textEncoder2, unet, vae, taesd = noFiles } = model.weights;
+  const networks = [textEncoder, textEncoder2, unet, vae, taesd].map(networkBytes);
+  const [first, second, third, fourth, fifth] = networks;
   const libraryPath = new TextEncoder().encode(gpu?.library ? `${gpu.library}\0` : "");
   const uniqueId = gpu?.localRanks?.ncclUniqueId ?? new Uint8Array();
   const adapters = adapterBytes(given);
@@ -320,10 +322,12 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     textEncoder2Files: second!.files,
     unetFiles: third!.files,
     vaeFiles: fourth!.files,
+    taesdFiles: fifth!.files,
     textEncoderNames: first!.names,
     textEncoder2Names: second!.names,
     unetNames: third!.names,
     vaeNames: fourth!.names,
+    taesdNames: fifth!.names,
     adapters: bytesOf(adapters.bytes),
   };
   const keepAlive = [libraryPath, uniqueId, ...networks.flatMap((network) => network.keepAlive)];
@@ -335,6 +339,8 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   adapters.keepAlive.length = 0;
   return result;
 }
+
+const noFiles: NetworkFiles = { files: [], names: null };
 
 /** SDXL's VAE reaches 1e5 in its residual stream, and f16 ends at 65504. */
 function scaledVae(config: ModelConfig): ModelConfig {

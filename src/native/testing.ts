@@ -148,6 +148,18 @@ export class ModelParts {
     };
   }
 
+  /** TAESD's image of a latent in the sampler's scale, of about -1 to 1. */
+  async decodePreview(
+    latent: Float32Array,
+    latentRows: number,
+    latentWidth: number,
+  ): Promise<Float32Array> {
+    const sample = bytesOf(latent);
+    const job = { kind: "decode_preview" as const, latentRows, latentWidth, sample };
+    await this.handle.run(job, [latent], {});
+    return new Float32Array(this.handle.read("decoded"));
+  }
+
   /** Encodes an image of -1 to 1 to the mean of its latent, times the scaling factor. */
   async encode(
     image: Float32Array,

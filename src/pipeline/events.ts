@@ -33,7 +33,9 @@ export interface PreviewEvent {
   index: number;
   /** Finished steps. */
   stepIndex: number;
-  /** Size in pixels: that of the image divided by the VAE's factor, 8 for SDXL. */
+  /**
+   * Size in pixels: with a TAESD that of the image, else divided by the VAE's factor, 8 for SDXL.
+   */
   width: number;
   height: number;
   /** RGB bytes, height × width × 3. */

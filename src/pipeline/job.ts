@@ -8,9 +8,8 @@ import { stopIfAborted } from "../errors.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
-import { previewPixels } from "./preview.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
-import type { ImageRequest, ImageResult, LatentPreview, Session } from "./session.ts";
+import type { BatchPreview, ImageRequest, ImageResult, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** The part of a session that a job uses; tests pass a fake. */
@@ -75,7 +74,7 @@ export async function runJob(
     const { range } = batch;
     const result = await session.image(inputs[number]!, {
       onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, images: range }),
-      onPreview: (preview) => showPreviews(preview, plan, batch, options),
+      onPreview: (preview) => showPreviews(preview, batch, options),
       signal,
     });
     const [count, channels, rows, columns] = result.latentShape;
@@ -101,20 +100,13 @@ export async function runJob(
 
 /** One event per image of the batch. */
 async function showPreviews(
-  { stepIndex, latents }: LatentPreview,
-  { schedule, settings }: PlannedRequest,
-  { images, range }: PlannedBatch,
-  { id: jobId, prepared: { model }, onEvent }: JobOptions,
+  { images, ...preview }: BatchPreview,
+  { range }: PlannedBatch,
+  { id: jobId, onEvent }: JobOptions,
 ): Promise<void> {
-  const width = settings.width / model.vaeFactor;
-  const height = settings.height / model.vaeFactor;
-  const scale = schedule.steps[stepIndex]?.inputScale ?? 1;
-  const each = latents.length / images.length;
-  for (const place of images.keys()) {
-    const latent = latents.subarray(place * each, (place + 1) * each);
-    const pixels = previewPixels(latent, each / (width * height), scale);
+  for (const [place, pixels] of images.entries()) {
     const index = range.first - 1 + place;
-    await onEvent({ type: "preview", jobId, index, stepIndex, width, height, pixels });
+    await onEvent({ type: "preview", jobId, index, ...preview, pixels });
   }
 }
 

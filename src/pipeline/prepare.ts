@@ -11,6 +11,7 @@ import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
 import { openModel } from "../models/open.ts";
 import { type PredictionOptions, withPrediction } from "../models/prediction.ts";
+import { openTaesd, withTaesd } from "../models/taesd.ts";
 import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
@@ -37,6 +38,11 @@ export interface PrepareOptions extends PredictionOptions {
    * name of one in the folders of models.
    */
   vae?: string | undefined;
+  /**
+   * A TAESD, which previews are made with instead of an approximation of the latent: a folder in
+   * diffusers' layout, a safetensors file, a name from the folders of models or an id of the hub.
+   */
+  taesd?: string | undefined;
   /**
    * Folders of models, where names are looked up: those of ComfyUI, A1111 and Forge, plain ones,
    * and files like extra_model_paths.yaml. Default: the variable BASEDXL_MODELS_DIR, with ":"
@@ -111,7 +117,7 @@ export async function preparePipeline(
   const { first: request = { prompt: "" }, onLine = () => {} } = options;
   const { model: own, isBundledModel } = await modelOf(options);
   const vae = await vaeOf(options, own);
-  const whole = vae === null ? own : withVae(own, vae);
+  const whole = await withPreviews(vae === null ? own : withVae(own, vae), options);
   const model = withPrediction(whole, options, naming);
   const wanted = { ...deviceDefaults, ...options.devices };
   const rankCount = wanted.rankCount * processCount;
@@ -158,4 +164,13 @@ async function vaeOf(
   if (vae === undefined) return null;
   const path = await openModelFile("vae", vae, modelFolders(modelsDir), hub);
   return await openVae(snapshotOf(path) ?? path, model.vae);
+}
+
+async function withPreviews(
+  model: Model,
+  { taesd, modelsDir, ...hub }: PrepareOptions,
+): Promise<Model> {
+  if (taesd === undefined) return model;
+  const path = await openModelFile("taesd", taesd, modelFolders(modelsDir), hub);
+  return withTaesd(model, await openTaesd(snapshotOf(path) ?? path, model));
 }

@@ -19,6 +19,7 @@ import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
+import { cleanMixesOf, previewPixels } from "./preview.ts";
 import type { StageTimings } from "./timings.ts";
 import { tileLatent } from "./vae-tiling.ts";
 
@@ -71,7 +72,7 @@ export interface RankStats {
 type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
-  | ("injected" | "injected2" | "stepSets" | "empty");
+  | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -122,17 +123,20 @@ export interface Progress {
   adaptFraction: number;
 }
 
-/** Intermediate latents of a batch. */
-export interface LatentPreview {
+/** What the images of a batch will be, by the estimate of the newest step. */
+export interface BatchPreview {
   /** Finished steps. */
   stepIndex: number;
-  /** (image, row, column, channel), in the sampler's scale, noise included. */
-  latents: Float32Array;
+  /** In pixels: of the image with TAESD, else of the latent. */
+  width: number;
+  height: number;
+  /** RGB bytes of each image. */
+  images: Uint8Array[];
 }
 
 export interface ImageHooks {
   /** Called where the request has `previewSteps`; a late poll skips previews. */
-  onPreview?: ((preview: LatentPreview) => void | Promise<void>) | undefined;
+  onPreview?: ((preview: BatchPreview) => void | Promise<void>) | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -225,6 +229,7 @@ class NativeSession implements Session {
     const adapters = adapterBytes(request.adapters ?? []);
     const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
+    const cleanMixes = request.previewSteps ? cleanMixesOf(steps, this.model.scheduler) : null;
     const done = await this.handle.run(
       {
         extrapolateHalos: true,
@@ -242,6 +247,7 @@ class NativeSession implements Session {
         ...injectedOf(request),
         seeds: bytesOf(seeds),
         steps: bytesOf(stepBytes),
+        cleanMixes: bytesOf(cleanMixes),
         prompts: bytesOf(promptBytes),
         negatives: bytesOf(negativeBytes),
         empty: bytesOf(emptyBytes),
@@ -250,6 +256,7 @@ class NativeSession implements Session {
       },
       [
         stepBytes,
+        cleanMixes,
         seeds,
         scales,
         prompts,
@@ -263,7 +270,7 @@ class NativeSession implements Session {
         adapters,
         request.injected,
       ],
-      this.imageHooks(hooks, steps.length),
+      this.imageHooks(hooks, request),
     );
     return this.resultOf(request, done);
   }
@@ -303,7 +310,14 @@ class NativeSession implements Session {
     };
   }
 
-  private imageHooks({ onProgress, onPreview, signal }: ImageHooks, stepCount: number): Hooks {
+  private imageHooks(
+    { onProgress, onPreview, signal }: ImageHooks,
+    { steps, seeds, width, height }: ImageRequest,
+  ): Hooks {
+    const stepCount = steps.length;
+    const { vaeFactor, taesd, vae } = this.model;
+    const factor = taesd === undefined ? vaeFactor : 1;
+    const size = { width: width / factor, height: height / factor };
     let shownStep = 0;
     return {
       signal,
@@ -312,8 +326,13 @@ class NativeSession implements Session {
         await onProgress?.({ stage, stepIndex, stepCount, loadFraction: 1, adaptFraction });
         if (onPreview === undefined || previewStep === shownStep || previewStep === 0) return;
         shownStep = previewStep;
-        const latents = new Float32Array(this.handle.read("preview"));
-        await onPreview({ stepIndex: previewStep, latents });
+        const read = this.handle.read("preview");
+        const pixels = taesd
+          ? new Uint8Array(read)
+          : previewPixels(new Float32Array(read), vae.latentChannels);
+        const each = pixels.length / seeds.length;
+        const images = seeds.map((_, place) => pixels.subarray(place * each, (place + 1) * each));
+        await onPreview({ stepIndex: previewStep, ...size, images });
       },
     };
   }

@@ -63,6 +63,9 @@ export function parseSampleOptions(
 Leave one of the two out.`,
     );
   }
+  if (others.taesd !== undefined && others.previewSteps === undefined) {
+    throw badOption("--taesd is for previews: add --preview N, or leave it out.");
+  }
   if (seed !== undefined) checkSeedRoom(seed, imageCount);
   return {
     ...others,

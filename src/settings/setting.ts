@@ -100,7 +100,7 @@ interface SeedSetting extends Common {
 }
 
 /** Kinds of models that have names in the folders of models. */
-type ModelNames = "checkpoint" | "lora" | "vae" | "embedding";
+type ModelNames = "checkpoint" | "lora" | "vae" | "taesd" | "embedding";
 
 interface PathSetting extends Common {
   kind: "path";

@@ -250,6 +250,7 @@ describe("what is accepted", () => {
       model: undefined,
       config: undefined,
       vae: undefined,
+      taesd: undefined,
       modelsDir: [],
       predictionType: "auto",
       rescaleBetasZeroSnr: undefined,
@@ -328,6 +329,7 @@ describe("what is accepted", () => {
     model: "m",
     config: "c",
     vae: "v",
+    taesd: "t",
     "models-dir": "d",
     "prediction-type": "v_prediction",
     lora: "l.safetensors:0.8:0.5",
@@ -380,6 +382,7 @@ describe("what is accepted", () => {
     model: "m",
     config: "c",
     vae: "v",
+    taesd: "t",
     modelsDir: ["d"],
     predictionType: "v_prediction",
     rescaleBetasZeroSnr: true,
@@ -457,10 +460,10 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const models = ["fromImage", "model", "config", "vae", "outPath", "latentsPath"] as const;
-    const paths = ["promptFile", "wildcards", ...models] as const;
+    const models = ["fromImage", "model", "config", "vae", "outPath"] as const;
+    const paths = ["promptFile", "wildcards", "latentsPath", ...models] as const;
     const all = settingKeys.filter((key) => settings[key].kind === "path");
-    expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath"]));
+    expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath", "taesd"]));
     for (const key of paths) {
       const name = settings[key].flag;
       expect(parse(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));

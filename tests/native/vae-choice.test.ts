@@ -123,7 +123,7 @@ describe("what is no VAE for the model is refused", () => {
     const [unet] = golden.weights.unet.files;
     expect(await refused(unet!)).toContain("the diffusion model of an SDXL folder alone");
     const tiny = file("tiny", { "decoder.layers.2.weight": zeros(64, 4, 3, 3) });
-    expect(await refused(tiny)).toContain("is a VAE of the tiny kind, not a VAE for the model.");
+    expect(await refused(tiny)).toContain("is a TAESD (another model), not a VAE for the model.");
   });
 
   test("by its latent", async () => {

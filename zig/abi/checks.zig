@@ -51,7 +51,7 @@ pub fn options(o: *const SessionOptions) ?Status {
         return refuse("bf16, which this processor has no instructions for (AVX512_BF16)", .{});
     }
     for ([_]Bytes{
-        o.text_encoder_names, o.text_encoder_2_names, o.unet_names, o.vae_names,
+        o.text_encoder_names, o.text_encoder_2_names, o.unet_names, o.vae_names, o.taesd_names,
     }) |each| if (names(each)) |status| return status;
     configs.check(&o.config, &last_error) catch return .bad_config;
     const refused = size(&o.config, o.latent_rows, o.latent_width);
@@ -164,8 +164,13 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
                 return refuse("a noise prediction with inputs of the wrong length", .{});
             }
         },
-        .decode => if (r.sample.len != sample_bytes or r.batch != 1) {
-            return refuse("the decode of a latent of the wrong length", .{});
+        .decode, .decode_preview => {
+            if (r.sample.len != sample_bytes or r.batch != 1) {
+                return refuse("the decode of a latent of the wrong length", .{});
+            }
+            if (r.kind == .decode_preview and config.taesd.is_present == 0) {
+                return refuse("a preview without a TAESD", .{});
+            }
         },
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
             return refuse("the encode of an image of the wrong length", .{});
@@ -215,6 +220,8 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
         return refuse("images outside 1 to {d}", .{image_count_max});
     }
+    const mix_bytes: u64 = if (r.preview_steps == 0) 0 else r.steps.len / step_bytes * 8;
+    if (r.clean_mixes.len != mix_bytes) return refuse("previews without two factors a step", .{});
     const image_count = r.seeds.len / 8;
     if (r.branch_count == 2 and r.guidance_scales.len != image_count * 4) {
         return refuse("guidance scales that are not one per image", .{});

@@ -121,12 +121,14 @@ pub const SessionOptions = extern struct {
     text_encoder_2_files: Bytes,
     unet_files: Bytes,
     vae_files: Bytes,
+    taesd_files: Bytes,
     /// `WeightName`, one per weight that the files name in another way; empty where they use
     /// diffusers' keys.
     text_encoder_names: Bytes,
     text_encoder_2_names: Bytes,
     unet_names: Bytes,
     vae_names: Bytes,
+    taesd_names: Bytes,
     /// `Adapter`, those of the first image, for the memory check; the requests say which apply.
     adapters: Bytes,
 };
@@ -269,6 +271,8 @@ pub const Request = extern struct {
     seeds: Bytes,
     /// `StepCoefficients`, one per step.
     steps: Bytes,
+    /// f32, two per step (`Job.clean_mixes`); empty without previews.
+    clean_mixes: Bytes,
     /// f32, one per image; not read with one branch.
     guidance_scales: Bytes,
     /// `Tokens`, the same number of sets per image, those of an image side by side; all with the
@@ -316,7 +320,7 @@ pub const Progress = extern struct {
     /// Counters since the session was opened, for tests: planned shapes, and dry runs of the UNet.
     plan_count: u32,
     unet_dry_run_count: u32,
-    /// Finished steps of the latent that `bxl_session_read` returns as preview; 0 for none yet.
+    /// Finished steps of what `bxl_session_read` returns as preview; 0 for none yet.
     preview_step: u32,
     scratch_bytes: u64,
     /// Bytes of weights that loading copies, and those copied so far.
@@ -352,10 +356,11 @@ pub const constants = .{
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
-    configs.ClipConfig, configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
-    models.ModelConfig, Bytes,              WeightName,         SessionOptions,
-    Tokens,             TestHooks,          Request,            backend.Update,
-    GpuReportOptions,   Adapter,            AdapterTarget,      backend.StepCoefficients,
+    configs.ClipConfig,       configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
+    configs.TaesdConfig,      models.ModelConfig, Bytes,              WeightName,
+    SessionOptions,           Tokens,             TestHooks,          Request,
+    backend.Update,           GpuReportOptions,   Adapter,            AdapterTarget,
+    backend.StepCoefficients,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };

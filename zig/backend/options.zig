@@ -3,7 +3,8 @@
 
 const Tensor = @import("../tensor.zig").Tensor;
 
-pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
+/// soft_clamp is 3 tanh(x / 3), to_signed 2 x - 1: the ends of AutoencoderTiny's decoder.
+pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
 
 /// y = activation(scale * x * weight^T + bias) + residual
 pub const LinearOptions = struct {

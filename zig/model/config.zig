@@ -157,10 +157,22 @@ pub const VaeConfig = extern struct {
     }
 };
 
+/// The decoder of AutoencoderTiny (TAESD). Its latent has the VAE's channels.
+pub const TaesdConfig = extern struct {
+    /// 0: there is none, and the rest is not read.
+    is_present: u32,
+    /// Of all layers but the ends.
+    channels: u32,
+    level_count: u32,
+    /// Blocks of each level, the deepest first; each level but the first begins with an upsampling.
+    block_counts: [level_count_max]u32,
+};
+
 pub const ModelConfig = extern struct {
     text: TextConfig,
     unet: UnetConfig,
     vae: VaeConfig,
+    taesd: TaesdConfig,
 
     /// Rows and columns of the latent must be multiples of this: each UNet level halves them.
     pub fn latentMultiple(config: *const ModelConfig) u32 {
@@ -181,6 +193,7 @@ pub fn check(config: *const ModelConfig, d: *Diagnostics) Error!void {
     try checkText(&config.text, d);
     try checkUnet(&config.unet, d);
     try checkVae(&config.vae, d);
+    try checkTaesd(config, d);
     try expect(
         config.unet.cross_attention_dim == config.text.hiddenSize(),
         d,
@@ -282,6 +295,13 @@ fn checkVae(vae: *const VaeConfig, d: *Diagnostics) Error!void {
         const is_divided = channels > 0 and channels % vae.norm_groups == 0;
         try expect(is_divided, d, "the VAE's norm_num_groups must divide block_out_channels");
     }
+}
+
+fn checkTaesd(config: *const ModelConfig, d: *Diagnostics) Error!void {
+    const taesd = &config.taesd;
+    if (taesd.is_present == 0) return;
+    const has_size = taesd.channels > 0 and taesd.level_count == config.vae.level_count;
+    try expect(has_size, d, "TAESD must give images of the VAE's size");
 }
 
 fn isLevelCount(count: u32) bool {

@@ -63,11 +63,16 @@ pub const Linear = struct {
 /// A 3x3 convolution; 1x1 convolutions are `Linear`.
 pub const Conv3x3 = struct {
     weight: *const Weight,
-    bias: *const Weight,
+    bias: ?*const Weight,
     product_scale: f32,
 
     pub fn load(view: View, out: u32, in: u32) weights.Error!Conv3x3 {
         return loadScaled(view, out, in, .{});
+    }
+
+    pub fn loadUnbiased(view: View, out: u32, in: u32) weights.Error!Conv3x3 {
+        const weight = try view.convolution("weight", out, in, 3, 3);
+        return .{ .weight = weight, .bias = null, .product_scale = 1 };
     }
 
     pub fn loadScaled(view: View, out: u32, in: u32, scale: Scale) weights.Error!Conv3x3 {

@@ -8,6 +8,8 @@ const Exchange = @import("../patch/exchange.zig").Exchange;
 const decode = @import("decode.zig");
 const emphasis = @import("emphasis.zig");
 const Sequences = @import("../model/layers.zig").Sequences;
+const nchw = @import("nchw.zig");
+const previews = @import("preview.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -106,4 +108,23 @@ pub fn decodeSample(rank: *Rank) Error!void {
     defer rank.b.free(rgb);
     if (rank.isPlanning()) return;
     try rank.b.download(rgb, try rank.result.alloc(u8, .rgb, rgb.shape.elementCount()));
+}
+
+/// TAESD: `sample` (1, latent_channels, rows, width), in the sampler's scale, to `decoded` and
+/// `rgb` as above.
+pub fn decodePreview(rank: *Rank) Error!void {
+    const b = rank.b;
+    const job = rank.job;
+    const shape = rank.latentShape(1);
+    const host = try rank.arena.alloc(f32, job.sample.len);
+    nchw.toNhwc(host, job.sample, shape.channels, shape.positionCount());
+    const latent = try b.upload(shape, .f32, std.mem.sliceAsBytes(host));
+    defer b.free(latent);
+    const decoded = try previews.decode(rank, &rank.model.taesd.?, latent);
+    defer b.free(decoded);
+    try rank.saveNchw(.decoded, decoded);
+    const rgb = try b.toRgb(decoded);
+    defer b.free(rgb);
+    if (rank.isPlanning()) return;
+    try b.download(rgb, try rank.result.alloc(u8, .rgb, rgb.shape.elementCount()));
 }

@@ -12,6 +12,7 @@ const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
+const previews = @import("preview.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -50,6 +51,11 @@ pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
             conditionings[job.setOfStep(i)],
         );
         const output = try gather.gatherRows(rank, own, &gather_bytes);
+        const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
+            try state.estimate(rank, step, output, job.cleanMix(i))
+        else
+            null;
+        defer if (estimate) |tensor| b.free(tensor);
         try state.advance(rank, step, output);
         b.free(output);
         if (!try b.isFinite(state.latent)) {
@@ -57,9 +63,9 @@ pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
         }
         if (rank.reporter) |r| {
             r.step_index.store(@intCast(i + 1), .release);
-            try showLatent(rank, r, state.latent, @intCast(i + 1));
             step_ns.?[i] = @intCast(rank.now() - start);
         }
+        if (estimate) |tensor| try previews.show(rank, tensor, i + 1);
     }
     saveStats(rank, .{
         .loop_ns = @intCast(rank.now() - loop_start),
@@ -70,13 +76,6 @@ pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
 }
 
 // --- internal ---
-
-/// Publishes a preview after `step` steps, where one is due. There is none after the last step.
-fn showLatent(rank: *Rank, reporter: *ranks.Reporter, latent: Tensor, step: u32) Error!void {
-    const every = rank.job.preview_steps;
-    if (every == 0 or step % every != 0 or step == rank.job.steps.len) return;
-    try reporter.preview.publish(rank.b, latent, step);
-}
 
 /// Runs the UNet on this rank's branches and rows; returns (own branches * images, own rows, width,
 /// channels).

@@ -18,12 +18,14 @@ pub const Kind = enum(u32) {
     noise_prediction = 2,
     decode = 3,
     encode = 4,
+    /// TAESD.
+    decode_preview = 5,
 
     pub fn firstStage(kind: Kind) Stage {
         return switch (kind) {
             .image, .prompt_embeds => .text,
             .noise_prediction => .denoise,
-            .decode => .decode,
+            .decode, .decode_preview => .decode,
             .encode => .encode,
         };
     }
@@ -87,6 +89,9 @@ pub const Job = struct {
     wants_latents: bool = false,
     /// Steps between previews; 0 for none.
     preview_steps: u32 = 0,
+    /// For previews, two per step: factors of the latent and of the model's guided output, whose
+    /// sum is the clean latent that the model predicts.
+    clean_mixes: []const f32 = &.{},
     /// See `Exchange.bessel_variance`; for comparisons.
     bessel_variance: bool = false,
     hooks: Hooks = .{},
@@ -125,6 +130,11 @@ pub const Job = struct {
 
     pub fn setOfStep(job: *const Job, step: usize) u32 {
         return if (job.step_sets.len == 0) 0 else job.step_sets[step];
+    }
+
+    pub fn cleanMix(job: *const Job, step: usize) [2]f32 {
+        if (job.clean_mixes.len == 0) return .{ 1, 0 };
+        return job.clean_mixes[2 * step ..][0..2].*;
     }
 
     /// Ids of each prompt of a branch, in all chunks; 0 where the job has no prompts yet. Zeros for

@@ -89,6 +89,44 @@ pub const LatentState = struct {
         });
     }
 
+    /// The clean latent that the outputs of all branches predict, before `advance`: `mix[0]` times
+    /// the latent and `mix[1]` times the guided output. The caller frees it.
+    pub fn estimate(
+        state: *LatentState,
+        rank: *Rank,
+        step: backend.StepCoefficients,
+        model_output: Tensor,
+        mix: [2]f32,
+    ) Error!Tensor {
+        const b = rank.b;
+        const out = try b.alloc(state.latent.shape, .f32);
+        try b.copy(out, state.latent);
+        const guided = try b.alloc(state.latent.shape, .f32);
+        defer b.free(guided);
+        var coefficients = step;
+        coefficients.output_from_sample = 0;
+        coefficients.output_from_model = 1;
+        coefficients.latent = .{
+            .sample = mix[0],
+            .auxiliary = 0,
+            .model_outputs = .{ mix[1], 0, 0, 0 },
+            .noise = 0,
+        };
+        coefficients.updates_auxiliary = 0;
+        coefficients.samples_noise = 0;
+        try b.latentStep(.{
+            .coefficients = coefficients,
+            .guidance_scales = rank.job.guidance_scales,
+            .rescale = rank.job.guidance_rescale,
+            .latent = out,
+            .auxiliary = state.auxiliary,
+            .model_outputs = @splat(guided),
+            .model_output = model_output,
+            .noise = null,
+        });
+        return out;
+    }
+
     /// Frees all but the latent, which is the caller's.
     pub fn finish(state: *LatentState, rank: *Rank) Tensor {
         for (state.model_outputs) |tensor| rank.b.free(tensor);

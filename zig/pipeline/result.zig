@@ -18,7 +18,7 @@ pub const Output = enum(u32) {
     decoded = 6,
     /// `RankStats` of every rank.
     rank_stats = 7,
-    /// The newest intermediate latent (images, rows, width, channels), while the job runs.
+    /// The newest preview, while the job runs; see `Preview.front`.
     preview = 8,
 };
 

@@ -43,6 +43,7 @@ pub const Key = struct {
     extrapolate_halos: bool,
     vae_tile_latent: u32,
     wants_decoded: bool,
+    has_previews: bool,
     has_negative: bool,
     has_injected: bool,
     /// Of each branch's prompts: ids, which are as many in every prompt of it.
@@ -65,6 +66,7 @@ pub const Key = struct {
             .extrapolate_halos = job.extrapolate_halos,
             .vae_tile_latent = job.vae_tile_latent,
             .wants_decoded = job.wants_decoded,
+            .has_previews = job.preview_steps > 0,
             .has_negative = for (job.negatives) |tokens| {
                 if (tokens != null) break true;
             } else false,
@@ -291,6 +293,8 @@ pub const First = struct {
     split_batch: bool,
     image_count: u32,
     vae_tile_latent: u32,
+    /// Steps between previews; 0 for none.
+    preview_steps: u32,
     /// Of a prompt: one chunk.
     token_count: u32,
 
@@ -304,6 +308,7 @@ pub const First = struct {
             .branch_count = first.branch_count,
             .split_batch = first.split_batch,
             .vae_tile_latent = first.vae_tile_latent,
+            .preview_steps = first.preview_steps,
         };
         errdefer result.deinit();
         const arena = result.arena.allocator();

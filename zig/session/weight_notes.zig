@@ -57,6 +57,7 @@ fn nameOf(component: Component) []const u8 {
         .text_encoder_2 => "Second text encoder",
         .unet => "UNet",
         .vae => "VAE",
+        .taesd => "TAESD",
     };
 }
 

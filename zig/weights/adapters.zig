@@ -65,6 +65,7 @@ pub const Adapter = struct {
         return switch (component) {
             .text_encoder, .text_encoder_2 => adapter.text_scale,
             .unet, .vae => adapter.unet_scale,
+            .taesd => 0,
         };
     }
 

@@ -12,6 +12,7 @@ type FileKind =
   | "controlnet"
   | "adapter"
   | "vae"
+  | "taesd"
   | "text-encoder"
   | "embedding"
   | "upscaler"
@@ -60,6 +61,7 @@ const nouns: Record<FileKind, [alone: string, withDetail: string]> = {
   controlnet: ["a ControlNet", "a ControlNet for {}"],
   adapter: ["an adapter", "an adapter ({})"],
   vae: ["a VAE", "a VAE of {}"],
+  taesd: ["a TAESD", "a TAESD ({})"],
   "text-encoder": ["a text encoder", "a text encoder ({})"],
   embedding: ["an embedding (textual inversion)", "an embedding (textual inversion) for {}"],
   upscaler: ["an upscaler", "an upscaler ({})"],
@@ -219,7 +221,8 @@ function classifyRest(header: Header, keys: readonly string[]): Classification {
     if (channels === 4) return other("vae", "SDXL or Stable Diffusion 1.5");
     return other("vae", channels === 16 ? "Stable Diffusion 3 or Flux" : "another model");
   }
-  if (has(/^(taesd_)?(decoder|encoder)\.(layers\.)?\d+\./)) return other("vae", "the tiny kind");
+  const taesd = classifyTaesd(header);
+  if (taesd !== null) return taesd;
   if (has(/^(.*\.)?decoder\./) && has(/^(.*\.)?encoder\./)) return other("vae", "another model");
   if (has(/(^|\.)(vision_model|visual)\./)) return other("text-encoder", "CLIP with its images");
   if (has(/(^|\.)encoder\.block\.0\.layer\./)) return other("text-encoder", "T5");
@@ -228,6 +231,19 @@ function classifyRest(header: Header, keys: readonly string[]): Classification {
   if (has(/(^|\.)layers\.0\.self_attn\.q_proj\./)) return other("text-encoder", "a language model");
   if (has(/RRDB_trunk|\.rdb1\.|^model\.1\.sub\./)) return other("upscaler", "ESRGAN");
   return classifyEmbedding(header) ?? other("unknown", "");
+}
+
+/** AutoencoderTiny: both halves with diffusers' keys, or one of the author's two files. */
+function classifyTaesd({ tensors }: Header): Classification | null {
+  const keys = [...tensors.keys()];
+  const layer = /^(taesd_)?(decoder|encoder)\.(layers\.)?\d+\.|^\d+\.conv\.\d\.weight$/;
+  if (!keys.some((key) => layer.test(key))) return null;
+  const first = /^((taesd_)?decoder\.(layers\.0|1)|1)\.weight$/;
+  const latent = tensors.get(keys.find((key) => first.test(key)) ?? "")?.shape[1];
+  const hasDecoder = latent !== undefined || keys.some((key) => /decoder/.test(key));
+  if (!hasDecoder) return other("taesd", "the encoder alone");
+  if (latent === 4) return other("taesd", "SDXL or Stable Diffusion 1.5");
+  return other("taesd", latent === 16 ? "Stable Diffusion 3 or Flux" : "another model");
 }
 
 /** A few vectors as wide as a text encoder. */

@@ -56,6 +56,23 @@ export const modelSettings = {
     processes: "own",
     json: "vae",
   },
+  taesd: {
+    kind: "path",
+    flag: "taesd",
+    names: "file",
+    models: "taesd",
+    group: "Model and device",
+    hint: "PATH",
+    help:
+      "A TAESD (AutoencoderTiny), with which --preview shows images at their full size: a folder " +
+      "in diffusers' layout, a .safetensors file of the decoder, a name from the folders of " +
+      "models (vae_approx), or an id of the Hugging Face hub, such as madebyollin/taesdxl. " +
+      "Default: previews are approximations of the latent.",
+    scope: "pipeline",
+    processes: "own",
+    unrecorded: true,
+    json: null,
+  },
   modelsDir: {
     kind: "list",
     of: folderItem,

@@ -55,9 +55,9 @@ export const outputSettings = {
     group: "Output",
     hint: "N",
     help:
-      "Every N steps ({range}), write an approximation of the image at an eighth of its size to " +
-      "sample-preview.png beside it, and show it in terminals that can (kitty, Ghostty, iTerm, " +
-      "WezTerm). Default: none.",
+      "Every N steps ({range}), write what the image will be to sample-preview.png beside it: an " +
+      "approximation at an eighth of its size, or with --taesd one at its full size; and show it " +
+      "in terminals that can (kitty, Ghostty, iTerm, WezTerm). Default: none.",
     scope: "command",
     processes: "own",
     json: null,

@@ -52,7 +52,7 @@ pub const Kernels = extern struct {
 /// The element types a weight can have in its file.
 pub const WeightType = enum(u32) { f32, f16, bf16, f8_e4m3, f8_e5m2 };
 
-pub const Activation = enum(u32) { none, silu, gelu, quick_gelu };
+pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
 
 /// Epilogue of a GEMM, per output element:
 /// activation(sum + bias + channel_bias) + residual.

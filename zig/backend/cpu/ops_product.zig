@@ -184,5 +184,8 @@ pub fn activationOf(activation: backend.Activation) arguments.Activation {
         .silu => .silu,
         .gelu => .gelu,
         .quick_gelu => .quick_gelu,
+        .relu => .relu,
+        .soft_clamp => .soft_clamp,
+        .to_signed => .to_signed,
     };
 }

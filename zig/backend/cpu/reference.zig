@@ -11,6 +11,9 @@ pub fn activate(activation: backend.Activation, x: f64) f64 {
         .silu => x / (1 + @exp(-x)),
         .gelu => 0.5 * x * (1 + erf(x / @sqrt(2.0))),
         .quick_gelu => x / (1 + @exp(-1.702 * x)),
+        .relu => if (x < 0) 0 else x,
+        .soft_clamp => 3 * std.math.tanh(x / 3),
+        .to_signed => 2 * x - 1,
     };
 }
 

@@ -211,5 +211,9 @@ pub inline fn activate(comptime activation: arguments.Activation, x: Vec) Vec {
         .silu => x / (splat(1) + exp(-x)),
         .gelu => gelu(x),
         .quick_gelu => x * sigmoid(splat(1.702) * x),
+        .relu => maximum(splat(0), x),
+        // 3 tanh(x / 3), exact to 2^-21 of its largest value.
+        .soft_clamp => splat(3) - splat(6) / (splat(1) + exp(splat(2.0 / 3.0) * x)),
+        .to_signed => x + x - splat(1),
     };
 }

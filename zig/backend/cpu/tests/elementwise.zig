@@ -29,7 +29,7 @@ test "activations, from far below zero to far above" {
     for (x.host(f32), 0..) |*value, i| value.* = (@as(f32, @floatFromInt(i)) - 20_000) / 1500;
     const out = try a.tensor(x.shape, .f32);
     const expected = try a.doubles(x);
-    for ([_]backend.Activation{ .silu, .gelu, .quick_gelu }) |activation| {
+    for (std.enums.values(backend.Activation)) |activation| {
         for (expected, x.host(f32)) |*e, value| e.* = reference.activate(activation, value);
         const case: ActivateCase = .{ .x = x, .activation = activation };
         try support.check(&a, case, out, expected, 0.01);
@@ -39,8 +39,9 @@ test "activations, from far below zero to far above" {
             defer cpu.deinit();
             try cpu.activate(out, x, activation);
             for (out.host(f32), expected, x.host(f32)) |actual, e, value| {
-                // erf to 1e-7 absolute, times x / 2; the others are relative.
-                const allowed = 1e-7 * @max(@abs(value), @abs(e)) + 1e-9;
+                // erf to 1e-7 absolute, times x / 2; a difference from 3; the others are relative.
+                const offset: f64 = if (activation == .soft_clamp) 3 else 0;
+                const allowed = 1e-7 * @max(@abs(value), @abs(e), offset) + 1e-9;
                 try std.testing.expectApproxEqAbs(e, actual, 2 * allowed);
             }
         }
