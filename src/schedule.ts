@@ -8,6 +8,8 @@ import { BasedXLError, escaped } from "./errors.ts";
 import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { completed } from "./samplers/coefficients.ts";
+import { finished } from "./samplers/finish.ts";
+import type { Flavour } from "./samplers/names.ts";
 import type {
   Sampler,
   ScheduleOptions,
@@ -23,6 +25,11 @@ export type { ScheduleOptions, StepCoefficients, Update } from "./samplers/types
 /** The steps of a sampler. */
 export interface Schedule extends Steps {
   name: Scheduler;
+  usesBothBranches: boolean;
+  /** Where fresh noise comes from: the generator going on, or a Brownian path. */
+  noise: "generator" | "brownian";
+  /** The least and the largest noise level of that path; null where no step says of which. */
+  brownianRange: [min: number, max: number] | null;
 }
 
 /**
@@ -43,8 +50,17 @@ export function makeSchedule(
       `The number of steps is ${stepCount}, but it must be a whole number from 1 to ${limit}.`,
     );
   }
+  const sampler = samplerOf(name);
+  const flavour = flavourOf(name, options);
   const sigmas = sigmaChoiceOf(name, config, options);
-  const schedule = { name, ...samplerOf(name).make(config, { ...options, sigmas }) };
+  const made = finished(sampler.make(config, { ...options, flavour, sigmas }), config, {
+    ...options,
+    flavour,
+  });
+  const { usesBothBranches = false } = made;
+  const brownianRange = sampler.isBrownian ? rangeOf(made) : null;
+  const noise = brownianRange && flavour !== "diffusers" ? "brownian" : "generator";
+  const schedule: Schedule = { name, ...made, usesBothBranches, noise, brownianRange };
   const count = schedule.steps.length;
   if (count > stepCountMax) {
     throw new BasedXLError(
@@ -59,20 +75,21 @@ export function makeSchedule(
   return schedule;
 }
 
-/** Options that were given and that sampler `name` does not follow. */
+/** Options that were given and that `schedule` does not follow. */
 export function unusedScheduleOptions(
-  name: Scheduler,
+  { name, steps }: Pick<Schedule, "name" | "steps">,
   options: Omit<ScheduleOptions, "stepCount">,
-): ("timestepSpacing" | "eta")[] {
-  const { follows } = samplerOf(name);
-  return (["timestepSpacing", "eta"] as const).filter(
-    (key) => options[key] !== undefined && !follows.includes(key),
-  );
+): ("timestepSpacing" | "eta" | "sNoise")[] {
+  return (["timestepSpacing", "eta", "sNoise"] as const).filter((key) => {
+    if (options[key] === undefined) return false;
+    if (key === "sNoise") return !steps.some(({ samplesNoise }) => samplesNoise);
+    return !canFollow(name, key, flavourOf(name, options));
+  });
 }
 
 /** Whether sampler `name` has noise levels that can be spaced. */
-export function hasSigmas(name: Scheduler): boolean {
-  return samplerOf(name).follows.includes("sigmas");
+export function hasSigmas(name: Scheduler, flavour: Flavour = "diffusers"): boolean {
+  return canFollow(name, "sigmas", flavourOf(name, { flavour }));
 }
 
 /** The sampler that implements a diffusers class such as "EulerDiscreteScheduler", or null. */
@@ -106,6 +123,25 @@ export function samplerOfModel(config: SchedulerConfig): { name: Scheduler; repl
 
 const samplerOf = (name: Scheduler): Sampler => samplerRows[name].sampler;
 
+/** That of diffusers where a sampler has no other. */
+function flavourOf(name: Scheduler, { flavour = "diffusers" }: { flavour?: Flavour | undefined }) {
+  return samplerOf(name).hasKForm ? flavour : "diffusers";
+}
+
+/** In the flavours of k-diffusion every sampler follows sigmas, and none a spacing of timesteps. */
+function canFollow(name: Scheduler, key: Sampler["follows"][number], flavour: Flavour): boolean {
+  const isListed = samplerOf(name).follows.includes(key);
+  if (flavour === "diffusers") return isListed;
+  if (key === "eta") return isListed && !(name === "ddim" && flavour === "kdiffusion");
+  return key === "sigmas" || key === "timesteps";
+}
+
+/** Of the levels above 0. */
+function rangeOf({ sigmas }: Steps): [number, number] | null {
+  const above = [...(sigmas ?? [])].filter((sigma) => sigma > 0);
+  return above.length === 0 ? null : [Math.min(...above), Math.max(...above)];
+}
+
 /** Samplers for models trained with discrete betas, as Euler is (KarrasDiffusionSchedulers). */
 const replaceable = new Set([
   "DDIMParallelScheduler",
@@ -134,16 +170,19 @@ function sigmaChoiceOf(
 Karras': keep one of the two options.`,
     );
   }
-  const { follows, followsConfigSigmas = true } = samplerOf(name);
+  const { followsConfigSigmas = true } = samplerOf(name);
+  const flavour = flavourOf(name, options);
+  const follows = (key: Sampler["follows"][number]) => canFollow(name, key, flavour);
   const canDo = (kind: SigmaKind) =>
-    kind === "normal" || (follows.includes("sigmas") && (kind !== "lu" || follows.includes("lu")));
+    kind === "normal" || (follows("sigmas") && (kind !== "lu" || follows("lu")));
   const asked = sigmas ?? (useKarrasSigmas ? "karras" : undefined);
   if (asked === undefined) {
     const own = config.sigmaKind;
     const isOff = useKarrasSigmas === false && own === "karras";
-    return followsConfigSigmas && !isOff && canDo(own) ? own : "normal";
+    const isFollowed = followsConfigSigmas && flavour === "diffusers";
+    return isFollowed && !isOff && canDo(own) ? own : "normal";
   }
-  if (typeof asked === "object" && follows.includes("sigmas")) {
+  if (typeof asked === "object" && follows("sigmas")) {
     checkCount("noise levels, with the final one,", asked.length, options.stepCount + 1);
     return { sigmas: asked };
   }
@@ -151,7 +190,7 @@ Karras': keep one of the two options.`,
   const others = asked === "lu" ? "dpmpp_2m and dpmpp_3m" : "euler and dpmpp_2m";
   const shown =
     typeof asked === "object" ? "a list of" : `${asked[0]!.toUpperCase()}${asked.slice(1)}`;
-  const why = follows.includes("sigmas") ? "has sigmas of its own" : "has no sigmas";
+  const why = follows("sigmas") ? "has sigmas of its own" : "has no sigmas";
   throw new BasedXLError(
     "bad-option",
     `The ${name} scheduler ${why}, so it cannot use ${shown} sigmas; ${others} can.`,
@@ -159,17 +198,14 @@ Karras': keep one of the two options.`,
 }
 
 /** Refuses timesteps that the sampler or the model has not, and those beside sigmas. */
-function checkTimesteps(
-  name: Scheduler,
-  config: SchedulerConfig,
-  { timesteps = [], sigmas, useKarrasSigmas, stepCount }: ScheduleOptions,
-): void {
+function checkTimesteps(name: Scheduler, config: SchedulerConfig, options: ScheduleOptions): void {
+  const { timesteps = [], sigmas, useKarrasSigmas, stepCount } = options;
   const refuse = (message: string) => new BasedXLError("bad-option", message);
   if ((sigmas ?? "normal") !== "normal" || useKarrasSigmas) {
     throw refuse("A list of timesteps decides the sigmas too: keep one of the two options.");
   }
-  const { follows } = samplerOf(name);
-  if (!follows.includes("timesteps") && !follows.includes("sigmas")) {
+  const flavour = flavourOf(name, options);
+  if (!canFollow(name, "timesteps", flavour) && !canFollow(name, "sigmas", flavour)) {
     throw refuse(
       `The ${name} scheduler has timesteps of its own, so it cannot use a list of them; euler \
 and lcm can.`,

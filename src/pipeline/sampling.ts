@@ -6,6 +6,7 @@ import { isMadeFor, type PlannedLora } from "../adapters/plan.ts";
 import { type Preset, presetOf } from "../adapters/recipes.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
+import type { Flavour } from "../samplers/names.ts";
 import {
   hasSigmas,
   makeSchedule,
@@ -21,7 +22,13 @@ import type { Naming } from "../settings/values.ts";
 type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps" | "syncMode";
 type SamplingSettings = Pick<
   RequestSettings,
-  SamplingKey | "timestepSpacing" | "useKarrasSigmas" | "eta"
+  | SamplingKey
+  | "timestepSpacing"
+  | "timestepRounding"
+  | "useKarrasSigmas"
+  | "firstSigma"
+  | "eta"
+  | "sNoise"
 > & { compat: Compat };
 
 interface Sampling {
@@ -55,8 +62,9 @@ export function samplingOf(
     schedulerOf(model, naming, warnings);
   const asked = levelsOf(given, stepCount, preset, named?.sigmas);
   const levels = { ...asked, sigmas: asked.sigmas ?? sigmasOf(given, scheduler, preset) };
-  const schedule = makeSchedule(scheduler, model.scheduler, { ...given, stepCount, ...levels });
-  for (const key of unusedScheduleOptions(scheduler, given)) {
+  const options = { ...given, flavour: flavourOf(compat), stepCount, ...levels };
+  const schedule = makeSchedule(scheduler, model.scheduler, options);
+  for (const key of unusedScheduleOptions(schedule, options)) {
     warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
   }
   const isExact = preset !== null && rankCount > 1 && stepCount <= fewSteps;
@@ -87,6 +95,11 @@ is named so: others need more steps.`,
 
 // --- internal ---
 
+/** Whose formulas samplers have. */
+function flavourOf(compat: Compat): Flavour {
+  return compat === "comfyui" ? "kdiffusion" : compat;
+}
+
 /** Steps that no patch may be behind in, unless the user says so. */
 const fewSteps = 8;
 
@@ -99,7 +112,9 @@ function sigmasOf(
   const isOpen = [timesteps, timestepSpacing, useKarrasSigmas, preset ?? undefined].every(
     (each) => each === undefined,
   );
-  return isOpen && hasSigmas(scheduler) ? compatSigmas(compat, scheduler) : undefined;
+  return isOpen && hasSigmas(scheduler, flavourOf(compat))
+    ? compatSigmas(compat, scheduler)
+    : undefined;
 }
 
 /** The noise levels that are asked for: a recipe's only where nothing else says any. */

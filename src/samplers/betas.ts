@@ -36,6 +36,17 @@ export function exactAlphasCumprod(config: SchedulerConfig): Float64Array {
   });
 }
 
+/** torch.linspace in f32: from both ends to the middle, product and sum rounded once (fused). */
+export function linspace(startValue: number, endValue: number, count: number): Float32Array {
+  const start = f32(startValue);
+  const end = f32(endValue);
+  const step = count === 1 ? 0 : f32(f32(end - start) / (count - 1));
+  const halfway = Math.floor(count / 2);
+  return Float32Array.from({ length: count }, (_, i) =>
+    i < halfway || count === 1 ? start + step * i : end - step * (count - i - 1),
+  );
+}
+
 // --- internal ---
 
 function trainingBetas(config: SchedulerConfig): Float32Array {
@@ -49,17 +60,6 @@ function trainingBetas(config: SchedulerConfig): Float32Array {
     case "squaredcos_cap_v2":
       return cosineBetas(trainTimesteps);
   }
-}
-
-/** torch.linspace in f32: from both ends to the middle, product and sum rounded once (fused). */
-function linspace(startValue: number, endValue: number, count: number): Float32Array {
-  const start = f32(startValue);
-  const end = f32(endValue);
-  const step = f32(f32(end - start) / (count - 1));
-  const halfway = Math.floor(count / 2);
-  return Float32Array.from({ length: count }, (_, i) =>
-    i < halfway ? start + step * i : end - step * (count - i - 1),
-  );
 }
 
 /** The cosine schedule of arXiv 2102.09672, each beta capped at 0.999. */

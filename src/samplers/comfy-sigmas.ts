@@ -6,39 +6,28 @@
  * Sources: ComfyUI comfy/samplers.py and comfy_extras/nodes_align_your_steps.py; beta: arXiv
  * 2407.12173; Align Your Steps: arXiv 2404.14507; kl_optimal: the same, section 3.1.
  */
-
-import { exactAlphasCumprod } from "./betas.ts";
-import type { SchedulerConfig } from "./config.ts";
+import { linspace } from "./betas.ts";
+import type { KModel } from "./k-model.ts";
 import type { ComfyKind } from "./names.ts";
 import { betaQuantile, ramp } from "./sigma-kinds.ts";
 
 const f32 = Math.fround;
 
 /**
- * Noise levels above 0, falling, and their timesteps; 0 follows. ddim_uniform may have more than
- * `count` of them and beta_timesteps fewer, as in ComfyUI.
+ * Noise levels above 0 of steps, falling; 0 follows. ddim_uniform may have more than `count` of
+ * them and beta_timesteps fewer, as in ComfyUI. `model` is the distilled one for lcm.
  */
-export function comfyLevels(kind: ComfyKind, config: SchedulerConfig, count: number) {
-  const exact = exactSigmas(config);
-  const logTable = Float32Array.from(exact, Math.log);
-  const sigmas = comfySigmas(kind, Float32Array.from(exact), logTable, count);
-  return { sigmas, timesteps: sigmas.map((sigma) => nearestTimestep(logTable, sigma)) };
-}
-
-// --- internal ---
-
-function comfySigmas(
-  kind: ComfyKind,
-  table: Float32Array,
-  logTable: Float32Array,
-  count: number,
-): number[] {
+export function comfySigmas(kind: ComfyKind, model: KModel, count: number): number[] {
+  const { sigmas: table } = model;
   const size = table.length;
   const [least, most] = [table[0]!, table[size - 1]!];
   const indices = Array.from({ length: count }, (_, i) => i);
   switch (kind) {
     case "sgm_uniform":
-      return indices.map((i) => atTimestep(logTable, size - 1 - (i * (size - 1)) / count));
+    case "lcm": {
+      const [start, end] = [model.timestepOf(most), model.timestepOf(least)];
+      return [...linspace(start, end, count + 1).subarray(0, -1)].map(model.sigmaAt);
+    }
     case "simple":
       return indices.map((i) => table[size - 1 - Math.trunc(i * (size / count))]!);
     case "ddim_uniform": {
@@ -63,9 +52,16 @@ function comfySigmas(
         .map((place) => Math.tan(f32(f32(place * end) + f32(f32(1 - place) * start))));
     }
     case "ays":
-      return indices.map((i) => alignedSigma(i / count));
+      return indices.map((i) => alignedSigma(alignedSigmas, i / count));
   }
 }
+
+/** Align Your Steps as A1111 has it: the least level is a step too. */
+export function alignedA1111Sigmas(count: number): number[] {
+  return ramp(count).map((place) => alignedSigma(alignedA1111, place));
+}
+
+// --- internal ---
 
 /** Of Align Your Steps for SDXL and ten steps; the last stands for 0. */
 const alignedSigmas = [
@@ -73,42 +69,16 @@ const alignedSigmas = [
   0.3798540708, 0.2332364134, 0.1114188177, 0.0291671582,
 ];
 
+/** As the authors' page and A1111 round them. */
+const alignedA1111 = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.38, 0.234, 0.113, 0.029];
+
 /** Interpolated in log sigma; `place` is 0 at the first one. */
-function alignedSigma(place: number): number {
+function alignedSigma(table: readonly number[], place: number): number {
   // Counted from the last one, as the reference does.
-  const position = (1 - place) * (alignedSigmas.length - 1);
-  const low = Math.min(Math.floor(position), alignedSigmas.length - 2);
-  const logAt = (index: number) => Math.log(alignedSigmas[alignedSigmas.length - 1 - index]!);
+  const position = (1 - place) * (table.length - 1);
+  const low = Math.min(Math.floor(position), table.length - 2);
+  const logAt = (index: number) => Math.log(table[table.length - 1 - index]!);
   return Math.exp(logAt(low) + (position - low) * (logAt(low + 1) - logAt(low)));
-}
-
-/** Sigma of every training timestep; with zero SNR a large last one. */
-function exactSigmas(config: SchedulerConfig): Float64Array {
-  const alphas = exactAlphasCumprod(config);
-  if (config.rescaleBetasZeroSnr) {
-    const roots = alphas.map(Math.sqrt);
-    const [first, last] = [roots[0]!, roots[roots.length - 1]!];
-    for (const [i, root] of roots.entries()) {
-      alphas[i] = ((root - last) * (first / (first - last))) ** 2;
-    }
-    alphas[alphas.length - 1] = 4.8973451890853435e-8;
-  }
-  return alphas.map((alpha) => Math.sqrt((1 - alpha) / alpha));
-}
-
-/** Interpolated in log sigma, in f32 as there: timesteps in the middle round by its last bit. */
-function atTimestep(logTable: Float32Array, timestep: number): number {
-  const low = Math.min(Math.floor(timestep), logTable.length - 2);
-  const part = f32(f32(timestep) - low);
-  const [first, second] = [f32(1 - part) * logTable[low]!, part * logTable[low + 1]!];
-  return f32(Math.exp(f32(f32(first) + f32(second))));
-}
-
-/** What the model is given: the first of the nearest in log sigma. */
-function nearestTimestep(logTable: Float32Array, sigma: number): number {
-  const log = f32(Math.log(f32(sigma)));
-  const distances = logTable.map((each) => Math.abs(log - each));
-  return distances.indexOf(distances.reduce((a, b) => Math.min(a, b)));
 }
 
 /** Falls by 0.025 in the first half of the steps, in a parabola in the second. */

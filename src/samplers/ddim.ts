@@ -5,18 +5,21 @@
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
-
 import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { eulerSteps } from "./euler.ts";
 import type { PredictionType } from "./names.ts";
 import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const ddim: Sampler = {
   follows: ["timestepSpacing", "timesteps", "eta"],
+  hasKForm: true,
   make(config, options) {
+    // ComfyUI's is Euler's method, and has no noise.
+    if (options.flavour === "kdiffusion") return eulerSteps(config, options);
     const { stepCount, eta = 0 } = options;
     checkLinear("ddim", config, { thresholding: true, clips: isOn(config, null) });
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";

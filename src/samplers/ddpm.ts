@@ -1,6 +1,6 @@
 /**
  * DDPM: the process of training backwards, with fresh noise in every step but at timestep 0. Equal
- * to diffusers' DDPMScheduler with a fixed variance.
+ * to diffusers' DDPMScheduler with a fixed variance, and to ComfyUI's sample_ddpm.
  *
  * Source: arXiv 2006.11239, equations 6 and 7.
  */
@@ -9,26 +9,24 @@ import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { dataMix, levelOfAlpha, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { kLevels } from "./k-levels.ts";
 import { checkRange, roundHalfEven, spacedTimesteps } from "./spacing.ts";
-import type { Sampler, StepCoefficients } from "./types.ts";
+import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
 export const ddpm: Sampler = {
   follows: ["timestepSpacing"],
+  hasKForm: true,
   make(config, options) {
     const isOwn = config.className === "DDPMScheduler";
     checkLinear("ddpm", config, { thresholding: true, clips: isOwn });
-    const isLarge = isLargeVariance(config);
-    const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
-    const { stepCount } = options;
-    const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
-    checkRange("ddpm", timesteps, config);
-    const alphas = alphasCumprod(config);
+    const isLarge = options.flavour === "diffusers" && isLargeVariance(config);
+    const { timesteps, alphas, sigmas } = levelsOf(config, options);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
-      const alpha = alphas[timestep]!;
-      const next = timesteps[i + 1];
-      const alphaNext = next === undefined ? 1 : alphas[next]!;
+      const alpha = alphas[i]!;
+      const alphaNext = alphas[i + 1] ?? 1;
       const beta = 1 - alpha / alphaNext;
       const variance = isLarge ? beta : ((1 - alphaNext) / (1 - alpha)) * beta;
+      const isNoisy = sigmas === null ? timestep > 0 : sigmas[i + 1]! > 0;
       return {
         timestep,
         inputScale: 1,
@@ -36,17 +34,35 @@ export const ddpm: Sampler = {
         latent: update({
           sample: (Math.sqrt(alpha / alphaNext) * (1 - alphaNext)) / (1 - alpha),
           modelOutputs: [(Math.sqrt(alphaNext) * beta) / (1 - alpha)],
-          noise: timestep > 0 ? Math.sqrt(Math.max(variance, isLarge ? 0 : 1e-20)) : 0,
+          noise: isNoisy ? Math.sqrt(Math.max(variance, isLarge ? 0 : 1e-20)) : 0,
         }),
         auxiliary: null,
-        samplesNoise: timestep > 0,
+        samplesNoise: isNoisy,
       };
     });
-    return { steps, timesteps: Float32Array.from(timesteps), sigmas: null, initNoiseSigma: 1 };
+    return { steps, timesteps: Float32Array.from(timesteps), sigmas, initNoiseSigma: 1 };
   },
 };
 
 // --- internal ---
+
+/** Timesteps, alphas_cumprod there, and the noise levels of k-diffusion with the final one. */
+function levelsOf(config: SchedulerConfig, options: MakeOptions) {
+  if (options.flavour !== "diffusers") {
+    const { timesteps, sigmas } = kLevels(config, options);
+    return {
+      timesteps: Array.from(timesteps),
+      alphas: Array.from(sigmas, (sigma) => 1 / (sigma * sigma + 1)),
+      sigmas,
+    };
+  }
+  const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
+  const { stepCount } = options;
+  const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+  checkRange("ddpm", timesteps, config);
+  const table = alphasCumprod(config);
+  return { timesteps, alphas: timesteps.map((timestep) => table[timestep]!), sigmas: null };
+}
 
 function isLargeVariance({ varianceType }: SchedulerConfig): boolean {
   if (varianceType === null || varianceType.startsWith("fixed_small")) return false;

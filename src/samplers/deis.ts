@@ -9,14 +9,17 @@ import { BasedXLError, escaped } from "../errors.ts";
 import { checkLinear } from "./clipping.ts";
 import { levelOf, noiseMix, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { tabulated } from "./deis-tabulated.ts";
 import { orderOf } from "./dpm-solver.ts";
 import { solverLevels } from "./solver-levels.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const deis: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
+  hasKForm: true,
   make(config, options) {
     checkLinear("deis", config, { thresholding: true, clips: null });
+    if (options.flavour !== "diffusers") return tabulated(config, options);
     checkNames(config);
     const { timesteps, sigmas } = solverLevels(config, {
       stepCount: options.stepCount,

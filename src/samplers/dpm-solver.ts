@@ -3,7 +3,7 @@
  * coefficients of the latent and of the last model outputs.
  *
  * Source: arXiv 2206.00927 and 2211.01095; diffusers DPMSolverMultistepScheduler and
- * DPMSolverSinglestepScheduler.
+ * DPMSolverSinglestepScheduler; k-diffusion sample_dpmpp_2m_sde and sample_dpmpp_3m_sde.
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import { dataMix, type Level, noiseMix } from "./coefficients.ts";
@@ -65,15 +65,24 @@ interface SolverUpdate {
   noise: number;
 }
 
+/** Of the updates with noise. */
+interface NoiseOptions {
+  /** How much of the noise is fresh, 0 to 1. */
+  eta: number;
+  /** Whether the third order is k-diffusion's: diffusers' has the sign of a half turned. */
+  isKDiffusion: boolean;
+}
+
 /** From the newest level to `to`, by the outputs at `levels`, newest first. */
 export function multistepUpdate(
   algorithm: Algorithm,
   type: "midpoint" | "heun",
   to: Level,
   levels: readonly Level[],
+  options: NoiseOptions = { eta: 1, isKDiffusion: false },
 ): SolverUpdate {
   const [s0, s1, s2] = levels as [Level, Level?, Level?];
-  const { h, sample, noise, first, half, second, third } = terms(algorithm, to, s0);
+  const { h, sample, noise, first, half, second, third } = terms(algorithm, to, s0, options);
   if (!s1) return { sample, modelOutputs: [first], noise };
   const r0 = (s0.lambda - s1.lambda) / h;
   if (!s2) {
@@ -114,10 +123,15 @@ export function singlestepUpdate(
 // --- internal ---
 
 /** The factors of the latent, of noise, and of differences of the model outputs. */
-function terms(algorithm: Algorithm, to: Level, from: Level) {
+function terms(
+  algorithm: Algorithm,
+  to: Level,
+  from: Level,
+  { eta, isKDiffusion }: NoiseOptions = { eta: 1, isKDiffusion: false },
+) {
   const h = to.lambda - from.lambda;
   const { alpha, sigma } = to;
-  switch (algorithm) {
+  switch (algorithm === "sde-dpmsolver++" && eta === 0 ? "dpmsolver++" : algorithm) {
     case "dpmsolver++": {
       const e = Math.expm1(-h);
       return {
@@ -131,15 +145,16 @@ function terms(algorithm: Algorithm, to: Level, from: Level) {
       };
     }
     case "sde-dpmsolver++": {
-      const e = -Math.expm1(-2 * h);
+      const width = (1 + eta) * h;
+      const e = -Math.expm1(-width);
       return {
         h,
-        sample: (sigma / from.sigma) * Math.exp(-h),
-        noise: sigma * Math.sqrt(e),
+        sample: (sigma / from.sigma) * Math.exp(-eta * h),
+        noise: sigma * Math.sqrt(-Math.expm1(-2 * eta * h)),
         first: alpha * e,
         half: 0.5 * alpha * e,
-        second: alpha * (e / (-2 * h) + 1),
-        third: alpha * ((e - 2 * h) / (2 * h) ** 2 - 0.5),
+        second: alpha * (e / -width + 1),
+        third: alpha * ((e - width) / width ** 2 + (isKDiffusion ? 0.5 : -0.5)),
       };
     }
     case "dpmsolver":

@@ -1,9 +1,9 @@
 /**
  * DPM-Solver++ over the outputs of the last two or three steps, without noise or with (SDE).
- * Equal to diffusers' DPMSolverMultistepScheduler; noise is drawn in every step, also where its
- * coefficient is 0.
+ * Equal to diffusers' DPMSolverMultistepScheduler, where noise is drawn in every step, also where
+ * its coefficient is 0, and to k-diffusion's sample_dpmpp_2m, sample_dpmpp_2m_sde and
+ * sample_dpmpp_3m_sde.
  */
-
 import { checkLinear } from "./clipping.ts";
 import { levelOf, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
@@ -16,6 +16,7 @@ import {
   solverMix,
   solverTypeOf,
 } from "./dpm-solver.ts";
+import { kLevels } from "./k-levels.ts";
 import { solverLevels } from "./solver-levels.ts";
 import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
@@ -24,65 +25,116 @@ const isSde = (config: SchedulerConfig) => algorithmOf(config).startsWith("sde-"
 
 export const dpmpp2m: Sampler = {
   follows,
+  hasKForm: true,
   isOf: (config) => orderOf(config, 2) < 3 && !isSde(config),
-  make: (config, options) =>
-    make("dpmpp_2m", config, options, {
-      algorithm: algorithmOf(config).replace("sde-", "") as Algorithm,
-      order: Math.min(orderOf(config, 2), 2),
-    }),
+  make(config, options) {
+    const own = algorithmOf(config).replace("sde-", "") as Algorithm;
+    const isOwn = options.flavour === "diffusers";
+    return make("dpmpp_2m", config, options, {
+      algorithm: isOwn ? own : "dpmsolver++",
+      order: isOwn ? Math.min(orderOf(config, 2), 2) : 2,
+      type: isOwn ? solverTypeOf(config) : "midpoint",
+    });
+  },
 };
 
 export const dpmpp2mSde: Sampler = {
-  follows,
+  follows: [...follows, "eta"],
+  hasKForm: true,
+  isBrownian: true,
   isOf: (config) => orderOf(config, 2) < 3 && isSde(config),
+  make(config, options) {
+    const own = `sde-${algorithmOf(config).replace("sde-", "")}` as Algorithm;
+    const isOwn = options.flavour === "diffusers";
+    return make("dpmpp_2m_sde", config, options, {
+      algorithm: isOwn ? own : "sde-dpmsolver++",
+      order: isOwn ? Math.min(orderOf(config, 2), 2) : 2,
+      type: isOwn ? solverTypeOf(config) : "midpoint",
+    });
+  },
+};
+
+export const dpmpp2mSdeHeun: Sampler = {
+  follows: [...follows, "eta"],
+  hasKForm: true,
+  isBrownian: true,
   make: (config, options) =>
-    make("dpmpp_2m_sde", config, options, {
-      algorithm: `sde-${algorithmOf(config).replace("sde-", "")}` as Algorithm,
-      order: Math.min(orderOf(config, 2), 2),
+    make("dpmpp_2m_sde_heun", config, options, {
+      ...{ algorithm: "sde-dpmsolver++", order: 2, type: "heun" },
     }),
 };
 
 /** With noise only where the config of its own class asks for that. */
 export const dpmpp3m: Sampler = {
   follows,
+  hasKForm: false,
   isOf: (config) => orderOf(config, 2) === 3,
   make(config, options) {
     const isOwn = config.solver.order === 3;
     const algorithm = isOwn ? algorithmOf(config) : "dpmsolver++";
-    return make("dpmpp_3m", config, options, { algorithm, order: 3 });
+    return make("dpmpp_3m", config, options, { algorithm, order: 3, type: solverTypeOf(config) });
   },
 };
 
+/** k-diffusion's alone: its third order is another than that of diffusers with noise. */
+export const dpmpp3mSde: Sampler = {
+  follows: [...follows, "eta"],
+  hasKForm: true,
+  isBrownian: true,
+  make: (config, options) =>
+    make("dpmpp_3m_sde", config, options, {
+      ...{ algorithm: "sde-dpmsolver++", order: 3, type: "heun", isKDiffusion: true },
+    }),
+};
+
 // --- internal ---
+
+interface Solver {
+  algorithm: Algorithm;
+  order: number;
+  type: "midpoint" | "heun";
+  isKDiffusion?: boolean;
+}
 
 function make(
   name: string,
   config: SchedulerConfig,
   options: MakeOptions,
-  { algorithm, order }: { algorithm: Algorithm; order: number },
+  { algorithm, order, type, isKDiffusion = false }: Solver,
 ) {
   checkLinear(name, config, { thresholding: true, clips: null });
-  checkAlgorithm(name, config, algorithm, order);
-  const type = solverTypeOf(config);
-  const { timesteps, sigmas } = solverLevels(config, {
-    stepCount: options.stepCount,
-    spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-    kind: options.sigmas,
-    final: config.finalSigmasType === "zero" ? "zero" : "table",
-    rounds: config.betaSchedule !== "squaredcos_cap_v2",
-    lambdaMin: config.solver.lambdaMinClipped,
-  });
+  const isOwn = options.flavour === "diffusers";
+  if (isOwn) checkAlgorithm(name, config, algorithm, order);
+  const { timesteps, sigmas } = isOwn
+    ? solverLevels(config, {
+        stepCount: options.stepCount,
+        spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
+        kind: options.sigmas,
+        final: config.finalSigmasType === "zero" ? "zero" : "table",
+        rounds: config.betaSchedule !== "squaredcos_cap_v2",
+        lambdaMin: config.solver.lambdaMinClipped,
+      })
+    : kLevels(config, options, { discardsLast: order === 3 && options.flavour === "a1111" });
   const levels = Array.from(sigmas, levelOf);
-  const orders = ordersOf(config, timesteps.length, order);
+  const orders = isOwn
+    ? ordersOf(config, timesteps.length, order)
+    : Array.from(timesteps, (_, i) => (sigmas[i + 1] === 0 ? 1 : Math.min(order, i + 1)));
+  const { eta = 1 } = options;
+  const isNoisy = algorithm.startsWith("sde-") && eta > 0;
   const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
-    const known = levels.slice(0, i + 1).reverse();
+    const known = levels
+      .slice(0, i + 1)
+      .reverse()
+      .slice(0, orders[i]);
+    const next = multistepUpdate(algorithm, type, levels[i + 1]!, known, { eta, isKDiffusion });
     return {
       timestep,
       inputScale: 1,
       ...solverMix(algorithm, config.predictionType, levels[i]!),
-      latent: update(multistepUpdate(algorithm, type, levels[i + 1]!, known.slice(0, orders[i]))),
+      latent: update(next),
       auxiliary: null,
-      samplesNoise: algorithm.startsWith("sde-"),
+      samplesNoise: isNoisy && (isOwn || sigmas[i + 1]! > 0),
+      ...(isNoisy && sigmas[i + 1]! > 0 && { noiseFrom: sigmas[i]!, noiseTo: sigmas[i + 1]! }),
     };
   });
   return { steps, timesteps, sigmas, initNoiseSigma: 1 };

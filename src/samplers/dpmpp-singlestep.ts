@@ -3,7 +3,6 @@
  * third order from its start. Equal to diffusers' DPMSolverSinglestepScheduler, whose timesteps are
  * always spaced evenly.
  */
-
 import { checkLinear } from "./clipping.ts";
 import { levelOf, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
@@ -20,6 +19,7 @@ import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const dpmpp2s: Sampler = {
   follows: ["sigmas"],
+  hasKForm: false,
   make(config, options) {
     const isOwn = config.className === "DPMSolverSinglestepScheduler";
     const order = isOwn ? orderOf(config, 2) : 2;

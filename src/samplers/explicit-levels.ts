@@ -4,9 +4,9 @@
  *
  * Source: diffusers `EulerDiscreteScheduler.set_timesteps(timesteps=, sigmas=)`.
  */
-
-import { comfyLevels } from "./comfy-sigmas.ts";
+import { comfySigmas } from "./comfy-sigmas.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { kModel } from "./k-model.ts";
 import { comfyKinds } from "./names.ts";
 import { interpolate, timestepOfSigma } from "./sigma-table.ts";
 import type { SigmaChoice } from "./types.ts";
@@ -36,5 +36,8 @@ export function explicitLevels(
   }
   const kind = comfyKinds.find((name) => name === choice);
   if (kind === undefined) return null;
-  return comfyLevels(kind, config, stepCount);
+  const isDistilled = kind === "lcm";
+  const model = kModel(config, { flavour: "kdiffusion", rounding: "auto", isDistilled });
+  const sigmas = comfySigmas(kind, model, stepCount);
+  return { sigmas, timesteps: sigmas.map(model.timestepOf) };
 }

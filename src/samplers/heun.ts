@@ -1,30 +1,22 @@
 /**
  * Heun's method: an Euler step, then the mean of the derivatives at both of its ends. Two
- * evaluations per step, one in the last. Equal to diffusers' HeunDiscreteScheduler, which always
- * ends at sigma 0.
+ * evaluations per step, one in the last. Equal to k-diffusion's sample_heun without churn and to
+ * diffusers' HeunDiscreteScheduler, which always ends at sigma 0.
  */
 import { checkLinear } from "./clipping.ts";
-import { derivativeMix, update } from "./coefficients.ts";
-import { sigmaSchedule } from "./sigmas.ts";
+import { update } from "./coefficients.ts";
+import { derivativeAt, levelsOf } from "./levels.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const heun: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
+  hasKForm: true,
   make(config, options) {
     checkLinear("heun", config, { thresholding: false });
-    const levels = sigmaSchedule(config, {
-      stepCount: options.stepCount,
-      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-      kind: options.sigmas,
-      finalSigma: "zero",
-    });
+    const levels = levelsOf(config, options);
     const steps: StepCoefficients[] = [];
-    const evaluate = (index: number) => ({
-      timestep: levels.timesteps[index]!,
-      inputScale: 1 / Math.sqrt(levels.sigmas[index]! ** 2 + 1),
-      ...derivativeMix(config.predictionType, levels.sigmas[index]!),
-      samplesNoise: false,
-    });
+    const evaluate = (index: number) =>
+      derivativeAt(config, levels.sigmas[index]!, levels.timesteps[index]!);
     const count = levels.timesteps.length;
     for (let i = 0; i < count; i++) {
       const width = levels.sigmas[i + 1]! - levels.sigmas[i]!;

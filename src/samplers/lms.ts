@@ -1,38 +1,34 @@
 /**
  * Linear multistep (Adams-Bashforth on uneven steps): the polynomial through the last four
- * derivatives, integrated over the step. Equal to diffusers' LMSDiscreteScheduler, whose Karras
- * sigmas take no range from the config.
+ * derivatives, integrated over the step. Equal to k-diffusion's sample_lms and to diffusers'
+ * LMSDiscreteScheduler, whose Karras sigmas take no range from the config.
  */
-import { derivativeMix, update } from "./coefficients.ts";
-import { sigmaSchedule } from "./sigmas.ts";
+import { update } from "./coefficients.ts";
+import { derivativeAt, levelsOf } from "./levels.ts";
 import type { Sampler, StepCoefficients } from "./types.ts";
 
 const orderMax = 4;
 
 export const lms: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
+  hasKForm: true,
   make(config, options) {
     const hasOwnRange = options.sigmas === "karras";
     const range = hasOwnRange ? { ...config, sigmaMin: null, sigmaMax: null } : config;
-    const schedule = sigmaSchedule(range, {
-      stepCount: options.stepCount,
-      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-      kind: options.sigmas,
-      finalSigma: "zero",
-    });
-    const { sigmas, timesteps } = schedule;
+    const { sigmas, timesteps, initNoiseSigma } = levelsOf(range, options);
+    // ComfyUI's newer code takes the prediction as it is where no noise is left.
+    const endsLow = options.flavour === "kdiffusion";
     const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
-      const nodes = Array.from({ length: Math.min(i + 1, orderMax) }, (_, k) => sigmas[i - k]!);
+      const [from, to] = [sigmas[i]!, sigmas[i + 1]!];
+      const order = endsLow && to === 0 ? 1 : Math.min(i + 1, orderMax);
+      const nodes = Array.from({ length: order }, (_, k) => sigmas[i - k]!);
       return {
-        timestep,
-        inputScale: 1 / Math.sqrt(sigmas[i]! ** 2 + 1),
-        ...derivativeMix(config.predictionType, sigmas[i]!),
-        latent: update({ sample: 1, modelOutputs: weights(nodes, sigmas[i]!, sigmas[i + 1]!) }),
+        ...derivativeAt(config, from, timestep),
+        latent: update({ sample: 1, modelOutputs: weights(nodes, from, to) }),
         auxiliary: null,
-        samplesNoise: false,
       };
     });
-    return { ...schedule, steps };
+    return { steps, timesteps, sigmas, initNoiseSigma };
   },
 };
 

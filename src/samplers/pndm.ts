@@ -14,6 +14,7 @@ import type { Sampler, StepCoefficients } from "./types.ts";
 
 export const pndm: Sampler = {
   follows: ["timestepSpacing"],
+  hasKForm: false,
   isOf: ({ solver }) => solver.skipPrkSteps === true,
   make(config, options) {
     check(config);

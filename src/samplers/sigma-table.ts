@@ -3,7 +3,6 @@
  *
  * Source: diffusers `EulerDiscreteScheduler`.
  */
-
 import { alphasCumprod } from "./betas.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { logF32 } from "./log.ts";

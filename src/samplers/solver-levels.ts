@@ -5,7 +5,6 @@
  *
  * Source: diffusers `DPMSolverMultistepScheduler.set_timesteps`.
  */
-
 import { alphasCumprod } from "./betas.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { explicitLevels } from "./explicit-levels.ts";

@@ -17,6 +17,7 @@ const etaDefault = 0.3;
 
 export const tcd: Sampler = {
   follows: ["eta", "timesteps"],
+  hasKForm: false,
   make(config, { stepCount, timesteps: given, eta = etaDefault }) {
     checkLinear("tcd", config, { thresholding: true });
     const timesteps = [...(given ?? teacherTimesteps("tcd", config, stepCount))];

@@ -2,7 +2,7 @@
  * Types of samplers: the coefficients of each step, in the form of the device op `latent_step`.
  */
 import type { SchedulerConfig } from "./config.ts";
-import type { SigmaKind, TimestepSpacing } from "./names.ts";
+import type { FirstSigma, Flavour, SigmaKind, TimestepRounding, TimestepSpacing } from "./names.ts";
 
 /** Coefficients of one register's new value (see `StepCoefficients`). */
 export interface Update {
@@ -59,11 +59,17 @@ export interface Steps {
   sigmas: Float32Array | null;
   /** Standard deviation of the first latent: standard normal noise is multiplied by it. */
   initNoiseSigma: number;
+  /**
+   * Whether steps scale guidance by more than 0, so that the negative branch counts at scale 1 too.
+   */
+  usesBothBranches?: boolean;
 }
 
 /** Each overrides the model's config when given. */
 export interface ScheduleOptions {
   stepCount: number;
+  /** Default: diffusers. */
+  flavour?: Flavour | undefined;
   /** A spacing, or the noise levels themselves with the final one: a step fewer than these. */
   sigmas?: SigmaKind | readonly number[] | undefined;
   /** The timesteps themselves, falling, as many as steps. */
@@ -71,8 +77,12 @@ export interface ScheduleOptions {
   /** The same as `sigmas`: "karras", or not "karras". */
   useKarrasSigmas?: boolean | undefined;
   timestepSpacing?: TimestepSpacing | undefined;
+  timestepRounding?: TimestepRounding | undefined;
+  firstSigma?: FirstSigma | undefined;
   /** How much of the noise is fresh in each step, 0 to 1. */
   eta?: number | undefined;
+  /** Fresh noise is multiplied by it. */
+  sNoise?: number | undefined;
 }
 
 /** A file of `samplers/`. */
@@ -82,13 +92,19 @@ export interface Sampler {
   follows: readonly ("sigmas" | "lu" | "timesteps" | "timestepSpacing" | "eta")[];
   /** Whether the sigmas of a config are followed, or those of the flag alone. Default: they are. */
   followsConfigSigmas?: false;
+  /** Whether the flavours of k-diffusion have it; it then follows sigmas and timesteps there. */
+  hasKForm: boolean;
+  /** Whether those take its noise from a Brownian path; `noiseFrom` and `noiseTo` are then set. */
+  isBrownian?: true;
   /** Which configs of its class are its own, where several samplers share one. */
   isOf?(config: SchedulerConfig): boolean;
-  /** `sigmas` is what options and config ask for together. */
   make(config: SchedulerConfig, options: MakeOptions): Steps;
 }
 
 export interface MakeOptions extends Omit<ScheduleOptions, "sigmas"> {
+  /** That of diffusers where the sampler has no other form. */
+  flavour: Flavour;
+  /** What options and config ask for together. */
   sigmas: SigmaChoice;
 }
 

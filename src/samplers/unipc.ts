@@ -1,7 +1,7 @@
 /**
  * UniPC: each model output first corrects the latent that it was computed at, then predicts the
  * next one. The auxiliary register holds the last corrected latent. Equal to diffusers'
- * UniPCMultistepScheduler.
+ * UniPCMultistepScheduler and to ComfyUI's uni_pc (bh1) and uni_pc_bh2.
  *
  * Source: arXiv 2302.04867.
  */
@@ -10,69 +10,99 @@ import { checkLinear } from "./clipping.ts";
 import { dataMix, type Level, levelOf, noiseMix, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { orderOf } from "./dpm-solver.ts";
+import { kLevels } from "./k-levels.ts";
 import { solverLevels } from "./solver-levels.ts";
-import type { Sampler, StepCoefficients } from "./types.ts";
+import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
+/** ComfyUI's and A1111's is bh1; the config of diffusers says which, or bh2. */
 export const unipc: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
+  hasKForm: true,
   make(config, options) {
-    checkLinear("unipc", config, { thresholding: true, clips: null });
-    const { order, isB1 } = solverOf(config);
-    const hasEnd = config.finalSigmasType === "zero";
-    const { timesteps, sigmas } = solverLevels(config, {
-      stepCount: options.stepCount,
-      spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
-      kind: options.sigmas,
-      final: hasEnd ? "zero" : options.sigmas === "normal" ? "table" : "repeated",
-      rounds: true,
-    });
-    const levels = Array.from(sigmas, levelOf);
-    const { predictX0, lowerOrderFinal, disableCorrector } = config.solver;
-    const mix = predictX0 ? dataMix : noiseMix;
-    const orders = Array.from(timesteps, (_, i) => {
-      const left = (lowerOrderFinal ?? true) ? timesteps.length - i : order;
-      return Math.min(order, left, i + 1);
-    });
-    const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
-      const recent = (count: number, last: number) => levels.slice(last + 1 - count, last + 1);
-      const next = solve({
-        to: levels[i + 1]!,
-        known: recent(orders[i]!, i).reverse(),
-        predictX0,
-        isB1,
-      });
-      const isCorrected = i > 0 && !disableCorrector.includes(i - 1);
-      const own = isCorrected
-        ? solve({
-            to: levels[i]!,
-            known: recent(orders[i - 1]!, i - 1).reverse(),
-            corrects: true,
-            predictX0,
-            isB1,
-          })
-        : null;
-      const predicted = own
-        ? {
-            auxiliary: next.sample * own.sample,
-            modelOutputs: sum(next.modelOutputs, own.modelOutputs, next.sample),
-          }
-        : next;
-      return {
-        timestep,
-        inputScale: 1,
-        ...mix(config.predictionType, levels[i]!),
-        latent: update(predicted),
-        auxiliary: update(
-          own ? { auxiliary: own.sample, modelOutputs: own.modelOutputs } : { sample: 1 },
-        ),
-        samplesNoise: false,
-      };
-    });
-    return { steps, timesteps, sigmas, initNoiseSigma: 1 };
+    const isB1 = options.flavour !== "diffusers" || solverOf(config).isB1;
+    return make("unipc", config, options, isB1);
   },
 };
 
+export const unipcBh2: Sampler = {
+  follows: ["sigmas", "timestepSpacing"],
+  hasKForm: true,
+  make: (config, options) => make("unipc_bh2", config, options, false),
+};
+
 // --- internal ---
+
+/** What stands for the level without noise in ComfyUI's UniPC. */
+const leastSigma = 0.001;
+
+function levelsOf(config: SchedulerConfig, options: MakeOptions) {
+  if (options.flavour !== "diffusers") {
+    const { timesteps, sigmas } = kLevels(config, options, { discardsLast: true });
+    if (sigmas.at(-1) === 0) sigmas[sigmas.length - 1] = leastSigma;
+    return { timesteps, sigmas };
+  }
+  const hasEnd = config.finalSigmasType === "zero";
+  return solverLevels(config, {
+    stepCount: options.stepCount,
+    spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
+    kind: options.sigmas,
+    final: hasEnd ? "zero" : options.sigmas === "normal" ? "table" : "repeated",
+    rounds: true,
+  });
+}
+
+function make(name: string, config: SchedulerConfig, options: MakeOptions, isB1: boolean) {
+  checkLinear(name, config, { thresholding: true, clips: null });
+  const isOwn = options.flavour === "diffusers";
+  const order = isOwn ? solverOf(config).order : 3;
+  const { timesteps, sigmas } = levelsOf(config, options);
+  const levels = Array.from(sigmas, levelOf);
+  const { predictX0, lowerOrderFinal, disableCorrector } = isOwn ? config.solver : kSolver;
+  const mix = predictX0 ? dataMix : noiseMix;
+  const orders = Array.from(timesteps, (_, i) => {
+    const left = (lowerOrderFinal ?? true) ? timesteps.length - i : order;
+    return Math.min(order, left, i + 1);
+  });
+  const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
+    const recent = (count: number, last: number) => levels.slice(last + 1 - count, last + 1);
+    const next = solve({
+      to: levels[i + 1]!,
+      known: recent(orders[i]!, i).reverse(),
+      predictX0,
+      isB1,
+    });
+    const isCorrected = i > 0 && !disableCorrector.includes(i - 1);
+    const own = isCorrected
+      ? solve({
+          to: levels[i]!,
+          known: recent(orders[i - 1]!, i - 1).reverse(),
+          corrects: true,
+          predictX0,
+          isB1,
+        })
+      : null;
+    const predicted = own
+      ? {
+          auxiliary: next.sample * own.sample,
+          modelOutputs: sum(next.modelOutputs, own.modelOutputs, next.sample),
+        }
+      : next;
+    return {
+      timestep,
+      inputScale: 1,
+      ...mix(config.predictionType, levels[i]!),
+      latent: update(predicted),
+      auxiliary: update(
+        own ? { auxiliary: own.sample, modelOutputs: own.modelOutputs } : { sample: 1 },
+      ),
+      samplesNoise: false,
+    };
+  });
+  return { steps, timesteps, sigmas, initNoiseSigma: 1 };
+}
+
+/** Of ComfyUI. */
+const kSolver = { predictX0: true, lowerOrderFinal: true, disableCorrector: [] as number[] };
 
 function solverOf(config: SchedulerConfig): { order: number; isB1: boolean } {
   const { type, hasOtherPredictor } = config.solver;

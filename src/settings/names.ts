@@ -13,11 +13,13 @@ import {
 
 export {
   comfyKinds,
+  firstSigmas,
   type PredictionType,
   predictionTypes,
   type SigmaKind,
   sigmaKinds,
   type TimestepSpacing,
+  timestepRoundings,
   timestepSpacings,
 } from "../samplers/names.ts";
 export { type Compat, compatLines, compatNames } from "./compat.ts";

@@ -15,10 +15,12 @@ import {
   samplerOfModel,
 } from "../../src/schedule.ts";
 import {
+  automaticSigmas,
   describeSamplers,
   type Scheduler,
   samplerNamed,
   schedulers,
+  sigmasNamed,
 } from "../../src/settings/samplers.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { runSteps } from "../support/run-steps.ts";
@@ -116,13 +118,51 @@ describe("names", () => {
       ["UniPC", "unipc"],
       ["PLMS", "pndm"],
       ["HeunDiscrete", "heun"],
+      ["DPM++ SDE Karras", "dpmpp_sde", "karras"],
+      ["Euler SGM Uniform", "euler", "sgm_uniform"],
+      ["DPM++ 3M SDE Exponential", "dpmpp_3m_sde", "exponential"],
+      ["DPM++ 2M SDE Heun", "dpmpp_2m_sde_heun"],
+      ["DPM++ 2M SDE Heun Karras", "dpmpp_2m_sde_heun", "karras"],
+      ["DPM++ 2S a Karras", "dpmpp_2s_a", "karras"],
+      ["Euler a Simple", "euler_a", "simple"],
+      ["DPM++ 2M Align Your Steps", "dpmpp_2m", "ays"],
+      ["DPM++ 2M SDE SGMUniform", "dpmpp_2m_sde", "sgm_uniform"],
+      ["Heun KL Optimal", "heun", "kl_optimal"],
+      ["Euler Uniform", "euler", "normal"],
+      ["Euler DDIM", "euler", "ddim_uniform"],
+      ["dpmpp_2s_ancestral", "dpmpp_2s_a"],
+      ["dpmpp_sde_gpu", "dpmpp_sde"],
+      ["uni_pc", "unipc"],
+      ["uni_pc_bh2", "unipc_bh2"],
+      ["res_multistep_ancestral", "res_multistep_a"],
+      ["euler_ancestral_cfg_pp", "euler_a_cfg_pp"],
     ] as const) {
       expect(samplerNamed(text)).toEqual(sigmas ? { name, sigmas } : { name });
     }
     for (const name of schedulers) expect(samplerNamed(name)).toEqual({ name });
-    for (const text of ["", "karras", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ SDE", "eular"]) {
+    for (const text of ["", "karras", "DPM++ 4M", "Karras Euler", "eular"]) {
       expect(samplerNamed(text)).toBeNull();
     }
+  });
+
+  test("of schedules, as A1111 and ComfyUI write them beside the sampler", () => {
+    for (const [text, sigmas] of [
+      ["Karras", "karras"],
+      ["SGM Uniform", "sgm_uniform"],
+      ["Align Your Steps", "ays"],
+      ["KL Optimal", "kl_optimal"],
+      ["DDIM", "ddim_uniform"],
+      ["ddim_uniform", "ddim_uniform"],
+      ["Normal", "normal"],
+      ["Uniform", "normal"],
+      ["Automatic", null],
+      ["Polyexponential", null],
+    ] as const) {
+      expect(sigmasNamed(text)).toBe(sigmas);
+    }
+    expect(automaticSigmas("dpmpp_2m")).toBe("karras");
+    expect(automaticSigmas("dpmpp_3m_sde")).toBe("exponential");
+    expect(automaticSigmas("euler_a")).toBe("normal");
   });
 
   test("are listed, one sampler per line", () => {

@@ -222,13 +222,16 @@ describe("any schedule", () => {
         fc.boolean(),
         (name, timestepSpacing, count, karras) => {
           const isFew = fewSteps.some((each) => each === name);
-          const stepCount = isFew ? Math.ceil(count / 20) : Math.ceil(count / 2);
+          const share = isFew ? 20 : name === "heunpp2" ? 3 : 2;
+          const stepCount = Math.ceil(count / share);
           const useKarrasSigmas = (karras && hasSigmas(name)) || undefined;
           const options = { stepCount, timestepSpacing, useKarrasSigmas };
           const { steps, timesteps, sigmas, initNoiseSigma } = schedule(name, {}, options);
           expect(steps.length).toBeGreaterThanOrEqual(stepCount);
           expect(timesteps).toHaveLength(steps.length);
           expect(initNoiseSigma).toBeGreaterThan(0);
+          // Each step of heunpp2 looks at the level after the next.
+          if (name === "heunpp2") return;
           for (let i = 1; i < steps.length; i++)
             // Rounded ones stand beside the middles of steps.
             expect(timesteps[i]!).toBeLessThanOrEqual(timesteps[i - 1]! + 0.5);

@@ -10,6 +10,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 
 import numpy
 import scipy.stats
@@ -25,10 +26,11 @@ SCHEDULES = {
     "linear_quadratic": lambda f, ms, n: f["linear_quadratic_schedule"](ms, n),
     "kl_optimal": lambda f, ms, n: f["kl_optimal_scheduler"](n, float(ms.sigma_min), float(ms.sigma_max)),
     "ays": lambda f, ms, n: aligned(f, n),
+    "lcm": lambda f, ms, n: f["normal_scheduler"](ms, n, sgm=True),
 }
 
 
-def names_of(repository, path, wanted):
+def names_of(repository, path, wanted, **known):
     """Functions, classes and constants of a file, without running the rest of it."""
     shown = subprocess.run(["git", "-C", repository, "show", f"HEAD:{path}"], capture_output=True, check=True)
     tree = ast.parse(shown.stdout)
@@ -38,7 +40,7 @@ def names_of(repository, path, wanted):
         if getattr(node, "name", None) in wanted
         or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in wanted)
     ]
-    scope = {"torch": torch, "math": math, "numpy": numpy, "np": numpy, "scipy": scipy}
+    scope = {"torch": torch, "math": math, "numpy": numpy, "np": numpy, "scipy": scipy} | known
     exec(compile(tree, path, "exec"), scope)
     return scope
 
@@ -70,10 +72,15 @@ def main():
         {"ModelSamplingDiscrete", "rescale_zero_terminal_snr_sigmas"},
     )
     sampling["make_beta_schedule"] = util["make_beta_schedule"]
+    path = "comfy_extras/nodes_model_advanced.py"
+    comfy = types.SimpleNamespace(model_sampling=types.SimpleNamespace(**sampling))
+    distilled = names_of(repository, path, {"ModelSamplingDiscreteDistilled"}, comfy=comfy)
     models = {"": sampling["ModelSamplingDiscrete"](), " zero_snr": sampling["ModelSamplingDiscrete"](zsnr=True)}
     cases = {}
     for suffix, model in models.items():
         for name, make in SCHEDULES.items():
+            if name == "lcm":
+                model = distilled["ModelSamplingDiscreteDistilled"](zsnr=suffix != "")
             for count in COUNTS if suffix == "" else [5]:
                 sigmas = make(functions, model, count)
                 if torch.isfinite(sigmas).all():

@@ -2,7 +2,15 @@
  * Settings (rows of ../table.ts): steps, sampler and noise levels.
  */
 import { stepCountMax } from "../../native/abi.ts";
-import { recipeNames, samplerNamed, schedulers, sigmaKinds, timestepSpacings } from "../names.ts";
+import {
+  firstSigmas,
+  recipeNames,
+  samplerNamed,
+  schedulers,
+  sigmaKinds,
+  timestepRoundings,
+  timestepSpacings,
+} from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const samplingSettings = {
@@ -64,9 +72,10 @@ export const samplingSettings = {
     hint: "NAME|LIST",
     help:
       "Spacing of the noise levels: {names}; normal is that of the timesteps, beta is diffusers' " +
-      "and beta_timesteps ComfyUI's and A1111's beta, ays Align Your Steps. Or the levels " +
-      "themselves with the final one, as in 14.6,3,0.5,0, which set the steps. Default: as the " +
-      "scheduler's name, --compat or the model's config says.",
+      "and A1111's and beta_timesteps ComfyUI's, ays Align Your Steps, lcm Fooocus'. With " +
+      "--compat they are those of the tool. Or the levels themselves with the final one, as in " +
+      "14.6,3,0.5,0, which set the steps. Default: as the scheduler's name, --compat or the " +
+      "model's config says.",
     scope: "request",
     processes: "same",
     json: "sigmas",
@@ -108,6 +117,36 @@ export const samplingSettings = {
     processes: "same",
     json: "timestep_spacing",
   },
+  timestepRounding: {
+    kind: "choice",
+    flag: "timestep-rounding",
+    names: timestepRoundings,
+    default: "auto",
+    group: "Sampling",
+    hint: "NAME",
+    help:
+      "What the model is told at noise levels between two of its timesteps: none for the " +
+      "fraction, nearest for the nearer one, auto for what the sampler does elsewhere: Euler and " +
+      "A1111 take the fraction, ComfyUI the nearest. Default: auto.",
+    scope: "request",
+    processes: "same",
+    json: "timestep_rounding",
+  },
+  firstSigma: {
+    kind: "choice",
+    flag: "first-sigma",
+    names: firstSigmas,
+    default: "auto",
+    group: "Sampling",
+    hint: "NAME",
+    help:
+      "What the first noise is multiplied by: sigma for the first noise level, as in A1111, sqrt " +
+      "for sqrt(1 + sigma^2), as in ComfyUI where that is the model's largest. Default: auto, as " +
+      "the sampler and its spacing do elsewhere.",
+    scope: "request",
+    processes: "same",
+    json: "first_sigma",
+  },
   eta: {
     kind: "number",
     flag: "eta",
@@ -115,9 +154,23 @@ export const samplingSettings = {
     max: 1,
     group: "Sampling",
     hint: "X",
-    help: "Share of fresh noise in the steps of ddim and tcd, {range}. Default: 0, for tcd 0.3.",
+    help:
+      "Share of fresh noise in the steps of ancestral and SDE samplers, ddim and tcd, {range}. " +
+      "Default: 1, for ddim 0 and for tcd 0.3.",
     scope: "request",
     processes: "same",
     json: "eta",
+  },
+  sNoise: {
+    kind: "number",
+    flag: "s-noise",
+    min: 0,
+    max: 10,
+    group: "Sampling",
+    hint: "X",
+    help: "What the fresh noise of steps is multiplied by, {range}. Default: 1.",
+    scope: "request",
+    processes: "same",
+    json: "s_noise",
   },
 } as const satisfies Readonly<Record<string, Setting>>;

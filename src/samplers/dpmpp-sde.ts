@@ -1,0 +1,47 @@
+/**
+ * DPM-Solver++ with noise: a step to the (geometric) middle with noise of its own, then the
+ * prediction there takes the whole of it with the noise of the whole. Two evaluations per step, one
+ * in the last. Equal to k-diffusion's sample_dpmpp_sde with r = 1/2.
+ *
+ * Source: arXiv 2211.01095, section 5.
+ */
+import { update } from "./coefficients.ts";
+import { ancestralStep, levelsOf } from "./levels.ts";
+import { MiddleSteps } from "./middle-steps.ts";
+import type { Sampler } from "./types.ts";
+
+export const dpmppSde: Sampler = {
+  follows: ["sigmas", "timestepSpacing", "eta"],
+  hasKForm: true,
+  isBrownian: true,
+  make(config, options) {
+    const levels = levelsOf(config, options);
+    const { sigmas } = levels;
+    const { eta = 1 } = options;
+    const samplesNoise = eta > 0;
+    const steps = new MiddleSteps(config, levels);
+    for (let i = 0; i + 1 < sigmas.length; i++) {
+      const [from, to] = [sigmas[i]!, sigmas[i + 1]!];
+      if (to === 0) {
+        steps.end(i);
+        continue;
+      }
+      const middle = Math.sqrt(from * to);
+      const half = ancestralStep(from, middle, eta);
+      const whole = ancestralStep(from, to, eta);
+      const [toHalf, toWhole] = [half.down / from, whole.down / from];
+      steps.start(i, update({ sample: toHalf, modelOutputs: [1 - toHalf], noise: half.up }), {
+        samplesNoise,
+        noiseFrom: from,
+        noiseTo: middle,
+      });
+      steps.finish(middle, {
+        latent: update({ auxiliary: toWhole, modelOutputs: [1 - toWhole], noise: whole.up }),
+        samplesNoise,
+        noiseFrom: from,
+        noiseTo: to,
+      });
+    }
+    return steps.whole();
+  },
+};
