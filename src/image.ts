@@ -37,6 +37,11 @@ export function imageFormatOf(path: string): ImageFormat {
   throw new BasedXLError("bad-option", `The image ${path} has ${what}; use one of ${endings}.`);
 }
 
+/** The most pixels of a side in a format. */
+export function imageSideMax(format: ImageFormat): number {
+  return formats[format].sideMax;
+}
+
 /** Throws "bad-option" when the format of `path` cannot hold `width` x `height` pixels. */
 export function checkImageSize(path: string, width: number, height: number): void {
   const format = imageFormatOf(path);

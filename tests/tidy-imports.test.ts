@@ -27,6 +27,7 @@ const typescriptLayers = [
   ["bench"],
   ["doctor"],
   ["settings/sample-prompts"],
+  ["sheets"],
   ["settings/options"],
   ["index"],
   ["distributed", "metadata"],

@@ -62,15 +62,16 @@ export class ImageWriter {
     return new ImageWriter(paths, latentsPath, await checkEncoder(outPath));
   }
 
-  /** Writes the next image and resolves to where. */
+  /** Writes the next image, or that of `index`, and resolves to where. */
   async writeImage(
     image: Omit<GeneratedImage, "index" | "origin">,
     signal: AbortSignal,
     texts?: ImageTexts,
+    index = this.written.length,
   ): Promise<WrittenImage> {
     const { seed, width, height, pixels } = image;
-    const path = this.paths[this.written.length];
-    assert(path, `image ${this.written.length + 1} of ${this.paths.length}`);
+    const path = this.paths[index];
+    assert(path, `image ${index + 1} of ${this.paths.length}`);
     const hasTexts = await this.timed(writeImage(path, pixels, width, height, { signal, texts }));
     const written: WrittenImage = { path, seed, hasTexts };
     this.written.push(written);

@@ -16,22 +16,12 @@ import {
   runTogether,
 } from "../distributed.ts";
 import { BasedXLError } from "../errors.ts";
+import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
-  defaultHashWaitMs,
-  type FileHashes,
-  type RecalledImage,
-  recallImage,
-  startHashing,
-  textsOfImage,
-} from "../metadata.ts";
-import {
-  embeddingLines,
   type GenerateResult,
-  loraLines,
   medianMs,
   Pipeline,
   type PipelineEvent,
-  type PlannedRequest,
   type PreparedPipeline,
   preparePipeline,
   reportEmbeddings,
@@ -48,13 +38,15 @@ import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import { withPrompts } from "../settings/sample-prompts.ts";
 import { describeSamplers } from "../settings/samplers.ts";
-import { asFlag } from "../settings/values.ts";
 import { listSeparator } from "../terminal/flags.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
 import { formatSeconds } from "../terminal/units.ts";
+import { describe, prepareOptionsOf, waitForHashes } from "./announce.ts";
+import { sampleCells } from "./cells.ts";
 import { PreviewWriter } from "./previews.ts";
 import { ImageWriter } from "./sample-files.ts";
+import { gridOf } from "./sheet-files.ts";
 import { runStoppable } from "./stoppable.ts";
 
 /** Resolves to the exit code; errors that are not a stop by signal are thrown on. */
@@ -63,14 +55,18 @@ export const sampleCommand = defineCommand({
   args: sampleFlags,
   async run({ args }) {
     const recalled = await recalledOf(args);
-    const options = withPrompts(parseSampleOptions(args, { recalled: recalled ?? undefined }));
-    if (options.listSchedulers) {
+    const given = parseSampleOptions(args, { recalled: recalled ?? undefined });
+    if (given.listSchedulers) {
       process.stdout.write(`${describeSamplers()}\n`);
       return 0;
     }
-    const output = createOutput(options);
+    const output = createOutput(given);
     if (recalled !== null) output.log.info(`Settings of an image of ${recalled.tool}.`);
     for (const warning of recalled?.warnings ?? []) output.log.warn(warning);
+    if (given.xyz !== undefined) {
+      return await runStoppable(output, (signal) => sampleCells(given, output, signal));
+    }
+    const options = withPrompts(given);
     return await runStoppable(output, (signal) => sample(options, output, signal));
   },
 });
@@ -94,24 +90,10 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     throw new BasedXLError("bad-option", "--dynamic-prompts of several processes needs --seed.");
   }
   const writes = group === null || group.index === 0;
+  const first = { ...options, wantLatents: writes && options.wantLatents };
   const alone = await preparePipeline({
-    model: options.model,
-    config: options.config,
-    vae: options.vae,
-    taesd: options.taesd,
-    modelsDir: options.modelsDir,
-    predictionType: options.predictionType,
-    rescaleBetasZeroSnr: options.rescaleBetasZeroSnr,
-    devices: options,
-    threadCount: options.threadCount,
-    first: { ...options, wantLatents: writes && options.wantLatents },
-    processCount: group?.count,
-    naming: asFlag,
-    onLine: log.info,
-    onDownload: (state) => {
-      if (output.showsProgress) output.progress.download(state);
-    },
-    signal,
+    ...prepareOptionsOf(options, output, signal),
+    ...{ first, processCount: group?.count },
   });
   output.progress.clear();
   const writer = writes ? await ImageWriter.open(options, alone.plan.settings) : null;
@@ -211,6 +193,7 @@ async function generateAndWrite(
   using hashes = options.metadata ? startHashing(prepared) : null;
   const { previewSteps } = options;
   const previews = previewSteps === undefined ? undefined : new PreviewWriter(writer.paths, output);
+  const grid = options.grid ? gridOf(options, prepared.plan) : null;
   const onImage = async (image: PipelineEvent & { type: "image" }) => {
     previews?.endImage();
     if (hashes !== null) await waitForHashes(hashes, output, signal);
@@ -218,9 +201,16 @@ async function generateAndWrite(
     const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
     if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
+    await grid?.add(image, texts);
   };
-  const result = await generate(prepared, output, signal, { onImage, previews, previewSteps });
-  output.progress.clear();
+  let result: Generated;
+  try {
+    result = await generate(prepared, output, signal, { onImage, previews, previewSteps });
+  } finally {
+    output.progress.clear();
+    // A run that was stopped keeps what there is.
+    if (await grid?.write()) log.info(`Wrote ${grid?.path}.`);
+  }
 
   await writer.writeLatents(result);
   const { loras, embeddings } = prepared.plan;
@@ -239,56 +229,6 @@ async function generateAndWrite(
       warnings: [...(options.recallWarnings ?? []), ...result.warnings],
     });
   }
-}
-
-/** Waits until the models' hashes are known, or have taken too long. */
-async function waitForHashes(
-  hashes: FileHashes,
-  { log, progress }: Output,
-  signal: AbortSignal,
-): Promise<void> {
-  const onWait = () => {
-    progress.clear();
-    log.info("Waiting for the model's hash, which is kept (--no-metadata does without).");
-  };
-  if (await hashes.settled(defaultHashWaitMs, onWait, signal)) return;
-  log.warn("The model's hash takes long: the image does not have it.");
-}
-
-/** Says what will be generated, with which model and where, before weights load. */
-function describe(prepared: PreparedPipeline, options: SampleOptions, { log }: Output): void {
-  const { devices, machine, plan, vae } = prepared;
-  log.info(describeModel(prepared, options));
-  if (vae !== null) log.debug(vae.note);
-  if (devices.line !== null) log.info(devices.line);
-  log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
-  for (const line of loraLines(plan.loras)) log.info(line);
-  for (const line of embeddingLines(plan.embeddings.used)) log.info(line);
-  for (const warning of plan.warnings) log.warn(warning);
-  log.info(describeImages(plan));
-}
-
-function describeModel({ isBundledModel, model }: PreparedPipeline, options: SampleOptions) {
-  if (isBundledModel) {
-    const { width, height } = model.nativeSize;
-    return `No --model given: generating with the bundled ${model.name} (${width}x${height} images \
-of simple scenes). For a real model: --model PATH, or a name on the Hugging Face hub, such as \
-stabilityai/stable-diffusion-xl-base-1.0.`;
-  }
-  return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
-}
-
-function describeImages({ settings }: PlannedRequest): string {
-  const { prompt, width, height, stepCount, scheduler, guidanceScale } = settings;
-  const { seed, imageCount, batchSize } = settings;
-  const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
-  const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
-  const several = imageCount === 1 ? "" : `${imageCount} images${together}, `;
-  const last = seed + BigInt(imageCount - 1);
-  const seedText = imageCount === 1 ? `seed ${seed}` : `seeds ${seed} to ${last}`;
-  const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
-  return `Generating ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
-${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 }
 
 /** As `--json` prints them. */

@@ -8,15 +8,15 @@
 export interface ImageTexts {
   /** As A1111 writes it. */
   parameters: string;
-  /** JSON of this program. */
-  own: string;
+  /** JSON of this program; absent for a sheet of images. */
+  own?: string;
 }
 
 /** Stands before this program's JSON in the maker note. */
 export const ownMark = "basedxl\0";
 
 /** A TIFF structure with both texts, as it stands behind "Exif\0\0" in a JPEG. */
-export function encodeExif({ parameters, own }: ImageTexts): Uint8Array {
+export function encodeExif({ parameters, own = "" }: ImageTexts): Uint8Array {
   const note = Buffer.from(ownMark + own, "utf8");
   // Big-endian as the whole structure, as piexif writes it.
   const comment = Buffer.concat([

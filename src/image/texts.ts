@@ -34,7 +34,7 @@ export function withTexts(
   if (format === "png") {
     return withPngTexts(bytes, [
       [chunkNames.parameters, texts.parameters],
-      [chunkNames.own, texts.own],
+      ...(texts.own === undefined ? [] : [[chunkNames.own, texts.own] satisfies [string, string]]),
     ]);
   }
   const exif = encodeExif(texts);

@@ -7,13 +7,18 @@ import { realpathSync, statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { stopIfAborted } from "../errors.ts";
 import { HashCache } from "../library/hashes.ts";
-import type { PreparedPipeline } from "../pipeline.ts";
+import type { PlannedRequest, PreparedPipeline } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 
 /** A file, and from which byte on its hash counts. */
 interface Wanted {
   path: string;
   start: number;
+}
+
+/** Files beside the model's. */
+interface FilesOfImages extends Pick<PlannedRequest, "loras"> {
+  embeddings: Pick<PlannedRequest["embeddings"], "used">;
 }
 
 export class FileHashes implements Disposable {
@@ -98,7 +103,7 @@ export function startHashing({
   model,
   vae,
   plan,
-}: Pick<PreparedPipeline, "model" | "vae" | "plan">): FileHashes {
+}: Pick<PreparedPipeline, "model" | "vae"> & { plan: FilesOfImages }): FileHashes {
   const whole = [
     ...model.weights.unet.files,
     ...(vae === null ? [] : model.weights.vae.files),

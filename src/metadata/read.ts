@@ -78,7 +78,9 @@ function namedTexts({ chunks, exif }: FoundTexts) {
   // ComfyUI writes its graph into tags of EXIF that name cameras.
   const tagged = [...exif.values()].find((text) => /^prompt:\s*\{/i.test(text));
   return {
-    own: chunks.get(chunkNames.own) ?? (note?.startsWith(ownMark) ? note.slice(8) : undefined),
+    own:
+      chunks.get(chunkNames.own) ??
+      (note?.startsWith(ownMark) ? note.slice(8) || undefined : undefined),
     parameters: chunks.get(chunkNames.parameters) ?? exif.get("UserComment"),
     graph: chunks.get("prompt") ?? tagged?.slice("prompt:".length),
   };

@@ -52,7 +52,7 @@ const steps = "--num-inference-steps (--steps)";
 describe("flags that are refused as they are typed", () => {
   test.each([
     [["--sead", "3"], "There is no flag --sead. Did you mean --seed? --help lists them all."],
-    [["--xyzzy"], "There is no flag --xyzzy. --help lists them all."],
+    [["--plugh"], "There is no flag --plugh. --help lists them all."],
     [["--heigth=64"], "There is no flag --heigth. Did you mean --height? --help lists them all."],
     [["-s", "3"], "There is no flag -s. --help lists them all."],
     [
@@ -277,6 +277,7 @@ describe("what is accepted", () => {
       verbose: false,
       fromImage: undefined,
       previewSteps: undefined,
+      ...{ grid: false, xyz: undefined, cells: true },
       metadata: true,
       quiet: false,
       json: false,
@@ -294,6 +295,8 @@ describe("what is accepted", () => {
     "--no-cuda-graphs",
     "--fp16-accumulate",
     "--no-metadata",
+    "--grid",
+    "--no-cells",
     "--json",
     "--verbose",
   ];
@@ -313,6 +316,7 @@ describe("what is accepted", () => {
     styles: "s.csv",
     wildcards: "w",
     preview: "5",
+    xyz: "steps=1,2",
     seed: "9223372036854775804",
     rng: "cuda",
     "num-images": "4",
@@ -415,6 +419,9 @@ describe("what is accepted", () => {
     verbose: true,
     fromImage: "i.png",
     previewSteps: 5,
+    grid: true,
+    xyz: "steps=1,2",
+    cells: false,
     metadata: false,
     quiet: false,
     json: true,

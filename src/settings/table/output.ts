@@ -62,6 +62,42 @@ export const outputSettings = {
     processes: "own",
     json: null,
   },
+  grid: {
+    kind: "boolean",
+    flag: "grid",
+    default: false,
+    group: "Output",
+    help:
+      "Also write a sheet of all images, sample-grid.png, each with its seed, or with its " +
+      "prompt where prompts differ.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+  xyz: {
+    kind: "text",
+    flag: "xyz",
+    group: "Output",
+    hint: "AXES",
+    help:
+      "An image for every combination of values, and their sheet, sample-grid.png: " +
+      '"steps=10,20;guidance=4,7", up to three axes, by the names of flags; also sampler, sr ' +
+      '(search,replacement,... in the prompts) and lora-scale. Ranges: 1-5, "1-10 (+3)", ' +
+      '"1-10 [4]"; quotes around a value with a comma. Default: none.',
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+  cells: {
+    kind: "boolean",
+    flag: "cells",
+    default: true,
+    group: "Output",
+    help: "With --xyz, write the sheet alone. Default: each image too, as sample-1.png, ...",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
   metadata: {
     kind: "boolean",
     flag: "metadata",

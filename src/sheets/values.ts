@@ -1,0 +1,96 @@
+/**
+ * The text of --xyz: axes with ";" between, `NAME=VALUE,VALUE`, and values as in A1111's X/Y/Z
+ * plot: quotes around one that has a comma, and ranges of numbers, `1-5`, `1-10 (+3)`, `1-10 [5]`.
+ */
+import { BasedXLError, escaped } from "../errors.ts";
+
+/** An axis as it is written. */
+interface AxisText {
+  name: string;
+  values: string[];
+}
+
+export function readAxisTexts(text: string): AxisText[] {
+  return split(text, ";")
+    .filter((part) => part.trim() !== "")
+    .map((part) => {
+      const equals = part.indexOf("=");
+      if (equals < 1) {
+        throw badOption(
+          `--xyz ${shown(part)} is no axis: write NAME=VALUE,VALUE, such as steps=10,20.`,
+        );
+      }
+      const name = part.slice(0, equals).trim();
+      const values = split(part.slice(equals + 1), ",").map(unquoted);
+      if (values.some((value) => value === "")) {
+        throw badOption(`--xyz ${shown(name)} has an empty value; "" stands for an empty text.`);
+      }
+      return { name, values: values.map((value) => (value === '""' ? "" : value)) };
+    });
+}
+
+/** The numbers that a value stands for: those of a range, else the value itself. */
+export function expandRange(value: string, isWhole: boolean): string[] {
+  const number = isWhole ? "[+-]?\\d+" : "[+-]?(?:\\d+\\.?\\d*|\\.\\d+)";
+  const range = new RegExp(`^(${number})\\s*-\\s*(${number})(.*)$`).exec(value);
+  if (range === null) return [value];
+  const [, from, to, rest] = range as unknown as [string, string, string, string];
+  const step = new RegExp(`^\\s*\\(\\s*(${number})\\s*\\)\\s*$`).exec(rest)?.[1];
+  const count = /^\s*\[\s*(\d+)\s*\]\s*$/.exec(rest)?.[1];
+  if (count !== undefined) return evenly(Number(from), Number(to), Number(count), isWhole);
+  if (step === undefined && rest.trim() !== "") return [value];
+  return stepwise(Number(from), Number(to), Number(step ?? 1));
+}
+
+// --- internal ---
+
+/** More cannot be shown on an axis. */
+const valueCountMax = 1000;
+
+function stepwise(from: number, to: number, step: number): string[] {
+  const count = Math.floor((to - from) / step + 1e-9) + 1;
+  if (!(count >= 1)) throw badOption(`--xyz has the range ${from}-${to}, which is empty.`);
+  return numbered(count, (i) => from + i * step);
+}
+
+/** Both ends included, as numpy's linspace; whole numbers are cut, as A1111 does. */
+function evenly(from: number, to: number, count: number, isWhole: boolean): string[] {
+  const gap = count > 1 ? (to - from) / (count - 1) : 0;
+  return numbered(count, (i) => (isWhole ? Math.trunc(from + i * gap + 1e-9) : from + i * gap));
+}
+
+function numbered(count: number, at: (index: number) => number): string[] {
+  if (count > valueCountMax) throw badOption(`--xyz has a range of ${count} values.`);
+  // Ten digits hide what binary fractions add.
+  return Array.from({ length: count }, (_, i) => String(Number(at(i).toPrecision(10))));
+}
+
+/** Parts between the marks that are outside of quotes. */
+function split(text: string, mark: string): string[] {
+  const parts: string[] = [];
+  let start = 0;
+  let isQuoted = false;
+  for (let i = 0; i < text.length; i++) {
+    if (text[i] === '"') isQuoted = !isQuoted;
+    if (text[i] !== mark || isQuoted) continue;
+    parts.push(text.slice(start, i));
+    start = i + 1;
+  }
+  if (isQuoted) throw badOption(`--xyz has a quote that does not end: ${shown(text)}.`);
+  return [...parts, text.slice(start)];
+}
+
+/** Without quotes around it; `""` inside is one, and alone an empty text, which stays. */
+function unquoted(text: string): string {
+  const plain = text.trim();
+  if (plain === '""' || !/^".*"$/s.test(plain)) return plain;
+  return plain.slice(1, -1).replaceAll('""', '"');
+}
+
+function shown(text: string): string {
+  return JSON.stringify(escaped(text, 80));
+}
+
+function badOption(message: string): BasedXLError {
+  return new BasedXLError("bad-option", message);
+}

@@ -1,0 +1,61 @@
+/**
+ * `sample --xyz` and `--grid` as users run them: every cell is the image of its own flags, also
+ * from its own metadata, and the sheet has all of them and names the axes.
+ */
+import { afterAll, expect, spyOn, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { runCli } from "../../src/cli.ts";
+import { recallImage } from "../../src/metadata.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "basedxl-sheets-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const path = (name: string) => join(folder, name);
+const common = ["--device", "cpu", "--width", "64", "--height", "64", "--seed", "7"];
+
+test("every cell is the image that its flags make, and repeats from its metadata", async () => {
+  const out = spyOn(process.stdout, "write").mockReturnValue(true);
+  const xyz = "guidance=1,4;sr=red,blue";
+  const args = ["a red house", "--xyz", xyz, "--steps", "2", "--out", path("a.png"), "--json"];
+  expect(await runCli(["sample", ...common, ...args])).toBe(0);
+  const report = JSON.parse(String(out.mock.calls.flat().join("")));
+  out.mockRestore();
+  expect(report.grid).toBe(path("a-grid.png"));
+  const all = report.images.map(({ axes }: { axes: object }) => Object.values(axes).join(" "));
+  expect(all).toEqual(["1 red", "4 red", "1 blue", "4 blue"]);
+
+  const last = readFileSync(path("a-4.png"));
+  const alone = ["a blue house", "--guidance-scale", "4", "--steps", "2", "--out", path("b.png")];
+  expect(await runCli(["sample", ...common, ...alone, "--quiet"])).toBe(0);
+  expect(readFileSync(path("b.png")).equals(last)).toBe(true);
+  const again = ["--from-image", path("a-4.png"), "--out", path("c.png"), "--quiet"];
+  expect(await runCli(["sample", "--device", "cpu", ...again])).toBe(0);
+  expect(readFileSync(path("c.png")).equals(last)).toBe(true);
+
+  const sheet = readFileSync(path("a-grid.png"));
+  expect(sheet.includes("X Type: CFG Scale, X Values: ")).toBe(true);
+  const recalled = await recallImage(path("a-grid.png"));
+  expect(recalled.settings).toMatchObject({ prompt: "a red house", seed: 7n, stepCount: 2 });
+  const pixels = await sharp(last).raw().toBuffer();
+  const { data, info } = await sharp(sheet).raw().toBuffer({ resolveWithObject: true });
+  const row = data.indexOf(pixels.subarray(0, 64 * 3));
+  expect(row).toBeGreaterThan(0);
+  const second = row + info.width * 3;
+  expect(data.subarray(second, second + 192).equals(pixels.subarray(192, 384))).toBe(true);
+}, 60_000);
+
+test("--grid writes a sheet beside the images, --no-cells a sheet alone", async () => {
+  const grid = ["x", "--num-images", "3", "--grid", "--steps", "1", "--out", path("g.webp")];
+  expect(await runCli(["sample", ...common, ...grid, "--quiet"])).toBe(0);
+  const { width, height } = await sharp(path("g-grid.webp")).metadata();
+  expect(width).toBeGreaterThan(3 * 64);
+  expect(height).toBeLessThan(2 * 64);
+  expect(existsSync(path("g-3.webp"))).toBe(true);
+  const alone = ["x", "--xyz", "steps=1-2", "--no-cells", "--out", path("n.jpg")];
+  expect(await runCli(["sample", ...common, ...alone, "--quiet"])).toBe(0);
+  expect(existsSync(path("n-grid.jpg"))).toBe(true);
+  expect(existsSync(path("n-1.jpg"))).toBe(false);
+}, 60_000);
