@@ -4,7 +4,8 @@
 // Sources: torch's DistributionTemplates.h (the grid and the order), the cuRAND library's
 // documentation of Philox4_32_10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3".
 // Layout: torch counts elements as (channels, positions); out is (positions, channels) f32 of one
-// image, `scale` times the number. `turn_first` is the generator's offset, in turns.
+// image, `scale` times the number, and has the tensor's elements from `element_first` on.
+// `turn_first` is the generator's offset, in turns.
 // Writes 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, and 40 multiplications per four
 // numbers are nothing: the launch is all it costs.
 #include "elementwise.cuh"
@@ -48,14 +49,15 @@ extern "C" __global__ void philox_normal(
     unsigned channels,
     uint64_t positions,
     unsigned thread_count,
+    uint64_t element_first,
     float scale
 ) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= thread_count) return;
-    const uint64_t count = channels * positions;
+    const uint64_t end = element_first + channels * positions;
     const uint2 key = make_uint2(unsigned(seed), unsigned(seed >> 32));
     uint64_t turn = turn_first;
-    for (uint64_t first = thread; first < count; turn++) {
+    for (uint64_t element = thread; element < end; turn++) {
         const uint4 word = philox::ten_rounds(
             make_uint4(unsigned(turn), unsigned(turn >> 32), thread, 0), key
         );
@@ -63,9 +65,10 @@ extern "C" __global__ void philox_normal(
         const float2 b = philox::box_muller(word.z, word.w);
         const float value[4] = {a.x, a.y, b.x, b.y};
 #pragma unroll
-        for (int i = 0; i < 4; i++, first += thread_count) {
-            if (first >= count) continue;
-            out[first % positions * channels + first / positions] = scale * value[i];
+        for (int i = 0; i < 4; i++, element += thread_count) {
+            if (element < element_first || element >= end) continue;
+            const uint64_t place = element - element_first;
+            out[place % positions * channels + place / positions] = scale * value[i];
         }
     }
 }

@@ -4,9 +4,13 @@
 //! Sources: aten/src/ATen/core/MT19937RNGEngine.h, ATen/native/cpu/DistributionTemplates.h
 //! (normal_fill), ATen/core/DistributionsHelper.h (normal_distribution) of PyTorch.
 //!
-//! `random/philox.zig` is the generator of torch on CUDA devices.
+//! `random/philox.zig` is the generator of torch on CUDA devices; `random/brownian.zig` the noise of
+//! SDE samplers, whose nodes `random/seed_sequence.zig` seeds.
 
 const std = @import("std");
+const assert = std.debug.assert;
+pub const brownian = @import("random/brownian.zig");
+const philox = @import("random/philox.zig");
 
 /// The torch generator that a seed initialises.
 pub const Rng = enum(u32) {
@@ -14,6 +18,47 @@ pub const Rng = enum(u32) {
     cpu = 0,
     /// `torch.Generator("cuda")`; see `random/philox.zig`.
     cuda = 1,
+};
+
+/// A generator on the host, which fills tensors one after the other, each in any number of parts.
+pub const Generator = struct {
+    source: union(Rng) { cpu: CpuGenerator, cuda: philox.PhiloxGenerator },
+    /// The tensor that is being filled: the next element, and their number.
+    position: u64 = 0,
+    end: u64 = 0,
+    /// Of that tensor, for `cuda`.
+    draw: philox.Draw = undefined,
+
+    pub fn init(rng: Rng, seed: u64) Generator {
+        return .{ .source = switch (rng) {
+            .cpu => .{ .cpu = .init(seed) },
+            .cuda => .{ .cuda = .init(seed, philox.PhiloxGenerator.block_count_reference) },
+        } };
+    }
+
+    /// Begins the next tensor of `count` elements, `first` of which are left out. Unless it is
+    /// filled whole by one call, a number of elements must be a multiple of 16.
+    pub fn enterTensor(generator: *Generator, count: u64, first: u64) void {
+        const unfilled = generator.end - generator.position;
+        switch (generator.source) {
+            .cpu => |*cpu| cpu.skip(unfilled + first),
+            .cuda => |*cuda| generator.draw = cuda.next(count),
+        }
+        generator.position = first;
+        generator.end = count;
+    }
+
+    /// The next elements of the tensor: standard normal numbers as torch makes them.
+    pub fn fillNormal(generator: *Generator, out: []f32) void {
+        const is_whole = out.len == generator.end;
+        assert(is_whole or (out.len % 16 == 0 and generator.position % 16 == 0));
+        switch (generator.source) {
+            .cpu => |*cpu| cpu.fillNormal(out),
+            .cuda => philox.fill(generator.draw.from(generator.position), out, 1, 1),
+        }
+        generator.position += out.len;
+        assert(generator.position <= generator.end);
+    }
 };
 
 /// The 32-bit Mersenne Twister of Matsumoto and Nishimura.
@@ -42,6 +87,15 @@ const Mt19937 = struct {
         y ^= (y << 7) & 0x9d2c5680;
         y ^= (y << 15) & 0xefc60000;
         return y ^ (y >> 18);
+    }
+
+    fn skip(engine: *Mt19937, count: u64) void {
+        var rest = count;
+        while (rest > state_count - engine.position) {
+            rest -= state_count - engine.position;
+            engine.twist();
+        }
+        engine.position += @intCast(rest);
     }
 
     fn twist(engine: *Mt19937) void {
@@ -81,6 +135,12 @@ pub const CpuGenerator = struct {
             for (tail) |*value| value.* = generator.uniformF32();
             boxMuller(tail);
         }
+    }
+
+    /// Leaves out `count` numbers, a multiple of 16, of a tensor of 16 or more.
+    pub fn skip(generator: *CpuGenerator, count: u64) void {
+        assert(count % 16 == 0);
+        generator.engine.skip(count);
     }
 
     // --- internal ---
@@ -142,6 +202,24 @@ test "any length is filled with finite numbers of about unit variance" {
         for (buffer[0..len]) |value| sum += @as(f64, value) * value;
         try testing.expect(std.math.isFinite(sum));
         if (len > 4000) try testing.expectApproxEqAbs(@as(f64, 1), sum / 4096.0, 0.1);
+    }
+}
+
+test "tensors in parts are those of whole calls" {
+    for ([_]Rng{ .cpu, .cuda }) |rng| {
+        var whole: Generator = .init(rng, 5);
+        var parts: Generator = .init(rng, 5);
+        var a: [1392]f32 = undefined;
+        var b: [1392]f32 = undefined;
+        for ([_][2]usize{ .{ 0, 1392 }, .{ 48, 96 }, .{ 640, 16 }, .{ 0, 640 } }) |range| {
+            whole.enterTensor(1392, 0);
+            whole.fillNormal(&a);
+            parts.enterTensor(1392, range[0]);
+            const middle = range[1] / 32 * 16;
+            parts.fillNormal(b[0..middle]);
+            parts.fillNormal(b[middle..range[1]]);
+            try testing.expectEqualSlices(f32, a[range[0]..][0..range[1]], b[0..range[1]]);
+        }
     }
 }
 

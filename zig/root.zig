@@ -18,7 +18,9 @@ test {
     _ = @import("patch.zig");
     _ = @import("pipeline.zig");
     _ = @import("random.zig");
+    _ = @import("random/brownian.zig");
     _ = @import("random/philox.zig");
+    _ = @import("random/seed_sequence.zig");
     _ = @import("scratch.zig");
     _ = @import("session/plan.zig");
     _ = @import("system.zig");

@@ -20,6 +20,15 @@ pub const Draw = struct {
     /// Turns that earlier tensors have used.
     turn_first: u64,
     thread_count: u32,
+    /// Elements of the tensor that are left out.
+    element_first: u64 = 0,
+
+    /// The same tensor from another element on.
+    pub fn from(draw: Draw, element_first: u64) Draw {
+        var later = draw;
+        later.element_first = element_first;
+        return later;
+    }
 };
 
 /// `torch.Generator("cuda").manual_seed(seed)`.
@@ -66,25 +75,28 @@ pub const PhiloxGenerator = struct {
 /// (channels, positions).
 pub fn fill(draw: Draw, out: []f32, channels: usize, scale: f32) void {
     const positions = @divExact(out.len, channels);
-    const threads: usize = draw.thread_count;
-    for (0..@min(threads, out.len)) |thread| {
-        var turn = draw.turn_first;
-        var i = thread;
-        while (i < out.len) : (turn += 1) {
-            for (normals(draw.seed, turn, @intCast(thread))) |value| {
-                if (i < out.len) out[i % positions * channels + i / positions] = value * scale;
-                i += threads;
-            }
+    for (0..channels) |channel| {
+        for (0..positions) |position| {
+            const element = draw.element_first + channel * positions + position;
+            out[position * channels + channel] = normalOf(draw, element) * scale;
         }
     }
 }
 
 // --- internal ---
 
-fn normals(seed: u64, turn: u64, subsequence: u32) [turn_count]f32 {
+fn normalOf(draw: Draw, element: u64) f32 {
+    const row = element / draw.thread_count;
+    const thread: u32 = @intCast(element % draw.thread_count);
+    const words = wordsOf(draw.seed, draw.turn_first + row / turn_count, thread);
+    const lane = row % turn_count;
+    const pair = if (lane < 2) words[0..2] else words[2..4];
+    return boxMuller(pair[0], pair[1])[lane % 2];
+}
+
+fn wordsOf(seed: u64, turn: u64, subsequence: u32) [4]u32 {
     const counter: [4]u32 = .{ @truncate(turn), @truncate(turn >> 32), subsequence, 0 };
-    const words = tenRounds(counter, .{ @truncate(seed), @truncate(seed >> 32) });
-    return boxMuller(words[0], words[1]) ++ boxMuller(words[2], words[3]);
+    return tenRounds(counter, .{ @truncate(seed), @truncate(seed >> 32) });
 }
 
 /// Philox4x32-10 of one counter.
@@ -185,7 +197,8 @@ test "beyond the grid, threads go on as torch's loop does" {
             var state = offset;
             var linear = index;
             while (linear < rounded) : (linear += 256 * grid * 4) {
-                const four = normals(generator.seed, state / 4, @intCast(index));
+                const words = wordsOf(generator.seed, state / 4, @intCast(index));
+                const four = boxMuller(words[0], words[1]) ++ boxMuller(words[2], words[3]);
                 state += 4;
                 for (four, 0..) |value, ii| {
                     const li = linear + 256 * grid * ii;

@@ -97,6 +97,7 @@ pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void
         out.shape.channels,
         @as(u64, out.shape.positionCount()),
         draw.thread_count,
+        draw.element_first,
         scale,
     });
 }
