@@ -9,6 +9,7 @@
 //!   pipeline/emphasis.zig    weights of tokens
 //!   pipeline/denoise.zig     the denoising loop
 //!   pipeline/latents.zig     the sampler's registers
+//!   pipeline/noise.zig       the noise of the first latent and of steps
 //!   pipeline/preview.zig     estimates of the image for previews
 //!   pipeline/gather.zig      all-gather of model outputs
 //!   pipeline/decode.zig      latents to pixels
@@ -23,6 +24,7 @@ pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
 pub const Tokens = jobs.Tokens;
 pub const Emphasis = @import("pipeline/emphasis.zig").Emphasis;
+pub const NoiseSource = @import("pipeline/noise.zig").NoiseSource;
 const results = @import("pipeline/result.zig");
 pub const Result = results.Result;
 pub const Output = results.Output;

@@ -4,8 +4,8 @@
 //! Sources: aten/src/ATen/core/MT19937RNGEngine.h, ATen/native/cpu/DistributionTemplates.h
 //! (normal_fill), ATen/core/DistributionsHelper.h (normal_distribution) of PyTorch.
 //!
-//! `random/philox.zig` is the generator of torch on CUDA devices; `random/brownian.zig` the noise of
-//! SDE samplers, whose nodes `random/seed_sequence.zig` seeds.
+//! `random/philox.zig` is the generator of torch on CUDA devices; `random/brownian.zig` the noise
+//! of SDE samplers, whose nodes `random/seed_sequence.zig` seeds.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -46,6 +46,12 @@ pub const Generator = struct {
         }
         generator.position = first;
         generator.end = count;
+    }
+
+    /// The rest of the tensor, for a device to fill: `cuda` only.
+    pub fn rest(generator: *Generator) philox.Draw {
+        defer generator.position = generator.end;
+        return generator.draw.from(generator.position);
     }
 
     /// The next elements of the tensor: standard normal numbers as torch makes them.

@@ -62,6 +62,7 @@ function settingsOf(
     ...plan.settings,
     ...ownOf(plan.request, index),
     seed,
+    ...placeOf(plan, index),
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
     device: devices.gpu?.library ? "cuda-emulated" : devices.device,
@@ -72,6 +73,13 @@ function settingsOf(
   if (typeof values.prompt === "string") values.prompt = loras.inTags(values.prompt);
   const recorded = settingKeys.filter((key) => isRecorded(key) && values[key] !== undefined);
   return new Map(recorded.map((key) => [key, values[key]]));
+}
+
+/** An image's place in its batch of noise, which repeats it alone. */
+function placeOf({ batches, settings }: PreparedPipeline["plan"], index: number) {
+  const noiseIndex = batches.flatMap(({ images }) => images)[index]?.noisePlace;
+  // Without a batch there is nothing to say.
+  return settings.noiseOrder === "batch" ? { noiseIndex } : { noiseIndex: undefined };
 }
 
 /** Values that the request has for each image. */

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 19;
+export const abiVersion = 20;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -177,6 +177,12 @@ export const Emphasis = {
   original: 0,
   no_norm: 1,
   interpolate: 2,
+} as const;
+
+export const NoiseSource = {
+  generator: 0,
+  brownian: 1,
+  new_generator: 2,
 } as const;
 
 export interface ClipConfig {
@@ -520,6 +526,13 @@ export interface Request {
   wantsDecoded: number | boolean;
   previewSteps: number | boolean;
   rng: keyof typeof Rng;
+  noiseSource: keyof typeof NoiseSource;
+  noiseRng: keyof typeof Rng;
+  brownianMin: number;
+  brownianMax: number;
+  noiseBatch: number | boolean;
+  noisePlaces: Bytes;
+  noiseSeedDelta: bigint;
   hooks: Bytes;
   seeds: Bytes;
   steps: Bytes;
@@ -542,10 +555,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 360;
+export const sizeOfRequest = 408;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 360, true);
+  v.setUint32(at + 0, 408, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -561,28 +574,35 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 52, Number(s.wantsDecoded), true);
   v.setUint32(at + 56, Number(s.previewSteps), true);
   v.setUint32(at + 60, Rng[s.rng], true);
-  writeBytes(v, at + 64, s.hooks);
-  writeBytes(v, at + 80, s.seeds);
-  writeBytes(v, at + 96, s.steps);
-  writeBytes(v, at + 112, s.cleanMixes);
-  writeBytes(v, at + 128, s.guidanceScales);
-  writeBytes(v, at + 144, s.prompts);
-  writeBytes(v, at + 160, s.negatives);
-  writeBytes(v, at + 176, s.stepSets);
-  v.setUint32(at + 192, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 200, s.empty);
-  writeBytes(v, at + 216, s.adapters);
-  writeBytes(v, at + 232, s.injected);
-  writeBytes(v, at + 248, s.injected2);
+  v.setUint32(at + 64, NoiseSource[s.noiseSource], true);
+  v.setUint32(at + 68, Rng[s.noiseRng], true);
+  v.setFloat32(at + 72, s.brownianMin, true);
+  v.setFloat32(at + 76, s.brownianMax, true);
+  v.setUint32(at + 80, Number(s.noiseBatch), true);
+  writeBytes(v, at + 88, s.noisePlaces);
+  v.setBigUint64(at + 104, s.noiseSeedDelta, true);
+  writeBytes(v, at + 112, s.hooks);
+  writeBytes(v, at + 128, s.seeds);
+  writeBytes(v, at + 144, s.steps);
+  writeBytes(v, at + 160, s.cleanMixes);
+  writeBytes(v, at + 176, s.guidanceScales);
+  writeBytes(v, at + 192, s.prompts);
+  writeBytes(v, at + 208, s.negatives);
+  writeBytes(v, at + 224, s.stepSets);
+  v.setUint32(at + 240, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 248, s.empty);
+  writeBytes(v, at + 264, s.adapters);
+  writeBytes(v, at + 280, s.injected);
+  writeBytes(v, at + 296, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 264 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 312 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 288, Number(s.batch), true);
-  v.setFloat32(at + 292, s.timestep, true);
-  writeBytes(v, at + 296, s.sample);
-  writeBytes(v, at + 312, s.promptEmbeds);
-  writeBytes(v, at + 328, s.pooled);
-  writeBytes(v, at + 344, s.timeIdsList);
+  v.setUint32(at + 336, Number(s.batch), true);
+  v.setFloat32(at + 340, s.timestep, true);
+  writeBytes(v, at + 344, s.sample);
+  writeBytes(v, at + 360, s.promptEmbeds);
+  writeBytes(v, at + 376, s.pooled);
+  writeBytes(v, at + 392, s.timeIdsList);
 }
 
 export interface Update {
@@ -722,6 +742,13 @@ export const zeroRequest: Request = {
   wantsDecoded: 0,
   previewSteps: 0,
   rng: "cpu",
+  noiseSource: "generator",
+  noiseRng: "cpu",
+  brownianMin: 0,
+  brownianMax: 0,
+  noiseBatch: 0,
+  noisePlaces: { address: 0n, len: 0n, },
+  noiseSeedDelta: 0n,
   hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
   steps: { address: 0n, len: 0n, },

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
@@ -125,7 +126,7 @@ function requestOf(
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
     injected: plan.embeddings,
     adapters: adaptersOf(images[0]?.loras ?? []),
-    steps: schedule.steps,
+    ...noiseRequestOf(settings, schedule, images),
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),
     extrapolateHalos,

@@ -27,6 +27,7 @@ import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
+import { checkNoise, inNoiseOrder } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
@@ -49,7 +50,10 @@ export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed"
   negativePrompt2?: string | undefined | readonly string[];
   /** Guidance is off at 1 and below. */
   guidanceScale?: number | undefined | readonly number[];
-  /** One per image, 0 to 2^63-1. Default: random 32-bit seeds, for one image or each prompt. */
+  /**
+   * One per image, 0 to 2^63-1; with the `noiseOrder` "batch" the first is that of all. Default:
+   * random 32-bit seeds, for one image or each prompt.
+   */
   seeds?: readonly bigint[] | undefined;
   /** Whether the result includes the final latents. Default false. */
   wantLatents?: boolean | undefined;
@@ -85,6 +89,8 @@ export interface PlannedRequest {
 /** One image of a request. */
 export interface PlannedImage {
   seed: bigint;
+  /** Its place in the batch that its noise is made with. */
+  noisePlace: number;
   /** Without tags. */
   prompt: string;
   /** null = none: zeros or "", as the model's config says. */
@@ -140,7 +146,8 @@ export function planRequest(
   warnings.push(...sampling.warnings);
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
-  const asked = imagesOf(request, guidanceDefault, model, naming);
+  const ordered = inNoiseOrder(imagesOf(request, guidanceDefault, model, naming), given, naming);
+  const { images: asked, noiseBatch } = ordered;
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = sampling.settings.timestepSpacing ?? model.scheduler.timestepSpacing;
   const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
@@ -155,8 +162,9 @@ export function planRequest(
     ...{ width, height, warmupSteps, imageCount: images.length },
     batchSize: Math.min(given.batchSize, images.length),
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
-    ...{ prompt2, negativePrompt2 },
+    ...{ prompt2, negativePrompt2, noiseBatch },
   };
+  checkNoise(complete, schedule, naming);
   warnings.push(...unusedOf(complete, request, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
   warnings.push(...read.textWarnings);
@@ -305,7 +313,7 @@ function imagesOf(
   guidanceDefault: number,
   { defaults }: Model,
   naming: Naming,
-): Omit<PlannedImage, "loras" | "tokens">[] {
+): Omit<PlannedImage, "loras" | "tokens" | "noisePlace">[] {
   const prompt = request.prompt ?? defaults.prompt;
   if (prompt === undefined) {
     throw badOption(

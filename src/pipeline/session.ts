@@ -72,7 +72,7 @@ export interface RankStats {
 type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
-  | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes");
+  | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -96,6 +96,8 @@ export interface ImageRequest extends PassedSettings {
   initNoiseSigma: number;
   /** One per image of the batch. */
   seeds: readonly bigint[];
+  /** Each image's place in the batch of `noiseBatch` that its noise is made with. Default: 0. */
+  noisePlaces?: readonly number[];
   syncMode: SyncMode;
   /** Synchronous steps after the first. */
   warmupSteps: number;
@@ -217,6 +219,7 @@ class NativeSession implements Session {
     const { width, height, steps } = request;
     const imageCount = request.seeds.length;
     const seeds = new BigUint64Array(request.seeds);
+    const noisePlaces = new Int32Array(request.noisePlaces ?? []);
     const scales = new Float32Array(perImage(request.guidanceScale, imageCount));
     const guided = scales.some((scale) => scale > 1);
     const prompts = perImage(request.prompt, imageCount);
@@ -246,6 +249,7 @@ class NativeSession implements Session {
         adapters: bytesOf(adapters.bytes),
         ...injectedOf(request),
         seeds: bytesOf(seeds),
+        noisePlaces: bytesOf(noisePlaces),
         steps: bytesOf(stepBytes),
         cleanMixes: bytesOf(cleanMixes),
         prompts: bytesOf(promptBytes),
@@ -258,6 +262,7 @@ class NativeSession implements Session {
         stepBytes,
         cleanMixes,
         seeds,
+        noisePlaces,
         scales,
         prompts,
         negatives,

@@ -15,6 +15,8 @@ interface CompatSettings {
   emphasis: "original";
   emptyNegative: "auto" | "zeros" | "encode";
   rng: "cpu" | "cuda";
+  noiseOrder: "image" | "batch";
+  stepRng: "same" | "cpu" | "cuda";
 }
 
 /** A sampler and its noise levels. */
@@ -36,6 +38,8 @@ const rows: Readonly<Record<Compat, CompatSettings & CompatSampling>> = {
     emphasis: "original",
     emptyNegative: "auto",
     rng: "cpu",
+    noiseOrder: "image",
+    stepRng: "same",
     scheduler: null,
     sigmas: null,
   },
@@ -44,6 +48,8 @@ const rows: Readonly<Record<Compat, CompatSettings & CompatSampling>> = {
     emphasis: "original",
     emptyNegative: "zeros",
     rng: "cuda",
+    noiseOrder: "image",
+    stepRng: "same",
     scheduler: "dpmpp_2m",
     sigmas: {
       dpmpp_2m: "karras",
@@ -58,13 +64,18 @@ const rows: Readonly<Record<Compat, CompatSettings & CompatSampling>> = {
     emphasis: "original",
     emptyNegative: "encode",
     rng: "cpu",
+    noiseOrder: "batch",
+    stepRng: "cuda",
     scheduler: "euler",
     sigmas: { others: "normal" },
   },
 };
 
 /** The settings that a tool decides, in the order of the documentation. */
-export const compatKeys = ["promptSyntax", "emphasis", "emptyNegative", "rng"] as const;
+export const compatKeys = [
+  ...(["promptSyntax", "emphasis", "emptyNegative"] as const),
+  ...(["rng", "noiseOrder", "stepRng"] as const),
+] as const;
 export type CompatKey = (typeof compatKeys)[number];
 
 /** Settings as they were given, with those of the tool for the rest. */

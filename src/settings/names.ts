@@ -49,6 +49,18 @@ export const syncModeLines = syncModes
 export type Rng = keyof typeof RngValues;
 export const rngs = namesOf(RngValues);
 
+/** Whether a seed makes the noise of one image, or of a batch. */
+export const noiseOrders = ["image", "batch"] as const;
+export type NoiseOrder = (typeof noiseOrders)[number];
+
+/** The generator of the noise in steps. */
+export const stepRngs = ["same", ...rngs] as const;
+export type StepRng = (typeof stepRngs)[number];
+
+/** How the noise of steps is made of random numbers. */
+export const noiseSamplers = ["auto", "generator", "brownian", "brownian_gpu"] as const;
+export type NoiseSampler = (typeof noiseSamplers)[number];
+
 /** How GPUs reach each other's memory. */
 export type Transport = keyof typeof TransportKind;
 export const transports = namesOf(TransportKind);

@@ -212,6 +212,7 @@ describe("several images", () => {
     const images: fc.Arbitrary<PlannedImage[]> = fc.array(
       fc.record({
         seed: fc.bigInt({ min: 0n, max: 9n }),
+        noisePlace: fc.constant(0),
         prompt: fc.constantFrom("a", "b"),
         negativePrompt: fc.constantFrom(null, "", "c"),
         guidanceScale: fc.constantFrom(0, 1, 1.5, 7),

@@ -1,6 +1,7 @@
 /**
  * `--rng cuda` on the CPU: the first latent and the steps' noise are the numbers that torch prints
- * on CUDA devices, each image's from its own generator, for any number of ranks.
+ * on CUDA devices, each image's from its own generator, for any number of ranks. Then the orders of
+ * ComfyUI: one generator for a batch, and a new one for the steps.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -56,4 +57,47 @@ test("without the flag it is torch's CPU generator", async () => {
   expect(maxAbs(cpu!.subarray(0, 4), [-1.1258, -1.1524, -0.2506, -0.4339])).toBeLessThanOrEqual(
     printed,
   );
+});
+
+const recorded: { probes: number[]; batch: { seed: number; noise: number[][] } } = await Bun.file(
+  join(import.meta.dir, "../fixtures/brownian.json"),
+).json();
+
+test("a batch is ComfyUI's prepare_noise, together and one by one, and goes on so", async () => {
+  const { probes, batch } = recorded;
+  const count = batch.noise.length;
+  const noisePlaces = batch.noise.map((_, place) => place);
+  const seeds = noisePlaces.map(() => BigInt(batch.seed));
+  const cpu = { ...work, rng: "cpu", noiseBatch: count } as const;
+  const [first, next] = await drawNoise({ ...cpu, seeds, noisePlaces }, 2);
+  const each = first!.length / count;
+  for (const place of noisePlaces) {
+    const range = [place * each, (place + 1) * each] as const;
+    const alone = await drawNoise({ ...cpu, seeds: [seeds[0]!], noisePlaces: [place] }, 2);
+    expect(alone[0]).toEqual(first!.slice(...range));
+    expect(alone[1]).toEqual(next!.slice(...range));
+    const own = probes.map((index) => alone[0]![index]!);
+    // torch's own sine and cosine differ in the last place.
+    expect(maxAbs(own, batch.noise[place]!)).toBeLessThanOrEqual(1e-6);
+  }
+  // One generator, one number after the other: the second tensor of a batch follows the first.
+  const following = await drawNoise({ ...work, rng: "cpu", seeds: [seeds[0]!] }, 2 * count);
+  expect(next!).toEqual(Float32Array.from(following.slice(count).flatMap((each) => [...each])));
+});
+
+test("steps with a new generator: the seed's on a GPU, the next seed's on a CPU", async () => {
+  const noise = { ...work, rng: "cpu", noiseSource: "new_generator", seeds: [42n] } as const;
+  const [first, ofGpu] = await drawNoise({ ...noise, noiseRng: "cuda" }, 2);
+  const [, ofCpu] = await drawNoise({ ...noise, noiseRng: "cpu", noiseSeedDelta: 1n }, 2);
+  expect(maxAbs(ofGpu!.subarray(0, 4), seed42[0]!)).toBeLessThanOrEqual(printed);
+  const cpu = { ...work, rng: "cpu" } as const;
+  expect([first]).toEqual(await drawNoise({ ...cpu, seeds: [42n] }, 1));
+  expect([ofCpu]).toEqual(await drawNoise({ ...cpu, seeds: [43n] }, 1));
+});
+
+test("what the library cannot fill is refused", async () => {
+  const places = drawNoise({ ...work, seeds: [1n], noiseBatch: 2, noisePlaces: [2] }, 1);
+  await expect(places).rejects.toThrow("the noise of image 2 of 2");
+  const range = { noiseSource: "brownian", brownianMin: 3, brownianMax: Number.NaN } as const;
+  await expect(drawNoise({ ...work, seeds: [1n], ...range }, 1)).rejects.toThrow("Brownian path");
 });

@@ -14,7 +14,14 @@ import { HashCache } from "../../src/library/hashes.ts";
 import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
-import { rngs, schedulers, syncModes, timestepSpacings } from "../../src/settings/names.ts";
+import {
+  noiseSamplers,
+  rngs,
+  schedulers,
+  stepRngs,
+  syncModes,
+  timestepSpacings,
+} from "../../src/settings/names.ts";
 import { writeRandomLora } from "../support/random-lora.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
@@ -59,6 +66,8 @@ const flags = fc
     rescale: fc.constantFrom("0", "0.7"),
     seed: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
     rng: fc.constantFrom(...rngs),
+    stepRng: fc.constantFrom(...stepRngs),
+    noiseSampler: fc.option(fc.constantFrom(...noiseSamplers)),
     width: fc.constantFrom("32", "64"),
     height: fc.constantFrom("128", "160"),
     steps: fc.integer({ min: 3, max: 5 }),
@@ -79,7 +88,9 @@ const flags = fc
       ...["--prompt", f.prompt, "--guidance-scale", f.guidance, "--guidance-rescale", f.rescale],
       ...["--seed", String(f.seed), "--rng", f.rng, "--width", f.width, "--height", f.height],
       ...(f.levels ?? ["--steps", String(f.steps), "--scheduler", f.scheduler]),
-      ...["--gpus", f.ranks],
+      ...["--gpus", f.ranks, "--step-rng", f.stepRng],
+      // A path needs levels.
+      ...(f.noiseSampler === null || f.levels === null ? [] : ["--noise-sampler", f.noiseSampler]),
       ...["--prediction-type", f.prediction, "--sync-mode", f.mode],
       ...["--prompt-syntax", f.syntax],
       ...(f.prompt2 === null ? [] : ["--prompt-2", f.prompt2]),
@@ -114,6 +125,14 @@ describe("an image", () => {
     const again = join(folder, "again.png");
     await sample("--from-image", second, "--out", again, "--quiet");
     expect(readFileSync(again).equals(readFileSync(second))).toBe(true);
+    const batch = ["--noise-order", "batch", "--scheduler", "euler_a", "--seed", "5"];
+    await sample("a cat", "--num-images", "3", ...batch, ...small, "--out", out);
+    await sample("--from-image", second, "--out", again, "--quiet");
+    expect(readFileSync(again).equals(readFileSync(second))).toBe(true);
+    const { settings: placed } = await recallImage(second);
+    expect(placed).toMatchObject({ seed: 5n, noiseIndex: 1, noiseBatch: 3 });
+    await sample("a cat", ...batch, ...small, "--out", again);
+    expect(readFileSync(again).equals(readFileSync(second))).toBe(false);
     // Prompts differ between images: each says its own, with the choices that were made.
     const prompts = join(folder, "prompts.txt");
     writeFileSync(prompts, "a {red|green|blue} circle\na {big|small} cat\n");

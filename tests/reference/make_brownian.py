@@ -1,10 +1,11 @@
 """Records the noise of torchsde's Brownian trees as k-diffusion's samplers read it, for tests/native/brownian.test.ts.
 
 Usage: python tests/reference/make_brownian.py TORCHSDE COMFYUI   (a checkout; a bare or plain repository; torch, numpy)
-Writes tests/fixtures/brownian.json: for each case a hash of all numbers and torch's own at some places. The hash is of
-torchsde's arithmetic over normal numbers whose logarithm, sine and cosine are of 64 bits, with square roots that are
-rounded correctly, as on GPUs: torch's own on a CPU are those of the machine's vector instructions, and differ in the
-last place of f32. The numbers at some places are over torch's own (on a GPU: its documented algorithm).
+Writes tests/fixtures/brownian.json: the first latents of a batch (ComfyUI's prepare_noise), and for each case a hash of
+all numbers and torch's own at some places. The hash is of torchsde's arithmetic over normal numbers whose logarithm,
+sine and cosine are of 64 bits, with square roots that are rounded correctly, as on GPUs: torch's own on a CPU are those
+of the machine's vector instructions, and differ in the last place of f32. The numbers at some places are over torch's
+own (on a GPU: its documented algorithm).
 """
 
 import ast
@@ -100,19 +101,16 @@ def exact_cuda(count, seed):
     return exact_normals(fused(c[0], unit), fused(c[1], turn))[1]
 
 
-def samplers(comfyui):
-    """The two classes of ComfyUI's file."""
-    shown = subprocess.run(
-        ["git", "-C", comfyui, "show", "HEAD:comfy/k_diffusion/sampling.py"], capture_output=True, check=True
-    )
+def names_of(comfyui, path, names):
+    """Functions and classes of a file of ComfyUI's, without running the rest of it."""
+    shown = subprocess.run(["git", "-C", comfyui, "show", f"HEAD:{path}"], capture_output=True, check=True)
     tree = ast.parse(shown.stdout)
-    names = {"BatchedBrownianTree", "BrownianTreeNoiseSampler"}
     tree.body = [node for node in tree.body if getattr(node, "name", None) in names]
     import torchsde
 
-    scope = {"torch": torch, "torchsde": torchsde}
-    exec(compile(tree, "sampling.py", "exec"), scope)
-    return scope["BrownianTreeNoiseSampler"]
+    scope = {"torch": torch, "torchsde": torchsde, "np": np}
+    exec(compile(tree, path, "exec"), scope)
+    return scope
 
 
 def noise_of(sampler, case):
@@ -129,7 +127,9 @@ def main():
     warnings.simplefilter("ignore")  # Levels beyond those of the path, which are rounded to 6 digits.
     sys.modules["trampoline"] = types.SimpleNamespace(trampoline=run, TailCall=TailCall)
     sys.path.insert(0, sys.argv[1])
-    sampler = samplers(sys.argv[2])
+    classes = {"BatchedBrownianTree", "BrownianTreeNoiseSampler"}
+    sampler = names_of(sys.argv[2], "comfy/k_diffusion/sampling.py", classes)["BrownianTreeNoiseSampler"]
+    prepare = names_of(sys.argv[2], "comfy/sample.py", {"prepare_noise"})["prepare_noise"]
     import torchsde._brownian.brownian_interval as interval
 
     own, own_sqrt = interval._randn, torch.Tensor.sqrt
@@ -151,6 +151,8 @@ def main():
         probes = [[round(float(row[i]), 6) for i in PROBES] for row in flat]
         record = {**case, "seeds": [str(seed) for seed in case["seeds"]], "sha256": digest, "noise": probes}
         out["cases"][name] = record
+    first = prepare(torch.zeros(3, *SHAPE), 9).reshape(3, -1)
+    out["batch"] = {"seed": 9, "noise": [[round(float(row[i]), 6) for i in PROBES] for row in first]}
     with open(OUT, "w") as file:
         json.dump(out, file)
         file.write("\n")

@@ -18,6 +18,30 @@ export function drawNoise(work: Work, drawCount: number): Promise<Float32Array[]
   });
 }
 
+export interface BrownianWork extends Work {
+  /** Of each step: from, to. */
+  levels: readonly (readonly [number, number])[];
+}
+
+/** The noise of each step of `work` on the Brownian path over its levels. */
+export function drawBrownian({ levels, ...work }: BrownianWork): Promise<Float32Array[]> {
+  const all = levels.flat();
+  return withSession(work, async (session) => {
+    const drawn = [];
+    for (const [noiseFrom, noiseTo] of levels) {
+      const replaces = { ...step(update({ noise: 1 }), true), noiseFrom, noiseTo };
+      const request: ImageRequest = {
+        ...requestOf(work),
+        ...{ steps: [replaces], initNoiseSigma: 1, noiseSource: "brownian" },
+        noiseRng: work.rng ?? "cpu",
+        ...{ brownianMin: Math.min(...all), brownianMax: Math.max(...all) },
+      };
+      drawn.push(latentsOf(await session.image(request)));
+    }
+    return drawn;
+  });
+}
+
 // --- internal ---
 
 function noiseRequest(work: Work, noiseCount: number): ImageRequest {

@@ -7,6 +7,7 @@ const backend = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const models = @import("../model.zig");
+const random = @import("../random.zig");
 const rank_count_max = @import("../patch/layout.zig").rank_count_max;
 const sessions = @import("../session.zig");
 const types = @import("types.zig");
@@ -234,10 +235,42 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("prompts that are not one per image", .{});
     }
     if (stepSets(r, set_count)) |status| return status;
+    if (noise(config, r)) |status| return status;
     const negative_count = if (r.branch_count == 2) prompt_count else 0;
     if (prompts(config, r, r.prompts, prompt_count, true)) |status| return status;
     if (prompts(config, r, r.negatives, negative_count, false)) |status| return status;
     return emptyPrompt(config, r);
+}
+
+fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {
+    const image_count = r.seeds.len / 8;
+    const places: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.noise_places.slice());
+    if (places.len != 0 and places.len != image_count) {
+        return refuse("places that are not one per image", .{});
+    }
+    if (r.noise_batch > image_count_max) return refuse("noise of {d} images", .{r.noise_batch});
+    for (places) |place| if (place >= @max(1, r.noise_batch)) {
+        return refuse("the noise of image {d} of {d}", .{ place, r.noise_batch });
+    };
+    const is_brownian = r.noise_source == .brownian;
+    const positions = @as(u64, r.latent_rows) * r.latent_width;
+    // torch fills tensors 16 numbers at a time.
+    if ((is_brownian or r.noise_batch > 1) and positions * config.vae.latent_channels % 16 != 0) {
+        return refuse("parts of noise that are no multiple of 16 numbers", .{});
+    }
+    if (!is_brownian) return null;
+    const level_max = random.brownian.level_max;
+    if (!(0 <= r.brownian_min and r.brownian_min < r.brownian_max and
+        r.brownian_max <= level_max))
+    {
+        return refuse("a Brownian path from {d} to {d}", .{ r.brownian_min, r.brownian_max });
+    }
+    const steps: []align(1) const backend.StepCoefficients =
+        std.mem.bytesAsSlice(backend.StepCoefficients, r.steps.slice());
+    for (steps) |step| for ([_]f32{ step.noise_from, step.noise_to }) |level| {
+        if (!(0 <= level and level <= level_max)) return refuse("noise of level {d}", .{level});
+    };
+    return null;
 }
 
 /// One set per step.

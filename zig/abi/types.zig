@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 19;
+pub const abi_version: u32 = 20;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Chunks of a prompt; a batch has this many sets of prompts at most, too.
@@ -265,6 +265,19 @@ pub const Request = extern struct {
     preview_steps: u32,
     /// Generator that the seeds initialise.
     rng: random.Rng,
+    /// Where the noise of steps comes from.
+    noise_source: pipeline.NoiseSource,
+    /// Of a new generator for it, and of the nodes of a Brownian path.
+    noise_rng: random.Rng,
+    /// The range of noise levels of a Brownian path; not read for other sources.
+    brownian_min: f32,
+    brownian_max: f32,
+    /// Images that torch makes the noise of together, with one seed; 0 or 1 for one.
+    noise_batch: u32,
+    /// u32, each image's place among them; empty for 0.
+    noise_places: Bytes,
+    /// Added to the seed of a new generator, modulo 2^64.
+    noise_seed_delta: u64,
     /// One `TestHooks`; empty in a product run.
     hooks: Bytes,
     /// u64, one per image of the batch.
@@ -370,4 +383,5 @@ pub const enums = .{
     configs.MidBlockKind, backend.Compute,       modes.SyncMode,      faults.Fault,
     devices.DeviceKind,   devices.TransportKind, DType,               random.Rng,
     weights.Component,    adapters.Algorithm,    adapters.DoraNorm,   pipeline.Emphasis,
+    pipeline.NoiseSource,
 };

@@ -5,6 +5,7 @@ const std = @import("std");
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
+const NoiseSource = @import("noise.zig").NoiseSource;
 const Rng = @import("../random.zig").Rng;
 const Stage = @import("../stage.zig").Stage;
 const Adapter = @import("../weights.zig").adapters.Adapter;
@@ -79,6 +80,18 @@ pub const Job = struct {
     /// One per image.
     seeds: []const u64 = &.{},
     rng: Rng = .cpu,
+    noise_source: NoiseSource = .generator,
+    /// Of a new generator and of the nodes of a Brownian path.
+    noise_rng: Rng = .cpu,
+    /// Added to the seed of a new generator.
+    noise_seed_delta: u64 = 0,
+    /// The range of a Brownian path.
+    brownian_min: f32 = 0,
+    brownian_max: f32 = 0,
+    /// Images that torch makes the noise of together; 0 or 1 for one.
+    noise_batch: u32 = 1,
+    /// Each image's place among them; empty for 0.
+    noise_places: []const u32 = &.{},
     sync_mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
     split_batch: bool = true,
@@ -166,6 +179,7 @@ pub const Job = struct {
         var fewer = job.*;
         fewer.seeds = job.seeds[0..count];
         fewer.guidance_scales = job.guidance_scales[0..@min(count, job.guidance_scales.len)];
+        fewer.noise_places = job.noise_places[0..@min(count, job.noise_places.len)];
         const prompt_count = count * job.setCount();
         fewer.prompts = job.prompts[0..@min(prompt_count, job.prompts.len)];
         fewer.negatives = job.negatives[0..@min(prompt_count, job.negatives.len)];

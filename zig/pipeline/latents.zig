@@ -1,28 +1,13 @@
 //! The sampler's registers for all images of a batch: latent, auxiliary register, earlier model
-//! outputs and noise. Each image has its own generator, so that a seed gives the same image alone
-//! and in a batch.
+//! outputs and noise (`noise.zig`).
 
 const std = @import("std");
 const backend = @import("../backend.zig");
 const Tensor = @import("../tensor.zig").Tensor;
-const random = @import("../random.zig");
-const PhiloxGenerator = @import("../random/philox.zig").PhiloxGenerator;
-const nchw = @import("nchw.zig");
+const Noise = @import("noise.zig").Noise;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
-
-const Generator = union(random.Rng) {
-    cpu: random.CpuGenerator,
-    cuda: PhiloxGenerator,
-
-    fn init(rng: random.Rng, seed: u64) Generator {
-        return switch (rng) {
-            .cpu => .{ .cpu = .init(seed) },
-            .cuda => .{ .cuda = .init(seed, PhiloxGenerator.block_count_reference) },
-        };
-    }
-};
 
 pub const LatentState = struct {
     /// (images, rows, width, channels) in f32, like the other registers.
@@ -30,12 +15,9 @@ pub const LatentState = struct {
     auxiliary: Tensor,
     model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
-    generators: []Generator,
+    noise_source: Noise,
     /// Of each image in a step.
     guidance_scales: []f32,
-    /// One image's noise on the host, in NCHW (torch's order) and NHWC; empty in a dry run.
-    sampled: []f32,
-    nhwc: []f32,
 
     pub fn init(rank: *Rank) Error!LatentState {
         const b = rank.b;
@@ -47,14 +29,11 @@ pub const LatentState = struct {
             .auxiliary = try b.alloc(shape, .f32),
             .model_outputs = undefined,
             .noise = try b.alloc(shape, .f32),
-            .generators = try rank.arena.alloc(Generator, job.seeds.len),
+            .noise_source = try .init(rank),
             .guidance_scales = try rank.arena.alloc(f32, job.guidance_scales.len),
-            .sampled = try rank.arena.alloc(f32, host_count / shape.batch),
-            .nhwc = try rank.arena.alloc(f32, host_count / shape.batch),
         };
         for (&state.model_outputs) |*tensor| tensor.* = try b.alloc(shape, .f32);
-        for (state.generators, job.seeds) |*generator, seed| generator.* = .init(job.rng, seed);
-        try state.sample(rank, state.latent, job.init_noise_sigma);
+        try state.noise_source.first(rank, state.latent, job.init_noise_sigma);
         // The first steps multiply missing model outputs by 0: they must be finite.
         const zeros = try rank.arena.alloc(f32, host_count);
         @memset(zeros, 0);
@@ -71,7 +50,7 @@ pub const LatentState = struct {
         model_output: Tensor,
     ) Error!void {
         const samples_noise = step.samples_noise != 0;
-        if (samples_noise) try state.sample(rank, state.noise, 1);
+        if (samples_noise) try state.noise_source.next(rank, step, state.noise);
         for (state.guidance_scales, rank.job.guidance_scales) |*scale, of_image| {
             scale.* = of_image * step.guidance_factor;
         }
@@ -133,36 +112,5 @@ pub const LatentState = struct {
         rank.b.free(state.noise);
         rank.b.free(state.auxiliary);
         return state.latent;
-    }
-
-    // --- internal ---
-
-    /// Fills `out` (images, rows, width, channels) with standard normal noise times `scale`.
-    fn sample(state: *LatentState, rank: *Rank, out: Tensor, scale: f32) Error!void {
-        if (rank.isPlanning()) return;
-        for (state.generators, 0..) |*generator, i| {
-            const image = out.batchSlice(@intCast(i), 1);
-            switch (generator.*) {
-                .cpu => |*cpu| try state.sampleOnHost(rank, cpu, image, scale),
-                .cuda => |*philox| {
-                    const next = philox.next(image.shape.elementCount());
-                    try rank.b.philoxNormal(image, next, scale);
-                },
-            }
-        }
-    }
-
-    fn sampleOnHost(
-        state: *LatentState,
-        rank: *Rank,
-        generator: *random.CpuGenerator,
-        image: Tensor,
-        scale: f32,
-    ) Error!void {
-        generator.fillNormal(state.sampled);
-        const shape = image.shape;
-        nchw.toNhwc(state.nhwc, state.sampled, shape.channels, shape.positionCount());
-        for (state.nhwc) |*value| value.* *= scale;
-        try rank.b.write(image, std.mem.sliceAsBytes(state.nhwc));
     }
 };

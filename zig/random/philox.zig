@@ -75,23 +75,30 @@ pub const PhiloxGenerator = struct {
 /// (channels, positions).
 pub fn fill(draw: Draw, out: []f32, channels: usize, scale: f32) void {
     const positions = @divExact(out.len, channels);
+    var row = draw.element_first / draw.thread_count;
+    var thread: u32 = @intCast(draw.element_first % draw.thread_count);
     for (0..channels) |channel| {
         for (0..positions) |position| {
-            const element = draw.element_first + channel * positions + position;
-            out[position * channels + channel] = normalOf(draw, element) * scale;
+            out[position * channels + channel] = normalOf(draw, row, thread) * scale;
+            thread += 1;
+            if (thread < draw.thread_count) continue;
+            thread = 0;
+            row += 1;
         }
     }
 }
 
 // --- internal ---
 
-fn normalOf(draw: Draw, element: u64) f32 {
-    const row = element / draw.thread_count;
-    const thread: u32 = @intCast(element % draw.thread_count);
+/// A thread's number in a row of the tensor.
+fn normalOf(draw: Draw, row: u64, thread: u32) f32 {
     const words = wordsOf(draw.seed, draw.turn_first + row / turn_count, thread);
-    const lane = row % turn_count;
-    const pair = if (lane < 2) words[0..2] else words[2..4];
-    return boxMuller(pair[0], pair[1])[lane % 2];
+    return switch (@as(u2, @truncate(row % turn_count))) {
+        0 => boxMuller(words[0], words[1], .sine),
+        1 => boxMuller(words[0], words[1], .cosine),
+        2 => boxMuller(words[2], words[3], .sine),
+        3 => boxMuller(words[2], words[3], .cosine),
+    };
 }
 
 fn wordsOf(seed: u64, turn: u64, subsequence: u32) [4]u32 {
@@ -117,15 +124,15 @@ fn tenRounds(counter: [4]u32, key: [2]u32) [4]u32 {
     return c;
 }
 
-/// Box-Muller as in cuRAND: radius and angle are rounded to f32, sine and cosine are exact. cuRAND
-/// uses the GPU's fast functions, with errors up to 2^-21.
-fn boxMuller(x: u32, y: u32) [2]f32 {
+/// One number of Box-Muller's two as in cuRAND: radius and angle are rounded to f32, sine and
+/// cosine are exact. cuRAND uses the GPU's fast functions, with errors up to 2^-21.
+fn boxMuller(x: u32, y: u32, half: enum { sine, cosine }) f32 {
     const unit: f32 = 0x1p-32;
     const turn: f32 = unit * 6.2831855;
     const u = @mulAdd(f32, @floatFromInt(x), unit, unit / 2);
     const v: f64 = @mulAdd(f32, @floatFromInt(y), turn, turn / 2);
     const radius = @sqrt(-2.0 * @log(@as(f64, u)));
-    return .{ @floatCast(radius * @sin(v)), @floatCast(radius * @cos(v)) };
+    return @floatCast(radius * if (half == .sine) @sin(v) else @cos(v));
 }
 
 const testing = std.testing;
@@ -198,7 +205,12 @@ test "beyond the grid, threads go on as torch's loop does" {
             var linear = index;
             while (linear < rounded) : (linear += 256 * grid * 4) {
                 const words = wordsOf(generator.seed, state / 4, @intCast(index));
-                const four = boxMuller(words[0], words[1]) ++ boxMuller(words[2], words[3]);
+                const four = [_]f32{
+                    boxMuller(words[0], words[1], .sine),
+                    boxMuller(words[0], words[1], .cosine),
+                    boxMuller(words[2], words[3], .sine),
+                    boxMuller(words[2], words[3], .cosine),
+                };
                 state += 4;
                 for (four, 0..) |value, ii| {
                     const li = linear + 256 * grid * ii;

@@ -2,7 +2,7 @@
  * Settings (rows of ../table.ts): seeds and the number of images.
  */
 import { imageCountMax } from "../../native/abi.ts";
-import { rngs } from "../names.ts";
+import { noiseOrders, noiseSamplers, rngs, stepRngs } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const seedSettings = {
@@ -34,6 +34,79 @@ export const seedSettings = {
     processes: "same",
     json: "rng",
   },
+  noiseOrder: {
+    kind: "choice",
+    flag: "noise-order",
+    names: noiseOrders,
+    group: "Seeds and images",
+    hint: "NAME",
+    help:
+      "image: each image's noise is of its own seed, as in A1111 and diffusers; batch: one seed " +
+      "makes the noise of all --num-images in a row, as of a batch in ComfyUI. " +
+      "Default: as --compat says, image.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "noise_order",
+  },
+  noiseBatch: {
+    kind: "whole",
+    flag: "noise-batch",
+    min: 1,
+    max: imageCountMax,
+    group: "Seeds and images",
+    hint: "N",
+    help:
+      "Images in the batch of --noise-order batch, {range}, of which fewer may be generated. " +
+      "Default: those that are.",
+    scope: "request",
+    processes: "same",
+    json: "noise_batch",
+  },
+  noiseIndex: {
+    kind: "whole",
+    flag: "noise-index",
+    min: 0,
+    max: imageCountMax - 1,
+    default: 0,
+    group: "Seeds and images",
+    hint: "N",
+    help: "The first image's place in that batch, {range}. Default: 0.",
+    scope: "request",
+    processes: "same",
+    json: "noise_index",
+  },
+  stepRng: {
+    kind: "choice",
+    flag: "step-rng",
+    names: stepRngs,
+    group: "Seeds and images",
+    hint: "NAME",
+    help:
+      "Generator of the noise that ancestral samplers add: same goes on after the first latent, " +
+      "as in diffusers and A1111; cuda is a new one of the same seed, as in ComfyUI on a GPU; " +
+      "cpu a new one of the seed plus 1, as there on a CPU. Default: as --compat says, same.",
+    modelDefault: true,
+    scope: "request",
+    processes: "same",
+    json: "step_rng",
+  },
+  noiseSampler: {
+    kind: "choice",
+    flag: "noise-sampler",
+    names: noiseSamplers,
+    default: "auto",
+    group: "Seeds and images",
+    hint: "NAME",
+    help:
+      "Noise in steps: generator for new numbers in each, brownian for a Brownian tree " +
+      "(torchsde), as k-diffusion's SDE samplers have it, with --rng; brownian_gpu for the same " +
+      "with numbers of a GPU (ComfyUI's samplers ending in _gpu). Default: auto, as the " +
+      "sampler has it.",
+    scope: "request",
+    processes: "same",
+    json: "noise_sampler",
+  },
   imageCount: {
     kind: "whole",
     flag: "num-images",
@@ -43,8 +116,8 @@ export const seedSettings = {
     group: "Seeds and images",
     hint: "N",
     help:
-      "Images, {range}, each with the seed after the one before. Several are written as " +
-      "sample-1.png, sample-2.png, ..., each once it is ready. Default: 1.",
+      "Images, {range}, each with the seed after the one before (see --noise-order). Several " +
+      "are written as sample-1.png, sample-2.png, ..., each once it is ready. Default: 1.",
     scope: "request",
     processes: "same",
     unrecorded: true,

@@ -1,0 +1,119 @@
+/**
+ * Where the noise of a request's images comes from, as other programs decide it: settings in, the
+ * library's terms out (zig/pipeline/noise.zig).
+ */
+import { BasedXLError } from "../errors.ts";
+import type * as abi from "../native/abi.ts";
+import type { Schedule } from "../schedule.ts";
+import type { NoiseOrder, NoiseSampler, Rng, StepRng } from "../settings/names.ts";
+import type { Naming } from "../settings/values.ts";
+
+interface NoiseSettings {
+  rng: Rng;
+  noiseOrder: NoiseOrder;
+  noiseBatch?: number | undefined;
+  noiseIndex: number;
+  noiseSampler: NoiseSampler;
+  stepRng: StepRng;
+}
+
+/** An image's place in the batch that its noise is made with. */
+interface Placed {
+  seed: bigint;
+  noisePlace: number;
+}
+
+/** The same images with their seeds and places, and the images of their batch. */
+export function inNoiseOrder<Image extends { seed: bigint }>(
+  images: readonly Image[],
+  { noiseOrder, noiseBatch, noiseIndex }: NoiseSettings,
+  naming: Naming,
+): { images: (Image & Placed)[]; noiseBatch: number | undefined } {
+  if (noiseOrder === "image") {
+    return { images: images.map((image) => ({ ...image, noisePlace: 0 })), noiseBatch: undefined };
+  }
+  const size = noiseBatch ?? noiseIndex + images.length;
+  const [first] = images;
+  if (noiseIndex + images.length > size) {
+    throw new BasedXLError(
+      "bad-option",
+      `${naming("noiseBatch")} is ${size}, but the last image's place in it is \
+${noiseIndex + images.length - 1}: it must be above.`,
+    );
+  }
+  const placed = images.map((image, index) => {
+    return { ...image, seed: first?.seed ?? image.seed, noisePlace: noiseIndex + index };
+  });
+  return { images: placed, noiseBatch: size };
+}
+
+/** Refuses noise that the schedule has no levels for, and levels that the library cannot have. */
+export function checkNoise(settings: NoiseSettings, schedule: Schedule, naming: Naming): void {
+  const { noiseSampler } = settings;
+  if (!isBrownian(settings, schedule) || brownianRangeOf(schedule) !== null) return;
+  throw new BasedXLError(
+    "bad-option",
+    `${naming("noiseSampler")} ${noiseSampler} needs a sampler with noise levels, which \
+${schedule.name} is not.`,
+  );
+}
+
+type NoiseRequest = Pick<abi.Request, "noiseSource" | "noiseRng" | "noiseSeedDelta"> &
+  Pick<abi.Request, "brownianMin" | "brownianMax"> & {
+    steps: Schedule["steps"];
+    noiseBatch: number;
+    noisePlaces: readonly number[];
+  };
+
+/** What the library is asked for, of a batch of images. */
+export function noiseRequestOf(
+  settings: NoiseSettings,
+  schedule: Schedule,
+  images: readonly Placed[],
+): NoiseRequest {
+  const { rng, stepRng, noiseSampler } = settings;
+  const { steps } = schedule;
+  const batch = {
+    noiseBatch: settings.noiseBatch ?? 1,
+    noisePlaces: images.map(({ noisePlace }) => noisePlace),
+    noiseSeedDelta: 0n,
+    ...{ brownianMin: 0, brownianMax: 0 },
+  };
+  if (isBrownian(settings, schedule)) {
+    const [brownianMin, brownianMax] = brownianRangeOf(schedule) ?? [0, 0];
+    return {
+      ...batch,
+      noiseSource: "brownian",
+      noiseRng: noiseSampler === "brownian_gpu" ? "cuda" : rng,
+      ...{ brownianMin, brownianMax },
+      steps: steps.map((step, index) => ({ ...noiseLevelsOf(schedule, index), ...step })),
+    };
+  }
+  if (stepRng === "same") return { ...batch, noiseSource: "generator", noiseRng: rng, steps };
+  // ComfyUI adds 1 on the CPU, where the first latent has the same generator.
+  const noiseSeedDelta = stepRng === "cpu" ? 1n : 0n;
+  return { ...batch, noiseSource: "new_generator", noiseRng: stepRng, noiseSeedDelta, steps };
+}
+
+// --- internal ---
+
+function isBrownian({ noiseSampler }: NoiseSettings, schedule: Schedule): boolean {
+  const { noise, steps } = schedule;
+  const [min, max] = brownianRangeOf(schedule) ?? [0, 1];
+  // One step has no path, and adds nothing.
+  if (min === max || !steps.some(({ samplesNoise }) => samplesNoise)) return false;
+  return noiseSampler === "auto" ? noise === "brownian" : noiseSampler !== "generator";
+}
+
+/** k-diffusion's: the lowest level above 0 and the highest; null without levels. */
+function brownianRangeOf({ brownianRange, sigmas, steps }: Schedule): [number, number] | null {
+  if (brownianRange) return brownianRange;
+  // Only where each evaluation is a step is it known which levels the noise is between.
+  if (sigmas === null || sigmas.length !== steps.length + 1) return null;
+  const levels = sigmas.filter((sigma) => sigma > 0);
+  return [Math.min(...levels), Math.max(...levels)];
+}
+
+function noiseLevelsOf({ sigmas }: Schedule, index: number) {
+  return { noiseFrom: sigmas?.[index] ?? 0, noiseTo: sigmas?.[index + 1] ?? 0 };
+}

@@ -1,0 +1,87 @@
+/**
+ * Settings of noise in the library's terms: what each tool's row of --compat comes to, places in a
+ * batch, Brownian paths, and refusals.
+ */
+import { expect, test } from "bun:test";
+import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { noiseRequestOf } from "../../src/pipeline/noise.ts";
+import { type GenerateRequest, planRequest } from "../../src/pipeline/request.ts";
+import { asFlag } from "../../src/settings/values.ts";
+
+const model = await openModelFolder(goldenModel);
+
+function plan(request: Partial<GenerateRequest>) {
+  const size = { width: 64, height: 64, stepCount: 4, scheduler: "euler_a" } as const;
+  return planRequest({ prompt: "a", ...size, ...request }, model, 1, asFlag);
+}
+
+function noiseOf(request: Partial<GenerateRequest>) {
+  const { settings, schedule, batches } = plan({ seeds: [7n, 8n, 9n], batchSize: 2, ...request });
+  return batches.map(({ images }) => {
+    const { steps, ...noise } = noiseRequestOf(settings, schedule, images);
+    return { ...noise, seeds: images.map(({ seed }) => seed), levels: steps.map(levelsOf) };
+  });
+}
+
+function levelsOf({ noiseFrom, noiseTo }: { noiseFrom?: number; noiseTo?: number }) {
+  return [noiseFrom, noiseTo];
+}
+
+test("each image has its seed where tools give it one, and steps go on", () => {
+  for (const compat of ["diffusers", "a1111"] as const) {
+    const [first, second] = noiseOf({ compat });
+    expect(first).toMatchObject({ seeds: [7n, 8n], noiseBatch: 1, noisePlaces: [0, 0] });
+    expect(second).toMatchObject({ seeds: [9n], noisePlaces: [0], noiseSource: "generator" });
+  }
+});
+
+test("ComfyUI's batch has one seed, and steps a new generator", () => {
+  const [first, second] = noiseOf({ compat: "comfyui" });
+  const gpu = { noiseSource: "new_generator", noiseRng: "cuda", noiseSeedDelta: 0n } as const;
+  expect(first).toMatchObject({ seeds: [7n, 7n], noiseBatch: 3, noisePlaces: [0, 1], ...gpu });
+  expect(second).toMatchObject({ seeds: [7n], noiseBatch: 3, noisePlaces: [2], ...gpu });
+  const [cpu] = noiseOf({ compat: "comfyui", stepRng: "cpu" });
+  expect(cpu).toMatchObject({ ...gpu, noiseRng: "cpu", noiseSeedDelta: 1n });
+  const [part] = noiseOf({ noiseOrder: "batch", noiseIndex: 3, noiseBatch: 9, seeds: [1n] });
+  expect(part).toMatchObject({ seeds: [1n], noiseBatch: 9, noisePlaces: [3] });
+});
+
+test("places that a batch does not have are refused", () => {
+  const batch = { noiseOrder: "batch", noiseBatch: 4, noiseIndex: 2, seeds: [1n, 2n, 3n] } as const;
+  expect(() => plan(batch)).toThrow(
+    "--noise-batch is 4, but the last image's place in it is 4: it must be above.",
+  );
+  expect(plan({ ...batch, noiseBatch: undefined }).settings.noiseBatch).toBe(5);
+  expect(plan({ ...batch, noiseOrder: "image" }).settings.noiseBatch).toBeUndefined();
+});
+
+test("a Brownian path goes over the sampler's levels, with numbers of --rng or a GPU", () => {
+  const sigmas = [14, 5, 1, 0];
+  const path = { scheduler: "dpmpp_2m_sde", sigmas, noiseSampler: "brownian" } as const;
+  const [noise] = noiseOf({ ...path, stepCount: undefined });
+  expect(noise).toMatchObject({ noiseSource: "brownian", noiseRng: "cpu", brownianMin: 1 });
+  expect(noise).toMatchObject({
+    brownianMax: 14,
+    levels: [
+      [14, 5],
+      [5, 1],
+      [1, 0],
+    ],
+  });
+  const of = (more: Partial<GenerateRequest>) => {
+    return noiseOf({ ...path, stepCount: undefined, ...more })[0]?.noiseRng;
+  };
+  expect(of({ rng: "cuda" })).toBe("cuda");
+  expect(of({ noiseSampler: "brownian_gpu" })).toBe("cuda");
+  const without = noiseOf({ ...path, stepCount: undefined, noiseSampler: "generator" });
+  expect(without[0]?.noiseSource).toBe("generator");
+});
+
+test("a path without levels is refused, and not read where nothing is sampled", () => {
+  expect(() => plan({ seeds: [1n], scheduler: "ddpm", noiseSampler: "brownian" })).toThrow(
+    "--noise-sampler brownian needs a sampler with noise levels, which ddpm is not.",
+  );
+  const [noise] = noiseOf({ scheduler: "euler", noiseSampler: "brownian" });
+  expect(noise?.noiseSource).toBe("generator");
+});
