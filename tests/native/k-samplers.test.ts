@@ -62,9 +62,9 @@ function pipelineOf(prediction: PredictionType): Promise<Pipeline> {
 
 /** The noise of these runs goes on with the generator of each image. */
 const plain = {
-  ...{ promptSyntax: "plain", emptyNegative: "auto", rng: "cpu" },
-  ...{ noiseOrder: "image", stepRng: "same", noiseSampler: "generator" },
-} as const;
+  ...({ promptSyntax: "plain", emptyNegative: "auto", rng: "cpu" } as const),
+  ...({ noiseOrder: "image", stepRng: "same", noiseSampler: "generator" } as const),
+};
 
 describe("equal to the tool's own code", () => {
   const width = tensorOf(tensors, "latents").data.length / notes.runs.length;
