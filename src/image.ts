@@ -11,6 +11,7 @@ import { withTexts } from "./image/texts.ts";
 
 export type { ImageTexts } from "./image/exif.ts";
 export { checkWritable } from "./image/files.ts";
+export { enlarged, type Pixels, reduced, reduceRow, withPalette } from "./image/reduce.ts";
 
 interface FormatEntry {
   endings: readonly string[];

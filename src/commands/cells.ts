@@ -80,7 +80,9 @@ export async function sampleCells(
   announce(axes, planned, sheet, output);
   using hashes = options.metadata ? startHashing({ ...prepared, plan: filesOf(planned) }) : null;
   const paths = writer?.paths ?? planned.map(() => options.outPath);
-  const previews = options.previewSteps ? new PreviewWriter(paths, output) : undefined;
+  const previews = options.previewSteps
+    ? await PreviewWriter.open(paths, output, options.previewProtocol)
+    : undefined;
   const shared = { options, axes, cells: planned, prepared, previews, output, signal };
   await generateCells({ ...shared, sheet, writer, hashes }, startMs);
 }

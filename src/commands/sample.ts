@@ -192,7 +192,10 @@ async function generateAndWrite(
   const { imageCount } = options;
   using hashes = options.metadata ? startHashing(prepared) : null;
   const { previewSteps } = options;
-  const previews = previewSteps === undefined ? undefined : new PreviewWriter(writer.paths, output);
+  const previews =
+    previewSteps === undefined
+      ? undefined
+      : await PreviewWriter.open(writer.paths, output, options.previewProtocol);
   const grid = options.grid ? gridOf(options, prepared.plan) : null;
   const onImage = async (image: PipelineEvent & { type: "image" }) => {
     previews?.endImage();

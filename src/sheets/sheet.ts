@@ -3,6 +3,7 @@
  * pixels of the sheet alone, in which images are placed as they come; they are reduced by a whole
  * factor where the sheet would be too large.
  */
+import { type Pixels, reduceRow } from "../image.ts";
 import { type DrawLabel, type Label, labelPainter } from "./labels.ts";
 
 export interface SheetPlan {
@@ -18,12 +19,6 @@ export interface SheetPlan {
   cellHeight: number;
   /** Of the file's format. */
   sideMax: number;
-}
-
-interface Pixels {
-  width: number;
-  height: number;
-  pixels: Uint8Array;
 }
 
 interface Frame {
@@ -221,18 +216,4 @@ function widest(labels: readonly Label[]): number {
 
 function highest(labels: readonly Label[]): number {
   return Math.max(0, ...labels.map(({ height }) => height));
-}
-
-/** The mean of squares of `factor` pixels a side. */
-function reduceRow({ pixels, width }: Pixels, row: number, factor: number, out: Uint8Array): void {
-  const area = factor * factor;
-  for (let i = 0; i < out.length; i++) {
-    const [column, colour] = [Math.floor(i / 3) * factor, i % 3];
-    let sum = 0;
-    for (let y = 0; y < factor; y++) {
-      const from = ((row * factor + y) * width + column) * 3 + colour;
-      for (let x = 0; x < factor; x++) sum += pixels[from + 3 * x]!;
-    }
-    out[i] = Math.round(sum / area);
-  }
 }

@@ -1,13 +1,18 @@
 /**
- * Pictures in terminals, by the protocols of kitty and iTerm2. A picture keeps its place: the next
- * one is drawn over it, as long as no line was printed between.
+ * Pictures in terminals, by the protocols of kitty and iTerm2, and as sixel. A picture keeps its
+ * place: the next one is drawn over it, as long as no line was printed between.
  * Sources: https://sw.kovidgoyal.net/kitty/graphics-protocol,
  * https://iterm2.com/documentation-images.html
  */
 
-export type PictureProtocol = "kitty" | "iterm";
+/** By which terminals show pictures; "sixel" is an image of few colours (`sixel.ts`). */
+export const pictureProtocols = ["kitty", "iterm", "sixel"] as const;
+export type PictureProtocol = (typeof pictureProtocols)[number];
 
-/** The protocol of the terminal behind `stream`; null where it shows no pictures, or is none. */
+/**
+ * The protocol that the environment names; null where the terminal is to be asked, or `stream` is
+ * none.
+ */
 export function pictureProtocol(
   env: Readonly<Record<string, string | undefined>>,
   isTerminal: boolean,
@@ -18,23 +23,29 @@ export function pictureProtocol(
   if (KITTY_WINDOW_ID !== undefined || /kitty|ghostty/i.test(`${TERM} ${TERM_PROGRAM}`)) {
     return "kitty";
   }
-  return /^(iTerm\.app|WezTerm|vscode)$/.test(TERM_PROGRAM) ? "iterm" : null;
+  if (/^(iTerm\.app|WezTerm|vscode)$/.test(TERM_PROGRAM)) return "iterm";
+  const hasSixel = /^(foot|mlterm|contour|yaft)\b|sixel/.test(TERM) || TERM_PROGRAM === "mintty";
+  return hasSixel ? "sixel" : null;
+}
+
+/** Whether to ask the terminal: it understands questions, and may be any. */
+export function mayBeAsked({ TERM = "dumb" }: Readonly<Record<string, string | undefined>>) {
+  return !/^(dumb|linux|vt52|screen)/.test(TERM);
 }
 
 /**
- * What shows the PNG file in `rows` lines, which the cursor is below afterwards; `isAgain` draws
- * over the picture that stands there.
+ * What shows a picture, of `pictureText`'s protocols or sixel, in `rows` lines, which the cursor is
+ * below afterwards; `isAgain` draws over the picture that stands there.
  */
-export function pictureText(
-  protocol: PictureProtocol,
-  png: Uint8Array,
-  rows: number,
-  isAgain: boolean,
-): string {
+export function placed(picture: string, rows: number, isAgain: boolean): string {
   // Lines are made first: a picture at the bottom would scroll by a height that nobody knows.
   const room = isAgain ? "" : "\n".repeat(rows);
-  const picture = protocol === "kitty" ? kittyText(png, rows) : itermText(png, rows);
   return `${room}\x1b[${rows}A\r\x1b7${picture}\x1b8\x1b[${rows}B`;
+}
+
+/** What shows the PNG file in `rows` lines. */
+export function pngText(protocol: "kitty" | "iterm", png: Uint8Array, rows: number): string {
+  return protocol === "kitty" ? kittyText(png, rows) : itermText(png, rows);
 }
 
 // --- internal ---

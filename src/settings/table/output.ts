@@ -2,6 +2,7 @@
  * Settings (rows of ../table.ts): what the command writes and prints.
  */
 import { stepCountMax } from "../../native/abi.ts";
+import { pictureProtocols } from "../../terminal/pictures.ts";
 import type { Setting } from "../setting.ts";
 
 export const outputSettings = {
@@ -57,7 +58,21 @@ export const outputSettings = {
     help:
       "Every N steps ({range}), write what the image will be to sample-preview.png beside it: an " +
       "approximation at an eighth of its size, or with --taesd one at its full size; and show it " +
-      "in terminals that can (kitty, Ghostty, iTerm, WezTerm). Default: none.",
+      "in terminals that can (kitty, Ghostty, iTerm, WezTerm, those with sixel). Default: none.",
+    scope: "command",
+    processes: "own",
+    json: null,
+  },
+  previewProtocol: {
+    kind: "choice",
+    flag: "preview-protocol",
+    names: ["auto", ...pictureProtocols, "none"],
+    default: "auto",
+    group: "Output",
+    hint: "NAME",
+    help:
+      "How --preview shows pictures in the terminal: {names}. auto goes by the terminal's name, " +
+      "or asks it whether it has sixel. Default: auto.",
     scope: "command",
     processes: "own",
     json: null,
