@@ -78,6 +78,10 @@ export async function sampleCells(
   const writer = options.cells ? await ImageWriter.open(files, size) : null;
   describe(prepared, options, output);
   announce(axes, planned, sheet, output);
+  // Without it the images cannot be made again: even --quiet prints it.
+  if (options.quiet && !options.json && options.seedIsRandom) {
+    process.stderr.write(`seed ${options.seeds[0]}\n`);
+  }
   using hashes = options.metadata ? startHashing({ ...prepared, plan: filesOf(planned) }) : null;
   const paths = writer?.paths ?? planned.map(() => options.outPath);
   const previews = options.previewSteps

@@ -56,6 +56,7 @@ export const sampleHelp: HelpText = {
     "basedxl sample --gpus 4 --steps 25 --out house.webp",
     "basedxl sample --num-images 4 --batch-size 2",
     "basedxl sample --model ~/models/sdxl-base --width 1216 --height 832",
+    'basedxl sample --seed 7 --xyz "steps=10,20;guidance=4,7"',
     "basedxl sample --seed 7 --json",
   ],
   groups: groups.map((group) => [

@@ -132,6 +132,7 @@ function axisOf(typed: string, texts: string[]): Axis {
   const bare = typed.toLowerCase().replace(/[\s_-]/g, "");
   if (["sr", "s/r", "promptsr", "prompts/r"].includes(bare)) return searchAxis(typed, texts);
   if (bare === "lorascale" || bare === "loraweight") return loraScaleAxis(typed, texts);
+  if (bare === "size") return sizeAxis(typed, texts);
   const key = keyNamed(typed, bare);
   const { kind, flag } = settingOf(key);
   const isNumber = kind === "whole" || kind === "number" || kind === "seed";
@@ -161,7 +162,13 @@ function keyNamed(typed: string, bare: string): SettingKey {
   }
   const key = shortNames[bare] ?? names.get(bare);
   if (key === undefined) {
-    const near = suggestion(typed, [...Object.keys(shortNames), ...requestFlags(), "sr"]);
+    const near = suggestion(typed, [
+      ...Object.keys(shortNames),
+      ...requestFlags(),
+      "sr",
+      "size",
+      "lora-scale",
+    ]);
     throw badOption(`--xyz has no axis ${JSON.stringify(escaped(typed, 40))}.${near}`);
   }
   const isOfImages = settings[key].scope === "request" && key !== "imageCount";
@@ -221,4 +228,22 @@ function loraScaleAxis(name: string, texts: string[]): Axis {
       },
     }));
   return { name, type: "LoRA scale", values, cost: 4 };
+}
+
+/** `512x768`. */
+function sizeAxis(name: string, texts: string[]): Axis {
+  const values = texts.map((text) => {
+    const [, width, height] = /^(\d{1,5})\s*[xX×]\s*(\d{1,5})$/.exec(text) ?? [];
+    if (width === undefined || height === undefined) {
+      const given = JSON.stringify(escaped(text, 40));
+      throw badOption(`--xyz ${name} must be WIDTHxHEIGHT, such as 1024x768, not ${given}.`);
+    }
+    const size = { width: Number(width), height: Number(height) };
+    return {
+      text,
+      label: `${name}: ${text}`,
+      apply: (options: SampleOptions): SampleOptions => ({ ...options, ...size }),
+    };
+  });
+  return { name, type: "Size", values, cost: 3 };
 }

@@ -28,6 +28,19 @@ const encoder = { "cond_stage_model.transformer.text_model.x.weight": [1] };
 
 const files: [string, Record<string, number[]> | string[]][] = [
   ["a checkpoint of Stable Diffusion 1.5", { ...context(768), ...encoder }],
+  [
+    "a TAESD (SDXL or Stable Diffusion 1.5)",
+    { "1.weight": [64, 4, 3, 3], "3.conv.0.weight": [64, 64, 3, 3] },
+  ],
+  [
+    "a TAESD (SDXL or Stable Diffusion 1.5)",
+    { "encoder.layers.0.weight": [64, 3, 3, 3], "decoder.layers.0.weight": [64, 4, 3, 3] },
+  ],
+  [
+    "a TAESD (Stable Diffusion 3 or Flux)",
+    { "taesd_decoder.1.weight": [64, 16, 3, 3], "taesd_decoder.3.conv.0.weight": [64, 64, 3, 3] },
+  ],
+  ["a TAESD (the encoder alone)", { "0.weight": [64, 3, 3, 3], "1.conv.0.weight": [64, 64, 3, 3] }],
   ["a checkpoint of Stable Diffusion 2", { ...context(1024), ...encoder }],
   ["a checkpoint of Stable unCLIP 2.1", { ...context(1024), ...encoder, ...labels }],
   ["the diffusion model of Stable Diffusion 1.5 alone", context(768, "")],

@@ -53,6 +53,7 @@ describe("texts of axes", () => {
     ["stepz=1", '--xyz has no axis "stepz". Did you mean steps?'],
     ["steps=4,0", '--xyz steps must be a whole number from 1 to 1000, not "0".'],
     ["sampler=eulr", "Did you mean euler?"],
+    ["size=512", '--xyz size must be WIDTHxHEIGHT, such as 1024x768, not "512".'],
     ["model=a,b", "--xyz cannot change --model from image to image."],
     ["num-images=2", "--xyz cannot change --num-images from image to image."],
     ["steps=9-1", "--xyz has the range 9-1, which is empty."],
@@ -84,6 +85,8 @@ describe("cells", () => {
     ];
     expect(last.options).toMatchObject({ guidanceScale: 4, prompt: "a ($&) house", loras });
     expect(options.loras[0]).toMatchObject({ scale: 0.5 });
+    const [wide] = cellsOf(parseAxes("size=96x64"), options);
+    expect(wide!.options).toMatchObject({ width: 96, height: 64 });
     expect(cellsOf(parseAxes("seed=5-6"), options).map((cell) => cell.options.seeds)).toEqual([
       [5n],
       [6n],

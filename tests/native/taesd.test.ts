@@ -12,8 +12,10 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { openTaesd, withTaesd } from "../../src/models/taesd.ts";
-import { ModelParts } from "../../src/native/testing.ts";
+import { smallestOptions } from "../../src/native/handle.ts";
+import { ModelParts, planOf } from "../../src/native/testing.ts";
 import { type GenerateRequest, Pipeline, type PreviewEvent } from "../../src/pipeline.ts";
+import recorded from "../fixtures/taesd.json";
 import { refusal } from "../support/refusal.ts";
 import { latent, removeTaesds, rows, width, writeTaesd } from "../support/taesd-files.ts";
 
@@ -92,6 +94,21 @@ describe("previews", () => {
       expect(first!.pixels).not.toEqual(second!.pixels);
     }
   });
+});
+
+test("the memory plan has it where it is given, and nothing of it elsewhere", async () => {
+  const model = withTaesd(golden, await openTaesd(file, golden));
+  const planFor = (of: Model) => {
+    const size = { latentRows: 64, latentWidth: 64 };
+    return planOf({ ...smallestOptions(nativeModelOf(of), 64), ...size });
+  };
+  const [plain, tiny] = [planFor(golden), planFor(model)];
+  const weights = Object.values(recorded.shapes).map((shape) => shape.reduce((a, b) => a * b, 1));
+  const own = 4 * weights.reduce((sum, count) => sum + count, 0);
+  expect(tiny.weight_bytes - plain.weight_bytes).toBe(own);
+  const peaks = [plain, tiny].map(({ ranks }) => ranks[0]!.peaks.denoise);
+  // Three images of 64 channels at the full size, in f32.
+  expect(peaks[1]! - peaks[0]!).toBeGreaterThan(2 * 4 * 64 * 512 * 512);
 });
 
 describe("files", () => {

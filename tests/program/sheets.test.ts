@@ -59,3 +59,20 @@ test("--grid writes a sheet beside the images, --no-cells a sheet alone", async 
   expect(existsSync(path("n-grid.jpg"))).toBe(true);
   expect(existsSync(path("n-1.jpg"))).toBe(false);
 }, 60_000);
+
+test("Ctrl-C keeps the cells that are written, and a sheet of them", async () => {
+  const lines: string[] = [];
+  const written = spyOn(process.stderr, "write").mockImplementation((text) => {
+    lines.push(String(text));
+    if (String(text).includes("Wrote") && lines.join("").includes("s-1.png: ")) {
+      process.kill(process.pid, "SIGINT");
+    }
+    return true;
+  });
+  const args = ["x", "--xyz", "steps=4,900", "--out", path("s.png")];
+  expect(await runCli(["sample", ...common, ...args])).toBe(130);
+  written.mockRestore();
+  expect(lines.join("")).toContain("s-grid.png, 1 of 2 images, in ");
+  expect([1, 2].map((number) => existsSync(path(`s-${number}.png`)))).toEqual([true, false]);
+  expect((await sharp(path("s-grid.png")).metadata()).width).toBeGreaterThan(128);
+}, 60_000);

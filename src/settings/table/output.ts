@@ -96,8 +96,8 @@ export const outputSettings = {
     hint: "AXES",
     help:
       "An image for every combination of values, and their sheet, sample-grid.png: " +
-      '"steps=10,20;guidance=4,7", up to three axes, by the names of flags; also sampler, sr ' +
-      '(search,replacement,... in the prompts) and lora-scale. Ranges: 1-5, "1-10 (+3)", ' +
+      '"steps=10,20;guidance=4,7", up to three axes, by the names of flags; also sampler, size, ' +
+      'sr (search,replacement,... in the prompts) and lora-scale. Ranges: 1-5, "1-10 (+3)", ' +
       '"1-10 [4]"; quotes around a value with a comma. Default: none.',
     scope: "command",
     processes: "own",
