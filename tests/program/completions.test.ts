@@ -33,7 +33,7 @@ describe("bash", () => {
   test("commands, flags and what flags can be", () => {
     expect(offered("basedxl", "")).toEqual(expect.arrayContaining(Object.keys(commands)));
     expect(offered("basedxl", "do")).toEqual(["doctor"]);
-    expect(offered("basedxl", "sample", "--ste")).toEqual(["--steps"]);
+    expect(offered("basedxl", "sample", "--steps")).toEqual(["--steps"]);
     expect(offered("basedxl", "sample", "--no-sp")).toEqual(["--no-split-batch"]);
     expect(offered("basedxl", "sample", "--scheduler", "")).toEqual([...schedulers]);
     expect(offered("basedxl", "sample", "--sync-mode", "s")).toEqual(
