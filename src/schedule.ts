@@ -77,17 +77,14 @@ export function makeSchedule(
 
 /** Options that were given and that `schedule` does not follow. */
 export function unusedScheduleOptions(
-  { name, steps, sigmas }: Pick<Schedule, "name" | "steps" | "sigmas">,
+  { name, steps }: Pick<Schedule, "name" | "steps">,
   options: Omit<ScheduleOptions, "stepCount">,
-): ("timestepSpacing" | "timestepRounding" | "eta" | "sNoise")[] {
-  const isFollowed = {
-    timestepSpacing: canFollow(name, "timestepSpacing", flavourOf(name, options)),
-    timestepRounding: sigmas !== null || options.timestepRounding === "auto",
-    eta: canFollow(name, "eta", flavourOf(name, options)),
-    sNoise: steps.some(({ samplesNoise }) => samplesNoise),
-  };
-  const keys = Object.keys(isFollowed) as (keyof typeof isFollowed)[];
-  return keys.filter((key) => options[key] !== undefined && !isFollowed[key]);
+): ("timestepSpacing" | "eta" | "sNoise")[] {
+  return (["timestepSpacing", "eta", "sNoise"] as const).filter((key) => {
+    if (options[key] === undefined) return false;
+    if (key === "sNoise") return !steps.some(({ samplesNoise }) => samplesNoise);
+    return !canFollow(name, key, flavourOf(name, options));
+  });
 }
 
 /** Whether sampler `name` has noise levels that can be spaced. */
@@ -128,13 +125,15 @@ const samplerOf = (name: Scheduler): Sampler => samplerRows[name].sampler;
 
 /** That of diffusers where a sampler has no other. */
 function flavourOf(name: Scheduler, { flavour = "diffusers" }: { flavour?: Flavour | undefined }) {
-  return samplerOf(name).hasKForm ? flavour : "diffusers";
+  const { hasKForm, isOfTimesteps } = samplerOf(name);
+  return hasKForm || (flavour === "a1111" && isOfTimesteps) ? flavour : "diffusers";
 }
 
 /** In the flavours of k-diffusion every sampler follows sigmas, and none a spacing of timesteps. */
 function canFollow(name: Scheduler, key: Sampler["follows"][number], flavour: Flavour): boolean {
   const isListed = samplerOf(name).follows.includes(key);
   if (flavour === "diffusers") return isListed;
+  if (flavour === "a1111" && samplerOf(name).isOfTimesteps) return key === "eta" && isListed;
   if (key === "eta") return isListed && !(name === "ddim" && flavour === "kdiffusion");
   return key === "sigmas" || key === "timesteps";
 }

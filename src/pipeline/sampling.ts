@@ -6,7 +6,6 @@ import { isMadeFor, type PlannedLora } from "../adapters/plan.ts";
 import { type Preset, presetOf } from "../adapters/recipes.ts";
 import { BasedXLError, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import type { Flavour } from "../samplers/names.ts";
 import {
   hasSigmas,
   makeSchedule,
@@ -14,7 +13,7 @@ import {
   samplerOfModel,
   unusedScheduleOptions,
 } from "../schedule.ts";
-import { type Compat, compatScheduler, compatSigmas } from "../settings/compat.ts";
+import { type Compat, compatScheduler, compatSigmas, flavourOf } from "../settings/compat.ts";
 import { type Scheduler, type SigmaKind, type SyncMode, samplerNamed } from "../settings/names.ts";
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
@@ -60,7 +59,8 @@ export function samplingOf(
     preset?.scheduler ??
     compatScheduler(compat) ??
     schedulerOf(model, naming, warnings);
-  const asked = levelsOf(given, stepCount, preset, named?.sigmas);
+  const ofName = named?.sigmas;
+  const asked = levelsOf(given, { stepCount, scheduler, preset, ofName });
   const levels = { ...asked, sigmas: asked.sigmas ?? sigmasOf(given, scheduler, preset) };
   const options = { ...given, flavour: flavourOf(compat), stepCount, ...levels };
   const schedule = makeSchedule(scheduler, model.scheduler, options);
@@ -95,11 +95,6 @@ is named so: others need more steps.`,
 
 // --- internal ---
 
-/** Whose formulas samplers have. */
-function flavourOf(compat: Compat): Flavour {
-  return compat === "comfyui" ? "kdiffusion" : compat;
-}
-
 /** Steps that no patch may be behind in, unless the user says so. */
 const fewSteps = 8;
 
@@ -117,12 +112,18 @@ function sigmasOf(
     : undefined;
 }
 
+interface Named {
+  stepCount: number;
+  scheduler: Scheduler;
+  preset: Preset | null;
+  /** Those of the sampler's name, as in "DPM++ 2M Karras". */
+  ofName: SigmaKind | undefined;
+}
+
 /** The noise levels that are asked for: a recipe's only where nothing else says any. */
 function levelsOf(
   given: SamplingSettings,
-  stepCount: number,
-  preset: Preset | null,
-  ofName: SigmaKind | undefined,
+  { stepCount, scheduler, preset, ofName }: Named,
 ): Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> {
   const { timesteps, timestepSpacing } = given;
   const sigmas = given.sigmas ?? (timesteps ? undefined : ofName);
@@ -131,6 +132,11 @@ function levelsOf(
   const isWhole = preset.timesteps?.length === stepCount && given.scheduler === undefined;
   if (isWhole && timestepSpacing === undefined) {
     return { sigmas, timesteps: preset.timesteps, timestepSpacing };
+  }
+  const flavour = flavourOf(given.compat);
+  if (flavour !== "diffusers" && timestepSpacing === undefined && hasSigmas(scheduler, flavour)) {
+    // There "trailing" has this name.
+    return { sigmas: "sgm_uniform", timesteps, timestepSpacing };
   }
   // Not the model's own sigmas: the recipe is a spacing of timesteps.
   const spacing = timestepSpacing ?? preset.timestepSpacing;

@@ -5,6 +5,7 @@
  *
  * Source: arXiv 2010.02502, equations 12 and 16; diffusers DDIMScheduler.
  */
+import { a1111Timesteps } from "./a1111-timesteps.ts";
 import { alphasCumprod } from "./betas.ts";
 import { checkLinear } from "./clipping.ts";
 import { update } from "./coefficients.ts";
@@ -17,6 +18,7 @@ import type { Sampler, StepCoefficients } from "./types.ts";
 export const ddim: Sampler = {
   follows: ["timestepSpacing", "timesteps", "eta"],
   hasKForm: true,
+  isOfTimesteps: true,
   make(config, options) {
     // ComfyUI's is Euler's method, and has no noise.
     if (options.flavour === "kdiffusion") return eulerSteps(config, options);
@@ -24,14 +26,17 @@ export const ddim: Sampler = {
     checkLinear("ddim", config, { thresholding: true, clips: isOn(config, null) });
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const spaced = () => spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
-    const timesteps = options.timesteps ?? spaced();
+    const isA1111 = options.flavour === "a1111";
+    const listed = isA1111 ? a1111Timesteps(config, stepCount) : options.timesteps;
+    const end = isA1111 ? listed!.at(-1)! : -1;
+    const timesteps = isA1111 ? listed!.slice(0, -1) : (listed ?? spaced());
     checkRange("ddim", timesteps, config);
 
     const alphas = alphasCumprod(config);
     const alphaFinal = isOn(config, config.setAlphaToOne) ? 1 : alphas[0]!;
     const stride = Math.floor(config.trainTimesteps / stepCount);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
-      const previous = options.timesteps ? (timesteps[i + 1] ?? -1) : timestep - stride;
+      const previous = listed ? (timesteps[i + 1] ?? end) : timestep - stride;
       const alpha = alphas[timestep]!;
       const alphaNext = previous >= 0 ? alphas[previous]! : alphaFinal;
       const fresh = freshNoise(eta, alpha, alphaNext);

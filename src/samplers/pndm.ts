@@ -6,6 +6,7 @@
  * Source: arXiv 2202.09778, equation 12.
  */
 import { BasedXLError } from "../errors.ts";
+import { a1111Timesteps } from "./a1111-timesteps.ts";
 import { alphasCumprod } from "./betas.ts";
 import { levelOfAlpha, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
@@ -15,22 +16,27 @@ import type { Sampler, StepCoefficients } from "./types.ts";
 export const pndm: Sampler = {
   follows: ["timestepSpacing"],
   hasKForm: false,
+  isOfTimesteps: true,
   isOf: ({ solver }) => solver.skipPrkSteps === true,
   make(config, options) {
     check(config);
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const { stepCount } = options;
-    const spaced = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+    const listed = options.flavour === "a1111" ? a1111Timesteps(config, stepCount) : null;
+    const spaced =
+      listed?.slice(0, -1) ?? spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
     checkRange("pndm", spaced, config);
-    // The second timestep twice.
-    const timesteps = [...spaced.slice(0, 2), ...spaced.slice(1)];
+    // The second timestep twice; of A1111 it may be the end.
+    const second = listed?.[1] ?? spaced[1];
+    const timesteps = [spaced[0]!, ...(second === undefined ? [] : [second]), ...spaced.slice(1)];
     const stride = Math.floor(config.trainTimesteps / stepCount);
     const alphas = alphasCumprod(config);
     const alphaOf = (timestep: number) =>
       timestep >= 0 ? alphas[timestep]! : config.setAlphaToOne ? 1 : alphas[0]!;
     const steps = timesteps.map((timestep, i): StepCoefficients => {
-      const from = i === 1 ? timestep + stride : timestep;
-      const to = i === 1 ? timestep : timestep - stride;
+      const own = listed?.slice(Math.max(0, i - 1)) ?? [timestep + stride, timestep];
+      const from = i === 1 ? own[0]! : timestep;
+      const to = i === 1 ? timestep : listed ? own[1]! : timestep - stride;
       const { ofSample, ofNoise } = stepFactors(config, alphaOf(from), alphaOf(to));
       const { outputs, oldest } = weightsOf(i);
       return {

@@ -94,6 +94,8 @@ export interface Sampler {
   followsConfigSigmas?: false;
   /** Whether the flavours of k-diffusion have it; it then follows sigmas and timesteps there. */
   hasKForm: boolean;
+  /** Whether A1111's has timesteps of its own instead. */
+  isOfTimesteps?: true;
   /** Whether those take its noise from a Brownian path; `noiseFrom` and `noiseTo` are then set. */
   isBrownian?: true;
   /** Which configs of its class are its own, where several samplers share one. */

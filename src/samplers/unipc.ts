@@ -6,6 +6,7 @@
  * Source: arXiv 2302.04867.
  */
 import { BasedXLError, escaped } from "../errors.ts";
+import { a1111Times } from "./a1111-timesteps.ts";
 import { checkLinear } from "./clipping.ts";
 import { dataMix, type Level, levelOf, noiseMix, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
@@ -18,6 +19,7 @@ import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 export const unipc: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
   hasKForm: true,
+  isOfTimesteps: true,
   make(config, options) {
     const isB1 = options.flavour !== "diffusers" || solverOf(config).isB1;
     return make("unipc", config, options, isB1);
@@ -36,6 +38,7 @@ export const unipcBh2: Sampler = {
 const leastSigma = 0.001;
 
 function levelsOf(config: SchedulerConfig, options: MakeOptions) {
+  if (options.flavour === "a1111") return a1111Times(config, options);
   if (options.flavour !== "diffusers") {
     const { timesteps, sigmas } = kLevels(config, options, { discardsLast: true });
     if (sigmas.at(-1) === 0) sigmas[sigmas.length - 1] = leastSigma;
@@ -98,7 +101,9 @@ function make(name: string, config: SchedulerConfig, options: MakeOptions, isB1:
       samplesNoise: false,
     };
   });
-  return { steps, timesteps, sigmas, initNoiseSigma: 1 };
+  // The latent of A1111's begins as noise of unit variance, whatever the first level.
+  const known = options.flavour === "a1111" ? null : sigmas;
+  return { steps, timesteps, sigmas: known, initNoiseSigma: 1 };
 }
 
 /** Of ComfyUI. */

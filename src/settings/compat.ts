@@ -2,8 +2,8 @@
  * What A1111, ComfyUI and diffusers decide differently: one row per tool. `--compat` takes a row;
  * every value is also a setting of its own, and one that is given goes before the row.
  */
-import type { SigmaKind } from "../samplers/names.ts";
-import type { Scheduler } from "./samplers.ts";
+import type { Flavour, SigmaKind } from "../samplers/names.ts";
+import { automaticSigmas, type Scheduler } from "./samplers.ts";
 
 /** The default first. */
 export const compatNames = ["diffusers", "a1111", "comfyui"] as const;
@@ -23,8 +23,8 @@ interface CompatSettings {
 interface CompatSampling {
   /** Where no sampler is named; null for the model's own. */
   scheduler: Scheduler | null;
-  /** Where no noise levels are named, by sampler; null for those of the model's config. */
-  sigmas: (Partial<Record<Scheduler, SigmaKind>> & { others: SigmaKind }) | null;
+  /** Of a sampler of which only the name is given; null for those of the model's config. */
+  sigmas: ((scheduler: Scheduler) => SigmaKind) | null;
 }
 
 /**
@@ -51,13 +51,7 @@ const rows: Readonly<Record<Compat, CompatSettings & CompatSampling>> = {
     noiseOrder: "image",
     stepRng: "same",
     scheduler: "dpmpp_2m",
-    sigmas: {
-      dpmpp_2m: "karras",
-      dpmpp_2m_sde: "exponential",
-      dpm2: "karras",
-      dpm2_a: "karras",
-      others: "normal",
-    },
+    sigmas: automaticSigmas,
   },
   comfyui: {
     promptSyntax: "comfyui",
@@ -67,7 +61,7 @@ const rows: Readonly<Record<Compat, CompatSettings & CompatSampling>> = {
     noiseOrder: "batch",
     stepRng: "cuda",
     scheduler: "euler",
-    sigmas: { others: "normal" },
+    sigmas: () => "normal",
   },
 };
 
@@ -92,10 +86,14 @@ export function compatScheduler(compat: Compat): Scheduler | null {
   return rows[compat].scheduler;
 }
 
+/** Whose formulas samplers have. */
+export function flavourOf(compat: Compat): Flavour {
+  return compat === "comfyui" ? "kdiffusion" : compat;
+}
+
 /** The noise levels of a sampler of which only the name is given; undefined for the config's. */
 export function compatSigmas(compat: Compat, scheduler: Scheduler): SigmaKind | undefined {
-  const { sigmas } = rows[compat];
-  return sigmas?.[scheduler] ?? sigmas?.others;
+  return rows[compat].sigmas?.(scheduler);
 }
 
 /** The rows for `--help`: settings down, tools across. */

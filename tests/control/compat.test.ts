@@ -73,7 +73,8 @@ describe("a tool", () => {
       "dpmpp_2m",
       "karras",
     ]);
-    expect(of({ compat: "comfyui", recipe: "turbo" })).toEqual(["euler_a", "normal"]);
+    expect(of({ compat: "comfyui", recipe: "turbo" })).toEqual(["euler_a", "sgm_uniform"]);
+    expect(plan({ compat: "comfyui", recipe: "turbo" }).warnings).toHaveLength(1);
     expect(of({ compat: "a1111", useKarrasSigmas: true })).toEqual(["dpmpp_2m", undefined]);
   });
 
