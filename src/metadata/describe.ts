@@ -17,6 +17,7 @@ import type {
   PreparedPipeline,
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
+import type { Scheduler } from "../settings/names.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
@@ -212,9 +213,11 @@ function infotextOf(
     ["VAE hash", vae?.sha256?.[0] && shortHash(vae.sha256[0])],
     ["VAE", vae && basename(vae.name)],
     ["RNG", value("rng") === "cuda" ? "NV" : "CPU"],
+    ...noiseFields(plan.schedule.name, value),
     ["Lora hashes", hashList(loras)],
     ["TI hashes", hashList(embeddings)],
     ["Emphasis", emphasisOf(value)],
+    ["Compat", value("compat") === "diffusers" ? undefined : value("compat")],
     ["Version", `BasedXL ${resources.versions().basedxl}`],
   ];
   return writeInfotext({
@@ -224,11 +227,30 @@ function infotextOf(
   });
 }
 
+/** Options of samplers that are not A1111's defaults, as it names them. */
+function noiseFields(sampler: Scheduler, value: (key: SettingKey) => unknown): [string, unknown][] {
+  const isOfTimesteps = sampler === "ddim";
+  const other = (key: SettingKey, usual: unknown) =>
+    value(key) === usual ? undefined : value(key);
+  return [
+    isOfTimesteps ? ["Eta DDIM", other("eta", 0)] : ["Eta", other("eta", 1)],
+    ["Sigma noise", other("sNoise", 1)],
+    ["SGM noise multiplier", value("firstSigma") === "sqrt" ? "True" : undefined],
+    ["Noise Schedule", value("rescaleBetasZeroSnr") ? "Zero Terminal SNR" : undefined],
+  ];
+}
+
 /** How A1111 must read prompts that have brackets; absent is its default. */
 function emphasisOf(value: (key: SettingKey) => unknown): string | undefined {
   const prompts = `${value("prompt")} ${value("negativePrompt") ?? ""}`;
   if (!/[([]/.test(prompts)) return undefined;
   if (value("promptSyntax") === "plain") return "None";
-  const isNoNorm = value("promptSyntax") === "a1111" && value("emphasis") === "no_norm";
-  return isNoNorm ? "No norm" : undefined;
+  if (value("promptSyntax") !== "a1111") return undefined;
+  return emphasisNames[String(value("emphasis"))];
 }
+
+const emphasisNames: Readonly<Record<string, string>> = {
+  no_norm: "No norm",
+  ignore: "Ignore",
+  none: "None",
+};

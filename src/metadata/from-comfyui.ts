@@ -9,7 +9,7 @@ import { Recipe } from "./recipe.ts";
 
 /** null for other objects. */
 export function recipeOfComfyUi(json: JsonObject): Recipe | null {
-  const graph = new Graph(json, new Recipe("ComfyUI"));
+  const graph = new Graph(json, new Recipe("ComfyUI", "comfyui"));
   const samplers = graph.nodes.filter(({ type }) => /^KSampler(Advanced)?$/.test(type));
   if (graph.nodes.length === 0) return null;
   const { recipe } = graph;
@@ -121,17 +121,14 @@ function readSampler(graph: Graph, { type, inputs }: Node): void {
   recipe.take("guidanceScale", graph.value(inputs.cfg), "cfg");
   const sampler = textOf(graph.value(inputs.sampler_name)) ?? "euler";
   recipe.takeSampler(sampler, textOf(graph.value(inputs.scheduler)));
-  recipe.settings.rng = "cpu";
   const denoise = numberOf(graph.value(inputs.denoise)) ?? 1;
   const isPartial = denoise < 1 || Number(inputs.start_at_step ?? 0) > 0;
   if (isPartial) recipe.warn("The start from another image is not repeated.");
-  // An empty negative prompt is encoded, not zeros.
   const prompt = promptOf(graph, inputs.positive);
   const negative = promptOf(graph, inputs.negative);
   recipe.takePrompts(prompt.first, negative.first);
   if (prompt.second !== prompt.first) recipe.settings.prompt2 = prompt.second;
   if (negative.second !== negative.first) recipe.settings.negativePrompt2 = negative.second;
-  recipe.settings.promptSyntax = "comfyui";
   readModel(graph, inputs.model);
   readLatent(graph, inputs.latent_image);
 }

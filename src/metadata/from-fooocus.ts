@@ -7,7 +7,8 @@ import { Recipe } from "./recipe.ts";
 /** null for other objects. */
 export function recipeOfFooocus(json: JsonObject): Recipe | null {
   if (json.base_model === undefined || json.prompt === undefined) return null;
-  const recipe = new Recipe("Fooocus");
+  // It runs ComfyUI's code.
+  const recipe = new Recipe("Fooocus", "comfyui");
   recipe.takePrompts(
     joined(json.full_prompt) ?? textOf(json.prompt) ?? "",
     joined(json.full_negative_prompt) ?? textOf(json.negative_prompt),
@@ -19,8 +20,6 @@ export function recipeOfFooocus(json: JsonObject): Recipe | null {
     /^\(?(\d{1,6})\D+(\d{1,6})\)?$/.exec(textOf(json.resolution) ?? "") ?? [];
   if (width !== undefined) recipe.takeSize(Number(width), Number(height));
   recipe.takeSampler(textOf(json.sampler) ?? "dpmpp_2m_sde", textOf(json.scheduler), "karras");
-  recipe.settings.rng = "cpu";
-  recipe.settings.promptSyntax = "comfyui";
   const model = textOf(json.base_model);
   if (model !== undefined) recipe.model = { name: model, digits: digitsOf(json.base_model_hash) };
   const vae = textOf(json.vae);

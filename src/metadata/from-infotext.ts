@@ -2,6 +2,8 @@
  * Reads A1111's text, as A1111, Forge, SD.Next, Civitai and many others write it.
  */
 import { escaped } from "../errors.ts";
+import { type Compat, compatNames } from "../settings/names.ts";
+import type { GivenSettings } from "../settings/table.ts";
 import { parseInfotext } from "./infotext.ts";
 import { ownSchedule, Recipe } from "./recipe.ts";
 
@@ -11,11 +13,12 @@ export function recipeOfInfotext(text: string): Recipe {
   const field = (name: string) => byName.get(name)?.trim();
   const version = field("Version") ?? "";
   const isOwn = version.startsWith("BasedXL");
-  const recipe = new Recipe(isOwn ? version : "A1111");
+  const compat = isOwn ? ownCompat(field("Compat")) : fields.length > 0 ? "a1111" : "diffusers";
+  const recipe = new Recipe(isOwn ? version : "A1111", compat);
   if (fields.length === 0) {
     recipe.warn("The image has a prompt and no other parameters.");
   }
-  // Its empty negative prompt is none: SDXL's zeros.
+  // An empty negative prompt is not written; what it is follows from the tool.
   recipe.takePrompts(prompt, negativePrompt === "" ? undefined : negativePrompt);
   recipe.take("stepCount", field("Steps"), "Steps");
   recipe.take("guidanceScale", field("CFG scale"), "CFG scale");
@@ -24,10 +27,13 @@ export function recipeOfInfotext(text: string): Recipe {
   if (width !== undefined) recipe.takeSize(Number(width), Number(height));
   const sampler = field("Sampler");
   if (sampler !== undefined) {
+    // Samplers of timesteps have no schedule; older versions had none for others.
     const isOfTimesteps = /^(ddim|plms|unipc)/i.test(sampler);
-    const automatic = isOwn ? ownSchedule : isOfTimesteps ? "ddim" : "normal";
-    recipe.takeSampler(sampler, field("Schedule type"), automatic);
+    const absent = isOwn || isOfTimesteps ? ownSchedule : "normal";
+    recipe.takeSampler(sampler, field("Schedule type"), absent);
+    takeNoise(recipe, field, isOfTimesteps);
   }
+  if (field("Noise Schedule") === "Zero Terminal SNR") recipe.settings.rescaleBetasZeroSnr = true;
   // Absent is the GPU's.
   if (fields.length > 0) recipe.settings.rng = field("RNG") === "CPU" ? "cpu" : "cuda";
   const model = field("Model");
@@ -50,19 +56,50 @@ export function recipeOfInfotext(text: string): Recipe {
 
 // --- internal ---
 
+/** Of its sampler's options those that this program has too. */
+function takeNoise(
+  recipe: Recipe,
+  field: (name: string) => string | undefined,
+  isOfTimesteps: boolean,
+): void {
+  const eta = isOfTimesteps ? "Eta DDIM" : "Eta";
+  recipe.take("eta", field(eta), eta);
+  recipe.take("sNoise", field("Sigma noise"), "Sigma noise");
+  if (field("SGM noise multiplier") === "True" && !isOfTimesteps) {
+    recipe.settings.firstSigma = "sqrt";
+  }
+}
+
+/** What images of this program with only A1111's text were made as. */
+function ownCompat(name: string | undefined): Compat {
+  return compatNames.find((each) => each === name) ?? "diffusers";
+}
+
+/** A1111's names of how it weighs. */
+const emphases: Readonly<Record<string, GivenSettings["emphasis"]>> = {
+  Original: "original",
+  "No norm": "no_norm",
+  Ignore: "ignore",
+  None: "none",
+};
+
 /** How its prompts are read. Its clip skip changes nothing with SDXL. */
 function takeSyntax(recipe: Recipe, emphasis: string): void {
   const { prompt = "", negativePrompt = "" } = recipe.settings;
   if (/(?<![\p{L}\p{N}_])AND(?![\p{L}\p{N}_])/u.test(`${prompt} ${negativePrompt}`)) {
     recipe.warn("Prompts that are combined by AND are read as one plain text.");
+    recipe.settings.promptSyntax = "plain";
     return;
   }
-  if (emphasis === "None") return;
-  recipe.settings.promptSyntax = "a1111";
-  if (emphasis === "No norm") recipe.settings.emphasis = "no_norm";
-  else if (emphasis !== "Original") {
-    recipe.warn(`The emphasis "${escaped(emphasis, 40)}" is not known: Original takes its place.`);
+  const known = emphases[emphasis];
+  // Without a tool plain text is what it is.
+  if (recipe.settings.compat === undefined) {
+    if (known === "none") return;
+    recipe.settings.promptSyntax = "a1111";
   }
+  if (known === undefined) {
+    recipe.warn(`The emphasis "${escaped(emphasis, 40)}" is not known: Original takes its place.`);
+  } else if (known !== "original") recipe.settings.emphasis = known;
 }
 
 /** Fields that change nothing, or that are read above. */
@@ -71,7 +108,8 @@ const understood = new Set(
     "Steps,CFG scale,Seed,Size,Sampler,Schedule type,RNG,Model,Model hash,VAE,VAE hash," +
     "Lora hashes,TI hashes,Clip skip,Version,User,App,Backend,Pipeline,Parser,Operations," +
     "Emphasis,Pad conds,Pad conds v0,Hashes,Civitai resources,Civitai metadata,Created Date," +
-    "Batch size,Batch pos,Downcast alphas_cumprod"
+    "Batch size,Batch pos,Compat,Eta,Eta DDIM,Sigma noise,SGM noise multiplier,Noise Schedule," +
+    "Downcast alphas_cumprod"
   ).split(","),
 );
 

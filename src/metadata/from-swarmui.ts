@@ -9,7 +9,8 @@ import { Recipe } from "./recipe.ts";
 export function recipeOfSwarmUi(json: JsonObject): Recipe | null {
   const values = json.sui_image_params;
   if (!isObject(values)) return null;
-  const recipe = new Recipe("SwarmUI");
+  // Its backend is ComfyUI.
+  const recipe = new Recipe("SwarmUI", "comfyui");
   recipe.takePrompts(textOf(values.prompt) ?? "", textOf(values.negativeprompt));
   recipe.take("seed", values.seed, "seed");
   recipe.take("stepCount", values.steps, "steps");
@@ -17,9 +18,6 @@ export function recipeOfSwarmUi(json: JsonObject): Recipe | null {
   const [width, height] = [numberOf(values.width), numberOf(values.height)];
   if (width !== undefined && height !== undefined) recipe.takeSize(width, height);
   recipe.takeSampler(textOf(values.sampler) ?? "euler", textOf(values.scheduler));
-  // Its backend is ComfyUI.
-  recipe.settings.rng = "cpu";
-  recipe.settings.promptSyntax = "comfyui";
   const digits = hashesOf(json.sui_models);
   const model = textOf(values.model);
   if (model !== undefined) recipe.model = { name: model, digits: digits.get(`model ${model}`) };

@@ -11,6 +11,7 @@ import { findModelFile } from "../models/hub-files.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { resources } from "../resources.ts";
+import { compatKeys } from "../settings/compat.ts";
 import type { EmbeddingChoice } from "../settings/embedding.ts";
 import type { LoraChoice } from "../settings/lora.ts";
 import type { SettingKey } from "../settings/table.ts";
@@ -266,6 +267,7 @@ function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): vo
     forget(recipe, ["stepCount", "scheduler", "guidanceScale", "warmupSteps", "syncMode", "eta"]);
     forget(recipe, ["sigmas", "timesteps", "timestepSpacing", "useKarrasSigmas"]);
   }
+  if (explicit.has("compat")) forget(recipe, compatKeys);
   if (explicit.has("scheduler")) {
     forget(recipe, ["sigmas", "timesteps", "useKarrasSigmas", "eta"]);
   }

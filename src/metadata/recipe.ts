@@ -4,7 +4,14 @@
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import { hasSigmas } from "../schedule.ts";
-import { samplerNamed, type TimestepSpacing } from "../settings/names.ts";
+import { compatScheduler, flavourOf } from "../settings/compat.ts";
+import {
+  type Compat,
+  type Scheduler,
+  type SigmaKind,
+  samplerNamed,
+  type TimestepSpacing,
+} from "../settings/names.ts";
 import {
   type GivenSettings,
   type SettingKey,
@@ -44,8 +51,13 @@ export class Recipe {
   /** What the image was computed with; null where nobody knows. */
   hardware: string | null = null;
 
-  /** `tool` names the program, as in "ComfyUI". */
-  constructor(readonly tool: string) {}
+  /** `tool` names the program, as in "ComfyUI"; `compat` is whose images it makes. */
+  constructor(
+    readonly tool: string,
+    private readonly compat: Compat = "diffusers",
+  ) {
+    if (compat !== "diffusers") this.settings.compat = compat;
+  }
 
   /** Takes a value over as the flag's text; `name` is what the image calls it. */
   take(key: SettingKey, value: unknown, name: string): void {
@@ -76,37 +88,62 @@ export class Recipe {
   }
 
   /**
-   * Takes sampler and schedule over, by the names of A1111 and ComfyUI. `automatic` is what an
-   * absent schedule means.
+   * Takes sampler and schedule over, by the names of A1111 and ComfyUI. `absent` is what no
+   * schedule at all means; "Automatic" is left to the tool.
    */
-  takeSampler(sampler: string, schedule: string | undefined, automatic = "normal"): void {
+  takeSampler(sampler: string, schedule: string | undefined, absent = "normal"): void {
     const named = samplerNamed(sampler);
     if (named === null) {
-      this.warn(`The sampler "${escaped(sampler, 60)}" is not known: the model's own is used.`);
+      const other = compatScheduler(this.compat) ?? "the model's own";
+      this.warn(`The sampler "${escaped(sampler, 60)}" is not known: ${other} is used.`);
     } else {
       this.settings.scheduler = named.name;
     }
-    const asked = normalized(schedule ?? "");
-    const isAutomatic = asked === "" || asked === "automatic";
-    const key = isAutomatic ? normalized(named?.sigmas ?? automatic) : asked;
+    const asked = normalized(schedule ?? "") || normalized(named?.sigmas ?? absent);
+    const key = asked === "automatic" ? normalized(named?.sigmas ?? ownSchedule) : asked;
     const known = Object.hasOwn(schedules, key) ? schedules[key] : undefined;
     if (known === undefined) {
       this.warn(`The schedule "${escaped(schedule ?? "", 60)}" is not known: the sampler's own is \
 used.`);
       return;
     }
-    const { near, ...settings } = known;
-    Object.assign(this.settings, settings);
-    if (named === null || settings.sigmas === undefined || hasSigmas(named.name)) return;
-    delete this.settings.sigmas;
-    if (near === undefined) return;
-    this.settings.timestepSpacing = near;
-    this.warn(`The schedule "${escaped(schedule ?? "", 60)}" is replaced by --timestep-spacing \
-${near}, which is near it.`);
+    if (this.compat === "diffusers") this.takeSpacing(known, schedule ?? "", named?.name);
+    else this.takeLevels(known, schedule ?? "", named?.name);
   }
 
   warn(sentence: string): void {
     if (!this.warnings.includes(sentence)) this.warnings.push(sentence);
+  }
+
+  // --- internal ---
+
+  /** Of k-diffusion itself. */
+  private takeLevels(
+    { levels }: ScheduleSettings,
+    schedule: string,
+    sampler: Scheduler | undefined,
+  ): void {
+    if (levels === undefined) return;
+    if (sampler === undefined || hasSigmas(sampler, flavourOf(this.compat))) {
+      this.settings.sigmas = levels;
+    } else if (schedule !== "") {
+      this.warn(`The schedule "${escaped(schedule, 60)}" is not used: ${sampler} has its own.`);
+    }
+  }
+
+  /** What comes near it in the formulas of diffusers. */
+  private takeSpacing(
+    { levels: _, near, ...settings }: ScheduleSettings,
+    schedule: string,
+    sampler: Scheduler | undefined,
+  ): void {
+    Object.assign(this.settings, settings);
+    if (sampler === undefined || settings.sigmas === undefined || hasSigmas(sampler)) return;
+    delete this.settings.sigmas;
+    if (near === undefined) return;
+    this.settings.timestepSpacing = near;
+    this.warn(`The schedule "${escaped(schedule, 60)}" is replaced by --timestep-spacing \
+${near}, which is near it.`);
   }
 }
 
@@ -120,26 +157,34 @@ const sideUnit = 32;
 const sideMax = settingsTable.width.max;
 
 type ScheduleSettings = Pick<RecalledSettings, "sigmas" | "timestepSpacing"> & {
+  /** Noise levels under --compat; absent where the tool decides. */
+  levels?: SigmaKind;
   /** What stands for it in a sampler without sigmas. */
   near?: TimestepSpacing;
 };
 
-/** By names without spaces and signs. k-diffusion counts from the last timestep to the first. */
+/** By names without spaces and signs. */
 const schedules: Readonly<Record<string, ScheduleSettings | undefined>> = {
   own: {},
-  normal: { timestepSpacing: "linspace" },
-  uniform: { timestepSpacing: "linspace" },
-  karras: { sigmas: "karras", timestepSpacing: "linspace" },
-  exponential: { sigmas: "exponential", timestepSpacing: "linspace" },
-  beta: { sigmas: "beta_timesteps", timestepSpacing: "linspace" },
-  sgmuniform: { sigmas: "sgm_uniform", timestepSpacing: "linspace", near: "trailing" },
-  simple: { sigmas: "simple", timestepSpacing: "linspace", near: "trailing" },
-  ddim: { timestepSpacing: "leading" },
-  ddimuniform: { sigmas: "ddim_uniform", timestepSpacing: "linspace", near: "leading" },
-  linearquadratic: { sigmas: "linear_quadratic", timestepSpacing: "linspace" },
-  kloptimal: { sigmas: "kl_optimal", timestepSpacing: "linspace" },
-  alignyoursteps: { sigmas: "ays", timestepSpacing: "linspace" },
+  normal: { levels: "normal", timestepSpacing: "linspace" },
+  uniform: { levels: "normal", timestepSpacing: "linspace" },
+  karras: both("karras"),
+  exponential: both("exponential"),
+  polyexponential: both("exponential"),
+  beta: { levels: "beta", sigmas: "beta_timesteps", timestepSpacing: "linspace" },
+  sgmuniform: { ...both("sgm_uniform"), near: "trailing" },
+  simple: { ...both("simple"), near: "trailing" },
+  ddim: { levels: "ddim_uniform", timestepSpacing: "leading" },
+  ddimuniform: { ...both("ddim_uniform"), near: "leading" },
+  linearquadratic: both("linear_quadratic"),
+  kloptimal: both("kl_optimal"),
+  alignyoursteps: both("ays"),
 };
+
+/** k-diffusion counts from the last timestep to the first. */
+function both(sigmas: SigmaKind): ScheduleSettings {
+  return { levels: sigmas, sigmas, timestepSpacing: "linspace" };
+}
 
 function normalized(text: string): string {
   return text.toLowerCase().replace(/[\s_-]/g, "");

@@ -2,7 +2,7 @@
  * The sampler and the spacing of its steps by the names of A1111.
  */
 import type { Scheduler, SigmaKind } from "../settings/names.ts";
-import { samplerRows } from "../settings/samplers.ts";
+import { automaticSigmas, samplerRows } from "../settings/samplers.ts";
 import type { SettingKey } from "../settings/table.ts";
 
 /** `own` is the model's spacing of noise levels, where no setting says otherwise. */
@@ -14,7 +14,8 @@ export function a1111NameOf(
   const isKarras = value("useKarrasSigmas") ?? own === "karras";
   const sigmas = value("sigmas") ?? (isKarras ? "karras" : own === "karras" ? "normal" : own);
   const isTrailing = value("timestepSpacing") === "trailing";
-  const schedule = names[String(sigmas)] ?? (isTrailing ? "SGM Uniform" : "Automatic");
+  const normal = automaticSigmas(name) === "normal" ? "Automatic" : "Uniform";
+  const schedule = names[String(sigmas)] ?? (isTrailing ? "SGM Uniform" : normal);
   return { sampler: samplerRows[name].others[0], schedule };
 }
 

@@ -78,9 +78,8 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
       height: 832,
       scheduler: "dpmpp_2m",
       sigmas: "karras",
-      timestepSpacing: "linspace",
+      compat: "a1111",
       rng: "cuda",
-      promptSyntax: "a1111",
     });
     expect(warnings).toEqual([
       "The width 1000 is not possible: 992 is used.",
@@ -96,21 +95,48 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
     const of = async (sampler: string, more = "") => {
       const line = `Steps: 9, Sampler: ${sampler}, ${more}CFG scale: 7, Seed: 1, RNG: CPU`;
       const { settings, warnings } = await recalled({ parameters: `x\n${line}` });
-      const { scheduler, sigmas, timestepSpacing, rng } = settings;
+      const { scheduler, sigmas, rng } = settings;
       expect(rng).toBe("cpu");
-      return [scheduler, sigmas, timestepSpacing, warnings.length];
+      return [scheduler, sigmas, warnings.length];
     };
-    expect(await of("DPM++ 2M SDE Karras")).toEqual(["dpmpp_2m_sde", "karras", "linspace", 0]);
-    expect(await of("Euler a")).toEqual(["euler_a", undefined, "linspace", 0]);
-    expect(await of("DDIM")).toEqual(["ddim", undefined, "leading", 0]);
+    expect(await of("DPM++ 2M SDE Karras")).toEqual(["dpmpp_2m_sde", "karras", 0]);
+    // No schedule is that of versions before 1.9; "Automatic" depends on the sampler.
+    expect(await of("DPM++ 2M")).toEqual(["dpmpp_2m", "normal", 0]);
+    expect(await of("DPM++ 2M", "Schedule type: Automatic, ")).toEqual(["dpmpp_2m", undefined, 0]);
+    expect(await of("DPM++ 2M", "Schedule type: Uniform, ")).toEqual(["dpmpp_2m", "normal", 0]);
+    expect(await of("Euler a")).toEqual(["euler_a", "normal", 0]);
     const uniform = "Schedule type: SGM Uniform, ";
-    expect(await of("Euler", uniform)).toEqual(["euler", "sgm_uniform", "linspace", 0]);
-    expect(await of("LCM", uniform)).toEqual(["lcm", undefined, "trailing", 1]);
-    expect(await of("LCM", "Schedule type: Karras, ")).toEqual(["lcm", undefined, "linspace", 0]);
+    expect(await of("Euler", uniform)).toEqual(["euler", "sgm_uniform", 0]);
+    for (const name of ["DDIM", "PLMS", "UniPC"]) {
+      const [scheduler] = await of(name);
+      expect(await of(name)).toEqual([scheduler, undefined, 0]);
+      expect(await of(name, "Schedule type: Automatic, ")).toEqual([scheduler, undefined, 0]);
+      expect(await of(name, uniform)).toEqual([scheduler, undefined, 1]);
+    }
     const beta = "Schedule type: Beta, ";
-    expect(await of("Euler", beta)).toEqual(["euler", "beta_timesteps", "linspace", 0]);
-    expect(await of("Restart")).toEqual([undefined, undefined, "linspace", 1]);
-    expect(await of("Euler", "Schedule type: Foo, ")).toEqual(["euler", undefined, undefined, 1]);
+    expect(await of("Euler", beta)).toEqual(["euler", "beta", 0]);
+    expect(await of("Restart")).toEqual([undefined, "normal", 1]);
+    expect(await of("Euler", "Schedule type: Foo, ")).toEqual(["euler", undefined, 1]);
+  });
+
+  test("its samplers' options", async () => {
+    const of = async (sampler: string, more: string) => {
+      const line = `Steps: 9, Sampler: ${sampler}, CFG scale: 7, Seed: 1, ${more}`;
+      const { settings, warnings } = await recalled({ parameters: `x\n${line}` });
+      const { eta, sNoise, firstSigma, rescaleBetasZeroSnr } = settings;
+      return [eta, sNoise, firstSigma, rescaleBetasZeroSnr, ...warnings];
+    };
+    const ancestral = "Eta: 0.5, Sigma noise: 1.003, SGM noise multiplier: True";
+    expect(await of("Euler a", ancestral)).toEqual([0.5, 1.003, "sqrt", undefined]);
+    const others = "Eta DDIM: 0.7, SGM noise multiplier: True, Clip skip: 2";
+    expect(await of("DDIM", others)).toEqual([0.7, undefined, undefined, undefined]);
+    const zero = "Noise Schedule: Zero Terminal SNR";
+    expect(await of("Euler", zero)).toEqual([undefined, undefined, undefined, true]);
+    expect(await of("Euler", "NGMS: 2, Variation seed: 3, Variation seed strength: 0.1")).toEqual([
+      ...[undefined, undefined, undefined, undefined],
+      "The variation of the seed of the image is not repeated.",
+      "These fields of the image are not read: NGMS.",
+    ]);
   });
 
   test("values out of range are left out, with a sentence each", async () => {
@@ -119,8 +145,8 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
 Steps: 5000, Sampler: Euler, CFG scale: -3, Seed: 99999999999999999999, Size: 99999x8`,
     });
     expect(settings).toEqual({
-      ...{ prompt: "x", scheduler: "euler", timestepSpacing: "linspace", rng: "cuda" },
-      ...{ width: 8192, height: 32, promptSyntax: "a1111" },
+      ...{ prompt: "x", scheduler: "euler", sigmas: "normal", rng: "cuda" },
+      ...{ width: 8192, height: 32, compat: "a1111" },
     });
     expect(warnings).toHaveLength(5);
     expect(warnings[0]).toBe(
@@ -132,13 +158,19 @@ Steps: 5000, Sampler: Euler, CFG scale: -3, Seed: 99999999999999999999, Size: 99
     const of = async (prompt: string, more = "") => {
       const line = `Steps: 9, Sampler: Euler, CFG scale: 7, Seed: 1${more}`;
       const { settings, warnings } = await recalled({ parameters: `${prompt}\n${line}` });
+      expect(settings.compat).toBe(more.includes("BasedXL") ? undefined : "a1111");
       return [settings.promptSyntax, settings.emphasis, warnings.length];
     };
-    expect(await of("(a:1.2)")).toEqual(["a1111", undefined, 0]);
-    expect(await of("(a:1.2)", ", Emphasis: No norm")).toEqual(["a1111", "no_norm", 0]);
-    expect(await of("(a:1.2)", ", Emphasis: None")).toEqual([undefined, undefined, 0]);
-    expect(await of("(a:1.2)", ", Emphasis: Loud")).toEqual(["a1111", undefined, 1]);
-    expect(await of("a cat AND a dog")).toEqual([undefined, undefined, 1]);
+    expect(await of("(a:1.2)")).toEqual([undefined, undefined, 0]);
+    expect(await of("(a:1.2)", ", Emphasis: No norm")).toEqual([undefined, "no_norm", 0]);
+    expect(await of("(a:1.2)", ", Emphasis: Ignore")).toEqual([undefined, "ignore", 0]);
+    expect(await of("(a:1.2)", ", Emphasis: None")).toEqual([undefined, "none", 0]);
+    expect(await of("(a:1.2)", ", Emphasis: Loud")).toEqual([undefined, undefined, 1]);
+    expect(await of("a cat AND a dog")).toEqual(["plain", undefined, 1]);
+    // Of this program, without its JSON: the text says what A1111 must do for the same.
+    const own = ", Version: BasedXL 0.1.0";
+    expect(await of("(a:1.2)", own)).toEqual(["a1111", undefined, 0]);
+    expect(await of("(a:1.2)", `, Emphasis: None${own}`)).toEqual([undefined, undefined, 0]);
   });
 
   test("a prompt alone", async () => {
@@ -160,11 +192,9 @@ describe("ComfyUI", () => {
       guidanceScale: 8,
       scheduler: "euler_a",
       sigmas: "karras",
-      timestepSpacing: "linspace",
-      rng: "cpu",
       width: 1216,
       height: 832,
-      promptSyntax: "comfyui",
+      compat: "comfyui",
     });
     expect(warnings).toEqual([
       "The model sub\\none.safetensors is not in the folders of models: another one is used.",
@@ -230,8 +260,7 @@ test("SwarmUI", async () => {
   expect(tool).toBe("SwarmUI");
   expect(settings).toEqual({
     ...{ prompt: "a tree", negativePrompt: "bad", seed: 7n, stepCount: 20, guidanceScale: 6.5 },
-    ...{ width: 1024, height: 1024, scheduler: "dpmpp_2m", sigmas: "karras", rng: "cpu" },
-    ...{ timestepSpacing: "linspace", promptSyntax: "comfyui" },
+    ...{ width: 1024, height: 1024, scheduler: "dpmpp_2m", sigmas: "karras", compat: "comfyui" },
   });
   expect(warnings).toEqual([
     "The refiner of the image is not repeated.",
@@ -257,8 +286,7 @@ test("Fooocus", async () => {
   expect(settings).toEqual({
     ...{ prompt: "cinematic still a fox, emotional", negativePrompt: "ugly, blurry" },
     ...{ seed: 4566036434343455n, stepCount: 30, guidanceScale: 4, width: 1152, height: 896 },
-    ...{ scheduler: "dpmpp_2m", sigmas: "karras", timestepSpacing: "linspace", rng: "cpu" },
-    promptSyntax: "comfyui",
+    ...{ scheduler: "dpmpp_2m", sigmas: "karras", compat: "comfyui" },
   });
   expect(warnings.map((warning) => warning.split(" ").slice(0, 2).join(" "))).toEqual([
     "Fooocus' sharpness",

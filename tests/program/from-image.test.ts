@@ -15,11 +15,17 @@ import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
 import {
+  compatNames,
+  emphases,
+  emptyNegatives,
+  firstSigmas,
   noiseSamplers,
+  promptSyntaxes,
   rngs,
   schedulers,
   stepRngs,
   syncModes,
+  timestepRoundings,
   timestepSpacings,
 } from "../../src/settings/names.ts";
 import { writeRandomLora } from "../support/random-lora.ts";
@@ -47,7 +53,7 @@ const quiet = ["--device", "cpu", "--quiet"];
 /** In the place of steps and scheduler. */
 const explicitLevels = [
   ["--sigmas", "14.6,5,1.25,0.3,0", "--scheduler", "euler"],
-  ["--timesteps", "900,500,10", "--scheduler", "ddim"],
+  ["--timesteps", "900,500,10", "--scheduler", "heun"],
   ["--sigmas", "ays", "--steps", "4", "--scheduler", "dpmpp_2m"],
 ];
 
@@ -59,19 +65,25 @@ const flags = fc
       "Negative prompt: a\nSteps: 1, b: 2, c: 3",
       "\u96ea \u{1f98a}",
     ),
-    syntax: fc.constantFrom("plain", "a1111", "comfyui"),
+    compat: fc.option(fc.constantFrom(...compatNames)),
+    syntax: fc.option(fc.constantFrom(...promptSyntaxes)),
+    emphasis: fc.option(fc.constantFrom(...emphases)),
+    empty: fc.option(fc.constantFrom(...emptyNegatives)),
     prompt2: fc.option(fc.constantFrom("(a dog:1.3)", "a [cat]")),
     negative: fc.option(fc.constantFrom("", "blurry\ndark")),
     guidance: fc.constantFrom("1", "2.5", "7"),
     rescale: fc.constantFrom("0", "0.7"),
     seed: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
-    rng: fc.constantFrom(...rngs),
-    stepRng: fc.constantFrom(...stepRngs),
+    rng: fc.option(fc.constantFrom(...rngs)),
+    stepRng: fc.option(fc.constantFrom(...stepRngs)),
     noiseSampler: fc.option(fc.constantFrom(...noiseSamplers)),
     width: fc.constantFrom("32", "64"),
     height: fc.constantFrom("128", "160"),
     steps: fc.integer({ min: 3, max: 5 }),
     scheduler: fc.constantFrom(...schedulers, "DPM++ 2M Karras"),
+    rounding: fc.option(fc.constantFrom(...timestepRoundings)),
+    first: fc.option(fc.constantFrom(...firstSigmas)),
+    sNoise: fc.option(fc.constantFrom("0.5", "1.003")),
     spacing: fc.option(fc.constantFrom(...timestepSpacings)),
     levels: fc.option(fc.constantFrom(...explicitLevels)),
     prediction: fc.constantFrom("auto", "v_prediction"),
@@ -86,21 +98,35 @@ const flags = fc
     ending: f.ending,
     args: [
       ...["--prompt", f.prompt, "--guidance-scale", f.guidance, "--guidance-rescale", f.rescale],
-      ...["--seed", String(f.seed), "--rng", f.rng, "--width", f.width, "--height", f.height],
+      ...["--seed", String(f.seed), "--width", f.width, "--height", f.height],
       ...(f.levels ?? ["--steps", String(f.steps), "--scheduler", f.scheduler]),
-      ...["--gpus", f.ranks, "--step-rng", f.stepRng],
+      ...["--gpus", f.ranks],
       // A path needs levels.
       ...(f.noiseSampler === null || f.levels === null ? [] : ["--noise-sampler", f.noiseSampler]),
       ...["--prediction-type", f.prediction, "--sync-mode", f.mode],
-      ...["--prompt-syntax", f.syntax],
-      ...(f.prompt2 === null ? [] : ["--prompt-2", f.prompt2]),
-      ...(f.negative === null ? [] : ["--negative-prompt", f.negative]),
+      ...optional({
+        ...{ "prompt-2": f.prompt2, "negative-prompt": f.negative, compat: f.compat, rng: f.rng },
+        ...{ "prompt-syntax": f.syntax, emphasis: f.emphasis, "empty-negative": f.empty },
+        ...{
+          "step-rng": f.stepRng,
+          "timestep-rounding": f.rounding,
+          "first-sigma": f.first,
+          "s-noise": f.sNoise,
+        },
+      }),
       ...(f.spacing === null || f.levels !== null ? [] : ["--timestep-spacing", f.spacing]),
       ...(f.split ? [] : ["--no-split-batch"]),
       ...(f.extrapolate === null ? [] : [`--${f.extrapolate ? "" : "no-"}extrapolate-halos`]),
       ...(f.warmup === null ? [] : ["--warmup-steps", f.warmup]),
     ],
   }));
+
+/** Flags that are there or not. */
+function optional(flags: Readonly<Record<string, string | null>>): string[] {
+  return Object.entries(flags).flatMap(([flag, value]) =>
+    value === null ? [] : [`--${flag}`, value],
+  );
+}
 
 async function sample(...args: string[]): Promise<void> {
   expect(await runCli(["sample", ...args])).toBe(0);

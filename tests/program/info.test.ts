@@ -42,7 +42,7 @@ test(
       ...parameters.replace("\x1b", "\\u001b").split("\n"),
       "",
       "Texts in the file: MakerNote (15 B), UserComment (118 B).",
-      'The sampler "Restart" is not known: the model\'s own is used.',
+      'The sampler "Restart" is not known: dpmpp_2m is used.',
       "",
     ]);
     const json = JSON.parse((await info("a.webp", "--json")).stdout);
