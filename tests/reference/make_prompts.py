@@ -305,4 +305,5 @@ def main():
     save("tests/fixtures/prompts", tensors, notes)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Records images of ComfyUI and A1111, from prompt to latents, for tests/native/compat.test.ts.
+
+Their own code runs on the golden model in f32 on the CPU: parsers, chunks, weights, noise, noise levels, guidance and
+samplers. Only the networks are those of diffusers and transformers. Of A1111 it is Forge's copy, with A1111's defaults where
+Forge has others: timesteps that are not rounded, and "Automatic" schedules by sampler.
+Clones of all (bare ones will do), and lark, scipy:
+python tests/reference/make_compat.py sd-webui-forge-classic ComfyUI k-diffusion torchsde
+"""
+
+import ast
+import math
+import subprocess
+import sys
+import tempfile
+import types
+
+import numpy
+import scipy.stats
+import torch
+from harness import load_pipeline, save
+from make_prompts import A1111, GOLDEN, ComfyUI, stub
+
+SIDE = 64
+STRIDE = 4
+WEIGHTED = "a (red:1.4) circle above a ((blue)) square"
+LONG = "a (red:0.7) circle, " * 20 + "a green light"
+TURNS = "a [(red:1.5):[blue]:0.4] circle"
+USUAL = {"prompt": "a red circle", "negative": "", "steps": 6, "guidance": 5.0, "seed": 7, "images": 1}
+RUNS = [
+    {"name": "comfyui euler", "sampler": "euler", "schedule": "normal", "prompt": WEIGHTED},
+    {"name": "comfyui euler_a", "sampler": "euler_ancestral", "schedule": "karras", "images": 2, "negative": "blurry"},
+    {"name": "comfyui long", "sampler": "dpmpp_2m", "schedule": "karras", "images": 2, "prompt": LONG, "negative": "(dark:1.2)"},
+    {"name": "comfyui sde", "sampler": "dpmpp_2m_sde", "schedule": "karras", "images": 2},
+    {"name": "comfyui dpmpp_sde", "sampler": "dpmpp_sde", "schedule": "karras"},
+    {"name": "comfyui res", "sampler": "res_multistep", "schedule": "simple"},
+    {"name": "comfyui ddim", "sampler": "ddim", "schedule": "ddim_uniform", "steps": 5},
+    {"name": "comfyui unipc", "sampler": "uni_pc", "schedule": "normal"},
+    {"name": "a1111 euler_a", "sampler": "Euler a", "images": 2, "prompt": WEIGHTED},
+    {"name": "a1111 long", "sampler": "DPM++ 2M", "schedule": "karras", "prompt": LONG, "negative": "[blurry]", "rng": "CPU"},
+    {"name": "a1111 sde", "sampler": "DPM++ 2M SDE", "schedule": "exponential", "images": 2, "negative": "blurry"},
+    {"name": "a1111 dpmpp_sde", "sampler": "DPM++ SDE", "schedule": "karras", "rng": "CPU", "prompt": TURNS},
+    {"name": "a1111 turns", "sampler": "Euler", "prompt": TURNS, "negative": "[dark:blurry:3]", "steps": 8},
+    {"name": "a1111 ddim", "sampler": "DDIM", "rng": "CPU"},
+    {"name": "a1111 unipc", "sampler": "UniPC", "rng": "CPU", "steps": 8},
+    {"name": "a1111 plms", "sampler": "PLMS", "rng": "CPU"},
+]
+
+
+def source(repository, path):
+    return subprocess.check_output(["git", "-C", repository, "show", f"HEAD:{path}"], text=True)
+
+
+def module(repository, path, name, **values):
+    """A file of a repository as a module, whatever it imports being there already."""
+    made = stub(name, __package__=name.rpartition(".")[0], __file__=path, **values)
+    exec(compile(source(repository, path), path, "exec"), made.__dict__)
+    return made
+
+
+def functions(repository, path, wanted):
+    """Functions of a file, without running the rest of it."""
+    tree = ast.parse(source(repository, path))
+    tree.body = [node for node in tree.body if getattr(node, "name", None) in wanted]
+    scope = {"torch": torch, "math": math, "np": numpy}
+    exec(compile(tree, path, "exec"), scope)
+    return scope
+
+
+class TailCall(Exception):
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+
+
+def run_calls(call):
+    """The package trampoline: runs generators that yield calls of generators."""
+    stack, value = [call], None
+    while stack:
+        try:
+            stack.append(stack[-1].send(value))
+            value = None
+        except StopIteration as stop:
+            stack.pop()
+            value = stop.value
+        except TailCall as tail:
+            stack[-1] = tail.call
+            value = None
+    return value
+
+
+def load_torchsde(repository):
+    folder = tempfile.mkdtemp()
+    archive = subprocess.check_output(["git", "-C", repository, "archive", "HEAD", "torchsde"])
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    stub("trampoline", trampoline=run_calls, TailCall=TailCall)
+    sys.path.insert(0, folder)
+    import torchsde
+
+    return torchsde
+
+
+class Networks:
+    def __init__(self, pipeline):
+        self.unet = pipeline.unet
+
+    def noise(self, x, timestep, states, pooled):
+        time_ids = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * len(x), dtype=torch.float32)
+        added = {"text_embeds": pooled.expand(len(x), -1), "time_ids": time_ids}
+        states = states.expand(len(x), -1, -1)
+        return self.unet(x, timestep, encoder_hidden_states=states, added_cond_kwargs=added).sample
+
+
+def shape():
+    return (4, SIDE // 8, SIDE // 8)
+
+
+class Comfy:
+    """comfy/samplers.py whole; of the rest what it needs."""
+
+    def __init__(self, repository, pipeline):
+        self.text = ComfyUI(repository, pipeline)
+        self.networks = Networks(pipeline)
+        util = "comfy/ldm/modules/diffusionmodules/util.py"
+        betas = functions(repository, util, {"make_beta_schedule"})["make_beta_schedule"]
+        for name in ["ldm", "ldm.modules", "ldm.modules.diffusionmodules"]:
+            stub(f"comfy.{name}")
+        stub("comfy.ldm.modules.diffusionmodules.util", make_beta_schedule=betas)
+        for name in ["sampler_helpers", "model_patcher", "patcher_extension", "hooks", "context_windows"]:
+            stub(f"comfy.{name}")
+        stub("comfy.utils")
+        sampling = module(repository, "comfy/model_sampling.py", "comfy.model_sampling")
+        stub("comfy.k_diffusion", __path__=[])
+        for name in ["deis", "sa_solver"]:
+            module(repository, f"comfy/k_diffusion/{name}.py", f"comfy.k_diffusion.{name}")
+        stub("comfy.k_diffusion.utils", append_dims=lambda x, count: x[(...,) + (None,) * (count - x.ndim)])
+        steps = module(repository, "comfy/k_diffusion/sampling.py", "comfy.k_diffusion.sampling")
+        # Later versions of the file do it themselves, where it does not: on a CPU the noise of steps would begin with
+        # that of the first latent.
+        if "seed += 1" not in source(repository, "comfy/k_diffusion/sampling.py"):
+            sampler = steps.default_noise_sampler
+            steps.default_noise_sampler = lambda x, seed=None: sampler(x, seed + 1)
+        stub("comfy.extra_samplers", __path__=[])
+        module(repository, "comfy/extra_samplers/uni_pc.py", "comfy.extra_samplers.uni_pc")
+        self.samplers = module(repository, "comfy/samplers.py", "comfy.samplers", scipy=scipy)
+        self.noise = functions(repository, "comfy/sample.py", {"prepare_noise"})["prepare_noise"]
+
+        class ModelSampling(sampling.ModelSamplingDiscrete, sampling.EPS):
+            pass
+
+        self.model_sampling = ModelSampling()
+
+    def get_model_object(self, name):
+        return getattr(self, name)
+
+    @property
+    def inner_model(self):
+        return self
+
+    @property
+    def model_patcher(self):
+        return self
+
+    def latents(self, run):
+        positive, negative = self.text.states(run["prompt"]), self.text.states(run["negative"])
+
+        def predict(args):
+            return [None if cond is None else self.denoised(args["input"], args["sigma"], cond) for cond in args["conds"]]
+
+        class Guider:
+            inner_model = model_patcher = self
+
+            def __call__(guider, x, sigma, model_options, seed):
+                options = {"sampler_calc_cond_batch_function": predict}
+                return self.samplers.sampling_function(self, x, sigma, negative, positive, run["guidance"], options, seed)
+
+        sampler = self.samplers.KSampler(self, run["steps"], "cpu", run["sampler"], run["schedule"])
+        empty = torch.zeros(run["images"], *shape())
+        noise = self.noise(empty, run["seed"])
+        extra = {"model_options": {}, "seed": run["seed"]}
+        chosen = self.samplers.sampler_object(run["sampler"])
+        # As CFGGuider.max_denoise asks it.
+        return chosen.sample(Guider(), sampler.sigmas, extra, None, noise, empty, None, True)
+
+    def denoised(self, x, sigma, cond):
+        """BaseModel._apply_model."""
+        scaled = self.model_sampling.calculate_input(sigma, x)
+        timestep = self.model_sampling.timestep(sigma).float()
+        output = self.networks.noise(scaled, timestep, *cond)
+        return self.model_sampling.calculate_denoised(sigma, output, x)
+
+
+class Forge:
+    """A1111's samplers, denoiser and generators; what they ask of the rest of the program is made up."""
+
+    def __init__(self, repository, k_diffusion, pipeline):
+        self.text = A1111(repository, pipeline)
+        self.networks = Networks(pipeline)
+        self.opts = self.text.opts
+        for name, value in {
+            **{"randn_source": "NV", "eta_noise_seed_delta": 0, "always_discard_next_to_last_sigma": False},
+            **{"k_sched_type": "Automatic", "use_old_karras_scheduler_sigmas": False, "sigma_min": 0, "sigma_max": 0},
+            **{"rho": 0, "sgm_noise_multiplier": False, "eta_ancestral": 1.0, "eta_ddim": 0.0, "skip_early_cond": -1.0},
+            **{"no_dpmpp_sde_batch_determinism": False, "live_previews_enable": False, "sd_vae_checkpoint_cache": 1},
+            **{"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": 0.0, "s_noise": 1.0, "uni_pc_variant": "bh1"},
+            **{"uni_pc_skip_type": "time_uniform", "uni_pc_order": 3, "uni_pc_lower_order_final": True},
+        }.items():
+            setattr(self.opts, name, value)
+        stub("torchvision")
+        stub("torchvision.transforms", functional=None)
+        stub("torchdiffeq", odeint=None)
+        sampling_package = stub("k_diffusion", __path__=[])
+        for name in ["utils", "sampling", "external"]:
+            module(k_diffusion, f"k_diffusion/{name}.py", f"k_diffusion.{name}")
+        assert sampling_package.sampling
+        self.model = self.stub_program(pipeline)
+        files = ["rng_philox", "rng", "sd_samplers_common", "sd_samplers_cfg_denoiser", "sd_samplers_extra"]
+        stub("modules.sd_samplers_extra", restart_sampler=nothing_at_all)
+        for name in [each for each in files if each != "sd_samplers_extra"]:
+            module(repository, f"modules/{name}.py", f"modules.{name}")
+        stub("modules.uni_pc", __path__=[])
+        module(repository, "modules/uni_pc/uni_pc.py", "modules.uni_pc.uni_pc")
+        kdiffusion = module(repository, "modules/sd_samplers_kdiffusion.py", "modules.sd_samplers_kdiffusion")
+        module(repository, "modules/sd_samplers_timesteps_impl.py", "modules.sd_samplers_timesteps_impl")
+        timesteps = module(repository, "modules/sd_samplers_timesteps.py", "modules.sd_samplers_timesteps")
+        self.samplers = {data.name: data for data in kdiffusion.samplers_data_k_diffusion + timesteps.samplers_data_timesteps}
+
+    def stub_program(self, pipeline):
+        cpu = torch.device("cpu")
+        devices = sys.modules["modules.devices"]
+        devices.device, devices.cpu = cpu, cpu
+        alphas = alphas_cumprod(pipeline)
+        model = types.SimpleNamespace(
+            alphas_cumprod=alphas,
+            parameterization="eps",
+            apply_model=self.apply,
+            model=types.SimpleNamespace(conditioning_key="crossattn"),
+            forge_objects=types.SimpleNamespace(unet=None),
+            sd_checkpoint_info=None,
+        )
+        state = types.SimpleNamespace(interrupted=False, skipped=False, sampling_step=0, sampling_steps=0, current_latent=None)
+        bar = types.SimpleNamespace(update=lambda: None)
+        shared = sys.modules["modules.shared"]
+        shared.__dict__.update(state=state, device=cpu, sd_model=model, total_tqdm=bar, parallel_processing_allowed=True)
+        nothing = {"cond": lambda *_: None}["cond"]
+        names = {
+            "images": {},
+            "sd_vae_approx": {},
+            "sd_samplers": {"find_sampler_config": lambda name: self.samplers[name]},
+            "sd_vae_taesd": {},
+            "sd_models": {},
+            "extra_networks": {},
+            "script_callbacks": {
+                **{"CFGDenoiserParams": lambda x, image, sigma, *rest: types.SimpleNamespace(x=x, sigma=sigma, text_cond=rest[2], text_uncond=rest[3])},
+                **{"cfg_denoiser_callback": nothing, "CFGDenoisedParams": None, "cfg_denoised_callback": nothing},
+                **{"AfterCFGCallbackParams": lambda x, *_: types.SimpleNamespace(x=x), "cfg_after_cfg_callback": nothing},
+                **{"ExtraNoiseParams": None, "extra_noise_callback": nothing},
+            },
+        }
+        for name, values in names.items():
+            stub(f"modules.{name}", **values)
+        stub("modules_forge")
+        # Of A1111's CFGDenoiser: the branches through the denoiser, then combine_denoised.
+        stub(
+            "modules_forge.forge_sampler",
+            forge_sample=forge_sample,
+            sampling_prepare=nothing_at_all,
+            sampling_cleanup=nothing_at_all,
+        )
+        return model
+
+    def apply(self, x, timestep, cond):
+        return self.networks.noise(x, timestep.float(), cond["crossattn"], cond["vector"])
+
+    def conditioning(self, text, is_negative, steps):
+        """Prompts that take turns, each with its last step."""
+        schedule = self.text.parser.get_learned_conditioning_prompt_schedules([text], steps)[0]
+        texts = [each for _, each in schedule]
+        (first, _), (second, pooled) = [encoder(texts) for encoder in self.text.encoders]
+        states = torch.cat([first, second], -1)
+        if is_negative and all(each == "" for each in texts):
+            states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
+        parser = self.text.parser
+        return [
+            parser.ScheduledPromptConditioning(end, {"crossattn": states[i], "vector": pooled[i]})
+            for i, (end, _) in enumerate(schedule)
+        ]
+
+    def latents(self, run):
+        self.opts.randn_source = run.get("rng", "NV")
+        self.opts.k_sched_type = run.get("schedule", "Automatic")
+        config = self.samplers[run["sampler"]]
+        sampler = config.constructor(self.model)
+        sampler.config = config
+        denoiser = sampler.model_wrap_cfg
+        denoiser.classic_ddim_eps_estimation = False
+        if hasattr(sampler.model_wrap, "quantize"):
+            sampler.model_wrap.quantize = False
+        count, steps = run["images"], run["steps"]
+        seeds = [run["seed"] + i for i in range(count)]
+        # Steps of prompts count evaluations, as in processing.py.
+        parser = self.text.parser
+        total = config.total_steps(steps)
+        positive = self.conditioning(run["prompt"], False, total)
+        composable = parser.ComposableScheduledPromptConditioning(positive)
+        positive = parser.MulticondLearnedConditioning((count,), [[composable]] * count)
+        negative = [self.conditioning(run["negative"], True, total)] * count
+        rng = sys.modules["modules.rng"].ImageRNG(shape(), seeds)
+        p = types.SimpleNamespace(
+            **{"steps": steps, "cfg_scale": run["guidance"], "rng": rng, "all_seeds": seeds, "seeds": seeds, "iteration": 0},
+            **{"batch_size": count, "eta": None, "extra_generation_params": {}, "sampler_noise_scheduler_override": None},
+            **{"s_min_uncond": 0.0, "s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0},
+            **{"refiner_switch_at": None, "refiner_checkpoint_info": None, "sampler": sampler},
+        )
+        return sampler.sample(p, rng.next(), positive, negative)
+
+
+def forge_sample(self, denoiser_params, cond_scale, cond_composition):
+    x, sigma = denoiser_params.x, denoiser_params.sigma
+    cond, uncond = denoiser_params.text_cond, denoiser_params.text_uncond
+    outputs = [self.inner_model(x, sigma, cond=each) for each in (cond, uncond)]
+    return self.combine_denoised(torch.cat(outputs), cond_composition, uncond["crossattn"], cond_scale, sigma, x, cond)
+
+
+def nothing_at_all(*_, **__):
+    return None
+
+
+def alphas_cumprod(pipeline):
+    """LegacyDDPMDiscretization of sgm: betas in f64."""
+    config = pipeline.scheduler.config
+    betas = numpy.linspace(config.beta_start**0.5, config.beta_end**0.5, config.num_train_timesteps, dtype=numpy.float64) ** 2
+    return torch.tensor(numpy.cumprod(1.0 - betas), dtype=torch.float32)
+
+
+def main():
+    forge, comfy, k_diffusion, torchsde = sys.argv[1:]
+    torch.set_num_threads(1)
+    load_torchsde(torchsde)
+    pipeline = load_pipeline(f"{GOLDEN}/model")
+    tensors = {}
+    runs = [USUAL | run for run in RUNS]
+    # One after the other: A1111 replaces a function of torchsde.
+    for name, make in {"comfyui": lambda: Comfy(comfy, pipeline), "a1111": lambda: Forge(forge, k_diffusion, pipeline)}.items():
+        tool = make()
+        for run in runs:
+            if run["name"].startswith(name):
+                latents = tool.latents(run)
+                tensors[run["name"]] = latents.float().flatten()[::STRIDE].clone()
+    notes = {"side": SIDE, "stride": STRIDE, "runs": runs}
+    save("tests/fixtures/compat", tensors, notes)
+
+
+if __name__ == "__main__":
+    main()
