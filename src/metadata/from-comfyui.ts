@@ -193,8 +193,13 @@ function readLatent(graph: Graph, input: unknown): void {
     const width = numberOf(graph.value(inputs.width));
     const height = numberOf(graph.value(inputs.height));
     if (width !== undefined && height !== undefined) graph.recipe.takeSize(width, height);
-    if ((numberOf(graph.value(inputs.batch_size)) ?? 1) > 1) {
-      graph.recipe.warn("Of a batch of ComfyUI, only the first image has the noise of its seed.");
+    const count = numberOf(graph.value(inputs.batch_size)) ?? 1;
+    if (count > 1) {
+      graph.recipe.take("noiseBatch", count, "batch_size");
+      graph.recipe.warn(
+        `The image is one of a batch of ${count}: the first is repeated, and --noise-index 1 to ` +
+          `${count - 1} are the others.`,
+      );
     }
   }
 }

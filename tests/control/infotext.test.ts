@@ -4,7 +4,12 @@
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { recipeOfInfotext } from "../../src/metadata/from-infotext.ts";
 import { isInfotext, parseInfotext, writeInfotext } from "../../src/metadata/infotext.ts";
+import { a1111NameOf } from "../../src/metadata/sampler-names.ts";
+import { hasSigmas } from "../../src/schedule.ts";
+import { compatSigmas } from "../../src/settings/compat.ts";
+import { schedulers } from "../../src/settings/names.ts";
 import { seed, seedName } from "../support/seed.ts";
 
 interface Case {
@@ -189,4 +194,27 @@ test(`what is written is read (${seedName})`, () => {
     }),
     { seed },
   );
+});
+
+describe("samplers and schedules by A1111's names", () => {
+  const kinds = [
+    ...(["normal", "karras", "exponential", "beta", "sgm_uniform", "simple"] as const),
+    ...(["ddim_uniform", "kl_optimal", "ays"] as const),
+  ];
+
+  test.each(schedulers)("%s is written and read again with each", (scheduler) => {
+    for (const sigmas of hasSigmas(scheduler, "a1111") ? kinds : []) {
+      const values: Readonly<Record<string, unknown>> = { sigmas, compat: "a1111" };
+      const names = a1111NameOf(scheduler, (key) => values[key], "normal");
+      const line = `Steps: 9, Sampler: ${names.sampler}, Schedule type: ${names.schedule}, Seed: 1`;
+      const { settings, warnings } = recipeOfInfotext(`x\n${line}`);
+      expect(warnings).toEqual([]);
+      expect(settings.scheduler).toBe(scheduler);
+      expect(settings.sigmas ?? compatSigmas("a1111", scheduler)).toBe(sigmas);
+    }
+    const values: Readonly<Record<string, unknown>> = { compat: "a1111" };
+    const { sampler } = a1111NameOf(scheduler, (key) => values[key], "normal");
+    const older = recipeOfInfotext(`x\nSteps: 9, Sampler: ${sampler}, CFG scale: 7, Seed: 1`);
+    expect(older.settings.scheduler).toBe(scheduler);
+  });
 });

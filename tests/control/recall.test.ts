@@ -213,6 +213,17 @@ describe("ComfyUI", () => {
     expect(beyond.warnings[0]).toMatch(/^ComfyUI's seed must be a whole number from 0/);
   });
 
+  test("an image of a batch", async () => {
+    const graph = defaultGraph();
+    graph["5"]!.inputs.batch_size = 4;
+    const { settings, warnings } = await recalled({ prompt: JSON.stringify(graph) });
+    expect(settings.noiseBatch).toBe(4);
+    expect(warnings[0]).toBe(
+      "The image is one of a batch of 4: the first is repeated, and --noise-index 1 to 3 are the " +
+        "others.",
+    );
+  });
+
   test("two prompts, and the layer of the text encoders", async () => {
     const graph = defaultGraph();
     const clip = ["40", 0];
