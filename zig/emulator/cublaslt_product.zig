@@ -195,30 +195,30 @@ fn isReachable(call: *const Call, name: []const u8, address: usize, bytes: usize
     return numbers.isReachable(call.device, "cublasLtMatmul", name, address, bytes);
 }
 
+const columns_at_once = 64;
+
 /// One product of the batch: op(A) in panels, then a column of D after the other.
 fn multiply(call: *const Call, batch_index: u64) error{OutOfMemory}!void {
-    const gpa = library.allocator;
     const s = &call.shape;
     var arrays: [4]numbers.Array = undefined;
     for (&arrays, call.addresses, s.matrices) |*array, address, matrix| {
         const base: numbers.Array = .{ .dtype = matrix.dtype, .address = address };
         array.* = base.at(batch_index * matrix.batch_step);
     }
-    const a, const b, const c, const d = s.matrices;
-    var panels = try product.Panels.init(s.m, s.k);
+    const b = s.matrices[1];
+    var panels = try panelsOf(s, arrays[0]);
     defer panels.deinit();
-    const line = try gpa.alloc(f32, @max(s.m, s.k));
-    defer gpa.free(line);
-    for (0..s.m) |row| {
-        readLine(arrays[0], a.at(row, 0), a.column_step, line[0..s.k]);
-        panels.setColumn(row, line[0..s.k]);
+    const x = try product.scratch(f32, columns_at_once * s.k);
+    defer product.free(x);
+    const sums = try product.scratch(f32, columns_at_once * s.m);
+    defer product.free(sums);
+    const bias = try product.scratch(f32, s.m);
+    defer product.free(bias);
+    if (s.hasBias()) {
+        (numbers.Array{ .dtype = s.matrices[3].dtype, .address = call.bias }).read(bias);
     }
-    const columns_at_once = 64;
-    const x = try gpa.alloc(f32, columns_at_once * s.k);
-    defer gpa.free(x);
-    const sums = try gpa.alloc(f32, columns_at_once * s.m);
-    defer gpa.free(sums);
-    const bias: numbers.Array = .{ .dtype = d.dtype, .address = call.bias };
+    const added = try product.scratch(f32, s.m);
+    defer product.free(added);
     var first: u64 = 0;
     while (first < s.n) : (first += columns_at_once) {
         const count = @min(columns_at_once, s.n - first);
@@ -226,14 +226,53 @@ fn multiply(call: *const Call, batch_index: u64) error{OutOfMemory}!void {
             readLine(arrays[1], b.at(0, first + i), b.row_step, x[i * s.k ..][0..s.k]);
         }
         panels.multiply(x[0 .. count * s.k], sums[0 .. count * s.m]);
-        for (0..count) |i| for (0..s.m) |row| {
-            var value = call.alpha * sums[i * s.m + row];
-            if (call.beta != 0) value += call.beta * arrays[2].get(c.at(row, first + i));
-            if (s.hasBias()) value += bias.get(row);
-            if (s.epilogue == .gelu or s.epilogue == .gelu_bias) value = geluTanh(value);
-            arrays[3].put(d.at(row, first + i), value);
-        };
+        for (0..count) |i| {
+            finish(call, arrays[2..4].*, first + i, sums[i * s.m ..][0..s.m], bias, added);
+        }
     }
+}
+
+fn panelsOf(s: *const Shape, array: numbers.Array) error{OutOfMemory}!product.Panels {
+    const a = s.matrices[0];
+    var panels = try product.Panels.init(s.m, s.k);
+    errdefer panels.deinit();
+    const lines = try product.scratch(f32, product.panel_width * s.k);
+    defer product.free(lines);
+    var first: u64 = 0;
+    while (first < s.m) : (first += product.panel_width) {
+        const count = @min(product.panel_width, s.m - first);
+        for (0..count) |i| {
+            readLine(array, a.at(first + i, 0), a.column_step, lines[i * s.k ..][0..s.k]);
+        }
+        panels.setColumns(first, lines[0 .. count * s.k]);
+    }
+    return panels;
+}
+
+/// Makes of the sums of one column what D gets; `added` is working memory.
+fn finish(
+    call: *const Call,
+    c_and_d: [2]numbers.Array,
+    column: u64,
+    sums: []f32,
+    bias: []const f32,
+    added: []f32,
+) void {
+    const s = &call.shape;
+    const c, const d = s.matrices[2..4].*;
+    for (sums) |*value| value.* *= call.alpha;
+    if (call.beta != 0) {
+        readLine(c_and_d[0], c.at(0, column), c.row_step, added);
+        for (sums, added) |*value, other| value.* += call.beta * other;
+    }
+    if (s.hasBias()) for (sums, bias) |*value, other| {
+        value.* += other;
+    };
+    if (s.epilogue == .gelu or s.epilogue == .gelu_bias) for (sums) |*value| {
+        value.* = geluTanh(value.*);
+    };
+    if (d.row_step == 1) return c_and_d[1].at(d.at(0, column)).write(sums);
+    for (sums, 0..) |value, row| c_and_d[1].put(d.at(row, column), value);
 }
 
 fn readLine(array: numbers.Array, first: u64, step: u64, out: []f32) void {

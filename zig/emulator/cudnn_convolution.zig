@@ -86,7 +86,6 @@ fn typeOf(dtype: cudnn.DataType) numbers.Type {
 }
 
 fn convolve(run: *const Run) error{OutOfMemory}!void {
-    const gpa = library.allocator;
     const p = &run.program;
     const dtype = typeOf(p.dtype);
     const channels = p.x_dimensions[1];
@@ -94,22 +93,25 @@ fn convolve(run: *const Run) error{OutOfMemory}!void {
     const depth = p.kernel_rows * p.kernel_width * channels;
     var panels = try product.Panels.init(out_channels, depth);
     defer panels.deinit();
-    const weights = try gpa.alloc(f32, depth);
-    defer gpa.free(weights);
+    const weights = try product.scratch(f32, product.panel_width * depth);
+    defer product.free(weights);
     const w: numbers.Array = .{ .dtype = dtype, .address = run.w };
-    for (0..out_channels) |column| {
-        w.at(column * depth).read(weights);
-        panels.setColumn(column, weights);
+    var column: usize = 0;
+    while (column < out_channels) : (column += product.panel_width) {
+        const count = @min(product.panel_width, out_channels - column);
+        const lines = weights[0 .. count * depth];
+        w.at(column * depth).read(lines);
+        panels.setColumns(column, lines);
     }
     // Copied first: `out` may be the residual, but never x.
-    const x = try gpa.alloc(f32, volume(p.x_dimensions));
-    defer gpa.free(x);
+    const x = try product.scratch(f32, volume(p.x_dimensions));
+    defer product.free(x);
     (numbers.Array{ .dtype = dtype, .address = run.x }).read(x);
     const width = p.out_dimensions[3];
-    const patches = try gpa.alloc(f32, width * depth);
-    defer gpa.free(patches);
-    const sums = try gpa.alloc(f32, width * out_channels);
-    defer gpa.free(sums);
+    const patches = try product.scratch(f32, width * depth);
+    defer product.free(patches);
+    const sums = try product.scratch(f32, width * out_channels);
+    defer product.free(sums);
     for (0..p.out_dimensions[0]) |batch_index| for (0..p.out_dimensions[2]) |row| {
         gather(p, x, batch_index, row, patches);
         panels.multiply(patches, sums);

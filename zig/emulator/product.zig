@@ -3,7 +3,7 @@
 
 const std = @import("std");
 
-const panel_width = 16;
+pub const panel_width = 16;
 const Vector = @Vector(panel_width, f32);
 const Line = [panel_width]f32;
 
@@ -13,13 +13,9 @@ pub const Panels = struct {
     columns: usize,
     depth: usize,
 
-    /// From C's own allocator: Zig's fills memory in safe builds, before and after its use, which
-    /// costs more than most products.
     pub fn init(columns: usize, depth: usize) error{OutOfMemory}!Panels {
         const count = (columns + panel_width - 1) / panel_width * depth;
-        const memory = std.c.malloc(@max(1, count) * @sizeOf(Line)) orelse
-            return error.OutOfMemory;
-        const values = @as([*]Line, @ptrCast(@alignCast(memory)))[0..count];
+        const values = try scratch(Line, count);
         if (columns % panel_width != 0) {
             for (values[count - depth ..]) |*line| line.* = @splat(0);
         }
@@ -27,14 +23,27 @@ pub const Panels = struct {
     }
 
     pub fn deinit(panels: *Panels) void {
-        std.c.free(panels.values.ptr);
+        free(panels.values);
     }
 
-    /// All weights of one output column.
-    pub fn setColumn(panels: *Panels, column: usize, weights: []const f32) void {
-        const first = column / panel_width * panels.depth;
-        for (panels.values[first..][0..panels.depth], weights) |*line, weight| {
-            line[column % panel_width] = weight;
+    /// All weights of up to 16 output columns from `first` on, which begins a panel: one column's
+    /// after the other in `weights`.
+    pub fn setColumns(panels: *Panels, first: usize, weights: []const f32) void {
+        const depth = panels.depth;
+        const count = weights.len / depth;
+        std.debug.assert(first % panel_width == 0 and count <= panel_width);
+        const panel = panels.values[first / panel_width * depth ..][0..depth];
+        var at: usize = 0;
+        if (count == panel_width) while (at + panel_width <= depth) : (at += panel_width) {
+            var square: [panel_width]Vector = undefined;
+            for (&square, 0..) |*column, i| {
+                column.* = weights[i * depth + at ..][0..panel_width].*;
+            }
+            transpose(&square);
+            for (panel[at..][0..panel_width], square) |*line, values| line.* = values;
+        };
+        for (panel[at..], at..) |*line, k| {
+            for (line[0..count], 0..) |*value, i| value.* = weights[i * depth + k];
         }
     }
 
@@ -61,9 +70,41 @@ pub const Panels = struct {
     }
 };
 
+/// From C's own allocator: Zig's fills memory in safe builds, before and after its use, which
+/// costs more than most products.
+pub fn scratch(comptime T: type, count: usize) error{OutOfMemory}![]T {
+    const memory = std.c.malloc(@max(1, count) * @sizeOf(T)) orelse return error.OutOfMemory;
+    return @as([*]T, @ptrCast(@alignCast(memory)))[0..count];
+}
+
+pub fn free(memory: anytype) void {
+    std.c.free(memory.ptr);
+}
+
 // --- internal ---
 
 const rows_at_once = 4;
+
+fn transpose(square: *[panel_width]Vector) void {
+    inline for (.{ 8, 4, 2, 1 }) |step| {
+        // Lanes with this bit go to the vector without it, and the reverse.
+        const lower, const upper = comptime masks: {
+            var masks: [2][panel_width]i32 = undefined;
+            for (0..panel_width) |lane| {
+                const has_bit = lane & step != 0;
+                masks[0][lane] = if (has_bit) ~@as(i32, lane - step) else lane;
+                masks[1][lane] = if (has_bit) ~@as(i32, lane) else lane + step;
+            }
+            break :masks masks;
+        };
+        inline for (0..panel_width) |i| if (i & step == 0) {
+            const a = square[i];
+            const b = square[i + step];
+            square[i] = @shuffle(f32, a, b, lower);
+            square[i + step] = @shuffle(f32, a, b, upper);
+        };
+    }
+}
 
 fn multiplyBlock(panel: []const Line, x: []const f32, count: usize) [rows_at_once]Vector {
     const depth = panel.len;
@@ -97,7 +138,7 @@ test "panels multiply as the definition does, for any size" {
     for (0..50) |_| {
         const rows = random.intRangeAtMost(usize, 1, 9);
         const columns = random.intRangeAtMost(usize, 1, 40);
-        const depth = random.intRangeAtMost(usize, 1, 20);
+        const depth = random.intRangeAtMost(usize, 1, 40);
         const x = try gpa.alloc(f32, rows * depth);
         defer gpa.free(x);
         const w = try gpa.alloc(f32, columns * depth);
@@ -108,12 +149,16 @@ test "panels multiply as the definition does, for any size" {
         for (w) |*value| value.* = random.floatNorm(f32);
         var panels = try Panels.init(columns, depth);
         defer panels.deinit();
-        for (0..columns) |column| panels.setColumn(column, w[column * depth ..][0..depth]);
+        var first: usize = 0;
+        while (first < columns) : (first += panel_width) {
+            const count = @min(panel_width, columns - first);
+            panels.setColumns(first, w[first * depth ..][0 .. count * depth]);
+        }
         panels.multiply(x, out);
         for (0..rows) |row| for (0..columns) |column| {
             var sum: f64 = 0;
             for (x[row * depth ..][0..depth], w[column * depth ..][0..depth]) |a, b| sum += a * b;
-            // At most 20 sums in f32.
+            // At most 40 sums in f32.
             try std.testing.expectApproxEqAbs(sum, out[row * columns + column], 2e-5);
         };
     }
