@@ -7,12 +7,10 @@ const builtin = @import("builtin");
 
 /// Switches to `target`, saved by another switch or made by `prepare`; returns when a later switch
 /// targets `saved`.
-pub const switchTo = bxl_fibre_switch;
+pub const switchTo: *const fn (saved: *usize, target: usize) callconv(.c) void =
+    @ptrCast(&bareSwitch);
 /// Switches to `target` without saving the current stack.
-pub const jumpTo = bxl_fibre_jump;
-
-extern fn bxl_fibre_switch(saved: *usize, target: usize) callconv(.c) void;
-extern fn bxl_fibre_jump(target: usize) callconv(.c) noreturn;
+pub const jumpTo: *const fn (target: usize) callconv(.c) noreturn = @ptrCast(&bareJump);
 
 /// A switch target that starts `entry`, which must not return, on the stack that ends at `top`.
 pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
@@ -32,16 +30,31 @@ pub fn prepare(top: usize, entry: *const fn () callconv(.c) noreturn) usize {
     return @intFromPtr(frame);
 }
 
+// Functions and not assembly beside them, which Zig's own backend leaves out.
+
+fn bareSwitch() callconv(.naked) void {
+    asm volatile (save ++ "\n" ++ restore);
+}
+
+fn bareJump() callconv(.naked) noreturn {
+    asm volatile (restore);
+}
+
+comptime {
+    // By a name for the emulator's signal handler, which is C++.
+    @export(&bareJump, .{ .name = "bxl_fibre_jump", .visibility = .hidden });
+}
+
 const save = switch (builtin.cpu.arch) {
     .x86_64 =>
-    \\  pushq %rbp
-    \\  pushq %rbx
-    \\  pushq %r12
-    \\  pushq %r13
-    \\  pushq %r14
-    \\  pushq %r15
-    \\  movq %rsp, (%rdi)
-    \\  movq %rsi, %rdi
+    \\  pushq %%rbp
+    \\  pushq %%rbx
+    \\  pushq %%r12
+    \\  pushq %%r13
+    \\  pushq %%r14
+    \\  pushq %%r15
+    \\  movq %%rsp, (%%rdi)
+    \\  movq %%rsi, %%rdi
     ,
     .aarch64 =>
     \\  sub sp, sp, #160
@@ -64,13 +77,13 @@ const save = switch (builtin.cpu.arch) {
 
 const restore = switch (builtin.cpu.arch) {
     .x86_64 =>
-    \\  movq %rdi, %rsp
-    \\  popq %r15
-    \\  popq %r14
-    \\  popq %r13
-    \\  popq %r12
-    \\  popq %rbx
-    \\  popq %rbp
+    \\  movq %%rdi, %%rsp
+    \\  popq %%r15
+    \\  popq %%r14
+    \\  popq %%r13
+    \\  popq %%r12
+    \\  popq %%rbx
+    \\  popq %%rbp
     \\  retq
     ,
     .aarch64 =>
@@ -90,25 +103,3 @@ const restore = switch (builtin.cpu.arch) {
     ,
     else => "",
 };
-
-/// A name as the object format has it.
-fn symbol(comptime name: []const u8) []const u8 {
-    return if (builtin.object_format == .macho) "_" ++ name else name;
-}
-
-/// Begins a function that is not exported.
-fn begin(comptime name: []const u8) []const u8 {
-    const s = symbol(name);
-    const hidden = if (builtin.object_format == .macho)
-        ".private_extern " ++ s
-    else
-        ".hidden " ++ s ++ "\n.type " ++ s ++ ", %function";
-    return ".globl " ++ s ++ "\n" ++ hidden ++ "\n" ++ s ++ ":\n";
-}
-
-comptime {
-    // A jump, though it is to what follows: macOS's linkers may part functions.
-    const jump = if (builtin.cpu.arch == .aarch64) "\n  b " else "\n  jmp ";
-    asm (".text\n" ++ begin("bxl_fibre_switch") ++ save ++ jump ++ symbol("bxl_fibre_jump") ++
-            "\n" ++ begin("bxl_fibre_jump") ++ restore ++ "\n");
-}
