@@ -60,7 +60,10 @@ pub fn build(b: *Build) void {
     const test_module = libraryModule(b, "zig/root.zig", target, optimize);
     cuda_kernels.addFatbin(b, test_module, null, "");
     addTestOptions(b, test_module);
-    const tests = b.addTest(.{ .root_module = test_module, .use_llvm = true });
+    const tests = b.addTest(.{
+        .root_module = test_module,
+        .use_llvm = needsLlvm(target, optimize),
+    });
     const run_tests = b.addRunArtifact(tests);
     const test_step = b.step("test", "Run the tests beside the code");
     test_step.dependOn(&run_tests.step);
@@ -78,9 +81,10 @@ pub fn build(b: *Build) void {
     const run_bindings = b.addRunArtifact(bindings);
     b.step("bindings", "Print src/native/abi.ts").dependOn(&run_bindings.step);
 
+    // Compiled with the tests, so that it does not fall behind; run on demand, and then fast.
+    const checked = addProgram(b, "signals", "bench_signals", target, .Debug, null, "");
+    test_step.dependOn(&checked.step);
     const signals = addProgram(b, "signals", "bench_signals", target, .ReleaseFast, null, "");
-    // Compiled with the tests, so that it does not fall behind; run on demand.
-    test_step.dependOn(&signals.step);
     const run_signals = b.addRunArtifact(signals);
     b.step("bench-signals", "Measure signals between ranks").dependOn(&run_signals.step);
 }
@@ -136,7 +140,17 @@ fn addProgram(
     const options = b.addOptions();
     options.addOption([]const u8, "program", program);
     module.addOptions("program_options", options);
-    return b.addExecutable(.{ .name = name, .root_module = module, .use_llvm = true });
+    return b.addExecutable(.{
+        .name = name,
+        .root_module = module,
+        .use_llvm = needsLlvm(target, optimize),
+    });
+}
+
+/// Where Zig's own backend will do, a Debug build takes a tenth of the time: tests and bindings.
+fn needsLlvm(target: Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) bool {
+    const is_known = target.result.cpu.arch == .x86_64 and target.result.os.tag == .linux;
+    return optimize != .Debug or !is_known;
 }
 
 /// Where the tests that need the emulated driver are; `zig build test` runs all others. Tests are
@@ -166,8 +180,7 @@ fn addEmulated(b: *Build) void {
     const install = b.addInstallArtifact(emulator, .{});
     b.step("emulator", "Build the emulated CUDA libraries").dependOn(&install.step);
 
-    const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .ReleaseSafe);
-    module.strip = false;
+    const module = libraryModule(b, "zig/test_cuda.zig", b.graph.host, .Debug);
     cuda_kernels.addFatbin(b, module, null, "");
     const options = b.addOptions();
     options.addOptionPath("library_path", emulator.getEmittedBin());
@@ -176,7 +189,11 @@ fn addEmulated(b: *Build) void {
     // Not the tests of what it imports: `zig build test` runs those.
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
         &emulated_files;
-    const tests = b.addTest(.{ .root_module = module, .use_llvm = true, .filters = filters });
+    const tests = b.addTest(.{
+        .root_module = module,
+        .use_llvm = needsLlvm(b.graph.host, .Debug),
+        .filters = filters,
+    });
     const run_tests = b.addRunArtifact(tests);
     b.step("test-cuda", "Run the CUDA path on the emulator").dependOn(&run_tests.step);
 }
