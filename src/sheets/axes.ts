@@ -96,11 +96,8 @@ function badOption(message: string): BasedXLError {
 /** Short names, and those of A1111 without case and spaces, for flags. */
 const shortNames: Readonly<Record<string, SettingKey | undefined>> = {
   guidance: "guidanceScale",
-  cfg: "guidanceScale",
-  cfgscale: "guidanceScale",
   sampler: "scheduler",
   scheduletype: "sigmas",
-  cfgrescale: "guidanceRescale",
   negative: "negativePrompt",
   lora: "loras",
 };
@@ -152,7 +149,8 @@ function axisOf(typed: string, texts: string[]): Axis {
   return { name: typed, type: typeNames[key] ?? flag, values, cost: costs[key] ?? 0 };
 }
 
-function keyNamed(typed: string, bare: string): SettingKey {
+function keyNamed(typed: string, plain: string): SettingKey {
+  const bare = plain.replace(/^cfg/, "guidance");
   const names = new Map<string, SettingKey>();
   for (const key of settingKeys) {
     const { flag, aliases = [] } = settingOf(key);

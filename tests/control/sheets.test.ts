@@ -85,6 +85,8 @@ describe("cells", () => {
     ];
     expect(last.options).toMatchObject({ guidanceScale: 4, prompt: "a ($&) house", loras });
     expect(options.loras[0]).toMatchObject({ scale: 0.5 });
+    const [rescaled] = cellsOf(parseAxes("cfg-rescale=0.7;cfg=3"), options);
+    expect(rescaled!.options).toMatchObject({ guidanceRescale: 0.7, guidanceScale: 3 });
     const [wide] = cellsOf(parseAxes("size=96x64"), options);
     expect(wide!.options).toMatchObject({ width: 96, height: 64 });
     expect(cellsOf(parseAxes("seed=5-6"), options).map((cell) => cell.options.seeds)).toEqual([
