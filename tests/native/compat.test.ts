@@ -28,8 +28,11 @@ interface Run {
   guidance: number;
   seed: number;
   images: number;
+  width: number;
   /** A1111's generator; the GPU's where there is none. */
   rng?: "CPU";
+  /** Whether the model predicts v, and its noise levels end in pure noise. */
+  zero_snr?: true;
 }
 
 const recorded = join(import.meta.dir, "../fixtures/compat");
@@ -37,8 +40,11 @@ const notes: { side: number; stride: number; runs: Run[] } = JSON.parse(
   readFileSync(`${recorded}.json`, "utf8"),
 );
 const tensors = readSafetensors(`${recorded}.safetensors`);
-const pipeline = await Pipeline.open({ model: goldenModel, devices: { device: "cpu" } });
-afterAll(() => pipeline.close());
+const plain = { model: goldenModel, devices: { device: "cpu" } } as const;
+const ofZeroSnr = { predictionType: "v_prediction", rescaleBetasZeroSnr: true } as const;
+const pipeline = await Pipeline.open(plain);
+const zeroSnr = await Pipeline.open({ ...plain, ...ofZeroSnr });
+afterAll(() => Promise.all([pipeline.close(), zeroSnr.close()]));
 
 /** What a user of the tool writes. */
 function requestOf({ name, sampler, schedule, rng, ...run }: Run): GenerateRequest {
@@ -57,7 +63,7 @@ function requestOf({ name, sampler, schedule, rng, ...run }: Run): GenerateReque
     guidanceScale: run.guidance,
     seeds: Array.from({ length: run.images }, (_, index) => BigInt(run.seed + index)),
     batchSize: run.images,
-    width: notes.side,
+    width: run.width,
     height: notes.side,
     wantLatents: true,
   };
@@ -67,7 +73,7 @@ function requestOf({ name, sampler, schedule, rng, ...run }: Run): GenerateReque
 const tolerance = 1e-4;
 
 test.each(notes.runs)("$name: $sampler", async (run) => {
-  const { latents, warnings } = await pipeline.generate(requestOf(run));
+  const { latents, warnings } = await (run.zero_snr ? zeroSnr : pipeline).generate(requestOf(run));
   const expected = tensors.get(run.name)!.data as Float32Array;
   const error = relativeL2(everyNth(latents!, notes.stride), expected);
   measured(`compat ${run.name}`, error, tolerance);

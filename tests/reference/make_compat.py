@@ -25,7 +25,7 @@ STRIDE = 4
 WEIGHTED = "a (red:1.4) circle above a ((blue)) square"
 LONG = "a (red:0.7) circle, " * 20 + "a green light"
 TURNS = "a [(red:1.5):[blue]:0.4] circle"
-USUAL = {"prompt": "a red circle", "negative": "", "steps": 6, "guidance": 5.0, "seed": 7, "images": 1}
+USUAL = {"prompt": "a red circle", "negative": "", "steps": 6, "guidance": 5.0, "seed": 7, "images": 1, "width": SIDE}
 RUNS = [
     {"name": "comfyui euler", "sampler": "euler", "schedule": "normal", "prompt": WEIGHTED},
     {"name": "comfyui euler_a", "sampler": "euler_ancestral", "schedule": "karras", "images": 2, "negative": "blurry"},
@@ -43,6 +43,9 @@ RUNS = [
     {"name": "a1111 ddim", "sampler": "DDIM", "rng": "CPU"},
     {"name": "a1111 unipc", "sampler": "UniPC", "rng": "CPU", "steps": 8},
     {"name": "a1111 plms", "sampler": "PLMS", "rng": "CPU"},
+    # The model as one that predicts v, of noise levels that end in pure noise; an image that is no square.
+    {"name": "comfyui zero_snr", "sampler": "euler", "schedule": "sgm_uniform", "zero_snr": True, "width": 96},
+    {"name": "a1111 zero_snr", "sampler": "Euler", "zero_snr": True, "width": 96},
 ]
 
 
@@ -104,14 +107,15 @@ class Networks:
         self.unet = pipeline.unet
 
     def noise(self, x, timestep, states, pooled):
-        time_ids = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * len(x), dtype=torch.float32)
+        height, width = (8 * side for side in x.shape[2:])
+        time_ids = torch.tensor([[height, width, 0, 0, height, width]] * len(x), dtype=torch.float32)
         added = {"text_embeds": pooled.expand(len(x), -1), "time_ids": time_ids}
         states = states.expand(len(x), -1, -1)
         return self.unet(x, timestep, encoder_hidden_states=states, added_cond_kwargs=added).sample
 
 
-def shape():
-    return (4, SIDE // 8, SIDE // 8)
+def shape(run):
+    return (4, SIDE // 8, run["width"] // 8)
 
 
 class Comfy:
@@ -144,10 +148,13 @@ class Comfy:
         self.samplers = module(repository, "comfy/samplers.py", "comfy.samplers", scipy=scipy)
         self.noise = functions(repository, "comfy/sample.py", {"prepare_noise"})["prepare_noise"]
 
-        class ModelSampling(sampling.ModelSamplingDiscrete, sampling.EPS):
+        class OfNoise(sampling.ModelSamplingDiscrete, sampling.EPS):
             pass
 
-        self.model_sampling = ModelSampling()
+        class OfVelocity(sampling.ModelSamplingDiscrete, sampling.V_PREDICTION):
+            pass
+
+        self.samplings = {False: OfNoise(), True: OfVelocity(zsnr=True)}
 
     def get_model_object(self, name):
         return getattr(self, name)
@@ -161,6 +168,7 @@ class Comfy:
         return self
 
     def latents(self, run):
+        self.model_sampling = self.samplings[run.get("zero_snr", False)]
         positive, negative = self.text.states(run["prompt"]), self.text.states(run["negative"])
 
         def predict(args):
@@ -174,7 +182,7 @@ class Comfy:
                 return self.samplers.sampling_function(self, x, sigma, negative, positive, run["guidance"], options, seed)
 
         sampler = self.samplers.KSampler(self, run["steps"], "cpu", run["sampler"], run["schedule"])
-        empty = torch.zeros(run["images"], *shape())
+        empty = torch.zeros(run["images"], *shape(run))
         noise = self.noise(empty, run["seed"])
         extra = {"model_options": {}, "seed": run["seed"]}
         chosen = self.samplers.sampler_object(run["sampler"])
@@ -222,6 +230,7 @@ class Forge:
         kdiffusion = module(repository, "modules/sd_samplers_kdiffusion.py", "modules.sd_samplers_kdiffusion")
         module(repository, "modules/sd_samplers_timesteps_impl.py", "modules.sd_samplers_timesteps_impl")
         timesteps = module(repository, "modules/sd_samplers_timesteps.py", "modules.sd_samplers_timesteps")
+        self.rescaled = functions(repository, "modules_forge/forge_loader.py", {"rescale_zero_terminal_snr_abar"})
         self.samplers = {data.name: data for data in kdiffusion.samplers_data_k_diffusion + timesteps.samplers_data_timesteps}
 
     def stub_program(self, pipeline):
@@ -288,6 +297,10 @@ class Forge:
     def latents(self, run):
         self.opts.randn_source = run.get("rng", "NV")
         self.opts.k_sched_type = run.get("schedule", "Automatic")
+        is_zero = run.get("zero_snr", False)
+        self.model.parameterization = "v" if is_zero else "eps"
+        if is_zero:
+            self.model.alphas_cumprod = self.rescaled["rescale_zero_terminal_snr_abar"](self.model.alphas_cumprod)
         config = self.samplers[run["sampler"]]
         sampler = config.constructor(self.model)
         sampler.config = config
@@ -304,7 +317,7 @@ class Forge:
         composable = parser.ComposableScheduledPromptConditioning(positive)
         positive = parser.MulticondLearnedConditioning((count,), [[composable]] * count)
         negative = [self.conditioning(run["negative"], True, total)] * count
-        rng = sys.modules["modules.rng"].ImageRNG(shape(), seeds)
+        rng = sys.modules["modules.rng"].ImageRNG(shape(run), seeds)
         p = types.SimpleNamespace(
             **{"steps": steps, "cfg_scale": run["guidance"], "rng": rng, "all_seeds": seeds, "seeds": seeds, "iteration": 0},
             **{"batch_size": count, "eta": None, "extra_generation_params": {}, "sampler_noise_scheduler_override": None},
