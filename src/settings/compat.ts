@@ -98,7 +98,7 @@ export function compatSigmas(compat: Compat, scheduler: Scheduler): SigmaKind | 
 
 /** The rows for `--help`: settings down, tools across. */
 export const compatLines = [
-  ["", ...compatNames],
+  ["flag", ...compatNames],
   ...compatKeys.map((key) => [flagOf(key), ...compatNames.map((name) => rows[name][key])]),
 ]
   .map(([flag = "", ...values]) => {
