@@ -48,6 +48,7 @@ export function describe(
   const { devices, machine, plan, vae } = prepared;
   log.info(describeModel(prepared, options));
   if (vae !== null) log.debug(vae.note);
+  if (prepared.model.taesd) log.debug(`TAESD: ${prepared.model.taesd.path}.`);
   if (devices.line !== null) log.info(devices.line);
   log.debug(`CPU: ${machine.cpuName}, ${machine.instructionSet}, ${machine.coreCount} cores.`);
   for (const line of loraLines(plan.loras)) log.info(line);

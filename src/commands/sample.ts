@@ -226,6 +226,7 @@ async function generateAndWrite(
     const report = jsonOf(options, prepared, result, writer);
     writeJson({
       ...report,
+      ...(grid !== null && { grid: resolve(grid.path) }),
       loras: await reportLoras(loras, (path, start) => hashes?.of(path, start) ?? null),
       embeddings: reportEmbeddings(embeddings.used),
       timings: times,

@@ -76,9 +76,8 @@ export class Sheet {
   }
 
   /** Draws the labels and leaves room for the images. */
-  static async create(plan: SheetPlan): Promise<Sheet> {
+  static async create(plan: SheetPlan, reduction = reductionOf(plan)): Promise<Sheet> {
     const draw = await labelPainter();
-    const reduction = reductionOf(plan);
     const width = Math.ceil(plan.cellWidth / reduction);
     const height = Math.ceil(plan.cellHeight / reduction);
     const size = Math.min(44, Math.max(13, Math.round(Math.min(width, height) / 18)));
@@ -97,6 +96,12 @@ export class Sheet {
     };
     frame.width = frame.left - margin + plan.columns.length * (width + margin);
     frame.height = frame.top - margin + plan.rows.length * (height + frame.caption + margin);
+    // Long labels of small images take more than was reckoned.
+    const { across, down } = blocksOf(plan);
+    const side = Math.max(across * frame.width, down * frame.height) + margin;
+    if (side > plan.sideMax && reduction < Math.min(plan.cellWidth, plan.cellHeight)) {
+      return await Sheet.create(plan, reduction + 1);
+    }
     const sheet = new Sheet(plan, reduction, { width, height }, frame);
     sheet.drawLabels(columns, rows, blocks, captions);
     return sheet;

@@ -157,7 +157,11 @@ describe("a sheet", () => {
     const many = Array<string>(40).fill("");
     const huge = { ...plan, columns: many, rows: many, cellWidth: 1024, cellHeight: 1024 };
     expect(reductionOf(huge)).toBe(5);
-    const sheet = await Sheet.create(large);
+    const labelled = { ...large, blocks: ["x ".repeat(50), "y", "z"], sideMax: 300 };
+    expect(reductionOf(labelled)).toBe(1);
+    const { width, height } = await Sheet.create(labelled);
+    expect(Math.max(width, height)).toBeLessThanOrEqual(300);
+    const sheet = await Sheet.create({ ...large, columns: ["", ""], rows: [""], sideMax: 90 });
     const checks = image(64, 64, 10);
     for (let i = 0; i < checks.pixels.length; i += 6) checks.pixels[i] = 50;
     sheet.place([0, 0, 0], checks);

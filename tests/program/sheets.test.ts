@@ -49,7 +49,10 @@ test("every cell is the image that its flags make, and repeats from its metadata
 
 test("--grid writes a sheet beside the images, --no-cells a sheet alone", async () => {
   const grid = ["x", "--num-images", "3", "--grid", "--steps", "1", "--out", path("g.webp")];
-  expect(await runCli(["sample", ...common, ...grid, "--quiet"])).toBe(0);
+  const out = spyOn(process.stdout, "write").mockReturnValue(true);
+  expect(await runCli(["sample", ...common, ...grid, "--quiet", "--json"])).toBe(0);
+  expect(JSON.parse(String(out.mock.calls.flat().join(""))).grid).toBe(path("g-grid.webp"));
+  out.mockRestore();
   const { width, height } = await sharp(path("g-grid.webp")).metadata();
   expect(width).toBeGreaterThan(3 * 64);
   expect(height).toBeLessThan(2 * 64);
