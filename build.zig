@@ -159,6 +159,7 @@ fn needsLlvm(target: Build.ResolvedTarget, optimize: std.builtin.OptimizeMode) b
 const emulated_files = [_][]const u8{
     "backend.cuda.tests.",
     "bench.gpu_test.",
+    "devices.failures_test.",
     "doctor.gpu_report_test.",
     "emulator.",
     "nvidia.libraries_test.",

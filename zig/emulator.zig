@@ -4,6 +4,7 @@
 //!
 //! In reading order:
 //!   state                 the lock, the random order, the devices, the error report
+//!   faults                failures that tests inject
 //!   calls_*               the driver's functions: devices, memory, kernels, streams
 //!   memory, guards        allocations between guard pages
 //!   stream, work, graph   streams and events, their pending work, CUDA graphs
@@ -17,6 +18,7 @@
 
 const std = @import("std");
 const driver = @import("nvidia/driver.zig");
+const faults = @import("emulator/faults.zig");
 const state = @import("emulator/state.zig");
 
 /// Where the functions of `driver.Driver` are.
@@ -67,6 +69,19 @@ export fn bxl_emulator_set_capability(capability: u32) void {
 /// Whether GPUs reach each other's memory.
 export fn bxl_emulator_set_peers(possible: bool) void {
     state.peers_possible = possible;
+}
+
+/// The `index`th call of a kind (`faults.Call`) for a GPU from now on fails, once; 0 for none.
+export fn bxl_emulator_fail_call(call: u32, gpu: u32, index: u32) c_int {
+    if (gpu >= state.device_count_max) return 1;
+    faults.set(std.enums.fromInt(faults.Call, call) orelse return 1, gpu, index);
+    return 0;
+}
+
+/// Calls of a kind for a GPU since then.
+export fn bxl_emulator_call_count(call: u32, gpu: u32) u32 {
+    if (gpu >= state.device_count_max) return 0;
+    return faults.countOf(std.enums.fromInt(faults.Call, call) orelse return 0, gpu);
 }
 
 /// Whether failures stay off stderr, for tests that mean to fail.

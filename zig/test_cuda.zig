@@ -9,6 +9,7 @@ test "every test block that needs the emulator ran" {
 test {
     _ = @import("backend/cuda/tests.zig");
     _ = @import("bench/gpu_test.zig");
+    _ = @import("devices/failures_test.zig");
     _ = @import("doctor/gpu_report_test.zig");
     _ = @import("emulator/tests.zig");
     _ = @import("nvidia/libraries_test.zig");

@@ -15,7 +15,8 @@
 //!   shared_memory.zig    CPU ranks read each other's memory in place
 //!   peer_copy.zig        GPUs of one process copy from each other's memory
 //!   nccl.zig             sends and receives on a stream
-//!   communicator.zig     NCCL's calls
+//!   communicator.zig     NCCL's calls, and their abort
+//!   watch.zig            ends waits inside NCCL that nothing else would end
 //!   connection.zig       the choice between them, once per session
 //!   nccl_unique_id.zig   what several processes need to share to open NCCL
 
@@ -94,6 +95,8 @@ pub const Transport = union(enum) {
     /// Call when this rank fails: from now on every wait of a local rank fails.
     pub fn abort(transport: Transport) void {
         if (transport.port()) |p| p.local.abort();
+        // Ranks inside NCCL look at nothing else.
+        if (transport == .nccl) transport.nccl.abort();
     }
 
     // On the device. These calls cannot be captured in a CUDA graph: while a graph is captured they

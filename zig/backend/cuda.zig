@@ -24,6 +24,8 @@ const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
 const ops_sampler = @import("cuda/ops_sampler.zig");
 const LibraryHandles = @import("cuda/library_handles.zig").LibraryHandles;
+const waits_file = @import("cuda/waits.zig");
+const Waits = waits_file.Waits;
 
 /// Device bytes that these operations need beside their results.
 pub const attentionBytes = ops_attention.temporaryBytes;
@@ -65,9 +67,6 @@ pub const Options = struct {
     rank: u32 = 0,
 };
 
-/// A step is often done within a moment; then asking again costs less than sleeping.
-const poll_spin_ns = 200 * std.time.ns_per_us;
-const poll_sleep_us = 50;
 /// How long a queue may take to end after a failure before it is given up.
 pub const drain_limit_ns = 30 * std.time.ns_per_s;
 
@@ -96,13 +95,9 @@ pub const Cuda = struct {
     fp16_accumulate: bool,
     /// For messages.
     rank: u32,
-    /// Set when another rank of the job has failed, so that waits give up; null between jobs.
-    job_failed: ?*const std.atomic.Value(bool) = null,
+    waits: Waits,
     /// Its queue did not end: nothing of it is used or freed any more.
     is_abandoned: bool = false,
-    stall_limit_ns: i96 = 30 * 60 * std.time.ns_per_s,
-    /// The end of the message about a stream that does not finish, for whoever knows more about it.
-    stall_advice: []const u8 = "nvidia-smi shows whether the GPU still responds.",
     /// Found at their first launch, by the address of their name.
     function_names: [function_count_max][*]const u8 = undefined,
     functions: [function_count_max]drivers.Function = undefined,
@@ -129,6 +124,12 @@ pub const Cuda = struct {
             .cancelled = options.cancelled,
             .fp16_accumulate = options.fp16_accumulate,
             .rank = options.rank,
+            .waits = .{
+                .diagnostics = options.diagnostics,
+                .cancelled = options.cancelled,
+                .rank = options.rank,
+                .device = options.device,
+            },
         };
         const d = cuda.driver;
         var context: ?drivers.Context = null;
@@ -215,19 +216,17 @@ pub const Cuda = struct {
     pub fn drain(cuda: *Cuda) void {
         if (cuda.is_abandoned) return;
         cuda.graphs.abandon(cuda);
-        const limit_ns = @min(drain_limit_ns, cuda.stall_limit_ns);
+        const limit_ns = @min(drain_limit_ns, cuda.waits.stall_limit_ns);
         for ([_]drivers.Stream{ cuda.exchange_stream, cuda.stream }) |stream| {
-            const result = cuda.poll(stream, limit_ns, null);
+            const result = waits_file.poll(cuda.driver.cuStreamQuery, stream, limit_ns, null);
             if (result == .not_ready) cuda.is_abandoned = true;
         }
     }
 
-    /// Waits for the compute stream. Polls instead of blocking in the driver: a wait for a rank
-    /// that never answers would block for ever.
+    /// Waits for the compute stream.
     pub fn synchronize(cuda: *Cuda) Error!void {
-        const result = cuda.poll(cuda.stream, cuda.stall_limit_ns, isStopped);
-        if (result != .not_ready) return cuda.check(.cuStreamQuery, result, "running the stream");
-        return if (isStopped(cuda)) error.Cancelled else cuda.failStalled();
+        const result = try cuda.waits.untilIdle(cuda.driver, cuda.stream);
+        return cuda.check(.cuStreamQuery, result, "running the stream");
     }
 
     /// Turns a driver error into the job's error message. `what` is what was attempted, or the
@@ -272,40 +271,6 @@ pub const Cuda = struct {
     pub const toRgb = ops_sampler.toRgb;
 
     // --- internal ---
-
-    /// Asks until the stream has ended, the limit is over or `stops`; then it is `.not_ready`.
-    fn poll(
-        cuda: *Cuda,
-        stream: drivers.Stream,
-        limit_ns: i96,
-        stops: ?*const fn (*const Cuda) bool,
-    ) drivers.Result {
-        const io = std.Io.Threaded.global_single_threaded.io();
-        const start = std.Io.Timestamp.now(io, .awake).toNanoseconds();
-        while (true) {
-            const result = cuda.driver.cuStreamQuery(stream);
-            if (result != .not_ready) return result;
-            if (stops) |asks| if (asks(cuda)) return result;
-            const waited = std.Io.Timestamp.now(io, .awake).toNanoseconds() - start;
-            if (waited > limit_ns) return result;
-            if (waited < poll_spin_ns) continue;
-            io.sleep(.fromMicroseconds(poll_sleep_us), .awake) catch {};
-        }
-    }
-
-    fn isStopped(cuda: *const Cuda) bool {
-        if (cuda.cancelled.load(.monotonic)) return true;
-        return if (cuda.job_failed) |failed| failed.load(.acquire) else false;
-    }
-
-    fn failStalled(cuda: *Cuda) error{GpuFailed} {
-        const seconds = @as(f64, @floatFromInt(cuda.stall_limit_ns)) / 1e9;
-        const sentence = "Rank {d} stalled on GPU {d}: its stream did not finish within " ++
-            "{d:.1} s. No image was written. {s}";
-        return cuda.diagnostics.fail(error.GpuFailed, sentence, .{
-            cuda.rank, cuda.device, seconds, cuda.stall_advice,
-        });
-    }
 
     fn makeStream(cuda: *Cuda) Error!drivers.Stream {
         var stream: ?drivers.Stream = null;

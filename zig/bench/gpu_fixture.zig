@@ -79,7 +79,7 @@ pub const Fixture = struct {
             if (fixture.is_emulated) pool_count_emulated else pool_count,
         );
         errdefer fixture.pool.deinit(fixture.gpu);
-        fixture.timer = Timer.init(fixture.gpu.driver) orelse {
+        fixture.timer = Timer.init(fixture.gpu.driver, null) orelse {
             return fixture.diagnostics.fail(error.GpuFailed, "The GPU gave no events.", .{});
         };
     }

@@ -100,6 +100,7 @@ pub const GpuRanks = struct {
             .libraries = &ranks.libraries,
             .measured = gpu.measured.?,
             .diagnostics = ranks.diagnostics,
+            .waits = &cuda.waits,
         });
         const endpoint = try ranks.arena.create(Endpoint);
         endpoint.* = try .open(cuda);

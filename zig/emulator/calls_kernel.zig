@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const faults = @import("faults.zig");
 const graphs = @import("graph.zig");
 const kernels = @import("kernel.zig");
 const shared = @import("shared.zig");
@@ -137,6 +138,7 @@ pub fn cuLaunchKernel(
     defer state.unlock();
     const found = Function.of(function) orelse return .invalid_handle;
     const target = Stream.of(stream) orelse return .invalid_handle;
+    if (faults.fails(.launch_kernel, target.device.ordinal)) return .unknown;
     const grid: kernels.Dim = .{ .x = grid_x, .y = grid_y, .z = grid_z };
     const block: kernels.Dim = .{ .x = block_x, .y = block_y, .z = block_z };
     if (extra != null or !isLaunchable(grid, block)) return .invalid_value;

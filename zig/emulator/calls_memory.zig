@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const faults = @import("faults.zig");
 const graphs = @import("graph.zig");
 const memory = @import("memory.zig");
 const state = @import("state.zig");
@@ -88,6 +89,7 @@ pub fn cuMemcpyHtoDAsync_v2(
     var copy: work.Copy = .{ .to = target, .from = @intFromPtr(source), .bytes = bytes };
     if (!isWithin(target, bytes)) return .invalid_value;
     if (bytes == 0) return .success;
+    if (faults.fails(.copy_to_device, found.device.ordinal)) return .unknown;
     if (found.capture == null and memory.find(copy.from, bytes) == null) {
         const from: [*]const u8 = @ptrCast(source);
         copy.staged = state.allocator.dupe(u8, from[0..bytes]) catch return .out_of_memory;
@@ -107,6 +109,7 @@ pub fn cuMemcpyDtoHAsync_v2(
     const found = Stream.of(stream) orelse return .invalid_handle;
     if (!isWithin(source, bytes)) return .invalid_value;
     if (bytes == 0) return .success;
+    if (faults.fails(.copy_from_device, found.device.ordinal)) return .unknown;
     const to = @intFromPtr(target);
     const result = found.enqueue(.{ .copy = .{ .to = to, .from = source, .bytes = bytes } });
     if (result != .success or found.capture != null) return result;

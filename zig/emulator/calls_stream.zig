@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const faults = @import("faults.zig");
 const graphs = @import("graph.zig");
 const state = @import("state.zig");
 const streams = @import("stream.zig");
@@ -70,6 +71,7 @@ pub fn cuStreamWaitEvent(
     const found = Stream.of(stream) orelse return .invalid_handle;
     const awaited = Event.of(event) orelse return .invalid_handle;
     if (flags > driver.event_wait_external) return .invalid_value;
+    if (faults.fails(.stream_wait_event, found.device.ordinal)) return .unknown;
     return awaited.makeWait(found, flags == driver.event_wait_external);
 }
 
@@ -82,6 +84,7 @@ pub fn cuStreamBeginCapture_v2(
     const found = Stream.of(stream) orelse return .invalid_handle;
     if (found.capture) |capture| return capture.invalidate(.stream_capture_unsupported);
     if (found.device.failure != .success) return found.device.failure;
+    if (faults.fails(.begin_capture, found.device.ordinal)) return .unknown;
     _ = graphs.Capture.begin(found, mode) catch return .out_of_memory;
     return .success;
 }
@@ -96,6 +99,7 @@ pub fn cuStreamEndCapture(stream: driver.Stream, graph: *?driver.Graph) callconv
     if (capture.mode != .relaxed and capture.thread != std.c.pthread_self()) {
         return .stream_capture_wrong_thread;
     }
+    if (faults.fails(.end_capture, found.device.ordinal)) return .unknown;
     var made: ?*graphs.Graph = null;
     const result = capture.end(&made);
     graph.* = @ptrCast(made);
@@ -153,6 +157,9 @@ pub fn cuEventRecordWithFlags(
     const found = Stream.of(stream) orelse return .invalid_handle;
     const recorded = Event.of(event) orelse return .invalid_handle;
     if (flags > driver.event_record_external) return .invalid_value;
+    // A measurement that fails is no failure of the rank.
+    const is_own = !recorded.is_timed;
+    if (is_own and faults.fails(.event_record, found.device.ordinal)) return .unknown;
     return recorded.record(found, flags == driver.event_record_external);
 }
 
@@ -225,6 +232,7 @@ pub fn cuGraphLaunch(exec: driver.GraphExec, stream: driver.Stream) callconv(.c)
     const found = graphs.Exec.of(exec) orelse return .invalid_value;
     const target = Stream.of(stream) orelse return .invalid_handle;
     if (target.device.failure != .success) return target.device.failure;
+    if (faults.fails(.graph_launch, target.device.ordinal)) return .unknown;
     // A graph inside a graph is a child node to the driver; nothing here makes one.
     if (target.capture) |capture| return capture.invalidate(.not_supported);
     return found.launch(target) catch .out_of_memory;

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const faults = @import("faults.zig");
 const groups = @import("nccl_group.zig");
 const library = @import("library.zig");
 const nccl = @import("../nvidia/nccl.zig");
@@ -247,6 +248,11 @@ fn flush() Result {
     defer group.clearRetainingCapacity();
     defer group_failure = .success;
     if (group_failure != .success) return group_failure;
+    if (group.items.len > 0) {
+        if (faults.fails(.nccl_group, group.items[0].comm.device)) return .system_error;
+        const connected = groups.connect(group.items);
+        if (connected != .success) return connected;
+    }
     for (group.items, 0..) |entry, i| {
         const is_first = for (group.items[0..i]) |earlier| {
             if (earlier.comm == entry.comm and earlier.stream == entry.stream) break false;

@@ -17,6 +17,8 @@ pub const Pass = struct { direction: Direction, peer: u32, address: usize, bytes
 pub const Operation = union(enum) { gather: Gather, pass: Pass };
 pub const Entry = struct { comm: *Comm, stream: driver.Stream, operation: Operation };
 
+const Ranks = std.StaticBitSet(rank_count_max);
+
 /// The ranks that share a unique id.
 pub const Clique = struct {
     key: u64,
@@ -30,6 +32,9 @@ pub const Clique = struct {
     /// Ranks of other processes.
     is_abroad: [rank_count_max]bool = @splat(false),
     abroad_count: u32 = 0,
+    /// By rank: whom it has come to for its first send, and for its first receive.
+    sends: [rank_count_max]Ranks = @splat(.empty),
+    receives: [rank_count_max]Ranks = @splat(.empty),
     gathers: std.ArrayList(*Meeting) = .empty,
     /// By sender and receiver.
     passes: std.AutoHashMapUnmanaged([2]u32, std.ArrayList(*Meeting)) = .empty,
@@ -63,6 +68,28 @@ pub const Clique = struct {
         }
     }
 
+    /// `rank` is in the call of its first send to `peer`, or receive from it.
+    fn come(clique: *Clique, rank: u32, pass: Pass) void {
+        const all = if (pass.direction == .send) &clique.sends else &clique.receives;
+        if (all[rank].isSet(pass.peer)) return;
+        all[rank].set(pass.peer);
+        if (clique.is_abroad[pass.peer]) {
+            clique.mailbox.come(rank, pass.peer, pass.direction == .send);
+        }
+        library.announceChange();
+    }
+
+    /// Whether the other side of a pass has come as well, or ever before.
+    fn isMet(clique: *const Clique, rank: u32, pass: Pass) bool {
+        if (pass.peer == rank) return true;
+        const is_send = pass.direction == .send;
+        if (clique.is_abroad[pass.peer]) {
+            return clique.mailbox.hasCome(pass.peer, rank, !is_send);
+        }
+        const others = if (is_send) &clique.receives else &clique.sends;
+        return others[pass.peer].isSet(rank);
+    }
+
     /// Each process has devices of its own.
     pub fn hasDeviceTwice(clique: *const Clique) bool {
         const comms = clique.comms[0..clique.rank_count];
@@ -93,7 +120,8 @@ pub const Comm = struct {
     /// The handle means nothing any more.
     pub fn retire(comm: *Comm) void {
         comm.magic = 0;
-        if (comm.clique.is_announced[comm.rank]) comm.clique.mailbox.leave(comm.rank);
+        const clique = comm.clique;
+        if (clique.is_announced[comm.rank]) clique.mailbox.leave(comm.rank, clique.rank_count);
     }
 
     pub fn of(handle: ?nccl.Comm) ?*Comm {
@@ -101,6 +129,34 @@ pub const Comm = struct {
         return if (comm.magic == live) comm else null;
     }
 };
+
+/// Blocks, as the library does on the calling thread, until the ranks of every first send and
+/// receive are connected: both must be here. Only an abort of the communicator ends it otherwise.
+pub fn connect(entries: []const Entry) nccl.Result {
+    library.lock();
+    defer library.unlock();
+    for (entries) |entry| switch (entry.operation) {
+        .pass => |pass| entry.comm.clique.come(entry.comm.rank, pass),
+        .gather => {},
+    };
+    while (true) {
+        var is_met = true;
+        var is_abroad = false;
+        for (entries) |entry| {
+            if (entry.comm.is_aborted) return .internal_error;
+            const pass = switch (entry.operation) {
+                .pass => |pass| pass,
+                .gather => continue,
+            };
+            const clique = entry.comm.clique;
+            if (clique.isMet(entry.comm.rank, pass)) continue;
+            is_met = false;
+            is_abroad = is_abroad or clique.is_abroad[pass.peer];
+        }
+        if (is_met) return .success;
+        if (is_abroad) library.waitBriefly(1) else library.waitForChange();
+    }
+}
 
 /// Queues those of `entries` that are for this communicator and stream, as one piece of work.
 pub fn enqueue(entries: []const Entry, comm: *Comm, stream: driver.Stream) nccl.Result {

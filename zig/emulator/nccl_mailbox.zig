@@ -30,10 +30,30 @@ pub const Mailbox = struct {
     }
 
     /// The last one to leave takes the folder along, unless there is still mail.
-    pub fn leave(mailbox: *const Mailbox, rank: usize) void {
+    pub fn leave(mailbox: *const Mailbox, rank: usize, peer_count: usize) void {
         var buffer: Buffer = undefined;
+        mailbox.forget(rank, peer_count);
         _ = std.c.unlink(pathOf(mailbox, &buffer, "rank-{d}", .{rank}));
         _ = std.c.rmdir(@ptrCast(&mailbox.folder));
+    }
+
+    /// `rank` is in the call of its first send to `peer`, or receive from it.
+    pub fn come(mailbox: *const Mailbox, rank: usize, peer: usize, is_send: bool) void {
+        var buffer: Buffer = undefined;
+        _ = write(mailbox.pathOfContact(&buffer, rank, peer, is_send), &.{});
+    }
+
+    pub fn hasCome(mailbox: *const Mailbox, rank: usize, peer: usize, is_send: bool) bool {
+        var buffer: Buffer = undefined;
+        return std.c.access(mailbox.pathOfContact(&buffer, rank, peer, is_send), 0) == 0;
+    }
+
+    /// When `rank` leaves.
+    fn forget(mailbox: *const Mailbox, rank: usize, peer_count: usize) void {
+        for (0..peer_count) |peer| for ([_]bool{ false, true }) |is_send| {
+            var buffer: Buffer = undefined;
+            _ = std.c.unlink(mailbox.pathOfContact(&buffer, rank, peer, is_send));
+        };
     }
 
     pub const Letter = struct { sender: u32, receiver: u32, index: usize };
@@ -98,6 +118,17 @@ pub const Mailbox = struct {
     ) [*:0]const u8 {
         const args = .{ l.sender, l.receiver, l.index, ending };
         return mailbox.pathOf(buffer, "from-{d}-to-{d}-{d}{s}", args);
+    }
+
+    fn pathOfContact(
+        mailbox: *const Mailbox,
+        buffer: *Buffer,
+        rank: usize,
+        peer: usize,
+        is_send: bool,
+    ) [*:0]const u8 {
+        const verb: []const u8 = if (is_send) "sends" else "receives";
+        return mailbox.pathOf(buffer, "rank-{d}-{s}-{d}", .{ rank, verb, peer });
     }
 
     fn write(path: [*:0]const u8, bytes: []const u8) bool {

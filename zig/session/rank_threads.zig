@@ -88,11 +88,11 @@ pub const RankThreads = struct {
         }
         if (device.device == .cuda) {
             const cuda = device.device.cuda;
-            cuda.stall_limit_ns = threads.job.hooks.stall_limit_ns;
-            cuda.job_failed = transport.failed();
+            cuda.waits.stall_limit_ns = threads.job.hooks.stall_limit_ns;
+            cuda.waits.job_failed = transport.failed();
         }
         defer if (device.device == .cuda) {
-            device.device.cuda.job_failed = null;
+            device.device.cuda.waits.job_failed = null;
         };
         device.enter() catch |err| {
             failure.* = err;
@@ -159,6 +159,12 @@ const LocalRun = struct {
     fn runThreads(local: *LocalRun) void {
         const range = local.threads.local_ranks;
         const failure = &local.threads.failures[range.first];
+        var watch = local.threads.connection.watch(local.ranks);
+        if (watch) |*w| w.start() catch |err| {
+            failure.* = err;
+            return;
+        };
+        defer if (watch) |*w| w.stop();
         var handles: [rank_count_max]std.Thread = undefined;
         var started: u32 = range.first + 1;
         while (started < range.end) : (started += 1) {

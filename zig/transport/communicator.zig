@@ -1,17 +1,33 @@
-//! One rank's NCCL communicator: opened together with those of all other ranks, then used for sends
-//! and receives, which both ranks of a pair name in the same order.
+//! One rank's NCCL communicator: opened together with those of all other ranks, then used for
+//! groups of sends and receives, which both ranks of a pair name in the same order.
+//!
+//! The end of a group may block: the first one between two ranks connects them, on the calling
+//! thread, until the other rank comes. Only an abort of this communicator ends that, and the thread
+//! that is blocked cannot do it: any thread of the process may `abort`.
 
 const std = @import("std");
 const drivers = @import("../nvidia/driver.zig");
 const nccl = @import("../nvidia/nccl.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 
-pub const Error = error{GpuFailed};
+pub const Error = error{ GpuFailed, Cancelled };
 
 pub const Communicator = struct {
     library: *const nccl.Nccl,
     comm: nccl.Comm,
     diagnostics: *Diagnostics,
+    state: std.atomic.Value(State) = .init(.idle),
+    /// When the group ended that NCCL is carrying out; 0 outside of that call.
+    entered_ns: std.atomic.Value(i64) = .init(0),
+
+    const State = enum(u8) {
+        idle,
+        /// The rank's thread names sends and receives; NCCL must not be told to abort meanwhile.
+        queueing,
+        /// The rank's thread is in ncclGroupEnd.
+        connecting,
+        aborted,
+    };
 
     pub const Members = struct {
         /// Ranks of all processes.
@@ -31,7 +47,7 @@ pub const Communicator = struct {
         members: Members,
         out: []Communicator,
         diagnostics: *Diagnostics,
-    ) Error!void {
+    ) error{GpuFailed}!void {
         std.debug.assert(contexts.len == out.len);
         const id = members.id orelse try makeId(library, diagnostics);
         const first: Communicator = .{
@@ -47,7 +63,11 @@ pub const Communicator = struct {
             const count: c_int = @intCast(members.rank_count);
             const rank: c_int = @intCast(members.rank_first + i);
             const joined = library.ncclCommInitRank(&comms[i], count, id, rank);
-            try first.check(.ncclCommInitRank, joined);
+            first.check(.ncclCommInitRank, joined) catch |err| {
+                // Else the thread's next group would be part of this one.
+                _ = library.ncclGroupEnd();
+                return err;
+            };
         }
         try first.check(.ncclGroupEnd, library.ncclGroupEnd());
         for (out, 0..) |*communicator, i| {
@@ -57,7 +77,10 @@ pub const Communicator = struct {
     }
 
     /// A ncclUniqueId. The process that makes it must live until all ranks have joined.
-    pub fn makeId(library: *const nccl.Nccl, diagnostics: *Diagnostics) Error!nccl.UniqueId {
+    pub fn makeId(
+        library: *const nccl.Nccl,
+        diagnostics: *Diagnostics,
+    ) error{GpuFailed}!nccl.UniqueId {
         var id: nccl.UniqueId = undefined;
         const c: Communicator = .{
             .library = library,
@@ -68,26 +91,57 @@ pub const Communicator = struct {
         return id;
     }
 
-    pub fn close(c: Communicator) void {
-        _ = c.library.ncclCommDestroy(c.comm);
+    pub fn close(c: *Communicator) void {
+        if (c.change(.idle, .aborted)) _ = c.library.ncclCommDestroy(c.comm);
     }
 
-    /// Ends calls that wait for another rank. The communicator is gone afterwards.
-    pub fn abort(c: Communicator) void {
-        _ = c.library.ncclCommAbort(c.comm);
+    /// Ends calls that wait for another rank, and what of them is in streams. By any thread; the
+    /// communicator is gone afterwards.
+    pub fn abort(c: *Communicator) void {
+        while (true) {
+            const state = c.state.load(.acquire);
+            switch (state) {
+                .aborted => return,
+                // Nothing blocks there.
+                .queueing => std.Thread.yield() catch {},
+                .idle, .connecting => if (c.change(state, .aborted)) {
+                    _ = c.library.ncclCommAbort(c.comm);
+                    return;
+                },
+            }
+        }
     }
 
-    /// Sends and receives up to `groupEnd` run at once, whatever their order.
-    pub fn groupStart(c: Communicator) Error!void {
+    pub fn isAborted(c: *const Communicator) bool {
+        return c.state.load(.acquire) == .aborted;
+    }
+
+    /// Begins a group: sends and receives up to `end` run at once, whatever their order. Followed
+    /// by `end`, or by `drop` where a call between fails.
+    pub fn begin(c: *Communicator) Error!void {
+        if (!c.change(.idle, .queueing)) return error.Cancelled;
+        errdefer _ = c.change(.queueing, .idle);
         try c.check(.ncclGroupStart, c.library.ncclGroupStart());
     }
 
-    pub fn groupEnd(c: Communicator) Error!void {
-        try c.check(.ncclGroupEnd, c.library.ncclGroupEnd());
+    /// `now_ns`: of the clock that whoever watches for stalls reads.
+    pub fn end(c: *Communicator, now_ns: i64) Error!void {
+        c.entered_ns.store(now_ns, .release);
+        defer c.entered_ns.store(0, .release);
+        _ = c.change(.queueing, .connecting);
+        const result = c.library.ncclGroupEnd();
+        if (!c.change(.connecting, .idle)) return error.Cancelled;
+        try c.check(.ncclGroupEnd, result);
+    }
+
+    /// Ends a group in which a call has failed.
+    pub fn drop(c: *Communicator) void {
+        _ = c.library.ncclGroupEnd();
+        _ = c.change(.queueing, .idle);
     }
 
     pub fn send(
-        c: Communicator,
+        c: *Communicator,
         address: usize,
         bytes: usize,
         rank: u32,
@@ -98,7 +152,7 @@ pub const Communicator = struct {
     }
 
     pub fn receive(
-        c: Communicator,
+        c: *Communicator,
         address: usize,
         bytes: usize,
         rank: u32,
@@ -111,7 +165,16 @@ pub const Communicator = struct {
 
     // --- internal ---
 
-    fn check(c: *const Communicator, call: nccl.Call, result: nccl.Result) Error!void {
+    /// False where it was not `from`.
+    fn change(c: *Communicator, from: State, to: State) bool {
+        return c.state.cmpxchgStrong(from, to, .acq_rel, .acquire) == null;
+    }
+
+    fn check(
+        c: *const Communicator,
+        call: nccl.Call,
+        result: nccl.Result,
+    ) error{GpuFailed}!void {
         if (result == .success) return;
         const sentence = "{f}. NCCL_DEBUG=WARN prints more; within one process --transport peer " ++
             "works without NCCL.";

@@ -14,6 +14,7 @@ const Port = local_ranks.Port;
 const nccl = @import("../nvidia/nccl.zig");
 const ranks = @import("ranks.zig");
 const Transport = @import("../transport.zig").Transport;
+const Watch = @import("watch.zig").Watch;
 
 pub const Error = error{ GpuFailed, LibraryMissing };
 
@@ -84,13 +85,29 @@ pub const Connection = union(enum) {
         try openCommunicators(o);
     }
 
+    /// Ends what the ranks wait for inside NCCL where they cannot; null without NCCL.
+    pub fn watch(connection: Connection, local: *LocalRanks) ?Watch {
+        return switch (connection) {
+            .shared_memory, .peer_copy => null,
+            .nccl => |o| .{
+                .local = local,
+                .endpoints = o.endpoints,
+                .cancelled = o.endpoints[0].cuda.cancelled,
+            },
+        };
+    }
+
     /// The transport of one rank for one job.
     pub fn transportOf(connection: Connection, local: *LocalRanks, rank: u32) Transport {
         const port: Port = .{ .local = local, .rank = rank };
         return switch (connection) {
             .shared_memory => .{ .shared_memory = .{ .port = port } },
             .peer_copy => |o| .{ .peer_copy = .{ .port = port, .endpoints = o.endpoints } },
-            .nccl => |o| .{ .nccl = .{ .port = port, .own = o.endpoints[rank - o.rank_first] } },
+            .nccl => |o| .{ .nccl = .{
+                .port = port,
+                .own = o.endpoints[rank - o.rank_first],
+                .endpoints = o.endpoints,
+            } },
         };
     }
 };
@@ -98,7 +115,7 @@ pub const Connection = union(enum) {
 // --- internal ---
 
 fn isWhole(o: Options) bool {
-    for (o.endpoints) |endpoint| if (endpoint.communicator == null) return false;
+    for (o.endpoints) |endpoint| if (endpoint.isAborted()) return false;
     return true;
 }
 
@@ -136,7 +153,8 @@ fn openCommunicators(o: Options) Error!void {
     );
     for (o.endpoints, opened[0..count]) |endpoint, communicator| {
         endpoint.communicator = communicator;
-        endpoint.cuda.stall_advice = "Another rank may not have sent its data: " ++
+        endpoint.is_stalled = false;
+        endpoint.cuda.waits.stall_advice = "Another rank may not have sent its data: " ++
             "NCCL_DEBUG=INFO shows how the ranks connect.";
     }
 }

@@ -57,8 +57,10 @@ pub const Event = union(enum) {
 pub const Endpoint = struct {
     cuda: *Cuda,
     events: [Event.count]drivers.Event,
-    /// Null where ranks copy from each other's memory, and after a job with NCCL that failed.
+    /// Null where ranks copy from each other's memory.
     communicator: ?Communicator = null,
+    /// Set by whoever ended this rank's call to NCCL at the stall limit, before it was ended.
+    is_stalled: bool = false,
 
     /// The rank's context must be current.
     pub fn open(cuda: *Cuda) error{GpuFailed}!Endpoint {
@@ -78,16 +80,45 @@ pub const Endpoint = struct {
         const d = endpoint.cuda.driver;
         _ = d.cuStreamSynchronize(endpoint.cuda.exchange_stream);
         _ = d.cuStreamSynchronize(endpoint.cuda.stream);
-        if (endpoint.communicator) |communicator| communicator.close();
+        if (endpoint.communicator) |*communicator| communicator.close();
         endpoint.communicator = null;
         endpoint.destroyEvents(Event.count);
     }
 
-    /// After a failed job: ends NCCL calls that wait for a rank that no longer answers. The
-    /// communicator cannot be used again.
+    /// After a failure of any rank: ends NCCL calls that wait for a rank that no longer answers. By
+    /// any thread. The communicator cannot be used again.
     pub fn abort(endpoint: *Endpoint) void {
-        if (endpoint.communicator) |communicator| communicator.abort();
-        endpoint.communicator = null;
+        if (endpoint.communicator) |*communicator| communicator.abort();
+    }
+
+    /// Whether its communicator must be made anew before the next job.
+    pub fn isAborted(endpoint: *const Endpoint) bool {
+        return if (endpoint.communicator) |*communicator| communicator.isAborted() else false;
+    }
+
+    /// Begins a group of sends and receives.
+    pub fn beginCalls(endpoint: *Endpoint) Error!*Communicator {
+        const communicator = &endpoint.communicator.?;
+        communicator.begin() catch |err| return endpoint.nameEnd(err);
+        return communicator;
+    }
+
+    /// Hands the group to NCCL: at the first contact of two ranks it returns when both are there.
+    pub fn endCalls(endpoint: *Endpoint) Error!void {
+        const now_ns = endpoint.nowNs();
+        endpoint.communicator.?.end(now_ns) catch |err| return endpoint.nameEnd(err);
+    }
+
+    /// When this rank's thread entered the NCCL call in which it is; 0 where it is in none.
+    pub fn enteredNs(endpoint: *const Endpoint) i64 {
+        const communicator = if (endpoint.communicator) |*c| c else return 0;
+        return communicator.entered_ns.load(.acquire);
+    }
+
+    /// Of the clock of `enteredNs`, never 0.
+    pub fn nowNs(_: *const Endpoint) i64 {
+        const io = std.Io.Threaded.global_single_threaded.io();
+        return @intCast(@max(1, std.Io.Timestamp.now(io, .awake).toNanoseconds()));
     }
 
     pub fn record(endpoint: *Endpoint, event: Event, stream: drivers.Stream) Error!void {
@@ -134,6 +165,10 @@ pub const Endpoint = struct {
     }
 
     // --- internal ---
+
+    fn nameEnd(endpoint: *const Endpoint, err: error{ GpuFailed, Cancelled }) Error {
+        return if (err == error.Cancelled and endpoint.is_stalled) error.RankStalled else err;
+    }
 
     fn destroyEvents(endpoint: *const Endpoint, count: usize) void {
         for (endpoint.events[0..count]) |event| {

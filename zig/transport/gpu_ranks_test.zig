@@ -168,7 +168,11 @@ fn work(shared: *Shared, index: u32) !void {
         .cuda = cuda,
         .transport = switch (shared.kind) {
             .peer_copy => .{ .peer_copy = .{ .port = port, .endpoints = &shared.endpoints } },
-            .nccl => .{ .nccl = .{ .port = port, .own = &endpoint } },
+            .nccl => .{ .nccl = .{
+                .port = port,
+                .own = &endpoint,
+                .endpoints = shared.endpoints[index..][0..1],
+            } },
         },
         .own = try l.fixture.alloc(f32, slot_count * value_count),
         .theirs = try l.fixture.alloc(f32, slot_count * value_count),

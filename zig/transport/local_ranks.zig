@@ -130,6 +130,17 @@ pub const LocalRanks = struct {
         local.notify(&local.barrier_event);
     }
 
+    /// The sentence about a rank inside NCCL whose other ranks do not come.
+    pub fn reportUnanswered(local: *LocalRanks, rank: u32) void {
+        const seconds = @as(f64, @floatFromInt(local.hooks.stall_limit_ns)) / 1e9;
+        const sentence = "Rank {d} stalled at step {d}: other ranks did not come to its " ++
+            "transfer within {d:.1} s. No image was written. NCCL_DEBUG=INFO shows how they " ++
+            "connect.";
+        local.diagnostics.fail(error.RankStalled, sentence, .{
+            rank, local.steps[rank].load(.monotonic), seconds,
+        }) catch {};
+    }
+
     // --- internal ---
 
     fn notify(local: *LocalRanks, event: *WakeEvent) void {

@@ -16,6 +16,8 @@ const Tensor = @import("../tensor.zig").Tensor;
 pub const Nccl = struct {
     port: Port,
     own: *Endpoint,
+    /// Of the ranks of this process.
+    endpoints: []const *Endpoint,
 
     pub fn endpoint(t: Nccl) *Endpoint {
         return t.own;
@@ -24,13 +26,15 @@ pub const Nccl = struct {
     /// Both ranks of a pair name their transfers in the same order.
     pub fn swap(t: Nccl, s: *const Swap) Error!void {
         const stream = try t.own.beginSwap(t.port, s);
-        const communicator = try t.communicatorOn(stream);
-        try communicator.groupStart();
-        for (s.transferSlice()) |x| {
-            try communicator.send(x.send_address, x.send_bytes, x.rank, stream);
-            try communicator.receive(x.receive_address, x.receive_bytes, x.rank, stream);
+        const communicator = try t.beginCalls(stream);
+        {
+            errdefer communicator.drop();
+            for (s.transferSlice()) |x| {
+                try communicator.send(x.send_address, x.send_bytes, x.rank, stream);
+                try communicator.receive(x.receive_address, x.receive_bytes, x.rank, stream);
+            }
         }
-        try communicator.groupEnd();
+        try t.own.endCalls();
     }
 
     /// NCCL sends complete in stream order, so only this rank's own event matters. Waiting for
@@ -44,15 +48,17 @@ pub const Nccl = struct {
     pub fn gather(t: Nccl, own: Tensor, shards: []Tensor) Error!void {
         _ = try t.port.gather(own);
         const stream = t.own.cuda.stream;
-        const communicator = try t.communicatorOn(stream);
-        try communicator.groupStart();
-        for (shards, 0..) |shard, i| {
-            if (i == t.port.rank) continue;
-            const other: u32 = @intCast(i);
-            try communicator.send(own.address, own.byteCount(), other, stream);
-            try communicator.receive(shard.address, shard.byteCount(), other, stream);
+        const communicator = try t.beginCalls(stream);
+        {
+            errdefer communicator.drop();
+            for (shards, 0..) |shard, i| {
+                if (i == t.port.rank) continue;
+                const other: u32 = @intCast(i);
+                try communicator.send(own.address, own.byteCount(), other, stream);
+                try communicator.receive(shard.address, shard.byteCount(), other, stream);
+            }
         }
-        try communicator.groupEnd();
+        try t.own.endCalls();
     }
 
     /// Sends complete in stream order: what follows in the stream may overwrite the tensor.
@@ -61,27 +67,40 @@ pub const Nccl = struct {
     /// Returns when the tensor has been sent.
     pub fn send(t: Nccl, x: Tensor, rank: u32) Error!void {
         const stream = t.own.cuda.stream;
-        const communicator = try t.communicatorOn(stream);
-        try communicator.send(x.address, x.byteCount(), rank, stream);
+        const communicator = try t.beginCalls(stream);
+        {
+            errdefer communicator.drop();
+            try communicator.send(x.address, x.byteCount(), rank, stream);
+        }
+        try t.own.endCalls();
         try t.own.cuda.synchronize();
     }
 
     /// Queues the receive in the compute stream.
     pub fn receive(t: Nccl, x: Tensor, rank: u32) Error!void {
         const stream = t.own.cuda.stream;
-        const communicator = try t.communicatorOn(stream);
-        try communicator.receive(x.address, x.byteCount(), rank, stream);
+        const communicator = try t.beginCalls(stream);
+        {
+            errdefer communicator.drop();
+            try communicator.receive(x.address, x.byteCount(), rank, stream);
+        }
+        try t.own.endCalls();
+    }
+
+    /// Ends what any rank of this process waits for inside NCCL. By any thread.
+    pub fn abort(t: Nccl) void {
+        for (t.endpoints) |one| one.abort();
     }
 
     // --- internal ---
 
-    /// Orders `stream` after NCCL calls queued on the rank's other stream: operations of one
+    /// Begins a group of calls, ordered after those on the rank's other stream: operations of one
     /// communicator must not overlap.
-    fn communicatorOn(t: Nccl, stream: drivers.Stream) Error!Communicator {
+    fn beginCalls(t: Nccl, stream: drivers.Stream) Error!*Communicator {
         const cuda = t.own.cuda;
         const other = if (stream == cuda.stream) cuda.exchange_stream else cuda.stream;
         try t.own.record(.nccl_order, other);
         try t.own.waitFor(stream, t.own, .nccl_order);
-        return t.own.communicator.?;
+        return t.own.beginCalls();
     }
 };

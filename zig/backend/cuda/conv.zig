@@ -13,8 +13,9 @@ const DType = @import("../../tensor.zig").DType;
 const plans = @import("conv/plan.zig");
 const Address = drivers.Address;
 const Plan = plans.Plan;
+const Waits = @import("waits.zig").Waits;
 
-pub const Error = error{GpuFailed};
+pub const Error = error{ GpuFailed, Cancelled };
 
 /// One convolution with the same padding on all four sides.
 pub const Call = struct {
@@ -66,6 +67,8 @@ pub const Options = struct {
     workspace_bytes: usize,
     /// False takes the library's first guess for what the cache file does not know.
     may_measure: bool = true,
+    /// What ends the wait for a measurement; null waits on.
+    waits: ?*const Waits = null,
 };
 
 /// The convolutions of one rank: used by one thread at a time, in the context it was opened in.
@@ -136,6 +139,7 @@ pub const Convolution = struct {
         errdefer c.gpa.destroy(plan);
         const made = plans.make(&c.options, c.handle, stream, problem, call);
         plan.* = made catch |err| return switch (err) {
+            error.Cancelled, error.GpuFailed => |stopped| stopped,
             error.OutOfMemory => c.failMemory(),
             error.Refused => c.failRefused(problem),
         };

@@ -14,8 +14,9 @@ const drivers = @import("../../nvidia/driver.zig");
 const plans = @import("gemm/plan.zig");
 const Address = drivers.Address;
 const Plan = plans.Plan;
+const Waits = @import("waits.zig").Waits;
 
-pub const Error = error{GpuFailed};
+pub const Error = error{ GpuFailed, Cancelled };
 
 /// What follows the product inside the library; its GELU is the one by tanh.
 pub const Activation = enum { none, gelu_tanh };
@@ -68,6 +69,8 @@ pub const Options = struct {
     workspace_bytes: usize,
     /// False takes the library's first guess for what the cache file does not know.
     may_measure: bool = true,
+    /// What ends the wait for a measurement; null waits on.
+    waits: ?*const Waits = null,
 };
 
 /// The products of one rank: used by one thread at a time, in the context it was opened in.
@@ -118,6 +121,7 @@ pub const Matmul = struct {
         const library = matmul.options.library;
         const made = plans.make(&matmul.options, matmul.handle, stream, problem, call);
         var plan = made catch |err| return switch (err) {
+            error.Cancelled, error.GpuFailed => |stopped| stopped,
             error.OutOfMemory => matmul.failMemory(),
             error.Refused => matmul.failRefused(problem),
         };

@@ -10,8 +10,9 @@ const drivers = @import("../../nvidia/driver.zig");
 const Libraries = @import("../../nvidia/libraries.zig").Libraries;
 const matmuls = @import("gemm.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
+const Waits = @import("waits.zig").Waits;
 
-pub const Error = Allocator.Error || error{GpuFailed};
+pub const Error = Allocator.Error || error{ GpuFailed, Cancelled };
 
 /// What cuBLASLt asks for on Hopper; cuDNN's fastest kernels take as much.
 pub const workspace_bytes = 64 << 20;
@@ -61,6 +62,7 @@ pub const Options = struct {
     libraries: *const Libraries,
     measured: AlgorithmCaches,
     diagnostics: *Diagnostics,
+    waits: ?*const Waits = null,
 };
 
 pub const LibraryHandles = struct {
@@ -86,6 +88,7 @@ pub const LibraryHandles = struct {
             .diagnostics = o.diagnostics,
             .workspace = workspace,
             .workspace_bytes = workspace_bytes,
+            .waits = o.waits,
         });
         errdefer matmul.close();
         const convolution = try convolutions.Convolution.open(gpa, .{
@@ -95,6 +98,7 @@ pub const LibraryHandles = struct {
             .diagnostics = o.diagnostics,
             .workspace = workspace,
             .workspace_bytes = workspace_bytes,
+            .waits = o.waits,
         });
         return .{
             .driver = o.driver,

@@ -13,7 +13,7 @@ const Call = convolutions.Call;
 const Descriptor = cudnn.Descriptor;
 const Options = convolutions.Options;
 
-pub const MakeError = error{ Refused, OutOfMemory };
+pub const MakeError = error{ Refused, OutOfMemory, Cancelled, GpuFailed };
 
 /// The order of the sums after the convolution. For the first, cuDNN has precompiled kernels where
 /// there are a bias and a residual; for the second it compiles one when a plan is made.
@@ -152,7 +152,7 @@ pub fn make(
 ) MakeError!Plan {
     for (problem.orders()) |order| {
         if (makeOne(options, handle, stream, problem, order, call)) |plan| return plan else |err| {
-            if (err == error.OutOfMemory or problem.isBare()) return err;
+            if (err != error.Refused or problem.isBare()) return err;
         }
     }
     var bare_call = call;
@@ -198,7 +198,7 @@ fn makeOne(
             .handle = handle,
             .call = repeatable.call,
         };
-        best = measure.fastest(options.driver, stream, &runner, engines.count);
+        best = try measure.fastest(options.driver, stream, options.waits, &runner, engines.count);
     };
     if (probe != null and !engines.is_wanted) {
         try options.algorithms.put(name, engines.nameOf(best));

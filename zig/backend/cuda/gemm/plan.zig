@@ -129,7 +129,7 @@ pub const Plan = struct {
     }
 };
 
-pub const MakeError = error{ Refused, OutOfMemory };
+pub const MakeError = error{ Refused, OutOfMemory, Cancelled, GpuFailed };
 
 /// Describes the problem to the library and decides on its algorithm.
 pub fn make(
@@ -169,7 +169,13 @@ pub fn make(
         .call = probe.call,
         .results = usable,
     };
-    const best = measure.fastest(options.driver, stream, runner, usable.len);
+    const best = try measure.fastest(
+        options.driver,
+        stream,
+        options.waits,
+        runner,
+        usable.len,
+    );
     plan.algo = usable[best].algo;
     var choice_buffer: [8 * 17]u8 = undefined;
     try options.algorithms.put(name, writeAlgo(&plan.algo, &choice_buffer));

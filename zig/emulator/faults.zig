@@ -1,0 +1,53 @@
+//! Failures that tests inject: one call of a kind, made for one GPU, answers an error instead of
+//! doing anything, once. Calls of each kind are counted, so that a test can choose among those of a
+//! run that went well.
+
+const std = @import("std");
+const driver = @import("../nvidia/driver.zig");
+
+/// Kinds of calls that may fail. Those of the driver are named as it names them.
+pub const Call = enum(u32) {
+    none,
+    launch_kernel,
+    event_record,
+    stream_wait_event,
+    begin_capture,
+    end_capture,
+    graph_launch,
+    copy_to_device,
+    copy_from_device,
+    /// A group of NCCL calls that ends, before it comes into contact with other ranks.
+    nccl_group,
+};
+
+/// The `index`th call of the kind from now on, from 0, fails; `none` for no failure. The counts
+/// begin anew.
+pub fn set(call: Call, device: u32, index: u32) void {
+    chosen_device.store(device, .monotonic);
+    chosen_index.store(index, .monotonic);
+    for (&counts) |*of_device| for (of_device) |*count| count.store(0, .monotonic);
+    chosen.store(@intFromEnum(call), .release);
+}
+
+/// Calls of a kind for a device since `set`.
+pub fn countOf(call: Call, device: u32) u32 {
+    return counts[device][@intFromEnum(call)].load(.monotonic);
+}
+
+/// Counts a call; true where it must fail.
+pub fn fails(call: Call, device: u32) bool {
+    const index = counts[device][@intFromEnum(call)].fetchAdd(1, .monotonic);
+    if (chosen.load(.acquire) != @intFromEnum(call)) return false;
+    if (chosen_device.load(.monotonic) != device) return false;
+    return chosen_index.load(.monotonic) == index;
+}
+
+// --- internal ---
+
+const Counter = std.atomic.Value(u32);
+const kind_count = @typeInfo(Call).@"enum".fields.len;
+
+var counts: [driver.gpu_count_max][kind_count]Counter = @splat(@splat(.init(0)));
+var chosen: Counter = .init(@intFromEnum(Call.none));
+var chosen_device: Counter = .init(0);
+var chosen_index: Counter = .init(0);
