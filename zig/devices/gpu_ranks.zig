@@ -38,6 +38,7 @@ pub const GpuRanks = struct {
     libraries: libraries.Libraries = undefined,
     gpus: []Gpu = &.{},
     connection: transports.Connection = .shared_memory,
+    connection_note: []const u8 = "",
     /// Set by `placeWeights`.
     placement: device_weights.Placement = .{ .block_bytes = 0 },
 
@@ -120,6 +121,8 @@ pub const GpuRanks = struct {
             .gpus = ranks.gpus,
             .libraries = &ranks.libraries,
             .diagnostics = ranks.diagnostics,
+            .arena = ranks.arena,
+            .note = &ranks.connection_note,
         });
     }
 
@@ -162,9 +165,10 @@ pub const GpuRanks = struct {
             @memset(gpu.wide_copies, 0);
             if (is_random) {
                 try random_weights.fill(streamOn(local, gpu), gpu, weights, copied_bytes);
-            } else {
-                try device_weights.upload(gpu, weights, activation, &converter, copied_bytes);
             }
+        }
+        if (!is_random) {
+            try device_weights.upload(ranks.gpus, weights, activation, &converter, copied_bytes);
         }
         for (local) |rank| {
             const cuda = rank.device.cuda;

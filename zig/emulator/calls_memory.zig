@@ -149,7 +149,13 @@ pub fn cuMemcpyPeerAsync(
     const to = memory.find(target, bytes) orelse return .invalid_value;
     const from = memory.find(source, bytes) orelse return .invalid_value;
     if (to.device != to_device or from.device != from_device) return .invalid_value;
-    return found.enqueue(.{ .copy = .{ .to = target, .from = source, .bytes = bytes } });
+    const fault: state.PeerFault = if (to_device == from_device) .none else state.peer_fault;
+    return found.enqueue(.{ .copy = .{
+        .to = target,
+        .from = source,
+        .bytes = bytes,
+        .fault = fault,
+    } });
 }
 
 pub fn cuMemsetD8Async(
@@ -219,9 +225,18 @@ fn copyNow(copy: work.Copy, direction: Direction) Result {
     if (!isWithin(far, copy.bytes)) return .invalid_value;
     if (copy.bytes == 0) return .success;
     const legacy = streams.legacyOf(device.?) catch return .out_of_memory;
-    const queued = legacy.enqueue(.{ .copy = copy });
+    var taken = copy;
+    // From pageable memory the driver returns once the bytes have been taken: they arrive later,
+    // and only streams that wait for the legacy one can rely on it.
+    const is_late = direction == .to_device and memory.find(copy.from, copy.bytes) == null;
+    if (is_late) {
+        const from: [*]const u8 = @ptrFromInt(copy.from);
+        taken.staged = state.allocator.dupe(u8, from[0..copy.bytes]) catch return .out_of_memory;
+        taken.from = @intFromPtr(taken.staged.ptr);
+    }
+    const queued = legacy.enqueue(.{ .copy = taken });
     if (queued != .success) return queued;
-    work.force(legacy.tail.?);
+    if (!is_late) work.force(legacy.tail.?);
     return device.?.failure;
 }
 

@@ -4,11 +4,14 @@
 const std = @import("std");
 const dynamic = @import("../nvidia/dynamic.zig");
 const drivers = @import("../nvidia/driver.zig");
+const kernels = @import("../nvidia/kernels.zig");
 const Result = drivers.Result;
 const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 pub const Emulator = struct {
     bxl_emulator_configure: *const fn (seed: u64, gpu_count: u32) callconv(.c) c_int,
+    bxl_emulator_set_capability: *const fn (capability: u32) callconv(.c) void,
+    bxl_emulator_set_driver: *const fn (version: u32) callconv(.c) void,
     bxl_emulator_set_memory: *const fn (bytes: u64) callconv(.c) void,
     bxl_emulator_set_peers: *const fn (possible: bool) callconv(.c) void,
     bxl_emulator_set_quiet: *const fn (is_quiet: bool) callconv(.c) void,
@@ -57,7 +60,7 @@ pub const Fixture = struct {
         fixture.context = context.?;
         try fixture.use();
         var module: ?drivers.Module = null;
-        try ok(d.cuModuleLoadData(&module, "any image"));
+        try ok(d.cuModuleLoadData(&module, kernels.image.ptr));
         fixture.module = module.?;
         fixture.stream = try fixture.makeStream();
         return fixture;
@@ -99,6 +102,8 @@ pub const Fixture = struct {
     pub fn upload(fixture: *const Fixture, comptime T: type, values: []const T) !usize {
         const address = try fixture.alloc(T, values.len);
         try ok(fixture.driver.cuMemcpyHtoD_v2(address, values.ptr, values.len * @sizeOf(T)));
+        // What comes next may be on a stream that does not wait for the copy.
+        try ok(fixture.driver.cuCtxSynchronize());
         return address;
     }
 

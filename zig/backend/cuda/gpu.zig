@@ -23,6 +23,8 @@ pub const Gpu = struct {
     capability: u32 = capability_min,
     context: drivers.Context,
     module: drivers.Module,
+    /// Weights are copied in it: legacy copies of pageable memory end after they return.
+    copy_stream: drivers.Stream,
     /// Null in tests of kernels.
     measured: ?AlgorithmCaches = null,
     weights: usize = 0,
@@ -30,6 +32,8 @@ pub const Gpu = struct {
     /// their index; 0 for none. See `weights.zig`.
     wide_copies: []usize = &.{},
     diagnostics: *Diagnostics,
+    /// Work in a stream that nobody waits for will never end: freeing memory would wait for it.
+    has_stuck_work: bool = false,
 
     /// Its context becomes current. The driver must have been initialized.
     pub fn open(
@@ -42,6 +46,7 @@ pub const Gpu = struct {
             .device = ordinal,
             .context = undefined,
             .module = undefined,
+            .copy_stream = undefined,
             .diagnostics = diagnostics,
         };
         try gpu.check(.cuDeviceGet, driver.cuDeviceGet(&gpu.device, ordinal), "opening it");
@@ -56,6 +61,11 @@ pub const Gpu = struct {
         const loaded = driver.cuModuleLoadData(&module, kernels.image.ptr);
         try gpu.check(.cuModuleLoadData, loaded, "loading the kernels");
         gpu.module = module.?;
+        errdefer _ = driver.cuModuleUnload(gpu.module);
+        var stream: ?drivers.Stream = null;
+        const created = driver.cuStreamCreate(&stream, drivers.stream_non_blocking);
+        try gpu.check(.cuStreamCreate, created, "creating a stream");
+        gpu.copy_stream = stream.?;
         return gpu;
     }
 
@@ -69,6 +79,7 @@ pub const Gpu = struct {
             _ = gpu.driver.cuMemFree_v2(copy);
         };
         if (gpu.weights != 0) _ = gpu.driver.cuMemFree_v2(gpu.weights);
+        _ = gpu.driver.cuStreamDestroy_v2(gpu.copy_stream);
         _ = gpu.driver.cuModuleUnload(gpu.module);
         _ = gpu.driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
     }

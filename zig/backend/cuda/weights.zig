@@ -14,6 +14,8 @@ const Source = @import("ops_widen.zig").Source;
 const Layout = @import("../../weights.zig").Layout;
 const Weight = @import("../../weights.zig").Weight;
 const Gpu = @import("gpu.zig").Gpu;
+const Staging = @import("staging.zig").Staging;
+const waits_file = @import("waits.zig");
 const isPair = @import("ops_product.zig").isPair;
 
 pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
@@ -21,6 +23,9 @@ pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 /// The strictest alignment of cuBLASLt and cuDNN. A matrix whose size is a multiple of it is
 /// followed directly by the next one, so that keys and values can be one product.
 pub const alignment = 256;
+
+/// A weight takes milliseconds; a GPU that has not taken it by then does not answer.
+const settle_limit_ns = 60 * std.time.ns_per_s;
 
 /// Of GPUs' memory.
 const page_bytes = 2 << 20;
@@ -86,21 +91,36 @@ pub fn wideCopyBytes(weight: *const Weight, activation: DType) u64 {
     return std.mem.alignForward(u64, bytes, if (bytes < page_bytes / 2) alignment else page_bytes);
 }
 
-/// Copies every weight to its place, each as the converter makes it. `copied_bytes` counts up.
+/// Copies every weight to its place on every GPU: converted once, as the converter makes it, then
+/// sent to all GPUs side by side. `copied_bytes` counts up.
 pub fn upload(
-    gpu: *Gpu,
+    gpus: []Gpu,
     weights: []const *Weight,
     activation: DType,
     converter: *Converter,
     copied_bytes: *std.atomic.Value(u64),
 ) Error!void {
+    var staging: Staging = undefined;
+    defer staging.deinit();
+    try staging.init(gpus, converter.cancelled);
     for (weights) |weight| {
         const bytes = try converter.bytesOf(weight, activation);
-        try write(gpu, weight, bytes);
+        try staging.write(weight.device_offset, bytes);
         _ = copied_bytes.fetchAdd(bytes.len, .monotonic);
+    }
+    for (weights) |weight| {
         const kept = weight.kept_f8 orelse continue;
         const scales = std.mem.sliceAsBytes(weight.row_scales);
-        try copy(gpu, gpu.weights + kept.scales_offset, scales);
+        try staging.write(kept.scales_offset, scales);
+    }
+    try staging.finish();
+    // Their addresses differ from GPU to GPU.
+    for (gpus) |*gpu| {
+        try gpu.makeCurrent();
+        for (weights) |weight| {
+            if (weight.kept_f8 != null) try redirect(gpu, weight, .stored(gpu.weights, weight));
+        }
+        try settle(gpu);
     }
 }
 
@@ -164,18 +184,21 @@ pub fn largestCount(weights: []const *Weight) usize {
     return largest;
 }
 
-/// Copies a weight to its place, while no work of the GPU reads it: what `bytesOf` gives, or the
+/// Copies a weight to its place and returns when it is there, while no work of the GPU reads it:
+/// what `bytesOf` gives, or the
 /// elements in the activations' type. The latter take memory of their own where the weight is kept
 /// in 8 bits, until its own bytes are written again.
 pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFailed}!void {
     try gpu.makeCurrent();
     const kept = weight.kept_f8 orelse {
-        return copy(gpu, gpu.weights + weight.device_offset, bytes);
+        try copy(gpu, gpu.weights + weight.device_offset, bytes);
+        return settle(gpu);
     };
     const wide = &gpu.wide_copies[kept.index];
     if (bytes.len == weight.elementCount()) {
         try copy(gpu, gpu.weights + weight.device_offset, bytes);
         try redirect(gpu, weight, .stored(gpu.weights, weight));
+        try settle(gpu);
         if (wide.* != 0) _ = gpu.driver.cuMemFree_v2(wide.*);
         wide.* = 0;
         return;
@@ -183,6 +206,7 @@ pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFaile
     if (wide.* == 0) wide.* = try gpu.allocate(bytes.len);
     try copy(gpu, wide.*, bytes);
     try redirect(gpu, weight, .wide(wide.*));
+    try settle(gpu);
 }
 
 /// Elements in the GPU's type and order: the file's own bytes where these match.
@@ -222,9 +246,19 @@ fn redirect(gpu: *Gpu, weight: *const Weight, source: Source) error{GpuFailed}!v
     try copy(gpu, target, std.mem.asBytes(&source));
 }
 
+/// Returns when the bytes have been taken, not when they are there.
 fn copy(gpu: *Gpu, target: usize, bytes: []const u8) error{GpuFailed}!void {
-    const result = gpu.driver.cuMemcpyHtoD_v2(target, bytes.ptr, bytes.len);
-    try gpu.check(.cuMemcpyHtoD_v2, result, "uploading the weights");
+    const d = gpu.driver;
+    const result = d.cuMemcpyHtoDAsync_v2(target, bytes.ptr, bytes.len, gpu.copy_stream);
+    try gpu.check(.cuMemcpyHtoDAsync_v2, result, "uploading the weights");
+}
+
+/// Copies out of pageable memory are on the GPU once their stream has ended: ranks compute on
+/// streams that do not wait for it.
+fn settle(gpu: *Gpu) error{GpuFailed}!void {
+    const query = gpu.driver.cuStreamQuery;
+    const result = waits_file.poll(query, gpu.copy_stream, settle_limit_ns, null);
+    try gpu.check(.cuStreamQuery, result, "waiting for the weights");
 }
 
 fn round(value: f32, activation: DType) u16 {

@@ -230,3 +230,26 @@ test "memory ends where it is said to end" {
     var bytes: [8]u8 = undefined;
     try expectEqual(.invalid_value, d.cuMemcpyDtoH_v2(&bytes, more + (1 << 20) - 4, 8));
 }
+
+test "a blocking copy from pageable memory has arrived after a synchronization, not before" {
+    var late_count: usize = 0;
+    for (0..40) |seed| {
+        var fixture: Fixture = try .init(seed);
+        defer fixture.deinit();
+        const d = &fixture.driver;
+        const x = try fixture.upload(f32, &.{1});
+        const y = try fixture.alloc(f32, 1);
+        const waits = seed % 2 == 0;
+        var pageable = [_]f32{2};
+        try ok(d.cuMemcpyHtoD_v2(x, &pageable, 4));
+        // The bytes have been taken.
+        pageable[0] = 3;
+        if (waits) try ok(d.cuCtxSynchronize());
+        try ok(d.cuMemcpyDtoDAsync_v2(y, x, 4, fixture.stream));
+        try ok(fixture.synchronize());
+        var value: [1]f32 = undefined;
+        try fixture.download(f32, y, &value);
+        if (waits) try expectEqual(2, value[0]) else late_count += @intFromBool(value[0] == 1);
+    }
+    try std.testing.expect(late_count >= 5);
+}

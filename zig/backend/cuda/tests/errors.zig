@@ -125,6 +125,7 @@ test "every driver call of opening a GPU" {
         "cuDeviceGet",           "cuDeviceGetAttribute",  "cuDevicePrimaryCtxRetain",
         "cuCtxSetCurrent",       "cuModuleLoadData",      "cuMemGetInfo_v2",
         "cuDeviceCanAccessPeer", "cuCtxEnablePeerAccess", "cuMemAlloc_v2",
+        "cuStreamCreate",
     }) |name| {
         var fixture: fixtures.Fixture = try .initQuiet(1);
         defer fixture.deinit();

@@ -26,6 +26,7 @@ pub fn gpuOf(fixture: *fixtures.Fixture, d: *Diagnostics) Gpu {
         .device = fixture.device,
         .context = fixture.context,
         .module = fixture.module,
+        .copy_stream = fixture.stream,
         .diagnostics = d,
     };
 }

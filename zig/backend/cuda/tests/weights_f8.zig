@@ -58,7 +58,7 @@ const Loaded = struct {
         const largest = device_weights.largestCount(weights);
         try converter.init(std.testing.allocator, std.testing.io, 1, largest, &cancelled);
         defer converter.deinit();
-        try device_weights.upload(gpu, weights, activation, &converter, &copied_bytes);
+        try device_weights.upload(gpu[0..1], weights, activation, &converter, &copied_bytes);
         pair.cuda.weights_base = gpu.weights;
         try pair.cuda.reserveWiden(loaded.placement.widen_bytes);
         return loaded;
