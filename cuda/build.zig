@@ -8,19 +8,37 @@ const Module = Build.Module;
 /// What the default build makes code for; PTX for compute_80 serves whatever comes later.
 pub const default_architectures = "80,86,89,90a,100,120";
 
-/// Makes `cuda_kernels.fatbin` and the names of its architectures known to the library's code: ""
-/// both without nvcc.
+/// Makes `cuda_kernels.fatbin`, the names of its architectures and nvcc's version known to the
+/// library's code: "" and 0 without nvcc.
 pub fn addFatbin(b: *Build, module: *Module, nvcc: ?[]const u8, architectures: []const u8) void {
-    const options = b.addOptions();
-    const names = if (nvcc != null) architectureNames(b, architectures) else "";
-    options.addOption([]const u8, "cuda_architectures", names);
-    module.addOptions("build_options", options);
+    const path = nvcc orelse return addNone(b, module, 0);
     const files = b.addWriteFiles();
-    var text: []const u8 = "pub const fatbin: []const u8 = \"\";\n";
-    if (nvcc) |path| {
-        _ = files.addCopyFile(compile(b, path, architectures), "kernels.fatbin");
-        text = "pub const fatbin: []const u8 = @embedFile(\"kernels.fatbin\");\n";
-    }
+    _ = files.addCopyFile(compile(b, path, architectures), "kernels.fatbin");
+    // nvcc aligns its own images to 8 bytes; drivers promise nothing for others.
+    const text = "const data align(64) = @embedFile(\"kernels.fatbin\").*;\n" ++
+        "pub const fatbin: []align(64) const u8 = &data;\n";
+    const names = architectureNames(b, architectures);
+    addTable(b, module, files, text, names, toolkitVersion(b, path));
+}
+
+/// No kernels, as if a toolkit of this version had made them.
+pub fn addNone(b: *Build, module: *Module, toolkit: u32) void {
+    const text = "pub const fatbin: []align(64) const u8 = &.{};\n";
+    addTable(b, module, b.addWriteFiles(), text, "", toolkit);
+}
+
+fn addTable(
+    b: *Build,
+    module: *Module,
+    files: *Build.Step.WriteFile,
+    text: []const u8,
+    architectures: []const u8,
+    toolkit: u32,
+) void {
+    const options = b.addOptions();
+    options.addOption([]const u8, "cuda_architectures", architectures);
+    options.addOption(u32, "cuda_toolkit", toolkit);
+    module.addOptions("build_options", options);
     module.addAnonymousImport("cuda_kernels", .{
         .root_source_file = files.add("cuda_kernels.zig", text),
     });
@@ -36,6 +54,10 @@ pub fn addEmulator(b: *Build) *Build.Step.Compile {
         .link_libc = true,
         .pic = true,
         .sanitize_c = .off,
+    });
+    addNone(b, module, 0);
+    module.addAnonymousImport("kernel_resources", .{
+        .root_source_file = b.path("src/bench/kernels.md"),
     });
     module.addAnonymousImport("fibre", .{ .root_source_file = b.path("zig/system/fibre.zig") });
     for (filesOf(b, ".cu")) |name| addHostFile(b, module, name);
@@ -83,6 +105,8 @@ fn compile(b: *Build, nvcc: []const u8, architectures: []const u8) Build.LazyPat
         run.addArg(b.fmt("-gencode=arch=compute_{s},code=sm_{s}", .{ name, name }));
     }
     run.addArg("-gencode=arch=compute_80,code=compute_80");
+    // A seventh of the size; a GPU's own code is unpacked in milliseconds.
+    run.addArg("-Xfatbin=-compress-all");
     run.addPrefixedDirectoryArg("-I", b.path("cuda"));
     run.addArg("-o");
     const fatbin = run.addOutputFileArg("kernels.fatbin");
@@ -95,6 +119,21 @@ fn compile(b: *Build, nvcc: []const u8, architectures: []const u8) Build.LazyPat
     for (filesOf(b, ".cuh")) |name| run.addFileInput(b.path(b.fmt("cuda/{s}", .{name})));
     run.addFileArg(b.addWriteFiles().add("kernels.cu", text.items));
     return fatbin;
+}
+
+/// 13000 of "Cuda compilation tools, release 13.0, V13.0.88".
+fn toolkitVersion(b: *Build, nvcc: []const u8) u32 {
+    const text = b.run(&.{ nvcc, "--version" });
+    const start = "release ";
+    const at = std.mem.indexOf(u8, text, start) orelse @panic("nvcc --version names no release");
+    var numbers = std.mem.tokenizeAny(u8, text[at + start.len ..], "., ");
+    var version: u32 = 0;
+    for ([_]u32{ 1000, 10 }) |unit| {
+        const number = std.fmt.parseInt(u32, numbers.next() orelse "", 10) catch
+            @panic("nvcc --version names no release");
+        version += unit * number;
+    }
+    return version;
 }
 
 /// The files of cuda/ whose names end so, in order.

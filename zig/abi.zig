@@ -59,7 +59,8 @@ pub export fn bxl_device_info(info: *DeviceInfo) callconv(.c) Status {
     const gpus = cuda_driver.findGpus();
     info.gpu_count = gpus.count;
     putText(&info.gpu_name, if (gpus.count > 0) gpus.name(0) else "");
-    putText(&info.cuda_kernels, cuda_kernels.architectures());
+    var kernels: [types.text_bytes_max]u8 = undefined;
+    putText(&info.cuda_kernels, cuda_kernels.describe(&kernels));
     return .ok;
 }
 

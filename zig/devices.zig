@@ -95,7 +95,7 @@ pub const Devices = struct {
     /// A GPU whose stream never ends may still write, and freeing memory would wait for it: then
     /// everything is left allocated until the process ends.
     pub fn close(devices: *Devices) void {
-        for (devices.ranks) |rank| if (rank.isAbandoned()) return;
+        for (devices.ranks) |rank| if (rank.isStuck()) return;
         for (devices.ranks) |*rank| rank.close(devices.gpa);
         devices.ranks = &.{};
         if (devices.cpu) |*cpu| cpu.close();
@@ -103,6 +103,11 @@ pub const Devices = struct {
         if (devices.gpu) |*gpu| gpu.close();
         devices.gpu = null;
         devices.arena.deinit();
+    }
+
+    /// A sentence for the user about how the ranks are connected; "" for none.
+    pub fn connectionNote(devices: *const Devices) []const u8 {
+        return if (devices.gpu) |*gpu| gpu.connection_note else "";
     }
 
     /// How the local ranks reach each other's data.

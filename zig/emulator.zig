@@ -6,6 +6,8 @@
 //!   state                 the lock, the random order, the devices, the error report
 //!   faults                failures that tests inject
 //!   calls_*               the driver's functions: devices, memory, kernels, streams
+//!   gpu_model, resources  the GPUs that it can be, and what kernels need of them
+//!   image                 which device images a driver takes
 //!   memory, guards        allocations between guard pages
 //!   stream, work, graph   streams and events, their pending work, CUDA graphs
 //!   kernel, block, warp   a launch, the threads of a block, warp functions
@@ -19,6 +21,7 @@
 const std = @import("std");
 const driver = @import("nvidia/driver.zig");
 const faults = @import("emulator/faults.zig");
+const gpu_models = @import("emulator/gpu_model.zig");
 const state = @import("emulator/state.zig");
 
 /// Where the functions of `driver.Driver` are.
@@ -61,14 +64,25 @@ export fn bxl_emulator_set_memory(bytes: u64) void {
     state.memory_bytes = @intCast(bytes);
 }
 
-/// Ten times the compute capability of every GPU.
+/// Ten times the compute capability of every GPU; its limits are those of the GPU that has it.
 export fn bxl_emulator_set_capability(capability: u32) void {
-    state.capability = capability;
+    state.gpu = gpu_models.byCapability(capability);
+}
+
+/// What cuDriverGetVersion reports: 12040 for CUDA 12.4.
+export fn bxl_emulator_set_driver(version: u32) void {
+    state.driver_version = version;
 }
 
 /// Whether GPUs reach each other's memory.
 export fn bxl_emulator_set_peers(possible: bool) void {
     state.peers_possible = possible;
+}
+
+/// What is wrong with copies between GPUs: nothing, other bytes arrive, they never end.
+export fn bxl_emulator_set_peer_fault(fault: u32) c_int {
+    state.peer_fault = std.enums.fromInt(state.PeerFault, fault) orelse return 1;
+    return 0;
 }
 
 /// The `index`th call of a kind (`faults.Call`) for a GPU from now on fails, once; 0 for none.

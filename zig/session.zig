@@ -100,6 +100,8 @@ pub const Session = struct {
     plans: plans.PlanCache = .{},
     /// Allocated with the model.
     weight_notes: []const u8 = "",
+    /// Likewise.
+    all_warnings: []const u8 = "",
 
     /// Returns at once; loading goes on in the background.
     pub fn open(gpa: Allocator, io: Io, options: Options) Error!*Session {
@@ -201,9 +203,10 @@ pub const Session = struct {
         return if (session.hasModel()) session.weight_notes else "";
     }
 
-    /// What was ignored in the model's files; see `Model.warnings`. "" until it is loaded.
+    /// What was ignored in the model's files (see `Model.warnings`), and what is amiss between
+    /// GPUs. "" until the model is loaded.
     pub fn warnings(session: *const Session) []const u8 {
-        return if (session.hasModel()) session.model.warnings else "";
+        return if (session.hasModel()) session.all_warnings else "";
     }
 
     pub fn planner(session: *Session) plans.Planner {
@@ -290,6 +293,7 @@ pub const Session = struct {
         try loaded;
         const arena = session.model.arena.allocator();
         session.weight_notes = try weight_notes.write(arena, &session.model, activation);
+        session.all_warnings = try warningsOf(arena, &session.model, &session.devices);
         const progress = &session.adapt_progress;
         session.adapted =
             session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
@@ -385,6 +389,17 @@ pub const Session = struct {
         return plan.localRanks(session.options.rank_count, session.options.devices.local_ranks);
     }
 };
+
+/// Sentences, each with a 0 byte behind it.
+fn warningsOf(
+    arena: Allocator,
+    model: *const Model,
+    used: *const devices.Devices,
+) Allocator.Error![]const u8 {
+    const note = used.connectionNote();
+    if (note.len == 0) return model.warnings;
+    return std.mem.concat(arena, u8, &.{ model.warnings, note, "\x00" });
+}
 
 test {
     _ = weight_notes;

@@ -17,6 +17,7 @@
 //!   nccl.zig             sends and receives on a stream
 //!   communicator.zig     NCCL's calls, and their abort
 //!   watch.zig            ends waits inside NCCL that nothing else would end
+//!   peer_check.zig       whether copies between two GPUs work, and how fast
 //!   connection.zig       the choice between them, once per session
 //!   nccl_unique_id.zig   what several processes need to share to open NCCL
 
@@ -40,6 +41,7 @@ pub const Position = positions.Position;
 pub const slot_count_max = positions.slot_count_max;
 pub const group_slot_count = positions.group_slot_count;
 pub const Swap = swaps.Swap;
+pub const peer_check = @import("transport/peer_check.zig");
 pub const faults = @import("transport/faults.zig");
 pub const Nccl = @import("transport/nccl.zig").Nccl;
 pub const PeerCopy = @import("transport/peer_copy.zig").PeerCopy;
@@ -214,5 +216,6 @@ test {
     _ = endpoints;
     _ = faults;
     _ = local_ranks;
+    _ = peer_check;
     _ = positions;
 }

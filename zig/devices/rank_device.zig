@@ -50,9 +50,14 @@ pub const RankDevice = struct {
         }
     }
 
-    /// Whether its stream did not end after a failure; then it must not be closed.
+    /// Whether its stream did not end after a failure: no further job can run.
     pub fn isAbandoned(rank: *const RankDevice) bool {
         return rank.device == .cuda and rank.device.cuda.is_abandoned;
+    }
+
+    /// Whether closing it would wait for work that never ends.
+    pub fn isStuck(rank: *const RankDevice) bool {
+        return rank.isAbandoned() or (rank.gpu != null and rank.gpu.?.has_stuck_work);
     }
 
     pub fn close(rank: *RankDevice, gpa: Allocator) void {
@@ -71,7 +76,7 @@ pub const RankDevice = struct {
     fn release(rank: *RankDevice, gpa: Allocator) void {
         if (rank.bytes == 0) return;
         if (rank.gpu) |gpu| {
-            _ = gpu.driver.cuMemFree_v2(rank.base);
+            if (!gpu.has_stuck_work) _ = gpu.driver.cuMemFree_v2(rank.base);
         } else {
             const first: [*]align(64) u8 = @ptrFromInt(rank.base);
             huge_pages.free(gpa, first[0..rank.bytes]);

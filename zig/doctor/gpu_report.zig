@@ -8,8 +8,11 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const libraries = @import("../nvidia/libraries.zig");
 const drivers = @import("../nvidia/driver.zig");
-const peer_copy = @import("peer_bandwidth.zig");
+const peer_check = @import("../transport.zig").peer_check;
 const Driver = drivers.Driver;
+
+/// Large enough that the launch latency is negligible.
+const copy_bytes = 64 << 20;
 
 pub const Library = struct {
     name: []const u8,
@@ -152,7 +155,10 @@ fn listPeers(
     };
     for (0..count) |from| for (0..count) |to| {
         if (from == to) continue;
-        const outcome = peer_copy.run(driver, @intCast(from), @intCast(to), limit_ms);
+        const outcome = peer_check.run(driver, @intCast(from), @intCast(to), .{
+            .bytes = copy_bytes,
+            .limit_ms = limit_ms,
+        });
         var peer: Peer = .{
             .from = @intCast(from),
             .to = @intCast(to),
@@ -163,13 +169,13 @@ fn listPeers(
             .fine => peer.bytes_per_second = outcome.bytes_per_second,
             .garbled => {
                 peer.what = "The copy came to its end, but other bytes arrived";
-                peer.advice = broken_copy_advice;
+                peer.advice = peer_check.advice;
             },
             .stalled => {
                 const sentence = "The copy did not end within {d} s";
                 const seconds = (limit_ms + 999) / 1000;
                 peer.what = try std.fmt.allocPrint(arena, sentence, .{seconds});
-                peer.advice = broken_copy_advice;
+                peer.advice = peer_check.advice;
             },
             .failed => {
                 const name = driver.nameOf(outcome.result);
@@ -183,9 +189,6 @@ fn listPeers(
     };
     return peers.items;
 }
-
-const broken_copy_advice = "switch IOMMU and ACS off in the firmware or hypervisor, or ask the " ++
-    "kernel for iommu=pt; `nvidia-smi topo -p2p r` shows what the driver thinks";
 
 test "a machine without a driver gets a report that says what to install" {
     var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);

@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const gpu_models = @import("gpu_model.zig");
 const graphs = @import("graph.zig");
 const memory = @import("memory.zig");
 const state = @import("state.zig");
@@ -20,7 +21,7 @@ pub fn cuInit(flags: c_uint) callconv(.c) Result {
 }
 
 pub fn cuDriverGetVersion(version: *c_int) callconv(.c) Result {
-    version.* = 13000;
+    version.* = @intCast(state.driver_version);
     return .success;
 }
 
@@ -72,7 +73,8 @@ pub fn cuDeviceGetAttribute(
 ) callconv(.c) Result {
     if (!state.is_initialized) return .not_initialized;
     _ = deviceOf(device) orelse return .invalid_device;
-    // An H200's, of cuda.h's names.
+    const gpu = &state.gpu;
+    // Of cuda.h's names; the limits of all, and an H200's clocks.
     value.* = switch (@intFromEnum(attribute)) {
         1 => 1024, // max threads per block
         2, 3 => 1024, // max block x, y
@@ -83,7 +85,7 @@ pub fn cuDeviceGetAttribute(
         10 => 32, // warp size
         12 => 65536, // registers per block
         13 => 1_980_000, // clock rate, kHz
-        16 => 132, // multiprocessors
+        16 => gpu.multiprocessors,
         18 => 0, // integrated
         20 => 0, // compute mode
         31 => 1, // concurrent kernels
@@ -91,18 +93,18 @@ pub fn cuDeviceGetAttribute(
         34, 50 => 0, // PCI device, domain
         36 => 3_201_000, // memory clock, kHz
         37 => 6144, // memory bus, bits
-        38 => 50 << 20, // L2 cache
-        39 => 2048, // threads per multiprocessor
+        38 => gpu.l2_mib << 20, // L2 cache
+        39 => @intCast(gpu.threads), // threads per multiprocessor
         40 => 3, // copy engines
         41 => 1, // unified addressing
-        75 => @intCast(state.capability / 10),
-        76 => @intCast(state.capability % 10),
+        75 => @intCast(gpu.capability / 10),
+        76 => @intCast(gpu.capability % 10),
         78 => 1, // stream priorities
-        81 => 228 << 10, // shared memory per multiprocessor
+        81 => @intCast(gpu.shared_kib << 10), // shared memory per multiprocessor
         82 => 65536, // registers per multiprocessor
         95 => 1, // cooperative launch
-        97 => 227 << 10, // shared memory per block, opt-in
-        106 => 32, // blocks per multiprocessor
+        97 => @intCast(gpu.shared_block_kib << 10), // shared memory per block, opt-in
+        106 => @intCast(gpu.blocks), // blocks per multiprocessor
         115 => 1, // memory pools
         else => return .invalid_value,
     };
@@ -236,7 +238,16 @@ fn readEnvironment() void {
         state.device_count = @intCast(@min(count, state.device_count_max));
     }
     if (numberOf("BASEDXL_EMULATOR_MEMORY_MIB")) |mib| state.memory_bytes = mib << 20;
-    if (numberOf("BASEDXL_EMULATOR_CAPABILITY")) |value| state.capability = @intCast(value);
+    if (textOf("BASEDXL_EMULATOR_GPU")) |name| {
+        state.gpu = gpu_models.byName(name) orelse state.gpu;
+    }
+    if (numberOf("BASEDXL_EMULATOR_CAPABILITY")) |value| {
+        state.gpu = gpu_models.byCapability(@intCast(value));
+    }
+    if (numberOf("BASEDXL_EMULATOR_DRIVER")) |value| state.driver_version = @intCast(value);
+    if (textOf("BASEDXL_EMULATOR_PEERS")) |name| {
+        state.peer_fault = std.meta.stringToEnum(state.PeerFault, name) orelse .none;
+    }
     state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
     state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
 }
@@ -265,6 +276,8 @@ const words = [_]Words{
         "on the device"),
     of(.peer_access_unsupported, "PEER_ACCESS_UNSUPPORTED", "peer access is not supported " ++
         "between these two devices"),
+    of(.unsupported_ptx_version, "UNSUPPORTED_PTX_VERSION", "the provided PTX was compiled with " ++
+        "an unsupported toolchain."),
     of(.invalid_handle, "INVALID_HANDLE", "invalid resource handle"),
     of(.not_found, "NOT_FOUND", "named symbol not found"),
     of(.not_ready, "NOT_READY", "device not ready"),

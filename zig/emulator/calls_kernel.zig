@@ -4,14 +4,16 @@ const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
 const faults = @import("faults.zig");
 const graphs = @import("graph.zig");
+const images = @import("image.zig");
 const kernels = @import("kernel.zig");
+const resources = @import("resources.zig");
 const shared = @import("shared.zig");
 const state = @import("state.zig");
 const streams = @import("stream.zig");
 const Result = driver.Result;
 const Stream = streams.Stream;
 
-/// What a device image would hold is in this library already: any image will do.
+/// What a device image would hold is in this library already.
 const Module = struct {
     magic: u32 = live,
     functions: std.ArrayList(*Function) = .empty,
@@ -38,7 +40,6 @@ const Function = struct {
 };
 
 pub fn cuModuleLoadData(module: *?driver.Module, image: *const anyopaque) callconv(.c) Result {
-    _ = image;
     state.lock();
     defer state.unlock();
     var device: ?*state.Device = null;
@@ -46,6 +47,8 @@ pub fn cuModuleLoadData(module: *?driver.Module, image: *const anyopaque) callco
     if (result != .success) return result;
     const refused = graphs.forbidden();
     if (refused != .success) return refused;
+    const taken = images.check(image);
+    if (taken != .success) return taken;
     const created = state.allocator.create(Module) catch return .out_of_memory;
     created.* = .{};
     module.* = @ptrCast(created);
@@ -87,8 +90,8 @@ pub fn cuFuncGetAttribute(
     value.* = switch (attribute) {
         .max_threads_per_block => 1024,
         .max_dynamic_shared_size_bytes => @intCast(found.dynamic_bytes_max),
-        // A compiler for the CPU knows neither registers nor spills.
-        .num_regs => 32,
+        .num_regs => @intCast(resources.registersOf(std.mem.span(found.kernel.name))),
+        // A compiler for the CPU knows no spills.
         .shared_size_bytes, .local_size_bytes => 0,
         else => return .invalid_value,
     };
@@ -102,7 +105,7 @@ pub fn cuFuncSetAttribute(
 ) callconv(.c) Result {
     const found = Function.of(function) orelse return .invalid_handle;
     if (attribute != .max_dynamic_shared_size_bytes) return .invalid_value;
-    if (value < 0 or value > shared.dynamic_bytes_max) return .invalid_value;
+    if (value < 0 or value > state.gpu.shared_block_kib << 10) return .invalid_value;
     found.dynamic_bytes_max = @intCast(value);
     return .success;
 }
@@ -115,9 +118,9 @@ pub fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
 ) callconv(.c) Result {
     _ = Function.of(function) orelse return .invalid_handle;
     if (block_size < 1 or block_size > 1024) return .invalid_value;
-    const by_threads: usize = 2048 / @as(usize, @intCast(block_size));
-    const by_shared = (228 << 10) / (dynamic_shared_bytes + 1024);
-    count.* = @intCast(@min(by_threads, by_shared, 32));
+    const by_threads: usize = state.gpu.threads / @as(usize, @intCast(block_size));
+    const by_shared = (state.gpu.shared_kib << 10) / (dynamic_shared_bytes + 1024);
+    count.* = @intCast(@min(by_threads, by_shared, state.gpu.blocks));
     return .success;
 }
 
@@ -144,6 +147,14 @@ pub fn cuLaunchKernel(
     if (extra != null or !isLaunchable(grid, block)) return .invalid_value;
     if (shared_bytes > found.dynamic_bytes_max) return .invalid_value;
     const kernel = found.kernel;
+    const name = std.mem.span(kernel.name);
+    const thread_count = @as(u64, block_x) * block_y * block_z;
+    if (!resources.fits(name, thread_count)) {
+        state.report("{s}: {d} registers for each of {d} threads are more than a block has", .{
+            name, resources.registersOf(name), thread_count,
+        });
+        return .launch_out_of_resources;
+    }
     while (kernels.isNamed(kernel, state.blocking_kernel)) state.waitForChange();
     if (kernel.parameter_count > kernels.parameter_count_max) return .invalid_value;
     const values: []const ?*const anyopaque = if (kernel.parameter_count == 0)

@@ -5,9 +5,9 @@ const std = @import("std");
 const block = @import("block.zig");
 const guards = @import("guards.zig");
 
-/// Without asking for more, and with (sm_90): CUDA C++ Programming Guide, compute capabilities.
+/// Without asking for more, and the most that any GPU gives.
 pub const static_bytes_max = 48 << 10;
-pub const dynamic_bytes_max = 227 << 10;
+const dynamic_bytes_max = 227 << 10;
 
 /// For the launches that follow.
 pub fn prepare(bytes: usize) void {

@@ -4,10 +4,14 @@
 
 const std = @import("std");
 const driver = @import("../nvidia/driver.zig");
+const gpu_models = @import("gpu_model.zig");
+const GpuModel = gpu_models.GpuModel;
 const Result = driver.Result;
 
 pub const allocator = std.heap.c_allocator;
 pub const device_count_max = driver.gpu_count_max;
+
+pub const PeerFault = enum(u32) { none, garbles, hangs };
 
 pub const Device = struct {
     ordinal: u32,
@@ -34,12 +38,16 @@ pub const Device = struct {
 pub var devices: [device_count_max]Device = makeDevices();
 pub var device_count: u32 = 2;
 pub var memory_bytes: usize = 24 << 30;
-/// Ten times the compute capability.
-pub var capability: u32 = 90;
+/// What every GPU is.
+pub var gpu: GpuModel = gpu_models.default;
+/// As cuDriverGetVersion reports it.
+pub var driver_version: u32 = 13000;
 /// A kernel that never ends, and one whose launch never returns; null for none.
 pub var hanging_kernel: ?[]const u8 = null;
 pub var blocking_kernel: ?[]const u8 = null;
 pub var peers_possible: bool = true;
+/// What is wrong with copies between GPUs, whatever the driver says of them.
+pub var peer_fault: PeerFault = .none;
 pub var is_initialized: bool = false;
 /// Reports are kept, not printed.
 pub var is_quiet: bool = false;

@@ -7,4 +7,5 @@ test {
     _ = @import("tests/driver.zig");
     _ = @import("tests/faults.zig");
     _ = @import("tests/graph.zig");
+    _ = @import("tests/image.zig");
 }

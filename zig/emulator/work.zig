@@ -14,6 +14,7 @@ pub const Copy = struct {
     bytes: usize,
     /// Pageable memory as it was at the call, which `from` then points into.
     staged: []u8 = &.{},
+    fault: state.PeerFault = .none,
 };
 
 pub const Fill = struct { address: usize, value: u32, value_bytes: u32, count: usize };
@@ -87,6 +88,7 @@ pub const Task = struct {
                 const to: [*]u8 = @ptrFromInt(copy.to);
                 const from: [*]const u8 = @ptrFromInt(copy.from);
                 @memmove(to[0..copy.bytes], from[0..copy.bytes]);
+                if (copy.fault == .garbles) to[copy.bytes / 2] ^= 0x40;
                 return .success;
             },
             .fill => |fill| return runFill(fill),
@@ -158,6 +160,7 @@ pub const Node = struct {
         const call = switch (node.task.action) {
             .call => |call| call,
             .launch => |launch| return !kernels.isNamed(launch.kernel, state.hanging_kernel),
+            .copy => |copy| return copy.fault != .hangs,
             else => return true,
         };
         if (!node.has_arrived) {

@@ -11,6 +11,7 @@ const library_folders = @import("library_folders.zig");
 const cublaslt = @import("cublaslt.zig");
 const cudnn = @import("cudnn.zig");
 const driver = @import("driver.zig");
+const kernels = @import("kernels.zig");
 const nccl = @import("nccl.zig");
 
 pub const Environment = library_folders.Environment;
@@ -81,6 +82,7 @@ pub fn search(
     };
     result.driver = try context.find(driver.Driver, &driver_kind, &driver.system_names);
     const cuda = result.driver.version;
+    try context.refuseOldDriver(&result.driver);
     const is_new = cuda == 0 or cuda >= 13000;
     // The driver of CUDA 12 cannot run what was built for CUDA 13; the reverse works.
     const lt_names: []const []const u8 = if (is_new)
@@ -215,6 +217,29 @@ const Context = struct {
         return context.failed(Table, kind, sonames[0], refusal);
     }
 
+    /// Kernels of a newer CUDA would fail to load with words that name neither.
+    fn refuseOldDriver(
+        context: Context,
+        outcome: *Outcome(driver.Driver),
+    ) Allocator.Error!void {
+        const version = outcome.version;
+        const toolkit = kernels.toolkit;
+        if (outcome.table == null or kernels.isLoadedBy(version, toolkit)) return;
+        var have: [32]u8 = undefined;
+        var built: [32]u8 = undefined;
+        var need: [64]u8 = undefined;
+        outcome.* = .{
+            .what = try context.text("The kernels were built by CUDA {s} and need {s}; this " ++
+                "machine's driver is of CUDA {s}", .{
+                versionText(&built, driver.Driver, toolkit),
+                kernels.driverText(&need, toolkit),
+                versionText(&have, driver.Driver, version),
+            }),
+            .advice = "update NVIDIA's driver (nvidia.com/drivers or the distribution), or " ++
+                "build with the nvcc of an older CUDA toolkit (BASEDXL_NVCC)",
+        };
+    }
+
     fn candidates(
         context: Context,
         sonames: []const []const u8,
@@ -277,8 +302,12 @@ const Context = struct {
             outcome.what = try context.text("the emulator {s} has no {s} ({s})", args);
             outcome.advice = "`zig build emulator` builds it";
         } else if (kind.package.len == 0) {
-            outcome.advice = "install NVIDIA's driver for this machine's GPU (525 or newer, " ++
-                "from nvidia.com/drivers or the distribution), until `nvidia-smi` works";
+            var need: [64]u8 = undefined;
+            const version = if (kernels.toolkit > 0) kernels.toolkit else kind.version_min;
+            outcome.advice = try context.text("install NVIDIA's driver for this machine's GPU " ++
+                "({s}, from nvidia.com/drivers or the distribution), until `nvidia-smi` works", .{
+                kernels.driverText(&need, version),
+            });
         } else if (refusal.len > 0) {
             outcome.advice = try context.text(
                 "`pip install --upgrade {s}` in an active Python environment brings one",

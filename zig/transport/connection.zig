@@ -12,15 +12,22 @@ const local_ranks = @import("local_ranks.zig");
 const LocalRanks = local_ranks.LocalRanks;
 const Port = local_ranks.Port;
 const nccl = @import("../nvidia/nccl.zig");
+const peer_check = @import("peer_check.zig");
 const ranks = @import("ranks.zig");
 const Transport = @import("../transport.zig").Transport;
 const Watch = @import("watch.zig").Watch;
 
-pub const Error = error{ GpuFailed, LibraryMissing };
+pub const Error = error{ GpuFailed, LibraryMissing, OutOfMemory };
+
+/// Copied once for each ordered pair of GPUs before ranks rely on peer copies, and how long it may
+/// take: what works takes a millisecond.
+const check_bytes = 1 << 20;
+const check_limit_ms = 5000;
 
 /// The user's choice for GPUs.
 pub const TransportKind = enum(u32) {
-    /// Peer copies where every GPU can reach every other or NCCL is missing, else NCCL.
+    /// Peer copies where every GPU can reach every other and a copy shows it, or NCCL is missing;
+    /// else NCCL.
     auto = 0,
     peer = 1,
     nccl = 2,
@@ -37,9 +44,12 @@ pub const Options = struct {
     /// One per local rank.
     endpoints: []const *Endpoint,
     /// Fewer than ranks where ranks share a GPU.
-    gpus: []const Gpu,
+    gpus: []Gpu,
     libraries: *const libraries.Libraries,
     diagnostics: *Diagnostics,
+    arena: std.mem.Allocator,
+    /// Set where the choice needs a sentence.
+    note: *[]const u8,
 };
 
 /// CPU ranks need no options.
@@ -50,7 +60,11 @@ pub const Connection = union(enum) {
 
     /// Connects GPU ranks.
     pub fn open(o: Options) Error!Connection {
-        if (!try choosesNccl(o)) return .{ .peer_copy = o };
+        if (!try choosesNccl(o)) {
+            const broken = findBroken(o) orelse return .{ .peer_copy = o };
+            if (!mayChooseNccl(o)) return broken.fail(o);
+            o.note.* = try broken.sentence(o.arena, "The ranks use NCCL");
+        }
         const is_shared = o.gpus.len < o.endpoints.len;
         const sentence = "--transport nccl needs a GPU for each of the {d} ranks, and there are " ++
             "{d}: --transport peer lets ranks share.";
@@ -126,9 +140,66 @@ fn choosesNccl(o: Options) Error!bool {
     return switch (o.choice) {
         .peer => false,
         .nccl => true,
-        .auto => o.libraries.nccl != null and o.gpus.len == o.endpoints.len and
-            !try canCopyDirectly(o.gpus),
+        .auto => mayChooseNccl(o) and !try canCopyDirectly(o.gpus),
     };
+}
+
+fn mayChooseNccl(o: Options) bool {
+    return o.choice == .auto and o.libraries.nccl != null and o.gpus.len == o.endpoints.len;
+}
+
+/// A pair of GPUs whose copies do not do what the driver says.
+const Broken = struct {
+    from: drivers.Device,
+    to: drivers.Device,
+    outcome: peer_check.Outcome,
+
+    /// `end`: what follows from it, without a full stop.
+    fn sentence(
+        broken: Broken,
+        arena: std.mem.Allocator,
+        end: []const u8,
+    ) std.mem.Allocator.Error![]const u8 {
+        const what = switch (broken.outcome.verdict) {
+            .fine => unreachable,
+            .failed => "fail",
+            .garbled => "bring other bytes",
+            .stalled => "do not end",
+        };
+        const format = "Copies from GPU {d} to GPU {d} {s}. {s}; to mend them, {s}.";
+        const args = .{ broken.from, broken.to, what, end, peer_check.advice };
+        return std.fmt.allocPrint(arena, format, args);
+    }
+
+    fn fail(broken: Broken, o: Options) Error {
+        const end = if (o.libraries.nccl == null)
+            try std.fmt.allocPrint(o.arena, "NCCL would do without them. {s} Or use one GPU", .{
+                o.libraries.nccl_sentence,
+            })
+        else
+            "--transport nccl does without them, with a GPU for each rank";
+        const text = try broken.sentence(o.arena, end);
+        return o.diagnostics.fail(error.GpuFailed, "{s}", .{text});
+    }
+};
+
+/// Tries a copy between every ordered pair; null where all bring what was sent.
+fn findBroken(o: Options) ?Broken {
+    for (o.gpus) |*from| for (o.gpus) |*to| {
+        if (from.device == to.device) continue;
+        const driver = &o.libraries.driver;
+        const outcome = peer_check.run(driver, @intCast(from.device), @intCast(to.device), .{
+            .bytes = check_bytes,
+            .limit_ms = check_limit_ms,
+        });
+        if (outcome.verdict == .fine) continue;
+        if (outcome.verdict == .stalled) {
+            from.has_stuck_work = true;
+            to.has_stuck_work = true;
+        }
+        return .{ .from = from.device, .to = to.device, .outcome = outcome };
+    };
+    return null;
 }
 
 fn canCopyDirectly(gpus: []const Gpu) Error!bool {

@@ -1,14 +1,11 @@
-//! A copy from one GPU's memory to another's, timed and verified, for `doctor`: broken peer copies
-//! hang or return wrong data, the most common problem of machines with several GPUs. The copy runs
+//! A copy from one GPU's memory to another's, timed and verified: broken peer copies hang or return
+//! wrong data whatever the driver says of them, the most common problem of machines with several
+//! GPUs. Sessions try each pair before they rely on it, `doctor` reports bandwidths. The copy runs
 //! in a separate thread, which is abandoned if it does not return.
 
 const std = @import("std");
 const drivers = @import("../nvidia/driver.zig");
 const Driver = drivers.Driver;
-
-/// Large enough that the launch latency is negligible.
-const copy_bytes = 64 << 20;
-const word_count = copy_bytes / 4;
 
 pub const Verdict = enum {
     fine,
@@ -28,9 +25,19 @@ pub const Outcome = struct {
     bytes_per_second: f64 = 0,
 };
 
-/// Copies from GPU `from` to GPU `to` and waits at most `limit_ms`. After a stalled copy the driver
-/// is unusable.
-pub fn run(driver: *const Driver, from: u32, to: u32, limit_ms: u32) Outcome {
+pub const Options = struct {
+    /// A multiple of 4.
+    bytes: usize,
+    limit_ms: u32,
+};
+
+/// What broken copies come from, and what shows it; without a full stop.
+pub const advice = "switch IOMMU and ACS off in the firmware or hypervisor, or ask the kernel " ++
+    "for iommu=pt; `nvidia-smi topo -p2p r` shows what the driver thinks";
+
+/// Copies from GPU `from` to GPU `to` and waits at most so long. After a stalled copy neither GPU's
+/// memory can be freed any more: that waits for the copy.
+pub fn run(driver: *const Driver, from: u32, to: u32, options: Options) Outcome {
     var outcome: Outcome = .{ .verdict = .stalled };
     var can_access: c_int = 0;
     const is_known = driver.cuDeviceCanAccessPeer(&can_access, @intCast(to), @intCast(from));
@@ -40,9 +47,10 @@ pub fn run(driver: *const Driver, from: u32, to: u32, limit_ms: u32) Outcome {
         .from = @intCast(from),
         .to = @intCast(to),
         .is_direct = outcome.is_direct,
+        .bytes = options.bytes,
         .seed = 0x9e37_79b9 *% (from * 64 + to + 1),
     };
-    const measured = runLimited(Copy, job, limit_ms) orelse return outcome;
+    const measured = runLimited(Copy, job, options.limit_ms) orelse return outcome;
     outcome.verdict = measured.verdict;
     outcome.result = measured.result;
     outcome.bytes_per_second = measured.bytes_per_second;
@@ -90,6 +98,7 @@ const Copy = struct {
     from: drivers.Device,
     to: drivers.Device,
     is_direct: bool,
+    bytes: usize,
     /// Fill value of the source: a different number for every pair.
     seed: u32,
 
@@ -109,7 +118,7 @@ const Copy = struct {
         defer _ = d.cuDevicePrimaryCtxRelease_v2(copy.to);
         var source: drivers.Address = 0;
         try check.that(d.cuCtxSetCurrent(from_context));
-        try check.that(d.cuMemAlloc_v2(&source, copy_bytes));
+        try check.that(d.cuMemAlloc_v2(&source, copy.bytes));
         defer {
             _ = d.cuCtxSetCurrent(from_context);
             _ = d.cuMemFree_v2(source);
@@ -117,7 +126,7 @@ const Copy = struct {
         try check.that(copy.fill(from_context.?, source, copy.seed));
         var target: drivers.Address = 0;
         try check.that(d.cuCtxSetCurrent(to_context));
-        try check.that(d.cuMemAlloc_v2(&target, copy_bytes));
+        try check.that(d.cuMemAlloc_v2(&target, copy.bytes));
         defer {
             _ = d.cuCtxSetCurrent(to_context);
             _ = d.cuMemFree_v2(target);
@@ -131,7 +140,8 @@ const Copy = struct {
         const seconds = try copy.time(check, .{ source, target }, .{
             from_context.?, to_context.?,
         });
-        outcome.bytes_per_second = copy_bytes / @max(seconds, 1e-9);
+        outcome.bytes_per_second =
+            @as(f64, @floatFromInt(copy.bytes)) / @max(seconds, 1e-9);
         if (!try copy.isWhole(check, target)) outcome.verdict = .garbled;
         return outcome;
     }
@@ -149,7 +159,7 @@ const Copy = struct {
             d.cuStreamCreate(&stream, drivers.stream_non_blocking),
         }) |result| if (result != .success) return result;
         defer _ = d.cuStreamDestroy_v2(stream.?);
-        const result = d.cuMemsetD32Async(address, value, word_count, stream.?);
+        const result = d.cuMemsetD32Async(address, value, copy.bytes / 4, stream.?);
         return if (result == .success) d.cuStreamSynchronize(stream.?) else result;
     }
 
@@ -176,7 +186,7 @@ const Copy = struct {
                 contexts[1],
                 addresses[0],
                 contexts[0],
-                copy_bytes,
+                copy.bytes,
                 stream.?,
             ));
             try check.that(d.cuEventRecord(events[1].?, stream.?));
@@ -188,9 +198,9 @@ const Copy = struct {
     }
 
     fn isWhole(copy: Copy, check: Check, target: drivers.Address) error{Failed}!bool {
-        const words = std.heap.c_allocator.alloc(u32, word_count) catch return true;
+        const words = std.heap.c_allocator.alloc(u32, copy.bytes / 4) catch return true;
         defer std.heap.c_allocator.free(words);
-        try check.that(copy.driver.cuMemcpyDtoH_v2(words.ptr, target, copy_bytes));
+        try check.that(copy.driver.cuMemcpyDtoH_v2(words.ptr, target, copy.bytes));
         return std.mem.allEqual(u32, words, copy.seed);
     }
 };
