@@ -408,6 +408,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     errdefer job.deinit();
     const arena = job.arena.allocator();
     job.seeds = try copyValues(u64, arena, r.seeds);
+    job.variation_seeds = try copyValues(u64, arena, r.variation_seeds);
     job.noise_places = try copyValues(u32, arena, r.noise_places);
     job.steps = try copyValues(backend.StepCoefficients, arena, r.steps);
     job.clean_mixes = try copyValues(f32, arena, r.clean_mixes);

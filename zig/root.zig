@@ -21,6 +21,7 @@ test {
     _ = @import("random/brownian.zig");
     _ = @import("random/philox.zig");
     _ = @import("random/seed_sequence.zig");
+    _ = @import("random/slerp.zig");
     _ = @import("scratch.zig");
     _ = @import("session/plan.zig");
     _ = @import("system.zig");

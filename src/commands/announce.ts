@@ -74,7 +74,8 @@ function describeImages({ settings }: PlannedRequest): string {
   const together = batchSize === 1 ? "" : `, ${batchSize} at a time`;
   const several = imageCount === 1 ? "" : `${imageCount} images${together}, `;
   const last = seed + BigInt(imageCount - 1);
-  const isOne = imageCount === 1 || settings.noiseOrder === "batch";
+  const { noiseOrder, variationStrength } = settings;
+  const isOne = imageCount === 1 || noiseOrder === "batch" || variationStrength > 0;
   const seedText = isOne ? `seed ${seed}` : `seeds ${seed} to ${last}`;
   const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
   return `Generating ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \

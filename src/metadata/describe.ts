@@ -63,7 +63,7 @@ function settingsOf(
     ...plan.settings,
     ...ownOf(plan.request, index),
     seed,
-    ...placeOf(plan, index),
+    ...noiseOf(plan, index),
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
     device: devices.gpu?.library ? "cuda-emulated" : devices.device,
@@ -76,11 +76,11 @@ function settingsOf(
   return new Map(recorded.map((key) => [key, values[key]]));
 }
 
-/** An image's place in its batch of noise, which repeats it alone. */
-function placeOf({ batches, settings }: PreparedPipeline["plan"], index: number) {
-  const noiseIndex = batches.flatMap(({ images }) => images)[index]?.noisePlace;
-  // Without a batch there is nothing to say.
-  return settings.noiseOrder === "batch" ? { noiseIndex } : { noiseIndex: undefined };
+/** What repeats an image's noise alone: its place in a batch, and the seed of its variation. */
+function noiseOf({ batches, settings }: PreparedPipeline["plan"], index: number) {
+  const image = batches.flatMap(({ images }) => images)[index];
+  const noiseIndex = settings.noiseOrder === "batch" ? image?.noisePlace : undefined;
+  return { noiseIndex, variationSeed: image?.variationSeed ?? undefined };
 }
 
 /** Values that the request has for each image. */
@@ -212,6 +212,9 @@ function infotextOf(
     ["Model", stemOf(basename(model.name))],
     ["VAE hash", vae?.sha256?.[0] && shortHash(vae.sha256[0])],
     ["VAE", vae && basename(vae.name)],
+    ["Variation seed", value("variationSeed")],
+    ["Variation seed strength", value("variationStrength") || undefined],
+    ["ENSD", value("etaNoiseSeedDelta") || undefined],
     ["RNG", value("rng") === "cuda" ? "NV" : "CPU"],
     ...noiseFields(plan.schedule.name, value),
     ["Lora hashes", hashList(loras)],

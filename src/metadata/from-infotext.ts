@@ -23,6 +23,10 @@ export function recipeOfInfotext(text: string): Recipe {
   recipe.take("stepCount", field("Steps"), "Steps");
   recipe.take("guidanceScale", field("CFG scale"), "CFG scale");
   recipe.take("seed", field("Seed"), "Seed");
+  const [variation, strength] = ["Variation seed", "Variation seed strength"];
+  recipe.take("variationSeed", field(variation), variation);
+  recipe.take("variationStrength", field(strength), strength);
+  recipe.take("etaNoiseSeedDelta", field("ENSD"), "ENSD");
   const [, width, height] = /^(\d{1,6})x(\d{1,6})$/.exec(field("Size") ?? "") ?? [];
   if (width !== undefined) recipe.takeSize(Number(width), Number(height));
   const sampler = field("Sampler");
@@ -109,7 +113,7 @@ const understood = new Set(
     "Lora hashes,TI hashes,Clip skip,Version,User,App,Backend,Pipeline,Parser,Operations," +
     "Emphasis,Pad conds,Pad conds v0,Hashes,Civitai resources,Civitai metadata,Created Date," +
     "Batch size,Batch pos,Compat,Eta,Eta DDIM,Sigma noise,SGM noise multiplier,Noise Schedule," +
-    "Downcast alphas_cumprod"
+    "Downcast alphas_cumprod,Variation seed,Variation seed strength,ENSD"
   ).split(","),
 );
 
@@ -119,12 +123,11 @@ const features: readonly (readonly [pattern: RegExp, feature: string])[] = [
   [/^ControlNet/, "ControlNet"],
   [/^ADetailer /, "ADetailer"],
   [/^Refiner/, "The refiner"],
-  [/^Variation seed|^Seed resize/, "The variation of the seed"],
+  [/^Seed resize/, "The resized seed"],
   [/^Mask |^Inpaint|^Masked /, "Inpainting"],
   [/^Denoising strength/, "The start from another image, or the hires fix"],
   [/^FreeU/, "FreeU"],
   [/^Tiling/, "Tiling"],
-  [/^ENSD/, "ENSD, an offset of the noise's seed,"],
   [/^Dynamic thresholding|^Mimic|^CFG mode|^CFG scale minimum/i, "Dynamic thresholding"],
   [/^Style Selector/, "The style selector"],
 ];

@@ -533,6 +533,8 @@ export interface Request {
   noiseBatch: number | boolean;
   noisePlaces: Bytes;
   noiseSeedDelta: bigint;
+  variationStrength: number;
+  variationSeeds: Bytes;
   hooks: Bytes;
   seeds: Bytes;
   steps: Bytes;
@@ -555,10 +557,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 408;
+export const sizeOfRequest = 432;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 408, true);
+  v.setUint32(at + 0, 432, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -581,28 +583,30 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 80, Number(s.noiseBatch), true);
   writeBytes(v, at + 88, s.noisePlaces);
   v.setBigUint64(at + 104, s.noiseSeedDelta, true);
-  writeBytes(v, at + 112, s.hooks);
-  writeBytes(v, at + 128, s.seeds);
-  writeBytes(v, at + 144, s.steps);
-  writeBytes(v, at + 160, s.cleanMixes);
-  writeBytes(v, at + 176, s.guidanceScales);
-  writeBytes(v, at + 192, s.prompts);
-  writeBytes(v, at + 208, s.negatives);
-  writeBytes(v, at + 224, s.stepSets);
-  v.setUint32(at + 240, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 248, s.empty);
-  writeBytes(v, at + 264, s.adapters);
-  writeBytes(v, at + 280, s.injected);
-  writeBytes(v, at + 296, s.injected2);
+  v.setFloat32(at + 112, s.variationStrength, true);
+  writeBytes(v, at + 120, s.variationSeeds);
+  writeBytes(v, at + 136, s.hooks);
+  writeBytes(v, at + 152, s.seeds);
+  writeBytes(v, at + 168, s.steps);
+  writeBytes(v, at + 184, s.cleanMixes);
+  writeBytes(v, at + 200, s.guidanceScales);
+  writeBytes(v, at + 216, s.prompts);
+  writeBytes(v, at + 232, s.negatives);
+  writeBytes(v, at + 248, s.stepSets);
+  v.setUint32(at + 264, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 272, s.empty);
+  writeBytes(v, at + 288, s.adapters);
+  writeBytes(v, at + 304, s.injected);
+  writeBytes(v, at + 320, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 312 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 336 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 336, Number(s.batch), true);
-  v.setFloat32(at + 340, s.timestep, true);
-  writeBytes(v, at + 344, s.sample);
-  writeBytes(v, at + 360, s.promptEmbeds);
-  writeBytes(v, at + 376, s.pooled);
-  writeBytes(v, at + 392, s.timeIdsList);
+  v.setUint32(at + 360, Number(s.batch), true);
+  v.setFloat32(at + 364, s.timestep, true);
+  writeBytes(v, at + 368, s.sample);
+  writeBytes(v, at + 384, s.promptEmbeds);
+  writeBytes(v, at + 400, s.pooled);
+  writeBytes(v, at + 416, s.timeIdsList);
 }
 
 export interface Update {
@@ -749,6 +753,8 @@ export const zeroRequest: Request = {
   noiseBatch: 0,
   noisePlaces: { address: 0n, len: 0n, },
   noiseSeedDelta: 0n,
+  variationStrength: 0,
+  variationSeeds: { address: 0n, len: 0n, },
   hooks: { address: 0n, len: 0n, },
   seeds: { address: 0n, len: 0n, },
   steps: { address: 0n, len: 0n, },

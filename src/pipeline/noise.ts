@@ -15,22 +15,42 @@ interface NoiseSettings {
   noiseIndex: number;
   noiseSampler: NoiseSampler;
   stepRng: StepRng;
+  etaNoiseSeedDelta: number;
+  variationSeed?: bigint | undefined;
+  variationStrength: number;
 }
 
 /** An image's place in the batch that its noise is made with. */
 interface Placed {
   seed: bigint;
   noisePlace: number;
+  /** null for no variation. */
+  variationSeed: bigint | null;
 }
 
 /** The same images with their seeds and places, and the images of their batch. */
 export function inNoiseOrder<Image extends { seed: bigint }>(
   images: readonly Image[],
-  { noiseOrder, noiseBatch, noiseIndex }: NoiseSettings,
+  settings: NoiseSettings,
   naming: Naming,
 ): { images: (Image & Placed)[]; noiseBatch: number | undefined } {
+  const { noiseOrder, noiseBatch, noiseIndex } = settings;
+  const variations = variationSeedsOf(settings, images.length, naming);
   if (noiseOrder === "image") {
-    return { images: images.map((image) => ({ ...image, noisePlace: 0 })), noiseBatch: undefined };
+    const seed = variations === null ? undefined : images[0]?.seed;
+    const apart = images.map((image, index) => ({
+      ...image,
+      seed: seed ?? image.seed,
+      noisePlace: 0,
+      variationSeed: variations?.[index] ?? null,
+    }));
+    return { images: apart, noiseBatch: undefined };
+  }
+  if (variations !== null && (noiseBatch ?? images.length) > 1) {
+    throw new BasedXLError(
+      "bad-option",
+      `${naming("variationStrength")} is A1111's, which has no ${naming("noiseOrder")} batch of several.`,
+    );
   }
   const size = noiseBatch ?? noiseIndex + images.length;
   const [first] = images;
@@ -42,7 +62,8 @@ ${noiseIndex + images.length - 1}: it must be above.`,
     );
   }
   const placed = images.map((image, index) => {
-    return { ...image, seed: first?.seed ?? image.seed, noisePlace: noiseIndex + index };
+    const seed = first?.seed ?? image.seed;
+    return { ...image, seed, noisePlace: noiseIndex + index, variationSeed: variations?.[index] ?? null };
   });
   return { images: placed, noiseBatch: size };
 }
@@ -59,7 +80,8 @@ ${schedule.name} is not.`,
 }
 
 type NoiseRequest = Pick<abi.Request, "noiseSource" | "noiseRng" | "noiseSeedDelta"> &
-  Pick<abi.Request, "brownianMin" | "brownianMax"> & {
+  Pick<abi.Request, "brownianMin" | "brownianMax" | "variationStrength"> & {
+    variationSeeds: readonly bigint[];
     steps: Schedule["steps"];
     noiseBatch: number;
     noisePlaces: readonly number[];
@@ -71,12 +93,14 @@ export function noiseRequestOf(
   schedule: Schedule,
   images: readonly Placed[],
 ): NoiseRequest {
-  const { rng, stepRng, noiseSampler } = settings;
+  const { rng, stepRng, noiseSampler, etaNoiseSeedDelta } = settings;
+  const variationSeeds = images.flatMap(({ variationSeed }) => variationSeed ?? []);
   const { steps } = schedule;
   const batch = {
     noiseBatch: settings.noiseBatch ?? 1,
     noisePlaces: images.map(({ noisePlace }) => noisePlace),
     noiseSeedDelta: 0n,
+    ...{ variationSeeds, variationStrength: settings.variationStrength },
     ...{ brownianMin: 0, brownianMax: 0 },
   };
   if (isBrownian(settings, schedule)) {
@@ -89,13 +113,33 @@ export function noiseRequestOf(
       steps: steps.map((step, index) => ({ ...noiseLevelsOf(schedule, index), ...step })),
     };
   }
-  if (stepRng === "same") return { ...batch, noiseSource: "generator", noiseRng: rng, steps };
+  if (stepRng === "same" && etaNoiseSeedDelta === 0) {
+    return { ...batch, noiseSource: "generator", noiseRng: rng, steps };
+  }
+  if (stepRng === "same") {
+    const noiseSeedDelta = BigInt(etaNoiseSeedDelta);
+    return { ...batch, noiseSource: "new_generator", noiseRng: rng, noiseSeedDelta, steps };
+  }
   // ComfyUI adds 1 on the CPU, where the first latent has the same generator.
   const noiseSeedDelta = stepRng === "cpu" ? 1n : 0n;
   return { ...batch, noiseSource: "new_generator", noiseRng: stepRng, noiseSeedDelta, steps };
 }
 
 // --- internal ---
+
+/** One up from image to image; null for no variation. */
+function variationSeedsOf(
+  { variationSeed, variationStrength }: NoiseSettings,
+  count: number,
+  naming: Naming,
+): bigint[] | null {
+  if (variationStrength === 0) return null;
+  if (variationSeed === undefined) {
+    const names = [naming("variationStrength"), naming("variationSeed")];
+    throw new BasedXLError("bad-option", `${names[0]} needs ${names[1]}.`);
+  }
+  return Array.from({ length: count }, (_, index) => variationSeed + BigInt(index));
+}
 
 function isBrownian({ noiseSampler }: NoiseSettings, schedule: Schedule): boolean {
   const { noise, steps } = schedule;

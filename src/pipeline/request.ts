@@ -91,6 +91,8 @@ export interface PlannedImage {
   seed: bigint;
   /** Its place in the batch that its noise is made with. */
   noisePlace: number;
+  /** null for no variation. */
+  variationSeed: bigint | null;
   /** Without tags. */
   prompt: string;
   /** null = none: zeros or "", as the model's config says. */
@@ -313,7 +315,7 @@ function imagesOf(
   guidanceDefault: number,
   { defaults }: Model,
   naming: Naming,
-): Omit<PlannedImage, "loras" | "tokens" | "noisePlace">[] {
+): Omit<PlannedImage, "loras" | "tokens" | "noisePlace" | "variationSeed">[] {
   const prompt = request.prompt ?? defaults.prompt;
   if (prompt === undefined) {
     throw badOption(

@@ -72,7 +72,8 @@ export interface RankStats {
 type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
-  | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces");
+  | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
+  | "variationSeeds";
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -98,6 +99,8 @@ export interface ImageRequest extends PassedSettings {
   seeds: readonly bigint[];
   /** Each image's place in the batch of `noiseBatch` that its noise is made with. Default: 0. */
   noisePlaces?: readonly number[];
+  /** One per image; absent or empty without `variationStrength`. */
+  variationSeeds?: readonly bigint[];
   syncMode: SyncMode;
   /** Synchronous steps after the first. */
   warmupSteps: number;
@@ -219,6 +222,7 @@ class NativeSession implements Session {
     const { width, height, steps } = request;
     const imageCount = request.seeds.length;
     const seeds = new BigUint64Array(request.seeds);
+    const variationSeeds = new BigUint64Array(request.variationSeeds ?? []);
     const noisePlaces = new Int32Array(request.noisePlaces ?? []);
     const scales = new Float32Array(perImage(request.guidanceScale, imageCount));
     const guided = scales.some((scale) => scale > 1);
@@ -250,6 +254,7 @@ class NativeSession implements Session {
         ...injectedOf(request),
         seeds: bytesOf(seeds),
         noisePlaces: bytesOf(noisePlaces),
+        variationSeeds: bytesOf(variationSeeds),
         steps: bytesOf(stepBytes),
         cleanMixes: bytesOf(cleanMixes),
         prompts: bytesOf(promptBytes),
@@ -263,6 +268,7 @@ class NativeSession implements Session {
         cleanMixes,
         seeds,
         noisePlaces,
+        variationSeeds,
         scales,
         prompts,
         negatives,

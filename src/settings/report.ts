@@ -7,7 +7,10 @@ import { type ResolvedSettings, settingKeys, settingOf } from "./table.ts";
 export function reportOf(values: ResolvedSettings): Record<string, unknown> {
   const reported = settingKeys.flatMap((key) => {
     const { json } = settingOf(key);
-    return json === null ? [] : [[json, values[key] ?? null]];
+    const value = values[key] ?? null;
+    // Seeds do not fit JSON's numbers.
+    const shown = typeof value === "bigint" ? String(value) : value;
+    return json === null ? [] : [[json, shown]];
   });
   return Object.fromEntries(reported);
 }

@@ -213,6 +213,7 @@ describe("several images", () => {
       fc.record({
         seed: fc.bigInt({ min: 0n, max: 9n }),
         noisePlace: fc.constant(0),
+        variationSeed: fc.constant(null),
         prompt: fc.constantFrom("a", "b"),
         negativePrompt: fc.constantFrom(null, "", "c"),
         guidanceScale: fc.constantFrom(0, 1, 1.5, 7),

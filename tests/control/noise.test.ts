@@ -47,9 +47,25 @@ test("ComfyUI's batch has one seed, and steps a new generator", () => {
   expect(part).toMatchObject({ seeds: [1n], noiseBatch: 9, noisePlaces: [3] });
 });
 
+test("variations count up in the place of the seed; ENSD is a new generator", () => {
+  const [first, second] = noiseOf({ variationSeed: 5n, variationStrength: 0.1 });
+  expect(first).toMatchObject({ seeds: [7n, 7n], variationSeeds: [5n, 6n] });
+  expect(second).toMatchObject({ seeds: [7n], variationSeeds: [7n], variationStrength: 0.1 });
+  const [ensd] = noiseOf({ etaNoiseSeedDelta: 31337, rng: "cuda" });
+  const renewed = { noiseSource: "new_generator", noiseRng: "cuda", noiseSeedDelta: 31337n };
+  expect(ensd).toMatchObject(renewed as object);
+  expect(() => plan({ variationStrength: 0.1 })).toThrow(
+    "--variation-strength needs --variation-seed.",
+  );
+  const batch = { noiseOrder: "batch", variationSeed: 5n, variationStrength: 0.1 } as const;
+  expect(() => plan({ ...batch, seeds: [1n, 2n] })).toThrow(
+    "--variation-strength is A1111's, which has no --noise-order batch of several.",
+  );
+});
+
 test("places that a batch does not have are refused", () => {
   const batch = { noiseOrder: "batch", noiseBatch: 4, noiseIndex: 2, seeds: [1n, 2n, 3n] } as const;
-  expect(() => plan(batch)).toThrow(
+  expect(() => plan({ ...batch, seeds: [1n, 2n] })).toThrow(
     "--noise-batch is 4, but the last image's place in it is 4: it must be above.",
   );
   expect(plan({ ...batch, noiseBatch: undefined }).settings.noiseBatch).toBe(5);

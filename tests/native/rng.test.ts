@@ -59,9 +59,11 @@ test("without the flag it is torch's CPU generator", async () => {
   );
 });
 
-const recorded: { probes: number[]; batch: { seed: number; noise: number[][] } } = await Bun.file(
-  join(import.meta.dir, "../fixtures/brownian.json"),
-).json();
+const recorded: {
+  probes: number[];
+  batch: { seed: number; noise: number[][] };
+  variation: { seed: number; other: number; strength: number; noise: number[] };
+} = await Bun.file(join(import.meta.dir, "../fixtures/brownian.json")).json();
 
 test("a batch is ComfyUI's prepare_noise, together and one by one, and goes on so", async () => {
   const { probes, batch } = recorded;
@@ -93,6 +95,25 @@ test("steps with a new generator: the seed's on a GPU, the next seed's on a CPU"
   const cpu = { ...work, rng: "cpu" } as const;
   expect([first]).toEqual(await drawNoise({ ...cpu, seeds: [42n] }, 1));
   expect([ofCpu]).toEqual(await drawNoise({ ...cpu, seeds: [43n] }, 1));
+});
+
+test("a variation is A1111's interpolation, of any generator's numbers", async () => {
+  const { probes, variation } = recorded;
+  const between = {
+    ...{ ...work, seeds: [BigInt(variation.seed)], variationSeeds: [BigInt(variation.other)] },
+    variationStrength: variation.strength,
+  };
+  const [cpu] = await drawNoise({ ...between, rng: "cpu" }, 1);
+  const own = probes.map((index) => cpu![index]!);
+  // Sums of a column in f32 there.
+  expect(maxAbs(own, variation.noise)).toBeLessThanOrEqual(2e-6);
+  const ends = [await drawNoise({ ...between, variationStrength: 1e-7 }, 1)];
+  ends.push(await drawNoise({ ...work, seeds: between.seeds }, 1));
+  expect(maxAbs(ends[0]![0]!, ends[1]![0]!)).toBeLessThanOrEqual(1e-5);
+  // Steps go on with the seed's generator.
+  const [, step] = await drawNoise({ ...between, rng: "cpu" }, 2);
+  const [, plain] = await drawNoise({ ...work, rng: "cpu", seeds: between.seeds }, 2);
+  expect(step).toEqual(plain!);
 });
 
 test("what the library cannot fill is refused", async () => {

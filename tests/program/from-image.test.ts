@@ -76,6 +76,8 @@ const flags = fc
     seed: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
     rng: fc.option(fc.constantFrom(...rngs)),
     stepRng: fc.option(fc.constantFrom(...stepRngs)),
+    ensd: fc.option(fc.constantFrom("31337")),
+    variation: fc.option(fc.constantFrom("0.25", "1")),
     noiseSampler: fc.option(fc.constantFrom(...noiseSamplers)),
     width: fc.constantFrom("32", "64"),
     height: fc.constantFrom("128", "160"),
@@ -110,6 +112,9 @@ const flags = fc
         ...{ "prompt-syntax": f.syntax, emphasis: f.emphasis, "empty-negative": f.empty },
         ...{
           "step-rng": f.stepRng,
+          ensd: f.ensd,
+          "variation-strength": f.variation,
+          "variation-seed": f.variation && "7",
           "timestep-rounding": f.rounding,
           "first-sigma": f.first,
           "s-noise": f.sNoise,

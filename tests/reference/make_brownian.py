@@ -1,8 +1,9 @@
 """Records the noise of torchsde's Brownian trees as k-diffusion's samplers read it, for tests/native/brownian.test.ts.
 
-Usage: python tests/reference/make_brownian.py TORCHSDE COMFYUI   (a checkout; a bare or plain repository; torch, numpy)
-Writes tests/fixtures/brownian.json: the first latents of a batch (ComfyUI's prepare_noise), and for each case a hash of
-all numbers and torch's own at some places. The hash is of torchsde's arithmetic over normal numbers whose logarithm,
+Usage: python tests/reference/make_brownian.py TORCHSDE COMFYUI FORGE
+(a checkout; bare or plain repositories of ComfyUI and sd-webui-forge-classic; torch, numpy)
+Writes tests/fixtures/brownian.json: the first latents of a batch (ComfyUI's prepare_noise), A1111's variation of one,
+and for each case a hash of all numbers and torch's own at some places. The hash is of torchsde's arithmetic over normal numbers whose logarithm,
 sine and cosine are of 64 bits, with square roots that are rounded correctly, as on GPUs: torch's own on a CPU are those
 of the machine's vector instructions, and differ in the last place of f32. The numbers at some places are over torch's
 own (on a GPU: its documented algorithm).
@@ -101,9 +102,9 @@ def exact_cuda(count, seed):
     return exact_normals(fused(c[0], unit), fused(c[1], turn))[1]
 
 
-def names_of(comfyui, path, names):
-    """Functions and classes of a file of ComfyUI's, without running the rest of it."""
-    shown = subprocess.run(["git", "-C", comfyui, "show", f"HEAD:{path}"], capture_output=True, check=True)
+def names_of(repository, path, names):
+    """Functions and classes of a file, without running the rest of it."""
+    shown = subprocess.run(["git", "-C", repository, "show", f"HEAD:{path}"], capture_output=True, check=True)
     tree = ast.parse(shown.stdout)
     tree.body = [node for node in tree.body if getattr(node, "name", None) in names]
     import torchsde
@@ -153,6 +154,11 @@ def main():
         out["cases"][name] = record
     first = prepare(torch.zeros(3, *SHAPE), 9).reshape(3, -1)
     out["batch"] = {"seed": 9, "noise": [[round(float(row[i]), 6) for i in PROBES] for row in first]}
+    slerp = names_of(sys.argv[3], "modules/rng.py", {"slerp"})["slerp"]
+    low, high = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)) for seed in (5, 77))
+    between = slerp(0.3, low, high).reshape(-1)
+    noise = [round(float(between[i]), 6) for i in PROBES]
+    out["variation"] = {"seed": 5, "other": 77, "strength": 0.3, "noise": noise}
     with open(OUT, "w") as file:
         json.dump(out, file)
         file.write("\n")

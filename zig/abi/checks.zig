@@ -252,6 +252,10 @@ fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {
     for (places) |place| if (place >= @max(1, r.noise_batch)) {
         return refuse("the noise of image {d} of {d}", .{ place, r.noise_batch });
     };
+    if (r.variation_seeds.len != if (r.variation_strength == 0) @as(u64, 0) else r.seeds.len) {
+        return refuse("variation seeds that are not one per image", .{});
+    }
+    if (r.variation_strength > 0 and r.noise_batch > 1) return refuse("a batch's variation", .{});
     const is_brownian = r.noise_source == .brownian;
     const positions = @as(u64, r.latent_rows) * r.latent_width;
     // torch fills tensors 16 numbers at a time.

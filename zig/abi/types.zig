@@ -278,6 +278,10 @@ pub const Request = extern struct {
     noise_places: Bytes,
     /// Added to the seed of a new generator, modulo 2^64.
     noise_seed_delta: u64,
+    /// How far the first latent is from the noise of `seeds` to that of `variation_seeds`, 0 to 1.
+    variation_strength: f32,
+    /// u64, one per image; empty for strength 0.
+    variation_seeds: Bytes,
     /// One `TestHooks`; empty in a product run.
     hooks: Bytes,
     /// u64, one per image of the batch.
@@ -320,6 +324,7 @@ pub const Request = extern struct {
 /// Ranges of a request's numbers, bounds included.
 pub const request_ranges = .{
     .guidance_rescale = .{ 0, 1 },
+    .variation_strength = .{ 0, 1 },
     .batch = .{ 1, image_count_max },
 };
 

@@ -85,6 +85,10 @@ pub const Job = struct {
     noise_rng: Rng = .cpu,
     /// Added to the seed of a new generator.
     noise_seed_delta: u64 = 0,
+    /// How far the first latent is from the noise of `seeds` to that of `variation_seeds`, 0 to 1.
+    variation_strength: f32 = 0,
+    /// One per image; not read at strength 0.
+    variation_seeds: []const u64 = &.{},
     /// The range of a Brownian path.
     brownian_min: f32 = 0,
     brownian_max: f32 = 0,
@@ -179,6 +183,7 @@ pub const Job = struct {
         var fewer = job.*;
         fewer.seeds = job.seeds[0..count];
         fewer.guidance_scales = job.guidance_scales[0..@min(count, job.guidance_scales.len)];
+        fewer.variation_seeds = job.variation_seeds[0..@min(count, job.variation_seeds.len)];
         fewer.noise_places = job.noise_places[0..@min(count, job.noise_places.len)];
         const prompt_count = count * job.setCount();
         fewer.prompts = job.prompts[0..@min(prompt_count, job.prompts.len)];

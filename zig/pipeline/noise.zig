@@ -10,6 +10,7 @@ const Tensor = @import("../tensor.zig").Tensor;
 const random = @import("../random.zig");
 const brownian = random.brownian;
 const nchw = @import("nchw.zig");
+const slerp = @import("../random/slerp.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -55,7 +56,9 @@ pub const Noise = struct {
         const job = rank.job;
         for (0..job.seeds.len) |i| {
             const image = out.batchSlice(@intCast(i), 1);
-            try noise.sample(rank, i, image, scale);
+            if (job.variation_strength == 0) {
+                try noise.sample(rank, i, image, scale);
+            } else try noise.sampleVariation(rank, i, image, scale);
             if (job.noise_source != .new_generator) continue;
             const seed = job.seeds[i] +% job.noise_seed_delta;
             noise.generators[i] = .init(job.noise_rng, seed);
@@ -94,6 +97,28 @@ pub const Noise = struct {
             },
             .cuda => try rank.b.philoxNormal(image, generator.rest(), scale),
         }
+    }
+
+    /// The next tensor of an image's generator, on the way to the noise of another seed.
+    fn sampleVariation(
+        noise: *Noise,
+        rank: *Rank,
+        index: usize,
+        image: Tensor,
+        scale: f32,
+    ) Error!void {
+        const job = rank.job;
+        const high = try rank.arena.alloc(f32, noise.sampled.len);
+        var other: random.Generator = .init(job.rng, job.variation_seeds[index]);
+        for ([_]*random.Generator{ &noise.generators[index], &other }, [_][]f32{
+            noise.sampled, high,
+        }) |generator, out| {
+            generator.enterTensor(out.len, 0);
+            generator.fillNormal(out);
+        }
+        const shape = image.shape;
+        slerp.slerp(noise.sampled, high, job.variation_strength, shape.rows, shape.width);
+        try noise.write(rank, image, scale);
     }
 
     /// The step's increment of an image's path, in parts on all threads.

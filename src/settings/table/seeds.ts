@@ -107,6 +107,47 @@ export const seedSettings = {
     processes: "same",
     json: "noise_sampler",
   },
+  variationSeed: {
+    kind: "seed",
+    flag: "variation-seed",
+    group: "Seeds and images",
+    hint: "N",
+    help:
+      "Seed of another noise that the first latent is on the way to, by --variation-strength, as " +
+      "in A1111: --num-images then count it up, and not --seed. Default: none.",
+    scope: "request",
+    processes: "same",
+    json: "variation_seed",
+  },
+  variationStrength: {
+    kind: "number",
+    flag: "variation-strength",
+    min: 0,
+    max: 1,
+    default: 0,
+    group: "Seeds and images",
+    hint: "X",
+    help: "How far, {range}: 0 is --seed's image and 1 that of --variation-seed. Default: 0.",
+    scope: "request",
+    processes: "same",
+    json: "variation_strength",
+  },
+  etaNoiseSeedDelta: {
+    kind: "whole",
+    flag: "eta-noise-seed-delta",
+    aliases: ["ensd"],
+    min: 0,
+    max: 1_000_000_000,
+    default: 0,
+    group: "Seeds and images",
+    hint: "N",
+    help:
+      "Ancestral steps take the noise of a new generator, of the seed plus N ({range}): A1111's " +
+      "ENSD, 31337 with NovelAI's. For --step-rng same. Default: 0, for none.",
+    scope: "request",
+    processes: "same",
+    json: "eta_noise_seed_delta",
+  },
   imageCount: {
     kind: "whole",
     flag: "num-images",
