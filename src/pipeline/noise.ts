@@ -46,13 +46,14 @@ export function inNoiseOrder<Image extends { seed: bigint }>(
     }));
     return { images: apart, noiseBatch: undefined };
   }
-  if (variations !== null && (noiseBatch ?? images.length) > 1) {
+  const size = noiseBatch ?? noiseIndex + images.length;
+  if (variations !== null && size > 1) {
+    const [strength, order] = [naming("variationStrength"), naming("noiseOrder")];
     throw new BasedXLError(
       "bad-option",
-      `${naming("variationStrength")} is A1111's, which has no ${naming("noiseOrder")} batch of several.`,
+      `${strength} is A1111's, which has no ${order} batch of several.`,
     );
   }
-  const size = noiseBatch ?? noiseIndex + images.length;
   const [first] = images;
   if (noiseIndex + images.length > size) {
     throw new BasedXLError(
@@ -63,7 +64,12 @@ ${noiseIndex + images.length - 1}: it must be above.`,
   }
   const placed = images.map((image, index) => {
     const seed = first?.seed ?? image.seed;
-    return { ...image, seed, noisePlace: noiseIndex + index, variationSeed: variations?.[index] ?? null };
+    return {
+      ...image,
+      seed,
+      noisePlace: noiseIndex + index,
+      variationSeed: variations?.[index] ?? null,
+    };
   });
   return { images: placed, noiseBatch: size };
 }

@@ -8,6 +8,7 @@
 import { update } from "./coefficients.ts";
 import { ancestralStep, levelsOf } from "./levels.ts";
 import { MiddleSteps } from "./middle-steps.ts";
+import type { Flavour } from "./names.ts";
 import type { Sampler } from "./types.ts";
 
 export const dpmppSde: Sampler = {
@@ -17,7 +18,7 @@ export const dpmppSde: Sampler = {
   make(config, options) {
     const levels = levelsOf(config, options);
     const { sigmas } = levels;
-    const { eta = 1 } = options;
+    const { eta = 1, flavour } = options;
     const samplesNoise = eta > 0;
     const steps = new MiddleSteps(config, levels);
     for (let i = 0; i + 1 < sigmas.length; i++) {
@@ -30,18 +31,35 @@ export const dpmppSde: Sampler = {
       const half = ancestralStep(from, middle, eta);
       const whole = ancestralStep(from, to, eta);
       const [toHalf, toWhole] = [half.down / from, whole.down / from];
+      const noise = noiseLevels(from, to, flavour);
       steps.start(i, update({ sample: toHalf, modelOutputs: [1 - toHalf], noise: half.up }), {
         samplesNoise,
-        noiseFrom: from,
-        noiseTo: middle,
+        noiseFrom: noise.from,
+        noiseTo: noise.middle,
       });
       steps.finish(middle, {
         latent: update({ auxiliary: toWhole, modelOutputs: [1 - toWhole], noise: whole.up }),
         samplesNoise,
-        noiseFrom: from,
-        noiseTo: to,
+        noiseFrom: noise.from,
+        noiseTo: noise.to,
       });
     }
     return steps.whole();
   },
 };
+
+// --- internal ---
+
+/**
+ * Ends of the noise of a step and of its half, rounded as the tools round: a Brownian path resolves
+ * levels to 6 digits, about as much as f32 does.
+ */
+function noiseLevels(from: number, to: number, flavour: Flavour) {
+  const { fround } = Math;
+  const [logFrom, logTo] = [fround(Math.log(from)), fround(Math.log(to))];
+  const half = fround(fround(logTo - logFrom) / 2);
+  const middle = fround(Math.exp(fround(logFrom + half)));
+  if (flavour !== "a1111") return { from, middle, to };
+  // k-diffusion goes to logarithms and back.
+  return { from: fround(Math.exp(logFrom)), middle, to: fround(Math.exp(logTo)) };
+}

@@ -65,7 +65,7 @@ test("variations count up in the place of the seed; ENSD is a new generator", ()
 
 test("places that a batch does not have are refused", () => {
   const batch = { noiseOrder: "batch", noiseBatch: 4, noiseIndex: 2, seeds: [1n, 2n, 3n] } as const;
-  expect(() => plan({ ...batch, seeds: [1n, 2n] })).toThrow(
+  expect(() => plan(batch)).toThrow(
     "--noise-batch is 4, but the last image's place in it is 4: it must be above.",
   );
   expect(plan({ ...batch, noiseBatch: undefined }).settings.noiseBatch).toBe(5);
@@ -100,4 +100,23 @@ test("a path without levels is refused, and not read where nothing is sampled", 
   );
   const [noise] = noiseOf({ scheduler: "euler", noiseSampler: "brownian" });
   expect(noise?.noiseSource).toBe("generator");
+});
+
+test("half steps of dpmpp_sde end where torch's logarithms in f32 have them", () => {
+  const sigmas = [14.614643, 9.7233114, 5.3118, 2.6, 0.77, 0.0291675, 0];
+  // exp(-(l + (n - l) / 2)) of l, n = -log(sigmas); and exp(log(sigmas)).
+  const middles = [11.920686721801758, 7.186674118041992, 3.7162718772888184, 1.414920449256897];
+  const back = [14.614643096923828, 9.723312377929688, 5.3117995262146, 2.5999999046325684];
+  // A path knows levels to so many digits; torch's logarithm is off in the last place of f32.
+  const shown = (levels: (number | undefined)[]) => levels.map((each) => each?.toFixed(6));
+  for (const compat of ["comfyui", "a1111"] as const) {
+    const [noise] = noiseOf({ compat, scheduler: "dpmpp_sde", sigmas, stepCount: undefined });
+    expect(noise?.noiseSource).toBe("brownian");
+    const ends = compat === "a1111" ? back : sigmas;
+    for (const [i, middle] of middles.entries()) {
+      const [half = [], whole = []] = noise!.levels.slice(2 * i);
+      expect(shown(half)).toEqual(shown([ends[i], middle]));
+      expect(shown(whole).slice(0, 1)).toEqual(shown([ends[i]]));
+    }
+  }
 });

@@ -119,6 +119,16 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
     expect(await of("Euler", "Schedule type: Foo, ")).toEqual(["euler", undefined, 1]);
   });
 
+  test("the variation of its seed, and ENSD", async () => {
+    const fields = "Variation seed: 3, Variation seed strength: 0.1, ENSD: 31337";
+    const { settings, warnings } = await recalled({
+      parameters: `x\nSteps: 9, Seed: 1, ${fields}`,
+    });
+    const noise = { variationSeed: 3n, variationStrength: 0.1, etaNoiseSeedDelta: 31337 };
+    expect(settings).toMatchObject(noise);
+    expect(warnings).toEqual([]);
+  });
+
   test("its samplers' options", async () => {
     const of = async (sampler: string, more: string) => {
       const line = `Steps: 9, Sampler: ${sampler}, CFG scale: 7, Seed: 1, ${more}`;
@@ -132,9 +142,9 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
     expect(await of("DDIM", others)).toEqual([0.7, undefined, undefined, undefined]);
     const zero = "Noise Schedule: Zero Terminal SNR";
     expect(await of("Euler", zero)).toEqual([undefined, undefined, undefined, true]);
-    expect(await of("Euler", "NGMS: 2, Variation seed: 3, Variation seed strength: 0.1")).toEqual([
+    expect(await of("Euler", "NGMS: 2, Seed resize from: 512x512")).toEqual([
       ...[undefined, undefined, undefined, undefined],
-      "The variation of the seed of the image is not repeated.",
+      "The resized seed of the image is not repeated.",
       "These fields of the image are not read: NGMS.",
     ]);
   });
