@@ -862,9 +862,10 @@ export interface RankStats {
   scratchBytes: bigint;
   graphsCaptured: bigint;
   graphsReplayed: bigint;
+  unetRows: bigint;
 }
 
-export const sizeOfRankStats = 80;
+export const sizeOfRankStats = 88;
 
 export function readRankStats(v: DataView, at: number): RankStats {
   return {
@@ -878,6 +879,7 @@ export function readRankStats(v: DataView, at: number): RankStats {
     scratchBytes: v.getBigUint64(at + 56, true),
     graphsCaptured: v.getBigUint64(at + 64, true),
     graphsReplayed: v.getBigUint64(at + 72, true),
+    unetRows: v.getBigUint64(at + 80, true),
   };
 }
 

@@ -15,6 +15,8 @@ export interface Layout {
   branchGroups: 1 | 2;
   /** Rows of the latent per patch, from the top; patches differ by at most one `rowUnit`. */
   patches: number[];
+  /** Those of steps outside the guidance window, where they are others. */
+  unguidedPatches: number[] | null;
   /** Description, such as "4 ranks = 2 guidance branches × 2 patches (64 + 64 rows)". */
   text: string;
 }
@@ -23,6 +25,8 @@ export interface LayoutRequest {
   rankCount: number;
   /** Whether there are two guidance branches. */
   guidance: boolean;
+  /** Whether some steps are outside the guidance window. Default: none. */
+  hasWindow?: boolean;
   /** False keeps both branches on every rank. */
   splitBatch: boolean;
   latentRows: number;
@@ -54,13 +58,17 @@ ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
   const unitCount = latentRows / rowUnit;
   if (patchCount > unitCount) throw tooManyPatches(request, patchCount);
 
-  const share = Math.floor(unitCount / patchCount);
-  const largerCount = unitCount % patchCount;
-  const patches = Array.from(
-    { length: patchCount },
-    (_, patch) => (share + (patch < largerCount ? 1 : 0)) * rowUnit,
-  );
-  return { rankCount, branchGroups, patches, text: describe(branchGroups, patches, guidance) };
+  const patches = dealt(unitCount, patchCount, rowUnit);
+  const isDealtAnew = request.hasWindow === true && branchGroups > 1;
+  const unguidedPatches = isDealtAnew
+    ? dealt(unitCount, Math.min(rankCount, unitCount), rowUnit)
+    : null;
+  const whole = describe(branchGroups, patches, guidance);
+  const text =
+    unguidedPatches === null
+      ? whole
+      : `${whole}; ${listed(unguidedPatches)} outside the guidance window`;
+  return { rankCount, branchGroups, patches, unguidedPatches, text };
 }
 
 /**
@@ -90,6 +98,21 @@ const unitCountMin = 2;
 const warmupStepsMin = 2;
 /** Modes that read no halo rows of the last step: there is nothing to extrapolate. */
 const neverOld: readonly SyncMode[] = ["full_sync", "no_sync"];
+
+/** Rows of each patch; the first ones are larger by a unit where they do not come out even. */
+function dealt(unitCount: number, patchCount: number, rowUnit: number): number[] {
+  const share = Math.floor(unitCount / patchCount);
+  const largerCount = unitCount % patchCount;
+  return Array.from(
+    { length: patchCount },
+    (_, patch) => (share + (patch < largerCount ? 1 : 0)) * rowUnit,
+  );
+}
+
+function listed(patches: readonly number[]): string {
+  const count = patches.length === 1 ? "1 patch" : `${patches.length} patches`;
+  return `${count} (${patches.join(" + ")} rows)`;
+}
 
 function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
@@ -123,8 +146,7 @@ function ranks(count: number): string {
 }
 
 function describe(branchGroups: 1 | 2, patches: readonly number[], guidance: boolean): string {
-  const shared =
-    patches.length === 1 ? "" : `${patches.length} patches (${patches.join(" + ")} rows)`;
+  const shared = patches.length === 1 ? "" : listed(patches);
   const total = ranks(branchGroups * patches.length);
   if (branchGroups === 2) {
     return `${total} = 2 guidance branches${shared === "" ? "" : ` × ${shared}`}`;

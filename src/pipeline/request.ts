@@ -23,6 +23,7 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
+import { hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
@@ -143,8 +144,8 @@ export function planRequest(
     naming,
   );
   const sampling = samplingOf(given, model, rankCount, naming);
-  const { schedule } = sampling;
   const { stepCount, scheduler } = sampling.settings;
+  const schedule = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
   warnings.push(...sampling.warnings);
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
@@ -302,8 +303,10 @@ function placementOf(
   return ({ guidance }) => {
     const before = known.get(guidance);
     if (before) return before;
-    const layout = layoutOf({ ...ranks, guidance, splitBatch, latentRows, rowUnit, vaeFactor });
-    const how = { syncMode, steps, patches: layout.patches, rowUnit, warmupSteps };
+    const shape = { ...ranks, guidance, splitBatch, latentRows, rowUnit, vaeFactor };
+    const layout = layoutOf({ ...shape, hasWindow: hasUnguided({ steps }) });
+    const patches = layout.unguidedPatches ?? layout.patches;
+    const how = { syncMode, steps, patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
     known.set(guidance, { layout, extrapolateHalos });
     return { layout, extrapolateHalos };

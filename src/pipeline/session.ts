@@ -66,6 +66,8 @@ export interface RankStats {
   /** CUDA graphs captured in this batch, and graph launches. */
   graphsCaptured: number;
   graphsReplayed: number;
+  /** Rows of the latent that went through the UNet, of each branch, image and step. */
+  unetRows: number;
 }
 
 /** Settings passed to the library under the same names: a new one needs no line here. */
@@ -396,6 +398,7 @@ function ranksOf(bytes: ArrayBuffer): RankStats[] {
       scratchBytes: Number(counts.scratchBytes),
       graphsCaptured: Number(counts.graphsCaptured),
       graphsReplayed: Number(counts.graphsReplayed),
+      unetRows: Number(counts.unetRows),
     };
   });
 }

@@ -37,6 +37,8 @@ export interface Work
   stepCount?: number;
   /** Only so many of the steps. */
   stepsDone?: number;
+  /** The first step with guidance, and the one after the last. Default: all. */
+  guidedSteps?: readonly [number, number];
 }
 
 /** Opens a session for `work`; the caller closes it. */
@@ -87,7 +89,7 @@ export function latentsOf({ latents }: ImageResult): Float32Array {
 export function requestOf(work: Work): ImageRequest {
   const { model, stepCount = 3, stepsDone = stepCount, scheduler = "euler" } = work;
   const { prompt = "a red circle", negative = "blurry", gpu: _, dtype: __, ...more } = work;
-  const { embeddings, rules, ...fields } = more;
+  const { embeddings, rules, guidedSteps: [first, end] = [0, stepCount], ...fields } = more;
   const encoder = encoderOf(work);
   const interpolates = rules?.promptSyntax === "comfyui";
   const schedule = makeSchedule(scheduler, model.scheduler, { stepCount });
@@ -104,7 +106,9 @@ export function requestOf(work: Work): ImageRequest {
     negative: hasNegative ? encoder.negative(negative) : null,
     ...(interpolates && { emphasis: "interpolate", empty: encoder.empty() }),
     injected: embeddings,
-    steps: schedule.steps.slice(0, stepsDone),
+    steps: schedule.steps
+      .slice(0, stepsDone)
+      .map((step, i) => (i >= first && i < end ? step : { ...step, guidanceFactor: 0 })),
     initNoiseSigma: schedule.initNoiseSigma,
   };
 }

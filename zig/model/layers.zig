@@ -185,11 +185,25 @@ pub const clip_keys: AttentionKeys = .{
     .out = "out_proj",
 };
 
-/// One sequence per batch element, all of the same length; or of two lengths, one for each half of
-/// the batch, whose guidance branches have prompts of different lengths.
+/// One sequence per batch element, all of the same length; or of two lengths, where the negative
+/// prompts, which come first, are not as long as the prompts.
 pub const Sequences = struct {
     first: Tensor,
     second: ?Tensor = null,
+
+    /// Those of some elements of the batch.
+    pub fn ofBatch(sequences: Sequences, first: u32, count: u32) Sequences {
+        const second = sequences.second orelse {
+            return .{ .first = sequences.first.batchSlice(first, count) };
+        };
+        const before = sequences.first.shape.batch;
+        if (first >= before) return .{ .first = second.batchSlice(first - before, count) };
+        const from_first = @min(count, before - first);
+        return .{
+            .first = sequences.first.batchSlice(first, from_first),
+            .second = if (count == from_first) null else second.batchSlice(0, count - from_first),
+        };
+    }
 };
 
 /// Multi-head attention: queries from one sequence, keys and values from the same or another.
@@ -266,12 +280,13 @@ pub const Attention = struct {
         defer ctx.b.free(q);
         const attended = try ctx.b.alloc(q.shape, ctx.b.activationType());
         defer ctx.b.free(attended);
-        const half = q.shape.batch / 2;
-        for ([_]Tensor{ keys_values.first, second }, 0..) |one, i| {
-            const at: u32 = @intCast(i * half);
-            const out = attended.batchSlice(at, half);
+        var at: u32 = 0;
+        for ([_]Tensor{ keys_values.first, second }) |one| {
+            const count = one.shape.batch;
+            const out = attended.batchSlice(at, count);
             const heads = layer.head_count;
-            try ctx.b.attentionInto(out, q.batchSlice(at, half), &.{one}, heads, false);
+            try ctx.b.attentionInto(out, q.batchSlice(at, count), &.{one}, heads, false);
+            at += count;
         }
         return layer.to_out.forward(ctx, attended, .{ .residual = residual });
     }

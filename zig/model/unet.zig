@@ -37,7 +37,22 @@ pub const Conditioning = struct {
         b.free(conditioning.addition);
     }
 
-    /// Tokens that each half of the batch attends to; the second is 0 where all have the first.
+    /// That of some elements of the batch, in the same memory; its list is in `arena`.
+    pub fn ofBatch(
+        conditioning: Conditioning,
+        arena: Allocator,
+        first: u32,
+        count: u32,
+    ) Allocator.Error!Conditioning {
+        const keys_values = try arena.alloc(layers.Sequences, conditioning.keys_values.len);
+        for (keys_values, conditioning.keys_values) |*some, all| some.* = all.ofBatch(first, count);
+        return .{
+            .addition = conditioning.addition.batchSlice(first, count),
+            .keys_values = keys_values,
+        };
+    }
+
+    /// Tokens that each part of the batch attends to; the second is 0 where all have the first.
     pub fn tokenCounts(conditioning: Conditioning) [2]u32 {
         if (conditioning.keys_values.len == 0) return .{ 0, 0 };
         const sequences = conditioning.keys_values[0];

@@ -63,6 +63,8 @@ pub const Exchange = struct {
     device_buffers: ?*DeviceBuffers = null,
     mode: modes.SyncMode,
     warmup_steps: u32,
+    /// The step at which the buffers were opened: there are no older values.
+    step_first: u32 = 0,
     /// Extrapolate stale halo rows from their last two steps; the factor is fitted on this patch's
     /// own edge row (see `Backend.extrapolateRows`).
     extrapolates_halos: bool = false,
@@ -105,8 +107,9 @@ pub const Exchange = struct {
 
     // Lifecycle: open the buffers of the plan's slots, then begin and end each step.
 
-    /// Allocates the buffers of all slots; their list is in `arena`.
-    pub fn open(exchange: *Exchange, arena: Allocator) backend.Error!void {
+    /// Allocates the buffers of all slots, before `step_first`; their list is in `arena`.
+    pub fn open(exchange: *Exchange, arena: Allocator, step_first: u32) backend.Error!void {
+        exchange.step_first = step_first;
         if (exchange.isSinglePatch() or exchange.recorder != null) return;
         exchange.is_open = true;
         exchange.counters.buffer_bytes = 0;
@@ -138,7 +141,7 @@ pub const Exchange = struct {
         exchange.slot_next = 0;
         exchange.swaps = .{};
         if (exchange.isSinglePatch()) return;
-        const is_first = step_index == 0;
+        const is_first = step_index == exchange.step_first;
         try exchange.transport.beginStep(exchange.channel, exchange.rankRange(), is_first);
     }
 
@@ -155,7 +158,7 @@ pub const Exchange = struct {
         const last = exchange.patches[exchange.patches.len - 1];
         return .{
             .sync_mode = @intFromEnum(exchange.mode),
-            .is_synchronous = modes.isSynchronous(step_index, exchange.warmup_steps),
+            .is_synchronous = exchange.isSynchronousAt(step_index),
             .extrapolates_halos = exchange.extrapolatesAt(step_index),
             .bessel_variance = exchange.bessel_variance,
             .is_only_rank = exchange.transport == .none,
@@ -264,7 +267,15 @@ pub const Exchange = struct {
     // --- internal ---
 
     fn isSynchronous(exchange: *const Exchange) bool {
-        return modes.isSynchronous(exchange.step_index, exchange.warmup_steps);
+        return exchange.isSynchronousAt(exchange.step_index);
+    }
+
+    fn isSynchronousAt(exchange: *const Exchange, step_index: u32) bool {
+        return step_index <= exchange.lastSynchronous();
+    }
+
+    fn lastSynchronous(exchange: *const Exchange) u32 {
+        return modes.lastSynchronous(exchange.step_first, exchange.warmup_steps);
     }
 
     fn freshnessOf(exchange: *const Exchange, kind: Kind) modes.Freshness {
@@ -282,9 +293,9 @@ pub const Exchange = struct {
 
     /// The buffer that a step writes. Steps that read the last synchronous values keep those.
     fn bufferOf(exchange: *const Exchange, kind: Kind, step_index: u32) usize {
-        const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
+        const synchronous = exchange.isSynchronousAt(step_index);
         const turn = if (exchange.mode == .no_sync and !synchronous)
-            exchange.warmup_steps + 1
+            exchange.lastSynchronous() + 1
         else
             step_index;
         return turn % exchange.bufferCount(kind);
@@ -292,8 +303,9 @@ pub const Exchange = struct {
 
     /// Whether a step reads stale halo rows of which two earlier steps are kept.
     fn extrapolatesAt(exchange: *const Exchange, step_index: u32) bool {
-        if (!exchange.extrapolates_halos or exchange.peers.len == 0 or step_index < 2) return false;
-        const synchronous = modes.isSynchronous(step_index, exchange.warmup_steps);
+        if (!exchange.extrapolates_halos or exchange.peers.len == 0) return false;
+        if (step_index < exchange.step_first + 2) return false;
+        const synchronous = exchange.isSynchronousAt(step_index);
         return modes.freshness(exchange.mode, .halo_rows, synchronous) == .one_step_old;
     }
 
@@ -402,7 +414,7 @@ pub const Exchange = struct {
         const step_index = switch (freshness) {
             .fresh => exchange.step_index,
             .one_step_old => exchange.step_index - 1,
-            .last_synchronous => exchange.warmup_steps,
+            .last_synchronous => exchange.lastSynchronous(),
             .own => unreachable,
         };
         const rank = exchange.rank_first + i;

@@ -37,6 +37,25 @@ pub const Patches = struct {
     }
 };
 
+/// The guidance branches of a step: every one of the job, or those of the prompt alone.
+pub const Branches = enum { all, positive };
+
+/// Branches [first, first + count) of a job; with guidance the negative one is 0.
+pub const BranchRange = struct {
+    first: u32,
+    count: u32,
+
+    pub fn end(range: BranchRange) u32 {
+        return range.first + range.count;
+    }
+
+    /// The smallest range with both.
+    pub fn joined(range: BranchRange, other: BranchRange) BranchRange {
+        const first = @min(range.first, other.first);
+        return .{ .first = first, .count = @max(range.end(), other.end()) - first };
+    }
+};
+
 pub const Options = struct {
     rank_count: u32,
     /// 1, or 2 with guidance: the negative branch, then the positive.
@@ -49,6 +68,8 @@ pub const Options = struct {
 pub const Layout = struct {
     rank_count: u32,
     branch_count: u32,
+    /// The first branch that is computed.
+    branch_first: u32 = 0,
     /// 2 where each branch has ranks of its own. Ranks of a group are neighbours in the count.
     group_count: u32,
     patches: Patches,
@@ -63,6 +84,20 @@ pub const Layout = struct {
             .branch_count = o.branch_count,
             .group_count = group_count,
             .patches = try .deal(o.rows, o.unit, o.rank_count / group_count),
+        };
+    }
+
+    /// The layout of steps that compute the branches of the prompt alone: each rank has rows of
+    /// them, or is idle where there are fewer units of rows than ranks.
+    pub fn ofPositive(o: Options) Layout {
+        if (o.branch_count == 1) return init(o) catch unreachable;
+        const patch_count = @min(o.rank_count, o.rows / o.unit);
+        return .{
+            .rank_count = o.rank_count,
+            .branch_count = o.branch_count - 1,
+            .branch_first = 1,
+            .group_count = 1,
+            .patches = Patches.deal(o.rows, o.unit, patch_count) catch unreachable,
         };
     }
 
@@ -81,17 +116,24 @@ pub const Layout = struct {
         return layout.branch_count / layout.group_count;
     }
 
-    pub fn branchFirst(layout: *const Layout, rank: u32) u32 {
-        return layout.groupOf(rank) * layout.branchesPerRank();
+    pub fn branchesOf(layout: *const Layout, rank: u32) BranchRange {
+        const count = layout.branchesPerRank();
+        const first = layout.branch_first + layout.groupOf(rank) * count;
+        return .{ .first = first, .count = count };
+    }
+
+    /// Whether the rank computes nothing.
+    pub fn isIdle(layout: *const Layout, rank: u32) bool {
+        return rank >= layout.group_count * layout.patches.count;
     }
 
     pub fn groupOf(layout: *const Layout, rank: u32) u32 {
-        assert(rank < layout.rank_count);
+        assert(!layout.isIdle(rank));
         return rank / layout.patches.count;
     }
 
     pub fn patchOf(layout: *const Layout, rank: u32) u32 {
-        assert(rank < layout.rank_count);
+        assert(!layout.isIdle(rank));
         return rank % layout.patches.count;
     }
 };
@@ -116,7 +158,7 @@ test "every branch of every row is computed once, in shares that differ by a uni
                     const rank: u32 = @intCast(i);
                     const patch = layout.patches.list[layout.patchOf(rank)];
                     try std.testing.expect(patch.row_count >= 4 and patch.row_count % 4 == 0);
-                    const first = layout.branchFirst(rank);
+                    const first = layout.branchesOf(rank).first;
                     for (seen[first..][0..layout.branchesPerRank()]) |*rows_seen| {
                         const dealt = rows_seen[patch.row_first..][0..patch.row_count];
                         for (dealt) |*count| count.* += 1;
@@ -127,5 +169,27 @@ test "every branch of every row is computed once, in shares that differ by a uni
                 }
             }
         }
+    }
+}
+
+test "without the negative branch all ranks share the rows, as far as there are units" {
+    for ([_]u32{ 1, 2, 3, 8, 16 }) |rank_count| {
+        const layout: Layout = .ofPositive(.{
+            .rank_count = rank_count,
+            .branch_count = 2,
+            .split_batch = true,
+            .rows = 32,
+            .unit = 4,
+        });
+        var row_count: u32 = 0;
+        for (0..rank_count) |i| {
+            const rank: u32 = @intCast(i);
+            try std.testing.expectEqual(i >= 8, layout.isIdle(rank));
+            if (layout.isIdle(rank)) continue;
+            row_count += layout.patches.list[layout.patchOf(rank)].row_count;
+            const range: BranchRange = .{ .first = 1, .count = 1 };
+            try std.testing.expectEqual(range, layout.branchesOf(rank));
+        }
+        try std.testing.expectEqual(32, row_count);
     }
 }

@@ -11,8 +11,9 @@ const DType = @import("../tensor.zig").DType;
 const transports = @import("../transport.zig");
 
 const slot_count_max = transports.slot_count_max;
-/// The networks that exchange data between patches, in the order in which an image runs them.
-pub const Network = transports.Channel;
+/// What exchanges data between patches; the UNet has other patches, or fewer branches, in steps
+/// without guidance.
+pub const Network = enum { unet, unet_positive, vae };
 pub const SlotLists = std.EnumArray(Network, []const Slot);
 
 /// What a rank writes at one place of the graph; the other patches write the same kind there.

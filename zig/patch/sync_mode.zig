@@ -37,9 +37,10 @@ pub const Freshness = enum {
     own,
 };
 
-/// The first step and `warmup_steps` after it are synchronous in every mode.
-pub fn isSynchronous(step_index: u32, warmup_steps: u32) bool {
-    return step_index <= warmup_steps;
+/// The last step that is synchronous in every mode, of those from `first` on: the job's first step
+/// and `warmup_steps` after it are, and each `first`, before which other branches were computed.
+pub fn lastSynchronous(first: u32, warmup_steps: u32) u32 {
+    return @max(first, warmup_steps);
 }
 
 pub fn freshness(mode: SyncMode, kind: Kind, synchronous: bool) Freshness {
@@ -54,6 +55,8 @@ pub fn freshness(mode: SyncMode, kind: Kind, synchronous: bool) Freshness {
 }
 
 test "warm-up counts the steps after the first" {
-    try std.testing.expect(isSynchronous(0, 0) and !isSynchronous(1, 0));
-    try std.testing.expect(isSynchronous(4, 4) and !isSynchronous(5, 4));
+    try std.testing.expectEqual(0, lastSynchronous(0, 0));
+    try std.testing.expectEqual(4, lastSynchronous(0, 4));
+    try std.testing.expectEqual(4, lastSynchronous(2, 4));
+    try std.testing.expectEqual(7, lastSynchronous(7, 4));
 }

@@ -1,6 +1,7 @@
 //! The denoise stage: in each step every rank runs the UNet on its own guidance branches and rows,
 //! gathers the outputs of all ranks, and updates its own copy of the whole latent. The copies stay
-//! equal, so apart from the layers' exchanges only model outputs are sent.
+//! equal, so apart from the layers' exchanges only model outputs are sent. Steps outside the
+//! guidance window compute the prompt's branches alone, and all ranks share their rows.
 
 const std = @import("std");
 const backend = @import("../backend.zig");
@@ -8,6 +9,7 @@ const GraphKey = backend.GraphKey;
 const StepCoefficients = backend.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
 const Conditioning = @import("../model/unet.zig").Conditioning;
+const Conditionings = @import("text.zig").Conditionings;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const gather = @import("gather.zig");
@@ -20,45 +22,38 @@ const Error = ranks.Error;
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
 /// Runs all steps and returns the latent (images, rows, width, channels), which the caller frees.
-pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
-    const b = rank.b;
+pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     const job = rank.job;
     var state: LatentState = try .init(rank);
-    const batch: u32 = @intCast(rank.layout.branchesPerRank() * job.seeds.len);
-    const timestep = try b.alloc(.vector(batch, 1), .f32);
-    defer b.free(timestep);
-    const times = try rank.arena.alloc(f32, batch);
     const step_ns: ?[]u64 = if (rank.reporter != null)
         try rank.result.alloc(u64, .step_ns, job.steps.len)
     else
         null;
-    try rank.exchange.open(rank.arena);
-    defer rank.exchange.close();
-    var gather_bytes: u64 = 0;
+    var counts: LoopCounts = .{};
     const loop_start = rank.now();
     const waited_start = rank.transport.waitedNs();
+    var run: Run = try .open(rank, conditionings, 0);
+    defer run.close(rank);
     for (job.steps, 0..) |step, i| {
         const start = rank.now();
         rank.transport.enterStep(@intCast(i + 1));
-        @memset(times, step.timestep);
-        try b.write(timestep, std.mem.sliceAsBytes(times));
-        const own = try predictNoiseRows(
-            rank,
-            @intCast(i),
-            step,
-            state.latent,
-            timestep,
-            conditionings[job.setOfStep(i)],
-        );
-        const output = try gather.gatherRows(rank, own, &gather_bytes);
+        if (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1)) {
+            run.close(rank);
+            run = try .open(rank, conditionings, @intCast(i));
+        }
+        const own = if (rank.layout.isIdle(rank.index))
+            try nothing(rank, state.latent)
+        else
+            try run.predictNoiseRows(rank, @intCast(i), step, state.latent, &counts);
+        const output = try gather.gatherRows(rank, own, &counts.gather_bytes);
         const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
             try state.estimate(rank, step, output, job.cleanMix(i))
         else
             null;
-        defer if (estimate) |tensor| b.free(tensor);
+        defer if (estimate) |tensor| rank.b.free(tensor);
         try state.advance(rank, step, output);
-        b.free(output);
-        if (!try b.isFinite(state.latent)) {
+        rank.b.free(output);
+        if (!try rank.b.isFinite(state.latent)) {
             return rank.notFinite("Step {d} of {d} gave", .{ i + 1, job.steps.len });
         }
         if (rank.reporter) |r| {
@@ -67,65 +62,103 @@ pub fn denoise(rank: *Rank, conditionings: []const Conditioning) Error!Tensor {
         }
         if (estimate) |tensor| try previews.show(rank, tensor, i + 1);
     }
-    saveStats(rank, .{
-        .loop_ns = @intCast(rank.now() - loop_start),
-        .wait_ns = rank.transport.waitedNs() - waited_start,
-        .gather_bytes = gather_bytes,
-    });
+    counts.loop_ns = @intCast(rank.now() - loop_start);
+    counts.wait_ns = rank.transport.waitedNs() - waited_start;
+    saveStats(rank, counts);
     return state.finish(rank);
 }
 
 // --- internal ---
 
-/// Runs the UNet on this rank's branches and rows; returns (own branches * images, own rows, width,
-/// channels).
-fn predictNoiseRows(
-    rank: *Rank,
-    step_index: u32,
-    step: StepCoefficients,
-    latent: Tensor,
-    timestep: Tensor,
-    conditioning: Conditioning,
-) Error!Tensor {
-    const b = rank.b;
-    const exchange = rank.exchange;
-    const input = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
-    defer b.free(input);
-    const patch = exchange.patches[exchange.index];
-    if (exchange.isSinglePatch()) {
-        return runUnet(rank, step_index, input, no_halo, timestep, conditioning);
-    }
-    const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
-    defer b.free(sample);
-    const below_first = patch.row_first + patch.row_count;
-    const above: ?Tensor = if (patch.row_first == 0)
-        null
-    else
-        try rank.copyOfRows(input, patch.row_first - 1, 1);
-    defer if (above) |tensor| b.free(tensor);
-    const below: ?Tensor = if (below_first == input.shape.rows)
-        null
-    else
-        try rank.copyOfRows(input, below_first, 1);
-    defer if (below) |tensor| b.free(tensor);
-    const halo: Exchange.HaloRows = .{ .above = above, .below = below };
-    return runUnet(rank, step_index, sample, halo, timestep, conditioning);
+/// What an idle rank gives to the gather, where nobody reads it.
+fn nothing(rank: *Rank, latent: Tensor) Error!Tensor {
+    var shape = latent.shape;
+    shape.batch *= rank.layout.branchesPerRank();
+    shape.rows = gather.rowsOf(rank.layout, rank.index);
+    return rank.b.alloc(shape, rank.b.activationType());
 }
 
-fn runUnet(
-    rank: *Rank,
-    step_index: u32,
-    sample: Tensor,
-    halo: Exchange.HaloRows,
-    timestep: Tensor,
-    conditioning: Conditioning,
-) Error!Tensor {
-    const args = .{ rank, step_index, sample, halo, timestep, conditioning };
-    var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
-    key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
-    key.conditioning = rank.job.setOfStep(step_index);
-    return rank.b.runGraphed(key, forwardUnet, args);
-}
+/// Steps one after the other that compute the same branches. Between runs the patches may change,
+/// so each begins with an exchange of its own.
+const Run = struct {
+    /// One per set of prompts.
+    conditionings: []const Conditioning,
+    branch_first: u32 = 0,
+    timestep: ?Tensor = null,
+    times: []f32 = &.{},
+
+    fn open(rank: *Rank, conditionings: Conditionings, step_first: u32) Error!Run {
+        const branches = rank.job.branchesAt(step_first);
+        rank.choose(branches);
+        var run: Run = .{ .conditionings = conditionings.sets.get(branches) };
+        if (rank.layout.isIdle(rank.index)) return run;
+        const range = rank.layout.branchesOf(rank.index);
+        const batch: u32 = @intCast(range.count * rank.job.seeds.len);
+        run.branch_first = range.first;
+        run.timestep = try rank.b.alloc(.vector(batch, 1), .f32);
+        run.times = try rank.arena.alloc(f32, batch);
+        try rank.exchange.open(rank.arena, step_first);
+        return run;
+    }
+
+    fn close(run: *Run, rank: *Rank) void {
+        rank.exchange.close();
+        if (run.timestep) |timestep| rank.b.free(timestep);
+        run.timestep = null;
+    }
+
+    /// Runs the UNet on this rank's branches and rows; returns (own branches * images, own rows,
+    /// width, channels).
+    fn predictNoiseRows(
+        run: *const Run,
+        rank: *Rank,
+        step_index: u32,
+        step: StepCoefficients,
+        latent: Tensor,
+        counts: *LoopCounts,
+    ) Error!Tensor {
+        const b = rank.b;
+        @memset(run.times, step.timestep);
+        try b.write(run.timestep.?, std.mem.sliceAsBytes(run.times));
+        const exchange = rank.exchange;
+        const input = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
+        defer b.free(input);
+        const patch = exchange.patches[exchange.index];
+        counts.unet_rows += @as(u64, input.shape.batch) * patch.row_count;
+        if (exchange.isSinglePatch()) return run.runUnet(rank, step_index, input, no_halo);
+        const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
+        defer b.free(sample);
+        const below_first = patch.row_first + patch.row_count;
+        const above: ?Tensor = if (patch.row_first == 0)
+            null
+        else
+            try rank.copyOfRows(input, patch.row_first - 1, 1);
+        defer if (above) |tensor| b.free(tensor);
+        const below: ?Tensor = if (below_first == input.shape.rows)
+            null
+        else
+            try rank.copyOfRows(input, below_first, 1);
+        defer if (below) |tensor| b.free(tensor);
+        return run.runUnet(rank, step_index, sample, .{ .above = above, .below = below });
+    }
+
+    fn runUnet(
+        run: *const Run,
+        rank: *Rank,
+        step_index: u32,
+        sample: Tensor,
+        halo: Exchange.HaloRows,
+    ) Error!Tensor {
+        const set = rank.job.setOfStep(step_index);
+        const conditioning = run.conditionings[set];
+        const args = .{ rank, step_index, sample, halo, run.timestep.?, conditioning };
+        var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
+        key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
+        key.conditioning = set;
+        key.branch_first = run.branch_first;
+        return rank.b.runGraphed(key, forwardUnet, args);
+    }
+};
 
 fn forwardUnet(
     rank: *Rank,
@@ -143,18 +176,29 @@ fn forwardUnet(
 }
 
 /// Totals of the denoising loop.
-const LoopCounts = struct { loop_ns: u64, wait_ns: u64, gather_bytes: u64 };
+const LoopCounts = struct {
+    loop_ns: u64 = 0,
+    wait_ns: u64 = 0,
+    gather_bytes: u64 = 0,
+    unet_rows: u64 = 0,
+};
 
 fn saveStats(rank: *Rank, loop: LoopCounts) void {
     if (rank.isPlanning()) return;
-    const counters = &rank.exchange.counters;
+    var received: @FieldType(exchanges.Counters, "received") = @splat(0);
+    var buffer_bytes: u64 = 0;
+    for (rank.unet_exchanges.values) |exchange| {
+        for (&received, exchange.counters.received) |*sum, bytes| sum.* += bytes;
+        buffer_bytes = @max(buffer_bytes, exchange.counters.buffer_bytes);
+    }
     rank.stats().* = .{
         .compute_ns = loop.loop_ns -| loop.wait_ns,
         .wait_ns = loop.wait_ns,
-        .halo_row_bytes = counters.received[@intFromEnum(exchanges.Kind.halo_rows)],
-        .statistics_bytes = counters.received[@intFromEnum(exchanges.Kind.statistics)],
-        .keys_values_bytes = counters.received[@intFromEnum(exchanges.Kind.keys_values)],
+        .halo_row_bytes = received[@intFromEnum(exchanges.Kind.halo_rows)],
+        .statistics_bytes = received[@intFromEnum(exchanges.Kind.statistics)],
+        .keys_values_bytes = received[@intFromEnum(exchanges.Kind.keys_values)],
         .gather_bytes = loop.gather_bytes,
-        .buffer_bytes = counters.buffer_bytes,
+        .buffer_bytes = buffer_bytes,
+        .unet_rows = loop.unet_rows,
     };
 }

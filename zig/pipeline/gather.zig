@@ -6,6 +6,7 @@ const rank_count_max = transports.rank_count_max;
 const DType = @import("../tensor.zig").DType;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
+const Layout = @import("../patch/layout.zig").Layout;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -32,6 +33,7 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     shards[rank.index] = own;
     for (shards, 0..) |shard, i| {
         const other: u32 = @intCast(i);
+        if (layout.isIdle(other)) continue;
         const patch = layout.patches.list[layout.patchOf(other)];
         const batch = out.batchSlice(layout.groupOf(other) * own.shape.batch, own.shape.batch);
         try b.copyRows(batch, patch.row_first, shard, 0, patch.row_count);
@@ -48,6 +50,12 @@ pub fn receive(rank: *Rank, shape: Shape, dtype: DType, other: u32) Error!Tensor
     return out;
 }
 
+/// Rows that a rank sends: an idle one sends a row that nobody reads.
+pub fn rowsOf(layout: *const Layout, rank: u32) u32 {
+    if (layout.isIdle(rank)) return 1;
+    return layout.patches.list[layout.patchOf(rank)].row_count;
+}
+
 // --- internal ---
 
 /// The rows of each rank.
@@ -57,6 +65,7 @@ const Shards = [rank_count_max]Tensor;
 fn fillFromOwn(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
     const layout = rank.layout;
     try rank.b.zero(out.address, out.byteCount());
+    if (layout.isIdle(rank.index)) return out;
     const patch = layout.patches.list[layout.patchOf(rank.index)];
     const first = layout.groupOf(rank.index) * own.shape.batch;
     try rank.b.copyRows(
@@ -74,7 +83,7 @@ fn allocShards(rank: *Rank, own: Tensor, shards: []Tensor) Error!void {
     for (shards, 0..) |*shard, i| {
         if (i == rank.index) continue;
         var shape = own.shape;
-        shape.rows = rank.layout.patches.list[rank.layout.patchOf(@intCast(i))].row_count;
+        shape.rows = rowsOf(rank.layout, @intCast(i));
         shard.* = try rank.b.alloc(shape, own.dtype);
     }
 }

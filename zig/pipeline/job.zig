@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
+const Branches = @import("../patch/layout.zig").Branches;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
 const NoiseSource = @import("noise.zig").NoiseSource;
@@ -139,10 +140,15 @@ pub const Job = struct {
     pooled: []const f32 = &.{},
     time_ids_list: []const f32 = &.{},
 
+    /// Prompts that an image combines, in a branch each.
+    pub fn promptCount(job: *const Job) u32 {
+        return @max(2, job.branch_count) - 1;
+    }
+
     /// Sets of prompts; `step_sets` chooses between them.
     pub fn setCount(job: *const Job) u32 {
         if (job.kind != .image or job.prompts.len == 0) return 1;
-        return @intCast(job.prompts.len / job.seeds.len);
+        return @intCast(job.prompts.len / (job.seeds.len * job.promptCount()));
     }
 
     pub fn setOfStep(job: *const Job, step: usize) u32 {
@@ -152,6 +158,18 @@ pub const Job = struct {
     pub fn cleanMix(job: *const Job, step: usize) [2]f32 {
         if (job.clean_mixes.len == 0) return .{ 1, 0 };
         return job.clean_mixes[2 * step ..][0..2].*;
+    }
+
+    /// A step with a guidance factor of 0 computes no negative branch.
+    pub fn branchesAt(job: *const Job, step: usize) Branches {
+        const is_guided = job.branch_count == 1 or job.steps[step].guidance_factor != 0;
+        return if (is_guided) .all else .positive;
+    }
+
+    /// Whether any step computes these branches. A job without steps has one with all.
+    pub fn usesBranches(job: *const Job, branches: Branches) bool {
+        for (0..job.steps.len) |step| if (job.branchesAt(step) == branches) return true;
+        return job.steps.len == 0 and branches == .all;
     }
 
     /// Ids of each prompt of a branch, in all chunks; 0 where the job has no prompts yet. Zeros for

@@ -51,14 +51,11 @@ pub const LatentState = struct {
     ) Error!void {
         const samples_noise = step.samples_noise != 0;
         if (samples_noise) try state.noise_source.next(rank, step, state.noise);
-        for (state.guidance_scales, rank.job.guidance_scales) |*scale, of_image| {
-            scale.* = of_image * step.guidance_factor;
-        }
         // The newest output overwrites the oldest.
         std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
         try rank.b.latentStep(.{
             .coefficients = step,
-            .guidance_scales = state.guidance_scales,
+            .guidance_scales = state.scalesOf(rank, step, model_output),
             .rescale = rank.job.guidance_rescale,
             .latent = state.latent,
             .auxiliary = state.auxiliary,
@@ -95,7 +92,7 @@ pub const LatentState = struct {
         coefficients.samples_noise = 0;
         try b.latentStep(.{
             .coefficients = coefficients,
-            .guidance_scales = rank.job.guidance_scales,
+            .guidance_scales = state.scalesOf(rank, step, model_output),
             .rescale = rank.job.guidance_rescale,
             .latent = out,
             .auxiliary = state.auxiliary,
@@ -112,5 +109,21 @@ pub const LatentState = struct {
         rank.b.free(state.noise);
         rank.b.free(state.auxiliary);
         return state.latent;
+    }
+
+    // --- internal ---
+
+    /// The scales of each image in a step; none for the output of one branch.
+    fn scalesOf(
+        state: *LatentState,
+        rank: *Rank,
+        step: backend.StepCoefficients,
+        model_output: Tensor,
+    ) []const f32 {
+        if (model_output.shape.batch == state.latent.shape.batch) return &.{};
+        for (state.guidance_scales, rank.job.guidance_scales) |*scale, of_image| {
+            scale.* = of_image * step.guidance_factor;
+        }
+        return state.guidance_scales;
     }
 };

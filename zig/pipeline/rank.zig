@@ -14,6 +14,7 @@ const Conditioning = @import("../model/unet.zig").Conditioning;
 const Context = @import("../model/layers.zig").Context;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
+const Branches = @import("../patch/layout.zig").Branches;
 const Layout = @import("../patch/layout.zig").Layout;
 const RankRange = @import("../patch/layout.zig").RankRange;
 const Stage = @import("../stage.zig").Stage;
@@ -51,12 +52,15 @@ pub const Rank = struct {
     index: u32,
     /// The ranks of this process.
     local_ranks: RankRange,
+    layouts: std.EnumArray(Branches, *const Layout),
+    /// Of the present step, like `exchange`.
     layout: *const Layout,
     job: *const Job,
     result: *results.Result,
     model: *const Model,
     b: Backend,
     io: Io,
+    unet_exchanges: std.EnumArray(Branches, *Exchange),
     /// The UNet's exchange, with the patches of this rank's guidance branches.
     exchange: *Exchange,
     /// The VAE's exchange, with all ranks: the VAE has no guidance branches.
@@ -75,6 +79,12 @@ pub const Rank = struct {
             if (rank.b.device.plan.op_trace) |op_trace| op_trace.enter(stage, rank.b.scratch);
         }
         return if (rank.reporter) |reporter| reporter.begin(stage) else 0;
+    }
+
+    /// From now on steps compute these branches.
+    pub fn choose(rank: *Rank, branches: Branches) void {
+        rank.layout = rank.layouts.get(branches);
+        rank.exchange = rank.unet_exchanges.get(branches);
     }
 
     /// Whether this is a dry run: nothing is computed, and large tensors have no host copies.

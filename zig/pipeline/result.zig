@@ -36,6 +36,8 @@ pub const RankStats = extern struct {
     /// CUDA graphs captured in this job, and graph launches.
     graphs_captured: u64 = 0,
     graphs_replayed: u64 = 0,
+    /// Rows of the latent that went through the UNet, counted for each branch, image and step.
+    unet_rows: u64 = 0,
 };
 
 const alignment = @alignOf(RankStats);

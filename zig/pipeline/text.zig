@@ -19,6 +19,9 @@ const GraphKey = backend.GraphKey;
 const emphasis = @import("emphasis.zig");
 const ClipTextModel = @import("../model.zig").ClipTextModel;
 const Conditioning = @import("../model/unet.zig").Conditioning;
+const layouts = @import("../patch/layout.zig");
+const Branches = layouts.Branches;
+const BranchRange = layouts.BranchRange;
 const Job = @import("job.zig").Job;
 const Tokens = @import("job.zig").Tokens;
 const ranks = @import("rank.zig");
@@ -29,26 +32,36 @@ const Scratch = @import("../scratch.zig").Scratch;
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
 
-/// Computes the conditionings of this rank's branches, one per set of prompts; `free` releases them
-/// after the last step.
-pub fn condition(rank: *Rank) Error![]const Conditioning {
-    if (!isShared(rank)) return make(rank);
-    if (isMaker(rank)) {
-        _ = try make(rank);
-    } else if (rank.isPlanning()) {
+/// What this rank's steps read.
+pub const Conditionings = struct {
+    /// One per set of prompts; empty where this rank computes no such branches.
+    sets: std.EnumArray(Branches, []const Conditioning) = .initFill(&.{}),
+    /// Those that this rank has made.
+    own: []const Conditioning = &.{},
+};
+
+/// Computes the conditionings of this rank's branches; `free` releases them after the last step.
+pub fn condition(rank: *Rank) Error!Conditionings {
+    const range = madeBranches(rank) orelse return .{};
+    const maker = makerOf(rank);
+    if (maker == rank.index) {
+        const made = try make(rank, range);
+        if (isShared(rank)) try rank.transport.barrier();
+        return parts(rank, range, made, true);
+    }
+    if (rank.isPlanning()) {
         // It takes no memory of this rank, but later stages need its shapes.
         var scratch: Scratch = .planning();
         var elsewhere = rank.*;
         elsewhere.b = .{ .scratch = &scratch, .device = .{ .plan = rank.b.planned() } };
-        return make(&elsewhere);
+        return parts(rank, range, try make(&elsewhere, range), false);
     }
     try rank.transport.barrier();
-    return rank.prompts[rank.exchange.rank_first];
+    return parts(rank, range, rank.prompts[maker], false);
 }
 
-pub fn free(rank: *Rank, conditionings: []const Conditioning) void {
-    if (isShared(rank) and !isMaker(rank)) return;
-    for (conditionings) |conditioning| conditioning.free(rank.b);
+pub fn free(rank: *Rank, conditionings: Conditionings) void {
+    for (conditionings.own) |conditioning| conditioning.free(rank.b);
 }
 
 /// Runs the text encoders on one prompt. Writes `embeds` (chunks, 1, positions, channels of all
@@ -86,12 +99,60 @@ pub fn emptyStates(rank: *Rank, embeds: Tensor, pooled: Tensor) Error![]const f3
 
 // --- internal ---
 
+/// Whether ranks read the conditioning that another has made.
 fn isShared(rank: *const Rank) bool {
-    return !rank.exchange.isSinglePatch() and !rank.b.isCuda();
+    if (rank.b.isCuda() or rank.layout.rank_count == 1) return false;
+    return rank.layout.patches.count > 1 or rank.job.usesBranches(.positive);
 }
 
-fn isMaker(rank: *const Rank) bool {
-    return rank.exchange.index == 0;
+/// The rank that computes this one's conditioning.
+fn makerOf(rank: *const Rank) u32 {
+    if (!isShared(rank)) return rank.index;
+    return if (rank.job.usesBranches(.positive)) 0 else rank.exchange.rank_first;
+}
+
+/// The branches that the maker computes; null where this rank reads none.
+fn madeBranches(rank: *const Rank) ?BranchRange {
+    const job = rank.job;
+    if (isShared(rank) and job.usesBranches(.positive)) {
+        const first: u32 = if (job.usesBranches(.all)) 0 else 1;
+        return .{ .first = first, .count = job.branch_count - first };
+    }
+    var joined: ?BranchRange = null;
+    for (std.enums.values(Branches)) |branches| {
+        const layout = rank.layouts.get(branches);
+        if (!job.usesBranches(branches) or layout.isIdle(rank.index)) continue;
+        const range = layout.branchesOf(rank.index);
+        joined = if (joined) |before| before.joined(range) else range;
+    }
+    return joined;
+}
+
+/// What the steps of this rank read of the branches `range`.
+fn parts(
+    rank: *Rank,
+    range: BranchRange,
+    made: []const Conditioning,
+    is_own: bool,
+) Error!Conditionings {
+    var result: Conditionings = .{ .own = if (is_own) made else &.{} };
+    const image_count: u32 = @intCast(rank.job.seeds.len);
+    for (std.enums.values(Branches)) |branches| {
+        const layout = rank.layouts.get(branches);
+        if (!rank.job.usesBranches(branches) or layout.isIdle(rank.index)) continue;
+        const read = layout.branchesOf(rank.index);
+        if (std.meta.eql(read, range)) {
+            result.sets.set(branches, made);
+            continue;
+        }
+        const sets = try rank.arena.alloc(Conditioning, made.len);
+        const first = (read.first - range.first) * image_count;
+        for (sets, made) |*set, whole| {
+            set.* = try whole.ofBatch(rank.arena, first, read.count * image_count);
+        }
+        result.sets.set(branches, sets);
+    }
+    return result;
 }
 
 /// One chunk of a prompt to `embeds` (1, 1, positions, channels), and its pooled output.
@@ -141,53 +202,56 @@ fn encodeChunk(
     try b.copy(pooled, projected);
 }
 
-/// Where the prompts of a batch and rank are: all images of the first branch, then of the second.
+/// Where the prompts of a batch are: all images of the first branch, then of the second.
 const Places = struct {
     job: *const Job,
     image_count: u32,
-    /// Of the rank, and the first of them.
-    branch_count: u32,
-    branch_first: usize,
-    /// Chunks of a prompt of each branch.
-    chunk_counts: [2]u32,
+    branches: BranchRange,
+    /// Chunks of a negative prompt, and of a prompt.
+    negative_chunks: u32,
+    prompt_chunks: u32,
 
-    fn of(rank: *const Rank) Places {
+    fn of(rank: *const Rank, branches: BranchRange) Places {
         const job = rank.job;
         const position_count = rank.model.config.text.tokenCount();
-        var places: Places = .{
+        return .{
             .job = job,
             .image_count = @intCast(job.seeds.len),
-            .branch_count = rank.layout.branchesPerRank(),
-            .branch_first = rank.layout.branchFirst(rank.index),
-            .chunk_counts = undefined,
+            .branches = branches,
+            .negative_chunks = @intCast(@max(1, job.idCount(true) / position_count)),
+            .prompt_chunks = @intCast(@max(1, job.idCount(false) / position_count)),
         };
-        for (0..places.branch_count) |i| {
-            const ids = job.idCount(places.isNegative(i));
-            places.chunk_counts[i] = @intCast(@max(1, ids / position_count));
-        }
-        return places;
     }
 
     /// With guidance the negative branch comes first.
     fn isNegative(places: *const Places, i: usize) bool {
-        return places.job.branch_count == 2 and places.branch_first + i == 0;
+        return places.job.branch_count > 1 and places.branches.first + i == 0;
     }
 
-    /// Whether the branches need tensors of their own.
+    fn chunkCount(places: *const Places, i: usize) u32 {
+        return if (places.isNegative(i)) places.negative_chunks else places.prompt_chunks;
+    }
+
+    /// Whether the negative branch needs a tensor of its own.
     fn isRagged(places: *const Places) bool {
-        return places.branch_count == 2 and places.chunk_counts[0] != places.chunk_counts[1];
+        return places.isNegative(0) and places.branches.count > 1 and
+            places.negative_chunks != places.prompt_chunks;
     }
 
     /// The prompt of an image in a set; null for zeros.
     fn tokens(places: *const Places, i: usize, image: usize, set: usize) ?Tokens {
-        const at = image * places.job.setCount() + set;
-        return if (places.isNegative(i)) places.job.negatives[at] else places.job.prompts[at];
+        const job = places.job;
+        if (places.isNegative(i)) return job.negatives[image * job.setCount() + set];
+        const negative_count = @intFromBool(job.branch_count > 1);
+        const k = places.branches.first + i - negative_count;
+        return job.prompts[(image * job.promptCount() + k) * job.setCount() + set];
     }
 };
 
 /// What the text encoders give for one set of prompts.
 const Encoded = struct {
-    /// (prompts * chunks, 1, positions, channels) of both branches, or of each.
+    /// (prompts * chunks, 1, positions, channels) of all branches, or of the negative one and the
+    /// others.
     embeds: [2]Tensor,
     embeds_count: u32,
     pooled: Tensor,
@@ -197,20 +261,24 @@ const Encoded = struct {
         const c = &rank.model.config;
         const images = places.image_count;
         const dtype = b.activationType();
+        const branch_count = places.branches.count;
         var encoded: Encoded = .{
             .embeds = undefined,
             .embeds_count = if (places.isRagged()) 2 else 1,
             .pooled = undefined,
         };
-        const prompt_count = places.branch_count * images / encoded.embeds_count;
         for (0..encoded.embeds_count) |i| {
-            const chunk_count = prompt_count * places.chunk_counts[i];
-            encoded.embeds[i] = try b.alloc(
-                .tokens(chunk_count, c.text.tokenCount(), c.unet.cross_attention_dim),
-                dtype,
-            );
+            const branches = if (encoded.embeds_count == 1) branch_count else switch (i) {
+                0 => 1,
+                else => branch_count - 1,
+            };
+            encoded.embeds[i] = try b.alloc(.tokens(
+                branches * images * places.chunkCount(i),
+                c.text.tokenCount(),
+                c.unet.cross_attention_dim,
+            ), dtype);
         }
-        const pooled_shape: Shape = .vector(places.branch_count * images, c.text.pooledSize());
+        const pooled_shape: Shape = .vector(branch_count * images, c.text.pooledSize());
         encoded.pooled = try b.alloc(pooled_shape, dtype);
         return encoded;
     }
@@ -222,10 +290,9 @@ const Encoded = struct {
 
     /// States of one prompt.
     fn embedsOf(encoded: *const Encoded, places: *const Places, i: usize, image: usize) Tensor {
-        const chunk_count = places.chunk_counts[i];
-        const before = if (encoded.embeds_count == 2) 0 else i * places.image_count;
-        const which = if (encoded.embeds_count == 2) i else 0;
-        const first: u32 = @intCast((before + image) * chunk_count);
+        const chunk_count = places.chunkCount(i);
+        const which = if (encoded.embeds_count == 2) @min(i, 1) else 0;
+        const first: u32 = @intCast(((i - which) * places.image_count + image) * chunk_count);
         return encoded.embeds[which].batchSlice(first, chunk_count);
     }
 
@@ -237,7 +304,7 @@ const Encoded = struct {
     fn sequences(encoded: *const Encoded, places: *const Places) Sequences {
         var joined: [2]Tensor = encoded.embeds;
         for (joined[0..encoded.embeds_count], 0..) |*tensor, i| {
-            const chunk_count = places.chunk_counts[i];
+            const chunk_count = places.chunkCount(i);
             tensor.shape.batch /= chunk_count;
             tensor.shape.width *= chunk_count;
         }
@@ -248,11 +315,11 @@ const Encoded = struct {
     }
 };
 
-/// Computes the conditionings of a batch.
-fn make(rank: *Rank) Error![]const Conditioning {
+/// Computes the conditionings of a batch, in this rank's memory.
+fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
     const b = rank.b;
     const job = rank.job;
-    const places: Places = .of(rank);
+    const places: Places = .of(rank, branches);
     const sets = try rank.arena.alloc(Encoded, job.setCount());
     for (sets) |*set| set.* = try .alloc(rank, &places);
     defer for (sets) |*set| set.free(b);
@@ -262,11 +329,11 @@ fn make(rank: *Rank) Error![]const Conditioning {
         first.embedsOf(&places, 0, 0),
         first.pooledOf(&places, 0, 0),
     );
-    for (0..places.branch_count) |i| {
+    for (0..branches.count) |i| {
         try encodeBranch(rank, &places, i, sets);
         try weighBranch(rank, &places, i, sets, empty);
     }
-    const batch = places.branch_count * places.image_count;
+    const batch = branches.count * places.image_count;
     const id_count = rank.model.config.unet.time_id_count;
     const ids = try rank.arena.alloc(f32, batch * id_count);
     for (0..batch) |i| @memcpy(ids[i * id_count ..][0..id_count], job.time_ids[0..id_count]);

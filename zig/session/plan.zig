@@ -37,6 +37,8 @@ pub const Key = struct {
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
+    uses_all_branches: bool,
+    uses_positive_branches: bool,
     split_batch: bool,
     image_count: usize,
     sync_mode: SyncMode,
@@ -60,6 +62,8 @@ pub const Key = struct {
             .latent_rows = job.latent_rows,
             .latent_width = job.latent_width,
             .branch_count = job.branch_count,
+            .uses_all_branches = job.usesBranches(.all),
+            .uses_positive_branches = job.usesBranches(.positive),
             .split_batch = job.split_batch,
             .image_count = job.seeds.len,
             .sync_mode = job.sync_mode,
@@ -83,6 +87,8 @@ pub const Key = struct {
 pub const Plan = struct {
     arena: std.heap.ArenaAllocator,
     layout: Layout,
+    /// Of steps without guidance.
+    positive: Layout,
     /// Rows of the latent that each rank decodes.
     vae_patches: Patches,
     /// Arena bytes of each rank.
@@ -127,6 +133,7 @@ pub const Planner = struct {
         var result: Plan = .{
             .arena = undefined,
             .layout = layout,
+            .positive = planner.positiveLayout(job, layout),
             .vae_patches = Patches.deal(job.latent_rows, 1, layout.rank_count) catch |err|
                 return planner.refuse(err, job),
             .slot_lists = try arena.allocator().alloc(slots.SlotLists, layout.rank_count),
@@ -159,7 +166,10 @@ pub const Planner = struct {
         if (op_trace) |counting| counting.leave(&dry_run.scratch);
         return .{
             .scratch_bytes = dry_run.scratch.peak,
-            .exchange_bytes = dry_run.exchanges.unet.counters.buffer_bytes,
+            .exchange_bytes = @max(
+                dry_run.exchanges.unet.counters.buffer_bytes,
+                dry_run.exchanges.unet_positive.counters.buffer_bytes,
+            ),
         };
     }
 
@@ -168,13 +178,21 @@ pub const Planner = struct {
     /// All ranks work on images; a component alone is one rank's work.
     fn layoutOf(planner: *const Planner, job: *const Job) Error!Layout {
         if (job.kind != .image) return .single(1, job.latent_rows);
-        return Layout.init(.{
+        return Layout.init(planner.layoutOptions(job)) catch |err| planner.refuse(err, job);
+    }
+
+    fn positiveLayout(planner: *const Planner, job: *const Job, layout: Layout) Layout {
+        return if (layout.branch_count == 1) layout else .ofPositive(planner.layoutOptions(job));
+    }
+
+    fn layoutOptions(planner: *const Planner, job: *const Job) layouts.Options {
+        return .{
             .rank_count = planner.rank_count,
             .branch_count = job.branch_count,
             .split_batch = job.split_batch,
             .rows = job.latent_rows,
             .unit = planner.model.config.latentMultiple(),
-        }) catch |err| planner.refuse(err, job);
+        };
     }
 
     fn refuse(planner: *const Planner, err: error{NotDealable}, job: *const Job) Error {
@@ -196,11 +214,17 @@ pub const Planner = struct {
         defer dry_run.deinit();
         var rank = try dry_run.open(planner, plan_);
         var unet: slots.Recorder = .{ .arena = arena };
+        var unet_positive: slots.Recorder = .{ .arena = arena };
         var vae: slots.Recorder = .{ .arena = arena };
         dry_run.exchanges.unet.recorder = &unet;
+        dry_run.exchanges.unet_positive.recorder = &unet_positive;
         dry_run.exchanges.vae.recorder = &vae;
         try pipeline.run(&rank);
-        plan_.slot_lists[index] = .init(.{ .unet = unet.list.items, .vae = vae.list.items });
+        plan_.slot_lists[index] = .init(.{
+            .unet = unet.list.items,
+            .unet_positive = unet_positive.list.items,
+            .vae = vae.list.items,
+        });
     }
 };
 
@@ -263,18 +287,24 @@ const DryRun = struct {
             .scratch = &dry_run.scratch,
             .device = .{ .plan = dry_run.device },
         };
-        for ([_]*Exchange{ &dry_run.exchanges.unet, &dry_run.exchanges.vae }) |exchange| {
-            exchange.b = b;
+        const exchanges = &dry_run.exchanges;
+        for ([_]*Exchange{ &exchanges.unet, &exchanges.unet_positive, &exchanges.vae }) |each| {
+            each.b = b;
         }
         return .{
             .index = index,
             .local_ranks = plan.localRanks(planner.rank_count, planner.local_ranks),
+            .layouts = .init(.{ .all = &plan.layout, .positive = &plan.positive }),
             .layout = &plan.layout,
             .job = &dry_run.job,
             .result = &dry_run.result,
             .model = planner.model,
             .b = b,
             .io = planner.io,
+            .unet_exchanges = .init(.{
+                .all = &exchanges.unet,
+                .positive = &exchanges.unet_positive,
+            }),
             .exchange = &dry_run.exchanges.unet,
             .vae_exchange = &dry_run.exchanges.vae,
             .prompts = prompts,
@@ -322,19 +352,33 @@ pub const First = struct {
     }
 };
 
-/// A dry run needs the shape of every input, one step, and no values.
+/// A dry run needs the shape of every input, a step of each kind, and no values.
 fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
-    if (job.steps.len > 1) job.steps = job.steps[0..1];
+    if (job.steps.len > 1) job.steps = try differentSteps(arena, job);
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
         const step = try arena.create(StepCoefficients);
         step.* = std.mem.zeroes(StepCoefficients);
+        step.guidance_factor = 1;
         job.steps = step[0..1];
     }
     if (job.negatives.len > 0) return;
     const negatives = try arena.alloc(?pipeline.Tokens, job.prompts.len);
     for (negatives, job.prompts) |*negative, tokens| negative.* = tokens;
     job.negatives = negatives;
+}
+
+/// The first step of each kind that the job has.
+fn differentSteps(arena: Allocator, job: *const Job) Allocator.Error![]const StepCoefficients {
+    var list: std.ArrayList(StepCoefficients) = .empty;
+    for (std.enums.values(layouts.Branches)) |branches| {
+        for (job.steps, 0..) |step, i| {
+            if (job.branchesAt(i) != branches) continue;
+            try list.append(arena, step);
+            break;
+        }
+    }
+    return list.items;
 }
 
 /// The latest plans, each under its own key. Plans stay where they are until they are dropped.
@@ -397,6 +441,7 @@ test "the latest plans are kept, each under its own key" {
         _ = cache.put(key.*, .{
             .arena = arena,
             .layout = .single(1, rows),
+            .positive = .single(1, rows),
             .vae_patches = try .deal(rows, 1, 1),
             .scratch_bytes = @splat(i),
             .slot_lists = lists,

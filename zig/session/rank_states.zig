@@ -19,6 +19,7 @@ const Sequences = @import("../model/layers.zig").Sequences;
 /// What the exchanges of a job have in common.
 pub const Shape = struct {
     layout: *const Layout,
+    positive: *const Layout,
     /// Rows of the latent that each rank decodes: all ranks, one unit of one row.
     vae_patches: *const Patches,
     /// Cross-attentions of the UNet.
@@ -28,6 +29,7 @@ pub const Shape = struct {
     pub fn of(plan: *const Plan, model: *const Model, is_cuda: bool) Shape {
         return .{
             .layout = &plan.layout,
+            .positive = &plan.positive,
             .vae_patches = &plan.vae_patches,
             .context_slot_count = model.unet.context_slot_count,
             .is_cuda = is_cuda,
@@ -36,10 +38,11 @@ pub const Shape = struct {
 };
 
 /// The exchanges of one rank.
-pub const Exchanges = struct { unet: Exchange, vae: Exchange };
+pub const Exchanges = struct { unet: Exchange, unet_positive: Exchange, vae: Exchange };
 
 pub const RankStates = struct {
     unet: []Exchange,
+    unet_positive: []Exchange,
     vae: []Exchange,
     /// Of each rank, one per set of the job's prompts: written by `text.zig`, in room for every
     /// cross-attention's keys and values.
@@ -55,12 +58,14 @@ pub const RankStates = struct {
         const rank_count = shape.layout.rank_count;
         const states: RankStates = .{
             .unet = try arena.alloc(Exchange, rank_count),
+            .unet_positive = try arena.alloc(Exchange, rank_count),
             .vae = try arena.alloc(Exchange, rank_count),
             .prompts = try arena.alloc([]Conditioning, rank_count),
         };
         for (slot_lists, 0..) |*lists, i| {
             const exchanges = try exchangesOf(arena, shape, job, @intCast(i), lists);
             states.unet[i] = exchanges.unet;
+            states.unet_positive[i] = exchanges.unet_positive;
             states.vae[i] = exchanges.vae;
             states.prompts[i] = try emptyConditionings(arena, shape.context_slot_count, job);
         }
@@ -76,23 +81,13 @@ pub fn exchangesOf(
     rank: u32,
     lists: *const slots.SlotLists,
 ) Allocator.Error!Exchanges {
-    const layout = shape.layout;
+    var unet = try unetExchange(arena, shape, job, rank, shape.layout);
+    unet.slots = lists.get(.unet);
+    var unet_positive = try unetExchange(arena, shape, job, rank, shape.positive);
+    unet_positive.slots = lists.get(.unet_positive);
     return .{
-        .unet = .{
-            .b = undefined,
-            .transport = .none,
-            .channel = .unet,
-            .patches = layout.patches.slice(),
-            .index = layout.patchOf(rank),
-            .rank_first = layout.groupOf(rank) * layout.patches.count,
-            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
-            .slots = lists.get(.unet),
-            .mode = job.sync_mode,
-            .warmup_steps = job.warmup_steps,
-            .extrapolates_halos = job.extrapolate_halos and
-                modes.freshness(job.sync_mode, .halo_rows, false) == .one_step_old,
-            .bessel_variance = job.bessel_variance,
-        },
+        .unet = unet,
+        .unet_positive = unet_positive,
         .vae = .{
             .b = undefined,
             .transport = .none,
@@ -122,6 +117,30 @@ pub fn emptyConditionings(
 }
 
 // --- internal ---
+
+fn unetExchange(
+    arena: Allocator,
+    shape: Shape,
+    job: *const Job,
+    rank: u32,
+    layout: *const Layout,
+) Allocator.Error!Exchange {
+    const is_idle = layout.isIdle(rank);
+    return .{
+        .b = undefined,
+        .transport = .none,
+        .channel = .unet,
+        .patches = layout.patches.slice(),
+        .index = if (is_idle) 0 else layout.patchOf(rank),
+        .rank_first = if (is_idle) 0 else layout.groupOf(rank) * layout.patches.count,
+        .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
+        .mode = job.sync_mode,
+        .warmup_steps = job.warmup_steps,
+        .extrapolates_halos = job.extrapolate_halos and
+            modes.freshness(job.sync_mode, .halo_rows, false) == .one_step_old,
+        .bessel_variance = job.bessel_variance,
+    };
+}
 
 /// Null on the CPU, where ranks read each other's buffers in place.
 fn makeDeviceBuffers(arena: Allocator, is_cuda: bool) Allocator.Error!?*DeviceBuffers {

@@ -79,9 +79,9 @@ pub const RankThreads = struct {
         var scratch = device.scratch();
         var rank = threads.rankAt(index, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
-        for ([_]*Exchange{ rank.exchange, rank.vae_exchange }, [_][]Exchange{
-            threads.states.unet, threads.states.vae,
-        }) |exchange, peers| {
+        const states = &threads.states;
+        for ([_][]Exchange{ states.unet, states.unet_positive, states.vae }) |peers| {
+            const exchange = &peers[index];
             exchange.b = rank.b;
             exchange.transport = transport;
             exchange.peers = peers;
@@ -116,12 +116,17 @@ pub const RankThreads = struct {
         return .{
             .index = index,
             .local_ranks = threads.local_ranks,
+            .layouts = .init(.{ .all = &threads.plan.layout, .positive = &threads.plan.positive }),
             .layout = &threads.plan.layout,
             .job = threads.job,
             .result = threads.result,
             .model = threads.model,
             .b = undefined,
             .io = threads.io,
+            .unet_exchanges = .init(.{
+                .all = &threads.states.unet[index],
+                .positive = &threads.states.unet_positive[index],
+            }),
             .exchange = &threads.states.unet[index],
             .vae_exchange = &threads.states.vae[index],
             .prompts = threads.states.prompts,

@@ -48,8 +48,10 @@ pub const GraphKey = struct {
     /// Tokens that the UNet's cross-attentions read (`Conditioning.tokenCounts`).
     context_tokens: u32 = 0,
     context_tokens_second: u32 = 0,
-    /// Which of the job's conditionings: each is at addresses of its own.
+    /// Which of the job's conditionings, and the first branch that is read of it: each is at
+    /// addresses of its own.
     conditioning: u32 = 0,
+    branch_first: u32 = 0,
 
     pub fn of(network: Network, input: Tensor, step: StepVariant) GraphKey {
         return .{

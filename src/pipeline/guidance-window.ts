@@ -1,0 +1,56 @@
+/**
+ * The guidance window: the steps that compute the negative branch. Of n steps those from
+ * floor(start · n) on and before floor(end · n) do, as diffusers' guiders count. The others compute
+ * the prompt's branch alone: their `guidanceFactor` is 0.
+ */
+import { BasedXLError } from "../errors.ts";
+import type { Schedule } from "../schedule.ts";
+import type { Naming } from "../settings/values.ts";
+
+/** Fractions of the steps. */
+interface GuidanceWindow {
+  guidanceStart: number;
+  guidanceEnd: number;
+}
+
+/** Throws "bad-option" where no step would have guidance. */
+export function withGuidanceWindow(
+  schedule: Schedule,
+  { guidanceStart, guidanceEnd }: GuidanceWindow,
+  stepCount: number,
+  naming: Naming,
+): Schedule {
+  const first = Math.floor(guidanceStart * stepCount);
+  const end = Math.floor(guidanceEnd * stepCount);
+  if (first === 0 && end === stepCount) return schedule;
+  if (first >= end) {
+    throw new BasedXLError(
+      "bad-option",
+      `${naming("guidanceStart")} ${guidanceStart} and ${naming("guidanceEnd")} ${guidanceEnd} \
+leave none of ${stepCount} steps with guidance: ${naming("guidanceScale")} 1 is without.`,
+    );
+  }
+  const stepOf = stepOfEvaluation(schedule.steps.length, stepCount);
+  const steps = schedule.steps.map((step, evaluation) => {
+    const at = stepOf(evaluation);
+    return at >= first && at < end ? step : { ...step, guidanceFactor: 0 };
+  });
+  return { ...schedule, steps };
+}
+
+/** Whether some evaluation is outside the window. */
+export function hasUnguided({ steps }: Pick<Schedule, "steps">): boolean {
+  return steps.some(({ guidanceFactor }) => guidanceFactor === 0);
+}
+
+// --- internal ---
+
+/**
+ * The step of an evaluation: two in turn where samplers evaluate the model twice in each step but
+ * perhaps the last; else the first step has those beyond one per step (pndm).
+ */
+function stepOfEvaluation(evaluations: number, stepCount: number): (evaluation: number) => number {
+  const perStep = Math.max(1, Math.round(evaluations / stepCount));
+  if (perStep > 1) return (evaluation) => Math.floor(evaluation / perStep);
+  return (evaluation) => Math.max(0, evaluation - (evaluations - stepCount));
+}
