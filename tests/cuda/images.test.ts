@@ -24,7 +24,7 @@ import {
   withSession,
 } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
-import { drawNoise } from "../support/noise.ts";
+import { drawBrownian, drawNoise } from "../support/noise.ts";
 import { refusal } from "../support/refusal.ts";
 import { testBlocks, testsRun, zigBuild } from "../support/zig.ts";
 
@@ -119,6 +119,18 @@ test("a GPU samples --rng cuda's noise as the CPU does", async () => {
     // Logarithm, sine and cosine in f32 here, in f64 there: 2^-21 of numbers up to 6.
     expect(maxAbs(latents, onCpu[i]!)).toBeLessThanOrEqual(4e-6);
   }
+});
+
+test("a GPU samples a batch's noise and Brownian paths as the CPU does", async () => {
+  const work: Work = { model, width: 32, height: 64, seeds: [3n, 3n], rng: "cuda" };
+  const batch = { ...work, noiseBatch: 3, noisePlaces: [0, 2] };
+  const [first] = await drawNoise({ ...batch, gpu: emulated() }, 1);
+  const [onCpu] = await drawNoise(batch, 1);
+  expect(maxAbs(first!, onCpu!)).toBeLessThanOrEqual(4e-6);
+  // The host makes these, on several threads.
+  const levels = [[14.6, 3] as const, [3, 0.5] as const];
+  const path = await drawBrownian({ ...batch, levels, gpu: emulated() });
+  expect(path).toEqual(await drawBrownian({ ...batch, levels }));
 });
 
 test("another prompt, seed or sampler captures no new graph", async () => {
