@@ -8,24 +8,24 @@
  */
 import { update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
-import { ancestralStep, derivativeAt, levelsOf } from "./levels.ts";
+import { ancestralStep, derivativeAt, levelsOf, middleOf } from "./levels.ts";
 import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
 export const dpm2: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
   hasKForm: true,
-  make: (config, options) => make(config, options, 0),
+  make: (config, options) => make(config, { ...options, eta: 0 }),
 };
 
 export const dpm2Ancestral: Sampler = {
   follows: ["sigmas", "timestepSpacing", "eta"],
   hasKForm: true,
-  make: (config, options) => make(config, options, options.eta ?? 1),
+  make,
 };
 
 // --- internal ---
 
-function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
+function make(config: SchedulerConfig, options: MakeOptions) {
   const levels = levelsOf(config, options, { roundsKarras: true, discardsLast: true });
   const { sigmas, timesteps, timestepOf, initNoiseSigma } = levels;
   const steps: StepCoefficients[] = [];
@@ -39,8 +39,8 @@ function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
     const from = sigmas[i]!;
     const to = sigmas[i + 1]!;
     const isLast = i + 1 === count;
-    const { down, up } = eta === 0 ? { down: to, up: 0 } : ancestralStep(from, to, eta);
-    const middle = isLast ? to : Math.sqrt(from * down);
+    const { down, up } = ancestralStep(from, to, options);
+    const middle = isLast ? to : middleOf(from, down, options.flavour);
     steps.push({
       ...evaluate(from, timesteps[i]!),
       latent: update({ sample: 1, modelOutputs: [middle - from] }),
@@ -51,7 +51,7 @@ function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
       ...evaluate(middle, timestepOf(middle)),
       latent: update({ auxiliary: 1, modelOutputs: [down - from], noise: up }),
       auxiliary: null,
-      samplesNoise: eta > 0,
+      samplesNoise: options.eta !== 0,
     });
   }
   return {

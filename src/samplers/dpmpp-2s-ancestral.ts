@@ -6,7 +6,7 @@
  * Source: arXiv 2211.01095, algorithm 1.
  */
 import { update } from "./coefficients.ts";
-import { ancestralStep, levelsOf } from "./levels.ts";
+import { ancestralStep, levelsOf, middleOf } from "./levels.ts";
 import { MiddleSteps } from "./middle-steps.ts";
 import type { Sampler } from "./types.ts";
 
@@ -19,12 +19,12 @@ export const dpmpp2sAncestral: Sampler = {
     const steps = new MiddleSteps(config, levels);
     for (let i = 0; i + 1 < sigmas.length; i++) {
       const [from, to] = [sigmas[i]!, sigmas[i + 1]!];
-      const { down, up } = ancestralStep(from, to, options.eta ?? 1);
+      const { down, up } = ancestralStep(from, to, options);
       if (down === 0) {
         steps.end(i);
         continue;
       }
-      const middle = Math.sqrt(from * down);
+      const middle = middleOf(from, down, options.flavour);
       steps.start(i, update({ sample: middle / from, modelOutputs: [1 - middle / from] }));
       const latent = { auxiliary: down / from, modelOutputs: [1 - down / from], noise: up };
       steps.finish(middle, { latent: update(latent), samplesNoise: true });

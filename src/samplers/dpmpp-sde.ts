@@ -6,7 +6,7 @@
  * Source: arXiv 2211.01095, section 5.
  */
 import { update } from "./coefficients.ts";
-import { ancestralStep, levelsOf } from "./levels.ts";
+import { ancestralStep, levelsOf, middleOf } from "./levels.ts";
 import { MiddleSteps } from "./middle-steps.ts";
 import type { Flavour } from "./names.ts";
 import type { Sampler } from "./types.ts";
@@ -18,8 +18,8 @@ export const dpmppSde: Sampler = {
   make(config, options) {
     const levels = levelsOf(config, options);
     const { sigmas } = levels;
-    const { eta = 1, flavour } = options;
-    const samplesNoise = eta > 0;
+    const { flavour } = options;
+    const samplesNoise = options.eta !== 0;
     const steps = new MiddleSteps(config, levels);
     for (let i = 0; i + 1 < sigmas.length; i++) {
       const [from, to] = [sigmas[i]!, sigmas[i + 1]!];
@@ -27,9 +27,9 @@ export const dpmppSde: Sampler = {
         steps.end(i);
         continue;
       }
-      const middle = Math.sqrt(from * to);
-      const half = ancestralStep(from, middle, eta);
-      const whole = ancestralStep(from, to, eta);
+      const middle = middleOf(from, to, flavour);
+      const half = ancestralStep(from, middle, options);
+      const whole = ancestralStep(from, to, options);
       const [toHalf, toWhole] = [half.down / from, whole.down / from];
       const noise = noiseLevels(from, to, flavour);
       steps.start(i, update({ sample: toHalf, modelOutputs: [1 - toHalf], noise: half.up }), {

@@ -14,10 +14,9 @@ export const eulerAncestral: Sampler = {
   hasKForm: true,
   make(config, options) {
     const { sigmas, timesteps, initNoiseSigma } = levelsOf(config, options);
-    const { eta = 1 } = options;
     const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const from = sigmas[i]!;
-      const { down, up } = ancestralStep(from, sigmas[i + 1]!, eta);
+      const { down, up } = ancestralStep(from, sigmas[i + 1]!, options);
       return {
         ...derivativeAt(config, from, timestep),
         latent: update({ sample: 1, modelOutputs: [down - from], noise: up }),

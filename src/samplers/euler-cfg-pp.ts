@@ -14,27 +14,27 @@ import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 export const eulerCfgPp: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
   hasKForm: true,
-  make: (config, options) => make(config, options, 0),
+  make: (config, options) => make(config, { ...options, eta: 0 }),
 };
 
 export const eulerAncestralCfgPp: Sampler = {
   follows: ["sigmas", "timestepSpacing", "eta"],
   hasKForm: true,
-  make: (config, options) => make(config, options, options.eta ?? 1),
+  make,
 };
 
 // --- internal ---
 
-function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
+function make(config: SchedulerConfig, options: MakeOptions) {
   const { sigmas, timesteps, initNoiseSigma } = levelsOf(config, options);
   const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
     const [from, to] = [sigmas[i]!, sigmas[i + 1]!];
-    const { down, up } = eta === 0 ? { down: to, up: 0 } : ancestralStep(from, to, eta);
+    const { down, up } = ancestralStep(from, to, options);
     return {
       ...derivativeAt(config, from, timestep),
       latent: update({ sample: 1, modelOutputs: [down - from], noise: up }),
       auxiliary: null,
-      samplesNoise: eta > 0 && to > 0,
+      samplesNoise: options.eta !== 0 && to > 0,
       guidanceFactor: from / (from - down),
     };
   });

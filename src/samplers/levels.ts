@@ -5,9 +5,12 @@
 import { dataMix, derivativeMix, levelOf } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { type KTraits, kLevels, type Levels } from "./k-levels.ts";
+import type { Flavour } from "./names.ts";
 import { sigmaTable, timestepOfSigma } from "./sigma-table.ts";
 import { sigmaSchedule } from "./sigmas.ts";
 import type { MakeOptions } from "./types.ts";
+
+const f32 = Math.fround;
 
 interface Traits extends KTraits {
   /** diffusers': the level after the last step. Default: 0. */
@@ -54,12 +57,32 @@ interface AncestralStep {
   up: number;
 }
 
-/** `eta` of the noise that there can be is fresh: 1 for all of it, 0 for none. */
-export function ancestralStep(from: number, to: number, eta: number): AncestralStep {
+/**
+ * `eta` of the noise that there can be is fresh: 1 for all of it, 0 for none. k-diffusion computes
+ * it in f32, where digits cancel, and rounds timesteps that hang on them.
+ */
+export function ancestralStep(
+  from: number,
+  to: number,
+  { eta = 1, flavour }: Pick<MakeOptions, "eta" | "flavour">,
+): AncestralStep {
+  if (eta === 0) return { down: to, up: 0 };
+  if (flavour !== "diffusers") {
+    const [from2, to2] = [f32(from * from), f32(to * to)];
+    const up = Math.min(to, f32(eta * f32(Math.sqrt(f32(f32(to2 * f32(from2 - to2)) / from2)))));
+    return { down: f32(Math.sqrt(f32(to2 - f32(up * up)))), up };
+  }
   // to² = up² + down², with up² = eta²·to²·(from² - to²) / from²; this form does not cancel.
   const up = Math.min(to, eta * (to / from) * Math.sqrt((from - to) * (from + to)));
   const down = eta === 1 ? (to * to) / from : Math.sqrt((to - up) * (to + up));
   return { down, up };
+}
+
+/** The level half way in log sigma; that of k-diffusion in f32, as above. */
+export function middleOf(from: number, to: number, flavour: Flavour): number {
+  if (flavour === "diffusers") return Math.sqrt(from * to);
+  const [start, end] = [f32(Math.log(from)), f32(Math.log(to))];
+  return f32(Math.exp(f32(start + f32(f32(end - start) / 2))));
 }
 
 // --- internal ---

@@ -12,21 +12,20 @@ import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 export const resMultistep: Sampler = {
   follows: ["sigmas", "timestepSpacing"],
   hasKForm: true,
-  make: (config, options) => make(config, options, 0),
+  make: (config, options) => make(config, { ...options, eta: 0 }),
 };
 
 export const resMultistepAncestral: Sampler = {
   follows: ["sigmas", "timestepSpacing", "eta"],
   hasKForm: true,
-  make: (config, options) => make(config, options, options.eta ?? 1),
+  make,
 };
 
 // --- internal ---
 
-function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
+function make(config: SchedulerConfig, options: MakeOptions) {
   const { sigmas, timesteps, initNoiseSigma } = levelsOf(config, options);
-  const ancestral = (i: number) =>
-    eta === 0 ? { down: sigmas[i + 1]!, up: 0 } : ancestralStep(sigmas[i]!, sigmas[i + 1]!, eta);
+  const ancestral = (i: number) => ancestralStep(sigmas[i]!, sigmas[i + 1]!, options);
   const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
     const from = sigmas[i]!;
     const { down, up } = ancestral(i);
@@ -38,7 +37,7 @@ function make(config: SchedulerConfig, options: MakeOptions, eta: number) {
       ...denoisedAt(config, from, timestep),
       latent: update({ sample: down / from, modelOutputs, noise: up }),
       auxiliary: null,
-      samplesNoise: eta > 0 && sigmas[i + 1]! > 0,
+      samplesNoise: options.eta !== 0 && sigmas[i + 1]! > 0,
     };
   });
   return { steps, timesteps, sigmas, initNoiseSigma };

@@ -5,7 +5,7 @@
  * Source: arXiv 2305.14267.
  */
 import { update } from "./coefficients.ts";
-import { levelsOf } from "./levels.ts";
+import { levelsOf, middleOf } from "./levels.ts";
 import { MiddleSteps } from "./middle-steps.ts";
 import type { Sampler } from "./types.ts";
 
@@ -24,7 +24,7 @@ export const seeds2: Sampler = {
         continue;
       }
       const half = Math.log(from / to) / 2;
-      const middle = Math.sqrt(from * to);
+      const middle = middleOf(from, to, options.flavour);
       const fresh = Math.sqrt(-Math.expm1(-2 * half * eta));
       const first = {
         sample: (middle / from) * Math.exp(-half * eta),

@@ -232,11 +232,12 @@ describe("any schedule", () => {
           expect(initNoiseSigma).toBeGreaterThan(0);
           // Each step of heunpp2 looks at the level after the next.
           if (name === "heunpp2") return;
+          // Rounded ones stand beside the middles of steps, which k-diffusion has in f32.
+          const [slack, ratio] = flavour === "diffusers" ? [0.5, 1] : [1, 1 + 1e-5];
           for (let i = 1; i < steps.length; i++)
-            // Rounded ones stand beside the middles of steps.
-            expect(timesteps[i]!).toBeLessThanOrEqual(timesteps[i - 1]! + 0.5);
+            expect(timesteps[i]!).toBeLessThanOrEqual(timesteps[i - 1]! + slack);
           for (let i = 1; sigmas && i <= steps.length; i++)
-            expect(sigmas[i]!).toBeLessThanOrEqual(sigmas[i - 1]!);
+            expect(sigmas[i]!).toBeLessThanOrEqual(sigmas[i - 1]! * ratio);
           expect(timesteps.every((t) => t >= 0 && t <= 999)).toBe(true);
           expect(steps.every((step, i) => Math.fround(step.timestep) === timesteps[i])).toBe(true);
         },
