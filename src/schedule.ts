@@ -77,14 +77,17 @@ export function makeSchedule(
 
 /** Options that were given and that `schedule` does not follow. */
 export function unusedScheduleOptions(
-  { name, steps }: Pick<Schedule, "name" | "steps">,
+  { name, steps, sigmas }: Pick<Schedule, "name" | "steps" | "sigmas">,
   options: Omit<ScheduleOptions, "stepCount">,
-): ("timestepSpacing" | "eta" | "sNoise")[] {
-  return (["timestepSpacing", "eta", "sNoise"] as const).filter((key) => {
-    if (options[key] === undefined) return false;
-    if (key === "sNoise") return !steps.some(({ samplesNoise }) => samplesNoise);
-    return !canFollow(name, key, flavourOf(name, options));
-  });
+): ("timestepSpacing" | "timestepRounding" | "eta" | "sNoise")[] {
+  const isFollowed = {
+    timestepSpacing: canFollow(name, "timestepSpacing", flavourOf(name, options)),
+    timestepRounding: sigmas !== null || options.timestepRounding === "auto",
+    eta: canFollow(name, "eta", flavourOf(name, options)),
+    sNoise: steps.some(({ samplesNoise }) => samplesNoise),
+  };
+  const keys = Object.keys(isFollowed) as (keyof typeof isFollowed)[];
+  return keys.filter((key) => options[key] !== undefined && !isFollowed[key]);
 }
 
 /** Whether sampler `name` has noise levels that can be spaced. */

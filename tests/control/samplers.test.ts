@@ -13,6 +13,7 @@ import {
   type Schedule,
   type ScheduleOptions,
   samplerOfModel,
+  unusedScheduleOptions,
 } from "../../src/schedule.ts";
 import {
   automaticSigmas,
@@ -168,6 +169,74 @@ describe("names", () => {
   test("are listed, one sampler per line", () => {
     const lines = describeSamplers().split("\n");
     expect(lines.map((line) => line.split(" ")[0])).toEqual([...schedulers]);
+  });
+});
+
+describe("fresh noise", () => {
+  const config = parseSchedulerConfig("scheduler_config.json", { ...sdxl, clip_sample: false });
+  const make = (name: Scheduler, options: Partial<ScheduleOptions> = {}) =>
+    makeSchedule(name, config, { stepCount: 6, ...options });
+  const noises = ({ steps }: Schedule) =>
+    steps.flatMap(({ latent, auxiliary }) => [latent.noise, auxiliary?.noise ?? 0]);
+
+  test("none at eta 0: the ancestral samplers are the plain ones", () => {
+    for (const [noisy, plain] of [
+      ["euler_a", "euler"],
+      ["dpm2_a", "dpm2"],
+      ["res_multistep_a", "res_multistep"],
+      ["euler_a_cfg_pp", "euler_cfg_pp"],
+      ["dpmpp_2m_sde", "dpmpp_2m"],
+    ] as const) {
+      for (const flavour of ["diffusers", "kdiffusion", "a1111"] as const) {
+        const [ours, theirs] = [make(noisy, { eta: 0, flavour }), make(plain, { flavour })];
+        expect(noises(ours).every((noise) => noise === 0)).toBe(true);
+        const last = runSteps(ours).at(-1)!;
+        expect(relativeL2(last, runSteps(theirs).at(-1)!)).toBeLessThanOrEqual(1e-12);
+      }
+    }
+  });
+
+  test("as much as --s-noise says", () => {
+    for (const name of schedulers) {
+      const [once, twice] = [noises(make(name)), noises(make(name, { sNoise: 2 }))];
+      expect(twice).toEqual(once.map((noise) => 2 * noise));
+    }
+  });
+
+  test("options that change nothing are named", () => {
+    const unused = (name: Scheduler, options: Partial<ScheduleOptions>) =>
+      unusedScheduleOptions(make(name, options), options);
+    expect(unused("euler", { eta: 0.5, sNoise: 2, timestepRounding: "none" })).toEqual([
+      "eta",
+      "sNoise",
+    ]);
+    expect(unused("euler_a", { eta: 0.5, sNoise: 2 })).toEqual([]);
+    expect(unused("euler_a", { eta: 0, sNoise: 2, timestepSpacing: "trailing" })).toEqual([]);
+    expect(unused("lcm", { timestepRounding: "nearest" })).toEqual(["timestepRounding"]);
+    const comfy = { flavour: "kdiffusion", timestepSpacing: "trailing", eta: 0.5 } as const;
+    expect(unused("ddim", comfy)).toEqual(["timestepSpacing", "eta"]);
+  });
+
+  test("--timestep-rounding and --first-sigma go before what the sampler does elsewhere", () => {
+    const sigmas = [14, 3, 0.5, 0];
+    const at = (options: Partial<ScheduleOptions>) =>
+      make("euler", { stepCount: 3, sigmas, ...options });
+    const fractions = at({}).timesteps;
+    const whole = at({ timestepRounding: "nearest" }).timesteps;
+    expect([...fractions].every(Number.isInteger)).toBe(false);
+    expect([...whole].every(Number.isInteger)).toBe(true);
+    for (const [i, timestep] of whole.entries()) {
+      expect(Math.abs(timestep - fractions[i]!)).toBeLessThanOrEqual(0.51);
+    }
+    expect(make("dpmpp_2m", { timestepRounding: "none" }).steps[1]!.timestep).toBeGreaterThan(0);
+    expect(at({ firstSigma: "sigma" }).initNoiseSigma).toBe(14);
+    expect(at({ firstSigma: "sqrt" }).initNoiseSigma).toBe(Math.hypot(14, 1));
+    expect(at({ flavour: "kdiffusion" }).initNoiseSigma).toBe(14);
+    const comfy = make("euler", { flavour: "kdiffusion" });
+    expect(comfy.initNoiseSigma).toBeCloseTo(Math.hypot(comfy.sigmas![0]!, 1), 5);
+    const solver = make("dpmpp_2m", { flavour: "a1111" });
+    const first = solver.sigmas![0]!;
+    expect(solver.initNoiseSigma).toBeCloseTo(first / Math.hypot(first, 1), 6);
   });
 });
 

@@ -220,12 +220,13 @@ describe("any schedule", () => {
         spacing,
         stepCount,
         fc.boolean(),
-        (name, timestepSpacing, count, karras) => {
+        fc.constantFrom("diffusers", "kdiffusion", "a1111" as const),
+        (name, timestepSpacing, count, karras, flavour) => {
           const isFew = fewSteps.some((each) => each === name);
           const share = isFew ? 20 : name === "heunpp2" ? 3 : 2;
           const stepCount = Math.ceil(count / share);
           const useKarrasSigmas = (karras && hasSigmas(name)) || undefined;
-          const options = { stepCount, timestepSpacing, useKarrasSigmas };
+          const options = { stepCount, timestepSpacing, useKarrasSigmas, flavour };
           const { steps, timesteps, sigmas, initNoiseSigma } = schedule(name, {}, options);
           expect(steps.length).toBeGreaterThanOrEqual(stepCount);
           expect(timesteps).toHaveLength(steps.length);

@@ -93,19 +93,19 @@ describe("equal to diffusers", () => {
 describe("on several ranks", () => {
   const size = { width: 64, height: 128, stepCount: 4, seeds: [5n], splitBatch: false };
 
-  test.each(["heun", "dpm2_a", "unipc", "dpmpp_2m_sde"] as const)(
-    "%s in full_sync is one rank",
-    async (scheduler) => {
-      const request = { ...size, scheduler, syncMode: "full_sync" } as const;
-      const one = await latentsOf(1, request);
-      for (const rankCount of [2, 4]) {
-        expect(relativeL2(await latentsOf(rankCount, request), one)).toBeLessThanOrEqual(1e-5);
-      }
-    },
-  );
+  test.each([
+    ...(["heun", "dpm2_a", "unipc", "dpmpp_2m_sde", "dpmpp_2s_a", "dpmpp_sde", "er_sde"] as const),
+    ...(["seeds_2", "heunpp2", "euler_cfg_pp"] as const),
+  ])("%s in full_sync is one rank", async (scheduler) => {
+    const request = { ...size, scheduler, syncMode: "full_sync" } as const;
+    const one = await latentsOf(1, request);
+    for (const rankCount of [2, 4]) {
+      expect(relativeL2(await latentsOf(rankCount, request), one)).toBeLessThanOrEqual(1e-5);
+    }
+  });
 
   test.each(syncModes)("two evaluations per step in %s, the same run to run", async (syncMode) => {
-    for (const scheduler of ["heun", "dpm2", "dpm2_a"] as const) {
+    for (const scheduler of ["heun", "dpm2_a", "dpmpp_sde"] as const) {
       const request = { ...size, scheduler, syncMode, warmupSteps: 1 } as const;
       const one = await latentsOf(1, request);
       const first = await latentsOf(2, request);

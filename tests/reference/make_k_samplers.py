@@ -11,6 +11,7 @@ which the noise of steps goes on with; latents of the first are those of it alon
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 import tempfile
@@ -201,12 +202,14 @@ class Denoiser:
 
 
 class Noise:
-    """The noise of images with a generator each."""
+    """The noise of images with a generator each, and between which levels it is asked for."""
 
     def __init__(self):
+        self.intervals = []
         self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS]
 
-    def __call__(self, *_):
+    def __call__(self, *interval):
+        self.intervals.append([float(sigma) for sigma in interval])
         shape = (1, 4, SIDE // 8, SIDE // 8)
         return torch.cat([torch.randn(shape, generator=each) for each in self.generators])
 
@@ -250,7 +253,7 @@ def run_comfy(comfy, unet, name, schedule, steps, prediction):
     more = {"noise_sampler": noise} if "noise_sampler" in inspect.signature(function).parameters else {}
     denoiser = Denoiser(unet, model)
     latent = function(denoiser, latent, sigmas, extra_args={}, disable=True, **more)
-    return denoiser.visited, latent
+    return denoiser.visited, noise.intervals[1:], latent
 
 
 def run_a1111(k, unet, alphas, name, schedule, steps, prediction):
@@ -289,7 +292,7 @@ def run_a1111(k, unet, alphas, name, schedule, steps, prediction):
     if "noise_sampler" in inspect.signature(function).parameters:
         options = {"noise_sampler": noise} | options
     latent = function(denoise, latent, sigmas, disable=True, **options)
-    return list(zip(visited, levels)), latent
+    return list(zip(visited, levels)), noise.intervals[1:], latent
 
 
 def combinations(everything):
@@ -320,7 +323,7 @@ def main():
     pipeline = load_pipeline("tests/fixtures/golden/model")
     unet = Unet(pipeline)
     stride = 1 if out else 8
-    latents, timesteps, sigmas, runs = [], [], [], []
+    latents, timesteps, sigmas, intervals, runs = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         comfy = load_comfy(comfy_path, f"{folder}/comfy")
         k = load_k_diffusion(k_path, f"{folder}/k")
@@ -329,23 +332,27 @@ def main():
         for tool, name, schedule, steps, prediction in combinations(out):
             asked = (name, schedule, steps, prediction)
             if tool == "comfyui":
-                visited, latent = run_comfy(comfy, unet, *asked)
+                visited, noises, latent = run_comfy(comfy, unet, *asked)
             else:
-                visited, latent = run_a1111(k, unet, alphas, *asked)
+                visited, noises, latent = run_a1111(k, unet, alphas, *asked)
             if not bool(torch.isfinite(latent).all()):
                 print("not finite:", tool, *asked)
                 continue
             latents.append(latent.flatten()[::stride])
             timesteps += [timestep for timestep, _ in visited]
             sigmas += [sigma for _, sigma in visited]
+            if "_sde" in name and name != "er_sde":
+                intervals += noises
             runs.append([tool, *asked, len(visited)])
     path = out[0] if out else "tests/fixtures/k-sampler-runs"
     tensors = {
         "latents": torch.stack(latents),
         "timesteps": torch.tensor(timesteps),
         "sigmas": torch.tensor(sigmas),
+        "intervals": torch.tensor(intervals),
     }
     save_file(tensors, f"{path}.safetensors")
+    os.chmod(f"{path}.safetensors", 0o644)
     # A line for each run.
     rows = ",\n".join("  " + str(run).replace("'", '"') for run in runs)
     head = f'"side": {SIDE}, "seeds": {SEEDS}, "guidance": {GUIDANCE}, "stride": {stride}'
