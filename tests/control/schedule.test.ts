@@ -19,7 +19,7 @@ import {
   samplerOfModel,
   schedulerNameOfClass,
 } from "../../src/schedule.ts";
-import { type Scheduler, schedulers } from "../../src/settings/names.ts";
+import { type Scheduler, samplerRows, schedulers } from "../../src/settings/samplers.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { runSteps } from "../support/run-steps.ts";
 
@@ -222,6 +222,8 @@ describe("any schedule", () => {
         fc.boolean(),
         fc.constantFrom("diffusers", "kdiffusion", "a1111" as const),
         (name, timestepSpacing, count, karras, flavour) => {
+          // A1111's own timesteps are compared with its code.
+          fc.pre(flavour !== "a1111" || !samplerRows[name].sampler.isOfTimesteps);
           const isFew = fewSteps.some((each) => each === name);
           const share = isFew ? 20 : name === "heunpp2" ? 3 : 2;
           const stepCount = Math.ceil(count / share);
@@ -233,8 +235,8 @@ describe("any schedule", () => {
           expect(initNoiseSigma).toBeGreaterThan(0);
           // Each step of heunpp2 looks at the level after the next.
           if (name === "heunpp2") return;
-          // Rounded ones stand beside the middles of steps, which k-diffusion has in f32.
-          const [slack, ratio] = flavour === "diffusers" ? [0.5, 1] : [1, 1 + 1e-5];
+          // Rounded ones stand beside the middles of steps; digits of these cancel in k-diffusion.
+          const [slack, ratio] = flavour === "diffusers" ? [0.5, 1] : [1, 1 + 1e-3];
           for (let i = 1; i < steps.length; i++)
             expect(timesteps[i]!).toBeLessThanOrEqual(timesteps[i - 1]! + slack);
           for (let i = 1; sigmas && i <= steps.length; i++)
