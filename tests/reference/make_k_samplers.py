@@ -118,7 +118,6 @@ def load_comfy(repository, folder):
     from comfy.extra_samplers import uni_pc
     from comfy.k_diffusion import sampling
 
-    in_doubles(sampling)
     comfy.model_patcher = sys.modules["comfy.model_patcher"]
     functions = {"simple_scheduler", "ddim_scheduler", "normal_scheduler", "beta_scheduler"}
     functions |= {"linear_quadratic_schedule", "kl_optimal_scheduler"}
@@ -149,14 +148,7 @@ def load_k_diffusion(repository, folder):
     sys.path.insert(0, folder)
     from k_diffusion import external, sampling
 
-    in_doubles(sampling)
     return types.SimpleNamespace(external=external, sampling=sampling)
-
-
-def in_doubles(sampling):
-    """Weights of LMS as with numpy 1: numpy 2 evaluates its integrand in f32, off by up to 1.5e-4."""
-    own = sampling.linear_multistep_coeff
-    sampling.linear_multistep_coeff = lambda order, t, i, j: own(order, t.astype(np.float64), i, j)
 
 
 class Unet:
