@@ -73,6 +73,7 @@ const flags = fc
     negative: fc.option(fc.constantFrom("", "blurry\ndark")),
     guidance: fc.constantFrom("1", "2.5", "7"),
     rescale: fc.constantFrom("0", "0.7"),
+    window: fc.option(fc.constantFrom(["0.4", "1"], ["0", "0.7"])),
     seed: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
     rng: fc.option(fc.constantFrom(...rngs)),
     stepRng: fc.option(fc.constantFrom(...stepRngs)),
@@ -104,6 +105,8 @@ const flags = fc
       ...["--seed", String(f.seed), "--width", f.width, "--height", f.height],
       ...(f.levels ?? ["--steps", String(f.steps), "--scheduler", f.scheduler]),
       ...["--gpus", f.ranks],
+      ...(f.window === null ? [] : ["--guidance-start", f.window[0]!]),
+      ...(f.window === null ? [] : ["--guidance-end", f.window[1]!]),
       // A path needs levels.
       ...(f.noiseSampler === null || f.levels === null ? [] : ["--noise-sampler", f.noiseSampler]),
       ...["--prediction-type", f.prediction, "--sync-mode", f.mode],

@@ -4,7 +4,8 @@ Their own code runs on the golden model in f32 on the CPU: parsers, chunks, weig
 samplers. Only the networks are those of diffusers and transformers. Of A1111 it is Forge's copy, with A1111's defaults where
 Forge has others: timesteps that are not rounded, and "Automatic" schedules by sampler.
 Clones of all (bare ones will do), and lark, scipy:
-python tests/reference/make_compat.py sd-webui-forge-classic ComfyUI k-diffusion torchsde
+python tests/reference/make_compat.py sd-webui-forge-classic ComfyUI k-diffusion torchsde [OUT]
+With OUT every sampler goes to OUT.*, with two schedules of ComfyUI's each and all of Forge's.
 """
 
 import ast
@@ -47,6 +48,25 @@ RUNS = [
     {"name": "comfyui zero_snr", "sampler": "euler", "schedule": "sgm_uniform", "zero_snr": True, "width": 96},
     {"name": "a1111 zero_snr", "sampler": "Euler", "zero_snr": True, "width": 96},
 ]
+COMFY_SAMPLERS = """euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 dpm_2 dpm_2_ancestral lms
+dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_sde dpmpp_2m_sde_heun dpmpp_3m_sde lcm ipndm ipndm_v deis res_multistep
+res_multistep_ancestral gradient_estimation er_sde seeds_2 uni_pc uni_pc_bh2 ddim""".split()
+COMFY_SCHEDULES = "normal karras exponential sgm_uniform simple ddim_uniform beta linear_quadratic kl_optimal".split()
+A1111_SAMPLERS = ["Euler a", "Euler", "LMS", "Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE"]
+A1111_SAMPLERS += ["DPM++ 2M SDE Heun", "DPM++ 3M SDE", "DDIM", "PLMS", "UniPC"]
+
+
+def every_sampler():
+    for at, sampler in enumerate(COMFY_SAMPLERS):
+        for schedule in (COMFY_SCHEDULES[(at + step) % len(COMFY_SCHEDULES)] for step in (0, 4)):
+            changes = {"sampler": sampler, "schedule": schedule, "images": 1 + at % 2}
+            yield {"name": f"comfyui {sampler} {schedule}"} | changes
+    for at, sampler in enumerate(A1111_SAMPLERS):
+        has_schedules = sampler not in ("DDIM", "PLMS", "UniPC")
+        for schedule in ["normal", "karras", "exponential"] if has_schedules else [None]:
+            changes = {"schedule": schedule} if has_schedules else {}
+            rng = {"rng": "CPU"} if at % 3 == 0 else {}
+            yield {"name": f"a1111 {sampler} {schedule}", "sampler": sampler, "images": 1 + at % 2} | changes | rng
 
 
 def source(repository, path):
@@ -132,6 +152,8 @@ class Comfy:
         for name in ["sampler_helpers", "model_patcher", "patcher_extension", "hooks", "context_windows"]:
             stub(f"comfy.{name}")
         stub("comfy.utils")
+        hook = "set_model_options_post_cfg_function"
+        setattr(sys.modules["comfy.model_patcher"], hook, functions(repository, "comfy/model_patcher.py", {hook})[hook])
         sampling = module(repository, "comfy/model_sampling.py", "comfy.model_sampling")
         stub("comfy.k_diffusion", __path__=[])
         for name in ["deis", "sa_solver"]:
@@ -178,7 +200,7 @@ class Comfy:
             inner_model = model_patcher = self
 
             def __call__(guider, x, sigma, model_options, seed):
-                options = {"sampler_calc_cond_batch_function": predict}
+                options = model_options | {"sampler_calc_cond_batch_function": predict}
                 return self.samplers.sampling_function(self, x, sigma, negative, positive, run["guidance"], options, seed)
 
         sampler = self.samplers.KSampler(self, run["steps"], "cpu", run["sampler"], run["schedule"])
@@ -296,7 +318,9 @@ class Forge:
 
     def latents(self, run):
         self.opts.randn_source = run.get("rng", "NV")
-        self.opts.k_sched_type = run.get("schedule", "Automatic")
+        schedule = run.get("schedule", "normal")
+        # Samplers without "Karras" in their names have no schedule of their own here.
+        self.opts.k_sched_type = "Automatic" if schedule == "normal" else schedule
         is_zero = run.get("zero_snr", False)
         self.model.parameterization = "v" if is_zero else "eps"
         if is_zero:
@@ -346,21 +370,22 @@ def alphas_cumprod(pipeline):
 
 
 def main():
-    forge, comfy, k_diffusion, torchsde = sys.argv[1:]
+    forge, comfy, k_diffusion, torchsde, *out = sys.argv[1:]
     torch.set_num_threads(1)
     load_torchsde(torchsde)
     pipeline = load_pipeline(f"{GOLDEN}/model")
     tensors = {}
-    runs = [USUAL | run for run in RUNS]
+    stride = 1 if out else STRIDE
+    runs = [USUAL | run for run in (every_sampler() if out else RUNS)]
     # One after the other: A1111 replaces a function of torchsde.
     for name, make in {"comfyui": lambda: Comfy(comfy, pipeline), "a1111": lambda: Forge(forge, k_diffusion, pipeline)}.items():
         tool = make()
         for run in runs:
             if run["name"].startswith(name):
                 latents = tool.latents(run)
-                tensors[run["name"]] = latents.float().flatten()[::STRIDE].clone()
-    notes = {"side": SIDE, "stride": STRIDE, "runs": runs}
-    save("tests/fixtures/compat", tensors, notes)
+                tensors[run["name"]] = latents.float().flatten()[::stride].clone()
+    notes = {"side": SIDE, "stride": stride, "runs": runs}
+    save(out[0] if out else "tests/fixtures/compat", tensors, notes)
 
 
 if __name__ == "__main__":
