@@ -1,0 +1,45 @@
+/**
+ * The exchange between GPU ranks in every order of its threads (tests/support/exchange-model.ts):
+ * no rank waits for ever, none reads what is not written yet or overwritten, and each part of the
+ * protocol is needed: without it something goes wrong.
+ */
+import { describe, expect, test } from "bun:test";
+import { explore, type ModelOptions, parts } from "../support/exchange-model.ts";
+
+const small: ModelOptions = {
+  ranks: 3,
+  steps: 2,
+  slots: 3,
+  groupSlots: 2,
+  slotEvents: 4,
+  freshSteps: 1,
+};
+
+test.each([
+  { name: "fresh, then stale", freshSteps: 1 },
+  { name: "fresh in every step", freshSteps: 2 },
+])("three ranks, two steps, three slots: $name", ({ name: _, ...change }) => {
+  const { problem, states } = explore({ ...small, ...change });
+  expect(problem).toBeNull();
+  expect(states).toBeGreaterThan(1000);
+});
+
+test.each([
+  { name: "stale values of each step before", steps: 4 },
+  // A late thread may wait for a later record: it then only waits longer.
+  { name: "events used again at once", freshSteps: 2, slotEvents: 1 },
+])("two ranks: $name", ({ name: _, ...change }) => {
+  const { problem } = explore({ ...small, ranks: 2, ...change });
+  expect(problem).toBeNull();
+});
+
+describe("each part is needed", () => {
+  test.each(parts.map((without) => ({ without })))("$without", ({ without }) => {
+    const found = [1, 2].map((freshSteps) =>
+      explore({ ...small, ranks: 2, steps: 3, freshSteps, without }),
+    );
+    expect(found.map(({ problem }) => problem).filter((problem) => problem !== null)).not.toEqual(
+      [],
+    );
+  });
+});

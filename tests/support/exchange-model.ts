@@ -1,0 +1,384 @@
+/**
+ * A model of the exchange between GPU ranks, explored exhaustively: every order in which the host
+ * threads of three ranks can take their turns, with a rank that fails anywhere or none. What the
+ * threads queue on their streams is not run but put in order: an operation happens before another
+ * where the stream or an event says so, and any two operations that are not ordered may overlap.
+ * So one order of the host stands for all orders of the GPUs.
+ *
+ * Each step here has the name of what it stands for: `record`, `signal`, `waitFor`, `swap`,
+ * `beginStep`, `endStep`, `gather`, `endGather` of zig/transport.zig and, in zig/transport/, of
+ * endpoint.zig, local_ranks.zig and peer_copy.zig; and the order of calls of exchange.zig and
+ * slot_swaps.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever changes one of these changes
+ * the model.
+ */
+
+export interface ModelOptions {
+  ranks: number;
+  steps: number;
+  slots: number;
+  /** `group_slot_count`: slots whose stale values travel together. */
+  groupSlots: number;
+  /** `slot_event_count`: events of written slots, used in turn. */
+  slotEvents: number;
+  /** Steps that read fresh values; the others read those of the step before. */
+  freshSteps: number;
+  /** What the code does and a mutation leaves out. */
+  without?: Part;
+}
+
+/** Parts of the protocol whose loss the checker must notice. */
+export const parts = [
+  "waitFor in swap",
+  "event in swap",
+  "event of the exchange stream",
+  "waitForReaders",
+  "gather_written",
+  "gather_copied",
+  "barrier in gather",
+  "abort of waits",
+] as const;
+export type Part = (typeof parts)[number];
+
+type Stream = "compute" | "exchange";
+
+/** What a host thread does next. */
+type HostStep =
+  | { does: "record"; event: string; stream: Stream }
+  | { does: "signal"; sequence: number }
+  | { does: "waitFor"; rank: number; sequence: number }
+  | { does: "waitEvent"; rank: number; event: string; stream: Stream }
+  | { does: "barrier" }
+  | { does: "work"; stream: Stream; reads: Access[]; writes: Access[] };
+
+/** A place in a rank's memory, with the value that is read or written. */
+type Access = readonly [place: string, value: string];
+
+export interface Verdict {
+  states: number;
+  executions: number;
+  /** The first thing that is wrong, or null. */
+  problem: string | null;
+}
+
+/** Explores all orders of the host threads. */
+export function explore(options: ModelOptions): Verdict {
+  const programs = Array.from({ length: options.ranks }, (_, rank) => programOf(options, rank));
+  const seen = new Set<string>();
+  const executions = new Set<string>();
+  const stack: State[] = [startOf(options)];
+  let problem: string | null = null;
+  while (stack.length > 0 && problem === null) {
+    const state = stack.pop() as State;
+    const key = keyOf(state);
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const next = successors(programs, state, options.without !== "abort of waits");
+    if (next.length > 0) {
+      stack.push(...next);
+      continue;
+    }
+    const stuck = programs.findIndex((program, rank) => !hasEnded(program, state, rank));
+    if (stuck >= 0) problem = `rank ${stuck} waits for ever at step ${state.at[stuck]}`;
+    else if (state.failed < 0) {
+      const captured = state.captured.map((list) => list.join(",")).join(";");
+      if (!executions.has(captured)) problem = checkOrder(programs, state);
+      executions.add(captured);
+    }
+  }
+  return { states: seen.size, executions: executions.size, problem };
+}
+
+// --- the protocol ---
+
+function programOf(options: ModelOptions, rank: number): HostStep[] {
+  const program = new Program(options, rank);
+  for (let step = 0; step < options.steps; step++) program.addStep(step);
+  return program.steps;
+}
+
+/** What the thread of one rank does, step by step. */
+class Program {
+  readonly steps: HostStep[] = [];
+  private readonly everyone: number[];
+  private readonly others: number[];
+
+  constructor(
+    private readonly o: ModelOptions,
+    private readonly rank: number,
+  ) {
+    this.everyone = Array.from({ length: o.ranks }, (_, i) => i);
+    this.others = this.everyone.filter((i) => i !== rank);
+  }
+
+  addStep(step: number): void {
+    const { slots, groupSlots, freshSteps } = this.o;
+    const isFresh = step < freshSteps;
+    // PeerCopy.waitForReaders
+    if (step > 0 && this.has("waitForReaders"))
+      for (const other of this.everyone) this.waitEvent(other, "step_read", "compute");
+    let groupFirst = 0;
+    const swapGroup = (end: number) => {
+      // In fresh steps only the last group orders the end of the step.
+      if (!isFresh || end === slots) this.swap(step, groupFirst, end, "group", !isFresh);
+      groupFirst = end;
+    };
+    for (let slot = 0; slot < slots; slot++) {
+      if (slot - groupFirst === groupSlots) swapGroup(slot);
+      const mine: Access = [own(this.rank, slot), valueOf(step, this.rank, slot)];
+      this.steps.push({ does: "work", stream: "compute", reads: [], writes: [mine] });
+      if (isFresh) this.swap(step, slot, slot + 1, "slot", true);
+      const seen = isFresh ? step : step - 1;
+      const reads = this.others.map((i): Access => [this.theirs(i, slot), valueOf(seen, i, slot)]);
+      this.steps.push({ does: "work", stream: "compute", reads: [...reads, mine], writes: [] });
+    }
+    swapGroup(slots);
+    this.steps.push({ does: "record", event: "step_read", stream: "exchange" });
+    this.gather(step);
+    this.endGather();
+  }
+
+  /** Endpoint.beginSwap, then PeerCopy.swap. */
+  private swap(
+    step: number,
+    first: number,
+    end: number,
+    what: "slot" | "group",
+    moves: boolean,
+  ): void {
+    const { slots, slotEvents, groupSlots } = this.o;
+    const stream: Stream = what === "slot" ? "compute" : "exchange";
+    const at = what === "slot" ? (end - 1) % slotEvents : Math.floor((end - 1) / groupSlots);
+    const event = `${what} ${at}`;
+    const sequence = 2 * (step * slots + end - 1) + (what === "slot" ? 1 : 2);
+    this.steps.push({ does: "record", event, stream: "compute" }, { does: "signal", sequence });
+    if (stream === "exchange" && this.has("event of the exchange stream"))
+      this.waitEvent(this.rank, event, stream);
+    for (const other of moves ? this.others : []) {
+      if (this.has("waitFor in swap")) this.steps.push({ does: "waitFor", rank: other, sequence });
+      if (this.has("event in swap")) this.waitEvent(other, event, stream);
+      const range = Array.from({ length: end - first }, (_, i) => first + i);
+      const reads = range.map((slot): Access => [own(other, slot), valueOf(step, other, slot)]);
+      const writes = range.map((s): Access => [this.theirs(other, s), valueOf(step, other, s)]);
+      this.steps.push({ does: "work", stream, reads, writes });
+    }
+  }
+
+  private gather(step: number): void {
+    const output = (of: number) => `output ${step} ${of}`;
+    const sent: Access = [`gather ${this.rank}`, output(this.rank)];
+    this.steps.push({ does: "work", stream: "compute", reads: [], writes: [sent] });
+    const event = "gather_written";
+    if (this.has(event)) this.steps.push({ does: "record", event, stream: "compute" });
+    if (this.has("barrier in gather")) this.steps.push({ does: "barrier" });
+    for (const other of this.others) {
+      if (this.has(event)) this.waitEvent(other, event, "compute");
+      const reads: Access[] = [[`gather ${other}`, output(other)]];
+      const writes: Access[] = [[`gathered ${this.rank} ${other}`, output(other)]];
+      this.steps.push({ does: "work", stream: "compute", reads, writes });
+    }
+  }
+
+  private endGather(): void {
+    const event = "gather_copied";
+    this.steps.push({ does: "record", event, stream: "compute" }, { does: "barrier" });
+    if (!this.has(event)) return;
+    for (const other of this.everyone) this.waitEvent(other, event, "compute");
+  }
+
+  private waitEvent(rank: number, event: string, stream: Stream): void {
+    this.steps.push({ does: "waitEvent", rank, event, stream });
+  }
+
+  private has(part: Part): boolean {
+    return this.o.without !== part;
+  }
+
+  private theirs(other: number, slot: number): string {
+    return `received ${this.rank} ${other} ${slot}`;
+  }
+}
+
+function own(rank: number, slot: number): string {
+  return `own ${rank} ${slot}`;
+}
+
+function valueOf(step: number, rank: number, slot: number): string {
+  return `${step} of ${rank} ${slot}`;
+}
+
+// --- the host threads ---
+
+interface State {
+  /** The next step of each rank. */
+  at: number[];
+  /** By rank, for each of its `waitEvent` so far: how often the event had been recorded. */
+  captured: number[][];
+  /** The rank that has failed, and then all waits end; -1 for none. */
+  failed: number;
+}
+
+function startOf({ ranks }: ModelOptions): State {
+  const zeros = Array.from({ length: ranks }, () => 0);
+  return { at: zeros, captured: zeros.map(() => []), failed: -1 };
+}
+
+function keyOf({ at, captured, failed }: State): string {
+  return `${at.join(",")}|${captured.map((list) => list.join(",")).join(";")}|${failed}`;
+}
+
+function hasEnded(program: HostStep[], state: State, rank: number): boolean {
+  return state.failed === rank || (state.at[rank] ?? 0) >= program.length;
+}
+
+/** Every turn that a thread may take now. */
+function successors(programs: HostStep[][], state: State, aborts: boolean): State[] {
+  const next: State[] = [];
+  for (const [rank, program] of programs.entries()) {
+    if (hasEnded(program, state, rank)) continue;
+    const step = program[state.at[rank] ?? 0] as HostStep;
+    if (!isWaiting(programs, state, rank, step)) {
+      const advanced = advance(programs, state, rank, step);
+      // No other thread sees work that is queued: one order stands for all.
+      if (step.does === "work") return [advanced];
+      next.push(advanced);
+    } else if (state.failed >= 0 && aborts) {
+      // LocalRanks.abort: each wait of every rank fails.
+      next.push({ ...state, at: replaced(state.at, rank, program.length) });
+    }
+  }
+  // A rank fails at its signals and waits; elsewhere nobody could tell.
+  if (state.failed < 0)
+    for (const [rank, program] of programs.entries()) {
+      const step = program[state.at[rank] ?? 0];
+      if (step && step.does !== "work") next.push({ ...state, failed: rank, captured: [[]] });
+    }
+  return next;
+}
+
+function isWaiting(programs: HostStep[][], state: State, rank: number, step: HostStep): boolean {
+  if (step.does === "waitFor") return signalled(programs, state, step.rank) < step.sequence;
+  // A thread that comes to a barrier has told so before it waits there.
+  if (step.does !== "barrier") return false;
+  const mine = barriers(programs, state, rank) + 1;
+  return programs.some((_, other) => other !== rank && reached(programs, state, other) < mine);
+}
+
+function advance(programs: HostStep[][], state: State, rank: number, step: HostStep): State {
+  const at = replaced(state.at, rank, (state.at[rank] ?? 0) + 1);
+  if (step.does !== "waitEvent" || state.failed >= 0) return { ...state, at };
+  const count = recorded(programs, state, step.rank, step.event);
+  const captured = state.captured.map((list, i) => (i === rank ? [...list, count] : list));
+  return { ...state, at, captured };
+}
+
+function done(programs: HostStep[][], state: State, rank: number): HostStep[] {
+  return (programs[rank] ?? []).slice(0, state.at[rank]);
+}
+
+function signalled(programs: HostStep[][], state: State, rank: number): number {
+  const last = done(programs, state, rank).findLast(({ does }) => does === "signal");
+  return last?.does === "signal" ? last.sequence : 0;
+}
+
+function recorded(programs: HostStep[][], state: State, rank: number, event: string): number {
+  return done(programs, state, rank).filter((s) => s.does === "record" && s.event === event).length;
+}
+
+function barriers(programs: HostStep[][], state: State, rank: number): number {
+  return done(programs, state, rank).filter(({ does }) => does === "barrier").length;
+}
+
+function reached(programs: HostStep[][], state: State, rank: number): number {
+  const isThere = programs[rank]?.[state.at[rank] ?? 0]?.does === "barrier";
+  return barriers(programs, state, rank) + Number(isThere);
+}
+
+function replaced(list: readonly number[], index: number, value: number): number[] {
+  return list.map((old, i) => (i === index ? value : old));
+}
+
+// --- the streams ---
+
+interface Node {
+  rank: number;
+  after: number[];
+  reads: Access[];
+  writes: Access[];
+}
+
+/** What is wrong with what was queued, in some order of the GPUs; null where nothing is. */
+function checkOrder(programs: HostStep[][], state: State): string | null {
+  const nodes = nodesOf(programs, state);
+  const before = closureOf(nodes);
+  if (before === null) return "streams wait for each other in a circle";
+  const writers = new Map<string, number[]>();
+  for (const [i, node] of nodes.entries())
+    for (const [place] of node.writes) writers.set(place, [...(writers.get(place) ?? []), i]);
+  for (const [i, node] of nodes.entries()) {
+    for (const [place] of node.writes)
+      for (const j of writers.get(place) ?? [])
+        if (i !== j && !before(i, j) && !before(j, i)) return `${place} is written twice at once`;
+    for (const [place, value] of node.reads) {
+      const all = writers.get(place) ?? [];
+      const racing = all.find((j) => j !== i && !before(i, j) && !before(j, i));
+      if (racing !== undefined) return `${place} is read by rank ${node.rank} while it is written`;
+      const earlier = all.filter((j) => before(j, i));
+      const last = earlier.find((j) => earlier.every((k) => k === j || before(k, j)));
+      const found = nodes[last ?? -1]?.writes.find((write) => write[0] === place)?.[1] ?? "nothing";
+      if (found !== value) return `${place} holds ${found}, and ${value} was to be read`;
+    }
+  }
+  return null;
+}
+
+function nodesOf(programs: HostStep[][], state: State): Node[] {
+  const nodes: Node[] = [];
+  const records = new Map<string, number>();
+  const waits: { node: number; record: string }[] = [];
+  for (const [rank, program] of programs.entries()) {
+    const last: Partial<Record<Stream, number>> = {};
+    const counts = new Map<string, number>();
+    let waitCount = 0;
+    for (const step of program) {
+      if (!("stream" in step)) continue;
+      const tail = last[step.stream];
+      const node = nodes.length;
+      last[step.stream] = node;
+      const access = step.does === "work" ? step : { reads: [], writes: [] };
+      nodes.push({ rank, after: tail === undefined ? [] : [tail], ...access });
+      if (step.does === "record") {
+        const count = (counts.get(step.event) ?? 0) + 1;
+        counts.set(step.event, count);
+        records.set(`${rank} ${step.event} ${count}`, node);
+      }
+      if (step.does === "waitEvent") {
+        const count = state.captured[rank]?.[waitCount] ?? 0;
+        waitCount += 1;
+        // An event that was never recorded holds nothing back.
+        if (count > 0) waits.push({ node, record: `${step.rank} ${step.event} ${count}` });
+      }
+    }
+  }
+  for (const { node, record } of waits) nodes[node]?.after.push(records.get(record) ?? -1);
+  return nodes;
+}
+
+/** Whether one node happens before another; null where they go in a circle. */
+function closureOf(nodes: Node[]): ((i: number, j: number) => boolean) | null {
+  const ancestors: (bigint | null | undefined)[] = nodes.map(() => undefined);
+  const visit = (i: number): bigint | null => {
+    const known = ancestors[i];
+    if (known !== undefined) return known;
+    ancestors[i] = null;
+    let all = 0n;
+    for (const before of nodes[i]?.after ?? []) {
+      const theirs = visit(before);
+      if (theirs === null) return null;
+      all |= theirs | (1n << BigInt(before));
+    }
+    ancestors[i] = all;
+    return all;
+  };
+  for (const i of nodes.keys()) if (visit(i) === null) return null;
+  return (i, j) => (((ancestors[j] ?? 0n) as bigint) >> BigInt(i)) % 2n === 1n;
+}
