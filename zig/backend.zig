@@ -47,6 +47,11 @@ pub const Device = union(enum) {
     plan: Planned,
 };
 
+/// Of `groupNormStats`.
+pub fn statisticsShape(x: Shape, group_count: u32) Shape {
+    return .{ .batch = x.batch, .rows = group_count, .width = 1, .channels = 2 };
+}
+
 pub const Backend = struct {
     scratch: *Scratch,
     device: Device,
@@ -372,17 +377,18 @@ pub const Backend = struct {
 
     /// Mean and mean of squares of every group over this patch: (batch, groups, 1, 2) in f64.
     pub fn groupNormStats(b: Backend, x: Tensor, group_count: u32) Error!Tensor {
-        assert(x.shape.channels % group_count == 0);
-        const out = try b.alloc(.{
-            .batch = x.shape.batch,
-            .rows = group_count,
-            .width = 1,
-            .channels = 2,
-        }, .f64);
+        const out = try b.alloc(statisticsShape(x.shape, group_count), .f64);
+        try b.groupNormStatsInto(out, x);
+        return out;
+    }
+
+    /// The same, written where the exchange between patches reads it.
+    pub fn groupNormStatsInto(b: Backend, out: Tensor, x: Tensor) Error!void {
+        assert(x.shape.channels % out.shape.rows == 0);
+        assert(out.dtype == .f64 and out.shape.eql(statisticsShape(x.shape, out.shape.rows)));
         switch (b.target()) {
             inline else => |device| try device.groupNormStats(out, x),
         }
-        return out;
     }
 
     pub fn combineStatistics(b: Backend, o: CombineStatistics) Error!Tensor {

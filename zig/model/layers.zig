@@ -131,7 +131,9 @@ pub const GroupNorm = struct {
         x: Tensor,
         activation: backend.Activation,
     ) Error!Tensor {
-        const local = try ctx.b.groupNormStats(x, layer.group_count);
+        const shape = backend.statisticsShape(x.shape, layer.group_count);
+        const local = try ctx.exchange.placeStatistics(shape);
+        try ctx.b.groupNormStatsInto(local, x);
         const element_count = x.shape.positionCount() * x.shape.channels / layer.group_count;
         const stats = try ctx.exchange.statistics(local, element_count);
         defer ctx.b.free(stats);

@@ -204,14 +204,18 @@ pub const Exchange = struct {
         if (halo.below) |tensor| exchange.b.free(tensor);
     }
 
-    /// Group norm statistics of the whole image from those of this patch, which are freed; the
-    /// result is the caller's. `element_count` is how many elements `mine` was taken over.
-    pub fn statistics(exchange: *Exchange, mine: Tensor, element_count: u64) Error!Tensor {
-        if (exchange.isSinglePatch()) return mine;
+    /// Memory for this patch's group norm statistics, to be written and then passed to
+    /// `statistics`.
+    pub fn placeStatistics(exchange: *Exchange, shape: Shape) Error!Tensor {
+        if (exchange.isSinglePatch()) return exchange.b.alloc(shape, .f64);
         try exchange.swapCompleteGroups();
-        const own = try exchange.place(.statistics, mine.shape, mine.dtype);
-        if (exchange.recorder == null) try exchange.b.copy(own, mine);
-        exchange.b.free(mine);
+        return exchange.place(.statistics, shape, .f64);
+    }
+
+    /// Group norm statistics of the whole image from `own`, those of this patch; the result is the
+    /// caller's. `element_count` is how many elements they were taken over.
+    pub fn statistics(exchange: *Exchange, own: Tensor, element_count: u64) Error!Tensor {
+        if (exchange.isSinglePatch()) return own;
         const slot = try exchange.signalSlot();
         var parts: Parts = undefined;
         var weights: [rank_count_max]f64 = undefined;
