@@ -79,6 +79,15 @@ export fn bxl_emulator_set_peers(possible: bool) void {
     state.peers_possible = possible;
 }
 
+/// Bytes copied from the host to a GPU since its context was made, out of pinned memory or not.
+export fn bxl_emulator_bytes_to_gpu(gpu: u32, is_pinned: bool) u64 {
+    if (gpu >= state.device_count_max) return 0;
+    state.lock();
+    defer state.unlock();
+    const device = &state.devices[gpu];
+    return if (is_pinned) device.pinned_bytes else device.pageable_bytes;
+}
+
 /// What is wrong with copies between GPUs: nothing, other bytes arrive, they never end.
 export fn bxl_emulator_set_peer_fault(fault: u32) c_int {
     state.peer_fault = std.enums.fromInt(state.PeerFault, fault) orelse return 1;

@@ -55,6 +55,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./kernels.ts")).run(args),
   },
+  loading: {
+    about: "bytes of weights that the host converts and sends to one and to eight emulated GPUs",
+    needsClone: true,
+    run: async (args) => (await import("./loading.ts")).run(args),
+  },
   parity: {
     about: "error of every result against PyTorch and diffusers, with limits",
     needsClone: true,

@@ -256,6 +256,24 @@ export function planOf(options: HandleOptions): Plan {
   return v.parse(planSchema, JSON.parse(new TextDecoder().decode(text.subarray(0, length))));
 }
 
+/** Makes the emulator have so many GPUs, while no session uses it. */
+export function setEmulatedGpuCount(count: number): void {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_configure: { args: ["u64", "u32"], returns: "i32" },
+  });
+  if (symbols.bxl_emulator_configure(1n, count) === 0) return;
+  throw new BasedXLError("internal", `The emulator does not take ${count} GPUs.`);
+}
+
+/** Bytes that the host has copied to an emulated GPU since a session opened it. */
+export function bytesToEmulatedGpu(gpu: number): { pinned: number; pageable: number } {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_bytes_to_gpu: { args: ["u32", "bool"], returns: "u64" },
+  });
+  const bytes = (isPinned: boolean) => Number(symbols.bxl_emulator_bytes_to_gpu(gpu, isPinned));
+  return { pinned: bytes(true), pageable: bytes(false) };
+}
+
 /** Sets ten times the compute capability of the emulator's GPUs, for all of the process. */
 export function setEmulatedCapability(capability: number): void {
   const { symbols } = dlopen(emulatorPath(), {

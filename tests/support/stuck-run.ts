@@ -9,8 +9,12 @@ import type { GpuOptions } from "../../src/native/handle.ts";
 import { draw, requestOf, type Work, withSession } from "./draw.ts";
 
 export interface StuckWork {
-  /** open: only open the session; wait: wait for images; leave: close during one. */
-  does: "open" | "wait" | "leave";
+  /**
+   * open: only open the session; wait: wait for images; leave: close during one; grow: generate an
+   * image, then a larger one.
+   */
+  does: "open" | "wait" | "leave" | "grow";
+  rankCount?: number;
   width: number;
   height: number;
   gpu: GpuOptions;
@@ -39,13 +43,21 @@ const stallLimitMs = 400;
 
 if (import.meta.main) console.log(JSON.stringify(await run(JSON.parse(process.argv[2] ?? "{}"))));
 
-async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
+async function run({ does, gpu, width, height, rankCount }: StuckWork): Promise<StuckRun> {
   const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
-  const work: Work = { model, width, height, stepCount: 2, testHooks: { stallLimitMs } };
   const messages: string[] = [];
   const report = (error: Error) => void messages.push(error.message);
+  const onWarning = (warning: string) => void messages.push(warning);
+  const testHooks = does === "grow" ? {} : { stallLimitMs };
+  const stepCount = does === "grow" ? 1 : 2;
+  const work: Work = { model, width, height, rankCount, stepCount, testHooks, onWarning };
   const opened = withSession({ ...work, gpu }, async (session) => {
     if (does === "open") return;
+    if (does === "grow") {
+      await session.image(requestOf(work));
+      await session.image(requestOf({ ...work, height: 2 * height }));
+      return;
+    }
     const { promise: denoising, resolve: sees } = Promise.withResolvers<void>();
     const onProgress = ({ stage }: { stage: string }) => {
       if (stage === "denoise") sees();
@@ -60,6 +72,6 @@ async function run({ does, gpu, width, height }: StuckWork): Promise<StuckRun> {
     if (does === "wait") await session.image(requestOf(work)).catch(report);
   });
   await opened.catch(report);
-  const { images } = await draw({ ...work, width: 32, height: 32, testHooks: {} });
+  const { images } = await draw({ model, width: 32, height: 32, stepCount: 2 });
   return { messages, drawnBytes: images[0]?.length ?? 0 };
 }

@@ -15,12 +15,16 @@ pub fn cuInit(flags: c_uint) callconv(.c) Result {
     if (flags != 0) return .invalid_value;
     state.lock();
     defer state.unlock();
-    if (!state.is_initialized) readEnvironment();
+    readEnvironment();
     state.is_initialized = true;
     return if (state.device_count == 0) .no_device else .success;
 }
 
 pub fn cuDriverGetVersion(version: *c_int) callconv(.c) Result {
+    // Answered before cuInit, too.
+    state.lock();
+    defer state.unlock();
+    readEnvironment();
     version.* = @intCast(state.driver_version);
     return .success;
 }
@@ -232,7 +236,12 @@ fn putText(target: [*]u8, len: c_int, device: Device, comptime format: []const u
     return .success;
 }
 
+var is_environment_read: bool = false;
+
+/// Once.
 fn readEnvironment() void {
+    if (is_environment_read) return;
+    is_environment_read = true;
     if (numberOf("BASEDXL_EMULATOR_SEED")) |seed| state.prng = .init(seed);
     if (numberOf("BASEDXL_EMULATOR_GPUS")) |count| {
         state.device_count = @intCast(@min(count, state.device_count_max));

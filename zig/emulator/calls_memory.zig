@@ -91,10 +91,11 @@ pub fn cuMemcpyHtoDAsync_v2(
     if (bytes == 0) return .success;
     if (faults.fails(.copy_to_device, found.device.ordinal)) return .unknown;
     if (found.capture == null and memory.find(copy.from, bytes) == null) {
+        found.device.pageable_bytes += bytes;
         const from: [*]const u8 = @ptrCast(source);
         copy.staged = state.allocator.dupe(u8, from[0..bytes]) catch return .out_of_memory;
         copy.from = @intFromPtr(copy.staged.ptr);
-    }
+    } else found.device.pinned_bytes += bytes;
     return found.enqueue(.{ .copy = copy });
 }
 

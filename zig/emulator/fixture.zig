@@ -10,6 +10,7 @@ const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_
 
 pub const Emulator = struct {
     bxl_emulator_configure: *const fn (seed: u64, gpu_count: u32) callconv(.c) c_int,
+    bxl_emulator_bytes_to_gpu: *const fn (gpu: u32, is_pinned: bool) callconv(.c) u64,
     bxl_emulator_set_capability: *const fn (capability: u32) callconv(.c) void,
     bxl_emulator_set_driver: *const fn (version: u32) callconv(.c) void,
     bxl_emulator_set_memory: *const fn (bytes: u64) callconv(.c) void,

@@ -18,6 +18,9 @@ pub const Device = struct {
     /// cuDevicePrimaryCtxRetain's count; 0: the context is not there.
     retain_count: u32 = 0,
     used_bytes: usize = 0,
+    /// Copied to it from the host since its context was made, by where the bytes were.
+    pinned_bytes: u64 = 0,
+    pageable_bytes: u64 = 0,
     /// The first failure of work on this device: every later call answers it, as the driver does.
     failure: Result = .success,
     /// Whose memory its kernels may touch.

@@ -2,6 +2,8 @@
 //! the vendor's names, and files that are no libraries at all.
 
 const std = @import("std");
+const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const fixtures = @import("../emulator/fixture.zig");
 const libraries = @import("libraries.zig");
 const library_path = @import("../emulator/library_fixture.zig").library_path;
 const Io = std.Io;
@@ -73,4 +75,30 @@ test "a file that is no library is passed over, and named where nothing else is 
     try fake.copy("venv/lib/python3.9/site-packages/nvidia/nccl/lib/libnccl.so.2");
     found = try fake.search();
     try std.testing.expect(found.nccl.table != null);
+}
+
+test "a driver older than the kernels' toolkit is refused by name and number" {
+    var fixture: fixtures.Fixture = try .init(1);
+    defer fixture.deinit();
+    defer fixture.emulator.bxl_emulator_set_driver(13000);
+    var arena: std.heap.ArenaAllocator = .init(std.testing.allocator);
+    defer arena.deinit();
+    const a = arena.allocator();
+    const source: libraries.Source = .{ .emulated = library_path };
+    // The tests are built as if CUDA 13.0 had made the kernels.
+    for ([_]u32{ 12000, 12040, 12090 }) |version| {
+        fixture.emulator.bxl_emulator_set_driver(version);
+        var diagnostics: Diagnostics = .{};
+        const opened = libraries.open(a, std.testing.io, source, .{}, &diagnostics);
+        try std.testing.expectError(error.LibraryMissing, opened);
+        const minor = version % 1000 / 10;
+        const start = try std.fmt.allocPrint(a, "The kernels were built by CUDA 13.0 and need " ++
+            "driver 580 or newer; this machine's driver is of CUDA 12.{d}: update ", .{minor});
+        try std.testing.expectStringStartsWith(diagnostics.message(), start);
+    }
+    for ([_]u32{ 13000, 13010, 14000 }) |version| {
+        fixture.emulator.bxl_emulator_set_driver(version);
+        var diagnostics: Diagnostics = .{};
+        _ = try libraries.open(a, std.testing.io, source, .{}, &diagnostics);
+    }
 }

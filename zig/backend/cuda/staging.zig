@@ -10,8 +10,8 @@ const waits_file = @import("waits.zig");
 
 pub const Error = error{ GpuFailed, Cancelled };
 
-/// Large enough for a link's full bandwidth, few enough to be pinned at once.
-pub const chunk_bytes = 16 << 20;
+/// Large enough for a link's full bandwidth, small enough to be pinned at once.
+pub const chunk_bytes_default = 16 << 20;
 const chunk_count = 3;
 /// A chunk takes milliseconds; a GPU that has not taken it by then does not answer.
 const limit_ns = 60 * std.time.ns_per_s;
@@ -26,6 +26,7 @@ const Chunk = struct {
 pub const Staging = struct {
     gpus: []Gpu,
     cancelled: *const std.atomic.Value(bool),
+    chunk_bytes: usize,
     chunks: [chunk_count]Chunk = @splat(.{ .memory = &.{} }),
     current: usize = 0,
     /// Where the current chunk goes in the block, and how much of it is filled.
@@ -33,9 +34,14 @@ pub const Staging = struct {
     filled: usize = 0,
 
     /// The GPUs must have their blocks. `deinit` also where it fails.
-    pub fn init(s: *Staging, gpus: []Gpu, cancelled: *const std.atomic.Value(bool)) Error!void {
+    pub fn init(
+        s: *Staging,
+        gpus: []Gpu,
+        chunk_bytes: usize,
+        cancelled: *const std.atomic.Value(bool),
+    ) Error!void {
         assert(gpus.len > 0 and gpus.len <= drivers.gpu_count_max);
-        s.* = .{ .gpus = gpus, .cancelled = cancelled };
+        s.* = .{ .gpus = gpus, .cancelled = cancelled, .chunk_bytes = chunk_bytes };
         for (&s.chunks) |*chunk| {
             const gpu = &gpus[0];
             try gpu.makeCurrent();
@@ -69,7 +75,7 @@ pub const Staging = struct {
     pub fn write(s: *Staging, offset: usize, bytes: []const u8) Error!void {
         // What alignment leaves free between weights travels with them.
         const end = s.first + s.filled;
-        const follows = s.filled > 0 and offset >= end and offset - s.first < chunk_bytes;
+        const follows = s.filled > 0 and offset >= end and offset - s.first < s.chunk_bytes;
         if (!follows) {
             try s.send();
             s.first = offset;
@@ -79,13 +85,13 @@ pub const Staging = struct {
         }
         var rest = bytes;
         while (rest.len > 0) {
-            if (s.filled == chunk_bytes) {
+            if (s.filled == s.chunk_bytes) {
                 const next = s.first + s.filled;
                 try s.send();
                 s.first = next;
             }
             if (s.filled == 0) try s.waitFor(&s.chunks[s.current]);
-            const count = @min(rest.len, chunk_bytes - s.filled);
+            const count = @min(rest.len, s.chunk_bytes - s.filled);
             @memcpy(s.chunks[s.current].memory[s.filled..][0..count], rest[0..count]);
             s.filled += count;
             rest = rest[count..];

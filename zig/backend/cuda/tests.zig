@@ -9,6 +9,7 @@ test {
     _ = @import("tests/embedding.zig");
     _ = @import("tests/errors.zig");
     _ = @import("tests/gemm.zig");
+    _ = @import("tests/loading.zig");
     _ = @import("tests/matmul_cascaded.zig");
     _ = @import("tests/norm.zig");
     _ = @import("tests/sampler.zig");

@@ -14,7 +14,9 @@ const Source = @import("ops_widen.zig").Source;
 const Layout = @import("../../weights.zig").Layout;
 const Weight = @import("../../weights.zig").Weight;
 const Gpu = @import("gpu.zig").Gpu;
-const Staging = @import("staging.zig").Staging;
+const staging_file = @import("staging.zig");
+const Staging = staging_file.Staging;
+const chunk_bytes_default = staging_file.chunk_bytes_default;
 const waits_file = @import("waits.zig");
 const isPair = @import("ops_product.zig").isPair;
 
@@ -102,7 +104,7 @@ pub fn upload(
 ) Error!void {
     var staging: Staging = undefined;
     defer staging.deinit();
-    try staging.init(gpus, converter.cancelled);
+    try staging.init(gpus, chunk_bytes_default, converter.cancelled);
     for (weights) |weight| {
         const bytes = try converter.bytesOf(weight, activation);
         try staging.write(weight.device_offset, bytes);
