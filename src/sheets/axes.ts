@@ -17,6 +17,10 @@ export interface Axis {
   values: readonly AxisValue[];
   /** How much a change costs: axes with more change less often. */
   cost: number;
+  /** The settings that its values decide. */
+  keys: readonly SettingKey[];
+  /** Whether it changes what another axis may set, and is applied after it. */
+  isEdit?: true;
 }
 
 interface AxisValue {
@@ -45,6 +49,12 @@ export function parseAxes(text: string): Axis[] {
   const axes = texts.map(({ name, values }) => axisOf(name, values));
   const twice = axes.find(({ type }, i) => axes.findIndex((axis) => axis.type === type) < i);
   if (twice) throw badOption(`--xyz has the axis ${escaped(twice.name, 40)} twice.`);
+  for (const [i, axis] of axes.entries()) {
+    const other = axes.slice(0, i).find(({ keys }) => keys.some((key) => axis.keys.includes(key)));
+    if (other === undefined) continue;
+    const names = [other, axis].map(({ name }) => escaped(name, 40));
+    throw badOption(`--xyz has the axes ${names.join(" and ")}, which set the same: keep one.`);
+  }
   return axes;
 }
 
@@ -55,15 +65,14 @@ export function cellsOf(axes: readonly Axis[], options: SampleOptions): Cell[] {
     number,
     number,
   ];
+  const inOrder = [...axes.keys()].sort(
+    (a, b) => Number(axes[a]!.isEdit ?? false) - Number(axes[b]!.isEdit ?? false),
+  );
   return Array.from({ length: xs * ys * zs }, (_, index) => {
     const place = [index % xs, Math.floor(index / xs) % ys, Math.floor(index / (xs * ys))] as const;
-    let own = options;
-    const values: Record<string, string> = {};
-    for (const [i, { name, values: all }] of axes.entries()) {
-      const value = all[place[i]!]!;
-      own = value.apply(own);
-      values[name] = value.text;
-    }
+    const chosen = axes.map(({ values }, i) => values[place[i]!]!);
+    const values = Object.fromEntries(axes.map(({ name }, i) => [name, chosen[i]!.text]));
+    const own = inOrder.reduce((all, i) => chosen[i]!.apply(all), options);
     return { place, values, options: own };
   });
 }
@@ -146,7 +155,7 @@ function axisOf(typed: string, texts: string[]): Axis {
           : { ...options, [key]: value },
     };
   });
-  return { name: typed, type: typeNames[key] ?? flag, values, cost: costs[key] ?? 0 };
+  return { name: typed, type: typeNames[key] ?? flag, values, cost: costs[key] ?? 0, keys: [key] };
 }
 
 function keyNamed(typed: string, plain: string): SettingKey {
@@ -203,7 +212,8 @@ function searchAxis(name: string, texts: string[]): Axis {
     },
   }));
   // A prompt may name LoRAs in tags.
-  return { name, type: "Prompt S/R", values, cost: search.includes("<lora:") ? 4 : 2 };
+  const cost = search.includes("<lora:") ? 4 : 2;
+  return { name, type: "Prompt S/R", values, cost, keys: [], isEdit: true };
 }
 
 function loraScaleAxis(name: string, texts: string[]): Axis {
@@ -225,7 +235,7 @@ function loraScaleAxis(name: string, texts: string[]): Axis {
         return { ...options, loras };
       },
     }));
-  return { name, type: "LoRA scale", values, cost: 4 };
+  return { name, type: "LoRA scale", values, cost: 4, keys: [], isEdit: true };
 }
 
 /** `512x768`. */
@@ -243,5 +253,5 @@ function sizeAxis(name: string, texts: string[]): Axis {
       apply: (options: SampleOptions): SampleOptions => ({ ...options, ...size }),
     };
   });
-  return { name, type: "Size", values, cost: 3 };
+  return { name, type: "Size", values, cost: 3, keys: ["width", "height"] };
 }

@@ -37,9 +37,12 @@ export function expandRange(value: string, isWhole: boolean): string[] {
   const [, from, to, rest] = range as unknown as [string, string, string, string];
   const step = new RegExp(`^\\s*\\(\\s*(${number})\\s*\\)\\s*$`).exec(rest)?.[1];
   const count = /^\s*\[\s*(\d+)\s*\]\s*$/.exec(rest)?.[1];
-  if (count !== undefined) return evenly(Number(from), Number(to), Number(count), isWhole);
-  if (step === undefined && rest.trim() !== "") return [value];
-  return stepwise(Number(from), Number(to), Number(step ?? 1));
+  if (step === undefined && count === undefined && rest.trim() !== "") return [value];
+  const numbers = isWhole
+    ? wholeNumbers(BigInt(from), BigInt(to), { step, count })
+    : fractions(Number(from), Number(to), { step, count });
+  if (numbers.length === 0) throw badOption(`--xyz has the range ${shown(value)}, which is empty.`);
+  return numbers;
 }
 
 // --- internal ---
@@ -47,22 +50,39 @@ export function expandRange(value: string, isWhole: boolean): string[] {
 /** More cannot be shown on an axis. */
 const valueCountMax = 1000;
 
-function stepwise(from: number, to: number, step: number): string[] {
-  const count = Math.floor((to - from) / step + 1e-9) + 1;
-  if (!(count >= 1)) throw badOption(`--xyz has the range ${from}-${to}, which is empty.`);
-  return numbered(count, (i) => from + i * step);
+interface RangeSteps {
+  step: string | undefined;
+  count: string | undefined;
 }
 
-/** Both ends included, as numpy's linspace; whole numbers are cut, as A1111 does. */
-function evenly(from: number, to: number, count: number, isWhole: boolean): string[] {
-  const gap = count > 1 ? (to - from) / (count - 1) : 0;
-  return numbered(count, (i) => (isWhole ? Math.trunc(from + i * gap + 1e-9) : from + i * gap));
+/** Exact at any size: seeds have up to 63 bits. */
+function wholeNumbers(from: bigint, to: bigint, { step, count }: RangeSteps): string[] {
+  if (count !== undefined) {
+    // Both ends included, as numpy's linspace, and cut, as A1111 does.
+    const gaps = BigInt(Math.max(1, Number(count) - 1));
+    return listed(Number(count), (i) => (from * gaps + (to - from) * BigInt(i)) / gaps);
+  }
+  const by = BigInt(step ?? 1);
+  const isEmpty = by === 0n || (by > 0n ? to < from : to > from);
+  return listed(isEmpty ? 0 : Number((to - from) / by) + 1, (i) => from + BigInt(i) * by);
 }
 
-function numbered(count: number, at: (index: number) => number): string[] {
-  if (count > valueCountMax) throw badOption(`--xyz has a range of ${count} values.`);
+function fractions(from: number, to: number, { step, count }: RangeSteps): string[] {
   // Ten digits hide what binary fractions add.
-  return Array.from({ length: count }, (_, i) => String(Number(at(i).toPrecision(10))));
+  const rounded = (value: number) => Number(value.toPrecision(10));
+  if (count !== undefined) {
+    const gap = Number(count) > 1 ? (to - from) / (Number(count) - 1) : 0;
+    return listed(Number(count), (i) => rounded(from + i * gap));
+  }
+  const by = Number(step ?? 1);
+  const steps = by === 0 ? 0 : Math.floor((to - from) / by + 1e-9) + 1;
+  return listed(steps, (i) => rounded(from + i * by));
+}
+
+/** None for a count below 1. */
+function listed(count: number, at: (index: number) => number | bigint): string[] {
+  if (count > valueCountMax) throw badOption(`--xyz has a range of ${count} values.`);
+  return Array.from({ length: Math.max(0, count) }, (_, i) => String(at(i)));
 }
 
 /** Parts between the marks that are outside of quotes. */

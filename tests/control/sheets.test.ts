@@ -18,6 +18,7 @@ import {
 import { refusal } from "../support/refusal.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
+const seedHead = "922337203685477580";
 const options = parseSampleOptions({ _: ["a (red) house"], seed: "7", lora: "a:0.5\0b" });
 
 describe("texts of axes", () => {
@@ -32,6 +33,8 @@ describe("texts of axes", () => {
     ["3-9 [3]", false, "3 6 9"],
     ["2-4", false, "2 3 4"],
     ["7", true, "7"],
+    ["9223372036854775804-9223372036854775806", true, "%4 %5 %6".replaceAll("%", seedHead)],
+    ["1234567890123-1234567890127 [3]", true, "1234567890123 1234567890125 1234567890127"],
     ["dpmpp-2m", false, "dpmpp-2m"],
   ])("the range %s", (text, isWhole, values) => {
     expect(expandRange(text, isWhole).join(" ")).toBe(values);
@@ -56,7 +59,11 @@ describe("texts of axes", () => {
     ["size=512", '--xyz size must be WIDTHxHEIGHT, such as 1024x768, not "512".'],
     ["model=a,b", "--xyz cannot change --model from image to image."],
     ["num-images=2", "--xyz cannot change --num-images from image to image."],
-    ["steps=9-1", "--xyz has the range 9-1, which is empty."],
+    ["steps=9-1", '--xyz has the range "9-1", which is empty.'],
+    ["steps=5-4 (+3)", '--xyz has the range "5-4 (+3)", which is empty.'],
+    ["steps=1-5 [0]", '--xyz has the range "1-5 [0]", which is empty.'],
+    ["guidance=1-3 (+0)", '--xyz has the range "1-3 (+0)", which is empty.'],
+    ["size=64x64;width=96", "--xyz has the axes size and width, which set the same: keep one."],
     ["steps=1-99999", "--xyz has a range of 99999 values."],
     ['sr="a', "--xyz has a quote that does not end"],
   ])("%s is refused", async (text, sentence) => {
@@ -87,6 +94,12 @@ describe("cells", () => {
     expect(options.loras[0]).toMatchObject({ scale: 0.5 });
     const [rescaled] = cellsOf(parseAxes("cfg-rescale=0.7;cfg=3"), options);
     expect(rescaled!.options).toMatchObject({ guidanceRescale: 0.7, guidanceScale: 3 });
+    const edited = cellsOf(parseAxes("sr=red,blue;prompt=a red cat,a red dog"), options);
+    expect(edited.map((cell) => cell.options.prompt).join()).toBe(
+      "a red cat,a blue cat,a red dog,a blue dog",
+    );
+    const [scaled] = cellsOf(parseAxes("lora-scale=0.3;lora=c:0.9"), options);
+    expect(scaled!.options.loras).toMatchObject([{ file: "c", scale: 0.3 }]);
     const [wide] = cellsOf(parseAxes("size=96x64"), options);
     expect(wide!.options).toMatchObject({ width: 96, height: 64 });
     expect(cellsOf(parseAxes("seed=5-6"), options).map((cell) => cell.options.seeds)).toEqual([
