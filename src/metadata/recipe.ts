@@ -98,6 +98,8 @@ export class Recipe {
       this.warn(`The sampler "${escaped(sampler, 60)}" is not known: ${other} is used.`);
     } else {
       this.settings.scheduler = named.name;
+      const { noiseSampler } = named;
+      if (noiseSampler && this.compat !== "diffusers") this.settings.noiseSampler = noiseSampler;
     }
     const asked = normalized(schedule ?? "") || normalized(named?.sigmas ?? absent);
     const key = asked === "automatic" ? normalized(named?.sigmas ?? ownSchedule) : asked;

@@ -14,7 +14,13 @@ import {
   unusedScheduleOptions,
 } from "../schedule.ts";
 import { type Compat, compatScheduler, compatSigmas, flavourOf } from "../settings/compat.ts";
-import { type Scheduler, type SigmaKind, type SyncMode, samplerNamed } from "../settings/names.ts";
+import {
+  type NoiseSampler,
+  type Scheduler,
+  type SigmaKind,
+  type SyncMode,
+  samplerNamed,
+} from "../settings/names.ts";
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 
@@ -28,13 +34,14 @@ type SamplingSettings = Pick<
   | "firstSigma"
   | "eta"
   | "sNoise"
-> & { compat: Compat };
+> & { compat: Compat; noiseSampler: NoiseSampler };
 
 interface Sampling {
   settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
     stepCount: number;
     scheduler: Scheduler;
     syncMode: SyncMode;
+    noiseSampler: NoiseSampler;
   };
   /** Of the recipe. */
   preset: Preset | null;
@@ -75,7 +82,8 @@ ${preset.name}: there are too few for patches that are a step old.`,
     );
   }
   const syncMode = given.syncMode ?? (isExact ? "full_sync" : "corrected_async_gn");
-  const settings = { stepCount, scheduler, ...levels, syncMode };
+  const noiseSampler = noiseSamplerOf(given, named?.noiseSampler);
+  const settings = { stepCount, scheduler, ...levels, syncMode, noiseSampler };
   return { settings, preset, schedule, warnings };
 }
 
@@ -97,6 +105,15 @@ is named so: others need more steps.`,
 
 /** Steps that no patch may be behind in, unless the user says so. */
 const fewSteps = 8;
+
+/** The generator that goes on in diffusers' formulas is no Brownian path of a GPU. */
+function noiseSamplerOf(
+  { compat, noiseSampler }: SamplingSettings,
+  ofName: NoiseSampler | undefined,
+): NoiseSampler {
+  if (noiseSampler !== "auto" || ofName === undefined) return noiseSampler;
+  return flavourOf(compat) === "diffusers" ? "auto" : ofName;
+}
 
 /** The noise levels that the tool gives a sampler where nothing else says any. */
 function sigmasOf(

@@ -254,20 +254,23 @@ export const samplerRows = {
 export type Scheduler = keyof typeof samplerRows;
 export const schedulers = Object.keys(samplerRows) as Scheduler[];
 
-/** A sampler by any of its names, and the sigmas that a name such as "DPM++ 2M Karras" asks for. */
+/** A sampler by any of its names, and what the name asks for beside it. */
 interface NamedSampler {
   name: Scheduler;
+  /** Those of "DPM++ 2M Karras". */
   sigmas?: SigmaKind;
+  /** ComfyUI's samplers ending in _gpu take the Brownian path's numbers from a GPU. */
+  noiseSampler?: "brownian_gpu";
 }
 
 /** What `text` names, in the spelling of diffusers, A1111, ComfyUI or here; null for nothing. */
 export function samplerNamed(text: string): NamedSampler | null {
   const key = normalized(text);
-  const name = spellings.get(key);
-  if (name) return { name };
+  const whole = samplerSpelled(key);
+  if (whole) return whole;
   for (const [words, sigmas] of scheduleWords) {
-    const base = key.endsWith(words) ? spellings.get(key.slice(0, -words.length)) : undefined;
-    if (base) return { name: base, sigmas };
+    const base = key.endsWith(words) ? samplerSpelled(key.slice(0, -words.length)) : null;
+    if (base) return { ...base, sigmas };
   }
   return null;
 }
@@ -295,6 +298,12 @@ export function describeSamplers(): string {
 }
 
 // --- internal ---
+
+function samplerSpelled(key: string): NamedSampler | null {
+  const name = spellings.get(key);
+  if (name === undefined) return null;
+  return key.endsWith("gpu") ? { name, noiseSampler: "brownian_gpu" } : { name };
+}
 
 /** Words for noise levels without spaces and signs; a word that ends another stands after it. */
 const scheduleWords: readonly (readonly [string, SigmaKind])[] = [

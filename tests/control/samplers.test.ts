@@ -132,7 +132,6 @@ describe("names", () => {
       ["Euler Uniform", "euler", "normal"],
       ["Euler DDIM", "euler", "ddim_uniform"],
       ["dpmpp_2s_ancestral", "dpmpp_2s_a"],
-      ["dpmpp_sde_gpu", "dpmpp_sde"],
       ["uni_pc", "unipc"],
       ["uni_pc_bh2", "unipc_bh2"],
       ["res_multistep_ancestral", "res_multistep_a"],
@@ -141,6 +140,9 @@ describe("names", () => {
       expect(samplerNamed(text)).toEqual(sigmas ? { name, sigmas } : { name });
     }
     for (const name of schedulers) expect(samplerNamed(name)).toEqual({ name });
+    const gpu = { name: "dpmpp_sde", noiseSampler: "brownian_gpu" } as const;
+    expect(samplerNamed("dpmpp_sde_gpu")).toEqual(gpu);
+    expect(samplerNamed("dpmpp_sde_gpu karras")).toEqual({ ...gpu, sigmas: "karras" });
     for (const text of ["", "karras", "DPM++ 4M", "Karras Euler", "eular"]) {
       expect(samplerNamed(text)).toBeNull();
     }
