@@ -80,6 +80,9 @@ export function withTokens<Image extends Prompts>(
   if (rules.promptSyntax === "a1111" && rules.clipSkip > 2) {
     warnings.add(`${naming("clipSkip")} is not used: A1111 ignores it for SDXL.`);
   }
+  if (rules.promptSyntax !== "a1111" && rules.emphasis !== "original") {
+    warnings.add(`${naming("emphasis")} is not used: it needs ${naming("promptSyntax")} a1111.`);
+  }
   const withTheirs = images.map((image) => {
     const { prompt, prompt2, negativePrompt, negativePrompt2, guidanceScale } = image;
     const isGuided = guidanceScale > 1;

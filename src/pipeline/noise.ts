@@ -5,10 +5,12 @@
 import { BasedXLError } from "../errors.ts";
 import type * as abi from "../native/abi.ts";
 import type { Schedule } from "../schedule.ts";
+import { type Compat, compatDefault } from "../settings/compat.ts";
 import type { NoiseOrder, NoiseSampler, Rng, StepRng } from "../settings/names.ts";
 import type { Naming } from "../settings/values.ts";
 
 interface NoiseSettings {
+  compat: Compat;
   rng: Rng;
   noiseOrder: NoiseOrder;
   noiseBatch?: number | undefined;
@@ -83,6 +85,43 @@ export function checkNoise(settings: NoiseSettings, schedule: Schedule, naming: 
     `${naming("noiseSampler")} ${noiseSampler} needs a sampler with noise levels, which \
 ${schedule.name} is not.`,
   );
+}
+
+/** Settings of noise that were given and do nothing in this request, one sentence each. */
+export function unusedNoise(
+  settings: NoiseSettings,
+  given: Partial<NoiseSettings>,
+  schedule: Schedule,
+  naming: Naming,
+): string[] {
+  const { noiseOrder, variationStrength, stepRng, etaNoiseSeedDelta } = settings;
+  const unused = (key: keyof NoiseSettings, why: string) => `${naming(key)} is not used${why}.`;
+  const sentences: string[] = [];
+  if (noiseOrder === "image") {
+    const why = `: it needs ${naming("noiseOrder")} batch`;
+    if (given.noiseBatch !== undefined) sentences.push(unused("noiseBatch", why));
+    if ((given.noiseIndex ?? 0) !== 0) sentences.push(unused("noiseIndex", why));
+  }
+  if (given.variationSeed !== undefined && variationStrength === 0) {
+    const why = `: it needs ${naming("variationStrength")} above 0`;
+    sentences.push(unused("variationSeed", why));
+  }
+  if (!schedule.steps.some(({ samplesNoise }) => samplesNoise)) {
+    const why = ` by the scheduler ${schedule.name}, whose steps add no noise`;
+    const isAsked = {
+      noiseSampler: (given.noiseSampler ?? "auto") !== "auto",
+      stepRng: stepRng !== compatDefault(settings.compat, "stepRng"),
+      etaNoiseSeedDelta: (given.etaNoiseSeedDelta ?? 0) !== 0,
+    };
+    for (const key of ["noiseSampler", "stepRng", "etaNoiseSeedDelta"] as const) {
+      if (isAsked[key]) sentences.push(unused(key, why));
+    }
+  } else if (etaNoiseSeedDelta !== 0 && stepRng !== "same") {
+    sentences.push(unused("etaNoiseSeedDelta", `: it needs ${naming("stepRng")} same`));
+  } else if (etaNoiseSeedDelta !== 0 && isBrownian(settings, schedule)) {
+    sentences.push(unused("etaNoiseSeedDelta", ": Brownian noise has the image's seed"));
+  }
+  return sentences;
 }
 
 type NoiseRequest = Pick<abi.Request, "noiseSource" | "noiseRng" | "noiseSeedDelta"> &

@@ -28,7 +28,7 @@ import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
-import { checkNoise, inNoiseOrder } from "./noise.ts";
+import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
@@ -168,6 +168,7 @@ export function planRequest(
     ...{ prompt2, negativePrompt2, noiseBatch },
   };
   checkNoise(complete, schedule, naming);
+  warnings.push(...unusedNoise(complete, request, schedule, naming));
   warnings.push(...unusedOf(complete, request, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
   warnings.push(...read.textWarnings);

@@ -81,6 +81,14 @@ export function withCompat<Given extends { compat: Compat }>(
   return { ...given, ...Object.fromEntries(missing.map((key) => [key, row[key]])) } as never;
 }
 
+/** What the tool decides where the setting is not given. */
+export function compatDefault<Key extends CompatKey>(
+  compat: Compat,
+  key: Key,
+): CompatSettings[Key] {
+  return rows[compat][key];
+}
+
 /** The sampler of a request that names none; null for the model's own. */
 export function compatScheduler(compat: Compat): Scheduler | null {
   return rows[compat].scheduler;

@@ -63,9 +63,7 @@ export function parseSampleOptions(
 Leave one of the two out.`,
     );
   }
-  if (others.taesd !== undefined && others.previewSteps === undefined) {
-    throw badOption("--taesd is for previews: add --preview N, or leave it out.");
-  }
+  checkCompanions(others);
   if (seed !== undefined) checkSeedRoom(seed, imageCount);
   return {
     ...others,
@@ -81,6 +79,24 @@ Leave one of the two out.`,
 
 function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
+}
+
+/** A flag that does nothing without another is a mistake. */
+function checkCompanions(options: Omit<GivenSettings, "seed">): void {
+  const { taesd, previewSteps, wildcards, dynamicPrompts, stylesPath, style, cells, xyz } = options;
+  const refuse = (isLost: boolean, flag: string, purpose: string, missing: string) => {
+    if (isLost) throw badOption(`${flag} is for ${purpose}: add ${missing}, or leave it out.`);
+  };
+  const has = (value: unknown) => value !== undefined;
+  refuse(has(taesd) && !has(previewSteps), "--taesd", "previews", "--preview N");
+  refuse(
+    has(wildcards) && !dynamicPrompts,
+    "--wildcards",
+    "__name__ in prompts",
+    "--dynamic-prompts",
+  );
+  refuse(has(stylesPath) && !has(style), "--styles", "the rows that are named", "--style NAME");
+  refuse(!cells && !has(xyz), "--no-cells", "sheets of axes", "--xyz AXES");
 }
 
 /** Recalled settings without those that a list of noise levels in the flags decides. */

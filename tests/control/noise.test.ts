@@ -120,3 +120,39 @@ test("half steps of dpmpp_sde end where torch's logarithms in f32 have them", ()
     }
   }
 });
+
+test("ComfyUI's samplers ending in _gpu take a GPU's numbers", () => {
+  const of = (more: Partial<GenerateRequest>) => noiseOf({ compat: "comfyui", ...more })[0];
+  expect(of({ scheduler: "dpmpp_2m_sde" as never })).toMatchObject({ noiseRng: "cpu" });
+  const scheduler = "dpmpp_2m_sde_gpu" as never;
+  expect(of({ scheduler })).toMatchObject({ noiseSource: "brownian", noiseRng: "cuda" });
+  expect(of({ scheduler, noiseSampler: "generator" })!.noiseSource).toBe("new_generator");
+  expect(of({ scheduler, compat: "diffusers" })!.noiseSource).toBe("generator");
+});
+
+test("settings of noise that do nothing are warned of", () => {
+  const of = (request: Partial<GenerateRequest>) => plan({ seeds: [1n], ...request }).warnings;
+  const euler = { scheduler: "euler" } as const;
+  const addsNone = "is not used by the scheduler euler, whose steps add no noise.";
+  expect(of({ noiseBatch: 4, noiseIndex: 2 })).toEqual([
+    "--noise-batch is not used: it needs --noise-order batch.",
+    "--noise-index is not used: it needs --noise-order batch.",
+  ]);
+  expect(of({ variationSeed: 3n })).toEqual([
+    "--variation-seed is not used: it needs --variation-strength above 0.",
+  ]);
+  expect(of({ ...euler, noiseSampler: "brownian", stepRng: "cpu" })).toEqual([
+    `--noise-sampler ${addsNone}`,
+    `--step-rng ${addsNone}`,
+  ]);
+  expect(of({ etaNoiseSeedDelta: 31337, stepRng: "cuda" })).toEqual([
+    "--eta-noise-seed-delta (--ensd) is not used: it needs --step-rng same.",
+  ]);
+  expect(of({ emphasis: "no_norm" })).toEqual([
+    "--emphasis is not used: it needs --prompt-syntax a1111.",
+  ]);
+  // An image records what its tool decides: that it does nothing is nobody's mistake.
+  const recorded = { compat: "comfyui", stepRng: "cuda", noiseBatch: 1, noiseIndex: 0 } as const;
+  expect(of({ ...euler, ...recorded })).toEqual([]);
+  expect(of({ compat: "a1111", emphasis: "ignore", etaNoiseSeedDelta: 1 })).toEqual([]);
+});

@@ -494,17 +494,27 @@ describe("what is accepted", () => {
     );
   });
 
+  test.each([
+    ["--taesd t", "--taesd is for previews: add --preview N"],
+    ["--wildcards w", "--wildcards is for __name__ in prompts: add --dynamic-prompts"],
+    ["--styles s.csv", "--styles is for the rows that are named: add --style NAME"],
+    ["--no-cells", "--no-cells is for sheets of axes: add --xyz AXES"],
+  ])("%s alone, which would do nothing, is refused", (flags, sentence) => {
+    expect(() => parse(...flags.split(" "))).toThrow(`${sentence}, or leave it out.`);
+  });
+
   test("~ is the home folder in every path, and nowhere else", () => {
     const models = ["fromImage", "model", "config", "vae", "outPath"] as const;
     const paths = ["promptFile", "wildcards", "latentsPath", ...models] as const;
     const all = settingKeys.filter((key) => settings[key].kind === "path");
     expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath", "taesd"]));
+    const asked = (...flags: string[]) => parse("--dynamic-prompts", ...flags);
     for (const key of paths) {
       const name = settings[key].flag;
-      expect(parse(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));
-      expect(parse(`--${name}`, "~/a.safetensors")[key]).toBe(join(homedir(), "a.safetensors"));
-      expect(parse(`--${name}=./~/a.safetensors`)[key]).toBe("./~/a.safetensors");
-      expect(parse(`--${name}=~a.safetensors`)[key]).toBe("~a.safetensors");
+      expect(asked(`--${name}=~/a.safetensors`)[key]).toBe(join(homedir(), "a.safetensors"));
+      expect(asked(`--${name}`, "~/a.safetensors")[key]).toBe(join(homedir(), "a.safetensors"));
+      expect(asked(`--${name}=./~/a.safetensors`)[key]).toBe("./~/a.safetensors");
+      expect(asked(`--${name}=~a.safetensors`)[key]).toBe("~a.safetensors");
     }
     expect(parse("--prompt=~/a house").prompt).toBe("~/a house");
     // The benches' flags come the same way.
