@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { withPngTexts } from "../../src/image/png-texts.ts";
 import { writeImage } from "../../src/image.ts";
 import { recallImage } from "../../src/metadata.ts";
+import type { SettingKey } from "../../src/settings/table.ts";
 import { refusal } from "../support/refusal.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-recall-"));
@@ -25,10 +26,10 @@ afterAll(() => {
 });
 
 /** What is recalled of a PNG with these texts. */
-async function recalled(texts: Record<string, string>) {
+async function recalled(texts: Record<string, string>, explicit: readonly SettingKey[] = []) {
   const path = join(folder, "image.png");
   writeFileSync(path, withPngTexts(readFileSync(plain), Object.entries(texts)));
-  return await recallImage(path, { modelsDir: [] });
+  return await recallImage(path, { modelsDir: [], explicit: new Set(explicit) });
 }
 
 /** ComfyUI's default workflow, as its API and its images have it. */
@@ -329,6 +330,15 @@ describe("texts that nobody should trust", () => {
     };
     const found = await recalled({ basedxl: JSON.stringify({ ...own, settings }) });
     expect(found.settings).toEqual({ prompt: "x" });
+  });
+
+  test("another --compat leaves nothing of the image's", async () => {
+    const settings = { prompt: "a", compat: "comfyui", prompt_syntax: "comfyui", rng: "cpu" };
+    const texts = { basedxl: JSON.stringify({ ...own, settings }) };
+    expect((await recalled(texts)).settings).toEqual({
+      ...{ prompt: "a", compat: "comfyui", promptSyntax: "comfyui", rng: "cpu" },
+    });
+    expect((await recalled(texts, ["compat"])).settings).toEqual({ prompt: "a" });
   });
 
   test("our own JSON, damaged, of another version, with unknown settings", async () => {
