@@ -10,6 +10,7 @@
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
+//! -Dfind-races (test-cuda under ThreadSanitizer),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
 const std = @import("std");
@@ -188,12 +189,18 @@ fn addEmulated(b: *Build) void {
     options.addOptionPath("library_path", emulator.getEmittedBin());
     module.addOptions("emulator", options);
     addTestOptions(b, module);
+    const finds_races = b.option(
+        bool,
+        "find-races",
+        "run test-cuda under ThreadSanitizer: the ranks' threads, not the kernels' fibres",
+    ) orelse false;
+    if (finds_races) module.sanitize_thread = true;
     // Not the tests of what it imports: `zig build test` runs those.
     const filters = b.option([]const []const u8, "test-filter", "run only tests named so") orelse
         &emulated_files;
     const tests = b.addTest(.{
         .root_module = module,
-        .use_llvm = needsLlvm(b.graph.host, .Debug),
+        .use_llvm = finds_races or needsLlvm(b.graph.host, .Debug),
         .filters = filters,
     });
     const run_tests = b.addRunArtifact(tests);
