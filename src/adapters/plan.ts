@@ -31,6 +31,7 @@ type FindLora = (file: string) => string;
 export class LoraPlanner {
   private readonly sets = new Map<string, readonly PlannedLora[]>();
   private readonly files = new Map<string, AdapterFile>();
+  private readonly idle = new Map<string, string>();
 
   constructor(
     private readonly model: Model,
@@ -50,7 +51,11 @@ export class LoraPlanner {
         textScale: sumOf(before?.textScale ?? 0, textScale),
       });
     }
-    const loras = [...byPath.values()].filter((lora) => targetsOf(lora).length > 0);
+    const loras: PlannedLora[] = [];
+    for (const lora of byPath.values()) {
+      if (targetsOf(lora).length > 0) loras.push(lora);
+      else this.idle.set(lora.path, idleWarning(lora));
+    }
     if (loras.length > loraCountMax) {
       throw new BasedXLError(
         "bad-option",
@@ -74,6 +79,11 @@ not ${loras.length}.`,
     return [...loras.values()];
   }
 
+  /** A sentence for each file that changes nothing of some image. */
+  idleWarnings(): string[] {
+    return [...this.idle.values()];
+  }
+
   private read(path: string): AdapterFile {
     const known = this.files.get(path);
     if (known !== undefined) return known;
@@ -86,6 +96,15 @@ not ${loras.length}.`,
 /** The weights that a LoRA changes at its scales: a factor of 0 leaves them alone. */
 export function targetsOf({ file, scale, textScale }: PlannedLora): AdapterTarget[] {
   return file.targets.filter(({ component }) => (component === "unet" ? scale : textScale) !== 0);
+}
+
+function idleWarning({ name, scale, textScale, file }: PlannedLora): string {
+  const inUnet = file.targets.some(({ component }) => component === "unet");
+  const inText = file.targets.some(({ component }) => component !== "unet");
+  const part = inUnet ? "UNet" : "text encoders";
+  const why = inUnet && inText ? "" : `it has weights of the ${part} alone, and `;
+  return `The LoRA ${escaped(name, 100)} changes nothing: ${why}the scales are ${scale} for the \
+UNet and ${textScale} for the text encoders.`;
 }
 
 /** The LoRAs in the native library's terms. */

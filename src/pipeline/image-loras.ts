@@ -51,6 +51,7 @@ and their tags belong in ${naming("prompt")}.`,
     }
     return { ...image, prompt: text, loras: planner.plan([...choices, ...loras]) };
   });
+  for (const warning of planner.idleWarnings()) warnings.add(warning);
   for (const lora of planner.all()) {
     for (const warning of warningsOf(lora, request)) warnings.add(warning);
   }

@@ -185,7 +185,17 @@ describe("a request", () => {
     expect(plan({ loras: [twice, { ...twice, scale: -0.5 }] }).loras).toEqual([]);
     const tenths = [0.1, 0.2].map((scale) => ({ file: both, scale }));
     expect(plan({ loras: tenths }).loras).toMatchObject([{ scale: 0.3, textScale: 0.3 }]);
-    expect(plan({ loras: [{ file: unetAlone, scale: 0, textScale: 1 }] }).loras).toEqual([]);
+    const unused = plan({
+      prompt: ["a house", `a house <lora:${both}:0>`],
+      seeds: [1n, 2n],
+      loras: [{ file: unetAlone, scale: 0, textScale: 1 }],
+    });
+    expect(unused.loras).toEqual([]);
+    expect(unused.warnings).toEqual([
+      "The LoRA unet alone changes nothing: it has weights of the UNet alone, and the scales are " +
+        "0 for the UNet and 1 for the text encoders.",
+      "The LoRA both changes nothing: the scales are 0 for the UNet and 0 for the text encoders.",
+    ]);
   });
 
   test("has at most 64 LoRAs for an image, tags included", async () => {
