@@ -60,6 +60,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./loading.ts")).run(args),
   },
+  overhead: {
+    about: "CPU time of samplers and prompts in a step against a UNet call of full size",
+    needsClone: true,
+    run: async (args) => (await import("./overhead.ts")).run(args),
+  },
   parity: {
     about: "error of every result against PyTorch and diffusers, with limits",
     needsClone: true,
