@@ -79,7 +79,8 @@ test.each(notes.runs)("$name: $sampler", async (run) => {
   const error = relativeL2(everyNth(latents!, notes.stride), expected);
   measured(`compat ${run.name}`, error, tolerance);
   expect(error).toBeLessThan(tolerance);
-  expect(warnings).toEqual([]);
+  // Of all runs of ComfyUI only those with noise in their steps need the CPU's.
+  expect(warnings.filter((warning) => !warning.startsWith("stepRng is not used"))).toEqual([]);
 });
 
 /** Values that another tool has, and a run that shows it. */
