@@ -171,8 +171,8 @@ function sigmaChoiceOf(
   if (sigmas && useKarrasSigmas !== undefined && useKarrasSigmas !== (sigmas === "karras")) {
     throw new BasedXLError(
       "bad-option",
-      `The sigmas are to be ${isList ? "a list" : sigmas} and ${useKarrasSigmas ? "" : "not "}\
-Karras': keep one of the two options.`,
+      `${isList ? "A list of sigmas" : `The sigmas ${sigmas}`} and ${useKarrasSigmas ? "" : "no "}\
+Karras sigmas contradict each other: keep one of the two options.`,
     );
   }
   const { followsConfigSigmas = true } = samplerOf(name);

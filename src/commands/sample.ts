@@ -78,7 +78,8 @@ async function recalledOf(args: SampleArgs): Promise<RecalledImage | null> {
   const { "from-image": path, "models-dir": folders } = args;
   if (typeof path !== "string") return null;
   const modelsDir = typeof folders === "string" ? folders.split(listSeparator) : undefined;
-  return await recallImage(path, { modelsDir, explicit: explicitSettings(args) });
+  const device = typeof args.device === "string" ? args.device : undefined;
+  return await recallImage(path, { modelsDir, explicit: explicitSettings(args), device });
 }
 
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {

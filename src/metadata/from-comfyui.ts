@@ -83,6 +83,8 @@ class Graph {
       const name = valueNames.find((each) => isPlain(node.inputs[each]));
       if (name !== undefined) return node.inputs[name];
     }
+    const type = this.node(input)?.type ?? "that is missing";
+    this.recipe.warn(`What comes from the node ${escaped(type, 60)} is not read.`);
     return undefined;
   }
 
@@ -122,8 +124,14 @@ function readSampler(graph: Graph, { type, inputs }: Node): void {
   const sampler = textOf(graph.value(inputs.sampler_name)) ?? "euler";
   recipe.takeSampler(sampler, textOf(graph.value(inputs.scheduler)));
   const denoise = numberOf(graph.value(inputs.denoise)) ?? 1;
-  const isPartial = denoise < 1 || Number(inputs.start_at_step ?? 0) > 0;
-  if (isPartial) recipe.warn("The start from another image is not repeated.");
+  const startsLater = (numberOf(graph.value(inputs.start_at_step)) ?? 0) > 0;
+  if (denoise < 1 || startsLater || inputs.add_noise === "disable") {
+    recipe.warn("The start from another image is not repeated.");
+  }
+  const end = numberOf(graph.value(inputs.end_at_step)) ?? Number.POSITIVE_INFINITY;
+  if (end < (recipe.settings.stepCount ?? 0)) {
+    recipe.warn(`The end after ${end} steps is not repeated: all are done.`);
+  }
   const prompt = promptOf(graph, inputs.positive);
   const negative = promptOf(graph, inputs.negative);
   recipe.takePrompts(prompt.first, negative.first);

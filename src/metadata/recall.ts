@@ -30,12 +30,14 @@ interface RecallOptions {
   modelsDir?: string | readonly string[] | undefined;
   /** Settings that the user gives, which go before the image's. */
   explicit?: ReadonlySet<SettingKey>;
+  /** That of `explicit`: the image's own brings its compute type along. */
+  device?: string | undefined;
 }
 
 /** Throws "io" for what is no image, "bad-option" for an image that says nothing. */
 export async function recallImage(
   path: string,
-  { modelsDir, explicit = new Set() }: RecallOptions = {},
+  { modelsDir, explicit = new Set(), device }: RecallOptions = {},
 ): Promise<RecalledImage> {
   const recipe = readRecipe(path);
   const files = new Files(modelFolders(modelsDir), modelsDir);
@@ -46,6 +48,9 @@ export async function recallImage(
   if (!explicit.has("prompt")) await takeTags(recipe, files);
   if (!explicit.has("loras")) await takeLoras(recipe, files);
   if (!explicit.has("embeddings")) await takeEmbeddings(recipe, files);
+  if (explicit.has("device") && recipe.settings.device !== device) {
+    forget(recipe, ["dtype", "fp16Accumulate"]);
+  }
   forgetOverridden(recipe, explicit);
   if (!explicit.has("device")) fitMachine(recipe);
   for (const key of explicit) forget(recipe, [key]);
@@ -281,7 +286,6 @@ function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): vo
     forget(recipe, ["warmupSteps", "timesteps"]);
     if (typeof settings.sigmas === "object") forget(recipe, ["sigmas"]);
   }
-  if (explicit.has("device")) forget(recipe, ["dtype", "fp16Accumulate"]);
   if (explicit.has("dtype") && settings.fp16Accumulate) forget(recipe, ["fp16Accumulate"]);
   if (explicit.has("rankCount")) forget(recipe, ["vaeTiling"]);
 }

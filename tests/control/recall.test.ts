@@ -26,10 +26,14 @@ afterAll(() => {
 });
 
 /** What is recalled of a PNG with these texts. */
-async function recalled(texts: Record<string, string>, explicit: readonly SettingKey[] = []) {
+async function recalled(
+  texts: Record<string, string>,
+  explicit: readonly SettingKey[] = [],
+  device?: string,
+) {
   const path = join(folder, "image.png");
   writeFileSync(path, withPngTexts(readFileSync(plain), Object.entries(texts)));
-  return await recallImage(path, { modelsDir: [], explicit: new Set(explicit) });
+  return await recallImage(path, { modelsDir: [], explicit: new Set(explicit), device });
 }
 
 /** ComfyUI's default workflow, as its API and its images have it. */
@@ -266,6 +270,30 @@ describe("ComfyUI", () => {
       "The node ControlNetApply is not repeated.",
     ]);
   });
+
+  test("values that cannot be followed, and a sampler that ends early, are said", async () => {
+    const graph = defaultGraph();
+    graph["6"]!.inputs.text = ["22", 0];
+    graph["22"] = { class_type: "StringConcatenate", inputs: { string_a: "a", string_b: "b" } };
+    const more = { sampler_name: ["99", 0], add_noise: "disable", end_at_step: 12 };
+    Object.assign(graph["3"]!.inputs, more);
+    graph["3"]!.class_type = "KSamplerAdvanced";
+    const { settings, warnings } = await recalled({ prompt: JSON.stringify(graph) });
+    expect(settings).toMatchObject({ scheduler: "euler", stepCount: 20 });
+    expect(warnings.slice(0, 4)).toEqual([
+      "What comes from the node that is missing is not read.",
+      "The start from another image is not repeated.",
+      "The end after 12 steps is not repeated: all are done.",
+      "What comes from the node StringConcatenate is not read.",
+    ]);
+  });
+
+  test("samplers that take a GPU's noise", async () => {
+    const graph = defaultGraph();
+    Object.assign(graph["3"]!.inputs, { sampler_name: "dpmpp_2m_sde_gpu" });
+    const { settings } = await recalled({ prompt: JSON.stringify(graph) });
+    expect(settings).toMatchObject({ scheduler: "dpmpp_2m_sde", noiseSampler: "brownian_gpu" });
+  });
 });
 
 test("SwarmUI", async () => {
@@ -349,6 +377,16 @@ describe("texts that nobody should trust", () => {
       refusal(() => recalled({ basedxl: JSON.stringify(value) }), "bad-option");
     expect(await refuse({ ...own, format: 2 })).toMatch(/written by BasedXL 0\.0\.1/);
     expect(await refuse({ ...own, model: 1 })).toMatch(/parameters of BasedXL that are damaged/);
+  });
+
+  test("the image's own device keeps the compute type, another one does not", async () => {
+    const settings = { prompt: "a", device: "cpu", dtype: "bf16" };
+    const text = { basedxl: JSON.stringify({ ...own, settings }) };
+    expect((await recalled(text, ["device"], "cpu")).settings).toEqual({
+      prompt: "a",
+      dtype: "bf16",
+    });
+    expect((await recalled(text, ["device"], "cuda-emulated")).settings).toEqual({ prompt: "a" });
   });
 
   test("names that are paths lead nowhere outside of the folders of models", async () => {

@@ -299,7 +299,7 @@ describe("refused", () => {
     expect(sentence("lcm", {}, { sigmas: "normal" })).toBe("");
     expect(sentence("lcm", { use_karras_sigmas: true })).toBe("");
     const both = { sigmas: "beta", useKarrasSigmas: true } as const;
-    expect(sentence("euler", {}, both)).toMatch(/to be beta and Karras': keep one of the two/);
+    expect(sentence("euler", {}, both)).toMatch(/beta and Karras sigmas contradict/);
   });
 
   test("steps that share a noise level, or more evaluations than there is room for", () => {
