@@ -38,6 +38,7 @@ import { reportOf } from "../settings/report.ts";
 import { sampleFlags } from "../settings/sample-flags.ts";
 import { withPrompts } from "../settings/sample-prompts.ts";
 import { describeSamplers } from "../settings/samplers.ts";
+import { parseAxes } from "../sheets.ts";
 import { listSeparator } from "../terminal/flags.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
@@ -79,7 +80,10 @@ async function recalledOf(args: SampleArgs): Promise<RecalledImage | null> {
   if (typeof path !== "string") return null;
   const modelsDir = typeof folders === "string" ? folders.split(listSeparator) : undefined;
   const device = typeof args.device === "string" ? args.device : undefined;
-  return await recallImage(path, { modelsDir, explicit: explicitSettings(args), device });
+  // An axis overrides what the image says, as its flag does.
+  const axes = typeof args.xyz === "string" ? parseAxes(args.xyz) : [];
+  const explicit = new Set([...explicitSettings(args), ...axes.flatMap(({ keys }) => keys)]);
+  return await recallImage(path, { modelsDir, explicit, device });
 }
 
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {

@@ -273,8 +273,11 @@ function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): vo
     forget(recipe, ["sigmas", "timesteps", "timestepSpacing", "useKarrasSigmas"]);
   }
   if (explicit.has("compat")) forget(recipe, compatKeys);
+  if (explicit.has("compat") || explicit.has("noiseOrder")) {
+    forget(recipe, ["noiseBatch", "noiseIndex"]);
+  }
   if (explicit.has("scheduler")) {
-    forget(recipe, ["sigmas", "timesteps", "useKarrasSigmas", "eta"]);
+    forget(recipe, ["sigmas", "timesteps", "useKarrasSigmas", "eta", "noiseSampler"]);
   }
   if (explicit.has("sigmas")) forget(recipe, ["useKarrasSigmas", "timesteps"]);
   if (explicit.has("useKarrasSigmas")) forget(recipe, ["sigmas", "timesteps"]);

@@ -362,6 +362,9 @@ describe("texts that nobody should trust", () => {
 
   test("another --compat leaves nothing of the image's", async () => {
     const settings = { prompt: "a", compat: "comfyui", prompt_syntax: "comfyui", rng: "cpu" };
+    const place = { noise_order: "batch", noise_batch: 4, noise_index: 2 };
+    const batch = { basedxl: JSON.stringify({ ...own, settings: { ...settings, ...place } }) };
+    expect((await recalled(batch, ["compat"])).settings).toEqual({ prompt: "a" });
     const texts = { basedxl: JSON.stringify({ ...own, settings }) };
     expect((await recalled(texts)).settings).toEqual({
       ...{ prompt: "a", compat: "comfyui", promptSyntax: "comfyui", rng: "cpu" },

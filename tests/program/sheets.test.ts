@@ -47,6 +47,18 @@ test("every cell is the image that its flags make, and repeats from its metadata
   expect(data.subarray(second, second + 192).equals(pixels.subarray(192, 384))).toBe(true);
 }, 60_000);
 
+test("axes override an image's settings as their flags do", async () => {
+  const sample = (...args: string[]) => runCli(["sample", "--device", "cpu", "--quiet", ...args]);
+  const comfy = ["a (red:1.4) house", "--compat", "comfyui", "--steps", "2", "--num-images", "2"];
+  expect(await sample(...common.slice(2), ...comfy, "--out", path("o.png"))).toBe(0);
+  const from = ["--from-image", path("o-2.png")];
+  const axes = ["--xyz", "compat=a1111;sampler=euler_a", "--out", path("p.png")];
+  expect(await sample(...from, ...axes)).toBe(0);
+  const flags = ["--compat", "a1111", "--scheduler", "euler_a", "--out", path("q.png")];
+  expect(await sample(...from, ...flags)).toBe(0);
+  expect(readFileSync(path("p-1.png")).equals(readFileSync(path("q.png")))).toBe(true);
+}, 60_000);
+
 test("--grid writes a sheet beside the images, --no-cells a sheet alone", async () => {
   const grid = ["x", "--num-images", "3", "--grid", "--steps", "1", "--out", path("g.webp")];
   const out = spyOn(process.stdout, "write").mockReturnValue(true);
