@@ -52,7 +52,7 @@ test("axes override an image's settings as their flags do", async () => {
   const comfy = ["a (red:1.4) house", "--compat", "comfyui", "--steps", "2", "--num-images", "2"];
   expect(await sample(...common.slice(2), ...comfy, "--out", path("o.png"))).toBe(0);
   const from = ["--from-image", path("o-2.png")];
-  const axes = ["--xyz", "compat=a1111;sampler=euler_a", "--out", path("p.png")];
+  const axes = ["--xyz", "compat=a1111,comfyui;sampler=euler_a", "--out", path("p.png")];
   expect(await sample(...from, ...axes)).toBe(0);
   const flags = ["--compat", "a1111", "--scheduler", "euler_a", "--out", path("q.png")];
   expect(await sample(...from, ...flags)).toBe(0);
