@@ -5,7 +5,7 @@
 import { BasedXLError } from "./errors.ts";
 import type { DeviceInfo } from "./native/device-info.ts";
 import type { GpuOptions } from "./native/handle.ts";
-import type { CpuDtype, Device, Dtype, Transport } from "./settings/names.ts";
+import type { Attention, CpuDtype, Device, Dtype, Transport } from "./settings/names.ts";
 import { asProperty, type Naming } from "./settings/values.ts";
 
 export interface DeviceOptions {
@@ -16,6 +16,7 @@ export interface DeviceOptions {
   shareGpu: boolean;
   cudaGraphs: boolean;
   transport: Transport;
+  attention: Attention;
   fp16Accumulate: boolean;
 }
 
@@ -27,6 +28,7 @@ export const deviceDefaults: DeviceOptions = {
   shareGpu: false,
   cudaGraphs: true,
   transport: "auto",
+  attention: "auto",
   fp16Accumulate: false,
 };
 
@@ -125,7 +127,7 @@ lacks: leave it out to compute in f32.`,
 }
 
 function onGpus(
-  { rankCount, dtype, shareGpu, cudaGraphs, transport, fp16Accumulate }: DeviceOptions,
+  { rankCount, dtype, shareGpu, cudaGraphs, transport, attention, fp16Accumulate }: DeviceOptions,
   library: string | null,
   naming: Naming,
   line: string | null,
@@ -148,6 +150,7 @@ bf16.`,
     dtype: dtype ?? "f16",
     share: shareGpu,
     transport,
+    attention,
     fp16Accumulate,
     graphs: cudaGraphs,
     library,

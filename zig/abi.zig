@@ -336,6 +336,7 @@ fn sessionOptionsOf(
             .share_gpu = options.share_gpu != 0,
             .use_graphs = options.cuda_graphs != 0,
             .fp16_accumulate = options.fp16_accumulate != 0,
+            .attention = options.attention,
             .transport = options.transport,
             .local_ranks = .{
                 .first = options.local_rank_first,

@@ -27,6 +27,7 @@ pub const Planned = @import("backend/dry_run.zig").Planned;
 
 const elementwise = @import("backend/elementwise.zig");
 const option_types = @import("backend/options.zig");
+pub const AttentionKind = option_types.AttentionKind;
 pub const Activation = option_types.Activation;
 pub const LinearOptions = option_types.LinearOptions;
 pub const Padding = option_types.Padding;

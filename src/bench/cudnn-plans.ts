@@ -1,7 +1,7 @@
 /**
  * `bun run bench cudnn-plans`: asks the real cuDNN, without a GPU, how it would run every
- * convolution of SDXL on five GPUs that tests/fixtures/gpus describes: whether one fused kernel
- * does it, and how many kernels the first image waits for while they are compiled.
+ * convolution and attention of SDXL on five GPUs that tests/fixtures/gpus describes: whether one
+ * fused kernel does it, and how many kernels the first image waits for while they are compiled.
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,12 @@ import { planFor, withModel } from "./gpu-work.ts";
 import { Program } from "./programs.ts";
 import { renderTable } from "./report.ts";
 
-const sizes = [
+interface Size {
+  width: number;
+  height: number;
+}
+
+const sizes: readonly Size[] = [
   { width: 1024, height: 1024 },
   { width: 832, height: 1216 },
   { width: 2048, height: 2048 },
@@ -32,7 +37,7 @@ interface Question {
 }
 
 const answerSchema = v.object({
-  how: v.picklist(["residual_first", "residual_last", "bare", ""]),
+  how: v.picklist(["residual_first", "residual_last", "bare", "sdpa", ""]),
   engine: v.string(),
   plans: v.number(),
   compiled: v.number(),
@@ -71,13 +76,56 @@ export async function askCudnn(
 }
 
 /** Every convolution of SDXL's UNet and VAE in f16, of one rank and several, each once. */
-export function questionsOf(model: Model): Question[] {
+export function convolutionsOf(model: Model): Question[] {
+  return questionsOf(model, sizes, rankCounts, ({ op }) => op === "conv2d");
+}
+
+/** Those of one rank, and with the statistics of two, at 1024x1024. */
+export function firstAttentionsOf(model: Model): Question[] {
+  return questionsOf(model, sizes.slice(0, 1), [1, 2], isAsked);
+}
+
+/** Takes no arguments: the cases are fixed. */
+export async function run(args: string[]): Promise<number> {
+  if (args.length > 0) throw badOption(`bench cudnn-plans takes no flags, not ${args.join(" ")}.`);
+  for (const listed of [convolutionsOf, attentionsOf]) {
+    const questions = await withModel(undefined, async (model) => listed(model));
+    const result = await askCudnn(questions);
+    if ("missing" in result) throw new BasedXLError("no-device", result.missing);
+    process.stdout.write(`${tableOf(result.version, result.answers)}\n`);
+  }
+  return 0;
+}
+
+export function isFused(how: Answer["how"]): boolean {
+  return how !== "bare" && how !== "";
+}
+
+// --- internal ---
+
+/** Every attention that cuDNN is asked for. Its kernels take a third of a second each. */
+function attentionsOf(model: Model): Question[] {
+  return questionsOf(model, sizes, rankCounts, isAsked);
+}
+
+/** As mayAskSdpa in zig/backend/cuda/ops_attention.zig. */
+function isAsked({ op, causal, in: channels, heads }: Operation): boolean {
+  const headSize = channels / heads;
+  return op === "attention" && !causal && headSize % 8 === 0 && headSize <= 128;
+}
+
+function questionsOf(
+  model: Model,
+  sizes: readonly Size[],
+  rankCounts: readonly number[],
+  isWanted: (operation: Operation) => boolean,
+): Question[] {
   const found = new Map<string, Question>();
   for (const size of sizes) {
     for (const rankCount of rankCounts) {
       const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype: "f16" });
       for (const { stage, operation } of plan.ranks.flatMap(({ operations }) => operations)) {
-        if (operation.op !== "conv2d") continue;
+        if (!isWanted(operation)) continue;
         const scale = stage === "decode" && operation.residual ? vaeScale : 1;
         const question = { operation, scale };
         found.set(JSON.stringify(question), question);
@@ -87,21 +135,11 @@ export function questionsOf(model: Model): Question[] {
   return [...found.values()];
 }
 
-/** Takes no arguments: the cases are fixed. */
-export async function run(args: string[]): Promise<number> {
-  if (args.length > 0) throw badOption(`bench cudnn-plans takes no flags, not ${args.join(" ")}.`);
-  const questions = await withModel(undefined, async (model) => questionsOf(model));
-  const result = await askCudnn(questions);
-  if ("missing" in result) throw new BasedXLError("no-device", result.missing);
-  process.stdout.write(`${tableOf(result.version, result.answers)}\n`);
-  return 0;
-}
-
 /** Counts for each GPU. */
-export function tableOf(version: number, answers: readonly Answer[][]): string {
+function tableOf(version: number, answers: readonly Answer[][]): string {
   const rows = gpuNames.map((name, index) => {
     const own = answers.map((all) => all[index]!);
-    const engines = new Set(own.map(({ engine }) => engine.split(" ")[1]!));
+    const engines = new Set(own.map(({ engine }) => engine.split(" ")[1] ?? "none"));
     return [
       name,
       String(own.length),
@@ -115,12 +153,6 @@ export function tableOf(version: number, answers: readonly Answer[][]): string {
   const heads = ["GPU", "problems", "fused", "residual first", "plans", "compiled", "engines"];
   return `cuDNN ${version}, asked without a GPU; nothing was run.\n\n${renderTable(heads, rows)}`;
 }
-
-export function isFused(how: string): boolean {
-  return how === "residual_first" || how === "residual_last";
-}
-
-// --- internal ---
 
 function descriptions(): string {
   return join(repositoryRoot, "tests/fixtures/gpus");

@@ -152,6 +152,12 @@ export const Rng = {
   cuda: 1,
 } as const;
 
+export const AttentionKind = {
+  auto: 0,
+  own: 1,
+  cudnn: 2,
+} as const;
+
 export const Component = {
   text_encoder: 0,
   text_encoder_2: 1,
@@ -398,6 +404,7 @@ export interface SessionOptions {
   shareGpu: number | boolean;
   cudaGraphs: number | boolean;
   fp16Accumulate: number | boolean;
+  attention: keyof typeof AttentionKind;
   transport: keyof typeof TransportKind;
   randomWeights: number | boolean;
   branchCount: number | boolean;
@@ -438,16 +445,17 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 32, Number(s.shareGpu), true);
   v.setUint32(at + 36, Number(s.cudaGraphs), true);
   v.setUint32(at + 40, Number(s.fp16Accumulate), true);
-  v.setUint32(at + 44, TransportKind[s.transport], true);
-  v.setUint32(at + 48, Number(s.randomWeights), true);
-  v.setUint32(at + 52, Number(s.branchCount), true);
-  v.setUint32(at + 56, Number(s.latentRows), true);
-  v.setUint32(at + 60, Number(s.latentWidth), true);
-  v.setUint32(at + 64, Number(s.splitBatch), true);
-  v.setUint32(at + 68, Number(s.imageCount), true);
-  v.setUint32(at + 72, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 76, Number(s.modelTileLatent), true);
-  v.setUint32(at + 80, Compute[s.computeDtype], true);
+  v.setUint32(at + 44, AttentionKind[s.attention], true);
+  v.setUint32(at + 48, TransportKind[s.transport], true);
+  v.setUint32(at + 52, Number(s.randomWeights), true);
+  v.setUint32(at + 56, Number(s.branchCount), true);
+  v.setUint32(at + 60, Number(s.latentRows), true);
+  v.setUint32(at + 64, Number(s.latentWidth), true);
+  v.setUint32(at + 68, Number(s.splitBatch), true);
+  v.setUint32(at + 72, Number(s.imageCount), true);
+  v.setUint32(at + 76, Number(s.vaeTileLatent), true);
+  v.setUint32(at + 80, Number(s.modelTileLatent), true);
+  v.setUint32(at + 84, Compute[s.computeDtype], true);
   writeBytes(v, at + 88, s.cudaLibrary);
   writeBytes(v, at + 104, s.ncclUniqueId);
   writeModelConfig(v, at + 120, s.config);

@@ -5,7 +5,7 @@
  */
 import { type Pointer, ptr } from "bun:ffi";
 import { stopIfAborted } from "../errors.ts";
-import type { CpuDtype, Transport } from "../settings/names.ts";
+import type { Attention, CpuDtype, Transport } from "../settings/names.ts";
 import {
   type ModelConfig,
   Output,
@@ -107,6 +107,8 @@ export interface GpuOptions {
   share: boolean;
   /** Whether the UNet's linear layers accumulate in f16: faster on consumer cards, less exact. */
   fp16Accumulate: boolean;
+  /** Who computes attention: cuDNN where it can, or the own kernel; "cudnn" refuses without it. */
+  attention?: Attention;
   /** Transport of data between GPUs. */
   transport: Transport;
   /** Whether steps run as CUDA graphs. */
@@ -307,6 +309,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     shareGpu: Number(gpu?.share ?? false),
     cudaGraphs: Number(gpu?.graphs ?? false),
     fp16Accumulate: Number(gpu?.fp16Accumulate ?? false),
+    attention: gpu?.attention ?? "auto",
     transport: gpu?.transport ?? "auto",
     localRankFirst: localRanks.first,
     localRankCount: localRanks.count,

@@ -4,6 +4,7 @@
  * samplers and their vocabulary, and everybody above `samplers/` may import it.
  */
 import {
+  AttentionKind,
   Compute,
   type DType,
   Rng as RngValues,
@@ -60,6 +61,10 @@ export type StepRng = (typeof stepRngs)[number];
 /** How the noise of steps is made of random numbers. */
 export const noiseSamplers = ["auto", "generator", "brownian", "brownian_gpu"] as const;
 export type NoiseSampler = (typeof noiseSamplers)[number];
+
+/** Who computes attention on GPUs. */
+export type Attention = keyof typeof AttentionKind;
+export const attentions = namesOf(AttentionKind);
 
 /** How GPUs reach each other's memory. */
 export type Transport = keyof typeof TransportKind;

@@ -96,6 +96,7 @@ pub const SessionOptions = extern struct {
     cuda_graphs: u32,
     /// Accumulate the UNet's linear layers in f16, for cards on which that is faster.
     fp16_accumulate: u32,
+    attention: backend.AttentionKind,
     transport: devices.TransportKind,
     /// For benches: GPUs generate random weights, and only the headers of files are read.
     random_weights: u32,
@@ -383,10 +384,10 @@ pub const structs_in = .{
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,               sessions.State,        pipeline.Kind,       Stage,
-    pipeline.Output,      configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
-    configs.MidBlockKind, backend.Compute,       modes.SyncMode,      faults.Fault,
-    devices.DeviceKind,   devices.TransportKind, DType,               random.Rng,
-    weights.Component,    adapters.Algorithm,    adapters.DoraNorm,   pipeline.Emphasis,
-    pipeline.NoiseSource,
+    Status,                sessions.State,        pipeline.Kind,       Stage,
+    pipeline.Output,       configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
+    configs.MidBlockKind,  backend.Compute,       modes.SyncMode,      faults.Fault,
+    devices.DeviceKind,    devices.TransportKind, DType,               random.Rng,
+    backend.AttentionKind, weights.Component,     adapters.Algorithm,  adapters.DoraNorm,
+    pipeline.Emphasis,     pipeline.NoiseSource,
 };

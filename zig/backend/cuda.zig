@@ -337,6 +337,7 @@ test {
     _ = @import("cuda/matmul_cascaded.zig");
     _ = @import("cuda/measure.zig");
     _ = @import("cuda/random_weights.zig");
+    _ = @import("cuda/sdpa.zig");
     _ = @import("cuda/weights.zig");
     _ = ops_attention;
     _ = ops_convolution;

@@ -3,6 +3,10 @@
 
 const Tensor = @import("../tensor.zig").Tensor;
 
+/// What computes attention on GPUs: cuDNN where it has a kernel; own kernels alone; cuDNN, and a
+/// refusal where it is too old.
+pub const AttentionKind = enum(u32) { auto = 0, own = 1, cudnn = 2 };
+
 /// soft_clamp is 3 tanh(x / 3), to_signed 2 x - 1: the ends of AutoencoderTiny's decoder.
 pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
 

@@ -19,6 +19,8 @@ const dynamic = @import("../nvidia/dynamic.zig");
 const libraries = @import("../nvidia/libraries.zig");
 const measure = @import("../backend/cuda/measure.zig");
 const Operation = @import("../backend/op_trace.zig").Operation;
+const sdpa_graph = @import("../backend/cuda/sdpa_graph.zig");
+const sdpas = @import("../backend/cuda/sdpa.zig");
 const workspace_bytes = @import("../backend/cuda/library_handles.zig").workspace_bytes;
 
 const line_bytes_max = 64 * 1024;
@@ -28,7 +30,7 @@ const Question = struct { operation: Operation, scale: f32 = 1, bf16: bool = fal
 
 /// Of one GPU.
 const Answer = struct {
-    /// "residual_first", ...; "bare" where nothing is fused; "" where there is no plan at all.
+    /// "residual_first", ..., "sdpa"; "bare" where nothing is fused; "" where there is no plan.
     how: []const u8 = "",
     engine: []const u8 = "",
     plans: usize = 0,
@@ -100,10 +102,9 @@ fn ask(
     gpu: cudnn.Gpu,
     question: Question,
 ) error{ OutOfMemory, NotPlanned }!Answer {
-    const problem = switch (question.operation.op) {
-        .conv2d => conv_plan.Problem.of(convolutionOf(question)),
-        else => return error.NotPlanned,
-    };
+    if (question.operation.op == .attention) return attentionPlans(arena, library, gpu, question);
+    if (question.operation.op != .conv2d) return error.NotPlanned;
+    const problem: conv_plan.Problem = .of(convolutionOf(question));
     for (problem.orders()) |order| {
         const how = @tagName(order);
         if (try plansOf(arena, library, gpu, problem, order, how)) |answer| return answer;
@@ -126,6 +127,38 @@ fn plansOf(
     engines.find(graph.graph, workspace_bytes, null, measure.alternatives_max) catch return null;
     return .{
         .how = how,
+        .engine = try arena.dupe(u8, engines.nameOf(0)),
+        .plans = engines.count,
+        .compiled = engines.compiled_count,
+    };
+}
+
+fn attentionPlans(
+    arena: std.mem.Allocator,
+    library: *const cudnn.Cudnn,
+    gpu: cudnn.Gpu,
+    question: Question,
+) error{OutOfMemory}!Answer {
+    const o = question.operation;
+    const problem: sdpas.Problem = .{
+        .batch = o.batch,
+        .heads = o.heads,
+        .head_size = o.in / o.heads,
+        .queries = o.rows * o.width,
+        .keys = o.keys / o.chunks,
+        .dtype = if (question.bf16) .bf16 else .f16,
+        .q_stride = o.in,
+        .kv_stride = 2 * o.in,
+        .has_statistics = o.chunks > 1,
+    };
+    var graph = sdpa_graph.Graph.init(library, gpu, problem) catch return .{};
+    defer graph.deinit();
+    var engines: Engines = .{ .library = library, .gpu = gpu };
+    defer engines.deinit();
+    // As `sdpa.zig`: the first is taken.
+    engines.find(graph.graph, workspace_bytes, null, 1) catch return .{};
+    return .{
+        .how = "sdpa",
         .engine = try arena.dupe(u8, engines.nameOf(0)),
         .plans = engines.count,
         .compiled = engines.compiled_count,

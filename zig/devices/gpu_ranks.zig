@@ -102,6 +102,7 @@ pub const GpuRanks = struct {
             .measured = gpu.measured.?,
             .diagnostics = ranks.diagnostics,
             .waits = &cuda.waits,
+            .attention = ranks.options.attention,
         });
         const endpoint = try ranks.arena.create(Endpoint);
         endpoint.* = try .open(cuda);

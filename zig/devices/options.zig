@@ -1,5 +1,6 @@
 //! What a session asks of its devices, and how opening or using them fails.
 
+const AttentionKind = @import("../backend.zig").AttentionKind;
 const Compute = @import("../backend.zig").Compute;
 const DType = @import("../tensor.zig").DType;
 const nccl = @import("../nvidia/nccl.zig");
@@ -29,6 +30,7 @@ pub const Options = struct {
     share_gpu: bool = false,
     use_graphs: bool = true,
     fp16_accumulate: bool = false,
+    attention: AttentionKind = .auto,
     transport: transports.TransportKind = .auto,
     /// The ranks of this process.
     local_ranks: transports.RankRange,

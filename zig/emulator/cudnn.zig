@@ -33,6 +33,13 @@ export fn bxl_emulator_allow_fusion(allowed: u32) void {
     graphs.fusion_allowed = @enumFromInt(allowed);
 }
 
+/// For tests: 0 leaves no engine for attentions, as in libraries before 9.13.
+export fn bxl_emulator_allow_attention(is_allowed: u32) void {
+    is_attention_allowed = is_allowed != 0;
+}
+
+var is_attention_allowed = true;
+
 export fn cudnnGetVersion() usize {
     return emulated_version;
 }
@@ -153,7 +160,7 @@ export fn cudnnBackendGetAttribute(
         .engine_behavior_note => {
             const graph = descriptor.graph orelse return .bad_param;
             count_out.* = 0;
-            if (graph.program.?.fusion() != .compiled) return .success;
+            if (graph.attention == null and graph.program.?.fusion() != .compiled) return .success;
             const note = @intFromEnum(cudnn.BehaviorNote.runtime_compilation);
             return give(c_int, note, requested, count_out, elements);
         },
@@ -210,7 +217,11 @@ const engines = [_]Engine{
 /// What is offered when nothing else is: bare convolutions alone.
 const fallback = Engine{ .index = 1, .workspace_per_output = 0 };
 
+/// Of attentions.
+const attention_engine = Engine{ .index = 9, .workspace_per_output = 0 };
+
 fn engineOf(index: i64) ?Engine {
+    if (index == attention_engine.index) return attention_engine;
     if (index == fallback.index) return fallback;
     for (engines) |engine| if (engine.index == index) return engine;
     return null;
@@ -220,6 +231,9 @@ fn finalizeHeuristics(descriptor: *Descriptor) Status {
     const graph = descriptor.get(.engineheur_operation_graph, .operation_graph) orelse
         return .bad_param;
     const mode = descriptor.value(cudnn.HeurMode, .engineheur_mode) orelse return .bad_param;
+    if (graph.attention != null) {
+        return if (mode != .fallback and is_attention_allowed) .success else .not_supported;
+    }
     if (graph.program.?.step_count == 0) return .success;
     const is_offered = mode != .fallback and switch (graph.program.?.fusion()) {
         .none => false,
@@ -237,7 +251,9 @@ fn listEngines(
 ) Status {
     const graph = heuristics.get(.engineheur_operation_graph, .operation_graph).?;
     const mode = heuristics.value(cudnn.HeurMode, .engineheur_mode).?;
-    const offered: []const Engine = if (mode == .fallback) &.{fallback} else &engines;
+    const offered: []const Engine = if (graph.attention != null)
+        &.{attention_engine}
+    else if (mode == .fallback) &.{fallback} else &engines;
     count.* = 0;
     for (offered) |engine| {
         if (count.* == requested) break;
@@ -260,7 +276,10 @@ fn finalizePlan(plan: *Descriptor) Status {
     if (engine.is_broken) return .not_supported_arch_mismatch;
     const graph = config.graph orelse return .bad_param;
     plan.setGraph(graph);
-    plan.workspace_bytes = engine.workspace_per_output * graph.program.?.outputCount();
+    plan.workspace_bytes = if (graph.attention) |*attention|
+        attention.workspaceBytes()
+    else
+        engine.workspace_per_output * graph.program.?.outputCount();
     return .success;
 }
 

@@ -3,6 +3,7 @@
 //! in the library.
 
 const std = @import("std");
+const attentions = @import("cudnn_sdpa.zig");
 const cudnn = @import("../nvidia/cudnn.zig");
 const graphs = @import("cudnn_graph.zig");
 const library = @import("library.zig");
@@ -22,6 +23,8 @@ pub const Descriptor = struct {
     attributes: std.AutoHashMapUnmanaged(cudnn.Attribute, Value) = .empty,
     /// Of an operation graph, once finalized.
     program: ?graphs.Program = null,
+    /// The same, where it is an attention.
+    attention: ?attentions.Program = null,
     /// Of engines, configurations and plans.
     engine: i64 = 0,
     graph: ?*Descriptor = null,
@@ -172,6 +175,12 @@ fn typeOf(attribute: cudnn.Attribute) ?cudnn.AttributeType {
         .operation_pointwise_xdesc,
         .operation_pointwise_bdesc,
         .operation_pointwise_ydesc,
+        .operation_sdpa_fwd_qdesc,
+        .operation_sdpa_fwd_kdesc,
+        .operation_sdpa_fwd_vdesc,
+        .operation_sdpa_fwd_odesc,
+        .operation_sdpa_fwd_statsdesc,
+        .operation_sdpa_fwd_scaledesc,
         .operationgraph_ops,
         => .backend_descriptor,
         else => null,

@@ -1,9 +1,10 @@
 //! What an operation graph of the emulated cuDNN means: a convolution and the sums and products
-//! after it; everything else is a pattern that no engine takes. Checks tensors' layouts, types and
-//! sizes when the graph is finalized, addresses when it is run.
+//! after it, or an attention (cudnn_sdpa.zig); everything else is a pattern that no engine takes.
+//! Checks tensors' layouts, types and sizes when the graph is finalized, addresses when it is run.
 
 const std = @import("std");
 const cudnn = @import("../nvidia/cudnn.zig");
+const attentions = @import("cudnn_sdpa.zig");
 const descriptors = @import("cudnn_descriptor.zig");
 const convolutions = @import("cudnn_convolution.zig");
 const driver = @import("../nvidia/driver.zig");
@@ -89,7 +90,7 @@ pub const Program = struct {
     }
 };
 
-/// A tensor must be whole, of four dimensions, and have channels innermost without gaps.
+/// A tensor must be whole and of four dimensions.
 pub fn checkTensor(descriptor: *const Descriptor) Status {
     const dimensions = descriptor.values(i64, .tensor_dimensions) orelse return .bad_param;
     const strides = descriptor.values(i64, .tensor_strides) orelse return .bad_param;
@@ -100,16 +101,23 @@ pub fn checkTensor(descriptor: *const Descriptor) Status {
     if (dimensions.len != dimension_count) return .not_supported_shape;
     if (alignment < 1 or @popCount(alignment) != 1) return .bad_param;
     for (dimensions) |dimension| if (dimension < 1) return .bad_param;
-    const channels = dimensions[1];
-    const width = dimensions[3];
-    const wanted = [_]i64{ dimensions[2] * width * channels, 1, width * channels, channels };
-    return if (std.mem.eql(i64, strides, &wanted)) .success else .not_supported_layout;
+    for (strides) |stride| if (stride < 1) return .bad_param;
+    return .success;
 }
 
 /// Reads the operations in order; each takes what the one before gave.
 pub fn finalize(graph: *Descriptor) Status {
     const handles = graph.values(?cudnn.Descriptor, .operationgraph_ops) orelse return .bad_param;
     if (graph.values(?cudnn.Handle, .operationgraph_handle) == null) return .bad_param;
+    if (handles.len == 1) {
+        const only = Descriptor.of(handles[0]) orelse return .bad_param;
+        if (only.kind == .operation_sdpa_fwd) {
+            graph.attention = undefined;
+            const status = attentions.read(only, &graph.attention.?);
+            if (status != .success) graph.attention = null;
+            return status;
+        }
+    }
     var program: Program = undefined;
     var last: Tensor = undefined;
     for (handles, 0..) |handle, i| {
@@ -137,6 +145,9 @@ pub fn execute(
     stream: driver.Stream,
     device: u32,
 ) Status {
+    if (plan.graph.?.attention) |*attention| {
+        return executeAttention(attention, pack, stream, device);
+    }
     const program = &plan.graph.?.program.?;
     var run: convolutions.Run = .{
         .program = program.*,
@@ -174,6 +185,30 @@ pub fn execute(
 
 // --- internal ---
 
+fn executeAttention(
+    program: *const attentions.Program,
+    pack: *const Descriptor,
+    stream: driver.Stream,
+    device: u32,
+) Status {
+    const scale = addressOf(pack, program.scale) orelse return .bad_param_null_pointer;
+    const run: attentions.Run = .{
+        .program = program.*,
+        .device = device,
+        .q = addressOf(pack, program.q.id) orelse return .bad_param_null_pointer,
+        .k = addressOf(pack, program.k.id) orelse return .bad_param_null_pointer,
+        .v = addressOf(pack, program.v.id) orelse return .bad_param_null_pointer,
+        .out = addressOf(pack, program.out.id) orelse return .bad_param_null_pointer,
+        .statistics = if (program.statistics) |rows|
+            addressOf(pack, rows.id) orelse return .bad_param_null_pointer
+        else
+            0,
+        // By value: the host's memory, read now.
+        .scale = @as(*align(1) const f32, @ptrFromInt(scale)).*,
+    };
+    return run.enqueue(stream);
+}
+
 fn addressOf(pack: *const Descriptor, id: i64) ?usize {
     const ids = pack.values(i64, .variant_pack_unique_ids) orelse return null;
     const pointers = pack.values(usize, .variant_pack_data_pointers) orelse return null;
@@ -195,7 +230,17 @@ fn readTensor(operation: *const Descriptor, attribute: cudnn.Attribute) ?Tensor 
     };
     const dimensions = descriptor.values(i64, .tensor_dimensions).?;
     for (&tensor.dimensions, dimensions) |*to, from| to.* = @intCast(from);
-    return tensor;
+    return if (isChannelsLast(descriptor)) tensor else null;
+}
+
+/// Channels innermost, without gaps.
+fn isChannelsLast(descriptor: *const Descriptor) bool {
+    const dimensions = descriptor.values(i64, .tensor_dimensions).?;
+    const strides = descriptor.values(i64, .tensor_strides).?;
+    const channels = dimensions[1];
+    const width = dimensions[3];
+    const wanted = [_]i64{ dimensions[2] * width * channels, 1, width * channels, channels };
+    return std.mem.eql(i64, strides, &wanted);
 }
 
 fn readConvolution(program: *Program, operation: *const Descriptor, last: *Tensor) Status {

@@ -61,6 +61,7 @@ pub const DescriptorType = enum(c_int) {
     variant_pack = 16,
     tensor = 17,
     deviceprop = 38,
+    operation_sdpa_fwd = 41,
     _,
 };
 
@@ -133,6 +134,12 @@ pub const Attribute = enum(c_int) {
     engine_global_index = 1301,
     engine_behavior_note = 1305,
     deviceprop_json_representation = 2702,
+    operation_sdpa_fwd_qdesc = 2800,
+    operation_sdpa_fwd_kdesc = 2801,
+    operation_sdpa_fwd_vdesc = 2802,
+    operation_sdpa_fwd_odesc = 2803,
+    operation_sdpa_fwd_statsdesc = 2804,
+    operation_sdpa_fwd_scaledesc = 2805,
     _,
 };
 

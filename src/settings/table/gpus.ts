@@ -1,7 +1,7 @@
 /**
  * Settings (rows of ../table.ts): how GPUs are used.
  */
-import { transports } from "../names.ts";
+import { attentions, transports } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const gpuSettings = {
@@ -26,6 +26,21 @@ export const gpuSettings = {
     help:
       "How GPUs reach each other's memory: peer (copy engines), nccl, or auto: peer where every " +
       "GPU can reach every other, else nccl; several processes take nccl. Default: auto.",
+    scope: "pipeline",
+    processes: "own",
+    unrecorded: true,
+    json: null,
+  },
+  attention: {
+    kind: "choice",
+    flag: "attention",
+    names: attentions,
+    default: "auto",
+    group: "GPUs",
+    hint: "NAME",
+    help:
+      "What computes attention: cudnn (9.13 or newer), own kernels, or auto: cuDNN where it has " +
+      "one, else own. The first image of a size waits while cuDNN compiles some. Default: auto.",
     scope: "pipeline",
     processes: "own",
     unrecorded: true,

@@ -1,14 +1,18 @@
-//! A rank's matrix products and convolutions: handles of NVIDIA's libraries, bound to one GPU, with
-//! one workspace that they use in stream order.
+//! A rank's matrix products, convolutions and attentions: handles of NVIDIA's libraries, bound to
+//! one GPU, with one workspace that they use in stream order.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const AlgorithmCache = @import("autotune.zig").AlgorithmCache;
+const AttentionKind = @import("../options.zig").AttentionKind;
 const choices = @import("autotune.zig");
 const convolutions = @import("conv.zig");
 const drivers = @import("../../nvidia/driver.zig");
+const Cudnn = @import("../../nvidia/cudnn.zig").Cudnn;
 const Libraries = @import("../../nvidia/libraries.zig").Libraries;
+const versionText = @import("../../nvidia/libraries.zig").versionText;
 const matmuls = @import("gemm.zig");
+const sdpas = @import("sdpa.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
 const Waits = @import("waits.zig").Waits;
 
@@ -63,6 +67,7 @@ pub const Options = struct {
     measured: AlgorithmCaches,
     diagnostics: *Diagnostics,
     waits: ?*const Waits = null,
+    attention: AttentionKind = .auto,
 };
 
 pub const LibraryHandles = struct {
@@ -70,9 +75,16 @@ pub const LibraryHandles = struct {
     workspace: drivers.Address,
     matmul: matmuls.Matmul,
     convolution: convolutions.Convolution,
+    /// Null where the library is too old for it or the session does without.
+    sdpa: ?sdpas.Sdpa,
 
     /// The GPU's context must be current.
     pub fn open(gpa: Allocator, o: Options) Error!LibraryHandles {
+        const is_new = o.libraries.cudnn_version >= sdpas.version_min;
+        if (o.attention == .cudnn and !is_new) {
+            return failOld(o.diagnostics, o.libraries.cudnn_version);
+        }
+        const has_sdpa = is_new and o.attention != .own;
         var workspace: drivers.Address = 0;
         const result = o.driver.cuMemAlloc_v2(&workspace, workspace_bytes);
         if (result != .success) return o.diagnostics.fail(
@@ -105,10 +117,30 @@ pub const LibraryHandles = struct {
             .workspace = workspace,
             .matmul = matmul,
             .convolution = convolution,
+            .sdpa = if (has_sdpa) .open(gpa, .{
+                .library = &o.libraries.cudnn,
+                .diagnostics = o.diagnostics,
+                .workspace = workspace,
+                .workspace_bytes = workspace_bytes,
+            }, convolution.handle) else null,
         };
     }
 
+    fn failOld(diagnostics: *Diagnostics, version: u32) error{GpuFailed} {
+        var have: [32]u8 = undefined;
+        var need: [32]u8 = undefined;
+        return diagnostics.fail(
+            error.GpuFailed,
+            "cuDNN {s} has no attention of its own; {s} or newer has. Leave out --attention.",
+            .{
+                versionText(&have, Cudnn, version),
+                versionText(&need, Cudnn, sdpas.version_min),
+            },
+        );
+    }
+
     pub fn close(handles: *LibraryHandles) void {
+        if (handles.sdpa) |*sdpa| sdpa.close();
         handles.convolution.close();
         handles.matmul.close();
         _ = handles.driver.cuMemFree_v2(handles.workspace);

@@ -1,13 +1,17 @@
-//! Attention on a GPU: one kernel for heads of up to 128 channels (cuda/attention.cu); larger heads
-//! (the VAE's one of 512) by two matrix products around a softmax, block of rows by block of rows
-//! (`attention_large.zig`). Either may need a temporary, which the seam takes from scratch.
+//! Attention on a GPU: by cuDNN's SDPA where it has a kernel, a call for each chunk of keys, joined
+//! by the log-sum-exp of their rows (cuda/attention_join.cu); else by one kernel for heads of up to
+//! 128 channels (cuda/attention.cu). Larger heads (the VAE's one of 512) by two matrix products
+//! around a softmax, block of rows by block of rows (`attention_large.zig`). Each may need a
+//! temporary, which the seam takes from scratch.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
+const grids = @import("grids.zig");
 const large = @import("attention_large.zig");
+const sdpas = @import("sdpa.zig");
 const tensors = @import("../../tensor.zig");
 const Tensor = tensors.Tensor;
 const Shape = tensors.Shape;
@@ -37,6 +41,7 @@ pub fn attention(
     if (q.shape.channels / head_count > head_size_max) {
         return large.attention(cuda, out, q, keys_values, head_count, causal, temporary.?);
     }
+    if (try bySdpa(cuda, out, q, keys_values, head_count, causal, temporary)) return;
     const plan: Plan = .of(q.shape, keys_values, head_count, causal);
     const problem = plan.problem(out, q, keys_values, head_count, causal, temporary);
     const grid: cudas.Dim3 = .{
@@ -63,7 +68,8 @@ pub fn attention(
     });
 }
 
-/// Device bytes that `attention` of these shapes needs beside its result; the same on every GPU.
+/// Device bytes that `attention` of these shapes needs beside its result; the same on every GPU,
+/// whoever computes it.
 pub fn temporaryBytes(
     q: Shape,
     keys_values: []const Tensor,
@@ -72,8 +78,10 @@ pub fn temporaryBytes(
 ) usize {
     if (q.channels / head_count > head_size_max) return large.temporaryBytes(q, keys_values);
     const plan: Plan = .of(q, keys_values, head_count, causal);
-    if (plan.split_count == 1) return 0;
-    return plan.split_count * (partialBytes(q) + 2 * @sizeOf(f32) * statisticCount(q, head_count));
+    const split_bytes = partialBytes(q) + 2 * @sizeOf(f32) * statisticCount(q, head_count);
+    const own = if (plan.split_count == 1) 0 else plan.split_count * split_bytes;
+    if (!mayAskSdpa(q, head_count, causal)) return own;
+    return @max(own, Join.of(q, keys_values, head_count).bytes());
 }
 
 /// Launches, and what they write to and read from the temporary.
@@ -89,6 +97,103 @@ pub fn kernelsOf(q: Shape, keys_values: []const Tensor, head_count: u32, causal:
 }
 
 // --- internal ---
+
+/// What cuDNN's calls leave for `attention_join`: nothing where one call is all.
+const Join = struct {
+    chunk_count: usize,
+    part_bytes: usize,
+    /// f32 of one chunk, in whole vectors.
+    statistic_count: usize,
+
+    fn of(q: Shape, keys_values: []const Tensor, head_count: u32) Join {
+        var chunk_count: usize = 0;
+        for (keys_values) |chunk| chunk_count += @intFromBool(chunk.shape.positionCount() > 0);
+        return .{
+            .chunk_count = chunk_count,
+            .part_bytes = q.elementCount() * 2,
+            .statistic_count = std.mem.alignForward(usize, statisticCount(q, head_count), 4),
+        };
+    }
+
+    fn bytes(join: Join) usize {
+        if (join.chunk_count < 2) return 0;
+        return join.chunk_count * (join.part_bytes + join.statistic_count * @sizeOf(f32));
+    }
+};
+
+fn mayAskSdpa(q: Shape, head_count: u32, causal: bool) bool {
+    return !causal and sdpas.takesHeads(q.channels / head_count);
+}
+
+/// Whether cuDNN has done it.
+fn bySdpa(
+    cuda: *Cuda,
+    out: Tensor,
+    q: Tensor,
+    keys_values: []const Tensor,
+    head_count: u32,
+    causal: bool,
+    temporary: ?Tensor,
+) Error!bool {
+    const libraries = if (cuda.libraries) |*opened| opened else return false;
+    const sdpa = if (libraries.sdpa) |*opened| opened else return false;
+    if (!mayAskSdpa(q.shape, head_count, causal)) return false;
+    const join: Join = .of(q.shape, keys_values, head_count);
+    const room = if (join.chunk_count > 1) temporary.?.address else 0;
+    const statistics = room + join.chunk_count * join.part_bytes;
+    var calls: [chunk_count_max]sdpas.Call = undefined;
+    var count: usize = 0;
+    for (keys_values) |chunk| {
+        if (chunk.shape.positionCount() == 0) continue;
+        const call = &calls[count];
+        call.* = sdpaCall(q, chunk, head_count, out.address);
+        if (room != 0) {
+            call.out = room + count * join.part_bytes;
+            call.statistics = statistics + count * join.statistic_count * @sizeOf(f32);
+        }
+        if ((call.q | call.k | call.v | call.out | call.statistics) % 16 != 0) return false;
+        if (!try sdpa.has(call.*)) return false;
+        count += 1;
+    }
+    for (calls[0..count]) |call| {
+        if (cuda.cancelled.load(.monotonic)) return error.Cancelled;
+        try sdpa.run(cuda.stream, call);
+    }
+    if (room == 0) return true;
+    const units = grids.packs(out.shape.elementCount());
+    try cuda.launch("attention_join", .typed, grids.blocks(units), grids.block, 0, .{
+        out.address,
+        room,
+        statistics,
+        @as(u32, @intCast(count)),
+        @as(u32, @intCast(q.shape.positionCount())),
+        head_count,
+        q.shape.channels / head_count,
+        @as(u64, out.shape.elementCount()),
+        @as(u64, join.statistic_count),
+    });
+    return true;
+}
+
+fn sdpaCall(q: Tensor, chunk: Tensor, head_count: u32, out: usize) sdpas.Call {
+    const channels = q.shape.channels;
+    const head_size = channels / head_count;
+    return .{
+        .batch = q.shape.batch,
+        .heads = head_count,
+        .head_size = head_size,
+        .queries = @intCast(q.shape.positionCount()),
+        .keys = @intCast(chunk.shape.positionCount()),
+        .dtype = q.dtype,
+        .q = q.address,
+        .q_stride = channels,
+        .k = chunk.address,
+        .v = chunk.address + channels * q.dtype.size(),
+        .kv_stride = 2 * channels,
+        .out = out,
+        .scale = 1 / @sqrt(@as(f32, @floatFromInt(head_size))),
+    };
+}
 
 /// Of attention.cuh.
 const thread_count = 128;

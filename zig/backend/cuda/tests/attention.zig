@@ -2,6 +2,7 @@
 //! 16-byte units, sequences in uneven chunks, splits, causal masks, scores of any size.
 
 const std = @import("std");
+const dynamic = @import("../../../nvidia/dynamic.zig");
 const libraries = @import("libraries.zig");
 const ops_attention = @import("../ops_attention.zig");
 const support = @import("support.zig");
@@ -19,6 +20,8 @@ const Sizes = struct {
     heads: u32,
     head_size: u32,
     causal: bool = false,
+    /// By cuDNN where it has a kernel.
+    is_sdpa: bool = false,
     /// Multiplies the queries: large scores make the softmax sharp.
     scale: f32 = 1,
 
@@ -73,9 +76,13 @@ fn check(sizes: Sizes, seed: u64) !void {
     try pair.init(seed, sizes.activation);
     defer pair.deinit();
     const is_large = sizes.head_size > ops_attention.head_size_max;
-    const opened: ?libraries.Opened = if (is_large) try .init(&pair) else null;
+    const opened: ?libraries.Opened = if (is_large or sizes.is_sdpa) try .init(&pair) else null;
     defer if (opened) |those| those.deinit();
     const out = try run(&pair, sizes);
+    if (sizes.is_sdpa) {
+        const sdpa = &pair.cuda.libraries.?.sdpa.?;
+        try std.testing.expect(sdpa.plans.count() > 0);
+    }
     pair.expectClose(out) catch |err| {
         std.debug.print("attention {f}: {s}\n", .{ sizes, pair.fixture.lastReport() });
         return err;
@@ -123,6 +130,40 @@ test "attention: random shapes" {
             .scale = if (draw % 3 == 0) 4 else 1,
         }, draw);
     }
+}
+
+test "attention: cuDNN's, a call for each chunk, joined" {
+    var prng: std.Random.DefaultPrng = .init(5);
+    const random = prng.random();
+    for (0..24) |draw| {
+        var counts: [8]u32 = undefined;
+        const chunk_count = 1 + draw % 8;
+        try check(.{
+            .activation = if (draw % 2 == 0) .f16 else .bf16,
+            .batch = 1 + random.uintLessThan(u32, 2),
+            .queries = 1 + random.uintLessThan(u32, 80),
+            .keys = drawKeys(random, &counts, chunk_count, if (chunk_count > 4) 40 else 150),
+            .heads = 1 + random.uintLessThan(u32, 3),
+            .head_size = 8 * (1 + random.uintLessThan(u32, 16)),
+            .is_sdpa = true,
+            .scale = if (draw % 3 == 0) 4 else 1,
+        }, draw);
+    }
+}
+
+test "attention: where cuDNN has no kernel, the own one computes" {
+    const Hook = struct { bxl_emulator_allow_attention: *const fn (u32) callconv(.c) void };
+    var missing: []const u8 = "";
+    const hook = try dynamic.load(Hook, dynamic.open(libraries.library_path).?, &missing);
+    hook.bxl_emulator_allow_attention(0);
+    defer hook.bxl_emulator_allow_attention(1);
+    try check(.{
+        .queries = 20,
+        .keys = &.{ 30, 77 },
+        .heads = 2,
+        .head_size = 64,
+        .is_sdpa = true,
+    }, 6);
 }
 
 test "attention: many rows of q take the larger tile" {

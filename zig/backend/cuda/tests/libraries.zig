@@ -5,7 +5,7 @@ const libraries = @import("../../../nvidia/libraries.zig");
 const AlgorithmCaches = @import("../library_handles.zig").AlgorithmCaches;
 const Pair = @import("support.zig").Pair;
 
-const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
+pub const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 pub const Opened = struct {
     measured: AlgorithmCaches,
