@@ -2,8 +2,9 @@
 // in place from a list of chunks (one per rank, fresh or one step old), so nothing is concatenated:
 //   out = softmax(q k^T / sqrt(head size)) v   per head, over the tokens of all chunks together
 // Layout: q and out (batch, tokens, channels); each chunk (batch, its tokens, 2 * channels), keys
-// before values. A block of 4 warps takes 64 or 128 rows of q of one head; tiles of 64 keys and
-// values pass through two stages of shared memory. Scores live in base 2 (log2(e) / sqrt(head size)
+// before values; q, keys and values may lie in rows of 3 * channels. A block of 4 warps takes 64 or
+// 128 rows of q of one head; tiles of 64 keys and values pass through two stages of shared memory.
+// Scores live in base 2 (log2(e) / sqrt(head size)
 // folded in), f32 throughout; weights are rounded to 16 bits for the second product alone.
 // Shared memory is swizzled by 16-byte units so that ldmatrix has no bank conflicts.
 // Few rows of q leave most of a GPU idle: then the tiles are dealt to `split_count` blocks, each
@@ -37,10 +38,13 @@ struct Problem {
     unsigned split_count;
     // Tiles of keys for each split; the last may have fewer.
     unsigned split_tiles;
+    // Elements from one position to the next.
+    unsigned q_stride;
+    unsigned key_stride;
     float scale;
 };
 
-static_assert(sizeof(Problem) == 264, "must match Problem in ops_attention.zig");
+static_assert(sizeof(Problem) == 272, "must match Problem in ops_attention.zig");
 
 // Walks the tiles of all chunks in order.
 struct Cursor {
@@ -68,7 +72,7 @@ __device__ static __forceinline__ void load_tile(
     const Problem& p, Cursor cursor, unsigned batch, unsigned head_index, unsigned short* shared
 ) {
     const unsigned channels = p.head_size * p.head_count;
-    const unsigned long long stride = 2ull * channels;
+    const unsigned long long stride = p.key_stride;
     const unsigned long long row =
         (unsigned long long)batch * p.token_counts[cursor.chunk] + cursor.first;
     const unsigned short* keys =
@@ -220,12 +224,11 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
     const unsigned tile_first = at.split * p.split_tiles;
     tile_count = min(tile_count, tile_first + p.split_tiles) - tile_first;
 
-    const unsigned channels = p.head_size * p.head_count;
     load_rows<head, query_rows, aligned>(
         shared,
-        p.q + ((unsigned long long)at.batch * p.query_count + at.query_first) * channels +
+        p.q + ((unsigned long long)at.batch * p.query_count + at.query_first) * p.q_stride +
             at.head * p.head_size,
-        channels, at.query_count, p.head_size
+        p.q_stride, at.query_count, p.head_size
     );
     Cursor cursor = {0, 0};
     cursor.skip(p, tile_first);

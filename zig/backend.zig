@@ -321,14 +321,34 @@ pub const Backend = struct {
         first: *const Weight,
         second: *const Weight,
     ) Error!void {
-        if (b.isCuda() and cudas.isPair(first, second, b.activationType())) {
-            return switch (b.target()) {
-                .cpu => unreachable,
-                inline else => |device| try device.linearPair(out, x, first, second),
-            };
-        }
+        const weights = [_]*const Weight{ first, second };
+        if (b.areOneProduct(&weights)) return b.linearAdjacentInto(out, x, &weights);
         try b.linearInto(out, 0, x, first, null, .{});
         try b.linearInto(out, first.shape[0], x, second, null, .{});
+    }
+
+    /// Whether the device multiplies by such weights at once.
+    pub fn areOneProduct(b: Backend, weights: []const *const Weight) bool {
+        return b.isCuda() and cudas.areAdjacent(weights, b.activationType());
+    }
+
+    /// As `linearInto` of weights that are one product, one behind the other; no biases.
+    pub fn linearAdjacentInto(
+        b: Backend,
+        out: Tensor,
+        x: Tensor,
+        weights: []const *const Weight,
+    ) Error!void {
+        var channels: u32 = 0;
+        for (weights) |weight| {
+            assert(weight.shape[1] == x.shape.channels);
+            channels += weight.shape[0];
+        }
+        assert(out.shape.channels == channels);
+        switch (b.target()) {
+            .cpu => unreachable,
+            inline else => |device| try device.linearAdjacent(out, x, weights),
+        }
     }
 
     /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width',
@@ -455,6 +475,22 @@ pub const Backend = struct {
     ) Error!Tensor {
         const out = try b.alloc(q.shape, b.activationType());
         try b.attentionInto(out, q, keys_values, head_count, causal);
+        return out;
+    }
+
+    /// Self-attention over `qkv` (batch, rows, width, 3 * channels), queries, keys and values of
+    /// each position behind one another; only where `areOneProduct` has been true of their weights.
+    pub fn attentionPacked(b: Backend, qkv: Tensor, head_count: u32) Error!Tensor {
+        const out = try b.alloc(qkv.shape.withChannels(qkv.shape.channels / 3), qkv.dtype);
+        assert(out.shape.channels % head_count == 0);
+        const room = cudas.packedAttentionBytes(out.shape, head_count);
+        const temporary = try b.allocBytes(room);
+        defer if (temporary) |tensor| b.free(tensor);
+        switch (b.target()) {
+            .cpu => unreachable,
+            .plan => |plan| try plan.attentionPacked(out, qkv, head_count),
+            .cuda => |cuda| try cuda.attentionPacked(out, qkv, head_count, temporary),
+        }
         return out;
     }
 

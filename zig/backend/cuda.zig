@@ -30,7 +30,9 @@ const Waits = waits_file.Waits;
 /// Device bytes that these operations need beside their results.
 pub const attentionBytes = ops_attention.temporaryBytes;
 pub const convolutionBytes = ops_product.convolutionBytes;
-pub const isPair = ops_product.isPair;
+pub const areAdjacent = ops_product.areAdjacent;
+pub const packed_head_size_max = ops_attention.head_size_max;
+pub const packedAttentionBytes = ops_attention.packedBytes;
 
 /// What plans say of the kernels behind an operation.
 pub const attentionKernels = ops_attention.kernelsOf;
@@ -244,9 +246,10 @@ pub const Cuda = struct {
     }
 
     pub const linear = ops_product.linear;
-    pub const linearPair = ops_product.linearPair;
+    pub const linearAdjacent = ops_product.linearAdjacent;
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;
+    pub const attentionPacked = ops_attention.attentionPacked;
     pub const groupNormStats = ops_norm.groupNormStats;
     pub const combineStatistics = ops_norm.combineStatistics;
     pub const groupNormApply = ops_norm.groupNormApply;

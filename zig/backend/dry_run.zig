@@ -47,14 +47,14 @@ pub const Planned = struct {
         if (has_pass) plan.epilogue(result, options.activation, options.residual, null);
     }
 
-    pub fn linearPair(
+    pub fn linearAdjacent(
         plan: Planned,
         out: Tensor,
         x: Tensor,
-        first: *const Weight,
-        second: *const Weight,
+        weights: []const *const Weight,
     ) Error!void {
-        const weight_bytes = plan.weightBytes(first) + plan.weightBytes(second);
+        var weight_bytes: u64 = 0;
+        for (weights) |weight| weight_bytes += plan.weightBytes(weight);
         plan.product(out, x, weight_bytes, null, null);
     }
 
@@ -144,6 +144,16 @@ pub const Planned = struct {
             .bytes = bytes,
             .launches = launches,
         });
+    }
+
+    pub fn attentionPacked(plan: Planned, out: Tensor, qkv: Tensor, head_count: u32) Error!void {
+        const token_count: u32 = @intCast(out.shape.positionCount());
+        const keys_values: Tensor = .{
+            .address = qkv.address,
+            .shape = .tokens(out.shape.batch, token_count, 2 * out.shape.channels),
+            .dtype = qkv.dtype,
+        };
+        try plan.attention(out, out, &.{keys_values}, head_count, false);
     }
 
     // Norms.

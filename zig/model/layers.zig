@@ -208,6 +208,9 @@ pub const Sequences = struct {
     }
 };
 
+/// Larger heads (the VAE's one) are no single kernel.
+const packed_head_size_max = backend.cudas.packed_head_size_max;
+
 /// Multi-head attention: queries from one sequence, keys and values from the same or another.
 pub const Attention = struct {
     to_q: Linear,
@@ -247,6 +250,9 @@ pub const Attention = struct {
     /// Attention over the positions of all patches, plus `residual`; `x` is (batch, rows, width,
     /// channels), and so is the result.
     pub fn selfAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
+        if (ctx.exchange.isSinglePatch() and layer.isOneProduct(ctx)) {
+            return layer.packedAttention(ctx, x, residual);
+        }
         const own = try ctx.exchange.placeKeysValues(layer.keysValuesShape(x));
         defer ctx.exchange.releaseKeysValues(own);
         try layer.keysValuesInto(ctx, own, x);
@@ -302,6 +308,29 @@ pub const Attention = struct {
     }
 
     // --- internal ---
+
+    /// Whether queries, keys and values are one product; keys and values of a patch go to the
+    /// exchange and queries do not.
+    fn isOneProduct(layer: Attention, ctx: Context) bool {
+        if (layer.to_q.bias != null or layer.to_k.bias != null) return false;
+        const channels = layer.to_q.weight.shape[0];
+        if (channels / layer.head_count > packed_head_size_max) return false;
+        return ctx.b.areOneProduct(&layer.projections());
+    }
+
+    fn projections(layer: Attention) [3]*const Weight {
+        return .{ layer.to_q.weight, layer.to_k.weight, layer.to_v.weight };
+    }
+
+    fn packedAttention(layer: Attention, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
+        const channels = layer.to_q.weight.shape[0];
+        const qkv = try ctx.b.alloc(x.shape.withChannels(3 * channels), ctx.b.activationType());
+        defer ctx.b.free(qkv);
+        try ctx.b.linearAdjacentInto(qkv, x, &layer.projections());
+        const attended = try ctx.b.attentionPacked(qkv, layer.head_count);
+        defer ctx.b.free(attended);
+        return layer.to_out.forward(ctx, attended, .{ .residual = residual });
+    }
 
     fn keysValuesShape(layer: Attention, x: Tensor) Shape {
         const token_count: u32 = @intCast(x.shape.positionCount());

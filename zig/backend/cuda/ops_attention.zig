@@ -41,9 +41,61 @@ pub fn attention(
     if (q.shape.channels / head_count > head_size_max) {
         return large.attention(cuda, out, q, keys_values, head_count, causal, temporary.?);
     }
-    if (try bySdpa(cuda, out, q, keys_values, head_count, causal, temporary)) return;
+    const strides: Strides = .ofParts(q.shape.channels);
+    return attend(cuda, out, q, keys_values, head_count, causal, temporary, strides);
+}
+
+/// Self-attention over rows of q, keys and values of one position each, behind one another.
+pub fn attentionPacked(
+    cuda: *Cuda,
+    out: Tensor,
+    qkv: Tensor,
+    head_count: u32,
+    temporary: ?Tensor,
+) Error!void {
+    assert(out.dtype == cuda.activation and qkv.dtype == cuda.activation);
+    const channels = out.shape.channels;
+    assert(qkv.shape.channels == 3 * channels and channels / head_count <= head_size_max);
+    const q: Tensor = .{ .address = qkv.address, .shape = out.shape, .dtype = qkv.dtype };
+    const keys_values = packedKeysValues(qkv, channels);
+    const strides: Strides = .{ .q = 3 * channels, .keys_values = 3 * channels };
+    return attend(cuda, out, q, &.{keys_values}, head_count, false, temporary, strides);
+}
+
+/// Of rows of q, keys and values: where keys and values begin.
+fn packedKeysValues(qkv: Tensor, channels: u32) Tensor {
+    return .{
+        .address = qkv.address + channels * qkv.dtype.size(),
+        .shape = .tokens(qkv.shape.batch, @intCast(qkv.shape.positionCount()), 2 * channels),
+        .dtype = qkv.dtype,
+    };
+}
+
+/// Elements from one position to the next.
+const Strides = struct {
+    q: u32,
+    keys_values: u32,
+
+    fn ofParts(channels: u32) Strides {
+        return .{ .q = channels, .keys_values = 2 * channels };
+    }
+};
+
+fn attend(
+    cuda: *Cuda,
+    out: Tensor,
+    q: Tensor,
+    keys_values: []const Tensor,
+    head_count: u32,
+    causal: bool,
+    temporary: ?Tensor,
+    strides: Strides,
+) Error!void {
+    if (!causal) {
+        if (try bySdpa(cuda, out, q, keys_values, head_count, temporary, strides)) return;
+    }
     const plan: Plan = .of(q.shape, keys_values, head_count, causal);
-    const problem = plan.problem(out, q, keys_values, head_count, causal, temporary);
+    const problem = plan.problem(out, q, keys_values, head_count, causal, temporary, strides);
     const grid: cudas.Dim3 = .{
         .x = plan.query_tiles,
         .y = head_count,
@@ -80,8 +132,18 @@ pub fn temporaryBytes(
     const plan: Plan = .of(q, keys_values, head_count, causal);
     const split_bytes = partialBytes(q) + 2 * @sizeOf(f32) * statisticCount(q, head_count);
     const own = if (plan.split_count == 1) 0 else plan.split_count * split_bytes;
-    if (!mayAskSdpa(q, head_count, causal)) return own;
+    if (causal or !mayAskSdpa(q, head_count)) return own;
     return @max(own, Join.of(q, keys_values, head_count).bytes());
+}
+
+/// The same of `attentionPacked`; `out` is its result's shape.
+pub fn packedBytes(out: Shape, head_count: u32) usize {
+    const token_count: u32 = @intCast(out.positionCount());
+    const keys_values: Tensor = .{
+        .address = 0,
+        .shape = .tokens(out.batch, token_count, 2 * out.channels),
+    };
+    return temporaryBytes(out, &.{keys_values}, head_count, false);
 }
 
 /// Launches, and what they write to and read from the temporary.
@@ -121,8 +183,8 @@ const Join = struct {
     }
 };
 
-fn mayAskSdpa(q: Shape, head_count: u32, causal: bool) bool {
-    return !causal and sdpas.takesHeads(q.channels / head_count);
+fn mayAskSdpa(q: Shape, head_count: u32) bool {
+    return sdpas.takesHeads(q.channels / head_count);
 }
 
 /// Whether cuDNN has done it.
@@ -132,12 +194,12 @@ fn bySdpa(
     q: Tensor,
     keys_values: []const Tensor,
     head_count: u32,
-    causal: bool,
     temporary: ?Tensor,
+    strides: Strides,
 ) Error!bool {
     const libraries = if (cuda.libraries) |*opened| opened else return false;
     const sdpa = if (libraries.sdpa) |*opened| opened else return false;
-    if (!mayAskSdpa(q.shape, head_count, causal)) return false;
+    if (!mayAskSdpa(q.shape, head_count)) return false;
     const join: Join = .of(q.shape, keys_values, head_count);
     const room = if (join.chunk_count > 1) temporary.?.address else 0;
     const statistics = room + join.chunk_count * join.part_bytes;
@@ -146,7 +208,7 @@ fn bySdpa(
     for (keys_values) |chunk| {
         if (chunk.shape.positionCount() == 0) continue;
         const call = &calls[count];
-        call.* = sdpaCall(q, chunk, head_count, out.address);
+        call.* = sdpaCall(q, chunk, head_count, out.address, strides);
         if (room != 0) {
             call.out = room + count * join.part_bytes;
             call.statistics = statistics + count * join.statistic_count * @sizeOf(f32);
@@ -175,7 +237,13 @@ fn bySdpa(
     return true;
 }
 
-fn sdpaCall(q: Tensor, chunk: Tensor, head_count: u32, out: usize) sdpas.Call {
+fn sdpaCall(
+    q: Tensor,
+    chunk: Tensor,
+    head_count: u32,
+    out: usize,
+    strides: Strides,
+) sdpas.Call {
     const channels = q.shape.channels;
     const head_size = channels / head_count;
     return .{
@@ -186,10 +254,10 @@ fn sdpaCall(q: Tensor, chunk: Tensor, head_count: u32, out: usize) sdpas.Call {
         .keys = @intCast(chunk.shape.positionCount()),
         .dtype = q.dtype,
         .q = q.address,
-        .q_stride = channels,
+        .q_stride = strides.q,
         .k = chunk.address,
         .v = chunk.address + channels * q.dtype.size(),
-        .kv_stride = 2 * channels,
+        .kv_stride = strides.keys_values,
         .out = out,
         .scale = 1 / @sqrt(@as(f32, @floatFromInt(head_size))),
     };
@@ -285,6 +353,7 @@ const Plan = struct {
         head_count: u32,
         causal: bool,
         temporary: ?Tensor,
+        strides: Strides,
     ) Problem {
         const head_size = q.shape.channels / head_count;
         const partial = if (temporary) |tensor| tensor.address else 0;
@@ -301,6 +370,8 @@ const Plan = struct {
             .causal = @intFromBool(causal),
             .split_count = plan.split_count,
             .split_tiles = plan.split_tiles,
+            .q_stride = strides.q,
+            .key_stride = strides.keys_values,
             .scale = @floatCast(log2e_root),
         };
         for (keys_values) |chunk| {
@@ -330,11 +401,13 @@ const Problem = extern struct {
     causal: u32,
     split_count: u32,
     split_tiles: u32,
+    q_stride: u32,
+    key_stride: u32,
     scale: f32,
 };
 
 comptime {
-    assert(@sizeOf(Problem) == 264);
+    assert(@sizeOf(Problem) == 272);
 }
 
 fn tiles(token_count: u32) u32 {

@@ -52,35 +52,39 @@ pub fn linear(
     });
 }
 
-/// Whether two matrices lie one behind the other, so that both are one product. Those in 8 bits do
-/// so once they are widened.
-pub fn isPair(first: *const Weight, second: *const Weight, activation: DType) bool {
-    if (first.shape[1] != second.shape[1]) return false;
-    if ((first.kept_f8 == null) != (second.kept_f8 == null)) return false;
-    var end = first.device_offset + device_weights.deviceBytes(first, activation);
-    if (first.kept_f8 != null) end = std.mem.alignForward(usize, end, device_weights.alignment);
-    return second.device_offset == end;
+/// Whether matrices lie one behind the other, so that all are one product. Those in 8 bits do so
+/// once they are widened.
+pub fn areAdjacent(weights: []const *const Weight, activation: DType) bool {
+    const first = weights[0];
+    for (weights[1..], weights[0 .. weights.len - 1]) |next, before| {
+        if (next.shape[1] != first.shape[1]) return false;
+        if ((next.kept_f8 == null) != (first.kept_f8 == null)) return false;
+        var end = before.device_offset + device_weights.deviceBytes(before, activation);
+        if (first.kept_f8 != null) {
+            end = std.mem.alignForward(usize, end, device_weights.alignment);
+        }
+        if (next.device_offset != end) return false;
+    }
+    return true;
 }
 
-/// Of a pair: the channels of `first`, then those of `second`; all of `out`.
-pub fn linearPair(
+/// Of adjacent matrices: the channels of the first, then those of the next; all of `out`.
+pub fn linearAdjacent(
     cuda: *Cuda,
     out: Tensor,
     x: Tensor,
-    first: *const Weight,
-    second: *const Weight,
+    weights: []const *const Weight,
 ) Error!void {
-    assert(isPair(first, second, cuda.activation));
-    assert(out.shape.channels == first.shape[0] + second.shape[0]);
-    try multiply(cuda, first, .{
+    assert(areAdjacent(weights, cuda.activation));
+    try multiply(cuda, weights[0], .{
         .m = @intCast(x.shape.batch * x.shape.positionCount()),
         .n = out.shape.channels,
-        .k = first.shape[1],
+        .k = weights[0].shape[1],
         .input = x.dtype,
         .output = out.dtype,
         .out = out.address,
         .x = x.address,
-        .w = try ops_widen.pairOperand(cuda, first, second),
+        .w = try ops_widen.adjacentOperand(cuda, weights),
     });
 }
 

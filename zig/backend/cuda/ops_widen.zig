@@ -41,12 +41,14 @@ pub fn operand(cuda: *Cuda, weight: *const Weight) Error!usize {
     return cuda.widen_workspace;
 }
 
-/// Of a pair, which is one product.
-pub fn pairOperand(cuda: *Cuda, first: *const Weight, second: *const Weight) Error!usize {
-    if (first.kept_f8 == null) return cuda.addressOf(first);
-    try widen(cuda, cuda.widen_workspace, first);
-    const first_bytes = first.elementCount() * cuda.activation.size();
-    try widen(cuda, cuda.widen_workspace + first_bytes, second);
+/// Of adjacent weights, which are one product.
+pub fn adjacentOperand(cuda: *Cuda, weights: []const *const Weight) Error!usize {
+    if (weights[0].kept_f8 == null) return cuda.addressOf(weights[0]);
+    var target = cuda.widen_workspace;
+    for (weights) |weight| {
+        try widen(cuda, target, weight);
+        target += weight.elementCount() * cuda.activation.size();
+    }
     return cuda.widen_workspace;
 }
 

@@ -18,16 +18,18 @@ const staging_file = @import("staging.zig");
 const Staging = staging_file.Staging;
 const chunk_bytes_default = staging_file.chunk_bytes_default;
 const waits_file = @import("waits.zig");
-const isPair = @import("ops_product.zig").isPair;
+const areAdjacent = @import("ops_product.zig").areAdjacent;
 
 pub const Error = error{ GpuFailed, Cancelled, OutOfMemory };
 
 /// The strictest alignment of cuBLASLt and cuDNN. A matrix whose size is a multiple of it is
-/// followed directly by the next one, so that keys and values can be one product.
+/// followed directly by the next one, so that queries, keys and values can be one product.
 pub const alignment = 256;
 
 /// A weight takes milliseconds; a GPU that has not taken it by then does not answer.
 const settle_limit_ns = 60 * std.time.ns_per_s;
+/// Weights of one product.
+const joined_count_max = 3;
 
 /// Of GPUs' memory.
 const page_bytes = 2 << 20;
@@ -71,9 +73,12 @@ pub fn place(weights: []const *Weight, activation: DType, keeps_f8: bool) Placem
     result.block_bytes = end;
     for (weights, 0..) |weight, i| {
         if (weight.kept_f8 == null) continue;
-        var count = weight.elementCount();
-        if (i + 1 < weights.len and isPair(weight, weights[i + 1], activation)) {
-            count += weights[i + 1].elementCount();
+        var count: usize = 0;
+        // Queries, keys and values are one product at most.
+        for (weights[i..@min(i + joined_count_max, weights.len)], 1..) |other, joined| {
+            if (other.kept_f8 == null) break;
+            if (!areAdjacent(weights[i..][0..joined], activation)) break;
+            count += other.elementCount();
         }
         result.widen_bytes = @max(result.widen_bytes, count * activation.size());
     }

@@ -131,6 +131,10 @@ pub const Plan = struct {
 
 pub const MakeError = error{ Refused, OutOfMemory, Cancelled, GpuFailed };
 
+/// Algorithms to choose from: the library's ranking is a guess. Each costs a first image about a
+/// millisecond, once.
+const alternatives_max = 24;
+
 /// Describes the problem to the library and decides on its algorithm.
 pub fn make(
     options: *const Options,
@@ -156,7 +160,7 @@ pub fn make(
         plan.algo = algo;
         return plan;
     }
-    var results: [measure.alternatives_max]lt.HeuristicResult = undefined;
+    var results: [alternatives_max]lt.HeuristicResult = undefined;
     const usable = try heuristics(options, handle, &plan, &problem, &results);
     plan.algo = usable[0].algo;
     if (!options.may_measure or measure.isCapturing(options.driver, stream)) return plan;
@@ -257,7 +261,7 @@ fn heuristics(
     handle: lt.Handle,
     plan: *const Plan,
     problem: *const Problem,
-    results: *[measure.alternatives_max]lt.HeuristicResult,
+    results: *[alternatives_max]lt.HeuristicResult,
 ) MakeError![]lt.HeuristicResult {
     const library = options.library;
     var preference: ?lt.Preference = null;

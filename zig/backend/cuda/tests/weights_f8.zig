@@ -138,7 +138,7 @@ test "widened on the GPU or at the upload, 8-bit weights have the same bits" {
     }.body);
 }
 
-test "keys and values in 8 bits are one operand, as they are in 16" {
+test "queries, keys and values in 8 bits are one operand, as they are in 16" {
     try support.each(struct {
         fn body(pair: *Pair) !void {
             const channels = pair.channels(40);
@@ -146,22 +146,30 @@ test "keys and values in 8 bits are one operand, as they are in 16" {
             const first = try eightBits(pair, .{ rows, channels, 1, 1 }, eachType(pair));
             const second = try eightBits(pair, .{ pair.size(20), channels, 1, 1 }, eachType(pair));
             const activation = pair.cuda.activation;
+            const third = try eightBits(pair, .{ pair.size(20), channels, 1, 1 }, eachType(pair));
             const narrow = try eightBits(pair, .{ 4, channels + 1, 1, 1 }, .f8_e4m3);
-            var loaded: Loaded = try .init(pair, &.{ first, second, narrow }, true);
+            var loaded: Loaded = try .init(pair, &.{ first, second, third, narrow }, true);
             defer loaded.deinit();
-            try std.testing.expect(ops_product.isPair(first, second, activation));
-            try std.testing.expect(!ops_product.isPair(second, first, activation));
-            try std.testing.expect(!ops_product.isPair(second, narrow, activation));
-            const address = try ops_widen.pairOperand(pair.cuda, first, second);
-            const count = first.elementCount() + second.elementCount();
+            const areAdjacent = ops_product.areAdjacent;
+            const all = [_]*const Weight{ first, second, third };
+            try std.testing.expect(areAdjacent(&all, activation));
+            try std.testing.expect(areAdjacent(all[1..], activation));
+            try std.testing.expect(!areAdjacent(&.{ second, first }, activation));
+            try std.testing.expect(!areAdjacent(&.{ first, third }, activation));
+            try std.testing.expect(!areAdjacent(&.{ second, third, narrow }, activation));
+            const address = try ops_widen.adjacentOperand(pair.cuda, &all);
+            var count: usize = 0;
+            for (all) |weight| count += weight.elementCount();
             const actual = try download(pair, address, count);
             const staging = try pair.arena.allocator().alloc(u16, count);
-            for ([_]*Weight{ first, second }, [_]usize{ 0, first.elementCount() }) |weight, at| {
+            var at: usize = 0;
+            for (all) |weight| {
                 var wide = weight.*;
                 wide.kept_f8 = null;
                 const bytes = device_weights.bytesOf(&wide, activation, staging);
                 const expected = staging[0 .. bytes.len / 2];
                 try expectSameNumbers(pair, expected, actual[at..][0..expected.len]);
+                at += expected.len;
             }
             const bytes = count * activation.size();
             try std.testing.expect(loaded.placement.widen_bytes >= bytes);
