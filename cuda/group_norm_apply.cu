@@ -1,6 +1,7 @@
-// out = activation((x - mean) / sqrt(variance + epsilon) * weight + bias), the second half of a
-// group norm, with the biased variance of torch.nn.GroupNorm: mean of squares minus squared mean,
-// taken in f64 because the two may be nearly equal.
+// out = activation((x + addend - mean) / sqrt(variance + epsilon) * weight + bias), the second half
+// of a group norm of x + addend (see group_norm_stats.cu), with the biased variance of
+// torch.nn.GroupNorm: mean of squares minus squared mean, taken in f64 because the two may be
+// nearly equal.
 // Layout: x, out (batch, positions, channels), stats (batch, groups, 2) f64, weight and bias
 // (channels). A block takes a slab of positions of one image (blockIdx.y); a thread owns eight
 // neighbouring channels, whose scale and shift it keeps in registers, and strides over positions.
@@ -47,6 +48,7 @@ template <typename T>
 __device__ __forceinline__ void run(
     T* out,
     const T* x,
+    const T* addend,
     const double* stats,
     const T* weight,
     const T* bias,
@@ -81,12 +83,16 @@ __device__ __forceinline__ void run(
     float shift[pack_count];
     load_pack(weight + channel, left, scale);
     load_pack(bias + channel, left, shift);
+    float add[pack_count] = {};
+    if (addend != nullptr) {
+        load_pack(addend + uint64_t(blockIdx.y) * channels + channel, left, add);
+    }
 #pragma unroll
     for (unsigned i = 0; i < pack_count; i++) {
         if (i >= left) continue;
         const unsigned group = (channel + i) / group_channels;
         scale[i] *= inverses[group];
-        shift[i] = fmaf(-means[group], scale[i], shift[i]);
+        shift[i] = fmaf(add[i] - means[group], scale[i], shift[i]);
     }
     const uint64_t at = (uint64_t(blockIdx.y) * positions + own) * channels + channel;
     const bool whole = channels % pack_count == 0 && is_whole_pack(x, pack_count) &&
@@ -109,12 +115,12 @@ KERNEL_PER_TYPE_BOUNDED(
     group_norm_apply,
     (512),
     (
-        T* out, const T* x, const double* stats, const T* weight, const T* bias, float epsilon,
-        unsigned activation, unsigned positions, unsigned positions_per_slab, unsigned channels,
-        unsigned group_count, unsigned row_count
+        T* out, const T* x, const T* addend, const double* stats, const T* weight, const T* bias,
+        float epsilon, unsigned activation, unsigned positions, unsigned positions_per_slab,
+        unsigned channels, unsigned group_count, unsigned row_count
     ),
     group_norm_apply::run(
-        out, x, stats, weight, bias, epsilon, activation, positions, positions_per_slab, channels,
-        group_count, row_count
+        out, x, addend, stats, weight, bias, epsilon, activation, positions, positions_per_slab,
+        channels, group_count, row_count
     )
 )

@@ -1,13 +1,15 @@
 // Mean and mean of squares of every group of channels over the positions of each image: the first
 // half of a group norm, on its own so that other ranks' statistics can be put in between.
-//   stats[b, g] = (sum x / n, sum x^2 / n) over the n = positions * channels / groups elements
+//   stats[b, g] = (sum y / n, sum y^2 / n) over the n = positions * channels / groups elements
+// of y = x + addend, where the addend (batch, channels) may be missing: the time embedding.
 // Layout: x (batch, positions, channels), stats (batch, groups, 2) f64, partials (batch, slabs,
 // groups, 2) f64. Two stages, in an order that depends on the shape of one image alone, so that
 // runs, and an image alone or in a batch, give the same bits:
 //   1. a block sums a slab of positions. A thread owns eight neighbouring channels and strides over
 //      positions; after at most 32 of them, before f32 loses anything, all threads add their sums
 //      in shared memory, and a warp adds up those of a group in f64;
-//   2. a warp adds up the slabs of a group.
+//   2. the image's last block, whichever that is, adds up the slabs: a warp those of a group, in
+//      the order of the slabs. `arrived` (batch) counts blocks and is 0 before and after.
 // Reads x once: 128x128x320 twice (guidance) is 21 MB, 5 us on an H200 at 4.3 TB/s; four
 // instructions per element are nothing beside it.
 #include "elementwise.cuh"
@@ -24,6 +26,7 @@ __device__ __forceinline__ void sum_positions(
     unsigned step,
     unsigned channels,
     unsigned left,
+    const float (&add)[pack_count],
     float (&sum)[pack_count],
     float (&square)[pack_count]
 ) {
@@ -38,8 +41,9 @@ __device__ __forceinline__ void sum_positions(
         }
 #pragma unroll
         for (unsigned i = 0; i < pack_count; i++) {
-            sum[i] += value[i];
-            square[i] = fmaf(value[i], value[i], square[i]);
+            const float y = value[i] + add[i];
+            sum[i] += y;
+            square[i] = fmaf(y, y, square[i]);
         }
     }
 }
@@ -71,15 +75,55 @@ __device__ __forceinline__ void add_group(
     target[1] = is_first ? square : target[1] + square;
 }
 
+/// Whether this is the last block of its image; what the others wrote can then be read.
+__device__ __forceinline__ bool is_last_block(unsigned* arrived) {
+    SHARED(unsigned, before, 1);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) before[0] = atomicInc(arrived, gridDim.x - 1);
+    __syncthreads();
+    __threadfence();
+    return before[0] == gridDim.x - 1;
+}
+
+/// Adds up the slabs of every group of an image.
+__device__ __forceinline__ void finish(
+    double* stats,
+    const double* partials,
+    unsigned slab_count,
+    unsigned group_count,
+    double element_count
+) {
+    const unsigned lane = threadIdx.x % 32;
+    for (unsigned group = threadIdx.x / 32; group < group_count; group += blockDim.x / 32) {
+        double sum = 0.0;
+        double square = 0.0;
+        for (unsigned slab = lane; slab < slab_count; slab += 32) {
+            const double* at = partials + (uint64_t(slab) * group_count + group) * 2;
+            sum += __ldcg(at);
+            square += __ldcg(at + 1);
+        }
+        sum = warp_sum(sum);
+        square = warp_sum(square);
+        if (lane != 0) continue;
+        stats[group * 2] = sum / element_count;
+        stats[group * 2 + 1] = square / element_count;
+    }
+}
+
 template <typename T>
 __device__ __forceinline__ void run(
+    double* stats,
     double* partials,
+    unsigned* arrived,
     const T* x,
+    const T* addend,
     unsigned positions,
     unsigned positions_per_slab,
     unsigned channels,
     unsigned group_count,
-    unsigned row_count
+    unsigned row_count,
+    double element_count
 ) {
     DYNAMIC_SHARED(float, sums);
     const unsigned columns = (channels + pack_count - 1) / pack_count;
@@ -94,7 +138,12 @@ __device__ __forceinline__ void run(
     const unsigned first_of_slab = slab * positions_per_slab;
     const unsigned end_of_slab = min(first_of_slab + positions_per_slab, positions);
     const unsigned block_positions = row_count * positions_per_thread_max;
-    double* target = partials + (uint64_t(blockIdx.y) * gridDim.x + slab) * group_count * 2;
+    double* image_partials = partials + uint64_t(blockIdx.y) * gridDim.x * group_count * 2;
+    double* target = image_partials + slab * group_count * 2;
+    float add[pack_count] = {};
+    if (addend != nullptr && row < row_count) {
+        load_pack(addend + uint64_t(blockIdx.y) * channels + channel, left, add);
+    }
     for (unsigned first = first_of_slab; first < end_of_slab; first += block_positions) {
         const unsigned end = min(first + block_positions, end_of_slab);
         if (row < row_count) {
@@ -104,9 +153,9 @@ __device__ __forceinline__ void run(
             const T* at = x + (uint64_t(blockIdx.y) * positions + own) * channels + channel;
             const unsigned count = own < end ? end - own : 0;
             if (whole) {
-                sum_positions<T, true>(at, count, row_count, channels, left, sum, square);
+                sum_positions<T, true>(at, count, row_count, channels, left, add, sum, square);
             } else {
-                sum_positions<T, false>(at, count, row_count, channels, left, sum, square);
+                sum_positions<T, false>(at, count, row_count, channels, left, add, sum, square);
             }
 #pragma unroll
             for (unsigned i = 0; i < pack_count; i++) {
@@ -123,6 +172,11 @@ __device__ __forceinline__ void run(
         }
         __syncthreads();
     }
+    if (!is_last_block(arrived + blockIdx.y)) return;
+    finish(
+        stats + uint64_t(blockIdx.y) * group_count * 2, image_partials, gridDim.x, group_count,
+        element_count
+    );
 }
 
 }  // namespace group_norm_stats
@@ -131,39 +185,12 @@ KERNEL_PER_TYPE_BOUNDED(
     group_norm_stats,
     (512, 2),
     (
-        double* partials, const T* x, unsigned positions, unsigned positions_per_slab,
-        unsigned channels, unsigned group_count, unsigned row_count
+        double* stats, double* partials, unsigned* arrived, const T* x, const T* addend,
+        unsigned positions, unsigned positions_per_slab, unsigned channels, unsigned group_count,
+        unsigned row_count, double element_count
     ),
     group_norm_stats::run(
-        partials, x, positions, positions_per_slab, channels, group_count, row_count
+        stats, partials, arrived, x, addend, positions, positions_per_slab, channels, group_count,
+        row_count, element_count
     )
 )
-
-/// The second stage: one warp for each of the `pair_count` = batch * groups.
-extern "C" __global__ void group_norm_stats_finish(
-    double* stats,
-    const double* partials,
-    unsigned slab_count,
-    unsigned group_count,
-    unsigned pair_count,
-    double element_count
-) {
-    const unsigned pair = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    const unsigned lane = threadIdx.x % 32;
-    if (pair >= pair_count) return;
-    const uint64_t batch = pair / group_count;
-    const double* first = partials + (batch * slab_count * group_count + pair % group_count) * 2;
-    double sum = 0.0;
-    double square = 0.0;
-    for (unsigned slab = lane; slab < slab_count; slab += 32) {
-        const double* at = first + uint64_t(slab) * group_count * 2;
-        sum += at[0];
-        square += at[1];
-    }
-    sum = warp_sum(sum);
-    square = warp_sum(square);
-    if (lane != 0) return;
-    stats[pair * 2] = sum / element_count;
-    stats[pair * 2 + 1] = square / element_count;
-}
-EXPORT_KERNEL(group_norm_stats_finish)

@@ -396,19 +396,26 @@ pub const Backend = struct {
 
     // Norms.
 
+    /// Whether group norms take an addend (batch, 1, 1, channels) to `x`, which then needs no pass
+    /// of its own. The CPU adds it where the convolution ends.
+    pub fn addsInNorms(b: Backend) bool {
+        return b.isCuda();
+    }
+
     /// Mean and mean of squares of every group over this patch: (batch, groups, 1, 2) in f64.
     pub fn groupNormStats(b: Backend, x: Tensor, group_count: u32) Error!Tensor {
         const out = try b.alloc(statisticsShape(x.shape, group_count), .f64);
-        try b.groupNormStatsInto(out, x);
+        try b.groupNormStatsInto(out, x, null);
         return out;
     }
 
-    /// The same, written where the exchange between patches reads it.
-    pub fn groupNormStatsInto(b: Backend, out: Tensor, x: Tensor) Error!void {
+    /// The same of `x` plus `addend`, written where the exchange between patches reads it.
+    pub fn groupNormStatsInto(b: Backend, out: Tensor, x: Tensor, addend: ?Tensor) Error!void {
         assert(x.shape.channels % out.shape.rows == 0);
         assert(out.dtype == .f64 and out.shape.eql(statisticsShape(x.shape, out.shape.rows)));
+        if (addend) |vector| assert(vector.shape.eql(.vector(x.shape.batch, x.shape.channels)));
         switch (b.target()) {
-            inline else => |device| try device.groupNormStats(out, x),
+            inline else => |device| try device.groupNormStats(out, x, addend),
         }
     }
 
@@ -427,6 +434,7 @@ pub const Backend = struct {
     pub fn groupNormApply(
         b: Backend,
         x: Tensor,
+        addend: ?Tensor,
         stats: Tensor,
         weight: *const Weight,
         bias: *const Weight,
@@ -439,7 +447,16 @@ pub const Backend = struct {
         const out = try b.alloc(x.shape, b.activationType());
         switch (b.target()) {
             inline else => |device| {
-                try device.groupNormApply(out, x, stats, weight, bias, epsilon, activation);
+                try device.groupNormApply(
+                    out,
+                    x,
+                    addend,
+                    stats,
+                    weight,
+                    bias,
+                    epsilon,
+                    activation,
+                );
             },
         }
         return out;

@@ -44,6 +44,8 @@ pub const Error = error{ Cancelled, GpuFailed };
 
 /// Device bytes that one operation may use between its own launches (`Cuda.reduction_workspace`).
 pub const reduction_workspace_bytes = 4 << 20;
+/// Counters behind it, one for each image of a reduction: blocks that have arrived, 0 in between.
+pub const arrived_count = 1024;
 
 /// Whether a kernel's name ends in the activations' type.
 pub const Typed = enum { typed, untyped };
@@ -141,8 +143,11 @@ pub const Cuda = struct {
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.exchange_stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
-        const allocated = d.cuMemAlloc_v2(&cuda.reduction_workspace, reduction_workspace_bytes);
+        const bytes = reduction_workspace_bytes + arrived_count * @sizeOf(u32);
+        const allocated = d.cuMemAlloc_v2(&cuda.reduction_workspace, bytes);
         try cuda.check(.cuMemAlloc_v2, allocated, "allocating the reduction workspace");
+        errdefer _ = d.cuMemFree_v2(cuda.reduction_workspace);
+        try cuda.zero(cuda.arrived(), arrived_count * @sizeOf(u32));
         return cuda;
     }
 
@@ -194,6 +199,11 @@ pub const Cuda = struct {
             null,
         );
         try cuda.check(.cuLaunchKernel, result, full);
+    }
+
+    /// Of `arrived_count` counters.
+    pub fn arrived(cuda: *const Cuda) usize {
+        return cuda.reduction_workspace + reduction_workspace_bytes;
     }
 
     pub fn addressOf(cuda: *const Cuda, weight: *const Weight) usize {

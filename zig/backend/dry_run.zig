@@ -158,12 +158,9 @@ pub const Planned = struct {
 
     // Norms.
 
-    pub fn groupNormStats(plan: Planned, out: Tensor, x: Tensor) Error!void {
+    pub fn groupNormStats(plan: Planned, out: Tensor, x: Tensor, _: ?Tensor) Error!void {
         const operation: Operation = .{ .op = .group_norm_stats, .groups = out.shape.rows };
-        plan.note(shaped(operation, x.shape), .{
-            .bytes = x.byteCount() + out.byteCount(),
-            .launches = if (plan.is_cuda) 2 else 1,
-        });
+        plan.note(shaped(operation, x.shape), .{ .bytes = x.byteCount() + out.byteCount() });
     }
 
     pub fn combineStatistics(plan: Planned, out: Tensor, o: CombineStatistics) Error!void {
@@ -177,6 +174,7 @@ pub const Planned = struct {
         plan: Planned,
         out: Tensor,
         x: Tensor,
+        _: ?Tensor,
         stats: Tensor,
         _: *const Weight,
         _: *const Weight,

@@ -183,8 +183,8 @@ pub const Runner = struct {
             }),
             .attention => try cpu.attention(r.target, r.x, &.{r.y}, case.heads, false),
             .group_norm => {
-                try cpu.groupNormStats(r.stats, r.x);
-                try cpu.groupNormApply(r.target, r.x, r.stats, r.weight, r.bias, 1e-5, .silu);
+                try cpu.groupNormStats(r.stats, r.x, null);
+                try cpu.groupNormApply(r.target, r.x, null, r.stats, r.weight, r.bias, 1e-5, .silu);
             },
             .layer_norm => try cpu.layerNorm(r.target, r.x, r.weight, r.bias, 1e-5),
             .geglu => try cpu.geglu(r.target, r.x),

@@ -264,6 +264,7 @@ const Operands = struct {
             .group_norm_stats => try b.groupNormStats(set.x, o.groups),
             .group_norm_apply => try b.groupNormApply(
                 set.x,
+                null,
                 set.stats.?,
                 set.weight.?,
                 set.bias.?,

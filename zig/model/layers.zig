@@ -131,14 +131,26 @@ pub const GroupNorm = struct {
         x: Tensor,
         activation: backend.Activation,
     ) Error!Tensor {
+        return layer.forwardSum(ctx, x, null, activation);
+    }
+
+    /// Of `x` plus `addend` (batch, 1, 1, channels), where the device `addsInNorms`.
+    pub fn forwardSum(
+        layer: GroupNorm,
+        ctx: Context,
+        x: Tensor,
+        addend: ?Tensor,
+        activation: backend.Activation,
+    ) Error!Tensor {
         const shape = backend.statisticsShape(x.shape, layer.group_count);
         const local = try ctx.exchange.placeStatistics(shape);
-        try ctx.b.groupNormStatsInto(local, x);
+        try ctx.b.groupNormStatsInto(local, x, addend);
         const element_count = x.shape.positionCount() * x.shape.channels / layer.group_count;
         const stats = try ctx.exchange.statistics(local, element_count);
         defer ctx.b.free(stats);
         return ctx.b.groupNormApply(
             x,
+            addend,
             stats,
             layer.weight,
             layer.bias,

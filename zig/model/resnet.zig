@@ -64,9 +64,7 @@ pub const ResnetBlock2D = struct {
         x: Tensor,
         time_embedding: ?Tensor,
     ) Error!Tensor {
-        const first = try block.firstHalf(ctx, x, time_embedding);
-        const normed = try block.norm2.forward(ctx, first, .silu);
-        ctx.b.free(first);
+        const normed = try block.firstHalf(ctx, x, time_embedding);
         defer ctx.b.free(normed);
         const shortcut = block.conv_shortcut orelse {
             return block.conv2.forward(ctx, normed, .{ .residual = x });
@@ -76,6 +74,7 @@ pub const ResnetBlock2D = struct {
         return block.conv2.forward(ctx, normed, .{ .residual = residual });
     }
 
+    /// Up to the input of the second convolution.
     fn firstHalf(
         block: ResnetBlock2D,
         ctx: Context,
@@ -88,8 +87,13 @@ pub const ResnetBlock2D = struct {
             null;
         defer if (channel_bias) |vector| ctx.b.free(vector);
         const normed = try block.norm1.forward(ctx, x, .silu);
-        defer ctx.b.free(normed);
-        return block.conv1.forward(ctx, normed, .{ .channel_bias = channel_bias });
+        const in_norm = ctx.b.addsInNorms();
+        const first = try block.conv1.forward(ctx, normed, .{
+            .channel_bias = if (in_norm) null else channel_bias,
+        });
+        ctx.b.free(normed);
+        defer ctx.b.free(first);
+        return block.norm2.forwardSum(ctx, first, if (in_norm) channel_bias else null, .silu);
     }
 };
 

@@ -18,7 +18,9 @@ const vectorOf = ops_product.vectorOf;
 /// Elements of one task: much longer than claiming it takes, much shorter than a millisecond.
 const task_elements = 64 * 1024;
 
-pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
+/// `addend` is for GPUs (`Backend.addsInNorms`).
+pub fn groupNormStats(cpu: *Cpu, out: Tensor, x: Tensor, addend: ?Tensor) error{Cancelled}!void {
+    assert(addend == null);
     assert(out.dtype == .f64);
     const positions = x.shape.positionCount();
     const channels: usize = x.shape.channels;
@@ -91,12 +93,14 @@ pub fn groupNormApply(
     cpu: *Cpu,
     out: Tensor,
     x: Tensor,
+    addend: ?Tensor,
     stats: Tensor,
     weight: *const Weight,
     bias: *const Weight,
     epsilon: f32,
     activation: backend.Activation,
 ) error{Cancelled}!void {
+    assert(addend == null);
     const channels: usize = x.shape.channels;
     assert(channels <= cpu.kernels.channel_count_max);
     const positions = x.shape.positionCount();

@@ -62,38 +62,43 @@ const Slabs = struct {
     }
 };
 
-pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
+/// `addend` (batch, 1, 1, channels) is added to every position of `x` on the way.
+pub fn groupNormStats(cuda: *Cuda, out: Tensor, x: Tensor, addend: ?Tensor) Error!void {
     assert(out.dtype == .f64);
     const group_count = out.shape.rows;
     const pair_bytes = 2 * @sizeOf(f64);
-    const pair_count = x.shape.batch * group_count;
     // By the room for one image, whatever the batch; batches that do not fit take turns.
     const room: u32 = @intCast(cudas.reduction_workspace_bytes / (group_count * pair_bytes));
     const slabs: Slabs = .init(x.shape, 4, @min(slab_count_max, room));
-    const batch_max = room / slabs.count;
+    const batch_max = @min(room / slabs.count, cudas.arrived_count);
     if (x.shape.batch > batch_max) {
-        try groupNormStats(cuda, out.batchSlice(0, batch_max), x.batchSlice(0, batch_max));
         const rest = x.shape.batch - batch_max;
-        return groupNormStats(cuda, out.batchSlice(batch_max, rest), x.batchSlice(batch_max, rest));
+        for ([_]u32{ 0, batch_max }, [_]u32{ batch_max, rest }) |first, count| {
+            const part = if (addend) |whole| whole.batchSlice(first, count) else null;
+            const stats = out.batchSlice(first, count);
+            try groupNormStats(cuda, stats, x.batchSlice(first, count), part);
+        }
+        return;
     }
     const positions: u32 = @intCast(x.shape.positionCount());
     const columns: u32 = @intCast(grids.packs(x.shape.channels));
     const shared_bytes = 2 * slabs.row_count * columns * grids.pack_count * @sizeOf(f32);
     const grid: cudas.Dim3 = .{ .x = slabs.count, .y = x.shape.batch };
-    try cuda.launch("group_norm_stats", .typed, grid, .{ .x = slabs.block_size }, shared_bytes, .{
+    const group_channels = x.shape.channels / group_count;
+    const element_count: f64 = @floatFromInt(@as(u64, positions) * group_channels);
+    const block: cudas.Dim3 = .{ .x = slabs.block_size };
+    return cuda.launch("group_norm_stats", .typed, grid, block, shared_bytes, .{
+        out.address,
         cuda.reduction_workspace,
+        cuda.arrived(),
         x.address,
+        grids.addressOrNull(addend),
         positions,
         slabs.positions_per_slab,
         x.shape.channels,
         group_count,
         slabs.row_count,
-    });
-    const group_channels = x.shape.channels / group_count;
-    const element_count: f64 = @floatFromInt(@as(u64, positions) * group_channels);
-    const finish_grid = grids.blocks(@as(u64, pair_count) * warp_size);
-    return cuda.launch("group_norm_stats_finish", .untyped, finish_grid, grids.block, 0, .{
-        out.address, cuda.reduction_workspace, slabs.count, group_count, pair_count, element_count,
+        element_count,
     });
 }
 
@@ -123,6 +128,7 @@ pub fn groupNormApply(
     cuda: *Cuda,
     out: Tensor,
     x: Tensor,
+    addend: ?Tensor,
     stats: Tensor,
     weight: *const Weight,
     bias: *const Weight,
@@ -138,6 +144,7 @@ pub fn groupNormApply(
     return cuda.launch("group_norm_apply", .typed, grid, block, shared_bytes, .{
         out.address,
         x.address,
+        grids.addressOrNull(addend),
         stats.address,
         cuda.addressOf(weight),
         cuda.addressOf(bias),

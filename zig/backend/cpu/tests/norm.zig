@@ -21,8 +21,8 @@ const GroupCase = struct {
     activation: backend.Activation,
 
     pub fn run(c: GroupCase, cpu: *Cpu, out: Tensor) !void {
-        try cpu.groupNormStats(c.stats, c.x);
-        try cpu.groupNormApply(out, c.x, c.stats, c.weight, c.bias, epsilon, c.activation);
+        try cpu.groupNormStats(c.stats, c.x, null);
+        try cpu.groupNormApply(out, c.x, null, c.stats, c.weight, c.bias, epsilon, c.activation);
     }
 
     pub fn format(c: GroupCase, w: *std.Io.Writer) !void {

@@ -57,8 +57,20 @@ test "group norm at SDXL's channels, and over more positions than threads sum in
 fn checkGroupNorm(pair: *Pair, shape: Shape, group_count: u32, shift: f32) !void {
     const x = try pair.scaled(shape, 1, shift);
     const stats = try pair.empty(statsShape(shape.batch, group_count), .f64);
-    try pair.cpu.groupNormStats(stats.cpu, x.cpu);
-    try ops.groupNormStats(pair.cuda, stats.cuda, x.cuda);
+    const addend: ?Both = if (pair.random().boolean())
+        try pair.tensor(.vector(shape.batch, shape.channels))
+    else
+        null;
+    // The CPU's input is the sum.
+    const given = try pair.arena.allocator().dupe(f32, x.cpu.host(f32));
+    defer @memcpy(x.cpu.host(f32), given);
+    if (addend) |both| for (x.cpu.host(f32), 0..) |*value, i| {
+        const image = i / (shape.positionCount() * shape.channels);
+        value.* += both.cpu.host(f32)[image * shape.channels + i % shape.channels];
+    };
+    const on_cuda: ?Tensor = if (addend) |both| both.cuda else null;
+    try pair.cpu.groupNormStats(stats.cpu, x.cpu, null);
+    try ops.groupNormStats(pair.cuda, stats.cuda, x.cuda, on_cuda);
     for (try downloadStats(pair, stats.cuda), stats.cpu.host(f64)) |actual, expected| {
         // Sums of at most 32 terms in f32.
         try std.testing.expectApproxEqAbs(expected, actual, 1e-6 * (1 + @abs(shift)) * (1 + shift));
@@ -68,11 +80,21 @@ fn checkGroupNorm(pair: *Pair, shape: Shape, group_count: u32, shift: f32) !void
     const activation: backend.Activation = if (pair.random().boolean()) .silu else .none;
     const out = try pair.output(shape);
     const epsilon = 1e-5;
-    try pair.cpu.groupNormApply(out.cpu, x.cpu, stats.cpu, weight, bias, epsilon, activation);
+    try pair.cpu.groupNormApply(
+        out.cpu,
+        x.cpu,
+        null,
+        stats.cpu,
+        weight,
+        bias,
+        epsilon,
+        activation,
+    );
     try ops.groupNormApply(
         pair.cuda,
         out.cuda,
         x.cuda,
+        on_cuda,
         stats.cuda,
         weight,
         bias,
@@ -91,9 +113,9 @@ test "an image's statistics have the same bits alone, in a batch, and in every s
         const shape: Shape = .{ .batch = 3, .rows = 23, .width = 31, .channels = 48 };
         const x = try pair.scaled(shape, 1, 5);
         const all = try pair.empty(statsShape(3, 6), .f64);
-        try ops.groupNormStats(pair.cuda, all.cuda, x.cuda);
+        try ops.groupNormStats(pair.cuda, all.cuda, x.cuda, null);
         const one = try pair.empty(statsShape(1, 6), .f64);
-        try ops.groupNormStats(pair.cuda, one.cuda, x.cuda.batchSlice(1, 1));
+        try ops.groupNormStats(pair.cuda, one.cuda, x.cuda.batchSlice(1, 1), null);
         const expected = try downloadStats(&pair, all.cuda);
         const alone = try downloadStats(&pair, one.cuda);
         try std.testing.expectEqualSlices(f64, expected[12..24], alone);
