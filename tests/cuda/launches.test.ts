@@ -1,0 +1,23 @@
+/**
+ * Kernel launches of one UNet step of SDXL on a GPU, counted by a dry run: a GPU waits about a
+ * microsecond for each. The bounds are what they are; what raises them should say why.
+ */
+import { expect, test } from "bun:test";
+import { planFor, withModel } from "../../src/bench/gpu-work.ts";
+
+test.each([
+  [1, 1042],
+  [2, 1361],
+  [8, 1461],
+])("one step of SDXL at 1024x1024, %d patches", async (rankCount, bound) => {
+  const launches = await withModel(undefined, async (model) => {
+    const size = { width: 1024, height: 1024, rankCount, splitBatch: false };
+    const { ranks } = planFor({ model, ...size, dtype: "f16" });
+    return ranks.map(({ operations }) =>
+      operations
+        .filter(({ stage }) => stage === "denoise")
+        .reduce((sum, { count, cost }) => sum + count * cost.launches, 0),
+    );
+  });
+  expect(Math.max(...launches)).toBeLessThanOrEqual(bound);
+});
