@@ -2,9 +2,10 @@
 // rescale_noise_cfg ("Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.4):
 //   factor = rescale * deviation(positive) / deviation(guided) + 1 - rescale
 // with standard deviations over the whole image; n - 1 or n makes no difference to the quotient.
-// Layout: model_output (2, images, image_count) of the activation type, the negative branch
-// first; guidance_scales (images) f32; partials (images, slabs, 4) f64; factors (images) f32. Two
-// stages in a fixed order:
+// The positive output is that of the second branch, or the mean of several by their scales.
+// Layout: model_output (branch_count, images, image_count) of the activation type, the negative
+// branch first; guidance_scales (images, branch_count - 1) f32; partials (images, slabs, 4) f64;
+// factors (images) f32. Two stages in a fixed order:
 //   1. a block adds up a slab of an image (blockIdx.y): sums and squares of both, in f64;
 //   2. a warp per image adds up the slabs.
 // Reads 4 bytes per element: 65,536 at 1024x1024 are 0.26 MB, under 1 us; the launches cost more.
@@ -17,18 +18,28 @@ __device__ __forceinline__ void sum(
     double* partials,
     const T* model_output,
     const float* guidance_scales,
-    uint64_t image_count
+    uint64_t image_count,
+    unsigned branch_count
 ) {
     double sums[4] = {};
     const T* negative = model_output + blockIdx.y * image_count;
-    const T* positive = negative + gridDim.y * image_count;
-    const float guidance_scale = guidance_scales[blockIdx.y];
+    const uint64_t count = gridDim.y * image_count;
+    const float* scales = guidance_scales + blockIdx.y * (branch_count - 1);
+    float scale_sum = 0.0f;
+    for (unsigned k = 1; k < branch_count; k++) scale_sum += scales[k - 1];
     const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
     uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     for (; i < image_count; i += step) {
         const float n = to_float(negative[i]);
-        const float p = to_float(positive[i]);
-        const double guided = __fadd_rn(n, __fmul_rn(guidance_scale, p - n));
+        float output = n;
+        float mean = 0.0f;
+        for (unsigned k = 1; k < branch_count; k++) {
+            const float positive = to_float(negative[k * count + i]);
+            output = __fadd_rn(output, __fmul_rn(scales[k - 1], positive - n));
+            mean += scales[k - 1] / scale_sum * positive;
+        }
+        const float p = branch_count == 2 ? to_float(negative[count + i]) : mean;
+        const double guided = output;
         sums[0] += p;
         sums[1] += double(p) * p;
         sums[2] += guided;
@@ -47,8 +58,12 @@ __device__ __forceinline__ void sum(
 KERNEL_PER_TYPE_BOUNDED(
     guidance_sums,
     (256),
-    (double* partials, const T* model_output, const float* guidance_scales, uint64_t image_count),
-    guidance_rescale::sum(partials, model_output, guidance_scales, image_count)
+    (double* partials,
+     const T* model_output,
+     const float* guidance_scales,
+     uint64_t image_count,
+     unsigned branch_count),
+    guidance_rescale::sum(partials, model_output, guidance_scales, image_count, branch_count)
 )
 
 extern "C" __global__ void guidance_factors(

@@ -1,7 +1,7 @@
 // Guidance and a sampler's update, in place: one kernel for every sampler, since a sampler is a
 // set of coefficients for each step (StepCoefficients in zig/backend/options.zig). With x the
 // latent, e the guided output, s the auxiliary register, z noise:
-//   e   = e_negative + guidance * (e_positive - e_negative)      (one branch: e as it is)
+//   e   = e_0 + sum_k guidance_k * (e_k - e_0)     (one branch: e as it is)
 //   e  *= factor of the image                                  (guidance rescale, where wanted)
 //   m_0 = output_from_sample * x + output_from_model * e
 //   x'  = latent.sample * x + latent.auxiliary * s + sum_k latent.model_outputs[k] * m_k
@@ -10,7 +10,8 @@
 // Registers whose coefficient is 0 are not read: they may hold anything. Sums are taken in f64 and
 // rounded once, since every later step builds on them.
 // Layout: latent, auxiliary, model outputs and noise f32 of `count` = images * image_count values;
-// model_output `branch_count * count` of the activation type, negative branch first.
+// model_output `branch_count * count` of the activation type, negative branch first;
+// guidance_scales (images, branch_count - 1).
 // Per element it reads up to 9 values and writes 3: 40 bytes. At 1024x1024 (65,536 elements) that
 // is 2.6 MB, under 1 us at an H200's 4.3 TB/s: the launch costs more.
 #include "elementwise.cuh"
@@ -77,16 +78,20 @@ __device__ __forceinline__ float guided(
 ) {
     const float negative = to_float(model_output[i]);
     if (branch_count == 1) return negative;
-    const float positive = to_float(model_output[count + i]);
-    const float guidance_scale = guidance_scales[i / image_count];
-    return __fadd_rn(negative, __fmul_rn(guidance_scale, positive - negative));
+    const float* scales = guidance_scales + i / image_count * (branch_count - 1);
+    float output = negative;
+    for (unsigned k = 1; k < branch_count; k++) {
+        const float positive = to_float(model_output[k * count + i]);
+        output = __fadd_rn(output, __fmul_rn(scales[k - 1], positive - negative));
+    }
+    return output;
 }
 
 /// Must match LatentStepProblem in zig/backend/cuda/ops_sampler.zig.
 struct Problem {
     /// In device memory.
     const StepCoefficients* step;
-    /// One per image; null where there is one branch.
+    /// (images, branch_count - 1); null where there is one branch.
     const float* guidance_scales;
     /// Guidance rescale, one per image; null for none.
     const float* factors;

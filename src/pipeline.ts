@@ -133,6 +133,7 @@ export class Pipeline {
       splitBatch,
       vaeTiling,
       guidance: plan.batches[0]?.guidance ?? false,
+      promptCount: plan.batches[0]?.images[0]?.tokens.weights.length ?? 1,
       adapters: adaptersOf(plan.batches[0]?.images[0]?.loras ?? []),
       imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
       onProgress,

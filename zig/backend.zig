@@ -560,7 +560,9 @@ pub const Backend = struct {
     pub fn latentStep(b: Backend, step: LatentStep) Error!void {
         const image_count = step.latent.shape.batch;
         assert(step.model_output.shape.batch % image_count == 0);
-        assert(step.model_output.shape.batch / image_count <= 2);
+        const branch_count = step.branchCount();
+        assert(branch_count == 1 or
+            step.guidance_scales.len == image_count * (branch_count - 1));
         assert((step.noise != null) == (step.coefficients.samples_noise != 0));
         assert(step.noise != null or step.coefficients.latent.noise == 0);
         assert(step.noise != null or step.coefficients.auxiliary.noise == 0);

@@ -89,12 +89,6 @@ const emphases: Readonly<Record<string, GivenSettings["emphasis"]>> = {
 
 /** How its prompts are read. Its clip skip changes nothing with SDXL. */
 function takeSyntax(recipe: Recipe, emphasis: string): void {
-  const { prompt = "", negativePrompt = "" } = recipe.settings;
-  if (/(?<![\p{L}\p{N}_])AND(?![\p{L}\p{N}_])/u.test(`${prompt} ${negativePrompt}`)) {
-    recipe.warn("Prompts that are combined by AND are read as one plain text.");
-    recipe.settings.promptSyntax = "plain";
-    return;
-  }
   const known = emphases[emphasis];
   // Without a tool plain text is what it is.
   if (recipe.settings.compat === undefined) {

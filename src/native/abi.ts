@@ -21,6 +21,7 @@ export const abiVersion = 20;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
+export const promptCountMax = 16;
 export const chunkCountMax = 64;
 export const promptSetCountMax = 64;
 export const ncclUniqueIdBytes = 128;

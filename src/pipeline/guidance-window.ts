@@ -6,6 +6,7 @@
 import { BasedXLError } from "../errors.ts";
 import type { Schedule } from "../schedule.ts";
 import type { Naming } from "../settings/values.ts";
+import type { ImageTokens } from "./image-tokens.ts";
 
 /** Fractions of the steps. */
 interface GuidanceWindow {
@@ -36,6 +37,35 @@ leave none of ${stepCount} steps with guidance: ${naming("guidanceScale")} 1 is 
     return at >= first && at < end ? step : { ...step, guidanceFactor: 0 };
   });
   return { ...schedule, steps };
+}
+
+/**
+ * Refuses what has no meaning: rescaled guidance of a sampler whose step has a scale of its own,
+ * and the mean of prompts whose weights add up to nothing.
+ */
+export function checkGuidance(
+  images: readonly { tokens: Pick<ImageTokens, "weights"> }[],
+  schedule: Schedule,
+  { guidanceRescale }: { guidanceRescale: number },
+  naming: Naming,
+): void {
+  if (guidanceRescale !== 0 && schedule.usesBothBranches) {
+    const name = naming("guidanceRescale");
+    throw new BasedXLError("bad-option", `${name} must be 0 with the scheduler ${schedule.name}.`);
+  }
+  if (guidanceRescale === 0 && !hasUnguided(schedule)) return;
+  const sums = images.map(({ tokens }) => tokens.weights.reduce((sum, weight) => sum + weight, 0));
+  if (sums.every((sum) => sum > 0)) return;
+  const [name, start, end] = [
+    naming("guidanceRescale"),
+    naming("guidanceStart"),
+    naming("guidanceEnd"),
+  ];
+  throw new BasedXLError(
+    "bad-option",
+    `The weights of the prompts add up to ${sums.find((sum) => sum <= 0)}, so they have no mean, \
+which ${name}, ${start} and ${end} need: more than 0 is possible.`,
+  );
 }
 
 /** Whether some evaluation is outside the window. */

@@ -4,10 +4,11 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type { EmbeddingTable } from "../embeddings.ts";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import { promptSetCountMax } from "../native/abi.ts";
+import { promptCountMax, promptSetCountMax } from "../native/abi.ts";
 import type { TokenPair } from "../native/handle.ts";
+import { type CombinedPrompt, combinedPrompts } from "../prompt/combined.ts";
 import { piecesOf } from "../prompt/pieces.ts";
 import { type Turn, turnAt, turnsOf } from "../prompt/turns.ts";
 import type { PromptSyntax } from "../settings/names.ts";
@@ -16,8 +17,12 @@ import { PromptEncoder, type PromptRules } from "./prompts.ts";
 
 /** What the text encoders read for one image. */
 export interface ImageTokens {
-  /** One per set. */
+  /** One per set, of every prompt that the image combines, one after the other. */
   prompts: TokenPair[];
+  /** Of the prompts that it combines. */
+  weights: readonly number[];
+  /** Whether the negative branch is computed. */
+  isGuided: boolean;
   /** One per set; null = zeros, or no guidance. */
   negatives: (TokenPair | null)[];
   /** The set that each step reads; null where there is one. */
@@ -37,6 +42,8 @@ interface Encoding {
   rules: PromptRules;
   naming: Naming;
   steps: StepCounts;
+  /** Whether the sampler reads the negative branch at any guidance scale. */
+  usesBothBranches: boolean;
 }
 
 /** What the fractions and numbers in prompts count. */
@@ -60,8 +67,9 @@ export function textsOf(
   images: readonly Prompts[],
   syntax: PromptSyntax,
   { total }: StepCounts,
+  usesBothBranches: boolean,
 ): Set<string> {
-  const prompts = new Set(images.flatMap((image) => promptsOf(image)));
+  const prompts = new Set(images.flatMap((image) => promptsOf(image, syntax, usesBothBranches)));
   const turns = [...prompts].flatMap((prompt) => turnsIn(prompt, syntax, total));
   const texts = new Set(turns.map(({ text }) => text));
   return new Set([...texts].flatMap((text) => piecesOf(text, syntax).map((piece) => piece.text)));
@@ -85,17 +93,20 @@ export function withTokens<Image extends Prompts>(
   }
   const withTheirs = images.map((image) => {
     const { prompt, prompt2, negativePrompt, negativePrompt2, guidanceScale } = image;
-    const isGuided = guidanceScale > 1;
-    if (rules.promptSyntax === "a1111") refuseAnd([prompt, prompt2 ?? ""], naming);
-    const turns = [prompt, prompt2, negativePrompt ?? "", negativePrompt2].map((text) =>
+    const parts = partsOf(prompt, prompt2, rules.promptSyntax, naming);
+    const weights = parts.map(({ weight }) => weight);
+    const isGuided = isGuidedBy(guidanceScale, parts, encoding.usesBothBranches);
+    const [second, ...negatives] = [prompt2, negativePrompt ?? "", negativePrompt2].map((text) =>
       text === undefined ? undefined : turnsIn(text, rules.promptSyntax, steps.total),
     );
-    const [first, second, negativeFirst, negativeSecond] = turns;
-    const ofPrompt = entriesOf(first!, second, (one, other) => encoder.prompt(one, other));
-    const ofNegative = entriesOf(negativeFirst!, negativeSecond, (one, other) => {
+    const ofPrompts = parts.map(({ text }) => {
+      const turns = turnsIn(text, rules.promptSyntax, steps.total);
+      return entriesOf(turns, second, (one, other) => encoder.prompt(one, other));
+    });
+    const ofNegative = entriesOf(negatives[0]!, negatives[1], (one, other) => {
       return isGuided ? encoder.negative(negativePrompt === null ? null : one, other) : null;
     });
-    const tokens = inSets(ofPrompt, ofNegative, steps, encoder);
+    const tokens = { ...inSets(ofPrompts, ofNegative, steps, encoder), weights, isGuided };
     if (isGuided && tokens.negatives[0] === null && negativePrompt2 !== undefined) {
       warnings.add(`${naming("negativePrompt2")} is not used: the negative prompt is zeros.`);
     }
@@ -113,7 +124,10 @@ export function fitTogether(a: ImageTokens, b: ImageTokens): boolean {
   const isLike = (one: TokenPair | null, other: TokenPair | null) =>
     one === null || other === null || one.ids2.length === other.ids2.length;
   return (
-    isLike(a.prompts[0]!, b.prompts[0]!) &&
+    a.isGuided === b.isGuided &&
+    a.weights.length === b.weights.length &&
+    a.prompts.length === b.prompts.length &&
+    a.prompts.every((tokens, i) => isLike(tokens, b.prompts[i]!)) &&
     isLike(a.negatives[0]!, b.negatives[0]!) &&
     isDeepStrictEqual(a.stepSets, b.stepSets)
   );
@@ -148,32 +162,35 @@ function entriesOf<Tokens>(
 }
 
 /**
- * The pairs of prompt and negative prompt that steps read, each once. Entries that no step reads
- * are there too: A1111 counts them in the mean that weights restore.
+ * The prompts that steps read together, each choice once. Entries that no step reads are there too:
+ * A1111 counts them in the mean that weights restore.
  */
 function inSets(
-  prompts: readonly Entry<TokenPair>[],
+  prompts: readonly (readonly Entry<TokenPair>[])[],
   negatives: readonly Entry<TokenPair | null>[],
   { evaluations }: StepCounts,
   encoder: PromptEncoder,
-): ImageTokens {
-  const pairs = new Map<string, readonly [number, number]>();
-  const indexOf = (entries: readonly { key: string }[], at: number) =>
-    entries.findIndex(({ key }) => key === entries[at]!.key);
-  const setOf = (prompt: number, negative: number): number => {
-    const pair = [indexOf(prompts, prompt), indexOf(negatives, negative)] as const;
-    const key = pair.join();
-    if (!pairs.has(key)) pairs.set(key, pair);
-    return [...pairs.keys()].indexOf(key);
+): Pick<ImageTokens, "prompts" | "negatives" | "stepSets"> {
+  const sides = [...prompts, negatives];
+  const choices = new Map<string, readonly number[]>();
+  const firstOf = (side: number, at: number) =>
+    sides[side]!.findIndex(({ key }) => key === sides[side]![at]!.key);
+  const setOf = (ats: readonly number[]): number => {
+    const choice = ats.map((at, side) => firstOf(side, at));
+    const key = choice.join();
+    if (!choices.has(key)) choices.set(key, choice);
+    return [...choices.keys()].indexOf(key);
   };
   const stepSets = Array.from({ length: evaluations }, (_, step) =>
-    setOf(turnAt(prompts, step), turnAt(negatives, step)),
+    setOf(sides.map((entries) => turnAt(entries, step))),
   );
-  const isMissing = (side: 0 | 1, at: number) =>
-    ![...pairs.values()].some((pair) => pair[side] === at);
-  for (const at of prompts.keys()) if (isMissing(0, indexOf(prompts, at))) setOf(at, 0);
-  for (const at of negatives.keys()) if (isMissing(1, indexOf(negatives, at))) setOf(0, at);
-  const sets = [...pairs.values()];
+  for (const [side, entries] of sides.entries()) {
+    for (const at of entries.keys()) {
+      const isMissing = [...choices.values()].every((choice) => choice[side] !== firstOf(side, at));
+      if (isMissing) setOf(sides.map((_, other) => (other === side ? at : 0)));
+    }
+  }
+  const sets = [...choices.values()];
   if (sets.length > promptSetCountMax) {
     throw new BasedXLError(
       "bad-option",
@@ -182,31 +199,69 @@ are possible.`,
     );
   }
   if (sets.length === 1) {
-    return { prompts: [prompts[0]!.tokens], negatives: [negatives[0]!.tokens], stepSets: null };
+    const tokens = prompts.map((entries) => entries[0]!.tokens);
+    return { prompts: tokens, negatives: [negatives[0]!.tokens], stepSets: null };
   }
-  const side = <Tokens extends TokenPair | null>(entries: readonly Entry<Tokens>[], which: 0 | 1) =>
-    encoder.alike(sets.map((pair) => entries[pair[which]]!.tokens)).map((tokens, set): Tokens => {
-      const at = sets[set]![which];
-      const isFirst = sets.findIndex((pair) => pair[which] === at) === set;
+  const side = <Tokens extends TokenPair | null>(
+    entries: readonly Entry<Tokens>[],
+    which: number,
+  ) =>
+    encoder.alike(sets.map((set) => entries[set[which]!]!.tokens)).map((tokens, set): Tokens => {
+      const at = sets[set]![which]!;
+      const isFirst = sets.findIndex((choice) => choice[which] === at) === set;
       const count = entries.filter(({ key }) => key === entries[at]!.key).length;
       return tokens === null ? tokens : { ...tokens, repeatCount: isFirst ? count : 0 };
     });
-  return { prompts: side(prompts, 0), negatives: side(negatives, 1), stepSets };
+  return { prompts: prompts.flatMap(side), negatives: side(negatives, prompts.length), stepSets };
 }
 
-function refuseAnd(texts: readonly string[], naming: Naming): void {
-  if (!texts.some((text) => /(?<![\p{L}\p{N}_])AND(?![\p{L}\p{N}_])/u.test(text))) return;
-  throw new BasedXLError(
-    "bad-option",
-    `${naming("prompt")} combines prompts by AND, which this version does not do: write them as \
-one prompt, or "and" in small letters.`,
-  );
+/** The prompts that an image combines: several under A1111's syntax. */
+function partsOf(
+  prompt: string,
+  prompt2: string | undefined,
+  syntax: PromptSyntax,
+  naming: Naming,
+): CombinedPrompt[] {
+  if (syntax !== "a1111") return [{ text: prompt, weight: 1 }];
+  const parts = combinedPrompts(prompt);
+  const refuse = (message: string) => new BasedXLError("bad-option", message);
+  if (parts.length > promptCountMax) {
+    throw refuse(
+      `${naming("prompt")} combines ${parts.length} prompts by AND: ${promptCountMax} are \
+possible.`,
+    );
+  }
+  const heavy = parts.find(({ weight }) => !Number.isFinite(Math.fround(weight)));
+  if (heavy !== undefined) {
+    throw refuse(
+      `${naming("prompt")} has "${escaped(heavy.text, 60)}" with a weight of ${heavy.weight}.`,
+    );
+  }
+  if (prompt2 !== undefined && combinedPrompts(prompt2).length > 1) {
+    throw refuse(
+      `${naming("prompt2")} combines prompts by AND, which only ${naming("prompt")} can.`,
+    );
+  }
+  return parts;
 }
 
-function promptsOf(image: Prompts): string[] {
+function promptsOf(image: Prompts, syntax: PromptSyntax, usesBothBranches: boolean): string[] {
   const { prompt, prompt2, negativePrompt, negativePrompt2, guidanceScale } = image;
-  const negatives = guidanceScale > 1 ? [negativePrompt ?? "", negativePrompt2] : [];
-  return [prompt, prompt2, ...negatives].filter((text) => text !== undefined);
+  const parts = syntax === "a1111" ? combinedPrompts(prompt) : [{ text: prompt, weight: 1 }];
+  const isGuided = isGuidedBy(guidanceScale, parts, usesBothBranches);
+  const negatives = isGuided ? [negativePrompt ?? "", negativePrompt2] : [];
+  const texts = [...parts.map(({ text }) => text), prompt2, ...negatives];
+  return texts.filter((text) => text !== undefined);
+}
+
+/** A1111 computes the negative branch at any scale where prompts have weights. */
+function isGuidedBy(
+  guidanceScale: number,
+  parts: readonly CombinedPrompt[],
+  usesBothBranches: boolean,
+): boolean {
+  const isCombined = parts.length > 1 || parts[0]?.weight !== 1;
+  return guidanceScale > 1 || usesBothBranches || isCombined;
 }
 
 function checkClipSkip({ clipSkip }: PromptRules, { clip, clip2 }: Model, naming: Naming): void {

@@ -124,6 +124,8 @@ function requestOf(
     emphasis: emphasisOf(plan),
     empty: plan.emptyTokens,
     guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
+    promptWeights: images.map(({ tokens }) => tokens.weights),
+    guided: guidance,
     injected: plan.embeddings,
     adapters: adaptersOf(images[0]?.loras ?? []),
     ...noiseRequestOf(settings, schedule, images),

@@ -25,6 +25,8 @@ export interface LayoutRequest {
   rankCount: number;
   /** Whether there are two guidance branches. */
   guidance: boolean;
+  /** Prompts that an image combines, with a branch each. Default: 1. */
+  promptCount?: number;
   /** Whether some steps are outside the guidance window. Default: none. */
   hasWindow?: boolean;
   /** False keeps both branches on every rank. */
@@ -63,7 +65,8 @@ ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
   const unguidedPatches = isDealtAnew
     ? dealt(unitCount, Math.min(rankCount, unitCount), rowUnit)
     : null;
-  const whole = describe(branchGroups, patches, guidance);
+  const branchCount = guidance ? 1 + (request.promptCount ?? 1) : 1;
+  const whole = describe(branchGroups, patches, branchCount);
   const text =
     unguidedPatches === null
       ? whole
@@ -118,8 +121,9 @@ function badOption(message: string): BasedXLError {
   return new BasedXLError("bad-option", message);
 }
 
-function branchGroupsOf({ guidance, splitBatch }: LayoutRequest, rankCount: number): 1 | 2 {
-  return guidance && splitBatch && rankCount % 2 === 0 ? 2 : 1;
+function branchGroupsOf(request: LayoutRequest, rankCount: number): 1 | 2 {
+  const { guidance, splitBatch, promptCount = 1 } = request;
+  return guidance && splitBatch && promptCount === 1 && rankCount % 2 === 0 ? 2 : 1;
 }
 
 /** `1 latent row`, or the pixels of so many rows where those are known. */
@@ -145,13 +149,15 @@ function ranks(count: number): string {
   return count === 1 ? "1 rank" : `${count} ranks`;
 }
 
-function describe(branchGroups: 1 | 2, patches: readonly number[], guidance: boolean): string {
+function describe(branchGroups: 1 | 2, patches: readonly number[], branchCount: number): string {
   const shared = patches.length === 1 ? "" : listed(patches);
   const total = ranks(branchGroups * patches.length);
   if (branchGroups === 2) {
     return `${total} = 2 guidance branches${shared === "" ? "" : ` × ${shared}`}`;
   }
-  const left = guidance ? "both guidance branches" : "no guidance";
-  if (shared !== "") return `${total} = ${shared}, ${left}${guidance ? " on each" : ""}`;
-  return guidance ? `${total} = ${left}` : `${total}, ${left}`;
+  if (branchCount === 1) {
+    return shared === "" ? `${total}, no guidance` : `${total} = ${shared}, no guidance`;
+  }
+  const branches = `${branchCount === 2 ? "both" : branchCount} guidance branches`;
+  return shared === "" ? `${total} = ${branches}` : `${total} = ${shared}, ${branches} on each`;
 }

@@ -23,7 +23,7 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
-import { hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
+import { checkGuidance, hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
@@ -154,8 +154,7 @@ export function planRequest(
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = sampling.settings.timestepSpacing ?? model.scheduler.timestepSpacing;
   const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
-  const evaluations = schedule.steps.length;
-  const read = readPrompts(asked, given, model, { wanted, evaluations, files, naming });
+  const read = readPrompts(asked, given, model, { wanted, schedule, files, naming });
   const { images, loras, embeddings, emptyTokens } = read;
   warnings.push(...read.filesWarnings);
   warnings.push(...strangerWarnings(sampling, loras, model, naming));
@@ -169,7 +168,8 @@ export function planRequest(
   };
   checkNoise(complete, schedule, naming);
   warnings.push(...unusedNoise(complete, request, schedule, naming));
-  warnings.push(...unusedOf(complete, request, naming));
+  checkGuidance(images, schedule, complete, naming);
+  if (images[0]?.tokens.isGuided !== true) warnings.push(...unusedOf(complete, request, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
   warnings.push(...read.textWarnings);
   if (complete.vaeTiling) {
@@ -200,15 +200,15 @@ export function seedsFrom(first: bigint, count: number): bigint[] {
 
 /**
  * Cuts `images` into batches of at most `batchSize`, in order. Images with guidance and without,
- * with different LoRAs or prompts of another number of chunks are not computed together: an image
- * is the same alone and in a batch. (A1111 pads the shorter prompt of a batch with copies of its
- * last state, ComfyUI has one prompt per batch.)
+ * with different LoRAs, another number of prompts or of their chunks are not computed together: an
+ * image is the same alone and in a batch. (A1111 pads the shorter prompt of a batch with copies of
+ * its last state, ComfyUI has one prompt per batch.)
  */
 export function batchesOf(images: readonly PlannedImage[], batchSize: number): Batch[] {
   const batches: Batch[] = [];
   const count = images.length;
   for (const [index, image] of images.entries()) {
-    const guidance = image.guidanceScale > 1;
+    const guidance = image.tokens.isGuided;
     const last = batches.at(-1);
     const isAlike =
       last?.guidance === guidance &&
@@ -255,8 +255,7 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
 
 interface Reading {
   wanted: RecipeRequest;
-  /** Of the model. */
-  evaluations: number;
+  schedule: Schedule;
   files: RequestFiles;
   naming: Naming;
 }
@@ -266,9 +265,11 @@ function readPrompts(
   asked: readonly Omit<PlannedImage, "loras" | "tokens">[],
   given: CheckedSettings,
   model: Model,
-  { wanted, evaluations, files, naming }: Reading,
+  { wanted, schedule, files, naming }: Reading,
 ) {
   const { stepCount } = wanted;
+  const { usesBothBranches } = schedule;
+  const evaluations = schedule.steps.length;
   const steps = {
     evaluations,
     total: stepCount * Math.max(1, Math.round(evaluations / stepCount)),
@@ -277,9 +278,9 @@ function readPrompts(
   const tagged = withLoras(asked, given.loras, planner, wanted, naming);
   const loras = planner.all();
   const sources = { choices: given.embeddings, loras, files, flag: naming("embeddings") };
-  const texts = textsOf(tagged.images, given.promptSyntax, steps);
+  const texts = textsOf(tagged.images, given.promptSyntax, steps, usesBothBranches);
   const { embeddings, warnings } = embeddingsOf(texts, model, sources);
-  const encoding = { embeddings, rules: given, naming, steps };
+  const encoding = { embeddings, rules: given, naming, steps, usesBothBranches };
   const tokenized = withTokens(tagged.images, model, encoding);
   const filesWarnings = [...tagged.warnings, ...warnings];
   return { ...tokenized, loras, embeddings, filesWarnings, textWarnings: tokenized.warnings };
@@ -300,16 +301,17 @@ function placementOf(
   const { splitBatch, syncMode, warmupSteps, height } = complete;
   const rowUnit = sizeMultiple / vaeFactor;
   const latentRows = height / vaeFactor;
-  const known = new Map<boolean, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
-  return ({ guidance }) => {
-    const before = known.get(guidance);
+  const known = new Map<number, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
+  return ({ guidance, images }) => {
+    const promptCount = images[0]!.tokens.weights.length;
+    const before = known.get(guidance ? promptCount : 0);
     if (before) return before;
-    const shape = { ...ranks, guidance, splitBatch, latentRows, rowUnit, vaeFactor };
+    const shape = { ...ranks, guidance, promptCount, splitBatch, latentRows, rowUnit, vaeFactor };
     const layout = layoutOf({ ...shape, hasWindow: hasUnguided({ steps }) });
     const patches = layout.unguidedPatches ?? layout.patches;
     const how = { syncMode, steps, patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
-    known.set(guidance, { layout, extrapolateHalos });
+    known.set(guidance ? promptCount : 0, { layout, extrapolateHalos });
     return { layout, extrapolateHalos };
   };
 }
@@ -374,7 +376,6 @@ function unusedOf(
   request: GenerateRequest,
   naming: Naming,
 ): string[] {
-  if (complete.guidanceScale > 1) return [];
   const why = `it needs ${naming("guidanceScale")} above 1, not ${complete.guidanceScale}`;
   return requestKeys.flatMap((key) => {
     const setting = settingOf(key);

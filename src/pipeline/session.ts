@@ -34,6 +34,8 @@ export interface OpenOptions {
   width: number;
   height: number;
   guidance: boolean;
+  /** Prompts that an image combines. Default: 1. */
+  promptCount?: number;
   /** Whether guidance branches have separate ranks, with guidance and an even rank count. */
   splitBatch: boolean;
   /** Images of one batch. */
@@ -82,7 +84,8 @@ export interface ImageRequest extends PassedSettings {
   height: number;
   /**
    * One for all images of the batch or one per image, like the next two. All have the same number
-   * of chunks. With `stepSets` one per set and image, those of an image side by side.
+   * of chunks. With `stepSets` one per set and image, those of an image side by side; with
+   * `promptWeights` so many for each prompt that an image combines.
    */
   prompt: TokenPair | readonly TokenPair[];
   /** The set of prompts that each step reads; absent where there is one. */
@@ -91,8 +94,11 @@ export interface ImageRequest extends PassedSettings {
   empty?: TokenPair | null | undefined;
   /** null = an embedding of zeros. Read only with guidance. */
   negative: TokenPair | null | readonly (TokenPair | null)[];
-  /** Above 1 (guidance) for all images or for none. */
   guidanceScale: number | readonly number[];
+  /** Of each image the prompts that it combines, as many in all. Default: one of weight 1. */
+  promptWeights?: readonly (readonly number[])[] | undefined;
+  /** Whether the negative branch is computed. Default: where a guidance scale is above 1. */
+  guided?: boolean | undefined;
   /** Rows of each text encoder for token ids beyond its vocabulary. */
   injected?: { rows: Float32Array; rows2: Float32Array } | undefined;
   steps: StepCoefficients[];
@@ -170,7 +176,7 @@ export interface ImageResult {
 export async function openSession(options: OpenOptions): Promise<Session> {
   const { model, width, height, rankCount, threadCount, splitBatch, imageCount } = options;
   const { guidance, vaeTiling, onProgress, signal } = options;
-  const branchCount = guidance ? 2 : 1;
+  const branchCount = guidance ? 1 + (options.promptCount ?? 1) : 1;
   const handle = await NativeHandle.open(
     {
       model: nativeModelOf(model),
@@ -226,8 +232,7 @@ class NativeSession implements Session {
     const seeds = new BigUint64Array(request.seeds);
     const variationSeeds = new BigUint64Array(request.variationSeeds ?? []);
     const noisePlaces = new Int32Array(request.noisePlaces ?? []);
-    const scales = new Float32Array(perImage(request.guidanceScale, imageCount));
-    const guided = scales.some((scale) => scale > 1);
+    const { guided, branchCount, scales } = guidanceOf(request);
     const prompts = perImage(request.prompt, imageCount);
     const negatives = guided ? perImage(request.negative, imageCount) : [];
     const promptBytes = tokenBytes(prompts);
@@ -246,7 +251,7 @@ class NativeSession implements Session {
         kind: "image",
         latentRows: height / vaeFactor,
         latentWidth: width / vaeFactor,
-        branchCount: guided ? 2 : 1,
+        branchCount,
         guidanceScales: bytesOf(scales),
         wantsLatents: Number(request.wantLatents),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
@@ -360,6 +365,18 @@ function present<T extends object>(request: T): T {
 
 function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | "injected2"> {
   return { injected: bytesOf(injected?.rows ?? null), injected2: bytesOf(injected?.rows2 ?? null) };
+}
+
+/** The branches, and of each image a scale for every prompt that it combines. */
+function guidanceOf(request: ImageRequest) {
+  const imageCount = request.seeds.length;
+  const { promptWeights = Array<number[]>(imageCount).fill([1]) } = request;
+  const imageScales = perImage(request.guidanceScale, imageCount);
+  const { guided = imageScales.some((scale) => scale > 1) } = request;
+  const scales = new Float32Array(
+    imageScales.flatMap((scale, i) => promptWeights[i]!.map((weight) => weight * scale)),
+  );
+  return { guided, branchCount: guided ? 1 + promptWeights[0]!.length : 1, scales };
 }
 
 /** One value per image. */

@@ -201,7 +201,7 @@ describe("several images", () => {
       const ids = new Int32Array(77 * chunks);
       return { ids, ids2: ids, endIndex2: 1 };
     };
-    const tokensOfLengths = [
+    const ofLengths = [
       { prompts: [ofLength(1)], negatives: [null], stepSets: null },
       { prompts: [ofLength(1)], negatives: [ofLength(1)], stepSets: null },
       { prompts: [ofLength(2)], negatives: [ofLength(1)], stepSets: null },
@@ -209,6 +209,9 @@ describe("several images", () => {
       { prompts: [ofLength(1), ofLength(1)], negatives: [null, null], stepSets: [0, 1] },
       { prompts: [ofLength(1), ofLength(1)], negatives: [null, null], stepSets: [1, 0] },
     ];
+    const tokensOfLengths = ofLengths.flatMap((tokens) =>
+      [true, false].map((isGuided) => ({ ...tokens, weights: [1], isGuided })),
+    );
     const images: fc.Arbitrary<PlannedImage[]> = fc.array(
       fc.record({
         seed: fc.bigInt({ min: 0n, max: 9n }),
@@ -233,7 +236,7 @@ describe("several images", () => {
           expect(images.length).toBeLessThanOrEqual(batchSize);
           expect(range).toEqual({ first: next, last: next + images.length - 1, count: all.length });
           next += images.length;
-          for (const { guidanceScale } of images) expect(guidanceScale > 1).toBe(guidance);
+          for (const { tokens } of images) expect(tokens.isGuided).toBe(guidance);
           for (const { loras } of images) expect(loras).toBe(images[0]!.loras);
           const lengths = (pairs: (TokenPair | null)[]) =>
             new Set(pairs.flatMap((pair) => pair?.ids.length ?? []));

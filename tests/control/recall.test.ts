@@ -181,7 +181,7 @@ Steps: 5000, Sampler: Euler, CFG scale: -3, Seed: 99999999999999999999, Size: 99
     expect(await of("(a:1.2)", ", Emphasis: Ignore")).toEqual([undefined, "ignore", 0]);
     expect(await of("(a:1.2)", ", Emphasis: None")).toEqual([undefined, "none", 0]);
     expect(await of("(a:1.2)", ", Emphasis: Loud")).toEqual([undefined, undefined, 1]);
-    expect(await of("a cat AND a dog")).toEqual(["plain", undefined, 1]);
+    expect(await of("a cat AND a dog")).toEqual([undefined, undefined, 0]);
     // Of this program, without its JSON: the text says what A1111 must do for the same.
     const own = ", Version: BasedXL 0.1.0";
     expect(await of("(a:1.2)", own)).toEqual(["a1111", undefined, 0]);

@@ -32,3 +32,18 @@ test.each([
     }
   });
 });
+
+test("prompts combined by AND, as on the CPU", async () => {
+  const rules = { promptSyntax: "a1111" } as const;
+  const how: Work = { ...work, rules, rankCount: 2, guidanceRescale: 0.5, syncMode: "full_sync" };
+  const weights = [1.2, -0.4];
+  const both = async (changes: Partial<Work>) =>
+    await withSession({ ...how, ...changes }, async (session) => {
+      const request = requestOf({ ...how, ...changes });
+      const second = requestOf({ ...how, ...changes, prompt: "a dog BREAK on the grass" });
+      const prompt = [request.prompt, second.prompt].flat();
+      return (await session.image({ ...request, prompt, promptWeights: [weights] })).latents!;
+    });
+  const ours = await both({ gpu: emulated() });
+  expect(relativeL2(ours, await both({}))).toBeLessThanOrEqual(1e-2);
+});

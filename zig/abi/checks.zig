@@ -78,7 +78,8 @@ fn names(bytes: Bytes) ?Status {
 }
 
 fn branches(count: u32) ?Status {
-    return if (count == 1 or count == 2) null else refuse("{d} branches; 1 or 2", .{count});
+    const most = 1 + types.prompt_count_max;
+    return if (count >= 1 and count <= most) null else refuse("{d} branches", .{count});
 }
 
 /// Local ranks are a part of all; several processes are connected by NCCL.
@@ -224,20 +225,22 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
     const mix_bytes: u64 = if (r.preview_steps == 0) 0 else r.steps.len / step_bytes * 8;
     if (r.clean_mixes.len != mix_bytes) return refuse("previews without two factors a step", .{});
     const image_count = r.seeds.len / 8;
-    if (r.branch_count == 2 and r.guidance_scales.len != image_count * 4) {
-        return refuse("guidance scales that are not one per image", .{});
+    const combined_count = image_count * (@max(2, r.branch_count) - 1);
+    if (r.branch_count > 1 and r.guidance_scales.len != combined_count * 4) {
+        return refuse("guidance scales that are not one per prompt", .{});
     }
     const prompt_count = r.prompts.len / @sizeOf(Tokens);
-    const set_count = prompt_count / image_count;
+    const set_count = prompt_count / combined_count;
     if (set_count < 1 or set_count > types.prompt_set_count_max or
-        prompt_count % image_count != 0)
+        prompt_count % combined_count != 0)
     {
         return refuse("prompts that are not one per image", .{});
     }
     if (stepSets(r, set_count)) |status| return status;
     if (noise(config, r)) |status| return status;
-    const negative_count = if (r.branch_count == 2) prompt_count else 0;
-    if (prompts(config, r, r.prompts, prompt_count, true)) |status| return status;
+    const negative_count = if (r.branch_count > 1) image_count * set_count else 0;
+    const alike_count = if (r.branch_count > 2) set_count else prompt_count;
+    if (promptSets(config, r, prompt_count, alike_count)) |status| return status;
     if (prompts(config, r, r.negatives, negative_count, false)) |status| return status;
     return emptyPrompt(config, r);
 }
@@ -275,6 +278,22 @@ fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {
         if (!(0 <= level and level <= level_max)) return refuse("noise of level {d}", .{level});
     };
     return null;
+}
+
+/// The prompts of images, of which so many side by side have the same number of chunks.
+fn promptSets(
+    config: *const models.ModelConfig,
+    r: *const Request,
+    prompt_count: usize,
+    alike_count: usize,
+) ?Status {
+    const bytes = alike_count * @sizeOf(Tokens);
+    for (0..prompt_count / alike_count) |i| {
+        const some: Bytes = .{ .address = r.prompts.address + i * bytes, .len = bytes };
+        if (prompts(config, r, some, alike_count, true)) |status| return status;
+    }
+    if (r.prompts.len == prompt_count * @sizeOf(Tokens)) return null;
+    return refuse("prompts that are not one per image", .{});
 }
 
 /// One set per step.

@@ -22,6 +22,8 @@ const adapters = weights.adapters;
 pub const abi_version: u32 = 20;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
+/// Prompts that an image combines.
+pub const prompt_count_max = 16;
 /// Chunks of a prompt; a batch has this many sets of prompts at most, too.
 pub const chunk_count_max = 64;
 pub const prompt_set_count_max = 64;
@@ -291,10 +293,10 @@ pub const Request = extern struct {
     steps: Bytes,
     /// f32, two per step (`Job.clean_mixes`); empty without previews.
     clean_mixes: Bytes,
-    /// f32, one per image; not read with one branch.
+    /// f32, of each image one for every prompt that it combines; not read with one branch.
     guidance_scales: Bytes,
-    /// `Tokens`, the same number of sets per image, those of an image side by side; all with the
-    /// same number of chunks.
+    /// `Tokens` of every image and, in it, of every prompt: the same number of sets, side by side;
+    /// the sets of a prompt with the same number of chunks, and of all where each image has one.
     prompts: Bytes,
     /// As `prompts`, with a number of chunks of their own; empty with one branch.
     negatives: Bytes,
@@ -367,6 +369,7 @@ pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
+    .{ "prompt_count_max", prompt_count_max },
     .{ "chunk_count_max", chunk_count_max },
     .{ "prompt_set_count_max", prompt_set_count_max },
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },

@@ -80,11 +80,13 @@ pub const StepCoefficients = extern struct {
 
 pub const LatentStep = struct {
     coefficients: StepCoefficients,
-    /// One per image of `latent`, the step's factor included; not read where there is one branch.
+    /// Of each image of `latent` one for every branch but the first, its weight and the step's
+    /// factor included: e = e_0 + sum_k scale_k * (e_k - e_0). Not read where there is one branch.
     guidance_scales: []const f32,
     /// Guidance rescale (arXiv 2305.08891, 3.4), 0 to 1: how far the standard deviation of each
-    /// image's guided output is brought back to that of the positive branch. 0 changes nothing. The
-    /// deviation is over the whole image: every rank has the whole `model_output`.
+    /// image's guided output is brought back to that of the positive branch, or of the mean of
+    /// several by their scales. 0 changes nothing. The deviation is over the whole image: every
+    /// rank has the whole `model_output`.
     rescale: f32 = 0,
     /// (images, rows, width, channels), changed in place.
     latent: Tensor,
@@ -92,9 +94,13 @@ pub const LatentStep = struct {
     auxiliary: Tensor,
     /// Newest first; [0] is written, the others are read.
     model_outputs: [model_output_count]Tensor,
-    /// (branches * images, rows, width, channels): the negative branch first when there are two.
+    /// (branches * images, rows, width, channels): the negative branch first where there is one.
     model_output: Tensor,
     noise: ?Tensor,
+
+    pub fn branchCount(step: *const LatentStep) u32 {
+        return step.model_output.shape.batch / step.latent.shape.batch;
+    }
 };
 
 /// How the statistics of patches become those of the image (see `Exchange.statistics`).

@@ -58,7 +58,7 @@ pub const BranchRange = struct {
 
 pub const Options = struct {
     rank_count: u32,
-    /// 1, or 2 with guidance: the negative branch, then the positive.
+    /// 1, or with guidance the negative branch, then those of the prompts.
     branch_count: u32,
     split_batch: bool,
     rows: u32,
@@ -76,7 +76,7 @@ pub const Layout = struct {
 
     pub fn init(o: Options) error{NotDealable}!Layout {
         assert(o.rank_count >= 1 and o.rank_count <= rank_count_max);
-        assert(o.branch_count == 1 or o.branch_count == 2);
+        assert(o.branch_count >= 1);
         const splits = o.split_batch and o.branch_count == 2 and o.rank_count % 2 == 0;
         const group_count: u32 = if (splits) 2 else 1;
         return .{

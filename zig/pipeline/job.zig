@@ -70,9 +70,9 @@ pub const Job = struct {
     kind: Kind,
     latent_rows: u32,
     latent_width: u32,
-    /// 1, or 2 with guidance.
+    /// 1, or with guidance the negative one and one for each prompt that an image combines.
     branch_count: u32 = 1,
-    /// One per image; not read with one branch.
+    /// Of each image one for every prompt that it combines; not read with one branch.
     guidance_scales: []const f32 = &.{},
     /// See `LatentStep.rescale`.
     guidance_rescale: f32 = 0,
@@ -114,7 +114,8 @@ pub const Job = struct {
     bessel_variance: bool = false,
     hooks: Hooks = .{},
     steps: []const StepCoefficients = &.{},
-    /// `setCount` per image, those of an image side by side. All have the same number of chunks.
+    /// `setCount` for each prompt that an image combines, side by side, those of an image after one
+    /// another. The sets of a prompt have the same number of chunks.
     prompts: []const Tokens = &.{},
     /// As `prompts`; null means zeros (`force_zeros_for_empty_prompt`).
     negatives: []const ?Tokens = &.{},
@@ -172,13 +173,16 @@ pub const Job = struct {
         return job.steps.len == 0 and branches == .all;
     }
 
-    /// Ids of each prompt of a branch, in all chunks; 0 where the job has no prompts yet. Zeros for
-    /// a negative prompt are as long as the prompt, as in diffusers: any length is the same.
+    /// Ids of the longest prompt, or of a negative one, in all chunks; 0 where the job has no
+    /// prompts yet. Zeros for a negative prompt are as long as the prompt, as in diffusers: any
+    /// length is the same.
     pub fn idCount(job: *const Job, is_negative: bool) usize {
         if (is_negative) for (job.negatives) |*maybe| {
             if (maybe.*) |*tokens| return tokens.idCount();
         };
-        return if (job.prompts.len == 0) 0 else job.prompts[0].idCount();
+        var most: usize = 0;
+        for (job.prompts) |*tokens| most = @max(most, tokens.idCount());
+        return most;
     }
 
     /// The most that a prompt has.

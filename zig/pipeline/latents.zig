@@ -16,7 +16,7 @@ pub const LatentState = struct {
     model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
     noise_source: Noise,
-    /// Of each image in a step.
+    /// Of each image and prompt in a step.
     guidance_scales: []f32,
 
     pub fn init(rank: *Rank) Error!LatentState {
@@ -56,7 +56,7 @@ pub const LatentState = struct {
         try rank.b.latentStep(.{
             .coefficients = step,
             .guidance_scales = state.scalesOf(rank, step, model_output),
-            .rescale = rank.job.guidance_rescale,
+            .rescale = rank.rescaleAt(step),
             .latent = state.latent,
             .auxiliary = state.auxiliary,
             .model_outputs = state.model_outputs,
@@ -93,7 +93,7 @@ pub const LatentState = struct {
         try b.latentStep(.{
             .coefficients = coefficients,
             .guidance_scales = state.scalesOf(rank, step, model_output),
-            .rescale = rank.job.guidance_rescale,
+            .rescale = rank.rescaleAt(step),
             .latent = out,
             .auxiliary = state.auxiliary,
             .model_outputs = @splat(guided),
@@ -113,17 +113,32 @@ pub const LatentState = struct {
 
     // --- internal ---
 
-    /// The scales of each image in a step; none for the output of one branch.
+    /// The scales of each image in a step (`LatentStep.guidance_scales`). Without the negative
+    /// branch they make the mean of the prompts by their weights, from the first one on.
     fn scalesOf(
         state: *LatentState,
         rank: *Rank,
         step: backend.StepCoefficients,
         model_output: Tensor,
     ) []const f32 {
-        if (model_output.shape.batch == state.latent.shape.batch) return &.{};
-        for (state.guidance_scales, rank.job.guidance_scales) |*scale, of_image| {
-            scale.* = of_image * step.guidance_factor;
+        const image_count = state.latent.shape.batch;
+        const scale_count = model_output.shape.batch - image_count;
+        const scales = state.guidance_scales[0..scale_count];
+        const all = rank.job.guidance_scales;
+        if (scale_count == 0 or all.len == scale_count) {
+            for (scales, all[0..scale_count]) |*scale, of_prompt| {
+                scale.* = of_prompt * step.guidance_factor;
+            }
+            return scales;
         }
-        return state.guidance_scales;
+        const prompt_count = all.len / image_count;
+        for (0..image_count) |image| {
+            const of_image = all[image * prompt_count ..][0..prompt_count];
+            var sum: f32 = 0;
+            for (of_image) |scale| sum += scale;
+            const means = scales[image * (prompt_count - 1) ..][0 .. prompt_count - 1];
+            for (means, of_image[1..]) |*mean, scale| mean.* = scale / sum;
+        }
+        return scales;
     }
 };

@@ -3,9 +3,11 @@
 //! before the denoising loop; images with the same prompt share one run of the encoders. A job
 //! whose prompts change on the way has several sets of them, each with a conditioning of its own.
 //!
-//! A branch attends to its own prompt's tokens alone, however long the other's is. ComfyUI and
-//! Forge repeat both to a common length, which gives the same attention; A1111 runs the branches
-//! one after the other (its option to pad conditionings adds empty chunks, and changes the image).
+//! The negative branch attends to its own prompt's tokens alone, however long the prompt is.
+//! ComfyUI and Forge repeat both to a common length, which gives the same attention; A1111 runs the
+//! branches one after the other (its option to pad conditionings adds empty chunks, and changes the
+//! image).
+//! Prompts that an image combines (AND) are filled to a common length, as A1111 does.
 //!
 //! All patches of a branch need the same conditioning. On GPUs each rank computes its own, in
 //! parallel. On the CPU ranks may share cores, so only the rank of the first patch computes it and
@@ -296,6 +298,19 @@ const Encoded = struct {
         return encoded.embeds[which].batchSlice(first, chunk_count);
     }
 
+    /// The part of them that the prompt's own chunks are.
+    fn statesOf(
+        encoded: *const Encoded,
+        places: *const Places,
+        i: usize,
+        image: usize,
+        set: usize,
+    ) Tensor {
+        const all = encoded.embedsOf(places, i, image);
+        const tokens = places.tokens(i, image, set) orelse return all;
+        return all.batchSlice(0, @max(1, tokens.chunkCount(all.shape.width)));
+    }
+
     fn pooledOf(encoded: *const Encoded, places: *const Places, i: usize, image: usize) Tensor {
         return encoded.pooled.batchSlice(@intCast(i * places.image_count + image), 1);
     }
@@ -332,6 +347,7 @@ fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
     for (0..branches.count) |i| {
         try encodeBranch(rank, &places, i, sets);
         try weighBranch(rank, &places, i, sets, empty);
+        try fillBranch(rank, &places, i, sets);
     }
     const batch = branches.count * places.image_count;
     const id_count = rank.model.config.unet.time_id_count;
@@ -353,7 +369,7 @@ fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
 fn encodeBranch(rank: *Rank, places: *const Places, i: usize, sets: []const Encoded) Error!void {
     for (0..places.image_count * sets.len) |at| {
         const image, const set = .{ at / sets.len, at % sets.len };
-        const embeds = sets[set].embedsOf(places, i, image);
+        const embeds = sets[set].statesOf(places, i, image, set);
         const pooled = sets[set].pooledOf(places, i, image);
         const tokens = places.tokens(i, image, set);
         const same: ?usize = for (0..at) |earlier| {
@@ -363,8 +379,9 @@ fn encodeBranch(rank: *Rank, places: *const Places, i: usize, sets: []const Enco
         } else null;
         if (same) |earlier| {
             const known = &sets[earlier % sets.len];
-            try rank.b.copy(embeds, known.embedsOf(places, i, earlier / sets.len));
-            try rank.b.copy(pooled, known.pooledOf(places, i, earlier / sets.len));
+            const of_image, const of_set = .{ earlier / sets.len, earlier % sets.len };
+            try rank.b.copy(embeds, known.statesOf(places, i, of_image, of_set));
+            try rank.b.copy(pooled, known.pooledOf(places, i, of_image));
         } else try encode(rank, tokens, embeds, pooled);
     }
 }
@@ -383,10 +400,27 @@ fn weighBranch(
         for (sets, tokens, states, 0..) |*set, *one, *state, number| {
             // Zeros have no weights.
             one.* = places.tokens(i, image, number) orelse .{};
-            state.* = set.embedsOf(places, i, image);
+            state.* = set.statesOf(places, i, image, number);
         }
         try emphasis.apply(rank, tokens, states, empty);
     }
+}
+
+/// Fills what the prompts of a branch lack of the longest prompt with copies of their last state,
+/// as A1111 does (prompt_parser.stack_conds).
+fn fillBranch(rank: *Rank, places: *const Places, i: usize, sets: []const Encoded) Error!void {
+    for (0..places.image_count) |image| for (sets, 0..) |*set, number| {
+        var all = set.embedsOf(places, i, image);
+        const state_count = all.shape.batch * all.shape.width;
+        const own = set.statesOf(places, i, image, number).shape;
+        all.shape.batch = 1;
+        all.shape.rows = state_count;
+        all.shape.width = 1;
+        const own_count = own.batch * own.width;
+        for (own_count..state_count) |at| {
+            try rank.b.copyRows(all, @intCast(at), all, own_count - 1, 1);
+        }
+    };
 }
 
 /// What one text encoder reads.

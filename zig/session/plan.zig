@@ -345,7 +345,8 @@ pub const First = struct {
         result.seeds = try arena.alloc(u64, first.image_count);
         const ids = try arena.alloc(i32, first.token_count);
         @memset(ids, 0);
-        const prompts = try arena.alloc(pipeline.Tokens, first.image_count);
+        const prompt_count = first.image_count * result.promptCount();
+        const prompts = try arena.alloc(pipeline.Tokens, prompt_count);
         @memset(prompts, .{ .ids = ids, .ids_2 = ids });
         result.prompts = prompts;
         return result;
@@ -362,9 +363,15 @@ fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
         step.guidance_factor = 1;
         job.steps = step[0..1];
     }
+    if (job.branch_count > 1 and job.guidance_scales.len == 0) {
+        const scale_count = job.seeds.len * job.promptCount();
+        const scales = try arena.alloc(f32, scale_count);
+        @memset(scales, 1);
+        job.guidance_scales = scales;
+    }
     if (job.negatives.len > 0) return;
-    const negatives = try arena.alloc(?pipeline.Tokens, job.prompts.len);
-    for (negatives, job.prompts) |*negative, tokens| negative.* = tokens;
+    const negatives = try arena.alloc(?pipeline.Tokens, job.prompts.len / job.promptCount());
+    for (negatives, job.prompts[0..negatives.len]) |*negative, tokens| negative.* = tokens;
     job.negatives = negatives;
 }
 

@@ -265,14 +265,13 @@ pub const LatentStep = extern struct {
     latent: [*]f32,
     auxiliary: [*]f32,
     model_outputs: [model_output_count][*]f32,
-    /// The only branch, or the negative one.
+    /// `branch_count * count` values, those of the first branch first.
     model_output: [*]const f32,
-    /// The other branch where there are two.
-    model_output_positive: ?[*]const f32,
+    branch_count: usize,
     noise: ?[*]const f32,
     count: usize,
     count_per_task: usize,
-    /// Guidance scale of each image of `image_count` elements.
+    /// Of each image of `image_count` elements, one for every branch but the first.
     guidance_scales: [*]const f32,
     /// Of each image of `image_count` elements; null where all are 1.
     guidance_factors: ?[*]const f32,

@@ -240,18 +240,15 @@ pub fn sinusoidalEmbedding(
 
 pub fn latentStep(cpu: *Cpu, step: backend.LatentStep) error{Cancelled}!void {
     const element_count = step.latent.shape.elementCount();
-    const has_branches = step.model_output.shape.batch > step.latent.shape.batch;
-    assert(!has_branches or step.guidance_scales.len == step.latent.shape.batch);
-    const output = floats(step.model_output);
+    const rescales = step.branchCount() > 1 and step.rescale != 0;
     var model_outputs: [arguments.model_output_count][*]f32 = undefined;
     for (step.model_outputs, &model_outputs) |tensor, *address| address.* = floats(tensor);
-    const rescales = has_branches and step.rescale != 0;
     const args: arguments.LatentStep = .{
         .latent = floats(step.latent),
         .auxiliary = floats(step.auxiliary),
         .model_outputs = model_outputs,
-        .model_output = output,
-        .model_output_positive = if (has_branches) output + element_count else null,
+        .model_output = floats(step.model_output),
+        .branch_count = step.branchCount(),
         .noise = if (step.noise) |noise| floats(noise) else null,
         .count = element_count,
         .count_per_task = task_elements / 4,
@@ -293,19 +290,31 @@ fn elementwise(
 }
 
 /// diffusers' rescale_noise_cfg: one factor per image, from the standard deviations of the
-/// positive branch and of the guided output. Runs on the calling thread: the tensors are small.
+/// positive output and of the guided one. Runs on the calling thread: the tensors are small.
 fn guidanceFactors(cpu: *Cpu, step: backend.LatentStep) [*]const f32 {
     const image_count = step.latent.shape.batch;
     const factors: [*]f32 = @ptrCast(cpu.reduction_workspace.ptr);
     assert(image_count <= cpu.reduction_workspace.len);
-    const per_image = step.latent.shape.elementCount() / image_count;
+    const element_count = step.latent.shape.elementCount();
+    const per_image = element_count / image_count;
+    const others = step.branchCount() - 1;
     for (0..image_count) |image| {
         const output = floats(step.model_output) + image * per_image;
-        const negative = output[0..per_image];
-        const positive = output[image_count * per_image ..][0..per_image];
+        const scales = step.guidance_scales[image * others ..][0..others];
+        var scale_sum: f32 = 0;
+        for (scales) |scale| scale_sum += scale;
         var sums: [4]f64 = @splat(0);
-        for (negative, positive) |n, p| {
-            const guided: f64 = n + step.guidance_scales[image] * (p - n);
+        for (0..per_image) |i| {
+            const negative = output[i];
+            var guided_f32 = negative;
+            var mean: f32 = 0;
+            for (scales, 1..) |scale, k| {
+                const positive = output[k * element_count + i];
+                guided_f32 += scale * (positive - negative);
+                mean += scale / scale_sum * positive;
+            }
+            const p = if (others == 1) output[element_count + i] else mean;
+            const guided: f64 = guided_f32;
             sums[0] += p;
             sums[1] += @as(f64, p) * p;
             sums[2] += guided;

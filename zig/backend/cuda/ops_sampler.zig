@@ -10,15 +10,16 @@ const Error = cudas.Error;
 const Tensor = @import("../../tensor.zig").Tensor;
 const Draw = @import("../../random/philox.zig").Draw;
 
-/// Layout of `Cuda.reduction_workspace`: a step's coefficients, a guidance scale and a factor per
-/// image, then the sums that the factors are computed from.
+/// Layout of `Cuda.reduction_workspace`: a step's coefficients, the guidance scales and a factor of
+/// each image, then the sums that the factors are computed from.
 const step_bytes = 256;
 const factor_bytes = 4096;
 const guidance_slab_count = 32;
 const guidance_block_size = 256;
 /// Images of one batch.
 pub const image_count_max = factor_bytes / @sizeOf(f32);
-const scale_bytes = factor_bytes;
+/// Of as many images with 16 prompts each.
+const scale_bytes = 4096;
 const sums_first = step_bytes + scale_bytes + factor_bytes;
 
 comptime {
@@ -43,7 +44,7 @@ const LatentStepProblem = extern struct {
 pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const image_count = step.latent.shape.batch;
     const count: u64 = step.latent.shape.elementCount();
-    const branch_count = step.model_output.shape.batch / image_count;
+    const branch_count = step.branchCount();
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
         cuda.reduction_workspace,
         &step.coefficients,
@@ -51,9 +52,9 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
         cuda.stream,
     );
     try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading a step's coefficients");
-    const scales = if (branch_count == 2) try guidanceScales(cuda, step) else 0;
+    const scales = if (branch_count > 1) try guidanceScales(cuda, step) else 0;
     assert(step.model_output.dtype == cuda.activation and step.latent.dtype == .f32);
-    const rescales = branch_count == 2 and step.rescale != 0;
+    const rescales = branch_count > 1 and step.rescale != 0;
     const problem: LatentStepProblem = .{
         .step = cuda.reduction_workspace,
         .guidance_scales = scales,
@@ -104,10 +105,9 @@ pub fn philoxNormal(cuda: *Cuda, out: Tensor, draw: Draw, scale: f32) Error!void
 
 // --- internal ---
 
-/// The device address of a guidance scale for each image.
+/// The device address of the guidance scales of each image.
 fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
     const bytes = std.mem.sliceAsBytes(step.guidance_scales);
-    assert(step.guidance_scales.len == step.latent.shape.batch);
     assert(bytes.len <= scale_bytes);
     const address = cuda.reduction_workspace + step_bytes;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(address, bytes.ptr, bytes.len, cuda.stream);
@@ -126,7 +126,7 @@ fn guidanceFactors(cuda: *Cuda, step: backend.LatentStep, scales: usize) Error!u
     const per_image: u64 = step.latent.shape.elementCount() / images;
     const grid: cudas.Dim3 = .{ .x = guidance_slab_count, .y = images };
     try cuda.launch("guidance_sums", .typed, grid, .{ .x = guidance_block_size }, 0, .{
-        sums, step.model_output.address, scales, per_image,
+        sums, step.model_output.address, scales, per_image, step.branchCount(),
     });
     try cuda.launch("guidance_factors", .untyped, .{ .x = images }, .{ .x = 32 }, 0, .{
         factors,

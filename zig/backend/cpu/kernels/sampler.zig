@@ -23,8 +23,12 @@ pub fn latentStep(args: *const anyopaque, task: usize, _: [*]align(64) u8) callc
 /// Classifier-free guidance in f32, step by step as diffusers' pipeline.
 inline fn guided(a: *const LatentStep, i: usize) f32 {
     const negative = a.model_output[i];
-    const positive = a.model_output_positive orelse return negative;
-    const output = negative + a.guidance_scales[i / a.image_count] * (positive[i] - negative);
+    if (a.branch_count == 1) return negative;
+    const scales = a.guidance_scales + i / a.image_count * (a.branch_count - 1);
+    var output = negative;
+    for (1..a.branch_count) |k| {
+        output += scales[k - 1] * (a.model_output[k * a.count + i] - negative);
+    }
     const factors = a.guidance_factors orelse return output;
     return output * factors[i / a.image_count];
 }

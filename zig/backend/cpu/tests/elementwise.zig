@@ -252,6 +252,49 @@ test "latentStep: guidance, model outputs, auxiliary register and noise" {
     }
 }
 
+test "latentStep: several prompts, each with its scale, and their mean to rescale by" {
+    var a: support.Arena = .init(11);
+    defer a.deinit();
+    const shape = (try a.randomTensor(.{ .batch = 2, .rows = 4, .width = 5, .channels = 4 })).shape;
+    var all = shape;
+    all.batch = 3 * shape.batch;
+    const rescale: f32 = 0.4;
+    var step: backend.LatentStep = .{
+        .coefficients = std.mem.zeroes(backend.StepCoefficients),
+        .guidance_scales = &.{ 6, -1.5, 3, 2 },
+        .rescale = rescale,
+        .latent = try a.randomTensor(shape),
+        .auxiliary = try a.tensor(shape, .f32),
+        .model_outputs = undefined,
+        .model_output = try a.randomTensor(all),
+        .noise = null,
+    };
+    for (&step.model_outputs) |*tensor| tensor.* = try a.tensor(shape, .f32);
+    step.coefficients.output_from_model = 1;
+    step.coefficients.latent.model_outputs[0] = 1;
+    const cpu = try support.open(null, 2);
+    defer cpu.deinit();
+    try cpu.latentStep(step);
+    const e = try a.doubles(step.model_output);
+    const per_image = 4 * 5 * 4;
+    for (0..2) |image| {
+        const scales = step.guidance_scales[2 * image ..][0..2];
+        var guided: [per_image]f64 = undefined;
+        var mean: [per_image]f64 = undefined;
+        for (&guided, &mean, 0..) |*g, *m, i| {
+            const at = image * per_image + i;
+            const first, const second = .{ e[2 * per_image + at], e[4 * per_image + at] };
+            g.* = e[at] + scales[0] * (first - e[at]) + scales[1] * (second - e[at]);
+            m.* = (scales[0] * first + scales[1] * second) / (scales[0] + scales[1]);
+        }
+        const ratio = deviation(&mean) / deviation(&guided);
+        for (guided, step.latent.host(f32)[image * per_image ..][0..per_image]) |g, x| {
+            const blended = rescale * (g * ratio) + (1 - @as(f64, rescale)) * g;
+            try std.testing.expectApproxEqAbs(blended, x, 8e-6);
+        }
+    }
+}
+
 test "latentStep: guidance rescale equals diffusers' two steps, image by image" {
     var a: support.Arena = .init(9);
     defer a.deinit();

@@ -23,7 +23,8 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
         .channels = 4,
     };
     var branches = shape;
-    branches.batch *= pair.size(2);
+    const branch_count = pair.size(4);
+    branches.batch *= branch_count;
     var coefficients: backend.StepCoefficients = undefined;
     for (std.mem.bytesAsSlice(f32, std.mem.asBytes(&coefficients))) |*value| {
         const zero = pair.random().uintLessThan(u32, 3) == 0;
@@ -48,13 +49,13 @@ fn randomSteps(pair: *Pair, both: *[8]Both) !Steps {
     both[6] = try pair.tensor(branches);
     both[7] = try pair.tensorF32(shape);
     const rescale: f32 = if (pair.random().boolean()) 0 else pair.random().float(f32);
-    const scales = try pair.arena.allocator().alloc(f32, shape.batch);
+    const scales = try pair.arena.allocator().alloc(f32, shape.batch * (branch_count - 1));
     for (scales) |*scale| scale.* = 1 + 9 * pair.random().float(f32);
     var steps: Steps = undefined;
     inline for (.{ "cpu", "cuda" }) |side| {
         @field(steps, side) = .{
             .coefficients = coefficients,
-            .guidance_scales = scales[0..shape.batch],
+            .guidance_scales = scales,
             .rescale = rescale,
             .latent = @field(both[0], side),
             .auxiliary = @field(both[1], side),
