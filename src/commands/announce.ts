@@ -82,6 +82,10 @@ function describeImages({ settings }: PlannedRequest): string {
 ${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
 }
 
+export function textsLeftOut(path: string): string {
+  return `The parameters are too long for ${path}, which has none.`;
+}
+
 /** Waits until the models' hashes are known, or have taken too long. */
 export async function waitForHashes(
   hashes: FileHashes,

@@ -20,7 +20,7 @@ import { withPrompts } from "../settings/sample-prompts.ts";
 import { type Axis, type Cell, cellsOf, describeAxes, inRunOrder, parseAxes } from "../sheets.ts";
 import { type Output, writeJson } from "../terminal/output.ts";
 import { formatSeconds } from "../terminal/units.ts";
-import { describe, prepareOptionsOf, waitForHashes } from "./announce.ts";
+import { describe, prepareOptionsOf, textsLeftOut, waitForHashes } from "./announce.ts";
 import { PreviewWriter } from "./previews.ts";
 import { ImageWriter } from "./sample-files.ts";
 import { SheetWriter } from "./sheet-files.ts";
@@ -39,6 +39,8 @@ interface Run {
   /** Null where the sheet alone is written. */
   writer: ImageWriter | null;
   hashes: FileHashes | null;
+  /** For --json: those of the cells that are done, once each. */
+  warnings: Set<string>;
   previews: PreviewWriter | undefined;
   output: Output;
   signal: AbortSignal;
@@ -77,6 +79,7 @@ export async function sampleCells(
   const files = { ...options, imageCount: cells.length };
   const writer = options.cells ? await ImageWriter.open(files, size) : null;
   describe(prepared, options, output);
+  if (writer?.warning) output.log.warn(writer.warning);
   announce(axes, planned, sheet, output);
   // Without it the images cannot be made again: even --quiet prints it.
   if (options.quiet && !options.json && options.seedIsRandom) {
@@ -87,7 +90,8 @@ export async function sampleCells(
   const previews = options.previewSteps
     ? await PreviewWriter.open(paths, output, options.previewProtocol)
     : undefined;
-  const shared = { options, axes, cells: planned, prepared, previews, output, signal };
+  const warnings = new Set(options.recallWarnings);
+  const shared = { options, axes, cells: planned, prepared, previews, warnings, output, signal };
   await generateCells({ ...shared, sheet, writer, hashes }, startMs);
 }
 
@@ -181,7 +185,7 @@ async function generateCells(run: Run, startMs: number): Promise<void> {
   try {
     for (const cell of inRunOrder(axes, cells) as PlannedCell[]) {
       const number = done + 1;
-      await pipeline.generate(cell.plan, {
+      const { warnings } = await pipeline.generate(cell.plan, {
         signal,
         keepImages: false,
         previewSteps: run.options.previewSteps,
@@ -192,6 +196,7 @@ async function generateCells(run: Run, startMs: number): Promise<void> {
           if (event.type === "image") await keep(run, cell, event);
         },
       });
+      for (const warning of warnings) run.warnings.add(warning);
       done += 1;
     }
   } finally {
@@ -211,11 +216,13 @@ async function keep(run: Run, cell: PlannedCell, image: ImageEvent): Promise<voi
   const texts = hashes === null ? undefined : textsOfImage(image, hashes);
   const written = await writer?.writeImage(image, signal, texts, cell.index);
   await sheet.place(cell.place, image, texts);
-  if (written) output.log.info(`Wrote ${written.path}: ${valuesText(cell.values)}.`);
+  if (written === undefined) return;
+  output.log.info(`Wrote ${written.path}: ${valuesText(cell.values)}.`);
+  if (!written.hasTexts) output.log.warn(textsLeftOut(written.path));
 }
 
 /** Each image with the values of its axes, and the settings that it has beside the common ones. */
-async function reportCells({ cells, sheet, writer, hashes, axes }: Run) {
+async function reportCells({ cells, sheet, writer, hashes, axes, warnings }: Run) {
   const images = cells.map(({ values, plan, index }) => {
     const { seed, stepCount, scheduler, guidanceScale, width, height, prompt } = plan.settings;
     const path = writer?.paths[index];
@@ -233,5 +240,6 @@ async function reportCells({ cells, sheet, writer, hashes, axes }: Run) {
     axes: axes.map(({ name, values }) => ({ name, values: values.map(({ text }) => text) })),
     images,
     loras: await reportLoras(loras, (path, start) => hashes?.of(path, start) ?? null),
+    warnings: [...warnings],
   };
 }

@@ -43,7 +43,7 @@ import { listSeparator } from "../terminal/flags.ts";
 import { createOutput, type Output, writeJson } from "../terminal/output.ts";
 import type { ShownProgress } from "../terminal/progress.ts";
 import { formatSeconds } from "../terminal/units.ts";
-import { describe, prepareOptionsOf, waitForHashes } from "./announce.ts";
+import { describe, prepareOptionsOf, textsLeftOut, waitForHashes } from "./announce.ts";
 import { sampleCells } from "./cells.ts";
 import { PreviewWriter } from "./previews.ts";
 import { ImageWriter } from "./sample-files.ts";
@@ -207,7 +207,7 @@ async function generateAndWrite(
     if (hashes !== null) await waitForHashes(hashes, output, signal);
     const texts = hashes === null ? undefined : textsOfImage(image, hashes);
     const { path, seed, hasTexts } = await writer.writeImage(image, signal, texts);
-    if (!hasTexts) log.warn(`The parameters are too long for ${path}, which has none.`);
+    if (!hasTexts) log.warn(textsLeftOut(path));
     if (imageCount > 1) log.info(`Wrote ${path}, seed ${seed}.`);
     await grid?.add(image, texts);
   };

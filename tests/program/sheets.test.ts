@@ -47,6 +47,16 @@ test("every cell is the image that its flags make, and repeats from its metadata
   expect(data.subarray(second, second + 192).equals(pixels.subarray(192, 384))).toBe(true);
 }, 60_000);
 
+test("--json has the warnings of all cells", async () => {
+  const out = spyOn(process.stdout, "write").mockReturnValue(true);
+  const axes = ["--xyz", "eta=0.1;sampler=euler,euler_a", "--no-cells", "--out", path("w.png")];
+  const args = ["x", ...common, "--steps", "1", ...axes, "--json", "--quiet"];
+  expect(await runCli(["sample", ...args])).toBe(0);
+  const { warnings } = JSON.parse(String(out.mock.calls.flat().join("")));
+  out.mockRestore();
+  expect(warnings).toEqual(["--eta is not used by the scheduler euler."]);
+}, 60_000);
+
 test("axes override an image's settings as their flags do", async () => {
   const sample = (...args: string[]) => runCli(["sample", "--device", "cpu", "--quiet", ...args]);
   const comfy = ["a (red:1.4) house", "--compat", "comfyui", "--steps", "2", "--num-images", "2"];
