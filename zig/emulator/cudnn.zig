@@ -3,6 +3,7 @@
 //! library's own. What a graph means and computes is in cudnn_graph.zig.
 
 const std = @import("std");
+const attentions = @import("cudnn_sdpa.zig");
 const cudnn = @import("../nvidia/cudnn.zig");
 const descriptors = @import("cudnn_descriptor.zig");
 const driver = @import("../nvidia/driver.zig");
@@ -165,6 +166,10 @@ export fn cudnnBackendGetAttribute(
             return give(c_int, note, requested, count_out, elements);
         },
         .engine_global_index => return give(i64, descriptor.engine, requested, count_out, elements),
+        .execution_plan_json_representation => {
+            if (kind != .char) return .bad_param_attribute_type;
+            return writePlan(descriptor, requested, count_out, elements);
+        },
         .execution_plan_workspace_size => {
             const bytes: i64 = @intCast(descriptor.workspace_bytes);
             return give(i64, bytes, requested, count_out, elements);
@@ -270,6 +275,7 @@ fn listEngines(
 fn finalizePlan(plan: *Descriptor) Status {
     const handle = plan.value(?cudnn.Handle, .execution_plan_handle) orelse return .bad_param;
     if (Handle.of(handle) == null) return .bad_param;
+    if (plan.values(u8, .execution_plan_json_representation)) |text| return readPlan(plan, text);
     const config = plan.get(.execution_plan_engine_config, .engine_config) orelse
         return .bad_param;
     const engine = engineOf(config.engine) orelse return .bad_param;
@@ -280,6 +286,37 @@ fn finalizePlan(plan: *Descriptor) Status {
         attention.workspaceBytes()
     else
         engine.workspace_per_output * graph.program.?.outputCount();
+    return .success;
+}
+
+/// Of an attention alone: its program in hexadecimal, in the place of the library's JSON.
+const plan_prefix = "{\"emulated\":\"";
+const plan_suffix = "\"}";
+const plan_bytes = plan_prefix.len + 2 * @sizeOf(attentions.Program) + plan_suffix.len;
+
+fn writePlan(plan: *Descriptor, requested: i64, count: *i64, elements: ?*anyopaque) Status {
+    const graph = plan.graph orelse return .not_supported;
+    const program = &(graph.attention orelse return .not_supported);
+    count.* = plan_bytes;
+    if (requested == 0) return .success;
+    if (requested < plan_bytes) return .bad_param_size_insufficient;
+    const out: [*]u8 = @ptrCast(elements orelse return .bad_param_null_pointer);
+    var w: std.Io.Writer = .fixed(out[0..plan_bytes]);
+    const bytes = std.mem.asBytes(program);
+    w.print("{s}{x}{s}", .{ plan_prefix, bytes, plan_suffix }) catch return .internal_error;
+    return .success;
+}
+
+fn readPlan(plan: *Descriptor, text: []const u8) Status {
+    if (text.len != plan_bytes or !std.mem.startsWith(u8, text, plan_prefix)) return .bad_param;
+    const graph = Descriptor.create(.operation_graph) catch return .internal_error;
+    defer graph.drop();
+    graph.attention = undefined;
+    const digits = text[plan_prefix.len .. text.len - plan_suffix.len];
+    _ = std.fmt.hexToBytes(std.mem.asBytes(&graph.attention.?), digits) catch return .bad_param;
+    graph.is_finalized = true;
+    plan.setGraph(graph);
+    plan.workspace_bytes = graph.attention.?.workspaceBytes();
     return .success;
 }
 

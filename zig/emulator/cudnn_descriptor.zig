@@ -133,7 +133,7 @@ fn asDescriptors(held: Value) []const *Descriptor {
 
 fn sizeOf(kind: cudnn.AttributeType) ?usize {
     return switch (kind) {
-        .boolean => 1,
+        .boolean, .char => 1,
         .data_type, .float, .convolution_mode, .heur_mode, .pointwise_mode, .int32 => 4,
         .handle, .int64, .double, .void_ptr, .backend_descriptor => 8,
         else => null,
@@ -164,6 +164,7 @@ fn typeOf(attribute: cudnn.Attribute) ?cudnn.AttributeType {
         .operation_pointwise_alpha1,
         => .float,
         .tensor_is_virtual, .tensor_is_by_value => .boolean,
+        .execution_plan_json_representation => .char,
         .variant_pack_data_pointers, .variant_pack_workspace => .void_ptr,
         .engineheur_operation_graph,
         .execution_plan_engine_config,

@@ -105,6 +105,7 @@ pub const Attribute = enum(c_int) {
     execution_plan_handle = 400,
     execution_plan_engine_config = 401,
     execution_plan_workspace_size = 402,
+    execution_plan_json_representation = 405,
     execution_plan_deviceprop = 407,
     knob_choice_knob_type = 600,
     knob_choice_knob_value = 601,

@@ -141,6 +141,7 @@ const cudnn_library: Library = .{
         .{ .type = cudnn.ConvolutionMode, .prefix = "CUDNN_" },
         .{ .type = cudnn.PointwiseMode, .prefix = "CUDNN_POINTWISE_" },
         .{ .type = cudnn.HeurMode, .prefix = "CUDNN_HEUR_MODE_" },
+        .{ .type = cudnn.BehaviorNote, .prefix = "CUDNN_BEHAVIOR_NOTE_" },
         .{
             .type = cudnn.DescriptorType,
             .prefix = "CUDNN_BACKEND_",

@@ -7,8 +7,9 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const library_folders = @import("../../nvidia/library_folders.zig");
 
-/// More than all models and sizes of a long life; a file beyond it is damaged.
-const file_bytes_max = 4 << 20;
+/// More than all models and sizes of a long life, plans of 70 kB among them; a file beyond it is
+/// damaged.
+const file_bytes_max = 64 << 20;
 const first_line = "basedxl choices 1";
 
 pub const AlgorithmCache = struct {

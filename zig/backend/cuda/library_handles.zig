@@ -25,6 +25,8 @@ pub const workspace_bytes = 64 << 20;
 pub const AlgorithmCaches = struct {
     matmul: *AlgorithmCache,
     convolution: *AlgorithmCache,
+    /// Whole plans, with the kernels that cuDNN has compiled for them.
+    attention: *AlgorithmCache,
 
     /// `folder` null forgets them with the process.
     pub fn open(
@@ -40,21 +42,30 @@ pub const AlgorithmCaches = struct {
             .gpu_name = gpu_name,
         });
         errdefer matmul.close();
-        return .{ .matmul = matmul, .convolution = try AlgorithmCache.open(gpa, io, folder, .{
+        const convolution = try AlgorithmCache.open(gpa, io, folder, .{
             .library = "cudnn",
             .version = libraries.cudnn_version,
             .gpu_name = gpu_name,
-        }) };
+        });
+        errdefer convolution.close();
+        const attention = try AlgorithmCache.open(gpa, io, folder, .{
+            .library = "cudnn-plans",
+            .version = libraries.cudnn_version,
+            .gpu_name = gpu_name,
+        });
+        return .{ .matmul = matmul, .convolution = convolution, .attention = attention };
     }
 
     pub fn save(measured: AlgorithmCaches) void {
         measured.matmul.save();
         measured.convolution.save();
+        measured.attention.save();
     }
 
     pub fn close(measured: AlgorithmCaches) void {
         measured.matmul.close();
         measured.convolution.close();
+        measured.attention.close();
     }
 };
 
@@ -119,6 +130,7 @@ pub const LibraryHandles = struct {
             .convolution = convolution,
             .sdpa = if (has_sdpa) .open(gpa, .{
                 .library = &o.libraries.cudnn,
+                .plans = o.measured.attention,
                 .diagnostics = o.diagnostics,
                 .workspace = workspace,
                 .workspace_bytes = workspace_bytes,

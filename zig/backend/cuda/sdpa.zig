@@ -13,6 +13,8 @@ const drivers = @import("../../nvidia/driver.zig");
 const DType = @import("../../tensor.zig").DType;
 const Engines = @import("cudnn_engines.zig").Engines;
 const graphs = @import("sdpa_graph.zig");
+const AlgorithmCache = @import("autotune.zig").AlgorithmCache;
+const kept_plans = @import("cudnn_plan.zig");
 const Address = drivers.Address;
 
 pub const Error = error{GpuFailed};
@@ -70,6 +72,21 @@ pub const Problem = struct {
             .has_statistics = call.statistics != 0,
         };
     }
+
+    /// Its name in the cache file.
+    fn write(p: Problem, buffer: []u8) []const u8 {
+        return std.fmt.bufPrint(buffer, "{t} {d} {d}x{d} q{d}/{d} k{d}/{d}{s}", .{
+            p.dtype,
+            p.batch,
+            p.heads,
+            p.head_size,
+            p.queries,
+            p.q_stride,
+            p.keys,
+            p.kv_stride,
+            if (p.has_statistics) " statistics" else "",
+        }) catch unreachable; // Seven numbers fit 128 bytes.
+    }
 };
 
 /// Whether the library may be asked for heads of this size.
@@ -79,6 +96,8 @@ pub fn takesHeads(head_size: u32) bool {
 
 pub const Options = struct {
     library: *const cudnn.Cudnn,
+    /// Those that have been compiled, for later processes.
+    plans: *AlgorithmCache,
     diagnostics: *Diagnostics,
     /// Shared with the convolutions of the same stream.
     workspace: Address,
@@ -86,7 +105,6 @@ pub const Options = struct {
 };
 
 const Plan = struct {
-    graph: graphs.Graph,
     plan: cudnn.Descriptor,
     /// What it was last run with.
     pack: ?cudnn.Descriptor = null,
@@ -95,7 +113,6 @@ const Plan = struct {
     fn deinit(plan: *Plan, library: *const cudnn.Cudnn) void {
         if (plan.pack) |pack| _ = library.cudnnBackendDestroyDescriptor(pack);
         _ = library.cudnnBackendDestroyDescriptor(plan.plan);
-        plan.graph.deinit();
     }
 };
 
@@ -153,19 +170,43 @@ pub const Sdpa = struct {
     }
 
     fn make(sdpa: *Sdpa, problem: Problem) Allocator.Error!?*Plan {
+        var buffer: [128]u8 = undefined;
+        const name = problem.write(&buffer);
+        const descriptor = sdpa.kept(name) orelse try sdpa.compile(problem, name) orelse
+            return null;
+        const plan = try sdpa.gpa.create(Plan);
+        plan.* = .{ .plan = descriptor };
+        return plan;
+    }
+
+    /// The plan of an earlier process, if the library still takes it.
+    fn kept(sdpa: *Sdpa, name: []const u8) ?cudnn.Descriptor {
+        const library = sdpa.options.library;
+        const text = sdpa.options.plans.get(name) orelse return null;
+        const plan = kept_plans.read(library, sdpa.handle, text) catch return null;
+        const limit = sdpa.options.workspace_bytes;
+        const bytes = kept_plans.workspaceBytes(library, plan) catch limit + 1;
+        if (bytes <= limit) return plan;
+        _ = library.cudnnBackendDestroyDescriptor(plan);
+        return null;
+    }
+
+    fn compile(sdpa: *Sdpa, problem: Problem, name: []const u8) Allocator.Error!?cudnn.Descriptor {
         const library = sdpa.options.library;
         const gpu: cudnn.Gpu = .{ .handle = sdpa.handle };
         var graph = graphs.Graph.init(library, gpu, problem) catch return null;
-        errdefer graph.deinit();
+        defer graph.deinit();
         var engines: Engines = .{ .library = library, .gpu = gpu };
         defer engines.deinit();
         // Each of them would be compiled: the library's first is taken unmeasured.
-        engines.find(graph.graph, sdpa.options.workspace_bytes, null, 1) catch {
-            graph.deinit();
-            return null;
+        engines.find(graph.graph, sdpa.options.workspace_bytes, null, 1) catch return null;
+        const plan = engines.take(0);
+        errdefer _ = library.cudnnBackendDestroyDescriptor(plan);
+        const text = kept_plans.write(sdpa.gpa, library, plan) catch |err| {
+            return if (err == error.OutOfMemory) error.OutOfMemory else plan;
         };
-        const plan = try sdpa.gpa.create(Plan);
-        plan.* = .{ .graph = graph, .plan = engines.take(0) };
+        defer sdpa.gpa.free(text);
+        try sdpa.options.plans.put(name, text);
         return plan;
     }
 

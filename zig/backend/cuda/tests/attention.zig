@@ -33,6 +33,15 @@ const Sizes = struct {
     }
 };
 
+const Hook = struct {
+    bxl_emulator_allow_attention: *const fn (u32) callconv(.c) void,
+
+    fn load() !Hook {
+        var missing: []const u8 = "";
+        return dynamic.load(Hook, dynamic.open(libraries.library_path).?, &missing);
+    }
+};
+
 /// The result of both devices.
 fn run(pair: *Pair, sizes: Sizes) !Both {
     const gpa = pair.arena.allocator();
@@ -152,9 +161,7 @@ test "attention: cuDNN's, a call for each chunk, joined" {
 }
 
 test "attention: where cuDNN has no kernel, the own one computes" {
-    const Hook = struct { bxl_emulator_allow_attention: *const fn (u32) callconv(.c) void };
-    var missing: []const u8 = "";
-    const hook = try dynamic.load(Hook, dynamic.open(libraries.library_path).?, &missing);
+    const hook = try Hook.load();
     hook.bxl_emulator_allow_attention(0);
     defer hook.bxl_emulator_allow_attention(1);
     try check(.{
@@ -164,6 +171,40 @@ test "attention: where cuDNN has no kernel, the own one computes" {
         .head_size = 64,
         .is_sdpa = true,
     }, 6);
+}
+
+test "attention: a compiled plan is kept in the file and read from there" {
+    const sizes: Sizes = .{
+        .queries = 20,
+        .keys = &.{ 30, 77 },
+        .heads = 2,
+        .head_size = 64,
+        .is_sdpa = true,
+    };
+    var pair: Pair = undefined;
+    try pair.init(7, .f16);
+    defer pair.deinit();
+    const opened: libraries.Opened = try .init(&pair);
+    defer opened.deinit();
+    try pair.expectClose(try run(&pair, sizes));
+    const sdpa = &pair.cuda.libraries.?.sdpa.?;
+    const kept = opened.measured.attention;
+    try std.testing.expectEqual(2, kept.entries.count());
+    // A rank that makes none, and one whose file is of nobody's.
+    for ([_]bool{ true, false }) |is_whole| {
+        sdpa.close();
+        sdpa.plans = .empty;
+        if (!is_whole) for (kept.entries.values()) |*text| {
+            text.* = "{}";
+        };
+        const hook = try Hook.load();
+        hook.bxl_emulator_allow_attention(@intFromBool(!is_whole));
+        defer hook.bxl_emulator_allow_attention(1);
+        try pair.expectClose(try run(&pair, sizes));
+        var plans = sdpa.plans.valueIterator();
+        while (plans.next()) |plan| try std.testing.expect(plan.* != null);
+        try std.testing.expectEqual(2, sdpa.plans.count());
+    }
 }
 
 test "attention: many rows of q take the larger tile" {
