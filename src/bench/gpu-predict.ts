@@ -1,15 +1,20 @@
 /**
- * `bun run bench gpu --predict`: predicted times of a UNet step, the VAE and the text encoders on a
- * GPU that reaches its ceilings everywhere, and the planned memory of a session. Operations are
- * counted by a dry run of the real graph; no GPU is needed or measured.
+ * `bun run bench gpu --predict`: predicted times of a UNet step, the VAE and the text encoders, at
+ * the ceilings of several GPUs and as expected of an H200, and the planned memory of a session.
+ * Operations are counted by a dry run of the real graph; no GPU is needed or measured.
  */
 import type { TopLevelSpec } from "vega-lite";
 import type { Model } from "../models/model.ts";
 import type { PlannedOperation, RankPlan } from "../native/testing.ts";
+import { builtKernels } from "./gpu-changes.ts";
+import type { Range } from "./gpu-efficiencies.ts";
+import { type Expected, type Kernels, sumExpected, whole } from "./gpu-expected.ts";
+import { type ChangeRow, changesOf, expectedReport, rangeText } from "./gpu-predict-expected.ts";
 import {
   type Ceilings,
   type GpuDtype,
   type KindSum,
+  kindOf,
   planFor,
   sumKinds,
   total,
@@ -50,6 +55,8 @@ export interface Prediction {
   decode: Part;
   text: Part;
   memory: Memory;
+  /** Of the step. */
+  changes: ChangeRow[];
 }
 
 /** Operations by kind, and the total milliseconds including launches. */
@@ -57,6 +64,9 @@ export interface Part {
   kinds: KindSum[];
   all: Omit<KindSum, "kind">;
   ms: Record<string, number>;
+  /** Milliseconds of an H200, by kinds and in all. */
+  expected: Record<string, Expected>;
+  expectedAll: Expected;
 }
 
 /** Bytes of one rank on its own GPU. */
@@ -79,10 +89,13 @@ export async function runPrediction(options: PredictOptions): Promise<number> {
   const names = Object.keys(gpuCeilings);
   process.stdout.write(
     `Predicted from FLOP and bytes, not run on a GPU: every operation at the ceilings of its GPU, \
-each operand moved once.\n\n${ceilingTable()}\n` +
+each operand moved once; and as expected of an H200, with the efficiencies below.\n\n\
+${ceilingTable()}\n` +
       `${titleOf(first)}, ${dtype}, both guidance branches, one UNet step:\n\n` +
       `${kindTable(first.step, names)}\n` +
-      `Launches: ${1e3 * launchMs} us each, assumed. VAE and texts of the same image:\n\n` +
+      `At ceilings a launch takes ${1e3 * launchMs} us, assumed.\n\n` +
+      `${expectedReport(first.changes)}\n` +
+      `VAE and texts of the same image:\n\n` +
       `${partTable(first)}\n` +
       `One UNet step of one rank of several patches, both branches on each; transfers are \
 \`bench scaling\`'s:\n\n${stepTable(rows)}\n` +
@@ -95,6 +108,7 @@ ${memoryBar / 1e9}. What the driver takes for itself is not in it:\n\n${memoryTa
 }
 
 export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "out">) {
+  const kernels = builtKernels();
   return sides.flatMap((side) =>
     patches.flatMap((rankCount): Prediction[] => {
       const unit = model.sizeMultiple;
@@ -113,10 +127,11 @@ export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "
           side,
           patches: rankCount,
           rows: rank.rows,
-          step: partOf(rank.operations.filter(({ stage }) => stage === "denoise")),
-          decode: partOf(rank.operations.filter(({ stage }) => stage === "decode")),
-          text: partOf(rank.operations.filter(({ stage }) => stage === "text")),
+          step: partOf(rank.operations, "denoise", kernels),
+          decode: partOf(rank.operations, "decode", kernels),
+          text: partOf(rank.operations, "text", kernels),
           memory: memoryOf(plan.weight_bytes, largest(plan.ranks)),
+          changes: changesOf({ entries: entriesOf(rank.operations, "denoise"), kernels }),
         },
       ];
     }),
@@ -151,11 +166,30 @@ function largest(ranks: readonly RankPlan[]): RankPlan {
   return ranks.reduce((most, rank) => (rank.scratch_bytes > most.scratch_bytes ? rank : most));
 }
 
-function partOf(entries: readonly PlannedOperation[]): Part {
+function entriesOf(operations: readonly PlannedOperation[], stage: PlannedOperation["stage"]) {
+  return operations.filter((entry) => entry.stage === stage);
+}
+
+function partOf(
+  operations: readonly PlannedOperation[],
+  stage: PlannedOperation["stage"],
+  kernels: Kernels,
+): Part {
+  const entries = entriesOf(operations, stage);
   const sums = sumKinds(entries, gpuCeilings);
   const all = total(sums);
   const ms = Object.entries(all.ms).map(([name, each]) => [name, each + all.launches * launchMs]);
-  return { kinds: sums, all, ms: Object.fromEntries(ms) };
+  const expected = sums.map(({ kind }) => {
+    const own = entries.filter(({ operation }) => kindOf(operation) === kind);
+    return [kind, sumExpected(own, kernels)];
+  });
+  return {
+    kinds: sums,
+    all,
+    ms: Object.fromEntries(ms),
+    expected: Object.fromEntries(expected),
+    expectedAll: sumExpected(entries, kernels),
+  };
 }
 
 function titleOf({ side }: Prediction): string {
@@ -171,38 +205,42 @@ function ceilingTable(): string {
   return renderTable(["ceilings", "TFLOP/s", "TB/s"], cells);
 }
 
-function kindTable({ kinds, all, ms }: Part, names: readonly string[]): string {
-  const line = (kind: string, sum: Omit<KindSum, "kind">) => [
+function kindTable(part: Part, names: readonly string[]): string {
+  const { kinds, all, ms, expected, expectedAll } = part;
+  const line = (kind: string, sum: Omit<KindSum, "kind">, range: Range) => [
     kind,
     String(sum.operations),
     String(sum.launches),
     (sum.flops / 1e9).toFixed(1),
     (sum.bytes / 1e9).toFixed(3),
     ...names.map((name) => sum.ms[name]!.toFixed(2)),
+    rangeText(range),
   ];
   const none = { operations: 0, launches: all.launches, flops: 0, bytes: 0 };
   const launches = Object.fromEntries(names.map((name) => [name, all.launches * launchMs]));
   const cells = [
-    ...kinds.map((sum) => line(sum.kind, sum)),
-    line("launching", { ...none, ms: launches }),
-    line("everything", { ...all, ms }),
+    ...kinds.map((sum) => line(sum.kind, sum, expected[sum.kind]!.kernel)),
+    line("launching", { ...none, ms: launches }, expectedAll.gaps),
+    line("everything", { ...all, ms }, whole(expectedAll)),
   ];
   const heads = ["kind", "operations", "launches", "GFLOP", "GB", ...names.map((n) => `${n} ms`)];
-  return renderTable(heads, cells);
+  return renderTable([...heads, "H200 expected ms"], cells);
 }
 
 function partTable({ decode, text }: Prediction): string {
   const names = Object.keys(gpuCeilings);
   const cells = Object.entries({ "VAE decode": decode, "both text encoders": text }).map(
-    ([name, { all, ms }]) => [
+    ([name, { all, ms, expectedAll }]) => [
       name,
       String(all.launches),
       (all.flops / 1e12).toFixed(2),
       (all.bytes / 1e9).toFixed(1),
       ...names.map((gpu) => ms[gpu]!.toFixed(2)),
+      rangeText(whole(expectedAll)),
     ],
   );
-  return renderTable(["part", "launches", "TFLOP", "GB", ...names.map((n) => `${n} ms`)], cells);
+  const heads = ["part", "launches", "TFLOP", "GB", ...names.map((n) => `${n} ms`)];
+  return renderTable([...heads, "H200 expected ms"], cells);
 }
 
 function stepTable(rows: readonly Prediction[]): string {
@@ -218,10 +256,14 @@ function stepTable(rows: readonly Prediction[]): string {
       (step.all.bytes / 1e9).toFixed(1),
       ...names.map((name) => step.ms[name]!.toFixed(2)),
       (alone.step.ms.H200! / step.ms.H200!).toFixed(2),
+      rangeText(whole(step.expectedAll)),
     ];
   });
   const heads = ["size", "patches", "rows", "launches", "TFLOP", "GB"];
-  return renderTable([...heads, ...names.map((n) => `${n} ms`), "H200 gain"], cells);
+  return renderTable(
+    [...heads, ...names.map((n) => `${n} ms`), "H200 gain", "H200 expected ms"],
+    cells,
+  );
 }
 
 function memoryTable(rows: readonly Prediction[]): string {

@@ -64,7 +64,7 @@ const flagTexts = {
     type: "boolean",
     description:
       "Run nothing: predict UNet step, VAE, text encoders and memory from the real graph, at " +
-      "the ceilings of several GPUs.",
+      "the ceilings of several GPUs and as expected of an H200.",
   },
   only: { type: "string", valueHint: "LIST", description: `Of ${parts.join(", ")}. Default: all.` },
   device: {
