@@ -32,7 +32,7 @@ function requestOf(run: (typeof runs)[number]): GenerateRequest {
     scheduler: run.scheduler,
     guidanceScale: notes.scale,
     guidanceRescale: notes.rescale,
-    // Half a step more: products of fractions may be a little less than whole.
+    // A quarter of a step more: products of fractions may be a little less than whole.
     guidanceStart: (start + 0.25) / notes.steps,
     guidanceEnd: Math.min(1, (end + 0.25) / notes.steps),
     seeds: [BigInt(notes.seed)],

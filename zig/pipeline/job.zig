@@ -167,6 +167,11 @@ pub const Job = struct {
         return if (is_guided) .all else .positive;
     }
 
+    /// See `LatentStep.rescale`; nothing is rescaled outside the guidance window.
+    pub fn rescaleAt(job: *const Job, step: StepCoefficients) f32 {
+        return if (step.guidance_factor == 0) 0 else job.guidance_rescale;
+    }
+
     /// Whether any step computes these branches. A job without steps has one with all.
     pub fn usesBranches(job: *const Job, branches: Branches) bool {
         for (0..job.steps.len) |step| if (job.branchesAt(step) == branches) return true;

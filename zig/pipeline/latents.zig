@@ -56,7 +56,7 @@ pub const LatentState = struct {
         try rank.b.latentStep(.{
             .coefficients = step,
             .guidance_scales = state.scalesOf(rank, step, model_output),
-            .rescale = rank.rescaleAt(step),
+            .rescale = rank.job.rescaleAt(step),
             .latent = state.latent,
             .auxiliary = state.auxiliary,
             .model_outputs = state.model_outputs,
@@ -93,7 +93,7 @@ pub const LatentState = struct {
         try b.latentStep(.{
             .coefficients = coefficients,
             .guidance_scales = state.scalesOf(rank, step, model_output),
-            .rescale = rank.rescaleAt(step),
+            .rescale = rank.job.rescaleAt(step),
             .latent = out,
             .auxiliary = state.auxiliary,
             .model_outputs = @splat(guided),

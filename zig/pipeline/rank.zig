@@ -87,11 +87,6 @@ pub const Rank = struct {
         rank.exchange = rank.unet_exchanges.get(branches);
     }
 
-    /// Nothing is rescaled outside the guidance window.
-    pub fn rescaleAt(rank: *const Rank, step: backend.StepCoefficients) f32 {
-        return if (step.guidance_factor == 0) 0 else rank.job.guidance_rescale;
-    }
-
     /// Whether this is a dry run: nothing is computed, and large tensors have no host copies.
     pub fn isPlanning(rank: *const Rank) bool {
         return rank.b.device == .plan;
