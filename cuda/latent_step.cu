@@ -35,6 +35,8 @@ struct StepCoefficients {
     Update latent;
     Update auxiliary;
     unsigned updates_auxiliary;
+    // Applied to `outputs` by the host.
+    unsigned replaces_output;
     unsigned samples_noise;
     // Applied to guidance_scales by the host.
     float guidance_factor;
@@ -42,7 +44,7 @@ struct StepCoefficients {
     float noise_to;
 };
 
-static_assert(sizeof(StepCoefficients) == 92, "must match zig/backend/options.zig");
+static_assert(sizeof(StepCoefficients) == 96, "must match zig/backend/options.zig");
 
 /// One element of everything that an update can read.
 struct Registers {

@@ -152,7 +152,6 @@ const replaceable = new Set([
   "DDIMParallelScheduler",
   "DDPMParallelScheduler",
   "DPMSolverSDEScheduler",
-  "PNDMScheduler", // with Runge-Kutta steps
   "SASolverScheduler",
 ]);
 

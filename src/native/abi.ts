@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 20;
+export const abiVersion = 21;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -717,13 +717,14 @@ export interface StepCoefficients {
   latent: Update;
   auxiliary: Update;
   updatesAuxiliary: number | boolean;
+  replacesOutput: number | boolean;
   samplesNoise: number | boolean;
   guidanceFactor: number;
   noiseFrom: number;
   noiseTo: number;
 }
 
-export const sizeOfStepCoefficients = 92;
+export const sizeOfStepCoefficients = 96;
 
 export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficients): void {
   v.setFloat32(at + 0, s.timestep, true);
@@ -733,10 +734,11 @@ export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficien
   writeUpdate(v, at + 16, s.latent);
   writeUpdate(v, at + 44, s.auxiliary);
   v.setUint32(at + 72, Number(s.updatesAuxiliary), true);
-  v.setUint32(at + 76, Number(s.samplesNoise), true);
-  v.setFloat32(at + 80, s.guidanceFactor, true);
-  v.setFloat32(at + 84, s.noiseFrom, true);
-  v.setFloat32(at + 88, s.noiseTo, true);
+  v.setUint32(at + 76, Number(s.replacesOutput), true);
+  v.setUint32(at + 80, Number(s.samplesNoise), true);
+  v.setFloat32(at + 84, s.guidanceFactor, true);
+  v.setFloat32(at + 88, s.noiseFrom, true);
+  v.setFloat32(at + 92, s.noiseTo, true);
 }
 
 export const zeroRequest: Request = {

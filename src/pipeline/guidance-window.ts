@@ -31,7 +31,7 @@ export function withGuidanceWindow(
 leave none of ${stepCount} steps with guidance: ${naming("guidanceScale")} 1 is without.`,
     );
   }
-  const stepOf = stepOfEvaluation(schedule.steps.length, stepCount);
+  const stepOf = stepOfEvaluation(schedule, stepCount);
   const steps = schedule.steps.map((step, evaluation) => {
     const at = stepOf(evaluation);
     return at >= first && at < end ? step : { ...step, guidanceFactor: 0 };
@@ -77,9 +77,15 @@ export function hasUnguided({ steps }: Pick<Schedule, "steps">): boolean {
 
 /**
  * The step of an evaluation: two in turn where samplers evaluate the model twice in each step but
- * perhaps the last; else the first step has those beyond one per step (pndm).
+ * perhaps the last; else the first step has those beyond one per step (pndm). Other samplers list
+ * them.
  */
-function stepOfEvaluation(evaluations: number, stepCount: number): (evaluation: number) => number {
+function stepOfEvaluation(
+  { steps, stepOfEvaluation: listed }: Pick<Schedule, "steps" | "stepOfEvaluation">,
+  stepCount: number,
+): (evaluation: number) => number {
+  if (listed) return (evaluation) => listed[evaluation]!;
+  const evaluations = steps.length;
   const perStep = Math.max(1, Math.round(evaluations / stepCount));
   if (perStep > 1) return (evaluation) => Math.floor(evaluation / perStep);
   return (evaluation) => Math.max(0, evaluation - (evaluations - stepCount));

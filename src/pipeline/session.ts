@@ -393,6 +393,7 @@ function stepsToBytes(steps: StepCoefficients[]): Uint8Array {
       ...completed(step),
       auxiliary: step.auxiliary ?? nothing,
       updatesAuxiliary: Number(step.auxiliary !== null),
+      replacesOutput: Number(step.replacesOutput ?? false),
       samplesNoise: Number(step.samplesNoise),
     });
   });

@@ -20,7 +20,7 @@ export function update(parts: {
 
 /** A step with everything that samplers may leave out. */
 export function completed(step: StepCoefficients): Required<StepCoefficients> {
-  return { guidanceFactor: 1, noiseFrom: 0, noiseTo: 0, ...step };
+  return { replacesOutput: false, guidanceFactor: 1, noiseFrom: 0, noiseTo: 0, ...step };
 }
 
 /** Coefficients of a linear combination of the latent and the model's output. */

@@ -19,6 +19,7 @@ export interface Update {
  * converted model outputs (`model_outputs`), newest first, z fresh noise:
  *
  *     m_0 = outputFromSample·x + outputFromModel·e                     (`convert_model_output`)
+ *           in a place of its own, or in that of the last one where `replacesOutput`
  *     x'  = latent.sample·x + latent.auxiliary·s + sum_k latent.modelOutputs[k]·m_k
  *           + latent.noise·z
  *     s'  = the same with the coefficients `auxiliary`, or s where that is null
@@ -33,6 +34,11 @@ export interface StepCoefficients {
   outputFromModel: number;
   latent: Update;
   auxiliary: Update | null;
+  /**
+   * Whether m_0 takes the place of the newest output so far; else that and the older ones move on.
+   * Default: they do.
+   */
+  replacesOutput?: boolean;
   /**
    * Whether z is sampled. Ancestral samplers sample it even where its coefficient is 0: the
    * generator's state decides the noise of later steps.
@@ -53,6 +59,11 @@ export interface StepCoefficients {
 export interface Steps {
   /** One per evaluation of the model: samplers of two evaluations per step have twice as many. */
   steps: StepCoefficients[];
+  /**
+   * The step of each evaluation, from 0 on, where steps differ in their number of evaluations
+   * beyond the first and the last.
+   */
+  stepOfEvaluation?: readonly number[];
   /** The model's timestep input, one per evaluation, in f32 as in the reference. */
   timesteps: Float32Array;
   /** The noise level of each evaluation and the final one; null for samplers without sigmas. */

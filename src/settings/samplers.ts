@@ -235,7 +235,7 @@ export const samplerRows = {
     sampler: pndm,
     className: "PNDMScheduler",
     others: ["PLMS"],
-    text: "pseudo linear multistep (PLMS), one evaluation more than steps",
+    text: "linear multistep (PLMS): an evaluation more than steps, or 9 by Runge-Kutta",
   },
   deis: {
     sampler: deis,

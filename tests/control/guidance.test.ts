@@ -35,6 +35,15 @@ test.each([
   expect(guided(scheduler, changes)).toBe(expected);
 });
 
+test("a window of pndm counts the steps before Runge-Kutta's evaluations", () => {
+  const scheduler = { ...model.scheduler, className: "PNDMScheduler" };
+  scheduler.solver = { ...scheduler.solver, skipPrkSteps: false };
+  const request = { prompt: "a house", stepCount: 5, guidanceStart: 0.2, guidanceEnd: 0.8 };
+  const { steps } = planRequest(request, { ...model, scheduler }, 1).schedule;
+  const guided = steps.map(({ guidanceFactor }) => (guidanceFactor === 0 ? "-" : "+")).join("");
+  expect(guided).toBe("----" + "++++" + "++++" + "+" + "-");
+});
+
 test("a window without a step is refused", async () => {
   const message = await refusal(
     async () => planOf({ guidanceStart: 0.3, guidanceEnd: 0.4 }),

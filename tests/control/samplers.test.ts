@@ -8,6 +8,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { parseSchedulerConfig } from "../../src/models/config.ts";
+import { alphasCumprod } from "../../src/samplers/betas.ts";
+import { levelOfAlpha } from "../../src/samplers/coefficients.ts";
 import {
   makeSchedule,
   type Schedule,
@@ -171,6 +173,38 @@ describe("names", () => {
   test("are listed, one sampler per line", () => {
     const lines = describeSamplers().split("\n");
     expect(lines.map((line) => line.split(" ")[0])).toEqual([...schedulers]);
+  });
+});
+
+describe("pndm with Runge-Kutta steps", () => {
+  const settings = { _class_name: "PNDMScheduler", skip_prk_steps: false, steps_offset: 0 };
+  const config = parseSchedulerConfig("scheduler_config.json", { ...sdxl, ...settings });
+
+  test.each([
+    [1, 1],
+    [2, 5],
+    [3, 9],
+    [4, 13],
+    [9, 18],
+  ])("%i steps are %i evaluations, exact where the model finds the same noise", (stepCount, n) => {
+    const schedule = makeSchedule("pndm", config, { stepCount });
+    expect(schedule.timesteps).toHaveLength(n);
+    const [level, end] = [schedule.timesteps[0]!, 0].map((timestep) =>
+      levelOfAlpha(alphasCumprod(config)[timestep]!),
+    );
+    const noise = 0.7;
+    const latents = runSteps({ ...schedule, initNoiseSigma: 0 }, () => noise);
+    const data = (0 - level!.sigma * noise) / level!.alpha;
+    const expected = end!.alpha * data + end!.sigma * noise;
+    for (const value of latents.at(-1)!) expect(value).toBeCloseTo(expected, 9);
+  });
+
+  test("only of a config of its class, and not A1111's", () => {
+    const count = (changes: object, flavour: "diffusers" | "a1111" = "diffusers") =>
+      makeSchedule("pndm", { ...config, ...changes }, { stepCount: 6, flavour }).steps.length;
+    expect(count({})).toBe(15);
+    expect(count({ className: "EulerDiscreteScheduler" })).toBe(7);
+    expect(count({}, "a1111")).toBeLessThanOrEqual(7);
   });
 });
 

@@ -340,13 +340,12 @@ describe("the sampler of a model's class", () => {
       ["DPMSolverMultistepScheduler", "dpmpp_2m"],
       ["UniPCMultistepScheduler", "unipc"],
       ["LCMScheduler", "lcm"],
+      ["PNDMScheduler", "pndm"],
     ]) {
       const settings = { _class_name, lambda_min_clipped: -5.1, flow_shift: 2 };
       expect(choose(settings)).toEqual({ name: name as Scheduler, replaced: false });
     }
-    const plms = { _class_name: "PNDMScheduler", skip_prk_steps: true };
-    expect(choose(plms).name).toBe("pndm");
-    for (const _class_name of ["DPMSolverSDEScheduler", "SASolverScheduler", "PNDMScheduler"]) {
+    for (const _class_name of ["DPMSolverSDEScheduler", "SASolverScheduler"]) {
       expect(choose({ _class_name })).toEqual({ name: "euler", replaced: true });
     }
   });

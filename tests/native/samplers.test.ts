@@ -104,6 +104,26 @@ describe("on several ranks", () => {
     }
   });
 
+  test("pndm with Runge-Kutta steps in full_sync is one rank", async () => {
+    const { solver } = model.scheduler;
+    const scheduler = {
+      ...model.scheduler,
+      className: "PNDMScheduler",
+      solver: { ...solver, skipPrkSteps: false },
+    };
+    const own = { ...model, scheduler };
+    const latents: Float32Array[] = [];
+    for (const rankCount of [1, 2, 4]) {
+      const devices = { device: "cpu", rankCount } as const;
+      await using pipeline = await Pipeline.open({ model: own, devices });
+      const request = { ...usual, ...size, stepCount: 5, syncMode: "full_sync" } as const;
+      latents.push((await pipeline.generate(request)).latents!);
+    }
+    for (const several of latents) {
+      expect(relativeL2(several, latents[0]!)).toBeLessThanOrEqual(1e-5);
+    }
+  });
+
   test.each(syncModes)("two evaluations per step in %s, the same run to run", async (syncMode) => {
     for (const scheduler of ["heun", "dpm2_a", "dpmpp_sde"] as const) {
       const request = { ...size, scheduler, syncMode, warmupSteps: 1 } as const;

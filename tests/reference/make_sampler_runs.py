@@ -11,7 +11,7 @@ import sys
 import diffusers
 import torch
 from harness import load_pipeline, save
-from make_samplers import SAMPLERS
+from make_samplers import PRK, SAMPLERS
 
 SIDE = 64  # pixels
 SEEDS = [3, 4]
@@ -34,6 +34,10 @@ def combinations(everything):
         for sigmas, steps, prediction in chosen:
             settings = own | kinds.get(sigmas, {}) | {"prediction_type": prediction}
             yield name, kind, sigmas, steps, settings
+    # The same sampler with other first steps.
+    for steps, prediction in zip(STEPS, PREDICTIONS):
+        settings = PRK | {"prediction_type": prediction}
+        yield "pndm", SAMPLERS["pndm"][0], "prk", steps, settings
 
 
 def main():

@@ -43,6 +43,7 @@ SAMPLERS = {
     "ddpm": ("DDPMScheduler", LATENT, {"normal": {}}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}, {"normal": {}}),
 }
+PRK = {"skip_prk_steps": False}
 MIN = {"final_sigmas_type": "sigma_min"}
 # Settings of single classes, each with the step counts at which it matters.
 OPTIONS = [
@@ -92,6 +93,9 @@ OPTIONS = [
     ("ddpm", {"variance_type": "fixed_small_log"}, [5]),
     ("ddpm", {"steps_offset": 0}, [5]),
     ("pndm", {"set_alpha_to_one": True}, [6]),
+    ("pndm", PRK, [4, 7]),
+    ("pndm", PRK | {"timestep_spacing": "linspace", "set_alpha_to_one": True}, [7]),
+    ("pndm", PRK | {"timestep_spacing": "trailing", "steps_offset": 0}, [7]),
 ]
 ETAS = [("tcd", 0.0), ("tcd", 1.0), ("ddim", 0.5), ("ddim", 1.0)]
 # Arguments of set_timesteps in place of a number of steps.
@@ -172,6 +176,7 @@ def cases(counts, spacings):
     for name, settings, own_counts in OPTIONS:
         for count in own_counts:
             yield case(name, settings, count, predictions=["epsilon"])
+    yield case("pndm", PRK, 5, predictions=["v_prediction"])
     for name, eta in ETAS:
         yield case(name, {}, 5, eta)
     for name, lists in LISTS:

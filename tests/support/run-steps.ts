@@ -4,17 +4,20 @@
  */
 import type { Schedule, Update } from "../../src/schedule.ts";
 
+const sineOf = (input: number, timestep: number) => Math.sin(input + timestep / 1000);
+
 /** Runs the steps in doubles, as `latent_step` is specified; the latent after each step. */
-export function runSteps({ steps, initNoiseSigma }: Schedule): number[][] {
+export function runSteps({ steps, initNoiseSigma }: Schedule, outputOf = sineOf): number[][] {
   let latent = noiseOf(-1).map((z) => z * initNoiseSigma);
   let auxiliary = latent.map(() => 0);
   let modelOutputs = [auxiliary, auxiliary, auxiliary, auxiliary];
   return steps.map((step, index) => {
-    const output = latent.map((x) => Math.sin(x * step.inputScale + step.timestep / 1000));
+    const output = latent.map((x) => outputOf(x * step.inputScale, step.timestep));
     const mixed = latent.map(
       (x, i) => step.outputFromSample * x + step.outputFromModel * output[i]!,
     );
-    modelOutputs = [mixed, ...modelOutputs.slice(0, 3)];
+    const older = step.replacesOutput ? modelOutputs.slice(1) : modelOutputs.slice(0, 3);
+    modelOutputs = [mixed, ...older];
     const noise = noiseOf(index);
     const apply = (update: Update) =>
       latent.map(

@@ -54,6 +54,7 @@ pub const model_output_count = 4;
 /// (sample), e the model output after guidance, s the auxiliary register (diffusers: last_sample),
 /// m_k the converted model outputs, newest first (diffusers: model_outputs), z fresh noise:
 ///   m_0 = output_from_sample * x + output_from_model * e    (diffusers: convert_model_output)
+///         in a place of its own, or in that of the last one where `replaces_output` is not 0
 ///   x'  = latent.sample * x + latent.auxiliary * s + sum_k latent.model_outputs[k] * m_k
 ///         + latent.noise * z
 ///   s'  = the same with the coefficients `auxiliary`, or s where `updates_auxiliary` is 0
@@ -67,6 +68,9 @@ pub const StepCoefficients = extern struct {
     latent: Update,
     auxiliary: Update,
     updates_auxiliary: u32,
+    /// Whether m_0 takes the place of the newest output so far; else that and the older ones move
+    /// on. Read by the pipeline, which orders the outputs' tensors.
+    replaces_output: u32 = 0,
     /// Whether z is sampled. Ancestral samplers sample it even where its coefficient is 0: the
     /// generator's state decides the noise of later steps.
     samples_noise: u32,

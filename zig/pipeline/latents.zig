@@ -51,8 +51,10 @@ pub const LatentState = struct {
     ) Error!void {
         const samples_noise = step.samples_noise != 0;
         if (samples_noise) try state.noise_source.next(rank, step, state.noise);
-        // The newest output overwrites the oldest.
-        std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
+        // The newest output overwrites the oldest, or the one before it.
+        if (step.replaces_output == 0) {
+            std.mem.rotate(Tensor, &state.model_outputs, state.model_outputs.len - 1);
+        }
         try rank.b.latentStep(.{
             .coefficients = step,
             .guidance_scales = state.scalesOf(rank, step, model_output),
