@@ -18,9 +18,11 @@ interface GuidanceWindow {
 export function withGuidanceWindow(
   schedule: Schedule,
   { guidanceStart, guidanceEnd }: GuidanceWindow,
-  stepCount: number,
+  askedCount: number,
   naming: Naming,
 ): Schedule {
+  // A1111's DDIM visits a timestep less than its steps.
+  const stepCount = Math.min(askedCount, schedule.steps.length);
   const first = Math.floor(guidanceStart * stepCount);
   const end = Math.floor(guidanceEnd * stepCount);
   if (first === 0 && end === stepCount) return schedule;

@@ -14,17 +14,19 @@ export const heunpp2: Sampler = {
     const { sigmas, timesteps, initNoiseSigma } = levelsOf(config, options);
     const steps: StepCoefficients[] = [];
     const visited: number[] = [];
+    const stepOfEvaluation: number[] = [];
     const count = timesteps.length;
     const push = (index: number, step: Pick<StepCoefficients, "latent" | "auxiliary">) => {
       visited.push(sigmas[index]!);
       steps.push({ ...derivativeAt(config, sigmas[index]!, timesteps[index]!), ...step });
     };
     for (let i = 0; i < count; i++) {
+      // Levels after this one that are not the final one; each is an evaluation more.
+      const moreCount = Math.min(2, count - 1 - i);
+      stepOfEvaluation.push(...Array<number>(1 + moreCount).fill(i));
       const width = sigmas[i + 1]! - sigmas[i]!;
       const start = update({ sample: 1, modelOutputs: [width] });
       push(i, { latent: start, auxiliary: update({ sample: 1 }) });
-      // Levels after this one that are not the final one.
-      const moreCount = Math.min(2, count - 1 - i);
       if (moreCount === 0) break;
       const whole = (moreCount + 1) * sigmas[0]!;
       const later = Array.from({ length: moreCount }, (_, k) => sigmas[i + 1 + k]! / whole);
@@ -41,6 +43,7 @@ export const heunpp2: Sampler = {
       timesteps: Float32Array.from(steps, ({ timestep }) => timestep),
       sigmas: Float32Array.of(...visited, sigmas[count]!),
       initNoiseSigma,
+      stepOfEvaluation,
     };
   },
 };

@@ -29,6 +29,12 @@ test.each([
   ["euler", { guidanceStart: 0.49, guidanceEnd: 0.74 }, "-+--"],
   // Two evaluations in each step but the last.
   ["heun", { guidanceStart: 0.25, guidanceEnd: 0.75 }, "--++++-"],
+  // Three, two in the last step but one, one in the last.
+  ["heunpp2", { guidanceEnd: 0.75 }, "++++++++-"],
+  ["heunpp2", { guidanceStart: 0.25, guidanceEnd: 0.5 }, "---+++---"],
+  ["heunpp2", { stepCount: 3, guidanceStart: 0.4 }, "---+++"],
+  // Evaluations are the steps where there are fewer.
+  ["ddim", { compat: "a1111", guidanceEnd: 0.7 }, "++-"],
   // Two in the first step.
   ["pndm", { guidanceStart: 0.25 }, "--+++"],
 ] as const)("%s, %j: %s", (scheduler, changes, expected) => {
