@@ -192,12 +192,11 @@ Karras sigmas contradict each other: keep one of the two options.`,
   }
   if (typeof asked !== "object" && canDo(asked)) return asked;
   const others = asked === "lu" ? "dpmpp_2m and dpmpp_3m" : "euler and dpmpp_2m";
-  const shown =
-    typeof asked === "object" ? "a list of" : `${asked[0]!.toUpperCase()}${asked.slice(1)}`;
+  const shown = typeof asked === "object" ? "a list of sigmas" : `sigmas ${asked}`;
   const why = follows("sigmas") ? "has sigmas of its own" : "has no sigmas";
   throw new BasedXLError(
     "bad-option",
-    `The ${name} scheduler ${why}, so it cannot use ${shown} sigmas; ${others} can.`,
+    `The ${name} scheduler ${why}, so it cannot use ${shown}; ${others} can.`,
   );
 }
 
@@ -237,7 +236,7 @@ function checkFinite(step: StepCoefficients, index: number, config: SchedulerCon
   const numbers = updates.flatMap((u) => [u.sample, u.auxiliary, ...u.modelOutputs, u.noise]);
   numbers.push(...Object.values(completed(step)).filter((value) => typeof value === "number"));
   if (numbers.every(Number.isFinite)) return;
-  if (!config.rescaleBetasZeroSnr) {
+  if (!config.rescaleBetasZeroSnr || config.predictionType !== "epsilon") {
     throw new BasedXLError(
       "bad-option",
       `Two steps have the same noise level at step ${index + 1} (timestep ${timestep}), or the ` +

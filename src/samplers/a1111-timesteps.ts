@@ -22,7 +22,7 @@ export function a1111Timesteps({ trainTimesteps }: SchedulerConfig, stepCount: n
     Math.min(i * stride + 1, trainTimesteps - 1),
   );
   if (count > 1) return timesteps.reverse();
-  throw new BasedXLError("bad-option", "A1111's DDIM and PLMS take no step of 1: ask for more.");
+  throw new BasedXLError("bad-option", "A1111's DDIM and PLMS need at least 2 steps, not 1.");
 }
 
 /** Timesteps and noise levels of UniPC, whose time is continuous: as many as steps, and the end. */

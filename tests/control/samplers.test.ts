@@ -326,7 +326,7 @@ describe("refused", () => {
 
   test("sigmas that a sampler does not have, and two that contradict each other", () => {
     expect(sentence("heun", {}, { sigmas: "lu" })).toBe(
-      "The heun scheduler has sigmas of its own, so it cannot use Lu sigmas; " +
+      "The heun scheduler has sigmas of its own, so it cannot use sigmas lu; " +
         "dpmpp_2m and dpmpp_3m can.",
     );
     expect(sentence("lcm", {}, { sigmas: "beta" })).toMatch(/lcm scheduler has no sigmas/);

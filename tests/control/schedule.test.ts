@@ -329,6 +329,13 @@ describe("refused", () => {
     const message = refusal(() => schedule("ddim", settings, 12), "bad-model");
     expect(message).toMatch(/divides by zero at step 1 \(timestep 999\).*"v_prediction"/);
   });
+
+  test("equal noise levels of a model that ends in pure noise, which are not its fault", () => {
+    const settings = { rescale_betas_zero_snr: true, prediction_type: "v_prediction" };
+    const options = { stepCount: 3, sigmas: [5, 5, 5, 0] };
+    const message = refusal(() => schedule("dpmpp_2m", settings, options), "bad-option");
+    expect(message).toMatch(/have the same noise level at step 2/);
+  });
 });
 
 describe("the sampler of a model's class", () => {
