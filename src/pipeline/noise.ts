@@ -76,7 +76,7 @@ ${noiseIndex + images.length - 1}: it must be above.`,
   return { images: placed, noiseBatch: size };
 }
 
-/** Refuses noise that the schedule has no levels for, and levels that the library cannot have. */
+/** Refuses Brownian noise for a schedule without noise levels. */
 export function checkNoise(settings: NoiseSettings, schedule: Schedule, naming: Naming): void {
   const { noiseSampler } = settings;
   if (!isBrownian(settings, schedule) || brownianRangeOf(schedule) !== null) return;

@@ -207,8 +207,8 @@ export const imageSettings = {
     group: "Image",
     hint: "X",
     help:
-      "How closely to follow the prompt, {range}; 1 and below is no guidance, in half the time. " +
-      "Default: the model's own, else 5.",
+      "How closely to follow the prompt, {range}; 1 and below is no guidance, in half the time, " +
+      "except for samplers of CFG++. Default: the model's own, else 5.",
     modelDefault: true,
     scope: "request",
     processes: "same",
