@@ -124,11 +124,13 @@ class Program {
     };
     for (let slot = 0; slot < slots; slot++) {
       if (slot - groupFirst === groupSlots) swapGroup(slot);
-      const mine: Access = [own(this.rank, slot), valueOf(step, this.rank, slot)];
+      const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
       this.steps.push({ does: "work", stream: "compute", reads: [], writes: [mine] });
       if (isFresh) this.swap(step, slot, slot + 1, "slot", true);
       const seen = isFresh ? step : step - 1;
-      const reads = this.others.map((i): Access => [this.theirs(i, slot), valueOf(seen, i, slot)]);
+      const reads = this.others.map(
+        (i): Access => [this.theirs(i, slot), versionOf(seen, i, slot)],
+      );
       this.steps.push({ does: "work", stream: "compute", reads: [...reads, mine], writes: [] });
     }
     swapGroup(slots);
@@ -157,8 +159,8 @@ class Program {
       if (this.has("waitFor in swap")) this.steps.push({ does: "waitFor", rank: other, sequence });
       if (this.has("event in swap")) this.waitEvent(other, event, stream);
       const range = Array.from({ length: end - first }, (_, i) => first + i);
-      const reads = range.map((slot): Access => [own(other, slot), valueOf(step, other, slot)]);
-      const writes = range.map((s): Access => [this.theirs(other, s), valueOf(step, other, s)]);
+      const reads = range.map((slot): Access => [own(other, slot), versionOf(step, other, slot)]);
+      const writes = range.map((s): Access => [this.theirs(other, s), versionOf(step, other, s)]);
       this.steps.push({ does: "work", stream, reads, writes });
     }
   }
@@ -202,7 +204,7 @@ function own(rank: number, slot: number): string {
   return `own ${rank} ${slot}`;
 }
 
-function valueOf(step: number, rank: number, slot: number): string {
+function versionOf(step: number, rank: number, slot: number): string {
   return `${step} of ${rank} ${slot}`;
 }
 
