@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { emulatorPath } from "../../src/native/library.ts";
 import { buildEmulator } from "../../src/setup/emulator.ts";
+import { runEntry } from "../../src/setup/entry.ts";
 
 const names = [
   "libcuda.so.1",
@@ -17,15 +18,17 @@ const names = [
   "libnvrtc.so.13",
 ];
 
-await buildEmulator((line) => void process.stderr.write(`${line}\n`));
-const folder = mkdtempSync(join(tmpdir(), "basedxl-driver-"));
-try {
-  for (const name of names) symlinkSync(emulatorPath(), join(folder, name));
-  const child = Bun.spawn([process.execPath, "test", ...process.argv.slice(2)], {
-    env: { ...process.env, LD_LIBRARY_PATH: folder },
-    stdio: ["ignore", "inherit", "inherit"],
-  });
-  process.exitCode = await child.exited;
-} finally {
-  rmSync(folder, { recursive: true });
-}
+process.exitCode = await runEntry([], async () => {
+  await buildEmulator((line) => void process.stderr.write(`${line}\n`));
+  const folder = mkdtempSync(join(tmpdir(), "basedxl-driver-"));
+  try {
+    for (const name of names) symlinkSync(emulatorPath(), join(folder, name));
+    const child = Bun.spawn([process.execPath, "test", ...process.argv.slice(2)], {
+      env: { ...process.env, LD_LIBRARY_PATH: folder },
+      stdio: ["ignore", "inherit", "inherit"],
+    });
+    return await child.exited;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
