@@ -72,6 +72,17 @@ async function leastSeconds(work: () => unknown): Promise<number> {
   return Math.min(...runs);
 }
 
+/** Seconds of one repetition: of many less few, in which what happens once is left out. */
+async function secondsOfEach(
+  work: (count: number) => unknown,
+  repetitions = (count: number) => count,
+): Promise<number> {
+  const [few, many] = [2, 8];
+  const fewSeconds = await leastSeconds(() => work(few));
+  const manySeconds = await leastSeconds(() => work(many));
+  return (manySeconds - fewSeconds) / (repetitions(many) - repetitions(few));
+}
+
 /** Mean seconds of a prompt: choices by the seed, schedules, weights and tokens. */
 function promptSeconds(model: Model): number {
   const words = [
@@ -109,14 +120,11 @@ async function measureSamplers(
   });
   try {
     for (const [name, list] of samplers) {
-      const of = (stepCount: number) =>
-        leastSeconds(() =>
-          pipeline.generate({ ...shape, stepCount, scheduler: name, seeds: [1n] }),
-        );
-      const evaluations = (stepCount: number) =>
-        makeSchedule(name, model.scheduler, { stepCount, flavour: "kdiffusion" }).steps.length;
-      const [few, many] = [2, 8];
-      const step = ((await of(many)) - (await of(few))) / (evaluations(many) - evaluations(few));
+      const step = await secondsOfEach(
+        (stepCount) => pipeline.generate({ ...shape, stepCount, scheduler: name, seeds: [1n] }),
+        (stepCount) =>
+          makeSchedule(name, model.scheduler, { stepCount, flavour: "kdiffusion" }).steps.length,
+      );
       list.push(step - unet);
       print(`${side} ${name}: ${milliseconds(step - unet)} ms (small UNet ${milliseconds(unet)})`);
     }
@@ -144,8 +152,12 @@ async function smallUnetSeconds(model: Model, side: number): Promise<number> {
       timeIds: new Float32Array(12).fill(side),
     });
   try {
-    const whole = await leastSeconds(call(side / model.vaeFactor));
-    return whole - (await leastSeconds(call(model.sizeMultiple / model.vaeFactor)));
+    const secondsAt = (pixels: number) =>
+      secondsOfEach(async (count) => {
+        const once = call(pixels / model.vaeFactor);
+        for (let i = 0; i < count; i++) await once();
+      });
+    return (await secondsAt(side)) - (await secondsAt(model.sizeMultiple));
   } finally {
     await parts.close();
   }
