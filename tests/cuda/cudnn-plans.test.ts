@@ -11,11 +11,12 @@ import {
   isFused,
 } from "../../src/bench/cudnn-plans.ts";
 import { withModel } from "../../src/bench/gpu-work.ts";
+import { isEmulatedDriver } from "../support/driver-folder.ts";
 
 /** A build of one program, and some seconds of cuDNN. */
 const timeoutMs = 300_000;
 
-test(
+test.skipIf(isEmulatedDriver())(
   "every convolution of SDXL has a precompiled fused kernel on five GPUs",
   async () => {
     const questions = await withModel(undefined, async (model) => convolutionsOf(model));
@@ -42,7 +43,7 @@ test(
   timeoutMs,
 );
 
-test(
+test.skipIf(isEmulatedDriver())(
   "every attention of 1024x1024 has a kernel of cuDNN on five GPUs",
   async () => {
     const questions = await withModel(undefined, async (model) => firstAttentionsOf(model));

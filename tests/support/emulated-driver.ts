@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { emulatorPath } from "../../src/native/library.ts";
 import { buildEmulator } from "../../src/setup/emulator.ts";
 import { runEntry } from "../../src/setup/entry.ts";
+import { driverFolderPrefix } from "./driver-folder.ts";
 
 const names = [
   "libcuda.so.1",
@@ -20,7 +21,7 @@ const names = [
 
 process.exitCode = await runEntry([], async () => {
   await buildEmulator((line) => void process.stderr.write(`${line}\n`));
-  const folder = mkdtempSync(join(tmpdir(), "basedxl-driver-"));
+  const folder = mkdtempSync(join(tmpdir(), driverFolderPrefix));
   try {
     for (const name of names) symlinkSync(emulatorPath(), join(folder, name));
     const child = Bun.spawn([process.execPath, "test", ...process.argv.slice(2)], {
