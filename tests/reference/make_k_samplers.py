@@ -8,10 +8,11 @@ each sampler, over schedules, step counts and prediction types in turn. With OUT
 of these goes to OUT.* instead. Each run is a batch of two images with a generator of its own each,
 which the noise of steps goes on with; latents of the first are those of it alone. Of the samplers
 with Brownian noise, the noise levels are recorded between which they ask for it. Of every
-combination three are past 1e-4, where f32 cancels in theirs: lms with linear_quadratic in 5 steps
-(1.5e-4: its weights are up to 1000 times the step) and unipc and unipc_bh2 with linear_quadratic in
-12 (1.2e-4: its first steps are short). One middle level of dpmpp_2s_a, a root of a difference, is
-4.3e-6 away instead of 1e-6; its latents are 1e-6 away.
+combination three are past 1e-4: lms with linear_quadratic in 5 steps (1.5e-4: its weights are up to
+1000 times the step, which amplify the last bits of the network's outputs) and unipc and unipc_bh2
+with linear_quadratic in 12 (1.2e-4, but 1.1e-6 where their solver runs in 64 bits). One middle
+level of dpmpp_2s_a, a root of a difference, is 4.3e-6 away instead of 1e-6; its latents are 1e-6
+away.
 """
 
 import ast
