@@ -116,15 +116,10 @@ pub const Call = struct {
     }
 
     pub fn enqueue(call: *Call, stream: driver.Stream, device: u32) Status {
-        const kept = library.allocator.create(Call) catch return .alloc_failed;
-        kept.* = call.*;
-        kept.device = device;
-        const result = library.enqueue(stream, .{
-            .label = "cublasLtMatmul",
-            .context = kept,
-            .run = run,
-            .destroy = destroy,
-        });
+        var placed = call.*;
+        placed.device = device;
+        const queued = library.enqueueCopy("cublasLtMatmul", placed, stream, run);
+        const result = queued orelse return .alloc_failed;
         return if (result == .success) .success else .execution_failed;
     }
 };
@@ -160,11 +155,6 @@ fn matrixOf(matrix: *Matrix, layout: cublaslt.Layout) Status {
         .extent = (batches - 1) * batch_step + (outer - 1) * ld + inner,
     };
     return .success;
-}
-
-fn destroy(context: *anyopaque) void {
-    const call: *Call = @ptrCast(@alignCast(context));
-    library.allocator.destroy(call);
 }
 
 fn run(context: *anyopaque, token: u64) driver.Result {

@@ -23,14 +23,8 @@ pub const Run = struct {
     workspace_bytes: usize,
 
     pub fn enqueue(run: *const Run, stream: driver.Stream) cudnn.Status {
-        const kept = library.allocator.create(Run) catch return .internal_error;
-        kept.* = run.*;
-        const result = library.enqueue(stream, .{
-            .label = label,
-            .context = kept,
-            .run = work,
-            .destroy = destroy,
-        });
+        const queued = library.enqueueCopy(label, run.*, stream, work);
+        const result = queued orelse return .internal_error;
         return if (result == .success) .success else .execution_failed;
     }
 };
@@ -38,11 +32,6 @@ pub const Run = struct {
 // --- internal ---
 
 const label = "cudnnBackendExecute";
-
-fn destroy(context: *anyopaque) void {
-    const run: *Run = @ptrCast(@alignCast(context));
-    library.allocator.destroy(run);
-}
 
 fn work(context: *anyopaque, token: u64) driver.Result {
     _ = token;

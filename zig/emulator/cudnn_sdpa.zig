@@ -109,14 +109,8 @@ pub const Run = struct {
         for ([_]usize{ run.q, run.k, run.v, run.out, run.statistics }) |address| {
             if (address % vector_bytes != 0) return .bad_param_misaligned_pointer;
         }
-        const kept = library.allocator.create(Run) catch return .internal_error;
-        kept.* = run.*;
-        const result = library.enqueue(stream, .{
-            .label = label,
-            .context = kept,
-            .run = work,
-            .destroy = destroy,
-        });
+        const queued = library.enqueueCopy(label, run.*, stream, work);
+        const result = queued orelse return .internal_error;
         return if (result == .success) .success else .execution_failed;
     }
 };
@@ -133,11 +127,6 @@ fn readRows(tensor: *const Descriptor) ?Rows {
     for (&rows.dimensions, dimensions) |*to, from| to.* = @intCast(from);
     for (&rows.strides, strides) |*to, from| to.* = @intCast(from);
     return rows;
-}
-
-fn destroy(context: *anyopaque) void {
-    const run: *Run = @ptrCast(@alignCast(context));
-    library.allocator.destroy(run);
 }
 
 fn work(context: *anyopaque, token: u64) driver.Result {

@@ -23,6 +23,26 @@ pub fn enqueue(stream: driver.Stream, call: Call) driver.Result {
     return found.enqueue(.{ .call = call });
 }
 
+/// Queues `run(context, token)` over a copy of `context`, which goes with the call; null where
+/// there is no memory for the copy.
+pub fn enqueueCopy(
+    comptime label: []const u8,
+    context: anytype,
+    stream: driver.Stream,
+    comptime run: fn (*anyopaque, u64) driver.Result,
+) ?driver.Result {
+    const Context = @TypeOf(context);
+    const kept = allocator.create(Context) catch return null;
+    kept.* = context;
+    const destroy = struct {
+        fn destroy(copy: *anyopaque) void {
+            const own: *Context = @ptrCast(@alignCast(copy));
+            allocator.destroy(own);
+        }
+    }.destroy;
+    return enqueue(stream, .{ .label = label, .context = kept, .run = run, .destroy = destroy });
+}
+
 /// The device whose stream this is; null for no stream.
 pub fn deviceOf(stream: driver.Stream) ?u32 {
     const found = streams.Stream.of(stream) orelse return null;
