@@ -12,6 +12,7 @@ const Parts = descriptors.Parts;
 const createAlone = descriptors.createAlone;
 const finalize = descriptors.finalize;
 const get = descriptors.get;
+const getMany = descriptors.getMany;
 const set = descriptors.set;
 
 /// Engine configurations that the library is asked for; some of them will not do.
@@ -101,17 +102,9 @@ pub const Engines = struct {
         finalize(library, heuristics) catch return;
         var configs: [config_count_max]Descriptor = undefined;
         for (&configs) |*config| config.* = try parts.create(.engine_config);
-        var count: i64 = 0;
-        const status = library.cudnnBackendGetAttribute(
-            heuristics,
-            .engineheur_results,
-            .backend_descriptor,
-            configs.len,
-            &count,
-            @ptrCast(&configs),
-        );
-        library.expect(.cudnnBackendGetAttribute, status) catch return;
-        const found: usize = @intCast(@min(count, config_count_max));
+        const results: cudnn.Attribute = .engineheur_results;
+        const found = getMany(library, heuristics, results, .backend_descriptor, &configs) catch
+            return;
         for (configs[0..found]) |config| {
             if (engines.count == most) return;
             try engines.add(config, workspace_bytes, wanted);
@@ -179,17 +172,7 @@ fn isCompiled(library: *const Cudnn, config: Descriptor) Error!bool {
     var engine = try parts.create(.engine);
     try get(library, config, .enginecfg_engine, .backend_descriptor, &engine);
     var notes: [note_count_max]cudnn.BehaviorNote = undefined;
-    var count: i64 = 0;
-    const status = library.cudnnBackendGetAttribute(
-        engine,
-        .engine_behavior_note,
-        .behavior_note,
-        notes.len,
-        &count,
-        &notes,
-    );
-    try library.expect(.cudnnBackendGetAttribute, status);
-    const found: usize = @intCast(@min(count, note_count_max));
+    const found = try getMany(library, engine, .engine_behavior_note, .behavior_note, &notes);
     return std.mem.indexOfScalar(cudnn.BehaviorNote, notes[0..found], .runtime_compilation) != null;
 }
 
@@ -210,17 +193,9 @@ fn nameConfig(
     w.print("engine {d}", .{index}) catch return error.Refused;
     var knobs: [knob_count_max]Descriptor = undefined;
     for (&knobs) |*knob| knob.* = try parts.create(.knob_choice);
-    var count: i64 = 0;
-    const status = library.cudnnBackendGetAttribute(
-        config,
-        .enginecfg_knob_choices,
-        .backend_descriptor,
-        knobs.len,
-        &count,
-        @ptrCast(&knobs),
-    );
-    try library.expect(.cudnnBackendGetAttribute, status);
-    for (knobs[0..@intCast(@min(count, knob_count_max))]) |knob| {
+    const choices: cudnn.Attribute = .enginecfg_knob_choices;
+    const found = try getMany(library, config, choices, .backend_descriptor, &knobs);
+    for (knobs[0..found]) |knob| {
         var kind: c_int = 0;
         var value: i64 = 0;
         try get(library, knob, .knob_choice_knob_type, .knob_type, &kind);

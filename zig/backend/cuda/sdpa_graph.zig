@@ -9,7 +9,6 @@ const Cudnn = cudnn.Cudnn;
 const Descriptor = cudnn.Descriptor;
 const Error = descriptors.Error;
 const Parts = descriptors.Parts;
-const createAlone = descriptors.createAlone;
 const finalize = descriptors.finalize;
 const set = descriptors.set;
 
@@ -24,13 +23,7 @@ pub const Graph = struct {
         var parts: Parts = .{ .library = library };
         errdefer parts.deinit();
         const operations = [_]Descriptor{try describe(&parts, problem)};
-        const graph = try parts.create(.operation_graph);
-        if (gpu == .handle) {
-            const handles = [_]cudnn.Handle{gpu.handle};
-            try set(library, graph, .operationgraph_handle, .handle, &handles);
-        }
-        try set(library, graph, .operationgraph_ops, .backend_descriptor, &operations);
-        try finalize(library, graph);
+        const graph = try descriptors.createGraph(&parts, gpu, &operations);
         return .{ .graph = graph, .parts = parts };
     }
 
@@ -41,26 +34,16 @@ pub const Graph = struct {
 
 /// The addresses of one run, the caller's to destroy; `call` must outlive it.
 pub fn pack(library: *const Cudnn, call: *const sdpas.Call, workspace: usize) Error!Descriptor {
-    var ids: [6]i64 = undefined;
-    var addresses: [6]usize = undefined;
-    var count: usize = 0;
     // By value: read from host memory when the graph is run.
     const scale_address = @intFromPtr(&call.scale);
-    for (std.enums.values(Id), [_]usize{
-        call.q, call.k, call.v, call.out, call.statistics, scale_address,
-    }) |id, address| {
-        if (address == 0) continue;
-        ids[count] = @intFromEnum(id);
-        addresses[count] = address;
-        count += 1;
-    }
-    const variant = try createAlone(library, .variant_pack);
-    errdefer _ = library.cudnnBackendDestroyDescriptor(variant);
-    try set(library, variant, .variant_pack_unique_ids, .int64, ids[0..count]);
-    try set(library, variant, .variant_pack_data_pointers, .void_ptr, addresses[0..count]);
-    try set(library, variant, .variant_pack_workspace, .void_ptr, &[_]usize{workspace});
-    try finalize(library, variant);
-    return variant;
+    return descriptors.createPack(library, 6, .{
+        .{ .id = @intFromEnum(Id.q), .address = call.q },
+        .{ .id = @intFromEnum(Id.k), .address = call.k },
+        .{ .id = @intFromEnum(Id.v), .address = call.v },
+        .{ .id = @intFromEnum(Id.out), .address = call.out },
+        .{ .id = @intFromEnum(Id.statistics), .address = call.statistics },
+        .{ .id = @intFromEnum(Id.scale), .address = scale_address },
+    }, workspace);
 }
 
 // --- internal ---
@@ -118,14 +101,7 @@ fn tensor(
     dimensions: [4]i64,
     strides: [4]i64,
 ) Error!Descriptor {
-    const library = parts.library;
-    const t = try parts.create(.tensor);
-    try set(library, t, .tensor_data_type, .data_type, &[_]cudnn.DataType{dtype});
-    try set(library, t, .tensor_dimensions, .int64, &dimensions);
-    try set(library, t, .tensor_strides, .int64, &strides);
-    try set(library, t, .tensor_unique_id, .int64, &[_]i64{@intFromEnum(id)});
-    try set(library, t, .tensor_byte_alignment, .int64, &[_]i64{16});
-    if (id == .scale) try set(library, t, .tensor_is_by_value, .boolean, &[_]bool{true});
-    try finalize(library, t);
-    return t;
+    const storage: descriptors.Storage = if (id == .scale) .by_value else .stored;
+    const number = @intFromEnum(id);
+    return descriptors.createTensor(parts, number, dtype, dimensions, strides, storage);
 }

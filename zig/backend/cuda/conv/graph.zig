@@ -12,7 +12,6 @@ const Descriptor = cudnn.Descriptor;
 const Error = descriptors.Error;
 const Parts = descriptors.Parts;
 const Problem = plans.Problem;
-const createAlone = descriptors.createAlone;
 const finalize = descriptors.finalize;
 const set = descriptors.set;
 
@@ -36,13 +35,7 @@ pub const Graph = struct {
         errdefer parts.deinit();
         var operations: [operation_count_max]Descriptor = undefined;
         const count = try describe(&parts, problem, order, &operations);
-        const graph = try parts.create(.operation_graph);
-        if (gpu == .handle) {
-            const handles = [_]cudnn.Handle{gpu.handle};
-            try set(library, graph, .operationgraph_handle, .handle, &handles);
-        }
-        try set(library, graph, .operationgraph_ops, .backend_descriptor, operations[0..count]);
-        try finalize(library, graph);
+        const graph = try descriptors.createGraph(&parts, gpu, operations[0..count]);
         return .{ .problem = problem, .order = order, .graph = graph, .parts = parts };
     }
 
@@ -59,31 +52,17 @@ pub fn pack(
     call: *const convolutions.Call,
     workspace: usize,
 ) Error!Descriptor {
-    var ids: [6]i64 = undefined;
-    var addresses: [6]usize = undefined;
-    var count: usize = 0;
     // By value: read from host memory when the graph is run.
-    const scale_address = @intFromPtr(&call.scale);
-    for ([_]Id{ .x, .w, .out, .bias, .residual, .scale }, [_]usize{
-        call.x,
-        call.w,
-        call.out,
-        if (problem.has_bias) call.bias else 0,
-        if (problem.has_residual) call.residual else 0,
-        if (multiplies(problem, order)) scale_address else 0,
-    }) |id, address| {
-        if (address == 0) continue;
-        ids[count] = @intFromEnum(id);
-        addresses[count] = address;
-        count += 1;
-    }
-    const variant = try createAlone(library, .variant_pack);
-    errdefer _ = library.cudnnBackendDestroyDescriptor(variant);
-    try set(library, variant, .variant_pack_unique_ids, .int64, ids[0..count]);
-    try set(library, variant, .variant_pack_data_pointers, .void_ptr, addresses[0..count]);
-    try set(library, variant, .variant_pack_workspace, .void_ptr, &[_]usize{workspace});
-    try finalize(library, variant);
-    return variant;
+    const scale_address = if (multiplies(problem, order)) @intFromPtr(&call.scale) else 0;
+    const residual = if (problem.has_residual) call.residual else 0;
+    return descriptors.createPack(library, 6, .{
+        .{ .id = @intFromEnum(Id.x), .address = call.x },
+        .{ .id = @intFromEnum(Id.w), .address = call.w },
+        .{ .id = @intFromEnum(Id.out), .address = call.out },
+        .{ .id = @intFromEnum(Id.bias), .address = if (problem.has_bias) call.bias else 0 },
+        .{ .id = @intFromEnum(Id.residual), .address = residual },
+        .{ .id = @intFromEnum(Id.scale), .address = scale_address },
+    }, workspace);
 }
 
 // --- internal ---
@@ -193,29 +172,18 @@ fn outDimensions(p: Problem) [4]i64 {
     return .{ p.batch, p.out_channels, rows, width };
 }
 
-/// Dimensions and strides in elements, by (batch, channels, rows, width).
+/// `dimensions` by (batch, channels, rows, width).
 fn tensor(
     parts: *Parts,
     id: i64,
     dtype: cudnn.DataType,
     dimensions: [4]i64,
-    kind: enum { stored, virtual, by_value },
+    storage: descriptors.Storage,
 ) Error!Descriptor {
-    const library = parts.library;
-    const t = try parts.create(.tensor);
     const c = dimensions[1];
     const width = dimensions[3];
     const strides = [4]i64{ c * dimensions[2] * width, 1, c * width, c };
-    try set(library, t, .tensor_data_type, .data_type, &[_]cudnn.DataType{dtype});
-    try set(library, t, .tensor_dimensions, .int64, &dimensions);
-    try set(library, t, .tensor_strides, .int64, &strides);
-    try set(library, t, .tensor_unique_id, .int64, &[_]i64{id});
-    try set(library, t, .tensor_byte_alignment, .int64, &[_]i64{16});
-    const yes = [_]bool{true};
-    if (kind == .virtual) try set(library, t, .tensor_is_virtual, .boolean, &yes);
-    if (kind == .by_value) try set(library, t, .tensor_is_by_value, .boolean, &yes);
-    try finalize(library, t);
-    return t;
+    return descriptors.createTensor(parts, id, dtype, dimensions, strides, storage);
 }
 
 /// `y = alpha * a op b`
