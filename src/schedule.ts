@@ -80,10 +80,12 @@ export function unusedScheduleOptions(
   { name, steps, sigmas }: Pick<Schedule, "name" | "steps" | "sigmas">,
   options: Omit<ScheduleOptions, "stepCount">,
 ): ("timestepSpacing" | "timestepRounding" | "eta" | "sNoise")[] {
+  const flavour = flavourOf(name, options);
+  const rounds = canFollow(name, "timestepRounding", flavour) || sigmas !== null;
   const isFollowed = {
-    timestepSpacing: canFollow(name, "timestepSpacing", flavourOf(name, options)),
-    timestepRounding: sigmas !== null || options.timestepRounding === "auto",
-    eta: canFollow(name, "eta", flavourOf(name, options)),
+    timestepSpacing: canFollow(name, "timestepSpacing", flavour),
+    timestepRounding: rounds || options.timestepRounding === "auto",
+    eta: canFollow(name, "eta", flavour),
     sNoise: steps.some(({ samplesNoise }) => samplesNoise),
   };
   const keys = Object.keys(isFollowed) as (keyof typeof isFollowed)[];
@@ -136,7 +138,9 @@ function flavourOf(name: Scheduler, { flavour = "diffusers" }: { flavour?: Flavo
 function canFollow(name: Scheduler, key: Sampler["follows"][number], flavour: Flavour): boolean {
   const isListed = samplerOf(name).follows.includes(key);
   if (flavour === "diffusers") return isListed;
-  if (flavour === "a1111" && samplerOf(name).isOfTimesteps) return key === "eta" && isListed;
+  if (flavour === "a1111" && samplerOf(name).isOfTimesteps) {
+    return isListed && (key === "eta" || key === "timestepRounding");
+  }
   if (key === "eta") return isListed && !(name === "ddim" && flavour === "kdiffusion");
   return key === "sigmas" || key === "timesteps";
 }

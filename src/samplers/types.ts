@@ -99,8 +99,15 @@ export interface ScheduleOptions {
 /** A file of `samplers/`. */
 export interface Sampler {
   /** The options that it follows; makeSchedule refuses `sigmas` where they are not among these.
-   * Who follows sigmas follows timesteps. */
-  follows: readonly ("sigmas" | "lu" | "timesteps" | "timestepSpacing" | "eta")[];
+   * Who follows sigmas follows timesteps and, but for A1111's own timesteps, their rounding. */
+  follows: readonly (
+    | "sigmas"
+    | "lu"
+    | "timesteps"
+    | "timestepSpacing"
+    | "timestepRounding"
+    | "eta"
+  )[];
   /** Whether the sigmas of a config are followed, or those of the flag alone. Default: they are. */
   followsConfigSigmas?: false;
   /** Whether the flavours of k-diffusion have it; it then follows sigmas and timesteps there. */

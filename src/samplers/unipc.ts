@@ -17,7 +17,7 @@ import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
 
 /** ComfyUI's and A1111's is bh1; the config of diffusers says which, or bh2. */
 export const unipc: Sampler = {
-  follows: ["sigmas", "timestepSpacing"],
+  follows: ["sigmas", "timestepSpacing", "timestepRounding"],
   hasKForm: true,
   isOfTimesteps: true,
   make(config, options) {
@@ -27,8 +27,9 @@ export const unipc: Sampler = {
 };
 
 export const unipcBh2: Sampler = {
-  follows: ["sigmas", "timestepSpacing"],
+  follows: ["sigmas", "timestepSpacing", "timestepRounding"],
   hasKForm: true,
+  isOfTimesteps: true,
   make: (config, options) => make("unipc_bh2", config, options, false),
 };
 
