@@ -313,6 +313,25 @@ pub const Backend = struct {
         }
     }
 
+    /// x (batch, rows, width, in) and weight (2 * out, in) to (batch, rows, width, out): the first
+    /// half of the product with its bias times the GELU of the second (GEGLU).
+    pub fn linearGeglu(
+        b: Backend,
+        x: Tensor,
+        weight: *const Weight,
+        bias: *const Weight,
+    ) Error!Tensor {
+        assert(weight.shape[1] == x.shape.channels);
+        assert(weight.shape[0] % 2 == 0 and bias.shape[0] == weight.shape[0]);
+        const wide = try b.alloc(x.shape.withChannels(weight.shape[0]), b.activationType());
+        defer b.free(wide);
+        const out = try b.alloc(x.shape.withChannels(weight.shape[0] / 2), b.activationType());
+        switch (b.target()) {
+            inline else => |device| try device.linearGeglu(out, wide, x, weight, bias),
+        }
+        return out;
+    }
+
     /// As `linearInto` of `first`, and of `second` into the channels behind it; no biases.
     pub fn linearPairInto(
         b: Backend,

@@ -82,6 +82,7 @@ pub const Cpu = struct {
     }
 
     pub const linear = ops_product.linear;
+    pub const linearGeglu = ops_product.linearGeglu;
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;
     pub const groupNormStats = ops_norm.groupNormStats;

@@ -47,6 +47,18 @@ pub const Planned = struct {
         if (has_pass) plan.epilogue(result, options.activation, options.residual, null);
     }
 
+    pub fn linearGeglu(
+        plan: Planned,
+        out: Tensor,
+        wide: Tensor,
+        x: Tensor,
+        weight: *const Weight,
+        bias: *const Weight,
+    ) Error!void {
+        try plan.linear(wide, 0, x, weight, bias, .{});
+        try plan.geglu(out, wide);
+    }
+
     pub fn linearAdjacent(
         plan: Planned,
         out: Tensor,

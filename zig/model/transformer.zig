@@ -141,9 +141,7 @@ const FeedForward = struct {
     }
 
     fn forward(ff: FeedForward, ctx: Context, x: Tensor, residual: Tensor) Error!Tensor {
-        const wide = try ff.net_0_proj.forward(ctx, x, .{});
-        const gated = try ctx.b.geglu(wide);
-        ctx.b.free(wide);
+        const gated = try ctx.b.linearGeglu(x, ff.net_0_proj.weight, ff.net_0_proj.bias.?);
         defer ctx.b.free(gated);
         return ff.net_2.forward(ctx, gated, .{ .residual = residual });
     }

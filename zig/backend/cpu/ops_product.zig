@@ -5,6 +5,7 @@ const assert = @import("std").debug.assert;
 const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
 const blocks = @import("blocks.zig");
+const ops_elementwise = @import("ops_elementwise.zig");
 const tensors = @import("../../tensor.zig");
 const Cpu = @import("../cpu.zig").Cpu;
 const Tensor = tensors.Tensor;
@@ -41,6 +42,19 @@ pub fn linear(
         return cpu.pool.run(cpu.kernels.linear_few_rows, &args, tasks);
     }
     return multiply(cpu, cpu.kernels.linear, &args, 1);
+}
+
+/// `wide`: the whole product, before the second half gates the first.
+pub fn linearGeglu(
+    cpu: *Cpu,
+    out: Tensor,
+    wide: Tensor,
+    x: Tensor,
+    weight: *const Weight,
+    bias: *const Weight,
+) error{Cancelled}!void {
+    try linear(cpu, wide, 0, x, weight, bias, .{});
+    try ops_elementwise.geglu(cpu, out, wide);
 }
 
 pub fn conv2d(

@@ -52,6 +52,19 @@ pub fn linear(
     });
 }
 
+/// `wide`: the whole product, before the second half gates the first.
+pub fn linearGeglu(
+    cuda: *Cuda,
+    out: Tensor,
+    wide: Tensor,
+    x: Tensor,
+    weight: *const Weight,
+    bias: *const Weight,
+) Error!void {
+    try linear(cuda, wide, 0, x, weight, bias, .{});
+    try ops_elementwise.geglu(cuda, out, wide);
+}
+
 /// Whether matrices lie one behind the other, so that all are one product. Those in 8 bits do so
 /// once they are widened.
 pub fn areAdjacent(weights: []const *const Weight, activation: DType) bool {
