@@ -8,6 +8,7 @@
 //!   zig build bench-signals the cost of signals between ranks, shown by `bun run bench signals`
 //!   zig build cpu-bench     the timing program of `bun run bench cpu`, into zig-out/bin
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
+//!   zig build basedxl-gpu   `verify` for machines without Bun, into zig-out/bin (with the kernels)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dfind-races (test-cuda under ThreadSanitizer),
@@ -75,6 +76,8 @@ pub fn build(b: *Build) void {
     addBench(b, "cpu-bench", "bench_cpu", target, optimize, null, "");
     addBench(b, "gpu-bench", "bench_gpu", target, optimize, cuda_nvcc, architectures);
 
+    addBench(b, "basedxl-gpu", "gpu", target, optimize, cuda_nvcc, architectures);
+
     addPlans(b, target);
 
     // For the same target as the library: its kernels have been compiled already.
@@ -90,7 +93,7 @@ pub fn build(b: *Build) void {
     b.step("bench-signals", "Measure signals between ranks").dependOn(&run_signals.step);
 }
 
-/// A program that times operations, as a step of its own name.
+/// A program that runs or times operations, as a step of its own name.
 fn addBench(
     b: *Build,
     name: []const u8,
@@ -102,7 +105,7 @@ fn addBench(
 ) void {
     const bench = addProgram(b, name, program, target, optimize, nvcc, architectures);
     const install = b.addInstallArtifact(bench, .{});
-    b.step(name, "Install what times operations").dependOn(&install.step);
+    b.step(name, "Install this program").dependOn(&install.step);
 }
 
 /// What asks cuDNN for plans, and the driver that it finds then.

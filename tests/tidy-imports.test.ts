@@ -58,8 +58,10 @@ const typescriptLayers = [
 /** The same for zig/. */
 const zigLayers = [
   ["root", "program", "test_cuda"],
+  ["gpu_program"],
   ["bench"],
   ["abi"],
+  ["verify"],
   ["doctor"],
   ["emulator"],
   ["session"],

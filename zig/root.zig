@@ -27,6 +27,7 @@ test {
     _ = @import("system.zig");
     _ = @import("tensor.zig");
     _ = @import("transport.zig");
+    _ = @import("verify.zig");
     _ = @import("weights.zig");
     _ = @import("weights/mapped_file.zig");
     _ = @import("weights/safetensors.zig");

@@ -1,0 +1,20 @@
+//! Every comparison of an operation, in the order of `backend.zig`'s reading.
+
+const Check = @import("check.zig").Check;
+
+pub const all = pointersTo(.{
+    @import("ops/elementwise.zig").checks,
+});
+
+// --- internal ---
+
+fn pointersTo(comptime groups: anytype) []const *const Check {
+    comptime var list: []const *const Check = &.{};
+    inline for (groups) |group| {
+        inline for (group) |check| {
+            const one = check;
+            list = list ++ .{&one};
+        }
+    }
+    return list;
+}
