@@ -112,6 +112,21 @@ pub const Transport = union(enum) {
         };
     }
 
+    /// Whether operations of this rank can read the other ranks' memory, after the swap that names
+    /// it.
+    pub fn readsPeers(transport: Transport) bool {
+        return switch (transport) {
+            .none, .shared_memory, .nccl => false,
+            .peer_copy => |t| t.reads_peers,
+        };
+    }
+
+    /// After a rank has allocated its shards: returns when all have, where they need to know where
+    /// the others' are.
+    pub fn endOpen(transport: Transport) Error!void {
+        if (transport.readsPeers()) try transport.barrier();
+    }
+
     /// Queues the transfer of a slot or a group of slots, both ways.
     pub fn swap(transport: Transport, s: *const Swap) Error!void {
         switch (transport) {

@@ -282,6 +282,47 @@ export function setEmulatedCapability(capability: number): void {
   symbols.bxl_emulator_set_capability(capability);
 }
 
+/** Whether the emulator's GPUs reach each other's memory, for all of the process. */
+export function setEmulatedPeers(possible: boolean): void {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_set_peers: { args: ["bool"], returns: "void" },
+  });
+  symbols.bxl_emulator_set_peers(possible);
+}
+
+/** Calls that the emulator counts and fails: `Call` of zig/emulator/faults.zig, in its order. */
+const emulatedCalls = [
+  "none",
+  "launch_kernel",
+  "event_record",
+  "stream_wait_event",
+  "begin_capture",
+  "end_capture",
+  "graph_launch",
+  "copy_to_device",
+  "copy_from_device",
+  "nccl_group",
+  "copy_peer",
+] as const;
+type EmulatedCall = (typeof emulatedCalls)[number];
+
+/** Makes the `index`th call of a kind for a GPU fail; `none` for none. Counts begin anew. */
+export function failEmulatedCall(call: EmulatedCall, gpu = 0, index = 0): void {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_fail_call: { args: ["u32", "u32", "u32"], returns: "i32" },
+  });
+  if (symbols.bxl_emulator_fail_call(emulatedCalls.indexOf(call), gpu, index) === 0) return;
+  throw new BasedXLError("internal", `The emulator does not fail ${call} of GPU ${gpu}.`);
+}
+
+/** Calls of a kind for a GPU since `failEmulatedCall`. */
+export function emulatedCallCount(call: EmulatedCall, gpu: number): number {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_call_count: { args: ["u32", "u32"], returns: "u32" },
+  });
+  return symbols.bxl_emulator_call_count(emulatedCalls.indexOf(call), gpu);
+}
+
 // --- internal ---
 
 /** Sixteen ranks with some 200 kinds of operations of 400 bytes. */

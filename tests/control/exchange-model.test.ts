@@ -18,6 +18,8 @@ const small: ModelOptions = {
 test.each([
   { name: "fresh, then stale", freshSteps: 1 },
   { name: "fresh in every step", freshSteps: 2 },
+  { name: "fresh statistics read in place, then stale", freshSteps: 1, readThere: [1] },
+  { name: "fresh statistics read in place in every step", freshSteps: 2, readThere: [0, 2] },
 ])("three ranks, two steps, three slots: $name", ({ name: _, ...change }) => {
   const { problem, states } = explore({ ...small, ...change });
   expect(problem).toBeNull();
@@ -35,11 +37,11 @@ test.each([
 
 describe("each part is needed", () => {
   test.each(parts.map((without) => ({ without })))("$without", ({ without }) => {
-    const found = [1, 2].map((freshSteps) =>
-      explore({ ...small, ranks: 2, steps: 3, freshSteps, without }),
-    );
-    expect(found.map(({ problem }) => problem).filter((problem) => problem !== null)).not.toEqual(
-      [],
-    );
+    for (const readThere of without === "barrier in endOpen" ? [[0]] : [[], [0, 1, 2]]) {
+      const found = [1, 2, 3].map((freshSteps) =>
+        explore({ ...small, ranks: 2, steps: 3, freshSteps, readThere, without }),
+      );
+      expect(found.map(({ problem }) => problem)).toContainEqual(expect.any(String));
+    }
   });
 });

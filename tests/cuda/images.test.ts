@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { join } from "node:path";
 import { measureGoldenParts } from "../../src/bench/support/parity.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { emulatedCallCount, failEmulatedCall, setEmulatedPeers } from "../../src/native/testing.ts";
 import type { Session } from "../../src/pipeline/session.ts";
 import { syncModes } from "../../src/settings/names.ts";
 import { maxAbs, relativeL2 } from "../support/compare.ts";
@@ -187,6 +188,21 @@ describe("two ranks on GPUs of their own", () => {
       const [copied, sent] = images.map((ofModes) => Buffer.from(ofModes[i]!.buffer));
       expect({ mode, isEqual: sent!.equals(copied!) }).toEqual({ mode, isEqual: true });
     }
+  });
+
+  test("fresh statistics are read in place, or without peer access copied: same bits", async () => {
+    const runs: { bits: Buffer; copies: number }[] = [];
+    for (const hasAccess of [true, false]) {
+      setEmulatedPeers(hasAccess);
+      failEmulatedCall("none");
+      const gpu = emulated({ share: false, transport: "peer" });
+      const bits = Buffer.from((await drawLatents({ ...pair, gpu })).buffer);
+      runs.push({ bits, copies: emulatedCallCount("copy_peer", 1) });
+    }
+    setEmulatedPeers(true);
+    const [inPlace, copied] = runs;
+    expect(inPlace?.bits.equals(copied?.bits as Buffer)).toBe(true);
+    expect(inPlace?.copies).toBeLessThan(copied?.copies ?? 0);
   });
 
   test("who waits for messages of a rank that failed learns of it, and NCCL goes on", async () => {

@@ -22,12 +22,15 @@ export interface ModelOptions {
   slotEvents: number;
   /** Steps that read fresh values; the others read those of the step before. */
   freshSteps: number;
+  /** Slots of statistics: fresh values are read in the memory of the rank that wrote them. */
+  readThere?: readonly number[];
   /** What the code does and a mutation leaves out. */
   without?: Part;
 }
 
 /** Parts of the protocol whose loss the checker must notice. */
 export const parts = [
+  "barrier in endOpen",
   "waitFor in swap",
   "event in swap",
   "event of the exchange stream",
@@ -43,6 +46,9 @@ type Stream = "compute" | "exchange";
 
 /** What a host thread does next. */
 type HostStep =
+  /** Allocates the shards, and takes the addresses of the other ranks' shards. */
+  | { does: "open" }
+  | { does: "readAddresses" }
   | { does: "record"; event: string; stream: Stream }
   | { does: "signal"; sequence: number }
   | { does: "waitFor"; rank: number; sequence: number }
@@ -72,6 +78,8 @@ export function explore(options: ModelOptions): Verdict {
     const key = keyOf(state);
     if (seen.has(key)) continue;
     seen.add(key);
+    problem = checkAddresses(programs, state);
+    if (problem !== null) break;
     const next = successors(programs, state, options.without !== "abort of waits");
     if (next.length > 0) {
       stack.push(...next);
@@ -92,6 +100,7 @@ export function explore(options: ModelOptions): Verdict {
 
 function programOf(options: ModelOptions, rank: number): HostStep[] {
   const program = new Program(options, rank);
+  program.open();
   for (let step = 0; step < options.steps; step++) program.addStep(step);
   return program.steps;
 }
@@ -110,26 +119,39 @@ class Program {
     this.others = this.everyone.filter((i) => i !== rank);
   }
 
+  /** Exchange.open, Transport.endOpen, and the key of the first step's graph. */
+  open(): void {
+    this.steps.push({ does: "open" });
+    if ((this.o.readThere ?? []).length === 0) return;
+    if (this.has("barrier in endOpen")) this.steps.push({ does: "barrier" });
+    this.steps.push({ does: "readAddresses" });
+  }
+
   addStep(step: number): void {
     const { slots, groupSlots, freshSteps } = this.o;
     const isFresh = step < freshSteps;
+    const readThere = this.o.readThere ?? [];
     // PeerCopy.waitForReaders
     if (step > 0 && this.has("waitForReaders"))
       for (const other of this.everyone) this.waitEvent(other, "step_read", "compute");
     let groupFirst = 0;
     const swapGroup = (end: number) => {
-      // In fresh steps only the last group orders the end of the step.
-      if (!isFresh || end === slots) this.swap(step, groupFirst, end, "group", !isFresh);
+      const group = Array.from({ length: end - groupFirst }, (_, i) => groupFirst + i);
+      // In fresh steps what was not copied goes along for the next, and the last group orders the
+      // end of the step.
+      const moved = isFresh ? group.filter((slot) => readThere.includes(slot)) : group;
+      if (moved.length > 0 || end === slots) this.swap(step, end, "group", moved, []);
       groupFirst = end;
     };
     for (let slot = 0; slot < slots; slot++) {
       if (slot - groupFirst === groupSlots) swapGroup(slot);
       const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
       this.steps.push({ does: "work", stream: "compute", reads: [], writes: [mine] });
-      if (isFresh) this.swap(step, slot, slot + 1, "slot", true);
+      const isThere = isFresh && readThere.includes(slot);
+      if (isFresh) this.swap(step, slot + 1, "slot", isThere ? [] : [slot], isThere ? [slot] : []);
       const seen = isFresh ? step : step - 1;
       const reads = this.others.map(
-        (i): Access => [this.theirs(i, slot), versionOf(seen, i, slot)],
+        (i): Access => [isThere ? own(i, slot) : this.theirs(i, slot), versionOf(seen, i, slot)],
       );
       this.steps.push({ does: "work", stream: "compute", reads: [...reads, mine], writes: [] });
     }
@@ -139,13 +161,13 @@ class Program {
     this.endGather();
   }
 
-  /** Endpoint.beginSwap, then PeerCopy.swap. */
+  /** Endpoint.beginSwap, then PeerCopy.swap: slots that are copied, and that are waited for. */
   private swap(
     step: number,
-    first: number,
     end: number,
     what: "slot" | "group",
-    moves: boolean,
+    moved: readonly number[],
+    awaited: readonly number[],
   ): void {
     const { slots, slotEvents, groupSlots } = this.o;
     const stream: Stream = what === "slot" ? "compute" : "exchange";
@@ -155,12 +177,12 @@ class Program {
     this.steps.push({ does: "record", event, stream: "compute" }, { does: "signal", sequence });
     if (stream === "exchange" && this.has("event of the exchange stream"))
       this.waitEvent(this.rank, event, stream);
-    for (const other of moves ? this.others : []) {
+    for (const other of moved.length + awaited.length > 0 ? this.others : []) {
       if (this.has("waitFor in swap")) this.steps.push({ does: "waitFor", rank: other, sequence });
       if (this.has("event in swap")) this.waitEvent(other, event, stream);
-      const range = Array.from({ length: end - first }, (_, i) => first + i);
-      const reads = range.map((slot): Access => [own(other, slot), versionOf(step, other, slot)]);
-      const writes = range.map((s): Access => [this.theirs(other, s), versionOf(step, other, s)]);
+      if (moved.length === 0) continue;
+      const reads = moved.map((slot): Access => [own(other, slot), versionOf(step, other, slot)]);
+      const writes = moved.map((s): Access => [this.theirs(other, s), versionOf(step, other, s)]);
       this.steps.push({ does: "work", stream, reads, writes });
     }
   }
@@ -226,6 +248,17 @@ function startOf({ ranks }: ModelOptions): State {
 
 function keyOf({ at, captured, failed }: State): string {
   return `${at.join(",")}|${captured.map((list) => list.join(",")).join(";")}|${failed}`;
+}
+
+/** Whether a rank is about to read an address that another has not written yet. */
+function checkAddresses(programs: HostStep[][], state: State): string | null {
+  if (state.failed >= 0) return null;
+  const reader = programs.findIndex(
+    (program, rank) => program[state.at[rank] ?? 0]?.does === "readAddresses",
+  );
+  const late = state.at.findIndex((at, rank) => rank !== reader && at === 0);
+  if (reader < 0 || late < 0) return null;
+  return `rank ${reader} reads where the shards of rank ${late} are before that has opened them`;
 }
 
 function hasEnded(program: HostStep[], state: State, rank: number): boolean {

@@ -31,7 +31,7 @@ const Call = @import("../emulator/faults.zig").Call;
 const calls = [_]Call{
     .launch_kernel, .event_record,   .stream_wait_event, .begin_capture,
     .end_capture,   .copy_to_device, .graph_launch,      .copy_from_device,
-    .nccl_group,
+    .nccl_group,    .copy_peer,
 };
 
 const Emulator = struct {

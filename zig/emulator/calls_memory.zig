@@ -150,6 +150,7 @@ pub fn cuMemcpyPeerAsync(
     const to = memory.find(target, bytes) orelse return .invalid_value;
     const from = memory.find(source, bytes) orelse return .invalid_value;
     if (to.device != to_device or from.device != from_device) return .invalid_value;
+    if (faults.fails(.copy_peer, to_device.ordinal)) return .unknown;
     const fault: state.PeerFault = if (to_device == from_device) .none else state.peer_fault;
     return found.enqueue(.{ .copy = .{
         .to = target,

@@ -18,6 +18,8 @@ pub const Call = enum(u32) {
     copy_from_device,
     /// A group of NCCL calls that ends, before it comes into contact with other ranks.
     nccl_group,
+    /// Between two devices' memory, or two places of one.
+    copy_peer,
 };
 
 /// The `index`th call of the kind from now on, from 0, fails; `none` for no failure. The counts

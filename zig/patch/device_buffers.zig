@@ -22,7 +22,7 @@ pub const DeviceBuffers = struct {
     slot_count: u32 = 0,
     /// Where each slot's own shard begins among those of its kind.
     offsets: Offsets = undefined,
-    own: Bases = undefined,
+    own: Bases = .initFill(0),
     /// This patch's own shards one and two steps ago: statistics and halo rows.
     own_old: Bases = undefined,
     own_older: Bases = undefined,
@@ -75,6 +75,19 @@ pub const DeviceBuffers = struct {
         return bases.get(kind) + @as(usize, @intCast(exchange.scaledTo(i, kind, offset)));
     }
 
+    /// Where patch `i` has its own shard, for kinds whose shards are equally large everywhere. All
+    /// ranks must have opened their buffers.
+    pub fn remoteAddressOf(
+        m: *const DeviceBuffers,
+        exchange: *const Exchange,
+        slot: u32,
+        i: usize,
+    ) usize {
+        const kind = exchange.slots[slot].kind;
+        const offset: usize = @intCast(m.offsets.getPtrConst(kind)[slot]);
+        return remoteBase(exchange, kind, i).* + offset;
+    }
+
     /// Adds what a swap of the slots [first, end) moves, of the kinds `which`: first copies that
     /// keep older values, then the transfers.
     pub fn fillSwap(
@@ -85,8 +98,10 @@ pub const DeviceBuffers = struct {
         end: u32,
         swap: *Swap,
     ) void {
+        const is_fresh = swap.position.what == .slot_written;
         for (kinds) |kind| {
-            if (which.contains(kind)) m.addCopies(exchange, kind, m.runOf(kind, first, end), swap);
+            if (!which.contains(kind) or (is_fresh and exchange.readsFreshThere(kind))) continue;
+            m.addCopies(exchange, kind, m.runOf(kind, first, end), swap);
         }
         for (0..exchange.patches.len) |i| {
             const rank: u32 = @intCast(exchange.rank_first + i);
@@ -100,11 +115,18 @@ pub const DeviceBuffers = struct {
                     .send_bytes = mine.bytes,
                     .receive_address = m.theirs[i].get(kind) + theirs.offset,
                     .receive_bytes = theirs.bytes,
-                    .remote_base = exchange.peers[rank].device_buffers.?.own.getPtrConst(kind),
+                    .remote_base = remoteBase(exchange, kind, i),
                     .remote_offset = theirs.offset,
+                    .is_read_there = is_fresh and exchange.readsFreshThere(kind),
                 });
             }
         }
+    }
+
+    /// Where patch `i`'s own shards of a kind begin, in its memory.
+    pub fn remoteBase(exchange: *const Exchange, kind: Kind, i: usize) *const usize {
+        const peer = &exchange.peers[exchange.rank_first + i];
+        return peer.device_buffers.?.own.getPtrConst(kind);
     }
 
     // --- internal ---

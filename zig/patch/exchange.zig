@@ -7,8 +7,8 @@
 //! there are two buffers, used in turn, and a third for halo rows that are extrapolated from two
 //! steps; the barrier of all ranks at the end of a step keeps readers and writers apart. On GPUs
 //! each rank has receive buffers for the others' shards (`device_buffers.zig`), and shards travel
-//! while the step goes on (`slot_swaps.zig`). With a single patch every call returns its argument,
-//! and nothing is copied.
+//! while the step goes on (`slot_swaps.zig`); fresh statistics are read in place where GPUs can.
+//! With a single patch every call returns its argument, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -157,6 +157,7 @@ pub const Exchange = struct {
         if (exchange.isSinglePatch()) return .{};
         const last = exchange.patches[exchange.patches.len - 1];
         return .{
+            .peer_addresses = exchange.peerStatisticsAt(step_index),
             .sync_mode = @intFromEnum(exchange.mode),
             .is_synchronous = exchange.isSynchronousAt(step_index),
             .extrapolates_halos = exchange.extrapolatesAt(step_index),
@@ -269,6 +270,19 @@ pub const Exchange = struct {
     }
 
     // --- internal ---
+
+    /// Where a step reads the other ranks' statistics; zeros where it reads copies.
+    fn peerStatisticsAt(exchange: *const Exchange, step_index: u32) [rank_count_max]usize {
+        var addresses: [rank_count_max]usize = @splat(0);
+        const synchronous = exchange.isSynchronousAt(step_index);
+        if (modes.freshness(exchange.mode, .statistics, synchronous) != .fresh) return addresses;
+        if (!exchange.readsFreshThere(.statistics)) return addresses;
+        for (addresses[0..exchange.patches.len], 0..) |*address, i| {
+            if (i == exchange.index) continue;
+            address.* = DeviceBuffers.remoteBase(exchange, .statistics, i).*;
+        }
+        return addresses;
+    }
 
     fn isSynchronous(exchange: *const Exchange) bool {
         return exchange.isSynchronousAt(exchange.step_index);
@@ -398,14 +412,30 @@ pub const Exchange = struct {
             return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
         }
         const freshness = exchange.freshnessOf(own.kind);
-        const part = if (exchange.device_buffers != null) received: {
-            if (freshness == .fresh) try exchange.swaps.swapFresh(exchange, slot);
-            break :received exchange.partOf(slot, i, if (freshness == .fresh) .now else .old);
-        } else try exchange.readInPlace(slot, i, freshness);
+        const part = if (exchange.device_buffers != null)
+            try exchange.readReceived(slot, i, freshness)
+        else
+            try exchange.readInPlace(slot, i, freshness);
         assert(part.shape.eql(shape));
         // no_sync reads the last synchronous values again; their bytes were counted in that step.
         const is_new = freshness != .last_synchronous;
         if (i != exchange.index and is_new) exchange.countReceived(own.kind, part.byteCount());
+        return part;
+    }
+
+    /// On GPUs: what has arrived, or for fresh statistics what the other rank has in its memory.
+    fn readReceived(
+        exchange: *Exchange,
+        slot: u32,
+        i: u32,
+        freshness: modes.Freshness,
+    ) Error!Tensor {
+        if (freshness != .fresh) return exchange.partOf(slot, i, .old);
+        try exchange.swaps.swapFresh(exchange, slot);
+        var part = exchange.partOf(slot, i, .now);
+        if (i != exchange.index and exchange.readsFreshThere(exchange.slots[slot].kind)) {
+            part.address = exchange.device_buffers.?.remoteAddressOf(exchange, slot, i);
+        }
         return part;
     }
 
@@ -466,13 +496,22 @@ pub const Exchange = struct {
         return i + 1 == exchange.index or i == exchange.index + 1;
     }
 
-    /// The kinds whose values of the step before are read in this step.
-    pub fn staleKinds(exchange: *const Exchange) std.EnumSet(Kind) {
+    /// The kinds whose shards of this step travel in groups, for the next step: it may read them
+    /// one step old, and no swap of a single slot has brought them.
+    pub fn groupedKinds(exchange: *const Exchange) std.EnumSet(Kind) {
         var set: std.EnumSet(Kind) = .initEmpty();
         for (std.enums.values(Kind)) |kind| {
-            if (exchange.freshnessOf(kind) == .one_step_old) set.insert(kind);
+            if (modes.freshness(exchange.mode, kind, false) != .one_step_old) continue;
+            const is_brought = exchange.isSynchronous() and !exchange.readsFreshThere(kind);
+            if (!is_brought) set.insert(kind);
         }
         return set;
+    }
+
+    /// Whether fresh shards are read in the memory of the rank that wrote them, without a copy.
+    pub fn readsFreshThere(exchange: *const Exchange, kind: Kind) bool {
+        return kind == .statistics and exchange.device_buffers != null and
+            exchange.transport.readsPeers();
     }
 
     /// The size in patch `i` of what has size `count` in this patch: keys and values grow with the

@@ -1,7 +1,9 @@
 //! When the shards of an exchange travel, on GPUs. Fresh values are swapped slot by slot in the
 //! compute stream. Stale values are swapped in groups of slots beside the computation: a group
-//! travels as soon as this rank has written all its slots and read what it needs of them.
-//! Where ranks read each other's memory in place, nothing travels.
+//! travels as soon as this rank has written all its slots and read what it needs of them. Fresh
+//! statistics stay where they are if the other ranks can read them there: a swap then only waits
+//! for them, and they travel with their group for the step after.
+//! On the CPU, where ranks read each other's memory in place, nothing travels.
 
 const std = @import("std");
 const exchanges = @import("exchange.zig");
@@ -30,10 +32,10 @@ pub const SlotSwaps = struct {
             const end = @min(first + group_slot_count, slot_count);
             if (end > slot) return;
             swaps.group_next += 1;
-            const stale = exchange.staleKinds();
+            const kinds = exchange.groupedKinds();
             // The last group orders the end of the step after the computation in any case.
-            if (stale.count() == 0 and end < slot_count) continue;
-            try run(exchange, stale, first, end, .group_complete);
+            if (kinds.count() == 0 and end < slot_count) continue;
+            try run(exchange, kinds, first, end, .group_complete);
         }
     }
 

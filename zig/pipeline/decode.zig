@@ -26,7 +26,10 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
         defer b.free(own);
         const scaled = try b.scaleRepeat(own, 1 / rank.model.config.vae.scaling_factor, 1);
         defer b.free(scaled);
-        if (i == 0) try exchange.open(rank.arena, 0);
+        if (i == 0) {
+            try exchange.open(rank.arena, 0);
+            try rank.transport.endOpen();
+        }
         const decoded = try decode(rank, @intCast(i), scaled);
         defer b.free(decoded);
         const rgb = try b.toRgb(decoded);

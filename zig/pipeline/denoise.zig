@@ -91,13 +91,17 @@ const Run = struct {
         const branches = rank.job.branchesAt(step_first);
         rank.choose(branches);
         var run: Run = .{ .conditionings = conditionings.sets.get(branches) };
-        if (rank.layout.isIdle(rank.index)) return run;
+        if (rank.layout.isIdle(rank.index)) {
+            try rank.transport.endOpen();
+            return run;
+        }
         const range = rank.layout.branchesOf(rank.index);
         const batch: u32 = @intCast(range.count * rank.job.seeds.len);
         run.branch_first = range.first;
         run.timestep = try rank.b.alloc(.vector(batch, 1), .f32);
         run.times = try rank.arena.alloc(f32, batch);
         try rank.exchange.open(rank.arena, step_first);
+        try rank.transport.endOpen();
         return run;
     }
 

@@ -50,6 +50,8 @@ pub const Options = struct {
     arena: std.mem.Allocator,
     /// Set where the choice needs a sentence.
     note: *[]const u8,
+    /// Set by `open` for peer copies: kernels of every GPU may read the memory of every other.
+    reads_peers: bool = false,
 };
 
 /// CPU ranks need no options.
@@ -61,7 +63,11 @@ pub const Connection = union(enum) {
     /// Connects GPU ranks.
     pub fn open(o: Options) Error!Connection {
         if (!try choosesNccl(o)) {
-            const broken = findBroken(o) orelse return .{ .peer_copy = o };
+            const broken = findBroken(o) orelse {
+                var connected = o;
+                connected.reads_peers = try canReachAll(o.gpus);
+                return .{ .peer_copy = connected };
+            };
             if (!mayChooseNccl(o)) return broken.fail(o);
             o.note.* = try broken.sentence(o.arena, "The ranks use NCCL");
         }
@@ -116,7 +122,11 @@ pub const Connection = union(enum) {
         const port: Port = .{ .local = local, .rank = rank };
         return switch (connection) {
             .shared_memory => .{ .shared_memory = .{ .port = port } },
-            .peer_copy => |o| .{ .peer_copy = .{ .port = port, .endpoints = o.endpoints } },
+            .peer_copy => |o| .{ .peer_copy = .{
+                .port = port,
+                .endpoints = o.endpoints,
+                .reads_peers = o.reads_peers,
+            } },
             .nccl => |o| .{ .nccl = .{
                 .port = port,
                 .own = o.endpoints[rank - o.rank_first],
@@ -140,7 +150,7 @@ fn choosesNccl(o: Options) Error!bool {
     return switch (o.choice) {
         .peer => false,
         .nccl => true,
-        .auto => mayChooseNccl(o) and !try canCopyDirectly(o.gpus),
+        .auto => mayChooseNccl(o) and !try canReachAll(o.gpus),
     };
 }
 
@@ -202,7 +212,7 @@ fn findBroken(o: Options) ?Broken {
     return null;
 }
 
-fn canCopyDirectly(gpus: []const Gpu) Error!bool {
+fn canReachAll(gpus: []const Gpu) Error!bool {
     for (gpus) |*gpu| for (gpus) |*other| {
         if (!try gpu.canReach(other)) return false;
     };

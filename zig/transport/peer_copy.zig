@@ -1,6 +1,8 @@
 //! The transport of GPU ranks of one process whose GPUs reach each other's memory: each rank copies
 //! what it reads with cuMemcpyPeerAsync, and events order the copies. Copy engines do the work, so
-//! no multiprocessor is taken from the computation.
+//! no multiprocessor is taken from the computation. Group norm statistics of the same step are too
+//! small for a copy each: where GPUs have peer access, the kernel that combines them reads them in
+//! the other ranks' memory.
 
 const drivers = @import("../nvidia/driver.zig");
 const endpoints = @import("endpoint.zig");
@@ -17,6 +19,8 @@ pub const PeerCopy = struct {
     port: Port,
     /// By rank: all ranks are in this process.
     endpoints: []const *Endpoint,
+    /// Whether kernels may read the memory of every other rank.
+    reads_peers: bool = false,
 
     pub fn endpoint(t: PeerCopy) *Endpoint {
         return t.endpoints[t.port.rank];
@@ -32,6 +36,7 @@ pub const PeerCopy = struct {
                 try t.port.waitFor(s.channel, transfer.rank, s.position);
                 try t.endpoint().waitFor(stream, t.endpoints[transfer.rank], event);
             }
+            if (transfer.is_read_there) continue;
             const source = transfer.remote_base.* + transfer.remote_offset;
             const bytes = transfer.receive_bytes;
             try t.copyFrom(transfer.rank, source, transfer.receive_address, bytes, stream);

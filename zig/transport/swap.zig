@@ -19,6 +19,8 @@ pub const Transfer = struct {
     /// The base is written before that rank's first signal, and must not be read before it.
     remote_base: *const usize,
     remote_offset: usize,
+    /// The next operation reads the shard there: it is waited for and not copied.
+    is_read_there: bool = false,
 };
 
 /// Shards of a group lie side by side: one transfer per kind and other patch, and no more than five

@@ -12,6 +12,9 @@ const Tensor = @import("../../tensor.zig").Tensor;
 
 pub const Network = enum { text_encoder, text_encoder_2, text_projection, unet, vae_decoder };
 
+/// At least as many as ranks.
+pub const peer_count_max = 16;
+
 /// What the exchange between patches does in one step. The defaults are those of a single patch,
 /// which exchanges nothing.
 pub const StepVariant = struct {
@@ -29,6 +32,9 @@ pub const StepVariant = struct {
     patch_index: u32 = 0,
     patch_count: u32 = 1,
     image_rows: u32 = 0,
+    /// Memory of other ranks that launches of this step read, by rank; 0 for none. It is not in
+    /// `GraphMemory`, which has this rank's alone.
+    peer_addresses: [peer_count_max]usize = @splat(0),
 };
 
 pub const GraphKey = struct {
@@ -122,6 +128,11 @@ fn changed(value: anytype) @TypeOf(value) {
     return switch (@typeInfo(@TypeOf(value))) {
         .bool => !value,
         .int => value + 1,
+        .array => array: {
+            var other = value;
+            other[other.len - 1] += 1;
+            break :array other;
+        },
         .@"enum" => if (value == .vae_decoder) .unet else .vae_decoder,
         else => comptime unreachable,
     };
