@@ -4,12 +4,14 @@
 //!   fibre           switching between stacks, for ranks that share a core
 //!   huge_pages      large allocations on 2 MiB pages
 //!   memory          memory that it may still take
+//!   placement       which cores its threads run on, beside other programs
 
 pub const control_groups = @import("system/control_groups.zig");
 pub const cores = @import("system/cores.zig");
 pub const fibre = @import("system/fibre.zig");
 pub const huge_pages = @import("system/huge_pages.zig");
 pub const memory = @import("system/memory.zig");
+pub const placement = @import("system/placement.zig");
 
 test {
     _ = control_groups;
@@ -17,4 +19,5 @@ test {
     _ = fibre;
     _ = huge_pages;
     _ = memory;
+    _ = placement;
 }

@@ -34,6 +34,11 @@ export const benches: Record<string, Bench> = {
     about: "operations and models on the CPU against the cores' peak and PyTorch",
     run: async (args) => (await import("./cpu.ts")).run(args),
   },
+  "cpu-busy": {
+    about: "a UNet call on the CPU beside other programs on its cores, at full size, with limits",
+    needsClone: true,
+    run: async (args) => (await import("./cpu-busy.ts")).run(args),
+  },
   "cudnn-plans": {
     about: "how the real cuDNN would run SDXL's operations on five GPUs; needs none of them",
     needsClone: true,

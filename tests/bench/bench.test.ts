@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { runBench } from "../../src/bench/benches.ts";
 import { run as runCpu } from "../../src/bench/cpu.ts";
+import { run as runCpuBusy } from "../../src/bench/cpu-busy.ts";
 import { fitSizes } from "../../src/bench/cpu-models.ts";
 import { median } from "../../src/bench/cpu-ops.ts";
 import {
@@ -55,6 +56,7 @@ describe("flags", () => {
     [runQuality, ["--ranks", "8", "--size", "128x128"], "use 4 ranks"],
     [runQuality, ["--steps", "3", "--warmup-steps", "4"], "from 0 to 3"],
     [runQuality, ["--prompts", "no-such-file"], "--prompts no-such-file cannot be read"],
+    [runCpuBusy, ["--ranks", "1"], "from 2 to 16"],
     [runCpu, ["--only", "models"], "need --model FOLDER"],
     [runCpu, ["--only", "sdcpp", "--model", "none"], "--only sdcpp needs --sd-cli PATH"],
     [

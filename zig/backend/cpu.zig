@@ -69,6 +69,7 @@ pub const Cpu = struct {
         try cpu.pool.init(gpa, io, .{
             .thread_count = options.thread_count,
             .workspace_bytes = kernels.workspace_bytes,
+            .is_fiber = options.fiber_slot != null,
             .cancelled = options.cancelled,
         });
         if (options.fiber_slot) |slot| slot.fibers.pools[slot.rank] = &cpu.pool;

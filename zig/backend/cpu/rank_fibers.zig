@@ -15,6 +15,7 @@ const blocks = @import("blocks.zig");
 const Product = arguments.Product;
 const cores = @import("../../system/cores.zig");
 const fibres = @import("../../system/fibre.zig");
+const placement = @import("../../system/placement.zig");
 const ThreadPool = @import("thread_pool.zig").ThreadPool;
 
 /// Stack size, as of a thread; untouched pages cost nothing.
@@ -39,6 +40,9 @@ pub const RankFibers = struct {
     pools: [member_count_max]*const ThreadPool = undefined,
     stacks: [member_count_max]Stack = undefined,
     stack_count: usize = 0,
+    /// By thread; unused where there are more threads than cores.
+    seats: [member_count_max]placement.Seat = @splat(.{}),
+    is_placed: bool,
 
     /// Incremented whenever a fiber may have become runnable.
     news_count: std.atomic.Value(u32) = .init(0),
@@ -143,6 +147,7 @@ pub const RankFibers = struct {
             .cancelled = options.cancelled,
             .thread_count = options.thread_count,
             .spin_count = if (options.thread_count > core_count) 0 else spin_count_max,
+            .is_placed = options.thread_count <= core_count,
         };
         errdefer fibers.deinit();
         while (fibers.stack_count < options.rank_count) : (fibers.stack_count += 1) {
@@ -261,6 +266,7 @@ pub const RankFibers = struct {
             const seen = fibers.news_count.load(.seq_cst);
             switch (fibers.next(thread)) {
                 .member => |member| {
+                    fibers.enter(thread);
                     beginning = member;
                     fibres.switchTo(&member.home, member.saved);
                     fibers.settle(member);
@@ -269,8 +275,11 @@ pub const RankFibers = struct {
                     if (tasks == .new) fibers.notify();
                     fibers.claim(thread);
                 },
-                .sleep => |until_ns| fibers.sleep(seen, until_ns),
-                .ended => return fibers.notify(),
+                .sleep => |until_ns| fibers.sleep(thread, seen, until_ns),
+                .ended => {
+                    fibers.seats[thread].leave();
+                    return fibers.notify();
+                },
             }
         }
     }
@@ -360,6 +369,7 @@ pub const RankFibers = struct {
         const first = fibers.first;
         const workspace = fibers.pools[thread].callerWorkspace();
         while (!fibers.cancelled.load(.monotonic)) {
+            fibers.enter(thread);
             const task = fibers.next_task.fetchAdd(1, .monotonic);
             if (task >= fibers.task_count) break;
             first.kernel(first.args, task, workspace);
@@ -386,13 +396,22 @@ pub const RankFibers = struct {
         fibers.running_count -= 1;
     }
 
+    /// Before a thread runs a fiber or a task.
+    fn enter(fibers: *RankFibers, thread: usize) void {
+        if (fibers.is_placed) fibers.seats[thread].enter();
+    }
+
     /// Sleeps until `news` changes or a deadline passes.
-    fn sleep(fibers: *RankFibers, seen: u32, until_ns: i96) void {
+    fn sleep(fibers: *RankFibers, thread: usize, seen: u32, until_ns: i96) void {
+        fibers.seats[thread].leave();
         for (0..fibers.spin_count) |_| {
             if (fibers.news_count.load(.monotonic) != seen) return;
             std.atomic.spinLoopHint();
         }
-        const left: Io.Duration = .fromNanoseconds(@max(0, until_ns - fibers.now()));
+        var left_ns = @max(0, until_ns - fibers.now());
+        const seats = fibers.seats[0..fibers.thread_count];
+        if (fibers.is_placed and placement.lend(seats)) left_ns = @min(left_ns, placement.nap_ns);
+        const left: Io.Duration = .fromNanoseconds(left_ns);
         const nap: Io.Timeout = .{ .duration = .{ .raw = left, .clock = .awake } };
         _ = fibers.sleepers.fetchAdd(1, .seq_cst);
         defer _ = fibers.sleepers.fetchSub(1, .seq_cst);

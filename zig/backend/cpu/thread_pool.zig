@@ -8,6 +8,7 @@ const Io = std.Io;
 const arguments = @import("arguments.zig");
 const cores = @import("../../system/cores.zig");
 const huge_pages = @import("../../system/huge_pages.zig");
+const placement = @import("../../system/placement.zig");
 
 /// Spins on the state word before a thread sleeps: some 30 microseconds, the pause between two
 /// operations. None when there are more threads than cores: spinning would take a core from others.
@@ -26,9 +27,12 @@ pub const ThreadPool = struct {
     cancelled: *const std.atomic.Value(bool),
     thread_count: usize,
     core_count: usize,
+    is_fiber: bool,
     workers: []std.Thread,
     workspaces: []align(64) u8,
     workspace_bytes: usize,
+    /// By thread, the caller's first.
+    seats: []placement.Seat,
 
     state: std.atomic.Value(u32) align(std.atomic.cache_line) = .init(0),
     /// Workers asleep on `state`, or about to be.
@@ -45,6 +49,8 @@ pub const ThreadPool = struct {
     pub const Options = struct {
         thread_count: usize,
         workspace_bytes: usize,
+        /// Whether its caller shares a thread with others: `RankFibers` places that thread.
+        is_fiber: bool = false,
         cancelled: *const std.atomic.Value(bool),
     };
 
@@ -58,15 +64,20 @@ pub const ThreadPool = struct {
         @memset(workspaces, 0);
         const workers = try gpa.alloc(std.Thread, count - 1);
         errdefer gpa.free(workers);
+        const seats = try gpa.alloc(placement.Seat, count);
+        errdefer gpa.free(seats);
+        @memset(seats, .{});
         pool.* = .{
             .gpa = gpa,
             .io = io,
             .cancelled = options.cancelled,
             .thread_count = count,
             .core_count = cores.count(io),
+            .is_fiber = options.is_fiber,
             .workers = workers,
             .workspaces = workspaces,
             .workspace_bytes = bytes,
+            .seats = seats,
         };
         var started: usize = 0;
         errdefer pool.stop(started);
@@ -81,6 +92,7 @@ pub const ThreadPool = struct {
         _ = threads_alive.fetchSub(pool.thread_count, .monotonic);
         pool.stop(pool.workers.len);
         pool.gpa.free(pool.workers);
+        pool.gpa.free(pool.seats);
         huge_pages.free(pool.gpa, pool.workspaces);
         pool.* = undefined;
     }
@@ -134,7 +146,7 @@ pub const ThreadPool = struct {
                 pool.caller_waits.store(true, .seq_cst);
                 value = pool.state.load(.seq_cst);
                 if (@as(State, @bitCast(value)).active == 0) break;
-                pool.io.futexWaitUncancelable(u32, &pool.state.raw, value);
+                pool.sleep(value);
             }
             value = pool.state.load(.acquire);
         }
@@ -143,7 +155,11 @@ pub const ThreadPool = struct {
 
     fn claim(pool: *ThreadPool, thread_index: usize) void {
         const workspace = pool.workspaces[thread_index * pool.workspace_bytes ..].ptr;
+        const seat = &pool.seats[thread_index];
+        const is_placed = pool.isPlaced();
+        defer if (is_placed) seat.leave();
         while (!pool.cancelled.load(.monotonic)) {
+            if (is_placed) seat.enter();
             const task = pool.next_task.fetchAdd(1, .monotonic);
             if (task >= pool.task_count) return;
             pool.kernel(pool.args, task, @alignCast(workspace));
@@ -181,13 +197,32 @@ pub const ThreadPool = struct {
                 continue;
             }
             _ = pool.sleeping.fetchAdd(1, .seq_cst);
-            pool.io.futexWaitUncancelable(u32, &pool.state.raw, value);
+            pool.sleep(value);
             _ = pool.sleeping.fetchSub(1, .monotonic);
         }
     }
 
+    /// Until the state word differs from `value`, or for a while: threads with tasks may need this
+    /// one's core meanwhile.
+    fn sleep(pool: *ThreadPool, value: u32) void {
+        const is_working = pool.isPlaced() and placement.lend(pool.seats);
+        if (!is_working) return pool.io.futexWaitUncancelable(u32, &pool.state.raw, value);
+        const nap: Io.Duration = .fromNanoseconds(placement.nap_ns);
+        const timeout: Io.Timeout = .{ .duration = .{ .raw = nap, .clock = .awake } };
+        pool.io.futexWaitTimeout(u32, &pool.state.raw, value, timeout) catch {};
+    }
+
     fn spinCount(pool: *const ThreadPool) usize {
-        return if (threads_alive.load(.monotonic) > pool.core_count) 0 else spin_count_max;
+        return if (pool.haveCores()) spin_count_max else 0;
+    }
+
+    fn isPlaced(pool: *const ThreadPool) bool {
+        return !pool.is_fiber and pool.haveCores();
+    }
+
+    /// Whether there is a core for every thread.
+    fn haveCores(pool: *const ThreadPool) bool {
+        return threads_alive.load(.monotonic) <= pool.core_count;
     }
 
     fn stop(pool: *ThreadPool, worker_count: usize) void {
