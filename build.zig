@@ -267,6 +267,9 @@ const InstructionSet = struct {
     query: std.Target.Query,
     /// Whether products are made of bf16 pairs.
     bf16: bool = false,
+    root: []const u8 = "zig/backend/cpu/kernel_object.zig",
+    /// The instruction of int8 products, in objects of these (kernels/int8_dot.zig).
+    int8_dot: []const u8 = "",
 };
 
 /// The same kernels once per instruction set; always optimized, since they are unusable otherwise.
@@ -275,8 +278,9 @@ fn addCpuKernels(b: *Build, module: *Build.Module, target: Build.ResolvedTarget)
         const options = b.addOptions();
         options.addOption([]const u8, "symbol", set.symbol);
         options.addOption(bool, "bf16", set.bf16);
+        options.addOption([]const u8, "int8_dot", set.int8_dot);
         const kernels = b.createModule(.{
-            .root_source_file = b.path("zig/backend/cpu/kernel_object.zig"),
+            .root_source_file = b.path(set.root),
             .target = b.resolveTargetQuery(set.query),
             .optimize = .ReleaseFast,
             .pic = true,
@@ -303,14 +307,54 @@ fn instructionSets(b: *Build, target: Build.ResolvedTarget) []const InstructionS
             .{ .symbol = "bxl_cpu_kernels_x86_64_v4", .query = wideVectors(query) },
             .{
                 .symbol = "bxl_cpu_kernels_x86_64_v4_bf16",
-                .query = withBf16(wideVectors(query)),
+                .query = withFeature(wideVectors(query), std.Target.x86.Feature.avx512bf16),
                 .bf16 = true,
             },
         },
         .aarch64 => &.{.{ .symbol = "bxl_cpu_kernels_aarch64", .query = query }},
         else => @panic("BasedXL runs on x86-64 and aarch64."),
     }) catch @panic("out of memory");
+    addInt8Sets(b, &sets, target);
     return sets.items;
+}
+
+/// The kernels of int8 products, once per instruction that adds up products of bytes.
+fn addInt8Sets(b: *Build, sets: *std.ArrayList(InstructionSet), target: Build.ResolvedTarget) void {
+    const query = target.query;
+    const x86 = std.Target.x86;
+    const Int8 = struct { name: []const u8, query: std.Target.Query, dot: []const u8 };
+    const all: []const Int8 = switch (target.result.cpu.arch) {
+        .x86_64 => &.{
+            .{ .name = "sse2", .query = withModel(query, &x86.cpu.x86_64), .dot = "pairs" },
+            .{ .name = "avx2", .query = withModel(query, &x86.cpu.x86_64_v3), .dot = "pairs" },
+            .{ .name = "avx512", .query = wideVectors(query), .dot = "pairs" },
+            .{
+                .name = "avx_vnni",
+                .query = withFeature(withModel(query, &x86.cpu.x86_64_v3), x86.Feature.avxvnni),
+                .dot = "vnni",
+            },
+            .{
+                .name = "avx512_vnni",
+                .query = withFeature(wideVectors(query), x86.Feature.avx512vnni),
+                .dot = "vnni",
+            },
+        },
+        .aarch64 => &.{
+            .{ .name = "neon", .query = query, .dot = "plain" },
+            .{
+                .name = "dotprod",
+                .query = withFeature(query, std.Target.aarch64.Feature.dotprod),
+                .dot = "dot",
+            },
+        },
+        else => unreachable,
+    };
+    for (all) |set| sets.append(b.allocator, .{
+        .symbol = b.fmt("bxl_cpu_int8_{s}", .{set.name}),
+        .query = set.query,
+        .root = "zig/backend/cpu/int8_object.zig",
+        .int8_dot = set.dot,
+    }) catch @panic("out of memory");
 }
 
 fn withModel(query: std.Target.Query, model: *const std.Target.Cpu.Model) std.Target.Query {
@@ -329,8 +373,8 @@ fn wideVectors(query: std.Target.Query) std.Target.Query {
     return wide;
 }
 
-fn withBf16(query: std.Target.Query) std.Target.Query {
-    var with_bf16 = query;
-    with_bf16.cpu_features_add.addFeature(@intFromEnum(std.Target.x86.Feature.avx512bf16));
-    return with_bf16;
+fn withFeature(query: std.Target.Query, feature: anytype) std.Target.Query {
+    var with_feature = query;
+    with_feature.cpu_features_add.addFeature(@intFromEnum(feature));
+    return with_feature;
 }

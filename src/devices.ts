@@ -106,8 +106,8 @@ function onCpu(
   if (dtype === "f16") {
     throw new BasedXLError(
       "bad-option",
-      `${naming("dtype")} f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave \
-it out.`,
+      `${naming("dtype")} f16 is for GPUs: the CPU computes in f32, bf16 or int8. Choose one, or \
+leave it out.`,
     );
   }
   if (dtype === "bf16" && !info.hasBf16) {
@@ -132,11 +132,11 @@ function onGpus(
   naming: Naming,
   line: string | null,
 ): DeviceChoice {
-  if (dtype === "f32") {
+  if (dtype === "f32" || dtype === "int8") {
     throw new BasedXLError(
       "bad-option",
-      `${naming("dtype")} f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave \
-it out.`,
+      `${naming("dtype")} ${dtype} is for the CPU: GPUs compute in f16 or bf16. Choose one, or \
+leave it out.`,
     );
   }
   if (fp16Accumulate && dtype === "bf16") {

@@ -308,8 +308,14 @@ pub const Backend = struct {
         if (options.residual) |residual| {
             assert(channel_first == 0 and residual.shape.eql(out.shape));
         }
+        const own = if (options.quantized == null) try b.quantizeFor(x, weight) else null;
+        defer if (own) |tensor| b.free(tensor);
+        var complete = options;
+        if (own) |tensor| complete.quantized = tensor;
         switch (b.target()) {
-            inline else => |device| try device.linear(out, channel_first, x, weight, bias, options),
+            inline else => |device| {
+                try device.linear(out, channel_first, x, weight, bias, complete);
+            },
         }
     }
 
@@ -326,24 +332,55 @@ pub const Backend = struct {
         const wide = try b.alloc(x.shape.withChannels(weight.shape[0]), b.activationType());
         defer b.free(wide);
         const out = try b.alloc(x.shape.withChannels(weight.shape[0] / 2), b.activationType());
+        if (weight.dtype == .i8) {
+            try b.linearInto(wide, 0, x, weight, bias, .{});
+            switch (b.target()) {
+                inline else => |device| try device.geglu(out, wide),
+            }
+            return out;
+        }
         switch (b.target()) {
             inline else => |device| try device.linearGeglu(out, wide, x, weight, bias),
         }
         return out;
     }
 
+    /// `x` as products with int8 weights read it: rotated as `weight` is and rounded, each row
+    /// with a scale of its own. For several products that read the same; null for other weights.
+    pub fn quantizeFor(b: Backend, x: Tensor, weight: *const Weight) Error!?Tensor {
+        if (weight.dtype != .i8) return null;
+        const out = try b.alloc(x.shape.withChannels(x.shape.channels + @sizeOf(f32)), .i8);
+        switch (b.target()) {
+            inline else => |device| try device.quantizeRows(out, x, weight.int8_group),
+        }
+        return out;
+    }
+
+    /// The same for products with all of `weights`; null where they do not read the same.
+    pub fn quantizeForAll(b: Backend, x: Tensor, weights: []const *const Weight) Error!?Tensor {
+        for (weights) |weight| {
+            if (weight.dtype != .i8 or weight.int8_group != weights[0].int8_group) return null;
+        }
+        return b.quantizeFor(x, weights[0]);
+    }
+
     /// As `linearInto` of `first`, and of `second` into the channels behind it; no biases.
+    /// `quantized`: as `LinearOptions`.
     pub fn linearPairInto(
         b: Backend,
         out: Tensor,
         x: Tensor,
         first: *const Weight,
         second: *const Weight,
+        quantized: ?Tensor,
     ) Error!void {
         const weights = [_]*const Weight{ first, second };
         if (b.areOneProduct(&weights)) return b.linearAdjacentInto(out, x, &weights);
-        try b.linearInto(out, 0, x, first, null, .{});
-        try b.linearInto(out, first.shape[0], x, second, null, .{});
+        const own = if (quantized == null) try b.quantizeForAll(x, &weights) else null;
+        defer if (own) |tensor| b.free(tensor);
+        const options: LinearOptions = .{ .quantized = quantized orelse own };
+        try b.linearInto(out, 0, x, first, null, options);
+        try b.linearInto(out, first.shape[0], x, second, null, options);
     }
 
     /// Whether the device multiplies by such weights at once.

@@ -5,6 +5,7 @@
 //!   rank_device  the device of one rank and its scratch arena
 //!   cpu_ranks    thread pools, or fibers where there are more ranks than threads
 //!   gpu_ranks    GPUs, their weights, a stream per rank, the connection between ranks
+//!   int8_weights the panels of int8 weights on the CPU
 //!   merged_set   the weights that a set of adapters makes
 //!   adapted_weights  which set the ranks compute with, and those that are kept
 //!   shortage     whether weights and scratch fit into free memory
@@ -18,6 +19,7 @@ const cores = @import("system/cores.zig");
 const CpuRanks = @import("devices/cpu_ranks.zig").CpuRanks;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
 const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
+const Int8Weights = @import("devices/int8_weights.zig").Int8Weights;
 const Model = @import("model.zig").Model;
 const options_file = @import("devices/options.zig");
 const RankDevice = @import("devices/rank_device.zig").RankDevice;
@@ -47,6 +49,7 @@ pub const Devices = struct {
     cpu: ?CpuRanks = null,
     /// Null on the CPU, and before `open`.
     gpu: ?GpuRanks = null,
+    int8: Int8Weights = .{},
 
     /// Opens the local ranks; `rank_count` is that of all processes. Must not move afterwards.
     pub fn open(devices: *Devices, rank_count: u32) Error!void {
@@ -100,6 +103,7 @@ pub const Devices = struct {
         devices.ranks = &.{};
         if (devices.cpu) |*cpu| cpu.close();
         devices.cpu = null;
+        devices.int8.deinit();
         if (devices.gpu) |*gpu| gpu.close();
         devices.gpu = null;
         devices.arena.deinit();
@@ -148,6 +152,12 @@ pub const Devices = struct {
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
+        devices.int8 = try .load(devices.gpa, devices.io, .{
+            .weights = model.weights,
+            .thread_count = devices.threadCount(),
+            .cancelled = devices.cancelled,
+            .copied_bytes = copied_bytes,
+        });
     }
 
     /// The weights of the loaded `model`, to be adapted between jobs.
@@ -166,9 +176,14 @@ pub const Devices = struct {
             .cancelled = cancelled,
             .gpu = if (devices.gpu) |*gpu| gpu else null,
             .activation = o.activation_dtype,
-            .thread_count = if (o.thread_count > 0) o.thread_count else cores.count(devices.io),
+            .thread_count = devices.threadCount(),
             .progress = progress,
         };
+    }
+
+    fn threadCount(devices: *const Devices) usize {
+        const asked = devices.options.thread_count;
+        return if (asked > 0) asked else cores.count(devices.io);
     }
 
     /// Memory in use on the first GPU, by all programs; 0 on the CPU or where it is unknown.

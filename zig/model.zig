@@ -104,7 +104,18 @@ pub const Model = struct {
             mapped += resident.checkpoint.mappedBytes();
             copied += resident.copiedBytes();
         }
+        // What panels are made of is not read again.
+        for (model.weights) |weight| {
+            if (weight.dtype != .i8) continue;
+            mapped -|= weight.source.len;
+            copied += weight.copyBytes();
+        }
         return .{ .mapped = mapped, .copied = copied };
+    }
+
+    /// Multiplies the UNet's linear layers in int8. Before the weights are loaded.
+    pub fn useInt8(model: *Model) void {
+        model.residents.getPtr(.unet).*.?.useInt8();
     }
 
     /// Bytes of the weights that files have in 8 bits.

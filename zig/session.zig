@@ -275,6 +275,7 @@ pub const Session = struct {
         const d = &session.diagnostics;
         try session.model.open(session.gpa, session.io, &o.config, o.files, stop, d);
         errdefer session.model.close();
+        if (o.devices.compute_dtype == .int8) session.model.useInt8();
         session.copy_bytes.store(session.model.weightBytes().copied, .release);
         var first = try o.first.job(session.gpa);
         defer first.deinit();

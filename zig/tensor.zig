@@ -17,6 +17,8 @@ pub const DType = enum(u32) {
     f8_e4m3 = 6,
     /// The upper half of an f16.
     f8_e5m2 = 7,
+    /// Operands of int8 products: integers of [-127, 127] and scales (see `weights/int8.zig`).
+    i8 = 8,
 
     pub fn isF8(dtype: DType) bool {
         return dtype == .f8_e4m3 or dtype == .f8_e5m2;
@@ -28,7 +30,7 @@ pub const DType = enum(u32) {
             .f64 => 8,
             .f32, .i32 => 4,
             .f16, .bf16 => 2,
-            .u8, .f8_e4m3, .f8_e5m2 => 1,
+            .u8, .i8, .f8_e4m3, .f8_e5m2 => 1,
         };
     }
 };

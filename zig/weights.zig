@@ -7,6 +7,7 @@
 //! - `weights/weight.zig` is one weight: its source in the file, its layout on the device.
 //! - `weights/resident.zig` holds the CPU's weights; `backend/cuda/weights.zig` those of GPUs.
 //! - `weights/adapters.zig` is what a job asks of the weights: LoRA and kin.
+//! - `weights/int8.zig` has the facts of int8 products.
 //! - `weights/f8.zig` widens 8-bit numbers; `weights/quantization.zig` finds their scales.
 //! - `weights/adapter_file.zig` finds and checks the tensors of an adapter.
 //! - `weights/matrix.zig` reads a tensor in another order.
@@ -23,6 +24,7 @@ pub const Component = @import("weights/component.zig").Component;
 pub const Error = resident.Error;
 pub const Files = checkpoint.Files;
 pub const Name = checkpoint.Name;
+pub const int8 = @import("weights/int8.zig");
 pub const Layout = weight.Layout;
 pub const Resident = resident.Resident;
 pub const View = resident.View;
@@ -33,6 +35,7 @@ test {
     _ = @import("weights/adapters.zig");
     _ = @import("weights/checkpoint.zig");
     _ = @import("weights/f8.zig");
+    _ = int8;
     _ = @import("weights/mapped_file.zig");
     _ = @import("weights/quantization.zig");
     _ = @import("weights/resident.zig");

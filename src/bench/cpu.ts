@@ -8,7 +8,7 @@ import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
 import { writeWhole } from "../image/files.ts";
 import { probeDevice } from "../native/device-info.ts";
-import { type CpuDtype, cpuDtypes } from "../settings/names.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
   fitSizes,
@@ -26,6 +26,8 @@ import { writeFullSize } from "./full-size.ts";
 import { Program } from "./programs.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 
+/** What PyTorch computes in as well; `bench int8` times int8. */
+const dtypes = ["f32", "bf16"] as const satisfies readonly CpuDtype[];
 const parts = ["ops", "models", "ranks", "sizes", "sdcpp"] as const;
 const sidesDefault = [256, 512, 1024];
 const pairsDefault = 5;
@@ -121,7 +123,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const sdCli = only.includes("sdcpp") ? programOf(textOf(flags, "sd-cli")) : null;
   const info = probeDevice();
-  const wanted = namesOf(flags, "dtypes", cpuDtypes) ?? (info.hasBf16 ? cpuDtypes : ["f32"]);
+  const wanted = namesOf(flags, "dtypes", dtypes) ?? (info.hasBf16 ? dtypes : ["f32"]);
   if (wanted.includes("bf16") && !info.hasBf16) {
     throw badOption(`--dtypes bf16 needs a CPU with AVX512_BF16, which ${info.cpuName} is not.`);
   }

@@ -9,7 +9,7 @@ import { openModelFolder } from "../models/folder.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { ModelParts } from "../native/testing.ts";
-import { type CpuDtype, cpuDtypes } from "../settings/names.ts";
+import type { CpuDtype } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 import { writeFullSize, writeFullSizeF8 } from "./full-size.ts";
@@ -32,7 +32,7 @@ export async function run(args: string[]): Promise<number> {
   writeFullSizeF8(narrow, folder);
   process.stdout.write(`UNet call, ${side}x${side}, batch 1, median of ${pairCount}\n`);
   let isWithin = true;
-  const dtypes = probeDevice().hasBf16 ? cpuDtypes : (["f32"] as const);
+  const dtypes = probeDevice().hasBf16 ? (["f32", "bf16"] as const) : (["f32"] as const);
   for (const dtype of dtypes) {
     const ratio = await compare([folder, narrow], dtype);
     isWithin &&= ratio <= ratioAllowed;

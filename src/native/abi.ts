@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 21;
+export const abiVersion = 22;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -109,6 +109,7 @@ export const MidBlockKind = {
 export const Compute = {
   f32: 0,
   bf16: 1,
+  int8: 2,
 } as const;
 
 export const SyncMode = {
@@ -146,6 +147,7 @@ export const DType = {
   i32: 5,
   f8_e4m3: 6,
   f8_e5m2: 7,
+  i8: 8,
 } as const;
 
 export const Rng = {

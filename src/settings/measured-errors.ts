@@ -10,6 +10,11 @@ export const bf16Psnr = { min: 53, max: 57 } as const;
 export const bf16Error = `bf16 is about twice as fast and not quite the same image: with the \
 bundled model the two differ by ${bf16Psnr.min} to ${bf16Psnr.max} dB PSNR`;
 
+/** The UNet's linear layers in int8, in words. */
+export const int8Error =
+  "int8 computes the linear layers of the UNet in 8 bits and the rest as bf16 where the processor \
+has it";
+
 /** PSNR of the decode in tiles against the whole decode, in dB: `bun run bench tiling`. */
 export const tilingPsnr = { min: 36, max: 44 } as const;
 

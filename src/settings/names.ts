@@ -70,8 +70,11 @@ export const attentions = namesOf(AttentionKind);
 export type Transport = keyof typeof TransportKind;
 export const transports = namesOf(TransportKind);
 
-/** Types of the activations: what layers pass to each other. */
-export const dtypes = ["f32", "f16", "bf16"] as const satisfies readonly (keyof typeof DType)[];
+/** Types of activations and products; int8 is of the UNet's linear layers alone. */
+export const dtypes = ["f32", "f16", "bf16", "int8"] as const satisfies readonly (
+  | keyof typeof DType
+  | keyof typeof Compute
+)[];
 export type Dtype = (typeof dtypes)[number];
 
 /** Types of the CPU's products; its activations are f32. */
@@ -79,7 +82,7 @@ export type CpuDtype = keyof typeof Compute;
 export const cpuDtypes = namesOf(Compute);
 
 /** Types of activations and weights on GPUs. */
-export type GpuDtype = Exclude<Dtype, "f32">;
+export type GpuDtype = Exclude<Dtype, "f32" | "int8">;
 
 export const devices = ["auto", "cpu", "cuda", "cuda-emulated"] as const;
 export type Device = (typeof devices)[number];

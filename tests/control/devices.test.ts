@@ -129,7 +129,7 @@ test.each([
   [
     "cpu",
     "f16",
-    "--dtype f16 is for GPUs: the CPU computes in f32 or bf16. Choose one, or leave it out.",
+    "--dtype f16 is for GPUs: the CPU computes in f32, bf16 or int8. Choose one, or leave it out.",
   ],
   [
     "cpu",

@@ -158,7 +158,7 @@ describe("values that are refused before a model is known", () => {
       ["--device", "CUDA"],
       '--device must be auto, cpu, cuda or cuda-emulated, not "CUDA". Did you mean cuda?',
     ],
-    [["--dtype", "fp16"], '--dtype must be f32, f16 or bf16, not "fp16". Did you mean f16?'],
+    [["--dtype", "fp16"], '--dtype must be f32, f16, bf16 or int8, not "fp16". Did you mean f16?'],
     [["--transport", "mpi"], '--transport must be auto, peer or nccl, not "mpi".'],
     [["--save-latents", "x.pt"], '--save-latents must name a .safetensors file, not "x.pt".'],
   ])("%p", (argv, expected) => {

@@ -10,18 +10,24 @@ const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
 pub const merge = @import("cpu/merge.zig");
+pub const pack_int8 = @import("cpu/pack_int8.zig");
 pub const RankFibers = @import("cpu/rank_fibers.zig").RankFibers;
+const int8_dispatch = @import("cpu/int8_dispatch.zig");
 const ThreadPool = @import("cpu/thread_pool.zig").ThreadPool;
 const ops_attention = @import("cpu/ops_attention.zig");
 const ops_elementwise = @import("cpu/ops_elementwise.zig");
+const ops_int8 = @import("cpu/ops_int8.zig");
 const ops_norm = @import("cpu/ops_norm.zig");
 const ops_product = @import("cpu/ops_product.zig");
 
 pub const InstructionSet = dispatch.InstructionSet;
+pub const Int8Set = int8_dispatch.Int8Set;
 
 /// Precision of GEMMs, convolutions and attention. `bf16`: operands are rounded to bf16 while they
 /// are packed, accumulation is f32; everything else stays f32.
-pub const Compute = enum(u32) { f32 = 0, bf16 = 1 };
+/// `int8`: the UNet's linear layers in int8 (`weights/int8.zig`), the others in bf16 where the CPU
+/// has it, else in f32.
+pub const Compute = enum(u32) { f32 = 0, bf16 = 1, int8 = 2 };
 
 /// Partial sums of one group norm: slabs * groups * 2.
 pub const partial_count_max = 64 * 1024;
@@ -32,6 +38,8 @@ pub const Options = struct {
     /// Instruction set; null: the best of this machine for `compute`.
     instruction_set: ?InstructionSet = null,
     compute: Compute = .f32,
+    /// Of int8 products; null: the best of this machine.
+    int8_set: ?Int8Set = null,
     /// The rank's fiber, where ranks share cores.
     fiber_slot: ?FiberSlot = null,
     /// Checked between tasks: when set, operations return `error.Cancelled`.
@@ -44,7 +52,9 @@ pub const FiberSlot = struct { fibers: *RankFibers, rank: usize };
 pub const Cpu = struct {
     gpa: Allocator,
     kernels: *const arguments.Kernels,
+    int8: *const arguments.Int8Kernels,
     instruction_set: InstructionSet,
+    int8_set: Int8Set,
     pool: ThreadPool,
     fiber_slot: ?FiberSlot,
     reduction_workspace: []f64,
@@ -53,13 +63,18 @@ pub const Cpu = struct {
         const set = options.instruction_set orelse switch (options.compute) {
             .f32 => dispatch.best(),
             .bf16 => dispatch.bestBf16() orelse return error.UnsupportedInstructionSet,
+            .int8 => dispatch.bestBf16() orelse dispatch.best(),
         };
         const kernels = dispatch.kernels(set) orelse return error.UnsupportedInstructionSet;
+        const int8_set = options.int8_set orelse int8_dispatch.best();
+        const int8 = int8_dispatch.kernels(int8_set) orelse return error.UnsupportedInstructionSet;
         const cpu = try gpa.create(Cpu);
         errdefer gpa.destroy(cpu);
         cpu.* = .{
             .gpa = gpa,
             .kernels = kernels,
+            .int8 = int8,
+            .int8_set = int8_set,
             .instruction_set = set,
             .pool = undefined,
             .fiber_slot = options.fiber_slot,
@@ -68,7 +83,7 @@ pub const Cpu = struct {
         errdefer gpa.free(cpu.reduction_workspace);
         try cpu.pool.init(gpa, io, .{
             .thread_count = options.thread_count,
-            .workspace_bytes = kernels.workspace_bytes,
+            .workspace_bytes = @max(kernels.workspace_bytes, int8.workspace_bytes),
             .is_fiber = options.fiber_slot != null,
             .cancelled = options.cancelled,
         });
@@ -84,6 +99,7 @@ pub const Cpu = struct {
 
     pub const linear = ops_product.linear;
     pub const linearGeglu = ops_product.linearGeglu;
+    pub const quantizeRows = ops_int8.quantizeRows;
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;
     pub const groupNormStats = ops_norm.groupNormStats;
@@ -137,6 +153,8 @@ pub fn detect() Detected {
 
 test {
     _ = dispatch;
+    _ = int8_dispatch;
+    _ = @import("cpu/tests/int8.zig");
     _ = @import("cpu/blocks.zig");
     _ = @import("cpu/thread_pool.zig");
     _ = ops_product;

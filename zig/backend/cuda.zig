@@ -258,6 +258,7 @@ pub const Cuda = struct {
     pub const linear = ops_product.linear;
     pub const linearGeglu = ops_product.linearGeglu;
     pub const linearAdjacent = ops_product.linearAdjacent;
+    pub const quantizeRows = ops_product.quantizeRows;
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;
     pub const attentionPacked = ops_attention.attentionPacked;

@@ -59,6 +59,8 @@ pub const Planned = struct {
         try plan.geglu(out, wide);
     }
 
+    pub fn quantizeRows(_: Planned, _: Tensor, _: Tensor, _: u32) Error!void {}
+
     pub fn linearAdjacent(
         plan: Planned,
         out: Tensor,

@@ -16,6 +16,8 @@ pub const LinearOptions = struct {
     scale: f32 = 1,
     activation: Activation = .none,
     residual: ?Tensor = null,
+    /// x as products with int8 weights read it, where it is at hand (`Backend.quantizeFor`).
+    quantized: ?Tensor = null,
 };
 
 /// Zero rows and columns around a convolution's input.

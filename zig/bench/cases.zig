@@ -12,7 +12,9 @@ const tensors = @import("../tensor.zig");
 const DType = tensors.DType;
 const Shape = tensors.Shape;
 const Tensor = tensors.Tensor;
-const Weight = @import("../weights.zig").Weight;
+const Packer = @import("../backend/cpu/pack_int8.zig").Packer;
+const weights = @import("../weights.zig");
+const Weight = weights.Weight;
 const peak = @import("peak.zig");
 
 pub const Op = enum {
@@ -126,7 +128,11 @@ pub const Runner = struct {
         var out = shape;
         var weight_shape = [4]u32{ case.out, case.in, 1, 1 };
         switch (case.op) {
-            .linear => out.channels = case.out,
+            .linear => {
+                out.channels = case.out;
+                runner.y = try runner.tensor(shape.withChannels(case.in + @sizeOf(f32)));
+                runner.y.dtype = .i8;
+            },
             .conv2d => {
                 const scale: u32 = if (case.upsample) 2 else 1;
                 out.rows = (case.rows * scale - 1) / case.stride + 1;
@@ -157,7 +163,11 @@ pub const Runner = struct {
         }
         runner.target = try runner.tensor(out);
         const is_product = case.op == .linear or case.op == .conv2d;
-        if (is_product) runner.weight = try runner.randomWeight(weight_shape, case.weights);
+        const in_int8 = case.op == .linear and case.compute == .int8;
+        if (is_product) runner.weight = if (in_int8)
+            try runner.int8Weight(weight_shape, case)
+        else
+            try runner.randomWeight(weight_shape, case.weights);
         const is_norm = case.op == .group_norm or case.op == .layer_norm;
         const channels = if (is_norm) case.in else case.out;
         if (is_norm) runner.weight = try runner.randomWeight(.{ channels, 1, 1, 1 }, .f32);
@@ -170,13 +180,23 @@ pub const Runner = struct {
         switch (case.op) {
             .peak => {
                 const bf16 = case.compute == .bf16;
-                const loop = peak.loopOf(cpu.instruction_set, bf16) orelse
-                    return error.UnsupportedInstructionSet;
+                const found = if (case.compute == .int8)
+                    peak.int8Loop(cpu.int8_set)
+                else
+                    peak.loopOf(cpu.instruction_set, bf16);
+                const loop = found orelse return error.UnsupportedInstructionSet;
                 const args: peak.Arguments = .{ .loop = loop, .turns = case.turns };
                 try cpu.pool.run(&peak.kernel, &args, cpu.pool.thread_count);
             },
             .copy => try cpu.copy(r.target, r.x),
-            .linear => try cpu.linear(r.target, 0, r.x, r.weight, r.bias, .{}),
+            .linear => {
+                var options: backend.LinearOptions = .{};
+                if (r.weight.dtype == .i8) {
+                    try cpu.quantizeRows(r.y, r.x, r.weight.int8_group);
+                    options.quantized = r.y;
+                }
+                try cpu.linear(r.target, 0, r.x, r.weight, r.bias, options);
+            },
             .conv2d => try cpu.conv2d(r.target, r.x, r.weight, r.bias, .{
                 .stride = case.stride,
                 .upsample = case.upsample,
@@ -201,6 +221,23 @@ pub const Runner = struct {
         const result: Tensor = .{ .address = @intFromPtr(bytes.ptr), .shape = shape };
         for (result.host(f32), 0..) |*x, i| x.* = uniform(i);
         return result;
+    }
+
+    fn int8Weight(runner: *Runner, shape: [4]u32, case: Case) !*const Weight {
+        const wide = try runner.randomWeight(shape, case.weights);
+        const bytes = weights.int8.weightBytes(shape[0], shape[1]);
+        const panels = try runner.arena.allocator().alignedAlloc(u8, .@"64", bytes);
+        var packer: Packer = undefined;
+        const gpa = std.heap.page_allocator;
+        try packer.init(gpa, runner.io, cores.count(runner.io), null, &not_cancelled);
+        defer packer.deinit();
+        const weight = try runner.arena.allocator().create(Weight);
+        weight.* = wide.*;
+        weight.dtype = .i8;
+        weight.int8_group = weights.int8.groupOf(shape[1]) orelse return error.NotInt8;
+        weight.address = @intFromPtr(panels.ptr);
+        try packer.pack(wide.matrix(), weight.int8_group, panels);
+        return weight;
     }
 
     fn randomWeight(runner: *Runner, shape: [4]u32, dtype: DType) !*const Weight {

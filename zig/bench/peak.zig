@@ -6,12 +6,24 @@ const std = @import("std");
 const builtin = @import("builtin");
 const arguments = @import("../backend/cpu/arguments.zig");
 const InstructionSet = @import("../backend/cpu/dispatch.zig").InstructionSet;
+const Int8Set = @import("../backend/cpu/int8_dispatch.zig").Int8Set;
 
 /// A loop of multiply-adds, enough in flight for two units of four cycles latency.
 pub const Loop = struct {
     run: *const fn (turns: usize) callconv(.c) void,
     flops_per_turn: usize,
 };
+
+/// The loop of int8 products.
+pub fn int8Loop(set: Int8Set) ?Loop {
+    return switch (set) {
+        .avx512_vnni => if (builtin.cpu.arch == .x86_64)
+            .{ .run = &bxl_peak_zmm_int8, .flops_per_turn = 24 * 2 * 64 }
+        else
+            null,
+        else => null,
+    };
+}
 
 /// The loop of an instruction set, in f32 or with pairs of bf16 where it has those.
 pub fn loopOf(set: InstructionSet, bf16: bool) ?Loop {
@@ -40,6 +52,7 @@ pub fn kernel(args: *const anyopaque, _: usize, _: [*]align(64) u8) callconv(.c)
 
 extern fn bxl_peak_zmm(turns: usize) callconv(.c) void;
 extern fn bxl_peak_zmm_bf16(turns: usize) callconv(.c) void;
+extern fn bxl_peak_zmm_int8(turns: usize) callconv(.c) void;
 extern fn bxl_peak_ymm(turns: usize) callconv(.c) void;
 extern fn bxl_peak_xmm(turns: usize) callconv(.c) void;
 extern fn bxl_peak_neon(turns: usize) callconv(.c) void;
@@ -92,6 +105,13 @@ comptime {
                 .last = 31,
                 .clear = zmm,
                 .each = "vdpbf16ps %zmm1, %zmm0, %zmm#",
+            }));
+        asm (loopText(.{
+                .name = "bxl_peak_zmm_int8",
+                .first = 8,
+                .last = 31,
+                .clear = zmm,
+                .each = "vpdpbusd %zmm1, %zmm0, %zmm#",
             }));
         asm (loopText(.{
                 .name = "bxl_peak_ymm",

@@ -267,10 +267,12 @@ pub const Attention = struct {
         }
         const own = try ctx.exchange.placeKeysValues(layer.keysValuesShape(x));
         defer ctx.exchange.releaseKeysValues(own);
-        try layer.keysValuesInto(ctx, own, x);
+        const quantized = try ctx.b.quantizeForAll(x, &layer.projections());
+        defer if (quantized) |tensor| ctx.b.free(tensor);
+        try layer.keysValuesInto(ctx, own, x, quantized);
         var list: Exchange.Parts = undefined;
         const parts = try ctx.exchange.keysValues(own, &list);
-        return layer.attend(ctx, x, parts, false, residual);
+        return layer.attend(ctx, x, quantized, parts, false, residual);
     }
 
     /// Self-attention with a causal mask, without an exchange: text is not split into patches.
@@ -282,7 +284,7 @@ pub const Attention = struct {
     ) Error!Tensor {
         const own = try layer.keysValues(ctx, x);
         defer ctx.b.free(own);
-        return layer.attend(ctx, x, &.{own}, true, residual);
+        return layer.attend(ctx, x, null, &.{own}, true, residual);
     }
 
     /// Attention over other sequences; `keysValues` has computed their `keys_values`.
@@ -294,7 +296,7 @@ pub const Attention = struct {
         residual: Tensor,
     ) Error!Tensor {
         const second = keys_values.second orelse {
-            return layer.attend(ctx, x, &.{keys_values.first}, false, residual);
+            return layer.attend(ctx, x, null, &.{keys_values.first}, false, residual);
         };
         const q = try layer.to_q.forward(ctx, x, .{});
         defer ctx.b.free(q);
@@ -315,7 +317,7 @@ pub const Attention = struct {
     /// exchange sends both at once.
     pub fn keysValues(layer: Attention, ctx: Context, x: Tensor) Error!Tensor {
         const out = try ctx.b.alloc(layer.keysValuesShape(x), ctx.b.activationType());
-        try layer.keysValuesInto(ctx, out, x);
+        try layer.keysValuesInto(ctx, out, x, null);
         return out;
     }
 
@@ -349,10 +351,17 @@ pub const Attention = struct {
         return .tokens(x.shape.batch, token_count, 2 * layer.to_k.weight.shape[0]);
     }
 
-    fn keysValuesInto(layer: Attention, ctx: Context, out: Tensor, x: Tensor) Error!void {
+    /// `quantized`: as `LinearOptions`.
+    fn keysValuesInto(
+        layer: Attention,
+        ctx: Context,
+        out: Tensor,
+        x: Tensor,
+        quantized: ?Tensor,
+    ) Error!void {
         const channels = layer.to_k.weight.shape[0];
         if (layer.to_k.bias == null) {
-            return ctx.b.linearPairInto(out, x, layer.to_k.weight, layer.to_v.weight);
+            return ctx.b.linearPairInto(out, x, layer.to_k.weight, layer.to_v.weight, quantized);
         }
         try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
         try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
@@ -362,11 +371,12 @@ pub const Attention = struct {
         layer: Attention,
         ctx: Context,
         x: Tensor,
+        quantized: ?Tensor,
         keys_values: []const Tensor,
         causal: bool,
         residual: Tensor,
     ) Error!Tensor {
-        const q = try layer.to_q.forward(ctx, x, .{});
+        const q = try layer.to_q.forward(ctx, x, .{ .quantized = quantized });
         defer ctx.b.free(q);
         const attended = try ctx.b.attention(q, keys_values, layer.head_count, causal);
         defer ctx.b.free(attended);

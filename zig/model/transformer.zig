@@ -40,7 +40,9 @@ pub const Transformer2D = struct {
         slots: *ContextSlots,
     };
 
-    pub fn load(arena: Allocator, view: View, o: Options) weights.Error!Transformer2D {
+    pub fn load(arena: Allocator, whole: View, o: Options) weights.Error!Transformer2D {
+        var view = whole;
+        view.may_be_int8 = true;
         const blocks = try arena.alloc(BasicTransformerBlock, o.block_count);
         for (blocks, 0..) |*block, i| {
             block.* = try .load(try view.index("transformer_blocks", i), o);

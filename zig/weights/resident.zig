@@ -11,6 +11,7 @@ const checkpoints = @import("checkpoint.zig");
 const Checkpoint = checkpoints.Checkpoint;
 const DType = @import("../tensor.zig").DType;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const int8 = @import("int8.zig");
 const huge_pages = @import("../system/huge_pages.zig");
 const quantization = @import("quantization.zig");
 const shown = @import("shown.zig").shown;
@@ -58,9 +59,18 @@ pub const Resident = struct {
     pub fn copiedBytes(resident: *const Resident) usize {
         var bytes: usize = 0;
         for (resident.weights.items) |weight| {
-            if (!weight.isInPlace()) bytes += weight.copyBytes();
+            if (!weight.isInPlace() and weight.dtype != .i8) bytes += weight.copyBytes();
         }
         return bytes;
+    }
+
+    /// Multiplies in int8 what may be: before the weights are loaded.
+    pub fn useInt8(resident: *Resident) void {
+        for (resident.weights.items) |weight| {
+            if (!weight.may_be_int8 or weight.dtype == .i8) continue;
+            weight.int8_group = int8.groupOf(weight.shape[1]) orelse continue;
+            weight.dtype = .i8;
+        }
     }
 
     /// Gives every weight its address: in the mapped file where possible, else as a copy in the
@@ -76,6 +86,8 @@ pub const Resident = struct {
         var offset: usize = 0;
         for (resident.weights.items) |weight| {
             if (cancelled.load(.monotonic)) return error.Cancelled;
+            // Their panels are made by the devices.
+            if (weight.dtype == .i8) continue;
             if (weight.isInPlace()) {
                 weight.address = @intFromPtr(weight.source.ptr);
                 continue;
@@ -94,9 +106,13 @@ pub const Resident = struct {
 pub const View = struct {
     resident: *Resident,
     prefix: []const u8,
+    /// Whether products with the matrices of this view may be in int8.
+    may_be_int8: bool = false,
 
     pub fn at(view: View, name: []const u8) Error!View {
-        return .{ .resident = view.resident, .prefix = try view.key(name) };
+        var below = view;
+        below.prefix = try view.key(name);
+        return below;
     }
 
     pub fn index(view: View, name: []const u8, i: usize) Error!View {
@@ -202,6 +218,7 @@ pub const View = struct {
             .dtype = if (layout == .vector) .f32 else dtype,
             .shape = shape,
             .is_transposed = entry.is_transposed,
+            .may_be_int8 = view.may_be_int8 and layout == .matrix,
             .row_scales = try view.rowScales(full, entry, dtype, shape[0]),
             .source = entry.tensor.bytes,
             .source_dtype = dtype,

@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const DType = @import("../tensor.zig").DType;
 const f8 = @import("f8.zig");
+const int8 = @import("int8.zig");
 const Matrix = @import("matrix.zig").Matrix;
 
 /// Layout of a weight on the device.
@@ -32,6 +33,10 @@ pub const Weight = struct {
     row_scales: []const f32 = &.{},
     /// Factor at which GPUs store it; see `VaeConfig.residual_scale`.
     scale: f32 = 1,
+    /// Whether `--dtype int8` may multiply it in int8: linear layers of the UNet's transformers.
+    may_be_int8: bool = false,
+    /// Where products are in int8, the groups that are rotated: `dtype` is i8 then.
+    int8_group: u32 = 0,
     /// Whether rows of the matrix are looked up, and it is no operand of a product.
     is_table: bool = false,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
@@ -125,6 +130,7 @@ pub const Weight = struct {
 
     /// Bytes of the CPU's copy, rounded up so that each copy starts on a cache line.
     pub fn copyBytes(weight: *const Weight) usize {
+        if (weight.dtype == .i8) return int8.weightBytes(weight.shape[0], weight.shape[1]);
         return std.mem.alignForward(usize, weight.elementCount() * weight.dtype.size(), 64);
     }
 

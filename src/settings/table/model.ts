@@ -4,7 +4,7 @@
 import { embeddingCountMax, embeddingItem } from "../embedding.ts";
 import { folderCountMax, folderItem } from "../folder.ts";
 import { loraCountMax, loraItem, loraScaleMax } from "../lora.ts";
-import { bf16Error, tilingError } from "../measured-errors.ts";
+import { bf16Error, int8Error, tilingError } from "../measured-errors.ts";
 import { devices, dtypes, predictionTypes } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
@@ -181,7 +181,8 @@ export const modelSettings = {
     group: "Model and device",
     hint: "NAME",
     help:
-      `Compute type: f32 or bf16 on the CPU (${bf16Error}), f16 or bf16 on GPUs. ` +
+      `Compute type: f32, bf16 or int8 on the CPU (${bf16Error}; ${int8Error}), f16 or bf16 on ` +
+      "GPUs. " +
       "Default: f32 on the CPU, f16 on GPUs.",
     scope: "pipeline",
     processes: "same",

@@ -10,14 +10,21 @@ pub const Kernel = *const fn (
     workspace: [*]align(64) u8,
 ) callconv(.c) void;
 
+/// What decides how a product is cut into tasks.
+pub const BlockLimits = extern struct {
+    /// Rows and columns of the register tile.
+    tile_rows: usize,
+    tile_columns: usize,
+    /// The most columns of a block of weights.
+    column_block_max: usize,
+    /// Maximum work of one task, so that cancelling is quick: about 10 ms.
+    task_flops_max: usize,
+};
+
 /// One instruction set: the sizes that the caller needs to split work into tasks, and the kernels.
 pub const Kernels = extern struct {
     workspace_bytes: usize,
-    /// Rows and columns of the register tile of a matrix product.
-    tile_rows: usize,
-    tile_columns: usize,
-    /// The most columns of packed weights that a workspace holds.
-    column_block_max: usize,
+    limits: BlockLimits,
     /// f32 elements of packed keys, packed values or accumulated queries in a workspace.
     attention_elements_max: usize,
     query_block_max: usize,
@@ -25,8 +32,6 @@ pub const Kernels = extern struct {
     head_size_max: usize,
     /// Channels whose sums a workspace holds.
     channel_count_max: usize,
-    /// Maximum work of one task, so that cancelling is quick: about 10 ms.
-    task_flops_max: usize,
 
     linear: Kernel,
     linear_few_rows: Kernel,
@@ -47,6 +52,18 @@ pub const Kernels = extern struct {
     to_rgb: Kernel,
     gather: Kernel,
     merge: Kernel,
+};
+
+/// Kernels of int8 products, compiled once per instruction that adds up products of bytes.
+pub const Int8Kernels = extern struct {
+    workspace_bytes: usize,
+    limits: BlockLimits,
+    /// The deepest product: a row of activations is rotated in the workspace.
+    depth_max: usize,
+    quantize_rows: Kernel,
+    multiply: Kernel,
+    pack: Kernel,
+    unpack: Kernel,
 };
 
 /// The element types a weight can have in its file.
@@ -100,6 +117,66 @@ pub const Linear = extern struct {
     product: Product,
     /// (rows, depth)
     x: [*]const f32,
+};
+
+/// Outputs in a panel of int8 weights; the last one is filled up with zeros.
+pub const int8_panel_columns = 32;
+/// Depths of int8 products are multiples of this.
+pub const int8_depth_unit = 16;
+
+/// A panel: of each output its scale (f32) and the sum of its integers (i32), then for every four
+/// steps of the depth the four integers of each output. Every instruction set reads the same bytes.
+pub fn int8PanelBytes(depth: usize) usize {
+    return int8_panel_columns * (@sizeOf(f32) + @sizeOf(i32) + depth);
+}
+
+/// Rows of activations, rotated in groups of `group`, as integers of [-127, 127] times a scale of
+/// the row: task = rows_per_task rows.
+pub const QuantizeRows = extern struct {
+    /// (rows, depth)
+    x: [*]const f32,
+    /// (rows, depth), as the kernels of the same instruction read it.
+    out: [*]u8,
+    /// (rows)
+    scales: [*]f32,
+    rows: usize,
+    rows_per_task: usize,
+    depth: usize,
+    group: usize,
+};
+
+/// What `QuantizeRows` made, times panels of weights. `product.weight` is the first panel, and its
+/// type is not read.
+pub const Int8Linear = extern struct {
+    product: Product,
+    x: [*]const u8,
+    x_scales: [*]const f32,
+};
+
+/// Makes panels of a matrix, rotated in groups of `group`, or of integers that are rotated already:
+/// task = panel.
+pub const PackInt8 = extern struct {
+    /// (columns, depth)
+    source: [*]const u8,
+    source_is_int8: bool,
+    /// Of floating-point numbers.
+    source_type: WeightType,
+    /// (columns): for integers and 8-bit floating-point numbers.
+    source_scales: ?[*]const f32,
+    columns: usize,
+    depth: usize,
+    group: usize,
+    panels: [*]u8,
+};
+
+/// The numbers that panels stand for, turned back: task = panel.
+pub const UnpackInt8 = extern struct {
+    panels: [*]const u8,
+    columns: usize,
+    depth: usize,
+    group: usize,
+    /// (columns, depth)
+    out: [*]f32,
 };
 
 /// The product's rows are (batch, rows out, width out), its depth is (height, width, channels).

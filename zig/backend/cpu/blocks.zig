@@ -4,7 +4,7 @@
 
 const std = @import("std");
 const arguments = @import("arguments.zig");
-const Kernels = arguments.Kernels;
+const BlockLimits = arguments.BlockLimits;
 
 /// Maximum rows of a block: beyond that, repacking the weights costs less than 1 %.
 const row_block_max = 1024;
@@ -20,17 +20,17 @@ const weight_cost = 6;
 /// Chooses the blocks and returns the number of tasks. Fewer rows per block repack the weights more
 /// often, fewer columns the rows: the cheaper dimension is split, until tasks are short enough for
 /// cancellation and enough for all threads.
-pub fn cut(p: *arguments.Product, kernels: *const Kernels, thread_count: usize) usize {
-    const tile_rows = kernels.tile_rows;
-    const tile_columns = kernels.tile_columns;
+pub fn cut(p: *arguments.Product, limits: BlockLimits, thread_count: usize) usize {
+    const tile_rows = limits.tile_rows;
+    const tile_columns = limits.tile_columns;
     var row_block = evenPart(p.rows_together, row_block_max, tile_rows);
-    var column_block = evenPart(p.columns, kernels.column_block_max, tile_columns);
+    var column_block = evenPart(p.columns, limits.column_block_max, tile_columns);
     while (true) {
         const flops = 2 * row_block * column_block * p.depth;
         const tasks = count(p.rows_together, row_block) * count(p.columns, column_block);
         const plenty = thread_count == 1 or tasks >= tasks_per_thread * thread_count or
             flops < 2 * task_flops_min;
-        if (plenty and flops <= kernels.task_flops_max) break;
+        if (plenty and flops <= limits.task_flops_max) break;
         if (row_block >= weight_cost * column_block and row_block > tile_rows) {
             row_block = evenPart(p.rows_together, row_block - tile_rows, tile_rows);
         } else if (column_block > tile_columns) {

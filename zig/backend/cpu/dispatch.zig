@@ -130,6 +130,15 @@ fn hasBf16() bool {
     return cpuid(7, 0).a >= 1 and hasBits(cpuid(7, 1).a, &.{5});
 }
 
+/// AVX-VNNI, in subleaf 1 of leaf 7.
+pub fn hasAvxVnni() bool {
+    return cpuid(7, 0).a >= 1 and hasBits(cpuid(7, 1).a, &.{4});
+}
+
+pub fn hasAvx512Vnni() bool {
+    return hasBits(cpuid(7, 0).c, &.{11});
+}
+
 /// The CPU's brand string in `buffer`, "unknown" where there is none, as on arm64.
 pub fn processorName(buffer: *[48]u8) []const u8 {
     if (builtin.cpu.arch == .aarch64) return "arm64";

@@ -282,16 +282,16 @@ pub const Merger = struct {
 
     /// Chooses the blocks; returns the number of tasks.
     fn cut(merger: *const Merger, args: *arguments.Merge) usize {
-        const kernels = merger.kernels;
+        const limits = &merger.kernels.limits;
         args.column_block = blocks.evenPart(
             args.columns,
-            kernels.column_block_max,
-            kernels.tile_columns,
+            limits.column_block_max,
+            limits.tile_columns,
         );
         const column_count = blocks.count(args.columns, args.column_block);
         const wanted = blocks.count(tasks_per_thread * merger.pool.thread_count, column_count);
         const row_block = @min(row_block_max, blocks.count(args.rows, wanted));
-        args.row_block = blocks.count(row_block, kernels.tile_rows) * kernels.tile_rows;
+        args.row_block = blocks.count(row_block, limits.tile_rows) * limits.tile_rows;
         args.row_block_count = blocks.count(args.rows, args.row_block);
         return column_count * args.row_block_count;
     }

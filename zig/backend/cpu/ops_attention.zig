@@ -34,10 +34,10 @@ pub fn attention(
         key_count += chunk.token_count;
     }
     const query_count = q.shape.positionCount();
-    const head_width = std.mem.alignForward(usize, head_size, kernels.tile_columns);
+    const head_width = std.mem.alignForward(usize, head_size, kernels.limits.tile_columns);
     const query_block = queryBlock(cpu, q, head_count, head_width, key_count);
     const block_count = count(query_count, query_block);
-    const columns = kernels.tile_columns;
+    const columns = kernels.limits.tile_columns;
     const keys_fit = kernels.attention_elements_max / head_width / columns * columns;
     const args: arguments.Attention = .{
         .q = floats(q),
@@ -64,9 +64,9 @@ fn queryBlock(
     key_count: usize,
 ) usize {
     const kernels = cpu.kernels;
-    const rows = kernels.tile_rows;
+    const rows = kernels.limits.tile_rows;
     const fits = kernels.attention_elements_max / head_width;
-    const timely = kernels.task_flops_max / (4 * head_width * @max(1, key_count));
+    const timely = kernels.limits.task_flops_max / (4 * head_width * @max(1, key_count));
     const heads = q.shape.batch * head_count;
     const wanted = tasks_per_thread * cpu.pool.thread_count / heads + 1;
     // Short blocks would repack the keys too often: at least eight tiles, even where that is

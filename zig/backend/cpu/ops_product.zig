@@ -6,6 +6,7 @@ const arguments = @import("arguments.zig");
 const backend = @import("../../backend.zig");
 const blocks = @import("blocks.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
+const ops_int8 = @import("ops_int8.zig");
 const tensors = @import("../../tensor.zig");
 const Cpu = @import("../cpu.zig").Cpu;
 const Tensor = tensors.Tensor;
@@ -27,6 +28,9 @@ pub fn linear(
     options: backend.LinearOptions,
 ) error{Cancelled}!void {
     assert(x.dtype == .f32 and out.dtype == .f32);
+    if (weight.dtype == .i8) {
+        return ops_int8.linear(cpu, out, channel_first, x, weight, bias, options);
+    }
     assert(options.scale == 1);
     var args: arguments.Linear = .{ .product = product(out, weight, bias), .x = floats(x) };
     const p = &args.product;
@@ -41,7 +45,7 @@ pub fn linear(
         const tasks = blocks.count(p.columns, p.column_block);
         return cpu.pool.run(cpu.kernels.linear_few_rows, &args, tasks);
     }
-    return multiply(cpu, cpu.kernels.linear, &args, 1);
+    return multiply(cpu, cpu.kernels.linear, &args, 1, cpu.kernels.limits);
 }
 
 /// `wide`: the whole product, before the second half gates the first.
@@ -109,16 +113,17 @@ pub fn conv2d(
         p.epilogue.rows_per_batch /= phases;
         p.depth = 4 * @as(usize, weight.shape[3]);
     }
-    return multiply(cpu, cpu.kernels.convolution, &args, phases);
+    return multiply(cpu, cpu.kernels.convolution, &args, phases, cpu.kernels.limits);
 }
 
 // --- internal ---
 
-fn multiply(
+pub fn multiply(
     cpu: *Cpu,
     kernel: arguments.Kernel,
     args: anytype,
     phases: usize,
+    limits: arguments.BlockLimits,
 ) error{Cancelled}!void {
     const p = &args.product;
     if (cpu.fiber_slot) |slot| {
@@ -128,20 +133,21 @@ fn multiply(
                 .args = args,
                 .product = p,
                 .phases = phases,
-                .kernels = cpu.kernels,
+                .limits = limits,
             });
         }
     }
     p.rows_together = p.rows;
-    const tasks = blocks.cut(p, cpu.kernels, cpu.pool.thread_count);
+    const tasks = blocks.cut(p, limits, cpu.pool.thread_count);
     return cpu.pool.run(kernel, args, phases * tasks);
 }
 
-fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.Product {
+pub fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.Product {
     const positions = out.shape.positionCount();
     return .{
         .weight = @ptrFromInt(weight.address),
-        .weight_type = weightTypeOf(weight.dtype),
+        // Products in int8 do not read it.
+        .weight_type = if (weight.dtype == .i8) .f32 else weightTypeOf(weight.dtype),
         .weight_scales = scalesOf(weight),
         .rows = out.shape.batch * positions,
         .rows_together = 0,

@@ -78,7 +78,7 @@ pub const RankFibers = struct {
         product: *Product,
         /// Number of phases, each of which runs all tasks of `product` (`arguments.Convolution`).
         phases: usize,
-        kernels: *const arguments.Kernels,
+        limits: arguments.BlockLimits,
 
         fn isLike(work: *const Work, other: *const Work) bool {
             return work.kernel == other.kernel and work.phases == other.phases and
@@ -357,7 +357,7 @@ pub const RankFibers = struct {
             count += 1;
         }
         fibers.together_count = count;
-        const tasks = blocks.cut(fibers.first.product, fibers.first.kernels, fibers.thread_count);
+        const tasks = blocks.cut(fibers.first.product, fibers.first.limits, fibers.thread_count);
         fibers.task_count = fibers.first.phases * tasks;
         fibers.next_task.store(0, .monotonic);
         fibers.has_tasks = true;

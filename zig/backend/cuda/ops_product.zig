@@ -81,6 +81,11 @@ pub fn areAdjacent(weights: []const *const Weight, activation: DType) bool {
     return true;
 }
 
+/// GPUs have no weights in int8: files' integers are widened.
+pub fn quantizeRows(_: *Cuda, _: Tensor, _: Tensor, _: u32) Error!void {
+    unreachable;
+}
+
 /// Of adjacent matrices: the channels of the first, then those of the next; all of `out`.
 pub fn linearAdjacent(
     cuda: *Cuda,
