@@ -10,7 +10,7 @@ import { openModelFolder } from "../models/folder.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { ModelParts } from "../native/testing.ts";
 import { makeSchedule } from "../schedule.ts";
-import { cpuDtypes } from "../settings/names.ts";
+import { type CpuDtype, cpuDtypes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
@@ -100,7 +100,7 @@ interface Round {
   busy: number[];
 }
 
-async function unetCall(folder: string, dtype: "f32" | "bf16", side: number): Promise<Timed> {
+async function unetCall(folder: string, dtype: CpuDtype, side: number): Promise<Timed> {
   const model = await openModelFolder(folder);
   const parts = await ModelParts.open(nativeModelOf(model), { dtype });
   return {
