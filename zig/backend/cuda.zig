@@ -23,7 +23,7 @@ const ops_embedding = @import("cuda/ops_embedding.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
 const ops_sampler = @import("cuda/ops_sampler.zig");
-const LibraryHandles = @import("cuda/library_handles.zig").LibraryHandles;
+pub const LibraryHandles = @import("cuda/library_handles.zig").LibraryHandles;
 const waits_file = @import("cuda/waits.zig");
 const Waits = waits_file.Waits;
 

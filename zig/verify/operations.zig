@@ -3,7 +3,13 @@
 const Check = @import("check.zig").Check;
 
 pub const all = pointersTo(.{
+    @import("ops/product.zig").checks,
+    @import("ops/convolution.zig").checks,
+    @import("ops/norm.zig").checks,
+    @import("ops/attention.zig").checks,
     @import("ops/elementwise.zig").checks,
+    @import("ops/embedding.zig").checks,
+    @import("ops/sampler.zig").checks,
 });
 
 // --- internal ---

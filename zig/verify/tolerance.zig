@@ -24,6 +24,10 @@ pub const Tolerance = struct {
     /// Roundings to the activation type, one after the other; the relative L2 error is at most so
     /// many units.
     roundings: f64,
+    /// Roundings on the way of values that are as large as the inputs, where the result may be
+    /// small: the root mean square of what they leave, in units of 1. Three times as much for one
+    /// element alone, which has no mean.
+    on_the_way: f64 = 0,
     /// The size of what cancels in a sum, in units of a normal distribution.
     terms: f64 = 1,
 
@@ -46,11 +50,14 @@ pub const Tolerance = struct {
         }
         const count: f64 = @floatFromInt(@max(1, actual.len));
         const norm = @sqrt(total);
-        const floor = f32_slack * tolerance.terms * @sqrt(count);
-        if (norm == 0) return .{ .off = @sqrt(difference / count), .allowed = floor };
+        const unit = unitOf(activation);
+        const floor = f32_slack * tolerance.terms * @sqrt(count) +
+            unit * tolerance.on_the_way * (@sqrt(count) + 2);
+        if (norm == 0) return .{ .off = @sqrt(difference), .allowed = floor };
         return .{
             .off = @sqrt(difference) / norm,
-            .allowed = tolerance.roundings * unitOf(activation) * 1.01 + floor / norm,
+            // 1 %: the unit is that of the rounded number, which may be smaller.
+            .allowed = 1.01 * tolerance.roundings * unit + floor / norm,
         };
     }
 };

@@ -4,15 +4,12 @@
 test {
     _ = @import("tests/attention.zig");
     _ = @import("tests/conv_library.zig");
-    _ = @import("tests/convolution.zig");
-    _ = @import("tests/elementwise.zig");
-    _ = @import("tests/embedding.zig");
     _ = @import("tests/errors.zig");
     _ = @import("tests/gemm.zig");
     _ = @import("tests/loading.zig");
     _ = @import("tests/matmul_cascaded.zig");
     _ = @import("tests/norm.zig");
-    _ = @import("tests/sampler.zig");
+    _ = @import("tests/operations.zig");
     _ = @import("tests/weights.zig");
     _ = @import("tests/weights_f8.zig");
 }

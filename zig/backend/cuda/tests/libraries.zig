@@ -8,14 +8,17 @@ const Pair = @import("support.zig").Pair;
 pub const library_path = std.fmt.comptimePrint("{s}", .{@import("emulator").library_path});
 
 pub const Opened = struct {
+    arena: std.heap.ArenaAllocator,
     measured: AlgorithmCaches,
 
-    /// Before the pair: its queue closes the products.
+    /// `deinit` comes after the pair's queue, which closes the products.
     pub fn init(pair: *Pair) !Opened {
-        const arena = pair.arena.allocator();
+        var memory: std.heap.ArenaAllocator = .init(std.testing.allocator);
+        errdefer memory.deinit();
+        const arena = memory.allocator();
         const found = try arena.create(libraries.Libraries);
         const source: libraries.Source = .{ .emulated = library_path };
-        found.* = try libraries.open(arena, std.testing.io, source, .{}, &pair.diagnostics);
+        found.* = try libraries.open(arena, std.testing.io, source, .{}, pair.cuda.diagnostics);
         const gpa = std.testing.allocator;
         const io = std.testing.io;
         const measured = try AlgorithmCaches.open(gpa, io, null, found, "emulated");
@@ -24,13 +27,14 @@ pub const Opened = struct {
             .driver = pair.cuda.driver,
             .libraries = found,
             .measured = measured,
-            .diagnostics = &pair.diagnostics,
+            .diagnostics = pair.cuda.diagnostics,
         });
-        return .{ .measured = measured };
+        return .{ .arena = memory, .measured = measured };
     }
 
     /// The queue must make no more products.
     pub fn deinit(opened: Opened) void {
         opened.measured.close();
+        opened.arena.deinit();
     }
 };

@@ -41,10 +41,11 @@ const Loaded = struct {
     gpu: Gpu,
     placement: device_weights.Placement,
 
-    fn init(pair: *Pair, weights: []const *Weight, keeps_f8: bool) !Loaded {
+    fn init(emulated: *support.Emulated, weights: []const *Weight, keeps_f8: bool) !Loaded {
+        const pair = &emulated.pair;
         const activation = pair.cuda.activation;
         var loaded: Loaded = .{
-            .gpu = support.gpuOf(&pair.fixture, &pair.diagnostics),
+            .gpu = support.gpuOf(&emulated.fixture, &emulated.diagnostics),
             .placement = device_weights.place(weights, activation, keeps_f8),
         };
         const gpu = &loaded.gpu;
@@ -71,13 +72,11 @@ const Loaded = struct {
 };
 
 fn download(pair: *Pair, address: usize, count: usize) ![]u16 {
-    const bits = try pair.arena.allocator().alloc(u16, count);
-    try pair.read(.{
+    return pair.read(u16, .{
         .address = address,
         .shape = .vector(1, @intCast(count)),
         .dtype = pair.cuda.activation,
-    }, std.mem.sliceAsBytes(bits));
-    return bits;
+    });
 }
 
 /// NaN may have any bits.
@@ -95,7 +94,8 @@ fn eachType(pair: *Pair) DType {
 
 test "widened on the GPU or at the upload, 8-bit weights have the same bits" {
     try support.each(struct {
-        fn body(pair: *Pair) !void {
+        fn body(emulated: *support.Emulated) !void {
+            const pair = &emulated.pair;
             const is_convolution = pair.random().boolean();
             const taps: u32 = if (is_convolution) 3 else 1;
             const shape: [4]u32 = if (is_convolution)
@@ -106,10 +106,10 @@ test "widened on the GPU or at the upload, 8-bit weights have the same bits" {
             // Others around it, so that nothing starts at 0.
             const weights = [_]*Weight{ try eightBits(pair, .{ 3, 5, 1, 1 }, .f8_e4m3), weight };
             const count = weight.elementCount();
-            var wide: Loaded = try .init(pair, &weights, false);
+            var wide: Loaded = try .init(emulated, &weights, false);
             const expected = try download(pair, try ops_widen.operand(pair.cuda, weight), count);
             wide.deinit();
-            var kept: Loaded = try .init(pair, &weights, true);
+            var kept: Loaded = try .init(emulated, &weights, true);
             defer kept.deinit();
             try std.testing.expectEqual(count + 15, kept.placement.kept_f8_bytes);
             const operand = try ops_widen.operand(pair.cuda, weight);
@@ -140,7 +140,8 @@ test "widened on the GPU or at the upload, 8-bit weights have the same bits" {
 
 test "queries, keys and values in 8 bits are one operand, as they are in 16" {
     try support.each(struct {
-        fn body(pair: *Pair) !void {
+        fn body(emulated: *support.Emulated) !void {
+            const pair = &emulated.pair;
             const channels = pair.channels(40);
             const rows = pair.size(20);
             const first = try eightBits(pair, .{ rows, channels, 1, 1 }, eachType(pair));
@@ -148,7 +149,7 @@ test "queries, keys and values in 8 bits are one operand, as they are in 16" {
             const activation = pair.cuda.activation;
             const third = try eightBits(pair, .{ pair.size(20), channels, 1, 1 }, eachType(pair));
             const narrow = try eightBits(pair, .{ 4, channels + 1, 1, 1 }, .f8_e4m3);
-            var loaded: Loaded = try .init(pair, &.{ first, second, third, narrow }, true);
+            var loaded: Loaded = try .init(emulated, &.{ first, second, third, narrow }, true);
             defer loaded.deinit();
             const areAdjacent = ops_product.areAdjacent;
             const all = [_]*const Weight{ first, second, third };
@@ -178,12 +179,12 @@ test "queries, keys and values in 8 bits are one operand, as they are in 16" {
 }
 
 test "tables and vectors are widened when they are uploaded" {
-    var pair: Pair = undefined;
-    try pair.init(1, .f16);
-    defer pair.deinit();
-    const table = try eightBits(&pair, .{ 7, 8, 1, 1 }, .f8_e4m3);
+    var emulated: support.Emulated = undefined;
+    try emulated.init(1, .f16);
+    defer emulated.deinit();
+    const table = try eightBits(&emulated.pair, .{ 7, 8, 1, 1 }, .f8_e4m3);
     table.is_table = true;
-    const vector = try eightBits(&pair, .{ 8, 1, 1, 1 }, .f8_e5m2);
+    const vector = try eightBits(&emulated.pair, .{ 8, 1, 1, 1 }, .f8_e5m2);
     vector.layout = .vector;
     const placement = device_weights.place(&.{ table, vector }, .f16, true);
     try std.testing.expectEqual(0, placement.kept_f8_count);
