@@ -55,6 +55,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./gpu.ts")).run(args),
   },
+  int8: {
+    about: "images in int8 against f32, also with outlier channels; a UNet call against bf16",
+    needsClone: true,
+    run: async (args) => (await import("./int8.ts")).run(args),
+  },
   kernels: {
     about: "registers, spills and occupancy of every CUDA kernel; error of f16 sums (needs nvcc)",
     needsClone: true,
