@@ -32,6 +32,7 @@ pub const Activation = option_types.Activation;
 pub const LinearOptions = option_types.LinearOptions;
 pub const Padding = option_types.Padding;
 pub const ConvOptions = option_types.ConvOptions;
+pub const FiniteCheck = option_types.FiniteCheck;
 pub const Update = option_types.Update;
 pub const StepCoefficients = option_types.StepCoefficients;
 pub const LatentStep = option_types.LatentStep;
@@ -240,6 +241,22 @@ pub const Backend = struct {
     pub fn isFinite(b: Backend, x: Tensor) Error!bool {
         return switch (b.target()) {
             inline else => |device| try device.isFinite(x),
+        };
+    }
+
+    /// Queues a check of `x` as it is now; `endFiniteCheck` has its answer. In between a GPU can be
+    /// given more work.
+    pub fn beginFiniteCheck(b: Backend, x: Tensor, number: FiniteCheck) Error!void {
+        switch (b.target()) {
+            inline else => |device| try device.beginFiniteCheck(x, number),
+        }
+    }
+
+    /// Waits for the check, and not for what was queued after it.
+    pub fn endFiniteCheck(b: Backend, number: FiniteCheck) Error!bool {
+        return switch (b.target()) {
+            .plan => true,
+            inline else => |device| try device.endFiniteCheck(number),
         };
     }
 

@@ -224,6 +224,21 @@ describe("two ranks on GPUs of their own", () => {
     });
   });
 
+  test("numbers that are not finite end the image, and their step is named", async () => {
+    // A rank looks at a step when it has queued the next one.
+    const gpu = emulated({ share: false });
+    const request = requestOf({ ...pair, stepCount: 3 });
+    await withSession({ ...pair, gpu }, async (session) => {
+      for (const bad of [1, 2]) {
+        const steps = [...request.steps];
+        steps[bad] = { ...request.steps[bad]!, inputScale: Number.POSITIVE_INFINITY };
+        const message = await refusal(() => session.image({ ...request, steps }), "not-finite");
+        expect(message).toStartWith(`Step ${bad + 1} of 3 gave numbers that are not finite`);
+      }
+      expect(latentsOf(await session.image(request)).every(Number.isFinite)).toBe(true);
+    });
+  });
+
   test("NCCL is refused for ranks that share a GPU", async () => {
     const gpu = emulated({ transport: "nccl" });
     const pending = () => draw({ ...pair, rankCount: 3, height: 96, gpu });

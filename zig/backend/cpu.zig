@@ -9,6 +9,7 @@ const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const arguments = @import("cpu/arguments.zig");
 const dispatch = @import("cpu/dispatch.zig");
+const FiniteCheck = @import("options.zig").FiniteCheck;
 pub const merge = @import("cpu/merge.zig");
 pub const pack_int8 = @import("cpu/pack_int8.zig");
 pub const RankFibers = @import("cpu/rank_fibers.zig").RankFibers;
@@ -58,6 +59,8 @@ pub const Cpu = struct {
     pool: ThreadPool,
     fiber_slot: ?FiberSlot,
     reduction_workspace: []f64,
+    /// Answers of the checks for finite numbers.
+    are_finite: std.EnumArray(FiniteCheck, bool) = .initFill(true),
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
         const set = options.instruction_set orelse switch (options.compute) {
@@ -112,6 +115,8 @@ pub const Cpu = struct {
     pub const copyRows = ops_elementwise.copyRows;
     pub const extrapolateRows = ops_elementwise.extrapolateRows;
     pub const isFinite = ops_elementwise.isFinite;
+    pub const beginFiniteCheck = ops_elementwise.beginFiniteCheck;
+    pub const endFiniteCheck = ops_elementwise.endFiniteCheck;
     pub const activate = ops_elementwise.activate;
     pub const geglu = ops_elementwise.geglu;
     pub const concatChannels = ops_elementwise.concatChannels;

@@ -1,6 +1,6 @@
 //! The CUDA backend: each operation of `backend.zig` becomes launches on one stream of one GPU.
 //! Operations neither allocate nor wait, so that a CUDA graph can take them down; only downloads
-//! and `isFinite` wait for the stream.
+//! wait for the stream, and `endFiniteCheck` for an event in it.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -10,6 +10,7 @@ const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const Weight = @import("../weights.zig").Weight;
+const finite_check = @import("cuda/finite_check.zig");
 const graphs_file = @import("cuda/graphs.zig");
 const Graphs = graphs_file.Graphs;
 pub const GraphCounts = graphs_file.Counts;
@@ -94,6 +95,7 @@ pub const Cuda = struct {
     widen_workspace: usize = 0,
     /// Device memory for reductions inside one operation, reused in stream order.
     reduction_workspace: usize,
+    finite_checks: finite_check.FiniteChecks,
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     fp16_accumulate: bool,
@@ -124,6 +126,7 @@ pub const Cuda = struct {
             .activation = options.activation,
             .weights_base = options.weights_base,
             .reduction_workspace = 0,
+            .finite_checks = undefined,
             .diagnostics = options.diagnostics,
             .cancelled = options.cancelled,
             .fp16_accumulate = options.fp16_accumulate,
@@ -143,11 +146,13 @@ pub const Cuda = struct {
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.exchange_stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
-        const bytes = reduction_workspace_bytes + arrived_count * @sizeOf(u32);
+        const flags_first = reduction_workspace_bytes + arrived_count * @sizeOf(u32);
+        const bytes = flags_first + finite_check.flag_bytes;
         const allocated = d.cuMemAlloc_v2(&cuda.reduction_workspace, bytes);
         try cuda.check(.cuMemAlloc_v2, allocated, "allocating the reduction workspace");
         errdefer _ = d.cuMemFree_v2(cuda.reduction_workspace);
         try cuda.zero(cuda.arrived(), arrived_count * @sizeOf(u32));
+        cuda.finite_checks = try .init(cuda, cuda.reduction_workspace + flags_first);
         return cuda;
     }
 
@@ -158,6 +163,7 @@ pub const Cuda = struct {
         _ = d.cuStreamSynchronize(cuda.stream);
         cuda.graphs.deinit(cuda);
         if (cuda.libraries) |*libraries| libraries.close();
+        cuda.finite_checks.deinit(cuda);
         _ = d.cuMemFree_v2(cuda.reduction_workspace);
         if (cuda.widen_workspace != 0) _ = d.cuMemFree_v2(cuda.widen_workspace);
         _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
@@ -272,7 +278,9 @@ pub const Cuda = struct {
     pub const zero = ops_elementwise.zero;
     pub const copyRows = ops_elementwise.copyRows;
     pub const extrapolateRows = ops_elementwise.extrapolateRows;
-    pub const isFinite = ops_elementwise.isFinite;
+    pub const isFinite = finite_check.isFinite;
+    pub const beginFiniteCheck = finite_check.beginFiniteCheck;
+    pub const endFiniteCheck = finite_check.endFiniteCheck;
     pub const activate = ops_elementwise.activate;
     pub const geglu = ops_elementwise.geglu;
     pub const concatChannels = ops_elementwise.concatChannels;

@@ -9,6 +9,7 @@ const OpTrace = tallies.OpTrace;
 const cudas = @import("cuda.zig");
 const options_file = @import("options.zig");
 const Activation = options_file.Activation;
+const FiniteCheck = options_file.FiniteCheck;
 const CombineStatistics = options_file.CombineStatistics;
 const ConvOptions = options_file.ConvOptions;
 const LatentStep = options_file.LatentStep;
@@ -292,8 +293,12 @@ pub const Planned = struct {
     }
 
     pub fn isFinite(plan: Planned, x: Tensor) Error!bool {
-        plan.moved(.{ .op = .is_finite }, &.{x});
+        try plan.beginFiniteCheck(x, .alone);
         return true;
+    }
+
+    pub fn beginFiniteCheck(plan: Planned, x: Tensor, _: FiniteCheck) Error!void {
+        plan.moved(.{ .op = .is_finite }, &.{x});
     }
 
     pub fn latentStep(plan: Planned, step: LatentStep) Error!void {

@@ -7,6 +7,17 @@ const Tensor = @import("../tensor.zig").Tensor;
 /// refusal where it is too old.
 pub const AttentionKind = enum(u32) { auto = 0, own = 1, cudnn = 2 };
 
+/// Checks for finite numbers that may be under way at once, each with an answer of its own.
+pub const FiniteCheck = enum {
+    alone,
+    even_step,
+    odd_step,
+
+    pub fn ofStep(index: usize) FiniteCheck {
+        return if (index % 2 == 0) .even_step else .odd_step;
+    }
+};
+
 /// soft_clamp is 3 tanh(x / 3), to_signed 2 x - 1: the ends of AutoencoderTiny's decoder.
 pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
 

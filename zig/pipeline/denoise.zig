@@ -25,17 +25,13 @@ const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     const job = rank.job;
     var state: LatentState = try .init(rank);
-    const step_ns: ?[]u64 = if (rank.reporter != null)
-        try rank.result.alloc(u64, .step_ns, job.steps.len)
-    else
-        null;
     var counts: LoopCounts = .{};
+    var ends: StepEnds = try .init(rank);
     const loop_start = rank.now();
     const waited_start = rank.transport.waitedNs();
     var run: Run = try .open(rank, conditionings, 0);
     defer run.close(rank);
     for (job.steps, 0..) |step, i| {
-        const start = rank.now();
         rank.transport.enterStep(@intCast(i + 1));
         if (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1)) {
             run.close(rank);
@@ -53,15 +49,13 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
         defer if (estimate) |tensor| rank.b.free(tensor);
         try state.advance(rank, step, output);
         rank.b.free(output);
-        if (!try rank.b.isFinite(state.latent)) {
-            return rank.notFinite("Step {d} of {d} gave", .{ i + 1, job.steps.len });
-        }
-        if (rank.reporter) |r| {
-            r.step_index.store(@intCast(i + 1), .release);
-            step_ns.?[i] = @intCast(rank.now() - start);
-        }
+        try rank.b.beginFiniteCheck(state.latent, .ofStep(i));
+        // A preview waits for its step in any case.
+        const runs_ahead = rank.b.isCuda() and estimate == null;
+        try ends.reach(rank, if (runs_ahead) i else i + 1);
         if (estimate) |tensor| try previews.show(rank, tensor, i + 1);
     }
+    try ends.reach(rank, job.steps.len);
     counts.loop_ns = @intCast(rank.now() - loop_start);
     counts.wait_ns = rank.transport.waitedNs() - waited_start;
     saveStats(rank, counts);
@@ -69,6 +63,39 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
 }
 
 // --- internal ---
+
+/// The ends of steps, which are looked at in their order. On GPUs the host looks at a step when the
+/// next one is queued, so that no GPU waits for it.
+const StepEnds = struct {
+    step_ns: []u64,
+    count: usize = 0,
+    /// When the last one was seen.
+    last: i96,
+
+    fn init(rank: *Rank) Error!StepEnds {
+        const step_ns: []u64 = if (rank.reporter != null)
+            try rank.result.alloc(u64, .step_ns, rank.job.steps.len)
+        else
+            &.{};
+        return .{ .step_ns = step_ns, .last = rank.now() };
+    }
+
+    /// Waits until `count` steps have ended; each must have given finite numbers.
+    fn reach(ends: *StepEnds, rank: *Rank, count: usize) Error!void {
+        while (ends.count < count) {
+            const i = ends.count;
+            if (!try rank.b.endFiniteCheck(.ofStep(i))) {
+                return rank.notFinite("Step {d} of {d} gave", .{ i + 1, rank.job.steps.len });
+            }
+            ends.count += 1;
+            const start = ends.last;
+            ends.last = rank.now();
+            const reporter = rank.reporter orelse continue;
+            ends.step_ns[i] = @intCast(ends.last - start);
+            reporter.step_index.store(@intCast(i + 1), .release);
+        }
+    }
+};
 
 /// What an idle rank gives to the gather, where nobody reads it.
 fn nothing(rank: *Rank, latent: Tensor) Error!Tensor {

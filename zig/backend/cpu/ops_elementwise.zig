@@ -49,6 +49,18 @@ pub fn isFinite(cpu: *Cpu, x: Tensor) error{Cancelled}!bool {
     return found == 0;
 }
 
+pub fn beginFiniteCheck(
+    cpu: *Cpu,
+    x: Tensor,
+    number: backend.FiniteCheck,
+) error{Cancelled}!void {
+    cpu.are_finite.set(number, try isFinite(cpu, x));
+}
+
+pub fn endFiniteCheck(cpu: *Cpu, number: backend.FiniteCheck) error{Cancelled}!bool {
+    return cpu.are_finite.get(number);
+}
+
 pub fn activate(
     cpu: *Cpu,
     out: Tensor,

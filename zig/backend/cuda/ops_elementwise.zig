@@ -1,5 +1,5 @@
 //! Launchers of copies, sums, activations and joins. Each takes the device addresses of tensors
-//! that `backend.zig` has checked; none allocates or waits, but `isFinite` and `download`.
+//! that `backend.zig` has checked; none allocates or waits, but `download`.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -45,27 +45,6 @@ pub fn copy(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
 pub fn zero(cuda: *Cuda, address: usize, bytes: usize) Error!void {
     const result = cuda.driver.cuMemsetD8Async(address, 0, bytes, cuda.stream);
     try cuda.check(.cuMemsetD8Async, result, "clearing memory");
-}
-
-/// Waits for the answer.
-pub fn isFinite(cuda: *Cuda, x: Tensor) Error!bool {
-    const d = cuda.driver;
-    const address = cuda.reduction_workspace;
-    const flag: Tensor = .{ .address = address, .shape = .vector(1, 1), .dtype = .i32 };
-    const cleared = d.cuMemsetD32Async(flag.address, 0, 1, cuda.stream);
-    try cuda.check(.cuMemsetD32Async, cleared, "clearing a flag");
-    const count: u64 = x.shape.elementCount();
-    const grid = grids.blocks(grids.packs(count));
-    const args = .{ flag.address, x.address, count };
-    if (x.dtype == .f32) {
-        try cuda.launch("is_finite_f32", .untyped, grid, grids.block, 0, args);
-    } else {
-        assert(x.dtype == cuda.activation);
-        try cuda.launch("is_finite", .typed, grid, grids.block, 0, args);
-    }
-    var found: [4]u8 = undefined;
-    try download(cuda, flag, &found);
-    return std.mem.readInt(u32, &found, .little) == 0;
 }
 
 pub fn activate(

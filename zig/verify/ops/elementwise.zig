@@ -26,6 +26,7 @@ pub const checks = [_]Check{
     .{ .name = "extrapolateRows", .run = extrapolateRows },
     .{ .name = "scaleRepeat", .run = scaleRepeat },
     .{ .name = "isFinite", .run = isFinite },
+    .{ .name = "beginFiniteCheck", .run = finiteChecks },
 };
 
 // --- internal ---
@@ -254,4 +255,19 @@ fn isFinite(pair: *Pair) Error!void {
         try pair.upload(x);
         try pair.expect(!try pair.cuda.isFinite(x.cuda), "a number that is not finite is missed");
     }
+}
+
+/// Two checks are under way at once, each of what it saw.
+fn finiteChecks(pair: *Pair) Error!void {
+    const shape = randomShape(pair);
+    pair.describe("{f}", .{pairs.shown(shape)});
+    const x = try pair.tensorF32(shape);
+    try pair.cuda.beginFiniteCheck(x.cuda, .even_step);
+    x.cpu.host(f32)[0] = std.math.inf(f32);
+    try pair.upload(x);
+    try pair.cuda.beginFiniteCheck(x.cuda, .odd_step);
+    const before = try pair.cuda.endFiniteCheck(.even_step);
+    try pair.expect(before, "a later number is seen by a check before it");
+    const after = try pair.cuda.endFiniteCheck(.odd_step);
+    try pair.expect(!after, "a number that is not finite is missed");
 }

@@ -60,6 +60,7 @@ test "every driver call of a rank's stream" {
         "cuMemsetD8Async",      "cuMemsetD32Async",            "cuEventCreate",
         "cuEventRecord",        "cuStreamWaitEvent",           "cuStreamBeginCapture_v2",
         "cuStreamEndCapture",   "cuGraphInstantiateWithFlags", "cuGraphLaunch",
+        "cuMemHostAlloc",       "cuEventQuery",
     }) |name| {
         var fixture: fixtures.Fixture = try .initQuiet(1);
         defer fixture.deinit();
