@@ -417,6 +417,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
     job.step_sets = try copyValues(u32, arena, r.step_sets);
+    job.step_reuse = try copyValues(pipeline.StepReuse, arena, r.step_reuse);
     job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
     job.adapters = try copyAdapters(arena, r.adapters);
     job.injected = try copyValues(f32, arena, r.injected);

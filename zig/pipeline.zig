@@ -8,6 +8,7 @@
 //!   pipeline/text.zig        prompts to conditioning
 //!   pipeline/emphasis.zig    weights of tokens
 //!   pipeline/denoise.zig     the denoising loop
+//!   pipeline/decisions.zig   numbers that steps decide by, equal on all ranks
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/noise.zig       the noise of the first latent and of steps
 //!   pipeline/preview.zig     estimates of the image for previews
@@ -23,6 +24,8 @@ const jobs = @import("pipeline/job.zig");
 pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
 pub const Tokens = jobs.Tokens;
+pub const DeepPlan = jobs.DeepPlan;
+pub const StepReuse = jobs.StepReuse;
 pub const Emphasis = @import("pipeline/emphasis.zig").Emphasis;
 pub const NoiseSource = @import("pipeline/noise.zig").NoiseSource;
 const results = @import("pipeline/result.zig");

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 22;
+export const abiVersion = 23;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -83,6 +83,7 @@ export const Output = {
   decoded: 6,
   rank_stats: 7,
   preview: 8,
+  step_parts: 9,
 } as const;
 
 export const HiddenAct = {
@@ -192,6 +193,18 @@ export const NoiseSource = {
   generator: 0,
   brownian: 1,
   new_generator: 2,
+} as const;
+
+export const DeepPlan = {
+  full: 0,
+  cached: 1,
+  adaptive: 2,
+} as const;
+
+export const Part = {
+  compute: 0,
+  keep: 1,
+  reuse: 2,
 } as const;
 
 export interface ClipConfig {
@@ -554,6 +567,9 @@ export interface Request {
   prompts: Bytes;
   negatives: Bytes;
   stepSets: Bytes;
+  stepReuse: Bytes;
+  outerSkips: number | boolean;
+  reuseThreshold: number;
   emphasis: keyof typeof Emphasis;
   empty: Bytes;
   adapters: Bytes;
@@ -568,10 +584,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 432;
+export const sizeOfRequest = 456;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 432, true);
+  v.setUint32(at + 0, 456, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -604,20 +620,23 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 216, s.prompts);
   writeBytes(v, at + 232, s.negatives);
   writeBytes(v, at + 248, s.stepSets);
-  v.setUint32(at + 264, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 272, s.empty);
-  writeBytes(v, at + 288, s.adapters);
-  writeBytes(v, at + 304, s.injected);
-  writeBytes(v, at + 320, s.injected2);
+  writeBytes(v, at + 264, s.stepReuse);
+  v.setUint32(at + 280, Number(s.outerSkips), true);
+  v.setFloat32(at + 284, s.reuseThreshold, true);
+  v.setUint32(at + 288, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 296, s.empty);
+  writeBytes(v, at + 312, s.adapters);
+  writeBytes(v, at + 328, s.injected);
+  writeBytes(v, at + 344, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 336 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 360 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 360, Number(s.batch), true);
-  v.setFloat32(at + 364, s.timestep, true);
-  writeBytes(v, at + 368, s.sample);
-  writeBytes(v, at + 384, s.promptEmbeds);
-  writeBytes(v, at + 400, s.pooled);
-  writeBytes(v, at + 416, s.timeIdsList);
+  v.setUint32(at + 384, Number(s.batch), true);
+  v.setFloat32(at + 388, s.timestep, true);
+  writeBytes(v, at + 392, s.sample);
+  writeBytes(v, at + 408, s.promptEmbeds);
+  writeBytes(v, at + 424, s.pooled);
+  writeBytes(v, at + 440, s.timeIdsList);
 }
 
 export interface Update {
@@ -743,6 +762,18 @@ export function writeStepCoefficients(v: DataView, at: number, s: StepCoefficien
   v.setFloat32(at + 92, s.noiseTo, true);
 }
 
+export interface StepReuse {
+  deep: keyof typeof DeepPlan;
+  cross: keyof typeof Part;
+}
+
+export const sizeOfStepReuse = 8;
+
+export function writeStepReuse(v: DataView, at: number, s: StepReuse): void {
+  v.setUint32(at + 0, DeepPlan[s.deep], true);
+  v.setUint32(at + 4, Part[s.cross], true);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -776,6 +807,9 @@ export const zeroRequest: Request = {
   prompts: { address: 0n, len: 0n, },
   negatives: { address: 0n, len: 0n, },
   stepSets: { address: 0n, len: 0n, },
+  stepReuse: { address: 0n, len: 0n, },
+  outerSkips: 0,
+  reuseThreshold: 0,
   emphasis: "original",
   empty: { address: 0n, len: 0n, },
   adapters: { address: 0n, len: 0n, },

@@ -72,12 +72,18 @@ export interface RankStats {
   unetRows: number;
 }
 
+/** Deep features and the outputs of cross-attention in a step. */
+interface StepParts {
+  deep: keyof typeof abi.Part;
+  cross: keyof typeof abi.Part;
+}
+
 /** Settings passed to the library under the same names: a new one needs no line here. */
 type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
-  | "variationSeeds";
+  | ("variationSeeds" | "stepReuse");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -90,6 +96,8 @@ export interface ImageRequest extends PassedSettings {
   prompt: TokenPair | readonly TokenPair[];
   /** The set of prompts that each step reads; absent where there is one. */
   stepSets?: readonly number[] | null | undefined;
+  /** What each step takes from earlier ones; absent where each computes everything. */
+  reuse?: readonly abi.StepReuse[] | undefined;
   /** The empty prompt, where `emphasis` is "interpolate"; else absent or null. */
   empty?: TokenPair | null | undefined;
   /** null = an embedding of zeros. Read only with guidance. */
@@ -166,6 +174,8 @@ export interface ImageResult {
   image: Float32Array | null;
   timings: StageTimings;
   ranks: RankStats[];
+  /** What each step computed, kept and took from an earlier one. */
+  stepParts: StepParts[];
   /** Memory in use on the first GPU, by all processes; 0 on the CPU. */
   deviceBytes: number;
   /** Weights that adapters made since the session was opened, and host memory of those kept. */
@@ -239,6 +249,7 @@ class NativeSession implements Session {
     const negativeBytes = tokenBytes(negatives);
     const emptyBytes = tokenBytes(request.empty ? [request.empty] : []);
     const stepSets = new Int32Array(request.stepSets ?? []);
+    const reuseBytes = reuseToBytes(request.reuse ?? []);
     const hookBytes = testHookBytes(request.testHooks);
     const adapters = adapterBytes(request.adapters ?? []);
     const { vaeFactor } = this.model;
@@ -268,6 +279,7 @@ class NativeSession implements Session {
         negatives: bytesOf(negativeBytes),
         empty: bytesOf(emptyBytes),
         stepSets: bytesOf(stepSets),
+        stepReuse: bytesOf(reuseBytes),
         timeIds: [height, width, 0, 0, height, width],
       },
       [
@@ -284,6 +296,7 @@ class NativeSession implements Session {
         request.empty,
         emptyBytes,
         stepSets,
+        reuseBytes,
         hookBytes,
         adapters,
         request.injected,
@@ -320,6 +333,7 @@ class NativeSession implements Session {
         stepMs: Array.from(new BigUint64Array(this.handle.read("step_ns")), milliseconds),
       },
       ranks: ranksOf(this.handle.read("rank_stats")),
+      stepParts: partsOf(new Uint32Array(this.handle.read("step_parts"))),
       deviceBytes: Number(done.deviceBytes),
       merged: {
         weightCount: Number(done.mergedWeightCount),
@@ -398,6 +412,25 @@ function stepsToBytes(steps: StepCoefficients[]): Uint8Array {
     });
   });
   return bytes;
+}
+
+function reuseToBytes(reuse: readonly abi.StepReuse[]): Uint8Array {
+  const bytes = new Uint8Array(reuse.length * abi.sizeOfStepReuse);
+  const view = new DataView(bytes.buffer);
+  for (const [i, each] of reuse.entries()) {
+    abi.writeStepReuse(view, i * abi.sizeOfStepReuse, each);
+  }
+  return bytes;
+}
+
+const partNames = Object.keys(abi.Part) as (keyof typeof abi.Part)[];
+
+/** Two numbers per step. */
+function partsOf(numbers: Uint32Array): StepParts[] {
+  return Array.from({ length: numbers.length / 2 }, (_, i) => ({
+    deep: partNames[numbers[2 * i]!]!,
+    cross: partNames[numbers[2 * i + 1]!]!,
+  }));
 }
 
 function ranksOf(bytes: ArrayBuffer): RankStats[] {

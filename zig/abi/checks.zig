@@ -7,7 +7,9 @@ const backend = @import("../backend.zig");
 const configs = @import("../model/config.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const models = @import("../model.zig");
+const pipeline = @import("../pipeline.zig");
 const random = @import("../random.zig");
+const unet_reuse = @import("../model/reuse.zig");
 const rank_count_max = @import("../patch/layout.zig").rank_count_max;
 const sessions = @import("../session.zig");
 const types = @import("types.zig");
@@ -237,6 +239,7 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("prompts that are not one per image", .{});
     }
     if (stepSets(r, set_count)) |status| return status;
+    if (reuse(config, r)) |status| return status;
     if (noise(config, r)) |status| return status;
     const negative_count = if (r.branch_count > 1) image_count * set_count else 0;
     const alike_count = if (r.branch_count > 2) set_count else prompt_count;
@@ -305,6 +308,34 @@ fn stepSets(r: *const Request, set_count: usize) ?Status {
     if (r.step_sets.len != step_count * 4) return refuse("sets that are not one per step", .{});
     const sets: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.step_sets.slice());
     for (sets) |set| if (set >= set_count) return refuse("set {d} of {d}", .{ set, set_count });
+    return null;
+}
+
+/// What steps reuse is kept by a step before them. Kept outputs of cross-attention are those of the
+/// prompts alone.
+fn reuse(config: *const models.ModelConfig, r: *const Request) ?Status {
+    const skip_count = unet_reuse.skipCount(&config.unet);
+    if (r.outer_skips > skip_count) return refuse("outer blocks of {d} skips", .{r.outer_skips});
+    if (!(r.reuse_threshold >= 0)) return refuse("a change of {d}", .{r.reuse_threshold});
+    if (r.step_reuse.len == 0) return null;
+    const steps: []align(1) const backend.StepCoefficients =
+        std.mem.bytesAsSlice(backend.StepCoefficients, r.steps.slice());
+    if (r.step_reuse.len != steps.len * @sizeOf(pipeline.StepReuse)) {
+        return refuse("reuse that is not one per step", .{});
+    }
+    const list: []align(1) const pipeline.StepReuse =
+        std.mem.bytesAsSlice(pipeline.StepReuse, r.step_reuse.slice());
+    var is_kept = false;
+    for (steps, list, 0..) |step, each, i| {
+        if (each.deep != .full and r.outer_skips == 0) {
+            return refuse("step {d} without outer blocks", .{i});
+        }
+        const is_guided = r.branch_count > 1 and step.guidance_factor != 0;
+        if (each.cross == .reuse and (!is_kept or is_guided)) {
+            return refuse("step {d} reuses cross-attention that no step kept", .{i});
+        }
+        is_kept = is_kept or each.cross == .keep;
+    }
     return null;
 }
 

@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 22;
+pub const abi_version: u32 = 23;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -302,6 +302,12 @@ pub const Request = extern struct {
     negatives: Bytes,
     /// u32, the set that each step reads; empty for one set.
     step_sets: Bytes,
+    /// `StepReuse`, one per step; empty where each computes everything.
+    step_reuse: Bytes,
+    /// Skip connections that steps with cached deep features compute (`Reuse.outer_skips`).
+    outer_skips: u32,
+    /// Of adaptive steps; see `Job.reuse_threshold`.
+    reuse_threshold: f32,
     /// How weights of tokens are applied.
     emphasis: pipeline.Emphasis,
     /// `Tokens` of the empty prompt where `emphasis` interpolates from it; else empty.
@@ -382,7 +388,7 @@ pub const structs_in = .{
     configs.TaesdConfig,      models.ModelConfig, Bytes,              WeightName,
     SessionOptions,           Tokens,             TestHooks,          Request,
     backend.Update,           GpuReportOptions,   Adapter,            AdapterTarget,
-    backend.StepCoefficients,
+    backend.StepCoefficients, pipeline.StepReuse,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
@@ -392,5 +398,5 @@ pub const enums = .{
     configs.MidBlockKind,  backend.Compute,       modes.SyncMode,      faults.Fault,
     devices.DeviceKind,    devices.TransportKind, DType,               random.Rng,
     backend.AttentionKind, weights.Component,     adapters.Algorithm,  adapters.DoraNorm,
-    pipeline.Emphasis,     pipeline.NoiseSource,
+    pipeline.Emphasis,     pipeline.NoiseSource,  pipeline.DeepPlan,   backend.Part,
 };

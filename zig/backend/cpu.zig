@@ -121,6 +121,7 @@ pub const Cpu = struct {
     pub const geglu = ops_elementwise.geglu;
     pub const concatChannels = ops_elementwise.concatChannels;
     pub const add = ops_elementwise.add;
+    pub const average = ops_elementwise.average;
     pub const scaleRepeat = ops_elementwise.scaleRepeat;
     pub const embedTokens = ops_elementwise.embedTokens;
     pub const gatherTokens = ops_elementwise.gatherTokens;

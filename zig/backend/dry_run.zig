@@ -228,6 +228,10 @@ pub const Planned = struct {
         plan.moved(.{ .op = .add }, &.{ x, y, out });
     }
 
+    pub fn average(plan: Planned, out: Tensor, x: Tensor, y: Tensor) Error!void {
+        plan.moved(.{ .op = .add }, &.{ x, y, out });
+    }
+
     pub fn concatChannels(plan: Planned, out: Tensor, parts: []const Tensor) Error!void {
         var operation: Operation = .{ .op = .concat, .out = out.shape.channels };
         operation.chunks = @intCast(parts.len);

@@ -50,6 +50,14 @@ pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
     return out;
 }
 
+/// out = (x + y) / 2
+pub fn averageInto(b: Backend, out: Tensor, x: Tensor, y: Tensor) Error!void {
+    assert(x.shape.eql(y.shape) and out.shape.eql(x.shape));
+    switch (b.target()) {
+        inline else => |device| try device.average(out, x, y),
+    }
+}
+
 /// The image `factor * x`, `repeat` times along the batch: the UNet's input for all branches.
 pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor {
     var shape = x.shape;

@@ -51,6 +51,15 @@ pub const ConvOptions = struct {
     residual: ?Tensor = null,
 };
 
+/// What a step does with a part of the UNet that later steps can take over (`model/reuse.zig`).
+pub const Part = enum(u32) {
+    compute = 0,
+    /// Computes it, and keeps it for later steps.
+    keep = 1,
+    /// Takes what an earlier step kept.
+    reuse = 2,
+};
+
 /// Coefficients of one register's new value (see `StepCoefficients`).
 pub const Update = extern struct {
     sample: f32,

@@ -293,7 +293,7 @@ pub const Attention = struct {
         ctx: Context,
         x: Tensor,
         keys_values: Sequences,
-        residual: Tensor,
+        residual: ?Tensor,
     ) Error!Tensor {
         const second = keys_values.second orelse {
             return layer.attend(ctx, x, null, &.{keys_values.first}, false, residual);
@@ -374,7 +374,7 @@ pub const Attention = struct {
         quantized: ?Tensor,
         keys_values: []const Tensor,
         causal: bool,
-        residual: Tensor,
+        residual: ?Tensor,
     ) Error!Tensor {
         const q = try layer.to_q.forward(ctx, x, .{ .quantized = quantized });
         defer ctx.b.free(q);

@@ -11,9 +11,17 @@ const View = weights.View;
 const layers = @import("layers.zig");
 const Context = layers.Context;
 const Error = layers.Error;
+const Reuse = @import("reuse.zig").Reuse;
 
 const norm_epsilon_2d = 1e-6;
 const norm_epsilon_block = 1e-5;
+
+/// What the cross-attentions read.
+pub const Prompt = struct {
+    /// By the number of each, (batch, 1, tokens, 2 * channels), or half of it.
+    keys_values: []const layers.Sequences,
+    reuse: *const Reuse,
+};
 
 /// Numbers the cross-attentions: the index of each one's keys and values in `Conditioning`.
 pub const ContextSlots = struct {
@@ -55,19 +63,13 @@ pub const Transformer2D = struct {
         };
     }
 
-    /// Maps `x` (batch, rows, width, channels) to the same shape. Each of `prompt_keys_values` is
-    /// (batch, 1, tokens, 2 * channels), or half of it.
-    pub fn forward(
-        model: Transformer2D,
-        ctx: Context,
-        x: Tensor,
-        prompt_keys_values: []const layers.Sequences,
-    ) Error!Tensor {
+    /// Maps `x` (batch, rows, width, channels) to the same shape.
+    pub fn forward(model: Transformer2D, ctx: Context, x: Tensor, prompt: Prompt) Error!Tensor {
         const normed = try model.norm.forward(ctx, x, .none);
         var hidden = try model.proj_in.forward(ctx, normed, .{});
         ctx.b.free(normed);
         for (model.transformer_blocks) |block| {
-            const next = try block.forward(ctx, hidden, prompt_keys_values[block.context_slot]);
+            const next = try block.forward(ctx, hidden, prompt);
             ctx.b.free(hidden);
             hidden = next;
         }
@@ -114,19 +116,47 @@ pub const BasicTransformerBlock = struct {
         block: BasicTransformerBlock,
         ctx: Context,
         x: Tensor,
-        prompt_keys_values: layers.Sequences,
+        prompt: Prompt,
     ) Error!Tensor {
         const normed1 = try block.norm1.forward(ctx, x);
         const hidden1 = try block.attn1.selfAttention(ctx, normed1, x);
         ctx.b.free(normed1);
         defer ctx.b.free(hidden1);
-        const normed2 = try block.norm2.forward(ctx, hidden1);
-        const hidden2 = try block.attn2.crossAttention(ctx, normed2, prompt_keys_values, hidden1);
-        ctx.b.free(normed2);
+        const hidden2 = try block.crossAttention(ctx, hidden1, prompt);
         defer ctx.b.free(hidden2);
         const normed3 = try block.norm3.forward(ctx, hidden2);
         defer ctx.b.free(normed3);
         return block.ff.forward(ctx, normed3, hidden2);
+    }
+
+    fn crossAttention(
+        block: BasicTransformerBlock,
+        ctx: Context,
+        x: Tensor,
+        prompt: Prompt,
+    ) Error!Tensor {
+        const reuse = prompt.reuse;
+        if (reuse.cross == .reuse) return ctx.b.add(x, reuse.outputs[block.context_slot]);
+        const keys_values = prompt.keys_values[block.context_slot];
+        const normed = try block.norm2.forward(ctx, x);
+        if (reuse.cross == .compute) {
+            defer ctx.b.free(normed);
+            return block.attn2.crossAttention(ctx, normed, keys_values, x);
+        }
+        const out = try block.attn2.crossAttention(ctx, normed, keys_values, null);
+        ctx.b.free(normed);
+        defer ctx.b.free(out);
+        const kept = reuse.outputs[block.context_slot];
+        const images = reuse.mean_images;
+        if (images == 0) {
+            try ctx.b.copy(kept, out);
+        } else for (0..kept.shape.batch / images) |i| {
+            const at: u32 = @intCast(i * images);
+            const negative = out.batchSlice(0, images);
+            const prompts = out.batchSlice(at + images, images);
+            try ctx.b.averageInto(kept.batchSlice(at, images), negative, prompts);
+        }
+        return ctx.b.add(x, out);
     }
 };
 

@@ -19,6 +19,8 @@ const DownBlock = unet_blocks.DownBlock;
 const MidBlock = unet_blocks.MidBlock;
 const Skips = unet_blocks.Skips;
 const UpBlock = unet_blocks.UpBlock;
+const reuses = @import("reuse.zig");
+pub const Reuse = reuses.Reuse;
 const transformers = @import("transformer.zig");
 const Transformer2D = transformers.Transformer2D;
 
@@ -166,7 +168,8 @@ pub const UNet = struct {
 
     /// Maps `sample` (batch, rows, width, in_channels) and `timestep` (batch, 1, 1, 1) to the model
     /// output (batch, rows, width, out_channels). `halo` are the rows above and below the sample:
-    /// every rank keeps the whole latent, so conv_in needs no exchange.
+    /// every rank keeps the whole latent, so conv_in needs no exchange. `reuse` says what is taken
+    /// from an earlier step.
     pub fn forward(
         model: *const UNet,
         ctx: Context,
@@ -174,23 +177,32 @@ pub const UNet = struct {
         halo: Exchange.HaloRows,
         timestep: Tensor,
         conditioning: Conditioning,
+        reuse: *const Reuse,
     ) Error!Tensor {
         if (ctx.b.device == .plan) _ = model.dry_run_count.fetchAdd(1, .monotonic);
         const time = try model.embedTime(ctx, timestep, conditioning.addition);
         defer ctx.b.free(time);
-        const prompt = conditioning.keys_values;
-        var skips: Skips = .{};
+        const prompt: unet_blocks.Prompt = .{
+            .keys_values = conditioning.keys_values,
+            .reuse = reuse,
+        };
+        var skips: Skips = .{ .reuse = reuse };
         var hidden = try model.conv_in.forwardBetween(ctx, sample, halo, .{});
-        skips.push(hidden);
+        skips.push(ctx, hidden);
         for (model.down_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
         }
-        // `hidden` is also the last skip: the mid block must not free it.
-        if (model.mid_block) |block| hidden = try block.forward(ctx, hidden, time, prompt);
-        for (model.up_blocks) |block| {
-            hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        var up: ?Tensor = null;
+        if (reuse.deep == .reuse) {
+            skips.left_out = reuses.skipCount(&model.config) - skips.count;
+        } else {
+            // `hidden` is also the last skip: the mid block must not free it.
+            if (model.mid_block) |block| hidden = try block.forward(ctx, hidden, time, prompt);
+            up = hidden;
         }
+        for (model.up_blocks) |block| up = try block.forward(ctx, up, time, prompt, &skips);
         assert(skips.count == 0);
+        hidden = up.?;
         const normed = try model.conv_norm_out.forward(ctx, hidden, .silu);
         ctx.b.free(hidden);
         defer ctx.b.free(normed);

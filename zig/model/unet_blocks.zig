@@ -12,9 +12,13 @@ const Context = layers.Context;
 const Error = layers.Error;
 const UnetConfig = @import("config.zig").UnetConfig;
 const resnets = @import("resnet.zig");
+const Reuse = @import("reuse.zig").Reuse;
 const ResnetBlock2D = resnets.ResnetBlock2D;
 const transformers = @import("transformer.zig");
 const Transformer2D = transformers.Transformer2D;
+
+/// The prompts' keys and values for every cross-attention, and whether these are computed.
+pub const Prompt = transformers.Prompt;
 
 /// Limit of skip connections that are alive at once: (layers + 1) per level.
 const skip_count_max = 128;
@@ -31,22 +35,24 @@ pub const DownBlock = struct {
         ctx: Context,
         x: Tensor,
         time: Tensor,
-        prompt: []const layers.Sequences,
+        prompt: Prompt,
         skips: *Skips,
     ) Error!Tensor {
         var hidden = x;
         for (block.resnets, 0..) |resnet, i| {
+            if (skips.isOuterEnd()) return hidden;
             hidden = try resnet.forward(ctx, hidden, time);
             if (block.attentions.len > 0) {
                 const attended = try block.attentions[i].forward(ctx, hidden, prompt);
                 ctx.b.free(hidden);
                 hidden = attended;
             }
-            skips.push(hidden);
+            skips.push(ctx, hidden);
         }
+        if (skips.isOuterEnd()) return hidden;
         if (block.downsampler) |downsampler| {
             hidden = try downsampler.forward(ctx, hidden);
-            skips.push(hidden);
+            skips.push(ctx, hidden);
         }
         return hidden;
     }
@@ -63,7 +69,7 @@ pub const MidBlock = struct {
         ctx: Context,
         x: Tensor,
         time: Tensor,
-        prompt: []const layers.Sequences,
+        prompt: Prompt,
     ) Error!Tensor {
         const first = try block.resnet_0.forward(ctx, x, time);
         const rest = block.attended orelse return first;
@@ -80,21 +86,23 @@ pub const UpBlock = struct {
     attentions: []Transformer2D,
     upsampler: ?resnets.Upsample2D,
 
-    /// Pops one skip per resnet; frees these and `x`.
+    /// Pops one skip per resnet; frees these and `x`. A cached step has no `x` before the layer
+    /// that reads the last outer skip, and begins there.
     pub fn forward(
         block: UpBlock,
         ctx: Context,
-        x: Tensor,
+        x: ?Tensor,
         time: Tensor,
-        prompt: []const layers.Sequences,
+        prompt: Prompt,
         skips: *Skips,
-    ) Error!Tensor {
-        var hidden = x;
+    ) Error!?Tensor {
+        var maybe = x;
         for (block.resnets, 0..) |resnet, i| {
+            var hidden = try skips.featureAt(ctx, maybe) orelse continue;
             const skip = skips.pop();
             const joined = try ctx.b.concatChannels(&.{ hidden, skip });
             // Without a mid block, the first input is the newest skip itself.
-            if (hidden.address != skip.address) ctx.b.free(hidden);
+            if (hidden.address != skip.address and !skips.isKept(hidden)) ctx.b.free(hidden);
             ctx.b.free(skip);
             hidden = try resnet.forward(ctx, joined, time);
             ctx.b.free(joined);
@@ -103,29 +111,67 @@ pub const UpBlock = struct {
                 ctx.b.free(hidden);
                 hidden = attended;
             }
+            maybe = hidden;
         }
-        if (block.upsampler) |upsampler| {
-            const larger = try upsampler.forward(ctx, hidden);
-            ctx.b.free(hidden);
-            hidden = larger;
-        }
-        return hidden;
+        const hidden = maybe orelse return null;
+        const upsampler = block.upsampler orelse return hidden;
+        defer ctx.b.free(hidden);
+        return try upsampler.forward(ctx, hidden);
     }
 };
 
-/// Stack of skip connections. A block frees the tensors that it pops.
+/// Stack of skip connections. A block frees the tensors that it pops. It knows where the outer
+/// blocks end and begin again: a step that keeps deep features copies them there, a cached step
+/// leaves out what is between.
 pub const Skips = struct {
+    reuse: *const Reuse,
     list: [skip_count_max]Tensor = undefined,
     count: u32 = 0,
+    /// In a cached step: layers of the up blocks that are left to leave out.
+    left_out: u32 = 0,
 
-    pub fn push(skips: *Skips, x: Tensor) void {
+    pub fn push(skips: *Skips, ctx: Context, x: Tensor) void {
         skips.list[skips.count] = x;
         skips.count += 1;
+        const is_end = skips.count == skips.reuse.outer_skips;
+        if (is_end and skips.reuse.deep == .keep) ctx.exchange.enterDeep();
     }
 
     pub fn pop(skips: *Skips) Tensor {
         skips.count -= 1;
         return skips.list[skips.count];
+    }
+
+    /// Whether a cached step has all its skips.
+    pub fn isOuterEnd(skips: *const Skips) bool {
+        return skips.reuse.deep == .reuse and skips.count == skips.reuse.outer_skips;
+    }
+
+    /// The input of the next layer of the up blocks, where `x` is what the layer before gave; null
+    /// where a cached step leaves it out.
+    fn featureAt(skips: *Skips, ctx: Context, x: ?Tensor) Error!?Tensor {
+        const reuse = skips.reuse;
+        if (skips.left_out > 0) {
+            skips.left_out -= 1;
+            return null;
+        }
+        if (skips.count != reuse.outer_skips) return x;
+        switch (reuse.deep) {
+            .compute => return x,
+            .keep => {
+                ctx.exchange.leaveDeep();
+                try ctx.b.copy(reuse.feature.?, x.?);
+                return x;
+            },
+            .reuse => {
+                try ctx.exchange.skipDeep();
+                return reuse.feature;
+            },
+        }
+    }
+
+    fn isKept(skips: *const Skips, x: Tensor) bool {
+        return skips.reuse.deep == .reuse and x.address == skips.reuse.feature.?.address;
     }
 };
 

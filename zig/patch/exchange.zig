@@ -2,13 +2,15 @@
 //! what it must read: this patch's values are always fresh, the neighbours' are fresh in
 //! synchronous steps and one step old afterwards (see `sync_mode.zig`).
 //!
-//! Each call is a slot, the same in every step. On the CPU a rank writes its shards into its own
-//! buffers and the others read them there. Where stale values are read while new ones are written
-//! there are two buffers, used in turn, and a third for halo rows that are extrapolated from two
-//! steps; the barrier of all ranks at the end of a step keeps readers and writers apart. On GPUs
-//! each rank has receive buffers for the others' shards (`device_buffers.zig`), and shards travel
-//! while the step goes on (`slot_swaps.zig`); fresh statistics are read in place where GPUs can.
-//! With a single patch every call returns its argument, and nothing is copied.
+//! Each call is a slot, the same in every step; steps that reuse deep features leave out the slots
+//! between `enterDeep` and `leaveDeep`, whose values then stay those of the last full step. On the
+//! CPU a rank writes its shards into its own buffers and the others read them there. Where stale
+//! values are read while new ones are written there are two buffers, used in turn, and a third for
+//! halo rows that are extrapolated from two steps; the barrier of all ranks at the end of a step
+//! keeps readers and writers apart. On GPUs each rank has receive buffers for the others' shards
+//! (`device_buffers.zig`), and shards travel while the step goes on (`slot_swaps.zig`); fresh
+//! statistics are read in place where GPUs can. With a single patch every call returns its
+//! argument, and nothing is copied.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -29,6 +31,7 @@ const Transport = transports.Transport;
 const rank_count_max = transports.rank_count_max;
 
 pub const Slot = slot_files.Slot;
+const StepHistory = @import("step_history.zig").StepHistory;
 const buffer_count_max = 3;
 
 /// Lower bound for corrected variances, as a fraction of the mean variance within patches. A mean
@@ -80,6 +83,12 @@ pub const Exchange = struct {
     is_open: bool = false,
     step_index: u32 = 0,
     slot_next: u32 = 0,
+    /// The steps that computed the slots outside and inside the deep part.
+    outer: StepHistory = .{},
+    deep: StepHistory = .{},
+    /// The slots that cached steps leave out, known from the first step on.
+    deep_slots: struct { first: u32, end: u32 } = .{ .first = 0, .end = 0 },
+    is_deep: bool = false,
     swaps: SlotSwaps = .{},
     counters: Counters = .{},
 
@@ -110,6 +119,8 @@ pub const Exchange = struct {
     /// Allocates the buffers of all slots, before `step_first`; their list is in `arena`.
     pub fn open(exchange: *Exchange, arena: Allocator, step_first: u32) backend.Error!void {
         exchange.step_first = step_first;
+        exchange.outer = .{};
+        exchange.deep = .{};
         if (exchange.isSinglePatch() or exchange.recorder != null) return;
         exchange.is_open = true;
         exchange.counters.buffer_bytes = 0;
@@ -136,13 +147,41 @@ pub const Exchange = struct {
         }
     }
 
-    pub fn beginStep(exchange: *Exchange, step_index: u32) Error!void {
+    /// The next step, before its `stepVariant` and `beginStep`: a full one, or one that leaves out
+    /// the deep slots. Not part of a graph.
+    pub fn enterStep(exchange: *Exchange, step_index: u32, covers: enum { all, outer }) void {
         exchange.step_index = step_index;
+        const synchronous = exchange.isSynchronousAt(step_index);
+        exchange.outer.add(step_index, synchronous);
+        if (covers == .all) exchange.deep.add(step_index, synchronous);
+    }
+
+    pub fn beginStep(exchange: *Exchange) Error!void {
         exchange.slot_next = 0;
+        exchange.is_deep = false;
         exchange.swaps = .{};
         if (exchange.isSinglePatch()) return;
-        const is_first = step_index == exchange.step_first;
+        const is_first = exchange.step_index == exchange.step_first;
         try exchange.transport.beginStep(exchange.channel, exchange.rankRange(), is_first);
+    }
+
+    /// The layers up to `leaveDeep` are those that cached steps leave out.
+    pub fn enterDeep(exchange: *Exchange) void {
+        exchange.is_deep = true;
+        exchange.deep_slots.first = exchange.slot_next;
+    }
+
+    pub fn leaveDeep(exchange: *Exchange) void {
+        exchange.is_deep = false;
+        exchange.deep_slots.end = exchange.slot_next;
+    }
+
+    /// In a cached step, in place of the deep layers.
+    pub fn skipDeep(exchange: *Exchange) Error!void {
+        if (exchange.isSinglePatch()) return;
+        assert(exchange.slot_next == exchange.deep_slots.first);
+        try exchange.swaps.skip(exchange, exchange.deep_slots.first, exchange.deep_slots.end);
+        exchange.slot_next = exchange.deep_slots.end;
     }
 
     /// Every layer of the step has been queued.
@@ -152,15 +191,16 @@ pub const Exchange = struct {
         try exchange.transport.endStep(exchange.channel);
     }
 
-    /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`).
-    pub fn stepVariant(exchange: *const Exchange, step_index: u32) backend.StepVariant {
+    /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`), in this step.
+    pub fn stepVariant(exchange: *const Exchange) backend.StepVariant {
         if (exchange.isSinglePatch()) return .{};
         const last = exchange.patches[exchange.patches.len - 1];
         return .{
-            .peer_addresses = exchange.peerStatisticsAt(step_index),
+            .peer_addresses = exchange.peerStatistics(),
             .sync_mode = @intFromEnum(exchange.mode),
-            .is_synchronous = exchange.isSynchronousAt(step_index),
-            .extrapolates_halos = exchange.extrapolatesAt(step_index),
+            .is_synchronous = exchange.isSynchronous(),
+            .extrapolates_halos = exchange.extrapolates(&exchange.outer),
+            .extrapolates_deep = exchange.extrapolates(&exchange.deep),
             .bessel_variance = exchange.bessel_variance,
             .is_only_rank = exchange.transport == .none,
             .patch_index = exchange.index,
@@ -272,10 +312,9 @@ pub const Exchange = struct {
     // --- internal ---
 
     /// Where a step reads the other ranks' statistics; zeros where it reads copies.
-    fn peerStatisticsAt(exchange: *const Exchange, step_index: u32) [rank_count_max]usize {
+    fn peerStatistics(exchange: *const Exchange) [rank_count_max]usize {
         var addresses: [rank_count_max]usize = @splat(0);
-        const synchronous = exchange.isSynchronousAt(step_index);
-        if (modes.freshness(exchange.mode, .statistics, synchronous) != .fresh) return addresses;
+        if (exchange.freshnessOf(.statistics) != .fresh) return addresses;
         if (!exchange.readsFreshThere(.statistics)) return addresses;
         for (addresses[0..exchange.patches.len], 0..) |*address, i| {
             if (i == exchange.index) continue;
@@ -309,22 +348,27 @@ pub const Exchange = struct {
         return if (kind == .halo_rows and exchange.extrapolates_halos) 3 else 2;
     }
 
-    /// The buffer that a step writes. Steps that read the last synchronous values keep those.
-    fn bufferOf(exchange: *const Exchange, kind: Kind, step_index: u32) usize {
-        const synchronous = exchange.isSynchronousAt(step_index);
-        const turn = if (exchange.mode == .no_sync and !synchronous)
-            exchange.lastSynchronous() + 1
-        else
-            step_index;
-        return turn % exchange.bufferCount(kind);
+    /// The steps that computed the slots of the part in which the layers are.
+    fn history(exchange: *const Exchange) *const StepHistory {
+        return if (exchange.is_deep) &exchange.deep else &exchange.outer;
     }
 
-    /// Whether a step reads stale halo rows of which two earlier steps are kept.
-    fn extrapolatesAt(exchange: *const Exchange, step_index: u32) bool {
+    /// The buffer that was written `age` steps ago, among those of this part. Steps that read the
+    /// last synchronous values keep those.
+    fn bufferOf(exchange: *const Exchange, kind: Kind, age: Age) usize {
+        const steps = exchange.history();
+        const turn = if (exchange.mode == .no_sync)
+            @min(steps.count - 1, steps.synchronous_count)
+        else
+            steps.count - 1;
+        return (turn - @intFromEnum(age)) % exchange.bufferCount(kind);
+    }
+
+    /// Whether the entered step reads stale halo rows of which two earlier steps are kept.
+    fn extrapolates(exchange: *const Exchange, steps: *const StepHistory) bool {
         if (!exchange.extrapolates_halos or exchange.peers.len == 0) return false;
-        if (step_index < exchange.step_first + 2) return false;
-        const synchronous = exchange.isSynchronousAt(step_index);
-        return modes.freshness(exchange.mode, .halo_rows, synchronous) == .one_step_old;
+        if (steps.count < 3) return false;
+        return exchange.freshnessOf(.halo_rows) == .one_step_old;
     }
 
     /// Copies of halo rows, extrapolated where they are stale. The change of a neighbour's row is
@@ -352,7 +396,7 @@ pub const Exchange = struct {
         ours: u32,
     ) Error!Tensor {
         const batch = old.shape.batch;
-        if (!exchange.extrapolatesAt(exchange.step_index)) {
+        if (!exchange.extrapolates(exchange.history())) {
             const out = try exchange.b.alloc(old.shape, old.dtype);
             try exchange.b.copy(out, old);
             return out;
@@ -367,10 +411,12 @@ pub const Exchange = struct {
         });
     }
 
-    /// On the CPU: the buffer that this rank writes for a slot in a step.
-    fn written(exchange: *const Exchange, slot: u32, step_index: u32) Tensor {
+    /// On the CPU: what patch `i`'s rank, perhaps this one, wrote for a slot.
+    fn written(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
         const kind = exchange.slots[slot].kind;
-        return exchange.buffers[exchange.bufferOf(kind, step_index)][slot];
+        const own = i == exchange.index;
+        const peer = if (own) exchange else &exchange.peers[exchange.rank_first + i];
+        return peer.buffers[exchange.bufferOf(kind, age)][slot];
     }
 
     fn swapCompleteGroups(exchange: *Exchange) Error!void {
@@ -386,7 +432,7 @@ pub const Exchange = struct {
         }
         assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
         const buffers = exchange.device_buffers orelse {
-            return exchange.written(slot, exchange.step_index);
+            return exchange.written(slot, exchange.index, .now);
         };
         const address = buffers.addressOf(exchange, slot, exchange.index, .now);
         return .{ .address = address, .shape = shape, .dtype = dtype };
@@ -445,23 +491,24 @@ pub const Exchange = struct {
         i: u32,
         freshness: modes.Freshness,
     ) Error!Tensor {
+        const steps = exchange.history();
         const step_index = switch (freshness) {
             .fresh => exchange.step_index,
-            .one_step_old => exchange.step_index - 1,
-            .last_synchronous => exchange.lastSynchronous(),
+            .one_step_old => steps.stepOf(1),
+            .last_synchronous => steps.last_synchronous,
             .own => unreachable,
         };
-        const rank = exchange.rank_first + i;
+        const age: Age = if (freshness == .fresh) .now else .old;
         const position = exchange.positionOf(step_index, slot, .slot_written);
+        const rank = exchange.rank_first + i;
         try exchange.transport.waitFor(exchange.channel, rank, position);
-        return exchange.peers[rank].written(slot, step_index);
+        return exchange.written(slot, i, age);
     }
 
     /// Patch `i`'s shard of this step or of an earlier one. The caller knows that it has arrived.
     fn partOf(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
         const device_buffers = exchange.device_buffers orelse {
-            const peer = &exchange.peers[exchange.rank_first + i];
-            return peer.written(slot, exchange.step_index - @intFromEnum(age));
+            return exchange.written(slot, i, age);
         };
         const own = exchange.slots[slot];
         return .{

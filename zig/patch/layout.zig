@@ -37,8 +37,9 @@ pub const Patches = struct {
     }
 };
 
-/// The guidance branches of a step: every one of the job, or those of the prompt alone.
-pub const Branches = enum { all, positive };
+/// The guidance branches of a step, and who computes them: every one of the job, on ranks of their
+/// own where the layout splits them or together on every rank, or those of the prompt alone.
+pub const Branches = enum { all, together, positive };
 
 /// Branches [first, first + count) of a job; with guidance the negative one is 0.
 pub const BranchRange = struct {
@@ -90,15 +91,23 @@ pub const Layout = struct {
     /// The layout of steps that compute the branches of the prompt alone: each rank has rows of
     /// them, or is idle where there are fewer units of rows than ranks.
     pub fn ofPositive(o: Options) Layout {
-        if (o.branch_count == 1) return init(o) catch unreachable;
         const patch_count = @min(o.rank_count, o.rows / o.unit);
         return .{
             .rank_count = o.rank_count,
-            .branch_count = o.branch_count - 1,
-            .branch_first = 1,
+            .branch_count = @max(2, o.branch_count) - 1,
+            .branch_first = @intFromBool(o.branch_count > 1),
             .group_count = 1,
             .patches = Patches.deal(o.rows, o.unit, patch_count) catch unreachable,
         };
+    }
+
+    /// The layout of steps whose ranks compute every branch of their rows.
+    pub fn ofTogether(o: Options) Layout {
+        var layout = ofPositive(o);
+        layout.branch_count = o.branch_count;
+        layout.branch_first = 0;
+        layout.group_count = 1;
+        return layout;
     }
 
     /// One rank that does everything.
@@ -170,6 +179,20 @@ test "every branch of every row is computed once, in shares that differ by a uni
             }
         }
     }
+}
+
+test "steps that compute all branches together share rows as those of the prompt alone" {
+    const o: Options = .{
+        .rank_count = 4,
+        .branch_count = 2,
+        .split_batch = true,
+        .rows = 32,
+        .unit = 4,
+    };
+    const together: Layout = .ofTogether(o);
+    try std.testing.expectEqual(2, together.branchesPerRank());
+    try std.testing.expectEqual(0, together.branchesOf(3).first);
+    try std.testing.expectEqual(Layout.ofPositive(o).patches.count, together.patches.count);
 }
 
 test "without the negative branch all ranks share the rows, as far as there are units" {

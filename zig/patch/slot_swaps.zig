@@ -15,7 +15,8 @@ const Swap = transports.Swap;
 
 /// Reset at the start of each step.
 pub const SlotSwaps = struct {
-    group_next: u32 = 0,
+    /// The first slot of which nothing was swapped with its group.
+    next: u32 = 0,
     /// The slot whose fresh shards were swapped last.
     slot_last: ?u32 = null,
 
@@ -27,16 +28,24 @@ pub const SlotSwaps = struct {
     ) exchanges.Error!void {
         if (!exchange.transport.copiesShards()) return;
         const slot_count: u32 = @intCast(exchange.slots.len);
-        while (swaps.group_next * group_slot_count < slot_count) {
-            const first = swaps.group_next * group_slot_count;
-            const end = @min(first + group_slot_count, slot_count);
+        while (swaps.next < slot_count) {
+            const end = @min((swaps.next / group_slot_count + 1) * group_slot_count, slot_count);
             if (end > slot) return;
-            swaps.group_next += 1;
-            const kinds = exchange.groupedKinds();
-            // The last group orders the end of the step after the computation in any case.
-            if (kinds.count() == 0 and end < slot_count) continue;
-            try run(exchange, kinds, first, end, .group_complete);
+            try swaps.swapTo(exchange, end);
         }
+    }
+
+    /// Swaps what there is before the slots [first, end), which this step leaves out.
+    pub fn skip(
+        swaps: *SlotSwaps,
+        exchange: *const Exchange,
+        first: u32,
+        end: u32,
+    ) exchanges.Error!void {
+        if (!exchange.transport.copiesShards()) return;
+        try swaps.swapCompleteGroups(exchange, first);
+        if (swaps.next < first) try swaps.swapTo(exchange, first);
+        swaps.next = end;
     }
 
     /// Swaps the shards of a slot that has just been written, once, however many are read.
@@ -50,6 +59,17 @@ pub const SlotSwaps = struct {
         swaps.slot_last = slot;
         const only: std.EnumSet(Kind) = .initOne(exchange.slots[slot].kind);
         try run(exchange, only, slot, slot + 1, .slot_written);
+    }
+
+    // --- internal ---
+
+    fn swapTo(swaps: *SlotSwaps, exchange: *const Exchange, end: u32) exchanges.Error!void {
+        const first = swaps.next;
+        swaps.next = end;
+        const kinds = exchange.groupedKinds();
+        // The last group orders the end of the step after the computation in any case.
+        if (kinds.count() == 0 and end < exchange.slots.len) return;
+        try run(exchange, kinds, first, end, .group_complete);
     }
 };
 

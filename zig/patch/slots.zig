@@ -13,7 +13,7 @@ const transports = @import("../transport.zig");
 const slot_count_max = transports.slot_count_max;
 /// What exchanges data between patches; the UNet has other patches, or fewer branches, in steps
 /// without guidance.
-pub const Network = enum { unet, unet_positive, vae };
+pub const Network = enum { unet, unet_together, unet_positive, vae };
 pub const SlotLists = std.EnumArray(Network, []const Slot);
 
 /// What a rank writes at one place of the graph; the other patches write the same kind there.

@@ -82,7 +82,7 @@ pub fn predictNoise(rank: *Rank) Error!void {
     const conditioning = try unet.condition(ctx, sequences, pooled, time_ids, slots);
     defer conditioning.free(b);
     const start = rank.begin(.denoise);
-    const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning);
+    const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning, &.{});
     try b.finish();
     if (rank.reporter) |r| rank.result.denoise_ns = r.since(start);
     defer b.free(out);

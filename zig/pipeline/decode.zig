@@ -45,17 +45,17 @@ pub fn decodeImages(rank: *Rank, latent: Tensor) Error!void {
 /// Runs the decoder on a latent divided by the scaling factor, or on this rank's rows of it, and
 /// checks that the output is finite. `image_index` counts within the job.
 pub fn decode(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
-    const step = rank.vae_exchange.stepVariant(image_index);
-    const key: GraphKey = .of(.vae_decoder, latent, step);
-    const decoded = try rank.b.runGraphed(key, runDecoder, .{ rank, image_index, latent });
+    rank.vae_exchange.enterStep(image_index, .all);
+    const key: GraphKey = .of(.vae_decoder, latent, rank.vae_exchange.stepVariant());
+    const decoded = try rank.b.runGraphed(key, runDecoder, .{ rank, latent });
     if (!try rank.b.isFinite(decoded)) return rank.notFinite("The VAE's decoder gave", .{});
     return decoded;
 }
 
 // --- internal ---
 
-fn runDecoder(rank: *Rank, image_index: u32, latent: Tensor) Error!Tensor {
-    try rank.vae_exchange.beginStep(image_index);
+fn runDecoder(rank: *Rank, latent: Tensor) Error!Tensor {
+    try rank.vae_exchange.beginStep();
     const ctx: Context = .{ .b = rank.b, .exchange = rank.vae_exchange };
     const decoded = try rank.model.vae.decode(ctx, latent);
     try rank.vae_exchange.endStep();

@@ -15,6 +15,10 @@ const Exchange = exchanges.Exchange;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
 const previews = @import("preview.zig");
+const reuses = @import("reuse.zig");
+const Reuse = reuses.Reuse;
+const StepReuses = reuses.StepReuses;
+const Signals = @import("decisions.zig").Signals;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -25,23 +29,28 @@ const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     const job = rank.job;
     var state: LatentState = try .init(rank);
+    var signals: Signals = try .init(rank);
+    var reuse: StepReuses = try .init(rank);
+    defer reuse.deinit(rank);
     var counts: LoopCounts = .{};
     var ends: StepEnds = try .init(rank);
     const loop_start = rank.now();
     const waited_start = rank.transport.waitedNs();
-    var run: Run = try .open(rank, conditionings, 0);
-    defer run.close(rank);
+    var run: Run = try .open(rank, conditionings, &reuse, 0);
+    defer run.close(rank, &reuse);
     for (job.steps, 0..) |step, i| {
         rank.transport.enterStep(@intCast(i + 1));
         if (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1)) {
-            run.close(rank);
-            run = try .open(rank, conditionings, @intCast(i));
+            run.close(rank, &reuse);
+            run = try .open(rank, conditionings, &reuse, @intCast(i));
         }
+        const parts = reuse.next(rank, i, &signals);
         const own = if (rank.layout.isIdle(rank.index))
             try nothing(rank, state.latent)
         else
-            try run.predictNoiseRows(rank, @intCast(i), step, state.latent, &counts);
+            try run.predictNoiseRows(rank, @intCast(i), step, parts, state.latent, &counts);
         const output = try gather.gatherRows(rank, own, &counts.gather_bytes);
+        try signals.observe(rank, output);
         const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
             try state.estimate(rank, step, output, job.cleanMix(i))
         else
@@ -114,10 +123,16 @@ const Run = struct {
     timestep: ?Tensor = null,
     times: []f32 = &.{},
 
-    fn open(rank: *Rank, conditionings: Conditionings, step_first: u32) Error!Run {
+    fn open(
+        rank: *Rank,
+        conditionings: Conditionings,
+        reuse: *StepReuses,
+        step_first: u32,
+    ) Error!Run {
         const branches = rank.job.branchesAt(step_first);
         rank.choose(branches);
         var run: Run = .{ .conditionings = conditionings.sets.get(branches) };
+        try reuse.openRun(rank);
         if (rank.layout.isIdle(rank.index)) {
             try rank.transport.endOpen();
             return run;
@@ -132,8 +147,9 @@ const Run = struct {
         return run;
     }
 
-    fn close(run: *Run, rank: *Rank) void {
+    fn close(run: *Run, rank: *Rank, reuse: *StepReuses) void {
         rank.exchange.close();
+        reuse.closeRun(rank);
         if (run.timestep) |timestep| rank.b.free(timestep);
         run.timestep = null;
     }
@@ -145,6 +161,7 @@ const Run = struct {
         rank: *Rank,
         step_index: u32,
         step: StepCoefficients,
+        reuse: Reuse,
         latent: Tensor,
         counts: *LoopCounts,
     ) Error!Tensor {
@@ -156,7 +173,8 @@ const Run = struct {
         defer b.free(input);
         const patch = exchange.patches[exchange.index];
         counts.unet_rows += @as(u64, input.shape.batch) * patch.row_count;
-        if (exchange.isSinglePatch()) return run.runUnet(rank, step_index, input, no_halo);
+        exchange.enterStep(step_index, if (reuse.deep == .reuse) .outer else .all);
+        if (exchange.isSinglePatch()) return run.runUnet(rank, step_index, reuse, input, no_halo);
         const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
         defer b.free(sample);
         const below_first = patch.row_first + patch.row_count;
@@ -170,21 +188,26 @@ const Run = struct {
         else
             try rank.copyOfRows(input, below_first, 1);
         defer if (below) |tensor| b.free(tensor);
-        return run.runUnet(rank, step_index, sample, .{ .above = above, .below = below });
+        const sides: Exchange.HaloRows = .{ .above = above, .below = below };
+        return run.runUnet(rank, step_index, reuse, sample, sides);
     }
 
     fn runUnet(
         run: *const Run,
         rank: *Rank,
         step_index: u32,
+        reuse: Reuse,
         sample: Tensor,
         halo: Exchange.HaloRows,
     ) Error!Tensor {
         const set = rank.job.setOfStep(step_index);
         const conditioning = run.conditionings[set];
-        const args = .{ rank, step_index, sample, halo, run.timestep.?, conditioning };
-        var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant(step_index));
+        const args = .{ rank, sample, halo, run.timestep.?, conditioning, &reuse };
+        var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant());
         key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
+        key.step.deep = reuse.deep;
+        key.step.outer_skips = reuse.outer_skips;
+        key.step.cross = reuse.cross;
         key.conditioning = set;
         key.branch_first = run.branch_first;
         return rank.b.runGraphed(key, forwardUnet, args);
@@ -193,15 +216,15 @@ const Run = struct {
 
 fn forwardUnet(
     rank: *Rank,
-    step_index: u32,
     sample: Tensor,
     halo: Exchange.HaloRows,
     timestep: Tensor,
     conditioning: Conditioning,
+    reuse: *const Reuse,
 ) Error!Tensor {
-    try rank.exchange.beginStep(step_index);
+    try rank.exchange.beginStep();
     const unet = &rank.model.unet;
-    const out = try unet.forward(rank.context(), sample, halo, timestep, conditioning);
+    const out = try unet.forward(rank.context(), sample, halo, timestep, conditioning, reuse);
     try rank.exchange.endStep();
     return out;
 }

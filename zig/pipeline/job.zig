@@ -2,6 +2,7 @@
 //! does not change once it is submitted; its outputs are in `result.zig`.
 
 const std = @import("std");
+const Part = @import("../backend.zig").Part;
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const Branches = @import("../patch/layout.zig").Branches;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
@@ -65,6 +66,19 @@ pub const Tokens = struct {
     }
 };
 
+/// Whether a step computes the deep features of the UNet. The first step that computes other
+/// branches than the one before always does.
+pub const DeepPlan = enum(u32) {
+    full = 0,
+    /// Takes those of the last full step.
+    cached = 1,
+    /// As the change of the steps before says (`decisions.zig`).
+    adaptive = 2,
+};
+
+/// What a step takes from an earlier one (`model/reuse.zig`).
+pub const StepReuse = extern struct { deep: DeepPlan = .full, cross: Part = .compute };
+
 pub const Job = struct {
     arena: std.heap.ArenaAllocator,
     kind: Kind,
@@ -122,6 +136,12 @@ pub const Job = struct {
     /// The set of prompts that each step reads, for prompts that change on the way; empty where all
     /// read the first.
     step_sets: []const u32 = &.{},
+    /// One per step; empty where each computes everything.
+    step_reuse: []const StepReuse = &.{},
+    /// See `Reuse.outer_skips`.
+    outer_skips: u32 = 0,
+    /// Of adaptive steps: the accumulated change up to which deep features are reused.
+    reuse_threshold: f32 = 0,
     emphasis: Emphasis = .original,
     /// The empty prompt of one chunk, for `Emphasis.interpolate`; else none.
     empty: []const Tokens = &.{},
@@ -161,10 +181,33 @@ pub const Job = struct {
         return job.clean_mixes[2 * step ..][0..2].*;
     }
 
-    /// A step with a guidance factor of 0 computes no negative branch.
+    /// A step with a guidance factor of 0 computes no negative branch. One that keeps outputs of
+    /// cross-attention needs both branches of a row on one rank.
     pub fn branchesAt(job: *const Job, step: usize) Branches {
-        const is_guided = job.branch_count == 1 or job.steps[step].guidance_factor != 0;
-        return if (is_guided) .all else .positive;
+        if (job.branch_count == 1) return .all;
+        if (job.steps[step].guidance_factor == 0) return .positive;
+        return if (job.reuseAt(step).cross == .keep) .together else .all;
+    }
+
+    pub fn reuseAt(job: *const Job, step: usize) StepReuse {
+        return if (job.step_reuse.len == 0) .{} else job.step_reuse[step];
+    }
+
+    /// Whether some step keeps the outputs of cross-attention.
+    pub fn gatesCross(job: *const Job) bool {
+        for (job.step_reuse) |reuse| if (reuse.cross == .keep) return true;
+        return false;
+    }
+
+    /// Whether some step decides by what the steps before gave.
+    pub fn isAdaptive(job: *const Job) bool {
+        for (job.step_reuse) |reuse| if (reuse.deep == .adaptive) return true;
+        return false;
+    }
+
+    /// Whether ranks change their rows or branches between steps.
+    pub fn dealsAnew(job: *const Job) bool {
+        return job.usesBranches(.positive) or job.usesBranches(.together);
     }
 
     /// See `LatentStep.rescale`; nothing is rescaled outside the guidance window.

@@ -6,8 +6,8 @@ const Allocator = std.mem.Allocator;
 const Job = @import("job.zig").Job;
 const VaeConfig = @import("../model/config.zig").VaeConfig;
 
-/// All f32 except `rgb` (u8), `step_ns` (u64) and `rank_stats`. Decoded images and latents are
-/// NCHW, `rgb` is (images, rows, width, 3).
+/// All f32 except `rgb` (u8), `step_ns` (u64), `step_parts` and `rank_stats`. Decoded images and
+/// latents are NCHW, `rgb` is (images, rows, width, 3).
 pub const Output = enum(u32) {
     rgb = 0,
     latents = 1,
@@ -20,6 +20,8 @@ pub const Output = enum(u32) {
     rank_stats = 7,
     /// The newest preview, while the job runs; see `Preview.front`.
     preview = 8,
+    /// `StepParts` of every step.
+    step_parts = 9,
 };
 
 /// Statistics of one rank in the denoising loop; bytes are those received from other ranks.

@@ -104,20 +104,21 @@ pub fn emptyStates(rank: *Rank, embeds: Tensor, pooled: Tensor) Error![]const f3
 /// Whether ranks read the conditioning that another has made.
 fn isShared(rank: *const Rank) bool {
     if (rank.b.isCuda() or rank.layout.rank_count == 1) return false;
-    return rank.layout.patches.count > 1 or rank.job.usesBranches(.positive);
+    return rank.layout.patches.count > 1 or rank.job.dealsAnew();
 }
 
 /// The rank that computes this one's conditioning.
 fn makerOf(rank: *const Rank) u32 {
     if (!isShared(rank)) return rank.index;
-    return if (rank.job.usesBranches(.positive)) 0 else rank.exchange.rank_first;
+    return if (rank.job.dealsAnew()) 0 else rank.exchange.rank_first;
 }
 
 /// The branches that the maker computes; null where this rank reads none.
 fn madeBranches(rank: *const Rank) ?BranchRange {
     const job = rank.job;
-    if (isShared(rank) and job.usesBranches(.positive)) {
-        const first: u32 = if (job.usesBranches(.all)) 0 else 1;
+    if (isShared(rank) and job.dealsAnew()) {
+        const has_negative = job.usesBranches(.all) or job.usesBranches(.together);
+        const first: u32 = if (has_negative) 0 else 1;
         return .{ .first = first, .count = job.branch_count - first };
     }
     var joined: ?BranchRange = null;

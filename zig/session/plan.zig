@@ -37,8 +37,9 @@ pub const Key = struct {
     latent_rows: u32,
     latent_width: u32,
     branch_count: u32,
-    uses_all_branches: bool,
-    uses_positive_branches: bool,
+    /// Of its steps.
+    kinds: StepKinds,
+    outer_skips: u32,
     split_batch: bool,
     image_count: usize,
     sync_mode: SyncMode,
@@ -62,8 +63,8 @@ pub const Key = struct {
             .latent_rows = job.latent_rows,
             .latent_width = job.latent_width,
             .branch_count = job.branch_count,
-            .uses_all_branches = job.usesBranches(.all),
-            .uses_positive_branches = job.usesBranches(.positive),
+            .kinds = .of(job),
+            .outer_skips = job.outer_skips,
             .split_batch = job.split_batch,
             .image_count = job.seeds.len,
             .sync_mode = job.sync_mode,
@@ -87,6 +88,8 @@ pub const Key = struct {
 pub const Plan = struct {
     arena: std.heap.ArenaAllocator,
     layout: Layout,
+    /// Of steps whose ranks compute all branches of their rows.
+    together: Layout,
     /// Of steps without guidance.
     positive: Layout,
     /// Rows of the latent that each rank decodes.
@@ -133,7 +136,8 @@ pub const Planner = struct {
         var result: Plan = .{
             .arena = undefined,
             .layout = layout,
-            .positive = planner.positiveLayout(job, layout),
+            .together = planner.otherLayout(job, layout, .together),
+            .positive = planner.otherLayout(job, layout, .positive),
             .vae_patches = Patches.deal(job.latent_rows, 1, layout.rank_count) catch |err|
                 return planner.refuse(err, job),
             .slot_lists = try arena.allocator().alloc(slots.SlotLists, layout.rank_count),
@@ -167,7 +171,10 @@ pub const Planner = struct {
         return .{
             .scratch_bytes = dry_run.scratch.peak,
             .exchange_bytes = @max(
-                dry_run.exchanges.unet.counters.buffer_bytes,
+                @max(
+                    dry_run.exchanges.unet.counters.buffer_bytes,
+                    dry_run.exchanges.unet_together.counters.buffer_bytes,
+                ),
                 dry_run.exchanges.unet_positive.counters.buffer_bytes,
             ),
         };
@@ -181,8 +188,15 @@ pub const Planner = struct {
         return Layout.init(planner.layoutOptions(job)) catch |err| planner.refuse(err, job);
     }
 
-    fn positiveLayout(planner: *const Planner, job: *const Job, layout: Layout) Layout {
-        return if (layout.branch_count == 1) layout else .ofPositive(planner.layoutOptions(job));
+    fn otherLayout(
+        planner: *const Planner,
+        job: *const Job,
+        layout: Layout,
+        branches: layouts.Branches,
+    ) Layout {
+        if (layout.branch_count == 1) return layout;
+        const options = planner.layoutOptions(job);
+        return if (branches == .together) .ofTogether(options) else .ofPositive(options);
     }
 
     fn layoutOptions(planner: *const Planner, job: *const Job) layouts.Options {
@@ -214,14 +228,17 @@ pub const Planner = struct {
         defer dry_run.deinit();
         var rank = try dry_run.open(planner, plan_);
         var unet: slots.Recorder = .{ .arena = arena };
+        var unet_together: slots.Recorder = .{ .arena = arena };
         var unet_positive: slots.Recorder = .{ .arena = arena };
         var vae: slots.Recorder = .{ .arena = arena };
         dry_run.exchanges.unet.recorder = &unet;
+        dry_run.exchanges.unet_together.recorder = &unet_together;
         dry_run.exchanges.unet_positive.recorder = &unet_positive;
         dry_run.exchanges.vae.recorder = &vae;
         try pipeline.run(&rank);
         plan_.slot_lists[index] = .init(.{
             .unet = unet.list.items,
+            .unet_together = unet_together.list.items,
             .unet_positive = unet_positive.list.items,
             .vae = vae.list.items,
         });
@@ -288,13 +305,20 @@ const DryRun = struct {
             .device = .{ .plan = dry_run.device },
         };
         const exchanges = &dry_run.exchanges;
-        for ([_]*Exchange{ &exchanges.unet, &exchanges.unet_positive, &exchanges.vae }) |each| {
-            each.b = b;
-        }
+        for ([_]*Exchange{
+            &exchanges.unet,
+            &exchanges.unet_together,
+            &exchanges.unet_positive,
+            &exchanges.vae,
+        }) |each| each.b = b;
         return .{
             .index = index,
             .local_ranks = plan.localRanks(planner.rank_count, planner.local_ranks),
-            .layouts = .init(.{ .all = &plan.layout, .positive = &plan.positive }),
+            .layouts = .init(.{
+                .all = &plan.layout,
+                .together = &plan.together,
+                .positive = &plan.positive,
+            }),
             .layout = &plan.layout,
             .job = &dry_run.job,
             .result = &dry_run.result,
@@ -303,6 +327,7 @@ const DryRun = struct {
             .io = planner.io,
             .unet_exchanges = .init(.{
                 .all = &exchanges.unet,
+                .together = &exchanges.unet_together,
                 .positive = &exchanges.unet_positive,
             }),
             .exchange = &dry_run.exchanges.unet,
@@ -355,7 +380,7 @@ pub const First = struct {
 
 /// A dry run needs the shape of every input, a step of each kind, and no values.
 fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
-    if (job.steps.len > 1) job.steps = try differentSteps(arena, job);
+    if (job.steps.len > 1) try keepDifferentSteps(arena, job);
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
         const step = try arena.create(StepCoefficients);
@@ -375,18 +400,57 @@ fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
     job.negatives = negatives;
 }
 
-/// The first step of each kind that the job has.
-fn differentSteps(arena: Allocator, job: *const Job) Allocator.Error![]const StepCoefficients {
-    var list: std.ArrayList(StepCoefficients) = .empty;
+/// Keeps the first step of each kind that the job has.
+fn keepDifferentSteps(arena: Allocator, job: *Job) Allocator.Error!void {
+    const kinds: StepKinds = .of(job);
+    var steps: std.ArrayList(StepCoefficients) = .empty;
+    var reuse: std.ArrayList(pipeline.StepReuse) = .empty;
     for (std.enums.values(layouts.Branches)) |branches| {
-        for (job.steps, 0..) |step, i| {
-            if (job.branchesAt(i) != branches) continue;
-            try list.append(arena, step);
-            break;
+        for (std.enums.values(backend.Part)) |cross| {
+            for ([_]pipeline.DeepPlan{ .full, .cached }) |deep| {
+                if (!kinds.has(branches, cross, deep)) continue;
+                const step = for (job.steps, 0..) |step, i| {
+                    if (job.branchesAt(i) == branches) break step;
+                } else unreachable;
+                try steps.append(arena, step);
+                try reuse.append(arena, .{ .deep = deep, .cross = cross });
+            }
         }
     }
-    return list.items;
+    job.steps = steps.items;
+    if (job.step_reuse.len > 0) job.step_reuse = reuse.items;
 }
+
+/// What the steps of a job compute, each combination once.
+const StepKinds = struct {
+    bits: u32 = 0,
+
+    fn of(job: *const Job) StepKinds {
+        var kinds: StepKinds = .{};
+        for (0..job.steps.len) |i| {
+            const branches = job.branchesAt(i);
+            const reuse = job.reuseAt(i);
+            kinds.bits |= bitOf(branches, reuse.cross, .full);
+            if (reuse.deep == .full or reuse.cross == .keep) continue;
+            kinds.bits |= bitOf(branches, reuse.cross, .cached);
+        }
+        return kinds;
+    }
+
+    fn has(
+        kinds: StepKinds,
+        branches: layouts.Branches,
+        cross: backend.Part,
+        deep: pipeline.DeepPlan,
+    ) bool {
+        return kinds.bits & bitOf(branches, cross, deep) != 0;
+    }
+
+    fn bitOf(branches: layouts.Branches, cross: backend.Part, deep: pipeline.DeepPlan) u32 {
+        const number = (@intFromEnum(branches) * 3 + @intFromEnum(cross)) * 2;
+        return @as(u32, 1) << @intCast(number + @intFromEnum(deep));
+    }
+};
 
 /// The latest plans, each under its own key. Plans stay where they are until they are dropped.
 pub const PlanCache = struct {
@@ -448,6 +512,7 @@ test "the latest plans are kept, each under its own key" {
         _ = cache.put(key.*, .{
             .arena = arena,
             .layout = .single(1, rows),
+            .together = .single(1, rows),
             .positive = .single(1, rows),
             .vae_patches = try .deal(rows, 1, 1),
             .scratch_bytes = @splat(i),

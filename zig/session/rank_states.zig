@@ -19,6 +19,7 @@ const Sequences = @import("../model/layers.zig").Sequences;
 /// What the exchanges of a job have in common.
 pub const Shape = struct {
     layout: *const Layout,
+    together: *const Layout,
     positive: *const Layout,
     /// Rows of the latent that each rank decodes: all ranks, one unit of one row.
     vae_patches: *const Patches,
@@ -29,6 +30,7 @@ pub const Shape = struct {
     pub fn of(plan: *const Plan, model: *const Model, is_cuda: bool) Shape {
         return .{
             .layout = &plan.layout,
+            .together = &plan.together,
             .positive = &plan.positive,
             .vae_patches = &plan.vae_patches,
             .context_slot_count = model.unet.context_slot_count,
@@ -38,10 +40,16 @@ pub const Shape = struct {
 };
 
 /// The exchanges of one rank.
-pub const Exchanges = struct { unet: Exchange, unet_positive: Exchange, vae: Exchange };
+pub const Exchanges = struct {
+    unet: Exchange,
+    unet_together: Exchange,
+    unet_positive: Exchange,
+    vae: Exchange,
+};
 
 pub const RankStates = struct {
     unet: []Exchange,
+    unet_together: []Exchange,
     unet_positive: []Exchange,
     vae: []Exchange,
     /// Of each rank, one per set of the job's prompts: written by `text.zig`, in room for every
@@ -58,6 +66,7 @@ pub const RankStates = struct {
         const rank_count = shape.layout.rank_count;
         const states: RankStates = .{
             .unet = try arena.alloc(Exchange, rank_count),
+            .unet_together = try arena.alloc(Exchange, rank_count),
             .unet_positive = try arena.alloc(Exchange, rank_count),
             .vae = try arena.alloc(Exchange, rank_count),
             .prompts = try arena.alloc([]Conditioning, rank_count),
@@ -65,6 +74,7 @@ pub const RankStates = struct {
         for (slot_lists, 0..) |*lists, i| {
             const exchanges = try exchangesOf(arena, shape, job, @intCast(i), lists);
             states.unet[i] = exchanges.unet;
+            states.unet_together[i] = exchanges.unet_together;
             states.unet_positive[i] = exchanges.unet_positive;
             states.vae[i] = exchanges.vae;
             states.prompts[i] = try emptyConditionings(arena, shape.context_slot_count, job);
@@ -83,10 +93,13 @@ pub fn exchangesOf(
 ) Allocator.Error!Exchanges {
     var unet = try unetExchange(arena, shape, job, rank, shape.layout);
     unet.slots = lists.get(.unet);
+    var unet_together = try unetExchange(arena, shape, job, rank, shape.together);
+    unet_together.slots = lists.get(.unet_together);
     var unet_positive = try unetExchange(arena, shape, job, rank, shape.positive);
     unet_positive.slots = lists.get(.unet_positive);
     return .{
         .unet = unet,
+        .unet_together = unet_together,
         .unet_positive = unet_positive,
         .vae = .{
             .b = undefined,

@@ -80,7 +80,12 @@ pub const RankThreads = struct {
         var rank = threads.rankAt(index, transport, arena.allocator());
         rank.b = .{ .scratch = &scratch, .device = device.device };
         const states = &threads.states;
-        for ([_][]Exchange{ states.unet, states.unet_positive, states.vae }) |peers| {
+        for ([_][]Exchange{
+            states.unet,
+            states.unet_together,
+            states.unet_positive,
+            states.vae,
+        }) |peers| {
             const exchange = &peers[index];
             exchange.b = rank.b;
             exchange.transport = transport;
@@ -116,7 +121,11 @@ pub const RankThreads = struct {
         return .{
             .index = index,
             .local_ranks = threads.local_ranks,
-            .layouts = .init(.{ .all = &threads.plan.layout, .positive = &threads.plan.positive }),
+            .layouts = .init(.{
+                .all = &threads.plan.layout,
+                .together = &threads.plan.together,
+                .positive = &threads.plan.positive,
+            }),
             .layout = &threads.plan.layout,
             .job = threads.job,
             .result = threads.result,
@@ -125,6 +134,7 @@ pub const RankThreads = struct {
             .io = threads.io,
             .unet_exchanges = .init(.{
                 .all = &threads.states.unet[index],
+                .together = &threads.states.unet_together[index],
                 .positive = &threads.states.unet_positive[index],
             }),
             .exchange = &threads.states.unet[index],

@@ -86,6 +86,11 @@ pub fn add(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor) error{Cancelled}!void {
     });
 }
 
+pub fn average(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor) error{Cancelled}!void {
+    try add(cpu, out, x, y);
+    return scaleRepeat(cpu, out, out, 0.5);
+}
+
 pub fn scaleRepeat(cpu: *Cpu, out: Tensor, x: Tensor, factor: f32) error{Cancelled}!void {
     const element_count = x.shape.elementCount();
     for (0..out.shape.batch / x.shape.batch) |repeat| {

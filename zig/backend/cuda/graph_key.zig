@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
+const Part = @import("../options.zig").Part;
 const Scratch = @import("../../scratch.zig").Scratch;
 const Tensor = @import("../../tensor.zig").Tensor;
 
@@ -15,14 +16,16 @@ pub const Network = enum { text_encoder, text_encoder_2, text_projection, unet, 
 /// At least as many as ranks.
 pub const peer_count_max = 16;
 
-/// What the exchange between patches does in one step. The defaults are those of a single patch,
-/// which exchanges nothing.
+/// What one step computes and exchanges between patches. The defaults are those of a single patch,
+/// which exchanges nothing, and of a step that computes everything.
 pub const StepVariant = struct {
     /// Number of a `patch.SyncMode`; the backend does not interpret it.
     sync_mode: u32 = 0,
     is_synchronous: bool = true,
     /// Whether stale halo rows are extrapolated in this step.
     extrapolates_halos: bool = false,
+    /// The same in the layers that cached steps leave out, which have seen fewer steps.
+    extrapolates_deep: bool = false,
     /// The variance correction of the group norms as DistriFusion computes it.
     bessel_variance: bool = false,
     /// A single rank of several that is timed alone: nothing is fetched from peers.
@@ -35,6 +38,10 @@ pub const StepVariant = struct {
     /// Memory of other ranks that launches of this step read, by rank; 0 for none. It is not in
     /// `GraphMemory`, which has this rank's alone.
     peer_addresses: [peer_count_max]usize = @splat(0),
+    /// Deep features, where the outer blocks end, and cross-attention (`model/reuse.zig`).
+    deep: Part = .compute,
+    outer_skips: u32 = 0,
+    cross: Part = .compute,
 };
 
 pub const GraphKey = struct {
@@ -133,7 +140,9 @@ fn changed(value: anytype) @TypeOf(value) {
             other[other.len - 1] += 1;
             break :array other;
         },
-        .@"enum" => if (value == .vae_decoder) .unet else .vae_decoder,
+        .@"enum" => for (std.enums.values(@TypeOf(value))) |other| {
+            if (other != value) break other;
+        } else unreachable,
         else => comptime unreachable,
     };
 }

@@ -66,6 +66,11 @@ pub fn add(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
     return cuda.launch("add", .typed, grid, grids.block, 0, args);
 }
 
+pub fn average(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
+    try add(cuda, out, x, y);
+    return biasActivationResidual(cuda, out, .{ .scale = 0.5 });
+}
+
 /// f32 to the activation type.
 pub fn scaleRepeat(cuda: *Cuda, out: Tensor, x: Tensor, factor: f32) Error!void {
     assert(x.dtype == .f32 and out.dtype == cuda.activation);
