@@ -39,6 +39,8 @@ pub const StepCoefficients = option_types.StepCoefficients;
 pub const LatentStep = option_types.LatentStep;
 pub const CombineStatistics = option_types.CombineStatistics;
 pub const ExtrapolateRows = option_types.ExtrapolateRows;
+pub const Change = option_types.Change;
+pub const ChangeFormat = option_types.ChangeFormat;
 pub const model_output_count = option_types.model_output_count;
 
 /// What an operation can meet in the world; wrong shapes are our own bugs and assert.
@@ -625,6 +627,8 @@ pub const Backend = struct {
     pub const add = elementwise.add;
     pub const averageInto = elementwise.averageInto;
     pub const scaleRepeat = elementwise.scaleRepeat;
+    pub const quantizeChange = elementwise.quantizeChange;
+    pub const applyChange = elementwise.applyChange;
     pub const embedTokens = elementwise.embedTokens;
     pub const gatherTokens = elementwise.gatherTokens;
     pub const sinusoidalEmbedding = elementwise.sinusoidalEmbedding;

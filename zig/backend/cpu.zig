@@ -114,6 +114,8 @@ pub const Cpu = struct {
     pub const copy = ops_elementwise.copy;
     pub const copyRows = ops_elementwise.copyRows;
     pub const extrapolateRows = ops_elementwise.extrapolateRows;
+    pub const quantizeChange = ops_elementwise.quantizeChange;
+    pub const applyChange = ops_elementwise.applyChange;
     pub const isFinite = ops_elementwise.isFinite;
     pub const beginFiniteCheck = ops_elementwise.beginFiniteCheck;
     pub const endFiniteCheck = ops_elementwise.endFiniteCheck;
@@ -169,5 +171,6 @@ test {
     _ = @import("cpu/tests/rank_fibers.zig");
     _ = @import("cpu/tests/attention.zig");
     _ = @import("cpu/tests/norm.zig");
+    _ = @import("cpu/tests/change.zig");
     _ = @import("cpu/tests/elementwise.zig");
 }

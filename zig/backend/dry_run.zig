@@ -15,6 +15,7 @@ const ConvOptions = options_file.ConvOptions;
 const LatentStep = options_file.LatentStep;
 const LinearOptions = options_file.LinearOptions;
 const ExtrapolateRows = options_file.ExtrapolateRows;
+const Change = options_file.Change;
 const tensors = @import("../tensor.zig");
 const DType = tensors.DType;
 const Shape = tensors.Shape;
@@ -294,6 +295,14 @@ pub const Planned = struct {
     pub fn extrapolateRows(plan: Planned, out: Tensor, o: ExtrapolateRows) Error!void {
         const rows = [_]Tensor{ o.old, o.older, o.own_now, o.own_old, o.own_older, out };
         plan.moved(.{ .op = .extrapolate_rows }, &rows);
+    }
+
+    pub fn quantizeChange(plan: Planned, o: Change, value: Tensor) Error!void {
+        plan.moved(.{ .op = .quantize_change }, &.{ value, o.view, o.view, o.change });
+    }
+
+    pub fn applyChange(plan: Planned, o: Change) Error!void {
+        plan.moved(.{ .op = .apply_change }, &.{ o.view, o.view, o.change });
     }
 
     pub fn isFinite(plan: Planned, x: Tensor) Error!bool {

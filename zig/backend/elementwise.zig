@@ -69,6 +69,30 @@ pub fn scaleRepeat(b: Backend, x: Tensor, factor: f32, repeat: u32) Error!Tensor
     return out;
 }
 
+/// Writes the change from `view` to `value`, and adds it to `view` as the receivers will: what the
+/// few bits lose is part of the next change.
+pub fn quantizeChange(b: Backend, o: backend.Change, value: Tensor) Error!void {
+    expectChange(o);
+    assert(value.shape.eql(o.view.shape) and value.dtype == o.view.dtype);
+    switch (b.target()) {
+        inline else => |device| try device.quantizeChange(o, value),
+    }
+}
+
+/// Adds a change that another rank has written.
+pub fn applyChange(b: Backend, o: backend.Change) Error!void {
+    expectChange(o);
+    switch (b.target()) {
+        inline else => |device| try device.applyChange(o),
+    }
+}
+
+fn expectChange(o: backend.Change) void {
+    const channels = o.view.shape.channels;
+    assert(channels % o.format.group == 0 and o.change.dtype == .u8);
+    assert(o.change.shape.eql(o.view.shape.withChannels(o.format.rowBytes(channels))));
+}
+
 // Embeddings.
 
 /// token_weight[ids] + position_weight: ids (batch, 1, tokens, 1) i32 to (batch, 1, tokens, c).

@@ -34,6 +34,8 @@ pub const Op = enum {
     copy,
     copy_rows,
     extrapolate_rows,
+    quantize_change,
+    apply_change,
     is_finite,
     latent_step,
     to_rgb,

@@ -1,6 +1,7 @@
 //! What the operations of `backend.zig` are told beyond their tensors. Plain values, the same for
 //! every device; some cross the ABI or lie in device memory, so their layout is fixed.
 
+const std = @import("std");
 const Tensor = @import("../tensor.zig").Tensor;
 
 /// What computes attention on GPUs: cuDNN where it has a kernel; own kernels alone; cuDNN, and a
@@ -144,6 +145,35 @@ pub const CombineStatistics = struct {
     variance_floor: f64,
     /// 0, or n for a variance of n / (n - 1) times the biased one.
     bessel_count: u64,
+};
+
+/// Bits of a change, and the channels that share a scale.
+pub const ChangeFormat = struct {
+    bits: u32,
+    group: u32,
+
+    /// A group is a head of SDXL, or less where the channels of keys (half of those of a row) are
+    /// no multiple of it.
+    pub fn of(bits: u32, row_channels: u32) ChangeFormat {
+        const group_max = 64;
+        const group = std.math.gcd(row_channels / 2, group_max);
+        std.debug.assert(group >= 2);
+        return .{ .bits = bits, .group = group };
+    }
+
+    /// Bytes of a row: a number for each channel, then a bf16 scale for each group.
+    pub fn rowBytes(format: ChangeFormat, channels: u32) u32 {
+        return channels * format.bits / 8 + 2 * (channels / format.group);
+    }
+};
+
+/// Keys and values as their receivers have them, and their change in few bits.
+pub const Change = struct {
+    /// (batch, 1, tokens, `ChangeFormat.rowBytes`) in u8.
+    change: Tensor,
+    /// (batch, 1, tokens, channels)
+    view: Tensor,
+    format: ChangeFormat,
 };
 
 /// The same halo rows at three steps (see `extrapolateRows`), each (batch, 1, width, channels).

@@ -47,6 +47,8 @@ pub const Kernels = extern struct {
     copy: Kernel,
     concat: Kernel,
     check_finite: Kernel,
+    quantize_change: Kernel,
+    apply_change: Kernel,
     embed_tokens: Kernel,
     latent_step: Kernel,
     to_rgb: Kernel,
@@ -301,6 +303,20 @@ pub const Concat = extern struct {
     channels: usize,
     rows: usize,
     rows_per_task: usize,
+};
+
+/// Rows of `channels` in groups of `group`; see `kernels/change.zig`.
+pub const Change = extern struct {
+    change: [*]u8,
+    view: [*]f32,
+    /// Not read where a change is applied.
+    value: [*]const f32,
+    rows: usize,
+    rows_per_task: usize,
+    channels: usize,
+    group: usize,
+    /// 8 or 4.
+    bits: usize,
 };
 
 pub const CheckFinite = extern struct {

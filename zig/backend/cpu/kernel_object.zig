@@ -3,6 +3,7 @@
 
 const arguments = @import("arguments.zig");
 const attention = @import("kernels/attention.zig");
+const change = @import("kernels/change.zig");
 const convolution = @import("kernels/convolution.zig");
 const elementwise = @import("kernels/elementwise.zig");
 const linear = @import("kernels/linear.zig");
@@ -52,6 +53,8 @@ const kernels: arguments.Kernels = .{
     .copy = &elementwise.copy,
     .concat = &elementwise.concat,
     .check_finite = &elementwise.checkFinite,
+    .quantize_change = &change.quantizeChange,
+    .apply_change = &change.applyChange,
     .embed_tokens = &elementwise.embedTokens,
     .latent_step = &sampler.latentStep,
     .to_rgb = &sampler.toRgb,

@@ -135,6 +135,31 @@ pub fn copyRows(
     }
 }
 
+pub fn quantizeChange(cpu: *Cpu, o: backend.Change, value: Tensor) error{Cancelled}!void {
+    const args = changeArguments(o, value);
+    const tasks = count(args.rows, args.rows_per_task);
+    return cpu.pool.run(cpu.kernels.quantize_change, &args, tasks);
+}
+
+pub fn applyChange(cpu: *Cpu, o: backend.Change) error{Cancelled}!void {
+    const args = changeArguments(o, o.view);
+    return cpu.pool.run(cpu.kernels.apply_change, &args, count(args.rows, args.rows_per_task));
+}
+
+fn changeArguments(o: backend.Change, value: Tensor) arguments.Change {
+    const channels = o.view.shape.channels;
+    return .{
+        .change = @ptrFromInt(o.change.address),
+        .view = floats(o.view),
+        .value = floats(value),
+        .rows = o.view.shape.batch * o.view.shape.positionCount(),
+        .rows_per_task = @max(1, task_elements / 2 / channels),
+        .channels = channels,
+        .group = o.format.group,
+        .bits = o.format.bits,
+    };
+}
+
 /// Runs on the calling thread: one row of an image, read five times.
 pub fn extrapolateRows(cpu: *Cpu, out: Tensor, o: backend.ExtrapolateRows) error{}!void {
     const channels: usize = out.shape.channels;

@@ -146,6 +146,29 @@ pub fn extrapolateRows(cuda: *Cuda, out: Tensor, o: backend.ExtrapolateRows) Err
     });
 }
 
+pub fn quantizeChange(cuda: *Cuda, o: backend.Change, value: Tensor) Error!void {
+    const groups = changeGroups(o);
+    return cuda.launch("quantize_change", .typed, groups.grid, grids.block, 0, .{
+        o.change.address, o.view.address, value.address, groups.per_row,
+        o.format.group,   o.format.bits,  groups.count,
+    });
+}
+
+pub fn applyChange(cuda: *Cuda, o: backend.Change) Error!void {
+    const groups = changeGroups(o);
+    return cuda.launch("apply_change", .typed, groups.grid, grids.block, 0, .{
+        o.view.address, o.change.address, groups.per_row,
+        o.format.group, o.format.bits,    groups.count,
+    });
+}
+
+/// A warp for each group of channels.
+fn changeGroups(o: backend.Change) struct { per_row: u32, count: u64, grid: cudas.Dim3 } {
+    const per_row = o.view.shape.channels / o.format.group;
+    const count = @as(u64, o.view.shape.batch * o.view.shape.positionCount()) * per_row;
+    return .{ .per_row = per_row, .count = count, .grid = grids.blocks(count * 32) };
+}
+
 pub fn concatChannels(cuda: *Cuda, out: Tensor, parts: []const Tensor) Error!void {
     assert(parts.len <= part_count_max);
     assert(out.dtype.size() == 2);

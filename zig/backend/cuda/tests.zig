@@ -3,6 +3,7 @@
 
 test {
     _ = @import("tests/attention.zig");
+    _ = @import("tests/change.zig");
     _ = @import("tests/conv_library.zig");
     _ = @import("tests/errors.zig");
     _ = @import("tests/gemm.zig");
