@@ -7,6 +7,7 @@
 //!   patch/sync_mode.zig       which values a step reads: fresh, one step old, or its own
 //!   patch/slots.zig           the calls of the exchange in a network, recorded by the plan
 //!   patch/exchange.zig        what layers call
+//!   patch/changes.zig         keys and values that travel as changes in few bits
 //!   patch/slot_swaps.zig      when shards travel between GPUs
 //!   patch/device_buffers.zig  where shards are in GPU memory
 //!

@@ -285,11 +285,24 @@ function describeTimes(times: Times): string {
   return `Times: ${parts.join(", ")}; median step ${formatSeconds(times.step_ms_median / 1000)}.`;
 }
 
+/** What a rank did in the denoising loop; bytes are those received from other ranks. */
+function rankJson(rank: GenerateResult["ranks"][number]) {
+  return {
+    compute_ms: rank.computeMs,
+    wait_ms: rank.waitMs,
+    unet_rows: rank.unetRows,
+    keys_values_bytes: rank.keysValuesBytes,
+    halo_bytes: rank.haloBytes,
+    statistics_bytes: rank.statisticsBytes,
+    gather_bytes: rank.gatherBytes,
+  };
+}
+
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
   { model, vae, plan, devices, rankCount }: PreparedPipeline,
-  { extrapolateHalos, layout }: GenerateResult,
+  { extrapolateHalos, layout, ranks }: GenerateResult,
   writer: ImageWriter,
 ) {
   const images = writer.toJson();
@@ -307,5 +320,5 @@ function jsonOf(
     extrapolateHalos,
     latentsPath: latentsPath === undefined ? undefined : resolve(latentsPath),
   });
-  return { ...images[0], images, ...settings, layout };
+  return { ...images[0], images, ...settings, layout, rank_stats: ranks.map(rankJson) };
 }

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 23;
+export const abiVersion = 24;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -205,6 +205,12 @@ export const Part = {
   compute: 0,
   keep: 1,
   reuse: 2,
+} as const;
+
+export const Compression = {
+  none: 0,
+  int8: 1,
+  int4: 2,
 } as const;
 
 export interface ClipConfig {
@@ -547,6 +553,7 @@ export interface Request {
   splitBatch: number | boolean;
   vaeTileLatent: number | boolean;
   extrapolateHalos: number | boolean;
+  compressExchange: keyof typeof Compression;
   wantsDecoded: number | boolean;
   previewSteps: number | boolean;
   rng: keyof typeof Rng;
@@ -600,14 +607,15 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 40, Number(s.splitBatch), true);
   v.setUint32(at + 44, Number(s.vaeTileLatent), true);
   v.setUint32(at + 48, Number(s.extrapolateHalos), true);
-  v.setUint32(at + 52, Number(s.wantsDecoded), true);
-  v.setUint32(at + 56, Number(s.previewSteps), true);
-  v.setUint32(at + 60, Rng[s.rng], true);
-  v.setUint32(at + 64, NoiseSource[s.noiseSource], true);
-  v.setUint32(at + 68, Rng[s.noiseRng], true);
-  v.setFloat32(at + 72, s.brownianMin, true);
-  v.setFloat32(at + 76, s.brownianMax, true);
-  v.setUint32(at + 80, Number(s.noiseBatch), true);
+  v.setUint32(at + 52, Compression[s.compressExchange], true);
+  v.setUint32(at + 56, Number(s.wantsDecoded), true);
+  v.setUint32(at + 60, Number(s.previewSteps), true);
+  v.setUint32(at + 64, Rng[s.rng], true);
+  v.setUint32(at + 68, NoiseSource[s.noiseSource], true);
+  v.setUint32(at + 72, Rng[s.noiseRng], true);
+  v.setFloat32(at + 76, s.brownianMin, true);
+  v.setFloat32(at + 80, s.brownianMax, true);
+  v.setUint32(at + 84, Number(s.noiseBatch), true);
   writeBytes(v, at + 88, s.noisePlaces);
   v.setBigUint64(at + 104, s.noiseSeedDelta, true);
   v.setFloat32(at + 112, s.variationStrength, true);
@@ -787,6 +795,7 @@ export const zeroRequest: Request = {
   splitBatch: 0,
   vaeTileLatent: 0,
   extrapolateHalos: 0,
+  compressExchange: "none",
   wantsDecoded: 0,
   previewSteps: 0,
   rng: "cpu",

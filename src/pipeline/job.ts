@@ -10,7 +10,7 @@ import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
-import type { BatchPreview, ImageRequest, ImageResult, Session } from "./session.ts";
+import type { BatchPreview, ImageRequest, ImageResult, RankStats, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** The part of a session that a job uses; tests pass a fake. */
@@ -31,6 +31,8 @@ export interface GenerateResult {
   layout: string;
   /** Whether stale halo rows of the first batch were extrapolated. */
   extrapolateHalos: boolean;
+  /** Of each rank, all batches together; those of other processes are 0. */
+  ranks: RankStats[];
   warnings: string[];
   timings: StageTimings;
 }
@@ -69,6 +71,7 @@ export async function runJob(
   const images: GeneratedImage[] = [];
   const latentParts: Float32Array[] = [];
   let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
+  const ranks: RankStats[] = [];
   const timings: StageTimings = { adaptMs: 0, textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
@@ -82,6 +85,7 @@ export async function runJob(
     latentShape = [latentShape[0] + count, channels, rows, columns];
     if (result.latents !== null) latentParts.push(result.latents);
     add(timings, result.timings);
+    addRanks(ranks, result.ranks);
     for (const [place, { seed }] of batch.images.entries()) {
       stopIfAborted(signal);
       const pixels = result.images[place];
@@ -94,7 +98,7 @@ export async function runJob(
   const latents = plan.wantLatents ? joined(latentParts) : null;
   const { extrapolateHalos } = first;
   const size = { width, height, latents, latentShape };
-  return { images, ...size, layout, extrapolateHalos, warnings, timings };
+  return { images, ...size, layout, extrapolateHalos, ranks, warnings, timings };
 }
 
 // --- internal ---
@@ -152,6 +156,21 @@ function add(
   sum.denoiseMs += denoiseMs;
   sum.decodeMs += decodeMs;
   sum.stepMs.push(...stepMs);
+}
+
+/** Counts and times add up; memory is that of the largest batch. */
+function addRanks(sums: RankStats[], ranks: readonly RankStats[]): void {
+  for (const [i, rank] of ranks.entries()) {
+    const sum = sums[i];
+    if (sum === undefined) {
+      sums.push({ ...rank });
+      continue;
+    }
+    for (const key of Object.keys(rank) as (keyof RankStats)[]) {
+      const isMemory = key === "bufferBytes" || key === "scratchBytes";
+      sum[key] = isMemory ? Math.max(sum[key], rank[key]) : sum[key] + rank[key];
+    }
+  }
 }
 
 function joined(parts: readonly Float32Array[]): Float32Array {

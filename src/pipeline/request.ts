@@ -178,6 +178,7 @@ export function planRequest(
     }
     warnings.push(tilingWarning(model, width, height, naming("vaeTiling")));
   }
+  checkExchange(complete, naming);
   const place = placementOf(complete, schedule, model, { rankCount, naming });
   const batches = batchesOf(images, complete.batchSize);
   return {
@@ -385,6 +386,17 @@ function unusedOf(
     const isUnused = setting.needsGuidance && value !== defaultOf(setting);
     return isUnused ? [`${naming(key)} is not used: ${why}.`] : [];
   });
+}
+
+function checkExchange(
+  { compressExchange, syncMode }: Pick<CheckedSettings, "compressExchange"> & ModelDefaults,
+  naming: Naming,
+): void {
+  if (compressExchange === "none" || syncMode !== "full_sync") return;
+  throw badOption(
+    `${naming("compressExchange")} ${compressExchange} does not go with ${naming("syncMode")} \
+full_sync, which is exact.`,
+  );
 }
 
 /** DistriFusion's default of 4, or all the steps where there are fewer. */

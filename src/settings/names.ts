@@ -5,6 +5,7 @@
  */
 import {
   AttentionKind,
+  Compression as CompressionValues,
   Compute,
   type DType,
   Rng as RngValues,
@@ -45,6 +46,9 @@ export const syncModeLines = syncModes
   .map((name) => name.padEnd(2 + Math.max(...syncModes.map(({ length }) => length))))
   .map((cell, index) => cell + syncModeTexts[syncModes[index]!])
   .join("\n");
+
+/** How keys and values travel between patches; the default first. */
+export const compressions = namesOf(CompressionValues);
 
 /** Random generators: torch's on the CPU, or on a CUDA device. */
 export type Rng = keyof typeof RngValues;

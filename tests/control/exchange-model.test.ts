@@ -30,6 +30,9 @@ test.each([
   { name: "stale values of each step before", steps: 4 },
   // A late thread may wait for a later record: it then only waits longer.
   { name: "events used again at once", freshSteps: 2, slotEvents: 1 },
+  { name: "changes of each step before", steps: 4, compresses: true },
+  { name: "changes after fresh ones", steps: 4, freshSteps: 2, compresses: true },
+  { name: "changes in fresh steps alone", steps: 3, freshSteps: 3, compresses: true },
 ])("two ranks: $name", ({ name: _, ...change }) => {
   const { problem } = explore({ ...small, ranks: 2, ...change });
   expect(problem).toBeNull();
@@ -38,8 +41,10 @@ test.each([
 describe("each part is needed", () => {
   test.each(parts.map((without) => ({ without })))("$without", ({ without }) => {
     for (const readThere of without === "barrier in endOpen" ? [[0]] : [[], [0, 1, 2]]) {
-      const found = [1, 2, 3].map((freshSteps) =>
-        explore({ ...small, ranks: 2, steps: 3, freshSteps, readThere, without }),
+      const found = [false, true].flatMap((compresses) =>
+        [1, 2, 3].map((freshSteps) =>
+          explore({ ...small, ranks: 2, steps: 3, freshSteps, readThere, compresses, without }),
+        ),
       );
       expect(found.map(({ problem }) => problem)).toContainEqual(expect.any(String));
     }

@@ -86,6 +86,22 @@ describe("against the CPU backend", () => {
     });
   });
 
+  test("exchange in 8 bits: graphs change no bit", async () => {
+    const changes: Work = { ...work, rankCount: 2, syncMode: "corrected_async_gn", stepCount: 7 };
+    const request = requestOf({ ...changes, compressExchange: "int8" });
+    const [ours, plain, onCpu] = await Promise.all(
+      [half, eager, undefined].map(async (gpu) => {
+        return await withSession({ ...changes, gpu }, (session) => session.image(request));
+      }),
+    );
+    expect(ours!.ranks[0]!.graphsReplayed).toBeGreaterThan(0);
+    expect(latentsOf(ours!)).toEqual(latentsOf(plain!));
+    expect(relativeL2(latentsOf(ours!), latentsOf(onCpu!))).toBeLessThanOrEqual(1e-2);
+    // Changes have the same bytes in f16; the first step sends whole numbers of half the bytes.
+    const bytesOf = ({ ranks }: typeof ours & object) => ranks[0]!.keysValuesBytes;
+    expect(bytesOf(ours!)).toBeLessThan(bytesOf(onCpu!));
+  });
+
   test("one rank, 12 steps, f16 and bf16", async () => {
     const long = { ...work, stepCount: 12 };
     const onCpu = await drawLatents(long);

@@ -66,17 +66,27 @@ describe("two processes generate what one does, bit for bit", () => {
       gpus: 1,
       splitBatch: false,
       seeds: [11n],
+      compressExchange: "none" as const,
     })),
-    { syncMode: "corrected_async_gn" as const, gpus: 2, splitBatch: true, seeds: [11n, 12n] },
+    {
+      ...{ syncMode: "corrected_async_gn" as const, gpus: 1, splitBatch: false, seeds: [11n] },
+      compressExchange: "int8" as const,
+    },
+    {
+      ...{ syncMode: "corrected_async_gn" as const, gpus: 2, splitBatch: true },
+      ...{ seeds: [11n, 12n], compressExchange: "none" as const },
+    },
   ];
 
-  test.each(cuts)("$syncMode, $gpus GPUs each", async (cut) => {
-    const { syncMode, gpus, splitBatch, seeds } = cut;
+  test.each(cuts)("$syncMode, $gpus GPUs each, $compressExchange", async (cut) => {
+    const { gpus, seeds, ...how } = cut;
+    const { syncMode, splitBatch, compressExchange } = how;
     const port = freePort();
     const latentsPath = join(folder, `${port}.safetensors`);
     const more = [
       ["--steps", "3", "--seed", "11", "--num-images", String(seeds.length), "--batch-size", "2"],
       ["--gpus", String(gpus), "--sync-mode", syncMode],
+      ["--compress-exchange", compressExchange],
       splitBatch ? [] : ["--no-split-batch"],
       ["--out", join(folder, `${port}.png`), "--save-latents", latentsPath],
     ].flat();
@@ -87,7 +97,7 @@ describe("two processes generate what one does, bit for bit", () => {
     expect(one?.text).toContain(`Process 1 (${ranks}) has generated its share`);
 
     const gpu = gpus === 1 ? emulated({ share: false, transport: "nccl" }) : emulated();
-    const alone = await draw({ ...work, syncMode, splitBatch, seeds, rankCount: 2 * gpus, gpu });
+    const alone = await draw({ ...work, ...how, seeds, rankCount: 2 * gpus, gpu });
     const latents = readSafetensors(latentsPath).get("latents")?.data;
     expect(latents).toEqual(latentsOf(alone));
     for (const [i, path] of imagePaths(join(folder, `${port}.png`), seeds.length).entries()) {

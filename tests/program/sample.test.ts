@@ -130,7 +130,13 @@ describe("generating", () => {
         split_batch: true,
         extrapolate_halos: false,
         batch_size: 1,
+        compress_exchange: "none",
       });
+      const received = output.rank_stats.map((rank: { keys_values_bytes: number }) => {
+        return rank.keys_values_bytes;
+      });
+      expect(received).toHaveLength(4);
+      expect(Math.min(...received)).toBeGreaterThan(0);
       expect(output.warnings).toHaveLength(1);
       expect(output.warnings[0]).toMatch(/left out: ".*big"/);
       expect(ended.stderr).toContain(`\n${output.layout}.\n`);

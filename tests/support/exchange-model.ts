@@ -7,9 +7,9 @@
  *
  * Each step here has the name of what it stands for: `record`, `signal`, `waitFor`, `swap`,
  * `beginStep`, `endStep`, `gather`, `endGather` of zig/transport.zig and, in zig/transport/, of
- * endpoint.zig, local_ranks.zig and peer_copy.zig; and the order of calls of exchange.zig and
- * slot_swaps.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever changes one of these changes
- * the model.
+ * endpoint.zig, local_ranks.zig and peer_copy.zig; and the order of calls of exchange.zig,
+ * slot_swaps.zig and changes.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever changes one
+ * of these changes the model.
  */
 
 export interface ModelOptions {
@@ -24,6 +24,8 @@ export interface ModelOptions {
   freshSteps: number;
   /** Slots of statistics: fresh values are read in the memory of the rank that wrote them. */
   readThere?: readonly number[];
+  /** Whether steps after the first send changes, which receivers add to what they have. */
+  compresses?: boolean;
   /** What the code does and a mutation leaves out. */
   without?: Part;
 }
@@ -146,10 +148,13 @@ class Program {
     for (let slot = 0; slot < slots; slot++) {
       if (slot - groupFirst === groupSlots) swapGroup(slot);
       const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
-      this.steps.push({ does: "work", stream: "compute", reads: [], writes: [mine] });
+      this.write(step, slot, mine);
       const isThere = isFresh && readThere.includes(slot);
       if (isFresh) this.swap(step, slot + 1, "slot", isThere ? [] : [slot], isThere ? [slot] : []);
       const seen = isFresh ? step : step - 1;
+      // A stale step after a fresh one has what that one added.
+      if (this.sendsChanges(seen, slot) && (isFresh || step > freshSteps))
+        this.addChanges(seen, slot);
       const reads = this.others.map(
         (i): Access => [isThere ? own(i, slot) : this.theirs(i, slot), versionOf(seen, i, slot)],
       );
@@ -159,6 +164,37 @@ class Program {
     this.steps.push({ does: "record", event: "step_read", stream: "exchange" });
     this.gather(step);
     this.endGather();
+  }
+
+  /** The patch's own shard; or the change from what the others have, and what they will have. */
+  private write(step: number, slot: number, mine: Access): void {
+    const work = { does: "work", stream: "compute" } as const;
+    if (!this.sendsChanges(step, slot)) {
+      this.steps.push({ ...work, reads: [], writes: [mine] });
+      return;
+    }
+    const before: Access = [mine[0], versionOf(step - 1, this.rank, slot)];
+    const change: Access = [changeOf(this.rank, slot), mine[1]];
+    this.steps.push({ ...work, reads: [before], writes: [change, mine] });
+  }
+
+  /** changes.zig, receive: to views of the step before `seen`. */
+  private addChanges(seen: number, slot: number): void {
+    for (const other of this.others) {
+      const version = versionOf(seen, other, slot);
+      const view = this.theirs(other, slot);
+      const reads: Access[] = [
+        [this.theirChange(other, slot), version],
+        [view, versionOf(seen - 1, other, slot)],
+      ];
+      this.steps.push({ does: "work", stream: "compute", reads, writes: [[view, version]] });
+    }
+  }
+
+  /** Statistics are not compressed. */
+  private sendsChanges(step: number, slot: number): boolean {
+    const { compresses, readThere = [] } = this.o;
+    return compresses === true && step > 0 && !readThere.includes(slot);
   }
 
   /** Endpoint.beginSwap, then PeerCopy.swap: slots that are copied, and that are waited for. */
@@ -181,8 +217,12 @@ class Program {
       if (this.has("waitFor in swap")) this.steps.push({ does: "waitFor", rank: other, sequence });
       if (this.has("event in swap")) this.waitEvent(other, event, stream);
       if (moved.length === 0) continue;
-      const reads = moved.map((slot): Access => [own(other, slot), versionOf(step, other, slot)]);
-      const writes = moved.map((s): Access => [this.theirs(other, s), versionOf(step, other, s)]);
+      const place = (slot: number) =>
+        this.sendsChanges(step, slot)
+          ? { sent: changeOf(other, slot), received: this.theirChange(other, slot) }
+          : { sent: own(other, slot), received: this.theirs(other, slot) };
+      const reads = moved.map((s): Access => [place(s).sent, versionOf(step, other, s)]);
+      const writes = moved.map((s): Access => [place(s).received, versionOf(step, other, s)]);
       this.steps.push({ does: "work", stream, reads, writes });
     }
   }
@@ -220,6 +260,14 @@ class Program {
   private theirs(other: number, slot: number): string {
     return `received ${this.rank} ${other} ${slot}`;
   }
+
+  private theirChange(other: number, slot: number): string {
+    return `received change ${this.rank} ${other} ${slot}`;
+  }
+}
+
+function changeOf(rank: number, slot: number): string {
+  return `change ${rank} ${slot}`;
 }
 
 function own(rank: number, slot: number): string {

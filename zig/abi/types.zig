@@ -19,7 +19,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 23;
+pub const abi_version: u32 = 24;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -263,6 +263,7 @@ pub const Request = extern struct {
     /// Tile size of the VAE's decoder in rows and columns of the latent; 0 for no tiles.
     vae_tile_latent: u32,
     extrapolate_halos: u32,
+    compress_exchange: modes.Compression,
     wants_decoded: u32,
     /// Steps between previews; 0 for none.
     preview_steps: u32,
@@ -399,4 +400,5 @@ pub const enums = .{
     devices.DeviceKind,    devices.TransportKind, DType,               random.Rng,
     backend.AttentionKind, weights.Component,     adapters.Algorithm,  adapters.DoraNorm,
     pipeline.Emphasis,     pipeline.NoiseSource,  pipeline.DeepPlan,   backend.Part,
+    modes.Compression,
 };

@@ -37,6 +37,9 @@ pub const DeviceBuffers = struct {
         for (exchange.slots, 0..) |slot, i| {
             for (kinds) |kind| m.offsets.getPtr(kind)[i] = ends.get(kind);
             ends.getPtr(slot.kind).* += slot.byteCount();
+            if (slot.kind == .keys_values) if (exchange.changeFormatOf(slot)) |format| {
+                ends.getPtr(.changes).* += Exchange.changeShape(slot.shape, format).elementCount();
+            };
         }
         for (kinds) |kind| m.offsets.getPtr(kind)[m.slot_count] = ends.get(kind);
         var buffers = m.bufferList(exchange);
@@ -61,7 +64,18 @@ pub const DeviceBuffers = struct {
         i: usize,
         age: exchanges.Age,
     ) usize {
-        const kind = exchange.slots[slot].kind;
+        return m.addressOfKind(exchange, slot, exchange.slots[slot].kind, i, age);
+    }
+
+    /// As `addressOf`: keys and values, or their changes.
+    pub fn addressOfKind(
+        m: *const DeviceBuffers,
+        exchange: *const Exchange,
+        slot: u32,
+        kind: Kind,
+        i: usize,
+        age: exchanges.Age,
+    ) usize {
         const offset: usize = @intCast(m.offsets.getPtrConst(kind)[slot]);
         if (i == exchange.index) {
             const base = switch (age) {
@@ -191,7 +205,7 @@ pub const DeviceBuffers = struct {
         return switch (kind) {
             .statistics => exchange.mode == .corrected_async_gn,
             .halo_rows => exchange.extrapolates_halos,
-            .keys_values => false,
+            .keys_values, .changes => false,
         };
     }
 

@@ -26,6 +26,8 @@ const slot_files = @import("slots.zig");
 const SlotSwaps = @import("slot_swaps.zig").SlotSwaps;
 const modes = @import("sync_mode.zig");
 pub const Kind = modes.Kind;
+const Sent = @import("changes.zig").Sent;
+const changes = @import("changes.zig");
 const transports = @import("../transport.zig");
 const Transport = transports.Transport;
 const rank_count_max = transports.rank_count_max;
@@ -71,6 +73,8 @@ pub const Exchange = struct {
     /// Extrapolate stale halo rows from their last two steps; the factor is fitted on this patch's
     /// own edge row (see `Backend.extrapolateRows`).
     extrapolates_halos: bool = false,
+    /// How keys and values travel after the first step.
+    compression: modes.Compression = .none,
     /// DistriFusion's n / (n - 1) of the variance, without the lower bound.
     bessel_variance: bool = false,
     /// The slots of this network on this rank, from the plan; empty while they are recorded.
@@ -80,6 +84,8 @@ pub const Exchange = struct {
 
     /// On the CPU: this rank's buffers of each slot.
     buffers: [buffer_count_max][]Tensor = @splat(&.{}),
+    /// On the CPU, where keys and values are compressed: those of the other patches in each slot.
+    views: [rank_count_max][]Tensor = @splat(&.{}),
     is_open: bool = false,
     step_index: u32 = 0,
     slot_next: u32 = 0,
@@ -127,11 +133,13 @@ pub const Exchange = struct {
         if (exchange.device_buffers) |device_buffers| return device_buffers.open(exchange);
         for (&exchange.buffers) |*list| list.* = try arena.alloc(Tensor, exchange.slots.len);
         for (exchange.slots, 0..) |slot, i| {
+            if (exchange.changeFormatOf(slot) != null) continue;
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
                 buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
                 exchange.counters.buffer_bytes += buffers[i].byteCount();
             }
         }
+        if (exchange.compression != .none) try changes.open(exchange, arena);
     }
 
     pub fn close(exchange: *Exchange) void {
@@ -140,7 +148,9 @@ pub const Exchange = struct {
         // A failed rank closes too: then there is nothing to wait for.
         exchange.transport.finish(exchange.channel, exchange.rankRange()) catch {};
         if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
+        if (exchange.compression != .none) changes.close(exchange);
         for (exchange.slots, 0..) |slot, i| {
+            if (exchange.changeFormatOf(slot) != null) continue;
             for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
                 exchange.b.free(buffers[i]);
             }
@@ -201,6 +211,8 @@ pub const Exchange = struct {
             .is_synchronous = exchange.isSynchronous(),
             .extrapolates_halos = exchange.extrapolates(&exchange.outer),
             .extrapolates_deep = exchange.extrapolates(&exchange.deep),
+            .keys_values_outer = exchange.keysValuesVariant(&exchange.outer),
+            .keys_values_deep = exchange.keysValuesVariant(&exchange.deep),
             .bessel_variance = exchange.bessel_variance,
             .is_only_rank = exchange.transport == .none,
             .patch_index = exchange.index,
@@ -288,7 +300,10 @@ pub const Exchange = struct {
     pub fn placeKeysValues(exchange: *Exchange, shape: Shape) Error!Tensor {
         if (exchange.isSinglePatch()) return exchange.b.alloc(shape, exchange.b.activationType());
         try exchange.swapCompleteGroups();
-        return exchange.place(.keys_values, shape, exchange.b.activationType());
+        const dtype = exchange.b.activationType();
+        if (exchange.compression == .none) return exchange.place(.keys_values, shape, dtype);
+        _ = try exchange.place(.keys_values, shape, dtype);
+        return exchange.b.alloc(shape, dtype);
     }
 
     /// The keys and values of all patches in row order: chunks of the whole sequence.
@@ -297,16 +312,25 @@ pub const Exchange = struct {
             parts[0] = mine;
             return parts[0..1];
         }
+        const is_compressed = exchange.compression != .none;
+        if (is_compressed) try changes.send(exchange, exchange.slot_next, mine);
         const slot = try exchange.signalSlot();
         for (parts[0..exchange.patches.len], 0..) |*part, i| {
-            part.* = if (i == exchange.index) mine else try exchange.read(slot, @intCast(i));
+            if (i == exchange.index) part.* = mine else {
+                const other: u32 = @intCast(i);
+                part.* = if (is_compressed)
+                    try changes.receive(exchange, slot, other)
+                else
+                    try exchange.read(slot, other);
+            }
         }
         return parts[0..exchange.patches.len];
     }
 
     /// Returns what `placeKeysValues` gave.
     pub fn releaseKeysValues(exchange: *Exchange, mine: Tensor) void {
-        if (exchange.isSinglePatch()) exchange.b.free(mine);
+        const is_own = exchange.isSinglePatch() or exchange.compression != .none;
+        if (is_own) exchange.b.free(mine);
     }
 
     // --- internal ---
@@ -323,7 +347,7 @@ pub const Exchange = struct {
         return addresses;
     }
 
-    fn isSynchronous(exchange: *const Exchange) bool {
+    pub fn isSynchronous(exchange: *const Exchange) bool {
         return exchange.isSynchronousAt(exchange.step_index);
     }
 
@@ -335,7 +359,7 @@ pub const Exchange = struct {
         return modes.lastSynchronous(exchange.step_first, exchange.warmup_steps);
     }
 
-    fn freshnessOf(exchange: *const Exchange, kind: Kind) modes.Freshness {
+    pub fn freshnessOf(exchange: *const Exchange, kind: Kind) modes.Freshness {
         return modes.freshness(exchange.mode, kind, exchange.isSynchronous());
     }
 
@@ -349,7 +373,7 @@ pub const Exchange = struct {
     }
 
     /// The steps that computed the slots of the part in which the layers are.
-    fn history(exchange: *const Exchange) *const StepHistory {
+    pub fn history(exchange: *const Exchange) *const StepHistory {
         return if (exchange.is_deep) &exchange.deep else &exchange.outer;
     }
 
@@ -452,11 +476,9 @@ pub const Exchange = struct {
 
     /// Patch `i`'s shard of `slot`, as fresh as the mode demands.
     fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
-        const own = if (exchange.recorder) |r| r.list.items[slot] else exchange.slots[slot];
+        if (exchange.peers.len == 0) return exchange.unreadShard(slot, i);
+        const own = exchange.slots[slot];
         const shape = exchange.shapeOf(own.shape, own.kind, i);
-        if (exchange.peers.len == 0) {
-            return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
-        }
         const freshness = exchange.freshnessOf(own.kind);
         const part = if (exchange.device_buffers != null)
             try exchange.readReceived(slot, i, freshness)
@@ -485,6 +507,20 @@ pub const Exchange = struct {
         return part;
     }
 
+    /// Stands for patch `i`'s shard while planning.
+    pub fn unreadShard(exchange: *const Exchange, slot: u32, i: u32) Tensor {
+        const own = if (exchange.recorder) |r| r.list.items[slot] else exchange.slots[slot];
+        const shape = exchange.shapeOf(own.shape, own.kind, i);
+        return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
+    }
+
+    /// On the CPU: returns when patch `i` has written a slot of a step.
+    pub fn waitForSlot(exchange: *const Exchange, slot: u32, i: u32, step_index: u32) Error!void {
+        const position = exchange.positionOf(step_index, slot, .slot_written);
+        const rank = exchange.rank_first + i;
+        try exchange.transport.waitFor(exchange.channel, rank, position);
+    }
+
     fn readInPlace(
         exchange: *Exchange,
         slot: u32,
@@ -499,9 +535,7 @@ pub const Exchange = struct {
             .own => unreachable,
         };
         const age: Age = if (freshness == .fresh) .now else .old;
-        const position = exchange.positionOf(step_index, slot, .slot_written);
-        const rank = exchange.rank_first + i;
-        try exchange.transport.waitFor(exchange.channel, rank, position);
+        try exchange.waitForSlot(slot, i, step_index);
         return exchange.written(slot, i, age);
     }
 
@@ -516,6 +550,51 @@ pub const Exchange = struct {
             .shape = exchange.shapeOf(own.shape, own.kind, i),
             .dtype = own.dtype,
         };
+    }
+
+    // For `changes.zig`.
+
+    /// The format of a slot's changes; null where it is sent whole.
+    pub fn changeFormatOf(exchange: *const Exchange, slot: Slot) ?backend.ChangeFormat {
+        if (exchange.compression == .none or slot.kind != .keys_values) return null;
+        return .of(exchange.compression.bits(), slot.shape.channels);
+    }
+
+    pub fn changeShape(shape: Shape, format: backend.ChangeFormat) Shape {
+        return shape.withChannels(format.rowBytes(shape.channels));
+    }
+
+    /// How this patch's keys and values are sent in a step, of the part that `steps` computed.
+    pub fn sent(exchange: *const Exchange, steps: *const StepHistory) Sent {
+        if (exchange.compression == .none) return .plain;
+        if (steps.count <= 1) return .whole;
+        if (exchange.freshnessOf(.keys_values) == .last_synchronous) return .nothing;
+        return if (exchange.compression == .int8) .int8 else .int4;
+    }
+
+    /// Whether changes are added before keys and values are read: those of this step where it is
+    /// synchronous, else those of the step before, which a synchronous one has added itself.
+    pub fn appliesChanges(exchange: *const Exchange, steps: *const StepHistory) bool {
+        switch (exchange.sent(steps)) {
+            .plain, .whole, .nothing => return false,
+            .int8, .int4 => {},
+        }
+        return exchange.isSynchronous() or steps.synchronous_count + 1 < steps.count;
+    }
+
+    /// What travels for slots of a kind in this step. The first step has both parts of the network,
+    /// so all slots of a group are alike.
+    pub fn sentKind(exchange: *const Exchange, kind: Kind) Kind {
+        if (kind != .keys_values) return kind;
+        return switch (exchange.sent(&exchange.outer)) {
+            .plain, .whole, .nothing => kind,
+            .int8, .int4 => .changes,
+        };
+    }
+
+    fn keysValuesVariant(exchange: *const Exchange, steps: *const StepHistory) u32 {
+        const applies = @intFromBool(exchange.appliesChanges(steps));
+        return 2 * @intFromEnum(exchange.sent(steps)) + applies;
     }
 
     /// The ranks of this exchange.
@@ -548,9 +627,10 @@ pub const Exchange = struct {
     pub fn groupedKinds(exchange: *const Exchange) std.EnumSet(Kind) {
         var set: std.EnumSet(Kind) = .initEmpty();
         for (std.enums.values(Kind)) |kind| {
+            if (kind == .changes) continue;
             if (modes.freshness(exchange.mode, kind, false) != .one_step_old) continue;
             const is_brought = exchange.isSynchronous() and !exchange.readsFreshThere(kind);
-            if (!is_brought) set.insert(kind);
+            if (!is_brought) set.insert(exchange.sentKind(kind));
         }
         return set;
     }
@@ -564,12 +644,12 @@ pub const Exchange = struct {
     /// The size in patch `i` of what has size `count` in this patch: keys and values grow with the
     /// rows, all else is equal.
     pub fn scaledTo(exchange: *const Exchange, i: usize, kind: Kind, count: u64) u64 {
-        if (kind != .keys_values) return count;
+        if (kind != .keys_values and kind != .changes) return count;
         const mine = exchange.patches[exchange.index].row_count;
         return count * exchange.patches[i].row_count / mine;
     }
 
-    fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
+    pub fn countReceived(exchange: *Exchange, kind: Kind, bytes: u64) void {
         // While a graph is captured nothing arrives.
         if (exchange.b.isCapturing()) return;
         // A shard holds two halo rows; a neighbour that reads in place reads one of them.
@@ -579,7 +659,7 @@ pub const Exchange = struct {
     }
 
     /// The shape of patch `i`'s shard of a slot where this patch's is `own`.
-    fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
+    pub fn shapeOf(exchange: *const Exchange, own: Shape, kind: Kind, i: u32) Shape {
         if (kind != .keys_values) return own;
         var shape = own;
         shape.width = @intCast(exchange.scaledTo(i, kind, own.width));

@@ -57,7 +57,7 @@ pub const SlotSwaps = struct {
         if (!exchange.transport.copiesShards()) return;
         if (swaps.slot_last == slot) return;
         swaps.slot_last = slot;
-        const only: std.EnumSet(Kind) = .initOne(exchange.slots[slot].kind);
+        const only: std.EnumSet(Kind) = .initOne(exchange.sentKind(exchange.slots[slot].kind));
         try run(exchange, only, slot, slot + 1, .slot_written);
     }
 

@@ -3,8 +3,31 @@
 
 const std = @import("std");
 
-pub const Kind = enum { halo_rows, statistics, keys_values };
+pub const Kind = enum {
+    halo_rows,
+    statistics,
+    keys_values,
+    /// What is sent in the place of keys and values where they are compressed.
+    changes,
+};
 pub const kind_count = @typeInfo(Kind).@"enum".fields.len;
+
+/// How keys and values travel: whole, or the change since they were sent last in few bits.
+/// Receivers add it to what they have; the sender does the same, and sends with the next change
+/// what the bits have lost. As CompactFusion (arXiv 2507.17511).
+pub const Compression = enum(u32) {
+    none = 0,
+    int8 = 1,
+    int4 = 2,
+
+    pub fn bits(compression: Compression) u32 {
+        return switch (compression) {
+            .none => unreachable,
+            .int8 => 8,
+            .int4 => 4,
+        };
+    }
+};
 
 pub const SyncMode = enum(u32) {
     /// Everything one step old; group statistics corrected by what this patch's own have changed.

@@ -250,7 +250,8 @@ fn saveStats(rank: *Rank, loop: LoopCounts) void {
         .wait_ns = loop.wait_ns,
         .halo_row_bytes = received[@intFromEnum(exchanges.Kind.halo_rows)],
         .statistics_bytes = received[@intFromEnum(exchanges.Kind.statistics)],
-        .keys_values_bytes = received[@intFromEnum(exchanges.Kind.keys_values)],
+        .keys_values_bytes = received[@intFromEnum(exchanges.Kind.keys_values)] +
+            received[@intFromEnum(exchanges.Kind.changes)],
         .gather_bytes = loop.gather_bytes,
         .buffer_bytes = buffer_bytes,
         .unet_rows = loop.unet_rows,

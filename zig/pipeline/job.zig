@@ -5,6 +5,7 @@ const std = @import("std");
 const Part = @import("../backend.zig").Part;
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const Branches = @import("../patch/layout.zig").Branches;
+const Compression = @import("../patch/sync_mode.zig").Compression;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
 const NoiseSource = @import("noise.zig").NoiseSource;
@@ -116,6 +117,8 @@ pub const Job = struct {
     split_batch: bool = true,
     /// See `Exchange.extrapolates_halos`.
     extrapolate_halos: bool = true,
+    /// How keys and values travel between patches.
+    compress_exchange: Compression = .none,
     /// Whether the result includes the decoder's output in f32.
     wants_decoded: bool = false,
     wants_latents: bool = false,

@@ -24,6 +24,7 @@ const pipeline = @import("../pipeline.zig");
 const rank_states = @import("rank_states.zig");
 const Scratch = @import("../scratch.zig").Scratch;
 const slots = @import("../patch/slots.zig");
+const Compression = @import("../patch/sync_mode.zig").Compression;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 
 /// Sizes, modes and batches that one session alternates between; the oldest plan is dropped.
@@ -44,6 +45,7 @@ pub const Key = struct {
     image_count: usize,
     sync_mode: SyncMode,
     extrapolate_halos: bool,
+    compress_exchange: Compression,
     vae_tile_latent: u32,
     wants_decoded: bool,
     has_previews: bool,
@@ -69,6 +71,7 @@ pub const Key = struct {
             .image_count = job.seeds.len,
             .sync_mode = job.sync_mode,
             .extrapolate_halos = job.extrapolate_halos,
+            .compress_exchange = job.compress_exchange,
             .vae_tile_latent = job.vae_tile_latent,
             .wants_decoded = job.wants_decoded,
             .has_previews = job.preview_steps > 0,

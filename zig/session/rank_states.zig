@@ -151,6 +151,7 @@ fn unetExchange(
         .warmup_steps = job.warmup_steps,
         .extrapolates_halos = job.extrapolate_halos and
             modes.freshness(job.sync_mode, .halo_rows, false) == .one_step_old,
+        .compression = if (job.sync_mode.readsOldValues()) job.compress_exchange else .none,
         .bessel_variance = job.bessel_variance,
     };
 }

@@ -2,7 +2,7 @@
  * Settings (rows of ../table.ts): how several ranks share an image.
  */
 import { rankCountMax, stepCountMax } from "../../native/abi.ts";
-import { syncModeLines, syncModes } from "../names.ts";
+import { compressions, syncModeLines, syncModes } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const rankSettings = {
@@ -60,6 +60,21 @@ export const rankSettings = {
     scope: "request",
     processes: "same",
     json: "extrapolate_halos",
+  },
+  compressExchange: {
+    kind: "choice",
+    flag: "compress-exchange",
+    names: compressions,
+    default: "none",
+    group: "Several ranks",
+    hint: "HOW",
+    help:
+      "Send keys and values as their change since the step before in 8 or 4 bits, for cards that " +
+      "reach each other over PCIe: {names}. What the bits lose is sent with the next change. " +
+      "Every rank keeps the keys and values of all. Not with full_sync. Default: none.",
+    scope: "request",
+    processes: "same",
+    json: "compress_exchange",
   },
   warmupSteps: {
     kind: "whole",

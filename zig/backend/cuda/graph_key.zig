@@ -26,10 +26,11 @@ pub const StepVariant = struct {
     extrapolates_halos: bool = false,
     /// The same in the layers that cached steps leave out, which have seen fewer steps.
     extrapolates_deep: bool = false,
-    /// How this patch's keys and values are sent (a number of `patch.Sent`), and whether changes of
-    /// the others' are added before they are read.
-    keys_values_sent: u32 = 0,
-    applies_changes: bool = false,
+    /// How keys and values are sent (a number of `patch.Sent`), twice, plus 1 where changes of the
+    /// others are added before they are read.
+    keys_values_outer: u32 = 0,
+    /// The same in the layers that cached steps leave out.
+    keys_values_deep: u32 = 0,
     /// The variance correction of the group norms as DistriFusion computes it.
     bessel_variance: bool = false,
     /// A single rank of several that is timed alone: nothing is fetched from peers.
