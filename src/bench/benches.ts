@@ -20,6 +20,10 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./adapters.ts")).run(args),
   },
+  bands: {
+    about: "patches that adapt: bytes and error of compressed exchange, with limits",
+    run: async (args) => (await import("./bands.ts")).run(args),
+  },
   binary: {
     about: "size, start-up and side effects of the one-file program, with limits",
     needsClone: true,

@@ -130,7 +130,9 @@ export async function generateImage(
   generation: Generation,
   { prompt, seed }: Case,
   how: Pick<ImageRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
-    Pick<ImageRequest, "extrapolateHalos" | "testHooks"> & { stepCount?: number },
+    Pick<ImageRequest, "extrapolateHalos" | "compressExchange" | "testHooks"> & {
+      stepCount?: number;
+    },
 ): Promise<ImageResult> {
   const { model, width, height, guidanceScale, schedule } = generation;
   const { stepCount, ...ranks } = how;
