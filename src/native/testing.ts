@@ -291,7 +291,7 @@ export function setEmulatedPeers(possible: boolean): void {
 }
 
 /** Calls that the emulator counts and fails: `Call` of zig/emulator/faults.zig, in its order. */
-const emulatedCalls = [
+export const emulatedCalls = [
   "none",
   "launch_kernel",
   "event_record",
@@ -304,7 +304,7 @@ const emulatedCalls = [
   "nccl_group",
   "copy_peer",
 ] as const;
-type EmulatedCall = (typeof emulatedCalls)[number];
+export type EmulatedCall = (typeof emulatedCalls)[number];
 
 /** Makes the `index`th call of a kind for a GPU fail; `none` for none. Counts begin anew. */
 export function failEmulatedCall(call: EmulatedCall, gpu = 0, index = 0): void {
