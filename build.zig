@@ -259,6 +259,11 @@ fn libraryModule(
         .strip = optimize != .Debug,
     });
     addCpuKernels(b, module, target);
+    // What `verify` compares networks with.
+    for ([_][2][]const u8{
+        .{ "golden_weights", "tests/fixtures/golden/weights.json" },
+        .{ "golden_outputs", "tests/fixtures/golden/golden.safetensors" },
+    }) |file| module.addAnonymousImport(file[0], .{ .root_source_file = b.path(file[1]) });
     return module;
 }
 

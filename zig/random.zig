@@ -68,14 +68,14 @@ pub const Generator = struct {
 };
 
 /// The 32-bit Mersenne Twister of Matsumoto and Nishimura.
-const Mt19937 = struct {
+pub const Mt19937 = struct {
     state: [state_count]u32,
     position: usize,
 
     const state_count = 624;
     const middle = 397;
 
-    fn init(seed: u32) Mt19937 {
+    pub fn init(seed: u32) Mt19937 {
         var engine: Mt19937 = .{ .state = undefined, .position = state_count };
         engine.state[0] = seed;
         for (1..state_count) |i| {
@@ -85,7 +85,7 @@ const Mt19937 = struct {
         return engine;
     }
 
-    fn next(engine: *Mt19937) u32 {
+    pub fn next(engine: *Mt19937) u32 {
         if (engine.position == state_count) engine.twist();
         var y = engine.state[engine.position];
         engine.position += 1;

@@ -4,10 +4,12 @@
 //!
 //! In reading order:
 //!   verify/options.zig     what is asked for
-//!   verify/run.zig         runs the checks one after the other
+//!   verify/run.zig         runs the checks one after the other, as run_*.zig have them
 //!   verify/report.zig      their lines, the summary, the JSON
 //!   verify/operations.zig  every comparison of an operation; verify/ops/ has them
 //!   verify/check.zig, pair.zig, tolerance.zig, device.zig  one comparison, and what it needs
+//!   verify/golden.zig      a tiny model, made here; verify/records.zig what diffusers makes of it
+//!   verify/networks.zig, images.zig, sessions.zig  what is computed with it, and where
 //!   verify/program.zig     the command of the executable `basedxl-gpu`
 
 pub const operations = @import("verify/operations.zig");

@@ -57,7 +57,7 @@ pub const GpuRanks = struct {
         const names = drivers.listGpus(driver);
         const first = try ranks.firstGpu(names.count);
         // Algorithms timed on the emulator are not cached.
-        const folder = if (source == .system)
+        const folder = if (source == .system and o.keeps_algorithms)
             try library_handles.defaultFolder(ranks.arena)
         else
             null;

@@ -40,6 +40,8 @@ pub const Options = struct {
     nccl_unique_id: ?nccl.UniqueId = null,
     /// Generate weights on the GPU; for benches.
     random_weights: bool = false,
+    /// Whether algorithms that are measured are kept for other processes.
+    keeps_algorithms: bool = true,
     /// Replaces NVIDIA's libraries; "" for these.
     cuda_library: [:0]const u8 = "",
 };

@@ -43,6 +43,7 @@ pub const Device = struct {
                 .activation_dtype = activation,
                 .local_ranks = .{ .first = 0, .end = 1 },
                 .cuda_library = library,
+                .keeps_algorithms = false,
             },
             .diagnostics = &device.diagnostics,
             .cancelled = &not_cancelled,
