@@ -368,7 +368,7 @@ pub const Backend = struct {
     /// `x` as products with int8 weights read it: rotated as `weight` is and rounded, each row
     /// with a scale of its own. For several products that read the same; null for other weights.
     pub fn quantizeFor(b: Backend, x: Tensor, weight: *const Weight) Error!?Tensor {
-        if (weight.dtype != .i8) return null;
+        if (weight.dtype != .i8 or b.isCuda()) return null;
         const out = try b.alloc(x.shape.withChannels(x.shape.channels + @sizeOf(f32)), .i8);
         switch (b.target()) {
             inline else => |device| try device.quantizeRows(out, x, weight.int8_group),

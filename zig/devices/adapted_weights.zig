@@ -6,7 +6,8 @@
 //!
 //! Merged weights are f32 where the file has f32. Where it has 16 bits or fewer they are f16, as
 //! products widen each weight by its own type: a bf16 sum would lose three bits of the delta, and
-//! f16 reaches far beyond any weight (what does not fit is refused). The model's own weights stay
+//! f16 reaches far beyond any weight (what does not fit is refused). Weights of int8 products are
+//! rounded anew with their deltas (`Int8Maker`). The model's own weights stay
 //! in the mapped file, so that restoring them is exact and costs nothing.
 
 const std = @import("std");
@@ -21,10 +22,12 @@ const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const GpuRanks = @import("gpu_ranks.zig").GpuRanks;
 const memory = @import("../system/memory.zig");
+const Int8Maker = @import("../backend.zig").cpus.Int8Maker;
 const merge = @import("../backend.zig").cpus.merge;
 const merged_sets = @import("merged_set.zig");
 const Merged = merged_sets.Merged;
 const MergedSet = merged_sets.MergedSet;
+const Matrix = @import("../weights.zig").Matrix;
 const Model = @import("../model.zig").Model;
 const options_file = @import("options.zig");
 const Weight = @import("../weights.zig").Weight;
@@ -273,7 +276,7 @@ pub const AdaptedWeights = struct {
         var total: usize = 0;
         for (set.weights, changes.keys()) |*merged, weight| {
             const dtype = adapted.typeOf(weight);
-            const len = weight.elementCount() * dtype.size();
+            const len = storedBytes(weight, dtype);
             merged.* = .{ .weight = weight, .dtype = dtype, .offset = bytes, .len = len };
             bytes += std.mem.alignForward(usize, len, 64);
             largest = @max(largest, len);
@@ -283,21 +286,20 @@ pub const AdaptedWeights = struct {
         if (adapted.gpu == null or adapted.mayKeep(bytes)) try set.allocate(bytes);
         const staging = try gpa.alloc(u8, if (set.memory.len == 0) largest else 0);
         defer gpa.free(staging);
-        var merger: merge.Merger = undefined;
-        merger.init(gpa, adapted.io, adapted.thread_count, null, adapted.cancelled) catch |err|
-            return if (err == error.OutOfMemory) error.OutOfMemory else error.ThreadsUnavailable;
-        defer merger.deinit();
+        var maker: Int8Maker = undefined;
+        try maker.init(gpa, adapted.io, adapted.thread_count, adapted.cancelled);
+        defer maker.deinit();
         // From the first upload on, GPUs have neither the old set nor the new one.
         if (adapted.gpu != null) adapted.forgetCurrent();
         for (set.weights, changes.values()) |*merged, deltas| {
             const target = if (staging.len > 0) staging[0..merged.len] else set.bytesOf(merged);
-            try adapted.mergeOne(&merger, merged, deltas.items, target);
+            try adapted.mergeOne(&maker, merged, deltas.items, target);
         }
     }
 
     fn mergeOne(
         adapted: *AdaptedWeights,
-        merger: *merge.Merger,
+        maker: *Int8Maker,
         merged: *const Merged,
         deltas: []const Delta,
         target: []u8,
@@ -308,7 +310,16 @@ pub const AdaptedWeights = struct {
             .dtype = merged.dtype,
             .scale = if (adapted.gpu == null) 1 else weight.scale,
         };
-        merger.merge(weight.matrix(), weight.inputs().channels, deltas, out) catch |err| {
+        const made = if (merged.dtype == .i8)
+            maker.merge(weight, deltas, target)
+        else
+            maker.merger.merge(
+                try baseOf(maker, weight),
+                weight.inputs().channels,
+                deltas,
+                out,
+            );
+        made catch |err| {
             if (err != error.Overflow) return @errorCast(err);
             return adapted.diagnostics.fail(error.BadWeights, "With the LoRAs applied, the " ++
                 "weight {s} has numbers that {s} does not hold. Lower their scales, or leave " ++
@@ -440,8 +451,7 @@ fn mergedBytesOf(weight: *const Weight, activation: ?DType) u64 {
     if (activation) |dtype| {
         return if (weight.kept_f8 != null) device_weights.wideCopyBytes(weight, dtype) else 0;
     }
-    const len = weight.elementCount() * hostType(weight).size();
-    return std.mem.alignForward(u64, len, 64);
+    return std.mem.alignForward(u64, storedBytes(weight, hostType(weight)), 64);
 }
 
 fn changesAny(wanted: []const Adapter) bool {
@@ -464,6 +474,20 @@ fn weightOf(model: *const Model, target: *const adapters.Target) ?*Weight {
     return resident.find(prefixed);
 }
 
+/// What deltas are added to.
+fn baseOf(maker: *Int8Maker, weight: *const Weight) Error!Matrix {
+    return maker.matrixOf(weight) catch |err| switch (err) {
+        error.Overflow => unreachable, // nothing is rounded
+        else => |other| other,
+    };
+}
+
+fn storedBytes(weight: *const Weight, dtype: DType) usize {
+    if (dtype == .i8) return weight.copyBytes();
+    return weight.elementCount() * dtype.size();
+}
+
 fn hostType(weight: *const Weight) DType {
+    if (weight.dtype == .i8) return .i8;
     return if (weight.layout == .vector or weight.source_dtype == .f32) .f32 else .f16;
 }

@@ -4,11 +4,9 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
-const backend = @import("../backend.zig");
 const huge_pages = @import("../system/huge_pages.zig");
-const merge = backend.cpus.merge;
+const Int8Maker = @import("../backend.zig").cpus.Int8Maker;
 const options_file = @import("options.zig");
-const pack = backend.cpus.pack_int8;
 const Weight = @import("../weights.zig").Weight;
 
 pub const Error = options_file.Error;
@@ -35,7 +33,7 @@ pub const Int8Weights = struct {
         if (bytes == 0) return .{};
         var int8: Int8Weights = .{ .gpa = gpa, .memory = try huge_pages.alloc(gpa, bytes) };
         errdefer int8.deinit();
-        var maker: Maker = undefined;
+        var maker: Int8Maker = undefined;
         try maker.init(gpa, io, o.thread_count, o.cancelled);
         defer maker.deinit();
         var offset: usize = 0;
@@ -43,7 +41,10 @@ pub const Int8Weights = struct {
             if (weight.dtype != .i8) continue;
             const panels = int8.memory[offset..][0..weight.copyBytes()];
             offset += panels.len;
-            try maker.make(weight, panels);
+            maker.make(weight, panels) catch |err| switch (err) {
+                error.Overflow => unreachable, // f32 has all numbers of files
+                else => |other| return other,
+            };
             weight.address = @intFromPtr(panels.ptr);
             _ = o.copied_bytes.fetchAdd(panels.len, .monotonic);
         }
@@ -55,51 +56,3 @@ pub const Int8Weights = struct {
         int8.* = .{};
     }
 };
-
-/// Rounds weights on the host's cores.
-const Maker = struct {
-    gpa: Allocator,
-    packer: pack.Packer,
-    merger: merge.Merger,
-
-    /// Must not move.
-    fn init(
-        maker: *Maker,
-        gpa: Allocator,
-        io: Io,
-        thread_count: usize,
-        cancelled: *const std.atomic.Value(bool),
-    ) Error!void {
-        maker.gpa = gpa;
-        maker.packer.init(gpa, io, thread_count, null, cancelled) catch |err| return failure(err);
-        errdefer maker.packer.deinit();
-        maker.merger.init(gpa, io, thread_count, null, cancelled) catch |err| return failure(err);
-    }
-
-    fn deinit(maker: *Maker) void {
-        maker.merger.deinit();
-        maker.packer.deinit();
-    }
-
-    fn make(maker: *Maker, weight: *const Weight, panels: []u8) Error!void {
-        const source = weight.matrix();
-        const group = weight.int8_group;
-        if (pack.isPlain(source)) return maker.packer.pack(source, group, panels);
-        // Transposed in its file, or between the places of its elements.
-        const numbers = try maker.gpa.alloc(f32, weight.elementCount());
-        defer maker.gpa.free(numbers);
-        const bytes = std.mem.sliceAsBytes(numbers);
-        const out: merge.Output = .{ .bytes = bytes, .dtype = .f32, .scale = 1 };
-        maker.merger.merge(source, weight.shape[1], &.{}, out) catch |err| switch (err) {
-            error.Overflow => unreachable, // f32 has all numbers of files
-            error.Cancelled => return error.Cancelled,
-            error.OutOfMemory => return error.OutOfMemory,
-        };
-        const plain: @TypeOf(source) = .dense(bytes, .f32, source.rows, source.columns);
-        return maker.packer.pack(plain, group, panels);
-    }
-};
-
-fn failure(err: anyerror) Error {
-    return if (err == error.OutOfMemory) error.OutOfMemory else error.ThreadsUnavailable;
-}

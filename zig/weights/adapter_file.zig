@@ -350,7 +350,9 @@ const Reader = struct {
             const sentence = "tensor {f} is missing from {s}.";
             return d.fail(error.BadWeights, sentence, .{ shown(name), path });
         };
-        const dtype = resident.dtypes.get(entry.tensor.dtype) orelse {
+        const known = resident.dtypes.get(entry.tensor.dtype);
+        const dtype = if (known != .i8) known else null;
+        const floating = dtype orelse {
             const sentence = "{s}: tensor {f} has type {f}; deltas are read in F32, F16, BF16, " ++
                 "F8_E4M3 or F8_E5M2.";
             const shown_type = shown(entry.tensor.dtype);
@@ -359,7 +361,7 @@ const Reader = struct {
         return .{
             .name = name,
             .bytes = entry.tensor.bytes,
-            .dtype = dtype,
+            .dtype = floating,
             .shape = entry.tensor.shape(),
         };
     }

@@ -130,12 +130,12 @@ pub const Checkpoint = struct {
         }
     }
 
-    /// Refuses a weight that is quantized in another way than those that are read.
-    pub fn checkFormat(checkpoint: *Checkpoint, key: []const u8) Error!void {
+    /// How a weight is quantized; refuses other ways than those that are read.
+    pub fn formatOf(checkpoint: *Checkpoint, key: []const u8) Error!quantization.Layer {
         const d = checkpoint.diagnostics;
         const arena = checkpoint.arena.allocator();
-        const layer = quantization.layerOf(key) orelse return;
-        const own_layer = quantization.layerOf(checkpoint.nameInFiles(key)) orelse return;
+        const layer = quantization.layerOf(key) orelse return .{};
+        const own_layer = quantization.layerOf(checkpoint.nameInFiles(key)) orelse return .{};
         var path = checkpoint.firstPath();
         var format = checkpoint.formats.find(own_layer);
         if (try checkpoint.sibling(layer, quantization.format_suffix)) |entry| {
@@ -148,11 +148,11 @@ pub const Checkpoint = struct {
                 }),
             };
         }
-        const found = format orelse return;
-        if (found.len == 0 or quantization.isRead(found)) return;
+        const found: quantization.Layer = format orelse .{};
+        if (found.format.len == 0 or quantization.isRead(found.format)) return found;
         return d.fail(error.BadWeights, "{s}: layer {f} is quantized as {f}, which is not read; " ++
-            "float8_e4m3fn and float8_e5m2 are, as are F16, BF16 and F32.", .{
-            path, shown(own_layer), shown(found),
+            "float8_e4m3fn, float8_e5m2 and int8_tensorwise are, as are F16, BF16 and F32.", .{
+            path, shown(own_layer), shown(found.format),
         });
     }
 

@@ -4,7 +4,8 @@
 //! - The second: `LAYER.weight_scale` is the scale, and the layer's format is in a JSON object, as
 //!   bytes in the tensor `LAYER.comfy_quant` or for all layers in the header's `metadata_key`.
 //!
-//! A weight is the number in the file times its scale, of which there is one, or one per row.
+//! A weight is the number in the file times its scale, of which there is one, or one per row; rows
+//! of integers may be rotated.
 //! Source: ComfyUI, comfy/utils.py (convert_old_quants) and comfy/ops.py (mixed_precision_ops).
 
 const std = @import("std");
@@ -24,11 +25,23 @@ pub const unread_suffixes = [_][]const u8{ ".weight_scale_2", ".pre_quant_scale"
 pub const suffixes = [_][]const u8{format_suffix} ++ scale_suffixes ++ input_suffixes ++
     unread_suffixes;
 
-/// Formats that are read; the weight's own type says which of them it is.
-const read_formats = [_][]const u8{ "float8_e4m3fn", "float8_e5m2" };
+/// Formats that are read; the weight's own type says which of the first two it is.
+const read_formats = [_][]const u8{ "float8_e4m3fn", "float8_e5m2", int8_format };
+/// Integers with a scale for each row, rotated or not (`int8.zig`).
+pub const int8_format = "int8_tensorwise";
 
-/// A layer's format, as both notations have it.
-const Layer = struct { format: []const u8 = "" };
+/// A layer's format, as both notations have it. With `convrot` the rows are rotated in groups of
+/// `convrot_groupsize`.
+pub const Layer = struct {
+    format: []const u8 = "",
+    convrot: bool = false,
+    convrot_groupsize: u32 = 0,
+
+    /// 1 for rows that are not rotated.
+    pub fn group(layer: *const Layer) u32 {
+        return if (layer.convrot) layer.convrot_groupsize else 1;
+    }
+};
 
 /// What the keys of a layer's weight and of the tensors beside it have in common.
 pub fn layerOf(key: []const u8) ?[]const u8 {
@@ -43,7 +56,7 @@ pub fn isRead(format: []const u8) bool {
 
 /// Formats by layer, from the headers of a component's files.
 pub const LayerFormats = struct {
-    by_layer: std.StringHashMapUnmanaged([]const u8) = .empty,
+    by_layer: std.StringHashMapUnmanaged(Layer) = .empty,
 
     /// Adds those of one header. The text must outlive them.
     pub fn add(formats: *LayerFormats, arena: Allocator, text: []const u8) ParseError!void {
@@ -52,12 +65,12 @@ pub const LayerFormats = struct {
         var layers = metadata.layers.map.iterator();
         while (layers.next()) |layer| {
             const name = withoutPrefix(layer.key_ptr.*);
-            try formats.by_layer.put(arena, name, layer.value_ptr.format);
+            try formats.by_layer.put(arena, name, layer.value_ptr.*);
         }
     }
 
     /// Null where the headers say nothing about the layer.
-    pub fn find(formats: *const LayerFormats, layer: []const u8) ?[]const u8 {
+    pub fn find(formats: *const LayerFormats, layer: []const u8) ?Layer {
         return formats.by_layer.get(withoutPrefix(layer));
     }
 };
@@ -65,8 +78,8 @@ pub const LayerFormats = struct {
 pub const ParseError = error{ BadJson, OutOfMemory };
 
 /// The format in the bytes of a tensor LAYER.comfy_quant.
-pub fn formatOf(arena: Allocator, bytes: []const u8) ParseError![]const u8 {
-    return (try parse(Layer, arena, bytes)).format;
+pub fn formatOf(arena: Allocator, bytes: []const u8) ParseError!Layer {
+    return parse(Layer, arena, bytes);
 }
 
 /// `row_count` scales from a tensor of one number or of one per row; null for any other shape or
@@ -138,18 +151,21 @@ test "formats are found with and without the model's prefix" {
     var formats: LayerFormats = .{};
     try formats.add(arena.allocator(),
         \\{"format_version":"1.0","layers":{"model.diffusion_model.a.b":{"format":"nvfp4","x":[1]},
-        \\"c":{"format":"float8_e5m2"},"d":{}}}
+        \\"c":{"format":"float8_e5m2"},"d":{},
+        \\"e":{"format":"int8_tensorwise","convrot":true,"convrot_groupsize":64}}}
     );
-    try testing.expectEqualStrings("nvfp4", formats.find("a.b").?);
-    try testing.expectEqualStrings("nvfp4", formats.find("model.diffusion_model.a.b").?);
-    try testing.expectEqualStrings("float8_e5m2", formats.find("diffusion_model.c").?);
-    try testing.expectEqualStrings("", formats.find("d").?);
+    try testing.expectEqualStrings("nvfp4", formats.find("a.b").?.format);
+    try testing.expectEqualStrings("nvfp4", formats.find("model.diffusion_model.a.b").?.format);
+    try testing.expectEqualStrings("float8_e5m2", formats.find("diffusion_model.c").?.format);
+    try testing.expectEqualStrings("", formats.find("d").?.format);
+    try testing.expectEqual(1, formats.find("d").?.group());
+    try testing.expectEqual(64, formats.find("e").?.group());
     try testing.expectEqual(null, formats.find("b"));
     for ([_][]const u8{ "", "[]", "{", "{\"layers\":[]}", "{\"layers\":{\"a\":1}}" }) |text| {
         try testing.expectError(error.BadJson, formats.add(arena.allocator(), text));
     }
     try testing.expectError(error.BadJson, formatOf(arena.allocator(), "{\"format\":1}"));
-    try testing.expectEqualStrings("", try formatOf(arena.allocator(), "{}"));
+    try testing.expectEqualStrings("", (try formatOf(arena.allocator(), "{}")).format);
     const deep = "{\"a\":" ++ "[" ** 100_000;
     try testing.expectError(error.BadJson, formatOf(arena.allocator(), deep));
 }

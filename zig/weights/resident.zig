@@ -135,6 +135,11 @@ pub const View = struct {
         const weight = try view.take(name, .matrix, .{ count, channels, 1, 1 }, &.{
             count, channels,
         });
+        if (weight.dtype == .i8) {
+            const d = view.resident.checkpoint.diagnostics;
+            const sentence = "Tensor {s} has type I8, which is read of linear layers alone.";
+            return d.fail(error.BadWeights, sentence, .{weight.name});
+        }
         weight.is_table = true;
         return weight;
     }
@@ -188,7 +193,7 @@ pub const View = struct {
         const arena = checkpoint.arena.allocator();
         const d = checkpoint.diagnostics;
         const full = try view.key(name);
-        try checkpoint.checkFormat(full);
+        const format = try checkpoint.formatOf(full);
         const entry = checkpoint.entries.getPtr(full) orelse {
             return d.fail(error.BadWeights, "tensor {s} is missing from {s}. Do config.json and " ++
                 "the weights belong together?", .{
@@ -206,10 +211,11 @@ pub const View = struct {
         }
         const dtype = dtypes.get(entry.tensor.dtype) orelse {
             const sentence = "{s}: tensor {s} has type {f}; weights are read in F32, F16, BF16, " ++
-                "F8_E4M3 or F8_E5M2.";
+                "F8_E4M3, F8_E5M2 or, as int8_tensorwise, I8.";
             const shown_type = shown(entry.tensor.dtype);
             return d.fail(error.BadWeights, sentence, .{ entry.path, own_name, shown_type });
         };
+        if (dtype == .i8) try view.checkInt8(entry, &format, layout, shape[1]);
         entry.is_used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -219,6 +225,7 @@ pub const View = struct {
             .shape = shape,
             .is_transposed = entry.is_transposed,
             .may_be_int8 = view.may_be_int8 and layout == .matrix,
+            .int8_group = if (dtype == .i8) format.group() else 0,
             .row_scales = try view.rowScales(full, entry, dtype, shape[0]),
             .source = entry.tensor.bytes,
             .source_dtype = dtype,
@@ -226,6 +233,33 @@ pub const View = struct {
         try resident.weights.append(arena, weight);
         try resident.by_name.put(arena, full, weight);
         return weight;
+    }
+
+    /// Refuses integers that are no operand of an int8 product.
+    fn checkInt8(
+        view: View,
+        entry: *const Checkpoint.Entry,
+        format: *const quantization.Layer,
+        layout: Layout,
+        depth: usize,
+    ) Error!void {
+        const d = view.resident.checkpoint.diagnostics;
+        const of = .{ entry.path, entry.tensor.name };
+        if (!std.mem.eql(u8, format.format, quantization.int8_format)) {
+            const sentence = "{s}: tensor {s} has type I8 and not the format " ++
+                quantization.int8_format ++ ", so that it is not known what its numbers mean.";
+            return d.fail(error.BadWeights, sentence, of);
+        }
+        if (layout != .matrix or entry.is_transposed) {
+            const sentence = "{s}: tensor {s} has type I8, which is read of linear layers alone.";
+            return d.fail(error.BadWeights, sentence, of);
+        }
+        if (int8.isRead(depth, format.group())) return;
+        const sentence = "{s}: tensor {s} has {d} inputs in groups of {d}; integers are read " ++
+            "with inputs that are a multiple of 16 and at most {d}, rotated in groups of 16, 64 or " ++
+            "256 that divide them, or not rotated (1).";
+        const values = of ++ .{ depth, format.group(), int8.depth_max };
+        return d.fail(error.BadWeights, sentence, values);
     }
 
     /// Of 8-bit weights; empty for others, whose scales must be 1.
@@ -241,6 +275,11 @@ pub const View = struct {
         if (dtype.isF8()) {
             return found orelse quantization.unscaled(checkpoint.arena.allocator(), row_count);
         }
+        if (dtype == .i8) return found orelse {
+            const sentence = "{s}: tensor {s} has type I8 and no weight_scale.";
+            const values = .{ entry.path, entry.tensor.name };
+            return checkpoint.diagnostics.fail(error.BadWeights, sentence, values);
+        };
         for (found orelse &.{}) |scale| {
             if (scale == 1) continue;
             const sentence = "{s}: tensor {s} has a scale, which only 8-bit weights have.";
@@ -254,7 +293,7 @@ pub const View = struct {
 /// Types of weights by their names in files.
 pub const dtypes = std.StaticStringMap(DType).initComptime(.{
     .{ "F32", .f32 },         .{ "F16", .f16 },         .{ "BF16", .bf16 },
-    .{ "F8_E4M3", .f8_e4m3 }, .{ "F8_E5M2", .f8_e5m2 },
+    .{ "F8_E4M3", .f8_e4m3 }, .{ "F8_E5M2", .f8_e5m2 }, .{ "I8", .i8 },
 });
 
 /// Trailing dimensions of 1 do not count: (out, in, 1, 1) = (out, in).
@@ -471,7 +510,20 @@ test "weights that are quantized otherwise are refused by the name of their form
             \\"a.comfy_quant":{"dtype":"U8","shape":[18],"data_offsets":[0,18]}}
             ,
             .data = nvfp4 ++ "1234",
-            .said = "layer a is quantized as nvfp4, which is not read; float8_e4m3fn and",
+            .said = "layer a is quantized as nvfp4, which is not read; float8_e4m3fn, float8_e5m2",
+        },
+        .{
+            .header = "{\"a.weight\":{\"dtype\":\"I8\",\"shape\":[2,4],\"data_offsets\":[0,8]}}",
+            .data = &@as([8]u8, @splat(0)),
+            .said = "tensor a.weight has type I8 and not the format int8_tensorwise",
+        },
+        .{
+            .header =
+            \\{"a.weight":{"dtype":"I8","shape":[2,4],"data_offsets":[0,8]},"__metadata__":{
+            \\"_quantization_metadata":"{\"layers\":{\"a\":{\"format\":\"int8_tensorwise\"}}}"}}
+            ,
+            .data = &@as([8]u8, @splat(0)),
+            .said = "tensor a.weight has 4 inputs in groups of 1; integers are read with",
         },
         .{
             .header =

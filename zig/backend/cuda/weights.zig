@@ -9,7 +9,7 @@ const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("../../tensor.zig").DType;
-const Merger = @import("../cpu/merge.zig").Merger;
+const Int8Maker = @import("../cpu/int8_maker.zig").Int8Maker;
 const Source = @import("ops_widen.zig").Source;
 const Layout = @import("../../weights.zig").Layout;
 const Weight = @import("../../weights.zig").Weight;
@@ -136,7 +136,7 @@ pub const Converter = struct {
     gpa: Allocator,
     cancelled: *const std.atomic.Value(bool),
     staging: []u16,
-    merger: Merger,
+    maker: Int8Maker,
 
     /// For weights of at most `element_count` elements. Must not move.
     pub fn init(
@@ -151,12 +151,11 @@ pub const Converter = struct {
         converter.cancelled = cancelled;
         converter.staging = try gpa.alloc(u16, element_count);
         errdefer gpa.free(converter.staging);
-        converter.merger.init(gpa, io, thread_count, null, cancelled) catch |err|
-            return if (err == error.OutOfMemory) error.OutOfMemory else error.ThreadsUnavailable;
+        try converter.maker.init(gpa, io, thread_count, cancelled);
     }
 
     pub fn deinit(converter: *Converter) void {
-        converter.merger.deinit();
+        converter.maker.deinit();
         converter.gpa.free(converter.staging);
     }
 
@@ -171,14 +170,22 @@ pub const Converter = struct {
         const is_copied = weight.kept_f8 != null or hasSameBytes(weight, activation);
         if (is_copied or weight.layout == .vector) return ownBytesOf(weight, activation, staging);
         const out = std.mem.sliceAsBytes(staging[0..weight.elementCount()]);
-        converter.merger.merge(weight.matrix(), weight.inputs().channels, &.{}, .{
+        const base = converter.maker.matrixOf(weight) catch |err| switch (err) {
+            error.Overflow => unreachable, // nothing is rounded
+            else => |other| return other,
+        };
+        converter.maker.merger.merge(base, weight.inputs().channels, &.{}, .{
             .bytes = out,
             .dtype = activation,
             .scale = weight.scale,
         }) catch |err| {
             // A number that is not finite: which of them it becomes depends on the processor.
-            if (err == error.Overflow) return ownBytesOf(weight, activation, staging);
-            return @errorCast(err);
+            if (err != error.Overflow) return @errorCast(err);
+            if (weight.source_dtype != .i8) return ownBytesOf(weight, activation, staging);
+            for (staging[0..weight.elementCount()], 0..) |*bits, i| {
+                const bytes = base.bytes[@sizeOf(f32) * i ..][0..@sizeOf(f32)];
+                bits.* = round(weight.scale * @as(f32, @bitCast(bytes.*)), activation);
+            }
         };
         return out;
     }
