@@ -8,7 +8,7 @@
 //!   zig build bench-signals the cost of signals between ranks, shown by `bun run bench signals`
 //!   zig build cpu-bench     the timing program of `bun run bench cpu`, into zig-out/bin
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
-//!   zig build basedxl-gpu   `verify` for machines without Bun, into zig-out/bin (with the kernels)
+//!   zig build basedxl-gpu   the kit's program for GPUs without Bun, into zig-out/bin (likewise)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dfind-races (test-cuda under ThreadSanitizer),

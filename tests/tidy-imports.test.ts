@@ -22,6 +22,7 @@ import {
  */
 const typescriptLayers = [
   ["main", "bench/main", "setup/build", "setup/build-binary", "setup/check", "setup/preload"],
+  ["setup/kit"],
   ["cli"],
   ["commands"],
   ["bench"],

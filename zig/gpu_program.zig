@@ -1,18 +1,20 @@
 //! `basedxl-gpu`: one executable, with one copy of the kernels, for machines that have a GPU and
-//! neither Bun nor a clone.
+//! neither Bun nor a clone (docs/gpu-kit.md).
 //!
 //!     basedxl-gpu verify [flags]    does this GPU compute right? (verify.zig)
+//!     basedxl-gpu model ...         times images, and compares them with recorded ones (bench/)
+//!     basedxl-gpu bench ...         times operations (bench/)
 
 const std = @import("std");
 const Io = std.Io;
 const verify = @import("verify.zig");
 
-const Command = enum { verify };
+const Command = enum { verify, model, bench };
 
 const usage =
-    \\basedxl-gpu verify [flags]    compares what this GPU computes with the CPU
-    \\
-    \\basedxl-gpu COMMAND --help lists the flags.
+    \\basedxl-gpu verify [flags]    compares this GPU with the CPU; --help lists the flags
+    \\basedxl-gpu model LIST.json PART [EMULATOR]    times images of a list
+    \\basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR]    times operations of a list
     \\
 ;
 
@@ -27,5 +29,7 @@ pub fn main(init: std.process.Init) !u8 {
     };
     return switch (command) {
         .verify => verify.program.main(init, args[2..]),
+        .model => @import("bench/gpu_model.zig").main(init, args[2..]),
+        .bench => @import("bench/gpu_list.zig").main(init, args[2..]),
     };
 }

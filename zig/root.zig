@@ -10,6 +10,8 @@ test "every test block that needs no emulator ran" {
 
 test {
     _ = @import("backend.zig");
+    _ = @import("bench/gpu_model.zig");
+    _ = @import("bench/gpu_runs.zig");
     _ = @import("devices.zig");
     _ = @import("diagnostics.zig");
     _ = @import("doctor.zig");

@@ -182,13 +182,18 @@ export async function open(
 }
 
 /** A request of fixed token ids: the image is meaningless. */
-function requestFor(model: Model, side: number, steps: number): ImageRequest {
+export function requestFor(
+  model: Model,
+  width: number,
+  height: number,
+  steps: number,
+): ImageRequest {
   const schedule = makeSchedule("euler", model.scheduler, { stepCount: steps });
   const ids = new Int32Array(promptTokenCount).fill(5);
   const prompt = { ids, ids2: ids.slice(), endIndex2: ids.length - 1 };
   return {
-    width: side,
-    height: side,
+    width,
+    height,
     prompt,
     negative: prompt,
     guidanceScale: 5,
@@ -210,7 +215,8 @@ export async function warmImage(
   steps: number,
   { warmups, ...change }: Partial<ImageRequest> & { warmups: number },
 ): Promise<ImageResult> {
-  const run = (count: number) => session.image({ ...requestFor(model, side, count), ...change });
+  const run = (count: number) =>
+    session.image({ ...requestFor(model, side, side, count), ...change });
   for (let i = 0; i < warmups; i++) await run(Math.min(warmSteps, steps));
   return await run(steps);
 }
@@ -247,7 +253,7 @@ async function tinyExtra(gpu: GpuOptions): Promise<number | null> {
   const side = model.sizeMultiple;
   const session = await open(model, side, 1, false, gpu);
   try {
-    const { deviceBytes } = await session.image(requestFor(model, side, 1));
+    const { deviceBytes } = await session.image(requestFor(model, side, side, 1));
     return deviceBytes === 0 ? null : deviceBytes - plannedFor(model, side, gpu.dtype);
   } finally {
     await session.close();

@@ -71,19 +71,28 @@ export function jobsOf(
 }
 
 /** A large GEMM by cuBLASLt and a large copy. `quick`: small ones, for the emulator. */
-export async function measureCeilings(bench: GpuBench, quick: boolean): Promise<Ceilings> {
+export function ceilingOperations(quick: boolean) {
   const side = quick ? 64 : 8192;
   const copyElements = quick ? 1 << 12 : 1 << 28;
-  const product = { ...blank, op: "linear", width: side, in: side, out: side };
-  const copy = { ...blank, op: "copy", width: copyElements / 64, in: 64 };
+  return {
+    product: { ...blank, op: "linear", width: side, in: side, out: side },
+    productFlops: 2 * side ** 3,
+    copy: { ...blank, op: "copy", width: copyElements / 64, in: 64 },
+    /** Read and written. */
+    copyBytes: 2 * 2 * copyElements,
+  };
+}
+
+export async function measureCeilings(bench: GpuBench, quick: boolean): Promise<Ceilings> {
+  const { product, productFlops, copy, copyBytes } = ceilingOperations(quick);
   const least = async (operation: Operation) => {
     let ms = Number.POSITIVE_INFINITY;
     for (let i = 0; i < (quick ? 1 : 5); i++) ms = Math.min(ms, await bench.time(operation));
     return ms;
   };
   return {
-    flopsPerSecond: (2e3 * side ** 3) / (await least(product)),
-    bytesPerSecond: (1e3 * 2 * 2 * copyElements) / (await least(copy)),
+    flopsPerSecond: (1e3 * productFlops) / (await least(product)),
+    bytesPerSecond: (1e3 * copyBytes) / (await least(copy)),
   };
 }
 

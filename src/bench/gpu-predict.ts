@@ -25,7 +25,7 @@ import { renderTable, writeReport } from "./report.ts";
  * H200: the measured rates of a large GEMM and a copy. The others: the same shares of the data
  * sheet's dense 16-bit rate and bandwidth, 80 % and 90 %.
  */
-const gpuCeilings = {
+export const gpuCeilings = {
   H200: { flopsPerSecond: 790e12, bytesPerSecond: 4.3e12 },
   "H100 SXM": { flopsPerSecond: 790e12, bytesPerSecond: 0.9 * 3.35e12 },
   "A100 80G": { flopsPerSecond: 0.8 * 312e12, bytesPerSecond: 0.9 * 2.04e12 },

@@ -346,6 +346,6 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
 const noFiles: NetworkFiles = { files: [], names: null };
 
 /** SDXL's VAE reaches 1e5 in its residual stream, and f16 ends at 65504. */
-function scaledVae(config: ModelConfig): ModelConfig {
+export function scaledVae(config: ModelConfig): ModelConfig {
   return { ...config, vae: { ...config.vae, residualScale: f16ResidualScale } };
 }

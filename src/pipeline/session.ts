@@ -225,6 +225,23 @@ export interface Session {
   close(): Promise<void>;
 }
 
+/** Steps as structs of the library. */
+export function stepsToBytes(steps: readonly StepCoefficients[]): Uint8Array {
+  const bytes = new Uint8Array(steps.length * abi.sizeOfStepCoefficients);
+  const view = new DataView(bytes.buffer);
+  const nothing = { sample: 0, auxiliary: 0, modelOutputs: [], noise: 0 };
+  steps.forEach((step, i) => {
+    abi.writeStepCoefficients(view, i * abi.sizeOfStepCoefficients, {
+      ...completed(step),
+      auxiliary: step.auxiliary ?? nothing,
+      updatesAuxiliary: Number(step.auxiliary !== null),
+      replacesOutput: Number(step.replacesOutput ?? false),
+      samplesNoise: Number(step.samplesNoise),
+    });
+  });
+  return bytes;
+}
+
 // --- internal ---
 
 const nothingDone = { stage: "load", stepIndex: 0, stepCount: 0, adaptFraction: 0 } as const;
@@ -396,22 +413,6 @@ function guidanceOf(request: ImageRequest) {
 /** One value per image. */
 function perImage<T extends object | number | null>(value: T | readonly T[], count: number): T[] {
   return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
-}
-
-function stepsToBytes(steps: StepCoefficients[]): Uint8Array {
-  const bytes = new Uint8Array(steps.length * abi.sizeOfStepCoefficients);
-  const view = new DataView(bytes.buffer);
-  const nothing = { sample: 0, auxiliary: 0, modelOutputs: [], noise: 0 };
-  steps.forEach((step, i) => {
-    abi.writeStepCoefficients(view, i * abi.sizeOfStepCoefficients, {
-      ...completed(step),
-      auxiliary: step.auxiliary ?? nothing,
-      updatesAuxiliary: Number(step.auxiliary !== null),
-      replacesOutput: Number(step.replacesOutput ?? false),
-      samplesNoise: Number(step.samplesNoise),
-    });
-  });
-  return bytes;
 }
 
 function reuseToBytes(reuse: readonly abi.StepReuse[]): Uint8Array {

@@ -24,6 +24,8 @@ const sample_ms = 5;
 const repeat_count_max = 200;
 const set_count_max = 64;
 const set_bytes_max = 6 << 30;
+/// Of results, for a checksum.
+const hashed_bytes_max = 64 << 20;
 
 pub const Runner = struct {
     fixture: *Fixture,
@@ -67,6 +69,31 @@ pub const Runner = struct {
             .device = .{ .cuda = runner.fixture.cuda },
         };
         return runner.sets[i % runner.sets.len].run(b);
+    }
+
+    pub const How = enum { eager, replayed };
+
+    /// Of what the timed operation computes from its last set of operands, temporaries included.
+    pub fn checksum(runner: *Runner, how: How) Error!u64 {
+        const fixture = runner.fixture;
+        const scratch = runner.scratch;
+        try ops_elementwise.zero(fixture.cuda, scratch.base, scratch.capacity);
+        switch (how) {
+            .eager => try runner.run(runner.sets.len - 1),
+            // The last run of a graph is one of the last set.
+            .replayed => {
+                const exec = runner.exec.?;
+                const replay: fixtures.Replay = .{ .fixture = fixture, .exec = exec };
+                try replay.run(0);
+            },
+        }
+        try fixture.cuda.synchronize();
+        const arena = runner.arena.allocator();
+        const bytes = try arena.alloc(u8, @min(scratch.capacity, hashed_bytes_max));
+        defer arena.free(bytes);
+        const copied = fixture.gpu.driver.cuMemcpyDtoH_v2(bytes.ptr, scratch.base, bytes.len);
+        try fixture.cuda.check(.cuMemcpyDtoH_v2, copied, "reading a result");
+        return std.hash.Wyhash.hash(0, bytes);
     }
 
     // --- internal ---

@@ -47,6 +47,8 @@ test "every operation runs alone and in a graph" {
         try std.testing.expect(fixture.about().gpu.len > 0);
         var runner: cases.Runner = .init(&fixture);
         defer runner.deinit();
+        var last: u64 = 0;
+        var sums: usize = 0;
         for (operations) |operation| {
             // The second time the operands are there.
             for (0..2) |_| {
@@ -57,7 +59,12 @@ test "every operation runs alone and in a graph" {
                 try std.testing.expect(ms >= 0);
             }
             try std.testing.expectEqual(.success, fixture.gpu.driver.cuCtxSynchronize());
+            const sum = try runner.checksum(.eager);
+            try std.testing.expectEqual(sum, try runner.checksum(.replayed));
+            sums += @intFromBool(sum != last);
+            last = sum;
         }
+        try std.testing.expectEqual(operations.len, sums);
     }
 }
 

@@ -127,6 +127,15 @@ export async function* measureFullSize(path: string): AsyncGenerator<Measure> {
   }
 }
 
+/** A run of the golden model with the latents that diffusers ended at. */
+export async function goldenRun(name: string) {
+  const reference = await goldenReference();
+  const run = reference.runs.find((each) => each.name === name);
+  if (!run) throw new Error(`no run ${name}`);
+  const latents = keptOf(reference.tensors, `run.${name}.latents`);
+  return { model: withScheduler(reference.folder, run), run, latents };
+}
+
 // --- internal ---
 
 async function goldenReference(): Promise<Reference> {
