@@ -1,5 +1,5 @@
-//! Images of one rank and of two: CUDA graphs change no bit, sizes may be turned and turned back, and
-//! ranks exchange by peer copies and by NCCL in every sync mode; all against the CPU.
+//! Images of one rank and of two: CUDA graphs change no bit, sizes may be turned and turned back,
+//! and ranks exchange by peer copies and by NCCL in every sync mode; all against the CPU.
 
 const std = @import("std");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
