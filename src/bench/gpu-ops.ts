@@ -205,6 +205,8 @@ const untimed = new Set([
   "embed_tokens",
   "gather_tokens",
   "sinusoids",
+  "quantize_change",
+  "apply_change",
   "is_finite",
   "latent_step",
 ]);

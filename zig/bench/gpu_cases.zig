@@ -335,6 +335,8 @@ const Operands = struct {
                 });
                 return;
             },
+            // Of compressed exchange, which no list has.
+            .quantize_change, .apply_change => return,
             // Too small: their time is the launch latency.
             .combine_statistics,
             .embed_tokens,
