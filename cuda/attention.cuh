@@ -13,23 +13,8 @@ constexpr int tile_keys = 64;
 constexpr int thread_count = 128;
 constexpr int warp_rows = 16;
 
-struct F16 {
-    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
-        mma_m16n8k16_f16(d, a, b);
-    }
-    static __device__ __forceinline__ unsigned pack(float low, float high) {
-        return pack_f16(low, high);
-    }
-};
-
-struct Bf16 {
-    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
-        mma_m16n8k16_bf16(d, a, b);
-    }
-    static __device__ __forceinline__ unsigned pack(float low, float high) {
-        return pack_bf16(low, high);
-    }
-};
+using F16 = TensorF16;
+using Bf16 = TensorBf16;
 
 // Where unit `unit` (8 elements) of a row lies in a tile of rows of `head` elements: 8 rows in
 // order at one unit fall on 8 different 16-byte columns of the banks.

@@ -1,5 +1,5 @@
-// What every kernel file includes, and beside it only mma.cuh (tensor cores) or elementwise.cuh
-// (packs of eight elements): activation types, 16-byte vectors, reductions. nvcc compiles it for
+// What every kernel file includes, and beside it only mma.cuh, wgmma.cuh and product.cuh (tensor
+// cores) or elementwise.cuh (packs of eight elements): activation types, 16-byte vectors, reductions. nvcc compiles it for
 // GPUs; any C++ compiler compiles it for the CPU over host/shim.h, where tests run the same
 // kernels.
 //

@@ -10,6 +10,8 @@
 // and 2t+1 of column g.
 #pragma once
 
+#include "common.cuh"
+
 #ifdef __CUDACC__
 
 __device__ static __forceinline__ unsigned shared_address(const void* pointer) {
@@ -134,3 +136,24 @@ __device__ static __forceinline__ unsigned pack_bf16(float low, float high) {
 #else
 #include "host/mma.h"
 #endif
+
+// The activation types as tensor cores take them: their product, and two values in one register.
+struct TensorF16 {
+    using Element = f16;
+    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
+        mma_m16n8k16_f16(d, a, b);
+    }
+    static __device__ __forceinline__ unsigned pack(float low, float high) {
+        return pack_f16(low, high);
+    }
+};
+
+struct TensorBf16 {
+    using Element = bf16;
+    static __device__ __forceinline__ void mma(float* d, const unsigned* a, const unsigned* b) {
+        mma_m16n8k16_bf16(d, a, b);
+    }
+    static __device__ __forceinline__ unsigned pack(float low, float high) {
+        return pack_bf16(low, high);
+    }
+};

@@ -232,7 +232,16 @@ const blank: Omit<Operation, "op"> = {
   activation: "none",
 };
 
-const peerOps = new Set(["linear", "conv2d", "attention", "layer_norm", "geglu", "add", "concat"]);
+const peerOps = new Set([
+  "linear",
+  "linear_geglu",
+  "conv2d",
+  "attention",
+  "layer_norm",
+  "geglu",
+  "add",
+  "concat",
+]);
 
 /** PyTorch's group norm is one operation: it is compared with our second pass. */
 function isHalfNorm({ op }: Operation): boolean {

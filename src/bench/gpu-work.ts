@@ -91,6 +91,7 @@ export async function withModel<T>(
 export function kindOf(operation: Operation): Kind {
   switch (operation.op) {
     case "linear":
+    case "linear_geglu":
       return "linear layers";
     case "conv2d":
     case "conv_direct":
@@ -176,6 +177,8 @@ export function nameOf(o: Operation): string {
   switch (o.op) {
     case "linear":
       return `linear ${all} x ${o.in} x ${o.out}${o.residual ? " + residual" : ""}`;
+    case "linear_geglu":
+      return `linear ${all} x ${o.in} x ${2 * o.out} + GEGLU`;
     case "conv2d":
     case "conv_direct": {
       const more = o.stride > 1 ? `, stride ${o.stride}` : o.residual ? " + residual" : "";

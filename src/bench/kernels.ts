@@ -43,7 +43,7 @@ function kernelTable(all: readonly KernelResources[]): string {
     const first = entries[0]!;
     const cells = names.map((name) => {
       const entry = entries.find(({ architecture }) => architecture === name);
-      if (!entry) return "";
+      if (!entry || isEmpty(entry)) return "";
       const spilled = entry.spilledBytes + entry.stackBytes;
       const note = spilled > 0 ? ` (${entry.spilledBytes} spilled, ${entry.stackBytes} stack)` : "";
       return `${entry.registers} x ${blocksPerMultiprocessor(entry)}${note}`;
@@ -70,6 +70,11 @@ ${renderTable(heads, rows)}`;
 }
 
 // --- internal ---
+
+/** Kernels of Hopper's own instructions have no code for others. */
+function isEmpty({ kernel, architecture }: KernelResources): boolean {
+  return kernel.includes("wgmma") && architecture !== "sm_90a";
+}
 
 function heading(version: string): string {
   return `# Resources of the kernels

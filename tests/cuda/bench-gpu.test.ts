@@ -95,7 +95,14 @@ describe("the plan of the small model against closed forms", () => {
   test("what is timed is the graph's own, patch by patch", () => {
     const jobs = jobsOf(model, 128, [1, 2], "f16");
     const ops = new Set(jobs.map(({ entry }) => entry.operation.op));
-    for (const op of ["linear", "conv2d", "attention", "group_norm_stats", "layer_norm", "geglu"]) {
+    for (const op of [
+      "linear",
+      "conv2d",
+      "attention",
+      "group_norm_stats",
+      "layer_norm",
+      "linear_geglu",
+    ]) {
       expect(ops).toContain(op);
     }
     const halos = (patches: number) =>

@@ -21,6 +21,8 @@ const ops_attention = @import("cuda/ops_attention.zig");
 const ops_convolution = @import("cuda/ops_convolution.zig");
 const ops_elementwise = @import("cuda/ops_elementwise.zig");
 const ops_embedding = @import("cuda/ops_embedding.zig");
+const linear_geglu = @import("cuda/linear_geglu.zig");
+const ops_geglu = @import("cuda/ops_geglu.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
 const ops_sampler = @import("cuda/ops_sampler.zig");
@@ -37,6 +39,7 @@ pub const packedAttentionBytes = ops_attention.packedBytes;
 
 /// What plans say of the kernels behind an operation.
 pub const attentionKernels = ops_attention.kernelsOf;
+pub const gatesInOneKernel = ops_geglu.isOneKernel;
 pub const isDirect = ops_convolution.isDirect;
 pub const needsPaddedInput = ops_convolution.needsPaddedInput;
 pub const paddedShape = ops_convolution.paddedShape;
@@ -99,6 +102,8 @@ pub const Cuda = struct {
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     fp16_accumulate: bool,
+    /// Found at its first launch.
+    geglu_kernel: ?linear_geglu.Kernel = null,
     /// For messages.
     rank: u32,
     waits: Waits,
@@ -224,6 +229,26 @@ pub const Cuda = struct {
         try cuda.check(.cuMemAlloc_v2, allocated, "allocating the workspace for 8-bit weights");
     }
 
+    /// Of a kernel as the driver has it for this GPU.
+    pub fn functionAttribute(
+        cuda: *Cuda,
+        name: [:0]const u8,
+        attribute: drivers.FunctionAttribute,
+    ) Error!c_int {
+        var value: c_int = 0;
+        const function = try cuda.functionOf(name);
+        const result = cuda.driver.cuFuncGetAttribute(&value, attribute, function);
+        try cuda.check(.cuFuncGetAttribute, result, name);
+        return value;
+    }
+
+    pub fn deviceAttribute(cuda: *Cuda, attribute: drivers.DeviceAttribute) Error!c_int {
+        var value: c_int = 0;
+        const result = cuda.driver.cuDeviceGetAttribute(&value, attribute, cuda.device);
+        try cuda.check(.cuDeviceGetAttribute, result, "asking what the GPU has");
+        return value;
+    }
+
     /// While a graph runs, operations are in it and must not be queued again.
     pub fn isReplaying(cuda: *const Cuda) bool {
         return cuda.graphs.pass == .replay;
@@ -262,7 +287,7 @@ pub const Cuda = struct {
     }
 
     pub const linear = ops_product.linear;
-    pub const linearGeglu = ops_product.linearGeglu;
+    pub const linearGeglu = ops_geglu.linearGeglu;
     pub const linearAdjacent = ops_product.linearAdjacent;
     pub const quantizeRows = ops_product.quantizeRows;
     pub const conv2d = ops_product.conv2d;
@@ -360,6 +385,7 @@ test {
     _ = @import("cuda/gemm.zig");
     _ = @import("cuda/gpu.zig");
     _ = @import("cuda/graph_key.zig");
+    _ = linear_geglu;
     _ = @import("cuda/matmul_cascaded.zig");
     _ = @import("cuda/measure.zig");
     _ = @import("cuda/random_weights.zig");
@@ -369,6 +395,7 @@ test {
     _ = ops_convolution;
     _ = ops_elementwise;
     _ = ops_embedding;
+    _ = ops_geglu;
     _ = ops_norm;
     _ = ops_product;
     _ = ops_sampler;

@@ -57,6 +57,17 @@ pub const Planned = struct {
         weight: *const Weight,
         bias: *const Weight,
     ) Error!void {
+        if (plan.is_cuda and cudas.gatesInOneKernel(weight)) {
+            const operation: Operation = .{
+                .op = .linear_geglu,
+                .out = out.shape.channels,
+                .bias = true,
+            };
+            return plan.note(shaped(operation, x.shape), .{
+                .flops = 2 * wide.shape.elementCount() * x.shape.channels,
+                .bytes = x.byteCount() + plan.weightBytes(weight) + out.byteCount(),
+            });
+        }
         try plan.linear(wide, 0, x, weight, bias, .{});
         try plan.geglu(out, wide);
     }

@@ -10,6 +10,8 @@ const Stage = @import("../stage.zig").Stage;
 
 pub const Op = enum {
     linear,
+    /// A product of twice `out` channels, of which the second half gates the first.
+    linear_geglu,
     /// As the library is asked for it: zeros around it, the same on all sides.
     conv2d,
     /// A convolution of few channels, in one kernel that knows halos and enlargement.

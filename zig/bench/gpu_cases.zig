@@ -199,6 +199,7 @@ pub const Runner = struct {
         };
         switch (o.op) {
             .linear => set.weight = try runner.weight(.{ o.out, o.in, 1, 1 }),
+            .linear_geglu => set.weight = try runner.weight(.{ 2 * o.out, o.in, 1, 1 }),
             .conv2d, .conv_direct => {
                 set.weight = try runner.weight(.{ o.out, o.kernel, o.kernel, o.in });
             },
@@ -286,6 +287,7 @@ const Operands = struct {
         const cuda = if (b.device == .cuda) b.device.cuda else null;
         const result = switch (o.op) {
             .linear => try b.linear(set.x, set.weight.?, bias, .{ .residual = set.residual }),
+            .linear_geglu => try b.linearGeglu(set.x, set.weight.?, set.bias.?),
             .conv2d, .conv_direct => try b.conv2d(set.x, set.weight.?, bias, set.options()),
             .attention => try b.attention(set.x, set.keys_values, o.heads, o.causal),
             .group_norm_stats => try b.groupNormStats(set.x, o.groups),

@@ -28,6 +28,7 @@ const operations = [_]Operation{
     .{ .op = .group_norm_stats, .rows = 8, .width = 8, .in = 32, .groups = 4 },
     .{ .op = .group_norm_apply, .rows = 8, .width = 8, .in = 32, .groups = 4, .activation = .silu },
     .{ .op = .layer_norm, .width = 24, .in = 64 },
+    .{ .op = .linear_geglu, .width = 24, .in = 64, .out = 128, .bias = true },
     .{ .op = .geglu, .width = 24, .in = 64, .out = 32 },
     .{ .op = .activate, .width = 24, .in = 64, .activation = .gelu },
     .{ .op = .add, .width = 24, .in = 64 },

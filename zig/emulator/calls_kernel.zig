@@ -91,6 +91,8 @@ pub fn cuFuncGetAttribute(
         .max_threads_per_block => 1024,
         .max_dynamic_shared_size_bytes => @intCast(found.dynamic_bytes_max),
         .num_regs => @intCast(resources.registersOf(std.mem.span(found.kernel.name))),
+        // As machine code for the emulated GPU, from PTX of its own version.
+        .ptx_version => @intCast(state.gpu.capability),
         // A compiler for the CPU knows no spills.
         .shared_size_bytes, .local_size_bytes => 0,
         else => return .invalid_value,

@@ -81,6 +81,7 @@ pub const FunctionAttribute = enum(c_int) {
     shared_size_bytes = 1,
     local_size_bytes = 3,
     num_regs = 4,
+    ptx_version = 5,
     max_dynamic_shared_size_bytes = 8,
     _,
 };

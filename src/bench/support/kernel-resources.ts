@@ -36,6 +36,8 @@ const dynamicSharedBytes: Record<string, number> = {
   // At 32 groups; sums of whole blocks.
   group_norm_apply: 2 * 32 * 4,
   group_norm_stats: 2 * 512 * 8 * 4,
+  linear_geglu: 3 * 256 * 32 * 2,
+  linear_geglu_wgmma: 4 * 384 * 64 * 2 + 1024,
   matmul_cascaded: 3 * 256 * 32 * 2,
 };
 

@@ -52,19 +52,6 @@ pub fn linear(
     });
 }
 
-/// `wide`: the whole product, before the second half gates the first.
-pub fn linearGeglu(
-    cuda: *Cuda,
-    out: Tensor,
-    wide: Tensor,
-    x: Tensor,
-    weight: *const Weight,
-    bias: *const Weight,
-) Error!void {
-    try linear(cuda, wide, 0, x, weight, bias, .{});
-    try ops_elementwise.geglu(cuda, out, wide);
-}
-
 /// Whether matrices lie one behind the other, so that all are one product. Those in 8 bits do so
 /// once they are widened.
 pub fn areAdjacent(weights: []const *const Weight, activation: DType) bool {
@@ -164,9 +151,8 @@ pub fn conv2d(
     });
 }
 
-// --- internal ---
-
-fn multiply(cuda: *Cuda, weight: *const Weight, call: Call) Error!void {
+/// By cuBLASLt, or as `--fp16-accumulate` asks for. `weight` is what `call.w` was made of.
+pub fn multiply(cuda: *Cuda, weight: *const Weight, call: Call) Error!void {
     if (cuda.fp16_accumulate and weight.may_cascade and cascaded.fits(call)) {
         return cascaded.run(cuda, call);
     }
