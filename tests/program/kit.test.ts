@@ -74,6 +74,8 @@ const figures = [
   ["x: step", 28.41, "ms"],
   ["x: off", -7.5, "%"],
   ["y", 1, "s"],
+  ["PyTorch compiled, x: step", 35.5, "ms"],
+  ["PyTorch, z", 2, "ms"],
 ]
   .map((line) => `echo "figure\t${line.join("\t")}"`)
   .join("; ");
@@ -102,6 +104,8 @@ describe("the script", () => {
     expect(summary).toMatch(/^x: step +28.41 ms +first bar 28.5: met$/m);
     expect(summary).toMatch(/^x: off +-7.5 % +bar 5: MISSED$/m);
     expect(summary).toMatch(/^y +1 s$/m);
+    expect(summary).toMatch(/^PyTorch compiled, x: step +35.5 ms +1.25 x ours$/m);
+    expect(summary).toMatch(/^PyTorch, z +2 ms$/m);
     expect(exitCode).toBe(0);
   });
 
@@ -147,6 +151,7 @@ describe("the kit", () => {
 
   test.skipIf(reason !== null)("runs where there is nothing else", async () => {
     const { buildKit, kitName } = await import("../../src/setup/kit.ts");
+    await import("../support/emulator.ts");
     process.env.BASEDXL_NVCC = "off";
     const archive = join(folder, "kit.tar.xz");
     const report = (line: string) => void process.stderr.write(`${line}\n`);

@@ -159,7 +159,8 @@ summarize() {
   mv "$out/summary.txt.new" "$out/summary.txt"
 }
 
-# Every figure of the parts, with its bars; a deviation in per cent may have either sign.
+# Every figure of the parts, with its bars, and PyTorch's beside ours of the same name; a deviation
+# in per cent may have either sign.
 figures() {
   local files=() file
   for file in images operations torch; do
@@ -171,6 +172,11 @@ figures() {
     $1 != "figure" { next }
     {
       line = sprintf("%-58s %10.4g %-8s", $2, $3, $4)
+      value[$2] = $3
+      name = $2
+      if (sub(/^PyTorch[^,]*, /, "", name) && value[name] > 0) {
+        line = line sprintf(" %.2f x ours", $3 / value[name])
+      }
       count = split(bars[$2], each, "\n")
       size = $3 < 0 ? -$3 : $3
       for (i = 1; i < count; i++) {
