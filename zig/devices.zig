@@ -6,6 +6,7 @@
 //!   cpu_ranks    thread pools, or fibers where there are more ranks than threads
 //!   gpu_ranks    GPUs, their weights, a stream per rank, the connection between ranks
 //!   int8_weights the panels of int8 weights on the CPU
+//!   int8_cache   the file of them in the user's cache folder
 //!   merged_set   the weights that a set of adapters makes
 //!   adapted_weights  which set the ranks compute with, and those that are kept
 //!   shortage     whether weights and scratch fit into free memory
@@ -13,6 +14,7 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
+const cacheFolder = @import("backend/cuda/autotune.zig").defaultFolder;
 const adapted_weights = @import("devices/adapted_weights.zig");
 const backend = @import("backend.zig");
 const cores = @import("system/cores.zig");
@@ -103,7 +105,7 @@ pub const Devices = struct {
         devices.ranks = &.{};
         if (devices.cpu) |*cpu| cpu.close();
         devices.cpu = null;
-        devices.int8.deinit();
+        devices.int8.deinit(devices.io);
         if (devices.gpu) |*gpu| gpu.close();
         devices.gpu = null;
         devices.arena.deinit();
@@ -140,10 +142,11 @@ pub const Devices = struct {
         return bytes.mapped + bytes.copied;
     }
 
-    /// Loads the weights to where the ranks read them.
+    /// Loads the weights to where the ranks read them. `interrupt` is set when a page is lost.
     pub fn loadWeights(
         devices: *Devices,
         model: *Model,
+        interrupt: *std.atomic.Value(bool),
         copied_bytes: *std.atomic.Value(u64),
     ) Error!void {
         if (devices.gpu) |*gpu| {
@@ -153,9 +156,10 @@ pub const Devices = struct {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
         devices.int8 = try .load(devices.gpa, devices.io, .{
-            .weights = model.weights,
+            .model = model,
             .thread_count = devices.threadCount(),
-            .cancelled = devices.cancelled,
+            .cache_folder = try cacheFolder(devices.arena.allocator()),
+            .cancelled = interrupt,
             .copied_bytes = copied_bytes,
         });
     }
@@ -208,5 +212,6 @@ pub const Devices = struct {
 };
 
 test {
+    _ = @import("devices/int8_cache.zig");
     _ = shortages;
 }

@@ -289,7 +289,7 @@ pub const Session = struct {
         errdefer session.devices.close();
         const activation = if (is_cpu) null else o.devices.activation_dtype;
         if (!is_cpu) try session.checkFits(&first, try session.needsOf(scratch, activation));
-        const loaded = session.devices.loadWeights(&session.model, &session.copied_bytes);
+        const loaded = session.devices.loadWeights(&session.model, stop, &session.copied_bytes);
         try session.model.checkUnchanged();
         try loaded;
         const arena = session.model.arena.allocator();
@@ -374,7 +374,10 @@ pub const Session = struct {
         };
         const ran = threads.run();
         // GPUs have copies of their own; the CPU reads the mapped files in every step.
-        if (session.options.devices.kind == .cpu) try session.model.checkUnchanged();
+        if (session.options.devices.kind == .cpu) {
+            try session.model.checkUnchanged();
+            try session.devices.int8.checkUnchanged(session.io, &session.diagnostics);
+        }
         try ran;
         session.device_bytes.store(session.devices.usedBytes(), .release);
     }
