@@ -94,7 +94,9 @@ function traitsOf(header: SafetensorsHeader, name: string): string[] {
   const { tensors, metadata } = header;
   const title = metadata.get("modelspec.title") ?? "";
   const isFp8 = [...tensors.values()].some(({ dtype }) => /^F8_E[45]M/.test(dtype));
-  return [...predictionOf(header), ...fewSteps([name, title]), ...(isFp8 ? ["fp8"] : [])];
+  const isInt8 = [...tensors].some(([key, { dtype }]) => dtype === "I8" && key.endsWith(".weight"));
+  const eightBits = [...(isFp8 ? ["fp8"] : []), ...(isInt8 ? ["int8"] : [])];
+  return [...predictionOf(header), ...fewSteps([name, title]), ...eightBits];
 }
 
 function predictionOf(header: SafetensorsHeader): string[] {

@@ -1,4 +1,4 @@
-//! Sentences about weights that files have in 8 bits: whether they stay so in memory.
+//! Sentences about weights in 8 bits: whether they stay so in memory, and which are in int8.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -34,12 +34,19 @@ fn writeOne(
 ) std.Io.Writer.Error!void {
     var kept_bytes: u64 = 0;
     var widened_count: u64 = 0;
+    var int8_bytes: u64 = 0;
+    var int8_count: u64 = 0;
     for (weights) |weight| {
+        if (weight.dtype == .i8) {
+            int8_bytes += weight.copyBytes();
+            int8_count += weight.elementCount();
+        }
         if (!weight.source_dtype.isF8() or weight.layout == .vector) continue;
         const is_kept = activation == null or weight.kept_f8 != null;
         const count = weight.elementCount();
         if (is_kept) kept_bytes += count else widened_count += count;
     }
+    if (int8_count > 0) try writeInt8(w, component, int8_bytes, int8_count, activation);
     if (kept_bytes > 0) {
         try w.print("{s}: weights in 8 bits ({f}).\x00", .{ nameOf(component), size(kept_bytes) });
     } else if (widened_count > 0) {
@@ -49,6 +56,22 @@ fn writeOne(
         const bytes = size(widened_count * dtype.size());
         try w.print(sentence, .{ nameOf(component), dtype, bytes });
     }
+}
+
+/// Of weights in int8, which GPUs widen.
+fn writeInt8(
+    w: *std.Io.Writer,
+    component: Component,
+    bytes: u64,
+    count: u64,
+    activation: ?DType,
+) std.Io.Writer.Error!void {
+    const name = nameOf(component);
+    const dtype = activation orelse {
+        return w.print("{s}: linear layers in int8 ({f}).\x00", .{ name, size(bytes) });
+    };
+    const sentence = "{s}: int8 weights widened to {t} ({f}).\x00";
+    try w.print(sentence, .{ name, dtype, size(count * dtype.size()) });
 }
 
 fn nameOf(component: Component) []const u8 {

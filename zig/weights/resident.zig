@@ -256,8 +256,8 @@ pub const View = struct {
         }
         if (int8.isRead(depth, format.group())) return;
         const sentence = "{s}: tensor {s} has {d} inputs in groups of {d}; integers are read " ++
-            "with inputs that are a multiple of 16 and at most {d}, rotated in groups of 16, 64 or " ++
-            "256 that divide them, or not rotated (1).";
+            "with inputs that are a multiple of 16 and at most {d}, rotated in groups of 16, " ++
+            "64 or 256 that divide them, or not rotated (1).";
         const values = of ++ .{ depth, format.group(), int8.depth_max };
         return d.fail(error.BadWeights, sentence, values);
     }

@@ -19,7 +19,7 @@ comptime {
 }
 
 /// Elements of one task: some tens of microseconds.
-const quantize_elements = 1 << 16;
+const quantize_elements = 1 << 14;
 /// Of a block of weights, which should stay in a second-level cache while rows go by.
 const block_bytes_max = 640 << 10;
 

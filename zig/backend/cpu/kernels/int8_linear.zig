@@ -55,9 +55,8 @@ pub fn quantizeRows(
     const room: [*]f32 = @ptrCast(workspace);
     const first = task * a.rows_per_task;
     for (first..@min(a.rows, first + a.rows_per_task)) |row| {
-        @memcpy(room[0..a.depth], a.x[row * a.depth ..][0..a.depth]);
-        rotation.rotate(room, a.depth, a.group);
-        const found = rotation.scaleOf(room, a.depth);
+        const largest = rotation.rotate(room, a.x + row * a.depth, a.depth, a.group);
+        const found = rotation.scaleOf(largest);
         a.scales[row] = found.scale;
         var k: usize = 0;
         while (k < a.depth) : (k += 16) {

@@ -63,8 +63,7 @@ pub fn pack(args: *const anyopaque, task: usize, workspace: [*]align(64) u8) cal
             switch (a.source_type) {
                 inline else => |source_type| widen(source_type, a, column, room),
             }
-            rotation.rotate(room, a.depth, a.group);
-            const found = rotation.scaleOf(room, a.depth);
+            const found = rotation.scaleOf(rotation.rotate(room, room, a.depth, a.group));
             panel.scales[c] = found.scale;
             while (k < a.depth) : (k += 16) {
                 panel.put(c, k, rotation.round(room + k, found.inverse));
@@ -85,7 +84,7 @@ pub fn unpack(args: *const anyopaque, task: usize, _: [*]align(64) u8) callconv(
             const integers: @Vector(16, f32) = @floatFromInt(panel.get(column - first, k));
             @as(*align(4) @Vector(16, f32), @ptrCast(row + k)).* = integers * scale;
         }
-        rotation.rotate(row, a.depth, a.group);
+        _ = rotation.rotate(row, row, a.depth, a.group);
     }
 }
 

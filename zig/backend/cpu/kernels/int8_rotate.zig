@@ -12,19 +12,23 @@ const Bits = @Vector(16, u32);
 /// Rows smaller than this, which no activations have, become zeros.
 const amax_min = 0x1p-100;
 const level_max = 127;
+/// Numbers that are asked for ahead.
+const prefetch_distance = 512;
 /// Added to a number below 2^22, it leaves the nearest integer in the low bits, ties to even.
 const round_magic: f32 = 0x1.8p23;
 
-/// Turns the groups of `row` in place. Groups of 1 are left alone.
-pub fn rotate(row: [*]f32, depth: usize, group: usize) void {
-    if (group < 16) return;
-    var first: usize = 0;
-    while (first < depth) : (first += group) switch (group) {
-        256 => rotateGroup(256, row + first),
-        64 => rotateGroup(64, row + first),
-        16 => rotateGroup(16, row + first),
+/// Turns the groups of `row` into those of `target`, which may be the same; groups of 1 are copied.
+/// Returns the bits of the largest magnitude: as integers, magnitudes have the order of their
+/// numbers, and NaN is above them.
+pub fn rotate(target: [*]f32, row: [*]const f32, depth: usize, group: usize) u32 {
+    const largest = switch (group) {
+        256 => rotateGroups(256, target, row, depth),
+        64 => rotateGroups(64, target, row, depth),
+        16 => rotateGroups(16, target, row, depth),
+        1 => copy(target, row, depth),
         else => unreachable,
     };
+    return @reduce(.Max, largest);
 }
 
 /// The scale of a row and what rounds it: integer = round(number * inverse).
@@ -32,21 +36,14 @@ pub const Scale = struct { scale: f32, inverse: f32 };
 
 /// From the largest magnitude. A number that is not finite makes the scale, and with it all results
 /// of the row, NaN.
-pub fn scaleOf(row: [*]const f32, depth: usize) Scale {
-    var largest: Bits = @splat(0);
-    var k: usize = 0;
-    // As integers, magnitudes have the order of their numbers, and NaN is above them.
-    while (k < depth) : (k += 16) {
-        const bits: Bits = @bitCast(load(row + k));
-        largest = @max(largest, bits & @as(Bits, @splat(0x7fff_ffff)));
-    }
-    const amax: f32 = @bitCast(@reduce(.Max, largest));
+pub fn scaleOf(largest: u32) Scale {
+    const amax: f32 = @bitCast(largest);
     if (!std.math.isFinite(amax)) return .{ .scale = std.math.nan(f32), .inverse = 0 };
     if (amax < amax_min) return .{ .scale = 0, .inverse = 0 };
     return .{ .scale = amax / level_max, .inverse = level_max / amax };
 }
 
-/// 16 integers, of numbers that `scaleOf` has seen.
+/// 16 integers, of numbers whose largest `scaleOf` has seen.
 pub inline fn round(numbers: [*]const f32, inverse: f32) @Vector(16, i8) {
     const scaled = load(numbers) * @as(Vec, @splat(inverse));
     const shifted: Bits = @bitCast(scaled + @as(Vec, @splat(round_magic)));
@@ -64,11 +61,38 @@ inline fn store(target: [*]f32, value: Vec) void {
     @as(*align(4) Vec, @ptrCast(target)).* = value;
 }
 
-fn rotateGroup(comptime group: usize, row: [*]f32) void {
+inline fn magnitude(x: Vec) Bits {
+    return @as(Bits, @bitCast(x)) & @as(Bits, @splat(0x7fff_ffff));
+}
+
+fn copy(target: [*]f32, row: [*]const f32, depth: usize) Bits {
+    var largest: Bits = @splat(0);
+    var k: usize = 0;
+    while (k < depth) : (k += 16) {
+        const x = load(row + k);
+        largest = @max(largest, magnitude(x));
+        store(target + k, x);
+    }
+    return largest;
+}
+
+fn rotateGroups(comptime group: usize, target: [*]f32, row: [*]const f32, depth: usize) Bits {
+    var largest: Bits = @splat(0);
+    var first: usize = 0;
+    while (first < depth) : (first += group) {
+        largest = @max(largest, rotateGroup(group, target + first, row + first));
+    }
+    return largest;
+}
+
+inline fn rotateGroup(comptime group: usize, target: [*]f32, row: [*]const f32) Bits {
     @setEvalBranchQuota(10_000);
     const count = group / 16;
     var x: [count]Vec = undefined;
-    inline for (0..count) |i| x[i] = rotateSixteen(load(row + 16 * i));
+    inline for (0..count) |i| {
+        @prefetch(row + prefetch_distance + 16 * i, .{});
+        x[i] = rotateSixteen(load(row + 16 * i));
+    }
     comptime var step = 1;
     inline while (step < count) : (step *= 4) {
         comptime var base = 0;
@@ -85,7 +109,12 @@ fn rotateGroup(comptime group: usize, row: [*]f32) void {
             x[base + 3 * step] = half - a;
         }
     }
-    inline for (0..count) |i| store(row + 16 * i, x[i]);
+    var largest: Bits = @splat(0);
+    inline for (0..count) |i| {
+        largest = @max(largest, magnitude(x[i]));
+        store(target + 16 * i, x[i]);
+    }
+    return largest;
 }
 
 /// The passes within four and between the fours of sixteen.
