@@ -29,13 +29,13 @@ const flags = [
   ["--guidance-scale", "5", "--negative-prompt", "blurry", "a red circle"],
 ].flat();
 
-/** The command as process `index` of two. */
-function start(index: number, port: number, more: string[]) {
+/** The command as process `index` of `count`. */
+function start(index: number, port: number, more: string[], count = 2) {
   return Bun.spawn([process.execPath, join(root, "src/main.ts"), "sample", ...flags, ...more], {
     env: {
       ...process.env,
       RANK: String(index),
-      WORLD_SIZE: "2",
+      WORLD_SIZE: String(count),
       MASTER_ADDR: "127.0.0.1",
       MASTER_PORT: String(port),
       TMPDIR: folder,
@@ -106,6 +106,28 @@ describe("two processes generate what one does, bit for bit", () => {
     }
     // The emulator's messages between processes are files.
     expect(readdirSync(folder).filter((name) => name.startsWith("basedxl-nccl-"))).toEqual([]);
+  });
+});
+
+describe("the guidance window deals the rows anew in several processes", () => {
+  test.each([
+    // Two branches of one patch each, and outside the window two patches.
+    { count: 2 },
+    // Outside it there are rows for two ranks: the others are idle.
+    { count: 4 },
+  ])("$count processes", async ({ count }) => {
+    const port = freePort();
+    const latentsPath = join(folder, `${port}.safetensors`);
+    const more = [
+      ["--steps", "4", "--guidance-start", "0.25", "--guidance-end", "0.75", "--seed", "11"],
+      ["--out", join(folder, `${port}.png`), "--save-latents", latentsPath],
+    ].flat();
+    const all = Array.from({ length: count }, (_, i) => ended(start(i, port, more, count)));
+    for (const { exitCode, text } of await Promise.all(all))
+      expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
+    const how = { stepCount: 4, guidedSteps: [1, 3], syncMode: "corrected_async_gn" } as const;
+    const latents = latentsOf(await draw({ ...work, ...how, rankCount: count, gpu: emulated() }));
+    expect(readSafetensors(latentsPath).get("latents")?.data).toEqual(latents);
   });
 });
 

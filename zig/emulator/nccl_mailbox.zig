@@ -29,11 +29,15 @@ pub const Mailbox = struct {
         return std.c.access(pathOf(mailbox, &buffer, "rank-{d}", .{rank}), 0) == 0;
     }
 
-    /// The last one to leave takes the folder along, unless there is still mail.
-    pub fn leave(mailbox: *const Mailbox, rank: usize, peer_count: usize) void {
+    /// The last one to leave takes the folder along, unless there is still mail. Where this rank
+    /// has come to stays known to those who are there: they may yet have to see it.
+    pub fn leave(mailbox: *const Mailbox, rank: usize, rank_count: usize) void {
         var buffer: Buffer = undefined;
-        mailbox.forget(rank, peer_count);
+        // First: of two that leave at once, one at least sees that the other has gone.
         _ = std.c.unlink(pathOf(mailbox, &buffer, "rank-{d}", .{rank}));
+        for (0..rank_count) |peer| {
+            if (!mailbox.isThere(peer)) mailbox.forget(rank, peer);
+        }
         _ = std.c.rmdir(@ptrCast(&mailbox.folder));
     }
 
@@ -48,12 +52,13 @@ pub const Mailbox = struct {
         return std.c.access(mailbox.pathOfContact(&buffer, rank, peer, is_send), 0) == 0;
     }
 
-    /// When `rank` leaves.
-    fn forget(mailbox: *const Mailbox, rank: usize, peer_count: usize) void {
-        for (0..peer_count) |peer| for ([_]bool{ false, true }) |is_send| {
+    /// When both have left.
+    fn forget(mailbox: *const Mailbox, rank: usize, peer: usize) void {
+        for ([_]bool{ false, true }) |is_send| {
             var buffer: Buffer = undefined;
             _ = std.c.unlink(mailbox.pathOfContact(&buffer, rank, peer, is_send));
-        };
+            _ = std.c.unlink(mailbox.pathOfContact(&buffer, peer, rank, is_send));
+        }
     }
 
     pub const Letter = struct { sender: u32, receiver: u32, index: usize };
@@ -145,3 +150,17 @@ pub const Mailbox = struct {
         return true;
     }
 };
+
+test "a rank that has left has still come to those who are there" {
+    var mailbox: Mailbox = undefined;
+    mailbox.name(@intCast(std.c.getpid()));
+    for (0..3) |rank| try std.testing.expect(mailbox.announce(rank));
+    mailbox.come(2, 0, true);
+    mailbox.come(0, 2, false);
+    mailbox.leave(2, 3);
+    try std.testing.expect(!mailbox.isThere(2));
+    try std.testing.expect(mailbox.hasCome(2, 0, true));
+    mailbox.leave(1, 3);
+    mailbox.leave(0, 3);
+    try std.testing.expect(std.c.access(@ptrCast(&mailbox.folder), 0) != 0);
+}

@@ -2,6 +2,7 @@
 
 test {
     _ = @import("guards.zig");
+    _ = @import("nccl_mailbox.zig");
     _ = @import("numbers.zig");
     _ = @import("product.zig");
     _ = @import("tests/driver.zig");
