@@ -70,18 +70,29 @@ export function operationLines(model: Model, side: number, quick: boolean): Oper
   ];
 }
 
+interface KitModels {
+  sdxl: KitModel;
+  golden: KitModel;
+  /** The same model with headers alone, for random weights. */
+  headers: KitModel;
+}
+
 /** The list of runs; its first is the smallest, which measures what libraries hold. */
-export async function modelRuns(sdxl: KitModel, golden: KitModel) {
+export async function modelRuns({ sdxl, golden, headers }: KitModels) {
   return {
     abi_version: abiVersion,
-    models: [sdxl, golden].map(({ name, model, files }) => ({
+    models: [sdxl, golden, headers].map(({ name, model, files }) => ({
       name,
       config: configHex(model),
       files: Object.fromEntries(
         Object.entries(files).map(([part, { path, bytes }]) => [part, { path, bytes }]),
       ),
     })),
-    runs: [...(await smallRuns(golden)), ...(await recordedRuns(golden)), ...fullRuns(sdxl)],
+    runs: [
+      ...(await smallRuns(golden, headers)),
+      ...(await recordedRuns(golden)),
+      ...fullRuns(sdxl),
+    ],
   };
 }
 
@@ -152,7 +163,7 @@ function run({ name: modelName, model }: KitModel, request: ImageRequest, option
 }
 
 /** Of the small model, for rehearsals, with the CPU's latents; the first of all. */
-async function smallRuns(golden: KitModel) {
+async function smallRuns(golden: KitModel, headers: KitModel) {
   const { model } = golden;
   const side = 2 * model.sizeMultiple;
   const request = { ...requestFor(model, side, side, 4), wantLatents: true };
@@ -163,6 +174,11 @@ async function smallRuns(golden: KitModel) {
       ...{ name: "small model, no graphs", part: "small", expected },
       graphs: false,
     }),
+    run(
+      headers,
+      { ...request, wantLatents: false },
+      { name: "small model, random weights", part: "small", warmups: 1 },
+    ),
   ];
 }
 

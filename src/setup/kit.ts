@@ -115,7 +115,9 @@ async function addLists(folder: string): Promise<void> {
   await withModel(undefined, async (model) => {
     const sdxl: KitModel = { name: "sdxl", model, files: filesOf("sdxl", model, sizeOf) };
     copyHeaders(folder, sdxl.files);
-    const runs = await modelRuns(sdxl, golden);
+    const headers = { ...golden, name: "headers", files: filesOf("headers", small, sizeOf) };
+    copyHeaders(folder, headers.files);
+    const runs = await modelRuns({ sdxl, golden, headers });
     writeFileSync(join(folder, "runs.json"), JSON.stringify(runs));
     const side = 2 * small.sizeMultiple;
     writeLines(join(folder, "operations.jsonl"), operationLines(model, 1024, false));

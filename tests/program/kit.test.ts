@@ -31,7 +31,7 @@ import {
   runIn,
 } from "../support/bare-root.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(600_000);
 
 const script = join(import.meta.dir, "../../src/setup/kit/run.sh");
 let folder: string;
@@ -129,9 +129,10 @@ describe("the lists", () => {
       expect(lines.slice(0, 2).map(({ part }) => part)).toEqual(["ceiling", "ceiling"]);
       expect(lines.length).toBeGreaterThan(60);
       // By far the most of the step: the feed-forward's products at 32x32.
-      expect(lines[2]).toMatchObject({ part: "UNet", name: "linear 2048 x 1280 x 10240" });
+      expect(lines[2]).toMatchObject({ part: "UNet", operation: { in: 1280, rows: 32 } });
       const sdxl = { name: "sdxl", model, files: filesOf("sdxl", model, sizeOf) };
-      const { models, runs } = await modelRuns(sdxl, golden);
+      const headers = { ...golden, name: "headers" };
+      const { models, runs } = await modelRuns({ sdxl, golden, headers });
       for (const { config } of models) expect(config).toHaveLength(2 * sizeOfModelConfig);
       for (const run of runs) expect(run.steps.length % (2 * sizeOfStepCoefficients)).toBe(0);
       expect(runs[0]).toMatchObject({ model: "golden", part: "small" });
@@ -192,7 +193,8 @@ describe("the kit", () => {
       expect(summary).toMatch(new RegExp(`^passed +${part} `, "m"));
     }
     expect(summary).toMatch(/^passed +compute-sanitizer memcheck/m);
-    expect(summary).toMatch(/^small model: step +\d/m);
+    expect(summary).toMatch(/^small model, random weights: step +\d/m);
+    expect(readFileSync(join(root, "out/images.txt"), "utf8")).toContain("no graphs: latents");
     const files = readdirSync(join(root, "out"));
     expect(files.toSorted()).toEqual(
       ["images", "machine", "ncu", "operations", "sanitizer", "summary", "torch", "verify"].map(

@@ -43,15 +43,18 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
     const text = try Io.Dir.cwd().readFileAlloc(io, args[0], arena, .limited(list_bytes_max));
     const seconds = try std.fmt.parseInt(u32, args[1], 10);
     var fixture: fixtures.Fixture = undefined;
-    fixture.open(init.gpa, io, .f16, if (args.len > 2) args[2] else "") catch {
-        try w.print("FAILED: {s}\n", .{fixture.diagnostics.message()});
-        return 1;
+    var runner: cases.Runner = undefined;
+    var bench: Bench = .{
+        .w = w,
+        .gpa = init.gpa,
+        .io = io,
+        .emulator = if (args.len > 2) args[2] else "",
+        .fixture = &fixture,
+        .runner = &runner,
     };
-    defer fixture.close();
+    if (!try bench.open()) return 1;
+    defer bench.close();
     try w.print("{f}\n\n", .{std.json.fmt(fixture.about(), .{})});
-    var runner: cases.Runner = .init(&fixture);
-    defer runner.deinit();
-    var bench: Bench = .{ .w = w, .io = io, .fixture = &fixture, .runner = &runner };
     const limit_ns = @as(i96, seconds) * std.time.ns_per_s;
     const start = Io.Timestamp.now(io, .awake);
     var lines = std.mem.tokenizeScalar(u8, text, '\n');
@@ -60,7 +63,11 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
             bench.skipped_count += 1;
             continue;
         }
-        try bench.measure(try std.json.parseFromSliceLeaky(Line, arena, line, .{}));
+        const parsed = try std.json.parseFromSliceLeaky(Line, arena, line, .{});
+        if (try bench.measure(parsed)) continue;
+        // After an error a CUDA context may compute nothing any more.
+        bench.close();
+        if (!try bench.open()) break;
     }
     try bench.conclude(seconds);
     return @intFromBool(bench.failed_count + bench.differing_count > 0);
@@ -70,7 +77,10 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
 
 const Bench = struct {
     w: *Io.Writer,
+    gpa: std.mem.Allocator,
     io: Io,
+    emulator: [:0]const u8,
+    is_open: bool = false,
     fixture: *fixtures.Fixture,
     runner: *cases.Runner,
     /// FLOP and bytes per millisecond; 0 until they are measured.
@@ -83,15 +93,40 @@ const Bench = struct {
     differing_count: u32 = 0,
     skipped_count: u32 = 0,
 
-    fn measure(bench: *Bench, line: Line) !void {
+    /// False where there is no GPU, after a sentence.
+    fn open(bench: *Bench) !bool {
+        if (bench.fixture.open(bench.gpa, bench.io, .f16, bench.emulator)) {
+            bench.runner.* = .init(bench.fixture);
+            bench.is_open = true;
+        } else |_| {
+            try bench.w.print("FAILED: {s}\n", .{bench.fixture.diagnostics.message()});
+        }
+        return bench.is_open;
+    }
+
+    fn close(bench: *Bench) void {
+        if (!bench.is_open) return;
+        bench.runner.deinit();
+        bench.fixture.close();
+        bench.is_open = false;
+    }
+
+    /// False where it failed.
+    fn measure(bench: *Bench, line: Line) !bool {
         bench.fixture.diagnostics.reset();
         const sums = bench.run(line) catch |err| {
             bench.failed_count += 1;
             const sentence = bench.fixture.diagnostics.message();
             const reason = if (sentence.len > 0) sentence else @errorName(err);
             try bench.w.print("FAILED {s}, {s}: {s}\n", .{ line.part, line.name, reason });
-            return bench.w.flush();
+            try bench.w.flush();
+            return false;
         };
+        try bench.show(line, sums);
+        return true;
+    }
+
+    fn show(bench: *Bench, line: Line, sums: Sums) !void {
         const rate = if (line.flops > 0) line.flops else line.bytes;
         const per_ms = @as(f64, @floatFromInt(rate)) / sums.ms;
         const is_ceiling = std.mem.eql(u8, line.part, "ceiling");

@@ -47,7 +47,7 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
     var failure_count: u32 = 0;
     for (list.runs, 0..) |*run, i| {
         if (i > 0 and !std.mem.eql(u8, run.part, args[1])) continue;
-        bench.measure(run) catch |err| {
+        bench.measure(run, i == 0) catch |err| {
             failure_count += 1;
             const sentence = bench.message();
             try bench.out.print("FAILED {s}: {s}\n", .{
@@ -73,7 +73,7 @@ const Bench = struct {
     text: [512]u8 = undefined,
     text_len: usize = 0,
 
-    fn measure(bench: *Bench, run: *const Run) !void {
+    fn measure(bench: *Bench, run: *const Run, is_first: bool) !void {
         bench.text_len = 0;
         const model = for (bench.list.models) |*each| {
             if (std.mem.eql(u8, each.name, run.model)) break each;
@@ -95,7 +95,7 @@ const Bench = struct {
             _ = try bench.image(opened, run, model, steps[0..count]);
         }
         const last = try bench.image(opened, run, model, steps);
-        if (bench.extra_bytes == null) bench.extra_bytes = last.device_bytes -| planned;
+        if (is_first) bench.extra_bytes = last.device_bytes -| planned;
         try bench.report(run, last, .{ .load = load_ms, .first_step = first_ms });
         try bench.reportMemory(run, last.device_bytes, planned);
         if (run.expected) |*expected| try bench.compare(opened, run, expected);
@@ -184,7 +184,7 @@ const Bench = struct {
 
     fn reportMemory(bench: *Bench, run: *const Run, used: u64, planned: u64) !void {
         if (used == 0) return;
-        const extra = bench.extra_bytes.?;
+        const extra = bench.extra_bytes orelse return;
         const own = gigabytes(used -| extra);
         const wanted = gigabytes(planned);
         try bench.out.print(

@@ -17,6 +17,9 @@ file_bytes_max=15000000
 seconds_min=3
 
 program=$kit/basedxl-gpu
+# Where toolkits are that no one has put there.
+PATH=$PATH:/usr/local/cuda/bin
+for folder in /opt/nvidia/nsight-compute/*/; do [ -x "${folder}ncu" ] && PATH=$PATH:$folder; done
 parts=
 longest=4
 
