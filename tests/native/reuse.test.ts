@@ -25,6 +25,8 @@ interface Plan {
   deep: readonly StepReuse["deep"][];
   /** The first step whose cross-attention is that of the step before; 0 for none. */
   gate: number;
+  /** The first step without guidance, where no gate comes before. */
+  guidanceEnd: number;
 }
 
 const plans = fc.record<Plan>({
@@ -35,6 +37,7 @@ const plans = fc.record<Plan>({
     maxLength: stepCount,
   }),
   gate: fc.integer({ min: 0, max: stepCount - 1 }),
+  guidanceEnd: fc.integer({ min: 1, max: stepCount }),
 });
 
 function workOf(plan: Plan, more: Partial<Work>): Work {
@@ -44,7 +47,7 @@ function workOf(plan: Plan, more: Partial<Work>): Work {
     return { deep, cross } as const;
   });
   const { outerSkips, reuseThreshold } = plan;
-  const guidedSteps = [0, Math.min(gate, stepCount)] as const;
+  const guidedSteps = [0, Math.min(gate, plan.guidanceEnd)] as const;
   return { ...size, stepCount, guidedSteps, outerSkips, reuseThreshold, reuse, ...more };
 }
 
@@ -53,6 +56,7 @@ const nothing: Plan = {
   reuseThreshold: 0,
   deep: Array(stepCount).fill("full"),
   gate: 0,
+  guidanceEnd: stepCount,
 };
 
 describe(`reuse, ${seedName}`, () => {

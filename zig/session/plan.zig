@@ -450,10 +450,25 @@ const StepKinds = struct {
     }
 
     fn bitOf(branches: layouts.Branches, cross: backend.Part, deep: pipeline.DeepPlan) u32 {
-        const number = (@intFromEnum(branches) * 3 + @intFromEnum(cross)) * 2;
-        return @as(u32, 1) << @intCast(number + @intFromEnum(deep));
+        const cross_count = std.enums.values(backend.Part).len;
+        const number = @as(usize, @intFromEnum(branches)) * cross_count + @intFromEnum(cross);
+        return @as(u32, 1) << @intCast(2 * number + @intFromEnum(deep));
     }
 };
+
+test "each combination of what a step computes has a bit of its own" {
+    var seen: u32 = 0;
+    for (std.enums.values(layouts.Branches)) |branches| {
+        for (std.enums.values(backend.Part)) |cross| {
+            for ([_]pipeline.DeepPlan{ .full, .cached }) |deep| {
+                const bit = StepKinds.bitOf(branches, cross, deep);
+                try std.testing.expectEqual(0, seen & bit);
+                seen |= bit;
+            }
+        }
+    }
+    try std.testing.expectEqual(18, @popCount(seen));
+}
 
 /// The latest plans, each under its own key. Plans stay where they are until they are dropped.
 pub const PlanCache = struct {
