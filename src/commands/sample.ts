@@ -302,7 +302,7 @@ function rankJson(rank: GenerateResult["ranks"][number]) {
 function jsonOf(
   options: SampleOptions,
   { model, vae, plan, devices, rankCount }: PreparedPipeline,
-  { extrapolateHalos, layout, ranks }: GenerateResult,
+  { extrapolateHalos, layout, ranks, reusedSteps }: GenerateResult,
   writer: ImageWriter,
 ) {
   const images = writer.toJson();
@@ -320,5 +320,6 @@ function jsonOf(
     extrapolateHalos,
     latentsPath: latentsPath === undefined ? undefined : resolve(latentsPath),
   });
-  return { ...images[0], images, ...settings, layout, rank_stats: ranks.map(rankJson) };
+  const how = { layout, reused_steps: reusedSteps, rank_stats: ranks.map(rankJson) };
+  return { ...images[0], images, ...settings, ...how };
 }

@@ -75,14 +75,12 @@ export function hasUnguided({ steps }: Pick<Schedule, "steps">): boolean {
   return steps.some(({ guidanceFactor }) => guidanceFactor === 0);
 }
 
-// --- internal ---
-
 /**
  * The step of an evaluation: two in turn where samplers evaluate the model twice in each step but
  * perhaps the last; else the first step has those beyond one per step (pndm). Other samplers list
  * them.
  */
-function stepOfEvaluation(
+export function stepOfEvaluation(
   { steps, stepOfEvaluation: listed }: Pick<Schedule, "steps" | "stepOfEvaluation">,
   stepCount: number,
 ): (evaluation: number) => number {

@@ -10,6 +10,7 @@ import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
+import { type ReusedSteps, reusedSteps } from "./reuse.ts";
 import type { BatchPreview, ImageRequest, ImageResult, RankStats, Session } from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
@@ -31,6 +32,8 @@ export interface GenerateResult {
   layout: string;
   /** Whether stale halo rows of the first batch were extrapolated. */
   extrapolateHalos: boolean;
+  /** Of the first batch. */
+  reusedSteps: ReusedSteps;
   /** Of each rank, all batches together; those of other processes are 0. */
   ranks: RankStats[];
   warnings: string[];
@@ -70,6 +73,7 @@ export async function runJob(
 
   const images: GeneratedImage[] = [];
   const latentParts: Float32Array[] = [];
+  let reused: ReusedSteps | null = null;
   let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
   const ranks: RankStats[] = [];
   const timings: StageTimings = { adaptMs: 0, textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
@@ -84,6 +88,7 @@ export async function runJob(
     const [count, channels, rows, columns] = result.latentShape;
     latentShape = [latentShape[0] + count, channels, rows, columns];
     if (result.latents !== null) latentParts.push(result.latents);
+    reused ??= reusedSteps(result.stepParts);
     add(timings, result.timings);
     addRanks(ranks, result.ranks);
     for (const [place, { seed }] of batch.images.entries()) {
@@ -98,7 +103,9 @@ export async function runJob(
   const latents = plan.wantLatents ? joined(latentParts) : null;
   const { extrapolateHalos } = first;
   const size = { width, height, latents, latentShape };
-  return { images, ...size, layout, extrapolateHalos, ranks, warnings, timings };
+  assert(reused, "a job without steps");
+  const how = { layout, extrapolateHalos, reusedSteps: reused };
+  return { images, ...size, ...how, ranks, warnings, timings };
 }
 
 // --- internal ---
@@ -136,6 +143,7 @@ function requestOf(
     initNoiseSigma: schedule.initNoiseSigma,
     seeds: images.map(({ seed }) => seed),
     extrapolateHalos,
+    ...plan.reuse,
     wantLatents,
   };
 }

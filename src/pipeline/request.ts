@@ -30,6 +30,7 @@ import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-toke
 import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
+import { type Reuse, withReuse } from "./reuse.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
@@ -76,6 +77,8 @@ export interface PlannedRequest {
   /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
+  /** What steps take from earlier ones; null where each computes everything. */
+  reuse: Reuse | null;
   wantLatents: boolean;
   batches: PlannedBatch[];
   /** All LoRAs of its images, each file with its scales once. */
@@ -145,7 +148,8 @@ export function planRequest(
   );
   const sampling = samplingOf(given, model, rankCount, naming);
   const { stepCount, scheduler } = sampling.settings;
-  const schedule = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
+  const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
+  const { schedule, reuse } = withReuse(window, given, { stepCount, model, naming });
   warnings.push(...sampling.warnings);
   const warmupSteps = warmupOf(given.warmupSteps, stepCount, naming);
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
@@ -185,6 +189,7 @@ export function planRequest(
     request,
     settings: complete,
     schedule,
+    reuse,
     wantLatents: request.wantLatents ?? false,
     batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
     loras,

@@ -271,7 +271,7 @@ class NativeSession implements Session {
     const adapters = adapterBytes(request.adapters ?? []);
     const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
-    const cleanMixes = request.previewSteps ? cleanMixesOf(steps, this.model.scheduler) : null;
+    const cleanMixes = needsMixes(request) ? cleanMixesOf(steps, this.model.scheduler) : null;
     const done = await this.handle.run(
       {
         extrapolateHalos: true,
@@ -413,6 +413,11 @@ function guidanceOf(request: ImageRequest) {
 /** One value per image. */
 function perImage<T extends object | number | null>(value: T | readonly T[], count: number): T[] {
   return Array.isArray(value) ? [...value] : Array<T>(count).fill(value as T);
+}
+
+/** Whether previews are shown, or steps decide by the predicted image. */
+function needsMixes({ previewSteps, reuse = [] }: ImageRequest): boolean {
+  return Boolean(previewSteps) || reuse.some(({ deep }) => deep === "adaptive");
 }
 
 function reuseToBytes(reuse: readonly abi.StepReuse[]): Uint8Array {

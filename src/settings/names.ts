@@ -103,6 +103,10 @@ export type Emphasis = (typeof emphases)[number];
 export const emptyNegatives = ["auto", "zeros", "encode"] as const;
 export type EmptyNegative = (typeof emptyNegatives)[number];
 
+/** How much steps take from earlier ones. */
+export const qualities = ["exact", "high", "balanced", "fast"] as const;
+export type Quality = (typeof qualities)[number];
+
 /** Few-step recipes that --recipe takes; what each sets is in adapters/recipes.ts. */
 export const recipeNames = [
   "lightning-4",

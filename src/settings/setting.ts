@@ -8,6 +8,7 @@ export const groups = [
   "Seeds and images",
   "Size",
   "Sampling",
+  "Reuse of steps",
   "Model and device",
   "GPUs",
   "Several ranks",

@@ -10,6 +10,7 @@ import { imageSettings } from "./table/image.ts";
 import { modelSettings } from "./table/model.ts";
 import { outputSettings } from "./table/output.ts";
 import { rankSettings } from "./table/ranks.ts";
+import { reuseSettings } from "./table/reuse.ts";
 import { samplingSettings } from "./table/sampling.ts";
 import { seedSettings } from "./table/seeds.ts";
 import { sizeSettings } from "./table/size.ts";
@@ -19,6 +20,7 @@ export const settings = {
   ...seedSettings,
   ...sizeSettings,
   ...samplingSettings,
+  ...reuseSettings,
   ...modelSettings,
   ...gpuSettings,
   ...rankSettings,

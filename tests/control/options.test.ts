@@ -211,6 +211,15 @@ describe("what is refused for a model", () => {
   });
 });
 
+const exactly = {
+  recipe: undefined,
+  quality: "exact",
+  deepCache: undefined,
+  deepCacheThreshold: undefined,
+  deepCacheBranch: 0,
+  crossAttentionGate: undefined,
+} as const;
+
 describe("what is accepted", () => {
   test("nothing at all", () => {
     expect(parse()).toEqual({
@@ -237,7 +246,7 @@ describe("what is accepted", () => {
       batchSize: 1,
       guidanceScale: undefined,
       ...{ guidanceRescale: 0, guidanceStart: 0, guidanceEnd: 1 },
-      recipe: undefined,
+      ...exactly,
       stepCount: undefined,
       width: undefined,
       height: undefined,
@@ -345,6 +354,11 @@ describe("what is accepted", () => {
     "first-sigma": "sqrt",
     eta: "0.5",
     "s-noise": "1.5",
+    quality: "high",
+    "deep-cache": "2,4@0.5",
+    "deep-cache-threshold": "0.25",
+    "deep-cache-branch": "1",
+    "cross-attention-gate": "12",
     model: "m",
     config: "c",
     vae: "v",
@@ -411,6 +425,11 @@ describe("what is accepted", () => {
     timestepSpacing: "trailing",
     timestepRounding: "nearest",
     firstSigma: "sqrt",
+    quality: "high",
+    deepCache: "2,4@0.5",
+    deepCacheThreshold: 0.25,
+    deepCacheBranch: 1,
+    crossAttentionGate: 12,
     eta: 0.5,
     sNoise: 1.5,
     model: "m",

@@ -18,6 +18,7 @@ import { imageSettings } from "../../src/settings/table/image.ts";
 import { modelSettings } from "../../src/settings/table/model.ts";
 import { outputSettings } from "../../src/settings/table/output.ts";
 import { rankSettings } from "../../src/settings/table/ranks.ts";
+import { reuseSettings } from "../../src/settings/table/reuse.ts";
 import { samplingSettings } from "../../src/settings/table/sampling.ts";
 import { seedSettings } from "../../src/settings/table/seeds.ts";
 import { sizeSettings } from "../../src/settings/table/size.ts";
@@ -40,7 +41,7 @@ import { readSources } from "../support/sources.ts";
 
 /** In the order of `--help`. */
 const tables = [
-  ...[imageSettings, seedSettings, sizeSettings, samplingSettings],
+  ...[imageSettings, seedSettings, sizeSettings, samplingSettings, reuseSettings],
   ...[modelSettings, gpuSettings, rankSettings, outputSettings],
 ];
 

@@ -224,8 +224,11 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (r.seeds.len == 0 or r.seeds.len % 8 != 0 or r.seeds.len / 8 > image_count_max) {
         return refuse("images outside 1 to {d}", .{image_count_max});
     }
-    const mix_bytes: u64 = if (r.preview_steps == 0) 0 else r.steps.len / step_bytes * 8;
-    if (r.clean_mixes.len != mix_bytes) return refuse("previews without two factors a step", .{});
+    const mix_bytes: u64 = r.steps.len / step_bytes * 8;
+    const needs_mixes = r.preview_steps != 0 or isAdaptive(r);
+    if (r.clean_mixes.len != if (needs_mixes) mix_bytes else 0) {
+        return refuse("predicted images without two factors a step", .{});
+    }
     const image_count = r.seeds.len / 8;
     const combined_count = image_count * (@max(2, r.branch_count) - 1);
     if (r.branch_count > 1 and r.guidance_scales.len != combined_count * 4) {
@@ -309,6 +312,13 @@ fn stepSets(r: *const Request, set_count: usize) ?Status {
     const sets: []align(1) const u32 = std.mem.bytesAsSlice(u32, r.step_sets.slice());
     for (sets) |set| if (set >= set_count) return refuse("set {d} of {d}", .{ set, set_count });
     return null;
+}
+
+fn isAdaptive(r: *const Request) bool {
+    const list: []align(1) const pipeline.StepReuse =
+        std.mem.bytesAsSlice(pipeline.StepReuse, r.step_reuse.slice());
+    for (list) |each| if (each.deep == .adaptive) return true;
+    return false;
 }
 
 /// What steps reuse is kept by a step before them. Kept outputs of cross-attention are those of the

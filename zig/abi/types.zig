@@ -292,7 +292,7 @@ pub const Request = extern struct {
     seeds: Bytes,
     /// `StepCoefficients`, one per step.
     steps: Bytes,
-    /// f32, two per step (`Job.clean_mixes`); empty without previews.
+    /// f32, two per step (`Job.clean_mixes`); empty without previews and adaptive steps.
     clean_mixes: Bytes,
     /// f32, of each image one for every prompt that it combines; not read with one branch.
     guidance_scales: Bytes,

@@ -50,7 +50,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
         else
             try run.predictNoiseRows(rank, @intCast(i), step, parts, state.latent, &counts);
         const output = try gather.gatherRows(rank, own, &counts.gather_bytes);
-        try signals.observe(rank, output);
+        try signals.observe(rank, state.latent, output, job.cleanMix(i));
         const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
             try state.estimate(rank, step, output, job.cleanMix(i))
         else

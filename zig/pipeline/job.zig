@@ -124,8 +124,8 @@ pub const Job = struct {
     wants_latents: bool = false,
     /// Steps between previews; 0 for none.
     preview_steps: u32 = 0,
-    /// For previews, two per step: factors of the latent and of the model's guided output, whose
-    /// sum is the clean latent that the model predicts.
+    /// For previews and adaptive steps, two per step: factors of the latent and of the model's
+    /// output, whose sum is the clean latent that the model predicts.
     clean_mixes: []const f32 = &.{},
     /// See `Exchange.bessel_variance`; for comparisons.
     bessel_variance: bool = false,

@@ -1,5 +1,5 @@
 //! What each step of a job computes of the UNet and what it takes from earlier steps: by the job's
-//! schedule, or by how much the model's output has changed since the last full step.
+//! schedule, or by how much the image that the model predicts has changed since the last full step.
 
 const backend = @import("../backend.zig");
 const Part = backend.Part;
@@ -21,7 +21,7 @@ pub const StepReuses = struct {
     /// The deep feature of the run's last full step; its memory lasts as long as the run.
     feature: ?Tensor = null,
     has_feature: bool = false,
-    /// Of the model's output since the last full step.
+    /// Of the predicted image since the last full step.
     change: f64 = 0,
     /// Of the result, written by the rank that reports.
     parts: []StepParts = &.{},
@@ -108,7 +108,7 @@ pub const StepReuses = struct {
     /// As First-Block-Cache and TeaCache accumulate it; this step is taken to change as much as the
     /// last one did.
     fn staysBelow(steps: *StepReuses, threshold: f32, signals: *const Signals) bool {
-        steps.change += signals.output_change orelse return false;
+        steps.change += signals.clean_change orelse return false;
         return steps.change < threshold;
     }
 };
