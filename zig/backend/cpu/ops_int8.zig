@@ -20,8 +20,11 @@ comptime {
 
 /// Elements of one task: some tens of microseconds.
 const quantize_elements = 1 << 14;
-/// Of a block of weights, which should stay in a second-level cache while rows go by.
-const block_bytes_max = 640 << 10;
+/// Of a block of weights, which should stay in a second-level cache while rows go by and the next
+/// one comes.
+const block_bytes_max = 420 << 10;
+/// Fewer columns would copy the rows too often.
+const block_columns_min = 128;
 
 /// `out` has four channels more than `x`: behind all integers are the scales of the rows.
 pub fn quantizeRows(cpu: *Cpu, out: Tensor, x: Tensor, group: u32) error{Cancelled}!void {
@@ -67,8 +70,8 @@ pub fn linear(
     if (options.residual) |residual| p.epilogue.residual = ops_product.floats(residual);
     var limits = cpu.int8.limits;
     const unit = limits.tile_columns;
-    const columns = block_bytes_max / p.depth / unit * unit;
-    limits.column_block_max = @max(unit, @min(columns, limits.column_block_max));
+    const columns = @max(block_columns_min, block_bytes_max / p.depth / unit * unit);
+    limits.column_block_max = @min(columns, limits.column_block_max);
     return ops_product.multiply(cpu, cpu.int8.multiply, &args, 1, limits);
 }
 

@@ -108,6 +108,7 @@ fn multiplyRows(
     const column_end = @min(column_first + product.column_block, product.columns);
     const stride = arguments.int8PanelBytes(depth);
     const panels: [*]const u8 = @ptrCast(product.weight);
+    const next: NextBlock = .of(product, task, end - from, column_end - column_first);
     var row = from;
     while (row < end) : (row += rows_max) {
         const row_count = @min(rows_max, end - row);
@@ -116,6 +117,7 @@ fn multiplyRows(
         }
         var column = column_first;
         while (column < column_end) : (column += panel_columns) {
+            const ahead = next.share(row - from, column - column_first);
             const weights = panels + column / panel_columns * stride;
             const target = own.product.output + row * own.product.output_stride + column;
             var part: usize = 0;
@@ -126,6 +128,7 @@ fn multiplyRows(
                     .column = part,
                     .depth = depth,
                     .sums = edge,
+                    .ahead = if (part == 0) ahead else null,
                     .output = target + part,
                     .output_stride = own.product.output_stride,
                 });
@@ -138,6 +141,43 @@ fn multiplyRows(
     }
 }
 
+/// The weights that this thread will probably read next: they come from memory while the present
+/// block is multiplied, an equal share of the lines with each tile.
+const NextBlock = struct {
+    first: ?[*]const u8,
+    line_count: usize,
+    tiles_across: usize,
+
+    fn of(product: *const Product, task: usize, row_count: usize, column_count: usize) NextBlock {
+        const tiles_across = (column_count + panel_columns - 1) / panel_columns;
+        const tiles_down = (row_count + rows_max - 1) / rows_max;
+        const next = task + product.thread_count;
+        const column = next / product.row_block_count * product.column_block;
+        const is_other = column != task / product.row_block_count * product.column_block;
+        const stride = arguments.int8PanelBytes(product.depth);
+        const panels: [*]const u8 = @ptrCast(product.weight);
+        const panel_count = product.column_block / panel_columns;
+        return .{
+            .first = if (is_other and column < product.columns)
+                panels + column / panel_columns * stride
+            else
+                null,
+            .line_count = panel_count * stride / line_bytes / (tiles_across * tiles_down) + 1,
+            .tiles_across = tiles_across,
+        };
+    }
+
+    /// Where the lines of a tile begin, `row` and `column` within the block.
+    fn share(next: *const NextBlock, row: usize, column: usize) ?Lines {
+        const first = next.first orelse return null;
+        const tile = row / rows_max * next.tiles_across + column / panel_columns;
+        return .{ .first = first + tile * next.line_count * line_bytes, .count = next.line_count };
+    }
+};
+
+const line_bytes = 64;
+const Lines = struct { first: [*]const u8, count: usize };
+
 const Tile = struct {
     panel: [*]const u8,
     weights: [*]const u8,
@@ -145,6 +185,8 @@ const Tile = struct {
     column: usize,
     depth: usize,
     sums: [*]i32,
+    /// What is asked for meanwhile.
+    ahead: ?Lines,
     /// What is written afterwards.
     output: [*]f32,
     output_stride: usize,
@@ -169,16 +211,21 @@ noinline fn multiplyRowsOf(comptime rows: usize, tile: Tile) void {
     var activations = tile.panel;
     var output = tile.output;
     var row: usize = 0;
+    const ahead: Lines = tile.ahead orelse .{ .first = weights, .count = 0 };
+    var line = ahead.first;
+    const last_line = line + line_bytes * ahead.count;
     var left = tile.depth / (4 * unroll);
     while (left > 0) : (left -= 1) {
+        @prefetch(line, .{ .locality = 2 });
+        line = @ptrFromInt(@min(@intFromPtr(line) + line_bytes, @intFromPtr(last_line)));
         inline for (0..unroll) |u| {
-            inline for (0..vectors * lanes / 16) |line| {
-                const ahead = prefetch_distance + 4 * panel_columns * u + 64 * line;
-                @prefetch(weights + ahead, .{});
+            inline for (0..vectors * lanes / 16) |i| {
+                const distance = prefetch_distance + 4 * panel_columns * u + line_bytes * i;
+                @prefetch(weights + distance, .{});
             }
         }
-        inline for (0..@max(1, tile_columns / 16)) |line| {
-            @prefetch(output + 16 * line, .{ .rw = .write });
+        inline for (0..@max(1, tile_columns / 16)) |i| {
+            @prefetch(output + 16 * i, .{ .rw = .write });
         }
         if (row + 1 < rows) {
             row += 1;
