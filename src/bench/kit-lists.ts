@@ -48,12 +48,12 @@ export interface KitModel {
   files: KitFiles;
 }
 
-/** One patch at `side` pixels; ceilings, then the operations with the largest share of a step. */
+/** One patch at `side` pixels; ceilings, then the operations with the largest share of an image. */
 export function operationLines(model: Model, side: number, quick: boolean): OperationLine[] {
   const { product, productFlops, copy, copyBytes } = ceilingOperations(quick);
   const ceiling = { part: "ceiling", count: 0 };
   const jobs = jobsOf(model, side, [1], "f16").map(({ part, entry }) => ({
-    ms: entry.count * floorMs(entry, gpuCeilings.H200),
+    ms: (part === "UNet" ? stepsOfImage : 1) * entry.count * floorMs(entry, gpuCeilings.H200),
     line: {
       part,
       name: nameOf(entry.operation),

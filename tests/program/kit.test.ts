@@ -128,8 +128,11 @@ describe("the lists", () => {
       const lines = operationLines(model, 1024, false);
       expect(lines.slice(0, 2).map(({ part }) => part)).toEqual(["ceiling", "ceiling"]);
       expect(lines.length).toBeGreaterThan(60);
-      // By far the most of the step: the feed-forward's products at 32x32.
+      // By far the most of an image: the feed-forward's products at 32x32.
       expect(lines[2]).toMatchObject({ part: "UNet", operation: { in: 1280, rows: 32 } });
+      const parts = lines.slice(2).map(({ part }) => part);
+      expect(parts.lastIndexOf("UNet")).toBeGreaterThan(parts.indexOf("VAE"));
+      expect(parts.slice(0, 10)).toEqual(Array(10).fill("UNet"));
       const sdxl = { name: "sdxl", model, files: filesOf("sdxl", model, sizeOf) };
       const headers = { ...golden, name: "headers" };
       const { models, runs } = await modelRuns({ sdxl, golden, headers });
@@ -193,6 +196,7 @@ describe("the kit", () => {
       expect(summary).toMatch(new RegExp(`^passed +${part} `, "m"));
     }
     expect(summary).toMatch(/^passed +compute-sanitizer memcheck/m);
+    expect(summary).toMatch(/^passed +compute-sanitizer racecheck/m);
     expect(summary).toMatch(/^small model, random weights: step +\d/m);
     expect(readFileSync(join(root, "out/images.txt"), "utf8")).toContain("no graphs: latents");
     const files = readdirSync(join(root, "out"));

@@ -53,8 +53,8 @@ all_parts() {
   part "operations" 80 operations.txt "$program" bench "$kit/operations.jsonl" 65
   images "other sizes and settings" 70 variants
   torch 110 "$kit/operations.jsonl" cuda
-  sanitizer memcheck 35
-  sanitizer racecheck 35
+  sanitizer memcheck 35 bench "$kit/operations-small.jsonl" 20
+  sanitizer racecheck 35 verify --quick --only attention
   own_kernels 35 "$kit/operations.jsonl"
 }
 
@@ -65,7 +65,9 @@ small_parts() {
   part "operations" 60 operations.txt \
     "$program" bench "$kit/operations-small.jsonl" 50 "$emulator"
   torch 60 "$kit/operations-small.jsonl" cpu
-  sanitizer memcheck 30
+  sanitizer memcheck 30 bench "$kit/operations-small.jsonl" 20 "$emulator"
+  sanitizer racecheck 30 verify --quick --only attention \
+    --device cuda-emulated --emulator "$emulator"
   own_kernels 30 "$kit/operations-small.jsonl"
 }
 
@@ -83,13 +85,15 @@ torch() {
   fi
 }
 
+# TOOL LIMIT and what the program is asked for.
 sanitizer() {
-  local name="compute-sanitizer $1"
+  local tool=$1 limit=$2
+  shift 2
   if ! command -v compute-sanitizer >/dev/null; then
-    note "not run" "$name" 0 "there is no compute-sanitizer"
+    note "not run" "compute-sanitizer $tool" 0 "there is no compute-sanitizer"
   else
-    part "$name" "$2" sanitizer.txt compute-sanitizer --tool "$1" --error-exitcode 9 \
-      "$program" bench "$kit/operations-small.jsonl" "$(($2 - 15))" ${emulator:+"$emulator"}
+    part "compute-sanitizer $tool" "$limit" sanitizer.txt \
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" "$@"
   fi
 }
 
