@@ -61,17 +61,24 @@ struct Biases {
     float gate[2];
 };
 
+// By one access: a copy of bytes would know nothing of their alignment.
+template <typename T>
+__device__ static __forceinline__ void load_pair(const unsigned short* from, float (&pair)[2]) {
+    const unsigned bits = *reinterpret_cast<const unsigned*>(from);
+    T values[2];
+    memcpy(values, &bits, sizeof(values));
+    pair[0] = to_float(values[0]);
+    pair[1] = to_float(values[1]);
+}
+
 template <typename T>
 __device__ static __forceinline__ Biases biases_of(const Problem& p, unsigned column) {
-    T pairs[2][2] = {};
+    Biases biases = {};
     if (column < p.column_count) {
-        memcpy(pairs[0], p.bias + column, sizeof(pairs[0]));
-        memcpy(pairs[1], p.bias + p.column_count + column, sizeof(pairs[1]));
+        load_pair<T>(p.bias + column, biases.value);
+        load_pair<T>(p.bias + p.column_count + column, biases.gate);
     }
-    return {
-        {to_float(pairs[0][0]), to_float(pairs[0][1])},
-        {to_float(pairs[1][0]), to_float(pairs[1][1])},
-    };
+    return biases;
 }
 
 template <typename Tensor>

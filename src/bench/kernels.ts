@@ -1,7 +1,8 @@
 /**
  * `bun run bench kernels`: registers, spills, shared memory and blocks per multiprocessor of every
- * CUDA kernel on every architecture, as reported by ptxas, and the error of f16 accumulation. No
- * GPU is needed. `--write` updates src/bench/kernels.md.
+ * CUDA kernel on every architecture, as reported by ptxas, the error of f16 accumulation, and where
+ * there is a disassembler, what their machine code is made of. No GPU is needed. `--write` updates
+ * src/bench/kernels.md and machine-code.md.
  */
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
@@ -17,6 +18,12 @@ import {
   resourcesOf,
   threadsAssumed,
 } from "./support/kernel-resources.ts";
+import {
+  findDisassembler,
+  type MachineCode,
+  machineCodeOf,
+  machineCodeText,
+} from "./support/machine-code.ts";
 
 /** `args`: nothing, or `--write` to replace the table in the repository. */
 export async function run(args: string[]): Promise<number> {
@@ -29,12 +36,35 @@ export async function run(args: string[]): Promise<number> {
   const all = resourcesOf(nvcc.path, kernelFiles());
   const text = `${heading(nvcc.version)}\n${kernelTable(all)}\n${sumsSection()}`;
   process.stdout.write(text);
-  if (args[0] === "--write")
-    await writeWhole(join(import.meta.dir, "kernels.md"), Buffer.from(text));
+  const writes = args[0] === "--write";
+  if (writes) await writeWhole(join(import.meta.dir, "kernels.md"), Buffer.from(text));
+  const disassembler = findDisassembler(nvcc.path, process.env);
+  if (!disassembler) {
+    process.stdout.write("\nNo cuobjdump was found: machine-code.md stays as it is.\n");
+    return 0;
+  }
+  const tools = { nvcc: nvcc.path, disassembler };
+  const code = architectures().flatMap((name) => machineCodeOf(tools, kernelFiles(), name));
+  const codeText = `${codeHeading(nvcc.version)}\n${codeTable(code)}`;
+  process.stdout.write(`\n${codeText}`);
+  if (writes) await writeWhole(join(import.meta.dir, "machine-code.md"), Buffer.from(codeText));
   return 0;
 }
 
 /** One row per kernel, one column per architecture. */
+function codeTable(all: readonly MachineCode[]): string {
+  const names = architectures().map((name) => `sm_${name}`);
+  const kernels = [...new Set(all.map(({ kernel }) => kernel))].sort();
+  const rows = kernels.map((kernel) => {
+    const cells = names.map((name) => {
+      const entry = all.find((one) => one.kernel === kernel && one.architecture === name);
+      return entry && !isEmpty(entry) ? machineCodeText(entry) : "";
+    });
+    return [kernel, ...cells];
+  });
+  return renderTable(["kernel", ...names], rows);
+}
+
 function kernelTable(all: readonly KernelResources[]): string {
   const names = architectures().map((name) => `sm_${name}`);
   const kernels = [...new Set(all.map(({ kernel }) => kernel))].sort();
@@ -72,7 +102,8 @@ ${renderTable(heads, rows)}`;
 // --- internal ---
 
 /** Kernels of Hopper's own instructions have no code for others. */
-function isEmpty({ kernel, architecture }: KernelResources): boolean {
+function isEmpty(of: Pick<KernelResources, "kernel" | "architecture">): boolean {
+  const { kernel, architecture } = of;
   return kernel.includes("wgmma") && architecture !== "sm_90a";
 }
 
@@ -83,5 +114,15 @@ Written by \`bun run bench kernels --write\` (${version}).
 Per kernel: threads of a block (its launch bound, ${threadsAssumed} where it has none), shared bytes
 of a block (dynamic included), and for each architecture registers per thread x blocks per
 multiprocessor. Bytes per thread that are spilled or on the stack are listed where there are any.
+`;
+}
+
+function codeHeading(version: string): string {
+  return `# Machine code of the kernels
+
+Written by \`bun run bench kernels --write\` (${version}, disassembled by cuobjdump).
+Per kernel and architecture: products of tensor cores (HMMA, HGMMA) where it has any, then accesses
+of global memory by 16 bytes of all accesses. Narrower ones are for odd channel counts and ends.
+Accesses of local memory (spills, arrays that are not in registers) are listed where there are any.
 `;
 }
