@@ -3,16 +3,15 @@
 const std = @import("std");
 const linear_geglu = @import("../linear_geglu.zig");
 const support = @import("support.zig");
-const backend = @import("../../../backend.zig");
 const DType = @import("../../../tensor.zig").DType;
-const Pair = support.Pair;
 
 const Sizes = struct { m: u32, columns: u32, k: u32 };
 
 fn expectKernel(kernel: linear_geglu.Kernel, sizes: Sizes, seed: u64, activation: DType) !void {
-    var pair: Pair = undefined;
-    try pair.init(seed, activation);
-    defer pair.deinit();
+    var emulated: support.Emulated = undefined;
+    try emulated.init(seed, activation);
+    defer emulated.deinit();
+    const pair = &emulated.pair;
     const x = try pair.tensor(.tokens(1, sizes.m, sizes.k));
     const scale = 1 / @sqrt(@as(f32, @floatFromInt(sizes.k)));
     const weight = try pair.weight(.{ 2 * sizes.columns, sizes.k, 1, 1 }, scale);
@@ -20,7 +19,8 @@ fn expectKernel(kernel: linear_geglu.Kernel, sizes: Sizes, seed: u64, activation
     const wide = try pair.output(.tokens(1, sizes.m, 2 * sizes.columns));
     const out = try pair.output(.tokens(1, sizes.m, sizes.columns));
     try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias);
-    linear_geglu.run(pair.cuda, kernel, .{
+    errdefer emulated.explain(@tagName(kernel), seed);
+    try linear_geglu.run(pair.cuda, kernel, .{
         .m = sizes.m,
         .columns = sizes.columns,
         .k = sizes.k,
@@ -28,16 +28,8 @@ fn expectKernel(kernel: linear_geglu.Kernel, sizes: Sizes, seed: u64, activation
         .x = x.cuda.address,
         .w = weight.device_offset,
         .bias = bias.device_offset,
-    }) catch |err| {
-        std.debug.print("{s} {s}\n", .{ pair.diagnostics.message(), pair.fixture.lastReport() });
-        return err;
-    };
-    pair.expectClose(out) catch |err| {
-        std.debug.print("{t} {t} {any}: {s}\n", .{
-            kernel, activation, sizes, pair.fixture.lastReport(),
-        });
-        return err;
-    };
+    });
+    try pair.expectClose(out, .{ .roundings = 1 });
 }
 
 test "each kernel gates its product at every tail" {
