@@ -17,6 +17,7 @@ import {
   modelsValues,
 } from "./commands/models-flags.ts";
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
+import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
   sampleEmptyAllowed,
@@ -72,6 +73,13 @@ export const commands: Record<string, Command> = {
     args: doctorFlags,
     help: doctorHelp,
     load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  }),
+  verify: typed({
+    summary: "Say whether this GPU computes right",
+    args: verifyFlags,
+    help: verifyHelp,
+    values: { device: verifyDevices },
+    load: async () => (await import("./commands/verify.ts")).verifyCommand,
   }),
   bench: benchCommand(),
   licenses: typed({

@@ -29,6 +29,9 @@ const memory = @import("system/memory.zig");
 const adapters = @import("weights.zig").adapters;
 const faults = @import("transport/faults.zig");
 const types = @import("abi/types.zig");
+const verifications = @import("verify.zig").background;
+const Verification = verifications.Verification;
+const VerifyState = verifications.VerifyState;
 const abi_version = types.abi_version;
 const Status = types.Status;
 const text_bytes_max = types.text_bytes_max;
@@ -210,6 +213,48 @@ pub export fn bxl_gpu_report(
     if (text.len > len) return 0;
     @memcpy(buffer[0..text.len], text);
     return text.len;
+}
+
+/// Starts comparing the GPU with the CPU (verify.zig), on a thread of its own.
+pub export fn bxl_verify_open(
+    options: *const types.VerifyOptions,
+    out: *?*Verification,
+) callconv(.c) Status {
+    out.* = null;
+    checks.last_error.reset();
+    if (options.size != @sizeOf(types.VerifyOptions)) {
+        return refuse("options of another version", .{});
+    }
+    var arena: std.heap.ArenaAllocator = .init(gpa);
+    defer arena.deinit();
+    const library = arena.allocator().dupeZ(u8, options.emulator.slice()) catch return .no_memory;
+    out.* = Verification.open(gpa, io, .{
+        .library = library,
+        .is_quick = options.is_quick != 0,
+        .is_json = options.is_json != 0,
+        .seed = options.seed,
+        .only = options.only.slice(),
+    }) catch |err| return statusOf(err);
+    return .ok;
+}
+
+pub export fn bxl_verify_state(verification: *const Verification) callconv(.c) VerifyState {
+    return verification.state.load(.acquire);
+}
+
+/// Moves text that has come since, in UTF-8, as much as `buffer` takes; its bytes. All of it is
+/// there once the state is not `running`.
+pub export fn bxl_verify_read(
+    verification: *Verification,
+    buffer: [*]u8,
+    len: u64,
+) callconv(.c) u64 {
+    return verification.read(buffer[0..@intCast(len)]);
+}
+
+/// Frees a run that has ended.
+pub export fn bxl_verify_free(verification: *Verification) callconv(.c) void {
+    verification.close();
 }
 
 /// The ncclUniqueId of the ranks of several processes (`SessionOptions.nccl_unique_id`), made by

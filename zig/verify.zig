@@ -10,8 +10,10 @@
 //!   verify/check.zig, pair.zig, tolerance.zig, device.zig  one comparison, and what it needs
 //!   verify/golden.zig      a tiny model, made here; verify/records.zig what diffusers makes of it
 //!   verify/networks.zig, images.zig, sessions.zig  what is computed with it, and where
+//!   verify/background.zig  a run on a thread of its own, for the ABI
 //!   verify/program.zig     the command of the executable `basedxl-gpu`
 
+pub const background = @import("verify/background.zig");
 pub const operations = @import("verify/operations.zig");
 pub const Options = @import("verify/options.zig").Options;
 pub const pairs = @import("verify/pair.zig");
@@ -20,6 +22,7 @@ pub const Report = @import("verify/report.zig").Report;
 pub const run = @import("verify/run.zig").run;
 
 test {
+    _ = @import("verify/background.zig");
     _ = @import("verify/options.zig");
     _ = @import("verify/tolerance.zig");
 }

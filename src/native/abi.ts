@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 24;
+export const abiVersion = 25;
 export const rankCountMax = 16;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
@@ -211,6 +211,12 @@ export const Compression = {
   none: 0,
   int8: 1,
   int4: 2,
+} as const;
+
+export const VerifyState = {
+  running: 0,
+  passed: 1,
+  failed: 2,
 } as const;
 
 export interface ClipConfig {
@@ -782,6 +788,25 @@ export function writeStepReuse(v: DataView, at: number, s: StepReuse): void {
   v.setUint32(at + 4, Part[s.cross], true);
 }
 
+export interface VerifyOptions {
+  isQuick: number | boolean;
+  isJson: number | boolean;
+  seed: bigint;
+  only: Bytes;
+  emulator: Bytes;
+}
+
+export const sizeOfVerifyOptions = 56;
+
+export function writeVerifyOptions(v: DataView, at: number, s: VerifyOptions): void {
+  v.setUint32(at + 0, 56, true);
+  v.setUint32(at + 4, Number(s.isQuick), true);
+  v.setUint32(at + 8, Number(s.isJson), true);
+  v.setBigUint64(at + 16, s.seed, true);
+  writeBytes(v, at + 24, s.only);
+  writeBytes(v, at + 40, s.emulator);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -953,6 +978,10 @@ export const functions = {
   bxl_session_warnings: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_session_weight_notes: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_gpu_report: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_verify_open: { args: ["ptr", "ptr"], returns: "u32" },
+  bxl_verify_state: { args: ["ptr"], returns: "u32" },
+  bxl_verify_read: { args: ["ptr", "ptr", "u64"], returns: "u64" },
+  bxl_verify_free: { args: ["ptr"], returns: "void" },
   bxl_nccl_unique_id: { args: ["ptr", "ptr"], returns: "u32" },
   bxl_plan: { args: ["ptr", "ptr", "u64"], returns: "u64" },
   bxl_random_normal: { args: ["u64", "u32", "ptr", "u64"], returns: "void" },

@@ -12,6 +12,7 @@ const devices = @import("../devices.zig");
 const models = @import("../model.zig");
 const nccl = @import("../nvidia/nccl.zig");
 const modes = @import("../patch/sync_mode.zig");
+const verifications = @import("../verify.zig").background;
 const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
@@ -19,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 24;
+pub const abi_version: u32 = 25;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -247,6 +248,18 @@ pub const GpuReportOptions = extern struct {
     emulator: Bytes,
 };
 
+pub const VerifyOptions = extern struct {
+    size: u32,
+    is_quick: u32,
+    is_json: u32,
+    /// Of the first draw of every operation.
+    seed: u64,
+    /// Only checks whose name contains this; empty for all.
+    only: Bytes,
+    /// Path of the emulated libraries, for tests; empty for NVIDIA's.
+    emulator: Bytes,
+};
+
 pub const Request = extern struct {
     size: u32,
     kind: pipeline.Kind,
@@ -389,16 +402,16 @@ pub const structs_in = .{
     configs.TaesdConfig,      models.ModelConfig, Bytes,              WeightName,
     SessionOptions,           Tokens,             TestHooks,          Request,
     backend.Update,           GpuReportOptions,   Adapter,            AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse,
+    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,                sessions.State,        pipeline.Kind,       Stage,
-    pipeline.Output,       configs.HiddenAct,     configs.HiddenState, configs.PooledFrom,
-    configs.MidBlockKind,  backend.Compute,       modes.SyncMode,      faults.Fault,
-    devices.DeviceKind,    devices.TransportKind, DType,               random.Rng,
-    backend.AttentionKind, weights.Component,     adapters.Algorithm,  adapters.DoraNorm,
-    pipeline.Emphasis,     pipeline.NoiseSource,  pipeline.DeepPlan,   backend.Part,
-    modes.Compression,
+    Status,                sessions.State,            pipeline.Kind,       Stage,
+    pipeline.Output,       configs.HiddenAct,         configs.HiddenState, configs.PooledFrom,
+    configs.MidBlockKind,  backend.Compute,           modes.SyncMode,      faults.Fault,
+    devices.DeviceKind,    devices.TransportKind,     DType,               random.Rng,
+    backend.AttentionKind, weights.Component,         adapters.Algorithm,  adapters.DoraNorm,
+    pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,   backend.Part,
+    modes.Compression,     verifications.VerifyState,
 };

@@ -259,6 +259,8 @@ fn readEnvironment() void {
     }
     state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
     state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
+    state.wrong_kernel = textOf("BASEDXL_EMULATOR_WRONG");
+    state.crashing_kernel = textOf("BASEDXL_EMULATOR_CRASH");
 }
 
 fn numberOf(name: [*:0]const u8) ?u64 {

@@ -88,6 +88,7 @@ pub const Launch = struct {
             });
             return .illegal_address;
         }
+        if (isNamed(launch.kernel, state.crashing_kernel)) return .illegal_address;
         const failure = launch.runBlocks(&values) orelse launch.checkAround() orelse
             return .success;
         state.report("{s}: {s}, in block ({d}, {d}, {d}), thread ({d}, {d}, {d})", .{
@@ -116,14 +117,16 @@ pub const Launch = struct {
         while (std.math.gcd(step, count) != 1) step += 2;
         step %= count;
         var at = start;
+        const is_wrong = isNamed(launch.kernel, state.wrong_kernel);
         for (0..count) |_| {
+            defer at = (at + step) % count;
+            if (is_wrong and at == count - 1) continue;
             const place: Dim = .{
                 .x = @intCast(at % grid.x),
                 .y = @intCast(at / grid.x % grid.y),
                 .z = @intCast(at / grid.x / grid.y),
             };
             if (block.run(launch.kernel.call, values, place)) |failure| return failure;
-            at = (at + step) % count;
         }
         return null;
     }

@@ -48,6 +48,10 @@ pub var driver_version: u32 = 13000;
 /// A kernel that never ends, and one whose launch never returns; null for none.
 pub var hanging_kernel: ?[]const u8 = null;
 pub var blocking_kernel: ?[]const u8 = null;
+/// A kernel that computes wrong, since its last block does nothing, and one that ends in an illegal
+/// access; null for none.
+pub var wrong_kernel: ?[]const u8 = null;
+pub var crashing_kernel: ?[]const u8 = null;
 pub var peers_possible: bool = true;
 /// What is wrong with copies between GPUs, whatever the driver says of them.
 pub var peer_fault: PeerFault = .none;

@@ -231,6 +231,9 @@ pub const Pair = struct {
         if (pair.worst.allowed == 0 or outcome.off > pair.worst.off) pair.worst = outcome;
         // Written so that NaN fails.
         if (outcome.off <= outcome.allowed) return;
+        if (!std.math.isFinite(outcome.off)) {
+            return pair.fail("{f}: not every number is finite", .{shown(shape)});
+        }
         return pair.fail("{f}: relative error {e:.1}, allowed {e:.1}", .{
             shown(shape), outcome.off, outcome.allowed,
         });

@@ -17,7 +17,7 @@ pub const Line = struct {
     /// The seed of a draw that failed: `--only NAME --seed N` runs it again, first.
     seed: ?u64 = null,
     /// The largest relative error, and what is allowed, where numbers are compared.
-    off: ?f64 = null,
+    relative_error: ?f64 = null,
     allowed: ?f64 = null,
 };
 
@@ -73,7 +73,7 @@ pub const Report = struct {
         if (own.type.len > 0) try w.print(", {s}", .{own.type});
         if (own.detail.len > 0) try w.print(": {s}", .{own.detail});
         if (own.seed) |seed| try w.print(" (seed {d})", .{seed});
-        if (line.verdict == .ok) if (own.off) |off| {
+        if (line.verdict == .ok) if (own.relative_error) |off| {
             try w.print(", off by {e:.1} of {e:.1}", .{ off, own.allowed.? });
         };
         try w.writeByte('\n');

@@ -85,7 +85,7 @@ pub const Run = struct {
             .type = type_name,
             .verdict = if (is_close) .ok else .failed,
             .detail = text,
-            .off = if (std.math.isFinite(off)) off else null,
+            .relative_error = if (std.math.isFinite(off)) off else null,
             .allowed = allowed,
         });
     }

@@ -1,5 +1,6 @@
 //! The networks of the tiny model: the CPU against what diffusers computed, then the GPU against
 //! the same, or, where little time is left, against the CPU on smaller inputs.
+
 const std = @import("std");
 const Golden = @import("golden.zig").Golden;
 const networks = @import("networks.zig");

@@ -62,8 +62,8 @@ fn runCheck(r: *Run, device: *Device, check: *const Check) runs.Error!void {
         var pair: Pair = .init(r.gpa, device.cpu, device.cuda, seed);
         defer pair.deinit();
         const result = check.run(&pair);
-        if (pair.worst.allowed > 0 and !(pair.worst.off <= line.off orelse 0)) {
-            line.off = pair.worst.off;
+        if (pair.worst.allowed > 0 and !(pair.worst.off <= line.relative_error orelse 0)) {
+            line.relative_error = pair.worst.off;
             line.allowed = pair.worst.allowed;
         }
         const err = if (result) continue else |err| err;
@@ -80,8 +80,8 @@ fn runCheck(r: *Run, device: *Device, check: *const Check) runs.Error!void {
     line.detail = if (failed_count > 0) std.fmt.bufPrint(&whole, "{s}; {d} of {d} draws failed", .{
         line.detail, failed_count, count,
     }) catch line.detail else std.fmt.bufPrint(&whole, "{d} draws", .{count}) catch unreachable;
-    if (line.off) |off| if (!std.math.isFinite(off)) {
-        line.off = null;
+    if (line.relative_error) |off| if (!std.math.isFinite(off)) {
+        line.relative_error = null;
     };
     try r.report.add(line);
 }
