@@ -10,8 +10,8 @@ export const verifyFlags = {
   quick: { type: "boolean", description: "Fewer draws, types and modes." },
   only: {
     type: "string",
-    valueHint: "NAME",
-    description: "Only checks whose name contains this, in any case.",
+    valueHint: "NAME,...",
+    description: "Only checks whose name contains this, or one of these, in any case.",
   },
   seed: {
     type: "string",

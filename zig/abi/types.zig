@@ -254,7 +254,7 @@ pub const VerifyOptions = extern struct {
     is_json: u32,
     /// Of the first draw of every operation.
     seed: u64,
-    /// Only checks whose name contains this; empty for all.
+    /// Only checks whose name contains this, or one of several behind commas; empty for all.
     only: Bytes,
     /// Path of the emulated libraries, for tests; empty for NVIDIA's.
     emulator: Bytes,

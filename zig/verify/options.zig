@@ -10,12 +10,16 @@ pub const Options = struct {
     is_quick: bool = false,
     /// Of the first draw of every operation; the next have the next numbers.
     seed: u64 = 1,
-    /// Only checks whose name contains this, in any case.
+    /// Only checks whose name contains this, or one of several behind commas, in any case.
     only: []const u8 = "",
     is_json: bool = false,
 
     pub fn includes(options: *const Options, name: []const u8) bool {
-        return std.ascii.indexOfIgnoreCase(name, options.only) != null;
+        var parts = std.mem.splitScalar(u8, options.only, ',');
+        while (parts.next()) |part| {
+            if (std.ascii.indexOfIgnoreCase(name, part) != null) return true;
+        }
+        return false;
     }
 };
 
@@ -24,7 +28,7 @@ pub const usage =
     \\of it agrees, 1 where something does not, 2 for a wrong flag.
     \\
     \\  --quick            fewer draws, types and modes
-    \\  --only NAME        only checks whose name contains this
+    \\  --only NAME[,...]  only checks whose name contains this, or one of these
     \\  --seed N           of the first draw of every operation (1)
     \\  --json             one JSON object in place of the lines
     \\  --device DEVICE    cuda, or cuda-emulated for the emulator
@@ -100,6 +104,9 @@ test "flags, their values in both forms, and what is refused" {
     try std.testing.expectEqual(7, options.seed);
     try std.testing.expectEqualStrings("usual.so", options.library);
     try std.testing.expect(options.includes("add") and !options.includes("geglu"));
+    const several: Options = .{ .only = "unet,VAE" };
+    try std.testing.expect(several.includes("UNet") and several.includes("VAE decoding"));
+    try std.testing.expect(!several.includes("text encoders"));
     try std.testing.expectEqualStrings("", (try parse(a, &.{}, "usual.so")).options.library);
     for ([_][:0]const u8{ "--fast", "--seed=x", "--device=cpu", "--only" }) |wrong| {
         try std.testing.expect((try parse(a, &.{wrong}, "")) == .refused);
