@@ -1,0 +1,62 @@
+/**
+ * `verify` on the emulated GPU: what it compares there is what it compares on a GPU. Its operations
+ * run in the emulator's schedules (zig/backend/cuda/tests/operations.zig), its networks and images
+ * here: text encoders, UNet and VAE against recorded outputs of diffusers, CUDA graphs on and off,
+ * sizes turned round, two ranks in every mode against the CPU.
+ */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { verifyGpu } from "../../src/native/verify.ts";
+import { emulated } from "../support/emulator.ts";
+
+// Emulated threads are slow, and the cores may be busy.
+setDefaultTimeout(400_000);
+
+const emulator = emulated().library ?? "";
+
+interface Report {
+  ok: number;
+  failed: number;
+  skipped: number;
+  not_run: number;
+  stopped_by: string;
+  checks: { name: string; type: string; verdict: string; detail: string; relative_error: number }[];
+}
+
+async function verified(only: string, quick = false): Promise<{ agrees: boolean; text: string }> {
+  const parts: Uint8Array[] = [];
+  const options = { only, quick, json: true, seed: 1n, emulator };
+  const agrees = await verifyGpu(options, (text) => parts.push(text));
+  return { agrees, text: Buffer.concat(parts).toString() };
+}
+
+describe("networks and images agree", () => {
+  test.each([
+    // Of each on the CPU, in f16 and in bf16.
+    ["text encoders,UNet,VAE", 12],
+    ["graphs,sizes,copies", 5],
+    ["2 ranks on one GPU", 6],
+    ["NCCL", 6],
+  ])("%s", async (only, count) => {
+    const { agrees, text } = await verified(only);
+    const report = JSON.parse(text) as Report;
+    expect(report.checks.filter(({ verdict }) => verdict !== "ok")).toEqual([]);
+    expect({ agrees, ok: report.ok, failed: report.failed }).toEqual({
+      agrees: true,
+      ok: count,
+      failed: 0,
+    });
+  });
+});
+
+test("another seed, and every operation by name, quickly", async () => {
+  const { agrees, text } = await verified("linear,conv2d,groupNorm,latentStep", true);
+  const report = JSON.parse(text) as Report;
+  expect(agrees, text).toBe(true);
+  expect(report.checks.every(({ detail }) => detail === "3 draws")).toBe(true);
+});
+
+test("a name that no check has is an error", async () => {
+  const { agrees, text } = await verified("no such check");
+  expect(agrees).toBe(false);
+  expect((JSON.parse(text) as Report).stopped_by).toBe("No check has such a name.");
+});
