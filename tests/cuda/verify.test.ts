@@ -5,6 +5,8 @@
  * sizes turned round, two ranks in every mode against the CPU.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { verifyGpu } from "../../src/native/verify.ts";
 import { emulated } from "../support/emulator.ts";
 
@@ -53,6 +55,20 @@ test("another seed, and every operation by name, quickly", async () => {
   const report = JSON.parse(text) as Report;
   expect(agrees, text).toBe(true);
   expect(report.checks.every(({ detail }) => detail === "3 draws")).toBe(true);
+});
+
+test("every operation of the CUDA backend has a check", () => {
+  const root = join(import.meta.dir, "../..");
+  const device = readFileSync(join(root, "zig/backend/cuda.zig"), "utf8");
+  const operations = [...device.matchAll(/^ {4}pub const (\w+) = ops_\w+\.\w+;$/gm)].map(
+    ([, name]) => name ?? "",
+  );
+  expect(operations.length).toBeGreaterThan(25);
+  const folder = join(root, "zig/verify/ops");
+  const checks = readdirSync(folder).map((name) => readFileSync(join(folder, name), "utf8"));
+  const missing = operations.filter((name) => !checks.join().includes(`pair.cuda.${name}(`));
+  // Copies of the host and clearing are part of every check; GPUs quantize no rows.
+  expect(missing).toEqual(["quantizeRows", "upload", "download", "zero"]);
 });
 
 test("a name that no check has is an error", async () => {

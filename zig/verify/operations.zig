@@ -8,6 +8,7 @@ pub const all = pointersTo(.{
     @import("ops/norm.zig").checks,
     @import("ops/attention.zig").checks,
     @import("ops/elementwise.zig").checks,
+    @import("ops/exchange.zig").checks,
     @import("ops/embedding.zig").checks,
     @import("ops/sampler.zig").checks,
 });

@@ -3,11 +3,9 @@
 
 test {
     _ = @import("tests/attention.zig");
-    _ = @import("tests/change.zig");
     _ = @import("tests/conv_library.zig");
     _ = @import("tests/errors.zig");
     _ = @import("tests/gemm.zig");
-    _ = @import("tests/linear_geglu.zig");
     _ = @import("tests/loading.zig");
     _ = @import("tests/matmul_cascaded.zig");
     _ = @import("tests/norm.zig");

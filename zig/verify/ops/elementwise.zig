@@ -15,6 +15,7 @@ const one_pass = tolerances.one_pass;
 
 pub const checks = [_]Check{
     .{ .name = "add", .run = add },
+    .{ .name = "average", .run = average },
     .{ .name = "add, activate, geglu at odd addresses", .run = oddAddresses },
     .{ .name = "activate", .run = activate },
     .{ .name = "activate at the ends of the range", .run = rangeEnds },
@@ -49,6 +50,18 @@ fn add(pair: *Pair) Error!void {
     try pair.cpu.add(out.cpu, x.cpu, y.cpu);
     try pair.cuda.add(out.cuda, x.cuda, y.cuda);
     try pair.expectClose(out, one_pass);
+}
+
+/// The sum is rounded before it is halved.
+fn average(pair: *Pair) Error!void {
+    const shape = randomShape(pair);
+    pair.describe("{f}", .{pairs.shown(shape)});
+    const x = try pair.tensor(shape);
+    const y = try pair.tensor(shape);
+    const out = try pair.output(shape);
+    try pair.cpu.average(out.cpu, x.cpu, y.cpu);
+    try pair.cuda.average(out.cuda, x.cuda, y.cuda);
+    try pair.expectClose(out, .{ .roundings = 2 });
 }
 
 fn oddAddresses(pair: *Pair) Error!void {

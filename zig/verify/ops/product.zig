@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const backend = @import("../../backend.zig");
+const linear_geglu = @import("../../backend/cuda/linear_geglu.zig");
 const pairs = @import("../pair.zig");
 const tolerances = @import("../tolerance.zig");
 const Check = @import("../check.zig").Check;
@@ -16,6 +17,7 @@ pub const checks = [_]Check{
     .{ .name = "linear into channels", .run = linearInto, .needs_libraries = true },
     .{ .name = "linear, adjacent", .run = linearAdjacent, .needs_libraries = true },
     .{ .name = "linearGeglu", .run = linearGeglu, .needs_libraries = true },
+    .{ .name = "linearGeglu, own kernels", .run = gatedKernels },
     .{
         .name = "linear, sums in f16",
         .run = linearCascaded,
@@ -134,6 +136,31 @@ fn linearGeglu(pair: *Pair) Error!void {
     pair.describe("{f} to {d}", .{ pairs.shown(shape), channels });
     try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias);
     try pair.cuda.linearGeglu(out.cuda, wide.cuda, x.cuda, weight, bias);
+    try pair.expectClose(out, gated);
+}
+
+/// Every kernel that the GPU has, whichever is the fastest.
+fn gatedKernels(pair: *Pair) Error!void {
+    const fastest = try linear_geglu.kernelFor(pair.cuda);
+    const kernel = if (pair.boolean()) fastest else .linear_geglu;
+    const columns = 8 * pair.size(26);
+    const shape: Shape = .tokens(1, pair.size(150), 8 * pair.size(42));
+    const x = try pair.tensor(shape);
+    const weight = try weightOf(pair, 2 * columns, shape.channels);
+    const bias = try pair.vector(2 * columns);
+    const wide = try pair.output(shape.withChannels(2 * columns));
+    const out = try pair.output(shape.withChannels(columns));
+    pair.describe("{t}, {f} to {d}", .{ kernel, pairs.shown(shape), columns });
+    try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias);
+    try linear_geglu.run(pair.cuda, kernel, .{
+        .m = shape.width,
+        .columns = columns,
+        .k = shape.channels,
+        .out = out.cuda.address,
+        .x = x.cuda.address,
+        .w = pair.cuda.addressOf(weight),
+        .bias = pair.cuda.addressOf(bias),
+    });
     try pair.expectClose(out, gated);
 }
 
