@@ -93,6 +93,11 @@ export const benches: Record<string, Bench> = {
     about: "error of several patches against one rank, in every sync mode",
     run: async (args) => (await import("./quality.ts")).run(args),
   },
+  reuse: {
+    about:
+      "time and error of images whose steps reuse earlier ones (--quality), against exact ones",
+    run: async (args) => (await import("./reuse.ts")).run(args),
+  },
   scaling: {
     about: "computation, received bytes and wait time per rank and step; prediction for GPUs",
     run: async (args) => (await import("./scaling.ts")).run(args),
