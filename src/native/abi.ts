@@ -558,6 +558,7 @@ export interface Request {
   warmupSteps: number | boolean;
   splitBatch: number | boolean;
   vaeTileLatent: number | boolean;
+  winograd: number | boolean;
   extrapolateHalos: number | boolean;
   compressExchange: keyof typeof Compression;
   wantsDecoded: number | boolean;
@@ -597,10 +598,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 456;
+export const sizeOfRequest = 464;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 456, true);
+  v.setUint32(at + 0, 464, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -612,45 +613,46 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 36, Number(s.warmupSteps), true);
   v.setUint32(at + 40, Number(s.splitBatch), true);
   v.setUint32(at + 44, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 48, Number(s.extrapolateHalos), true);
-  v.setUint32(at + 52, Compression[s.compressExchange], true);
-  v.setUint32(at + 56, Number(s.wantsDecoded), true);
-  v.setUint32(at + 60, Number(s.previewSteps), true);
-  v.setUint32(at + 64, Rng[s.rng], true);
-  v.setUint32(at + 68, NoiseSource[s.noiseSource], true);
-  v.setUint32(at + 72, Rng[s.noiseRng], true);
-  v.setFloat32(at + 76, s.brownianMin, true);
-  v.setFloat32(at + 80, s.brownianMax, true);
-  v.setUint32(at + 84, Number(s.noiseBatch), true);
-  writeBytes(v, at + 88, s.noisePlaces);
-  v.setBigUint64(at + 104, s.noiseSeedDelta, true);
-  v.setFloat32(at + 112, s.variationStrength, true);
-  writeBytes(v, at + 120, s.variationSeeds);
-  writeBytes(v, at + 136, s.hooks);
-  writeBytes(v, at + 152, s.seeds);
-  writeBytes(v, at + 168, s.steps);
-  writeBytes(v, at + 184, s.cleanMixes);
-  writeBytes(v, at + 200, s.guidanceScales);
-  writeBytes(v, at + 216, s.prompts);
-  writeBytes(v, at + 232, s.negatives);
-  writeBytes(v, at + 248, s.stepSets);
-  writeBytes(v, at + 264, s.stepReuse);
-  v.setUint32(at + 280, Number(s.outerSkips), true);
-  v.setFloat32(at + 284, s.reuseThreshold, true);
-  v.setUint32(at + 288, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 296, s.empty);
-  writeBytes(v, at + 312, s.adapters);
-  writeBytes(v, at + 328, s.injected);
-  writeBytes(v, at + 344, s.injected2);
+  v.setUint32(at + 48, Number(s.winograd), true);
+  v.setUint32(at + 52, Number(s.extrapolateHalos), true);
+  v.setUint32(at + 56, Compression[s.compressExchange], true);
+  v.setUint32(at + 60, Number(s.wantsDecoded), true);
+  v.setUint32(at + 64, Number(s.previewSteps), true);
+  v.setUint32(at + 68, Rng[s.rng], true);
+  v.setUint32(at + 72, NoiseSource[s.noiseSource], true);
+  v.setUint32(at + 76, Rng[s.noiseRng], true);
+  v.setFloat32(at + 80, s.brownianMin, true);
+  v.setFloat32(at + 84, s.brownianMax, true);
+  v.setUint32(at + 88, Number(s.noiseBatch), true);
+  writeBytes(v, at + 96, s.noisePlaces);
+  v.setBigUint64(at + 112, s.noiseSeedDelta, true);
+  v.setFloat32(at + 120, s.variationStrength, true);
+  writeBytes(v, at + 128, s.variationSeeds);
+  writeBytes(v, at + 144, s.hooks);
+  writeBytes(v, at + 160, s.seeds);
+  writeBytes(v, at + 176, s.steps);
+  writeBytes(v, at + 192, s.cleanMixes);
+  writeBytes(v, at + 208, s.guidanceScales);
+  writeBytes(v, at + 224, s.prompts);
+  writeBytes(v, at + 240, s.negatives);
+  writeBytes(v, at + 256, s.stepSets);
+  writeBytes(v, at + 272, s.stepReuse);
+  v.setUint32(at + 288, Number(s.outerSkips), true);
+  v.setFloat32(at + 292, s.reuseThreshold, true);
+  v.setUint32(at + 296, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 304, s.empty);
+  writeBytes(v, at + 320, s.adapters);
+  writeBytes(v, at + 336, s.injected);
+  writeBytes(v, at + 352, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 360 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 368 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 384, Number(s.batch), true);
-  v.setFloat32(at + 388, s.timestep, true);
-  writeBytes(v, at + 392, s.sample);
-  writeBytes(v, at + 408, s.promptEmbeds);
-  writeBytes(v, at + 424, s.pooled);
-  writeBytes(v, at + 440, s.timeIdsList);
+  v.setUint32(at + 392, Number(s.batch), true);
+  v.setFloat32(at + 396, s.timestep, true);
+  writeBytes(v, at + 400, s.sample);
+  writeBytes(v, at + 416, s.promptEmbeds);
+  writeBytes(v, at + 432, s.pooled);
+  writeBytes(v, at + 448, s.timeIdsList);
 }
 
 export interface Update {
@@ -819,6 +821,7 @@ export const zeroRequest: Request = {
   warmupSteps: 0,
   splitBatch: 0,
   vaeTileLatent: 0,
+  winograd: 0,
   extrapolateHalos: 0,
   compressExchange: "none",
   wantsDecoded: 0,

@@ -40,6 +40,8 @@ export interface PartsOptions {
   threadCount?: number;
   dtype?: CpuDtype;
   gpu?: GpuOptions | null;
+  /** Convolutions with fewer multiplications, as in image requests. */
+  winograd?: boolean;
 }
 
 interface PartsEmphasis {
@@ -54,18 +56,19 @@ export class ModelParts {
     private readonly handle: NativeHandle,
     /** Rows and columns of the smallest latent. */
     private readonly unit: number,
+    private readonly winograd: boolean,
   ) {}
 
   static async open(
     model: NativeModel,
-    { threadCount = 0, dtype = "f32", gpu = null }: PartsOptions = {},
+    { threadCount = 0, dtype = "f32", gpu = null, winograd = false }: PartsOptions = {},
   ): Promise<ModelParts> {
     const unit = 2 ** (Number(model.config.unet.levelCount) - 1);
     const handle = await NativeHandle.open(
       { ...smallestOptions(model, unit), threadCount, gpu, dtype },
       {},
     );
-    return new ModelParts(handle, unit);
+    return new ModelParts(handle, unit, winograd);
   }
 
   /**
@@ -110,6 +113,7 @@ export class ModelParts {
     const done = await this.handle.run(
       {
         kind: "noise_prediction",
+        winograd: this.winograd,
         latentRows,
         latentWidth,
         batch,
@@ -139,7 +143,9 @@ export class ModelParts {
     vaeTileLatent = 0,
   ): Promise<{ image: Float32Array; rgb: Uint8Array; milliseconds: number }> {
     const sample = bytesOf(latent);
-    const job = { kind: "decode" as const, latentRows, latentWidth, vaeTileLatent, sample };
+    const { winograd } = this;
+    const size = { latentRows, latentWidth, vaeTileLatent };
+    const job = { kind: "decode" as const, ...size, sample, winograd };
     const done = await this.handle.run(job, [latent], {});
     return {
       image: new Float32Array(this.handle.read("decoded")),

@@ -123,6 +123,11 @@ export interface ImageRequest extends PassedSettings {
   splitBatch: boolean;
   /** Whether one rank decodes in blended tiles, as diffusers does, to save memory. */
   vaeTiling?: boolean;
+  /**
+   * Convolutions on the CPU in f32 with fewer multiplications (Winograd): faster, other bits,
+   * larger errors. Default: false.
+   */
+  winograd?: boolean | undefined;
   /** Whether stale halo rows are extrapolated (default). */
   extrapolateHalos?: boolean | undefined;
   /** Whether the result includes the decoder's output in f32. */

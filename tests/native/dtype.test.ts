@@ -1,5 +1,6 @@
 /**
- * The figures about bf16 in the help, compared with generated images.
+ * The figures about bf16 in the help, compared with generated images; images whose convolutions
+ * have fewer multiplications against exact ones.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -29,3 +30,16 @@ test.skipIf(!probeDevice().hasBf16)(
   },
   120_000,
 );
+
+test("convolutions with fewer multiplications change few pixels, by one level", async () => {
+  const model = await openModelFolder(join(import.meta.dir, "../../src/assets/mini-sdxl"));
+  const { prompt, guidanceScale } = model.defaults;
+  const { width, height } = model.nativeSize;
+  const work = { model, width, height, prompt, stepCount: 4, guidanceScale, negative: null };
+  const exact = await draw(work);
+  const fast = await draw({ ...work, winograd: true });
+  const changes = fast.images[0]!.map((value, i) => Math.abs(value - exact.images[0]![i]!));
+  expect(Math.max(...changes)).toBeLessThanOrEqual(1);
+  expect(changes.reduce((sum, change) => sum + change, 0)).toBeLessThan(changes.length / 1000);
+  expect(fast.latents).not.toEqual(exact.latents);
+}, 120_000);

@@ -275,6 +275,8 @@ pub const Request = extern struct {
     split_batch: u32,
     /// Tile size of the VAE's decoder in rows and columns of the latent; 0 for no tiles.
     vae_tile_latent: u32,
+    /// On the CPU in f32: convolutions with fewer multiplications and larger errors.
+    winograd: u32,
     extrapolate_halos: u32,
     compress_exchange: modes.Compression,
     wants_decoded: u32,

@@ -20,6 +20,8 @@ const ops_elementwise = @import("cpu/ops_elementwise.zig");
 const ops_int8 = @import("cpu/ops_int8.zig");
 const ops_norm = @import("cpu/ops_norm.zig");
 const ops_product = @import("cpu/ops_product.zig");
+const ops_winograd = @import("cpu/ops_winograd.zig");
+const huge_pages = @import("../system/huge_pages.zig");
 
 pub const InstructionSet = dispatch.InstructionSet;
 pub const Int8Set = int8_dispatch.Int8Set;
@@ -61,6 +63,11 @@ pub const Cpu = struct {
     reduction_workspace: []f64,
     /// Answers of the checks for finite numbers.
     are_finite: std.EnumArray(FiniteCheck, bool) = .initFill(true),
+    /// Whether convolutions have fewer multiplications where they can: other bits, larger errors.
+    uses_winograd: bool = false,
+    /// Pages that are not used cost nothing. Empty where convolutions are always direct: with
+    /// products in bf16, and for ranks that share cores.
+    winograd_room: []align(64) u8,
 
     pub fn init(gpa: Allocator, io: Io, options: Options) !*Cpu {
         const set = options.instruction_set orelse switch (options.compute) {
@@ -82,8 +89,13 @@ pub const Cpu = struct {
             .pool = undefined,
             .fiber_slot = options.fiber_slot,
             .reduction_workspace = try gpa.alloc(f64, partial_count_max),
+            .winograd_room = &.{},
         };
         errdefer gpa.free(cpu.reduction_workspace);
+        if (options.compute == .f32 and options.fiber_slot == null) {
+            cpu.winograd_room = try huge_pages.alloc(gpa, ops_winograd.room_bytes);
+        }
+        errdefer huge_pages.free(gpa, cpu.winograd_room);
         try cpu.pool.init(gpa, io, .{
             .thread_count = options.thread_count,
             .workspace_bytes = @max(kernels.workspace_bytes, int8.workspace_bytes),
@@ -97,6 +109,7 @@ pub const Cpu = struct {
     pub fn deinit(cpu: *Cpu) void {
         cpu.pool.deinit();
         cpu.gpa.free(cpu.reduction_workspace);
+        huge_pages.free(cpu.gpa, cpu.winograd_room);
         cpu.gpa.destroy(cpu);
     }
 
@@ -168,6 +181,7 @@ test {
     _ = ops_product;
     _ = @import("cpu/tests/merge.zig");
     _ = @import("cpu/tests/product.zig");
+    _ = @import("cpu/tests/winograd.zig");
     _ = @import("cpu/tests/rank_fibers.zig");
     _ = @import("cpu/tests/attention.zig");
     _ = @import("cpu/tests/norm.zig");

@@ -48,6 +48,8 @@ pub const Case = struct {
     out: u32 = 1,
     stride: u32 = 1,
     upsample: bool = false,
+    /// Convolutions with fewer multiplications.
+    winograd: bool = false,
     keys: u32 = 0,
     heads: u32 = 1,
     turns: usize = 1,
@@ -113,6 +115,7 @@ pub const Runner = struct {
             .cancelled = &not_cancelled,
         });
         errdefer runner.cpu.deinit();
+        runner.cpu.uses_winograd = case.winograd;
         const shape: Shape = .{
             .batch = case.batch,
             .rows = case.rows,

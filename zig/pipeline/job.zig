@@ -156,6 +156,8 @@ pub const Job = struct {
     time_ids: [6]f32 = @splat(0),
     /// Tile size in rows and columns of the latent; 0 for no tiles. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,
+    /// See `Cpu.uses_winograd`.
+    winograd: bool = false,
     /// Inputs of the kinds other than `image`; see `components.zig` and `encode.zig`.
     batch: u32 = 1,
     timestep: f32 = 0,

@@ -99,6 +99,7 @@ pub const RankThreads = struct {
         defer if (device.device == .cuda) {
             device.device.cuda.waits.job_failed = null;
         };
+        if (device.device == .cpu) device.device.cpu.uses_winograd = threads.job.winograd;
         device.enter() catch |err| {
             failure.* = err;
             return transport.abort();

@@ -36,6 +36,9 @@ pub const Kernels = extern struct {
     linear: Kernel,
     linear_few_rows: Kernel,
     convolution: Kernel,
+    winograd_input: Kernel,
+    winograd_multiply: Kernel,
+    winograd_output: Kernel,
     attention: Kernel,
     group_norm_stats: Kernel,
     group_norm_apply: Kernel,
@@ -202,6 +205,25 @@ pub const Convolution = extern struct {
     pad_top: u32,
     pad_left: u32,
     doubled: bool,
+};
+
+pub const winograd_points_max = 36;
+
+/// A chunk of the tiles of a 3x3 convolution of stride 1, whose padding is 1 on every side; see
+/// `kernels/winograd.zig`.
+pub const Winograd = extern struct {
+    convolution: Convolution,
+    /// Outputs of a tile in one direction: 2 or 4.
+    m: usize,
+    /// (m + 2)^2
+    point_count: usize,
+    tiles_wide: usize,
+    tiles_high: usize,
+    tile_first: usize,
+    tile_count: usize,
+    tiles_per_task: usize,
+    /// By point: transformed inputs (tiles, channels), products (tiles, columns).
+    linears: [winograd_points_max]Linear,
 };
 
 /// (batch, tokens, 2 * channels), keys before values.

@@ -13,6 +13,7 @@ const product = @import("kernels/product.zig");
 const sampler = @import("kernels/sampler.zig");
 const tile = @import("kernels/tile.zig");
 const v = @import("kernels/vector.zig");
+const winograd = @import("kernels/winograd.zig");
 
 /// Maximum work of one task: about 10 ms on an ordinary core with this instruction set.
 const task_flops_max: usize = switch (v.lanes) {
@@ -42,6 +43,9 @@ const kernels: arguments.Kernels = .{
     .linear = &linear.linear,
     .linear_few_rows = &linear.linearFewRows,
     .convolution = &convolution.convolution,
+    .winograd_input = &winograd.transformInput,
+    .winograd_multiply = &winograd.multiply,
+    .winograd_output = &winograd.transformOutput,
     .attention = &attention.attention,
     .group_norm_stats = &norm.groupNormStats,
     .group_norm_apply = &norm.groupNormApply,

@@ -7,6 +7,7 @@ const backend = @import("../../backend.zig");
 const blocks = @import("blocks.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_int8 = @import("ops_int8.zig");
+const ops_winograd = @import("ops_winograd.zig");
 const tensors = @import("../../tensor.zig");
 const Cpu = @import("../cpu.zig").Cpu;
 const Tensor = tensors.Tensor;
@@ -102,6 +103,9 @@ pub fn conv2d(
     p.epilogue.activation = activationOf(options.activation);
     if (options.channel_bias) |vector| p.epilogue.channel_bias = floats(vector);
     if (options.residual) |residual| p.epilogue.residual = floats(residual);
+    if (ops_winograd.planOf(cpu, &args, options.padding)) |plan| {
+        return ops_winograd.convolution(cpu, &args, plan);
+    }
     var phases: usize = 1;
     if (doubled) {
         const padding = options.padding;

@@ -104,7 +104,7 @@ pub const ImageSource = struct {
 };
 
 /// The channels at a coordinate of the input, null in the padding.
-inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const f32 {
+pub inline fn pixel(args: *const Convolution, batch: u32, y: i32, x: i32) ?[*]const f32 {
     const width: usize = args.width;
     if (x < 0 or x >= args.width) return null;
     const column: usize = @intCast(x);

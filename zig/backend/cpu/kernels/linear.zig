@@ -12,7 +12,7 @@ const weights = @import("weights.zig");
 const Vec = v.Vec;
 const lanes = v.lanes;
 
-const RowSource = struct {
+pub const RowSource = struct {
     x: [*]const f32,
     depth: usize,
 

@@ -58,8 +58,8 @@ fn Stretch(comptime Source: type) type {
 
 /// Runs a task of `product` and its batched `next` GEMMs. `kind.sourceOf(product)` provides the
 /// rows of one: a source has `fill(row_first, row_count, k_first, depth, panel)` and `place(row,
-/// k)`. Where it `is_scattered`, `output(row)` maps a row of the GEMM to a row of the output, and
-/// `pack(weight_type, part, target)` replaces `packPart`.
+/// k)`. Where it `is_scattered`, `output(row)` maps a row of the GEMM to a row of the output. A
+/// `pack(weight_type, part, target)` of a source replaces `packPart`.
 pub fn run(
     product: *const Product,
     kind: anytype,
@@ -96,7 +96,7 @@ fn runTyped(
             .depth = depth,
         };
         var next_weights: ?ahead.Rows = null;
-        if (Source.is_scattered) {
+        if (@hasDecl(Source, "pack")) {
             stretches[0].source.pack(weight_type, part, columns);
         } else {
             packPart(weight_type, product, part, columns);
