@@ -43,6 +43,11 @@ export const benches: Record<string, Bench> = {
     needsClone: true,
     run: async (args) => (await import("./cpu-busy.ts")).run(args),
   },
+  "cpu-peers": {
+    about: "a UNet call on the CPU against onnxruntime and PyTorch, at full size, with limits",
+    needsClone: true,
+    run: async (args) => (await import("./cpu-peers.ts")).run(args),
+  },
   "cudnn-plans": {
     about: "how the real cuDNN would run SDXL's operations on five GPUs; needs none of them",
     needsClone: true,

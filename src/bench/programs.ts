@@ -14,6 +14,18 @@ import { repositoryRoot } from "../setup.ts";
 /** A case in the programs' format; sizes are those of the operation's input. */
 export type Case = Record<string, string | number | boolean>;
 
+interface PeerVersions {
+  torch: string;
+  onnxruntime?: string;
+}
+
+interface Peer {
+  /** Of PyTorch. */
+  version: string;
+  onnxruntime: string | null;
+  program: Program;
+}
+
 type Child = Bun.Subprocess<"pipe", "pipe", "ignore" | "inherit">;
 
 export class Program {
@@ -51,11 +63,12 @@ export class Program {
   }
 
   /** PyTorch on the CPU: its version and the program; null where this Python has no torch. */
-  static async peer(python: string): Promise<{ version: string; program: Program } | null> {
+  static async peer(python: string): Promise<Peer | null> {
     const program = Program.python(python, "cpu_peer.py", []);
     const first = await program?.line();
     if (!program || !first) return null;
-    return { version: (JSON.parse(first) as { torch: string }).torch, program };
+    const { torch, onnxruntime = null } = JSON.parse(first) as PeerVersions;
+    return { version: torch, onnxruntime, program };
   }
 
   /** A script of tests/reference/; null where there is no such Python. */

@@ -1,11 +1,15 @@
-"""PyTorch's side of `bun run bench cpu`: the same operations and models, eager, one at a time.
+"""The peers of `bun run bench cpu` and `cpu-peers`: the same operations and models, one at a time.
 
     cpu_peer.py        reads a case of JSON per line, answers with milliseconds per line
 
 The first line of output lists the versions. Operands are made once and kept while the same case is
-repeated. Models are read from a diffusers folder; they need diffusers on PYTHONPATH.
+repeated. PyTorch is eager; a UNet also runs as "runtime": "compiled" (torch.compile with freezing)
+and "onnxruntime" ("onnx": a file of make_onnx.py). Models are read from a diffusers folder; they
+need diffusers on PYTHONPATH.
 """
 
+import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -108,13 +112,36 @@ def load(make, folder, file, dtype):
     return model.eval()
 
 
+def make_onnx_unet(case):
+    import numpy
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count()
+    # Its threads spin after a run, and would take the cores of the other program.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(case["onnx"], options)
+    inputs = {
+        x.name: numpy.array([601], numpy.float32) if x.name == "timestep" else rand(*x.shape).numpy()
+        for x in session.get_inputs()
+    }
+    return lambda: session.run(None, inputs)
+
+
 def make_unet(case, dtype):
+    if case.get("runtime") == "onnxruntime":
+        return make_onnx_unet(case)
     from diffusers import UNet2DConditionModel
 
     folder = case["model"] + "/unet"
     config = UNet2DConditionModel.load_config(folder)
     make = lambda: UNet2DConditionModel.from_config(config)
     unet = load(make, folder, "diffusion_pytorch_model", dtype)
+    if case.get("runtime") == "compiled":
+        # Weights are packed for oneDNN, which needs both.
+        torch._inductor.config.freezing = True
+        torch._inductor.config.freezing_discard_parameters = True
+        unet.forward = torch.compile(unet.forward)
     batch = case.get("batch", 1)
     sample = rand(batch, 4, case["rows"], case["width"]).to(dtype)
     embeds = rand(batch, 77, unet.config.cross_attention_dim).to(dtype)
@@ -157,6 +184,8 @@ def main():
     # Libraries print warnings; the answers alone go to the real standard output.
     sys.stdout = sys.stderr
     about = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    if importlib.util.find_spec("onnxruntime"):
+        about["onnxruntime"] = importlib.metadata.version("onnxruntime")
     print(json.dumps(about), file=out, flush=True)
     last, call = None, None
     for line in sys.stdin:
