@@ -2,7 +2,7 @@
 //! (m + 2)^2 multiplications per channel, 2.25 (m = 2) or 4 (m = 4) times fewer than nine per
 //! output. Three operations: tiles of the input are transformed; for every point of the transform,
 //! a product over the channels, whose weights are transformed while they are packed; the products
-//! are transformed to outputs. Errors are larger than those of sums in order, about 2 and 10 times.
+//! are transformed to outputs. Errors are larger than those of sums in order, most with m = 4.
 //! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308.
 
 const std = @import("std");
