@@ -35,7 +35,7 @@ describe("networks and images agree", () => {
   test.each([
     // Of each on the CPU, in f16 and in bf16.
     ["text encoders,UNet,VAE", 12],
-    ["graphs,sizes,copies", 5],
+    ["graphs,sizes,copies between", 5],
     ["2 ranks on one GPU", 6],
     ["NCCL", 6],
   ])("%s", async (only, count) => {

@@ -91,11 +91,6 @@ export async function* measureParity(): AsyncGenerator<Measure> {
   yield* measureRuns({ model: "mini", folder: mini, tensors: read("mini"), runs, ...size });
 }
 
-/** Text encoders, UNet and VAE of the reference model separately, on another device. */
-export async function* measureGoldenParts(options: PartsOptions): AsyncGenerator<Measure> {
-  yield* measureParts(await goldenReference(), options);
-}
-
 /**
  * The networks of a copy of the golden model with other weights, as far as `tensors` has their
  * outputs.
