@@ -103,6 +103,7 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     }
     const hooks: TestHooks = .of(request.hooks);
     if (checks.onlyRank(&session.options, hooks.only_rank)) |status| return status;
+    if (checks.balance(&session.options, request)) |status| return status;
     var job = copyJob(request) catch return .no_memory;
     if (session.submit(job)) return .ok;
     job.deinit();
@@ -461,6 +462,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.guidance_scales = try copyValues(f32, arena, r.guidance_scales);
     job.prompts = try copyPrompts(pipeline.Tokens, arena, r.prompts);
     job.negatives = try copyPrompts(?pipeline.Tokens, arena, r.negatives);
+    job.rank_shares = try copyValues(u32, arena, r.rank_shares);
     job.step_sets = try copyValues(u32, arena, r.step_sets);
     job.step_reuse = try copyValues(pipeline.StepReuse, arena, r.step_reuse);
     job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
@@ -499,6 +501,8 @@ fn hooksOf(hooks: TestHooks) faults.Hooks {
         .fault_rank = hooks.fault_rank,
         .fault_step = hooks.fault_step,
         .only_rank = hooks.only_rank,
+        .slow_rank = hooks.slow_rank,
+        .slow_percent = hooks.slow_percent,
     };
     const limit_ns = @as(i96, hooks.stall_limit_ms) * std.time.ns_per_ms;
     if (limit_ns > 0) result.stall_limit_ns = limit_ns;

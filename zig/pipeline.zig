@@ -8,6 +8,7 @@
 //!   pipeline/text.zig        prompts to conditioning
 //!   pipeline/emphasis.zig    weights of tokens
 //!   pipeline/denoise.zig     the denoising loop
+//!   pipeline/balance.zig     rows dealt by the speed of ranks
 //!   pipeline/decisions.zig   numbers that steps decide by, equal on all ranks
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/noise.zig       the noise of the first latent and of steps
@@ -87,6 +88,7 @@ fn generateImages(rank: *Rank) Error!void {
 }
 
 test {
+    _ = @import("pipeline/balance.zig");
     _ = @import("pipeline/emphasis.zig");
     _ = @import("pipeline/nchw.zig");
 }

@@ -1,15 +1,22 @@
 /**
  * `bun run bench bands`: what makes patches adapt, each against its bar on the bundled model.
- * `exchange`: bytes and error of compressed keys and values.
+ * `exchange`: bytes and error of compressed keys and values; `balance`: the step of unequal ranks
+ * with rows dealt by speed; `warmup`: synchronous steps until the model's output comes to rest.
  */
 import type { ArgsDef } from "citty";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
+import { measureBalance } from "./bands/balance.ts";
 import { measureExchange } from "./bands/exchange.ts";
+import { measureWarmup } from "./bands/warmup.ts";
 import { namesOf, readFlags, sharedFlags, wholeOf } from "./flags.ts";
 import { readGeneration } from "./generation.ts";
 import { miniPrompts } from "./support/mini-prompts.ts";
 
-const parts = { exchange: measureExchange } as const;
+const parts = {
+  exchange: measureExchange,
+  balance: measureBalance,
+  warmup: measureWarmup,
+} as const;
 const partNames = Object.keys(parts) as (keyof typeof parts)[];
 const promptCountDefault = 40;
 
@@ -32,7 +39,8 @@ const flagTexts = {
 
 const help: HelpText = {
   usage: "bun run bench bands [flags]",
-  summary: "Measures compressed exchange on four patches against one rank, with its bars.",
+  summary:
+    "Measures compressed exchange, rows by speed and automatic warm-up on four patches, with bars.",
   examples: ["bun run bench bands", "bun run bench bands --parts exchange --prompts 8"],
   groups: [
     ["What", ["parts", "prompts"]],

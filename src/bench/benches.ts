@@ -21,7 +21,7 @@ export const benches: Record<string, Bench> = {
     run: async (args) => (await import("./adapters.ts")).run(args),
   },
   bands: {
-    about: "patches that adapt: bytes and error of compressed exchange, with limits",
+    about: "compressed exchange, rows by speed and automatic warm-up on four patches, with limits",
     run: async (args) => (await import("./bands.ts")).run(args),
   },
   binary: {

@@ -130,7 +130,8 @@ export async function generateImage(
   generation: Generation,
   { prompt, seed }: Case,
   how: Pick<ImageRequest, "syncMode" | "warmupSteps" | "splitBatch"> &
-    Pick<ImageRequest, "extrapolateHalos" | "compressExchange" | "testHooks"> & {
+    Pick<ImageRequest, "extrapolateHalos" | "compressExchange" | "balance" | "testHooks"> &
+    Pick<ImageRequest, "warmupThreshold"> & {
       stepCount?: number;
     },
 ): Promise<ImageResult> {

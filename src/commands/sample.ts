@@ -302,7 +302,7 @@ function rankJson(rank: GenerateResult["ranks"][number]) {
 function jsonOf(
   options: SampleOptions,
   { model, vae, plan, devices, rankCount }: PreparedPipeline,
-  { extrapolateHalos, layout, ranks, reusedSteps }: GenerateResult,
+  { extrapolateHalos, layout, ranks, reusedSteps, balance, warmupSteps }: GenerateResult,
   writer: ImageWriter,
 ) {
   const images = writer.toJson();
@@ -318,6 +318,8 @@ function jsonOf(
     dtype: devices.gpu?.dtype ?? devices.dtype,
     rankCount,
     extrapolateHalos,
+    balance,
+    warmupSteps,
     latentsPath: latentsPath === undefined ? undefined : resolve(latentsPath),
   });
   const how = { layout, reused_steps: reusedSteps, rank_stats: ranks.map(rankJson) };

@@ -290,7 +290,7 @@ function forgetOverridden(recipe: Recipe, explicit: ReadonlySet<SettingKey>): vo
     if (typeof settings.sigmas === "object") forget(recipe, ["sigmas"]);
   }
   if (explicit.has("dtype") && settings.fp16Accumulate) forget(recipe, ["fp16Accumulate"]);
-  if (explicit.has("rankCount")) forget(recipe, ["vaeTiling"]);
+  if (explicit.has("rankCount")) forget(recipe, ["vaeTiling", "balance"]);
 }
 
 /** GPUs that are not there do not compute the image. */

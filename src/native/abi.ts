@@ -17,8 +17,9 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 25;
+export const abiVersion = 26;
 export const rankCountMax = 16;
+export const shareMax = 1000;
 export const stepCountMax = 1000;
 export const imageCountMax = 64;
 export const promptCountMax = 16;
@@ -84,6 +85,8 @@ export const Output = {
   rank_stats: 7,
   preview: 8,
   step_parts: 9,
+  dealt: 10,
+  warmup: 11,
 } as const;
 
 export const HiddenAct = {
@@ -532,9 +535,11 @@ export interface TestHooks {
   faultStep: number | boolean;
   stallLimitMs: number | boolean;
   onlyRank: number | boolean;
+  slowRank: number | boolean;
+  slowPercent: number | boolean;
 }
 
-export const sizeOfTestHooks = 28;
+export const sizeOfTestHooks = 36;
 
 export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
   v.setUint32(at + 0, Number(s.besselVariance), true);
@@ -544,6 +549,8 @@ export function writeTestHooks(v: DataView, at: number, s: TestHooks): void {
   v.setUint32(at + 16, Number(s.faultStep), true);
   v.setUint32(at + 20, Number(s.stallLimitMs), true);
   v.setUint32(at + 24, Number(s.onlyRank), true);
+  v.setUint32(at + 28, Number(s.slowRank), true);
+  v.setUint32(at + 32, Number(s.slowPercent), true);
 }
 
 export interface Request {
@@ -556,6 +563,10 @@ export interface Request {
   wantsLatents: number | boolean;
   syncMode: keyof typeof SyncMode;
   warmupSteps: number | boolean;
+  warmupThreshold: number;
+  rankShares: Bytes;
+  balanceStep: number | boolean;
+  measuresBalance: number | boolean;
   splitBatch: number | boolean;
   vaeTileLatent: number | boolean;
   winograd: number | boolean;
@@ -598,10 +609,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 464;
+export const sizeOfRequest = 496;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 464, true);
+  v.setUint32(at + 0, 496, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -611,48 +622,52 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 28, Number(s.wantsLatents), true);
   v.setUint32(at + 32, SyncMode[s.syncMode], true);
   v.setUint32(at + 36, Number(s.warmupSteps), true);
-  v.setUint32(at + 40, Number(s.splitBatch), true);
-  v.setUint32(at + 44, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 48, Number(s.winograd), true);
-  v.setUint32(at + 52, Number(s.extrapolateHalos), true);
-  v.setUint32(at + 56, Compression[s.compressExchange], true);
-  v.setUint32(at + 60, Number(s.wantsDecoded), true);
-  v.setUint32(at + 64, Number(s.previewSteps), true);
-  v.setUint32(at + 68, Rng[s.rng], true);
-  v.setUint32(at + 72, NoiseSource[s.noiseSource], true);
-  v.setUint32(at + 76, Rng[s.noiseRng], true);
-  v.setFloat32(at + 80, s.brownianMin, true);
-  v.setFloat32(at + 84, s.brownianMax, true);
-  v.setUint32(at + 88, Number(s.noiseBatch), true);
-  writeBytes(v, at + 96, s.noisePlaces);
-  v.setBigUint64(at + 112, s.noiseSeedDelta, true);
-  v.setFloat32(at + 120, s.variationStrength, true);
-  writeBytes(v, at + 128, s.variationSeeds);
-  writeBytes(v, at + 144, s.hooks);
-  writeBytes(v, at + 160, s.seeds);
-  writeBytes(v, at + 176, s.steps);
-  writeBytes(v, at + 192, s.cleanMixes);
-  writeBytes(v, at + 208, s.guidanceScales);
-  writeBytes(v, at + 224, s.prompts);
-  writeBytes(v, at + 240, s.negatives);
-  writeBytes(v, at + 256, s.stepSets);
-  writeBytes(v, at + 272, s.stepReuse);
-  v.setUint32(at + 288, Number(s.outerSkips), true);
-  v.setFloat32(at + 292, s.reuseThreshold, true);
-  v.setUint32(at + 296, Emphasis[s.emphasis], true);
-  writeBytes(v, at + 304, s.empty);
-  writeBytes(v, at + 320, s.adapters);
-  writeBytes(v, at + 336, s.injected);
-  writeBytes(v, at + 352, s.injected2);
+  v.setFloat32(at + 40, s.warmupThreshold, true);
+  writeBytes(v, at + 48, s.rankShares);
+  v.setUint32(at + 64, Number(s.balanceStep), true);
+  v.setUint32(at + 68, Number(s.measuresBalance), true);
+  v.setUint32(at + 72, Number(s.splitBatch), true);
+  v.setUint32(at + 76, Number(s.vaeTileLatent), true);
+  v.setUint32(at + 80, Number(s.winograd), true);
+  v.setUint32(at + 84, Number(s.extrapolateHalos), true);
+  v.setUint32(at + 88, Compression[s.compressExchange], true);
+  v.setUint32(at + 92, Number(s.wantsDecoded), true);
+  v.setUint32(at + 96, Number(s.previewSteps), true);
+  v.setUint32(at + 100, Rng[s.rng], true);
+  v.setUint32(at + 104, NoiseSource[s.noiseSource], true);
+  v.setUint32(at + 108, Rng[s.noiseRng], true);
+  v.setFloat32(at + 112, s.brownianMin, true);
+  v.setFloat32(at + 116, s.brownianMax, true);
+  v.setUint32(at + 120, Number(s.noiseBatch), true);
+  writeBytes(v, at + 128, s.noisePlaces);
+  v.setBigUint64(at + 144, s.noiseSeedDelta, true);
+  v.setFloat32(at + 152, s.variationStrength, true);
+  writeBytes(v, at + 160, s.variationSeeds);
+  writeBytes(v, at + 176, s.hooks);
+  writeBytes(v, at + 192, s.seeds);
+  writeBytes(v, at + 208, s.steps);
+  writeBytes(v, at + 224, s.cleanMixes);
+  writeBytes(v, at + 240, s.guidanceScales);
+  writeBytes(v, at + 256, s.prompts);
+  writeBytes(v, at + 272, s.negatives);
+  writeBytes(v, at + 288, s.stepSets);
+  writeBytes(v, at + 304, s.stepReuse);
+  v.setUint32(at + 320, Number(s.outerSkips), true);
+  v.setFloat32(at + 324, s.reuseThreshold, true);
+  v.setUint32(at + 328, Emphasis[s.emphasis], true);
+  writeBytes(v, at + 336, s.empty);
+  writeBytes(v, at + 352, s.adapters);
+  writeBytes(v, at + 368, s.injected);
+  writeBytes(v, at + 384, s.injected2);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 368 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 400 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 392, Number(s.batch), true);
-  v.setFloat32(at + 396, s.timestep, true);
-  writeBytes(v, at + 400, s.sample);
-  writeBytes(v, at + 416, s.promptEmbeds);
-  writeBytes(v, at + 432, s.pooled);
-  writeBytes(v, at + 448, s.timeIdsList);
+  v.setUint32(at + 424, Number(s.batch), true);
+  v.setFloat32(at + 428, s.timestep, true);
+  writeBytes(v, at + 432, s.sample);
+  writeBytes(v, at + 448, s.promptEmbeds);
+  writeBytes(v, at + 464, s.pooled);
+  writeBytes(v, at + 480, s.timeIdsList);
 }
 
 export interface Update {
@@ -819,6 +834,10 @@ export const zeroRequest: Request = {
   wantsLatents: 0,
   syncMode: "corrected_async_gn",
   warmupSteps: 0,
+  warmupThreshold: 0,
+  rankShares: { address: 0n, len: 0n, },
+  balanceStep: 0,
+  measuresBalance: 0,
   splitBatch: 0,
   vaeTileLatent: 0,
   winograd: 0,

@@ -15,12 +15,14 @@ export interface TestHooks {
   stallLimitMs?: number;
   /** On GPUs, for benches: only this rank runs (from 0); zeros replace its peers' values. */
   onlyRank?: number;
+  /** This rank (from 0) takes so many hundredths of its time for the UNet more. */
+  slow?: { rank: number; percent: number };
 }
 
 /** The library's struct; null where there are none. */
 export function testHookBytes(hooks: TestHooks | undefined): Uint8Array | null {
   if (hooks === undefined) return null;
-  const { besselVariance, delaySeed, fault, stallLimitMs, onlyRank } = hooks;
+  const { besselVariance, delaySeed, fault, stallLimitMs, onlyRank, slow } = hooks;
   const bytes = new Uint8Array(sizeOfTestHooks);
   writeTestHooks(new DataView(bytes.buffer), 0, {
     besselVariance: besselVariance ?? false,
@@ -30,6 +32,8 @@ export function testHookBytes(hooks: TestHooks | undefined): Uint8Array | null {
     faultStep: fault?.step ?? 0,
     stallLimitMs: stallLimitMs ?? 0,
     onlyRank: onlyRank === undefined ? 0 : onlyRank + 1,
+    slowRank: slow === undefined ? 0 : slow.rank + 1,
+    slowPercent: slow?.percent ?? 0,
   });
   return bytes;
 }

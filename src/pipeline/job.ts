@@ -5,13 +5,21 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
+import { type Balance, balanceOf, balanceText } from "./balance.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
 import { type ReusedSteps, reusedSteps } from "./reuse.ts";
-import type { BatchPreview, ImageRequest, ImageResult, RankStats, Session } from "./session.ts";
+import type {
+  BatchPreview,
+  Found,
+  ImageRequest,
+  ImageResult,
+  RankStats,
+  Session,
+} from "./session.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** The part of a session that a job uses; tests pass a fake. */
@@ -34,11 +42,20 @@ export interface GenerateResult {
   extrapolateHalos: boolean;
   /** Of the first batch. */
   reusedSteps: ReusedSteps;
+  /** As settings: what the first batch found where it was asked to, else as it was asked. */
+  balance: string;
+  warmupSteps: number | "auto";
   /** Of each rank, all batches together; those of other processes are 0. */
   ranks: RankStats[];
   warnings: string[];
   timings: StageTimings;
 }
+
+/**
+ * The warm-up ends after the first step whose predicted clean latent has changed by less, relative
+ * to its mean size (`bun run bench bands --parts warmup` measures it).
+ */
+export const autoWarmupThreshold = 0.2;
 
 interface JobOptions {
   id: string;
@@ -59,7 +76,8 @@ export async function runJob(
   options: JobOptions,
 ): Promise<GenerateResult> {
   const { id: jobId, prepared, onEvent, signal } = options;
-  const origin = new ImageOrigin({ prepared, plan });
+  let balance = balanceOfPlan(plan, prepared.rankCount);
+  const found: FoundSettings[] = [];
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
   const warnings = [...options.warnings, ...plan.warnings];
@@ -80,7 +98,8 @@ export async function runJob(
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
     const { range } = batch;
-    const result = await session.image(inputs[number]!, {
+    const input = { ...inputs[number]!, balance };
+    const result = await session.image(input, {
       onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, images: range }),
       onPreview: (preview) => showPreviews(preview, batch, options),
       signal,
@@ -91,6 +110,12 @@ export async function runJob(
     reused ??= reusedSteps(result.stepParts);
     add(timings, result.timings);
     addRanks(ranks, result.ranks);
+    const own = foundSettings(plan, balance, result.found);
+    found.push(own);
+    // What one batch has measured holds for the next from its first step on.
+    if (result.found.balance) balance = { ...result.found.balance, step: 0, measures: false };
+    const settings = { ...plan.settings, ...own };
+    const origin = new ImageOrigin({ prepared, plan: { ...plan, settings } });
     for (const [place, { seed }] of batch.images.entries()) {
       stopIfAborted(signal);
       const pixels = result.images[place];
@@ -104,11 +129,32 @@ export async function runJob(
   const { extrapolateHalos } = first;
   const size = { width, height, latents, latentShape };
   assert(reused, "a job without steps");
-  const how = { layout, extrapolateHalos, reusedSteps: reused };
+  const how = { layout, extrapolateHalos, reusedSteps: reused, ...found[0]! };
   return { images, ...size, ...how, ranks, warnings, timings };
 }
 
 // --- internal ---
+
+type FoundSettings = Pick<GenerateResult, "balance" | "warmupSteps">;
+
+function balanceOfPlan({ settings }: PlannedRequest, rankCount: number): Balance | null {
+  return balanceOf(settings.balance, { rankCount, stepCount: settings.stepCount });
+}
+
+function foundSettings(
+  { settings }: PlannedRequest,
+  asked: Balance | null,
+  found: Found,
+): FoundSettings {
+  const dealt = found.balance ?? (asked?.shares.length ? asked : null);
+  // Measured and found equal is in equal parts, with every branch on all ranks.
+  const balance = dealt
+    ? balanceText(dealt)
+    : settings.balance === "auto"
+      ? "off"
+      : settings.balance;
+  return { balance, warmupSteps: found.warmupSteps ?? settings.warmupSteps };
+}
 
 /** One event per image of the batch. */
 async function showPreviews(
@@ -129,6 +175,8 @@ function requestOf(
   const { settings, schedule, wantLatents } = plan;
   return {
     ...settings,
+    ...warmupOf(settings),
+    balance: null,
     prompt: images.flatMap(({ tokens }) => tokens.prompts),
     negative: guidance ? images.flatMap(({ tokens }) => tokens.negatives) : null,
     stepSets: images[0]?.tokens.stepSets,
@@ -146,6 +194,13 @@ function requestOf(
     ...plan.reuse,
     wantLatents,
   };
+}
+
+/** A threshold where the number is to be found. */
+function warmupOf({ warmupSteps, syncMode, stepCount }: PlannedRequest["settings"]) {
+  if (warmupSteps !== "auto") return { warmupSteps };
+  const warmupThreshold = syncMode === "full_sync" ? 0 : autoWarmupThreshold;
+  return { warmupSteps: stepCount, warmupThreshold };
 }
 
 /** How weights are applied; those of ComfyUI need the empty prompt. */

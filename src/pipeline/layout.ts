@@ -8,6 +8,10 @@ import { BasedXLError } from "../errors.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { SyncMode } from "../settings/names.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
+import { type Balance, unitsBy } from "./balance.ts";
+
+/** The first changes after the noise are no guide to the next; `auto` is no less. */
+export const warmupStepsMin = 2;
 
 export interface Layout {
   rankCount: number;
@@ -31,6 +35,8 @@ export interface LayoutRequest {
   hasWindow?: boolean;
   /** False keeps both branches on every rank. */
   splitBatch: boolean;
+  /** Shares of the rows, one per rank, which then all have every branch. Default: equal parts. */
+  balance?: Pick<Balance, "shares" | "step"> | null | undefined;
   latentRows: number;
   /** Patches are multiples of this many rows: 2^(levels - 1), 4 for SDXL, as UNet levels halve. */
   rowUnit: number;
@@ -60,16 +66,20 @@ ${heightOf(latentRows, request)}: the nearest is ${heightOf(near, request)}.`,
   const unitCount = latentRows / rowUnit;
   if (patchCount > unitCount) throw tooManyPatches(request, patchCount);
 
-  const patches = dealt(unitCount, patchCount, rowUnit);
+  const { shares = [], step = 0 } = request.balance ?? {};
+  const byShares = unitsBy(shares, unitCount).map((units) => units * rowUnit);
+  const hasShares = shares.length > 0 && patchCount === shares.length;
+  const patches = hasShares && step === 0 ? byShares : dealt(unitCount, patchCount, rowUnit);
   const isDealtAnew = request.hasWindow === true && branchGroups > 1;
   const unguidedPatches = isDealtAnew
     ? dealt(unitCount, Math.min(rankCount, unitCount), rowUnit)
     : null;
   const branchCount = guidance ? 1 + (request.promptCount ?? 1) : 1;
   const whole = describe(branchGroups, patches, branchCount);
+  const later = hasShares && step > 0 ? `; ${listed(byShares)} from step ${step + 1} on` : "";
   const text =
     unguidedPatches === null
-      ? whole
+      ? `${whole}${later}`
       : `${whole}; ${listed(unguidedPatches)} outside the guidance window`;
   return { rankCount, branchGroups, patches, unguidedPatches, text };
 }
@@ -97,8 +107,7 @@ export function extrapolatesByDefault(o: {
 
 /** In thinner patches neighbouring rows change too differently for one to predict the other. */
 const unitCountMin = 2;
-/** The first changes after the noise are no guide to the next. */
-const warmupStepsMin = 2;
+
 /** Modes that read no halo rows of the last step: there is nothing to extrapolate. */
 const neverOld: readonly SyncMode[] = ["full_sync", "no_sync"];
 
@@ -122,7 +131,8 @@ function badOption(message: string): BasedXLError {
 }
 
 function branchGroupsOf(request: LayoutRequest, rankCount: number): 1 | 2 {
-  const { guidance, splitBatch, promptCount = 1 } = request;
+  const { guidance, splitBatch, promptCount = 1, balance } = request;
+  if (balance) return 1;
   return guidance && splitBatch && promptCount === 1 && rankCount % 2 === 0 ? 2 : 1;
 }
 

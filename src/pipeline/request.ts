@@ -23,11 +23,12 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
+import { balanceOf } from "./balance.ts";
 import { checkGuidance, hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
-import { extrapolatesByDefault, type Layout, layoutOf } from "./layout.ts";
+import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { type Reuse, withReuse } from "./reuse.ts";
@@ -166,7 +167,7 @@ export function planRequest(
     ...given,
     ...sampling.settings,
     ...{ width, height, warmupSteps, imageCount: images.length },
-    batchSize: Math.min(given.batchSize, images.length),
+    ...{ splitBatch: splitsBatch(given), batchSize: Math.min(given.batchSize, images.length) },
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
     ...{ prompt2, negativePrompt2, noiseBatch },
   };
@@ -299,12 +300,15 @@ type ModelDefaults = Pick<
 
 /** The layout of a batch over ranks, with guidance and without. */
 function placementOf(
-  complete: Pick<CheckedSettings, "splitBatch" | "extrapolateHalos"> & ModelDefaults,
+  complete: Pick<CheckedSettings, "splitBatch" | "extrapolateHalos" | "balance"> & ModelDefaults,
   { steps }: Schedule,
   { vaeFactor, sizeMultiple }: Model,
   ranks: { rankCount: number; naming: Naming },
 ): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
-  const { splitBatch, syncMode, warmupSteps, height } = complete;
+  const { splitBatch, syncMode, height, stepCount } = complete;
+  const warmupSteps = complete.warmupSteps === "auto" ? warmupStepsMin : complete.warmupSteps;
+  const { rankCount, naming } = ranks;
+  const balance = balanceOf(complete.balance, { rankCount, stepCount }, naming);
   const rowUnit = sizeMultiple / vaeFactor;
   const latentRows = height / vaeFactor;
   const known = new Map<number, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
@@ -312,8 +316,8 @@ function placementOf(
     const promptCount = images[0]!.tokens.weights.length;
     const before = known.get(guidance ? promptCount : 0);
     if (before) return before;
-    const shape = { ...ranks, guidance, promptCount, splitBatch, latentRows, rowUnit, vaeFactor };
-    const layout = layoutOf({ ...shape, hasWindow: hasUnguided({ steps }) });
+    const shape = { ...ranks, guidance, promptCount, latentRows, rowUnit, vaeFactor };
+    const layout = layoutOf({ ...shape, splitBatch, balance, hasWindow: hasUnguided({ steps }) });
     const patches = layout.unguidedPatches ?? layout.patches;
     const how = { syncMode, steps, patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
@@ -393,6 +397,11 @@ function unusedOf(
   });
 }
 
+/** Rows alone can be dealt by speed. */
+function splitsBatch({ splitBatch, balance }: CheckedSettings): boolean {
+  return splitBatch && balance === "off";
+}
+
 function checkExchange(
   { compressExchange, syncMode }: Pick<CheckedSettings, "compressExchange"> & ModelDefaults,
   naming: Naming,
@@ -412,13 +421,13 @@ const cachedWarmup = 0.7;
 
 /** DistriFusion's default of 4, or all the steps where there are fewer. */
 function warmupOf(
-  given: number | undefined,
+  given: number | "auto" | undefined,
   { stepCount, reuse, naming }: { stepCount: number; reuse: Reuse | null; naming: Naming },
-): number {
+): number | "auto" {
   const isCached = reuse !== null && reuse.outerSkips > 0;
   const otherwise = isCached ? Math.ceil(cachedWarmup * stepCount) : 4;
   const warmup = given ?? Math.min(otherwise, stepCount);
-  if (warmup <= stepCount) return warmup;
+  if (warmup === "auto" || warmup <= stepCount) return warmup;
   throw badOption(
     `${naming("warmupSteps")} must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
   );

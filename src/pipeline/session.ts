@@ -19,6 +19,7 @@ import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
+import type { Balance } from "./balance.ts";
 import { cleanMixesOf, previewPixels } from "./preview.ts";
 import type { StageTimings } from "./timings.ts";
 import { tileLatent } from "./vae-tiling.ts";
@@ -83,7 +84,8 @@ type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
-  | ("variationSeeds" | "stepReuse");
+  | ("variationSeeds" | "stepReuse")
+  | ("rankShares" | "balanceStep" | "measuresBalance");
 
 export interface ImageRequest extends PassedSettings {
   width: number;
@@ -121,6 +123,8 @@ export interface ImageRequest extends PassedSettings {
   /** Synchronous steps after the first. */
   warmupSteps: number;
   splitBatch: boolean;
+  /** How rows are dealt. Default: in equal parts. */
+  balance?: Balance | null | undefined;
   /** Whether one rank decodes in blended tiles, as diffusers does, to save memory. */
   vaeTiling?: boolean;
   /**
@@ -167,6 +171,12 @@ export interface ImageHooks {
   signal?: AbortSignal | undefined;
 }
 
+export interface Found {
+  /** null where rows stayed in equal parts. */
+  balance: Pick<Balance, "shares" | "step"> | null;
+  warmupSteps: number | null;
+}
+
 export interface ImageResult {
   /** RGB bytes of each seed, height × width × 3. */
   images: Uint8Array[];
@@ -179,6 +189,8 @@ export interface ImageResult {
   image: Float32Array | null;
   timings: StageTimings;
   ranks: RankStats[];
+  /** What the batch found where it was asked to: shares of rows, synchronous steps. */
+  found: Found;
   /** What each step computed, kept and took from an earlier one. */
   stepParts: StepParts[];
   /** Memory in use on the first GPU, by all processes; 0 on the CPU. */
@@ -263,6 +275,7 @@ class NativeSession implements Session {
     const imageCount = request.seeds.length;
     const seeds = new BigUint64Array(request.seeds);
     const variationSeeds = new BigUint64Array(request.variationSeeds ?? []);
+    const rankShares = new Int32Array(request.balance?.shares ?? []);
     const noisePlaces = new Int32Array(request.noisePlaces ?? []);
     const { guided, branchCount, scales } = guidanceOf(request);
     const prompts = perImage(request.prompt, imageCount);
@@ -295,6 +308,7 @@ class NativeSession implements Session {
         seeds: bytesOf(seeds),
         noisePlaces: bytesOf(noisePlaces),
         variationSeeds: bytesOf(variationSeeds),
+        ...dealtBy(request.balance, rankShares),
         steps: bytesOf(stepBytes),
         cleanMixes: bytesOf(cleanMixes),
         prompts: bytesOf(promptBytes),
@@ -307,10 +321,8 @@ class NativeSession implements Session {
       [
         stepBytes,
         cleanMixes,
-        seeds,
-        noisePlaces,
-        variationSeeds,
-        scales,
+        ...[seeds, noisePlaces, variationSeeds],
+        ...[rankShares, scales],
         prompts,
         negatives,
         promptBytes,
@@ -355,6 +367,7 @@ class NativeSession implements Session {
         stepMs: Array.from(new BigUint64Array(this.handle.read("step_ns")), milliseconds),
       },
       ranks: ranksOf(this.handle.read("rank_stats")),
+      found: this.found(),
       stepParts: partsOf(new Uint32Array(this.handle.read("step_parts"))),
       deviceBytes: Number(done.deviceBytes),
       merged: {
@@ -362,6 +375,13 @@ class NativeSession implements Session {
         bytes: Number(done.mergedBytes),
       },
     };
+  }
+
+  private found(): Found {
+    const dealt = Array.from(new BigUint64Array(this.handle.read("dealt")), Number);
+    const warmup = Array.from(new BigUint64Array(this.handle.read("warmup")), Number);
+    const [step = 0, ...shares] = dealt;
+    return { balance: dealt.length > 0 ? { step, shares } : null, warmupSteps: warmup[0] ?? null };
   }
 
   private imageHooks(
@@ -403,6 +423,14 @@ function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | 
   return { injected: bytesOf(injected?.rows ?? null), injected2: bytesOf(injected?.rows2 ?? null) };
 }
 
+function dealtBy(balance: Balance | null | undefined, rankShares: Int32Array<ArrayBuffer>) {
+  return {
+    rankShares: bytesOf(rankShares),
+    balanceStep: balance?.step ?? 0,
+    measuresBalance: Number(balance?.measures ?? false),
+  };
+}
+
 /** The branches, and of each image a scale for every prompt that it combines. */
 function guidanceOf(request: ImageRequest) {
   const imageCount = request.seeds.length;
@@ -421,8 +449,12 @@ function perImage<T extends object | number | null>(value: T | readonly T[], cou
 }
 
 /** Whether previews are shown, or steps decide by the predicted image. */
-function needsMixes({ previewSteps, reuse = [] }: ImageRequest): boolean {
-  return Boolean(previewSteps) || reuse.some(({ deep }) => deep === "adaptive");
+function needsMixes({ previewSteps, warmupThreshold, reuse = [] }: ImageRequest): boolean {
+  return (
+    Boolean(previewSteps) ||
+    Boolean(warmupThreshold) ||
+    reuse.some(({ deep }) => deep === "adaptive")
+  );
 }
 
 function reuseToBytes(reuse: readonly abi.StepReuse[]): Uint8Array {

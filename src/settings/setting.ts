@@ -47,6 +47,8 @@ interface WholeSetting extends Common {
   kind: "whole";
   min: number;
   max: number;
+  /** Whether "auto" may stand instead of a number. */
+  orAuto?: true;
   default?: number;
 }
 
@@ -82,6 +84,7 @@ interface NumbersSetting extends Common, NumberList {
 
 interface TextSetting extends Common {
   kind: "text";
+  default?: string;
   /** Whether an empty text differs from none. */
   emptyAllowed?: true;
 }
@@ -153,7 +156,7 @@ type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[]
   : S extends { kind: "numbers" }
     ? readonly number[]
     : S extends { kind: "whole" | "number" }
-      ? number
+      ? number | (S extends { orAuto: true } ? "auto" : never)
       : S extends { kind: "boolean" }
         ? boolean
         : S extends { kind: "seed" }

@@ -80,6 +80,7 @@ function checked(key: SettingKey, value: unknown, shown: string, naming: Naming)
 function readText(setting: Setting, text: string): unknown {
   switch (setting.kind) {
     case "whole":
+      if (setting.orAuto && text === "auto") return text;
       return /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
     case "number":
       return readNumber(text);
@@ -106,6 +107,7 @@ function readNumber(text: string): number {
 function accepts(setting: Setting, value: unknown): boolean {
   switch (setting.kind) {
     case "whole":
+      if (setting.orAuto && value === "auto") return true;
       return Number.isInteger(value) && isWithin(setting, value);
     case "number":
       return typeof value === "number" && isWithin(setting, value);
@@ -152,7 +154,9 @@ them`;
 function demand(setting: Setting): string {
   switch (setting.kind) {
     case "whole":
-      return `be a whole number from ${setting.min} to ${setting.max}`;
+      return `be ${setting.orAuto ? "auto or " : ""}a whole number from ${setting.min} to ${
+        setting.max
+      }`;
     case "number":
       return `be a number from ${setting.min} to ${setting.max}`;
     case "seed":

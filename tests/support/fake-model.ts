@@ -105,6 +105,7 @@ async function drawNothing(
     timings: { adaptMs: 0, textMs: 1, denoiseMs: 2, decodeMs: 3, stepMs: steps.map(() => 1) },
     image: null,
     ranks: [],
+    found: { balance: null, warmupSteps: null },
     stepParts: [],
     deviceBytes: 0,
     merged: { weightCount: 0, bytes: 0 },

@@ -10,7 +10,8 @@ const models = @import("../model.zig");
 const pipeline = @import("../pipeline.zig");
 const random = @import("../random.zig");
 const unet_reuse = @import("../model/reuse.zig");
-const rank_count_max = @import("../patch/layout.zig").rank_count_max;
+const layouts = @import("../patch/layout.zig");
+const rank_count_max = layouts.rank_count_max;
 const sessions = @import("../session.zig");
 const types = @import("types.zig");
 const step_count_max = types.step_count_max;
@@ -125,6 +126,22 @@ pub fn onlyRank(o: *const sessions.Options, rank: u32) ?Status {
     return refuse("rank {d} alone, which has no GPU in this process", .{rank});
 }
 
+/// Shares of the rows: one for each rank, which all have every branch.
+pub fn balance(o: *const sessions.Options, r: *const Request) ?Status {
+    if (r.rank_shares.len == 0 and r.measures_balance == 0) return null;
+    if (r.split_batch != 0 or r.kind != .image) {
+        return refuse("shares of rows of ranks with different branches", .{});
+    }
+    if (r.rank_shares.len == 0) return null;
+    if (r.rank_shares.len != @as(u64, o.rank_count) * 4 or r.measures_balance != 0) {
+        return refuse("{d} bytes of shares for {d} ranks", .{ r.rank_shares.len, o.rank_count });
+    }
+    for (std.mem.bytesAsSlice(u32, r.rank_shares.slice())) |share| {
+        if (share == 0 or share > layouts.share_max) return refuse("a share of {d}", .{share});
+    }
+    return null;
+}
+
 /// Lengths are checked once here; the graph relies on them.
 pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (size(config, r.latent_rows, r.latent_width)) |status| return status;
@@ -225,7 +242,8 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("images outside 1 to {d}", .{image_count_max});
     }
     const mix_bytes: u64 = r.steps.len / step_bytes * 8;
-    const needs_mixes = r.preview_steps != 0 or isAdaptive(r);
+    const decides = isAdaptive(r) or r.warmup_threshold > 0;
+    const needs_mixes = r.preview_steps != 0 or decides;
     if (r.clean_mixes.len != if (needs_mixes) mix_bytes else 0) {
         return refuse("predicted images without two factors a step", .{});
     }

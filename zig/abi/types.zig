@@ -20,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 25;
+pub const abi_version: u32 = 26;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -232,6 +232,9 @@ pub const TestHooks = extern struct {
     /// On GPUs, for benches: only this rank (counted from 1) runs; zeros replace its peers' values.
     /// 0 for all ranks.
     only_rank: u32,
+    /// This rank (counted from 1) takes so many hundredths of its time for the UNet more.
+    slow_rank: u32,
+    slow_percent: u32,
 
     /// The hooks of a request; all 0 in a product run.
     pub fn of(bytes: Bytes) TestHooks {
@@ -272,6 +275,13 @@ pub const Request = extern struct {
     wants_latents: u32,
     sync_mode: modes.SyncMode,
     warmup_steps: u32,
+    /// Not 0: the warm-up ends earlier, once outputs change by less from step to step.
+    warmup_threshold: f32,
+    /// u32, one per rank: shares of the rows, from step `balance_step` on; empty for equal parts.
+    rank_shares: Bytes,
+    balance_step: u32,
+    /// Deal rows by the speed of ranks that the first steps show.
+    measures_balance: u32,
     split_batch: u32,
     /// Tile size of the VAE's decoder in rows and columns of the latent; 0 for no tiles.
     vae_tile_latent: u32,
@@ -350,6 +360,7 @@ pub const Request = extern struct {
 pub const request_ranges = .{
     .guidance_rescale = .{ 0, 1 },
     .variation_strength = .{ 0, 1 },
+    .warmup_threshold = .{ 0, 1 },
     .batch = .{ 1, image_count_max },
 };
 
@@ -389,6 +400,7 @@ pub const Progress = extern struct {
 /// Constants shared with TypeScript, there in camelCase.
 pub const constants = .{
     .{ "rank_count_max", layouts.rank_count_max },
+    .{ "share_max", layouts.share_max },
     .{ "step_count_max", step_count_max },
     .{ "image_count_max", image_count_max },
     .{ "prompt_count_max", prompt_count_max },

@@ -177,7 +177,7 @@ const Rank = struct {
         const key: backend.GraphKey = .of(.unet, r.own, .{
             .patch_index = r.index,
             .patch_count = rank_count,
-            .image_rows = r.m.job,
+            .patch_rows = @splat(r.m.job),
         });
         try r.b.write(r.halves.batchSlice(0, 1), std.mem.asBytes(&@as([64 * 64]u16, @splat(0))));
         try r.b.runGraphed(key, layers, .{ r, at });

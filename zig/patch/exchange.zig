@@ -204,7 +204,10 @@ pub const Exchange = struct {
     /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`), in this step.
     pub fn stepVariant(exchange: *const Exchange) backend.StepVariant {
         if (exchange.isSinglePatch()) return .{};
-        const last = exchange.patches[exchange.patches.len - 1];
+        var patch_rows: [rank_count_max]u32 = @splat(0);
+        for (patch_rows[0..exchange.patches.len], exchange.patches) |*rows, patch| {
+            rows.* = patch.row_count;
+        }
         return .{
             .peer_addresses = exchange.peerStatistics(),
             .sync_mode = @intFromEnum(exchange.mode),
@@ -217,7 +220,7 @@ pub const Exchange = struct {
             .is_only_rank = exchange.transport == .none,
             .patch_index = exchange.index,
             .patch_count = @intCast(exchange.patches.len),
-            .image_rows = last.row_first + last.row_count,
+            .patch_rows = patch_rows,
         };
     }
 

@@ -8,6 +8,49 @@ const assert = std.debug.assert;
 pub const rank_count_max = @import("../transport.zig").rank_count_max;
 pub const RankRange = @import("../transport.zig").RankRange;
 
+/// The largest share of a rank.
+pub const share_max = 1000;
+
+/// Parts of an image's rows that ranks get, in any unit; none for equal parts.
+pub const Shares = struct {
+    list: [rank_count_max]u32 = @splat(0),
+    count: u32 = 0,
+
+    pub fn slice(shares: *const Shares) []const u32 {
+        return shares.list[0..shares.count];
+    }
+};
+
+/// Units of rows of each rank so that the last one is done as early as can be: each at least one,
+/// no more than `limit`.
+pub fn unitsBy(shares: Shares, unit_count: u32, limit: u32) Shares {
+    assert(shares.count >= 1 and unit_count >= shares.count);
+    assert(limit * shares.count >= unit_count);
+    var units: Shares = .{ .count = shares.count };
+    @memset(units.list[0..units.count], 1);
+    for (shares.count..unit_count) |_| {
+        var best: ?usize = null;
+        for (units.slice(), shares.slice(), 0..) |count, share, i| {
+            if (count == limit) continue;
+            const other = best orelse {
+                best = i;
+                continue;
+            };
+            // (count + 1) / share, in whole numbers.
+            const mine = @as(u64, count + 1) * shares.list[other];
+            if (mine < @as(u64, units.list[other] + 1) * share) best = i;
+        }
+        units.list[best.?] += 1;
+    }
+    return units;
+}
+
+/// The most that a rank gets where speeds are measured: memory is reserved for so much.
+pub fn measuredUnitsMax(unit_count: u32, rank_count: u32) u32 {
+    const even = std.math.divCeil(u32, unit_count, rank_count) catch unreachable;
+    return @min(2 * even, unit_count - (rank_count - 1));
+}
+
 /// Rows [row_first, row_first + row_count) of the latent.
 pub const Patch = struct { row_first: u32, row_count: u32 };
 
@@ -33,6 +76,28 @@ pub const Patches = struct {
             row += patch.row_count;
         }
         assert(row == rows);
+        return patches;
+    }
+
+    /// As `deal`, by the shares of the first `count` ranks where there are any.
+    pub fn dealBy(
+        shares: Shares,
+        rows: u32,
+        unit: u32,
+        count: u32,
+    ) error{NotDealable}!Patches {
+        if (shares.count == 0) return deal(rows, unit, count);
+        assert(rows % unit == 0 and count >= 1 and count <= shares.count);
+        if (rows / unit < count) return error.NotDealable;
+        var first = shares;
+        first.count = count;
+        const units = unitsBy(first, rows / unit, rows / unit);
+        var patches: Patches = .{ .list = undefined, .count = count };
+        var row: u32 = 0;
+        for (patches.list[0..count], units.slice()) |*patch, share| {
+            patch.* = .{ .row_first = row, .row_count = share * unit };
+            row += patch.row_count;
+        }
         return patches;
     }
 };
@@ -64,6 +129,8 @@ pub const Options = struct {
     split_batch: bool,
     rows: u32,
     unit: u32,
+    /// One per rank, which then all have every branch; none for equal parts.
+    shares: Shares = .{},
 };
 
 pub const Layout = struct {
@@ -78,13 +145,15 @@ pub const Layout = struct {
     pub fn init(o: Options) error{NotDealable}!Layout {
         assert(o.rank_count >= 1 and o.rank_count <= rank_count_max);
         assert(o.branch_count >= 1);
-        const splits = o.split_batch and o.branch_count == 2 and o.rank_count % 2 == 0;
+        assert(o.shares.count == 0 or o.shares.count == o.rank_count);
+        const is_pair = o.branch_count == 2 and o.rank_count % 2 == 0;
+        const splits = o.split_batch and o.shares.count == 0 and is_pair;
         const group_count: u32 = if (splits) 2 else 1;
         return .{
             .rank_count = o.rank_count,
             .branch_count = o.branch_count,
             .group_count = group_count,
-            .patches = try .deal(o.rows, o.unit, o.rank_count / group_count),
+            .patches = try .dealBy(o.shares, o.rows, o.unit, o.rank_count / group_count),
         };
     }
 
@@ -97,7 +166,8 @@ pub const Layout = struct {
             .branch_count = @max(2, o.branch_count) - 1,
             .branch_first = @intFromBool(o.branch_count > 1),
             .group_count = 1,
-            .patches = Patches.deal(o.rows, o.unit, patch_count) catch unreachable,
+            .patches = Patches.dealBy(o.shares, o.rows, o.unit, patch_count) catch
+                unreachable,
         };
     }
 
@@ -215,4 +285,23 @@ test "without the negative branch all ranks share the rows, as far as there are 
         }
         try std.testing.expectEqual(32, row_count);
     }
+}
+
+test "equal shares deal as none do, and unequal ones so that the last is done early" {
+    for (1..9) |count| for (count..20) |unit_count| {
+        var shares: Shares = .{ .count = @intCast(count) };
+        @memset(shares.list[0..count], 7);
+        const rows: u32 = @intCast(4 * unit_count);
+        const even: Patches = try .deal(rows, 4, @intCast(count));
+        const same: Patches = try .dealBy(shares, rows, 4, @intCast(count));
+        try std.testing.expectEqualSlices(Patch, even.slice(), same.slice());
+    };
+    const shares: Shares = .{ .list = .{ 2, 1, 1, 1 } ++ @as([12]u32, @splat(0)), .count = 4 };
+    const patches: Patches = try .dealBy(shares, 40, 4, 4);
+    for (patches.slice(), [_]u32{ 16, 8, 8, 8 }) |patch, row_count| {
+        try std.testing.expectEqual(row_count, patch.row_count);
+    }
+    const lopsided: Shares = .{ .list = .{ 1000, 1 } ++ @as([14]u32, @splat(0)), .count = 2 };
+    const thin: Patches = try .dealBy(lopsided, 12, 4, 2);
+    try std.testing.expectEqual(4, thin.list[1].row_count);
 }

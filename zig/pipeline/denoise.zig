@@ -10,6 +10,7 @@ const StepCoefficients = backend.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
 const Conditioning = @import("../model/unet.zig").Conditioning;
 const Conditionings = @import("text.zig").Conditionings;
+const Balance = @import("balance.zig").Balance;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const gather = @import("gather.zig");
@@ -34,23 +35,28 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     defer reuse.deinit(rank);
     var counts: LoopCounts = .{};
     var ends: StepEnds = try .init(rank);
+    var balance: Balance = .init(rank);
+    var warmup: Warmup = .{};
     const loop_start = rank.now();
     const waited_start = rank.transport.waitedNs();
     var run: Run = try .open(rank, conditionings, &reuse, 0);
     defer run.close(rank, &reuse);
     for (job.steps, 0..) |step, i| {
         rank.transport.enterStep(@intCast(i + 1));
-        if (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1)) {
+        const shares = try balance.sharesAt(rank, i);
+        if (shares != null or (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1))) {
             run.close(rank, &reuse);
+            if (shares) |dealt| try rank.deal(dealt);
             run = try .open(rank, conditionings, &reuse, @intCast(i));
         }
         const parts = reuse.next(rank, i, &signals);
         const own = if (rank.layout.isIdle(rank.index))
             try nothing(rank, state.latent)
         else
-            try run.predictNoiseRows(rank, @intCast(i), step, parts, state.latent, &counts);
+            try run.predictTimed(rank, @intCast(i), step, parts, state.latent, &counts, &balance);
         const output = try gather.gatherRows(rank, own, &counts.gather_bytes);
         try signals.observe(rank, state.latent, output, job.cleanMix(i));
+        try warmup.observe(rank, @intCast(i), signals.clean_change);
         const estimate: ?Tensor = if (previews.isDue(rank, i + 1))
             try state.estimate(rank, step, output, job.cleanMix(i))
         else
@@ -106,6 +112,26 @@ const StepEnds = struct {
     }
 };
 
+/// Ends the warm-up where the model's output has come to rest.
+const Warmup = struct {
+    has_ended: bool = false,
+
+    /// Fewer steps of warm-up are no base for the extrapolation of halo rows.
+    const step_count_min = 2;
+
+    fn observe(warmup: *Warmup, rank: *Rank, step: u32, change: ?f64) Error!void {
+        const job = rank.job;
+        if (job.warmup_threshold == 0 or rank.isPlanning() or warmup.has_ended) return;
+        const is_last = step == job.warmup_steps or step + 1 == job.steps.len;
+        const rests = step >= step_count_min and (change orelse 1) < job.warmup_threshold;
+        if (!is_last and !rests) return;
+        warmup.has_ended = true;
+        for (rank.unet_exchanges.values) |exchange| exchange.warmup_steps = step;
+        if (rank.reporter == null) return;
+        (try rank.result.alloc(u64, .warmup, 1))[0] = step;
+    }
+};
+
 /// What an idle rank gives to the gather, where nobody reads it.
 fn nothing(rank: *Rank, latent: Tensor) Error!Tensor {
     var shape = latent.shape;
@@ -152,6 +178,28 @@ const Run = struct {
         reuse.closeRun(rank);
         if (run.timestep) |timestep| rank.b.free(timestep);
         run.timestep = null;
+    }
+
+    /// As `predictNoiseRows`, with the time that this rank takes for it.
+    fn predictTimed(
+        run: *const Run,
+        rank: *Rank,
+        step_index: u32,
+        step: StepCoefficients,
+        reuse: Reuse,
+        latent: Tensor,
+        counts: *LoopCounts,
+        balance: *Balance,
+    ) Error!Tensor {
+        const is_timed = balance.times(rank);
+        if (is_timed) try rank.b.finish();
+        const start = rank.now();
+        const waited = rank.transport.waitedNs();
+        const out = try run.predictNoiseRows(rank, step_index, step, reuse, latent, counts);
+        if (is_timed) try rank.b.finish();
+        rank.job.hooks.slow(rank.io, rank.index, ownNs(rank, start, waited));
+        balance.count(rank, ownNs(rank, start, waited));
+        return out;
     }
 
     /// Runs the UNet on this rank's branches and rows; returns (own branches * images, own rows,
@@ -213,6 +261,12 @@ const Run = struct {
         return rank.b.runGraphed(key, forwardUnet, args);
     }
 };
+
+/// Time since `start` that this rank has not waited for others, of which `waited` was before.
+fn ownNs(rank: *const Rank, start: i96, waited: u64) u64 {
+    const all: u64 = @intCast(rank.now() - start);
+    return all -| (rank.transport.waitedNs() - waited);
+}
 
 fn forwardUnet(
     rank: *Rank,

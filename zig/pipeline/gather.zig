@@ -1,6 +1,7 @@
 //! All-gather of the model output's rows, and the transfer of rows that other processes have
 //! decoded to rank 0. Apart from the exchanges in layers, ranks send nothing else.
 
+const std = @import("std");
 const transports = @import("../transport.zig");
 const rank_count_max = transports.rank_count_max;
 const DType = @import("../tensor.zig").DType;
@@ -41,6 +42,27 @@ pub fn gatherRows(rank: *Rank, own: Tensor, received_bytes: *u64) Error!Tensor {
     }
     try rank.transport.endGather();
     return out;
+}
+
+/// A number of each rank, by rank.
+pub fn gatherNumbers(rank: *Rank, own: f32, out: []f64) Error!void {
+    const b = rank.b;
+    const mine = try b.upload(.vector(1, 1), .f32, std.mem.asBytes(&own));
+    defer b.free(mine);
+    var list: Shards = undefined;
+    const shards = list[0..out.len];
+    if (b.isCuda()) for (shards, 0..) |*shard, i| {
+        if (i != rank.index) shard.* = try b.alloc(.vector(1, 1), .f32);
+    };
+    defer if (b.isCuda()) freeShards(rank, shards);
+    try rank.transport.gather(mine, shards);
+    shards[rank.index] = mine;
+    for (out, shards) |*to, shard| {
+        var value: f32 = undefined;
+        try b.download(shard, std.mem.asBytes(&value));
+        to.* = value;
+    }
+    try rank.transport.endGather();
 }
 
 /// Receives what a rank of another process sends; the caller frees the tensor.

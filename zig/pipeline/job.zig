@@ -4,7 +4,9 @@
 const std = @import("std");
 const Part = @import("../backend.zig").Part;
 const StepCoefficients = @import("../backend.zig").StepCoefficients;
-const Branches = @import("../patch/layout.zig").Branches;
+const layouts = @import("../patch/layout.zig");
+const Branches = layouts.Branches;
+const Shares = layouts.Shares;
 const Compression = @import("../patch/sync_mode.zig").Compression;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
@@ -114,6 +116,15 @@ pub const Job = struct {
     noise_places: []const u32 = &.{},
     sync_mode: SyncMode = .corrected_async_gn,
     warmup_steps: u32 = 0,
+    /// Not 0: the warm-up ends, at `warmup_steps` at the latest, after the first step whose
+    /// predicted clean latent has changed by less (`Signals.clean_change`).
+    warmup_threshold: f32 = 0,
+    /// How rows are dealt: of each rank its share of them, from `balance_step` on; empty for equal
+    /// parts.
+    rank_shares: []const u32 = &.{},
+    balance_step: u32 = 0,
+    /// Whether rows are dealt by the speed of ranks that the first steps show.
+    measures_balance: bool = false,
     split_batch: bool = true,
     /// See `Exchange.extrapolates_halos`.
     extrapolate_halos: bool = true,
@@ -206,8 +217,30 @@ pub const Job = struct {
 
     /// Whether some step decides by what the steps before gave.
     pub fn isAdaptive(job: *const Job) bool {
+        if (job.warmup_threshold > 0) return true;
         for (job.step_reuse) |reuse| if (reuse.deep == .adaptive) return true;
         return false;
+    }
+
+    pub fn shares(job: *const Job) Shares {
+        var result: Shares = .{ .count = @intCast(job.rank_shares.len) };
+        @memcpy(result.list[0..result.count], job.rank_shares);
+        return result;
+    }
+
+    /// The shares of the first step.
+    pub fn firstShares(job: *const Job) Shares {
+        return if (job.balance_step == 0) job.shares() else .{};
+    }
+
+    /// Whether rows are dealt by shares between steps. Outputs of cross-attention that are kept to
+    /// the end are those of the first rows.
+    pub fn dealsByShares(job: *const Job) bool {
+        return job.rank_shares.len > 0 and job.balance_step > 0 and !job.gatesCross();
+    }
+
+    pub fn measuresBalance(job: *const Job) bool {
+        return job.measures_balance and !job.gatesCross();
     }
 
     /// Whether ranks change their rows or branches between steps.

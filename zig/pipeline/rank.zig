@@ -14,9 +14,11 @@ const Conditioning = @import("../model/unet.zig").Conditioning;
 const Context = @import("../model/layers.zig").Context;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
-const Branches = @import("../patch/layout.zig").Branches;
-const Layout = @import("../patch/layout.zig").Layout;
-const RankRange = @import("../patch/layout.zig").RankRange;
+const layouts = @import("../patch/layout.zig");
+const Branches = layouts.Branches;
+const Layout = layouts.Layout;
+const RankRange = layouts.RankRange;
+const Slot = @import("../patch/slots.zig").Slot;
 const Stage = @import("../stage.zig").Stage;
 const Transport = @import("../transport.zig").Transport;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
@@ -85,6 +87,35 @@ pub const Rank = struct {
     pub fn choose(rank: *Rank, branches: Branches) void {
         rank.layout = rank.layouts.get(branches);
         rank.exchange = rank.unet_exchanges.get(branches);
+    }
+
+    /// Units of rows that are dealt.
+    pub fn unitCount(rank: *const Rank) u32 {
+        return rank.job.latent_rows / rank.model.config.latentMultiple();
+    }
+
+    /// From the next run on every rank has all branches of its share of the rows. The VAE's patches
+    /// stay.
+    pub fn deal(rank: *Rank, shares: layouts.Shares) Error!void {
+        const unit = rank.model.config.latentMultiple();
+        for (std.enums.values(Branches)) |branches| {
+            const before = rank.layouts.get(branches);
+            std.debug.assert(before.group_count == 1 and before.patches.count == shares.count);
+            const layout = try rank.arena.create(Layout);
+            layout.* = before.*;
+            layout.patches = try .dealBy(shares, rank.job.latent_rows, unit, shares.count);
+            const exchange = rank.unet_exchanges.get(branches);
+            const old = before.patches.list[exchange.index].row_count;
+            const new = layout.patches.list[exchange.index].row_count;
+            const slots = try rank.arena.dupe(Slot, exchange.slots);
+            for (slots) |*slot| {
+                if (slot.kind != .keys_values) continue;
+                slot.shape.width = @intCast(@as(u64, slot.shape.width) * new / old);
+            }
+            exchange.slots = slots;
+            exchange.patches = layout.patches.slice();
+            rank.layouts.set(branches, layout);
+        }
     }
 
     /// Whether this is a dry run: nothing is computed, and large tensors have no host copies.

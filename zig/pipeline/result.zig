@@ -22,6 +22,11 @@ pub const Output = enum(u32) {
     preview = 8,
     /// `StepParts` of every step.
     step_parts = 9,
+    /// u64: the step from which on rows were dealt by measured speed, then the share of each rank;
+    /// empty where they were not.
+    dealt = 10,
+    /// u64: synchronous steps after the first, where the job found how many.
+    warmup = 11,
 };
 
 /// Statistics of one rank in the denoising loop; bytes are those received from other ranks.

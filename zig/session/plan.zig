@@ -39,6 +39,9 @@ pub const Key = struct {
     latent_width: u32,
     branch_count: u32,
     /// Of its steps.
+    shares: layouts.Shares,
+    balance_step: u32,
+    measures_balance: bool,
     kinds: StepKinds,
     outer_skips: u32,
     split_batch: bool,
@@ -65,6 +68,9 @@ pub const Key = struct {
             .latent_rows = job.latent_rows,
             .latent_width = job.latent_width,
             .branch_count = job.branch_count,
+            .shares = job.shares(),
+            .balance_step = job.balance_step,
+            .measures_balance = job.measures_balance,
             .kinds = .of(job),
             .outer_skips = job.outer_skips,
             .split_batch = job.split_batch,
@@ -133,28 +139,72 @@ pub const Planner = struct {
     device: backend.Planned,
 
     pub fn plan(planner: *const Planner, job: *const Job) Error!Plan {
-        const layout = try planner.layoutOf(job);
         var arena: std.heap.ArenaAllocator = .init(planner.gpa);
         errdefer arena.deinit();
-        var result: Plan = .{
+        var result = try planner.unrecorded(job, arena.allocator());
+        const rank_count = result.layout.rank_count;
+        const deals_later = job.dealsByShares() or job.measuresBalance();
+        for (result.scratch_bytes[0..rank_count], 0..) |*bytes, i| {
+            const index: u32 = @intCast(i);
+            if (rank_count > 1) try planner.record(arena.allocator(), &result, job, index);
+            bytes.* = (try planner.trace(&result, job, index, null)).scratch_bytes;
+            if (rank_count > 1 and deals_later) {
+                bytes.* = @max(bytes.*, try planner.laterScratch(job, index));
+            }
+        }
+        result.arena = arena;
+        return result;
+    }
+
+    /// The layouts of a plan.
+    fn unrecorded(planner: *const Planner, job: *const Job, arena: Allocator) Error!Plan {
+        const layout = try planner.layoutOf(job);
+        const slot_lists = try arena.alloc(slots.SlotLists, layout.rank_count);
+        @memset(slot_lists, .initFill(&.{}));
+        return .{
             .arena = undefined,
             .layout = layout,
             .together = planner.otherLayout(job, layout, .together),
             .positive = planner.otherLayout(job, layout, .positive),
-            .vae_patches = Patches.deal(job.latent_rows, 1, layout.rank_count) catch |err|
+            .vae_patches = planner.vaePatches(job, layout.rank_count) catch |err|
                 return planner.refuse(err, job),
-            .slot_lists = try arena.allocator().alloc(slots.SlotLists, layout.rank_count),
+            .slot_lists = slot_lists,
         };
-        const scratch_bytes = result.scratch_bytes[0..layout.rank_count];
-        for (result.slot_lists, scratch_bytes, 0..) |*lists, *bytes, i| {
-            lists.* = .initFill(&.{});
-            if (layout.rank_count > 1) {
-                try planner.record(arena.allocator(), &result, job, @intCast(i));
-            }
-            bytes.* = (try planner.trace(&result, job, @intCast(i), null)).scratch_bytes;
+    }
+
+    /// Dealt by the same shares, except where these come later.
+    fn vaePatches(planner: *const Planner, job: *const Job, rank_count: u32) !Patches {
+        _ = planner;
+        return .dealBy(job.firstShares(), job.latent_rows, 1, rank_count);
+    }
+
+    /// The scratch of one rank with the rows that it may have later.
+    fn laterScratch(planner: *const Planner, job: *const Job, index: u32) Error!usize {
+        var later = job.*;
+        later.balance_step = 0;
+        later.measures_balance = false;
+        const measured = planner.mostOf(job, index);
+        if (job.measuresBalance()) later.rank_shares = measured.slice();
+        var arena: std.heap.ArenaAllocator = .init(planner.gpa);
+        defer arena.deinit();
+        var other = try planner.unrecorded(&later, arena.allocator());
+        try planner.record(arena.allocator(), &other, &later, index);
+        return (try planner.trace(&other, &later, index, null)).scratch_bytes;
+    }
+
+    /// Units of rows where one rank has the most that measuring may give it.
+    fn mostOf(planner: *const Planner, job: *const Job, index: u32) layouts.Shares {
+        const unit_count = job.latent_rows / planner.model.config.latentMultiple();
+        const most = layouts.measuredUnitsMax(unit_count, planner.rank_count);
+        var others: layouts.Shares = .{ .count = planner.rank_count };
+        @memset(others.list[0..others.count], 1);
+        others.list[index] = 0;
+        for (0..unit_count - most - (others.count - 1)) |i| {
+            const turn = i % (others.count - 1);
+            others.list[if (turn < index) turn else turn + 1] += 1;
         }
-        result.arena = arena;
-        return result;
+        others.list[index] = most;
+        return others;
     }
 
     /// One rank's graph over the dry-run device, with the slots that the plan has of it.
@@ -209,6 +259,7 @@ pub const Planner = struct {
             .split_batch = job.split_batch,
             .rows = job.latent_rows,
             .unit = planner.model.config.latentMultiple(),
+            .shares = job.firstShares(),
         };
     }
 

@@ -22,6 +22,9 @@ pub const Hooks = struct {
     stall_limit_ns: i96 = stall_limit_default_ns,
     /// Not 0: this rank, counted from 1, is the only one that runs.
     only_rank: u32 = 0,
+    /// Not 0: this rank, counted from 1, takes so many hundredths of its time for the UNet more.
+    slow_rank: u32 = 0,
+    slow_percent: u32 = 0,
 
     /// A signal that a rank is about to send.
     pub const Signal = struct {
@@ -51,6 +54,13 @@ pub const Hooks = struct {
             } else signal.io.sleep(.fromMilliseconds(1), .awake) catch {};
         }
         return error.Cancelled;
+    }
+
+    /// A rank has taken `own_ns` for its rows; a slow one takes more.
+    pub fn slow(hooks: *const Hooks, io: Io, rank: u32, own_ns: u64) void {
+        if (hooks.slow_rank != rank + 1) return;
+        const more: i96 = @intCast(own_ns / 100 * hooks.slow_percent);
+        io.sleep(.fromNanoseconds(more), .awake) catch {};
     }
 
     fn delay(hooks: *const Hooks, io: Io, rank: u32, sequence: u64) void {

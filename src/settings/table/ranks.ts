@@ -76,16 +76,32 @@ export const rankSettings = {
     processes: "same",
     json: "compress_exchange",
   },
+  balance: {
+    kind: "text",
+    flag: "balance",
+    default: "off",
+    group: "Several ranks",
+    hint: "SHARES",
+    help:
+      "Rows by the speed of unequal ranks: a share for each, such as 2:1:1:1 (2:1:1:1@N holds " +
+      "after N steps), or auto, which times them in the first steps. Ranks then share rows " +
+      "alone (--no-split-batch). Default: off.",
+    scope: "request",
+    processes: "same",
+    json: "balance",
+  },
   warmupSteps: {
     kind: "whole",
     flag: "warmup-steps",
     min: 0,
     max: stepCountMax,
+    orAuto: true,
     group: "Several ranks",
     hint: "N",
     help:
       "Synchronous steps after the first, which always is: more are nearer to one rank, and " +
-      "slower. 0 to the number of steps. Default: 4; 0.7 of the steps with --deep-cache.",
+      "slower. 0 to the number of steps, or auto: until the model's output comes to rest. " +
+      "Default: 4; 0.7 of the steps with --deep-cache.",
     modelDefault: true,
     scope: "request",
     processes: "same",

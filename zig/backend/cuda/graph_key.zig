@@ -35,11 +35,11 @@ pub const StepVariant = struct {
     bessel_variance: bool = false,
     /// A single rank of several that is timed alone: nothing is fetched from peers.
     is_only_rank: bool = false,
-    /// The rows of every patch follow from these three. They are constants of the attention and
-    /// group norm launches, also where this patch's own rows are equal.
+    /// The rows of every patch are constants of the attention and group norm launches, also where
+    /// this patch's own rows are equal.
     patch_index: u32 = 0,
     patch_count: u32 = 1,
-    image_rows: u32 = 0,
+    patch_rows: [peer_count_max]u32 = @splat(0),
     /// Memory of other ranks that launches of this step read, by rank; 0 for none. It is not in
     /// `GraphMemory`, which has this rank's alone.
     peer_addresses: [peer_count_max]usize = @splat(0),
