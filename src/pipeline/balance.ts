@@ -2,7 +2,7 @@
  * Rows by the speed of ranks (`--balance`): a share for each rank, from a step on, or measured in
  * the first steps. What was measured is written as shares, so that the image can be made again.
  */
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import { shareMax } from "../native/abi.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 
@@ -14,7 +14,10 @@ export interface Balance {
   measures: boolean;
 }
 
-/** Reads the setting; null for equal parts. Throws "bad-option". */
+/**
+ * Reads the setting; null for equal parts. Steps are the sampler's evaluations of the model. Throws
+ * "bad-option".
+ */
 export function balanceOf(
   text: string,
   ranks: { rankCount: number; stepCount: number },
@@ -26,7 +29,8 @@ export function balanceOf(
   const match = /^(\d{1,9}(?::\d{1,9})*)(?:@(\d{1,9}))?$/.exec(text);
   if (match === null) {
     throw badOption(
-      `${name} must be off, auto or a share for each rank, such as 2:1:1:1, not "${text}".`,
+      `${name} must be off, auto or a share for each rank, such as 2:1:1:1, not \
+"${escaped(text, 60)}".`,
     );
   }
   const shares = match[1]!.split(":").map(Number);
@@ -49,6 +53,23 @@ export function balanceOf(
     throw badOption(`${name} ${text}: there is no step ${step} of ${stepCount}, counted from 0.`);
   }
   return { shares, step, measures: false };
+}
+
+/**
+ * Outputs of cross-attention that are kept belong to the rows of their rank, which then keeps them.
+ * Throws "bad-option".
+ */
+export function checkBalance(
+  settings: { balance: string; crossAttentionGate?: number | undefined },
+  balance: Balance | null,
+  naming: Naming,
+): void {
+  if (!settings.crossAttentionGate || balance === null) return;
+  if (!balance.measures && balance.step === 0) return;
+  throw badOption(
+    `${naming("balance")} ${settings.balance} does not go with ${naming("crossAttentionGate")}: \
+give shares that hold from the first step on, such as 2:1:1:1.`,
+  );
 }
 
 /** A text that `balanceOf` reads. */

@@ -137,8 +137,8 @@ export async function runJob(
 
 type FoundSettings = Pick<GenerateResult, "balance" | "warmupSteps">;
 
-function balanceOfPlan({ settings }: PlannedRequest, rankCount: number): Balance | null {
-  return balanceOf(settings.balance, { rankCount, stepCount: settings.stepCount });
+function balanceOfPlan({ settings, schedule }: PlannedRequest, rankCount: number): Balance | null {
+  return balanceOf(settings.balance, { rankCount, stepCount: schedule.steps.length });
 }
 
 function foundSettings(

@@ -23,8 +23,9 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
-import { balanceOf } from "./balance.ts";
+import { balanceOf, checkBalance } from "./balance.ts";
 import { checkGuidance, hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
+import { idleWarnings } from "./idle-settings.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
@@ -167,7 +168,7 @@ export function planRequest(
     ...given,
     ...sampling.settings,
     ...{ width, height, warmupSteps, imageCount: images.length },
-    ...{ splitBatch: splitsBatch(given), batchSize: Math.min(given.batchSize, images.length) },
+    ...{ splitBatch: splitsBatch(given), batchSize: batchSizeOf(given, images.length) },
     ...{ guidanceScale, prompt, negativePrompt: negativePrompt ?? undefined, seed },
     ...{ prompt2, negativePrompt2, noiseBatch },
   };
@@ -185,17 +186,16 @@ export function planRequest(
   }
   checkExchange(complete, naming);
   const place = placementOf(complete, schedule, model, { rankCount, naming });
-  const batches = batchesOf(images, complete.batchSize);
+  const batches = batchesOf(images, complete.batchSize).map(place);
+  warnings.push(...idleWarnings(complete, { given, reuse, batches, naming }));
   return {
     request,
     settings: complete,
     schedule,
     reuse,
     wantLatents: request.wantLatents ?? false,
-    batches: batches.map((batch) => ({ ...batch, ...place(batch) })),
-    loras,
-    embeddings,
-    emptyTokens,
+    batches,
+    ...{ loras, embeddings, emptyTokens },
     warnings,
   };
 }
@@ -300,29 +300,32 @@ type ModelDefaults = Pick<
 
 /** The layout of a batch over ranks, with guidance and without. */
 function placementOf(
-  complete: Pick<CheckedSettings, "splitBatch" | "extrapolateHalos" | "balance"> & ModelDefaults,
+  complete: ModelDefaults &
+    Pick<CheckedSettings, "splitBatch" | "extrapolateHalos" | "balance" | "crossAttentionGate">,
   { steps }: Schedule,
   { vaeFactor, sizeMultiple }: Model,
   ranks: { rankCount: number; naming: Naming },
-): (batch: Batch) => Pick<PlannedBatch, "layout" | "extrapolateHalos"> {
-  const { splitBatch, syncMode, height, stepCount } = complete;
+): (batch: Batch) => PlannedBatch {
+  const { splitBatch, syncMode, height } = complete;
   const warmupSteps = complete.warmupSteps === "auto" ? warmupStepsMin : complete.warmupSteps;
   const { rankCount, naming } = ranks;
-  const balance = balanceOf(complete.balance, { rankCount, stepCount }, naming);
+  const balance = balanceOf(complete.balance, { rankCount, stepCount: steps.length }, naming);
+  checkBalance(complete, balance, naming);
   const rowUnit = sizeMultiple / vaeFactor;
   const latentRows = height / vaeFactor;
   const known = new Map<number, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
-  return ({ guidance, images }) => {
+  return (batch) => {
+    const { guidance, images } = batch;
     const promptCount = images[0]!.tokens.weights.length;
     const before = known.get(guidance ? promptCount : 0);
-    if (before) return before;
+    if (before) return { ...batch, ...before };
     const shape = { ...ranks, guidance, promptCount, latentRows, rowUnit, vaeFactor };
     const layout = layoutOf({ ...shape, splitBatch, balance, hasWindow: hasUnguided({ steps }) });
     const patches = layout.unguidedPatches ?? layout.patches;
     const how = { syncMode, steps, patches, rowUnit, warmupSteps };
     const extrapolateHalos = complete.extrapolateHalos ?? extrapolatesByDefault(how);
     known.set(guidance ? promptCount : 0, { layout, extrapolateHalos });
-    return { layout, extrapolateHalos };
+    return { ...batch, layout, extrapolateHalos };
   };
 }
 
@@ -395,6 +398,14 @@ function unusedOf(
     const isUnused = setting.needsGuidance && value !== defaultOf(setting);
     return isUnused ? [`${naming(key)} is not used: ${why}.`] : [];
   });
+}
+
+/** Images that decide by themselves which steps they reuse are computed alone. */
+function batchSizeOf(
+  { batchSize, deepCacheThreshold }: Pick<CheckedSettings, "batchSize" | "deepCacheThreshold">,
+  imageCount: number,
+): number {
+  return deepCacheThreshold === undefined ? Math.min(batchSize, imageCount) : 1;
 }
 
 /** Rows alone can be dealt by speed. */
