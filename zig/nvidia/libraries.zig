@@ -95,18 +95,22 @@ pub fn search(
         .package = if (is_new) "nvidia-cublas" else "nvidia-cublas-cu12",
         .version_min = cublaslt.version_min,
     }, lt_names);
-    if (source == .system) {
-        // Opened before cuDNN, which looks for it by name alone.
-        result.nvrtc_path = try context.openAny(
-            if (is_new) &.{ "libnvrtc.so.13", "libnvrtc.so.12" } else &.{"libnvrtc.so.12"},
-        );
-    }
+    // Opened before cuDNN, which looks by name alone for that of the CUDA that it was built for: a
+    // toolkit's of CUDA 13 is none for the cuDNN of a Python environment of CUDA 12.
+    var nvrtc_paths: [nvrtc_names.len][]const u8 = @splat("");
+    if (source == .system) for (nvrtc_names, &nvrtc_paths) |name, *path| {
+        path.* = try context.openAny(&.{name});
+    };
     result.cudnn = try context.find(cudnn.Cudnn, &.{
         .title = "cuDNN",
         .package = try std.fmt.allocPrint(arena, "nvidia-cudnn-cu{s}", .{suffix}),
         .version_min = cudnn.version_min,
         .cuda_max = if (is_new) 0 else 13000,
     }, &.{"libcudnn.so.9"});
+    if (result.cudnn.table) |table| {
+        const name_index: usize = if (table.cudnnGetCudartVersion() < 13000) 1 else 0;
+        result.nvrtc_path = nvrtc_paths[name_index];
+    }
     result.nccl = try context.find(nccl.Nccl, &.{
         .title = "NCCL",
         .package = try std.fmt.allocPrint(arena, "nvidia-nccl-cu{s}", .{suffix}),
@@ -153,6 +157,9 @@ pub fn versionText(buffer: []u8, comptime Table: type, version: u32) []const u8 
 }
 
 // --- internal ---
+
+/// Of CUDA 13 and of CUDA 12.
+const nvrtc_names = [_][]const u8{ "libnvrtc.so.13", "libnvrtc.so.12" };
 
 const Kind = struct {
     title: []const u8,
