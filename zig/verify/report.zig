@@ -53,6 +53,14 @@ pub const Report = struct {
         try report.writer.flush();
     }
 
+    /// A check begins.
+    pub fn announce(report: *Report, name: []const u8, type_name: []const u8) Error!void {
+        if (report.is_json) return;
+        const comma = if (type_name.len > 0) ", " else "";
+        try report.writer.print("begins   {s}{s}{s}\n", .{ name, comma, type_name });
+        try report.writer.flush();
+    }
+
     /// Copies the line.
     pub fn add(report: *Report, line: Line) Error!void {
         const a = report.arena.allocator();

@@ -24,7 +24,7 @@ pub fn run(gpa: Allocator, io: Io, options: *const Options, report: *Report) Err
     try run_networks.run(&r);
     try run_images.run(&r);
     try run_peers.run(&r);
-    if (report.lines.items.len == 0) try report.stop("No check has such a name.");
+    if (r.asked_count == 0) try report.stop("No check has such a name.");
     try report.finish();
 }
 
@@ -37,6 +37,8 @@ pub const Run = struct {
     /// Made when it is first asked for.
     golden: Golden = .{},
     is_made: bool = false,
+    /// Checks that were asked for so far, those left out among them.
+    asked_count: u32 = 0,
 
     /// The tiny model; null where it cannot be made, which is reported then.
     pub fn model(r: *Run, name: []const u8) Error!?*Golden {
@@ -52,10 +54,20 @@ pub const Run = struct {
         return &r.golden;
     }
 
+    /// Whether `begins` would count its check among those that run.
+    pub fn isLeft(r: *const Run, name: []const u8) bool {
+        return r.options.includes(name) and r.asked_count >= r.options.skipped_count;
+    }
+
     /// Whether the check `name` is to run now; where it cannot, it is counted.
     pub fn begins(r: *Run, name: []const u8, type_name: []const u8) Error!bool {
         if (!r.options.includes(name)) return false;
-        if (r.report.stopped_by.len == 0) return true;
+        r.asked_count += 1;
+        if (r.asked_count <= r.options.skipped_count) return false;
+        if (r.report.stopped_by.len == 0) {
+            if (r.options.is_announced) try r.report.announce(name, type_name);
+            return true;
+        }
         try r.report.add(.{ .name = name, .type = type_name, .verdict = .not_run });
         return false;
     }
