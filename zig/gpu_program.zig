@@ -14,7 +14,7 @@ const Command = enum { verify, model, bench };
 const usage =
     \\basedxl-gpu verify [flags]    compares this GPU with the CPU; --help lists the flags
     \\basedxl-gpu model LIST.json PART [EMULATOR]    times images of a list
-    \\basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR]    times operations of a list
+    \\basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR] [SKIP]    times operations of a list
     \\
 ;
 

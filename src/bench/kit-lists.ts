@@ -237,15 +237,18 @@ function fullRuns(sdxl: KitModel) {
       warmups: warmupsDefault,
       ...options,
     });
-  const part = "variants";
+  // Each in a process of its own too: one that fails or hangs costs no other.
   return [
     of(1024, 1024, stepsOfImage, { name: mainRun, part: "step" }),
     // In a process of its own, which reads the algorithms that the first has written.
     of(1024, 1024, 12, { name: `${mainRun} again`, part: "again", warmups: 0 }),
-    of(1024, 1024, 12, { name: `${mainRun}, no graphs`, part, graphs: false }),
-    of(1024, 1024, 12, { name: `${mainRun}, own attention`, part, attention: "own" }),
-    of(832, 1216, 12, { name: "832x1216", part }),
-    of(2048, 2048, 8, { name: "2048x2048", part }),
+    of(1024, 1024, 12, { name: `${mainRun}, no graphs`, part: "no-graphs", graphs: false }),
+    of(1024, 1024, 12, {
+      ...{ name: `${mainRun}, own attention`, part: "own-attention" },
+      attention: "own",
+    }),
+    of(832, 1216, 12, { name: "832x1216", part: "832x1216" }),
+    of(2048, 2048, 8, { name: "2048x2048", part: "2048x2048" }),
   ];
 }
 

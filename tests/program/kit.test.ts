@@ -99,6 +99,28 @@ describe("the script", () => {
     expect(files.length).toBeLessThanOrEqual(8);
   });
 
+  test("goes on behind what ended a process or lost it the GPU", async () => {
+    const bench = 'printf "UNet a\\nUNet b"; kill -SEGV $$';
+    const { exitCode, summary, read } = await runScript(
+      "lost",
+      [
+        "model) :",
+        `bench) ${["[ $5 -gt 0 ] && { echo UNet c; exit; }", bench].join(";")}`,
+        'verify) case $4 in 0) echo "begins a"; echo "begins b"; echo "1 ok, 2 not run."; exit 1',
+        '2) echo "begins c"; kill -ABRT $$',
+        '*) echo "skipped $4"; esac',
+      ].join(";; "),
+    );
+    expect(exitCode).toBe(1);
+    expect(summary).toMatch(/^FAILED +verify --quick +\d+ s +exit code 1: see verify.txt$/m);
+    expect(summary).toMatch(/^FAILED +verify --quick, after the first 2 +\d+ s +exit code 134/m);
+    expect(summary).toMatch(/^passed +verify --quick, after the first 3 /m);
+    expect(read("verify.txt")).toContain("skipped 3");
+    expect(summary).toMatch(/^FAILED +operations +\d+ s +exit code 139/m);
+    expect(summary).toMatch(/^passed +operations, after the first 2 /m);
+    expect(read("operations.txt")).toContain("UNet c");
+  });
+
   test("puts bars beside figures, and passes where all parts do", async () => {
     const { exitCode, summary } = await runScript("figures", `model) ${figures};; bench) :`);
     expect(summary).toMatch(/^x: step +28.41 ms +first bar 28.5: met$/m);
@@ -168,7 +190,7 @@ describe("the kit", () => {
     makeBareRoot(root, join(there, "basedxl-gpu"));
     addPrograms(root, [
       ...["bash", "env", "timeout", "mkdir", "rm", "mv", "cat", "grep", "awk", "wc", "sleep"],
-      ...["date", "uname", "dirname", "tail", "tr", "truncate", "mktemp"],
+      ...["date", "uname", "dirname", "tail", "tr", "truncate", "mktemp", "chmod"],
     ]);
     addLibrary(root, emulatorPath(), "emulated.so");
     // What the machine has and a bare system has not: programs that run what follows.

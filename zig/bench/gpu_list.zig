@@ -1,11 +1,14 @@
 //! `basedxl-gpu bench`: times the operations of a list that src/setup/kit.ts writes, the heaviest
 //! first, each against the rate of a large product or copy in the same run.
 //!
-//!     basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR]
+//!     basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR] [SKIP]
 //!
-//! Every line tells of one operation. Its checksum is a hash of what it computes from operands that
-//! are the same in every run; replayed from a CUDA graph after the timing it must have the same
-//! bits. No operation is begun after SECONDS. The exit code is 1 where one failed.
+//! Without the first SKIP operations behind the ceilings, which another process has begun: after
+//! some errors a process cannot use the GPU any more, and the next one goes on. Every line tells of
+//! one operation, and its name is there before it runs. Its checksum is a hash of what it computes
+//! from operands that are the same in every run; replayed from a CUDA graph after the timing it
+//! must have the same bits. No operation is begun after SECONDS. The exit code is 1 where one
+//! failed.
 
 const std = @import("std");
 const Io = std.Io;
@@ -27,6 +30,10 @@ const Line = struct {
     flops: u64,
     bytes: u64,
     operation: Operation,
+
+    fn isCeiling(line: *const Line) bool {
+        return std.mem.eql(u8, line.part, "ceiling");
+    }
 };
 
 pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
@@ -37,11 +44,12 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
     const w = &out.interface;
     defer w.flush() catch {};
     if (args.len < 2) {
-        try w.writeAll("usage: basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR]\n");
+        try w.writeAll("usage: basedxl-gpu bench LIST.jsonl SECONDS [EMULATOR] [SKIP]\n");
         return 2;
     }
     const text = try Io.Dir.cwd().readFileAlloc(io, args[0], arena, .limited(list_bytes_max));
     const seconds = try std.fmt.parseInt(u32, args[1], 10);
+    var skip_count = if (args.len > 3) try std.fmt.parseInt(u32, args[3], 10) else 0;
     var fixture: fixtures.Fixture = undefined;
     var runner: cases.Runner = undefined;
     var bench: Bench = .{
@@ -51,6 +59,7 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
         .emulator = if (args.len > 2) args[2] else "",
         .fixture = &fixture,
         .runner = &runner,
+        .skipped_count = skip_count,
     };
     if (!try bench.open()) return 1;
     defer bench.close();
@@ -64,10 +73,18 @@ pub fn main(init: std.process.Init, args: []const [:0]const u8) !u8 {
             continue;
         }
         const parsed = try std.json.parseFromSliceLeaky(Line, arena, line, .{});
+        if (skip_count > 0 and !parsed.isCeiling()) {
+            skip_count -= 1;
+            continue;
+        }
         if (try bench.measure(parsed)) continue;
         // After an error a CUDA context may compute nothing any more.
         bench.close();
-        if (!try bench.open()) break;
+        if (!try bench.open()) {
+            while (lines.next() != null) bench.skipped_count += 1;
+            bench.is_lost = true;
+            break;
+        }
     }
     try bench.conclude(seconds);
     return @intFromBool(bench.failed_count + bench.differing_count > 0);
@@ -92,6 +109,8 @@ const Bench = struct {
     failed_count: u32 = 0,
     differing_count: u32 = 0,
     skipped_count: u32 = 0,
+    /// Nothing more can be computed in this process.
+    is_lost: bool = false,
 
     /// False where there is no GPU, after a sentence.
     fn open(bench: *Bench) !bool {
@@ -114,11 +133,13 @@ const Bench = struct {
     /// False where it failed.
     fn measure(bench: *Bench, line: Line) !bool {
         bench.fixture.diagnostics.reset();
+        try bench.w.print("{s: <8} {s: <52} {d: >4} x ", .{ line.part, line.name, line.count });
+        try bench.w.flush();
         const sums = bench.run(line) catch |err| {
             bench.failed_count += 1;
             const sentence = bench.fixture.diagnostics.message();
             const reason = if (sentence.len > 0) sentence else @errorName(err);
-            try bench.w.print("FAILED {s}, {s}: {s}\n", .{ line.part, line.name, reason });
+            try bench.w.print("\nFAILED {s}, {s}: {s}\n", .{ line.part, line.name, reason });
             try bench.w.flush();
             return false;
         };
@@ -129,7 +150,7 @@ const Bench = struct {
     fn show(bench: *Bench, line: Line, sums: Sums) !void {
         const rate = if (line.flops > 0) line.flops else line.bytes;
         const per_ms = @as(f64, @floatFromInt(rate)) / sums.ms;
-        const is_ceiling = std.mem.eql(u8, line.part, "ceiling");
+        const is_ceiling = line.isCeiling();
         const ceiling = if (line.flops > 0) &bench.flop_rate else &bench.byte_rate;
         if (is_ceiling) ceiling.* = per_ms;
         const all_ms = sums.ms * @as(f64, @floatFromInt(line.count));
@@ -137,9 +158,7 @@ const Bench = struct {
         bench.timed_count += 1;
         if (!sums.isSame()) bench.differing_count += 1;
         const w = bench.w;
-        try w.print("{s: <8} {s: <52} {d: >4} x {d: >9.1} us", .{
-            line.part, line.name, line.count, 1e3 * sums.ms,
-        });
+        try w.print("{d: >9.1} us", .{1e3 * sums.ms});
         const unit: struct { f64, []const u8 } =
             if (line.flops > 0) .{ 1e9, "TFLOP/s" } else .{ 1e6, "GB/s   " };
         try w.print(" {d: >8.1} {s}", .{ per_ms / unit[0], unit[1] });
@@ -181,7 +200,10 @@ const Bench = struct {
             bench.timed_count, bench.failed_count, bench.differing_count,
         });
         if (bench.skipped_count > 0) {
-            try w.print("{d} more were left out after {d} s\n", .{ bench.skipped_count, seconds });
+            try w.print("{d} more were left out", .{bench.skipped_count});
+            if (bench.is_lost) try w.writeAll(": no GPU\n") else {
+                try w.print(": begun before, or {d} s were over\n", .{seconds});
+            }
         }
         try w.print("figure\tlarge product\t{d:.1}\tTFLOP/s\n", .{bench.flop_rate / 1e9});
         try w.print("figure\tlarge copy\t{d:.1}\tGB/s\n", .{bench.byte_rate / 1e6});

@@ -75,6 +75,9 @@ const Bench = struct {
 
     fn measure(bench: *Bench, run: *const Run, is_first: bool) !void {
         bench.text_len = 0;
+        // What a part that is cut off was about, and how far it came.
+        try bench.out.print("{s}: begins\n", .{run.name});
+        try bench.out.flush();
         const model = for (bench.list.models) |*each| {
             if (std.mem.eql(u8, each.name, run.model)) break each;
         } else return error.BadDescription;
@@ -90,13 +93,21 @@ const Bench = struct {
         const load_ms = milliseconds(start.durationTo(.now(bench.io, .awake)).nanoseconds);
         const first = try bench.image(opened, run, model, steps[0..@min(1, steps.len)]);
         const first_ms = load_ms + first.text_ms + first.step_ms[0];
+        try bench.out.print("{s}: loaded in {d:.2} s, first step {d:.1} ms, VAE {d:.1} ms\n", .{
+            run.name, load_ms / 1e3, first.step_ms[0], first.decode_ms,
+        });
+        try bench.figure(run, "loading and first step", first_ms / 1e3, "s");
         for (0..run.warmup_count) |_| {
             const count = @min(steps.len, warmup_step_count);
-            _ = try bench.image(opened, run, model, steps[0..count]);
+            const early = try bench.image(opened, run, model, steps[0..count]);
+            try bench.out.print("{s}: warm-up, step {d:.2} ms, VAE {d:.2} ms\n", .{
+                run.name, early.step_ms[count - 1], early.decode_ms,
+            });
+            try bench.out.flush();
         }
         const last = try bench.image(opened, run, model, steps);
         if (is_first) bench.extra_bytes = last.device_bytes -| planned;
-        try bench.report(run, last, .{ .load = load_ms, .first_step = first_ms });
+        try bench.report(run, last, load_ms);
         try bench.reportMemory(run, last.device_bytes, planned);
         if (run.expected) |*expected| try bench.compare(opened, run, expected);
     }
@@ -157,7 +168,7 @@ const Bench = struct {
         bench: *Bench,
         run: *const Run,
         result: Image,
-        start: struct { load: f64, first_step: f64 },
+        load_ms: f64,
     ) !void {
         const count = result.step_ms.len;
         const timed = result.step_ms[@min(untimed_step_count, count - 1)..];
@@ -170,7 +181,7 @@ const Bench = struct {
                 run.name,             median,    timed[0],
                 timed[timed.len - 1], timed.len, result.text_ms,
                 result.decode_ms,     count,     result.image_ms / 1e3,
-                start.load / 1e3,
+                load_ms / 1e3,
             },
         );
         try bench.figure(run, "step", median, "ms");
@@ -179,7 +190,6 @@ const Bench = struct {
         try bench.figure(run, "text", result.text_ms, "ms");
         const all = try std.fmt.allocPrint(bench.arena, "{d} steps with VAE", .{count});
         try bench.figure(run, all, result.image_ms / 1e3, "s");
-        try bench.figure(run, "loading and first step", start.first_step / 1e3, "s");
     }
 
     fn reportMemory(bench: *Bench, run: *const Run, used: u64, planned: u64) !void {
@@ -219,6 +229,7 @@ const Bench = struct {
         unit: []const u8,
     ) !void {
         try bench.out.print("figure\t{s}: {s}\t{d:.5}\t{s}\n", .{ run.name, what, value, unit });
+        try bench.out.flush();
     }
 
     fn optionsOf(bench: *Bench, run: *const Run, model: *const runs.Model) !types.SessionOptions {

@@ -6,7 +6,9 @@ set -u
 
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${OUT:-$PWD/basedxl-gpu-results}
-python=${PYTHON:-python3}
+python=${PYTHON:-}
+# Numbers have a point, and awk reads them so.
+export LC_ALL=C
 # Of everything, and of one part at most.
 seconds_all=${BASEDXL_KIT_SECONDS:-530}
 seconds_part=${BASEDXL_KIT_PART_SECONDS:-600}
@@ -22,17 +24,22 @@ PATH=$PATH:/usr/local/cuda/bin
 for folder in /opt/nvidia/nsight-compute/*/; do [ -x "${folder}ncu" ] && PATH=$PATH:$folder; done
 parts=
 longest=4
+# Of the part that ran last.
+status_last=0
 
 main() {
   mkdir -p "$out" || exit 1
+  # Some ways to unpack an archive forget it.
+  [ -x "$program" ] || chmod +x "$program"
   rm -f "$out"/{summary,machine,verify,images,operations,torch,sanitizer,ncu}.txt
   trap 'summarize; exit 143' TERM INT
   find_libraries
   # What cuDNN and the driver compile, and which algorithms were fastest, is this run's own.
   work=$(mktemp -d)
   export BASEDXL_CACHE_DIR=$work/cache CUDA_CACHE_PATH=$work/cuda PYTHONUNBUFFERED=1
+  export TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton
 
-  part machine 20 machine.txt bash "$kit/run.sh" --machine
+  part machine 30 machine.txt bash "$kit/run.sh" --machine "$python"
   if [ -n "$emulator" ]; then
     small_parts
   else
@@ -44,26 +51,32 @@ main() {
   ! grep -q '^\(FAILED\|timed out\)' "$out/summary.txt"
 }
 
+# The first ones read the libraries from a cold disk.
 all_parts() {
-  part "verify --quick" 40 verify.txt "$program" verify --quick
-  images "UNet step" 70 step
-  images "recorded images" 25 recorded
-  part "verify" 80 verify.txt "$program" verify
-  images "second start" 20 again
-  part "operations" 80 operations.txt "$program" bench "$kit/operations.jsonl" 65
-  images "other sizes and settings" 70 variants
-  torch 110 "$kit/operations.jsonl" cuda
+  verify "verify --quick" 60 --quick
+  images "UNet step" 100 step
+  images "recorded images" 30 recorded
+  operations 80 "$kit/operations.jsonl"
+  verify "verify" 80
+  images "second start" 25 again
+  local name
+  for name in no-graphs own-attention 832x1216 2048x2048; do
+    images "$name" 30 "$name"
+  done
+  # What torch.compile needs is what counts there; the next parts need the rest.
+  local limit=$((seconds_all - SECONDS - 85))
+  [ "$limit" -lt 60 ] && limit=60
+  [ "$limit" -gt 220 ] && limit=220
+  torch "$limit" "$kit/operations.jsonl" cuda
   sanitizer memcheck 35 bench "$kit/operations-small.jsonl" 20
   sanitizer racecheck 35 verify --quick --only attention
   own_kernels 35 "$kit/operations.jsonl"
 }
 
 small_parts() {
-  part "verify --quick" 90 verify.txt \
-    "$program" verify --quick --device cuda-emulated --emulator "$emulator"
+  verify "verify --quick" 90 --quick --device cuda-emulated --emulator "$emulator"
   images "small images" 90 small
-  part "operations" 60 operations.txt \
-    "$program" bench "$kit/operations-small.jsonl" 50 "$emulator"
+  operations 60 "$kit/operations-small.jsonl"
   torch 60 "$kit/operations-small.jsonl" cpu
   sanitizer memcheck 30 bench "$kit/operations-small.jsonl" 20 "$emulator"
   sanitizer racecheck 30 verify --quick --only attention \
@@ -75,13 +88,71 @@ images() {
   part "$1" "$2" images.txt "$program" model "$kit/runs.json" "$3" ${emulator:+"$emulator"}
 }
 
+# NAME LIMIT FLAG...
+verify() {
+  local name=$1 limit=$2
+  shift 2
+  goes_on "$name" "$limit" verify.txt '^begins ' verify_after "$@"
+}
+
+verify_after() {
+  local skip=$1
+  shift 2
+  set -- "$program" verify --announce --skip "$skip" "$@"
+  command=("$@")
+}
+
+# LIMIT LIST
+operations() {
+  goes_on operations "$1" operations.txt '^\(UNet\|VAE\|text\) ' operations_after "$2"
+}
+
+operations_after() {
+  local skip=$1 seconds=$(($2 - 15))
+  [ "$seconds" -lt 1 ] && seconds=1
+  command=("$program" bench "$3" "$seconds" "$emulator" "$skip")
+}
+
+# A part whose process some errors end, or leave without the GPU: an illegal address stays with a
+# process. NAME LIMIT FILE BEGUN COMMAND ARG...: lines like BEGUN tell what has begun, and the
+# function COMMAND makes a command of how many of them to leave out, the limit and the arguments.
+goes_on() {
+  local name=$1 limit=$2 file=$3 begun=$4 make=$5 skip=0 before count title=$1
+  shift 5
+  local end=$((SECONDS + limit)) command=()
+  while true; do
+    before=$(lines_of "$begun" "$out/$file")
+    "$make" "$skip" "$(limited "$limit")" "$@"
+    part "$title" "$limit" "$file" "${command[@]}"
+    count=$(($(lines_of "$begun" "$out/$file") - before))
+    skip=$((skip + count)) limit=$((end - SECONDS)) title="$name, after the first $skip"
+    case $status_last in
+      0 | 2 | 124 | 137 | 255) return ;;
+      1) tail -n 4 "$out/$file" | grep -q 'not run\.$\|left out: no GPU$' || return ;;
+    esac
+    [ "$count" -eq 0 ] || [ "$limit" -lt 5 ] && return
+  done
+}
+
+lines_of() {
+  if [ -f "$2" ]; then grep -c "$1" "$2"; else echo 0; fi
+}
+
+# What is left of a LIMIT.
+limited() {
+  local limit=$1 left=$((seconds_all - SECONDS))
+  [ "$limit" -gt "$seconds_part" ] && limit=$seconds_part
+  [ "$limit" -gt "$left" ] && limit=$left
+  echo "$limit"
+}
+
 torch() {
   local name="PyTorch"
-  if ! command -v "$python" >/dev/null; then
-    note "not run" "$name" 0 "there is no $python"
+  if ! command -v "${python:-python3}" >/dev/null; then
+    note "not run" "$name" 0 "there is no ${python:-python3}"
   else
     part "$name" "$1" torch.txt "$python" "$kit/gpu_kit_peer.py" "$2" --device "$3" \
-      --seconds "$(($1 - 20))"
+      --seconds "$(($(limited "$1") - 10))"
   fi
 }
 
@@ -111,10 +182,10 @@ own_kernels() {
 
 # Runs a part: NAME LIMIT FILE COMMAND... Its output is added to the file as it comes.
 part() {
-  local name=$1 limit=$2 file=$out/$3 left=$((seconds_all - SECONDS)) status
+  local name=$1 limit file=$out/$3 status
+  limit=$(limited "$2")
   shift 3
-  [ "$limit" -gt "$seconds_part" ] && limit=$seconds_part
-  [ "$limit" -gt "$left" ] && limit=$left
+  status_last=124
   if [ "$limit" -lt "$seconds_min" ]; then
     note "not run" "$name" 0 "no time was left"
     return
@@ -124,6 +195,7 @@ part() {
   timeout --kill-after=2 "$limit" "$@" >>"$file" 2>&1 </dev/null &
   await $! $((limit + 6))
   status=$?
+  status_last=$status
   printf '\n' >>"$file"
   if [ "$(wc -c <"$file")" -gt "$file_bytes_max" ]; then truncate -s "$file_bytes_max" "$file"; fi
   local took=$((SECONDS - start))
@@ -195,9 +267,27 @@ figures() {
     }' "$kit/bars.tsv" "${files[@]}"
 }
 
+# PYTHON; else a Python with torch, of the PATH or where images have one; else any.
+find_python() {
+  local each any=
+  [ -n "$python" ] && return
+  for each in python3 python /opt/*/bin/python3 /opt/*/.venv/bin/python3 \
+    /venv/bin/python3 /workspace/*/bin/python3 "${HOME:-/root}"/*/bin/python3; do
+    command -v "$each" >/dev/null || continue
+    [ -z "$any" ] && any=$each
+    timeout 10 "$each" -c \
+      'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' \
+      >/dev/null 2>&1 || continue
+    any=$each
+    break
+  done
+  python=$any
+}
+
 # Where Python has NVIDIA's libraries, the native program looks for them there.
 find_libraries() {
-  command -v "$python" >/dev/null || return
+  find_python
+  command -v "${python:-python3}" >/dev/null || return
   local found
   found=$(timeout 20 "$python" - <<'END'
 import os, sys
@@ -221,19 +311,24 @@ machine() {
   printf 'PATH: %s\nVIRTUAL_ENV: %s\nPYTHONPATH: %s\n' \
     "$PATH" "${VIRTUAL_ENV:-}" "${PYTHONPATH:-}"
   local tool
-  for tool in nvidia-smi nvcc compute-sanitizer ncu "$python"; do
+  for tool in nvidia-smi nvcc compute-sanitizer ncu gcc ${python:+"$python"}; do
     printf '%s: %s\n' "$tool" "$(command -v "$tool" || echo none)"
   done
-  command -v nvidia-smi >/dev/null && nvidia-smi
+  command -v nvidia-smi >/dev/null && timeout 10 nvidia-smi
   command -v nvcc >/dev/null && nvcc --version | tail -n 2
   local folder
   PYTHONPATH=${PYTHONPATH:-/nowhere}
   for folder in "${PYTHONPATH%%:*}"/nvidia/*/lib; do
     [ -d "$folder" ] && (cd "$folder" && printf '%s:' "$folder" && printf ' %s' * && echo)
   done
-  command -v "$python" >/dev/null && timeout 15 "$python" -c \
+  command -v "${python:-python3}" >/dev/null && timeout 15 "$python" -c \
     'import torch; print("torch", torch.__version__, torch.version.cuda, torch.cuda.is_available())'
   return 0
 }
 
-if [ "${1:-}" = --machine ]; then machine; else main; fi
+if [ "${1:-}" = --machine ]; then
+  python=${2:-}
+  machine
+else
+  main
+fi
