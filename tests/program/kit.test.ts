@@ -52,7 +52,8 @@ async function runScript(name: string, commands: string, env: Record<string, str
   copyFileSync(script, join(kit, "run.sh"));
   writeFileSync(join(kit, "bars.tsv"), "x: step\t28.5\tfirst bar\nx: off\t5\tbar\n");
   writeProgram(join(kit, "basedxl-gpu"), `case $1 in ${commands};; verify) :;; esac`);
-  const tools = { "compute-sanitizer": "", ncu: "echo profiled" };
+  const clocks = "case $1 in --query*) echo 1980 MHz; exec sleep 100;; esac";
+  const tools = { "compute-sanitizer": "", ncu: "echo profiled", "nvidia-smi": clocks };
   for (const [tool, text] of Object.entries(tools)) writeProgram(join(kit, "bin", tool), text);
   const child = Bun.spawn(["bash", join(kit, "run.sh")], {
     env: {
@@ -96,6 +97,7 @@ describe("the script", () => {
     expect(read("images.txt")).toContain("before");
     expect(read("operations.txt")).toContain("begun");
     expect(read("ncu.txt")).toContain("profiled");
+    expect(read("machine.txt")).toContain("1980 MHz");
     expect(files.length).toBeLessThanOrEqual(8);
   });
 

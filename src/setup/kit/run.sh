@@ -20,10 +20,16 @@ seconds_min=3
 
 program=$kit/basedxl-gpu
 # Where toolkits are that no one has put there.
-PATH=$PATH:/usr/local/cuda/bin
+PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
+# Where containers have the driver, behind what the loader is told already.
+for folder in /usr/local/nvidia/lib64 /usr/lib/wsl/lib; do
+  [ -d "$folder" ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+done
 for folder in /opt/nvidia/nsight-compute/*/; do [ -x "${folder}ncu" ] && PATH=$PATH:$folder; done
 parts=
 longest=4
+# Process that writes clocks.
+watcher=
 # Of the part that ran last.
 status_last=0
 
@@ -32,7 +38,7 @@ main() {
   # Some ways to unpack an archive forget it.
   [ -x "$program" ] || chmod +x "$program"
   rm -f "$out"/{summary,machine,verify,images,operations,torch,sanitizer,ncu}.txt
-  trap 'summarize; exit 143' TERM INT
+  trap 'end_watch; summarize; exit 143' TERM INT
   find_libraries
   # What cuDNN and the driver compile, and which algorithms were fastest, is this run's own.
   work=$(mktemp -d)
@@ -40,15 +46,31 @@ main() {
   export TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton
 
   part machine 30 machine.txt bash "$kit/run.sh" --machine "$python"
+  watch_clocks
   if [ -n "$emulator" ]; then
     small_parts
   else
     all_parts
   fi
+  end_watch
   rm -rf "$work"
   summarize
   cat "$out/summary.txt"
   ! grep -q '^\(FAILED\|timed out\)' "$out/summary.txt"
+}
+
+# Clocks, power and memory beside the parts: whether a figure is of a GPU at its speed. A driver that
+# is asked all the time also stays loaded between two processes.
+watch_clocks() {
+  command -v nvidia-smi >/dev/null || return
+  local asked=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used
+  timeout --kill-after=2 "$seconds_all" nvidia-smi --query-gpu=$asked --format=csv -lms 2000 \
+    >>"$out/machine.txt" 2>&1 </dev/null &
+  watcher=$!
+}
+
+end_watch() {
+  [ -n "$watcher" ] && kill "$watcher" 2>/dev/null
 }
 
 # The first ones read the libraries from a cold disk.
