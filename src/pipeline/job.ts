@@ -192,6 +192,7 @@ function requestOf(
     seeds: images.map(({ seed }) => seed),
     extrapolateHalos,
     ...plan.reuse,
+    winograd: settings.quality !== "exact",
     wantLatents,
   };
 }

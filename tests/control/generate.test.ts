@@ -80,6 +80,16 @@ test("the session gets the request, and its result is passed on", async () => {
   expect(new Set(events.map(({ jobId }) => jobId)).size).toBe(1);
 });
 
+test.each([
+  ["exact", false],
+  ["high", true],
+  ["fast", true],
+] as const)("quality %s: convolutions with fewer multiplications: %s", async (quality, is) => {
+  // Apart from what steps reuse.
+  const { log } = await once(request({ quality, deepCache: "1" }));
+  expect(log.images.map(({ winograd }) => winograd)).toEqual([is]);
+});
+
 test("a pipeline stays open, and its model's defaults complete requests", async () => {
   const defaults = { width: 128, height: 64, steps: 6, guidanceScale: 1 };
   const { log, pipeline } = await open({ model: fakeModel({ defaults }) });
