@@ -345,6 +345,7 @@ __device__ static __forceinline__ void combine(const Problem& p) {
 #define ATTENTION_KERNEL(name, type, head, row_tiles, aligned)                                     \
     extern "C" __global__ void __launch_bounds__(attention::thread_count, 2)                       \
         name(const __grid_constant__ attention::Problem problem) {                                 \
+        wait_for_earlier_kernels();                                                                \
         DYNAMIC_SHARED(unsigned short, shared);                                                    \
         attention::attend<type, head, row_tiles, aligned>(problem, shared);             \
     }                                                                                              \
@@ -368,6 +369,7 @@ ATTENTION_KERNEL(attention_elements_bf16, attention::Bf16, 128, 1, false)
 #define ATTENTION_COMBINE(name, type)                                                              \
     extern "C" __global__ void __launch_bounds__(attention::thread_count)                          \
         name(const __grid_constant__ attention::Problem problem) {                                 \
+        wait_for_earlier_kernels();                                                     \
         attention::combine<type>(problem);                                              \
     }                                                                                              \
     EXPORT_KERNEL(name)

@@ -28,6 +28,7 @@ extern "C" __global__ void combine_statistics(
     double variance_factor,
     unsigned pair_count
 ) {
+    wait_for_earlier_kernels();
     const unsigned pair = blockIdx.x * blockDim.x + threadIdx.x;
     if (pair >= pair_count) return;
     const double local_mean = local[pair * 2];

@@ -5,7 +5,8 @@
 //
 // Rules: entries are `extern "C" __global__` with EXPORT_KERNEL(name) after each, or one
 // KERNEL_PER_TYPE for both activation types; shared memory only by SHARED and DYNAMIC_SHARED; every
-// thread of a block reaches every __syncthreads, and every lane in a mask every warp function.
+// thread of a block reaches every __syncthreads, and every lane in a mask every warp function;
+// every kernel begins with wait_for_earlier_kernels (KERNEL_PER_TYPE has it).
 #pragma once
 
 #ifdef __CUDACC__
@@ -26,6 +27,19 @@ using bf16 = __nv_bfloat16;
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     type* const name = reinterpret_cast<type*>(dynamic_shared)
 
+/// Programmatic dependent launch (sm_90 and newer; elsewhere nothing, and without the attribute at
+/// the launch nothing either): returns when the kernels before this one have ended and their writes
+/// are visible, then lets the next one start. What it starts occupies multiprocessors only once
+/// every block of this kernel has started, and waits here for the end of this one. Every thread of
+/// every kernel calls it before it touches memory: the end of a kernel then implies the end of all
+/// before it, which the next one relies on.
+__device__ __forceinline__ void wait_for_earlier_kernels() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 #else
 
 #include "host/shim.h"
@@ -45,7 +59,10 @@ using bf16 = __nv_bfloat16;
 #define KERNEL_OF_TYPE(name, type, bounds, parameters, ...)                \
     namespace kernel_##name {                                              \
     using T = type;                                                        \
-    extern "C" __global__ void bounds name parameters { __VA_ARGS__; }     \
+    extern "C" __global__ void bounds name parameters {                    \
+        wait_for_earlier_kernels();                                        \
+        __VA_ARGS__;                                                       \
+    }                                                                      \
     EXPORT_KERNEL(name)                                                    \
     }
 

@@ -21,6 +21,7 @@ extern "C" __global__ void concat_channels(
     unsigned channels,
     unsigned rows
 ) {
+    wait_for_earlier_kernels();
     // Constant indices only: an array of parameters that is indexed by a variable is copied to
     // local memory.
     const uint16_t* data = nullptr;

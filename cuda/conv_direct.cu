@@ -199,6 +199,7 @@ __device__ __forceinline__ void run(const Tensors<T>& t, const DirectConvolution
         const T* residual,                                                               \
         DirectConvolution c                                                              \
     ) {                                                                                  \
+        wait_for_earlier_kernels();                                                      \
         const conv_direct::Tensors<T> t = {                                              \
             out, x, halo_above, halo_below, weight, bias, channel_bias, residual,        \
         };                                                                               \

@@ -12,6 +12,7 @@ extern "C" __global__ void copy_rows(
     uint64_t out_stride,
     uint64_t x_stride
 ) {
+    wait_for_earlier_kernels();
     const uint64_t first = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 16;
     if (first >= run_bytes) return;
     const uint64_t left = run_bytes - first;

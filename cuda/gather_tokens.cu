@@ -12,6 +12,7 @@ extern "C" __global__ void gather_tokens(
     unsigned tokens,
     unsigned channels
 ) {
+    wait_for_earlier_kernels();
     const unsigned channel = (blockIdx.x * blockDim.x + threadIdx.x) * pack_count;
     if (channel >= channels) return;
     const uint64_t row = uint64_t(blockIdx.y) * tokens + min(indices[blockIdx.y], tokens - 1);

@@ -73,6 +73,7 @@ extern "C" __global__ void guidance_factors(
     unsigned slab_count,
     uint64_t image_count
 ) {
+    wait_for_earlier_kernels();
     const double* first = partials + uint64_t(blockIdx.x) * slab_count * 4;
     double sums[4] = {};
     for (unsigned slab = threadIdx.x; slab < slab_count; slab += warp_lanes) {

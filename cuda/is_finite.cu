@@ -22,6 +22,7 @@ __device__ __forceinline__ void run(unsigned* found, const T* x, uint64_t count)
 }  // namespace is_finite
 
 extern "C" __global__ void is_finite_f32(unsigned* found, const float* x, uint64_t count) {
+    wait_for_earlier_kernels();
     is_finite::run(found, x, count);
 }
 EXPORT_KERNEL(is_finite_f32)

@@ -265,12 +265,14 @@ __device__ static __forceinline__ void run_wide(const Problem& p, unsigned short
 #define LINEAR_GEGLU_KERNELS(type, tensor)                                                        \
     extern "C" __global__ void __launch_bounds__(linear_geglu::thread_count, 2)                   \
         linear_geglu_##type(const __grid_constant__ linear_geglu::Problem problem) {              \
+        wait_for_earlier_kernels();                                                               \
         DYNAMIC_SHARED(unsigned short, stages);                                                   \
         linear_geglu::run<tensor>(problem, stages);                                               \
     }                                                                                             \
     EXPORT_KERNEL(linear_geglu_##type)                                                            \
     extern "C" __global__ void __launch_bounds__(linear_geglu::wide_thread_count, 1)              \
         linear_geglu_wgmma_##type(const __grid_constant__ linear_geglu::Problem problem) {        \
+        wait_for_earlier_kernels();                                                               \
         DYNAMIC_SHARED(unsigned short, memory);                                                   \
         if (HAS_WGMMA) linear_geglu::run_wide<tensor>(problem, memory);                           \
     }                                                                                             \

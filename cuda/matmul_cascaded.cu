@@ -211,6 +211,7 @@ __device__ static __forceinline__ void multiply(const Problem& p, f16* stages) {
 
 extern "C" __global__ void __launch_bounds__(matmul_cascaded::thread_count, 2)
     matmul_cascaded_f16(const __grid_constant__ matmul_cascaded::Problem problem) {
+    wait_for_earlier_kernels();
     DYNAMIC_SHARED(f16, stages);
     matmul_cascaded::multiply(problem, stages);
 }

@@ -23,6 +23,7 @@ extern "C" __global__ void pad_input(
     unsigned out_width,
     unsigned packs
 ) {
+    wait_for_earlier_kernels();
     const unsigned row_packs = (channels + pack_count - 1) / pack_count;
     const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= packs) return;

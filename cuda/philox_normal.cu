@@ -52,6 +52,7 @@ extern "C" __global__ void philox_normal(
     uint64_t element_first,
     float scale
 ) {
+    wait_for_earlier_kernels();
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= thread_count) return;
     const uint64_t end = element_first + channels * positions;

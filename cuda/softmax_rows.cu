@@ -117,6 +117,7 @@ __device__ static __forceinline__ void normalise(const Problem& p) {
 #define SOFTMAX_ROWS(name, pack)                                                                   \
     extern "C" __global__ void __launch_bounds__(softmax_rows::thread_count)                       \
         name(const __grid_constant__ softmax_rows::Problem problem) {                              \
+        wait_for_earlier_kernels();                                                                \
         softmax_rows::normalise<pack>(problem);                                                    \
     }                                                                                              \
     EXPORT_KERNEL(name)

@@ -35,6 +35,7 @@ __device__ __forceinline__ void run(uint8_t* out, const T* x, uint64_t count) {
 }  // namespace to_rgb
 
 extern "C" __global__ void to_rgb_f32(uint8_t* out, const float* x, uint64_t count) {
+    wait_for_earlier_kernels();
     to_rgb::run(out, x, count);
 }
 EXPORT_KERNEL(to_rgb_f32)

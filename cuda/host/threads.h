@@ -30,6 +30,8 @@ void* bxl_host_dynamic_shared(void);
 void bxl_host_copy_start(void* to, const void* from);
 void bxl_host_copy_commit(void);
 void bxl_host_copy_wait(unsigned newest);
+/// This thread waits for the kernels before its own: counted, since they have ended already.
+void bxl_host_grid_wait(void);
 /// Ends the kernel with CUDA_ERROR_MISALIGNED_ADDRESS (716).
 void bxl_host_misaligned(const void* address);
 /// Ends the kernel with CUDA_ERROR_LAUNCH_FAILED (719).
@@ -47,6 +49,7 @@ constexpr int warpSize = 32;
 inline void __syncthreads(unsigned line = __builtin_LINE()) { bxl_host_barrier(line); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
+inline void wait_for_earlier_kernels() { bxl_host_grid_wait(); }
 inline void __trap() { bxl_host_trap("__trap"); }
 
 // --- warps ---

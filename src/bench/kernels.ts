@@ -123,6 +123,7 @@ function codeHeading(version: string): string {
 Written by \`bun run bench kernels --write\` (${version}, disassembled by cuobjdump).
 Per kernel and architecture: products of tensor cores (HMMA, HGMMA) where it has any, then accesses
 of global memory by 16 bytes of all accesses. Narrower ones are for odd channel counts and ends.
-Accesses of local memory (spills, arrays that are not in registers) are listed where there are any.
+Accesses of local memory (spills, arrays that are not in registers) are listed where there are any,
+and from sm_90 on such as come before the wait for earlier kernels (early).
 `;
 }

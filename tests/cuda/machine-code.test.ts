@@ -55,6 +55,10 @@ describe("the table", () => {
     expect(cells.filter(({ cell }) => cell.includes("local"))).toEqual([]);
   });
 
+  test("every kernel waits for earlier ones before it touches memory, where GPUs have that", () => {
+    expect(cells.filter(({ cell }) => cell.includes("early"))).toEqual([]);
+  });
+
   test("products are on tensor cores, and nothing else is", () => {
     const wrong = cells.filter(
       ({ kernel, cell }) => cell !== "" && products.test(kernel) !== cell.includes("+"),
@@ -102,5 +106,10 @@ test("what cuobjdump prints is read", () => {
     "\t\tFunction : multiply_f16",
     "        /*0df0*/                   HGMMA.64x256x16.F32 R24, gdesc[UR20], R24, UP0 ;",
   ].join("\n");
-  expect(parseSass(text, "sm_90a").map(machineCodeText)).toEqual(["1 + 0/0", "1/2, 1 local"]);
+  const kernels = parseSass(text, "sm_90a").map(machineCodeText);
+  expect(kernels).toEqual(["1 + 0/0", "1/2, 1 local, 2 early"]);
+  const waiting = text.replace("/*0210*/              @P0 BRA 0x940", "/*0210*/  ACQBULK");
+  const waited = parseSass(waiting, "sm_90a").map(machineCodeText);
+  expect(waited).toEqual(["1 + 0/0", "1/2, 1 local"]);
+  expect(parseSass(text, "sm_80").map(machineCodeText)).toEqual(waited);
 });

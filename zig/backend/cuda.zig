@@ -10,6 +10,7 @@ const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const Weight = @import("../weights.zig").Weight;
+const dependent_launches = @import("cuda/dependent_launches.zig");
 const finite_check = @import("cuda/finite_check.zig");
 const graphs_file = @import("cuda/graphs.zig");
 const Graphs = graphs_file.Graphs;
@@ -72,6 +73,8 @@ pub const Options = struct {
     use_graphs: bool = true,
     /// Linear layers of the UNet sum in f16 (`cuda/matmul_cascaded.zig`).
     fp16_accumulate: bool = false,
+    /// Where driver and kernels allow it (`cuda/dependent_launches.zig`).
+    dependent_launches: bool = false,
     rank: u32 = 0,
 };
 
@@ -111,8 +114,11 @@ pub const Cuda = struct {
     is_abandoned: bool = false,
     /// Found at their first launch, by the address of their name.
     function_names: [function_count_max][*]const u8 = undefined,
-    functions: [function_count_max]drivers.Function = undefined,
+    functions: [function_count_max]Function = undefined,
     function_count: usize = 0,
+    dependent_launches: dependent_launches.State,
+
+    const Function = struct { handle: drivers.Function, ptx_version: c_int };
 
     /// The GPU's context must be current.
     pub fn init(gpa: Allocator, options: Options) (Allocator.Error || Error)!*Cuda {
@@ -135,6 +141,7 @@ pub const Cuda = struct {
             .diagnostics = options.diagnostics,
             .cancelled = options.cancelled,
             .fp16_accumulate = options.fp16_accumulate,
+            .dependent_launches = .init(options.driver, options.dependent_launches),
             .rank = options.rank,
             .waits = .{
                 .diagnostics = options.diagnostics,
@@ -196,8 +203,21 @@ pub const Cuda = struct {
         var values: std.meta.Tuple(&fieldTypes(@TypeOf(args))) = args;
         var pointers: [values.len]?*anyopaque = undefined;
         inline for (&pointers, 0..) |*pointer, i| pointer.* = @ptrCast(&values[i]);
+        defer cuda.dependent_launches.follows_kernel = true;
+        if (cuda.dependent_launches.mayOverlap(function.ptx_version)) {
+            return dependent_launches.launch(cuda, function.handle, full, .{
+                .grid_x = grid.x,
+                .grid_y = grid.y,
+                .grid_z = grid.z,
+                .block_x = block.x,
+                .block_y = block.y,
+                .block_z = block.z,
+                .shared_bytes = shared_bytes,
+                .stream = cuda.stream,
+            }, &pointers);
+        }
         const result = cuda.driver.cuLaunchKernel(
-            function,
+            function.handle,
             grid.x,
             grid.y,
             grid.z,
@@ -237,7 +257,7 @@ pub const Cuda = struct {
     ) Error!c_int {
         var value: c_int = 0;
         const function = try cuda.functionOf(name);
-        const result = cuda.driver.cuFuncGetAttribute(&value, attribute, function);
+        const result = cuda.driver.cuFuncGetAttribute(&value, attribute, function.handle);
         try cuda.check(.cuFuncGetAttribute, result, name);
         return value;
     }
@@ -330,7 +350,7 @@ pub const Cuda = struct {
         return stream.?;
     }
 
-    fn functionOf(cuda: *Cuda, name: [:0]const u8) Error!drivers.Function {
+    fn functionOf(cuda: *Cuda, name: [:0]const u8) Error!Function {
         for (cuda.function_names[0..cuda.function_count], 0..) |known, i| {
             if (known == name.ptr) return cuda.functions[i];
         }
@@ -339,8 +359,10 @@ pub const Cuda = struct {
         var found: ?drivers.Function = null;
         const looked_up = d.cuModuleGetFunction(&found, cuda.module, name);
         try cuda.check(.cuModuleGetFunction, looked_up, name);
-        const function = found.?;
-        try cuda.allowSharedMemory(function, name);
+        var function: Function = .{ .handle = found.?, .ptx_version = 0 };
+        try cuda.allowSharedMemory(function.handle, name);
+        const version = d.cuFuncGetAttribute(&function.ptx_version, .ptx_version, function.handle);
+        try cuda.check(.cuFuncGetAttribute, version, name);
         cuda.function_names[cuda.function_count] = name.ptr;
         cuda.functions[cuda.function_count] = function;
         cuda.function_count += 1;
@@ -382,6 +404,7 @@ test {
     _ = @import("cuda/attention_large.zig");
     _ = @import("cuda/autotune.zig");
     _ = @import("cuda/conv.zig");
+    _ = dependent_launches;
     _ = @import("cuda/gemm.zig");
     _ = @import("cuda/gpu.zig");
     _ = @import("cuda/graph_key.zig");

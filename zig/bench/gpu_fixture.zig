@@ -110,6 +110,7 @@ pub const Fixture = struct {
     pub fn capture(fixture: *Fixture, work: anytype, count: usize) Error!drivers.GraphExec {
         const d = fixture.gpu.driver;
         const stream = fixture.cuda.stream;
+        fixture.cuda.dependent_launches.follows_kernel = false;
         const began = d.cuStreamBeginCapture_v2(stream, .thread_local);
         try fixture.cuda.check(.cuStreamBeginCapture_v2, began, "beginning a capture");
         var failure: ?Error = null;

@@ -7,6 +7,7 @@ const Io = std.Io;
 const backend = @import("../backend.zig");
 const Cuda = backend.Cuda;
 const cores = @import("../system/cores.zig");
+const dependent_launches = @import("../backend/cuda/dependent_launches.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Gpu = @import("../backend/cuda/gpu.zig").Gpu;
 const library_handles = @import("../backend/cuda/library_handles.zig");
@@ -93,6 +94,7 @@ pub const GpuRanks = struct {
             .cancelled = ranks.cancelled,
             .use_graphs = ranks.options.use_graphs,
             .fp16_accumulate = ranks.options.fp16_accumulate,
+            .dependent_launches = dependent_launches.isWanted(),
             .rank = ranks.options.local_ranks.first + i,
         });
         errdefer cuda.deinit();

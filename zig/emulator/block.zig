@@ -23,6 +23,9 @@ pub export var gridDim: Dim = .{};
 /// Runs one thread of a kernel.
 pub const Body = *const fn (parameters: [*]const *anyopaque) callconv(.c) void;
 
+/// Calls of `wait_for_earlier_kernels` by the threads of the block; each calls it once.
+pub var grid_waits: u64 = 0;
+
 /// A 16-byte copy under way; zeros where `from` is null.
 const Copy = struct { to: [*]u8, from: ?[*]const u8, group: u32 };
 
@@ -298,6 +301,10 @@ export fn bxl_host_copy_wait(newest: c_uint) void {
         } else if (copy.from) |from| @memcpy(copy.to[0..16], from) else @memset(copy.to[0..16], 0);
     }
     thread.copies.items.len = kept;
+}
+
+export fn bxl_host_grid_wait() void {
+    grid_waits += 1;
 }
 
 export fn bxl_host_misaligned(address: usize) void {

@@ -139,18 +139,43 @@ pub fn cuLaunchKernel(
     params: ?[*]?*anyopaque,
     extra: ?[*]?*anyopaque,
 ) callconv(.c) Result {
+    const config: driver.LaunchConfig = .{
+        .grid_x = grid_x,
+        .grid_y = grid_y,
+        .grid_z = grid_z,
+        .block_x = block_x,
+        .block_y = block_y,
+        .block_z = block_z,
+        .shared_bytes = shared_bytes,
+        .stream = stream,
+    };
+    return cuLaunchKernelEx(&config, function, params, extra);
+}
+
+pub fn cuLaunchKernelEx(
+    config: *const driver.LaunchConfig,
+    function: driver.Function,
+    params: ?[*]?*anyopaque,
+    extra: ?[*]?*anyopaque,
+) callconv(.c) Result {
     state.lock();
     defer state.unlock();
     const found = Function.of(function) orelse return .invalid_handle;
-    const target = Stream.of(stream) orelse return .invalid_handle;
+    const target = Stream.of(config.stream) orelse return .invalid_handle;
     if (faults.fails(.launch_kernel, target.device.ordinal)) return .unknown;
-    const grid: kernels.Dim = .{ .x = grid_x, .y = grid_y, .z = grid_z };
-    const block: kernels.Dim = .{ .x = block_x, .y = block_y, .z = block_z };
+    const shared_bytes = config.shared_bytes;
+    const grid: kernels.Dim = .{ .x = config.grid_x, .y = config.grid_y, .z = config.grid_z };
+    const block: kernels.Dim = .{ .x = config.block_x, .y = config.block_y, .z = config.block_z };
+    const is_dependent = isDependent(config) orelse return .invalid_value;
+    if (is_dependent) {
+        const refused = refuseDependent(found.kernel.name, target);
+        if (refused != .success) return refused;
+    }
     if (extra != null or !isLaunchable(grid, block)) return .invalid_value;
     if (shared_bytes > found.dynamic_bytes_max) return .invalid_value;
     const kernel = found.kernel;
     const name = std.mem.span(kernel.name);
-    const thread_count = @as(u64, block_x) * block_y * block_z;
+    const thread_count = @as(u64, block.x) * block.y * block.z;
     if (!resources.fits(name, thread_count)) {
         state.report("{s}: {d} registers for each of {d} threads are more than a block has", .{
             name, resources.registersOf(name), thread_count,
@@ -163,12 +188,42 @@ pub fn cuLaunchKernel(
         &.{}
     else
         (params orelse return .invalid_value)[0..kernel.parameter_count];
-    const launch = kernels.Launch.init(kernel, grid, block, shared_bytes, values) catch
+    var launch = kernels.Launch.init(kernel, grid, block, shared_bytes, values) catch
         return .out_of_memory;
+    launch.is_dependent = is_dependent;
     return target.enqueue(.{ .launch = launch });
 }
 
 // --- internal ---
+
+/// Whether the launch may begin early; null where it has an attribute that is not emulated.
+fn isDependent(config: *const driver.LaunchConfig) ?bool {
+    if (config.attribute_count == 0) return false;
+    const attributes = config.attributes orelse return null;
+    var is_dependent = false;
+    for (attributes[0..config.attribute_count]) |attribute| {
+        if (attribute.id != .programmatic_stream_serialization) return null;
+        is_dependent = attribute.value.allowed != 0;
+    }
+    return is_dependent;
+}
+
+/// GPUs before Hopper have no such launches. In a graph they become programmatic edges, which
+/// begin at kernels.
+fn refuseDependent(name: [*:0]const u8, stream: *const Stream) Result {
+    if (state.gpu.capability < 90) return .not_supported;
+    const capture = stream.capture orelse return .success;
+    const tail = stream.capture_tail.items;
+    if (tail.len == 1) switch (capture.graph.nodes.items[tail[0]].operation) {
+        .task => |task| switch (task.action) {
+            .launch, .call => return .success,
+            .nothing, .copy, .fill => {},
+        },
+        .record, .wait => {},
+    };
+    state.report("{s}: its programmatic launch is captured behind what is no kernel", .{name});
+    return .not_supported;
+}
 
 fn isLaunchable(grid: kernels.Dim, block: kernels.Dim) bool {
     if (grid.x == 0 or grid.y == 0 or grid.z == 0) return false;

@@ -123,6 +123,18 @@ pub const Fixture = struct {
         shape: Shape,
         arguments: anytype,
     ) !Result {
+        return fixture.launchWith(stream, name, shape, &.{}, arguments);
+    }
+
+    /// With attributes of the launch.
+    pub fn launchWith(
+        fixture: *const Fixture,
+        stream: drivers.Stream,
+        name: [*:0]const u8,
+        shape: Shape,
+        attributes: []const drivers.LaunchAttribute,
+        arguments: anytype,
+    ) !Result {
         var function: ?drivers.Function = null;
         try ok(fixture.driver.cuModuleGetFunction(&function, fixture.module, name));
         var values: [arguments.len][8]u8 align(8) = undefined;
@@ -131,20 +143,19 @@ pub const Fixture = struct {
             @memcpy(value[0..@sizeOf(@TypeOf(argument))], std.mem.asBytes(&argument));
             pointer.* = value;
         }
-        const none = 1;
-        return fixture.driver.cuLaunchKernel(
-            function.?,
-            shape.grid,
-            none,
-            none,
-            shape.block,
-            none,
-            none,
-            shape.shared_bytes,
-            stream,
-            &pointers,
-            null,
-        );
+        const config: drivers.LaunchConfig = .{
+            .grid_x = shape.grid,
+            .grid_y = 1,
+            .grid_z = 1,
+            .block_x = shape.block,
+            .block_y = 1,
+            .block_z = 1,
+            .shared_bytes = shape.shared_bytes,
+            .stream = stream,
+            .attributes = attributes.ptr,
+            .attribute_count = @intCast(attributes.len),
+        };
+        return fixture.driver.cuLaunchKernelEx(&config, function.?, &pointers, null);
     }
 
     pub fn launch(

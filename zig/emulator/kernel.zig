@@ -42,6 +42,8 @@ pub const Launch = struct {
     grid: Dim,
     dim: Dim,
     shared_bytes: u32,
+    /// May begin before the kernel ahead of it has ended: each of its threads must wait for that.
+    is_dependent: bool = false,
     /// The arguments one after another, each aligned to 16.
     arguments: []align(16) u8,
 
@@ -103,6 +105,7 @@ pub const Launch = struct {
     fn runBlocks(launch: *const Launch, values: [*]const *anyopaque) ?block.Failure {
         const grid = launch.grid;
         const count = @as(u64, grid.x) * grid.y * grid.z;
+        const threads = @as(u64, launch.dim.x) * launch.dim.y * launch.dim.z;
         block.gridDim = grid;
         block.prepare(launch.dim, state.random().int(u64));
         shared.prepare(launch.shared_bytes);
@@ -126,7 +129,13 @@ pub const Launch = struct {
                 .y = @intCast(at / grid.x % grid.y),
                 .z = @intCast(at / grid.x / grid.y),
             };
+            block.grid_waits = 0;
             if (block.run(launch.kernel.call, values, place)) |failure| return failure;
+            if (!launch.is_dependent or block.grid_waits == threads) continue;
+            return .{
+                .result = .launch_failed,
+                .text = "a dependent launch, and a thread did not wait for earlier kernels",
+            };
         }
         return null;
     }

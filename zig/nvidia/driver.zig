@@ -86,6 +86,30 @@ pub const FunctionAttribute = enum(c_int) {
     _,
 };
 
+/// CUlaunchAttributeID: the one that is used.
+pub const LaunchAttributeId = enum(c_int) { programmatic_stream_serialization = 6, _ };
+
+/// CUlaunchAttribute, whose value is a union of 64 bytes.
+pub const LaunchAttribute = extern struct {
+    id: LaunchAttributeId,
+    pad: [4]u8 = @splat(0),
+    value: extern union { allowed: c_int, bytes: [64]u8 align(8) },
+};
+
+/// CUlaunchConfig.
+pub const LaunchConfig = extern struct {
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared_bytes: c_uint,
+    stream: Stream,
+    attributes: ?[*]const LaunchAttribute = null,
+    attribute_count: c_uint = 0,
+};
+
 pub const CaptureMode = enum(c_int) { global = 0, thread_local = 1, relaxed = 2 };
 pub const CaptureStatus = enum(c_int) { none = 0, active = 1, invalidated = 2 };
 
@@ -236,6 +260,12 @@ pub const Driver = struct {
         block_z: c_uint,
         shared_bytes: c_uint,
         Stream,
+        params: ?[*]?*anyopaque,
+        extra: ?[*]?*anyopaque,
+    ) callconv(.c) Result,
+    cuLaunchKernelEx: *const fn (
+        *const LaunchConfig,
+        Function,
         params: ?[*]?*anyopaque,
         extra: ?[*]?*anyopaque,
     ) callconv(.c) Result,

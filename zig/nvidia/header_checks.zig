@@ -75,6 +75,7 @@ const cuda_library: Library = .{
         } },
         .{ .type = driver.DeviceAttribute, .prefix = "CU_DEVICE_ATTRIBUTE_" },
         .{ .type = driver.FunctionAttribute, .prefix = "CU_FUNC_ATTRIBUTE_" },
+        .{ .type = driver.LaunchAttributeId, .prefix = "CU_LAUNCH_ATTRIBUTE_" },
         .{ .type = driver.CaptureMode, .prefix = "CU_STREAM_CAPTURE_MODE_" },
         .{ .type = driver.CaptureStatus, .prefix = "CU_STREAM_CAPTURE_STATUS_" },
     },
@@ -87,6 +88,17 @@ const cuda_library: Library = .{
         .{ .name = "CU_MEMHOSTREGISTER_PORTABLE", .value = driver.host_register_portable },
         .{ .name = "sizeof(CUdeviceptr)", .value = @sizeOf(driver.Address) },
         .{ .name = "sizeof(CUdevice)", .value = @sizeOf(driver.Device) },
+    },
+    .structs = &.{
+        .{
+            .type = driver.LaunchAttribute,
+            .name = "CUlaunchAttribute",
+            .fields = &.{ "id", "pad", "value" },
+        },
+        .{ .type = driver.LaunchConfig, .name = "CUlaunchConfig", .fields = &.{
+            "gridDimX",  "gridDimY",       "gridDimZ", "blockDimX", "blockDimY",
+            "blockDimZ", "sharedMemBytes", "hStream",  "attrs",     "numAttrs",
+        } },
     },
 };
 

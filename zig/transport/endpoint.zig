@@ -136,6 +136,7 @@ pub const Endpoint = struct {
     ) Error!void {
         const cuda = endpoint.cuda;
         const awaited = other.events[event.index()];
+        cuda.dependent_launches.follows_kernel = false;
         const result = cuda.driver.cuStreamWaitEvent(stream, awaited, 0);
         try cuda.check(.cuStreamWaitEvent, result, "making a stream wait for an event");
     }

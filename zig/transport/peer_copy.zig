@@ -87,6 +87,7 @@ pub const PeerCopy = struct {
         stream: drivers.Stream,
     ) Error!void {
         const cuda = t.endpoint().cuda;
+        cuda.dependent_launches.follows_kernel = false;
         const result = cuda.driver.cuMemcpyPeerAsync(
             target,
             cuda.context,

@@ -9,6 +9,7 @@ import { delimiter, dirname, join } from "node:path";
 
 const root = join(import.meta.dir, "../../..");
 const outputBytesMax = 256 << 20;
+const globalAccesses = ["LDG", "STG", "LDGSTS", "ATOMG", "RED", "LD", "ST", "ATOM"];
 
 export interface MachineCode {
   kernel: string;
@@ -22,6 +23,8 @@ export interface MachineCode {
   wide: number;
   /** Accesses of local memory: spills, and arrays that are not in registers. */
   local: number;
+  /** Accesses of global memory ahead of the wait for earlier kernels; all, where it never waits. */
+  early: number;
 }
 
 /** The path of cuobjdump: beside nvcc, on the PATH, or in a Python environment's Triton. */
@@ -63,15 +66,22 @@ export function machineCodeOf(
 /** What `cuobjdump -sass` prints. */
 export function parseSass(text: string, architecture: string): MachineCode[] {
   const all: MachineCode[] = [];
+  let waits = false;
   for (const line of text.split("\n")) {
     const kernel = /^\s*Function : (\S+)/.exec(line)?.[1];
-    if (kernel) all.push({ kernel, architecture, tensor: 0, global: 0, wide: 0, local: 0 });
+    if (kernel) {
+      all.push({ kernel, architecture, tensor: 0, global: 0, wide: 0, local: 0, early: 0 });
+      waits = false;
+    }
     const last = all.at(-1);
     const instruction = /^\s+\/\*[0-9a-f]{4,}\*\/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)/.exec(line)?.[1];
     if (!instruction || !last) continue;
     const [name = "", ...modifiers] = instruction.split(".");
     if (name === "HMMA" || name === "HGMMA") last.tensor++;
     if (name === "LDL" || name === "STL") last.local++;
+    if (name === "ACQBULK") waits = true;
+    if (!globalAccesses.includes(name)) continue;
+    if (!waits) last.early++;
     if (!["LDG", "STG", "LDGSTS"].includes(name)) continue;
     last.global++;
     if (modifiers.includes("128")) last.wide++;
@@ -80,9 +90,12 @@ export function parseSass(text: string, architecture: string): MachineCode[] {
 }
 
 /** As a table has it: tensor core products, then 16-byte accesses of all accesses. */
-export function machineCodeText({ tensor, wide, global, local }: MachineCode): string {
+export function machineCodeText(code: MachineCode): string {
+  const { architecture, tensor, wide, global, local, early } = code;
   const products = tensor > 0 ? `${tensor} + ` : "";
-  return `${products}${wide}/${global}${local > 0 ? `, ${local} local` : ""}`;
+  const isEarly = early > 0 && Number.parseInt(architecture.slice(3), 10) >= 90;
+  const notes = [...(local > 0 ? [`${local} local`] : []), ...(isEarly ? [`${early} early`] : [])];
+  return [`${products}${wide}/${global}`, ...notes].join(", ");
 }
 
 // --- internal ---

@@ -65,6 +65,7 @@ pub fn beginFiniteCheck(cuda: *Cuda, x: Tensor, number: FiniteCheck) Error!void 
     const i: usize = @intFromEnum(number);
     const checks = &cuda.finite_checks;
     const flag = checks.flags + i * @sizeOf(u32);
+    cuda.dependent_launches.follows_kernel = false;
     const cleared = d.cuMemsetD32Async(flag, 0, 1, cuda.stream);
     try cuda.check(.cuMemsetD32Async, cleared, "clearing a flag");
     const count: u64 = x.shape.elementCount();
@@ -76,6 +77,7 @@ pub fn beginFiniteCheck(cuda: *Cuda, x: Tensor, number: FiniteCheck) Error!void 
         assert(x.dtype == cuda.activation);
         try cuda.launch("is_finite", .typed, grid, grids.block, 0, args);
     }
+    cuda.dependent_launches.follows_kernel = false;
     const copied = d.cuMemcpyDtoHAsync_v2(&checks.answers[i], flag, @sizeOf(u32), cuda.stream);
     try cuda.check(.cuMemcpyDtoHAsync_v2, copied, "copying a flag from the GPU");
     const recorded = d.cuEventRecord(checks.answered[i], cuda.stream);

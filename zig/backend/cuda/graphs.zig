@@ -140,6 +140,7 @@ pub const Graphs = struct {
     // --- internal ---
 
     fn startCapture(_: *Graphs, cuda: *Cuda) Error!void {
+        cuda.dependent_launches.follows_kernel = false;
         const result = cuda.driver.cuStreamBeginCapture_v2(cuda.stream, .thread_local);
         try cuda.check(.cuStreamBeginCapture_v2, result, "beginning a capture");
     }
@@ -158,6 +159,7 @@ pub const Graphs = struct {
     }
 
     fn launchSegment(graphs: *Graphs, cuda: *Cuda) Error!void {
+        cuda.dependent_launches.follows_kernel = false;
         const exec = graphs.entries[graphs.current].segments.items[graphs.segment_next];
         graphs.segment_next += 1;
         if (cuda.cancelled.load(.monotonic)) return error.Cancelled;

@@ -21,6 +21,7 @@ const ConcatParts = extern struct {
 
 /// The bytes are taken before it returns.
 pub fn upload(cuda: *Cuda, out: Tensor, bytes: []const u8) Error!void {
+    cuda.dependent_launches.follows_kernel = false;
     const d = cuda.driver;
     const result = d.cuMemcpyHtoDAsync_v2(out.address, bytes.ptr, bytes.len, cuda.stream);
     try cuda.check(.cuMemcpyHtoDAsync_v2, result, "copying to the GPU");
@@ -29,6 +30,7 @@ pub fn upload(cuda: *Cuda, out: Tensor, bytes: []const u8) Error!void {
 /// Waits until the bytes are there; before the copy, since that would wait in the driver, where no
 /// stall is noticed.
 pub fn download(cuda: *Cuda, x: Tensor, bytes: []u8) Error!void {
+    cuda.dependent_launches.follows_kernel = false;
     try cuda.synchronize();
     const d = cuda.driver;
     const result = d.cuMemcpyDtoHAsync_v2(bytes.ptr, x.address, bytes.len, cuda.stream);
@@ -37,12 +39,14 @@ pub fn download(cuda: *Cuda, x: Tensor, bytes: []u8) Error!void {
 }
 
 pub fn copy(cuda: *Cuda, out: Tensor, x: Tensor) Error!void {
+    cuda.dependent_launches.follows_kernel = false;
     const d = cuda.driver;
     const result = d.cuMemcpyDtoDAsync_v2(out.address, x.address, x.byteCount(), cuda.stream);
     try cuda.check(.cuMemcpyDtoDAsync_v2, result, "copying on the GPU");
 }
 
 pub fn zero(cuda: *Cuda, address: usize, bytes: usize) Error!void {
+    cuda.dependent_launches.follows_kernel = false;
     const result = cuda.driver.cuMemsetD8Async(address, 0, bytes, cuda.stream);
     try cuda.check(.cuMemsetD8Async, result, "clearing memory");
 }

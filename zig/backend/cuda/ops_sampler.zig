@@ -45,6 +45,7 @@ pub fn latentStep(cuda: *Cuda, step: backend.LatentStep) Error!void {
     const image_count = step.latent.shape.batch;
     const count: u64 = step.latent.shape.elementCount();
     const branch_count = step.branchCount();
+    cuda.dependent_launches.follows_kernel = false;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(
         cuda.reduction_workspace,
         &step.coefficients,
@@ -110,6 +111,7 @@ fn guidanceScales(cuda: *Cuda, step: backend.LatentStep) Error!usize {
     const bytes = std.mem.sliceAsBytes(step.guidance_scales);
     assert(bytes.len <= scale_bytes);
     const address = cuda.reduction_workspace + step_bytes;
+    cuda.dependent_launches.follows_kernel = false;
     const result = cuda.driver.cuMemcpyHtoDAsync_v2(address, bytes.ptr, bytes.len, cuda.stream);
     try cuda.check(.cuMemcpyHtoDAsync_v2, result, "uploading guidance scales");
     return address;

@@ -91,6 +91,7 @@ fn fillOne(cuda: *Cuda, address: usize, weight: *const Weight, pool: Pool) Error
     // Two at a time: the weights' alignment leaves room behind the last one.
     const one: u32 = if (cuda.activation == .f16) 0x3c00 else 0x3f80;
     const pairs = (count + 1) / 2;
+    cuda.dependent_launches.follows_kernel = false;
     const result = cuda.driver.cuMemsetD32Async(address, one << 16 | one, pairs, cuda.stream);
     return cuda.check(.cuMemsetD32Async, result, "generating random weights");
 }

@@ -1,6 +1,7 @@
 //! The emulated driver on what is wrong on purpose: each mistake shows, with its kernel named.
 
 const std = @import("std");
+const drivers = @import("../../nvidia/driver.zig");
 const fixtures = @import("../fixture.zig");
 const Fixture = fixtures.Fixture;
 const ok = fixtures.ok;
@@ -147,6 +148,53 @@ test "a launch that a GPU would refuse is refused, and the context lives on" {
         try expectEqual(.invalid_value, result);
     }
     try ok(fixture.synchronize());
+}
+
+const dependent = [_]drivers.LaunchAttribute{.{
+    .id = .programmatic_stream_serialization,
+    .value = .{ .allowed = 1 },
+}};
+
+/// 16 bytes of `x` to those behind them, by a kernel that waits for earlier ones.
+fn copyDependent(fixture: *const Fixture, x: usize) !drivers.Result {
+    const bytes: u64 = 16;
+    return fixture.launchWith(fixture.stream, "copy_rows", .{ .block = 2 }, &dependent, .{
+        x + 16, x, bytes, bytes, bytes,
+    });
+}
+
+test "a dependent launch whose kernel does not wait is found, and one that waits runs" {
+    var fixture: Fixture = try .initQuiet(11);
+    defer fixture.deinit();
+    const x = try fixture.upload(f32, &.{ 1, 2, 3, 4, 0, 0, 0, 0 });
+    try ok(try copyDependent(&fixture, x));
+    try ok(fixture.synchronize());
+    var values: [8]f32 = undefined;
+    try fixture.download(f32, x, &values);
+    try std.testing.expectEqualSlices(f32, &.{ 1, 2, 3, 4, 1, 2, 3, 4 }, &values);
+    try ok(try fixture.launchWith(fixture.stream, "check_step", .{}, &dependent, .{
+        x, @as(f32, 1), @as(u32, 1),
+    }));
+    try fixture.expectFailure(.launch_failed, &.{ "check_step", "did not wait for earlier" });
+}
+
+test "a dependent launch needs Hopper, and in a graph a kernel ahead of it" {
+    var fixture: Fixture = try .initQuiet(12);
+    defer fixture.deinit();
+    const d = &fixture.driver;
+    const x = try fixture.upload(f32, &@as([8]f32, @splat(1)));
+    fixture.emulator.bxl_emulator_set_capability(89);
+    try expectEqual(.not_supported, try copyDependent(&fixture, x));
+    fixture.emulator.bxl_emulator_set_capability(90);
+    var graph: ?drivers.Graph = null;
+    try ok(d.cuStreamBeginCapture_v2(fixture.stream, .thread_local));
+    try expectEqual(.not_supported, try copyDependent(&fixture, x));
+    try fixture.launch("check_step", .{}, .{ x, @as(f32, 1), @as(u32, 1) });
+    try ok(try copyDependent(&fixture, x));
+    try ok(d.cuMemsetD32Async(x, 0, 1, fixture.stream));
+    try expectEqual(.not_supported, try copyDependent(&fixture, x));
+    try ok(d.cuStreamEndCapture(fixture.stream, &graph));
+    try ok(d.cuGraphDestroy(graph.?));
 }
 
 test "a pointer to memory of the host is no argument" {

@@ -21,7 +21,8 @@ const Gpu = @import("../gpu.zig").Gpu;
 const GraphKey = @import("../graph_key.zig").GraphKey;
 const LibraryFixture = library_fixture.LibraryFixture;
 const Scratch = @import("../../../scratch.zig").Scratch;
-const Tensor = @import("../../../tensor.zig").Tensor;
+const tensors = @import("../../../tensor.zig");
+const Tensor = tensors.Tensor;
 
 /// Returns a fixed code, whatever the arguments: the caller removes them, by C's convention.
 fn Failing(comptime Code: type, comptime code: Code) type {
@@ -69,6 +70,39 @@ test "every driver call of a rank's stream" {
         const result = runStream(&fixture, &driver, &diagnostics);
         try std.testing.expectError(error.GpuFailed, result);
         try expectMessage(&diagnostics, name, "CUDA_ERROR_OUT_OF_MEMORY (2), out of memory");
+    }
+}
+
+test "a kernel behind a kernel is a dependent launch where that is on, and not behind a copy" {
+    for ([_]bool{ true, false }) |is_on| {
+        var fixture: fixtures.Fixture = try .initQuiet(2);
+        defer fixture.deinit();
+        const out_of_memory: drivers.Result = .out_of_memory;
+        const driver = failing(fixture.driver, "cuLaunchKernelEx", out_of_memory);
+        var diagnostics: Diagnostics = .{};
+        const cuda: *Cuda = try .init(std.testing.allocator, .{
+            .driver = &driver,
+            .device = fixture.device,
+            .module = fixture.module,
+            .activation = .f16,
+            .weights_base = 0,
+            .diagnostics = &diagnostics,
+            .cancelled = &cpu_support.not_cancelled,
+            .dependent_launches = is_on,
+        });
+        defer cuda.deinit();
+        const shape: tensors.Shape = .vector(1, 64);
+        const x: Tensor = .{ .address = try fixture.alloc(f16, 64), .shape = shape, .dtype = .f16 };
+        for (0..2) |_| {
+            try cuda.upload(x, &@as([128]u8, @splat(0)));
+            try cuda.add(x, x, x);
+        }
+        if (!is_on) {
+            try cuda.add(x, x, x);
+            continue;
+        }
+        try std.testing.expectError(error.GpuFailed, cuda.add(x, x, x));
+        try expectMessage(&diagnostics, "cuLaunchKernelEx", "CUDA_ERROR_OUT_OF_MEMORY");
     }
 }
 

@@ -49,6 +49,7 @@ pub const Emulated = struct {
             .weights_base = 0,
             .diagnostics = &emulated.diagnostics,
             .cancelled = &cpu_support.not_cancelled,
+            .dependent_launches = seed % 2 == 1,
         });
         const cpu: *Cpu = try cpu_support.open(null, 1);
         emulated.pair = .init(std.testing.allocator, cpu, cuda, seed);
