@@ -89,6 +89,11 @@ pub const Transport = union(enum) {
         return if (transport.port()) |p| p.local.wait_ns[p.rank] else 0;
     }
 
+    /// See `LocalRanks.ownNs`.
+    pub fn ownNs(transport: Transport) u64 {
+        return if (transport.port()) |p| p.local.ownNs(p.rank) else 0;
+    }
+
     /// Set when a local rank has failed; null without other ranks.
     pub fn failed(transport: Transport) ?*const std.atomic.Value(bool) {
         return if (transport.port()) |p| &p.local.aborted else null;

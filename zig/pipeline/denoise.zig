@@ -37,7 +37,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     var ends: StepEnds = try .init(rank);
     var balance: Balance = .init(rank);
     var warmup: Warmup = .{};
-    const loop_start = rank.now();
+    const own_start = ownNs(rank);
     const waited_start = rank.transport.waitedNs();
     var run: Run = try .open(rank, conditionings, &reuse, 0);
     defer run.close(rank, &reuse);
@@ -71,7 +71,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
         if (estimate) |tensor| try previews.show(rank, tensor, i + 1);
     }
     try ends.reach(rank, job.steps.len);
-    counts.loop_ns = @intCast(rank.now() - loop_start);
+    counts.own_ns = ownNs(rank) -| own_start;
     counts.wait_ns = rank.transport.waitedNs() - waited_start;
     saveStats(rank, counts);
     return state.finish(rank);
@@ -193,12 +193,13 @@ const Run = struct {
     ) Error!Tensor {
         const is_timed = balance.times(rank);
         if (is_timed) try rank.b.finish();
-        const start = rank.now();
-        const waited = rank.transport.waitedNs();
+        const start = ownNs(rank);
         const out = try run.predictNoiseRows(rank, step_index, step, reuse, latent, counts);
         if (is_timed) try rank.b.finish();
-        rank.job.hooks.slow(rank.io, rank.index, ownNs(rank, start, waited));
-        balance.count(rank, ownNs(rank, start, waited));
+        const own_ns = ownNs(rank) -| start;
+        const slow_ns = rank.job.hooks.slow(rank.io, rank.index, own_ns);
+        counts.slow_ns += slow_ns;
+        balance.count(rank, own_ns + slow_ns);
         return out;
     }
 
@@ -262,10 +263,12 @@ const Run = struct {
     }
 };
 
-/// Time since `start` that this rank has not waited for others, of which `waited` was before.
-fn ownNs(rank: *const Rank, start: i96, waited: u64) u64 {
-    const all: u64 = @intCast(rank.now() - start);
-    return all -| (rank.transport.waitedNs() - waited);
+/// A clock of what this rank computes itself, which stands still while it waits for others. On the
+/// CPU, where ranks and other programs share cores, it counts CPU time.
+fn ownNs(rank: *const Rank) u64 {
+    if (!rank.b.isCuda() and rank.layout.rank_count > 1) return rank.transport.ownNs();
+    const now: u64 = @intCast(@max(0, rank.now()));
+    return now -| rank.transport.waitedNs();
 }
 
 fn forwardUnet(
@@ -285,7 +288,9 @@ fn forwardUnet(
 
 /// Totals of the denoising loop.
 const LoopCounts = struct {
-    loop_ns: u64 = 0,
+    own_ns: u64 = 0,
+    /// What a rank has slept that a test slows: no CPU time.
+    slow_ns: u64 = 0,
     wait_ns: u64 = 0,
     gather_bytes: u64 = 0,
     unet_rows: u64 = 0,
@@ -300,7 +305,7 @@ fn saveStats(rank: *Rank, loop: LoopCounts) void {
         buffer_bytes = @max(buffer_bytes, exchange.counters.buffer_bytes);
     }
     rank.stats().* = .{
-        .compute_ns = loop.loop_ns -| loop.wait_ns,
+        .compute_ns = loop.own_ns + if (rank.b.isCuda()) 0 else loop.slow_ns,
         .wait_ns = loop.wait_ns,
         .halo_row_bytes = received[@intFromEnum(exchanges.Kind.halo_rows)],
         .statistics_bytes = received[@intFromEnum(exchanges.Kind.statistics)],

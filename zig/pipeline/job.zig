@@ -233,14 +233,10 @@ pub const Job = struct {
         return if (job.balance_step == 0) job.shares() else .{};
     }
 
-    /// Whether rows are dealt by shares between steps. Outputs of cross-attention that are kept to
-    /// the end are those of the first rows.
+    /// Whether rows are dealt by shares between steps. Not where some step keeps the outputs of
+    /// cross-attention, which are those of the first rows.
     pub fn dealsByShares(job: *const Job) bool {
-        return job.rank_shares.len > 0 and job.balance_step > 0 and !job.gatesCross();
-    }
-
-    pub fn measuresBalance(job: *const Job) bool {
-        return job.measures_balance and !job.gatesCross();
+        return job.rank_shares.len > 0 and job.balance_step > 0;
     }
 
     /// Whether ranks change their rows or branches between steps.

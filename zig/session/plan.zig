@@ -143,7 +143,7 @@ pub const Planner = struct {
         errdefer arena.deinit();
         var result = try planner.unrecorded(job, arena.allocator());
         const rank_count = result.layout.rank_count;
-        const deals_later = job.dealsByShares() or job.measuresBalance();
+        const deals_later = job.dealsByShares() or job.measures_balance;
         for (result.scratch_bytes[0..rank_count], 0..) |*bytes, i| {
             const index: u32 = @intCast(i);
             if (rank_count > 1) try planner.record(arena.allocator(), &result, job, index);
@@ -184,7 +184,7 @@ pub const Planner = struct {
         later.balance_step = 0;
         later.measures_balance = false;
         const measured = planner.mostOf(job, index);
-        if (job.measuresBalance()) later.rank_shares = measured.slice();
+        if (job.measures_balance) later.rank_shares = measured.slice();
         var arena: std.heap.ArenaAllocator = .init(planner.gpa);
         defer arena.deinit();
         var other = try planner.unrecorded(&later, arena.allocator());

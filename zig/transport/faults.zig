@@ -56,11 +56,12 @@ pub const Hooks = struct {
         return error.Cancelled;
     }
 
-    /// A rank has taken `own_ns` for its rows; a slow one takes more.
-    pub fn slow(hooks: *const Hooks, io: Io, rank: u32, own_ns: u64) void {
-        if (hooks.slow_rank != rank + 1) return;
-        const more: i96 = @intCast(own_ns / 100 * hooks.slow_percent);
-        io.sleep(.fromNanoseconds(more), .awake) catch {};
+    /// A rank has taken `own_ns` for its rows; a slow one takes more, asleep. Returns how much.
+    pub fn slow(hooks: *const Hooks, io: Io, rank: u32, own_ns: u64) u64 {
+        if (hooks.slow_rank != rank + 1) return 0;
+        const more = own_ns / 100 * hooks.slow_percent;
+        io.sleep(.fromNanoseconds(@intCast(more)), .awake) catch {};
+        return more;
     }
 
     fn delay(hooks: *const Hooks, io: Io, rank: u32, sequence: u64) void {

@@ -63,6 +63,8 @@ pub const LocalRanks = struct {
     waits_for: [rank_count_max]std.atomic.Value(u32) = @splat(.init(no_rank)),
     /// Time that each rank has waited for others; written by that rank alone.
     wait_ns: [rank_count_max]u64 = @splat(0),
+    /// CPU time of each rank's thread in these waits.
+    wait_cpu_ns: [rank_count_max]u64 = @splat(0),
     /// The step of each rank, counted from 1, for error messages.
     steps: [rank_count_max]std.atomic.Value(u32) = @splat(.init(0)),
 
@@ -141,10 +143,22 @@ pub const LocalRanks = struct {
         }) catch {};
     }
 
+    /// CPU time of a rank so far, without what it has spent waiting; the rank itself calls it. A
+    /// neighbour that takes the core does not count.
+    pub fn ownNs(local: *const LocalRanks, rank: u32) u64 {
+        if (local.fibers) |fibers| return fibers.ownNs(rank);
+        return local.threadNs() - local.wait_cpu_ns[rank];
+    }
+
     // --- internal ---
 
     fn notify(local: *LocalRanks, event: *WakeEvent) void {
         if (local.fibers) |fibers| fibers.notify() else event.notify(local.io);
+    }
+
+    fn threadNs(local: *const LocalRanks) u64 {
+        if (local.fibers != null) return 0;
+        return @intCast(Io.Timestamp.now(local.io, .cpu_thread).toNanoseconds());
     }
 
     fn injectFaults(local: *LocalRanks, rank: u32, sequence: u64) Error!void {
@@ -168,9 +182,11 @@ pub const LocalRanks = struct {
         other: u32,
     ) Error!void {
         const start = Io.Timestamp.now(local.io, .awake).toNanoseconds();
+        const start_cpu = local.threadNs();
         defer {
             const end = Io.Timestamp.now(local.io, .awake).toNanoseconds();
             local.wait_ns[rank] += @intCast(end - start);
+            local.wait_cpu_ns[rank] += local.threadNs() - start_cpu;
         }
         for (0..if (local.fibers == null) spin_count else 0) |_| {
             if (value.load(.acquire) >= count) break;

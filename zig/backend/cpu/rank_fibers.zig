@@ -40,6 +40,9 @@ pub const RankFibers = struct {
     pools: [member_count_max]*const ThreadPool = undefined,
     stacks: [member_count_max]Stack = undefined,
     stack_count: usize = 0,
+    /// CPU time of each rank: of its fiber, and of batched GEMMs its part of the rows. Written by
+    /// the thread that runs the fiber, or under the mutex while the fiber waits for a GEMM.
+    own_ns: [member_count_max]u64 = @splat(0),
     /// By thread; unused where there are more threads than cores.
     seats: [member_count_max]placement.Seat = @splat(.{}),
     is_placed: bool,
@@ -62,6 +65,9 @@ pub const RankFibers = struct {
     first: *const Work = undefined,
     together: [member_count_max]*Member = undefined,
     together_count: usize = 0,
+    /// Their rows, and the CPU time of the threads that have left it (under the mutex).
+    together_rows: usize = 0,
+    together_ns: u64 = 0,
     task_count: usize = 0,
     next_task: std.atomic.Value(usize) align(std.atomic.cache_line) = .init(0),
 
@@ -122,6 +128,10 @@ pub const RankFibers = struct {
         next_state: State = .ready,
         /// Number of GEMMs that it has reached; the lowest is furthest behind.
         product_count: u64 = 0,
+        /// Of the GEMM that it waits at.
+        rows: usize = 0,
+        /// CPU time of its thread when it began to run.
+        entered_ns: u64 = 0,
         /// Saved stack pointers of the fiber and of its thread.
         saved: usize,
         home: usize = 0,
@@ -188,6 +198,11 @@ pub const RankFibers = struct {
     /// Whether the rank currently runs as a fiber.
     pub fn has(fibers: *const RankFibers, rank: usize) bool {
         return rank < fibers.member_count;
+    }
+
+    /// CPU time of a rank so far; the rank's fiber calls it.
+    pub fn ownNs(fibers: *const RankFibers, rank: usize) u64 {
+        return fibers.own_ns[rank] + threadNs(fibers.io) - fibers.members[rank].entered_ns;
     }
 
     /// Returns when `value` has grown to `count`, when `aborted` is set, or after a while.
@@ -268,7 +283,9 @@ pub const RankFibers = struct {
                 .member => |member| {
                     fibers.enter(thread);
                     beginning = member;
+                    member.entered_ns = threadNs(fibers.io);
                     fibres.switchTo(&member.home, member.saved);
+                    fibers.own_ns[member.rank] += threadNs(fibers.io) - member.entered_ns;
                     fibers.settle(member);
                 },
                 .tasks => |tasks| {
@@ -348,6 +365,7 @@ pub const RankFibers = struct {
             if (member.state != .multiplies or !member.state.multiplies.isLike(chosen)) continue;
             const first = member.state.multiplies;
             rows += first.product.rows;
+            member.rows = first.product.rows;
             first.product.rows_together = rows;
             first.product.next = following;
             following = first.product;
@@ -357,6 +375,8 @@ pub const RankFibers = struct {
             count += 1;
         }
         fibers.together_count = count;
+        fibers.together_rows = rows;
+        fibers.together_ns = 0;
         const tasks = blocks.cut(fibers.first.product, fibers.first.limits, fibers.thread_count);
         fibers.task_count = fibers.first.phases * tasks;
         fibers.next_task.store(0, .monotonic);
@@ -368,23 +388,28 @@ pub const RankFibers = struct {
     fn claim(fibers: *RankFibers, thread: usize) void {
         const first = fibers.first;
         const workspace = fibers.pools[thread].callerWorkspace();
+        const start = threadNs(fibers.io);
         while (!fibers.cancelled.load(.monotonic)) {
             fibers.enter(thread);
             const task = fibers.next_task.fetchAdd(1, .monotonic);
             if (task >= fibers.task_count) break;
             first.kernel(first.args, task, workspace);
         }
-        if (fibers.endWork()) fibers.notify();
+        if (fibers.endWork(threadNs(fibers.io) - start)) fibers.notify();
     }
 
     /// Whether this thread was the last one working: then the ranks are runnable.
-    fn endWork(fibers: *RankFibers) bool {
+    fn endWork(fibers: *RankFibers, spent_ns: u64) bool {
         fibers.mutex.lockUncancelable(fibers.io);
         defer fibers.mutex.unlock(fibers.io);
         fibers.has_tasks = false;
         fibers.working_count -= 1;
+        fibers.together_ns += spent_ns;
         if (fibers.working_count > 0) return false;
-        for (fibers.together[0..fibers.together_count]) |member| member.state = .ready;
+        for (fibers.together[0..fibers.together_count]) |member| {
+            fibers.own_ns[member.rank] += fibers.together_ns * member.rows / fibers.together_rows;
+            member.state = .ready;
+        }
         return true;
     }
 
@@ -418,6 +443,11 @@ pub const RankFibers = struct {
         fibers.io.futexWaitTimeout(u32, &fibers.news_count.raw, seen, nap) catch {};
     }
 };
+
+/// CPU time of the calling thread.
+fn threadNs(io: Io) u64 {
+    return @intCast(Io.Timestamp.now(io, .cpu_thread).toNanoseconds());
+}
 
 /// The fiber that this thread switches to: a fiber starts without arguments.
 threadlocal var beginning: *RankFibers.Member = undefined;
