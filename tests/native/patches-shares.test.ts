@@ -100,6 +100,18 @@ describe("rows by shares", () => {
     expect(latentsOf(again)).toEqual(latentsOf(measured));
     expect(again.found.balance).toBeNull();
   });
+
+  // Ranks that share cores too: of each its own time counts.
+  test.each([1, 3])("stay equal where ranks are, on %d threads", async (threadCount) => {
+    const work: Work = {
+      ...{ model, rankCount: 3, splitBatch: false, stepCount: 6, warmupSteps: 1, threadCount },
+      ...{ width: 64, height: 6 * unit, syncMode: "corrected_async_gn" },
+    };
+    const balance = { shares: [], step: 0, measures: true };
+    const measured = await draw({ ...work, balance });
+    expect(measured.found.balance).toBeNull();
+    expect(latentsOf(measured)).toEqual(await drawLatents(work));
+  });
 });
 
 test("a warm-up ends by itself, and its number makes the same image", async () => {
@@ -149,6 +161,23 @@ describe("a pipeline", () => {
   ])("refuses %s", async (balance, sentence) => {
     const opened = () => Pipeline.open({ model, devices, first: { ...first, balance } });
     expect(await refusal(opened, "bad-option")).toBe(sentence);
+  });
+
+  test.each(["auto", "2:1:1@2"])("refuses %s with gated cross-attention", async (balance) => {
+    const gated = { ...first, crossAttentionGate: 3, balance };
+    const opened = () => Pipeline.open({ model, devices, first: gated });
+    expect(await refusal(opened, "bad-option")).toBe(
+      `balance ${balance} does not go with crossAttentionGate: give shares that hold from the ` +
+        "first step on, such as 2:1:1:1.",
+    );
+  });
+
+  test("repeats measured rows from metadata", async () => {
+    await using pipeline = await Pipeline.open({ model, devices, first });
+    const auto = await pipeline.generate({ ...first, balance: "auto", wantLatents: true });
+    const { balance, splitBatch } = auto.images[0]!.origin.parts().plan.settings;
+    const again = await pipeline.generate({ ...first, balance, splitBatch, wantLatents: true });
+    expect(again.latents).toEqual(auto.latents);
   });
 
   test("refuses more ranks than units of rows", async () => {

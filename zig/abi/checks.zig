@@ -362,6 +362,10 @@ fn reuse(config: *const models.ModelConfig, r: *const Request) ?Status {
         if (each.cross == .reuse and (!is_kept or is_guided)) {
             return refuse("step {d} reuses cross-attention that no step kept", .{i});
         }
+        const deals_anew = r.measures_balance != 0 or r.balance_step > 0;
+        if (each.cross == .keep and deals_anew) {
+            return refuse("step {d} keeps cross-attention of rows that are dealt anew", .{i});
+        }
         is_kept = is_kept or each.cross == .keep;
     }
     return null;
