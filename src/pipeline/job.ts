@@ -53,9 +53,10 @@ export interface GenerateResult {
 
 /**
  * The warm-up ends after the first step whose predicted clean latent has changed by less, relative
- * to its mean size (`bun run bench bands --parts warmup` measures it).
+ * to its mean size: on the bundled model after as many steps as the default has
+ * (`bun run bench bands --parts warmup`).
  */
-export const autoWarmupThreshold = 0.2;
+export const autoWarmupThreshold = 0.05;
 
 interface JobOptions {
   id: string;

@@ -11,7 +11,7 @@ import { patchCount, type Verdict } from "./exchange.ts";
 
 const fixedDefault = 4;
 const fixed = [3, fixedDefault, 5];
-const factors = [0.5, 0.75, 1, 1.25, 1.5];
+const factors = [0.94, 1, 1.08];
 
 interface Row {
   name: string;
