@@ -69,6 +69,30 @@ describe("images", () => {
     );
   });
 
+  // Keys and values of deep blocks are sent in full steps alone, and change over several steps.
+  test.each(["int8", "int4"] as const)("with deep features of earlier steps: %s", async (how) => {
+    const deep = ["full", "full", "cached", "cached", "full", "cached", "full", "cached"] as const;
+    const work: Work = {
+      ...{ model, rankCount: 3, splitBatch: false, width: 64, height: 4 * model.sizeMultiple },
+      ...{ stepCount: deep.length, warmupSteps: 1, syncMode: "corrected_async_gn" },
+      ...{ outerSkips: 2, reuse: deep.map((each) => ({ deep: each, cross: "compute" })) },
+    };
+    const ours = await draw({ ...work, compressExchange: how });
+    expect(ours.stepParts.filter((part) => part.deep === "reuse")).toHaveLength(4);
+    expect(
+      await drawLatents({ ...work, compressExchange: how, testHooks: { delaySeed: 3 } }),
+    ).toEqual(latentsOf(ours));
+    const plain = await draw(work);
+    const difference = relativeL2(latentsOf(ours), latentsOf(plain));
+    expect(difference).toBeLessThanOrEqual(how === "int8" ? 2e-3 : 2e-2);
+    expect(difference).toBeGreaterThan(0);
+    const one = await drawLatents({ ...work, rankCount: 1 });
+    const [error, before] = [ours, plain].map((image) => relativeL2(latentsOf(image), one));
+    expect(error!).toBeLessThanOrEqual(1.1 * before!);
+    const bytes = (image: typeof ours) => image.ranks.map((rank) => rank.keysValuesBytes);
+    for (const [i, sent] of bytes(ours).entries()) expect(sent).toBeLessThan(bytes(plain)[i]!);
+  });
+
   test("are the same with other images, modes and formats between", async () => {
     const work: Work = {
       ...{ model, rankCount: 3, splitBatch: false, compressExchange: "int8", stepCount: 5 },
