@@ -339,6 +339,42 @@ pub const Backend = struct {
         }
     }
 
+    /// Whether `linearRows` does all of these at once.
+    pub fn areRowsOneKernel(b: Backend, weights: []const *const Weight) bool {
+        return b.isCuda() and cudas.areRowsOneKernel(weights);
+    }
+
+    /// x (batch, 1, 1, in) and each weight (out, in) with its bias to `outs`, (batch, 1, 1, out),
+    /// which lie one behind the other. Returns their memory.
+    pub fn linearRows(
+        b: Backend,
+        outs: []Tensor,
+        x: Tensor,
+        weights: []const *const Weight,
+        biases: []const *const Weight,
+    ) Error!Tensor {
+        assert(outs.len == weights.len and weights.len == biases.len);
+        assert(x.shape.positionCount() == 1);
+        var channels: u32 = 0;
+        for (weights, biases) |weight, bias| {
+            assert(weight.shape[1] == x.shape.channels and bias.shape[0] == weight.shape[0]);
+            channels += weight.shape[0];
+        }
+        const all = try b.alloc(x.shape.withChannels(channels), b.activationType());
+        var address = all.address;
+        for (outs, weights) |*out, weight| {
+            const shape = x.shape.withChannels(weight.shape[0]);
+            out.* = .{ .address = address, .shape = shape, .dtype = all.dtype };
+            address += out.byteCount();
+        }
+        switch (b.target()) {
+            .cpu => unreachable,
+            .plan => |plan| plan.linearRows(all, x, weights, biases[0]),
+            .cuda => |cuda| try cuda.linearRows(outs, x, weights, biases),
+        }
+        return all;
+    }
+
     /// x (batch, rows, width, in) and weight (2 * out, in) to (batch, rows, width, out): the first
     /// half of the product with its bias times the GELU of the second (GEGLU).
     pub fn linearGeglu(

@@ -83,7 +83,7 @@ export const changes: readonly Change[] = [
         (entry) => isEmbeddingProduct(entry) && entry.operation.out === embeddingWidth(entries),
       ),
     add: ({ entries, kernels }) => ({ entries: joinEmbeddings(entries), kernels }),
-    remove: (state) => state,
+    remove: ({ entries, kernels }) => ({ entries: splitEmbeddings(entries), kernels }),
   },
   kernelChange("programmatic dependent launch of own kernels", "dependentLaunches", false, true),
 ];
@@ -268,4 +268,14 @@ function joinEmbeddings(entries: Entries): Entries {
   if (!first) return entries;
   const all = { ...withOut(first, embeddingWidth(entries)), count: 1 };
   return [...joined.filter(({ count }) => count > 0), all];
+}
+
+/** A product for each block. */
+function splitEmbeddings(entries: Entries): Entries {
+  const width = embeddingWidth(entries);
+  const blocks = entries.filter(isSecondConvolution);
+  return entries.flatMap((entry) => {
+    if (!isEmbeddingProduct(entry) || entry.operation.out !== width) return [entry];
+    return blocks.map(({ operation, count }) => ({ ...withOut(entry, operation.out), count }));
+  });
 }

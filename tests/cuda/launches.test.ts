@@ -6,9 +6,9 @@ import { expect, test } from "bun:test";
 import { planFor, withModel } from "../../src/bench/gpu-work.ts";
 
 test.each([
-  [1, 972],
-  [2, 1291],
-  [8, 1391],
+  [1, 956],
+  [2, 1275],
+  [8, 1375],
 ])("one step of SDXL at 1024x1024, %d patches", async (rankCount, bound) => {
   const launches = await withModel(undefined, async (model) => {
     const size = { width: 1024, height: 1024, rankCount, splitBatch: false };

@@ -23,6 +23,7 @@ const ops_convolution = @import("cuda/ops_convolution.zig");
 const ops_elementwise = @import("cuda/ops_elementwise.zig");
 const ops_embedding = @import("cuda/ops_embedding.zig");
 const linear_geglu = @import("cuda/linear_geglu.zig");
+const linear_rows = @import("cuda/linear_rows.zig");
 const ops_geglu = @import("cuda/ops_geglu.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
 const ops_product = @import("cuda/ops_product.zig");
@@ -41,6 +42,7 @@ pub const packedAttentionBytes = ops_attention.packedBytes;
 /// What plans say of the kernels behind an operation.
 pub const attentionKernels = ops_attention.kernelsOf;
 pub const gatesInOneKernel = ops_geglu.isOneKernel;
+pub const areRowsOneKernel = linear_rows.fit;
 pub const isDirect = ops_convolution.isDirect;
 pub const needsPaddedInput = ops_convolution.needsPaddedInput;
 pub const paddedShape = ops_convolution.paddedShape;
@@ -308,6 +310,7 @@ pub const Cuda = struct {
 
     pub const linear = ops_product.linear;
     pub const linearGeglu = ops_geglu.linearGeglu;
+    pub const linearRows = linear_rows.run;
     pub const linearAdjacent = ops_product.linearAdjacent;
     pub const quantizeRows = ops_product.quantizeRows;
     pub const conv2d = ops_product.conv2d;
@@ -409,6 +412,7 @@ test {
     _ = @import("cuda/gpu.zig");
     _ = @import("cuda/graph_key.zig");
     _ = linear_geglu;
+    _ = linear_rows;
     _ = @import("cuda/matmul_cascaded.zig");
     _ = @import("cuda/measure.zig");
     _ = @import("cuda/random_weights.zig");

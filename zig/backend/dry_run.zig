@@ -49,6 +49,19 @@ pub const Planned = struct {
         if (has_pass) plan.epilogue(result, options.activation, options.residual, null);
     }
 
+    /// One product of all columns.
+    pub fn linearRows(
+        plan: Planned,
+        all: Tensor,
+        x: Tensor,
+        weights: []const *const Weight,
+        bias: *const Weight,
+    ) void {
+        var weight_bytes: u64 = 0;
+        for (weights) |weight| weight_bytes += plan.weightBytes(weight);
+        plan.product(all, x, weight_bytes, bias, null);
+    }
+
     pub fn linearGeglu(
         plan: Planned,
         out: Tensor,

@@ -9,6 +9,13 @@ const layers = @import("layers.zig");
 const Context = layers.Context;
 const Error = layers.Error;
 
+pub const TimeEmbedding = struct {
+    /// (batch, 1, 1, time_embed_dim) after SiLU.
+    vector: Tensor,
+    /// What every block makes of it, where all are one product; else empty.
+    projected: []const Tensor = &.{},
+};
+
 pub const ResnetBlock2D = struct {
     norm1: layers.GroupNorm,
     conv1: layers.Conv3x3,
@@ -16,6 +23,8 @@ pub const ResnetBlock2D = struct {
     norm2: layers.GroupNorm,
     conv2: layers.Conv3x3,
     conv_shortcut: ?layers.Linear,
+    /// Its place in `TimeEmbedding.projected`.
+    embedding_index: u32 = 0,
 
     pub const Options = struct {
         in_channels: u32,
@@ -57,12 +66,12 @@ pub const ResnetBlock2D = struct {
     }
 
     /// Maps `x` (batch, rows, width, in_channels) to (batch, rows, width, out_channels).
-    /// `time_embedding` is (batch, 1, 1, time_embed_dim) after SiLU, null in the VAE.
+    /// `time_embedding` is null in the VAE.
     pub fn forward(
         block: ResnetBlock2D,
         ctx: Context,
         x: Tensor,
-        time_embedding: ?Tensor,
+        time_embedding: ?TimeEmbedding,
     ) Error!Tensor {
         const normed = try block.firstHalf(ctx, x, time_embedding);
         defer ctx.b.free(normed);
@@ -79,13 +88,17 @@ pub const ResnetBlock2D = struct {
         block: ResnetBlock2D,
         ctx: Context,
         x: Tensor,
-        time_embedding: ?Tensor,
+        time_embedding: ?TimeEmbedding,
     ) Error!Tensor {
-        const channel_bias: ?Tensor = if (block.time_emb_proj) |projection|
-            try projection.forward(ctx, time_embedding.?, .{})
+        const projected = if (time_embedding) |time| time.projected else &.{};
+        const is_projected = projected.len > 0;
+        const channel_bias: ?Tensor = if (is_projected)
+            projected[block.embedding_index]
+        else if (block.time_emb_proj) |projection|
+            try projection.forward(ctx, time_embedding.?.vector, .{})
         else
             null;
-        defer if (channel_bias) |vector| ctx.b.free(vector);
+        defer if (!is_projected) if (channel_bias) |vector| ctx.b.free(vector);
         const normed = try block.norm1.forward(ctx, x, .silu);
         const in_norm = ctx.b.addsInNorms();
         const first = try block.conv1.forward(ctx, normed, .{

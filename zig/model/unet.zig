@@ -19,6 +19,7 @@ const DownBlock = unet_blocks.DownBlock;
 const MidBlock = unet_blocks.MidBlock;
 const Skips = unet_blocks.Skips;
 const UpBlock = unet_blocks.UpBlock;
+const resnets = @import("resnet.zig");
 const reuses = @import("reuse.zig");
 pub const Reuse = reuses.Reuse;
 const transformers = @import("transformer.zig");
@@ -74,6 +75,9 @@ pub const UNet = struct {
     conv_norm_out: layers.GroupNorm,
     conv_out: layers.Conv3x3,
     context_slot_count: u32,
+    /// Of the time embedding in every resnet.
+    projection_weights: []const *const weights.Weight,
+    projection_biases: []const *const weights.Weight,
     /// Calls of `forward` over the dry-run device; tests assert that plans are reused.
     dry_run_count: *std.atomic.Value(u32),
 
@@ -89,13 +93,17 @@ pub const UNet = struct {
         for (down_blocks, 0..) |*block, i| {
             block.* = try loader.downBlock(try view.index("down_blocks", i), i);
         }
-        const mid_block = try loader.midBlock(view);
+        var mid_block = try loader.midBlock(view);
         const up_blocks = try arena.alloc(UpBlock, levels);
         for (up_blocks, 0..) |*block, i| {
             block.* = try loader.upBlock(try view.index("up_blocks", i), i);
         }
+        const mid = if (mid_block) |*block| block else null;
+        const projections = try listProjections(arena, down_blocks, mid, up_blocks);
         return .{
             .config = config.*,
+            .projection_weights = projections.weights,
+            .projection_biases = projections.biases,
             .conv_in = try .load(try view.at("conv_in"), first, config.in_channels),
             .time_embedding = try .load(try view.at("time_embedding"), embed, first),
             .add_embedding = try .load(
@@ -180,8 +188,22 @@ pub const UNet = struct {
         reuse: *const Reuse,
     ) Error!Tensor {
         if (ctx.b.device == .plan) _ = model.dry_run_count.fetchAdd(1, .monotonic);
-        const time = try model.embedTime(ctx, timestep, conditioning.addition);
-        defer ctx.b.free(time);
+        const vector = try model.embedTime(ctx, timestep, conditioning.addition);
+        defer ctx.b.free(vector);
+        var projected: [projection_count_max]Tensor = undefined;
+        var time: resnets.TimeEmbedding = .{ .vector = vector };
+        var memory: ?Tensor = null;
+        defer if (memory) |tensor| ctx.b.free(tensor);
+        const count = model.projection_weights.len;
+        if (count <= projected.len and ctx.b.areRowsOneKernel(model.projection_weights)) {
+            time.projected = projected[0..count];
+            memory = try ctx.b.linearRows(
+                projected[0..count],
+                vector,
+                model.projection_weights,
+                model.projection_biases,
+            );
+        }
         const prompt: unet_blocks.Prompt = .{
             .keys_values = conditioning.keys_values,
             .reuse = reuse,
@@ -234,6 +256,38 @@ pub const UNet = struct {
         return ctx.b.activate(sum, .silu);
     }
 };
+
+/// Of one `linearRows`; a UNet of more projects in each resnet.
+const projection_count_max = 32;
+
+const Projections = struct {
+    weights: []const *const weights.Weight,
+    biases: []const *const weights.Weight,
+};
+
+/// Numbers the resnets, and lists their layers for the time embedding in that order.
+fn listProjections(
+    arena: Allocator,
+    down_blocks: []DownBlock,
+    mid_block: ?*MidBlock,
+    up_blocks: []UpBlock,
+) Allocator.Error!Projections {
+    var all: std.ArrayList(*resnets.ResnetBlock2D) = .empty;
+    for (down_blocks) |block| for (block.resnets) |*resnet| try all.append(arena, resnet);
+    if (mid_block) |block| {
+        try all.append(arena, &block.resnet_0);
+        if (block.attended) |*rest| try all.append(arena, &rest.resnet_1);
+    }
+    for (up_blocks) |block| for (block.resnets) |*resnet| try all.append(arena, resnet);
+    const matrices = try arena.alloc(*const weights.Weight, all.items.len);
+    const biases = try arena.alloc(*const weights.Weight, all.items.len);
+    for (all.items, matrices, biases, 0..) |resnet, *matrix, *bias, i| {
+        resnet.embedding_index = @intCast(i);
+        matrix.* = resnet.time_emb_proj.?.weight;
+        bias.* = resnet.time_emb_proj.?.bias.?;
+    }
+    return .{ .weights = matrices, .biases = biases };
+}
 
 /// Two linear layers with SiLU between them.
 pub const TimestepEmbedding = struct {

@@ -34,7 +34,7 @@ pub const DownBlock = struct {
         block: DownBlock,
         ctx: Context,
         x: Tensor,
-        time: Tensor,
+        time: resnets.TimeEmbedding,
         prompt: Prompt,
         skips: *Skips,
     ) Error!Tensor {
@@ -68,7 +68,7 @@ pub const MidBlock = struct {
         block: MidBlock,
         ctx: Context,
         x: Tensor,
-        time: Tensor,
+        time: resnets.TimeEmbedding,
         prompt: Prompt,
     ) Error!Tensor {
         const first = try block.resnet_0.forward(ctx, x, time);
@@ -92,7 +92,7 @@ pub const UpBlock = struct {
         block: UpBlock,
         ctx: Context,
         x: ?Tensor,
-        time: Tensor,
+        time: resnets.TimeEmbedding,
         prompt: Prompt,
         skips: *Skips,
     ) Error!?Tensor {

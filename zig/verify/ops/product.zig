@@ -10,6 +10,7 @@ const Check = @import("../check.zig").Check;
 const Error = pairs.Error;
 const Pair = pairs.Pair;
 const Shape = @import("../../tensor.zig").Shape;
+const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
 
 pub const checks = [_]Check{
@@ -18,6 +19,7 @@ pub const checks = [_]Check{
     .{ .name = "linear, adjacent", .run = linearAdjacent, .needs_libraries = true },
     .{ .name = "linearGeglu", .run = linearGeglu, .needs_libraries = true },
     .{ .name = "linearGeglu, own kernels", .run = gatedKernels },
+    .{ .name = "linearRows", .run = linearRows },
     .{
         .name = "linear, sums in f16",
         .run = linearCascaded,
@@ -162,6 +164,28 @@ fn gatedKernels(pair: *Pair) Error!void {
         .bias = pair.cuda.addressOf(bias),
     });
     try pair.expectClose(out, gated);
+}
+
+/// Layers of different widths, one row for each image of the batch.
+fn linearRows(pair: *Pair) Error!void {
+    const shape: Shape = .vector(pair.size(6), 8 * pair.size(60));
+    const x = try pair.tensor(shape);
+    const count = pair.size(4);
+    var weights: [4]*const Weight = undefined;
+    var biases: [4]*const Weight = undefined;
+    var outs: [4]pairs.Both = undefined;
+    for (outs[0..count], weights[0..count], biases[0..count]) |*out, *weight, *bias| {
+        const channels = 8 * pair.size(12);
+        weight.* = try weightOf(pair, channels, shape.channels);
+        bias.* = try pair.vector(channels);
+        out.* = try pair.output(shape.withChannels(channels));
+        try pair.cpu.linear(out.cpu, 0, x.cpu, weight.*, bias.*, .{});
+    }
+    var tensors: [4]Tensor = undefined;
+    for (tensors[0..count], outs[0..count]) |*tensor, out| tensor.* = out.cuda;
+    pair.describe("{f} to {d} layers", .{ pairs.shown(shape), count });
+    try pair.cuda.linearRows(tensors[0..count], x.cuda, weights[0..count], biases[0..count]);
+    for (outs[0..count]) |out| try pair.expectClose(out, tolerances.one_pass);
 }
 
 /// `--fp16-accumulate`.
