@@ -64,6 +64,12 @@ export fn bxl_emulator_set_memory(bytes: u64) void {
     state.memory_bytes = @intCast(bytes);
 }
 
+/// Makes allocations of GPUs of one size, from `bytes_min` on, one memory: for benches that compute
+/// nothing, and whose machine has not the memory of all GPUs. To be set while there is no context.
+export fn bxl_emulator_share_memory(bytes_min: u64) void {
+    state.shared_bytes_min = @intCast(bytes_min);
+}
+
 /// Ten times the compute capability of every GPU; its limits are those of the GPU that has it.
 export fn bxl_emulator_set_capability(capability: u32) void {
     state.gpu = gpu_models.byCapability(capability);

@@ -271,6 +271,14 @@ export function setEmulatedGpuCount(count: number): void {
   throw new BasedXLError("internal", `The emulator does not take ${count} GPUs.`);
 }
 
+/** Makes allocations of emulated GPUs of one size, from `bytesMin` on, one memory. */
+export function shareEmulatedMemory(bytesMin: number): void {
+  const { symbols } = dlopen(emulatorPath(), {
+    bxl_emulator_share_memory: { args: ["u64"], returns: "void" },
+  });
+  symbols.bxl_emulator_share_memory(BigInt(bytesMin));
+}
+
 /** Bytes that the host has copied to an emulated GPU since a session opened it. */
 export function bytesToEmulatedGpu(gpu: number): { pinned: number; pageable: number } {
   const { symbols } = dlopen(emulatorPath(), {

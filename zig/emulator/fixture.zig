@@ -14,6 +14,7 @@ pub const Emulator = struct {
     bxl_emulator_set_capability: *const fn (capability: u32) callconv(.c) void,
     bxl_emulator_set_driver: *const fn (version: u32) callconv(.c) void,
     bxl_emulator_set_memory: *const fn (bytes: u64) callconv(.c) void,
+    bxl_emulator_share_memory: *const fn (bytes_min: u64) callconv(.c) void,
     bxl_emulator_set_peers: *const fn (possible: bool) callconv(.c) void,
     bxl_emulator_set_quiet: *const fn (is_quiet: bool) callconv(.c) void,
     bxl_emulator_last_report: *const fn () callconv(.c) [*:0]const u8,

@@ -29,8 +29,7 @@ pub fn mapPoisoned(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
     const mapping = try map(data_bytes);
     errdefer std.posix.munmap(mapping);
     const file = try poisonFile();
-    var rest: []align(std.heap.page_size_min) u8 =
-        @alignCast(mapping[bytes .. mapping.len - bytes]);
+    var rest = dataOf(mapping);
     while (rest.len > 0) {
         const count = @min(poison_bytes, rest.len);
         _ = try std.posix.mmap(
@@ -44,6 +43,41 @@ pub fn mapPoisoned(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
         rest = @alignCast(rest[count..]);
     }
     return mapping;
+}
+
+/// As `map`, but memory that `mapAgain` can map elsewhere, too.
+pub fn mapShared(data_bytes: usize) ![]align(std.heap.page_size_min) u8 {
+    const mapping = try map(data_bytes);
+    errdefer std.posix.munmap(mapping);
+    const data = dataOf(mapping);
+    _ = try std.posix.mmap(
+        data.ptr,
+        data.len,
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .SHARED, .ANONYMOUS = true, .FIXED = true, .NORESERVE = true },
+        -1,
+        0,
+    );
+    return mapping;
+}
+
+/// The data of `shared`, which `mapShared` or this made, at a second address between guards of its
+/// own. Each of the mappings may go first.
+pub fn mapAgain(
+    shared: []align(std.heap.page_size_min) u8,
+) ![]align(std.heap.page_size_min) u8 {
+    const data = dataOf(shared);
+    const mapping = try map(data.len);
+    errdefer std.posix.munmap(mapping);
+    // Moving no bytes of a shared mapping duplicates it.
+    const flags: std.os.linux.MREMAP = .{ .MAYMOVE = true, .FIXED = true };
+    _ = try std.posix.mremap(data.ptr, 0, data.len, flags, dataOf(mapping).ptr);
+    return mapping;
+}
+
+/// What lies between the guards of a mapping.
+pub fn dataOf(mapping: []align(std.heap.page_size_min) u8) []align(std.heap.page_size_min) u8 {
+    return @alignCast(mapping[bytes .. mapping.len - bytes]);
 }
 
 /// Full of 0xff, a NaN in every type. Whole lines that the compiler must not turn into memset:

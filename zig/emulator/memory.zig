@@ -1,6 +1,7 @@
 //! Device and pinned memory: every allocation is a separate mapping between guard pages, so that an
 //! out-of-bounds access faults. Memory starts as 0xff, which is NaN in every type, and is unmapped
-//! when freed. The padding to the alignment of 256 bytes is checked for writes.
+//! when freed. The padding to the alignment of 256 bytes is checked for writes. For benches, large
+//! allocations of several GPUs can share one memory.
 
 const std = @import("std");
 const guards = @import("guards.zig");
@@ -22,7 +23,7 @@ pub const Allocation = struct {
     }
 
     fn data(allocation: *const Allocation) []u8 {
-        return allocation.mapping[guards.bytes .. allocation.mapping.len - guards.bytes];
+        return guards.dataOf(allocation.mapping);
     }
 
     /// False where something was written beside the allocation, inside its own pages.
@@ -47,7 +48,9 @@ pub fn allocate(device: *Device, kind: Kind, bytes: usize) error{OutOfMemory}!us
     if (kind == .device and bytes > state.memory_bytes - device.used_bytes) {
         return error.OutOfMemory;
     }
-    const mapping = guards.mapPoisoned(bytes) catch return error.OutOfMemory;
+    const is_shared = kind == .device and bytes >= state.shared_bytes_min;
+    const made = if (is_shared) mapShared(bytes) else guards.mapPoisoned(bytes);
+    const mapping = made catch return error.OutOfMemory;
     errdefer std.posix.munmap(mapping);
     const end = @intFromPtr(mapping.ptr) + mapping.len - guards.bytes;
     const address = end - std.mem.alignForward(usize, bytes, alignment);
@@ -119,6 +122,21 @@ pub fn nearest(address: usize) ?*const Allocation {
 }
 
 // --- internal ---
+
+/// The memory that another allocation of this size has, or where there is none, new memory.
+fn mapShared(bytes: usize) ![]align(std.heap.page_size_min) u8 {
+    for (allocations.items) |allocation| {
+        const is_device = allocation.kind == .device;
+        if (is_device and allocation.bytes == bytes) return guards.mapAgain(allocation.mapping);
+    }
+    const mapping = try guards.mapShared(bytes);
+    // Only what is checked: the padding.
+    const data = guards.dataOf(mapping);
+    const after = data.len - std.mem.alignForward(usize, bytes, alignment);
+    guards.poison(data[0..after]);
+    guards.poison(data[after + bytes ..]);
+    return mapping;
+}
 
 fn insert(allocation: Allocation) error{OutOfMemory}!void {
     const items = allocations.items;

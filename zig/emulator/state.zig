@@ -41,6 +41,8 @@ pub const Device = struct {
 pub var devices: [device_count_max]Device = makeDevices();
 pub var device_count: u32 = 2;
 pub var memory_bytes: usize = 24 << 30;
+/// Allocations of one size, from this on, are one memory, whatever the GPU.
+pub var shared_bytes_min: usize = std.math.maxInt(usize);
 /// What every GPU is.
 pub var gpu: GpuModel = gpu_models.default;
 /// As cuDriverGetVersion reports it.

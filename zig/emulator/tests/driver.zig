@@ -231,6 +231,37 @@ test "memory ends where it is said to end" {
     try expectEqual(.invalid_value, d.cuMemcpyDtoH_v2(&bytes, more + (1 << 20) - 4, 8));
 }
 
+test "large allocations of several GPUs are one memory where a bench asks for it" {
+    var first: Fixture = try .initOn(0, 8);
+    defer first.deinit();
+    var second: Fixture = try .initOn(1, 8);
+    defer second.deinit();
+    const large = 10_001;
+    first.emulator.bxl_emulator_share_memory(large);
+    defer first.emulator.bxl_emulator_share_memory(std.math.maxInt(u64));
+    var value: [1]u8 = .{5};
+    for ([_]usize{ large, large - 1 }) |bytes| {
+        try first.use();
+        const x = try first.alloc(u8, bytes);
+        try second.use();
+        const y = try second.alloc(u8, bytes);
+        try std.testing.expect(x != y);
+        try ok(second.driver.cuMemcpyHtoD_v2(y + bytes - 1, &value, 1));
+        try ok(second.driver.cuCtxSynchronize());
+        try first.use();
+        var got: [1]u8 = undefined;
+        try first.download(u8, x + bytes - 1, &got);
+        try expectEqual(bytes == large, got[0] == 5);
+        // The other one stays.
+        try ok(first.driver.cuMemFree_v2(x));
+        try second.use();
+        try second.download(u8, y + bytes - 1, &got);
+        try expectEqual(5, got[0]);
+        try ok(second.driver.cuMemFree_v2(y));
+    }
+    try std.testing.expectEqualStrings("", first.lastReport());
+}
+
 test "a blocking copy from pageable memory has arrived after a synchronization, not before" {
     var late_count: usize = 0;
     for (0..40) |seed| {
