@@ -11,7 +11,7 @@
 //!   zig build basedxl-gpu   the kit's program for GPUs without Bun, into zig-out/bin (likewise)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
-//! -Dfind-races (test-cuda under ThreadSanitizer),
+//! -Dfind-races (test-cuda under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on that GPU),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
 
 const std = @import("std");
@@ -207,6 +207,9 @@ fn addEmulated(b: *Build) void {
         .filters = filters,
     });
     const run_tests = b.addRunArtifact(tests);
+    // By an option, since what is cached here does not depend on the shell's variables.
+    const gpu = b.option([]const u8, "emulated-gpu", "run test-cuda on this GPU: sm_80 to sm_120");
+    if (gpu) |name| run_tests.setEnvironmentVariable("BASEDXL_EMULATOR_GPU", name);
     b.step("test-cuda", "Run the CUDA path on the emulator").dependOn(&run_tests.step);
 }
 
