@@ -271,5 +271,5 @@ test("sums in f16 are close, and are what was asked for", async () => {
 test(`emulator and operations pass their tests on ${gpuInTurn} (${seedName})`, async () => {
   const { exitCode, stderr } = await operations;
   expect(exitCode, stderr).toBe(0);
-  expect(testsRun(stderr), stderr).toBe(testBlocks("test-cuda"));
+  expect(testsRun(stderr), stderr).toBeGreaterThanOrEqual(testBlocks("test-cuda"));
 }, 600_000);
