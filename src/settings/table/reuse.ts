@@ -74,7 +74,7 @@ export const reuseSettings = {
     help:
       "Compute cross-attention in so many steps alone, and then keep the mean of the prompt's " +
       "and the negative prompt's (T-GATE): guidance ends there, and all ranks share the " +
-      "prompt's rows. 0 for never. Default: as --quality says, which is never.",
+      "prompt's rows. {range}; 0 is never. Default: as --quality says, which is never.",
     scope: "request",
     processes: "same",
     json: "cross_attention_gate",
