@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const ops_widen = @import("ops_widen.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Tensor = @import("../../tensor.zig").Tensor;
@@ -31,11 +32,12 @@ const Problem = extern struct {
     depth: u32,
 };
 
-/// Whether one launch can do all: weights that are kept in the activations' type.
+/// Whether the kernel can do all: in one launch where the weights are kept in the activations'
+/// type, and in 8 bits a launch each, behind the widening, so that the bits are the same.
 pub fn fit(weights: []const *const Weight) bool {
     if (weights.len == 0 or weights.len > layer_count_max) return false;
     for (weights) |weight| {
-        if (weight.kept_f8 != null or weight.dtype == .i8) return false;
+        if (weight.dtype == .i8) return false;
         if (weight.shape[0] % elements_aligned != 0) return false;
         if (weight.shape[1] % elements_aligned != 0) return false;
     }
@@ -50,6 +52,28 @@ pub fn run(
     biases: []const *const Weight,
 ) cudas.Error!void {
     assert(fit(weights) and x.dtype == cuda.activation and x.address % 16 == 0);
+    if (!anyKept8(weights)) return launch(cuda, outs, x, weights, biases);
+    for (0..outs.len) |at| {
+        try launch(cuda, outs[at..][0..1], x, weights[at..][0..1], biases[at..][0..1]);
+    }
+}
+
+// --- internal ---
+
+fn anyKept8(weights: []const *const Weight) bool {
+    return for (weights) |weight| {
+        if (weight.kept_f8 != null) break true;
+    } else false;
+}
+
+fn launch(
+    cuda: *Cuda,
+    outs: []const Tensor,
+    x: Tensor,
+    weights: []const *const Weight,
+    biases: []const *const Weight,
+) cudas.Error!void {
+    assert(outs.len == 1 or !anyKept8(weights));
     var problem: Problem = .{
         .x = x.address,
         .row_count = x.shape.batch,
@@ -59,7 +83,7 @@ pub fn run(
     for (problem.layers[0..outs.len], outs, weights, biases) |*layer, out, weight, bias| {
         layer.* = .{
             .out = out.address,
-            .w = cuda.addressOf(weight),
+            .w = try ops_widen.operand(cuda, weight),
             .bias = cuda.addressOf(bias),
             .column_count = weight.shape[0],
         };
