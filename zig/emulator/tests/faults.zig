@@ -166,6 +166,7 @@ fn copyDependent(fixture: *const Fixture, x: usize) !drivers.Result {
 test "a dependent launch whose kernel does not wait is found, and one that waits runs" {
     var fixture: Fixture = try .initQuiet(11);
     defer fixture.deinit();
+    fixture.emulator.bxl_emulator_set_capability(90);
     const x = try fixture.upload(f32, &.{ 1, 2, 3, 4, 0, 0, 0, 0 });
     try ok(try copyDependent(&fixture, x));
     try ok(fixture.synchronize());
