@@ -61,11 +61,11 @@ describe.each(Object.keys(variants))("%s", (variant) => {
 
 test("a format that is not read is refused by its name", async () => {
   const key = "conv_in.comfy_quant";
-  const text = new TextEncoder().encode('{"format":"int8_tensorwise","convrot":true}');
+  const text = new TextEncoder().encode('{"format":"nvfp4"}');
   const folder = copyModel(unetFile, (tensors) => {
     tensors.set(key, { dtype: "U8", shape: [text.length], bytes: text });
   });
   const model = await openModelFolder(folder);
   const opened = withSession({ model, width: 64, height: 64 }, async () => {});
-  await expect(opened).rejects.toThrow("layer conv_in is quantized as int8_tensorwise");
+  await expect(opened).rejects.toThrow("layer conv_in is quantized as nvfp4");
 });
