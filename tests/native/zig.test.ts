@@ -10,7 +10,7 @@ import { testBlocks, testsRun, zigBuild } from "../support/zig.ts";
 
 const root = join(import.meta.dir, "../..");
 /** The first run compiles the library once more, for the tests. */
-const timeoutMs = 240_000;
+const timeoutMs = 480_000;
 
 test.concurrent(
   "the tests beside the code pass",
