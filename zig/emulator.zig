@@ -19,6 +19,7 @@
 //!   fixture, tests        the emulator's own tests; library_fixture serves the libraries'
 
 const std = @import("std");
+const calls_device = @import("emulator/calls_device.zig");
 const driver = @import("nvidia/driver.zig");
 const faults = @import("emulator/faults.zig");
 const gpu_models = @import("emulator/gpu_model.zig");
@@ -26,7 +27,7 @@ const state = @import("emulator/state.zig");
 
 /// Where the functions of `driver.Driver` are.
 const call_files = .{
-    @import("emulator/calls_device.zig"),
+    calls_device,
     @import("emulator/calls_memory.zig"),
     @import("emulator/calls_kernel.zig"),
     @import("emulator/calls_stream.zig"),
@@ -70,9 +71,14 @@ export fn bxl_emulator_share_memory(bytes_min: u64) void {
     state.shared_bytes_min = @intCast(bytes_min);
 }
 
-/// Ten times the compute capability of every GPU; its limits are those of the GPU that has it.
+/// Ten times the compute capability of every GPU; its limits are those of the GPU that has it. 0:
+/// the GPU that the environment chose.
 export fn bxl_emulator_set_capability(capability: u32) void {
-    state.gpu = gpu_models.byCapability(capability);
+    state.lock();
+    defer state.unlock();
+    // Or the first session would undo it.
+    calls_device.readEnvironment();
+    state.gpu = if (capability == 0) state.chosen_gpu else gpu_models.byCapability(capability);
 }
 
 /// What cuDriverGetVersion reports: 12040 for CUDA 12.4.

@@ -288,7 +288,10 @@ export function bytesToEmulatedGpu(gpu: number): { pinned: number; pageable: num
   return { pinned: bytes(true), pageable: bytes(false) };
 }
 
-/** Sets ten times the compute capability of the emulator's GPUs, for all of the process. */
+/**
+ * Sets ten times the compute capability of the emulator's GPUs, for all of the process; 0: that of
+ * the GPU that `BASEDXL_EMULATOR_GPU` names.
+ */
 export function setEmulatedCapability(capability: number): void {
   const { symbols } = dlopen(emulatorPath(), {
     bxl_emulator_set_capability: { args: ["u32"], returns: "void" },

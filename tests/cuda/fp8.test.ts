@@ -27,7 +27,7 @@ afterAll(removeAdapters);
 
 const hopper = 90;
 const ampere = 80;
-afterAll(() => setEmulatedCapability(hopper));
+afterAll(() => setEmulatedCapability(0));
 
 const widenedOnAmpere =
   /^UNet: 8-bit weights widened to f16 \(.*\); GPUs of compute capability 8\.9/;

@@ -217,6 +217,32 @@ pub fn cuCtxDisablePeerAccess(peer: Context) callconv(.c) Result {
     return .success;
 }
 
+/// Once.
+pub fn readEnvironment() void {
+    if (is_environment_read) return;
+    is_environment_read = true;
+    if (numberOf("BASEDXL_EMULATOR_SEED")) |seed| state.prng = .init(seed);
+    if (numberOf("BASEDXL_EMULATOR_GPUS")) |count| {
+        state.device_count = @intCast(@min(count, state.device_count_max));
+    }
+    if (numberOf("BASEDXL_EMULATOR_MEMORY_MIB")) |mib| state.memory_bytes = mib << 20;
+    if (textOf("BASEDXL_EMULATOR_GPU")) |name| {
+        state.gpu = gpu_models.byName(name) orelse state.gpu;
+    }
+    if (numberOf("BASEDXL_EMULATOR_CAPABILITY")) |value| {
+        state.gpu = gpu_models.byCapability(@intCast(value));
+    }
+    state.chosen_gpu = state.gpu;
+    if (numberOf("BASEDXL_EMULATOR_DRIVER")) |value| state.driver_version = @intCast(value);
+    if (textOf("BASEDXL_EMULATOR_PEERS")) |name| {
+        state.peer_fault = std.meta.stringToEnum(state.PeerFault, name) orelse .none;
+    }
+    state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
+    state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
+    state.wrong_kernel = textOf("BASEDXL_EMULATOR_WRONG");
+    state.crashing_kernel = textOf("BASEDXL_EMULATOR_CRASH");
+}
+
 // --- internal ---
 
 fn deviceOf(ordinal: c_int) ?*state.Device {
@@ -237,31 +263,6 @@ fn putText(target: [*]u8, len: c_int, device: Device, comptime format: []const u
 }
 
 var is_environment_read: bool = false;
-
-/// Once.
-fn readEnvironment() void {
-    if (is_environment_read) return;
-    is_environment_read = true;
-    if (numberOf("BASEDXL_EMULATOR_SEED")) |seed| state.prng = .init(seed);
-    if (numberOf("BASEDXL_EMULATOR_GPUS")) |count| {
-        state.device_count = @intCast(@min(count, state.device_count_max));
-    }
-    if (numberOf("BASEDXL_EMULATOR_MEMORY_MIB")) |mib| state.memory_bytes = mib << 20;
-    if (textOf("BASEDXL_EMULATOR_GPU")) |name| {
-        state.gpu = gpu_models.byName(name) orelse state.gpu;
-    }
-    if (numberOf("BASEDXL_EMULATOR_CAPABILITY")) |value| {
-        state.gpu = gpu_models.byCapability(@intCast(value));
-    }
-    if (numberOf("BASEDXL_EMULATOR_DRIVER")) |value| state.driver_version = @intCast(value);
-    if (textOf("BASEDXL_EMULATOR_PEERS")) |name| {
-        state.peer_fault = std.meta.stringToEnum(state.PeerFault, name) orelse .none;
-    }
-    state.hanging_kernel = textOf("BASEDXL_EMULATOR_HANG");
-    state.blocking_kernel = textOf("BASEDXL_EMULATOR_BLOCK");
-    state.wrong_kernel = textOf("BASEDXL_EMULATOR_WRONG");
-    state.crashing_kernel = textOf("BASEDXL_EMULATOR_CRASH");
-}
 
 fn numberOf(name: [*:0]const u8) ?u64 {
     return std.fmt.parseInt(u64, textOf(name) orelse return null, 10) catch null;

@@ -61,11 +61,24 @@ pub const Fixture = struct {
         try ok(d.cuDevicePrimaryCtxRetain(&context, device));
         fixture.context = context.?;
         try fixture.use();
+        try fixture.expectChosenGpu();
         var module: ?drivers.Module = null;
         try ok(d.cuModuleLoadData(&module, kernels.image.ptr));
         fixture.module = module.?;
         fixture.stream = try fixture.makeStream();
         return fixture;
+    }
+
+    /// No test before this one left another GPU than was chosen for the run.
+    fn expectChosenGpu(fixture: *const Fixture) !void {
+        const name = std.c.getenv("BASEDXL_EMULATOR_GPU") orelse "sm_90";
+        const expected = try std.fmt.parseInt(c_int, std.mem.span(name)["sm_".len..], 10);
+        const get = fixture.driver.cuDeviceGetAttribute;
+        var major: c_int = 0;
+        var minor: c_int = 0;
+        try ok(get(&major, .compute_capability_major, fixture.device));
+        try ok(get(&minor, .compute_capability_minor, fixture.device));
+        try std.testing.expectEqual(expected, 10 * major + minor);
     }
 
     /// Whatever failed goes with the context.

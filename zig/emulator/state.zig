@@ -45,6 +45,8 @@ pub var memory_bytes: usize = 24 << 30;
 pub var shared_bytes_min: usize = std.math.maxInt(usize);
 /// What every GPU is.
 pub var gpu: GpuModel = gpu_models.default;
+/// What the environment says they are.
+pub var chosen_gpu: GpuModel = gpu_models.default;
 /// As cuDriverGetVersion reports it.
 pub var driver_version: u32 = 13000;
 /// A kernel that never ends, and one whose launch never returns; null for none.

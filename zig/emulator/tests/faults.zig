@@ -167,6 +167,7 @@ test "a dependent launch whose kernel does not wait is found, and one that waits
     var fixture: Fixture = try .initQuiet(11);
     defer fixture.deinit();
     fixture.emulator.bxl_emulator_set_capability(90);
+    defer fixture.emulator.bxl_emulator_set_capability(0);
     const x = try fixture.upload(f32, &.{ 1, 2, 3, 4, 0, 0, 0, 0 });
     try ok(try copyDependent(&fixture, x));
     try ok(fixture.synchronize());
@@ -184,6 +185,7 @@ test "a dependent launch needs Hopper, and in a graph a kernel ahead of it" {
     defer fixture.deinit();
     const d = &fixture.driver;
     const x = try fixture.upload(f32, &@as([8]f32, @splat(1)));
+    defer fixture.emulator.bxl_emulator_set_capability(0);
     fixture.emulator.bxl_emulator_set_capability(89);
     try expectEqual(.not_supported, try copyDependent(&fixture, x));
     fixture.emulator.bxl_emulator_set_capability(90);

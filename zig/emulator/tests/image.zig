@@ -44,7 +44,7 @@ test "an image must hold code for the GPU, of a toolkit that the driver knows" {
     var fixture: Fixture = try .initQuiet(1);
     defer fixture.deinit();
     defer fixture.emulator.bxl_emulator_set_driver(13000);
-    defer fixture.emulator.bxl_emulator_set_capability(90);
+    defer fixture.emulator.bxl_emulator_set_capability(0);
     const newest: Code = .{};
     const older: Code = .{ .minor = 7 };
     const ptx: Code = .{ .kind = .ptx, .architecture = 80, .major = 9, .minor = 0 };
@@ -79,6 +79,9 @@ test "an image must hold code for the GPU, of a toolkit that the driver knows" {
 test "an image that is no fatbin, or not aligned, is refused" {
     var fixture: Fixture = try .initQuiet(2);
     defer fixture.deinit();
+    // Whose code the image holds.
+    defer fixture.emulator.bxl_emulator_set_capability(0);
+    fixture.emulator.bxl_emulator_set_capability(90);
     var buffer: [16 + entry_bytes + body_bytes + 5]u8 align(64) = undefined;
     write(buffer[5..], &.{.{}});
     var module: ?drivers.Module = null;
@@ -98,7 +101,7 @@ test "limits are those of the GPU that is emulated" {
     for ([_][2]u32{ .{ 80, 163 }, .{ 86, 99 }, .{ 90, 227 }, .{ 100, 227 }, .{ 120, 99 } }) |case| {
         var fixture: Fixture = try .initQuiet(3);
         defer fixture.deinit();
-        defer fixture.emulator.bxl_emulator_set_capability(90);
+        defer fixture.emulator.bxl_emulator_set_capability(0);
         fixture.emulator.bxl_emulator_set_capability(case[0]);
         const d = &fixture.driver;
         var most: c_int = 0;
