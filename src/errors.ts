@@ -33,6 +33,11 @@ export class BasedXLError extends Error {
   }
 }
 
+/** The error of a setting that cannot be what it is. */
+export function badOption(message: string): BasedXLError {
+  return new BasedXLError("bad-option", message);
+}
+
 /** Throws "cancelled" once `signal` is aborted. */
 export function stopIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled();

@@ -4,8 +4,8 @@
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { badOption } from "../errors.ts";
 import { medianMs } from "../pipeline/timings.ts";
-import { badOption } from "./flags.ts";
 import { buildBinaryIn, ended, newFolder, start } from "./support/binary.ts";
 import { noStraceReason, readTrace, tracedCalls } from "./support/strace.ts";
 

@@ -6,6 +6,7 @@ import { mkdirSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
+import { badOption } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
 import { probeDevice } from "../native/device-info.ts";
 import type { CpuDtype } from "../settings/names.ts";
@@ -21,7 +22,7 @@ import {
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
 import { type RankRow, timeRanks } from "./cpu-ranks.ts";
 import { type SdcppRow, timeSdcpp } from "./cpu-sdcpp.ts";
-import { badOption, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
+import { namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { writeFullSize } from "./full-size.ts";
 import { Program } from "./programs.ts";
 import { machine, renderTable, writeReport } from "./report.ts";

@@ -6,11 +6,10 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { Operation } from "../native/testing.ts";
 import { repositoryRoot } from "../setup.ts";
-import { badOption } from "./flags.ts";
 import { planFor, withModel } from "./gpu-work.ts";
 import { Program } from "./programs.ts";
 import { renderTable } from "./report.ts";

@@ -4,7 +4,7 @@
  */
 import type { ArgsDef } from "citty";
 import { parseArgs } from "citty";
-import { BasedXLError } from "../errors.ts";
+import { badOption } from "../errors.ts";
 import { schedulers } from "../settings/names.ts";
 import { seedMax } from "../settings/setting.ts";
 import { settings } from "../settings/table.ts";
@@ -131,10 +131,6 @@ export function sizeOf(flags: Flags, unit: number): { width: number; height: num
     `--size must be WIDTHxHEIGHT in pixels, multiples of ${unit} from ${unit} to ${max}, such as \
 ${8 * unit}x${8 * unit}, not "${text}".`,
   );
-}
-
-export function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
 }
 
 // --- internal ---

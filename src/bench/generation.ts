@@ -3,6 +3,7 @@
  * sync modes. One session per rank count generates all images.
  */
 
+import { badOption } from "../errors.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import type { Model } from "../models/model.ts";
 import { openModel } from "../models/open.ts";
@@ -17,7 +18,7 @@ import {
 import { makeSchedule, type Schedule } from "../schedule.ts";
 import { schedulers } from "../settings/names.ts";
 import { settings } from "../settings/table.ts";
-import { badOption, decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
+import { decimalOf, type Flags, nameOf, sizeOf, textOf, wholeOf } from "./flags.ts";
 
 /** The settings that all images of a bench share. */
 export interface Generation {

@@ -8,23 +8,14 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
 import type { Model } from "../models/model.ts";
 import { probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { settings } from "../settings/table.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
-import {
-  badOption,
-  nameOf,
-  namesOf,
-  readFlags,
-  sharedFlags,
-  textOf,
-  wholeOf,
-  wholesOf,
-} from "./flags.ts";
+import { nameOf, namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { barsOf, barTable } from "./gpu-bars.ts";
 import {
   type ModelRow,

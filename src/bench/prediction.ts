@@ -3,11 +3,11 @@
  * against one rank, over seeds, samplers, warm-ups and patches; nothing else differs between them.
  */
 import { join } from "node:path";
+import { badOption } from "../errors.ts";
 import { openModelFolder } from "../models/folder.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
 import { type Scheduler, schedulers } from "../settings/names.ts";
-import { badOption } from "./flags.ts";
 import {
   type Case,
   extrapolatesFor,

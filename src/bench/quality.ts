@@ -7,13 +7,12 @@
 import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import { rankCountMax } from "../native/abi.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
 import {
-  badOption,
   type Flags,
   namesOf,
   readFlags,

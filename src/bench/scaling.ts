@@ -7,21 +7,13 @@
 import { loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
+import { badOption } from "../errors.ts";
 import { rankCountMax } from "../native/abi.ts";
 import type { RankStats, Session } from "../pipeline/session.ts";
 import { medianMs } from "../pipeline/timings.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
 import { type HelpText, renderHelp } from "../terminal/help.ts";
-import {
-  badOption,
-  type Flags,
-  namesOf,
-  readFlags,
-  sharedFlags,
-  sizeOf,
-  textOf,
-  wholesOf,
-} from "./flags.ts";
+import { type Flags, namesOf, readFlags, sharedFlags, sizeOf, textOf, wholesOf } from "./flags.ts";
 import { links, sdxl, stepMs, type Traffic } from "./formula.ts";
 import { formulaChart, formulaRows, formulaTable } from "./formula-table.ts";
 import {

@@ -2,11 +2,10 @@
  * `bun run bench signals`: the cost of signals between ranks of one process, with one signal per
  * exchanged tensor or one per group of tensors (zig/bench/signals.zig).
  */
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import { compilerOfPackages } from "../setup/compiler.ts";
 import { zigEnvironment } from "../setup/native.ts";
 import { repositoryRoot as root } from "../setup.ts";
-import { badOption } from "./flags.ts";
 import { renderTable } from "./report.ts";
 
 /** Takes no arguments: the table is always the same one. */

@@ -8,10 +8,10 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { badOption } from "../errors.ts";
 import { openModelFolder } from "../models/folder.ts";
 import { medianMs } from "../pipeline/timings.ts";
 import { clipVocabulary } from "../prompt/clip-vocabulary.ts";
-import { badOption } from "./flags.ts";
 import { writeFullSize, writeFullSizeHeaders } from "./full-size.ts";
 import { writeSingleFile } from "./support/single-file.ts";
 

@@ -4,7 +4,7 @@
  */
 import { resolve } from "node:path";
 import { processEnvironment, processGroupOf } from "../distributed.ts";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import { type FileHashes, startHashing, textsOfImage } from "../metadata.ts";
 import { planRequest } from "../pipeline/request.ts";
 import {
@@ -98,10 +98,6 @@ export async function sampleCells(
 // --- internal ---
 
 const cellCountMax = 1000;
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 function refuseOthers(options: SampleOptions): void {
   const found = processEnvironment(process.env);

@@ -3,7 +3,7 @@
  * of the CUDA path run the same checks; here are its flags and its exit code.
  */
 import { defineCommand } from "citty";
-import { BasedXLError } from "../errors.ts";
+import { badOption } from "../errors.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { verifyGpu } from "../native/verify.ts";
 import { verifyDevices, verifyFlags } from "./verify-flags.ts";
@@ -14,10 +14,7 @@ export const verifyCommand = defineCommand({
   async run({ args }) {
     const device = args.device ?? "cuda";
     if (!(verifyDevices as readonly string[]).includes(device)) {
-      throw new BasedXLError(
-        "bad-option",
-        `--device must be ${verifyDevices.join(" or ")}, not "${device}".`,
-      );
+      throw badOption(`--device must be ${verifyDevices.join(" or ")}, not "${device}".`);
     }
     const seed = seedOf(args.seed);
     await prepareDevice(device, (line) => process.stderr.write(`${line}\n`));
@@ -38,5 +35,5 @@ export const verifyCommand = defineCommand({
 function seedOf(text: string | undefined): bigint {
   if (text === undefined) return 1n;
   if (/^\d+$/.test(text) && BigInt(text) < 2n ** 64n) return BigInt(text);
-  throw new BasedXLError("bad-option", `--seed must be a whole number, not "${text}".`);
+  throw badOption(`--seed must be a whole number, not "${text}".`);
 }

@@ -3,7 +3,7 @@
  * torchrun, Slurm scripts, MPI wrappers and Kubernetes set them. RANK and WORLD_SIZE count
  * processes; each generates with as many GPUs as its --gpus says, one or more.
  */
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import { settings } from "../settings/table.ts";
 
 export interface ProcessEnvironment {
@@ -61,10 +61,6 @@ process none.`,
 
 const portMax = 65_535;
 const names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"] as const;
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 function inWords(list: readonly string[]): string {
   return list.length < 2 ? list.join("") : `${list.slice(0, -1).join(", ")} and ${list.at(-1)}`;

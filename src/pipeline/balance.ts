@@ -2,7 +2,7 @@
  * Rows by the speed of ranks (`--balance`): a share for each rank, from a step on, or measured in
  * the first steps. What was measured is written as shares, so that the image can be made again.
  */
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import { shareMax } from "../native/abi.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 
@@ -97,8 +97,4 @@ export function unitsBy(shares: readonly number[], unitCount: number): number[] 
 
 function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
-}
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
 }

@@ -4,7 +4,7 @@
  * `zig/patch/layout.zig` has the same rules: change both or neither. Also the default of halo
  * extrapolation, which depends on the layout.
  */
-import { BasedXLError } from "../errors.ts";
+import { type BasedXLError, badOption } from "../errors.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { SyncMode } from "../settings/names.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
@@ -124,10 +124,6 @@ function dealt(unitCount: number, patchCount: number, rowUnit: number): number[]
 function listed(patches: readonly number[]): string {
   const count = patches.length === 1 ? "1 patch" : `${patches.length} patches`;
   return `${count} (${patches.join(" + ")} rows)`;
-}
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
 }
 
 function branchGroupsOf(request: LayoutRequest, rankCount: number): 1 | 2 {

@@ -6,7 +6,7 @@
 import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
 import type { RecipeRequest } from "../adapters/recipes.ts";
 import type { EmbeddingTable } from "../embeddings.ts";
-import { BasedXLError } from "../errors.ts";
+import { badOption } from "../errors.ts";
 import { checkNeedsOnlyText } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
@@ -233,10 +233,6 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
 }
 
 // --- internal ---
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 type CheckedSettings = ReturnType<typeof checkedSettings>;
 

@@ -4,7 +4,7 @@
  * evaluations: a sampler that evaluates the model twice in a step may take the second's from the
  * first.
  */
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import type { StepReuse } from "../native/abi.ts";
 import type { Schedule } from "../schedule.ts";
@@ -55,8 +55,7 @@ export function withReuse(
   const branch = settings.deepCacheBranch;
   const skipCount = model.unet.layersPerBlock.reduce((sum, layers) => sum + layers + 1, 0);
   if (branch >= skipCount) {
-    throw new BasedXLError(
-      "bad-option",
+    throw badOption(
       `${naming("deepCacheBranch")} must be from 0 to ${skipCount - 1} for this model, not \
 ${branch}.`,
     );
@@ -104,8 +103,7 @@ function gateOf(
 ): number {
   if (crossAttentionGate === 0) return Number.POSITIVE_INFINITY;
   if (crossAttentionGate < stepCount) return crossAttentionGate;
-  throw new BasedXLError(
-    "bad-option",
+  throw badOption(
     `${naming("crossAttentionGate")} must be below the number of steps, ${stepCount}, not \
 ${crossAttentionGate}.`,
   );
@@ -119,7 +117,7 @@ function deepStepsOf(
   if (deepCacheThreshold !== undefined) {
     if (deepCache === undefined) return Array(count).fill("adaptive");
     const [one, other] = [naming("deepCache"), naming("deepCacheThreshold")];
-    throw new BasedXLError("bad-option", `${one} and ${other} exclude each other.`);
+    throw badOption(`${one} and ${other} exclude each other.`);
   }
   const segments = segmentsOf(deepCache ?? deepCacheOf[quality], naming("deepCache"));
   return Array.from({ length: count }, (_, i) => {
@@ -138,8 +136,7 @@ function segmentsOf(text: string, name: string): { interval: number; from: numbe
   });
   const rises = segments.every(({ from }, i) => i === 0 || from > segments[i - 1]!.from);
   if (rises && segments.every(({ interval }) => interval > 0)) return segments;
-  throw new BasedXLError(
-    "bad-option",
+  throw badOption(
     `${name} must be a number of steps, and where it changes others with the fraction of the steps \
 from which they hold, as in 2,4@0.5: not "${escaped(text, 60)}".`,
   );

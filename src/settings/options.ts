@@ -2,7 +2,7 @@
  * The flags of `sample` as values: each checked by itself and with its like. An absent flag has the
  * table's default, or stays `undefined` until the model's is known.
  */
-import { BasedXLError } from "../errors.ts";
+import { badOption } from "../errors.ts";
 import { seedsFrom } from "../pipeline/request.ts";
 import { defaultOf, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingKeys, settingOf, settings } from "./table.ts";
@@ -76,10 +76,6 @@ Leave one of the two out.`,
 }
 
 // --- internal ---
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 /** A flag that does nothing without another is a mistake. */
 function checkCompanions(options: Omit<GivenSettings, "seed">): void {

@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import { imageCountMax } from "../native/abi.ts";
 import { choose } from "../prompt/dynamic.ts";
 import { parseStyles, type Style, styled } from "../prompt/styles.ts";
@@ -58,10 +58,6 @@ export function withPrompts(options: SampleOptions): SampleOptions {
 }
 
 // --- internal ---
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 /** One text for all images, or one for each; there is none where the model brings its own. */
 function oneOrAll(texts: readonly (string | undefined)[]): string | readonly string[] | undefined {

@@ -2,7 +2,7 @@
  * The axes of --xyz: which setting each changes, its values, and the cells that they make. A value
  * is checked as its flag is; what the whole request refuses is found when the cells are planned.
  */
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import type { SampleOptions } from "../settings/options.ts";
 import { type SettingKey, settingKeys, settingOf, settings } from "../settings/table.ts";
 import { parseSetting } from "../settings/values.ts";
@@ -97,10 +97,6 @@ export function describeAxes(axes: readonly Axis[]): string {
 }
 
 // --- internal ---
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 /** Short names, and those of A1111 without case and spaces, for flags. */
 const shortNames: Readonly<Record<string, SettingKey | undefined>> = {

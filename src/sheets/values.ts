@@ -2,7 +2,7 @@
  * The text of --xyz: axes with ";" between, `NAME=VALUE,VALUE`, and values as in A1111's X/Y/Z
  * plot: quotes around one that has a comma, and ranges of numbers, `1-5`, `1-10 (+3)`, `1-10 [5]`.
  */
-import { BasedXLError, escaped } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 
 /** An axis as it is written. */
 interface AxisText {
@@ -109,8 +109,4 @@ function unquoted(text: string): string {
 
 function shown(text: string): string {
   return JSON.stringify(escaped(text, 80));
-}
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
 }

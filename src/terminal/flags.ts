@@ -4,7 +4,7 @@
  * Valid flags are passed on as `--name=value`, which is unambiguous.
  */
 import type { ArgDef, ArgsDef } from "citty";
-import { BasedXLError } from "../errors.ts";
+import { type BasedXLError, badOption } from "../errors.ts";
 import { expandHome } from "../paths.ts";
 
 /** A flag as typed: its name in the definition, how the user wrote it, and the value beside it. */
@@ -112,10 +112,6 @@ export function aliasesOf(definition: ArgDef | undefined): string[] {
 }
 
 // --- internal ---
-
-function badOption(message: string): BasedXLError {
-  return new BasedXLError("bad-option", message);
-}
 
 function givenTwice(before: string, now: string): BasedXLError {
   if (before === now) return badOption(`${now} is given twice: keep one of the two.`);
