@@ -114,17 +114,6 @@ def make_linear_geglu(case, dtype):
     return linear_geglu
 
 
-def make_linear_geglu(case, dtype):
-    x, weight = sequence(case, dtype), rand(2 * case["out"], case["in"], dtype=dtype)
-    bias = rand(2 * case["out"], dtype=dtype)
-
-    def linear_geglu():
-        value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
-        return value * F.gelu(gate)
-
-    return linear_geglu
-
-
 def make_add(case, dtype):
     x, y = sequence(case, dtype), sequence(case, dtype)
     return lambda: x + y
