@@ -13,7 +13,10 @@ const page_alignment: std.mem.Alignment = .fromByteUnits(page_bytes);
 /// Memory aligned to 64 bytes, to be given back with `free`.
 pub fn alloc(gpa: Allocator, bytes: usize) Allocator.Error![]align(64) u8 {
     if (!isLarge(bytes)) return gpa.alignedAlloc(u8, alignment, bytes);
-    const memory = try gpa.alignedAlloc(u8, page_alignment, bytes);
+    // Raw: Debug builds fill what others allocate and free, which touches pages that nobody uses.
+    const start = gpa.rawAlloc(bytes, page_alignment, @returnAddress()) orelse
+        return error.OutOfMemory;
+    const memory: []align(64) u8 = @alignCast(start[0..bytes]);
     const whole = std.mem.alignBackward(usize, bytes, page_bytes);
     // Only advice: without huge pages the system uses small ones.
     _ = std.os.linux.madvise(memory.ptr, whole, std.os.linux.MADV.HUGEPAGE);
@@ -22,7 +25,7 @@ pub fn alloc(gpa: Allocator, bytes: usize) Allocator.Error![]align(64) u8 {
 
 pub fn free(gpa: Allocator, memory: []align(64) u8) void {
     if (!isLarge(memory.len)) return gpa.free(memory);
-    gpa.free(@as([]align(page_bytes) u8, @alignCast(memory)));
+    gpa.rawFree(memory, page_alignment, @returnAddress());
 }
 
 /// Comptime-known on systems without huge pages.
