@@ -19,53 +19,14 @@ export interface Balance {
  * "bad-option".
  */
 export function balanceOf(
-  text: string,
-  ranks: { rankCount: number; stepCount: number },
+  settings: { balance: string; crossAttentionGate?: number | undefined },
+  counts: { rankCount: number; stepCount: number },
   naming: Naming = asProperty,
 ): Balance | null {
-  if (text === "off") return null;
-  if (text === "auto") return { shares: [], step: 0, measures: true };
-  const name = naming("balance");
-  const match = /^(\d{1,9}(?::\d{1,9})*)(?:@(\d{1,9}))?$/.exec(text);
-  if (match === null) {
-    throw badOption(
-      `${name} must be off, auto or a share for each rank, such as 2:1:1:1, not \
-"${escaped(text, 60)}".`,
-    );
-  }
-  const shares = match[1]!.split(":").map(Number);
-  const step = Number(match[2] ?? 0);
-  const { rankCount, stepCount } = ranks;
-  if (shares.length !== rankCount) {
-    throw badOption(
-      `${name} ${text} has ${counted(shares.length, "share")}, and there ${
-        rankCount === 1 ? "is" : "are"
-      } ${counted(rankCount, "rank")}: give each rank one.`,
-    );
-  }
-  const wrong = shares.findIndex((share) => share < 1 || share > shareMax);
-  if (wrong >= 0) {
-    const why = shares[wrong] === 0 ? " With 0 a rank has no rows: leave it out instead." : "";
-    const range = `a whole number from 1 to ${shareMax}`;
-    throw badOption(`${name} ${text}: a share is ${range}, not ${shares[wrong]}.${why}`);
-  }
-  if (step >= Math.max(1, stepCount)) {
-    throw badOption(`${name} ${text}: there is no step ${step} of ${stepCount}, counted from 0.`);
-  }
-  return { shares, step, measures: false };
-}
-
-/**
- * Outputs of cross-attention that are kept belong to the rows of their rank, which then keeps them.
- * Throws "bad-option".
- */
-export function checkBalance(
-  settings: { balance: string; crossAttentionGate?: number | undefined },
-  balance: Balance | null,
-  naming: Naming,
-): void {
-  if (!settings.crossAttentionGate || balance === null) return;
-  if (!balance.measures && balance.step === 0) return;
+  const balance = parsed(settings.balance, counts, naming);
+  const isAnew = balance !== null && (balance.measures || balance.step > 0);
+  if (!settings.crossAttentionGate || !isAnew) return balance;
+  // Outputs of cross-attention that are kept belong to the rows of their rank, which keeps them.
   throw badOption(
     `${naming("balance")} ${settings.balance} does not go with ${naming("crossAttentionGate")}: \
 give shares that hold from the first step on, such as 2:1:1:1.`,
@@ -94,6 +55,42 @@ export function unitsBy(shares: readonly number[], unitCount: number): number[] 
 }
 
 // --- internal ---
+
+function parsed(
+  text: string,
+  { rankCount, stepCount }: { rankCount: number; stepCount: number },
+  naming: Naming,
+): Balance | null {
+  if (text === "off") return null;
+  if (text === "auto") return { shares: [], step: 0, measures: true };
+  const name = naming("balance");
+  const match = /^(\d{1,9}(?::\d{1,9})*)(?:@(\d{1,9}))?$/.exec(text);
+  if (match === null) {
+    throw badOption(
+      `${name} must be off, auto or a share for each rank, such as 2:1:1:1, not \
+"${escaped(text, 60)}".`,
+    );
+  }
+  const shares = match[1]!.split(":").map(Number);
+  const step = Number(match[2] ?? 0);
+  if (shares.length !== rankCount) {
+    throw badOption(
+      `${name} ${text} has ${counted(shares.length, "share")}, and there ${
+        rankCount === 1 ? "is" : "are"
+      } ${counted(rankCount, "rank")}: give each rank one.`,
+    );
+  }
+  const wrong = shares.findIndex((share) => share < 1 || share > shareMax);
+  if (wrong >= 0) {
+    const why = shares[wrong] === 0 ? " With 0 a rank has no rows: leave it out instead." : "";
+    const range = `a whole number from 1 to ${shareMax}`;
+    throw badOption(`${name} ${text}: a share is ${range}, not ${shares[wrong]}.${why}`);
+  }
+  if (step >= Math.max(1, stepCount)) {
+    throw badOption(`${name} ${text}: there is no step ${step} of ${stepCount}, counted from 0.`);
+  }
+  return { shares, step, measures: false };
+}
 
 function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
-import { type Balance, balanceOf, balanceText } from "./balance.ts";
+import { type Balance, balanceText } from "./balance.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
@@ -77,7 +77,7 @@ export async function runJob(
   options: JobOptions,
 ): Promise<GenerateResult> {
   const { id: jobId, prepared, onEvent, signal } = options;
-  let balance = balanceOfPlan(plan, prepared.rankCount);
+  let { balance } = plan;
   const found: FoundSettings[] = [];
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
@@ -137,10 +137,6 @@ export async function runJob(
 // --- internal ---
 
 type FoundSettings = Pick<GenerateResult, "balance" | "warmupSteps">;
-
-function balanceOfPlan({ settings, schedule }: PlannedRequest, rankCount: number): Balance | null {
-  return balanceOf(settings.balance, { rankCount, stepCount: schedule.steps.length });
-}
 
 function foundSettings(
   { settings }: PlannedRequest,

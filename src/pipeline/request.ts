@@ -23,7 +23,7 @@ import {
   settings,
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
-import { balanceOf, checkBalance } from "./balance.ts";
+import { type Balance, balanceOf } from "./balance.ts";
 import { checkGuidance, hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
 import { idleWarnings } from "./idle-settings.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
@@ -81,6 +81,8 @@ export interface PlannedRequest {
   schedule: Schedule;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
+  /** How rows are dealt; null for equal parts. */
+  balance: Balance | null;
   wantLatents: boolean;
   batches: PlannedBatch[];
   /** All LoRAs of its images, each file with its scales once. */
@@ -140,14 +142,8 @@ export function planRequest(
   checkNeedsOnlyText(model);
   const warnings: string[] = [];
   const given = checkedSettings(request, naming);
-  const { defaults, nativeSize } = model;
-  const width = sizeOf("width", given.width ?? defaults.width ?? nativeSize.width, model, naming);
-  const height = sizeOf(
-    "height",
-    given.height ?? defaults.height ?? nativeSize.height,
-    model,
-    naming,
-  );
+  const { defaults } = model;
+  const { width, height } = sizesOf(given, model, naming);
   const sampling = samplingOf(given, model, rankCount, naming);
   const { stepCount, scheduler } = sampling.settings;
   const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
@@ -185,7 +181,9 @@ export function planRequest(
     warnings.push(tilingWarning(model, width, height, naming("vaeTiling")));
   }
   checkExchange(complete, naming);
-  const place = placementOf(complete, schedule, model, { rankCount, naming });
+  const counts = { rankCount, stepCount: schedule.steps.length };
+  const balance = balanceOf(complete, counts, naming);
+  const place = placementOf({ ...complete, balance }, schedule, model, { rankCount, naming });
   const batches = batchesOf(images, complete.batchSize).map(place);
   warnings.push(...idleWarnings(complete, { given, reuse, batches, naming }));
   return {
@@ -193,6 +191,7 @@ export function planRequest(
     settings: complete,
     schedule,
     reuse,
+    balance,
     wantLatents: request.wantLatents ?? false,
     batches,
     ...{ loras, embeddings, emptyTokens },
@@ -297,16 +296,14 @@ type ModelDefaults = Pick<
 /** The layout of a batch over ranks, with guidance and without. */
 function placementOf(
   complete: ModelDefaults &
-    Pick<CheckedSettings, "splitBatch" | "extrapolateHalos" | "balance" | "crossAttentionGate">,
+    Pick<CheckedSettings, "splitBatch" | "extrapolateHalos"> &
+    Pick<PlannedRequest, "balance">,
   { steps }: Schedule,
   { vaeFactor, sizeMultiple }: Model,
   ranks: { rankCount: number; naming: Naming },
 ): (batch: Batch) => PlannedBatch {
-  const { splitBatch, syncMode, height } = complete;
+  const { splitBatch, syncMode, height, balance } = complete;
   const warmupSteps = complete.warmupSteps === "auto" ? warmupStepsMin : complete.warmupSteps;
-  const { rankCount, naming } = ranks;
-  const balance = balanceOf(complete.balance, { rankCount, stepCount: steps.length }, naming);
-  checkBalance(complete, balance, naming);
   const rowUnit = sizeMultiple / vaeFactor;
   const latentRows = height / vaeFactor;
   const known = new Map<number, Pick<PlannedBatch, "layout" | "extrapolateHalos">>();
@@ -438,6 +435,21 @@ function warmupOf(
   throw badOption(
     `${naming("warmupSteps")} must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
   );
+}
+
+/** The model's own where the request leaves them out. */
+function sizesOf(
+  given: { width?: number | undefined; height?: number | undefined },
+  model: Model,
+  naming: Naming,
+): { width: number; height: number } {
+  const { defaults, nativeSize } = model;
+  const width = given.width ?? defaults.width ?? nativeSize.width;
+  const height = given.height ?? defaults.height ?? nativeSize.height;
+  return {
+    width: sizeOf("width", width, model, naming),
+    height: sizeOf("height", height, model, naming),
+  };
 }
 
 function sizeOf(
