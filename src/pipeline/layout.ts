@@ -113,12 +113,8 @@ const neverOld: readonly SyncMode[] = ["full_sync", "no_sync"];
 
 /** Rows of each patch; the first ones are larger by a unit where they do not come out even. */
 function dealt(unitCount: number, patchCount: number, rowUnit: number): number[] {
-  const share = Math.floor(unitCount / patchCount);
-  const largerCount = unitCount % patchCount;
-  return Array.from(
-    { length: patchCount },
-    (_, patch) => (share + (patch < largerCount ? 1 : 0)) * rowUnit,
-  );
+  const even = Array<number>(patchCount).fill(1);
+  return unitsBy(even, unitCount).map((units) => units * rowUnit);
 }
 
 function listed(patches: readonly number[]): string {

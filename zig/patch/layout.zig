@@ -16,18 +16,23 @@ pub const Shares = struct {
     list: [rank_count_max]u32 = @splat(0),
     count: u32 = 0,
 
+    pub fn even(count: u32) Shares {
+        var shares: Shares = .{ .count = count };
+        @memset(shares.list[0..count], 1);
+        return shares;
+    }
+
     pub fn slice(shares: *const Shares) []const u32 {
         return shares.list[0..shares.count];
     }
 };
 
 /// Units of rows of each rank so that the last one is done as early as can be: each at least one,
-/// no more than `limit`.
+/// no more than `limit`. Of equal shares the first get what does not come out even.
 pub fn unitsBy(shares: Shares, unit_count: u32, limit: u32) Shares {
     assert(shares.count >= 1 and unit_count >= shares.count);
     assert(limit * shares.count >= unit_count);
-    var units: Shares = .{ .count = shares.count };
-    @memset(units.list[0..units.count], 1);
+    var units: Shares = .even(shares.count);
     for (shares.count..unit_count) |_| {
         var best: ?usize = null;
         for (units.slice(), shares.slice(), 0..) |count, share, i| {
@@ -62,34 +67,18 @@ pub const Patches = struct {
         return patches.list[0..patches.count];
     }
 
-    /// Cuts `rows` into `count` patches of whole units; the first ones are larger by a unit where
-    /// they do not come out even.
-    pub fn deal(rows: u32, unit: u32, count: u32) error{NotDealable}!Patches {
-        assert(rows % unit == 0 and count >= 1 and count <= rank_count_max);
-        const units = rows / unit;
-        if (units < count) return error.NotDealable;
-        var patches: Patches = .{ .list = undefined, .count = count };
-        var row: u32 = 0;
-        for (patches.list[0..count], 0..) |*patch, i| {
-            const share = units / count + @intFromBool(i < units % count);
-            patch.* = .{ .row_first = row, .row_count = share * unit };
-            row += patch.row_count;
-        }
-        assert(row == rows);
-        return patches;
-    }
-
-    /// As `deal`, by the shares of the first `count` ranks where there are any.
-    pub fn dealBy(
+    /// Cuts `rows` into `count` patches of whole units, by the shares of the first `count` ranks
+    /// where there are any, else as evenly as possible.
+    pub fn deal(
         shares: Shares,
         rows: u32,
         unit: u32,
         count: u32,
     ) error{NotDealable}!Patches {
-        if (shares.count == 0) return deal(rows, unit, count);
-        assert(rows % unit == 0 and count >= 1 and count <= shares.count);
+        assert(rows % unit == 0 and count >= 1 and count <= rank_count_max);
+        assert(shares.count == 0 or count <= shares.count);
         if (rows / unit < count) return error.NotDealable;
-        var first = shares;
+        var first: Shares = if (shares.count == 0) .even(count) else shares;
         first.count = count;
         const units = unitsBy(first, rows / unit, rows / unit);
         var patches: Patches = .{ .list = undefined, .count = count };
@@ -98,6 +87,7 @@ pub const Patches = struct {
             patch.* = .{ .row_first = row, .row_count = share * unit };
             row += patch.row_count;
         }
+        assert(row == rows);
         return patches;
     }
 };
@@ -153,7 +143,7 @@ pub const Layout = struct {
             .rank_count = o.rank_count,
             .branch_count = o.branch_count,
             .group_count = group_count,
-            .patches = try .dealBy(o.shares, o.rows, o.unit, o.rank_count / group_count),
+            .patches = try .deal(o.shares, o.rows, o.unit, o.rank_count / group_count),
         };
     }
 
@@ -166,8 +156,7 @@ pub const Layout = struct {
             .branch_count = @max(2, o.branch_count) - 1,
             .branch_first = @intFromBool(o.branch_count > 1),
             .group_count = 1,
-            .patches = Patches.dealBy(o.shares, o.rows, o.unit, patch_count) catch
-                unreachable,
+            .patches = Patches.deal(o.shares, o.rows, o.unit, patch_count) catch unreachable,
         };
     }
 
@@ -186,7 +175,7 @@ pub const Layout = struct {
             .rank_count = 1,
             .branch_count = branch_count,
             .group_count = 1,
-            .patches = Patches.deal(rows, 1, 1) catch unreachable,
+            .patches = Patches.deal(.{}, rows, 1, 1) catch unreachable,
         };
     }
 
@@ -292,16 +281,20 @@ test "equal shares deal as none do, and unequal ones so that the last is done ea
         var shares: Shares = .{ .count = @intCast(count) };
         @memset(shares.list[0..count], 7);
         const rows: u32 = @intCast(4 * unit_count);
-        const even: Patches = try .deal(rows, 4, @intCast(count));
-        const same: Patches = try .dealBy(shares, rows, 4, @intCast(count));
+        const even: Patches = try .deal(.{}, rows, 4, @intCast(count));
+        const same: Patches = try .deal(shares, rows, 4, @intCast(count));
         try std.testing.expectEqualSlices(Patch, even.slice(), same.slice());
+        for (even.slice(), 0..) |patch, i| {
+            const units = unit_count / count + @intFromBool(i < unit_count % count);
+            try std.testing.expectEqual(4 * units, patch.row_count);
+        }
     };
     const shares: Shares = .{ .list = .{ 2, 1, 1, 1 } ++ @as([12]u32, @splat(0)), .count = 4 };
-    const patches: Patches = try .dealBy(shares, 40, 4, 4);
+    const patches: Patches = try .deal(shares, 40, 4, 4);
     for (patches.slice(), [_]u32{ 16, 8, 8, 8 }) |patch, row_count| {
         try std.testing.expectEqual(row_count, patch.row_count);
     }
     const lopsided: Shares = .{ .list = .{ 1000, 1 } ++ @as([14]u32, @splat(0)), .count = 2 };
-    const thin: Patches = try .dealBy(lopsided, 12, 4, 2);
+    const thin: Patches = try .deal(lopsided, 12, 4, 2);
     try std.testing.expectEqual(4, thin.list[1].row_count);
 }

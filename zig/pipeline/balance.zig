@@ -84,10 +84,8 @@ pub const Balance = struct {
 /// Units of rows by speed, which as shares give the same again; null where ranks are about equal.
 fn sharesOf(speeds: []const f64, unit_count: u32) ?Shares {
     const fastest = std.mem.max(f64, speeds);
-    var even: Shares = .{ .count = @intCast(speeds.len) };
-    @memset(even.list[0..speeds.len], 1);
-    even = layouts.unitsBy(even, unit_count, unit_count);
-    var shares: Shares = .{ .count = @intCast(speeds.len) };
+    var shares: Shares = .even(@intCast(speeds.len));
+    const even = layouts.unitsBy(shares, unit_count, unit_count);
     for (shares.list[0..speeds.len], speeds) |*share, speed| {
         const whole = @round(speed / fastest * layouts.share_max);
         share.* = @intFromFloat(std.math.clamp(whole, 1, layouts.share_max));

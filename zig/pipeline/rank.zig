@@ -103,7 +103,7 @@ pub const Rank = struct {
             std.debug.assert(before.group_count == 1 and before.patches.count == shares.count);
             const layout = try rank.arena.create(Layout);
             layout.* = before.*;
-            layout.patches = try .dealBy(shares, rank.job.latent_rows, unit, shares.count);
+            layout.patches = try .deal(shares, rank.job.latent_rows, unit, shares.count);
             const exchange = rank.unet_exchanges.get(branches);
             const old = before.patches.list[exchange.index].row_count;
             const new = layout.patches.list[exchange.index].row_count;

@@ -166,16 +166,15 @@ pub const Planner = struct {
             .layout = layout,
             .together = planner.otherLayout(job, layout, .together),
             .positive = planner.otherLayout(job, layout, .positive),
-            .vae_patches = planner.vaePatches(job, layout.rank_count) catch |err|
+            .vae_patches = vaePatches(job, layout.rank_count) catch |err|
                 return planner.refuse(err, job),
             .slot_lists = slot_lists,
         };
     }
 
     /// Dealt by the same shares, except where these come later.
-    fn vaePatches(planner: *const Planner, job: *const Job, rank_count: u32) !Patches {
-        _ = planner;
-        return .dealBy(job.firstShares(), job.latent_rows, 1, rank_count);
+    fn vaePatches(job: *const Job, rank_count: u32) !Patches {
+        return .deal(job.firstShares(), job.latent_rows, 1, rank_count);
     }
 
     /// The scratch of one rank with the rows that it may have later.
@@ -583,7 +582,7 @@ test "the latest plans are kept, each under its own key" {
             .layout = .single(1, rows),
             .together = .single(1, rows),
             .positive = .single(1, rows),
-            .vae_patches = try .deal(rows, 1, 1),
+            .vae_patches = try .deal(.{}, rows, 1, 1),
             .scratch_bytes = @splat(i),
             .slot_lists = lists,
         });
