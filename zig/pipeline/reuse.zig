@@ -7,6 +7,8 @@ const Tensor = @import("../tensor.zig").Tensor;
 const reuses = @import("../model/reuse.zig");
 pub const Reuse = reuses.Reuse;
 const Job = @import("job.zig").Job;
+const Layout = @import("../patch/layout.zig").Layout;
+const Shape = @import("../tensor.zig").Shape;
 const Signals = @import("decisions.zig").Signals;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
@@ -36,9 +38,7 @@ pub const StepReuses = struct {
         if (!rank.job.gatesCross()) return steps;
         const layout = rank.layouts.get(if (rank.job.branch_count > 1) .positive else .all);
         if (layout.isIdle(rank.index)) return steps;
-        var sample = rank.latentShape(@intCast(rank.job.seeds.len));
-        sample.batch *= layout.branchesPerRank();
-        sample.rows = layout.patches.list[layout.patchOf(rank.index)].row_count;
+        const sample = sampleShape(rank, layout);
         const unet = &rank.model.unet;
         const count = unet.context_slot_count;
         steps.outputs = try reuses.allocOutputs(rank.arena, rank.b, &unet.config, sample, count);
@@ -53,10 +53,8 @@ pub const StepReuses = struct {
     pub fn openRun(steps: *StepReuses, rank: *Rank) Error!void {
         steps.has_feature = false;
         if (rank.job.outer_skips == 0 or rank.layout.isIdle(rank.index)) return;
-        var sample = rank.latentShape(@intCast(rank.job.seeds.len));
-        sample.batch *= rank.layout.branchesPerRank();
-        sample.rows = rank.layout.patches.list[rank.layout.patchOf(rank.index)].row_count;
         const config = &rank.model.unet.config;
+        const sample = sampleShape(rank, rank.layout);
         const shape = reuses.featureShape(config, sample, rank.job.outer_skips);
         steps.feature = try rank.b.alloc(shape, rank.b.activationType());
     }
@@ -112,3 +110,13 @@ pub const StepReuses = struct {
         return steps.change < threshold;
     }
 };
+
+// --- internal ---
+
+/// Of the UNet's input on a rank that is not idle.
+fn sampleShape(rank: *const Rank, layout: *const Layout) Shape {
+    var shape = rank.latentShape(@intCast(rank.job.seeds.len));
+    shape.batch *= layout.branchesPerRank();
+    shape.rows = layout.patches.list[layout.patchOf(rank.index)].row_count;
+    return shape;
+}
