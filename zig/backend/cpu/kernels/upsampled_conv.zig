@@ -106,7 +106,7 @@ const PhaseSource = struct {
     fn addTaps(
         source: PhaseSource,
         comptime weight_type: arguments.WeightType,
-        column: Column(weight_type),
+        column: weights.Column(weight_type),
         part: product.Part,
         sums: [*]f32,
     ) void {
@@ -147,18 +147,10 @@ const Taps = struct {
     }
 };
 
-/// The nine taps of one column, or a part of them.
-fn Column(comptime weight_type: arguments.WeightType) type {
-    return struct {
-        taps: [*]const weights.Element(weight_type),
-        factor: weights.Factor(weight_type),
-    };
-}
-
 fn addWidened(
     comptime weight_type: arguments.WeightType,
     sums: [*]f32,
-    column: Column(weight_type),
+    column: weights.Column(weight_type),
     count: usize,
 ) void {
     const source = column.taps;

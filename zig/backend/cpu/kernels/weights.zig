@@ -32,6 +32,14 @@ pub fn Factor(comptime weight_type: arguments.WeightType) type {
     return if (isScaled(weight_type)) f32 else void;
 }
 
+/// The nine taps of one column of a 3x3 convolution, or a part of them.
+pub fn Column(comptime weight_type: arguments.WeightType) type {
+    return struct {
+        taps: [*]const Element(weight_type),
+        factor: Factor(weight_type),
+    };
+}
+
 /// Value of 1 in what `widen` returns: e4m3 has half precision's fields at another bias.
 inline fn unit(comptime weight_type: arguments.WeightType) f32 {
     return if (weight_type == .f8_e4m3 and has_half) 0x1p8 else 1;

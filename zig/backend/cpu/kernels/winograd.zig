@@ -268,18 +268,10 @@ fn pointFactors(comptime t: type, point: usize) [taps * taps]f32 {
     return factors;
 }
 
-/// The nine taps of one column, from the part's first channel on.
-fn Column(comptime weight_type: arguments.WeightType) type {
-    return struct {
-        taps: [*]const weights.Element(weight_type),
-        factor: weights.Factor(weight_type),
-    };
-}
-
 /// `channels` is a multiple of the lanes, and so is the length of `sums`.
 fn sumTaps(
     comptime weight_type: arguments.WeightType,
-    column: Column(weight_type),
+    column: weights.Column(weight_type),
     factors: *const [taps * taps]f32,
     channels: usize,
     sums: []f32,
