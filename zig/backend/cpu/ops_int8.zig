@@ -56,18 +56,13 @@ pub fn linear(
     options: backend.LinearOptions,
 ) error{Cancelled}!void {
     const quantized = options.quantized.?;
-    assert(options.scale == 1);
     var args: arguments.Int8Linear = .{
-        .product = ops_product.product(out, weight, bias),
+        .product = ops_product.linearProduct(out, channel_first, x, weight, bias, options),
         .x = @ptrFromInt(quantized.address),
         .x_scales = undefined,
     };
     const p = &args.product;
-    p.output += channel_first;
-    p.depth = x.shape.channels;
     args.x_scales = scalesOf(quantized, p.rows, p.depth);
-    p.epilogue.activation = ops_product.activationOf(options.activation);
-    if (options.residual) |residual| p.epilogue.residual = ops_product.floats(residual);
     var limits = cpu.int8.limits;
     const unit = limits.tile_columns;
     const columns = @max(block_columns_min, block_bytes_max / p.depth / unit * unit);

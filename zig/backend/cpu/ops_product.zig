@@ -32,13 +32,11 @@ pub fn linear(
     if (weight.dtype == .i8) {
         return ops_int8.linear(cpu, out, channel_first, x, weight, bias, options);
     }
-    assert(options.scale == 1);
-    var args: arguments.Linear = .{ .product = product(out, weight, bias), .x = floats(x) };
+    var args: arguments.Linear = .{
+        .product = linearProduct(out, channel_first, x, weight, bias, options),
+        .x = floats(x),
+    };
     const p = &args.product;
-    p.output += channel_first;
-    p.depth = x.shape.channels;
-    p.epilogue.activation = activationOf(options.activation);
-    if (options.residual) |residual| p.epilogue.residual = floats(residual);
     // Depends on the positions of one image: its bits must be the same alone and in a batch.
     if (x.shape.positionCount() <= few_rows_max) {
         // A quarter MiB of weights at a time.
@@ -144,6 +142,24 @@ pub fn multiply(
     p.rows_together = p.rows;
     const tasks = blocks.cut(p, limits, cpu.pool.thread_count);
     return cpu.pool.run(kernel, args, phases * tasks);
+}
+
+/// Of a linear layer.
+pub fn linearProduct(
+    out: Tensor,
+    channel_first: u32,
+    x: Tensor,
+    weight: *const Weight,
+    bias: ?*const Weight,
+    options: backend.LinearOptions,
+) arguments.Product {
+    assert(options.scale == 1);
+    var p = product(out, weight, bias);
+    p.output += channel_first;
+    p.depth = x.shape.channels;
+    p.epilogue.activation = activationOf(options.activation);
+    if (options.residual) |residual| p.epilogue.residual = floats(residual);
+    return p;
 }
 
 pub fn product(out: Tensor, weight: *const Weight, bias: ?*const Weight) arguments.Product {
