@@ -20,6 +20,7 @@ const backend = @import("backend.zig");
 const cores = @import("system/cores.zig");
 const CpuRanks = @import("devices/cpu_ranks.zig").CpuRanks;
 const Diagnostics = @import("diagnostics.zig").Diagnostics;
+const DType = @import("tensor.zig").DType;
 const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
 const Int8Weights = @import("devices/int8_weights.zig").Int8Weights;
 const Model = @import("model.zig").Model;
@@ -37,6 +38,9 @@ pub const Needs = shortages.Needs;
 pub const Options = options_file.Options;
 pub const Shortage = shortages.Shortage;
 pub const TransportKind = transports.TransportKind;
+
+/// For work that nobody cancels.
+pub const not_cancelled: std.atomic.Value(bool) = .init(false);
 
 pub const Devices = struct {
     gpa: Allocator,
@@ -83,6 +87,37 @@ pub const Devices = struct {
             devices.ranks = ranks[0 .. i + 1];
         }
         if (devices.gpu) |*gpu| try gpu.connect(ranks, rank_count);
+    }
+
+    /// One GPU with one rank, for programs that run operations there.
+    pub const OneGpu = struct {
+        gpa: Allocator,
+        io: Io,
+        activation: DType,
+        /// The emulated driver; "" for the system's.
+        library: [:0]const u8,
+        keeps_algorithms: bool = true,
+        /// Has the sentence where it fails.
+        diagnostics: *Diagnostics,
+    };
+
+    /// Must not move.
+    pub fn openOneGpu(devices: *Devices, o: OneGpu) Error!void {
+        devices.* = .{
+            .gpa = o.gpa,
+            .io = o.io,
+            .options = .{
+                .kind = .cuda,
+                .activation_dtype = o.activation,
+                .local_ranks = .{ .first = 0, .end = 1 },
+                .cuda_library = o.library,
+                .keeps_algorithms = o.keeps_algorithms,
+            },
+            .diagnostics = o.diagnostics,
+            .cancelled = &not_cancelled,
+            .arena = .init(o.gpa),
+        };
+        return devices.open(1);
     }
 
     /// Whether no further job can run: a GPU was given up, or the processes of a distributed job

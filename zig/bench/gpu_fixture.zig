@@ -16,7 +16,6 @@ const DType = @import("../tensor.zig").DType;
 
 pub const Error = devices.Error || error{OutOfScratch};
 
-const not_cancelled: std.atomic.Value(bool) = .init(false);
 const pool_count = 1 << 22;
 /// What is asked for beside them, and drawn once.
 const pool_count_emulated = 1 << 12;
@@ -53,20 +52,13 @@ pub const Fixture = struct {
     ) Error!void {
         fixture.diagnostics = .{};
         fixture.is_emulated = emulator.len > 0;
-        fixture.devices = .{
+        try fixture.devices.openOneGpu(.{
             .gpa = gpa,
             .io = io,
-            .options = .{
-                .kind = .cuda,
-                .activation_dtype = activation,
-                .local_ranks = .{ .first = 0, .end = 1 },
-                .cuda_library = emulator,
-            },
+            .activation = activation,
+            .library = emulator,
             .diagnostics = &fixture.diagnostics,
-            .cancelled = &not_cancelled,
-            .arena = .init(gpa),
-        };
-        try fixture.devices.open(1);
+        });
         errdefer fixture.devices.close();
         fixture.cuda = fixture.devices.ranks[0].device.cuda;
         fixture.gpu = fixture.devices.ranks[0].gpu.?;

@@ -16,8 +16,6 @@ const DType = @import("../tensor.zig").DType;
 /// Operations are small: more threads would only wait for each other.
 const thread_count_max = 4;
 
-pub const not_cancelled: std.atomic.Value(bool) = .init(false);
-
 pub const Device = struct {
     devices: devices_file.Devices,
     diagnostics: Diagnostics,
@@ -35,28 +33,21 @@ pub const Device = struct {
         library: [:0]const u8,
     ) !void {
         device.diagnostics = .{};
-        device.devices = .{
+        try device.devices.openOneGpu(.{
             .gpa = gpa,
             .io = io,
-            .options = .{
-                .kind = .cuda,
-                .activation_dtype = activation,
-                .local_ranks = .{ .first = 0, .end = 1 },
-                .cuda_library = library,
-                .keeps_algorithms = false,
-            },
+            .activation = activation,
+            .library = library,
+            .keeps_algorithms = false,
             .diagnostics = &device.diagnostics,
-            .cancelled = &not_cancelled,
-            .arena = .init(gpa),
-        };
-        try device.devices.open(1);
+        });
         errdefer device.devices.close();
         const rank = &device.devices.ranks[0];
         try rank.enter();
         device.cuda = rank.device.cuda;
         device.cpu = try .init(gpa, io, .{
             .thread_count = @min(thread_count_max, cores.count(io)),
-            .cancelled = &not_cancelled,
+            .cancelled = &devices_file.not_cancelled,
         });
     }
 
