@@ -83,7 +83,7 @@ pub fn panelsOf(file: *const MappedFile) []align(64) const u8 {
 /// Writes `panels`. Failing is no error: it costs the next start its rounding again.
 pub fn save(io: Io, path: []const u8, key: *const Key, panels: []const u8) void {
     trySave(io, path, key, panels) catch return;
-    removeOld(io, std.fs.path.dirname(path).?) catch return;
+    removeOld(io, path) catch return;
 }
 
 // --- internal ---
@@ -135,31 +135,32 @@ fn trySave(io: Io, path: []const u8, key: *const Key, panels: []const u8) !void 
     try folder.rename(temporary, folder, path, io);
 }
 
-/// Leaves the files that were written last.
+/// Leaves `path`, and of the others those that were written last.
 fn removeOld(io: Io, path: []const u8) !void {
-    var folder = try Io.Dir.cwd().openDir(io, path, .{ .iterate = true });
+    var folder = try Io.Dir.cwd().openDir(io, std.fs.path.dirname(path).?, .{ .iterate = true });
     defer folder.close(io);
-    var limit: i96 = std.math.maxInt(i96);
-    // The newest, then the newest before it, and so on.
-    for (0..kept_count_max) |_| limit = try newestBefore(io, folder, limit) orelse return;
-    var entries = folder.iterate();
-    while (try entries.next(io)) |entry| {
-        if (!std.mem.endsWith(u8, entry.name, ending)) continue;
-        const stat = folder.statFile(io, entry.name, .{}) catch continue;
-        if (stat.mtime.nanoseconds < limit) folder.deleteFile(io, entry.name) catch {};
+    var buffer: [Io.Dir.max_name_bytes]u8 = undefined;
+    while (try oldestOfTooMany(io, folder, std.fs.path.basename(path), &buffer)) |name| {
+        try folder.deleteFile(io, name);
     }
 }
 
-fn newestBefore(io: Io, folder: Io.Dir, limit: i96) !?i96 {
-    var newest: ?i96 = null;
+/// Null where there are no more than are kept. Clocks are coarse: several may be equally old.
+fn oldestOfTooMany(io: Io, folder: Io.Dir, kept: []const u8, buffer: []u8) !?[]const u8 {
+    var count: usize = 0;
+    var oldest: []const u8 = "";
+    var oldest_time: i96 = std.math.maxInt(i96);
     var entries = folder.iterate();
     while (try entries.next(io)) |entry| {
         if (!std.mem.endsWith(u8, entry.name, ending)) continue;
+        count += 1;
+        if (std.mem.eql(u8, entry.name, kept)) continue;
         const stat = folder.statFile(io, entry.name, .{}) catch continue;
-        const time = stat.mtime.nanoseconds;
-        if (time < limit and (newest == null or time > newest.?)) newest = time;
+        if (stat.mtime.nanoseconds >= oldest_time) continue;
+        oldest_time = stat.mtime.nanoseconds;
+        oldest = std.fmt.bufPrint(buffer, "{s}", .{entry.name}) catch unreachable;
     }
-    return newest;
+    return if (count > kept_count_max and oldest.len > 0) oldest else null;
 }
 
 const testing = std.testing;
@@ -196,17 +197,19 @@ test "panels are found again whole, and not where anything has changed" {
     file.close(io);
 }
 
-test "the files that were written last are kept" {
+test "the file written last is kept, and no more than a few others" {
     var tmp = testing.tmpDir(.{ .iterate = true });
     defer tmp.cleanup();
     var arena: std.heap.ArenaAllocator = .init(testing.allocator);
     defer arena.deinit();
     const io = testing.io;
     const root = try tmp.dir.realPathFileAlloc(io, ".", arena.allocator());
+    var path: []const u8 = "";
+    // At once: times may be equal.
     for (0..kept_count_max + 2) |i| {
         const key: Key = @splat(@intCast(i));
-        save(io, try pathOf(arena.allocator(), root, &key), &key, "panels");
-        try io.sleep(.fromMilliseconds(5), .awake);
+        path = try pathOf(arena.allocator(), root, &key);
+        save(io, path, &key, "panels");
     }
     var folder = try tmp.dir.openDir(io, "int8", .{ .iterate = true });
     defer folder.close(io);
@@ -214,4 +217,5 @@ test "the files that were written last are kept" {
     var entries = folder.iterate();
     while (try entries.next(io)) |_| count += 1;
     try testing.expectEqual(kept_count_max, count);
+    try folder.access(io, std.fs.path.basename(path), .{});
 }
