@@ -4,7 +4,7 @@
  * weights are random, and f16, in the model and in the LoRA.
  */
 
-import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { BasedXLError } from "../errors.ts";
@@ -14,7 +14,7 @@ import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { type Adapter, type AdapterTarget, adapterBytes } from "../native/adapters.ts";
 import { NativeHandle, smallestOptions } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
-import { writeFullSize } from "./full-size.ts";
+import { fullSizeFolder, writeFullSize } from "./full-size.ts";
 import { headOf } from "./support/safetensors.ts";
 
 const rank = 32;
@@ -34,8 +34,7 @@ export async function run(args: string[]): Promise<number> {
     process.stderr.write(usage);
     return 2;
   }
-  const folder = args[0] ?? "bench-out/full-size";
-  mkdirSync(folder, { recursive: true });
+  const folder = args[0] ?? fullSizeFolder;
   writeFullSize(folder);
   const path = join(folder, "lora.safetensors");
   try {

@@ -3,7 +3,7 @@
  * that keep the cores busy, over the time without them, in turns. The exit code is 1 when a ratio
  * exceeds its limit.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { ArgsDef } from "citty";
 import { openModelFolder } from "../models/folder.ts";
@@ -15,7 +15,7 @@ import { type HelpText, renderHelp } from "../terminal/help.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 import { nameOf, readFlags, sharedFlags, textOf, wholeOf } from "./flags.ts";
-import { writeFullSize } from "./full-size.ts";
+import { fullSizeFlag, fullSizeFolder, writeFullSize } from "./full-size.ts";
 import { type Generation, generateImage, openRanks } from "./generation.ts";
 import { renderTable } from "./report.ts";
 
@@ -32,13 +32,7 @@ const sideDefault = 512;
 const settleMs = 200;
 
 const flagTexts = {
-  model: {
-    type: "string",
-    valueHint: "FOLDER",
-    description:
-      "Folder of a model of SDXL's full size; written with random weights (6.6 GB) if it does " +
-      "not exist. Default: bench-out/full-size.",
-  },
+  model: fullSizeFlag,
   dtype: { type: "string", valueHint: "TYPE", description: "f32 (default) or bf16." },
   side: { type: "string", valueHint: "N", description: `Image side. Default: ${sideDefault}.` },
   pairs: { type: "string", valueHint: "N", description: `Runs of each. Default: ${pairsDefault}.` },
@@ -67,12 +61,11 @@ export async function run(args: string[]): Promise<number> {
     process.stdout.write(renderHelp(help, flagTexts));
     return 0;
   }
-  const folder = textOf(flags, "model") ?? "bench-out/full-size";
+  const folder = textOf(flags, "model") ?? fullSizeFolder;
   const dtype = nameOf(flags, "dtype", cpuDtypes) ?? "f32";
   const side = wholeOf(flags, "side", { min: 64, max: 4096 }) ?? sideDefault;
   const pairCount = wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? pairsDefault;
   const rankCount = wholeOf(flags, "ranks", { min: 2, max: 16 });
-  mkdirSync(folder, { recursive: true });
   writeFullSize(folder);
   const timed =
     rankCount === undefined

@@ -3,7 +3,7 @@
  * of each type, in turns: onnxruntime (f32; int8 in linear layers), PyTorch eager and compiled. The
  * exit code is 1 when a ratio is below its limit.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { ArgsDef } from "citty";
 import { BasedXLError } from "../errors.ts";
@@ -15,7 +15,7 @@ import { type HelpText, renderHelp } from "../terminal/help.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 import { namesOf, readFlags, sharedFlags, textOf, wholeOf } from "./flags.ts";
-import { writeFullSize } from "./full-size.ts";
+import { fullSizeFlag, fullSizeFolder, writeFullSize } from "./full-size.ts";
 import { type Case, Program } from "./programs.ts";
 import { machine, renderTable } from "./report.ts";
 
@@ -51,13 +51,7 @@ const allPeers: readonly Peer[] = Object.values(peers).flat();
 const runtimes = ["onnxruntime", "eager", "compiled"] as const;
 
 const flagTexts = {
-  model: {
-    type: "string",
-    valueHint: "FOLDER",
-    description:
-      "Folder of a model of SDXL's full size; written with random weights (6.6 GB) if it does " +
-      "not exist. Default: bench-out/full-size.",
-  },
+  model: fullSizeFlag,
   onnx: {
     type: "string",
     valueHint: "FOLDER",
@@ -108,7 +102,7 @@ export async function run(args: string[]): Promise<number> {
   }
   const side = wholeOf(flags, "side", { min: 64, max: 4096 }) ?? sideDefault;
   const setting: Setting = {
-    folder: textOf(flags, "model") ?? "bench-out/full-size",
+    folder: textOf(flags, "model") ?? fullSizeFolder,
     onnx: resolve(textOf(flags, "onnx") ?? "bench-out/onnx"),
     python: textOf(flags, "python") ?? "python3",
     side,
@@ -116,7 +110,6 @@ export async function run(args: string[]): Promise<number> {
   };
   const dtypes = namesOf(flags, "dtype", cpuDtypes) ?? cpuDtypes;
   const named = namesOf(flags, "runtimes", runtimes);
-  mkdirSync(setting.folder, { recursive: true });
   writeFullSize(setting.folder);
   const rows: Row[] = [];
   for (const dtype of dtypes) {

@@ -2,7 +2,6 @@
  * `bun run bench cpu`: speed of the CPU backend against the peak of cores and memory, and against
  * PyTorch eager on the same machine, in turns within one run.
  */
-import { mkdirSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
@@ -141,10 +140,7 @@ export async function run(args: string[]): Promise<number> {
     fit: null,
   };
   const loadBefore = loadavg()[0] ?? 0;
-  if (folder !== undefined) {
-    mkdirSync(folder, { recursive: true });
-    writeFullSize(folder);
-  }
+  if (folder !== undefined) writeFullSize(folder);
   let torch: string | null = null;
   for (const dtype of wanted) {
     // One peer process per type: models of both would not fit in memory together.

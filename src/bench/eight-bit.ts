@@ -4,7 +4,6 @@
  * programs change less, and seconds. The exit code is 1 when the ratio of CPU seconds exceeds its
  * limit.
  */
-import { mkdirSync } from "node:fs";
 import { openModelFolder } from "../models/folder.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { probeDevice } from "../native/device-info.ts";
@@ -12,7 +11,7 @@ import { ModelParts } from "../native/testing.ts";
 import type { CpuDtype } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
-import { writeFullSize, writeFullSizeF8 } from "./full-size.ts";
+import { fullSizeFolder, writeFullSize, writeFullSizeF8 } from "./full-size.ts";
 
 const pairCount = 5;
 const ratioAllowed = 1.1;
@@ -25,9 +24,8 @@ export async function run(args: string[]): Promise<number> {
     process.stderr.write(usage);
     return 2;
   }
-  const folder = args[0] ?? "bench-out/full-size";
+  const folder = args[0] ?? fullSizeFolder;
   const narrow = `${folder}-f8`;
-  for (const path of [folder, narrow]) mkdirSync(path, { recursive: true });
   writeFullSize(folder);
   writeFullSizeF8(narrow, folder);
   process.stdout.write(`UNet call, ${side}x${side}, batch 1, median of ${pairCount}\n`);

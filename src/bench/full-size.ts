@@ -58,6 +58,18 @@ const sizes = {
   },
 } as const;
 
+/** Where benches keep the model. */
+export const fullSizeFolder = "bench-out/full-size";
+
+/** The flag that names another place. */
+export const fullSizeFlag = {
+  type: "string",
+  valueHint: "FOLDER",
+  description:
+    "Folder of a model of SDXL's full size; written with random weights (6.6 GB) if it does " +
+    `not exist. Default: ${fullSizeFolder}.`,
+} as const;
+
 /** Writes the diffusers folder, unless it is already complete. */
 export function writeFullSize(folder: string): void {
   if (isComplete(folder)) return;

@@ -3,7 +3,7 @@
  * --only time, a UNet call at SDXL's full size in int8 against bf16, in turns. The exit code is 1
  * when a limit is not met.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ArgsDef } from "citty";
@@ -20,10 +20,11 @@ import { type HelpText, renderHelp } from "../terminal/help.ts";
 import { runPart } from "./cpu-models.ts";
 import { median } from "./cpu-ops.ts";
 import { namesOf, readFlags, sharedFlags, textOf, wholeOf } from "./flags.ts";
-import { writeFullSize } from "./full-size.ts";
+import { fullSizeFolder, writeFullSize } from "./full-size.ts";
 import { type Case, type Generation, generateImage } from "./generation.ts";
 import { type Image, psnr } from "./image-measures.ts";
 import { writeOutlierModel } from "./support/outliers.ts";
+import { readPrompts } from "./support/prompt-file.ts";
 
 /** Of images against f32, in dB. */
 const psnrMeanMin = 35;
@@ -88,11 +89,11 @@ export async function run(args: string[]): Promise<number> {
   let isWithin = true;
   if (only.includes("images")) {
     const path = textOf(flags, "prompts");
-    const prompts = path === undefined ? promptsDefault() : linesOf(path);
+    const prompts = path === undefined ? promptsDefault() : readPrompts(path);
     isWithin = await compareImages(prompts, textOf(flags, "keep") ?? null);
   }
   if (only.includes("time")) {
-    const folder = textOf(flags, "model") ?? "bench-out/full-size";
+    const folder = textOf(flags, "model") ?? fullSizeFolder;
     const pairs = wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? 5;
     const side = wholeOf(flags, "side", { min: 64, max: 4096 }) ?? 512;
     isWithin = (await compareTimes(folder, pairs, side)) && isWithin;
@@ -104,11 +105,6 @@ export async function run(args: string[]): Promise<number> {
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
-}
-
-function linesOf(path: string): string[] {
-  const lines = readFileSync(path, "utf8").split("\n");
-  return lines.map((line) => line.trim()).filter((line) => line !== "");
 }
 
 /** One and two things in turns, over all colours, things and places of mini-sdxl's README. */
@@ -221,7 +217,6 @@ async function keepImages(images: readonly Image[], folder: string): Promise<voi
 
 /** Prints the medians; whether int8 is as much faster as it should be. */
 async function compareTimes(folder: string, pairCount: number, side: number): Promise<boolean> {
-  mkdirSync(folder, { recursive: true });
   writeFullSize(folder);
   const wide = hasBf16() ? "bf16" : "f32";
   const model = nativeModelOf(await openModelFolder(folder));

@@ -6,7 +6,6 @@
  * A step's cost is that of a small model's step less that of its UNet call, so that errors are
  * those of the small model's time.
  */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { openModelFolder } from "../models/folder.ts";
 import type { Model } from "../models/model.ts";
@@ -20,7 +19,7 @@ import { turnsOf } from "../prompt/turns.ts";
 import { makeSchedule } from "../schedule.ts";
 import { type Scheduler, schedulers } from "../settings/names.ts";
 import { runPart } from "./cpu-models.ts";
-import { writeFullSize } from "./full-size.ts";
+import { fullSizeFolder, writeFullSize } from "./full-size.ts";
 
 const sides = [512, 1024] as const;
 const shareAllowed = 0.01;
@@ -42,8 +41,7 @@ export async function run(args: string[]): Promise<number> {
   const samplers = new Map<Scheduler, number[]>(schedulers.map((name) => [name, []]));
   await measureSamplers(small, sides[0], samplers);
   await measureSamplers(small, sides[1], costliest(samplers, 4));
-  const folder = args[0] ?? "bench-out/full-size";
-  mkdirSync(folder, { recursive: true });
+  const folder = args[0] ?? fullSizeFolder;
   writeFullSize(folder);
   return report(samplers, await unetSeconds(folder), prompts);
 }

@@ -3,11 +3,8 @@
  * every sync mode. Guidance branches are not split over ranks, since splitting is exact: ranks =
  * patches.
  */
-
-import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import type { TopLevelSpec } from "vega-lite";
-import { BasedXLError, badOption } from "../errors.ts";
 import { rankCountMax } from "../native/abi.ts";
 import type { ImageResult } from "../pipeline/session.ts";
 import { type SyncMode, syncModes } from "../settings/names.ts";
@@ -34,6 +31,7 @@ import {
 import { type Image, psnr, ssim } from "./image-measures.ts";
 import { machine, renderTable, writeReport } from "./report.ts";
 import { relativeL2 } from "./support/compare.ts";
+import { readPrompts } from "./support/prompt-file.ts";
 
 const ranksDefault = [2, 4, 8];
 const promptsDefault = [
@@ -141,19 +139,6 @@ function casesOf(flags: Flags): Case[] {
     prompt: prompts[i % prompts.length]!,
     seed: seeds[i % seeds.length]!,
   }));
-}
-
-function readPrompts(path: string): string[] {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw new BasedXLError("io", `--prompts ${path} cannot be read: ${(error as Error).message}.`);
-  }
-  const prompts = text.split("\n").map((line) => line.trim());
-  const written = prompts.filter((line) => line !== "");
-  if (written.length > 0) return written;
-  throw badOption(`--prompts ${path} contains no prompt: write one per line.`);
 }
 
 async function measure(

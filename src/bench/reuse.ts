@@ -2,7 +2,7 @@
  * `bun run bench reuse`: images of each --quality against exact ones, on one rank and in patches:
  * time, PSNR, and how far patches are from one rank. The exit code is 1 when a limit is not met.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { ArgsDef } from "citty";
 import sharp from "sharp";
@@ -16,6 +16,7 @@ import { readFlags, sharedFlags, textOf, wholeOf } from "./flags.ts";
 import { psnr } from "./image-measures.ts";
 import { renderTable } from "./report.ts";
 import { relativeL2 } from "./support/compare.ts";
+import { readPrompts } from "./support/prompt-file.ts";
 
 /** Times faster than exact in the denoising loop, and decibels of the worst image. */
 const bars: Partial<Record<Quality, { ratio: number; psnr: number }>> = {
@@ -64,7 +65,7 @@ export async function run(args: string[]): Promise<number> {
     return 0;
   }
   const path = textOf(flags, "prompts");
-  const prompts = path === undefined ? promptsDefault : linesOf(path);
+  const prompts = path === undefined ? promptsDefault : readPrompts(path);
   const patches = wholeOf(flags, "patches", { min: 2, max: 16 }) ?? 4;
   const stepCount = wholeOf(flags, "steps", { min: 1, max: 1000 });
   const work = { modelPath: textOf(flags, "model"), prompts, stepCount };
@@ -94,11 +95,6 @@ interface Row {
   psnr: number[];
   /** Mean relative L2 of the latents against one rank of the same quality. */
   patchError: number;
-}
-
-function linesOf(path: string): string[] {
-  const lines = readFileSync(path, "utf8").split("\n");
-  return lines.map((line) => line.trim()).filter((line) => line !== "");
 }
 
 async function generateAll(

@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
-import { headOf, readSafetensors } from "../../src/bench/support/safetensors.ts";
+import { readSafetensors, writeAsF32 } from "../../src/bench/support/safetensors.ts";
 import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -63,16 +63,7 @@ function wideFolder(): string {
   cpSync(goldenModel, path, { recursive: true });
   for (const { files } of Object.values(golden.weights)) {
     for (const file of files) {
-      const tensors = readSafetensors(file);
-      const header: Record<string, unknown> = {};
-      let offset = 0;
-      for (const [name, { shape, data }] of tensors) {
-        const end = offset + data.byteLength;
-        header[name] = { dtype: "F32", shape, data_offsets: [offset, end] };
-        offset = end;
-      }
-      const data = [...tensors.values()].map((tensor) => Buffer.from(tensor.data.buffer));
-      writeFileSync(file.replace(goldenModel, path), Buffer.concat([headOf(header), ...data]));
+      writeAsF32(file.replace(goldenModel, path), readSafetensors(file));
     }
   }
   return path;

@@ -4,9 +4,9 @@
  * linear layers are 32 or 64 times as large, and what reads them divides by as much. Powers of two
  * change no rounding in f32, so images in f32 keep their bits.
  */
-import { cpSync, writeFileSync } from "node:fs";
+import { cpSync } from "node:fs";
 import { join } from "node:path";
-import { headOf, readSafetensors, type Tensor, tensorOf } from "./safetensors.ts";
+import { readSafetensors, type Tensor, tensorOf, writeAsF32 } from "./safetensors.ts";
 
 const unetFile = "unet/diffusion_pytorch_model.safetensors";
 const factors = [32, 64] as const;
@@ -66,16 +66,4 @@ function scaleRow({ data, shape }: Tensor, row: number, factor: number): void {
 function scaleColumn({ data, shape }: Tensor, column: number, factor: number): void {
   const width = shape[1]!;
   for (let k = column; k < data.length; k += width) data[k]! *= factor;
-}
-
-function writeAsF32(path: string, tensors: Map<string, Tensor>): void {
-  const header: Record<string, unknown> = {};
-  let offset = 0;
-  for (const [name, { shape, data }] of tensors) {
-    const end = offset + data.byteLength;
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, end] };
-    offset = end;
-  }
-  const blobs = [...tensors.values()].map(({ data }) => new Uint8Array(data.buffer));
-  writeFileSync(path, Buffer.concat([headOf(header, 8), ...blobs]));
 }

@@ -5,7 +5,7 @@
  * so keep integers below 2^24.
  */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 /** One tensor; `data` is row-major in `shape`, whatever `dtype` it was stored in. */
 export interface Tensor {
@@ -51,6 +51,19 @@ export function readSafetensors(path: string): Map<string, Tensor> {
     tensors.set(name, { dtype: entry.dtype, shape: entry.shape, data });
   }
   return tensors;
+}
+
+/** Writes tensors as F32, one behind the other. */
+export function writeAsF32(path: string, tensors: ReadonlyMap<string, Tensor>): void {
+  const header: Record<string, unknown> = {};
+  let offset = 0;
+  for (const [name, { shape, data }] of tensors) {
+    const end = offset + data.byteLength;
+    header[name] = { dtype: "F32", shape, data_offsets: [offset, end] };
+    offset = end;
+  }
+  const blobs = [...tensors.values()].map(({ data }) => Buffer.from(data.buffer));
+  writeFileSync(path, Buffer.concat([headOf(header, 8), ...blobs]));
 }
 
 /** The tensor `name`; throws an error that lists the existing names when it is missing. */
