@@ -17,6 +17,7 @@ import {
   modelsValues,
 } from "./commands/models-flags.ts";
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
+import { serveFlags, serveHelp } from "./commands/serve-flags.ts";
 import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
@@ -46,6 +47,12 @@ export const commands: Record<string, Command> = {
     countsPositionals: true,
     values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
+  }),
+  serve: typed({
+    summary: "Generate images for others, over HTTP",
+    args: serveFlags,
+    help: serveHelp,
+    load: async () => (await import("./commands/serve.ts")).serveCommand,
   }),
   models: typed({
     summary: "List the models in folders of models",

@@ -30,6 +30,7 @@ const typescriptLayers = [
   ["settings/sample-prompts"],
   ["sheets"],
   ["settings/options"],
+  ["serve"],
   ["index"],
   ["distributed", "metadata"],
   ["terminal/progress", "terminal/output", "terminal/download-lines"],
