@@ -98,7 +98,8 @@ async function dieAt(session: Session, { kind, gpu, at }: Place, { counts }: Ima
     if (message === null) continue;
     // Of the rank that died, and not of the other, which waits for it.
     const driver = `cu\\w+ failed: .*rank ${gpu} on GPU ${gpu}`;
-    expect(message).toMatch(new RegExp(`^${call === "nccl_group" ? "ncclGroupEnd" : driver}`));
+    const nccl = `ncclGroupEnd failed: .*rank ${gpu}\\)`;
+    expect(message).toMatch(new RegExp(`^${call === "nccl_group" ? nccl : driver}`));
     return;
   }
   throw new Error("no call failed");

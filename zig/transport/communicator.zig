@@ -16,6 +16,8 @@ pub const Communicator = struct {
     library: *const nccl.Nccl,
     comm: nccl.Comm,
     diagnostics: *Diagnostics,
+    /// For messages; null where a call is of no rank alone.
+    rank: ?u32 = null,
     state: std.atomic.Value(State) = .init(.idle),
     /// When the group ended that NCCL is carrying out; 0 outside of that call.
     entered_ns: std.atomic.Value(i64) = .init(0),
@@ -73,6 +75,7 @@ pub const Communicator = struct {
         for (out, 0..) |*communicator, i| {
             communicator.* = first;
             communicator.comm = comms[i].?;
+            communicator.rank = members.rank_first + @as(u32, @intCast(i));
         }
     }
 
@@ -176,9 +179,11 @@ pub const Communicator = struct {
         result: nccl.Result,
     ) error{GpuFailed}!void {
         if (result == .success) return;
-        const sentence = "{f}. NCCL_DEBUG=WARN prints more; within one process --transport peer " ++
-            "works without NCCL.";
+        const advice = "NCCL_DEBUG=WARN prints more; within one process --transport peer works " ++
+            "without NCCL.";
         const failure = c.library.callError(call, result);
-        return c.diagnostics.fail(error.GpuFailed, sentence, .{failure});
+        const d = c.diagnostics;
+        const rank = c.rank orelse return d.fail(error.GpuFailed, "{f}. " ++ advice, .{failure});
+        return d.fail(error.GpuFailed, "{f} (rank {d}). " ++ advice, .{ failure, rank });
     }
 };
