@@ -1,6 +1,8 @@
 /**
  * Warnings about settings that were asked for and do nothing beside the others of the request.
  */
+
+import type { SyncMode } from "../settings/names.ts";
 import type { SettingKey } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 import type { Layout } from "./layout.ts";
@@ -9,6 +11,8 @@ import type { Reuse } from "./reuse.ts";
 interface Settings {
   balance: string;
   compressExchange: string;
+  syncMode: SyncMode;
+  warmupSteps: number | "auto";
   deepCacheBranch: number;
   batchSize: number;
 }
@@ -32,6 +36,12 @@ export function idleWarnings(
   const idle: [SettingKey, boolean, string][] = [
     ["compressExchange", settings.compressExchange !== "none" && !hasPatches, unshared],
     ["balance", settings.balance !== "off" && !hasPatches, unshared],
+    ["warmupSteps", settings.warmupSteps === "auto" && !hasPatches, unshared],
+    [
+      "warmupSteps",
+      settings.warmupSteps === "auto" && hasPatches && settings.syncMode === "full_sync",
+      `with ${naming("syncMode")} full_sync every step is synchronous`,
+    ],
     [
       "deepCacheBranch",
       settings.deepCacheBranch > 0 && cachesNothing,
@@ -46,4 +56,17 @@ export function idleWarnings(
   return idle.flatMap(([key, isIdle, why]) =>
     isIdle ? [`${naming(key)} is not used: ${why}.`] : [],
   );
+}
+
+/** The same for what depends on the devices, which are chosen after a first request is planned. */
+export function idleOnDevice(
+  { balance, syncMode }: Pick<Settings, "balance" | "syncMode">,
+  device: "cpu" | "cuda",
+  naming: Naming,
+): string[] {
+  if (device === "cpu" || balance !== "auto" || syncMode !== "full_sync") return [];
+  return [
+    `${naming("balance")} auto is not used: with ${naming("syncMode")} full_sync GPUs wait for \
+each other in every step, and none can be timed alone.`,
+  ];
 }

@@ -7,6 +7,7 @@ import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import { idleOnDevice } from "./idle-settings.ts";
 import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
@@ -81,7 +82,8 @@ export async function runJob(
   const found: FoundSettings[] = [];
   const { width, height, imageCount } = plan.settings;
   const { batches } = plan;
-  const warnings = [...options.warnings, ...plan.warnings];
+  const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
+  const warnings = [...options.warnings, ...plan.warnings, ...idle];
   const { previewSteps } = options;
   const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), previewSteps }));
   const [first] = batches;

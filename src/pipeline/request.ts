@@ -32,7 +32,7 @@ import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-toke
 import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
-import { type Reuse, withReuse } from "./reuse.ts";
+import { fewStepsWarning, type Reuse, withReuse } from "./reuse.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
@@ -148,7 +148,7 @@ export function planRequest(
   const { stepCount, scheduler } = sampling.settings;
   const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
   const { schedule, reuse } = withReuse(window, given, { stepCount, model, naming });
-  warnings.push(...sampling.warnings);
+  warnings.push(...sampling.warnings, ...fewStepsWarning(given, reuse, naming));
   const warmupSteps = warmupOf(given.warmupSteps, { stepCount, reuse, naming });
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
   const ordered = inNoiseOrder(imagesOf(request, guidanceDefault, model, naming), given, naming);

@@ -12,6 +12,9 @@ import type { Quality } from "../settings/names.ts";
 import type { Naming } from "../settings/values.ts";
 import { stepOfEvaluation } from "./guidance-window.ts";
 
+/** Those of models that are made for few: too few to take one from another. */
+export const fewSteps = 8;
+
 interface ReuseSettings {
   quality: Quality;
   deepCache?: string | undefined;
@@ -75,6 +78,25 @@ ${branch}.`,
       reuse: deep.map((each, i) => ({ deep: each, cross: cross(i) })),
     },
   };
+}
+
+/** A warning where so few steps leave nothing to reuse: each changes most of the image. */
+export function fewStepsWarning(
+  { quality, deepCache, deepCacheThreshold }: ReuseSettings,
+  reuse: Reuse | null,
+  naming: Naming,
+): string[] {
+  const steps = reuse?.reuse ?? [];
+  const cached = steps.filter(({ deep }) => deep === "cached").length;
+  if (cached === 0 || steps.length > fewSteps || deepCacheThreshold !== undefined) return [];
+  const asked =
+    deepCache === undefined
+      ? `${naming("quality")} ${quality}`
+      : `${naming("deepCache")} ${deepCache}`;
+  return [
+    `${asked} leaves deep features as they are in ${cached} of only ${steps.length} steps, each of \
+which changes most of the image: ${naming("quality")} exact computes them all.`,
+  ];
 }
 
 /** Steps by what they computed, for reports. */

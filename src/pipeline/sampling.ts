@@ -23,6 +23,7 @@ import {
 } from "../settings/names.ts";
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
+import { fewSteps } from "./reuse.ts";
 
 type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps" | "syncMode";
 type SamplingSettings = Pick<
@@ -102,9 +103,6 @@ is named so: others need more steps.`,
 }
 
 // --- internal ---
-
-/** Steps that no patch may be behind in, unless the user says so. */
-const fewSteps = 8;
 
 /** The generator that goes on in diffusers' formulas is no Brownian path of a GPU. */
 function noiseSamplerOf(

@@ -2,7 +2,7 @@
  * The flags of `sample` as values: each checked by itself and with its like. An absent flag has the
  * table's default, or stays `undefined` until the model's is known.
  */
-import { badOption } from "../errors.ts";
+import { badOption, escaped } from "../errors.ts";
 import { seedsFrom } from "../pipeline/request.ts";
 import { defaultOf, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingKeys, settingOf, settings } from "./table.ts";
@@ -64,6 +64,12 @@ Leave one of the two out.`,
     );
   }
   checkCompanions(others);
+  if (args[settings.splitBatch.flag] === true && others.balance !== "off") {
+    throw badOption(
+      `--split-batch and --balance ${escaped(others.balance, 60)} contradict each other: guidance \
+branches are of one size and cannot be dealt by speed.`,
+    );
+  }
   if (seed !== undefined) checkSeedRoom(seed, imageCount);
   return {
     ...others,

@@ -4,7 +4,9 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { openModelFolder } from "../../src/models/folder.ts";
+import { idleOnDevice } from "../../src/pipeline/idle-settings.ts";
 import { planRequest } from "../../src/pipeline/request.ts";
+import { parseSampleOptions } from "../../src/settings/options.ts";
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 
@@ -22,8 +24,14 @@ test.each([
   [2, { compressExchange: "int8", guidanceEnd: 0.5 }, null],
   [1, { balance: "auto" }, `balance is not used: ${unshared}.`],
   [2, { balance: "auto" }, null],
+  [1, { warmupSteps: "auto" }, `warmupSteps is not used: ${unshared}.`],
+  [4, { warmupSteps: "auto" }, null],
+  [4, { warmupSteps: "auto", syncMode: "full_sync" }, "warmupSteps is not used: with syncMode"],
   [1, { deepCacheBranch: 1 }, "deepCacheBranch is not used: it needs steps that reuse"],
-  [1, { deepCacheBranch: 1, quality: "fast" }, null],
+  [1, { deepCacheBranch: 1, quality: "fast", stepCount: 25 }, null],
+  [1, { quality: "fast" }, "quality fast leaves deep features as they are in 2 of only 4 steps"],
+  [1, { deepCache: "2", stepCount: 8 }, "deepCache 2 leaves deep features as they are in 4 of"],
+  [1, { deepCache: "2", stepCount: 9 }, null],
   [1, { deepCacheBranch: 1, deepCacheThreshold: 0.2 }, null],
 ] as const)("%i ranks, %j: %s", (ranks, changes, expected) => {
   const { warnings } = planOf(changes, ranks);
@@ -49,6 +57,23 @@ test("shares count evaluations of the model, as measured ones do", () => {
   const heun = { scheduler: "heun", splitBatch: false };
   expect(planOf({ ...heun, balance: "1:2@6" }, 2).batches.length).toBe(1);
   expect(() => planOf({ ...heun, balance: "1:2@7" }, 2)).toThrow("there is no step 7 of 7");
+});
+
+test.each([
+  ["cuda", { balance: "auto", syncMode: "full_sync" }, 1],
+  ["cuda", { balance: "auto", syncMode: "sync_gn" }, 0],
+  ["cuda", { balance: "1:2", syncMode: "full_sync" }, 0],
+  ["cpu", { balance: "auto", syncMode: "full_sync" }, 0],
+] as const)("ranks on %s that %j: %i warnings", (device, settings, count) => {
+  const warnings = idleOnDevice(settings, device, (key) => key);
+  expect(warnings).toEqual(Array(count).fill(expect.stringContaining("balance auto is not used")));
+});
+
+test("branches that are split are not dealt by speed", () => {
+  const parse = (args: object) => parseSampleOptions({ _: ["a house"], ...args });
+  expect(() => parse({ "split-batch": true, balance: "auto" })).toThrow("contradict each other");
+  expect(parse({ "split-batch": false, balance: "auto" }).balance).toBe("auto");
+  expect(parse({ "split-batch": true }).balance).toBe("off");
 });
 
 test("control characters in shares are shown as escapes", () => {
