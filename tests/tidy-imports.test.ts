@@ -79,7 +79,7 @@ const zigLayers = [
   ["stage", "tensor", "scratch", "diagnostics", "system", "random", "test_count"],
 ];
 
-const typescript = readSources(["src/**/*.ts"]);
+const typescript = readSources(["src/**/*.{ts,tsx}"]);
 const zig = readSources(["zig/**/*.zig"]);
 const isZigTest = (name: string) => /\/tests\/|_test\.zig$|fixture\.zig$/.test(name);
 

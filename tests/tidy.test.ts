@@ -18,12 +18,17 @@ const fileLineCountAdvised = 700;
 
 /** Bindings written by a program: they open with their comment, but keep their own length. */
 const generated = new Set(["src/native/abi.ts"]);
-const sources = readSources(["{src,tests}/**/*.ts", "{zig,cuda}/**/*.{zig,cu,cuh,h}", "build.zig"]);
-const typescript = sources.filter(({ name }) => name.endsWith(".ts"));
+const isTypescript = (name: string) => /\.tsx?$/.test(name);
+const sources = readSources([
+  "{src,tests}/**/*.{ts,tsx}",
+  "{zig,cuda}/**/*.{zig,cu,cuh,h}",
+  "build.zig",
+]);
+const typescript = sources.filter(({ name }) => isTypescript(name));
 const zig = sources.filter(({ name }) => name.endsWith(".zig"));
 const written = sources.filter(({ name }) => !generated.has(name));
 const texts = readSources([
-  "{src,tests,zig,cuda,.ci}/**/*.{ts,zig,cu,cuh,h,py,json,toml,md,sh,html,css}",
+  "{src,tests,zig,cuda,.ci}/**/*.{ts,tsx,zig,cu,cuh,h,py,json,toml,md,sh,html,css}",
   "*.{md,json,toml,zig,zon,lock}",
   ".ci/run",
 ]);
@@ -59,7 +64,7 @@ describe("house rules", () => {
   test("every file opens with what it does", () => {
     const silent = sources.filter(({ name, text }) => {
       const opening = text.replace(/^#!.*\n/, "");
-      if (name.endsWith(".ts")) return !opening.startsWith("/**\n");
+      if (isTypescript(name)) return !opening.startsWith("/**\n");
       return !opening.startsWith(name.endsWith(".zig") ? "//! " : "//");
     });
     expect(silent.map(({ name }) => name)).toEqual([]);

@@ -1,10 +1,50 @@
 /**
- * The page at `/`: static files that are embedded in the binary.
+ * The page at `/`: HTML, one style sheet and one module, without a request to any other host.
+ *
+ * In reading order: `page/bundle.ts` and `bundled.ts` (how client/ becomes these files),
+ * `page/client/main.tsx` (what the browser runs), `page/style/page.css`.
  */
 import { Hono } from "hono";
 import type { ServeEnv } from "./environment.ts";
+import { bundledFiles } from "./page/bundled.ts";
+
+/**
+ * Nothing from elsewhere, nothing inline, and no text that becomes HTML: a prompt or what an image
+ * says cannot run.
+ */
+const contentSecurityPolicy = [
+  "default-src 'none'",
+  ...["script-src 'self'", "style-src 'self'", "connect-src 'self'", "img-src 'self' blob:"],
+  ...["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"],
+  "require-trusted-types-for 'script'",
+  "trusted-types 'none'",
+].join("; ");
 
 /** The page and its files. */
 export function pageRoutes() {
-  return new Hono<ServeEnv>();
+  const app = new Hono<ServeEnv>();
+  const files = filesByPath();
+  // A page that does not build is reported by the request for it.
+  files.catch(() => {});
+  for (const path of ["/", "/page.js", "/page.css", "/icon.svg"]) {
+    app.get(path, async (c) => {
+      const { text, type, etag } = (await files).get(path)!;
+      c.header("Content-Security-Policy", contentSecurityPolicy);
+      c.header("Cache-Control", "no-cache");
+      c.header("ETag", etag);
+      if (c.req.header("If-None-Match") === etag) return c.body(null, 304);
+      return c.body(text, 200, { "Content-Type": type });
+    });
+  }
+  return app;
+}
+
+// --- internal ---
+
+async function filesByPath() {
+  const files = bundledFiles ?? (await (await import("./page/bundle.ts")).bundlePage());
+  const entries = files.map((file) => {
+    return [file.path, { ...file, etag: `"${Bun.hash(file.text).toString(36)}"` }] as const;
+  });
+  return new Map(entries);
 }

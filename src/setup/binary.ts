@@ -4,9 +4,10 @@
  *
  * Files that must lie on a disk (libraries to load, weights to map) are embedded as they are and
  * extracted by src/binary/: Bun's own extraction of a library leaves it in the temporary folder,
- * where sharp's addon would not find libvips. Three modules are replaced on the way:
+ * where sharp's addon would not find libvips. Modules are replaced on the way:
  * - src/resources.ts and src/setup/entry.ts by their versions in src/binary/;
  * - the values of src/binary/contents.ts by the list of files;
+ * - the value of src/serve/page/bundled.ts by the files of the server's page;
  * - sharp's addon, `@img/sharp-PLATFORM/sharp.node`, by a `require` of the extracted one. It lies
  *   beside libvips as in node_modules, so that the search path in it (RPATH) holds.
  */
@@ -30,15 +31,18 @@ import { collectLicenses } from "./licenses.ts";
 import { libraryPathOf } from "./native.ts";
 import { libraryName } from "./platform.ts";
 
-/** Builds the binary at `outPath` and resolves to its size in bytes. Throws "setup". */
-export async function buildBinary(outPath: string): Promise<number> {
+/**
+ * Builds the binary at `outPath` and resolves to its size in bytes. `page` has the files of the
+ * server's page. Throws "setup".
+ */
+export async function buildBinary(outPath: string, page: unknown): Promise<number> {
   const root = repositoryRoot;
   // Build in a temporary folder: a failed build keeps the old binary. The file already has its
   // final name, because Bun writes the name into it.
   const folder = mkdtempSync(join(madeFolder(join(outPath, "..")), ".basedxl-build-"));
   const newPath = join(folder, basename(outPath));
   try {
-    await compile(root, newPath);
+    await compile(root, newPath, page);
     renameSync(newPath, outPath);
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -55,7 +59,7 @@ function madeFolder(folder: string): string {
   return folder;
 }
 
-async function compile(root: string, outfile: string): Promise<void> {
+async function compile(root: string, outfile: string, page: unknown): Promise<void> {
   const { files, versions, licenses } = await contentsOf(root);
   const result = await Bun.build({
     entrypoints: [join(root, "src", "main.ts")],
@@ -66,7 +70,7 @@ async function compile(root: string, outfile: string): Promise<void> {
       autoloadBunfig: false,
     },
     minify: { syntax: true, whitespace: true },
-    plugins: [replacements({ files, versions, licenses })],
+    plugins: [replacements({ files, versions, licenses }, page)],
     throw: false,
   });
   if (result.success) return;
@@ -125,7 +129,7 @@ function embedded(group: Group, name: string, path: string): EmbeddedFile {
   return { group, name, bytes: contents.length, sha256, source: path };
 }
 
-function replacements(contents: Contents): Bun.BunPlugin {
+function replacements(contents: Contents, page: unknown): Bun.BunPlugin {
   const extracting = fileURLToPath(new URL("../binary/resources.ts", import.meta.url));
   const starting = fileURLToPath(new URL("../binary/entry.ts", import.meta.url));
   return {
@@ -141,6 +145,10 @@ function replacements(contents: Contents): Bun.BunPlugin {
       });
       build.onLoad({ filter: /[/\\]binary[/\\]contents\.ts$/ }, () => ({
         contents: contentsModule(contents),
+        loader: "js",
+      }));
+      build.onLoad({ filter: /[/\\]serve[/\\]page[/\\]bundled\.ts$/ }, () => ({
+        contents: `export const bundledFiles = ${JSON.stringify(page)};`,
         loader: "js",
       }));
       // The ES version of sharp creates its own `require`, which the bundler cannot follow.

@@ -37,7 +37,8 @@ function nameOf(isKit: boolean | undefined): string {
 
 async function binary(path: string): Promise<number> {
   const { buildBinary } = await import("./binary.ts");
-  return await buildBinary(path);
+  const { bundlePage } = await import("../serve/page/bundle.ts");
+  return await buildBinary(path, await bundlePage());
 }
 
 async function kit(out: string, architectures: string): Promise<number> {

@@ -39,6 +39,10 @@ function steps(): Step[] {
   const zigSources = ["build.zig", "zig"].filter((name) => existsSync(join(root, name)));
   return [
     tool("types", [bun, join(packages, "typescript/bin/tsc"), "--noEmit"]),
+    tool("types of the page", [
+      ...[bun, join(packages, "typescript/bin/tsc"), "--noEmit"],
+      ...["--project", "src/serve/page/client"],
+    ]),
     tool("lint and format", [bun, join(packages, "@biomejs/biome/bin/biome"), "check"]),
     tool("Zig format", [zig?.path ?? "zig", "fmt", "--check", ...zigSources]),
     tool("house rules", [bun, "test", "tests/tidy"]),

@@ -26,7 +26,7 @@ import { maxAbs, relativeL2 } from "../support/compare.ts";
 const root = join(import.meta.dir, "../..");
 const fixtures = join(root, "tests/fixtures");
 /** Source code and documents grow with the product; weights, references and images must not. */
-const source = /\.(ts|zig|cu|cuh|h|py|md|sh)$/;
+const source = /\.(tsx?|css|html|zig|cu|cuh|h|py|md|sh)$/;
 /** Of the repository's other files, all together. */
 const dataBytesMax = 19_000_000;
 

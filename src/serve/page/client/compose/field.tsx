@@ -1,0 +1,186 @@
+/**
+ * Fields of single settings: a label, its explanation behind "?", the control, and a way back to
+ * the default where a value is given.
+ */
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import type { ListedSetting } from "../server/wire.ts";
+import { Icon } from "../ui/icons.tsx";
+import { give, given, infoOf, settingValue } from "./form.ts";
+
+interface FieldProps {
+  name: string;
+  label: string;
+  /** What stands for the value that is not given. */
+  unset?: string;
+}
+
+/** A label over a control. */
+export function Labelled({
+  name,
+  label,
+  children,
+}: {
+  name: string;
+  label: string;
+  children: ComponentChildren;
+}) {
+  const isOpen = useSignal(false);
+  const info = infoOf(name);
+  return (
+    <div class="field">
+      <div class="label-row">
+        <label for={`field-${name}`}>{label}</label>
+        {info && (
+          <button
+            type="button"
+            class="hint-button"
+            aria-expanded={isOpen.value}
+            aria-label={`What ${label} is`}
+            onClick={() => (isOpen.value = !isOpen.value)}
+          >
+            ?
+          </button>
+        )}
+        {given.value[name] !== undefined && (
+          <button
+            type="button"
+            class="icon small"
+            aria-label={`${label}: back to the default`}
+            title="Back to the default"
+            onClick={() => give(name, undefined)}
+          >
+            <Icon name="undo" />
+          </button>
+        )}
+      </div>
+      {children}
+      {isOpen.value && <p class="hint">{info?.help}</p>}
+    </div>
+  );
+}
+
+interface NumberFieldProps extends FieldProps {
+  /** Of the slider; the box takes what the setting allows. */
+  min: number;
+  max: number;
+  step: number;
+}
+
+/** A slider for the usual values, and a box for all of them. */
+export function SliderField({ name, label, min, max, step }: NumberFieldProps) {
+  const value = Number(settingValue(name) ?? min);
+  const info = infoOf(name);
+  const take = (text: string) => {
+    if (text !== "" && Number.isFinite(Number(text))) give(name, Number(text));
+  };
+  return (
+    <Labelled {...{ name, label }}>
+      <div class="slider">
+        <input
+          type="range"
+          aria-label={`${label}, slider`}
+          {...{ min, max, step, value: Math.min(max, value) }}
+          onInput={({ currentTarget }) => take(currentTarget.value)}
+        />
+        <input
+          id={`field-${name}`}
+          type="number"
+          {...{ min: info?.min ?? min, max: info?.max ?? max, step: "any", value }}
+          onChange={({ currentTarget }) => take(currentTarget.value)}
+        />
+      </div>
+    </Labelled>
+  );
+}
+
+/** One of the setting's names. */
+export function ChoiceField({ name, label, unset = "Default" }: FieldProps) {
+  const names = infoOf(name)?.names ?? [];
+  const value = given.value[name];
+  // A list of numbers may stand instead of a name.
+  const isListed = value === undefined || names.includes(String(value));
+  return (
+    <Labelled {...{ name, label }}>
+      <select
+        id={`field-${name}`}
+        value={value === undefined ? "" : String(value)}
+        onChange={({ currentTarget }) => give(name, currentTarget.value || undefined)}
+      >
+        <option value="">{unset}</option>
+        {!isListed && <option value={String(value)}>{String(value)}</option>}
+        {names.map((each) => (
+          <option key={each} value={each}>
+            {each}
+          </option>
+        ))}
+      </select>
+    </Labelled>
+  );
+}
+
+/** Any setting, by its kind. */
+export function AnyField({ setting }: { setting: ListedSetting }) {
+  const { name, kind } = setting;
+  const label = labelOf(name);
+  if (kind === "choice") return <ChoiceField {...{ name, label, unset: unsetOf(setting) }} />;
+  if (kind === "boolean") return <BooleanField {...{ name, label, unset: unsetOf(setting) }} />;
+  return (
+    <Labelled {...{ name, label }}>
+      <input
+        id={`field-${name}`}
+        type="text"
+        placeholder={unsetOf(setting)}
+        value={shownValue(given.value[name])}
+        onChange={({ currentTarget }) => give(name, readValue(kind, currentTarget.value))}
+      />
+    </Labelled>
+  );
+}
+
+// --- internal ---
+
+/** `num_inference_steps` as "Num inference steps". */
+function labelOf(name: string): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function BooleanField({ name, label, unset = "Default" }: FieldProps) {
+  const value = given.value[name];
+  return (
+    <Labelled {...{ name, label }}>
+      <select
+        id={`field-${name}`}
+        value={value === undefined ? "" : String(value)}
+        onChange={({ currentTarget: { value } }) =>
+          give(name, value === "" ? undefined : value === "true")
+        }
+      >
+        <option value="">{unset}</option>
+        <option value="true">Yes</option>
+        <option value="false">No</option>
+      </select>
+    </Labelled>
+  );
+}
+
+function unsetOf(setting: ListedSetting): string {
+  const value = setting.default;
+  if (value === undefined || value === "") return "Default";
+  return `Default (${typeof value === "boolean" ? (value ? "yes" : "no") : String(value)})`;
+}
+
+function shownValue(value: unknown): string {
+  if (value === undefined) return "";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** A text as the setting's value; what cannot be read is left to the server, which says why. */
+function readValue(kind: ListedSetting["kind"], text: string): unknown {
+  if (text.trim() === "") return undefined;
+  const number = Number(text);
+  if ((kind === "whole" || kind === "number") && Number.isFinite(number)) return number;
+  if (kind === "numbers") return text.split(",").map(Number);
+  return text;
+}

@@ -1,0 +1,206 @@
+/**
+ * One image large, with what it says about itself and what can be done with it.
+ */
+import { signal, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { restore } from "../compose/form.ts";
+import { keep } from "../compose/seed.tsx";
+import type { ImageSettings, Settings } from "../server/wire.ts";
+import { fileSize } from "../ui/format.ts";
+import { Icon } from "../ui/icons.tsx";
+import { attempt, note, report } from "../ui/messages.tsx";
+import { Comparison } from "./compare.tsx";
+import { deleteImage, fileAddress, images, settingsOf, thumbnailAddress } from "./images.ts";
+
+const shown = signal<string | null>(null);
+/** The image on the other side of the comparison. */
+const other = signal<string | null>(null);
+
+export function open(name: string): void {
+  shown.value = name;
+  other.value = null;
+}
+
+/** Shows the two images side by side under a slider. */
+export function compare(name: string, second: string): void {
+  shown.value = name;
+  other.value = second;
+}
+
+export function Viewer() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const name = shown.value;
+  useEffect(() => {
+    if (name === null) dialog.current?.close();
+    else if (!dialog.current?.open) dialog.current?.showModal();
+  }, [name]);
+  return (
+    <dialog
+      ref={dialog}
+      class="viewer"
+      aria-label="Image"
+      onClose={() => (shown.value = null)}
+      onKeyDown={({ key, target }) => {
+        if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) return;
+        if (key === "ArrowLeft") move(-1);
+        if (key === "ArrowRight") move(1);
+      }}
+    >
+      {name !== null && <Opened key={name} name={name} />}
+    </dialog>
+  );
+}
+
+// --- internal ---
+
+function Opened({ name }: { name: string }) {
+  const picks = useSignal(false);
+  const said = useSignal<ImageSettings | null>(null);
+  useEffect(() => {
+    settingsOf(name).then((settings) => (said.value = settings), report);
+  }, [name]);
+  return (
+    <>
+      <div class="viewer-picture">
+        {other.value === null ? (
+          <img src={fileAddress(name)} alt={String(said.value?.settings.prompt ?? name)} />
+        ) : (
+          <Comparison first={name} second={other.value} />
+        )}
+        {picks.value && <Picker except={name} onPick={(second) => (other.value = second)} />}
+      </div>
+      <aside>
+        <Actions {...{ name, said: said.value }} onCompare={() => (picks.value = !picks.value)} />
+        {said.value && <Parameters {...{ name, said: said.value }} />}
+      </aside>
+    </>
+  );
+}
+
+interface ActionsProps {
+  name: string;
+  said: ImageSettings | null;
+  onCompare(): void;
+}
+
+function Actions({ name, said, onCompare }: ActionsProps) {
+  const asks = useSignal(false);
+  const seed = said?.settings.seed;
+  const use = (settings: Settings) => {
+    restore(settings);
+    shown.value = null;
+    note("The form has the settings of the image.");
+  };
+  return (
+    <div class="actions">
+      <button type="button" class="icon" aria-label="Newer image" onClick={() => move(-1)}>
+        <Icon name="left" />
+      </button>
+      <button type="button" class="icon" aria-label="Older image" onClick={() => move(1)}>
+        <Icon name="right" />
+      </button>
+      <button
+        type="button"
+        class="icon close"
+        aria-label="Close"
+        onClick={() => (shown.value = null)}
+      >
+        <Icon name="close" />
+      </button>
+      <button
+        type="button"
+        class="primary"
+        disabled={!said}
+        onClick={() => said && use(said.settings)}
+      >
+        Use these settings
+      </button>
+      {seed !== undefined && (
+        <button type="button" onClick={() => keep(String(seed))}>
+          Use the seed
+        </button>
+      )}
+      <button type="button" aria-pressed={other.value !== null} onClick={onCompare}>
+        <Icon name="compare" /> Compare
+      </button>
+      <a class="button" href={fileAddress(name)} download={name}>
+        <Icon name="download" /> Download
+      </a>
+      {asks.value ? (
+        <button type="button" class="danger" onClick={() => attempt(() => remove(name))}>
+          Delete for good
+        </button>
+      ) : (
+        <button type="button" onClick={() => (asks.value = true)}>
+          <Icon name="trash" /> Delete
+        </button>
+      )}
+    </div>
+  );
+}
+
+function Parameters({ name, said }: { name: string; said: ImageSettings }) {
+  const file = images.value.find((image) => image.name === name);
+  const { prompt, negative_prompt: negative, ...others } = said.settings;
+  return (
+    <>
+      {prompt !== undefined && <p class="said">{String(prompt)}</p>}
+      {negative !== undefined && negative !== "" && <p class="said quiet">{String(negative)}</p>}
+      <dl>
+        {file && (
+          <Row term="Size" value={`${file.width} × ${file.height}, ${fileSize(file.bytes)}`} />
+        )}
+        {Object.entries(others).map(([term, value]) => (
+          <Row key={term} term={term.replaceAll("_", " ")} value={textOf(value)} />
+        ))}
+        <Row term="written by" value={said.tool} />
+        <Row term="file" value={name} />
+      </dl>
+      {said.warnings.map((warning) => (
+        <p key={warning} class="hint">
+          {warning}
+        </p>
+      ))}
+    </>
+  );
+}
+
+function Row({ term, value }: { term: string; value: string }) {
+  return (
+    <div>
+      <dt>{term}</dt>
+      <dd>{value}</dd>
+    </div>
+  );
+}
+
+function Picker({ except, onPick }: { except: string; onPick(name: string): void }) {
+  return (
+    <fieldset class="strip" aria-label="Compare with">
+      {images.value
+        .filter(({ name }) => name !== except)
+        .slice(0, 24)
+        .map(({ name }) => (
+          <button key={name} type="button" aria-label={`With ${name}`} onClick={() => onPick(name)}>
+            <img src={thumbnailAddress(name)} alt="" />
+          </button>
+        ))}
+    </fieldset>
+  );
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** To the image beside the shown one. */
+function move(by: number): void {
+  const at = images.value.findIndex(({ name }) => name === shown.value);
+  const next = images.value[at + by];
+  if (at >= 0 && next !== undefined) open(next.name);
+}
+
+async function remove(name: string): Promise<void> {
+  await deleteImage(name);
+  shown.value = null;
+}

@@ -1,0 +1,52 @@
+/**
+ * JSON of the server's own API as the page reads it: the server's types, but for what JSON changes.
+ */
+import type { Capabilities } from "../../../capabilities.ts";
+import type { JobSpec, JobView, JobEvent as ServerEvent } from "../../../jobs/types.ts";
+
+export type { Capabilities };
+export type ListedModel = Capabilities["models"][number];
+/** A row of the table of settings. */
+export type ListedSetting = Capabilities["settings"][number];
+
+/** Settings by the names of requests, such as `num_inference_steps`; large seeds are texts. */
+export type Settings = Record<string, unknown>;
+
+export interface LoraSetting {
+  file: string;
+  scale?: number;
+  text_scale?: number;
+}
+
+/** What the page asks for. */
+export interface JobRequest {
+  request: Settings;
+  model?: string | undefined;
+  preview_steps?: number | undefined;
+}
+
+export type Job = Omit<JobView, "spec"> & {
+  spec: Omit<JobSpec, "request"> & { request: Settings };
+};
+
+type Preview = Extract<ServerEvent, { type: "preview" }>;
+
+/** A preview's bytes are in base64. */
+export type JobEvent =
+  | Exclude<ServerEvent, { type: "preview" }>
+  | (Omit<Preview, "data"> & { data: string });
+
+export interface GalleryImage {
+  name: string;
+  bytes: number;
+  modifiedAt: number;
+  width: number;
+  height: number;
+}
+
+/** What an image says about how it was made. */
+export interface ImageSettings {
+  tool: string;
+  settings: Settings;
+  warnings: string[];
+}

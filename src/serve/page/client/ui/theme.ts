@@ -1,0 +1,42 @@
+/**
+ * Dark and light: as the system has it, until the user chooses.
+ */
+import { effect, signal } from "@preact/signals";
+
+const storageKey = "basedxl.theme";
+
+/** null for the system's. */
+const theme = signal<"dark" | "light" | null>(readTheme());
+
+export function toggleTheme(): void {
+  const isDark = theme.value ? theme.value === "dark" : systemIsDark();
+  const next = isDark ? "light" : "dark";
+  theme.value = (next === "dark") === systemIsDark() ? null : next;
+}
+
+// --- internal ---
+
+function systemIsDark(): boolean {
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function readTheme(): "dark" | "light" | null {
+  try {
+    const stored = localStorage.getItem(storageKey);
+    return stored === "dark" || stored === "light" ? stored : null;
+  } catch {
+    return null;
+  }
+}
+
+effect(() => {
+  const { value } = theme;
+  if (value === null) delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = value;
+  try {
+    if (value === null) localStorage.removeItem(storageKey);
+    else localStorage.setItem(storageKey, value);
+  } catch {
+    // Without storage the choice lasts as long as the page.
+  }
+});

@@ -1,0 +1,133 @@
+/**
+ * What the page computes without a browser: weights, completions, events, differences, times.
+ */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { accept, completionAt } from "../../src/serve/page/client/compose/complete.ts";
+import { changeWeight, hasWeights } from "../../src/serve/page/client/compose/weights.ts";
+import { differenceOfPixels } from "../../src/serve/page/client/gallery/pixel-difference.ts";
+import { parseEvent, readEvents } from "../../src/serve/page/client/server/sse.ts";
+import { duration } from "../../src/serve/page/client/ui/format.ts";
+
+/** The selection stands between brackets of this kind; one alone is a caret. */
+function selectionOf(marked: string) {
+  const start = marked.indexOf("[");
+  const end = marked.includes("]") ? marked.indexOf("]") - 1 : start;
+  return { text: marked.replace("[", "").replace("]", ""), start, end };
+}
+
+describe("weights", () => {
+  test.each([
+    ["a red [house", "a red (house:1.1)"],
+    ["a [red house] here", "a (red house:1.1) here"],
+    ["a [red house ]here", "a (red house:1.1) here"],
+    ["a (red h[ouse:1.1) here", "a (red house:1.2) here"],
+    ["a (red [house:0.9)", "a red house"],
+    ["<lora:det[ail:0.8>, fog", "<lora:detail:0.9>, fog"],
+    ["<lora:detail[>", "<lora:detail:1.1>"],
+    ["<lora:detail:0.5:0.8[>", "<lora:detail:0.5:0.9>"],
+  ])("%s", (marked, changed) => {
+    expect(changeWeight(selectionOf(marked), 0.1)?.text).toBe(changed);
+  });
+
+  test("there is nothing to weigh between words", () => {
+    expect(changeWeight(selectionOf("a , [, b"), 0.1)).toBeNull();
+  });
+
+  test("up and down again is the same text, with the same words selected", () => {
+    const words = fc.stringMatching(/^[a-z]{1,8}( [a-z]{1,8}){0,3}$/);
+    fc.assert(
+      fc.property(
+        words,
+        words,
+        words,
+        fc.integer({ min: 1, max: 5 }),
+        (before, middle, after, n) => {
+          const text = `${before}, ${middle}, ${after}`;
+          const start = before.length + 2;
+          const from = { text, start, end: start + middle.length };
+          let now = from;
+          for (let i = 0; i < n; i++) now = changeWeight(now, 0.1)!;
+          expect(hasWeights(now.text)).toBe(true);
+          for (let i = 0; i < n; i++) now = changeWeight(now, -0.1)!;
+          expect(now).toEqual(from);
+        },
+      ),
+    );
+  });
+
+  test("brackets without a number are none", () => {
+    expect(hasWeights("a (red) house (at 10:30 in rain)")).toBe(false);
+    expect(hasWeights("a \\(red:1.2\\) house")).toBe(false);
+  });
+});
+
+describe("completions", () => {
+  const names = { loras: ["detail", "add-detail", "fog"], embeddings: ["easynegative", "fast"] };
+  const offered = (text: string) => completionAt(text, text.length, names)?.options ?? [];
+  const insertedBy = (text: string) => {
+    const completion = completionAt(text, text.length, names)!;
+    return accept(text, completion, completion.options[0]!);
+  };
+
+  test("LoRAs after the tag's beginning, those that begin so first", () => {
+    expect(offered("a, <lora:det").map(({ name }) => name)).toEqual(["detail", "add-detail"]);
+    expect(offered("a <l")).toHaveLength(3);
+    expect(insertedBy("a, <lora:det")).toEqual({ text: "a, <lora:detail:1>", caret: 18 });
+  });
+
+  test("what is behind the caret and belongs to the tag is replaced", () => {
+    const text = "<lora:det:1> x";
+    const completion = completionAt(text, 9, names)!;
+    expect(accept(text, completion, completion.options[0]!).text).toBe("<lora:detail:1> x");
+  });
+
+  test("embeddings by two letters, or behind their mark", () => {
+    expect(offered("bad, e")).toEqual([]);
+    expect(insertedBy("bad, ea").text).toBe("bad, easynegative");
+    expect(insertedBy("embedding:").text).toBe("embedding:easynegative");
+    expect(offered("easynegative")).toEqual([]);
+  });
+});
+
+describe("events", () => {
+  test("are whole however their bytes arrive", async () => {
+    const text = ': hello\n\nid: 7\nevent: step\ndata: {"a":"ä"}\n\nid: 8\ndata: 1\ndata: 2\n\n';
+    const bytes = new TextEncoder().encode(text);
+    for (const size of [1, 3, 1000]) {
+      const body = new ReadableStream<Uint8Array>({
+        start(controller) {
+          for (let at = 0; at < bytes.length; at += size) {
+            controller.enqueue(bytes.slice(at, at + size));
+          }
+          controller.close();
+        },
+      });
+      const events = await Array.fromAsync(readEvents(new Response(body)));
+      expect(events).toEqual([
+        { id: "7", type: "step", data: '{"a":"ä"}' },
+        { id: "8", type: "message", data: "1\n2" },
+      ]);
+    }
+  });
+
+  test("a comment is none", () => {
+    expect(parseEvent(": still here")).toBeNull();
+  });
+});
+
+test("the difference of two images is the largest of a channel, without alpha", () => {
+  const { values, largest, psnr } = differenceOfPixels(
+    [10, 20, 30, 255, 0, 0, 0, 255],
+    [10, 25, 28, 0, 0, 0, 0, 255],
+  );
+  expect([...values]).toEqual([5, 0]);
+  expect(largest).toBe(5);
+  expect(psnr).toBeCloseTo(10 * Math.log10(255 ** 2 / ((25 + 4) / 6)), 6);
+});
+
+test("times", () => {
+  expect([0.4, 59.4, 60, 125, 3725].map(duration)).toEqual([
+    ...["0 s", "59 s", "1:00", "2:05", "1:02:05"],
+  ]);
+});
