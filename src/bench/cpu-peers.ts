@@ -74,6 +74,10 @@ const flagTexts = {
     valueHint: "LIST",
     description: `Of ${runtimes.join(", ")}. Default: all, but PyTorch in f32 where named only.`,
   },
+  winograd: {
+    type: "boolean",
+    description: "Convolutions in f32 as --quality high has them, not as exact.",
+  },
   side: { type: "string", valueHint: "N", description: `Image side. Default: ${sideDefault}.` },
   pairs: { type: "string", valueHint: "N", description: `Runs of each. Default: ${pairsDefault}.` },
   help: sharedFlags.help,
@@ -89,7 +93,8 @@ const help: HelpText = {
     "bun run bench cpu-peers --dtype f32 --runtimes onnxruntime,eager,compiled",
   ],
   groups: [
-    ["What is timed", ["model", "onnx", "python", "dtype", "runtimes", "side", "pairs", "help"]],
+    ["What is timed", ["dtype", "winograd", "runtimes", "side", "pairs"]],
+    ["With what", ["model", "onnx", "python", "help"]],
   ],
   notes: [],
 };
@@ -105,6 +110,7 @@ export async function run(args: string[]): Promise<number> {
     folder: textOf(flags, "model") ?? fullSizeFolder,
     onnx: resolve(textOf(flags, "onnx") ?? "bench-out/onnx"),
     python: textOf(flags, "python") ?? "python3",
+    winograd: flags.winograd === true,
     side,
     pairCount: wholeOf(flags, "pairs", { min: 1, max: 99 }) ?? pairsDefault,
   };
@@ -128,6 +134,7 @@ interface Setting {
   folder: string;
   onnx: string;
   python: string;
+  winograd: boolean;
   side: number;
   pairCount: number;
 }
@@ -136,11 +143,13 @@ interface Row {
   dtype: CpuDtype;
   peer: Peer;
   version: string;
-  /** Medians. */
+  /** Medians, of the whole call and without the prompt's keys and values. */
   milliseconds: number;
+  stepMilliseconds: number;
   peerMilliseconds: number;
-  /** Median of its time over ours, pair by pair. */
+  /** Medians of its time over ours, pair by pair. */
   ratio: number;
+  stepRatio: number;
 }
 
 function isWanted(peer: Peer, named: readonly string[] | undefined): boolean {
@@ -148,22 +157,32 @@ function isWanted(peer: Peer, named: readonly string[] | undefined): boolean {
   return peer.dtype !== "f32" || peer.family !== "PyTorch";
 }
 
-/** Ours in this process and one peer's in another; the first run of each is discarded. */
+/**
+ * Ours in this process and one peer's in another; the first run of each is discarded. A peer's call
+ * computes the prompt's keys and values, which an image needs once: ours is timed with and without.
+ */
 async function timePeer(setting: Setting, dtype: CpuDtype, peer: Peer): Promise<Row> {
   const what = await caseOf(setting, peer);
   const other = await Program.peer(setting.python);
   if (!other) throw new BasedXLError("setup", `${setting.python} has no torch.`);
   const model = await openModelFolder(setting.folder);
-  const parts = await ModelParts.open(nativeModelOf(model), { dtype });
-  const ours: number[] = [];
+  const parts = await ModelParts.open(nativeModelOf(model), {
+    dtype,
+    winograd: setting.winograd,
+  });
+  const calls: number[] = [];
+  const steps: number[] = [];
   const theirs: number[] = [];
   try {
     for (let i = 0; i <= setting.pairCount; i++) {
       const peerMs = await other.program.time(what);
       await Bun.sleep(restMs);
-      const ms = await runPart(parts, "unet", setting.side / model.vaeFactor);
+      const start = performance.now();
+      const stepMs = await runPart(parts, "unet", setting.side / model.vaeFactor);
+      const callMs = performance.now() - start;
       if (i === 0) continue;
-      ours.push(ms);
+      calls.push(callMs);
+      steps.push(stepMs);
       theirs.push(peerMs);
     }
   } finally {
@@ -174,9 +193,11 @@ async function timePeer(setting: Setting, dtype: CpuDtype, peer: Peer): Promise<
     dtype,
     peer,
     version: (peer.family === "PyTorch" ? other.version : other.onnxruntime) ?? "",
-    milliseconds: median(ours),
+    milliseconds: median(calls),
+    stepMilliseconds: median(steps),
     peerMilliseconds: median(theirs),
-    ratio: median(theirs.map((time, i) => time / ours[i]!)),
+    ratio: median(theirs.map((time, i) => time / calls[i]!)),
+    stepRatio: median(theirs.map((time, i) => time / steps[i]!)),
   };
 }
 
@@ -211,14 +232,25 @@ function report({ side, pairCount }: Setting, rows: readonly Row[]): number {
     `UNet call, ${side}x${side}, batch 1, medians of ${pairCount} pairs, ${coreCount} cores ` +
       `(${cpuName}, ${instructionSet})\n\n`,
   );
-  const heads = ["ours", "ms", "peer", "version", "peer ms", "peer / ours"];
+  const heads = [
+    "ours",
+    "ms",
+    "in a loop",
+    "peer",
+    "version",
+    "peer ms",
+    "peer / ours",
+    "in a loop",
+  ];
   const cells = rows.map((row) => [
     row.dtype,
     row.milliseconds.toFixed(0),
+    row.stepMilliseconds.toFixed(0),
     row.peer.name,
     row.version,
     row.peerMilliseconds.toFixed(0),
     row.ratio.toFixed(2),
+    row.stepRatio.toFixed(2),
   ]);
   process.stdout.write(`${renderTable(heads, cells)}\n`);
   let isWithin = true;
