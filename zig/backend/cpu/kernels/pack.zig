@@ -77,7 +77,12 @@ pub fn packColumns(
             if (weights.isScaled(weight_type)) part.scales += first;
             part.count = @min(lanes, columns.count -| (column + i));
             if (part.count == lanes) {
-                turnLanes(weight_type, part, panel + i, width);
+                switch (width) {
+                    inline lanes, tile.columns_max => |each| {
+                        turnLanes(weight_type, part, panel + i, each);
+                    },
+                    else => unreachable,
+                }
             } else {
                 turnSome(weight_type, part, panel + i, width);
             }
@@ -90,7 +95,7 @@ fn turnLanes(
     comptime weight_type: arguments.WeightType,
     columns: Columns(weight_type),
     target: [*]f32,
-    width: usize,
+    comptime width: usize,
 ) void {
     const step = lanes * tile.per_word;
     var factors: [lanes]weights.Factor(weight_type) = undefined;

@@ -44,39 +44,71 @@ pub const Rows = struct {
         some.count = all.count * @min(end, total) / total - skipped;
         return some;
     }
+};
 
-    /// Adds the runs of part `index` of `count` equal parts, as far as there is room. Inlined, as
-    /// `add` is: called, they cost a hundredth of a product.
-    inline fn addRuns(rows: Rows, list: *RunList, index: usize, count: usize) void {
-        const line_count = (rows.bytes + tile.line_bytes - 1) / tile.line_bytes;
-        const run_count = line_count * ((rows.count + tile.rows_max - 1) / tile.rows_max);
-        const first = run_count * index / count;
-        var row = first / line_count * tile.rows_max;
-        var line = first % line_count;
-        for (first..run_count * (index + 1) / count) |_| {
-            const offset = rows.place.stride * row + tile.line_bytes * line;
-            list.add(.{
-                .first = @ptrFromInt(rows.place.address +% offset),
-                .stride = rows.place.stride,
-            });
-            line += 1;
-            if (line < line_count) continue;
-            line = 0;
-            row += tile.rows_max;
-        }
+/// What is asked for while one panel of rows is multiplied, tile by tile.
+pub const Ahead = struct {
+    rows: Cursor,
+    weights: Cursor,
+
+    pub fn of(rows: ?Rows, weight_rows: ?Rows, panel_count: usize) Ahead {
+        return .{ .rows = .of(rows, panel_count), .weights = .of(weight_rows, panel_count) };
+    }
+
+    /// Adds the share of the next column panel. What is too much for it is left to the copy itself.
+    /// Written where it is read: a copy of what was just stored would wait for it.
+    pub inline fn addTo(ahead: *Ahead, list: *RunList) void {
+        ahead.rows.addShare(list);
+        ahead.weights.addShare(list);
+        @memset(list.runs[list.count..], tile.no_run);
     }
 };
 
-pub const Ahead = struct {
-    rows: ?Rows,
-    weights: ?Rows,
+/// Deals the lines of rows in equal shares, one per column panel, without a division for each: they
+/// would cost a hundredth of a product.
+const Cursor = struct {
+    /// Of the present line.
+    address: usize = 0,
+    stride: usize = 0,
+    /// Of each row, and those that are left of the present one.
+    line_count: usize = 1,
+    lines_left: usize = 1,
+    /// Runs of a share: `least`, and one more where `rest` has grown to `panel_count`.
+    least: usize = 0,
+    surplus: usize = 0,
+    rest: usize = 0,
+    panel_count: usize = 1,
 
-    /// Adds the share of a column panel. What is too much for it is left to the copy itself.
-    /// Written where it is read: a copy of what was just stored would wait for it.
-    pub fn addTo(ahead: *const Ahead, list: *RunList, panel: usize, panel_count: usize) void {
-        if (ahead.rows) |rows| rows.addRuns(list, panel, panel_count);
-        if (ahead.weights) |rows| rows.addRuns(list, panel, panel_count);
-        @memset(list.runs[list.count..], tile.no_run);
+    fn of(asked: ?Rows, panel_count: usize) Cursor {
+        const rows = asked orelse return .{};
+        const line_count = (rows.bytes + tile.line_bytes - 1) / tile.line_bytes;
+        const run_count = line_count * ((rows.count + tile.rows_max - 1) / tile.rows_max);
+        return .{
+            .address = rows.place.address,
+            .stride = rows.place.stride,
+            .line_count = line_count,
+            .lines_left = line_count,
+            .least = run_count / panel_count,
+            .surplus = run_count % panel_count,
+            .panel_count = panel_count,
+        };
+    }
+
+    inline fn addShare(cursor: *Cursor, list: *RunList) void {
+        var count = cursor.least;
+        cursor.rest += cursor.surplus;
+        if (cursor.rest >= cursor.panel_count) {
+            cursor.rest -= cursor.panel_count;
+            count += 1;
+        }
+        for (0..count) |_| {
+            list.add(.{ .first = @ptrFromInt(cursor.address), .stride = cursor.stride });
+            cursor.address +%= tile.line_bytes;
+            cursor.lines_left -= 1;
+            if (cursor.lines_left > 0) continue;
+            cursor.lines_left = cursor.line_count;
+            cursor.address +%= cursor.stride * tile.rows_max -% tile.line_bytes * cursor.line_count;
+        }
     }
 };
 

@@ -113,13 +113,12 @@ fn runTyped(
                 stretch.source.fill(stretch.row_first + row, row_count, k, depth, panel);
                 for (0..row_count) |r| pack.endRow(panel + r * tile.row_elements, depth);
                 const first = done + row;
-                const asked: ahead.Ahead = .{
-                    .rows = aheadOf(stretch, row, part, after),
-                    .weights = if (next_weights) |all|
-                        all.share(first, first + row_count, block.row_count)
-                    else
-                        null,
-                };
+                const weight_rows = if (next_weights) |all|
+                    all.share(first, first + row_count, block.row_count)
+                else
+                    null;
+                const next_rows = aheadOf(stretch, row, part, after);
+                var asked: ahead.Ahead = .of(next_rows, weight_rows, panelCount(part));
                 multiplyRows(stretch, row, row_count, part, &asked, panel, columns, edge);
             }
             done += stretch.row_count;
@@ -231,6 +230,10 @@ fn evenDepth(depth: usize) usize {
     return std.mem.alignForward(usize, (depth + parts - 1) / parts, lanes * tile.per_word);
 }
 
+fn panelCount(part: Part) usize {
+    return (part.column_count + tile.columns_max - 1) / tile.columns_max;
+}
+
 inline fn outputRow(source: anytype, row: usize) usize {
     return if (@TypeOf(source).is_scattered) source.output(row) else row;
 }
@@ -240,7 +243,7 @@ fn multiplyRows(
     row: usize,
     row_count: usize,
     part: Part,
-    asked: *const ahead.Ahead,
+    asked: *ahead.Ahead,
     panel: [*]const tile.Element,
     columns: [*]const tile.Element,
     edge: [*]f32,
@@ -257,13 +260,12 @@ fn multiplyRows(
     var starts: [tile.rows_max]usize = undefined;
     for (0..row_count) |r| starts[r] = outputRow(source, row_first + r) * stride;
     const whole_rows = !is_scattered and tile.paddedRows(row_count) == row_count;
-    const panel_count = (part.column_count + tile.columns_max - 1) / tile.columns_max;
     var list: ahead.RunList = undefined;
     var column: usize = 0;
     while (column < part.column_count) : (column += tile.columns_max) {
         list.count = 0;
         if (is_last_part) list.addResidual(product, starts[0] + part.column_first + column);
-        asked.addTo(&list, column / tile.columns_max, panel_count);
+        asked.addTo(&list);
         const column_count = @min(tile.columns_max, part.column_count - column);
         const width = tile.panelColumns(column_count);
         const whole = whole_rows and width == column_count;
