@@ -17,7 +17,12 @@ import {
   modelsValues,
 } from "./commands/models-flags.ts";
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
-import { serveFlags, serveHelp } from "./commands/serve-flags.ts";
+import {
+  serveFlags,
+  serveHelp,
+  serveRepeatable,
+  serveValues,
+} from "./commands/serve-flags.ts";
 import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
@@ -52,6 +57,8 @@ export const commands: Record<string, Command> = {
     summary: "Generate images for others, over HTTP",
     args: serveFlags,
     help: serveHelp,
+    repeatable: serveRepeatable,
+    values: serveValues,
     load: async () => (await import("./commands/serve.ts")).serveCommand,
   }),
   models: typed({

@@ -7,6 +7,7 @@ import { BasedXLError, stopIfAborted } from "./errors.ts";
 import { type ImageFormat, imageFormats, loadEncoder } from "./image/encoder.ts";
 import type { ImageTexts } from "./image/exif.ts";
 import { writeWhole } from "./image/files.ts";
+import type { Pixels } from "./image/reduce.ts";
 import { withTexts } from "./image/texts.ts";
 
 export type { ImageTexts } from "./image/exif.ts";
@@ -97,26 +98,28 @@ export async function writeImage(
   }
   const format = imageFormatOf(path);
   checkImageSize(path, width, height);
-  const encoding = encodeFile(format, pixels, width, height, texts, path);
+  const encoding = encodeFile(format, { pixels, width, height }, { texts, what: path });
   const { bytes, hasTexts } = await unlessAborted(encoding, signal);
   await writeWhole(path, bytes, signal);
   return hasTexts;
 }
 
-/**
- * RGB `pixels` as the bytes of a file, and whether the texts fit into it. Throws "io" naming
- * `what`.
- */
+interface EncodeOptions {
+  texts?: ImageTexts | undefined;
+  /** 1 to 100, of all but PNG. Default: where nobody sees a difference. */
+  quality?: number | undefined;
+  /** How an error names the image. */
+  what?: string;
+}
+
+/** The image as the bytes of a file, and whether the texts fit into it. Throws "io". */
 export async function encodeFile(
   format: ImageFormat,
-  pixels: Uint8Array,
-  width: number,
-  height: number,
-  texts?: ImageTexts,
-  what = "the image",
+  { pixels, width, height }: Pixels,
+  { texts, quality, what = "the image" }: EncodeOptions = {},
 ): Promise<{ bytes: Uint8Array; hasTexts: boolean }> {
   const size = { width, height };
-  const encoded = await encode(what, format, pixels, size);
+  const encoded = await encode(what, format, pixels, size, quality);
   const whole = texts === undefined ? encoded : withTexts(format, encoded, texts, size);
   return { bytes: whole ?? encoded, hasTexts: whole !== null };
 }
@@ -138,10 +141,11 @@ async function encode(
   format: ImageFormat,
   pixels: Uint8Array,
   size: { width: number; height: number },
+  quality?: number,
 ): Promise<Uint8Array> {
   const encoder = await loadEncoder();
   try {
-    return await encoder.encode(format, pixels, size);
+    return await encoder.encode(format, pixels, size, quality);
   } catch (error) {
     throw new BasedXLError("io", `Cannot encode ${path}: ${(error as Error).message}.`);
   }

@@ -144,6 +144,12 @@ export class Pipeline {
     return new Pipeline(prepared, session, warnings, weightNotes);
   }
 
+  /** Fills in and checks a request, as `generate` does; throws what it rejects with at once. */
+  static plan(prepared: PreparedPipeline, request: GenerateRequest): PlannedRequest {
+    const { model, rankCount, naming, files } = prepared;
+    return planRequest(request, model, rankCount, naming, files);
+  }
+
   get model(): Model {
     return this.prepared.model;
   }
@@ -219,10 +225,9 @@ export class Pipeline {
 
   /** The first request was planned before the model was loaded. */
   private planOf(asked: GenerateRequest | PlannedRequest): PlannedRequest {
-    const { request, plan, model, rankCount, naming, files } = this.prepared;
+    const { request, plan } = this.prepared;
     if (asked === request) return plan;
-    if ("batches" in asked) return asked;
-    return planRequest(asked, model, rankCount, naming, files);
+    return "batches" in asked ? asked : Pipeline.plan(this.prepared, asked);
   }
 }
 

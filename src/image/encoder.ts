@@ -14,8 +14,16 @@ interface Encoder {
   formats: readonly ImageFormat[];
   /** Why sharp is not used, and the remedy, in sentences; null with sharp. */
   problem: string | null;
-  /** RGB `pixels` (height, width, 3) as a file. Rejects with the library's own error. */
-  encode(format: ImageFormat, pixels: Uint8Array, size: Size): Promise<Uint8Array>;
+  /**
+   * RGB `pixels` (height, width, 3) as a file; `quality` from 1 to 100 of all but PNG. Rejects with
+   * the library's own error.
+   */
+  encode(
+    format: ImageFormat,
+    pixels: Uint8Array,
+    size: Size,
+    quality?: number,
+  ): Promise<Uint8Array>;
 }
 
 export interface Size {
@@ -46,11 +54,11 @@ function bunOnly(why: string): Encoder {
     name: `Bun ${Bun.version}`,
     formats: ["png", "jpeg", "webp"],
     problem: `sharp cannot be loaded (${why}).${remedy(why)}`,
-    async encode(format, pixels, { width, height }) {
+    async encode(format, pixels, { width, height }, quality = 95) {
       const maxPixels = width * height;
       const image = new Bun.Image(bitmapOf(pixels, { width, height }), { maxPixels });
-      if (format === "jpeg") return await image.jpeg({ quality: 95 }).bytes();
-      if (format === "webp") return await image.webp({ quality: 95 }).bytes();
+      if (format === "jpeg") return await image.jpeg({ quality }).bytes();
+      if (format === "webp") return await image.webp({ quality }).bytes();
       return await image.png().bytes();
     },
   };
@@ -60,12 +68,12 @@ function bunOnly(why: string): Encoder {
 
 let loaded: Promise<Encoder> | null = null;
 
-const settings: Record<ImageFormat, (image: Sharp) => Sharp> = {
+const settings: Record<ImageFormat, (image: Sharp, quality?: number) => Sharp> = {
   png: (image) => image.png(),
-  jpeg: (image) => image.jpeg({ quality: 95, chromaSubsampling: "4:4:4" }),
-  webp: (image) => image.webp({ quality: 95 }),
+  jpeg: (image, quality = 95) => image.jpeg({ quality, chromaSubsampling: "4:4:4" }),
+  webp: (image, quality = 95) => image.webp({ quality }),
   // Effort 3 gives the bytes of sharp's default 4 in a fifth of the time (1.5 s at 1024x1024).
-  avif: (image) => image.avif({ quality: 80, chromaSubsampling: "4:4:4", effort: 3 }),
+  avif: (image, quality = 80) => image.avif({ quality, chromaSubsampling: "4:4:4", effort: 3 }),
 };
 
 /** sharp, or the reason why it cannot be loaded. */
@@ -81,10 +89,10 @@ async function importSharp(): Promise<Encoder | string> {
     name: `sharp ${sharp.versions.sharp}, libvips ${sharp.versions.vips}`,
     formats: imageFormats,
     problem: null,
-    async encode(format, pixels, { width, height }) {
+    async encode(format, pixels, { width, height }, quality) {
       const raw = { width, height, channels: 3 as const };
       const image = sharp(pixels, { raw, limitInputPixels: false });
-      return await settings[format](image).toBuffer();
+      return await settings[format](image, quality).toBuffer();
     },
   };
 }

@@ -16,6 +16,9 @@ import { basename, dirname, isAbsolute, join } from "node:path";
 import { BasedXLError, stopIfAborted } from "../errors.ts";
 import { absolutePath } from "../paths.ts";
 
+/** Names of files that a program left which was killed while it wrote. */
+export const temporaryFile = /^\.basedxl-[0-9a-f-]{36}\.tmp$/;
+
 /**
  * Checks that a file can be written at `path`, without touching it, and returns its final path:
  * links are followed to the last target, which need not exist. Call it before long work. Throws

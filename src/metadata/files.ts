@@ -55,8 +55,7 @@ export async function encodeImage(
   { format = "png", ...options }: ImageFileOptions & { format?: ImageFormat | undefined } = {},
 ): Promise<Uint8Array> {
   const texts = await textsFor(image, options);
-  const { pixels, width, height } = image;
-  return (await encodeFile(format, pixels, width, height, texts)).bytes;
+  return (await encodeFile(format, image, { texts })).bytes;
 }
 
 /**

@@ -2,15 +2,20 @@
  * The capability document: what can be asked of this server, for the page, for clients and for the
  * dialects, which must not list anything that is not in it.
  */
+import { createHash } from "node:crypto";
 import { presetOf } from "../adapters/recipes.ts";
-import type { ImageFormat } from "../image/encoder.ts";
+import { type ImageFormat, imageFormats } from "../image/encoder.ts";
+import { HashCache } from "../library/hashes.ts";
+import { resources } from "../resources.ts";
 import { qualities, recipeNames } from "../settings/names.ts";
 import { samplerRows } from "../settings/samplers.ts";
 import type { Setting } from "../settings/setting.ts";
 import { requestKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
+import type { Catalog, CatalogModel } from "./catalog.ts";
+import type { ServeConfig } from "./settings.ts";
 
-export interface Capabilities {
+interface Capabilities {
   version: string;
   models: ListedServeModel[];
   loras: { name: string; detail: string; hash: string | null }[];
@@ -24,7 +29,7 @@ export interface Capabilities {
   formats: readonly ImageFormat[];
   /** True only where the server has it. */
   features: Record<"img2img" | "inpaint" | "controlnet" | "previews", boolean>;
-  limits: { queue: number; images: number };
+  limits: { queue: number; images: number; megapixels: number; bodyMebibytes: number };
   ranks: { count: number; share: string };
 }
 
@@ -64,26 +69,117 @@ export interface CapabilitySource {
   refresh(): Promise<void>;
 }
 
-/** What does not depend on files. */
-export function fixedCapabilities() {
+/** The document of a catalog; made anew when the folders of models were looked at. */
+export class ServerCapabilities implements CapabilitySource {
+  private document: Capabilities;
+  private tag: string;
+
+  constructor(
+    private readonly catalog: Catalog,
+    private readonly config: ServeConfig,
+  ) {
+    this.document = documentOf(catalog, config);
+    this.tag = tagOf(this.document);
+  }
+
+  current(): Capabilities {
+    return this.document;
+  }
+
+  etag(): string {
+    return this.tag;
+  }
+
+  async refresh(): Promise<void> {
+    await this.catalog.refresh();
+    this.document = documentOf(this.catalog, this.config);
+    this.tag = tagOf(this.document);
+  }
+}
+
+// --- internal ---
+
+function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
+  const models = catalog.models.map(listedModel);
+  const [first] = models;
   return {
-    samplers: Object.entries(samplerRows).map(([name, { text, others }]) => ({
-      name,
-      help: text,
-      otherNames: others,
-    })),
+    version: resources.versions().basedxl,
+    models,
+    loras: catalog.loras().map(({ name, detail, hash }) => ({ name, detail, hash })),
+    embeddings: catalog.embeddings().map((name) => ({ name })),
+    samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
+      return { name, help: text, otherNames: others };
+    }),
     recipes: recipeNames.map((name) => {
       const { title, stepCount, scheduler, guidanceScale } = presetOf(name);
       return { name, title, steps: stepCount, sampler: scheduler, guidance: guidanceScale };
     }),
     qualities,
-    settings: requestKeys.map((key) => listed(asField(key), settingOf(key))),
+    sizes: sizesOf(first!, config.maxPixels),
+    settings: requestKeys.map((key) => listedSetting(asField(key), settingOf(key))),
+    formats: imageFormats,
+    features: { img2img: false, inpaint: false, controlnet: false, previews: true },
+    limits: {
+      ...{ queue: config.maxQueue, images: config.maxImages, megapixels: config.maxPixels },
+      bodyMebibytes: config.maxBody,
+    },
+    ranks: { count: config.rankCount, share: config.share },
   };
 }
 
-// --- internal ---
+function tagOf(document: Capabilities): string {
+  const hash = createHash("sha256").update(JSON.stringify(document)).digest("hex");
+  return `"${hash.slice(0, 16)}"`;
+}
 
-function listed(name: string, setting: Setting): ListedSetting {
+function listedModel({ id, prepared }: CatalogModel, index: number): ListedServeModel {
+  const { model } = prepared;
+  const { defaults, nativeSize, sizeMultiple } = model;
+  const [file, ...others] = model.weights.unet.files;
+  const isOneFile = others.length === 0 && file === model.path;
+  return {
+    ...{ id, name: id, isDefault: index === 0, sizeMultiple },
+    sha256: isOneFile ? new HashCache().known(file) : null,
+    width: defaults.width ?? nativeSize.width,
+    height: defaults.height ?? nativeSize.height,
+    defaults: {
+      steps: defaults.steps ?? 50,
+      guidanceScale: defaults.guidanceScale ?? 5,
+      sampler: null,
+      prompt: defaults.prompt ?? null,
+    },
+  };
+}
+
+/** The sizes that SDXL was trained with most, and their ratios. */
+const trainedSizes = [
+  ...([
+    [1024, 1024, "1:1"],
+    [1152, 896, "9:7"],
+    [896, 1152, "7:9"],
+  ] as const),
+  ...([
+    [1216, 832, "19:13"],
+    [832, 1216, "13:19"],
+    [1344, 768, "7:4"],
+  ] as const),
+  ...([
+    [768, 1344, "4:7"],
+    [1536, 640, "12:5"],
+    [640, 1536, "5:12"],
+  ] as const),
+];
+
+/** Scaled to the model's own size. */
+function sizesOf({ width, height, sizeMultiple }: ListedServeModel, maxPixels: number) {
+  const scale = Math.sqrt(width * height) / 1024;
+  const scaled = (side: number) => Math.round((side * scale) / sizeMultiple) * sizeMultiple;
+  return trainedSizes
+    .map(([wide, high, ratio]) => ({ width: scaled(wide), height: scaled(high), ratio }))
+    .filter((size) => (size.width * size.height) / 1e6 <= maxPixels);
+}
+
+function listedSetting(name: string, setting: Setting): ListedSetting {
   const { kind, group, help } = setting;
   return {
     ...{ name, kind, group, help },

@@ -1,54 +1,105 @@
 /**
- * `basedxl serve`: opens the model, listens, and runs jobs until it is told to stop.
+ * `basedxl serve`: opens the models, takes up what an earlier server left, listens, and runs jobs
+ * until it is told to stop.
  */
+import { join } from "node:path";
 import { websocket } from "hono/bun";
-import { Pipeline } from "../pipeline.ts";
+import { BasedXLError, escaped } from "../errors.ts";
+import type { PipelineDependencies, PrepareOptions } from "../pipeline.ts";
 import { createApp } from "./app.ts";
-import { type Capabilities, fixedCapabilities } from "./capabilities.ts";
-import { SimpleService } from "./jobs/service.ts";
+import { ServerCapabilities } from "./capabilities.ts";
+import { Catalog } from "./catalog.ts";
+import { QueuedJobs } from "./jobs/service.ts";
+import { JobStore } from "./jobs/store.ts";
+import type { ServeLog } from "./log.ts";
+import { Outputs } from "./outputs.ts";
+import { PipelinePool } from "./pool.ts";
+import type { ServeConfig } from "./settings.ts";
+import { parseShare } from "./share.ts";
 
-interface ServeOptions {
-  host: string;
-  port: number;
-  outputs: string;
-  model: string | undefined;
+interface ServerOptions extends Pick<PrepareOptions, "onLine" | "onDownload" | "signal"> {
+  config: ServeConfig;
+  log: ServeLog;
+  /** How pipelines are opened; tests bring others. */
+  dependencies?: PipelineDependencies;
 }
 
-/** Resolves when the server listens. */
-export async function startServer({ host, port, outputs, model }: ServeOptions) {
-  const pipeline = await Pipeline.open({ model });
-  const service = new SimpleService(pipeline, outputs);
-  const fixed = fixedCapabilities();
-  const { defaults, nativeSize, sizeMultiple, name } = pipeline.model;
-  const current: Capabilities = {
-    version: "",
-    models: [
-      {
-        ...{ id: name, name, isDefault: true, sha256: null, ...nativeSize, sizeMultiple },
-        defaults: {
-          steps: defaults.steps ?? 50,
-          guidanceScale: defaults.guidanceScale ?? 5,
-          sampler: null,
-          prompt: defaults.prompt ?? null,
-        },
-      },
-    ],
-    ...{ loras: [], embeddings: [], sizes: [{ ...nativeSize, ratio: "1:1" }] },
-    ...fixed,
-    formats: ["png", "jpeg", "webp", "avif"],
-    features: { img2img: false, inpaint: false, controlnet: false, previews: true },
-    limits: { queue: 16, images: 1000 },
-    ranks: { count: 1, share: "1" },
+interface RunningServer {
+  /** With the port. */
+  url: string;
+  /** Stops what runs within a step, for the next server to take up, and frees everything. */
+  stop(): Promise<void>;
+}
+
+/** Resolves when the server listens; the first model then loads. Rejects with `BasedXLError`. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { config, log, dependencies } = options;
+  const catalog = await Catalog.open(config, options, dependencies);
+  const outputs = Outputs.open(config.outputs);
+  const store = JobStore.open(join(outputs.folder, storeName));
+  const pool = new PipelinePool({
+    ...{ maxModels: config.maxModels, dependencies },
+    onLoad: (model, seconds) => {
+      service.metrics.loadSeconds.observe({ model }, seconds);
+      log.info("model_loaded", { model, seconds });
+    },
+  });
+  const shares = parseShare(config.share, config.rankCount);
+  const service = new QueuedJobs({ config, catalog, pool, store, outputs, log, shares });
+  const capabilities = new ServerCapabilities(catalog, config);
+  const loading = new AbortController();
+  let isLoaded = false;
+  const app = createApp({
+    ...{ config, service, capabilities, catalog, outputs, log },
+    metrics: service.metrics,
+    isReady: () => isLoaded && service.isReady,
+    onRemove: (name) => store.removeFile(name),
+  });
+  const server = listen(config, app.fetch);
+  const load = async () => {
+    const [model] = catalog.models;
+    const wanted = { model: model!, share: shares[0]!, slot: 0, signal: loading.signal };
+    (await pool.acquire(wanted)).release();
+    isLoaded = true;
+    await service.resume();
   };
-  const capabilities = { current: () => current, etag: () => '"0"', refresh: async () => {} };
-  const clientOf = () => "local";
-  const app = createApp({ service, capabilities, clientOf });
-  const server = Bun.serve({ hostname: host, port, fetch: app.fetch, websocket });
+  const loaded = load().catch((error: Error) => {
+    if (!loading.signal.aborted) log.error("model_failed", { message: error.message });
+  });
+  void capabilities.refresh();
   return {
     url: String(server.url),
     async stop() {
+      loading.abort();
+      await Promise.all([service.stop(), loaded]);
       await server.stop(true);
-      await pipeline.close();
+      await pool.close();
+      store.close();
     },
   };
+}
+
+// --- internal ---
+
+/** In the folder of outputs. */
+const storeName = ".basedxl-jobs.sqlite";
+/** Seconds after which a connection on which nothing happens is closed. */
+const idleSeconds = 60;
+
+function listen(
+  { host, port, maxBody }: ServeConfig,
+  fetch: (request: Request, server: unknown) => Response | Promise<Response>,
+) {
+  try {
+    return Bun.serve({
+      ...{ hostname: host, port, fetch, websocket, idleTimeout: idleSeconds },
+      // The app refuses smaller ones with a sentence.
+      maxRequestBodySize: (maxBody + 1) * 2 ** 20,
+    });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === "EADDRINUSE" ? "another program has the port" : escaped(message, 200);
+    const where = `${escaped(host, 100)} port ${port}`;
+    throw new BasedXLError("io", `Cannot listen on ${where}: ${why}. --port names another one.`);
+  }
 }

@@ -27,7 +27,21 @@ export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
   ),
 ) as unknown as v.GenericSchema<unknown, RequestSettings>;
 
+/** What `requestSchema` reads as `request`, in values of JSON. */
+export function requestToJson(request: RequestSettings): Record<string, unknown> {
+  const values: Readonly<Record<string, unknown>> = request;
+  const given = requestKeys.filter((key) => values[key] !== undefined);
+  return Object.fromEntries(given.map((key) => [asField(key), toJson(key, values[key])]));
+}
+
 // --- internal ---
+
+function toJson(key: (typeof requestKeys)[number], value: unknown): unknown {
+  const setting = settingOf(key);
+  if (typeof value === "bigint") return String(value);
+  if (setting.kind !== "list") return value;
+  return (value as readonly unknown[]).map((item) => setting.of.format(item));
+}
 
 function fieldSchema(key: (typeof requestKeys)[number]): v.GenericSchema<unknown, unknown> {
   const setting = settingOf(key);

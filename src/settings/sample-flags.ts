@@ -1,12 +1,12 @@
 /**
  * The flags of `sample` as citty reads them, as `--help` shows them and as shells complete them:
- * all from the table of settings. Every value arrives as a text, so that `values.ts` can say what
- * is wrong with it.
+ * all from the table of settings.
  */
 import type { ArgDef, ArgsDef } from "citty";
 import type { Values } from "../terminal/flags.ts";
 import type { HelpText } from "../terminal/help.ts";
-import { groups, type Setting } from "./setting.ts";
+import { flagOf, valuesOf } from "./flags.ts";
+import { groups } from "./setting.ts";
 import { settingKeys, settingOf, settings } from "./table.ts";
 
 const positional = {
@@ -37,13 +37,7 @@ export const sampleRepeatable: readonly string[] = settingKeys
   .map(({ flag }) => flag);
 
 /** What shells complete, by flag. */
-export const sampleValues: Readonly<Record<string, Values>> = Object.fromEntries(
-  settingKeys.map(settingOf).flatMap((setting): [string, Values][] => {
-    const { flag } = setting;
-    if ("models" in setting && setting.models) return [[flag, { models: setting.models }]];
-    return "names" in setting ? [[flag, setting.names]] : [];
-  }),
-);
+export const sampleValues: Readonly<Record<string, Values>> = valuesOf(settingKeys.map(settingOf));
 
 export const sampleHelp: HelpText = {
   usage: "basedxl sample [prompt] [flags]",
@@ -78,28 +72,3 @@ export const sampleHelp: HelpText = {
     "Exit codes: 0 done, 1 failed, 2 a flag was wrong, 130 stopped by Ctrl-C, 143 terminated.",
   ],
 };
-
-// --- internal ---
-
-function flagOf(setting: Setting): ArgDef {
-  const { aliases, hint } = setting;
-  const text = textOf(setting);
-  // One alias as a text: citty adds to arrays.
-  const alias = aliases?.length === 1 ? aliases[0] : aliases && [...aliases];
-  const names = alias === undefined ? {} : { alias };
-  if (setting.kind !== "boolean") {
-    return { type: "string", ...(hint && { valueHint: hint }), ...names, description: text };
-  }
-  const isOn = setting.default === true;
-  return {
-    type: "boolean",
-    ...names,
-    ...(isOn ? { negativeDescription: text } : { description: text }),
-  };
-}
-
-function textOf(setting: Setting): string {
-  const range = "min" in setting ? `${setting.min} to ${setting.max}` : "";
-  const names = setting.kind === "choice" ? setting.names.join(", ") : "";
-  return setting.help.replace("{range}", range).replace("{names}", names);
-}

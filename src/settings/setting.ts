@@ -134,7 +134,8 @@ interface ListSetting extends Common {
   kind: "list";
   // biome-ignore lint/suspicious/noExplicitAny: the type of the entries follows from the row
   of: ItemKind<any>;
-  names: "file" | "folder";
+  /** What completes it. */
+  names?: "file" | "folder";
   models?: ModelNames;
   max: number;
   default: readonly [];
@@ -150,6 +151,13 @@ export type Setting =
   | PathSetting
   | ListSetting
   | NumbersSetting;
+
+type WithoutPlace<S> = S extends Setting
+  ? Omit<S, "group" | "scope" | "processes" | "json"> & { group?: string }
+  : never;
+
+/** A row of any table: what its value is, without what belongs to the generation of images. */
+export type AnySetting = WithoutPlace<Setting>;
 
 type ValueOfKind<S> = S extends { kind: "choice"; names: readonly (infer Name)[] }
   ? Name | (S extends { orNumbers: NumberList } ? readonly number[] : never)
@@ -175,6 +183,6 @@ export type Given<S> =
 export type Resolved<S> = IsThere<S, "modelDefault"> extends true ? ValueOfKind<S> : Given<S>;
 
 /** Undefined where the table has none. */
-export function defaultOf(setting: Setting): unknown {
+export function defaultOf(setting: AnySetting): unknown {
   return "default" in setting ? setting.default : undefined;
 }

@@ -4,7 +4,7 @@
  */
 import { BasedXLError } from "../errors.ts";
 import { listSeparator, suggestion } from "../terminal/flags.ts";
-import { type NumberList, type Setting, seedMax } from "./setting.ts";
+import { type AnySetting, type NumberList, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingOf } from "./table.ts";
 
 /** How messages name a setting. */
@@ -61,23 +61,15 @@ export function formatSetting<Key extends SettingKey>(
 }
 
 /** Why a value is refused, as in "must be a whole number from 1 to 16"; null where it is not. */
-export function demandOf(setting: Setting, value: unknown): string | null {
+export function demandOf(setting: AnySetting, value: unknown): string | null {
   return accepts(setting, value) ? null : `must ${demand(setting)}`;
 }
 
-// --- internal ---
-
-function checked(key: SettingKey, value: unknown, shown: string, naming: Naming): unknown {
-  const setting = settingOf(key);
-  const why = demandOf(setting, value);
-  if (why === null) return value;
-  const isName = setting.kind === "choice" && typeof value === "string";
-  const hint = isName ? suggestion(value, setting.names) : "";
-  throw new BasedXLError("bad-option", `${naming(key)} ${why}, not ${shown}.${hint}`);
-}
-
-/** NaN or the text itself where it cannot be read, which no setting accepts. */
-function readText(setting: Setting, text: string): unknown {
+/**
+ * The value that a text means; NaN or the text itself where it cannot be read, which `demandOf`
+ * refuses.
+ */
+export function readText(setting: AnySetting, text: string): unknown {
   switch (setting.kind) {
     case "whole":
       if (setting.orAuto && text === "auto") return text;
@@ -99,12 +91,23 @@ function readText(setting: Setting, text: string): unknown {
   }
 }
 
+// --- internal ---
+
+function checked(key: SettingKey, value: unknown, shown: string, naming: Naming): unknown {
+  const setting = settingOf(key);
+  const why = demandOf(setting, value);
+  if (why === null) return value;
+  const isName = setting.kind === "choice" && typeof value === "string";
+  const hint = isName ? suggestion(value, setting.names) : "";
+  throw new BasedXLError("bad-option", `${naming(key)} ${why}, not ${shown}.${hint}`);
+}
+
 function readNumber(text: string): number {
   const plain = text.trim();
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : Number.NaN;
 }
 
-function accepts(setting: Setting, value: unknown): boolean {
+function accepts(setting: AnySetting, value: unknown): boolean {
   switch (setting.kind) {
     case "whole":
       if (setting.orAuto && value === "auto") return true;
@@ -151,7 +154,7 @@ function demandOfList({ whole, min, max, countMin, countMax }: NumberList): stri
 them`;
 }
 
-function demand(setting: Setting): string {
+function demand(setting: AnySetting): string {
   switch (setting.kind) {
     case "whole":
       return `be ${setting.orAuto ? "auto or " : ""}a whole number from ${setting.min} to ${

@@ -1,180 +1,283 @@
 /**
- * Jobs of one pipeline, in memory: the simplest service that generates.
+ * The service of jobs: takes them, keeps them, runs them in fair order, and tells what happens. It
+ * goes on where the server before it ended, however that was.
  */
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-import { BasedXLError, badOption } from "../../errors.ts";
-import { writeImage } from "../../metadata.ts";
-import type { Pipeline, PipelineEvent } from "../../pipeline.ts";
-import type {
-  JobEvent,
-  JobFilter,
-  JobHappening,
-  JobService,
-  JobSpec,
-  JobState,
-  JobView,
+import { BasedXLError, badOption, cancelled } from "../../errors.ts";
+import type { Catalog } from "../catalog.ts";
+import { HttpError } from "../environment.ts";
+import type { ServeLog } from "../log.ts";
+import { Metrics } from "../metrics.ts";
+import type { Outputs } from "../outputs.ts";
+import type { PipelinePool } from "../pool.ts";
+import type { ServeConfig } from "../settings.ts";
+import type { Share } from "../share.ts";
+import { EventLog, isLast } from "./events.ts";
+import { seedsOf } from "./generation.ts";
+import { LiveJob } from "./live.ts";
+import { FairQueue } from "./queue.ts";
+import { Runner } from "./runner.ts";
+import type { JobStore, StoredJob } from "./store.ts";
+import {
+  type JobEvent,
+  type JobFilter,
+  type JobService,
+  type JobSpec,
+  type JobView,
+  QueueFull,
 } from "./types.ts";
-import { QueueFull } from "./types.ts";
 
-const queueMax = 16;
+interface ServiceOptions {
+  config: ServeConfig;
+  catalog: Catalog;
+  pool: PipelinePool;
+  store: JobStore;
+  outputs: Outputs;
+  log: ServeLog;
+  shares: readonly Share[];
+}
 
-export class SimpleService implements JobService {
-  private readonly jobs = new Map<string, JobView>();
-  private readonly log: JobEvent[] = [];
-  private readonly listeners = new Set<() => void>();
+export class QueuedJobs implements JobService {
+  readonly metrics: Metrics;
+  private readonly queue: FairQueue<LiveJob>;
+  private readonly events_: EventLog;
+  private readonly runner: Runner;
+  /** Jobs that have not ended, by id. */
+  private readonly live = new Map<string, LiveJob>();
+  /** What was said of the places in the queue. */
+  private readonly positions = new Map<string, number>();
+  private isStopping = false;
+  private endedCount = 0;
 
-  constructor(
-    private readonly pipeline: Pipeline,
-    private readonly outputs: string,
-  ) {
-    mkdirSync(outputs, { recursive: true });
+  constructor(private readonly options: ServiceOptions) {
+    const { config, store, pool } = options;
+    this.queue = new FairQueue(config.maxQueue);
+    this.events_ = new EventLog(store);
+    this.metrics = new Metrics({
+      queueLength: () => this.queue.length,
+      runningCount: () => this.runner.jobs.length,
+      loadedModels: () => pool.models().length,
+    });
+    this.runner = new Runner({
+      ...options,
+      ...{ queue: this.queue, events: this.events_, metrics: this.metrics },
+      onEnd: (job) => this.forget(job),
+      onRequeue: () => this.tellPositions(),
+    });
+  }
+
+  /** Takes up what an earlier server left. Call it before the first job. */
+  async resume(): Promise<void> {
+    const { store, log, config } = this.options;
+    const unfinished = store.unfinished();
+    for (const stored of unfinished) await this.resumeJob(stored);
+    store.prune(config.keepJobs);
+    if (unfinished.length > 0) log.info("jobs_resumed", { count: unfinished.length });
+    this.tellPositions();
+    this.runner.schedule();
   }
 
   submit(spec: JobSpec): JobView {
-    const position = this.list({ state: "queued" }).length;
-    if (position >= queueMax) throw new QueueFull(10);
-    const job: JobView = {
-      ...{ id: Bun.randomUUIDv7(), state: "queued", spec, position, createdAt: Date.now() },
-      ...{ startedAt: null, endedAt: null, progress: null, images: [], warnings: [], error: null },
-      attempts: 0,
-    };
-    this.jobs.set(job.id, job);
-    this.emit(job, { type: "queued", position });
-    void this.run(job);
-    return job;
+    if (this.isStopping) throw stopping();
+    if (this.queue.isFull) {
+      this.metrics.refused.inc();
+      throw new QueueFull(this.runner.secondsToFree());
+    }
+    const job = this.checked(spec);
+    this.options.store.add(job.stored);
+    this.live.set(job.id, job);
+    this.queue.add(job);
+    this.tellPositions();
+    const view = this.viewOf(job);
+    queueMicrotask(() => this.runner.schedule());
+    return view;
   }
 
   get(id: string): JobView | null {
-    return this.jobs.get(id) ?? null;
+    const job = this.live.get(id);
+    if (job !== undefined) return this.viewOf(job);
+    const stored = this.options.store.get(id);
+    return stored && { ...stored, position: null, progress: null };
   }
 
-  list({ state, client, limit = 100 }: JobFilter = {}): JobView[] {
-    return [...this.jobs.values()]
-      .filter((job) => (state ?? job.state) === job.state)
-      .filter((job) => (client ?? job.spec.client) === job.spec.client)
-      .reverse()
-      .slice(0, limit);
+  list(filter: JobFilter = {}): JobView[] {
+    return this.options.store.list(filter).map((stored) => {
+      const job = this.live.get(stored.id);
+      return job === undefined ? { ...stored, position: null, progress: null } : this.viewOf(job);
+    });
   }
 
   cancel(id: string): boolean {
-    return this.pipeline.cancel(id);
+    const job = this.live.get(id);
+    if (job === undefined || job.cancelledBy !== null) return false;
+    job.cancelledBy = "client";
+    if (this.queue.remove(id) === null) job.onCancel();
+    else {
+      this.runner.endWaiting(job);
+      this.tellPositions();
+    }
+    return true;
   }
 
   cancelRest(client?: string): number {
-    return this.list({ state: "queued", client }).filter(({ id }) => this.cancel(id)).length;
+    return this.cancelThose(this.queue.inOrder(), client);
   }
 
   cancelAll(client?: string): number {
-    return this.list({ client }).filter(({ id }) => this.cancel(id)).length;
+    return this.cancelThose([...this.live.values()], client);
   }
 
-  async *events(id: string, afterId = 0, signal?: AbortSignal): AsyncIterable<JobEvent> {
-    let last = afterId;
-    while (!signal?.aborted) {
-      const next = this.log.find((event) => {
-        return event.id > last && (id === "all" || event.jobId === id);
-      });
-      if (next !== undefined) {
-        last = next.id;
-        yield next;
-        if (id !== "all" && isLast(next)) return;
-        continue;
-      }
-      await this.somethingHappens(signal);
-    }
+  events(id: string | "all", afterId?: number, signal?: AbortSignal): AsyncIterable<JobEvent> {
+    const first = afterId ?? (id === "all" ? this.events_.lastId : 0);
+    return this.events_.read(id, first, () => id === "all" || this.live.has(id), signal);
   }
 
   async wait(id: string, signal?: AbortSignal): Promise<JobView> {
-    for await (const _ of this.events(id, 0, signal));
-    return this.jobs.get(id)!;
+    if (this.live.has(id)) {
+      for await (const event of this.events(id, this.events_.lastId, signal)) {
+        if (isLast(event)) break;
+      }
+    }
+    if (signal?.aborted) throw cancelled("Stopped before the job had ended.");
+    const view = this.get(id);
+    if (view === null) throw notFound();
+    if (view.endedAt === null) throw stopping();
+    return view;
   }
 
   async imageBytes(id: string, index: number): Promise<Uint8Array> {
-    const image = this.jobs.get(id)?.images.find((each) => each.index === index);
-    if (!image) throw badOption("There is no such image.");
-    return await Bun.file(join(this.outputs, image.file)).bytes();
+    const image = this.get(id)?.images.find((each) => each.index === index);
+    const path = image && this.options.outputs.pathOf(image.file);
+    if (!path) throw notFound();
+    return await Bun.file(path).bytes();
+  }
+
+  /** Stops what runs, so that the next server takes it up; no job is taken any more. */
+  async stop(): Promise<void> {
+    this.isStopping = true;
+    await this.runner.stop();
+    this.events_.close();
+  }
+
+  get isReady(): boolean {
+    return !this.isStopping;
   }
 
   // --- internal ---
 
-  private async run(job: JobView): Promise<void> {
-    const { prompt, negativePrompt, seed, imageCount: _, ...request } = job.spec.request;
-    const seeds = seed === undefined ? undefined : [seed];
-    try {
-      await this.pipeline.generate(
-        { ...request, prompt, negativePrompt, seeds },
-        {
-          id: job.id,
-          keepImages: false,
-          onEvent: (event) => this.take(job, event),
-        },
+  private checked(spec: JobSpec): LiveJob {
+    const { catalog, config } = this.options;
+    const { previewSteps = 0, priority = 0, quality } = spec;
+    const model = catalog.model(spec.model);
+    const { seed = randomSeed(), imageCount = 1, ...rest } = spec.request;
+    checkWhole("priority", priority, -10, 10);
+    checkWhole("preview_steps", previewSteps, 0, 1000);
+    if (quality !== undefined) checkWhole("quality", quality, 1, 100);
+    if (imageCount > config.maxImages) {
+      throw badOption(`A job has at most ${config.maxImages} images here, not ${imageCount}.`);
+    }
+    const request = { ...rest, seed, imageCount };
+    const seeds = seedsOf(request);
+    const { settings } = catalog.plan(model, { ...rest, seeds });
+    const megapixels = (settings.width * settings.height) / 1e6;
+    if (megapixels > config.maxPixels) {
+      throw badOption(
+        `Images have at most ${config.maxPixels} million pixels here, not ${megapixels}.`,
       );
-      this.end(job, "done", { type: "done" });
+    }
+    const stored: StoredJob = {
+      ...{ id: Bun.randomUUIDv7(), state: "queued", createdAt: Date.now(), attempts: 0 },
+      spec: { ...spec, request, model: model.id },
+      ...{ startedAt: null, endedAt: null, images: [], warnings: [], error: null },
+    };
+    return new LiveJob(stored, model);
+  }
+
+  private async resumeJob(stored: StoredJob): Promise<void> {
+    const { catalog, config, outputs, store } = this.options;
+    const job = new LiveJob(stored, this.modelOf(stored) ?? catalog.models[0]!);
+    this.live.set(job.id, job);
+    const seeds = seedsOf(stored.spec.request);
+    for (const [index, seed] of seeds.entries()) {
+      if (stored.images.some((image) => image.index === index)) continue;
+      const found = await outputs.find(stored.id, index, seed);
+      if (found === null || !store.addImage(stored.id, found)) continue;
+      stored.images.push(found);
+    }
+    stored.state = "queued";
+    stored.startedAt = null;
+    const { attempts } = stored;
+    if (stored.images.length === seeds.length) return this.runner.endWaiting(job);
+    if (this.modelOf(stored) === null) {
+      const message = `The server no longer has the model ${stored.spec.model}.`;
+      return this.runner.endWaiting(job, { code: "bad-model", message });
+    }
+    if (attempts >= config.maxAttempts) {
+      const message = `The server ended ${attempts} times while it ran: it is not tried again.`;
+      return this.runner.endWaiting(job, { code: "interrupted", message });
+    }
+    store.update(stored);
+    this.queue.add(job);
+  }
+
+  private modelOf({ spec }: StoredJob) {
+    try {
+      return this.options.catalog.model(spec.model);
     } catch (error) {
-      const code = error instanceof BasedXLError ? error.code : "internal";
-      if (code === "cancelled") this.end(job, "cancelled", { type: "cancelled", by: "client" });
-      else {
-        const { message } = error as Error;
-        job.error = { code, message };
-        this.end(job, "failed", { type: "failed", code, message });
-      }
+      if (error instanceof BasedXLError) return null;
+      throw error;
     }
   }
 
-  private async take(job: JobView, event: PipelineEvent): Promise<void> {
-    if (event.type === "start") {
-      job.state = "running";
-      job.position = null;
-      job.startedAt = Date.now();
-      this.emit(job, { type: "start", layout: event.layout });
-    } else if (event.type === "progress") {
-      const progress = {
-        ...{ stage: event.stage, step: event.stepIndex, steps: event.stepCount },
-        ...{ secondsPerStep: null, secondsLeft: null },
-      };
-      const { stage, step } = job.progress ?? {};
-      if (stage === progress.stage && step === progress.step) return;
-      job.progress = progress;
-      this.emit(job, { type: "progress", ...progress });
-    } else if (event.type === "image") {
-      const { index, width, height } = event;
-      const file = `${job.id}-${index}.png`;
-      const path = join(this.outputs, file);
-      await writeImage(path, event);
-      const image = { index, seed: String(event.seed), width, height, file };
-      job.images.push({ ...image, bytes: Bun.file(path).size, type: "image/png" });
-      this.emit(job, { type: "image", ...image });
-    } else if (event.type === "warning") {
-      job.warnings.push(event.message);
-      this.emit(job, { type: "warning", message: event.message });
+  private viewOf(job: LiveJob): JobView {
+    const place = job.stored.state === "queued" ? this.queue.inOrder().indexOf(job) : -1;
+    return job.view(place < 0 ? null : place);
+  }
+
+  private cancelThose(jobs: readonly LiveJob[], client: string | undefined): number {
+    const wanted = jobs.filter((job) => client === undefined || job.client === client);
+    return wanted.filter(({ id }) => this.cancel(id)).length;
+  }
+
+  /** Says the place of those whose place has changed; of a long queue, of the first ones. */
+  private tellPositions(): void {
+    for (const [position, { id }] of this.queue.inOrder().entries()) {
+      if (position >= toldPlaces && this.positions.has(id)) continue;
+      if (this.positions.get(id) === position) continue;
+      this.positions.set(id, position);
+      this.events_.add(id, { type: "queued", position });
     }
   }
 
-  private end(job: JobView, state: JobState, event: JobHappening): void {
-    job.state = state;
-    job.position = null;
-    job.progress = null;
-    job.endedAt = Date.now();
-    this.emit(job, event);
-  }
-
-  private emit({ id: jobId }: JobView, event: JobHappening): void {
-    this.log.push({ id: this.log.length + 1, jobId, at: Date.now(), ...event });
-    for (const wake of [...this.listeners]) wake();
-  }
-
-  private async somethingHappens(signal: AbortSignal | undefined): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.listeners.add(resolve);
-    signal?.addEventListener("abort", () => resolve(), { once: true });
-    await promise;
-    this.listeners.delete(resolve);
+  private forget({ id }: LiveJob): void {
+    this.live.delete(id);
+    this.positions.delete(id);
+    this.tellPositions();
+    this.endedCount += 1;
+    if (this.endedCount % pruneEvery === 0) this.options.store.prune(this.options.config.keepJobs);
   }
 }
 
 // --- internal ---
 
-function isLast({ type }: JobEvent): boolean {
-  return type === "done" || type === "failed" || type === "cancelled";
+const toldPlaces = 100;
+/** Jobs between two looks at how many are kept. */
+const pruneEvery = 100;
+
+function randomSeed(): bigint {
+  return BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);
+}
+
+function checkWhole(name: string, value: number, min: number, max: number): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return;
+  throw badOption(`${name} must be a whole number from ${min} to ${max}, not ${value}.`);
+}
+
+function notFound(): HttpError {
+  return new HttpError(404, "not-found", "There is no such job or image.");
+}
+
+function stopping(): HttpError {
+  return new HttpError(503, "stopping", "The server is stopping: try again in a moment.", {
+    "Retry-After": "10",
+  });
 }

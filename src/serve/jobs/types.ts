@@ -27,7 +27,7 @@ export interface JobSpec {
 
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 
-interface JobError {
+export interface JobError {
   code: string;
   /** A sentence. */
   message: string;
@@ -44,7 +44,7 @@ export interface JobProgress {
   secondsLeft: number | null;
 }
 
-interface JobImage {
+export interface JobImage {
   /** Index in the request. */
   index: number;
   seed: string;
@@ -110,8 +110,9 @@ export interface JobService {
   /** Cancels what waits and what runs. */
   cancelAll(client?: string): number;
   /**
-   * Events after `afterId`: those that are kept, then live ones. Of one job it ends with the job's
-   * last event; of all jobs ("all") it ends with `signal`. Previews are not kept for long.
+   * Events after `afterId`: those that are kept, then live ones. Without `afterId` a job's begin
+   * with its first, and those of all jobs ("all") now. Of one job it ends with the job's last
+   * event, of all jobs with `signal`. Previews are not kept for long.
    */
   events(id: string | "all", afterId?: number, signal?: AbortSignal): AsyncIterable<JobEvent>;
   /** Resolves when the job has ended. Rejects with "cancelled" after `signal`. */

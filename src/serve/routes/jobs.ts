@@ -1,24 +1,12 @@
 /**
  * The own API: jobs and their events.
  */
-import { sValidator } from "@hono/standard-validator";
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
-import * as v from "valibot";
-import { imageFormats } from "../../image/encoder.ts";
-import { requestSchema } from "../../settings/request-schema.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
 import type { JobEvent, JobService, JobView } from "../jobs/types.ts";
-
-/** A job as it is asked for. */
-const specSchema = v.strictObject({
-  request: requestSchema,
-  model: v.optional(v.string()),
-  priority: v.optional(v.pipe(v.number(), v.integer(), v.minValue(-10), v.maxValue(10))),
-  preview_steps: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1000))),
-  format: v.optional(v.picklist(imageFormats)),
-  quality: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(100))),
-});
+import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
+import { eventJson, jobJson, valid } from "./json.ts";
 
 export function jobRoutes(service: JobService) {
   const app = new Hono<ServeEnv>().basePath("/api/v1");
@@ -27,12 +15,15 @@ export function jobRoutes(service: JobService) {
     if (job === null) throw new HttpError(404, "not-found", "There is no job of this id.");
     return job;
   };
-  app.post("/jobs", sValidator("json", specSchema, refuseInvalid), (c) => {
+  app.post("/jobs", valid("json", specSchema), (c) => {
     const { preview_steps: previewSteps, ...spec } = c.req.valid("json");
     const client = c.get("client");
     const job = service.submit({ ...spec, previewSteps, client, dialect: "own" });
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
+  });
+  app.get("/jobs", valid("query", jobsQuery), (c) => {
+    return c.json({ jobs: service.list(c.req.valid("query")).map(jobJson) });
   });
   app.get("/jobs/:id", (c) => c.json(jobJson(found(c.req.param("id")))));
   app.delete("/jobs/:id", (c) => {
@@ -48,38 +39,51 @@ export function jobRoutes(service: JobService) {
     return c.body(bytes as Uint8Array<ArrayBuffer>, 200, { "Content-Type": image.type });
   });
   app.get("/jobs/:id/events", (c) => {
-    const { id } = found(c.req.param("id"));
-    const after = Number(c.req.header("Last-Event-ID") ?? 0) || 0;
-    return streamSSE(c, async (stream) => {
-      for await (const event of service.events(id, after, c.req.raw.signal)) {
-        await stream.writeSSE({
-          id: String(event.id),
-          event: event.type,
-          data: JSON.stringify(eventJson(event)),
-        });
-      }
-    });
+    const job = found(c.req.param("id"));
+    return eventStream(c, (after, signal) => service.events(job.id, after, signal));
+  });
+  app.get("/events", (c) => {
+    return eventStream(c, (after, signal) => service.events("all", after, signal));
+  });
+  app.post("/cancel", valid("json", cancelSchema), (c) => {
+    const { what, mine = false } = c.req.valid("json");
+    const client = mine ? c.get("client") : undefined;
+    const count = what === "rest" ? service.cancelRest(client) : service.cancelAll(client);
+    return c.json({ cancelled: count });
   });
   return app;
 }
 
 // --- internal ---
 
-/** A whole sentence about the first thing that is wrong. */
-function refuseInvalid(result: { success: boolean; error?: readonly { message: string }[] }) {
-  if (result.success) return;
-  throw new HttpError(400, "bad-option", result.error?.[0]?.message ?? "The body is not valid.");
-}
+/** A sign of life for proxies, and a test whether the client is still there. */
+const heartbeatMs = 15_000;
 
-/** Seeds do not fit JSON's numbers. */
-function jobJson({ spec: { request, dialectData: _, ...spec }, ...job }: JobView) {
-  const shown = Object.entries(request).map(([key, value]) => {
-    return [key, typeof value === "bigint" ? String(value) : value];
+type Events = (afterId: number | undefined, signal: AbortSignal) => AsyncIterable<JobEvent>;
+
+function eventStream(c: Context<ServeEnv>, events: Events): Response {
+  const header = c.req.header("Last-Event-ID");
+  if (header !== undefined && !/^\d{1,15}$/.test(header)) {
+    throw new HttpError(400, "bad-option", "Last-Event-ID must be the id of an event.");
+  }
+  const after = header === undefined ? undefined : Number(header);
+  // Bun ends connections on which nothing happens: this one may be quiet.
+  (c.env as Partial<Bun.Server<unknown>> | undefined)?.timeout?.(c.req.raw, 0);
+  c.header("X-Accel-Buffering", "no");
+  return streamSSE(c, async (stream) => {
+    const controller = new AbortController();
+    stream.onAbort(() => controller.abort());
+    const heartbeat = setInterval(() => void stream.write(": \n\n"), heartbeatMs);
+    try {
+      for await (const event of events(after, controller.signal)) {
+        await stream.writeSSE({
+          id: String(event.id),
+          event: event.type,
+          data: JSON.stringify(eventJson(event)),
+        });
+      }
+    } finally {
+      clearInterval(heartbeat);
+    }
   });
-  return { ...job, spec: { ...spec, request: Object.fromEntries(shown) } };
-}
-
-function eventJson(event: JobEvent) {
-  if (event.type !== "preview") return event;
-  return { ...event, data: Buffer.from(event.data).toString("base64") };
 }

@@ -1,0 +1,185 @@
+/**
+ * What requests may name: the models of the server's list, and the LoRAs and embeddings in the
+ * folders of models. Requests give names, never paths.
+ */
+import { basename } from "node:path";
+import { BasedXLError, badOption, escaped } from "../errors.ts";
+import { adapterHash, HashCache } from "../library/hashes.ts";
+import { describeModel } from "../library/list.ts";
+import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
+import type { FoundModel } from "../library/scan.ts";
+import { stemOf } from "../library/scan.ts";
+import type { RequestFiles } from "../pipeline/request-files.ts";
+import {
+  type GenerateRequest,
+  Pipeline,
+  type PipelineDependencies,
+  type PlannedRequest,
+  type PreparedPipeline,
+  type PrepareOptions,
+  preparePipeline,
+} from "../pipeline.ts";
+import { asField, asFlag } from "../settings/values.ts";
+import { suggestion } from "../terminal/flags.ts";
+import type { ServeConfig } from "./settings.ts";
+
+/** A model of the list. */
+export interface CatalogModel {
+  /** As requests name it. */
+  id: string;
+  /** For all ranks. */
+  prepared: PreparedPipeline;
+}
+
+interface ListedAdapter {
+  name: string;
+  path: string;
+  detail: string;
+  hash: string | null;
+}
+
+export class Catalog {
+  private readonly files: ListedFiles;
+  private adapters: ListedAdapter[] = [];
+
+  private constructor(
+    readonly models: readonly CatalogModel[],
+    folders: readonly string[],
+  ) {
+    this.files = new ListedFiles(folders);
+    for (const { prepared } of models) Object.assign(prepared, { files: this.files });
+  }
+
+  /**
+   * Opens the models' folders, not their weights. Rejects as `preparePipeline` does, so that a
+   * server with a wrong model does not start.
+   */
+  static async open(
+    config: ServeConfig,
+    { onLine, onDownload, signal }: Pick<PrepareOptions, "onLine" | "onDownload" | "signal">,
+    dependencies?: PipelineDependencies,
+  ): Promise<Catalog> {
+    const { modelsDir } = config;
+    const names = config.models.length > 0 ? config.models : [undefined];
+    const models: CatalogModel[] = [];
+    for (const name of names) {
+      const own = { model: name, devices: config, naming: asFlag };
+      const options = { ...config, ...own, onLine, onDownload, signal };
+      const prepared = await preparePipeline(options, dependencies);
+      const id = freeName(idOf(name, prepared), models);
+      models.push({ id, prepared: { ...prepared, naming: asField } });
+    }
+    const folders = modelFolders(modelsDir);
+    return new Catalog(models, folders);
+  }
+
+  /** The model that a request names; the first where it names none. Throws "bad-model". */
+  model(name: string | undefined): CatalogModel {
+    if (name === undefined) return this.models[0]!;
+    const wanted = name.toLowerCase();
+    const found = this.models.find(({ id }) => id.toLowerCase() === wanted);
+    if (found !== undefined) return found;
+    const ids = this.models.map(({ id }) => id);
+    throw new BasedXLError(
+      "bad-model",
+      `The server has no model ${JSON.stringify(escaped(name, 100))}.${suggestion(name, ids)}`,
+    );
+  }
+
+  /** The same plan that the model will run with, on `rankCount` ranks of those that it has. */
+  plan(
+    { prepared }: CatalogModel,
+    request: GenerateRequest,
+    rankCount = prepared.rankCount,
+  ): PlannedRequest {
+    return Pipeline.plan({ ...prepared, rankCount }, request);
+  }
+
+  /** LoRAs, as they were seen last. */
+  loras(): readonly ListedAdapter[] {
+    return this.adapters;
+  }
+
+  embeddings(): readonly string[] {
+    return [...this.files.embeddings().paths.keys()].filter((name) => !name.includes("/"));
+  }
+
+  /** Looks at the folders again. */
+  async refresh(): Promise<void> {
+    this.files.refresh();
+    const hashes = new HashCache();
+    const found = this.files.loras();
+    const adapters: ListedAdapter[] = [];
+    for (const model of found) {
+      const { name, path, kind, detail, problem } = await describeModel(model);
+      if (kind !== "lora" || problem !== null) continue;
+      const sha256 = hashes.known(path);
+      adapters.push({ name, path, detail, hash: sha256 && adapterHash(sha256) });
+      // Headers are read without a pause: others have their turn between two files.
+      await Bun.sleep(0);
+    }
+    this.adapters = adapters;
+  }
+}
+
+/** Finds LoRAs and embeddings by name, in the folders of models alone. */
+class ListedFiles implements RequestFiles {
+  private library: Library;
+
+  constructor(private readonly folders: readonly string[]) {
+    this.library = new Library(folders);
+  }
+
+  refresh(): void {
+    this.library = new Library(this.folders);
+  }
+
+  loras(): readonly FoundModel[] {
+    return this.library.all().filter(({ folder }) => {
+      return folder.kind === "lora" || folder.kind === "any";
+    });
+  }
+
+  find(kind: "lora" | "embedding", value: string): string {
+    const noun = kind === "lora" ? "LoRA" : "embedding";
+    const shown = JSON.stringify(escaped(value, 100));
+    if (isPathAlone(value) || value.split(/[/\\]/).includes("..")) {
+      throw badOption(`The ${noun} ${shown} must be a name of the server's list, not a path.`);
+    }
+    const path = this.lookUp(kind, value, shown);
+    if (path !== null) return path;
+    const hint = suggestion(value, this.library.names(kind));
+    throw new BasedXLError("bad-model", `The server has no ${noun} ${shown}.${hint}`);
+  }
+
+  embeddings() {
+    return { paths: this.library.embeddingsByName(), warnings: [] };
+  }
+
+  // --- internal ---
+
+  private lookUp(kind: "lora" | "embedding", value: string, shown: string): string | null {
+    try {
+      return this.library.find(kind, value);
+    } catch (error) {
+      if (!(error instanceof BasedXLError)) throw error;
+      // The library's own sentence names paths.
+      throw new BasedXLError("bad-model", `${shown} may be several files: name its folder too.`);
+    }
+  }
+}
+
+// --- internal ---
+
+/** Paths say where users keep things: the name of the file instead. */
+function idOf(name: string | undefined, { model, isBundledModel }: PreparedPipeline): string {
+  if (name === undefined || isBundledModel || isPathAlone(name)) return stemOf(model.name);
+  return stemOf(name.includes(":") || name.split("/").length === 2 ? name : basename(name));
+}
+
+function freeName(name: string, taken: readonly CatalogModel[]): string {
+  const isTaken = (each: string) => taken.some(({ id }) => id === each);
+  let free = name;
+  for (let number = 2; isTaken(free); number++) free = `${name}-${number}`;
+  return free;
+}

@@ -1,0 +1,82 @@
+/**
+ * A job that has not ended: what is kept of it, and what changes by the second.
+ */
+import type { CatalogModel } from "../catalog.ts";
+import type { Waiting } from "./queue.ts";
+import type { StoredJob } from "./store.ts";
+import type { JobProgress, JobView } from "./types.ts";
+
+export class LiveJob implements Waiting {
+  progress: JobProgress | null = null;
+  /** Who cancelled it. */
+  cancelledBy: string | null = null;
+  /** Called when it is cancelled while it runs. */
+  onCancel: () => void = () => {};
+  private readonly clock = new StepClock();
+
+  constructor(
+    readonly stored: StoredJob,
+    readonly model: CatalogModel,
+  ) {}
+
+  get id(): string {
+    return this.stored.id;
+  }
+
+  get client(): string {
+    return this.stored.spec.client;
+  }
+
+  get priority(): number {
+    return this.stored.spec.priority ?? 0;
+  }
+
+  view(position: number | null): JobView {
+    return { ...this.stored, position, progress: this.progress };
+  }
+
+  /** Takes progress over; false where nothing has changed. */
+  advance(stage: string, step: number, steps: number, batchesLeft: number): boolean {
+    const { progress } = this;
+    if (progress?.stage === stage && progress.step === step && progress.steps === steps) {
+      return false;
+    }
+    const secondsPerStep = this.clock.advance(stage, step);
+    const stepsLeft = steps - step + batchesLeft * steps;
+    const secondsLeft = secondsPerStep === null ? null : rounded(stepsLeft * secondsPerStep);
+    this.progress = { stage, step, steps, secondsPerStep, secondsLeft };
+    return true;
+  }
+
+  /** Seconds of the step that ended last; null before the first. */
+  lastStepSeconds(): number | null {
+    return this.clock.last;
+  }
+}
+
+// --- internal ---
+
+/** How long steps take: the mean of the last ones, so that it follows a change of load. */
+class StepClock {
+  last: number | null = null;
+  private mean: number | null = null;
+  private step = 0;
+  private stepMs = 0;
+
+  /** Seconds per step; null before one has ended. */
+  advance(stage: string, step: number): number | null {
+    const nowMs = performance.now();
+    if (stage === "denoise" && step > this.step) {
+      this.last = (nowMs - this.stepMs) / 1000 / (step - this.step);
+      this.mean = this.mean === null ? this.last : 0.7 * this.mean + 0.3 * this.last;
+    } else this.last = null;
+    this.step = stage === "denoise" ? step : 0;
+    this.stepMs = nowMs;
+    return this.mean === null ? null : rounded(this.mean);
+  }
+}
+
+/** To milliseconds. */
+function rounded(seconds: number): number {
+  return Math.round(seconds * 1000) / 1000;
+}

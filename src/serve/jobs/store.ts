@@ -1,0 +1,223 @@
+/**
+ * Jobs on disk, in SQLite beside the images: what a server needs to go on where another one ended.
+ * Everything is written before it is told to anybody. One server at a time owns the file.
+ */
+import { Database, type SQLQueryBindings } from "bun:sqlite";
+import * as v from "valibot";
+import { BasedXLError, escaped } from "../../errors.ts";
+import { requestSchema, requestToJson } from "../../settings/request-schema.ts";
+import type { JobEvent, JobFilter, JobImage, JobSpec, JobState, JobView } from "./types.ts";
+
+/** What is kept of a job: `JobView` without what changes by the second. */
+export type StoredJob = Omit<JobView, "position" | "progress">;
+
+export class JobStore {
+  private constructor(private readonly database: Database) {}
+
+  /** Opens or makes the file. Throws "io" where another server has it, or it cannot be written. */
+  static open(path: string): JobStore {
+    try {
+      const database = new Database(path, { create: true, strict: true });
+      // The lock goes with the process, however it ends.
+      database.run("PRAGMA locking_mode = EXCLUSIVE");
+      database.run("PRAGMA journal_mode = WAL");
+      database.run("PRAGMA synchronous = NORMAL");
+      database.run("PRAGMA foreign_keys = ON");
+      database.transaction(() => migrate(database)).immediate();
+      return new JobStore(database);
+    } catch (error) {
+      const { code = "", message } = error as Error & { code?: string };
+      const why = /BUSY|LOCKED/.test(code) ? "another server uses it" : message;
+      throw new BasedXLError("io", `The jobs in ${escaped(path, 300)} cannot be opened: ${why}.`);
+    }
+  }
+
+  add(job: StoredJob): void {
+    this.run(
+      `INSERT INTO jobs (id, state, priority, client, spec, created_at, attempts)
+       VALUES ($id, $state, $priority, $client, $spec, $createdAt, 0)`,
+      {
+        ...{ id: job.id, state: job.state, createdAt: job.createdAt },
+        priority: job.spec.priority ?? 0,
+        client: job.spec.client,
+        spec: specText(job.spec),
+      },
+    );
+  }
+
+  /** Writes what may have changed. */
+  update({ id, state, startedAt, endedAt, attempts, warnings, error }: StoredJob): void {
+    this.run(
+      `UPDATE jobs SET state = $state, started_at = $startedAt, ended_at = $endedAt,
+       attempts = $attempts, warnings = $warnings, error = $error WHERE id = $id`,
+      {
+        ...{ id, state, startedAt, endedAt, attempts },
+        warnings: JSON.stringify(warnings),
+        error: error && JSON.stringify(error),
+      },
+    );
+  }
+
+  /** False where the image is there already. */
+  addImage(jobId: string, image: JobImage): boolean {
+    const changes = this.run(
+      `INSERT OR IGNORE INTO images (job_id, position, seed, width, height, file, bytes, type)
+       VALUES ($jobId, $index, $seed, $width, $height, $file, $bytes, $type)`,
+      { jobId, ...image },
+    );
+    return changes > 0;
+  }
+
+  /** Forgets the images of a file that was deleted. */
+  removeFile(file: string): void {
+    this.run("DELETE FROM images WHERE file = $file", { file });
+  }
+
+  get(id: string): StoredJob | null {
+    const row = this.database.query("SELECT * FROM jobs WHERE id = $id").get({ id });
+    return row === null ? null : this.jobOf(row as JobRow);
+  }
+
+  /** The newest first. */
+  list({ state, client, limit = 100, before }: JobFilter): StoredJob[] {
+    const conditions = [
+      ...(state === undefined ? [] : ["state = $state"]),
+      ...(client === undefined ? [] : ["client = $client"]),
+      ...(before === undefined ? [] : ["id < $before"]),
+    ];
+    const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    const given = { state, client, before };
+    const values = Object.fromEntries(Object.entries(given).filter(([, each]) => each != null));
+    const rows = this.database
+      .query(`SELECT * FROM jobs ${where} ORDER BY id DESC LIMIT $limit`)
+      .all({ ...values, limit } as SQLQueryBindings & object);
+    return (rows as JobRow[]).map((row) => this.jobOf(row));
+  }
+
+  /** Jobs that have not ended, in the order in which they came. */
+  unfinished(): StoredJob[] {
+    const rows = this.database
+      .query("SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY id")
+      .all() as JobRow[];
+    return rows.map((row) => this.jobOf(row));
+  }
+
+  addEvent({ id, jobId, at, ...event }: JobEvent): void {
+    this.run("INSERT INTO events (id, job_id, at, event) VALUES ($id, $jobId, $at, $event)", {
+      ...{ id, jobId, at },
+      event: JSON.stringify(event),
+    });
+  }
+
+  /** Kept events of a job, or of all, after `afterId`, the first ones. */
+  events(jobId: string | "all", afterId: number, limit: number): JobEvent[] {
+    const ofJob = jobId === "all" ? "" : "AND job_id = $jobId";
+    const values = { afterId, limit, ...(jobId !== "all" && { jobId }) };
+    const rows = this.database
+      .query(`SELECT * FROM events WHERE id > $afterId ${ofJob} ORDER BY id LIMIT $limit`)
+      .all(values) as { id: number; job_id: string; at: number; event: string }[];
+    return rows.map(({ id, job_id, at, event }) => {
+      return { id, jobId: job_id, at, ...JSON.parse(event) } as JobEvent;
+    });
+  }
+
+  /** A range of ids of events that no server before has given out. */
+  reserveEventIds(count: number): { first: number; end: number } {
+    const row = this.database
+      .query("UPDATE counters SET value = value + $count WHERE name = 'event' RETURNING value")
+      .get({ count }) as { value: number };
+    return { first: row.value - count, end: row.value };
+  }
+
+  /** Forgets the oldest jobs that have ended, beyond `keep`. */
+  prune(keep: number): void {
+    this.run(
+      `DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id < (
+         SELECT id FROM jobs WHERE state NOT IN ('queued', 'running')
+         ORDER BY id DESC LIMIT 1 OFFSET $last)`,
+      { last: keep - 1 },
+    );
+  }
+
+  close(): void {
+    this.database.close();
+  }
+
+  // --- internal ---
+
+  private run(sql: string, values: Record<string, unknown>): number {
+    return this.database.query(sql).run(values as SQLQueryBindings & object).changes;
+  }
+
+  private jobOf(row: JobRow): StoredJob {
+    const images = this.database
+      .query(
+        `SELECT position AS "index", seed, width, height, file, bytes, type FROM images
+         WHERE job_id = $id ORDER BY position`,
+      )
+      .all({ id: row.id }) as JobImage[];
+    return {
+      ...{ id: row.id, state: row.state as JobState, createdAt: row.created_at },
+      ...{ startedAt: row.started_at, endedAt: row.ended_at, attempts: row.attempts, images },
+      spec: specOf(row.spec),
+      warnings: JSON.parse(row.warnings),
+      error: row.error === null ? null : JSON.parse(row.error),
+    };
+  }
+}
+
+// --- internal ---
+
+interface JobRow {
+  id: string;
+  state: string;
+  spec: string;
+  created_at: number;
+  started_at: number | null;
+  ended_at: number | null;
+  attempts: number;
+  warnings: string;
+  error: string | null;
+}
+
+const version = 1;
+
+function migrate(database: Database): void {
+  const { user_version: found } = database.query("PRAGMA user_version").get() as {
+    user_version: number;
+  };
+  if (found > version) throw new Error("a newer version of the program wrote it");
+  if (found === version) return;
+  database.run(`
+    CREATE TABLE jobs (
+      id TEXT PRIMARY KEY, state TEXT NOT NULL, priority INTEGER NOT NULL, client TEXT NOT NULL,
+      spec TEXT NOT NULL, created_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER,
+      attempts INTEGER NOT NULL, warnings TEXT NOT NULL DEFAULT '[]', error TEXT
+    ) STRICT`);
+  database.run("CREATE INDEX jobs_by_state ON jobs (state, id)");
+  database.run(`
+    CREATE TABLE images (
+      job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+      seed TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, file TEXT NOT NULL,
+      bytes INTEGER NOT NULL, type TEXT NOT NULL, PRIMARY KEY (job_id, position)
+    ) STRICT`);
+  database.run("CREATE INDEX images_by_file ON images (file)");
+  database.run(`
+    CREATE TABLE events (
+      id INTEGER PRIMARY KEY, job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+      at INTEGER NOT NULL, event TEXT NOT NULL
+    ) STRICT`);
+  database.run("CREATE INDEX events_by_job ON events (job_id, id)");
+  database.run("CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT");
+  database.run("INSERT INTO counters VALUES ('event', 1)");
+  database.run(`PRAGMA user_version = ${version}`);
+}
+
+function specText({ request, ...spec }: JobSpec): string {
+  return JSON.stringify({ ...spec, request: requestToJson(request) });
+}
+
+function specOf(text: string): JobSpec {
+  const { request, ...spec } = JSON.parse(text);
+  return { ...spec, request: v.parse(requestSchema, request) };
+}

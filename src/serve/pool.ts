@@ -1,0 +1,161 @@
+/**
+ * Loaded pipelines: by model, by ranks and by place on the devices. A model stays loaded until
+ * another one needs its place, or its memory; that which was used least recently goes first.
+ */
+import { availableParallelism } from "node:os";
+import { BasedXLError } from "../errors.ts";
+import { Pipeline, type PipelineDependencies, type PreparedPipeline } from "../pipeline.ts";
+import type { CatalogModel } from "./catalog.ts";
+import type { Share } from "./share.ts";
+
+/** A pipeline that is in use until it is released. */
+export interface Lease {
+  pipeline: Pipeline;
+  prepared: PreparedPipeline;
+  release(): void;
+  /** Closes it: its session is lost. */
+  discard(): Promise<void>;
+}
+
+interface Wanted {
+  model: CatalogModel;
+  share: Share;
+  /** Which of the share's images, from 0. */
+  slot: number;
+  signal: AbortSignal;
+}
+
+interface PoolOptions {
+  /** Models that stay loaded. */
+  maxModels: number;
+  onLoad: (model: string, seconds: number) => void;
+  dependencies?: PipelineDependencies | undefined;
+}
+
+interface Loaded {
+  key: string;
+  modelId: string;
+  prepared: PreparedPipeline;
+  pipeline: Pipeline;
+  isBusy: boolean;
+  /** Counts uses. */
+  usedAt: number;
+}
+
+export class PipelinePool {
+  private readonly loaded: Loaded[] = [];
+  private useCount = 0;
+
+  constructor(private readonly options: PoolOptions) {}
+
+  /** Ids of the models that are loaded. */
+  models(): string[] {
+    return [...new Set(this.loaded.map(({ modelId }) => modelId))];
+  }
+
+  has(model: CatalogModel, share: Share): boolean {
+    return this.loaded.some(({ key }) => key === keyOf(model, share, 0));
+  }
+
+  /** Loads it where it is not. Rejects with `BasedXLError`, "no-memory" among them. */
+  async acquire(wanted: Wanted): Promise<Lease> {
+    const { model, share, slot } = wanted;
+    const key = keyOf(model, share, slot);
+    const found = this.loaded.find((each) => each.key === key && !each.isBusy);
+    const entry = found ?? (await this.load(key, wanted));
+    entry.isBusy = true;
+    entry.usedAt = ++this.useCount;
+    return {
+      pipeline: entry.pipeline,
+      prepared: entry.prepared,
+      release: () => {
+        entry.isBusy = false;
+      },
+      discard: () => this.unload(entry),
+    };
+  }
+
+  /** Frees what is not in use, that which was used least recently; false where there is none. */
+  async freeOne(): Promise<boolean> {
+    const oldest = this.idle()[0];
+    if (oldest === undefined) return false;
+    await this.unload(oldest);
+    return true;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.loaded.map((entry) => this.unload(entry)));
+  }
+
+  // --- internal ---
+
+  private async load(key: string, { model, share, slot, signal }: Wanted): Promise<Loaded> {
+    await this.makeRoom(model.id);
+    const startMs = performance.now();
+    const prepared = preparedFor(model.prepared, share, slot);
+    const pipeline = await this.loadWithin(prepared, signal);
+    this.options.onLoad(model.id, (performance.now() - startMs) / 1000);
+    const entry = { key, modelId: model.id, prepared, pipeline, isBusy: true, usedAt: 0 };
+    this.loaded.push(entry);
+    return entry;
+  }
+
+  private async loadWithin(prepared: PreparedPipeline, signal: AbortSignal): Promise<Pipeline> {
+    for (;;) {
+      try {
+        return await Pipeline.load(prepared, { signal }, this.options.dependencies);
+      } catch (error) {
+        const isMemory = error instanceof BasedXLError && error.code === "no-memory";
+        if (!isMemory || !(await this.freeOne())) throw error;
+      }
+    }
+  }
+
+  private async makeRoom(modelId: string): Promise<void> {
+    const others = () => this.models().filter((id) => id !== modelId);
+    while (others().length >= this.options.maxModels) {
+      const victim = this.idle().find((entry) => entry.modelId !== modelId);
+      // The others are in use: memory will say whether there is room for one more.
+      if (victim === undefined) return;
+      await this.unload(victim);
+    }
+  }
+
+  private idle(): Loaded[] {
+    return this.loaded.filter(({ isBusy }) => !isBusy).sort((a, b) => a.usedAt - b.usedAt);
+  }
+
+  private async unload(entry: Loaded): Promise<void> {
+    const place = this.loaded.indexOf(entry);
+    if (place >= 0) this.loaded.splice(place, 1);
+    await entry.pipeline.close();
+  }
+}
+
+// --- internal ---
+
+function keyOf({ id }: CatalogModel, { ranks, images }: Share, slot: number): string {
+  return `${ranks}x${images} ${slot} ${id}`;
+}
+
+/** The model on a part of the ranks: GPUs of its own, or a share of the CPU's threads. */
+function preparedFor(
+  prepared: PreparedPipeline,
+  { ranks, images }: Share,
+  slot: number,
+): PreparedPipeline {
+  const { devices, threadCount } = prepared;
+  if (images === 1) return prepared;
+  const threads = threadCount || prepared.machine.coreCount || availableParallelism();
+  const part = {
+    ...prepared,
+    rankCount: ranks,
+    threadCount: Math.max(1, Math.floor(threads / images)),
+    devices: {
+      ...devices,
+      rankCount: ranks,
+      gpu: devices.gpu && { ...devices.gpu, gpuFirst: slot * ranks },
+    },
+  };
+  return { ...part, plan: Pipeline.plan(part, prepared.request) };
+}

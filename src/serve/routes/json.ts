@@ -1,0 +1,42 @@
+/**
+ * Jobs and events in JSON, and bodies and queries checked with a whole sentence for what is wrong.
+ */
+import { sValidator } from "@hono/standard-validator";
+import type { ValidationTargets } from "hono";
+import type * as v from "valibot";
+import { requestToJson } from "../../settings/request-schema.ts";
+import { HttpError } from "../environment.ts";
+import type { JobEvent, JobView } from "../jobs/types.ts";
+
+/** Refuses with 400 what the schema does not accept. */
+export function valid<Schema extends v.GenericSchema, Target extends keyof ValidationTargets>(
+  target: Target,
+  schema: Schema,
+) {
+  return sValidator(target, schema, (result) => {
+    if (result.success) return;
+    const [issue] = result.error;
+    const path = (issue?.path ?? []).map((part) => String(keyOf(part))).join(".");
+    const message = issue?.message ?? "The body is not valid.";
+    // The sentences of settings name them already.
+    const sentence = /\.$/.test(message) ? message : `${path || "The body"}: ${message}.`;
+    throw new HttpError(400, "bad-option", sentence);
+  });
+}
+
+/** Settings by the names of fields. What a dialect keeps is its own. */
+export function jobJson({ spec: { request, dialectData: _, ...spec }, ...job }: JobView) {
+  return { ...job, spec: { ...spec, request: requestToJson(request) } };
+}
+
+/** The bytes of a preview in base64. */
+export function eventJson(event: JobEvent): unknown {
+  if (event.type !== "preview") return event;
+  return { ...event, data: Buffer.from(event.data).toString("base64") };
+}
+
+// --- internal ---
+
+function keyOf(part: unknown): unknown {
+  return typeof part === "object" && part !== null && "key" in part ? part.key : part;
+}

@@ -1,0 +1,22 @@
+/**
+ * The OpenAPI document names every route of the own API and no other.
+ */
+import { expect, test } from "bun:test";
+import { openApiDocument } from "../../src/serve/openapi.ts";
+import { requestKeys } from "../../src/settings/table.ts";
+import { asField } from "../../src/settings/values.ts";
+
+const document = openApiDocument();
+
+test("requests have every setting, with its range", () => {
+  const { properties } = document.components.schemas.Request;
+  expect(Object.keys(properties)).toEqual(requestKeys.map(asField));
+  expect(properties.width).toMatchObject({ type: "integer", minimum: 1, maximum: 8192 });
+  expect(properties.sync_mode).toMatchObject({ type: "string" });
+});
+
+test("a job's body refers to them", () => {
+  const post = document.paths["/api/v1/jobs"]?.post;
+  expect(JSON.stringify(post)).toContain('"$ref":"#/components/schemas/Request"');
+  expect(JSON.stringify(document)).not.toContain("undefined");
+});
