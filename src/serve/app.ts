@@ -77,11 +77,11 @@ const methods = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"]);
 
 /** Paths that show nothing of anybody's, and the page that asks for the key. */
 function isOpen(path: string): boolean {
-  const isPage = path === "/" || path.startsWith("/page/") || path === "/favicon.ico";
-  return isPage || openPaths.has(path);
+  return openPaths.has(path);
 }
 
 const openPaths = new Set([
+  ...["/", "/page.js", "/page.css", "/icon.svg", "/favicon.ico"],
   ...["/health", "/ready", "/docs", "/docs/style.css", "/openapi.json"],
   ...["/api/v1/login", "/api/v1/logout"],
 ]);

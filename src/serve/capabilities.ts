@@ -15,7 +15,7 @@ import { asField } from "../settings/values.ts";
 import type { Catalog, CatalogModel } from "./catalog.ts";
 import type { ServeConfig } from "./settings.ts";
 
-interface Capabilities {
+export interface Capabilities {
   version: string;
   models: ListedServeModel[];
   loras: { name: string; detail: string; hash: string | null }[];

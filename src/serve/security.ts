@@ -61,26 +61,27 @@ export function allowOrigins({ allowOrigins: origins }: AccessConfig): Middlewar
   });
 }
 
-/** Headers of every answer. */
+/** Headers of every answer; a route may have a policy of its own. */
 export function safeHeaders(): MiddlewareHandler<ServeEnv> {
-  const self = ["'self'"];
-  return secureHeaders({
-    contentSecurityPolicy: {
-      ...{ defaultSrc: self, scriptSrc: self, styleSrc: self, connectSrc: self },
-      imgSrc: ["'self'", "blob:", "data:"],
-      ...{
-        objectSrc: ["'none'"],
-        baseUri: ["'none'"],
-        formAction: self,
-        frameAncestors: ["'none'"],
-      },
-    },
+  const common = secureHeaders({
     crossOriginResourcePolicy: "same-origin",
     referrerPolicy: "no-referrer",
     strictTransportSecurity: false,
     xFrameOptions: "DENY",
   });
+  return async (c, next) =>
+    await common(c, async () => {
+      await next();
+      const { headers } = c.res;
+      const name = "Content-Security-Policy";
+      if (!headers.has(name)) headers.set(name, contentSecurityPolicy);
+    });
 }
+
+/** For answers that are no page. */
+const contentSecurityPolicy =
+  "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; " +
+  "frame-ancestors 'none'";
 
 /** The cookie of a browser that has logged in. */
 export const loginCookie = "basedxl_login";
