@@ -18,5 +18,5 @@ export {
   writeImage,
 } from "./metadata/files.ts";
 export { type FileHashes, startHashing } from "./metadata/hashes.ts";
-export { type InspectedImage, inspectImage } from "./metadata/read.ts";
+export { type InspectedImage, inspectImage, textsInBytes } from "./metadata/read.ts";
 export { type RecalledImage, recallImage } from "./metadata/recall.ts";

@@ -1,5 +1,5 @@
 /**
- * Reads parts of a file without reading the rest.
+ * Reads parts of a file without reading the rest, or of bytes in its place.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { BasedXLError, escaped } from "../errors.ts";
@@ -7,9 +7,14 @@ import { absolutePath } from "../paths.ts";
 
 export class FileSlices implements Disposable {
   private constructor(
-    private readonly file: number,
+    private readonly source: number | Buffer,
     readonly size: number,
   ) {}
+
+  /** Of a file's bytes in memory. */
+  static of({ buffer, byteOffset, byteLength }: Uint8Array): FileSlices {
+    return new FileSlices(Buffer.from(buffer, byteOffset, byteLength), byteLength);
+  }
 
   /** Throws "io" with the system's reason. */
   static open(path: string): FileSlices {
@@ -29,12 +34,13 @@ export class FileSlices implements Disposable {
 
   /** The bytes from `at`; fewer than `length` at the end of the file. */
   read(at: number, length: number): Buffer {
+    if (typeof this.source === "object") return this.source.subarray(at, at + length);
     const bytes = Buffer.alloc(Math.max(0, Math.min(length, this.size - at)));
-    const count = readSync(this.file, bytes, 0, bytes.length, at);
+    const count = readSync(this.source, bytes, 0, bytes.length, at);
     return bytes.subarray(0, count);
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.file);
+    if (typeof this.source === "number") closeSync(this.source);
   }
 }

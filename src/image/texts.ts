@@ -42,22 +42,26 @@ export function withTexts(
   return format === "webp" ? withWebpExif(bytes, exif, size) : withAvifExif(bytes, exif);
 }
 
-/** The format that the first bytes of a file show; null for none. */
-function imageFormatIn(start: Buffer): ImageFormat | null {
-  if (isPng(start)) return "png";
-  if (isJpeg(start)) return "jpeg";
-  if (isWebp(start)) return "webp";
-  return isAvif(start) ? "avif" : null;
-}
-
 /** The texts of the image at `path`. Throws "io" where it cannot be read or is no image. */
 export function readTexts(path: string): FoundTexts {
   using file = FileSlices.open(path);
+  return textsIn(file, escaped(path, 300));
+}
+
+/** The same of an image's bytes. */
+export function readTextsOf(bytes: Uint8Array): FoundTexts {
+  return textsIn(FileSlices.of(bytes), "This");
+}
+
+// --- internal ---
+
+/** `name` stands in the error. */
+function textsIn(file: FileSlices, name: string): FoundTexts {
   const format = imageFormatIn(file.read(0, 64));
   if (format === null) {
     throw new BasedXLError(
       "io",
-      `${escaped(path, 300)} is no image in a format that is read: PNG, JPEG, WebP and AVIF are.`,
+      `${name} is no image in a format that is read: PNG, JPEG, WebP and AVIF are.`,
     );
   }
   if (format === "png") {
@@ -71,4 +75,12 @@ export function readTexts(path: string): FoundTexts {
   const read = { jpeg: readJpegExif, webp: readWebpExif, avif: readAvifExif }[format];
   const exif = decodeExif(read(file) ?? Buffer.alloc(0));
   return { format, chunks: new Map(), exif, problems: [] };
+}
+
+/** The format that the first bytes of a file show; null for none. */
+function imageFormatIn(start: Buffer): ImageFormat | null {
+  if (isPng(start)) return "png";
+  if (isJpeg(start)) return "jpeg";
+  if (isWebp(start)) return "webp";
+  return isAvif(start) ? "avif" : null;
 }

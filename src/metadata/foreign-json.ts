@@ -6,8 +6,8 @@
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** The object that `text` is; null where it is none, is huge or nested without end. */
-export function parseForeign(text: string): JsonObject | null {
-  if (text.length > textMax || !/^\s*\{/.test(text)) return null;
+export function parseForeign(text: string, lengthMax = textMax): JsonObject | null {
+  if (text.length > lengthMax || !/^\s*\{/.test(text)) return null;
   const plain = plainJson(text);
   if (plain === null) return null;
   try {

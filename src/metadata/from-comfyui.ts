@@ -7,12 +7,14 @@ import { escaped } from "../errors.ts";
 import { isObject, type JsonObject, numberOf, textOf } from "./foreign-json.ts";
 import { Recipe } from "./recipe.ts";
 
-/** null for other objects. */
-export function recipeOfComfyUi(json: JsonObject): Recipe | null {
-  const graph = new Graph(json, new Recipe("ComfyUI", "comfyui"));
+/** null for other objects. `recipe` takes what is read. */
+export function recipeOfComfyUi(
+  json: JsonObject,
+  recipe = new Recipe("ComfyUI", "comfyui"),
+): Recipe | null {
+  const graph = new Graph(json, recipe);
   const samplers = graph.nodes.filter(({ type }) => /^KSampler(Advanced)?$/.test(type));
   if (graph.nodes.length === 0) return null;
-  const { recipe } = graph;
   const first = samplers.find((node) => graph.startsEmpty(node)) ?? samplers[0];
   if (first === undefined) {
     recipe.warn("The graph has no KSampler: its settings are not read.");
@@ -133,10 +135,14 @@ function readSampler(graph: Graph, { type, inputs }: Node): void {
     recipe.warn(`The end after ${end} steps is not repeated: all are done.`);
   }
   const prompt = promptOf(graph, inputs.positive);
-  const negative = promptOf(graph, inputs.negative);
-  recipe.takePrompts(prompt.first, negative.first);
+  const isZero = graph.node(inputs.negative)?.type === "ConditioningZeroOut";
+  const negative = isZero ? null : promptOf(graph, inputs.negative);
+  recipe.takePrompts(prompt.first, negative?.first);
   if (prompt.second !== prompt.first) recipe.settings.prompt2 = prompt.second;
-  if (negative.second !== negative.first) recipe.settings.negativePrompt2 = negative.second;
+  if (negative === null) recipe.settings.emptyNegative = "zeros";
+  else if (negative.second !== negative.first) {
+    recipe.settings.negativePrompt2 = negative.second;
+  }
   readModel(graph, inputs.model);
   readLatent(graph, inputs.latent_image);
 }

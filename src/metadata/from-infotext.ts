@@ -7,6 +7,14 @@ import type { GivenSettings } from "../settings/table.ts";
 import { parseInfotext } from "./infotext.ts";
 import { ownSchedule, Recipe } from "./recipe.ts";
 
+/** A1111's names of how it weighs. */
+export const emphases: Readonly<Record<string, GivenSettings["emphasis"]>> = {
+  Original: "original",
+  "No norm": "no_norm",
+  Ignore: "ignore",
+  None: "none",
+};
+
 export function recipeOfInfotext(text: string): Recipe {
   const { prompt, negativePrompt, fields } = parseInfotext(text);
   const byName = new Map(fields);
@@ -78,14 +86,6 @@ function takeNoise(
 function ownCompat(name: string | undefined): Compat {
   return compatNames.find((each) => each === name) ?? "diffusers";
 }
-
-/** A1111's names of how it weighs. */
-const emphases: Readonly<Record<string, GivenSettings["emphasis"]>> = {
-  Original: "original",
-  "No norm": "no_norm",
-  Ignore: "ignore",
-  None: "none",
-};
 
 /** How its prompts are read. Its clip skip changes nothing with SDXL. */
 function takeSyntax(recipe: Recipe, emphasis: string): void {

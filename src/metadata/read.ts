@@ -3,7 +3,7 @@
  */
 import { BasedXLError, escaped } from "../errors.ts";
 import { ownMark } from "../image/exif.ts";
-import { chunkNames, type FoundTexts, readTexts } from "../image/texts.ts";
+import { chunkNames, type FoundTexts, readTexts, readTextsOf } from "../image/texts.ts";
 import { parseForeign } from "./foreign-json.ts";
 import { recipeOfComfyUi } from "./from-comfyui.ts";
 import { recipeOfFooocus } from "./from-fooocus.ts";
@@ -38,6 +38,13 @@ export function inspectImage(path: string): InspectedImage {
     if (!(error instanceof BasedXLError)) throw error;
     return { ...image, recipe: null, problems: [...problems, error.message.replace(/\.$/, "")] };
   }
+}
+
+/** The texts of an image in memory, and A1111's among them. Throws "io" for what is no image. */
+export function textsInBytes(bytes: Uint8Array): Pick<InspectedImage, "texts" | "parameters"> {
+  const found = readTextsOf(bytes);
+  const { parameters } = namedTexts(found);
+  return { texts: new Map([...found.chunks, ...found.exif]), parameters };
 }
 
 /** Throws "io" for what is no image, "bad-option" for an image that says nothing. */

@@ -67,7 +67,7 @@ export class Recipe {
       Object.assign(this.settings, { [key]: parseSetting(key, text.slice(0, 1e5), () => name) });
     } catch (error) {
       if (!(error instanceof BasedXLError)) throw error;
-      this.warn(`${this.tool}'s ${escaped(error.message.replace(/\.$/, ""), 200)}; left out.`);
+      this.refuse(error);
     }
   }
 
@@ -118,6 +118,11 @@ used.`);
   }
 
   // --- internal ---
+
+  /** A value that no setting can have. */
+  protected refuse({ message }: BasedXLError): void {
+    this.warn(`${this.tool}'s ${escaped(message.replace(/\.$/, ""), 200)}; left out.`);
+  }
 
   /** Of k-diffusion itself. */
   private takeLevels(
