@@ -17,12 +17,7 @@ import {
   modelsValues,
 } from "./commands/models-flags.ts";
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
-import {
-  serveFlags,
-  serveHelp,
-  serveRepeatable,
-  serveValues,
-} from "./commands/serve-flags.ts";
+import { serveFlags, serveHelp, serveRepeatable, serveValues } from "./commands/serve-flags.ts";
 import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {

@@ -6,7 +6,7 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { CapabilitySource } from "./capabilities.ts";
 import type { Catalog } from "./catalog.ts";
-import { dialectRoutes } from "./dialects.ts";
+import { dialectErrorResponse, dialectRoutes } from "./dialects.ts";
 import { HttpError, type ServeEnv } from "./environment.ts";
 import type { JobService } from "./jobs/types.ts";
 import type { ServeLog } from "./log.ts";
@@ -14,7 +14,7 @@ import type { Metrics } from "./metrics.ts";
 import { documentRoutes } from "./openapi.ts";
 import type { Outputs } from "./outputs.ts";
 import { pageRoutes } from "./page.ts";
-import { errorResponse, notFound } from "./routes/errors.ts";
+import { notFound } from "./routes/errors.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { systemRoutes } from "./routes/system.ts";
@@ -40,7 +40,7 @@ export function createApp(options: AppOptions): Hono<ServeEnv> {
   const keys = new Keys(config.apiKeys);
   const app = new Hono<ServeEnv>();
   app.onError((error, c) => {
-    const response = errorResponse(error, c);
+    const response = dialectErrorResponse(error, c);
     if (response.status >= 500 && !(error instanceof HttpError)) {
       log.error("request_bug", { path: c.req.path, message: error.stack ?? error.message });
     }

@@ -1,0 +1,135 @@
+/**
+ * The fields of A1111's txt2img with their types and defaults, read as pydantic reads them: texts
+ * of numbers are numbers, null is the default, and unknown fields are passed over.
+ * Source: A1111 1.10 and Forge, modules/processing.py and modules/api/models.py.
+ */
+import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import { A1111Error, type FieldProblem } from "./errors.ts";
+
+const text = (of: string) => ({ kind: "text", default: of }) as const;
+const noText = { kind: "text", default: null } as const;
+const whole = (of: number) => ({ kind: "whole", default: of }) as const;
+const number = (of: number) => ({ kind: "number", default: of }) as const;
+const noNumber = { kind: "number", default: null } as const;
+const flag = (of: boolean) => ({ kind: "flag", default: of }) as const;
+const noFlag = { kind: "flag", default: null } as const;
+const noObject = { kind: "object", default: null } as const;
+
+const textToImage = {
+  ...{
+    prompt: text(""),
+    negative_prompt: text(""),
+    styles: { kind: "list", default: null } as const,
+  },
+  ...{ seed: whole(-1), subseed: whole(-1), subseed_strength: number(0) },
+  ...{ seed_resize_from_h: whole(-1), seed_resize_from_w: whole(-1) },
+  ...{ sampler_name: noText, scheduler: noText, batch_size: whole(1), n_iter: whole(1) },
+  ...{ steps: whole(50), cfg_scale: number(7), width: whole(512), height: whole(512) },
+  ...{ restore_faces: noFlag, tiling: noFlag },
+  ...{ do_not_save_samples: flag(false), do_not_save_grid: flag(false) },
+  ...{ eta: noNumber, denoising_strength: noNumber, s_min_uncond: noNumber, s_churn: noNumber },
+  ...{ s_tmax: noNumber, s_tmin: noNumber, s_noise: noNumber },
+  ...{ override_settings: noObject },
+  override_settings_restore_afterwards: flag(true),
+  ...{ refiner_checkpoint: noText, refiner_switch_at: noNumber },
+  ...{ disable_extra_networks: flag(false), firstpass_image: noText },
+  ...{ comments: noObject, enable_hr: flag(false) },
+  ...{ firstphase_width: whole(0), firstphase_height: whole(0), hr_scale: number(2) },
+  ...{ hr_upscaler: noText, hr_second_pass_steps: whole(0), hr_resize_x: whole(0) },
+  ...{ hr_resize_y: whole(0), hr_checkpoint_name: noText, hr_sampler_name: noText },
+  ...{ hr_scheduler: noText, hr_prompt: text(""), hr_negative_prompt: text("") },
+  ...{ force_task_id: noText, sampler_index: text("Euler"), script_name: noText },
+  ...{ script_args: { kind: "list", default: [] } as const, send_images: flag(true) },
+  ...{ save_images: flag(false), alwayson_scripts: { kind: "object", default: {} } as const },
+  infotext: noText,
+} as const;
+
+interface Kinds {
+  text: string;
+  whole: number | string;
+  number: number;
+  flag: boolean;
+  list: readonly unknown[];
+  object: JsonObject;
+}
+
+type FieldTable = Readonly<Record<string, { kind: keyof Kinds; default: unknown }>>;
+
+type ValuesOf<Table extends FieldTable> = {
+  [Name in keyof Table]:
+    | Kinds[Table[Name]["kind"]]
+    | (Table[Name]["default"] extends null ? null : never);
+};
+
+/** Whole numbers of 64 bits are texts of digits. */
+export type TextToImageFields = ValuesOf<typeof textToImage>;
+
+/** Throws `A1111Error` with every field that cannot be read. */
+export function readTextToImage(body: JsonObject): TextToImageFields {
+  return readFields(textToImage, body);
+}
+
+/** The values of a table's fields. */
+export function readFields<Table extends FieldTable>(
+  table: Table,
+  body: JsonObject,
+): ValuesOf<Table> {
+  const problems: FieldProblem[] = [];
+  const values = Object.entries(table).map(([name, { kind, default: otherwise }]) => {
+    const sent = Object.hasOwn(body, name) ? body[name] : undefined;
+    if (sent === undefined || sent === null) return [name, otherwise];
+    const value = readers[kind](sent);
+    if (value === undefined) problems.push(problemOf(name, kind));
+    return [name, value];
+  });
+  if (problems.length > 0) throw new A1111Error(422, problems);
+  return Object.fromEntries(values);
+}
+
+/** The error of one field. */
+export function badField(name: string, msg: string, type = "value_error"): A1111Error {
+  return new A1111Error(422, [{ loc: ["body", name], msg, type }]);
+}
+
+// --- internal ---
+
+/** undefined for what cannot be read. */
+const readers: { [Kind in keyof Kinds]: (sent: unknown) => Kinds[Kind] | undefined } = {
+  text(sent) {
+    if (typeof sent === "string") return sent;
+    return typeof sent === "number" || typeof sent === "boolean" ? String(sent) : undefined;
+  },
+  whole(sent) {
+    if (typeof sent === "string" && /^\s*[+-]?\d{16,30}\s*$/.test(sent)) return sent.trim();
+    const value = Math.trunc(readers.number(sent) ?? Number.NaN);
+    return Number.isSafeInteger(value) ? value : undefined;
+  },
+  number(sent) {
+    const value = typeof sent === "string" && sent.trim() !== "" ? Number(sent) : sent;
+    if (typeof value === "boolean") return Number(value);
+    return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+  },
+  flag(sent) {
+    if (typeof sent === "boolean") return sent;
+    const key = String(sent).toLowerCase();
+    if (["1", "true", "on", "yes"].includes(key)) return true;
+    return ["0", "false", "off", "no"].includes(key) ? false : undefined;
+  },
+  list: (sent) => (Array.isArray(sent) ? sent : undefined),
+  object: (sent) => (isObject(sent) ? sent : undefined),
+};
+
+/** pydantic's words. */
+const words: Readonly<Record<keyof Kinds, readonly [msg: string, type: string]>> = {
+  text: ["str type expected", "type_error.str"],
+  whole: ["value is not a valid integer", "type_error.integer"],
+  number: ["value is not a valid float", "type_error.float"],
+  flag: ["value could not be parsed to a boolean", "type_error.bool"],
+  list: ["value is not a valid list", "type_error.list"],
+  object: ["value is not a valid dict", "type_error.dict"],
+};
+
+function problemOf(name: string, kind: keyof Kinds): FieldProblem {
+  const [msg, type] = words[kind];
+  return { loc: ["body", name], msg, type };
+}

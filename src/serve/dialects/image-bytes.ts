@@ -1,0 +1,55 @@
+/**
+ * Encoded images in another format or size, for answers of other programs.
+ */
+import type { ImageFormat } from "../../image/encoder.ts";
+
+interface Conversion {
+  format: ImageFormat;
+  /** Pixels; both or none. */
+  width?: number | undefined;
+  height?: number | undefined;
+  /** Cuts what does not fit the shape in the place of distorting it. */
+  crop?: boolean | undefined;
+  kernel?: "lanczos3" | "nearest" | undefined;
+  /** 1 to 100, of formats that lose something. */
+  quality?: number | undefined;
+}
+
+/** The most pixels of an image from outside, and of one that is made of it. */
+export const pixelsMax = 2 ** 26;
+
+/** Rejects with sharp's error for bytes that are no image, or too large a one. */
+export async function converted(
+  bytes: Uint8Array,
+  { format, width, height, crop, kernel = "lanczos3", quality }: Conversion,
+): Promise<Uint8Array> {
+  const sharp = (await import("sharp")).default;
+  const image = sharp(bytes, { limitInputPixels: pixelsMax });
+  const sized =
+    width === undefined
+      ? image
+      : image.resize(width, height, { fit: crop ? "cover" : "fill", kernel });
+  return await sized.toFormat(format, quality === undefined ? {} : { quality }).toBuffer();
+}
+
+/** Width and height of an encoded image; null for what is none. */
+export async function sizeOfImage(
+  bytes: Uint8Array,
+): Promise<{ width: number; height: number } | null> {
+  try {
+    const sharp = (await import("sharp")).default;
+    const { width, height } = await sharp(bytes, { limitInputPixels: pixelsMax }).metadata();
+    return { width, height };
+  } catch {
+    return null;
+  }
+}
+
+/** The bytes in base64, or in a `data:` address of them; null for what is neither. */
+export function decodedBase64(text: string): Uint8Array | null {
+  const encoded = /^data:[^,]{0,200};base64,/i.test(text.slice(0, 220))
+    ? text.slice(text.indexOf(",") + 1)
+    : text;
+  const bytes = Buffer.from(encoded, "base64");
+  return bytes.length === 0 ? null : bytes;
+}

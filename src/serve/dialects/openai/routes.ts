@@ -1,0 +1,80 @@
+/**
+ * OpenAI's images API: /v1/images/generations, /v1/images/edits and /v1/models. A client that goes
+ * away cancels its job.
+ */
+import { type Context, Hono } from "hono";
+import { streamSSE } from "hono/streaming";
+import type { ServeEnv } from "../../environment.ts";
+import type { JobView } from "../../jobs/types.ts";
+import { jsonBody } from "../body.ts";
+import { modelNamed } from "../listed-names.ts";
+import { keepOpen } from "../open-connection.ts";
+import type { DialectServices } from "../services.ts";
+import { imagesAnswer, modelAnswer } from "./answers.ts";
+import { errorOfJob, invalidValue, OpenAiError } from "./errors.ts";
+import { type ImagesRequest, noModel, readImagesRequest } from "./request.ts";
+import { cancelledJob, streamedImages } from "./stream.ts";
+
+export function openAiRoutes({ jobs, capabilities }: DialectServices) {
+  const app = new Hono<ServeEnv>().basePath("/v1");
+  app.post("/images/generations", async (c) => {
+    const body = await jsonBody(c);
+    if (body === null) throw invalidValue("", "The body must be an object in JSON.");
+    const request = readImagesRequest(body, capabilities.current());
+    const client = c.get("client");
+    const job = jobs.submit({ ...request.spec, client, dialectData: request.asked });
+    keepOpen(c);
+    return request.stream ? streamed(c, job, request) : await whole(c, job, request);
+  });
+  app.post("/images/edits", () => {
+    throw new OpenAiError(501, "unsupported", "This server does not edit images yet.", "image");
+  });
+  app.get("/models", (c) => {
+    const data = capabilities.current().models.map(modelAnswer);
+    return c.json({ object: "list", data });
+  });
+  app.get("/models/:id{.+}", (c) => {
+    const id = c.req.param("id");
+    const model = modelNamed(capabilities.current(), id);
+    if (model === null) throw noModel(id);
+    return c.json(modelAnswer(model));
+  });
+
+  async function whole(c: Context, { id }: JobView, { asked }: ImagesRequest) {
+    const { signal } = c.req.raw;
+    const stop = () => void jobs.cancel(id);
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    try {
+      const job = await jobs.wait(id);
+      if (job.error !== null) throw errorOfJob(job.error);
+      if (job.state !== "done") throw errorOfJob(cancelledJob);
+      const data = await Promise.all(
+        job.images.map(async ({ index }) => {
+          const url = new URL(`/api/v1/jobs/${id}/images/${index}`, c.req.url).href;
+          if (asked.format === "url") return { url };
+          const bytes = await jobs.imageBytes(id, index);
+          return { b64_json: Buffer.from(bytes).toString("base64") };
+        }),
+      );
+      return c.json(imagesAnswer(job, asked, data));
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  function streamed(c: Context, job: JobView, request: ImagesRequest) {
+    return streamSSE(c, async (stream) => {
+      const gone = new AbortController();
+      stream.onAbort(() => {
+        gone.abort();
+        jobs.cancel(job.id);
+      });
+      for await (const { event, data } of streamedImages(jobs, job, request, gone.signal)) {
+        await stream.writeSSE({ event, data: JSON.stringify(data) });
+      }
+    });
+  }
+
+  return app;
+}

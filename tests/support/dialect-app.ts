@@ -1,0 +1,24 @@
+/**
+ * The dialects' routes over fake jobs, called without a socket.
+ */
+import { Hono } from "hono";
+import { dialectErrorResponse, dialectRoutes } from "../../src/serve/dialects.ts";
+import type { ServeEnv } from "../../src/serve/environment.ts";
+import { FakeJobs, fakeCapabilities } from "./fake-jobs.ts";
+
+export function dialectApp() {
+  const jobs = new FakeJobs();
+  const app = new Hono<ServeEnv>();
+  app.onError(dialectErrorResponse);
+  app.use(async (c, next) => {
+    c.set("client", c.req.header("X-Client") ?? "test");
+    await next();
+  });
+  app.route("/", dialectRoutes(jobs, fakeCapabilities()));
+  const post = async (path: string, body: unknown) => {
+    const text = typeof body === "string" ? body : JSON.stringify(body);
+    return await app.request(path, { method: "POST", body: text });
+  };
+  const get = async (path: string) => await app.request(path);
+  return { jobs, app, post, get };
+}
