@@ -21,6 +21,7 @@ import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
+import { type ReadInput, readInput } from "./pipeline/input.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
 import {
   type PrepareDependencies,
@@ -36,6 +37,7 @@ export type { PlannedLora } from "./adapters/plan.ts";
 export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
 export { type EmbeddingReport, embeddingLines, reportEmbeddings } from "./embeddings/report.ts";
 export { BasedXLError, type ErrorCode } from "./errors.ts";
+export type { ImageSource, RawImage } from "./image/read.ts";
 export type {
   GeneratedImage,
   ImageEvent,
@@ -46,6 +48,7 @@ export type {
   StartEvent,
   WarningEvent,
 } from "./pipeline/events.ts";
+export { outputSize, type ReadInput, readInput } from "./pipeline/input.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
 export type { ImageOrigin } from "./pipeline/origin.ts";
 export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
@@ -132,6 +135,8 @@ export class Pipeline {
       height,
       splitBatch,
       vaeTiling,
+      hasImage: plan.input !== null,
+      hasMask: plan.input !== null && plan.input.mask !== null,
       guidance: plan.batches[0]?.guidance ?? false,
       promptCount: plan.batches[0]?.images[0]?.tokens.weights.length ?? 1,
       adapters: adaptersOf(plan.batches[0]?.images[0]?.loras ?? []),
@@ -144,10 +149,17 @@ export class Pipeline {
     return new Pipeline(prepared, session, warnings, weightNotes);
   }
 
-  /** Fills in and checks a request, as `generate` does; throws what it rejects with at once. */
-  static plan(prepared: PreparedPipeline, request: GenerateRequest): PlannedRequest {
+  /**
+   * Fills in and checks a request, as `generate` does; throws what it rejects with at once.
+   * `source` is the image that the request starts from, as `readInput` gives it.
+   */
+  static plan(
+    prepared: PreparedPipeline,
+    request: GenerateRequest,
+    source: ReadInput | null = null,
+  ): PlannedRequest {
     const { model, rankCount, naming, files } = prepared;
-    return planRequest(request, model, rankCount, naming, files);
+    return planRequest(request, model, rankCount, naming, files, source);
   }
 
   get model(): Model {
@@ -182,7 +194,7 @@ export class Pipeline {
     if (this.jobs.has(id)) {
       throw new BasedXLError("bad-option", `There is a job with the id ${id} already.`);
     }
-    const plan = this.planOf(request);
+    const planned = this.planOf(request);
     const controller = new AbortController();
     const signal = options.signal
       ? AbortSignal.any([options.signal, controller.signal])
@@ -191,7 +203,13 @@ export class Pipeline {
     try {
       const { prepared, warnings } = this;
       const job = { id, prepared, warnings, keepImages, signal, onEvent, previewSteps };
-      return await this.queue.run(signal, () => runJob(this.session, plan, job));
+      const running = this.queue.run(signal, async () => {
+        return await runJob(this.session, await planned, job);
+      });
+      running.catch(() => {});
+      // A wrong request is refused at once, not when its turn comes.
+      await planned;
+      return await running;
     } finally {
       this.jobs.delete(id);
     }
@@ -224,10 +242,15 @@ export class Pipeline {
   // --- internal ---
 
   /** The first request was planned before the model was loaded. */
-  private planOf(asked: GenerateRequest | PlannedRequest): PlannedRequest {
-    const { request, plan } = this.prepared;
+  private planOf(
+    asked: GenerateRequest | PlannedRequest,
+  ): PlannedRequest | Promise<PlannedRequest> {
+    const { request, plan, model, naming } = this.prepared;
     if (asked === request) return plan;
-    return "batches" in asked ? asked : Pipeline.plan(this.prepared, asked);
+    if ("batches" in asked) return asked;
+    if (asked.image === undefined) return Pipeline.plan(this.prepared, asked);
+    const read = readInput(asked, model, naming);
+    return read.then((source) => Pipeline.plan(this.prepared, asked, source));
   }
 }
 

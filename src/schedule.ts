@@ -9,6 +9,7 @@ import type { SchedulerConfig } from "./models/config.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { completed } from "./samplers/coefficients.ts";
 import { finished } from "./samplers/finish.ts";
+import { type NoiseLevel, noiseLevels } from "./samplers/first-step.ts";
 import type { Flavour } from "./samplers/names.ts";
 import type {
   Sampler,
@@ -30,6 +31,8 @@ export interface Schedule extends Steps {
   noise: "generator" | "brownian";
   /** The least and the largest noise level of that path; null where no step says of which. */
   brownianRange: [min: number, max: number] | null;
+  /** Of the latent before each evaluation. */
+  levels: NoiseLevel[];
 }
 
 /**
@@ -60,7 +63,8 @@ export function makeSchedule(
   const { usesBothBranches = false } = made;
   const brownianRange = sampler.isBrownian ? rangeOf(made) : null;
   const noise = brownianRange && flavour !== "diffusers" ? "brownian" : "generator";
-  const schedule: Schedule = { name, ...made, usesBothBranches, noise, brownianRange };
+  const levels = noiseLevels(made, config);
+  const schedule: Schedule = { name, ...made, usesBothBranches, noise, brownianRange, levels };
   const count = schedule.steps.length;
   if (count > stepCountMax) {
     throw new BasedXLError(

@@ -136,6 +136,7 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     if (state == .done) {
         progress.adapt_ns = session.result.adapt_ns;
         progress.text_ns = session.result.text_ns;
+        progress.encode_ns = session.result.encode_ns;
         progress.denoise_ns = session.result.denoise_ns;
         progress.decode_ns = session.result.decode_ns;
     }
@@ -397,19 +398,26 @@ fn sessionOptionsOf(
         .files = files,
         // Last, after every allocation above.
         .files_arena = arena.*,
-        .first = .{
-            .latent_rows = options.latent_rows,
-            .latent_width = options.latent_width,
-            .branch_count = options.branch_count,
-            .split_batch = options.split_batch != 0,
-            .image_count = options.image_count,
-            .vae_tile_latent = options.vae_tile_latent,
-            // TAESD is given for previews alone.
-            .preview_steps = @intFromBool(options.config.taesd.is_present != 0),
-            .token_count = options.config.text.tokenCount(),
-        },
+        .first = firstOf(options),
         .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
+    };
+}
+
+/// The image that will be asked for first.
+fn firstOf(options: *const SessionOptions) sessions.First {
+    return .{
+        .latent_rows = options.latent_rows,
+        .latent_width = options.latent_width,
+        .branch_count = options.branch_count,
+        .split_batch = options.split_batch != 0,
+        .image_count = options.image_count,
+        .vae_tile_latent = options.vae_tile_latent,
+        .has_image = options.has_image != 0,
+        .has_mask = options.has_mask != 0,
+        // TAESD is given for previews alone.
+        .preview_steps = @intFromBool(options.config.taesd.is_present != 0),
+        .token_count = options.config.text.tokenCount(),
     };
 }
 
@@ -467,6 +475,9 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.step_reuse = try copyValues(pipeline.StepReuse, arena, r.step_reuse);
     job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
     job.adapters = try copyAdapters(arena, r.adapters);
+    job.image = try arena.dupe(u8, r.image.slice());
+    job.mask = try arena.dupe(u8, r.mask.slice());
+    job.known_mixes = try copyValues(f32, arena, r.known_mixes);
     job.injected = try copyValues(f32, arena, r.injected);
     job.injected_2 = try copyValues(f32, arena, r.injected_2);
     job.sample = try copyValues(f32, arena, r.sample);

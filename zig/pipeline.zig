@@ -11,6 +11,7 @@
 //!   pipeline/balance.zig     rows dealt by the speed of ranks
 //!   pipeline/decisions.zig   numbers that steps decide by, equal on all ranks
 //!   pipeline/latents.zig     the sampler's registers
+//!   pipeline/source.zig      the image that a job starts from, and its mask
 //!   pipeline/noise.zig       the noise of the first latent and of steps
 //!   pipeline/preview.zig     estimates of the image for previews
 //!   pipeline/gather.zig      all-gather of model outputs
@@ -42,6 +43,7 @@ const components = @import("pipeline/components.zig");
 const decode = @import("pipeline/decode.zig");
 const denoise = @import("pipeline/denoise.zig");
 const encode = @import("pipeline/encode.zig");
+const sources = @import("pipeline/source.zig");
 const text = @import("pipeline/text.zig");
 
 /// Runs a job on one rank.
@@ -69,8 +71,14 @@ fn generateImages(rank: *Rank) Error!void {
     const conditionings = try text.condition(rank);
     if (rank.reporter) |r| rank.result.text_ns = r.since(text_start);
 
+    const encode_start = if (rank.job.hasImage()) rank.begin(.encode) else 0;
+    const moments: sources.Moments = try .init(rank);
+    if (rank.job.hasImage()) {
+        if (rank.reporter) |r| rank.result.encode_ns = r.since(encode_start);
+    }
+
     const denoise_start = rank.begin(.denoise);
-    const latent = try denoise.denoise(rank, conditionings);
+    const latent = try denoise.denoise(rank, conditionings, moments);
     text.free(rank, conditionings);
     if (rank.reporter) |r| rank.result.denoise_ns = r.since(denoise_start);
     defer rank.b.free(latent);

@@ -26,6 +26,7 @@ const Job = pipeline.Job;
 const Advisor = @import("session/memory_advice.zig").Advisor;
 const plans = @import("session/plan.zig");
 const Plan = plans.Plan;
+pub const First = plans.First;
 const RankThreads = @import("session/rank_threads.zig").RankThreads;
 const weight_notes = @import("session/weight_notes.zig");
 
@@ -59,7 +60,7 @@ pub const Options = struct {
     /// Holds the paths of `files` and of `devices`; the session frees it.
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
-    first: plans.First,
+    first: First,
     /// Those of that image.
     first_adapters: []const Adapter = &.{},
     /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.

@@ -15,11 +15,12 @@ import {
   processGroupOf,
   runTogether,
 } from "../distributed.ts";
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, badOption } from "../errors.ts";
 import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
   type GenerateResult,
   medianMs,
+  outputSize,
   Pipeline,
   type PipelineEvent,
   type PreparedPipeline,
@@ -65,9 +66,10 @@ export const sampleCommand = defineCommand({
     if (recalled !== null) output.log.info(`Settings of an image of ${recalled.tool}.`);
     for (const warning of recalled?.warnings ?? []) output.log.warn(warning);
     if (given.xyz !== undefined) {
-      return await runStoppable(output, (signal) => sampleCells(given, output, signal));
+      const inputs = await withStandardInput(given);
+      return await runStoppable(output, (signal) => sampleCells(inputs, output, signal));
     }
-    const options = withPrompts(given);
+    const options = await withStandardInput(withPrompts(given));
     return await runStoppable(output, (signal) => sample(options, output, signal));
   },
 });
@@ -86,6 +88,17 @@ async function recalledOf(args: SampleArgs): Promise<RecalledImage | null> {
   return await recallImage(path, { modelsDir, explicit, device });
 }
 
+/** The bytes of standard input in the place of an image that is named "-". */
+async function withStandardInput(options: SampleOptions): Promise<SampleOptions> {
+  const { image, mask } = options;
+  if (image !== "-" && mask !== "-") return options;
+  if (image === mask) {
+    throw badOption("--image and --mask are both from standard input: one of them can be.");
+  }
+  const bytes = await Bun.stdin.bytes();
+  return { ...options, ...(image === "-" ? { image: bytes } : { mask: bytes }) };
+}
+
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
   const { log } = output;
@@ -101,7 +114,8 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     ...{ first, processCount: group?.count },
   });
   output.progress.clear();
-  const writer = writes ? await ImageWriter.open(options, alone.plan.settings) : null;
+  const size = outputSize(alone.plan.input, alone.plan.settings);
+  const writer = writes ? await ImageWriter.open(options, size) : null;
   const joined = group && (await join(group, alone, options, log, signal));
   const { prepared, peers } = joined ?? { prepared: alone, peers: null };
   describe(prepared, options, output);
@@ -246,6 +260,8 @@ interface Times {
   /** Only with LoRAs. */
   adapt_ms?: number;
   text_ms: number;
+  /** Only with an image to start from. */
+  encode_ms?: number;
   denoise_ms: number;
   decode_ms: number;
   write_ms: number;
@@ -264,6 +280,7 @@ function timesOf(
     load_ms: round(loadMs),
     ...(hasLoras && { adapt_ms: round(timings.adaptMs) }),
     text_ms: round(timings.textMs),
+    ...(timings.encodeMs > 0 && { encode_ms: round(timings.encodeMs) }),
     denoise_ms: round(timings.denoiseMs),
     decode_ms: round(timings.decodeMs),
     write_ms: round(writeMs),
@@ -310,6 +327,8 @@ function jsonOf(
   const settings = reportOf({
     ...options,
     ...plan.settings,
+    // Reported by their hashes, which a file's name does not say.
+    ...{ image: undefined, mask: undefined },
     model: model.path,
     vae: vae?.path,
     predictionType: model.scheduler.predictionType,

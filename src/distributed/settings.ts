@@ -39,6 +39,8 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     // The same files may have other names elsewhere.
     loras: request.loras.length === 0 ? undefined : fingerprintOf(request.loras),
     embeddings: embeddingsOf(request),
+    image: request.input?.imageHash,
+    mask: request.input?.maskHash ?? undefined,
     ...(seedIsRandom && { seed: undefined }),
   };
   const compared = settingKeys.filter((key) => settingOf(key).processes === "same");

@@ -9,7 +9,7 @@ import { hubCacheFolder } from "../hub/settings.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
 import { fileProblem } from "../models/files.ts";
 import { cachedModels, snapshotOf } from "../models/hub-cache.ts";
-import { checkNeedsOnlyText } from "../models/kind.ts";
+import { checkHasInput } from "../models/kind.ts";
 import { resolveModelPath } from "../models/locate.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import { openModel } from "../models/open.ts";
@@ -132,7 +132,7 @@ function isSdxl(folder: string): boolean {
 async function reasonAgainst(path: string): Promise<string | null> {
   try {
     const model = await openModel(path);
-    checkNeedsOnlyText(model);
+    checkHasInput(model, null);
     const { weights, scheduler } = model;
     makeSchedule(samplerOfModel(scheduler).name, scheduler, { stepCount: 1 });
     for (const { files } of Object.values(weights)) files.forEach(readSafetensorsHeader);

@@ -24,16 +24,24 @@ export function kindOf(shapes: Shapes): ModelKind {
   return shapes.unet.inChannels === 2 * shapes.vae.latentChannels + 1 ? "inpainting" : "base";
 }
 
-/** Throws "bad-model" for a model that text alone cannot make an image with. */
-export function checkNeedsOnlyText({ name, kind }: { name: string; kind: ModelKind }): void {
-  if (kind === "base") return;
+/**
+ * Throws "bad-model" for a model that cannot make an image of what is there: text, or an image to
+ * start from too, which may have a mask.
+ */
+export function checkHasInput(
+  { name, kind }: { name: string; kind: ModelKind },
+  input: { mask: unknown } | null,
+): void {
+  if (kind === "base" || (kind === "inpainting" && input !== null && input.mask !== null)) return;
   const what =
     kind === "refiner"
       ? "a refiner, which finishes the images of a base model"
       : "for inpainting, which fills a masked part of an image";
+  const without = input === null ? "from text alone" : "without a mask";
+  const remedy = kind === "refiner" ? "" : ", or an image and its mask";
   throw new BasedXLError(
     "bad-model",
-    `The model ${escaped(name, 60)} is ${what}: from text alone it cannot generate; name a base ` +
-      "model.",
+    `The model ${escaped(name, 60)} is ${what}: ${without} it cannot generate; name a base ` +
+      `model${remedy}.`,
   );
 }

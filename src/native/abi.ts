@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 26;
+export const abiVersion = 27;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -444,6 +444,8 @@ export interface SessionOptions {
   splitBatch: number | boolean;
   imageCount: number | boolean;
   vaeTileLatent: number | boolean;
+  hasImage: number | boolean;
+  hasMask: number | boolean;
   modelTileLatent: number | boolean;
   computeDtype: keyof typeof Compute;
   cudaLibrary: Bytes;
@@ -462,10 +464,10 @@ export interface SessionOptions {
   adapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1176;
+export const sizeOfSessionOptions = 1184;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1176, true);
+  v.setUint32(at + 0, 1184, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -485,22 +487,24 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 68, Number(s.splitBatch), true);
   v.setUint32(at + 72, Number(s.imageCount), true);
   v.setUint32(at + 76, Number(s.vaeTileLatent), true);
-  v.setUint32(at + 80, Number(s.modelTileLatent), true);
-  v.setUint32(at + 84, Compute[s.computeDtype], true);
-  writeBytes(v, at + 88, s.cudaLibrary);
-  writeBytes(v, at + 104, s.ncclUniqueId);
-  writeModelConfig(v, at + 120, s.config);
-  writeBytes(v, at + 1000, s.textEncoderFiles);
-  writeBytes(v, at + 1016, s.textEncoder2Files);
-  writeBytes(v, at + 1032, s.unetFiles);
-  writeBytes(v, at + 1048, s.vaeFiles);
-  writeBytes(v, at + 1064, s.taesdFiles);
-  writeBytes(v, at + 1080, s.textEncoderNames);
-  writeBytes(v, at + 1096, s.textEncoder2Names);
-  writeBytes(v, at + 1112, s.unetNames);
-  writeBytes(v, at + 1128, s.vaeNames);
-  writeBytes(v, at + 1144, s.taesdNames);
-  writeBytes(v, at + 1160, s.adapters);
+  v.setUint32(at + 80, Number(s.hasImage), true);
+  v.setUint32(at + 84, Number(s.hasMask), true);
+  v.setUint32(at + 88, Number(s.modelTileLatent), true);
+  v.setUint32(at + 92, Compute[s.computeDtype], true);
+  writeBytes(v, at + 96, s.cudaLibrary);
+  writeBytes(v, at + 112, s.ncclUniqueId);
+  writeModelConfig(v, at + 128, s.config);
+  writeBytes(v, at + 1008, s.textEncoderFiles);
+  writeBytes(v, at + 1024, s.textEncoder2Files);
+  writeBytes(v, at + 1040, s.unetFiles);
+  writeBytes(v, at + 1056, s.vaeFiles);
+  writeBytes(v, at + 1072, s.taesdFiles);
+  writeBytes(v, at + 1088, s.textEncoderNames);
+  writeBytes(v, at + 1104, s.textEncoder2Names);
+  writeBytes(v, at + 1120, s.unetNames);
+  writeBytes(v, at + 1136, s.vaeNames);
+  writeBytes(v, at + 1152, s.taesdNames);
+  writeBytes(v, at + 1168, s.adapters);
 }
 
 export interface Tokens {
@@ -600,6 +604,11 @@ export interface Request {
   adapters: Bytes;
   injected: Bytes;
   injected2: Bytes;
+  image: Bytes;
+  mask: Bytes;
+  imageScale: number;
+  samplesPosterior: number | boolean;
+  knownMixes: Bytes;
   timeIds: number[];
   batch: number | boolean;
   timestep: number;
@@ -609,10 +618,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 496;
+export const sizeOfRequest = 552;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 496, true);
+  v.setUint32(at + 0, 552, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -659,15 +668,20 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 352, s.adapters);
   writeBytes(v, at + 368, s.injected);
   writeBytes(v, at + 384, s.injected2);
+  writeBytes(v, at + 400, s.image);
+  writeBytes(v, at + 416, s.mask);
+  v.setFloat32(at + 432, s.imageScale, true);
+  v.setUint32(at + 436, Number(s.samplesPosterior), true);
+  writeBytes(v, at + 440, s.knownMixes);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 400 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 456 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 424, Number(s.batch), true);
-  v.setFloat32(at + 428, s.timestep, true);
-  writeBytes(v, at + 432, s.sample);
-  writeBytes(v, at + 448, s.promptEmbeds);
-  writeBytes(v, at + 464, s.pooled);
-  writeBytes(v, at + 480, s.timeIdsList);
+  v.setUint32(at + 480, Number(s.batch), true);
+  v.setFloat32(at + 484, s.timestep, true);
+  writeBytes(v, at + 488, s.sample);
+  writeBytes(v, at + 504, s.promptEmbeds);
+  writeBytes(v, at + 520, s.pooled);
+  writeBytes(v, at + 536, s.timeIdsList);
 }
 
 export interface Update {
@@ -871,6 +885,11 @@ export const zeroRequest: Request = {
   adapters: { address: 0n, len: 0n, },
   injected: { address: 0n, len: 0n, },
   injected2: { address: 0n, len: 0n, },
+  image: { address: 0n, len: 0n, },
+  mask: { address: 0n, len: 0n, },
+  imageScale: 0,
+  samplesPosterior: 0,
+  knownMixes: { address: 0n, len: 0n, },
   timeIds: [],
   batch: 0,
   timestep: 0,
@@ -924,11 +943,12 @@ export interface Progress {
   mergedWeightCount: bigint;
   adaptNs: bigint;
   textNs: bigint;
+  encodeNs: bigint;
   denoiseNs: bigint;
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 128;
+export const sizeOfProgress = 136;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -949,8 +969,9 @@ export function readProgress(v: DataView, at: number): Progress {
     mergedWeightCount: v.getBigUint64(at + 88, true),
     adaptNs: v.getBigUint64(at + 96, true),
     textNs: v.getBigUint64(at + 104, true),
-    denoiseNs: v.getBigUint64(at + 112, true),
-    decodeNs: v.getBigUint64(at + 120, true),
+    encodeNs: v.getBigUint64(at + 112, true),
+    denoiseNs: v.getBigUint64(at + 120, true),
+    decodeNs: v.getBigUint64(at + 128, true),
   };
 }
 

@@ -75,6 +75,9 @@ export interface HandleOptions {
   imageCount: number;
   /** Tile size of the decoder in rows and columns of the latent; 0 = no tiles. */
   vaeTileLatent: number;
+  /** Whether the first image starts from another, and whether with a mask. Default: neither. */
+  hasImage?: boolean;
+  hasMask?: boolean;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
   /** Type of the CPU's matrix products. Default f32. */
@@ -318,6 +321,8 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     randomWeights: Number(gpu?.randomWeights ?? false),
     cudaLibrary: bytesOf(libraryPath),
     modelTileLatent: sizes.modelTileLatent ?? 0,
+    hasImage: Number(sizes.hasImage ?? false),
+    hasMask: Number(sizes.hasMask ?? false),
     splitBatch: Number(sizes.splitBatch),
     computeDtype: dtype,
     config: activationDtype === "f16" ? scaledVae(model.config) : model.config,

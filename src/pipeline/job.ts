@@ -8,6 +8,7 @@ import { stopIfAborted } from "../errors.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { idleOnDevice } from "./idle-settings.ts";
+import { inputPixels, outputSize } from "./input.ts";
 import { noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
@@ -21,6 +22,7 @@ import type {
   RankStats,
   Session,
 } from "./session.ts";
+import { startOf } from "./strength.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** The part of a session that a job uses; tests pass a fake. */
@@ -59,6 +61,8 @@ export interface GenerateResult {
  */
 export const autoWarmupThreshold = 0.05;
 
+const noTimes = { adaptMs: 0, textMs: 0, encodeMs: 0, denoiseMs: 0, decodeMs: 0 };
+
 interface JobOptions {
   id: string;
   prepared: PreparedPipeline;
@@ -80,12 +84,18 @@ export async function runJob(
   const { id: jobId, prepared, onEvent, signal } = options;
   let { balance } = plan;
   const found: FoundSettings[] = [];
-  const { width, height, imageCount } = plan.settings;
+  const { imageCount } = plan.settings;
+  const { width, height } = outputSize(plan.input, plan.settings);
   const { batches } = plan;
   const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
   const warnings = [...options.warnings, ...plan.warnings, ...idle];
   const { previewSteps } = options;
-  const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), previewSteps }));
+  const source = await sourceOf(plan, prepared);
+  const inputs = batches.map((batch) => ({
+    ...requestOf(plan, batch),
+    ...source?.request,
+    previewSteps,
+  }));
   const [first] = batches;
   assert(first, "a request without images");
   const layout = first.layout.text;
@@ -97,7 +107,7 @@ export async function runJob(
   let reused: ReusedSteps | null = null;
   let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
   const ranks: RankStats[] = [];
-  const timings: StageTimings = { adaptMs: 0, textMs: 0, denoiseMs: 0, decodeMs: 0, stepMs: [] };
+  const timings: StageTimings = { ...noTimes, stepMs: [] };
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
     const { range } = batch;
@@ -121,8 +131,9 @@ export async function runJob(
     const origin = new ImageOrigin({ prepared, plan: { ...plan, settings } });
     for (const [place, { seed }] of batch.images.entries()) {
       stopIfAborted(signal);
-      const pixels = result.images[place];
-      assert(pixels, `image ${place} of a batch of ${batch.images.length}`);
+      const made = result.images[place];
+      assert(made, `image ${place} of a batch of ${batch.images.length}`);
+      const pixels = source === null ? made : await source.finish(made);
       const image = { index: range.first - 1 + place, seed, width, height, pixels, origin };
       if (options.keepImages) images.push(image);
       await onEvent({ type: "image", jobId, ...image });
@@ -137,6 +148,22 @@ export async function runJob(
 }
 
 // --- internal ---
+
+/** The image to start from, at the size of the plan. */
+async function sourceOf(
+  { input, settings, schedule }: PlannedRequest,
+  { model, naming }: PreparedPipeline,
+): Promise<{
+  request: Partial<ImageRequest>;
+  finish: (pixels: Uint8Array) => Promise<Uint8Array>;
+} | null> {
+  if (input === null) return null;
+  const { width, height, compat, strength = 1 } = settings;
+  const size = { width, height, vaeFactor: model.vaeFactor };
+  const { finish, ...pixels } = await inputPixels(input, size, naming);
+  const start = startOf(schedule, { strength, compat }, input.mask !== null);
+  return { request: { ...pixels, ...start }, finish };
+}
 
 type FoundSettings = Pick<GenerateResult, "balance" | "warmupSteps">;
 
@@ -212,10 +239,11 @@ function emphasisOf({ emptyTokens, settings }: PlannedRequest): ImageRequest["em
 
 function add(
   sum: StageTimings,
-  { adaptMs, textMs, denoiseMs, decodeMs, stepMs }: StageTimings,
+  { adaptMs, textMs, encodeMs, denoiseMs, decodeMs, stepMs }: StageTimings,
 ): void {
   sum.adaptMs += adaptMs;
   sum.textMs += textMs;
+  sum.encodeMs += encodeMs;
   sum.denoiseMs += denoiseMs;
   sum.decodeMs += decodeMs;
   sum.stepMs.push(...stepMs);

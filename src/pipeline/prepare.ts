@@ -16,6 +16,7 @@ import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
+import { readInput } from "./input.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 
@@ -125,7 +126,8 @@ export async function preparePipeline(
   await fetchModelFiles("lora", request.loras, folders, options);
   await fetchModelFiles("embedding", request.embeddings, folders, options);
   const files = requestFiles(options.modelsDir);
-  const plan = planRequest(request, model, rankCount, naming, files);
+  const source = await readInput(request, model, naming);
+  const plan = planRequest(request, model, rankCount, naming, files, source);
   await prepareDevice(wanted.device, onLine);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);

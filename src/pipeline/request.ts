@@ -3,11 +3,13 @@
  * filled in, images grouped into batches. Settings come from `settings/table.ts`: a new one needs
  * no line here.
  */
+import assert from "node:assert/strict";
 import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
 import type { RecipeRequest } from "../adapters/recipes.ts";
 import type { EmbeddingTable } from "../embeddings.ts";
 import { badOption } from "../errors.ts";
-import { checkNeedsOnlyText } from "../models/kind.ts";
+import type { ImageSource } from "../image/read.ts";
+import { checkHasInput } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
 import type { Schedule } from "../schedule.ts";
@@ -29,6 +31,7 @@ import { idleWarnings } from "./idle-settings.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
+import { checkInput, type PlannedInput, planInput, type ReadInput } from "./input.ts";
 import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
@@ -44,7 +47,8 @@ type PerImage = (typeof perImageKeys)[number];
  * value that may differ between images is one for all, or an array with one entry per image; arrays
  * must have the same length.
  */
-export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed" | "imageCount"> {
+export interface GenerateRequest
+  extends Omit<RequestSettings, PerImage | "seed" | "imageCount" | SourceKey> {
   /** See `promptSyntax`; a warning names what is not read. */
   prompt?: string | undefined | readonly string[];
   /** For the second text encoder. Default: the prompt. */
@@ -59,11 +63,17 @@ export interface GenerateRequest extends Omit<RequestSettings, PerImage | "seed"
    * random 32-bit seeds, for one image or each prompt.
    */
   seeds?: readonly bigint[] | undefined;
+  /** To start from; see `image/read.ts`. */
+  image?: ImageSource | undefined;
+  /** What of it is made anew: where this is white. */
+  mask?: ImageSource | undefined;
   /** Whether the result includes the final latents. Default false. */
   wantLatents?: boolean | undefined;
 }
 
-type RequestKey = KeysWhere<{ scope: "request" }>;
+/** Settings whose values are images. */
+type SourceKey = "image" | "mask";
+type RequestKey = Exclude<KeysWhere<{ scope: "request" }>, SourceKey>;
 
 /** The images of a batch, counted from 1 within the request. */
 export interface ImageRange {
@@ -79,6 +89,8 @@ export interface PlannedRequest {
   /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
+  /** The image to start from; null for noise alone. */
+  input: PlannedInput | null;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
   /** How rows are dealt; null for equal parts. */
@@ -138,14 +150,15 @@ export function planRequest(
   rankCount: number,
   naming: Naming = asProperty,
   files: RequestFiles = requestFiles(),
+  source: ReadInput | null = null,
 ): PlannedRequest {
-  checkNeedsOnlyText(model);
   const warnings: string[] = [];
-  const given = checkedSettings(request, naming);
+  const { given, input } = withInput(request, source, model, naming);
   const { defaults } = model;
   const { width, height } = sizesOf(given, model, naming);
   const sampling = samplingOf(given, model, rankCount, naming);
-  const { stepCount, scheduler } = sampling.settings;
+  const { scheduler } = sampling.settings;
+  const stepCount = sampling.takenCount;
   const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
   const { schedule, reuse } = withReuse(window, given, { stepCount, model, naming });
   warnings.push(...sampling.warnings, ...fewStepsWarning(given, reuse, naming));
@@ -190,6 +203,7 @@ export function planRequest(
     request,
     settings: complete,
     schedule,
+    input,
     reuse,
     balance,
     wantLatents: request.wantLatents ?? false,
@@ -233,11 +247,28 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
 
 // --- internal ---
 
+/** The settings with those that follow from the image to start from. */
+function withInput(
+  request: GenerateRequest,
+  source: ReadInput | null,
+  model: Model,
+  naming: Naming,
+): { given: CheckedSettings; input: PlannedInput | null } {
+  assert(request.image === undefined || source !== null, "an image that was not read");
+  checkHasInput(model, source);
+  const checked = checkedSettings(request, naming);
+  checkInput(request, source, naming);
+  if (source === null) return { given: checked, input: null };
+  const { input, ...size } = planInput(source, checked, model);
+  const strength = checked.strength ?? (source.mask === null ? 0.75 : 1);
+  return { given: { ...checked, ...size, strength }, input };
+}
+
 type CheckedSettings = ReturnType<typeof checkedSettings>;
 
 /** The settings shared by all images, checked, with the table's defaults. */
 function checkedSettings(request: GenerateRequest, naming: Naming) {
-  const perImage: readonly string[] = [...perImageKeys, "seed"];
+  const perImage: readonly string[] = [...perImageKeys, "seed", "image", "mask"];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
   const shared = requestKeys.filter((key) => !perImage.includes(key));
   const checked = Object.fromEntries(
@@ -249,7 +280,7 @@ function checkedSettings(request: GenerateRequest, naming: Naming) {
     }),
   ) as unknown as Omit<
     Required<RequestSettings>,
-    PerImage | "seed" | CompatKey | keyof ModelDefaults
+    PerImage | "seed" | SourceKey | CompatKey | keyof ModelDefaults
   > &
     Partial<ModelDefaults>;
   return withCompat(checked);

@@ -24,6 +24,7 @@ import {
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 import { fewSteps } from "./reuse.ts";
+import { cutOf } from "./strength.ts";
 
 type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps" | "syncMode";
 type SamplingSettings = Pick<
@@ -35,7 +36,7 @@ type SamplingSettings = Pick<
   | "firstSigma"
   | "eta"
   | "sNoise"
-> & { compat: Compat; noiseSampler: NoiseSampler };
+> & { compat: Compat; noiseSampler: NoiseSampler; strength?: number | undefined };
 
 interface Sampling {
   settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
@@ -44,13 +45,18 @@ interface Sampling {
     syncMode: SyncMode;
     noiseSampler: NoiseSampler;
   };
+  /** Steps that are taken: with an image to start from fewer than are asked for. */
+  takenCount: number;
   /** Of the recipe. */
   preset: Preset | null;
   schedule: Schedule;
   warnings: string[];
 }
 
-/** Throws "bad-option" and "bad-model" for a schedule that cannot be followed. */
+/**
+ * `given.strength` is there with an image to start from. Throws "bad-option" and "bad-model" for a
+ * schedule that cannot be followed.
+ */
 export function samplingOf(
   given: SamplingSettings,
   model: Model,
@@ -70,7 +76,12 @@ export function samplingOf(
   const ofName = named?.sigmas;
   const asked = levelsOf(given, { stepCount, scheduler, preset, ofName });
   const levels = { ...asked, sigmas: asked.sigmas ?? sigmasOf(given, scheduler, preset) };
-  const options = { ...given, flavour: flavourOf(compat), stepCount, ...levels };
+  const isList = given.timesteps !== undefined || typeof given.sigmas === "object";
+  const cut =
+    given.strength === undefined
+      ? { stepCount, firstStep: 0 }
+      : cutOf(given.strength, stepCount, { compat, isList, naming });
+  const options = { ...given, flavour: flavourOf(compat), ...cut, ...levels };
   const schedule = makeSchedule(scheduler, model.scheduler, options);
   for (const key of unusedScheduleOptions(schedule, options)) {
     warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
@@ -85,7 +96,8 @@ ${preset.name}: there are too few for patches that are a step old.`,
   const syncMode = given.syncMode ?? (isExact ? "full_sync" : "corrected_async_gn");
   const noiseSampler = noiseSamplerOf(given, named?.noiseSampler);
   const settings = { stepCount, scheduler, ...levels, syncMode, noiseSampler };
-  return { settings, preset, schedule, warnings };
+  const takenCount = cut.stepCount - cut.firstStep;
+  return { settings, takenCount, preset, schedule, warnings };
 }
 
 /** A warning where nothing of the request is made for its recipe. */

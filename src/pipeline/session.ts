@@ -43,6 +43,9 @@ export interface OpenOptions {
   imageCount: number;
   /** As in the requests, for the memory check: an image may fit only in tiles. */
   vaeTiling?: boolean;
+  /** Whether the first image starts from another, and whether with a mask. */
+  hasImage?: boolean;
+  hasMask?: boolean;
   /** As in the requests, for the memory check. */
   adapters?: readonly Adapter[] | undefined;
   /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
@@ -84,7 +87,7 @@ type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
-  | ("variationSeeds" | "stepReuse")
+  | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes")
   | ("rankShares" | "balanceStep" | "measuresBalance");
 
 export interface ImageRequest extends PassedSettings {
@@ -98,6 +101,11 @@ export interface ImageRequest extends PassedSettings {
   prompt: TokenPair | readonly TokenPair[];
   /** The set of prompts that each step reads; absent where there is one. */
   stepSets?: readonly number[] | null | undefined;
+  /** RGB of the size of the image to start from, and its mask, grey. */
+  image?: Uint8Array | null | undefined;
+  mask?: Uint8Array | null | undefined;
+  /** With a mask, two per step; see `strength.ts`. */
+  knownMixes?: Float32Array | null | undefined;
   /** What each step takes from earlier ones; absent where each computes everything. */
   reuse?: readonly abi.StepReuse[] | undefined;
   /** The empty prompt, where `emphasis` is "interpolate"; else absent or null. */
@@ -217,6 +225,8 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       imageCount,
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
       modelTileLatent: tileLatent(model),
+      hasImage: options.hasImage ?? false,
+      hasMask: options.hasMask ?? false,
       dtype: options.dtype ?? "f32",
       adapters: options.adapters ?? [],
     },
@@ -316,6 +326,7 @@ class NativeSession implements Session {
         empty: bytesOf(emptyBytes),
         stepSets: bytesOf(stepSets),
         stepReuse: bytesOf(reuseBytes),
+        ...sourceOf(request),
         timeIds: [height, width, 0, 0, height, width],
       },
       [
@@ -333,7 +344,7 @@ class NativeSession implements Session {
         reuseBytes,
         hookBytes,
         adapters,
-        request.injected,
+        ...[request.injected, request.image, request.mask, request.knownMixes],
       ],
       this.imageHooks(hooks, request),
     );
@@ -362,6 +373,7 @@ class NativeSession implements Session {
       timings: {
         adaptMs: milliseconds(done.adaptNs),
         textMs: milliseconds(done.textNs),
+        encodeMs: milliseconds(done.encodeNs),
         denoiseMs: milliseconds(done.denoiseNs),
         decodeMs: milliseconds(done.decodeNs),
         stepMs: Array.from(new BigUint64Array(this.handle.read("step_ns")), milliseconds),
@@ -417,6 +429,11 @@ function present<T extends object>(request: T): T {
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as T;
+}
+
+/** The image to start from. */
+function sourceOf({ image = null, mask = null, knownMixes = null }: ImageRequest) {
+  return { image: bytesOf(image), mask: bytesOf(mask), knownMixes: bytesOf(knownMixes) };
 }
 
 function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | "injected2"> {

@@ -7,6 +7,8 @@ export interface StageTimings {
   /** Merging the adapters into the weights; next to nothing where they are in use already. */
   adaptMs: number;
   textMs: number;
+  /** Of the image to start from. */
+  encodeMs: number;
   denoiseMs: number;
   decodeMs: number;
   /** One entry per step of every batch. */

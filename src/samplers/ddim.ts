@@ -29,7 +29,8 @@ export const ddim: Sampler = {
     const isA1111 = options.flavour === "a1111";
     const listed = isA1111 ? a1111Timesteps(config, stepCount) : options.timesteps;
     const end = isA1111 ? listed!.at(-1)! : -1;
-    const timesteps = isA1111 ? listed!.slice(0, -1) : (listed ?? spaced());
+    const whole = isA1111 ? listed!.slice(0, -1) : (listed ?? spaced());
+    const timesteps = whole.slice(options.firstStep);
     checkRange("ddim", timesteps, config);
 
     const alphas = alphasCumprod(config);

@@ -58,7 +58,8 @@ function levelsOf(config: SchedulerConfig, options: MakeOptions) {
   }
   const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
   const { stepCount } = options;
-  const timesteps = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+  const whole = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+  const timesteps = whole.slice(options.firstStep);
   checkRange("ddpm", timesteps, config);
   const table = alphasCumprod(config);
   return { timesteps, alphas: timesteps.map((timestep) => table[timestep]!), sigmas: null };

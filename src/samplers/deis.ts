@@ -23,6 +23,7 @@ export const deis: Sampler = {
     checkNames(config);
     const { timesteps, sigmas } = solverLevels(config, {
       stepCount: options.stepCount,
+      firstStep: options.firstStep,
       spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
       kind: options.sigmas,
       final: options.sigmas === "normal" ? "table" : "repeated",
@@ -31,7 +32,8 @@ export const deis: Sampler = {
     const levels = Array.from(sigmas, levelOf);
     const order = orderOf(config, 2);
     const count = timesteps.length;
-    const isLowered = (config.solver.lowerOrderFinal ?? true) && count < 15;
+    const { firstStep = 0 } = options;
+    const isLowered = (config.solver.lowerOrderFinal ?? true) && firstStep + count < 15;
     const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const left = isLowered ? count - i : order;
       const nodes = Array.from({ length: Math.min(order, left, i + 1) }, (_, k) => sigmas[i - k]!);

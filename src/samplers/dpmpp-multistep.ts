@@ -108,6 +108,7 @@ function make(
   const { timesteps, sigmas } = isOwn
     ? solverLevels(config, {
         stepCount: options.stepCount,
+        firstStep: options.firstStep,
         spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
         kind: options.sigmas,
         final: config.finalSigmasType === "zero" ? "zero" : "table",
@@ -117,7 +118,7 @@ function make(
     : kLevels(config, options, { discardsLast: order === 3 && options.flavour === "a1111" });
   const levels = Array.from(sigmas, levelOf);
   const orders = isOwn
-    ? ordersOf(config, timesteps.length, order)
+    ? ordersOf(config, timesteps.length, order, options.firstStep)
     : Array.from(timesteps, (_, i) => (sigmas[i + 1] === 0 ? 1 : Math.min(order, i + 1)));
   const { eta = 1 } = options;
   const isNoisy = algorithm.startsWith("sde-") && eta > 0;
@@ -141,9 +142,9 @@ function make(
 }
 
 /** The order of each step: low at the start, and at the end where the config says so. */
-function ordersOf(config: SchedulerConfig, count: number, order: number): number[] {
+function ordersOf(config: SchedulerConfig, count: number, order: number, firstStep = 0): number[] {
   const { eulerAtFinal, lowerOrderFinal } = config.solver;
-  const isLowered = (lowerOrderFinal ?? true) && count < 15;
+  const isLowered = (lowerOrderFinal ?? true) && firstStep + count < 15;
   const endsLow = eulerAtFinal || isLowered || config.finalSigmasType === "zero";
   return Array.from({ length: count }, (_, i) => {
     if (i === count - 1 && endsLow) return 1;

@@ -29,6 +29,7 @@ export const dpmpp2s: Sampler = {
     const type = solverTypeOf(config);
     const { timesteps, sigmas } = solverLevels(config, {
       stepCount: options.stepCount,
+      firstStep: options.firstStep,
       spacing: "linspace",
       kind: options.sigmas,
       final: config.finalSigmasType === "zero" ? "zero" : "table",
@@ -36,7 +37,10 @@ export const dpmpp2s: Sampler = {
       lambdaMin: config.solver.lambdaMinClipped,
     });
     const levels = Array.from(sigmas, levelOf);
-    const orders = ordersOf(config, timesteps.length, order);
+    const { firstStep = 0 } = options;
+    const whole = ordersOf(config, firstStep + timesteps.length, order);
+    // A group that began before the first step begins there.
+    const orders = whole.slice(firstStep).map((each, i) => Math.min(each, i + 1));
     const steps = Array.from(timesteps, (timestep, i): StepCoefficients => {
       const group = levels.slice(i + 1 - orders[i]!, i + 1).reverse();
       const { sample, ...others } = singlestepUpdate(algorithm, type, levels[i + 1]!, group);

@@ -9,6 +9,7 @@
 import { linspace } from "./betas.ts";
 import { alignedA1111Sigmas, comfySigmas } from "./comfy-sigmas.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { fromStep } from "./first-step.ts";
 import { type KModel, kModel } from "./k-model.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
 import type { MakeOptions } from "./types.ts";
@@ -43,13 +44,13 @@ export function kLevels(
   const model = kModel(config, { flavour, rounding, isDistilled });
   const { sigmas, timesteps } = visited(options, model, discardsLast);
   const { timestepOf } = model;
-  return {
+  const whole = {
     timesteps: Float32Array.from(timesteps ?? sigmas.slice(0, -1).map(timestepOf)),
     sigmas: Float32Array.from(sigmas),
-    // The caller decides what the first noise is multiplied by.
-    initNoiseSigma: sigmas[0]!,
-    timestepOf,
   };
+  const levels = fromStep(whole, options.firstStep);
+  // The caller decides what the first noise is multiplied by.
+  return { ...levels, initNoiseSigma: levels.sigmas[0]!, timestepOf };
 }
 
 // --- internal ---

@@ -20,8 +20,8 @@ export const lcm: Sampler = {
   make(config, options) {
     checkLinear("lcm", config, { thresholding: true });
     if (options.flavour !== "diffusers") return makeK(config, options);
-    const { stepCount, timesteps: given } = options;
-    const timesteps = [...(given ?? teacherTimesteps("lcm", config, stepCount))];
+    const { stepCount, timesteps: given, firstStep } = options;
+    const timesteps = [...(given ?? teacherTimesteps("lcm", config, stepCount))].slice(firstStep);
     const alphas = alphasCumprod(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
       const { skip, out } = boundary(config, timestep);

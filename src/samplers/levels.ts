@@ -4,6 +4,7 @@
  */
 import { dataMix, derivativeMix, levelOf } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
+import { fromStep } from "./first-step.ts";
 import { type KTraits, kLevels, type Levels } from "./k-levels.ts";
 import type { Flavour } from "./names.ts";
 import { sigmaTable, timestepOfSigma } from "./sigma-table.ts";
@@ -32,7 +33,8 @@ export function levelsOf(
     finalSigma,
     roundsKarras,
   });
-  return { ...schedule, timestepOf: timestepOfSigma(sigmaTable(config)) };
+  const levels = fromStep(schedule, options.firstStep);
+  return { ...levels, timestepOf: timestepOfSigma(sigmaTable(config)) };
 }
 
 /** An evaluation at noise level `sigma` whose output is converted to dx/dsigma. */

@@ -21,15 +21,17 @@ export const pndm: Sampler = {
     check(config);
     const spacing = options.timestepSpacing ?? config.timestepSpacing ?? "leading";
     const { stepCount } = options;
-    const listed = options.flavour === "a1111" ? a1111Timesteps(config, stepCount) : null;
-    const spaced =
-      listed?.slice(0, -1) ?? spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+    const { firstStep } = options;
+    const listed =
+      options.flavour === "a1111" ? a1111Timesteps(config, stepCount).slice(firstStep) : null;
+    const whole = spacedTimesteps({ ...config, spacing, stepCount }).map(roundHalfEven);
+    const spaced = listed?.slice(0, -1) ?? whole.slice(firstStep);
     checkRange("pndm", spaced, config);
-    if (!listed && hasRungeKutta(config)) return withRungeKutta(config, spaced);
+    const stride = Math.floor(config.trainTimesteps / stepCount);
+    if (!listed && hasRungeKutta(config)) return withRungeKutta(config, spaced, stride);
     // The second timestep twice; of A1111 it may be the end.
     const second = listed?.[1] ?? spaced[1];
     const timesteps = [spaced[0]!, ...(second === undefined ? [] : [second]), ...spaced.slice(1)];
-    const stride = strideOf(config, spaced);
     const factorsOf = transfers(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
       const own = listed?.slice(Math.max(0, i - 1)) ?? [timestep + stride, timestep];
@@ -71,9 +73,8 @@ function hasRungeKutta({ className, solver }: SchedulerConfig): boolean {
  * Three Runge-Kutta steps, then PLMS: the outputs at the start of each step are what that reads.
  * diffusers takes at least 4 steps; of fewer, all but the last are Runge-Kutta steps here.
  */
-function withRungeKutta(config: SchedulerConfig, spaced: readonly number[]): Steps {
+function withRungeKutta(config: SchedulerConfig, spaced: readonly number[], stride: number): Steps {
   const factorsOf = transfers(config);
-  const stride = strideOf(config, spaced);
   const half = Math.floor(stride / 2);
   const count = Math.min(3, spaced.length - 1);
   const grouped = spaced.map((timestep, i): StepCoefficients[] => {
@@ -156,10 +157,6 @@ function rungeKuttaStep(
 function evaluationAt(timestep: number) {
   const output = { outputFromSample: 0, outputFromModel: 1 };
   return { timestep, inputScale: 1, ...output, samplesNoise: false };
-}
-
-function strideOf({ trainTimesteps }: SchedulerConfig, { length }: readonly number[]): number {
-  return Math.floor(trainTimesteps / length);
 }
 
 /** `stepFactors` between two timesteps; below 0 is the end. */

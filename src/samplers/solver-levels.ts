@@ -8,6 +8,7 @@
 import { alphasCumprod } from "./betas.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { explicitLevels } from "./explicit-levels.ts";
+import { fromStep } from "./first-step.ts";
 import { logF32 } from "./log.ts";
 import type { RangeKind, TimestepSpacing } from "./names.ts";
 import { spacedSigmas } from "./sigma-kinds.ts";
@@ -23,6 +24,7 @@ interface LevelOptions {
   final: "zero" | "table" | "repeated";
   /** Whether timesteps of Karras' and Lu's sigmas are rounded; all others are cut. */
   rounds: boolean;
+  firstStep: number | undefined;
   /** Below this logarithm of alpha / sigma timesteps are left out. */
   lambdaMin?: number;
 }
@@ -43,10 +45,11 @@ export function solverLevels(config: SchedulerConfig, options: LevelOptions): So
   const { sigmas } = levels;
   const least = Math.min(table[0]!, sigmas.at(-1)!);
   const last = explicit?.final ?? { zero: 0, table: least, repeated: sigmas.at(-1)! }[final];
-  return {
+  const whole = {
     timesteps: Float32Array.from(timesteps),
     sigmas: Float32Array.of(...sigmas, last),
   };
+  return fromStep(whole, options.firstStep);
 }
 
 // --- internal ---

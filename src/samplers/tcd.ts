@@ -18,9 +18,9 @@ const etaDefault = 0.3;
 export const tcd: Sampler = {
   follows: ["eta", "timesteps"],
   hasKForm: false,
-  make(config, { stepCount, timesteps: given, eta = etaDefault }) {
+  make(config, { stepCount, timesteps: given, firstStep, eta = etaDefault }) {
     checkLinear("tcd", config, { thresholding: true });
-    const timesteps = [...(given ?? teacherTimesteps("tcd", config, stepCount))];
+    const timesteps = [...(given ?? teacherTimesteps("tcd", config, stepCount))].slice(firstStep);
     const alphas = alphasCumprod(config);
     const steps = timesteps.map((timestep, i): StepCoefficients => {
       const next = timesteps[i + 1] ?? 0;

@@ -94,6 +94,8 @@ export interface ScheduleOptions {
   eta?: number | undefined;
   /** Fresh noise is multiplied by it. */
   sNoise?: number | undefined;
+  /** Steps that are left out at the beginning (`first-step.ts`). Default: 0. */
+  firstStep?: number | undefined;
 }
 
 /** A file of `samplers/`. */

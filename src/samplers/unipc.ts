@@ -11,6 +11,7 @@ import { checkLinear } from "./clipping.ts";
 import { dataMix, type Level, levelOf, noiseMix, update } from "./coefficients.ts";
 import type { SchedulerConfig } from "./config.ts";
 import { orderOf } from "./dpm-solver.ts";
+import { fromStep } from "./first-step.ts";
 import { kLevels } from "./k-levels.ts";
 import { solverLevels } from "./solver-levels.ts";
 import type { MakeOptions, Sampler, StepCoefficients } from "./types.ts";
@@ -39,7 +40,7 @@ export const unipcBh2: Sampler = {
 const leastSigma = 0.001;
 
 function levelsOf(config: SchedulerConfig, options: MakeOptions) {
-  if (options.flavour === "a1111") return a1111Times(config, options);
+  if (options.flavour === "a1111") return fromStep(a1111Times(config, options), options.firstStep);
   if (options.flavour !== "diffusers") {
     const { timesteps, sigmas } = kLevels(config, options, { discardsLast: true });
     if (sigmas.at(-1) === 0) sigmas[sigmas.length - 1] = leastSigma;
@@ -48,6 +49,7 @@ function levelsOf(config: SchedulerConfig, options: MakeOptions) {
   const hasEnd = config.finalSigmasType === "zero";
   return solverLevels(config, {
     stepCount: options.stepCount,
+    firstStep: options.firstStep,
     spacing: options.timestepSpacing ?? config.timestepSpacing ?? "linspace",
     kind: options.sigmas,
     final: hasEnd ? "zero" : options.sigmas === "normal" ? "table" : "repeated",

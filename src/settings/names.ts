@@ -47,6 +47,12 @@ export const syncModeLines = syncModes
   .map((cell, index) => cell + syncModeTexts[syncModes[index]!])
   .join("\n");
 
+/** How an image to start from is brought to the size that is generated; the default first. */
+export const resizeModes = ["cover", "fit", "stretch"] as const;
+
+/** What of it is computed where it has a mask; the default first. */
+export const maskAreas = ["whole", "masked"] as const;
+
 /** How keys and values travel between patches; the default first. */
 export const compressions = namesOf(CompressionValues);
 

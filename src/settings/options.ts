@@ -12,7 +12,11 @@ import { parseSetting } from "./values.ts";
  * The flags, checked as far as they can be without a model; see `table.ts` for each. They are a
  * request to the pipeline, and its devices, as they stand.
  */
-export interface SampleOptions extends Omit<GivenSettings, "seed" | "prompt" | "negativePrompt"> {
+export interface SampleOptions
+  extends Omit<GivenSettings, "seed" | "prompt" | "negativePrompt" | "image" | "mask"> {
+  /** A path, or the bytes of standard input. */
+  image: string | Uint8Array | undefined;
+  mask: string | Uint8Array | undefined;
   /** One for all images, or one for each. */
   prompt: string | undefined | readonly string[];
   negativePrompt: string | undefined | readonly string[];

@@ -7,12 +7,15 @@ import type { Setting } from "./setting.ts";
 import { type RequestSettings, requestKeys, settingOf } from "./table.ts";
 import { asField, demandOf } from "./values.ts";
 
+/** Images come to a server in another way than by their paths on its disk. */
+export const fieldKeys = requestKeys.filter((key) => key !== "image" && key !== "mask");
+
 /** Gives `RequestSettings`; whole numbers of 64 bits may come as texts of digits. */
 export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
   v.unknown(),
   v.check((input) => !Array.isArray(input), "A request must be an object, not an array."),
   v.strictObject(
-    Object.fromEntries(requestKeys.map((key) => [asField(key), v.optional(fieldSchema(key))])),
+    Object.fromEntries(fieldKeys.map((key) => [asField(key), v.optional(fieldSchema(key))])),
     ({ expected, received }) =>
       expected === "never"
         ? `There is no setting ${received}.`
@@ -20,7 +23,7 @@ export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(
   ),
   v.transform((fields) =>
     Object.fromEntries(
-      requestKeys
+      fieldKeys
         .filter((key) => fields[asField(key)] !== undefined)
         .map((key) => [key, fields[asField(key)]]),
     ),

@@ -5,6 +5,7 @@
 /** Headings of `--help`, in this order. */
 export const groups = [
   "Image",
+  "Input image",
   "Seeds and images",
   "Size",
   "Sampling",

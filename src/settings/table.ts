@@ -7,6 +7,7 @@
 import type { Given, Resolved, Setting } from "./setting.ts";
 import { gpuSettings } from "./table/gpus.ts";
 import { imageSettings } from "./table/image.ts";
+import { inputSettings } from "./table/input.ts";
 import { modelSettings } from "./table/model.ts";
 import { outputSettings } from "./table/output.ts";
 import { rankSettings } from "./table/ranks.ts";
@@ -17,6 +18,7 @@ import { sizeSettings } from "./table/size.ts";
 
 export const settings = {
   ...imageSettings,
+  ...inputSettings,
   ...seedSettings,
   ...sizeSettings,
   ...samplingSettings,

@@ -214,6 +214,20 @@ describe("what is refused for a model", () => {
   });
 });
 
+const noFiles = {
+  promptFile: undefined,
+  image: undefined,
+  strength: undefined,
+  resize: "cover",
+  imageBackground: "#ffffff",
+  mask: undefined,
+  invertMask: false,
+  maskBlur: 0,
+  maskArea: "whole",
+  maskPadding: 32,
+  extend: undefined,
+} as const;
+
 const exactly = {
   recipe: undefined,
   quality: "exact",
@@ -226,6 +240,7 @@ const exactly = {
 describe("what is accepted", () => {
   test("nothing at all", () => {
     expect(parse()).toEqual({
+      ...noFiles,
       prompt: undefined,
       negativePrompt: undefined,
       prompt2: undefined,
@@ -236,7 +251,6 @@ describe("what is accepted", () => {
       longPrompts: false,
       clipSkip: 2,
       emptyNegative: undefined,
-      promptFile: undefined,
       ...{ style: undefined, stylesPath: undefined },
       dynamicPrompts: false,
       wildcards: undefined,
@@ -299,6 +313,7 @@ describe("what is accepted", () => {
     "--use-karras-sigmas",
     "--list-schedulers",
     "--zero-snr",
+    "--invert-mask",
     "--no-split-batch",
     "--share-gpu",
     "--long-prompts",
@@ -341,6 +356,15 @@ describe("what is accepted", () => {
     ensd: "31337",
     "num-images": "4",
     "batch-size": "3",
+    image: "i.png",
+    strength: "0.5",
+    resize: "fit",
+    "image-background": "#000000",
+    mask: "m.png",
+    "mask-blur": "4",
+    "mask-area": "masked",
+    "mask-padding": "16",
+    extend: "left=64",
     "guidance-scale": "7.5",
     "guidance-rescale": ".7",
     "guidance-start": "0.2",
@@ -385,6 +409,16 @@ describe("what is accepted", () => {
   };
 
   const everyOption: ReturnType<typeof parse> = {
+    image: "i.png",
+    strength: 0.5,
+    resize: "fit",
+    imageBackground: "#000000",
+    mask: "m.png",
+    invertMask: true,
+    maskBlur: 4,
+    maskArea: "masked",
+    maskPadding: 16,
+    extend: "left=64",
     prompt: "a house",
     negativePrompt: "dark",
     prompt2: "p",
@@ -533,7 +567,7 @@ describe("what is accepted", () => {
   });
 
   test("~ is the home folder in every path, and nowhere else", () => {
-    const models = ["fromImage", "model", "config", "vae", "outPath"] as const;
+    const models = ["fromImage", "model", "config", "vae", "outPath", "image", "mask"] as const;
     const paths = ["promptFile", "wildcards", "latentsPath", ...models] as const;
     const all = settingKeys.filter((key) => settings[key].kind === "path");
     expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath", "taesd"]));

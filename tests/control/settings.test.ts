@@ -10,11 +10,12 @@ import { isRecorded } from "../../src/metadata/record.ts";
 import { embeddingItem } from "../../src/settings/embedding.ts";
 import { folderItem } from "../../src/settings/folder.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
-import { requestSchema } from "../../src/settings/request-schema.ts";
+import { fieldKeys, requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
 import { groups, type NumberList, type Setting, seedMax } from "../../src/settings/setting.ts";
 import { gpuSettings } from "../../src/settings/table/gpus.ts";
 import { imageSettings } from "../../src/settings/table/image.ts";
+import { inputSettings } from "../../src/settings/table/input.ts";
 import { modelSettings } from "../../src/settings/table/model.ts";
 import { outputSettings } from "../../src/settings/table/output.ts";
 import { rankSettings } from "../../src/settings/table/ranks.ts";
@@ -41,7 +42,7 @@ import { readSources } from "../support/sources.ts";
 
 /** In the order of `--help`. */
 const tables = [
-  ...[imageSettings, seedSettings, sizeSettings, samplingSettings, reuseSettings],
+  ...[imageSettings, inputSettings, seedSettings, sizeSettings, samplingSettings, reuseSettings],
   ...[modelSettings, gpuSettings, rankSettings, outputSettings],
 ];
 
@@ -285,7 +286,7 @@ describe("a request in JSON", () => {
     expect(issuesOf({ seed: -1 })[0]).toEndWith("not -1.");
   });
 
-  test.each(requestKeys)("%s: any value passes", (key) => {
+  test.each(fieldKeys)("%s: any value passes", (key) => {
     fc.assert(
       fc.property(valid(settingOf(key)), (value) => {
         const json = JSON.parse(

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeSparseFile } from "../../src/bench/support/single-file.ts";
-import { checkNeedsOnlyText } from "../../src/models/kind.ts";
+import { checkHasInput } from "../../src/models/kind.ts";
 import type { Model } from "../../src/models/model.ts";
 import { nativeModelOf } from "../../src/models/native-model.ts";
 import { readSafetensorsHeader } from "../../src/models/safetensors-header.ts";
@@ -124,9 +124,9 @@ describe("full-size checkpoints in one file", () => {
       null,
       false,
     ]);
-    expect(() => checkNeedsOnlyText(refiner)).toThrow("is a refiner");
+    expect(() => checkHasInput(refiner, null)).toThrow("is a refiner");
     const inpainting = await openSingleFile(join(folder, "inpainting.safetensors"));
-    expect(() => checkNeedsOnlyText(inpainting)).toThrow("is for inpainting");
+    expect(() => checkHasInput(inpainting, null)).toThrow("is for inpainting");
   });
 
   test("prefixes, pointwise projections and spellings change nothing", async () => {

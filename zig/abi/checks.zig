@@ -231,7 +231,7 @@ fn adaptersOf(bytes: Bytes) ?Status {
 }
 
 fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
-    if (config.readsMask()) return refuse("an image of an inpainting model", .{});
+    if (source(config, r)) |status| return status;
     const step_bytes = @sizeOf(backend.StepCoefficients);
     if (r.steps.len == 0 or r.steps.len % step_bytes != 0 or
         r.steps.len / step_bytes > step_count_max)
@@ -267,6 +267,28 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (promptSets(config, r, prompt_count, alike_count)) |status| return status;
     if (prompts(config, r, r.negatives, negative_count, false)) |status| return status;
     return emptyPrompt(config, r);
+}
+
+/// The image to start from and its mask.
+fn source(config: *const models.ModelConfig, r: *const Request) ?Status {
+    const factor: usize = config.vae.factor();
+    const pixels = @as(usize, r.latent_rows) * r.latent_width * factor * factor;
+    if (config.readsMask() and r.mask.len == 0) {
+        return refuse("an inpainting model without a mask", .{});
+    }
+    if (r.image.len == 0) {
+        if (r.mask.len > 0 or r.image_scale != 0) return refuse("a mask without an image", .{});
+    } else if (r.image.len != pixels * 3) {
+        return refuse("an image of {d} bytes for {d} pixels", .{ r.image.len, pixels });
+    }
+    if (r.mask.len != 0 and r.mask.len != pixels) {
+        return refuse("a mask of {d} bytes for {d} pixels", .{ r.mask.len, pixels });
+    }
+    const step_count = r.steps.len / @sizeOf(backend.StepCoefficients);
+    if (r.known_mixes.len != if (r.mask.len > 0) step_count * 8 else 0) {
+        return refuse("a mask without two factors a step", .{});
+    }
+    return null;
 }
 
 fn noise(config: *const models.ModelConfig, r: *const Request) ?Status {

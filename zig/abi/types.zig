@@ -20,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 26;
+pub const abi_version: u32 = 27;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -111,6 +111,9 @@ pub const SessionOptions = extern struct {
     image_count: u32,
     /// As in the requests, for the memory check.
     vae_tile_latent: u32,
+    /// Whether that image starts from another, and whether it has a mask.
+    has_image: u32,
+    has_mask: u32,
     /// Tile size that the advice names where an image does not fit in memory; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
@@ -344,6 +347,16 @@ pub const Request = extern struct {
     /// Embeddings of textual inversion for each text encoder, f32 (rows, hidden_size).
     injected: Bytes,
     injected_2: Bytes,
+    /// The image to start from, u8 RGB (factor * rows, factor * width, 3); empty for none.
+    image: Bytes,
+    /// u8 of its size, where 128 and more is new; empty for none. Inpainting models need it.
+    mask: Bytes,
+    /// See `Job.image_scale`; 0 without an image, and for noise alone.
+    image_scale: f32,
+    /// Whether the image's latent is a sample of the encoder's distribution.
+    samples_posterior: u32,
+    /// f32, two per step (`Job.known_mixes`); empty without a mask.
+    known_mixes: Bytes,
     /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
     /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,
@@ -393,6 +406,7 @@ pub const Progress = extern struct {
     /// Time that making the adapters' weights took.
     adapt_ns: u64,
     text_ns: u64,
+    encode_ns: u64,
     denoise_ns: u64,
     decode_ns: u64,
 };

@@ -15,6 +15,7 @@ const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
+const Moments = @import("source.zig").Moments;
 const previews = @import("preview.zig");
 const reuses = @import("reuse.zig");
 const Reuse = reuses.Reuse;
@@ -27,9 +28,10 @@ const Error = ranks.Error;
 const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 
 /// Runs all steps and returns the latent (images, rows, width, channels), which the caller frees.
-pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
+/// `moments` are those of the image that the job starts from.
+pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Error!Tensor {
     const job = rank.job;
-    var state: LatentState = try .init(rank);
+    var state: LatentState = try .init(rank, moments);
     var signals: Signals = try .init(rank);
     var reuse: StepReuses = try .init(rank);
     defer reuse.deinit(rank);
@@ -39,7 +41,8 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
     var warmup: Warmup = .{};
     const own_start = ownNs(rank);
     const waited_start = rank.transport.waitedNs();
-    var run: Run = try .open(rank, conditionings, &reuse, 0);
+    const conditions = state.source.conditions;
+    var run: Run = try .open(rank, conditionings, conditions, &reuse, 0);
     defer run.close(rank, &reuse);
     for (job.steps, 0..) |step, i| {
         rank.transport.enterStep(@intCast(i + 1));
@@ -47,7 +50,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
         if (shares != null or (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1))) {
             run.close(rank, &reuse);
             if (shares) |dealt| try rank.deal(dealt);
-            run = try .open(rank, conditionings, &reuse, @intCast(i));
+            run = try .open(rank, conditionings, conditions, &reuse, @intCast(i));
         }
         const parts = reuse.next(rank, i, &signals);
         const own = if (rank.layout.isIdle(rank.index))
@@ -64,6 +67,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings) Error!Tensor {
         defer if (estimate) |tensor| rank.b.free(tensor);
         try state.advance(rank, step, output);
         rank.b.free(output);
+        try state.source.keep(rank, i, state.latent);
         try rank.b.beginFiniteCheck(state.latent, .ofStep(i));
         // A preview waits for its step in any case.
         const runs_ahead = rank.b.isCuda() and estimate == null;
@@ -148,10 +152,13 @@ const Run = struct {
     branch_first: u32 = 0,
     timestep: ?Tensor = null,
     times: []f32 = &.{},
+    /// What the UNet reads beside the latent, for all own branches.
+    conditions: ?Tensor = null,
 
     fn open(
         rank: *Rank,
         conditionings: Conditionings,
+        conditions: ?Tensor,
         reuse: *StepReuses,
         step_first: u32,
     ) Error!Run {
@@ -168,6 +175,9 @@ const Run = struct {
         run.branch_first = range.first;
         run.timestep = try rank.b.alloc(.vector(batch, 1), .f32);
         run.times = try rank.arena.alloc(f32, batch);
+        if (conditions) |own| {
+            run.conditions = try rank.b.scaleRepeat(own, 1, rank.layout.branchesPerRank());
+        }
         try rank.exchange.open(rank.arena, step_first);
         try rank.transport.endOpen();
         return run;
@@ -176,7 +186,9 @@ const Run = struct {
     fn close(run: *Run, rank: *Rank, reuse: *StepReuses) void {
         rank.exchange.close();
         reuse.closeRun(rank);
+        if (run.conditions) |conditions| rank.b.free(conditions);
         if (run.timestep) |timestep| rank.b.free(timestep);
+        run.conditions = null;
         run.timestep = null;
     }
 
@@ -218,7 +230,7 @@ const Run = struct {
         @memset(run.times, step.timestep);
         try b.write(run.timestep.?, std.mem.sliceAsBytes(run.times));
         const exchange = rank.exchange;
-        const input = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
+        const input = try run.inputOf(rank, step, latent);
         defer b.free(input);
         const patch = exchange.patches[exchange.index];
         counts.unet_rows += @as(u64, input.shape.batch) * patch.row_count;
@@ -239,6 +251,15 @@ const Run = struct {
         defer if (below) |tensor| b.free(tensor);
         const sides: Exchange.HaloRows = .{ .above = above, .below = below };
         return run.runUnet(rank, step_index, reuse, sample, sides);
+    }
+
+    /// The latent for all own branches, and behind it what the UNet reads beside it.
+    fn inputOf(run: *const Run, rank: *Rank, step: StepCoefficients, latent: Tensor) Error!Tensor {
+        const b = rank.b;
+        const scaled = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
+        const conditions = run.conditions orelse return scaled;
+        defer b.free(scaled);
+        return b.concatChannels(&.{ scaled, conditions });
     }
 
     fn runUnet(

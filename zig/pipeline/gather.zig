@@ -51,17 +51,24 @@ pub fn gatherNumbers(rank: *Rank, own: f32, out: []f64) Error!void {
     defer b.free(mine);
     var list: Shards = undefined;
     const shards = list[0..out.len];
-    if (b.isCuda()) for (shards, 0..) |*shard, i| {
-        if (i != rank.index) shard.* = try b.alloc(.vector(1, 1), .f32);
-    };
+    try gatherEqual(rank, mine, shards);
     defer if (b.isCuda()) freeShards(rank, shards);
-    try rank.transport.gather(mine, shards);
-    shards[rank.index] = mine;
     for (out, shards) |*to, shard| {
         var value: f32 = undefined;
         try b.download(shard, std.mem.asBytes(&value));
         to.* = value;
     }
+    try rank.transport.endGather();
+}
+
+/// Rank 0's tensor of f32, to the host of every rank. Each has one of the same shape.
+pub fn ofFirst(rank: *Rank, own: Tensor, out: []f32) Error!void {
+    var list: Shards = undefined;
+    const shards = list[0..rank.layout.rank_count];
+    try gatherEqual(rank, own, shards);
+    defer if (rank.b.isCuda()) freeShards(rank, shards);
+    if (rank.transport == .none) return;
+    try rank.b.downloadFloats(shards[0], out);
     try rank.transport.endGather();
 }
 
@@ -98,6 +105,16 @@ fn fillFromOwn(rank: *Rank, out: Tensor, own: Tensor) Error!Tensor {
         patch.row_count,
     );
     return out;
+}
+
+/// The tensors of all ranks, which have the same shape. On GPUs the caller frees those of others.
+fn gatherEqual(rank: *Rank, own: Tensor, shards: []Tensor) Error!void {
+    if (rank.b.isCuda()) for (shards, 0..) |*shard, i| {
+        if (i != rank.index) shard.* = try rank.b.alloc(own.shape, own.dtype);
+    };
+    if (rank.transport == .none) return;
+    try rank.transport.gather(own, shards);
+    shards[rank.index] = own;
 }
 
 /// Receive buffers on GPUs, for the rows of every other rank.

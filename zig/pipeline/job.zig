@@ -169,6 +169,18 @@ pub const Job = struct {
     vae_tile_latent: u32 = 0,
     /// See `Cpu.uses_winograd`.
     winograd: bool = false,
+    /// The image that the job starts from, RGB of factor * rows and factor * width; empty for noise
+    /// alone.
+    image: []const u8 = &.{},
+    /// Grey of its size, where 128 and more is new; empty for all.
+    mask: []const u8 = &.{},
+    /// The first latent is the image's times this and noise times `init_noise_sigma`.
+    image_scale: f32 = 0,
+    /// Whether the image's latent is a sample of the encoder's distribution, and not its mean.
+    samples_posterior: bool = false,
+    /// With a mask, two per step: factors of the image's latent and of the first noise, which are
+    /// the latent after the step where the mask keeps it.
+    known_mixes: []const f32 = &.{},
     /// Inputs of the kinds other than `image`; see `components.zig` and `encode.zig`.
     batch: u32 = 1,
     timestep: f32 = 0,
@@ -195,6 +207,18 @@ pub const Job = struct {
     pub fn cleanMix(job: *const Job, step: usize) [2]f32 {
         if (job.clean_mixes.len == 0) return .{ 1, 0 };
         return job.clean_mixes[2 * step ..][0..2].*;
+    }
+
+    pub fn hasImage(job: *const Job) bool {
+        return job.image.len > 0;
+    }
+
+    pub fn hasMask(job: *const Job) bool {
+        return job.mask.len > 0;
+    }
+
+    pub fn knownMix(job: *const Job, step: usize) [2]f32 {
+        return job.known_mixes[2 * step ..][0..2].*;
     }
 
     /// A step with a guidance factor of 0 computes no negative branch. One that keeps outputs of

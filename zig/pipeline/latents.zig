@@ -5,6 +5,9 @@ const std = @import("std");
 const backend = @import("../backend.zig");
 const Tensor = @import("../tensor.zig").Tensor;
 const Noise = @import("noise.zig").Noise;
+const sources = @import("source.zig");
+const Moments = sources.Moments;
+const Source = sources.Source;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -16,10 +19,11 @@ pub const LatentState = struct {
     model_outputs: [backend.model_output_count]Tensor,
     noise: Tensor,
     noise_source: Noise,
+    source: Source,
     /// Of each image and prompt in a step.
     guidance_scales: []f32,
 
-    pub fn init(rank: *Rank) Error!LatentState {
+    pub fn init(rank: *Rank, moments: Moments) Error!LatentState {
         const b = rank.b;
         const job = rank.job;
         const shape = rank.latentShape(@intCast(job.seeds.len));
@@ -30,10 +34,11 @@ pub const LatentState = struct {
             .model_outputs = undefined,
             .noise = try b.alloc(shape, .f32),
             .noise_source = try .init(rank),
+            .source = undefined,
             .guidance_scales = try rank.arena.alloc(f32, job.guidance_scales.len),
         };
         for (&state.model_outputs) |*tensor| tensor.* = try b.alloc(shape, .f32);
-        try state.noise_source.first(rank, state.latent, job.init_noise_sigma);
+        state.source = try .init(rank, moments, &state.noise_source, state.latent);
         // The first steps multiply missing model outputs by 0: they must be finite.
         const zeros = try rank.arena.alloc(f32, host_count);
         @memset(zeros, 0);
@@ -108,6 +113,7 @@ pub const LatentState = struct {
     /// Frees all but the latent, which is the caller's.
     pub fn finish(state: *LatentState, rank: *Rank) Tensor {
         for (state.model_outputs) |tensor| rank.b.free(tensor);
+        state.source.free(rank);
         rank.b.free(state.noise);
         rank.b.free(state.auxiliary);
         return state.latent;

@@ -83,10 +83,8 @@ pub const Noise = struct {
         }
     }
 
-    // --- internal ---
-
     /// The next tensor of an image's generator.
-    fn sample(noise: *Noise, rank: *Rank, index: usize, image: Tensor, scale: f32) Error!void {
+    pub fn sample(noise: *Noise, rank: *Rank, index: usize, image: Tensor, scale: f32) Error!void {
         const generator = &noise.generators[index];
         const part = partOf(rank, index);
         generator.enterTensor(part.tensor_count, part.element_first);
@@ -98,6 +96,8 @@ pub const Noise = struct {
             .cuda => try rank.b.philoxNormal(image, generator.rest(), scale),
         }
     }
+
+    // --- internal ---
 
     /// The next tensor of an image's generator, on the way to the noise of another seed.
     fn sampleVariation(

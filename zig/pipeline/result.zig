@@ -55,6 +55,8 @@ pub const Result = struct {
     /// Time that making the adapters' weights took.
     adapt_ns: u64 = 0,
     text_ns: u64 = 0,
+    /// Of the image that the job starts from.
+    encode_ns: u64 = 0,
     denoise_ns: u64 = 0,
     decode_ns: u64 = 0,
 

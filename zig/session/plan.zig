@@ -54,6 +54,10 @@ pub const Key = struct {
     has_previews: bool,
     has_negative: bool,
     has_injected: bool,
+    has_image: bool,
+    has_mask: bool,
+    /// Whether an image starts from noise alone.
+    is_new: bool,
     /// Of each branch's prompts: ids, which are as many in every prompt of it.
     prompt_ids: [2]usize,
     prompt_count: usize,
@@ -85,6 +89,9 @@ pub const Key = struct {
                 if (tokens != null) break true;
             } else false,
             .has_injected = job.hasInjected(),
+            .has_image = job.hasImage(),
+            .has_mask = job.hasMask(),
+            .is_new = job.image_scale == 0,
             .prompt_ids = .{ job.idCount(false), job.idCount(true) },
             .prompt_count = job.prompts.len,
             .clip_skip = job.clipSkip(),
@@ -405,6 +412,8 @@ pub const First = struct {
     preview_steps: u32,
     /// Of a prompt: one chunk.
     token_count: u32,
+    has_image: bool = false,
+    has_mask: bool = false,
 
     /// To be freed by `deinit`.
     pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
@@ -427,6 +436,10 @@ pub const First = struct {
         const prompts = try arena.alloc(pipeline.Tokens, prompt_count);
         @memset(prompts, .{ .ids = ids, .ids_2 = ids });
         result.prompts = prompts;
+        // A dry run reads no values.
+        if (first.has_image) result.image = try arena.alloc(u8, 1);
+        if (first.has_mask) result.mask = try arena.alloc(u8, 1);
+        result.image_scale = 1;
         return result;
     }
 };

@@ -1,0 +1,272 @@
+/**
+ * The image that a request starts from: read with its mask, before the request is planned, and
+ * brought to the size of the plan when its job runs.
+ */
+import { badOption } from "../errors.ts";
+import type { Size } from "../image/encoder.ts";
+import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
+import {
+  type Area,
+  blurred,
+  boundsOf,
+  cropped,
+  extended,
+  pasted,
+  type ResizeMode,
+  resized,
+  type Sides,
+} from "../image/transform.ts";
+import type { Model } from "../models/model.ts";
+import { defaultOf } from "../settings/setting.ts";
+import { type RequestSettings, settingOf } from "../settings/table.ts";
+import { checkSetting, type Naming } from "../settings/values.ts";
+
+/** What a request says of it. */
+interface InputRequest
+  extends Pick<
+    RequestSettings,
+    "imageBackground" | "invertMask" | "maskBlur" | "extend" | "strength" | "maskArea"
+  > {
+  image?: ImageSource | undefined;
+  mask?: ImageSource | undefined;
+}
+
+/** Pixels as they were read: enlarged where that was asked for, the mask blurred. */
+export interface ReadInput {
+  image: RawImage;
+  /** Grey of the image's size; null for the whole image. */
+  mask: RawImage | null;
+  /** SHA-256 of the image's pixels and of the mask's, as they were read. */
+  imageHash: string;
+  maskHash: string | null;
+}
+
+/** Null without an image. Rejects with "bad-option", "io", "setup". */
+export async function readInput(
+  request: InputRequest,
+  { sizeMultiple }: Pick<Model, "sizeMultiple">,
+  naming: Naming,
+): Promise<ReadInput | null> {
+  const { image: source, mask: maskSource } = request;
+  if (source === undefined) return null;
+  const background = backgroundOf(request.imageBackground ?? "#ffffff", naming);
+  const maskBlur = checkSetting("maskBlur", request.maskBlur ?? 0, naming);
+  const image = await readImage(source, { name: naming("image"), channels: 3, background });
+  const sides = request.extend ? sidesOf(request.extend, image, sizeMultiple, naming) : null;
+  const larger = sides === null ? image : extended(image, sides);
+  const given =
+    maskSource === undefined
+      ? null
+      : await readImage(maskSource, {
+          ...{ name: naming("mask"), channels: 1, background: "#000000" },
+        });
+  const read = {
+    image: larger,
+    imageHash: hashOf(image),
+    maskHash: given && hashOf(given),
+  };
+  if (given === null && sides === null) return { ...read, mask: null };
+  const mask = given && (await fitted(given, image, naming));
+  const own = mask && request.invertMask ? inverted(mask) : mask;
+  const kept = own ?? { ...image, pixels: new Uint8Array(image.width * image.height) };
+  const whole = sides === null ? kept : extended(kept, sides, 255);
+  if (!whole.pixels.some((value) => value >= 128)) {
+    throw badOption(
+      `${naming("mask")} has no ${request.invertMask ? "black" : "white"} pixels, so nothing of \
+the image would be new: ${naming("invertMask")} turns it round.`,
+    );
+  }
+  return { ...read, mask: await blurred(whole, maskBlur) };
+}
+
+/** Refuses settings of an image that is not there. */
+export function checkInput(request: InputRequest, read: ReadInput | null, naming: Naming): void {
+  const needImage = ["mask", "strength", "extend"] as const;
+  const needMask = ["invertMask", "maskBlur", "maskArea"] as const;
+  const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
+    const lost = keys.find((key) => {
+      const value: unknown = request[key];
+      return value !== undefined && value !== defaultOf(settingOf(key));
+    });
+    if (lost) throw badOption(`${naming(lost)} needs ${missing}.`);
+  };
+  if (read === null) refuse(needImage, `an image to start from, ${naming("image")}`);
+  if (!read?.mask) refuse(needMask, `a mask, ${naming("mask")}`);
+}
+
+/** An image to start from, planned. */
+export interface PlannedInput extends ReadInput {
+  /** What is computed of it. */
+  area: Area;
+  resize: ResizeMode;
+}
+
+interface InputSettings {
+  width?: number | undefined;
+  height?: number | undefined;
+  resize: ResizeMode;
+  maskArea: "whole" | "masked";
+  maskPadding: number;
+}
+
+/** The sizes of what is computed where they are not given, and the part of the image that it is. */
+export function planInput(
+  read: ReadInput,
+  given: InputSettings,
+  { nativeSize, sizeMultiple: unit }: Model,
+): { input: PlannedInput; width: number; height: number } {
+  const { image, mask } = read;
+  const whole = { left: 0, top: 0, width: image.width, height: image.height };
+  if (mask === null || given.maskArea === "whole") {
+    const { width, height } = sizesOf(image, given, unit);
+    return { input: { ...read, area: whole, resize: given.resize }, width, height };
+  }
+  const { width = nativeSize.width, height = nativeSize.height } = given;
+  const area = areaAround(boundsOf(mask)!, image, given.maskPadding, width / height);
+  // The area has the shape already, but for whole pixels and edges.
+  return { input: { ...read, area, resize: "stretch" }, width, height };
+}
+
+/** The size of the images that a request gives. */
+export function outputSize(input: PlannedInput | null, computed: Size): Size {
+  return input === null || isWhole(input) ? computed : input.image;
+}
+
+/** What the library is given, and what becomes of its images. */
+interface InputPixels {
+  image: Uint8Array;
+  mask: Uint8Array | null;
+  finish(pixels: Uint8Array): Promise<Uint8Array>;
+}
+
+export async function inputPixels(
+  input: PlannedInput,
+  size: Size & { vaeFactor: number },
+  naming: Naming,
+): Promise<InputPixels> {
+  const { width, height } = size;
+  const { area, resize } = input;
+  const image = await resized(cropped(input.image, area), { width, height }, resize);
+  if (input.mask === null) {
+    return { image: image.pixels, mask: null, finish: async (pixels) => pixels };
+  }
+  const part = cropped(input.mask, area);
+  const mask = await resized(part, { width, height }, resize);
+  checkLatents(mask, size.vaeFactor, naming);
+  const finish = async (pixels: Uint8Array) => {
+    const made = { pixels, width, height };
+    if (isWhole(input)) return pasted(image, made, mask, { left: 0, top: 0, width, height }).pixels;
+    return pasted(input.image, await resized(made, area, "stretch"), part, area).pixels;
+  };
+  return { image: image.pixels, mask: mask.pixels, finish };
+}
+
+// --- internal ---
+
+/** Images that are computed as a whole have the size of the plan. */
+function isWhole({ image, area }: PlannedInput): boolean {
+  return area.width === image.width && area.height === image.height;
+}
+
+function backgroundOf(text: string, naming: Naming): string {
+  if (/^#[0-9a-f]{6}$/i.test(text)) return text;
+  throw badOption(`${naming("imageBackground")} must be a colour as in #20a0ff, not "${text}".`);
+}
+
+const sideNames = ["left", "top", "right", "bottom"] as const;
+const extensionMax = 8192;
+
+/** What is added; of sides that grow so much that they are a multiple of the model's unit. */
+function sidesOf(text: string, image: Size, unit: number, naming: Naming): Sides {
+  const sides: Sides = { left: 0, top: 0, right: 0, bottom: 0 };
+  for (const part of text.split(",")) {
+    const [, name, digits] = /^\s*(\w+)\s*=\s*(\d{1,5})\s*$/.exec(part) ?? [];
+    const side = sideNames.find((each) => each === name);
+    if (side === undefined || Number(digits) > extensionMax) {
+      throw badOption(
+        `${naming("extend")} must be sides and pixels up to ${extensionMax}, as in \
+left=128,top=64,right=128,bottom=64, not "${text}".`,
+      );
+    }
+    sides[side] = Number(digits);
+  }
+  grow(sides, ["left", "right"], image.width, unit);
+  grow(sides, ["top", "bottom"], image.height, unit);
+  if (sideNames.every((side) => sides[side] === 0)) {
+    throw badOption(`${naming("extend")} adds no pixels to any side.`);
+  }
+  return sides;
+}
+
+function grow(
+  sides: Sides,
+  [first, second]: ["left", "right"] | ["top", "bottom"],
+  size: number,
+  unit: number,
+): void {
+  const added = sides[first] + sides[second];
+  if (added === 0) return;
+  const missing = Math.ceil((size + added) / unit) * unit - size - added;
+  sides[sides[first] >= sides[second] ? first : second] += missing;
+}
+
+/** A mask of another size must have the image's shape. */
+async function fitted(mask: RawImage, image: Size, naming: Naming): Promise<RawImage> {
+  const ratio = mask.width / mask.height / (image.width / image.height);
+  if (Math.abs(Math.log(ratio)) < 0.02) return await resized(mask, image, "stretch");
+  throw badOption(
+    `${naming("mask")} is ${mask.width}x${mask.height} and ${naming("image")} \
+${image.width}x${image.height}: they must have the same shape.`,
+  );
+}
+
+function inverted({ pixels, ...size }: RawImage): RawImage {
+  return { ...size, pixels: pixels.map((value) => 255 - value) };
+}
+
+/** The image's own, rounded to the unit; of one that is given, by the image's shape. */
+function sizesOf(image: Size, { width, height }: InputSettings, unit: number): Size {
+  const rounded = (size: number) => Math.max(unit, Math.round(size / unit) * unit);
+  return {
+    width: width ?? rounded(height ? (image.width * height) / image.height : image.width),
+    height: height ?? rounded(width ? (image.height * width) / image.width : image.height),
+  };
+}
+
+/** `bounds` with `padding`, enlarged to the shape of what is computed as far as the image goes. */
+function areaAround(bounds: Area, image: Size, padding: number, shape: number): Area {
+  const [left, width] = span(bounds.left - padding, bounds.width + 2 * padding, image.width);
+  const [top, height] = span(bounds.top - padding, bounds.height + 2 * padding, image.height);
+  const wide = Math.max(width, Math.round(height * shape));
+  const high = Math.max(height, Math.round(width / shape));
+  const [left2, width2] = span(left - ((wide - width) >> 1), wide, image.width, true);
+  const [top2, height2] = span(top - ((high - height) >> 1), high, image.height, true);
+  return { left: left2, top: top2, width: width2, height: height2 };
+}
+
+/** Inside of `size`: cut, or moved where there is room. */
+function span(first: number, count: number, size: number, moves = false): [number, number] {
+  if (!moves) {
+    const start = Math.max(0, first);
+    return [start, Math.min(size, first + count) - start];
+  }
+  const length = Math.min(size, count);
+  return [Math.min(Math.max(0, first), size - length), length];
+}
+
+/** The mask is read at a pixel of each position of the latent. */
+function checkLatents({ pixels, width, height }: RawImage, factor: number, naming: Naming): void {
+  for (let row = 0; row < height; row += factor) {
+    for (let column = 0; column < width; column += factor) {
+      if (pixels[row * width + column]! >= 128) return;
+    }
+  }
+  throw badOption(
+    `${naming("mask")} is too small: at ${width}x${height} it covers none of the latent's \
+positions, which are ${factor} pixels apart; ${naming("maskArea")} masked enlarges it.`,
+  );
+}
+
+function hashOf({ pixels }: RawImage): string {
+  return new Bun.CryptoHasher("sha256").update(pixels).digest("hex");
+}

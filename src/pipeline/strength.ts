@@ -1,0 +1,77 @@
+/**
+ * Which steps are taken from an image to start from, and how much of it the first latent has.
+ */
+import { badOption } from "../errors.ts";
+import { stepCountMax } from "../native/abi.ts";
+import type { Schedule } from "../schedule.ts";
+import { type Compat, flavourOf } from "../settings/compat.ts";
+import type { Naming } from "../settings/values.ts";
+
+/** Steps of the schedule, and those left out of them at the beginning. */
+export interface Cut {
+  stepCount: number;
+  firstStep: number;
+}
+
+/**
+ * diffusers: the last `strength` of the steps (get_timesteps). A1111: one step more
+ * (setup_img2img_steps). ComfyUI: as many steps as are asked for, the last ones of more (KSampler
+ * set_steps); a list of noise levels stays as it is.
+ */
+export function cutOf(
+  strength: number,
+  asked: number,
+  { compat, isList, naming }: { compat: Compat; isList: boolean; naming: Naming },
+): Cut {
+  const name = naming("strength");
+  if (strength === 0) throw badOption(`${name} must be above 0: at 0 the image stays as it is.`);
+  if (compat === "comfyui" && !isList) {
+    const stepCount = strength > 0.9999 ? asked : Math.trunc(asked / strength);
+    if (stepCount <= stepCountMax) return { stepCount, firstStep: stepCount - asked };
+    throw badOption(
+      `${asked} steps at ${name} ${strength} are the last of ${stepCount} in ComfyUI, more than \
+${stepCountMax}: ask for fewer.`,
+    );
+  }
+  if (compat === "a1111") {
+    const firstStep = asked - Math.trunc(Math.min(strength, 0.999) * asked) - 1;
+    return { stepCount: asked, firstStep };
+  }
+  const taken = Math.trunc(asked * strength);
+  if (taken >= 1) return { stepCount: asked, firstStep: asked - taken };
+  throw badOption(
+    `${name} ${strength} of ${asked} steps is none: ${name} must be at least ${1 / asked}, or \
+${naming("stepCount")} more.`,
+  );
+}
+
+/** The library's terms: factors of the image's latent and of noise. */
+export interface Start {
+  imageScale: number;
+  initNoiseSigma: number;
+  samplesPosterior: boolean;
+  /** With a mask, two per step. */
+  knownMixes: Float32Array | null;
+}
+
+export function startOf(
+  { initNoiseSigma, levels }: Schedule,
+  { strength, compat }: { strength: number; compat: Compat },
+  hasMask: boolean,
+): Start {
+  const flavour = flavourOf(compat);
+  const [first, ...later] = levels;
+  // diffusers' inpainting starts from noise alone.
+  const isNew = hasMask && strength === 1 && flavour === "diffusers";
+  // ComfyUI's first noise is that of an image from noise alone where the level is.
+  const keepsScale = isNew || flavour === "kdiffusion";
+  return {
+    imageScale: isNew ? 0 : first!.signal,
+    initNoiseSigma: keepsScale ? initNoiseSigma : first!.noise,
+    // The other tools take the mean, or numbers that no seed decides.
+    samplesPosterior: flavour === "diffusers",
+    knownMixes: hasMask
+      ? Float32Array.from([...later, { signal: 1, noise: 0 }].flatMap((m) => [m.signal, m.noise]))
+      : null,
+  };
+}

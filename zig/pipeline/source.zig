@@ -1,0 +1,212 @@
+//! What a job's images start from: the latents of its image, and with a mask what stays of them.
+//! Rank 0 encodes the whole image and gives the moments to all others, so that every rank has the
+//! same bits; each then draws the same numbers of its own generators, in diffusers' order.
+
+const std = @import("std");
+const Tensor = @import("../tensor.zig").Tensor;
+const encode = @import("encode.zig");
+const gather = @import("gather.zig");
+const Noise = @import("noise.zig").Noise;
+const ranks = @import("rank.zig");
+const Rank = ranks.Rank;
+const Error = ranks.Error;
+
+/// The moments of the image and of the image without its masked part, on the host: (rows, width,
+/// 2 * channels), empty where they are not needed and in a dry run.
+pub const Moments = struct {
+    image: []const f32 = &.{},
+    masked: []const f32 = &.{},
+
+    /// The encode stage of a job.
+    pub fn init(rank: *Rank) Error!Moments {
+        const job = rank.job;
+        var moments: Moments = .{};
+        if (readsImage(rank)) moments.image = try encodeShared(rank, false);
+        if (job.hasMask() and rank.model.config.readsMask()) {
+            moments.masked = try encodeShared(rank, true);
+        }
+        return moments;
+    }
+};
+
+/// A job's latents of the image, its noise and its mask.
+pub const Source = struct {
+    /// Of all images, (images, rows, width, channels); empty without an image.
+    known: []f32 = &.{},
+    /// The noise of the first latent, without a factor.
+    noise: []f32 = &.{},
+    /// One per position: 1 where the image is new. Empty without a mask, and where the UNet reads
+    /// it.
+    mask: []f32 = &.{},
+    /// For a UNet that reads them: mask and masked latents (images, rows, width, 1 + channels).
+    conditions: ?Tensor = null,
+    room: []f32 = &.{},
+
+    /// Fills `latent`, which has the first noise of each image, or replaces it by the image's
+    /// latents with that noise.
+    pub fn init(rank: *Rank, moments: Moments, noise: *Noise, latent: Tensor) Error!Source {
+        const job = rank.job;
+        var source: Source = .{};
+        const len = if (rank.isPlanning()) 0 else latent.shape.elementCount();
+        const reads_mask = rank.model.config.readsMask();
+        if (readsImage(rank)) {
+            source.known = try rank.arena.alloc(f32, len);
+            try sample(rank, moments.image, noise, latent, source.known);
+        }
+        try noise.first(rank, latent, if (job.hasImage()) 1 else job.init_noise_sigma);
+        if (!job.hasImage()) return source;
+        source.noise = try rank.arena.alloc(f32, len);
+        source.room = try rank.arena.alloc(f32, len);
+        if (len > 0) try rank.b.downloadFloats(latent, source.noise);
+        if (job.hasMask()) try source.initMask(rank, moments, noise, latent, reads_mask);
+        if (len > 0) {
+            for (source.room, source.noise, 0..) |*value, z, i| {
+                const known = if (source.known.len > 0) source.known[i] else 0;
+                value.* = job.image_scale * known + job.init_noise_sigma * z;
+            }
+            try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
+        }
+        return source;
+    }
+
+    /// After a step: what the mask keeps is the image's latent again, with the noise of the next
+    /// level. The latent crosses to the host and back, a quarter of a megabyte at 1024x1024.
+    pub fn keep(source: *const Source, rank: *Rank, step: usize, latent: Tensor) Error!void {
+        if (source.mask.len == 0) return;
+        const channels: usize = latent.shape.channels;
+        const signal, const noise = rank.job.knownMix(step);
+        try rank.b.downloadFloats(latent, source.room);
+        for (source.room, source.known, source.noise, 0..) |*value, known, z, i| {
+            const new = source.mask[i / channels % source.mask.len];
+            value.* = (1 - new) * (signal * known + noise * z) + new * value.*;
+        }
+        try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
+    }
+
+    pub fn free(source: *const Source, rank: *Rank) void {
+        if (source.conditions) |tensor| rank.b.free(tensor);
+    }
+
+    // --- internal ---
+
+    fn initMask(
+        source: *Source,
+        rank: *Rank,
+        moments: Moments,
+        noise: *Noise,
+        latent: Tensor,
+        reads_mask: bool,
+    ) Error!void {
+        // diffusers encodes the masked image in any case, which draws numbers.
+        const masked = try rank.arena.alloc(f32, source.room.len);
+        try sample(rank, moments.masked, noise, latent, masked);
+        const mask = try latentMask(rank);
+        if (!reads_mask) {
+            source.mask = mask;
+            return;
+        }
+        const shape = latent.shape.withChannels(1 + latent.shape.channels);
+        const conditions = try rank.b.alloc(shape, .f32);
+        source.conditions = conditions;
+        if (rank.isPlanning()) return;
+        const values = try rank.arena.alloc(f32, shape.elementCount());
+        const channels: usize = latent.shape.channels;
+        for (0..values.len / (1 + channels)) |position| {
+            const of_position = values[position * (1 + channels) ..][0 .. 1 + channels];
+            of_position[0] = mask[position % mask.len];
+            @memcpy(of_position[1..], masked[position * channels ..][0..channels]);
+        }
+        try rank.b.write(conditions, std.mem.sliceAsBytes(values));
+    }
+};
+
+// --- internal ---
+
+/// A UNet that reads the masked image starts from noise alone where nothing of the image is asked
+/// for.
+fn readsImage(rank: *const Rank) bool {
+    const job = rank.job;
+    return job.hasImage() and !(rank.model.config.readsMask() and job.image_scale == 0);
+}
+
+/// A sample of the distribution for each image, times the VAE's scaling factor, or the mean.
+/// Without moments the numbers are drawn all the same. `room` is overwritten.
+fn sample(
+    rank: *Rank,
+    moments: []const f32,
+    noise: *Noise,
+    room: Tensor,
+    out: []f32,
+) Error!void {
+    if (rank.isPlanning()) return;
+    const job = rank.job;
+    const channels: usize = room.shape.channels;
+    const scale = rank.model.config.vae.scaling_factor;
+    for (0..job.seeds.len) |i| {
+        const image = room.batchSlice(@intCast(i), 1);
+        const values = out[i * image.shape.elementCount() ..][0..image.shape.elementCount()];
+        @memset(values, 0);
+        if (job.samples_posterior) {
+            try noise.sample(rank, i, image, 1);
+            try rank.b.downloadFloats(image, values);
+        }
+        if (moments.len == 0) continue;
+        for (values, 0..) |*value, at| {
+            const pair = moments[at / channels * 2 * channels ..][0 .. 2 * channels];
+            const log_variance = std.math.clamp(pair[channels + at % channels], -30, 20);
+            const mean = pair[at % channels];
+            value.* = scale * (mean + @exp(0.5 * log_variance) * value.*);
+        }
+    }
+}
+
+/// Nearest neighbours of the mask's pixels, as torch's interpolate has them.
+fn latentMask(rank: *Rank) Error![]f32 {
+    if (rank.isPlanning()) return &.{};
+    const job = rank.job;
+    const factor = rank.model.config.vae.factor();
+    const mask = try rank.arena.alloc(f32, job.latent_rows * job.latent_width);
+    for (mask, 0..) |*value, i| {
+        const row = i / job.latent_width * factor;
+        const column = i % job.latent_width * factor;
+        value.* = if (isNew(job.mask[row * job.latent_width * factor + column])) 1 else 0;
+    }
+    return mask;
+}
+
+fn isNew(grey: u8) bool {
+    return grey >= 128;
+}
+
+/// Rank 0's moments of the image, or of the image without its masked part.
+fn encodeShared(rank: *Rank, is_masked: bool) Error![]const f32 {
+    const b = rank.b;
+    const shape = rank.latentShape(1).withChannels(2 * rank.model.config.vae.latent_channels);
+    const host = try rank.arena.alloc(f32, if (rank.isPlanning()) 0 else shape.elementCount());
+    @memset(host, 0);
+    if (rank.index == 0) {
+        const pixels = try pixelsOf(rank, is_masked);
+        const image = try b.uploadFloats(encode.pixelShape(rank), pixels);
+        defer b.free(image);
+        const moments = try encode.encode(rank, image);
+        defer b.free(moments);
+        if (!rank.isPlanning()) try b.downloadFloats(moments, host);
+    }
+    if (rank.layout.rank_count == 1) return host;
+    const own = try b.upload(shape, .f32, std.mem.sliceAsBytes(host));
+    defer b.free(own);
+    try gather.ofFirst(rank, own, host);
+    return host;
+}
+
+/// The image as diffusers has it, -1 to 1; 0 where it is masked.
+fn pixelsOf(rank: *Rank, is_masked: bool) Error![]const f32 {
+    if (rank.isPlanning()) return &.{};
+    const job = rank.job;
+    const values = try rank.arena.alloc(f32, job.image.len);
+    for (values, job.image, 0..) |*value, byte, i| {
+        const is_hidden = is_masked and isNew(job.mask[i / 3]);
+        value.* = if (is_hidden) 0 else 2 * (@as(f32, @floatFromInt(byte)) / 255) - 1;
+    }
+    return values;
+}
