@@ -104,5 +104,11 @@ export const metadataSchema = v.object({
   parameters: v.nullable(about(v.string(), "The text as A1111 writes it.")),
   model: v.nullable(about(v.string(), "An id of the capabilities, else as the image says.")),
   request: v.record(v.string(), v.unknown()),
+  rows: v.nullable(
+    about(
+      v.array(v.object({ ranks: v.array(v.number()), first: v.number(), count: v.number() })),
+      "Which ranks computed which rows, in pixels; null where that is not known.",
+    ),
+  ),
   warnings: v.array(v.string()),
 });

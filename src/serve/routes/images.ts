@@ -8,11 +8,13 @@ import { join } from "node:path";
 import { type Context, Hono } from "hono";
 import { badOption } from "../../errors.ts";
 import { thumbnailOf } from "../../image/thumbnail.ts";
+import type { RecalledSettings } from "../../metadata/recipe.ts";
 import { inspectImage } from "../../metadata.ts";
 import { requestToJson } from "../../settings/request-schema.ts";
-import type { Catalog } from "../catalog.ts";
+import type { Catalog, CatalogModel } from "../catalog.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
 import type { Outputs } from "../outputs.ts";
+import { rankRows } from "../rank-rows.ts";
 import { imagesQuery } from "../schemas.ts";
 import { valid } from "./json.ts";
 
@@ -90,7 +92,9 @@ async function fileResponse(c: Context, path: string): Promise<Response> {
 function metadataOf(path: string, catalog: Catalog) {
   const { recipe, parameters = null, problems } = inspectedImage(path);
   const warnings = problems.map((problem) => `Of the image, ${problem}.`);
-  if (recipe === null) return { tool: null, parameters, model: null, request: {}, warnings };
+  if (recipe === null) {
+    return { tool: null, parameters, model: null, request: {}, rows: null, warnings };
+  }
   const { settings, loras, model, tool } = recipe;
   const listed = loras.map(({ name, scale, textScale }) => ({ file: name, scale, textScale }));
   const all = [...(settings.loras ?? []), ...listed];
@@ -101,8 +105,21 @@ function metadataOf(path: string, catalog: Catalog) {
   }
   return {
     ...{ tool, parameters, model: model?.name ?? null, request },
+    rows: known ? rowsOf(settings, known, catalog) : null,
     warnings: [...recipe.warnings, ...warnings],
   };
+}
+
+/** As the image's settings are planned here; null where they cannot be. */
+function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalog) {
+  const { rankCount, loras: _, seed: __, ...request } = settings;
+  if (rankCount === undefined) return null;
+  try {
+    const { batches, settings: planned } = catalog.plan(model, request, rankCount);
+    return rankRows(batches[0]!.layout, planned.height);
+  } catch {
+    return null;
+  }
 }
 
 /** Without the path, which is the server's own affair. */

@@ -4,7 +4,7 @@
 
 import { capabilities } from "../server/capabilities.ts";
 import { submit, waitingCount } from "../server/jobs.ts";
-import { rememberPlace } from "../server/live.ts";
+import { rememberStart } from "../server/live.ts";
 import type { Capabilities } from "../server/wire.ts";
 import { follow } from "../stage/followed.ts";
 import { attempt } from "../ui/messages.tsx";
@@ -29,8 +29,8 @@ import { SizeField } from "./size.tsx";
 /** Queues a job and shows it. */
 export async function generate(): Promise<void> {
   await attempt(async () => {
-    rememberPlace();
     const job = await submit(requestOfForm());
+    rememberStart(job.id);
     follow(job.id);
   });
 }
@@ -213,8 +213,10 @@ function AnyFieldOf({ name }: { name: string }) {
 
 /** Settings that have no field of their own above. */
 function MoreFields() {
-  const settings = (capabilities.value?.settings ?? []).filter(({ name, kind }) => {
-    return !shownAbove.has(name) && kind !== "list" && kind !== "path";
+  const takesImages = capabilities.value?.features.img2img === true;
+  const settings = (capabilities.value?.settings ?? []).filter(({ name, kind, group }) => {
+    const isIdle = group === "Input image" && !takesImages;
+    return !shownAbove.has(name) && kind !== "list" && kind !== "path" && !isIdle;
   });
   const groups = [...new Set(settings.map(({ group }) => group))];
   const givenCount = settings.filter(({ name }) => given.value[name] !== undefined).length;

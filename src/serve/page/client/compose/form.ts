@@ -13,6 +13,7 @@ interface Kept {
   keepsSeed: boolean;
 }
 
+const storageKey = "basedxl.form";
 const kept = readKept();
 
 export const given = signal<Settings>(kept.settings);
@@ -55,6 +56,10 @@ export function settingValue(name: string): unknown {
 /** Gives a setting; undefined takes it back. */
 export function give(name: string, value: unknown): void {
   const { [name]: _, ...others } = given.value;
+  // Those of an image that was restored would not fit fewer steps.
+  if (name === "num_inference_steps" && Number(others.warmup_steps) > Number(value)) {
+    delete others.warmup_steps;
+  }
   given.value = value === undefined ? others : { ...others, [name]: value };
 }
 
@@ -64,12 +69,16 @@ export function chooseRecipe(name: string | undefined): void {
   if (name !== undefined) give("recipe", name);
 }
 
-/** Takes over settings of an image, and forgets the others. */
-export function restore(settings: Settings, model?: string): void {
-  const known = new Set(capabilities.value?.settings.map(({ name }) => name));
-  given.value = Object.fromEntries(Object.entries(settings).filter(([name]) => known.has(name)));
+/** Takes over settings of an image but for those that are defaults, and forgets the others. */
+export function restore(settings: Settings, model: string | null): void {
+  const told = Object.entries(settings).filter(([name, value]) => {
+    const info = infoOf(name);
+    return info !== undefined && value !== info.default;
+  });
+  given.value = Object.fromEntries(told);
   keepsSeed.value = settings.seed !== undefined;
-  if (model !== undefined) modelId.value = model;
+  const isHere = capabilities.value?.models.some(({ id }) => id === model);
+  if (isHere) modelId.value = model;
 }
 
 export function clearForm(): void {
@@ -98,7 +107,6 @@ export const readsWeights = computed(() => {
 
 // --- internal ---
 
-const storageKey = "basedxl.form";
 const ofRecipes = ["num_inference_steps", "scheduler", "sigmas", "guidance_scale"];
 const previewCount = 15;
 

@@ -5,6 +5,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { report } from "../ui/messages.tsx";
 import { type Difference, differenceOf, drawDifference } from "./difference.ts";
+import { Frame } from "./frame.tsx";
 import { fileAddress } from "./images.ts";
 
 export function Comparison({ first, second }: { first: string; second: string }) {
@@ -14,15 +15,16 @@ export function Comparison({ first, second }: { first: string; second: string })
   useEffect(() => frame.current?.style.setProperty("--at", `${share.value}%`), [share.value]);
   const drag = (event: PointerEvent) => {
     if (event.buttons !== 1 || frame.current === null) return;
-    const { left, width } = frame.current.getBoundingClientRect();
+    const { left, width } = frame.current.firstElementChild!.getBoundingClientRect();
     share.value = Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width));
   };
   return (
     <>
       <div class="comparison" ref={frame} onPointerDown={drag} onPointerMove={drag}>
-        <img src={fileAddress(first)} alt="The first one" draggable={false} />
-        <img class="second" src={fileAddress(second)} alt="The second one" draggable={false} />
-        {isDifference.value ? <Overlay {...{ first, second }} /> : <span class="handle" />}
+        <Frame address={fileAddress(first)} alt="The first one">
+          <img class="second" src={fileAddress(second)} alt="The second one" draggable={false} />
+          {isDifference.value ? <Overlay {...{ first, second }} /> : <span class="handle" />}
+        </Frame>
       </div>
       <div class="comparison-controls">
         <input

@@ -30,7 +30,7 @@ export function Gallery() {
     <section class="gallery" aria-labelledby="gallery-title">
       <h2 id="gallery-title">Images</h2>
       <ul>
-        {images.value.map(({ name, width, height }) => (
+        {images.value.map(({ name }) => (
           <li key={name}>
             <a
               href={fileAddress(name)}
@@ -41,7 +41,7 @@ export function Gallery() {
                 open(name);
               }}
             >
-              <img src={thumbnailAddress(name)} alt="" loading="lazy" {...{ width, height }} />
+              <img src={thumbnailAddress(name)} alt="" loading="lazy" />
             </a>
           </li>
         ))}

@@ -15,11 +15,9 @@ const pageSize = 40;
 /** Looks for images that are newer than those which are known. */
 export async function loadNewest(): Promise<void> {
   const page = await pageOf(null);
-  const known = new Set(page.map(({ name }) => name));
-  const oldest = page.at(-1);
-  const older = images.value.filter(({ name, modifiedAt }) => {
-    return !known.has(name) && oldest !== undefined && modifiedAt <= oldest.modifiedAt;
-  });
+  // Names fall from page to page.
+  const { name: oldest = "" } = page.at(-1) ?? {};
+  const older = images.value.filter(({ name }) => name < oldest);
   if (older.length === 0) hasOlder.value = page.length === pageSize;
   images.value = [...page, ...older];
 }
@@ -29,8 +27,7 @@ export async function loadOlder(): Promise<void> {
   if (last === undefined) return;
   const page = await pageOf(last.name);
   hasOlder.value = page.length === pageSize;
-  const known = new Set(images.value.map(({ name }) => name));
-  images.value = [...images.value, ...page.filter(({ name }) => !known.has(name))];
+  images.value = [...images.value.filter(({ name }) => name >= last.name), ...page];
 }
 
 export async function deleteImage(name: string): Promise<void> {

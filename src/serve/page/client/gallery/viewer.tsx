@@ -2,15 +2,18 @@
  * One image large, with what it says about itself and what can be done with it.
  */
 import { signal, useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { restore } from "../compose/form.ts";
 import { keep } from "../compose/seed.tsx";
-import type { ImageSettings, Settings } from "../server/wire.ts";
+import type { ImageSettings } from "../server/wire.ts";
 import { fileSize } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
 import { attempt, note, report } from "../ui/messages.tsx";
 import { Comparison } from "./compare.tsx";
+import { Frame } from "./frame.tsx";
 import { deleteImage, fileAddress, images, settingsOf, thumbnailAddress } from "./images.ts";
+import { OtherMode, RowsOverlay } from "./rows.tsx";
 
 const shown = signal<string | null>(null);
 /** The image on the other side of the comparison. */
@@ -19,12 +22,6 @@ const other = signal<string | null>(null);
 export function open(name: string): void {
   shown.value = name;
   other.value = null;
-}
-
-/** Shows the two images side by side under a slider. */
-export function compare(name: string, second: string): void {
-  shown.value = name;
-  other.value = second;
 }
 
 export function Viewer() {
@@ -53,9 +50,17 @@ export function Viewer() {
 
 // --- internal ---
 
+/** Shows the two images under a slider. */
+function compare(name: string, second: string): void {
+  shown.value = name;
+  other.value = second;
+}
+
 function Opened({ name }: { name: string }) {
   const picks = useSignal(false);
   const said = useSignal<ImageSettings | null>(null);
+  const showsRows = useSignal(false);
+  const rows = said.value?.rows ?? null;
   useEffect(() => {
     settingsOf(name).then((settings) => (said.value = settings), report);
   }, [name]);
@@ -63,14 +68,29 @@ function Opened({ name }: { name: string }) {
     <>
       <div class="viewer-picture">
         {other.value === null ? (
-          <img src={fileAddress(name)} alt={String(said.value?.settings.prompt ?? name)} />
+          <Frame address={fileAddress(name)} alt={String(said.value?.request.prompt ?? name)}>
+            {showsRows.value && rows !== null && <RowsOverlay rows={rows} />}
+          </Frame>
         ) : (
           <Comparison first={name} second={other.value} />
         )}
         {picks.value && <Picker except={name} onPick={(second) => (other.value = second)} />}
       </div>
       <aside>
-        <Actions {...{ name, said: said.value }} onCompare={() => (picks.value = !picks.value)} />
+        <Actions {...{ name, said: said.value }} onCompare={() => (picks.value = !picks.value)}>
+          {said.value && rows !== null && rows.length > 1 && (
+            <>
+              <button
+                type="button"
+                aria-pressed={showsRows.value}
+                onClick={() => (showsRows.value = !showsRows.value)}
+              >
+                <Icon name="rows" /> Rows
+              </button>
+              <OtherMode said={said.value} onImage={(second) => compare(name, second)} />
+            </>
+          )}
+        </Actions>
         {said.value && <Parameters {...{ name, said: said.value }} />}
       </aside>
     </>
@@ -81,13 +101,14 @@ interface ActionsProps {
   name: string;
   said: ImageSettings | null;
   onCompare(): void;
+  children?: ComponentChildren;
 }
 
-function Actions({ name, said, onCompare }: ActionsProps) {
+function Actions({ name, said, onCompare, children }: ActionsProps) {
   const asks = useSignal(false);
-  const seed = said?.settings.seed;
-  const use = (settings: Settings) => {
-    restore(settings);
+  const seed = said?.request.seed;
+  const use = ({ request, model }: ImageSettings) => {
+    restore(request, model);
     shown.value = null;
     note("The form has the settings of the image.");
   };
@@ -110,8 +131,8 @@ function Actions({ name, said, onCompare }: ActionsProps) {
       <button
         type="button"
         class="primary"
-        disabled={!said}
-        onClick={() => said && use(said.settings)}
+        disabled={!said?.tool}
+        onClick={() => said && use(said)}
       >
         Use these settings
       </button>
@@ -123,6 +144,7 @@ function Actions({ name, said, onCompare }: ActionsProps) {
       <button type="button" aria-pressed={other.value !== null} onClick={onCompare}>
         <Icon name="compare" /> Compare
       </button>
+      {children}
       <a class="button" href={fileAddress(name)} download={name}>
         <Icon name="download" /> Download
       </a>
@@ -141,20 +163,18 @@ function Actions({ name, said, onCompare }: ActionsProps) {
 
 function Parameters({ name, said }: { name: string; said: ImageSettings }) {
   const file = images.value.find((image) => image.name === name);
-  const { prompt, negative_prompt: negative, ...others } = said.settings;
+  const { prompt, negative_prompt: negative, ...others } = said.request;
   return (
     <>
       {prompt !== undefined && <p class="said">{String(prompt)}</p>}
       {negative !== undefined && negative !== "" && <p class="said quiet">{String(negative)}</p>}
       <dl>
-        {file && (
-          <Row term="Size" value={`${file.width} × ${file.height}, ${fileSize(file.bytes)}`} />
-        )}
+        {file && <Row term="file" value={`${name}, ${fileSize(file.bytes)}`} />}
+        {said.model && <Row term="model" value={said.model} />}
         {Object.entries(others).map(([term, value]) => (
           <Row key={term} term={term.replaceAll("_", " ")} value={textOf(value)} />
         ))}
-        <Row term="written by" value={said.tool} />
-        <Row term="file" value={name} />
+        <Row term="written by" value={said.tool ?? "an unknown program, without parameters"} />
       </dl>
       {said.warnings.map((warning) => (
         <p key={warning} class="hint">

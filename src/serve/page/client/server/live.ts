@@ -39,9 +39,11 @@ export async function stayConnected(end: AbortSignal): Promise<void> {
   }
 }
 
-/** After a reload the stream is to begin here, with the events of a job that was just queued. */
-export function rememberPlace(): void {
-  sessionStorage.setItem(placeKey, String(lastId));
+/** After a reload the stream is to begin with this job's events. */
+export function rememberStart(jobId: string): void {
+  remembered = jobId;
+  const id = queuedIds.get(jobId);
+  if (id !== undefined) sessionStorage.setItem(placeKey, String(id - 1));
 }
 
 // --- internal ---
@@ -50,18 +52,32 @@ const waitMsMin = 300;
 const waitMsMax = 5000;
 const placeKey = "basedxl.last-event";
 
-let lastId = Number(sessionStorage.getItem(placeKey) ?? 0);
+/** Ids of the events with which jobs began. */
+const queuedIds = new Map<string, number>();
+let remembered: string | null = null;
+/** null to begin with what happens now. */
+let lastId = placeOf(sessionStorage.getItem(placeKey));
 
 async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
   const response = await call("/events", {
-    headers: { accept: "text/event-stream", "last-event-id": String(lastId) },
+    headers: {
+      accept: "text/event-stream",
+      ...(lastId === null ? {} : { "last-event-id": String(lastId) }),
+    },
     signal: end,
   });
   onOpen();
   for await (const { id, data } of readEvents(response)) {
-    if (id !== null) lastId = Math.max(lastId, Number(id));
-    apply(JSON.parse(data) as JobEvent);
+    lastId = placeOf(id) ?? lastId;
+    const event = JSON.parse(data) as JobEvent;
+    if (event.type === "queued") queuedIds.set(event.jobId, event.id);
+    if (event.jobId === remembered) rememberStart(remembered);
+    apply(event);
   }
+}
+
+function placeOf(id: string | null): number | null {
+  return id === null || id === "" ? null : Number(id);
 }
 
 async function keyGiven(): Promise<void> {

@@ -1,8 +1,11 @@
 /**
  * JSON of the server's own API as the page reads it: the server's types, but for what JSON changes.
  */
+import type * as v from "valibot";
 import type { Capabilities } from "../../../capabilities.ts";
 import type { JobSpec, JobView, JobEvent as ServerEvent } from "../../../jobs/types.ts";
+
+import type { galleryImageSchema, metadataSchema } from "../../../schemas.ts";
 
 export type { Capabilities };
 export type ListedModel = Capabilities["models"][number];
@@ -36,17 +39,9 @@ export type JobEvent =
   | Exclude<ServerEvent, { type: "preview" }>
   | (Omit<Preview, "data"> & { data: string });
 
-export interface GalleryImage {
-  name: string;
-  bytes: number;
-  modifiedAt: number;
-  width: number;
-  height: number;
-}
+export type GalleryImage = v.InferOutput<typeof galleryImageSchema>;
 
 /** What an image says about how it was made. */
-export interface ImageSettings {
-  tool: string;
-  settings: Settings;
-  warnings: string[];
-}
+export type ImageSettings = v.InferOutput<typeof metadataSchema>;
+/** Rows in pixels, and the ranks that compute them: one for each guidance branch. */
+export type RankRows = NonNullable<ImageSettings["rows"]>[number];

@@ -46,7 +46,8 @@ function takeFrom(data: DataTransfer | null, event: Event): void {
       body: file,
       headers: { "content-type": file.type },
     });
-    restore(said.settings);
+    if (said.tool === null) throw new Error(`${file.name} says nothing of its settings.`);
+    restore(said.request, said.model);
     note(`The form has the settings of ${file.name}, written by ${said.tool}.`);
     for (const warning of said.warnings) note(warning);
   });

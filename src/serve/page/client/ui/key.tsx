@@ -3,7 +3,7 @@
  * cookie that scripts cannot read, never in the page.
  */
 import { useSignal } from "@preact/signals";
-import { callJson, keyWanted } from "../server/api.ts";
+import { call, keyWanted } from "../server/api.ts";
 import { Dialog } from "./dialog.tsx";
 
 export function KeyDialog() {
@@ -11,7 +11,7 @@ export function KeyDialog() {
   const problem = useSignal<string | null>(null);
   const send = async () => {
     try {
-      await callJson("/session", { method: "POST", json: { key: key.value } });
+      await call("/login", { method: "POST", json: { key: key.value } });
       key.value = "";
       problem.value = null;
       keyWanted.value = false;

@@ -1,0 +1,26 @@
+/**
+ * Which ranks compute which rows of an image, as the page draws it over the image.
+ */
+import type { Layout } from "../pipeline/layout.ts";
+
+interface RankRows {
+  /** One for each guidance branch that has ranks of its own. */
+  ranks: number[];
+  /** In pixels, from the top. */
+  first: number;
+  count: number;
+}
+
+/** From the top; `height` is that of the image. */
+export function rankRows({ branchGroups, patches }: Layout, height: number): RankRows[] {
+  const rowCount = patches.reduce((sum, rows) => sum + rows, 0);
+  let first = 0;
+  return patches.map((rows, patch) => {
+    const ranks = Array.from({ length: branchGroups }, (_, group) => {
+      return group * patches.length + patch;
+    });
+    const count = (rows * height) / rowCount;
+    first += count;
+    return { ranks, first: first - count, count };
+  });
+}
