@@ -27,6 +27,8 @@ interface ServerOptions extends Pick<PrepareOptions, "onLine" | "onDownload" | "
 interface RunningServer {
   /** With the port. */
   url: string;
+  /** Answers a request without a socket. */
+  fetch: (request: Request) => Response | Promise<Response>;
   /** Stops what runs within a step, for the next server to take up, and frees everything. */
   stop(): Promise<void>;
 }
@@ -69,6 +71,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   void capabilities.refresh();
   return {
     url: String(server.url),
+    fetch: (request) => app.fetch(request),
     async stop() {
       loading.abort();
       await Promise.all([service.stop(), loaded]);

@@ -3,6 +3,7 @@
  * them. The settings of the pipeline are those of `settings/table.ts`, with a list of models.
  */
 import { imageFormats } from "../image/encoder.ts";
+import { imageCountMax } from "../native/abi.ts";
 import type { AnySetting, Given, ItemKind } from "../settings/setting.ts";
 import { type GivenSettings, type KeysWhere, settingKeys, settings } from "../settings/table.ts";
 
@@ -165,11 +166,11 @@ const own = {
     kind: "whole",
     flag: "max-images",
     min: 1,
-    max: 1000,
-    default: 100,
+    max: imageCountMax,
+    default: imageCountMax,
     group: "Queue",
     hint: "N",
-    help: "The most images of a job, {range}. Default: 100.",
+    help: `The most images of a job, {range}. Default: ${imageCountMax}.`,
   },
   maxPixels: {
     kind: "number",
