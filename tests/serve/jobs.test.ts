@@ -99,7 +99,7 @@ test("refuses what cannot be generated, in a sentence", async () => {
   expect(await (await server.fetch("/api/v1/jobs")).json()).toEqual({ jobs: [] });
 });
 
-test("200 clients at once: a queue of 16 takes 16, the rest is told when to come again", async () => {
+test("200 clients at once: the queue takes 16, the rest is told when to come again", async () => {
   await using server = await startTestServer({ flags: { "max-queue": "16" }, stepMs: 5 });
   const asked = Array.from({ length: 200 }, (_, index) =>
     server.post("/api/v1/jobs", { request: small }, { Cookie: `basedxl_client=${index}` }),
