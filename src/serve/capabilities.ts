@@ -8,9 +8,10 @@ import { type ImageFormat, imageFormats } from "../image/encoder.ts";
 import { HashCache } from "../library/hashes.ts";
 import { resources } from "../resources.ts";
 import { qualities, recipeNames } from "../settings/names.ts";
+import { fieldKeys } from "../settings/request-schema.ts";
 import { samplerRows } from "../settings/samplers.ts";
 import type { Setting } from "../settings/setting.ts";
-import { requestKeys, settingOf } from "../settings/table.ts";
+import { settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import type { Catalog, CatalogModel } from "./catalog.ts";
 import type { ServeConfig } from "./settings.ts";
@@ -116,7 +117,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     }),
     qualities,
     sizes: sizesOf(first!, config.maxPixels),
-    settings: requestKeys.map((key) => listedSetting(asField(key), settingOf(key))),
+    settings: fieldKeys.map((key) => listedSetting(asField(key), settingOf(key))),
     formats: imageFormats,
     features: { img2img: false, inpaint: false, controlnet: false, previews: true },
     limits: {

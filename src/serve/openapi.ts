@@ -7,9 +7,9 @@ import { Hono } from "hono";
 import { html, raw } from "hono/html";
 import type * as v from "valibot";
 import { resources } from "../resources.ts";
-import { requestSchema } from "../settings/request-schema.ts";
+import { fieldKeys, requestSchema } from "../settings/request-schema.ts";
 import type { AnySetting } from "../settings/setting.ts";
-import { requestKeys, settingOf } from "../settings/table.ts";
+import { settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import type { ServeEnv } from "./environment.ts";
 import { type Operation, operations } from "./operations.ts";
@@ -121,7 +121,7 @@ function jsonSchema(schema: v.GenericSchema, typeMode: "input" | "output"): Json
 
 /** By the table of settings, which the schema of requests reads too. */
 function requestJsonSchema() {
-  const properties = requestKeys.map((key) => [asField(key), settingJsonSchema(settingOf(key))]);
+  const properties = fieldKeys.map((key) => [asField(key), settingJsonSchema(settingOf(key))]);
   return {
     type: "object",
     properties: Object.fromEntries(properties),
@@ -170,7 +170,7 @@ function valueJsonSchema(setting: AnySetting): JsonSchema {
 
 /** Plain HTML without scripts: what there is to ask, and with which settings. */
 function documentPage() {
-  const settings = requestKeys.map((key) => ({ name: asField(key), ...settingOf(key) }));
+  const settings = fieldKeys.map((key) => ({ name: asField(key), ...settingOf(key) }));
   return html`<!doctype html>
 <html lang="en">
 <head>

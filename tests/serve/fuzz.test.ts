@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { openApiDocument } from "../../src/serve/openapi.ts";
-import { requestKeys } from "../../src/settings/table.ts";
+import { fieldKeys } from "../../src/settings/request-schema.ts";
 import { asField } from "../../src/settings/values.ts";
 import { seed, seedName } from "../support/seed.ts";
 import { startTestServer } from "../support/serve-fixture.ts";
@@ -22,7 +22,7 @@ const value = fc.oneof(
   fc.double(),
   fc.constantFrom(-1, 0, 1, 32, 1e308, "auto", "", null, [], {}, "1".repeat(40), [null]),
 );
-const request = fc.dictionary(fc.constantFrom(...requestKeys.map(asField)), value, { maxKeys: 4 });
+const request = fc.dictionary(fc.constantFrom(...fieldKeys.map(asField)), value, { maxKeys: 4 });
 const spec = fc.record(
   {
     request: fc.oneof({ weight: 4, arbitrary: request }, { weight: 1, arbitrary: value }),

@@ -3,14 +3,14 @@
  */
 import { expect, test } from "bun:test";
 import { openApiDocument } from "../../src/serve/openapi.ts";
-import { requestKeys } from "../../src/settings/table.ts";
+import { fieldKeys } from "../../src/settings/request-schema.ts";
 import { asField } from "../../src/settings/values.ts";
 
 const document = openApiDocument();
 
 test("requests have every setting, with its range", () => {
   const { properties } = document.components.schemas.Request;
-  expect(Object.keys(properties)).toEqual(requestKeys.map(asField));
+  expect(Object.keys(properties)).toEqual(fieldKeys.map(asField));
   expect(properties.width).toMatchObject({ type: "integer", minimum: 1, maximum: 8192 });
   expect(properties.sync_mode).toMatchObject({ type: "string" });
 });
