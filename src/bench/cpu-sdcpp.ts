@@ -18,6 +18,13 @@ import { median } from "./cpu-ops.ts";
 const sdcppOps = ["unet", "vae"] as const;
 type SdcppOp = (typeof sdcppOps)[number];
 
+export interface Sdcpp {
+  /** Of sd-cli. */
+  path: string;
+  /** Of its weights; null for the files' own. */
+  type: string | null;
+}
+
 export interface SdcppRow {
   op: SdcppOp;
   side: number;
@@ -33,7 +40,7 @@ type Times = Record<SdcppOp, number>;
 
 /** Times every network at `side` in each type; the first run of each is discarded. */
 export async function timeSdcpp(
-  sdCli: string,
+  sdcpp: Sdcpp,
   folder: string,
   side: number,
   dtypes: readonly CpuDtype[],
@@ -50,7 +57,7 @@ export async function timeSdcpp(
   const runs: { theirs: Times; ours: Times[] }[] = [];
   try {
     for (let i = 0; i <= pairCount; i++) {
-      const theirs = await runTheirs(sdCli, folder, side);
+      const theirs = await runTheirs(sdcpp, folder, side);
       const ours: Times[] = [];
       for (const { parts } of opened) {
         ours.push({
@@ -78,9 +85,9 @@ export async function timeSdcpp(
 // --- internal ---
 
 /** A UNet call is half of three steps less one: the first step includes preparations. */
-async function runTheirs(sdCli: string, folder: string, side: number): Promise<Times> {
-  const one = await drawTheirs(sdCli, folder, side, 1);
-  const three = await drawTheirs(sdCli, folder, side, 3);
+async function runTheirs(sdcpp: Sdcpp, folder: string, side: number): Promise<Times> {
+  const one = await drawTheirs(sdcpp, folder, side, 1);
+  const three = await drawTheirs(sdcpp, folder, side, 3);
   return {
     unet:
       (millisecondsOf(three, "sampling completed") - millisecondsOf(one, "sampling completed")) / 2,
@@ -90,7 +97,7 @@ async function runTheirs(sdCli: string, folder: string, side: number): Promise<T
 
 /** Generates an image without guidance (one UNet call per step); returns sd-cli's output. */
 async function drawTheirs(
-  sdCli: string,
+  sdcpp: Sdcpp,
   folder: string,
   side: number,
   stepCount: number,
@@ -102,8 +109,9 @@ async function drawTheirs(
       ["--width", String(side), "--height", String(side), "--steps", String(stepCount)],
       ["--cfg-scale", "1", "--sampling-method", "euler", "--seed", "1"],
       ["--threads", String(availableParallelism())],
+      sdcpp.type === null ? [] : ["--type", sdcpp.type],
     ].flat();
-    const child = Bun.spawn([sdCli, ...flags], { stdout: "pipe", stderr: "pipe" });
+    const child = Bun.spawn([sdcpp.path, ...flags], { stdout: "pipe", stderr: "pipe" });
     const [output, errors, exitCode] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
@@ -111,7 +119,7 @@ async function drawTheirs(
     ]);
     if (exitCode === 0) return output + errors;
     const last = (output + errors).trim().split("\n").at(-1);
-    throw new BasedXLError("internal", `${sdCli} ended with ${exitCode}: ${last}`);
+    throw new BasedXLError("internal", `${sdcpp.path} ended with ${exitCode}: ${last}`);
   } finally {
     rmSync(out, { recursive: true });
   }

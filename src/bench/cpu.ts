@@ -20,7 +20,7 @@ import {
 } from "./cpu-models.ts";
 import { type OperationRow, type Peaks, peaksOf, timeOperations } from "./cpu-ops.ts";
 import { type RankRow, timeRanks } from "./cpu-ranks.ts";
-import { type SdcppRow, timeSdcpp } from "./cpu-sdcpp.ts";
+import { type Sdcpp, type SdcppRow, timeSdcpp } from "./cpu-sdcpp.ts";
 import { namesOf, readFlags, sharedFlags, textOf, wholeOf, wholesOf } from "./flags.ts";
 import { writeFullSize } from "./full-size.ts";
 import { Program } from "./programs.ts";
@@ -73,6 +73,11 @@ const flagTexts = {
     valueHint: "PATH",
     description: "Path of stable-diffusion.cpp's sd-cli, for --only sdcpp.",
   },
+  "sd-type": {
+    type: "string",
+    valueHint: "TYPE",
+    description: "Its weights: f16 as in the files (default), or q8_0 and others that it knows.",
+  },
   json: { type: "string", valueHint: "FILE", description: "Also write the JSON to FILE." },
   out: sharedFlags.out,
   help: sharedFlags.help,
@@ -90,7 +95,8 @@ const help: HelpText = {
     "bun run bench cpu --model full-size --only sdcpp --sides 512 --sd-cli build/bin/sd-cli",
   ],
   groups: [
-    ["What is timed", ["only", "parts", "dtypes", "pairs", "sides", "model", "python", "sd-cli"]],
+    ["What is timed", ["only", "parts", "dtypes", "pairs", "sides"]],
+    ["With what", ["model", "python", "sd-cli", "sd-type"]],
     ["Output", ["json", "out", "help"]],
   ],
   notes: [],
@@ -160,7 +166,8 @@ export async function run(args: string[]): Promise<number> {
   }
   if (folder !== undefined && only.includes("sizes")) await runSizes(results, folder, wanted[0]!);
   if (folder !== undefined && sdCli !== null) {
-    await runSdcpp(results, sdCli, folder, sides[0]!, wanted, pairs);
+    const sdcpp = { path: sdCli, type: textOf(flags, "sd-type") ?? null };
+    await runSdcpp(results, sdcpp, folder, sides[0]!, wanted, pairs);
   }
   if (loadBefore > availableParallelism() / 4) {
     process.stdout.write(`Times are unreliable: the load was ${loadBefore.toFixed(1)} before.\n`);
@@ -275,13 +282,13 @@ async function runSizes(results: Results, folder: string, dtype: CpuDtype): Prom
 
 async function runSdcpp(
   results: Results,
-  sdCli: string,
+  sdcpp: Sdcpp,
   folder: string,
   side: number,
   wanted: readonly CpuDtype[],
   pairs: number,
 ): Promise<void> {
-  results.sdcpp = await timeSdcpp(sdCli, folder, side, wanted, pairs);
+  results.sdcpp = await timeSdcpp(sdcpp, folder, side, wanted, pairs);
   const heads = ["model", "type", "ms", "sd.cpp ms", "sd.cpp / ours"];
   const cells = results.sdcpp.map((row) => [
     modelName(row.op),
@@ -290,7 +297,7 @@ async function runSdcpp(
     row.sdcppMilliseconds.toFixed(0),
     row.ratio.toFixed(2),
   ]);
-  const title = `stable-diffusion.cpp, its own types, ${side}x${side}`;
+  const title = `stable-diffusion.cpp, weights in ${sdcpp.type ?? "f16"}, ${side}x${side}`;
   process.stdout.write(`\n${title}\n\n${renderTable(heads, cells)}`);
 }
 
