@@ -58,7 +58,7 @@ describe("the client of OpenAI", () => {
 
   test("sees it come", async () => {
     const stream = await client().images.generate({
-      ...{ ...fields, steps: 6, output_format: "webp" as const },
+      ...{ ...fields, steps: 30, output_format: "webp" as const },
       ...{ stream: true as const, partial_images: 2 },
     } as never);
     const types: string[] = [];
@@ -153,13 +153,13 @@ describe("a client of ComfyUI", () => {
       else previews++;
     });
     await new Promise<void>((resolve) => client.on("status", () => resolve()));
-    const prompt = defaultPrompt({ 4: { ckpt_name: "mini-sdxl.safetensors" } });
+    const prompt = defaultPrompt({ 4: { ckpt_name: "mini-sdxl.safetensors" }, 3: { steps: 30 } });
     const { images } = await client.enqueue(prompt as never);
     const image = (images as { type: string; data: string }[]).find(({ type }) => type === "url");
     const bytes = await (await fetch(image!.data)).bytes();
     const png = await sampledPng([
       ...["a (red:1.2) house", "--negative-prompt", "blurry", "--compat", "comfyui"],
-      ...["--width", "64", "--height", "64", "--steps", "4", "--seed", "42"],
+      ...["--width", "64", "--height", "64", "--steps", "30", "--seed", "42"],
       ...["--scheduler", "euler", "--sigmas", "normal", "--guidance-scale", "8"],
     ]);
     expect(png).toEqual(bytes);
@@ -184,4 +184,28 @@ describe("a client of ComfyUI", () => {
     expect(history).toMatchObject({ [id]: { status: { status_str: "error", completed: false } } });
     client.close();
   });
+});
+
+test("ids of clients and the history survive a restart", async () => {
+  await using folder = await startDialectServer();
+  const { outputs } = folder;
+  const post = async (url: string, path: string, body: object) => {
+    const response = await fetch(`${url}${path}`, { method: "POST", body: JSON.stringify(body) });
+    return (await response.json()) as Record<string, unknown>;
+  };
+  const task = { force_task_id: "task(mine)" };
+  const history = async (url: string) => await (await fetch(`${url}/history/mine`)).json();
+  const before = await (async () => {
+    const prompt = defaultPrompt({ 4: { ckpt_name: "mini-sdxl" } });
+    await post(folder.url, "/prompt", { prompt, prompt_id: "mine" });
+    const fields = { width: 64, height: 64, steps: 2 };
+    await post(folder.url, "/sdapi/v1/txt2img", { prompt: "a", ...fields, ...task });
+    return await history(folder.url);
+  })();
+  expect(before).toMatchObject({ mine: { status: { status_str: "success" } } });
+  await folder.stop();
+  await using again = await startDialectServer({ outputs });
+  expect(await history(again.url)).toEqual(before);
+  const progress = await post(again.url, "/internal/progress", { id_task: "task(mine)" });
+  expect(progress).toMatchObject({ active: false, queued: false, completed: true });
 });

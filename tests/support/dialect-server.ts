@@ -11,18 +11,19 @@ import { root } from "./sources.ts";
 
 const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 
-/** Ready when it resolves. */
-export async function startDialectServer(flags: Record<string, string> = {}) {
-  const outputs = mkdtempSync(join(tmpdir(), "basedxl-dialects-"));
-  const config = readConfig({ flags: { port: "0", outputs, device: "cpu", ...flags }, env: {} });
+/** Ready when it resolves. Its folder of outputs is removed with it unless it was given. */
+export async function startDialectServer(given?: { outputs: string }) {
+  const outputs = given?.outputs ?? mkdtempSync(join(tmpdir(), "basedxl-dialects-"));
+  const config = readConfig({ flags: { port: "0", outputs, device: "cpu" }, env: {} });
   const server = await startServer({ config, log: silent });
   const url = server.url.replace(/\/$/, "");
   while ((await fetch(`${url}/ready`)).status !== 200) await Bun.sleep(10);
   return {
-    url,
+    ...{ url, outputs },
+    stop: () => server.stop(),
     async [Symbol.asyncDispose]() {
       await server.stop();
-      rmSync(outputs, { recursive: true });
+      if (given === undefined) rmSync(outputs, { recursive: true });
     },
   };
 }

@@ -6,9 +6,9 @@
 import * as v from "valibot";
 import type { ImageFormat } from "../../../image/encoder.ts";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
-import { requestSchema } from "../../../settings/request-schema.ts";
+import { fieldKeys, requestSchema } from "../../../settings/request-schema.ts";
 import { seedMax } from "../../../settings/setting.ts";
-import { requestKeys, settings } from "../../../settings/table.ts";
+import { settings } from "../../../settings/table.ts";
 import { asField } from "../../../settings/values.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { JobSpec } from "../../jobs/types.ts";
@@ -184,7 +184,7 @@ function extrasOf(given: JsonObject, capabilities: Capabilities): JsonObject {
   );
 }
 
-const requestFields = new Set(requestKeys.map(asField));
+const requestFields = new Set(fieldKeys.map(asField));
 /** What OpenAI's fields say. */
 const decided = new Set(["prompt", "quality", "num_images"]);
 

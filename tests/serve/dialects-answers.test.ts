@@ -1,0 +1,270 @@
+/**
+ * The fields of answers, as the sources of A1111 (Forge), ComfyUI and OpenAI's package declare
+ * them, and what requests become.
+ */
+import { describe, expect, test } from "bun:test";
+import type { JobSpec } from "../../src/serve/jobs/types.ts";
+import { defaultPrompt } from "../support/comfy-prompt.ts";
+import { dialectApp } from "../support/dialect-app.ts";
+
+type Json = Record<string, unknown>;
+
+/** The answer to a body, and the job that it made. */
+async function sent(path: string, body: unknown) {
+  const { post, jobs } = dialectApp();
+  const response = await post(path, body);
+  const answer = (await response.json()) as Json;
+  return { status: response.status, answer, spec: jobs.submitted[0] };
+}
+
+const keysOf = (value: unknown) => Object.keys(value as object).sort();
+const words = (text: string) => text.trim().split(/\s+/).sort();
+
+describe("OpenAI", () => {
+  const ask = async (fields: Json) => await sent("/v1/images/generations", fields);
+
+  test("answers have the fields of its package", async () => {
+    const { answer } = await ask({ prompt: "a", n: 2 });
+    expect(keysOf(answer)).toEqual(
+      words("background created data output_format quality size usage"),
+    );
+    expect(answer.data).toHaveLength(2);
+    expect(keysOf(answer.usage)).toEqual(
+      words("input_tokens input_tokens_details output_tokens total_tokens"),
+    );
+  });
+
+  test.each<[Json, Partial<JobSpec["request"]>]>([
+    [{ size: "96x64" }, { width: 96, height: 64 }],
+    [{ quality: "hd" }, { quality: "exact" }],
+    [{ quality: "medium" }, { quality: "balanced" }],
+    [{ quality: "low" }, { quality: "fast" }],
+    [
+      { steps: 9, cfg_scale: 3, sampler: "Euler a" },
+      { stepCount: 9, guidanceScale: 3 },
+    ],
+    [{ seed: "9223372036854775807" }, { seed: 2n ** 63n - 1n }],
+    [
+      { loras: ["style.safetensors:0.5"] },
+      { loras: [{ file: "style", scale: 0.5, textScale: 0.5 }] },
+    ],
+  ])("%j becomes settings", async (fields, settings) => {
+    const { status, spec } = await ask({ prompt: "a", ...fields });
+    expect(status).toBe(200);
+    expect(spec!.request).toMatchObject(settings as object);
+  });
+
+  test.each<[Json, string, string]>([
+    [{ prompt: undefined }, "prompt", "missing_required_parameter"],
+    [{ background: "transparent" }, "background", "invalid_value"],
+    [{ model: "gpt-image-1" }, "model", "model_not_found"],
+    [{ loras: ["/etc/passwd"] }, "loras", "invalid_value"],
+    [{ image: "/etc/passwd" }, "image", "unknown_parameter"],
+    [{ size: "64" }, "size", "invalid_value"],
+  ])("%j is refused", async (fields, param, code) => {
+    const { status, answer } = await ask({ prompt: "a", ...fields });
+    expect(status).toBeOneOf([400, 404]);
+    expect(keysOf(answer.error)).toEqual(words("message type param code"));
+    expect(answer.error).toMatchObject({ param, code, type: "invalid_request_error" });
+  });
+});
+
+describe("A1111", () => {
+  const ask = async (fields: Json) => await sent("/sdapi/v1/txt2img", { prompt: "a", ...fields });
+
+  test("answers have the fields of api/models.py and Processed.js", async () => {
+    const { answer } = await ask({ seed: 5, batch_size: 2, n_iter: 2 });
+    expect(keysOf(answer)).toEqual(words("images parameters info"));
+    expect(answer.images).toHaveLength(4);
+    const info = JSON.parse(String(answer.info));
+    expect(keysOf(info)).toEqual(
+      words(`prompt all_prompts negative_prompt all_negative_prompts seed all_seeds subseed
+        all_subseeds subseed_strength width height sampler_name cfg_scale steps batch_size
+        restore_faces face_restoration_model sd_model_name sd_model_hash sd_vae_name sd_vae_hash
+        seed_resize_from_w seed_resize_from_h denoising_strength extra_generation_params
+        index_of_first_image infotexts styles job_timestamp clip_skip
+        is_using_inpainting_conditioning version warnings`),
+    );
+    expect(info).toMatchObject({ seed: 5, all_seeds: [5, 6, 7, 8], batch_size: 2 });
+    expect(info.infotexts).toHaveLength(4);
+  });
+
+  test("progress and lists have theirs", async () => {
+    const { get } = dialectApp();
+    const fields = async (path: string) => {
+      const answer = (await (await get(path)).json()) as Json | Json[];
+      return keysOf(Array.isArray(answer) ? answer[0] : answer);
+    };
+    const progress = words("progress eta_relative state current_image textinfo");
+    expect(await fields("/sdapi/v1/progress")).toEqual(progress);
+    const model = words("title model_name hash sha256 filename config");
+    expect(await fields("/sdapi/v1/sd-models")).toEqual(model);
+    expect(await fields("/sdapi/v1/samplers")).toEqual(words("name aliases options"));
+    const schedule = words("name label aliases default_rho need_inner_model");
+    expect(await fields("/sdapi/v1/schedulers")).toEqual(schedule);
+    expect(await fields("/sdapi/v1/loras")).toEqual(words("name alias path metadata"));
+    expect(await fields("/sdapi/v1/embeddings")).toEqual(words("loaded skipped"));
+    const upscaler = words("name model_name model_path model_url scale");
+    expect(await fields("/sdapi/v1/upscalers")).toEqual(upscaler);
+    expect(await fields("/sdapi/v1/memory")).toEqual(words("ram cuda"));
+    expect(await fields("/sdapi/v1/scripts")).toEqual(words("txt2img img2img"));
+  });
+
+  test.each<[Json, object]>([
+    [{ sampler_name: "DPM++ 2M Karras" }, { scheduler: "dpmpp_2m", sigmas: "karras" }],
+    [{ sampler_name: "DPM++ 2M", scheduler: "karras" }, { sigmas: "karras" }],
+    [
+      { subseed: 3, subseed_strength: 0.5 },
+      { variationSeed: 3n, variationStrength: 0.5 },
+    ],
+    [{ override_settings: { randn_source: "CPU" } }, { rng: "cpu" }],
+    [
+      { steps: "20", width: 250 },
+      { stepCount: 20, width: 256 },
+    ],
+    [{ infotext: "b\nSteps: 9, Seed: 4, CFG scale: 2" }, { stepCount: 9, seed: 4n, prompt: "a" }],
+  ])("%j becomes settings", async (fields, settings) => {
+    const { status, spec } = await ask(fields);
+    expect(status).toBe(200);
+    expect(spec!.request).toMatchObject({ compat: "a1111", ...settings });
+  });
+
+  test.each<[Json, number, string]>([
+    [{ sampler_name: "Restart" }, 404, "Sampler not found"],
+    [{ enable_hr: true }, 422, "The hires fix (enable_hr) is not there."],
+    [{ script_name: "X/Y/Z plot" }, 422, "Script 'X/Y/Z plot' not found"],
+    [
+      { alwayson_scripts: { ADetailer: { args: [1] } } },
+      422,
+      "always on script ADetailer not found",
+    ],
+    [{ override_settings: { sd_model_checkpoint: "x" } }, 422, "model 'x' not found"],
+  ])("%j is refused by name", async (fields, status, detail) => {
+    const found = await ask(fields);
+    expect(found.status).toBe(status);
+    expect(found.answer).toEqual({ error: "HTTPException", detail, body: "", errors: "" });
+  });
+
+  test("fields that cannot be read are listed", async () => {
+    const { status, answer } = await ask({ steps: "many", width: [] });
+    expect(status).toBe(422);
+    const loc = (name: string) => ({ loc: ["body", name] });
+    expect(answer).toMatchObject({ detail: [loc("steps"), loc("width")] });
+  });
+});
+
+describe("ComfyUI", () => {
+  const ask = async (inputs: Record<string, Json>, more: Json = {}) => {
+    return await sent("/prompt", { prompt: { ...defaultPrompt(inputs), ...more } });
+  };
+
+  test("a prompt is queued, and its history has the fields of execution.py", async () => {
+    const { post, get, jobs } = dialectApp();
+    const asked = { prompt: defaultPrompt(), prompt_id: "mine", client_id: "c" };
+    const answer = (await (await post("/api/prompt", asked)).json()) as Json;
+    expect(answer).toEqual({ prompt_id: "mine", number: 0, node_errors: {} });
+    await jobs.wait(jobs.list()[0]!.id);
+    const { mine } = (await (await get("/history/mine")).json()) as { mine: Json };
+    expect(keysOf(mine)).toEqual(words("prompt outputs status meta"));
+    expect(mine.prompt).toMatchObject([0, "mine", {}, { client_id: "c" }, ["9"]]);
+    const image = { subfolder: "", type: "output", filename: expect.any(String) };
+    expect(mine.outputs).toEqual({ 9: { images: [image] } });
+    const { messages, ...status } = mine.status as { messages: [string][] };
+    expect(status).toEqual({ status_str: "success", completed: true } as never);
+    expect(messages.map(([type]) => type)).toEqual([
+      "execution_start",
+      "execution_cached",
+      "execution_success",
+    ]);
+    expect(await (await get("/queue")).json()).toEqual({ queue_running: [], queue_pending: [] });
+  });
+
+  test("nodes are described as in server.py", async () => {
+    const { get } = dialectApp();
+    const info = (await (await get("/object_info/LoraLoader")).json()) as { LoraLoader: Json };
+    expect(keysOf(info.LoraLoader)).toEqual(
+      words(`input input_order output output_is_list output_name name display_name description
+        python_module category output_node`),
+    );
+    expect(info.LoraLoader.input).toMatchObject({ required: { lora_name: [["style"]] } });
+  });
+
+  const lora = {
+    class_type: "LoraLoader",
+    inputs: {
+      ...{ model: ["4", 0], clip: ["4", 1], lora_name: "style.safetensors" },
+      ...{ strength_model: 0.5, strength_clip: 0.25 },
+    },
+  };
+  const through = { 6: { clip: ["10", 1] }, 7: { clip: ["10", 1] } };
+
+  test.each<[string, Record<string, Json>, Json, object]>([
+    ["a batch", { 5: { batch_size: 3 } }, {}, { imageCount: 3, seed: 42n }],
+    [
+      "a LoRA",
+      { 3: { model: ["10", 0] }, ...through },
+      { 10: lora },
+      {
+        loras: [{ file: "style", scale: 0.5, textScale: 0.25 }],
+      },
+    ],
+    [
+      "a negative prompt of zeros",
+      { 3: { negative: ["11", 0] } },
+      {
+        11: { class_type: "ConditioningZeroOut", inputs: { conditioning: ["7", 0] } },
+      },
+      { emptyNegative: "zeros" },
+    ],
+    [
+      "a primitive",
+      { 3: { steps: ["12", 0] } },
+      {
+        12: { class_type: "PrimitiveInt", inputs: { value: 9 } },
+      },
+      { stepCount: 9 },
+    ],
+  ])("%s becomes settings", async (_, inputs, more, settings) => {
+    const { status, answer, spec } = await ask(inputs, more);
+    expect([status, answer.error]).toEqual([200, undefined]);
+    expect(spec!.request).toMatchObject({ compat: "comfyui", ...settings });
+    expect(spec!.request.noiseBatch).toBeUndefined();
+  });
+
+  test("other nodes are refused by name", async () => {
+    const { status, answer } = await ask({}, { 13: { class_type: "FreeU_V2", inputs: {} } });
+    expect(status).toBe(400);
+    expect(answer).toMatchObject({
+      error: {
+        type: "invalid_prompt",
+        message: "Cannot execute because node FreeU_V2 does not exist.",
+      },
+      node_errors: {},
+    });
+  });
+
+  test.each<[string, Record<string, Json>, Json, string, string]>([
+    ["a value not in a list", { 4: { ckpt_name: "x" } }, {}, "4", "value_not_in_list"],
+    ["too many steps", { 3: { steps: 100_000 } }, {}, "3", "value_bigger_than_max"],
+    ["another type", { 3: { model: ["4", 1] } }, {}, "3", "return_type_mismatch"],
+    ["a link to nothing", { 8: { samples: ["99", 0] } }, {}, "8", "bad_linked_input"],
+    ["a second start", { 3: { denoise: 0.5 } }, {}, "3", "custom_validation_failed"],
+    [
+      "a LoRA of one prompt",
+      { 6: { clip: ["10", 1] } },
+      { 10: lora },
+      "6",
+      "custom_validation_failed",
+    ],
+    ["a circle", { 3: { latent_image: ["3", 0] } }, {}, "3", "dependency_cycle"],
+  ])("%s is refused at its node", async (_, inputs, more, node, type) => {
+    const { status, answer } = await ask(inputs, more);
+    expect(status).toBe(400);
+    const { errors, ...about } = (answer.node_errors as Record<string, Json>)[node] as {
+      errors: Json[];
+    };
+    expect(keysOf(about)).toEqual(words("class_type dependent_outputs"));
+    expect(keysOf(errors[0])).toEqual(words("type message details extra_info"));
+    expect(errors[0]!.type).toBe(type);
+  });
+});
