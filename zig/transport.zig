@@ -37,6 +37,7 @@ pub const Connection = connections.Connection;
 pub const TransportKind = connections.TransportKind;
 pub const Endpoint = endpoints.Endpoint;
 pub const Channel = positions.Channel;
+pub const Depth = positions.Depth;
 pub const Position = positions.Position;
 pub const slot_count_max = positions.slot_count_max;
 pub const group_slot_count = positions.group_slot_count;
@@ -132,6 +133,11 @@ pub const Transport = union(enum) {
         if (transport.readsPeers()) try transport.barrier();
     }
 
+    /// Before a job with steps that leave out deep slots, on every rank.
+    pub fn openDeep(transport: Transport) Error!void {
+        if (transport == .nccl) try transport.nccl.own.openDeep();
+    }
+
     /// Queues the transfer of a slot or a group of slots, both ways.
     pub fn swap(transport: Transport, s: *const Swap) Error!void {
         switch (transport) {
@@ -144,11 +150,13 @@ pub const Transport = union(enum) {
         }
     }
 
-    /// The first call of a step: this rank's shards of the step before may be overwritten once the
-    /// other ranks of the group have copied them. The first step of a job has none before it.
-    pub fn beginStep(
+    /// Before the outer or deep slots of a step: this rank's shards of the last step that had them
+    /// may be overwritten once the other ranks of the group have copied them. The first step of a
+    /// job has none before it.
+    pub fn beginPart(
         transport: Transport,
         channel: Channel,
+        depth: Depth,
         group: RankRange,
         is_first: bool,
     ) Error!void {
@@ -157,21 +165,22 @@ pub const Transport = union(enum) {
             inline .peer_copy, .nccl => |t| {
                 const cuda = t.endpoint().cuda;
                 const is_queued = try cuda.graphs.endSegment(cuda);
-                if (is_queued and !is_first) try t.waitForReaders(channel, group);
+                if (is_queued and !is_first) try t.waitForReaders(channel, depth, group);
                 try cuda.graphs.beginSegment(cuda);
             },
         }
     }
 
-    /// The last call of a step: every swap of the step has been queued.
-    pub fn endStep(transport: Transport, channel: Channel) Error!void {
+    /// Every swap of these slots in this step has been queued.
+    pub fn endPart(transport: Transport, channel: Channel, depth: Depth) Error!void {
         switch (transport) {
             .none, .shared_memory => {},
             inline .peer_copy, .nccl => |t| {
                 const endpoint = t.endpoint();
                 const cuda = endpoint.cuda;
                 if (try cuda.graphs.endSegment(cuda)) {
-                    try endpoint.record(.{ .step_read = channel }, cuda.exchange_stream);
+                    const stream = endpoint.exchangeStream(depth);
+                    try endpoint.record(.{ .part_read = .{ channel, depth } }, stream);
                 }
                 try cuda.graphs.beginSegment(cuda);
             },
@@ -179,10 +188,15 @@ pub const Transport = union(enum) {
     }
 
     /// Waits on the device for outstanding copies before shards are freed and their memory reused.
-    pub fn finish(transport: Transport, channel: Channel, group: RankRange) Error!void {
+    pub fn finish(
+        transport: Transport,
+        channel: Channel,
+        depth: Depth,
+        group: RankRange,
+    ) Error!void {
         switch (transport) {
             .none, .shared_memory => {},
-            inline .peer_copy, .nccl => |t| try t.waitForReaders(channel, group),
+            inline .peer_copy, .nccl => |t| try t.waitForReaders(channel, depth, group),
         }
     }
 

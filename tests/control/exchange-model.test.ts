@@ -15,6 +15,9 @@ const small: ModelOptions = {
   freshSteps: 1,
 };
 
+/** The deep slot is in the middle of a group, and is left out of every second step. */
+const cached = { steps: 5, slots: 4, deep: [1, 3], fullSteps: [0, 2, 4] } as const;
+
 test.each([
   { name: "fresh, then stale", freshSteps: 1 },
   { name: "fresh in every step", freshSteps: 2 },
@@ -33,6 +36,12 @@ test.each([
   { name: "changes of each step before", steps: 4, compresses: true },
   { name: "changes after fresh ones", steps: 4, freshSteps: 2, compresses: true },
   { name: "changes in fresh steps alone", steps: 3, freshSteps: 3, compresses: true },
+  { name: "deep slots, each step full", steps: 3, deep: [1, 2] as const },
+  { name: "deep slots of full steps alone", ...cached },
+  { name: "deep slots that end with a group", ...cached, deep: [0, 2] as const },
+  { name: "cached steps that are fresh", ...cached, freshSteps: 2 },
+  { name: "deep slots, fresh statistics read in place", ...cached, readThere: [1, 2] },
+  { name: "changes of deep slots", ...cached, compresses: true },
 ])("two ranks: $name", ({ name: _, ...change }) => {
   const { problem } = explore({ ...small, ranks: 2, ...change });
   expect(problem).toBeNull();
@@ -40,10 +49,14 @@ test.each([
 
 describe("each part is needed", () => {
   test.each(parts.map((without) => ({ without })))("$without", ({ without }) => {
+    const isDeep = without.includes("deep");
     for (const readThere of without === "barrier in endOpen" ? [[0]] : [[], [0, 1, 2]]) {
       const found = [false, true].flatMap((compresses) =>
         [1, 2, 3].map((freshSteps) =>
-          explore({ ...small, ranks: 2, steps: 3, freshSteps, readThere, compresses, without }),
+          explore({
+            ...{ ...small, ranks: 2, steps: 3, ...(isDeep ? cached : {}) },
+            ...{ freshSteps, readThere, compresses, without },
+          }),
         ),
       );
       expect(found.map(({ problem }) => problem)).toContainEqual(expect.any(String));

@@ -24,10 +24,12 @@ import { sampled, seedName } from "../support/seed.ts";
 setDefaultTimeout(240_000);
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
-/** One synchronous step and two that read stale values. */
+const deep = ["full", "cached", "full"] as const;
+/** One synchronous step and two that read stale values; one leaves out the deep slots. */
 const work: Work = {
   ...{ model, width: 32, height: 64, stepCount: 3, guidanceScale: 1 },
-  ...{ rankCount: 2, splitBatch: false },
+  ...{ rankCount: 2, splitBatch: false, outerSkips: 1 },
+  reuse: deep.map((each) => ({ deep: each, cross: "compute" })),
 };
 const request = requestOf({ ...work, syncMode: "corrected_async_gn" });
 const kinds = emulatedCalls.filter((call) => call !== "none");

@@ -59,6 +59,7 @@ function freePort(): number {
 }
 
 describe("two processes generate what one does, bit for bit", () => {
+  const exact = { stepCount: 3, deepCache: 1 };
   const cuts = [
     // Every kind of tensor is sent in both, one step late and at once.
     ...(["corrected_async_gn", "full_sync"] as const).map((syncMode) => ({
@@ -66,25 +67,37 @@ describe("two processes generate what one does, bit for bit", () => {
       gpus: 1,
       splitBatch: false,
       seeds: [11n],
-      compressExchange: "none" as const,
+      ...{ compressExchange: "none" as const, ...exact },
     })),
+    // The last step reads what the third has sent while the fourth was cached.
     {
       ...{ syncMode: "corrected_async_gn" as const, gpus: 1, splitBatch: false, seeds: [11n] },
-      compressExchange: "int8" as const,
+      ...{ compressExchange: "int8" as const, stepCount: 5, deepCache: 2 },
     },
     {
       ...{ syncMode: "corrected_async_gn" as const, gpus: 2, splitBatch: true },
-      ...{ seeds: [11n, 12n], compressExchange: "none" as const },
+      ...{ seeds: [11n, 12n], compressExchange: "none" as const, ...exact },
     },
   ];
 
   test.each(cuts)("$syncMode, $gpus GPUs each, $compressExchange", async (cut) => {
-    const { gpus, seeds, ...how } = cut;
+    const { gpus, seeds, stepCount, deepCache, ...how } = cut;
     const { syncMode, splitBatch, compressExchange } = how;
     const port = freePort();
     const latentsPath = join(folder, `${port}.safetensors`);
     const more = [
-      ["--steps", "3", "--seed", "11", "--num-images", String(seeds.length), "--batch-size", "2"],
+      [
+        "--steps",
+        String(stepCount),
+        "--deep-cache",
+        String(deepCache),
+        "--seed",
+        "11",
+        "--num-images",
+        String(seeds.length),
+        "--batch-size",
+        "2",
+      ],
       ["--gpus", String(gpus), "--sync-mode", syncMode],
       ["--compress-exchange", compressExchange],
       splitBatch ? [] : ["--no-split-batch"],
@@ -97,7 +110,11 @@ describe("two processes generate what one does, bit for bit", () => {
     expect(one?.text).toContain(`Process 1 (${ranks}) has generated its share`);
 
     const gpu = gpus === 1 ? emulated({ share: false, transport: "nccl" }) : emulated();
-    const alone = await draw({ ...work, ...how, seeds, rankCount: 2 * gpus, gpu });
+    const reuse = Array.from({ length: stepCount }, (_, i) => {
+      return { deep: i % deepCache === 0 ? "full" : "cached", cross: "compute" } as const;
+    });
+    const steps = { stepCount, outerSkips: deepCache - 1, reuse };
+    const alone = await draw({ ...work, ...how, ...steps, seeds, rankCount: 2 * gpus, gpu });
     const latents = readSafetensors(latentsPath).get("latents")?.data;
     expect(latents).toEqual(latentsOf(alone));
     for (const [i, path] of imagePaths(join(folder, `${port}.png`), seeds.length).entries()) {

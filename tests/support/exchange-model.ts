@@ -6,7 +6,7 @@
  * So one order of the host stands for all orders of the GPUs.
  *
  * Each step here has the name of what it stands for: `record`, `signal`, `waitFor`, `swap`,
- * `beginStep`, `endStep`, `gather`, `endGather` of zig/transport.zig and, in zig/transport/, of
+ * `beginPart`, `endPart`, `gather`, `endGather` of zig/transport.zig and, in zig/transport/, of
  * endpoint.zig, local_ranks.zig and peer_copy.zig; and the order of calls of exchange.zig,
  * slot_swaps.zig and changes.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever changes one
  * of these changes the model.
@@ -24,6 +24,10 @@ export interface ModelOptions {
   freshSteps: number;
   /** Slots of statistics: fresh values are read in the memory of the rank that wrote them. */
   readThere?: readonly number[];
+  /** The slots [first, end) that cached steps leave out; without, there are none. */
+  deep?: readonly [number, number];
+  /** The steps that have them; the first must. */
+  fullSteps?: readonly number[];
   /** Whether steps after the first send changes, which receivers add to what they have. */
   compresses?: boolean;
   /** What the code does and a mutation leaves out. */
@@ -35,8 +39,11 @@ export const parts = [
   "barrier in endOpen",
   "waitFor in swap",
   "event in swap",
-  "event of the exchange stream",
-  "waitForReaders",
+  "event of the outer groups",
+  "event of the deep groups",
+  "deep stream",
+  "waitForReaders, outer",
+  "waitForReaders, deep",
   "gather_written",
   "gather_copied",
   "barrier in gather",
@@ -44,7 +51,8 @@ export const parts = [
 ] as const;
 export type Part = (typeof parts)[number];
 
-type Stream = "compute" | "exchange";
+type Stream = "compute" | "exchange" | "deep";
+type Depth = "outer" | "deep";
 
 /** What a host thread does next. */
 type HostStep =
@@ -56,7 +64,16 @@ type HostStep =
   | { does: "waitFor"; rank: number; sequence: number }
   | { does: "waitEvent"; rank: number; event: string; stream: Stream }
   | { does: "barrier" }
-  | { does: "work"; stream: Stream; reads: Access[]; writes: Access[] };
+  | ({ does: "work"; stream: Stream } & Work);
+
+interface Work {
+  depth: Depth;
+  step: number;
+  /** The last step that had the deep slots, perhaps this one. */
+  lastFull: number;
+  reads: Access[];
+  writes: Access[];
+}
 
 /** A place in a rank's memory, with the value that is read or written. */
 type Access = readonly [place: string, value: string];
@@ -112,6 +129,9 @@ class Program {
   readonly steps: HostStep[] = [];
   private readonly everyone: number[];
   private readonly others: number[];
+  private step = 0;
+  /** The first slot of which nothing was swapped with its group. */
+  private groupFirst = 0;
 
   constructor(
     private readonly o: ModelOptions,
@@ -130,52 +150,108 @@ class Program {
   }
 
   addStep(step: number): void {
-    const { slots, groupSlots, freshSteps } = this.o;
-    const isFresh = step < freshSteps;
-    const readThere = this.o.readThere ?? [];
-    // PeerCopy.waitForReaders
-    if (step > 0 && this.has("waitForReaders"))
-      for (const other of this.everyone) this.waitEvent(other, "step_read", "compute");
-    let groupFirst = 0;
-    const swapGroup = (end: number) => {
-      const group = Array.from({ length: end - groupFirst }, (_, i) => groupFirst + i);
-      // In fresh steps what was not copied goes along for the next, and the last group orders the
-      // end of the step.
-      const moved = isFresh ? group.filter((slot) => readThere.includes(slot)) : group;
-      if (moved.length > 0 || end === slots) this.swap(step, end, "group", moved, []);
-      groupFirst = end;
-    };
-    for (let slot = 0; slot < slots; slot++) {
-      if (slot - groupFirst === groupSlots) swapGroup(slot);
-      const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
-      this.write(step, slot, mine);
-      const isThere = isFresh && readThere.includes(slot);
-      if (isFresh) this.swap(step, slot + 1, "slot", isThere ? [] : [slot], isThere ? [slot] : []);
-      const seen = isFresh ? step : step - 1;
-      // A stale step after a fresh one has what that one added.
-      if (this.sendsChanges(seen, slot) && (isFresh || step > freshSteps))
-        this.addChanges(seen, slot);
-      const reads = this.others.map(
-        (i): Access => [isThere ? own(i, slot) : this.theirs(i, slot), versionOf(seen, i, slot)],
-      );
-      this.steps.push({ does: "work", stream: "compute", reads: [...reads, mine], writes: [] });
+    const { slots, deep } = this.o;
+    this.step = step;
+    this.waitForReaders("outer");
+    this.groupFirst = 0;
+    const [first, end] = deep ?? [slots, slots];
+    this.addSlots(0, first, "outer");
+    if (this.hasDeep(step)) {
+      this.waitForReaders("deep");
+      this.addSlots(first, end, "deep");
+      this.endPart("deep");
     }
-    swapGroup(slots);
-    this.steps.push({ does: "record", event: "step_read", stream: "exchange" });
+    this.groupFirst = end;
+    this.addSlots(end, slots, "outer");
+    this.endPart("outer");
     this.gather(step);
     this.endGather();
   }
 
+  /** SlotSwaps: the slots [first, end), and the groups that are complete before each of them. */
+  private addSlots(first: number, end: number, depth: Depth): void {
+    for (let slot = first; slot < end; slot++) {
+      if (slot % this.o.groupSlots === 0) this.swapGroup(slot, depth);
+      this.addSlot(slot);
+    }
+    this.swapGroup(end, depth);
+  }
+
+  private addSlot(slot: number): void {
+    const { step } = this;
+    const isFresh = step < this.o.freshSteps;
+    const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
+    this.write(step, slot, mine);
+    const isThere = isFresh && (this.o.readThere ?? []).includes(slot);
+    if (isFresh) {
+      const [moved, awaited] = isThere ? [[], [slot]] : [[slot], []];
+      this.swap(step, slot + 1, "slot", moved, awaited);
+    }
+    const seen = isFresh ? step : this.stepBefore(step, slot);
+    // A stale step after a fresh one has what that one added.
+    if (this.sendsChanges(seen, slot) && (isFresh || seen >= this.o.freshSteps))
+      this.addChanges(seen, slot);
+    const reads = this.others.map(
+      (i): Access => [isThere ? own(i, slot) : this.theirs(i, slot), versionOf(seen, i, slot)],
+    );
+    this.work("compute", [...reads, mine], []);
+  }
+
+  /** What is left before slot `end`; the last group orders the end of the step in any case. */
+  private swapGroup(end: number, depth: Depth): void {
+    const first = this.groupFirst;
+    if (first >= end) return;
+    this.groupFirst = end;
+    const group = Array.from({ length: end - first }, (_, i) => first + i);
+    const isFresh = this.step < this.o.freshSteps;
+    // In fresh steps what was not copied goes along for the next.
+    const moved = isFresh ? group.filter((slot) => this.o.readThere?.includes(slot)) : group;
+    if (moved.length === 0 && end < this.o.slots) return;
+    this.swap(this.step, end, "group", moved, [], depth);
+  }
+
+  /** Transport.beginPart, PeerCopy.waitForReaders */
+  private waitForReaders(depth: Depth): void {
+    if (this.step === 0 || !this.has(`waitForReaders, ${depth}`)) return;
+    for (const other of this.everyone) this.waitEvent(other, `${depth} part_read`, "compute");
+  }
+
+  private endPart(depth: Depth): void {
+    this.steps.push({ does: "record", event: `${depth} part_read`, stream: this.streamOf(depth) });
+  }
+
+  private streamOf(depth: Depth): Stream {
+    return depth === "deep" && this.has("deep stream") ? "deep" : "exchange";
+  }
+
+  private work(stream: Stream, reads: Access[], writes: Access[], depth: Depth = "outer"): void {
+    let lastFull = this.step;
+    while (this.o.deep && !this.hasDeep(lastFull)) lastFull--;
+    this.steps.push({ does: "work", stream, depth, step: this.step, lastFull, reads, writes });
+  }
+
+  private hasDeep(step: number): boolean {
+    return this.o.deep !== undefined && (this.o.fullSteps?.includes(step) ?? true);
+  }
+
+  /** The last step before this one that had the slot. */
+  private stepBefore(step: number, slot: number): number {
+    const [first, end] = this.o.deep ?? [0, 0];
+    const isDeep = slot >= first && slot < end;
+    let before = step - 1;
+    while (isDeep && !this.hasDeep(before)) before--;
+    return before;
+  }
+
   /** The patch's own shard; or the change from what the others have, and what they will have. */
   private write(step: number, slot: number, mine: Access): void {
-    const work = { does: "work", stream: "compute" } as const;
     if (!this.sendsChanges(step, slot)) {
-      this.steps.push({ ...work, reads: [], writes: [mine] });
+      this.work("compute", [], [mine]);
       return;
     }
-    const before: Access = [mine[0], versionOf(step - 1, this.rank, slot)];
+    const before: Access = [mine[0], versionOf(this.stepBefore(step, slot), this.rank, slot)];
     const change: Access = [changeOf(this.rank, slot), mine[1]];
-    this.steps.push({ ...work, reads: [before], writes: [change, mine] });
+    this.work("compute", [before], [change, mine]);
   }
 
   /** changes.zig, receive: to views of the step before `seen`. */
@@ -185,9 +261,9 @@ class Program {
       const view = this.theirs(other, slot);
       const reads: Access[] = [
         [this.theirChange(other, slot), version],
-        [view, versionOf(seen - 1, other, slot)],
+        [view, versionOf(this.stepBefore(seen, slot), other, slot)],
       ];
-      this.steps.push({ does: "work", stream: "compute", reads, writes: [[view, version]] });
+      this.work("compute", reads, [[view, version]]);
     }
   }
 
@@ -204,15 +280,16 @@ class Program {
     what: "slot" | "group",
     moved: readonly number[],
     awaited: readonly number[],
+    depth: Depth = "outer",
   ): void {
     const { slots, slotEvents, groupSlots } = this.o;
-    const stream: Stream = what === "slot" ? "compute" : "exchange";
+    const stream: Stream = what === "slot" ? "compute" : this.streamOf(depth);
     const at = what === "slot" ? (end - 1) % slotEvents : Math.floor((end - 1) / groupSlots);
-    const event = `${what} ${at}`;
+    const event = `${depth} ${what} ${at}`;
     const sequence = 2 * (step * slots + end - 1) + (what === "slot" ? 1 : 2);
     this.steps.push({ does: "record", event, stream: "compute" }, { does: "signal", sequence });
-    if (stream === "exchange" && this.has("event of the exchange stream"))
-      this.waitEvent(this.rank, event, stream);
+    const ordered: Part = `event of the ${depth} groups`;
+    if (stream !== "compute" && this.has(ordered)) this.waitEvent(this.rank, event, stream);
     for (const other of moved.length + awaited.length > 0 ? this.others : []) {
       if (this.has("waitFor in swap")) this.steps.push({ does: "waitFor", rank: other, sequence });
       if (this.has("event in swap")) this.waitEvent(other, event, stream);
@@ -223,14 +300,14 @@ class Program {
           : { sent: own(other, slot), received: this.theirs(other, slot) };
       const reads = moved.map((s): Access => [place(s).sent, versionOf(step, other, s)]);
       const writes = moved.map((s): Access => [place(s).received, versionOf(step, other, s)]);
-      this.steps.push({ does: "work", stream, reads, writes });
+      this.work(stream, reads, writes, depth);
     }
   }
 
   private gather(step: number): void {
     const output = (of: number) => `output ${step} ${of}`;
     const sent: Access = [`gather ${this.rank}`, output(this.rank)];
-    this.steps.push({ does: "work", stream: "compute", reads: [], writes: [sent] });
+    this.work("compute", [], [sent]);
     const event = "gather_written";
     if (this.has(event)) this.steps.push({ does: "record", event, stream: "compute" });
     if (this.has("barrier in gather")) this.steps.push({ does: "barrier" });
@@ -238,7 +315,7 @@ class Program {
       if (this.has(event)) this.waitEvent(other, event, "compute");
       const reads: Access[] = [[`gather ${other}`, output(other)]];
       const writes: Access[] = [[`gathered ${this.rank} ${other}`, output(other)]];
-      this.steps.push({ does: "work", stream: "compute", reads, writes });
+      this.work("compute", reads, writes);
     }
   }
 
@@ -382,11 +459,10 @@ function replaced(list: readonly number[], index: number, value: number): number
 
 // --- the streams ---
 
-interface Node {
+interface Node extends Work {
   rank: number;
+  stream: Stream;
   after: number[];
-  reads: Access[];
-  writes: Access[];
 }
 
 /** What is wrong with what was queued, in some order of the GPUs; null where nothing is. */
@@ -394,6 +470,8 @@ function checkOrder(programs: HostStep[][], state: State): string | null {
   const nodes = nodesOf(programs, state);
   const before = closureOf(nodes);
   if (before === null) return "streams wait for each other in a circle";
+  const late = checkOverlap(nodes, before);
+  if (late !== null) return late;
   const writers = new Map<string, number[]>();
   for (const [i, node] of nodes.entries())
     for (const [place] of node.writes) writers.set(place, [...(writers.get(place) ?? []), i]);
@@ -414,6 +492,18 @@ function checkOrder(programs: HostStep[][], state: State): string | null {
   return null;
 }
 
+/** What travels of the deep slots holds up no cached step. */
+function checkOverlap(nodes: Node[], before: (i: number, j: number) => boolean): string | null {
+  for (const [i, { depth, stream, step }] of nodes.entries()) {
+    if (depth !== "deep" || stream === "compute") continue;
+    const waiting = nodes.find(
+      (node, j) => node.lastFull === step && node.step > step && before(i, j),
+    );
+    if (waiting) return `cached step ${waiting.step} waits for deep slots of step ${step}`;
+  }
+  return null;
+}
+
 function nodesOf(programs: HostStep[][], state: State): Node[] {
   const nodes: Node[] = [];
   const records = new Map<string, number>();
@@ -427,8 +517,10 @@ function nodesOf(programs: HostStep[][], state: State): Node[] {
       const tail = last[step.stream];
       const node = nodes.length;
       last[step.stream] = node;
-      const access = step.does === "work" ? step : { reads: [], writes: [] };
-      nodes.push({ rank, after: tail === undefined ? [] : [tail], ...access });
+      const nothing: Work = { depth: "outer", step: -1, lastFull: -1, reads: [], writes: [] };
+      const { stream } = step;
+      const work = step.does === "work" ? step : nothing;
+      nodes.push({ ...work, rank, stream, after: tail === undefined ? [] : [tail] });
       if (step.does === "record") {
         const count = (counts.get(step.event) ?? 0) + 1;
         counts.set(step.event, count);

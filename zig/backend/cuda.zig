@@ -91,8 +91,9 @@ pub const Cuda = struct {
     context: drivers.Context,
     module: drivers.Module,
     stream: drivers.Stream,
-    /// Transfers between ranks that run beside the computation are queued here.
-    exchange_stream: drivers.Stream,
+    /// Transfers between ranks that run beside the computation are queued here: those that the next
+    /// step needs, and those that may take longer.
+    exchange_streams: [2]drivers.Stream,
     graphs: Graphs,
     /// Null in tests of kernels, which need no library.
     libraries: ?LibraryHandles = null,
@@ -134,7 +135,7 @@ pub const Cuda = struct {
             .context = undefined,
             .module = options.module,
             .stream = undefined,
-            .exchange_stream = undefined,
+            .exchange_streams = undefined,
             .graphs = .init(gpa, options.use_graphs),
             .activation = options.activation,
             .weights_base = options.weights_base,
@@ -158,8 +159,15 @@ pub const Cuda = struct {
         cuda.context = context.?;
         cuda.stream = try cuda.makeStream();
         errdefer _ = d.cuStreamDestroy_v2(cuda.stream);
-        cuda.exchange_stream = try cuda.makeStream();
-        errdefer _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
+        for (&cuda.exchange_streams, 0..) |*stream, i| {
+            errdefer for (cuda.exchange_streams[0..i]) |made| {
+                _ = d.cuStreamDestroy_v2(made);
+            };
+            stream.* = try cuda.makeStream();
+        }
+        errdefer for (cuda.exchange_streams) |stream| {
+            _ = d.cuStreamDestroy_v2(stream);
+        };
         const flags_first = reduction_workspace_bytes + arrived_count * @sizeOf(u32);
         const bytes = flags_first + finite_check.flag_bytes;
         const allocated = d.cuMemAlloc_v2(&cuda.reduction_workspace, bytes);
@@ -173,14 +181,14 @@ pub const Cuda = struct {
     pub fn deinit(cuda: *Cuda) void {
         assert(!cuda.is_abandoned);
         const d = cuda.driver;
-        _ = d.cuStreamSynchronize(cuda.exchange_stream);
+        for (cuda.exchange_streams) |stream| _ = d.cuStreamSynchronize(stream);
         _ = d.cuStreamSynchronize(cuda.stream);
         cuda.graphs.deinit(cuda);
         if (cuda.libraries) |*libraries| libraries.close();
         cuda.finite_checks.deinit(cuda);
         _ = d.cuMemFree_v2(cuda.reduction_workspace);
         if (cuda.widen_workspace != 0) _ = d.cuMemFree_v2(cuda.widen_workspace);
-        _ = d.cuStreamDestroy_v2(cuda.exchange_stream);
+        for (cuda.exchange_streams) |stream| _ = d.cuStreamDestroy_v2(stream);
         _ = d.cuStreamDestroy_v2(cuda.stream);
         cuda.gpa.destroy(cuda);
     }
@@ -282,7 +290,7 @@ pub const Cuda = struct {
         if (cuda.is_abandoned) return;
         cuda.graphs.abandon(cuda);
         const limit_ns = @min(drain_limit_ns, cuda.waits.stall_limit_ns);
-        for ([_]drivers.Stream{ cuda.exchange_stream, cuda.stream }) |stream| {
+        for (cuda.exchange_streams ++ [1]drivers.Stream{cuda.stream}) |stream| {
             const result = waits_file.poll(cuda.driver.cuStreamQuery, stream, limit_ns, null);
             if (result == .not_ready) cuda.is_abandoned = true;
         }

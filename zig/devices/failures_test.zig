@@ -199,7 +199,7 @@ const Rank = struct {
 
     fn layers(r: *Rank, at: u32) !void {
         const cuda = r.b.device.cuda;
-        try r.transport.beginStep(.unet, .{ .first = 0, .end = rank_count }, at == 0);
+        try r.transport.beginPart(.unet, .outer, .{ .first = 0, .end = rank_count }, at == 0);
         for (0..slot_count) |i| {
             const slot: u32 = @intCast(i);
             // Constants of the launches, as a graph's must be.
@@ -226,7 +226,7 @@ const Rank = struct {
             const kept = try r.b.scaleRepeat(r.own.batchSlice(slot, 1), 1, 1);
             r.b.free(kept);
         }
-        try r.transport.endStep(.unet);
+        try r.transport.endPart(.unet, .outer);
     }
 
     fn swap(r: *Rank, at: u32, slot: u32) !void {

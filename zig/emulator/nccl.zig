@@ -81,9 +81,42 @@ export fn ncclCommInitRank(
     if (group_depth > 0) {
         group_clique = clique;
     } else {
-        const result = meet(clique);
+        const result = meet(clique, null);
         if (result != .success) return result;
     }
+    comm_out.* = @ptrCast(comm);
+    return .success;
+}
+
+/// As the product calls it: all ranks, in their order. Returns when every rank has called, or the
+/// communicator is aborted.
+export fn ncclCommSplit(
+    handle: ?nccl.Comm,
+    color: c_int,
+    key: c_int,
+    out: ?*?nccl.Comm,
+    config: ?*anyopaque,
+) Result {
+    const comm_out = out orelse return .invalid_argument;
+    comm_out.* = null;
+    const parent = Comm.of(handle) orelse return .invalid_argument;
+    if (color != 0 or key != parent.rank or config != null) return .invalid_usage;
+    library.lock();
+    defer library.unlock();
+    parent.split_count += 1;
+    const seed = [_]u64{ parent.clique.key, parent.split_count };
+    const child_key = std.hash.Wyhash.hash(0, std.mem.asBytes(&seed));
+    var mailbox: Mailbox = .{};
+    mailbox.name(child_key);
+    const rank_count = parent.clique.rank_count;
+    const clique = Clique.find(child_key, rank_count, mailbox) catch return .internal_error;
+    const comm = library.allocator.create(Comm) catch return .internal_error;
+    comm.* = .{ .clique = clique, .rank = parent.rank, .device = parent.device };
+    clique.comms[comm.rank] = comm;
+    clique.joined_count += 1;
+    library.announceChange();
+    const result = meet(clique, parent);
+    if (result != .success) return result;
     comm_out.* = @ptrCast(comm);
     return .success;
 }
@@ -171,7 +204,7 @@ export fn ncclGroupEnd() Result {
             group_clique = null;
             library.lock();
             defer library.unlock();
-            const result = meet(clique);
+            const result = meet(clique, null);
             if (result != .success) return result;
         }
     }
@@ -192,9 +225,11 @@ threadlocal var group_clique: ?*Clique = null;
 threadlocal var group: std.ArrayList(groups.Entry) = .empty;
 threadlocal var group_failure: Result = .success;
 
-/// Waits for all ranks of a clique; the lock is held.
-fn meet(clique: *Clique) Result {
+/// Waits for all ranks of a clique, unless the one that it is split from is aborted; the lock is
+/// held.
+fn meet(clique: *Clique, parent: ?*const Comm) Result {
     while (!clique.isComplete()) {
+        if (parent != null and parent.?.is_aborted) return .internal_error;
         library.waitBriefly(meet_poll_ms);
         if (!clique.isComplete()) clique.lookAbroad();
     }

@@ -110,6 +110,8 @@ pub const Comm = struct {
     device: u32,
     is_aborted: bool = false,
     failure: nccl.Result = .success,
+    /// Communicators made from it.
+    split_count: u64 = 0,
     /// How many of each kind this rank has come to.
     gather_count: usize = 0,
     send_counts: [rank_count_max]usize = @splat(0),

@@ -210,7 +210,7 @@ pub const UNet = struct {
         };
         var skips: Skips = .{ .reuse = reuse };
         var hidden = try model.conv_in.forwardBetween(ctx, sample, halo, .{});
-        skips.push(ctx, hidden);
+        try skips.push(ctx, hidden);
         for (model.down_blocks) |block| {
             hidden = try block.forward(ctx, hidden, time, prompt, &skips);
         }

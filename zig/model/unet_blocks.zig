@@ -47,12 +47,12 @@ pub const DownBlock = struct {
                 ctx.b.free(hidden);
                 hidden = attended;
             }
-            skips.push(ctx, hidden);
+            try skips.push(ctx, hidden);
         }
         if (skips.isOuterEnd()) return hidden;
         if (block.downsampler) |downsampler| {
             hidden = try downsampler.forward(ctx, hidden);
-            skips.push(ctx, hidden);
+            try skips.push(ctx, hidden);
         }
         return hidden;
     }
@@ -130,11 +130,11 @@ pub const Skips = struct {
     /// In a cached step: layers of the up blocks that are left to leave out.
     left_out: u32 = 0,
 
-    pub fn push(skips: *Skips, ctx: Context, x: Tensor) void {
+    pub fn push(skips: *Skips, ctx: Context, x: Tensor) Error!void {
         skips.list[skips.count] = x;
         skips.count += 1;
         const is_end = skips.count == skips.reuse.outer_skips;
-        if (is_end and skips.reuse.deep == .keep) ctx.exchange.enterDeep();
+        if (is_end and skips.reuse.deep == .keep) try ctx.exchange.enterDeep();
     }
 
     pub fn pop(skips: *Skips) Tensor {
@@ -159,7 +159,7 @@ pub const Skips = struct {
         switch (reuse.deep) {
             .compute => return x,
             .keep => {
-                ctx.exchange.leaveDeep();
+                try ctx.exchange.leaveDeep();
                 try ctx.b.copy(reuse.feature.?, x.?);
                 return x;
             },

@@ -40,9 +40,9 @@ pub const unique_id_bytes = 128;
 pub const UniqueId = extern struct { internal: [unique_id_bytes]u8 };
 pub const Comm = *opaque {};
 
-/// ncclGetVersion of the oldest that is used, 2.14: in it a group of one process may have a
-/// thread per rank and captures of CUDA graphs work without further care.
-pub const version_min = 21400;
+/// ncclGetVersion of the oldest that is used, 2.18: the first with ncclCommSplit. A group of one
+/// process may have a thread per rank, and captures of CUDA graphs work without further care.
+pub const version_min = 21800;
 
 /// A function of the library, as the call that failed.
 pub const Call = std.meta.FieldEnum(Nccl);
@@ -57,6 +57,15 @@ pub const Nccl = struct {
         rank_count: c_int,
         UniqueId,
         rank: c_int,
+    ) callconv(.c) Result,
+    /// Of the ranks with the same color, ordered by key. The last argument is a configuration, or
+    /// null.
+    ncclCommSplit: *const fn (
+        Comm,
+        color: c_int,
+        key: c_int,
+        comm: *?Comm,
+        config: ?*anyopaque,
     ) callconv(.c) Result,
     ncclCommDestroy: *const fn (Comm) callconv(.c) Result,
     ncclCommAbort: *const fn (Comm) callconv(.c) Result,

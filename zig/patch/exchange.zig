@@ -3,7 +3,8 @@
 //! synchronous steps and one step old afterwards (see `sync_mode.zig`).
 //!
 //! Each call is a slot, the same in every step; steps that reuse deep features leave out the slots
-//! between `enterDeep` and `leaveDeep`, whose values then stay those of the last full step. On the
+//! between `enterDeep` and `leaveDeep`, whose values then stay those of the last full step. What
+//! travels of these slots has until the next full step to arrive. On the
 //! CPU a rank writes its shards into its own buffers and the others read them there. Where stale
 //! values are read while new ones are written there are two buffers, used in turn, and a third for
 //! halo rows that are extrapolated from two steps; the barrier of all ranks at the end of a step
@@ -93,7 +94,7 @@ pub const Exchange = struct {
     outer: StepHistory = .{},
     deep: StepHistory = .{},
     /// The slots that cached steps leave out, known from the first step on.
-    deep_slots: struct { first: u32, end: u32 } = .{ .first = 0, .end = 0 },
+    deep_slots: struct { first: u32 = 0, end: u32 = 0 } = .{},
     is_deep: bool = false,
     swaps: SlotSwaps = .{},
     counters: Counters = .{},
@@ -127,6 +128,7 @@ pub const Exchange = struct {
         exchange.step_first = step_first;
         exchange.outer = .{};
         exchange.deep = .{};
+        exchange.deep_slots = .{};
         if (exchange.isSinglePatch() or exchange.recorder != null) return;
         exchange.is_open = true;
         exchange.counters.buffer_bytes = 0;
@@ -146,7 +148,11 @@ pub const Exchange = struct {
         if (!exchange.is_open) return;
         exchange.is_open = false;
         // A failed rank closes too: then there is nothing to wait for.
-        exchange.transport.finish(exchange.channel, exchange.rankRange()) catch {};
+        const depths: []const transports.Depth =
+            if (exchange.deep_slots.end > 0) &.{ .outer, .deep } else &.{.outer};
+        for (depths) |depth| {
+            exchange.transport.finish(exchange.channel, depth, exchange.rankRange()) catch {};
+        }
         if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
         if (exchange.compression != .none) changes.close(exchange);
         for (exchange.slots, 0..) |slot, i| {
@@ -171,17 +177,24 @@ pub const Exchange = struct {
         exchange.is_deep = false;
         exchange.swaps = .{};
         if (exchange.isSinglePatch()) return;
-        const is_first = exchange.step_index == exchange.step_first;
-        try exchange.transport.beginStep(exchange.channel, exchange.rankRange(), is_first);
+        try exchange.beginPart(.outer);
     }
 
     /// The layers up to `leaveDeep` are those that cached steps leave out.
-    pub fn enterDeep(exchange: *Exchange) void {
+    pub fn enterDeep(exchange: *Exchange) Error!void {
+        if (!exchange.isSinglePatch()) {
+            try exchange.swaps.swapRest(exchange, exchange.slot_next);
+            try exchange.beginPart(.deep);
+        }
         exchange.is_deep = true;
         exchange.deep_slots.first = exchange.slot_next;
     }
 
-    pub fn leaveDeep(exchange: *Exchange) void {
+    pub fn leaveDeep(exchange: *Exchange) Error!void {
+        if (!exchange.isSinglePatch()) {
+            try exchange.swaps.swapRest(exchange, exchange.slot_next);
+            try exchange.transport.endPart(exchange.channel, .deep);
+        }
         exchange.is_deep = false;
         exchange.deep_slots.end = exchange.slot_next;
     }
@@ -197,8 +210,8 @@ pub const Exchange = struct {
     /// Every layer of the step has been queued.
     pub fn endStep(exchange: *Exchange) Error!void {
         if (exchange.isSinglePatch()) return;
-        try exchange.swaps.swapCompleteGroups(exchange, @intCast(exchange.slots.len));
-        try exchange.transport.endStep(exchange.channel);
+        try exchange.swaps.swapRest(exchange, @intCast(exchange.slots.len));
+        try exchange.transport.endPart(exchange.channel, .outer);
     }
 
     /// The part of a CUDA graph's key that depends on the exchange (`GraphKey`), in this step.
@@ -337,6 +350,12 @@ pub const Exchange = struct {
     }
 
     // --- internal ---
+
+    fn beginPart(exchange: *Exchange, depth: transports.Depth) Error!void {
+        const is_first = exchange.step_index == exchange.step_first;
+        const group = exchange.rankRange();
+        try exchange.transport.beginPart(exchange.channel, depth, group, is_first);
+    }
 
     /// Where a step reads the other ranks' statistics; zeros where it reads copies.
     fn peerStatistics(exchange: *const Exchange) [rank_count_max]usize {
@@ -615,7 +634,13 @@ pub const Exchange = struct {
         what: transports.Position.What,
     ) transports.Position {
         const slot_count: u32 = @intCast(exchange.slots.len);
-        return .{ .step = step_index, .slot = slot, .slot_count = slot_count, .what = what };
+        return .{
+            .step = step_index,
+            .slot = slot,
+            .slot_count = slot_count,
+            .what = what,
+            .depth = if (exchange.is_deep) .deep else .outer,
+        };
     }
 
     /// Whether this patch ever reads patch `i`'s shards of this kind.

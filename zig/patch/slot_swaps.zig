@@ -1,6 +1,7 @@
 //! When the shards of an exchange travel, on GPUs. Fresh values are swapped slot by slot in the
 //! compute stream. Stale values are swapped in groups of slots beside the computation: a group
-//! travels as soon as this rank has written all its slots and read what it needs of them. Fresh
+//! travels as soon as this rank has written all its slots and read what it needs of them. Groups
+//! end where the deep slots begin and end, since deep ones travel on a stream of their own. Fresh
 //! statistics stay where they are if the other ranks can read them there: a swap then only waits
 //! for them, and they travel with their group for the step after.
 //! On the CPU, where ranks read each other's memory in place, nothing travels.
@@ -27,11 +28,20 @@ pub const SlotSwaps = struct {
         slot: u32,
     ) exchanges.Error!void {
         if (!exchange.transport.copiesShards()) return;
-        const slot_count: u32 = @intCast(exchange.slots.len);
-        while (swaps.next < slot_count) {
-            const end = @min((swaps.next / group_slot_count + 1) * group_slot_count, slot_count);
-            if (end > slot) return;
-            try swaps.swapTo(exchange, end);
+        while (groupEnd(swaps.next) <= slot) {
+            try swaps.swapTo(exchange, groupEnd(swaps.next));
+        }
+    }
+
+    /// Swaps what is left before `slot`, where the outer slots or the deep ones end.
+    pub fn swapRest(
+        swaps: *SlotSwaps,
+        exchange: *const Exchange,
+        slot: u32,
+    ) exchanges.Error!void {
+        if (!exchange.transport.copiesShards()) return;
+        while (swaps.next < slot) {
+            try swaps.swapTo(exchange, @min(groupEnd(swaps.next), slot));
         }
     }
 
@@ -42,9 +52,7 @@ pub const SlotSwaps = struct {
         first: u32,
         end: u32,
     ) exchanges.Error!void {
-        if (!exchange.transport.copiesShards()) return;
-        try swaps.swapCompleteGroups(exchange, first);
-        if (swaps.next < first) try swaps.swapTo(exchange, first);
+        try swaps.swapRest(exchange, first);
         swaps.next = end;
     }
 
@@ -62,6 +70,10 @@ pub const SlotSwaps = struct {
     }
 
     // --- internal ---
+
+    fn groupEnd(slot: u32) u32 {
+        return (slot / group_slot_count + 1) * group_slot_count;
+    }
 
     fn swapTo(swaps: *SlotSwaps, exchange: *const Exchange, end: u32) exchanges.Error!void {
         const first = swaps.next;

@@ -31,6 +31,7 @@ const no_halo: Exchange.HaloRows = .{ .above = null, .below = null };
 /// `moments` are those of the image that the job starts from.
 pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Error!Tensor {
     const job = rank.job;
+    if (job.outer_skips > 0) try rank.transport.openDeep();
     var state: LatentState = try .init(rank, moments);
     var signals: Signals = try .init(rank);
     var reuse: StepReuses = try .init(rank);

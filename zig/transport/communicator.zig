@@ -1,5 +1,6 @@
 //! One rank's NCCL communicator: opened together with those of all other ranks, then used for
-//! groups of sends and receives, which both ranks of a pair name in the same order.
+//! groups of sends and receives, which both ranks of a pair name in the same order. A second one of
+//! the same ranks is split from it where calls on another stream must not wait for its own.
 //!
 //! The end of a group may block: the first one between two ranks connects them, on the calling
 //! thread, until the other rank comes. Only an abort of this communicator ends that, and the thread
@@ -92,6 +93,28 @@ pub const Communicator = struct {
         };
         try c.check(.ncclGetUniqueId, library.ncclGetUniqueId(&id));
         return id;
+    }
+
+    /// A communicator of the same ranks whose calls are independent of this one's. Returns when all
+    /// ranks have come; an abort of this one ends that. Nothing of this one may be in a stream.
+    pub fn split(c: *Communicator, now_ns: i64) Error!Communicator {
+        c.entered_ns.store(now_ns, .release);
+        defer c.entered_ns.store(0, .release);
+        if (!c.change(.idle, .connecting)) return error.Cancelled;
+        var comm: ?nccl.Comm = null;
+        const rank: c_int = @intCast(c.rank.?);
+        const result = c.library.ncclCommSplit(c.comm, 0, rank, &comm, null);
+        if (!c.change(.connecting, .idle)) {
+            if (result == .success) _ = c.library.ncclCommAbort(comm.?);
+            return error.Cancelled;
+        }
+        try c.check(.ncclCommSplit, result);
+        return .{
+            .library = c.library,
+            .comm = comm.?,
+            .diagnostics = c.diagnostics,
+            .rank = c.rank,
+        };
     }
 
     pub fn close(c: *Communicator) void {

@@ -233,6 +233,7 @@ fn openCommunicators(o: Options) Error!void {
         o.diagnostics,
     );
     for (o.endpoints, opened[0..count]) |endpoint, communicator| {
+        endpoint.closeCommunicators();
         endpoint.communicator = communicator;
         endpoint.is_stalled = false;
         endpoint.cuda.waits.stall_advice = "Another rank may not have sent its data: " ++

@@ -11,6 +11,7 @@ const drivers = @import("../nvidia/driver.zig");
 const local_ranks = @import("local_ranks.zig");
 const positions = @import("position.zig");
 const Channel = positions.Channel;
+const Depth = positions.Depth;
 const Position = positions.Position;
 const Swap = @import("swap.zig").Swap;
 
@@ -23,8 +24,9 @@ const slot_event_count = 4;
 pub const Event = union(enum) {
     /// A position in the compute stream.
     at: struct { Channel, Position },
-    /// This rank has queued all its copies of a step; others may overwrite their shards.
-    step_read: Channel,
+    /// This rank has queued all its copies of the outer or deep slots of a step; others may
+    /// overwrite theirs.
+    part_read: struct { Channel, Depth },
     /// This rank's tensor of a gather is written.
     gather_written,
     /// This rank has copied every other rank's tensor of a gather.
@@ -32,7 +34,9 @@ pub const Event = union(enum) {
     /// The last NCCL call on the other stream.
     nccl_order,
 
-    const per_channel = positions.group_count_max + slot_event_count + 1;
+    const groups_end = positions.depth_count * positions.group_count_max;
+    const slots_end = groups_end + slot_event_count;
+    const per_channel = slots_end + positions.depth_count;
     const channels_end = positions.channel_count * per_channel;
     pub const count = channels_end + 3;
 
@@ -40,13 +44,17 @@ pub const Event = union(enum) {
         return per_channel * @as(usize, @intFromEnum(channel));
     }
 
+    fn ofDepth(depth: Depth) usize {
+        return positions.group_count_max * @as(usize, @intFromEnum(depth));
+    }
+
     fn index(event: Event) usize {
         return switch (event) {
             .at => |at| first(at[0]) + switch (at[1].what) {
-                .group_complete => at[1].group(),
-                .slot_written => positions.group_count_max + at[1].slot % slot_event_count,
+                .group_complete => ofDepth(at[1].depth) + at[1].group(),
+                .slot_written => groups_end + at[1].slot % slot_event_count,
             },
-            .step_read => |channel| first(channel) + per_channel - 1,
+            .part_read => |of| first(of[0]) + slots_end + @intFromEnum(of[1]),
             .gather_written => channels_end,
             .gather_copied => channels_end + 1,
             .nccl_order => channels_end + 2,
@@ -59,6 +67,10 @@ pub const Endpoint = struct {
     events: [Event.count]drivers.Event,
     /// Null where ranks copy from each other's memory.
     communicator: ?Communicator = null,
+    /// For the deep slots, split from the first by the first job that has cached steps.
+    deep_communicator: Communicator = undefined,
+    /// Set by the rank's thread; another may abort.
+    has_deep_communicator: std.atomic.Value(bool) = .init(false),
     /// Set by whoever ended this rank's call to NCCL at the stall limit, before it was ended.
     is_stalled: bool = false,
 
@@ -78,41 +90,69 @@ pub const Endpoint = struct {
     /// Waits for queued transfers first. The rank's context must be current.
     pub fn close(endpoint: *Endpoint) void {
         const d = endpoint.cuda.driver;
-        _ = d.cuStreamSynchronize(endpoint.cuda.exchange_stream);
+        for (endpoint.cuda.exchange_streams) |stream| _ = d.cuStreamSynchronize(stream);
         _ = d.cuStreamSynchronize(endpoint.cuda.stream);
+        endpoint.closeCommunicators();
+        endpoint.destroyEvents(Event.count);
+    }
+
+    /// What an abort has left of them too.
+    pub fn closeCommunicators(endpoint: *Endpoint) void {
+        if (endpoint.has_deep_communicator.load(.seq_cst)) endpoint.deep_communicator.close();
+        endpoint.has_deep_communicator.store(false, .seq_cst);
         if (endpoint.communicator) |*communicator| communicator.close();
         endpoint.communicator = null;
-        endpoint.destroyEvents(Event.count);
     }
 
     /// After a failure of any rank: ends NCCL calls that wait for a rank that no longer answers. By
     /// any thread. The communicator cannot be used again.
     pub fn abort(endpoint: *Endpoint) void {
         if (endpoint.communicator) |*communicator| communicator.abort();
+        if (endpoint.has_deep_communicator.load(.seq_cst)) endpoint.deep_communicator.abort();
+    }
+
+    /// Makes the communicator of the deep slots where there is none yet: every rank's thread calls.
+    pub fn openDeep(endpoint: *Endpoint) Error!void {
+        if (endpoint.has_deep_communicator.load(.seq_cst)) return;
+        try endpoint.cuda.synchronize();
+        const communicator = &endpoint.communicator.?;
+        endpoint.deep_communicator = communicator.split(endpoint.nowNs()) catch |err| {
+            return endpoint.nameEnd(err);
+        };
+        endpoint.has_deep_communicator.store(true, .seq_cst);
+        // Whoever aborted the first one meanwhile has not seen this one.
+        if (!communicator.isAborted()) return;
+        endpoint.deep_communicator.abort();
+        return endpoint.nameEnd(error.Cancelled);
     }
 
     /// Whether its communicator must be made anew before the next job.
     pub fn isAborted(endpoint: *const Endpoint) bool {
-        return if (endpoint.communicator) |*communicator| communicator.isAborted() else false;
+        const communicator = if (endpoint.communicator) |*c| c else return false;
+        if (communicator.isAborted()) return true;
+        return endpoint.has_deep_communicator.load(.seq_cst) and
+            endpoint.deep_communicator.isAborted();
     }
 
     /// Begins a group of sends and receives.
-    pub fn beginCalls(endpoint: *Endpoint) Error!*Communicator {
-        const communicator = &endpoint.communicator.?;
+    pub fn beginCalls(endpoint: *Endpoint, depth: Depth) Error!*Communicator {
+        const communicator = endpoint.communicatorOf(depth);
         communicator.begin() catch |err| return endpoint.nameEnd(err);
         return communicator;
     }
 
     /// Hands the group to NCCL: at the first contact of two ranks it returns when both are there.
-    pub fn endCalls(endpoint: *Endpoint) Error!void {
+    pub fn endCalls(endpoint: *Endpoint, communicator: *Communicator) Error!void {
         const now_ns = endpoint.nowNs();
-        endpoint.communicator.?.end(now_ns) catch |err| return endpoint.nameEnd(err);
+        communicator.end(now_ns) catch |err| return endpoint.nameEnd(err);
     }
 
     /// When this rank's thread entered the NCCL call in which it is; 0 where it is in none.
     pub fn enteredNs(endpoint: *const Endpoint) i64 {
         const communicator = if (endpoint.communicator) |*c| c else return 0;
-        return communicator.entered_ns.load(.acquire);
+        const entered_ns = communicator.entered_ns.load(.acquire);
+        if (entered_ns != 0 or !endpoint.has_deep_communicator.load(.seq_cst)) return entered_ns;
+        return endpoint.deep_communicator.entered_ns.load(.acquire);
     }
 
     /// Of the clock of `enteredNs`, never 0.
@@ -141,6 +181,12 @@ pub const Endpoint = struct {
         try cuda.check(.cuStreamWaitEvent, result, "making a stream wait for an event");
     }
 
+    /// Where groups of slots travel: deep ones on a stream of their own, so that those of the outer
+    /// blocks, which the next step reads, do not wait behind them.
+    pub fn exchangeStream(endpoint: *const Endpoint, depth: Depth) drivers.Stream {
+        return endpoint.cuda.exchange_streams[@intFromEnum(depth)];
+    }
+
     /// The part of a swap that all transports share: signals that this rank is at the position, and
     /// queues the local copies. Returns the stream in which the transfers go on.
     pub fn beginSwap(
@@ -154,7 +200,7 @@ pub const Endpoint = struct {
         try port.signal(swap.channel, swap.position);
         const stream = switch (swap.position.what) {
             .slot_written => cuda.stream,
-            .group_complete => cuda.exchange_stream,
+            .group_complete => endpoint.exchangeStream(swap.position.depth),
         };
         if (stream != cuda.stream) try endpoint.waitFor(stream, endpoint, event);
         for (swap.copySlice()) |copy| {
@@ -166,6 +212,13 @@ pub const Endpoint = struct {
     }
 
     // --- internal ---
+
+    fn communicatorOf(endpoint: *Endpoint, depth: Depth) *Communicator {
+        return switch (depth) {
+            .outer => &endpoint.communicator.?,
+            .deep => &endpoint.deep_communicator,
+        };
+    }
 
     fn nameEnd(endpoint: *const Endpoint, err: error{ GpuFailed, Cancelled }) Error {
         return if (err == error.Cancelled and endpoint.is_stalled) error.RankStalled else err;
@@ -189,16 +242,19 @@ test "every event has a number of its own" {
             } } };
             seen[event.index()] += 1;
         }
-        for (0..positions.group_count_max) |group| {
-            const event: Event = .{ .at = .{ channel, .{
-                .step = 0,
-                .slot = @intCast((group + 1) * positions.group_slot_count - 1),
-                .slot_count = positions.slot_count_max,
-                .what = .group_complete,
-            } } };
-            seen[event.index()] += 1;
+        for (std.enums.values(Depth)) |depth| {
+            for (0..positions.group_count_max) |group| {
+                const event: Event = .{ .at = .{ channel, .{
+                    .step = 0,
+                    .slot = @intCast((group + 1) * positions.group_slot_count - 1),
+                    .slot_count = positions.slot_count_max,
+                    .what = .group_complete,
+                    .depth = depth,
+                } } };
+                seen[event.index()] += 1;
+            }
+            seen[(Event{ .part_read = .{ channel, depth } }).index()] += 1;
         }
-        seen[(Event{ .step_read = channel }).index()] += 1;
     }
     for ([_]Event{ .gather_written, .gather_copied, .nccl_order }) |event| {
         seen[event.index()] += 1;

@@ -1,6 +1,7 @@
 //! Peer copies and NCCL between two ranks on two emulated GPUs, in many schedules of the emulator:
-//! fresh values arrive before they are read, stale values are exactly one step old, nothing is
-//! overwritten that is still read, and a gather brings every rank's tensor.
+//! fresh values arrive before they are read, stale values are exactly one step old (of deep slots
+//! one full step), nothing is overwritten that is still read, and a gather brings every rank's
+//! tensor.
 
 const std = @import("std");
 const cpu_support = @import("../backend/cpu/tests/support.zig");
@@ -17,9 +18,14 @@ const Transport = transports.Transport;
 const Tensor = @import("../tensor.zig").Tensor;
 
 const rank_count = 2;
-const step_count = 5;
+/// The others are cached.
+const full_steps = [_]u32{ 0, 1, 4, 6 };
+const step_count = 8;
 /// Two full groups and the beginning of a third.
 const slot_count = 2 * transports.group_slot_count + 3;
+/// The slots that cached steps leave out: the end of a group, one of its own, and the next's first.
+const deep_first = 5;
+const deep_end = slot_count - 2;
 /// Values of a slot, all the same.
 const value_count = 4;
 const slot_bytes = value_count * @sizeOf(f32);
@@ -72,13 +78,9 @@ const Rank = struct {
         try ok(r.cuda.driver.cuMemsetD32Async(address, bits, value_count, r.cuda.stream));
     }
 
-    fn swap(r: *Rank, step: u32, first: u32, end: u32, what: transports.Position.What) !void {
-        var s: transports.Swap = .{ .channel = .unet, .position = .{
-            .step = step,
-            .slot = end - 1,
-            .slot_count = slot_count,
-            .what = what,
-        } };
+    fn swap(r: *Rank, first: u32, position: transports.Position) !void {
+        const end = position.slot + 1;
+        var s: transports.Swap = .{ .channel = .unet, .position = position };
         s.addTransfer(.{
             .rank = r.other(),
             .send_address = r.own + first * slot_bytes,
@@ -91,27 +93,42 @@ const Rank = struct {
         try r.transport.swap(&s);
     }
 
-    /// As `slot_swaps.zig`: the first step reads fresh values, the others stale ones.
     fn runStep(r: *Rank, step: u32) !void {
-        const is_fresh = step == 0;
-        try r.transport.beginStep(.unet, .{ .first = 0, .end = rank_count }, is_fresh);
-        var group_first: u32 = 0;
-        for (0..slot_count + 1) |i| {
+        const group: transports.RankRange = .{ .first = 0, .end = rank_count };
+        try r.transport.beginPart(.unet, .outer, group, step == 0);
+        try r.runSlots(step, 0, deep_first, .outer);
+        if (isFull(step)) {
+            try r.transport.beginPart(.unet, .deep, group, step == 0);
+            try r.runSlots(step, deep_first, deep_end, .deep);
+            try r.transport.endPart(.unet, .deep);
+        }
+        try r.runSlots(step, deep_end, slot_count, .outer);
+        try r.transport.endPart(.unet, .outer);
+    }
+
+    /// As `slot_swaps.zig`: the first step reads fresh values, the others stale ones.
+    fn runSlots(r: *Rank, step: u32, first: u32, end: u32, depth: transports.Depth) !void {
+        var group_first = first;
+        for (first..end) |i| {
             const slot: u32 = @intCast(i);
-            const is_group_end = slot - group_first == transports.group_slot_count;
-            if (slot > 0 and (is_group_end or slot == slot_count)) {
-                if (!is_fresh) try r.swap(step, group_first, slot, .group_complete);
-                group_first = slot;
-            }
-            if (slot == slot_count) break;
             try r.write(r.own + slot * slot_bytes, value(r.index, step, slot));
-            if (is_fresh) try r.swap(step, slot, slot + 1, .slot_written);
+            var position: transports.Position = .{
+                .step = step,
+                .slot = slot,
+                .slot_count = slot_count,
+                .depth = depth,
+            };
+            if (step == 0) try r.swap(slot, position);
             const read = r.log + (step * slot_count + slot) * slot_bytes;
             const source = r.theirs + slot * slot_bytes;
             const stream = r.cuda.stream;
             try ok(r.cuda.driver.cuMemcpyDtoDAsync_v2(read, source, slot_bytes, stream));
+            const is_complete = (slot + 1) % transports.group_slot_count == 0 or slot + 1 == end;
+            if (!is_complete) continue;
+            position.what = .group_complete;
+            if (step > 0) try r.swap(group_first, position);
+            group_first = slot + 1;
         }
-        try r.transport.endStep(.unet);
     }
 
     /// Gathers one tensor of each rank; the own one is overwritten right after.
@@ -124,6 +141,18 @@ const Rank = struct {
         try r.write(tensor.address, -1);
     }
 };
+
+fn isFull(step: u32) bool {
+    return std.mem.findScalar(u32, &full_steps, step) != null;
+}
+
+fn fullBefore(step: u32) u32 {
+    var last: u32 = 0;
+    for (full_steps) |full| if (full < step) {
+        last = full;
+    };
+    return last;
+}
 
 fn open(kind: Kind, seed: u64) Shared {
     return .{ .kind = kind, .seed = seed, .local = undefined };
@@ -183,6 +212,7 @@ fn work(shared: *Shared, index: u32) !void {
     // No rank leaves before the other has read its memory.
     defer Shared.waitForAll(&shared.done);
     errdefer rank.transport.abort();
+    try rank.transport.openDeep();
     try runSteps(&rank, &l);
 }
 
@@ -201,7 +231,9 @@ fn runSteps(rank: *Rank, l: *LibraryFixture) !void {
         try rank.gather(step, tensor, received);
     }
     try rank.cuda.synchronize();
-    try ok(rank.cuda.driver.cuStreamSynchronize(rank.cuda.exchange_stream));
+    for (rank.cuda.exchange_streams) |stream| {
+        try ok(rank.cuda.driver.cuStreamSynchronize(stream));
+    }
     var log: [log_count]f32 = undefined;
     try l.fixture.download(f32, rank.log, &log);
     var outputs: [step_count * value_count]f32 = undefined;
@@ -212,7 +244,10 @@ fn runSteps(rank: *Rank, l: *LibraryFixture) !void {
             try std.testing.expectEqual(Rank.value(rank.other(), step, 0), x);
         }
         for (0..slot_count) |slot| {
-            const expected = Rank.value(rank.other(), step -| 1, @intCast(slot));
+            const is_deep = slot >= deep_first and slot < deep_end;
+            if (is_deep and !isFull(step)) continue;
+            const seen = if (is_deep) fullBefore(step) else step -| 1;
+            const expected = Rank.value(rank.other(), seen, @intCast(slot));
             const first = (step * slot_count + slot) * value_count;
             for (log[first..][0..value_count]) |x| try std.testing.expectEqual(expected, x);
         }

@@ -43,12 +43,17 @@ pub const PeerCopy = struct {
         }
     }
 
-    /// Orders the compute stream after every copy that ranks of the group have queued in a step, so
-    /// that this rank's shards may be overwritten.
-    pub fn waitForReaders(t: PeerCopy, channel: positions.Channel, group: RankRange) Error!void {
+    /// Orders the compute stream after every copy of these slots that ranks of the group have
+    /// queued, so that this rank's shards may be overwritten.
+    pub fn waitForReaders(
+        t: PeerCopy,
+        channel: positions.Channel,
+        depth: positions.Depth,
+        group: RankRange,
+    ) Error!void {
         const own = t.endpoint();
         for (t.endpoints[group.first..group.end]) |other| {
-            try own.waitFor(own.cuda.stream, other, .{ .step_read = channel });
+            try own.waitFor(own.cuda.stream, other, .{ .part_read = .{ channel, depth } });
         }
     }
 

@@ -9,6 +9,11 @@ const std = @import("std");
 pub const Channel = enum { unet, vae };
 pub const channel_count = @typeInfo(Channel).@"enum".fields.len;
 
+/// Of the slots of a channel. Steps that reuse deep features leave out the deep ones: what travels
+/// of those is needed in the next full step alone, and has the cached steps before it to arrive.
+pub const Depth = enum { outer, deep };
+pub const depth_count = @typeInfo(Depth).@"enum".fields.len;
+
 /// Slots of one channel. SDXL's UNet has 155: 39 convolutions, 46 group norms, 70 self-attentions.
 pub const slot_count_max = 1024;
 
@@ -24,11 +29,14 @@ pub const Position = struct {
     /// Slots of a step.
     slot_count: u32,
     what: What = .slot_written,
+    /// Of the group that is complete.
+    depth: Depth = .outer,
 
     pub const What = enum(u1) {
         /// The rank has written its shard of `slot`.
         slot_written,
-        /// The rank has written all slots up to `slot`, and has read what it needs of them.
+        /// The rank has written all slots up to `slot`, and has read what it needs of them. Groups
+        /// are cut where the deep slots begin and end.
         group_complete,
     };
 

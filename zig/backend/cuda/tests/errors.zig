@@ -150,7 +150,7 @@ fn recordAndWait(cuda: *Cuda) !void {
     var endpoint: Endpoint = try .open(cuda);
     defer endpoint.close();
     try endpoint.record(.gather_written, cuda.stream);
-    try endpoint.waitFor(cuda.exchange_stream, &endpoint, .gather_written);
+    try endpoint.waitFor(cuda.exchange_streams[0], &endpoint, .gather_written);
 }
 
 fn copyOnce(b: backend.Backend, y: Tensor, x: Tensor) backend.Error!void {
