@@ -73,6 +73,8 @@ function eventStream(c: Context<ServeEnv>, events: Events): Response {
   return streamSSE(c, async (stream) => {
     const controller = new AbortController();
     stream.onAbort(() => controller.abort());
+    // The first one brings the headers: without it a client of a quiet server waits for them.
+    await stream.write(": \n\n");
     const heartbeat = setInterval(() => void stream.write(": \n\n"), heartbeatMs);
     try {
       for await (const event of events(after, controller.signal)) {
