@@ -21,8 +21,10 @@ import packageJson from "../../package.json" with { type: "json" };
 import { buildBinaryIn, ended, newFolder, start } from "../../src/bench/support/binary.ts";
 import { noStraceReason, readTrace, tracedCalls } from "../../src/bench/support/strace.ts";
 import { cacheCandidates } from "../../src/binary/cache.ts";
+import { bundlePage } from "../../src/serve/page/bundle.ts";
 import { inBareRoot, makeBareRoot, noBareRootReason } from "../support/bare-root.ts";
 import { noDiskReason, onDisk } from "../support/mount.ts";
+import { listeningUrl } from "../support/serve-process.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);
@@ -288,6 +290,23 @@ test.skipIf(skipped("system calls", noStraceReason()))(
     expect(written.filter((path) => path.endsWith("/libbasedxl.so"))).toHaveLength(1);
   },
 );
+
+test("it has the page of its server", async () => {
+  const folder = folderFor();
+  const env = { BASEDXL_CACHE_DIR: join(folder, "cache") };
+  const server = start([binary, "serve", "--port", "0", "--device", "cpu"], folder, env);
+  try {
+    const url = await listeningUrl(server.stderr);
+    for (const { path, type, text } of await bundlePage()) {
+      const response = await fetch(new URL(path, url));
+      expect(response.headers.get("content-type")).toBe(type);
+      expect(await response.text()).toBe(text);
+    }
+  } finally {
+    server.kill();
+    await server.exited;
+  }
+});
 
 describe("version and licenses", () => {
   const folder = folderFor();

@@ -33,7 +33,7 @@ export class ServeProcess {
       [process.execPath, join(root, "src/main.ts"), "serve", ...own, ...this.flags],
       { stdio: ["ignore", "ignore", "pipe"] },
     );
-    this.port = await portIn(this.child.stderr);
+    this.port = Number(new URL(await listeningUrl(this.child.stderr)).port);
   }
 
   /** As a crash does. */
@@ -49,18 +49,16 @@ export class ServeProcess {
   }
 }
 
-// --- internal ---
-
-/** The port in the line about it. The rest of the log is read too, or the server would end. */
-async function portIn(log: ReadableStream<Uint8Array>): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
+/** The address in a server's log. The rest of it is read too, or the server would end. */
+export async function listeningUrl(log: ReadableStream<Uint8Array>): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
   const read = async () => {
     const decoder = new TextDecoder();
     let text = "";
     for await (const part of log) {
       text += decoder.decode(part, { stream: true });
-      const [, port] = /"event":"listening","url":"http:\/\/[^"]*:(\d+)\/"/.exec(text) ?? [];
-      if (port !== undefined) resolve(Number(port));
+      const [, url] = /"event":"listening","url":"([^"]+)"/.exec(text) ?? [];
+      if (url !== undefined) resolve(url);
     }
     reject(new Error(`The server did not start:\n${text}`));
   };

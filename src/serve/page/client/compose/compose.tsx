@@ -25,11 +25,12 @@ import { LorasField } from "./loras.tsx";
 import { PromptBox } from "./prompt.tsx";
 import { SeedField } from "./seed.tsx";
 import { SizeField } from "./size.tsx";
+import { inputOfForm, needsSource, SourceFields } from "./source.tsx";
 
 /** Queues a job and shows it. */
 export async function generate(): Promise<void> {
   await attempt(async () => {
-    const job = await submit(requestOfForm());
+    const job = await submit({ ...requestOfForm(), ...(await inputOfForm()) });
     rememberStart(job.id);
     follow(job.id);
   });
@@ -63,6 +64,7 @@ export function Compose() {
         <SeedField />
         <CountField />
         <LorasField />
+        <SourceFields />
         <RankFields />
         <MoreFields />
       </div>
@@ -213,10 +215,10 @@ function AnyFieldOf({ name }: { name: string }) {
 
 /** Settings that have no field of their own above. */
 function MoreFields() {
-  const takesImages = capabilities.value?.features.img2img === true;
-  const settings = (capabilities.value?.settings ?? []).filter(({ name, kind, group }) => {
-    const isIdle = group === "Input image" && !takesImages;
-    return !shownAbove.has(name) && kind !== "list" && kind !== "path" && !isIdle;
+  const settings = (capabilities.value?.settings ?? []).filter((setting) => {
+    const { name, kind } = setting;
+    if (kind === "list" || kind === "path") return false;
+    return !shownAbove.has(name) && !needsSource(setting);
   });
   const groups = [...new Set(settings.map(({ group }) => group))];
   const givenCount = settings.filter(({ name }) => given.value[name] !== undefined).length;
@@ -245,5 +247,5 @@ function MoreFields() {
 const shownAbove = new Set([
   ...["prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
   ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images", "lora", "loras"],
-  ...["sync_mode", "warmup_steps"],
+  ...["sync_mode", "warmup_steps", "strength"],
 ]);

@@ -6,6 +6,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { restore } from "../compose/form.ts";
 import { keep } from "../compose/seed.tsx";
+import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
 import { fileSize } from "../ui/format.ts";
 import { Icon } from "../ui/icons.tsx";
@@ -145,6 +146,7 @@ function Actions({ name, said, onCompare, children }: ActionsProps) {
         <Icon name="compare" /> Compare
       </button>
       {children}
+      <StartFromButton address={fileAddress(name)} onTaken={() => (shown.value = null)} />
       <a class="button" href={fileAddress(name)} download={name}>
         <Icon name="download" /> Download
       </a>

@@ -26,6 +26,10 @@ export interface JobRequest {
   request: Settings;
   model?: string | undefined;
   preview_steps?: number | undefined;
+  /** In base64. */
+  image?: string | undefined;
+  /** White is generated anew. */
+  mask?: string | undefined;
 }
 
 export type Job = Omit<JobView, "spec"> & {

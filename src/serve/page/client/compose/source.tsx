@@ -1,0 +1,100 @@
+/**
+ * The image that a job starts from, and the mask painted over it, where the server takes them.
+ */
+import { signal } from "@preact/signals";
+import { capabilities } from "../server/capabilities.ts";
+import type { JobRequest, ListedSetting } from "../server/wire.ts";
+import { Icon } from "../ui/icons.tsx";
+import { attempt } from "../ui/messages.tsx";
+import { Brush, maskOf, type Stroke } from "./brush.tsx";
+import { SliderField } from "./field.tsx";
+
+interface Source {
+  file: Blob;
+  /** Object URL of the file. */
+  address: string;
+}
+
+const source = signal<Source | null>(null);
+const strokes = signal<readonly Stroke[]>([]);
+
+/** Settings of an image that is not there do nothing. */
+export function needsSource({ group }: ListedSetting): boolean {
+  return group === "Input image" && source.value === null;
+}
+
+/** Image and mask as a job's request has them, in base64. */
+export async function inputOfForm(): Promise<Pick<JobRequest, "image" | "mask">> {
+  if (source.value === null || !capabilities.value?.features.img2img) return {};
+  const { file } = source.value;
+  const image = await base64Of(file);
+  if (strokes.value.length === 0) return { image };
+  const { width, height } = await createImageBitmap(file);
+  return { image, mask: await base64Of(await maskOf(strokes.value, { width, height })) };
+}
+
+export function SourceFields() {
+  const features = capabilities.value?.features;
+  if (!features?.img2img) return null;
+  return (
+    <fieldset class="field">
+      <legend>Image to start from</legend>
+      {source.value === null ? (
+        <input
+          type="file"
+          accept="image/*"
+          aria-label="Image to start from"
+          onChange={({ currentTarget }) => startFrom(currentTarget.files?.[0] ?? null)}
+        />
+      ) : (
+        <>
+          {features.inpaint ? (
+            <Brush
+              image={source.value.address}
+              strokes={strokes.value}
+              onChange={(next) => (strokes.value = next)}
+            />
+          ) : (
+            <img src={source.value.address} alt="To start from" />
+          )}
+          <button type="button" onClick={() => startFrom(null)}>
+            <Icon name="close" /> Start from noise again
+          </button>
+          <SliderField name="strength" label="Strength" min={0.05} max={1} step={0.05} />
+        </>
+      )}
+    </fieldset>
+  );
+}
+
+/** For an image of the gallery. */
+export function StartFromButton({ address, onTaken }: { address: string; onTaken: () => void }) {
+  if (!capabilities.value?.features.img2img) return null;
+  const take = async () => {
+    startFrom(await (await fetch(address)).blob());
+    onTaken();
+  };
+  return (
+    <button type="button" onClick={() => attempt(take)}>
+      Start from it
+    </button>
+  );
+}
+
+// --- internal ---
+
+/** null for none. */
+function startFrom(file: Blob | null): void {
+  if (source.value !== null) URL.revokeObjectURL(source.value.address);
+  source.value = file && { file, address: URL.createObjectURL(file) };
+  strokes.value = [];
+}
+
+async function base64Of(blob: Blob): Promise<string> {
+  const reader = new FileReader();
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  reader.onload = () => resolve(String(reader.result));
+  reader.onerror = () => reject(reader.error);
+  reader.readAsDataURL(blob);
+  return (await promise).replace(/^[^,]*,/, "");
+}
