@@ -107,6 +107,11 @@ export const benches: Record<string, Bench> = {
     about: "computation, received bytes and wait time per rank and step; prediction for GPUs",
     run: async (args) => (await import("./scaling.ts")).run(args),
   },
+  serve: {
+    about: "the server from outside: added time, health, shares, cancelling, kills; --soak",
+    needsClone: true,
+    run: async (args) => (await import("./serve.ts")).run(args),
+  },
   signals: {
     about: "cost of signals between CPU ranks: one per tensor, or one per group of tensors",
     needsClone: true,

@@ -1,0 +1,142 @@
+/**
+ * A server in a process of its own, and what a client does with it: for benches and tests that
+ * measure it from outside, or kill it.
+ */
+import { join } from "node:path";
+
+const main = join(import.meta.dir, "../../main.ts");
+
+/** The part of a job's JSON that is read here. */
+interface Job {
+  id: string;
+  state: string;
+  createdAt: number;
+  startedAt: number | null;
+  endedAt: number | null;
+  images: { index: number; seed: string; file: string }[];
+  progress: { step: number; secondsPerStep: number | null } | null;
+}
+
+export class ServeProcess implements AsyncDisposable {
+  private constructor(
+    private readonly child: Bun.Subprocess,
+    private readonly base: string,
+  ) {}
+
+  /** Resolves when it listens; `args` are flags of serve. */
+  static async start(outputs: string, args: readonly string[] = []): Promise<ServeProcess> {
+    const flags = ["--port", "0", "--outputs", outputs, "--log-format", "json", ...args];
+    const child = Bun.spawn([process.execPath, main, "serve", ...flags], {
+      ...{ stdout: "ignore", stderr: "pipe" },
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    void (async () => {
+      let text = "";
+      const decoder = new TextDecoder();
+      // Read to the end: a pipe that nobody empties would stop the server.
+      for await (const chunk of child.stderr) {
+        if (text.length < 1e5) text += decoder.decode(chunk);
+        const [, url] = /"event":"listening","url":"([^"]+)\/"/.exec(text) ?? [];
+        if (url !== undefined) resolve(url);
+      }
+      reject(new Error(`The server ended before it listened: ${text}`));
+    })();
+    return new ServeProcess(child, await promise);
+  }
+
+  async isReady(): Promise<void> {
+    while ((await this.fetch("/ready")).status !== 200) await Bun.sleep(5);
+  }
+
+  fetch(path: string, init?: RequestInit): Promise<Response> {
+    return fetch(`${this.base}${path}`, init);
+  }
+
+  async submit(request: Record<string, unknown>): Promise<Job> {
+    const response = await this.fetch("/api/v1/jobs", {
+      ...{ method: "POST", body: JSON.stringify({ request }) },
+      headers: { "Content-Type": "application/json" },
+    });
+    if (response.status !== 202) throw new Error(await response.text());
+    return (await response.json()) as Job;
+  }
+
+  async job(id: string): Promise<Job> {
+    return (await (await this.fetch(`/api/v1/jobs/${id}`)).json()) as Job;
+  }
+
+  /** The job when it has ended. */
+  async ended(id: string): Promise<Job> {
+    await (await this.fetch(`/api/v1/jobs/${id}/events`)).text();
+    return await this.job(id);
+  }
+
+  /** Resident memory in bytes. */
+  async memory(): Promise<number> {
+    const text = await (await this.fetch("/metrics")).text();
+    return Number(/^process_resident_memory_bytes (\S+)/m.exec(text)?.[1]);
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    this.child.kill(signal);
+    await this.child.exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill("SIGTERM");
+  }
+}
+
+/**
+ * Kills servers with SIGKILL while they generate `jobCount` jobs, at `killCount` moments that
+ * `random` chooses, and resolves to what is wrong in the end: empty, where every job is done, each
+ * of its images is there once, and no other file is left.
+ */
+export async function killWhileGenerating(
+  outputs: string,
+  { jobCount, killCount, random }: { jobCount: number; killCount: number; random: () => number },
+): Promise<string[]> {
+  const args = ["--device", "cpu", "--max-attempts", "100"];
+  const ids: string[] = [];
+  const submitSome = async (server: ServeProcess, count: number) => {
+    for (let i = 0; i < count && ids.length < jobCount; i++) {
+      const seed = ids.length * 10;
+      const request = { num_inference_steps: 2, num_images: 2, seed };
+      ids.push((await server.submit(request)).id);
+    }
+  };
+  for (let kill = 0; kill < killCount; kill++) {
+    const server = await ServeProcess.start(outputs, args);
+    await submitSome(server, Math.ceil(jobCount / killCount));
+    await Bun.sleep(random() * killWithinMs);
+    await server.kill("SIGKILL");
+  }
+  await using server = await ServeProcess.start(outputs, args);
+  await submitSome(server, jobCount);
+  await server.isReady();
+  const problems: string[] = [];
+  const files = new Set<string>();
+  for (const [index, id] of ids.entries()) {
+    const { state, images } = await server.ended(id);
+    const seeds = images.map(({ seed }) => Number(seed));
+    if (state !== "done" || String(seeds) !== String([index * 10, index * 10 + 1])) {
+      problems.push(`job ${index} is ${state} with the seeds ${seeds}`);
+    }
+    for (const { file } of images) {
+      files.add(file);
+      const thumbnail = await server.fetch(`/api/v1/images/${file}/thumbnail`);
+      if (thumbnail.headers.get("Content-Type") !== "image/webp")
+        problems.push(`${file} is broken`);
+    }
+  }
+  const listed = (await (await server.fetch("/api/v1/images?limit=1000")).json()) as {
+    images: { name: string }[];
+  };
+  const others = listed.images.filter(({ name }) => !files.has(name));
+  problems.push(...others.map(({ name }) => `${name} is no job's`));
+  return problems;
+}
+
+// --- internal ---
+
+const killWithinMs = 1500;
