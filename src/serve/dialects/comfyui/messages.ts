@@ -81,7 +81,7 @@ export class JobMessages {
     const { sampler, decode } = this.data;
     const count = spec.request.imageCount ?? 1;
     if (stage === "decode" && this.imageCount + 1 >= count) yield* this.leaveSampler();
-    if (stage !== "denoise" || this.nodes.has(decode)) return;
+    if (stage !== "denoise" || step === 0 || this.nodes.has(decode)) return;
     const value = Math.min(this.imageCount, count - 1) * steps + step;
     const max = count * steps;
     this.nodes.set(sampler, { state: "running", value, max });

@@ -1,6 +1,7 @@
 /**
  * ComfyUI's /ws: each client gets the messages of its own prompts, and all get the length of the
- * queue. Jobs are followed without clients too, so that one that comes back learns where its is.
+ * queue. Jobs are followed without clients too, so that one that comes back learns where its prompt
+ * is.
  * Source: ComfyUI, server.py (websocket_handler, send_image, send_image_with_metadata).
  */
 import type { WSContext } from "hono/ws";
@@ -62,7 +63,10 @@ export class Sockets {
   }
 
   private async follow(): Promise<void> {
-    for await (const event of this.jobs.events("all")) this.take(event);
+    for await (const event of this.jobs.events("all")) {
+      if (event.type === "start") await Bun.sleep(answerMs);
+      this.take(event);
+    }
   }
 
   private take(event: JobEvent): void {
@@ -111,6 +115,8 @@ export class Sockets {
 
 // --- internal ---
 
+/** Clients listen for a prompt once they have its id: the answer to POST /prompt goes first. */
+const answerMs = 25;
 /** Numbers of binary messages, and of image formats in them. */
 const previewImage = 1;
 const previewWithMetadata = 4;
