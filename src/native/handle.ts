@@ -120,6 +120,8 @@ export interface GpuOptions {
   randomWeights?: boolean;
   /** Path of a library that replaces NVIDIA's, for tests; null for NVIDIA's. */
   library: string | null;
+  /** The GPU of the first rank, where all are local. Default 0. */
+  gpuFirst?: number;
   /** Absent where all ranks are local. */
   localRanks?: LocalRanks;
 }
@@ -304,7 +306,8 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
   const libraryPath = new TextEncoder().encode(gpu?.library ? `${gpu.library}\0` : "");
   const uniqueId = gpu?.localRanks?.ncclUniqueId ?? new Uint8Array();
   const adapters = adapterBytes(given);
-  const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst: 0 };
+  const gpuFirst = gpu?.gpuFirst ?? 0;
+  const localRanks = gpu?.localRanks ?? { first: 0, count: sizes.rankCount, gpuFirst };
   const fields: SessionOptions = {
     ...sizes,
     device: gpu === null ? "cpu" : "cuda",

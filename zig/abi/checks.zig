@@ -99,8 +99,10 @@ fn processes(o: *const SessionOptions) ?Status {
     if (o.nccl_unique_id.len != if (is_apart) @as(u64, types.nccl_unique_id_bytes) else 0) {
         return refuse("ranks of several processes without an ncclUniqueId", .{});
     }
-    if (!is_apart) return if (o.gpu_first > 0) refuse("a first GPU", .{}) else null;
-    if (o.gpu_first > 1024) return refuse("GPU {d}", .{o.gpu_first});
+    if (o.gpu_first > 1024 or (o.gpu_first > 0 and o.device == .cpu)) {
+        return refuse("GPU {d} as the first", .{o.gpu_first});
+    }
+    if (!is_apart) return null;
     if (o.device == .cpu or o.transport == .peer or o.share_gpu != 0 or o.vae_tile_latent > 0) {
         return refuse("several processes without NCCL and a GPU per rank, or with tiles", .{});
     }

@@ -231,8 +231,8 @@ pub const GpuRanks = struct {
             });
         }
         if (gpu_count < first + rank_count and !o.share_gpu) {
-            return d.fail(error.GpuFailed, "This process's {d} ranks would start at GPU {d} (by " ++
-                "LOCAL_RANK), and the driver shows {d}: start fewer processes on this machine.", .{
+            return d.fail(error.GpuFailed, "{d} ranks would start at GPU {d} (by LOCAL_RANK or " ++
+                "--share), and the driver shows {d}: there are more ranks than GPUs here.", .{
                 rank_count, first, gpu_count,
             });
         }
