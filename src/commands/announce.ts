@@ -67,7 +67,7 @@ stabilityai/stable-diffusion-xl-base-1.0.`;
   return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
 }
 
-function describeImages({ settings }: PlannedRequest): string {
+function describeImages({ settings, input }: PlannedRequest): string {
   const { prompt, width, height, stepCount, scheduler, guidanceScale } = settings;
   const { seed, imageCount, batchSize } = settings;
   const steps = stepCount === 1 ? "1 step" : `${stepCount} steps`;
@@ -77,9 +77,10 @@ function describeImages({ settings }: PlannedRequest): string {
   const { noiseOrder, variationStrength } = settings;
   const isOne = imageCount === 1 || noiseOrder === "batch" || variationStrength > 0;
   const seedText = isOne ? `seed ${seed}` : `seeds ${seed} to ${last}`;
+  const from = input === null ? "" : `, from an image at strength ${settings.strength}`;
   const shown = prompt.length > 200 ? `${prompt.slice(0, 200)} ...` : prompt;
   return `Generating ${JSON.stringify(shown)}: ${several}${width}x${height}, ${steps} of \
-${scheduler}, guidance ${guidanceScale}, ${seedText}.`;
+${scheduler}, guidance ${guidanceScale}, ${seedText}${from}.`;
 }
 
 export function textsLeftOut(path: string): string {

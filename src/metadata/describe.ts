@@ -18,6 +18,7 @@ import type {
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import type { Scheduler } from "../settings/names.ts";
+import { inputSettings } from "../settings/table/input.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
@@ -45,6 +46,7 @@ export function textsOfImage(image: Described, hashes: FileHashes): ImageTexts {
       [...settings].map(([key, value]) => [asField(key), jsonOf(key, value, loras)]),
     ),
     ...files,
+    ...(plan.input !== null && { input: inputOf(plan.input) }),
     hardware: hardwareOf(prepared),
   };
   const parameters = infotextOf(prepared, settings, files);
@@ -72,8 +74,18 @@ function settingsOf(
     rankCount,
   };
   if (typeof values.prompt === "string") values.prompt = loras.inTags(values.prompt);
-  const recorded = settingKeys.filter((key) => isRecorded(key) && values[key] !== undefined);
+  const recorded = settingKeys.filter(
+    (key) =>
+      isRecorded(key) &&
+      values[key] !== undefined &&
+      // Without an image to start from they mean nothing.
+      (plan.input !== null || !(key in inputSettings)),
+  );
   return new Map(recorded.map((key) => [key, values[key]]));
+}
+
+function inputOf({ imageHash, maskHash }: NonNullable<PlannedRequest["input"]>) {
+  return { image: imageHash, ...(maskHash !== null && { mask: maskHash }) };
 }
 
 /** What repeats an image's noise alone: its place in a batch, and the seed of its variation. */
@@ -212,6 +224,7 @@ function infotextOf(
     ["Model", stemOf(basename(model.name))],
     ["VAE hash", vae?.sha256?.[0] && shortHash(vae.sha256[0])],
     ["VAE", vae && basename(vae.name)],
+    ...inputFields(plan, value),
     ["Variation seed", value("variationSeed")],
     ["Variation seed strength", value("variationStrength") || undefined],
     ["ENSD", value("etaNoiseSeedDelta") || undefined],
@@ -228,6 +241,22 @@ function infotextOf(
     negativePrompt: String(value("negativePrompt") ?? ""),
     fields: fields.flatMap(([name, each]) => (each === undefined ? [] : [[name, String(each)]])),
   });
+}
+
+/** As A1111 names what an image that starts from another has. */
+function inputFields(
+  { input }: PlannedRequest,
+  value: (key: SettingKey) => unknown,
+): [string, unknown][] {
+  const start: [string, unknown][] = [["Denoising strength", value("strength")]];
+  if (input === null || input.mask === null) return start;
+  const isPart = value("maskArea") === "masked";
+  return [
+    ...start,
+    ["Mask blur", value("maskBlur")],
+    ["Inpaint area", isPart ? "Only masked" : undefined],
+    ["Masked area padding", isPart ? value("maskPadding") : undefined],
+  ];
 }
 
 /** Options of samplers that are not A1111's defaults, as it names them. */

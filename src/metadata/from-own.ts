@@ -21,7 +21,8 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   }
   const parsed = v.safeParse(ownSchema, json);
   if (!parsed.success) throw refuse("has parameters of BasedXL that are damaged");
-  const { basedxl, settings, model, vae, config, loras, embeddings, hardware } = parsed.output;
+  const { basedxl, settings, model, vae, config, loras, embeddings, hardware, input } =
+    parsed.output;
   const recipe = new Recipe(`BasedXL ${escaped(basedxl, 20)}`);
   const { basedxl: own } = resources.versions();
   if (basedxl !== own) recipe.warn(`${recipe.tool} wrote the image: ${own} may differ from it.`);
@@ -67,6 +68,7 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
     recipe.warn(`The image was made with --config ${escaped(config, 100)}: give it again.`);
   }
   recipe.hardware = hardware;
+  recipe.input = input ?? null;
   return recipe;
 }
 

@@ -14,6 +14,7 @@ import { resources } from "../resources.ts";
 import { compatKeys } from "../settings/compat.ts";
 import type { EmbeddingChoice } from "../settings/embedding.ts";
 import type { LoraChoice } from "../settings/lora.ts";
+import { inputSettings } from "../settings/table/input.ts";
 import type { SettingKey } from "../settings/table.ts";
 import { readRecipe } from "./read.ts";
 import type { FileHint, RecalledSettings, Recipe } from "./recipe.ts";
@@ -44,6 +45,7 @@ export async function recallImage(
   if (!explicit.has("model")) await takeModel(recipe, files);
   else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   if (!explicit.has("vae")) await takeVae(recipe, files);
+  if (!explicit.has("image")) withoutInput(recipe);
   if (explicit.has("promptFile")) forget(recipe, ["prompt"]);
   if (!explicit.has("prompt")) await takeTags(recipe, files);
   if (!explicit.has("loras")) await takeLoras(recipe, files);
@@ -263,6 +265,17 @@ async function takeEmbeddings(recipe: Recipe, files: Files): Promise<void> {
     await warnOfOther(recipe, files, "embedding", path, hint);
   }
   if (choices.length > 0) recipe.settings.embeddings = choices;
+}
+
+/** An image has the hash of what it started from, and not its pixels. */
+function withoutInput(recipe: Recipe): void {
+  forget(recipe, Object.keys(inputSettings) as SettingKey[]);
+  if (recipe.input === null) return;
+  const mask = recipe.input.mask === undefined ? "" : " and its mask by --mask";
+  recipe.warn(
+    `The image started from another, which it does not hold: give that by --image${mask}. ` +
+      "Without it this one starts from noise.",
+  );
 }
 
 /** Settings of the image that an explicit one would contradict. */

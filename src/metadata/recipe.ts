@@ -48,6 +48,8 @@ export class Recipe {
   /** Of LoRAs in tags, by name. */
   readonly loraDigits = new Map<string, string>();
   embeddings: EmbeddingHint[] = [];
+  /** SHA-256 of the pixels that the image started from; null where it is from noise alone. */
+  input: { image: string; mask?: string | undefined } | null = null;
   /** What the image was computed with; null where nobody knows. */
   hardware: string | null = null;
 

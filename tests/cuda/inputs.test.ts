@@ -1,0 +1,45 @@
+/**
+ * Images that start from another on the emulated driver, with a mask that the UNet reads and one
+ * that it does not: rank 0's moments reach the others, and the mask's latents all branches.
+ */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
+import { openModelFolder } from "../../src/models/folder.ts";
+import { type GenerateRequest, Pipeline } from "../../src/pipeline.ts";
+import { relativeL2 } from "../support/compare.ts";
+import { inpaintingModel } from "../support/inpainting-model.ts";
+import { removeCopies } from "../support/model-copy.ts";
+
+// Emulated threads are slow, and the cores may be busy.
+setDefaultTimeout(240_000);
+afterAll(removeCopies);
+
+const size = { width: 32, height: 64 };
+const image = {
+  ...size,
+  pixels: Uint8Array.from({ length: 32 * 64 * 3 }, (_, i) => (7 * i) % 256),
+};
+const mask = {
+  ...size,
+  pixels: Uint8Array.from({ length: 32 * 64 }, (_, i) => (i > 900 ? 255 : 0)),
+};
+const golden = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
+
+test.each([
+  { channels: 4, model: golden },
+  { channels: 9, model: await inpaintingModel() },
+])("$channels channels: as on the CPU, with graphs and without", async ({ model }) => {
+  const request: GenerateRequest = {
+    ...{ prompt: "a red circle", seeds: [5n], stepCount: 3, strength: 0.7, image, mask },
+    ...{ guidanceScale: 1, syncMode: "full_sync", wantLatents: true },
+  };
+  const latentsOn = async (device: "cpu" | "cuda-emulated", cudaGraphs: boolean) => {
+    const devices = { device, rankCount: 2, cudaGraphs, shareGpu: true };
+    await using pipeline = await Pipeline.open({ model, devices, first: request });
+    return (await pipeline.generate(request)).latents!;
+  };
+  const onCpu = await latentsOn("cpu", false);
+  const eager = await latentsOn("cuda-emulated", false);
+  expect(relativeL2(eager, onCpu)).toBeLessThanOrEqual(1e-2);
+  expect(await latentsOn("cuda-emulated", true)).toEqual(eager);
+});
