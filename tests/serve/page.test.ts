@@ -210,7 +210,7 @@ describe.skipIf(chromium === null)("the page", () => {
     await tab.goto(server.url);
     const buffer = Buffer.from(await bytesAt(await shownImage()));
     const file = { name: "start.png", mimeType: "image/png", buffer };
-    await tab.setInputFiles('input[aria-label="Image to start from"]', file);
+    await tab.setInputFiles('input[aria-label="Starting image"]', file);
     await tab.locator(".brush canvas").click();
     const [request] = await Promise.all([
       tab.waitForRequest((each) => each.method() === "POST"),

@@ -2,7 +2,7 @@
  * A mask painted over an image: white is generated anew, black stays. Strokes are kept as paths, so
  * that they can be taken back one by one and drawn at the image's own size.
  */
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 
 export interface Stroke {
@@ -44,7 +44,7 @@ export function Brush({ image, strokes, onChange }: BrushProps) {
       <div class="brush-picture">
         <img
           src={image}
-          alt="To start from"
+          alt="What the job starts with"
           draggable={false}
           onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) => {
             if (canvas.current === null) return;
@@ -66,30 +66,7 @@ export function Brush({ image, strokes, onChange }: BrushProps) {
           onPointerCancel={end}
         />
       </div>
-      <div class="brush-controls">
-        <input
-          type="range"
-          aria-label="Size of the brush"
-          {...{ min: 1, max: 40, value: size.value }}
-          onInput={({ currentTarget }) => (size.value = Number(currentTarget.value))}
-        />
-        <button
-          type="button"
-          aria-pressed={erases.value}
-          onClick={() => (erases.value = !erases.value)}
-        >
-          Erase
-        </button>
-        <button type="button" onClick={() => onChange(strokes.slice(0, -1))}>
-          Undo
-        </button>
-        <button type="button" onClick={() => onChange([everything])}>
-          All
-        </button>
-        <button type="button" onClick={() => onChange([])}>
-          None
-        </button>
-      </div>
+      <Controls {...{ strokes, onChange, size, erases }} />
     </div>
   );
 }
@@ -110,6 +87,41 @@ export async function maskOf(
 }
 
 // --- internal ---
+
+interface ControlsProps extends Pick<BrushProps, "strokes" | "onChange"> {
+  /** Diameter in percent of the width. */
+  size: Signal<number>;
+  erases: Signal<boolean>;
+}
+
+function Controls({ strokes, onChange, size, erases }: ControlsProps) {
+  return (
+    <div class="brush-controls">
+      <input
+        type="range"
+        aria-label="Size of the brush"
+        {...{ min: 1, max: 40, value: size.value }}
+        onInput={({ currentTarget }) => (size.value = Number(currentTarget.value))}
+      />
+      <button
+        type="button"
+        aria-pressed={erases.value}
+        onClick={() => (erases.value = !erases.value)}
+      >
+        Erase
+      </button>
+      <button type="button" onClick={() => onChange(strokes.slice(0, -1))}>
+        Undo
+      </button>
+      <button type="button" onClick={() => onChange([everything])}>
+        All
+      </button>
+      <button type="button" onClick={() => onChange([])}>
+        None
+      </button>
+    </div>
+  );
+}
 
 /** A stroke that covers the image. */
 const everything: Stroke = { erases: false, size: 4, points: [[0.5, 0.5]] };

@@ -38,12 +38,12 @@ export function SourceFields() {
   if (!features?.img2img) return null;
   return (
     <fieldset class="field">
-      <legend>Image to start from</legend>
+      <legend>Starting image</legend>
       {source.value === null ? (
         <input
           type="file"
           accept="image/*"
-          aria-label="Image to start from"
+          aria-label="Starting image"
           onChange={({ currentTarget }) => startFrom(currentTarget.files?.[0] ?? null)}
         />
       ) : (
@@ -55,7 +55,7 @@ export function SourceFields() {
               onChange={(next) => (strokes.value = next)}
             />
           ) : (
-            <img src={source.value.address} alt="To start from" />
+            <img src={source.value.address} alt="What the job starts with" />
           )}
           <button type="button" onClick={() => startFrom(null)}>
             <Icon name="close" /> Start from noise again
