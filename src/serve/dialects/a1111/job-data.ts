@@ -15,7 +15,8 @@ export interface JobData {
   model: { name: string; hash: string | null };
 }
 
-/** null for jobs of others. */
+/** null for jobs of others, and for those that another version kept otherwise. */
 export function jobDataOf({ spec }: JobView): JobData | null {
-  return spec.dialect === "a1111" ? (spec.dialectData as JobData) : null;
+  const data = spec.dialectData as Partial<JobData> | undefined;
+  return spec.dialect === "a1111" && data?.iterations ? (data as JobData) : null;
 }

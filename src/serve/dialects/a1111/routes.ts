@@ -37,7 +37,7 @@ export function a1111Routes(services: DialectServices) {
     ...services,
     options: new Options(),
     previews: new LivePreviews(jobs),
-    ids: new ClientIds(jobs, "a1111", (data) => (data as JobData).taskId),
+    ids: new ClientIds(jobs, "a1111", (data) => (data as JobData | undefined)?.taskId),
   };
   const app = new Hono<ServeEnv>();
   app.route("/sdapi/v1", jobRoutes(shared));

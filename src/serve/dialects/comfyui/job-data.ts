@@ -18,9 +18,11 @@ export interface ComfyData {
   decode: string;
 }
 
-/** null for jobs of others. */
+/** null for jobs of others, and for those that another version kept otherwise. */
 export function comfyDataOf({ spec }: JobView): ComfyData | null {
-  return spec.dialect === "comfyui" ? (spec.dialectData as ComfyData) : null;
+  const data = spec.dialectData as Partial<ComfyData> | undefined;
+  const isOwn = spec.dialect === "comfyui" && Array.isArray(data?.order) && data.prompt;
+  return isOwn ? (data as ComfyData) : null;
 }
 
 export function promptIdOf(job: JobView, data: ComfyData): string {

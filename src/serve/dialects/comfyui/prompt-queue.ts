@@ -21,7 +21,7 @@ export class PromptQueue {
   private readonly forgotten = new Set<string>();
 
   constructor(private readonly jobs: JobService) {
-    this.ids = new ClientIds(jobs, "comfyui", (data) => (data as ComfyData).promptId);
+    this.ids = new ClientIds(jobs, "comfyui", (data) => (data as ComfyData | undefined)?.promptId);
   }
 
   /** Throws `PromptRefused`. */

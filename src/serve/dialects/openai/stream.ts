@@ -40,23 +40,16 @@ export async function* streamedImages(
 // --- internal ---
 
 async function partialImage(
-  event: Extract<JobEvent, { type: "preview" }>,
+  { data, at }: Extract<JobEvent, { type: "preview" }>,
   number: number,
   { asked, width, height }: ImagesRequest,
 ): Promise<StreamEvent> {
   const format = asked.outputFormat;
-  const bytes = await converted(event.data, { format, width, height });
-  const type = "image_generation.partial_image";
-  return {
-    event: type,
-    data: {
-      type,
-      b64_json: Buffer.from(bytes).toString("base64"),
-      partial_image_index: number,
-      created_at: seconds(event.at),
-      ...describedImage(asked, { width, height }),
-    },
-  };
+  const bytes = await converted(data, { format, width, height });
+  return imageEvent("partial_image", bytes, at, {
+    partial_image_index: number,
+    ...describedImage(asked, { width, height }),
+  });
 }
 
 function completedImage(
@@ -64,17 +57,13 @@ function completedImage(
   bytes: Uint8Array,
   { asked }: ImagesRequest,
 ): StreamEvent {
-  const type = "image_generation.completed";
-  return {
-    event: type,
-    data: {
-      type,
-      b64_json: Buffer.from(bytes).toString("base64"),
-      created_at: seconds(event.at),
-      ...describedImage(asked, event),
-      usage,
-    },
-  };
+  return imageEvent("completed", bytes, event.at, { ...describedImage(asked, event), usage });
+}
+
+function imageEvent(kind: string, bytes: Uint8Array, at: number, about: object): StreamEvent {
+  const type = `image_generation.${kind}`;
+  const b64_json = Buffer.from(bytes).toString("base64");
+  return { event: type, data: { type, b64_json, created_at: seconds(at), ...about } };
 }
 
 function errorEvent(error: OpenAiError): StreamEvent {
