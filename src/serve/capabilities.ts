@@ -119,7 +119,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     sizes: sizesOf(first!, config.maxPixels),
     settings: fieldKeys.map((key) => listedSetting(asField(key), settingOf(key))),
     formats: imageFormats,
-    features: { img2img: false, inpaint: false, controlnet: false, previews: true },
+    features: { img2img: true, inpaint: true, controlnet: false, previews: true },
     limits: {
       ...{ queue: config.maxQueue, images: config.maxImages, megapixels: config.maxPixels },
       bodyMebibytes: config.maxBody,

@@ -18,6 +18,8 @@ import {
   type PreparedPipeline,
   type PrepareOptions,
   preparePipeline,
+  type ReadInput,
+  readInput,
 } from "../pipeline.ts";
 import { asField, asFlag } from "../settings/values.ts";
 import { suggestion } from "../terminal/flags.ts";
@@ -29,6 +31,11 @@ export interface CatalogModel {
   id: string;
   /** For all ranks. */
   prepared: PreparedPipeline;
+}
+
+interface PlanOptions {
+  rankCount?: number;
+  source?: ReadInput | null;
 }
 
 interface ListedAdapter {
@@ -86,13 +93,18 @@ export class Catalog {
     );
   }
 
-  /** The same plan that the model will run with, on `rankCount` ranks of those that it has. */
+  /** The plan that the model will run with: on all of its ranks or some, from an image or not. */
   plan(
     { prepared }: CatalogModel,
     request: GenerateRequest,
-    rankCount = prepared.rankCount,
+    { rankCount = prepared.rankCount, source = null }: PlanOptions = {},
   ): PlannedRequest {
-    return Pipeline.plan({ ...prepared, rankCount }, request);
+    return Pipeline.plan({ ...prepared, rankCount }, request, source);
+  }
+
+  /** The image that a request starts from; null without one. Rejects with "bad-option". */
+  async source({ prepared }: CatalogModel, request: GenerateRequest): Promise<ReadInput | null> {
+    return await readInput(request, prepared.model, prepared.naming);
   }
 
   /** LoRAs, as they were seen last. */

@@ -18,6 +18,8 @@ const about = <Schema extends v.GenericSchema>(schema: Schema, description: stri
 
 export const specSchema = v.strictObject({
   request: requestSchema,
+  image: v.optional(about(v.string(), "The image to start from, in base64.")),
+  mask: v.optional(about(v.string(), "White is made anew, in base64.")),
   model: v.optional(about(v.string(), "An id of the capabilities' models. Default: the first.")),
   priority: v.optional(about(whole(-10, 10), "Higher goes first. Default: 0.")),
   preview_steps: v.optional(about(whole(0, 1000), "Steps between previews. Default: 0, none.")),

@@ -9,6 +9,7 @@ import type { PipelineDependencies, PrepareOptions } from "../pipeline.ts";
 import { createApp } from "./app.ts";
 import { ServerCapabilities } from "./capabilities.ts";
 import { Catalog } from "./catalog.ts";
+import { Inputs } from "./inputs.ts";
 import { QueuedJobs } from "./jobs/service.ts";
 import { JobStore } from "./jobs/store.ts";
 import type { ServeLog } from "./log.ts";
@@ -47,7 +48,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
   });
   const shares = parseShare(config.share, config.rankCount);
-  const service = new QueuedJobs({ config, catalog, pool, store, outputs, log, shares });
+  const inputs = new Inputs(outputs.folder);
+  const service = new QueuedJobs({ config, catalog, pool, store, outputs, inputs, log, shares });
   const capabilities = new ServerCapabilities(catalog, config);
   const loading = new AbortController();
   let isLoaded = false;

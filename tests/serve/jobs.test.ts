@@ -174,15 +174,17 @@ describe("after a restart", () => {
     const before = await startTestServer({ outputs, stepMs: 20 });
     const three = await before.submit({ ...small, num_images: 3 });
     const waiting = await before.submit({ ...small, seed: 99 });
-    while ((await before.job(three.id)).images.length === 0) await Bun.sleep(5);
+    const seedsOf = ({ images }: JobJson) => images.map(({ seed }) => seed);
+    let done: string[] = [];
+    while (done.length === 0) done = seedsOf(await before.job(three.id));
     await before.stop();
 
     await using server = await startTestServer({ outputs });
     const [one, two] = [await server.ended(three.id), await server.ended(waiting.id)];
     expect([one.state, two.state]).toEqual(["done", "done"]);
-    expect(one.images.map(({ seed }) => seed)).toEqual(["7", "8", "9"]);
-    const drawn = server.log.images.flatMap(({ seeds }) => seeds.map(String));
-    expect(drawn).not.toContain("7");
+    expect(seedsOf(one)).toEqual(["7", "8", "9"]);
+    const generated = server.log.images.flatMap(({ seeds }) => seeds.map(String));
+    for (const seed of done) expect(generated).not.toContain(seed);
     const events = await server.events(three.id);
     expect(events.filter(({ type }) => type === "image")).toHaveLength(3);
     const files = readdirSync(outputs).filter((name) => name.endsWith(".png"));
@@ -235,4 +237,30 @@ test("what cannot be generated has failed, with the reason", async () => {
   expect({ state, why }).toEqual({
     ...{ state: "failed", why: { code: "not-finite", message: "The image is not finite." } },
   });
+});
+
+test("a job starts from an image, also after a restart, and the image goes with it", async () => {
+  const outputs = outputsFolder();
+  const before = await startTestServer({ outputs, stepMs: 50 });
+  const { id: first } = await before.submit({ ...small, num_inference_steps: 1 });
+  await before.ended(first);
+  const bytes = await (await before.fetch(`/api/v1/jobs/${first}/images/0`)).bytes();
+  const image = Buffer.from(bytes).toString("base64");
+  const sized = { width: 32, height: 32, num_inference_steps: 8, seed: 3, strength: 0.5 };
+  const { id } = await before.submit(sized, { image });
+  const kept = () => readdirSync(join(outputs, ".basedxl-inputs"));
+  expect(kept()).toHaveLength(1);
+  await before.stop();
+  await using server = await startTestServer({ outputs });
+  expect(await server.ended(id)).toMatchObject({ state: "done" });
+  expect(server.log.images.at(-1)).toMatchObject({ seeds: [3n] });
+  expect(kept()).toEqual([]);
+  for (const [spec, sentence] of [
+    [{ image: "bm8gaW1hZ2U=" }, "cannot be read as an image"],
+    [{ mask: image }, "A mask needs an image."],
+  ] as const) {
+    const response = await server.post("/api/v1/jobs", { request: sized, ...spec });
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain(sentence);
+  }
 });

@@ -57,7 +57,8 @@ export function requestOf(parts: readonly JobPart[], batchSize: number): Generat
 export function batchKeyOf({ model, stored: { spec } }: LiveJob): string | null {
   const { prompt, negativePrompt: _, guidanceScale, seed: __, ...same } = spec.request;
   const { imageCount: ___, batchSize: ____, ...rest } = same;
-  if (prompt === undefined || !areIndependent(spec.request)) return null;
+  const isAlone = spec.inputs !== undefined || !areIndependent(spec.request);
+  if (prompt === undefined || isAlone) return null;
   const hasGuidance = guidanceScale !== undefined;
   return JSON.stringify([model.id, spec.previewSteps ?? 0, hasGuidance, requestToJson(rest)]);
 }

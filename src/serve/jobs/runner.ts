@@ -6,6 +6,7 @@ import { BasedXLError } from "../../errors.ts";
 import { encodeFile } from "../../image.ts";
 import type { PipelineEvent } from "../../pipeline.ts";
 import type { Catalog } from "../catalog.ts";
+import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
 import type { Lease, PipelinePool } from "../pool.ts";
 import type { ServeConfig } from "../settings.ts";
@@ -20,6 +21,7 @@ interface RunnerOptions extends ImageDependencies {
   queue: FairQueue<LiveJob>;
   pool: PipelinePool;
   catalog: Catalog;
+  inputs: Inputs;
   log: ServeLog;
   shares: readonly Share[];
   config: ServeConfig;
@@ -192,9 +194,13 @@ export class Runner {
     const { config } = this.options;
     const parts = jobs.map(partOf).filter(({ seeds }) => seeds.length > 0);
     if (parts.length === 0) return null;
-    const request = requestOf(parts, config.batchJobs);
     const { pipeline, prepared } = lease;
-    const plan = this.options.catalog.plan(parts[0]!.job.model, request, prepared.rankCount);
+    const { catalog, inputs } = this.options;
+    const { model, stored } = parts[0]!.job;
+    const from = stored.spec.inputs && inputs.requestOf(stored.spec.inputs);
+    const request = { ...requestOf(parts, config.batchJobs), ...from };
+    const source = await catalog.source(model, request);
+    const plan = catalog.plan(model, request, { rankCount: prepared.rankCount, source });
     const files = new ImageFiles(this.options, prepared, plan, signal);
     const told = new Told(parts, (job, happening) => this.tell(job, happening), this.options);
     const startMs = performance.now();
@@ -202,7 +208,7 @@ export class Runner {
       await pipeline.generate(plan, {
         signal,
         keepImages: false,
-        previewSteps: parts[0]!.job.stored.spec.previewSteps ?? 0,
+        previewSteps: stored.spec.previewSteps ?? 0,
         onEvent: async (event) => {
           if (event.type !== "image") return told.take(event);
           const { job, index } = told.placeOf(event.index);

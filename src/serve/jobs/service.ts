@@ -3,8 +3,10 @@
  * goes on where the server before it ended, however that was.
  */
 import { BasedXLError, badOption, cancelled } from "../../errors.ts";
+import type { ReadInput } from "../../pipeline.ts";
 import type { Catalog } from "../catalog.ts";
 import { HttpError } from "../environment.ts";
+import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
 import { Metrics } from "../metrics.ts";
 import type { Outputs } from "../outputs.ts";
@@ -18,9 +20,10 @@ import { FairQueue } from "./queue.ts";
 import { Runner } from "./runner.ts";
 import type { JobStore, StoredJob } from "./store.ts";
 import {
+  type ImageJobService,
+  type InputImages,
   type JobEvent,
   type JobFilter,
-  type JobService,
   type JobSpec,
   type JobView,
   QueueFull,
@@ -32,11 +35,12 @@ interface ServiceOptions {
   pool: PipelinePool;
   store: JobStore;
   outputs: Outputs;
+  inputs: Inputs;
   log: ServeLog;
   shares: readonly Share[];
 }
 
-export class QueuedJobs implements JobService {
+export class QueuedJobs implements ImageJobService {
   readonly metrics: Metrics;
   private readonly queue: FairQueue<LiveJob>;
   private readonly events_: EventLog;
@@ -71,25 +75,24 @@ export class QueuedJobs implements JobService {
     const unfinished = store.unfinished();
     for (const stored of unfinished) await this.resumeJob(stored);
     store.prune(config.keepJobs);
+    this.keepInputs();
     if (unfinished.length > 0) log.info("jobs_resumed", { count: unfinished.length });
     this.tellPositions();
     this.runner.schedule();
   }
 
   submit(spec: JobSpec): JobView {
-    if (this.isStopping) throw stopping();
-    if (this.queue.isFull) {
-      this.metrics.refused.inc();
-      throw new QueueFull(this.runner.secondsToFree());
-    }
-    const job = this.checked(spec);
-    this.options.store.add(job.stored);
-    this.live.set(job.id, job);
-    this.queue.add(job);
-    this.tellPositions();
-    const view = this.viewOf(job);
-    queueMicrotask(() => this.runner.schedule());
-    return view;
+    return this.add(spec, null);
+  }
+
+  async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
+    // Before the image is read, which takes longer than to refuse it.
+    this.checkRoom();
+    const { catalog, inputs } = this.options;
+    const { image, mask } = images;
+    const request = { ...spec.request, image, ...(mask !== null && { mask }) };
+    const source = await catalog.source(catalog.model(spec.model), request);
+    return await inputs.keep(images, (names) => this.add({ ...spec, inputs: names }, source));
   }
 
   get(id: string): JobView | null {
@@ -164,7 +167,26 @@ export class QueuedJobs implements JobService {
 
   // --- internal ---
 
-  private checked(spec: JobSpec): LiveJob {
+  private checkRoom(): void {
+    if (this.isStopping) throw stopping();
+    if (!this.queue.isFull) return;
+    this.metrics.refused.inc();
+    throw new QueueFull(this.runner.secondsToFree());
+  }
+
+  private add(spec: JobSpec, source: ReadInput | null): JobView {
+    this.checkRoom();
+    const job = this.checked(spec, source);
+    this.options.store.add(job.stored);
+    this.live.set(job.id, job);
+    this.queue.add(job);
+    this.tellPositions();
+    const view = this.viewOf(job);
+    queueMicrotask(() => this.runner.schedule());
+    return view;
+  }
+
+  private checked(spec: JobSpec, source: ReadInput | null): LiveJob {
     const { catalog, config } = this.options;
     const { previewSteps = 0, priority = 0, quality } = spec;
     const model = catalog.model(spec.model);
@@ -177,7 +199,9 @@ export class QueuedJobs implements JobService {
     }
     const request = { ...rest, seed, imageCount };
     const seeds = seedsOf(request);
-    const { settings } = catalog.plan(model, { ...rest, seeds });
+    const { inputs } = spec;
+    const from = inputs && this.options.inputs.requestOf(inputs);
+    const { settings } = catalog.plan(model, { ...rest, ...from, seeds }, { source });
     const megapixels = (settings.width * settings.height) / 1e6;
     if (megapixels > config.maxPixels) {
       throw badOption(
@@ -248,10 +272,18 @@ export class QueuedJobs implements JobService {
     }
   }
 
-  private forget({ id }: LiveJob): void {
+  /** Removes images that no job starts from any more, where `ended` had some. */
+  private keepInputs(ended?: StoredJob): void {
+    if (ended !== undefined && ended.spec.inputs === undefined) return;
+    const specs = [...this.live.values()].map(({ stored: { spec } }) => spec);
+    this.options.inputs.keepOnly(specs);
+  }
+
+  private forget({ id, stored }: LiveJob): void {
     this.live.delete(id);
     this.positions.delete(id);
     this.tellPositions();
+    this.keepInputs(stored);
     this.endedCount += 1;
     if (this.endedCount % pruneEvery === 0) this.options.store.prune(this.options.config.keepJobs);
   }

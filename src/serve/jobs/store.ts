@@ -12,6 +12,9 @@ import type { JobEvent, JobFilter, JobImage, JobSpec, JobState, JobView } from "
 export type StoredJob = Omit<JobView, "position" | "progress">;
 
 export class JobStore {
+  /** Who is late while the server stops finds nothing. */
+  private isClosed = false;
+
   private constructor(private readonly database: Database) {}
 
   /** Opens or makes the file. Throws "io" where another server has it, or it cannot be written. */
@@ -74,12 +77,14 @@ export class JobStore {
   }
 
   get(id: string): StoredJob | null {
+    if (this.isClosed) return null;
     const row = this.database.query("SELECT * FROM jobs WHERE id = $id").get({ id });
     return row === null ? null : this.jobOf(row as JobRow);
   }
 
   /** The newest first. */
   list({ state, client, limit = 100, before }: JobFilter): StoredJob[] {
+    if (this.isClosed) return [];
     const conditions = [
       ...(state === undefined ? [] : ["state = $state"]),
       ...(client === undefined ? [] : ["client = $client"]),
@@ -140,6 +145,7 @@ export class JobStore {
   }
 
   close(): void {
+    this.isClosed = true;
     this.database.close();
   }
 

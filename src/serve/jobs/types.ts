@@ -20,6 +20,8 @@ export interface JobSpec {
   format?: ImageFormat | undefined;
   /** 1 to 100, of JPEG, WebP and AVIF. */
   quality?: number | undefined;
+  /** The image to start from and its mask, by their names in `Inputs`; set by the service alone. */
+  inputs?: { image: string; mask: string | null } | undefined;
   dialect: "own" | "openai" | "a1111" | "comfyui";
   /** Kept with the job, for answers after a restart; JSON. */
   dialectData?: unknown;
@@ -119,6 +121,18 @@ export interface JobService {
   wait(id: string, signal?: AbortSignal): Promise<JobView>;
   /** The bytes of the file. Rejects with "not-found" where there is none. */
   imageBytes(id: string, index: number): Promise<Uint8Array>;
+}
+
+/** Bytes of image files: what a job starts from, and what of it is made anew, in white. */
+export interface InputImages {
+  image: Uint8Array;
+  mask: Uint8Array | null;
+}
+
+/** A service whose jobs may start from an image. */
+export interface ImageJobService extends JobService {
+  /** As `submit`, which it rejects like; "bad-option" also for what is no image. */
+  submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView>;
 }
 
 /** The queue takes no more jobs: 429. */

@@ -115,7 +115,7 @@ function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalo
   const { rankCount, loras: _, seed: __, ...request } = settings;
   if (rankCount === undefined) return null;
   try {
-    const { batches, settings: planned } = catalog.plan(model, request, rankCount);
+    const { batches, settings: planned } = catalog.plan(model, request, { rankCount });
     return rankRows(batches[0]!.layout, planned.height);
   } catch {
     return null;

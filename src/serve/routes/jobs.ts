@@ -3,22 +3,25 @@
  */
 import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
+import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
-import type { JobEvent, JobService, JobView } from "../jobs/types.ts";
+import type { ImageJobService, JobEvent, JobView } from "../jobs/types.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
 import { eventJson, jobJson, valid } from "./json.ts";
 
-export function jobRoutes(service: JobService) {
+export function jobRoutes(service: ImageJobService) {
   const app = new Hono<ServeEnv>().basePath("/api/v1");
   const found = (id: string): JobView => {
     const job = service.get(id);
     if (job === null) throw new HttpError(404, "not-found", "There is no job of this id.");
     return job;
   };
-  app.post("/jobs", valid("json", specSchema), (c) => {
-    const { preview_steps: previewSteps, ...spec } = c.req.valid("json");
-    const client = c.get("client");
-    const job = service.submit({ ...spec, previewSteps, client, dialect: "own" });
+  app.post("/jobs", valid("json", specSchema), async (c) => {
+    const { preview_steps: previewSteps, image, mask, ...given } = c.req.valid("json");
+    const spec = { ...given, previewSteps, client: c.get("client"), dialect: "own" } as const;
+    if (image === undefined && mask !== undefined) throw badOption("A mask needs an image.");
+    const images = image && { image: bytesOf(image), mask: mask ? bytesOf(mask) : null };
+    const job = images ? await service.submitWithInput(spec, images) : service.submit(spec);
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
   });
@@ -55,6 +58,11 @@ export function jobRoutes(service: JobService) {
 }
 
 // --- internal ---
+
+/** Also of the address that a browser makes of a file. */
+function bytesOf(base64: string): Uint8Array {
+  return Buffer.from(base64.replace(/^data:[^,]{0,100},/, ""), "base64");
+}
 
 /** A sign of life for proxies, and a test whether the client is still there. */
 const heartbeatMs = 15_000;

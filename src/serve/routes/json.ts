@@ -25,7 +25,8 @@ export function valid<Schema extends v.GenericSchema, Target extends keyof Valid
 }
 
 /** Settings by the names of fields. What a dialect keeps is its own. */
-export function jobJson({ spec: { request, dialectData: _, ...spec }, ...job }: JobView) {
+export function jobJson({ spec: given, ...job }: JobView) {
+  const { request, dialectData: _, inputs: __, ...spec } = given;
   return { ...job, spec: { ...spec, request: requestToJson(request) } };
 }
 

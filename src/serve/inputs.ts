@@ -1,0 +1,55 @@
+/**
+ * The images that jobs start from, named by what they hold: kept beside the jobs until these have
+ * ended, so that a restart finds them.
+ */
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { writeWhole } from "../image/files.ts";
+import type { InputImages, JobSpec } from "./jobs/types.ts";
+
+type Names = NonNullable<JobSpec["inputs"]>;
+
+export class Inputs {
+  private readonly folder: string;
+  /** Jobs that are being taken, whose images nobody names yet. */
+  private takenCount = 0;
+
+  /** In the folder of outputs. */
+  constructor(outputs: string) {
+    this.folder = join(outputs, ".basedxl-inputs");
+    mkdirSync(this.folder, { recursive: true });
+  }
+
+  /** Writes them, and keeps them at least until `take` has ended. */
+  async keep<T>({ image, mask }: InputImages, take: (names: Names) => T): Promise<T> {
+    this.takenCount += 1;
+    try {
+      return take({ image: await this.write(image), mask: mask && (await this.write(mask)) });
+    } finally {
+      this.takenCount -= 1;
+    }
+  }
+
+  /** What a request says to start from them. */
+  requestOf({ image, mask }: Names): { image: string; mask?: string } {
+    const path = (name: string) => join(this.folder, name);
+    return { image: path(image), ...(mask !== null && { mask: path(mask) }) };
+  }
+
+  /** Removes all but those of `jobs`, unless others are just being taken. */
+  keepOnly(jobs: readonly JobSpec[]): void {
+    if (this.takenCount > 0) return;
+    const used = new Set(jobs.flatMap(({ inputs }) => [inputs?.image, inputs?.mask]));
+    for (const name of readdirSync(this.folder)) {
+      if (!used.has(name)) rmSync(join(this.folder, name), { force: true });
+    }
+  }
+
+  // --- internal ---
+
+  private async write(bytes: Uint8Array): Promise<string> {
+    const name = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+    await writeWhole(join(this.folder, name), bytes);
+    return name;
+  }
+}
