@@ -71,14 +71,19 @@ export function chooseRecipe(name: string | undefined): void {
 
 /** Takes over settings of an image but for those that are defaults, and forgets the others. */
 export function restore(settings: Settings, model: string | null): void {
+  given.value = withoutDefaults(settings);
+  keepsSeed.value = settings.seed !== undefined;
+  const isHere = capabilities.value?.models.some(({ id }) => id === model);
+  if (isHere) modelId.value = model;
+}
+
+/** The settings that say something: known ones, without those that are defaults. */
+export function withoutDefaults(settings: Settings): Settings {
   const told = Object.entries(settings).filter(([name, value]) => {
     const info = infoOf(name);
     return info !== undefined && value !== info.default;
   });
-  given.value = Object.fromEntries(told);
-  keepsSeed.value = settings.seed !== undefined;
-  const isHere = capabilities.value?.models.some(({ id }) => id === model);
-  if (isHere) modelId.value = model;
+  return Object.fromEntries(told);
 }
 
 export function clearForm(): void {

@@ -2,13 +2,21 @@
  * Two images on top of each other: a slider between them, or how far they differ as an overlay.
  */
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { report } from "../ui/messages.tsx";
 import { type Difference, differenceOf, drawDifference } from "./difference.ts";
 import { Frame } from "./frame.tsx";
 import { fileAddress } from "./images.ts";
 
-export function Comparison({ first, second }: { first: string; second: string }) {
+interface ComparisonProps {
+  first: string;
+  second: string;
+  /** Over both. */
+  children?: ComponentChildren;
+}
+
+export function Comparison({ first, second, children }: ComparisonProps) {
   const share = useSignal(50);
   const isDifference = useSignal(false);
   const frame = useRef<HTMLDivElement>(null);
@@ -24,6 +32,7 @@ export function Comparison({ first, second }: { first: string; second: string })
         <Frame address={fileAddress(first)} alt="The first one">
           <img class="second" src={fileAddress(second)} alt="The second one" draggable={false} />
           {isDifference.value ? <Overlay {...{ first, second }} /> : <span class="handle" />}
+          {children}
         </Frame>
       </div>
       <div class="comparison-controls">

@@ -4,7 +4,7 @@
 import { signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { restore } from "../compose/form.ts";
+import { restore, withoutDefaults } from "../compose/form.ts";
 import { keep } from "../compose/seed.tsx";
 import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
@@ -62,6 +62,7 @@ function Opened({ name }: { name: string }) {
   const said = useSignal<ImageSettings | null>(null);
   const showsRows = useSignal(false);
   const rows = said.value?.rows ?? null;
+  const overlay = showsRows.value && rows !== null && <RowsOverlay rows={rows} />;
   useEffect(() => {
     settingsOf(name).then((settings) => (said.value = settings), report);
   }, [name]);
@@ -70,10 +71,12 @@ function Opened({ name }: { name: string }) {
       <div class="viewer-picture">
         {other.value === null ? (
           <Frame address={fileAddress(name)} alt={String(said.value?.request.prompt ?? name)}>
-            {showsRows.value && rows !== null && <RowsOverlay rows={rows} />}
+            {overlay}
           </Frame>
         ) : (
-          <Comparison first={name} second={other.value} />
+          <Comparison first={name} second={other.value}>
+            {overlay}
+          </Comparison>
         )}
         {picks.value && <Picker except={name} onPick={(second) => (other.value = second)} />}
       </div>
@@ -165,7 +168,7 @@ function Actions({ name, said, onCompare, children }: ActionsProps) {
 
 function Parameters({ name, said }: { name: string; said: ImageSettings }) {
   const file = images.value.find((image) => image.name === name);
-  const { prompt, negative_prompt: negative, ...others } = said.request;
+  const { prompt, negative_prompt: negative, ...others } = withoutDefaults(said.request);
   return (
     <>
       {prompt !== undefined && <p class="said">{String(prompt)}</p>}

@@ -82,7 +82,8 @@ export function apply(event: JobEvent): void {
     const next = changed(job, event);
     if (next === job) return;
     keep(next);
-    if (!isActive(next)) forgetPreviews(jobId);
+    // Of a job that was cancelled the last preview is all that there is.
+    if (next.state === "done") forgetPreviews(jobId);
   }
 }
 

@@ -21,7 +21,14 @@ export function Queue() {
       <ol>
         {active.map((job) => (
           <li key={job.id} aria-current={job === followed.value}>
-            <button type="button" class="link" onClick={() => follow(job.id)}>
+            <button
+              type="button"
+              class="link"
+              onClick={() => {
+                follow(job.id);
+                scrollTo({ top: 0 });
+              }}
+            >
               <span class="name">
                 {String(job.spec.request.prompt ?? "The model's own prompt")}
               </span>

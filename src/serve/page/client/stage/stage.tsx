@@ -89,7 +89,11 @@ function Pictures({ job }: { job: Job }) {
         onClick={() => file !== undefined && open(file)}
         ref={(frame) => frame?.style.setProperty("--ratio", `${width} / ${height}`)}
       >
-        {source ? <img src={source} alt={altOf(job)} /> : <span class="waiting" />}
+        {source ? (
+          <img src={source} alt={altOf(job)} />
+        ) : (
+          <span class={isActive(job) ? "waiting" : ""} />
+        )}
       </button>
       {indices.length > 1 && (
         <div class="strip">
