@@ -68,7 +68,7 @@ export function startOf(
   return {
     imageScale: isNew ? 0 : first!.signal,
     initNoiseSigma: keepsScale ? initNoiseSigma : first!.noise,
-    // The other tools take the mean, or numbers that no seed decides.
+    // The other tools sample with numbers that no seed of the image decides: the mean is near all.
     samplesPosterior: flavour === "diffusers",
     knownMixes: hasMask
       ? Float32Array.from([...later, { signal: 1, noise: 0 }].flatMap((m) => [m.signal, m.noise]))
