@@ -261,6 +261,30 @@ describe.skipIf(chromium === null)("the page", () => {
     expect([...watcher.hosts]).toEqual([new URL(server.url).host]);
   });
 
+  test("a key is asked for once, and kept where scripts do not see it", async () => {
+    const key = "a-key-of-24-characters-00";
+    const guarded = await ServeProcess.start(["--device", "cpu", "--api-key", key]);
+    try {
+      const tab = await (await browser.newContext()).newPage();
+      await tab.goto(guarded.url);
+      await tab.fill("#api-key", "a-wrong-key-of-24-letters");
+      await tab.getByRole("button", { name: "Continue" }).click();
+      await tab.getByText("The key is wrong.").waitFor();
+      await tab.fill("#api-key", key);
+      await tab.getByRole("button", { name: "Continue" }).click();
+      await ask({}, tab);
+      await reaches(/^Done/, tab);
+      await tab.reload();
+      await reaches(/^Done/, tab);
+      const seen = "JSON.stringify([localStorage, sessionStorage, document.cookie])";
+      expect(await tab.evaluate(seen)).not.toContain(key);
+      expect(await tab.evaluate("document.cookie")).toBe("");
+      await tab.context().close();
+    } finally {
+      await guarded.remove();
+    }
+  });
+
   test("a server that restarts is found again", async () => {
     const count = await page.locator(".gallery li").count();
     await server.kill();
