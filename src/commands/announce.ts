@@ -54,6 +54,12 @@ export function describe(
   for (const line of loraLines(plan.loras)) log.info(line);
   for (const line of embeddingLines(plan.embeddings.used)) log.info(line);
   for (const warning of plan.warnings) log.warn(warning);
+  const { recalledInput } = options;
+  if (plan.input !== null && recalledInput) {
+    const { imageHash, maskHash } = plan.input;
+    const isSame = imageHash === recalledInput.image && maskHash === (recalledInput.mask ?? null);
+    if (!isSame) log.warn("The image of --from-image started from another image or mask.");
+  }
   log.info(describeImages(plan));
 }
 

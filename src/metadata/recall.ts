@@ -23,6 +23,8 @@ export interface RecalledImage {
   /** What wrote the image. */
   tool: string;
   settings: RecalledSettings;
+  /** SHA-256 of the pixels that it started from; null where it is from noise alone. */
+  recalledInput: Recipe["input"];
   /** One sentence for each thing that cannot be repeated. */
   warnings: readonly string[];
 }
@@ -56,8 +58,8 @@ export async function recallImage(
   forgetOverridden(recipe, explicit);
   if (!explicit.has("device")) fitMachine(recipe);
   for (const key of explicit) forget(recipe, [key]);
-  const { tool, settings, warnings } = recipe;
-  return { tool, settings, warnings };
+  const { tool, settings, input: recalledInput, warnings } = recipe;
+  return { tool, settings, recalledInput, warnings };
 }
 
 // --- internal ---

@@ -26,6 +26,8 @@ export interface SampleOptions
   wantLatents: boolean;
   /** What cannot be taken over from the image of --from-image, in sentences. */
   recallWarnings?: readonly string[] | undefined;
+  /** Hashes of what that image started from. */
+  recalledInput?: { image: string; mask?: string | undefined } | null | undefined;
 }
 
 /** What citty gives: by flag, and positionals in `_`. */
@@ -37,7 +39,12 @@ export interface SampleArgs {
 interface ParseOptions {
   randomSeed?: () => bigint;
   /** What an image says, which flags override. */
-  recalled?: { settings: Partial<GivenSettings>; warnings: readonly string[] } | undefined;
+  recalled?:
+    | (Pick<SampleOptions, "recalledInput"> & {
+        settings: Partial<GivenSettings>;
+        warnings: readonly string[];
+      })
+    | undefined;
 }
 
 /** The settings that flags give. */
@@ -82,6 +89,7 @@ branches are of one size and cannot be dealt by speed.`,
     seedIsRandom: seed === undefined,
     wantLatents: given.latentsPath !== undefined,
     recallWarnings: recalled?.warnings,
+    recalledInput: recalled?.recalledInput,
   };
 }
 

@@ -153,6 +153,22 @@ describe("an image", () => {
     }
   }, 120_000);
 
+  test("one that started from another, with that given again", async () => {
+    const small = ["--steps", "4", "--width", "64", "--height", "64", ...quiet];
+    const [start, first, again] = ["start", "of-it", "again"].map((name) =>
+      join(folder, `${name}.png`),
+    );
+    await sample("a cat", ...small, "--seed", "3", "--out", start!);
+    const from = ["--image", start!, "--extend", "left=32", "--mask-blur", "2"];
+    await sample("a dog", ...from, ...small.slice(0, 2), ...quiet, "--out", first!);
+    await sample("--from-image", first!, "--image", start!, "--out", again!, "--quiet");
+    expect(readFileSync(again!).equals(readFileSync(first!))).toBe(true);
+    const { settings, recalledInput, warnings } = await recallImage(first!);
+    expect(settings).not.toHaveProperty("extend");
+    expect(recalledInput?.image).toMatch(/^[0-9a-f]{64}$/);
+    expect(warnings.join()).toContain("give that by --image.");
+  }, 60_000);
+
   test("the images of a batch, one by one, and without parameters", async () => {
     const small = ["--steps", "2", "--width", "64", "--height", "64", ...quiet];
     const out = join(folder, "n.png");
