@@ -135,6 +135,8 @@ interface RunOptions {
   name: string;
   part: string;
   graphs?: boolean;
+  /** Programmatic dependent launch of own kernels. */
+  dependentLaunches?: boolean;
   attention?: Attention;
   warmups?: number;
   expected?: object;
@@ -149,6 +151,7 @@ function run({ name: modelName, model }: KitModel, request: ImageRequest, option
     latent_rows: height / model.vaeFactor,
     latent_width: width / model.vaeFactor,
     use_graphs: options.graphs ?? true,
+    dependent_launches: options.dependentLaunches ?? false,
     attention: options.attention ?? "auto",
     random_weights: options.expected === undefined,
     warmup_count: options.warmups ?? 0,
@@ -173,6 +176,10 @@ async function smallRuns(golden: KitModel, headers: KitModel) {
     run(golden, request, {
       ...{ name: "small model, no graphs", part: "small", expected },
       graphs: false,
+    }),
+    run(golden, request, {
+      ...{ name: "small model, dependent launches", part: "small", expected },
+      dependentLaunches: true,
     }),
     run(
       headers,
@@ -247,6 +254,14 @@ function fullRuns(sdxl: KitModel) {
       ...{ name: `${mainRun}, own attention`, part: "own-attention" },
       attention: "own",
     }),
+    // Both ways in one process, at the same clocks.
+    ...[false, true].map((dependentLaunches) =>
+      of(1024, 1024, 12, {
+        name: `${mainRun}, dependent launches ${dependentLaunches ? "on" : "off"}`,
+        part: "dependent-launches",
+        dependentLaunches,
+      }),
+    ),
     of(832, 1216, 12, { name: "832x1216", part: "832x1216" }),
     of(2048, 2048, 8, { name: "2048x2048", part: "2048x2048" }),
   ];

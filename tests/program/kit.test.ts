@@ -163,6 +163,12 @@ describe("the lists", () => {
       for (const { config } of models) expect(config).toHaveLength(2 * sizeOfModelConfig);
       for (const run of runs) expect(run.steps.length % (2 * sizeOfStepCoefficients)).toBe(0);
       expect(runs[0]).toMatchObject({ model: "golden", part: "small" });
+      const [, listed = ""] = /for name in ([\w -]+);/.exec(readFileSync(script, "utf8")) ?? [];
+      for (const name of listed.split(" ")) {
+        expect(runs.some(({ part }) => part === name)).toBe(true);
+      }
+      const compared = runs.filter(({ part }) => part === "dependent-launches");
+      expect(compared.map((run) => run.dependent_launches)).toEqual([false, true]);
       const names = runs.map(({ name }) => `${name}: `);
       for (const line of barLines().trim().split("\n")) {
         expect(names.some((name) => line.startsWith(name))).toBe(true);
@@ -222,7 +228,9 @@ describe("the kit", () => {
     expect(summary).toMatch(/^passed +compute-sanitizer memcheck/m);
     expect(summary).toMatch(/^passed +compute-sanitizer racecheck/m);
     expect(summary).toMatch(/^small model, random weights: step +\d/m);
-    expect(readFileSync(join(root, "out/images.txt"), "utf8")).toContain("no graphs: latents");
+    const images = readFileSync(join(root, "out/images.txt"), "utf8");
+    expect(images).toContain("no graphs: latents");
+    expect(images).toContain("dependent launches: latents");
     const files = readdirSync(join(root, "out"));
     expect(files.toSorted()).toEqual(
       ["images", "machine", "ncu", "operations", "sanitizer", "summary", "torch", "verify"].map(

@@ -12,6 +12,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const abi = @import("../abi.zig");
+const dependent_launches = @import("../backend/cuda/dependent_launches.zig");
 const runs = @import("gpu_runs.zig");
 const Run = runs.Run;
 const types = @import("../abi/types.zig");
@@ -84,6 +85,7 @@ const Bench = struct {
         const steps = try run.stepCoefficients(bench.arena);
         const options = try bench.optionsOf(run, model);
         const planned = try bench.plannedBytes(&options);
+        dependent_launches.want(run.dependent_launches);
         const start = Io.Timestamp.now(bench.io, .awake);
         var session: ?*Session = null;
         if (abi.bxl_session_open(&options, &session) != .ok) return bench.failed(null);

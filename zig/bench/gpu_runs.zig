@@ -70,6 +70,7 @@ pub const Run = struct {
     latent_rows: u32,
     latent_width: u32,
     use_graphs: bool,
+    dependent_launches: bool,
     attention: AttentionKind,
     random_weights: bool,
     /// Short images before the timed one.

@@ -35,9 +35,17 @@ pub const State = struct {
 };
 
 pub fn isWanted() bool {
-    const value = library_folders.variable("BASEDXL_DEPENDENT_LAUNCHES") orelse return false;
+    const value = library_folders.variable(variable_name) orelse return false;
     return std.mem.eql(u8, value, "1");
 }
+
+/// Decides for GPUs that this process opens from now on, for programs that time both ways.
+pub fn want(is_wanted: bool) void {
+    _ = setenv(variable_name, if (is_wanted) "1" else "0", 1);
+}
+
+const variable_name = "BASEDXL_DEPENDENT_LAUNCHES";
+extern "c" fn setenv(name: [*:0]const u8, value: [*:0]const u8, overwrite: c_int) c_int;
 
 pub fn launch(
     cuda: *Cuda,
