@@ -134,55 +134,6 @@ __device__ static __forceinline__ void write_partial(
     }
 }
 
-// Normalised rows by way of shared memory (a warp's own rows, as it read its own rows of q), so
-// that global memory is written in 16-byte units.
-template <typename T, int head, int row_tiles, bool aligned>
-__device__ static __forceinline__ void write_rows(
-    const Problem& p,
-    const Place& at,
-    const float (&out)[row_tiles][head / 8][4],
-    const float (&sums)[row_tiles][2],
-    unsigned short* shared
-) {
-    constexpr unsigned units = head / 8;
-    constexpr unsigned rows = row_tiles * warp_rows;
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned row_first = threadIdx.x / 32 * rows;
-#pragma unroll
-    for (int m = 0; m < row_tiles; m++) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const float factor = 1.0f / sums[m][r];
-            const unsigned row = row_first + m * warp_rows + r * 8 + lane / 4;
-#pragma unroll
-            for (int n = 0; n < head / 8; n++) {
-                unsigned* pair = reinterpret_cast<unsigned*>(
-                    shared + swizzled<head>(row, n) + lane % 4 * 2
-                );
-                *pair = T::pack(out[m][n][2 * r] * factor, out[m][n][2 * r + 1] * factor);
-            }
-        }
-    }
-    __syncwarp();
-    const unsigned channels = p.head_size * p.head_count;
-    unsigned short* target = p.out +
-        ((unsigned long long)at.batch * p.query_count + at.query_first) * channels +
-        at.head * p.head_size;
-    for (unsigned i = lane; i < rows * units; i += 32) {
-        const unsigned row = row_first + i / units;
-        const unsigned unit = i % units;
-        if (row >= at.query_count || unit * 8 >= p.head_size) continue;
-        const unsigned short* from = shared + swizzled<head>(row, unit);
-        unsigned short* to = target + (unsigned long long)row * channels + unit * 8;
-        if (aligned) {
-            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
-        } else {
-            const unsigned count = min(p.head_size - unit * 8, 8u);
-            for (unsigned e = 0; e < count; e++) to[e] = from[e];
-        }
-    }
-}
-
 template <typename T, int head, int row_tiles>
 __device__ static __forceinline__ void load_queries(
     unsigned (&q)[row_tiles][head / 16][4], const unsigned short* shared
@@ -241,20 +192,7 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
     float out[row_tiles][head / 8][4];
     float references[row_tiles][2];
     float sums[row_tiles][2];
-#pragma unroll
-    for (int m = 0; m < row_tiles; m++) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            references[m][r] = -INFINITY;
-            sums[m][r] = 0.0f;
-        }
-#pragma unroll
-        for (int n = 0; n < head / 8; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) out[m][n][i] = 0.0f;
-        }
-    }
-
+    begin_rows(out, references, sums);
     for (unsigned tile = 0; tile < tile_count; tile++) {
         const unsigned short* keys = stages + tile % 2 * stage;
         const unsigned key_count = cursor.count(p);
@@ -282,18 +220,17 @@ __device__ static __forceinline__ void attend(const Problem& p, unsigned short* 
         multiply_values<T, head, row_tiles>(out, scores, keys + tile_keys * head);
     }
     if (!has_rows) return;
-#pragma unroll
-    for (int m = 0; m < row_tiles; m++) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            sums[m][r] += __shfl_xor_sync(0xffffffff, sums[m][r], 1);
-            sums[m][r] += __shfl_xor_sync(0xffffffff, sums[m][r], 2);
-        }
-    }
+    join_sums(sums);
     if (p.split_count > 1) {
         write_partial<head, row_tiles>(p, at, out, references, sums);
     } else {
-        write_rows<T, head, row_tiles, aligned>(p, at, out, sums, shared);
+        const unsigned channels = p.head_size * p.head_count;
+        unsigned short* target = p.out +
+            ((unsigned long long)at.batch * p.query_count + at.query_first) * channels +
+            at.head * p.head_size;
+        write_rows<T, head, row_tiles, aligned>(
+            target, channels, out, sums, shared, at.query_count, p.head_size
+        );
     }
 }
 

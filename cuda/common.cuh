@@ -1,6 +1,7 @@
-// What every kernel file includes, and beside it only mma.cuh, wgmma.cuh and product.cuh (tensor
-// cores) or elementwise.cuh (packs of eight elements): activation types, 16-byte vectors,
-// reductions. nvcc compiles it for GPUs; any C++ compiler compiles it for the CPU over host/shim.h,
+// What every kernel file includes, and beside it only the headers of tensor cores (mma.cuh,
+// wgmma.cuh, product.cuh, wgmma_product.cuh, attention.cuh) or elementwise.cuh (packs of eight
+// elements): activation types, 16-byte vectors, reductions.
+// nvcc compiles it for GPUs; any C++ compiler compiles it for the CPU over host/shim.h,
 // where tests run the same kernels.
 //
 // Rules: entries are `extern "C" __global__` with EXPORT_KERNEL(name) after each, or one

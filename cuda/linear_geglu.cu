@@ -10,7 +10,7 @@
 // product and its pass would write and read 84 MB more, 20 us at 4.3 TB/s.
 #include "elementwise.cuh"
 #include "product.cuh"
-#include "wgmma.cuh"
+#include "wgmma_product.cuh"
 
 namespace linear_geglu {
 
@@ -197,51 +197,24 @@ __device__ static __forceinline__ void run(const Problem& p, unsigned short* sta
 
 // --- wgmma: 2 warpgroups, 128 x 128 results, a warpgroup 64 x 128 of them ---
 
-constexpr int group_rows = 64;
 constexpr int wide_columns = 128;
-constexpr int wide_depth = 64;
-constexpr int wide_stage_count = 4;
-constexpr int wide_thread_count = 256;
-constexpr int wide_stage_elements = (tile_rows + 2 * wide_columns) * wide_depth;
+constexpr int wide_stage_elements = (tile_rows + 2 * wide_columns) * wgmma_product::depth;
 
-// While the product of one stage runs, that of the next is queued, so that tensor cores do not
-// wait; the stage before both is free, and is loaded for two turns later.
 template <typename Tensor>
 __device__ static __forceinline__ void run_wide(const Problem& p, unsigned short* memory) {
-    const uintptr_t misplaced = -reinterpret_cast<uintptr_t>(memory) % 1024;
-    unsigned short* const stages = memory + misplaced / 2;
-    const unsigned group = threadIdx.x / 128;
+    using namespace wgmma_product;
+    static_assert(tile_rows == rows, "tiles of as many rows");
+    unsigned short* const stages = first_stage(memory);
     const unsigned lane = threadIdx.x % 32;
     float sums[32][4];
-    Wgmma products;
-    const unsigned turn_count = (p.depth + wide_depth - 1) / wide_depth;
-    for (unsigned turn = 0; turn < wide_stage_count - 2; turn++) {
-        load_stage<tile_rows, wide_columns, wide_depth, wide_thread_count>(
-            p, turn, stages + turn * wide_stage_elements
-        );
-    }
-    for (unsigned turn = 0; turn < turn_count; turn++) {
-        const unsigned short* const x =
-            stages + turn % wide_stage_count * wide_stage_elements;
-        const unsigned short* const w = x + tile_rows * wide_depth;
-        cp_async_wait<wide_stage_count - 3>();
-        publish_to_wgmma();
-        __syncthreads();
-        products.begin();
-#pragma unroll
-        for (unsigned k = 0; k < wide_depth; k += wgmma_depth) {
-            products.multiply<Tensor>(
-                sums, x + group * group_rows * wide_depth + k, w + k, turn > 0 || k > 0
+    multiply<Tensor, 2 * wide_columns>(
+        sums, stages, wide_stage_elements, turns_of(p.depth),
+        [&](unsigned turn, unsigned short* stage) {
+            load_stage<rows, wide_columns, depth, wgmma_product::thread_count>(
+                p, turn, stage
             );
         }
-        products.commit();
-        products.wait<1>();
-        const unsigned next = turn + wide_stage_count - 2;
-        load_stage<tile_rows, wide_columns, wide_depth, wide_thread_count>(
-            p, next, stages + next % wide_stage_count * wide_stage_elements
-        );
-    }
-    products.wait<0>();
+    );
     cp_async_wait<0>();
     __syncthreads();
     const unsigned row = threadIdx.x / 32 * 16 + lane / 4;
@@ -252,12 +225,12 @@ __device__ static __forceinline__ void run_wide(const Problem& p, unsigned short
             biases_of<typename Tensor::Element>(p, blockIdx.y * wide_columns + at);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            *product::pair_in_tile<tile_rows>(stages, row + r * 8, at) =
+            *product::pair_in_tile<rows>(stages, row + r * 8, at) =
                 gated<Tensor>(sums[n] + 2 * r, sums[n + 16] + 2 * r, biases);
         }
     }
     __syncthreads();
-    store<tile_rows, wide_columns, wide_thread_count>(p, stages);
+    store<rows, wide_columns, wgmma_product::thread_count>(p, stages);
 }
 
 } // namespace linear_geglu
@@ -270,13 +243,11 @@ __device__ static __forceinline__ void run_wide(const Problem& p, unsigned short
         linear_geglu::run<tensor>(problem, stages);                                               \
     }                                                                                             \
     EXPORT_KERNEL(linear_geglu_##type)                                                            \
-    extern "C" __global__ void __launch_bounds__(linear_geglu::wide_thread_count, 1)              \
-        linear_geglu_wgmma_##type(const __grid_constant__ linear_geglu::Problem problem) {        \
-        wait_for_earlier_kernels();                                                               \
-        DYNAMIC_SHARED(unsigned short, memory);                                                   \
-        if (HAS_WGMMA) linear_geglu::run_wide<tensor>(problem, memory);                           \
-    }                                                                                             \
-    EXPORT_KERNEL(linear_geglu_wgmma_##type)
+    WGMMA_KERNEL(                                                                                 \
+        linear_geglu_wgmma_##type,                                                                \
+        linear_geglu::Problem,                                                                    \
+        linear_geglu::run_wide<tensor>(problem, memory)                                           \
+    )
 
 LINEAR_GEGLU_KERNELS(f16, TensorF16)
 LINEAR_GEGLU_KERNELS(bf16, TensorBf16)

@@ -655,6 +655,39 @@ pub const Backend = struct {
         }
     }
 
+    /// Attention of queries x weight^T, one of them for each position of `x` (batch, rows, width,
+    /// in), over `keys_values` (batch, 1, tokens, 2 * channels).
+    pub fn crossAttention(
+        b: Backend,
+        x: Tensor,
+        weight: *const Weight,
+        keys_values: Tensor,
+        head_count: u32,
+    ) Error!Tensor {
+        if (!b.isCuda() or !cudas.projectsInOneKernel(weight, head_count)) {
+            const q = try b.linear(x, weight, null, .{});
+            defer b.free(q);
+            return b.attention(q, &.{keys_values}, head_count, false);
+        }
+        assert(weight.shape[1] == x.shape.channels);
+        assert(keys_values.shape.batch == x.shape.batch);
+        assert(keys_values.shape.channels == 2 * weight.shape[0]);
+        const q = try b.alloc(x.shape.withChannels(weight.shape[0]), b.activationType());
+        defer b.free(q);
+        const out = try b.alloc(q.shape, q.dtype);
+        const keys = [_]Tensor{keys_values};
+        const room = try b.allocBytes(cudas.attentionBytes(q.shape, &keys, head_count, false));
+        defer if (room) |tensor| b.free(tensor);
+        switch (b.target()) {
+            .cpu => unreachable,
+            .plan => |plan| plan.crossAttention(out, x, weight, keys_values, head_count),
+            .cuda => |cuda| {
+                try cuda.crossAttention(out, q, x, weight, keys_values, head_count, room);
+            },
+        }
+        return out;
+    }
+
     // Elementwise and embeddings; each is documented where it is.
 
     pub const activate = elementwise.activate;

@@ -14,9 +14,9 @@ inline uint16_t host_swizzled(const unsigned short* tile, unsigned row, unsigned
 struct Wgmma {
     void begin(unsigned line = __builtin_LINE()) { __syncwarp(~0u, line); }
 
-    template <typename Tensor>
+    template <typename Tensor, int count>
     void multiply(
-        float (&d)[32][4],
+        float (&d)[count][4],
         const unsigned short* a,
         const unsigned short* b,
         bool adds,
@@ -27,7 +27,7 @@ struct Wgmma {
             return bxl_host_trap("wgmma of a tile that does not begin at 1024 bytes");
         }
         if (open + started == limit) return bxl_host_trap("more wgmma than are waited for");
-        pending[open + started++] = {d, a, b, adds, run<typename Tensor::Element>};
+        pending[open + started++] = {d, a, b, adds, run<typename Tensor::Element, 8 * count>};
     }
 
     void commit(unsigned line = __builtin_LINE()) {
@@ -74,23 +74,24 @@ private:
         }
     }
 
-    template <typename T>
+    template <typename T, unsigned columns>
     static void run(const Product* const* lanes) {
+        static_assert(columns == 192 || columns == 256, "as wgmma.cuh has them");
         const Product& p = *lanes[0];
         const unsigned row_first = threadIdx.x / 32 % 4 * 16;
-        float b[16][256];
-        for (unsigned n = 0; n < 256; n++) {
+        float b[16][columns];
+        for (unsigned n = 0; n < columns; n++) {
             for (unsigned k = 0; k < 16; k++) {
                 b[k][n] = host_element(host_swizzled(p.b, n, k), 0, T());
             }
         }
         for (unsigned row = 0; row < 16; row++) {
-            float sums[256] = {};
+            float sums[columns] = {};
             for (unsigned k = 0; k < 16; k++) {
                 const float a = host_element(host_swizzled(p.a, row_first + row, k), 0, T());
-                for (unsigned n = 0; n < 256; n++) sums[n] += a * b[k][n];
+                for (unsigned n = 0; n < columns; n++) sums[n] += a * b[k][n];
             }
-            for (unsigned n = 0; n < 256; n++) {
+            for (unsigned n = 0; n < columns; n++) {
                 const Product& owner = *lanes[row % 8 * 4 + n % 8 / 2];
                 float& d = owner.d[n / 8][row / 8 * 2 + n % 2];
                 d = p.adds ? d + sums[n] : sums[n];

@@ -8,9 +8,9 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { BasedXLError, badOption } from "../errors.ts";
 import type { Model } from "../models/model.ts";
-import type { Operation } from "../native/testing.ts";
+import type { Operation, PlannedOperation, RankPlan } from "../native/testing.ts";
 import { repositoryRoot } from "../setup.ts";
-import { planFor, withModel } from "./gpu-work.ts";
+import { planFor, splitCrossAttention, withModel } from "./gpu-work.ts";
 import { Program } from "./programs.ts";
 import { renderTable } from "./report.ts";
 
@@ -123,7 +123,7 @@ function questionsOf(
   for (const size of sizes) {
     for (const rankCount of rankCounts) {
       const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype: "f16" });
-      for (const { stage, operation } of plan.ranks.flatMap(({ operations }) => operations)) {
+      for (const { stage, operation } of plan.ranks.flatMap(separate)) {
         if (!isWanted(operation)) continue;
         const scale = stage === "decode" && operation.residual ? vaeScale : 1;
         const question = { operation, scale };
@@ -132,6 +132,13 @@ function questionsOf(
     }
   }
   return [...found.values()];
+}
+
+/** Attentions that have a kernel with their queries on Hopper, without them: as elsewhere. */
+function separate({ operations }: RankPlan): PlannedOperation[] {
+  return operations.flatMap((entry) =>
+    entry.operation.op === "cross_attention" ? splitCrossAttention(entry) : [entry],
+  );
 }
 
 /** Counts for each GPU. */

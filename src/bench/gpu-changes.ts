@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { PlannedOperation } from "../native/testing.ts";
 import { repositoryRoot } from "../setup.ts";
 import type { Kernels } from "./gpu-expected.ts";
+import { kindOf, splitCrossAttention } from "./gpu-work.ts";
 
 type Entries = readonly PlannedOperation[];
 
@@ -84,6 +85,17 @@ export const changes: readonly Change[] = [
       ),
     add: ({ entries, kernels }) => ({ entries: joinEmbeddings(entries), kernels }),
     remove: ({ entries, kernels }) => ({ entries: splitEmbeddings(entries), kernels }),
+  },
+  {
+    name: "cross-attention in one kernel with its queries",
+    isIn: ({ entries }) => entries.some(isCrossAttention),
+    add: ({ entries, kernels }) => ({ entries: fuseQueries(entries), kernels }),
+    remove: ({ entries, kernels }) => ({
+      entries: entries.flatMap((entry) =>
+        isCrossAttention(entry) ? splitCrossAttention(entry) : [entry],
+      ),
+      kernels,
+    }),
   },
   kernelChange("programmatic dependent launch of own kernels", "dependentLaunches", false, true),
 ];
@@ -233,6 +245,44 @@ function splitGeglu(entry: PlannedOperation): PlannedOperation[] {
     { ...entry, operation: product, cost: { ...cost, bytes: cost.bytes + result } },
     { ...entry, operation: pass, cost: { flops: 0, bytes: 3 * result, launches: 1 } },
   ];
+}
+
+function isCrossAttention({ operation }: PlannedOperation): boolean {
+  return operation.op === "cross_attention";
+}
+
+/** Queries are neither written nor read. */
+function fuseQueries(entries: Entries): Entries {
+  let fused = entries;
+  for (const attention of entries.filter(({ operation }) => operation.op === "attention")) {
+    if (kindOf(attention.operation) !== "cross-attention") continue;
+    const { in: channels } = attention.operation;
+    const product = fused.find(
+      (entry) =>
+        isLinear(entry, 1) &&
+        entry.operation.out === channels &&
+        positions(entry) === positions(attention) &&
+        entry.count >= attention.count,
+    );
+    if (!product) continue;
+    const queryBytes = elementBytes * positions(attention) * channels;
+    const { operation, cost } = attention;
+    const both: PlannedOperation = {
+      ...attention,
+      operation: { ...operation, op: "cross_attention", in: product.operation.in },
+      cost: {
+        flops: product.cost.flops + cost.flops,
+        bytes: product.cost.bytes + cost.bytes - 2 * queryBytes,
+        launches: 1,
+      },
+    };
+    fused = fused.flatMap((entry) => {
+      if (entry === attention) return [both];
+      if (entry !== product) return [entry];
+      return [{ ...entry, count: entry.count - attention.count }];
+    });
+  }
+  return fused.filter(({ count }) => count > 0);
 }
 
 /** One row for each image: the products of the time embedding, one for each residual block. */

@@ -131,7 +131,7 @@ one wave at 790 TFLOP/s 22.4 us and the time between kernels 1.3 us",
 the image's edge, and no figure for an H100 was found",
   },
   ownProduct: {
-    what: "own product with GEGLU, of cuBLASLt's rate",
+    what: "own products (GEGLU, queries), of cuBLASLt's rate",
     unit: "share",
     fast: 0.98,
     expected: 0.88,
@@ -139,6 +139,16 @@ the image's edge, and no figure for an H100 was found",
     source:
       "estimate: wgmma 64x256x16 behind one another as in pranjalssh/fast.cu, which has 1.07 of \
 cuBLAS's rate at 4096x4096x4096 on an H100, but cp.async in place of TMA and no clusters",
+  },
+  queriesAttention: {
+    what: "attention behind the own product of its queries, of FlashAttention-2's rate",
+    unit: "share",
+    fast: 0.9,
+    expected: 0.7,
+    slow: 0.45,
+    source:
+      "estimate: the same instructions by as many warps, and keys and values are there before they \
+are needed; but a head is one tile of keys, so the softmax overlaps other warps' products alone",
   },
   ownAttention: {
     what: "own attention kernel, of FlashAttention-2's rate",

@@ -16,7 +16,7 @@ import {
   type Tile,
   tiles,
 } from "./gpu-efficiencies.ts";
-import type { Ceilings } from "./gpu-work.ts";
+import { type Ceilings, splitCrossAttention } from "./gpu-work.ts";
 
 /** What a plan does not say of the code that runs it. */
 export interface Kernels {
@@ -118,6 +118,8 @@ function kernelMs(entry: PlannedOperation, kernels: Kernels, gpu: Gpu, outlook: 
     }
     case "attention":
       return attentionMs(entry, kernels, gpu, outlook);
+    case "cross_attention":
+      return crossAttentionMs(entry, kernels, gpu, outlook);
     default:
       return (
         memoryMs(cost.bytes, gpu, outlook) + (cost.launches * efficiencies.ramp[outlook]) / 1e3
@@ -208,6 +210,45 @@ function attentionMs(
   const flops = (cost.flops * keys) / o.keys;
   const compute = (1e3 * flops) / (rate * (isShort ? efficiencies.shortAttention[outlook] : 1));
   return Math.max(compute, memory) + ramps;
+}
+
+/** Of cuda/cross_attention.cu: rows, columns of three heads, and keys of a tile. */
+const crossTile = { rows: 128, columns: 192, headSize: 64, keys: 80 };
+
+/** The faster of the own kernel and of cuBLASLt with attention behind it: both are timed. */
+function crossAttentionMs(
+  entry: PlannedOperation,
+  kernels: Kernels,
+  gpu: Gpu,
+  outlook: Outlook,
+): number {
+  const { operation: o, cost } = entry;
+  const { rows, columns, headSize, keys } = crossTile;
+  const parts = splitCrossAttention(entry);
+  const library =
+    parts.reduce((sum, part) => sum + kernelMs(part, kernels, gpu, outlook), 0) +
+    efficiencies.gap[outlook] / 1e3;
+  if (o.out / o.heads !== headSize) return library;
+  const rowTiles = o.batch * Math.ceil((o.rows * o.width) / rows);
+  const blocks = rowTiles * Math.ceil(o.out / columns);
+  const tile = tiles.find((each) => each.rows === rows && each.columns === columns)!;
+  const { flash2, blocks: published } = attentionRates;
+  const places = flash2.blocksPerMultiprocessor * gpu.multiprocessors;
+  const rates = {
+    product:
+      gpu.flopsPerSecond * tile.share * productShare(outlook) * efficiencies.ownProduct[outlook],
+    attention:
+      (flash2.tokens1k / waveShare(published, places)) * efficiencies.queriesAttention[outlook],
+  };
+  const keyCount = Math.ceil(o.keys / keys) * keys;
+  const seconds =
+    (2 * rows * columns * o.in) / rates.product + (4 * rows * columns * keyCount) / rates.attention;
+  const waves = Math.ceil(blocks / gpu.multiprocessors);
+  const busy = Math.max(
+    1e3 * waves * seconds * gpu.multiprocessors,
+    memoryMs(cost.bytes, gpu, outlook),
+  );
+  return Math.min(library, busy + efficiencies.productRamp[outlook] / 1e3);
 }
 
 /**

@@ -237,6 +237,7 @@ const peerOps = new Set([
   "linear_geglu",
   "conv2d",
   "attention",
+  "cross_attention",
   "layer_norm",
   "geglu",
   "add",

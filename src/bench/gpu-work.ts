@@ -99,6 +99,8 @@ export function kindOf(operation: Operation): Kind {
     case "attention":
       if (operation.causal) return "text attention";
       return isCross(operation) ? "cross-attention" : "self-attention";
+    case "cross_attention":
+      return "cross-attention";
     case "group_norm_stats":
     case "group_norm_apply":
     case "combine_statistics":
@@ -169,6 +171,27 @@ export function total(sums: readonly KindSum[]): Omit<KindSum, "kind"> {
   };
 }
 
+/** Of a cross-attention: the product that makes its queries, and the attention, in two kernels. */
+export function splitCrossAttention(
+  entry: PlannedOperation,
+): [product: PlannedOperation, attention: PlannedOperation] {
+  const { operation: o, cost } = entry;
+  const queries = o.batch * o.rows * o.width * o.out;
+  const flops = 4 * queries * o.keys;
+  const keyBytes = elementBytes * o.batch * o.keys * 2 * o.out;
+  const product = { ...o, op: "linear", keys: 0, heads: 1 };
+  const attention = { ...o, op: "attention", in: o.out };
+  const bytes = 2 * elementBytes * queries + keyBytes;
+  return [
+    {
+      ...entry,
+      operation: product,
+      cost: { flops: cost.flops - flops, bytes: cost.bytes - keyBytes, launches: 1 },
+    },
+    { ...entry, operation: attention, cost: { flops, bytes, launches: 1 } },
+  ];
+}
+
 /** The name, such as "linear 8192 x 640 x 5120" or "attention 2 x 4096 x 4096, 10 heads of 64". */
 export function nameOf(o: Operation): string {
   const positions = o.rows * o.width;
@@ -189,6 +212,9 @@ export function nameOf(o: Operation): string {
       const heads = `${o.heads} heads of ${o.in / o.heads}`;
       return `attention ${o.batch} x ${positions} x ${o.keys}${chunks}, ${heads}`;
     }
+    case "cross_attention":
+      return `queries and attention ${o.batch} x ${positions} x ${o.in} x ${o.keys}, ${o.heads} \
+heads of ${o.out / o.heads}`;
     case "pad_input":
       return `${o.scale > 1 ? "enlarge" : "halos"} ${side}, ${o.in}, ${o.halos} halos`;
     case "concat":
@@ -199,6 +225,9 @@ export function nameOf(o: Operation): string {
 }
 
 // --- internal ---
+
+/** Of f16 and bf16. */
+const elementBytes = 2;
 
 /** Key counts that are not multiples of four belong to the prompt, not to the image. */
 function isCross({ keys, rows, width }: Operation): boolean {

@@ -121,6 +121,18 @@ describe("changes", () => {
     expect(rows[index - 1]!.launches - rows[index]!.launches).toBe(70);
   });
 
+  test("the queries' round trips and 70 launches go with their attention", () => {
+    const rows = changesOf(built);
+    const index = rows.findIndex(({ change }) => change.startsWith("cross-attention"));
+    const [before, after] = [rows[index - 1]!, rows[index]!];
+    expect(before.launches - after.launches).toBe(70);
+    // Written once and read once, 2 bytes each: 10 blocks at 64x64 positions, 60 at 32x32, twice.
+    const queries = 2 * (10 * 64 * 64 * 640 + 60 * 32 * 32 * 1280);
+    expect(before.bytes - after.bytes).toBe(4 * queries);
+    expect(after.expected.expected).toBeLessThan(before.expected.expected);
+    expect(after.launches).toBeLessThanOrEqual(900);
+  });
+
   test("with all that is proposed, the step meets the bar", () => {
     const rows = changesOf(built);
     expect(rows.at(-1)!.expected.expected).toBeLessThanOrEqual(expectedBar);

@@ -13,7 +13,14 @@ import type { ModelRow } from "../../src/bench/gpu-models.ts";
 import { jobsOf, type OperationRow, operationTable, summedSteps } from "../../src/bench/gpu-ops.ts";
 import { readPatchFile } from "../../src/bench/gpu-patches.ts";
 import { memoryBar, predict } from "../../src/bench/gpu-predict.ts";
-import { floorMs, kindOf, nameOf, planFor, withModel } from "../../src/bench/gpu-work.ts";
+import {
+  floorMs,
+  kindOf,
+  nameOf,
+  planFor,
+  splitCrossAttention,
+  withModel,
+} from "../../src/bench/gpu-work.ts";
 import { run as runScaling } from "../../src/bench/scaling.ts";
 import { predictPatches } from "../../src/bench/scaling-patches.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
@@ -50,7 +57,11 @@ describe("the plan of the small model against closed forms", () => {
     { rankCount: 4, splitBatch: true },
   ])("attention of $rankCount ranks together is the formula's", ({ rankCount, splitBatch }) => {
     const { macs } = unetSizes(model.unet, 32, 20);
-    const all = stepOf(rankCount, splitBatch).flat();
+    const all = stepOf(rankCount, splitBatch)
+      .flat()
+      .flatMap((entry) =>
+        entry.operation.op === "cross_attention" ? splitCrossAttention(entry) : [entry],
+      );
     const of = (kind: string) => flopsOf(all.filter(({ operation }) => kindOf(operation) === kind));
     // Two branches, and two FLOP to a multiplication with an addition.
     expect(of("self-attention")).toBe(4 * macs.selfAttention);

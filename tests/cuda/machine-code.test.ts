@@ -27,7 +27,7 @@ const [heads = [], , ...rows] = table
   );
 
 /** Products on tensor cores; attention's other kernels join what those have written. */
-const products = /^(attention_\d|attention_elements|linear_geglu|matmul_cascaded)/;
+const products = /^(attention_\d|attention_elements|cross_attention|linear_geglu|matmul_cascaded)/;
 /** Kernels of few numbers, or of ones that each thread computes alone. */
 const narrow = new RegExp(
   [
@@ -66,7 +66,7 @@ describe("the table", () => {
     expect(wrong).toEqual([]);
     const empty = cells.filter(({ cell }) => cell === "");
     expect(new Set(empty.map(({ kernel }) => kernel.replace(/_b?f16$/, "")))).toEqual(
-      new Set(["linear_geglu_wgmma"]),
+      new Set(["cross_attention_wgmma", "linear_geglu_wgmma"]),
     );
     expect(empty.some(({ architecture }) => architecture === "sm_90a")).toBe(false);
   });
@@ -82,12 +82,12 @@ const disassembler = nvcc && findDisassembler(nvcc.path, process.env);
 if (!disassembler) process.stderr.write("machine code: skipped, no nvcc or no cuobjdump\n");
 
 test.skipIf(!disassembler)(
-  "is what nvcc makes of the gated product now",
+  "is what nvcc makes of the products for Hopper now",
   () => {
     const tools = { nvcc: nvcc!.path, disassembler: disassembler! };
-    const made = machineCodeOf(tools, ["linear_geglu.cu"], "90a");
+    const made = machineCodeOf(tools, ["cross_attention.cu", "linear_geglu.cu"], "90a");
     const column = heads.indexOf("sm_90a");
-    expect(made.length).toBe(4);
+    expect(made.length).toBe(6);
     for (const entry of made) {
       const row = rows.find(([kernel]) => kernel === entry.kernel)!;
       expect(machineCodeText(entry)).toBe(row[column]!);

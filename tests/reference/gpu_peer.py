@@ -80,6 +80,18 @@ def make_attention(case, dtype):
     return lambda: sdpa(q, k, v, case["causal"], backend)
 
 
+def make_cross_attention(case, dtype):
+    heads, size = case["heads"], case["out"] // case["heads"]
+    x, weight = sequence(case, dtype), rand(case["out"], case["in"], dtype=dtype)
+    batch, tokens = case["batch"], case["rows"] * case["width"]
+
+    def split(of, count):
+        return of.reshape(batch, count, heads, size).transpose(1, 2)
+
+    k, v = (split(rand(batch, case["keys"], case["out"], dtype=dtype), case["keys"]) for _ in "kv")
+    return lambda: sdpa(split(F.linear(x, weight), tokens), k, v, False, "")
+
+
 def make_group_norm(case, dtype):
     x = image(case, dtype)
     weight, bias = rand(case["in"], dtype=dtype), rand(case["in"], dtype=dtype)

@@ -20,9 +20,9 @@ pub const GraphKey = graph_key.GraphKey;
 pub const StepVariant = graph_key.StepVariant;
 const ops_attention = @import("cuda/ops_attention.zig");
 const ops_convolution = @import("cuda/ops_convolution.zig");
+const ops_cross_attention = @import("cuda/ops_cross_attention.zig");
 const ops_elementwise = @import("cuda/ops_elementwise.zig");
 const ops_embedding = @import("cuda/ops_embedding.zig");
-const linear_geglu = @import("cuda/linear_geglu.zig");
 const linear_rows = @import("cuda/linear_rows.zig");
 const ops_geglu = @import("cuda/ops_geglu.zig");
 const ops_norm = @import("cuda/ops_norm.zig");
@@ -42,6 +42,7 @@ pub const packedAttentionBytes = ops_attention.packedBytes;
 /// What plans say of the kernels behind an operation.
 pub const attentionKernels = ops_attention.kernelsOf;
 pub const gatesInOneKernel = ops_geglu.isOneKernel;
+pub const projectsInOneKernel = ops_cross_attention.isOneKernel;
 pub const areRowsOneKernel = linear_rows.fit;
 pub const isDirect = ops_convolution.isDirect;
 pub const needsPaddedInput = ops_convolution.needsPaddedInput;
@@ -108,8 +109,8 @@ pub const Cuda = struct {
     diagnostics: *Diagnostics,
     cancelled: *const std.atomic.Value(bool),
     fp16_accumulate: bool,
-    /// Found at its first launch.
-    geglu_kernel: ?linear_geglu.Kernel = null,
+    /// Asked at the first use (`cuda/wgmma.zig`).
+    has_wgmma: ?bool = null,
     /// For messages.
     rank: u32,
     waits: Waits,
@@ -324,6 +325,7 @@ pub const Cuda = struct {
     pub const conv2d = ops_product.conv2d;
     pub const attention = ops_attention.attention;
     pub const attentionPacked = ops_attention.attentionPacked;
+    pub const crossAttention = ops_cross_attention.crossAttention;
     pub const groupNormStats = ops_norm.groupNormStats;
     pub const combineStatistics = ops_norm.combineStatistics;
     pub const groupNormApply = ops_norm.groupNormApply;
@@ -419,7 +421,7 @@ test {
     _ = @import("cuda/gemm.zig");
     _ = @import("cuda/gpu.zig");
     _ = @import("cuda/graph_key.zig");
-    _ = linear_geglu;
+    _ = @import("cuda/linear_geglu.zig");
     _ = linear_rows;
     _ = @import("cuda/matmul_cascaded.zig");
     _ = @import("cuda/measure.zig");
@@ -428,6 +430,7 @@ test {
     _ = @import("cuda/weights.zig");
     _ = ops_attention;
     _ = ops_convolution;
+    _ = ops_cross_attention;
     _ = ops_elementwise;
     _ = ops_embedding;
     _ = ops_geglu;

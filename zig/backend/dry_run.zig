@@ -196,6 +196,28 @@ pub const Planned = struct {
         try plan.attention(out, out, &.{keys_values}, head_count, false);
     }
 
+    /// As on Hopper; other GPUs write and read the queries, and launch twice.
+    pub fn crossAttention(
+        plan: Planned,
+        out: Tensor,
+        x: Tensor,
+        weight: *const Weight,
+        keys_values: Tensor,
+        head_count: u32,
+    ) void {
+        const key_count: u32 = @intCast(keys_values.shape.positionCount());
+        plan.note(shaped(.{
+            .op = .cross_attention,
+            .out = out.shape.channels,
+            .keys = key_count,
+            .heads = head_count,
+        }, x.shape), .{
+            .flops = 2 * out.shape.elementCount() * (x.shape.channels + 2 * key_count),
+            .bytes = x.byteCount() + plan.weightBytes(weight) + keys_values.byteCount() +
+                out.byteCount(),
+        });
+    }
+
     // Norms.
 
     pub fn groupNormStats(plan: Planned, out: Tensor, x: Tensor, _: ?Tensor) Error!void {

@@ -21,6 +21,8 @@ pub const Op = enum {
     /// What a library's product lacks, in place.
     epilogue,
     attention,
+    /// An attention whose queries are a product of its input.
+    cross_attention,
     group_norm_stats,
     group_norm_apply,
     combine_statistics,

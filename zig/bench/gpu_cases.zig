@@ -198,7 +198,9 @@ pub const Runner = struct {
             .x = try runner.tensor(shape, if (is_wide) .f32 else activation),
         };
         switch (o.op) {
-            .linear => set.weight = try runner.weight(.{ o.out, o.in, 1, 1 }),
+            .linear, .cross_attention => {
+                set.weight = try runner.weight(.{ o.out, o.in, 1, 1 });
+            },
             .linear_geglu => set.weight = try runner.weight(.{ 2 * o.out, o.in, 1, 1 }),
             .conv2d, .conv_direct => {
                 set.weight = try runner.weight(.{ o.out, o.kernel, o.kernel, o.in });
@@ -226,11 +228,12 @@ pub const Runner = struct {
             .channels = 2,
         }, .f64);
         if (o.op == .epilogue) set.stats = try runner.tensor(.vector(o.batch, o.in), activation);
-        if (o.op == .attention) {
+        if (o.op == .attention or o.op == .cross_attention) {
             set.keys_values = try runner.arena.allocator().alloc(Tensor, o.chunks);
             for (set.keys_values, 0..) |*chunk, i| {
                 const count = o.keys / o.chunks + @intFromBool(i < o.keys % o.chunks);
-                chunk.* = try runner.tensor(.tokens(o.batch, count, 2 * o.in), activation);
+                const channels = if (set.weight) |matrix| matrix.shape[0] else o.in;
+                chunk.* = try runner.tensor(.tokens(o.batch, count, 2 * channels), activation);
             }
         }
         set.count();
@@ -281,6 +284,10 @@ const Operands = struct {
         return shape;
     }
 
+    fn crossAttention(set: *const Operands, b: Backend) backend.Error!Tensor {
+        return b.crossAttention(set.x, set.weight.?, set.keys_values[0], set.o.heads);
+    }
+
     fn run(set: *const Operands, b: Backend) backend.Error!void {
         const o = &set.o;
         const bias = if (o.bias) set.bias else null;
@@ -290,6 +297,7 @@ const Operands = struct {
             .linear_geglu => try b.linearGeglu(set.x, set.weight.?, set.bias.?),
             .conv2d, .conv_direct => try b.conv2d(set.x, set.weight.?, bias, set.options()),
             .attention => try b.attention(set.x, set.keys_values, o.heads, o.causal),
+            .cross_attention => try set.crossAttention(b),
             .group_norm_stats => try b.groupNormStats(set.x, o.groups),
             .group_norm_apply => try b.groupNormApply(
                 set.x,

@@ -25,6 +25,7 @@ const operations = [_]Operation{
     .{ .op = .epilogue, .width = 24, .in = 16, .bias = true, .activation = .silu },
     .{ .op = .attention, .width = 32, .in = 64, .keys = 65, .chunks = 2, .heads = 2 },
     .{ .op = .attention, .width = 16, .in = 160, .keys = 16 },
+    .{ .op = .cross_attention, .width = 16, .in = 64, .out = 128, .keys = 77, .heads = 2 },
     .{ .op = .group_norm_stats, .rows = 8, .width = 8, .in = 32, .groups = 4 },
     .{ .op = .group_norm_apply, .rows = 8, .width = 8, .in = 32, .groups = 4, .activation = .silu },
     .{ .op = .layer_norm, .width = 24, .in = 64 },

@@ -296,7 +296,14 @@ pub const Attention = struct {
         residual: ?Tensor,
     ) Error!Tensor {
         const second = keys_values.second orelse {
-            return layer.attend(ctx, x, null, &.{keys_values.first}, false, residual);
+            const keys = keys_values.first;
+            if (layer.to_q.bias != null) {
+                return layer.attend(ctx, x, null, &.{keys}, false, residual);
+            }
+            const heads = layer.head_count;
+            const attended = try ctx.b.crossAttention(x, layer.to_q.weight, keys, heads);
+            defer ctx.b.free(attended);
+            return layer.to_out.forward(ctx, attended, .{ .residual = residual });
         };
         const q = try layer.to_q.forward(ctx, x, .{});
         defer ctx.b.free(q);

@@ -33,6 +33,7 @@ const dynamicSharedBytes: Record<string, number> = {
   attention_96_64: (64 + 4 * 64) * 96 * 2,
   attention_128_64: (64 + 4 * 64) * 128 * 2,
   attention_elements: (64 + 4 * 64) * 128 * 2,
+  cross_attention_wgmma: 4 * 320 * 64 * 2 + 1024,
   // At 32 groups; sums of whole blocks.
   group_norm_apply: 2 * 32 * 4,
   group_norm_stats: 2 * 512 * 8 * 4,

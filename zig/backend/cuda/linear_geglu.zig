@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
+const wgmma = @import("wgmma.zig");
 
 /// One gated product of 16-bit operands: out (m, columns) of x (m, k), w (2 * columns, k).
 pub const Call = struct {
@@ -26,14 +27,18 @@ pub const Kernel = enum {
     fn tile(kernel: Kernel) Tile {
         return switch (kernel) {
             .linear_geglu_wgmma => .{
+                .rows = wgmma.tile_rows,
                 .columns = 128,
-                .depth = 64,
-                .stages = 4,
-                .threads = 256,
-                // Its tiles begin at multiples of 1024 bytes.
-                .slack = 1024,
+                .threads = wgmma.thread_count,
+                .shared_bytes = wgmma.sharedBytes(2 * 128),
             },
-            .linear_geglu => .{ .columns = 64, .depth = 32, .stages = 3, .threads = 128 },
+            .linear_geglu => .{
+                .rows = 128,
+                .columns = 64,
+                .threads = 128,
+                // Three stages, 32 columns deep.
+                .shared_bytes = 3 * (128 + 2 * 64) * 32 * 2,
+            },
         };
     }
 };
@@ -43,20 +48,9 @@ pub fn fits(columns: u32, k: u32) bool {
     return columns % elements_aligned == 0 and k % elements_aligned == 0;
 }
 
-/// The fastest that the GPU has. Hopper's is machine code for it alone: what the driver compiles
-/// for it from the fatbin's PTX is empty.
+/// The fastest that the GPU has.
 pub fn kernelFor(cuda: *Cuda) cudas.Error!Kernel {
-    if (cuda.geglu_kernel) |known| return known;
-    const major = try cuda.deviceAttribute(.compute_capability_major);
-    const minor = try cuda.deviceAttribute(.compute_capability_minor);
-    var kernel: Kernel = .linear_geglu;
-    if (major == 9 and minor == 0) {
-        const name = if (cuda.activation == .bf16) wgmma_bf16 else wgmma_f16;
-        const version = try cuda.functionAttribute(name, .ptx_version);
-        if (version >= hopper_ptx_version) kernel = .linear_geglu_wgmma;
-    }
-    cuda.geglu_kernel = kernel;
-    return kernel;
+    return if (try wgmma.isThere(cuda)) .linear_geglu_wgmma else .linear_geglu;
 }
 
 pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
@@ -73,7 +67,7 @@ pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
     };
     const tile = kernel.tile();
     const grid: cudas.Dim3 = .{
-        .x = std.math.divCeil(u32, call.m, tile_rows) catch unreachable,
+        .x = std.math.divCeil(u32, call.m, tile.rows) catch unreachable,
         .y = std.math.divCeil(u32, call.columns, tile.columns) catch unreachable,
     };
     switch (kernel) {
@@ -82,7 +76,7 @@ pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
             .typed,
             grid,
             .{ .x = tile.threads },
-            tile.sharedBytes(),
+            tile.shared_bytes,
             .{problem},
         ),
     }
@@ -90,27 +84,11 @@ pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
 
 // --- internal ---
 
-const wgmma_f16 = "linear_geglu_wgmma_f16";
-const wgmma_bf16 = "linear_geglu_wgmma_bf16";
-/// CU_FUNC_ATTRIBUTE_PTX_VERSION of code for compute_90 or compute_90a.
-const hopper_ptx_version = 90;
-
 /// Elements of a 16-byte copy.
 const elements_aligned = 8;
-const tile_rows = 128;
 
 /// Of linear_geglu.cu.
-const Tile = struct {
-    columns: u32,
-    depth: u32,
-    stages: u32,
-    threads: u32,
-    slack: u32 = 0,
-
-    fn sharedBytes(tile: Tile) u32 {
-        return tile.stages * (tile_rows + 2 * tile.columns) * tile.depth * 2 + tile.slack;
-    }
-};
+const Tile = struct { rows: u32, columns: u32, threads: u32, shared_bytes: u32 };
 
 /// As in linear_geglu.cu.
 const Problem = extern struct {
@@ -132,7 +110,7 @@ test "two blocks of the kernel for all GPUs share a consumer card's memory" {
     const kept_by_driver = 1024;
     const consumer_bytes = 100 * 1024;
     const tile = Kernel.linear_geglu.tile();
-    try std.testing.expect(2 * (tile.sharedBytes() + kept_by_driver) <= consumer_bytes);
+    try std.testing.expect(2 * (tile.shared_bytes + kept_by_driver) <= consumer_bytes);
     const hopper_bytes = 227 * 1024;
-    try std.testing.expect(Kernel.linear_geglu_wgmma.tile().sharedBytes() <= hopper_bytes);
+    try std.testing.expect(Kernel.linear_geglu_wgmma.tile().shared_bytes <= hopper_bytes);
 }

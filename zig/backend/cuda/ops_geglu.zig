@@ -1,18 +1,16 @@
 //! The feed-forward's gated product: by an own kernel, which never writes the product itself, or by
-//! cuBLASLt with a GEGLU pass behind it. Large ones are timed at their first use, and the faster
-//! way is kept with cuBLASLt's own choices, so that results keep their bits.
+//! cuBLASLt with a GEGLU pass behind it.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
-const gemm = @import("gemm.zig");
 const linear_geglu = @import("linear_geglu.zig");
-const measure = @import("measure.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_product = @import("ops_product.zig");
 const ops_widen = @import("ops_widen.zig");
+const own_or_library = @import("own_or_library.zig");
 const Tensor = @import("../../tensor.zig").Tensor;
 const Weight = @import("../../weights.zig").Weight;
 
@@ -51,11 +49,6 @@ pub fn linearGeglu(
 
 // --- internal ---
 
-/// Smaller products cost less than what is saved by one launch for two.
-const measured_flops_min = 1 << 31;
-
-const Way = enum { own, library };
-
 const Ways = struct {
     cuda: *Cuda,
     out: Tensor,
@@ -63,39 +56,21 @@ const Ways = struct {
     weight: *const Weight,
     call: linear_geglu.Call,
 
-    fn choose(ways: *const Ways) Error!Way {
+    fn choose(ways: *const Ways) Error!own_or_library.Way {
         const cuda = ways.cuda;
         const call = &ways.call;
         if (!isOneKernel(ways.weight)) return .library;
         // What `--fp16-accumulate` asks for is another product.
         if (cuda.fp16_accumulate and ways.weight.may_cascade) return .library;
-        const flops = 4 * @as(u64, call.m) * call.columns * call.k;
-        if (flops < measured_flops_min) return .own;
-        const options = if (cuda.libraries) |*handles| &handles.matmul.options else return .own;
         var buffer: [128]u8 = undefined;
         const name = std.fmt.bufPrint(&buffer, "geglu {t} {d}x{d}x{d}", .{
             cuda.activation, call.m, call.columns, call.k,
         }) catch unreachable; // Three numbers fit 128 bytes.
-        if (known(options, name)) |way| return way;
-        if (!options.may_measure or measure.isCapturing(cuda.driver, cuda.stream)) return .own;
-        const values = std.enums.values(Way);
-        const best = try measure.fastest(cuda.driver, cuda.stream, options.waits, ways, values.len);
-        options.algorithms.put(name, @tagName(values[best])) catch {};
-        // Another rank may have been first: all take the same.
-        return known(options, name) orelse values[best];
+        const flops = 4 * @as(u64, call.m) * call.columns * call.k;
+        return own_or_library.choose(cuda, ways, flops, name);
     }
 
-    fn known(options: *const gemm.Options, name: []const u8) ?Way {
-        return std.meta.stringToEnum(Way, options.algorithms.get(name) orelse return null);
-    }
-
-    /// Of `measure.fastest`.
-    pub fn run(ways: *const Ways, index: usize) bool {
-        ways.take(std.enums.values(Way)[index]) catch return false;
-        return true;
-    }
-
-    fn take(ways: *const Ways, way: Way) Error!void {
+    pub fn take(ways: *const Ways, way: own_or_library.Way) Error!void {
         const cuda = ways.cuda;
         const call = &ways.call;
         if (way == .own) {

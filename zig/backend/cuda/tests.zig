@@ -10,6 +10,7 @@ test {
     _ = @import("tests/matmul_cascaded.zig");
     _ = @import("tests/norm.zig");
     _ = @import("tests/operations.zig");
+    _ = @import("tests/own_or_library.zig");
     _ = @import("tests/weights.zig");
     _ = @import("tests/weights_f8.zig");
 }

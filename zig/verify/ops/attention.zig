@@ -10,6 +10,7 @@ const Both = pairs.Both;
 const Check = @import("../check.zig").Check;
 const Error = pairs.Error;
 const Pair = pairs.Pair;
+const Shape = @import("../../tensor.zig").Shape;
 const Tensor = @import("../../tensor.zig").Tensor;
 
 pub const checks = [_]Check{
@@ -20,11 +21,14 @@ pub const checks = [_]Check{
     .{ .name = "attention, heads over 128", .run = largeHeads, .needs_libraries = true },
     .{ .name = "attention, cuDNN", .run = sdpa, .needs_libraries = true },
     .{ .name = "attention, packed", .run = packedAttention, .needs_libraries = true },
+    .{ .name = "crossAttention", .run = crossAttention, .needs_libraries = true },
 };
 
 /// The weights of the softmax are rounded before they multiply the values, each chunk's part and
 /// the result once more; scores of large heads as well.
 const attended: tolerances.Tolerance = .{ .roundings = 4 };
+/// The queries are rounded too.
+const attended_by_product: tolerances.Tolerance = .{ .roundings = 5 };
 
 // --- internal ---
 
@@ -205,4 +209,42 @@ fn packedAttention(pair: *Pair) Error!void {
     const room = try pair.temporary(cudas.packedAttentionBytes(out.cuda.shape, heads));
     try pair.cuda.attentionPacked(out.cuda, qkv.cuda, heads, room);
     try pair.expectClose(out, attended);
+}
+
+/// Queries that are a product: on Hopper by the own kernel where heads have 64 channels, which
+/// takes three heads and 80 keys at a time; else by the libraries.
+fn crossAttention(pair: *Pair) Error!void {
+    const head_size = if (pair.random().uintLessThan(u32, 4) == 0) 8 * pair.size(16) else 64;
+    const heads = pair.size(5);
+    const channels = heads * head_size;
+    const shape: Shape = .{
+        .batch = pair.size(2),
+        .rows = pair.size(3),
+        .width = pair.size(60),
+        .channels = 8 * pair.size(24),
+    };
+    const key_count = if (pair.boolean()) 77 * pair.size(2) else pair.size(170);
+    pair.describe("{f}, {d} keys, {d} heads of {d}", .{
+        pairs.shown(shape), key_count, heads, head_size,
+    });
+    const x = try pair.tensor(shape);
+    const scale = randomScale(pair) / @sqrt(@as(f32, @floatFromInt(shape.channels)));
+    const weight = try pair.weight(.{ channels, shape.channels, 1, 1 }, scale);
+    const keys_values = try pair.tensor(.tokens(shape.batch, key_count, 2 * channels));
+    const q = try pair.output(shape.withChannels(channels));
+    const out = try pair.output(q.cpu.shape);
+    try pair.cpu.linear(q.cpu, 0, x.cpu, weight, null, .{});
+    try pair.cpu.attention(out.cpu, q.cpu, &.{keys_values.cpu}, heads, false);
+    const keys = [_]Tensor{keys_values.cuda};
+    const room = try pair.temporary(cudas.attentionBytes(q.cuda.shape, &keys, heads, false));
+    try pair.cuda.crossAttention(
+        out.cuda,
+        q.cuda,
+        x.cuda,
+        weight,
+        keys_values.cuda,
+        heads,
+        room,
+    );
+    try pair.expectClose(out, attended_by_product);
 }
