@@ -19,12 +19,12 @@ import { join } from "node:path";
 import sharp from "sharp";
 import packageJson from "../../package.json" with { type: "json" };
 import { buildBinaryIn, ended, newFolder, start } from "../../src/bench/support/binary.ts";
+import { listeningUrl } from "../../src/bench/support/serve-process.ts";
 import { noStraceReason, readTrace, tracedCalls } from "../../src/bench/support/strace.ts";
 import { cacheCandidates } from "../../src/binary/cache.ts";
 import { bundlePage } from "../../src/serve/page/bundle.ts";
 import { inBareRoot, makeBareRoot, noBareRootReason } from "../support/bare-root.ts";
 import { noDiskReason, onDisk } from "../support/mount.ts";
-import { listeningUrl } from "../support/serve-process.ts";
 
 // Each starts processes, which take long on a machine that builds something else.
 setDefaultTimeout(120_000);

@@ -4,19 +4,22 @@
  * to another host, and without a violation that axe knows.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { AxeResults } from "axe-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import sharp from "sharp";
+import { newFolder } from "../../src/bench/support/binary.ts";
+import { ServeProcess } from "../../src/bench/support/serve-process.ts";
 import { dropFile, findChromium, startBrowser, Watcher } from "../support/browser.ts";
-import { ServeProcess } from "../support/serve-process.ts";
 
 const chromium = findChromium();
 // The machine may be busy.
 setDefaultTimeout(200_000);
 
 describe.skipIf(chromium === null)("the page", () => {
+  const outputs = newFolder();
+  const flags = ["--device", "cpu", "--gpus", "4"];
   let server: ServeProcess;
   let browser: Browser;
   let context: BrowserContext;
@@ -25,19 +28,20 @@ describe.skipIf(chromium === null)("the page", () => {
 
   beforeAll(async () => {
     [server, browser] = await Promise.all([
-      ServeProcess.start(["--device", "cpu", "--gpus", "4"]),
+      ServeProcess.start(outputs, flags),
       startBrowser(chromium!),
     ]);
     context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
     context.setDefaultTimeout(90_000);
     page = watcher.watch(await context.newPage());
-    await page.goto(server.url);
+    await page.goto(server.base);
     await page.waitForSelector(".state[data-state=live]");
   });
 
   afterAll(async () => {
     await browser?.close();
-    await server?.remove();
+    await server?.kill("SIGKILL");
+    rmSync(outputs, { recursive: true, force: true });
   });
 
   /** Fills the form and queues a job, which is then shown. */
@@ -63,7 +67,7 @@ describe.skipIf(chromium === null)("the page", () => {
   const shownImage = (tab = page) => tab.locator(".stage .picture img").getAttribute("src");
 
   async function bytesAt(address: string | null): Promise<Uint8Array> {
-    return await (await fetch(new URL(address!, server.url))).bytes();
+    return await (await fetch(new URL(address!, server.base))).bytes();
   }
 
   const cancelled = async (tab = page) => {
@@ -161,7 +165,7 @@ describe.skipIf(chromium === null)("the page", () => {
 
   test("a second tab sees the job, its images, and can cancel it", async () => {
     const second = watcher.watch(await context.newPage());
-    await second.goto(server.url);
+    await second.goto(server.base);
     await ask({ prompt: "of the first tab", steps: "150" });
     await reaches(/^Step/);
     await second.getByRole("button", { name: /of the first tab Step/ }).click();
@@ -207,7 +211,7 @@ describe.skipIf(chromium === null)("the page", () => {
       Object.assign(capabilities.features, { img2img: true, inpaint: true });
       await route.fulfill({ response, json: capabilities });
     });
-    await tab.goto(server.url);
+    await tab.goto(server.base);
     const buffer = Buffer.from(await bytesAt(await shownImage()));
     const file = { name: "start.png", mimeType: "image/png", buffer };
     await tab.setInputFiles('input[aria-label="Starting image"]', file);
@@ -258,15 +262,16 @@ describe.skipIf(chromium === null)("the page", () => {
 
   test("so far without a complaint in the console or a request to another host", () => {
     expect(watcher.complaints).toEqual([]);
-    expect([...watcher.hosts]).toEqual([new URL(server.url).host]);
+    expect([...watcher.hosts]).toEqual([new URL(server.base).host]);
   });
 
   test("a key is asked for once, and kept where scripts do not see it", async () => {
     const key = "a-key-of-24-characters-00";
-    const guarded = await ServeProcess.start(["--device", "cpu", "--api-key", key]);
+    const folder = newFolder();
+    const guarded = await ServeProcess.start(folder, ["--device", "cpu", "--api-key", key]);
     try {
       const tab = await (await browser.newContext()).newPage();
-      await tab.goto(guarded.url);
+      await tab.goto(guarded.base);
       await tab.fill("#api-key", "a-wrong-key-of-24-letters");
       await tab.getByRole("button", { name: "Continue" }).click();
       await tab.getByText("The key is wrong.").waitFor();
@@ -281,15 +286,17 @@ describe.skipIf(chromium === null)("the page", () => {
       expect(await tab.evaluate("document.cookie")).toBe("");
       await tab.context().close();
     } finally {
-      await guarded.remove();
+      await guarded.kill("SIGKILL");
+      rmSync(folder, { recursive: true, force: true });
     }
   });
 
   test("a server that restarts is found again", async () => {
     const count = await page.locator(".gallery li").count();
-    await server.kill();
+    const { port } = new URL(server.base);
+    await server.kill("SIGKILL");
     await page.getByText("The server does not answer: trying again").waitFor();
-    await server.start();
+    server = await ServeProcess.start(outputs, flags, port);
     await page.getByText("The server is back.").waitFor();
     await ask({});
     await reaches(/^Done/);

@@ -20,28 +20,20 @@ interface Job {
 export class ServeProcess implements AsyncDisposable {
   private constructor(
     private readonly child: Bun.Subprocess,
-    private readonly base: string,
+    readonly base: string,
   ) {}
 
-  /** Resolves when it listens; `args` are flags of serve. */
-  static async start(outputs: string, args: readonly string[] = []): Promise<ServeProcess> {
-    const flags = ["--port", "0", "--outputs", outputs, "--log-format", "json", ...args];
+  /** Resolves when it listens; `args` are flags of serve. Port 0 is a free one. */
+  static async start(
+    outputs: string,
+    args: readonly string[] = [],
+    port = "0",
+  ): Promise<ServeProcess> {
+    const flags = ["--port", port, "--outputs", outputs, "--log-format", "json", ...args];
     const child = Bun.spawn([process.execPath, main, "serve", ...flags], {
       ...{ stdout: "ignore", stderr: "pipe" },
     });
-    const { promise, resolve, reject } = Promise.withResolvers<string>();
-    void (async () => {
-      let text = "";
-      const decoder = new TextDecoder();
-      // Read to the end: a pipe that nobody empties would stop the server.
-      for await (const chunk of child.stderr) {
-        if (text.length < 1e5) text += decoder.decode(chunk);
-        const [, url] = /"event":"listening","url":"([^"]+)\/"/.exec(text) ?? [];
-        if (url !== undefined) resolve(url);
-      }
-      reject(new Error(`The server ended before it listened: ${text}`));
-    })();
-    return new ServeProcess(child, await promise);
+    return new ServeProcess(child, await listeningUrl(child.stderr));
   }
 
   async isReady(): Promise<void> {
@@ -85,6 +77,23 @@ export class ServeProcess implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill("SIGTERM");
   }
+}
+
+/** The address in a server's log, without a slash at its end. */
+export async function listeningUrl(log: ReadableStream<Uint8Array>): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  void (async () => {
+    let text = "";
+    const decoder = new TextDecoder();
+    // Read to the end: a pipe that nobody empties would stop the server.
+    for await (const chunk of log) {
+      if (text.length < 1e5) text += decoder.decode(chunk);
+      const [, url] = /"event":"listening","url":"([^"]+)\/"/.exec(text) ?? [];
+      if (url !== undefined) resolve(url);
+    }
+    reject(new Error(`The server ended before it listened: ${text}`));
+  })();
+  return await promise;
 }
 
 /**
