@@ -204,7 +204,7 @@ const own = {
     hint: "N",
     help:
       "Waiting jobs that differ in prompt, guidance and seed alone and are computed together, " +
-      "{range}: faster on GPUs for small images, not on CPUs (docs/serve.md). Default: 1.",
+      "{range}: more images per hour, but the first of them waits for the last. Default: 1.",
   },
   keepJobs: {
     kind: "whole",
