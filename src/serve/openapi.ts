@@ -7,6 +7,7 @@ import { Hono } from "hono";
 import { html, raw } from "hono/html";
 import type * as v from "valibot";
 import { resources } from "../resources.ts";
+import { helpTextOf } from "../settings/flags.ts";
 import { fieldKeys, requestSchema } from "../settings/request-schema.ts";
 import type { AnySetting } from "../settings/setting.ts";
 import { settingOf } from "../settings/table.ts";
@@ -130,7 +131,7 @@ function requestJsonSchema() {
 }
 
 function settingJsonSchema(setting: AnySetting): JsonSchema {
-  return { description: setting.help.replaceAll("\n", " "), ...valueJsonSchema(setting) };
+  return { description: helpTextOf(setting).replaceAll("\n", " "), ...valueJsonSchema(setting) };
 }
 
 function valueJsonSchema(setting: AnySetting): JsonSchema {
@@ -170,7 +171,10 @@ function valueJsonSchema(setting: AnySetting): JsonSchema {
 
 /** Plain HTML without scripts: what there is to ask, and with which settings. */
 function documentPage() {
-  const settings = fieldKeys.map((key) => ({ name: asField(key), ...settingOf(key) }));
+  const settings = fieldKeys.map((key) => ({
+    name: asField(key),
+    help: helpTextOf(settingOf(key)),
+  }));
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -197,8 +201,7 @@ ${body === "bytes" ? html`<p>Body: bytes.</p>` : fieldTable("Body", body)}
 <h2 id="request">Fields of <code>request</code></h2>
 <table>
 ${settings.map(({ name, help }) => {
-  const text = help.replace("{range}", "").replace("{names}", "");
-  return html`<tr><th><code>${name}</code></th><td>${text}</td></tr>`;
+  return html`<tr><th><code>${name}</code></th><td>${help}</td></tr>`;
 })}
 </table>
 </section>

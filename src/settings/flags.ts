@@ -8,7 +8,7 @@ import type { AnySetting } from "./setting.ts";
 
 export function flagOf(setting: AnySetting): ArgDef {
   const { aliases, hint } = setting;
-  const text = textOf(setting);
+  const text = helpTextOf(setting);
   // One alias as a text: citty adds to arrays.
   const alias = aliases?.length === 1 ? aliases[0] : aliases && [...aliases];
   const names = alias === undefined ? {} : { alias };
@@ -34,9 +34,8 @@ export function valuesOf(settings: readonly AnySetting[]): Record<string, Values
   );
 }
 
-// --- internal ---
-
-function textOf(setting: AnySetting): string {
+/** What the setting does, with its range or names. */
+export function helpTextOf(setting: AnySetting): string {
   const range = "min" in setting ? `${setting.min} to ${setting.max}` : "";
   const names = setting.kind === "choice" ? setting.names.join(", ") : "";
   return setting.help.replace("{range}", range).replace("{names}", names);
