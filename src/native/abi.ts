@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 27;
+export const abiVersion = 28;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -575,6 +575,7 @@ export interface Request {
   vaeTileLatent: number | boolean;
   winograd: number | boolean;
   extrapolateHalos: number | boolean;
+  freshDeep: number | boolean;
   compressExchange: keyof typeof Compression;
   wantsDecoded: number | boolean;
   previewSteps: number | boolean;
@@ -639,15 +640,16 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 76, Number(s.vaeTileLatent), true);
   v.setUint32(at + 80, Number(s.winograd), true);
   v.setUint32(at + 84, Number(s.extrapolateHalos), true);
-  v.setUint32(at + 88, Compression[s.compressExchange], true);
-  v.setUint32(at + 92, Number(s.wantsDecoded), true);
-  v.setUint32(at + 96, Number(s.previewSteps), true);
-  v.setUint32(at + 100, Rng[s.rng], true);
-  v.setUint32(at + 104, NoiseSource[s.noiseSource], true);
-  v.setUint32(at + 108, Rng[s.noiseRng], true);
-  v.setFloat32(at + 112, s.brownianMin, true);
-  v.setFloat32(at + 116, s.brownianMax, true);
-  v.setUint32(at + 120, Number(s.noiseBatch), true);
+  v.setUint32(at + 88, Number(s.freshDeep), true);
+  v.setUint32(at + 92, Compression[s.compressExchange], true);
+  v.setUint32(at + 96, Number(s.wantsDecoded), true);
+  v.setUint32(at + 100, Number(s.previewSteps), true);
+  v.setUint32(at + 104, Rng[s.rng], true);
+  v.setUint32(at + 108, NoiseSource[s.noiseSource], true);
+  v.setUint32(at + 112, Rng[s.noiseRng], true);
+  v.setFloat32(at + 116, s.brownianMin, true);
+  v.setFloat32(at + 120, s.brownianMax, true);
+  v.setUint32(at + 124, Number(s.noiseBatch), true);
   writeBytes(v, at + 128, s.noisePlaces);
   v.setBigUint64(at + 144, s.noiseSeedDelta, true);
   v.setFloat32(at + 152, s.variationStrength, true);
@@ -856,6 +858,7 @@ export const zeroRequest: Request = {
   vaeTileLatent: 0,
   winograd: 0,
   extrapolateHalos: 0,
+  freshDeep: 0,
   compressExchange: "none",
   wantsDecoded: 0,
   previewSteps: 0,

@@ -14,6 +14,7 @@ interface Settings {
   syncMode: SyncMode;
   warmupSteps: number | "auto";
   deepCacheBranch: number;
+  freshDeep: boolean;
   batchSize: number;
 }
 
@@ -32,6 +33,7 @@ export function idleWarnings(
   );
   const isAlone = settings.batchSize < Math.min(given.batchSize, batches.length);
   const cachesNothing = (reuse?.outerSkips ?? 0) === 0;
+  const unread = `no steps reuse deep features of several patches`;
   const unshared = "no ranks share the rows of an image";
   const idle: [SettingKey, boolean, string][] = [
     ["compressExchange", settings.compressExchange !== "none" && !hasPatches, unshared],
@@ -47,6 +49,7 @@ export function idleWarnings(
       settings.deepCacheBranch > 0 && cachesNothing,
       `it needs steps that reuse deep features (${naming("deepCache")})`,
     ],
+    ["freshDeep", !settings.freshDeep && (cachesNothing || !hasPatches), unread],
     [
       "batchSize",
       isAlone,

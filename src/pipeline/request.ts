@@ -162,7 +162,7 @@ export function planRequest(
   const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
   const { schedule, reuse } = withReuse(window, given, { stepCount, model, naming });
   warnings.push(...sampling.warnings, ...fewStepsWarning(given, reuse, naming));
-  const warmupSteps = warmupOf(given.warmupSteps, { stepCount, reuse, naming });
+  const warmupSteps = warmupOf(given, { stepCount, reuse, naming });
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
   const ordered = inNoiseOrder(imagesOf(request, guidanceDefault, model, naming), given, naming);
   const { images: asked, noiseBatch } = ordered;
@@ -449,18 +449,18 @@ full_sync, which is exact.`,
 }
 
 /**
- * The warm-up where deep features are cached, as a share of the steps. After it those of other
- * patches are as old as the last full step, and the error of patches is above that without reuse.
+ * The warm-up where those of other patches are as old as the last full step, as a share of the
+ * steps: after it the error of patches is above that without reuse.
  */
 const cachedWarmup = 0.7;
 
 /** DistriFusion's default of 4, or all the steps where there are fewer. */
 function warmupOf(
-  given: number | "auto" | undefined,
+  { warmupSteps: given, freshDeep }: Pick<CheckedSettings, "warmupSteps" | "freshDeep">,
   { stepCount, reuse, naming }: { stepCount: number; reuse: Reuse | null; naming: Naming },
 ): number | "auto" {
-  const isCached = reuse !== null && reuse.outerSkips > 0;
-  const otherwise = isCached ? Math.ceil(cachedWarmup * stepCount) : 4;
+  const isOld = reuse !== null && reuse.outerSkips > 0 && !freshDeep;
+  const otherwise = isOld ? Math.ceil(cachedWarmup * stepCount) : 4;
   const warmup = given ?? Math.min(otherwise, stepCount);
   if (warmup === "auto" || warmup <= stepCount) return warmup;
   throw badOption(

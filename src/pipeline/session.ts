@@ -142,6 +142,11 @@ export interface ImageRequest extends PassedSettings {
   winograd?: boolean | undefined;
   /** Whether stale halo rows are extrapolated (default). */
   extrapolateHalos?: boolean | undefined;
+  /**
+   * Whether full steps wait for the deep features' exchange, where other steps reuse them. Default:
+   * false.
+   */
+  freshDeep?: boolean | undefined;
   /** Whether the result includes the decoder's output in f32. */
   wantDecoded?: boolean;
   /** All that change the weights for this batch, in the order of their application. */
@@ -302,7 +307,7 @@ class NativeSession implements Session {
     const cleanMixes = needsMixes(request) ? cleanMixesOf(steps, this.model.scheduler) : null;
     const done = await this.handle.run(
       {
-        extrapolateHalos: true,
+        ...{ extrapolateHalos: true, freshDeep: false },
         ...present(request),
         kind: "image",
         latentRows: height / vaeFactor,

@@ -41,6 +41,9 @@ test.each([
   { name: "deep slots that end with a group", ...cached, deep: [0, 2] as const },
   { name: "cached steps that are fresh", ...cached, freshSteps: 2 },
   { name: "deep slots, fresh statistics read in place", ...cached, readThere: [1, 2] },
+  { name: "fresh deep slots", ...cached, freshDeep: true },
+  { name: "fresh deep statistics read in place", ...cached, freshDeep: true, readThere: [1, 2] },
+  { name: "changes of fresh deep slots", ...cached, freshDeep: true, compresses: true },
   { name: "changes of deep slots", ...cached, compresses: true },
 ])("two ranks: $name", ({ name: _, ...change }) => {
   const { problem } = explore({ ...small, ranks: 2, ...change });

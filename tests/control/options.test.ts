@@ -234,6 +234,7 @@ const exactly = {
   deepCache: undefined,
   deepCacheThreshold: undefined,
   deepCacheBranch: 0,
+  freshDeep: true,
   crossAttentionGate: undefined,
 } as const;
 
@@ -315,6 +316,7 @@ describe("what is accepted", () => {
     "--zero-snr",
     "--invert-mask",
     "--no-split-batch",
+    "--no-fresh-deep",
     "--share-gpu",
     "--long-prompts",
     "--dynamic-prompts",
@@ -467,6 +469,7 @@ describe("what is accepted", () => {
     deepCache: "2,4@0.5",
     deepCacheThreshold: 0.25,
     deepCacheBranch: 1,
+    freshDeep: false,
     crossAttentionGate: 12,
     eta: 0.5,
     sNoise: 1.5,

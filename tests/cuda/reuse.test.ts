@@ -23,7 +23,10 @@ const work: Work = {
 
 test.each([
   { rankCount: 2, syncMode: "sync_gn", gpu: emulated({ share: false, transport: "nccl" }) },
-  { rankCount: 4, syncMode: "corrected_async_gn", extrapolateHalos: true, gpu: emulated() },
+  {
+    ...{ rankCount: 4, syncMode: "corrected_async_gn", extrapolateHalos: true, freshDeep: true },
+    gpu: emulated(),
+  },
 ] as const)("$rankCount ranks, $syncMode, $gpu.transport: as on the CPU", async (how) => {
   const onCpu = await draw({ ...work, ...how, gpu: undefined });
   await withSession({ ...work, ...how }, async (session) => {

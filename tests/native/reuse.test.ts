@@ -9,7 +9,7 @@ import { openModelFolder } from "../../src/models/folder.ts";
 import type { StepReuse } from "../../src/native/abi.ts";
 import { syncModes } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
-import { latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
+import { draw, latentsOf, requestOf, type Work, withSession } from "../support/draw.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
@@ -126,6 +126,20 @@ describe(`reuse, ${seedName}`, () => {
       expect(ours.keysValuesBytes).toBe((theirs.keysValuesBytes * 3) / stepCount);
       expect(ours.haloBytes).toBeGreaterThan((theirs.haloBytes * 3) / stepCount);
     });
+  });
+
+  test("fresh deep features are nearer to one rank for the same bytes", async () => {
+    const deep = ["full", "cached", "full", "cached", "cached", "full"] as const;
+    const plan = { ...nothing, outerSkips: 1, deep };
+    const one = latentsOf(await draw(workOf(plan, {})));
+    const ranks = { rankCount: 4, splitBatch: false, warmupSteps: 0 } as const;
+    const how = { ...ranks, syncMode: "corrected_async_gn" } as const;
+    const [fresh, old] = [
+      await draw(workOf(plan, { ...how, freshDeep: true })),
+      await draw(workOf(plan, { ...how, freshDeep: false })),
+    ];
+    expect(relativeL2(latentsOf(fresh), one)).toBeLessThan(relativeL2(latentsOf(old), one));
+    expect(fresh.ranks[0]!.keysValuesBytes).toBe(old.ranks[0]!.keysValuesBytes);
   });
 
   test("nothing is taken that no step kept", async () => {

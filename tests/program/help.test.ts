@@ -13,7 +13,7 @@ const text = renderHelp(sampleHelp, sampleFlags);
 test("every flag is in one group, and shown", () => {
   const grouped = sampleHelp.groups.flatMap(([, flags]) => flags);
   expect([...grouped].sort()).toEqual(Object.keys(sampleFlags).sort());
-  const negated = ["split-batch", "cuda-graphs", "metadata", "cells"];
+  const negated = ["split-batch", "fresh-deep", "cuda-graphs", "metadata", "cells"];
   for (const flag of grouped.filter((name) => !["promptText", ...negated].includes(name))) {
     expect(text).toContain(`  --${flag}`);
   }

@@ -26,6 +26,8 @@ export interface ModelOptions {
   readThere?: readonly number[];
   /** The slots [first, end) that cached steps leave out; without, there are none. */
   deep?: readonly [number, number];
+  /** Whether deep slots are fresh in every step that has them. */
+  freshDeep?: boolean;
   /** The steps that have them; the first must. */
   fullSteps?: readonly number[];
   /** Whether steps after the first send changes, which receivers add to what they have. */
@@ -179,7 +181,7 @@ class Program {
 
   private addSlot(slot: number): void {
     const { step } = this;
-    const isFresh = step < this.o.freshSteps;
+    const isFresh = this.isFresh(this.isDeep(slot) ? "deep" : "outer");
     const mine: Access = [own(this.rank, slot), versionOf(step, this.rank, slot)];
     this.write(step, slot, mine);
     const isThere = isFresh && (this.o.readThere ?? []).includes(slot);
@@ -203,7 +205,7 @@ class Program {
     if (first >= end) return;
     this.groupFirst = end;
     const group = Array.from({ length: end - first }, (_, i) => first + i);
-    const isFresh = this.step < this.o.freshSteps;
+    const isFresh = this.isFresh(depth);
     // In fresh steps what was not copied goes along for the next.
     const moved = isFresh ? group.filter((slot) => this.o.readThere?.includes(slot)) : group;
     if (moved.length === 0 && end < this.o.slots) return;
@@ -236,11 +238,18 @@ class Program {
 
   /** The last step before this one that had the slot. */
   private stepBefore(step: number, slot: number): number {
-    const [first, end] = this.o.deep ?? [0, 0];
-    const isDeep = slot >= first && slot < end;
     let before = step - 1;
-    while (isDeep && !this.hasDeep(before)) before--;
+    while (this.isDeep(slot) && !this.hasDeep(before)) before--;
     return before;
+  }
+
+  private isDeep(slot: number): boolean {
+    const [first, end] = this.o.deep ?? [0, 0];
+    return slot >= first && slot < end;
+  }
+
+  private isFresh(depth: Depth): boolean {
+    return this.step < this.o.freshSteps || (depth === "deep" && this.o.freshDeep === true);
   }
 
   /** The patch's own shard; or the change from what the others have, and what they will have. */

@@ -20,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 27;
+pub const abi_version: u32 = 28;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -291,6 +291,8 @@ pub const Request = extern struct {
     /// On the CPU in f32: convolutions with fewer multiplications and larger errors.
     winograd: u32,
     extrapolate_halos: u32,
+    /// With cached deep features: full steps wait for those of the other patches.
+    fresh_deep: u32,
     compress_exchange: modes.Compression,
     wants_decoded: u32,
     /// Steps between previews; 0 for none.

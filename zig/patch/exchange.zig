@@ -69,6 +69,9 @@ pub const Exchange = struct {
     device_buffers: ?*DeviceBuffers = null,
     mode: modes.SyncMode,
     warmup_steps: u32,
+    /// Whether deep slots are fresh in every step that has them: the steps that reuse it would
+    /// repeat what their age brings.
+    fresh_deep: bool = false,
     /// The step at which the buffers were opened: there are no older values.
     step_first: u32 = 0,
     /// Extrapolate stale halo rows from their last two steps; the factor is fitted on this patch's
@@ -169,7 +172,7 @@ pub const Exchange = struct {
         exchange.step_index = step_index;
         const synchronous = exchange.isSynchronousAt(step_index);
         exchange.outer.add(step_index, synchronous);
-        if (covers == .all) exchange.deep.add(step_index, synchronous);
+        if (covers == .all) exchange.deep.add(step_index, synchronous or exchange.fresh_deep);
     }
 
     pub fn beginStep(exchange: *Exchange) Error!void {
@@ -225,6 +228,7 @@ pub const Exchange = struct {
             .peer_addresses = exchange.peerStatistics(),
             .sync_mode = @intFromEnum(exchange.mode),
             .is_synchronous = exchange.isSynchronous(),
+            .has_fresh_deep = exchange.fresh_deep,
             .extrapolates_halos = exchange.extrapolates(&exchange.outer),
             .extrapolates_deep = exchange.extrapolates(&exchange.deep),
             .keys_values_outer = exchange.keysValuesVariant(&exchange.outer),
@@ -360,7 +364,8 @@ pub const Exchange = struct {
     /// Where a step reads the other ranks' statistics; zeros where it reads copies.
     fn peerStatistics(exchange: *const Exchange) [rank_count_max]usize {
         var addresses: [rank_count_max]usize = @splat(0);
-        if (exchange.freshnessOf(.statistics) != .fresh) return addresses;
+        const reads_fresh = exchange.fresh_deep or exchange.freshnessOf(.statistics) == .fresh;
+        if (!reads_fresh) return addresses;
         if (!exchange.readsFreshThere(.statistics)) return addresses;
         for (addresses[0..exchange.patches.len], 0..) |*address, i| {
             if (i == exchange.index) continue;
@@ -370,6 +375,7 @@ pub const Exchange = struct {
     }
 
     pub fn isSynchronous(exchange: *const Exchange) bool {
+        if (exchange.is_deep and exchange.fresh_deep) return true;
         return exchange.isSynchronousAt(exchange.step_index);
     }
 

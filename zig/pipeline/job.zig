@@ -128,6 +128,8 @@ pub const Job = struct {
     split_batch: bool = true,
     /// See `Exchange.extrapolates_halos`.
     extrapolate_halos: bool = true,
+    /// See `Exchange.fresh_deep`.
+    fresh_deep: bool = false,
     /// How keys and values travel between patches.
     compress_exchange: Compression = .none,
     /// Whether the result includes the decoder's output in f32.

@@ -149,6 +149,7 @@ fn unetExchange(
         .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
         .mode = job.sync_mode,
         .warmup_steps = job.warmup_steps,
+        .fresh_deep = job.fresh_deep and job.outer_skips > 0 and job.sync_mode != .no_sync,
         .extrapolates_halos = job.extrapolate_halos and
             modes.freshness(job.sync_mode, .halo_rows, false) == .one_step_old,
         .compression = if (job.sync_mode.readsOldValues()) job.compress_exchange else .none,

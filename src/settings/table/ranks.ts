@@ -101,7 +101,7 @@ export const rankSettings = {
     help:
       "Synchronous steps after the first, which always is: more are nearer to one rank, and " +
       "slower. 0 to the number of steps, or auto: until the model's output comes to rest. " +
-      "Default: 4; 0.7 of the steps with --deep-cache.",
+      "Default: 4; 0.7 of the steps with --no-fresh-deep.",
     modelDefault: true,
     scope: "request",
     processes: "same",

@@ -64,6 +64,19 @@ export const reuseSettings = {
     processes: "same",
     json: "deep_cache_branch",
   },
+  freshDeep: {
+    kind: "boolean",
+    flag: "fresh-deep",
+    default: true,
+    group: "Reuse of steps",
+    help:
+      "Let full steps read the other patches' deep features of the full step before, which then " +
+      "have the cached steps to arrive: for slow links, with a warm-up of 0.7 of the steps. " +
+      "Default: full steps wait for each other's, which is nearer to one rank.",
+    scope: "request",
+    processes: "same",
+    json: "fresh_deep",
+  },
   crossAttentionGate: {
     kind: "whole",
     flag: "cross-attention-gate",

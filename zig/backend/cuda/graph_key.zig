@@ -22,6 +22,8 @@ pub const StepVariant = struct {
     /// Number of a `patch.SyncMode`; the backend does not interpret it.
     sync_mode: u32 = 0,
     is_synchronous: bool = true,
+    /// Whether the layers that cached steps leave out read fresh values in every step.
+    has_fresh_deep: bool = false,
     /// Whether stale halo rows are extrapolated in this step.
     extrapolates_halos: bool = false,
     /// The same in the layers that cached steps leave out, which have seen fewer steps.
