@@ -54,6 +54,19 @@ __device__ static __forceinline__ void mma_m16n8k16_f16_sums(
     );
 }
 
+// m16n8k32 of signed bytes, int32 sums: a register has four elements where those above have two,
+// and the fragments are otherwise the same (element 4t + i in byte i), as is what ldmatrix loads.
+__device__ static __forceinline__ void mma_m16n8k32_s8(
+    int* d, const unsigned* a, const unsigned* b
+) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])
+    );
+}
+
 __device__ static __forceinline__ void ldmatrix_x4(unsigned* r, const void* shared) {
     asm volatile(
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -37,7 +37,7 @@ type MachineInfo = Pick<DeviceInfo, "gpuCount" | "gpuName" | "cudaKernels" | "ha
 export interface DeviceChoice {
   device: "cpu" | "cuda";
   rankCount: number;
-  /** Of CPU ranks. */
+  /** Of products on CPU ranks; GPUs know int8 alone of these. */
   dtype: CpuDtype;
   /** null on the CPU. */
   gpu: GpuOptions | null;
@@ -95,6 +95,11 @@ ${naming("device")} cpu to use ${rankCount} CPU ranks.`,
   return onGpus(options, null, naming, device === "auto" ? `Generating on ${where}.` : null);
 }
 
+/** What `--dtype` says of the chosen devices. */
+export function dtypeOf({ dtype, gpu }: Pick<DeviceChoice, "dtype" | "gpu">): Dtype {
+  return gpu === null || dtype === "int8" ? dtype : gpu.dtype;
+}
+
 // --- internal ---
 
 function onCpu(
@@ -132,22 +137,24 @@ function onGpus(
   naming: Naming,
   line: string | null,
 ): DeviceChoice {
-  if (dtype === "f32" || dtype === "int8") {
+  if (dtype === "f32") {
     throw new BasedXLError(
       "bad-option",
-      `${naming("dtype")} ${dtype} is for the CPU: GPUs compute in f16 or bf16. Choose one, or \
+      `${naming("dtype")} f32 is for the CPU: GPUs compute in f16, bf16 or int8. Choose one, or \
 leave it out.`,
     );
   }
-  if (fp16Accumulate && dtype === "bf16") {
+  if (fp16Accumulate && (dtype === "bf16" || dtype === "int8")) {
     throw new BasedXLError(
       "bad-option",
       `${naming("fp16Accumulate")} sums f16 numbers: it goes with ${naming("dtype")} f16, not \
-bf16.`,
+${dtype}.`,
     );
   }
+  const inInt8 = dtype === "int8";
   const gpu = {
-    dtype: dtype ?? "f16",
+    // Int8 is of linear layers alone.
+    dtype: inInt8 ? ("f16" as const) : (dtype ?? "f16"),
     share: shareGpu,
     transport,
     attention,
@@ -155,5 +162,5 @@ bf16.`,
     graphs: cudaGraphs,
     library,
   };
-  return { device: "cuda", rankCount, dtype: "f32", gpu, line };
+  return { device: "cuda", rankCount, dtype: inInt8 ? "int8" : "f32", gpu, line };
 }

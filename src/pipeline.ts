@@ -35,6 +35,7 @@ import { type OpenOptions, openSession, type Progress } from "./pipeline/session
 
 export type { PlannedLora } from "./adapters/plan.ts";
 export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
+export { dtypeOf } from "./devices.ts";
 export { type EmbeddingReport, embeddingLines, reportEmbeddings } from "./embeddings/report.ts";
 export { BasedXLError, type ErrorCode } from "./errors.ts";
 export type { ImageSource, RawImage } from "./image/read.ts";

@@ -328,10 +328,9 @@ pub const Backend = struct {
         if (options.residual) |residual| {
             assert(channel_first == 0 and residual.shape.eql(out.shape));
         }
-        const own = if (options.quantized == null) try b.quantizeFor(x, weight) else null;
-        defer if (own) |tensor| b.free(tensor);
         var complete = options;
-        if (own) |tensor| complete.quantized = tensor;
+        const room = try b.prepareInt8(&complete, x, weight, weight.shape[0]);
+        defer room.free(b);
         switch (b.target()) {
             inline else => |device| {
                 try device.linear(out, channel_first, x, weight, bias, complete);
@@ -385,18 +384,19 @@ pub const Backend = struct {
     ) Error!Tensor {
         assert(weight.shape[1] == x.shape.channels);
         assert(weight.shape[0] % 2 == 0 and bias.shape[0] == weight.shape[0]);
-        const wide = try b.alloc(x.shape.withChannels(weight.shape[0]), b.activationType());
-        defer b.free(wide);
+        // Int8 products on GPUs have room for sums instead.
+        const is_written = weight.dtype != .i8 or !b.isCuda();
+        const wide_shape = x.shape.withChannels(weight.shape[0]);
+        const wide = if (is_written) try b.alloc(wide_shape, b.activationType()) else null;
+        defer if (wide) |tensor| b.free(tensor);
         const out = try b.alloc(x.shape.withChannels(weight.shape[0] / 2), b.activationType());
-        if (weight.dtype == .i8) {
-            try b.linearInto(wide, 0, x, weight, bias, .{});
-            switch (b.target()) {
-                inline else => |device| try device.geglu(out, wide),
-            }
-            return out;
-        }
+        var options: LinearOptions = .{};
+        const room = try b.prepareInt8(&options, x, weight, weight.shape[0]);
+        defer room.free(b);
         switch (b.target()) {
-            inline else => |device| try device.linearGeglu(out, wide, x, weight, bias),
+            inline else => |device| {
+                try device.linearGeglu(out, wide, x, weight, bias, options);
+            },
         }
         return out;
     }
@@ -404,7 +404,7 @@ pub const Backend = struct {
     /// `x` as products with int8 weights read it: rotated as `weight` is and rounded, each row
     /// with a scale of its own. For several products that read the same; null for other weights.
     pub fn quantizeFor(b: Backend, x: Tensor, weight: *const Weight) Error!?Tensor {
-        if (weight.dtype != .i8 or b.isCuda()) return null;
+        if (weight.dtype != .i8) return null;
         const out = try b.alloc(x.shape.withChannels(x.shape.channels + @sizeOf(f32)), .i8);
         switch (b.target()) {
             inline else => |device| try device.quantizeRows(out, x, weight.int8_group),
@@ -431,7 +431,7 @@ pub const Backend = struct {
         quantized: ?Tensor,
     ) Error!void {
         const weights = [_]*const Weight{ first, second };
-        if (b.areOneProduct(&weights)) return b.linearAdjacentInto(out, x, &weights);
+        if (b.areOneProduct(&weights)) return b.linearAdjacentInto(out, x, &weights, quantized);
         const own = if (quantized == null) try b.quantizeForAll(x, &weights) else null;
         defer if (own) |tensor| b.free(tensor);
         const options: LinearOptions = .{ .quantized = quantized orelse own };
@@ -445,11 +445,13 @@ pub const Backend = struct {
     }
 
     /// As `linearInto` of weights that are one product, one behind the other; no biases.
+    /// `quantized`: as `LinearOptions`.
     pub fn linearAdjacentInto(
         b: Backend,
         out: Tensor,
         x: Tensor,
         weights: []const *const Weight,
+        quantized: ?Tensor,
     ) Error!void {
         var channels: u32 = 0;
         for (weights) |weight| {
@@ -457,10 +459,45 @@ pub const Backend = struct {
             channels += weight.shape[0];
         }
         assert(out.shape.channels == channels);
+        var options: LinearOptions = .{ .quantized = quantized };
+        const room = try b.prepareInt8(&options, x, weights[0], channels);
+        defer room.free(b);
         switch (b.target()) {
             .cpu => unreachable,
-            inline else => |device| try device.linearAdjacent(out, x, weights),
+            inline else => |device| try device.linearAdjacent(out, x, weights, options),
         }
+    }
+
+    /// Temporary memory of a product with int8 weights; none for others.
+    const Int8Room = struct {
+        rows: ?Tensor = null,
+        sums: ?Tensor = null,
+
+        fn free(room: Int8Room, b: Backend) void {
+            if (room.sums) |tensor| b.free(tensor);
+            if (room.rows) |tensor| b.free(tensor);
+        }
+    };
+
+    /// Completes `options` for a product of `x` and `column_count` columns of int8 weights.
+    fn prepareInt8(
+        b: Backend,
+        options: *LinearOptions,
+        x: Tensor,
+        weight: *const Weight,
+        column_count: u32,
+    ) Error!Int8Room {
+        var room: Int8Room = .{};
+        if (weight.dtype != .i8) return room;
+        if (options.quantized == null) {
+            room.rows = try b.quantizeFor(x, weight);
+            options.quantized = room.rows;
+        }
+        if (!b.isCuda()) return room;
+        const row_count: u32 = @intCast(x.shape.batch * x.shape.positionCount());
+        room.sums = try b.allocBytes(cudas.sumBytes(row_count, column_count));
+        options.sums = room.sums;
+        return room;
     }
 
     /// x (batch, rows, width, in) and weight (out, height, width, in) to (batch, rows', width',

@@ -184,13 +184,44 @@ pub const Devices = struct {
         interrupt: *std.atomic.Value(bool),
         copied_bytes: *std.atomic.Value(u64),
     ) Error!void {
-        if (devices.gpu) |*gpu| {
-            return gpu.loadWeights(devices.ranks, model.weights, copied_bytes);
-        }
+        if (devices.gpu) |*gpu| return devices.loadToGpus(gpu, model, interrupt, copied_bytes);
         for (&model.residents.values) |*maybe| {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
-        devices.int8 = try .load(devices.gpa, devices.io, .{
+        devices.int8 = try devices.loadInt8(model, interrupt, copied_bytes);
+    }
+
+    /// Int8 weights go to GPUs by way of the panels that the CPU reads, which are rounded once.
+    fn loadToGpus(
+        devices: *Devices,
+        gpu: *GpuRanks,
+        model: *Model,
+        interrupt: *std.atomic.Value(bool),
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        // Bytes count when they are on the GPUs.
+        var panel_bytes: std.atomic.Value(u64) = .init(0);
+        const is_random = devices.options.random_weights;
+        var int8: Int8Weights = if (is_random)
+            .{}
+        else
+            try devices.loadInt8(model, interrupt, &panel_bytes);
+        defer {
+            int8.deinit(devices.io);
+            for (model.weights) |weight| weight.address = 0;
+        }
+        const loaded = gpu.loadWeights(devices.ranks, model.weights, copied_bytes);
+        try int8.checkUnchanged(devices.io, devices.diagnostics);
+        return loaded;
+    }
+
+    fn loadInt8(
+        devices: *Devices,
+        model: *const Model,
+        interrupt: *std.atomic.Value(bool),
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!Int8Weights {
+        return .load(devices.gpa, devices.io, .{
             .model = model,
             .thread_count = devices.threadCount(),
             .cache_folder = try cacheFolder(devices.arena.allocator()),

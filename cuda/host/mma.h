@@ -88,6 +88,50 @@ inline void mma_m16n8k16_f16_sums(
     d[1] = pack_f16(sums[2], sums[3]);
 }
 
+struct HostIntegerProduct {
+    const uint32_t* a;
+    const uint32_t* b;
+    int d[4];
+};
+
+inline void host_integer_product_all(void* const* operands, uint32_t present) {
+    if (present != 0xffffffffu) return bxl_host_trap("mma without all 32 lanes");
+    int8_t a[16][32];
+    int8_t b[32][8];
+    for (unsigned lane = 0; lane < 32; lane++) {
+        const HostIntegerProduct* mine = (const HostIntegerProduct*)operands[lane];
+        const unsigned g = lane / 4;
+        const unsigned t = lane % 4;
+        for (unsigned byte = 0; byte < 4; byte++) {
+            for (unsigned i = 0; i < 4; i++) {
+                const unsigned column = 4 * t + byte + 16 * (i / 2);
+                a[g + 8 * (i % 2)][column] = (int8_t)(mine->a[i] >> 8 * byte);
+            }
+            for (unsigned i = 0; i < 2; i++) {
+                b[4 * t + byte + 16 * i][g] = (int8_t)(mine->b[i] >> 8 * byte);
+            }
+        }
+    }
+    for (unsigned row = 0; row < 16; row++) {
+        int sums[8] = {};
+        for (unsigned k = 0; k < 32; k++) {
+            for (unsigned n = 0; n < 8; n++) sums[n] += a[row][k] * b[k][n];
+        }
+        for (unsigned n = 0; n < 8; n++) {
+            HostIntegerProduct* owner = (HostIntegerProduct*)operands[row % 8 * 4 + n / 2];
+            owner->d[row / 8 * 2 + n % 2] += sums[n];
+        }
+    }
+}
+
+inline void mma_m16n8k32_s8(
+    int* d, const uint32_t* a, const uint32_t* b, unsigned line = __builtin_LINE()
+) {
+    HostIntegerProduct product = {a, b, {d[0], d[1], d[2], d[3]}};
+    bxl_host_meet(host_integer_product_all, &product, 0xffffffffu, line);
+    memcpy(d, product.d, sizeof(product.d));
+}
+
 // --- ldmatrix ---
 
 struct HostMatrices {

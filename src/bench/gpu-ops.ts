@@ -21,7 +21,7 @@ import {
 import { renderTable } from "./report.ts";
 
 /** One operation of a patch, with `patches` in all. */
-interface OperationJob {
+export interface OperationJob {
   patches: number;
   part: "UNet" | "VAE" | "text";
   entry: PlannedOperation;
@@ -56,10 +56,11 @@ export function jobsOf(
   side: number,
   patches: readonly number[],
   dtype: GpuDtype,
+  int8 = false,
 ): OperationJob[] {
   return patches.flatMap((rankCount, i) => {
     const size = { width: side, height: side };
-    const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype });
+    const plan = planFor({ model, ...size, rankCount, splitBatch: false, dtype, int8 });
     const stages = { denoise: "UNet", decode: "VAE", text: "text" } as const;
     return busiest(plan.ranks).operations.flatMap((entry): OperationJob[] => {
       const part = stages[entry.stage as keyof typeof stages];
@@ -229,6 +230,7 @@ const blank: Omit<Operation, "op"> = {
   causal: false,
   bias: false,
   residual: false,
+  int8: false,
   activation: "none",
 };
 

@@ -47,10 +47,13 @@ interface PlanWork {
   /** Whether the guidance branches are split over ranks. */
   splitBatch: boolean;
   dtype: GpuDtype;
+  /** Whether the linear layers of the UNet are. */
+  int8?: boolean;
 }
 
 /** Batch with guidance: two branches. */
-export function planFor({ model, width, height, rankCount, splitBatch, dtype }: PlanWork): Plan {
+export function planFor(work: PlanWork): Plan {
+  const { model, width, height, rankCount, splitBatch, dtype, int8 = false } = work;
   return planOf({
     model: nativeModelOf(model),
     rankCount,
@@ -70,6 +73,7 @@ export function planFor({ model, width, height, rankCount, splitBatch, dtype }: 
     splitBatch,
     imageCount: 1,
     vaeTileLatent: 0,
+    ...(int8 && { dtype: "int8" }),
   });
 }
 
@@ -121,9 +125,16 @@ export function isProduct({ cost }: PlannedOperation): boolean {
   return cost.flops > 0;
 }
 
+/** Tensor cores multiply int8 at this times their rate in 16 bits. */
+export const int8Rate = 2;
+
 /** Milliseconds of one operation at the ceilings, without launch latency. */
-export function floorMs({ cost }: Pick<PlannedOperation, "cost">, c: Ceilings): number {
-  return 1e3 * Math.max(cost.flops / c.flopsPerSecond, cost.bytes / c.bytesPerSecond);
+export function floorMs(
+  { cost, operation }: Pick<PlannedOperation, "cost" | "operation">,
+  c: Ceilings,
+): number {
+  const rate = c.flopsPerSecond * (operation.int8 ? int8Rate : 1);
+  return 1e3 * Math.max(cost.flops / rate, cost.bytes / c.bytesPerSecond);
 }
 
 export interface KindSum {
@@ -197,11 +208,12 @@ export function nameOf(o: Operation): string {
   const positions = o.rows * o.width;
   const all = o.batch * positions;
   const side = `${o.batch} x ${o.rows}x${o.width}`;
+  const inInt8 = o.int8 ? ", int8" : "";
   switch (o.op) {
     case "linear":
-      return `linear ${all} x ${o.in} x ${o.out}${o.residual ? " + residual" : ""}`;
+      return `linear ${all} x ${o.in} x ${o.out}${o.residual ? " + residual" : ""}${inInt8}`;
     case "linear_geglu":
-      return `linear ${all} x ${o.in} x ${2 * o.out} + GEGLU`;
+      return `linear ${all} x ${o.in} x ${2 * o.out} + GEGLU${inInt8}`;
     case "conv2d":
     case "conv_direct": {
       const more = o.stride > 1 ? `, stride ${o.stride}` : o.residual ? " + residual" : "";

@@ -18,6 +18,7 @@ import {
 import { BasedXLError, badOption } from "../errors.ts";
 import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
+  dtypeOf,
   type GenerateResult,
   medianMs,
   outputSize,
@@ -334,7 +335,7 @@ function jsonOf(
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
     device: devices.device,
-    dtype: devices.gpu?.dtype ?? devices.dtype,
+    dtype: dtypeOf(devices),
     rankCount,
     extrapolateHalos,
     balance,

@@ -6,6 +6,7 @@
 import { basename } from "node:path";
 import type { PlannedLora } from "../adapters/plan.ts";
 import { readPromptTags, withTagNames } from "../adapters/prompt-tags.ts";
+import { dtypeOf } from "../devices.ts";
 import type { ImageTexts } from "../image/exif.ts";
 import { adapterHash, shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
@@ -69,7 +70,7 @@ function settingsOf(
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
     device: devices.gpu?.library ? "cuda-emulated" : devices.device,
-    dtype: devices.gpu?.dtype ?? devices.dtype,
+    dtype: dtypeOf(devices),
     fp16Accumulate: devices.gpu?.fp16Accumulate ?? false,
     rankCount,
   };

@@ -80,7 +80,7 @@ export interface HandleOptions {
   hasMask?: boolean;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
-  /** Type of the CPU's matrix products. Default f32. */
+  /** Type of the CPU's matrix products; int8 of GPUs' linear layers, too. Default f32. */
   dtype?: CpuDtype;
   /** Adapters of the first image, for the memory check. Default none. */
   adapters?: readonly Adapter[];

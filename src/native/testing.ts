@@ -216,6 +216,8 @@ const operationSchema = v.object({
   causal: v.boolean(),
   bias: v.boolean(),
   residual: v.boolean(),
+  /** A product of integers, on GPUs. */
+  int8: v.boolean(),
   activation: v.string(),
 });
 
@@ -245,6 +247,8 @@ const planSchema = v.object({
   weight_bytes: count,
   /** Of these, in 8 bits. */
   weight_f8_bytes: count,
+  /** Of these, of products in int8, on GPUs. */
+  weight_int8_bytes: count,
   adapter_bytes: count,
   ranks: v.array(rankSchema),
 });

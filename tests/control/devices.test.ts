@@ -140,7 +140,7 @@ test.each([
   [
     "cuda",
     "f32",
-    "--dtype f32 is for the CPU: GPUs compute in f16 or bf16. Choose one, or leave it out.",
+    "--dtype f32 is for the CPU: GPUs compute in f16, bf16 or int8. Choose one, or leave it out.",
   ],
 ] as const)("--device %s --dtype %s is refused", (device, dtype, message) => {
   expect(() => choose(device, 1, info(1), { dtype })).toThrow(message);

@@ -27,7 +27,9 @@ const [heads = [], , ...rows] = table
   );
 
 /** Products on tensor cores; attention's other kernels join what those have written. */
-const products = /^(attention_\d|attention_elements|cross_attention|linear_geglu|matmul_cascaded)/;
+const products = new RegExp(
+  "^(attention_\\d|attention_elements|cross_attention|linear_geglu|linear_int8|matmul_cascaded)",
+);
 /** Kernels of few numbers, or of ones that each thread computes alone. */
 const narrow = new RegExp(
   [

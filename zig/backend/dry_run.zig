@@ -41,11 +41,12 @@ pub const Planned = struct {
         bias: ?*const Weight,
         options: LinearOptions,
     ) Error!void {
-        const has_pass = plan.is_cuda and options.activation != .none;
+        const in_int8 = weight.dtype == .i8;
+        const has_pass = plan.is_cuda and options.activation != .none and !in_int8;
         const residual = if (has_pass) null else options.residual;
         var result = out;
         result.shape.channels = weight.shape[0];
-        plan.product(result, x, plan.weightBytes(weight), bias, residual);
+        plan.product(result, x, &.{weight}, bias, residual);
         if (has_pass) plan.epilogue(result, options.activation, options.residual, null);
     }
 
@@ -57,45 +58,49 @@ pub const Planned = struct {
         weights: []const *const Weight,
         bias: *const Weight,
     ) void {
-        var weight_bytes: u64 = 0;
-        for (weights) |weight| weight_bytes += plan.weightBytes(weight);
-        plan.product(all, x, weight_bytes, bias, null);
+        plan.product(all, x, weights, bias, null);
     }
 
     pub fn linearGeglu(
         plan: Planned,
         out: Tensor,
-        wide: Tensor,
+        wide: ?Tensor,
         x: Tensor,
         weight: *const Weight,
         bias: *const Weight,
+        _: LinearOptions,
     ) Error!void {
-        if (plan.is_cuda and cudas.gatesInOneKernel(weight)) {
+        const is_one = weight.dtype == .i8 or cudas.gatesInOneKernel(weight);
+        if (plan.is_cuda and is_one) {
             const operation: Operation = .{
                 .op = .linear_geglu,
                 .out = out.shape.channels,
                 .bias = true,
+                .int8 = weight.dtype == .i8,
             };
             return plan.note(shaped(operation, x.shape), .{
-                .flops = 2 * wide.shape.elementCount() * x.shape.channels,
-                .bytes = x.byteCount() + plan.weightBytes(weight) + out.byteCount(),
+                .flops = 4 * out.shape.elementCount() * x.shape.channels,
+                .bytes = plan.inputBytes(x, weight) + plan.weightBytes(weight) + out.byteCount(),
             });
         }
-        try plan.linear(wide, 0, x, weight, bias, .{});
-        try plan.geglu(out, wide);
+        try plan.linear(wide.?, 0, x, weight, bias, .{});
+        try plan.geglu(out, wide.?);
     }
 
-    pub fn quantizeRows(_: Planned, _: Tensor, _: Tensor, _: u32) Error!void {}
+    /// On the CPU it is part of the product.
+    pub fn quantizeRows(plan: Planned, out: Tensor, x: Tensor, group: u32) Error!void {
+        if (!plan.is_cuda) return;
+        plan.moved(.{ .op = .quantize_rows, .groups = group }, &.{ x, out });
+    }
 
     pub fn linearAdjacent(
         plan: Planned,
         out: Tensor,
         x: Tensor,
         weights: []const *const Weight,
+        _: LinearOptions,
     ) Error!void {
-        var weight_bytes: u64 = 0;
-        for (weights) |weight| weight_bytes += plan.weightBytes(weight);
-        plan.product(out, x, weight_bytes, null, null);
+        plan.product(out, x, weights, null, null);
     }
 
     pub fn conv2d(
@@ -378,19 +383,22 @@ pub const Planned = struct {
         plan: Planned,
         out: Tensor,
         x: Tensor,
-        weight_bytes: u64,
+        weights: []const *const Weight,
         bias: ?*const Weight,
         residual: ?Tensor,
     ) void {
         const out_bytes = out.byteCount();
+        var weight_bytes: u64 = 0;
+        for (weights) |weight| weight_bytes += plan.weightBytes(weight);
         plan.note(shaped(.{
             .op = .linear,
             .out = out.shape.channels,
             .bias = bias != null,
             .residual = residual != null,
+            .int8 = plan.is_cuda and weights[0].dtype == .i8,
         }, x.shape), .{
             .flops = 2 * out.shape.elementCount() * x.shape.channels,
-            .bytes = x.byteCount() + weight_bytes + out_bytes +
+            .bytes = plan.inputBytes(x, weights[0]) + weight_bytes + out_bytes +
                 if (residual != null) out_bytes else 0,
         });
     }
@@ -422,8 +430,15 @@ pub const Planned = struct {
         if (plan.op_trace) |op_trace| op_trace.add(operation, cost);
     }
 
+    /// Of a product's rows: GPUs read them again as they were rounded.
+    fn inputBytes(plan: Planned, x: Tensor, weight: *const Weight) u64 {
+        if (!plan.is_cuda or weight.dtype != .i8) return x.byteCount();
+        return x.shape.elementCount() + x.shape.batch * x.shape.positionCount() * @sizeOf(f32);
+    }
+
     fn weightBytes(plan: Planned, weight: *const Weight) u64 {
         if (!plan.is_cuda) return weight.elementCount() * weight.dtype.size();
+        if (weight.dtype == .i8) return weight.elementCount() + weight.shape[0] * @sizeOf(f32);
         const wide = weight.elementCount() * plan.activation.size();
         // Read in 8 bits, written and read again in the activations' type.
         return if (weight.kept_f8 == null) wide else weight.elementCount() + 2 * wide;

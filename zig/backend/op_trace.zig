@@ -38,6 +38,8 @@ pub const Op = enum {
     copy,
     copy_rows,
     extrapolate_rows,
+    /// Rows of activations for int8 products.
+    quantize_rows,
     quantize_change,
     apply_change,
     is_finite,
@@ -66,11 +68,13 @@ pub const Operation = struct {
     keys: u32 = 0,
     chunks: u32 = 1,
     heads: u32 = 1,
-    /// Of a norm.
+    /// Of a norm; channels of a group of `quantize_rows`.
     groups: u32 = 1,
     causal: bool = false,
     bias: bool = false,
     residual: bool = false,
+    /// A product of integers, on GPUs.
+    int8: bool = false,
     activation: Activation = .none,
 };
 

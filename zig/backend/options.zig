@@ -30,6 +30,8 @@ pub const LinearOptions = struct {
     residual: ?Tensor = null,
     /// x as products with int8 weights read it, where it is at hand (`Backend.quantizeFor`).
     quantized: ?Tensor = null,
+    /// Room for sums of int8 products on GPUs, of `cudas.sumBytes`.
+    sums: ?Tensor = null,
 };
 
 /// Zero rows and columns around a convolution's input.

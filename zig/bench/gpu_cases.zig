@@ -7,6 +7,7 @@ const backend = @import("../backend.zig");
 const Backend = backend.Backend;
 const ops_convolution = @import("../backend/cuda/ops_convolution.zig");
 const ops_elementwise = @import("../backend/cuda/ops_elementwise.zig");
+const linear_int8 = @import("../backend/cuda/linear_int8.zig");
 const drivers = @import("../nvidia/driver.zig");
 const fixtures = @import("gpu_fixture.zig");
 const Fixture = fixtures.Fixture;
@@ -17,6 +18,7 @@ const tensors = @import("../tensor.zig");
 const DType = tensors.DType;
 const Shape = tensors.Shape;
 const Tensor = tensors.Tensor;
+const int8 = @import("../weights.zig").int8;
 const Weight = @import("../weights.zig").Weight;
 
 /// Duration of one sample on a GPU, in milliseconds.
@@ -184,6 +186,23 @@ pub const Runner = struct {
         return result;
     }
 
+    /// An int8 weight of the same numbers, for the operation's own groups.
+    fn rounded(runner: *Runner, wide: *const Weight) Error!*const Weight {
+        const result = try runner.arena.allocator().create(Weight);
+        result.* = wide.*;
+        const rows, const depth = .{ wide.shape[0], wide.shape[1] };
+        result.dtype = .i8;
+        result.int8_group = int8.groupOf(depth) orelse 1;
+        result.device_offset = try runner.take(int8.rowBytes(rows, depth));
+        result.int8_scales_offset = result.device_offset + result.elementCount();
+        const cuda = runner.fixture.cuda;
+        const target, const scales = .{ result.device_offset, result.int8_scales_offset };
+        const source = wide.device_offset;
+        const group = result.int8_group;
+        try linear_int8.quantizeRows(cuda, target, scales, source, rows, depth, group);
+        return result;
+    }
+
     fn operands(runner: *Runner, o: Operation) Error!Operands {
         const shape: Shape = .{
             .batch = o.batch,
@@ -202,6 +221,8 @@ pub const Runner = struct {
                 set.weight = try runner.weight(.{ o.out, o.in, 1, 1 });
             },
             .linear_geglu => set.weight = try runner.weight(.{ 2 * o.out, o.in, 1, 1 }),
+            // Rows are rounded for a weight, whatever its outputs.
+            .quantize_rows => set.weight = try runner.weight(.{ int8.column_unit, o.in, 1, 1 }),
             .conv2d, .conv_direct => {
                 set.weight = try runner.weight(.{ o.out, o.kernel, o.kernel, o.in });
             },
@@ -211,6 +232,7 @@ pub const Runner = struct {
         if (set.weight) |matrix| {
             set.bias = try runner.weight(.{ matrix.shape[0], 1, 1, 1 });
         }
+        if (o.int8 or o.op == .quantize_rows) set.weight = try runner.rounded(set.weight.?);
         if (o.residual) set.residual = try runner.tensor(set.resultShape(), activation);
         if (o.op == .add) set.residual = try runner.tensor(shape, activation);
         if (o.op == .concat) {
@@ -288,6 +310,11 @@ const Operands = struct {
         return b.crossAttention(set.x, set.weight.?, set.keys_values[0], set.o.heads);
     }
 
+    fn groupNormApply(set: *const Operands, b: Backend) backend.Error!Tensor {
+        const stats, const weight, const bias = .{ set.stats.?, set.weight.?, set.bias.? };
+        return b.groupNormApply(set.x, null, stats, weight, bias, 1e-5, set.o.activation);
+    }
+
     fn run(set: *const Operands, b: Backend) backend.Error!void {
         const o = &set.o;
         const bias = if (o.bias) set.bias else null;
@@ -299,15 +326,7 @@ const Operands = struct {
             .attention => try b.attention(set.x, set.keys_values, o.heads, o.causal),
             .cross_attention => try set.crossAttention(b),
             .group_norm_stats => try b.groupNormStats(set.x, o.groups),
-            .group_norm_apply => try b.groupNormApply(
-                set.x,
-                null,
-                set.stats.?,
-                set.weight.?,
-                set.bias.?,
-                1e-5,
-                o.activation,
-            ),
+            .group_norm_apply => try set.groupNormApply(b),
             .layer_norm => try b.layerNorm(set.x, set.weight.?, set.bias.?, 1e-5),
             .geglu => try b.geglu(set.x),
             .activate => try b.activate(set.x, o.activation),
@@ -345,6 +364,7 @@ const Operands = struct {
                 });
                 return;
             },
+            .quantize_rows => (try b.quantizeFor(set.x, set.weight.?)).?,
             // Of compressed exchange, which no list has.
             .quantize_change, .apply_change => return,
             // Too small: their time is the launch latency.

@@ -21,6 +21,7 @@ const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
 const GpuRanks = @import("gpu_ranks.zig").GpuRanks;
+const int8 = @import("../weights.zig").int8;
 const memory = @import("../system/memory.zig");
 const Int8Maker = @import("../backend.zig").cpus.Int8Maker;
 const merge = @import("../backend.zig").cpus.merge;
@@ -276,7 +277,7 @@ pub const AdaptedWeights = struct {
         var total: usize = 0;
         for (set.weights, changes.keys()) |*merged, weight| {
             const dtype = adapted.typeOf(weight);
-            const len = storedBytes(weight, dtype);
+            const len = adapted.storedBytes(weight, dtype);
             merged.* = .{ .weight = weight, .dtype = dtype, .offset = bytes, .len = len };
             bytes += std.mem.alignForward(usize, len, 64);
             largest = @max(largest, len);
@@ -310,7 +311,9 @@ pub const AdaptedWeights = struct {
             .dtype = merged.dtype,
             .scale = if (adapted.gpu == null) 1 else weight.scale,
         };
-        const made = if (merged.dtype == .i8)
+        const made = if (merged.dtype == .i8 and adapted.gpu != null)
+            maker.rows(weight, deltas, target)
+        else if (merged.dtype == .i8)
             maker.merge(weight, deltas, target)
         else
             maker.merger.merge(
@@ -355,7 +358,14 @@ pub const AdaptedWeights = struct {
     }
 
     fn typeOf(adapted: *const AdaptedWeights, weight: *const Weight) DType {
-        return if (adapted.gpu == null) hostType(weight) else adapted.activation;
+        if (adapted.gpu == null or weight.dtype == .i8) return hostType(weight);
+        return adapted.activation;
+    }
+
+    /// Bytes of a merged weight, as the ranks read it.
+    fn storedBytes(adapted: *const AdaptedWeights, weight: *const Weight, dtype: DType) usize {
+        if (adapted.gpu == null or dtype != .i8) return hostBytes(weight, dtype);
+        return int8.rowBytes(weight.shape[0], weight.shape[1]);
     }
 
     /// Where only GPUs read the merged weights, host memory saves merging them again.
@@ -451,7 +461,7 @@ fn mergedBytesOf(weight: *const Weight, activation: ?DType) u64 {
     if (activation) |dtype| {
         return if (weight.kept_f8 != null) device_weights.wideCopyBytes(weight, dtype) else 0;
     }
-    return std.mem.alignForward(u64, storedBytes(weight, hostType(weight)), 64);
+    return std.mem.alignForward(u64, hostBytes(weight, hostType(weight)), 64);
 }
 
 fn changesAny(wanted: []const Adapter) bool {
@@ -482,7 +492,7 @@ fn baseOf(maker: *Int8Maker, weight: *const Weight) Error!Matrix {
     };
 }
 
-fn storedBytes(weight: *const Weight, dtype: DType) usize {
+fn hostBytes(weight: *const Weight, dtype: DType) usize {
     if (dtype == .i8) return weight.copyBytes();
     return weight.elementCount() * dtype.size();
 }

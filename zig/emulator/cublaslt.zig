@@ -215,12 +215,12 @@ export fn cublasLtMatmulAlgoCheck(
 export fn cublasLtMatmul(
     handle: ?lt.Handle,
     desc_handle: ?lt.Desc,
-    alpha: ?*const f32,
+    alpha: ?*const u32,
     a: usize,
     a_layout: ?lt.Layout,
     b: usize,
     b_layout: ?lt.Layout,
-    beta: ?*const f32,
+    beta: ?*const u32,
     c: usize,
     c_layout: ?lt.Layout,
     d: usize,
@@ -240,8 +240,8 @@ export fn cublasLtMatmul(
     const id = if (algo) |given| idOf(given) orelse return .invalid_value else plain_algorithm;
     var call: products.Call = .{
         .shape = shape,
-        .alpha = (alpha orelse return .invalid_value).*,
-        .beta = (beta orelse return .invalid_value).*,
+        .alpha = factorOf(&shape, (alpha orelse return .invalid_value).*),
+        .beta = factorOf(&shape, (beta orelse return .invalid_value).*),
         .addresses = .{ a, b, c, d },
         .bias = of(Desc, desc_handle).?.bias,
         .workspace = workspace,
@@ -284,6 +284,12 @@ fn resultOf(shape: *const products.Shape, id: usize) lt.HeuristicResult {
 fn idOf(algo: *const lt.Algo) ?usize {
     if (algo.data[0] != algorithm_magic or algo.data[1] >= algorithms.len) return null;
     return @intCast(algo.data[1]);
+}
+
+/// A factor as the call has it: of the descriptor's scale type.
+fn factorOf(shape: *const products.Shape, bits: u32) f32 {
+    if (!shape.is_integer) return @bitCast(bits);
+    return @floatFromInt(@as(i32, @bitCast(bits)));
 }
 
 const Description = union(enum) { refused: Status, shape: products.Shape };

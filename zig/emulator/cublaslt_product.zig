@@ -1,26 +1,54 @@
 //! One product of the emulated cuBLASLt: what is refused, and the arithmetic
-//! D = epilogue(alpha * op(A) * op(B) + beta * C), with sums in f32 and one rounding.
+//! D = epilogue(alpha * op(A) * op(B) + beta * C), with sums in f32 and one rounding, or of int8 in
+//! int32 (`cublaslt_int8.zig`).
 
 const std = @import("std");
 const lt = @import("../nvidia/cublaslt.zig");
 const driver = @import("../nvidia/driver.zig");
 const cublaslt = @import("cublaslt.zig");
 const guards = @import("guards.zig");
+const integers = @import("cublaslt_int8.zig");
 const library = @import("library.zig");
 const numbers = @import("numbers.zig");
 const product = @import("product.zig");
 const Status = lt.Status;
 
+/// Of a matrix: numbers, or integers.
+pub const Element = enum {
+    f32,
+    f16,
+    bf16,
+    i8,
+    i32,
+
+    pub fn bytes(element: Element) usize {
+        return switch (element) {
+            .i8 => 1,
+            .f16, .bf16 => 2,
+            .f32, .i32 => 4,
+        };
+    }
+
+    fn number(element: Element) numbers.Type {
+        return switch (element) {
+            .f32 => .f32,
+            .f16 => .f16,
+            .bf16 => .bf16,
+            .i8, .i32 => unreachable, // `refuseTypes` keeps them apart.
+        };
+    }
+};
+
 /// Where element (row, column) of one matrix of a batch lies.
-const Matrix = struct {
-    dtype: numbers.Type,
+pub const Matrix = struct {
+    dtype: Element,
     row_step: u64,
     column_step: u64,
     batch_step: u64,
     /// Elements from the first to behind the last of the whole batch.
     extent: u64,
 
-    fn at(matrix: Matrix, row: u64, column: u64) u64 {
+    pub fn at(matrix: Matrix, row: u64, column: u64) u64 {
         return row * matrix.row_step + column * matrix.column_step;
     }
 };
@@ -30,12 +58,19 @@ pub const Shape = struct {
     n: u64,
     k: u64,
     batch_count: u64,
+    /// Sums in int32.
+    is_integer: bool,
     epilogue: lt.Epilogue,
     /// op(A) (m, k), op(B) (k, n), C (m, n), D (m, n)
     matrices: [4]Matrix,
 
     pub fn init(shape: *Shape, desc: cublaslt.Desc, layouts: [4]cublaslt.Layout) Status {
-        if (desc.compute != .f32 or desc.scale != .f32) return .not_supported;
+        // Int8 results, which int32 sums scaled by f32 have, nobody asks for.
+        shape.is_integer = switch (desc.compute) {
+            .f32 => if (desc.scale == .f32) false else return .not_supported,
+            .i32 => if (desc.scale == .i32) true else return .not_supported,
+            else => return .not_supported,
+        };
         const batch_count = layouts[3].batch_count;
         for (layouts) |layout| if (layout.batch_count != batch_count) return .invalid_value;
         if (batch_count < 1) return .invalid_value;
@@ -61,11 +96,32 @@ pub const Shape = struct {
         shape.k = k_a;
         shape.batch_count = @intCast(batch_count);
         shape.epilogue = desc.epilogue;
+        if (shape.is_integer) return shape.refuseIntegers(desc, layouts);
         return shape.refuseTypes();
+    }
+
+    /// What the library says of its kernels for int8 in regular order.
+    fn refuseIntegers(
+        shape: *const Shape,
+        desc: cublaslt.Desc,
+        layouts: [4]cublaslt.Layout,
+    ) Status {
+        for (shape.matrices, 0..) |matrix, i| {
+            const expected: Element = if (i < 2) .i8 else .i32;
+            if (matrix.dtype != expected) return .not_supported;
+        }
+        if (shape.epilogue != .default) return .not_supported;
+        if (desc.transa != .transpose or desc.transb != .none) return .not_supported;
+        if (shape.m % 4 != 0 or shape.k % 4 != 0) return .not_supported;
+        for (layouts) |layout| {
+            if (layout.order != .column or @mod(layout.ld, 4) != 0) return .not_supported;
+        }
+        return .success;
     }
 
     fn refuseTypes(shape: *const Shape) Status {
         const m = shape.matrices;
+        for (m) |matrix| if (matrix.dtype == .i8 or matrix.dtype == .i32) return .not_supported;
         if (m[0].dtype != m[1].dtype or m[2].dtype != m[3].dtype) return .not_supported;
         if (m[3].dtype != m[0].dtype and m[3].dtype != .f32) return .not_supported;
         return switch (shape.epilogue) {
@@ -96,7 +152,8 @@ pub const Call = struct {
         for (call.addresses, call.shape.matrices, 0..) |address, matrix, i| {
             if (i == 2 and call.beta == 0) continue;
             if (address == 0) return .invalid_value;
-            if (address % @max(alignment, matrix.dtype.bytes()) != 0) return .not_supported;
+            const unit = if (call.shape.is_integer) 4 else matrix.dtype.bytes();
+            if (address % @max(alignment, unit) != 0) return .not_supported;
         }
         if (call.shape.hasBias()) {
             if (call.bias == 0) return .invalid_value;
@@ -147,6 +204,8 @@ fn matrixOf(matrix: *Matrix, layout: cublaslt.Layout) Status {
             .f32 => .f32,
             .f16 => .f16,
             .bf16 => .bf16,
+            .i8 => .i8,
+            .i32 => .i32,
             else => return .not_supported,
         },
         .row_step = if (layout.order == .column) 1 else ld,
@@ -177,7 +236,11 @@ fn run(context: *anyopaque, token: u64) driver.Result {
         // What else keeps something there loses it.
         guards.poison(@as([*]u8, @ptrFromInt(call.workspace))[0..bytes]);
     }
-    for (0..shape.batch_count) |i| multiply(call, i) catch return .out_of_memory;
+    for (0..shape.batch_count) |i| {
+        if (shape.is_integer) integers.multiply(call, i) else {
+            multiply(call, i) catch return .out_of_memory;
+        }
+    }
     return .success;
 }
 
@@ -192,7 +255,7 @@ fn multiply(call: *const Call, batch_index: u64) error{OutOfMemory}!void {
     const s = &call.shape;
     var arrays: [4]numbers.Array = undefined;
     for (&arrays, call.addresses, s.matrices) |*array, address, matrix| {
-        const base: numbers.Array = .{ .dtype = matrix.dtype, .address = address };
+        const base: numbers.Array = .{ .dtype = matrix.dtype.number(), .address = address };
         array.* = base.at(batch_index * matrix.batch_step);
     }
     const b = s.matrices[1];
@@ -205,7 +268,8 @@ fn multiply(call: *const Call, batch_index: u64) error{OutOfMemory}!void {
     const bias = try product.scratch(f32, s.m);
     defer product.free(bias);
     if (s.hasBias()) {
-        (numbers.Array{ .dtype = s.matrices[3].dtype, .address = call.bias }).read(bias);
+        const dtype = s.matrices[3].dtype.number();
+        (numbers.Array{ .dtype = dtype, .address = call.bias }).read(bias);
     }
     const added = try product.scratch(f32, s.m);
     defer product.free(added);

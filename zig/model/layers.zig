@@ -347,7 +347,7 @@ pub const Attention = struct {
         const channels = layer.to_q.weight.shape[0];
         const qkv = try ctx.b.alloc(x.shape.withChannels(3 * channels), ctx.b.activationType());
         defer ctx.b.free(qkv);
-        try ctx.b.linearAdjacentInto(qkv, x, &layer.projections());
+        try ctx.b.linearAdjacentInto(qkv, x, &layer.projections(), null);
         const attended = try ctx.b.attentionPacked(qkv, layer.head_count);
         defer ctx.b.free(attended);
         return layer.to_out.forward(ctx, attended, .{ .residual = residual });

@@ -23,9 +23,9 @@ pub const Status = enum(c_int) {
 };
 
 /// cudaDataType_t
-pub const DataType = enum(c_int) { f32 = 0, f16 = 2, bf16 = 14, _ };
+pub const DataType = enum(c_int) { f32 = 0, f16 = 2, i8 = 3, i32 = 10, bf16 = 14, _ };
 /// cublasComputeType_t
-pub const ComputeType = enum(c_int) { f32 = 68, _ };
+pub const ComputeType = enum(c_int) { f32 = 68, i32 = 72, _ };
 /// cublasOperation_t
 pub const Operation = enum(c_int) { none = 0, transpose = 1, _ };
 /// cublasLtOrder_t

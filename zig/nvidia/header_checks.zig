@@ -110,9 +110,10 @@ const cublaslt_library: Library = .{
         .{ .type = cublaslt.Status, .prefix = "CUBLAS_STATUS_" },
         .{ .type = cublaslt.DataType, .prefix = "CUDA_R_", .others = &.{
             .{ "f32", "CUDA_R_32F" }, .{ "f16", "CUDA_R_16F" }, .{ "bf16", "CUDA_R_16BF" },
+            .{ "i8", "CUDA_R_8I" },   .{ "i32", "CUDA_R_32I" },
         } },
         .{ .type = cublaslt.ComputeType, .prefix = "CUBLAS_COMPUTE_", .others = &.{
-            .{ "f32", "CUBLAS_COMPUTE_32F" },
+            .{ "f32", "CUBLAS_COMPUTE_32F" }, .{ "i32", "CUBLAS_COMPUTE_32I" },
         } },
         .{ .type = cublaslt.Operation, .prefix = "CUBLAS_OP_", .others = &.{
             .{ "none", "CUBLAS_OP_N" }, .{ "transpose", "CUBLAS_OP_T" },

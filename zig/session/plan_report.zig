@@ -38,6 +38,8 @@ pub const Report = struct {
     weight_bytes: u64,
     /// Of these, in 8 bits: on GPUs those that have such numbers keep.
     weight_f8_bytes: u64,
+    /// Of these, of products in int8, on GPUs.
+    weight_int8_bytes: u64,
     /// Of the weights that the first image's adapters make: in host memory on the CPU; GPUs hold
     /// them in place of the model's own, or beside those that stay in 8 bits.
     adapter_bytes: u64,
@@ -63,6 +65,7 @@ pub fn write(
         &session.diagnostics,
     );
     defer session.model.close();
+    if (options.devices.compute_dtype == .int8) session.model.useInt8();
     const report = try collect(arena, session);
     return std.json.Stringify.valueAlloc(arena, report, .{});
 }
@@ -118,6 +121,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     return .{
         .weight_bytes = placement.block_bytes,
         .weight_f8_bytes = placement.kept_f8_bytes,
+        .weight_int8_bytes = placement.int8_bytes,
         .adapter_bytes = merged,
         .ranks = ranks,
     };

@@ -4,6 +4,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Component = @import("../weights/component.zig").Component;
 const DType = @import("../tensor.zig").DType;
+const int8 = @import("../weights.zig").int8;
 const Model = @import("../model.zig").Model;
 const Weight = @import("../weights.zig").Weight;
 
@@ -35,18 +36,23 @@ fn writeOne(
     var kept_bytes: u64 = 0;
     var widened_count: u64 = 0;
     var int8_bytes: u64 = 0;
-    var int8_count: u64 = 0;
     for (weights) |weight| {
         if (weight.dtype == .i8) {
-            int8_bytes += weight.copyBytes();
-            int8_count += weight.elementCount();
+            int8_bytes += if (activation == null)
+                weight.copyBytes()
+            else
+                int8.rowBytes(weight.shape[0], weight.shape[1]);
+            continue;
         }
         if (!weight.source_dtype.isF8() or weight.layout == .vector) continue;
         const is_kept = activation == null or weight.kept_f8 != null;
         const count = weight.elementCount();
         if (is_kept) kept_bytes += count else widened_count += count;
     }
-    if (int8_count > 0) try writeInt8(w, component, int8_bytes, int8_count, activation);
+    if (int8_bytes > 0) {
+        const sentence = "{s}: linear layers in int8 ({f}).\x00";
+        try w.print(sentence, .{ nameOf(component), size(int8_bytes) });
+    }
     if (kept_bytes > 0) {
         try w.print("{s}: weights in 8 bits ({f}).\x00", .{ nameOf(component), size(kept_bytes) });
     } else if (widened_count > 0) {
@@ -56,22 +62,6 @@ fn writeOne(
         const bytes = size(widened_count * dtype.size());
         try w.print(sentence, .{ nameOf(component), dtype, bytes });
     }
-}
-
-/// Of weights in int8, which GPUs widen.
-fn writeInt8(
-    w: *std.Io.Writer,
-    component: Component,
-    bytes: u64,
-    count: u64,
-    activation: ?DType,
-) std.Io.Writer.Error!void {
-    const name = nameOf(component);
-    const dtype = activation orelse {
-        return w.print("{s}: linear layers in int8 ({f}).\x00", .{ name, size(bytes) });
-    };
-    const sentence = "{s}: int8 weights widened to {t} ({f}).\x00";
-    try w.print(sentence, .{ name, dtype, size(count * dtype.size()) });
 }
 
 fn nameOf(component: Component) []const u8 {

@@ -4,6 +4,7 @@ const Check = @import("check.zig").Check;
 
 pub const all = pointersTo(.{
     @import("ops/product.zig").checks,
+    @import("ops/eight_bit.zig").checks,
     @import("ops/convolution.zig").checks,
     @import("ops/norm.zig").checks,
     @import("ops/attention.zig").checks,

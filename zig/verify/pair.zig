@@ -212,6 +212,12 @@ pub const Pair = struct {
         return pair.widened(pair.bitsOf(x));
     }
 
+    /// A number of the activation type.
+    pub fn widened(pair: *const Pair, bits: u16) f32 {
+        if (pair.cuda.activation == .f16) return @as(f16, @bitCast(bits));
+        return @bitCast(@as(u32, bits) << 16);
+    }
+
     // Comparisons.
 
     /// The GPU's result within `tolerance` of the CPU's. NaN on one side alone fails.
@@ -285,11 +291,6 @@ pub const Pair = struct {
     }
 
     // --- internal ---
-
-    fn widened(pair: *const Pair, bits: u16) f32 {
-        if (pair.cuda.activation == .f16) return @as(f16, @bitCast(bits));
-        return @bitCast(@as(u32, bits) << 16);
-    }
 
     fn bitsOf(pair: *const Pair, x: f32) u16 {
         if (pair.cuda.activation == .f16) return @bitCast(@as(f16, @floatCast(x)));

@@ -12,6 +12,8 @@ pub const groups = [_]u32{ 256, 64, 16 };
 pub const panel_columns = 32;
 pub const depth_unit = 16;
 pub const depth_max = 8192;
+/// GPUs write so many outputs at once.
+pub const column_unit = 8;
 
 /// The group of a layer that is rounded here; null for depths that stay wide.
 pub fn groupOf(depth: usize) ?u32 {
@@ -34,6 +36,34 @@ pub fn panelBytes(depth: usize) usize {
 /// Bytes of a weight as the CPU reads it.
 pub fn weightBytes(columns: usize, depth: usize) usize {
     return (columns + panel_columns - 1) / panel_columns * panelBytes(depth);
+}
+
+/// Bytes of a weight as GPUs read it: integers row by row, and behind them a scale for each row.
+pub fn rowBytes(columns: usize, depth: usize) usize {
+    return columns * (depth + @sizeOf(f32));
+}
+
+/// The same weight as GPUs read it.
+pub fn toRows(panels: []const u8, columns: usize, depth: usize, out: []u8) void {
+    const scales = out[columns * depth ..][0 .. columns * @sizeOf(f32)];
+    for (0..columns) |column| {
+        const panel = panels[column / panel_columns * panelBytes(depth) ..];
+        const at = column % panel_columns * @sizeOf(f32);
+        scales[column * @sizeOf(f32) ..][0..@sizeOf(f32)].* = panel[at..][0..@sizeOf(f32)].*;
+    }
+    var first: usize = 0;
+    while (first < columns) : (first += panel_columns) {
+        const panel = panels[first / panel_columns * panelBytes(depth) ..][0..panelBytes(depth)];
+        const integers = panel[panel_columns * (@sizeOf(f32) + @sizeOf(i32)) ..];
+        const count = @min(panel_columns, columns - first);
+        var k: usize = 0;
+        while (k < depth) : (k += 4) {
+            const line = integers[k * panel_columns ..][0 .. 4 * panel_columns];
+            for (0..count) |c| {
+                out[(first + c) * depth + k ..][0..4].* = line[4 * c ..][0..4].*;
+            }
+        }
+    }
 }
 
 test "groups divide the depth" {

@@ -68,6 +68,7 @@ pub const Resident = struct {
     pub fn useInt8(resident: *Resident) void {
         for (resident.weights.items) |weight| {
             if (!weight.may_be_int8 or weight.dtype == .i8) continue;
+            if (weight.shape[0] % int8.column_unit != 0) continue;
             weight.int8_group = int8.groupOf(weight.shape[1]) orelse continue;
             weight.dtype = .i8;
         }
@@ -215,7 +216,7 @@ pub const View = struct {
             const shown_type = shown(entry.tensor.dtype);
             return d.fail(error.BadWeights, sentence, .{ entry.path, own_name, shown_type });
         };
-        if (dtype == .i8) try view.checkInt8(entry, &format, layout, shape[1]);
+        if (dtype == .i8) try view.checkInt8(entry, &format, layout, shape);
         entry.is_used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -241,7 +242,7 @@ pub const View = struct {
         entry: *const Checkpoint.Entry,
         format: *const quantization.Layer,
         layout: Layout,
-        depth: usize,
+        shape: [4]u32,
     ) Error!void {
         const d = view.resident.checkpoint.diagnostics;
         const of = .{ entry.path, entry.tensor.name };
@@ -254,7 +255,13 @@ pub const View = struct {
             const sentence = "{s}: tensor {s} has type I8, which is read of linear layers alone.";
             return d.fail(error.BadWeights, sentence, of);
         }
-        if (int8.isRead(depth, format.group())) return;
+        const depth = shape[1];
+        if (int8.isRead(depth, format.group())) {
+            if (shape[0] % int8.column_unit == 0) return;
+            const sentence = "{s}: tensor {s} has {d} outputs; integers are read with " ++
+                "multiples of {d}.";
+            return d.fail(error.BadWeights, sentence, of ++ .{ shape[0], int8.column_unit });
+        }
         const sentence = "{s}: tensor {s} has {d} inputs in groups of {d}; integers are read " ++
             "with inputs that are a multiple of 16 and at most {d}, rotated in groups of 16, " ++
             "64 or 256 that divide them, or not rotated (1).";

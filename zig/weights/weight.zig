@@ -41,7 +41,9 @@ pub const Weight = struct {
     is_table: bool = false,
     /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
-    /// Null unless GPUs keep the weight in 8 bits.
+    /// Likewise of the scales of an int8 weight.
+    int8_scales_offset: usize = 0,
+    /// Null unless GPUs keep an f8 weight in 8 bits.
     kept_f8: ?KeptF8 = null,
     /// Whether the file has the matrix as (in, out).
     is_transposed: bool = false,

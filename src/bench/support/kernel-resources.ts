@@ -38,8 +38,12 @@ const dynamicSharedBytes: Record<string, number> = {
   group_norm_apply: 2 * 32 * 4,
   group_norm_stats: 2 * 512 * 8 * 4,
   linear_geglu: 3 * 256 * 32 * 2,
+  linear_int8: 3 * 256 * 64,
+  linear_int8_geglu: 3 * 256 * 64,
   linear_geglu_wgmma: 4 * 384 * 64 * 2 + 1024,
   matmul_cascaded: 3 * 256 * 32 * 2,
+  // Of the longest row.
+  quantize_rows: 512 * 84,
 };
 
 /** Limits per multiprocessor (CUDA Programming Guide, "Technical Specifications"). */

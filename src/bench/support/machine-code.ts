@@ -15,7 +15,7 @@ export interface MachineCode {
   kernel: string;
   /** nvcc's name, such as "sm_90a". */
   architecture: string;
-  /** Products of tensor cores: HMMA, or HGMMA of a warpgroup. */
+  /** Products of tensor cores: HMMA, IMMA of integers, or HGMMA of a warpgroup. */
   tensor: number;
   /** Accesses of global memory, copies to shared memory among them. */
   global: number;
@@ -77,7 +77,7 @@ export function parseSass(text: string, architecture: string): MachineCode[] {
     const instruction = /^\s+\/\*[0-9a-f]{4,}\*\/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)/.exec(line)?.[1];
     if (!instruction || !last) continue;
     const [name = "", ...modifiers] = instruction.split(".");
-    if (name === "HMMA" || name === "HGMMA") last.tensor++;
+    if (["HMMA", "IMMA", "HGMMA"].includes(name)) last.tensor++;
     if (name === "LDL" || name === "STL") last.local++;
     if (name === "ACQBULK") waits = true;
     if (!globalAccesses.includes(name)) continue;

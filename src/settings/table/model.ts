@@ -181,8 +181,8 @@ export const modelSettings = {
     group: "Model and device",
     hint: "NAME",
     help:
-      `Compute type: f32, bf16 or int8 on the CPU (${bf16Error}; ${int8Error}), f16 or bf16 on ` +
-      "GPUs. " +
+      `Compute type: f32, bf16 or int8 on the CPU (${bf16Error}; ${int8Error}), f16, bf16 or ` +
+      "int8 on GPUs. " +
       "Default: f32 on the CPU, f16 on GPUs.",
     scope: "pipeline",
     processes: "same",

@@ -21,6 +21,7 @@ pub const Int8Maker = struct {
     /// Of `matrixOf`, and what `merge` rounds.
     numbers: []f32 = &.{},
     merged: []f32 = &.{},
+    /// Of `matrixOf` and `rows`.
     panels: []align(64) u8 = &.{},
 
     /// Must not move.
@@ -78,16 +79,37 @@ pub const Int8Maker = struct {
         if (source.dtype != .i8) return source;
         const gpa = maker.gpa;
         const numbers = try resized(f32, gpa, &maker.numbers, weight.elementCount());
-        const panel_bytes = weights.int8.weightBytes(source.rows, source.columns);
-        if (maker.panels.len < panel_bytes) {
-            gpa.free(maker.panels);
-            maker.panels = &.{};
-            maker.panels = try gpa.alignedAlloc(u8, .@"64", panel_bytes);
-        }
+        const panels = try maker.panelsFor(weight);
         const group = weight.int8_group;
-        try maker.packer.pack(source, group, maker.panels);
-        try maker.packer.unpack(maker.panels, source.columns, group, numbers);
+        try maker.packer.pack(source, group, panels);
+        try maker.packer.unpack(panels, source.columns, group, numbers);
         return .dense(std.mem.sliceAsBytes(numbers), .f32, source.rows, source.columns);
+    }
+
+    /// What GPUs read of a weight with deltas (`weights.int8.rowBytes`).
+    pub fn rows(
+        maker: *Int8Maker,
+        weight: *const Weight,
+        deltas: []const Delta,
+        out: []u8,
+    ) Error!void {
+        const panels = try maker.panelsFor(weight);
+        if (deltas.len == 0) try maker.make(weight, panels) else {
+            try maker.merge(weight, deltas, panels);
+        }
+        weights.int8.toRows(panels, weight.shape[0], weight.shape[1], out);
+    }
+
+    // --- internal ---
+
+    fn panelsFor(maker: *Int8Maker, weight: *const Weight) Error![]align(64) u8 {
+        const bytes = weights.int8.weightBytes(weight.shape[0], weight.shape[1]);
+        if (maker.panels.len < bytes) {
+            maker.gpa.free(maker.panels);
+            maker.panels = &.{};
+            maker.panels = try maker.gpa.alignedAlloc(u8, .@"64", bytes);
+        }
+        return maker.panels[0..bytes];
     }
 };
 

@@ -47,17 +47,19 @@ pub fn linear(
     return multiply(cpu, cpu.kernels.linear, &args, 1, cpu.kernels.limits);
 }
 
-/// `wide`: the whole product, before the second half gates the first.
+/// `wide`: the whole product, before the second half gates the first. `options` has what int8
+/// needs.
 pub fn linearGeglu(
     cpu: *Cpu,
     out: Tensor,
-    wide: Tensor,
+    wide: ?Tensor,
     x: Tensor,
     weight: *const Weight,
     bias: *const Weight,
+    options: backend.LinearOptions,
 ) error{Cancelled}!void {
-    try linear(cpu, wide, 0, x, weight, bias, .{});
-    try ops_elementwise.geglu(cpu, out, wide);
+    try linear(cpu, wide.?, 0, x, weight, bias, options);
+    try ops_elementwise.geglu(cpu, out, wide.?);
 }
 
 pub fn conv2d(

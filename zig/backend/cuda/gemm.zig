@@ -1,5 +1,6 @@
 //! Matrix products by cuBLASLt: out = activation(scale * x * w^T + bias), or with a residual,
-//! out = scale * x * w^T + residual + bias; row-major, 16-bit or f32, sums in f32. How a problem is
+//! out = scale * x * w^T + residual + bias; row-major, 16-bit or f32, sums in f32; or the sums of
+//! int8 products in int32. How a problem is
 //! computed is decided at its first use: by the cache file, by measuring, or (while a graph is
 //! captured) by the library's own guess; it then stays, so that results keep their bits.
 
@@ -36,9 +37,9 @@ pub const Call = struct {
     m: u32,
     n: u32,
     k: u32,
-    /// x and w: f16 or bf16 (f32 is possible, and slow).
+    /// x and w: f16, bf16 or i8 (f32 is possible, and slow).
     input: DType,
-    /// out, bias and residual: the same as `input`, or f32.
+    /// out, bias and residual: the same as `input`, or f32; i32 for i8, which has `out` alone.
     output: DType,
     out: Address,
     out_stride: u64 = 0,
@@ -153,8 +154,14 @@ pub const Matmul = struct {
 /// The call with every stride and step spelled out, and checked.
 fn withStrides(call: Call) Call {
     assert(call.m > 0 and call.n > 0 and call.k > 0);
-    assert(call.input == .f16 or call.input == .bf16 or call.input == .f32);
-    assert(call.output == call.input or call.output == .f32);
+    switch (call.input) {
+        .f16, .bf16, .f32 => assert(call.output == call.input or call.output == .f32),
+        .i8 => {
+            assert(call.output == .i32 and call.w_order == .out_in and call.scale == 1);
+            assert(call.bias == 0 and call.residual == 0 and call.activation == .none);
+        },
+        else => unreachable,
+    }
     // The library would apply the activation after the residual.
     assert(call.activation == .none or call.residual == 0);
     var full = call;

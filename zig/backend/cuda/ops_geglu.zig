@@ -3,11 +3,13 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const backend = @import("../../backend.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
 const linear_geglu = @import("linear_geglu.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
+const ops_int8 = @import("ops_int8.zig");
 const ops_product = @import("ops_product.zig");
 const ops_widen = @import("ops_widen.zig");
 const own_or_library = @import("own_or_library.zig");
@@ -19,20 +21,23 @@ pub fn isOneKernel(weight: *const Weight) bool {
     return linear_geglu.fits(weight.shape[0] / 2, weight.shape[1]);
 }
 
-/// `wide`: room for the whole product, before its second half gates the first.
+/// `wide`: room for the whole product, before its second half gates the first; null for int8, for
+/// which `options` has what is needed.
 pub fn linearGeglu(
     cuda: *Cuda,
     out: Tensor,
-    wide: Tensor,
+    wide: ?Tensor,
     x: Tensor,
     weight: *const Weight,
     bias: *const Weight,
+    options: backend.LinearOptions,
 ) Error!void {
     assert(x.dtype == cuda.activation and out.dtype == cuda.activation);
+    if (weight.dtype == .i8) return ops_int8.linearGeglu(cuda, out, weight, bias, options);
     const ways: Ways = .{
         .cuda = cuda,
         .out = out,
-        .wide = wide,
+        .wide = wide.?,
         .weight = weight,
         .call = .{
             .m = @intCast(x.shape.batch * x.shape.positionCount()),

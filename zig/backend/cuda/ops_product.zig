@@ -16,6 +16,7 @@ const cascaded = @import("matmul_cascaded.zig");
 const device_weights = @import("weights.zig");
 const ops_convolution = @import("ops_convolution.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
+const ops_int8 = @import("ops_int8.zig");
 const ops_widen = @import("ops_widen.zig");
 
 pub fn linear(
@@ -28,6 +29,9 @@ pub fn linear(
     options: backend.LinearOptions,
 ) Error!void {
     assert(x.dtype == cuda.activation and out.dtype == cuda.activation);
+    if (weight.dtype == .i8) {
+        return ops_int8.linear(cuda, out, channel_first, weight, bias, options);
+    }
     const is_whole = options.activation == .none;
     const residual = if (is_whole) options.residual else null;
     try multiply(cuda, weight, .{
@@ -53,34 +57,37 @@ pub fn linear(
 }
 
 /// Whether matrices lie one behind the other, so that all are one product. Those in 8 bits do so
-/// once they are widened.
+/// once they are widened; those in int8 with their scales.
 pub fn areAdjacent(weights: []const *const Weight, activation: DType) bool {
     const first = weights[0];
     for (weights[1..], weights[0 .. weights.len - 1]) |next, before| {
         if (next.shape[1] != first.shape[1]) return false;
         if ((next.kept_f8 == null) != (first.kept_f8 == null)) return false;
+        if ((next.dtype == .i8) != (first.dtype == .i8)) return false;
         var end = before.device_offset + device_weights.deviceBytes(before, activation);
         if (first.kept_f8 != null) {
             end = std.mem.alignForward(usize, end, device_weights.alignment);
         }
         if (next.device_offset != end) return false;
+        if (first.dtype != .i8) continue;
+        if (next.int8_group != first.int8_group) return false;
+        const scales_end = before.int8_scales_offset + before.shape[0] * @sizeOf(f32);
+        if (next.int8_scales_offset != scales_end) return false;
     }
     return true;
 }
 
-/// GPUs have no weights in int8: files' integers are widened.
-pub fn quantizeRows(_: *Cuda, _: Tensor, _: Tensor, _: u32) Error!void {
-    unreachable;
-}
-
-/// Of adjacent matrices: the channels of the first, then those of the next; all of `out`.
+/// Of adjacent matrices: the channels of the first, then those of the next; all of `out`. `options`
+/// has what int8 needs.
 pub fn linearAdjacent(
     cuda: *Cuda,
     out: Tensor,
     x: Tensor,
     weights: []const *const Weight,
+    options: backend.LinearOptions,
 ) Error!void {
     assert(areAdjacent(weights, cuda.activation));
+    if (weights[0].dtype == .i8) return ops_int8.linearAdjacent(cuda, out, weights[0], options);
     try multiply(cuda, weights[0], .{
         .m = @intCast(x.shape.batch * x.shape.positionCount()),
         .n = out.shape.channels,

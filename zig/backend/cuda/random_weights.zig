@@ -7,6 +7,7 @@ const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const device_weights = @import("weights.zig");
 const Gpu = @import("gpu.zig").Gpu;
+const linear_int8 = @import("linear_int8.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_sampler = @import("ops_sampler.zig");
 const PhiloxGenerator = @import("../../random/philox.zig").PhiloxGenerator;
@@ -30,12 +31,30 @@ pub fn fill(
 ) Error!void {
     const pool: Pool = try .init(cuda, gpu, device_weights.largestCount(weights));
     defer pool.deinit(gpu);
+    const rounded = try gpu.allocate(@max(1, roundedCount(weights)) * cuda.activation.size());
+    defer _ = gpu.driver.cuMemFree_v2(rounded);
     for (weights) |weight| {
-        try fillOne(cuda, gpu.weights + weight.device_offset, weight, pool);
-        const bytes = weight.elementCount() * cuda.activation.size();
+        const address = gpu.weights + weight.device_offset;
+        if (weight.dtype == .i8) {
+            const rows, const depth = .{ weight.shape[0], weight.shape[1] };
+            const scales = gpu.weights + weight.int8_scales_offset;
+            const group = weight.int8_group;
+            try fillOne(cuda, rounded, weight, pool);
+            try linear_int8.quantizeRows(cuda, address, scales, rounded, rows, depth, group);
+        } else try fillOne(cuda, address, weight, pool);
+        const bytes = device_weights.deviceBytes(weight, cuda.activation);
         _ = filled_bytes.fetchAdd(bytes, .monotonic);
     }
     try cuda.synchronize();
+}
+
+/// Elements of the largest int8 weight, which is made of numbers elsewhere.
+fn roundedCount(weights: []const *Weight) usize {
+    var largest: usize = 0;
+    for (weights) |weight| {
+        if (weight.dtype == .i8) largest = @max(largest, weight.elementCount());
+    }
+    return largest;
 }
 
 /// Normal numbers on the GPU, for use by many weights.

@@ -6,6 +6,7 @@ test {
     _ = @import("tests/conv_library.zig");
     _ = @import("tests/errors.zig");
     _ = @import("tests/gemm.zig");
+    _ = @import("tests/gemm_int8.zig");
     _ = @import("tests/loading.zig");
     _ = @import("tests/matmul_cascaded.zig");
     _ = @import("tests/norm.zig");

@@ -1,14 +1,15 @@
 //! The model's weights on a GPU: one block of memory, in the order that kernels and libraries read:
 //! matrices (out, in), convolutions (out, height, width, in). Elements are of the activations'
-//! type; products' weights that the file has in 8 bits stay so where `Placement` keeps them, and
-//! `ops_widen.zig` widens them. Offsets are the same on every GPU and never change: CUDA graphs
-//! hold the addresses.
+//! type, or int8 where products are, with a scale for each output elsewhere in the block; products'
+//! weights that the file has in f8 stay so where `Placement` keeps them, and `ops_widen.zig` widens
+//! them. Offsets are the same on every GPU and never change: CUDA graphs hold the addresses.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const DType = @import("../../tensor.zig").DType;
+const int8 = @import("../../weights.zig").int8;
 const Int8Maker = @import("../cpu/int8_maker.zig").Int8Maker;
 const Source = @import("ops_widen.zig").Source;
 const Layout = @import("../../weights.zig").Layout;
@@ -41,6 +42,8 @@ pub const Placement = struct {
     /// Of these, in 8 bits.
     kept_f8_bytes: usize = 0,
     kept_f8_count: u32 = 0,
+    /// Likewise in int8, with their scales.
+    int8_bytes: usize = 0,
     /// Of each rank's workspace for widened weights.
     widen_bytes: usize = 0,
 };
@@ -54,13 +57,20 @@ pub fn place(weights: []const *Weight, activation: DType, keeps_f8: bool) Placem
         weight.device_offset = end;
         weight.kept_f8 = null;
         const is_operand = weight.layout != .vector and !weight.is_table;
-        if (keeps_f8 and weight.source_dtype.isF8() and is_operand) {
+        if (keeps_f8 and weight.source_dtype.isF8() and is_operand and weight.dtype != .i8) {
             assert(weight.scale == 1);
             weight.kept_f8 = .{ .index = result.kept_f8_count };
             result.kept_f8_count += 1;
             result.kept_f8_bytes += weight.elementCount();
         }
         end = std.mem.alignForward(usize, end + deviceBytes(weight, activation), alignment);
+    }
+    for (weights) |weight| {
+        if (weight.dtype != .i8) continue;
+        assert(weight.layout == .matrix and weight.shape[0] % int8.column_unit == 0);
+        weight.int8_scales_offset = end;
+        end += weight.shape[0] * @sizeOf(f32);
+        result.int8_bytes += int8.rowBytes(weight.shape[0], weight.shape[1]);
     }
     for (weights) |weight| if (weight.kept_f8) |*kept| {
         kept.source_offset = end;
@@ -85,8 +95,9 @@ pub fn place(weights: []const *Weight, activation: DType, keeps_f8: bool) Placem
     return result;
 }
 
-/// Bytes of a weight in the block.
+/// Bytes of a weight in the block, without the scales of 8 bits.
 pub fn deviceBytes(weight: *const Weight, activation: DType) usize {
+    if (weight.dtype == .i8) return weight.elementCount();
     const size = if (weight.kept_f8 != null) weight.source_dtype.size() else activation.size();
     return weight.elementCount() * size;
 }
@@ -110,10 +121,21 @@ pub fn upload(
     var staging: Staging = undefined;
     defer staging.deinit();
     try staging.init(gpus, chunk_bytes_default, converter.cancelled);
+    const gpa = converter.gpa;
+    var int8_scales: std.ArrayList(u8) = .empty;
+    defer int8_scales.deinit(gpa);
     for (weights) |weight| {
         const bytes = try converter.bytesOf(weight, activation);
-        try staging.write(weight.device_offset, bytes);
+        const own, const scales = partsOf(weight, bytes);
+        try staging.write(weight.device_offset, own);
+        try int8_scales.appendSlice(gpa, scales);
         _ = copied_bytes.fetchAdd(bytes.len, .monotonic);
+    }
+    for (weights) |weight| {
+        if (weight.dtype != .i8) continue;
+        // All of them lie one behind the other.
+        try staging.write(weight.int8_scales_offset, int8_scales.items);
+        break;
     }
     for (weights) |weight| {
         const kept = weight.kept_f8 orelse continue;
@@ -131,7 +153,8 @@ pub fn upload(
     }
 }
 
-/// Gives weights the GPU's type and order on the host's cores.
+/// Gives weights the GPU's type and order on the host's cores. Its staging has room for int8
+/// weights with their scales, which have more inputs than two.
 pub const Converter = struct {
     gpa: Allocator,
     cancelled: *const std.atomic.Value(bool),
@@ -167,25 +190,39 @@ pub const Converter = struct {
     ) error{ Cancelled, OutOfMemory }![]const u8 {
         if (converter.cancelled.load(.monotonic)) return error.Cancelled;
         const staging = converter.staging;
+        if (weight.dtype == .i8) return converter.int8BytesOf(weight);
         const is_copied = weight.kept_f8 != null or hasSameBytes(weight, activation);
         if (is_copied or weight.layout == .vector) return ownBytesOf(weight, activation, staging);
         const out = std.mem.sliceAsBytes(staging[0..weight.elementCount()]);
-        const base = converter.maker.matrixOf(weight) catch |err| switch (err) {
-            error.Overflow => unreachable, // nothing is rounded
-            else => |other| return other,
-        };
-        converter.maker.merger.merge(base, weight.inputs().channels, &.{}, .{
+        converter.maker.merger.merge(weight.matrix(), weight.inputs().channels, &.{}, .{
             .bytes = out,
             .dtype = activation,
             .scale = weight.scale,
         }) catch |err| {
             // A number that is not finite: which of them it becomes depends on the processor.
             if (err != error.Overflow) return @errorCast(err);
-            if (weight.source_dtype != .i8) return ownBytesOf(weight, activation, staging);
-            for (staging[0..weight.elementCount()], 0..) |*bits, i| {
-                const bytes = base.bytes[@sizeOf(f32) * i ..][0..@sizeOf(f32)];
-                bits.* = round(weight.scale * @as(f32, @bitCast(bytes.*)), activation);
-            }
+            return ownBytesOf(weight, activation, staging);
+        };
+        return out;
+    }
+
+    // --- internal ---
+
+    /// Of the panels that are at hand, or of the file.
+    fn int8BytesOf(
+        converter: *Converter,
+        weight: *const Weight,
+    ) error{ Cancelled, OutOfMemory }![]const u8 {
+        const columns, const depth = .{ weight.shape[0], weight.shape[1] };
+        const out = std.mem.sliceAsBytes(converter.staging)[0..int8.rowBytes(columns, depth)];
+        if (weight.address != 0) {
+            const panels: [*]const u8 = @ptrFromInt(weight.address);
+            int8.toRows(panels[0..weight.copyBytes()], columns, depth, out);
+            return out;
+        }
+        converter.maker.rows(weight, &.{}, out) catch |err| switch (err) {
+            error.Overflow => unreachable, // f32 has all numbers of files
+            else => |other| return other,
         };
         return out;
     }
@@ -205,7 +242,9 @@ pub fn largestCount(weights: []const *Weight) usize {
 pub fn write(gpu: *Gpu, weight: *const Weight, bytes: []const u8) error{GpuFailed}!void {
     try gpu.makeCurrent();
     const kept = weight.kept_f8 orelse {
-        try copy(gpu, gpu.weights + weight.device_offset, bytes);
+        const own, const scales = partsOf(weight, bytes);
+        try copy(gpu, gpu.weights + weight.device_offset, own);
+        if (scales.len > 0) try copy(gpu, gpu.weights + weight.int8_scales_offset, scales);
         return settle(gpu);
     };
     const wide = &gpu.wide_copies[kept.index];
@@ -243,6 +282,12 @@ pub fn bytesOf(weight: *const Weight, activation: DType, staging: []u16) []const
 // --- internal ---
 
 const ownBytesOf = bytesOf;
+
+/// Of what `Converter.bytesOf` gives: the elements, and the scales of int8.
+fn partsOf(weight: *const Weight, bytes: []const u8) struct { []const u8, []const u8 } {
+    const count = if (weight.dtype == .i8) weight.elementCount() else bytes.len;
+    return .{ bytes[0..count], bytes[count..] };
+}
 
 fn hasSameBytes(weight: *const Weight, activation: DType) bool {
     return weight.source_dtype == activation and weight.scale == 1 and !weight.isPermuted();

@@ -122,7 +122,7 @@ fn linearAdjacent(pair: *Pair) Error!void {
     }
     const are_one = backend.cudas.areAdjacent(pointers[0..count], pair.cuda.activation);
     try pair.expect(are_one, "the matrices are not taken for adjacent");
-    try pair.cuda.linearAdjacent(out.cuda, x.cuda, pointers[0..count]);
+    try pair.cuda.linearAdjacent(out.cuda, x.cuda, pointers[0..count], .{});
     try pair.expectClose(out, tolerances.one_pass);
 }
 
@@ -136,8 +136,8 @@ fn linearGeglu(pair: *Pair) Error!void {
     const wide = try pair.output(shape.withChannels(2 * channels));
     const out = try pair.output(shape.withChannels(channels));
     pair.describe("{f} to {d}", .{ pairs.shown(shape), channels });
-    try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias);
-    try pair.cuda.linearGeglu(out.cuda, wide.cuda, x.cuda, weight, bias);
+    try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias, .{});
+    try pair.cuda.linearGeglu(out.cuda, wide.cuda, x.cuda, weight, bias, .{});
     try pair.expectClose(out, gated);
 }
 
@@ -153,7 +153,7 @@ fn gatedKernels(pair: *Pair) Error!void {
     const wide = try pair.output(shape.withChannels(2 * columns));
     const out = try pair.output(shape.withChannels(columns));
     pair.describe("{t}, {f} to {d}", .{ kernel, pairs.shown(shape), columns });
-    try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias);
+    try pair.cpu.linearGeglu(out.cpu, wide.cpu, x.cpu, weight, bias, .{});
     try linear_geglu.run(pair.cuda, kernel, .{
         .m = shape.width,
         .columns = columns,

@@ -106,11 +106,11 @@ pub const Plan = struct {
     ) error{Refused}!void {
         const library = options.library;
         if (call.bias != 0) try setDesc(library, plan.desc, .bias_pointer, call.bias);
-        const beta: f32 = if (call.residual != 0) 1 else 0;
+        const alpha, const beta = factors(call);
         const status = library.cublasLtMatmul(
             handle,
             plan.desc,
-            &call.scale,
+            &alpha,
             call.w,
             plan.layouts[0],
             call.x,
@@ -190,9 +190,18 @@ pub fn make(
 
 // --- internal ---
 
+/// The library's alpha and beta, as bits of f32, or int32 for sums of integers.
+fn factors(call: Call) [2]u32 {
+    if (call.input == .i8) return .{ 1, 0 };
+    const beta: f32 = if (call.residual != 0) 1 else 0;
+    return .{ @bitCast(call.scale), @bitCast(beta) };
+}
+
 fn makeDesc(library: *const lt.CublasLt, problem: *const Problem) MakeError!lt.Desc {
     var desc: ?lt.Desc = null;
-    const status = library.cublasLtMatmulDescCreate(&desc, .f32, .f32);
+    const in_int8 = problem.input == .i8;
+    const compute: lt.ComputeType = if (in_int8) .i32 else .f32;
+    const status = library.cublasLtMatmulDescCreate(&desc, compute, if (in_int8) .i32 else .f32);
     try library.expect(.cublasLtMatmulDescCreate, status);
     errdefer _ = library.cublasLtMatmulDescDestroy(desc.?);
     const w_operation: lt.Operation = if (problem.is_in_out) .none else .transpose;
@@ -365,6 +374,8 @@ fn dataType(dtype: DType) lt.DataType {
         .f16 => .f16,
         .bf16 => .bf16,
         .f32 => .f32,
+        .i8 => .i8,
+        .i32 => .i32,
         else => unreachable, // `Matmul.run` checks.
     };
 }
