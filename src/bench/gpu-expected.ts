@@ -16,7 +16,7 @@ import {
   type Tile,
   tiles,
 } from "./gpu-efficiencies.ts";
-import { type Ceilings, splitCrossAttention } from "./gpu-work.ts";
+import { type Ceilings, int8Rate, splitCrossAttention } from "./gpu-work.ts";
 
 /** What a plan does not say of the code that runs it. */
 export interface Kernels {
@@ -102,6 +102,7 @@ export function productShare(outlook: Outlook): number {
 
 function kernelMs(entry: PlannedOperation, kernels: Kernels, gpu: Gpu, outlook: Outlook): number {
   const { operation: o, cost } = entry;
+  if (o.int8) return int8ProductMs(entry, gpu, outlook);
   switch (o.op) {
     case "linear": {
       const product = { m: o.batch * o.rows * o.width, n: o.out, k: o.in, bytes: cost.bytes };
@@ -133,6 +134,9 @@ function memoryMs(bytes: number, gpu: Gpu, outlook: Outlook): number {
 
 /** Of the own product with GEGLU. */
 const ownTiles = tiles.filter(({ rows, columns }) => rows === 128 && columns === 256);
+
+/** Of linear_int8.cu; two blocks share a multiprocessor, as one of twice the rows would. */
+const int8Tiles: readonly Tile[] = [{ rows: 128, columns: 128, share: 1 }];
 
 const squareTiles = tiles.filter(({ rows, columns }) => isPower(rows) && isPower(columns));
 
@@ -180,6 +184,18 @@ function gatedProductMs(
   const library = productMs(wide, tilesOf(kernels, outlook), gpu, share, outlook);
   const pass = memoryMs(3 * result, gpu, outlook) + efficiencies.ramp[outlook] / 1e3;
   return Math.min(own, library + pass + efficiencies.gap[outlook] / 1e3);
+}
+
+/** By the own kernel; where cuBLASLt with a pass behind it is faster, it is taken. */
+function int8ProductMs(
+  { operation: o, cost }: PlannedOperation,
+  gpu: Gpu,
+  outlook: Outlook,
+): number {
+  const n = o.op === "linear_geglu" ? 2 * o.out : o.out;
+  const product = { m: o.batch * o.rows * o.width, n, k: o.in, bytes: cost.bytes };
+  const integers = { ...gpu, flopsPerSecond: int8Rate * gpu.flopsPerSecond };
+  return productMs(product, int8Tiles, integers, efficiencies.int8Product[outlook], outlook);
 }
 
 function attentionMs(
@@ -262,9 +278,10 @@ function attentionShare(blocks: number, places: number, gpu: Gpu, outlook: Outlo
 }
 
 /** Libraries' kernels begin when the one before has ended. */
-function gapMs({ op, in: inner, heads }: Operation, kernels: Kernels, outlook: Outlook): number {
+function gapMs(operation: Operation, kernels: Kernels, outlook: Outlook): number {
+  const { op, in: inner, heads, int8 } = operation;
   const isLibrary =
-    op === "linear" ||
+    (op === "linear" && !int8) ||
     op === "conv2d" ||
     (op === "attention" && (kernels.sdpa || inner / heads > headSizeMax));
   const hidden = kernels.dependentLaunches && !isLibrary ? efficiencies.hiddenGap[outlook] : 0;

@@ -84,6 +84,7 @@ export interface Memory {
 export async function runPrediction(options: PredictOptions): Promise<number> {
   const { model, dtype, sides, patches, out } = options;
   const rows = predict(options);
+  const [int8] = predict({ ...options, sides: sides.slice(0, 1), patches: [1], int8: true });
   const first = rows[0];
   if (!first) return 0;
   const names = Object.keys(gpuCeilings);
@@ -95,6 +96,8 @@ ${ceilingTable()}\n` +
       `${kindTable(first.step, names)}\n` +
       `At ceilings a launch takes ${1e3 * launchMs} us, assumed.\n\n` +
       `${expectedReport(first.changes)}\n` +
+      `The same step with --dtype int8, whose linear layers of the UNet are at twice the rate:\n\n\
+${int8Table(first, int8!)}\n` +
       `VAE and texts of the same image:\n\n` +
       `${partTable(first)}\n` +
       `One UNet step of one rank of several patches, both branches on each; transfers are \
@@ -102,12 +105,14 @@ ${ceilingTable()}\n` +
       `Memory of one rank, GB (1e9 bytes); bar for 1024x1024 on one rank: \
 ${memoryBar / 1e9}. What the driver takes for itself is not in it:\n\n${memoryTable(rows)}\n`,
   );
-  const data = { model: model.name, dtype, ceilings: gpuCeilings, launchMs, sides, patches, rows };
+  const ceilings = gpuCeilings;
+  const data = { model: model.name, dtype, ceilings, launchMs, sides, patches, rows, int8 };
   await writeReport(out, "gpu-predict", data, chart(rows));
   return 0;
 }
 
-export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "out">) {
+export function predict(options: Omit<PredictOptions, "out"> & { int8?: boolean }) {
+  const { model, dtype, sides, patches, int8 } = options;
   const kernels = builtKernels();
   return sides.flatMap((side) =>
     patches.flatMap((rankCount): Prediction[] => {
@@ -120,6 +125,7 @@ export function predict({ model, dtype, sides, patches }: Omit<PredictOptions, "
         rankCount,
         splitBatch: false,
         dtype,
+        int8,
       });
       const rank = busiest(plan.ranks);
       return [
@@ -225,6 +231,20 @@ function kindTable(part: Part, names: readonly string[]): string {
   ];
   const heads = ["kind", "operations", "launches", "GFLOP", "GB", ...names.map((n) => `${n} ms`)];
   return renderTable([...heads, "H200 expected ms"], cells);
+}
+
+function int8Table(wide: Prediction, int8: Prediction): string {
+  const names = Object.keys(gpuCeilings);
+  const cells = Object.entries({ "16 bits": wide, int8 }).map(([name, { step, memory }]) => [
+    name,
+    String(step.all.launches),
+    (step.all.bytes / 1e9).toFixed(1),
+    (memory.weights / 1e9).toFixed(2),
+    ...names.map((gpu) => step.ms[gpu]!.toFixed(2)),
+    rangeText(whole(step.expectedAll)),
+  ]);
+  const heads = ["linear layers", "launches", "GB", "weights GB"];
+  return renderTable([...heads, ...names.map((n) => `${n} ms`), "H200 expected ms"], cells);
 }
 
 function partTable({ decode, text }: Prediction): string {

@@ -14,7 +14,7 @@ import { makeSchedule } from "../schedule.ts";
 import type { Attention } from "../settings/names.ts";
 import { limits } from "./gpu-bars.ts";
 import { requestFor, warmupsDefault } from "./gpu-models.ts";
-import { ceilingOperations, jobsOf } from "./gpu-ops.ts";
+import { ceilingOperations, jobsOf, type OperationJob } from "./gpu-ops.ts";
 import { gpuCeilings } from "./gpu-predict.ts";
 import { floorMs, nameOf } from "./gpu-work.ts";
 import { goldenRun } from "./support/parity.ts";
@@ -48,11 +48,29 @@ export interface KitModel {
   files: KitFiles;
 }
 
-/** One patch at `side` pixels; ceilings, then the operations with the largest share of an image. */
+/**
+ * One patch at `side` pixels; ceilings, then the operations with the largest share of an image,
+ * then what a step with --dtype int8 has instead.
+ */
 export function operationLines(model: Model, side: number, quick: boolean): OperationLine[] {
   const { product, productFlops, copy, copyBytes } = ceilingOperations(quick);
   const ceiling = { part: "ceiling", count: 0 };
-  const jobs = jobsOf(model, side, [1], "f16").map(({ part, entry }) => ({
+  const isInt8 = ({ entry: { operation } }: OperationJob) =>
+    operation.int8 || operation.op === "quantize_rows";
+  return [
+    { ...ceiling, name: "large product", flops: productFlops, bytes: 0, operation: product },
+    { ...ceiling, name: "large copy", flops: 0, bytes: copyBytes, operation: copy },
+    ...linesOf(jobsOf(model, side, [1], "f16")),
+    ...linesOf(jobsOf(model, side, [1], "f16", true).filter(isInt8)).map((line) => ({
+      ...line,
+      part: "int8",
+    })),
+  ];
+}
+
+/** The largest share of an image first. */
+function linesOf(all: readonly OperationJob[]): OperationLine[] {
+  const jobs = all.map(({ part, entry }) => ({
     ms: (part === "UNet" ? stepsOfImage : 1) * entry.count * floorMs(entry, gpuCeilings.H200),
     line: {
       part,
@@ -63,11 +81,7 @@ export function operationLines(model: Model, side: number, quick: boolean): Oper
       operation: entry.operation,
     },
   }));
-  return [
-    { ...ceiling, name: "large product", flops: productFlops, bytes: 0, operation: product },
-    { ...ceiling, name: "large copy", flops: 0, bytes: copyBytes, operation: copy },
-    ...jobs.toSorted((a, b) => b.ms - a.ms).map(({ line }) => line),
-  ];
+  return jobs.toSorted((a, b) => b.ms - a.ms).map(({ line }) => line);
 }
 
 interface KitModels {

@@ -142,6 +142,13 @@ describe("SDXL's own sizes", () => {
       expect(eighth!.step.all.flops / alone!.step.all.flops).toBeCloseTo(1 / 8, 2);
       // The keys and values of the other patches: 7/8 of 839 MB, and this patch's own.
       expect(eighth!.memory.exchange / 1e6).toBeGreaterThan(839);
+      const work = { model, dtype: "f16", sides: [1024], patches: [1], int8: true } as const;
+      const [int8] = predict(work);
+      expect(int8!.step.all.flops).toBe(alone!.step.all.flops);
+      expect(int8!.memory.weights).toBeLessThan(0.75 * alone!.memory.weights);
+      expect(int8!.step.expectedAll.kernel.expected).toBeLessThan(
+        alone!.step.expectedAll.kernel.expected,
+      );
     });
   });
 });

@@ -28,7 +28,10 @@ const [heads = [], , ...rows] = table
 
 /** Products on tensor cores; attention's other kernels join what those have written. */
 const products = new RegExp(
-  "^(attention_\\d|attention_elements|cross_attention|linear_geglu|linear_int8|matmul_cascaded)",
+  [
+    "^(attention_\\d|attention_elements|cross_attention|linear_geglu|linear_int8",
+    "matmul_cascaded)",
+  ].join("|"),
 );
 /** Kernels of few numbers, or of ones that each thread computes alone. */
 const narrow = new RegExp(

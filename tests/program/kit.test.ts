@@ -155,6 +155,7 @@ describe("the lists", () => {
       // By far the most of an image: the feed-forward's products at 32x32.
       expect(lines[2]).toMatchObject({ part: "UNet", operation: { in: 1280, rows: 32 } });
       const parts = lines.slice(2).map(({ part }) => part);
+      expect(lines.at(-1)).toMatchObject({ part: "int8" });
       expect(parts.lastIndexOf("UNet")).toBeGreaterThan(parts.indexOf("VAE"));
       expect(parts.slice(0, 10)).toEqual(Array(10).fill("UNet"));
       const sdxl = { name: "sdxl", model, files: filesOf("sdxl", model, sizeOf) };
