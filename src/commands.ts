@@ -19,6 +19,12 @@ import {
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
 import { serveFlags, serveHelp, serveRepeatable, serveValues } from "./commands/serve-flags.ts";
 import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
+import {
+  workerFlags,
+  workerHelp,
+  workerRepeatable,
+  workerValues,
+} from "./commands/worker-flags.ts";
 import { BasedXLError } from "./errors.ts";
 import {
   sampleEmptyAllowed,
@@ -55,6 +61,14 @@ export const commands: Record<string, Command> = {
     repeatable: serveRepeatable,
     values: serveValues,
     load: async () => (await import("./commands/serve.ts")).serveCommand,
+  }),
+  worker: typed({
+    summary: "Generate images for servers on other machines",
+    args: workerFlags,
+    help: workerHelp,
+    repeatable: workerRepeatable,
+    values: workerValues,
+    load: async () => (await import("./commands/worker.ts")).workerCommand,
   }),
   models: typed({
     summary: "List the models in folders of models",

@@ -1,8 +1,8 @@
 /**
  * `bun run bench serve`: the server from outside, on CPU ranks with the bundled model: what it adds
  * to an image, how fast /health answers while it generates, shares of ranks, jobs computed
- * together, cancelling, and kills. `--soak` runs 500 jobs in a row and looks at the memory. The
- * exit code is 1 where a limit is missed.
+ * together, cancelling, and kills of the server and of workers. `--soak` runs 500 jobs in a row and
+ * looks at the memory. The exit code is 1 where a limit is missed.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,9 +13,10 @@ import { medianMs, Pipeline } from "../pipeline.ts";
 import { renderHelp } from "../terminal/help.ts";
 import { namesOf, readFlags, sharedFlags, wholeOf } from "./flags.ts";
 import { renderTable } from "./report.ts";
-import { killWhileGenerating, ServeProcess } from "./support/serve-process.ts";
+import { findRedis, RedisProcess } from "./support/redis-process.ts";
+import { killWhileGenerating, killWorkers, ServeProcess } from "./support/serve-process.ts";
 
-const partNames = ["added", "health", "share", "batch", "cancel", "kills"] as const;
+const partNames = ["added", "health", "share", "batch", "cancel", "kills", "workers"] as const;
 
 const flags = {
   parts: {
@@ -55,7 +56,15 @@ export async function run(args: string[]): Promise<number> {
     return 0;
   }
   const killCount = wholeOf(given, "kills", { min: 1, max: 100 }) ?? 20;
-  const measures = { added, health, share, batch, cancel, kills: () => kills(killCount) };
+  const measures = {
+    added,
+    health,
+    share,
+    batch,
+    cancel,
+    kills: () => kills(killCount),
+    workers: () => workerKills(killCount),
+  };
   const parts = given.soak
     ? [soak]
     : (namesOf(given, "parts", partNames) ?? partNames).map((name) => measures[name]);
@@ -226,6 +235,24 @@ async function kills(killCount: number): Promise<Row[]> {
     return [
       limited(`jobs lost, images twice, files broken in ${killCount} kills`, problems.length, 0),
     ];
+  });
+}
+
+/** Needs a Redis on the PATH. */
+async function workerKills(killCount: number): Promise<Row[]> {
+  const command = findRedis();
+  if (command === null) {
+    process.stderr.write("Skipped: no redis-server or valkey-server on the PATH.\n");
+    return [];
+  }
+  await using redis = await RedisProcess.start(command);
+  return await withFolder(async (folder) => {
+    const outputs = { workers: join(folder, "workers"), alone: join(folder, "alone") };
+    const options = { queue: redis.url, killCount, random: Math.random };
+    const problems = await killWorkers(outputs, options);
+    for (const problem of problems) process.stderr.write(`${problem}\n`);
+    const what = `jobs lost, images twice, broken or others in ${killCount} kills of workers`;
+    return [limited(what, problems.length, 0)];
   });
 }
 

@@ -37,11 +37,11 @@ export function loadEncoder(): Promise<Encoder> {
   return loaded;
 }
 
-/** The size of the image at `path`, as its header says; null where nothing here can read it. */
-export async function imageSizeOf(path: string): Promise<Size | null> {
+/** The size of an image, of bytes or at a path; null where nothing here can read its header. */
+export async function imageSizeOf(image: string | Uint8Array): Promise<Size | null> {
   try {
     const sharp = (await import("sharp")).default;
-    const { width, height } = await sharp(path, { limitInputPixels: false }).metadata();
+    const { width, height } = await sharp(image, { limitInputPixels: false }).metadata();
     return { width, height };
   } catch {
     return null;

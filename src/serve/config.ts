@@ -8,6 +8,7 @@ import { expandHome } from "../paths.ts";
 import { type AnySetting, defaultOf } from "../settings/setting.ts";
 import { demandOf, readText } from "../settings/values.ts";
 import { suggestion } from "../terminal/flags.ts";
+import { ObjectStore } from "./remote/object-store.ts";
 import { isLoopback } from "./security.ts";
 import { type ServeConfig, serveSettings } from "./settings.ts";
 import { parseShare } from "./share.ts";
@@ -42,6 +43,7 @@ export function variableOf({ flag }: Pick<AnySetting, "flag">): string {
 
 // --- internal ---
 
+const secret = new Set(["api-key", "queue"]);
 const variablePrefix = "BASEDXL_SERVE_";
 
 interface Source {
@@ -53,7 +55,7 @@ function checked(setting: AnySetting, value: unknown, name: string, shown: strin
   const why = demandOf(setting, value);
   if (why === null) return value;
   // A key must not end in a log.
-  const said = setting.flag === "api-key" ? "" : `, not ${escaped(shown, 100)}`;
+  const said = secret.has(setting.flag) ? "" : `, not ${escaped(shown, 100)}`;
   throw badOption(`${name} ${why}${said}.`);
 }
 
@@ -138,7 +140,7 @@ function tomlOf(path: string): Record<string, unknown> {
   }
 }
 
-function checkTogether({ host, apiKeys, share, rankCount, models }: ServeConfig): void {
+function checkTogether({ host, apiKeys, share, rankCount, models, ...rest }: ServeConfig): void {
   if (!isLoopback(host) && apiKeys.length === 0) {
     throw badOption(
       `--host ${escaped(host, 100)} lets other machines in: give them a key with --api-key, ` +
@@ -153,4 +155,11 @@ function checkTogether({ host, apiKeys, share, rankCount, models }: ServeConfig)
   const model = models.find((name, index) => models.indexOf(name) !== index);
   if (model !== undefined) throw badOption(`--model ${escaped(model, 300)} is given twice.`);
   parseShare(share, rankCount);
+  const { queue, store } = rest;
+  if (queue !== undefined && !/^rediss?:\/\/./.test(queue)) {
+    throw badOption("--queue must be the address of a Redis, such as redis://host:6379.");
+  }
+  if (store === undefined) return;
+  if (queue === undefined) throw badOption("--store is for workers: it needs --queue.");
+  ObjectStore.open(store);
 }

@@ -30,6 +30,11 @@ export class Inputs {
     }
   }
 
+  async read({ image, mask }: Names): Promise<InputImages> {
+    const bytes = (name: string) => Bun.file(join(this.folder, name)).bytes();
+    return { image: await bytes(image), mask: mask === null ? null : await bytes(mask) };
+  }
+
   /** What a request says to start from them. */
   requestOf({ image, mask }: Names): { image: string; mask?: string } {
     const path = (name: string) => join(this.folder, name);

@@ -6,6 +6,7 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 interface Sources {
   queueLength: () => number;
   runningCount: () => number;
+  unfinishedCount: () => number;
   loadedModels: () => number;
 }
 
@@ -35,9 +36,10 @@ export class Metrics {
     ...[0.1, 0.5, 1, 2, 5, 10, 30, 60, 120],
   ]);
 
-  constructor({ queueLength, runningCount, loadedModels }: Sources) {
+  constructor({ queueLength, runningCount, unfinishedCount, loadedModels }: Sources) {
     this.gauge("basedxl_queue_length", "Jobs that wait", queueLength);
     this.gauge("basedxl_jobs_running", "Jobs that run", runningCount);
+    this.gauge("basedxl_jobs_unfinished", "Jobs that wait or run", unfinishedCount);
     this.gauge("basedxl_models_loaded", "Models that are loaded", loadedModels);
     this.gauge("process_resident_memory_bytes", "Memory of the process", () => {
       return process.memoryUsage.rss();

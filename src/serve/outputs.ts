@@ -20,16 +20,35 @@ interface OutputFile {
   type: string;
 }
 
-export class Outputs {
+/** Where the images of jobs go. */
+export interface ImageStore {
+  /** Writes an image of a job, whole; resolves to its file. Rejects with "io", "cancelled". */
+  write(
+    jobId: string,
+    image: Pick<JobImage, "index" | "seed" | "width" | "height">,
+    file: { bytes: Uint8Array; format: ImageFormat },
+    signal: AbortSignal,
+  ): Promise<JobImage>;
+  /** The image of a job that was written but not noted; else null. */
+  find(jobId: string, index: number, seed: bigint): Promise<JobImage | null>;
+}
+
+export class Outputs implements ImageStore {
   private constructor(readonly folder: string) {}
 
-  /** Makes the folder and removes what a server left that was killed. Throws "io". */
-  static open(path: string): Outputs {
+  /**
+   * Makes the folder and removes what a server left that was killed; where others write into it
+   * too, only what is old. Throws "io".
+   */
+  static open(path: string, { isShared = false } = {}): Outputs {
     const folder = absolutePath(path);
+    const leftBefore = Date.now() - (isShared ? temporaryMsMax : 0);
     try {
       mkdirSync(folder, { recursive: true });
       for (const name of readdirSync(folder)) {
-        if (temporaryFile.test(name)) rmSync(join(folder, name), { force: true });
+        if (!temporaryFile.test(name)) continue;
+        const found = statSync(join(folder, name), { throwIfNoEntry: false });
+        if ((found?.mtimeMs ?? 0) <= leftBefore) rmSync(join(folder, name), { force: true });
       }
     } catch (error) {
       const why = escaped((error as Error).message, 200);
@@ -38,22 +57,20 @@ export class Outputs {
     return new Outputs(folder);
   }
 
-  /** Writes an image of a job; resolves to its file. Rejects with "io", "cancelled". */
   async write(
     jobId: string,
     { index, ...image }: Pick<JobImage, "index" | "seed" | "width" | "height">,
     { bytes, format }: { bytes: Uint8Array; format: ImageFormat },
     signal: AbortSignal,
   ): Promise<JobImage> {
-    const file = nameOf(jobId, index, format);
+    const file = imageNameOf(jobId, index, format);
     await writeWhole(join(this.folder, file), bytes, signal);
     return { index, ...image, file, bytes: bytes.length, type: `image/${format}` };
   }
 
-  /** The image of a job that a server wrote which was killed before it noted it; else null. */
   async find(jobId: string, index: number, seed: bigint): Promise<JobImage | null> {
     for (const format of imageFormats) {
-      const file = nameOf(jobId, index, format);
+      const file = imageNameOf(jobId, index, format);
       const path = join(this.folder, file);
       const bytes = statSync(path, { throwIfNoEntry: false })?.size;
       const size = bytes === undefined ? null : await imageSizeOf(path);
@@ -63,6 +80,11 @@ export class Outputs {
       return { index, seed: String(seed), width, height, file, bytes, type };
     }
     return null;
+  }
+
+  /** Keeps an image that was made elsewhere. */
+  async keep(file: string, bytes: Uint8Array): Promise<void> {
+    await writeWhole(join(this.folder, file), bytes);
   }
 
   /** The path of the image of this name; null for what is no image of the folder. */
@@ -103,11 +125,20 @@ export class Outputs {
   }
 }
 
-// --- internal ---
-
-function nameOf(jobId: string, index: number, format: ImageFormat): string {
+/** By its job and its place: the same image has the same name, whoever makes it. */
+export function imageNameOf(jobId: string, index: number, format: ImageFormat): string {
   return `${jobId}-${index}.${format === "jpeg" ? "jpg" : format}`;
 }
+
+/** Whether a job's image has this name, in some format. */
+export function isNameOf({ index, file }: Pick<JobImage, "index" | "file">, jobId: string) {
+  return imageFormats.some((format) => imageNameOf(jobId, index, format) === file);
+}
+
+// --- internal ---
+
+/** Nobody writes an image for so long. */
+const temporaryMsMax = 3_600_000;
 
 /** The type of MIME by the ending; null for what is no image. */
 function typeOf(name: string): string | null {

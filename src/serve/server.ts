@@ -10,6 +10,7 @@ import { createApp } from "./app.ts";
 import { ServerCapabilities } from "./capabilities.ts";
 import { Catalog } from "./catalog.ts";
 import { Inputs } from "./inputs.ts";
+import { Runner } from "./jobs/runner.ts";
 import { QueuedJobs } from "./jobs/service.ts";
 import { JobStore } from "./jobs/store.ts";
 import type { ServeLog } from "./log.ts";
@@ -38,7 +39,8 @@ interface RunningServer {
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, dependencies } = options;
   const catalog = await Catalog.open(config, options, dependencies);
-  const outputs = Outputs.open(config.outputs);
+  const connection = config.queue === undefined ? null : await openQueue(config.queue, log);
+  const outputs = Outputs.open(config.outputs, { isShared: connection !== null });
   const store = JobStore.open(join(outputs.folder, storeName));
   const pool = new PipelinePool({
     ...{ maxModels: config.maxModels, dependencies },
@@ -49,7 +51,16 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   const shares = parseShare(config.share, config.rankCount);
   const inputs = new Inputs(outputs.folder);
-  const service = new QueuedJobs({ config, catalog, pool, store, outputs, inputs, log, shares });
+  const service = new QueuedJobs({
+    ...{ config, catalog, store, outputs, inputs, log },
+    loadedModels: () => pool.models().length,
+    createRunner: (given) => {
+      const shared = { ...given, config, catalog, outputs, inputs, log };
+      return connection === null
+        ? new Runner({ ...shared, pool, shares })
+        : connection.createRunner(shared);
+    },
+  });
   const capabilities = new ServerCapabilities(catalog, config);
   const loading = new AbortController();
   let isLoaded = false;
@@ -63,7 +74,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const load = async () => {
     const [model] = catalog.models;
     const wanted = { model: model!, share: shares[0]!, slot: 0, signal: loading.signal };
-    (await pool.acquire(wanted)).release();
+    // The workers have models of their own.
+    if (connection === null) (await pool.acquire(wanted)).release();
     isLoaded = true;
     await service.resume();
   };
@@ -90,6 +102,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 const storeName = ".basedxl-jobs.sqlite";
 /** Seconds after which a connection on which nothing happens is closed. */
 const idleSeconds = 60;
+
+/** The code of queues is loaded where there is one. */
+async function openQueue(url: string, log: ServeLog) {
+  const { QueueConnection } = await import("./remote/connection.ts");
+  const { RemoteRunner } = await import("./remote/runner.ts");
+  const connection = await QueueConnection.open(url, log);
+  return {
+    createRunner(options: Omit<ConstructorParameters<typeof RemoteRunner>[0], "connection">) {
+      return new RemoteRunner({ ...options, connection });
+    },
+  };
+}
 
 function listen(
   { host, port, maxBody }: ServeConfig,

@@ -216,6 +216,38 @@ const own = {
     hint: "N",
     help: "Jobs that are remembered after their end, {range}; images stay. Default: 10000.",
   },
+  queue: {
+    kind: "text",
+    flag: "queue",
+    group: "Workers",
+    hint: "URL",
+    help:
+      "Jobs go to the workers at this Redis or Valkey, redis://HOST:PORT or rediss://..., and " +
+      "the server itself generates nothing. Others can read flags: give a password by " +
+      "BASEDXL_SERVE_QUEUE. Default: none, the server generates.",
+  },
+  store: {
+    kind: "text",
+    flag: "store",
+    group: "Workers",
+    hint: "URL",
+    help:
+      "An S3-compatible store, s3://BUCKET/PREFIX, through which workers send images; its keys " +
+      "are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT. Default: none, " +
+      "--outputs is a folder that all share.",
+  },
+  workerTimeout: {
+    kind: "whole",
+    flag: "worker-timeout",
+    min: 1,
+    max: 3600,
+    default: 15,
+    group: "Workers",
+    hint: "S",
+    help:
+      "Seconds, {range}, after which the job of a worker that is not heard of goes to another " +
+      "one. Default: 15.",
+  },
   apiKeys: {
     kind: "list",
     of: keyItem,
@@ -301,4 +333,11 @@ export type ServeConfig = {
 } & GivenSettings<PipelineKey>;
 
 /** Headings of `--help`, in this order. */
-export const serveGroups = ["Server", "Models and devices", "Queue", "Access", "Output"] as const;
+export const serveGroups = [
+  "Server",
+  "Models and devices",
+  "Queue",
+  "Workers",
+  "Access",
+  "Output",
+] as const;

@@ -11,6 +11,7 @@ import { readConfig } from "../../src/serve/config.ts";
 import type { JobEvent, JobView } from "../../src/serve/jobs/types.ts";
 import type { ServeLog } from "../../src/serve/log.ts";
 import { startServer } from "../../src/serve/server.ts";
+import { startWorker } from "../../src/serve/worker.ts";
 import { fakeOpener, type SessionLog } from "./fake-model.ts";
 
 /** A job in JSON. */
@@ -56,11 +57,7 @@ export async function startTestServer(given: Given = {}): Promise<TestServer> {
   const outputs = given.outputs ?? outputsFolder();
   const flags = { port: "0", outputs, device: "cpu", ...given.flags };
   const { log, dependencies } = slowSessions(given);
-  const lines: TestServer["lines"] = [];
-  const at = (level: string) => (event: string) => void lines.push({ level, event });
-  const notes: ServeLog = {
-    ...{ debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") },
-  };
+  const { lines, notes } = notedLog();
   const config = readConfig({ flags, env: {} });
   const server = await startServer({ config, log: notes, dependencies });
   const base = server.url.replace(/\/$/, "");
@@ -97,12 +94,39 @@ export async function startTestServer(given: Given = {}): Promise<TestServer> {
   return test;
 }
 
+export interface TestWorker extends AsyncDisposable {
+  /** What its sessions were asked for. */
+  log: SessionLog;
+  lines: TestServer["lines"];
+  stop(): Promise<void>;
+}
+
+/** A worker in this process, of the same sessions; it takes jobs when it resolves. */
+export async function startTestWorker(queue: string, given: Given): Promise<TestWorker> {
+  const flags = { queue, device: "cpu", outputs: given.outputs, ...given.flags };
+  const { log, dependencies } = slowSessions(given);
+  const { lines, notes } = notedLog();
+  const config = { ...readConfig({ flags, env: {} }), queue };
+  const worker = await startWorker({ config, log: notes, dependencies });
+  const stop = () => worker.stop();
+  return { log, lines, stop, [Symbol.asyncDispose]: stop };
+}
+
 /** The data of server-sent events. */
 export function eventsIn(text: string): JobEvent[] {
   return [...text.matchAll(/^data: (.*)$/gm)].map(([, data = ""]) => JSON.parse(data));
 }
 
 // --- internal ---
+
+function notedLog() {
+  const lines: TestServer["lines"] = [];
+  const at = (level: string) => (event: string) => void lines.push({ level, event });
+  const notes: ServeLog = {
+    ...{ debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") },
+  };
+  return { lines, notes };
+}
 
 function slowSessions({ stepMs = 1, failures = [] }: Given) {
   const { log, ...fake } = fakeOpener();

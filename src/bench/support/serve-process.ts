@@ -81,19 +81,66 @@ export class ServeProcess implements AsyncDisposable {
 
 /** The address in a server's log, without a slash at its end. */
 export async function listeningUrl(log: ReadableStream<Uint8Array>): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  void (async () => {
-    let text = "";
-    const decoder = new TextDecoder();
-    // Read to the end: a pipe that nobody empties would stop the server.
-    for await (const chunk of log) {
-      if (text.length < 1e5) text += decoder.decode(chunk);
-      const [, url] = /"event":"listening","url":"([^"]+)\/"/.exec(text) ?? [];
-      if (url !== undefined) resolve(url);
+  const [, url] = await inLog(log, /"event":"listening","url":"([^"]+)\/"/);
+  return url!;
+}
+
+/** A worker in a process of its own. */
+class WorkerProcess {
+  private constructor(private readonly child: Bun.Subprocess) {}
+
+  /** Resolves when it takes jobs; `args` are flags of worker. */
+  static async start(args: readonly string[]): Promise<WorkerProcess> {
+    const child = Bun.spawn([process.execPath, main, "worker", "--log-format", "json", ...args], {
+      ...{ stdout: "ignore", stderr: "pipe" },
+    });
+    await inLog(child.stderr, /"event":"working"/);
+    return new WorkerProcess(child);
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    this.child.kill(signal);
+    await this.child.exited;
+  }
+}
+
+/**
+ * Kills one of three workers with SIGKILL, at `killCount` moments that `random` chooses, while they
+ * generate jobs of a server; another one takes its place. Resolves to what is wrong in the end, as
+ * `killWhileGenerating`, and to files that differ from those of a server without workers.
+ */
+export async function killWorkers(
+  outputs: { workers: string; alone: string },
+  { queue, killCount, random }: { queue: string; killCount: number; random: () => number },
+): Promise<string[]> {
+  const shared = ["--queue", queue, "--worker-timeout", "2", "--device", "cpu"];
+  const more = ["--outputs", outputs.workers, "--max-attempts", "100"];
+  const startWorker = () => WorkerProcess.start([...shared, ...more]);
+  await using server = await ServeProcess.start(outputs.workers, shared);
+  await server.isReady();
+  const workers = await Promise.all([startWorker(), startWorker(), startWorker()]);
+  const ids: string[] = [];
+  for (let kill = 0; kill < killCount; kill++) {
+    for (let i = 0; i < 2; i++) ids.push((await server.submit(killedRequest(ids.length))).id);
+    await Bun.sleep(random() * killWithinMs);
+    const victim = Math.floor(random() * workers.length);
+    await workers[victim]!.kill("SIGKILL");
+    workers[victim] = await startWorker();
+  }
+  const problems = await problemsOf(server, ids);
+  await Promise.all(workers.map((worker) => worker.kill("SIGTERM")));
+  await using alone = await ServeProcess.start(outputs.alone, ["--device", "cpu"]);
+  await alone.isReady();
+  for (const [index, id] of ids.entries()) {
+    const { images } = await alone.ended((await alone.submit(killedRequest(index))).id);
+    for (const { index: place, file } of images) {
+      const own = await Bun.file(join(outputs.alone, file)).bytes();
+      const other = (await server.job(id)).images[place]?.file ?? "none";
+      const bytes = await Bun.file(join(outputs.workers, other)).bytes();
+      if (!Bun.deepEquals(own, bytes)) problems.push(`${other} differs without workers`);
     }
-    reject(new Error(`The server ended before it listened: ${text}`));
-  })();
-  return await promise;
+  }
+  return problems;
 }
 
 /**
@@ -109,9 +156,7 @@ export async function killWhileGenerating(
   const ids: string[] = [];
   const submitSome = async (server: ServeProcess, count: number) => {
     for (let i = 0; i < count && ids.length < jobCount; i++) {
-      const seed = ids.length * 10;
-      const request = { num_inference_steps: 2, num_images: 2, seed };
-      ids.push((await server.submit(request)).id);
+      ids.push((await server.submit(killedRequest(ids.length))).id);
     }
   };
   for (let kill = 0; kill < killCount; kill++) {
@@ -123,6 +168,20 @@ export async function killWhileGenerating(
   await using server = await ServeProcess.start(outputs, args);
   await submitSome(server, jobCount);
   await server.isReady();
+  return await problemsOf(server, ids);
+}
+
+// --- internal ---
+
+const killWithinMs = 1500;
+
+/** Of the job of this index. */
+function killedRequest(index: number) {
+  return { num_inference_steps: 2, num_images: 2, seed: index * 10 };
+}
+
+/** What is wrong with jobs of `killedRequest`, once all have ended. */
+async function problemsOf(server: ServeProcess, ids: readonly string[]): Promise<string[]> {
   const problems: string[] = [];
   const files = new Set<string>();
   for (const [index, id] of ids.entries()) {
@@ -146,6 +205,18 @@ export async function killWhileGenerating(
   return problems;
 }
 
-// --- internal ---
-
-const killWithinMs = 1500;
+/** The first match in a log. The rest of it is read too: a full pipe would stop the process. */
+async function inLog(log: ReadableStream<Uint8Array>, pattern: RegExp): Promise<RegExpExecArray> {
+  const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>();
+  void (async () => {
+    let text = "";
+    const decoder = new TextDecoder();
+    for await (const chunk of log) {
+      if (text.length < 1e5) text += decoder.decode(chunk);
+      const found = pattern.exec(text);
+      if (found !== null) resolve(found);
+    }
+    reject(new Error(`The process ended before it was ready: ${text}`));
+  })();
+  return await promise;
+}

@@ -6,7 +6,10 @@ import { seedsFrom } from "../../pipeline/request.ts";
 import type { GenerateRequest } from "../../pipeline.ts";
 import { requestToJson } from "../../settings/request-schema.ts";
 import type { RequestSettings } from "../../settings/table.ts";
+import type { ImageStore } from "../outputs.ts";
 import type { LiveJob } from "./live.ts";
+import type { StoredJob } from "./store.ts";
+import type { JobImage } from "./types.ts";
 
 /** The images of a job in a request. */
 export interface JobPart {
@@ -19,6 +22,17 @@ export interface JobPart {
 /** The seeds of a job's images; `seed` was decided when it was submitted. */
 export function seedsOf({ seed = 0n, imageCount = 1 }: RequestSettings): bigint[] {
   return seedsFrom(seed, imageCount);
+}
+
+/** Images of the job that are written, but were not noted by whoever was killed then. */
+export async function unnotedImages(images: ImageStore, job: StoredJob): Promise<JobImage[]> {
+  const found: JobImage[] = [];
+  for (const [index, seed] of seedsOf(job.spec.request).entries()) {
+    if (job.images.some((image) => image.index === index)) continue;
+    const image = await images.find(job.id, index, seed);
+    if (image !== null) found.push(image);
+  }
+  return found;
 }
 
 /** What of the job is to be generated. */

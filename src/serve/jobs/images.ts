@@ -5,18 +5,14 @@
 import { encodeFile } from "../../image.ts";
 import { defaultHashWaitMs, startHashing, textsOfImage } from "../../metadata.ts";
 import type { GeneratedImage, PlannedRequest, PreparedPipeline } from "../../pipeline.ts";
-import type { Metrics } from "../metrics.ts";
-import type { Outputs } from "../outputs.ts";
+import type { ImageStore } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
-import type { EventLog } from "./events.ts";
 import type { LiveJob } from "./live.ts";
-import type { JobStore } from "./store.ts";
+import type { JobReports } from "./records.ts";
 
 export interface ImageDependencies {
-  outputs: Outputs;
-  store: JobStore;
-  events: EventLog;
-  metrics: Metrics;
+  outputs: ImageStore;
+  reports: JobReports;
   config: Pick<ServeConfig, "format" | "metadata">;
 }
 
@@ -62,8 +58,8 @@ export class ImageFiles implements AsyncDisposable {
   // --- internal ---
 
   private async write(job: LiveJob, index: number, image: GeneratedImage): Promise<void> {
-    const { stored, model } = job;
-    const { outputs, store, events, metrics, config } = this.dependencies;
+    const { stored } = job;
+    const { outputs, reports, config } = this.dependencies;
     // Of a job that was interrupted, an image may be there already.
     if (stored.images.some((each) => each.index === index)) return;
     const { format = config.format, quality } = stored.spec;
@@ -74,15 +70,7 @@ export class ImageFiles implements AsyncDisposable {
     const seed = String(image.seed);
     const named = { index, seed, width, height };
     const written = await outputs.write(job.id, named, { bytes, format }, this.signal);
-    if (!store.addImage(job.id, written)) return;
-    stored.images.push(written);
-    stored.images.sort((a, b) => a.index - b.index);
-    events.add(job.id, { type: "image", ...named, file: written.file });
-    metrics.images.inc({ model: model.id });
-    metrics.imageSeconds.observe(
-      { model: model.id },
-      (Date.now() - (stored.startedAt ?? Date.now())) / 1000,
-    );
+    reports.written(job, written);
   }
 }
 

@@ -48,6 +48,12 @@ export class LiveJob implements Waiting {
     return true;
   }
 
+  /** Takes over progress that was measured elsewhere. */
+  follow(progress: JobProgress): void {
+    this.clock.advance(progress.stage, progress.step);
+    this.progress = progress;
+  }
+
   /** Seconds of the step that ended last; null before the first. */
   lastStepSeconds(): number | null {
     return this.clock.last;

@@ -34,9 +34,9 @@ export class FairQueue<Job extends Waiting> {
     this.order = null;
   }
 
-  /** Takes out the next one; null where none waits. */
-  take(): Job | null {
-    const job = next(this.jobs, this.served);
+  /** Takes out the next one that `fits` accepts; null where none does. */
+  take(fits: (job: Job) => boolean = () => true): Job | null {
+    const job = next(this.jobs.filter(fits), this.served);
     if (job === null) return null;
     this.remove(job.id);
     this.served.set(job.client, ++this.turn);

@@ -10,12 +10,13 @@ import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
 import type { Lease, PipelinePool } from "../pool.ts";
 import type { ServeConfig } from "../settings.ts";
-import { chooseShare, type Share, SpeedMeter, shareText } from "../share.ts";
+import { chooseShare, type Share, type SpeedMeter } from "../share.ts";
 import { batchKeyOf, type JobPart, partOf, requestOf } from "./generation.ts";
 import { type ImageDependencies, ImageFiles } from "./images.ts";
 import type { LiveJob } from "./live.ts";
 import type { FairQueue } from "./queue.ts";
-import type { JobError, JobHappening, JobState } from "./types.ts";
+import { endWaiting, type JobRunner } from "./records.ts";
+import type { JobHappening } from "./types.ts";
 
 interface RunnerOptions extends ImageDependencies {
   queue: FairQueue<LiveJob>;
@@ -25,10 +26,7 @@ interface RunnerOptions extends ImageDependencies {
   log: ServeLog;
   shares: readonly Share[];
   config: ServeConfig;
-  /** Called when a job has ended, after its last event. */
-  onEnd: (job: LiveJob) => void;
-  /** Called when a job that ran waits again. */
-  onRequeue: (job: LiveJob) => void;
+  speeds: SpeedMeter;
 }
 
 /** One request to a pipeline. */
@@ -42,9 +40,9 @@ interface Run {
   ended: Promise<void>;
 }
 
-export class Runner {
+export class Runner implements JobRunner {
+  readonly isLocal = true;
   private readonly runs = new Set<Run>();
-  private readonly speeds = new SpeedMeter();
   private share: Share;
   private isStopping = false;
 
@@ -52,12 +50,10 @@ export class Runner {
     this.share = options.shares[0]!;
   }
 
-  /** Jobs that run. */
   get jobs(): LiveJob[] {
     return [...this.runs].flatMap(({ jobs }) => jobs);
   }
 
-  /** Starts what can be started. */
   schedule(): void {
     const { queue, config } = this.options;
     while (queue.length > 0 && !this.isStopping) {
@@ -77,17 +73,9 @@ export class Runner {
     }
   }
 
-  /** Seconds until a place in a full queue is likely to be free. */
   secondsToFree(): number {
-    const seconds = this.speeds.meanJobSeconds() / this.share.images;
+    const seconds = this.options.speeds.meanJobSeconds() / this.share.images;
     return Math.min(600, Math.max(1, Math.ceil(seconds)));
-  }
-
-  /** Ends a job that does not run: cancelled, failed, or done already. */
-  endWaiting(job: LiveJob, error?: JobError): void {
-    if (job.cancelledBy !== null) this.end(job, "cancelled", { by: job.cancelledBy });
-    else if (error !== undefined) this.end(job, "failed", error);
-    else this.end(job, "done", {});
   }
 
   /** Stops what runs, which then waits again; resolves when it has stopped. */
@@ -104,10 +92,9 @@ export class Runner {
   }
 
   private wantedShare(): Share {
-    const { shares, queue, pool } = this.options;
+    const { shares, queue, pool, speeds } = this.options;
     if (shares.length === 1) return shares[0]!;
     const next = queue.inOrder()[0]!;
-    const { speeds } = this;
     return chooseShare(shares, {
       jobCount: queue.length + this.computing().length,
       speedup: (ranks) => speeds.speedup(ranks),
@@ -126,23 +113,13 @@ export class Runner {
         const isStopped = jobs.every(({ cancelledBy }) => cancelledBy !== null);
         if (isStopped && run.isComputing) controller.abort();
       };
-      this.begin(job);
+      this.options.reports.begun(job);
     }
     void this.run(run).finally(() => {
       this.runs.delete(run);
       end();
       this.schedule();
     });
-  }
-
-  private begin(job: LiveJob): void {
-    const { stored } = job;
-    const { store, metrics } = this.options;
-    stored.state = "running";
-    stored.attempts += 1;
-    metrics.waitSeconds.observe({ model: job.model.id }, (Date.now() - stored.createdAt) / 1000);
-    stored.startedAt = Date.now();
-    store.update(stored);
   }
 
   /** Never rejects: what goes wrong ends the jobs. */
@@ -155,7 +132,7 @@ export class Runner {
       // The next job computes while the last image is written, unless writing falls behind.
       if (this.runs.size - this.computing().length < writingMax) this.release(run, lease);
       await files?.settled();
-      for (const job of run.jobs) this.endWaiting(job);
+      for (const job of run.jobs) endWaiting(this.options.reports, job);
     } catch (error) {
       await this.fail(run, lease, error);
     } finally {
@@ -170,7 +147,7 @@ export class Runner {
   }
 
   private async acquire({ jobs, slot, controller }: Run): Promise<Lease> {
-    const { pool } = this.options;
+    const { pool, speeds } = this.options;
     const { share } = this;
     const { model } = jobs[0]!;
     if (!pool.has(model, share)) {
@@ -181,7 +158,7 @@ export class Runner {
     }
     const startMs = performance.now();
     const lease = await pool.acquire({ model, share, slot, signal: controller.signal });
-    this.speeds.noteLoad((performance.now() - startMs) / 1000);
+    speeds.noteLoad((performance.now() - startMs) / 1000);
     return lease;
   }
 
@@ -202,7 +179,7 @@ export class Runner {
     const source = await catalog.source(model, request);
     const plan = catalog.plan(model, request, { rankCount: prepared.rankCount, source });
     const files = new ImageFiles(this.options, prepared, plan, signal);
-    const told = new Told(parts, (job, happening) => this.tell(job, happening), this.options);
+    const told = new Told(parts, (job, happening) => this.tell(job, happening));
     const startMs = performance.now();
     try {
       await pipeline.generate(plan, {
@@ -222,16 +199,16 @@ export class Runner {
     }
     const { width, height, stepCount, imageCount } = plan.settings;
     const work = (width * height * stepCount * imageCount) / 1e6;
-    this.speeds.note(prepared.rankCount, work, (performance.now() - startMs) / 1000);
+    this.options.speeds.note(prepared.rankCount, work, (performance.now() - startMs) / 1000);
     return files;
   }
 
   private tell(job: LiveJob, happening: JobHappening): void {
-    this.options.events.add(job.id, happening);
+    this.options.reports.told(job, happening);
   }
 
   private async fail(run: Run, lease: Lease | null, error: unknown): Promise<void> {
-    const { log, pool, config } = this.options;
+    const { log, pool, config, reports } = this.options;
     const known = error instanceof BasedXLError ? error : null;
     if (known?.sessionLost) await lease?.discard();
     if (known === null) log.error("job_bug", { message: String((error as Error)?.stack ?? error) });
@@ -240,7 +217,7 @@ export class Runner {
     const mayFit = known?.code === "no-memory" && (await pool.freeOne());
     for (const job of run.jobs) {
       const { attempts } = job.stored;
-      if (job.cancelledBy !== null) this.end(job, "cancelled", { by: job.cancelledBy });
+      if (job.cancelledBy !== null) endWaiting(reports, job);
       else if (isStopped) this.requeue(job, attempts - 1);
       else if ((known?.sessionLost || mayFit) && attempts < config.maxAttempts) {
         log.warn("job_retry", { id: job.id, code: known?.code, message: known?.message });
@@ -248,38 +225,15 @@ export class Runner {
       } else {
         const code = known?.code ?? "internal";
         const message = known?.message ?? "Internal error: the server's log says more.";
-        this.end(job, "failed", { code, message });
+        endWaiting(reports, job, { code, message });
       }
     }
   }
 
   private requeue(job: LiveJob, attempts: number): void {
-    Object.assign(job.stored, { state: "queued", startedAt: null, attempts });
-    job.progress = null;
     job.onCancel = () => {};
-    this.options.store.update(job.stored);
     this.options.queue.add(job);
-    this.options.onRequeue(job);
-  }
-
-  private end(job: LiveJob, state: JobState, why: { by?: string } & Partial<JobError>): void {
-    const { store, metrics, log, onEnd } = this.options;
-    const { stored } = job;
-    const endedAt = Date.now();
-    const { code, message } = why;
-    const error = code === undefined || message === undefined ? null : { code, message };
-    Object.assign(stored, { state, endedAt, error });
-    job.progress = null;
-    store.update(stored);
-    this.tell(job, { type: state, ...why } as JobHappening);
-    metrics.jobs.inc({ state });
-    const seconds = (endedAt - (stored.startedAt ?? endedAt)) / 1000;
-    if (state === "done") this.speeds.noteJob(seconds);
-    log.info(`job_${state}`, {
-      ...{ id: job.id, client: job.client, dialect: stored.spec.dialect, model: job.model.id },
-      ...{ seconds, images: stored.images.length, share: shareText(this.share), ...why },
-    });
-    onEnd(job);
+    this.options.reports.returned(job, attempts);
   }
 }
 
@@ -294,7 +248,6 @@ class Told {
   constructor(
     private readonly parts: readonly JobPart[],
     private readonly tell: (job: LiveJob, happening: JobHappening) => void,
-    private readonly options: Pick<RunnerOptions, "metrics">,
   ) {}
 
   /** Whose image it is, and which of it. */
@@ -313,10 +266,7 @@ class Told {
     else {
       for (const { job } of this.parts) {
         if (event.type === "start") this.tell(job, { type: "start", layout: event.layout });
-        else if (!job.stored.warnings.includes(event.message)) {
-          job.stored.warnings.push(event.message);
-          this.tell(job, { type: "warning", message: event.message });
-        }
+        else this.tell(job, { type: "warning", message: event.message });
       }
     }
   }
@@ -330,9 +280,6 @@ class Told {
     for (const { job } of this.parts) {
       if (!job.advance(stage, stepIndex, stepCount, batchesLeft)) continue;
       this.tell(job, { type: "progress", ...job.progress! });
-      const seconds = job.lastStepSeconds();
-      const { id: model } = job.model;
-      if (seconds !== null) this.options.metrics.stepSeconds.observe({ model }, seconds);
     }
   }
 

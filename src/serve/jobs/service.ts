@@ -10,14 +10,13 @@ import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
 import { Metrics } from "../metrics.ts";
 import type { Outputs } from "../outputs.ts";
-import type { PipelinePool } from "../pool.ts";
 import type { ServeConfig } from "../settings.ts";
-import type { Share } from "../share.ts";
+import { SpeedMeter } from "../share.ts";
 import { EventLog, isLast } from "./events.ts";
-import { seedsOf } from "./generation.ts";
+import { seedsOf, unnotedImages } from "./generation.ts";
 import { LiveJob } from "./live.ts";
 import { FairQueue } from "./queue.ts";
-import { Runner } from "./runner.ts";
+import { endWaiting, JobRecords, type JobReports, type JobRunner } from "./records.ts";
 import type { JobStore, StoredJob } from "./store.ts";
 import {
   type ImageJobService,
@@ -32,19 +31,28 @@ import {
 interface ServiceOptions {
   config: ServeConfig;
   catalog: Catalog;
-  pool: PipelinePool;
   store: JobStore;
   outputs: Outputs;
   inputs: Inputs;
   log: ServeLog;
-  shares: readonly Share[];
+  loadedModels: () => number;
+  /** Who runs the jobs. */
+  createRunner: (dependencies: RunnerDependencies) => JobRunner;
+}
+
+/** What the service gives to its runner. */
+interface RunnerDependencies {
+  queue: FairQueue<LiveJob>;
+  reports: JobReports;
+  speeds: SpeedMeter;
 }
 
 export class QueuedJobs implements ImageJobService {
   readonly metrics: Metrics;
   private readonly queue: FairQueue<LiveJob>;
   private readonly events_: EventLog;
-  private readonly runner: Runner;
+  private readonly records: JobRecords;
+  private readonly runner: JobRunner;
   /** Jobs that have not ended, by id. */
   private readonly live = new Map<string, LiveJob>();
   /** What was said of the places in the queue. */
@@ -53,19 +61,23 @@ export class QueuedJobs implements ImageJobService {
   private endedCount = 0;
 
   constructor(private readonly options: ServiceOptions) {
-    const { config, store, pool } = options;
+    const { config, store, log, loadedModels } = options;
     this.queue = new FairQueue(config.maxQueue);
     this.events_ = new EventLog(store);
     this.metrics = new Metrics({
       queueLength: () => this.queue.length,
       runningCount: () => this.runner.jobs.length,
-      loadedModels: () => pool.models().length,
+      unfinishedCount: () => this.live.size,
+      loadedModels,
     });
-    this.runner = new Runner({
-      ...options,
-      ...{ queue: this.queue, events: this.events_, metrics: this.metrics },
+    const speeds = new SpeedMeter();
+    this.records = new JobRecords({
+      ...{ store, log, events: this.events_, metrics: this.metrics, speeds },
       onEnd: (job) => this.forget(job),
-      onRequeue: () => this.tellPositions(),
+      onReturn: () => this.tellPositions(),
+    });
+    this.runner = options.createRunner({
+      ...{ queue: this.queue, reports: this.records, speeds },
     });
   }
 
@@ -115,7 +127,7 @@ export class QueuedJobs implements ImageJobService {
     job.cancelledBy = "client";
     if (this.queue.remove(id) === null) job.onCancel();
     else {
-      this.runner.endWaiting(job);
+      endWaiting(this.records, job);
       this.tellPositions();
     }
     return true;
@@ -220,24 +232,22 @@ export class QueuedJobs implements ImageJobService {
     const { catalog, config, outputs, store } = this.options;
     const job = new LiveJob(stored, this.modelOf(stored) ?? catalog.models[0]!);
     this.live.set(job.id, job);
-    const seeds = seedsOf(stored.spec.request);
-    for (const [index, seed] of seeds.entries()) {
-      if (stored.images.some((image) => image.index === index)) continue;
-      const found = await outputs.find(stored.id, index, seed);
-      if (found === null || !store.addImage(stored.id, found)) continue;
-      stored.images.push(found);
+    for (const image of await unnotedImages(outputs, stored)) {
+      if (store.addImage(stored.id, image)) stored.images.push(image);
     }
     stored.state = "queued";
     stored.startedAt = null;
     const { attempts } = stored;
-    if (stored.images.length === seeds.length) return this.runner.endWaiting(job);
+    if (stored.images.length === seedsOf(stored.spec.request).length) {
+      return endWaiting(this.records, job);
+    }
     if (this.modelOf(stored) === null) {
       const message = `The server no longer has the model ${stored.spec.model}.`;
-      return this.runner.endWaiting(job, { code: "bad-model", message });
+      return endWaiting(this.records, job, { code: "bad-model", message });
     }
-    if (attempts >= config.maxAttempts) {
+    if (this.runner.isLocal && attempts >= config.maxAttempts) {
       const message = `The server ended ${attempts} times while it ran: it is not tried again.`;
-      return this.runner.endWaiting(job, { code: "interrupted", message });
+      return endWaiting(this.records, job, { code: "interrupted", message });
     }
     store.update(stored);
     this.queue.add(job);
@@ -253,8 +263,9 @@ export class QueuedJobs implements ImageJobService {
   }
 
   private viewOf(job: LiveJob): JobView {
-    const place = job.stored.state === "queued" ? this.queue.inOrder().indexOf(job) : -1;
-    return job.view(place < 0 ? null : place);
+    if (job.stored.state !== "queued") return job.view(null);
+    // What is not in the queue any more, and does not run yet, is the next.
+    return job.view(Math.max(0, this.queue.inOrder().indexOf(job)));
   }
 
   private cancelThose(jobs: readonly LiveJob[], client: string | undefined): number {

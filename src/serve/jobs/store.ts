@@ -172,6 +172,16 @@ export class JobStore {
   }
 }
 
+/** As JSON, which `specOf` reads. */
+export function specText({ request, ...spec }: JobSpec): string {
+  return JSON.stringify({ ...spec, request: requestToJson(request) });
+}
+
+export function specOf(text: string): JobSpec {
+  const { request, ...spec } = JSON.parse(text);
+  return { ...spec, request: v.parse(requestSchema, request) };
+}
+
 // --- internal ---
 
 interface JobRow {
@@ -217,13 +227,4 @@ function migrate(database: Database): void {
   database.run("CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT");
   database.run("INSERT INTO counters VALUES ('event', 1)");
   database.run(`PRAGMA user_version = ${version}`);
-}
-
-function specText({ request, ...spec }: JobSpec): string {
-  return JSON.stringify({ ...spec, request: requestToJson(request) });
-}
-
-function specOf(text: string): JobSpec {
-  const { request, ...spec } = JSON.parse(text);
-  return { ...spec, request: v.parse(requestSchema, request) };
 }

@@ -1,0 +1,68 @@
+/**
+ * Images in an S3-compatible store, for workers that share no folder with the server. An object
+ * appears whole or not at all. Keys and the endpoint come from the environment, as other programs
+ * read them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT.
+ */
+import { S3Client as Client, type S3Client } from "bun";
+import { BasedXLError, badOption, escaped, stopIfAborted } from "../../errors.ts";
+import { type ImageFormat, imageFormats, imageSizeOf } from "../../image/encoder.ts";
+import type { JobImage } from "../jobs/types.ts";
+import { type ImageStore, imageNameOf } from "../outputs.ts";
+
+export class ObjectStore implements ImageStore {
+  private constructor(
+    private readonly client: S3Client,
+    private readonly prefix: string,
+  ) {}
+
+  /** `s3://bucket/prefix`. Throws "bad-option". */
+  static open(url: string, options: Bun.S3Options = {}): ObjectStore {
+    const [, bucket, prefix = ""] = /^s3:\/\/([\w.-]+)(?:\/(.*))?$/.exec(url) ?? [];
+    if (bucket === undefined) {
+      throw badOption(`--store must be s3://BUCKET/PREFIX, not ${escaped(url, 200)}.`);
+    }
+    const folder = prefix.replace(/\/+$/, "");
+    return new ObjectStore(new Client({ bucket, ...options }), folder === "" ? "" : `${folder}/`);
+  }
+
+  async write(
+    jobId: string,
+    { index, ...image }: Pick<JobImage, "index" | "seed" | "width" | "height">,
+    { bytes, format }: { bytes: Uint8Array; format: ImageFormat },
+    signal: AbortSignal,
+  ): Promise<JobImage> {
+    const file = imageNameOf(jobId, index, format);
+    const type = `image/${format}`;
+    stopIfAborted(signal);
+    await this.asked(file, () => this.client.write(this.prefix + file, bytes, { type }));
+    return { index, ...image, file, bytes: bytes.length, type };
+  }
+
+  async find(jobId: string, index: number, seed: bigint): Promise<JobImage | null> {
+    for (const format of imageFormats) {
+      const file = imageNameOf(jobId, index, format);
+      if (!(await this.asked(file, () => this.client.exists(this.prefix + file)))) continue;
+      const bytes = await this.read(file);
+      const size = await imageSizeOf(bytes);
+      if (size === null) continue;
+      const type = `image/${format}`;
+      return { index, seed: String(seed), ...size, file, bytes: bytes.length, type };
+    }
+    return null;
+  }
+
+  async read(file: string): Promise<Uint8Array> {
+    return await this.asked(file, () => this.client.file(this.prefix + file).bytes());
+  }
+
+  // --- internal ---
+
+  private async asked<Answer>(file: string, ask: () => Promise<Answer>): Promise<Answer> {
+    try {
+      return await ask();
+    } catch (error) {
+      const why = escaped((error as Error).message, 200);
+      throw new BasedXLError("io", `${escaped(file, 100)} in the store of --store: ${why}`);
+    }
+  }
+}

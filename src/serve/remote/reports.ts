@@ -1,0 +1,70 @@
+/**
+ * What a worker's runner reports, on its way to the server.
+ */
+import type { LiveJob } from "../jobs/live.ts";
+import type { JobReports } from "../jobs/records.ts";
+import type { JobError, JobHappening, JobImage, JobState } from "../jobs/types.ts";
+import type { Outcome } from "./messages.ts";
+import type { Outbox } from "./outbox.ts";
+
+interface Open {
+  outbox: Outbox;
+  settle: (outcome: Outcome | null) => Promise<void>;
+}
+
+export class RemoteReports implements JobReports {
+  private readonly open_ = new Map<string, Open>();
+  private isStopping = false;
+
+  /** `settle` is called with what became of the job; with null where it was stopped. */
+  open(job: LiveJob, outbox: Outbox, settle: Open["settle"]): void {
+    this.open_.set(job.id, { outbox, settle });
+  }
+
+  /** Jobs that are stopped from now on go back. */
+  stop(): void {
+    this.isStopping = true;
+  }
+
+  begun(job: LiveJob): void {
+    job.stored.state = "running";
+    job.stored.attempts += 1;
+    job.stored.startedAt = Date.now();
+  }
+
+  told(job: LiveJob, happening: JobHappening): void {
+    const outbox = this.open_.get(job.id)?.outbox;
+    if (happening.type === "warning") job.stored.warnings.push(happening.message);
+    if (happening.type === "preview") {
+      outbox?.add({ ...happening, data: happening.data.toBase64() });
+    } else if (happening.type !== "image") outbox?.add(happening);
+  }
+
+  written(job: LiveJob, image: JobImage): void {
+    job.stored.images.push(image);
+    this.open_.get(job.id)?.outbox.add({ type: "image", image });
+  }
+
+  /** The runner has put it into its own queue, and tries it again unless the worker stops. */
+  returned(job: LiveJob, attempts: number): void {
+    Object.assign(job.stored, { state: "queued", startedAt: null, attempts });
+    job.progress = null;
+    if (this.isStopping) void this.settle(job, null);
+  }
+
+  ended(job: LiveJob, state: JobState, { code, message }: Partial<JobError>): void {
+    const { images, warnings } = job.stored;
+    job.stored.state = state;
+    const error = code === undefined || message === undefined ? null : { code, message };
+    void this.settle(job, { state: state as Outcome["state"], images, warnings, error });
+  }
+
+  // --- internal ---
+
+  private async settle(job: LiveJob, outcome: Outcome | null): Promise<void> {
+    const open = this.open_.get(job.id);
+    this.open_.delete(job.id);
+    await open?.outbox.drained();
+    await open?.settle(outcome);
+  }
+}
