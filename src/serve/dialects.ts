@@ -10,11 +10,11 @@ import { comfyUiRoutes } from "./dialects/comfyui/routes.ts";
 import { openAiErrorResponse } from "./dialects/openai/errors.ts";
 import { openAiRoutes } from "./dialects/openai/routes.ts";
 import type { ServeEnv } from "./environment.ts";
-import type { JobService } from "./jobs/types.ts";
+import type { ImageJobService } from "./jobs/types.ts";
 import { errorResponse } from "./routes/errors.ts";
 
 /** The routes of all dialects; their paths do not overlap. */
-export function dialectRoutes(jobs: JobService, capabilities: CapabilitySource) {
+export function dialectRoutes(jobs: ImageJobService, capabilities: CapabilitySource) {
   const services = { jobs, capabilities };
   const app = new Hono<ServeEnv>();
   app.route("/", openAiRoutes(services));

@@ -3,9 +3,11 @@
  * them, and what requests become.
  */
 import { describe, expect, test } from "bun:test";
+import { readImage } from "../../src/image/read.ts";
 import type { JobSpec } from "../../src/serve/jobs/types.ts";
 import { defaultPrompt } from "../support/comfy-prompt.ts";
 import { dialectApp } from "../support/dialect-app.ts";
+import { colouredPng, holed, squareMask } from "../support/input-images.ts";
 
 type Json = Record<string, unknown>;
 
@@ -150,6 +152,73 @@ describe("A1111", () => {
     expect(status).toBe(422);
     const loc = (name: string) => ({ loc: ["body", name] });
     expect(answer).toMatchObject({ detail: [loc("steps"), loc("width")] });
+  });
+});
+
+describe("A1111 from an image", () => {
+  const size = { width: 8, height: 8 };
+  const encoded = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
+  const ask = async (fields: Json) => {
+    const { post, jobs } = dialectApp();
+    const image = encoded(await colouredPng(size));
+    const body = { prompt: "a", init_images: [image], ...fields };
+    const response = await post("/sdapi/v1/img2img", body);
+    const answer = (await response.json()) as Json;
+    return { status: response.status, answer, spec: jobs.submitted[0], inputs: jobs.inputs[0] };
+  };
+
+  test.each<[Json, object]>([
+    [{}, { strength: 0.75, resize: "stretch" }],
+    [
+      { denoising_strength: 0.5, resize_mode: 2 },
+      { strength: 0.5, resize: "fit" },
+    ],
+    [{ mask: true }, { maskArea: "masked", maskPadding: 0, maskBlur: 4, invertMask: false }],
+    [
+      { mask: true, inpaint_full_res: false, mask_blur: 0, inpainting_mask_invert: 1 },
+      { maskArea: "whole", maskBlur: 0, invertMask: true },
+    ],
+  ])("%j becomes settings", async ({ mask, ...fields }, settings) => {
+    const sentMask = mask && { mask: encoded(await squareMask(size)), inpainting_fill: 1 };
+    const { status, answer, spec, inputs } = await ask({ ...fields, ...(sentMask as Json) });
+    expect(status).toBe(200);
+    expect(spec!.request).toMatchObject({ compat: "a1111", ...settings });
+    expect(inputs!.image).toEqual(await colouredPng(size));
+    expect(inputs!.mask === null).toBe(mask === undefined);
+    expect(answer.parameters).toMatchObject({ init_images: null, mask: null });
+    const { denoising_strength, warnings } = JSON.parse(String(answer.info));
+    expect([denoising_strength, warnings]).toEqual([spec!.request.strength, []]);
+  });
+
+  test("a mask may be the alpha of its image", async () => {
+    const mask = encoded(await holed(await squareMask(size)));
+    const { inputs, answer } = await ask({ mask });
+    const read = await readImage(inputs!.mask!, {
+      ...{ name: "mask", channels: 1, background: "#000000" },
+    });
+    const [corner, middle] = [read.pixels[0], read.pixels[4 * 8 + 4]];
+    expect([corner, middle]).toEqual([255, 0]);
+    expect(JSON.parse(String(answer.info)).warnings).toEqual([
+      "The masked part starts from the image itself (inpainting_fill 1): it is not filled before.",
+    ]);
+  });
+
+  test.each<[Json, number, unknown]>([
+    [{ init_images: [] }, 404, "Init image not found"],
+    [{ init_images: ["a", "b"] }, 422, "A second image to start from (init_images) is not there."],
+    [{ init_images: ["http://a/b.png"] }, 422, "Requests not allowed"],
+    [{ mask: "bm9uZQ==" }, 422, "Invalid encoded image"],
+    [{ resize_mode: 3 }, 422, "The enlarged latent (resize_mode 3) is not there."],
+    [
+      { mask: "AAAA", inpainting_fill: 0 },
+      422,
+      "The filled masked part (inpainting_fill 0; 1, original, is) is not there.",
+    ],
+    [{ denoising_strength: 2 }, 422, [{ loc: ["body", "denoising_strength"] }]],
+  ])("%j is refused by name", async (fields, status, detail) => {
+    const found = await ask(fields);
+    expect(found.status).toBe(status);
+    expect(found.answer).toMatchObject({ detail });
   });
 });
 

@@ -6,9 +6,10 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { Client } from "@stable-canvas/comfyui-client";
 // @ts-expect-error: its package.json hides its types
 import sdwebui from "node-sd-webui";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { defaultPrompt } from "../support/comfy-prompt.ts";
 import { sampledPng, startDialectServer } from "../support/dialect-server.ts";
+import { colouredPng, holed, squareMask, written } from "../support/input-images.ts";
 
 // The cores may be busy.
 setDefaultTimeout(120_000);
@@ -54,6 +55,34 @@ describe("the client of OpenAI", () => {
     const others = ["--guidance-scale", "4", "--negative-prompt", "blurry"];
     const png = await sampledPng(["a red house", ...flags, ...others]);
     expect(png).toEqual(decoded(images.data![0]!.b64_json));
+  });
+
+  test.each([false, true])("edits the image of the command, with a mask: %p", async (isPart) => {
+    const size = { width: 96, height: 64 };
+    await using image = await written(await colouredPng(size));
+    await using mask = await written(await squareMask(size));
+    const file = async (bytes: Uint8Array) => await toFile(bytes, "a.png", { type: "image/png" });
+    const images = await client().images.edit({
+      ...{ ...fields, size: "auto" },
+      image: await file(image.bytes),
+      ...(isPart && { mask: await file(await holed(mask.bytes)) }),
+    } as never);
+    expect(images).toMatchObject({ size: "96x64", output_format: "png" });
+    const flags = ["--steps", "3", "--seed", "7", "--guidance-scale", "4", "--image", image.path];
+    const masked = isPart ? ["--mask", mask.path] : [];
+    const png = await sampledPng(["a red house", ...flags, ...masked]);
+    expect(png).toEqual(decoded(images.data![0]!.b64_json));
+  });
+
+  test("sees an edit come", async () => {
+    const image = await toFile(await colouredPng({ width: 64, height: 64 }), "a.png");
+    const asked = { prompt: "a red house", image, stream: true, steps: 2 };
+    const types: string[] = [];
+    const stream = await client().images.edit(asked as never);
+    for await (const event of stream as unknown as AsyncIterable<{ type: string }>) {
+      types.push(event.type);
+    }
+    expect(types).toEqual(["image_edit.completed"]);
   });
 
   test("sees it come", async () => {
@@ -118,6 +147,52 @@ describe("a client of A1111", () => {
     expect(said).toMatchObject({ all_seeds: [7], sampler_name: "Euler a", width: 64 });
     const { prompt } = await client().pngInfo({ imageData: images[0]! });
     expect(prompt).toBe("a (red:1.2) house");
+  });
+
+  test("gets the image of the command from an image", async () => {
+    const size = { width: 96, height: 64 };
+    await using image = await written(await colouredPng(size));
+    const encoded = Buffer.from(image.bytes).toString("base64");
+    const { images, info } = await client().img2img({ ...fields, imageData: [encoded] });
+    const flags = ["--compat", "a1111", "--width", "64", "--height", "64", "--steps", "4"];
+    const same = ["--seed", "7", "--scheduler", "Euler a", "--guidance-scale", "5"];
+    const prompts = ["a (red:1.2) house", "--negative-prompt", "[blurry]"];
+    const from = ["--image", image.path, "--strength", "0.75", "--resize", "stretch"];
+    const png = await sampledPng([...prompts, ...flags, ...same, ...from]);
+    expect(png).toEqual(decoded(images[0]));
+    expect(JSON.parse(info)).toMatchObject({ denoising_strength: 0.75 });
+  });
+
+  test.each([true, false])("gets it from an image and a mask, of its area: %p", async (isPart) => {
+    const size = { width: 96, height: 64 };
+    await using image = await written(await colouredPng(size));
+    await using mask = await written(await squareMask(size));
+    const body = {
+      ...{ prompt: "a house", steps: 3, seed: 7, sampler_name: "Euler", width: 64, height: 64 },
+      init_images: [`data:image/png;base64,${Buffer.from(image.bytes).toString("base64")}`],
+      mask: Buffer.from(mask.bytes).toString("base64"),
+      ...{ denoising_strength: 0.9, resize_mode: 1, mask_blur: 2, inpainting_fill: 1 },
+      ...{ inpaint_full_res: isPart, inpaint_full_res_padding: 8, inpainting_mask_invert: 0 },
+    };
+    const response = await fetch(`${server.url}/sdapi/v1/img2img`, {
+      method: "POST",
+      body: JSON.stringify(body),
+    });
+    const { images } = (await response.json()) as { images: string[] };
+    const flags = ["--compat", "a1111", "--width", "64", "--height", "64", "--steps", "3"];
+    const same = ["--seed", "7", "--scheduler", "Euler", "--guidance-scale", "7"];
+    const from = ["--image", image.path, "--mask", mask.path, "--strength", "0.9"];
+    const area = isPart ? ["--mask-area", "masked", "--mask-padding", "8"] : [];
+    const png = await sampledPng([
+      "a house",
+      ...flags,
+      ...same,
+      ...from,
+      "--mask-blur",
+      "2",
+      ...area,
+    ]);
+    expect(png).toEqual(decoded(images[0]));
   });
 
   test("sees it come and stops it", async () => {

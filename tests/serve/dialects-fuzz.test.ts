@@ -22,7 +22,7 @@ const atOnce = 50;
 interface Sent {
   method: string;
   path: string;
-  body?: string;
+  body?: string | FormData;
 }
 
 /** Values that no field expects. */
@@ -67,6 +67,7 @@ function gets(paths: readonly string[]): fc.Arbitrary<Sent> {
 const openAi = fc.oneof(
   { weight: 6, arbitrary: posts("/v1/images/generations", bodyOf(generation())) },
   posts("/v1/images/edits", fc.object()),
+  edits(),
   gets(["/v1/models", "/v1/models/", "/v1/models/mini", "/v1/other"]),
 );
 
@@ -80,7 +81,7 @@ const a1111 = fc.oneof(
   posts("/sdapi/v1/png-info", bodyOf({ image: pixel() })),
   posts("/internal/progress", bodyOf({ id_task: "task(a)", id_live_preview: -1 })),
   posts("/sdapi/v1/interrupt", fc.object()),
-  posts("/sdapi/v1/img2img", fc.object()),
+  posts("/sdapi/v1/img2img", bodyOf(imageToImage())),
   gets(
     ["progress", "options", "samplers", "sd-models", "memory"].map((name) => `/sdapi/v1/${name}`),
   ),
@@ -118,6 +119,7 @@ async function fuzz(arbitrary: fc.Arbitrary<Sent>): Promise<void> {
         statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1);
       }),
     );
+    jobs.inputs.length = 0;
     for (const spec of jobs.submitted.splice(0)) checkSpec(spec);
   }
   // Some are taken and some are not.
@@ -152,6 +154,21 @@ function generation(): Record<string, unknown> {
   };
 }
 
+/** Forms of several parts. */
+function edits(): fc.Arbitrary<Sent> {
+  const file = new Blob([Buffer.from(pixel(), "base64")]);
+  const { loras: _, ...fields } = generation();
+  const more = { "image[]": file, mask: file, size: "auto", strength: 0.5 };
+  return bodyOf({ ...fields, ...more }).map((each) => {
+    const body = new FormData();
+    for (const [name, value] of Object.entries(each)) {
+      if (value instanceof Blob) body.append(name, value, "image.png");
+      else if (value !== undefined) body.append(name, String(value));
+    }
+    return { method: "POST", path: "/v1/images/edits", body };
+  });
+}
+
 function textToImage(): Record<string, unknown> {
   return {
     ...{ prompt: "a house", negative_prompt: "", steps: 2, cfg_scale: 7, width: 64, height: 64 },
@@ -160,6 +177,17 @@ function textToImage(): Record<string, unknown> {
     ...{ override_settings: { sd_model_checkpoint: "mini" }, alwayson_scripts: {} },
     ...{ send_images: true, script_name: null, infotext: "a\nSteps: 3, Seed: 4, CFG scale: 2" },
     ...{ force_task_id: "task(a)", tiling: false, restore_faces: false },
+  };
+}
+
+function imageToImage(): Record<string, unknown> {
+  const { enable_hr: _, ...common } = textToImage();
+  return {
+    ...{ ...common, init_images: [pixel()], mask: pixel(), denoising_strength: 0.5 },
+    ...{ resize_mode: 1, mask_blur: 4, mask_blur_x: 4, mask_blur_y: 4, mask_round: true },
+    ...{ inpainting_fill: 1, inpaint_full_res: true, inpaint_full_res_padding: 32 },
+    ...{ inpainting_mask_invert: 0, include_init_images: false, latent_mask: null },
+    ...{ initial_noise_multiplier: 1, image_cfg_scale: 1.5 },
   };
 }
 

@@ -5,6 +5,8 @@
 import { encodeFile } from "../../src/image.ts";
 import type { Capabilities, CapabilitySource } from "../../src/serve/capabilities.ts";
 import type {
+  ImageJobService,
+  InputImages,
   JobEvent,
   JobHappening,
   JobService,
@@ -23,12 +25,13 @@ const preview = encodeFile("jpeg", black);
 
 const [jobsMax, eventsMax] = [64, 200];
 
-export class FakeJobs implements JobService {
+export class FakeJobs implements ImageJobService {
   /** Jobs wait before their last step until this resolves. */
   gate: Promise<unknown> = Promise.resolve();
   /** How the next jobs end where they are not cancelled. */
   failure: { code: string; message: string } | null = null;
   submitted: JobSpec[] = [];
+  inputs: InputImages[] = [];
   private readonly jobs = new Map<string, JobView>();
   private readonly logs = new Map<string, Log>([["all", new Log()]]);
   private eventId = 0;
@@ -51,6 +54,11 @@ export class FakeJobs implements JobService {
     const stopped = new Promise<void>((resolve) => this.cancelled.set(job.id, resolve));
     void this.run(job, stopped);
     return { ...job };
+  }
+
+  async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
+    this.inputs.push(images);
+    return this.submit(spec);
   }
 
   get(id: string): JobView | null {

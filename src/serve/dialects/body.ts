@@ -13,3 +13,12 @@ export async function jsonBody(c: Context): Promise<JsonObject | null> {
   const text = await c.req.text();
   return text.trim() === "" ? {} : parseForeign(text, lengthMax);
 }
+
+/** The parts of a form; null for anything else. */
+export async function formBody(c: Context): Promise<FormData | null> {
+  try {
+    return await c.req.formData();
+  } catch {
+    return null;
+  }
+}

@@ -2,9 +2,9 @@
  * What every dialect stands on.
  */
 import type { CapabilitySource } from "../capabilities.ts";
-import type { JobService } from "../jobs/types.ts";
+import type { ImageJobService } from "../jobs/types.ts";
 
 export interface DialectServices {
-  jobs: JobService;
+  jobs: ImageJobService;
   capabilities: CapabilitySource;
 }

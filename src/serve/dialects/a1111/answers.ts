@@ -1,19 +1,19 @@
 /**
- * A job that has ended as A1111's txt2img answers it.
+ * A job that has ended as A1111's txt2img and img2img answer it.
  * Source: A1111 and Forge, modules/processing.py (Processed.js) and modules/api/models.py.
  */
 import { parseInfotext } from "../../../metadata/infotext.ts";
 import { textsInBytes } from "../../../metadata.ts";
 import { samplerRows, schedulers } from "../../../settings/samplers.ts";
 import type { JobService, JobView } from "../../jobs/types.ts";
-import type { TextToImageFields } from "./fields.ts";
+import type { CommonFields } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
 
 /** `images` is empty where the client wants none; `info` is JSON in a text. */
 export async function imagesAnswer(
   jobs: JobService,
   job: JobView,
-  fields: TextToImageFields,
+  fields: CommonFields,
   data: JobData,
 ) {
   const files = await Promise.all(job.images.map(({ index }) => jobs.imageBytes(job.id, index)));
@@ -66,7 +66,8 @@ function infoOf(job: JobView, data: JobData, infotexts: readonly string[]) {
     sd_model_name: data.model.name,
     sd_model_hash: data.model.hash ?? "",
     ...{ sd_vae_name: null, sd_vae_hash: null },
-    ...{ seed_resize_from_w: -1, seed_resize_from_h: -1, denoising_strength: null },
+    ...{ seed_resize_from_w: -1, seed_resize_from_h: -1 },
+    denoising_strength: request.strength ?? null,
     extra_generation_params: {},
     index_of_first_image: 0,
     infotexts,

@@ -1,6 +1,6 @@
 /**
- * The fields of A1111's txt2img with their types and defaults, read as pydantic reads them: texts
- * of numbers are numbers, null is the default, and unknown fields are passed over.
+ * The fields of A1111's txt2img and img2img with their types and defaults, read as pydantic reads
+ * them: texts of numbers are numbers, null is the default, and unknown fields are passed over.
  * Source: A1111 1.10 and Forge, modules/processing.py and modules/api/models.py.
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
@@ -15,7 +15,8 @@ const flag = (of: boolean) => ({ kind: "flag", default: of }) as const;
 const noFlag = { kind: "flag", default: null } as const;
 const noObject = { kind: "object", default: null } as const;
 
-const textToImage = {
+/** Of both kinds of requests. */
+const common = {
   ...{
     prompt: text(""),
     negative_prompt: text(""),
@@ -27,21 +28,36 @@ const textToImage = {
   ...{ steps: whole(50), cfg_scale: number(7), width: whole(512), height: whole(512) },
   ...{ restore_faces: noFlag, tiling: noFlag },
   ...{ do_not_save_samples: flag(false), do_not_save_grid: flag(false) },
-  ...{ eta: noNumber, denoising_strength: noNumber, s_min_uncond: noNumber, s_churn: noNumber },
+  ...{ eta: noNumber, s_min_uncond: noNumber, s_churn: noNumber },
   ...{ s_tmax: noNumber, s_tmin: noNumber, s_noise: noNumber },
   ...{ override_settings: noObject },
   override_settings_restore_afterwards: flag(true),
   ...{ refiner_checkpoint: noText, refiner_switch_at: noNumber },
-  ...{ disable_extra_networks: flag(false), firstpass_image: noText },
-  ...{ comments: noObject, enable_hr: flag(false) },
-  ...{ firstphase_width: whole(0), firstphase_height: whole(0), hr_scale: number(2) },
-  ...{ hr_upscaler: noText, hr_second_pass_steps: whole(0), hr_resize_x: whole(0) },
-  ...{ hr_resize_y: whole(0), hr_checkpoint_name: noText, hr_sampler_name: noText },
-  ...{ hr_scheduler: noText, hr_prompt: text(""), hr_negative_prompt: text("") },
+  ...{ disable_extra_networks: flag(false), comments: noObject },
   ...{ force_task_id: noText, sampler_index: text("Euler"), script_name: noText },
   ...{ script_args: { kind: "list", default: [] } as const, send_images: flag(true) },
   ...{ save_images: flag(false), alwayson_scripts: { kind: "object", default: {} } as const },
   infotext: noText,
+} as const;
+
+const textToImage = {
+  ...common,
+  ...{ denoising_strength: noNumber, firstpass_image: noText, enable_hr: flag(false) },
+  ...{ firstphase_width: whole(0), firstphase_height: whole(0), hr_scale: number(2) },
+  ...{ hr_upscaler: noText, hr_second_pass_steps: whole(0), hr_resize_x: whole(0) },
+  ...{ hr_resize_y: whole(0), hr_checkpoint_name: noText, hr_sampler_name: noText },
+  ...{ hr_scheduler: noText, hr_prompt: text(""), hr_negative_prompt: text("") },
+} as const;
+
+const imageToImage = {
+  ...common,
+  ...{ init_images: { kind: "list", default: null } as const, include_init_images: flag(false) },
+  ...{ denoising_strength: number(0.75), resize_mode: whole(0), image_cfg_scale: noNumber },
+  ...{ initial_noise_multiplier: noNumber, mask: noText, latent_mask: noText },
+  ...{ mask_blur: { kind: "whole", default: null } as const, mask_round: flag(true) },
+  ...{ mask_blur_x: whole(4), mask_blur_y: whole(4), inpainting_mask_invert: whole(0) },
+  ...{ inpainting_fill: { kind: "whole", default: null } as const, inpaint_full_res: flag(true) },
+  inpaint_full_res_padding: whole(0),
 } as const;
 
 interface Kinds {
@@ -62,11 +78,18 @@ type ValuesOf<Table extends FieldTable> = {
 };
 
 /** Whole numbers of 64 bits are texts of digits. */
-export type TextToImageFields = ValuesOf<typeof textToImage>;
+export type CommonFields = ValuesOf<typeof common>;
+type TextToImageFields = ValuesOf<typeof textToImage>;
+export type ImageToImageFields = ValuesOf<typeof imageToImage>;
 
 /** Throws `A1111Error` with every field that cannot be read. */
 export function readTextToImage(body: JsonObject): TextToImageFields {
   return readFields(textToImage, body);
+}
+
+/** The same of img2img. */
+export function readImageToImage(body: JsonObject): ImageToImageFields {
+  return readFields(imageToImage, body);
 }
 
 /** The values of a table's fields. */

@@ -1,5 +1,5 @@
 /**
- * A request of A1111's txt2img as a job, with A1111's semantics (`--compat a1111`). What this
+ * A request of A1111 as a job, with A1111's semantics (`--compat a1111`). What this
  * program cannot do is refused by its name.
  * Source: A1111 1.10 and Forge, modules/api/api.py (text2imgapi) and modules/processing.py.
  */
@@ -13,23 +13,35 @@ import type { JobSpec } from "../../jobs/types.ts";
 import { type ListedModel, modelNamed } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
 import { A1111Error, notThere } from "./errors.ts";
-import { badField, readTextToImage, type TextToImageFields } from "./fields.ts";
+import { badField, type CommonFields, readTextToImage } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
 import { type A1111Options, noModel, type Options } from "./options.ts";
 import { isSchedule } from "./schedules.ts";
 
-interface TextToImage {
+export interface Asked {
   spec: Omit<JobSpec, "client"> & { dialectData: JobData };
-  fields: TextToImageFields;
+  fields: CommonFields;
 }
 
-/** Throws `A1111Error`, and "bad-option" for a value that no setting has. */
+/** Of txt2img. Throws `A1111Error`, and "bad-option" for a value that no setting has. */
 export function readTextToImageRequest(
   body: JsonObject,
   options: Options,
   lists: Capabilities,
-): TextToImage {
+): Asked {
   const fields = readTextToImage(body);
+  if (fields.enable_hr) throw notThere("The hires fix (enable_hr)");
+  if (fields.firstpass_image) throw notThere("An image of the first pass (firstpass_image)");
+  return { fields, spec: specOf(fields, body, options, lists) };
+}
+
+/** The job of the fields that both kinds of requests have; throws likewise. */
+export function specOf(
+  fields: CommonFields,
+  body: JsonObject,
+  options: Options,
+  lists: Capabilities,
+): Asked["spec"] {
   refuseMissing(fields);
   const opts = options.current(lists, fields.override_settings ?? {});
   refuseOptions(opts);
@@ -41,21 +53,18 @@ export function readTextToImageRequest(
     options.set(fields.override_settings ?? {}, lists);
   }
   return {
-    fields,
-    spec: {
-      request: request as RequestSettings,
-      model: model.id,
-      previewSteps: opts.live_previews_enable ? previewSteps(opts) : 0,
-      format: formatOf(opts),
-      quality: qualityOf(opts),
-      dialect: "a1111",
-      dialectData: {
-        ...(fields.force_task_id !== null && { taskId: fields.force_task_id.slice(0, 200) }),
-        ...seeds,
-        iterations: fields.n_iter as number,
-        warnings: recipe.warnings,
-        model: named(model),
-      },
+    request: request as RequestSettings,
+    model: model.id,
+    previewSteps: opts.live_previews_enable ? previewSteps(opts) : 0,
+    format: formatOf(opts),
+    quality: qualityOf(opts),
+    dialect: "a1111",
+    dialectData: {
+      ...(fields.force_task_id !== null && { taskId: fields.force_task_id.slice(0, 200) }),
+      ...seeds,
+      iterations: fields.n_iter as number,
+      warnings: recipe.warnings,
+      model: named(model),
     },
   };
 }
@@ -63,12 +72,10 @@ export function readTextToImageRequest(
 // --- internal ---
 
 /** What A1111 has and this program has not. */
-function refuseMissing(fields: TextToImageFields): void {
-  if (fields.enable_hr) throw notThere("The hires fix (enable_hr)");
+function refuseMissing(fields: CommonFields): void {
   if (fields.restore_faces) throw notThere("Restoring of faces (restore_faces)");
   if (fields.tiling) throw notThere("Tiling (tiling)");
   if (fields.refiner_checkpoint) throw notThere("The refiner (refiner_checkpoint)");
-  if (fields.firstpass_image) throw notThere("An image of the first pass (firstpass_image)");
   if ((fields.s_churn ?? 0) > 0) throw notThere("Churn (s_churn)");
   if ((fields.s_min_uncond ?? 0) > 0) throw notThere("Skipping of guidance (s_min_uncond)");
   const resized = [fields.seed_resize_from_w, fields.seed_resize_from_h];
@@ -88,7 +95,7 @@ function refuseOptions({ sd_vae, sd_noise_schedule }: A1111Options): void {
   if (sd_noise_schedule !== "Default") throw notThere(`The noise schedule ${sd_noise_schedule}`);
 }
 
-function readSettings(fields: TextToImageFields, opts: A1111Options) {
+function readSettings(fields: CommonFields, opts: A1111Options) {
   const recipe = new RequestedRecipe("A1111", "a1111");
   const { settings } = recipe;
   settings.prompt = fields.prompt;
@@ -107,7 +114,7 @@ function readSettings(fields: TextToImageFields, opts: A1111Options) {
   return { recipe, seeds };
 }
 
-function takeSampler(recipe: RequestedRecipe, fields: TextToImageFields, opts: A1111Options): void {
+function takeSampler(recipe: RequestedRecipe, fields: CommonFields, opts: A1111Options): void {
   const sampler = fields.sampler_name || fields.sampler_index;
   const named = samplerNamed(sampler);
   if (named === null) throw new A1111Error(404, "Sampler not found");
@@ -122,7 +129,7 @@ function takeSampler(recipe: RequestedRecipe, fields: TextToImageFields, opts: A
   if (opts.sgm_noise_multiplier && !isOfTimesteps) recipe.settings.firstSigma = "sqrt";
 }
 
-function takeCounts(recipe: RequestedRecipe, fields: TextToImageFields): void {
+function takeCounts(recipe: RequestedRecipe, fields: CommonFields): void {
   const [size, iterations] = [Number(fields.batch_size), Number(fields.n_iter)];
   const { max } = table.imageCount;
   for (const [name, count] of [["batch_size", size] as const, ["n_iter", iterations] as const]) {
@@ -136,7 +143,7 @@ function takeCounts(recipe: RequestedRecipe, fields: TextToImageFields): void {
 }
 
 /** -1 is a random one, of 32 bits as in A1111. */
-function takeSeeds(recipe: RequestedRecipe, fields: TextToImageFields) {
+function takeSeeds(recipe: RequestedRecipe, fields: CommonFields) {
   const chosen = (seed: number | string) =>
     Number(seed) === -1 ? String(randomSeed()) : `${seed}`;
   const [seed, subseed] = [chosen(fields.seed), chosen(fields.subseed)];

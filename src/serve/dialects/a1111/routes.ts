@@ -6,14 +6,16 @@
 import { type Context, Hono } from "hono";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { ServeEnv } from "../../environment.ts";
+import type { JobView } from "../../jobs/types.ts";
 import { jsonBody } from "../body.ts";
 import { ClientIds } from "../client-ids.ts";
 import { keepOpen } from "../open-connection.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer } from "./answers.ts";
-import { A1111Error, errorOfJob, notThere } from "./errors.ts";
+import { A1111Error, errorOfJob } from "./errors.ts";
 import { enlargedImage, imageIn } from "./extras.ts";
 import { readFields } from "./fields.ts";
+import { readImageToImageRequest } from "./image-to-image.ts";
 import type { JobData } from "./job-data.ts";
 import {
   commandFlags,
@@ -28,7 +30,7 @@ import { LivePreviews } from "./live-previews.ts";
 import { Options } from "./options.ts";
 import { imageInfo } from "./png-info.ts";
 import { pendingTasks, progressAnswer, shownJob, taskProgress } from "./progress.ts";
-import { readTextToImageRequest } from "./request.ts";
+import { type Asked, readTextToImageRequest } from "./request.ts";
 import { schedules } from "./schedules.ts";
 
 export function a1111Routes(services: DialectServices) {
@@ -65,20 +67,24 @@ async function bodyOf(c: Context): Promise<JsonObject> {
 
 function jobRoutes({ jobs, capabilities, options, previews, ids }: Shared) {
   const app = new Hono<ServeEnv>();
-  app.post("/txt2img", async (c) => {
-    const lists = capabilities.current();
-    const { spec, fields } = readTextToImageRequest(await bodyOf(c), options, lists);
-    const submitted = jobs.submit({ ...spec, client: c.get("client") });
+  const ended = async (c: Context, submitted: JobView, asked: Pick<Asked, "fields" | "spec">) => {
     keepOpen(c);
     ids.add(submitted);
     void previews.follow(submitted);
     const job = await jobs.wait(submitted.id);
     // A job that was interrupted is answered with the images that are done.
     if (job.error !== null) throw errorOfJob(job.error);
-    return c.json(await imagesAnswer(jobs, job, fields, spec.dialectData));
+    return c.json(await imagesAnswer(jobs, job, asked.fields, asked.spec.dialectData));
+  };
+  app.post("/txt2img", async (c) => {
+    const asked = readTextToImageRequest(await bodyOf(c), options, capabilities.current());
+    return await ended(c, jobs.submit({ ...asked.spec, client: c.get("client") }), asked);
   });
-  app.post("/img2img", () => {
-    throw notThere("img2img");
+  app.post("/img2img", async (c) => {
+    const lists = capabilities.current();
+    const asked = await readImageToImageRequest(await bodyOf(c), options, lists);
+    const spec = { ...asked.spec, client: c.get("client") };
+    return await ended(c, await jobs.submitWithInput(spec, asked.images), asked);
   });
   app.get("/progress", (c) => {
     const job = shownJob(jobs, c.get("client"));

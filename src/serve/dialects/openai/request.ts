@@ -4,7 +4,7 @@
  * Source: the types of OpenAI's npm package, resources/images.
  */
 import * as v from "valibot";
-import type { ImageFormat } from "../../../image/encoder.ts";
+import type { ImageFormat, Size } from "../../../image/encoder.ts";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import { fieldKeys, requestSchema } from "../../../settings/request-schema.ts";
 import { seedMax } from "../../../settings/setting.ts";
@@ -33,12 +33,16 @@ export interface ImagesRequest {
   height: number;
 }
 
-/** Throws `OpenAiError`. */
-export function readImagesRequest(body: JsonObject, capabilities: Capabilities): ImagesRequest {
+/** `source` is the size of the image that "auto" follows. Throws `OpenAiError`. */
+export function readImagesRequest(
+  body: JsonObject,
+  capabilities: Capabilities,
+  source: Size | null = null,
+): ImagesRequest {
   const given = Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null));
   const own = readOwn(given);
   const model = modelOf(own.model, capabilities);
-  const size = sizeOf(own.size, model);
+  const size = sizeOf(own.size, source === null ? model : nearSize(source, model));
   const outputFormat = own.output_format;
   const request = readSettings(
     {
@@ -46,7 +50,7 @@ export function readImagesRequest(body: JsonObject, capabilities: Capabilities):
       prompt: own.prompt,
       quality: qualities[own.quality],
       num_images: own.n,
-      ...(own.size !== "auto" && size),
+      ...((own.size !== "auto" || source !== null) && size),
     },
     own.n,
   );
@@ -162,7 +166,16 @@ export function noModel(name: string): OpenAiError {
   return new OpenAiError(404, "model_not_found", message, "model");
 }
 
-function sizeOf(size: string, { width, height }: ListedModel) {
+/** The nearest that the model has. */
+function nearSize({ width, height }: Size, { sizeMultiple: unit }: ListedModel): Size {
+  const near = (side: number) => {
+    const nearest = Math.max(unit, Math.round(side / unit) * unit);
+    return Math.min(nearest, Math.floor(settings.width.max / unit) * unit);
+  };
+  return { width: near(width), height: near(height) };
+}
+
+function sizeOf(size: string, { width, height }: Size) {
   if (size === "auto") return { width, height };
   const [, x, y] = /^(\d{1,5})x(\d{1,5})$/.exec(size) ?? [];
   if (x !== undefined) return { width: Number(x), height: Number(y) };

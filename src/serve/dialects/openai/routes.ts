@@ -6,14 +6,15 @@ import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import type { ServeEnv } from "../../environment.ts";
 import type { JobView } from "../../jobs/types.ts";
-import { jsonBody } from "../body.ts";
+import { formBody, jsonBody } from "../body.ts";
 import { modelNamed } from "../listed-names.ts";
 import { keepOpen } from "../open-connection.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer, modelAnswer } from "./answers.ts";
-import { errorOfJob, invalidValue, OpenAiError } from "./errors.ts";
+import { readEditRequest } from "./edits.ts";
+import { errorOfJob, invalidValue } from "./errors.ts";
 import { type ImagesRequest, noModel, readImagesRequest } from "./request.ts";
-import { cancelledJob, streamedImages } from "./stream.ts";
+import { cancelledJob, type EventKind, streamedImages } from "./stream.ts";
 
 export function openAiRoutes({ jobs, capabilities }: DialectServices) {
   const app = new Hono<ServeEnv>().basePath("/v1");
@@ -24,10 +25,17 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
     const client = c.get("client");
     const job = jobs.submit({ ...request.spec, client, dialectData: request.asked });
     keepOpen(c);
-    return request.stream ? streamed(c, job, request) : await whole(c, job, request);
+    const kind = "image_generation";
+    return request.stream ? streamed(c, job, request, kind) : await whole(c, job, request);
   });
-  app.post("/images/edits", () => {
-    throw new OpenAiError(501, "unsupported", "This server does not edit images yet.", "image");
+  app.post("/images/edits", async (c) => {
+    const form = await formBody(c);
+    if (form === null) throw invalidValue("", "The body must be a form of several parts.");
+    const { request, images } = await readEditRequest(form, capabilities.current());
+    const spec = { ...request.spec, client: c.get("client"), dialectData: request.asked };
+    const job = await jobs.submitWithInput(spec, images);
+    keepOpen(c);
+    return request.stream ? streamed(c, job, request, "image_edit") : await whole(c, job, request);
   });
   app.get("/models", (c) => {
     const data = capabilities.current().models.map(modelAnswer);
@@ -63,14 +71,14 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
     }
   }
 
-  function streamed(c: Context, job: JobView, request: ImagesRequest) {
+  function streamed(c: Context, job: JobView, request: ImagesRequest, kind: EventKind) {
     return streamSSE(c, async (stream) => {
       const gone = new AbortController();
       stream.onAbort(() => {
         gone.abort();
         jobs.cancel(job.id);
       });
-      for await (const { event, data } of streamedImages(jobs, job, request, gone.signal)) {
+      for await (const { event, data } of streamedImages(jobs, job, request, kind, gone.signal)) {
         await stream.writeSSE({ event, data: JSON.stringify(data) });
       }
     });

@@ -12,6 +12,9 @@ interface StreamEvent {
   data: object;
 }
 
+/** How names of events begin. */
+export type EventKind = "image_generation" | "image_edit";
+
 /** How a job ends that was stopped. */
 export const cancelledJob = { code: "cancelled", message: "The request was cancelled." };
 
@@ -20,6 +23,7 @@ export async function* streamedImages(
   jobs: JobService,
   job: JobView,
   request: ImagesRequest,
+  kind: EventKind,
   signal: AbortSignal,
 ): AsyncIterable<StreamEvent> {
   const partials = new Map<number, number>();
@@ -28,10 +32,10 @@ export async function* streamedImages(
       const number = partials.get(event.index) ?? 0;
       if (number >= request.asked.partialImages) continue;
       partials.set(event.index, number + 1);
-      yield await partialImage(event, number, request);
+      yield await partialImage(event, number, request, kind);
     } else if (event.type === "image") {
       const bytes = await jobs.imageBytes(job.id, event.index);
-      yield completedImage(event, bytes, request);
+      yield completedImage(event, bytes, request, kind);
     } else if (event.type === "failed") yield errorEvent(errorOfJob(event));
     else if (event.type === "cancelled") yield errorEvent(errorOfJob(cancelledJob));
   }
@@ -43,10 +47,11 @@ async function partialImage(
   { data, at }: Extract<JobEvent, { type: "preview" }>,
   number: number,
   { asked, width, height }: ImagesRequest,
+  kind: EventKind,
 ): Promise<StreamEvent> {
   const format = asked.outputFormat;
   const bytes = await converted(data, { format, width, height });
-  return imageEvent("partial_image", bytes, at, {
+  return imageEvent(`${kind}.partial_image`, bytes, at, {
     partial_image_index: number,
     ...describedImage(asked, { width, height }),
   });
@@ -56,12 +61,15 @@ function completedImage(
   event: Extract<JobEvent, { type: "image" }>,
   bytes: Uint8Array,
   { asked }: ImagesRequest,
+  kind: EventKind,
 ): StreamEvent {
-  return imageEvent("completed", bytes, event.at, { ...describedImage(asked, event), usage });
+  return imageEvent(`${kind}.completed`, bytes, event.at, {
+    ...describedImage(asked, event),
+    usage,
+  });
 }
 
-function imageEvent(kind: string, bytes: Uint8Array, at: number, about: object): StreamEvent {
-  const type = `image_generation.${kind}`;
+function imageEvent(type: string, bytes: Uint8Array, at: number, about: object): StreamEvent {
   const b64_json = Buffer.from(bytes).toString("base64");
   return { event: type, data: { type, b64_json, created_at: seconds(at), ...about } };
 }

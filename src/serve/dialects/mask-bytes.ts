@@ -1,0 +1,35 @@
+/**
+ * Masks as other programs send them, as this one reads them: grey, and white is made anew.
+ */
+import { pixelsMax } from "./image-bytes.ts";
+
+interface MaskOptions {
+  /** "alpha-or-grey" is the alpha where some of it is transparent, else the image as it is. */
+  from: "alpha-or-grey" | "alpha" | "red" | "green" | "blue";
+  /** Makes black white. Default false. */
+  isInverted?: boolean;
+  /** Makes alpha above 128 white and the rest black. Default false. */
+  cutsAlpha?: boolean;
+}
+
+/** A PNG, or `bytes` as they are; null for what is no image, or too large a one. */
+export async function maskOf(
+  bytes: Uint8Array,
+  { from, isInverted = false, cutsAlpha = false }: MaskOptions,
+): Promise<Uint8Array | null> {
+  const sharp = (await import("sharp")).default;
+  const open = () => sharp(bytes, { limitInputPixels: pixelsMax, pages: 1 });
+  try {
+    if (from === "alpha-or-grey" && (await open().stats()).isOpaque) return bytes;
+    const channel = from === "alpha-or-grey" ? "alpha" : from;
+    const turned = open().autoOrient().toColourspace("srgb").ensureAlpha();
+    const grey = await turned.extractChannel(channel).png().toBuffer();
+    if (!isInverted && !cutsAlpha) return grey;
+    const mask = sharp(grey, { limitInputPixels: pixelsMax });
+    if (cutsAlpha) mask.threshold(129);
+    if (isInverted) mask.negate();
+    return await mask.toColourspace("b-w").png().toBuffer();
+  } catch {
+    return null;
+  }
+}
