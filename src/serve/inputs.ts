@@ -4,7 +4,9 @@
  */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { badOption } from "../errors.ts";
 import { writeWhole } from "../image/files.ts";
+import { loadSharp } from "../image/read.ts";
 import type { InputImages, JobSpec } from "./jobs/types.ts";
 
 type Names = NonNullable<JobSpec["inputs"]>;
@@ -33,6 +35,21 @@ export class Inputs {
   async read({ image, mask }: Names): Promise<InputImages> {
     const bytes = (name: string) => Bun.file(join(this.folder, name)).bytes();
     return { image: await bytes(image), mask: mask === null ? null : await bytes(mask) };
+  }
+
+  /** Refuses what has more pixels, before they take memory; what is no image is left to others. */
+  async checkSizes({ image, mask }: InputImages, megapixelsMax: number): Promise<void> {
+    const sharp = await loadSharp();
+    for (const bytes of mask === null ? [image] : [image, mask]) {
+      const found = sharp(bytes, { limitInputPixels: false }).metadata();
+      const size = await found.catch(() => null);
+      const megapixels = size === null ? 0 : (size.width * size.height) / 1e6;
+      if (megapixels <= megapixelsMax) continue;
+      throw badOption(
+        `Images to start from have at most ${megapixelsMax} million pixels here, not \
+${megapixels}.`,
+      );
+    }
   }
 
   /** What a request says to start from them. */

@@ -35,7 +35,9 @@ export const operations: readonly Operation[] = [
   {
     method: "post",
     path: "/api/v1/jobs",
-    summary: "Adds a job. 429 with Retry-After where the queue is full.",
+    summary:
+      "Adds a job. 429 with Retry-After where the queue is full. A form has this without image " +
+      "and mask as its part job, in JSON, and these as files.",
     body: specSchema,
     status: 202,
     answer: jobSchema,

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { readMetadata } from "../../src/metadata.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
+import { colouredPng, squareMask } from "../support/input-images.ts";
 import { refusal } from "../support/refusal.ts";
 import { type JobJson, outputsFolder, startTestServer } from "../support/serve-fixture.ts";
 
@@ -262,5 +263,49 @@ test("a job starts from an image, also after a restart, and the image goes with 
     const response = await server.post("/api/v1/jobs", { request: sized, ...spec });
     expect(response.status).toBe(400);
     expect(await response.text()).toContain(sentence);
+  }
+});
+
+test("an image to start from that is too large is refused before it is read", async () => {
+  await using server = await startTestServer({ flags: { "max-megapixels": "0.01" } });
+  const image = await colouredPng({ width: 128, height: 96 });
+  const response = await server.post("/api/v1/jobs", {
+    request: { ...small, strength: 0.5 },
+    image: Buffer.from(image).toString("base64"),
+  });
+  expect(response.status).toBe(400);
+  const sentence = "Images to start from have at most 0.01 million pixels here, not 0.012288.";
+  expect(await response.json()).toEqual({ error: { code: "bad-option", message: sentence } });
+});
+
+test("a job comes as a form with files too", async () => {
+  await using server = await startTestServer();
+  const size = { width: 32, height: 32 };
+  const request = { ...small, num_inference_steps: 1, seed: 3 };
+  const form = (parts: Record<string, string | Uint8Array>) => {
+    const body = new FormData();
+    for (const [name, part] of Object.entries(parts)) {
+      body.append(
+        name,
+        typeof part === "string" ? part : new Blob([part as Uint8Array<ArrayBuffer>]),
+      );
+    }
+    return server.fetch("/api/v1/jobs", { method: "POST", body });
+  };
+  const files = { image: await colouredPng(size), mask: await squareMask(size) };
+  const taken = await form({ job: JSON.stringify({ request }), ...files });
+  expect(taken.status).toBe(202);
+  const { id } = (await taken.json()) as JobJson;
+  expect(await server.ended(id)).toMatchObject({ state: "done" });
+  for (const [parts, sentence] of [
+    [files, "A form has a part job, a text in JSON."],
+    [{ job: "{", ...files }, "A form has a part job, a text in JSON."],
+    [{ job: JSON.stringify({ request }), image: "a" }, "image must be a file."],
+    [{ job: JSON.stringify({ request }), mask: files.mask }, "A mask needs an image."],
+    [{ job: JSON.stringify({ request: { steps: 1 } }) }, "There is no setting"],
+  ] as const) {
+    const refused = await form(parts as Record<string, string>);
+    expect(refused.status).toBe(400);
+    expect(await refused.text()).toContain(sentence);
   }
 });

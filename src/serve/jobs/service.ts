@@ -100,7 +100,8 @@ export class QueuedJobs implements ImageJobService {
   async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
     // Before the image is read, which takes longer than to refuse it.
     this.checkRoom();
-    const { catalog, inputs } = this.options;
+    const { catalog, inputs, config } = this.options;
+    await inputs.checkSizes(images, config.maxPixels);
     const { image, mask } = images;
     const request = { ...spec.request, image, ...(mask !== null && { mask }) };
     const source = await catalog.source(catalog.model(spec.model), request);

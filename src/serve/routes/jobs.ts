@@ -7,6 +7,7 @@ import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
 import type { ImageJobService, JobEvent, JobView } from "../jobs/types.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
+import { isForm, readForm } from "./job-form.ts";
 import { eventJson, jobJson, valid } from "./json.ts";
 
 export function jobRoutes(service: ImageJobService) {
@@ -16,15 +17,24 @@ export function jobRoutes(service: ImageJobService) {
     if (job === null) throw new HttpError(404, "not-found", "There is no job of this id.");
     return job;
   };
-  app.post("/jobs", valid("json", specSchema), async (c) => {
-    const { preview_steps: previewSteps, image, mask, ...given } = c.req.valid("json");
-    const spec = { ...given, previewSteps, client: c.get("client"), dialect: "own" } as const;
+  const taken = async (c: Context<ServeEnv>, { job: given, image, mask }: GivenJob) => {
+    const { preview_steps: previewSteps, ...rest } = given;
+    const spec = { ...rest, previewSteps, client: c.get("client"), dialect: "own" } as const;
     if (image === undefined && mask !== undefined) throw badOption("A mask needs an image.");
-    const images = image && { image: bytesOf(image), mask: mask ? bytesOf(mask) : null };
+    const images = image && { image, mask: mask ?? null };
     const job = images ? await service.submitWithInput(spec, images) : service.submit(spec);
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
-  });
+  };
+  app.post(
+    "/jobs",
+    async (c, next) => (isForm(c) ? await taken(c, await readForm(c)) : await next()),
+    valid("json", specSchema),
+    async (c) => {
+      const { image, mask, ...job } = c.req.valid("json");
+      return await taken(c, { job, image: bytesOf(image), mask: bytesOf(mask) });
+    },
+  );
   app.get("/jobs", valid("query", jobsQuery), (c) => {
     return c.json({ jobs: service.list(c.req.valid("query")).map(jobJson) });
   });
@@ -59,8 +69,11 @@ export function jobRoutes(service: ImageJobService) {
 
 // --- internal ---
 
+type GivenJob = Awaited<ReturnType<typeof readForm>>;
+
 /** Also of the address that a browser makes of a file. */
-function bytesOf(base64: string): Uint8Array {
+function bytesOf(base64: string | undefined): Uint8Array | undefined {
+  if (base64 === undefined) return undefined;
   return Buffer.from(base64.replace(/^data:[^,]{0,100},/, ""), "base64");
 }
 

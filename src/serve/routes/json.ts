@@ -14,14 +14,17 @@ export function valid<Schema extends v.GenericSchema, Target extends keyof Valid
   schema: Schema,
 ) {
   return sValidator(target, schema, (result) => {
-    if (result.success) return;
-    const [issue] = result.error;
-    const path = (issue?.path ?? []).map((part) => String(keyOf(part))).join(".");
-    const message = issue?.message ?? "The body is not valid.";
-    // The sentences of settings name them already.
-    const sentence = /\.$/.test(message) ? message : `${path || "The body"}: ${message}.`;
-    throw new HttpError(400, "bad-option", sentence);
+    if (!result.success) throw refused(result.error);
   });
+}
+
+/** The error of the first of a schema's issues. */
+export function refused([issue]: readonly Issue[]): HttpError {
+  const path = (issue?.path ?? []).map((part) => String(keyOf(part))).join(".");
+  const message = issue?.message ?? "The body is not valid.";
+  // The sentences of settings name them already.
+  const sentence = /\.$/.test(message) ? message : `${path || "The body"}: ${message}.`;
+  return new HttpError(400, "bad-option", sentence);
 }
 
 /** Settings by the names of fields. What a dialect keeps is its own. */
@@ -37,6 +40,11 @@ export function eventJson(event: JobEvent): unknown {
 }
 
 // --- internal ---
+
+interface Issue {
+  message: string;
+  path?: readonly unknown[] | undefined;
+}
 
 function keyOf(part: unknown): unknown {
   return typeof part === "object" && part !== null && "key" in part ? part.key : part;

@@ -1,0 +1,41 @@
+/**
+ * A job as a form of several parts: what a body in JSON has in the part `job`, and files of the
+ * image to start from and its mask.
+ */
+import type { Context } from "hono";
+import * as v from "valibot";
+import { badOption } from "../../errors.ts";
+import { specSchema } from "../schemas.ts";
+import { refused } from "./json.ts";
+
+export function isForm(c: Context): boolean {
+  return /^multipart\/form-data\b/i.test(c.req.header("Content-Type") ?? "");
+}
+
+/** Rejects with what is wrong. */
+export async function readForm(c: Context) {
+  const form = await c.req.formData().catch(() => null);
+  if (form === null) throw badOption("The form cannot be read.");
+  const result = v.safeParse(formSchema, jsonOf(form.get("job")));
+  if (!result.success) throw refused(result.issues);
+  const [image, mask] = [await fileOf(form, "image"), await fileOf(form, "mask")];
+  return { job: result.output, image, mask };
+}
+
+// --- internal ---
+
+const formSchema = v.omit(specSchema, ["image", "mask"]);
+
+function jsonOf(part: string | File | null): unknown {
+  try {
+    if (typeof part === "string") return JSON.parse(part);
+  } catch {}
+  throw badOption("A form has a part job, a text in JSON.");
+}
+
+async function fileOf(form: FormData, name: string): Promise<Uint8Array | undefined> {
+  const part = form.get(name);
+  if (part === null) return undefined;
+  if (typeof part === "string") throw badOption(`${name} must be a file.`);
+  return await part.bytes();
+}
