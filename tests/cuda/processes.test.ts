@@ -59,7 +59,7 @@ function freePort(): number {
 }
 
 describe("two processes generate what one does, bit for bit", () => {
-  const exact = { stepCount: 3, deepCache: 1 };
+  const exact = { stepCount: 3, deepCache: 1, freshDeep: true };
   const cuts = [
     // Every kind of tensor is sent in both, one step late and at once.
     ...(["corrected_async_gn", "full_sync"] as const).map((syncMode) => ({
@@ -69,20 +69,22 @@ describe("two processes generate what one does, bit for bit", () => {
       seeds: [11n],
       ...{ compressExchange: "none" as const, ...exact },
     })),
-    // The last step reads what the third has sent while the fourth was cached.
-    {
+    // The last step reads what the third has sent while the fourth was cached, unless it waits for
+    // what the others send in it.
+    ...[false, true].map((freshDeep) => ({
       ...{ syncMode: "corrected_async_gn" as const, gpus: 1, splitBatch: false, seeds: [11n] },
-      ...{ compressExchange: "int8" as const, stepCount: 5, deepCache: 2 },
-    },
+      ...{ compressExchange: "int8" as const, stepCount: 5, deepCache: 2, freshDeep },
+    })),
     {
       ...{ syncMode: "corrected_async_gn" as const, gpus: 2, splitBatch: true },
       ...{ seeds: [11n, 12n], compressExchange: "none" as const, ...exact },
     },
   ];
 
-  test.each(cuts)("$syncMode, $gpus GPUs each, $compressExchange", async (cut) => {
+  const title = "$syncMode, $gpus GPUs each, $compressExchange, deep slots fresh: $freshDeep";
+  test.each(cuts)(title, async (cut) => {
     const { gpus, seeds, stepCount, deepCache, ...how } = cut;
-    const { syncMode, splitBatch, compressExchange } = how;
+    const { syncMode, splitBatch, compressExchange, freshDeep } = how;
     const port = freePort();
     const latentsPath = join(folder, `${port}.safetensors`);
     const more = [
@@ -100,6 +102,7 @@ describe("two processes generate what one does, bit for bit", () => {
       ],
       ["--gpus", String(gpus), "--sync-mode", syncMode],
       ["--compress-exchange", compressExchange],
+      freshDeep ? [] : ["--no-fresh-deep"],
       splitBatch ? [] : ["--no-split-batch"],
       ["--out", join(folder, `${port}.png`), "--save-latents", latentsPath],
     ].flat();
