@@ -37,15 +37,19 @@ test("a checkpoint in one file gives the image of its folder", async () => {
 }, 60_000);
 
 test("a refiner and an inpainting model are refused by what they need", async () => {
-  for (const [variant, need] of [
-    ["refiner", "a refiner, which finishes the images of a base model"],
-    ["inpainting", "for inpainting, which fills a masked part of an image"],
+  for (const [variant, need, other] of [
+    ["refiner", "a refiner, which finishes the images of a base model", ""],
+    [
+      "inpainting",
+      "for inpainting, which fills a masked part of an image",
+      ", or an image and its mask",
+    ],
   ] as const) {
     writeSparseFile(join(folder, `${variant}.safetensors`), shapesOf(checkpointTensors(variant)));
     const { stderr, exitCode } = await sample(`${variant}.safetensors`);
     expect(stderr).toBe(
       `error: The model ${variant} is ${need}: from text alone it cannot generate; name a base ` +
-        "model.\n",
+        `model${other}.\n`,
     );
     expect(exitCode).not.toBe(0);
   }
