@@ -1,6 +1,7 @@
 //! The emulator's own tests: that it does what NVIDIA's driver does, and reports what it forbids.
 
 test {
+    _ = @import("cublaslt_int8.zig");
     _ = @import("guards.zig");
     _ = @import("nccl_mailbox.zig");
     _ = @import("numbers.zig");
