@@ -26,12 +26,14 @@ afterAll(removeCopies);
 afterAll(removeAdapters);
 
 const hopper = 90;
+/** Keeps them, and multiplies by the kernels of the next: Hopper has some of its own. */
+const ada = 89;
 const ampere = 80;
 afterAll(() => setEmulatedCapability(0));
 
 const widenedOnAmpere =
   /^UNet: 8-bit weights widened to f16 \(.*\); GPUs of compute capability 8\.9/;
-const keptOnHopper = /^UNet: weights in 8 bits/;
+const keptOnAda = /^UNet: weights in 8 bits/;
 
 describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
   const model = await openModelFolder(copyVariant(variant).folder);
@@ -43,7 +45,7 @@ describe.each(["e4m3.plain", "e5m2.tensor"])("%s", async (variant) => {
   test("kept and widened: the same bits, within 5e-3 of the CPU", async () => {
     const latents: Float32Array[] = [];
     for (const [capability, note] of [
-      [hopper, keptOnHopper],
+      [ada, keptOnAda],
       [ampere, widenedOnAmpere],
     ] as const) {
       setEmulatedCapability(capability);
