@@ -494,7 +494,7 @@ pub const Backend = struct {
             options.quantized = room.rows;
         }
         if (!b.isCuda()) return room;
-        const row_count: u32 = @intCast(x.shape.batch * x.shape.positionCount());
+        const row_count: u32 = @intCast(x.shape.rowCount());
         room.sums = try b.allocBytes(cudas.sumBytes(row_count, column_count));
         options.sums = room.sums;
         return room;

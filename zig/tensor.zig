@@ -56,8 +56,13 @@ pub const Shape = struct {
         return @as(usize, shape.rows) * shape.width;
     }
 
+    /// Positions of the whole batch: the rows of a product with the channels as its depth.
+    pub fn rowCount(shape: Shape) usize {
+        return shape.batch * shape.positionCount();
+    }
+
     pub fn elementCount(shape: Shape) usize {
-        return shape.batch * shape.positionCount() * shape.channels;
+        return shape.rowCount() * shape.channels;
     }
 
     pub fn withChannels(shape: Shape, channels: u32) Shape {

@@ -254,6 +254,16 @@ pub const Cuda = struct {
         return cuda.weights_base + weight.device_offset;
     }
 
+    /// Kernels take null for a missing one.
+    pub fn addressOrNull(cuda: *const Cuda, weight: ?*const Weight) usize {
+        return if (weight) |there| cuda.addressOf(there) else 0;
+    }
+
+    /// Whether `--fp16-accumulate` asks for another product of this weight than the usual one.
+    pub fn cascades(cuda: *const Cuda, weight: *const Weight) bool {
+        return cuda.fp16_accumulate and weight.may_cascade;
+    }
+
     /// Allocates the workspace for widened weights.
     pub fn reserveWiden(cuda: *Cuda, bytes: usize) Error!void {
         assert(cuda.widen_workspace == 0);

@@ -433,7 +433,7 @@ pub const Planned = struct {
     /// Of a product's rows: GPUs read them again as they were rounded.
     fn inputBytes(plan: Planned, x: Tensor, weight: *const Weight) u64 {
         if (!plan.is_cuda or weight.dtype != .i8) return x.byteCount();
-        return x.shape.elementCount() + x.shape.batch * x.shape.positionCount() * @sizeOf(f32);
+        return x.shape.elementCount() + x.shape.rowCount() * @sizeOf(f32);
     }
 
     fn weightBytes(plan: Planned, weight: *const Weight) u64 {

@@ -105,7 +105,7 @@ pub fn scaleRepeat(cpu: *Cpu, out: Tensor, x: Tensor, factor: f32) error{Cancell
 }
 
 pub fn geglu(cpu: *Cpu, out: Tensor, x: Tensor) error{Cancelled}!void {
-    const rows = out.shape.batch * out.shape.positionCount();
+    const rows = out.shape.rowCount();
     const args: arguments.Geglu = .{
         .x = floats(x),
         .out = floats(out),
@@ -152,7 +152,7 @@ fn changeArguments(o: backend.Change, value: Tensor) arguments.Change {
         .change = @ptrFromInt(o.change.address),
         .view = floats(o.view),
         .value = floats(value),
-        .rows = o.view.shape.batch * o.view.shape.positionCount(),
+        .rows = o.view.shape.rowCount(),
         .rows_per_task = @max(1, task_elements / 2 / channels),
         .channels = channels,
         .group = o.format.group,
@@ -202,7 +202,7 @@ pub fn concatChannels(cpu: *Cpu, out: Tensor, parts: []const Tensor) error{Cance
     for (parts, list[0..parts.len]) |part, *item| {
         item.* = .{ .data = floats(part), .channels = part.shape.channels };
     }
-    const rows = out.shape.batch * out.shape.positionCount();
+    const rows = out.shape.rowCount();
     const args: arguments.Concat = .{
         .parts = &list,
         .part_count = parts.len,

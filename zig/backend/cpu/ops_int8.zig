@@ -32,7 +32,7 @@ pub fn quantizeRows(cpu: *Cpu, out: Tensor, x: Tensor, group: u32) error{Cancell
     assert(out.shape.channels == x.shape.channels + @sizeOf(f32));
     const depth = x.shape.channels;
     assert(depth <= cpu.int8.depth_max);
-    const rows = x.shape.batch * x.shape.positionCount();
+    const rows = x.shape.rowCount();
     const args: arguments.QuantizeRows = .{
         .x = ops_product.floats(x),
         .out = @ptrFromInt(out.address),

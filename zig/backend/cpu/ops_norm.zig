@@ -130,7 +130,7 @@ pub fn layerNorm(
     bias: *const Weight,
     epsilon: f32,
 ) error{Cancelled}!void {
-    const rows = x.shape.batch * x.shape.positionCount();
+    const rows = x.shape.rowCount();
     const args: arguments.LayerNorm = .{
         .x = floats(x),
         .out = floats(out),

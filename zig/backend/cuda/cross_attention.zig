@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
+const grids = @import("grids.zig");
 const wgmma = @import("wgmma.zig");
 
 /// Operands of 16 bits: out (batch, queries, heads * 64), x (batch, queries, depth), w (heads * 64,
@@ -23,15 +24,13 @@ pub const Call = struct {
 
 /// Whether the kernel can do it, as far as sizes say.
 pub fn fits(channels: u32, depth: u32, head_count: u32) bool {
-    return channels == head_count * head_size and depth % elements_aligned == 0;
+    return channels == head_count * head_size and depth % grids.pack_count == 0;
 }
 
 /// Only where `wgmma.isThere`.
 pub fn run(cuda: *Cuda, call: Call) cudas.Error!void {
-    assert(call.depth % elements_aligned == 0 and call.keys > 0);
-    for ([_]usize{ call.out, call.x, call.w, call.keys_values }) |address| {
-        assert(address % 16 == 0);
-    }
+    assert(call.depth % grids.pack_count == 0 and call.keys > 0);
+    assert(grids.areAligned(&.{ call.out, call.x, call.w, call.keys_values }));
     const grid: cudas.Dim3 = .{
         .x = std.math.divCeil(u32, call.queries, wgmma.tile_rows) catch unreachable,
         .y = std.math.divCeil(u32, call.heads, tile_heads) catch unreachable,
@@ -59,8 +58,6 @@ pub fn run(cuda: *Cuda, call: Call) cudas.Error!void {
 
 // --- internal ---
 
-/// Elements of a 16-byte copy.
-const elements_aligned = 8;
 /// Of cross_attention.cu.
 const head_size = 64;
 const tile_heads = 3;

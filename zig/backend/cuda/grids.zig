@@ -1,11 +1,12 @@
-//! How many threads a kernel that handles packs of eight elements needs (cuda/elementwise.cuh).
+//! How many threads a kernel that handles packs of eight elements needs (cuda/elementwise.cuh), and
+//! what it asks of addresses.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Dim3 = @import("../cuda.zig").Dim3;
 const Tensor = @import("../../tensor.zig").Tensor;
 
-/// Elements that a thread handles at once.
+/// Elements that a thread handles at once: of 16 bits, what one access of 16 bytes moves.
 pub const pack_count = 8;
 pub const block_size = 256;
 /// Of a grid's y and z.
@@ -31,7 +32,13 @@ pub fn packs(element_count: u64) u64 {
 
 /// Packs of all positions of a tensor with so many channels. Kernels count them in 32 bits.
 pub fn positionPacks(tensor: Tensor, channels: u32) u32 {
-    return @intCast(tensor.shape.batch * tensor.shape.positionCount() * packs(channels));
+    return @intCast(tensor.shape.rowCount() * packs(channels));
+}
+
+/// Whether 16 bytes can be moved at once from and to all of them; so can null, which is not read.
+pub fn areAligned(addresses: []const usize) bool {
+    for (addresses) |address| if (address % 16 != 0) return false;
+    return true;
 }
 
 /// The device address of a tensor that may be missing: kernels take null for that.

@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
+const grids = @import("grids.zig");
 const wgmma = @import("wgmma.zig");
 
 /// One gated product of 16-bit operands: out (m, columns) of x (m, k), w (2 * columns, k).
@@ -45,7 +46,7 @@ pub const Kernel = enum {
 
 /// Whether own kernels can do products of these sizes: 16-byte accesses all through.
 pub fn fits(columns: u32, k: u32) bool {
-    return columns % elements_aligned == 0 and k % elements_aligned == 0;
+    return columns % grids.pack_count == 0 and k % grids.pack_count == 0;
 }
 
 /// The fastest that the GPU has.
@@ -55,7 +56,7 @@ pub fn kernelFor(cuda: *Cuda) cudas.Error!Kernel {
 
 pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
     assert(fits(call.columns, call.k));
-    for ([_]usize{ call.out, call.x, call.w, call.bias }) |address| assert(address % 16 == 0);
+    assert(grids.areAligned(&.{ call.out, call.x, call.w, call.bias }));
     const problem: Problem = .{
         .out = call.out,
         .x = call.x,
@@ -83,9 +84,6 @@ pub fn run(cuda: *Cuda, kernel: Kernel, call: Call) cudas.Error!void {
 }
 
 // --- internal ---
-
-/// Elements of a 16-byte copy.
-const elements_aligned = 8;
 
 /// Of linear_geglu.cu.
 const Tile = struct { rows: u32, columns: u32, threads: u32, shared_bytes: u32 };

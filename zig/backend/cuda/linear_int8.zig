@@ -74,7 +74,7 @@ pub fn multiply(
     depth: u32,
 ) cudas.Error!void {
     checkAlignment(e);
-    assert(x % 16 == 0 and w % 16 == 0 and depth % 16 == 0);
+    assert(grids.areAligned(&.{ x, w }) and depth % 16 == 0);
     const columns: u32 = if (gate == .none) 2 * half_columns else half_columns;
     const grid: cudas.Dim3 = .{
         .x = std.math.divCeil(u32, e.row_count, tile_rows) catch unreachable,
@@ -133,8 +133,7 @@ const Sums = extern struct { e: Epilogue, sums: usize };
 
 fn checkAlignment(e: Epilogue) void {
     assert(e.column_count % grids.pack_count == 0 and e.out_stride % grids.pack_count == 0);
-    for ([_]usize{ e.out, e.bias, e.residual }) |address| assert(address % 16 == 0);
-    for ([_]usize{ e.row_scales, e.column_scales }) |address| assert(address % 16 == 0);
+    assert(grids.areAligned(&.{ e.out, e.bias, e.residual, e.row_scales, e.column_scales }));
 }
 
 test "rows of the longest depth fit the shared memory that every kernel has" {

@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const grids = @import("grids.zig");
 const ops_widen = @import("ops_widen.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
@@ -11,8 +12,6 @@ const Weight = @import("../../weights.zig").Weight;
 /// Of one launch.
 pub const layer_count_max = 32;
 
-/// 16 bytes, which one access moves.
-const elements_aligned = 8;
 const thread_count = 256;
 const columns_of_block = thread_count / 32;
 
@@ -38,8 +37,8 @@ pub fn fit(weights: []const *const Weight) bool {
     if (weights.len == 0 or weights.len > layer_count_max) return false;
     for (weights) |weight| {
         if (weight.dtype == .i8) return false;
-        if (weight.shape[0] % elements_aligned != 0) return false;
-        if (weight.shape[1] % elements_aligned != 0) return false;
+        if (weight.shape[0] % grids.pack_count != 0) return false;
+        if (weight.shape[1] % grids.pack_count != 0) return false;
     }
     return true;
 }
@@ -51,7 +50,7 @@ pub fn run(
     weights: []const *const Weight,
     biases: []const *const Weight,
 ) cudas.Error!void {
-    assert(fit(weights) and x.dtype == cuda.activation and x.address % 16 == 0);
+    assert(fit(weights) and x.dtype == cuda.activation and grids.areAligned(&.{x.address}));
     if (!anyKept8(weights)) return launch(cuda, outs, x, weights, biases);
     for (0..outs.len) |at| {
         try launch(cuda, outs[at..][0..1], x, weights[at..][0..1], biases[at..][0..1]);
@@ -87,7 +86,7 @@ fn launch(
             .bias = cuda.addressOf(bias),
             .column_count = weight.shape[0],
         };
-        assert(layer.w % 16 == 0);
+        assert(grids.areAligned(&.{layer.w}));
         most = @max(most, weight.shape[0]);
     }
     const grid: cudas.Dim3 = .{

@@ -7,19 +7,17 @@ const assert = std.debug.assert;
 const cudas = @import("../cuda.zig");
 const Call = @import("gemm.zig").Call;
 const Cuda = cudas.Cuda;
+const grids = @import("grids.zig");
 
 /// Whether the kernel can do this product; what it cannot goes to the library.
 pub fn fits(call: Call) bool {
     if (call.input != .f16 or call.output != .f16) return false;
     if (call.w_order != .out_in or call.activation != .none or call.batch != null) return false;
     for ([_]u64{ call.n, call.k, call.out_stride, call.x_stride, call.w_stride }) |count| {
-        if (count % elements_aligned != 0) return false;
+        if (count % grids.pack_count != 0) return false;
     }
-    if (call.residual_stride % elements_aligned != 0) return false;
-    for ([_]usize{ call.out, call.x, call.w, call.bias, call.residual }) |address| {
-        if (address % 16 != 0) return false;
-    }
-    return true;
+    if (call.residual_stride % grids.pack_count != 0) return false;
+    return grids.areAligned(&.{ call.out, call.x, call.w, call.bias, call.residual });
 }
 
 /// out = scale * x * w^T + bias + residual, as `Matmul.run`; `call` must fit.
@@ -58,8 +56,6 @@ const tile_depth = 32;
 const stage_count = 3;
 const thread_count = 256;
 const shared_bytes = stage_count * (tile_rows + tile_columns) * tile_depth * 2;
-/// Elements of a 16-byte copy.
-const elements_aligned = 8;
 
 /// As in matmul_cascaded.cu.
 const Problem = extern struct {

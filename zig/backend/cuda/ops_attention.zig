@@ -356,7 +356,7 @@ const Plan = struct {
         strides: Strides,
     ) Problem {
         const head_size = q.shape.channels / head_count;
-        const partial = if (temporary) |tensor| tensor.address else 0;
+        const partial = grids.addressOrNull(temporary);
         const log2e_root = std.math.log2e / @sqrt(@as(f64, @floatFromInt(head_size)));
         var result: Problem = .{
             .out = out.address,
@@ -420,7 +420,7 @@ fn partialBytes(q: Shape) usize {
 }
 
 fn statisticCount(q: Shape, head_count: u32) usize {
-    return q.batch * q.positionCount() * head_count;
+    return q.rowCount() * head_count;
 }
 
 test "one token of keys is enough, and few rows of q split the keys" {

@@ -96,7 +96,7 @@ pub fn convDirect(
     const few = out.shape.channels <= 4;
     const tile: u32 = if (few) 4 else 32;
     assert(weight.shape[1] * weight.shape[2] * tile <= direct_weight_count_max);
-    const position_count = out.shape.batch * out.shape.positionCount();
+    const position_count = out.shape.rowCount();
     const grid: cudas.Dim3 = .{
         .x = @intCast(std.math.divCeil(usize, position_count, direct_block_size) catch unreachable),
         .y = std.math.divCeil(u32, out.shape.channels, tile) catch unreachable,
@@ -108,7 +108,7 @@ pub fn convDirect(
         grids.addressOrNull(options.halo_above),
         grids.addressOrNull(options.halo_below),
         try ops_widen.operand(cuda, weight),
-        if (bias) |vector| cuda.addressOf(vector) else 0,
+        cuda.addressOrNull(bias),
         grids.addressOrNull(options.channel_bias),
         grids.addressOrNull(options.residual),
         directConvolution(out.shape, x.shape, weight, options),

@@ -65,8 +65,7 @@ const Ways = struct {
         if (!isOneKernel(ways.weight, ways.head_count) or !try wgmma.isThere(cuda)) {
             return .library;
         }
-        // What `--fp16-accumulate` asks for is another product.
-        if (cuda.fp16_accumulate and ways.weight.may_cascade) return .library;
+        if (cuda.cascades(ways.weight)) return .library;
         const x = ways.x.shape;
         const keys = ways.keys_values.shape.positionCount();
         var buffer: [128]u8 = undefined;

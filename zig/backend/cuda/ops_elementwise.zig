@@ -105,7 +105,7 @@ pub fn biasActivationResidual(cuda: *Cuda, x: Tensor, epilogue: Epilogue) Error!
     const count = grids.positionPacks(x, x.shape.channels);
     return cuda.launch("bias_activation_residual", .typed, grids.blocks(count), grids.block, 0, .{
         x.address,
-        if (epilogue.bias) |vector| cuda.addressOf(vector) else 0,
+        cuda.addressOrNull(epilogue.bias),
         grids.addressOrNull(epilogue.channel_bias),
         grids.addressOrNull(epilogue.residual),
         epilogue.scale,
@@ -169,7 +169,7 @@ pub fn applyChange(cuda: *Cuda, o: backend.Change) Error!void {
 /// A warp for each group of channels.
 fn changeGroups(o: backend.Change) struct { per_row: u32, count: u64, grid: cudas.Dim3 } {
     const per_row = o.view.shape.channels / o.format.group;
-    const count = @as(u64, o.view.shape.batch * o.view.shape.positionCount()) * per_row;
+    const count = @as(u64, o.view.shape.rowCount()) * per_row;
     return .{ .per_row = per_row, .count = count, .grid = grids.blocks(count * 32) };
 }
 
@@ -184,7 +184,7 @@ pub fn concatChannels(cuda: *Cuda, out: Tensor, parts: []const Tensor) Error!voi
         list.channels[i] = part.shape.channels;
         widest = @max(widest, part.shape.channels);
     }
-    const rows: u32 = @intCast(out.shape.batch * out.shape.positionCount());
+    const rows: u32 = @intCast(out.shape.rowCount());
     const grid = grids.blockRows(grids.positionPacks(out, widest), parts.len);
     const args = .{ out.address, list, out.shape.channels, rows };
     return cuda.launch("concat_channels", .untyped, grid, grids.block, 0, args);

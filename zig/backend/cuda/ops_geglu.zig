@@ -40,7 +40,7 @@ pub fn linearGeglu(
         .wide = wide.?,
         .weight = weight,
         .call = .{
-            .m = @intCast(x.shape.batch * x.shape.positionCount()),
+            .m = @intCast(x.shape.rowCount()),
             .columns = out.shape.channels,
             .k = x.shape.channels,
             .out = out.address,
@@ -65,8 +65,7 @@ const Ways = struct {
         const cuda = ways.cuda;
         const call = &ways.call;
         if (!isOneKernel(ways.weight)) return .library;
-        // What `--fp16-accumulate` asks for is another product.
-        if (cuda.fp16_accumulate and ways.weight.may_cascade) return .library;
+        if (cuda.cascades(ways.weight)) return .library;
         var buffer: [128]u8 = undefined;
         const name = std.fmt.bufPrint(&buffer, "geglu {t} {d}x{d}x{d}", .{
             cuda.activation, call.m, call.columns, call.k,

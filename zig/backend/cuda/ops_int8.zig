@@ -15,6 +15,7 @@ const backend = @import("../../backend.zig");
 const cudas = @import("../cuda.zig");
 const Cuda = cudas.Cuda;
 const Error = cudas.Error;
+const grids = @import("grids.zig");
 const linear_int8 = @import("linear_int8.zig");
 const own_or_library = @import("own_or_library.zig");
 pub const Way = own_or_library.Way;
@@ -26,7 +27,7 @@ const Weight = @import("../../weights.zig").Weight;
 pub fn quantizeRows(cuda: *Cuda, out: Tensor, x: Tensor, group: u32) Error!void {
     assert(out.dtype == .i8 and x.dtype == cuda.activation);
     const depth = x.shape.channels;
-    const rows = rowsOf(x);
+    const rows: u32 = @intCast(x.shape.rowCount());
     const scales = scalesOf(out, rows, depth);
     return linear_int8.quantizeRows(cuda, out.address, scales, x.address, rows, depth, group);
 }
@@ -63,8 +64,8 @@ pub fn linearLayer(
         .out = out.address + channel_first * out.dtype.size(),
         .out_stride = out.shape.channels,
         .column_count = column_count,
-        .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
-        .residual = if (options.residual) |tensor| tensor.address else 0,
+        .bias = cuda.addressOrNull(bias),
+        .residual = grids.addressOrNull(options.residual),
         .activation = options.activation,
         .scale = options.scale,
     });
@@ -142,7 +143,7 @@ pub const Layer = struct {
         const depth = weight.shape[1];
         const quantized = options.quantized.?;
         assert(quantized.shape.channels == depth + @sizeOf(f32));
-        const row_count = rowsOf(quantized);
+        const row_count: u32 = @intCast(quantized.shape.rowCount());
         return .{
             .cuda = cuda,
             .gate = result.gate,
@@ -161,7 +162,7 @@ pub const Layer = struct {
             .x = quantized.address,
             .w = cuda.addressOf(weight),
             .depth = depth,
-            .sums = if (options.sums) |tensor| tensor.address else 0,
+            .sums = grids.addressOrNull(options.sums),
         };
     }
 
@@ -208,10 +209,6 @@ const row_unit = 128;
 fn pieceRows(column_count: u32) u32 {
     const rows = piece_bytes / (@as(usize, column_count) * @sizeOf(i32));
     return @intCast(@max(row_unit, rows / row_unit * row_unit));
-}
-
-fn rowsOf(x: Tensor) u32 {
-    return @intCast(x.shape.batch * x.shape.positionCount());
 }
 
 /// Behind the integers.

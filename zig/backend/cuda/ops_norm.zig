@@ -166,7 +166,7 @@ pub fn layerNorm(
     bias: *const Weight,
     epsilon: f32,
 ) Error!void {
-    const rows: u32 = @intCast(x.shape.batch * x.shape.positionCount());
+    const rows: u32 = @intCast(x.shape.rowCount());
     const grid = grids.blocks(@as(u64, rows) * warp_size);
     const args = .{
         out.address,          x.address, cuda.addressOf(weight),

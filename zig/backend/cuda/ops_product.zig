@@ -15,6 +15,7 @@ const Call = @import("gemm.zig").Call;
 const cascaded = @import("matmul_cascaded.zig");
 const device_weights = @import("weights.zig");
 const ops_convolution = @import("ops_convolution.zig");
+const grids = @import("grids.zig");
 const ops_elementwise = @import("ops_elementwise.zig");
 const ops_int8 = @import("ops_int8.zig");
 const ops_widen = @import("ops_widen.zig");
@@ -35,7 +36,7 @@ pub fn linear(
     const is_whole = options.activation == .none;
     const residual = if (is_whole) options.residual else null;
     try multiply(cuda, weight, .{
-        .m = @intCast(x.shape.batch * x.shape.positionCount()),
+        .m = @intCast(x.shape.rowCount()),
         .n = weight.shape[0],
         .k = weight.shape[1],
         .input = x.dtype,
@@ -44,8 +45,8 @@ pub fn linear(
         .out_stride = out.shape.channels,
         .x = x.address,
         .w = try ops_widen.operand(cuda, weight),
-        .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
-        .residual = if (residual) |tensor| tensor.address else 0,
+        .bias = cuda.addressOrNull(bias),
+        .residual = grids.addressOrNull(residual),
         .scale = options.scale,
     });
     if (is_whole) return;
@@ -89,7 +90,7 @@ pub fn linearAdjacent(
     assert(areAdjacent(weights, cuda.activation));
     if (weights[0].dtype == .i8) return ops_int8.linearAdjacent(cuda, out, weights[0], options);
     try multiply(cuda, weights[0], .{
-        .m = @intCast(x.shape.batch * x.shape.positionCount()),
+        .m = @intCast(x.shape.rowCount()),
         .n = out.shape.channels,
         .k = weights[0].shape[1],
         .input = x.dtype,
@@ -144,8 +145,8 @@ pub fn conv2d(
         .out = out.address,
         .x = input.address,
         .w = try ops_widen.operand(cuda, weight),
-        .bias = if (bias) |vector| cuda.addressOf(vector) else 0,
-        .residual = if (residual) |tensor| tensor.address else 0,
+        .bias = cuda.addressOrNull(bias),
+        .residual = grids.addressOrNull(residual),
         .scale = options.scale,
     });
     const is_bare = fused == .product_alone;
@@ -160,7 +161,7 @@ pub fn conv2d(
 
 /// By cuBLASLt, or as `--fp16-accumulate` asks for. `weight` is what `call.w` was made of.
 pub fn multiply(cuda: *Cuda, weight: *const Weight, call: Call) Error!void {
-    if (cuda.fp16_accumulate and weight.may_cascade and cascaded.fits(call)) {
+    if (cuda.cascades(weight) and cascaded.fits(call)) {
         return cascaded.run(cuda, call);
     }
     return cuda.libraries.?.matmul.run(cuda.stream, call);

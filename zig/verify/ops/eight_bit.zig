@@ -153,7 +153,7 @@ fn int8Weight(pair: *Pair, columns: u32, depth: u32, group: u32) Error!*Weight {
 fn quantizeRows(pair: *Pair) Error!void {
     const depth, const group = randomDepth(pair);
     const x = try randomRows(pair, depth);
-    const rows: usize = x.cpu.shape.batch * x.cpu.shape.positionCount();
+    const rows: usize = x.cpu.shape.rowCount();
     pair.describe("{f} in groups of {d}", .{ pairs.shown(x.cpu.shape), group });
     const matrix: weights.Matrix =
         .dense(std.mem.sliceAsBytes(x.cpu.host(f32)), .f32, rows, depth);
@@ -178,7 +178,7 @@ const Prepared = struct {
         const quantized = try rowsFor(pair, x);
         try pair.cpu.quantizeRows(quantized.cpu, x.cpu, group);
         try pair.cuda.quantizeRows(quantized.cuda, x.cuda, group);
-        const rows: u32 = @intCast(x.cpu.shape.batch * x.cpu.shape.positionCount());
+        const rows: u32 = @intCast(x.cpu.shape.rowCount());
         const bytes = backend.cudas.sumBytes(rows, column_count);
         return .{
             .cpu = .{ .quantized = quantized.cpu },
