@@ -246,6 +246,6 @@ function MoreFields() {
 
 const shownAbove = new Set([
   ...["prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
-  ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images", "lora", "loras"],
+  ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images"],
   ...["sync_mode", "warmup_steps", "strength"],
 ]);

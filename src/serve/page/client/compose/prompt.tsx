@@ -69,7 +69,7 @@ export function PromptBox({ name, label, placeholder }: PromptBoxProps) {
   const id = `field-${name}`;
   const isOpen = offer.value !== null;
   return (
-    <div class="field prompt">
+    <div class="field">
       <label for={id}>{label}</label>
       <textarea
         {...{ id, ref: box, rows: 2, value: text, placeholder, spellcheck: false }}

@@ -11,9 +11,7 @@ import { apply, loadJobs } from "./jobs.ts";
 import { readEvents } from "./sse.ts";
 import type { JobEvent } from "./wire.ts";
 
-export type Connection = "connecting" | "live" | "lost";
-
-export const connection = signal<Connection>("connecting");
+export const connection = signal<"connecting" | "live" | "lost">("connecting");
 
 /** Keeps the page up to date until `end` aborts. */
 export async function stayConnected(end: AbortSignal): Promise<void> {
