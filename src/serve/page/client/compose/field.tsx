@@ -5,7 +5,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import type { ListedSetting } from "../server/wire.ts";
-import { Icon } from "../ui/icons.tsx";
+import { IconButton } from "../ui/icons.tsx";
 import { give, given, infoOf, settingValue } from "./form.ts";
 
 interface FieldProps {
@@ -43,15 +43,13 @@ export function Labelled({
           </button>
         )}
         {given.value[name] !== undefined && (
-          <button
-            type="button"
-            class="icon small"
-            aria-label={`${label}: back to the default`}
+          <IconButton
+            icon="undo"
+            label={`${label}: back to the default`}
             title="Back to the default"
+            class="small"
             onClick={() => give(name, undefined)}
-          >
-            <Icon name="undo" />
-          </button>
+          />
         )}
       </div>
       {children}

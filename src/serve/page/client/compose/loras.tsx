@@ -3,7 +3,7 @@
  */
 import { capabilities } from "../server/capabilities.ts";
 import type { LoraSetting } from "../server/wire.ts";
-import { Icon } from "../ui/icons.tsx";
+import { IconButton } from "../ui/icons.tsx";
 import { give, given } from "./form.ts";
 
 export function LorasField() {
@@ -70,9 +70,7 @@ function LoraRow({ lora: { file, scale = 1 }, onScale, onRemove }: LoraRowProps)
         {...{ step: "any", value: scale }}
         onChange={({ currentTarget }) => onScale(Number(currentTarget.value))}
       />
-      <button type="button" class="icon" aria-label={`Remove ${file}`} onClick={onRemove}>
-        <Icon name="close" />
-      </button>
+      <IconButton icon="close" label={`Remove ${file}`} onClick={onRemove} />
     </div>
   );
 }

@@ -1,7 +1,7 @@
 /**
  * The seed: random for every job, or kept; the dice throw one that is then kept.
  */
-import { Icon } from "../ui/icons.tsx";
+import { IconButton } from "../ui/icons.tsx";
 import { give, given, keepsSeed } from "./form.ts";
 
 export function SeedField() {
@@ -19,15 +19,12 @@ export function SeedField() {
           value={keepsSeed.value && seed !== undefined ? String(seed) : ""}
           onChange={({ currentTarget }) => keep(currentTarget.value.trim())}
         />
-        <button
-          type="button"
-          class="icon"
-          aria-label="Throw the dice"
+        <IconButton
+          icon="dice"
+          label="Throw the dice"
           title="Throw the dice: a new seed that is kept"
           onClick={() => keep(String(crypto.getRandomValues(new Uint32Array(1))[0]))}
-        >
-          <Icon name="dice" />
-        </button>
+        />
         <label class="check">
           <input
             type="checkbox"

@@ -2,7 +2,7 @@
  * The size of an image: shapes to choose from, and two boxes for any other.
  */
 import { capabilities } from "../server/capabilities.ts";
-import { Icon } from "../ui/icons.tsx";
+import { IconButton } from "../ui/icons.tsx";
 import { give, model, settingValue } from "./form.ts";
 
 export function SizeField() {
@@ -33,15 +33,12 @@ export function SizeField() {
       </div>
       <div class="size-boxes">
         <SideBox label="Width" name="width" value={width} />
-        <button
-          type="button"
-          class="icon"
-          aria-label="Swap width and height"
+        <IconButton
+          icon="swap"
+          label="Swap width and height"
           title="Swap width and height"
           onClick={() => choose(height, width)}
-        >
-          <Icon name="swap" />
-        </button>
+        />
         <SideBox label="Height" name="height" value={height} />
       </div>
     </fieldset>

@@ -9,7 +9,7 @@ import { keep } from "../compose/seed.tsx";
 import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
 import { fileSize } from "../ui/format.ts";
-import { Icon } from "../ui/icons.tsx";
+import { Icon, IconButton } from "../ui/icons.tsx";
 import { attempt, note, report } from "../ui/messages.tsx";
 import { Comparison } from "./compare.tsx";
 import { Frame } from "./frame.tsx";
@@ -118,20 +118,9 @@ function Actions({ name, said, onCompare, children }: ActionsProps) {
   };
   return (
     <div class="actions">
-      <button type="button" class="icon" aria-label="Newer image" onClick={() => move(-1)}>
-        <Icon name="left" />
-      </button>
-      <button type="button" class="icon" aria-label="Older image" onClick={() => move(1)}>
-        <Icon name="right" />
-      </button>
-      <button
-        type="button"
-        class="icon close"
-        aria-label="Close"
-        onClick={() => (shown.value = null)}
-      >
-        <Icon name="close" />
-      </button>
+      <IconButton icon="left" label="Newer image" onClick={() => move(-1)} />
+      <IconButton icon="right" label="Older image" onClick={() => move(1)} />
+      <IconButton icon="close" label="Close" class="close" onClick={() => (shown.value = null)} />
       <button
         type="button"
         class="primary"

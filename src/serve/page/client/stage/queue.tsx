@@ -3,7 +3,7 @@
  */
 import { activeJobs, cancelJob } from "../server/jobs.ts";
 import { progressText } from "../ui/format.ts";
-import { Icon } from "../ui/icons.tsx";
+import { IconButton } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { follow, followed } from "./followed.ts";
 import { CancelButtons } from "./stage.tsx";
@@ -34,15 +34,12 @@ export function Queue() {
               </span>
               <span class="quiet">{progressText(job)}</span>
             </button>
-            <button
-              type="button"
-              class="icon"
-              aria-label="Cancel this job"
+            <IconButton
+              icon="close"
+              label="Cancel this job"
               title="Cancel this job"
               onClick={() => attempt(() => cancelJob(job.id))}
-            >
-              <Icon name="close" />
-            </button>
+            />
           </li>
         ))}
       </ol>

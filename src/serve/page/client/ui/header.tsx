@@ -4,7 +4,7 @@
 import { activeJobs, waitingCount } from "../server/jobs.ts";
 import { connection } from "../server/live.ts";
 import { progressText } from "./format.ts";
-import { Icon } from "./icons.tsx";
+import { IconButton } from "./icons.tsx";
 import { shortcutsOpen } from "./shortcuts.tsx";
 import { toggleTheme } from "./theme.ts";
 
@@ -22,24 +22,18 @@ export function Header() {
       <p class="state" data-state={connection.value} role="status">
         {stateText()}
       </p>
-      <button
-        type="button"
-        class="icon"
-        aria-label="Dark or light"
+      <IconButton
+        icon="theme"
+        label="Dark or light"
         title="Dark or light (t)"
         onClick={toggleTheme}
-      >
-        <Icon name="theme" />
-      </button>
-      <button
-        type="button"
-        class="icon"
-        aria-label="Keys"
+      />
+      <IconButton
+        icon="help"
+        label="Keys"
         title="Keys (?)"
         onClick={() => (shortcutsOpen.value = true)}
-      >
-        <Icon name="help" />
-      </button>
+      />
     </header>
   );
 }

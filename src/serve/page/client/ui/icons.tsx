@@ -1,5 +1,5 @@
 /**
- * The page's icons, drawn as strokes of the text's colour.
+ * The page's icons, drawn as strokes of the text's colour, and buttons that have nothing else.
  */
 
 const paths = {
@@ -26,5 +26,29 @@ export function Icon({ name }: { name: IconName }) {
     <svg class="glyph" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
       <path d={paths[name]} />
     </svg>
+  );
+}
+
+interface IconButtonProps {
+  icon: IconName;
+  /** What is read aloud. */
+  label: string;
+  title?: string;
+  /** Beside "icon". */
+  class?: string;
+  onClick(): void;
+}
+
+export function IconButton({ icon, label, title, class: extra, onClick }: IconButtonProps) {
+  return (
+    <button
+      type="button"
+      class={extra === undefined ? "icon" : `icon ${extra}`}
+      aria-label={label}
+      title={title}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+    </button>
   );
 }

@@ -3,7 +3,7 @@
  */
 import { signal } from "@preact/signals";
 import { ApiError } from "../server/api.ts";
-import { Icon } from "./icons.tsx";
+import { IconButton } from "./icons.tsx";
 
 interface Message {
   id: number;
@@ -57,9 +57,7 @@ function rows(kind: Message["kind"]) {
     .map(({ id, text }) => (
       <p key={id} class={`message ${kind}`}>
         <span>{text}</span>
-        <button type="button" class="icon" aria-label="Close message" onClick={() => close(id)}>
-          <Icon name="close" />
-        </button>
+        <IconButton icon="close" label="Close message" onClick={() => close(id)} />
       </p>
     ));
 }
