@@ -3,11 +3,12 @@
  */
 import { signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { restore, withoutDefaults } from "../compose/form.ts";
 import { keep } from "../compose/seed.tsx";
 import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
+import { useModal } from "../ui/dialog.tsx";
 import { fileSize } from "../ui/format.ts";
 import { Icon, IconButton } from "../ui/icons.tsx";
 import { attempt, note, report } from "../ui/messages.tsx";
@@ -26,12 +27,8 @@ export function open(name: string): void {
 }
 
 export function Viewer() {
-  const dialog = useRef<HTMLDialogElement>(null);
   const name = shown.value;
-  useEffect(() => {
-    if (name === null) dialog.current?.close();
-    else if (!dialog.current?.open) dialog.current?.showModal();
-  }, [name]);
+  const dialog = useModal(name !== null);
   return (
     <dialog
       ref={dialog}

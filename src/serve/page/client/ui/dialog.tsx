@@ -1,5 +1,5 @@
 /**
- * A modal dialog that a signal opens. The browser keeps the focus inside, and Escape closes it.
+ * Modal dialogs: the browser keeps the focus inside, and Escape closes them.
  */
 import type { Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -11,12 +11,9 @@ interface DialogProps {
   children: ComponentChildren;
 }
 
+/** A small one that a signal opens. */
 export function Dialog({ title, open, children }: DialogProps) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    if (!open.value) dialog.current?.close();
-    else if (!dialog.current?.open) dialog.current?.showModal();
-  }, [open.value]);
+  const dialog = useModal(open.value);
   return (
     <dialog ref={dialog} class="small" aria-label={title} onClose={() => (open.value = false)}>
       {open.value && (
@@ -27,4 +24,14 @@ export function Dialog({ title, open, children }: DialogProps) {
       )}
     </dialog>
   );
+}
+
+/** For the element of a dialog, which is open while `isOpen`. */
+export function useModal(isOpen: boolean) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    if (!isOpen) dialog.current?.close();
+    else if (!dialog.current?.open) dialog.current?.showModal();
+  }, [isOpen]);
+  return dialog;
 }
