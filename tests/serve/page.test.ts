@@ -229,6 +229,18 @@ describe.skipIf(chromium === null)("the page", () => {
     await tab.close();
   });
 
+  test("a browser that refuses to keep anything has the page too", async () => {
+    const tab = watcher.watch(await context.newPage());
+    const refusal = "{ get() { throw new DOMException('refused', 'SecurityError'); } }";
+    for (const area of ["localStorage", "sessionStorage"]) {
+      await tab.addInitScript(`Object.defineProperty(window, "${area}", ${refusal})`);
+    }
+    await tab.goto(server.base);
+    await ask({}, tab);
+    await reaches(/^Done/, tab);
+    await tab.close();
+  });
+
   test("nothing is wider than a phone", async () => {
     const phone = await context.newPage();
     await phone.setViewportSize({ width: 360, height: 740 });

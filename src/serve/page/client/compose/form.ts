@@ -5,6 +5,7 @@
 import { computed, effect, signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
 import type { JobRequest, ListedModel, ListedSetting, Settings } from "../server/wire.ts";
+import { storedText, storeText } from "../ui/storage.ts";
 import { hasWeights } from "./weights.ts";
 
 interface Kept {
@@ -127,7 +128,7 @@ function previewStepsOf(): number {
 function readKept(): Kept {
   const empty = { settings: {}, model: null, keepsSeed: false };
   try {
-    return { ...empty, ...JSON.parse(localStorage.getItem(storageKey) ?? "{}") };
+    return { ...empty, ...JSON.parse(storedText("localStorage", storageKey) ?? "{}") };
   } catch {
     return empty;
   }
@@ -139,9 +140,5 @@ effect(() => {
     model: modelId.value,
     keepsSeed: keepsSeed.value,
   };
-  try {
-    localStorage.setItem(storageKey, JSON.stringify(now));
-  } catch {
-    // A browser that keeps nothing still generates images.
-  }
+  storeText("localStorage", storageKey, JSON.stringify(now));
 });

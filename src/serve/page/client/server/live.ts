@@ -5,6 +5,7 @@
  */
 import { signal } from "@preact/signals";
 import { note } from "../ui/messages.tsx";
+import { storedText, storeText } from "../ui/storage.ts";
 import { ApiError, call, keyWanted } from "./api.ts";
 import { refreshCapabilities } from "./capabilities.ts";
 import { apply, loadJobs } from "./jobs.ts";
@@ -41,7 +42,7 @@ export async function stayConnected(end: AbortSignal): Promise<void> {
 export function rememberStart(jobId: string): void {
   remembered = jobId;
   const id = queuedIds.get(jobId);
-  if (id !== undefined) sessionStorage.setItem(placeKey, String(id - 1));
+  if (id !== undefined) storeText("sessionStorage", placeKey, String(id - 1));
 }
 
 // --- internal ---
@@ -54,7 +55,7 @@ const placeKey = "basedxl.last-event";
 const queuedIds = new Map<string, number>();
 let remembered: string | null = null;
 /** null to begin with what happens now. */
-let lastId = placeOf(sessionStorage.getItem(placeKey));
+let lastId = placeOf(storedText("sessionStorage", placeKey));
 
 async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
   const response = await call("/events", {

@@ -2,6 +2,7 @@
  * Dark and light: as the system has it, until the user chooses.
  */
 import { effect, signal } from "@preact/signals";
+import { storedText, storeText } from "./storage.ts";
 
 const storageKey = "basedxl.theme";
 
@@ -21,22 +22,13 @@ function systemIsDark(): boolean {
 }
 
 function readTheme(): "dark" | "light" | null {
-  try {
-    const stored = localStorage.getItem(storageKey);
-    return stored === "dark" || stored === "light" ? stored : null;
-  } catch {
-    return null;
-  }
+  const stored = storedText("localStorage", storageKey);
+  return stored === "dark" || stored === "light" ? stored : null;
 }
 
 effect(() => {
   const { value } = theme;
   if (value === null) delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = value;
-  try {
-    if (value === null) localStorage.removeItem(storageKey);
-    else localStorage.setItem(storageKey, value);
-  } catch {
-    // Without storage the choice lasts as long as the page.
-  }
+  storeText("localStorage", storageKey, value);
 });
