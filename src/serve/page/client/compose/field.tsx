@@ -5,6 +5,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import type { ListedSetting } from "../server/wire.ts";
+import { valueText } from "../ui/format.ts";
 import { IconButton } from "../ui/icons.tsx";
 import { give, given, infoOf, settingValue } from "./form.ts";
 
@@ -129,7 +130,7 @@ export function AnyField({ setting }: { setting: ListedSetting }) {
         id={`field-${name}`}
         type="text"
         placeholder={unsetOf(setting)}
-        value={shownValue(given.value[name])}
+        value={valueText(given.value[name])}
         onChange={({ currentTarget }) => give(name, readValue(kind, currentTarget.value))}
       />
     </Labelled>
@@ -167,11 +168,6 @@ function unsetOf(setting: ListedSetting): string {
   const value = setting.default;
   if (value === undefined || value === "") return "Default";
   return `Default (${typeof value === "boolean" ? (value ? "yes" : "no") : String(value)})`;
-}
-
-function shownValue(value: unknown): string {
-  if (value === undefined) return "";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** A text as the setting's value; what cannot be read is left to the server, which says why. */

@@ -19,12 +19,14 @@ export function changeWeight(from: Selection, by: number): Selection | null {
 
 /** Whether a text has weights, which only prompts in A1111's or ComfyUI's syntax have. */
 export function hasWeights(text: string): boolean {
-  return /(?<!\\)\([^()]*:\s*[+-]?(\d+\.?\d*|\.\d+)\s*\)/.test(text);
+  return text.search(weighted) >= 0;
 }
 
 // --- internal ---
 
 const weightMax = 10;
+/** `(words:1.2)` without brackets inside. */
+const weighted = /(?<!\\)\(([^()]*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)/g;
 
 /** `<lora:name:0.8>` around the caret: its scale is the weight. */
 function changeLora({ text, start, end }: Selection, by: number): Selection | null {
@@ -45,7 +47,7 @@ function changeLora({ text, start, end }: Selection, by: number): Selection | nu
 
 /** `(words:1.2)` whose words the selection lies in, the innermost one. */
 function changeGroup({ text, start, end }: Selection, by: number): Selection | null {
-  const groups = [...text.matchAll(/(?<!\\)\(([^()]*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)/g)];
+  const groups = [...text.matchAll(weighted)];
   const group = groups.find(({ index, 0: all }) => start >= index && end <= index + all.length);
   if (group === undefined) return null;
   const [all, words = "", weight = ""] = group;

@@ -9,7 +9,7 @@ import { keep } from "../compose/seed.tsx";
 import { StartFromButton } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
 import { useModal } from "../ui/dialog.tsx";
-import { fileSize } from "../ui/format.ts";
+import { fileSize, valueText } from "../ui/format.ts";
 import { Icon, IconButton } from "../ui/icons.tsx";
 import { attempt, note, report } from "../ui/messages.tsx";
 import { Comparison } from "./compare.tsx";
@@ -163,7 +163,7 @@ function Parameters({ name, said }: { name: string; said: ImageSettings }) {
         {file && <Row term="file" value={`${name}, ${fileSize(file.bytes)}`} />}
         {said.model && <Row term="model" value={said.model} />}
         {Object.entries(others).map(([term, value]) => (
-          <Row key={term} term={term.replaceAll("_", " ")} value={textOf(value)} />
+          <Row key={term} term={term.replaceAll("_", " ")} value={valueText(value)} />
         ))}
         <Row term="written by" value={said.tool ?? "an unknown program, without parameters"} />
       </dl>
@@ -198,10 +198,6 @@ function Picker({ except, onPick }: { except: string; onPick(name: string): void
         ))}
     </fieldset>
   );
-}
-
-function textOf(value: unknown): string {
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** To the image beside the shown one. */

@@ -33,7 +33,7 @@ export async function call(path: string, request: Call = {}): Promise<Response> 
   const { method = "GET", json, body, signal } = request;
   const headers: Record<string, string> = { ...request.headers };
   if (json !== undefined) headers["content-type"] = "application/json";
-  const response = await fetch(`/api/v1${path}`, {
+  const response = await fetch(addressOf(path), {
     method,
     headers,
     body: json === undefined ? (body ?? null) : JSON.stringify(json),

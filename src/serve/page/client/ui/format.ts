@@ -1,5 +1,5 @@
 /**
- * Numbers and times as the page writes them.
+ * Numbers, times and values of settings as the page writes them.
  */
 import type { Job } from "../server/wire.ts";
 
@@ -16,6 +16,12 @@ export function duration(seconds: number): string {
 
 export function fileSize(bytes: number): string {
   return bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** "" for none. */
+export function valueText(value: unknown): string {
+  if (value === undefined) return "";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** What a job does now, in words: "Step 3 of 20 · 8 s left". */
