@@ -1,7 +1,8 @@
 /**
  * Encoded images in another format or size, for answers of other programs.
  */
-import type { ImageFormat } from "../../image/encoder.ts";
+import { type ImageFormat, imageSizeOf, type Size } from "../../image/encoder.ts";
+import { loadSharp } from "../../image/read.ts";
 
 interface Conversion {
   format: ImageFormat;
@@ -18,12 +19,12 @@ interface Conversion {
 /** The most pixels of an image from outside, and of one that is made of it. */
 export const pixelsMax = 2 ** 26;
 
-/** Rejects with sharp's error for bytes that are no image, or too large a one. */
+/** Rejects with sharp's error for bytes that are no image or too large a one, or with "setup". */
 export async function converted(
   bytes: Uint8Array,
   { format, width, height, crop, kernel = "lanczos3", quality }: Conversion,
 ): Promise<Uint8Array> {
-  const sharp = (await import("sharp")).default;
+  const sharp = await loadSharp();
   const image = sharp(bytes, { limitInputPixels: pixelsMax });
   const sized =
     width === undefined
@@ -32,17 +33,10 @@ export async function converted(
   return await sized.toFormat(format, quality === undefined ? {} : { quality }).toBuffer();
 }
 
-/** Width and height of an encoded image; null for what is none. */
-export async function sizeOfImage(
-  bytes: Uint8Array,
-): Promise<{ width: number; height: number } | null> {
-  try {
-    const sharp = (await import("sharp")).default;
-    const { width, height } = await sharp(bytes, { limitInputPixels: pixelsMax }).metadata();
-    return { width, height };
-  } catch {
-    return null;
-  }
+/** The size of an encoded image; null for what is none, or too large a one. */
+export async function sizeOfImage(bytes: Uint8Array): Promise<Size | null> {
+  const size = await imageSizeOf(bytes);
+  return size !== null && size.width * size.height <= pixelsMax ? size : null;
 }
 
 /** The bytes in base64, or in a `data:` address of them; null for what is neither. */

@@ -1,6 +1,7 @@
 /**
  * Masks as other programs send them, as this one reads them: grey, and white is made anew.
  */
+import { loadSharp } from "../../image/read.ts";
 import { pixelsMax } from "./image-bytes.ts";
 
 interface MaskOptions {
@@ -12,12 +13,15 @@ interface MaskOptions {
   cutsAlpha?: boolean;
 }
 
-/** A PNG, or `bytes` as they are; null for what is no image, or too large a one. */
+/**
+ * A PNG, or `bytes` as they are; null for what is no image, or too large a one. Rejects with
+ * "setup" where sharp cannot be loaded.
+ */
 export async function maskOf(
   bytes: Uint8Array,
   { from, isInverted = false, cutsAlpha = false }: MaskOptions,
 ): Promise<Uint8Array | null> {
-  const sharp = (await import("sharp")).default;
+  const sharp = await loadSharp();
   const open = () => sharp(bytes, { limitInputPixels: pixelsMax, pages: 1 });
   try {
     if (from === "alpha-or-grey" && (await open().stats()).isOpaque) return bytes;
