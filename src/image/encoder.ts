@@ -37,12 +37,15 @@ export function loadEncoder(): Promise<Encoder> {
   return loaded;
 }
 
-/** The size of an image, of bytes or at a path; null where nothing here can read its header. */
+/**
+ * The size of an image, of bytes or at a path, once it is turned as its EXIF says; null where
+ * nothing here can read its header.
+ */
 export async function imageSizeOf(image: string | Uint8Array): Promise<Size | null> {
   try {
     const sharp = (await import("sharp")).default;
-    const { width, height } = await sharp(image, { limitInputPixels: false }).metadata();
-    return { width, height };
+    const { autoOrient } = await sharp(image, { limitInputPixels: false }).metadata();
+    return autoOrient;
   } catch {
     return null;
   }

@@ -7,7 +7,7 @@ import { readImage } from "../../src/image/read.ts";
 import type { JobSpec } from "../../src/serve/jobs/types.ts";
 import { defaultPrompt } from "../support/comfy-prompt.ts";
 import { dialectApp } from "../support/dialect-app.ts";
-import { colouredPng, holed, squareMask } from "../support/input-images.ts";
+import { colouredPng, holed, squareMask, turnedJpeg } from "../support/input-images.ts";
 
 type Json = Record<string, unknown>;
 
@@ -54,6 +54,16 @@ describe("OpenAI", () => {
     const { status, spec } = await ask({ prompt: "a", ...fields });
     expect(status).toBe(200);
     expect(spec!.request).toMatchObject(settings as object);
+  });
+
+  test("an edit is of the size that its image has once it is turned", async () => {
+    const { app, jobs } = dialectApp();
+    const body = new FormData();
+    body.append("prompt", "a");
+    body.append("image", new Blob([await turnedJpeg()]));
+    const response = await app.request("/v1/images/edits", { method: "POST", body });
+    expect(response.status).toBe(200);
+    expect(jobs.submitted[0]!.request).toMatchObject({ width: 64, height: 96 });
   });
 
   test.each<[Json, string, string]>([
@@ -145,6 +155,21 @@ describe("A1111", () => {
     const found = await ask(fields);
     expect(found.status).toBe(status);
     expect(found.answer).toEqual({ error: "HTTPException", detail, body: "", errors: "" });
+  });
+
+  test("an enlarged image stands as its EXIF says", async () => {
+    const { post } = dialectApp();
+    const image = Buffer.from(await turnedJpeg()).toString("base64");
+    const fields = { image, upscaler_1: "Nearest", upscaling_resize: 2 };
+    const response = await post("/sdapi/v1/extra-single-image", fields);
+    const { image: enlarged } = (await response.json()) as { image: string };
+    const bytes = Buffer.from(enlarged, "base64");
+    const { pixels, ...size } = await readImage(bytes, {
+      ...{ name: "enlarged", channels: 1, background: "#000000" },
+    });
+    expect(size).toEqual({ width: 128, height: 192 });
+    // White is at the top, which was the left.
+    expect([pixels[0]! > 200, pixels.at(-1)! < 50]).toEqual([true, true]);
   });
 
   test("fields that cannot be read are listed", async () => {

@@ -39,6 +39,15 @@ export async function holed(mask: Uint8Array): Promise<Uint8Array> {
   return await grey.joinChannel(alpha, { raw }).png().toBuffer();
 }
 
+/** A JPEG of 96x64, white on its left, that EXIF turns by a quarter: white is at the top then. */
+export async function turnedJpeg(): Promise<Uint8Array> {
+  const sharp = (await import("sharp")).default;
+  const size = { width: 96, height: 64 };
+  const pixels = Uint8Array.from({ length: 96 * 64 }, (_, at) => (at % 96 < 48 ? 255 : 0));
+  const image = sharp(pixels, { raw: { ...size, channels: 1 } });
+  return await image.jpeg().withMetadata({ orientation: 6 }).toBuffer();
+}
+
 /** The bytes in a file of their own, which goes with the object. */
 export async function written(bytes: Uint8Array) {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-input-"));

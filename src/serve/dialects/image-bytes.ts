@@ -1,5 +1,6 @@
 /**
- * Encoded images in another format or size, for answers of other programs.
+ * Encoded images in another format or size, turned as their EXIF says, for answers of other
+ * programs.
  */
 import { type ImageFormat, imageSizeOf, type Size } from "../../image/encoder.ts";
 import { loadSharp } from "../../image/read.ts";
@@ -25,7 +26,7 @@ export async function converted(
   { format, width, height, crop, kernel = "lanczos3", quality }: Conversion,
 ): Promise<Uint8Array> {
   const sharp = await loadSharp();
-  const image = sharp(bytes, { limitInputPixels: pixelsMax });
+  const image = sharp(bytes, { limitInputPixels: pixelsMax }).autoOrient();
   const sized =
     width === undefined
       ? image
