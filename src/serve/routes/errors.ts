@@ -10,14 +10,9 @@ import { QueueFull } from "../jobs/types.ts";
 
 /** Hono's `onError`. Bugs are answered without their message, which may name paths. */
 export function errorResponse(error: Error, c: Context): Response {
-  if (error instanceof HttpError) {
-    for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
-    return answer(c, error.status, error.code, error.message);
-  }
-  if (error instanceof QueueFull) {
-    c.header("Retry-After", String(error.retryAfterSeconds));
-    return answer(c, 429, "queue-full", error.message);
-  }
+  setHeaders(error, c);
+  if (error instanceof HttpError) return answer(c, error.status, error.code, error.message);
+  if (error instanceof QueueFull) return answer(c, 429, "queue-full", error.message);
   if (error instanceof BasedXLError) {
     return answer(c, statusOf[error.code] ?? 500, error.code, error.message);
   }
@@ -30,6 +25,22 @@ export function errorResponse(error: Error, c: Context): Response {
 /** Hono's `notFound`. */
 export function notFound(c: Context): Response {
   return answer(c, 404, "not-found", "There is nothing at this address.");
+}
+
+/** Headers that an error's answer has, whatever the shape of its body. */
+export function headersOf(error: Error): Readonly<Record<string, string>> {
+  if (error instanceof QueueFull) return { "Retry-After": String(error.retryAfterSeconds) };
+  return error instanceof HttpError ? error.headers : {};
+}
+
+/** Sets them on the answer that follows. */
+export function setHeaders(error: Error, c: Context): void {
+  for (const [name, value] of Object.entries(headersOf(error))) c.header(name, value);
+}
+
+/** Whether an error of this code is the request's: 400, and not the server's. */
+export function isOfRequest(code: string): boolean {
+  return statusOf[code as ErrorCode] === 400;
 }
 
 // --- internal ---

@@ -7,6 +7,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { BasedXLError } from "../../../errors.ts";
 import { HttpError } from "../../environment.ts";
 import { QueueFull } from "../../jobs/types.ts";
+import { isOfRequest, setHeaders } from "../../routes/errors.ts";
 
 /** A field that cannot be read. */
 export interface FieldProblem {
@@ -34,18 +35,14 @@ export function a1111ErrorResponse(error: Error, c: Context): Response {
   if (error instanceof A1111Error && typeof error.detail !== "string") {
     return c.json({ detail: error.detail }, error.status);
   }
-  if (error instanceof QueueFull) c.header("Retry-After", String(error.retryAfterSeconds));
-  if (error instanceof HttpError) {
-    for (const [header, value] of Object.entries(error.headers)) c.header(header, value);
-  }
+  setHeaders(error, c);
   const { status, name, detail, errors } = described(error);
   return c.json({ error: name, detail, body: "", errors }, status);
 }
 
 /** The error of a job that failed. */
 export function errorOfJob({ code, message }: { code: string; message: string }): Error {
-  const isWrong = ["bad-option", "bad-model", "bad-weights"].includes(code);
-  return isWrong ? new A1111Error(422, message) : new JobFailed(code, message);
+  return isOfRequest(code) ? new A1111Error(422, message) : new JobFailed(code, message);
 }
 
 // --- internal ---

@@ -7,6 +7,7 @@ import { BasedXLError } from "../../../errors.ts";
 import { isObject, type JsonObject, numberOf, textOf } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { type JobService, type JobView, QueueFull } from "../../jobs/types.ts";
+import { headersOf } from "../../routes/errors.ts";
 import { ClientIds } from "../client-ids.ts";
 import { comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { historyOf, isHistory, queueItem } from "./history.ts";
@@ -125,8 +126,8 @@ export class PromptQueue {
       return this.jobs.submit(spec);
     } catch (error) {
       if (error instanceof QueueFull) {
-        const headers = { "Retry-After": String(error.retryAfterSeconds) };
-        throw new PromptRefused(comfyError("queue_full", error.message), {}, 429, headers);
+        const found = comfyError("queue_full", error.message);
+        throw new PromptRefused(found, {}, 429, headersOf(error));
       }
       if (!(error instanceof BasedXLError)) throw error;
       const message = "Prompt outputs failed validation";

@@ -6,6 +6,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { BasedXLError } from "../../../errors.ts";
 import { HttpError } from "../../environment.ts";
 import { QueueFull } from "../../jobs/types.ts";
+import { isOfRequest, setHeaders } from "../../routes/errors.ts";
 
 export class OpenAiError extends Error {
   constructor(
@@ -37,9 +38,7 @@ function asOpenAiError(error: unknown): OpenAiError {
 
 /** How a job failed. */
 export function errorOfJob({ code, message }: { code: string; message: string }): OpenAiError {
-  if (["bad-option", "bad-model", "bad-weights"].includes(code)) {
-    return new OpenAiError(400, "invalid_value", message);
-  }
+  if (isOfRequest(code)) return new OpenAiError(400, "invalid_value", message);
   return new OpenAiError(code === "cancelled" ? 409 : 500, code, message);
 }
 
@@ -50,10 +49,7 @@ export function errorBody({ status, code, message, param }: OpenAiError) {
 /** Hono's `onError` for the dialect's paths. */
 export function openAiErrorResponse(error: Error, c: Context): Response {
   const known = asOpenAiError(error);
-  if (error instanceof QueueFull) c.header("Retry-After", String(error.retryAfterSeconds));
-  if (error instanceof HttpError) {
-    for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
-  }
+  setHeaders(error, c);
   return c.json(errorBody(known), known.status);
 }
 
