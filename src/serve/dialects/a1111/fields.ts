@@ -4,6 +4,7 @@
  * Source: A1111 1.10 and Forge, modules/processing.py and modules/api/models.py.
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { A1111Error, type FieldProblem } from "./errors.ts";
 
 const text = (of: string) => ({ kind: "text", default: of }) as const;
@@ -118,20 +119,12 @@ export function badField(name: string, msg: string, type = "value_error"): A1111
 
 /** undefined for what cannot be read. */
 const readers: { [Kind in keyof Kinds]: (sent: unknown) => Kinds[Kind] | undefined } = {
-  text(sent) {
-    if (typeof sent === "string") return sent;
-    return typeof sent === "number" || typeof sent === "boolean" ? String(sent) : undefined;
-  },
+  text: looseText,
   whole(sent) {
-    if (typeof sent === "string" && /^\s*[+-]?\d{16,30}\s*$/.test(sent)) return sent.trim();
-    const value = Math.trunc(readers.number(sent) ?? Number.NaN);
-    return Number.isSafeInteger(value) ? value : undefined;
+    const value = Math.trunc(looseNumber(sent) ?? Number.NaN);
+    return longWhole(sent) ?? (Number.isSafeInteger(value) ? value : undefined);
   },
-  number(sent) {
-    const value = typeof sent === "string" && sent.trim() !== "" ? Number(sent) : sent;
-    if (typeof value === "boolean") return Number(value);
-    return typeof value === "number" && Number.isFinite(value) ? value : undefined;
-  },
+  number: looseNumber,
   flag(sent) {
     if (typeof sent === "boolean") return sent;
     const key = String(sent).toLowerCase();

@@ -6,6 +6,7 @@
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { loraNamed, modelNamed } from "../listed-names.ts";
+import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { type ComfyError, comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { type GraphNode, nodesOf, type Prompt } from "./graph.ts";
 import { type InputType, nodeTypeOf } from "./node-types.ts";
@@ -213,15 +214,9 @@ function isListed(name: string, value: string, choices: readonly string[], lists
 
 /** As Python's int, float and str convert; whole numbers of 64 bits stay texts of digits. */
 function convertedTo(type: string, value: unknown): string | number | undefined {
-  if (type === "STRING" || type === "COMBO") {
-    if (typeof value === "string") return value;
-    return typeof value === "number" || typeof value === "boolean" ? String(value) : undefined;
-  }
-  if (typeof value === "boolean") return Number(value);
-  if (typeof value === "string" && /^\s*[+-]?\d{16,30}\s*$/.test(value)) return value.trim();
-  const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
-  if (typeof number !== "number" || !Number.isFinite(number)) return undefined;
-  return type === "INT" ? Math.trunc(number) : number;
+  if (type === "STRING" || type === "COMBO") return looseText(value);
+  const number = longWhole(value) ?? looseNumber(value);
+  return type === "INT" && typeof number === "number" ? Math.trunc(number) : number;
 }
 
 /** Errors repeat what was sent, but not all of it. */
