@@ -30,6 +30,11 @@ export function notThere(what: string): A1111Error {
   return new A1111Error(422, `${what} is not there.`);
 }
 
+/** The error of bytes that are no image. */
+export function unreadableImage(): A1111Error {
+  return new A1111Error(422, "Invalid encoded image");
+}
+
 /** Hono's `onError` for the dialect's paths. Bugs are answered without their message. */
 export function a1111ErrorResponse(error: Error, c: Context): Response {
   if (error instanceof A1111Error && typeof error.detail !== "string") {

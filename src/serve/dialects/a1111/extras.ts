@@ -3,10 +3,11 @@
  * Source: A1111 and Forge, modules/api/models.py (ExtrasBaseRequest) and
  * scripts/postprocessing_upscale.py.
  */
+import type { Size } from "../../../image/encoder.ts";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
-import { converted, decodedBase64, pixelsMax, sizeOfImage } from "../image-bytes.ts";
-import { A1111Error, notThere } from "./errors.ts";
-import { badField, readFields } from "./fields.ts";
+import { converted, pixelsMax, sizeOfImage } from "../image-bytes.ts";
+import { notThere, unreadableImage } from "./errors.ts";
+import { badField, imageIn, readFields } from "./fields.ts";
 import { upscalers } from "./lists.ts";
 
 /** POST /sdapi/v1/extra-single-image. Throws `A1111Error`. */
@@ -17,7 +18,7 @@ export async function enlargedImage(
   refuseMissing(fields);
   const bytes = imageIn(fields.image);
   const size = await sizeOfImage(bytes);
-  if (size === null) throw new A1111Error(422, "Invalid encoded image");
+  if (size === null) throw unreadableImage();
   const { width, height } = fields.upscaler_1 === "None" ? size : wantedSize(fields, size);
   const sides = [width, height];
   if (sides.some((side) => side < 1 || side > sideMax) || width * height > pixelsMax) {
@@ -31,14 +32,6 @@ export async function enlargedImage(
     ...(isSame ? {} : { width, height, kernel, crop }),
   });
   return { html_info: "", image: Buffer.from(image).toString("base64") };
-}
-
-/** The bytes of an image in a field. */
-export function imageIn(text: string): Uint8Array {
-  if (/^https?:/i.test(text)) throw new A1111Error(422, "Requests not allowed");
-  const bytes = decodedBase64(text.trim());
-  if (bytes === null) throw new A1111Error(422, "Invalid encoded image");
-  return bytes;
 }
 
 // --- internal ---
@@ -79,7 +72,7 @@ function refuseMissing(fields: ExtraFields): void {
 }
 
 /** Within a box the shape is kept, and cut off where the request says so. */
-function wantedSize(fields: ExtraFields, { width, height }: { width: number; height: number }) {
+function wantedSize(fields: ExtraFields, { width, height }: Size) {
   if (fields.resize_mode === 0) {
     const by = fields.upscaling_resize;
     return { width: Math.trunc(width * by), height: Math.trunc(height * by) };

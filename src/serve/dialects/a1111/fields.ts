@@ -4,8 +4,9 @@
  * Source: A1111 1.10 and Forge, modules/processing.py and modules/api/models.py.
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import { decodedBase64 } from "../image-bytes.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
-import { A1111Error, type FieldProblem } from "./errors.ts";
+import { A1111Error, type FieldProblem, unreadableImage } from "./errors.ts";
 
 const text = (of: string) => ({ kind: "text", default: of }) as const;
 const noText = { kind: "text", default: null } as const;
@@ -113,6 +114,14 @@ export function readFields<Table extends FieldTable>(
 /** The error of one field. */
 export function badField(name: string, msg: string, type = "value_error"): A1111Error {
   return new A1111Error(422, [{ loc: ["body", name], msg, type }]);
+}
+
+/** The bytes of an image in a field. */
+export function imageIn(text: string): Uint8Array {
+  if (/^https?:/i.test(text)) throw new A1111Error(422, "Requests not allowed");
+  const bytes = decodedBase64(text.trim());
+  if (bytes === null) throw unreadableImage();
+  return bytes;
 }
 
 // --- internal ---

@@ -9,9 +9,8 @@ import type { RequestSettings } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages } from "../../jobs/types.ts";
 import { maskOf } from "../mask-bytes.ts";
-import { A1111Error, notThere } from "./errors.ts";
-import { imageIn } from "./extras.ts";
-import { badField, type ImageToImageFields, readImageToImage } from "./fields.ts";
+import { A1111Error, notThere, unreadableImage } from "./errors.ts";
+import { badField, type ImageToImageFields, imageIn, readImageToImage } from "./fields.ts";
 import type { Options } from "./options.ts";
 import { type Asked, specOf } from "./request.ts";
 
@@ -103,5 +102,5 @@ function maskSettings(fields: ImageToImageFields): Partial<RequestSettings> {
 async function maskIn(text: string, cutsAlpha: boolean): Promise<Uint8Array> {
   const mask = await maskOf(imageIn(text), { from: "alpha-or-grey", cutsAlpha });
   if (mask !== null) return mask;
-  throw new A1111Error(422, "Invalid encoded image");
+  throw unreadableImage();
 }

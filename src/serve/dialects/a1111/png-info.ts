@@ -5,7 +5,7 @@
 import { BasedXLError } from "../../../errors.ts";
 import { parseInfotext } from "../../../metadata/infotext.ts";
 import { textsInBytes } from "../../../metadata.ts";
-import { A1111Error } from "./errors.ts";
+import { unreadableImage } from "./errors.ts";
 
 /** Throws `A1111Error` for what is no image. */
 export function imageInfo(bytes: Uint8Array) {
@@ -20,7 +20,7 @@ function read(bytes: Uint8Array): ReturnType<typeof textsInBytes> {
   try {
     return textsInBytes(bytes);
   } catch (error) {
-    if (error instanceof BasedXLError) throw new A1111Error(422, "Invalid encoded image");
+    if (error instanceof BasedXLError) throw unreadableImage();
     throw error;
   }
 }

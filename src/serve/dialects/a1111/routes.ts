@@ -13,8 +13,8 @@ import { keepOpen } from "../open-connection.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer } from "./answers.ts";
 import { A1111Error, errorOfJob } from "./errors.ts";
-import { enlargedImage, imageIn } from "./extras.ts";
-import { readFields } from "./fields.ts";
+import { enlargedImage } from "./extras.ts";
+import { imageIn, readFields } from "./fields.ts";
 import { readImageToImageRequest } from "./image-to-image.ts";
 import type { JobData } from "./job-data.ts";
 import {
@@ -67,7 +67,7 @@ async function bodyOf(c: Context): Promise<JsonObject> {
 
 function jobRoutes({ jobs, capabilities, options, previews, ids }: Shared) {
   const app = new Hono<ServeEnv>();
-  const ended = async (c: Context, submitted: JobView, asked: Pick<Asked, "fields" | "spec">) => {
+  const ended = async (c: Context, submitted: JobView, asked: Asked) => {
     keepOpen(c);
     ids.add(submitted);
     void previews.follow(submitted);
