@@ -172,6 +172,16 @@ describe("A1111", () => {
     expect([pixels[0]! > 200, pixels.at(-1)! < 50]).toEqual([true, true]);
   });
 
+  test("an image that breaks off is no error of the server", async () => {
+    const { post } = dialectApp();
+    const whole = await colouredPng({ width: 64, height: 64 });
+    const image = Buffer.from(whole.subarray(0, 200)).toString("base64");
+    const fields = { image, upscaler_1: "Nearest", upscaling_resize: 2 };
+    const response = await post("/sdapi/v1/extra-single-image", fields);
+    expect(response.status).toBe(422);
+    expect(await response.json()).toMatchObject({ detail: "Invalid encoded image" });
+  });
+
   test("fields that cannot be read are listed", async () => {
     const { status, answer } = await ask({ steps: "many", width: [] });
     expect(status).toBe(422);

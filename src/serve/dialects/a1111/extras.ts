@@ -3,6 +3,7 @@
  * Source: A1111 and Forge, modules/api/models.py (ExtrasBaseRequest) and
  * scripts/postprocessing_upscale.py.
  */
+import { BasedXLError } from "../../../errors.ts";
 import type { Size } from "../../../image/encoder.ts";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import { converted, pixelsMax, sizeOfImage } from "../image-bytes.ts";
@@ -30,6 +31,9 @@ export async function enlargedImage(
   const image = await converted(bytes, {
     format: "png",
     ...(isSame ? {} : { width, height, kernel, crop }),
+  }).catch((error: unknown) => {
+    // The header was whole: what is behind it is not.
+    throw error instanceof BasedXLError ? error : unreadableImage();
   });
   return { html_info: "", image: Buffer.from(image).toString("base64") };
 }
