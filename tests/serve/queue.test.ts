@@ -29,6 +29,20 @@ test("jobs are taken in the order that was told, each once", () => {
   );
 });
 
+test("the order that was told holds also where clients were served before", () => {
+  const some = fc.array(job, { maxLength: 15 });
+  fc.assert(
+    fc.property(some, some, fc.nat(15), (before, after, count) => {
+      const queue = filled(before);
+      for (let i = 0; i < count; i++) queue.take();
+      for (const [index, each] of after.entries()) queue.add({ id: `late ${index}`, ...each });
+      const told = queue.inOrder().map(({ id }) => id);
+      expect(told.map(() => queue.take()?.id)).toEqual(told);
+      expect(queue.take()).toBeNull();
+    }),
+  );
+});
+
 test("no client waits for two jobs of another of the same priority", () => {
   fc.assert(
     fc.property(fc.array(job, { maxLength: 30 }), (jobs) => {

@@ -60,18 +60,8 @@ export class FairQueue<Job extends Waiting> {
 
   /** In the order in which they will be taken, if no others come. */
   inOrder(): readonly Job[] {
-    if (this.order !== null) return this.order;
-    const rest = [...this.jobs];
-    const served = new Map(this.served);
-    let turn = this.turn;
-    const order: Job[] = [];
-    for (let job = next(rest, served); job !== null; job = next(rest, served)) {
-      rest.splice(rest.indexOf(job), 1);
-      served.set(job.client, ++turn);
-      order.push(job);
-    }
-    this.order = order;
-    return order;
+    this.order ??= orderOf(this.jobs, this.served, this.turn);
+    return this.order;
   }
 
   // --- internal ---
@@ -89,6 +79,34 @@ export class FairQueue<Job extends Waiting> {
 // --- internal ---
 
 const clientsMax = 10_000;
+
+/**
+ * The order of `take`, without a search for each job: whoever is served goes to the end of the
+ * line, so that the clients of one priority take turns as they stood before the first of them.
+ */
+function orderOf<Job extends Waiting>(
+  jobs: readonly Job[],
+  servedBefore: ReadonlyMap<string, number>,
+  lastTurn: number,
+): Job[] {
+  const served = new Map(servedBefore);
+  let turn = lastTurn;
+  const order: Job[] = [];
+  const levels = Map.groupBy(jobs, ({ priority }) => priority);
+  for (const [, level] of [...levels].sort(([a], [b]) => b - a)) {
+    const turnOf = ([client]: [string, Job[]]) => served.get(client) ?? 0;
+    let lines = [...Map.groupBy(level, ({ client }) => client)];
+    lines.sort((a, b) => turnOf(a) - turnOf(b));
+    for (let round = 0; lines.length > 0; round++) {
+      for (const [client, line] of lines) {
+        order.push(line[round]!);
+        served.set(client, ++turn);
+      }
+      lines = lines.filter(([, line]) => line.length > round + 1);
+    }
+  }
+  return order;
+}
 
 function next<Job extends Waiting>(
   jobs: readonly Job[],
