@@ -148,6 +148,23 @@ test("cancels this one, what waits, and all", async () => {
   expect(await states([...first, ...more])).toEqual(Array(6).fill("cancelled"));
 });
 
+test("what waits is told its place when a job before it starts, also after a cancel", async () => {
+  await using server = await startTestServer();
+  const long = { ...small, num_inference_steps: 1000 };
+  const [first, second, third] = [
+    await server.submit(long),
+    await server.submit(long),
+    await server.submit(long),
+  ];
+  while ((await server.job(first.id)).progress === null) await Bun.sleep(2);
+  await server.fetch(`/api/v1/jobs/${first.id}`, { method: "DELETE" });
+  while ((await server.job(second.id)).progress === null) await Bun.sleep(2);
+  await server.post("/api/v1/cancel", { what: "all" });
+  const [queued, ended] = await server.events(third.id);
+  expect(queued).toMatchObject({ type: "queued", position: 0 });
+  expect(ended).toMatchObject({ type: "cancelled" });
+});
+
 test("jobs that are alike are computed together, and each is its own", async () => {
   await using server = await startTestServer({ flags: { "batch-jobs": "4" }, stepMs: 5 });
   const blocker = await server.submit({ ...small, num_inference_steps: 20 });

@@ -44,8 +44,8 @@ interface RecordsOptions {
   speeds: SpeedMeter;
   /** Called when a job has ended, after its last event. */
   onEnd: (job: LiveJob) => void;
-  /** Called when a job that ran waits again. */
-  onReturn: () => void;
+  /** Called when a job no longer waits because it runs, or ran and waits again. */
+  onQueueChange: () => void;
 }
 
 export class JobRecords implements JobReports {
@@ -53,12 +53,13 @@ export class JobRecords implements JobReports {
 
   begun(job: LiveJob): void {
     const { stored } = job;
-    const { store, metrics } = this.options;
+    const { store, metrics, onQueueChange } = this.options;
     stored.state = "running";
     stored.attempts += 1;
     metrics.waitSeconds.observe({ model: job.model.id }, (Date.now() - stored.createdAt) / 1000);
     stored.startedAt = Date.now();
     store.update(stored);
+    onQueueChange();
   }
 
   told(job: LiveJob, happening: JobHappening): void {
@@ -91,7 +92,7 @@ export class JobRecords implements JobReports {
     Object.assign(job.stored, { state: "queued", startedAt: null, attempts });
     job.progress = null;
     this.options.store.update(job.stored);
-    this.options.onReturn();
+    this.options.onQueueChange();
   }
 
   ended(job: LiveJob, state: JobState, why: { by?: string } & Partial<JobError>): void {

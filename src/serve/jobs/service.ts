@@ -74,7 +74,7 @@ export class QueuedJobs implements ImageJobService {
     this.records = new JobRecords({
       ...{ store, log, events: this.events_, metrics: this.metrics, speeds },
       onEnd: (job) => this.forget(job),
-      onReturn: () => this.tellPositions(),
+      onQueueChange: () => this.tellPositions(),
     });
     this.runner = options.createRunner({
       ...{ queue: this.queue, reports: this.records, speeds },
@@ -124,14 +124,7 @@ export class QueuedJobs implements ImageJobService {
 
   cancel(id: string): boolean {
     const job = this.live.get(id);
-    if (job === undefined || job.cancelledBy !== null) return false;
-    job.cancelledBy = "client";
-    if (this.queue.remove(id) === null) job.onCancel();
-    else {
-      endWaiting(this.records, job);
-      this.tellPositions();
-    }
-    return true;
+    return job !== undefined && this.cancelThose([job], undefined) > 0;
   }
 
   cancelRest(client?: string): number {
@@ -270,8 +263,16 @@ export class QueuedJobs implements ImageJobService {
   }
 
   private cancelThose(jobs: readonly LiveJob[], client: string | undefined): number {
-    const wanted = jobs.filter((job) => client === undefined || job.client === client);
-    return wanted.filter(({ id }) => this.cancel(id)).length;
+    const wanted = jobs
+      .filter((job) => client === undefined || job.client === client)
+      .filter(({ cancelledBy }) => cancelledBy === null);
+    for (const job of wanted) {
+      job.cancelledBy = "client";
+      if (this.queue.remove(job.id) === null) job.onCancel();
+      else endWaiting(this.records, job);
+    }
+    this.tellPositions();
+    return wanted.length;
   }
 
   /** Says the place of those whose place has changed; of a long queue, of the first ones. */
@@ -294,7 +295,6 @@ export class QueuedJobs implements ImageJobService {
   private forget({ id, stored }: LiveJob): void {
     this.live.delete(id);
     this.positions.delete(id);
-    this.tellPositions();
     this.keepInputs(stored);
     this.endedCount += 1;
     if (this.endedCount % pruneEvery === 0) this.options.store.prune(this.options.config.keepJobs);
