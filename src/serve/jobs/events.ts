@@ -114,8 +114,10 @@ export class EventLog {
   private async change(signal: AbortSignal | undefined): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.wakes.add(resolve);
-    signal?.addEventListener("abort", () => resolve(), { once: true });
+    const stop = () => resolve();
+    signal?.addEventListener("abort", stop);
     if (!signal?.aborted && !this.isClosed) await promise;
+    signal?.removeEventListener("abort", stop);
     this.wakes.delete(resolve);
   }
 }
