@@ -72,7 +72,7 @@ export function chooseShare(
 export class SpeedMeter {
   /** Seconds of a unit of work. */
   private readonly seconds = new Map<number, number>();
-  private jobSeconds: number | null = null;
+  private jobSeconds: number | undefined;
   private loadSeconds = 0;
 
   /** `work` is in any unit that is the same for all. */
@@ -81,7 +81,7 @@ export class SpeedMeter {
   }
 
   noteJob(seconds: number): void {
-    this.jobSeconds = follow(this.jobSeconds ?? undefined, seconds);
+    this.jobSeconds = follow(this.jobSeconds, seconds);
   }
 
   /** A pipeline that was loaded already takes no time. */
@@ -95,18 +95,19 @@ export class SpeedMeter {
     return one === undefined || these === undefined ? assumedSpeedup(ranks) : one / these;
   }
 
-  meanJobSeconds(): number {
-    return this.jobSeconds ?? 10;
+  /** Until one of so many places is likely to be free. */
+  secondsToFree(places: number): number {
+    const seconds = Math.ceil((this.jobSeconds ?? 10) / Math.max(1, places));
+    return Math.min(600, Math.max(1, seconds));
   }
 
   /** Of a model, in times of a job. */
   loadCost(): number {
-    return this.jobSeconds === null ? 0 : this.loadSeconds / this.jobSeconds;
+    return this.jobSeconds === undefined ? 0 : this.loadSeconds / this.jobSeconds;
   }
 }
 
-// --- internal ---
-
-function follow(mean: number | undefined, value: number): number {
+/** A mean of the last values, so that it follows a change. */
+export function follow(mean: number | undefined, value: number): number {
   return mean === undefined ? value : 0.7 * mean + 0.3 * value;
 }

@@ -2,6 +2,7 @@
  * A job that has not ended: what is kept of it, and what changes by the second.
  */
 import type { CatalogModel } from "../catalog.ts";
+import { follow } from "../share.ts";
 import type { Waiting } from "./queue.ts";
 import type { StoredJob } from "./store.ts";
 import type { JobProgress, JobView } from "./types.ts";
@@ -62,10 +63,10 @@ export class LiveJob implements Waiting {
 
 // --- internal ---
 
-/** How long steps take: the mean of the last ones, so that it follows a change of load. */
+/** How long steps take. */
 class StepClock {
   last: number | null = null;
-  private mean: number | null = null;
+  private mean: number | undefined;
   private step = 0;
   private stepMs = 0;
 
@@ -74,11 +75,11 @@ class StepClock {
     const nowMs = performance.now();
     if (stage === "denoise" && step > this.step) {
       this.last = (nowMs - this.stepMs) / 1000 / (step - this.step);
-      this.mean = this.mean === null ? this.last : 0.7 * this.mean + 0.3 * this.last;
+      this.mean = follow(this.mean, this.last);
     } else this.last = null;
     this.step = stage === "denoise" ? step : 0;
     this.stepMs = nowMs;
-    return this.mean === null ? null : rounded(this.mean);
+    return this.mean === undefined ? null : rounded(this.mean);
   }
 }
 

@@ -30,8 +30,8 @@ export interface JobRunner {
   readonly isLocal: boolean;
   /** Starts what can be started. */
   schedule(): void;
-  /** Seconds until a place in a full queue is likely to be free. */
-  secondsToFree(): number;
+  /** Jobs that can run at the same time. */
+  readonly places: number;
   /** Resolves when the jobs can be run by the next server. */
   stop(): Promise<void>;
 }

@@ -73,9 +73,8 @@ export class Runner implements JobRunner {
     }
   }
 
-  secondsToFree(): number {
-    const seconds = this.options.speeds.meanJobSeconds() / this.share.images;
-    return Math.min(600, Math.max(1, Math.ceil(seconds)));
+  get places(): number {
+    return this.share.images;
   }
 
   /** Stops what runs, which then waits again; resolves when it has stopped. */

@@ -53,6 +53,7 @@ export class QueuedJobs implements ImageJobService {
   private readonly events_: EventLog;
   private readonly records: JobRecords;
   private readonly runner: JobRunner;
+  private readonly speeds = new SpeedMeter();
   /** Jobs that have not ended, by id. */
   private readonly live = new Map<string, LiveJob>();
   /** What was said of the places in the queue. */
@@ -70,7 +71,7 @@ export class QueuedJobs implements ImageJobService {
       unfinishedCount: () => this.live.size,
       loadedModels,
     });
-    const speeds = new SpeedMeter();
+    const { speeds } = this;
     this.records = new JobRecords({
       ...{ store, log, events: this.events_, metrics: this.metrics, speeds },
       onEnd: (job) => this.forget(job),
@@ -177,7 +178,7 @@ export class QueuedJobs implements ImageJobService {
     if (this.isStopping) throw stopping();
     if (!this.queue.isFull) return;
     this.metrics.refused.inc();
-    throw new QueueFull(this.runner.secondsToFree());
+    throw new QueueFull(this.speeds.secondsToFree(this.runner.places));
   }
 
   private add(spec: JobSpec, source: ReadInput | null): JobView {

@@ -15,7 +15,6 @@ import type { InputImages, JobImage } from "../jobs/types.ts";
 import type { ServeLog } from "../log.ts";
 import { isNameOf, type Outputs } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
-import type { SpeedMeter } from "../share.ts";
 import type { QueueConnection } from "./connection.ts";
 import {
   type Announcement,
@@ -31,7 +30,6 @@ interface RemoteOptions {
   connection: QueueConnection;
   queue: FairQueue<LiveJob>;
   reports: JobReports;
-  speeds: SpeedMeter;
   catalog: Catalog;
   outputs: Outputs;
   inputs: Inputs;
@@ -94,10 +92,8 @@ export class RemoteRunner implements JobRunner {
     }
   }
 
-  secondsToFree(): number {
-    const places = Math.max(1, sum(this.workers.map((worker) => worker.places)));
-    const seconds = Math.ceil(this.options.speeds.meanJobSeconds() / places);
-    return Math.min(600, Math.max(1, seconds));
+  get places(): number {
+    return placesOf(this.workers);
   }
 
   /** Workers go on with what they have: the next server takes it over. */
@@ -157,8 +153,7 @@ export class RemoteRunner implements JobRunner {
     const name = this.queues.get(modelId)!.queue.name;
     const able = this.workers.filter(({ models }) => Object.values(models).includes(name));
     const ofModel = [...this.given.values()].filter(({ job }) => job.model.id === modelId);
-    const all = sum(this.workers.map(({ places }) => places));
-    return ofModel.length < sum(able.map(({ places }) => places)) && this.given.size < all;
+    return ofModel.length < placesOf(able) && this.given.size < this.places;
   }
 
   private give(job: LiveJob): void {
@@ -329,8 +324,8 @@ const keptAfterEnd = { age: 86_400 };
 const fileTries = 20;
 const fileMs = 100;
 
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
+function placesOf(workers: readonly Announcement[]): number {
+  return workers.reduce((sum, { places }) => sum + places, 0);
 }
 
 function inputTexts({ image, mask }: InputImages): JobData["inputs"] {
