@@ -86,7 +86,8 @@ export class RemoteRunner implements JobRunner {
   schedule(): void {
     const { queue } = this.options;
     while (!this.isStopping) {
-      const job = queue.take(({ model }) => this.hasPlace(model.id));
+      const able = new Set([...this.queues.keys()].filter((id) => this.hasPlace(id)));
+      const job = queue.take(({ model }) => able.has(model.id));
       if (job === null) return;
       this.give(job);
     }
