@@ -5,7 +5,7 @@ import type { CatalogModel } from "../catalog.ts";
 import { follow } from "../share.ts";
 import type { Waiting } from "./queue.ts";
 import type { StoredJob } from "./store.ts";
-import type { JobProgress, JobView } from "./types.ts";
+import type { JobError, JobProgress, JobState, JobView } from "./types.ts";
 
 export class LiveJob implements Waiting {
   progress: JobProgress | null = null;
@@ -34,6 +34,35 @@ export class LiveJob implements Waiting {
 
   view(position: number | null): JobView {
     return { ...this.stored, position, progress: this.progress };
+  }
+
+  begin(): void {
+    const { stored } = this;
+    Object.assign(stored, { state: "running", startedAt: Date.now() });
+    stored.attempts += 1;
+  }
+
+  /** It waits again. */
+  requeue(attempts: number): void {
+    Object.assign(this.stored, { state: "queued", startedAt: null, attempts });
+    this.progress = null;
+  }
+
+  /** Returns the time of its end. */
+  end(state: JobState, { code, message }: Partial<JobError>): number {
+    const endedAt = Date.now();
+    const error = code === undefined || message === undefined ? null : { code, message };
+    Object.assign(this.stored, { state, endedAt, error });
+    this.progress = null;
+    return endedAt;
+  }
+
+  /** False where the same was said of it before. */
+  warn(message: string): boolean {
+    const { warnings } = this.stored;
+    if (warnings.includes(message)) return false;
+    warnings.push(message);
+    return true;
   }
 
   /** Takes progress over; false where nothing has changed. */

@@ -54,20 +54,15 @@ export class JobRecords implements JobReports {
   begun(job: LiveJob): void {
     const { stored } = job;
     const { store, metrics, onQueueChange } = this.options;
-    stored.state = "running";
-    stored.attempts += 1;
+    job.begin();
     metrics.waitSeconds.observe({ model: job.model.id }, (Date.now() - stored.createdAt) / 1000);
-    stored.startedAt = Date.now();
     store.update(stored);
     onQueueChange();
   }
 
   told(job: LiveJob, happening: JobHappening): void {
     const { events, metrics } = this.options;
-    if (happening.type === "warning") {
-      if (job.stored.warnings.includes(happening.message)) return;
-      job.stored.warnings.push(happening.message);
-    }
+    if (happening.type === "warning" && !job.warn(happening.message)) return;
     events.add(job.id, happening);
     const seconds = happening.type === "progress" ? job.lastStepSeconds() : null;
     if (seconds !== null) metrics.stepSeconds.observe({ model: job.model.id }, seconds);
@@ -89,8 +84,7 @@ export class JobRecords implements JobReports {
   }
 
   returned(job: LiveJob, attempts: number): void {
-    Object.assign(job.stored, { state: "queued", startedAt: null, attempts });
-    job.progress = null;
+    job.requeue(attempts);
     this.options.store.update(job.stored);
     this.options.onQueueChange();
   }
@@ -98,11 +92,7 @@ export class JobRecords implements JobReports {
   ended(job: LiveJob, state: JobState, why: { by?: string } & Partial<JobError>): void {
     const { store, events, metrics, log, speeds, onEnd } = this.options;
     const { stored } = job;
-    const endedAt = Date.now();
-    const { code, message } = why;
-    const error = code === undefined || message === undefined ? null : { code, message };
-    Object.assign(stored, { state, endedAt, error });
-    job.progress = null;
+    const endedAt = job.end(state, why);
     store.update(stored);
     events.add(job.id, { type: state, ...why } as JobHappening);
     metrics.jobs.inc({ state });

@@ -113,13 +113,13 @@ export class QueuedJobs implements ImageJobService {
     const job = this.live.get(id);
     if (job !== undefined) return this.viewOf(job);
     const stored = this.options.store.get(id);
-    return stored && { ...stored, position: null, progress: null };
+    return stored && keptView(stored);
   }
 
   list(filter: JobFilter = {}): JobView[] {
     return this.options.store.list(filter).map((stored) => {
       const job = this.live.get(stored.id);
-      return job === undefined ? { ...stored, position: null, progress: null } : this.viewOf(job);
+      return job === undefined ? keptView(stored) : this.viewOf(job);
     });
   }
 
@@ -230,9 +230,8 @@ export class QueuedJobs implements ImageJobService {
     for (const image of await unnotedImages(outputs, stored)) {
       if (store.addImage(stored.id, image)) stored.images.push(image);
     }
-    stored.state = "queued";
-    stored.startedAt = null;
     const { attempts } = stored;
+    job.requeue(attempts);
     if (stored.images.length === seedsOf(stored.spec.request).length) {
       return endWaiting(this.records, job);
     }
@@ -307,6 +306,10 @@ export class QueuedJobs implements ImageJobService {
 const toldPlaces = 100;
 /** Jobs between two looks at how many are kept. */
 const pruneEvery = 100;
+
+function keptView(stored: StoredJob): JobView {
+  return { ...stored, position: null, progress: null };
+}
 
 function randomSeed(): bigint {
   return BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);

@@ -27,14 +27,12 @@ export class RemoteReports implements JobReports {
   }
 
   begun(job: LiveJob): void {
-    job.stored.state = "running";
-    job.stored.attempts += 1;
-    job.stored.startedAt = Date.now();
+    job.begin();
   }
 
   told(job: LiveJob, happening: JobHappening): void {
     const outbox = this.open_.get(job.id)?.outbox;
-    if (happening.type === "warning") job.stored.warnings.push(happening.message);
+    if (happening.type === "warning" && !job.warn(happening.message)) return;
     if (happening.type === "preview") {
       outbox?.add({ ...happening, data: happening.data.toBase64() });
     } else if (happening.type !== "image") outbox?.add(happening);
@@ -47,15 +45,13 @@ export class RemoteReports implements JobReports {
 
   /** The runner has put it into its own queue, and tries it again unless the worker stops. */
   returned(job: LiveJob, attempts: number): void {
-    Object.assign(job.stored, { state: "queued", startedAt: null, attempts });
-    job.progress = null;
+    job.requeue(attempts);
     if (this.isStopping) void this.settle(job, null);
   }
 
-  ended(job: LiveJob, state: JobState, { code, message }: Partial<JobError>): void {
-    const { images, warnings } = job.stored;
-    job.stored.state = state;
-    const error = code === undefined || message === undefined ? null : { code, message };
+  ended(job: LiveJob, state: JobState, why: Partial<JobError>): void {
+    job.end(state, why);
+    const { images, warnings, error } = job.stored;
     void this.settle(job, { state: state as Outcome["state"], images, warnings, error });
   }
 
