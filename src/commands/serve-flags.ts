@@ -3,20 +3,15 @@
  */
 import type { ArgsDef } from "citty";
 import { serveGroups, serveSettings } from "../serve/settings.ts";
-import { flagOf, valuesOf } from "../settings/flags.ts";
+import { flagsOf, helpGroupsOf, repeatableOf, valuesOf } from "../settings/flags.ts";
 import type { Values } from "../terminal/flags.ts";
 import type { HelpText } from "../terminal/help.ts";
 
 const rows = Object.values(serveSettings);
 
-export const serveFlags: ArgsDef = {
-  ...Object.fromEntries(rows.map((setting) => [setting.flag, flagOf(setting)])),
-  help: { type: "boolean", description: "Print this help." },
-};
+export const serveFlags: ArgsDef = flagsOf(rows);
 
-export const serveRepeatable: readonly string[] = rows
-  .filter(({ kind }) => kind === "list")
-  .map(({ flag }) => flag);
+export const serveRepeatable: readonly string[] = repeatableOf(rows);
 
 export const serveValues: Readonly<Record<string, Values>> = valuesOf(rows);
 
@@ -32,13 +27,7 @@ export const serveHelp: HelpText = {
     "BASEDXL_SERVE_API_KEY=me=$(openssl rand -hex 16) basedxl serve --host 0.0.0.0",
     "basedxl serve --config-file serve.toml",
   ],
-  groups: serveGroups.map((group) => [
-    group,
-    [
-      ...rows.filter((setting) => setting.group === group).map(({ flag }) => flag),
-      ...(group === "Output" ? ["help"] : []),
-    ],
-  ]),
+  groups: helpGroupsOf(rows, serveGroups),
   notes: [
     "Every flag is also a variable, BASEDXL_SERVE_MAX_QUEUE=16 (lists with commas between), " +
       'and a line of the TOML file, max_queue = 16 (lists as ["a", "b"]).',

@@ -4,23 +4,18 @@
  */
 import type { ArgsDef } from "citty";
 import { serveGroups, serveSettings } from "../serve/settings.ts";
-import { flagOf, valuesOf } from "../settings/flags.ts";
+import { flagsOf, helpGroupsOf, repeatableOf, valuesOf } from "../settings/flags.ts";
 import type { Values } from "../terminal/flags.ts";
 import type { HelpText } from "../terminal/help.ts";
 
-const own = ["outputs", "metadata", "config-file", "max-attempts", "queue", "store"];
-const rows = Object.values(serveSettings).filter(({ flag, group }) => {
-  return own.includes(flag) || flag === "worker-timeout" || /^(Models|Output)/.test(group ?? "");
+const own = ["outputs", "metadata", "config-file", "max-attempts"];
+const rows = Object.values(serveSettings).filter(({ flag, group = "" }) => {
+  return own.includes(flag) || ["Models and devices", "Workers", "Output"].includes(group);
 });
 
-export const workerFlags: ArgsDef = {
-  ...Object.fromEntries(rows.map((setting) => [setting.flag, flagOf(setting)])),
-  help: { type: "boolean", description: "Print this help." },
-};
+export const workerFlags: ArgsDef = flagsOf(rows);
 
-export const workerRepeatable: readonly string[] = rows
-  .filter(({ kind }) => kind === "list")
-  .map(({ flag }) => flag);
+export const workerRepeatable: readonly string[] = repeatableOf(rows);
 
 export const workerValues: Readonly<Record<string, Values>> = valuesOf(rows);
 
@@ -33,11 +28,7 @@ export const workerHelp: HelpText = {
     "basedxl worker --queue redis://10.0.0.7 --model sdxl --outputs /srv/images",
     "basedxl worker --queue redis://10.0.0.7 --store s3://images/made --gpus 4",
   ],
-  groups: serveGroups.flatMap((group) => {
-    const flags = rows.filter((setting) => setting.group === group).map(({ flag }) => flag);
-    if (group === "Output") flags.push("help");
-    return flags.length === 0 ? [] : [[group, flags] as const];
-  }),
+  groups: helpGroupsOf(rows, serveGroups),
   notes: [
     "The settings are those of serve, also as variables (BASEDXL_SERVE_QUEUE=...) and in its " +
       "TOML file. Models have the names and files that they have at the server.",

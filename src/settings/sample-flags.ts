@@ -5,9 +5,11 @@
 import type { ArgDef, ArgsDef } from "citty";
 import type { Values } from "../terminal/flags.ts";
 import type { HelpText } from "../terminal/help.ts";
-import { flagOf, valuesOf } from "./flags.ts";
+import { flagsOf, helpGroupsOf, repeatableOf, valuesOf } from "./flags.ts";
 import { groups } from "./setting.ts";
-import { settingKeys, settingOf, settings } from "./table.ts";
+import { settingKeys, settingOf } from "./table.ts";
+
+const rows = settingKeys.map(settingOf);
 
 const positional = {
   type: "positional",
@@ -16,28 +18,18 @@ const positional = {
   description: "What the image shows, in quotes; the same as --prompt.",
 } as const satisfies ArgDef;
 
-const help = { type: "boolean", description: "Print this help." } as const satisfies ArgDef;
-
-export const sampleFlags: ArgsDef = {
-  promptText: positional,
-  ...Object.fromEntries(settingKeys.map((key) => [settings[key].flag, flagOf(settingOf(key))])),
-  help,
-};
+export const sampleFlags: ArgsDef = { promptText: positional, ...flagsOf(rows) };
 
 /** Flags for which an empty value means something. */
-export const sampleEmptyAllowed: readonly string[] = settingKeys
-  .map(settingOf)
+export const sampleEmptyAllowed: readonly string[] = rows
   .filter((setting) => "emptyAllowed" in setting)
   .map(({ flag }) => flag);
 
 /** Flags that may be given several times. */
-export const sampleRepeatable: readonly string[] = settingKeys
-  .map(settingOf)
-  .filter(({ kind }) => kind === "list")
-  .map(({ flag }) => flag);
+export const sampleRepeatable: readonly string[] = repeatableOf(rows);
 
 /** What shells complete, by flag. */
-export const sampleValues: Readonly<Record<string, Values>> = valuesOf(settingKeys.map(settingOf));
+export const sampleValues: Readonly<Record<string, Values>> = valuesOf(rows);
 
 export const sampleHelp: HelpText = {
   usage: "basedxl sample [prompt] [flags]",
@@ -53,16 +45,9 @@ export const sampleHelp: HelpText = {
     'basedxl sample --seed 7 --xyz "steps=10,20;guidance=4,7"',
     "basedxl sample --seed 7 --json",
   ],
-  groups: groups.map((group) => [
-    group,
-    [
-      ...(group === "Image" ? ["promptText"] : []),
-      ...settingKeys
-        .filter((key) => settingOf(key).group === group)
-        .map((key) => settings[key].flag),
-      ...(group === "Output" ? ["help"] : []),
-    ],
-  ]),
+  groups: helpGroupsOf(rows, groups).map(([group, flags]) => {
+    return [group, group === "Image" ? ["promptText", ...flags] : flags];
+  }),
   notes: [
     "Several processes: run the same command on each machine with RANK (0, 1, ...), WORLD_SIZE, " +
       "MASTER_ADDR and MASTER_PORT set, as torchrun and the like do. They count processes, one " +
