@@ -7,10 +7,10 @@ import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { readdir, rm, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
-import { type ImageFormat, imageFormats, imageSizeOf } from "../image/encoder.ts";
+import { imageFormats, imageSizeOf } from "../image/encoder.ts";
 import { temporaryFile, writeWhole } from "../image/files.ts";
 import { absolutePath } from "../paths.ts";
-import type { JobImage } from "./jobs/types.ts";
+import { ImageStore } from "./image-store.ts";
 
 /** An image of the folder. */
 interface OutputFile {
@@ -20,21 +20,10 @@ interface OutputFile {
   type: string;
 }
 
-/** Where the images of jobs go. */
-export interface ImageStore {
-  /** Writes an image of a job, whole; resolves to its file. Rejects with "io", "cancelled". */
-  write(
-    jobId: string,
-    image: Pick<JobImage, "index" | "seed" | "width" | "height">,
-    file: { bytes: Uint8Array; format: ImageFormat },
-    signal: AbortSignal,
-  ): Promise<JobImage>;
-  /** The image of a job that was written but not noted; else null. */
-  find(jobId: string, index: number, seed: bigint): Promise<JobImage | null>;
-}
-
-export class Outputs implements ImageStore {
-  private constructor(readonly folder: string) {}
+export class Outputs extends ImageStore {
+  private constructor(readonly folder: string) {
+    super();
+  }
 
   /**
    * Makes the folder and removes what a server left that was killed; where others write into it
@@ -55,31 +44,6 @@ export class Outputs implements ImageStore {
       throw new BasedXLError("io", `The folder of outputs ${escaped(path, 300)}: ${why}.`);
     }
     return new Outputs(folder);
-  }
-
-  async write(
-    jobId: string,
-    { index, ...image }: Pick<JobImage, "index" | "seed" | "width" | "height">,
-    { bytes, format }: { bytes: Uint8Array; format: ImageFormat },
-    signal: AbortSignal,
-  ): Promise<JobImage> {
-    const file = imageNameOf(jobId, index, format);
-    await writeWhole(join(this.folder, file), bytes, signal);
-    return { index, ...image, file, bytes: bytes.length, type: `image/${format}` };
-  }
-
-  async find(jobId: string, index: number, seed: bigint): Promise<JobImage | null> {
-    for (const format of imageFormats) {
-      const file = imageNameOf(jobId, index, format);
-      const path = join(this.folder, file);
-      const bytes = statSync(path, { throwIfNoEntry: false })?.size;
-      const size = bytes === undefined ? null : await imageSizeOf(path);
-      if (bytes === undefined || size === null) continue;
-      const { width, height } = size;
-      const type = `image/${format}`;
-      return { index, seed: String(seed), width, height, file, bytes, type };
-    }
-    return null;
   }
 
   /** Keeps an image that was made elsewhere. */
@@ -113,6 +77,17 @@ export class Outputs implements ImageStore {
 
   // --- internal ---
 
+  protected async put(file: string, bytes: Uint8Array, _: string, signal: AbortSignal) {
+    await writeWhole(join(this.folder, file), bytes, signal);
+  }
+
+  protected async look(file: string) {
+    const path = join(this.folder, file);
+    const bytes = statSync(path, { throwIfNoEntry: false })?.size;
+    const size = bytes === undefined ? null : await imageSizeOf(path);
+    return bytes === undefined || size === null ? null : { bytes, size };
+  }
+
   private async fileOf(name: string): Promise<OutputFile | null> {
     try {
       const found = await stat(join(this.folder, name));
@@ -123,16 +98,6 @@ export class Outputs implements ImageStore {
       return null;
     }
   }
-}
-
-/** By its job and its place: the same image has the same name, whoever makes it. */
-export function imageNameOf(jobId: string, index: number, format: ImageFormat): string {
-  return `${jobId}-${index}.${format === "jpeg" ? "jpg" : format}`;
-}
-
-/** Whether a job's image has this name, in some format. */
-export function isNameOf({ index, file }: Pick<JobImage, "index" | "file">, jobId: string) {
-  return imageFormats.some((format) => imageNameOf(jobId, index, format) === file);
 }
 
 // --- internal ---

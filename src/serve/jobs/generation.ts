@@ -6,7 +6,7 @@ import { seedsFrom } from "../../pipeline/request.ts";
 import type { GenerateRequest } from "../../pipeline.ts";
 import { requestToJson } from "../../settings/request-schema.ts";
 import type { RequestSettings } from "../../settings/table.ts";
-import type { ImageStore } from "../outputs.ts";
+import type { ImageStore } from "../image-store.ts";
 import type { LiveJob } from "./live.ts";
 import type { StoredJob } from "./store.ts";
 import type { JobImage } from "./types.ts";

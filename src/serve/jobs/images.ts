@@ -5,7 +5,7 @@
 import { encodeFile } from "../../image.ts";
 import { defaultHashWaitMs, startHashing, textsOfImage } from "../../metadata.ts";
 import type { GeneratedImage, PlannedRequest, PreparedPipeline } from "../../pipeline.ts";
-import type { ImageStore } from "../outputs.ts";
+import type { ImageStore } from "../image-store.ts";
 import type { ServeConfig } from "../settings.ts";
 import type { LiveJob } from "./live.ts";
 import type { JobReports } from "./records.ts";

@@ -5,15 +5,16 @@
  */
 import { S3Client as Client, type S3Client } from "bun";
 import { BasedXLError, badOption, escaped, stopIfAborted } from "../../errors.ts";
-import { type ImageFormat, imageFormats, imageSizeOf } from "../../image/encoder.ts";
-import type { JobImage } from "../jobs/types.ts";
-import { type ImageStore, imageNameOf } from "../outputs.ts";
+import { imageSizeOf } from "../../image/encoder.ts";
+import { ImageStore } from "../image-store.ts";
 
-export class ObjectStore implements ImageStore {
+export class ObjectStore extends ImageStore {
   private constructor(
     private readonly client: S3Client,
     private readonly prefix: string,
-  ) {}
+  ) {
+    super();
+  }
 
   /** `s3://bucket/prefix`. Throws "bad-option". */
   static open(url: string, options: Bun.S3Options = {}): ObjectStore {
@@ -25,37 +26,23 @@ export class ObjectStore implements ImageStore {
     return new ObjectStore(new Client({ bucket, ...options }), folder === "" ? "" : `${folder}/`);
   }
 
-  async write(
-    jobId: string,
-    { index, ...image }: Pick<JobImage, "index" | "seed" | "width" | "height">,
-    { bytes, format }: { bytes: Uint8Array; format: ImageFormat },
-    signal: AbortSignal,
-  ): Promise<JobImage> {
-    const file = imageNameOf(jobId, index, format);
-    const type = `image/${format}`;
-    stopIfAborted(signal);
-    await this.asked(file, () => this.client.write(this.prefix + file, bytes, { type }));
-    return { index, ...image, file, bytes: bytes.length, type };
-  }
-
-  async find(jobId: string, index: number, seed: bigint): Promise<JobImage | null> {
-    for (const format of imageFormats) {
-      const file = imageNameOf(jobId, index, format);
-      if (!(await this.asked(file, () => this.client.exists(this.prefix + file)))) continue;
-      const bytes = await this.read(file);
-      const size = await imageSizeOf(bytes);
-      if (size === null) continue;
-      const type = `image/${format}`;
-      return { index, seed: String(seed), ...size, file, bytes: bytes.length, type };
-    }
-    return null;
-  }
-
   async read(file: string): Promise<Uint8Array> {
     return await this.asked(file, () => this.client.file(this.prefix + file).bytes());
   }
 
   // --- internal ---
+
+  protected async put(file: string, bytes: Uint8Array, type: string, signal: AbortSignal) {
+    stopIfAborted(signal);
+    await this.asked(file, () => this.client.write(this.prefix + file, bytes, { type }));
+  }
+
+  protected async look(file: string) {
+    if (!(await this.asked(file, () => this.client.exists(this.prefix + file)))) return null;
+    const bytes = await this.read(file);
+    const size = await imageSizeOf(bytes);
+    return size && { bytes: bytes.length, size };
+  }
 
   private async asked<Answer>(file: string, ask: () => Promise<Answer>): Promise<Answer> {
     try {

@@ -5,12 +5,12 @@
  */
 import { type Job, Worker } from "bullmq";
 import type { Catalog } from "../catalog.ts";
+import type { ImageStore } from "../image-store.ts";
 import type { Inputs } from "../inputs.ts";
 import { unnotedImages } from "../jobs/generation.ts";
 import { LiveJob } from "../jobs/live.ts";
 import { type StoredJob, specOf } from "../jobs/store.ts";
 import type { ServeLog } from "../log.ts";
-import type { ImageStore } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
 import type { QueueConnection } from "./connection.ts";
 import { type JobData, keyPrefix, type Outcome, queueNameOf } from "./messages.ts";

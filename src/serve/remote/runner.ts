@@ -6,6 +6,7 @@
 import { Queue, QueueEvents } from "bullmq";
 import { BasedXLError } from "../../errors.ts";
 import type { Catalog } from "../catalog.ts";
+import { isNameOf } from "../image-store.ts";
 import type { Inputs } from "../inputs.ts";
 import type { LiveJob } from "../jobs/live.ts";
 import type { FairQueue } from "../jobs/queue.ts";
@@ -13,7 +14,7 @@ import { endWaiting, type JobReports, type JobRunner } from "../jobs/records.ts"
 import { specText } from "../jobs/store.ts";
 import type { InputImages, JobImage } from "../jobs/types.ts";
 import type { ServeLog } from "../log.ts";
-import { isNameOf, type Outputs } from "../outputs.ts";
+import type { Outputs } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
 import type { QueueConnection } from "./connection.ts";
 import {
