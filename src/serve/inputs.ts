@@ -5,8 +5,8 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { badOption } from "../errors.ts";
+import { imageSizeOf } from "../image/encoder.ts";
 import { writeWhole } from "../image/files.ts";
-import { loadSharp } from "../image/read.ts";
 import type { InputImages, JobSpec } from "./jobs/types.ts";
 
 type Names = NonNullable<JobSpec["inputs"]>;
@@ -39,10 +39,8 @@ export class Inputs {
 
   /** Refuses what has more pixels, before they take memory; what is no image is left to others. */
   async checkSizes({ image, mask }: InputImages, megapixelsMax: number): Promise<void> {
-    const sharp = await loadSharp();
     for (const bytes of mask === null ? [image] : [image, mask]) {
-      const found = sharp(bytes, { limitInputPixels: false }).metadata();
-      const size = await found.catch(() => null);
+      const size = await imageSizeOf(bytes);
       const megapixels = size === null ? 0 : (size.width * size.height) / 1e6;
       if (megapixels <= megapixelsMax) continue;
       throw badOption(
