@@ -38,10 +38,14 @@ interface RunningServer {
 /** Resolves when the server listens; the first model then loads. Rejects with `BasedXLError`. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { config, log, dependencies } = options;
+  // Where a later part fails, what is open must not keep the process.
+  await using opened = new AsyncDisposableStack();
   const catalog = await Catalog.open(config, options, dependencies);
   const connection = config.queue === undefined ? null : await openQueue(config.queue, log);
+  opened.use(connection);
   const outputs = Outputs.open(config.outputs, { isShared: connection !== null });
   const store = JobStore.open(join(outputs.folder, storeName));
+  opened.defer(() => store.close());
   const pool = new PipelinePool({
     ...{ maxModels: config.maxModels, dependencies },
     onLoad: (model, seconds) => {
@@ -49,6 +53,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       log.info("model_loaded", { model, seconds });
     },
   });
+  opened.defer(() => pool.close());
   const shares = parseShare(config.share, config.rankCount);
   const inputs = new Inputs(outputs.folder);
   const service = new QueuedJobs({
@@ -61,6 +66,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         : connection.createRunner(shared);
     },
   });
+  opened.defer(() => service.stop());
   const capabilities = new ServerCapabilities(catalog, config);
   const loading = new AbortController();
   let isLoaded = false;
@@ -83,6 +89,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     if (!loading.signal.aborted) log.error("model_failed", { message: error.message });
   });
   void capabilities.refresh();
+  const rest = opened.move();
   return {
     url: String(server.url),
     fetch: (request) => app.fetch(request),
@@ -90,8 +97,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       loading.abort();
       await Promise.all([service.stop(), loaded]);
       await server.stop(true);
-      await pool.close();
-      store.close();
+      await rest.disposeAsync();
     },
   };
 }
@@ -112,6 +118,7 @@ async function openQueue(url: string, log: ServeLog) {
     createRunner(options: Omit<ConstructorParameters<typeof RemoteRunner>[0], "connection">) {
       return new RemoteRunner({ ...options, connection });
     },
+    [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
   };
 }
 

@@ -36,23 +36,28 @@ interface RunningWorker {
 /** Resolves when the first model is loaded and jobs are taken. Rejects with `BasedXLError`. */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, log, dependencies, signal } = options;
+  // Where a later part fails, what is open must not keep the process.
+  await using opened = new AsyncDisposableStack();
   const catalog = await Catalog.open(config, options, dependencies);
+  // Before the model loads, which takes longer.
+  const connection = opened.use(await QueueConnection.open(config.queue, log));
   const images =
     config.store === undefined
       ? Outputs.open(config.outputs, { isShared: true })
       : ObjectStore.open(config.store);
   const inputsFolder = mkdtempSync(join(tmpdir(), "basedxl-worker-"));
+  opened.defer(() => rmSync(inputsFolder, { recursive: true, force: true }));
   const inputs = new Inputs(inputsFolder);
   const pool = new PipelinePool({
     ...{ maxModels: config.maxModels, dependencies },
     onLoad: (model, seconds) => log.info("model_loaded", { model, seconds }),
   });
+  opened.defer(() => pool.close());
   // By itself a worker has all its ranks on one image: others have workers of their own.
   const share = parseShare(config.share, config.rankCount)[0]!;
   const [model] = catalog.models;
   const loading = signal ?? new AbortController().signal;
   (await pool.acquire({ model: model!, share, slot: 0, signal: loading })).release();
-  const connection = await QueueConnection.open(config.queue, log);
   const queue = new FairQueue<LiveJob>(share.images);
   const reports = new RemoteReports();
   const runner = new Runner({
@@ -67,14 +72,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       runner.schedule();
     },
   });
+  opened.defer(() => places.stop());
   await places.start();
+  const rest = opened.move();
   return {
     async stop() {
       reports.stop();
       await runner.stop();
-      await places.stop();
-      await pool.close();
-      rmSync(inputsFolder, { recursive: true, force: true });
+      await rest.disposeAsync();
     },
   };
 }

@@ -2,11 +2,13 @@
  * Jobs on workers through a real Redis. Where the machine has none these tests are skipped.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
+import { Redis } from "ioredis";
 import { findRedis, RedisProcess } from "../../src/bench/support/redis-process.ts";
 import { killWorkers } from "../../src/bench/support/serve-process.ts";
+import { refusal } from "../support/refusal.ts";
 import { sampled, seedName } from "../support/seed.ts";
 import {
   type JobJson,
@@ -70,6 +72,24 @@ describe.skipIf(command === null)("with a Redis", () => {
     }
     expect(told[1]).toEqual(told[0]!);
     expect(files.slice(2)).toEqual(files.slice(0, 2));
+  });
+
+  test("what cannot start leaves no connection, which would keep its process", async () => {
+    using other = Bun.serve({ port: 0, fetch: () => new Response() });
+    const flags = { queue: redis.url };
+    const busy = { ...flags, port: String(other.port) };
+    expect(await refusal(() => startTestServer({ flags: busy }), "io")).toContain("Cannot listen");
+    const outputs = join(outputsFolder(), "file");
+    writeFileSync(outputs, "");
+    await refusal(() => startTestServer({ flags, outputs }), "io");
+    await refusal(() => startTestWorker(redis.url, { outputs }), "io");
+    const client = new Redis(redis.url);
+    const countClients = async () =>
+      String(await client.client("LIST"))
+        .trim()
+        .split("\n").length;
+    while ((await countClients()) > 1) await Bun.sleep(10);
+    client.disconnect();
   });
 
   test("many jobs on three workers are done once each", async () => {

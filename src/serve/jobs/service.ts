@@ -58,7 +58,8 @@ export class QueuedJobs implements ImageJobService {
   private readonly live = new Map<string, LiveJob>();
   /** What was said of the places in the queue. */
   private readonly positions = new Map<string, number>();
-  private isStopping = false;
+  /** null until it stops. */
+  private stopped: Promise<void> | null = null;
   private endedCount = 0;
 
   constructor(private readonly options: ServiceOptions) {
@@ -162,20 +163,19 @@ export class QueuedJobs implements ImageJobService {
   }
 
   /** Stops what runs, so that the next server takes it up; no job is taken any more. */
-  async stop(): Promise<void> {
-    this.isStopping = true;
-    await this.runner.stop();
-    this.events_.close();
+  stop(): Promise<void> {
+    this.stopped ??= this.runner.stop().finally(() => this.events_.close());
+    return this.stopped;
   }
 
   get isReady(): boolean {
-    return !this.isStopping;
+    return this.stopped === null;
   }
 
   // --- internal ---
 
   private checkRoom(): void {
-    if (this.isStopping) throw stopping();
+    if (!this.isReady) throw stopping();
     if (!this.queue.isFull) return;
     this.metrics.refused.inc();
     throw new QueueFull(this.speeds.secondsToFree(this.runner.places));
