@@ -23,11 +23,10 @@ const contentSecurityPolicy = [
 /** The page and its files. */
 export function pageRoutes() {
   const app = new Hono<ServeEnv>();
-  const files = filesByPath();
-  // A page that does not build is reported by the request for it.
-  files.catch(() => {});
+  let files: ReturnType<typeof filesByPath> | null = null;
   for (const path of ["/", "/page.js", "/page.css", "/icon.svg"]) {
     app.get(path, async (c) => {
+      files ??= filesByPath();
       const { text, type, etag } = (await files).get(path)!;
       c.header("Content-Security-Policy", contentSecurityPolicy);
       c.header("Cache-Control", "no-cache");
