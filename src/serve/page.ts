@@ -7,6 +7,7 @@
 import { Hono } from "hono";
 import type { ServeEnv } from "./environment.ts";
 import { bundledFiles } from "./page/bundled.ts";
+import { unchanged } from "./routes/unchanged.ts";
 
 /**
  * Nothing from elsewhere, nothing inline, and no text that becomes HTML: a prompt or what an image
@@ -29,10 +30,7 @@ export function pageRoutes() {
       files ??= filesByPath();
       const { text, type, etag } = (await files).get(path)!;
       c.header("Content-Security-Policy", contentSecurityPolicy);
-      c.header("Cache-Control", "no-cache");
-      c.header("ETag", etag);
-      if (c.req.header("If-None-Match") === etag) return c.body(null, 304);
-      return c.body(text, 200, { "Content-Type": type });
+      return unchanged(c, etag, "no-cache") ?? c.body(text, 200, { "Content-Type": type });
     });
   }
   return app;

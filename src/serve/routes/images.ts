@@ -17,6 +17,7 @@ import type { Outputs } from "../outputs.ts";
 import { rankRows } from "../rank-rows.ts";
 import { imagesQuery } from "../schemas.ts";
 import { valid } from "./json.ts";
+import { unchanged } from "./unchanged.ts";
 
 interface GalleryOptions {
   outputs: Outputs;
@@ -81,11 +82,8 @@ async function fileResponse(c: Context, path: string): Promise<Response> {
   const file = Bun.file(path);
   const { size, mtimeMs } = await file.stat();
   const hash = createHash("sha256").update(`${size} ${mtimeMs}`).digest("hex").slice(0, 16);
-  const etag = `"${hash}"`;
-  c.header("ETag", etag);
-  c.header("Cache-Control", "private, no-cache");
-  if (c.req.header("If-None-Match") === etag) return c.body(null, 304);
-  return c.body(file.stream(), 200, { "Content-Type": file.type, "Content-Length": `${size}` });
+  const headers = { "Content-Type": file.type, "Content-Length": `${size}` };
+  return unchanged(c, `"${hash}"`) ?? c.body(file.stream(), 200, headers);
 }
 
 /** What the image says, in the settings of a request; files by names of the catalog. */

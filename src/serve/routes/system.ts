@@ -10,6 +10,7 @@ import type { Metrics } from "../metrics.ts";
 import { loginSchema } from "../schemas.ts";
 import { type Keys, loginCookie, tokenOf } from "../security.ts";
 import { valid } from "./json.ts";
+import { unchanged } from "./unchanged.ts";
 
 interface SystemOptions {
   capabilities: CapabilitySource;
@@ -29,11 +30,7 @@ export function systemRoutes({ capabilities, metrics, keys, isReady }: SystemOpt
     return c.body(await metrics.text(), 200, { "Content-Type": metrics.contentType });
   });
   app.get("/api/v1/capabilities", (c) => {
-    const etag = capabilities.etag();
-    c.header("ETag", etag);
-    c.header("Cache-Control", "private, no-cache");
-    if (c.req.header("If-None-Match") === etag) return c.body(null, 304);
-    return c.json(capabilities.current());
+    return unchanged(c, capabilities.etag()) ?? c.json(capabilities.current());
   });
   app.post("/api/v1/refresh", async (c) => {
     await capabilities.refresh();
