@@ -77,6 +77,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const rest = opened.move();
   return {
     async stop() {
+      // Or it would take again what it gives back.
+      places.takeNoMore();
       reports.stop();
       await runner.stop();
       await rest.disposeAsync();

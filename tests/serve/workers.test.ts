@@ -132,6 +132,20 @@ describe.skipIf(command === null)("with a Redis", () => {
     expect(again).not.toContain("7");
   });
 
+  test("a worker that stops takes no other job while a step ends", async () => {
+    await using all = await startAll(0);
+    const flags = { queue: redis.url, "worker-timeout": "1", gpus: "2", share: "1x2" };
+    const worker = await startTestWorker(redis.url, { outputs: all.outputs, stepMs: 400, flags });
+    const running = await all.server.submit(small);
+    await isRunning(all.server, running);
+    const stopping = worker.stop();
+    const other = await all.server.submit(small);
+    await stopping;
+    expect(worker.lines.filter(({ event }) => event === "job_taken")).toHaveLength(1);
+    await using _ = await all.start();
+    for (const { id } of [running, other]) expect((await all.server.ended(id)).state).toBe("done");
+  }, 30_000);
+
   test("a server that is started again goes on with what runs on workers", async () => {
     await using all = await startAll(1, 20);
     const running = await all.server.submit({ ...small, num_inference_steps: 60 });

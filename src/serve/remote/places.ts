@@ -72,11 +72,16 @@ export class Places {
     void this.take();
   }
 
-  /** Takes no more; what runs must have been stopped or ended. */
-  async stop(): Promise<void> {
+  /** From now on; what runs goes on, and is held. */
+  takeNoMore(): void {
     this.isStopping = true;
-    for (const timer of this.timers) clearInterval(timer);
     this.wake();
+  }
+
+  /** What runs must have been stopped or ended. */
+  async stop(): Promise<void> {
+    this.takeNoMore();
+    for (const timer of this.timers) clearInterval(timer);
     const { connection } = this.options;
     const closing = async () => {
       await connection.retract(this.id);
@@ -186,14 +191,15 @@ export class Places {
   private async settle(held: Held, outcome: Outcome | null): Promise<void> {
     const { job, token, isLost } = held;
     if (outcome === null) await this.giveBack(held);
-    else if (!isLost) {
-      await job.moveToCompleted(outcome, token, false).catch((error: Error) => {
+    else {
+      const done = isLost ? null : job.moveToCompleted(outcome, token, false);
+      await done?.catch((error: Error) => {
         // Another worker has it, and will find its images.
         this.options.log.warn("job_lost", { id: job.id, message: error.message });
       });
+      this.free(held);
     }
     this.options.log.info("job_settled", { id: job.id, state: outcome?.state ?? "returned" });
-    this.free(held);
   }
 
   private async giveBack(held: Held): Promise<void> {
