@@ -4,7 +4,7 @@
  */
 import { badOption, escaped } from "../errors.ts";
 import { seedsFrom } from "../pipeline/request.ts";
-import { defaultOf, seedMax } from "./setting.ts";
+import { chooseSeed, defaultOf, firstSeedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingKeys, settingOf, settings } from "./table.ts";
 import { parseSetting } from "./values.ts";
 
@@ -150,15 +150,10 @@ put it in quotes.`,
 
 /** The seeds of all images, one up each, must be seeds too. */
 function checkSeedRoom(seed: bigint, imageCount: number): void {
-  const firstMax = seedMax - BigInt(imageCount - 1);
+  const firstMax = firstSeedMax(imageCount);
   if (seed <= firstMax) return;
   throw badOption(
     `--seed ${seed} leaves no room for the seeds of ${imageCount} images, one up each: it must \
 be at most ${firstMax}.`,
   );
-}
-
-/** Torch's CPU generator reads 32 bits of a seed, so that more would be longer to type in vain. */
-function chooseSeed(): bigint {
-  return BigInt(crypto.getRandomValues(new Uint32Array(1))[0] ?? 0);
 }

@@ -10,7 +10,7 @@ import { choose } from "../prompt/dynamic.ts";
 import { parseStyles, type Style, styled } from "../prompt/styles.ts";
 import { suggestion } from "../terminal/flags.ts";
 import type { SampleOptions } from "./options.ts";
-import { seedMax } from "./setting.ts";
+import { firstSeedMax } from "./setting.ts";
 
 /** The options with their prompts. Throws "bad-option" for files and names that are not there. */
 export function withPrompts(options: SampleOptions): SampleOptions {
@@ -26,7 +26,7 @@ export function withPrompts(options: SampleOptions): SampleOptions {
     throw badOption(`--prompt-file asks for ${imageCount} images: ${imageCountMax} are possible.`);
   }
   const first = options.seeds[0]!;
-  if (first > seedMax - BigInt(imageCount - 1)) {
+  if (first > firstSeedMax(imageCount)) {
     throw badOption(`--seed ${first} leaves no room for the seeds of ${imageCount} images.`);
   }
   const seeds = Array.from({ length: imageCount }, (_, index) => first + BigInt(index));

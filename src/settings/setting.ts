@@ -99,6 +99,16 @@ interface BooleanSetting extends Common {
 /** Seeds are torch's: 63 bits without a sign. */
 export const seedMax = 2n ** 63n - 1n;
 
+/** The largest seed of the first of so many images, whose seeds go up by one. */
+export function firstSeedMax(imageCount: number): bigint {
+  return seedMax - BigInt(imageCount - 1);
+}
+
+/** Torch's CPU generator reads 32 bits of a seed, so that more would be longer to type in vain. */
+export function chooseSeed(): bigint {
+  return BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);
+}
+
 /** 0 to `seedMax`. */
 interface SeedSetting extends Common {
   kind: "seed";

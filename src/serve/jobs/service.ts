@@ -4,6 +4,7 @@
  */
 import { BasedXLError, badOption, cancelled } from "../../errors.ts";
 import type { ReadInput } from "../../pipeline.ts";
+import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
 import { HttpError } from "../environment.ts";
 import type { Inputs } from "../inputs.ts";
@@ -197,7 +198,7 @@ export class QueuedJobs implements ImageJobService {
     const { catalog, config } = this.options;
     const { previewSteps = 0, priority = 0, quality } = spec;
     const model = catalog.model(spec.model);
-    const { seed = randomSeed(), imageCount = 1, ...rest } = spec.request;
+    const { seed = chooseSeed(), imageCount = 1, ...rest } = spec.request;
     checkWhole("priority", priority, -10, 10);
     checkWhole("preview_steps", previewSteps, 0, 1000);
     if (quality !== undefined) checkWhole("quality", quality, 1, 100);
@@ -309,10 +310,6 @@ const pruneEvery = 100;
 
 function keptView(stored: StoredJob): JobView {
   return { ...stored, position: null, progress: null };
-}
-
-function randomSeed(): bigint {
-  return BigInt(crypto.getRandomValues(new Uint32Array(1))[0]!);
 }
 
 function checkWhole(name: string, value: number, min: number, max: number): void {

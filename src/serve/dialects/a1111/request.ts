@@ -7,6 +7,7 @@ import type { ImageFormat } from "../../../image/encoder.ts";
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
 import { emphases, recipeOfInfotext } from "../../../metadata/from-infotext.ts";
 import { samplerNamed } from "../../../settings/names.ts";
+import { chooseSeed, firstSeedMax } from "../../../settings/setting.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { JobSpec } from "../../jobs/types.ts";
@@ -144,8 +145,7 @@ function takeCounts(recipe: RequestedRecipe, fields: CommonFields): void {
 
 /** -1 is a random one, of 32 bits as in A1111. */
 function takeSeeds(recipe: RequestedRecipe, fields: CommonFields) {
-  const chosen = (seed: number | string) =>
-    Number(seed) === -1 ? String(randomSeed()) : `${seed}`;
+  const chosen = (seed: number | string) => `${Number(seed) === -1 ? chooseSeed() : seed}`;
   const [seed, subseed] = [chosen(fields.seed), chosen(fields.subseed)];
   const { subseed_strength: strength } = fields;
   recipe.take("seed", seed, "seed");
@@ -153,15 +153,11 @@ function takeSeeds(recipe: RequestedRecipe, fields: CommonFields) {
   recipe.take("variationStrength", strength || null, "subseed_strength");
   const first = strength > 0 ? recipe.settings.variationSeed : recipe.settings.seed;
   if (strength === 0) delete recipe.settings.variationSeed;
-  const count = BigInt(recipe.settings.imageCount ?? 1);
-  if (first !== undefined && first + count > 2n ** 63n) {
+  const count = recipe.settings.imageCount ?? 1;
+  if (first !== undefined && first > firstSeedMax(count)) {
     throw badField("seed", `leaves no room for the seeds of ${count} images`);
   }
   return { seed, subseed };
-}
-
-function randomSeed(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }
 
 /** Fields of a request, by the setting that an infotext would have for them. */

@@ -7,7 +7,7 @@ import * as v from "valibot";
 import type { ImageFormat, Size } from "../../../image/encoder.ts";
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import { fieldKeys, requestSchema } from "../../../settings/request-schema.ts";
-import { seedMax } from "../../../settings/setting.ts";
+import { firstSeedMax } from "../../../settings/setting.ts";
 import { settings } from "../../../settings/table.ts";
 import { asField } from "../../../settings/values.ts";
 import type { Capabilities } from "../../capabilities.ts";
@@ -222,7 +222,7 @@ function readSettings(fields: JsonObject, count: number): JobSpec["request"] {
     throw invalidValue(param, issue.message);
   }
   const { seed } = result.output;
-  if (seed !== undefined && seed > seedMax - BigInt(count - 1)) {
+  if (seed !== undefined && seed > firstSeedMax(count)) {
     throw invalidValue("seed", `seed leaves no room for ${count} images, one up each.`);
   }
   return result.output;
