@@ -22,6 +22,7 @@ import type { Scheduler } from "../settings/names.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
+import { emphases } from "./from-infotext.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
 import { writeInfotext } from "./infotext.ts";
 import { formatVersion, isRecorded, type OwnFile, type OwnRecord } from "./record.ts";
@@ -279,11 +280,6 @@ function emphasisOf(value: (key: SettingKey) => unknown): string | undefined {
   if (!/[([]/.test(prompts)) return undefined;
   if (value("promptSyntax") === "plain") return "None";
   if (value("promptSyntax") !== "a1111") return undefined;
-  return emphasisNames[String(value("emphasis"))];
+  const name = Object.keys(emphases).find((each) => emphases[each] === value("emphasis"));
+  return name === "Original" ? undefined : name;
 }
-
-const emphasisNames: Readonly<Record<string, string>> = {
-  no_norm: "No norm",
-  ignore: "Ignore",
-  none: "None",
-};

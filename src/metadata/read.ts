@@ -28,10 +28,8 @@ export interface InspectedImage {
 /** Throws "io" for what is no image. */
 export function inspectImage(path: string): InspectedImage {
   const found = readTexts(path);
-  const { format, chunks, exif, problems } = found;
-  const texts = new Map([...chunks, ...exif]);
-  const { parameters } = namedTexts(found);
-  const image = { format, texts, parameters };
+  const { format, problems } = found;
+  const image = { format, ...shownTexts(found) };
   try {
     return { ...image, recipe: recipeIn(found, path), problems };
   } catch (error) {
@@ -42,9 +40,7 @@ export function inspectImage(path: string): InspectedImage {
 
 /** The texts of an image in memory, and A1111's among them. Throws "io" for what is no image. */
 export function textsInBytes(bytes: Uint8Array): Pick<InspectedImage, "texts" | "parameters"> {
-  const found = readTextsOf(bytes);
-  const { parameters } = namedTexts(found);
-  return { texts: new Map([...found.chunks, ...found.exif]), parameters };
+  return shownTexts(readTextsOf(bytes));
 }
 
 /** Throws "io" for what is no image, "bad-option" for an image that says nothing. */
@@ -61,6 +57,11 @@ export function readRecipe(path: string): Recipe {
 }
 
 // --- internal ---
+
+function shownTexts(found: FoundTexts): Pick<InspectedImage, "texts" | "parameters"> {
+  const { parameters } = namedTexts(found);
+  return { texts: new Map([...found.chunks, ...found.exif]), parameters };
+}
 
 function recipeIn(texts: FoundTexts, path: string): Recipe | null {
   const { own, parameters, graph } = namedTexts(texts);

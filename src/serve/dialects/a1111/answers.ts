@@ -4,7 +4,7 @@
  */
 import { parseInfotext } from "../../../metadata/infotext.ts";
 import { textsInBytes } from "../../../metadata.ts";
-import { samplerRows, schedulers } from "../../../settings/samplers.ts";
+import { samplerRows } from "../../../settings/samplers.ts";
 import type { JobService, JobView } from "../../jobs/types.ts";
 import type { CommonFields } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
@@ -40,8 +40,9 @@ export function timestampOf(milliseconds: number): string {
 
 function infoOf(job: JobView, data: JobData, infotexts: readonly string[]) {
   const { request } = job.spec;
+  const { scheduler } = request;
   const { images } = job;
-  const fields = new Map(infotexts.map((text) => parseInfotext(text).fields).at(0));
+  const fields = new Map(parseInfotext(infotexts[0] ?? "").fields);
   const strength = request.variationStrength ?? 0;
   const seeds = images.map(({ seed }) => Number(seed));
   const subseeds = images.map(({ index }) => Number(BigInt(data.subseed) + BigInt(index)));
@@ -58,7 +59,7 @@ function infoOf(job: JobView, data: JobData, infotexts: readonly string[]) {
     subseed_strength: strength,
     width: images[0]?.width ?? request.width,
     height: images[0]?.height ?? request.height,
-    sampler_name: fields.get("Sampler") ?? samplerTitle(request.scheduler),
+    sampler_name: fields.get("Sampler") ?? (scheduler ? samplerRows[scheduler].others[0] : ""),
     cfg_scale: request.guidanceScale,
     steps: request.stepCount,
     batch_size: Math.ceil((request.imageCount ?? 1) / data.iterations),
@@ -78,10 +79,4 @@ function infoOf(job: JobView, data: JobData, infotexts: readonly string[]) {
     version: fields.get("Version") ?? "BasedXL",
     warnings: [...data.warnings, ...job.warnings],
   };
-}
-
-/** A1111's name. */
-function samplerTitle(name: string | undefined): string {
-  const known = schedulers.find((each) => each === name);
-  return known === undefined ? "" : samplerRows[known].others[0];
 }

@@ -2,6 +2,7 @@
  * What A1111's lists show: models, samplers, LoRAs, embeddings, and what is not there.
  * Source: A1111 and Forge, modules/api/api.py; extensions-builtin/Lora/scripts/lora_script.py.
  */
+import { shortHash } from "../../../library/hashes.ts";
 import { samplerRows, schedulers } from "../../../settings/samplers.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { ListedModel } from "../listed-names.ts";
@@ -9,14 +10,14 @@ import { memoryOfMachine } from "../machine.ts";
 
 /** "name [hash]", as checkpoints are chosen. */
 export function titleOf({ name, sha256 }: ListedModel): string {
-  return sha256 === null ? name : `${name} [${sha256.slice(0, 10)}]`;
+  return sha256 === null ? name : `${name} [${shortHash(sha256)}]`;
 }
 
 export function modelList({ models }: Capabilities) {
   return models.map((model) => ({
     title: titleOf(model),
     model_name: model.name,
-    hash: model.sha256?.slice(0, 10) ?? null,
+    hash: model.sha256 && shortHash(model.sha256),
     sha256: model.sha256,
     // Where files lie is not for clients.
     filename: model.name,

@@ -4,6 +4,7 @@
  * Source: A1111 1.10 and Forge, modules/api/api.py (text2imgapi) and modules/processing.py.
  */
 import type { ImageFormat } from "../../../image/encoder.ts";
+import { shortHash } from "../../../library/hashes.ts";
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
 import { emphases, recipeOfInfotext } from "../../../metadata/from-infotext.ts";
 import { samplerNamed } from "../../../settings/names.ts";
@@ -205,5 +206,5 @@ function qualityOf({ jpeg_quality: quality }: A1111Options): number {
 }
 
 function named({ name, sha256 }: ListedModel): JobData["model"] {
-  return { name, hash: sha256?.slice(0, 10) ?? null };
+  return { name, hash: sha256 && shortHash(sha256) };
 }
