@@ -5,7 +5,7 @@
 import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import type { ServeEnv } from "../../environment.ts";
-import type { JobView } from "../../jobs/types.ts";
+import type { JobSpec, JobView } from "../../jobs/types.ts";
 import { formBody, jsonBody } from "../body.ts";
 import { modelNamed } from "../listed-names.ts";
 import { keepOpen } from "../open-connection.ts";
@@ -22,20 +22,15 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
     const body = await jsonBody(c);
     if (body === null) throw invalidValue("", "The body must be an object in JSON.");
     const request = readImagesRequest(body, capabilities.current());
-    const client = c.get("client");
-    const job = jobs.submit({ ...request.spec, client, dialectData: request.asked });
-    keepOpen(c);
-    const kind = "image_generation";
-    return request.stream ? streamed(c, job, request, kind) : await whole(c, job, request);
+    const job = jobs.submit(specOf(c, request));
+    return await answered(c, job, request, "image_generation");
   });
   app.post("/images/edits", async (c) => {
     const form = await formBody(c);
     if (form === null) throw invalidValue("", "The body must be a form of several parts.");
     const { request, images } = await readEditRequest(form, capabilities.current());
-    const spec = { ...request.spec, client: c.get("client"), dialectData: request.asked };
-    const job = await jobs.submitWithInput(spec, images);
-    keepOpen(c);
-    return request.stream ? streamed(c, job, request, "image_edit") : await whole(c, job, request);
+    const job = await jobs.submitWithInput(specOf(c, request), images);
+    return await answered(c, job, request, "image_edit");
   });
   app.get("/models", (c) => {
     const data = capabilities.current().models.map(modelAnswer);
@@ -48,6 +43,11 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
     return c.json(modelAnswer(model));
   });
 
+  async function answered(c: Context, job: JobView, request: ImagesRequest, kind: EventKind) {
+    keepOpen(c);
+    return request.stream ? streamed(c, job, request, kind) : await whole(c, job, request);
+  }
+
   async function whole(c: Context, { id }: JobView, { asked }: ImagesRequest) {
     const { signal } = c.req.raw;
     const stop = () => void jobs.cancel(id);
@@ -59,8 +59,9 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
       if (job.state !== "done") throw errorOfJob(cancelledJob);
       const data = await Promise.all(
         job.images.map(async ({ index }) => {
-          const url = new URL(`/api/v1/jobs/${id}/images/${index}`, c.req.url).href;
-          if (asked.format === "url") return { url };
+          if (asked.format === "url") {
+            return { url: new URL(`/api/v1/jobs/${id}/images/${index}`, c.req.url).href };
+          }
           const bytes = await jobs.imageBytes(id, index);
           return { b64_json: Buffer.from(bytes).toString("base64") };
         }),
@@ -85,4 +86,10 @@ export function openAiRoutes({ jobs, capabilities }: DialectServices) {
   }
 
   return app;
+}
+
+// --- internal ---
+
+function specOf(c: Context<ServeEnv>, { spec, asked }: ImagesRequest): JobSpec {
+  return { ...spec, client: c.get("client"), dialectData: asked };
 }
