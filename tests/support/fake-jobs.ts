@@ -4,6 +4,7 @@
  */
 import { encodeFile } from "../../src/image.ts";
 import type { Capabilities, CapabilitySource } from "../../src/serve/capabilities.ts";
+import { isLast } from "../../src/serve/jobs/events.ts";
 import type {
   ImageJobService,
   InputImages,
@@ -97,7 +98,7 @@ export class FakeJobs implements ImageJobService {
       for (const event of next) {
         last = event.id;
         yield event;
-        if (id !== "all" && isLast(event.type)) return;
+        if (id !== "all" && isLast(event)) return;
       }
       if (signal?.aborted) return;
       if (next.length === 0) await new Promise<void>((resolve) => log.wakes.push(resolve));
@@ -187,8 +188,4 @@ export function fakeCapabilities(): CapabilitySource {
     ranks: { count: 1, share: "1" },
   };
   return { current: () => current, etag: () => '"0"', refresh: async () => {} };
-}
-
-function isLast(type: JobEvent["type"]): boolean {
-  return type === "done" || type === "failed" || type === "cancelled";
 }

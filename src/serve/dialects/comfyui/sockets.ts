@@ -5,6 +5,7 @@
  * Source: ComfyUI, server.py (websocket_handler, send_image, send_image_with_metadata).
  */
 import type { WSContext } from "hono/ws";
+import { isLast } from "../../jobs/events.ts";
 import type { JobEvent, JobService } from "../../jobs/types.ts";
 import { clientIdOf, comfyDataOf } from "./job-data.ts";
 import { JobMessages, type Message } from "./messages.ts";
@@ -70,7 +71,7 @@ export class Sockets {
   }
 
   private take(event: JobEvent): void {
-    const isEnd = ["done", "failed", "cancelled"].includes(event.type);
+    const isEnd = isLast(event);
     const job = this.jobs.get(event.jobId);
     const data = job && comfyDataOf(job);
     const messages: Message[] = [];
