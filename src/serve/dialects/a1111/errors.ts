@@ -6,7 +6,7 @@ import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { BasedXLError } from "../../../errors.ts";
 import { HttpError } from "../../environment.ts";
-import { QueueFull } from "../../jobs/types.ts";
+import { type JobError, QueueFull } from "../../jobs/types.ts";
 import { isOfRequest, setHeaders } from "../../routes/errors.ts";
 
 /** A field that cannot be read. */
@@ -46,7 +46,7 @@ export function a1111ErrorResponse(error: Error, c: Context): Response {
 }
 
 /** The error of a job that failed. */
-export function errorOfJob({ code, message }: { code: string; message: string }): Error {
+export function errorOfJob({ code, message }: JobError): Error {
   return isOfRequest(code) ? new A1111Error(422, message) : new JobFailed(code, message);
 }
 

@@ -55,7 +55,7 @@ export function taskProgress(
     const none = { progress: null, eta: null, live_preview: null, id_live_preview: -1 };
     return { active, queued, completed, ...none, textinfo };
   }
-  const progress = Math.min(1, doneShare(job));
+  const progress = doneShare(job);
   const preview = wantsPreview ? previews.of(job.id) : null;
   const isNew = preview !== null && preview.number !== previewNumber;
   return {

@@ -90,7 +90,7 @@ class PlainGraph {
     else this.checkSteps(sampler, inputs);
     const checkpoint = this.checkModel(sampler, inputs);
     for (const id of decodes) this.checkVae(id, checkpoint);
-    this.checkLatent(sampler, inputs);
+    this.checkLatent(sampler);
     return { decode, sampler };
   }
 
@@ -169,8 +169,8 @@ class PlainGraph {
     this.refuse(decode, "vae", "must be that of the sampler's model");
   }
 
-  private checkLatent(sampler: string, { latent_image }: GraphNode["inputs"]): void {
-    const id = linkOf(latent_image)![0];
+  private checkLatent(sampler: string): void {
+    const id = this.source(sampler, "latent_image");
     if (this.node(id).class_type === "EmptyLatentImage") return;
     this.refuse(sampler, "latent_image", "images to start from are not there yet");
   }

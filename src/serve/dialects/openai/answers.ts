@@ -2,8 +2,9 @@
  * Images and models as OpenAI's API answers them.
  * Source: the types of OpenAI's npm package, resources/images and resources/models.
  */
-import type { Capabilities } from "../../capabilities.ts";
+import type { Size } from "../../../image/encoder.ts";
 import type { JobView } from "../../jobs/types.ts";
+import type { ListedModel } from "../listed-names.ts";
 import type { AskedImages } from "./request.ts";
 
 /** Nothing is billed: the fields are there for clients that read them. */
@@ -13,7 +14,7 @@ export const usage = {
 };
 
 /** What answers and events of a job share. */
-export function describedImage(asked: AskedImages, image: { width: number; height: number }) {
+export function describedImage(asked: AskedImages, image: Size) {
   return {
     background: "opaque",
     output_format: asked.outputFormat,
@@ -37,7 +38,7 @@ export function imagesAnswer(
   };
 }
 
-export function modelAnswer({ id }: Capabilities["models"][number]) {
+export function modelAnswer({ id }: ListedModel) {
   // Files have no date that means anything to clients.
   return { id, object: "model", created: 0, owned_by: "basedxl" };
 }

@@ -5,7 +5,7 @@ import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { BasedXLError } from "../../../errors.ts";
 import { HttpError } from "../../environment.ts";
-import { QueueFull } from "../../jobs/types.ts";
+import { type JobError, QueueFull } from "../../jobs/types.ts";
 import { isOfRequest, setHeaders } from "../../routes/errors.ts";
 
 export class OpenAiError extends Error {
@@ -37,7 +37,7 @@ function asOpenAiError(error: unknown): OpenAiError {
 }
 
 /** How a job failed. */
-export function errorOfJob({ code, message }: { code: string; message: string }): OpenAiError {
+export function errorOfJob({ code, message }: JobError): OpenAiError {
   if (isOfRequest(code)) return new OpenAiError(400, "invalid_value", message);
   return new OpenAiError(code === "cancelled" ? 409 : 500, code, message);
 }
