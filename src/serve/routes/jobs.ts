@@ -6,6 +6,7 @@ import { streamSSE } from "hono/streaming";
 import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
 import type { ImageJobService, JobEvent, JobView } from "../jobs/types.ts";
+import { keepOpen } from "../open-connection.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
 import { isForm, readForm } from "./job-form.ts";
 import { eventJson, jobJson, valid } from "./json.ts";
@@ -88,8 +89,7 @@ function eventStream(c: Context<ServeEnv>, events: Events): Response {
     throw new HttpError(400, "bad-option", "Last-Event-ID must be the id of an event.");
   }
   const after = header === undefined ? undefined : Number(header);
-  // Bun ends connections on which nothing happens: this one may be quiet.
-  (c.env as Partial<Bun.Server<unknown>> | undefined)?.timeout?.(c.req.raw, 0);
+  keepOpen(c);
   c.header("X-Accel-Buffering", "no");
   return streamSSE(c, async (stream) => {
     const controller = new AbortController();
