@@ -116,7 +116,7 @@ export async function joinProcessGroup(
       ...prepared,
       devices: { ...devices, gpu: { ...gpu, transport: "nccl", localRanks } },
       request: agreed,
-      plan: planRequest(agreed, model, rankCount, naming, files),
+      plan: planRequest(agreed, model, rankCount, naming, files, plan.input),
     },
     peers,
   };

@@ -6,8 +6,9 @@ import { resolve } from "node:path";
 import { processEnvironment, processGroupOf } from "../distributed.ts";
 import { BasedXLError, badOption } from "../errors.ts";
 import { type FileHashes, startHashing, textsOfImage } from "../metadata.ts";
-import { planRequest } from "../pipeline/request.ts";
+import { inputReader } from "../pipeline/input.ts";
 import {
+  outputSize,
   Pipeline,
   type PipelineEvent,
   type PlannedRequest,
@@ -67,7 +68,7 @@ export async function sampleCells(
   );
   output.progress.clear();
   const planned = await planCells(cells, prepared);
-  const sizes = planned.map(({ plan: { settings } }) => settings);
+  const sizes = planned.map(({ plan }) => outputSize(plan.input, plan.settings));
   const sheet = new SheetWriter(options.outPath, {
     columns: axes[0]!.values.map(({ label }) => label),
     rows: axes[1]?.values.map(({ label }) => label) ?? [""],
@@ -75,9 +76,8 @@ export async function sampleCells(
     cellWidth: Math.max(...sizes.map(({ width }) => width)),
     cellHeight: Math.max(...sizes.map(({ height }) => height)),
   });
-  const size = { width: sizes[0]!.width, height: sizes[0]!.height };
   const files = { ...options, imageCount: cells.length };
-  const writer = options.cells ? await ImageWriter.open(files, size) : null;
+  const writer = options.cells ? await ImageWriter.open(files, sizes[0]!) : null;
   describe(prepared, options, output);
   if (writer?.warning) output.log.warn(writer.warning);
   announce(axes, planned, sheet, output);
@@ -129,14 +129,18 @@ function valuesText(values: Cell["values"]): string {
 
 async function planCells(
   cells: readonly Cell[],
-  { request, plan, model, rankCount, files, naming: names }: PreparedPipeline,
+  prepared: PreparedPipeline,
 ): Promise<PlannedCell[]> {
+  const { request, plan } = prepared;
+  const read = inputReader(prepared, prepared.model, prepared.naming);
   const planned: PlannedCell[] = [];
   for (const [index, cell] of cells.entries()) {
     const isFirst = cell.options === request;
     const own = isFirst
       ? plan
-      : await naming(cell, () => planRequest(cell.options, model, rankCount, names, files));
+      : await naming(cell, async () =>
+          Pipeline.plan(prepared, cell.options, await read(cell.options)),
+        );
     planned.push({ ...cell, index, plan: own });
   }
   return planned;
@@ -220,7 +224,8 @@ async function keep(run: Run, cell: PlannedCell, image: ImageEvent): Promise<voi
 /** Each image with the values of its axes, and the settings that it has beside the common ones. */
 async function reportCells({ cells, sheet, writer, hashes, axes, warnings }: Run) {
   const images = cells.map(({ values, plan, index }) => {
-    const { seed, stepCount, scheduler, guidanceScale, width, height, prompt } = plan.settings;
+    const { seed, stepCount, scheduler, guidanceScale, prompt } = plan.settings;
+    const { width, height } = outputSize(plan.input, plan.settings);
     const path = writer?.paths[index];
     return {
       ...(path !== undefined && { path: resolve(path) }),

@@ -79,6 +79,27 @@ the image would be new: ${naming("invertMask")} turns it round.`,
   return { ...read, mask: await blurred(whole, maskBlur) };
 }
 
+/** What `readInput` reads of a request. */
+const readKeys = ["image", "mask", "imageBackground", "invertMask", "maskBlur", "extend"] as const;
+
+/** As `readInput`, once for all requests that read the same: `first` has been read. */
+export function inputReader(
+  first: { request: InputRequest; plan: { input: ReadInput | null } },
+  model: Pick<Model, "sizeMultiple">,
+  naming: Naming,
+): (request: InputRequest) => Promise<ReadInput | null> {
+  const known = [{ request: first.request, read: Promise.resolve(first.plan.input) }];
+  return (request) => {
+    const same = known.find((other) =>
+      readKeys.every((key) => other.request[key] === request[key]),
+    );
+    if (same) return same.read;
+    const read = readInput(request, model, naming);
+    known.push({ request, read });
+    return read;
+  };
+}
+
 /** Refuses settings of an image that is not there. */
 export function checkInput(request: InputRequest, read: ReadInput | null, naming: Naming): void {
   const needImage = ["mask", "strength", "extend"] as const;

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { imagePaths } from "../../src/commands/sample-files.ts";
+import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { draw, latentsOf } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
@@ -149,6 +150,28 @@ describe("the guidance window deals the rows anew in several processes", () => {
     const latents = latentsOf(await draw({ ...work, ...how, rankCount: count, gpu: emulated() }));
     expect(readSafetensors(latentsPath).get("latents")?.data).toEqual(latents);
   });
+});
+
+test("two processes start from an image as one does", async () => {
+  const port = freePort();
+  const image = join(folder, "start.png");
+  const create = { width: 32, height: 64, channels: 3, background: "#20a0ff" } as const;
+  await sharp({ create }).png().toFile(image);
+  const [together, alone] = ["together", "alone"].map((name) => join(folder, `${name}.png`));
+  // Without a seed the others take that of process 0, and plan anew.
+  const more = ["--image", image, "--steps", "3", "--no-split-batch", "--out", together!];
+  const both = [start(0, port, more), start(1, port, more)];
+  for (const { exitCode, text } of await Promise.all(both.map(ended)))
+    expect({ exitCode, text }).toMatchObject({ exitCode: 0 });
+  const { settings } = await recallImage(together!);
+  const same = ["--image", image, "--steps", "3", "--no-split-batch", "--gpus", "2"];
+  const command = [process.execPath, join(root, "src/main.ts"), "sample", ...flags, ...same];
+  const seed = ["--seed", String(settings.seed), "--out", alone!];
+  const env = { ...process.env, TMPDIR: folder };
+  const { exitCode, stderr } = Bun.spawnSync([...command, ...seed], { cwd: folder, env });
+  expect({ exitCode, text: String(stderr) }).toMatchObject({ exitCode: 0 });
+  const [one, two] = [together!, alone!].map((path) => sharp(path).raw().toBuffer());
+  expect((await one!).equals(await two!)).toBe(true);
 });
 
 test("flags that differ end both before anything loads", async () => {

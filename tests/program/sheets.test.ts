@@ -47,6 +47,44 @@ test("every cell is the image that its flags make, and repeats from its metadata
   expect(data.subarray(second, second + 192).equals(pixels.subarray(192, 384))).toBe(true);
 }, 60_000);
 
+test("cells start from an image that is read once for all that read the same", async () => {
+  const sample = (...args: string[]) => runCli(["sample", ...common.slice(0, 2), ...args]);
+  const start = ["a house", ...common.slice(2), "--steps", "2", "--out", path("i.png"), "--quiet"];
+  expect(await sample(...start)).toBe(0);
+  const from = ["a cat", "--seed", "7", "--image", path("i.png"), "--steps", "3"];
+  const axes = ["--xyz", "seed=7,8;strength=0.4,0.8", "--out", path("j.png"), "--quiet"];
+  expect(await sample(...from, ...axes)).toBe(0);
+  const alone = ["--seed", "8", "--strength", "0.8", "--out", path("k.png"), "--quiet"];
+  expect(await sample("a cat", ...from.slice(3), ...alone)).toBe(0);
+  expect(readFileSync(path("k.png")).equals(readFileSync(path("j-4.png")))).toBe(true);
+}, 60_000);
+
+test("a sheet has cells of the size that a masked area is put back into", async () => {
+  const sample = (...args: string[]) => runCli(["sample", ...common.slice(0, 2), ...args]);
+  const grey = { width: 96, height: 64, channels: 3, background: "#808080" } as const;
+  await sharp({ create: grey }).png().toFile(path("l.png"));
+  const whole = ["--image", path("l.png"), "--mask", path("m.png"), "--mask-area", "masked"];
+  const create = { ...grey, background: "#000000" } as const;
+  const input = await sharp({ create: { ...grey, width: 32, height: 32, background: "#ffffff" } })
+    .png()
+    .toBuffer();
+  await sharp({ create })
+    .composite([{ input, left: 32, top: 16 }])
+    .png()
+    .toFile(path("m.png"));
+  const size = ["--width", "64", "--height", "64", "--mask-padding", "4", "--steps", "2"];
+  const axes = ["--xyz", "seed=1,2", "--out", path("n2.png"), "--quiet"];
+  expect(await sample("a cat", ...whole, ...size, ...axes)).toBe(0);
+  const { data, info } = await sharp(path("n2-grid.png"))
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  const second = await sharp(path("n2-2.png")).raw().toBuffer();
+  const row = data.indexOf(second.subarray(30 * 288, 31 * 288));
+  expect(row).toBeGreaterThan(0);
+  const next = row + info.width * 3;
+  expect(data.subarray(next, next + 288).equals(second.subarray(31 * 288, 32 * 288))).toBe(true);
+}, 60_000);
+
 test("--json has the warnings of all cells", async () => {
   const out = spyOn(process.stdout, "write").mockReturnValue(true);
   const axes = ["--xyz", "eta=0.1;sampler=euler,euler_a", "--no-cells", "--out", path("w.png")];
