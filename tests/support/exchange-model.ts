@@ -8,8 +8,8 @@
  * Each step here has the name of what it stands for: `record`, `signal`, `waitFor`, `swap`,
  * `beginPart`, `endPart`, `gather`, `endGather` of zig/transport.zig and, in zig/transport/, of
  * endpoint.zig, local_ranks.zig and peer_copy.zig; and the order of calls of exchange.zig,
- * slot_swaps.zig and changes.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever changes one
- * of these changes the model.
+ * shards.zig, slot_swaps.zig and changes.zig in zig/patch/ and of zig/pipeline/gather.zig. Whoever
+ * changes one of these changes the model.
  */
 
 export interface ModelOptions {

@@ -14,10 +14,12 @@ const backend = @import("../backend.zig");
 const exchanges = @import("exchange.zig");
 const Error = exchanges.Error;
 const Exchange = exchanges.Exchange;
+const Kind = @import("sync_mode.zig").Kind;
+const Shape = @import("../tensor.zig").Shape;
+const shards = @import("shards.zig");
+const Slot = @import("slots.zig").Slot;
+const StepHistory = @import("step_history.zig").StepHistory;
 const Tensor = @import("../tensor.zig").Tensor;
-
-/// How a patch's keys and values are sent in a step.
-pub const Sent = enum(u32) { plain = 0, whole = 1, int8 = 2, int4 = 3, nothing = 4 };
 
 /// Of `Exchange.buffers` on the CPU.
 const view_buffer = 0;
@@ -30,9 +32,9 @@ pub fn open(exchange: *Exchange, arena: Allocator) backend.Error!void {
         if (i != exchange.index) exchange.views[i] = try arena.alloc(Tensor, exchange.slots.len);
     }
     for (exchange.slots, 0..) |slot, at| {
-        const format = exchange.changeFormatOf(slot) orelse continue;
+        const format = formatOf(exchange, slot) orelse continue;
         for (change_buffers) |buffer| {
-            const shape = Exchange.changeShape(slot.shape, format);
+            const shape = shapeOf(slot.shape, format);
             exchange.buffers[buffer][at] = try b.alloc(shape, .u8);
             exchange.counters.buffer_bytes += shape.elementCount();
         }
@@ -47,7 +49,7 @@ pub fn open(exchange: *Exchange, arena: Allocator) backend.Error!void {
 
 pub fn close(exchange: *Exchange) void {
     for (exchange.slots, 0..) |slot, at| {
-        if (exchange.changeFormatOf(slot) == null) continue;
+        if (formatOf(exchange, slot) == null) continue;
         for (change_buffers) |buffer| exchange.b.free(exchange.buffers[buffer][at]);
         for (0..exchange.patches.len) |i| exchange.b.free(viewIn(exchange, at, i).*);
     }
@@ -58,7 +60,7 @@ pub fn close(exchange: *Exchange) void {
 pub fn send(exchange: *Exchange, slot: u32, mine: Tensor) Error!void {
     if (exchange.recorder != null) return;
     const own = exchange.index;
-    switch (exchange.sent(exchange.history())) {
+    switch (sent(exchange, exchange.history())) {
         .plain => unreachable,
         .nothing => {},
         .whole => try exchange.b.copy(viewOf(exchange, slot, own), mine),
@@ -68,10 +70,10 @@ pub fn send(exchange: *Exchange, slot: u32, mine: Tensor) Error!void {
 
 /// The keys and values of another patch, as this rank knows them with all that it has received.
 pub fn receive(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
-    if (exchange.peers.len == 0) return exchange.unreadShard(slot, i);
+    if (exchange.peers.len == 0) return shards.unread(exchange, slot, i);
     const view = viewOf(exchange, slot, i);
     const freshness = exchange.freshnessOf(.keys_values);
-    switch (exchange.sent(exchange.history())) {
+    switch (sent(exchange, exchange.history())) {
         .plain => unreachable,
         .nothing => {},
         .whole => {
@@ -86,7 +88,7 @@ pub fn receive(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
             const is_fresh = freshness == .fresh;
             if (is_fresh) try awaitShard(exchange, slot, i, exchange.step_index);
             const change = changeOf(exchange, slot, i, if (is_fresh) .now else .old);
-            if (exchange.appliesChanges(exchange.history())) {
+            if (applies(exchange, exchange.history())) {
                 if (!is_fresh) try awaitShard(exchange, slot, i, exchange.history().stepOf(1));
                 try exchange.b.applyChange(change);
             }
@@ -96,12 +98,58 @@ pub fn receive(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
     return view;
 }
 
+/// The format of a slot's changes; null where it is sent whole.
+pub fn formatOf(exchange: *const Exchange, slot: Slot) ?backend.ChangeFormat {
+    if (exchange.compression == .none or slot.kind != .keys_values) return null;
+    return .of(exchange.compression.bits(), slot.shape.channels);
+}
+
+pub fn shapeOf(shape: Shape, format: backend.ChangeFormat) Shape {
+    return shape.withChannels(format.rowBytes(shape.channels));
+}
+
+/// What travels for slots of a kind in this step. The first step has both parts of the network, so
+/// all slots of a group are alike.
+pub fn sentKind(exchange: *const Exchange, kind: Kind) Kind {
+    if (kind != .keys_values) return kind;
+    return switch (sent(exchange, &exchange.outer)) {
+        .plain, .whole, .nothing => kind,
+        .int8, .int4 => .changes,
+    };
+}
+
+/// Of a CUDA graph's key, for the part that `steps` computed.
+pub fn variant(exchange: *const Exchange, steps: *const StepHistory) u32 {
+    return 2 * @intFromEnum(sent(exchange, steps)) + @intFromBool(applies(exchange, steps));
+}
+
 // --- internal ---
+
+/// How a patch's keys and values are sent in a step.
+const Sent = enum(u32) { plain = 0, whole = 1, int8 = 2, int4 = 3, nothing = 4 };
+
+/// How this patch's keys and values are sent in a step, of the part that `steps` computed.
+fn sent(exchange: *const Exchange, steps: *const StepHistory) Sent {
+    if (exchange.compression == .none) return .plain;
+    if (steps.count <= 1) return .whole;
+    if (exchange.freshnessOf(.keys_values) == .last_synchronous) return .nothing;
+    return if (exchange.compression == .int8) .int8 else .int4;
+}
+
+/// Whether changes are added before keys and values are read: those of this step where it is
+/// synchronous, else those of the step before, which a synchronous one has added itself.
+fn applies(exchange: *const Exchange, steps: *const StepHistory) bool {
+    switch (sent(exchange, steps)) {
+        .plain, .whole, .nothing => return false,
+        .int8, .int4 => {},
+    }
+    return exchange.isSynchronous() or steps.synchronous_count + 1 < steps.count;
+}
 
 /// Returns when what patch `i` has written for `slot` in a step is here. Stale shards on GPUs are:
 /// the step has begun after their arrival.
 fn awaitShard(exchange: *Exchange, slot: u32, i: u32, step_index: u32) Error!void {
-    if (exchange.device_buffers == null) return exchange.waitForSlot(slot, i, step_index);
+    if (exchange.device_buffers == null) return shards.waitFor(exchange, slot, i, step_index);
     if (step_index == exchange.step_index) try exchange.swaps.swapFresh(exchange, slot);
 }
 
@@ -126,7 +174,7 @@ fn viewOf(exchange: *Exchange, slot: u32, i: u32) Tensor {
 
 fn changeOf(exchange: *Exchange, slot: u32, i: u32, age: exchanges.Age) backend.Change {
     const view = viewOf(exchange, slot, i);
-    const format = exchange.changeFormatOf(exchange.slots[slot]).?;
+    const format = formatOf(exchange, exchange.slots[slot]).?;
     const address = if (exchange.device_buffers) |device_buffers|
         device_buffers.addressOfKind(exchange, slot, .changes, i, .now)
     else at: {
@@ -137,7 +185,7 @@ fn changeOf(exchange: *Exchange, slot: u32, i: u32, age: exchanges.Age) backend.
         const turn = exchange.history().count - @intFromEnum(age);
         break :at peer.buffers[change_buffers[turn % 2]][slot].address;
     };
-    const shape = Exchange.changeShape(view.shape, format);
+    const shape = shapeOf(view.shape, format);
     return .{
         .change = .{ .address = address, .shape = shape, .dtype = .u8 },
         .view = view,

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const backend = @import("../backend.zig");
+const changes = @import("changes.zig");
 const exchanges = @import("exchange.zig");
 const Exchange = exchanges.Exchange;
 const Kind = exchanges.Kind;
@@ -37,8 +38,8 @@ pub const DeviceBuffers = struct {
         for (exchange.slots, 0..) |slot, i| {
             for (kinds) |kind| m.offsets.getPtr(kind)[i] = ends.get(kind);
             ends.getPtr(slot.kind).* += slot.byteCount();
-            if (slot.kind == .keys_values) if (exchange.changeFormatOf(slot)) |format| {
-                ends.getPtr(.changes).* += Exchange.changeShape(slot.shape, format).elementCount();
+            if (slot.kind == .keys_values) if (changes.formatOf(exchange, slot)) |format| {
+                ends.getPtr(.changes).* += changes.shapeOf(slot.shape, format).elementCount();
             };
         }
         for (kinds) |kind| m.offsets.getPtr(kind)[m.slot_count] = ends.get(kind);

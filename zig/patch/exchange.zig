@@ -11,24 +11,24 @@
 //! keeps readers and writers apart. On GPUs each rank has receive buffers for the others' shards
 //! (`device_buffers.zig`), and shards travel while the step goes on (`slot_swaps.zig`); fresh
 //! statistics are read in place where GPUs can. With a single patch every call returns its
-//! argument, and nothing is copied.
+//! argument, and nothing is copied. Where a shard lies and how old it is: `shards.zig`.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
 const backend = @import("../backend.zig");
 const Backend = backend.Backend;
+const changes = @import("changes.zig");
+const halo_extrapolation = @import("halo_extrapolation.zig");
+const shards = @import("shards.zig");
 const Shape = @import("../tensor.zig").Shape;
 const Tensor = @import("../tensor.zig").Tensor;
-const DType = @import("../tensor.zig").DType;
 const Patch = @import("layout.zig").Patch;
 const DeviceBuffers = @import("device_buffers.zig").DeviceBuffers;
 const slot_files = @import("slots.zig");
 const SlotSwaps = @import("slot_swaps.zig").SlotSwaps;
 const modes = @import("sync_mode.zig");
 pub const Kind = modes.Kind;
-const Sent = @import("changes.zig").Sent;
-const changes = @import("changes.zig");
 const transports = @import("../transport.zig");
 const Transport = transports.Transport;
 const rank_count_max = transports.rank_count_max;
@@ -136,14 +136,7 @@ pub const Exchange = struct {
         exchange.is_open = true;
         exchange.counters.buffer_bytes = 0;
         if (exchange.device_buffers) |device_buffers| return device_buffers.open(exchange);
-        for (&exchange.buffers) |*list| list.* = try arena.alloc(Tensor, exchange.slots.len);
-        for (exchange.slots, 0..) |slot, i| {
-            if (exchange.changeFormatOf(slot) != null) continue;
-            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
-                buffers[i] = try exchange.b.alloc(slot.shape, slot.dtype);
-                exchange.counters.buffer_bytes += buffers[i].byteCount();
-            }
-        }
+        try shards.open(exchange, arena);
         if (exchange.compression != .none) try changes.open(exchange, arena);
     }
 
@@ -158,12 +151,7 @@ pub const Exchange = struct {
         }
         if (exchange.device_buffers) |device_buffers| return device_buffers.close(exchange);
         if (exchange.compression != .none) changes.close(exchange);
-        for (exchange.slots, 0..) |slot, i| {
-            if (exchange.changeFormatOf(slot) != null) continue;
-            for (exchange.buffers[0..exchange.bufferCount(slot.kind)]) |buffers| {
-                exchange.b.free(buffers[i]);
-            }
-        }
+        shards.close(exchange);
     }
 
     /// The next step, before its `stepVariant` and `beginStep`: a full one, or one that leaves out
@@ -229,10 +217,10 @@ pub const Exchange = struct {
             .sync_mode = @intFromEnum(exchange.mode),
             .is_synchronous = exchange.isSynchronous(),
             .has_fresh_deep = exchange.fresh_deep,
-            .extrapolates_halos = exchange.extrapolates(&exchange.outer),
-            .extrapolates_deep = exchange.extrapolates(&exchange.deep),
-            .keys_values_outer = exchange.keysValuesVariant(&exchange.outer),
-            .keys_values_deep = exchange.keysValuesVariant(&exchange.deep),
+            .extrapolates_halos = halo_extrapolation.applies(exchange, &exchange.outer),
+            .extrapolates_deep = halo_extrapolation.applies(exchange, &exchange.deep),
+            .keys_values_outer = changes.variant(exchange, &exchange.outer),
+            .keys_values_deep = changes.variant(exchange, &exchange.deep),
             .bessel_variance = exchange.bessel_variance,
             .is_only_rank = exchange.transport == .none,
             .patch_index = exchange.index,
@@ -251,24 +239,25 @@ pub const Exchange = struct {
         shape.batch = 2 * batch;
         shape.rows = 1;
         try exchange.swapCompleteGroups();
-        const own = try exchange.place(.halo_rows, shape, mine.dtype);
+        const own = try shards.place(exchange, .halo_rows, shape, mine.dtype);
         if (exchange.recorder == null) {
             // The first row, then the last.
             try exchange.b.copyRows(own.batchSlice(0, batch), 0, mine, 0, 1);
             const last = mine.shape.rows - 1;
             try exchange.b.copyRows(own.batchSlice(batch, batch), 0, mine, last, 1);
         }
-        const slot = try exchange.signalSlot();
+        const slot = try shards.signal(exchange);
         var halo: HaloRows = .{ .above = null, .below = null };
         if (exchange.index > 0) {
             const other = exchange.index - 1;
-            halo.above = (try exchange.read(slot, other)).batchSlice(batch, batch);
+            halo.above = (try shards.read(exchange, slot, other)).batchSlice(batch, batch);
         }
         if (exchange.index + 1 < exchange.patches.len) {
             const other = exchange.index + 1;
-            halo.below = (try exchange.read(slot, other)).batchSlice(0, batch);
+            halo.below = (try shards.read(exchange, slot, other)).batchSlice(0, batch);
         }
-        return if (exchange.extrapolates_halos) exchange.extrapolateHalos(slot, halo) else halo;
+        if (!exchange.extrapolates_halos) return halo;
+        return halo_extrapolation.extrapolated(exchange, slot, halo);
     }
 
     pub fn releaseHaloRows(exchange: *Exchange, halo: HaloRows) void {
@@ -282,14 +271,14 @@ pub const Exchange = struct {
     pub fn placeStatistics(exchange: *Exchange, shape: Shape) Error!Tensor {
         if (exchange.isSinglePatch()) return exchange.b.alloc(shape, .f64);
         try exchange.swapCompleteGroups();
-        return exchange.place(.statistics, shape, .f64);
+        return shards.place(exchange, .statistics, shape, .f64);
     }
 
     /// Group norm statistics of the whole image from `own`, those of this patch; the result is the
     /// caller's. `element_count` is how many elements they were taken over.
     pub fn statistics(exchange: *Exchange, own: Tensor, element_count: u64) Error!Tensor {
         if (exchange.isSinglePatch()) return own;
-        const slot = try exchange.signalSlot();
+        const slot = try shards.signal(exchange);
         var parts: Parts = undefined;
         var weights: [rank_count_max]f64 = undefined;
         const fresh = exchange.freshnessOf(.statistics);
@@ -301,7 +290,7 @@ pub const Exchange = struct {
             for (0..count) |i| {
                 const is_mine = i == exchange.index;
                 const keeps_own = is_mine and !exchange.correctsStatistics();
-                parts[i] = if (keeps_own) own else try exchange.read(slot, @intCast(i));
+                parts[i] = if (keeps_own) own else try shards.read(exchange, slot, @intCast(i));
                 weights[i] = exchange.shareOf(i);
             }
         }
@@ -321,9 +310,8 @@ pub const Exchange = struct {
         if (exchange.isSinglePatch()) return exchange.b.alloc(shape, exchange.b.activationType());
         try exchange.swapCompleteGroups();
         const dtype = exchange.b.activationType();
-        if (exchange.compression == .none) return exchange.place(.keys_values, shape, dtype);
-        _ = try exchange.place(.keys_values, shape, dtype);
-        return exchange.b.alloc(shape, dtype);
+        const own = try shards.place(exchange, .keys_values, shape, dtype);
+        return if (exchange.compression == .none) own else exchange.b.alloc(shape, dtype);
     }
 
     /// The keys and values of all patches in row order: chunks of the whole sequence.
@@ -334,14 +322,14 @@ pub const Exchange = struct {
         }
         const is_compressed = exchange.compression != .none;
         if (is_compressed) try changes.send(exchange, exchange.slot_next, mine);
-        const slot = try exchange.signalSlot();
+        const slot = try shards.signal(exchange);
         for (parts[0..exchange.patches.len], 0..) |*part, i| {
             if (i == exchange.index) part.* = mine else {
                 const other: u32 = @intCast(i);
                 part.* = if (is_compressed)
                     try changes.receive(exchange, slot, other)
                 else
-                    try exchange.read(slot, other);
+                    try shards.read(exchange, slot, other);
             }
         }
         return parts[0..exchange.patches.len];
@@ -395,234 +383,13 @@ pub const Exchange = struct {
         return exchange.mode == .corrected_async_gn and !exchange.isSynchronous();
     }
 
-    fn bufferCount(exchange: *const Exchange, kind: Kind) usize {
-        if (!exchange.mode.readsOldValues()) return 1;
-        return if (kind == .halo_rows and exchange.extrapolates_halos) 3 else 2;
-    }
-
     /// The steps that computed the slots of the part in which the layers are.
     pub fn history(exchange: *const Exchange) *const StepHistory {
         return if (exchange.is_deep) &exchange.deep else &exchange.outer;
     }
 
-    /// The buffer that was written `age` steps ago, among those of this part. Steps that read the
-    /// last synchronous values keep those.
-    fn bufferOf(exchange: *const Exchange, kind: Kind, age: Age) usize {
-        const steps = exchange.history();
-        const turn = if (exchange.mode == .no_sync)
-            @min(steps.count - 1, steps.synchronous_count)
-        else
-            steps.count - 1;
-        return (turn - @intFromEnum(age)) % exchange.bufferCount(kind);
-    }
-
-    /// Whether the entered step reads stale halo rows of which two earlier steps are kept.
-    fn extrapolates(exchange: *const Exchange, steps: *const StepHistory) bool {
-        if (!exchange.extrapolates_halos or exchange.peers.len == 0) return false;
-        if (steps.count < 3) return false;
-        return exchange.freshnessOf(.halo_rows) == .one_step_old;
-    }
-
-    /// Copies of halo rows, extrapolated where they are stale. The change of a neighbour's row is
-    /// predicted from the row of this patch that touches it. Steps that extrapolate nothing copy
-    /// all the same: every step must allocate the same memory.
-    fn extrapolateHalos(exchange: *Exchange, slot: u32, old: HaloRows) Error!HaloRows {
-        const batch = (old.above orelse old.below.?).shape.batch;
-        var halo: HaloRows = .{ .above = null, .below = null, .is_copy = true };
-        if (old.above) |rows| {
-            halo.above = try exchange.extrapolateRows(slot, exchange.index - 1, rows, batch, 0);
-        }
-        if (old.below) |rows| {
-            halo.below = try exchange.extrapolateRows(slot, exchange.index + 1, rows, 0, batch);
-        }
-        return halo;
-    }
-
-    /// `theirs` and `ours` are the first batch index of the touching rows within a shard.
-    fn extrapolateRows(
-        exchange: *Exchange,
-        slot: u32,
-        other: u32,
-        old: Tensor,
-        theirs: u32,
-        ours: u32,
-    ) Error!Tensor {
-        const batch = old.shape.batch;
-        if (!exchange.extrapolates(exchange.history())) {
-            const out = try exchange.b.alloc(old.shape, old.dtype);
-            try exchange.b.copy(out, old);
-            return out;
-        }
-        const own = exchange.index;
-        return exchange.b.extrapolateRows(.{
-            .old = old,
-            .older = exchange.partOf(slot, other, .older).batchSlice(theirs, batch),
-            .own_now = exchange.partOf(slot, own, .now).batchSlice(ours, batch),
-            .own_old = exchange.partOf(slot, own, .old).batchSlice(ours, batch),
-            .own_older = exchange.partOf(slot, own, .older).batchSlice(ours, batch),
-        });
-    }
-
-    /// On the CPU: what patch `i`'s rank, perhaps this one, wrote for a slot.
-    fn written(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
-        const kind = exchange.slots[slot].kind;
-        const own = i == exchange.index;
-        const peer = if (own) exchange else &exchange.peers[exchange.rank_first + i];
-        return peer.buffers[exchange.bufferOf(kind, age)][slot];
-    }
-
     fn swapCompleteGroups(exchange: *Exchange) Error!void {
         try exchange.swaps.swapCompleteGroups(exchange, exchange.slot_next);
-    }
-
-    /// Memory for this patch's shard of the next slot.
-    fn place(exchange: *Exchange, kind: Kind, shape: Shape, dtype: DType) Error!Tensor {
-        const slot = exchange.slot_next;
-        if (exchange.recorder) |recorder| {
-            try recorder.add(slot, .{ .kind = kind, .shape = shape, .dtype = dtype });
-            return .{ .address = @sizeOf(f64), .shape = shape, .dtype = dtype };
-        }
-        assert(exchange.slots[slot].kind == kind and exchange.slots[slot].shape.eql(shape));
-        const buffers = exchange.device_buffers orelse {
-            return exchange.written(slot, exchange.index, .now);
-        };
-        const address = buffers.addressOf(exchange, slot, exchange.index, .now);
-        return .{ .address = address, .shape = shape, .dtype = dtype };
-    }
-
-    /// The shard that was placed last is complete; returns its slot. Where shards are copied, the
-    /// swap signals.
-    fn signalSlot(exchange: *Exchange) Error!u32 {
-        const slot = exchange.slot_next;
-        exchange.slot_next += 1;
-        if (exchange.recorder == null and exchange.device_buffers == null) {
-            const position = exchange.positionOf(exchange.step_index, slot, .slot_written);
-            try exchange.transport.signal(exchange.channel, position);
-        }
-        return slot;
-    }
-
-    /// Patch `i`'s shard of `slot`, as fresh as the mode demands.
-    fn read(exchange: *Exchange, slot: u32, i: u32) Error!Tensor {
-        if (exchange.peers.len == 0) return exchange.unreadShard(slot, i);
-        const own = exchange.slots[slot];
-        const shape = exchange.shapeOf(own.shape, own.kind, i);
-        const freshness = exchange.freshnessOf(own.kind);
-        const part = if (exchange.device_buffers != null)
-            try exchange.readReceived(slot, i, freshness)
-        else
-            try exchange.readInPlace(slot, i, freshness);
-        assert(part.shape.eql(shape));
-        // no_sync reads the last synchronous values again; their bytes were counted in that step.
-        const is_new = freshness != .last_synchronous;
-        if (i != exchange.index and is_new) exchange.countReceived(own.kind, part.byteCount());
-        return part;
-    }
-
-    /// On GPUs: what has arrived, or for fresh statistics what the other rank has in its memory.
-    fn readReceived(
-        exchange: *Exchange,
-        slot: u32,
-        i: u32,
-        freshness: modes.Freshness,
-    ) Error!Tensor {
-        if (freshness != .fresh) return exchange.partOf(slot, i, .old);
-        try exchange.swaps.swapFresh(exchange, slot);
-        var part = exchange.partOf(slot, i, .now);
-        if (i != exchange.index and exchange.readsFreshThere(exchange.slots[slot].kind)) {
-            part.address = exchange.device_buffers.?.remoteAddressOf(exchange, slot, i);
-        }
-        return part;
-    }
-
-    /// Stands for patch `i`'s shard while planning.
-    pub fn unreadShard(exchange: *const Exchange, slot: u32, i: u32) Tensor {
-        const own = if (exchange.recorder) |r| r.list.items[slot] else exchange.slots[slot];
-        const shape = exchange.shapeOf(own.shape, own.kind, i);
-        return .{ .address = @sizeOf(f64), .shape = shape, .dtype = own.dtype };
-    }
-
-    /// On the CPU: returns when patch `i` has written a slot of a step.
-    pub fn waitForSlot(exchange: *const Exchange, slot: u32, i: u32, step_index: u32) Error!void {
-        const position = exchange.positionOf(step_index, slot, .slot_written);
-        const rank = exchange.rank_first + i;
-        try exchange.transport.waitFor(exchange.channel, rank, position);
-    }
-
-    fn readInPlace(
-        exchange: *Exchange,
-        slot: u32,
-        i: u32,
-        freshness: modes.Freshness,
-    ) Error!Tensor {
-        const steps = exchange.history();
-        const step_index = switch (freshness) {
-            .fresh => exchange.step_index,
-            .one_step_old => steps.stepOf(1),
-            .last_synchronous => steps.last_synchronous,
-            .own => unreachable,
-        };
-        const age: Age = if (freshness == .fresh) .now else .old;
-        try exchange.waitForSlot(slot, i, step_index);
-        return exchange.written(slot, i, age);
-    }
-
-    /// Patch `i`'s shard of this step or of an earlier one. The caller knows that it has arrived.
-    fn partOf(exchange: *const Exchange, slot: u32, i: u32, age: Age) Tensor {
-        const device_buffers = exchange.device_buffers orelse {
-            return exchange.written(slot, i, age);
-        };
-        const own = exchange.slots[slot];
-        return .{
-            .address = device_buffers.addressOf(exchange, slot, i, age),
-            .shape = exchange.shapeOf(own.shape, own.kind, i),
-            .dtype = own.dtype,
-        };
-    }
-
-    // For `changes.zig`.
-
-    /// The format of a slot's changes; null where it is sent whole.
-    pub fn changeFormatOf(exchange: *const Exchange, slot: Slot) ?backend.ChangeFormat {
-        if (exchange.compression == .none or slot.kind != .keys_values) return null;
-        return .of(exchange.compression.bits(), slot.shape.channels);
-    }
-
-    pub fn changeShape(shape: Shape, format: backend.ChangeFormat) Shape {
-        return shape.withChannels(format.rowBytes(shape.channels));
-    }
-
-    /// How this patch's keys and values are sent in a step, of the part that `steps` computed.
-    pub fn sent(exchange: *const Exchange, steps: *const StepHistory) Sent {
-        if (exchange.compression == .none) return .plain;
-        if (steps.count <= 1) return .whole;
-        if (exchange.freshnessOf(.keys_values) == .last_synchronous) return .nothing;
-        return if (exchange.compression == .int8) .int8 else .int4;
-    }
-
-    /// Whether changes are added before keys and values are read: those of this step where it is
-    /// synchronous, else those of the step before, which a synchronous one has added itself.
-    pub fn appliesChanges(exchange: *const Exchange, steps: *const StepHistory) bool {
-        switch (exchange.sent(steps)) {
-            .plain, .whole, .nothing => return false,
-            .int8, .int4 => {},
-        }
-        return exchange.isSynchronous() or steps.synchronous_count + 1 < steps.count;
-    }
-
-    /// What travels for slots of a kind in this step. The first step has both parts of the network,
-    /// so all slots of a group are alike.
-    pub fn sentKind(exchange: *const Exchange, kind: Kind) Kind {
-        if (kind != .keys_values) return kind;
-        return switch (exchange.sent(&exchange.outer)) {
-            .plain, .whole, .nothing => kind,
-            .int8, .int4 => .changes,
-        };
-    }
-
-    fn keysValuesVariant(exchange: *const Exchange, steps: *const StepHistory) u32 {
-        const applies = @intFromBool(exchange.appliesChanges(steps));
-        return 2 * @intFromEnum(exchange.sent(steps)) + applies;
     }
 
     /// The ranks of this exchange.
@@ -664,7 +431,7 @@ pub const Exchange = struct {
             if (kind == .changes) continue;
             if (modes.freshness(exchange.mode, kind, false) != .one_step_old) continue;
             const is_brought = exchange.isSynchronous() and !exchange.readsFreshThere(kind);
-            if (!is_brought) set.insert(exchange.sentKind(kind));
+            if (!is_brought) set.insert(changes.sentKind(exchange, kind));
         }
         return set;
     }

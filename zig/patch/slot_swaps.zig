@@ -7,6 +7,7 @@
 //! On the CPU, where ranks read each other's memory in place, nothing travels.
 
 const std = @import("std");
+const changes = @import("changes.zig");
 const exchanges = @import("exchange.zig");
 const Exchange = exchanges.Exchange;
 const Kind = exchanges.Kind;
@@ -65,8 +66,8 @@ pub const SlotSwaps = struct {
         if (!exchange.transport.copiesShards()) return;
         if (swaps.slot_last == slot) return;
         swaps.slot_last = slot;
-        const only: std.EnumSet(Kind) = .initOne(exchange.sentKind(exchange.slots[slot].kind));
-        try run(exchange, only, slot, slot + 1, .slot_written);
+        const kind = changes.sentKind(exchange, exchange.slots[slot].kind);
+        try run(exchange, .initOne(kind), slot, slot + 1, .slot_written);
     }
 
     // --- internal ---
