@@ -71,11 +71,7 @@ fn generateImages(rank: *Rank) Error!void {
     const conditionings = try text.condition(rank);
     if (rank.reporter) |r| rank.result.text_ns = r.since(text_start);
 
-    const encode_start = if (rank.job.hasImage()) rank.begin(.encode) else 0;
-    const moments: sources.Moments = try .init(rank);
-    if (rank.job.hasImage()) {
-        if (rank.reporter) |r| rank.result.encode_ns = r.since(encode_start);
-    }
+    const moments = try encodeSource(rank);
 
     const denoise_start = rank.begin(.denoise);
     const latent = try denoise.denoise(rank, conditionings, moments);
@@ -93,6 +89,14 @@ fn generateImages(rank: *Rank) Error!void {
     stats.scratch_bytes = rank.b.scratch.peak;
     stats.graphs_captured = graphs.captured - graphs_before.captured;
     stats.graphs_replayed = graphs.replayed - graphs_before.replayed;
+}
+
+fn encodeSource(rank: *Rank) Error!sources.Moments {
+    if (!rank.job.hasImage()) return .{};
+    const start = rank.begin(.encode);
+    const moments: sources.Moments = try .init(rank);
+    if (rank.reporter) |r| rank.result.encode_ns = r.since(start);
+    return moments;
 }
 
 test {

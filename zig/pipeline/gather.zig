@@ -61,13 +61,14 @@ pub fn gatherNumbers(rank: *Rank, own: f32, out: []f64) Error!void {
     try rank.transport.endGather();
 }
 
-/// Rank 0's tensor of f32, to the host of every rank. Each has one of the same shape.
+/// Rank 0's tensor, to the host of every rank. Each has one of the same shape and type.
 pub fn ofFirst(rank: *Rank, own: Tensor, out: []f32) Error!void {
     var list: Shards = undefined;
     const shards = list[0..rank.layout.rank_count];
     try gatherEqual(rank, own, shards);
     defer if (rank.b.isCuda()) freeShards(rank, shards);
-    if (rank.transport == .none) return;
+    // Only this rank runs.
+    if (rank.transport == .none) return rank.b.downloadFloats(own, out);
     try rank.b.downloadFloats(shards[0], out);
     try rank.transport.endGather();
 }

@@ -48,7 +48,6 @@ pub const Source = struct {
         const job = rank.job;
         var source: Source = .{};
         const len = if (rank.isPlanning()) 0 else latent.shape.elementCount();
-        const reads_mask = rank.model.config.readsMask();
         if (readsImage(rank)) {
             source.known = try rank.arena.alloc(f32, len);
             try sample(rank, moments.image, noise, latent, source.known);
@@ -57,15 +56,13 @@ pub const Source = struct {
         if (!job.hasImage()) return source;
         source.noise = try rank.arena.alloc(f32, len);
         source.room = try rank.arena.alloc(f32, len);
-        if (len > 0) try rank.b.downloadFloats(latent, source.noise);
-        if (job.hasMask()) try source.initMask(rank, moments, noise, latent, reads_mask);
-        if (len > 0) {
-            for (source.room, source.noise, 0..) |*value, z, i| {
-                const known = if (source.known.len > 0) source.known[i] else 0;
-                value.* = job.image_scale * known + job.init_noise_sigma * z;
-            }
-            try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
+        try rank.b.downloadFloats(latent, source.noise);
+        if (job.hasMask()) try source.initMask(rank, moments, noise, latent);
+        for (source.room, source.noise, 0..) |*value, z, i| {
+            const known = if (source.known.len > 0) source.known[i] else 0;
+            value.* = job.image_scale * known + job.init_noise_sigma * z;
         }
+        try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
         return source;
     }
 
@@ -95,13 +92,12 @@ pub const Source = struct {
         moments: Moments,
         noise: *Noise,
         latent: Tensor,
-        reads_mask: bool,
     ) Error!void {
         // diffusers encodes the masked image in any case, which draws numbers.
         const masked = try rank.arena.alloc(f32, source.room.len);
         try sample(rank, moments.masked, noise, latent, masked);
         const mask = try latentMask(rank);
-        if (!reads_mask) {
+        if (!rank.model.config.readsMask()) {
             source.mask = mask;
             return;
         }
@@ -180,23 +176,27 @@ fn isNew(grey: u8) bool {
 
 /// Rank 0's moments of the image, or of the image without its masked part.
 fn encodeShared(rank: *Rank, is_masked: bool) Error![]const f32 {
-    const b = rank.b;
+    const own = if (rank.index == 0) try encodeImage(rank, is_masked) else try zeroMoments(rank);
+    defer rank.b.free(own);
+    const len = if (rank.isPlanning()) 0 else own.shape.elementCount();
+    const moments = try rank.arena.alloc(f32, len);
+    try gather.ofFirst(rank, own, moments);
+    return moments;
+}
+
+fn encodeImage(rank: *Rank, is_masked: bool) Error!Tensor {
+    const pixels = try pixelsOf(rank, is_masked);
+    const image = try rank.b.uploadFloats(encode.pixelShape(rank), pixels);
+    defer rank.b.free(image);
+    return encode.encode(rank, image);
+}
+
+/// As large as what `encodeImage` gives.
+fn zeroMoments(rank: *Rank) Error!Tensor {
     const shape = rank.latentShape(1).withChannels(2 * rank.model.config.vae.latent_channels);
-    const host = try rank.arena.alloc(f32, if (rank.isPlanning()) 0 else shape.elementCount());
-    @memset(host, 0);
-    if (rank.index == 0) {
-        const pixels = try pixelsOf(rank, is_masked);
-        const image = try b.uploadFloats(encode.pixelShape(rank), pixels);
-        defer b.free(image);
-        const moments = try encode.encode(rank, image);
-        defer b.free(moments);
-        if (!rank.isPlanning()) try b.downloadFloats(moments, host);
-    }
-    if (rank.layout.rank_count == 1) return host;
-    const own = try b.upload(shape, .f32, std.mem.sliceAsBytes(host));
-    defer b.free(own);
-    try gather.ofFirst(rank, own, host);
-    return host;
+    const zeros = try rank.b.alloc(shape, rank.b.activationType());
+    try rank.b.zero(zeros.address, zeros.byteCount());
+    return zeros;
 }
 
 /// The image as diffusers has it, -1 to 1; 0 where it is masked.
