@@ -64,17 +64,20 @@ class Graph {
 
   /**
    * The nodes from `input` back, each by the first of its inputs `through` that is a link. A circle
-   * ends.
+   * ends. Nodes that have both prompts hand the negative one on in their second slot.
    */
   *chain(input: unknown, through: readonly string[]): Generator<Node> {
     const seen = new Set<Node>();
     let node = this.node(input);
+    let slot = slotOf(input);
     while (node !== undefined && !seen.has(node) && seen.size < stepCountMax) {
       seen.add(node);
       yield node;
       const { inputs } = node;
-      const next: string | undefined = through.find((name) => Array.isArray(inputs[name]));
+      const names = slot === 1 && through.includes("positive") ? ["negative", ...through] : through;
+      const next: string | undefined = names.find((name) => Array.isArray(inputs[name]));
       node = next === undefined ? undefined : this.node(inputs[next]);
+      slot = next === undefined ? 0 : slotOf(inputs[next]);
     }
   }
 
@@ -98,6 +101,11 @@ class Graph {
   skip({ type }: Node): void {
     this.recipe.warn(`The node ${escaped(type, 60)} is not repeated.`);
   }
+}
+
+/** Of the node that an input is linked to. */
+function slotOf(input: unknown): unknown {
+  return Array.isArray(input) ? input[1] : undefined;
 }
 
 /** Under which nodes of many authors keep a number or a text. */

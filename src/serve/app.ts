@@ -66,7 +66,7 @@ export function createApp(options: AppOptions): Hono<ServeEnv> {
   app.route("/", jobRoutes(service));
   app.route("/", imageRoutes(options));
   app.route("/", documentRoutes());
-  app.route("/", dialectRoutes(service, capabilities));
+  app.route("/", dialectRoutes({ jobs: service, capabilities, folder: options.outputs.folder }));
   app.route("/", pageRoutes());
   return app;
 }

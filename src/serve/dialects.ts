@@ -2,20 +2,18 @@
  * The APIs of other programs, each translated to jobs of this one.
  */
 import { type Context, Hono } from "hono";
-import type { CapabilitySource } from "./capabilities.ts";
 import { a1111ErrorResponse } from "./dialects/a1111/errors.ts";
 import { a1111Routes } from "./dialects/a1111/routes.ts";
 import { PromptRefused, refusedResponse } from "./dialects/comfyui/errors.ts";
 import { comfyUiRoutes } from "./dialects/comfyui/routes.ts";
 import { openAiErrorResponse } from "./dialects/openai/errors.ts";
 import { openAiRoutes } from "./dialects/openai/routes.ts";
+import type { DialectServices } from "./dialects/services.ts";
 import type { ServeEnv } from "./environment.ts";
-import type { ImageJobService } from "./jobs/types.ts";
 import { errorResponse } from "./routes/errors.ts";
 
 /** The routes of all dialects; their paths do not overlap. */
-export function dialectRoutes(jobs: ImageJobService, capabilities: CapabilitySource) {
-  const services = { jobs, capabilities };
+export function dialectRoutes(services: DialectServices) {
   const app = new Hono<ServeEnv>();
   app.route("/", openAiRoutes(services));
   app.route("/", a1111Routes(services));

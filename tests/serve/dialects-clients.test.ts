@@ -246,6 +246,42 @@ describe("a client of ComfyUI", () => {
     client.close();
   });
 
+  test("gets the image of the command from an image and a mask that it uploads", async () => {
+    const client = connected();
+    await new Promise<void>((resolve) => client.on("status", () => resolve()));
+    const size = { width: 96, height: 64 };
+    await using image = await written(await colouredPng(size));
+    await using mask = await written(await squareMask(size));
+    for (const [name, bytes] of [
+      ["start.png", image.bytes],
+      ["mask.png", mask.bytes],
+    ] as const) {
+      const form = new FormData();
+      form.append("image", new Blob([bytes as Uint8Array<ArrayBuffer>]), name);
+      const { status } = await fetch(`${server.url}/upload/image`, { method: "POST", body: form });
+      expect(status).toBe(200);
+    }
+    const { 5: _, ...plain } = defaultPrompt({
+      ...{ 4: { ckpt_name: "mini-sdxl" }, 3: { latent_image: ["22", 0], denoise: 0.5, steps: 3 } },
+    });
+    const { images } = await client.enqueue({
+      ...plain,
+      20: { class_type: "LoadImage", inputs: { image: "start.png" } },
+      21: { class_type: "LoadImageMask", inputs: { image: "mask.png", channel: "red" } },
+      23: { class_type: "VAEEncode", inputs: { pixels: ["20", 0], vae: ["4", 2] } },
+      22: { class_type: "SetLatentNoiseMask", inputs: { samples: ["23", 0], mask: ["21", 0] } },
+    } as never);
+    const found = (images as { type: string; data: string }[]).find(({ type }) => type === "url");
+    const png = await sampledPng([
+      ...["a (red:1.2) house", "--negative-prompt", "blurry", "--compat", "comfyui"],
+      ...["--steps", "3", "--seed", "42", "--scheduler", "euler", "--sigmas", "normal"],
+      ...["--guidance-scale", "8", "--image", image.path, "--mask", mask.path],
+      ...["--strength", "0.5"],
+    ]);
+    expect(png).toEqual(await (await fetch(found!.data)).bytes());
+    client.close();
+  });
+
   test("stops it", async () => {
     const client = connected();
     const prompt = defaultPrompt({ 4: { ckpt_name: "mini-sdxl" }, 3: { steps: 1000 } });

@@ -3,6 +3,7 @@
  * its own, and every job that it makes has settings as a request's schema allows them.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { rmSync } from "node:fs";
 import fc from "fast-check";
 import * as v from "valibot";
 import type { JobSpec } from "../../src/serve/jobs/types.ts";
@@ -93,7 +94,7 @@ const comfyUi = fc.oneof(
   posts("/queue", bodyOf({ delete: ["one"], clear: false })),
   posts("/history", bodyOf({ delete: ["one"], clear: false })),
   posts("/interrupt", bodyOf({ prompt_id: "one" })),
-  posts("/upload/image", fc.object()),
+  fc.oneof({ weight: 3, arbitrary: posts("/upload/image", fc.object()) }, uploads()),
   gets(["/history", "/history/one", "/queue", "/prompt", "/object_info", "/object_info/KSampler"]),
   gets(["/view?filename=a", "/view?preview=x;99&filename=", "/models", "/models/loras", "/ws"]),
 );
@@ -106,7 +107,7 @@ test(`10,000 requests to ComfyUI's dialect (${seedName})`, async () => await fuz
 
 async function fuzz(arbitrary: fc.Arbitrary<Sent>): Promise<void> {
   const requests = fc.sample(arbitrary, { numRuns: requestCount, seed });
-  const { app, jobs } = dialectApp();
+  const { app, jobs, folder } = dialectApp();
   const statuses = new Map<number, number>();
   for (let at = 0; at < requests.length; at += atOnce) {
     const some = requests.slice(at, at + atOnce);
@@ -122,6 +123,7 @@ async function fuzz(arbitrary: fc.Arbitrary<Sent>): Promise<void> {
     jobs.inputs.length = 0;
     for (const spec of jobs.submitted.splice(0)) checkSpec(spec);
   }
+  rmSync(folder, { recursive: true, force: true });
   // Some are taken and some are not.
   expect(statuses.get(200)).toBeGreaterThan(requestCount / 10);
   expect(requestCount - statuses.get(200)!).toBeGreaterThan(requestCount / 10);
@@ -160,12 +162,7 @@ function edits(): fc.Arbitrary<Sent> {
   const { loras: _, ...fields } = generation();
   const more = { "image[]": file, mask: file, size: "auto", strength: 0.5 };
   return bodyOf({ ...fields, ...more }).map((each) => {
-    const body = new FormData();
-    for (const [name, value] of Object.entries(each)) {
-      if (value instanceof Blob) body.append(name, value, "image.png");
-      else if (value !== undefined) body.append(name, String(value));
-    }
-    return { method: "POST", path: "/v1/images/edits", body };
+    return { method: "POST", path: "/v1/images/edits", body: formOf(each, "image.png") };
   });
 }
 
@@ -191,22 +188,60 @@ function imageToImage(): Record<string, unknown> {
   };
 }
 
-/** The default workflow, with inputs of nodes changed. */
+/** The default workflow with nodes of images beside it, with inputs of nodes changed. */
 function prompts(): fc.Arbitrary<unknown> {
-  const ids = Object.keys(defaultPrompt());
+  const vae = ["4", 2];
+  const more = {
+    10: { class_type: "LoadImage", inputs: { image: "a.png" } },
+    11: {
+      class_type: "ImageScale",
+      inputs: { image: ["10", 0], upscale_method: "area", width: 8, height: 0, crop: "center" },
+    },
+    12: {
+      class_type: "VAEEncodeForInpaint",
+      inputs: { pixels: ["11", 0], mask: ["10", 1], grow_mask_by: 6, vae },
+    },
+  };
+  const ids = [...Object.keys(defaultPrompt()), ...Object.keys(more)];
   const names = ["seed", "steps", "cfg", "sampler_name", "model", "positive", "latent_image"];
   const others = ["ckpt_name", "width", "batch_size", "clip", "text", "samples", "vae", "images"];
   const link = fc.tuple(fc.constantFrom(...ids), fc.integer({ min: 0, max: 3 }));
-  const change = fc.tuple(
+  const other = fc.tuple(
     fc.constantFrom(...ids),
-    fc.constantFrom(...names, ...others, "denoise"),
+    fc.constantFrom(...names, ...others, "denoise", "image", "pixels", "mask"),
     fc.oneof(strange, link),
   );
+  const fromImage = fc.constant(["3", "latent_image", ["12", 0]] as const);
+  const change = fc.oneof({ weight: 15, arbitrary: other }, { weight: 1, arbitrary: fromImage });
   return fc.array(change, { maxLength: 3 }).map((changes) => {
-    const inputs: Record<string, Record<string, unknown>> = {};
-    for (const [id, name, value] of changes) inputs[id] = { ...inputs[id], [name]: value };
-    return { prompt: defaultPrompt(inputs), client_id: "one" };
+    const prompt: Record<string, { inputs: Record<string, unknown> }> = {
+      ...defaultPrompt(),
+      ...structuredClone(more),
+    };
+    for (const [id, name, value] of changes) prompt[id]!.inputs[name] = value;
+    return { prompt, client_id: "one" };
   });
+}
+
+/** Images for prompts, and masks of them. */
+function uploads(): fc.Arbitrary<Sent> {
+  const image = new Blob([Buffer.from(pixel(), "base64")]);
+  const original_ref = JSON.stringify({ filename: "a.png", type: "input" });
+  const fields = { image, original_ref, overwrite: "true", subfolder: "own", type: "input" };
+  const names = fc.oneof({ weight: 3, arbitrary: fc.constant("a.png") }, fc.string());
+  const paths = fc.constantFrom("/upload/image", "/upload/mask");
+  return fc.tuple(paths, names, bodyOf(fields)).map(([path, name, each]) => {
+    return { method: "POST", path, body: formOf(each, name) };
+  });
+}
+
+function formOf(fields: Record<string, unknown>, fileName: string): FormData {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    if (value instanceof Blob) form.append(name, value, fileName);
+    else if (value !== undefined) form.append(name, String(value));
+  }
+  return form;
 }
 
 /** A PNG of one pixel, in base64. */

@@ -1,11 +1,14 @@
 /**
  * The dialects' routes over fake jobs, called without a socket.
  */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Hono } from "hono";
 import { dialectErrorResponse, dialectRoutes } from "../../src/serve/dialects.ts";
 import type { ServeEnv } from "../../src/serve/environment.ts";
 import { FakeJobs, fakeCapabilities } from "./fake-jobs.ts";
 
+/** `folder` is made by what is uploaded. */
 export function dialectApp() {
   const jobs = new FakeJobs();
   const app = new Hono<ServeEnv>();
@@ -14,11 +17,12 @@ export function dialectApp() {
     c.set("client", c.req.header("X-Client") ?? "test");
     await next();
   });
-  app.route("/", dialectRoutes(jobs, fakeCapabilities()));
+  const folder = join(tmpdir(), `basedxl-dialect-app-${crypto.randomUUID()}`);
+  app.route("/", dialectRoutes({ jobs, capabilities: fakeCapabilities(), folder }));
   const post = async (path: string, body: unknown) => {
     const text = typeof body === "string" ? body : JSON.stringify(body);
     return await app.request(path, { method: "POST", body: text });
   };
   const get = async (path: string) => await app.request(path);
-  return { jobs, app, post, get };
+  return { jobs, app, post, get, folder };
 }

@@ -3,7 +3,7 @@
  * programs.
  */
 import { type ImageFormat, imageSizeOf, type Size } from "../../image/encoder.ts";
-import { loadSharp } from "../../image/read.ts";
+import { loadSharp, type RawImage } from "../../image/read.ts";
 
 interface Conversion {
   format: ImageFormat;
@@ -38,6 +38,25 @@ export async function converted(
 export async function sizeOfImage(bytes: Uint8Array): Promise<Size | null> {
   const size = await imageSizeOf(bytes);
   return size !== null && size.width * size.height <= pixelsMax ? size : null;
+}
+
+/** The type of MIME; null for what is none of the formats that are read, or too large an image. */
+export async function typeOfImage(bytes: Uint8Array): Promise<string | null> {
+  if ((await sizeOfImage(bytes)) === null) return null;
+  const sharp = await loadSharp();
+  const { format } = await sharp(bytes, { limitInputPixels: false }).metadata();
+  const name = format === "heif" ? "avif" : format;
+  return ["png", "jpeg", "webp", "avif", "gif", "tiff"].includes(name) ? `image/${name}` : null;
+}
+
+/** A PNG of an image of one channel. */
+export async function pngOfGrey({ pixels, width, height }: RawImage): Promise<Uint8Array> {
+  const sharp = await loadSharp();
+  const raw = { width, height, channels: 1 as const };
+  return await sharp(pixels, { raw, limitInputPixels: false })
+    .toColourspace("b-w")
+    .png()
+    .toBuffer();
 }
 
 /** The bytes in base64, or in a `data:` address of them; null for what is neither. */

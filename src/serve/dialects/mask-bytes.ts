@@ -2,7 +2,7 @@
  * Masks as other programs send them, as this one reads them: grey, and white is made anew.
  */
 import { loadSharp } from "../../image/read.ts";
-import { pixelsMax } from "./image-bytes.ts";
+import { pixelsMax, sizeOfImage } from "./image-bytes.ts";
 
 interface MaskOptions {
   /** "alpha-or-grey" is the alpha where some of it is transparent, else the image as it is. */
@@ -33,6 +33,23 @@ export async function maskOf(
     if (cutsAlpha) mask.threshold(129);
     if (isInverted) mask.negate();
     return await mask.toColourspace("b-w").png().toBuffer();
+  } catch {
+    return null;
+  }
+}
+
+/** `image` as a PNG with the alpha of `mask`; null where one cannot be read or sizes differ. */
+export async function withAlphaOf(image: Uint8Array, mask: Uint8Array): Promise<Uint8Array | null> {
+  const sharp = await loadSharp();
+  const open = (bytes: Uint8Array) =>
+    sharp(bytes, { limitInputPixels: pixelsMax, pages: 1 }).autoOrient().toColourspace("srgb");
+  const [size, sizeOfMask] = [await sizeOfImage(image), await sizeOfImage(mask)];
+  if (size?.width !== sizeOfMask?.width || size?.height !== sizeOfMask?.height) return null;
+  try {
+    const alpha = await open(mask).ensureAlpha().extractChannel("alpha").png().toBuffer();
+    // By itself: an alpha that is removed and one that is joined would be the same to sharp.
+    const colours = await open(image).removeAlpha().png().toBuffer();
+    return await sharp(colours).joinChannel(alpha).png().toBuffer();
   } catch {
     return null;
   }

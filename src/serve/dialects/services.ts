@@ -7,4 +7,6 @@ import type { ImageJobService } from "../jobs/types.ts";
 export interface DialectServices {
   jobs: ImageJobService;
   capabilities: CapabilitySource;
+  /** The folder of outputs. */
+  folder: string;
 }

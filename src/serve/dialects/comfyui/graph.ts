@@ -11,7 +11,7 @@ export interface GraphNode {
 /** A valid prompt; an object without a prototype, since ids are anything. */
 export type Prompt = Readonly<Record<string, GraphNode>>;
 
-type Link = readonly [id: string, slot: number];
+export type Link = readonly [id: string, slot: number];
 
 /** The link that an input is; null for values. */
 export function linkOf(value: unknown): Link | null {
@@ -40,6 +40,21 @@ export function chainOf(prompt: Prompt, input: unknown, through: readonly string
     ids.push(link[0]);
     const { inputs } = prompt[link[0]]!;
     link = through.map((name) => linkOf(inputs[name])).find((next) => next !== null) ?? null;
+  }
+  return ids;
+}
+
+/**
+ * The nodes from a sampler's conditioning back to the one that encodes it. Those that have both
+ * prompts hand the negative one on in their second slot.
+ */
+export function conditioningChain(prompt: Prompt, input: unknown): string[] {
+  const ids: string[] = [];
+  for (let link = linkOf(input); link !== null; ) {
+    const [id, slot] = link;
+    ids.push(id);
+    const { conditioning, positive, negative } = prompt[id]!.inputs;
+    link = linkOf(conditioning ?? (slot === 1 ? negative : positive));
   }
   return ids;
 }

@@ -3,30 +3,24 @@
  * as this program has them. Every other node is refused by name.
  * Source: ComfyUI, nodes.py, comfy_extras/nodes_clip_sdxl.py and nodes_primitive.py.
  */
-
 import { samplerNamed } from "../../../settings/names.ts";
 import { sigmasNamed } from "../../../settings/samplers.ts";
 import { settings } from "../../../settings/table.ts";
-import type { Capabilities } from "../../capabilities.ts";
-
-/** A kind of value that nodes hand on, as "MODEL". */
-type ValueType = string;
-
-export interface InputType {
-  /** Names to choose from, of the server's lists. */
-  choices?: (lists: Capabilities) => readonly string[];
-  type: ValueType;
-  options?: Readonly<Record<string, unknown>> & { min?: number; max?: number };
-}
-
-interface NodeType {
-  title: string;
-  category: string;
-  description?: string;
-  inputs: Readonly<Record<string, InputType>>;
-  outputs: readonly ValueType[];
-  isOutput?: true;
-}
+import { imageNodeTypes } from "./image-node-types.ts";
+import {
+  choice,
+  clip,
+  conditioning,
+  type InputType,
+  image,
+  latent,
+  model,
+  type NodeType,
+  number,
+  type ValueType,
+  vae,
+  whole,
+} from "./input-types.ts";
 
 export function nodeTypeOf(name: unknown): NodeType | null {
   return typeof name === "string" && Object.hasOwn(nodeTypes, name) ? nodeTypes[name]! : null;
@@ -59,23 +53,9 @@ const wholeMax = seedMax;
 /** ComfyUI's MAX_RESOLUTION. */
 const sideMax = 16384;
 
-const model = { type: "MODEL" } as const;
-const clip = { type: "CLIP" } as const;
-const vae = { type: "VAE" } as const;
-const conditioning = { type: "CONDITIONING" } as const;
-const latent = { type: "LATENT" } as const;
-const images = { type: "IMAGE" } as const;
 const text: InputType = { type: "STRING", options: { multiline: true, dynamicPrompts: true } };
 
-const whole = (of: number, min: number, max: number, step?: number): InputType => ({
-  type: "INT",
-  options: { default: of, min, max, ...(step !== undefined && { step }) },
-});
-const strength: InputType = {
-  type: "FLOAT",
-  options: { default: 1, min: -100, max: 100, step: 0.01 },
-};
-const choice = (...names: string[]): InputType => ({ type: "COMBO", choices: () => names });
+const strength = number(1, -100, 100);
 
 const seed: InputType = {
   type: "INT",
@@ -171,7 +151,7 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
       "Uses the provided model, positive and negative conditioning to denoise the latent image.",
     inputs: {
       ...{ model, seed, ...sampling },
-      denoise: { type: "FLOAT", options: { default: 1, min: 0, max: 1, step: 0.01 } },
+      denoise: number(1, 0, 1),
     },
     outputs: ["LATENT"],
   },
@@ -184,6 +164,7 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
     },
     outputs: ["LATENT"],
   },
+  ...imageNodeTypes,
   VAEDecode: {
     ...{ title: "VAE Decode", category: "latent" },
     description: "Decodes latent images back into pixel space images.",
@@ -193,14 +174,14 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
   SaveImage: {
     ...{ title: "Save Image", category: "image" },
     description: "Saves the input images to your ComfyUI output directory.",
-    inputs: { images, filename_prefix: { type: "STRING", options: { default: "ComfyUI" } } },
+    inputs: { images: image, filename_prefix: { type: "STRING", options: { default: "ComfyUI" } } },
     outputs: [],
     isOutput: true,
   },
   PreviewImage: {
     ...{ title: "Preview Image", category: "image" },
     description: "Saves the input images to your ComfyUI output directory.",
-    inputs: { images },
+    inputs: { images: image },
     outputs: [],
     isOutput: true,
   },

@@ -2,17 +2,17 @@
  * Nodes as ComfyUI's /object_info describes them.
  * Source: ComfyUI, server.py (node_info).
  */
-import type { Capabilities } from "../../capabilities.ts";
-import { type InputType, nodeTypeNames, nodeTypeOf } from "./node-types.ts";
+import type { InputType, NodeLists } from "./input-types.ts";
+import { nodeTypeNames, nodeTypeOf } from "./node-types.ts";
 
 /** One node, or all; an empty object for one that is not here. */
-export function objectInfo(lists: Capabilities, name?: string) {
+export function objectInfo(lists: NodeLists, name?: string) {
   const names = name === undefined ? nodeTypeNames : [name];
   return Object.fromEntries(names.flatMap((each) => infoOf(each, lists)));
 }
 
 /** Type and options of an input, as /object_info and errors show them. */
-export function inputConfig(input: InputType, lists: Capabilities): unknown[] {
+export function inputConfig(input: InputType, lists: NodeLists): unknown[] {
   const type = input.choices?.(lists) ?? input.type;
   return input.options === undefined ? [type] : [type, input.options];
 }
@@ -22,7 +22,7 @@ export function inputConfig(input: InputType, lists: Capabilities): unknown[] {
 /** Of output nodes, which write the graph into images. */
 const hidden = { prompt: "PROMPT", extra_pnginfo: "EXTRA_PNGINFO" };
 
-function infoOf(name: string, lists: Capabilities): [string, object][] {
+function infoOf(name: string, lists: NodeLists): [string, object][] {
   const type = nodeTypeOf(name);
   if (type === null) return [];
   const { inputs, outputs, title, category, description = "", isOutput = false } = type;

@@ -5,14 +5,23 @@
  */
 import { BasedXLError } from "../../../errors.ts";
 import { isObject, type JsonObject, numberOf, textOf } from "../../../metadata/foreign-json.ts";
-import type { Capabilities } from "../../capabilities.ts";
-import { type JobService, type JobView, QueueFull } from "../../jobs/types.ts";
+import {
+  type ImageJobService,
+  type InputImages,
+  type JobService,
+  type JobSpec,
+  type JobView,
+  QueueFull,
+} from "../../jobs/types.ts";
 import { headersOf } from "../../routes/errors.ts";
 import { ClientIds } from "../client-ids.ts";
 import { comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { historyOf, isHistory, queueItem } from "./history.ts";
+import type { Images } from "./images.ts";
+import type { NodeLists } from "./input-types.ts";
 import { type ComfyData, comfyDataOf, promptIdOf } from "./job-data.ts";
 import { translatePrompt } from "./translate.ts";
+import { refOf } from "./uploads.ts";
 import { validatePrompt } from "./validate.ts";
 
 export class PromptQueue {
@@ -21,12 +30,15 @@ export class PromptQueue {
   /** Jobs that a client took out of its history. */
   private readonly forgotten = new Set<string>();
 
-  constructor(private readonly jobs: JobService) {
+  constructor(
+    private readonly jobs: ImageJobService,
+    private readonly images: Images,
+  ) {
     this.ids = new ClientIds(jobs, "comfyui", (data) => (data as ComfyData | undefined)?.promptId);
   }
 
-  /** Throws `PromptRefused`. */
-  submit(body: JsonObject | null, client: string, lists: Capabilities) {
+  /** Rejects with `PromptRefused`. */
+  async submit(body: JsonObject | null, client: string, lists: NodeLists) {
     if (body?.prompt === undefined) {
       const message = "No prompt provided";
       throw new PromptRefused(comfyError("no_prompt", message, message));
@@ -34,7 +46,10 @@ export class PromptQueue {
     const targets = body.partial_execution_targets;
     const wanted = Array.isArray(targets) ? targets.map(String) : undefined;
     const valid = validatePrompt(body.prompt, lists, wanted);
-    const { request, model, work } = translatePrompt(valid.prompt, valid.outputs, lists);
+    const { request, model, images, work } = await translatePrompt(
+      ...([valid.prompt, valid.outputs, lists] as const),
+      (name) => this.images.read(refOf(name)),
+    );
     const number = this.numberFor(body);
     const promptId = idText(body.prompt_id);
     const clientId = textOf(body.client_id);
@@ -46,12 +61,13 @@ export class PromptQueue {
       ...(promptId !== undefined && { promptId }),
       ...{ number, extraData, ...work },
     };
-    const job = this.submitted({
+    const spec = {
       ...{ request, model, client, dialect: "comfyui" as const, dialectData },
       priority: number < 0 ? 1 : 0,
       previewSteps: clientId === undefined ? 0 : 1,
       format: "png" as const,
-    });
+    };
+    const job = await this.submitted(spec, images);
     this.ids.add(job);
     return answer(promptIdOf(job, dialectData), number, valid.nodeErrors);
   }
@@ -121,9 +137,10 @@ export class PromptQueue {
     return front ? -next : next;
   }
 
-  private submitted(spec: Parameters<JobService["submit"]>[0]): JobView {
+  private async submitted(spec: JobSpec, images: InputImages | null): Promise<JobView> {
     try {
-      return this.jobs.submit(spec);
+      if (images === null) return this.jobs.submit(spec);
+      return await this.jobs.submitWithInput(spec, images);
     } catch (error) {
       if (error instanceof QueueFull) {
         const found = comfyError("queue_full", error.message);

@@ -4,12 +4,12 @@
  * Source: ComfyUI, execution.py (validate_prompt, validate_inputs).
  */
 import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
-import type { Capabilities } from "../../capabilities.ts";
 import { loraNamed, modelNamed } from "../listed-names.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { type ComfyError, comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
 import { type GraphNode, nodesOf, type Prompt } from "./graph.ts";
-import { type InputType, nodeTypeOf } from "./node-types.ts";
+import type { InputType, NodeLists } from "./input-types.ts";
+import { nodeTypeOf } from "./node-types.ts";
 import { inputConfig } from "./object-info.ts";
 
 interface ValidPrompt {
@@ -24,7 +24,7 @@ interface ValidPrompt {
 /** Throws `PromptRefused` where no output is valid. */
 export function validatePrompt(
   sent: unknown,
-  lists: Capabilities,
+  lists: NodeLists,
   targets?: readonly string[],
 ): ValidPrompt {
   const nodes = nodesOf(sent);
@@ -89,7 +89,7 @@ class Check {
 
   constructor(
     private readonly nodes: Map<string, JsonObject>,
-    private readonly lists: Capabilities,
+    private readonly lists: NodeLists,
   ) {}
 
   isValid(id: string): boolean {
@@ -169,10 +169,10 @@ class Check {
 
 /** Other inputs are links alone. */
 function isPlain({ type }: InputType): boolean {
-  return ["INT", "FLOAT", "STRING", "COMBO"].includes(type);
+  return ["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"].includes(type);
 }
 
-function checkedValue(name: string, input: InputType, sent: unknown, lists: Capabilities) {
+function checkedValue(name: string, input: InputType, sent: unknown, lists: NodeLists) {
   const value = isObject(sent) && "__value__" in sent ? sent.__value__ : sent;
   const info = {
     input_name: name,
@@ -206,15 +206,18 @@ function checkedValue(name: string, input: InputType, sent: unknown, lists: Capa
 }
 
 /** Models and LoRAs may have their file's ending, which lists leave out. */
-function isListed(name: string, value: string, choices: readonly string[], lists: Capabilities) {
+function isListed(name: string, value: string, choices: readonly string[], lists: NodeLists) {
   if (name === "ckpt_name") return modelNamed(lists, value) !== null;
   if (name === "lora_name") return loraNamed(lists, value) !== null;
+  // Images of jobs and those in folders are not listed: they are looked for when they are read.
+  if (name === "image") return true;
   return choices.includes(value);
 }
 
-/** As Python's int, float and str convert; whole numbers of 64 bits stay texts of digits. */
-function convertedTo(type: string, value: unknown): string | number | undefined {
+/** As Python's int, float, bool and str convert; whole numbers of 64 bits stay texts of digits. */
+function convertedTo(type: string, value: unknown): string | number | boolean | undefined {
   if (type === "STRING" || type === "COMBO") return looseText(value);
+  if (type === "BOOLEAN") return Boolean(value);
   const number = longWhole(value) ?? looseNumber(value);
   return type === "INT" && typeof number === "number" ? Math.trunc(number) : number;
 }

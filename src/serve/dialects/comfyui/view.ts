@@ -1,23 +1,28 @@
 /**
- * ComfyUI's /view: an image of a job, also smaller in bytes or without alpha.
+ * ComfyUI's /view: an image, also smaller in bytes or without alpha.
  * Source: ComfyUI, server.py (view_image).
  */
-import type { JobService } from "../../jobs/types.ts";
-import { converted } from "../image-bytes.ts";
+import { converted, typeOfImage } from "../image-bytes.ts";
+import type { Images } from "./images.ts";
 
 interface ViewedImage {
   bytes: Uint8Array;
   type: string;
 }
 
-/** null where no job has a file of this name. */
+/** null where there is no such image. */
 export async function viewImage(
-  jobs: JobService,
-  { filename, preview, channel }: Readonly<Record<string, string>>,
+  images: Images,
+  {
+    filename = "",
+    subfolder = "",
+    type = "output",
+    preview,
+    channel,
+  }: Readonly<Record<string, string>>,
 ): Promise<ViewedImage | null> {
-  const found = imageNamed(jobs, filename ?? "");
-  if (found === null) return null;
-  const bytes = await jobs.imageBytes(found.jobId, found.index);
+  const bytes = await images.read({ filename, subfolder, type });
+  if (bytes === null) return null;
   if (preview !== undefined) {
     const [name, quality = "90"] = preview.split(";");
     const format = name === "jpeg" ? "jpeg" : "webp";
@@ -27,19 +32,5 @@ export async function viewImage(
   if (channel === "rgb") {
     return { bytes: await converted(bytes, { format: "png" }), type: "image/png" };
   }
-  return { bytes, type: found.type };
-}
-
-// --- internal ---
-
-/** Jobs behind these are looked up by the own API alone. */
-const jobsMax = 1000;
-
-function imageNamed(jobs: JobService, filename: string) {
-  if (filename === "") return null;
-  for (const { id: jobId, images } of jobs.list({ limit: jobsMax })) {
-    const image = images.find(({ file }) => file === filename);
-    if (image !== undefined) return { jobId, ...image };
-  }
-  return null;
+  return { bytes, type: (await typeOfImage(bytes)) ?? "application/octet-stream" };
 }

@@ -1,0 +1,112 @@
+/**
+ * The nodes of images to start from, of masks, and of latents that are made of them.
+ * Source: ComfyUI, nodes.py, comfy_extras/nodes_mask.py and nodes_post_processing.py.
+ */
+import { settings } from "../../../settings/table.ts";
+import {
+  choice,
+  conditioning,
+  flag,
+  type InputType,
+  image,
+  latent,
+  mask,
+  type NodeType,
+  number,
+  vae,
+  whole,
+} from "./input-types.ts";
+
+const upload: InputType = {
+  type: "COMBO",
+  choices: ({ inputImages }) => inputImages,
+  options: { image_upload: true },
+};
+/** ComfyUI's MAX_RESOLUTION. */
+const sideMax = 16384;
+const side = whole(512, 0, sideMax, 1);
+const added = whole(0, 0, sideMax, 8);
+const upscaleMethod = choice("nearest-exact", "bilinear", "area", "bicubic", "lanczos");
+
+export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
+  LoadImage: {
+    ...{ title: "Load Image", category: "image" },
+    inputs: { image: upload },
+    outputs: ["IMAGE", "MASK"],
+  },
+  LoadImageMask: {
+    ...{ title: "Load Image (as Mask)", category: "mask" },
+    inputs: { image: upload, channel: choice("alpha", "red", "green", "blue") },
+    outputs: ["MASK"],
+  },
+  ImageScale: {
+    ...{ title: "Upscale Image", category: "image/upscaling" },
+    inputs: {
+      ...{ image, upscale_method: upscaleMethod, width: side, height: side },
+      crop: choice("disabled", "center"),
+    },
+    outputs: ["IMAGE"],
+  },
+  ImageScaleBy: {
+    ...{ title: "Upscale Image By", category: "image/upscaling" },
+    inputs: { image, upscale_method: upscaleMethod, scale_by: number(1, 0.01, 8) },
+    outputs: ["IMAGE"],
+  },
+  ImagePadForOutpaint: {
+    ...{ title: "Pad Image for Outpainting", category: "image" },
+    inputs: {
+      ...{ image, left: added, top: added, right: added, bottom: added },
+      feathering: whole(40, 0, sideMax, 1),
+    },
+    outputs: ["IMAGE", "MASK"],
+  },
+  ImageInvert: {
+    ...{ title: "Invert Image", category: "image" },
+    inputs: { image },
+    outputs: ["IMAGE"],
+  },
+  InvertMask: {
+    ...{ title: "InvertMask", category: "mask" },
+    inputs: { mask },
+    outputs: ["MASK"],
+  },
+  MaskToImage: {
+    ...{ title: "Convert Mask to Image", category: "mask" },
+    inputs: { mask },
+    outputs: ["IMAGE"],
+  },
+  ImageToMask: {
+    ...{ title: "Convert Image to Mask", category: "mask" },
+    // Images have no alpha here.
+    inputs: { image, channel: choice("red", "green", "blue") },
+    outputs: ["MASK"],
+  },
+  VAEEncode: {
+    ...{ title: "VAE Encode", category: "latent" },
+    inputs: { pixels: image, vae },
+    outputs: ["LATENT"],
+  },
+  VAEEncodeForInpaint: {
+    ...{ title: "VAE Encode (for Inpainting)", category: "latent/inpaint" },
+    inputs: { pixels: image, vae, mask, grow_mask_by: whole(6, 0, 64, 1) },
+    outputs: ["LATENT"],
+  },
+  InpaintModelConditioning: {
+    ...{ title: "InpaintModelConditioning", category: "conditioning/inpaint" },
+    inputs: {
+      ...{ positive: conditioning, negative: conditioning, vae, pixels: image, mask },
+      noise_mask: flag(true),
+    },
+    outputs: ["CONDITIONING", "CONDITIONING", "LATENT"],
+  },
+  SetLatentNoiseMask: {
+    ...{ title: "Set Latent Noise Mask", category: "latent/inpaint" },
+    inputs: { samples: latent, mask },
+    outputs: ["LATENT"],
+  },
+  RepeatLatentBatch: {
+    ...{ title: "Repeat Latent Batch", category: "latent/batch" },
+    inputs: { samples: latent, amount: whole(1, 1, settings.imageCount.max) },
+    outputs: ["LATENT"],
+  },
+};

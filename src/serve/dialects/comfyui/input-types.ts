@@ -1,0 +1,53 @@
+/**
+ * Inputs of ComfyUI's nodes: kinds of values, names to choose from, and limits.
+ */
+import type { Capabilities } from "../../capabilities.ts";
+
+/** What of this server nodes list. */
+export interface NodeLists extends Capabilities {
+  /** Names of images that were uploaded. */
+  inputImages: readonly string[];
+}
+
+/** A kind of value that nodes hand on, as "MODEL". */
+export type ValueType = string;
+
+export interface InputType {
+  /** Names to choose from, of the server's lists. */
+  choices?: (lists: NodeLists) => readonly string[];
+  type: ValueType;
+  options?: Readonly<Record<string, unknown>> & { min?: number; max?: number };
+}
+
+export interface NodeType {
+  title: string;
+  category: string;
+  description?: string;
+  inputs: Readonly<Record<string, InputType>>;
+  outputs: readonly ValueType[];
+  isOutput?: true;
+}
+
+export const model = { type: "MODEL" } as const;
+export const clip = { type: "CLIP" } as const;
+export const vae = { type: "VAE" } as const;
+export const conditioning = { type: "CONDITIONING" } as const;
+export const latent = { type: "LATENT" } as const;
+export const image = { type: "IMAGE" } as const;
+export const mask = { type: "MASK" } as const;
+
+export function whole(of: number, min: number, max: number, step?: number): InputType {
+  return { type: "INT", options: { default: of, min, max, ...(step !== undefined && { step }) } };
+}
+
+export function number(of: number, min: number, max: number, step = 0.01): InputType {
+  return { type: "FLOAT", options: { default: of, min, max, step } };
+}
+
+export function flag(of: boolean): InputType {
+  return { type: "BOOLEAN", options: { default: of } };
+}
+
+export function choice(...names: string[]): InputType {
+  return { type: "COMBO", choices: () => names };
+}

@@ -1,0 +1,241 @@
+/**
+ * What nodes make of images and masks before anything is sampled. Between nodes pixels have 8 bits.
+ * Source: ComfyUI, nodes.py and comfy_extras/nodes_mask.py.
+ */
+import type { Size } from "../../../image/encoder.ts";
+import { loadSharp, type RawImage, readImage } from "../../../image/read.ts";
+import { cropped, extended, type Sides } from "../../../image/transform.ts";
+import { maskOf } from "../mask-bytes.ts";
+import type { Link } from "./graph.ts";
+import type { GraphReader } from "./graph-reader.ts";
+import { resampled, type UpscaleMethod } from "./resample.ts";
+
+interface PixelSources {
+  /** The bytes of an image by the name that a node has for it; null where there is none. */
+  read(name: string): Promise<Uint8Array | null>;
+  /** The most pixels that an image may have. */
+  pixelsMax: number;
+}
+
+/** Images are RGB, masks grey; each node is computed once. */
+export class NodePixels {
+  private readonly made = new Map<string, Promise<RawImage[]>>();
+
+  constructor(
+    private readonly graph: GraphReader,
+    private readonly sources: PixelSources,
+  ) {}
+
+  /** Rejects with `PromptRefused`. */
+  async at([id, slot]: Link): Promise<RawImage> {
+    let made = this.made.get(id);
+    if (made === undefined) {
+      made = this.make(id);
+      this.made.set(id, made);
+    }
+    return (await made)[slot]!;
+  }
+
+  // --- internal ---
+
+  private async make(id: string): Promise<RawImage[]> {
+    switch (this.graph.type(id)) {
+      case "LoadImage": {
+        const bytes = await this.file(id);
+        return await Promise.all([this.rgb(id, bytes), this.channel(id, bytes, "alpha")]);
+      }
+      case "LoadImageMask": {
+        const bytes = await this.file(id);
+        return [await this.channel(id, bytes, this.graph.text(id, "channel") as Channel)];
+      }
+      case "ImageScale":
+        return [await this.scaled(id)];
+      case "ImageScaleBy": {
+        const { width, height, ...image } = await this.input(id, "image");
+        const by = this.graph.number(id, "scale_by");
+        const size = { width: rounded(width * by), height: rounded(height * by) };
+        return [await this.resized(id, { width, height, ...image }, size)];
+      }
+      case "ImagePadForOutpaint":
+        return await this.padded(id);
+      case "ImageInvert":
+        return [inverted(await this.input(id, "image"))];
+      case "InvertMask":
+        return [inverted(await this.input(id, "mask"))];
+      case "MaskToImage":
+        return [coloured(await this.input(id, "mask"))];
+      case "ImageToMask": {
+        const channel = ["red", "green", "blue"].indexOf(this.graph.text(id, "channel"));
+        return [channelOf(await this.input(id, "image"), channel)];
+      }
+      default:
+        // An image that this prompt generates.
+        return this.graph.refuse(id, "samples", "what is decoded cannot be sampled again");
+    }
+  }
+
+  private async input(id: string, name: string): Promise<RawImage> {
+    return await this.at(this.graph.link(id, name));
+  }
+
+  private async file(id: string): Promise<Uint8Array> {
+    const bytes = await this.sources.read(this.graph.text(id, "image"));
+    return bytes ?? this.graph.refuse(id, "image", "there is no such image");
+  }
+
+  /** As the file has it: what is transparent keeps its colour. */
+  private async rgb(id: string, bytes: Uint8Array): Promise<RawImage> {
+    const sharp = await loadSharp();
+    try {
+      const image = sharp(bytes, { limitInputPixels: this.sources.pixelsMax, pages: 1 });
+      const plain = image.autoOrient().toColourspace("srgb").removeAlpha();
+      const { data, info } = await plain.raw().toBuffer({ resolveWithObject: true });
+      return { pixels: new Uint8Array(data), width: info.width, height: info.height };
+    } catch {
+      return this.graph.refuse(id, "image", this.unreadable());
+    }
+  }
+
+  private async channel(id: string, bytes: Uint8Array, from: Channel): Promise<RawImage> {
+    const mask = await maskOf(bytes, { from, isInverted: from === "alpha" });
+    if (mask === null) return this.graph.refuse(id, "image", this.unreadable());
+    return await readImage(mask, { name: "image", channels: 1, background: "#000000" });
+  }
+
+  private unreadable(): string {
+    return `must be an image of at most ${this.sources.pixelsMax / 1e6} million pixels`;
+  }
+
+  private async scaled(id: string): Promise<RawImage> {
+    const image = await this.input(id, "image");
+    const [width, height] = [this.graph.number(id, "width"), this.graph.number(id, "height")];
+    if (width === 0 && height === 0) return image;
+    const size = {
+      width: width || Math.max(1, rounded((image.width * height) / image.height)),
+      height: height || Math.max(1, rounded((image.height * width) / image.width)),
+    };
+    const isCut = this.graph.text(id, "crop") === "center";
+    return await this.resized(id, isCut ? centred(image, size) : image, size);
+  }
+
+  private async resized(id: string, image: RawImage, size: Size): Promise<RawImage> {
+    this.checkSize(id, size);
+    const method = this.graph.text(id, "upscale_method") as UpscaleMethod;
+    return await resampled(image, size, method);
+  }
+
+  private async padded(id: string): Promise<RawImage[]> {
+    const image = await this.input(id, "image");
+    const side = (name: string) => this.graph.number(id, name);
+    const sides = {
+      ...{ left: side("left"), top: side("top"), right: side("right"), bottom: side("bottom") },
+    };
+    const width = image.width + sides.left + sides.right;
+    const height = image.height + sides.top + sides.bottom;
+    this.checkSize(id, { width, height });
+    const mask = feathered(image, sides, side("feathering"));
+    return [extended(image, sides, grey), extended(mask, sides, 255)];
+  }
+
+  private checkSize(id: string, { width, height }: Size): void {
+    if (Math.min(width, height) >= 1 && width * height <= this.sources.pixelsMax) return;
+    const most = `${this.sources.pixelsMax / 1e6} million pixels`;
+    this.graph.refuse(id, "image", `would be ${width}x${height}; 1 to ${most} are possible`);
+  }
+}
+
+/** Of an image that the mask's part is to be made of alone: that part is grey. */
+export function blanked({ pixels, ...size }: RawImage, mask: RawImage): RawImage {
+  const plain = pixels.map((value, at) => (isSet(mask.pixels[Math.trunc(at / 3)]!) ? grey : value));
+  return { ...size, pixels: plain };
+}
+
+/** The mask, rounded, with what is near it: a square of `count` pixels around each of its own. */
+export function grown({ pixels, width, height }: RawImage, count: number): RawImage {
+  const across = new Uint8Array(pixels.length);
+  const both = new Uint8Array(pixels.length);
+  for (let at = 0; at < pixels.length; at += width) {
+    spread(pixels.subarray(at, at + width), across.subarray(at, at + width), 1, count);
+  }
+  for (let column = 0; column < width; column++) {
+    spread(across.subarray(column), both.subarray(column), width, count);
+  }
+  return { pixels: both, width, height };
+}
+
+// --- internal ---
+
+type Channel = "alpha" | "red" | "green" | "blue";
+
+/** 0.5 of 255. */
+const grey = 128;
+
+function isSet(value: number): boolean {
+  return value >= 128;
+}
+
+function inverted({ pixels, ...size }: RawImage): RawImage {
+  return { ...size, pixels: pixels.map((value) => 255 - value) };
+}
+
+function coloured({ pixels, ...size }: RawImage): RawImage {
+  const rgb = new Uint8Array(3 * pixels.length);
+  for (const [at, value] of pixels.entries()) rgb.fill(value, 3 * at, 3 * at + 3);
+  return { ...size, pixels: rgb };
+}
+
+function channelOf({ pixels, ...size }: RawImage, channel: number): RawImage {
+  const count = size.width * size.height;
+  return {
+    ...size,
+    pixels: Uint8Array.from({ length: count }, (_, at) => pixels[3 * at + channel]!),
+  };
+}
+
+/** Along a line whose values are `stride` apart. */
+function spread(from: Uint8Array, to: Uint8Array, stride: number, count: number): void {
+  const before = Math.max(0, Math.ceil((count - 1) / 2));
+  const after = Math.max(0, count - 1 - before);
+  let last = Number.NEGATIVE_INFINITY;
+  for (let place = -after; place * stride < from.length; place++) {
+    if (isSet(from[(place + after) * stride] ?? 0)) last = place + after;
+    if (place >= 0 && last >= place - before) to[place * stride] = 255;
+  }
+}
+
+/** The middle that has the shape of `size`. */
+function centred(image: RawImage, size: Size): RawImage {
+  const [shape, wanted] = [image.width / image.height, size.width / size.height];
+  const across = (image.width - image.width * (wanted / shape)) / 2;
+  const down = (image.height - image.height * (shape / wanted)) / 2;
+  const left = shape > wanted ? rounded(across) : 0;
+  const top = shape < wanted ? rounded(down) : 0;
+  const [width, height] = [image.width - 2 * left, image.height - 2 * top];
+  return cropped(image, { left, top, width, height });
+}
+
+/** As Python rounds, half to even. */
+function rounded(value: number): number {
+  const nearest = Math.round(value);
+  return nearest - value === 0.5 && nearest % 2 !== 0 ? nearest - 1 : nearest;
+}
+
+/** The mask of an image that is enlarged: it fades in from the sides where pixels are added. */
+function feathered({ width, height }: Size, sides: Sides, feathering: number): RawImage {
+  const pixels = new Uint8Array(width * height);
+  const isSoft = feathering > 0 && 2 * feathering < Math.min(width, height);
+  if (!isSoft) return { pixels, width, height };
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
+      const distance = Math.min(
+        sides.top === 0 ? height : row,
+        sides.bottom === 0 ? height : height - row,
+        sides.left === 0 ? width : column,
+        sides.right === 0 ? width : width - column,
+      );
+      const share = Math.max(0, feathering - distance) / feathering;
+      pixels[row * width + column] = Math.round(255 * share * share);
+    }
+  }
+  return { pixels, width, height };
+}

@@ -1,0 +1,103 @@
+/**
+ * The shape that a job has: one sampler, from an empty latent or from an image, decoded once, with
+ * prompts, LoRAs and VAE of the same model.
+ */
+import { chainOf, conditioningChain } from "./graph.ts";
+import type { GraphReader } from "./graph-reader.ts";
+import { type LatentStart, latentStart } from "./latent-start.ts";
+
+interface PlainGraph {
+  /** Ids of nodes. */
+  decode: string;
+  sampler: string;
+  start: LatentStart;
+}
+
+/** Throws `PromptRefused` for other shapes. */
+export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]): PlainGraph {
+  const decodes = outputs.map((id) => decodeOf(graph, id));
+  const samplers = decodes.map((id) => graph.source(id, "samples"));
+  const [decode, sampler] = [decodes[0]!, samplers[0]!];
+  for (const [place, id] of samplers.entries()) {
+    const output = outputs[place]!;
+    if (id === sampler) continue;
+    graph.refuse(output, "images", "one prompt has one sampler: send one each");
+  }
+  if (!graph.type(sampler).startsWith("KSampler")) {
+    graph.refuse(decode, "samples", "must come from a sampler");
+  }
+  const start = latentStart(graph, sampler);
+  const checkpoint = checkModel(graph, sampler, start);
+  for (const id of decodes) checkVae(graph, id, checkpoint);
+  if (start.pixels !== null) checkVae(graph, start.id, checkpoint);
+  return { decode, sampler, start };
+}
+
+// --- internal ---
+
+function decodeOf(graph: GraphReader, output: string): string {
+  const id = graph.source(output, "images");
+  if (graph.type(id) === "VAEDecode") return id;
+  return graph.refuse(output, "images", "must come from VAEDecode");
+}
+
+/** Both prompts are encoded by the text encoders of the sampler's model, with the same LoRAs. */
+function checkModel(graph: GraphReader, sampler: string, start: LatentStart): string {
+  const { prompt } = graph;
+  const modelChain = chainOf(prompt, graph.node(sampler).inputs.model, ["model"]);
+  const checkpoint = modelChain.at(-1)!;
+  const isFull = (id: string) => graph.type(id) === "LoraLoader";
+  const loras = modelChain.filter(isFull).join();
+  const layers = new Set<string>();
+  for (const name of ["positive", "negative"]) {
+    const id = encoderOf(graph, sampler, name, start);
+    const clips = chainOf(prompt, graph.node(id).inputs.clip, ["clip"]);
+    if (clips.at(-1) !== checkpoint || clips.filter(isFull).join() !== loras) {
+      graph.refuse(id, "clip", "must come from the sampler's model, with the same LoRAs");
+    }
+    const layer = clips.find((each) => graph.type(each) === "CLIPSetLastLayer");
+    layers.add(String(layer && graph.number(layer, "stop_at_clip_layer")));
+    checkSdxl(graph, id, start);
+  }
+  if (layers.size > 1) {
+    graph.refuse(sampler, "negative", "both prompts must have the same CLIPSetLastLayer");
+  }
+  return checkpoint;
+}
+
+/** The node that encodes a prompt; those between are ones that a job has. */
+function encoderOf(graph: GraphReader, sampler: string, name: string, start: LatentStart): string {
+  const chain = conditioningChain(graph.prompt, graph.node(sampler).inputs[name]);
+  const between = chain.slice(0, -1);
+  for (const id of between) {
+    if (graph.type(id) === "ConditioningZeroOut" && name === "positive") {
+      graph.refuse(id, "conditioning", "the positive prompt cannot be zeros");
+    }
+  }
+  const inpainting = between.filter((id) => graph.type(id) === "InpaintModelConditioning");
+  const wanted = graph.type(start.id) === "InpaintModelConditioning" ? start.id : "";
+  if (inpainting.join() !== wanted) {
+    const node = "InpaintModelConditioning";
+    graph.refuse(sampler, name, `both prompts and the latent must come from the same ${node}`);
+  }
+  return chain.at(-1)!;
+}
+
+/** Sizes that prompts of SDXL are told are those of the image. */
+function checkSdxl(graph: GraphReader, id: string, start: LatentStart): void {
+  if (graph.type(id) !== "CLIPTextEncodeSDXL") return;
+  const isEmpty = start.pixels === null;
+  const told = (name: string) => graph.number(id, name);
+  const width = isEmpty ? graph.number(start.id, "width") : told("width");
+  const height = isEmpty ? graph.number(start.id, "height") : told("height");
+  const wanted = { width, height, target_width: width, target_height: height };
+  for (const [input, side] of Object.entries({ ...wanted, crop_w: 0, crop_h: 0 })) {
+    if (told(input) === side) continue;
+    graph.refuse(id, input, `must be that of the image, ${side}`);
+  }
+}
+
+function checkVae(graph: GraphReader, id: string, checkpoint: string): void {
+  if (graph.source(id, "vae") === checkpoint) return;
+  graph.refuse(id, "vae", "must be that of the sampler's model");
+}
