@@ -54,7 +54,8 @@ export function openApiDocument() {
 
 // --- internal ---
 
-function described({ summary, path, query, body, answer, answerType, status = 200 }: Operation) {
+function described(operation: Operation) {
+  const { summary, path, query, body, answer, answerType, status = 200 } = operation;
   const names = [...path.matchAll(/:(\w+)/g)].map(([, name = ""]) => name);
   const inPath = names.map((name) => {
     return { name, in: "path", required: true, schema: { type: "string" } };
@@ -64,7 +65,7 @@ function described({ summary, path, query, body, answer, answerType, status = 20
   return {
     summary,
     parameters: [...inPath, ...(query === undefined ? [] : queryParameters(query))],
-    ...(body !== undefined && { requestBody: bodyOf(body) }),
+    ...(body !== undefined && { requestBody: bodyOf(body, operation.form) }),
     responses: {
       [status]: {
         description: summary,
@@ -78,9 +79,27 @@ function described({ summary, path, query, body, answer, answerType, status = 20
   };
 }
 
-function bodyOf(body: NonNullable<Operation["body"]>) {
+function bodyOf(body: NonNullable<Operation["body"]>, form: Operation["form"]) {
   if (body === "bytes") return { required: true, content: { "application/octet-stream": {} } };
-  return { required: true, content: { "application/json": { schema: jsonSchema(body, "input") } } };
+  const json = { "application/json": { schema: jsonSchema(body, "input") } };
+  const parts = form && { "multipart/form-data": formBody(form) };
+  return { required: true, content: { ...json, ...parts } };
+}
+
+function formBody({ json, files }: NonNullable<Operation["form"]>) {
+  const schemas = Object.entries(json).map(([name, part]) => [name, jsonSchema(part, "input")]);
+  const ofFiles = Object.entries(files).map(([name, description]) => {
+    return [name, { type: "string", contentMediaType: "image/*", description }];
+  });
+  const encodings = Object.keys(json).map((name) => [name, { contentType: "application/json" }]);
+  return {
+    schema: {
+      type: "object",
+      properties: Object.fromEntries([...schemas, ...ofFiles]),
+      required: Object.keys(json),
+    },
+    encoding: Object.fromEntries(encodings),
+  };
 }
 
 function queryParameters(query: v.GenericSchema) {
@@ -190,11 +209,12 @@ function documentPage() {
 <code>{ "error": { "code", "message" } }</code>. With keys:
 <code>Authorization: Bearer KEY</code>.</p>
 ${operations.map(
-  ({ method, path, summary, query, body }) => html`<section>
+  ({ method, path, summary, query, body, form }) => html`<section>
 <h2><b>${method.toUpperCase()}</b> <code>${path}</code></h2>
 <p>${summary}</p>
 ${fieldTable("Query", query)}
 ${body === "bytes" ? html`<p>Body: bytes.</p>` : fieldTable("Body", body)}
+${form === undefined ? raw("") : formTable(form)}
 </section>`,
 )}
 <section>
@@ -218,6 +238,15 @@ function fieldTable(title: string, schema: v.GenericSchema | undefined) {
     return html`<tr><th><code>${name}</code></th><td>${description}${link}</td></tr>`;
   });
   return html`<p>${title}</p><table>${rows}</table>`;
+}
+
+/** Parts in JSON have the fields of the body. */
+function formTable({ json, files }: NonNullable<Operation["form"]>) {
+  const ofJson = Object.keys(json).map((name) => [name, "The other fields of the body, in JSON."]);
+  const rows = [...ofJson, ...Object.entries(files)].map(([name, about]) => {
+    return html`<tr><th><code>${name}</code></th><td>${about}</td></tr>`;
+  });
+  return html`<p>Or a form of several parts</p><table>${rows}</table>`;
 }
 
 const style = `:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }

@@ -6,6 +6,7 @@ import {
   cancelSchema,
   galleryImageSchema,
   imagesQuery,
+  jobFormSchema,
   jobListSchema,
   jobSchema,
   jobsQuery,
@@ -21,6 +22,11 @@ export interface Operation {
   summary: string;
   query?: v.GenericSchema;
   body?: v.GenericSchema | "bytes";
+  /** A form of several parts in the place of `body`: parts in JSON, and files by what they are. */
+  form?: {
+    json: Readonly<Record<string, v.GenericSchema>>;
+    files: Readonly<Record<string, string>>;
+  };
   /** Default 200. */
   status?: number;
   /** In JSON. */
@@ -35,10 +41,12 @@ export const operations: readonly Operation[] = [
   {
     method: "post",
     path: "/api/v1/jobs",
-    summary:
-      "Adds a job. 429 with Retry-After where the queue is full. A form has this without image " +
-      "and mask as its part job, in JSON, and these as files.",
+    summary: "Adds a job. 429 with Retry-After where the queue is full.",
     body: specSchema,
+    form: {
+      json: { job: jobFormSchema },
+      files: { image: "The image to start from.", mask: "White is made anew." },
+    },
     status: 202,
     answer: jobSchema,
   },

@@ -27,6 +27,9 @@ export const specSchema = v.strictObject({
   quality: v.optional(about(whole(1, 100), "Of all formats but PNG.")),
 });
 
+/** The part `job` of a form, whose images are files beside it. */
+export const jobFormSchema = v.omit(specSchema, ["image", "mask"]);
+
 const states = ["queued", "running", "done", "failed", "cancelled"] as const;
 
 const limit = v.optional(about(digits(1, 1000), "Default: 100."), "100");

@@ -66,6 +66,39 @@ describe("OpenAI", () => {
     expect(jobs.submitted[0]!.request).toMatchObject({ width: 64, height: 96 });
   });
 
+  test.each<[string, (image: string, mask: string) => Json]>([
+    ["as texts", (image, mask) => ({ image, mask })],
+    [
+      "as addresses in objects",
+      (image, mask) => ({
+        images: [{ image_url: `data:image/png;base64,${image}` }],
+        mask: { image_url: `data:image/png;base64,${mask}` },
+      }),
+    ],
+  ])("an edit in JSON has its images %s", async (_, fields) => {
+    const size = { width: 96, height: 64 };
+    const [image, mask] = [await colouredPng(size), await holed(await squareMask(size))];
+    const text = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
+    const { post, jobs } = dialectApp();
+    const body = { prompt: "a", strength: 0.5, ...fields(text(image), text(mask)) };
+    const response = await post("/v1/images/edits", body);
+    expect(response.status).toBe(200);
+    expect(jobs.submitted[0]!.request).toMatchObject({ ...size, strength: 0.5 });
+    expect(jobs.inputs[0]!.image).toEqual(image);
+    expect(jobs.inputs[0]!.mask).not.toBeNull();
+  });
+
+  test.each<[Json, string]>([
+    [{}, "image"],
+    [{ image: "https://a.example/b.png" }, "image"],
+    [{ images: [{ file_id: "file-1" }] }, "image"],
+    [{ image: "bm8=" }, "image"],
+    [{ image: "AAAA", images: ["AAAA"] }, "image"],
+  ])("an edit of %j is refused", async (fields, param) => {
+    const { status, answer } = await sent("/v1/images/edits", { prompt: "a", ...fields });
+    expect([status, (answer.error as Json).param]).toEqual([400, param]);
+  });
+
   test.each<[Json, string, string]>([
     [{ prompt: undefined }, "prompt", "missing_required_parameter"],
     [{ background: "transparent" }, "background", "invalid_value"],

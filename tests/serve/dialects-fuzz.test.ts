@@ -67,7 +67,7 @@ function gets(paths: readonly string[]): fc.Arbitrary<Sent> {
 
 const openAi = fc.oneof(
   { weight: 6, arbitrary: posts("/v1/images/generations", bodyOf(generation())) },
-  posts("/v1/images/edits", fc.object()),
+  posts("/v1/images/edits", bodyOf({ ...generation(), image: pixel(), mask: pixel() })),
   edits(),
   gets(["/v1/models", "/v1/models/", "/v1/models/mini", "/v1/other"]),
 );

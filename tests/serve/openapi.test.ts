@@ -20,3 +20,17 @@ test("a job's body refers to them", () => {
   expect(JSON.stringify(post)).toContain('"$ref":"#/components/schemas/Request"');
   expect(JSON.stringify(document)).not.toContain("undefined");
 });
+
+test("a job can be a form too, with files beside its part in JSON", () => {
+  const post = document.paths["/api/v1/jobs"]?.post as {
+    requestBody: {
+      content: Record<string, { schema: { properties: object; required: string[] } }>;
+    };
+  };
+  const form = post.requestBody.content["multipart/form-data"]!;
+  expect(Object.keys(form.schema.properties)).toEqual(["job", "image", "mask"]);
+  expect(form).toMatchObject({
+    schema: { required: ["job"], properties: { image: { contentMediaType: "image/*" } } },
+    encoding: { job: { contentType: "application/json" } },
+  });
+});

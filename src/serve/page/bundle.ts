@@ -1,6 +1,6 @@
 /**
- * Makes the page's files from client/ and style/, in memory: at a server's first request for them in
- * a clone, and once when the binary is built, which then has them (see bundled.ts).
+ * Makes the page's files from client/ and style/, in memory: at a server's first request for them
+ * in a clone, and once when the binary is built, which then has them (see bundled.ts).
  */
 import { fileURLToPath } from "node:url";
 

@@ -5,7 +5,7 @@
 import type { Context } from "hono";
 import * as v from "valibot";
 import { badOption } from "../../errors.ts";
-import { specSchema } from "../schemas.ts";
+import { jobFormSchema } from "../schemas.ts";
 import { refused } from "./json.ts";
 
 export function isForm(c: Context): boolean {
@@ -16,15 +16,13 @@ export function isForm(c: Context): boolean {
 export async function readForm(c: Context) {
   const form = await c.req.formData().catch(() => null);
   if (form === null) throw badOption("The form cannot be read.");
-  const result = v.safeParse(formSchema, jsonOf(form.get("job")));
+  const result = v.safeParse(jobFormSchema, jsonOf(form.get("job")));
   if (!result.success) throw refused(result.issues);
   const [image, mask] = [await fileOf(form, "image"), await fileOf(form, "mask")];
   return { job: result.output, image, mask };
 }
 
 // --- internal ---
-
-const formSchema = v.omit(specSchema, ["image", "mask"]);
 
 function jsonOf(part: string | File | null): unknown {
   try {

@@ -1,5 +1,6 @@
 /**
- * Answers that a client keeps and asks for again by their tag: they are sent again where it differs.
+ * Answers that a client keeps and asks for again by their tag: they are sent again where it
+ * differs.
  */
 import type { Context } from "hono";
 

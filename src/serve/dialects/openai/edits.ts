@@ -1,12 +1,14 @@
 /**
- * A request to edit an image as OpenAI's clients send it, a form of several parts: the fields of a
- * request for images, the image, and a mask whose transparent pixels are made anew.
- * Source: the types of OpenAI's npm package, resources/images (ImageEditParams) and its uploads.
+ * A request to edit an image as OpenAI's clients send it: the fields of a request for images, the
+ * image, and a mask whose transparent pixels are made anew. A form of several parts has them as
+ * files, JSON in base64.
+ * Source: the types of OpenAI's npm package, resources/images (ImageEditParams) and its uploads;
+ * OpenAI's API reference, "Create image edit" (images and mask as `image_url` in JSON).
  */
-import type { JsonObject } from "../../../metadata/foreign-json.ts";
+import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages } from "../../jobs/types.ts";
-import { sizeOfImage } from "../image-bytes.ts";
+import { decodedBase64, sizeOfImage } from "../image-bytes.ts";
 import { maskOf } from "../mask-bytes.ts";
 import { invalidValue, OpenAiError } from "./errors.ts";
 import { type ImagesRequest, readImagesRequest } from "./request.ts";
@@ -17,34 +19,77 @@ interface EditRequest {
 }
 
 /** Rejects with `OpenAiError`. */
-export async function readEditRequest(
+export async function readEditForm(
   form: FormData,
   capabilities: Capabilities,
 ): Promise<EditRequest> {
-  const sources = [...form.getAll("image"), ...form.getAll("image[]")];
-  const [source] = sources;
-  if (source === undefined) {
+  const files = async (param: string, name: string) => {
+    return await Promise.all(form.getAll(name).map((part) => fileBytes(param, part)));
+  };
+  const images = [...(await files("image", "image")), ...(await files("image", "image[]"))];
+  const masks = await files("mask", "mask");
+  return await editRequest(fieldsOf(form), { images, masks }, capabilities);
+}
+
+/** The same of JSON. */
+export async function readEditJson(
+  body: JsonObject,
+  capabilities: Capabilities,
+): Promise<EditRequest> {
+  const { image, images, mask, ...fields } = body;
+  const sources = {
+    images: [image, images].flatMap((sent) => encodedIn("image", sent)),
+    masks: encodedIn("mask", mask),
+  };
+  return await editRequest(fields, sources, capabilities);
+}
+
+// --- internal ---
+
+interface Sources {
+  images: readonly Uint8Array[];
+  masks: readonly Uint8Array[];
+}
+
+async function editRequest(
+  fields: JsonObject,
+  { images, masks }: Sources,
+  capabilities: Capabilities,
+): Promise<EditRequest> {
+  const [image] = images;
+  if (image === undefined) {
     const message = "Missing required parameter: 'image'.";
     throw new OpenAiError(400, "missing_required_parameter", message, "image");
   }
-  if (sources.length > 1) throw invalidValue("image", "Only one image can be edited at once.");
-  const image = await bytesOf("image", source);
+  if (images.length > 1) throw invalidValue("image", "Only one image can be edited at once.");
   const size = await sizeOfImage(image);
   if (size === null) throw unreadable("image");
-  const request = readImagesRequest(fieldsOf(form), capabilities, size);
-  const sentMask = form.get("mask");
-  if (sentMask === null) return { request, images: { image, mask: null } };
-  const sent = await bytesOf("mask", sentMask);
+  const request = readImagesRequest(fields, capabilities, size);
+  const [sent] = masks;
+  if (sent === undefined) return { request, images: { image, mask: null } };
   const mask = await maskOf(sent, { from: "alpha", isInverted: true });
   if (mask === null) throw unreadable("mask");
   return { request, images: { image, mask } };
 }
 
-// --- internal ---
-
-async function bytesOf(param: string, part: string | File): Promise<Uint8Array> {
+async function fileBytes(param: string, part: string | File): Promise<Uint8Array> {
   if (typeof part !== "string") return await part.bytes();
   throw invalidValue(param, `${param} must be a file.`);
+}
+
+/** Images in base64, `data:` addresses, or objects of them; one, or a list. */
+function encodedIn(param: string, sent: unknown): Uint8Array[] {
+  if (sent === undefined || sent === null) return [];
+  if (Array.isArray(sent)) return sent.flatMap((each) => encodedIn(param, each));
+  const text = isObject(sent) ? (sent.image_url ?? sent.b64_json) : sent;
+  const isAddress = typeof text === "string" && /^https?:/i.test(text);
+  const bytes = typeof text === "string" && !isAddress ? decodedBase64(text) : null;
+  if (bytes !== null) return [bytes];
+  throw invalidValue(
+    param,
+    `${param} must be an image in base64 or a data: address of one: nothing is fetched from \
+elsewhere, and there are no files by an id.`,
+  );
 }
 
 function unreadable(param: string): OpenAiError {
