@@ -24,3 +24,14 @@ test("a reader that waits for each event leaves nothing at its signal", async ()
   expect((await reader.next()).done).toBe(true);
   store.close();
 });
+
+test("a reader whose place is of another log begins with what comes", async () => {
+  const store = JobStore.open(join(outputsFolder(), "jobs.sqlite"));
+  const log = new EventLog(store);
+  const reader = log.read("all", log.lastId + 5000, () => true);
+  const next = reader.next();
+  log.add("job", { type: "queued", position: 0 });
+  expect((await next).value).toMatchObject({ position: 0 });
+  log.close();
+  store.close();
+});

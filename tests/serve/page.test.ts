@@ -178,6 +178,34 @@ describe.skipIf(chromium === null)("the page", () => {
     await second.close();
   });
 
+  test("more tabs than a browser has connections follow a job, also when the first goes", async () => {
+    const open = async () => {
+      const tab = watcher.watch(await context.newPage());
+      await tab.goto(server.base);
+      await tab.waitForSelector(".state[data-state=live]");
+      return tab;
+    };
+    const first = await open();
+    // The page of the other tests goes, and with it the connection, if it holds it.
+    await page.goto("about:blank");
+    const tabs = [first];
+    while (tabs.length < 7) tabs.push(await open());
+    await first.close();
+    const last = tabs.at(-1)!;
+    await ask({ prompt: "seen by all", steps: "150" }, last);
+    for (const tab of tabs.slice(1, -1)) {
+      await tab.getByRole("button", { name: /seen by all Step/ }).waitFor();
+    }
+    await last.reload();
+    await last.locator('.stage .picture img[src^="blob:"]').waitFor();
+    await reaches(/2 guidance branches × 2 patches/, last);
+    await cancelled(last);
+    await tabs[1]!.locator(".state").filter({ hasText: "Ready" }).waitFor();
+    for (const tab of tabs.slice(1)) await tab.close();
+    await page.goto(server.base);
+    await page.waitForSelector(".state[data-state=live]");
+  });
+
   test("two images compared: the slider, and how far they differ", async () => {
     await page.locator(".gallery a").nth(0).click();
     await page.getByRole("button", { name: "Compare" }).click();

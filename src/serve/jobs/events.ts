@@ -41,7 +41,8 @@ export class EventLog {
     isLive: () => boolean,
     signal?: AbortSignal,
   ): AsyncGenerator<JobEvent> {
-    let last = afterId;
+    // A larger one is of another log, as of a server that had other outputs.
+    let last = Math.min(afterId, this.lastId);
     const wanted = (event: JobEvent) => jobId === "all" || event.jobId === jobId;
     while (!signal?.aborted && !this.isClosed) {
       const next = this.nextAfter(jobId, last, wanted);

@@ -1,7 +1,7 @@
 /**
  * The connection to the server: a snapshot of jobs and capabilities, then the stream of events,
- * again and again until the page goes. After a reload the stream begins where the followed job did,
- * so that its preview and its layout are there at once.
+ * again and again until the page goes. One tab holds it for all (tabs.ts). After a reload the
+ * stream begins where the followed job did, so that its preview and its layout are there at once.
  */
 import { signal } from "@preact/signals";
 import { note } from "../ui/messages.tsx";
@@ -10,32 +10,22 @@ import { ApiError, call, keyWanted } from "./api.ts";
 import { refreshCapabilities } from "./capabilities.ts";
 import { apply, loadJobs } from "./jobs.ts";
 import { readEvents } from "./sse.ts";
+import { type Connection, joinTabs, type Message, type Tabs } from "./tabs.ts";
 import type { JobEvent } from "./wire.ts";
 
-export const connection = signal<"connecting" | "live" | "lost">("connecting");
+export const connection = signal<Connection>("connecting");
 
 /** Keeps the page up to date until `end` aborts. */
 export async function stayConnected(end: AbortSignal): Promise<void> {
-  let waitMs = waitMsMin;
-  while (!end.aborted) {
-    try {
-      await Promise.all([refreshCapabilities(), loadJobs()]);
-      await listen(end, () => {
-        if (connection.value === "lost") note("The server is back.");
-        connection.value = "live";
-        waitMs = waitMsMin;
-      });
-    } catch (error) {
-      if (end.aborted) return;
-      if (error instanceof ApiError && error.status === 401) {
-        await keyGiven();
-        continue;
-      }
-    }
-    connection.value = "lost";
-    await sleep(waitMs);
-    waitMs = Math.min(2 * waitMs, waitMsMax);
-  }
+  tabs = joinTabs((message) => hear(message, end), end);
+  if (tabs === null) return await hold(end);
+  let hadKey = !keyWanted.value;
+  keyWanted.subscribe((wanted) => {
+    if (!wanted && !hadKey) tabs?.tell({ kind: "key" });
+    hadKey = !wanted;
+  });
+  tabs.tell({ kind: "hello" });
+  await tabs.takeTurn(() => hold(end));
 }
 
 /** After a reload the stream is to begin with this job's events. */
@@ -51,11 +41,70 @@ const waitMsMin = 300;
 const waitMsMax = 5000;
 const placeKey = "basedxl.last-event";
 
+/** null where each tab is on its own. */
+let tabs: Tabs | null = null;
+let holds = false;
+/** What a new tab must hear to show the jobs that run: layouts and previews. */
+const latest = new Map<string, JobEvent>();
 /** Ids of the events with which jobs began. */
 const queuedIds = new Map<string, number>();
 let remembered: string | null = null;
 /** null to begin with what happens now. */
 let lastId = placeOf(storedText("sessionStorage", placeKey));
+
+/** Asks the server and listens, again and again. */
+async function hold(end: AbortSignal): Promise<void> {
+  holds = true;
+  let waitMs = waitMsMin;
+  while (!end.aborted) {
+    try {
+      await loadSnapshot();
+      await listen(end, () => {
+        become("live");
+        waitMs = waitMsMin;
+      });
+    } catch {
+      if (end.aborted) return;
+    }
+    become("lost");
+    await sleep(waitMs);
+    waitMs = Math.min(2 * waitMs, waitMsMax);
+  }
+}
+
+/** What the other tabs say. */
+function hear(message: Message, end: AbortSignal): void {
+  if (message.kind === "events") for (const event of message.events) take(event);
+  else if (message.kind === "key") keyWanted.value = false;
+  else if (message.kind === "hello") {
+    if (!holds) return;
+    tabs?.tell({ kind: "connection", state: connection.value });
+    tabs?.tell({ kind: "events", events: [...latest.values()] });
+  } else if (message.state !== "live" || connection.value === "live") become(message.state);
+  else {
+    const shown = () => !end.aborted && !holds && become("live");
+    loadSnapshot().then(shown, () => {});
+  }
+}
+
+function become(state: Connection): void {
+  if (state === "live" && connection.value === "lost") note("The server is back.");
+  connection.value = state;
+  if (holds) tabs?.tell({ kind: "connection", state });
+}
+
+/** Waits for the key where one is wanted. */
+async function loadSnapshot(): Promise<void> {
+  for (;;) {
+    try {
+      await Promise.all([refreshCapabilities(), loadJobs()]);
+      return;
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 401)) throw error;
+      await keyGiven();
+    }
+  }
+}
 
 async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
   const response = await call("/events", {
@@ -66,13 +115,27 @@ async function listen(end: AbortSignal, onOpen: () => void): Promise<void> {
     signal: end,
   });
   onOpen();
-  for await (const { id, data } of readEvents(response)) {
-    lastId = placeOf(id) ?? lastId;
+  for await (const { data } of readEvents(response)) {
     const event = JSON.parse(data) as JobEvent;
-    if (event.type === "queued") queuedIds.set(event.jobId, event.id);
-    if (event.jobId === remembered) rememberStart(remembered);
-    apply(event);
+    tabs?.tell({ kind: "events", events: [event] });
+    take(event);
+    lastId = event.id;
   }
+}
+
+function take(event: JobEvent): void {
+  const { id, type, jobId } = event;
+  lastId = Math.max(lastId ?? 0, id);
+  if (type === "queued") queuedIds.set(jobId, id);
+  if (jobId === remembered) rememberStart(jobId);
+  if (type === "start") latest.set(`${jobId}/`, event);
+  else if (type === "preview") latest.set(`${jobId}/${event.index}`, event);
+  else if (type === "done" || type === "failed" || type === "cancelled") forget(jobId);
+  apply(event);
+}
+
+function forget(jobId: string): void {
+  for (const key of latest.keys()) if (key.startsWith(`${jobId}/`)) latest.delete(key);
 }
 
 function placeOf(id: string | null): number | null {
