@@ -27,7 +27,7 @@ export async function run(args: string[]): Promise<number> {
     const binary = buildBinaryIn(folder);
     const figures = [
       size(binary),
-      await versionTime(binary, folder),
+      ...(await versionTimes(binary, folder)),
       await imageDifference(binary, folder),
       ...(await effects(binary, folder)),
     ];
@@ -51,15 +51,23 @@ function size(binary: string): Figure {
   return { what: "size, with kernels and model", measured: bytes / 1e6, allowed: 200, unit: "MB" };
 }
 
-async function versionTime(binary: string, folder: string): Promise<Figure> {
+/** Also the processor's time, which other programs do not lengthen as much. */
+async function versionTimes(binary: string, folder: string): Promise<Figure[]> {
   const times: number[] = [];
+  const ownTimes: number[] = [];
   for (let i = 0; i < startCount; i++) {
     const startMs = performance.now();
-    await ended(start([binary, "--version"], folder));
+    const child = start([binary, "--version"], folder);
+    await ended(child);
     times.push(performance.now() - startMs);
+    ownTimes.push(Number(child.resourceUsage()?.cpuTime.total ?? 0) / 1000);
   }
-  const what = `--version, median of ${startCount}`;
-  return { what, measured: medianMs(times), allowed: 200, unit: "ms" };
+  const allowed = { allowed: 200, unit: "ms" };
+  return [
+    { what: `--version, median of ${startCount}`, measured: medianMs(times), ...allowed },
+    { what: `--version, least of ${startCount}`, measured: Math.min(...times), ...allowed },
+    { what: "--version, median of processor time", measured: medianMs(ownTimes), ...allowed },
+  ];
 }
 
 async function imageDifference(binary: string, folder: string): Promise<Figure> {

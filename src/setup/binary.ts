@@ -70,6 +70,8 @@ async function compile(root: string, outfile: string, page: unknown): Promise<vo
       autoloadBunfig: false,
     },
     minify: { syntax: true, whitespace: true },
+    // A start parses the code of its command alone: --version takes a quarter of the time.
+    splitting: true,
     plugins: [replacements({ files, versions, licenses }, page)],
     throw: false,
   });
