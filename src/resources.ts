@@ -21,6 +21,7 @@ export const resources: Resources = {
   rebuildHint: "`bun run build:native` builds it",
   bundledModel: () => join(import.meta.dir, "assets/mini-sdxl"),
   clipVocabulary: () => join(import.meta.dir, "assets/clip"),
+  hashWorker: join(import.meta.dir, "library/sha256-worker.ts"),
   cacheReport: () => null,
   licenses: async () => (await import("./setup/licenses.ts")).collectLicenses(root),
   versions: () => ({

@@ -63,6 +63,8 @@ export interface Resources {
   bundledModel(): string;
   /** The folder of CLIP's vocabulary; may throw "setup". */
   clipVocabulary(): string;
+  /** Code of the thread that hashes files. */
+  hashWorker: string;
   cacheReport(): CacheReport | null;
   licenses(): Promise<License[]>;
   versions(): Versions;

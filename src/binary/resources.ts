@@ -16,6 +16,7 @@ export const resources: Resources = {
   rebuildHint: "get the binary again",
   bundledModel: () => join(extracted("model"), "mini-sdxl"),
   clipVocabulary: () => join(extracted("clip"), "clip"),
+  hashWorker: "/$bunfs/root/library/sha256-worker.js",
   cacheReport: () => describeCache(cacheCandidates(), versionName(contents)),
   licenses: async () => [...contents.licenses],
   versions: () => contents.versions,

@@ -5,10 +5,11 @@
 import { existsSync, realpathSync } from "node:fs";
 import { defineCommand } from "citty";
 import { BasedXLError, cancelled, escaped } from "../errors.ts";
-import { HashCache, type HashOptions, shortHash } from "../library/hashes.ts";
+import { HashCache, shortHash } from "../library/hashes.ts";
 import { listedKinds } from "../library/kinds.ts";
 import { describeModel, type ListedModel } from "../library/list.ts";
 import { Library, modelFolders } from "../library/resolve.ts";
+import type { Sha256Options } from "../library/sha256.ts";
 import { listSeparator, suggestion } from "../terminal/flags.ts";
 import { createOutput, writeJson } from "../terminal/output.ts";
 import { createStatusLine } from "../terminal/status.ts";
@@ -124,7 +125,7 @@ async function withHashes(
 async function hashOf(
   cache: HashCache,
   { path, isFolder, problem }: ListedModel,
-  options: HashOptions,
+  options: Sha256Options,
 ): Promise<string | null> {
   if (isFolder || problem !== null) return null;
   try {

@@ -1,14 +1,13 @@
 /**
- * SHA-256 of model files, which sites of models know them by. Files of gigabytes are read in pieces
- * between which the program goes on; a hash is kept in the cache folder for as long as the file's
- * size and time of change are the same. The cache may be lost or damaged at any time.
+ * SHA-256 of model files, which sites of models know them by. A hash is kept in the cache folder for
+ * as long as the file's size and time of change are the same. The cache may be lost or damaged at
+ * any time.
  */
 import { readFileSync, renameSync, rmSync, type Stats, statSync, writeFileSync } from "node:fs";
-import { open } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { openFolder } from "../binary/cache.ts";
-import { cancelled } from "../errors.ts";
+import { type Sha256Options, sha256Of } from "./sha256.ts";
 
 /** The first digits of the hash, as A1111 and Civitai show it (AutoV2). */
 export function shortHash(sha256: string): string {
@@ -21,14 +20,6 @@ export function shortHash(sha256: string): string {
  */
 export function adapterHash(sha256: string): string {
   return sha256.slice(0, 12);
-}
-
-export interface HashOptions {
-  /** Bytes of the file that were read. */
-  onProgress?: (bytes: number) => void;
-  signal?: AbortSignal | undefined;
-  /** The first byte that counts: sites know LoRAs by the hash of what follows the header. */
-  start?: number;
 }
 
 /** Hashes by path, in one file of the cache folder. */
@@ -49,7 +40,7 @@ export class HashCache {
   }
 
   /** The hash of the file, computed if it is not known. Rejects where the file cannot be read. */
-  async hashOf(path: string, options: HashOptions = {}): Promise<string> {
+  async hashOf(path: string, options: Sha256Options = {}): Promise<string> {
     const { start = 0 } = options;
     const known = this.known(path, start);
     if (known !== null) return known;
@@ -107,7 +98,6 @@ export class HashCache {
 
 const fileName = "hashes.json";
 const version = 1;
-const pieceBytes = 2 ** 22;
 /** Above it, files that are no longer there are forgotten. */
 const entryCountMax = 20_000;
 const cacheBytesMax = 2 ** 26;
@@ -154,31 +144,4 @@ function withoutLost(entries: Entries): Entries {
   const all = Object.entries(entries);
   if (all.length <= entryCountMax) return entries;
   return Object.fromEntries(all.filter(([key]) => statOf(pathIn(key)) !== undefined));
-}
-
-/** One piece is read while the one before is hashed. */
-async function sha256Of(
-  path: string,
-  { onProgress = () => {}, signal, start = 0 }: HashOptions,
-): Promise<string> {
-  const file = await open(path, "r");
-  try {
-    const hasher = new Bun.CryptoHasher("sha256");
-    let [current, next] = [Buffer.allocUnsafe(pieceBytes), Buffer.allocUnsafe(pieceBytes)];
-    let bytes = 0;
-    let { bytesRead } = await file.read(current, 0, pieceBytes, start);
-    while (bytesRead > 0) {
-      if (signal?.aborted) throw cancelled("Stopped before all files were hashed.");
-      const position = bytes + bytesRead;
-      const reading = file.read(next, 0, pieceBytes, start + position);
-      hasher.update(current.subarray(0, bytesRead));
-      bytes = position;
-      onProgress(bytes);
-      ({ bytesRead } = await reading);
-      [current, next] = [next, current];
-    }
-    return hasher.digest("hex");
-  } finally {
-    await file.close();
-  }
 }

@@ -98,12 +98,14 @@ export class FileHashes implements Disposable {
   }
 }
 
-/** Begins to hash what makes the images of a plan. */
-export function startHashing({
-  model,
-  vae,
-  plan,
-}: Pick<PreparedPipeline, "model" | "vae"> & { plan: FilesOfImages }): FileHashes {
+/**
+ * Begins to hash what makes the images of a plan. A `cache` is for programs that make many: what it
+ * knows is not read again.
+ */
+export function startHashing(
+  { model, vae, plan }: Pick<PreparedPipeline, "model" | "vae"> & { plan: FilesOfImages },
+  cache?: HashCache,
+): FileHashes {
   const whole = [
     ...model.weights.unet.files,
     ...(vae === null ? [] : model.weights.vae.files),
@@ -116,7 +118,7 @@ export function startHashing({
   const distinct = [...new Map(wanted.map((each) => [keyOf(each), each])).values()];
   // The bundled model alone takes no time, and leaves no file behind.
   const isQuick = isBundled(model) && distinct.length === model.weights.unet.files.length;
-  return new FileHashes(distinct, isQuick ? null : new HashCache());
+  return new FileHashes(distinct, cache ?? (isQuick ? null : new HashCache()));
 }
 
 /** Whether the model is the one that comes with the program, by whatever name. */

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { websocket } from "hono/bun";
 import { BasedXLError, escaped } from "../errors.ts";
+import { HashCache } from "../library/hashes.ts";
 import type { PipelineDependencies, PrepareOptions } from "../pipeline.ts";
 import { createApp } from "./app.ts";
 import { ServerCapabilities } from "./capabilities.ts";
@@ -62,7 +63,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     createRunner: (given) => {
       const shared = { ...given, config, catalog, outputs, inputs, log };
       return connection === null
-        ? new Runner({ ...shared, pool, shares })
+        ? new Runner({ ...shared, pool, shares, hashCache: new HashCache() })
         : connection.createRunner(shared);
     },
   });

@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { HashCache } from "../library/hashes.ts";
 import type { PipelineDependencies, PrepareOptions } from "../pipeline.ts";
 import { Catalog } from "./catalog.ts";
 import { Inputs } from "./inputs.ts";
@@ -62,7 +63,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const reports = new RemoteReports();
   const runner = new Runner({
     ...{ queue, pool, catalog, log, config, reports, inputs, outputs: images, shares: [share] },
-    speeds: new SpeedMeter(),
+    ...{ speeds: new SpeedMeter(), hashCache: new HashCache() },
   });
   const places = new Places({
     ...{ connection, catalog, images, inputs, reports, log, config, places: share.images },

@@ -62,7 +62,9 @@ function madeFolder(folder: string): string {
 async function compile(root: string, outfile: string, page: unknown): Promise<void> {
   const { files, versions, licenses } = await contentsOf(root);
   const result = await Bun.build({
-    entrypoints: [join(root, "src", "main.ts")],
+    // A thread has code of its own, which src/binary/resources.ts names.
+    entrypoints: ["main.ts", "library/sha256-worker.ts"].map((name) => join(root, "src", name)),
+    root: join(root, "src"),
     compile: {
       outfile,
       // No file of the user's current folder may change what the program does.

@@ -74,10 +74,13 @@ function skipped(what: string, reason: string | null): boolean {
 test("it lists models by their headers, and keeps hashes beside what it extracts", async () => {
   const folder = folderFor("loras");
   const key = "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
-  const header = JSON.stringify({ [key]: { dtype: "F16", shape: [1], data_offsets: [0, 2] } });
+  // Large enough for a thread of its own, whose code is in the binary too.
+  const dataBytes = 18e6;
+  const tensor = { dtype: "F16", shape: [dataBytes / 2], data_offsets: [0, dataBytes] };
+  const header = JSON.stringify({ [key]: tensor });
   const length = Buffer.alloc(8, 0);
   length.writeUInt32LE(header.length);
-  const bytes = Buffer.concat([length, Buffer.from(header), Buffer.alloc(2)]);
+  const bytes = Buffer.concat([length, Buffer.from(header), Buffer.alloc(dataBytes)]);
   writeFileSync(join(folder, "loras", "ink.safetensors"), bytes);
   writeFileSync(join(folder, "extra_model_paths.yaml"), "more:\n  vae: gone\n");
   const { stdout, exitCode } = await basedxl(folder, "models", "--models-dir", ".", "--json");

@@ -250,7 +250,9 @@ describe("the cache of hashes", () => {
 
   test("pieces: hashes of files around their size, while the program goes on", async () => {
     const cache = new HashCache(null);
-    for (const bytes of [0, 1, 2 ** 22 - 1, 2 ** 22, 2 ** 22 + 1, 3 * 2 ** 22]) {
+    const [piece, thread] = [2 ** 18, 2 ** 24];
+    const sizes = [0, 1, piece - 1, piece, piece + 1, 3 * piece, thread, thread + 1];
+    for (const bytes of sizes) {
       const content = Buffer.alloc(bytes, "abc");
       const file = put(`pieces/${bytes}`, content);
       const seen: number[] = [];
@@ -263,6 +265,25 @@ describe("the cache of hashes", () => {
     const { signal } = controller;
     const big = put("pieces/big", Buffer.alloc(10));
     expect(cache.hashOf(big, { signal })).rejects.toThrow("Stopped");
+  });
+
+  test("a thread hashes large files while the event loop goes on, from any byte, and can be stopped", async () => {
+    const cache = new HashCache(null);
+    const content = Buffer.alloc(2 ** 26 + 5, "abcd");
+    const file = put("thread", content);
+    let turns = 0;
+    const timer = setInterval(() => turns++, 1);
+    const sha256 = await cache.hashOf(file, { start: 4 });
+    clearInterval(timer);
+    expect(sha256).toBe(createHash("sha256").update(content.subarray(4)).digest("hex"));
+    expect(turns).toBeGreaterThan(3);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const onProgress = () => controller.abort();
+    const stopped = cache.hashOf(file, { signal, onProgress });
+    expect(await stopped.catch((error: Error) => error.message)).toContain("Stopped");
+    rmSync(file);
+    expect(cache.hashOf(file)).rejects.toThrow("ENOENT");
   });
 
   test("two runs at once lose nothing, and leave nothing behind", async () => {

@@ -3,6 +3,7 @@
  * the image library, with their parameters, written whole, then noted and told.
  */
 import { encodeFile } from "../../image.ts";
+import type { HashCache } from "../../library/hashes.ts";
 import { defaultHashWaitMs, startHashing, textsOfImage } from "../../metadata.ts";
 import type { GeneratedImage, PlannedRequest, PreparedPipeline } from "../../pipeline.ts";
 import type { ImageStore } from "../image-store.ts";
@@ -14,6 +15,7 @@ export interface ImageDependencies {
   outputs: ImageStore;
   reports: JobReports;
   config: Pick<ServeConfig, "format" | "metadata">;
+  hashCache: HashCache;
 }
 
 /** The images of one request to a pipeline. */
@@ -28,8 +30,8 @@ export class ImageFiles implements AsyncDisposable {
     plan: PlannedRequest,
     private readonly signal: AbortSignal,
   ) {
-    const { metadata } = dependencies.config;
-    this.hashes = metadata ? startHashing({ ...prepared, plan }) : null;
+    const { config, hashCache } = dependencies;
+    this.hashes = config.metadata ? startHashing({ ...prepared, plan }, hashCache) : null;
   }
 
   /** Begins to write; waits while many are being written. Throws where an earlier one failed. */
