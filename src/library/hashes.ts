@@ -1,7 +1,7 @@
 /**
- * SHA-256 of model files, which sites of models know them by. A hash is kept in the cache folder for
- * as long as the file's size and time of change are the same. The cache may be lost or damaged at
- * any time.
+ * SHA-256 of model files, which sites of models know them by. A hash is kept in the cache folder
+ * for as long as the file's size and time of change are the same. The cache may be lost or damaged
+ * at any time.
  */
 import { readFileSync, renameSync, rmSync, type Stats, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

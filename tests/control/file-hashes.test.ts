@@ -7,7 +7,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HashCache } from "../../src/library/hashes.ts";
-import { FileHashes } from "../../src/metadata/hashes.ts";
+import { FileHashes, startHashing } from "../../src/metadata/hashes.ts";
+import { preparePipeline } from "../../src/pipeline.ts";
 import { refusal } from "../support/refusal.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-file-hashes-"));
@@ -76,6 +77,17 @@ test("a stop ends the wait", async () => {
     "cancelled",
   );
   expect(await waiting).toBe("Stopped before the image was done.");
+});
+
+test("who makes many images has the files of a model read once, the bundled one too", async () => {
+  const prepared = await preparePipeline({ devices: { device: "cpu" } });
+  const [path] = prepared.model.weights.unet.files;
+  const cache = new HashCache(folder);
+  expect(cache.known(path!)).toBeNull();
+  using hashes = startHashing(prepared, cache);
+  await hashes.settled(0, () => {}, signal);
+  expect(hashes.of(path!)).toMatch(/^[0-9a-f]{64}$/);
+  expect(cache.known(path!)).toBe(hashes.of(path!));
 });
 
 test("the hub's cache names files after their hash", async () => {

@@ -267,7 +267,7 @@ describe("the cache of hashes", () => {
     expect(cache.hashOf(big, { signal })).rejects.toThrow("Stopped");
   });
 
-  test("a thread hashes large files while the event loop goes on, from any byte, and can be stopped", async () => {
+  test("large files: a thread hashes them, from any byte, and can be stopped", async () => {
     const cache = new HashCache(null);
     const content = Buffer.alloc(2 ** 26 + 5, "abcd");
     const file = put("thread", content);

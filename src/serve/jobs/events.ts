@@ -34,6 +34,11 @@ export class EventLog {
     return this.ids.first - 1;
   }
 
+  /** Events that are in memory. */
+  get heldCount(): number {
+    return this.recent.length;
+  }
+
   /** See `JobService.events`; `isLive` says whether more is to come. */
   async *read(
     jobId: string | "all",
@@ -131,7 +136,7 @@ export function isLast({ type }: JobEvent): boolean {
 // --- internal ---
 
 const idsAtOnce = 1000;
-const eventsMax = 5000;
+const eventsMax = 1000;
 /** So many of a job's newest. */
 const kept: Partial<Record<JobEvent["type"], number>> = { queued: 1, progress: 300, preview: 8 };
 const previewBytesMax = 2 ** 26;

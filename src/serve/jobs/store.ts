@@ -25,6 +25,8 @@ export class JobStore {
       database.run("PRAGMA locking_mode = EXCLUSIVE");
       database.run("PRAGMA journal_mode = WAL");
       database.run("PRAGMA synchronous = NORMAL");
+      // In KiB; the default would fill with old jobs for as long as the server runs.
+      database.run("PRAGMA cache_size = -512");
       database.run("PRAGMA foreign_keys = ON");
       database.transaction(() => migrate(database)).immediate();
       return new JobStore(database);
