@@ -11,8 +11,26 @@ interface RankRows {
   count: number;
 }
 
+interface ImageRows {
+  rows: RankRows[];
+  /** Of steps outside the guidance window, where they are others. */
+  unguidedRows: RankRows[] | null;
+}
+
 /** From the top; `height` is that of the image. */
-export function rankRows({ branchGroups, patches }: Layout, height: number): RankRows[] {
+export function rankRows(
+  { branchGroups, patches, unguidedPatches }: Layout,
+  height: number,
+): ImageRows {
+  return {
+    rows: rowsOf(patches, branchGroups, height),
+    unguidedRows: unguidedPatches && rowsOf(unguidedPatches, 1, height),
+  };
+}
+
+// --- internal ---
+
+function rowsOf(patches: readonly number[], branchGroups: number, height: number): RankRows[] {
   const rowCount = patches.reduce((sum, rows) => sum + rows, 0);
   let first = 0;
   return patches.map((rows, patch) => {

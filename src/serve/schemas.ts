@@ -104,16 +104,22 @@ export const galleryImageSchema = v.object({
   type: v.string(),
 });
 
+const rankRowsSchema = v.nullable(
+  v.array(v.object({ ranks: v.array(v.number()), first: v.number(), count: v.number() })),
+);
+
 export const metadataSchema = v.object({
   tool: v.nullable(about(v.string(), "The program that wrote the image.")),
   parameters: v.nullable(about(v.string(), "The text as A1111 writes it.")),
   model: v.nullable(about(v.string(), "An id of the capabilities, else as the image says.")),
   request: v.record(v.string(), v.unknown()),
-  rows: v.nullable(
-    about(
-      v.array(v.object({ ranks: v.array(v.number()), first: v.number(), count: v.number() })),
-      "Which ranks computed which rows, in pixels; null where that is not known.",
-    ),
+  rows: about(
+    rankRowsSchema,
+    "Which ranks computed which rows, in pixels; null where that is not known.",
+  ),
+  unguidedRows: about(
+    rankRowsSchema,
+    "The same of steps outside the guidance window; null where that is no other.",
   ),
   warnings: v.array(v.string()),
 });

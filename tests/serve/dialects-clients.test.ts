@@ -162,6 +162,16 @@ describe("a client of A1111", () => {
     const png = await sampledPng([...prompts, ...flags, ...same, ...from]);
     expect(png).toEqual(decoded(images[0]));
     expect(JSON.parse(info)).toMatchObject({ denoising_strength: 0.75 });
+    const gallery = `${server.url}/api/v1/images`;
+    const newest = (await (await fetch(`${gallery}?limit=1`)).json()) as {
+      images: { name: string }[];
+    };
+    const said = await fetch(`${gallery}/${newest.images[0]!.name}/metadata`);
+    expect(await said.json()).toMatchObject({
+      request: { strength: 0.75 },
+      rows: [{ ranks: [0], first: 0, count: 64 }],
+      unguidedRows: null,
+    });
   });
 
   test.each([true, false])("gets it from an image and a mask, of its area: %p", async (isPart) => {

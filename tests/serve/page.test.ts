@@ -220,12 +220,24 @@ describe.skipIf(chromium === null)("the page", () => {
   });
 
   test("the rows of each rank, and the same image in another mode", async () => {
+    await page.click(".more summary");
+    await page.fill("#field-guidance_end", "0.5");
     await ask({ steps: "4" });
     await reaches(/^Done/);
+    await page.fill("#field-guidance_end", "");
+    await page.click(".more summary");
     await page.locator(".stage .picture").click();
     await page.getByRole("button", { name: "Rows", exact: true }).click();
     const labels = await page.locator(".rows li").allTextContents();
     expect(labels).toEqual(["Ranks 0, 2: rows 0 to 127", "Ranks 1, 3: rows 128 to 255"]);
+    await page.getByRole("button", { name: "Rows without guidance" }).click();
+    const unguided = await page.locator(".rows li").allTextContents();
+    expect(unguided.map((text) => text.replace(/:.*/, ""))).toEqual([
+      "Rank 0",
+      "Rank 1",
+      "Rank 2",
+      "Rank 3",
+    ]);
     await page.getByLabel("Compare with another mode").selectOption("full_sync");
     await page.locator(".comparison").waitFor();
     await page.keyboard.press("Escape");

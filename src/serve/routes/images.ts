@@ -91,7 +91,7 @@ function metadataOf(path: string, catalog: Catalog) {
   const { recipe, parameters = null, problems } = inspectedImage(path);
   const warnings = problems.map((problem) => `Of the image, ${problem}.`);
   if (recipe === null) {
-    return { tool: null, parameters, model: null, request: {}, rows: null, warnings };
+    return { tool: null, parameters, model: null, request: {}, ...noRows, warnings };
   }
   const { settings, loras, model, tool } = recipe;
   const listed = loras.map(({ name, scale, textScale }) => ({ file: name, scale, textScale }));
@@ -103,22 +103,28 @@ function metadataOf(path: string, catalog: Catalog) {
   }
   return {
     ...{ tool, parameters, model: model?.name ?? null, request },
-    rows: known ? rowsOf(settings, known, catalog) : null,
+    ...(known ? rowsOf(settings, known, catalog) : noRows),
     warnings: [...recipe.warnings, ...warnings],
   };
 }
 
-/** As the image's settings are planned here; null where they cannot be. */
+const noRows = { rows: null, unguidedRows: null };
+
+/** As the image's settings are planned here; none where they cannot be, or of a part of it. */
 function rowsOf(settings: RecalledSettings, model: CatalogModel, catalog: Catalog) {
-  const { rankCount, loras: _, seed: __, ...request } = settings;
-  if (rankCount === undefined) return null;
+  const { rankCount, loras: _, seed: __, maskArea, ...request } = settings;
+  if (rankCount === undefined || maskArea === "masked") return noRows;
+  // The image that it started from is not there.
+  for (const key of inputKeys) delete request[key];
   try {
     const { batches, settings: planned } = catalog.plan(model, request, { rankCount });
     return rankRows(batches[0]!.layout, planned.height);
   } catch {
-    return null;
+    return noRows;
   }
 }
+
+const inputKeys = ["strength", "invertMask", "maskBlur", "extend"] as const;
 
 /** Without the path, which is the server's own affair. */
 function inspectedImage(path: string) {

@@ -2,10 +2,11 @@
  * Which ranks made which rows of an image, over the image; and the same image in another mode, to
  * see what the exchange between them changes.
  */
-import { effect } from "@preact/signals";
+import { effect, type Signal } from "@preact/signals";
 import { infoOf } from "../compose/form.ts";
 import { isActive, jobs, submit } from "../server/jobs.ts";
 import type { ImageSettings, RankRows } from "../server/wire.ts";
+import { Icon } from "../ui/icons.tsx";
 import { attempt, note } from "../ui/messages.tsx";
 
 export function RowsOverlay({ rows }: { rows: readonly RankRows[] }) {
@@ -27,6 +28,33 @@ export function RowsOverlay({ rows }: { rows: readonly RankRows[] }) {
         </li>
       ))}
     </ol>
+  );
+}
+
+/** Of all steps or those in the guidance window, and of those outside of it. */
+export type RowKind = "rows" | "unguidedRows";
+
+interface RowsButtonsProps {
+  said: ImageSettings;
+  shown: Signal<RowKind | null>;
+}
+
+/** Turns the overlay on and off. */
+export function RowsButtons({ said, shown }: RowsButtonsProps) {
+  const button = (kind: RowKind, label: string) => (
+    <button
+      type="button"
+      aria-pressed={shown.value === kind}
+      onClick={() => (shown.value = shown.value === kind ? null : kind)}
+    >
+      <Icon name="rows" /> {label}
+    </button>
+  );
+  return (
+    <>
+      {button("rows", "Rows")}
+      {said.unguidedRows && button("unguidedRows", "Rows without guidance")}
+    </>
   );
 }
 

@@ -15,7 +15,7 @@ import { attempt, note, report } from "../ui/messages.tsx";
 import { Comparison } from "./compare.tsx";
 import { Frame } from "./frame.tsx";
 import { deleteImage, fileAddress, images, settingsOf, thumbnailAddress } from "./images.ts";
-import { OtherMode, RowsOverlay } from "./rows.tsx";
+import { OtherMode, type RowKind, RowsButtons, RowsOverlay } from "./rows.tsx";
 
 const shown = signal<string | null>(null);
 /** The image on the other side of the comparison. */
@@ -57,9 +57,9 @@ function compare(name: string, second: string): void {
 function Opened({ name }: { name: string }) {
   const picks = useSignal(false);
   const said = useSignal<ImageSettings | null>(null);
-  const showsRows = useSignal(false);
-  const rows = said.value?.rows ?? null;
-  const overlay = showsRows.value && rows !== null && <RowsOverlay rows={rows} />;
+  const shownRows = useSignal<RowKind | null>(null);
+  const rows = shownRows.value && said.value?.[shownRows.value];
+  const overlay = rows && <RowsOverlay rows={rows} />;
   useEffect(() => {
     settingsOf(name).then((settings) => (said.value = settings), report);
   }, [name]);
@@ -79,15 +79,9 @@ function Opened({ name }: { name: string }) {
       </div>
       <aside>
         <Actions {...{ name, said: said.value }} onCompare={() => (picks.value = !picks.value)}>
-          {said.value && rows !== null && rows.length > 1 && (
+          {said.value && (said.value.rows?.length ?? 0) > 1 && (
             <>
-              <button
-                type="button"
-                aria-pressed={showsRows.value}
-                onClick={() => (showsRows.value = !showsRows.value)}
-              >
-                <Icon name="rows" /> Rows
-              </button>
+              <RowsButtons said={said.value} shown={shownRows} />
               <OtherMode said={said.value} onImage={(second) => compare(name, second)} />
             </>
           )}
