@@ -10,6 +10,7 @@
 import type { DeviceOptions } from "./devices.ts";
 import type { ProcessEnvironment } from "./distributed/environment.ts";
 import type { PeerGroup } from "./distributed/peer-group.ts";
+import { secretVariable } from "./distributed/rendezvous/secret.ts";
 import { rendezvous } from "./distributed/rendezvous.ts";
 import { type ProcessFacts, settingsOf } from "./distributed/settings.ts";
 import { BasedXLError } from "./errors.ts";
@@ -73,6 +74,8 @@ interface Joined {
 interface JoinOptions extends Pick<ProcessFacts, "version" | "seedIsRandom"> {
   signal: AbortSignal;
   env: Record<string, string | undefined>;
+  /** Called with a sentence that has the secret, where process 0 made one. */
+  onSecret?: (sentence: string) => void;
   /** Called with a sentence for each visitor of the port that is sent away. */
   onRefusal?: (sentence: string) => void;
 }
@@ -84,7 +87,7 @@ interface JoinOptions extends Pick<ProcessFacts, "version" | "seedIsRandom"> {
 export async function joinProcessGroup(
   group: ProcessGroup,
   prepared: PreparedPipeline,
-  { signal, env, onRefusal, ...facts }: JoinOptions,
+  { signal, env, onSecret, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
   const { model, devices, plan, request, rankCount, naming, files } = prepared;
   const { gpu } = devices;
@@ -100,7 +103,8 @@ export async function joinProcessGroup(
     }),
     describe: (other) => describeProcess(group, other),
     expected: { imageCount, idBytes: ncclUniqueIdBytes },
-    secret: env.BASEDXL_RENDEZVOUS_SECRET || undefined,
+    secret: env[secretVariable] || undefined,
+    onSecret: (secret) => onSecret?.(secretSentence(group, secret)),
     onRefusal,
     signal,
   });
@@ -142,6 +146,12 @@ export async function runTogether<T>(
 }
 
 // --- internal ---
+
+/** It ends with what is to be copied. */
+function secretSentence({ port }: ProcessGroup, secret: string): string {
+  return `Other machines can reach port ${port}: start the other processes with \
+${secretVariable}=${secret}`;
+}
 
 function refused(what: string, found?: ProcessEnvironment): BasedXLError {
   const processes = found ? `${found.count} processes` : "Several processes";

@@ -117,7 +117,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
   output.progress.clear();
   const size = outputSize(alone.plan.input, alone.plan.settings);
   const writer = writes ? await ImageWriter.open(options, size) : null;
-  const joined = group && (await join(group, alone, options, log, signal));
+  const joined = group && (await join(group, alone, options, output, signal));
   const { prepared, peers } = joined ?? { prepared: alone, peers: null };
   describe(prepared, options, output);
   if (writer?.warning) log.warn(writer.warning);
@@ -142,7 +142,7 @@ async function join(
   group: ProcessGroup,
   prepared: PreparedPipeline,
   { seedIsRandom }: SampleOptions,
-  log: Output["log"],
+  { log, progress }: Output,
   signal: AbortSignal,
 ): Promise<{ prepared: PreparedPipeline; peers: PeerGroup }> {
   const { index, count, host, port } = group;
@@ -153,6 +153,8 @@ async function join(
     seedIsRandom,
     signal,
     env: process.env,
+    // Nobody could join without it: even --quiet prints it.
+    onSecret: (sentence) => progress.line(sentence),
     onRefusal: (sentence) => log.warn(sentence),
   });
 }

@@ -9,6 +9,7 @@ export type Message = Record<string, unknown>;
 
 export interface ConnectionHandlers {
   onMessage(message: Message): void;
+  onHeartbeat?(): void;
   /** Once, for whatever reason; no message follows. */
   onEnd(reason: string): void;
 }
@@ -25,7 +26,9 @@ export const connectionLimits: ConnectionLimits = { heartbeatMs: 5_000, silenceM
 const lineLengthMax = 1 << 18;
 
 export class Connection {
-  private unread = "";
+  /** The beginning of a line, in pieces: a line that drips in is put together once. */
+  private unread: string[] = [];
+  private unreadLength = 0;
   private isOver = false;
   private heardMs = performance.now();
   private readonly timer: ReturnType<typeof setInterval>;
@@ -69,15 +72,28 @@ export class Connection {
 
   private read(text: string): void {
     this.heardMs = performance.now();
-    const lines = (this.unread + text).split("\n");
-    this.unread = lines.pop() ?? "";
-    if (this.unread.length > lineLengthMax) this.finish(notOurs);
-    for (const line of lines) {
+    const [first = "", ...others] = text.split("\n");
+    this.keep(first);
+    for (const next of others) {
       if (this.isOver) return;
-      const message = line.length > lineLengthMax ? null : parse(line);
-      if (message === null) this.finish(notOurs);
-      else if (!("heartbeat" in message)) this.handlers.onMessage(message);
+      this.receive(this.unread.join(""));
+      this.unread = [];
+      this.unreadLength = 0;
+      this.keep(next);
     }
+  }
+
+  private keep(piece: string): void {
+    this.unread.push(piece);
+    this.unreadLength += piece.length;
+    if (this.unreadLength > lineLengthMax) this.finish(notOurs);
+  }
+
+  private receive(line: string): void {
+    const message = parse(line);
+    if (message === null) this.finish(notOurs);
+    else if ("heartbeat" in message) this.handlers.onHeartbeat?.();
+    else this.handlers.onMessage(message);
   }
 
   private finish(reason: string): void {

@@ -5,13 +5,13 @@
  * sentence on every process, and nobody waits for ever.
  *
  * Whoever reaches the port may connect. A visitor whose hello does not belong is sent away alone
- * and changes nothing; where strangers can reach the port, BASEDXL_RENDEZVOUS_SECRET keeps them
- * from taking a place.
+ * and changes nothing; where other machines can reach the port, a secret keeps strangers from
+ * taking a place (`secret.ts`).
  */
-import { BasedXLError } from "../errors.ts";
 import { Client } from "./rendezvous/client.ts";
 import { Coordinator } from "./rendezvous/coordinator.ts";
 import type { Decisions, RendezvousOptions, RendezvousResult } from "./rendezvous/protocol.ts";
+import { checkSecret } from "./rendezvous/secret.ts";
 
 export type { Decisions, RendezvousOptions, RendezvousResult };
 
@@ -20,12 +20,7 @@ export type { Decisions, RendezvousOptions, RendezvousResult };
  * other settings; "io" for a port that cannot be opened; "cancelled" soon after `signal`.
  */
 export async function rendezvous(options: RendezvousOptions): Promise<RendezvousResult> {
-  if (options.secret !== undefined && options.secret.length < 8) {
-    throw new BasedXLError(
-      "bad-option",
-      "BASEDXL_RENDEZVOUS_SECRET must have at least 8 characters, the same for all processes.",
-    );
-  }
+  checkSecret(options.secret);
   const attempt = options.process.index === 0 ? new Coordinator(options) : new Client(options);
   return await attempt.result();
 }

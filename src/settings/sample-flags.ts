@@ -53,7 +53,8 @@ export const sampleHelp: HelpText = {
       "MASTER_ADDR and MASTER_PORT set, as torchrun and the like do. They count processes, one " +
       "per machine or one per GPU (then LOCAL_RANK says which), and --gpus the ranks of each. " +
       "Process 0 listens on MASTER_PORT, decides a seed that nobody named, and writes the " +
-      "image; the port is for networks that you trust.",
+      "image. Where other machines reach the port, all need the same BASEDXL_SECRET: process 0 " +
+      "makes and shows one where none is set.",
     "Exit codes: 0 done, 1 failed, 2 a flag was wrong, 130 stopped by Ctrl-C, 143 terminated.",
   ],
 };

@@ -1,14 +1,14 @@
 /**
- * Several processes around an image: environment variables, rendezvous over TCP, protection against
- * unknown clients, and each process's error when another differs, is missing, fails or
- * disconnects. Their images are tested in tests/cuda/processes.test.ts.
+ * Several processes around an image: environment variables, rendezvous over TCP, and each process's
+ * error when another differs, is missing, fails or disconnects. Strangers at the port are in
+ * rendezvous-strangers.test.ts, images in tests/cuda/processes.test.ts.
  */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
 import { listenAddress } from "../../src/distributed/rendezvous/listen-address.ts";
-import { decisionsOf, protocolVersion } from "../../src/distributed/rendezvous/protocol.ts";
-import { type RendezvousOptions, rendezvous } from "../../src/distributed/rendezvous.ts";
+import { protocolVersion } from "../../src/distributed/rendezvous/protocol.ts";
+import { rendezvous } from "../../src/distributed/rendezvous.ts";
 import {
   describeProcess,
   processEnvironment,
@@ -17,6 +17,7 @@ import {
 } from "../../src/distributed.ts";
 import { BasedXLError } from "../../src/errors.ts";
 import { refusal } from "../support/refusal.ts";
+import { expected, freePort, id, optionsOf } from "../support/rendezvous.ts";
 
 const env = { RANK: "1", WORLD_SIZE: "3", MASTER_ADDR: "10.0.0.7", MASTER_PORT: "29500" };
 
@@ -89,31 +90,6 @@ describe("the environment", () => {
   });
 });
 
-/** Bytes of an ncclUniqueId in base64. */
-const id = Buffer.alloc(128, 7).toString("base64");
-const expected = { imageCount: 2, idBytes: 128 };
-
-/** A port that is free at this moment. */
-function freePort(): number {
-  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = server;
-  server.stop(true);
-  return port;
-}
-
-/** Options of process `index` out of `count`, all quick. */
-function optionsOf(port: number, index: number, count = 2): RendezvousOptions {
-  return {
-    process: { index, count, localIndex: 0, host: "127.0.0.1", port },
-    settings: { "--seed": "7", "--steps": "4" },
-    decide: () => ({ ncclUniqueId: id, seed: "7" }),
-    expected,
-    describe: (other) => describeProcess({ localRankCount: 1 }, other),
-    limitMs: 10_000,
-    connection: { heartbeatMs: 20, silenceMs: 400 },
-  };
-}
-
 describe("a rendezvous", () => {
   test("the others get what process 0 decides, in whatever order they come", async () => {
     const port = freePort();
@@ -181,124 +157,6 @@ and version.",
     expect(message).toContain(
       `Port ${server.port} (of MASTER_PORT) cannot be opened here (it is taken`,
     );
-  });
-
-  test("strangers are sent away, and the rendezvous goes on", async () => {
-    const port = freePort();
-    const refusals: string[] = [];
-    const onRefusal = (sentence: string) => refusals.push(sentence);
-    const first = rendezvous({ ...optionsOf(port, 0), onRefusal });
-    await Bun.sleep(20);
-    const hello = { basedxl: protocolVersion, rank: 1, worldSize: 2, nonce: "n" };
-    const odd = { toString: 1, valueOf: 1 };
-    for (const words of [
-      "GET / HTTP/1.1\r\n\r\n",
-      '{"rank":1}\n',
-      "[1]\n",
-      `${"[".repeat(100_000)}\n`,
-      '{"basedxl":1,"rank":-1}\n',
-      '{"basedxl":1,"rank":5}\n',
-      ...[
-        { ...hello, basedxl: odd },
-        { ...hello, rank: odd },
-        { ...hello, rank: 5, settings: {} },
-        { ...hello, rank: 0, settings: {} },
-        { ...hello, worldSize: odd },
-        { ...hello, worldSize: "\u001b[2J".repeat(1000) },
-        { ...hello, settings: { "--seed": odd } },
-        { ...hello, settings: [[[["--seed"]]]] },
-        { ...hello, settings: { "--seed": "\u001b]0;title\u0007", "--other": "1" } },
-        { ...hello, nonce: odd, settings: {} },
-        { ended: "all", failed: "all", done: true },
-      ].map((message) => `${JSON.stringify(message)}\n`),
-    ]) {
-      const socket = connect(port, "127.0.0.1", () => socket.write(words));
-      const { promise, resolve } = Promise.withResolvers<void>();
-      socket.on("close", resolve);
-      socket.on("error", () => {});
-      socket.resume();
-      await promise;
-    }
-    const [{ peers }, other] = await Promise.all([first, rendezvous(optionsOf(port, 1))]);
-    await Promise.all([peers.finish(), other.peers.finish()]);
-    expect(peers.failure).toBeNull();
-    expect(refusals.length).toBeGreaterThan(0);
-    expect(refusals.join()).not.toMatch(/\p{Cc}/u);
-  });
-
-  test("silent connections do not block the others", async () => {
-    const port = freePort();
-    const first = rendezvous(optionsOf(port, 0));
-    await Bun.sleep(20);
-    const sockets = Array.from({ length: 100 }, () => connect(port, "127.0.0.1"));
-    for (const socket of sockets) socket.on("error", () => {});
-    const both = await Promise.all([first, rendezvous(optionsOf(port, 1))]);
-    await Promise.all(both.map(({ peers }) => peers.finish()));
-    for (const socket of sockets) socket.destroy();
-  });
-
-  test("a secret keeps out who does not know it, on both sides", async () => {
-    const port = freePort();
-    const secret = "correct horse";
-    const zero = rendezvous({ ...optionsOf(port, 0), secret });
-    const without = () => rendezvous(optionsOf(port, 1));
-    expect(await refusal(without, "rank-failed")).toContain("BASEDXL_RENDEZVOUS_SECRET");
-    const wrong = () => rendezvous({ ...optionsOf(port, 1), secret: "battery staple" });
-    expect(await refusal(wrong, "rank-failed")).toContain("not the same BASEDXL_RENDEZVOUS_SECRET");
-    const both = await Promise.all([zero, rendezvous({ ...optionsOf(port, 1), secret })]);
-    await Promise.all(both.map(({ peers }) => peers.finish()));
-    // A false coordinator cannot answer the challenge of the client.
-    const other = freePort();
-    const server = Bun.listen({
-      hostname: "127.0.0.1",
-      port: other,
-      socket: {
-        open: (socket) => void socket.write('{"challenge":"c"}\n'),
-        data(socket) {
-          socket.write(`${JSON.stringify({ welcome: { ncclUniqueId: id, seed: "1" } })}\n`);
-        },
-      },
-    });
-    const fooled = () => rendezvous({ ...optionsOf(other, 1), secret });
-    expect(await refusal(fooled, "rank-failed")).toContain("answered what no BasedXL");
-    server.stop(true);
-    const short = () => rendezvous({ ...optionsOf(port, 1), secret: "short" });
-    expect(await refusal(short, "bad-option")).toContain("at least 8 characters");
-  });
-
-  test("what process 0 answers is checked and escaped", async () => {
-    const right = { ncclUniqueId: id, seed: String(2n ** 63n - 2n) };
-    expect(decisionsOf(right, expected)).toEqual(right);
-    const wrong = [
-      { seed: "abc" },
-      { seed: "-5" },
-      { seed: "9".repeat(400) },
-      { seed: String(2n ** 63n - 1n) },
-      { seed: 7 },
-      { seed: "" },
-      { ncclUniqueId: "aWQ=" },
-      { ncclUniqueId: `${id}AAAA` },
-      { ncclUniqueId: `${id.slice(0, -4)}!!!!` },
-      { ncclUniqueId: 7 },
-    ];
-    for (const change of wrong) expect(decisionsOf({ ...right, ...change }, expected)).toBeNull();
-    for (const other of [null, 7, "x", [], {}]) expect(decisionsOf(other, expected)).toBeNull();
-
-    const port = freePort();
-    const server = Bun.listen({
-      hostname: "127.0.0.1",
-      port,
-      socket: {
-        data(socket) {
-          const refused = `\u001b]0;owned\u0007${"x".repeat(5000)}`;
-          socket.write(`${JSON.stringify({ refused })}\n`);
-        },
-      },
-    });
-    const message = await refusal(() => rendezvous(optionsOf(port, 1)), "rank-failed");
-    server.stop(true);
-    expect(message).toStartWith("\\u001b]0;owned\\u0007xxx");
-    expect(message.length).toBeLessThan(1100);
   });
 
   test("the coordinator listens on the address of MASTER_ADDR alone", async () => {

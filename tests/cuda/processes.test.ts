@@ -13,6 +13,7 @@ import { recallImage } from "../../src/metadata.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { draw, latentsOf } from "../support/draw.ts";
 import { emulated } from "../support/emulator.ts";
+import { freePort } from "../support/rendezvous.ts";
 
 // Emulated threads are slow, and the cores may be busy.
 setDefaultTimeout(240_000);
@@ -50,13 +51,6 @@ function start(index: number, port: number, more: string[], count = 2) {
 async function ended({ exited, stderr }: ReturnType<typeof start>) {
   const [exitCode, text] = await Promise.all([exited, new Response(stderr).text()]);
   return { exitCode, text };
-}
-
-function freePort(): number {
-  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = server;
-  server.stop(true);
-  return port;
 }
 
 describe("two processes generate what one does, bit for bit", () => {

@@ -6,24 +6,28 @@ import { BasedXLError } from "../../errors.ts";
 import type { Connection, Message } from "../connection.ts";
 import { differenceOf } from "../settings.ts";
 import { Attempt } from "./attempt.ts";
-import { listenAddress } from "./listen-address.ts";
+import { isLoopback, listenAddress } from "./listen-address.ts";
 import {
+  type Challenge,
   type Decisions,
+  decisionsOf,
   type Hello,
   helloOf,
-  isProof,
-  newNonce,
-  proofOf,
   protocolVersion,
   type RendezvousOptions,
   rankFailed,
 } from "./protocol.ts";
+import { isProof, newNonce, newSecret, proofOf, secretVariable } from "./secret.ts";
 
 /** Connections without a hello: the oldest is closed for one more, and each after a while. */
 const visitorCountMax = 64;
 const helloLimitMs = 10_000;
+/** Heartbeats before the hello: a process sends one every few seconds. */
+const heartbeatCountMax = 10;
 /** Refusals that are reported: a stranger must not fill the terminal. */
 const reportCountMax = 10;
+
+type Answer = Challenge & { basedxl: number };
 
 interface Member {
   connection: Connection;
@@ -32,6 +36,7 @@ interface Member {
 
 export class Coordinator extends Attempt {
   private readonly server: Server;
+  private secret: string | undefined;
   private readonly members = new Map<number, Member>();
   private readonly visitors = new Set<Connection>();
   private lastRefusal: string | null = null;
@@ -40,6 +45,7 @@ export class Coordinator extends Attempt {
   constructor(options: RendezvousOptions) {
     super(options);
     const { host, port } = options.process;
+    this.secret = options.secret;
     this.server = createServer((socket) => this.welcome(socket));
     this.server.on("error", (error: NodeJS.ErrnoException) => {
       const why =
@@ -47,9 +53,7 @@ export class Coordinator extends Attempt {
       const sentence = `Port ${port} (of MASTER_PORT) cannot be opened here (${why}).`;
       this.refuse(new BasedXLError("io", sentence));
     });
-    void listenAddress(host).then((address) => {
-      if (!this.isOver) this.server.listen(port, address);
-    });
+    void listenAddress(host).then((address) => this.listen(address));
   }
 
   protected lateness(): BasedXLError {
@@ -72,16 +76,30 @@ own, and does it reach MASTER_ADDR and MASTER_PORT?${refused}`,
     for (const { connection } of this.members.values()) void connection.end({ refused: sentence });
   }
 
+  private listen(address: string): void {
+    if (this.isOver) return;
+    if (this.secret === undefined && !isLoopback(address)) {
+      this.secret = newSecret();
+      this.options.onSecret?.(this.secret);
+    }
+    this.server.listen(this.options.process.port, address);
+  }
+
   private welcome(socket: Socket): void {
     if (this.isOver) return void socket.destroy();
     const [oldest] = this.visitors;
     if (oldest && this.visitors.size >= visitorCountMax) this.drop(oldest);
     const challenge = newNonce();
     let index = 0;
+    let heartbeatCount = 0;
     const connection = this.connection(socket, {
       onMessage: (message) => {
         if (index > 0) this.peers.receive(index, message);
         else index = this.admit(message, connection, challenge);
+      },
+      onHeartbeat: () => {
+        heartbeatCount += 1;
+        if (heartbeatCount > heartbeatCountMax) this.drop(connection);
       },
       onEnd: (reason) => {
         this.visitors.delete(connection);
@@ -92,7 +110,8 @@ own, and does it reach MASTER_ADDR and MASTER_PORT?${refused}`,
     });
     this.visitors.add(connection);
     setTimeout(() => this.drop(connection), helloLimitMs).unref();
-    if (this.options.secret !== undefined) connection.send({ challenge });
+    const asksSecret = this.secret !== undefined;
+    connection.send({ basedxl: protocolVersion, challenge, asksSecret } satisfies Answer);
   }
 
   /** Closes a connection that has not said which process it is. */
@@ -130,9 +149,9 @@ own, and does it reach MASTER_ADDR and MASTER_PORT?${refused}`,
     const { rank, worldSize, settings, nonce } = hello;
     if (this.isOver) return "This is BasedXL's process 0, and all processes are there already.";
     const parts = [challenge, rank, worldSize, settings, nonce];
-    if (!isProof(this.options.secret, message.proof, ...parts)) {
+    if (!isProof(this.secret, message.proof, "client", ...parts)) {
       return this.sendAway(
-        `A process that says it is RANK ${rank} has not the same BASEDXL_RENDEZVOUS_SECRET.`,
+        `A process that says it is RANK ${rank} has not the same ${secretVariable}.`,
       );
     }
     if (worldSize !== count) {
@@ -171,18 +190,25 @@ be the same for all.`,
   }
 
   private begin(): void {
-    let decisions: Decisions;
-    try {
-      decisions = this.options.decide();
-    } catch (error) {
-      this.refuse(error as BasedXLError);
-      return;
-    }
+    const decisions = this.decide();
+    if (decisions === null) return;
     for (const [index, { connection, nonce }] of this.members) {
       this.peers.add(index, connection);
-      const proof = proofOf(this.options.secret, nonce, decisions);
+      const proof = proofOf(this.secret, "coordinator", nonce, decisions);
       connection.send({ welcome: decisions, proof });
     }
     this.accept(decisions);
+  }
+
+  /** What the others would believe; null, and the end of the rendezvous, where there is none. */
+  private decide(): Decisions | null {
+    try {
+      const decisions = decisionsOf(this.options.decide(), this.options.expected);
+      if (decisions === null) throw rankFailed("Process 0 has no seed or ncclUniqueId for all.");
+      return decisions;
+    } catch (error) {
+      this.refuse(error as BasedXLError);
+      return null;
+    }
   }
 }

@@ -20,14 +20,15 @@ export async function listenAddress(host: string): Promise<string> {
   return reachable ?? everyAddress(found[0]?.address ?? "");
 }
 
+/** Whether this machine alone reaches the address. */
+export function isLoopback(address: string): boolean {
+  return address.startsWith("127.") || address === "::1";
+}
+
 // --- internal ---
 
 function everyAddress(address: string): string {
   return isIP(address) === 6 ? "::" : "0.0.0.0";
-}
-
-function isLoopback(address: string): boolean {
-  return address.startsWith("127.") || address === "::1";
 }
 
 function isOwn(address: string): boolean {

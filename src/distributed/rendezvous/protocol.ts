@@ -1,11 +1,10 @@
 /**
  * What coordinator and clients say to each other, and what of it is believed.
  *
- *     coordinator -> client   {challenge}                            where a secret is set
+ *     coordinator -> client   {basedxl, challenge, asksSecret}
  *     client -> coordinator   {basedxl, rank, worldSize, settings, nonce, proof}
  *     coordinator -> client   {welcome: {ncclUniqueId, seed}, proof} or {refused}
  */
-import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { BasedXLError } from "../../errors.ts";
 import type { ConnectionLimits, Message } from "../connection.ts";
 import type { ProcessEnvironment } from "../environment.ts";
@@ -32,6 +31,8 @@ export interface RendezvousOptions {
   /** Text that all processes share and strangers do not know; undefined = none. */
   secret?: string | undefined;
   signal?: AbortSignal | undefined;
+  /** Called on process 0 with the secret that it made, for the other processes. */
+  onSecret?: (secret: string) => void;
   /** Called on process 0 for each visitor that is sent away, with the reason. */
   onRefusal?: (sentence: string) => void;
   /** How long to wait for the others. */
@@ -44,7 +45,12 @@ export interface RendezvousResult extends Decisions {
 }
 
 /** Changes whenever a message changes its meaning. */
-export const protocolVersion = 2;
+export const protocolVersion = 3;
+
+export interface Challenge {
+  challenge: string;
+  asksSecret: boolean;
+}
 
 export interface Hello {
   rank: number;
@@ -60,8 +66,10 @@ export function rankFailed(message: string): BasedXLError {
   return new BasedXLError("rank-failed", message);
 }
 
-export function newNonce(): string {
-  return randomBytes(16).toString("hex");
+/** The challenge in `message`; null where it is none of this version. */
+export function challengeOf({ basedxl, challenge, asksSecret }: Message): Challenge | null {
+  if (basedxl !== protocolVersion || typeof asksSecret !== "boolean") return null;
+  return isNonce(challenge) ? { challenge, asksSecret } : null;
 }
 
 /** The hello in `message`; null where it is none of this version. */
@@ -69,7 +77,7 @@ export function helloOf(message: Message): Hello | null {
   const { basedxl, rank, worldSize, settings, nonce } = message;
   if (basedxl !== protocolVersion) return null;
   if (!isIndex(rank) || !isIndex(worldSize)) return null;
-  if (typeof nonce !== "string" || nonce.length > limits.nonceLength) return null;
+  if (!isNonce(nonce)) return null;
   const values = settingsOf(settings);
   return values && { rank, worldSize, settings: values, nonce };
 }
@@ -91,22 +99,14 @@ export function decisionsOf(
   return { ncclUniqueId, seed };
 }
 
-/** HMAC-SHA256 of the parts under the secret, in hexadecimal digits; "" without a secret. */
-export function proofOf(secret: string | undefined, ...parts: unknown[]): string {
-  if (secret === undefined) return "";
-  return createHmac("sha256", secret).update(JSON.stringify(parts)).digest("hex");
-}
-
-export function isProof(secret: string | undefined, proof: unknown, ...parts: unknown[]): boolean {
-  if (secret === undefined) return true;
-  const [given, wanted] = [proof, proofOf(secret, ...parts)].map((text) => Buffer.from(`${text}`));
-  return given?.length === wanted?.length && timingSafeEqual(given!, wanted!);
-}
-
 // --- internal ---
 
 function isIndex(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value >= 0 && value < 1 << 16;
+}
+
+function isNonce(value: unknown): value is string {
+  return typeof value === "string" && value.length <= limits.nonceLength;
 }
 
 /** Names and values, all of them short texts. */
