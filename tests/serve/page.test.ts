@@ -178,7 +178,7 @@ describe.skipIf(chromium === null)("the page", () => {
     await second.close();
   });
 
-  test("more tabs than a browser has connections follow a job, also when the first goes", async () => {
+  test("more tabs than a browser has connections, also when the first goes", async () => {
     const open = async () => {
       const tab = watcher.watch(await context.newPage());
       await tab.goto(server.base);
