@@ -256,6 +256,7 @@ function inputFields(
   return [
     ...start,
     ["Mask blur", value("maskBlur")],
+    ["Masked content", value("maskContent") === "fill" ? "fill" : undefined],
     ["Inpaint area", isPart ? "Only masked" : undefined],
     ["Masked area padding", isPart ? value("maskPadding") : undefined],
   ];

@@ -4,6 +4,7 @@
  */
 import { badOption } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
+import { filled } from "../image/fill.ts";
 import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
 import {
   type Area,
@@ -17,6 +18,7 @@ import {
   type Sides,
 } from "../image/transform.ts";
 import type { Model } from "../models/model.ts";
+import type { MaskContent } from "../settings/names.ts";
 import { defaultOf } from "../settings/setting.ts";
 import { type RequestSettings, settingOf } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
@@ -25,7 +27,13 @@ import { checkSetting, type Naming } from "../settings/values.ts";
 interface InputRequest
   extends Pick<
     RequestSettings,
-    "imageBackground" | "invertMask" | "maskBlur" | "extend" | "strength" | "maskArea"
+    | "imageBackground"
+    | "invertMask"
+    | "maskBlur"
+    | "extend"
+    | "strength"
+    | "maskArea"
+    | "maskContent"
   > {
   image?: ImageSource | undefined;
   mask?: ImageSource | undefined;
@@ -103,7 +111,7 @@ export function inputReader(
 /** Refuses settings of an image that is not there. */
 export function checkInput(request: InputRequest, read: ReadInput | null, naming: Naming): void {
   const needImage = ["mask", "strength", "extend"] as const;
-  const needMask = ["invertMask", "maskBlur", "maskArea"] as const;
+  const needMask = ["invertMask", "maskBlur", "maskArea", "maskContent"] as const;
   const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
     const lost = keys.find((key) => {
       const value: unknown = request[key];
@@ -120,6 +128,7 @@ export interface PlannedInput extends ReadInput {
   /** What is computed of it. */
   area: Area;
   resize: ResizeMode;
+  maskContent: MaskContent;
 }
 
 interface InputSettings {
@@ -127,6 +136,7 @@ interface InputSettings {
   height?: number | undefined;
   resize: ResizeMode;
   maskArea: "whole" | "masked";
+  maskContent: MaskContent;
   maskPadding: number;
 }
 
@@ -137,15 +147,16 @@ export function planInput(
   { nativeSize, sizeMultiple: unit }: Model,
 ): { input: PlannedInput; width: number; height: number } {
   const { image, mask } = read;
+  const { maskContent } = given;
   const whole = { left: 0, top: 0, width: image.width, height: image.height };
   if (mask === null || given.maskArea === "whole") {
     const { width, height } = sizesOf(image, given, unit);
-    return { input: { ...read, area: whole, resize: given.resize }, width, height };
+    return { input: { ...read, area: whole, resize: given.resize, maskContent }, width, height };
   }
   const { width = nativeSize.width, height = nativeSize.height } = given;
   const area = areaAround(boundsOf(mask)!, image, given.maskPadding, width / height);
   // The area has the shape already, but for whole pixels and edges.
-  return { input: { ...read, area, resize: "stretch" }, width, height };
+  return { input: { ...read, area, resize: "stretch", maskContent }, width, height };
 }
 
 /** The size of the images that a request gives. */
@@ -179,7 +190,8 @@ export async function inputPixels(
     if (isWhole(input)) return pasted(image, made, mask, { left: 0, top: 0, width, height }).pixels;
     return pasted(input.image, await resized(made, area, "stretch"), part, area).pixels;
   };
-  return { image: image.pixels, mask: mask.pixels, finish };
+  const start = input.maskContent === "fill" ? await filled(image, mask) : image;
+  return { image: start.pixels, mask: mask.pixels, finish };
 }
 
 // --- internal ---

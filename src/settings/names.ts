@@ -53,6 +53,10 @@ export const resizeModes = ["cover", "fit", "stretch"] as const;
 /** What of it is computed where it has a mask; the default first. */
 export const maskAreas = ["whole", "masked"] as const;
 
+/** What the masked part starts from. */
+export const maskContents = ["original", "fill"] as const;
+export type MaskContent = (typeof maskContents)[number];
+
 /** How keys and values travel between patches; the default first. */
 export const compressions = namesOf(CompressionValues);
 

@@ -127,6 +127,19 @@ describe("sizes", () => {
     expect(await resized(half, half, "cover")).toBe(half);
   });
 
+  test("a masked part that is filled starts from the colours around it", async () => {
+    const pixels = Uint8Array.from({ length: 96 * 64 * 3 }, (_, at) => (at % 3 === 0 ? 200 : 40));
+    const painted = { ...image, pixels };
+    for (let row = 16; row < 48; row++) pixels.fill(0, 3 * (row * 96 + 32), 3 * (row * 96 + 64));
+    const { plan } = { plan: await planOf({ image: painted, mask, maskContent: "fill" }) };
+    const given = await inputPixels(plan.input!, { width: 96, height: 64, vaeFactor: 8 }, asFlag);
+    const middle = 3 * (32 * 96 + 48);
+    expect(given.image[middle]! - 200).toBeGreaterThanOrEqual(-4);
+    expect(given.image[middle + 1]! - 40).toBeLessThanOrEqual(4);
+    const finished = await given.finish(new Uint8Array(pixels.length));
+    expect(finished.subarray(0, 3 * 96)).toEqual(pixels.subarray(0, 3 * 96));
+  });
+
   test("a share of a mask mixes", () => {
     const part = { ...image, pixels: new Uint8Array(image.pixels.length).fill(190) };
     const area = { left: 0, top: 0, width: 96, height: 64 };
@@ -182,6 +195,7 @@ describe("one sentence for", () => {
     ["strength alone", { strength: 0.5 }, /^--strength needs an image/],
     ["extend alone", { extend: "left=8" }, /^--extend needs an image/],
     ["blur alone", { image, maskBlur: 3 }, /^--mask-blur needs a mask, --mask\.$/],
+    ["a content alone", { image, maskContent: "fill" }, /^--mask-content needs a mask/],
     ["an area alone", { image, maskArea: "masked" }, /^--mask-area needs a mask/],
     ["inversion alone", { image, invertMask: true }, /^--invert-mask needs a mask/],
     ["strength 0", { image, strength: 0 }, /^--strength must be above 0/],

@@ -224,6 +224,7 @@ const noFiles = {
   invertMask: false,
   maskBlur: 0,
   maskArea: "whole",
+  maskContent: "original",
   maskPadding: 32,
   extend: undefined,
 } as const;
@@ -365,6 +366,7 @@ describe("what is accepted", () => {
     mask: "m.png",
     "mask-blur": "4",
     "mask-area": "masked",
+    "mask-content": "fill",
     "mask-padding": "16",
     extend: "left=64",
     "guidance-scale": "7.5",
@@ -419,6 +421,7 @@ describe("what is accepted", () => {
     invertMask: true,
     maskBlur: 4,
     maskArea: "masked",
+    maskContent: "fill",
     maskPadding: 16,
     extend: "left=64",
     prompt: "a house",

@@ -241,6 +241,7 @@ describe("A1111 from an image", () => {
       { denoising_strength: 0.5, resize_mode: 2 },
       { strength: 0.5, resize: "fit" },
     ],
+    [{ mask: true, inpainting_fill: 0 }, { maskContent: "fill" }],
     [{ mask: true }, { maskArea: "masked", maskPadding: 0, maskBlur: 4, invertMask: false }],
     [
       { mask: true, inpaint_full_res: false, mask_blur: 0, inpainting_mask_invert: 1 },
@@ -248,7 +249,7 @@ describe("A1111 from an image", () => {
     ],
   ])("%j becomes settings", async ({ mask, ...fields }, settings) => {
     const sentMask = mask && { mask: encoded(await squareMask(size)), inpainting_fill: 1 };
-    const { status, answer, spec, inputs } = await ask({ ...fields, ...(sentMask as Json) });
+    const { status, answer, spec, inputs } = await ask({ ...(sentMask as Json), ...fields });
     expect(status).toBe(200);
     expect(spec!.request).toMatchObject({ compat: "a1111", ...settings });
     expect(inputs!.image).toEqual(await colouredPng(size));
@@ -266,9 +267,22 @@ describe("A1111 from an image", () => {
     });
     const [corner, middle] = [read.pixels[0], read.pixels[4 * 8 + 4]];
     expect([corner, middle]).toEqual([255, 0]);
-    expect(JSON.parse(String(answer.info)).warnings).toEqual([
-      "The masked part starts from the image itself (inpainting_fill 1): it is not filled before.",
-    ]);
+    expect(JSON.parse(String(answer.info)).warnings).toEqual([]);
+  });
+
+  test("a mask may be blurred by side, inverted before", async () => {
+    const mask = encoded(await squareMask({ width: 64, height: 64 }));
+    const blur = { mask_blur_x: 4, mask_blur_y: 0, inpainting_mask_invert: 1, mask };
+    const { inputs, spec } = await ask(blur);
+    expect(spec!.request.invertMask).toBeUndefined();
+    const { pixels } = await readImage(inputs!.mask!, {
+      ...{ name: "mask", channels: 1, background: "#000000" },
+    });
+    const at = (column: number, row: number) => pixels[row * 64 + column]!;
+    expect([at(0, 0), at(32, 32), at(32, 15), at(32, 16)]).toEqual([255, 0, 255, 0]);
+    // Half of the edge, and a standard deviation into it.
+    expect(Math.abs((at(15, 32) + at(16, 32)) / 2 - 127)).toBeLessThan(6);
+    expect(Math.abs(at(20, 32) - 255 * 0.13)).toBeLessThan(8);
   });
 
   test.each<[Json, number, unknown]>([
@@ -278,9 +292,9 @@ describe("A1111 from an image", () => {
     [{ mask: "bm9uZQ==" }, 422, "Invalid encoded image"],
     [{ resize_mode: 3 }, 422, "The enlarged latent (resize_mode 3) is not there."],
     [
-      { mask: "AAAA", inpainting_fill: 0 },
+      { mask: "AAAA", inpainting_fill: 2 },
       422,
-      "The filled masked part (inpainting_fill 0; 1, original, is) is not there.",
+      "Noise in the masked latent (inpainting_fill 2) is not there.",
     ],
     [{ denoising_strength: 2 }, 422, [{ loc: ["body", "denoising_strength"] }]],
   ])("%j is refused by name", async (fields, status, detail) => {

@@ -24,15 +24,42 @@ export async function maskOf(
   const sharp = await loadSharp();
   const open = () => sharp(bytes, { limitInputPixels: pixelsMax, pages: 1 });
   try {
-    if (from === "alpha-or-grey" && (await open().stats()).isOpaque) return bytes;
+    const isGrey = from === "alpha-or-grey" && (await open().stats()).isOpaque;
+    if (isGrey && !isInverted) return bytes;
     const channel = from === "alpha-or-grey" ? "alpha" : from;
-    const turned = open().autoOrient().toColourspace("srgb").ensureAlpha();
-    const grey = await turned.extractChannel(channel).png().toBuffer();
+    const turned = open().autoOrient();
+    const one = isGrey
+      ? turned.removeAlpha().toColourspace("b-w")
+      : turned.toColourspace("srgb").ensureAlpha().extractChannel(channel);
+    const grey = await one.png().toBuffer();
     if (!isInverted && !cutsAlpha) return grey;
     const mask = sharp(grey, { limitInputPixels: pixelsMax });
-    if (cutsAlpha) mask.threshold(129);
+    if (cutsAlpha && !isGrey) mask.threshold(129);
     if (isInverted) mask.negate();
     return await mask.toColourspace("b-w").png().toBuffer();
+  } catch {
+    return null;
+  }
+}
+
+/** A grey PNG, blurred by Gauss functions of these standard deviations in pixels; null likewise. */
+export async function blurredMask(
+  mask: Uint8Array,
+  { across, down }: { across: number; down: number },
+): Promise<Uint8Array | null> {
+  const sharp = await loadSharp();
+  let blurred: Uint8Array = mask;
+  try {
+    for (const [isAcross, deviation] of [[true, across] as const, [false, down] as const]) {
+      if (deviation === 0) continue;
+      const image = sharp(blurred, { limitInputPixels: pixelsMax, pages: 1 }).autoOrient();
+      const line = image
+        .removeAlpha()
+        .toColourspace("b-w")
+        .convolve(gaussLine(deviation, isAcross));
+      blurred = await line.png().toBuffer();
+    }
+    return blurred;
   } catch {
     return null;
   }
@@ -53,4 +80,23 @@ export async function withAlphaOf(image: Uint8Array, mask: Uint8Array): Promise<
   } catch {
     return null;
   }
+}
+
+// --- internal ---
+
+/** Beyond it the function is nothing; A1111 goes as far. */
+const reach = 2.5;
+
+/** A line of the function in the middle of a kernel, which has three lines at least. */
+function gaussLine(deviation: number, isAcross: boolean) {
+  const half = Math.max(1, Math.min(500, Math.round(reach * deviation)));
+  const count = 2 * half + 1;
+  // libvips takes whole numbers.
+  const line = Array.from({ length: count }, (_, at) => {
+    return Math.round(1e4 * Math.exp(-((at - half) ** 2) / (2 * deviation ** 2)));
+  });
+  const scale = line.reduce((sum, each) => sum + each, 0);
+  const none = new Array<number>(count).fill(0);
+  const kernel = isAcross ? [none, line, none].flat() : line.flatMap((each) => [0, each, 0]);
+  return { width: isAcross ? count : 3, height: isAcross ? 3 : count, kernel, scale };
 }

@@ -1,7 +1,7 @@
 /**
  * Settings (rows of ../table.ts): the image that generation starts from, its mask, and sizes.
  */
-import { maskAreas, resizeModes } from "../names.ts";
+import { maskAreas, maskContents, resizeModes } from "../names.ts";
 import type { Setting } from "../setting.ts";
 
 export const inputSettings = {
@@ -113,6 +113,20 @@ export const inputSettings = {
     scope: "request",
     processes: "same",
     json: "mask_area",
+  },
+  maskContent: {
+    kind: "choice",
+    flag: "mask-content",
+    names: maskContents,
+    default: "original",
+    group: "Input image",
+    hint: "NAME",
+    help:
+      "What the masked part starts from: original is --image as it is, fill the colours around " +
+      "the mask, blurred, as A1111 does. Default: original.",
+    scope: "request",
+    processes: "same",
+    json: "mask_content",
   },
   maskPadding: {
     kind: "whole",

@@ -58,7 +58,7 @@ const imageToImage = {
   ...{ initial_noise_multiplier: noNumber, mask: noText, latent_mask: noText },
   ...{ mask_blur: { kind: "whole", default: null } as const, mask_round: flag(true) },
   ...{ mask_blur_x: whole(4), mask_blur_y: whole(4), inpainting_mask_invert: whole(0) },
-  ...{ inpainting_fill: { kind: "whole", default: null } as const, inpaint_full_res: flag(true) },
+  ...{ inpainting_fill: whole(0), inpaint_full_res: flag(true) },
   inpaint_full_res_padding: whole(0),
 } as const;
 

@@ -8,7 +8,7 @@ import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { RequestSettings } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages } from "../../jobs/types.ts";
-import { maskOf } from "../mask-bytes.ts";
+import { blurredMask, maskOf } from "../mask-bytes.ts";
 import { A1111Error, notThere, unreadableImage } from "./errors.ts";
 import { badField, type ImageToImageFields, imageIn, readImageToImage } from "./fields.ts";
 import type { Options } from "./options.ts";
@@ -34,22 +34,14 @@ export async function readImageToImageRequest(
     ...(fields.mask && maskSettings(fields)),
   };
   const { request, dialectData, ...rest } = specOf(fields, body, options, lists);
-  const isUnfilled = fields.mask && fields.inpainting_fill === null;
-  const warnings = [...dialectData.warnings, ...(isUnfilled ? [unfilled] : [])];
-  const spec = {
-    ...{ ...rest, request: { ...request, ...own } },
-    dialectData: { ...dialectData, warnings },
-  };
+  const spec = { ...rest, request: { ...request, ...own }, dialectData };
   const image = imageIn(String(sources[0]));
-  const mask = fields.mask ? await maskIn(fields.mask, fields.mask_round) : null;
+  const mask = fields.mask ? await maskIn(fields.mask, fields) : null;
   const answered = fields.include_init_images ? {} : { init_images: null, mask: null };
   return { spec, images: { image, mask }, fields: { ...fields, ...answered } };
 }
 
 // --- internal ---
-
-const unfilled =
-  "The masked part starts from the image itself (inpainting_fill 1): it is not filled before.";
 
 /** What A1111 has and this program has not. */
 function refuseMissing(fields: ImageToImageFields): void {
@@ -59,13 +51,11 @@ function refuseMissing(fields: ImageToImageFields): void {
   }
   if (fields.latent_mask) throw notThere("A mask of the latent (latent_mask)");
   if (!fields.mask) return;
-  const { inpainting_fill: fill, mask_blur_x: across, mask_blur_y: down } = fields;
-  if (fill !== null && fill !== 1) {
-    throw notThere(`The filled masked part (inpainting_fill ${fill}; 1, original, is)`);
-  }
-  if (fields.mask_blur === null && across !== down) {
-    throw notThere("A blur that differs by side (mask_blur_x, mask_blur_y)");
-  }
+  const { inpainting_fill: content } = fields;
+  if (content === 2) throw notThere("Noise in the masked latent (inpainting_fill 2)");
+  if (content === 3) throw notThere("An empty masked latent (inpainting_fill 3)");
+  if (content === 0 || content === 1) return;
+  throw badField("inpainting_fill", "unexpected value; permitted: 0, 1", "value_error.const");
 }
 
 function strengthOf({ denoising_strength: strength }: ImageToImageFields): number {
@@ -84,23 +74,44 @@ function resizeOf({ resize_mode: mode }: ImageToImageFields): (typeof resizes)[n
 }
 
 function maskSettings(fields: ImageToImageFields): Partial<RequestSettings> {
-  const inRange = (name: string, value: number | string, max: number): number => {
-    const pixels = Number(value);
-    if (pixels >= 0 && pixels <= max) return pixels;
-    throw badField(name, `must be from 0 to ${max}`);
-  };
   const isPart = fields.inpaint_full_res;
   const padding = inRange("inpaint_full_res_padding", fields.inpaint_full_res_padding, 2048);
+  const { across, down } = blurOf(fields);
   return {
-    invertMask: Number(fields.inpainting_mask_invert) !== 0,
-    maskBlur: inRange("mask_blur", fields.mask_blur ?? fields.mask_blur_x, 256),
+    maskContent: fields.inpainting_fill === 0 ? "fill" : "original",
     maskArea: isPart ? "masked" : "whole",
     ...(isPart && { maskPadding: padding }),
+    // A blur that differs by side is that of the file already, and comes after the inversion.
+    ...(across === down && { invertMask: isInverted(fields), maskBlur: across }),
   };
 }
 
-async function maskIn(text: string, cutsAlpha: boolean): Promise<Uint8Array> {
-  const mask = await maskOf(imageIn(text), { from: "alpha-or-grey", cutsAlpha });
-  if (mask !== null) return mask;
+function inRange(name: string, value: number | string, max: number): number {
+  const pixels = Number(value);
+  if (pixels >= 0 && pixels <= max) return pixels;
+  throw badField(name, `must be from 0 to ${max}`);
+}
+
+function isInverted({ inpainting_mask_invert: invert }: ImageToImageFields): boolean {
+  return Number(invert) !== 0;
+}
+
+/** Standard deviations in pixels. */
+function blurOf({ mask_blur: both, mask_blur_x: across, mask_blur_y: down }: ImageToImageFields) {
+  return {
+    across: inRange(both === null ? "mask_blur_x" : "mask_blur", both ?? across, 256),
+    down: inRange(both === null ? "mask_blur_y" : "mask_blur", both ?? down, 256),
+  };
+}
+
+async function maskIn(text: string, fields: ImageToImageFields): Promise<Uint8Array> {
+  const { across, down } = blurOf(fields);
+  const blur = across === down ? null : { across, down };
+  const mask = await maskOf(imageIn(text), {
+    ...{ from: "alpha-or-grey" as const, cutsAlpha: fields.mask_round },
+    isInverted: blur !== null && isInverted(fields),
+  });
+  const blurred = mask && blur ? await blurredMask(mask, blur) : mask;
+  if (blurred !== null) return blurred;
   throw unreadableImage();
 }
