@@ -54,7 +54,7 @@ const typescriptLayers = [
   ["setup/licenses", "setup/platform", "setup/compiler", "paths"],
   ["binary/contents"],
   ["samplers"],
-  ["errors"],
+  ["errors", "limited-read"],
 ];
 
 /** The same for zig/. */

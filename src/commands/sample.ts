@@ -16,6 +16,8 @@ import {
   runTogether,
 } from "../distributed.ts";
 import { BasedXLError, badOption } from "../errors.ts";
+import { imageBytesMax } from "../image/read.ts";
+import { collectLimited, TooLong } from "../limited-read.ts";
 import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
   dtypeOf,
@@ -96,8 +98,17 @@ async function withStandardInput(options: SampleOptions): Promise<SampleOptions>
   if (image === mask) {
     throw badOption("--image and --mask are both from standard input: one of them can be.");
   }
-  const bytes = await Bun.stdin.bytes();
+  const bytes = await imageOfInput();
   return { ...options, ...(image === "-" ? { image: bytes } : { mask: bytes }) };
+}
+
+async function imageOfInput(): Promise<Uint8Array> {
+  try {
+    return await collectLimited(Bun.stdin.stream(), imageBytesMax);
+  } catch (error) {
+    if (!(error instanceof TooLong)) throw error;
+    throw badOption(`The image of standard input cannot be read: ${error.message}.`);
+  }
 }
 
 async function sample(options: SampleOptions, output: Output, signal: AbortSignal): Promise<void> {

@@ -3,10 +3,10 @@
  * it. The token is a secret: it goes into one header of requests to the hub's own host
  * (`http.ts`), and into no message.
  */
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { BasedXLError, escaped } from "../errors.ts";
+import { readLimited } from "../limited-read.ts";
 import { expandHome } from "../paths.ts";
 
 export type Env = Record<string, string | undefined>;
@@ -119,9 +119,12 @@ function checkedToken(token: string, source: string): string {
   );
 }
 
+/** A token has some dozen characters. */
+const tokenBytesMax = 2 ** 16;
+
 function textOf(path: string): string | null {
   try {
-    return readFileSync(path, "utf8");
+    return readLimited(path, tokenBytesMax).toString();
   } catch {
     return null;
   }

@@ -4,6 +4,7 @@
  * transparent, in sRGB of 8 bits whatever the file has.
  */
 import { BasedXLError, escaped } from "../errors.ts";
+import { readLimitedFile } from "../limited-read.ts";
 import type { Size } from "./encoder.ts";
 
 /** Pixels, row by row: RGB where there are three bytes for each, grey where there is one. */
@@ -24,6 +25,8 @@ interface ReadOptions {
 
 /** 16384 x 8192. */
 export const pixelCountMax = 2 ** 27;
+/** Of a file: so many pixels in 16 bits with alpha, and no compression. */
+export const imageBytesMax = 2 ** 30;
 const formats = ["png", "jpeg", "webp", "heif", "avif", "tiff", "gif"];
 
 /**
@@ -98,7 +101,7 @@ function grey(red: number, green: number, blue: number): number {
 
 async function bytesOf(path: string, what: string): Promise<Uint8Array> {
   try {
-    return await Bun.file(path).bytes();
+    return await readLimitedFile(path, imageBytesMax);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const why = code === "ENOENT" ? "there is no such file" : (code ?? message);

@@ -2,8 +2,8 @@
  * The server's settings from three sources: flags, variables (BASEDXL_SERVE_*) and a TOML file, in
  * this order. A wrong value is refused in a sentence that names it as its source does.
  */
-import { readFileSync } from "node:fs";
 import { badOption, escaped } from "../errors.ts";
+import { readLimited } from "../limited-read.ts";
 import { expandHome } from "../paths.ts";
 import { type AnySetting, defaultOf } from "../settings/setting.ts";
 import { demandOf, readText } from "../settings/values.ts";
@@ -123,11 +123,14 @@ function fromToml(setting: AnySetting, given: unknown): unknown {
   return setting.kind === "path" && typeof given === "string" ? expandHome(given) : given;
 }
 
+/** Of a page of settings. */
+const fileBytesMax = 2 ** 20;
+
 function tomlOf(path: string): Record<string, unknown> {
   const shown = escaped(path, 300);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    text = readLimited(path, fileBytesMax).toString();
   } catch (error) {
     const { code = "unreadable" } = error as NodeJS.ErrnoException;
     throw badOption(`The settings of ${shown} cannot be read (${code}).`);

@@ -2,9 +2,10 @@
  * The prompts of a command's images: those of a file, in styles, with every choice made by the
  * image's seed. What comes out are plain texts, one per image where they differ.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { badOption, escaped } from "../errors.ts";
+import { readLimited } from "../limited-read.ts";
 import { imageCountMax } from "../native/abi.ts";
 import { choose } from "../prompt/dynamic.ts";
 import { parseStyles, type Style, styled } from "../prompt/styles.ts";
@@ -59,6 +60,9 @@ export function withPrompts(options: SampleOptions): SampleOptions {
 
 // --- internal ---
 
+/** Lists of styles and words have up to a few MB. */
+const textBytesMax = 2 ** 26;
+
 /** One text for all images, or one for each; there is none where the model brings its own. */
 function oneOrAll(texts: readonly (string | undefined)[]): string | readonly string[] | undefined {
   const known = texts.filter((text) => text !== undefined);
@@ -67,7 +71,7 @@ function oneOrAll(texts: readonly (string | undefined)[]): string | readonly str
 
 function read(flag: string, path: string): string {
   try {
-    return readFileSync(path, "utf8");
+    return readLimited(path, textBytesMax).toString();
   } catch (error) {
     const { code = "unreadable" } = error as NodeJS.ErrnoException;
     throw badOption(`${flag} ${escaped(path, 300)} cannot be read (${code}).`);
