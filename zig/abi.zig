@@ -477,6 +477,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.adapters = try copyAdapters(arena, r.adapters);
     job.image = try arena.dupe(u8, r.image.slice());
     job.mask = try arena.dupe(u8, r.mask.slice());
+    job.latents = try copyValues(f32, arena, r.latents);
     job.known_mixes = try copyValues(f32, arena, r.known_mixes);
     job.injected = try copyValues(f32, arena, r.injected);
     job.injected_2 = try copyValues(f32, arena, r.injected_2);

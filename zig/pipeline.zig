@@ -78,11 +78,15 @@ fn generateImages(rank: *Rank) Error!void {
     text.free(rank, conditionings);
     if (rank.reporter) |r| rank.result.denoise_ns = r.since(denoise_start);
     defer rank.b.free(latent);
-    if (rank.index == 0 and rank.job.wants_latents) try rank.saveNchw(.latents, latent);
+    // Every process has them.
+    const is_first = rank.index == rank.local_ranks.first;
+    if (is_first and rank.job.wants_latents) try rank.saveNchw(.latents, latent);
 
-    const decode_start = rank.begin(.decode);
-    try decode.decodeImages(rank, latent);
-    if (rank.reporter) |r| rank.result.decode_ns = r.since(decode_start);
+    if (!rank.job.skips_decode) {
+        const decode_start = rank.begin(.decode);
+        try decode.decodeImages(rank, latent);
+        if (rank.reporter) |r| rank.result.decode_ns = r.since(decode_start);
+    }
     if (rank.isPlanning()) return;
     const graphs = rank.b.graphCounts();
     const stats = rank.stats();

@@ -25,20 +25,21 @@ export function kindOf(shapes: Shapes): ModelKind {
 }
 
 /**
- * Throws "bad-model" for a model that cannot make an image of what is there: text, or an image to
- * start from too, which may have a mask.
+ * Throws "bad-model" for a model that cannot make an image of what is there: text, or an image or
+ * latents to start from too, which may have a mask.
  */
 export function checkHasInput(
   { name, kind }: { name: string; kind: ModelKind },
   input: { mask: unknown } | null,
 ): void {
-  if (kind === "base" || (kind === "inpainting" && input !== null && input.mask !== null)) return;
+  const hasMask = input !== null && input.mask !== null;
+  if (kind === "base" || (kind === "inpainting" ? hasMask : input !== null)) return;
   const what =
     kind === "refiner"
       ? "a refiner, which finishes the images of a base model"
       : "for inpainting, which fills a masked part of an image";
   const without = input === null ? "from text alone" : "without a mask";
-  const remedy = kind === "refiner" ? "" : ", or an image and its mask";
+  const remedy = kind === "refiner" ? ", or give an image" : ", or an image and its mask";
   throw new BasedXLError(
     "bad-model",
     `The model ${escaped(name, 60)} is ${what}: ${without} it cannot generate; name a base ` +

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 28;
+export const abiVersion = 29;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -565,6 +565,7 @@ export interface Request {
   guidanceRescale: number;
   initNoiseSigma: number;
   wantsLatents: number | boolean;
+  skipsDecode: number | boolean;
   syncMode: keyof typeof SyncMode;
   warmupSteps: number | boolean;
   warmupThreshold: number;
@@ -607,10 +608,13 @@ export interface Request {
   injected2: Bytes;
   image: Bytes;
   mask: Bytes;
+  latents: Bytes;
   imageScale: number;
+  noiseSkip: number | boolean;
   samplesPosterior: number | boolean;
   knownMixes: Bytes;
   timeIds: number[];
+  negativeTimeIds: number[];
   batch: number | boolean;
   timestep: number;
   sample: Bytes;
@@ -619,10 +623,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 552;
+export const sizeOfRequest = 600;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 552, true);
+  v.setUint32(at + 0, 600, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -630,9 +634,10 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setFloat32(at + 20, s.guidanceRescale, true);
   v.setFloat32(at + 24, s.initNoiseSigma, true);
   v.setUint32(at + 28, Number(s.wantsLatents), true);
-  v.setUint32(at + 32, SyncMode[s.syncMode], true);
-  v.setUint32(at + 36, Number(s.warmupSteps), true);
-  v.setFloat32(at + 40, s.warmupThreshold, true);
+  v.setUint32(at + 32, Number(s.skipsDecode), true);
+  v.setUint32(at + 36, SyncMode[s.syncMode], true);
+  v.setUint32(at + 40, Number(s.warmupSteps), true);
+  v.setFloat32(at + 44, s.warmupThreshold, true);
   writeBytes(v, at + 48, s.rankShares);
   v.setUint32(at + 64, Number(s.balanceStep), true);
   v.setUint32(at + 68, Number(s.measuresBalance), true);
@@ -672,18 +677,23 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 384, s.injected2);
   writeBytes(v, at + 400, s.image);
   writeBytes(v, at + 416, s.mask);
-  v.setFloat32(at + 432, s.imageScale, true);
-  v.setUint32(at + 436, Number(s.samplesPosterior), true);
-  writeBytes(v, at + 440, s.knownMixes);
+  writeBytes(v, at + 432, s.latents);
+  v.setFloat32(at + 448, s.imageScale, true);
+  v.setUint32(at + 452, Number(s.noiseSkip), true);
+  v.setUint32(at + 456, Number(s.samplesPosterior), true);
+  writeBytes(v, at + 464, s.knownMixes);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 456 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 480 + i * 4, s.timeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 480, Number(s.batch), true);
-  v.setFloat32(at + 484, s.timestep, true);
-  writeBytes(v, at + 488, s.sample);
-  writeBytes(v, at + 504, s.promptEmbeds);
-  writeBytes(v, at + 520, s.pooled);
-  writeBytes(v, at + 536, s.timeIdsList);
+  for (let i = 0; i < 6; i++) {
+    v.setFloat32(at + 504 + i * 4, s.negativeTimeIds[i] ?? 0, true);
+  }
+  v.setUint32(at + 528, Number(s.batch), true);
+  v.setFloat32(at + 532, s.timestep, true);
+  writeBytes(v, at + 536, s.sample);
+  writeBytes(v, at + 552, s.promptEmbeds);
+  writeBytes(v, at + 568, s.pooled);
+  writeBytes(v, at + 584, s.timeIdsList);
 }
 
 export interface Update {
@@ -848,6 +858,7 @@ export const zeroRequest: Request = {
   guidanceRescale: 0,
   initNoiseSigma: 0,
   wantsLatents: 0,
+  skipsDecode: 0,
   syncMode: "corrected_async_gn",
   warmupSteps: 0,
   warmupThreshold: 0,
@@ -890,10 +901,13 @@ export const zeroRequest: Request = {
   injected2: { address: 0n, len: 0n, },
   image: { address: 0n, len: 0n, },
   mask: { address: 0n, len: 0n, },
+  latents: { address: 0n, len: 0n, },
   imageScale: 0,
+  noiseSkip: 0,
   samplesPosterior: 0,
   knownMixes: { address: 0n, len: 0n, },
   timeIds: [],
+  negativeTimeIds: [],
   batch: 0,
   timestep: 0,
   sample: { address: 0n, len: 0n, },

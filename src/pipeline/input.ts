@@ -108,9 +108,13 @@ export function inputReader(
   };
 }
 
-/** Refuses settings of an image that is not there. */
-export function checkInput(request: InputRequest, read: ReadInput | null, naming: Naming): void {
-  const needImage = ["mask", "strength", "extend"] as const;
+/** Refuses settings of an image, or of latents to start from, that are not there. */
+export function checkInput(
+  request: InputRequest,
+  read: ReadInput | null,
+  { hasLatents, naming }: { hasLatents: boolean; naming: Naming },
+): void {
+  const needImage = ["mask", "extend"] as const;
   const needMask = ["invertMask", "maskBlur", "maskArea", "maskContent"] as const;
   const refuse = (keys: readonly (keyof InputRequest)[], missing: string) => {
     const lost = keys.find((key) => {
@@ -119,7 +123,11 @@ export function checkInput(request: InputRequest, read: ReadInput | null, naming
     });
     if (lost) throw badOption(`${naming(lost)} needs ${missing}.`);
   };
-  if (read === null) refuse(needImage, `an image to start from, ${naming("image")}`);
+  if (read === null)
+    refuse(
+      hasLatents ? needImage : [...needImage, "strength"],
+      `an image to start from, ${naming("image")}`,
+    );
   if (!read?.mask) refuse(needMask, `a mask, ${naming("mask")}`);
 }
 

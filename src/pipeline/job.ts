@@ -9,7 +9,7 @@ import { type Balance, balanceText } from "./balance.ts";
 import type { GeneratedImage, PipelineEvent } from "./events.ts";
 import { idleOnDevice } from "./idle-settings.ts";
 import { inputPixels, outputSize } from "./input.ts";
-import { noiseRequestOf } from "./noise.ts";
+import { noiseCountOf, noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
 import type { PlannedBatch, PlannedRequest } from "./request.ts";
@@ -22,6 +22,7 @@ import type {
   RankStats,
   Session,
 } from "./session.ts";
+import { latentsOf } from "./start-latents.ts";
 import { startOf } from "./strength.ts";
 import type { StageTimings } from "./timings.ts";
 
@@ -39,6 +40,8 @@ export interface GenerateResult {
    */
   latents: Float32Array | null;
   latentShape: ImageResult["latentShape"];
+  /** Tensors of noise that each image's generator gave, for a run that goes on from the latents. */
+  noiseCount: number;
   /** Description of the first batch's layout over ranks. */
   layout: string;
   /** Whether stale halo rows of the first batch were extrapolated. */
@@ -86,16 +89,13 @@ export async function runJob(
   const found: FoundSettings[] = [];
   const { imageCount } = plan.settings;
   const { width, height } = outputSize(plan.input, plan.settings);
-  const { batches } = plan;
+  const { batches, schedule } = plan;
   const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
   const warnings = [...options.warnings, ...plan.warnings, ...idle];
-  const { previewSteps } = options;
   const source = await sourceOf(plan, prepared);
-  const inputs = batches.map((batch) => ({
-    ...requestOf(plan, batch),
-    ...source?.request,
-    previewSteps,
-  }));
+  const start = startedFrom(plan);
+  const more = { ...source?.request, ...start, previewSteps: options.previewSteps };
+  const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), ...more }));
   const [first] = batches;
   assert(first, "a request without images");
   const layout = first.layout.text;
@@ -129,7 +129,7 @@ export async function runJob(
     if (result.found.balance) balance = { ...result.found.balance, step: 0, measures: false };
     const settings = { ...plan.settings, ...own };
     const origin = new ImageOrigin({ prepared, plan: { ...plan, settings } });
-    for (const [place, { seed }] of batch.images.entries()) {
+    for (const [place, { seed }] of plan.wantImages ? batch.images.entries() : []) {
       stopIfAborted(signal);
       const made = result.images[place];
       assert(made, `image ${place} of a batch of ${batch.images.length}`);
@@ -141,7 +141,8 @@ export async function runJob(
   }
   const latents = plan.wantLatents ? joined(latentParts) : null;
   const { extrapolateHalos } = first;
-  const size = { width, height, latents, latentShape };
+  const noiseCount = noiseCountOf(plan.settings, schedule, { ...plan, start });
+  const size = { width, height, latents, latentShape, noiseCount };
   assert(reused, "a job without steps");
   const how = { layout, extrapolateHalos, reusedSteps: reused, ...found[0]! };
   return { images, ...size, ...how, ranks, warnings, timings };
@@ -149,20 +150,27 @@ export async function runJob(
 
 // --- internal ---
 
+/** How much the first latent has of what the images start from; null for noise alone. */
+function startedFrom({ input, latents, continues, schedule, settings }: PlannedRequest) {
+  if (input === null && latents === null) return null;
+  const { compat, strength = 1 } = settings;
+  const start = startOf(schedule, { strength, compat, continues }, Boolean(input?.mask));
+  return { ...start, noiseSkip: latents?.noiseCount ?? 0 };
+}
+
 /** The image to start from, at the size of the plan. */
 async function sourceOf(
-  { input, settings, schedule }: PlannedRequest,
+  { input, settings }: PlannedRequest,
   { model, naming }: PreparedPipeline,
 ): Promise<{
   request: Partial<ImageRequest>;
   finish: (pixels: Uint8Array) => Promise<Uint8Array>;
 } | null> {
   if (input === null) return null;
-  const { width, height, compat, strength = 1 } = settings;
+  const { width, height } = settings;
   const size = { width, height, vaeFactor: model.vaeFactor };
   const { finish, ...pixels } = await inputPixels(input, size, naming);
-  const start = startOf(schedule, { strength, compat }, input.mask !== null);
-  return { request: { ...pixels, ...start }, finish };
+  return { request: pixels, finish };
 }
 
 type FoundSettings = Pick<GenerateResult, "balance" | "warmupSteps">;
@@ -196,9 +204,9 @@ async function showPreviews(
 
 function requestOf(
   plan: PlannedRequest,
-  { images, guidance, extrapolateHalos }: PlannedBatch,
+  { images, range, guidance, extrapolateHalos }: PlannedBatch,
 ): ImageRequest {
-  const { settings, schedule, wantLatents } = plan;
+  const { settings, schedule, latents, wantLatents, wantImages } = plan;
   return {
     ...settings,
     ...warmupOf(settings),
@@ -219,7 +227,8 @@ function requestOf(
     extrapolateHalos,
     ...plan.reuse,
     winograd: settings.quality !== "exact",
-    wantLatents,
+    latents: latents && latentsOf(latents, range),
+    ...{ wantLatents, wantImages },
   };
 }
 

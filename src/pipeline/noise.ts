@@ -8,6 +8,7 @@ import type { Schedule } from "../schedule.ts";
 import { type Compat, compatDefault } from "../settings/compat.ts";
 import type { NoiseOrder, NoiseSampler, Rng, StepRng } from "../settings/names.ts";
 import type { Naming } from "../settings/values.ts";
+import type { Start } from "./strength.ts";
 
 interface NoiseSettings {
   compat: Compat;
@@ -168,6 +169,34 @@ export function noiseRequestOf(
   // ComfyUI adds 1 on the CPU, where the first latent has the same generator.
   const noiseSeedDelta = stepRng === "cpu" ? 1n : 0n;
   return { ...batch, noiseSource: "new_generator", noiseRng: stepRng, noiseSeedDelta, steps };
+}
+
+/**
+ * Tensors that each image's generator gives in a run, those before it included (zig/pipeline/
+ * source.zig has their order). A Brownian path has none, and a new generator those of steps.
+ */
+export function noiseCountOf(
+  settings: NoiseSettings,
+  schedule: Schedule,
+  {
+    input,
+    latents,
+    start,
+  }: {
+    input: { mask: unknown } | null;
+    latents: { noiseCount?: number | undefined } | null;
+    start: Start | null;
+  },
+): number {
+  const { noiseSource } = noiseRequestOf(settings, schedule, []);
+  if (noiseSource === "brownian") return 0;
+  const ofSteps = schedule.steps.filter(({ samplesNoise }) => samplesNoise).length;
+  const before = (latents?.noiseCount ?? 0) + ofSteps;
+  if (noiseSource === "new_generator") return before;
+  const hasMask = Boolean(input?.mask);
+  const first = Number(hasMask || start?.initNoiseSigma !== 0);
+  if (!start?.samplesPosterior || input === null) return before + first;
+  return before + first + 1 + Number(hasMask);
 }
 
 // --- internal ---

@@ -37,6 +37,7 @@ import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { fewStepsWarning, type Reuse, withReuse } from "./reuse.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
+import { checkLatentCount, checkLatents, type Latents } from "./start-latents.ts";
 import { tilingWarning } from "./vae-tiling.ts";
 import { zeroSnrWarnings } from "./zero-snr.ts";
 
@@ -67,8 +68,20 @@ export interface GenerateRequest
   image?: ImageSource | undefined;
   /** What of it is made anew: where this is white. */
   mask?: ImageSource | undefined;
+  /**
+   * To start from instead; sizes are then those of the latents. Beside an image with a mask, which
+   * decides what stays.
+   */
+  latents?: Latents | undefined;
+  /**
+   * The part of the noise levels that `latents` have had, above 0 and below 1: the run goes on from
+   * there without new noise, and `strength` is not read. Default: noise as for an image.
+   */
+  denoisingStart?: number | undefined;
   /** Whether the result includes the final latents. Default false. */
   wantLatents?: boolean | undefined;
+  /** False decodes no images (diffusers' output_type "latent"). Default true. */
+  wantImages?: boolean | undefined;
 }
 
 /** Settings whose values are images. */
@@ -89,13 +102,17 @@ export interface PlannedRequest {
   /** All settings; those that differ between images are the first image's. */
   settings: ResolvedSettings<RequestKey> & { seed: bigint };
   schedule: Schedule;
-  /** The image to start from; null for noise alone. */
+  /** The image to start from; null for none, like latents to start from. */
   input: PlannedInput | null;
+  latents: Latents | null;
+  /** Whether these have had steps before. */
+  continues: boolean;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
   /** How rows are dealt; null for equal parts. */
   balance: Balance | null;
   wantLatents: boolean;
+  wantImages: boolean;
   batches: PlannedBatch[];
   /** All LoRAs of its images, each file with its scales once. */
   loras: PlannedLora[];
@@ -153,7 +170,7 @@ export function planRequest(
   source: ReadInput | null = null,
 ): PlannedRequest {
   const warnings: string[] = [];
-  const { given, input } = withInput(request, source, model, naming);
+  const { given, input, latents } = withInput(request, source, model, naming);
   const { defaults } = model;
   const { width, height } = sizesOf(given, model, naming);
   const sampling = samplingOf(given, model, rankCount, naming);
@@ -166,6 +183,7 @@ export function planRequest(
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
   const ordered = inNoiseOrder(imagesOf(request, guidanceDefault, model, naming), given, naming);
   const { images: asked, noiseBatch } = ordered;
+  checkLatentCount(latents, asked.length);
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = sampling.settings.timestepSpacing ?? model.scheduler.timestepSpacing;
   const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
@@ -203,10 +221,10 @@ export function planRequest(
     request,
     settings: complete,
     schedule,
-    input,
+    ...{ input, latents, continues: given.denoisingStart !== undefined },
     reuse,
     balance,
-    wantLatents: request.wantLatents ?? false,
+    ...{ wantLatents: request.wantLatents ?? false, wantImages: request.wantImages ?? true },
     batches,
     ...{ loras, embeddings, emptyTokens },
     warnings,
@@ -253,15 +271,23 @@ function withInput(
   source: ReadInput | null,
   model: Model,
   naming: Naming,
-): { given: CheckedSettings; input: PlannedInput | null } {
+): {
+  given: CheckedSettings & { denoisingStart?: number | undefined };
+  input: PlannedInput | null;
+  latents: Latents | null;
+} {
   assert(request.image === undefined || source !== null, "an image that was not read");
-  checkHasInput(model, source);
   const checked = checkedSettings(request, naming);
-  checkInput(request, source, naming);
-  if (source === null) return { given: checked, input: null };
-  const { input, ...size } = planInput(source, checked, model);
-  const strength = checked.strength ?? (source.mask === null ? 0.75 : 1);
-  return { given: { ...checked, ...size, strength }, input };
+  const { latents, ...sizes } = checkLatents({ ...request, mask: source?.mask }, model, naming);
+  const { denoisingStart } = request;
+  checkHasInput(model, source ?? (latents && { mask: null }));
+  checkInput(request, source, { hasLatents: latents !== null, naming });
+  if (source === null && latents === null) return { given: checked, input: null, latents };
+  const strength = checked.strength ?? (source?.mask ? 1 : 0.75);
+  const given = { ...checked, ...sizes, strength, denoisingStart };
+  if (source === null) return { given, input: null, latents };
+  const { input, ...size } = planInput(source, given, model);
+  return { given: { ...given, ...size }, input, latents };
 }
 
 type CheckedSettings = ReturnType<typeof checkedSettings>;

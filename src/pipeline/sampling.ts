@@ -4,7 +4,7 @@
  */
 import { isMadeFor, type PlannedLora } from "../adapters/plan.ts";
 import { type Preset, presetOf } from "../adapters/recipes.ts";
-import { BasedXLError, escaped } from "../errors.ts";
+import { BasedXLError, badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import {
   hasSigmas,
@@ -24,7 +24,7 @@ import {
 import { type RequestSettings, settings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 import { fewSteps } from "./reuse.ts";
-import { cutOf } from "./strength.ts";
+import { type Cut, cutOf, endedAfter, stepsBefore } from "./strength.ts";
 
 type SamplingKey = "recipe" | "stepCount" | "scheduler" | "sigmas" | "timesteps" | "syncMode";
 type SamplingSettings = Pick<
@@ -36,7 +36,13 @@ type SamplingSettings = Pick<
   | "firstSigma"
   | "eta"
   | "sNoise"
-> & { compat: Compat; noiseSampler: NoiseSampler; strength?: number | undefined };
+> & {
+  compat: Compat;
+  noiseSampler: NoiseSampler;
+  denoisingEnd: number;
+  strength?: number | undefined;
+  denoisingStart?: number | undefined;
+};
 
 interface Sampling {
   settings: Pick<RequestSettings, "sigmas" | "timesteps" | "timestepSpacing"> & {
@@ -45,7 +51,7 @@ interface Sampling {
     syncMode: SyncMode;
     noiseSampler: NoiseSampler;
   };
-  /** Steps that are taken: with an image to start from fewer than are asked for. */
+  /** Steps that are taken: fewer than are asked for with an image to start from or a refiner. */
   takenCount: number;
   /** Of the recipe. */
   preset: Preset | null;
@@ -54,7 +60,8 @@ interface Sampling {
 }
 
 /**
- * `given.strength` is there with an image to start from. Throws "bad-option" and "bad-model" for a
+ * `given.strength` is there with an image or latents to start from, `given.denoisingStart` where
+ * these have had the steps before. Throws "bad-option" and "bad-model" for a
  * schedule that cannot be followed.
  */
 export function samplingOf(
@@ -77,12 +84,11 @@ export function samplingOf(
   const asked = levelsOf(given, { stepCount, scheduler, preset, ofName });
   const levels = { ...asked, sigmas: asked.sigmas ?? sigmasOf(given, scheduler, preset) };
   const isList = given.timesteps !== undefined || typeof given.sigmas === "object";
-  const cut =
-    given.strength === undefined
-      ? { stepCount, firstStep: 0 }
-      : cutOf(given.strength, stepCount, { compat, isList, naming });
-  const options = { ...given, flavour: flavourOf(compat), ...cut, ...levels };
-  const schedule = makeSchedule(scheduler, model.scheduler, options);
+  const whole = { ...given, flavour: flavourOf(compat), stepCount, ...levels };
+  const made = (cut: Cut) => makeSchedule(scheduler, model.scheduler, { ...whole, ...cut });
+  const cut = firstOf(given, stepCount, { made, isList, model, naming });
+  const options = { ...whole, ...cut };
+  const { schedule, takenCount } = lastOf(given, made(cut), { cut, model, naming });
   for (const key of unusedScheduleOptions(schedule, options)) {
     warnings.push(`${naming(key)} is not used by the scheduler ${scheduler}.`);
   }
@@ -96,7 +102,6 @@ ${preset.name}: there are too few for patches that are a step old.`,
   const syncMode = given.syncMode ?? (isExact ? "full_sync" : "corrected_async_gn");
   const noiseSampler = noiseSamplerOf(given, named?.noiseSampler);
   const settings = { stepCount, scheduler, ...levels, syncMode, noiseSampler };
-  const takenCount = cut.stepCount - cut.firstStep;
   return { settings, takenCount, preset, schedule, warnings };
 }
 
@@ -115,6 +120,47 @@ is named so: others need more steps.`,
 }
 
 // --- internal ---
+
+type Levels = Pick<Model["scheduler"], "trainTimesteps">;
+
+/** The steps that are left out at the beginning. */
+function firstOf(
+  { strength, denoisingStart, compat }: SamplingSettings,
+  stepCount: number,
+  how: { made: (cut: Cut) => Schedule; isList: boolean; model: { scheduler: Levels } } & {
+    naming: Naming;
+  },
+): Cut {
+  const all = { stepCount, firstStep: 0 };
+  if (strength === undefined) return all;
+  if (denoisingStart === undefined) return cutOf(strength, stepCount, { compat, ...how });
+  const { trainTimesteps } = how.model.scheduler;
+  const firstStep = stepsBefore(denoisingStart, how.made(all), { stepCount, trainTimesteps });
+  if (firstStep < stepCount) return { stepCount, firstStep };
+  throw badOption(
+    `After ${denoisingStart} of the noise levels none of ${stepCount} steps is left: ask for \
+${how.naming("stepCount")} above, or end before.`,
+  );
+}
+
+/** The schedule up to where another model goes on. */
+function lastOf(
+  { denoisingEnd, denoisingStart = 0 }: SamplingSettings,
+  schedule: Schedule,
+  { cut, model, naming }: { cut: Cut; model: { scheduler: Levels }; naming: Naming },
+): { schedule: Schedule; takenCount: number } {
+  const stepCount = cut.stepCount - cut.firstStep;
+  if (denoisingEnd === 1) return { schedule, takenCount: stepCount };
+  const { trainTimesteps } = model.scheduler;
+  const taken = stepsBefore(denoisingEnd, schedule, { stepCount, trainTimesteps });
+  if (taken > 0 && denoisingEnd > denoisingStart) {
+    return { schedule: endedAfter(schedule, { stepCount, taken }), takenCount: taken };
+  }
+  throw badOption(
+    `${naming("denoisingEnd")} ${denoisingEnd} leaves none of the ${stepCount} steps: it must be \
+larger, or ${naming("stepCount")}.`,
+  );
+}
 
 /** The generator that goes on in diffusers' formulas is no Brownian path of a GPU. */
 function noiseSamplerOf(

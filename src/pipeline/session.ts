@@ -87,7 +87,7 @@ type PassedSettings = Partial<Omit<abi.Request, MadeHere>>;
 type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
-  | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes")
+  | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes" | "latents")
   | ("rankShares" | "balanceStep" | "measuresBalance");
 
 export interface ImageRequest extends PassedSettings {
@@ -104,6 +104,8 @@ export interface ImageRequest extends PassedSettings {
   /** RGB of the size of the image to start from, and its mask, grey. */
   image?: Uint8Array | null | undefined;
   mask?: Uint8Array | null | undefined;
+  /** NCHW, to start from instead; beside an image and a mask the first alone. */
+  latents?: Float32Array | null | undefined;
   /** With a mask, two per step; see `strength.ts`. */
   knownMixes?: Float32Array | null | undefined;
   /** What each step takes from earlier ones; absent where each computes everything. */
@@ -153,6 +155,11 @@ export interface ImageRequest extends PassedSettings {
   adapters?: readonly Adapter[] | undefined;
   testHooks?: TestHooks;
   wantLatents: boolean;
+  /** Of a refiner's images and of their negative prompts. Default: 6 and 2.5. */
+  aestheticScore?: number | undefined;
+  negativeAestheticScore?: number | undefined;
+  /** Whether images are decoded (default). */
+  wantImages?: boolean | undefined;
 }
 
 export interface Progress {
@@ -191,7 +198,7 @@ export interface Found {
 }
 
 export interface ImageResult {
-  /** RGB bytes of each seed, height × width × 3. */
+  /** RGB bytes of each seed, height × width × 3; none without `wantImages`. */
   images: Uint8Array[];
   width: number;
   height: number;
@@ -314,9 +321,8 @@ class NativeSession implements Session {
         latentWidth: width / vaeFactor,
         branchCount,
         guidanceScales: bytesOf(scales),
-        wantsLatents: Number(request.wantLatents),
+        ...outputsOf(request),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
-        wantsDecoded: Number(request.wantDecoded ?? false),
         hooks: bytesOf(hookBytes),
         adapters: bytesOf(adapters.bytes),
         ...injectedOf(request),
@@ -332,7 +338,7 @@ class NativeSession implements Session {
         stepSets: bytesOf(stepSets),
         stepReuse: bytesOf(reuseBytes),
         ...sourceOf(request),
-        timeIds: [height, width, 0, 0, height, width],
+        ...timeIdsOf(this.model, request),
       },
       [
         stepBytes,
@@ -349,7 +355,7 @@ class NativeSession implements Session {
         reuseBytes,
         hookBytes,
         adapters,
-        ...[request.injected, request.image, request.mask, request.knownMixes],
+        ...[request.injected, request.image, request.mask, request.latents, request.knownMixes],
       ],
       this.imageHooks(hooks, request),
     );
@@ -368,8 +374,9 @@ class NativeSession implements Session {
     const { vaeFactor, vae } = this.model;
     const rgb = new Uint8Array(this.handle.read("rgb"));
     const imageBytes = rgb.length / imageCount;
+    const decoded = request.wantImages === false ? [] : request.seeds;
     return {
-      images: request.seeds.map((_, i) => rgb.subarray(i * imageBytes, (i + 1) * imageBytes)),
+      images: decoded.map((_, i) => rgb.subarray(i * imageBytes, (i + 1) * imageBytes)),
       width,
       height,
       latents: request.wantLatents ? new Float32Array(this.handle.read("latents")) : null,
@@ -436,9 +443,34 @@ function present<T extends object>(request: T): T {
   ) as T;
 }
 
-/** The image to start from. */
-function sourceOf({ image = null, mask = null, knownMixes = null }: ImageRequest) {
-  return { image: bytesOf(image), mask: bytesOf(mask), knownMixes: bytesOf(knownMixes) };
+function outputsOf({ wantLatents, wantImages = true, wantDecoded = false }: ImageRequest) {
+  return {
+    wantsLatents: Number(wantLatents),
+    skipsDecode: Number(!wantImages),
+    wantsDecoded: Number(wantDecoded),
+  };
+}
+
+/** diffusers' add_time_ids; of a refiner the last number is the aesthetic score. */
+function timeIdsOf(
+  model: Model,
+  { width, height, aestheticScore = 6, negativeAestheticScore = 2.5 }: ImageRequest,
+) {
+  const sizes = [height, width, 0, 0];
+  if (model.kind !== "refiner") {
+    const timeIds = [...sizes, height, width];
+    return { timeIds, negativeTimeIds: timeIds };
+  }
+  return {
+    timeIds: [...sizes, aestheticScore],
+    negativeTimeIds: [...sizes, negativeAestheticScore],
+  };
+}
+
+/** What the images start from. */
+function sourceOf({ image = null, mask = null, latents = null, knownMixes = null }: ImageRequest) {
+  const source = { image: bytesOf(image), mask: bytesOf(mask), latents: bytesOf(latents) };
+  return { ...source, knownMixes: bytesOf(knownMixes) };
 }
 
 function injectedOf({ injected }: ImageRequest): Pick<abi.Request, "injected" | "injected2"> {

@@ -6,6 +6,7 @@ import { stepCountMax } from "../native/abi.ts";
 import type { Schedule } from "../schedule.ts";
 import { type Compat, flavourOf } from "../settings/compat.ts";
 import type { Naming } from "../settings/values.ts";
+import { stepOfEvaluation } from "./guidance-window.ts";
 
 /** Steps of the schedule, and those left out of them at the beginning. */
 export interface Cut {
@@ -45,6 +46,40 @@ ${naming("stepCount")} more.`,
   );
 }
 
+/**
+ * Those whose timestep a run that goes on from `denoisingStart` leaves out, or that one up to
+ * `denoisingEnd` takes. diffusers counts evaluations, so that with samplers of two evaluations in a
+ * step its parts do not meet at one noise level; here a step is never cut.
+ */
+export function stepsBefore(
+  fraction: number,
+  schedule: Pick<Schedule, "steps" | "timesteps" | "stepOfEvaluation">,
+  { stepCount, trainTimesteps }: { stepCount: number; trainTimesteps: number },
+): number {
+  const cutoff = roundedToEven(trainTimesteps - fraction * trainTimesteps);
+  const stepOf = stepOfEvaluation(schedule, stepCount);
+  const later = schedule.timesteps.findIndex((timestep) => timestep < cutoff);
+  return later < 0 ? stepOf(schedule.steps.length - 1) + 1 : stepOf(later);
+}
+
+/** The first steps of a schedule. Their noise stays that of the whole one. */
+export function endedAfter(
+  schedule: Schedule,
+  { stepCount, taken }: { stepCount: number; taken: number },
+): Schedule {
+  const stepOf = stepOfEvaluation(schedule, stepCount);
+  const count = schedule.steps.filter((_, evaluation) => stepOf(evaluation) < taken).length;
+  return {
+    ...schedule,
+    steps: schedule.steps.slice(0, count),
+    timesteps: schedule.timesteps.slice(0, count),
+    sigmas: schedule.sigmas?.slice(0, count + 1) ?? null,
+    // With that of the latent after the last one.
+    levels: schedule.levels.slice(0, count + 1),
+    stepOfEvaluation: schedule.stepOfEvaluation?.slice(0, count),
+  };
+}
+
 /** The library's terms: factors of the image's latent and of noise. */
 export interface Start {
   imageScale: number;
@@ -55,12 +90,19 @@ export interface Start {
 }
 
 export function startOf(
-  { initNoiseSigma, levels }: Schedule,
-  { strength, compat }: { strength: number; compat: Compat },
+  { initNoiseSigma, levels, steps }: Schedule,
+  { strength, compat, continues }: { strength: number; compat: Compat; continues: boolean },
   hasMask: boolean,
 ): Start {
   const flavour = flavourOf(compat);
-  const [first, ...later] = levels;
+  const [first, ...others] = levels;
+  const later = [...others, { signal: 1, noise: 0 }].slice(0, steps.length);
+  const kept = {
+    // The other tools sample with numbers that no seed of the image decides: the mean is near all.
+    samplesPosterior: flavour === "diffusers",
+    knownMixes: hasMask ? Float32Array.from(later.flatMap((m) => [m.signal, m.noise])) : null,
+  };
+  if (continues) return { ...kept, imageScale: 1, initNoiseSigma: 0 };
   // diffusers' inpainting starts from noise alone.
   const isNew = hasMask && strength === 1 && flavour === "diffusers";
   // ComfyUI's first noise is that of an image from noise alone where the level is.
@@ -68,10 +110,15 @@ export function startOf(
   return {
     imageScale: isNew ? 0 : first!.signal,
     initNoiseSigma: keepsScale ? initNoiseSigma : first!.noise,
-    // The other tools sample with numbers that no seed of the image decides: the mean is near all.
-    samplesPosterior: flavour === "diffusers",
-    knownMixes: hasMask
-      ? Float32Array.from([...later, { signal: 1, noise: 0 }].flatMap((m) => [m.signal, m.noise]))
-      : null,
+    ...kept,
   };
+}
+
+// --- internal ---
+
+/** Python's round. */
+function roundedToEven(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
 }

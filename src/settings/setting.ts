@@ -9,6 +9,7 @@ export const groups = [
   "Seeds and images",
   "Size",
   "Sampling",
+  "Refiner",
   "Reuse of steps",
   "Model and device",
   "GPUs",

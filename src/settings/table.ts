@@ -11,6 +11,7 @@ import { inputSettings } from "./table/input.ts";
 import { modelSettings } from "./table/model.ts";
 import { outputSettings } from "./table/output.ts";
 import { rankSettings } from "./table/ranks.ts";
+import { refinerSettings } from "./table/refiner.ts";
 import { reuseSettings } from "./table/reuse.ts";
 import { samplingSettings } from "./table/sampling.ts";
 import { seedSettings } from "./table/seeds.ts";
@@ -22,6 +23,7 @@ export const settings = {
   ...seedSettings,
   ...sizeSettings,
   ...samplingSettings,
+  ...refinerSettings,
   ...reuseSettings,
   ...modelSettings,
   ...gpuSettings,

@@ -230,6 +230,7 @@ const noFiles = {
 } as const;
 
 const exactly = {
+  denoisingEnd: 1,
   recipe: undefined,
   quality: "exact",
   deepCache: undefined,
@@ -408,11 +409,13 @@ describe("what is accepted", () => {
     "compress-exchange": "int8",
     balance: "2:1",
     "warmup-steps": "4",
+    "denoising-end": "0.8",
     out: "o.webp",
     "save-latents": "l.safetensors",
   };
 
   const everyOption: ReturnType<typeof parse> = {
+    denoisingEnd: 0.8,
     image: "i.png",
     strength: 0.5,
     resize: "fit",

@@ -19,6 +19,7 @@ import { inputSettings } from "../../src/settings/table/input.ts";
 import { modelSettings } from "../../src/settings/table/model.ts";
 import { outputSettings } from "../../src/settings/table/output.ts";
 import { rankSettings } from "../../src/settings/table/ranks.ts";
+import { refinerSettings } from "../../src/settings/table/refiner.ts";
 import { reuseSettings } from "../../src/settings/table/reuse.ts";
 import { samplingSettings } from "../../src/settings/table/sampling.ts";
 import { seedSettings } from "../../src/settings/table/seeds.ts";
@@ -42,7 +43,8 @@ import { readSources } from "../support/sources.ts";
 
 /** In the order of `--help`. */
 const tables = [
-  ...[imageSettings, inputSettings, seedSettings, sizeSettings, samplingSettings, reuseSettings],
+  ...[imageSettings, inputSettings, seedSettings, sizeSettings, samplingSettings],
+  ...[refinerSettings, reuseSettings],
   ...[modelSettings, gpuSettings, rankSettings, outputSettings],
 ];
 

@@ -274,12 +274,22 @@ fn image(config: *const models.ModelConfig, r: *const Request) ?Status {
 /// The image to start from and its mask.
 fn source(config: *const models.ModelConfig, r: *const Request) ?Status {
     const factor: usize = config.vae.factor();
-    const pixels = @as(usize, r.latent_rows) * r.latent_width * factor * factor;
+    const positions = @as(usize, r.latent_rows) * r.latent_width;
+    const pixels = positions * factor * factor;
     if (config.readsMask() and r.mask.len == 0) {
         return refuse("an inpainting model without a mask", .{});
     }
+    const latent_bytes = r.seeds.len / 8 * positions * config.vae.latent_channels * 4;
+    if (r.latents.len != 0 and r.latents.len != latent_bytes) {
+        return refuse("latents of {d} bytes, not {d}", .{ r.latents.len, latent_bytes });
+    }
+    if (r.latents.len == 0 and r.noise_skip != 0) return refuse("noise of no run", .{});
+    if (r.latents.len != 0 and r.image.len != 0 and r.mask.len == 0) {
+        return refuse("latents and an image without a mask", .{});
+    }
     if (r.image.len == 0) {
-        if (r.mask.len > 0 or r.image_scale != 0) return refuse("a mask without an image", .{});
+        if (r.mask.len > 0) return refuse("a mask without an image", .{});
+        if (r.latents.len == 0 and r.image_scale != 0) return refuse("no image to start from", .{});
     } else if (r.image.len != pixels * 3) {
         return refuse("an image of {d} bytes for {d} pixels", .{ r.image.len, pixels });
     }

@@ -20,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 28;
+pub const abi_version: u32 = 29;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -276,6 +276,8 @@ pub const Request = extern struct {
     guidance_rescale: f32,
     init_noise_sigma: f32,
     wants_latents: u32,
+    /// Decode nothing: the latents alone.
+    skips_decode: u32,
     sync_mode: modes.SyncMode,
     warmup_steps: u32,
     /// Not 0: the warm-up ends earlier, once outputs change by less from step to step.
@@ -353,8 +355,12 @@ pub const Request = extern struct {
     image: Bytes,
     /// u8 of its size, where 128 and more is new; empty for none. Inpainting models need it.
     mask: Bytes,
-    /// See `Job.image_scale`; 0 without an image, and for noise alone.
+    /// f32, latents to start from instead of the image's (images, channels, rows, width); empty for
+    /// none. Beside a mask the image is what that keeps.
+    latents: Bytes,
+    /// See `Job.image_scale`; 0 without an image or latents, and for noise alone.
     image_scale: f32,
+    noise_skip: u32,
     /// Whether the image's latent is a sample of the encoder's distribution.
     samples_posterior: u32,
     /// f32, two per step (`Job.known_mixes`); empty without a mask.
@@ -362,6 +368,8 @@ pub const Request = extern struct {
     /// diffusers' add_time_ids, `UnetConfig.time_id_count` values: original height and width, crop
     /// top and left, then target height and width, or for refiners the aesthetic score.
     time_ids: [configs.time_id_count_max]f32,
+    /// The same of the negative branch.
+    negative_time_ids: [configs.time_id_count_max]f32,
     /// The fields below are for kinds other than `image`; `Bytes` hold f32 values.
     batch: u32,
     timestep: f32,
@@ -377,6 +385,7 @@ pub const request_ranges = .{
     .variation_strength = .{ 0, 1 },
     .warmup_threshold = .{ 0, 1 },
     .batch = .{ 1, image_count_max },
+    .noise_skip = .{ 0, 2 * step_count_max },
 };
 
 pub const Progress = extern struct {

@@ -152,6 +152,7 @@ const Bench = struct {
         for ([_]f32{ height, width, 0, 0, height, width }, 0..) |value, i| {
             request.time_ids[i] = value;
         }
+        request.negative_time_ids = request.time_ids;
         if (abi.bxl_session_submit(session, &request) != .ok) return bench.failed(null);
         const done = try bench.settled(session, .running);
         const step_ms = try bench.readAs(u64, session, .step_ns);

@@ -135,6 +135,8 @@ pub const Job = struct {
     /// Whether the result includes the decoder's output in f32.
     wants_decoded: bool = false,
     wants_latents: bool = false,
+    /// Whether the latents are all that is asked for.
+    skips_decode: bool = false,
     /// Steps between previews; 0 for none.
     preview_steps: u32 = 0,
     /// For previews and adaptive steps, two per step: factors of the latent and of the model's
@@ -167,6 +169,8 @@ pub const Job = struct {
     injected: []const f32 = &.{},
     injected_2: []const f32 = &.{},
     time_ids: [6]f32 = @splat(0),
+    /// Of the negative branch.
+    negative_time_ids: [6]f32 = @splat(0),
     /// Tile size in rows and columns of the latent; 0 for no tiles. See `vae_tiling.zig`.
     vae_tile_latent: u32 = 0,
     /// See `Cpu.uses_winograd`.
@@ -176,8 +180,14 @@ pub const Job = struct {
     image: []const u8 = &.{},
     /// Grey of its size, where 128 and more is new; empty for all.
     mask: []const u8 = &.{},
-    /// The first latent is the image's times this and noise times `init_noise_sigma`.
+    /// Latents to start from instead, of each image in NCHW; empty for none.
+    latents: []const f32 = &.{},
+    /// The first latent is the image's, or `latents`, times this and noise times
+    /// `init_noise_sigma`.
     image_scale: f32 = 0,
+    /// Tensors of each image's generator that an earlier part of its run has read, left out here;
+    /// of `NoiseSource.new_generator` those of steps.
+    noise_skip: u32 = 0,
     /// Whether the image's latent is a sample of the encoder's distribution, and not its mean.
     samples_posterior: bool = false,
     /// With a mask, two per step: factors of the image's latent and of the first noise, which are
@@ -213,6 +223,10 @@ pub const Job = struct {
 
     pub fn hasImage(job: *const Job) bool {
         return job.image.len > 0;
+    }
+
+    pub fn hasLatents(job: *const Job) bool {
+        return job.latents.len > 0;
     }
 
     pub fn hasMask(job: *const Job) bool {

@@ -59,10 +59,22 @@ pub const Noise = struct {
             if (job.variation_strength == 0) {
                 try noise.sample(rank, i, image, scale);
             } else try noise.sampleVariation(rank, i, image, scale);
-            if (job.noise_source != .new_generator) continue;
-            const seed = job.seeds[i] +% job.noise_seed_delta;
-            noise.generators[i] = .init(job.noise_rng, seed);
         }
+    }
+
+    /// Before the first latent of a run that goes on. `room` is overwritten.
+    pub fn begin(noise: *Noise, rank: *Rank, room: Tensor) Error!void {
+        if (rank.job.noise_source == .generator) try noise.skip(rank, room);
+    }
+
+    /// After it, before the first step. `room` is overwritten.
+    pub fn beginSteps(noise: *Noise, rank: *Rank, room: Tensor) Error!void {
+        const job = rank.job;
+        if (rank.isPlanning() or job.noise_source != .new_generator) return;
+        for (noise.generators, job.seeds) |*generator, seed| {
+            generator.* = .init(job.noise_rng, seed +% job.noise_seed_delta);
+        }
+        try noise.skip(rank, room);
     }
 
     /// The same with the noise of a step, unscaled.
@@ -98,6 +110,15 @@ pub const Noise = struct {
     }
 
     // --- internal ---
+
+    /// Leaves out what an earlier part of the run has read.
+    fn skip(noise: *Noise, rank: *Rank, room: Tensor) Error!void {
+        if (rank.isPlanning()) return;
+        for (0..rank.job.seeds.len) |i| {
+            const image = room.batchSlice(@intCast(i), 1);
+            for (0..rank.job.noise_skip) |_| try noise.sample(rank, i, image, 1);
+        }
+    }
 
     /// The next tensor of an image's generator, on the way to the noise of another seed.
     fn sampleVariation(

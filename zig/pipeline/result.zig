@@ -101,7 +101,7 @@ pub const Result = struct {
         const factor: usize = vae.factor();
         const pixels = job.latent_rows * factor * job.latent_width * factor;
         const count = job.seeds.len * pixels * vae.out_channels;
-        _ = try result.alloc(u8, .rgb, count);
+        if (!job.skips_decode) _ = try result.alloc(u8, .rgb, count);
         if (job.wants_decoded) _ = try result.alloc(f32, .decoded, count);
         // Entries of ranks in other processes stay zero.
         @memset(try result.alloc(RankStats, .rank_stats, rank_count), .{});

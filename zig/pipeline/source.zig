@@ -1,4 +1,5 @@
-//! What a job's images start from: the latents of its image, and with a mask what stays of them.
+//! What a job's images start from: the latents of its image or those that the request has, and with
+//! a mask what stays of them.
 //! Rank 0 encodes the whole image and gives the moments to all others, so that every rank has the
 //! same bits; each then draws the same numbers of its own generators, in diffusers' order.
 
@@ -6,6 +7,7 @@ const std = @import("std");
 const Tensor = @import("../tensor.zig").Tensor;
 const encode = @import("encode.zig");
 const gather = @import("gather.zig");
+const nchw = @import("nchw.zig");
 const Noise = @import("noise.zig").Noise;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
@@ -42,25 +44,39 @@ pub const Source = struct {
     conditions: ?Tensor = null,
     room: []f32 = &.{},
 
-    /// Fills `latent`, which has the first noise of each image, or replaces it by the image's
-    /// latents with that noise.
+    /// Fills `latent` with the first noise of each image, or with what it starts from and that
+    /// noise.
     pub fn init(rank: *Rank, moments: Moments, noise: *Noise, latent: Tensor) Error!Source {
         const job = rank.job;
         var source: Source = .{};
         const len = if (rank.isPlanning()) 0 else latent.shape.elementCount();
+        try noise.begin(rank, latent);
         if (readsImage(rank)) {
             source.known = try rank.arena.alloc(f32, len);
             try sample(rank, moments.image, noise, latent, source.known);
         }
-        try noise.first(rank, latent, if (job.hasImage()) 1 else job.init_noise_sigma);
-        if (!job.hasImage()) return source;
+        const has_start = job.hasImage() or job.hasLatents();
+        if (!has_start) {
+            try noise.first(rank, latent, job.init_noise_sigma);
+            // What this overwrites is of runs that go on.
+            std.debug.assert(job.noise_skip == 0);
+            try noise.beginSteps(rank, latent);
+            return source;
+        }
         source.noise = try rank.arena.alloc(f32, len);
         source.room = try rank.arena.alloc(f32, len);
-        try rank.b.downloadFloats(latent, source.noise);
+        @memset(source.noise, 0);
+        // diffusers draws none where a run goes on.
+        if (job.init_noise_sigma != 0 or job.hasMask()) {
+            try noise.first(rank, latent, 1);
+            try rank.b.downloadFloats(latent, source.noise);
+        }
         if (job.hasMask()) try source.initMask(rank, moments, noise, latent);
+        try noise.beginSteps(rank, latent);
+        const start = if (job.hasLatents()) try givenLatents(rank, len) else source.known;
         for (source.room, source.noise, 0..) |*value, z, i| {
-            const known = if (source.known.len > 0) source.known[i] else 0;
-            value.* = job.image_scale * known + job.init_noise_sigma * z;
+            const given = if (start.len > 0) start[i] else 0;
+            value.* = job.image_scale * given + job.init_noise_sigma * z;
         }
         try rank.b.write(latent, std.mem.sliceAsBytes(source.room));
         return source;
@@ -154,6 +170,15 @@ fn sample(
             value.* = scale * (mean + @exp(0.5 * log_variance) * value.*);
         }
     }
+}
+
+/// The latents that the request has, as tensors are.
+fn givenLatents(rank: *Rank, len: usize) Error![]const f32 {
+    const values = try rank.arena.alloc(f32, len);
+    if (rank.isPlanning()) return values;
+    const shape = rank.latentShape(1);
+    nchw.toNhwc(values, rank.job.latents, shape.channels, shape.positionCount());
+    return values;
 }
 
 /// Nearest neighbours of the mask's pixels, as torch's interpolate has them.

@@ -353,7 +353,11 @@ fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
     const batch = branches.count * places.image_count;
     const id_count = rank.model.config.unet.time_id_count;
     const ids = try rank.arena.alloc(f32, batch * id_count);
-    for (0..batch) |i| @memcpy(ids[i * id_count ..][0..id_count], job.time_ids[0..id_count]);
+    for (0..batch) |i| {
+        const is_negative = places.isNegative(i / places.image_count);
+        const given = if (is_negative) &job.negative_time_ids else &job.time_ids;
+        @memcpy(ids[i * id_count ..][0..id_count], given[0..id_count]);
+    }
     const time_ids = try b.upload(.vector(batch * id_count, 1), .f32, std.mem.sliceAsBytes(ids));
     defer b.free(time_ids);
     const own = rank.prompts[rank.index];

@@ -51,6 +51,7 @@ pub const Key = struct {
     compress_exchange: Compression,
     vae_tile_latent: u32,
     wants_decoded: bool,
+    skips_decode: bool,
     has_previews: bool,
     has_negative: bool,
     has_injected: bool,
@@ -84,6 +85,7 @@ pub const Key = struct {
             .compress_exchange = job.compress_exchange,
             .vae_tile_latent = job.vae_tile_latent,
             .wants_decoded = job.wants_decoded,
+            .skips_decode = job.skips_decode,
             .has_previews = job.preview_steps > 0,
             .has_negative = for (job.negatives) |tokens| {
                 if (tokens != null) break true;

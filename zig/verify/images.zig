@@ -53,6 +53,7 @@ pub fn jobOf(gpa: Allocator, work: Work) !Job {
     const height: f32 = @floatFromInt(8 * work.size.rows);
     const width: f32 = @floatFromInt(8 * work.size.width);
     job.time_ids = .{ height, width, 0, 0, height, width };
+    job.negative_time_ids = job.time_ids;
     job.prompts = try a.dupe(pipeline.Tokens, &.{networks.prompt});
     const negatives = try a.alloc(?pipeline.Tokens, 1);
     negatives[0] = null;
