@@ -70,6 +70,11 @@ describe.skipIf(chromium === null)("the page", () => {
     return await (await fetch(new URL(address!, server.base))).bytes();
   }
 
+  async function startFrom(bytes: Uint8Array, tab: Page) {
+    const file = { name: "start.png", mimeType: "image/png", buffer: Buffer.from(bytes) };
+    await tab.setInputFiles('input[aria-label="Starting image"]', file);
+  }
+
   const cancelled = async (tab = page) => {
     await tab.getByRole("button", { name: "Cancel this", exact: true }).click();
     await reaches(/^Cancelled/, tab);
@@ -253,9 +258,12 @@ describe.skipIf(chromium === null)("the page", () => {
     });
     await tab.goto(server.base);
     const buffer = Buffer.from(await bytesAt(await shownImage()));
-    const file = { name: "start.png", mimeType: "image/png", buffer };
-    await tab.setInputFiles('input[aria-label="Starting image"]', file);
+    await startFrom(buffer, tab);
+    expect(await tab.inputValue("#field-strength")).toBe("0.75");
     await tab.locator(".brush canvas").click();
+    await tab.locator(".brush-picture").press("Shift+ArrowDown");
+    expect(await tab.inputValue("#field-strength")).toBe("1");
+    await tab.locator("#field-mask_blur").fill("2");
     const [request] = await Promise.all([
       tab.waitForRequest((each) => each.method() === "POST"),
       tab.press("#field-prompt", "Control+Enter"),
@@ -265,7 +273,12 @@ describe.skipIf(chromium === null)("the page", () => {
     const mask = sharp(Buffer.from(asked.mask, "base64")).extractChannel(0).raw();
     const { data, info } = await mask.toBuffer({ resolveWithObject: true });
     expect([info.width, info.height]).toEqual([256, 256]);
-    expect([data[0], data[128 * 256 + 128]]).toEqual([0, 255]);
+    expect([data[0], data[128 * 256 + 128], data[150 * 256 + 128]]).toEqual([0, 255, 255]);
+    expect(request.postDataJSON()).toMatchObject({ request: { mask_blur: 2 } });
+    // What needs an image is not sent without one.
+    await tab.getByRole("button", { name: "Start from noise again" }).click();
+    await ask({}, tab);
+    await reaches(/^Done/, tab);
     await tab.close();
   });
 
@@ -305,7 +318,10 @@ describe.skipIf(chromium === null)("the page", () => {
       return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
     };
     if ((await page.locator(".more[open]").count()) === 0) await page.click(".more summary");
+    await startFrom(await bytesAt(await shownImage()), page);
+    await page.locator(".brush-picture").press("Space");
     expect(await violations()).toEqual([]);
+    await page.getByRole("button", { name: "Start from noise again" }).click();
     await page.locator(".gallery a").first().click();
     await page.locator(".viewer dl").waitFor();
     expect(await violations()).toEqual([]);

@@ -4,13 +4,14 @@
  */
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { Cursor, type Point, useBrushKeys } from "./brush-keys.tsx";
 
 export interface Stroke {
   erases: boolean;
   /** Diameter, relative to the image's width. */
   size: number;
   /** x and y, relative to the image's sides. */
-  points: readonly (readonly [number, number])[];
+  points: readonly Point[];
 }
 
 interface BrushProps {
@@ -39,9 +40,19 @@ export function Brush({ image, strokes, onChange }: BrushProps) {
     if (current.value) onChange([...strokes, current.value]);
     current.value = null;
   };
+  const keys = useBrushKeys((points) => {
+    onChange([...strokes, { erases: erases.value, size: size.value / 100, points }]);
+  });
   return (
     <div class="brush">
-      <div class="brush-picture">
+      <div
+        class="brush-picture"
+        role="application"
+        aria-label={keys.label}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: the keys paint
+        tabIndex={0}
+        {...keys.handlers}
+      >
         <img
           src={image}
           alt="What the job starts with"
@@ -55,8 +66,6 @@ export function Brush({ image, strokes, onChange }: BrushProps) {
         />
         <canvas
           ref={canvas}
-          aria-label="Mask: paint what is to be generated anew"
-          role="img"
           onPointerDown={(event) => {
             event.currentTarget.setPointerCapture(event.pointerId);
             paint(event);
@@ -65,6 +74,7 @@ export function Brush({ image, strokes, onChange }: BrushProps) {
           onPointerUp={end}
           onPointerCancel={end}
         />
+        {keys.cursor && <Cursor at={keys.cursor} size={size.value} />}
       </div>
       <Controls {...{ strokes, onChange, size, erases }} />
     </div>

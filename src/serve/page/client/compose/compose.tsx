@@ -25,12 +25,14 @@ import { LorasField } from "./loras.tsx";
 import { PromptBox } from "./prompt.tsx";
 import { SeedField } from "./seed.tsx";
 import { SizeField } from "./size.tsx";
-import { inputOfForm, needsSource, SourceFields } from "./source.tsx";
+import { inputOfForm, needsSource, SourceFields, usedSettings } from "./source.tsx";
 
 /** Queues a job and shows it. */
 export async function generate(): Promise<void> {
   await attempt(async () => {
-    const job = await submit({ ...requestOfForm(), ...(await inputOfForm()) });
+    const { request, ...others } = requestOfForm();
+    const used = usedSettings(request);
+    const job = await submit({ request: used, ...others, ...(await inputOfForm()) });
     rememberStart(job.id);
     follow(job.id);
   });
@@ -248,4 +250,5 @@ const shownAbove = new Set([
   ...["prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
   ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images"],
   ...["sync_mode", "warmup_steps", "strength"],
+  ...["mask_area", "mask_content", "mask_blur", "mask_padding"],
 ]);

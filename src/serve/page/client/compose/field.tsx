@@ -64,11 +64,13 @@ interface NumberFieldProps extends FieldProps {
   min: number;
   max: number;
   step: number;
+  /** What holds where neither the form nor the model says anything. Default: `min`. */
+  usual?: number;
 }
 
 /** A slider for the usual values, and a box for all of them. */
-export function SliderField({ name, label, min, max, step }: NumberFieldProps) {
-  const value = Number(settingValue(name) ?? min);
+export function SliderField({ name, label, min, max, step, usual = min }: NumberFieldProps) {
+  const value = Number(settingValue(name) ?? usual);
   const info = infoOf(name);
   const take = (text: string) => {
     if (text !== "" && Number.isFinite(Number(text))) give(name, Number(text));

@@ -3,11 +3,12 @@
  */
 import { signal } from "@preact/signals";
 import { capabilities } from "../server/capabilities.ts";
-import type { JobRequest, ListedSetting } from "../server/wire.ts";
+import type { JobRequest, ListedSetting, Settings } from "../server/wire.ts";
 import { Icon } from "../ui/icons.tsx";
 import { attempt } from "../ui/messages.tsx";
 import { Brush, maskOf, type Stroke } from "./brush.tsx";
-import { SliderField } from "./field.tsx";
+import { AnyField, SliderField } from "./field.tsx";
+import { infoOf } from "./form.ts";
 
 interface Source {
   file: Blob;
@@ -19,8 +20,24 @@ const source = signal<Source | null>(null);
 const strokes = signal<readonly Stroke[]>([]);
 
 /** Settings of an image that is not there do nothing. */
-export function needsSource({ group }: ListedSetting): boolean {
-  return group === "Input image" && source.value === null;
+export function needsSource({ name, group }: ListedSetting): boolean {
+  if (group !== "Input image" || source.value === null) return group === "Input image";
+  return ofMasks.has(name) && strokes.value.length === 0;
+}
+
+/** Those that do something. */
+export function usedSettings(settings: Settings): Settings {
+  const used = Object.entries(settings).filter(([name]) => {
+    const info = infoOf(name);
+    return info === undefined || !needsSource(info);
+  });
+  return Object.fromEntries(used);
+}
+
+/** What is to be said of an image whose settings the form has. */
+export function sourceHint({ strength }: Settings): string {
+  if (strength === undefined || source.value !== null) return "";
+  return " It started from another image, which is to be chosen again.";
 }
 
 /** Image and mask as a job's request has them, in base64. */
@@ -60,7 +77,11 @@ export function SourceFields() {
           <button type="button" onClick={() => startFrom(null)}>
             <Icon name="close" /> Start from noise again
           </button>
-          <SliderField name="strength" label="Strength" min={0.05} max={1} step={0.05} />
+          <SliderField
+            {...{ name: "strength", label: "Strength", min: 0.05, max: 1, step: 0.05 }}
+            usual={strokes.value.length > 0 ? 1 : 0.75}
+          />
+          {strokes.value.length > 0 && <MaskFields />}
         </>
       )}
     </fieldset>
@@ -82,6 +103,19 @@ export function StartFromButton({ address, onTaken }: { address: string; onTaken
 }
 
 // --- internal ---
+
+const ofMasks = new Set([
+  ...["invert_mask", "mask_blur", "mask_area", "mask_content", "mask_padding"],
+]);
+
+function MaskFields() {
+  const settings = ["mask_area", "mask_content", "mask_blur", "mask_padding"].map(infoOf);
+  return (
+    <div class="pair">
+      {settings.map((setting) => setting && <AnyField key={setting.name} setting={setting} />)}
+    </div>
+  );
+}
 
 /** null for none. */
 function startFrom(file: Blob | null): void {

@@ -6,7 +6,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { restore, withoutDefaults } from "../compose/form.ts";
 import { keep } from "../compose/seed.tsx";
-import { StartFromButton } from "../compose/source.tsx";
+import { StartFromButton, sourceHint } from "../compose/source.tsx";
 import type { ImageSettings } from "../server/wire.ts";
 import { useModal } from "../ui/dialog.tsx";
 import { fileSize, valueText } from "../ui/format.ts";
@@ -105,7 +105,7 @@ function Actions({ name, said, onCompare, children }: ActionsProps) {
   const use = ({ request, model }: ImageSettings) => {
     restore(request, model);
     shown.value = null;
-    note("The form has the settings of the image.");
+    note(`The form has the settings of the image.${sourceHint(request)}`);
   };
   return (
     <div class="actions">

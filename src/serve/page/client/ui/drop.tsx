@@ -3,6 +3,7 @@
  */
 import { signal } from "@preact/signals";
 import { restore } from "../compose/form.ts";
+import { sourceHint } from "../compose/source.tsx";
 import { callJson } from "../server/api.ts";
 import type { ImageSettings } from "../server/wire.ts";
 import { attempt, note } from "./messages.tsx";
@@ -48,7 +49,8 @@ function takeFrom(data: DataTransfer | null, event: Event): void {
     });
     if (said.tool === null) throw new Error(`${file.name} says nothing of its settings.`);
     restore(said.request, said.model);
-    note(`The form has the settings of ${file.name}, written by ${said.tool}.`);
+    const hint = sourceHint(said.request);
+    note(`The form has the settings of ${file.name}, written by ${said.tool}.${hint}`);
     for (const warning of said.warnings) note(warning);
   });
 }

@@ -18,6 +18,7 @@ const rows = [
   ["/", "To the prompt"],
   ["x", "Cancel this job"],
   ["← →", "Newer and older image, where one is shown large"],
+  ["↑ ↓ ← → Space", "Move the brush over the starting image, paint; with Shift a line"],
   ["t", "Dark or light"],
   ["?", "These keys"],
   ["Esc", "Close what is open"],
