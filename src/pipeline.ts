@@ -13,7 +13,8 @@
  * In reading order: `prepare.ts` (model, devices and plan, before weights load), `request.ts` (what
  * is asked, defaults and checks, batches), `layout.ts` (how ranks share it), `prompts.ts`,
  * `queue.ts`, `job.ts` (batches through a session), `session.ts` (one batch through the native
- * library), `events.ts`.
+ * library), `events.ts`; with a refiner `refine.ts` (both requests), `refined-job.ts` and
+ * `two-sessions.ts`.
  */
 import { adaptersOf } from "./adapters/plan.ts";
 import { BasedXLError, cancelled } from "./errors.ts";
@@ -30,8 +31,11 @@ import {
   preparePipeline,
 } from "./pipeline/prepare.ts";
 import { JobQueue } from "./pipeline/queue.ts";
-import { type GenerateRequest, type PlannedRequest, planRequest } from "./pipeline/request.ts";
+import { planImages } from "./pipeline/refine.ts";
+import { type RefinedSessions, runRefinedJob } from "./pipeline/refined-job.ts";
+import type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
+import { TwoSessions } from "./pipeline/two-sessions.ts";
 
 export type { PlannedLora } from "./adapters/plan.ts";
 export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
@@ -98,6 +102,8 @@ export class Pipeline {
   private constructor(
     private readonly prepared: PreparedPipeline,
     private readonly session: JobSession,
+    /** The same with a refiner. */
+    private readonly both: RefinedSessions | null,
     /** What was ignored in the model's files; part of each job's warnings. */
     readonly warnings: readonly string[],
     /** How weights are kept that the model's files have in 8 bits: a line per network. */
@@ -122,32 +128,32 @@ export class Pipeline {
     { onProgress, signal }: LoadOptions = {},
     { openSession }: Pick<PipelineDependencies, "openSession"> = defaultDependencies,
   ): Promise<Pipeline> {
-    const { model, rankCount, threadCount, devices, plan } = prepared;
-    const { width, height, splitBatch, vaeTiling } = plan.settings;
     const warnings: string[] = [];
     const weightNotes: string[] = [];
-    const session = await openSession({
-      model,
-      rankCount,
-      threadCount,
-      gpu: devices.gpu,
-      dtype: devices.dtype,
-      width,
-      height,
-      splitBatch,
-      vaeTiling,
-      hasImage: plan.input !== null,
-      hasMask: plan.input !== null && plan.input.mask !== null,
-      guidance: plan.batches[0]?.guidance ?? false,
-      promptCount: plan.batches[0]?.images[0]?.tokens.weights.length ?? 1,
-      adapters: adaptersOf(plan.batches[0]?.images[0]?.loras ?? []),
-      imageCount: Math.max(...plan.batches.map(({ images }) => images.length)),
-      onProgress,
-      onWarning: (warning) => void warnings.push(warning),
-      onWeightNote: (note) => void weightNotes.push(note),
-      signal,
-    });
-    return new Pipeline(prepared, session, warnings, weightNotes);
+    const add = (list: string[], sentence: string) => {
+      if (!list.includes(sentence)) list.push(sentence);
+    };
+    const notes = {
+      onWarning: (warning: string) => add(warnings, warning),
+      onWeightNote: (note: string) => add(weightNotes, note),
+    };
+    const open = (model: Model, plan: PlannedRequest) => (hooks: LoadOptions) =>
+      openSession({ ...openOptionsOf({ ...prepared, model, plan }), ...notes, ...hooks });
+    const { model, refiner, plan } = prepared;
+    const first = open(model, plan);
+    if (refiner === null || plan.refined === null) {
+      const session = await first({ onProgress, signal });
+      return new Pipeline(prepared, session, null, warnings, weightNotes);
+    }
+    const both = new TwoSessions([first, open(refiner, plan.refined)], () =>
+      add(
+        warnings,
+        `${prepared.naming("refiner")}: the two models do not fit into memory together, so each \
+is loaded when its turn comes.`,
+      ),
+    );
+    await both.open({ onProgress, signal });
+    return new Pipeline(prepared, both, both, warnings, weightNotes);
   }
 
   /**
@@ -159,8 +165,7 @@ export class Pipeline {
     request: GenerateRequest,
     source: ReadInput | null = null,
   ): PlannedRequest {
-    const { model, rankCount, naming, files } = prepared;
-    return planRequest(request, model, rankCount, naming, files, source);
+    return planImages(request, prepared, source);
   }
 
   get model(): Model {
@@ -205,7 +210,9 @@ export class Pipeline {
       const { prepared, warnings } = this;
       const job = { id, prepared, warnings, keepImages, signal, onEvent, previewSteps };
       const running = this.queue.run(signal, async () => {
-        return await runJob(this.session, await planned, job);
+        const plan = await planned;
+        if (this.both === null || !isRefined(plan)) return await runJob(this.session, plan, job);
+        return await runRefinedJob(this.both, plan, job);
       });
       running.catch(() => {});
       // A wrong request is refused at once, not when its turn comes.
@@ -258,6 +265,31 @@ export class Pipeline {
 // --- internal ---
 
 const defaultDependencies: PipelineDependencies = { openSession, probeDevice };
+
+function isRefined(plan: PlannedRequest): plan is PlannedRequest & { refined: PlannedRequest } {
+  return plan.refined !== null;
+}
+
+/** What is known of a model's first job before its weights load. */
+function openOptionsOf({
+  model,
+  rankCount,
+  threadCount,
+  devices: { gpu, dtype },
+  plan: { settings, input, batches },
+}: PreparedPipeline): OpenOptions {
+  const { width, height, splitBatch, vaeTiling } = settings;
+  const [first] = batches;
+  return {
+    ...{ model, rankCount, threadCount, gpu, dtype, width, height, splitBatch, vaeTiling },
+    hasImage: input !== null,
+    hasMask: input !== null && input.mask !== null,
+    guidance: first?.guidance ?? false,
+    promptCount: first?.images[0]?.tokens.weights.length ?? 1,
+    adapters: adaptersOf(first?.images[0]?.loras ?? []),
+    imageCount: Math.max(...batches.map(({ images }) => images.length)),
+  };
+}
 
 function closedError(): BasedXLError {
   const error = cancelled("The pipeline is closed: open a new one.");

@@ -23,6 +23,7 @@ export function prepareOptionsOf(
   return {
     model: options.model,
     config: options.config,
+    refiner: options.refiner,
     vae: options.vae,
     taesd: options.taesd,
     modelsDir: options.modelsDir,
@@ -47,6 +48,7 @@ export function describe(
 ): void {
   const { devices, machine, plan, vae } = prepared;
   log.info(describeModel(prepared, options));
+  if (prepared.refiner !== null) log.info(describeRefiner(prepared.refiner, plan));
   if (vae !== null) log.debug(vae.note);
   if (prepared.model.taesd) log.debug(`TAESD: ${prepared.model.taesd.path}.`);
   if (devices.line !== null) log.info(devices.line);
@@ -71,6 +73,13 @@ of simple scenes). For a real model: --model PATH, or a name on the Hugging Face
 stabilityai/stable-diffusion-xl-base-1.0.`;
   }
   return `Model: ${model.path}${options.model === undefined ? " (from BASEDXL_MODEL)" : ""}.`;
+}
+
+function describeRefiner({ path }: { path: string }, { settings }: PlannedRequest): string {
+  const { denoisingEnd } = settings;
+  const how =
+    denoisingEnd < 1 ? `from ${denoisingEnd} of the noise levels on` : "with the last steps anew";
+  return `Refiner: ${path}, ${how}.`;
 }
 
 function describeImages({ settings, input }: PlannedRequest): string {

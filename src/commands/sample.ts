@@ -332,7 +332,7 @@ function rankJson(rank: GenerateResult["ranks"][number]) {
 /** `path` and `seed` are those of the first image, for scripts that ask for one. */
 function jsonOf(
   options: SampleOptions,
-  { model, vae, plan, devices, rankCount }: PreparedPipeline,
+  { model, refiner, vae, plan, devices, rankCount }: PreparedPipeline,
   { extrapolateHalos, layout, ranks, reusedSteps, balance, warmupSteps }: GenerateResult,
   writer: ImageWriter,
 ) {
@@ -344,7 +344,7 @@ function jsonOf(
     // Reported by their hashes, which a file's name does not say.
     ...{ image: undefined, mask: undefined },
     model: model.path,
-    vae: vae?.path,
+    ...{ vae: vae?.path, refiner: refiner?.path },
     predictionType: model.scheduler.predictionType,
     rescaleBetasZeroSnr: model.scheduler.rescaleBetasZeroSnr,
     device: devices.device,

@@ -11,6 +11,7 @@ import type { ImageTexts } from "../image/exif.ts";
 import { adapterHash, shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
+import type { Model } from "../models/model.ts";
 import type {
   GeneratedImage,
   GenerateRequest,
@@ -159,25 +160,27 @@ class LoraNames {
 }
 
 function filesOf(
-  { model, vae, plan, named }: Made,
+  { model, refiner, vae, plan, named }: Made,
   hashes: FileHashes,
   { index }: Described,
   loras: LoraNames,
-): Pick<OwnRecord, "model" | "vae" | "config" | "loras" | "embeddings"> {
+): Pick<OwnRecord, "model" | "refiner" | "vae" | "config" | "loras" | "embeddings"> {
   const hashed = (name: string, paths: readonly string[], start = 0): OwnFile => {
     const known = paths.map((path) => hashes.of(path, start)).filter((each) => each !== null);
     return known.length === paths.length && known.length > 0 ? { name, sha256: known } : { name };
   };
-  const isNamed = named.model !== undefined && pathOf("checkpoint", named.model) === null;
-  const { unet } = model.weights;
-  const isFolder = unet.files.some((path) => path !== model.path);
+  const ofModel = ({ path, name, weights: { unet } }: Model, given: string | undefined) => {
+    const isNamed = given !== undefined && pathOf("checkpoint", given) === null;
+    const isFolder = unet.files.some((each) => each !== path);
+    return {
+      ...hashed(isNamed ? given : name, unet.files),
+      ...(isFolder && { component: "unet" as const }),
+    };
+  };
   const used = plan.batches.flatMap(({ images }) => images)[index]?.loras ?? [];
   return {
-    model: {
-      ...hashed(isNamed ? named.model! : model.name, unet.files),
-      ...(isBundled(model) && { bundled: true }),
-      ...(isFolder && { component: "unet" as const }),
-    },
+    model: { ...ofModel(model, named.model), ...(isBundled(model) && { bundled: true }) },
+    ...(refiner !== null && { refiner: ofModel(refiner, named.refiner) }),
     ...(vae !== null && {
       vae: hashed(pathOf("vae", named.vae ?? "") ? basename(vae.path) : (named.vae ?? ""), [
         ...model.weights.vae.files,
@@ -202,7 +205,7 @@ type Files = ReturnType<typeof filesOf>;
 function infotextOf(
   { plan, model: { scheduler } }: Made,
   settings: ReadonlyMap<SettingKey, unknown>,
-  { model, vae, loras, embeddings }: Files,
+  { model, refiner, vae, loras, embeddings }: Files,
 ): string {
   const value = (key: SettingKey) => settings.get(key);
   const { sampler, schedule: type } = a1111NameOf(plan.schedule.name, value, scheduler.sigmaKind);
@@ -227,6 +230,8 @@ function infotextOf(
     ["VAE hash", vae?.sha256?.[0] && shortHash(vae.sha256[0])],
     ["VAE", vae && basename(vae.name)],
     ...inputFields(plan, value),
+    ["Refiner", refiner && refinerField(refiner)],
+    ["Refiner switch at", refiner && value("denoisingEnd")],
     ["Variation seed", value("variationSeed")],
     ["Variation seed strength", value("variationStrength") || undefined],
     ["ENSD", value("etaNoiseSeedDelta") || undefined],
@@ -243,6 +248,12 @@ function infotextOf(
     negativePrompt: String(value("negativePrompt") ?? ""),
     fields: fields.flatMap(([name, each]) => (each === undefined ? [] : [[name, String(each)]])),
   });
+}
+
+/** "name [hash]"; a folder has no hash that anybody knows. */
+function refinerField({ name, sha256, component }: NonNullable<Files["refiner"]>): string {
+  const hash = component === undefined ? sha256?.[0] : undefined;
+  return `${stemOf(basename(name))}${hash === undefined ? "" : ` [${shortHash(hash)}]`}`;
 }
 
 /** As A1111 names what an image that starts from another has. */

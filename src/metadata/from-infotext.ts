@@ -57,6 +57,7 @@ export function recipeOfInfotext(text: string): Recipe {
   if (vae !== undefined && !/^(none|automatic)$/i.test(vae)) {
     recipe.vae = { name: vae, digits: digitsOf(field("VAE hash")) };
   }
+  takeRefiner(recipe, field);
   for (const [name, digits] of hashList(field("Lora hashes"))) recipe.loraDigits.set(name, digits);
   recipe.embeddings = hashList(field("TI hashes")).map(([name, digits]) => {
     return { name, word: name, digits };
@@ -80,6 +81,15 @@ function takeNoise(
   if (field("SGM noise multiplier") === "True" && !isOfTimesteps) {
     recipe.settings.firstSigma = "sqrt";
   }
+}
+
+/** "name [hash]", and the part of the noise levels before it. */
+function takeRefiner(recipe: Recipe, field: (name: string) => string | undefined): void {
+  const refiner = field("Refiner");
+  if (refiner === undefined) return;
+  const [, name = refiner, hash] = /^(.*?) \[([0-9a-f]{8,64})\]$/i.exec(refiner) ?? [];
+  recipe.refiner = { name, digits: digitsOf(hash) };
+  recipe.take("denoisingEnd", field("Refiner switch at"), "Refiner switch at");
 }
 
 /** What images of this program with only A1111's text were made as. */
@@ -107,7 +117,8 @@ const understood = new Set(
     "Lora hashes,TI hashes,Clip skip,Version,User,App,Backend,Pipeline,Parser,Operations," +
     "Emphasis,Pad conds,Pad conds v0,Hashes,Civitai resources,Civitai metadata,Created Date," +
     "Batch size,Batch pos,Compat,Eta,Eta DDIM,Sigma noise,SGM noise multiplier,Noise Schedule," +
-    "Downcast alphas_cumprod,Variation seed,Variation seed strength,ENSD"
+    "Downcast alphas_cumprod,Variation seed,Variation seed strength,ENSD,Refiner," +
+    "Refiner switch at"
   ).split(","),
 );
 

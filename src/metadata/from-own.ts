@@ -21,7 +21,7 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   }
   const parsed = v.safeParse(ownSchema, json);
   if (!parsed.success) throw refuse("has parameters of BasedXL that are damaged");
-  const { basedxl, settings, model, vae, config, loras, embeddings, hardware, input } =
+  const { basedxl, settings, model, refiner, vae, config, loras, embeddings, hardware, input } =
     parsed.output;
   const recipe = new Recipe(`BasedXL ${escaped(basedxl, 20)}`);
   const { basedxl: own } = resources.versions();
@@ -63,6 +63,10 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
     isBundled: model.bundled ?? false,
     isFolder: model.component !== undefined,
   };
+  if (refiner !== undefined) {
+    const { name, sha256, component } = refiner;
+    recipe.refiner = { name, digits: sha256?.[0], isFolder: component !== undefined };
+  }
   if (vae !== undefined) recipe.vae = { name: vae.name, digits: vae.sha256?.[0] };
   if (config !== undefined) {
     recipe.warn(`The image was made with --config ${escaped(config, 100)}: give it again.`);

@@ -103,11 +103,19 @@ export class FileHashes implements Disposable {
  * knows is not read again.
  */
 export function startHashing(
-  { model, vae, plan }: Pick<PreparedPipeline, "model" | "vae"> & { plan: FilesOfImages },
+  {
+    model,
+    refiner,
+    vae,
+    plan,
+  }: Pick<PreparedPipeline, "model" | "refiner" | "vae"> & {
+    plan: FilesOfImages;
+  },
   cache?: HashCache,
 ): FileHashes {
   const whole = [
     ...model.weights.unet.files,
+    ...(refiner?.weights.unet.files ?? []),
     ...(vae === null ? [] : model.weights.vae.files),
     ...plan.embeddings.used.map(({ path }) => path),
   ];

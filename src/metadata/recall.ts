@@ -46,6 +46,7 @@ export async function recallImage(
   const files = new Files(modelFolders(modelsDir), modelsDir);
   if (!explicit.has("model")) await takeModel(recipe, files);
   else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
+  if (!explicit.has("refiner")) await takeRefiner(recipe, files);
   if (!explicit.has("vae")) await takeVae(recipe, files);
   if (!explicit.has("image")) withoutInput(recipe);
   if (explicit.has("promptFile")) forget(recipe, ["prompt"]);
@@ -167,10 +168,7 @@ async function takeModel(recipe: Recipe, files: Files): Promise<void> {
     settings.model = resources.bundledModel();
     return;
   }
-  const hashed = files.byHash(model);
-  // The hash is that of a file in the folder's "unet".
-  const known = hashed !== null && model.isFolder ? dirname(dirname(hashed)) : hashed;
-  const path = known ?? (model.name === "" ? null : await files.model(model));
+  const path = await checkpointOf(model, files);
   if (path !== null) {
     settings.model = path;
     await warnOfOther(recipe, files, "checkpoint", path, model);
@@ -178,6 +176,30 @@ async function takeModel(recipe: Recipe, files: Files): Promise<void> {
   }
   forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   recipe.warn(`The model ${shown(model)} is not in the folders of models: another one is used.`);
+}
+
+async function checkpointOf(
+  hint: FileHint & { isFolder?: boolean },
+  files: Files,
+): Promise<string | null> {
+  const hashed = files.byHash(hint);
+  // The hash is that of a file in the folder's "unet".
+  const known = hashed !== null && hint.isFolder ? dirname(dirname(hashed)) : hashed;
+  return known ?? (hint.name === "" ? null : await files.model(hint));
+}
+
+/** Without it the model takes all steps. */
+async function takeRefiner(recipe: Recipe, files: Files): Promise<void> {
+  const { refiner, settings } = recipe;
+  if (refiner === null) return;
+  const path = await checkpointOf(refiner, files);
+  if (path !== null) {
+    settings.refiner = path;
+    await warnOfOther(recipe, files, "checkpoint", path, refiner);
+    return;
+  }
+  forget(recipe, ["denoisingEnd"]);
+  recipe.warn(`The refiner ${shown(refiner)} is not in the folders of models: it is left out.`);
 }
 
 async function warnOfOther(

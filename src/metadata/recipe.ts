@@ -43,6 +43,7 @@ export class Recipe {
   readonly warnings: string[] = [];
   model: (FileHint & { isBundled?: boolean; isFolder?: boolean }) | null = null;
   vae: FileHint | null = null;
+  refiner: (FileHint & { isFolder?: boolean }) | null = null;
   /** Those that are no tags of the prompt. */
   loras: LoraHint[] = [];
   /** Of LoRAs in tags, by name. */

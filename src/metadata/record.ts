@@ -33,6 +33,7 @@ export const ownSchema = v.object({
     component: v.optional(v.literal("unet")),
   }),
   vae: v.optional(file),
+  refiner: v.optional(v.object({ ...file.entries, component: v.optional(v.literal("unet")) })),
   /** SHA-256 of the pixels of the image that it started from, and of the mask's. */
   input: v.optional(v.object({ image: v.string(), mask: v.optional(v.string()) })),
   /** The name of the folder that --config named. */

@@ -66,7 +66,7 @@ export const autoWarmupThreshold = 0.05;
 
 const noTimes = { adaptMs: 0, textMs: 0, encodeMs: 0, denoiseMs: 0, decodeMs: 0 };
 
-interface JobOptions {
+export interface JobOptions {
   id: string;
   prepared: PreparedPipeline;
   /** Warnings of the pipeline; the job adds its own. */
@@ -76,6 +76,8 @@ interface JobOptions {
   onEvent: (event: PipelineEvent) => void | Promise<void>;
   /** Steps between previews; 0 for none. */
   previewSteps: number;
+  /** What the images are of, where this job finishes those of another. Default: this one. */
+  origin?: { prepared: PreparedPipeline; plan: PlannedRequest };
 }
 
 /** Runs all batches of `plan`. Where a handler fails, the job has ended when this rejects. */
@@ -121,14 +123,13 @@ export async function runJob(
     latentShape = [latentShape[0] + count, channels, rows, columns];
     if (result.latents !== null) latentParts.push(result.latents);
     reused ??= reusedSteps(result.stepParts);
-    add(timings, result.timings);
+    addTimings(timings, result.timings);
     addRanks(ranks, result.ranks);
     const own = foundSettings(plan, balance, result.found);
     found.push(own);
     // What one batch has measured holds for the next from its first step on.
     if (result.found.balance) balance = { ...result.found.balance, step: 0, measures: false };
-    const settings = { ...plan.settings, ...own };
-    const origin = new ImageOrigin({ prepared, plan: { ...plan, settings } });
+    const origin = originOf(options.origin ?? { prepared, plan }, own);
     for (const [place, { seed }] of plan.wantImages ? batch.images.entries() : []) {
       stopIfAborted(signal);
       const made = result.images[place];
@@ -148,7 +149,42 @@ export async function runJob(
   return { images, ...size, ...how, ranks, warnings, timings };
 }
 
+/** Adds times up. */
+export function addTimings(
+  sum: StageTimings,
+  { adaptMs, textMs, encodeMs, denoiseMs, decodeMs, stepMs }: StageTimings,
+): void {
+  sum.adaptMs += adaptMs;
+  sum.textMs += textMs;
+  sum.encodeMs += encodeMs;
+  sum.denoiseMs += denoiseMs;
+  sum.decodeMs += decodeMs;
+  sum.stepMs.push(...stepMs);
+}
+
+/** Counts and times add up; memory is that of the largest batch. */
+export function addRanks(sums: RankStats[], ranks: readonly RankStats[]): void {
+  for (const [i, rank] of ranks.entries()) {
+    const sum = sums[i];
+    if (sum === undefined) {
+      sums.push({ ...rank });
+      continue;
+    }
+    for (const key of Object.keys(rank) as (keyof RankStats)[]) {
+      const isMemory = key === "bufferBytes" || key === "scratchBytes";
+      sum[key] = isMemory ? Math.max(sum[key], rank[key]) : sum[key] + rank[key];
+    }
+  }
+}
+
 // --- internal ---
+
+function originOf(
+  { prepared, plan }: NonNullable<JobOptions["origin"]>,
+  found: FoundSettings,
+): ImageOrigin {
+  return new ImageOrigin({ prepared, plan: { ...plan, settings: { ...plan.settings, ...found } } });
+}
 
 /** How much the first latent has of what the images start from; null for noise alone. */
 function startedFrom({ input, latents, continues, schedule, settings }: PlannedRequest) {
@@ -244,33 +280,6 @@ function emphasisOf({ emptyTokens, settings }: PlannedRequest): ImageRequest["em
   if (emptyTokens !== null) return "interpolate";
   // Where weights are not read, there are none to restore the mean of.
   return settings.emphasis === "no_norm" ? "no_norm" : "original";
-}
-
-function add(
-  sum: StageTimings,
-  { adaptMs, textMs, encodeMs, denoiseMs, decodeMs, stepMs }: StageTimings,
-): void {
-  sum.adaptMs += adaptMs;
-  sum.textMs += textMs;
-  sum.encodeMs += encodeMs;
-  sum.denoiseMs += denoiseMs;
-  sum.decodeMs += decodeMs;
-  sum.stepMs.push(...stepMs);
-}
-
-/** Counts and times add up; memory is that of the largest batch. */
-function addRanks(sums: RankStats[], ranks: readonly RankStats[]): void {
-  for (const [i, rank] of ranks.entries()) {
-    const sum = sums[i];
-    if (sum === undefined) {
-      sums.push({ ...rank });
-      continue;
-    }
-    for (const key of Object.keys(rank) as (keyof RankStats)[]) {
-      const isMemory = key === "bufferBytes" || key === "scratchBytes";
-      sum[key] = isMemory ? Math.max(sum[key], rank[key]) : sum[key] + rank[key];
-    }
-  }
 }
 
 function joined(parts: readonly Float32Array[]): Float32Array {

@@ -3,6 +3,7 @@
  * request. What can be refused early is refused here, within a second or two.
  */
 import { chooseDevice, type DeviceChoice, type DeviceOptions, deviceDefaults } from "../devices.ts";
+import { badOption } from "../errors.ts";
 import type { DownloadProgress } from "../hub.ts";
 import { modelFolders } from "../library/resolve.ts";
 import { snapshotOf } from "../models/hub-cache.ts";
@@ -17,7 +18,8 @@ import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
 import { readInput } from "./input.ts";
-import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
+import { checkRefiner, planImages } from "./refine.ts";
+import type { GenerateRequest, PlannedRequest } from "./request.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 
 export interface PrepareOptions extends PredictionOptions {
@@ -39,6 +41,11 @@ export interface PrepareOptions extends PredictionOptions {
    * name of one in the folders of models.
    */
   vae?: string | undefined;
+  /**
+   * A model that finishes the images (`pipeline/refine.ts`), named as `model` is. The VAE and the
+   * TAESD are those of the base model.
+   */
+  refiner?: string | Model | undefined;
   /**
    * A TAESD, which previews are made with instead of an approximation of the latent: a folder in
    * diffusers' layout, a safetensors file, a name from the folders of models or an id of the hub.
@@ -76,6 +83,7 @@ export interface PrepareOptions extends PredictionOptions {
 
 interface NamedFiles {
   model: string | undefined;
+  refiner: string | undefined;
   config: string | undefined;
   vae: string | undefined;
 }
@@ -83,6 +91,8 @@ interface NamedFiles {
 /** A pipeline that can be loaded. */
 export interface PreparedPipeline {
   model: Model;
+  /** null for none. */
+  refiner: Model | null;
   /** The VAE that was chosen for it; null for its own. */
   vae: VaeChoice | null;
   /** True where nothing named a model and it is the bundled one. */
@@ -116,7 +126,7 @@ export async function preparePipeline(
 ): Promise<PreparedPipeline> {
   const { threadCount = 0, processCount = 1, naming = asProperty } = options;
   const { first: request = { prompt: "" }, onLine = () => {} } = options;
-  const { model: own, isBundledModel } = await modelOf(options);
+  const { model: own, isBundledModel } = await modelOf(options, options.vae === undefined);
   const vae = await vaeOf(options, own);
   const whole = await withPreviews(vae === null ? own : withVae(own, vae), options);
   const model = withPrediction(whole, options, naming);
@@ -126,14 +136,15 @@ export async function preparePipeline(
   await fetchModelFiles("lora", request.loras, folders, options);
   await fetchModelFiles("embedding", request.embeddings, folders, options);
   const files = requestFiles(options.modelsDir);
+  const refiner = await refinerOf(options, model, naming);
   const source = await readInput(request, model, naming);
-  const plan = planRequest(request, model, rankCount, naming, files, source);
+  const plan = planImages(request, { model, refiner, rankCount, naming, files }, source);
   await prepareDevice(wanted.device, onLine);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);
   const ranks = { devices, machine, threadCount, rankCount };
   return {
-    model,
+    ...{ model, refiner },
     vae,
     isBundledModel,
     named: namedFiles(options),
@@ -147,16 +158,35 @@ export async function preparePipeline(
 
 // --- internal ---
 
-function namedFiles({ model, config, vae }: PrepareOptions): NamedFiles {
-  const given = typeof model === "object" ? model.path : model;
-  return { model: given ?? (process.env.BASEDXL_MODEL || undefined), config, vae };
+function namedFiles({ model, refiner, config, vae }: PrepareOptions): NamedFiles {
+  const nameOf = (each: string | Model | undefined) =>
+    typeof each === "object" ? each.path : each;
+  const given = nameOf(model) ?? (process.env.BASEDXL_MODEL || undefined);
+  return { model: given, refiner: nameOf(refiner), config, vae };
 }
 
-async function modelOf({ model, config, vae, modelsDir, ...hub }: PrepareOptions) {
+/** With the base model's VAE, whose latents it reads. */
+async function refinerOf(
+  options: PrepareOptions,
+  base: Model,
+  naming: Naming,
+): Promise<Model | null> {
+  const { refiner, processCount = 1 } = options;
+  if (refiner === undefined) return null;
+  if (processCount > 1) {
+    throw badOption(`${naming("refiner")} is for one process, not ${processCount}: leave it out.`);
+  }
+  const { model } = await modelOf({ ...options, model: refiner, config: undefined }, false);
+  const { vae, vaeFactor, taesd } = base;
+  checkRefiner(model, base, naming);
+  const weights = { ...model.weights, vae: base.weights.vae };
+  return { ...model, vae, vaeFactor, taesd, weights };
+}
+
+async function modelOf({ model, config, modelsDir, ...hub }: PrepareOptions, needsVae: boolean) {
   if (typeof model === "object") return { model, isBundledModel: false };
   const { path, bundled } = await resolveModelPath(model, { modelsDir, hub });
-  const options = { config, needsVae: vae === undefined };
-  return { model: await openModel(path, options), isBundledModel: bundled };
+  return { model: await openModel(path, { config, needsVae }), isBundledModel: bundled };
 }
 
 async function vaeOf(

@@ -107,6 +107,8 @@ export interface PlannedRequest {
   latents: Latents | null;
   /** Whether these have had steps before. */
   continues: boolean;
+  /** The refiner's part; null without one. */
+  refined: PlannedRequest | null;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
   /** How rows are dealt; null for equal parts. */
@@ -179,7 +181,7 @@ export function planRequest(
   const window = withGuidanceWindow(sampling.schedule, given, stepCount, naming);
   const { schedule, reuse } = withReuse(window, given, { stepCount, model, naming });
   warnings.push(...sampling.warnings, ...fewStepsWarning(given, reuse, naming));
-  const warmupSteps = warmupOf(given, { stepCount, reuse, naming });
+  const warmupSteps = warmupOf(given, { stepCount, reuse, hasLatents: latents !== null, naming });
   const guidanceDefault = sampling.preset?.guidanceScale ?? defaults.guidanceScale ?? 5;
   const ordered = inNoiseOrder(imagesOf(request, guidanceDefault, model, naming), given, naming);
   const { images: asked, noiseBatch } = ordered;
@@ -222,7 +224,7 @@ export function planRequest(
     settings: complete,
     schedule,
     ...{ input, latents, continues: given.denoisingStart !== undefined },
-    reuse,
+    ...{ refined: null, reuse },
     balance,
     ...{ wantLatents: request.wantLatents ?? false, wantImages: request.wantImages ?? true },
     batches,
@@ -483,12 +485,19 @@ const cachedWarmup = 0.7;
 /** DistriFusion's default of 4, or all the steps where there are fewer. */
 function warmupOf(
   { warmupSteps: given, freshDeep }: Pick<CheckedSettings, "warmupSteps" | "freshDeep">,
-  { stepCount, reuse, naming }: { stepCount: number; reuse: Reuse | null; naming: Naming },
+  {
+    stepCount,
+    reuse,
+    hasLatents,
+    naming,
+  }: { stepCount: number; reuse: Reuse | null; hasLatents: boolean; naming: Naming },
 ): number | "auto" {
   const isOld = reuse !== null && reuse.outerSkips > 0 && !freshDeep;
   const otherwise = isOld ? Math.ceil(cachedWarmup * stepCount) : 4;
   const warmup = given ?? Math.min(otherwise, stepCount);
   if (warmup === "auto" || warmup <= stepCount) return warmup;
+  // The steps before may have had them.
+  if (hasLatents) return stepCount;
   throw badOption(
     `${naming("warmupSteps")} must be from 0 to the number of steps, ${stepCount}, not ${warmup}.`,
   );

@@ -230,6 +230,7 @@ const noFiles = {
 } as const;
 
 const exactly = {
+  refiner: undefined,
   denoisingEnd: 1,
   recipe: undefined,
   quality: "exact",
@@ -409,12 +410,14 @@ describe("what is accepted", () => {
     "compress-exchange": "int8",
     balance: "2:1",
     "warmup-steps": "4",
+    refiner: "r.safetensors",
     "denoising-end": "0.8",
     out: "o.webp",
     "save-latents": "l.safetensors",
   };
 
   const everyOption: ReturnType<typeof parse> = {
+    refiner: "r.safetensors",
     denoisingEnd: 0.8,
     image: "i.png",
     strength: 0.5,
@@ -579,7 +582,7 @@ describe("what is accepted", () => {
     const models = ["fromImage", "model", "config", "vae", "outPath", "image", "mask"] as const;
     const paths = ["promptFile", "wildcards", "latentsPath", ...models] as const;
     const all = settingKeys.filter((key) => settings[key].kind === "path");
-    expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath", "taesd"]));
+    expect(new Set<string>(all)).toEqual(new Set([...paths, "stylesPath", "taesd", "refiner"]));
     const asked = (...flags: string[]) => parse("--dynamic-prompts", ...flags);
     for (const key of paths) {
       const name = settings[key].flag;

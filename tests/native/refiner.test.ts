@@ -8,7 +8,12 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { everyNth } from "../../src/bench/support/references.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
-import { type GenerateRequest, type GenerateResult, Pipeline } from "../../src/pipeline.ts";
+import {
+  type GenerateRequest,
+  type GenerateResult,
+  Pipeline,
+  type PipelineOptions,
+} from "../../src/pipeline.ts";
 import { relativeL2 } from "../support/compare.ts";
 import { removeCopies } from "../support/model-copy.ts";
 import { refinerFolder } from "../support/refiner-model.ts";
@@ -48,18 +53,19 @@ afterAll(async () => {
   removeCopies();
 });
 
-async function run(model: keyof typeof folders, rankCount: number, request: GenerateRequest) {
+async function run(
+  model: "base" | "both",
+  rankCount: number,
+  request: GenerateRequest,
+): Promise<GenerateResult> {
   const key = `${model} ${rankCount}`;
   const first = { ...usual, ...request };
-  const open = () =>
-    Pipeline.open({ model: folders[model], devices: { device: "cpu", rankCount }, first });
+  const refiner = model === "both" ? folders.refiner : undefined;
+  const devices = { device: "cpu", rankCount } as const;
+  const open = () => Pipeline.open({ model: folders.base, refiner, devices, first });
   if (!pipelines.has(key)) pipelines.set(key, open());
   return await (await pipelines.get(key)!).generate(first);
 }
-
-const latentsOf = ({ latents, latentShape, noiseCount }: GenerateResult) => ({
-  ...{ values: latents!, shape: latentShape, noiseCount },
-});
 
 type Run = Omit<Notes["runs"][number], "name">;
 
@@ -69,12 +75,7 @@ async function made({ what, scheduler }: Run, rankCount: number, more: GenerateR
     return await run("base", rankCount, { ...request, latents: { values, shape }, strength: 0.6 });
   }
   const denoisingEnd = what === "ensemble" ? notes.denoisingEnd : 1;
-  const base = await run("base", rankCount, { ...size, ...request, denoisingEnd });
-  expect(base.images).toEqual([]);
-  const { width: _, height: __, ...others } = request as GenerateRequest;
-  const refined = { ...others, latents: latentsOf(base) };
-  const how = what === "ensemble" ? { denoisingStart: denoisingEnd } : { strength: 0.3 };
-  return await run("refiner", rankCount, { ...refined, ...how });
+  return await run("both", rankCount, { ...size, ...request, denoisingEnd });
 }
 
 describe("equal to diffusers", () => {
@@ -93,6 +94,36 @@ describe.each([2, 3, 4])("%d ranks", (rankCount) => {
     const several = await made(how, rankCount, request);
     expect(relativeL2(several.latents!, one.latents!)).toBeLessThan(1e-5);
   });
+});
+
+test("images, previews and steps are those of one job", async () => {
+  const request = { ...usual, ...size, denoisingEnd: 0.6, wantImages: true, wantLatents: false };
+  const pipeline = await pipelines.get("both 1")!;
+  const steps: string[] = [];
+  const kinds: string[] = [];
+  const { images, latents, timings, warnings } = await pipeline.generate(request, {
+    previewSteps: 1,
+    onEvent: (event) => {
+      if (event.type !== "progress") kinds.push(event.type);
+      else if (event.stage === "denoise") steps.push(`${event.stepIndex}/${event.stepCount}`);
+    },
+  });
+  expect([images.length, latents, warnings]).toEqual([1, null, []]);
+  expect(timings.stepMs).toHaveLength(notes.steps);
+  expect(kinds[0]).toBe("start");
+  expect(kinds.filter((kind) => kind === "start" || kind === "image")).toHaveLength(2);
+  expect(new Set(steps.map((text) => text.split("/")[1]))).toEqual(new Set(["7"]));
+});
+
+test("what a mask keeps stays through both models", async () => {
+  const count = size.width * size.height;
+  const image = { ...size, pixels: new Uint8Array(3 * count).map((_, i) => (i * 7) % 256) };
+  const mask = { ...size, pixels: new Uint8Array(count).fill(255, count / 2) };
+  const more = { image, mask, denoisingEnd: 0.6, wantImages: true, wantLatents: false };
+  const { images } = await run("both", 1, { ...usual, ...more });
+  const { pixels } = images[0]!;
+  expect(pixels.slice(0, (3 * count) / 2)).toEqual(image.pixels.slice(0, (3 * count) / 2));
+  expect(pixels.slice((3 * count) / 2)).not.toEqual(image.pixels.slice((3 * count) / 2));
 });
 
 test("an image of a batch is that alone", async () => {
@@ -115,6 +146,7 @@ describe("refused in a sentence", () => {
     [{ latents, denoisingStart: 0.999 }, "none of 7 steps is left"],
     [{ denoisingStart: 0.5 }, "needs latents"],
     [{ denoisingEnd: 0 }, "leaves none of the 7 steps"],
+    [{ denoisingEnd: 0.5, wantImages: true }, "denoisingEnd needs refiner"],
     [{ latents, denoisingStart: 0.5, denoisingEnd: 0.4 }, "leaves none"],
     [{ strength: 0.5 }, "strength needs an image"],
     [
@@ -126,8 +158,22 @@ describe("refused in a sentence", () => {
   });
 
   test("a refiner from text alone", async () => {
-    await expect(Pipeline.open({ model: folders.refiner, first: usual })).rejects.toThrow(
-      "a refiner",
-    );
+    const open = Pipeline.open({ model: folders.refiner, first: usual });
+    await expect(open).rejects.toThrow("a refiner");
   });
+
+  test.each([
+    [{ denoisingEnd: 0.999 }, {}, "none of 7 steps is left"],
+    [{ stepCount: 2 }, {}, "strength 0.3 of 2 steps is none"],
+    [{}, { processCount: 2 }, "for one process"],
+    [{}, { refiner: join(fixtures, "none") }, "none"],
+  ] as [GenerateRequest, PipelineOptions, string][])(
+    "%#: %s %s",
+    async (more, options, sentence) => {
+      const first = { ...usual, ...size, ...more };
+      const { base: model, refiner } = folders;
+      const open = Pipeline.open({ model, refiner, devices: { device: "cpu" }, first, ...options });
+      await expect(open).rejects.toThrow(sentence);
+    },
+  );
 });

@@ -4,6 +4,21 @@
 import type { Setting } from "../setting.ts";
 
 export const refinerSettings = {
+  refiner: {
+    kind: "path",
+    flag: "refiner",
+    names: "file",
+    models: "checkpoint",
+    group: "Refiner",
+    hint: "PATH",
+    help:
+      "A model that finishes the images, named as --model is: from --denoising-end on, or " +
+      "without that it makes the last 0.3 of the steps anew. Loaded beside --model where memory " +
+      "suffices, else after it. LoRAs are --model's alone. Default: none.",
+    scope: "pipeline",
+    processes: "own",
+    json: "refiner",
+  },
   denoisingEnd: {
     kind: "number",
     flag: "denoising-end",

@@ -1,0 +1,95 @@
+/**
+ * Requests to a base model and a refiner: diffusers' ensemble of experts. The base model takes the
+ * noise levels up to `denoisingEnd` and the refiner goes on with the latents; without, the refiner
+ * makes the last steps of the finished latents anew, as img2img does.
+ */
+import { badOption, escaped } from "../errors.ts";
+import type { Model } from "../models/model.ts";
+import { inputSettings } from "../settings/table/input.ts";
+import type { Naming } from "../settings/values.ts";
+import type { ReadInput } from "./input.ts";
+import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
+import type { RequestFiles } from "./request-files.ts";
+
+/** diffusers' default for a refiner. */
+const strengthAlone = 0.3;
+
+interface PlanContext {
+  model: Model;
+  /** null for none. */
+  refiner: Model | null;
+  rankCount: number;
+  naming: Naming;
+  files: RequestFiles;
+}
+
+/** As `planRequest`, with the refiner's part in `refined`. */
+export function planImages(
+  request: GenerateRequest,
+  { model, refiner, rankCount, naming, files }: PlanContext,
+  source: ReadInput | null,
+): PlannedRequest {
+  if (refiner === null) {
+    const plan = planRequest(request, model, rankCount, naming, files, source);
+    if (plan.settings.denoisingEnd === 1 || !plan.wantImages) return plan;
+    throw badOption(`${naming("denoisingEnd")} needs ${naming("refiner")}, which goes on there.`);
+  }
+  const unfinished = { ...request, wantLatents: true, wantImages: false };
+  const base = planRequest(unfinished, model, rankCount, naming, files, source);
+  const own = refinerRequest(request, base, model, source);
+  const refined = planRequest(own, refiner, rankCount, naming, files, own.image ? source : null);
+  const warnings = new Set([...base.warnings, ...refined.warnings]);
+  return { ...base, request, warnings: [...warnings], refined };
+}
+
+/** Refuses a refiner that reads other latents than the base model makes. */
+export function checkRefiner(refiner: Model, base: Model, naming: Naming): void {
+  const isSame =
+    refiner.vae.latentChannels === base.vae.latentChannels &&
+    refiner.vaeFactor === base.vaeFactor &&
+    refiner.vae.scalingFactor === base.vae.scalingFactor;
+  if (isSame) return;
+  throw badOption(
+    `${naming("refiner")} ${escaped(refiner.name, 60)} has another VAE than the model \
+${escaped(base.name, 60)}, so its latents differ: name a refiner of the same family.`,
+  );
+}
+
+// --- internal ---
+
+/** The refiner's part: the same images, and no LoRAs, which are the base model's. */
+function refinerRequest(
+  request: GenerateRequest,
+  { settings, batches }: PlannedRequest,
+  { vae, vaeFactor }: Model,
+  source: ReadInput | null,
+): GenerateRequest {
+  const images = batches.flatMap((batch) => batch.images);
+  const shape = [
+    ...([images.length, vae.latentChannels] as const),
+    ...([settings.height / vaeFactor, settings.width / vaeFactor] as const),
+  ] as const;
+  // What stays of an image must stay here too.
+  const kept = source?.mask ? request : { ...request, ...noInput };
+  const { width, height, denoisingEnd, stepCount, scheduler, sigmas, timesteps } = settings;
+  const { timestepSpacing, syncMode, noiseSampler } = settings;
+  return {
+    ...kept,
+    ...{ width, height, loras: [] },
+    // The base model's defaults, and what a recipe made of them.
+    ...{ stepCount, scheduler, sigmas, timesteps, timestepSpacing, syncMode, noiseSampler },
+    recipe: undefined,
+    // Without tags. A refiner's one encoder reads the first prompt, as in diffusers.
+    prompt: images.map(({ prompt }) => prompt),
+    negativePrompt: images.map(({ negativePrompt }) => negativePrompt),
+    ...{ prompt2: undefined, negativePrompt2: undefined },
+    guidanceScale: images.map(({ guidanceScale }) => guidanceScale),
+    seeds: images.map(({ seed }) => seed),
+    // The job has the values.
+    latents: { values: new Float32Array(shape.reduce((a, b) => a * b)), shape },
+    ...(denoisingEnd < 1 ? { denoisingStart: denoisingEnd } : { strength: strengthAlone }),
+    denoisingEnd: 1,
+  };
+}
+
+const noInput = Object.fromEntries(Object.keys(inputSettings).map((key) => [key, undefined]));

@@ -1,0 +1,110 @@
+/**
+ * The sessions of a base model and a refiner. Both stay open where memory suffices; else each is
+ * opened when its turn comes, after the other was closed, and a warning says so.
+ */
+import { BasedXLError } from "../errors.ts";
+import type { JobSession } from "./job.ts";
+import type { ImageHooks, ImageRequest, ImageResult, OpenOptions } from "./session.ts";
+
+type Open = (hooks: Pick<OpenOptions, "onProgress" | "signal">) => Promise<JobSession>;
+
+/** Models of which one at a time must fit into memory. */
+export class TwoSessions implements JobSession {
+  readonly base: JobSession;
+  readonly refiner: JobSession;
+  private readonly opened: [JobSession | null, JobSession | null] = [null, null];
+  private takesTurns = false;
+
+  constructor(
+    private readonly opens: readonly [base: Open, refiner: Open],
+    private readonly onTurns: () => void,
+  ) {
+    this.base = this.sessionOf(0);
+    this.refiner = this.sessionOf(1);
+  }
+
+  /** Opens both, or as many as fit. */
+  async open(hooks: Pick<OpenOptions, "onProgress" | "signal">): Promise<void> {
+    await this.opening(0, hooks);
+    try {
+      await this.opening(1, hooks);
+    } catch (error) {
+      if (!isShort(error)) throw error;
+      this.takeTurns();
+    }
+  }
+
+  /** A job without a refiner. */
+  image(request: ImageRequest, hooks?: ImageHooks): Promise<ImageResult> {
+    return this.base.image(request, hooks);
+  }
+
+  async close(): Promise<void> {
+    await this.closing(0);
+    await this.closing(1);
+  }
+
+  // --- internal ---
+
+  private sessionOf(which: 0 | 1): JobSession {
+    return {
+      image: (request, hooks) => this.run(which, request, hooks),
+      close: () => this.closing(which),
+    };
+  }
+
+  private async run(
+    which: 0 | 1,
+    request: ImageRequest,
+    hooks: ImageHooks = {},
+  ): Promise<ImageResult> {
+    const run = async () => await (await this.opening(which, hooks)).image(request, hooks);
+    let result: ImageResult | undefined;
+    const keep = async () => {
+      result = await run();
+    };
+    if (!(await this.fits(which, keep))) result = await run();
+    return result!;
+  }
+
+  private async opening(which: 0 | 1, hooks: Parameters<Open>[0]): Promise<JobSession> {
+    const known = this.opened[which];
+    if (known !== null) return known;
+    if (this.takesTurns) await this.closing(other(which));
+    const session = await this.opens[which](hooks);
+    this.opened[which] = session;
+    return session;
+  }
+
+  /** False where there was no memory for it beside the other model, which is then closed. */
+  private async fits(which: 0 | 1, work: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      if (!isShort(error) || this.opened[other(which)] === null) throw error;
+      await this.closing(other(which));
+      this.takeTurns();
+      return false;
+    }
+  }
+
+  private takeTurns(): void {
+    if (!this.takesTurns) this.onTurns();
+    this.takesTurns = true;
+  }
+
+  private async closing(which: 0 | 1): Promise<void> {
+    const session = this.opened[which];
+    this.opened[which] = null;
+    await session?.close();
+  }
+}
+
+// --- internal ---
+
+function isShort(error: unknown): boolean {
+  return error instanceof BasedXLError && error.code === "no-memory" && !error.sessionLost;
+}
+
+const other = (which: 0 | 1) => (which === 0 ? 1 : 0);
