@@ -169,6 +169,17 @@ describe("a sampler from an image", () => {
     expect(Math.trunc(18 / spec!.request.strength!)).toBe(30);
   });
 
+  test("a preview of the image itself is in no one's way", async () => {
+    const preview = node("PreviewImage", { images: ["20", 0] });
+    const nodes = { 20: load, 21: encode, 30: preview };
+    const { status, answer, spec } = await ask({ latent_image: ["21", 0] }, nodes);
+    expect(status).toBe(200);
+    expect(Object.keys(answer.node_errors as Json)).toEqual(["30"]);
+    expect(spec!.dialectData).toMatchObject({ outputs: ["9"] });
+    const alone = await server.post("/prompt", { prompt: { 20: load, 30: preview } });
+    expect(alone.status).toBe(400);
+  });
+
   test("a mask of the latent, as often as it is repeated", async () => {
     const nodes = {
       ...{ 20: load, 21: encode, 22: node("LoadImage", { image: "hole.png" }) },

@@ -2,7 +2,7 @@
  * Values of a valid prompt, and its refusals at the node and the input that are in the way.
  */
 import { numberOf } from "../../../metadata/foreign-json.ts";
-import { type PromptRefused, unsupported } from "./errors.ts";
+import { type ComfyError, type NodeErrors, type PromptRefused, unsupported } from "./errors.ts";
 import { type GraphNode, type Link, linkOf, type Prompt, plainValue } from "./graph.ts";
 import { outputsRefused } from "./validate.ts";
 
@@ -44,12 +44,11 @@ export class GraphReader {
   }
 }
 
-/** The error of one node. */
-export function refusedAt(
-  prompt: Prompt,
-  id: string,
-  error: Parameters<typeof outputsRefused>[0][string]["errors"][number],
-): PromptRefused {
-  const { class_type } = prompt[id]!;
-  return outputsRefused({ [id]: { errors: [error], dependent_outputs: [], class_type } });
+/** The error of a prompt that one node is in the way of. */
+export function refusedAt(prompt: Prompt, id: string, error: ComfyError): PromptRefused {
+  return outputsRefused({ [id]: nodeError(prompt, id, error) });
+}
+
+export function nodeError(prompt: Prompt, id: string, error: ComfyError): NodeErrors[string] {
+  return { errors: [error], dependent_outputs: [], class_type: prompt[id]!.class_type };
 }

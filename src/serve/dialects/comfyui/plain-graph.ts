@@ -2,9 +2,11 @@
  * The shape that a job has: one sampler, from an empty latent or from an image, decoded once, with
  * prompts, LoRAs and VAE of the same model.
  */
+import { type NodeErrors, unsupported } from "./errors.ts";
 import { chainOf, conditioningChain } from "./graph.ts";
-import type { GraphReader } from "./graph-reader.ts";
+import { type GraphReader, nodeError } from "./graph-reader.ts";
 import { type LatentStart, latentStart } from "./latent-start.ts";
+import { outputsRefused } from "./validate.ts";
 
 interface PlainGraph {
   /** Ids of nodes. */
@@ -13,9 +15,9 @@ interface PlainGraph {
   start: LatentStart;
 }
 
-/** Throws `PromptRefused` for other shapes. */
+/** Of outputs behind VAEDecode. Throws `PromptRefused` for other shapes. */
 export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]): PlainGraph {
-  const decodes = outputs.map((id) => decodeOf(graph, id));
+  const decodes = outputs.map((id) => graph.source(id, "images"));
   const samplers = decodes.map((id) => graph.source(id, "samples"));
   const [decode, sampler] = [decodes[0]!, samplers[0]!];
   for (const [place, id] of samplers.entries()) {
@@ -33,13 +35,22 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   return { decode, sampler, start };
 }
 
-// --- internal ---
-
-function decodeOf(graph: GraphReader, output: string): string {
-  const id = graph.source(output, "images");
-  if (graph.type(id) === "VAEDecode") return id;
-  return graph.refuse(output, "images", "must come from VAEDecode");
+/**
+ * Outputs that show what is generated, and the errors of those that show what is not, as an image
+ * to start from. Throws where there are none of the first.
+ */
+export function splitOutputs(graph: GraphReader, outputs: readonly string[]) {
+  const isShown = (id: string) => graph.type(graph.source(id, "images")) === "VAEDecode";
+  const shown = outputs.filter(isShown);
+  const others = outputs.filter((id) => !isShown(id));
+  const error = unsupported("images", "must come from VAEDecode");
+  const errors = others.map((id) => [id, nodeError(graph.prompt, id, error)] as const);
+  const nodeErrors: NodeErrors = Object.fromEntries(errors);
+  if (shown.length === 0) throw outputsRefused(nodeErrors);
+  return { shown, nodeErrors };
 }
+
+// --- internal ---
 
 /** Both prompts are encoded by the text encoders of the sampler's model, with the same LoRAs. */
 function checkModel(graph: GraphReader, sampler: string, start: LatentStart): string {

@@ -46,7 +46,7 @@ export class PromptQueue {
     const targets = body.partial_execution_targets;
     const wanted = Array.isArray(targets) ? targets.map(String) : undefined;
     const valid = validatePrompt(body.prompt, lists, wanted);
-    const { request, model, images, work } = await translatePrompt(
+    const { request, model, images, nodeErrors, work } = await translatePrompt(
       ...([valid.prompt, valid.outputs, lists] as const),
       (name) => this.images.read(refOf(name)),
     );
@@ -69,7 +69,7 @@ export class PromptQueue {
     };
     const job = await this.submitted(spec, images);
     this.ids.add(job);
-    return answer(promptIdOf(job, dialectData), number, valid.nodeErrors);
+    return answer(promptIdOf(job, dialectData), number, { ...valid.nodeErrors, ...nodeErrors });
   }
 
   /** GET /queue. */

@@ -8,14 +8,14 @@ import { settings as table } from "../../../settings/table.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { loraNamed, modelNamed } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
-import { comfyError } from "./errors.ts";
+import { comfyError, type NodeErrors } from "./errors.ts";
 import { orderOf, type Prompt } from "./graph.ts";
 import { GraphReader, refusedAt } from "./graph-reader.ts";
 import type { NodeLists } from "./input-types.ts";
 import type { ComfyData } from "./job-data.ts";
 import { type LatentStart, startImages } from "./latent-start.ts";
 import { NodePixels } from "./pixels.ts";
-import { checkPlainGraph } from "./plain-graph.ts";
+import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
 import { stepsOf } from "./sampler-steps.ts";
 
 interface Translation {
@@ -23,16 +23,19 @@ interface Translation {
   model: string;
   /** null where it starts from noise alone. */
   images: InputImages | null;
+  /** Of outputs that show nothing of it. */
+  nodeErrors: NodeErrors;
   work: Pick<ComfyData, "prompt" | "outputs" | "order" | "sampler" | "decode">;
 }
 
 /** `read` gives the bytes of an image that a node names. Rejects with `PromptRefused`. */
 export async function translatePrompt(
   whole: Prompt,
-  outputs: readonly string[],
+  allOutputs: readonly string[],
   lists: NodeLists,
   read: (name: string) => Promise<Uint8Array | null>,
 ): Promise<Translation> {
+  const { shown: outputs, nodeErrors } = splitOutputs(new GraphReader(whole), allOutputs);
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
@@ -55,7 +58,8 @@ export async function translatePrompt(
     request,
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
     images: await startImages(start, new NodePixels(graph, { read, pixelsMax })),
-    work: { prompt, outputs: [...outputs], order, sampler, decode },
+    nodeErrors,
+    work: { prompt, outputs, order, sampler, decode },
   };
 }
 
