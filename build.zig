@@ -354,6 +354,11 @@ fn addInt8Sets(b: *Build, sets: *std.ArrayList(InstructionSet), target: Build.Re
                 .query = withFeature(query, std.Target.aarch64.Feature.dotprod),
                 .dot = "dot",
             },
+            .{
+                .name = "i8mm",
+                .query = withFeature(query, std.Target.aarch64.Feature.i8mm),
+                .dot = "mmla",
+            },
         },
         else => unreachable,
     };

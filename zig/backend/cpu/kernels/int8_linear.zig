@@ -19,11 +19,16 @@ pub const panel_columns = arguments.int8_panel_columns;
 pub const rows_max: usize = switch (lanes) {
     16 => 14,
     8 => if (dot.kind == .pairs) 4 else 6,
-    else => if (@import("builtin").cpu.arch == .aarch64) 8 else 2,
+    else => switch (dot.kind) {
+        .mmla => 10,
+        .dot, .plain => 8,
+        .pairs, .vnni => 2,
+    },
 };
 /// Row counts that have code of their own.
 const row_variants: [3]usize = switch (rows_max) {
     14 => .{ 4, 8, 14 },
+    10 => .{ 2, 6, 10 },
     8 => .{ 2, 4, 8 },
     6 => .{ 2, 4, 6 },
     4 => .{ 1, 2, 4 },
@@ -43,6 +48,8 @@ const unroll = 4;
 comptime {
     std.debug.assert(arguments.int8_depth_unit == 4 * unroll);
 }
+/// Bytes of four steps of the depth in a panel of weights.
+const four_stride = 4 * panel_columns;
 /// Bytes that weights are asked for ahead.
 const prefetch_distance = 2048;
 
@@ -113,7 +120,7 @@ fn multiplyRows(
     while (row < end) : (row += rows_max) {
         const row_count = @min(rows_max, end - row);
         for (0..row_count) |r| {
-            dot.copyRow(panel + r * row_stride, own.x + (row + r) * depth, depth);
+            dot.copyRow(panel, row_stride, r, own.x + (row + r) * depth, depth);
         }
         var column = column_first;
         while (column < column_end) : (column += panel_columns) {
@@ -200,12 +207,12 @@ fn multiplyTile(row_count: usize, tile: Tile) void {
 }
 
 noinline fn multiplyRowsOf(comptime rows: usize, tile: Tile) void {
-    var sums: [rows][vectors]Ints = undefined;
+    var sums: [rows / dot.rows][vectors]dot.Sums = undefined;
     const corrections: [*]const i32 = @ptrCast(@alignCast(tile.weights + 4 * panel_columns));
     inline for (0..vectors) |j| {
         const of_weights = corrections + tile.column + j * lanes;
         const start = @as(Ints, @splat(-dot.bias)) *% loadInts(of_weights);
-        inline for (0..rows) |r| sums[r][j] = start;
+        inline for (&sums) |*of_rows| of_rows[j] = @splat(start);
     }
     var weights = tile.weights + 8 * panel_columns + 4 * tile.column;
     var activations = tile.panel;
@@ -220,7 +227,7 @@ noinline fn multiplyRowsOf(comptime rows: usize, tile: Tile) void {
         line = @ptrFromInt(@min(@intFromPtr(line) + line_bytes, @intFromPtr(last_line)));
         inline for (0..unroll) |u| {
             inline for (0..vectors * lanes / 16) |i| {
-                const distance = prefetch_distance + 4 * panel_columns * u + line_bytes * i;
+                const distance = prefetch_distance + four_stride * u + line_bytes * i;
                 @prefetch(weights + distance, .{});
             }
         }
@@ -231,27 +238,28 @@ noinline fn multiplyRowsOf(comptime rows: usize, tile: Tile) void {
             row += 1;
             output += tile.output_stride;
         }
-        inline for (0..unroll) |u| {
+        inline for (0..unroll / dot.fours) |u| {
             // Loads of later steps stay where they are: moved up, they would push sums out of
             // registers.
             asm volatile ("" ::: .{ .memory = true });
             var columns: [vectors]dot.Weights = undefined;
             inline for (0..vectors) |j| {
-                columns[j] = dot.load(weights + 4 * panel_columns * u + 4 * lanes * j);
+                const source = weights + four_stride * dot.fours * u + 4 * lanes * j;
+                columns[j] = dot.load(source, four_stride);
             }
-            inline for (0..rows) |r| {
-                inline for (0..vectors) |j| {
-                    sums[r][j] = dot.add(sums[r][j], activations + r * row_stride, u, columns[j]);
-                }
+            inline for (&sums, 0..) |*of_rows, i| {
+                const first = activations + i * dot.rows * row_stride;
+                inline for (of_rows, columns) |*of, column| dot.add(of, first, u, column);
             }
         }
-        activations += 4 * unroll * dot.row_bytes;
-        weights += 4 * panel_columns * unroll;
+        activations += 4 * unroll * dot.row_bytes * dot.rows;
+        weights += four_stride * unroll;
     }
     inline for (0..rows) |r| {
         inline for (0..vectors) |j| {
             const target = tile.sums + r * panel_columns + tile.column + j * lanes;
-            @as(*align(4) Ints, @ptrCast(target)).* = sums[r][j];
+            const of_row = dot.rowOf(sums[r / dot.rows][j], r % dot.rows);
+            @as(*align(4) Ints, @ptrCast(target)).* = of_row;
         }
     }
 }
