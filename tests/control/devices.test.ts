@@ -121,6 +121,11 @@ test.each([
     { dtype: "bf16" },
     "--fp16-accumulate sums f16 numbers: it goes with --dtype f16, not bf16.",
   ],
+  [
+    "cuda",
+    { dtype: "int8" },
+    "--fp16-accumulate sums f16 numbers: it goes with --dtype f16, not int8.",
+  ],
 ] as const)("--device %s --fp16-accumulate with %p is refused", (device, more, message) => {
   expect(() => choose(device, 1, info(1), { fp16Accumulate: true, ...more })).toThrow(message);
 });

@@ -216,7 +216,13 @@ pub const View = struct {
             const shown_type = shown(entry.tensor.dtype);
             return d.fail(error.BadWeights, sentence, .{ entry.path, own_name, shown_type });
         };
-        if (dtype == .i8) try view.checkInt8(entry, &format, layout, shape);
+        if (dtype == .i8) {
+            try view.checkInt8(entry, &format, layout, shape);
+        } else if (std.mem.eql(u8, format.format, quantization.int8_format)) {
+            const sentence = "{s}: tensor {s} has type {s}, and its format int8_tensorwise has I8.";
+            const values = .{ entry.path, own_name, entry.tensor.dtype };
+            return d.fail(error.BadWeights, sentence, values);
+        }
         entry.is_used = true;
         const weight = try arena.create(Weight);
         weight.* = .{
@@ -526,11 +532,11 @@ test "weights that are quantized otherwise are refused by the name of their form
         },
         .{
             .header =
-            \\{"a.weight":{"dtype":"I8","shape":[2,4],"data_offsets":[0,8]},"__metadata__":{
+            \\{"a.weight":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},"__metadata__":{
             \\"_quantization_metadata":"{\"layers\":{\"a\":{\"format\":\"int8_tensorwise\"}}}"}}
             ,
             .data = &@as([8]u8, @splat(0)),
-            .said = "tensor a.weight has 4 inputs in groups of 1; integers are read with",
+            .said = "tensor a.weight has type F8_E4M3, and its format int8_tensorwise has I8.",
         },
         .{
             .header =
@@ -592,6 +598,63 @@ test "weights that are quantized otherwise are refused by the name of their form
         defer resident.close();
         const rows: u32 = if (std.mem.indexOf(u8, case.header, "F16") != null) 1 else 2;
         try testing.expectError(error.BadWeights, resident.view().matrix("a.weight", rows, 4));
+        try expectMessage(&d, case.said);
+    }
+}
+
+test "integers that are no operand of an int8 product are refused, one sentence each" {
+    const inputs = "integers are read with inputs that are a multiple of 16 and at most 8192, " ++
+        "rotated in groups of 16, 64 or 256 that divide them, or not rotated (1).";
+    const plain = "{\"format\":\"int8_tensorwise\"}";
+    const rotated = "{\"format\":\"int8_tensorwise\",\"convrot\":true}";
+    const in_32 = "{\"format\":\"int8_tensorwise\",\"convrot\":true,\"convrot_groupsize\":32}";
+    const in_64 = "{\"format\":\"int8_tensorwise\",\"convrot\":true,\"convrot_groupsize\":64}";
+    for ([_]struct {
+        rows: u32 = 8,
+        depth: u32 = 16,
+        layout: enum { matrix, vector, convolution } = .matrix,
+        format: []const u8 = plain,
+        said: []const u8,
+    }{
+        .{ .said = "a.weight has type I8 and no weight_scale." },
+        .{ .rows = 12, .said = "a.weight has 12 outputs; integers are read with multiples of 8." },
+        .{ .depth = 24, .said = "a.weight has 24 inputs in groups of 1; " ++ inputs },
+        .{ .depth = 8208, .said = "a.weight has 8208 inputs in groups of 1; " ++ inputs },
+        .{
+            .depth = 32,
+            .format = in_64,
+            .said = "a.weight has 32 inputs in groups of 64; " ++ inputs,
+        },
+        .{
+            .depth = 64,
+            .format = in_32,
+            .said = "a.weight has 64 inputs in groups of 32; " ++ inputs,
+        },
+        .{ .format = rotated, .said = "a.weight has 16 inputs in groups of 0; " ++ inputs },
+        .{ .depth = 1, .layout = .vector, .said = "which is read of linear layers alone." },
+        .{ .layout = .convolution, .said = "which is read of linear layers alone." },
+    }) |case| {
+        var header: [256]u8 = undefined;
+        const bytes = case.rows * case.depth;
+        const text = try std.fmt.bufPrint(&header,
+            \\{{"a.weight":{{"dtype":"I8","shape":[{d},{d}],"data_offsets":[0,{d}]}},
+            \\"a.comfy_quant":{{"dtype":"U8","shape":[{d}],"data_offsets":[{d},{d}]}}}}
+        , .{ case.rows, case.depth, bytes, case.format.len, bytes, bytes + case.format.len });
+        const data = try testing.allocator.alloc(u8, bytes + case.format.len);
+        defer testing.allocator.free(data);
+        @memset(data[0..bytes], 1);
+        @memcpy(data[bytes..], case.format);
+        var file: TestFile = try .init(text, data);
+        defer file.deinit();
+        var d: Diagnostics = .{};
+        var resident = try openTest(&file, &d);
+        defer resident.close();
+        const view = resident.view();
+        try testing.expectError(error.BadWeights, switch (case.layout) {
+            .matrix => view.matrix("a.weight", case.rows, case.depth),
+            .vector => view.vector("a.weight", case.rows),
+            .convolution => view.convolution("a.weight", case.rows, case.depth, 1, 1),
+        });
         try expectMessage(&d, case.said);
     }
 }
