@@ -11,7 +11,7 @@ import { scaledVae, type TokenPair } from "../native/handle.ts";
 import type { Operation } from "../native/testing.ts";
 import { type ImageRequest, openSession, stepsToBytes } from "../pipeline/session.ts";
 import { makeSchedule } from "../schedule.ts";
-import type { Attention } from "../settings/names.ts";
+import type { Attention, CpuDtype } from "../settings/names.ts";
 import { limits } from "./gpu-bars.ts";
 import { requestFor, warmupsDefault } from "./gpu-models.ts";
 import { ceilingOperations, jobsOf, type OperationJob } from "./gpu-ops.ts";
@@ -152,6 +152,8 @@ interface RunOptions {
   /** Programmatic dependent launch of own kernels. */
   dependentLaunches?: boolean;
   attention?: Attention;
+  /** The UNet's linear layers in int8. */
+  int8?: boolean;
   warmups?: number;
   expected?: object;
 }
@@ -168,6 +170,7 @@ function run({ name: modelName, model }: KitModel, request: ImageRequest, option
     dependent_launches: options.dependentLaunches ?? false,
     attention: options.attention ?? "auto",
     random_weights: options.expected === undefined,
+    int8: options.int8 ?? false,
     warmup_count: options.warmups ?? 0,
     seed: Number(request.seeds[0]),
     guidance_scale: request.guidanceScale,
@@ -184,9 +187,14 @@ async function smallRuns(golden: KitModel, headers: KitModel) {
   const { model } = golden;
   const side = 2 * model.sizeMultiple;
   const request = { ...requestFor(model, side, side, 4), wantLatents: true };
-  const expected = { ...(await cpuLatents(model, request)), limit: latentLimit };
+  const expected = { ...(await cpuLatents(model, request, "f32")), limit: latentLimit };
+  const inInt8 = { ...(await cpuLatents(model, request, "int8")), limit: latentLimit };
   return [
     run(golden, request, { name: "small model", part: "small", expected }),
+    run(golden, request, {
+      ...{ name: "small model, int8", part: "small", expected: inInt8 },
+      int8: true,
+    }),
     run(golden, request, {
       ...{ name: "small model, no graphs", part: "small", expected },
       graphs: false,
@@ -203,10 +211,10 @@ async function smallRuns(golden: KitModel, headers: KitModel) {
   ];
 }
 
-async function cpuLatents(model: Model, request: ImageRequest) {
+async function cpuLatents(model: Model, request: ImageRequest, dtype: CpuDtype) {
   const { width, height } = request;
   const cut = { rankCount: 1, threadCount: 0, guidance: true, splitBatch: false, imageCount: 1 };
-  const session = await openSession({ model, width, height, ...cut });
+  const session = await openSession({ model, width, height, dtype, ...cut });
   try {
     const { latents } = await session.image(request);
     return { values: [...latents!], stride: 1, norms: [], block_length: 0 };
@@ -276,6 +284,7 @@ function fullRuns(sdxl: KitModel) {
         dependentLaunches,
       }),
     ),
+    of(1024, 1024, 12, { name: `${mainRun}, int8`, part: "int8", int8: true }),
     of(832, 1216, 12, { name: "832x1216", part: "832x1216" }),
     of(2048, 2048, 8, { name: "2048x2048", part: "2048x2048" }),
   ];

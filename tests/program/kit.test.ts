@@ -170,6 +170,8 @@ describe("the lists", () => {
       }
       const compared = runs.filter(({ part }) => part === "dependent-launches");
       expect(compared.map((run) => run.dependent_launches)).toEqual([false, true]);
+      const inInt8 = runs.filter(({ int8 }) => int8);
+      expect(inInt8.map(({ part }) => part)).toEqual(["small", "int8"]);
       const names = runs.map(({ name }) => `${name}: `);
       for (const line of barLines().trim().split("\n")) {
         expect(names.some((name) => line.startsWith(name))).toBe(true);
@@ -232,6 +234,7 @@ describe("the kit", () => {
     const images = readFileSync(join(root, "out/images.txt"), "utf8");
     expect(images).toContain("no graphs: latents");
     expect(images).toContain("dependent launches: latents");
+    expect(images).toContain("int8: latents");
     const files = readdirSync(join(root, "out"));
     expect(files.toSorted()).toEqual(
       ["images", "machine", "ncu", "operations", "sanitizer", "summary", "torch", "verify"].map(

@@ -245,6 +245,7 @@ const Bench = struct {
         options.cuda_graphs = @intFromBool(run.use_graphs);
         options.attention = run.attention;
         options.random_weights = @intFromBool(run.random_weights);
+        if (run.int8) options.compute_dtype = .int8;
         options.branch_count = 2;
         options.latent_rows = run.latent_rows;
         options.latent_width = run.latent_width;

@@ -73,6 +73,8 @@ pub const Run = struct {
     dependent_launches: bool,
     attention: AttentionKind,
     random_weights: bool,
+    /// The UNet's linear layers in int8.
+    int8: bool,
     /// Short images before the timed one.
     warmup_count: u32,
     seed: u64,

@@ -82,7 +82,7 @@ all_parts() {
   verify "verify" 80
   images "second start" 25 again
   local name
-  for name in dependent-launches no-graphs own-attention 832x1216 2048x2048; do
+  for name in dependent-launches no-graphs own-attention int8 832x1216 2048x2048; do
     images "$name" 30 "$name"
   done
   # What torch.compile needs is what counts there; the next parts need the rest.
