@@ -56,6 +56,19 @@ test("a file's integers are used as they are, without graphs and on two ranks to
   expect(relativeL2(two, onCpu)).toBeLessThanOrEqual(5e-3);
 });
 
+test("two ranks in a stale mode are the CPU's, by peer copies and by NCCL", async () => {
+  const mode = { syncMode: "stale_gn", warmupSteps: 0, splitBatch: false } as const;
+  const pair = { ...work, ...mode, rankCount: 2 };
+  const theirs = await drawLatents(pair);
+  // What is stale shows beside rounding.
+  expect(relativeL2(theirs, onCpu)).toBeGreaterThan(2e-2);
+  const by = (transport: "peer" | "nccl") =>
+    drawLatents({ ...pair, gpu: emulated({ share: false, transport }) });
+  const byPeers = await by("peer");
+  expect(relativeL2(byPeers, theirs)).toBeLessThanOrEqual(5e-3);
+  expect(await by("nccl")).toEqual(byPeers);
+});
+
 test("the plan has a byte for each weight in int8, and the rounding of rows", () => {
   const options = { ...smallestOptions(nativeModelOf(model), 8), gpu: emulated() };
   const wide = planOf(options);
