@@ -75,7 +75,8 @@ enum : unsigned {
     activation_quick_gelu,
     activation_relu,
     activation_soft_clamp,
-    activation_to_signed
+    activation_to_signed,
+    activation_leaky_relu
 };
 
 /// The fast exponential and quotient are good to some 2^-21, far below the activation types.
@@ -97,6 +98,7 @@ __device__ __forceinline__ float activate_one(unsigned activation, float x) {
         return 3.0f - __fdividef(6.0f, 1.0f + __expf(2.0f / 3.0f * x));
     }
     if (activation == activation_to_signed) return x + x - 1.0f;
+    if (activation == activation_leaky_relu) return x < 0.0f ? 0.2f * x : x;
     return x;
 }
 

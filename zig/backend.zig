@@ -728,9 +728,11 @@ pub const Backend = struct {
     // Elementwise and embeddings; each is documented where it is.
 
     pub const activate = elementwise.activate;
+    pub const prelu = elementwise.prelu;
     pub const geglu = elementwise.geglu;
     pub const concatChannels = elementwise.concatChannels;
     pub const add = elementwise.add;
+    pub const addScaled = elementwise.addScaled;
     pub const averageInto = elementwise.averageInto;
     pub const scaleRepeat = elementwise.scaleRepeat;
     pub const quantizeChange = elementwise.quantizeChange;

@@ -133,6 +133,7 @@ pub const Cpu = struct {
     pub const beginFiniteCheck = ops_elementwise.beginFiniteCheck;
     pub const endFiniteCheck = ops_elementwise.endFiniteCheck;
     pub const activate = ops_elementwise.activate;
+    pub const prelu = ops_elementwise.prelu;
     pub const geglu = ops_elementwise.geglu;
     pub const concatChannels = ops_elementwise.concatChannels;
     pub const add = ops_elementwise.add;

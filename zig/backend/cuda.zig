@@ -354,6 +354,7 @@ pub const Cuda = struct {
     pub const beginFiniteCheck = finite_check.beginFiniteCheck;
     pub const endFiniteCheck = finite_check.endFiniteCheck;
     pub const activate = ops_elementwise.activate;
+    pub const prelu = ops_elementwise.prelu;
     pub const geglu = ops_elementwise.geglu;
     pub const concatChannels = ops_elementwise.concatChannels;
     pub const add = ops_elementwise.add;

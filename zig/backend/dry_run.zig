@@ -276,7 +276,11 @@ pub const Planned = struct {
         plan.moved(.{ .op = .geglu, .out = out.shape.channels }, &.{ x, out });
     }
 
-    pub fn add(plan: Planned, out: Tensor, x: Tensor, y: Tensor) Error!void {
+    pub fn prelu(plan: Planned, out: Tensor, x: Tensor, _: *const Weight) Error!void {
+        plan.moved(.{ .op = .prelu }, &.{ x, out });
+    }
+
+    pub fn add(plan: Planned, out: Tensor, x: Tensor, y: Tensor, _: f32) Error!void {
         plan.moved(.{ .op = .add }, &.{ x, y, out });
     }
 

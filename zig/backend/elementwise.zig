@@ -17,6 +17,16 @@ pub fn activate(b: Backend, x: Tensor, activation: Activation) Error!Tensor {
     return out;
 }
 
+/// x, times the channel's slope where it is below 0 (torch.nn.PReLU).
+pub fn prelu(b: Backend, x: Tensor, slopes: *const Weight) Error!Tensor {
+    assert(slopes.shape[0] == x.shape.channels);
+    const out = try b.alloc(x.shape, b.activationType());
+    switch (b.target()) {
+        inline else => |device| try device.prelu(out, x, slopes),
+    }
+    return out;
+}
+
 /// (…, 2 * channels) to (…, channels): first half * gelu(second half).
 pub fn geglu(b: Backend, x: Tensor) Error!Tensor {
     assert(x.shape.channels % 2 == 0);
@@ -42,10 +52,15 @@ pub fn concatChannels(b: Backend, parts: []const Tensor) Error!Tensor {
 }
 
 pub fn add(b: Backend, x: Tensor, y: Tensor) Error!Tensor {
+    return addScaled(b, x, y, 1);
+}
+
+/// x + factor * y
+pub fn addScaled(b: Backend, x: Tensor, y: Tensor, factor: f32) Error!Tensor {
     assert(x.shape.eql(y.shape));
     const out = try b.alloc(x.shape, b.activationType());
     switch (b.target()) {
-        inline else => |device| try device.add(out, x, y),
+        inline else => |device| try device.add(out, x, y, factor),
     }
     return out;
 }

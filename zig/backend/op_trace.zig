@@ -29,6 +29,7 @@ pub const Op = enum {
     layer_norm,
     geglu,
     activate,
+    prelu,
     add,
     concat,
     scale_repeat,

@@ -20,7 +20,17 @@ pub const FiniteCheck = enum {
 };
 
 /// soft_clamp is 3 tanh(x / 3), to_signed 2 x - 1: the ends of AutoencoderTiny's decoder.
-pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
+/// leaky_relu has the slope 0.2 of ESRGAN.
+pub const Activation = enum(u32) {
+    none,
+    silu,
+    gelu,
+    quick_gelu,
+    relu,
+    soft_clamp,
+    to_signed,
+    leaky_relu,
+};
 
 /// y = activation(scale * x * weight^T + bias) + residual
 pub const LinearOptions = struct {

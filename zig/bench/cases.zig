@@ -211,7 +211,7 @@ pub const Runner = struct {
             },
             .layer_norm => try cpu.layerNorm(r.target, r.x, r.weight, r.bias, 1e-5),
             .geglu => try cpu.geglu(r.target, r.x),
-            .add => try cpu.add(r.target, r.x, r.y),
+            .add => try cpu.add(r.target, r.x, r.y, 1),
             .concat => try cpu.concatChannels(r.target, &.{ r.x, r.y }),
         }
     }

@@ -226,7 +226,9 @@ pub const Runner = struct {
             .conv2d, .conv_direct => {
                 set.weight = try runner.weight(.{ o.out, o.kernel, o.kernel, o.in });
             },
-            .group_norm_apply, .layer_norm => set.weight = try runner.weight(.{ o.in, 1, 1, 1 }),
+            .group_norm_apply, .layer_norm, .prelu => {
+                set.weight = try runner.weight(.{ o.in, 1, 1, 1 });
+            },
             else => {},
         }
         if (set.weight) |matrix| {
@@ -330,6 +332,7 @@ const Operands = struct {
             .layer_norm => try b.layerNorm(set.x, set.weight.?, set.bias.?, 1e-5),
             .geglu => try b.geglu(set.x),
             .activate => try b.activate(set.x, o.activation),
+            .prelu => try b.prelu(set.x, set.weight.?),
             .add => try b.add(set.x, set.residual.?),
             .concat => try b.concatChannels(&.{ set.x, set.residual.? }),
             .scale_repeat => try b.scaleRepeat(set.x, 1, o.scale),

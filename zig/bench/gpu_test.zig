@@ -32,6 +32,7 @@ const operations = [_]Operation{
     .{ .op = .linear_geglu, .width = 24, .in = 64, .out = 128, .bias = true },
     .{ .op = .geglu, .width = 24, .in = 64, .out = 32 },
     .{ .op = .activate, .width = 24, .in = 64, .activation = .gelu },
+    .{ .op = .prelu, .width = 24, .in = 64 },
     .{ .op = .add, .width = 24, .in = 64 },
     .{ .op = .concat, .rows = 8, .width = 8, .in = 16, .out = 24, .chunks = 2 },
     .{ .op = .scale_repeat, .rows = 8, .width = 8, .in = 4, .scale = 2 },

@@ -44,6 +44,7 @@ pub const Kernels = extern struct {
     group_norm_apply: Kernel,
     layer_norm: Kernel,
     activate: Kernel,
+    prelu: Kernel,
     geglu: Kernel,
     add: Kernel,
     scale: Kernel,
@@ -74,7 +75,16 @@ pub const Int8Kernels = extern struct {
 /// The element types a weight can have in its file.
 pub const WeightType = enum(u32) { f32, f16, bf16, f8_e4m3, f8_e5m2 };
 
-pub const Activation = enum(u32) { none, silu, gelu, quick_gelu, relu, soft_clamp, to_signed };
+pub const Activation = enum(u32) {
+    none,
+    silu,
+    gelu,
+    quick_gelu,
+    relu,
+    soft_clamp,
+    to_signed,
+    leaky_relu,
+};
 
 /// Epilogue of a GEMM, per output element:
 /// activation(sum + bias + channel_bias) + residual.
@@ -291,13 +301,23 @@ pub const LayerNorm = extern struct {
 /// Elementwise over `count` elements, `count_per_task` at a time.
 pub const Elementwise = extern struct {
     x: [*]const f32,
-    /// `add` only.
+    /// `add` only, which multiplies it by `factor`.
     y: ?[*]const f32 = null,
     out: [*]f32,
     count: usize,
     count_per_task: usize,
     factor: f32 = 1,
     activation: Activation = .none,
+};
+
+/// Rows of `channels`, each channel with a slope for what is below 0.
+pub const Prelu = extern struct {
+    x: [*]const f32,
+    out: [*]f32,
+    slopes: [*]const f32,
+    rows: usize,
+    rows_per_task: usize,
+    channels: usize,
 };
 
 /// Rows of 2 * channels to rows of channels.

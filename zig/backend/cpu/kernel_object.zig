@@ -51,6 +51,7 @@ const kernels: arguments.Kernels = .{
     .group_norm_apply = &norm.groupNormApply,
     .layer_norm = &norm.layerNorm,
     .activate = &elementwise.activate,
+    .prelu = &elementwise.prelu,
     .geglu = &elementwise.geglu,
     .add = &elementwise.add,
     .scale = &elementwise.scale,

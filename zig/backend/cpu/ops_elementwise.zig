@@ -76,18 +76,31 @@ pub fn activate(
     });
 }
 
-pub fn add(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor) error{Cancelled}!void {
+pub fn prelu(cpu: *Cpu, out: Tensor, x: Tensor, slopes: *const Weight) error{Cancelled}!void {
+    const args: arguments.Prelu = .{
+        .x = floats(x),
+        .out = floats(out),
+        .slopes = ops_product.vectorOf(slopes),
+        .rows = x.shape.rowCount(),
+        .rows_per_task = @max(1, task_elements / x.shape.channels),
+        .channels = x.shape.channels,
+    };
+    return cpu.pool.run(cpu.kernels.prelu, &args, count(args.rows, args.rows_per_task));
+}
+
+pub fn add(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor, factor: f32) error{Cancelled}!void {
     return elementwise(cpu, cpu.kernels.add, .{
         .x = floats(x),
         .y = floats(y),
         .out = floats(out),
         .count = x.shape.elementCount(),
         .count_per_task = task_elements,
+        .factor = factor,
     });
 }
 
 pub fn average(cpu: *Cpu, out: Tensor, x: Tensor, y: Tensor) error{Cancelled}!void {
-    try add(cpu, out, x, y);
+    try add(cpu, out, x, y, 1);
     return scaleRepeat(cpu, out, out, 0.5);
 }
 

@@ -229,5 +229,6 @@ pub fn activationOf(activation: backend.Activation) arguments.Activation {
         .relu => .relu,
         .soft_clamp => .soft_clamp,
         .to_signed => .to_signed,
+        .leaky_relu => .leaky_relu,
     };
 }

@@ -14,6 +14,7 @@ pub fn activate(activation: backend.Activation, x: f64) f64 {
         .relu => if (x < 0) 0 else x,
         .soft_clamp => 3 * std.math.tanh(x / 3),
         .to_signed => 2 * x - 1,
+        .leaky_relu => if (x < 0) 0.2 * x else x,
     };
 }
 

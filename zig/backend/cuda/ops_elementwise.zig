@@ -63,15 +63,23 @@ pub fn activate(
     return cuda.launch("activate", .typed, grid, grids.block, 0, args);
 }
 
-pub fn add(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
+pub fn prelu(cuda: *Cuda, out: Tensor, x: Tensor, slopes: *const Weight) Error!void {
+    const count = grids.positionPacks(x, x.shape.channels);
+    return cuda.launch("prelu", .typed, grids.blocks(count), grids.block, 0, .{
+        out.address,      x.address, cuda.addressOrNull(slopes),
+        x.shape.channels, count,
+    });
+}
+
+pub fn add(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor, factor: f32) Error!void {
     const count: u64 = x.shape.elementCount();
-    const args = .{ out.address, x.address, y.address, count };
+    const args = .{ out.address, x.address, y.address, factor, count };
     const grid = grids.blocks(grids.packs(count));
     return cuda.launch("add", .typed, grid, grids.block, 0, args);
 }
 
 pub fn average(cuda: *Cuda, out: Tensor, x: Tensor, y: Tensor) Error!void {
-    try add(cuda, out, x, y);
+    try add(cuda, out, x, y, 1);
     return biasActivationResidual(cuda, out, .{ .scale = 0.5 });
 }
 

@@ -19,6 +19,7 @@ pub const checks = [_]Check{
     .{ .name = "add, activate, geglu at odd addresses", .run = oddAddresses },
     .{ .name = "activate", .run = activate },
     .{ .name = "activate at the ends of the range", .run = rangeEnds },
+    .{ .name = "prelu", .run = prelu },
     .{ .name = "geglu", .run = geglu },
     .{ .name = "bias, activation and residual", .run = epilogues },
     .{ .name = "concatChannels", .run = concatChannels },
@@ -47,8 +48,9 @@ fn add(pair: *Pair) Error!void {
     const x = try pair.tensor(shape);
     const y = try pair.tensor(shape);
     const out = try pair.output(shape);
-    try pair.cpu.add(out.cpu, x.cpu, y.cpu);
-    try pair.cuda.add(out.cuda, x.cuda, y.cuda);
+    const factor: f32 = if (pair.boolean()) 1 else 0.2;
+    try pair.cpu.add(out.cpu, x.cpu, y.cpu, factor);
+    try pair.cuda.add(out.cuda, x.cuda, y.cuda, factor);
     try pair.expectClose(out, one_pass);
 }
 
@@ -71,8 +73,8 @@ fn oddAddresses(pair: *Pair) Error!void {
     pair.describe("the last two of {f}", .{pairs.shown(shape)});
     const x = (try pair.tensor(shape)).batchSlice(1, 2);
     const out = (try pair.output(shape)).batchSlice(1, 2);
-    try pair.cpu.add(out.cpu, x.cpu, x.cpu);
-    try pair.cuda.add(out.cuda, x.cuda, x.cuda);
+    try pair.cpu.add(out.cpu, x.cpu, x.cpu, 1);
+    try pair.cuda.add(out.cuda, x.cuda, x.cuda, 1);
     try pair.expectClose(out, one_pass);
     try pair.cpu.activate(out.cpu, x.cpu, .silu);
     try pair.cuda.activate(out.cuda, x.cuda, .silu);
@@ -110,6 +112,17 @@ fn rangeEnds(pair: *Pair) Error!void {
         try pair.expect(are_small, "what should vanish does not");
         try pair.expect(std.math.isNan(y[4]), "NaN became a number");
     }
+}
+
+fn prelu(pair: *Pair) Error!void {
+    const shape = randomShape(pair);
+    pair.describe("{f}", .{pairs.shown(shape)});
+    const x = try pair.tensor(shape);
+    const slopes = try pair.vector(shape.channels);
+    const out = try pair.output(shape);
+    try pair.cpu.prelu(out.cpu, x.cpu, slopes);
+    try pair.cuda.prelu(out.cuda, x.cuda, slopes);
+    try pair.expectClose(out, one_pass);
 }
 
 fn geglu(pair: *Pair) Error!void {

@@ -26,13 +26,29 @@ pub fn activate(args: *const anyopaque, task: usize, _: [*]align(64) u8) callcon
     }
 }
 
+pub fn prelu(args: *const anyopaque, task: usize, _: [*]align(64) u8) callconv(.c) void {
+    const a: *const arguments.Prelu = @ptrCast(@alignCast(args));
+    const first = task * a.rows_per_task;
+    for (first..@min(first + a.rows_per_task, a.rows)) |row| {
+        const x = a.x + row * a.channels;
+        const out = a.out + row * a.channels;
+        var c: usize = 0;
+        while (c < a.channels) : (c += lanes) {
+            const count = a.channels - c;
+            const value = v.loadUpTo(x + c, count);
+            const below = v.minimum(value, v.splat(0)) * v.loadUpTo(a.slopes + c, count);
+            v.storeUpTo(out + c, v.maximum(v.splat(0), value) + below, count);
+        }
+    }
+}
+
 pub fn add(args: *const anyopaque, task: usize, _: [*]align(64) u8) callconv(.c) void {
     const a = elementwise(args);
     var i = task * a.count_per_task;
     const end = @min(i + a.count_per_task, a.count);
     while (i < end) : (i += lanes) {
-        const sum = v.loadUpTo(a.x + i, end - i) + v.loadUpTo(a.y.? + i, end - i);
-        v.storeUpTo(a.out + i, sum, end - i);
+        const y = v.loadUpTo(a.y.? + i, end - i) * v.splat(a.factor);
+        v.storeUpTo(a.out + i, v.loadUpTo(a.x + i, end - i) + y, end - i);
     }
 }
 

@@ -215,5 +215,6 @@ pub inline fn activate(comptime activation: arguments.Activation, x: Vec) Vec {
         // 3 tanh(x / 3), exact to 2^-21 of its largest value.
         .soft_clamp => splat(3) - splat(6) / (splat(1) + exp(splat(2.0 / 3.0) * x)),
         .to_signed => x + x - splat(1),
+        .leaky_relu => maximum(splat(0.2) * x, x),
     };
 }

@@ -101,6 +101,23 @@ test "geglu: the first half times the gelu of the second" {
     }
 }
 
+test "prelu: a slope for each channel" {
+    for ([_]u32{ 3, 64, 150 }) |channels| {
+        var a: support.Arena = .init(channels);
+        defer a.deinit();
+        const x = try a.randomTensor(.tokens(2, 700, channels));
+        const slopes = try a.vector(channels);
+        const out = try a.tensor(x.shape, .f32);
+        const cpu = try support.open(null, 2);
+        defer cpu.deinit();
+        try cpu.prelu(out, x, slopes);
+        const slope: [*]const f32 = @ptrFromInt(slopes.address);
+        for (out.host(f32), x.host(f32), 0..) |o, p, i| {
+            try std.testing.expectEqual(if (p < 0) p * slope[i % channels] else p, o);
+        }
+    }
+}
+
 test "add, scaleRepeat, concatChannels and copy" {
     var a: support.Arena = .init(4);
     defer a.deinit();
@@ -110,8 +127,12 @@ test "add, scaleRepeat, concatChannels and copy" {
     const y = try a.randomTensor(x.shape);
     const z = try a.randomTensor(x.shape.withChannels(4));
     const out = try a.tensor(x.shape, .f32);
-    try cpu.add(out, x, y);
+    try cpu.add(out, x, y, 1);
     for (out.host(f32), x.host(f32), y.host(f32)) |o, p, q| try std.testing.expectEqual(p + q, o);
+    try cpu.add(out, x, y, 0.2);
+    for (out.host(f32), x.host(f32), y.host(f32)) |o, p, q| {
+        try std.testing.expectApproxEqAbs(p + 0.2 * q, o, 1e-6);
+    }
     try cpu.copy(out, y);
     try std.testing.expectEqualSlices(f32, y.host(f32), out.host(f32));
     var twice_shape = x.shape;

@@ -98,13 +98,13 @@ test "a kernel behind a kernel is a dependent launch where that is on, and not b
         const x: Tensor = .{ .address = try fixture.alloc(f16, 64), .shape = shape, .dtype = .f16 };
         for (0..2) |_| {
             try cuda.upload(x, &@as([128]u8, @splat(0)));
-            try cuda.add(x, x, x);
+            try cuda.add(x, x, x, 1);
         }
         if (!is_on) {
-            try cuda.add(x, x, x);
+            try cuda.add(x, x, x, 1);
             continue;
         }
-        try std.testing.expectError(error.GpuFailed, cuda.add(x, x, x));
+        try std.testing.expectError(error.GpuFailed, cuda.add(x, x, x, 1));
         try expectMessage(&diagnostics, "cuLaunchKernelEx", "CUDA_ERROR_OUT_OF_MEMORY");
     }
 }
