@@ -17,7 +17,8 @@ import { BasedXLError } from "./errors.ts";
 import { ncclUniqueIdBytes } from "./native/abi.ts";
 import { makeNcclUniqueId } from "./native/nccl-unique-id.ts";
 import type { PreparedPipeline } from "./pipeline/prepare.ts";
-import { planRequest, seedsFrom } from "./pipeline/request.ts";
+import { planImages } from "./pipeline/refine.ts";
+import { seedsFrom } from "./pipeline/request.ts";
 import { settings } from "./settings/table.ts";
 
 export { processEnvironment } from "./distributed/environment.ts";
@@ -89,7 +90,7 @@ export async function joinProcessGroup(
   prepared: PreparedPipeline,
   { signal, env, onSecret, onRefusal, ...facts }: JoinOptions,
 ): Promise<Joined> {
-  const { model, devices, plan, request, rankCount, naming, files } = prepared;
+  const { model, devices, plan, request } = prepared;
   const { gpu } = devices;
   const { seed: ownSeed, imageCount } = plan.settings;
   if (!gpu) throw new BasedXLError("no-device", refused("need GPUs, and none was found").message);
@@ -120,7 +121,7 @@ export async function joinProcessGroup(
       ...prepared,
       devices: { ...devices, gpu: { ...gpu, transport: "nccl", localRanks } },
       request: agreed,
-      plan: planRequest(agreed, model, rankCount, naming, files, plan.input),
+      plan: planImages(agreed, prepared, plan.input),
     },
     peers,
   };

@@ -22,6 +22,7 @@ import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
+import { finalSize } from "./pipeline/hires.ts";
 import { type ReadInput, readInput } from "./pipeline/input.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
 import {
@@ -53,7 +54,8 @@ export type {
   StartEvent,
   WarningEvent,
 } from "./pipeline/events.ts";
-export { outputSize, type ReadInput, readInput } from "./pipeline/input.ts";
+export { finalSize } from "./pipeline/hires.ts";
+export { type ReadInput, readInput } from "./pipeline/input.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
 export type { ImageOrigin } from "./pipeline/origin.ts";
 export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
@@ -276,14 +278,16 @@ function openOptionsOf({
   rankCount,
   threadCount,
   devices: { gpu, dtype },
-  plan: { settings, input, batches },
+  plan,
 }: PreparedPipeline): OpenOptions {
+  const { settings, input, batches } = plan;
   const { width, height, splitBatch, vaeTiling } = settings;
   const [first] = batches;
   return {
     ...{ model, rankCount, threadCount, gpu, dtype, width, height, splitBatch, vaeTiling },
     hasImage: input !== null,
     hasMask: input !== null && input.mask !== null,
+    second: plan.hires && finalSize(plan),
     guidance: first?.guidance ?? false,
     promptCount: first?.images[0]?.tokens.weights.length ?? 1,
     adapters: adaptersOf(first?.images[0]?.loras ?? []),

@@ -399,6 +399,7 @@ fn sessionOptionsOf(
         // Last, after every allocation above.
         .files_arena = arena.*,
         .first = firstOf(options),
+        .second = secondOf(options),
         .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
     };
@@ -419,6 +420,17 @@ fn firstOf(options: *const SessionOptions) sessions.First {
         .preview_steps = @intFromBool(options.config.taesd.is_present != 0),
         .token_count = options.config.text.tokenCount(),
     };
+}
+
+/// Its second pass, of one image at a time.
+fn secondOf(options: *const SessionOptions) ?sessions.First {
+    if (options.second_latent_rows == 0) return null;
+    var second = firstOf(options);
+    second.latent_rows = options.second_latent_rows;
+    second.latent_width = options.second_latent_width;
+    second.image_count = 1;
+    second.has_image = true;
+    return second;
 }
 
 fn copyPath(arena: Allocator, bytes: Bytes) Allocator.Error![:0]const u8 {

@@ -61,6 +61,8 @@ pub const Options = struct {
     files_arena: std.heap.ArenaAllocator,
     /// The image that will be asked for first: what cannot fit is refused before loading.
     first: First,
+    /// The second pass of that image.
+    second: ?First = null,
     /// Those of that image.
     first_adapters: []const Adapter = &.{},
     /// Rows and columns of the latent in a tile of the VAE; 0 where tiles are not to be had.
@@ -281,15 +283,13 @@ pub const Session = struct {
         var first = try o.first.job(session.gpa);
         defer first.deinit();
         const plan = try session.plans.get(&session.planner(), &first);
-        const local = session.localRanks(plan);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
         const is_cpu = o.devices.kind == .cpu;
-        const scratch = plan.scratch_bytes[local.first..local.end];
-        if (is_cpu) try session.checkFits(&first, try session.needsOf(scratch, null));
+        const activation = if (is_cpu) null else o.devices.activation_dtype;
+        if (is_cpu) try session.checkFirst(activation);
         try session.devices.open(plan.layout.rank_count);
         errdefer session.devices.close();
-        const activation = if (is_cpu) null else o.devices.activation_dtype;
-        if (!is_cpu) try session.checkFits(&first, try session.needsOf(scratch, activation));
+        if (!is_cpu) try session.checkFirst(activation);
         const loaded = session.devices.loadWeights(&session.model, stop, &session.copied_bytes);
         try session.model.checkUnchanged();
         try loaded;
@@ -299,6 +299,19 @@ pub const Session = struct {
         const progress = &session.adapt_progress;
         session.adapted =
             session.devices.adaptedWeights(&session.model, &session.cancelled, progress);
+    }
+
+    /// Refuses what does not fit of the image that will be asked for first, in both passes.
+    fn checkFirst(session: *Session, activation: ?DType) Error!void {
+        for ([_]?First{ session.options.first, session.options.second }) |maybe| {
+            const pass = maybe orelse continue;
+            var job = try pass.job(session.gpa);
+            defer job.deinit();
+            const plan = try session.plans.get(&session.planner(), &job);
+            const local = session.localRanks(plan);
+            const scratch = plan.scratch_bytes[local.first..local.end];
+            try session.checkFits(&job, try session.needsOf(scratch, activation));
+        }
     }
 
     /// Of loading and the first image; `activation` is null on the CPU.

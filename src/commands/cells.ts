@@ -8,7 +8,7 @@ import { BasedXLError, badOption } from "../errors.ts";
 import { type FileHashes, startHashing, textsOfImage } from "../metadata.ts";
 import { inputReader } from "../pipeline/input.ts";
 import {
-  outputSize,
+  finalSize,
   Pipeline,
   type PipelineEvent,
   type PlannedRequest,
@@ -68,7 +68,7 @@ export async function sampleCells(
   );
   output.progress.clear();
   const planned = await planCells(cells, prepared);
-  const sizes = planned.map(({ plan }) => outputSize(plan.input, plan.settings));
+  const sizes = planned.map(({ plan }) => finalSize(plan));
   const sheet = new SheetWriter(options.outPath, {
     columns: axes[0]!.values.map(({ label }) => label),
     rows: axes[1]?.values.map(({ label }) => label) ?? [""],
@@ -225,7 +225,7 @@ async function keep(run: Run, cell: PlannedCell, image: ImageEvent): Promise<voi
 async function reportCells({ cells, sheet, writer, hashes, axes, warnings }: Run) {
   const images = cells.map(({ values, plan, index }) => {
     const { seed, stepCount, scheduler, guidanceScale, prompt } = plan.settings;
-    const { width, height } = outputSize(plan.input, plan.settings);
+    const { width, height } = finalSize(plan);
     const path = writer?.paths[index];
     return {
       ...(path !== undefined && { path: resolve(path) }),

@@ -21,9 +21,9 @@ import { collectLimited, TooLong } from "../limited-read.ts";
 import { type RecalledImage, recallImage, startHashing, textsOfImage } from "../metadata.ts";
 import {
   dtypeOf,
+  finalSize,
   type GenerateResult,
   medianMs,
-  outputSize,
   Pipeline,
   type PipelineEvent,
   type PreparedPipeline,
@@ -126,7 +126,7 @@ async function sample(options: SampleOptions, output: Output, signal: AbortSigna
     ...{ first, processCount: group?.count },
   });
   output.progress.clear();
-  const size = outputSize(alone.plan.input, alone.plan.settings);
+  const size = finalSize(alone.plan);
   const writer = writes ? await ImageWriter.open(options, size) : null;
   const joined = group && (await join(group, alone, options, output, signal));
   const { prepared, peers } = joined ?? { prepared: alone, peers: null };

@@ -10,7 +10,7 @@ import {
   imageSideMax,
   writeImage,
 } from "../image.ts";
-import type { GeneratedImage, PlannedRequest } from "../pipeline.ts";
+import { finalSize, type GeneratedImage, type PlannedRequest } from "../pipeline.ts";
 import type { SampleOptions } from "../settings/options.ts";
 import { reductionOf, Sheet, type SheetPlan } from "../sheets.ts";
 
@@ -76,8 +76,9 @@ class Grid {
 }
 
 /** Captions are the seeds, or the prompts where they differ. Throws as `SheetWriter`. */
-export function gridOf({ outPath }: SampleOptions, { settings, batches }: PlannedRequest): Grid {
-  const images = batches.flatMap((batch) => batch.images);
+export function gridOf({ outPath }: SampleOptions, plan: PlannedRequest): Grid {
+  const { width, height } = finalSize(plan);
+  const images = plan.batches.flatMap((batch) => batch.images);
   const rowCount = Math.max(1, Math.floor(Math.sqrt(images.length)));
   const columnCount = Math.ceil(images.length / rowCount);
   const differ = new Set(images.map(({ prompt }) => prompt)).size > 1;
@@ -86,8 +87,8 @@ export function gridOf({ outPath }: SampleOptions, { settings, batches }: Planne
     rows: Array<string>(Math.ceil(images.length / columnCount)).fill(""),
     blocks: [""],
     captions: images.map(({ prompt, seed }) => (differ ? prompt : `seed ${seed}`)),
-    cellWidth: settings.width,
-    cellHeight: settings.height,
+    cellWidth: width,
+    cellHeight: height,
   });
   return new Grid(writer, columnCount);
 }

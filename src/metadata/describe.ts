@@ -20,10 +20,11 @@ import type {
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import type { Scheduler } from "../settings/names.ts";
+import { hiresSettings } from "../settings/table/hires.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
-import { emphases } from "./from-infotext.ts";
+import { emphases, hiresNames } from "./from-infotext.ts";
 import { type FileHashes, isBundled } from "./hashes.ts";
 import { writeInfotext } from "./infotext.ts";
 import { formatVersion, isRecorded, type OwnFile, type OwnRecord } from "./record.ts";
@@ -81,8 +82,9 @@ function settingsOf(
     (key) =>
       isRecorded(key) &&
       values[key] !== undefined &&
-      // Without an image to start from they mean nothing.
-      (plan.input !== null || !(key in inputSettings)),
+      // Without an image to start from, or a second pass, they mean nothing.
+      (plan.input !== null || !(key in inputSettings)) &&
+      (plan.hires !== null || !(key in hiresSettings)),
   );
   return new Map(recorded.map((key) => [key, values[key]]));
 }
@@ -232,6 +234,7 @@ function infotextOf(
     ...inputFields(plan, value),
     ["Refiner", refiner && refinerField(refiner)],
     ["Refiner switch at", refiner && value("denoisingEnd")],
+    ...hiresFields(plan, value),
     ["Variation seed", value("variationSeed")],
     ["Variation seed strength", value("variationStrength") || undefined],
     ["ENSD", value("etaNoiseSeedDelta") || undefined],
@@ -256,12 +259,26 @@ function refinerField({ name, sha256, component }: NonNullable<Files["refiner"]>
   return `${stemOf(basename(name))}${hash === undefined ? "" : ` [${shortHash(hash)}]`}`;
 }
 
-/** As A1111 names what an image that starts from another has. */
-function inputFields(
-  { input }: PlannedRequest,
+/** As A1111 names what an image of two passes has. */
+function hiresFields(
+  { hires }: PlannedRequest,
   value: (key: SettingKey) => unknown,
 ): [string, unknown][] {
-  const start: [string, unknown][] = [["Denoising strength", value("strength")]];
+  if (hires === null) return [];
+  return [
+    ["Hires upscale", value("hires")],
+    ["Hires steps", value("hiresSteps") || undefined],
+    ["Hires upscaler", hiresNames[hires.upscaler.name]],
+  ];
+}
+
+/** As A1111 names what an image that starts from another has. */
+function inputFields(
+  { input, hires }: PlannedRequest,
+  value: (key: SettingKey) => unknown,
+): [string, unknown][] {
+  const strength = hires === null ? value("strength") : value("hiresStrength");
+  const start: [string, unknown][] = [["Denoising strength", strength]];
   if (input === null || input.mask === null) return start;
   const isPart = value("maskArea") === "masked";
   return [

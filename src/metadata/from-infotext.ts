@@ -15,6 +15,14 @@ export const emphases: Readonly<Record<string, GivenSettings["emphasis"]>> = {
   None: "none",
 };
 
+/** A1111's names of what enlarges between two passes. */
+export const hiresNames: Readonly<Record<string, string>> = {
+  latent: "Latent",
+  "latent-bicubic": "Latent (bicubic)",
+  "latent-nearest-exact": "Latent (nearest-exact)",
+  lanczos: "Lanczos",
+};
+
 export function recipeOfInfotext(text: string): Recipe {
   const { prompt, negativePrompt, fields } = parseInfotext(text);
   const byName = new Map(fields);
@@ -63,11 +71,26 @@ export function recipeOfInfotext(text: string): Recipe {
     return { name, word: name, digits };
   });
   if (fields.length > 0) takeSyntax(recipe, field("Emphasis") ?? "Original");
+  takeHires(recipe, field);
   warnOfOthers(recipe, fields);
   return recipe;
 }
 
 // --- internal ---
+
+/** The second pass, where the image has one and its upscaler is known. */
+function takeHires(recipe: Recipe, field: (name: string) => string | undefined): void {
+  const factor = field("Hires upscale");
+  const name = field("Hires upscaler");
+  // Where it enlarges, bilinear is the same with antialiasing.
+  const plain = name === "Latent (antialiased)" ? "Latent" : name;
+  const known = Object.keys(hiresNames).find((each) => hiresNames[each] === plain);
+  if (factor === undefined || known === undefined) return;
+  recipe.take("hires", factor, "Hires upscale");
+  recipe.take("hiresSteps", field("Hires steps"), "Hires steps");
+  recipe.take("hiresStrength", field("Denoising strength"), "Denoising strength");
+  recipe.settings.hiresUpscaler = known;
+}
 
 /** Of its sampler's options those that this program has too. */
 function takeNoise(
@@ -122,6 +145,9 @@ const understood = new Set(
   ).split(","),
 );
 
+/** Read where the second pass is one that this program has. */
+const ofHires = new Set(["Hires upscale", "Hires steps", "Hires upscaler", "Denoising strength"]);
+
 /** What fields belong to, by how they begin. */
 const features: readonly (readonly [pattern: RegExp, feature: string])[] = [
   [/^Hires /, "The hires fix"],
@@ -141,7 +167,9 @@ function warnOfOthers(
   recipe: Recipe,
   fields: readonly (readonly [name: string, value: string])[],
 ): void {
-  const names = fields.map(([name]) => name).filter((name) => !understood.has(name));
+  const isRead = (name: string) =>
+    understood.has(name) || (recipe.settings.hires !== undefined && ofHires.has(name));
+  const names = fields.map(([name]) => name).filter((name) => !isRead(name));
   const isHires = names.some((name) => name.startsWith("Hires "));
   const unknown: string[] = [];
   for (const name of names) {

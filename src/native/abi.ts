@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 29;
+export const abiVersion = 30;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -446,6 +446,8 @@ export interface SessionOptions {
   vaeTileLatent: number | boolean;
   hasImage: number | boolean;
   hasMask: number | boolean;
+  secondLatentRows: number | boolean;
+  secondLatentWidth: number | boolean;
   modelTileLatent: number | boolean;
   computeDtype: keyof typeof Compute;
   cudaLibrary: Bytes;
@@ -464,10 +466,10 @@ export interface SessionOptions {
   adapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1184;
+export const sizeOfSessionOptions = 1192;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1184, true);
+  v.setUint32(at + 0, 1192, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -489,22 +491,24 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 76, Number(s.vaeTileLatent), true);
   v.setUint32(at + 80, Number(s.hasImage), true);
   v.setUint32(at + 84, Number(s.hasMask), true);
-  v.setUint32(at + 88, Number(s.modelTileLatent), true);
-  v.setUint32(at + 92, Compute[s.computeDtype], true);
-  writeBytes(v, at + 96, s.cudaLibrary);
-  writeBytes(v, at + 112, s.ncclUniqueId);
-  writeModelConfig(v, at + 128, s.config);
-  writeBytes(v, at + 1008, s.textEncoderFiles);
-  writeBytes(v, at + 1024, s.textEncoder2Files);
-  writeBytes(v, at + 1040, s.unetFiles);
-  writeBytes(v, at + 1056, s.vaeFiles);
-  writeBytes(v, at + 1072, s.taesdFiles);
-  writeBytes(v, at + 1088, s.textEncoderNames);
-  writeBytes(v, at + 1104, s.textEncoder2Names);
-  writeBytes(v, at + 1120, s.unetNames);
-  writeBytes(v, at + 1136, s.vaeNames);
-  writeBytes(v, at + 1152, s.taesdNames);
-  writeBytes(v, at + 1168, s.adapters);
+  v.setUint32(at + 88, Number(s.secondLatentRows), true);
+  v.setUint32(at + 92, Number(s.secondLatentWidth), true);
+  v.setUint32(at + 96, Number(s.modelTileLatent), true);
+  v.setUint32(at + 100, Compute[s.computeDtype], true);
+  writeBytes(v, at + 104, s.cudaLibrary);
+  writeBytes(v, at + 120, s.ncclUniqueId);
+  writeModelConfig(v, at + 136, s.config);
+  writeBytes(v, at + 1016, s.textEncoderFiles);
+  writeBytes(v, at + 1032, s.textEncoder2Files);
+  writeBytes(v, at + 1048, s.unetFiles);
+  writeBytes(v, at + 1064, s.vaeFiles);
+  writeBytes(v, at + 1080, s.taesdFiles);
+  writeBytes(v, at + 1096, s.textEncoderNames);
+  writeBytes(v, at + 1112, s.textEncoder2Names);
+  writeBytes(v, at + 1128, s.unetNames);
+  writeBytes(v, at + 1144, s.vaeNames);
+  writeBytes(v, at + 1160, s.taesdNames);
+  writeBytes(v, at + 1176, s.adapters);
 }
 
 export interface Tokens {

@@ -78,6 +78,8 @@ export interface HandleOptions {
   /** Whether the first image starts from another, and whether with a mask. Default: neither. */
   hasImage?: boolean;
   hasMask?: boolean;
+  /** Rows and columns of the latent in a second pass of that image. Default: none. */
+  second?: { latentRows: number; latentWidth: number } | null;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
   /** Type of the CPU's matrix products; int8 of GPUs' linear layers, too. Default f32. */
@@ -326,6 +328,8 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     modelTileLatent: sizes.modelTileLatent ?? 0,
     hasImage: Number(sizes.hasImage ?? false),
     hasMask: Number(sizes.hasMask ?? false),
+    secondLatentRows: sizes.second?.latentRows ?? 0,
+    secondLatentWidth: sizes.second?.latentWidth ?? 0,
     splitBatch: Number(sizes.splitBatch),
     computeDtype: dtype,
     config: activationDtype === "f16" ? scaledVae(model.config) : model.config,

@@ -8,6 +8,14 @@ import type { Progress } from "./session.ts";
 /** Progress of the current batch. */
 export interface JobProgress extends Progress {
   images: ImageRange;
+  /** Absent where images have one pass. */
+  pass?: Pass | undefined;
+}
+
+/** Counted from 1; the second one enlarges. */
+export interface Pass {
+  index: number;
+  count: number;
 }
 
 /** The job starts to run. */
@@ -34,7 +42,8 @@ export interface PreviewEvent {
   /** Finished steps. */
   stepIndex: number;
   /**
-   * Size in pixels: with a TAESD that of the image, else divided by the VAE's factor, 8 for SDXL.
+   * Size in pixels, in the present pass: with a TAESD that of the image, else divided by the VAE's
+   * factor, 8 for SDXL.
    */
   width: number;
   height: number;

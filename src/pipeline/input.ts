@@ -47,6 +47,8 @@ export interface ReadInput {
   /** SHA-256 of the image's pixels and of the mask's, as they were read. */
   imageHash: string;
   maskHash: string | null;
+  /** Whether it is what an earlier pass of the request makes. */
+  isFirstPass?: boolean | undefined;
 }
 
 /** Null without an image. Rejects with "bad-option", "io", "setup". */

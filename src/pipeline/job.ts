@@ -6,13 +6,14 @@ import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
 import { type Balance, balanceText } from "./balance.ts";
-import type { GeneratedImage, PipelineEvent } from "./events.ts";
+import type { GeneratedImage, Pass, PipelineEvent } from "./events.ts";
+import { type FirstResult, finalSize, secondPass } from "./hires.ts";
 import { idleOnDevice } from "./idle-settings.ts";
-import { inputPixels, outputSize } from "./input.ts";
+import { inputPixels } from "./input.ts";
 import { noiseCountOf, noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
-import type { PlannedBatch, PlannedRequest } from "./request.ts";
+import type { PlannedBatch, PlannedHires, PlannedRequest } from "./request.ts";
 import { type ReusedSteps, reusedSteps } from "./reuse.ts";
 import type {
   BatchPreview,
@@ -78,6 +79,8 @@ export interface JobOptions {
   previewSteps: number;
   /** What the images are of, where this job finishes those of another. Default: this one. */
   origin?: { prepared: PreparedPipeline; plan: PlannedRequest };
+  /** Which of several passes this is. Default: the first, or the only one. */
+  pass?: Pass | undefined;
 }
 
 /** Runs all batches of `plan`. Where a handler fails, the job has ended when this rejects. */
@@ -90,7 +93,7 @@ export async function runJob(
   let { balance } = plan;
   const found: FoundSettings[] = [];
   const { imageCount } = plan.settings;
-  const { width, height } = outputSize(plan.input, plan.settings);
+  const { width, height } = finalSize(plan);
   const { batches, schedule } = plan;
   const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
   const warnings = [...options.warnings, ...plan.warnings, ...idle];
@@ -105,48 +108,48 @@ export async function runJob(
   await onEvent({ type: "start", jobId, imageCount, layout });
 
   const images: GeneratedImage[] = [];
-  const latentParts: Float32Array[] = [];
   let reused: ReusedSteps | null = null;
-  let latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
-  const ranks: RankStats[] = [];
-  const timings: StageTimings = { ...noTimes, stepMs: [] };
+  const totals = new Totals();
+  const pass = options.pass ?? (plan.hires && { index: 1, count: 2 });
   for (const [number, batch] of batches.entries()) {
     stopIfAborted(signal);
     const { range } = batch;
     const input = { ...inputs[number]!, balance };
+    const where = { images: range, ...(pass && { pass }) };
     const result = await session.image(input, {
-      onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, images: range }),
+      onProgress: (progress) => onEvent({ type: "progress", jobId, ...progress, ...where }),
       onPreview: (preview) => showPreviews(preview, batch, options),
       signal,
     });
-    const [count, channels, rows, columns] = result.latentShape;
-    latentShape = [latentShape[0] + count, channels, rows, columns];
-    if (result.latents !== null) latentParts.push(result.latents);
+    totals.addWork(result);
+    if (plan.hires === null) totals.addLatents(result);
     reused ??= reusedSteps(result.stepParts);
-    addTimings(timings, result.timings);
-    addRanks(ranks, result.ranks);
     const own = foundSettings(plan, balance, result.found);
     found.push(own);
     // What one batch has measured holds for the next from its first step on.
     if (result.found.balance) balance = { ...result.found.balance, step: 0, measures: false };
     const origin = originOf(options.origin ?? { prepared, plan }, own);
-    for (const [place, { seed }] of plan.wantImages ? batch.images.entries() : []) {
+    for (const [place, { seed }] of batch.images.entries()) {
       stopIfAborted(signal);
-      const made = result.images[place];
-      assert(made, `image ${place} of a batch of ${batch.images.length}`);
-      const pixels = source === null ? made : await source.finish(made);
-      const image = { index: range.first - 1 + place, seed, width, height, pixels, origin };
+      const made = { pixels: result.images[place], latents: latentsAt(result, place) };
+      const index = range.first - 1 + place;
+      const second = plan.hires && (await runSecondPass(session, plan.hires, index, made, options));
+      if (second !== null) totals.addAll(second);
+      const raw = second === null ? made.pixels : second.images[0]?.pixels;
+      if (raw === undefined) continue;
+      const pixels = (await source?.finish(raw)) ?? raw;
+      const image = { index, seed, width, height, pixels, origin };
       if (options.keepImages) images.push(image);
       await onEvent({ type: "image", jobId, ...image });
     }
   }
-  const latents = plan.wantLatents ? joined(latentParts) : null;
+  const { wantLatents } = plan.hires?.plan ?? plan;
+  const latents = wantLatents ? joined(totals.latents) : null;
   const { extrapolateHalos } = first;
   const noiseCount = noiseCountOf(plan.settings, schedule, { ...plan, start });
-  const size = { width, height, latents, latentShape, noiseCount };
   assert(reused, "a job without steps");
   const how = { layout, extrapolateHalos, reusedSteps: reused, ...found[0]! };
-  return { images, ...size, ...how, ranks, warnings, timings };
+  return { images, width, height, ...totals, latents, noiseCount, ...how, warnings };
 }
 
 /** Adds times up. */
@@ -184,6 +187,58 @@ function originOf(
   found: FoundSettings,
 ): ImageOrigin {
   return new ImageOrigin({ prepared, plan: { ...plan, settings: { ...plan.settings, ...found } } });
+}
+
+/** Makes the final image of what the first pass `made`. */
+async function runSecondPass(
+  session: JobSession,
+  hires: PlannedHires,
+  index: number,
+  made: FirstResult,
+  options: JobOptions,
+): Promise<GenerateResult> {
+  const plan = await secondPass(hires, index, made);
+  return await runJob(session, plan, {
+    ...options,
+    pass: { index: 2, count: 2 },
+    warnings: [],
+    keepImages: true,
+    // The job has begun, and its images are given out when they are ready.
+    onEvent: async (event) => {
+      if (event.type === "progress" || event.type === "preview") await options.onEvent(event);
+    },
+  });
+}
+
+/** Of one image of a batch. */
+function latentsAt({ latents, latentShape }: ImageResult, place: number) {
+  const [, channels, rows, columns] = latentShape;
+  const count = channels * rows * columns;
+  return latents?.subarray(place * count, (place + 1) * count);
+}
+
+/** What the batches and passes of a job add up to. */
+class Totals {
+  readonly latents: Float32Array[] = [];
+  latentShape: ImageResult["latentShape"] = [0, 0, 0, 0];
+  readonly ranks: RankStats[] = [];
+  readonly timings: StageTimings = { ...noTimes, stepMs: [] };
+
+  addWork({ timings, ranks }: Pick<ImageResult, "timings" | "ranks">): void {
+    addTimings(this.timings, timings);
+    addRanks(this.ranks, ranks);
+  }
+
+  addAll(result: GenerateResult): void {
+    this.addWork(result);
+    this.addLatents(result);
+  }
+
+  addLatents({ latents, latentShape }: Pick<ImageResult, "latents" | "latentShape">): void {
+    const [count, ...dimensions] = latentShape;
+    this.latentShape = [this.latentShape[0] + count, ...dimensions];
+    if (latents !== null) this.latents.push(latents);
+  }
 }
 
 /** How much the first latent has of what the images start from; null for noise alone. */

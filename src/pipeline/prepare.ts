@@ -17,6 +17,7 @@ import { openVae, type VaeChoice, withVae } from "../models/vae-choice.ts";
 import { type DeviceInfo, probeDevice } from "../native/device-info.ts";
 import { emulatorPath, prepareDevice } from "../native/library.ts";
 import { asProperty, type Naming } from "../settings/values.ts";
+import { checkTogether } from "./hires.ts";
 import { readInput } from "./input.ts";
 import { checkRefiner, planImages } from "./refine.ts";
 import type { GenerateRequest, PlannedRequest } from "./request.ts";
@@ -139,6 +140,7 @@ export async function preparePipeline(
   const refiner = await refinerOf(options, model, naming);
   const source = await readInput(request, model, naming);
   const plan = planImages(request, { model, refiner, rankCount, naming, files }, source);
+  if (processCount > 1) checkTogether(plan, naming);
   await prepareDevice(wanted.device, onLine);
   const machine = dependencies.probeDevice();
   const devices = chooseDevice(wanted, machine, emulatorPath, naming);

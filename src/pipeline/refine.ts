@@ -7,6 +7,7 @@ import { badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import type { Naming } from "../settings/values.ts";
+import { withHires } from "./hires.ts";
 import type { ReadInput } from "./input.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
 import type { RequestFiles } from "./request-files.ts";
@@ -30,9 +31,14 @@ export function planImages(
   source: ReadInput | null,
 ): PlannedRequest {
   if (refiner === null) {
-    const plan = planRequest(request, model, rankCount, naming, files, source);
+    const first = planRequest(request, model, rankCount, naming, files, source);
+    const plan = withHires(first, request, { model, rankCount, naming, files });
     if (plan.settings.denoisingEnd === 1 || !plan.wantImages) return plan;
     throw badOption(`${naming("denoisingEnd")} needs ${naming("refiner")}, which goes on there.`);
+  }
+  if (request.hires !== undefined) {
+    throw badOption(`${naming("hires")} and ${naming("refiner")} are both what follows the model's \
+own steps: one of them can be.`);
   }
   const unfinished = { ...request, wantLatents: true, wantImages: false };
   const base = planRequest(unfinished, model, rankCount, naming, files, source);

@@ -8,6 +8,7 @@ import { LoraPlanner, type PlannedLora } from "../adapters/plan.ts";
 import type { RecipeRequest } from "../adapters/recipes.ts";
 import type { EmbeddingTable } from "../embeddings.ts";
 import { badOption } from "../errors.ts";
+import type { Size } from "../image/encoder.ts";
 import type { ImageSource } from "../image/read.ts";
 import { checkHasInput } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
@@ -32,6 +33,7 @@ import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { checkInput, type PlannedInput, planInput, type ReadInput } from "./input.ts";
+import type { InterpolateMode } from "./latent-resize.ts";
 import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
@@ -109,6 +111,8 @@ export interface PlannedRequest {
   continues: boolean;
   /** The refiner's part; null without one. */
   refined: PlannedRequest | null;
+  /** Null for one pass. */
+  hires: PlannedHires | null;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
   /** How rows are dealt; null for equal parts. */
@@ -123,6 +127,20 @@ export interface PlannedRequest {
   /** The empty prompt, where weights interpolate from it; else null. */
   emptyTokens: TokenPair | null;
   warnings: string[];
+}
+
+/** What enlarges between two passes: the latent between its numbers, or the decoded image. */
+export type HiresUpscaler =
+  | { kind: "latent"; name: string; mode: InterpolateMode }
+  | { kind: "lanczos"; name: string };
+
+/** The second pass of a request (`hires.ts`). */
+export interface PlannedHires {
+  /** Of all images, each in a batch of its own. */
+  plan: PlannedRequest;
+  /** Of the images of the first pass. */
+  firstSize: Size;
+  upscaler: HiresUpscaler;
 }
 
 /** One image of a request. */
@@ -220,14 +238,10 @@ export function planRequest(
   const batches = batchesOf(images, complete.batchSize).map(place);
   warnings.push(...idleWarnings(complete, { given, reuse, batches, naming }));
   return {
-    request,
-    settings: complete,
-    schedule,
+    ...{ request, settings: complete, schedule },
     ...{ input, latents, continues: given.denoisingStart !== undefined },
-    ...{ refined: null, reuse },
-    balance,
+    ...{ refined: null, hires: null, reuse, balance, batches },
     ...{ wantLatents: request.wantLatents ?? false, wantImages: request.wantImages ?? true },
-    batches,
     ...{ loras, embeddings, emptyTokens },
     warnings,
   };
@@ -274,7 +288,10 @@ function withInput(
   model: Model,
   naming: Naming,
 ): {
-  given: CheckedSettings & { denoisingStart?: number | undefined };
+  given: CheckedSettings & {
+    denoisingStart?: number | undefined;
+    isSecondPass?: boolean | undefined;
+  };
   input: PlannedInput | null;
   latents: Latents | null;
 } {
@@ -286,7 +303,8 @@ function withInput(
   checkInput(request, source, { hasLatents: latents !== null, naming });
   if (source === null && latents === null) return { given: checked, input: null, latents };
   const strength = checked.strength ?? (source?.mask ? 1 : 0.75);
-  const given = { ...checked, ...sizes, strength, denoisingStart };
+  const isSecondPass = (source ?? latents)?.isFirstPass;
+  const given = { ...checked, ...sizes, strength, denoisingStart, isSecondPass };
   if (source === null) return { given, input: null, latents };
   const { input, ...size } = planInput(source, given, model);
   return { given: { ...given, ...size }, input, latents };

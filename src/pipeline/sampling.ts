@@ -41,6 +41,7 @@ type SamplingSettings = Pick<
   noiseSampler: NoiseSampler;
   denoisingEnd: number;
   strength?: number | undefined;
+  isSecondPass?: boolean | undefined;
   denoisingStart?: number | undefined;
 };
 
@@ -125,7 +126,7 @@ type Levels = Pick<Model["scheduler"], "trainTimesteps">;
 
 /** The steps that are left out at the beginning. */
 function firstOf(
-  { strength, denoisingStart, compat }: SamplingSettings,
+  { strength, denoisingStart, compat, isSecondPass }: SamplingSettings,
   stepCount: number,
   how: { made: (cut: Cut) => Schedule; isList: boolean; model: { scheduler: Levels } } & {
     naming: Naming;
@@ -133,7 +134,9 @@ function firstOf(
 ): Cut {
   const all = { stepCount, firstStep: 0 };
   if (strength === undefined) return all;
-  if (denoisingStart === undefined) return cutOf(strength, stepCount, { compat, ...how });
+  if (denoisingStart === undefined) {
+    return cutOf(strength, stepCount, { compat, isSecondPass, ...how });
+  }
   const { trainTimesteps } = how.model.scheduler;
   const firstStep = stepsBefore(denoisingStart, how.made(all), { stepCount, trainTimesteps });
   if (firstStep < stepCount) return { stepCount, firstStep };

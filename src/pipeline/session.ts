@@ -3,6 +3,7 @@
  * generates one batch at a time from tokens, sampler steps and seeds. `pipeline.ts` uses it; tests
  * and benches that compare batches open their own sessions.
  */
+import type { Size } from "../image/encoder.ts";
 import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import * as abi from "../native/abi.ts";
@@ -46,6 +47,8 @@ export interface OpenOptions {
   /** Whether the first image starts from another, and whether with a mask. */
   hasImage?: boolean;
   hasMask?: boolean;
+  /** Pixels of a second pass, for the memory check. Default: none. */
+  second?: Size | null;
   /** As in the requests, for the memory check. */
   adapters?: readonly Adapter[] | undefined;
   /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
@@ -221,7 +224,7 @@ export interface ImageResult {
 
 /** Loads a model. Rejects with `BasedXLError`; see `library.ts` for the codes. */
 export async function openSession(options: OpenOptions): Promise<Session> {
-  const { model, width, height, rankCount, threadCount, splitBatch, imageCount } = options;
+  const { model, rankCount, threadCount, splitBatch, imageCount } = options;
   const { guidance, vaeTiling, onProgress, signal } = options;
   const branchCount = guidance ? 1 + (options.promptCount ?? 1) : 1;
   const handle = await NativeHandle.open(
@@ -231,14 +234,14 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       threadCount,
       gpu: options.gpu ?? null,
       branchCount,
-      latentRows: height / model.vaeFactor,
-      latentWidth: width / model.vaeFactor,
+      ...latentOf(options, model),
       splitBatch,
       imageCount,
       vaeTileLatent: vaeTiling ? tileLatent(model) : 0,
       modelTileLatent: tileLatent(model),
       hasImage: options.hasImage ?? false,
       hasMask: options.hasMask ?? false,
+      second: options.second ? latentOf(options.second, model) : null,
       dtype: options.dtype ?? "f32",
       adapters: options.adapters ?? [],
     },
@@ -282,6 +285,11 @@ export function stepsToBytes(steps: readonly StepCoefficients[]): Uint8Array {
 }
 
 // --- internal ---
+
+/** Of an image of this size in pixels. */
+function latentOf({ width, height }: Size, { vaeFactor }: Model) {
+  return { latentRows: height / vaeFactor, latentWidth: width / vaeFactor };
+}
 
 const nothingDone = { stage: "load", stepIndex: 0, stepCount: 0, adaptFraction: 0 } as const;
 

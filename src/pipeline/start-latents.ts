@@ -16,6 +16,8 @@ export interface Latents {
    * on leaves out (`GenerateResult.noiseCount`). Default: 0.
    */
   noiseCount?: number | undefined;
+  /** Whether they are what an earlier pass of the request makes. */
+  isFirstPass?: boolean | undefined;
 }
 
 interface LatentsRequest {

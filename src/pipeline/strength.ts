@@ -16,22 +16,29 @@ export interface Cut {
 
 /**
  * diffusers: the last `strength` of the steps (get_timesteps). A1111: one step more
- * (setup_img2img_steps). ComfyUI: as many steps as are asked for, the last ones of more (KSampler
- * set_steps); a list of noise levels stays as it is.
+ * (setup_img2img_steps). ComfyUI, and the hires fix of A1111: as many steps as are asked for, the
+ * last ones of more (KSampler set_steps); a list of noise levels stays as it is.
  */
 export function cutOf(
   strength: number,
   asked: number,
-  { compat, isList, naming }: { compat: Compat; isList: boolean; naming: Naming },
+  {
+    compat,
+    isList,
+    isSecondPass = false,
+    naming,
+  }: { compat: Compat; isList: boolean; isSecondPass?: boolean | undefined; naming: Naming },
 ): Cut {
   const name = naming("strength");
   if (strength === 0) throw badOption(`${name} must be above 0: at 0 the image stays as it is.`);
-  if (compat === "comfyui" && !isList) {
-    const stepCount = strength > 0.9999 ? asked : Math.trunc(asked / strength);
+  const takesAll = compat === "comfyui" || (compat === "a1111" && isSecondPass);
+  if (takesAll && !isList) {
+    const share = compat === "a1111" ? Math.min(strength, 0.999) : strength;
+    const stepCount = share > 0.9999 ? asked : Math.trunc(asked / share);
     if (stepCount <= stepCountMax) return { stepCount, firstStep: stepCount - asked };
     throw badOption(
-      `${asked} steps at ${name} ${strength} are the last of ${stepCount} in ComfyUI, more than \
-${stepCountMax}: ask for fewer.`,
+      `${asked} steps at ${name} ${strength} are the last of ${stepCount} with ${naming("compat")} \
+${compat}, more than ${stepCountMax}: ask for fewer.`,
     );
   }
   if (compat === "a1111") {

@@ -10,6 +10,7 @@ export const groups = [
   "Size",
   "Sampling",
   "Refiner",
+  "Second pass",
   "Reuse of steps",
   "Model and device",
   "GPUs",

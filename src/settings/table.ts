@@ -6,6 +6,7 @@
  */
 import type { Given, Resolved, Setting } from "./setting.ts";
 import { gpuSettings } from "./table/gpus.ts";
+import { hiresSettings } from "./table/hires.ts";
 import { imageSettings } from "./table/image.ts";
 import { inputSettings } from "./table/input.ts";
 import { modelSettings } from "./table/model.ts";
@@ -24,6 +25,7 @@ export const settings = {
   ...sizeSettings,
   ...samplingSettings,
   ...refinerSettings,
+  ...hiresSettings,
   ...reuseSettings,
   ...modelSettings,
   ...gpuSettings,

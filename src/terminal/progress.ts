@@ -29,7 +29,7 @@ export interface ProgressView {
 }
 
 /** The displayed progress; without `images` there is one image. */
-export type ShownProgress = Progress & Partial<Pick<JobProgress, "images">>;
+export type ShownProgress = Progress & Partial<Pick<JobProgress, "images" | "pass">>;
 
 /** When the stage began and its last step ended, in milliseconds of the caller's clock. */
 export interface StageTimes {
@@ -205,12 +205,17 @@ function plainView(target: ProgressTarget, clockMs: () => number): ProgressView 
   };
 }
 
-/** `image 2 of 4`, `images 3 to 4 of 8`; "" for a single one and before the first begins. */
-function imageOf({ stage, images }: ShownProgress): string {
+/**
+ * `image 2 of 4`, `images 3 to 4 of 8`, with `, pass 1 of 2` behind; "" for a single one and before
+ * the first begins.
+ */
+function imageOf({ stage, images, pass }: ShownProgress): string {
   if (stage === "load" || stage === "text") return "";
-  if (images === undefined || images.count === 1) return "";
+  const passes = pass === undefined ? [] : [`pass ${pass.index} of ${pass.count}`];
+  if (images === undefined || images.count === 1) return passes.join();
   const { first, last, count } = images;
-  return first === last ? `image ${first} of ${count}` : `images ${first} to ${last} of ${count}`;
+  const which = first === last ? `image ${first}` : `images ${first} to ${last}`;
+  return [`${which} of ${count}`, ...passes].join(", ");
 }
 
 /** `Denoising image 2 of 4`. */

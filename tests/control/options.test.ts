@@ -241,14 +241,19 @@ const exactly = {
   crossAttentionGate: undefined,
 } as const;
 
+const onePass = {
+  hires: undefined,
+  hiresStrength: undefined,
+  hiresSteps: undefined,
+  hiresUpscaler: undefined,
+};
+
 describe("what is accepted", () => {
   test("nothing at all", () => {
     expect(parse()).toEqual({
       ...noFiles,
-      prompt: undefined,
-      negativePrompt: undefined,
-      prompt2: undefined,
-      negativePrompt2: undefined,
+      ...{ prompt: undefined, negativePrompt: undefined },
+      ...{ prompt2: undefined, negativePrompt2: undefined },
       compat: "diffusers",
       promptSyntax: undefined,
       emphasis: undefined,
@@ -279,6 +284,7 @@ describe("what is accepted", () => {
       timestepRounding: "auto",
       firstSigma: "auto",
       ...{ eta: undefined, sNoise: undefined },
+      ...onePass,
       model: undefined,
       ...{ config: undefined, vae: undefined, taesd: undefined },
       modelsDir: [],
@@ -385,6 +391,10 @@ describe("what is accepted", () => {
     "timestep-spacing": "trailing",
     "timestep-rounding": "nearest",
     "first-sigma": "sqrt",
+    hires: "1.5",
+    "hires-strength": "0.3",
+    "hires-steps": "12",
+    "hires-upscaler": "lanczos",
     eta: "0.5",
     "s-noise": "1.5",
     quality: "high",
@@ -474,6 +484,10 @@ describe("what is accepted", () => {
     timestepSpacing: "trailing",
     timestepRounding: "nearest",
     firstSigma: "sqrt",
+    hires: 1.5,
+    hiresStrength: 0.3,
+    hiresSteps: 12,
+    hiresUpscaler: "lanczos",
     quality: "high",
     deepCache: "2,4@0.5",
     deepCacheThreshold: 0.25,

@@ -18,25 +18,25 @@ KEPT = 512
 BLOCK = 1024
 
 
-def stride_of(count):
-    """The smallest prime that leaves at most KEPT elements."""
-    stride = -(-count // KEPT)
+def stride_of(count, most):
+    """The smallest prime that leaves at most so many elements."""
+    stride = -(-count // most)
     while any(stride % factor == 0 for factor in range(2, math.isqrt(stride) + 1)):
         stride += 1
     return stride
 
 
-def thin(tensors):
+def thin(tensors, most=KEPT, block=BLOCK):
     kept = {}
     for name, tensor in tensors.items():
         flat = tensor.detach().float().flatten()
-        if flat.numel() <= KEPT:
+        if flat.numel() <= most:
             kept[name] = tensor
             continue
-        stride = stride_of(flat.numel())
+        stride = stride_of(flat.numel(), most)
         kept[f"{name}%{stride}"] = flat[::stride]
-        norms = [block.double().norm() for block in flat.split(BLOCK)]
-        kept[f"{name}#{BLOCK}"] = torch.stack(norms).float()
+        norms = [part.double().norm() for part in flat.split(block)]
+        kept[f"{name}#{block}"] = torch.stack(norms).float()
     return kept
 
 

@@ -20,7 +20,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 29;
+pub const abi_version: u32 = 30;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -114,6 +114,9 @@ pub const SessionOptions = extern struct {
     /// Whether that image starts from another, and whether it has a mask.
     has_image: u32,
     has_mask: u32,
+    /// Of a second pass, which starts from that image, for the memory check; 0 for none.
+    second_latent_rows: u32,
+    second_latent_width: u32,
     /// Tile size that the advice names where an image does not fit in memory; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.

@@ -4,7 +4,7 @@
  */
 import { BasedXLError } from "../../errors.ts";
 import { encodeFile } from "../../image.ts";
-import type { PipelineEvent } from "../../pipeline.ts";
+import type { PipelineEvent, PlannedRequest } from "../../pipeline.ts";
 import type { Catalog } from "../catalog.ts";
 import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
@@ -196,8 +196,7 @@ export class Runner implements JobRunner {
       await files[Symbol.asyncDispose]();
       throw error;
     }
-    const { width, height, stepCount, imageCount } = plan.settings;
-    const work = (width * height * stepCount * imageCount) / 1e6;
+    const work = workOf(plan) + (plan.hires === null ? 0 : workOf(plan.hires.plan));
     this.options.speeds.note(prepared.rankCount, work, (performance.now() - startMs) / 1000);
     return files;
   }
@@ -298,4 +297,10 @@ class Told {
       this.encoding.delete(event.index);
     }
   }
+}
+
+/** Of one pass, in steps of a million pixels. */
+function workOf({ settings }: PlannedRequest): number {
+  const { width, height, stepCount, imageCount } = settings;
+  return (width * height * stepCount * imageCount) / 1e6;
 }

@@ -3,7 +3,7 @@
  * goes on where the server before it ended, however that was.
  */
 import { BasedXLError, badOption, cancelled } from "../../errors.ts";
-import type { ReadInput } from "../../pipeline.ts";
+import { finalSize, type ReadInput } from "../../pipeline.ts";
 import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
 import { HttpError } from "../environment.ts";
@@ -209,8 +209,9 @@ export class QueuedJobs implements ImageJobService {
     const seeds = seedsOf(request);
     const { inputs } = spec;
     const from = inputs && this.options.inputs.requestOf(inputs);
-    const { settings } = catalog.plan(model, { ...rest, ...from, seeds }, { source });
-    const megapixels = (settings.width * settings.height) / 1e6;
+    const plan = catalog.plan(model, { ...rest, ...from, seeds }, { source });
+    const { width, height } = finalSize(plan);
+    const megapixels = (width * height) / 1e6;
     if (megapixels > config.maxPixels) {
       throw badOption(
         `Images have at most ${config.maxPixels} million pixels here, not ${megapixels}.`,
