@@ -148,7 +148,8 @@ export async function run(args: string[]): Promise<number> {
   const loadBefore = loadavg()[0] ?? 0;
   if (folder !== undefined) writeFullSize(folder);
   let torch: string | null = null;
-  for (const dtype of wanted) {
+  const ofPeers = only.includes("ops") || only.includes("models") ? wanted : [];
+  for (const dtype of ofPeers) {
     // One peer process per type: models of both would not fit in memory together.
     const peer = await Program.peer(textOf(flags, "python") ?? "python3");
     torch = peer?.version ?? null;
