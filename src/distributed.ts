@@ -121,7 +121,7 @@ export async function joinProcessGroup(
       ...prepared,
       devices: { ...devices, gpu: { ...gpu, transport: "nccl", localRanks } },
       request: agreed,
-      plan: planImages(agreed, prepared, plan.input),
+      plan: planImages(agreed, prepared, plan.read),
     },
     peers,
   };

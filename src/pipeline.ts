@@ -21,9 +21,9 @@ import { BasedXLError, cancelled } from "./errors.ts";
 import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
+import { controlShapes } from "./pipeline/controls.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
 import { finalSize } from "./pipeline/hires.ts";
-import { type ReadInput, readInput } from "./pipeline/input.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
 import {
   type PrepareDependencies,
@@ -32,6 +32,7 @@ import {
   preparePipeline,
 } from "./pipeline/prepare.ts";
 import { JobQueue } from "./pipeline/queue.ts";
+import { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts";
 import { planImages } from "./pipeline/refine.ts";
 import { type RefinedSessions, runRefinedJob } from "./pipeline/refined-job.ts";
 import type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
@@ -55,10 +56,10 @@ export type {
   WarningEvent,
 } from "./pipeline/events.ts";
 export { finalSize } from "./pipeline/hires.ts";
-export { type ReadInput, readInput } from "./pipeline/input.ts";
 export type { GenerateResult } from "./pipeline/job.ts";
 export type { ImageOrigin } from "./pipeline/origin.ts";
 export { type PreparedPipeline, type PrepareOptions, preparePipeline } from "./pipeline/prepare.ts";
+export { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts";
 export type { GenerateRequest, ImageRange, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
@@ -160,14 +161,14 @@ is loaded when its turn comes.`,
 
   /**
    * Fills in and checks a request, as `generate` does; throws what it rejects with at once.
-   * `source` is the image that the request starts from, as `readInput` gives it.
+   * `read` are the images that it names, as `readImages` gives them.
    */
   static plan(
     prepared: PreparedPipeline,
     request: GenerateRequest,
-    source: ReadInput | null = null,
+    read: ReadImages = noImages,
   ): PlannedRequest {
-    return planImages(request, prepared, source);
+    return planImages(request, prepared, read);
   }
 
   get model(): Model {
@@ -255,12 +256,13 @@ is loaded when its turn comes.`,
   private planOf(
     asked: GenerateRequest | PlannedRequest,
   ): PlannedRequest | Promise<PlannedRequest> {
-    const { request, plan, model, naming } = this.prepared;
+    const { request, plan } = this.prepared;
     if (asked === request) return plan;
     if ("batches" in asked) return asked;
-    if (asked.image === undefined) return Pipeline.plan(this.prepared, asked);
-    const read = readInput(asked, model, naming);
-    return read.then((source) => Pipeline.plan(this.prepared, asked, source));
+    const needsFiles = asked.image !== undefined || asked.controlnet !== undefined;
+    if (!needsFiles) return Pipeline.plan(this.prepared, asked);
+    const read = readImages(asked, this.prepared);
+    return read.then((images) => Pipeline.plan(this.prepared, asked, images));
   }
 }
 
@@ -280,7 +282,7 @@ function openOptionsOf({
   devices: { gpu, dtype },
   plan,
 }: PreparedPipeline): OpenOptions {
-  const { settings, input, batches } = plan;
+  const { settings, input, controls, batches } = plan;
   const { width, height, splitBatch, vaeTiling } = settings;
   const [first] = batches;
   return {
@@ -291,6 +293,7 @@ function openOptionsOf({
     guidance: first?.guidance ?? false,
     promptCount: first?.images[0]?.tokens.weights.length ?? 1,
     adapters: adaptersOf(first?.images[0]?.loras ?? []),
+    controls: controlShapes(controls),
     imageCount: Math.max(...batches.map(({ images }) => images.length)),
   };
 }

@@ -37,7 +37,7 @@ const typescriptLayers = [
   ["pipeline"],
   ["devices"],
   ["embeddings"],
-  ["adapters", "library/list"],
+  ["adapters", "library/list", "networks"],
   ["models", "library"],
   ["prompt"],
   ["schedule"],

@@ -101,6 +101,9 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     if (request.adapters.len > 0 and session.options.devices.random_weights) {
         return refuse("adapters of random weights", .{});
     }
+    if (request.networks.len > 0 and session.options.devices.random_weights) {
+        return refuse("networks beside random weights", .{});
+    }
     const hooks: TestHooks = .of(request.hooks);
     if (checks.onlyRank(&session.options, hooks.only_rank)) |status| return status;
     if (checks.balance(&session.options, request)) |status| return status;
@@ -373,6 +376,9 @@ fn sessionOptionsOf(
     });
     const library = try copyPath(allocator, options.cuda_library);
     const first_adapters = try copyAdapters(allocator, options.adapters);
+    var first = firstOf(options);
+    first.networks = try copyNetworks(allocator, options.networks);
+    first.controls = try copyControls(allocator, options.controls);
     return .{
         .rank_count = options.rank_count,
         .devices = .{
@@ -398,8 +404,8 @@ fn sessionOptionsOf(
         .files = files,
         // Last, after every allocation above.
         .files_arena = arena.*,
-        .first = firstOf(options),
-        .second = secondOf(options),
+        .first = first,
+        .second = secondOf(options, first),
         .first_adapters = first_adapters,
         .tile_latent = options.model_tile_latent,
     };
@@ -423,9 +429,9 @@ fn firstOf(options: *const SessionOptions) sessions.First {
 }
 
 /// Its second pass, of one image at a time.
-fn secondOf(options: *const SessionOptions) ?sessions.First {
+fn secondOf(options: *const SessionOptions, first: sessions.First) ?sessions.First {
     if (options.second_latent_rows == 0) return null;
-    var second = firstOf(options);
+    var second = first;
     second.latent_rows = options.second_latent_rows;
     second.latent_width = options.second_latent_width;
     second.image_count = 1;
@@ -487,6 +493,8 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.step_reuse = try copyValues(pipeline.StepReuse, arena, r.step_reuse);
     job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
     job.adapters = try copyAdapters(arena, r.adapters);
+    job.networks = try copyNetworks(arena, r.networks);
+    job.controls = try copyControls(arena, r.controls);
     job.image = try arena.dupe(u8, r.image.slice());
     job.mask = try arena.dupe(u8, r.mask.slice());
     job.latents = try copyValues(f32, arena, r.latents);
@@ -571,6 +579,48 @@ fn copyAdapters(arena: Allocator, bytes: Bytes) Allocator.Error![]const adapters
             .targets = targets,
         };
     }
+    return copies;
+}
+
+fn copyNetworks(
+    arena: Allocator,
+    bytes: Bytes,
+) Allocator.Error![]const models.networks.Description {
+    const all: []align(1) const types.Network = std.mem.bytesAsSlice(types.Network, bytes.slice());
+    const copies = try arena.alloc(models.networks.Description, all.len);
+    for (copies, all) |*copy, network| copy.* = .{
+        .config = configOf(network),
+        .files = .{
+            .paths = try copyPaths(arena, network.files),
+            .names = try copyNames(arena, network.names),
+        },
+    };
+    return copies;
+}
+
+/// `checks.networksOf` has seen that its bytes are as many as those of its kind.
+fn configOf(network: types.Network) models.networks.Config {
+    switch (network.kind) {
+        inline else => |kind| {
+            const Config = @FieldType(models.networks.Config, @tagName(kind));
+            const config = std.mem.bytesToValue(Config, network.config.slice());
+            return @unionInit(models.networks.Config, @tagName(kind), config);
+        },
+    }
+}
+
+fn copyControls(arena: Allocator, bytes: Bytes) Allocator.Error![]const pipeline.ControlUse {
+    const all: []align(1) const types.ControlUse =
+        std.mem.bytesAsSlice(types.ControlUse, bytes.slice());
+    const copies = try arena.alloc(pipeline.ControlUse, all.len);
+    for (copies, all) |*copy, use| copy.* = .{
+        .network_index = use.network_index,
+        .control_type = use.control_type,
+        .image = try arena.dupe(u8, use.image.slice()),
+        .scale = use.scale,
+        .step_first = use.step_first,
+        .step_end = use.step_end,
+    };
     return copies;
 }
 

@@ -733,6 +733,7 @@ pub const Backend = struct {
     pub const concatChannels = elementwise.concatChannels;
     pub const add = elementwise.add;
     pub const addScaled = elementwise.addScaled;
+    pub const accumulate = elementwise.accumulate;
     pub const averageInto = elementwise.averageInto;
     pub const scaleRepeat = elementwise.scaleRepeat;
     pub const quantizeChange = elementwise.quantizeChange;

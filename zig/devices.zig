@@ -24,6 +24,8 @@ const DType = @import("tensor.zig").DType;
 const GpuRanks = @import("devices/gpu_ranks.zig").GpuRanks;
 const Int8Weights = @import("devices/int8_weights.zig").Int8Weights;
 const Model = @import("model.zig").Model;
+const Network = @import("model.zig").Network;
+const device_weights = @import("backend/cuda/weights.zig");
 const options_file = @import("devices/options.zig");
 const RankDevice = @import("devices/rank_device.zig").RankDevice;
 const shortages = @import("devices/shortage.zig");
@@ -189,6 +191,34 @@ pub const Devices = struct {
             if (maybe.*) |*r| try r.loadToHost(devices.cancelled, copied_bytes);
         }
         devices.int8 = try devices.loadInt8(model, interrupt, copied_bytes);
+    }
+
+    /// Bytes of a network beside the model, on each device.
+    pub fn networkBytes(devices: *const Devices, network: *const Network) u64 {
+        if (devices.options.kind == .cuda) {
+            const activation = devices.options.activation_dtype;
+            return device_weights.place(network.weights, activation, false).block_bytes;
+        }
+        const resident = &network.resident;
+        return resident.checkpoint.mappedBytes() + resident.copiedBytes();
+    }
+
+    /// Loads a network beside the model to where the ranks read it. Only between jobs.
+    pub fn loadNetwork(
+        devices: *Devices,
+        network: *Network,
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        const gpu = if (devices.gpu) |*gpu| gpu else {
+            return network.resident.loadToHost(devices.cancelled, copied_bytes);
+        };
+        const bytes = devices.networkBytes(network);
+        return gpu.loadNetwork(devices.ranks, network.weights, bytes, copied_bytes);
+    }
+
+    /// Frees what `loadNetwork` allocated on GPUs; on the CPU closing the network does.
+    pub fn freeNetwork(devices: *Devices, network: *const Network) void {
+        if (devices.gpu) |*gpu| gpu.freeNetwork(network.block);
     }
 
     /// Int8 weights go to GPUs by way of the panels that the CPU reads, which are rounded once.

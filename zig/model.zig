@@ -4,10 +4,13 @@
 //! - `model/config.zig` has the configuration.
 //! - `model/clip.zig` is a text encoder.
 //! - `model/unet.zig` predicts noise, with the blocks of `model/unet_blocks.zig`.
+//! - `model/conditioning.zig` and `model/time_embedding.zig` are what its blocks read of prompts.
+//! - `model/additions.zig` is what other networks add to it.
 //! - `model/transformer.zig` and `model/resnet.zig` are the parts of those blocks.
 //! - `model/layers.zig` has the layers; three of them exchange data with other patches.
 //! - `model/vae.zig` encodes and decodes images.
 //! - `model/taesd.zig` decodes them roughly, for previews.
+//! - `model/network.zig` is a network beside the model, which jobs name: `model/controlnet.zig`.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -20,6 +23,8 @@ pub const ModelConfig = configs.ModelConfig;
 pub const ClipTextModel = @import("model/clip.zig").ClipTextModel;
 pub const UNet = @import("model/unet.zig").UNet;
 pub const Vae = @import("model/vae.zig").Vae;
+pub const networks = @import("model/network.zig");
+pub const Network = networks.Network;
 pub const TinyDecoder = @import("model/taesd.zig").TinyDecoder;
 
 pub const Component = weights.Component;

@@ -10,6 +10,7 @@
 //!   pipeline/denoise.zig     the denoising loop
 //!   pipeline/balance.zig     rows dealt by the speed of ranks
 //!   pipeline/decisions.zig   numbers that steps decide by, equal on all ranks
+//!   pipeline/controls.zig    networks that hint images steer the UNet with
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/source.zig      the image that a job starts from, and its mask
 //!   pipeline/noise.zig       the noise of the first latent and of steps
@@ -21,10 +22,11 @@
 //!   pipeline/components.zig  single components
 //!   pipeline/nchw.zig        conversion from and to NCHW
 
-pub const Conditioning = @import("model/unet.zig").Conditioning;
+pub const Conditioning = @import("model/conditioning.zig").Conditioning;
 const jobs = @import("pipeline/job.zig");
 pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
+pub const ControlUse = jobs.ControlUse;
 pub const Tokens = jobs.Tokens;
 pub const DeepPlan = jobs.DeepPlan;
 pub const StepReuse = jobs.StepReuse;

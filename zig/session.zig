@@ -5,6 +5,7 @@
 //! Read in this order:
 //!   session/plan.zig          layout, slots and scratch of an image's shape; the cache of plans
 //!   session/memory_advice.zig what makes an image fit that does not
+//!   session/networks.zig      networks beside the model: opened, loaded and kept
 //!   session/rank_states.zig   what the ranks of a job read of each other
 //!   session/rank_threads.zig  runs the local ranks of a job
 //!   session/weight_notes.zig  how weights are kept that files have in 8 bits
@@ -24,6 +25,9 @@ const pipeline = @import("pipeline.zig");
 const Adapter = @import("weights.zig").adapters.Adapter;
 const Job = pipeline.Job;
 const Advisor = @import("session/memory_advice.zig").Advisor;
+const network_files = @import("session/networks.zig");
+const Network = network_files.Network;
+const Networks = network_files.Networks;
 const plans = @import("session/plan.zig");
 const Plan = plans.Plan;
 pub const First = plans.First;
@@ -49,7 +53,7 @@ pub const State = enum(u32) {
 };
 
 /// Why a session or a job failed.
-pub const Error = Model.Error || pipeline.Error || devices.Error;
+pub const Error = Model.Error || pipeline.Error || devices.Error || network_files.Error;
 
 pub const Options = struct {
     /// Ranks of all processes; those of this one are `devices.local_ranks`.
@@ -99,6 +103,7 @@ pub const Session = struct {
     /// Made by `load`.
     adapted: devices.AdaptedWeights = undefined,
     adapt_progress: devices.AdaptProgress = .{},
+    networks: Networks,
     coordinator: std.Thread = undefined,
     plans: plans.PlanCache = .{},
     /// Allocated with the model.
@@ -124,6 +129,12 @@ pub const Session = struct {
             .options = options,
             .reporter = .{ .io = io, .preview = .{ .gpa = gpa, .io = io } },
             .result = .init(gpa),
+            .networks = .{
+                .gpa = gpa,
+                .io = io,
+                .diagnostics = &session.diagnostics,
+                .cancelled = &session.cancelled,
+            },
             .devices = .{
                 .gpa = gpa,
                 .io = io,
@@ -212,11 +223,13 @@ pub const Session = struct {
         return if (session.hasModel()) session.all_warnings else "";
     }
 
-    pub fn planner(session: *Session) plans.Planner {
+    /// For jobs with these networks.
+    pub fn planner(session: *Session, networks: []const *const Network) plans.Planner {
         return .{
             .gpa = session.gpa,
             .io = session.io,
             .model = &session.model,
+            .networks = networks,
             .diagnostics = &session.diagnostics,
             .rank_count = session.options.rank_count,
             .local_ranks = session.options.devices.local_ranks,
@@ -282,7 +295,8 @@ pub const Session = struct {
         session.copy_bytes.store(session.model.weightBytes().copied, .release);
         var first = try o.first.job(session.gpa);
         defer first.deinit();
-        const plan = try session.plans.get(&session.planner(), &first);
+        const networks = try session.openNetworks(&first, null);
+        const plan = try session.plans.get(&session.planner(networks), &first);
         // The free memory of a GPU is known once it is open; on the CPU it is checked before.
         const is_cpu = o.devices.kind == .cpu;
         const activation = if (is_cpu) null else o.devices.activation_dtype;
@@ -307,40 +321,54 @@ pub const Session = struct {
             const pass = maybe orelse continue;
             var job = try pass.job(session.gpa);
             defer job.deinit();
-            const plan = try session.plans.get(&session.planner(), &job);
+            const networks = try session.openNetworks(&job, null);
+            const planning = session.planner(networks);
+            const plan = try session.plans.get(&planning, &job);
             const local = session.localRanks(plan);
             const scratch = plan.scratch_bytes[local.first..local.end];
-            try session.checkFits(&job, try session.needsOf(scratch, activation));
+            const needs = try session.needsOf(scratch, activation, networks);
+            try session.checkFits(&job, &planning, needs);
         }
     }
 
     /// Of loading and the first image; `activation` is null on the CPU.
-    fn needsOf(session: *Session, scratch: []const usize, activation: ?DType) Error!devices.Needs {
+    fn needsOf(
+        session: *Session,
+        scratch: []const usize,
+        activation: ?DType,
+        networks: []const *Network,
+    ) Error!devices.Needs {
         const own = session.devices.placeWeights(&session.model);
         const adapters = session.options.first_adapters;
         const merged =
             try devices.mergedBytes(session.gpa, &session.model, adapters, activation);
-        return .{ .scratch = scratch, .weight_bytes = own + merged };
+        const beside = Networks.missingBytes(networks, &session.devices);
+        return .{ .scratch = scratch, .weight_bytes = own + merged + beside };
     }
 
     fn unload(session: *Session) void {
         if (!session.loaded.load(.acquire)) return;
         session.adapted.deinit();
+        session.networks.deinit();
         session.devices.close();
         session.model.close();
     }
 
     /// Refuses what does not fit into free memory, before anything is allocated.
-    fn checkFits(session: *Session, job: *const Job, needs: devices.Needs) Error!void {
+    fn checkFits(
+        session: *Session,
+        job: *const Job,
+        planning: *const plans.Planner,
+        needs: devices.Needs,
+    ) Error!void {
         var total: u64 = 0;
         for (needs.scratch) |bytes| total += bytes;
         session.scratch_bytes.store(total, .release);
         const shortage = try session.devices.shortage(needs) orelse return;
         var arena: std.heap.ArenaAllocator = .init(session.gpa);
         defer arena.deinit();
-        const planning = session.planner();
         const advisor: Advisor = .{
-            .planner = &planning,
+            .planner = planning,
             .devices = &session.devices,
             .job = job,
             .tile_latent = session.options.tile_latent,
@@ -353,19 +381,24 @@ pub const Session = struct {
     fn runJob(session: *Session) Error!void {
         const job = &session.job.?;
         try session.devices.prepare();
-        const plan = try session.plans.get(&session.planner(), job);
+        const networks = try session.openNetworks(job, &session.devices);
+        const planning = session.planner(networks);
+        const plan = try session.plans.get(&planning, job);
         const local = session.localRanks(plan);
         const scratch = plan.scratch_bytes[local.first..local.end];
         const needs: devices.Needs = .{
             .scratch = scratch,
-            .weight_bytes = try session.adapted.missingBytes(job.adapters),
+            .weight_bytes = try session.adapted.missingBytes(job.adapters) +
+                Networks.missingBytes(networks, &session.devices),
         };
-        // What other sets of adapters take is the first to go.
+        // What other jobs have left is the first to go: networks, then sets of adapters.
         while (try session.devices.shortage(needs) != null) {
+            if (session.networks.release(networks, &session.devices)) continue;
             if (!try session.adapted.release(job.adapters)) break;
         }
-        try session.checkFits(job, needs);
+        try session.checkFits(job, &planning, needs);
         try session.adapt(job);
+        try session.loadNetworks(networks);
         for (session.devices.ranks[0..scratch.len], scratch) |*rank, bytes| {
             try rank.reserve(session.gpa, bytes);
         }
@@ -375,6 +408,7 @@ pub const Session = struct {
             .gpa = session.gpa,
             .io = session.io,
             .model = &session.model,
+            .networks = networks,
             .devices = session.devices.ranks,
             .fibers = session.devices.fibers(),
             .connection = session.devices.connection(),
@@ -391,9 +425,30 @@ pub const Session = struct {
         if (session.options.devices.kind == .cpu) {
             try session.model.checkUnchanged();
             try session.devices.int8.checkUnchanged(session.io, &session.diagnostics);
+            try Networks.checkUnchanged(networks);
         }
         try ran;
         session.device_bytes.store(session.devices.usedBytes(), .release);
+    }
+
+    /// The networks that a job names; their list lasts as long as the job.
+    fn openNetworks(
+        session: *Session,
+        job: *Job,
+        device: ?*devices.Devices,
+    ) Error![]const *Network {
+        const arena = job.arena.allocator();
+        return session.networks.open(arena, job.networks, &session.model.config, device);
+    }
+
+    fn loadNetworks(session: *Session, networks: []const *Network) Error!void {
+        const bytes = Networks.missingBytes(networks, &session.devices);
+        if (bytes == 0) return;
+        _ = session.reporter.begin(.load);
+        session.copy_bytes.store(bytes, .release);
+        session.copied_bytes.store(0, .release);
+        try session.networks.load(networks, &session.devices, &session.copied_bytes);
+        _ = session.reporter.begin(session.job.?.firstStage());
     }
 
     /// Makes the weights what the job asks for.

@@ -37,6 +37,7 @@ pub const Connection = connections.Connection;
 pub const TransportKind = connections.TransportKind;
 pub const Endpoint = endpoints.Endpoint;
 pub const Channel = positions.Channel;
+pub const control_count_max = positions.control_count_max;
 pub const Depth = positions.Depth;
 pub const Position = positions.Position;
 pub const slot_count_max = positions.slot_count_max;

@@ -26,6 +26,7 @@ pub const Files = checkpoint.Files;
 pub const Name = checkpoint.Name;
 pub const int8 = @import("weights/int8.zig");
 pub const Layout = weight.Layout;
+pub const block_count_max = weight.block_count_max;
 pub const Resident = resident.Resident;
 pub const View = resident.View;
 pub const Weight = weight.Weight;

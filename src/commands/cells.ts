@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { processEnvironment, processGroupOf } from "../distributed.ts";
 import { BasedXLError, badOption } from "../errors.ts";
 import { type FileHashes, startHashing, textsOfImage } from "../metadata.ts";
-import { inputReader } from "../pipeline/input.ts";
+import { imagesReader } from "../pipeline/read-images.ts";
 import {
   finalSize,
   Pipeline,
@@ -132,7 +132,7 @@ async function planCells(
   prepared: PreparedPipeline,
 ): Promise<PlannedCell[]> {
   const { request, plan } = prepared;
-  const read = inputReader(prepared, prepared.model, prepared.naming);
+  const read = imagesReader(prepared, prepared);
   const planned: PlannedCell[] = [];
   for (const [index, cell] of cells.entries()) {
     const isFirst = cell.options === request;

@@ -39,6 +39,8 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     // The same files may have other names elsewhere.
     loras: request.loras.length === 0 ? undefined : fingerprintOf(request.loras),
     embeddings: embeddingsOf(request),
+    controlnet: networksOf(request),
+    controlImage: hashesOf(request),
     image: request.input?.imageHash,
     mask: request.input?.maskHash ?? undefined,
     ...(seedIsRandom && { seed: undefined }),
@@ -81,6 +83,16 @@ function textsOf(
 /** Those that prompts mention, wherever their files are. */
 function embeddingsOf({ embeddings }: PlannedRequest): string | undefined {
   return embeddings.used.map(({ name, hash }) => `${name} ${hash}`).join(", ") || undefined;
+}
+
+/** Samples of their weights, wherever the files are. */
+function networksOf({ controls }: PlannedRequest): string | undefined {
+  const samples = controls.map(({ network }) => network.weights.files.map(sampleOf));
+  return samples.length === 0 ? undefined : Bun.hash(JSON.stringify(samples)).toString(16);
+}
+
+function hashesOf({ controls }: PlannedRequest): string | undefined {
+  return controls.map(({ imageHash }) => imageHash).join(", ") || undefined;
 }
 
 /** Configs, vocabularies, and of the weights sizes and samples: all of them take minutes. */

@@ -12,6 +12,7 @@ import { adapterHash, shortHash } from "../library/hashes.ts";
 import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
 import type { Model } from "../models/model.ts";
+import type { PlannedControl } from "../pipeline/controls.ts";
 import type {
   GeneratedImage,
   GenerateRequest,
@@ -20,6 +21,7 @@ import type {
 } from "../pipeline.ts";
 import { resources } from "../resources.ts";
 import type { Scheduler } from "../settings/names.ts";
+import { controlSettings } from "../settings/table/control.ts";
 import { hiresSettings } from "../settings/table/hires.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import { perImageKeys, type SettingKey, settingKeys, settingOf } from "../settings/table.ts";
@@ -82,8 +84,9 @@ function settingsOf(
     (key) =>
       isRecorded(key) &&
       values[key] !== undefined &&
-      // Without an image to start from, or a second pass, they mean nothing.
+      // Without an image to start from, hints, or a second pass, they mean nothing.
       (plan.input !== null || !(key in inputSettings)) &&
+      (plan.controls.length > 0 || !(key in controlSettings)) &&
       (plan.hires !== null || !(key in hiresSettings)),
   );
   return new Map(recorded.map((key) => [key, values[key]]));
@@ -115,6 +118,11 @@ function jsonOf(key: SettingKey, value: unknown, loras: LoraNames): unknown {
   const setting = settingOf(key);
   if (typeof value === "bigint") return String(value);
   if (setting.kind !== "list") return value;
+  if (key in controlSettings) {
+    return (value as readonly unknown[]).map((item) => {
+      return setting.of.format(key === "controlnet" ? nameOf("controlnet", String(item)) : item);
+    });
+  }
   return (value as readonly { file: string }[]).map((item) => {
     const file = key === "loras" ? loras.of(item.file) : nameOf("embedding", item.file);
     return setting.of.format({ ...item, file });
@@ -122,7 +130,7 @@ function jsonOf(key: SettingKey, value: unknown, loras: LoraNames): unknown {
 }
 
 /** A name as it was given, or that of the file at a path: paths say where users keep things. */
-function nameOf(kind: "lora" | "embedding", value: string): string {
+function nameOf(kind: "lora" | "embedding" | "controlnet", value: string): string {
   const path = pathOf(kind, value);
   return path === null ? value : stemOf(basename(path));
 }
@@ -235,6 +243,10 @@ function infotextOf(
     ["Refiner", refiner && refinerField(refiner)],
     ["Refiner switch at", refiner && value("denoisingEnd")],
     ...hiresFields(plan, value),
+    ...plan.controls.map((control, i): [string, unknown] => [
+      `ControlNet ${i}`,
+      controlText(control),
+    ]),
     ["Variation seed", value("variationSeed")],
     ["Variation seed strength", value("variationStrength") || undefined],
     ["ENSD", value("etaNoiseSeedDelta") || undefined],
@@ -257,6 +269,19 @@ function infotextOf(
 function refinerField({ name, sha256, component }: NonNullable<Files["refiner"]>): string {
   const hash = component === undefined ? sha256?.[0] : undefined;
   return `${stemOf(basename(name))}${hash === undefined ? "" : ` [${shortHash(hash)}]`}`;
+}
+
+/** As A1111's extension of ControlNets writes it (its names; hints are cut to the size). */
+function controlText({ preprocess, network, scale, start, end }: PlannedControl): string {
+  return [
+    `Module: ${preprocess}`,
+    `Model: ${network.name.replace(/[,:]/g, "")}`,
+    `Weight: ${scale}`,
+    "Resize Mode: Crop and Resize",
+    `Guidance Start: ${start}`,
+    `Guidance End: ${end}`,
+    "Control Mode: Balanced",
+  ].join(", ");
 }
 
 /** As A1111 names what an image of two passes has. */

@@ -21,7 +21,7 @@ import {
   resolveModelFile,
 } from "../library/resolve.ts";
 
-type Kind = "vae" | "taesd" | "lora" | "embedding";
+type Kind = "vae" | "taesd" | "lora" | "embedding" | "controlnet";
 
 /** What the hub may have by this name; null for what can only be a path or a name here. */
 export function referenceTo(value: string, env = process.env): HubReference | null {
@@ -39,7 +39,8 @@ export async function openModelFile(
   const reference = referenceOf(kind, value, folders);
   if (reference === null) return resolveModelFile(kind, value, folders);
   try {
-    const open = kind === "vae" || kind === "taesd" ? openHubVae : openHubFile;
+    const isNetwork = kind === "vae" || kind === "taesd" || kind === "controlnet";
+    const open = isNetwork ? openHubVae : openHubFile;
     return (await open(reference, hub)).path;
   } catch (error) {
     if (!(error instanceof BasedXLError) || error.code !== "download") throw error;
@@ -57,7 +58,9 @@ export async function fetchModelFiles(
 ): Promise<void> {
   // The request has not been checked yet.
   if (!Array.isArray(choices)) return;
-  const files = choices.map((choice) => (choice as { file?: unknown } | null)?.file);
+  const files = choices.map((choice) =>
+    typeof choice === "string" ? choice : (choice as { file?: unknown } | null)?.file,
+  );
   for (const file of files) {
     if (typeof file !== "string" || referenceOf(kind, file, folders) === null) continue;
     await openModelFile(kind, file, folders, hub);

@@ -24,6 +24,18 @@ export function nativeModelOf(model: Model): NativeModel {
   };
 }
 
+/** `timeIds`: how many numbers it reads beside the pooled prompt. */
+export function unetConfigOf(unet: UnetConfig, timeIds: number): abi.UnetConfig {
+  return {
+    ...unet,
+    timeIdCount: timeIds,
+    levelCount: unet.blockOutChannels.length,
+    flipSinToCos: Number(unet.flipSinToCos),
+    frequencyShift: unet.freqShift,
+    normEpsilon: unet.normEps,
+  };
+}
+
 // --- internal ---
 
 const absentClip: abi.ClipConfig = {
@@ -48,17 +60,6 @@ function clipConfigOf(clip: ClipConfig): abi.ClipConfig {
     hiddenState: "penultimate",
     finalNorm: 0,
     layerNormEpsilon: clip.layerNormEps,
-  };
-}
-
-function unetConfigOf(unet: UnetConfig, timeIds: number): abi.UnetConfig {
-  return {
-    ...unet,
-    timeIdCount: timeIds,
-    levelCount: unet.blockOutChannels.length,
-    flipSinToCos: Number(unet.flipSinToCos),
-    frequencyShift: unet.freqShift,
-    normEpsilon: unet.normEps,
   };
 }
 

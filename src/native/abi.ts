@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 30;
+export const abiVersion = 31;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -27,6 +27,7 @@ export const chunkCountMax = 64;
 export const promptSetCountMax = 64;
 export const ncclUniqueIdBytes = 128;
 export const adapterCountMax = 64;
+export const controlCountMax = 4;
 export const adapterTargetCountMax = 100000;
 
 export const Status = {
@@ -220,6 +221,10 @@ export const VerifyState = {
   running: 0,
   passed: 1,
   failed: 2,
+} as const;
+
+export const NetworkKind = {
+  controlnet: 0,
 } as const;
 
 export interface ClipConfig {
@@ -464,12 +469,14 @@ export interface SessionOptions {
   vaeNames: Bytes;
   taesdNames: Bytes;
   adapters: Bytes;
+  networks: Bytes;
+  controls: Bytes;
 }
 
-export const sizeOfSessionOptions = 1192;
+export const sizeOfSessionOptions = 1224;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1192, true);
+  v.setUint32(at + 0, 1224, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -509,6 +516,8 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 1144, s.vaeNames);
   writeBytes(v, at + 1160, s.taesdNames);
   writeBytes(v, at + 1176, s.adapters);
+  writeBytes(v, at + 1192, s.networks);
+  writeBytes(v, at + 1208, s.controls);
 }
 
 export interface Tokens {
@@ -608,6 +617,8 @@ export interface Request {
   emphasis: keyof typeof Emphasis;
   empty: Bytes;
   adapters: Bytes;
+  networks: Bytes;
+  controls: Bytes;
   injected: Bytes;
   injected2: Bytes;
   image: Bytes;
@@ -627,10 +638,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 600;
+export const sizeOfRequest = 632;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 600, true);
+  v.setUint32(at + 0, 632, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -677,27 +688,29 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   v.setUint32(at + 328, Emphasis[s.emphasis], true);
   writeBytes(v, at + 336, s.empty);
   writeBytes(v, at + 352, s.adapters);
-  writeBytes(v, at + 368, s.injected);
-  writeBytes(v, at + 384, s.injected2);
-  writeBytes(v, at + 400, s.image);
-  writeBytes(v, at + 416, s.mask);
-  writeBytes(v, at + 432, s.latents);
-  v.setFloat32(at + 448, s.imageScale, true);
-  v.setUint32(at + 452, Number(s.noiseSkip), true);
-  v.setUint32(at + 456, Number(s.samplesPosterior), true);
-  writeBytes(v, at + 464, s.knownMixes);
+  writeBytes(v, at + 368, s.networks);
+  writeBytes(v, at + 384, s.controls);
+  writeBytes(v, at + 400, s.injected);
+  writeBytes(v, at + 416, s.injected2);
+  writeBytes(v, at + 432, s.image);
+  writeBytes(v, at + 448, s.mask);
+  writeBytes(v, at + 464, s.latents);
+  v.setFloat32(at + 480, s.imageScale, true);
+  v.setUint32(at + 484, Number(s.noiseSkip), true);
+  v.setUint32(at + 488, Number(s.samplesPosterior), true);
+  writeBytes(v, at + 496, s.knownMixes);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 480 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 512 + i * 4, s.timeIds[i] ?? 0, true);
   }
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 504 + i * 4, s.negativeTimeIds[i] ?? 0, true);
+    v.setFloat32(at + 536 + i * 4, s.negativeTimeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 528, Number(s.batch), true);
-  v.setFloat32(at + 532, s.timestep, true);
-  writeBytes(v, at + 536, s.sample);
-  writeBytes(v, at + 552, s.promptEmbeds);
-  writeBytes(v, at + 568, s.pooled);
-  writeBytes(v, at + 584, s.timeIdsList);
+  v.setUint32(at + 560, Number(s.batch), true);
+  v.setFloat32(at + 564, s.timestep, true);
+  writeBytes(v, at + 568, s.sample);
+  writeBytes(v, at + 584, s.promptEmbeds);
+  writeBytes(v, at + 600, s.pooled);
+  writeBytes(v, at + 616, s.timeIdsList);
 }
 
 export interface Update {
@@ -854,6 +867,64 @@ export function writeVerifyOptions(v: DataView, at: number, s: VerifyOptions): v
   writeBytes(v, at + 40, s.emulator);
 }
 
+export interface Network {
+  kind: keyof typeof NetworkKind;
+  config: Bytes;
+  files: Bytes;
+  names: Bytes;
+}
+
+export const sizeOfNetwork = 56;
+
+export function writeNetwork(v: DataView, at: number, s: Network): void {
+  v.setUint32(at + 0, NetworkKind[s.kind], true);
+  writeBytes(v, at + 8, s.config);
+  writeBytes(v, at + 24, s.files);
+  writeBytes(v, at + 40, s.names);
+}
+
+export interface ControlNetConfig {
+  unet: UnetConfig;
+  conditioningChannels: number | boolean;
+  embeddingLevelCount: number | boolean;
+  embeddingChannels: number[];
+  controlTypeCount: number | boolean;
+  typeLayerCount: number | boolean;
+}
+
+export const sizeOfControlNetConfig = 708;
+
+export function writeControlNetConfig(v: DataView, at: number, s: ControlNetConfig): void {
+  writeUnetConfig(v, at + 0, s.unet);
+  v.setUint32(at + 660, Number(s.conditioningChannels), true);
+  v.setUint32(at + 664, Number(s.embeddingLevelCount), true);
+  for (let i = 0; i < 8; i++) {
+    v.setUint32(at + 668 + i * 4, s.embeddingChannels[i] ?? 0, true);
+  }
+  v.setUint32(at + 700, Number(s.controlTypeCount), true);
+  v.setUint32(at + 704, Number(s.typeLayerCount), true);
+}
+
+export interface ControlUse {
+  networkIndex: number | boolean;
+  controlType: number | boolean;
+  image: Bytes;
+  scale: number;
+  stepFirst: number | boolean;
+  stepEnd: number | boolean;
+}
+
+export const sizeOfControlUse = 40;
+
+export function writeControlUse(v: DataView, at: number, s: ControlUse): void {
+  v.setUint32(at + 0, Number(s.networkIndex), true);
+  v.setUint32(at + 4, Number(s.controlType), true);
+  writeBytes(v, at + 8, s.image);
+  v.setFloat32(at + 24, s.scale, true);
+  v.setUint32(at + 28, Number(s.stepFirst), true);
+  v.setUint32(at + 32, Number(s.stepEnd), true);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -901,6 +972,8 @@ export const zeroRequest: Request = {
   emphasis: "original",
   empty: { address: 0n, len: 0n, },
   adapters: { address: 0n, len: 0n, },
+  networks: { address: 0n, len: 0n, },
+  controls: { address: 0n, len: 0n, },
   injected: { address: 0n, len: 0n, },
   injected2: { address: 0n, len: 0n, },
   image: { address: 0n, len: 0n, },

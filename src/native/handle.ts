@@ -7,6 +7,7 @@ import { type Pointer, ptr } from "bun:ffi";
 import { stopIfAborted } from "../errors.ts";
 import type { Attention, CpuDtype, Transport } from "../settings/names.ts";
 import {
+  type Bytes,
   type ModelConfig,
   Output,
   type Progress,
@@ -86,6 +87,8 @@ export interface HandleOptions {
   dtype?: CpuDtype;
   /** Adapters of the first image, for the memory check. Default none. */
   adapters?: readonly Adapter[];
+  /** Networks of the first image and their uses, likewise. */
+  controls?: { networks: Bytes; controls: Bytes; keepAlive: unknown[] };
 }
 
 /** One CPU rank and a latent of `side` rows and columns, for what depends on neither. */
@@ -300,7 +303,7 @@ function openPointer(options: HandleOptions): Pointer {
 
 /** Calls `use` with the options as a struct of the library, which lives as long as the call. */
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
-  const { model, gpu, dtype = "f32", adapters: given = [], ...sizes } = options;
+  const { model, gpu, dtype = "f32", adapters: given = [], controls, ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
   const { textEncoder, textEncoder2, unet, vae, taesd = noFiles } = model.weights;
   const networks = [textEncoder, textEncoder2, unet, vae, taesd].map(networkBytes);
@@ -344,8 +347,10 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     vaeNames: fourth!.names,
     taesdNames: fifth!.names,
     adapters: bytesOf(adapters.bytes),
+    networks: controls?.networks ?? bytesOf(null),
+    controls: controls?.controls ?? bytesOf(null),
   };
-  const keepAlive = [libraryPath, uniqueId, ...networks.flatMap((network) => network.keepAlive)];
+  const keepAlive = [libraryPath, uniqueId, networks.map((network) => network.keepAlive), controls];
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));

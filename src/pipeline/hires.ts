@@ -137,8 +137,9 @@ that by ${naming("width")} and ${naming("height")}.`,
   const named: Naming = (key) => naming(namesOfSecond[key] ?? key);
   checkStrength(strength, named);
   const { width, height } = first.settings;
-  const source = upscaler.kind === "latent" ? null : inputOf(noPixels(size));
-  const plan = planRequest(second, model, rankCount, named, files, source);
+  const input = upscaler.kind === "latent" ? null : inputOf(noPixels(size));
+  const read = { input, controls: first.read.controls };
+  const plan = planRequest(second, model, rankCount, named, files, read);
   return { plan, firstSize: { width, height }, upscaler };
 }
 

@@ -24,7 +24,7 @@ import { type RequestSettings, settingOf } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
 
 /** What a request says of it. */
-interface InputRequest
+export interface InputRequest
   extends Pick<
     RequestSettings,
     | "imageBackground"
@@ -90,25 +90,14 @@ the image would be new: ${naming("invertMask")} turns it round.`,
 }
 
 /** What `readInput` reads of a request. */
-const readKeys = ["image", "mask", "imageBackground", "invertMask", "maskBlur", "extend"] as const;
-
-/** As `readInput`, once for all requests that read the same: `first` has been read. */
-export function inputReader(
-  first: { request: InputRequest; plan: { input: ReadInput | null } },
-  model: Pick<Model, "sizeMultiple">,
-  naming: Naming,
-): (request: InputRequest) => Promise<ReadInput | null> {
-  const known = [{ request: first.request, read: Promise.resolve(first.plan.input) }];
-  return (request) => {
-    const same = known.find((other) =>
-      readKeys.every((key) => other.request[key] === request[key]),
-    );
-    if (same) return same.read;
-    const read = readInput(request, model, naming);
-    known.push({ request, read });
-    return read;
-  };
-}
+export const inputKeys = [
+  "image",
+  "mask",
+  "imageBackground",
+  "invertMask",
+  "maskBlur",
+  "extend",
+] as const;
 
 /** Refuses settings of an image, or of latents to start from, that are not there. */
 export function checkInput(

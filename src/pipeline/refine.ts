@@ -5,10 +5,12 @@
  */
 import { badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
+import { controlSettings } from "../settings/table/control.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import type { Naming } from "../settings/values.ts";
 import { withHires } from "./hires.ts";
 import type { ReadInput } from "./input.ts";
+import type { ReadImages } from "./read-images.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
 import type { RequestFiles } from "./request-files.ts";
 
@@ -28,10 +30,10 @@ interface PlanContext {
 export function planImages(
   request: GenerateRequest,
   { model, refiner, rankCount, naming, files }: PlanContext,
-  source: ReadInput | null,
+  read: ReadImages,
 ): PlannedRequest {
   if (refiner === null) {
-    const first = planRequest(request, model, rankCount, naming, files, source);
+    const first = planRequest(request, model, rankCount, naming, files, read);
     const plan = withHires(first, request, { model, rankCount, naming, files });
     if (plan.settings.denoisingEnd === 1 || !plan.wantImages) return plan;
     throw badOption(`${naming("denoisingEnd")} needs ${naming("refiner")}, which goes on there.`);
@@ -41,9 +43,10 @@ export function planImages(
 own steps: one of them can be.`);
   }
   const unfinished = { ...request, wantLatents: true, wantImages: false };
-  const base = planRequest(unfinished, model, rankCount, naming, files, source);
-  const own = refinerRequest(request, base, model, source);
-  const refined = planRequest(own, refiner, rankCount, naming, files, own.image ? source : null);
+  const base = planRequest(unfinished, model, rankCount, naming, files, read);
+  const own = refinerRequest(request, base, model, read.input);
+  const ownRead = { input: own.image ? read.input : null, controls: [] };
+  const refined = planRequest(own, refiner, rankCount, naming, files, ownRead);
   const warnings = new Set([...base.warnings, ...refined.warnings]);
   return { ...base, request, warnings: [...warnings], refined };
 }
@@ -63,7 +66,7 @@ ${escaped(base.name, 60)}, so its latents differ: name a refiner of the same fam
 
 // --- internal ---
 
-/** The refiner's part: the same images, and no LoRAs, which are the base model's. */
+/** The refiner's part: the same images, without LoRAs and ControlNets of the base model. */
 function refinerRequest(
   request: GenerateRequest,
   { settings, batches }: PlannedRequest,
@@ -81,7 +84,7 @@ function refinerRequest(
   const { timestepSpacing, syncMode, noiseSampler } = settings;
   return {
     ...kept,
-    ...{ width, height, loras: [] },
+    ...{ ...noControls, width, height, loras: [] },
     // The base model's defaults, and what a recipe made of them.
     ...{ stepCount, scheduler, sigmas, timesteps, timestepSpacing, syncMode, noiseSampler },
     recipe: undefined,
@@ -97,5 +100,7 @@ function refinerRequest(
     denoisingEnd: 1,
   };
 }
+
+const noControls = Object.fromEntries(Object.keys(controlSettings).map((key) => [key, []]));
 
 const noInput = Object.fromEntries(Object.keys(inputSettings).map((key) => [key, undefined]));

@@ -9,7 +9,7 @@ export interface RequestFiles {
    * The absolute path of what `value` names, also in the hub's cache. Throws "bad-model" where
    * there is none.
    */
-  find(kind: "lora" | "embedding", value: string): string;
+  find(kind: "lora" | "embedding" | "controlnet", value: string): string;
   /** Those in the folders of models that the user has named, which are listed once. */
   embeddings(): FolderEmbeddings;
 }

@@ -17,6 +17,8 @@ import type { Schedule } from "../schedule.ts";
 import { type CompatKey, withCompat } from "../settings/compat.ts";
 import { defaultOf } from "../settings/setting.ts";
 import {
+  type ImageKey,
+  imageKeys,
   type KeysWhere,
   perImageKeys,
   type RequestSettings,
@@ -27,6 +29,7 @@ import {
 } from "../settings/table.ts";
 import { asProperty, checkSetting, type Naming } from "../settings/values.ts";
 import { type Balance, balanceOf } from "./balance.ts";
+import { type ControlRequest, type PlannedControl, planControls } from "./controls.ts";
 import { checkGuidance, hasUnguided, withGuidanceWindow } from "./guidance-window.ts";
 import { idleWarnings } from "./idle-settings.ts";
 import { embeddingsOf } from "./image-embeddings.ts";
@@ -36,6 +39,7 @@ import { checkInput, type PlannedInput, planInput, type ReadInput } from "./inpu
 import type { InterpolateMode } from "./latent-resize.ts";
 import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
+import { noImages, type ReadImages } from "./read-images.ts";
 import { type RequestFiles, requestFiles } from "./request-files.ts";
 import { fewStepsWarning, type Reuse, withReuse } from "./reuse.ts";
 import { samplingOf, strangerWarnings } from "./sampling.ts";
@@ -70,6 +74,8 @@ export interface GenerateRequest
   image?: ImageSource | undefined;
   /** What of it is made anew: where this is white. */
   mask?: ImageSource | undefined;
+  /** Hints of `controlnet`, one for all or one for each. */
+  controlImage?: ControlRequest["controlImage"];
   /**
    * To start from instead; sizes are then those of the latents. Beside an image with a mask, which
    * decides what stays.
@@ -86,8 +92,7 @@ export interface GenerateRequest
   wantImages?: boolean | undefined;
 }
 
-/** Settings whose values are images. */
-type SourceKey = "image" | "mask";
+type SourceKey = ImageKey;
 type RequestKey = Exclude<KeysWhere<{ scope: "request" }>, SourceKey>;
 
 /** The images of a batch, counted from 1 within the request. */
@@ -113,6 +118,10 @@ export interface PlannedRequest {
   refined: PlannedRequest | null;
   /** Null for one pass. */
   hires: PlannedHires | null;
+  /** Networks that steer the images. */
+  controls: readonly PlannedControl[];
+  /** The images that it names. */
+  read: ReadImages;
   /** What steps take from earlier ones; null where each computes everything. */
   reuse: Reuse | null;
   /** How rows are dealt; null for equal parts. */
@@ -187,10 +196,11 @@ export function planRequest(
   rankCount: number,
   naming: Naming = asProperty,
   files: RequestFiles = requestFiles(),
-  source: ReadInput | null = null,
+  read: ReadImages = noImages,
 ): PlannedRequest {
   const warnings: string[] = [];
-  const { given, input, latents } = withInput(request, source, model, naming);
+  const { given, input, latents } = withInput(request, read.input, model, naming);
+  checkHints(given.controlnet, read, naming);
   const { defaults } = model;
   const { width, height } = sizesOf(given, model, naming);
   const sampling = samplingOf(given, model, rankCount, naming);
@@ -207,9 +217,9 @@ export function planRequest(
   const { guidanceScale, prompt, negativePrompt, prompt2, negativePrompt2, seed } = asked[0]!;
   const timestepSpacing = sampling.settings.timestepSpacing ?? model.scheduler.timestepSpacing;
   const wanted = { stepCount, scheduler, timestepSpacing, guidanceScale };
-  const read = readPrompts(asked, given, model, { wanted, schedule, files, naming });
-  const { images, loras, embeddings, emptyTokens } = read;
-  warnings.push(...read.filesWarnings);
+  const texts = readPrompts(asked, given, model, { wanted, schedule, files, naming });
+  const { images, loras, embeddings, emptyTokens } = texts;
+  warnings.push(...texts.filesWarnings);
   warnings.push(...strangerWarnings(sampling, loras, model, naming));
   const complete = {
     ...given,
@@ -224,7 +234,7 @@ export function planRequest(
   checkGuidance(images, schedule, complete, naming);
   if (images[0]?.tokens.isGuided !== true) warnings.push(...unusedOf(complete, request, naming));
   warnings.push(...zeroSnrWarnings(model.scheduler, schedule, naming));
-  warnings.push(...read.textWarnings);
+  warnings.push(...texts.textWarnings);
   if (complete.vaeTiling) {
     if (rankCount > 1) {
       throw badOption(`${naming("vaeTiling")} is for one rank: several share the decode, exactly.`);
@@ -240,6 +250,7 @@ export function planRequest(
   return {
     ...{ request, settings: complete, schedule },
     ...{ input, latents, continues: given.denoisingStart !== undefined },
+    ...{ controls: planControls(read.controls, schedule.steps.length), read },
     ...{ refined: null, hires: null, reuse, balance, batches },
     ...{ wantLatents: request.wantLatents ?? false, wantImages: request.wantImages ?? true },
     ...{ loras, embeddings, emptyTokens },
@@ -281,6 +292,11 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
 
 // --- internal ---
 
+function checkHints(names: readonly string[], { controls }: ReadImages, naming: Naming): void {
+  if (names.length === controls.length) return;
+  throw badOption(`${naming("controlnet")} needs a hint image, ${naming("controlImage")}.`);
+}
+
 /** The settings with those that follow from the image to start from. */
 function withInput(
   request: GenerateRequest,
@@ -314,7 +330,7 @@ type CheckedSettings = ReturnType<typeof checkedSettings>;
 
 /** The settings shared by all images, checked, with the table's defaults. */
 function checkedSettings(request: GenerateRequest, naming: Naming) {
-  const perImage: readonly string[] = [...perImageKeys, "seed", "image", "mask"];
+  const perImage: readonly string[] = [...perImageKeys, "seed", ...imageKeys];
   const values: Readonly<Record<string, unknown>> = { ...request, imageCount: undefined };
   const shared = requestKeys.filter((key) => !perImage.includes(key));
   const checked = Object.fromEntries(

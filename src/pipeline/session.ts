@@ -17,6 +17,7 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
+import { type ControlUse, controlBytes } from "../networks/native.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
@@ -51,6 +52,8 @@ export interface OpenOptions {
   second?: Size | null;
   /** As in the requests, for the memory check. */
   adapters?: readonly Adapter[] | undefined;
+  /** Of the first image, without hints. */
+  controls?: readonly ControlUse[] | undefined;
   /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
   dtype?: CpuDtype | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
@@ -91,6 +94,7 @@ type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
   | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes" | "latents")
+  | ("networks" | "controls")
   | ("rankShares" | "balanceStep" | "measuresBalance");
 
 export interface ImageRequest extends PassedSettings {
@@ -156,6 +160,8 @@ export interface ImageRequest extends PassedSettings {
   wantDecoded?: boolean;
   /** All that change the weights for this batch, in the order of their application. */
   adapters?: readonly Adapter[] | undefined;
+  /** Networks that steer the images by hints. */
+  controls?: readonly ControlUse[] | undefined;
   testHooks?: TestHooks;
   wantLatents: boolean;
   /** Of a refiner's images and of their negative prompts. Default: 6 and 2.5. */
@@ -244,6 +250,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       second: options.second ? latentOf(options.second, model) : null,
       dtype: options.dtype ?? "f32",
       adapters: options.adapters ?? [],
+      controls: controlBytes(options.controls ?? []),
     },
     {
       signal,
@@ -317,6 +324,7 @@ class NativeSession implements Session {
     const reuseBytes = reuseToBytes(request.reuse ?? []);
     const hookBytes = testHookBytes(request.testHooks);
     const adapters = adapterBytes(request.adapters ?? []);
+    const { networks, controls, keepAlive } = controlBytes(request.controls ?? []);
     const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
     const cleanMixes = needsMixes(request) ? cleanMixesOf(steps, this.model.scheduler) : null;
@@ -332,7 +340,7 @@ class NativeSession implements Session {
         ...outputsOf(request),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         hooks: bytesOf(hookBytes),
-        adapters: bytesOf(adapters.bytes),
+        ...{ adapters: bytesOf(adapters.bytes), networks, controls },
         ...injectedOf(request),
         seeds: bytesOf(seeds),
         noisePlaces: bytesOf(noisePlaces),
@@ -362,7 +370,7 @@ class NativeSession implements Session {
         stepSets,
         reuseBytes,
         hookBytes,
-        adapters,
+        ...[adapters, keepAlive],
         ...[request.injected, request.image, request.mask, request.latents, request.knownMixes],
       ],
       this.imageHooks(hooks, request),
@@ -427,9 +435,12 @@ class NativeSession implements Session {
     let shownStep = 0;
     return {
       signal,
-      onProgress: async ({ stage, stepIndex, previewStep, adaptedBytes, adaptBytes }) => {
+      onProgress: async (progress) => {
+        const { stage, stepIndex, previewStep, adaptedBytes, adaptBytes } = progress;
         const adaptFraction = Number(adaptedBytes) / Math.max(1, Number(adaptBytes));
-        await onProgress?.({ stage, stepIndex, stepCount, loadFraction: 1, adaptFraction });
+        const { copiedBytes, copyBytes } = progress;
+        const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+        await onProgress?.({ stage, stepIndex, stepCount, loadFraction, adaptFraction });
         if (onPreview === undefined || previewStep === shownStep || previewStep === 0) return;
         shownStep = previewStep;
         const read = this.handle.read("preview");

@@ -12,14 +12,15 @@ import { stemOf } from "../library/scan.ts";
 import type { RequestFiles } from "../pipeline/request-files.ts";
 import {
   type GenerateRequest,
+  noImages,
   Pipeline,
   type PipelineDependencies,
   type PlannedRequest,
   type PreparedPipeline,
   type PrepareOptions,
   preparePipeline,
-  type ReadInput,
-  readInput,
+  type ReadImages,
+  readImages,
 } from "../pipeline.ts";
 import { asField, asFlag } from "../settings/values.ts";
 import { suggestion } from "../terminal/flags.ts";
@@ -35,7 +36,7 @@ export interface CatalogModel {
 
 interface PlanOptions {
   rankCount?: number;
-  source?: ReadInput | null;
+  read?: ReadImages;
 }
 
 interface ListedAdapter {
@@ -97,14 +98,14 @@ export class Catalog {
   plan(
     { prepared }: CatalogModel,
     request: GenerateRequest,
-    { rankCount = prepared.rankCount, source = null }: PlanOptions = {},
+    { rankCount = prepared.rankCount, read = noImages }: PlanOptions = {},
   ): PlannedRequest {
-    return Pipeline.plan({ ...prepared, rankCount }, request, source);
+    return Pipeline.plan({ ...prepared, rankCount }, request, read);
   }
 
-  /** The image that a request starts from; null without one. Rejects with "bad-option". */
-  async source({ prepared }: CatalogModel, request: GenerateRequest): Promise<ReadInput | null> {
-    return await readInput(request, prepared.model, prepared.naming);
+  /** The images that a request names, and the networks that read them. */
+  async images({ prepared }: CatalogModel, request: GenerateRequest): Promise<ReadImages> {
+    return await readImages(request, { ...prepared, files: this.files });
   }
 
   /** LoRAs, as they were seen last. */

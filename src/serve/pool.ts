@@ -157,5 +157,5 @@ function preparedFor(
       gpu: devices.gpu && { ...devices.gpu, gpuFirst: slot * ranks },
     },
   };
-  return { ...part, plan: Pipeline.plan(part, prepared.request, prepared.plan.input) };
+  return { ...part, plan: Pipeline.plan(part, prepared.request, prepared.plan.read) };
 }

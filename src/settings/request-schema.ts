@@ -4,11 +4,11 @@
  */
 import * as v from "valibot";
 import type { Setting } from "./setting.ts";
-import { type RequestSettings, requestKeys, settingOf } from "./table.ts";
+import { isImageKey, type RequestSettings, requestKeys, settingOf } from "./table.ts";
 import { asField, demandOf } from "./values.ts";
 
 /** Images come to a server in another way than by their paths on its disk. */
-export const fieldKeys = requestKeys.filter((key) => key !== "image" && key !== "mask");
+export const fieldKeys = requestKeys.filter((key) => !isImageKey(key));
 
 /** Gives `RequestSettings`; whole numbers of 64 bits may come as texts of digits. */
 export const requestSchema: v.GenericSchema<unknown, RequestSettings> = v.pipe(

@@ -6,6 +6,7 @@
 export const groups = [
   "Image",
   "Input image",
+  "Control",
   "Seeds and images",
   "Size",
   "Sampling",
@@ -117,7 +118,7 @@ interface SeedSetting extends Common {
 }
 
 /** Kinds of models that have names in the folders of models. */
-type ModelNames = "checkpoint" | "lora" | "vae" | "taesd" | "embedding";
+type ModelNames = "checkpoint" | "lora" | "vae" | "taesd" | "embedding" | "controlnet";
 
 interface PathSetting extends Common {
   kind: "path";

@@ -5,6 +5,7 @@
  * a file of table/, one field of `Request` in zig/abi/types.zig, and its use.
  */
 import type { Given, Resolved, Setting } from "./setting.ts";
+import { controlSettings } from "./table/control.ts";
 import { gpuSettings } from "./table/gpus.ts";
 import { hiresSettings } from "./table/hires.ts";
 import { imageSettings } from "./table/image.ts";
@@ -21,6 +22,7 @@ import { sizeSettings } from "./table/size.ts";
 export const settings = {
   ...imageSettings,
   ...inputSettings,
+  ...controlSettings,
   ...seedSettings,
   ...sizeSettings,
   ...samplingSettings,
@@ -67,6 +69,14 @@ export const perImageKeys = [
   ...(["prompt", "prompt2", "negativePrompt", "negativePrompt2"] as const),
   "guidanceScale",
 ] as const satisfies readonly SettingKey[];
+
+/** Settings whose values are images: paths as flags, also bytes and pixels in the API. */
+export const imageKeys = ["image", "mask", "controlImage"] as const satisfies SettingKey[];
+export type ImageKey = (typeof imageKeys)[number];
+
+export function isImageKey(key: SettingKey): key is ImageKey {
+  return imageKeys.some((each) => each === key);
+}
 
 /** A row without what is special about it, for code that treats all alike. */
 export function settingOf(key: SettingKey): Setting {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { recipeOfInfotext } from "../../src/metadata/from-infotext.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { checkTogether, finalSize } from "../../src/pipeline/hires.ts";
+import { noImages } from "../../src/pipeline/read-images.ts";
 import { planImages } from "../../src/pipeline/refine.ts";
 import type { GenerateRequest } from "../../src/pipeline/request.ts";
 import { requestFiles } from "../../src/pipeline/request-files.ts";
@@ -18,7 +19,7 @@ const unit = model.sizeMultiple;
 
 function planOf(request: GenerateRequest) {
   const context = { model, refiner: null, rankCount: 1, naming: asFlag, files: requestFiles() };
-  return planImages({ prompt: "a", width: 96, height: 64, ...request }, context, null);
+  return planImages({ prompt: "a", width: 96, height: 64, ...request }, context, noImages);
 }
 
 function secondOf(request: GenerateRequest) {

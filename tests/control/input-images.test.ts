@@ -30,7 +30,7 @@ const options = { name: "--image", channels: 3, background: "#ff0000" } as const
 
 async function planOf(request: GenerateRequest, on = model) {
   const source = await readInput(request, on, asFlag);
-  return planRequest(request, on, 1, asFlag, requestFiles(), source);
+  return planRequest(request, on, 1, asFlag, requestFiles(), { input: source, controls: [] });
 }
 
 async function sentenceOf(work: Promise<unknown>): Promise<string> {

@@ -146,6 +146,8 @@ const refusals: Record<string, string | (() => unknown)> = {
     parseUnetConfig("unet", { ...unet(), layers_per_block: 8 }),
   "src/settings/lora.ts loraCountMax": "tests/control/loras.test.ts: takes 64 LoRAs at most",
   "zig/weights/adapters.zig target_count_max": "zig/abi/checks.zig: adapted weights outside 0 to",
+  "src/native/abi.ts controlCountMax": () => sample(...Array(5).fill("--controlnet=a")),
+  "zig/model/config.zig control_type_count_max": "zig/model/config.zig: tells at most 16 types",
   "src/settings/embedding.ts embeddingCountMax": () =>
     sample(...Array(257).fill("--embedding=a.pt")),
   "src/embeddings/file.ts fileBytesMax": () =>

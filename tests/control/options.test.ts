@@ -15,7 +15,7 @@ import { sampleEmptyAllowed, sampleFlags } from "../../src/settings/sample-flags
 import { schedulers } from "../../src/settings/samplers.ts";
 import { settingKeys, settings } from "../../src/settings/table.ts";
 import { asFlag } from "../../src/settings/values.ts";
-import { normalizeFlags } from "../../src/terminal/flags.ts";
+import { listSeparator, normalizeFlags } from "../../src/terminal/flags.ts";
 import { fakeModel } from "../support/fake-model.ts";
 
 function parse(...argv: string[]): SampleOptions {
@@ -227,6 +227,8 @@ const noFiles = {
   maskContent: "original",
   maskPadding: 32,
   extend: undefined,
+  ...{ controlnet: [], controlImage: [], controlScale: [], controlStart: [], controlEnd: [] },
+  ...{ controlType: [], controlPreprocess: [] },
 } as const;
 
 const exactly = {
@@ -377,6 +379,13 @@ describe("what is accepted", () => {
     "mask-content": "fill",
     "mask-padding": "16",
     extend: "left=64",
+    controlnet: ["c", "d"].join(listSeparator),
+    "control-image": "h.png",
+    "control-scale": ["0.5", "1"].join(listSeparator),
+    "control-start": "0.1",
+    "control-end": "0.9",
+    "control-type": ["canny", "6"].join(listSeparator),
+    "control-preprocess": "canny",
     "guidance-scale": "7.5",
     "guidance-rescale": ".7",
     "guidance-start": "0.2",
@@ -440,6 +449,9 @@ describe("what is accepted", () => {
     maskContent: "fill",
     maskPadding: 16,
     extend: "left=64",
+    ...{ controlnet: ["c", "d"], controlImage: ["h.png"], controlScale: [0.5, 1] },
+    ...{ controlStart: [0.1], controlEnd: [0.9], controlType: [3, 6] },
+    controlPreprocess: ["canny"],
     prompt: "a house",
     negativePrompt: "dark",
     prompt2: "p",

@@ -7,13 +7,22 @@ import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
 import { isRecorded } from "../../src/metadata/record.ts";
+import {
+  controlFractionItem,
+  controlPreprocessItem,
+  controlScaleItem,
+  controlTypeItem,
+  fileItem,
+} from "../../src/settings/control.ts";
 import { embeddingItem } from "../../src/settings/embedding.ts";
 import { folderItem } from "../../src/settings/folder.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { fieldKeys, requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
 import { groups, type NumberList, type Setting, seedMax } from "../../src/settings/setting.ts";
+import { controlSettings } from "../../src/settings/table/control.ts";
 import { gpuSettings } from "../../src/settings/table/gpus.ts";
+import { hiresSettings } from "../../src/settings/table/hires.ts";
 import { imageSettings } from "../../src/settings/table/image.ts";
 import { inputSettings } from "../../src/settings/table/input.ts";
 import { modelSettings } from "../../src/settings/table/model.ts";
@@ -43,8 +52,9 @@ import { readSources } from "../support/sources.ts";
 
 /** In the order of `--help`. */
 const tables = [
-  ...[imageSettings, inputSettings, seedSettings, sizeSettings, samplingSettings],
-  ...[refinerSettings, reuseSettings],
+  ...[imageSettings, inputSettings, controlSettings],
+  ...[seedSettings, sizeSettings, samplingSettings],
+  ...[refinerSettings, hiresSettings, reuseSettings],
   ...[modelSettings, gpuSettings, rankSettings, outputSettings],
 ];
 
@@ -103,6 +113,11 @@ const validLora = fc.record({
 const validItems = new Map<unknown, fc.Arbitrary<unknown>>([
   [embeddingItem, validEmbedding],
   [folderItem, validFolder],
+  [fileItem, validFolder],
+  [controlScaleItem, fc.integer({ min: 0, max: 1000 }).map((hundredths) => hundredths / 100)],
+  [controlFractionItem, fc.integer({ min: 0, max: 100 }).map((hundredths) => hundredths / 100)],
+  [controlTypeItem, fc.integer({ min: 0, max: 15 })],
+  [controlPreprocessItem, fc.constantFrom("none", "canny", "grey", "blur", "tile")],
 ]);
 
 /** Texts that a setting of a kind refuses; null where it takes any. */
@@ -129,7 +144,7 @@ function invalidText(setting: Setting): fc.Arbitrary<string> | null {
       return fc.constantFrom("", "1,2", "2,2", "3,", "1.5", "-1", "1000", "karras");
     case "list":
       if (setting.of === embeddingItem) return fc.constantFrom("", "  ", "  =sad");
-      if (setting.of === folderItem) return fc.constantFrom("", " ");
+      if (setting.of === folderItem || setting.of === fileItem) return fc.constantFrom("", " ");
       return fc.constantFrom("", ":0.5", "x:100.5", "x:1:-1e3", "x:1e999", " :1:1");
     case "path":
       return setting.extension === undefined ? null : fc.string().map((text) => `${text}.pt`);

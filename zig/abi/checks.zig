@@ -61,6 +61,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     const refused = size(&o.config, o.latent_rows, o.latent_width);
     if (refused) |status| return status;
     if (adaptersOf(o.adapters)) |status| return status;
+    if (controlsOf(o.networks, o.controls, null)) |status| return status;
     if (o.image_count < 1 or o.image_count > image_count_max) {
         return refuse("{d} images at once; 1 to {d}", .{
             o.image_count, image_count_max,
@@ -166,6 +167,8 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         return refuse("one rank of a component", .{});
     }
     if (adaptersOf(r.adapters)) |status| return status;
+    const pixels = positions * factor * factor;
+    if (controlsOf(r.networks, r.controls, pixels)) |status| return status;
     switch (r.kind) {
         .image => return image(config, r),
         .prompt_embeds => {
@@ -227,6 +230,51 @@ fn adaptersOf(bytes: Bytes) ?Status {
             if (!std.math.isFinite(target.scale)) {
                 return refuse("a delta's scale of {d}", .{target.scale});
             }
+        }
+    }
+    return null;
+}
+
+/// Networks and their uses, with hints of `pixels`, or with none where it is null.
+fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
+    const network_bytes = @sizeOf(types.Network);
+    const network_count = networks.len / network_bytes;
+    if (networks.len % network_bytes != 0 or network_count > types.network_count_max) {
+        return refuse("networks outside 0 to {d}", .{types.network_count_max});
+    }
+    const all: []align(1) const types.Network =
+        std.mem.bytesAsSlice(types.Network, networks.slice());
+    for (all) |network| {
+        const config_bytes: u64 = switch (network.kind) {
+            inline else => |kind| @sizeOf(@FieldType(models.networks.Config, @tagName(kind))),
+        };
+        if (network.config.len != config_bytes) return refuse("a network's config", .{});
+        if (network.files.len == 0) return refuse("a network without files", .{});
+        if (names(network.names)) |status| return status;
+    }
+    const use_bytes = @sizeOf(types.ControlUse);
+    if (controls.len % use_bytes != 0 or controls.len / use_bytes > types.control_count_max) {
+        return refuse("hints outside 0 to {d}", .{types.control_count_max});
+    }
+    const uses: []align(1) const types.ControlUse =
+        std.mem.bytesAsSlice(types.ControlUse, controls.slice());
+    for (uses) |use| {
+        if (use.network_index >= network_count) return refuse("a hint without a network", .{});
+        if (!std.math.isFinite(use.scale)) return refuse("a hint's scale of {d}", .{use.scale});
+        const network = all[use.network_index];
+        switch (network.kind) {
+            .controlnet => {
+                const config = std.mem.bytesToValue(
+                    configs.ControlNetConfig,
+                    network.config.slice(),
+                );
+                if (use.control_type >= @max(1, config.control_type_count)) {
+                    return refuse("a hint of type {d}", .{use.control_type});
+                }
+            },
+        }
+        if (use.image.len != 3 * (pixels orelse 0)) {
+            return refuse("a hint of {d} bytes", .{use.image.len});
         }
     }
     return null;

@@ -13,14 +13,16 @@ const models = @import("../model.zig");
 const nccl = @import("../nvidia/nccl.zig");
 const modes = @import("../patch/sync_mode.zig");
 const verifications = @import("../verify.zig").background;
+const networks = models.networks;
 const random = @import("../random.zig");
 const sessions = @import("../session.zig");
 const DType = @import("../tensor.zig").DType;
+const transports = @import("../transport.zig");
 const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 30;
+pub const abi_version: u32 = 31;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -29,6 +31,9 @@ pub const prompt_count_max = 16;
 pub const chunk_count_max = 64;
 pub const prompt_set_count_max = 64;
 pub const adapter_count_max = adapters.adapter_count_max;
+pub const control_count_max = transports.control_count_max;
+/// Networks that a job names.
+pub const network_count_max = weights.block_count_max - 1;
 pub const adapter_target_count_max = adapters.target_count_max;
 
 pub const Status = enum(u32) {
@@ -141,6 +146,9 @@ pub const SessionOptions = extern struct {
     taesd_names: Bytes,
     /// `Adapter`, those of the first image, for the memory check; the requests say which apply.
     adapters: Bytes,
+    /// Likewise `Network` and `ControlUse`.
+    networks: Bytes,
+    controls: Bytes,
 };
 
 /// Where files have a weight; see `weights/checkpoint.zig`.
@@ -202,6 +210,30 @@ pub const AdapterTarget = extern struct {
     t2: Bytes,
     value: Bytes,
     dora_scale: Bytes,
+};
+
+/// A network beside the model, that a job's uses name by its index.
+pub const Network = extern struct {
+    kind: networks.NetworkKind,
+    /// The struct of its kind, such as `ControlNetConfig`.
+    config: Bytes,
+    /// As those of a component in `SessionOptions`.
+    files: Bytes,
+    names: Bytes,
+};
+
+/// A use of a network that steers the UNet by a hint image.
+pub const ControlUse = extern struct {
+    network_index: u32,
+    /// Of a union ControlNet; else 0.
+    control_type: u32,
+    /// u8 RGB (factor * rows, factor * width, 3); empty in `SessionOptions`.
+    image: Bytes,
+    /// Factor of what it adds.
+    scale: f32,
+    /// The steps that it takes part in, [first, end).
+    step_first: u32,
+    step_end: u32,
 };
 
 pub const Tokens = extern struct {
@@ -351,6 +383,11 @@ pub const Request = extern struct {
     /// `Adapter`: all that the weights have while this job runs; empty for the model's own weights.
     /// A set that was used shortly before costs no merging.
     adapters: Bytes,
+    /// `Network`: those beside the model that this job uses. One that was used shortly before is
+    /// not loaded again.
+    networks: Bytes,
+    /// `ControlUse`
+    controls: Bytes,
     /// Embeddings of textual inversion for each text encoder, f32 (rows, hidden_size).
     injected: Bytes,
     injected_2: Bytes,
@@ -436,6 +473,7 @@ pub const constants = .{
     .{ "prompt_set_count_max", prompt_set_count_max },
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
     .{ "adapter_count_max", adapter_count_max },
+    .{ "control_count_max", control_count_max },
     .{ "adapter_target_count_max", adapter_target_count_max },
 };
 /// Structs that TypeScript fills, nested structs first.
@@ -444,16 +482,17 @@ pub const structs_in = .{
     configs.TaesdConfig,      models.ModelConfig, Bytes,              WeightName,
     SessionOptions,           Tokens,             TestHooks,          Request,
     backend.Update,           GpuReportOptions,   Adapter,            AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,
+    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,      Network,
+    configs.ControlNetConfig, ControlUse,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
 pub const enums = .{
-    Status,                sessions.State,            pipeline.Kind,       Stage,
-    pipeline.Output,       configs.HiddenAct,         configs.HiddenState, configs.PooledFrom,
-    configs.MidBlockKind,  backend.Compute,           modes.SyncMode,      faults.Fault,
-    devices.DeviceKind,    devices.TransportKind,     DType,               random.Rng,
-    backend.AttentionKind, weights.Component,         adapters.Algorithm,  adapters.DoraNorm,
-    pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,   backend.Part,
-    modes.Compression,     verifications.VerifyState,
+    Status,                sessions.State,            pipeline.Kind,        Stage,
+    pipeline.Output,       configs.HiddenAct,         configs.HiddenState,  configs.PooledFrom,
+    configs.MidBlockKind,  backend.Compute,           modes.SyncMode,       faults.Fault,
+    devices.DeviceKind,    devices.TransportKind,     DType,                random.Rng,
+    backend.AttentionKind, weights.Component,         adapters.Algorithm,   adapters.DoraNorm,
+    pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,    backend.Part,
+    modes.Compression,     verifications.VerifyState, networks.NetworkKind,
 };

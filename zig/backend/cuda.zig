@@ -9,6 +9,7 @@ const drivers = @import("../nvidia/driver.zig");
 const Driver = drivers.Driver;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const DType = @import("../tensor.zig").DType;
+const block_count_max = @import("../weights.zig").block_count_max;
 const Weight = @import("../weights.zig").Weight;
 const dependent_launches = @import("cuda/dependent_launches.zig");
 const finite_check = @import("cuda/finite_check.zig");
@@ -102,6 +103,8 @@ pub const Cuda = struct {
     libraries: ?LibraryHandles = null,
     activation: DType,
     weights_base: usize,
+    /// Where this GPU keeps the weights of networks beside the model, by `Weight.block`.
+    network_bases: [block_count_max]usize = @splat(0),
     /// Device memory for one widened weight, or a pair of them, reused in stream order; 0 where no
     /// weight is kept in 8 bits.
     widen_workspace: usize = 0,
@@ -251,7 +254,9 @@ pub const Cuda = struct {
     }
 
     pub fn addressOf(cuda: *const Cuda, weight: *const Weight) usize {
-        return cuda.weights_base + weight.device_offset;
+        const base =
+            if (weight.block == 0) cuda.weights_base else cuda.network_bases[weight.block];
+        return base + weight.device_offset;
     }
 
     /// Kernels take null for a missing one.

@@ -65,6 +65,14 @@ pub fn addScaled(b: Backend, x: Tensor, y: Tensor, factor: f32) Error!Tensor {
     return out;
 }
 
+/// x += factor * y
+pub fn accumulate(b: Backend, x: Tensor, y: Tensor, factor: f32) Error!void {
+    assert(x.shape.eql(y.shape));
+    switch (b.target()) {
+        inline else => |device| try device.add(x, x, y, factor),
+    }
+}
+
 /// out = (x + y) / 2
 pub fn averageInto(b: Backend, out: Tensor, x: Tensor, y: Tensor) Error!void {
     assert(x.shape.eql(y.shape) and out.shape.eql(x.shape));

@@ -181,6 +181,38 @@ pub const GpuRanks = struct {
         }
     }
 
+    /// Copies the weights of a network beside the model, which `device_weights.place` has placed,
+    /// to a block of their own on every GPU. Only between jobs; where it fails nothing is left.
+    pub fn loadNetwork(
+        ranks: *GpuRanks,
+        local: []const RankDevice,
+        weights: []const *Weight,
+        block_bytes: usize,
+        copied_bytes: *std.atomic.Value(u64),
+    ) Error!void {
+        const block = weights[0].block;
+        errdefer ranks.freeNetwork(block);
+        for (ranks.gpus) |*gpu| {
+            try gpu.makeCurrent();
+            gpu.networks[block] = try gpu.allocate(block_bytes);
+        }
+        var converter: device_weights.Converter = undefined;
+        try ranks.initConverter(&converter, weights);
+        defer converter.deinit();
+        const activation = ranks.options.activation_dtype;
+        try device_weights.upload(ranks.gpus, weights, activation, &converter, copied_bytes);
+        for (local) |rank| {
+            rank.device.cuda.network_bases[block] = rank.gpu.?.networks[block];
+        }
+    }
+
+    pub fn freeNetwork(ranks: *GpuRanks, block: u32) void {
+        for (ranks.gpus) |*gpu| {
+            gpu.makeCurrent() catch {};
+            gpu.freeNetwork(block);
+        }
+    }
+
     /// Copies a weight, in the type and order of `device_weights`, to every GPU. Only between jobs.
     pub fn writeWeight(ranks: *GpuRanks, weight: *const Weight, bytes: []const u8) Error!void {
         for (ranks.gpus) |*gpu| try device_weights.write(gpu, weight, bytes);

@@ -168,6 +168,69 @@ pub const TaesdConfig = extern struct {
     block_counts: [level_count_max]u32,
 };
 
+/// Kinds of hints that a union ControlNet tells apart.
+pub const control_type_count_max = 16;
+
+/// ControlNetModel, or ControlNetUnionModel.
+pub const ControlNetConfig = extern struct {
+    /// Its first half: up blocks are not read.
+    unet: UnetConfig,
+    /// Of the hint image.
+    conditioning_channels: u32,
+    /// conditioning_embedding_out_channels, which halve the image from one to the next.
+    embedding_level_count: u32,
+    embedding_channels: [level_count_max]u32,
+    /// num_control_type; 0 for a ControlNetModel.
+    control_type_count: u32,
+    /// num_trans_layer
+    type_layer_count: u32,
+
+    /// Refuses one that is for another model.
+    pub fn check(
+        net: *const ControlNetConfig,
+        model: *const ModelConfig,
+        d: *Diagnostics,
+    ) Error!void {
+        try checkUnet(&net.unet, d);
+        const own, const unet = .{ &net.unet, &model.unet };
+        const levels = unet.level_count;
+        const sentence = "the ControlNet must have the sizes of the UNet's first half";
+        try expect(own.level_count == levels, d, sentence);
+        const widths = std.mem.eql(u32, &own.block_out_channels, &unet.block_out_channels);
+        try expect(widths, d, sentence);
+        const layers = std.mem.eql(u32, &own.layers_per_block, &unet.layers_per_block);
+        try expect(layers, d, sentence);
+        const reads = own.cross_attention_dim == unet.cross_attention_dim and
+            own.addition_input_dim == unet.addition_input_dim and
+            own.time_id_count == unet.time_id_count and
+            own.addition_time_embed_dim == unet.addition_time_embed_dim;
+        try expect(reads, d, "the ControlNet must read the model's prompts");
+        const latent = own.in_channels == model.vae.latent_channels;
+        try expect(latent, d, "the ControlNet must read the VAE's latent channels");
+        const count = net.embedding_level_count;
+        const has_levels = isLevelCount(count) and model.vae.factor() == @as(u32, 1) <<
+            @intCast(count - 1);
+        try expect(has_levels, d, "the ControlNet must halve hints to the latent's size");
+        for (net.embedding_channels[0..count]) |each| {
+            try expect(each > 0, d, "the ControlNet's embedding must have channels");
+        }
+        try expect(net.conditioning_channels == 3, d, "the ControlNet must read RGB");
+        const has_room = net.control_type_count <= control_type_count_max;
+        try expect(has_room, d, "a ControlNet tells at most 16 types of hints apart");
+    }
+};
+
+/// T2IAdapter of the type full_adapter_xl.
+pub const T2iAdapterConfig = extern struct {
+    /// Of the hint image.
+    in_channels: u32,
+    level_count: u32,
+    channels: [level_count_max]u32,
+    /// num_res_blocks
+    block_count: u32,
+    downscale_factor: u32,
+};
+
 pub const ModelConfig = extern struct {
     text: TextConfig,
     unet: UnetConfig,

@@ -58,6 +58,11 @@ pub const Linear = struct {
         complete.scale = layer.product_scale;
         return ctx.b.linear(x, layer.weight, layer.bias, complete);
     }
+
+    pub fn forwardInto(layer: Linear, ctx: Context, out: Tensor, x: Tensor) Error!void {
+        const options: backend.LinearOptions = .{ .scale = layer.product_scale };
+        return ctx.b.linearInto(out, 0, x, layer.weight, layer.bias, options);
+    }
 };
 
 /// A 3x3 convolution; 1x1 convolutions are `Linear`.

@@ -19,50 +19,16 @@ const DownBlock = unet_blocks.DownBlock;
 const MidBlock = unet_blocks.MidBlock;
 const Skips = unet_blocks.Skips;
 const UpBlock = unet_blocks.UpBlock;
-const resnets = @import("resnet.zig");
 const reuses = @import("reuse.zig");
 pub const Reuse = reuses.Reuse;
+const Additions = @import("additions.zig").Additions;
+const conditionings = @import("conditioning.zig");
+const Conditioning = conditionings.Conditioning;
+const time_embeddings = @import("time_embedding.zig");
+const Projections = time_embeddings.Projections;
+const StepTime = time_embeddings.StepTime;
+const TimestepEmbedding = time_embeddings.TimestepEmbedding;
 const transformers = @import("transformer.zig");
-const Transformer2D = transformers.Transformer2D;
-
-/// Inputs of every step that depend only on the prompt and the time ids.
-pub const Conditioning = struct {
-    /// Embedding of pooled prompt and time ids, (batch, 1, 1, time_embed_dim).
-    addition: Tensor,
-    /// Keys and values of every cross-attention, (batch, 1, tokens, 2 * channels).
-    keys_values: []layers.Sequences,
-
-    pub fn free(conditioning: Conditioning, b: Backend) void {
-        for (conditioning.keys_values) |sequences| {
-            b.free(sequences.first);
-            if (sequences.second) |second| b.free(second);
-        }
-        b.free(conditioning.addition);
-    }
-
-    /// That of some elements of the batch, in the same memory; its list is in `arena`.
-    pub fn ofBatch(
-        conditioning: Conditioning,
-        arena: Allocator,
-        first: u32,
-        count: u32,
-    ) Allocator.Error!Conditioning {
-        const keys_values = try arena.alloc(layers.Sequences, conditioning.keys_values.len);
-        for (keys_values, conditioning.keys_values) |*some, all| some.* = all.ofBatch(first, count);
-        return .{
-            .addition = conditioning.addition.batchSlice(first, count),
-            .keys_values = keys_values,
-        };
-    }
-
-    /// Tokens that each part of the batch attends to; the second is 0 where all have the first.
-    pub fn tokenCounts(conditioning: Conditioning) [2]u32 {
-        if (conditioning.keys_values.len == 0) return .{ 0, 0 };
-        const sequences = conditioning.keys_values[0];
-        const second = if (sequences.second) |second| second.shape.width else 0;
-        return .{ sequences.first.shape.width, second };
-    }
-};
 
 pub const UNet = struct {
     config: UnetConfig,
@@ -75,9 +41,7 @@ pub const UNet = struct {
     conv_norm_out: layers.GroupNorm,
     conv_out: layers.Conv3x3,
     context_slot_count: u32,
-    /// Of the time embedding in every resnet.
-    projection_weights: []const *const weights.Weight,
-    projection_biases: []const *const weights.Weight,
+    projections: Projections,
     /// Calls of `forward` over the dry-run device; tests assert that plans are reused.
     dry_run_count: *std.atomic.Value(u32),
 
@@ -99,11 +63,9 @@ pub const UNet = struct {
             block.* = try loader.upBlock(try view.index("up_blocks", i), i);
         }
         const mid = if (mid_block) |*block| block else null;
-        const projections = try listProjections(arena, down_blocks, mid, up_blocks);
         return .{
             .config = config.*,
-            .projection_weights = projections.weights,
-            .projection_biases = projections.biases,
+            .projections = try .list(arena, down_blocks, mid, up_blocks),
             .conv_in = try .load(try view.at("conv_in"), first, config.in_channels),
             .time_embedding = try .load(try view.at("time_embedding"), embed, first),
             .add_embedding = try .load(
@@ -126,58 +88,34 @@ pub const UNet = struct {
         };
     }
 
-    /// Computes the conditioning, once per prompt. `prompt_embeds` are (batch, 1, tokens,
-    /// cross_attention_dim), `pooled` (batch, 1, 1, projection_size), `time_ids` (diffusers'
-    /// add_time_ids) (batch * time_id_count, 1, 1, 1). `keys_values` has room for
+    /// Computes the conditioning, once per prompt. `keys_values` has room for
     /// `context_slot_count` tensors.
     pub fn condition(
         model: *const UNet,
         ctx: Context,
-        prompt_embeds: layers.Sequences,
-        pooled: Tensor,
-        time_ids: Tensor,
+        inputs: conditionings.PromptInputs,
         keys_values: []layers.Sequences,
     ) Error!Conditioning {
         assert(keys_values.len == model.context_slot_count);
-        const batch = pooled.shape.batch;
-        const c = &model.config;
-        const dim = c.addition_time_embed_dim;
-        const sines = try ctx.b.sinusoidalEmbedding(
-            time_ids,
-            dim,
-            c.flip_sin_to_cos != 0,
-            c.frequency_shift,
-        );
-        defer ctx.b.free(sines);
-        // The same memory: (batch * time_id_count, 1, 1, dim), (batch, 1, 1, time_id_count * dim).
-        const embedded: Tensor = .{
-            .address = sines.address,
-            .shape = .vector(batch, c.time_id_count * dim),
-            .dtype = sines.dtype,
-        };
-        const joined = try ctx.b.concatChannels(&.{ pooled, embedded });
-        const addition = try model.add_embedding.forward(ctx, joined);
-        ctx.b.free(joined);
+        const embeds = inputs.embeds;
+        const addition =
+            try conditionings.embedAddition(ctx, &model.config, model.add_embedding, inputs);
         for (model.down_blocks) |block| {
-            for (block.attentions) |attention| {
-                try promptKeysValues(ctx, attention, prompt_embeds, keys_values);
-            }
+            try conditionings.blockKeysValues(ctx, block.attentions, embeds, keys_values);
         }
-        if (model.mid_block) |mid| if (mid.attended) |block| {
-            try promptKeysValues(ctx, block.attention, prompt_embeds, keys_values);
-        };
+        if (model.mid_block) |mid| {
+            try conditionings.blockKeysValues(ctx, mid.attentions(), embeds, keys_values);
+        }
         for (model.up_blocks) |block| {
-            for (block.attentions) |attention| {
-                try promptKeysValues(ctx, attention, prompt_embeds, keys_values);
-            }
+            try conditionings.blockKeysValues(ctx, block.attentions, embeds, keys_values);
         }
         return .{ .addition = addition, .keys_values = keys_values };
     }
 
     /// Maps `sample` (batch, rows, width, in_channels) and `timestep` (batch, 1, 1, 1) to the model
     /// output (batch, rows, width, out_channels). `halo` are the rows above and below the sample:
-    /// every rank keeps the whole latent, so conv_in needs no exchange. `reuse` says what is taken
-    /// from an earlier step.
+    /// every rank keeps the whole latent, so conv_in needs no exchange. `additions` are those of
+    /// networks beside the UNet; `reuse` says what is taken from an earlier step.
     pub fn forward(
         model: *const UNet,
         ctx: Context,
@@ -185,25 +123,18 @@ pub const UNet = struct {
         halo: Exchange.HaloRows,
         timestep: Tensor,
         conditioning: Conditioning,
+        additions: Additions,
         reuse: *const Reuse,
     ) Error!Tensor {
         if (ctx.b.device == .plan) _ = model.dry_run_count.fetchAdd(1, .monotonic);
-        const vector = try model.embedTime(ctx, timestep, conditioning.addition);
-        defer ctx.b.free(vector);
-        var projected: [projection_count_max]Tensor = undefined;
-        var time: resnets.TimeEmbedding = .{ .vector = vector };
-        var memory: ?Tensor = null;
-        defer if (memory) |tensor| ctx.b.free(tensor);
-        const count = model.projection_weights.len;
-        if (count <= projected.len and ctx.b.areRowsOneKernel(model.projection_weights)) {
-            time.projected = projected[0..count];
-            memory = try ctx.b.linearRows(
-                projected[0..count],
-                vector,
-                model.projection_weights,
-                model.projection_biases,
-            );
-        }
+        var step_time: StepTime = undefined;
+        const embedding = model.time_embedding;
+        const projections = model.projections;
+        const addition = conditioning.addition;
+        const c = &model.config;
+        try step_time.compute(ctx, c, embedding, projections, timestep, addition);
+        defer step_time.free(ctx.b);
+        const time = step_time.embedding();
         const prompt: unet_blocks.Prompt = .{
             .keys_values = conditioning.keys_values,
             .reuse = reuse,
@@ -211,15 +142,27 @@ pub const UNet = struct {
         var skips: Skips = .{ .reuse = reuse };
         var hidden = try model.conv_in.forwardBetween(ctx, sample, halo, .{});
         try skips.push(ctx, hidden);
-        for (model.down_blocks) |block| {
-            hidden = try block.forward(ctx, hidden, time, prompt, &skips);
+        for (model.down_blocks, 0..) |block, i| {
+            const features = additions.featuresAt(i);
+            hidden = try block.forward(ctx, hidden, time, prompt, &skips, features);
         }
         var up: ?Tensor = null;
         if (reuse.deep == .reuse) {
             skips.left_out = reuses.skipCount(&model.config) - skips.count;
+            try additions.addToSkips(ctx, &skips);
         } else {
             // `hidden` is also the last skip: the mid block must not free it.
-            if (model.mid_block) |block| hidden = try block.forward(ctx, hidden, time, prompt);
+            if (model.mid_block) |block| {
+                hidden = try block.forward(ctx, hidden, time, prompt);
+                const features = additions.featuresAt(model.down_blocks.len);
+                try unet_blocks.addAll(ctx, hidden, features);
+            } else if (additions.residuals.len > 0) {
+                const own = try ctx.b.alloc(hidden.shape, hidden.dtype);
+                try ctx.b.copy(own, hidden);
+                hidden = own;
+            }
+            try additions.addToSkips(ctx, &skips);
+            try additions.addToMid(ctx, hidden);
             up = hidden;
         }
         for (model.up_blocks) |block| up = try block.forward(ctx, up, time, prompt, &skips);
@@ -230,98 +173,4 @@ pub const UNet = struct {
         defer ctx.b.free(normed);
         return model.conv_out.forward(ctx, normed, .{});
     }
-
-    // --- internal ---
-
-    /// Time embedding after SiLU, (batch, 1, 1, time_embed_dim): applied once here instead of in
-    /// every resnet.
-    fn embedTime(
-        model: *const UNet,
-        ctx: Context,
-        timestep: Tensor,
-        addition: Tensor,
-    ) Error!Tensor {
-        const c = &model.config;
-        const sines = try ctx.b.sinusoidalEmbedding(
-            timestep,
-            c.block_out_channels[0],
-            c.flip_sin_to_cos != 0,
-            c.frequency_shift,
-        );
-        const time = try model.time_embedding.forward(ctx, sines);
-        ctx.b.free(sines);
-        const sum = try ctx.b.add(time, addition);
-        ctx.b.free(time);
-        defer ctx.b.free(sum);
-        return ctx.b.activate(sum, .silu);
-    }
 };
-
-/// Of one `linearRows`; a UNet of more projects in each resnet.
-const projection_count_max = 32;
-
-const Projections = struct {
-    weights: []const *const weights.Weight,
-    biases: []const *const weights.Weight,
-};
-
-/// Numbers the resnets, and lists their layers for the time embedding in that order.
-fn listProjections(
-    arena: Allocator,
-    down_blocks: []DownBlock,
-    mid_block: ?*MidBlock,
-    up_blocks: []UpBlock,
-) Allocator.Error!Projections {
-    var all: std.ArrayList(*resnets.ResnetBlock2D) = .empty;
-    for (down_blocks) |block| for (block.resnets) |*resnet| try all.append(arena, resnet);
-    if (mid_block) |block| {
-        try all.append(arena, &block.resnet_0);
-        if (block.attended) |*rest| try all.append(arena, &rest.resnet_1);
-    }
-    for (up_blocks) |block| for (block.resnets) |*resnet| try all.append(arena, resnet);
-    const matrices = try arena.alloc(*const weights.Weight, all.items.len);
-    const biases = try arena.alloc(*const weights.Weight, all.items.len);
-    for (all.items, matrices, biases, 0..) |resnet, *matrix, *bias, i| {
-        resnet.embedding_index = @intCast(i);
-        matrix.* = resnet.time_emb_proj.?.weight;
-        bias.* = resnet.time_emb_proj.?.bias.?;
-    }
-    return .{ .weights = matrices, .biases = biases };
-}
-
-/// Two linear layers with SiLU between them.
-pub const TimestepEmbedding = struct {
-    linear_1: layers.Linear,
-    linear_2: layers.Linear,
-
-    pub fn load(view: View, out: u32, in: u32) weights.Error!TimestepEmbedding {
-        return .{
-            .linear_1 = try .load(try view.at("linear_1"), out, in, .bias),
-            .linear_2 = try .load(try view.at("linear_2"), out, out, .bias),
-        };
-    }
-
-    pub fn forward(embedding: TimestepEmbedding, ctx: Context, x: Tensor) Error!Tensor {
-        const hidden = try embedding.linear_1.forward(ctx, x, .{ .activation = .silu });
-        defer ctx.b.free(hidden);
-        return embedding.linear_2.forward(ctx, hidden, .{});
-    }
-};
-
-fn promptKeysValues(
-    ctx: Context,
-    transformer: Transformer2D,
-    prompt_embeds: layers.Sequences,
-    keys_values: []layers.Sequences,
-) Error!void {
-    for (transformer.transformer_blocks) |block| {
-        const attention = block.attn2;
-        keys_values[block.context_slot] = .{
-            .first = try attention.keysValues(ctx, prompt_embeds.first),
-            .second = if (prompt_embeds.second) |second|
-                try attention.keysValues(ctx, second)
-            else
-                null,
-        };
-    }
-}

@@ -30,6 +30,8 @@ pub const DownBlock = struct {
     downsampler: ?resnets.Downsample2D,
 
     /// Pushes every hidden state on `skips`, which keep them alive; `x` is the newest skip already.
+    /// `features` are added to the last one: of a block with attention before its downsampler, of
+    /// another behind it.
     pub fn forward(
         block: DownBlock,
         ctx: Context,
@@ -37,32 +39,50 @@ pub const DownBlock = struct {
         time: resnets.TimeEmbedding,
         prompt: Prompt,
         skips: *Skips,
+        features: []const ScaledTensor,
     ) Error!Tensor {
         var hidden = x;
+        const is_attended = block.attentions.len > 0;
+        const is_last_plain = !is_attended and block.downsampler == null;
         for (block.resnets, 0..) |resnet, i| {
             if (skips.isOuterEnd()) return hidden;
             hidden = try resnet.forward(ctx, hidden, time);
-            if (block.attentions.len > 0) {
+            if (is_attended) {
                 const attended = try block.attentions[i].forward(ctx, hidden, prompt);
                 ctx.b.free(hidden);
                 hidden = attended;
             }
+            const is_last = i + 1 == block.resnets.len and (is_attended or is_last_plain);
+            if (is_last) try addAll(ctx, hidden, features);
             try skips.push(ctx, hidden);
         }
         if (skips.isOuterEnd()) return hidden;
         if (block.downsampler) |downsampler| {
             hidden = try downsampler.forward(ctx, hidden);
+            if (!is_attended) try addAll(ctx, hidden, features);
             try skips.push(ctx, hidden);
         }
         return hidden;
     }
 };
 
+/// A tensor that is added times a factor.
+pub const ScaledTensor = struct { tensor: Tensor, factor: f32 };
+
+/// Adds all `addends` to `x`.
+pub fn addAll(ctx: Context, x: Tensor, addends: []const ScaledTensor) Error!void {
+    for (addends) |addend| try ctx.b.accumulate(x, addend.tensor, addend.factor);
+}
+
 /// UNetMidBlock2DCrossAttn, or UNetMidBlock2D without attention, which ends after its first resnet;
 /// does not free `x`.
 pub const MidBlock = struct {
     resnet_0: ResnetBlock2D,
     attended: ?struct { attention: Transformer2D, resnet_1: ResnetBlock2D },
+
+    pub fn attentions(block: *const MidBlock) []const Transformer2D {
+        return if (block.attended) |*rest| (&rest.attention)[0..1] else &.{};
+    }
 
     pub fn forward(
         block: MidBlock,

@@ -5,16 +5,32 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const Allocator = std.mem.Allocator;
+const Branches = @import("layout.zig").Branches;
 const Kind = @import("sync_mode.zig").Kind;
 const Shape = @import("../tensor.zig").Shape;
 const DType = @import("../tensor.zig").DType;
 const transports = @import("../transport.zig");
 
 const slot_count_max = transports.slot_count_max;
-/// What exchanges data between patches; the UNet has other patches, or fewer branches, in steps
-/// without guidance.
-pub const Network = enum { unet, unet_together, unet_positive, vae };
-pub const SlotLists = std.EnumArray(Network, []const Slot);
+/// Numbers of the networks that exchange data between patches: the VAE, then the UNet and each
+/// ControlNet of the job, which have other patches, or fewer branches, in some steps.
+pub const network_vae = 0;
+pub const branches_count = @typeInfo(Branches).@"enum".fields.len;
+
+pub fn networkOfUnet(branches: Branches) usize {
+    return 1 + @intFromEnum(branches);
+}
+
+pub fn networkOfControl(i: usize, branches: Branches) usize {
+    return networkOfUnet(branches) + (1 + i) * branches_count;
+}
+
+pub fn networkCount(control_count: usize) usize {
+    return 1 + (1 + control_count) * branches_count;
+}
+
+/// Of each network.
+pub const SlotLists = []const []const Slot;
 
 /// What a rank writes at one place of the graph; the other patches write the same kind there.
 pub const Slot = struct {

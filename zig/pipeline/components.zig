@@ -9,6 +9,7 @@ const decode = @import("decode.zig");
 const emphasis = @import("emphasis.zig");
 const Sequences = @import("../model/layers.zig").Sequences;
 const nchw = @import("nchw.zig");
+const PromptInputs = @import("../model/conditioning.zig").PromptInputs;
 const previews = @import("preview.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
@@ -78,11 +79,15 @@ pub fn predictNoise(rank: *Rank) Error!void {
     const slots = try rank.arena.alloc(Sequences, rank.model.unet.context_slot_count);
     const ctx = rank.context();
     const unet = &rank.model.unet;
-    const sequences: Sequences = .{ .first = embeds };
-    const conditioning = try unet.condition(ctx, sequences, pooled, time_ids, slots);
+    const inputs: PromptInputs = .{
+        .embeds = .{ .first = embeds },
+        .pooled = pooled,
+        .time_ids = time_ids,
+    };
+    const conditioning = try unet.condition(ctx, inputs, slots);
     defer conditioning.free(b);
     const start = rank.begin(.denoise);
-    const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning, &.{});
+    const out = try unet.forward(ctx, sample, no_halo, timestep, conditioning, .{}, &.{});
     try b.finish();
     if (rank.reporter) |r| rank.result.denoise_ns = r.since(start);
     defer b.free(out);

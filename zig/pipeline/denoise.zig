@@ -8,11 +8,14 @@ const backend = @import("../backend.zig");
 const GraphKey = backend.GraphKey;
 const StepCoefficients = backend.StepCoefficients;
 const Tensor = @import("../tensor.zig").Tensor;
-const Conditioning = @import("../model/unet.zig").Conditioning;
+const Conditioning = @import("../model/conditioning.zig").Conditioning;
 const Conditionings = @import("text.zig").Conditionings;
 const Balance = @import("balance.zig").Balance;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
+const Additions = @import("../model/additions.zig").Additions;
+const Branches = @import("../patch/layout.zig").Branches;
+const Controls = @import("controls.zig").Controls;
 const gather = @import("gather.zig");
 const LatentState = @import("latents.zig").LatentState;
 const Moments = @import("source.zig").Moments;
@@ -21,6 +24,7 @@ const reuses = @import("reuse.zig");
 const Reuse = reuses.Reuse;
 const StepReuses = reuses.StepReuses;
 const Signals = @import("decisions.zig").Signals;
+const slots = @import("../patch/slots.zig");
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -36,6 +40,8 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Erro
     var signals: Signals = try .init(rank);
     var reuse: StepReuses = try .init(rank);
     defer reuse.deinit(rank);
+    var controls: Controls = try .init(rank);
+    defer controls.deinit(rank);
     var counts: LoopCounts = .{};
     var ends: StepEnds = try .init(rank);
     var balance: Balance = .init(rank);
@@ -43,7 +49,7 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Erro
     const own_start = ownNs(rank);
     const waited_start = rank.transport.waitedNs();
     const conditions = state.source.conditions;
-    var run: Run = try .open(rank, conditionings, conditions, &reuse, 0);
+    var run: Run = try .open(rank, conditionings, conditions, &reuse, &controls, 0);
     defer run.close(rank, &reuse);
     for (job.steps, 0..) |step, i| {
         rank.transport.enterStep(@intCast(i + 1));
@@ -51,7 +57,8 @@ pub fn denoise(rank: *Rank, conditionings: Conditionings, moments: Moments) Erro
         if (shares != null or (i > 0 and job.branchesAt(i) != job.branchesAt(i - 1))) {
             run.close(rank, &reuse);
             if (shares) |dealt| try rank.deal(dealt);
-            run = try .open(rank, conditionings, conditions, &reuse, @intCast(i));
+            const first: u32 = @intCast(i);
+            run = try .open(rank, conditionings, conditions, &reuse, &controls, first);
         }
         const parts = reuse.next(rank, i, &signals);
         const own = if (rank.layout.isIdle(rank.index))
@@ -131,7 +138,9 @@ const Warmup = struct {
         const rests = step >= step_count_min and (change orelse 1) < job.warmup_threshold;
         if (!is_last and !rests) return;
         warmup.has_ended = true;
-        for (rank.unet_exchanges.values) |exchange| exchange.warmup_steps = step;
+        for (rank.exchanges) |exchange| {
+            if (exchange.channel != .vae) exchange.warmup_steps = step;
+        }
         if (rank.reporter == null) return;
         (try rank.result.alloc(u64, .warmup, 1))[0] = step;
     }
@@ -155,17 +164,22 @@ const Run = struct {
     times: []f32 = &.{},
     /// What the UNet reads beside the latent, for all own branches.
     conditions: ?Tensor = null,
+    controls: *Controls,
 
     fn open(
         rank: *Rank,
         conditionings: Conditionings,
         conditions: ?Tensor,
         reuse: *StepReuses,
+        controls: *Controls,
         step_first: u32,
     ) Error!Run {
         const branches = rank.job.branchesAt(step_first);
         rank.choose(branches);
-        var run: Run = .{ .conditionings = conditionings.sets.get(branches) };
+        var run: Run = .{
+            .conditionings = conditionings.sets.get(branches),
+            .controls = controls,
+        };
         try reuse.openRun(rank);
         if (rank.layout.isIdle(rank.index)) {
             try rank.transport.endOpen();
@@ -179,6 +193,8 @@ const Run = struct {
         if (conditions) |own| {
             run.conditions = try rank.b.scaleRepeat(own, 1, rank.layout.branchesPerRank());
         }
+        const sample = reuses.sampleShape(rank, rank.layout);
+        try controls.openRun(rank, sample, step_first);
         try rank.exchange.open(rank.arena, step_first);
         try rank.transport.endOpen();
         return run;
@@ -186,6 +202,7 @@ const Run = struct {
 
     fn close(run: *Run, rank: *Rank, reuse: *StepReuses) void {
         rank.exchange.close();
+        run.controls.closeRun(rank);
         reuse.closeRun(rank);
         if (run.conditions) |conditions| rank.b.free(conditions);
         if (run.timestep) |timestep| rank.b.free(timestep);
@@ -231,59 +248,88 @@ const Run = struct {
         @memset(run.times, step.timestep);
         try b.write(run.timestep.?, std.mem.sliceAsBytes(run.times));
         const exchange = rank.exchange;
-        const input = try run.inputOf(rank, step, latent);
-        defer b.free(input);
-        const patch = exchange.patches[exchange.index];
-        counts.unet_rows += @as(u64, input.shape.batch) * patch.row_count;
-        exchange.enterStep(step_index, if (reuse.deep == .reuse) .outer else .all);
-        if (exchange.isSinglePatch()) return run.runUnet(rank, step_index, reuse, input, no_halo);
-        const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
-        defer b.free(sample);
-        const below_first = patch.row_first + patch.row_count;
-        const above: ?Tensor = if (patch.row_first == 0)
-            null
-        else
-            try rank.copyOfRows(input, patch.row_first - 1, 1);
-        defer if (above) |tensor| b.free(tensor);
-        const below: ?Tensor = if (below_first == input.shape.rows)
-            null
-        else
-            try rank.copyOfRows(input, below_first, 1);
-        defer if (below) |tensor| b.free(tensor);
-        const sides: Exchange.HaloRows = .{ .above = above, .below = below };
-        return run.runUnet(rank, step_index, reuse, sample, sides);
-    }
-
-    /// The latent for all own branches, and behind it what the UNet reads beside it.
-    fn inputOf(run: *const Run, rank: *Rank, step: StepCoefficients, latent: Tensor) Error!Tensor {
-        const b = rank.b;
         const scaled = try b.scaleRepeat(latent, step.input_scale, rank.layout.branchesPerRank());
-        const conditions = run.conditions orelse return scaled;
         defer b.free(scaled);
-        return b.concatChannels(&.{ scaled, conditions });
+        const patch = exchange.patches[exchange.index];
+        counts.unet_rows += @as(u64, scaled.shape.batch) * patch.row_count;
+        var key: GraphKey = .of(.unet, scaled, .{});
+        const set = rank.job.setOfStep(step_index);
+        key.conditioning = set;
+        key.branch_first = run.branch_first;
+        const conditioning = run.conditionings[set];
+        if (run.controls.uses.len > 0) {
+            const rows = try rowsOf(rank, scaled);
+            defer rows.free(rank);
+            try run.controls.run(rank, step_index, &key, .{
+                .sample = rows.sample,
+                .halo = rows.halo,
+                .timestep = run.timestep.?,
+                .conditioning = conditioning,
+                .reuse = &reuse,
+            });
+        }
+        exchange.enterStep(step_index, if (reuse.deep == .reuse) .outer else .all);
+        const conditions = run.conditions orelse {
+            return run.runUnet(rank, step_index, reuse, scaled, &key);
+        };
+        const joined = try b.concatChannels(&.{ scaled, conditions });
+        defer b.free(joined);
+        return run.runUnet(rank, step_index, reuse, joined, &key);
     }
 
+    /// Runs the UNet on this rank's rows of `input`, the latent and what is read beside it.
     fn runUnet(
         run: *const Run,
         rank: *Rank,
         step_index: u32,
         reuse: Reuse,
-        sample: Tensor,
-        halo: Exchange.HaloRows,
+        input: Tensor,
+        key: *GraphKey,
     ) Error!Tensor {
-        const set = rank.job.setOfStep(step_index);
-        const conditioning = run.conditionings[set];
-        const args = .{ rank, sample, halo, run.timestep.?, conditioning, &reuse };
-        var key: GraphKey = .of(.unet, sample, rank.exchange.stepVariant());
+        const rows = try rowsOf(rank, input);
+        defer rows.free(rank);
+        const conditioning = run.conditionings[key.conditioning];
+        key.batch = rows.sample.shape.batch;
+        key.rows = rows.sample.shape.rows;
+        key.channels = rows.sample.shape.channels;
+        key.step = rank.exchange.stepVariant();
         key.context_tokens, key.context_tokens_second = conditioning.tokenCounts();
         key.step.deep = reuse.deep;
         key.step.outer_skips = reuse.outer_skips;
         key.step.cross = reuse.cross;
-        key.conditioning = set;
-        key.branch_first = run.branch_first;
-        return rank.b.runGraphed(key, forwardUnet, args);
+        const additions = run.controls.additionsAt(step_index, key);
+        const args = .{ rank, rows, run.timestep.?, conditioning, additions, &reuse };
+        return rank.b.runGraphed(key.*, forwardUnet, args);
     }
 };
+
+/// This rank's rows of an input, and the rows next to them: every rank has the whole latent.
+const Rows = struct {
+    sample: Tensor,
+    halo: Exchange.HaloRows,
+    /// Whether the sample is the input itself.
+    is_whole: bool,
+
+    fn free(rows: Rows, rank: *Rank) void {
+        if (rows.is_whole) return;
+        if (rows.halo.below) |tensor| rank.b.free(tensor);
+        if (rows.halo.above) |tensor| rank.b.free(tensor);
+        rank.b.free(rows.sample);
+    }
+};
+
+fn rowsOf(rank: *Rank, input: Tensor) Error!Rows {
+    const exchange = rank.exchange;
+    if (exchange.isSinglePatch()) return .{ .sample = input, .halo = no_halo, .is_whole = true };
+    const patch = exchange.patches[exchange.index];
+    const below_first = patch.row_first + patch.row_count;
+    const sample = try rank.copyOfRows(input, patch.row_first, patch.row_count);
+    const above: ?Tensor =
+        if (patch.row_first == 0) null else try rank.copyOfRows(input, patch.row_first - 1, 1);
+    const below: ?Tensor =
+        if (below_first == input.shape.rows) null else try rank.copyOfRows(input, below_first, 1);
+    return .{ .sample = sample, .halo = .{ .above = above, .below = below }, .is_whole = false };
+}
 
 /// A clock of what this rank computes itself, which stands still while it waits for others. On the
 /// CPU, where ranks and other programs share cores, it counts CPU time.
@@ -295,15 +341,22 @@ fn ownNs(rank: *const Rank) u64 {
 
 fn forwardUnet(
     rank: *Rank,
-    sample: Tensor,
-    halo: Exchange.HaloRows,
+    rows: Rows,
     timestep: Tensor,
     conditioning: Conditioning,
+    additions: Additions,
     reuse: *const Reuse,
 ) Error!Tensor {
     try rank.exchange.beginStep();
-    const unet = &rank.model.unet;
-    const out = try unet.forward(rank.context(), sample, halo, timestep, conditioning, reuse);
+    const out = try rank.model.unet.forward(
+        rank.context(),
+        rows.sample,
+        rows.halo,
+        timestep,
+        conditioning,
+        additions,
+        reuse,
+    );
     try rank.exchange.endStep();
     return out;
 }
@@ -322,9 +375,17 @@ fn saveStats(rank: *Rank, loop: LoopCounts) void {
     if (rank.isPlanning()) return;
     var received: @FieldType(exchanges.Counters, "received") = @splat(0);
     var buffer_bytes: u64 = 0;
-    for (rank.unet_exchanges.values) |exchange| {
-        for (&received, exchange.counters.received) |*sum, bytes| sum.* += bytes;
-        buffer_bytes = @max(buffer_bytes, exchange.counters.buffer_bytes);
+    for (std.enums.values(Branches)) |branches| {
+        var bytes: u64 = 0;
+        for (0..1 + rank.job.controls.len) |i| {
+            const exchange = if (i == 0)
+                rank.exchanges[slots.networkOfUnet(branches)]
+            else
+                rank.controlExchange(i - 1, branches);
+            for (&received, exchange.counters.received) |*sum, count| sum.* += count;
+            bytes += exchange.counters.buffer_bytes;
+        }
+        buffer_bytes = @max(buffer_bytes, bytes);
     }
     rank.stats().* = .{
         .compute_ns = loop.own_ns + if (rank.b.isCuda()) 0 else loop.slow_ns,

@@ -7,6 +7,7 @@ const StepCoefficients = @import("../backend.zig").StepCoefficients;
 const layouts = @import("../patch/layout.zig");
 const Branches = layouts.Branches;
 const Shares = layouts.Shares;
+const Description = @import("../model/network.zig").Description;
 const Compression = @import("../patch/sync_mode.zig").Compression;
 const SyncMode = @import("../patch/sync_mode.zig").SyncMode;
 const Emphasis = @import("emphasis.zig").Emphasis;
@@ -81,6 +82,25 @@ pub const DeepPlan = enum(u32) {
 
 /// What a step takes from an earlier one (`model/reuse.zig`).
 pub const StepReuse = extern struct { deep: DeepPlan = .full, cross: Part = .compute };
+
+/// A network beside the UNet that reads a hint image.
+pub const ControlUse = struct {
+    /// Among the networks of the job.
+    network_index: u32,
+    /// The hint, u8 RGB of factor * rows and factor * width.
+    image: []const u8,
+    /// Factor of what it adds.
+    scale: f32,
+    /// The steps that it takes part in, [first, end).
+    step_first: u32,
+    step_end: u32,
+    /// Of a union model.
+    control_type: u32,
+
+    pub fn isActiveAt(use: *const ControlUse, step: u32) bool {
+        return step >= use.step_first and step < use.step_end;
+    }
+};
 
 pub const Job = struct {
     arena: std.heap.ArenaAllocator,
@@ -168,6 +188,9 @@ pub const Job = struct {
     /// Embeddings of textual inversion, (rows, hidden_size) of each text encoder.
     injected: []const f32 = &.{},
     injected_2: []const f32 = &.{},
+    /// Networks beside the model that the job uses.
+    networks: []const Description = &.{},
+    controls: []const ControlUse = &.{},
     time_ids: [6]f32 = @splat(0),
     /// Of the negative branch.
     negative_time_ids: [6]f32 = @splat(0),

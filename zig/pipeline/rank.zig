@@ -10,7 +10,8 @@ const Backend = backend.Backend;
 const Tensor = @import("../tensor.zig").Tensor;
 const Shape = @import("../tensor.zig").Shape;
 const Model = @import("../model.zig").Model;
-const Conditioning = @import("../model/unet.zig").Conditioning;
+const Network = @import("../model.zig").Network;
+const Conditioning = @import("../model/conditioning.zig").Conditioning;
 const Context = @import("../model/layers.zig").Context;
 const exchanges = @import("../patch/exchange.zig");
 const Exchange = exchanges.Exchange;
@@ -18,7 +19,8 @@ const layouts = @import("../patch/layout.zig");
 const Branches = layouts.Branches;
 const Layout = layouts.Layout;
 const RankRange = layouts.RankRange;
-const Slot = @import("../patch/slots.zig").Slot;
+const slot_files = @import("../patch/slots.zig");
+const Slot = slot_files.Slot;
 const Stage = @import("../stage.zig").Stage;
 const Transport = @import("../transport.zig").Transport;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
@@ -55,14 +57,18 @@ pub const Rank = struct {
     /// The ranks of this process.
     local_ranks: RankRange,
     layouts: std.EnumArray(Branches, *const Layout),
-    /// Of the present step, like `exchange`.
+    /// Of the present step, like `branches` and `exchange`.
     layout: *const Layout,
+    branches: Branches = .all,
     job: *const Job,
     result: *results.Result,
     model: *const Model,
     b: Backend,
     io: Io,
-    unet_exchanges: std.EnumArray(Branches, *Exchange),
+    /// Networks beside the model, by the job's list.
+    networks: []const *const Network,
+    /// By network (`patch/slots.zig`).
+    exchanges: []const *Exchange,
     /// The UNet's exchange, with the patches of this rank's guidance branches.
     exchange: *Exchange,
     /// The VAE's exchange, with all ranks: the VAE has no guidance branches.
@@ -86,7 +92,8 @@ pub const Rank = struct {
     /// From now on steps compute these branches.
     pub fn choose(rank: *Rank, branches: Branches) void {
         rank.layout = rank.layouts.get(branches);
-        rank.exchange = rank.unet_exchanges.get(branches);
+        rank.exchange = rank.exchanges[slot_files.networkOfUnet(branches)];
+        rank.branches = branches;
     }
 
     /// Units of rows that are dealt.
@@ -104,18 +111,20 @@ pub const Rank = struct {
             const layout = try rank.arena.create(Layout);
             layout.* = before.*;
             layout.patches = try .deal(shares, rank.job.latent_rows, unit, shares.count);
-            const exchange = rank.unet_exchanges.get(branches);
-            const old = before.patches.list[exchange.index].row_count;
-            const new = layout.patches.list[exchange.index].row_count;
-            const slots = try rank.arena.dupe(Slot, exchange.slots);
-            for (slots) |*slot| {
-                if (slot.kind != .keys_values) continue;
-                slot.shape.width = @intCast(@as(u64, slot.shape.width) * new / old);
+            for (0..1 + rank.job.controls.len) |i| {
+                const exchange = if (i == 0)
+                    rank.exchanges[slot_files.networkOfUnet(branches)]
+                else
+                    rank.controlExchange(i - 1, branches);
+                try rank.dealExchange(exchange, &before.patches, &layout.patches);
             }
-            exchange.slots = slots;
-            exchange.patches = layout.patches.slice();
             rank.layouts.set(branches, layout);
         }
+    }
+
+    /// That of the ControlNet of the job's use `i`.
+    pub fn controlExchange(rank: *const Rank, i: usize, branches: Branches) *Exchange {
+        return rank.exchanges[slot_files.networkOfControl(i, branches)];
     }
 
     /// Whether this is a dry run: nothing is computed, and large tensors have no host copies.
@@ -152,6 +161,23 @@ pub const Rank = struct {
         const out = try rank.b.alloc(shape, x.dtype);
         try rank.b.copyRows(out, 0, x, row_first, row_count);
         return out;
+    }
+
+    fn dealExchange(
+        rank: *Rank,
+        exchange: *Exchange,
+        before: *const layouts.Patches,
+        after: *const layouts.Patches,
+    ) Error!void {
+        const old = before.list[exchange.index].row_count;
+        const new = after.list[exchange.index].row_count;
+        const slots = try rank.arena.dupe(Slot, exchange.slots);
+        for (slots) |*slot| {
+            if (slot.kind != .keys_values) continue;
+            slot.shape.width = @intCast(@as(u64, slot.shape.width) * new / old);
+        }
+        exchange.slots = slots;
+        exchange.patches = after.slice();
     }
 
     /// Writes a device tensor to an output of the job, in NCHW.

@@ -114,7 +114,7 @@ pub const StepReuses = struct {
 // --- internal ---
 
 /// Of the UNet's input on a rank that is not idle.
-fn sampleShape(rank: *const Rank, layout: *const Layout) Shape {
+pub fn sampleShape(rank: *const Rank, layout: *const Layout) Shape {
     var shape = rank.latentShape(@intCast(rank.job.seeds.len));
     shape.batch *= layout.branchesPerRank();
     shape.rows = layout.patches.list[layout.patchOf(rank.index)].row_count;

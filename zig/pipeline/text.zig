@@ -18,14 +18,16 @@ const Allocator = std.mem.Allocator;
 const backend = @import("../backend.zig");
 const Backend = backend.Backend;
 const GraphKey = backend.GraphKey;
+const controls = @import("controls.zig");
 const emphasis = @import("emphasis.zig");
 const ClipTextModel = @import("../model.zig").ClipTextModel;
-const Conditioning = @import("../model/unet.zig").Conditioning;
+const Conditioning = @import("../model/conditioning.zig").Conditioning;
 const layouts = @import("../patch/layout.zig");
 const Branches = layouts.Branches;
 const BranchRange = layouts.BranchRange;
 const Job = @import("job.zig").Job;
 const Tokens = @import("job.zig").Tokens;
+const PromptInputs = @import("../model/conditioning.zig").PromptInputs;
 const ranks = @import("rank.zig");
 const Rank = ranks.Rank;
 const Error = ranks.Error;
@@ -364,8 +366,16 @@ fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
     const unet = &rank.model.unet;
     for (own, sets) |*out, *set| {
         const embeds = set.sequences(&places);
-        out.* =
-            try unet.condition(rank.context(), embeds, set.pooled, time_ids, out.keys_values);
+        const inputs: PromptInputs = .{
+            .embeds = embeds,
+            .pooled = set.pooled,
+            .time_ids = time_ids,
+        };
+        const ctx = rank.context();
+        const own_controls = out.controls;
+        out.* = try unet.condition(ctx, inputs, out.keys_values);
+        try controls.condition(rank, inputs, own_controls);
+        out.controls = own_controls;
     }
     return own;
 }

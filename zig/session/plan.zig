@@ -20,6 +20,8 @@ const Patches = layouts.Patches;
 const RankRange = layouts.RankRange;
 const rank_count_max = layouts.rank_count_max;
 const models = @import("../model.zig");
+const Network = models.Network;
+const control_count_max = @import("../transport.zig").control_count_max;
 const pipeline = @import("../pipeline.zig");
 const rank_states = @import("rank_states.zig");
 const Scratch = @import("../scratch.zig").Scratch;
@@ -63,11 +65,13 @@ pub const Key = struct {
     prompt_ids: [2]usize,
     prompt_count: usize,
     clip_skip: u32,
+    /// The networks beside the model, as the uses name them; 0 for none.
+    control_networks: [control_count_max]u32,
     /// Of a component's own job.
     batch: u32,
     prompt_embeds_len: usize,
 
-    pub fn of(job: *const Job) Key {
+    pub fn of(job: *const Job, networks: []const *const Network) Key {
         return .{
             .kind = job.kind,
             .latent_rows = job.latent_rows,
@@ -97,11 +101,18 @@ pub const Key = struct {
             .prompt_ids = .{ job.idCount(false), job.idCount(true) },
             .prompt_count = job.prompts.len,
             .clip_skip = job.clipSkip(),
+            .control_networks = networksOf(job, networks),
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };
     }
 };
+
+fn networksOf(job: *const Job, networks: []const *const Network) [control_count_max]u32 {
+    var ids: [control_count_max]u32 = @splat(0);
+    for (ids[0..job.controls.len], job.controls) |*id, use| id.* = networks[use.network_index].id;
+    return ids;
+}
 
 pub const Plan = struct {
     arena: std.heap.ArenaAllocator,
@@ -141,6 +152,8 @@ pub const Planner = struct {
     gpa: Allocator,
     io: Io,
     model: *const models.Model,
+    /// Those of the job.
+    networks: []const *const Network = &.{},
     diagnostics: *Diagnostics,
     /// The session's ranks, and those of this process.
     rank_count: u32,
@@ -169,7 +182,7 @@ pub const Planner = struct {
     fn unrecorded(planner: *const Planner, job: *const Job, arena: Allocator) Error!Plan {
         const layout = try planner.layoutOf(job);
         const slot_lists = try arena.alloc(slots.SlotLists, layout.rank_count);
-        @memset(slot_lists, .initFill(&.{}));
+        @memset(slot_lists, &.{});
         return .{
             .arena = undefined,
             .layout = layout,
@@ -231,13 +244,7 @@ pub const Planner = struct {
         if (op_trace) |counting| counting.leave(&dry_run.scratch);
         return .{
             .scratch_bytes = dry_run.scratch.peak,
-            .exchange_bytes = @max(
-                @max(
-                    dry_run.exchanges.unet.counters.buffer_bytes,
-                    dry_run.exchanges.unet_together.counters.buffer_bytes,
-                ),
-                dry_run.exchanges.unet_positive.counters.buffer_bytes,
-            ),
+            .exchange_bytes = dry_run.exchangeBytes(),
         };
     }
 
@@ -289,21 +296,15 @@ pub const Planner = struct {
         var dry_run: DryRun = try .init(planner, plan_, job, index);
         defer dry_run.deinit();
         var rank = try dry_run.open(planner, plan_);
-        var unet: slots.Recorder = .{ .arena = arena };
-        var unet_together: slots.Recorder = .{ .arena = arena };
-        var unet_positive: slots.Recorder = .{ .arena = arena };
-        var vae: slots.Recorder = .{ .arena = arena };
-        dry_run.exchanges.unet.recorder = &unet;
-        dry_run.exchanges.unet_together.recorder = &unet_together;
-        dry_run.exchanges.unet_positive.recorder = &unet_positive;
-        dry_run.exchanges.vae.recorder = &vae;
+        const recorders = try arena.alloc(slots.Recorder, dry_run.exchanges.len);
+        for (recorders, dry_run.exchanges) |*recorder, *exchange| {
+            recorder.* = .{ .arena = arena };
+            exchange.recorder = recorder;
+        }
         try pipeline.run(&rank);
-        plan_.slot_lists[index] = .init(.{
-            .unet = unet.list.items,
-            .unet_together = unet_together.list.items,
-            .unet_positive = unet_positive.list.items,
-            .vae = vae.list.items,
-        });
+        const lists = try arena.alloc([]const slots.Slot, recorders.len);
+        for (lists, recorders) |*list, *recorder| list.* = recorder.list.items;
+        plan_.slot_lists[index] = lists;
     }
 };
 
@@ -316,7 +317,7 @@ const DryRun = struct {
     result: pipeline.Result,
     device: backend.Planned,
     scratch: Scratch,
-    exchanges: rank_states.Exchanges = undefined,
+    exchanges: []Exchange = &.{},
 
     fn init(
         planner: *const Planner,
@@ -343,36 +344,45 @@ const DryRun = struct {
         dry_run.arena.deinit();
     }
 
+    /// What the patches keep for each other in a step: the most, since its branches are one kind.
+    fn exchangeBytes(dry_run: *const DryRun) u64 {
+        var most: u64 = 0;
+        for (std.enums.values(layouts.Branches)) |branches| {
+            var bytes: u64 = 0;
+            var at = slots.networkOfUnet(branches);
+            while (at < dry_run.exchanges.len) : (at += slots.branches_count) {
+                bytes += dry_run.exchanges[at].counters.buffer_bytes;
+            }
+            most = @max(most, bytes);
+        }
+        return most;
+    }
+
     fn open(
         dry_run: *DryRun,
         planner: *const Planner,
         plan: *const Plan,
     ) Allocator.Error!pipeline.Rank {
         const arena = dry_run.arena.allocator();
-        const shape: rank_states.Shape = .of(plan, planner.model, planner.device.is_cuda);
+        const shape: rank_states.Shape = .{
+            .plan = plan,
+            .model = planner.model,
+            .networks = planner.networks,
+            .is_cuda = planner.device.is_cuda,
+        };
         const index = dry_run.index;
-        const lists = &plan.slot_lists[index];
-        dry_run.exchanges = try rank_states.exchangesOf(
-            arena,
-            shape,
-            &dry_run.job,
-            index,
-            lists,
-        );
+        dry_run.exchanges = try rank_states.exchangesOf(arena, shape, &dry_run.job, index);
         const prompts = try arena.alloc([]pipeline.Conditioning, plan.layout.rank_count);
-        const slot_count = shape.context_slot_count;
-        prompts[index] = try rank_states.emptyConditionings(arena, slot_count, &dry_run.job);
+        prompts[index] = try rank_states.emptyConditionings(arena, shape, &dry_run.job);
         const b: backend.Backend = .{
             .scratch = &dry_run.scratch,
             .device = .{ .plan = dry_run.device },
         };
-        const exchanges = &dry_run.exchanges;
-        for ([_]*Exchange{
-            &exchanges.unet,
-            &exchanges.unet_together,
-            &exchanges.unet_positive,
-            &exchanges.vae,
-        }) |each| each.b = b;
+        const exchanges = try arena.alloc(*Exchange, dry_run.exchanges.len);
+        for (exchanges, dry_run.exchanges) |*own, *each| {
+            each.b = b;
+            own.* = each;
+        }
         return .{
             .index = index,
             .local_ranks = plan.localRanks(planner.rank_count, planner.local_ranks),
@@ -387,13 +397,10 @@ const DryRun = struct {
             .model = planner.model,
             .b = b,
             .io = planner.io,
-            .unet_exchanges = .init(.{
-                .all = &exchanges.unet,
-                .together = &exchanges.unet_together,
-                .positive = &exchanges.unet_positive,
-            }),
-            .exchange = &dry_run.exchanges.unet,
-            .vae_exchange = &dry_run.exchanges.vae,
+            .networks = planner.networks,
+            .exchanges = exchanges,
+            .exchange = exchanges[slots.networkOfUnet(.all)],
+            .vae_exchange = exchanges[slots.network_vae],
             .prompts = prompts,
             .transport = .none,
             .diagnostics = planner.diagnostics,
@@ -416,6 +423,9 @@ pub const First = struct {
     token_count: u32,
     has_image: bool = false,
     has_mask: bool = false,
+    /// Its networks, and its uses of them without hints; the caller's memory.
+    networks: []const models.networks.Description = &.{},
+    controls: []const pipeline.ControlUse = &.{},
 
     /// To be freed by `deinit`.
     pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
@@ -442,6 +452,8 @@ pub const First = struct {
         if (first.has_image) result.image = try arena.alloc(u8, 1);
         if (first.has_mask) result.mask = try arena.alloc(u8, 1);
         result.image_scale = 1;
+        result.networks = first.networks;
+        result.controls = first.controls;
         return result;
     }
 };
@@ -449,6 +461,13 @@ pub const First = struct {
 /// A dry run needs the shape of every input, a step of each kind, and no values.
 fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
     if (job.steps.len > 1) try keepDifferentSteps(arena, job);
+    // Every network is part of every step that is left.
+    const controls = try arena.dupe(pipeline.ControlUse, job.controls);
+    for (controls) |*use| {
+        use.step_first = 0;
+        use.step_end = std.math.maxInt(u32);
+    }
+    job.controls = controls;
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
         const step = try arena.create(StepCoefficients);
@@ -550,7 +569,7 @@ pub const PlanCache = struct {
 
     /// Valid until as many other shapes have been planned as the cache holds.
     pub fn get(cache: *PlanCache, planner: *const Planner, job: *const Job) Error!*const Plan {
-        const key: Key = .of(job);
+        const key: Key = .of(job, planner.networks);
         if (cache.find(&key)) |known| return known;
         _ = cache.plan_count.fetchAdd(1, .monotonic);
         return cache.put(key, try planner.plan(job));
@@ -588,7 +607,7 @@ test "the latest plans are kept, each under its own key" {
             .latent_width = 8,
         };
         defer job.deinit();
-        key.* = .of(&job);
+        key.* = .of(&job, &.{});
         var arena: std.heap.ArenaAllocator = .init(gpa);
         const lists = try arena.allocator().alloc(slots.SlotLists, 1);
         const rows: u32 = @intCast(8 + i);
@@ -615,7 +634,7 @@ test "sides turned round are another shape" {
         .latent_rows = 12,
         .latent_width = 8,
     };
-    const tall: Key = .of(&job);
+    const tall: Key = .of(&job, &.{});
     std.mem.swap(u32, &job.latent_rows, &job.latent_width);
-    try std.testing.expect(!std.meta.eql(tall, Key.of(&job)));
+    try std.testing.expect(!std.meta.eql(tall, Key.of(&job, &.{})));
 }

@@ -10,6 +10,7 @@ const devices = @import("../devices.zig");
 const device_weights = @import("../backend/cuda/weights.zig");
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const products = @import("../backend/cuda/library_handles.zig");
+const Networks = @import("networks.zig").Networks;
 const sessions = @import("../session.zig");
 const Session = sessions.Session;
 const tallies = @import("../backend/op_trace.zig");
@@ -43,6 +44,8 @@ pub const Report = struct {
     /// Of the weights that the first image's adapters make: in host memory on the CPU; GPUs hold
     /// them in place of the model's own, or beside those that stay in 8 bits.
     adapter_bytes: u64,
+    /// Of the networks beside the model that the first image uses, on each device.
+    network_bytes: u64,
     ranks: []const Rank,
 };
 
@@ -85,7 +88,10 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
     }
     var job = try session.options.first.job(arena);
     defer job.deinit();
-    const planner = session.planner();
+    const described = session.options.first.networks;
+    const networks = try session.networks.open(arena, described, &session.model.config, null);
+    defer session.networks.deinit();
+    const planner = session.planner(networks);
     var plan = try planner.plan(&job);
     defer plan.deinit();
     const layout = &plan.layout;
@@ -120,6 +126,7 @@ fn collect(arena: Allocator, session: *Session) sessions.Error!Report {
         try devices.mergedBytes(arena, &session.model, first_adapters, activation);
     return .{
         .weight_bytes = placement.block_bytes,
+        .network_bytes = Networks.missingBytes(networks, &session.devices),
         .weight_f8_bytes = placement.kept_f8_bytes,
         .weight_int8_bytes = placement.int8_bytes,
         .adapter_bytes = merged,

@@ -1,143 +1,136 @@
-//! Per-rank state of one job that other ranks read: the exchanges of UNet and VAE, opened with the
-//! plan's slots, and the prompt's conditioning. Each rank sets its exchanges' device, transport and
-//! peers when it starts.
+//! Per-rank state of one job that other ranks read: the exchanges of UNet, VAE and ControlNets,
+//! opened with the plan's slots, and the prompt's conditioning. Each rank sets its exchanges'
+//! device, transport and peers when it starts.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
-const Conditioning = @import("../model/unet.zig").Conditioning;
+const Conditioning = @import("../model/conditioning.zig").Conditioning;
 const Exchange = @import("../patch/exchange.zig").Exchange;
 const Job = @import("../pipeline/job.zig").Job;
-const Model = @import("../model.zig").Model;
-const Patches = @import("../patch/layout.zig").Patches;
 const Plan = @import("plan.zig").Plan;
-const Layout = @import("../patch/layout.zig").Layout;
+const layouts = @import("../patch/layout.zig");
+const Branches = layouts.Branches;
+const Layout = layouts.Layout;
+const Model = @import("../model.zig").Model;
+const Network = @import("../model.zig").Network;
 const DeviceBuffers = @import("../patch/device_buffers.zig").DeviceBuffers;
 const modes = @import("../patch/sync_mode.zig");
 const slots = @import("../patch/slots.zig");
 const Sequences = @import("../model/layers.zig").Sequences;
+const Channel = @import("../transport.zig").Channel;
 
 /// What the exchanges of a job have in common.
 pub const Shape = struct {
-    layout: *const Layout,
-    together: *const Layout,
-    positive: *const Layout,
-    /// Rows of the latent that each rank decodes: all ranks, one unit of one row.
-    vae_patches: *const Patches,
-    /// Cross-attentions of the UNet.
-    context_slot_count: u32,
+    plan: *const Plan,
+    model: *const Model,
+    /// Those of the job, by its list.
+    networks: []const *const Network,
     is_cuda: bool,
 
-    pub fn of(plan: *const Plan, model: *const Model, is_cuda: bool) Shape {
-        return .{
-            .layout = &plan.layout,
-            .together = &plan.together,
-            .positive = &plan.positive,
-            .vae_patches = &plan.vae_patches,
-            .context_slot_count = model.unet.context_slot_count,
-            .is_cuda = is_cuda,
+    fn layoutOf(shape: Shape, branches: Branches) *const Layout {
+        return switch (branches) {
+            .all => &shape.plan.layout,
+            .together => &shape.plan.together,
+            .positive => &shape.plan.positive,
         };
     }
 };
 
-/// The exchanges of one rank.
-pub const Exchanges = struct {
-    unet: Exchange,
-    unet_together: Exchange,
-    unet_positive: Exchange,
-    vae: Exchange,
-};
-
 pub const RankStates = struct {
-    unet: []Exchange,
-    unet_together: []Exchange,
-    unet_positive: []Exchange,
-    vae: []Exchange,
+    /// By network (`patch/slots.zig`), then by rank.
+    exchanges: []const []Exchange,
     /// Of each rank, one per set of the job's prompts: written by `text.zig`, in room for every
     /// cross-attention's keys and values.
     prompts: [][]Conditioning,
 
-    /// All in `arena`. `slot_lists` are the plan's, of every rank.
-    pub fn init(
-        arena: Allocator,
-        shape: Shape,
-        job: *const Job,
-        slot_lists: []const slots.SlotLists,
-    ) Allocator.Error!RankStates {
-        const rank_count = shape.layout.rank_count;
-        const states: RankStates = .{
-            .unet = try arena.alloc(Exchange, rank_count),
-            .unet_together = try arena.alloc(Exchange, rank_count),
-            .unet_positive = try arena.alloc(Exchange, rank_count),
-            .vae = try arena.alloc(Exchange, rank_count),
-            .prompts = try arena.alloc([]Conditioning, rank_count),
-        };
-        for (slot_lists, 0..) |*lists, i| {
-            const exchanges = try exchangesOf(arena, shape, job, @intCast(i), lists);
-            states.unet[i] = exchanges.unet;
-            states.unet_together[i] = exchanges.unet_together;
-            states.unet_positive[i] = exchanges.unet_positive;
-            states.vae[i] = exchanges.vae;
-            states.prompts[i] = try emptyConditionings(arena, shape.context_slot_count, job);
+    /// All in `arena`.
+    pub fn init(arena: Allocator, shape: Shape, job: *const Job) Allocator.Error!RankStates {
+        const rank_count = shape.plan.layout.rank_count;
+        const by_network = try arena.alloc([]Exchange, slots.networkCount(job.controls.len));
+        for (by_network) |*list| list.* = try arena.alloc(Exchange, rank_count);
+        const prompts = try arena.alloc([]Conditioning, rank_count);
+        for (prompts, 0..) |*own, i| {
+            const rank: u32 = @intCast(i);
+            for (by_network, try exchangesOf(arena, shape, job, rank)) |list, exchange| {
+                list[i] = exchange;
+            }
+            own.* = try emptyConditionings(arena, shape, job);
         }
-        return states;
+        return .{ .exchanges = by_network, .prompts = prompts };
     }
 };
 
-/// On GPUs the parts of other patches are copied to `device_buffers`.
+/// Of one rank, by network, with the slots that the plan has of it. On GPUs the parts of other
+/// patches are copied to `device_buffers`.
 pub fn exchangesOf(
     arena: Allocator,
     shape: Shape,
     job: *const Job,
     rank: u32,
-    lists: *const slots.SlotLists,
-) Allocator.Error!Exchanges {
-    var unet = try unetExchange(arena, shape, job, rank, shape.layout);
-    unet.slots = lists.get(.unet);
-    var unet_together = try unetExchange(arena, shape, job, rank, shape.together);
-    unet_together.slots = lists.get(.unet_together);
-    var unet_positive = try unetExchange(arena, shape, job, rank, shape.positive);
-    unet_positive.slots = lists.get(.unet_positive);
-    return .{
-        .unet = unet,
-        .unet_together = unet_together,
-        .unet_positive = unet_positive,
-        .vae = .{
-            .b = undefined,
-            .transport = .none,
-            .channel = .vae,
-            .patches = shape.vae_patches.slice(),
-            .index = rank,
-            .rank_first = 0,
-            .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
-            .slots = lists.get(.vae),
-            .mode = .full_sync,
-            .warmup_steps = 0,
-        },
+) Allocator.Error![]Exchange {
+    const lists = shape.plan.slot_lists[rank];
+    const exchanges = try arena.alloc(Exchange, slots.networkCount(job.controls.len));
+    exchanges[slots.network_vae] = .{
+        .b = undefined,
+        .transport = .none,
+        .channel = .vae,
+        .patches = shape.plan.vae_patches.slice(),
+        .index = rank,
+        .rank_first = 0,
+        .device_buffers = try makeDeviceBuffers(arena, shape.is_cuda),
+        .mode = .full_sync,
+        .warmup_steps = 0,
     };
+    for (std.enums.values(Branches)) |branches| {
+        const unet = &exchanges[slots.networkOfUnet(branches)];
+        unet.* = try unetExchange(arena, shape, job, rank, branches);
+        for (0..job.controls.len) |i| {
+            const control = &exchanges[slots.networkOfControl(i, branches)];
+            control.* = try unetExchange(arena, shape, job, rank, branches);
+            control.channel = .ofControl(i);
+        }
+    }
+    // None while they are recorded.
+    if (lists.len > 0) for (exchanges, lists) |*exchange, list| {
+        exchange.slots = list;
+    };
+    return exchanges;
 }
 
 pub fn emptyConditionings(
     arena: Allocator,
-    context_slot_count: u32,
+    shape: Shape,
     job: *const Job,
 ) Allocator.Error![]Conditioning {
     const conditionings = try arena.alloc(Conditioning, job.setCount());
-    for (conditionings) |*conditioning| conditioning.* = .{
-        .addition = undefined,
-        .keys_values = try arena.alloc(Sequences, context_slot_count),
-    };
+    for (conditionings) |*conditioning| {
+        conditioning.* = try emptyConditioning(arena, shape.model.unet.context_slot_count);
+        conditioning.controls = try arena.alloc(?Conditioning, job.controls.len);
+        for (conditioning.controls, job.controls) |*own, use| {
+            const network = shape.networks[use.network_index];
+            own.* = try emptyConditioning(arena, network.contextSlotCount());
+        }
+    }
     return conditionings;
 }
 
 // --- internal ---
+
+fn emptyConditioning(arena: Allocator, slot_count: u32) Allocator.Error!Conditioning {
+    return .{
+        .addition = undefined,
+        .keys_values = try arena.alloc(Sequences, slot_count),
+    };
+}
 
 fn unetExchange(
     arena: Allocator,
     shape: Shape,
     job: *const Job,
     rank: u32,
-    layout: *const Layout,
+    branches: Branches,
 ) Allocator.Error!Exchange {
+    const layout = shape.layoutOf(branches);
     const is_idle = layout.isIdle(rank);
     return .{
         .b = undefined,

@@ -11,10 +11,12 @@ const Exchange = @import("../patch/exchange.zig").Exchange;
 const rank_count_max = @import("../patch/layout.zig").rank_count_max;
 const RankRange = @import("../patch/layout.zig").RankRange;
 const Model = @import("../model.zig").Model;
+const Network = @import("../model.zig").Network;
 const pipeline = @import("../pipeline.zig");
 const Plan = @import("plan.zig").Plan;
 const RankDevice = @import("../devices/rank_device.zig").RankDevice;
 const RankStates = @import("rank_states.zig").RankStates;
+const slots = @import("../patch/slots.zig");
 const transports = @import("../transport.zig");
 const Transport = transports.Transport;
 
@@ -24,6 +26,7 @@ pub const RankThreads = struct {
     gpa: Allocator,
     io: Io,
     model: *const Model,
+    networks: []const *const Network,
     /// Of the local ranks, in order.
     devices: []RankDevice,
     /// Null where every rank has a thread.
@@ -46,9 +49,13 @@ pub const RankThreads = struct {
         defer arena.deinit();
         threads.states = try .init(
             arena.allocator(),
-            .of(threads.plan, threads.model, threads.is_cuda),
+            .{
+                .plan = threads.plan,
+                .model = threads.model,
+                .networks = threads.networks,
+                .is_cuda = threads.is_cuda,
+            },
             threads.job,
-            threads.plan.slot_lists,
         );
         const job = threads.job;
         const local = threads.local_ranks;
@@ -77,15 +84,12 @@ pub const RankThreads = struct {
         var arena: std.heap.ArenaAllocator = .init(threads.gpa);
         defer arena.deinit();
         var scratch = device.scratch();
-        var rank = threads.rankAt(index, transport, arena.allocator());
+        var rank = threads.rankAt(index, transport, arena.allocator()) catch |err| {
+            failure.* = err;
+            return transport.abort();
+        };
         rank.b = .{ .scratch = &scratch, .device = device.device };
-        const states = &threads.states;
-        for ([_][]Exchange{
-            states.unet,
-            states.unet_together,
-            states.unet_positive,
-            states.vae,
-        }) |peers| {
+        for (threads.states.exchanges) |peers| {
             const exchange = &peers[index];
             exchange.b = rank.b;
             exchange.transport = transport;
@@ -117,7 +121,10 @@ pub const RankThreads = struct {
         index: u32,
         transport: Transport,
         arena: Allocator,
-    ) pipeline.Rank {
+    ) Allocator.Error!pipeline.Rank {
+        const states = &threads.states;
+        const exchanges = try arena.alloc(*Exchange, states.exchanges.len);
+        for (exchanges, states.exchanges) |*own, list| own.* = &list[index];
         const reports = index == threads.local_ranks.first or transport == .none;
         return .{
             .index = index,
@@ -133,14 +140,11 @@ pub const RankThreads = struct {
             .model = threads.model,
             .b = undefined,
             .io = threads.io,
-            .unet_exchanges = .init(.{
-                .all = &threads.states.unet[index],
-                .together = &threads.states.unet_together[index],
-                .positive = &threads.states.unet_positive[index],
-            }),
-            .exchange = &threads.states.unet[index],
-            .vae_exchange = &threads.states.vae[index],
-            .prompts = threads.states.prompts,
+            .networks = threads.networks,
+            .exchanges = exchanges,
+            .exchange = exchanges[slots.networkOfUnet(.all)],
+            .vae_exchange = exchanges[slots.network_vae],
+            .prompts = states.prompts,
             .transport = transport,
             .diagnostics = threads.diagnostics,
             .arena = arena,

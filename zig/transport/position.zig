@@ -5,8 +5,23 @@
 
 const std = @import("std");
 
+/// ControlNets of one job, each with a channel of its own.
+pub const control_count_max = 4;
+
 /// One per network that exchanges between ranks.
-pub const Channel = enum { unet, vae };
+pub const Channel = enum {
+    unet,
+    vae,
+    control_0,
+    control_1,
+    control_2,
+    control_3,
+
+    pub fn ofControl(i: usize) Channel {
+        std.debug.assert(i < control_count_max);
+        return @enumFromInt(@intFromEnum(Channel.control_0) + i);
+    }
+};
 pub const channel_count = @typeInfo(Channel).@"enum".fields.len;
 
 /// Of the slots of a channel. Steps that reuse deep features leave out the deep ones: what travels

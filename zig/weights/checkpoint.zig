@@ -123,6 +123,14 @@ pub const Checkpoint = struct {
         return list.items;
     }
 
+    /// Whether its files are those at `paths` now.
+    pub fn isOf(checkpoint: *const Checkpoint, io: Io, paths: []const []const u8) bool {
+        const files = checkpoint.files.items;
+        if (files.len != paths.len) return false;
+        for (files, paths) |*mapped, path| if (!mapped.isAt(io, path)) return false;
+        return true;
+    }
+
     /// Fails where a file has changed since it was opened.
     pub fn checkUnchanged(checkpoint: *const Checkpoint) error{BadWeights}!void {
         for (checkpoint.files.items) |*mapped| {

@@ -67,6 +67,14 @@ pub const MappedFile = struct {
         mapped.file.close(io);
     }
 
+    /// Whether the file at `path` is the one that was opened, unchanged.
+    pub fn isAt(mapped: *const MappedFile, io: Io, path: []const u8) bool {
+        if (!std.mem.eql(u8, mapped.path, path)) return false;
+        const stat = Io.Dir.cwd().statFile(io, path, .{}) catch return false;
+        return stat.size == mapped.size and
+            stat.mtime.nanoseconds == mapped.modified.nanoseconds;
+    }
+
     /// Fails where the file has changed since it was opened.
     pub fn checkUnchanged(
         mapped: *const MappedFile,

@@ -18,6 +18,9 @@ pub const Layout = enum {
     vector,
 };
 
+/// Blocks of a GPU's memory that weights lie in: the model's, and one for each network beside it.
+pub const block_count_max = 16;
+
 pub const Weight = struct {
     name: []const u8,
     layout: Layout,
@@ -39,7 +42,9 @@ pub const Weight = struct {
     int8_group: u32 = 0,
     /// Whether rows of the matrix are looked up, and it is no operand of a product.
     is_table: bool = false,
-    /// Offset in a GPU's copy of all weights; see `backend/cuda/weights.zig`.
+    /// Which block of a GPU's memory has it: that of the model, 0, or of a network beside it.
+    block: u32 = 0,
+    /// Offset in that block; see `backend/cuda/weights.zig`.
     device_offset: usize = 0,
     /// Likewise of the scales of an int8 weight.
     int8_scales_offset: usize = 0,

@@ -175,8 +175,8 @@ export class Runner implements JobRunner {
     const { model, stored } = parts[0]!.job;
     const from = stored.spec.inputs && inputs.requestOf(stored.spec.inputs);
     const request = { ...requestOf(parts, config.batchJobs), ...from };
-    const source = await catalog.source(model, request);
-    const plan = catalog.plan(model, request, { rankCount: prepared.rankCount, source });
+    const read = await catalog.images(model, request);
+    const plan = catalog.plan(model, request, { rankCount: prepared.rankCount, read });
     const files = new ImageFiles(this.options, prepared, plan, signal);
     const told = new Told(parts, (job, happening) => this.tell(job, happening));
     const startMs = performance.now();

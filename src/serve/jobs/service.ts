@@ -3,7 +3,7 @@
  * goes on where the server before it ended, however that was.
  */
 import { BasedXLError, badOption, cancelled } from "../../errors.ts";
-import { finalSize, type ReadInput } from "../../pipeline.ts";
+import { finalSize, noImages, type ReadImages } from "../../pipeline.ts";
 import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
 import { HttpError } from "../environment.ts";
@@ -97,7 +97,7 @@ export class QueuedJobs implements ImageJobService {
   }
 
   submit(spec: JobSpec): JobView {
-    return this.add(spec, null);
+    return this.add(spec, noImages);
   }
 
   async submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView> {
@@ -107,8 +107,8 @@ export class QueuedJobs implements ImageJobService {
     await inputs.checkSizes(images, config.maxPixels);
     const { image, mask } = images;
     const request = { ...spec.request, image, ...(mask !== null && { mask }) };
-    const source = await catalog.source(catalog.model(spec.model), request);
-    return await inputs.keep(images, (names) => this.add({ ...spec, inputs: names }, source));
+    const read = await catalog.images(catalog.model(spec.model), request);
+    return await inputs.keep(images, (names) => this.add({ ...spec, inputs: names }, read));
   }
 
   get(id: string): JobView | null {
@@ -182,9 +182,9 @@ export class QueuedJobs implements ImageJobService {
     throw new QueueFull(this.speeds.secondsToFree(this.runner.places));
   }
 
-  private add(spec: JobSpec, source: ReadInput | null): JobView {
+  private add(spec: JobSpec, read: ReadImages): JobView {
     this.checkRoom();
-    const job = this.checked(spec, source);
+    const job = this.checked(spec, read);
     this.options.store.add(job.stored);
     this.live.set(job.id, job);
     this.queue.add(job);
@@ -194,7 +194,7 @@ export class QueuedJobs implements ImageJobService {
     return view;
   }
 
-  private checked(spec: JobSpec, source: ReadInput | null): LiveJob {
+  private checked(spec: JobSpec, read: ReadImages): LiveJob {
     const { catalog, config } = this.options;
     const { previewSteps = 0, priority = 0, quality } = spec;
     const model = catalog.model(spec.model);
@@ -209,7 +209,7 @@ export class QueuedJobs implements ImageJobService {
     const seeds = seedsOf(request);
     const { inputs } = spec;
     const from = inputs && this.options.inputs.requestOf(inputs);
-    const plan = catalog.plan(model, { ...rest, ...from, seeds }, { source });
+    const plan = catalog.plan(model, { ...rest, ...from, seeds }, { read });
     const { width, height } = finalSize(plan);
     const megapixels = (width * height) / 1e6;
     if (megapixels > config.maxPixels) {

@@ -7,6 +7,7 @@ const drivers = @import("../../nvidia/driver.zig");
 const Driver = drivers.Driver;
 const kernels = @import("../../nvidia/kernels.zig");
 const Diagnostics = @import("../../diagnostics.zig").Diagnostics;
+const block_count_max = @import("../../weights.zig").block_count_max;
 const AlgorithmCaches = @import("library_handles.zig").AlgorithmCaches;
 
 pub const Error = error{GpuFailed};
@@ -28,6 +29,8 @@ pub const Gpu = struct {
     /// Null in tests of kernels.
     measured: ?AlgorithmCaches = null,
     weights: usize = 0,
+    /// Those of networks beside the model, by `Weight.block`; 0 where there is none.
+    networks: [block_count_max]usize = @splat(0),
     /// Addresses of the copies in the activations' type of weights that are kept in 8 bits, by
     /// their index; 0 for none. See `weights.zig`.
     wide_copies: []usize = &.{},
@@ -79,9 +82,21 @@ pub const Gpu = struct {
             _ = gpu.driver.cuMemFree_v2(copy);
         };
         if (gpu.weights != 0) _ = gpu.driver.cuMemFree_v2(gpu.weights);
+        for (0..block_count_max) |block| gpu.freeNetwork(@intCast(block));
         _ = gpu.driver.cuStreamDestroy_v2(gpu.copy_stream);
         _ = gpu.driver.cuModuleUnload(gpu.module);
         _ = gpu.driver.cuDevicePrimaryCtxRelease_v2(gpu.device);
+    }
+
+    /// Where the block of weights begins: the model's, or a network's.
+    pub fn blockBase(gpu: *const Gpu, block: u32) usize {
+        return if (block == 0) gpu.weights else gpu.networks[block];
+    }
+
+    /// Only while no work of the GPU reads it.
+    pub fn freeNetwork(gpu: *Gpu, block: u32) void {
+        if (gpu.networks[block] != 0) _ = gpu.driver.cuMemFree_v2(gpu.networks[block]);
+        gpu.networks[block] = 0;
     }
 
     /// Whether it computes with 8-bit floating-point numbers: Ada, Hopper and newer.

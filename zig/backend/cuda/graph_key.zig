@@ -11,8 +11,17 @@ const Part = @import("../options.zig").Part;
 const Scratch = @import("../../scratch.zig").Scratch;
 const Tensor = @import("../../tensor.zig").Tensor;
 
-pub const Network = enum { text_encoder, text_encoder_2, text_projection, unet, vae_decoder };
+pub const Network = enum {
+    text_encoder,
+    text_encoder_2,
+    text_projection,
+    unet,
+    vae_decoder,
+    controlnet,
+};
 
+/// At least as many as uses of networks in a job.
+pub const control_count_max = 4;
 /// At least as many as ranks.
 pub const peer_count_max = 16;
 
@@ -59,8 +68,10 @@ pub const GraphKey = struct {
     width: u32,
     channels: u32,
     step: StepVariant,
-    /// Whether the residuals of a ControlNet are added.
-    has_control: bool = false,
+    /// Networks beside the UNet whose tensors it adds, by the job's uses (`Network.id`), and the
+    /// bits of their factors; of a ControlNet's own graph, that network. 0 for none.
+    control_networks: [control_count_max]u32 = @splat(0),
+    control_factors: [control_count_max]u32 = @splat(0),
     /// Whether a text encoder reads injected embeddings beside its vocabulary.
     has_injected: bool = false,
     /// Layers that a text encoder leaves out.

@@ -27,6 +27,8 @@ pub const Staging = struct {
     gpus: []Gpu,
     cancelled: *const std.atomic.Value(bool),
     chunk_bytes: usize,
+    /// Of the weights; see `Weight.block`.
+    block: u32 = 0,
     chunks: [chunk_count]Chunk = @splat(.{ .memory = &.{} }),
     current: usize = 0,
     /// Where the current chunk goes in the block, and how much of it is filled.
@@ -112,7 +114,7 @@ pub const Staging = struct {
         const chunk = &s.chunks[s.current];
         for (s.gpus, chunk.copied[0..s.gpus.len]) |*gpu, event| {
             try gpu.makeCurrent();
-            const target = gpu.weights + s.first;
+            const target = gpu.blockBase(s.block) + s.first;
             const memory = chunk.memory.ptr;
             const stream = gpu.copy_stream;
             const copied = gpu.driver.cuMemcpyHtoDAsync_v2(target, memory, s.filled, stream);

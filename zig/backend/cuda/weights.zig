@@ -121,6 +121,7 @@ pub fn upload(
     var staging: Staging = undefined;
     defer staging.deinit();
     try staging.init(gpus, chunk_bytes_default, converter.cancelled);
+    if (weights.len > 0) staging.block = weights[0].block;
     const gpa = converter.gpa;
     var int8_scales: std.ArrayList(u8) = .empty;
     defer int8_scales.deinit(gpa);

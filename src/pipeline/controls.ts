@@ -1,0 +1,218 @@
+/**
+ * The networks that steer a request's images by hint images: opened and read before the request is
+ * planned, planned with its steps, and their hints brought to its size when its job runs.
+ */
+import { badOption, escaped } from "../errors.ts";
+import type { Size } from "../image/encoder.ts";
+import { type ImageSource, type RawImage, readImage } from "../image/read.ts";
+import { resized } from "../image/transform.ts";
+import type { Model } from "../models/model.ts";
+import { makeHint } from "../networks/hints.ts";
+import { openControl } from "../networks/identify.ts";
+import type { ControlUse } from "../networks/native.ts";
+import type { Network } from "../networks/network.ts";
+import { type ControlPreprocess, controlTypes } from "../settings/control.ts";
+import type { RequestSettings } from "../settings/table.ts";
+import { checkSetting, type Naming } from "../settings/values.ts";
+
+/** What a request says of them. */
+export interface ControlRequest
+  extends Pick<
+    RequestSettings,
+    | "controlnet"
+    | "controlScale"
+    | "controlStart"
+    | "controlEnd"
+    | "controlType"
+    | "controlPreprocess"
+  > {
+  controlImage?: readonly ImageSource[] | undefined;
+}
+
+/** A use of a network, read. */
+export interface ReadControl {
+  network: Network;
+  image: RawImage;
+  /** SHA-256 of its pixels. */
+  imageHash: string;
+  scale: number;
+  start: number;
+  end: number;
+  controlType: number;
+  preprocess: ControlPreprocess;
+}
+
+/** A use with the steps that it takes part in. */
+export interface PlannedControl extends ReadControl {
+  stepFirst: number;
+  stepEnd: number;
+}
+
+/**
+ * Opens the networks and reads the hints. `find` gives the absolute path of what names a network.
+ * Rejects with "bad-option", "bad-model", "bad-weights", "io".
+ */
+export async function readControls(
+  request: ControlRequest,
+  model: Model,
+  find: (name: string) => string,
+  naming: Naming,
+): Promise<ReadControl[]> {
+  const names = checkSetting("controlnet", request.controlnet ?? [], naming);
+  const count = names.length;
+  checkCounts(request, count, naming);
+  const images = eachOf(request.controlImage ?? [], count);
+  const of = <T>(values: readonly T[], fallback: T) => eachOf(values, count, fallback);
+  const scales = of(checkSetting("controlScale", request.controlScale ?? [], naming), 1);
+  const starts = of(checkSetting("controlStart", request.controlStart ?? [], naming), 0);
+  const ends = of(checkSetting("controlEnd", request.controlEnd ?? [], naming), 1);
+  const types = of<number | null>(
+    checkSetting("controlType", request.controlType ?? [], naming),
+    null,
+  );
+  const makers = of<ControlPreprocess>(
+    checkSetting("controlPreprocess", request.controlPreprocess ?? [], naming),
+    "none",
+  );
+  const opened = new Map<string, Promise<Network>>();
+  const networks: Network[] = [];
+  for (const name of names) {
+    const path = find(name);
+    const known = opened.get(path) ?? openControl(path, model);
+    opened.set(path, known);
+    networks.push(await known);
+  }
+  const read: ReadControl[] = [];
+  for (const [i, network] of networks.entries()) {
+    const [start, end] = [starts[i]!, ends[i]!];
+    if (start >= end) {
+      throw badOption(
+        `${naming("controlStart")} ${start} must be below ${naming("controlEnd")} ${end}.`,
+      );
+    }
+    const options = { name: naming("controlImage"), channels: 3, background: "#000000" } as const;
+    const image = await readImage(images[i]!, options);
+    const imageHash = new Bun.CryptoHasher("sha256").update(image.pixels).digest("hex");
+    const controlType = typeOf(network, types[i]!, naming);
+    const preprocess = makers[i]!;
+    read.push({
+      network,
+      image,
+      imageHash,
+      scale: scales[i]!,
+      start,
+      end,
+      controlType,
+      preprocess,
+    });
+  }
+  return read;
+}
+
+/** The steps of each, as diffusers counts: those that lie in its range as a whole. */
+export function planControls(
+  read: readonly ReadControl[],
+  stepCount: number,
+): readonly PlannedControl[] {
+  return read.map((control) => {
+    const { start, end } = control;
+    const steps = Array.from({ length: stepCount }, (_, i) => i).filter(
+      (i) => i / stepCount >= start && (i + 1) / stepCount <= end,
+    );
+    const stepFirst = steps[0] ?? 0;
+    return { ...control, stepFirst, stepEnd: stepFirst + steps.length };
+  });
+}
+
+/** What the library is given, with hints of the size of what is generated. */
+export async function controlUses(
+  controls: readonly PlannedControl[],
+  size: Size,
+): Promise<ControlUse[]> {
+  return await Promise.all(
+    controls.map(async ({ network, image, preprocess, ...use }) => {
+      const fitted = await resized(image, size, "cover");
+      const { pixels } = await makeHint(fitted, preprocess);
+      return {
+        ...useOf({ network, ...use }),
+        image: network.config.isBgr ? swapped(pixels) : pixels,
+      };
+    }),
+  );
+}
+
+/** The same without hints, for the memory that they take. */
+export function controlShapes(controls: readonly PlannedControl[]): ControlUse[] {
+  return controls.map((control) => ({ ...useOf(control), image: new Uint8Array() }));
+}
+
+// --- internal ---
+
+function useOf({
+  network,
+  scale,
+  stepFirst,
+  stepEnd,
+  controlType,
+}: Omit<PlannedControl, "image" | "preprocess">): Omit<ControlUse, "image"> {
+  return { network, scale, stepFirst, stepEnd, controlType };
+}
+
+const companions = [
+  "controlImage",
+  "controlScale",
+  "controlStart",
+  "controlEnd",
+  "controlType",
+  "controlPreprocess",
+] as const;
+
+/** Once for all networks, or once for each; a hint for each. */
+function checkCounts(request: ControlRequest, count: number, naming: Naming): void {
+  for (const key of companions) {
+    const length = request[key]?.length ?? 0;
+    const name = naming(key);
+    if (count === 0 && length > 0) {
+      throw badOption(`${name} needs a network that it is for, ${naming("controlnet")}.`);
+    }
+    if (key === "controlImage" && count > 0 && length === 0) {
+      throw badOption(`${naming("controlnet")} needs a hint image, ${name}.`);
+    }
+    if (length > 1 && length !== count) {
+      throw badOption(
+        `There are ${count} of ${naming("controlnet")} and ${length} of ${name}: give it once for \
+all, or once for each.`,
+      );
+    }
+  }
+}
+
+function eachOf<T>(values: readonly T[], count: number, fallback?: T): T[] {
+  return Array.from({ length: count }, (_, i) => values[i] ?? values[0] ?? fallback!);
+}
+
+function typeOf({ config, name }: Network, given: number | null, naming: Naming): number {
+  const count = config.controlTypeCount;
+  const flag = naming("controlType");
+  if (count === 0) {
+    if (given === null) return 0;
+    throw badOption(`${flag} is for union ControlNets, and ${escaped(name, 60)} is none.`);
+  }
+  const known = controlTypes.slice(0, count).map(([first]) => first);
+  if (given === null) {
+    throw badOption(
+      `${escaped(name, 60)} is a union ControlNet: ${flag} must say what the hint is, \
+${known.join(", ")}.`,
+    );
+  }
+  if (given < count) return given;
+  throw badOption(
+    `${escaped(name, 60)} has ${count} types of hints, and ${flag} ${given} is none of them: \
+${known.join(", ")} are.`,
+  );
+}
+
+/** RGB to BGR. */
+function swapped(pixels: Uint8Array): Uint8Array {
+  return pixels.map((_, i) => pixels[i - (i % 3) + 2 - (i % 3)]!);
+}

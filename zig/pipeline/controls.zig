@@ -1,0 +1,240 @@
+//! The networks beside the UNet that a job's hint images steer it with. What follows from a hint
+//! alone is computed before the steps, on every rank of the whole image, so that it needs no
+//! exchange. In each step of its range a ControlNet runs on this rank's rows with an exchange of
+//! its own, and leaves its residuals where the UNet reads them. A step that takes deep features
+//! from an earlier one takes those residuals, too.
+
+const std = @import("std");
+const backend = @import("../backend.zig");
+const GraphKey = backend.GraphKey;
+const additions_file = @import("../model/additions.zig");
+const Additions = additions_file.Additions;
+const Residuals = additions_file.Residuals;
+const conditionings = @import("../model/conditioning.zig");
+const Conditioning = conditionings.Conditioning;
+const ControlNet = @import("../model/controlnet.zig").ControlNet;
+const ControlUse = @import("job.zig").ControlUse;
+const Context = @import("../model/layers.zig").Context;
+const Exchange = @import("../patch/exchange.zig").Exchange;
+const Patch = @import("../patch/layout.zig").Patch;
+const ranks = @import("rank.zig");
+const Rank = ranks.Rank;
+const Error = ranks.Error;
+const Reuse = @import("../model/reuse.zig").Reuse;
+const Shape = @import("../tensor.zig").Shape;
+const Tensor = @import("../tensor.zig").Tensor;
+
+/// What the ControlNets read of the prompts, each at its use in `out`.
+pub fn condition(
+    rank: *Rank,
+    inputs: conditionings.PromptInputs,
+    out: []?Conditioning,
+) Error!void {
+    for (out, rank.job.controls) |*own, *use| switch (rank.networks[use.network_index].graph) {
+        .controlnet => |*net| {
+            const room = own.*.?.keys_values;
+            own.* = try net.condition(rank.context(), inputs, use.control_type, room);
+        },
+    };
+}
+
+pub const Controls = struct {
+    uses: []Use,
+    /// Room for the additions of a step.
+    scaled: []Additions.Scaled,
+
+    /// Computes what follows from the hints.
+    pub fn init(rank: *Rank) Error!Controls {
+        const all = rank.job.controls;
+        const controls: Controls = .{
+            .uses = try rank.arena.alloc(Use, all.len),
+            .scaled = try rank.arena.alloc(Additions.Scaled, all.len),
+        };
+        for (controls.uses, all) |*own, *use| own.* = try .init(rank, use);
+        return controls;
+    }
+
+    pub fn deinit(controls: *Controls, rank: *Rank) void {
+        for (controls.uses) |*own| rank.b.free(own.hint);
+    }
+
+    /// Before the first step of a run, on a rank that is not idle. `sample` is the UNet's input.
+    /// All have their memory in every run, whatever steps they take part in, as the plan counts.
+    pub fn openRun(controls: *Controls, rank: *Rank, sample: Shape, step_first: u32) Error!void {
+        for (controls.uses, 0..) |*own, i| {
+            own.has_residuals = false;
+            own.rows = try rowsOf(rank, own.hint, sample);
+            own.residuals = try own.net.allocResiduals(rank.arena, rank.b, sample);
+            const exchange = rank.controlExchange(i, rank.branches);
+            try exchange.open(rank.arena, @max(step_first, own.use.step_first));
+        }
+    }
+
+    pub fn closeRun(controls: *Controls, rank: *Rank) void {
+        for (controls.uses, 0..) |*own, i| {
+            rank.controlExchange(i, rank.branches).close();
+            if (own.residuals) |residuals| residuals.free(rank.b);
+            if (own.rows) |rows| rank.b.free(rows);
+            own.residuals = null;
+            own.rows = null;
+        }
+    }
+
+    /// Computes the residuals of a step, on the inputs of the UNet without what that reads beside
+    /// the latent. `key` is the UNet's.
+    pub fn run(
+        controls: *Controls,
+        rank: *Rank,
+        step_index: u32,
+        key: *const GraphKey,
+        inputs: Inputs,
+    ) Error!void {
+        for (controls.uses, 0..) |*own, i| {
+            if (!own.use.isActiveAt(step_index)) continue;
+            if (own.has_residuals and inputs.reuse.deep == .reuse) continue;
+            own.has_residuals = true;
+            const exchange = rank.controlExchange(i, rank.branches);
+            exchange.enterStep(step_index, .all);
+            const conditioning = inputs.conditioning.controls[i].?;
+            var own_key: GraphKey = .of(.controlnet, inputs.sample, exchange.stepVariant());
+            own_key.context_tokens, own_key.context_tokens_second = conditioning.tokenCounts();
+            own_key.conditioning = key.conditioning;
+            own_key.branch_first = key.branch_first;
+            own_key.control_networks[i] = own.network_id;
+            own_key.step.outer_skips = rank.job.outer_skips;
+            const ctx: Context = .{ .b = rank.b, .exchange = exchange };
+            const is_deep = rank.job.outer_skips > 0;
+            const args = .{ own, ctx, is_deep, inputs, conditioning };
+            try rank.b.runGraphed(own_key, forwardControl, args);
+        }
+    }
+
+    /// What the UNet adds in a step, noted in `key`. Valid until the next call.
+    pub fn additionsAt(controls: *Controls, step_index: u32, key: *GraphKey) Additions {
+        var count: usize = 0;
+        for (controls.uses, 0..) |*own, i| {
+            const factor = own.use.scale;
+            if (!own.use.isActiveAt(step_index) or factor == 0) continue;
+            key.control_networks[i] = own.network_id;
+            key.control_factors[i] = @bitCast(factor);
+            controls.scaled[count] = .{ .of = own.residuals.?, .factor = factor };
+            count += 1;
+        }
+        return .{ .residuals = controls.scaled[0..count] };
+    }
+};
+
+/// Of a step, as the UNet has them.
+pub const Inputs = struct {
+    /// This rank's rows of the latent, for its branches.
+    sample: Tensor,
+    halo: Exchange.HaloRows,
+    timestep: Tensor,
+    conditioning: Conditioning,
+    reuse: *const Reuse,
+};
+
+/// One use of a network in a job.
+const Use = struct {
+    use: *const ControlUse,
+    net: *const ControlNet,
+    network_id: u32,
+    /// What the hint adds, of the whole image.
+    hint: Tensor,
+    /// This rank's rows of it, for each element of the batch; lasts as long as a run.
+    rows: ?Tensor = null,
+    /// Likewise, where the UNet reads them.
+    residuals: ?Residuals = null,
+    has_residuals: bool = false,
+
+    fn init(rank: *Rank, use: *const ControlUse) Error!Use {
+        const network = rank.networks[use.network_index];
+        const net = switch (network.graph) {
+            .controlnet => |*net| net,
+        };
+        const hint = try embedHint(rank, use, net);
+        return .{ .use = use, .net = net, .network_id = network.id, .hint = hint };
+    }
+};
+
+fn forwardControl(
+    own: *const Use,
+    ctx: Context,
+    is_deep: bool,
+    inputs: Inputs,
+    conditioning: Conditioning,
+) Error!void {
+    try ctx.exchange.beginStep();
+    // Its residuals are kept as deep features are.
+    if (is_deep) try ctx.exchange.enterDeep();
+    try own.net.forward(
+        ctx,
+        inputs.sample,
+        inputs.halo,
+        inputs.timestep,
+        conditioning,
+        own.rows.?,
+        own.residuals.?,
+    );
+    if (is_deep) try ctx.exchange.leaveDeep();
+    try ctx.exchange.endStep();
+}
+
+/// (1, rows, width, channels), of the whole image.
+fn embedHint(rank: *Rank, use: *const ControlUse, net: *const ControlNet) Error!Tensor {
+    const b = rank.b;
+    const factor = rank.model.config.vae.factor();
+    const shape: Shape = .{
+        .batch = 1,
+        .rows = rank.job.latent_rows * factor,
+        .width = rank.job.latent_width * factor,
+        .channels = net.config.conditioning_channels,
+    };
+    const image = try b.uploadFloats(shape, try pixelsOf(rank, use.image));
+    defer b.free(image);
+    const patches: [1]Patch = .{.{ .row_first = 0, .row_count = rank.job.latent_rows }};
+    var exchange: Exchange = .ofSinglePatch(b, &patches);
+    const ctx: Context = .{ .b = b, .exchange = &exchange };
+    const hint = try net.embedHint(ctx, image);
+    const types = net.type_embedding orelse return hint;
+    const len = if (rank.isPlanning()) 0 else hint.shape.elementCount();
+    const values = try rank.arena.alloc(f32, len);
+    try b.downloadFloats(hint, values);
+    const mean = try meanOf(rank, values, hint.shape.channels);
+    const shift = try types.shiftOf(rank.arena, ctx, use.control_type, mean);
+    for (values, 0..) |*value, i| value.* += shift[i % shift.len];
+    try b.writeFloats(hint, values, try rank.arena.alloc(u8, values.len * @sizeOf(f32)));
+    return hint;
+}
+
+/// 0 to 1, as diffusers has hints.
+fn pixelsOf(rank: *Rank, image: []const u8) Error![]const f32 {
+    if (rank.isPlanning()) return &.{};
+    const values = try rank.arena.alloc(f32, image.len);
+    for (values, image) |*value, byte| value.* = @as(f32, @floatFromInt(byte)) / 255;
+    return values;
+}
+
+/// Over all positions.
+fn meanOf(rank: *Rank, values: []const f32, channels: usize) Error![]f32 {
+    const sums = try rank.arena.alloc(f64, channels);
+    @memset(sums, 0);
+    for (values, 0..) |value, i| sums[i % channels] += value;
+    const mean = try rank.arena.alloc(f32, channels);
+    const count: f64 = @floatFromInt(@max(1, values.len / channels));
+    for (mean, sums) |*value, sum| value.* = @floatCast(sum / count);
+    return mean;
+}
+
+/// This rank's rows of `whole` (1, rows, width, channels), once for each element of the batch.
+fn rowsOf(rank: *Rank, whole: Tensor, sample: Shape) Error!Tensor {
+    const patch = rank.exchange.patches[rank.exchange.index];
+    const rows = try rank.copyOfRows(whole, patch.row_first, patch.row_count);
+    if (sample.batch == 1) return rows;
+    var shape = rows.shape;
+    shape.batch = sample.batch;
+    const out = try rank.b.alloc(shape, rows.dtype);
+    for (0..sample.batch) |i| try rank.b.copy(out.batchSlice(@intCast(i), 1), rows);
+    rank.b.free(rows);
+    return out;
+}
