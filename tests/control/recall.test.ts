@@ -85,10 +85,10 @@ upscaler: Latent, ControlNet 0: "Module: canny, Weight: 1", Foo: 1, Version: v1.
       sigmas: "karras",
       compat: "a1111",
       rng: "cuda",
+      ...{ hires: 2, hiresStrength: 0.4, hiresUpscaler: "latent" },
     });
     expect(warnings).toEqual([
       "The width 1000 is not possible: 992 is used.",
-      "The hires fix of the image is not repeated.",
       "ControlNet of the image is not repeated.",
       "These fields of the image are not read: Foo.",
       "The model none (31e35c80fc) is not in the folders of models: another one is used.",

@@ -13,7 +13,7 @@ export const hiresSettings = {
     group: "Second pass",
     hint: "X",
     help:
-      "Generate at --width and --height, enlarge that X times, rounded to the model's unit, and " +
+      "Generate at --width and --height, enlarge that X times ({range}) to the model's unit, and " +
       "denoise it again at --hires-strength (A1111's hires fix): 1.5 or 2 keeps the composition " +
       "of the model's own size. Default: none.",
     scope: "request",
@@ -28,8 +28,8 @@ export const hiresSettings = {
     group: "Second pass",
     hint: "X",
     help:
-      "How much of the enlarged image is made anew, as --strength. Default: 0.7 where the latent " +
-      "is enlarged, which needs it, else 0.4.",
+      "How much of the enlarged image is made anew, {range}, as --strength. Default: 0.7 where " +
+      "the latent is enlarged, which needs it, else 0.4.",
     modelDefault: true,
     scope: "request",
     processes: "same",
@@ -43,8 +43,8 @@ export const hiresSettings = {
     group: "Second pass",
     hint: "N",
     help:
-      "Steps of the second pass, of which --hires-strength takes a part as --strength does; with " +
-      "--compat a1111 or comfyui so many are taken. Default: 0, as the first.",
+      "Steps of the second pass, {range}, of which --hires-strength takes a part as --strength " +
+      "does; with --compat a1111 or comfyui so many are taken. Default: 0, as the first.",
     scope: "request",
     processes: "same",
     json: "hires_steps",
