@@ -61,6 +61,7 @@ const progressSchema = v.object({
   steps: v.number(),
   secondsPerStep: v.nullable(v.number()),
   secondsLeft: v.nullable(v.number()),
+  pass: v.optional(v.object({ index: v.number(), count: v.number() })),
 });
 
 const imageSchema = v.object({

@@ -167,6 +167,19 @@ describe("A1111", () => {
       { steps: "20", width: 250 },
       { stepCount: 20, width: 256 },
     ],
+    [
+      {
+        enable_hr: true,
+        hr_scale: 1.5,
+        denoising_strength: 0.5,
+        hr_upscaler: "Latent (antialiased)",
+      },
+      { hires: 1.5, hiresStrength: 0.5, hiresUpscaler: "latent" },
+    ],
+    [
+      { enable_hr: true, hr_resize_x: 768, hr_upscaler: "Lanczos", hr_second_pass_steps: 7 },
+      { hires: 1.5, hiresStrength: 0.75, hiresUpscaler: "lanczos", hiresSteps: 7 },
+    ],
     [{ infotext: "b\nSteps: 9, Seed: 4, CFG scale: 2" }, { stepCount: 9, seed: 4n, prompt: "a" }],
   ])("%j becomes settings", async (fields, settings) => {
     const { status, spec } = await ask(fields);
@@ -176,7 +189,21 @@ describe("A1111", () => {
 
   test.each<[Json, number, string]>([
     [{ sampler_name: "Restart" }, 404, "Sampler not found"],
-    [{ enable_hr: true }, 422, "The hires fix (enable_hr) is not there."],
+    [
+      { enable_hr: true, hr_upscaler: "R-ESRGAN 4x+" },
+      422,
+      'The upscaler "R-ESRGAN 4x+" (hr_upscaler) is not there.',
+    ],
+    [
+      { enable_hr: true, hr_prompt: "b" },
+      422,
+      "Another prompt of the second pass (hr_prompt) is not there.",
+    ],
+    [
+      { enable_hr: true, hr_resize_x: 768, hr_resize_y: 512 },
+      422,
+      "Another shape of the second pass (hr_resize_x, hr_resize_y) is not there.",
+    ],
     [{ script_name: "X/Y/Z plot" }, 422, "Script 'X/Y/Z plot' not found"],
     [
       { alwayson_scripts: { ADetailer: { args: [1] } } },
@@ -380,6 +407,64 @@ describe("ComfyUI", () => {
     expect([status, answer.error]).toEqual([200, undefined]);
     expect(spec!.request).toMatchObject({ compat: "comfyui", ...settings });
     expect(spec!.request.noiseBatch).toBeUndefined();
+  });
+
+  const second = (inputs: Json = {}) => ({
+    14: {
+      class_type: "KSampler",
+      inputs: {
+        ...defaultPrompt()[3]!.inputs,
+        steps: 6,
+        denoise: 0.5,
+        latent_image: ["15", 0],
+        ...inputs,
+      },
+    },
+    15: {
+      class_type: "LatentUpscaleBy",
+      inputs: { samples: ["3", 0], upscale_method: "bicubic", scale_by: 1.5 },
+    },
+  });
+  const twice = { 8: { samples: ["14", 0] } };
+
+  test("a second sampler of a larger latent is a second pass", async () => {
+    const { status, answer, spec } = await ask(twice, second());
+    expect([status, answer.error]).toEqual([200, undefined]);
+    const passes = { stepCount: 4, hires: 1.5, hiresSteps: 6, hiresStrength: 0.5 };
+    expect(spec!.request).toMatchObject({ ...passes, hiresUpscaler: "latent-bicubic" });
+    expect(spec!.dialectData).toMatchObject({ first: "3", sampler: "14" });
+  });
+
+  test("so is one of a larger image", async () => {
+    const through = {
+      ...second({ latent_image: ["17", 0] }),
+      15: { class_type: "VAEDecode", inputs: { samples: ["3", 0], vae: ["4", 2] } },
+      16: {
+        class_type: "ImageScale",
+        inputs: {
+          image: ["15", 0],
+          upscale_method: "lanczos",
+          width: 128,
+          height: 0,
+          crop: "disabled",
+        },
+      },
+      17: { class_type: "VAEEncode", inputs: { pixels: ["16", 0], vae: ["4", 2] } },
+    };
+    const { answer, spec } = await ask(twice, through);
+    expect(answer.error).toBeUndefined();
+    expect(spec!.request).toMatchObject({ hires: 2, hiresUpscaler: "lanczos" });
+  });
+
+  test.each<[string, Json]>([
+    ["seed", { seed: 43 }],
+    ["cfg", { cfg: 4 }],
+    ["positive", { positive: ["7", 0] }],
+    ["denoise", { denoise: 0 }],
+  ])("a second sampler of another %s is refused", async (input, inputs) => {
+    const { answer } = await ask(twice, second(inputs));
+    const { 14: node } = answer.node_errors as Record<string, { errors: Json[] }>;
+    expect(node!.errors[0]!.extra_info).toEqual({ input_name: input });
   });
 
   test("other nodes are refused by name", async () => {

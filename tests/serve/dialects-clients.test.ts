@@ -150,6 +150,23 @@ describe("a client of A1111", () => {
     expect(prompt).toBe("a (red:1.2) house");
   });
 
+  test("gets the larger image of a second pass", async () => {
+    const body = {
+      ...{ prompt: "a house", steps: 3, seed: 7, sampler_name: "Euler", width: 64, height: 64 },
+      ...{ enable_hr: true, hr_scale: 1.5, hr_upscaler: "Latent", denoising_strength: 0.6 },
+    };
+    const response = await fetch(`${server.url}/sdapi/v1/txt2img`, {
+      method: "POST",
+      body: JSON.stringify(body),
+    });
+    const { images } = (await response.json()) as { images: string[] };
+    const flags = ["--compat", "a1111", "--width", "64", "--height", "64", "--steps", "3"];
+    const same = ["--seed", "7", "--scheduler", "Euler", "--guidance-scale", "7"];
+    const larger = ["--hires", "1.5", "--hires-strength", "0.6", "--hires-upscaler", "latent"];
+    const png = await sampledPng(["a house", ...flags, ...same, ...larger]);
+    expect(png).toEqual(decoded(images[0]));
+  });
+
   test("gets the image of the command from an image", async () => {
     const size = { width: 96, height: 64 };
     await using image = await written(await colouredPng(size));

@@ -224,6 +224,18 @@ describe.skipIf(chromium === null)("the page", () => {
     await page.keyboard.press("Escape");
   });
 
+  test("a second pass makes the image larger, with a strength of its own", async () => {
+    const passes = page.locator("fieldset", { hasText: "Second pass" }).first();
+    await passes.getByText("1.5×", { exact: true }).click();
+    expect(await page.inputValue("#field-hires_strength")).toBe("0.7");
+    await ask({ steps: "4" });
+    await reaches(/^Done/);
+    const { width } = await sharp(await bytesAt(await shownImage())).metadata();
+    expect(width).toBe(384);
+    await passes.getByText("None", { exact: true }).click();
+    expect(await page.locator("#field-hires_strength").count()).toBe(0);
+  });
+
   test("the rows of each rank, and the same image in another mode", async () => {
     await page.click(".more summary");
     await page.fill("#field-guidance_end", "0.5");

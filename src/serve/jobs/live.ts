@@ -66,15 +66,18 @@ export class LiveJob implements Waiting {
   }
 
   /** Takes progress over; false where nothing has changed. */
-  advance(stage: string, step: number, steps: number, batchesLeft: number): boolean {
+  advance(
+    { stage, step, steps, pass }: Pick<JobProgress, "stage" | "step" | "steps" | "pass">,
+    batchesLeft: number,
+  ): boolean {
     const { progress } = this;
-    if (progress?.stage === stage && progress.step === step && progress.steps === steps) {
-      return false;
-    }
+    const isSame = progress?.stage === stage && progress.step === step && progress.steps === steps;
+    if (isSame && progress.pass?.index === pass?.index) return false;
     const secondsPerStep = this.clock.advance(stage, step);
-    const stepsLeft = steps - step + batchesLeft * steps;
+    const passesLeft = pass === undefined ? 0 : pass.count - pass.index;
+    const stepsLeft = steps - step + (batchesLeft + passesLeft) * steps;
     const secondsLeft = secondsPerStep === null ? null : rounded(stepsLeft * secondsPerStep);
-    this.progress = { stage, step, steps, secondsPerStep, secondsLeft };
+    this.progress = { stage, step, steps, secondsPerStep, secondsLeft, ...(pass && { pass }) };
     return true;
   }
 

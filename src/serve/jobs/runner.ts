@@ -151,7 +151,7 @@ export class Runner implements JobRunner {
     const { model } = jobs[0]!;
     if (!pool.has(model, share)) {
       for (const job of jobs) {
-        job.advance("load", 0, 0, 0);
+        job.advance({ stage: "load", step: 0, steps: 0 }, 0);
         this.tell(job, { type: "progress", ...job.progress! });
       }
     }
@@ -272,11 +272,11 @@ class Told {
   // --- internal ---
 
   private progress(event: PipelineEvent & { type: "progress" }): void {
-    const { stage, stepIndex, stepCount, images } = event;
+    const { stage, stepIndex: step, stepCount: steps, images, pass } = event;
     const { first, last, count } = images;
     const batchesLeft = Math.ceil((count - last) / (last - first + 1));
     for (const { job } of this.parts) {
-      if (!job.advance(stage, stepIndex, stepCount, batchesLeft)) continue;
+      if (!job.advance({ stage, step, steps, pass }, batchesLeft)) continue;
       this.tell(job, { type: "progress", ...job.progress! });
     }
   }

@@ -44,6 +44,8 @@ export interface JobProgress {
   secondsPerStep: number | null;
   /** Of the whole job. */
   secondsLeft: number | null;
+  /** Counted from 1; absent where images have one pass. */
+  pass?: { index: number; count: number } | undefined;
 }
 
 export interface JobImage {

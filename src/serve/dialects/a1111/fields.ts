@@ -81,7 +81,7 @@ type ValuesOf<Table extends FieldTable> = {
 
 /** Whole numbers of 64 bits are texts of digits. */
 export type CommonFields = ValuesOf<typeof common>;
-type TextToImageFields = ValuesOf<typeof textToImage>;
+export type TextToImageFields = ValuesOf<typeof textToImage>;
 export type ImageToImageFields = ValuesOf<typeof imageToImage>;
 
 /** Throws `A1111Error` with every field that cannot be read. */

@@ -107,8 +107,9 @@ function iterationsOf(job: JobView): { iterations: number; number: number } {
 /** 0 to 1, of all steps of all images. */
 function doneShare(job: JobView): number {
   const count = job.spec.request.imageCount ?? 1;
-  const { step = 0, steps = 0 } = job.progress ?? {};
-  const ofImage = steps > 0 ? Math.min(1, step / steps) : 0;
+  const { step = 0, steps = 0, pass = { index: 1, count: 1 } } = job.progress ?? {};
+  const ofPass = steps > 0 ? Math.min(1, step / steps) : 0;
+  const ofImage = (pass.index - 1 + ofPass) / pass.count;
   return Math.min(1, (job.images.length + ofImage) / count);
 }
 

@@ -19,6 +19,7 @@ import { badField, type CommonFields, readTextToImage } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
 import { type A1111Options, noModel, type Options } from "./options.ts";
 import { isSchedule } from "./schedules.ts";
+import { secondPassOf } from "./second-pass.ts";
 
 export interface Asked {
   spec: Omit<JobSpec, "client"> & { dialectData: JobData };
@@ -32,9 +33,10 @@ export function readTextToImageRequest(
   lists: Capabilities,
 ): Asked {
   const fields = readTextToImage(body);
-  if (fields.enable_hr) throw notThere("The hires fix (enable_hr)");
   if (fields.firstpass_image) throw notThere("An image of the first pass (firstpass_image)");
-  return { fields, spec: specOf(fields, body, options, lists) };
+  const secondPass = secondPassOf(fields);
+  const { request, ...rest } = specOf(fields, body, options, lists);
+  return { fields, spec: { ...rest, request: { ...request, ...secondPass } } };
 }
 
 /** The job of the fields that both kinds of requests have; throws likewise. */

@@ -32,6 +32,7 @@ import { imageInfo } from "./png-info.ts";
 import { pendingTasks, progressAnswer, shownJob, taskProgress } from "./progress.ts";
 import { type Asked, readTextToImageRequest } from "./request.ts";
 import { schedules } from "./schedules.ts";
+import { latentUpscaleModes } from "./second-pass.ts";
 
 export function a1111Routes(services: DialectServices) {
   const { jobs } = services;
@@ -136,7 +137,8 @@ function listRoutes({ capabilities, options }: Shared) {
   app.get("/memory", (c) => c.json(memoryReport()));
   app.get("/cmd-flags", (c) => c.json(commandFlags));
   app.get("/scripts", (c) => c.json({ txt2img: [], img2img: [] }));
-  for (const name of ["sd-vae", "prompt-styles", "latent-upscale-modes", "script-info"]) {
+  app.get("/latent-upscale-modes", (c) => c.json(latentUpscaleModes()));
+  for (const name of ["sd-vae", "prompt-styles", "script-info"]) {
     app.get(`/${name}`, (c) => c.json([]));
   }
   for (const name of ["face-restorers", "hypernetworks", "realesrgan-models", "extensions"]) {

@@ -26,6 +26,8 @@ const upload: InputType = {
 const sideMax = 16384;
 const side = whole(512, 0, sideMax, 1);
 const added = whole(0, 0, sideMax, 8);
+const latentSide = whole(512, 0, sideMax, 8);
+const latentMethod = choice("nearest-exact", "bilinear", "bicubic");
 const upscaleMethod = choice("nearest-exact", "bilinear", "area", "bicubic", "lanczos");
 
 export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
@@ -102,6 +104,19 @@ export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
   SetLatentNoiseMask: {
     ...{ title: "Set Latent Noise Mask", category: "latent/inpaint" },
     inputs: { samples: latent, mask },
+    outputs: ["LATENT"],
+  },
+  LatentUpscale: {
+    ...{ title: "Upscale Latent", category: "latent" },
+    inputs: {
+      ...{ samples: latent, upscale_method: latentMethod, width: latentSide, height: latentSide },
+      crop: choice("disabled"),
+    },
+    outputs: ["LATENT"],
+  },
+  LatentUpscaleBy: {
+    ...{ title: "Upscale Latent By", category: "latent" },
+    inputs: { samples: latent, upscale_method: latentMethod, scale_by: number(1.5, 0.01, 8) },
     outputs: ["LATENT"],
   },
   RepeatLatentBatch: {

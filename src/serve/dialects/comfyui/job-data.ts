@@ -15,6 +15,8 @@ export interface ComfyData {
   outputs: string[];
   order: string[];
   sampler: string;
+  /** The sampler of the first pass, where there are two. */
+  first?: string;
   decode: string;
 }
 

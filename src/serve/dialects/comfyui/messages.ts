@@ -45,7 +45,7 @@ export class JobMessages {
     if (event.type === "start" || isLate) yield* this.started(event.at);
     if (event.type === "progress") yield* this.progressed(event, job);
     else if (event.type === "preview") {
-      yield { preview: event.data, about: this.placeOf(data.sampler) };
+      yield { preview: event.data, about: this.placeOf(this.current ?? data.sampler) };
     } else if (event.type === "image") this.imageCount++;
     else if (event.type === "done") yield* this.done(event.at, job);
     else if (event.type === "failed" || event.type === "cancelled") {
@@ -69,19 +69,33 @@ export class JobMessages {
     const { promptId: prompt_id, data } = this;
     yield { type: "execution_start", data: { prompt_id, timestamp } };
     yield { type: "execution_cached", data: { nodes: [], prompt_id, timestamp } };
-    const before = data.order.slice(0, data.order.indexOf(data.sampler));
-    for (const id of before) yield* this.execute(id);
-    yield* this.begin(data.sampler);
+    yield* this.advance(data.first ?? data.sampler);
+  }
+
+  /** To a node, by way of those before it. */
+  private *advance(id: string): Iterable<Message> {
+    const { order } = this.data;
+    for (const each of order.slice(0, order.indexOf(id))) {
+      if (this.nodes.get(each)?.state === "running") yield this.finish(each);
+      else if (!this.nodes.has(each)) yield* this.execute(each);
+    }
+    if (!this.nodes.has(id)) yield* this.begin(id);
   }
 
   private *progressed(
-    { stage, step, steps }: Extract<JobEvent, { type: "progress" }>,
+    { stage, step, steps, pass }: Extract<JobEvent, { type: "progress" }>,
     { spec }: JobView,
   ): Iterable<Message> {
-    const { sampler, decode } = this.data;
+    const { decode } = this.data;
     const count = spec.request.imageCount ?? 1;
-    if (stage === "decode" && this.imageCount + 1 >= count) yield* this.leaveSampler();
-    if (stage !== "denoise" || step === 0 || this.nodes.has(decode)) return;
+    const isLastPass = pass === undefined || pass.index === pass.count;
+    if (stage === "decode" && isLastPass && this.imageCount + 1 >= count) {
+      yield* this.leaveSampler();
+    }
+    if (stage !== "denoise" || this.nodes.has(decode)) return;
+    if (isLastPass) yield* this.advance(this.data.sampler);
+    if (step === 0) return;
+    const sampler = this.current ?? this.data.sampler;
     const value = Math.min(this.imageCount, count - 1) * steps + step;
     const max = count * steps;
     this.nodes.set(sampler, { state: "running", value, max });
@@ -93,8 +107,9 @@ export class JobMessages {
   private *leaveSampler(): Iterable<Message> {
     const { sampler, decode } = this.data;
     if (this.nodes.has(decode)) return;
+    yield* this.advance(sampler);
     yield this.finish(sampler);
-    yield* this.begin(decode);
+    yield* this.advance(decode);
   }
 
   private *done(timestamp: number, job: JobView): Iterable<Message> {

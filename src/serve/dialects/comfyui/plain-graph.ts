@@ -6,13 +6,17 @@ import { type NodeErrors, unsupported } from "./errors.ts";
 import { chainOf, conditioningChain } from "./graph.ts";
 import { type GraphReader, nodeError } from "./graph-reader.ts";
 import { type LatentStart, latentStart } from "./latent-start.ts";
+import { type SecondPass, secondPass } from "./second-pass.ts";
 import { outputsRefused } from "./validate.ts";
 
 interface PlainGraph {
   /** Ids of nodes. */
   decode: string;
+  /** The last one, and that of the first pass. */
   sampler: string;
+  first: string;
   start: LatentStart;
+  second: SecondPass | null;
 }
 
 /** Of outputs behind VAEDecode. Throws `PromptRefused` for other shapes. */
@@ -28,11 +32,17 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   if (!graph.type(sampler).startsWith("KSampler")) {
     graph.refuse(decode, "samples", "must come from a sampler");
   }
-  const start = latentStart(graph, sampler);
-  const checkpoint = checkModel(graph, sampler, start);
-  for (const id of decodes) checkVae(graph, id, checkpoint);
-  if (start.pixels !== null) checkVae(graph, start.id, checkpoint);
-  return { decode, sampler, start };
+  const second = secondPass(graph, sampler);
+  const first = second?.first ?? sampler;
+  const start = latentStart(graph, first);
+  if (second !== null && start.pixels !== null) {
+    graph.refuse(sampler, "latent_image", "two passes start from an empty latent");
+  }
+  const checkpoint = checkModel(graph, first, start);
+  const coders = [...decodes, ...(second?.coders ?? [])];
+  if (start.pixels !== null) coders.push(start.id);
+  for (const id of coders) checkVae(graph, id, checkpoint);
+  return { decode, sampler, first, start, second };
 }
 
 /**

@@ -17,6 +17,7 @@ import { type LatentStart, startImages } from "./latent-start.ts";
 import { NodePixels } from "./pixels.ts";
 import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
 import { stepsOf } from "./sampler-steps.ts";
+import { secondPassSettings } from "./second-pass.ts";
 
 interface Translation {
   request: JobSpec["request"];
@@ -25,7 +26,7 @@ interface Translation {
   images: InputImages | null;
   /** Of outputs that show nothing of it. */
   nodeErrors: NodeErrors;
-  work: Pick<ComfyData, "prompt" | "outputs" | "order" | "sampler" | "decode">;
+  work: Pick<ComfyData, "prompt" | "outputs" | "order" | "sampler" | "first" | "decode">;
 }
 
 /** `read` gives the bytes of an image that a node names. Rejects with `PromptRefused`. */
@@ -39,8 +40,8 @@ export async function translatePrompt(
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
-  const { decode, sampler, start } = checkPlainGraph(graph, outputs);
-  const recipe = readRecipe(prompt, sampler);
+  const { decode, sampler, first, start, second } = checkPlainGraph(graph, outputs);
+  const recipe = readRecipe(prompt, first);
   const { noiseBatch = 1, ...settings } = recipe.settings;
   const loras = recipe.loras.map(({ name, scale, textScale }) => {
     return { file: loraNamed(lists, name) ?? name, scale, textScale };
@@ -49,7 +50,8 @@ export async function translatePrompt(
     // A text that is empty is a prompt too.
     prompt: "",
     ...settings,
-    ...stepsOf(graph, sampler, start),
+    ...stepsOf(graph, first, start),
+    ...(second && secondPassSettings(graph, sampler, second, start.id)),
     imageCount: countOf(graph, start, noiseBatch),
     ...(loras.length > 0 && { loras }),
   };
@@ -59,7 +61,7 @@ export async function translatePrompt(
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
     images: await startImages(start, new NodePixels(graph, { read, pixelsMax })),
     nodeErrors,
-    work: { prompt, outputs, order, sampler, decode },
+    work: { prompt, outputs, order, sampler, decode, ...(second && { first }) },
   };
 }
 

@@ -5,7 +5,7 @@
 import { capabilities } from "../server/capabilities.ts";
 import { submit, waitingCount } from "../server/jobs.ts";
 import { rememberStart } from "../server/live.ts";
-import type { Capabilities } from "../server/wire.ts";
+import type { Capabilities, ListedSetting, Settings } from "../server/wire.ts";
 import { follow } from "../stage/followed.ts";
 import { attempt } from "../ui/messages.tsx";
 import { AnyField, ChoiceField, Labelled, SliderField } from "./field.tsx";
@@ -23,9 +23,10 @@ import {
 } from "./form.ts";
 import { LorasField } from "./loras.tsx";
 import { PromptBox } from "./prompt.tsx";
+import { needsSecondPass, SecondPassFields } from "./second-pass.tsx";
 import { SeedField } from "./seed.tsx";
 import { SizeField } from "./size.tsx";
-import { inputOfForm, needsSource, SourceFields, usedSettings } from "./source.tsx";
+import { inputOfForm, needsSource, SourceFields } from "./source.tsx";
 
 /** Queues a job and shows it. */
 export async function generate(): Promise<void> {
@@ -66,6 +67,7 @@ export function Compose() {
         <SeedField />
         <CountField />
         <LorasField />
+        <SecondPassFields />
         <SourceFields />
         <RankFields />
         <MoreFields />
@@ -82,6 +84,19 @@ export function Compose() {
 }
 
 // --- internal ---
+
+/** Settings of what is not asked for: the server would refuse them. */
+function isUseless(setting: ListedSetting): boolean {
+  return setting.group === "Refiner" || needsSource(setting) || needsSecondPass(setting);
+}
+
+function usedSettings(settings: Settings): Settings {
+  const used = Object.entries(settings).filter(([name]) => {
+    const info = infoOf(name);
+    return info === undefined || !isUseless(info);
+  });
+  return Object.fromEntries(used);
+}
 
 function ModelField() {
   const models = capabilities.value?.models ?? [];
@@ -220,7 +235,7 @@ function MoreFields() {
   const settings = (capabilities.value?.settings ?? []).filter((setting) => {
     const { name, kind } = setting;
     if (kind === "list" || kind === "path") return false;
-    return !shownAbove.has(name) && !needsSource(setting);
+    return !shownAbove.has(name) && !isUseless(setting);
   });
   const groups = [...new Set(settings.map(({ group }) => group))];
   const givenCount = settings.filter(({ name }) => given.value[name] !== undefined).length;
@@ -251,4 +266,5 @@ const shownAbove = new Set([
   ...["scheduler", "sigmas", "quality", "recipe", "seed", "num_images"],
   ...["sync_mode", "warmup_steps", "strength"],
   ...["mask_area", "mask_content", "mask_blur", "mask_padding"],
+  ...["hires", "hires_strength", "hires_steps", "hires_upscaler"],
 ]);

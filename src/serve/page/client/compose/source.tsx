@@ -25,15 +25,6 @@ export function needsSource({ name, group }: ListedSetting): boolean {
   return ofMasks.has(name) && strokes.value.length === 0;
 }
 
-/** Those that do something. */
-export function usedSettings(settings: Settings): Settings {
-  const used = Object.entries(settings).filter(([name]) => {
-    const info = infoOf(name);
-    return info === undefined || !needsSource(info);
-  });
-  return Object.fromEntries(used);
-}
-
 /** What is to be said of an image whose settings the form has. */
 export function sourceHint({ strength }: Settings): string {
   if (strength === undefined || source.value !== null) return "";

@@ -112,8 +112,8 @@ function changed(job: Job, event: JobEvent): Job {
     case "start":
       return { ...job, state: "running", position: null };
     case "progress": {
-      const { stage, step, steps, secondsPerStep, secondsLeft } = event;
-      const progress = { stage, step, steps, secondsPerStep, secondsLeft };
+      const { stage, step, steps, secondsPerStep, secondsLeft, pass } = event;
+      const progress = { stage, step, steps, secondsPerStep, secondsLeft, pass };
       return { ...job, state: "running", position: null, progress };
     }
     case "image": {

@@ -33,15 +33,18 @@ export function progressText({ state, progress, position }: Job): string {
   if (progress === null) return "Starting";
   const left = progress.secondsLeft === null ? "" : ` · ${duration(progress.secondsLeft)} left`;
   if (progress.stage !== "denoise") return `${stageTexts[progress.stage] ?? progress.stage}${left}`;
-  return `Step ${progress.step} of ${progress.steps}${left}`;
+  const { pass } = progress;
+  const ofPass = pass === undefined ? "" : `, pass ${pass.index} of ${pass.count}`;
+  return `Step ${progress.step} of ${progress.steps}${ofPass}${left}`;
 }
 
 /** 0 to 1; null while nothing is known. */
 export function progressShare({ state, progress }: Job): number | null {
   if (state === "done") return 1;
   if (progress === null || progress.steps === 0) return null;
-  if (progress.stage === "decode") return 1;
-  return progress.stage === "denoise" ? progress.step / progress.steps : null;
+  const { index, count } = progress.pass ?? { index: 1, count: 1 };
+  if (progress.stage === "decode") return index / count;
+  return progress.stage === "denoise" ? (index - 1 + progress.step / progress.steps) / count : null;
 }
 
 /** The tab's title while a job runs. */

@@ -1,0 +1,55 @@
+/**
+ * The second pass, which makes the image larger, where the server has it.
+ */
+import type { ListedSetting } from "../server/wire.ts";
+import { AnyField, SliderField } from "./field.tsx";
+import { give, given, infoOf } from "./form.ts";
+
+/** Settings of a second pass that is not asked for do nothing. */
+export function needsSecondPass({ name, group }: ListedSetting): boolean {
+  return group === "Second pass" && name !== "hires" && given.value.hires === undefined;
+}
+
+export function SecondPassFields() {
+  if (infoOf("hires") === undefined) return null;
+  const { hires, hires_upscaler: upscaler } = given.value;
+  const isOther = hires !== undefined && !factors.includes(Number(hires));
+  const isOfPixels = upscaler !== undefined && !String(upscaler).startsWith("latent");
+  return (
+    <fieldset class="field">
+      <legend>Second pass, larger</legend>
+      <div class="segments">
+        {[undefined, ...factors, ...(isOther ? [Number(hires)] : [])].map((factor) => (
+          <label key={factor} class="chip">
+            <input
+              type="radio"
+              name="hires"
+              class="visually-hidden"
+              checked={factor === hires}
+              onChange={() => give("hires", factor)}
+            />
+            <span>{factor === undefined ? "None" : `${factor}×`}</span>
+          </label>
+        ))}
+      </div>
+      {hires !== undefined && (
+        <>
+          <SliderField
+            {...{ name: "hires_strength", label: "Strength", min: 0.05, max: 1, step: 0.05 }}
+            usual={isOfPixels ? 0.4 : 0.7}
+          />
+          <div class="pair">
+            {["hires_steps", "hires_upscaler"].map((name) => {
+              const setting = infoOf(name);
+              return setting && <AnyField key={name} setting={setting} />;
+            })}
+          </div>
+        </>
+      )}
+    </fieldset>
+  );
+}
+
+// --- internal ---
+
+const factors: readonly number[] = [1.5, 2];
