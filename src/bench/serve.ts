@@ -15,6 +15,7 @@ import { namesOf, readFlags, sharedFlags, wholeOf } from "./flags.ts";
 import { renderTable } from "./report.ts";
 import { findRedis, RedisProcess } from "./support/redis-process.ts";
 import { killWhileGenerating, killWorkers, ServeProcess } from "./support/serve-process.ts";
+import { soak, writeSoakLoras } from "./support/serve-soak.ts";
 
 const partNames = ["added", "health", "share", "batch", "cancel", "kills", "workers"] as const;
 
@@ -25,7 +26,7 @@ const flags = {
     description: `Of ${partNames.join(", ")}. Default: all.`,
   },
   kills: { type: "string", valueHint: "N", description: "Kills, 1 to 100. Default: 20." },
-  soak: { type: "boolean", description: "500 jobs of mixed sizes and settings instead." },
+  soak: { type: "boolean", description: "500 jobs of mixed sizes, modes and LoRAs instead." },
   help: sharedFlags.help,
 } as const satisfies ArgsDef;
 
@@ -66,7 +67,7 @@ export async function run(args: string[]): Promise<number> {
     workers: () => workerKills(killCount),
   };
   const parts = given.soak
-    ? [soak]
+    ? [soaked]
     : (namesOf(given, "parts", partNames) ?? partNames).map((name) => measures[name]);
   const rows: Row[] = [];
   for (const part of parts) rows.push(...(await part()));
@@ -82,7 +83,8 @@ export async function run(args: string[]): Promise<number> {
 const onCpu = ["--device", "cpu"];
 const addedMsMax = 10;
 const healthMsMax = 50;
-const memoryGrowthMax = 1.02;
+const growthMax = 1.02;
+const soakJobCount = 500;
 
 async function withFolder<T>(use: (folder: string) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "basedxl-bench-serve-"));
@@ -256,34 +258,21 @@ async function workerKills(killCount: number): Promise<Row[]> {
   });
 }
 
-/** Sizes, modes, guidance and previews change from job to job. */
-async function soak(): Promise<Row[]> {
-  return await withServer(["--gpus", "2", "--share", "2"], async (server) => {
-    const sizes = [128, 192, 256, 320];
-    const modes = ["corrected_async_gn", "full_sync", "stale_gn", "no_sync"];
-    const samples: number[] = [];
-    for (let number = 0; number < 500; number++) {
-      const { id } = await server.submit({
-        width: sizes[number % 4],
-        height: sizes[(number >> 2) % 4],
-        sync_mode: modes[(number >> 4) % 4],
-        guidance_scale: number % 3 === 0 ? 1 : 4,
-        num_inference_steps: 2 + (number % 3),
-        seed: number,
-      });
-      const { state } = await server.ended(id);
-      if (state !== "done") throw new Error(`job ${number} is ${state}`);
-      samples.push(await server.memory());
-    }
-    // Every combination was there after 192 jobs. What garbage there is goes up and down, and the
-    // least of fifty jobs is what is kept.
+async function soaked(): Promise<Row[]> {
+  return await withFolder(async (models) => {
+    await writeSoakLoras(models);
+    const args = ["--gpus", "2", "--share", "2", "--models-dir", models];
+    const samples = await withServer(args, (server) => soak(server, soakJobCount));
+    // Garbage goes up and down: the least of fifty jobs is what is kept.
     const leastOf = (first: number) => Math.min(...samples.slice(first, first + 50));
     const firsts = [10, 100, 200, 300, 400];
+    const last = leastOf(soakJobCount - 50);
     return [
       ...firsts.map((first) =>
         shown(`least of fifty from job ${first} on, MB`, leastOf(first) / 1e6),
       ),
-      limited("least of the last fifty, of 200 on", leastOf(450) / leastOf(200), memoryGrowthMax),
+      shown("least of the last fifty, of those from 10 on", last / leastOf(10)),
+      limited("least of the last fifty, of those from 200 on", last / leastOf(200), growthMax),
     ];
   });
 }

@@ -10,13 +10,13 @@ import { join } from "node:path";
 import { psnr } from "../../src/bench/image-measures.ts";
 import { relativeL2 } from "../../src/bench/support/compare.ts";
 import { writeOutlierModel } from "../../src/bench/support/outliers.ts";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { Pipeline } from "../../src/pipeline.ts";
 import type { CpuDtype } from "../../src/settings/names.ts";
 import { draw } from "../support/draw.ts";
 import { roundToInt8 } from "../support/int8-file.ts";
 import { changeFile, type Metadata } from "../support/model-copy.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 
 const bundled = join(import.meta.dir, "../../src/assets/mini-sdxl");
 const outliers = mkdtempSync(join(tmpdir(), "basedxl-int8-"));

@@ -6,6 +6,7 @@ import { copyFileSync, mkdtempSync, renameSync, rmSync, truncateSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { openSingleFile } from "../../src/models/single-file.ts";
@@ -15,7 +16,6 @@ import {
   type LoraChoice,
   Pipeline,
 } from "../../src/pipeline.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-loras-"));
 afterAll(() => rmSync(folder, { recursive: true }));

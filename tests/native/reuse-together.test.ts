@@ -7,11 +7,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { type GenerateRequest, type GenerateResult, Pipeline } from "../../src/pipeline.ts";
 import { qualities } from "../../src/settings/names.ts";
 import { relativeL2 } from "../support/compare.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-reuse-"));

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { goldenModel } from "../../src/bench/support/golden-model.ts";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { writeSingleFile } from "../../src/bench/support/single-file.ts";
 import { runCli } from "../../src/cli.ts";
 import { HashCache } from "../../src/library/hashes.ts";
@@ -28,7 +29,6 @@ import {
   timestepRoundings,
   timestepSpacings,
 } from "../../src/settings/names.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 import { sampled, seedName } from "../support/seed.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "basedxl-again-"));

@@ -6,11 +6,11 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { writeRandomLora } from "../../src/bench/support/random-lora.ts";
 import { readSafetensors } from "../../src/bench/support/safetensors.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { resources } from "../../src/resources.ts";
 import { relativeL2 } from "../support/compare.ts";
-import { writeRandomLora } from "../support/random-lora.ts";
 
 const root = join(import.meta.dir, "../..");
 const folder = mkdtempSync(join(tmpdir(), "basedxl-sample-loras-"));

@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { Redis } from "ioredis";
 import { findRedis, RedisProcess } from "../../src/bench/support/redis-process.ts";
 import { killWorkers } from "../../src/bench/support/serve-process.ts";
+import { startStore } from "../support/object-store.ts";
 import { refusal } from "../support/refusal.ts";
 import { sampled, seedName } from "../support/seed.ts";
 import {
@@ -72,6 +73,29 @@ describe.skipIf(command === null)("with a Redis", () => {
     }
     expect(told[1]).toEqual(told[0]!);
     expect(files.slice(2)).toEqual(files.slice(0, 2));
+  });
+
+  test("images travel through a store where server and worker share no folder", async () => {
+    using store = startStore();
+    const before = { ...process.env };
+    Object.assign(process.env, store.environment);
+    try {
+      const flags = { queue: redis.url, store: "s3://images/made" };
+      await using server = await startTestServer({ flags });
+      await using _ = await startTestWorker(redis.url, { outputs: outputsFolder(), flags });
+      const { id } = await server.submit({ ...small, num_images: 2 });
+      const { state, images } = await server.ended(id);
+      expect({ state, files: images.map(({ file }) => file) }).toEqual({
+        ...{ state: "done", files: [`${id}-0.png`, `${id}-1.png`] },
+      });
+      for (const { file } of images) {
+        const kept = new Uint8Array(readFileSync(join(server.outputs, file)));
+        expect(kept).toEqual(new Uint8Array(store.objects.get(`/images/made/${file}`)!));
+      }
+    } finally {
+      for (const name of Object.keys(store.environment)) delete process.env[name];
+      Object.assign(process.env, before);
+    }
   });
 
   test("what cannot start leaves no connection, which would keep its process", async () => {

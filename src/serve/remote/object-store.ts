@@ -8,6 +8,8 @@ import { BasedXLError, badOption, escaped, stopIfAborted } from "../../errors.ts
 import { imageSizeOf } from "../../image/encoder.ts";
 import { ImageStore } from "../image-store.ts";
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
 export class ObjectStore extends ImageStore {
   private constructor(
     private readonly client: S3Client,
@@ -16,14 +18,15 @@ export class ObjectStore extends ImageStore {
     super();
   }
 
-  /** `s3://bucket/prefix`. Throws "bad-option". */
-  static open(url: string, options: Bun.S3Options = {}): ObjectStore {
+  /** `s3://bucket/prefix`. Throws "bad-option", also where a key is missing. */
+  static open(url: string, environment: Environment = process.env): ObjectStore {
     const [, bucket, prefix = ""] = /^s3:\/\/([\w.-]+)(?:\/(.*))?$/.exec(url) ?? [];
     if (bucket === undefined) {
       throw badOption(`--store must be s3://BUCKET/PREFIX, not ${escaped(url, 200)}.`);
     }
     const folder = prefix.replace(/\/+$/, "");
-    return new ObjectStore(new Client({ bucket, ...options }), folder === "" ? "" : `${folder}/`);
+    const client = new Client({ bucket, ...optionsOf(environment) });
+    return new ObjectStore(client, folder === "" ? "" : `${folder}/`);
   }
 
   async read(file: string): Promise<Uint8Array> {
@@ -52,4 +55,22 @@ export class ObjectStore extends ImageStore {
       throw new BasedXLError("io", `${escaped(file, 100)} in the store of --store: ${why}`);
     }
   }
+}
+
+// --- internal ---
+
+function optionsOf(environment: Environment): Bun.S3Options {
+  const needed = (name: string) => {
+    const value = environment[name];
+    if (!value) throw badOption(`--store needs ${name} to be set.`);
+    return value;
+  };
+  const { AWS_REGION: region, AWS_ENDPOINT: endpoint, AWS_SESSION_TOKEN } = environment;
+  return {
+    accessKeyId: needed("AWS_ACCESS_KEY_ID"),
+    secretAccessKey: needed("AWS_SECRET_ACCESS_KEY"),
+    ...(AWS_SESSION_TOKEN && { sessionToken: AWS_SESSION_TOKEN }),
+    ...(region && { region }),
+    ...(endpoint && { endpoint }),
+  };
 }

@@ -4,11 +4,11 @@
  */
 
 import { writeFileSync } from "node:fs";
-import { adaptableModelOf } from "../../src/adapters/weights.ts";
-import { seedOf, uniform } from "../../src/bench/support/formula-weights.ts";
-import { headOf } from "../../src/bench/support/safetensors.ts";
-import type { Model } from "../../src/models/model.ts";
-import { openClipModuleNames, unetModuleNames } from "../../src/models/names.ts";
+import { adaptableModelOf } from "../../adapters/weights.ts";
+import type { Model } from "../../models/model.ts";
+import { openClipModuleNames, unetModuleNames } from "../../models/names.ts";
+import { seedOf, uniform } from "./formula-weights.ts";
+import { headOf } from "./safetensors.ts";
 
 /** Writes the file at `path`: rank 2, for every module whose path `chosen` matches. */
 export function writeRandomLora(
