@@ -38,15 +38,16 @@ const loras = [
 ] as const;
 /** One more than a session keeps merged. */
 const sets = [[], ["ink:0.5"], ["chalk:0.5"], ["ink:0.5", "chalk:0.5"], ["ink:0.3"], ["chalk:0.2"]];
-const sizes = [128, 192, 256, 320];
+/** The largest comes first, and the first six jobs have all modes and sets. */
+const sizes = [320, 256, 192, 128];
 const modes = ["corrected_async_gn", "full_sync", "stale_gn", "no_sync"];
 
 function soakRequest(number: number) {
   return {
     width: sizes[number % 4],
     height: sizes[(number >> 2) % 4],
-    sync_mode: modes[(number >> 4) % 4],
-    guidance_scale: number % 3 === 0 ? 1 : 4,
+    sync_mode: modes[(number + (number >> 2)) % 4],
+    guidance_scale: number % 3 === 0 ? 4 : 1,
     num_inference_steps: 2 + (number % 3),
     lora: sets[number % sets.length],
     seed: number,
