@@ -13,7 +13,8 @@ import { samplerRows } from "../settings/samplers.ts";
 import type { Setting } from "../settings/setting.ts";
 import { settingOf } from "../settings/table.ts";
 import { asField } from "../settings/values.ts";
-import type { Catalog, CatalogModel } from "./catalog.ts";
+import type { Catalog } from "./catalog.ts";
+import type { CatalogModel } from "./catalog-model.ts";
 import type { ServeConfig } from "./settings.ts";
 
 export interface Capabilities {
@@ -21,6 +22,8 @@ export interface Capabilities {
   models: ListedServeModel[];
   loras: { name: string; detail: string; hash: string | null }[];
   embeddings: { name: string }[];
+  /** That fit at least one model. */
+  vaes: { name: string }[];
   samplers: { name: string; help: string; otherNames: readonly string[] }[];
   recipes: { name: string; title: string; steps: number; sampler: string; guidance: number }[];
   qualities: readonly string[];
@@ -108,6 +111,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     models,
     loras: catalog.loras().map(({ name, detail, hash }) => ({ name, detail, hash })),
     embeddings: catalog.embeddings().map((name) => ({ name })),
+    vaes: catalog.vaeNames().map((name) => ({ name })),
     samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
       return { name, help: text, otherNames: others };
     }),

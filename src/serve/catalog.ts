@@ -24,15 +24,10 @@ import {
 } from "../pipeline.ts";
 import { asField, asFlag } from "../settings/values.ts";
 import { suggestion } from "../terminal/flags.ts";
+import type { CatalogModel } from "./catalog-model.ts";
+import type { JobSpec } from "./jobs/types.ts";
 import type { ServeConfig } from "./settings.ts";
-
-/** A model of the list. */
-export interface CatalogModel {
-  /** As requests name it. */
-  id: string;
-  /** For all ranks. */
-  prepared: PreparedPipeline;
-}
+import { Vaes } from "./vaes.ts";
 
 interface PlanOptions {
   rankCount?: number;
@@ -48,6 +43,7 @@ interface ListedAdapter {
 
 export class Catalog {
   private readonly files: ListedFiles;
+  private readonly vaes = new Vaes();
   private adapters: ListedAdapter[] = [];
 
   private constructor(
@@ -75,23 +71,21 @@ export class Catalog {
       const options = { ...config, ...own, onLine, onDownload, signal };
       const prepared = await preparePipeline(options, dependencies);
       const id = freeName(idOf(name, prepared), models);
-      models.push({ id, prepared: { ...prepared, naming: asField } });
+      models.push({ id, vae: null, prepared: { ...prepared, naming: asField } });
     }
-    const folders = modelFolders(modelsDir);
-    return new Catalog(models, folders);
+    const catalog = new Catalog(models, modelFolders(modelsDir));
+    // Jobs that an earlier server left may name VAEs.
+    await catalog.refreshVaes();
+    return catalog;
   }
 
-  /** The model that a request names; the first where it names none. Throws "bad-model". */
-  model(name: string | undefined): CatalogModel {
-    if (name === undefined) return this.models[0]!;
-    const wanted = name.toLowerCase();
-    const found = this.models.find(({ id }) => id.toLowerCase() === wanted);
-    if (found !== undefined) return found;
-    const ids = this.models.map(({ id }) => id);
-    throw new BasedXLError(
-      "bad-model",
-      `The server has no model ${JSON.stringify(escaped(name, 100))}.${suggestion(name, ids)}`,
-    );
+  /**
+   * The model that a request names, with the VAE that it names: the first where it names none, with
+   * the server's. Throws "bad-model".
+   */
+  model({ model, vae }: Pick<JobSpec, "model" | "vae">): CatalogModel {
+    const found = this.modelNamed(model);
+    return vae === undefined ? found : this.vaes.model(found, vae);
   }
 
   /** The plan that the model will run with: on all of its ranks or some, from an image or not. */
@@ -113,6 +107,10 @@ export class Catalog {
     return this.adapters;
   }
 
+  vaeNames(): readonly string[] {
+    return this.vaes.names();
+  }
+
   embeddings(): readonly string[] {
     return [...this.files.embeddings().paths.keys()].filter((name) => !name.includes("/"));
   }
@@ -120,8 +118,9 @@ export class Catalog {
   /** Looks at the folders again. */
   async refresh(): Promise<void> {
     this.files.refresh();
+    await this.refreshVaes();
     const hashes = new HashCache();
-    const found = this.files.loras();
+    const found = this.files.of("lora");
     const adapters: ListedAdapter[] = [];
     for (const model of found) {
       const { name, path, kind, detail, problem } = await describeModel(model);
@@ -132,6 +131,24 @@ export class Catalog {
       await Bun.sleep(0);
     }
     this.adapters = adapters;
+  }
+
+  // --- internal ---
+
+  private modelNamed(name: string | undefined): CatalogModel {
+    if (name === undefined) return this.models[0]!;
+    const wanted = name.toLowerCase();
+    const found = this.models.find(({ id }) => id.toLowerCase() === wanted);
+    if (found !== undefined) return found;
+    const ids = this.models.map(({ id }) => id);
+    throw new BasedXLError(
+      "bad-model",
+      `The server has no model ${JSON.stringify(escaped(name, 100))}.${suggestion(name, ids)}`,
+    );
+  }
+
+  private async refreshVaes(): Promise<void> {
+    await this.vaes.refresh(this.models, this.files.of("vae"));
   }
 }
 
@@ -147,9 +164,10 @@ class ListedFiles implements RequestFiles {
     this.library = new Library(this.folders);
   }
 
-  loras(): readonly FoundModel[] {
+  /** Files that may be of this kind. */
+  of(kind: "lora" | "vae"): readonly FoundModel[] {
     return this.library.all().filter(({ folder }) => {
-      return folder.kind === "lora" || folder.kind === "any";
+      return folder.kind === kind || folder.kind === "any";
     });
   }
 

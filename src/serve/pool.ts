@@ -5,7 +5,7 @@
 import { availableParallelism } from "node:os";
 import { BasedXLError } from "../errors.ts";
 import { Pipeline, type PipelineDependencies, type PreparedPipeline } from "../pipeline.ts";
-import type { CatalogModel } from "./catalog.ts";
+import type { CatalogModel } from "./catalog-model.ts";
 import type { Share } from "./share.ts";
 
 /** A pipeline that is in use until it is released. */
@@ -84,18 +84,19 @@ export class PipelinePool {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.loaded.map((entry) => this.unload(entry)));
+    // Each takes itself out of the list.
+    await Promise.all([...this.loaded].map((entry) => this.unload(entry)));
   }
 
   // --- internal ---
 
   private async load(key: string, { model, share, slot, signal }: Wanted): Promise<Loaded> {
-    await this.makeRoom(model.id);
+    await this.makeRoom(nameOf(model));
     const startMs = performance.now();
     const prepared = preparedFor(model.prepared, share, slot);
     const pipeline = await this.loadWithin(prepared, signal);
     this.options.onLoad(model.id, (performance.now() - startMs) / 1000);
-    const entry = { key, modelId: model.id, prepared, pipeline, isBusy: true, usedAt: 0 };
+    const entry = { key, modelId: nameOf(model), prepared, pipeline, isBusy: true, usedAt: 0 };
     this.loaded.push(entry);
     return entry;
   }
@@ -134,8 +135,13 @@ export class PipelinePool {
 
 // --- internal ---
 
-function keyOf({ id }: CatalogModel, { ranks, images }: Share, slot: number): string {
-  return `${ranks}x${images} ${slot} ${id}`;
+/** A model with another VAE has weights of its own. */
+function nameOf({ id, vae }: CatalogModel): string {
+  return vae === null ? id : `${id} with ${vae}`;
+}
+
+function keyOf(model: CatalogModel, { ranks, images }: Share, slot: number): string {
+  return `${ranks}x${images} ${slot} ${nameOf(model)}`;
 }
 
 /** The model on a part of the ranks: GPUs of its own, or a share of the CPU's threads. */

@@ -21,6 +21,7 @@ export const specSchema = v.strictObject({
   image: v.optional(about(v.string(), "The image to start from, in base64.")),
   mask: v.optional(about(v.string(), "White is made anew, in base64.")),
   model: v.optional(about(v.string(), "An id of the capabilities' models. Default: the first.")),
+  vae: v.optional(about(v.string(), "One of the capabilities' VAEs. Default: the model's.")),
   priority: v.optional(about(whole(-10, 10), "Higher goes first. Default: 0.")),
   preview_steps: v.optional(about(whole(0, 1000), "Steps between previews. Default: 0, none.")),
   format: v.optional(about(v.picklist(imageFormats), "Default: as the server is set.")),
@@ -82,6 +83,7 @@ export const jobSchema = v.object({
   spec: v.object({
     request: v.record(v.string(), v.unknown()),
     model: v.string(),
+    vae: v.optional(v.string()),
     client: v.string(),
     dialect: v.string(),
   }),

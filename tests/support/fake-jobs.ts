@@ -181,6 +181,7 @@ export function fakeCapabilities(): CapabilitySource {
     ],
     loras: [{ name: "style", detail: "SDXL", hash: "0123456789ab" }],
     embeddings: [{ name: "bad" }],
+    vaes: [],
     sizes: [{ width: 64, height: 64, ratio: "1:1" }],
     formats: ["png", "jpeg", "webp", "avif"],
     features: { img2img: false, inpaint: false, controlnet: false, previews: true },

@@ -74,7 +74,13 @@ export function batchKeyOf({ model, stored: { spec } }: LiveJob): string | null 
   const isAlone = spec.inputs !== undefined || !areIndependent(spec.request);
   if (prompt === undefined || isAlone) return null;
   const hasGuidance = guidanceScale !== undefined;
-  return JSON.stringify([model.id, spec.previewSteps ?? 0, hasGuidance, requestToJson(rest)]);
+  return JSON.stringify([
+    model.id,
+    model.vae,
+    spec.previewSteps ?? 0,
+    hasGuidance,
+    requestToJson(rest),
+  ]);
 }
 
 // --- internal ---

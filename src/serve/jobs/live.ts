@@ -1,7 +1,7 @@
 /**
  * A job that has not ended: what is kept of it, and what changes by the second.
  */
-import type { CatalogModel } from "../catalog.ts";
+import type { CatalogModel } from "../catalog-model.ts";
 import { follow } from "../share.ts";
 import type { Waiting } from "./queue.ts";
 import type { StoredJob } from "./store.ts";

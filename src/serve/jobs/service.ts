@@ -3,6 +3,7 @@
  * goes on where the server before it ended, however that was.
  */
 import { BasedXLError, badOption, cancelled } from "../../errors.ts";
+import { JobQueue } from "../../pipeline/queue.ts";
 import { finalSize, noImages, type ReadImages } from "../../pipeline.ts";
 import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
@@ -55,6 +56,8 @@ export class QueuedJobs implements ImageJobService {
   private readonly records: JobRecords;
   private readonly runner: JobRunner;
   private readonly speeds = new SpeedMeter();
+  /** Images of requests are decoded one at a time: each may take hundreds of megabytes. */
+  private readonly reading = new JobQueue();
   /** Jobs that have not ended, by id. */
   private readonly live = new Map<string, LiveJob>();
   /** What was said of the places in the queue. */
@@ -107,7 +110,8 @@ export class QueuedJobs implements ImageJobService {
     await inputs.checkSizes(images, config.maxPixels);
     const { image, mask } = images;
     const request = { ...spec.request, image, ...(mask !== null && { mask }) };
-    const read = await catalog.images(catalog.model(spec.model), request);
+    const model = catalog.model(spec);
+    const read = await this.reading.run(undefined, () => catalog.images(model, request));
     return await inputs.keep(images, (names) => this.add({ ...spec, inputs: names }, read));
   }
 
@@ -197,7 +201,7 @@ export class QueuedJobs implements ImageJobService {
   private checked(spec: JobSpec, read: ReadImages): LiveJob {
     const { catalog, config } = this.options;
     const { previewSteps = 0, priority = 0, quality } = spec;
-    const model = catalog.model(spec.model);
+    const model = catalog.model(spec);
     const { seed = chooseSeed(), imageCount = 1, ...rest } = spec.request;
     checkWhole("priority", priority, -10, 10);
     checkWhole("preview_steps", previewSteps, 0, 1000);
@@ -219,7 +223,7 @@ export class QueuedJobs implements ImageJobService {
     }
     const stored: StoredJob = {
       ...{ id: Bun.randomUUIDv7(), state: "queued", createdAt: Date.now(), attempts: 0 },
-      spec: { ...spec, request, model: model.id },
+      spec: { ...spec, request, model: model.id, ...(model.vae && { vae: model.vae }) },
       ...{ startedAt: null, endedAt: null, images: [], warnings: [], error: null },
     };
     return new LiveJob(stored, model);
@@ -238,7 +242,9 @@ export class QueuedJobs implements ImageJobService {
       return endWaiting(this.records, job);
     }
     if (this.modelOf(stored) === null) {
-      const message = `The server no longer has the model ${stored.spec.model}.`;
+      const { model, vae } = stored.spec;
+      const withVae = vae === undefined ? "" : ` with the VAE ${vae}`;
+      const message = `The server no longer has the model ${model}${withVae}.`;
       return endWaiting(this.records, job, { code: "bad-model", message });
     }
     if (this.runner.isLocal && attempts >= config.maxAttempts) {
@@ -251,7 +257,7 @@ export class QueuedJobs implements ImageJobService {
 
   private modelOf({ spec }: StoredJob) {
     try {
-      return this.options.catalog.model(spec.model);
+      return this.options.catalog.model(spec);
     } catch (error) {
       if (error instanceof BasedXLError) return null;
       throw error;

@@ -10,6 +10,8 @@ export interface JobSpec {
   request: RequestSettings;
   /** A name or id of the capability document's list. Default: the server's first model. */
   model?: string | undefined;
+  /** A VAE of that list, in the place of the model's. */
+  vae?: string | undefined;
   /** -10 to 10, higher first. Default 0. */
   priority?: number | undefined;
   /** Who asks, for fairness: an API key's name, else a cookie or an address. */

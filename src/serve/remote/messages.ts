@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
 import { basename } from "node:path";
-import type { CatalogModel } from "../catalog.ts";
+import type { CatalogModel } from "../catalog-model.ts";
 import type { JobError, JobHappening, JobImage, JobState } from "../jobs/types.ts";
 
 /** A job as a worker gets it. */

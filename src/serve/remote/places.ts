@@ -158,10 +158,10 @@ export class Places {
     if (job.deferredFailure !== undefined) throw new Error(job.deferredFailure);
     const { spec, createdAt, images: noted, inputs: given } = job.data;
     const stored: StoredJob = {
-      ...{ id: job.id!, state: "queued", spec: specOf(spec), createdAt, attempts: 0 },
+      ...{ id: job.id!, state: "queued", spec: { ...specOf(spec), model }, createdAt, attempts: 0 },
       ...{ startedAt: null, endedAt: null, images: noted, warnings: [], error: null },
     };
-    const live = new LiveJob(stored, catalog.model(model));
+    const live = new LiveJob(stored, catalog.model(stored.spec));
     const outbox = new Outbox((report) => job.updateProgress(report));
     for (const image of await unnotedImages(images, stored)) {
       stored.images.push(image);
