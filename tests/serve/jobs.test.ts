@@ -1,11 +1,12 @@
 /**
  * Jobs through the own API, on a server whose sessions compute nothing.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BasedXLError } from "../../src/errors.ts";
 import { readMetadata } from "../../src/metadata.ts";
+import { Catalog } from "../../src/serve/catalog.ts";
 import { JobStore } from "../../src/serve/jobs/store.ts";
 import { colouredPng, squareMask } from "../support/input-images.ts";
 import { refusal } from "../support/refusal.ts";
@@ -280,6 +281,33 @@ test("a job starts from an image, also after a restart, and the image goes with 
     const response = await server.post("/api/v1/jobs", { request: sized, ...spec });
     expect(response.status).toBe(400);
     expect(await response.text()).toContain(sentence);
+  }
+});
+
+test("images to start from are decoded one at a time", async () => {
+  await using server = await startTestServer();
+  const original = Catalog.prototype.images;
+  let [now, most] = [0, 0];
+  const spy = spyOn(Catalog.prototype, "images").mockImplementation(async function (
+    this: Catalog,
+    ...args
+  ) {
+    most = Math.max(most, ++now);
+    await Bun.sleep(5);
+    now -= 1;
+    return await original.apply(this, args);
+  });
+  try {
+    const image = Buffer.from(await colouredPng({ width: 32, height: 32 })).toString("base64");
+    const answers = await Promise.all(
+      Array.from({ length: 5 }, () => server.post("/api/v1/jobs", { request: {}, image })),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([202, 202, 202, 202, 202]);
+    await server.post("/api/v1/cancel", { what: "all" });
+    // One more where a job begins, which reads its image again.
+    expect(most).toBeLessThanOrEqual(2);
+  } finally {
+    spy.mockRestore();
   }
 });
 
