@@ -263,17 +263,17 @@ async function soaked(): Promise<Row[]> {
     await writeSoakLoras(models);
     const args = ["--gpus", "2", "--share", "2", "--models-dir", models];
     const samples = await withServer(args, (server) => soak(server, soakJobCount));
-    // Garbage goes up and down: the least of fifty jobs is what is kept. In the first hundred, code
-    // is compiled and allocators get the pages that they keep.
-    const leastOf = (first: number) => Math.min(...samples.slice(first, first + 50));
+    // Garbage and what compilers need go up and down: the least of a hundred jobs is what is kept.
+    // In the first hundred, code is compiled and allocators get the pages that they keep.
+    const leastOf = (first: number) => Math.min(...samples.slice(first, first + 100));
     const firsts = [10, 100, 200, 300, 400];
-    const last = leastOf(soakJobCount - 50);
+    const last = leastOf(soakJobCount - 100);
     return [
       ...firsts.map((first) =>
-        shown(`least of fifty from job ${first} on, MB`, leastOf(first) / 1e6),
+        shown(`least of a hundred from job ${first} on, MB`, leastOf(first) / 1e6),
       ),
-      shown("least of the last fifty, of those from 10 on", last / leastOf(10)),
-      limited("least of the last fifty, of those from 100 on", last / leastOf(100), growthMax),
+      shown("least of the last hundred, of those from 10 on", last / leastOf(10)),
+      limited("least of the last hundred, of those from 100 on", last / leastOf(100), growthMax),
     ];
   });
 }
