@@ -28,7 +28,7 @@ const fixtures = join(root, "tests/fixtures");
 /** Source code and documents grow with the product; weights, references and images must not. */
 const source = /\.(tsx?|css|html|zig|cu|cuh|h|py|md|sh)$/;
 /** Of the repository's other files, all together. */
-const dataBytesMax = 19_000_000;
+const dataBytesMax = 21_500_000;
 
 describe("the wide model's formula weights", () => {
   let folder = "";
