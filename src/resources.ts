@@ -20,6 +20,7 @@ export const resources: Resources = {
   buildEmulator: async (report) => (await import("./setup/emulator.ts")).buildEmulator(report),
   rebuildHint: "`bun run build:native` builds it",
   bundledModel: () => join(import.meta.dir, "assets/mini-sdxl"),
+  bundledControlNet: () => join(import.meta.dir, "assets/mini-outlines"),
   clipVocabulary: () => join(import.meta.dir, "assets/clip"),
   hashWorker: join(import.meta.dir, "library/sha256-worker.ts"),
   cacheReport: () => null,

@@ -4,7 +4,7 @@
  */
 
 /** Files are extracted in groups, each on first use. */
-export type Group = "library" | "images" | "model" | "clip";
+export type Group = "library" | "images" | "model" | "controlnet" | "clip";
 
 export interface EmbeddedFile {
   group: Group;
@@ -61,6 +61,8 @@ export interface Resources {
   rebuildHint: string;
   /** The folder of the bundled model; may throw "setup". */
   bundledModel(): string;
+  /** The folder of the ControlNet of outlines for it; may throw "setup". */
+  bundledControlNet(): string;
   /** The folder of CLIP's vocabulary; may throw "setup". */
   clipVocabulary(): string;
   /** Code of the thread that hashes files. */

@@ -15,6 +15,7 @@ export const resources: Resources = {
   buildEmulator: async () => {},
   rebuildHint: "get the binary again",
   bundledModel: () => join(extracted("model"), "mini-sdxl"),
+  bundledControlNet: () => join(extracted("controlnet"), "mini-outlines"),
   clipVocabulary: () => join(extracted("clip"), "clip"),
   hashWorker: "/$bunfs/root/library/sha256-worker.js",
   cacheReport: () => describeCache(cacheCandidates(), versionName(contents)),

@@ -3,6 +3,10 @@
  */
 import { Library, modelFolders } from "../library/resolve.ts";
 import { findModelFile } from "../models/hub-files.ts";
+import { resources } from "../resources.ts";
+
+/** The ControlNet of outlines for the bundled model. */
+const bundledControlNetName = "mini-outlines";
 
 export interface RequestFiles {
   /**
@@ -27,7 +31,10 @@ export function requestFiles(modelsDir?: string | readonly string[]): RequestFil
   // The hub's cache has no folder of embeddings.
   const library = new Library(modelFolders(modelsDir, process.env, { withHub: false }));
   return {
-    find: (kind, value) => findModelFile(kind, value, folders),
+    find(kind, value) {
+      const isBundled = kind === "controlnet" && value === bundledControlNetName;
+      return isBundled ? resources.bundledControlNet() : findModelFile(kind, value, folders);
+    },
     embeddings: () => ({ paths: library.embeddingsByName(), warnings: library.warnings }),
   };
 }

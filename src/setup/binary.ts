@@ -89,6 +89,7 @@ async function contentsOf(root: string): Promise<Contents> {
       embedded("library", libraryName(process.platform), library),
       ...sharpFiles(join(root, "node_modules", "@img")),
       ...folderFiles("model", "mini-sdxl", join(root, "src", "assets", "mini-sdxl")),
+      ...folderFiles("controlnet", "mini-outlines", join(root, "src", "assets", "mini-outlines")),
       ...folderFiles("clip", "clip", join(root, "src", "assets", "clip")),
     ],
     versions: {
