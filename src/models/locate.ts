@@ -26,6 +26,8 @@ interface ModelLocation {
 }
 
 interface LocateOptions {
+  /** The setting that names the model, for messages. Default: --model. */
+  flag?: string | undefined;
   env?: Record<string, string | undefined>;
   /** Folders of models: a list with ":" between, or several. Default: BASEDXL_MODELS_DIR. */
   modelsDir?: string | readonly string[] | undefined;
@@ -43,11 +45,11 @@ export async function resolveModelPath(
   option: string | undefined,
   options: LocateOptions = {},
 ): Promise<ModelLocation> {
-  const { env = process.env, modelsDir } = options;
+  const { env = process.env, modelsDir, flag = "--model" } = options;
   const value = option ?? (env.BASEDXL_MODEL || undefined);
   if (value === undefined) return { path: resources.bundledModel(), bundled: true };
 
-  const name = option !== undefined ? "--model" : "BASEDXL_MODEL";
+  const name = option !== undefined ? flag : "BASEDXL_MODEL";
   const refuse = (problem: string) => new BasedXLError("bad-model", problem);
   if (value.trim() === "") throw refuse(`${name} is empty; name a model.`);
   const shown = `${name} ${escaped(value, 300)}`;
@@ -64,7 +66,7 @@ export async function resolveModelPath(
   }
   if (isAddress(value)) throw refuse(addressRefusal(shown, value));
   const library = new Library(modelFolders(modelsDir, env));
-  throw refuse(`${shown} ${library.absence("checkpoint", value)} ${howToGet}.`);
+  throw refuse(`${shown} ${library.absence("checkpoint", value)} ${howToGet(flag)}.`);
 }
 
 // --- internal ---
@@ -106,8 +108,10 @@ function namesIn(path: string): string[] {
   }
 }
 
-const howToGet =
-  "Or fetch one from the Hugging Face hub: --model stabilityai/stable-diffusion-xl-base-1.0";
+function howToGet(flag: string): string {
+  const model = `stable-diffusion-xl-${flag === "--model" ? "base" : "refiner"}-1.0`;
+  return `Or fetch one from the Hugging Face hub: ${flag} stabilityai/${model}`;
+}
 
 /** A model of the hub: from its cache, or fetched into it where `hub` is given. */
 async function fromHub(

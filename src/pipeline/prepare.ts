@@ -179,16 +179,21 @@ async function refinerOf(
   if (processCount > 1) {
     throw badOption(`${naming("refiner")} is for one process, not ${processCount}: leave it out.`);
   }
-  const { model } = await modelOf({ ...options, model: refiner, config: undefined }, false);
+  const refinerOptions = { ...options, model: refiner, config: undefined };
+  const { model } = await modelOf(refinerOptions, false, naming("refiner"));
   const { vae, vaeFactor, taesd } = base;
   checkRefiner(model, base, naming);
   const weights = { ...model.weights, vae: base.weights.vae };
   return { ...model, vae, vaeFactor, taesd, weights };
 }
 
-async function modelOf({ model, config, modelsDir, ...hub }: PrepareOptions, needsVae: boolean) {
+async function modelOf(
+  { model, config, modelsDir, ...hub }: PrepareOptions,
+  needsVae: boolean,
+  flag?: string,
+) {
   if (typeof model === "object") return { model, isBundledModel: false };
-  const { path, bundled } = await resolveModelPath(model, { modelsDir, hub });
+  const { path, bundled } = await resolveModelPath(model, { modelsDir, hub, flag });
   return { model: await openModel(path, { config, needsVae }), isBundledModel: bundled };
 }
 

@@ -175,7 +175,7 @@ function demand(setting: AnySetting): string {
     case "text":
       return "be a text";
     case "list":
-      return `${setting.of.demand}, ${setting.max} at most`;
+      return `${setting.of.demand} (at most ${setting.max} of them)`;
     case "path":
       return setting.extension === undefined
         ? `be the path of a ${setting.names}`

@@ -47,6 +47,12 @@ describe("which model", () => {
     });
   }
 
+  test("a refiner is named as the refiner", async () => {
+    const options = { env: {}, flag: "--refiner" };
+    const message = await refusal(() => resolveModelPath("none", options), "bad-model");
+    expect(message).toMatch(/^--refiner none does not exist.* --refiner stab.*-refiner-1\.0\.$/);
+  });
+
   test("a bad variable is named as the variable", async () => {
     const message = await refusal(
       () => resolveModelPath(undefined, { env: { BASEDXL_MODEL: "/none" } }),
