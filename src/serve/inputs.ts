@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { badOption } from "../errors.ts";
 import { imageSizeOf } from "../image/encoder.ts";
 import { writeWhole } from "../image/files.ts";
+import { allFiles, awaitFiles, inputSettings, mapFiles } from "./input-files.ts";
 import type { InputImages, JobSpec } from "./jobs/types.ts";
 
 type Names = NonNullable<JobSpec["inputs"]>;
@@ -23,43 +24,41 @@ export class Inputs {
   }
 
   /** Writes them, and keeps them at least until `take` has ended. */
-  async keep<T>({ image, mask }: InputImages, take: (names: Names) => T): Promise<T> {
+  async keep<T>(images: InputImages, take: (names: Names) => T): Promise<T> {
     this.takenCount += 1;
     try {
-      return take({ image: await this.write(image), mask: mask && (await this.write(mask)) });
+      return take(await awaitFiles(mapFiles(images, (bytes) => this.write(bytes))));
     } finally {
       this.takenCount -= 1;
     }
   }
 
-  async read({ image, mask }: Names): Promise<InputImages> {
-    const bytes = (name: string) => Bun.file(join(this.folder, name)).bytes();
-    return { image: await bytes(image), mask: mask === null ? null : await bytes(mask) };
+  async read(names: Names): Promise<InputImages> {
+    return await awaitFiles(mapFiles(names, (name) => Bun.file(join(this.folder, name)).bytes()));
   }
 
   /** Refuses what has more pixels, before they take memory; what is no image is left to others. */
-  async checkSizes({ image, mask }: InputImages, megapixelsMax: number): Promise<void> {
-    for (const bytes of mask === null ? [image] : [image, mask]) {
+  async checkSizes(images: InputImages, megapixelsMax: number): Promise<void> {
+    for (const bytes of allFiles(images)) {
       const size = await imageSizeOf(bytes);
       const megapixels = size === null ? 0 : (size.width * size.height) / 1e6;
       if (megapixels <= megapixelsMax) continue;
       throw badOption(
-        `Images to start from have at most ${megapixelsMax} million pixels here, not \
+        `Images of requests have at most ${megapixelsMax} million pixels here, not \
 ${megapixels}.`,
       );
     }
   }
 
   /** What a request says to start from them. */
-  requestOf({ image, mask }: Names): { image: string; mask?: string } {
-    const path = (name: string) => join(this.folder, name);
-    return { image: path(image), ...(mask !== null && { mask: path(mask) }) };
+  requestOf(names: Names) {
+    return inputSettings(mapFiles(names, (name) => join(this.folder, name)));
   }
 
   /** Removes all but those of `jobs`, unless others are just being taken. */
   keepOnly(jobs: readonly JobSpec[]): void {
     if (this.takenCount > 0) return;
-    const used = new Set(jobs.flatMap(({ inputs }) => [inputs?.image, inputs?.mask]));
+    const used = new Set(jobs.flatMap(({ inputs }) => (inputs ? allFiles(inputs) : [])));
     for (const name of readdirSync(this.folder)) {
       if (!used.has(name)) rmSync(join(this.folder, name), { force: true });
     }

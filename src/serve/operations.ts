@@ -45,7 +45,11 @@ export const operations: readonly Operation[] = [
     body: specSchema,
     form: {
       json: { job: jobFormSchema },
-      files: { image: "The image to start from.", mask: "White is made anew." },
+      files: {
+        image: "The image to start from.",
+        mask: "White is made anew.",
+        control_image: "A hint.",
+      },
     },
     status: 202,
     answer: jobSchema,

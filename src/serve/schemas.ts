@@ -20,6 +20,9 @@ export const specSchema = v.strictObject({
   request: requestSchema,
   image: v.optional(about(v.string(), "The image to start from, in base64.")),
   mask: v.optional(about(v.string(), "White is made anew, in base64.")),
+  control_images: v.optional(
+    about(v.array(v.string()), "Hints of controlnet, one for all or one for each, in base64."),
+  ),
   model: v.optional(about(v.string(), "An id of the capabilities' models. Default: the first.")),
   vae: v.optional(about(v.string(), "One of the capabilities' VAEs. Default: the model's.")),
   priority: v.optional(about(whole(-10, 10), "Higher goes first. Default: 0.")),
@@ -29,7 +32,7 @@ export const specSchema = v.strictObject({
 });
 
 /** The part `job` of a form, whose images are files beside it. */
-export const jobFormSchema = v.omit(specSchema, ["image", "mask"]);
+export const jobFormSchema = v.omit(specSchema, ["image", "mask", "control_images"]);
 
 const states = ["queued", "running", "done", "failed", "cancelled"] as const;
 

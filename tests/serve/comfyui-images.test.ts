@@ -154,7 +154,7 @@ describe("a sampler from an image", () => {
     expect(answer.error).toBeUndefined();
     expect(spec!.request).toMatchObject({ compat: "comfyui", strength: 0.6, stepCount: 4 });
     expect(spec!.request.width).toBeUndefined();
-    expect(await pixelsOf(inputs!.image, 3)).toEqual(await pixelsOf(image, 3));
+    expect(await pixelsOf(inputs!.image!, 3)).toEqual(await pixelsOf(image, 3));
     expect(inputs!.mask).toBeNull();
   });
 
@@ -201,7 +201,7 @@ describe("a sampler from an image", () => {
     };
     const { inputs, answer } = await ask({ latent_image: ["22", 0] }, nodes);
     expect(answer.error).toBeUndefined();
-    const [padded, part] = [await pixelsOf(inputs!.image, 3), await pixelsOf(inputs!.mask!, 1)];
+    const [padded, part] = [await pixelsOf(inputs!.image!, 3), await pixelsOf(inputs!.mask!, 1)];
     expect([padded.width, padded.height]).toEqual([128, 64]);
     expect([padded.pixels[0], padded.pixels[31 * 3]]).toEqual([128, 128]);
     const row = part.pixels.subarray(0, 128);
@@ -228,7 +228,7 @@ describe("a sampler from an image", () => {
     const scaled = { ...encode, inputs: { pixels: ["22", 0], vae } };
     const nodes = { 20: load, 22: node("ImageScaleBy", by), 21: scaled };
     const { inputs } = await ask({ latent_image: ["21", 0] }, nodes);
-    const { width, height } = await pixelsOf(inputs!.image, 3);
+    const { width, height } = await pixelsOf(inputs!.image!, 3);
     expect([width, height]).toEqual([48, 32]);
   });
 

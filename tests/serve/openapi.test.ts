@@ -28,7 +28,7 @@ test("a job can be a form too, with files beside its part in JSON", () => {
     };
   };
   const form = post.requestBody.content["multipart/form-data"]!;
-  expect(Object.keys(form.schema.properties)).toEqual(["job", "image", "mask"]);
+  expect(Object.keys(form.schema.properties)).toEqual(["job", "image", "mask", "control_image"]);
   expect(form).toMatchObject({
     schema: { required: ["job"], properties: { image: { contentMediaType: "image/*" } } },
     encoding: { job: { contentType: "application/json" } },

@@ -8,6 +8,7 @@ import { finalSize, noImages, type ReadImages } from "../../pipeline.ts";
 import { chooseSeed } from "../../settings/setting.ts";
 import type { Catalog } from "../catalog.ts";
 import { HttpError } from "../environment.ts";
+import { inputSettings } from "../input-files.ts";
 import type { Inputs } from "../inputs.ts";
 import type { ServeLog } from "../log.ts";
 import { Metrics } from "../metrics.ts";
@@ -108,8 +109,7 @@ export class QueuedJobs implements ImageJobService {
     this.checkRoom();
     const { catalog, inputs, config } = this.options;
     await inputs.checkSizes(images, config.maxPixels);
-    const { image, mask } = images;
-    const request = { ...spec.request, image, ...(mask !== null && { mask }) };
+    const request = { ...spec.request, ...inputSettings(images) };
     const model = catalog.model(spec);
     const read = await this.reading.run(undefined, () => catalog.images(model, request));
     return await inputs.keep(images, (names) => this.add({ ...spec, inputs: names }, read));

@@ -4,6 +4,7 @@
  */
 import type { ImageFormat } from "../../image/encoder.ts";
 import type { RequestSettings } from "../../settings/table.ts";
+import type { InputFiles } from "../input-files.ts";
 
 export interface JobSpec {
   /** As `requestSchema` validates it. */
@@ -22,8 +23,8 @@ export interface JobSpec {
   format?: ImageFormat | undefined;
   /** 1 to 100, of JPEG, WebP and AVIF. */
   quality?: number | undefined;
-  /** The image to start from and its mask, by their names in `Inputs`; set by the service alone. */
-  inputs?: { image: string; mask: string | null } | undefined;
+  /** The images that it reads, by their names in `Inputs`; set by the service alone. */
+  inputs?: InputFiles<string> | undefined;
   dialect: "own" | "openai" | "a1111" | "comfyui";
   /** Kept with the job, for answers after a restart; JSON. */
   dialectData?: unknown;
@@ -127,13 +128,10 @@ export interface JobService {
   imageBytes(id: string, index: number): Promise<Uint8Array>;
 }
 
-/** Bytes of image files: what a job starts from, and what of it is made anew, in white. */
-export interface InputImages {
-  image: Uint8Array;
-  mask: Uint8Array | null;
-}
+/** Bytes of image files. */
+export type InputImages = InputFiles<Uint8Array>;
 
-/** A service whose jobs may start from an image. */
+/** A service whose jobs may read images. */
 export interface ImageJobService extends JobService {
   /** As `submit`, which it rejects like; "bad-option" also for what is no image. */
   submitWithInput(spec: JobSpec, images: InputImages): Promise<JobView>;

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
 import { basename } from "node:path";
 import type { CatalogModel } from "../catalog-model.ts";
+import type { InputFiles } from "../input-files.ts";
 import type { JobError, JobHappening, JobImage, JobState } from "../jobs/types.ts";
 
 /** A job as a worker gets it. */
@@ -17,7 +18,7 @@ export interface JobData {
   /** Images that the server has. */
   images: JobImage[];
   /** Files that the job starts from, base64. */
-  inputs: { image: string; mask: string | null } | null;
+  inputs: InputFiles<string> | null;
 }
 
 /** What the worker says of a job while it runs; images of previews are base64. */

@@ -6,6 +6,7 @@
 import { type Job, Worker } from "bullmq";
 import type { Catalog } from "../catalog.ts";
 import type { ImageStore } from "../image-store.ts";
+import { mapFiles } from "../input-files.ts";
 import type { Inputs } from "../inputs.ts";
 import { unnotedImages } from "../jobs/generation.ts";
 import { LiveJob } from "../jobs/live.ts";
@@ -168,8 +169,8 @@ export class Places {
       outbox.add({ type: "image", image });
     }
     if (given !== null) {
-      const mask = given.mask === null ? null : Uint8Array.fromBase64(given.mask);
-      await inputs.keep({ image: Uint8Array.fromBase64(given.image), mask }, () => {
+      const files = mapFiles(given, (text) => Uint8Array.fromBase64(text));
+      await inputs.keep(files, () => {
         held.live = live;
       });
     }

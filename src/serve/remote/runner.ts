@@ -7,12 +7,13 @@ import { Queue, QueueEvents } from "bullmq";
 import { BasedXLError } from "../../errors.ts";
 import type { Catalog } from "../catalog.ts";
 import { isNameOf } from "../image-store.ts";
+import { mapFiles } from "../input-files.ts";
 import type { Inputs } from "../inputs.ts";
 import type { LiveJob } from "../jobs/live.ts";
 import type { FairQueue } from "../jobs/queue.ts";
 import { endWaiting, type JobReports, type JobRunner } from "../jobs/records.ts";
 import { specText } from "../jobs/store.ts";
-import type { InputImages, JobImage } from "../jobs/types.ts";
+import type { JobImage } from "../jobs/types.ts";
 import type { ServeLog } from "../log.ts";
 import type { Outputs } from "../outputs.ts";
 import type { ServeConfig } from "../settings.ts";
@@ -170,7 +171,8 @@ export class RemoteRunner implements JobRunner {
     const { config, connection } = this.options;
     const { spec, createdAt, images } = job.stored;
     const withFormat = { ...spec, format: spec.format ?? config.format };
-    const inputs = spec.inputs && inputTexts(await this.options.inputs.read(spec.inputs));
+    const files = spec.inputs && (await this.options.inputs.read(spec.inputs));
+    const inputs = files && mapFiles(files, (bytes) => bytes.toBase64());
     const data = { spec: specText(withFormat), createdAt, images, inputs: inputs ?? null };
     await this.queueOf(job).add("job", data, { jobId: job.id });
     connection.notify({ type: "added" });
@@ -328,10 +330,6 @@ const fileMs = 100;
 
 function placesOf(workers: readonly Announcement[]): number {
   return workers.reduce((sum, { places }) => sum + places, 0);
-}
-
-function inputTexts({ image, mask }: InputImages): JobData["inputs"] {
-  return { image: image.toBase64(), mask: mask?.toBase64() ?? null };
 }
 
 const isTrue = () => true;

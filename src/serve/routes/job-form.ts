@@ -1,6 +1,6 @@
 /**
  * A job as a form of several parts: what a body in JSON has in the part `job`, and files of the
- * image to start from and its mask.
+ * image to start from, its mask and hints.
  */
 import type { Context } from "hono";
 import * as v from "valibot";
@@ -18,8 +18,9 @@ export async function readForm(c: Context) {
   if (form === null) throw badOption("The form cannot be read.");
   const result = v.safeParse(jobFormSchema, jsonOf(form.get("job")));
   if (!result.success) throw refused(result.issues);
-  const [image, mask] = [await fileOf(form, "image"), await fileOf(form, "mask")];
-  return { job: result.output, image, mask };
+  const [image = null] = await filesOf(form, "image");
+  const [mask = null] = await filesOf(form, "mask");
+  return { job: result.output, image, mask, controlImages: await filesOf(form, "control_image") };
 }
 
 // --- internal ---
@@ -31,9 +32,10 @@ function jsonOf(part: string | File | null): unknown {
   throw badOption("A form has a part job, a text in JSON.");
 }
 
-async function fileOf(form: FormData, name: string): Promise<Uint8Array | undefined> {
-  const part = form.get(name);
-  if (part === null) return undefined;
-  if (typeof part === "string") throw badOption(`${name} must be a file.`);
-  return await part.bytes();
+async function filesOf(form: FormData, name: string): Promise<Uint8Array[]> {
+  const parts = form.getAll(name).map(async (part) => {
+    if (typeof part === "string") throw badOption(`${name} must be a file.`);
+    return await part.bytes();
+  });
+  return await Promise.all(parts);
 }

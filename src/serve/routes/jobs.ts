@@ -5,7 +5,8 @@ import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import { badOption } from "../../errors.ts";
 import { HttpError, type ServeEnv } from "../environment.ts";
-import type { ImageJobService, JobEvent, JobView } from "../jobs/types.ts";
+import { allFiles, mapFiles } from "../input-files.ts";
+import type { ImageJobService, InputImages, JobEvent, JobView } from "../jobs/types.ts";
 import { keepOpen } from "../open-connection.ts";
 import { cancelSchema, jobsQuery, specSchema } from "../schemas.ts";
 import { isForm, readForm } from "./job-form.ts";
@@ -18,12 +19,12 @@ export function jobRoutes(service: ImageJobService) {
     if (job === null) throw new HttpError(404, "not-found", "There is no job of this id.");
     return job;
   };
-  const taken = async (c: Context<ServeEnv>, { job: given, image, mask }: GivenJob) => {
+  const taken = async (c: Context<ServeEnv>, { job: given, ...images }: GivenJob) => {
     const { preview_steps: previewSteps, ...rest } = given;
     const spec = { ...rest, previewSteps, client: c.get("client"), dialect: "own" } as const;
-    if (image === undefined && mask !== undefined) throw badOption("A mask needs an image.");
-    const images = image && { image, mask: mask ?? null };
-    const job = images ? await service.submitWithInput(spec, images) : service.submit(spec);
+    if (images.image === null && images.mask !== null) throw badOption("A mask needs an image.");
+    const hasImages = allFiles(images).length > 0;
+    const job = hasImages ? await service.submitWithInput(spec, images) : service.submit(spec);
     c.header("Location", `/api/v1/jobs/${job.id}`);
     return c.json(jobJson(job), 202);
   };
@@ -32,8 +33,9 @@ export function jobRoutes(service: ImageJobService) {
     async (c, next) => (isForm(c) ? await taken(c, await readForm(c)) : await next()),
     valid("json", specSchema),
     async (c) => {
-      const { image, mask, ...job } = c.req.valid("json");
-      return await taken(c, { job, image: bytesOf(image), mask: bytesOf(mask) });
+      const { image, mask, control_images: hints = [], ...job } = c.req.valid("json");
+      const given = { image: image ?? null, mask: mask ?? null, controlImages: hints };
+      return await taken(c, { job, ...mapFiles(given, bytesOf) });
     },
   );
   app.get("/jobs", valid("query", jobsQuery), (c) => {
@@ -70,11 +72,10 @@ export function jobRoutes(service: ImageJobService) {
 
 // --- internal ---
 
-type GivenJob = Awaited<ReturnType<typeof readForm>>;
+type GivenJob = Pick<Awaited<ReturnType<typeof readForm>>, "job"> & InputImages;
 
 /** Also of the address that a browser makes of a file. */
-function bytesOf(base64: string | undefined): Uint8Array | undefined {
-  if (base64 === undefined) return undefined;
+function bytesOf(base64: string): Uint8Array {
   return Buffer.from(base64.replace(/^data:[^,]{0,100},/, ""), "base64");
 }
 
