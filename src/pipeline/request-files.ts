@@ -6,7 +6,7 @@ import { findModelFile } from "../models/hub-files.ts";
 import { resources } from "../resources.ts";
 
 /** The ControlNet of outlines for the bundled model. */
-const bundledControlNetName = "mini-outlines";
+export const bundledControlNetName = "mini-outlines";
 
 export interface RequestFiles {
   /**

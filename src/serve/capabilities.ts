@@ -24,6 +24,7 @@ export interface Capabilities {
   embeddings: { name: string }[];
   /** That fit at least one model. */
   vaes: { name: string }[];
+  controlnets: { name: string }[];
   samplers: { name: string; help: string; otherNames: readonly string[] }[];
   recipes: { name: string; title: string; steps: number; sampler: string; guidance: number }[];
   qualities: readonly string[];
@@ -112,6 +113,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     loras: catalog.loras().map(({ name, detail, hash }) => ({ name, detail, hash })),
     embeddings: catalog.embeddings().map((name) => ({ name })),
     vaes: catalog.vaeNames().map((name) => ({ name })),
+    controlnets: catalog.controlnets().map((name) => ({ name })),
     samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
       return { name, help: text, otherNames: others };
     }),
@@ -123,7 +125,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     sizes: sizesOf(first!, config.maxPixels),
     settings: fieldKeys.map((key) => listedSetting(asField(key), settingOf(key))),
     formats: imageFormats,
-    features: { img2img: true, inpaint: true, controlnet: false, previews: true },
+    features: { img2img: true, inpaint: true, controlnet: true, previews: true },
     limits: {
       ...{ queue: config.maxQueue, images: config.maxImages, megapixels: config.maxPixels },
       bodyMebibytes: config.maxBody,

@@ -9,7 +9,7 @@ import { describeModel } from "../library/list.ts";
 import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
 import type { FoundModel } from "../library/scan.ts";
 import { stemOf } from "../library/scan.ts";
-import type { RequestFiles } from "../pipeline/request-files.ts";
+import { bundledControlNetName, type RequestFiles } from "../pipeline/request-files.ts";
 import {
   type GenerateRequest,
   noImages,
@@ -22,6 +22,7 @@ import {
   type ReadImages,
   readImages,
 } from "../pipeline.ts";
+import { resources } from "../resources.ts";
 import { asField, asFlag } from "../settings/values.ts";
 import { suggestion } from "../terminal/flags.ts";
 import type { CatalogModel } from "./catalog-model.ts";
@@ -115,6 +116,11 @@ export class Catalog {
     return [...this.files.embeddings().paths.keys()].filter((name) => !name.includes("/"));
   }
 
+  controlnets(): readonly string[] {
+    const hasBundled = this.models.some(({ prepared }) => prepared.isBundledModel);
+    return [...(hasBundled ? [bundledControlNetName] : []), ...this.files.names("controlnet")];
+  }
+
   /** Looks at the folders again. */
   async refresh(): Promise<void> {
     this.files.refresh();
@@ -171,8 +177,11 @@ class ListedFiles implements RequestFiles {
     });
   }
 
-  find(kind: "lora" | "embedding", value: string): string {
-    const noun = kind === "lora" ? "LoRA" : "embedding";
+  find(kind: RequestKind, value: string): string {
+    if (kind === "controlnet" && value === bundledControlNetName) {
+      return resources.bundledControlNet();
+    }
+    const noun = nouns[kind];
     const shown = JSON.stringify(escaped(value, 100));
     if (isPathAlone(value) || value.split(/[/\\]/).includes("..")) {
       throw badOption(`The ${noun} ${shown} must be a name of the server's list, not a path.`);
@@ -183,13 +192,17 @@ class ListedFiles implements RequestFiles {
     throw new BasedXLError("bad-model", `The server has no ${noun} ${shown}.${hint}`);
   }
 
+  names(kind: "controlnet"): readonly string[] {
+    return this.library.names(kind);
+  }
+
   embeddings() {
     return { paths: this.library.embeddingsByName(), warnings: [] };
   }
 
   // --- internal ---
 
-  private lookUp(kind: "lora" | "embedding", value: string, shown: string): string | null {
+  private lookUp(kind: RequestKind, value: string, shown: string): string | null {
     try {
       return this.library.find(kind, value);
     } catch (error) {
@@ -201,6 +214,10 @@ class ListedFiles implements RequestFiles {
 }
 
 // --- internal ---
+
+type RequestKind = Parameters<RequestFiles["find"]>[0];
+
+const nouns = { lora: "LoRA", embedding: "embedding", controlnet: "ControlNet" } as const;
 
 /** Paths say where users keep things: the name of the file instead. */
 function idOf(name: string | undefined, { model, isBundledModel }: PreparedPipeline): string {

@@ -25,6 +25,6 @@ export function dialectRoutes(services: DialectServices) {
 export function dialectErrorResponse(error: Error, c: Context): Response {
   const { path } = c.req;
   if (path.startsWith("/v1/")) return openAiErrorResponse(error, c);
-  if (/^\/(sdapi|internal)\//.test(path)) return a1111ErrorResponse(error, c);
+  if (/^\/(sdapi|internal|controlnet)\//.test(path)) return a1111ErrorResponse(error, c);
   return error instanceof PromptRefused ? refusedResponse(error, c) : errorResponse(error, c);
 }

@@ -64,7 +64,9 @@ export const controlPreprocessItem: ItemKind<ControlPreprocess> = {
 function numberItem(min: number, max: number): ItemKind<number> {
   return {
     read: (text) => (/^[+-]?(\d+\.?\d*|\.\d+)$/.test(text.trim()) ? Number(text) : undefined),
-    fromJson: (value) => value,
+    fromJson(value) {
+      return typeof value === "string" ? (this.read(value) ?? value) : value;
+    },
     accepts: (value): value is number => typeof value === "number" && value >= min && value <= max,
     format: String,
     demand: `be a number from ${min} to ${max}`,

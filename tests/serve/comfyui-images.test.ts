@@ -223,6 +223,30 @@ describe("a sampler from an image", () => {
     expect(refusal.error).toMatchObject({ type: "prompt_outputs_failed_validation" });
   });
 
+  test("ControlNets steer both prompts", async () => {
+    const both = { positive: ["6", 0], negative: ["7", 0], image: ["20", 0], strength: 0.5 };
+    const nodes = {
+      5: defaultPrompt()[5],
+      20: load,
+      30: node("ControlNetLoader", { control_net_name: "union.safetensors" }),
+      31: node("SetUnionControlNetType", { control_net: ["30", 0], type: "depth" }),
+      32: node("ControlNetApplyAdvanced", {
+        ...{ ...both, control_net: ["31", 0], start_percent: 0.25, end_percent: 1 },
+      }),
+    };
+    const sampler = { positive: ["32", 0], negative: ["32", 1] };
+    const { spec, inputs, answer } = await ask(sampler, nodes);
+    expect(answer.error).toBeUndefined();
+    expect(spec!.request).toMatchObject({
+      ...{ controlnet: ["union"], controlScale: [0.5], controlStart: [0.25], controlType: [1] },
+      ...{ prompt: "a (red:1.2) house", negativePrompt: "blurry", width: 64 },
+    });
+    expect(inputs!.image).toBeNull();
+    expect(await pixelsOf(inputs!.controlImages![0]!, 3)).toEqual(await pixelsOf(image, 3));
+    const { status } = await ask({ ...sampler, negative: ["7", 0] }, nodes);
+    expect(status).toBe(400);
+  });
+
   test("an image in another size", async () => {
     const by = { image: ["20", 0], upscale_method: "bicubic", scale_by: 0.5 };
     const scaled = { ...encode, inputs: { pixels: ["22", 0], vae } };

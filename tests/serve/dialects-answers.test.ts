@@ -187,6 +187,33 @@ describe("A1111", () => {
     expect(spec!.request).toMatchObject({ compat: "a1111", ...settings });
   });
 
+  test("units of ControlNet have their hints", async () => {
+    const { post, jobs } = dialectApp();
+    const hint = await colouredPng({ width: 8, height: 8 });
+    const image = Buffer.from(hint).toString("base64");
+    const unit = { model: "canny [abcdef12]", module: "canny", weight: 0.5, guidance_end: 0.75 };
+    const off = { enabled: false, model: "none of ours" };
+    const controlnet = { args: [{ ...unit, image }, off] };
+    const response = await post("/sdapi/v1/txt2img", { alwayson_scripts: { controlnet } });
+    expect(response.status).toBe(200);
+    expect(jobs.submitted[0]!.request).toMatchObject({
+      ...{ controlnet: ["canny"], controlScale: [0.5], controlStart: [0], controlEnd: [0.75] },
+      controlPreprocess: ["canny"],
+    });
+    expect(jobs.inputs[0]).toEqual({ image: null, mask: null, controlImages: [hint] });
+  });
+
+  test.each<[Json, string]>([
+    [{ model: "other" }, "ControlNet model not found: other"],
+    [{ module: "depth_midas" }, 'The preprocessor "depth_midas" (module) is not there.'],
+    [{ control_mode: 2 }, 'Of ControlNet, control_mode "2" is not there.'],
+    [{ image: null }, "controlnet is enabled but no input image is given"],
+  ])("a unit of %j is refused by name", async (fields, detail) => {
+    const unit = { model: "canny", image: "AAAA", ...fields };
+    const { status, answer } = await ask({ alwayson_scripts: { ControlNet: { args: [unit] } } });
+    expect([status, answer.detail]).toEqual([422, detail]);
+  });
+
   test.each<[Json, number, string]>([
     [{ sampler_name: "Restart" }, 404, "Sampler not found"],
     [

@@ -236,6 +236,23 @@ describe.skipIf(chromium === null)("the page", () => {
     expect(await page.locator("#field-hires_strength").count()).toBe(0);
   });
 
+  test("a ControlNet and its hint", async () => {
+    await page.getByLabel("ControlNet", { exact: true }).selectOption("mini-outlines");
+    await page.fill("#field-prompt", "a house");
+    await page.press("#field-prompt", "Control+Enter");
+    await page.getByRole("alert").filter({ hasText: "hint image" }).waitFor();
+    await page.getByRole("button", { name: "Close message" }).first().click();
+    expect(watcher.complaints.splice(0)).toHaveLength(1);
+    const hint = Buffer.from(await bytesAt(await shownImage()));
+    const file = { name: "hint.png", mimeType: "image/png", buffer: hint };
+    await page.setInputFiles('input[aria-label="Hint"]', file);
+    await page.selectOption("#field-control_preprocess", "canny");
+    await ask({ steps: "4" });
+    await reaches(/^Done/);
+    await page.getByLabel("ControlNet", { exact: true }).selectOption("");
+    expect(await page.locator("#field-control_preprocess").count()).toBe(0);
+  });
+
   test("the rows of each rank, and the same image in another mode", async () => {
     await page.click(".more summary");
     await page.fill("#field-guidance_end", "0.5");

@@ -12,7 +12,7 @@ export function modelNamed(
   { models }: Pick<Capabilities, "models">,
   name: string,
 ): ListedModel | null {
-  const plain = name.replace(/\s*\[[0-9a-f]{6,64}\]\s*$/i, "").trim();
+  const plain = withoutHash(name);
   const stem = stemOf(plain);
   const has = (wanted: string) => (model: ListedModel) => [model.id, model.name].includes(wanted);
   return (
@@ -33,10 +33,20 @@ export function defaultModel({ models }: Pick<Capabilities, "models">): ListedMo
 
 /** The listed name of a LoRA; null where there is none. */
 export function loraNamed({ loras }: Pick<Capabilities, "loras">, name: string): string | null {
+  return nameIn(loras, name);
+}
+
+/** The name of one of a list, perhaps sent with its file's ending; null where there is none. */
+export function nameIn(list: readonly { name: string }[], name: string): string | null {
   const stem = stemOf(name);
   const found =
-    loras.find((lora) => lora.name === name) ?? loras.find((lora) => stemOf(lora.name) === stem);
+    list.find((each) => each.name === name) ?? list.find((each) => stemOf(each.name) === stem);
   return found?.name ?? null;
+}
+
+/** Without A1111's hash in brackets. */
+export function withoutHash(name: string): string {
+  return name.replace(/\s*\[[0-9a-f]{6,64}\]\s*$/i, "").trim();
 }
 
 // --- internal ---

@@ -7,23 +7,19 @@
 import type { JsonObject } from "../../../metadata/foreign-json.ts";
 import type { RequestSettings } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
-import type { InputImages } from "../../jobs/types.ts";
 import { blurredMask, maskOf } from "../mask-bytes.ts";
+import { controlUnitsOf } from "./control-units.ts";
 import { A1111Error, notThere, unreadableImage } from "./errors.ts";
 import { badField, type ImageToImageFields, imageIn, readImageToImage } from "./fields.ts";
 import type { Options } from "./options.ts";
 import { type Asked, specOf } from "./request.ts";
-
-interface AskedFromImage extends Asked {
-  images: InputImages;
-}
 
 /** Rejects with `A1111Error`, and "bad-option" for a value that no setting has. */
 export async function readImageToImageRequest(
   body: JsonObject,
   options: Options,
   lists: Capabilities,
-): Promise<AskedFromImage> {
+): Promise<Asked> {
   const fields = readImageToImage(body);
   refuseMissing(fields);
   const sources = fields.init_images ?? [];
@@ -34,11 +30,16 @@ export async function readImageToImageRequest(
     ...(fields.mask && maskSettings(fields)),
   };
   const { request, dialectData, ...rest } = specOf(fields, body, options, lists);
-  const spec = { ...rest, request: { ...request, ...own }, dialectData };
   const image = imageIn(String(sources[0]));
+  const units = controlUnitsOf(fields.alwayson_scripts, lists, image);
+  const spec = { ...rest, request: { ...request, ...own, ...units.settings }, dialectData };
   const mask = fields.mask ? await maskIn(fields.mask, fields) : null;
   const answered = fields.include_init_images ? {} : { init_images: null, mask: null };
-  return { spec, images: { image, mask }, fields: { ...fields, ...answered } };
+  return {
+    spec,
+    images: { image, mask, controlImages: units.images },
+    fields: { ...fields, ...answered },
+  };
 }
 
 // --- internal ---

@@ -11,9 +11,10 @@ import { samplerNamed } from "../../../settings/names.ts";
 import { chooseSeed, firstSeedMax } from "../../../settings/setting.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
-import type { JobSpec } from "../../jobs/types.ts";
+import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { type ListedModel, modelNamed } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
+import { controlUnitsOf, isControlNet } from "./control-units.ts";
 import { A1111Error, notThere } from "./errors.ts";
 import { badField, type CommonFields, readTextToImage } from "./fields.ts";
 import type { JobData } from "./job-data.ts";
@@ -23,6 +24,8 @@ import { secondPassOf } from "./second-pass.ts";
 
 export interface Asked {
   spec: Omit<JobSpec, "client"> & { dialectData: JobData };
+  /** null where it reads none. */
+  images: InputImages | null;
   fields: CommonFields;
 }
 
@@ -36,7 +39,13 @@ export function readTextToImageRequest(
   if (fields.firstpass_image) throw notThere("An image of the first pass (firstpass_image)");
   const secondPass = secondPassOf(fields);
   const { request, ...rest } = specOf(fields, body, options, lists);
-  return { fields, spec: { ...rest, request: { ...request, ...secondPass } } };
+  const units = controlUnitsOf(fields.alwayson_scripts, lists, null);
+  const images = { image: null, mask: null, controlImages: units.images };
+  return {
+    fields,
+    spec: { ...rest, request: { ...request, ...secondPass, ...units.settings } },
+    images: units.images.length > 0 ? images : null,
+  };
 }
 
 /** The job of the fields that both kinds of requests have; throws likewise. */
@@ -89,7 +98,7 @@ function refuseMissing(fields: CommonFields): void {
   if (script) throw new A1111Error(422, `Script '${script.slice(0, 100)}' not found`);
   for (const [name, value] of Object.entries(fields.alwayson_scripts)) {
     const args = isObject(value) ? (value.args ?? []) : value;
-    if (Array.isArray(args) && args.length === 0) continue;
+    if (isControlNet(name) || (Array.isArray(args) && args.length === 0)) continue;
     throw new A1111Error(422, `always on script ${name.slice(0, 100)} not found`);
   }
 }

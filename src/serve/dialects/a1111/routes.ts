@@ -12,6 +12,7 @@ import { jsonBody } from "../body.ts";
 import { ClientIds } from "../client-ids.ts";
 import type { DialectServices } from "../services.ts";
 import { imagesAnswer } from "./answers.ts";
+import { controlModules } from "./control-units.ts";
 import { A1111Error, errorOfJob } from "./errors.ts";
 import { enlargedImage } from "./extras.ts";
 import { imageIn, readFields } from "./fields.ts";
@@ -47,6 +48,7 @@ export function a1111Routes(services: DialectServices) {
   app.route("/sdapi/v1", imageRoutes());
   app.route("/sdapi/v1", listRoutes(shared));
   app.route("/internal", pageRoutes(shared));
+  app.route("/controlnet", controlRoutes(shared));
   return app;
 }
 
@@ -77,15 +79,18 @@ function jobRoutes({ jobs, capabilities, options, previews, ids }: Shared) {
     if (job.error !== null) throw errorOfJob(job.error);
     return c.json(await imagesAnswer(jobs, job, asked.fields, asked.spec.dialectData));
   };
+  const submitted = async (c: Context<ServeEnv>, { spec: own, images }: Asked) => {
+    const spec = { ...own, client: c.get("client") };
+    return images === null ? jobs.submit(spec) : await jobs.submitWithInput(spec, images);
+  };
   app.post("/txt2img", async (c) => {
     const asked = readTextToImageRequest(await bodyOf(c), options, capabilities.current());
-    return await ended(c, jobs.submit({ ...asked.spec, client: c.get("client") }), asked);
+    return await ended(c, await submitted(c, asked), asked);
   });
   app.post("/img2img", async (c) => {
     const lists = capabilities.current();
     const asked = await readImageToImageRequest(await bodyOf(c), options, lists);
-    const spec = { ...asked.spec, client: c.get("client") };
-    return await ended(c, await jobs.submitWithInput(spec, asked.images), asked);
+    return await ended(c, await submitted(c, asked), asked);
   });
   app.get("/progress", (c) => {
     const job = shownJob(jobs, c.get("client"));
@@ -152,6 +157,17 @@ function listRoutes({ capabilities, options }: Shared) {
   }
   // Models come and go by themselves.
   for (const name of ["unload", "reload"]) app.post(`/${name}-checkpoint`, (c) => c.json({}));
+  return app;
+}
+
+/** What clients of the ControlNet extension ask. */
+function controlRoutes({ capabilities }: Shared) {
+  const app = new Hono<ServeEnv>();
+  app.get("/model_list", (c) => {
+    const names = capabilities.current().controlnets.map(({ name }) => name);
+    return c.json({ model_list: names });
+  });
+  app.get("/module_list", (c) => c.json({ module_list: controlModules, module_detail: {} }));
   return app;
 }
 

@@ -6,6 +6,7 @@ import { settings } from "../../../settings/table.ts";
 import {
   choice,
   conditioning,
+  controlNet,
   flag,
   type InputType,
   image,
@@ -28,6 +29,11 @@ const side = whole(512, 0, sideMax, 1);
 const added = whole(0, 0, sideMax, 8);
 const latentSide = whole(512, 0, sideMax, 8);
 const latentMethod = choice("nearest-exact", "bilinear", "bicubic");
+/** As comfy/cldm/control_types.py names them. */
+const unionTypes = [
+  ...["openpose", "depth", "hed/pidi/scribble/ted", "canny/lineart/anime_lineart/mlsd"],
+  ...["normal", "segment", "tile", "repaint"],
+];
 const upscaleMethod = choice("nearest-exact", "bilinear", "area", "bicubic", "lanczos");
 
 export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
@@ -105,6 +111,35 @@ export const imageNodeTypes: Readonly<Record<string, NodeType>> = {
     ...{ title: "Set Latent Noise Mask", category: "latent/inpaint" },
     inputs: { samples: latent, mask },
     outputs: ["LATENT"],
+  },
+  ControlNetLoader: {
+    ...{ title: "Load ControlNet Model", category: "loaders" },
+    inputs: {
+      control_net_name: {
+        type: "COMBO",
+        choices: ({ controlnets }) => controlnets.map(({ name }) => name),
+      },
+    },
+    outputs: ["CONTROL_NET"],
+  },
+  SetUnionControlNetType: {
+    ...{ title: "SetUnionControlNetType", category: "conditioning/controlnet" },
+    inputs: { control_net: controlNet, type: choice(...unionTypes) },
+    outputs: ["CONTROL_NET"],
+  },
+  ControlNetApply: {
+    ...{ title: "Apply ControlNet (OLD)", category: "conditioning/controlnet" },
+    inputs: { conditioning, control_net: controlNet, image, strength: number(1, 0, 10) },
+    outputs: ["CONDITIONING"],
+  },
+  ControlNetApplyAdvanced: {
+    ...{ title: "Apply ControlNet", category: "conditioning/controlnet" },
+    inputs: {
+      ...{ positive: conditioning, negative: conditioning, control_net: controlNet, image },
+      ...{ strength: number(1, 0, 10), start_percent: number(0, 0, 1, 0.001) },
+      end_percent: number(1, 0, 1, 0.001),
+    },
+    outputs: ["CONDITIONING", "CONDITIONING"],
   },
   LatentUpscale: {
     ...{ title: "Upscale Latent", category: "latent" },

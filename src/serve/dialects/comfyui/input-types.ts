@@ -35,6 +35,7 @@ export const conditioning = { type: "CONDITIONING" } as const;
 export const latent = { type: "LATENT" } as const;
 export const image = { type: "IMAGE" } as const;
 export const mask = { type: "MASK" } as const;
+export const controlNet = { type: "CONTROL_NET" } as const;
 
 export function whole(of: number, min: number, max: number, step?: number): InputType {
   return { type: "INT", options: { default: of, min, max, ...(step !== undefined && { step }) } };

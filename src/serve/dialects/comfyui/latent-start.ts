@@ -64,6 +64,10 @@ export async function startImages(
   return { image: await pngOf(part), mask: await pngOfGrey(whole) };
 }
 
+export async function pngOf(image: RawImage): Promise<Uint8Array> {
+  return (await encodeFile("png", image)).bytes;
+}
+
 // --- internal ---
 
 const encoders = new Set(["VAEEncode", "VAEEncodeForInpaint", "InpaintModelConditioning"]);
@@ -79,8 +83,4 @@ function ownMask(graph: GraphReader, id: string): LatentStart["mask"] {
     graph.refuse(id, "noise_mask", "must be true: what is outside the mask stays");
   }
   return { link, growBy: 0, blanks: false };
-}
-
-async function pngOf(image: RawImage): Promise<Uint8Array> {
-  return (await encodeFile("png", image)).bytes;
 }

@@ -2,6 +2,7 @@
  * The shape that a job has: one sampler, from an empty latent or from an image, decoded once, with
  * prompts, LoRAs and VAE of the same model.
  */
+import { checkControls, controlNodes } from "./controls.ts";
 import { type NodeErrors, unsupported } from "./errors.ts";
 import { chainOf, conditioningChain } from "./graph.ts";
 import { type GraphReader, nodeError } from "./graph-reader.ts";
@@ -17,6 +18,7 @@ interface PlainGraph {
   first: string;
   start: LatentStart;
   second: SecondPass | null;
+  controls: readonly string[];
 }
 
 /** Of outputs behind VAEDecode. Throws `PromptRefused` for other shapes. */
@@ -38,11 +40,11 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   if (second !== null && start.pixels !== null) {
     graph.refuse(sampler, "latent_image", "two passes start from an empty latent");
   }
-  const checkpoint = checkModel(graph, first, start);
+  const { checkpoint, controls } = checkModel(graph, first, start);
   const coders = [...decodes, ...(second?.coders ?? [])];
   if (start.pixels !== null) coders.push(start.id);
   for (const id of coders) checkVae(graph, id, checkpoint);
-  return { decode, sampler, first, start, second };
+  return { decode, sampler, first, start, second, controls };
 }
 
 /**
@@ -63,15 +65,18 @@ export function splitOutputs(graph: GraphReader, outputs: readonly string[]) {
 // --- internal ---
 
 /** Both prompts are encoded by the text encoders of the sampler's model, with the same LoRAs. */
-function checkModel(graph: GraphReader, sampler: string, start: LatentStart): string {
+function checkModel(graph: GraphReader, sampler: string, start: LatentStart) {
   const { prompt } = graph;
   const modelChain = chainOf(prompt, graph.node(sampler).inputs.model, ["model"]);
   const checkpoint = modelChain.at(-1)!;
   const isFull = (id: string) => graph.type(id) === "LoraLoader";
   const loras = modelChain.filter(isFull).join();
   const layers = new Set<string>();
-  for (const name of ["positive", "negative"]) {
-    const id = encoderOf(graph, sampler, name, start);
+  const controls = { positive: [] as string[], negative: [] as string[] };
+  for (const name of ["positive", "negative"] as const) {
+    const chain = conditioningChain(prompt, graph.node(sampler).inputs[name]);
+    const id = encoderOf(graph, sampler, { name, chain, start });
+    controls[name] = controlNodes(graph, chain);
     const clips = chainOf(prompt, graph.node(id).inputs.clip, ["clip"]);
     if (clips.at(-1) !== checkpoint || clips.filter(isFull).join() !== loras) {
       graph.refuse(id, "clip", "must come from the sampler's model, with the same LoRAs");
@@ -83,12 +88,16 @@ function checkModel(graph: GraphReader, sampler: string, start: LatentStart): st
   if (layers.size > 1) {
     graph.refuse(sampler, "negative", "both prompts must have the same CLIPSetLastLayer");
   }
-  return checkpoint;
+  checkControls(graph, sampler, controls);
+  return { checkpoint, controls: controls.positive };
 }
 
 /** The node that encodes a prompt; those between are ones that a job has. */
-function encoderOf(graph: GraphReader, sampler: string, name: string, start: LatentStart): string {
-  const chain = conditioningChain(graph.prompt, graph.node(sampler).inputs[name]);
+function encoderOf(
+  graph: GraphReader,
+  sampler: string,
+  { name, chain, start }: { name: string; chain: readonly string[]; start: LatentStart },
+): string {
   const between = chain.slice(0, -1);
   for (const id of between) {
     if (graph.type(id) === "ConditioningZeroOut" && name === "positive") {

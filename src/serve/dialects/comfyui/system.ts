@@ -31,16 +31,17 @@ export function systemStats({ version, ranks }: Capabilities) {
   };
 }
 
-export const modelFolders = ["checkpoints", "loras", "vae", "embeddings"];
+export const modelFolders = ["checkpoints", "loras", "vae", "embeddings", "controlnet"];
 
 /** Names in a folder; null for a folder that is not there. */
 export function modelFolder(
   folder: string,
-  { models, loras, embeddings }: Capabilities,
+  { models, loras, embeddings, controlnets }: Capabilities,
 ): string[] | null {
   const names = (list: readonly { name: string }[]) => list.map(({ name }) => name);
   if (folder === "checkpoints") return names(models);
   if (folder === "loras") return names(loras);
   if (folder === "embeddings") return names(embeddings);
+  if (folder === "controlnet") return names(controlnets);
   return modelFolders.includes(folder) ? [] : null;
 }

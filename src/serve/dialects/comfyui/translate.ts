@@ -8,12 +8,13 @@ import { settings as table } from "../../../settings/table.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
 import { loraNamed, modelNamed } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
+import { controlsOf } from "./controls.ts";
 import { comfyError, type NodeErrors } from "./errors.ts";
-import { orderOf, type Prompt } from "./graph.ts";
+import { type Link, orderOf, type Prompt } from "./graph.ts";
 import { GraphReader, refusedAt } from "./graph-reader.ts";
 import type { NodeLists } from "./input-types.ts";
 import type { ComfyData } from "./job-data.ts";
-import { type LatentStart, startImages } from "./latent-start.ts";
+import { type LatentStart, pngOf, startImages } from "./latent-start.ts";
 import { NodePixels } from "./pixels.ts";
 import { checkPlainGraph, splitOutputs } from "./plain-graph.ts";
 import { stepsOf } from "./sampler-steps.ts";
@@ -40,12 +41,13 @@ export async function translatePrompt(
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
-  const { decode, sampler, first, start, second } = checkPlainGraph(graph, outputs);
+  const { decode, sampler, first, start, second, controls } = checkPlainGraph(graph, outputs);
   const recipe = readRecipe(prompt, first);
   const { noiseBatch = 1, ...settings } = recipe.settings;
   const loras = recipe.loras.map(({ name, scale, textScale }) => {
     return { file: loraNamed(lists, name) ?? name, scale, textScale };
   });
+  const steered = controlsOf(graph, controls, lists);
   const request = {
     // A text that is empty is a prompt too.
     prompt: "",
@@ -53,13 +55,15 @@ export async function translatePrompt(
     ...stepsOf(graph, first, start),
     ...(second && secondPassSettings(graph, sampler, second, start.id)),
     imageCount: countOf(graph, start, noiseBatch),
+    ...steered.settings,
     ...(loras.length > 0 && { loras }),
   };
   const pixelsMax = lists.limits.megapixels * 1e6;
+  const pixels = new NodePixels(graph, { read, pixelsMax });
   return {
     request,
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
-    images: await startImages(start, new NodePixels(graph, { read, pixelsMax })),
+    images: await imagesOf(start, steered.images, pixels),
     nodeErrors,
     work: { prompt, outputs, order, sampler, decode, ...(second && { first }) },
   };
@@ -78,6 +82,19 @@ function readRecipe(prompt: Prompt, sampler: string) {
     const found = comfyError(type, "Custom validation failed for node", error.message);
     throw refusedAt(prompt, sampler, found);
   }
+}
+
+/** null for none. */
+async function imagesOf(
+  start: LatentStart,
+  hints: readonly Link[],
+  pixels: NodePixels,
+): Promise<InputImages | null> {
+  const own = await startImages(start, pixels);
+  if (hints.length === 0) return own;
+  const controlImages: Uint8Array[] = [];
+  for (const link of hints) controlImages.push(await pngOf(await pixels.at(link)));
+  return { image: null, mask: null, ...own, controlImages };
 }
 
 function countOf(graph: GraphReader, { id, repeats }: LatentStart, batch: number): number {

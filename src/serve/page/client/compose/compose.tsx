@@ -8,6 +8,7 @@ import { rememberStart } from "../server/live.ts";
 import type { Capabilities, ListedSetting, Settings } from "../server/wire.ts";
 import { follow } from "../stage/followed.ts";
 import { attempt } from "../ui/messages.tsx";
+import { ControlFields, hintOfForm, needsControlNet } from "./control.tsx";
 import { AnyField, ChoiceField, Labelled, SliderField } from "./field.tsx";
 import {
   chooseRecipe,
@@ -33,7 +34,8 @@ export async function generate(): Promise<void> {
   await attempt(async () => {
     const { request, ...others } = requestOfForm();
     const used = usedSettings(request);
-    const job = await submit({ request: used, ...others, ...(await inputOfForm()) });
+    const files = { ...(await inputOfForm()), ...(await hintOfForm()) };
+    const job = await submit({ request: used, ...others, ...files });
     rememberStart(job.id);
     follow(job.id);
   });
@@ -69,6 +71,7 @@ export function Compose() {
         <LorasField />
         <SecondPassFields />
         <SourceFields />
+        <ControlFields />
         <RankFields />
         <MoreFields />
       </div>
@@ -87,7 +90,10 @@ export function Compose() {
 
 /** Settings of what is not asked for: the server would refuse them. */
 function isUseless(setting: ListedSetting): boolean {
-  return setting.group === "Refiner" || needsSource(setting) || needsSecondPass(setting);
+  return (
+    setting.group === "Refiner" ||
+    [needsSource, needsSecondPass, needsControlNet].some((isWithout) => isWithout(setting))
+  );
 }
 
 function usedSettings(settings: Settings): Settings {

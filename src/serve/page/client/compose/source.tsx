@@ -93,6 +93,16 @@ export function StartFromButton({ address, onTaken }: { address: string; onTaken
   );
 }
 
+/** Without what a data address has before it. */
+export async function base64Of(blob: Blob): Promise<string> {
+  const reader = new FileReader();
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  reader.onload = () => resolve(String(reader.result));
+  reader.onerror = () => reject(reader.error);
+  reader.readAsDataURL(blob);
+  return (await promise).replace(/^[^,]*,/, "");
+}
+
 // --- internal ---
 
 const ofMasks = new Set([
@@ -113,13 +123,4 @@ function startFrom(file: Blob | null): void {
   if (source.value !== null) URL.revokeObjectURL(source.value.address);
   source.value = file && { file, address: URL.createObjectURL(file) };
   strokes.value = [];
-}
-
-async function base64Of(blob: Blob): Promise<string> {
-  const reader = new FileReader();
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  reader.onload = () => resolve(String(reader.result));
-  reader.onerror = () => reject(reader.error);
-  reader.readAsDataURL(blob);
-  return (await promise).replace(/^[^,]*,/, "");
 }

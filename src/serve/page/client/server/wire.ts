@@ -30,6 +30,8 @@ export interface JobRequest {
   image?: string | undefined;
   /** White is generated anew. */
   mask?: string | undefined;
+  /** Hints of ControlNets. */
+  control_images?: string[] | undefined;
 }
 
 export type Job = Omit<JobView, "spec"> & {
