@@ -19,6 +19,7 @@ import { withLock } from "../../src/setup/lock.ts";
 import { buildNative, libraryPathOf, nativeStaleReason } from "../../src/setup/native.ts";
 import { installPackages, packagesStaleReason } from "../../src/setup/packages.ts";
 import { machineProblem, supportedMachines } from "../../src/setup/platform.ts";
+import { testArguments, withProcesses } from "../../src/setup/test-processes.ts";
 import { setUp } from "../../src/setup.ts";
 
 const repository = join(import.meta.dir, "../..");
@@ -319,6 +320,19 @@ describe("compilers", () => {
     const near = relative(process.cwd(), dirname(good));
     expect(compilerOfPackages(root, { PATH: near })).toBeNull();
   });
+});
+
+test("`bun test` alone gets a process for each core; with arguments it stays as typed", () => {
+  expect(withProcesses(["test"], 2)).toEqual(["test", "--parallel=2", "--timeout=30000"]);
+  expect(withProcesses(["test"], 64)).toContain("--parallel=4");
+  for (const [typed, cores] of [
+    [["test"], 1],
+    [["test", "tests/cuda"], 2],
+    [["test", "--parallel=2"], 2],
+  ] as const) {
+    expect(withProcesses([...typed], cores)).toEqual([...typed]);
+  }
+  if (process.platform === "linux") expect(testArguments()?.[0]).toBe("test");
 });
 
 test("a second set-up of the real clone does nothing and prints nothing", async () => {
