@@ -24,6 +24,7 @@ import { probeDevice } from "./native/device-info.ts";
 import { controlShapes } from "./pipeline/controls.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
 import { finalSize } from "./pipeline/hires.ts";
+import { ipAdapterShapes } from "./pipeline/ip-adapters.ts";
 import { type GenerateResult, type JobSession, runJob } from "./pipeline/job.ts";
 import {
   type PrepareDependencies,
@@ -259,7 +260,8 @@ is loaded when its turn comes.`,
     const { request, plan } = this.prepared;
     if (asked === request) return plan;
     if ("batches" in asked) return asked;
-    const needsFiles = asked.image !== undefined || asked.controlnet !== undefined;
+    const { image, controlnet, ipAdapter } = asked;
+    const needsFiles = [image, controlnet, ipAdapter].some((value) => value !== undefined);
     if (!needsFiles) return Pipeline.plan(this.prepared, asked);
     const read = readImages(asked, this.prepared);
     return read.then((images) => Pipeline.plan(this.prepared, asked, images));
@@ -282,7 +284,7 @@ function openOptionsOf({
   devices: { gpu, dtype },
   plan,
 }: PreparedPipeline): OpenOptions {
-  const { settings, input, controls, batches } = plan;
+  const { settings, input, controls, ipAdapters, batches } = plan;
   const { width, height, splitBatch, vaeTiling } = settings;
   const [first] = batches;
   return {
@@ -293,7 +295,7 @@ function openOptionsOf({
     guidance: first?.guidance ?? false,
     promptCount: first?.images[0]?.tokens.weights.length ?? 1,
     adapters: adaptersOf(first?.images[0]?.loras ?? []),
-    controls: controlShapes(controls),
+    uses: { controls: controlShapes(controls), ipAdapters: ipAdapterShapes(ipAdapters) },
     imageCount: Math.max(...batches.map(({ images }) => images.length)),
   };
 }

@@ -379,6 +379,7 @@ fn sessionOptionsOf(
     var first = firstOf(options);
     first.networks = try copyNetworks(allocator, options.networks);
     first.controls = try copyControls(allocator, options.controls);
+    first.ip_adapters = try copyIpAdapters(allocator, options.ip_adapters);
     return .{
         .rank_count = options.rank_count,
         .devices = .{
@@ -495,6 +496,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.adapters = try copyAdapters(arena, r.adapters);
     job.networks = try copyNetworks(arena, r.networks);
     job.controls = try copyControls(arena, r.controls);
+    job.ip_adapters = try copyIpAdapters(arena, r.ip_adapters);
     job.image = try arena.dupe(u8, r.image.slice());
     job.mask = try arena.dupe(u8, r.mask.slice());
     job.latents = try copyValues(f32, arena, r.latents);
@@ -618,6 +620,24 @@ fn copyControls(arena: Allocator, bytes: Bytes) Allocator.Error![]const pipeline
         .control_type = use.control_type,
         .image = try arena.dupe(u8, use.image.slice()),
         .scale = use.scale,
+        .step_first = use.step_first,
+        .step_end = use.step_end,
+    };
+    return copies;
+}
+
+fn copyIpAdapters(
+    arena: Allocator,
+    bytes: Bytes,
+) Allocator.Error![]const pipeline.IpAdapterUse {
+    const all: []align(1) const types.IpAdapterUse =
+        std.mem.bytesAsSlice(types.IpAdapterUse, bytes.slice());
+    const copies = try arena.alloc(pipeline.IpAdapterUse, all.len);
+    for (copies, all) |*copy, use| copy.* = .{
+        .adapter_index = use.adapter_index,
+        .encoder_index = use.encoder_index,
+        .scales = try copyValues(f32, arena, use.scales),
+        .patches = try copyValues(f32, arena, use.patches),
         .step_first = use.step_first,
         .step_end = use.step_end,
     };

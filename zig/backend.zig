@@ -225,7 +225,11 @@ pub const Backend = struct {
 
     /// Sets device memory; for what no operation will write.
     pub fn zero(b: Backend, address: usize, bytes: usize) Error!void {
-        if (b.device == .cuda) try b.device.cuda.zero(address, bytes);
+        switch (b.device) {
+            .plan => {},
+            .cpu => @memset(@as([*]u8, @ptrFromInt(address))[0..bytes], 0),
+            .cuda => |cuda| try cuda.zero(address, bytes),
+        }
     }
 
     pub fn copy(b: Backend, out: Tensor, x: Tensor) Error!void {

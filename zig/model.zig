@@ -10,7 +10,8 @@
 //! - `model/layers.zig` has the layers; three of them exchange data with other patches.
 //! - `model/vae.zig` encodes and decodes images.
 //! - `model/taesd.zig` decodes them roughly, for previews.
-//! - `model/network.zig` is a network beside the model, which jobs name: `model/controlnet.zig`.
+//! - `model/network.zig` is a network beside the model, which jobs name: `model/controlnet.zig`,
+//!   `model/ip_adapter.zig`, and `model/clip_vision.zig`, which shows images to that.
 
 const std = @import("std");
 const Allocator = std.mem.Allocator;
@@ -25,6 +26,7 @@ pub const UNet = @import("model/unet.zig").UNet;
 pub const Vae = @import("model/vae.zig").Vae;
 pub const networks = @import("model/network.zig");
 pub const Network = networks.Network;
+pub const image_use_count_max = @import("model/transformer.zig").image_use_count_max;
 pub const TinyDecoder = @import("model/taesd.zig").TinyDecoder;
 
 pub const Component = weights.Component;

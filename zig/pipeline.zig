@@ -11,6 +11,7 @@
 //!   pipeline/balance.zig     rows dealt by the speed of ranks
 //!   pipeline/decisions.zig   numbers that steps decide by, equal on all ranks
 //!   pipeline/controls.zig    networks that hint images steer the UNet with
+//!   pipeline/image_prompts.zig  what IP-Adapters see, as keys and values
 //!   pipeline/latents.zig     the sampler's registers
 //!   pipeline/source.zig      the image that a job starts from, and its mask
 //!   pipeline/noise.zig       the noise of the first latent and of steps
@@ -26,6 +27,7 @@ pub const Conditioning = @import("model/conditioning.zig").Conditioning;
 const jobs = @import("pipeline/job.zig");
 pub const Job = jobs.Job;
 pub const Kind = jobs.Kind;
+pub const IpAdapterUse = @import("pipeline/job.zig").IpAdapterUse;
 pub const ControlUse = jobs.ControlUse;
 pub const Tokens = jobs.Tokens;
 pub const DeepPlan = jobs.DeepPlan;

@@ -7,6 +7,7 @@ import { escaped } from "../errors.ts";
 import { sampleOf } from "../models/file-sample.ts";
 import type { Model } from "../models/model.ts";
 import type { GpuOptions } from "../native/handle.ts";
+import type { Network } from "../networks/network.ts";
 import type { PlannedImage, PlannedRequest } from "../pipeline/request.ts";
 import { type KeysWhere, settingKeys, settingOf, settings } from "../settings/table.ts";
 
@@ -41,6 +42,10 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
     embeddings: embeddingsOf(request),
     controlnet: networksOf(request),
     controlImage: hashesOf(request),
+    ipAdapter: ipAdaptersOf(request),
+    // Of the adapters.
+    ipEncoder: undefined,
+    ipImage: request.ipAdapters.flatMap(({ imageHashes }) => imageHashes).join(", ") || undefined,
     image: request.input?.imageHash,
     mask: request.input?.maskHash ?? undefined,
     ...(seedIsRandom && { seed: undefined }),
@@ -87,7 +92,16 @@ function embeddingsOf({ embeddings }: PlannedRequest): string | undefined {
 
 /** Samples of their weights, wherever the files are. */
 function networksOf({ controls }: PlannedRequest): string | undefined {
-  const samples = controls.map(({ network }) => network.weights.files.map(sampleOf));
+  return samplesOf(controls.map(({ network }) => network));
+}
+
+/** With the encoders of their images. */
+function ipAdaptersOf({ ipAdapters }: PlannedRequest): string | undefined {
+  return samplesOf(ipAdapters.flatMap(({ adapter, encoder }) => [adapter, encoder]));
+}
+
+function samplesOf(networks: readonly Network[]): string | undefined {
+  const samples = networks.map(({ weights }) => weights.files.map(sampleOf));
   return samples.length === 0 ? undefined : Bun.hash(JSON.stringify(samples)).toString(16);
 }
 

@@ -13,6 +13,7 @@ import { pathOf } from "../library/resolve.ts";
 import { stemOf } from "../library/scan.ts";
 import type { Model } from "../models/model.ts";
 import type { PlannedControl } from "../pipeline/controls.ts";
+import type { PlannedIpAdapter } from "../pipeline/ip-adapters.ts";
 import type {
   GeneratedImage,
   GenerateRequest,
@@ -53,6 +54,7 @@ export function textsOfImage(image: Described, hashes: FileHashes): ImageTexts {
     ),
     ...files,
     ...(plan.input !== null && { input: inputOf(plan.input) }),
+    ...(plan.ipAdapters.length > 0 && { ip_adapters: plan.ipAdapters.map(ipAdapterOf) }),
     hardware: hardwareOf(prepared),
   };
   const parameters = infotextOf(prepared, settings, files);
@@ -94,6 +96,10 @@ function settingsOf(
 
 function inputOf({ imageHash, maskHash }: NonNullable<PlannedRequest["input"]>) {
   return { image: imageHash, ...(maskHash !== null && { mask: maskHash }) };
+}
+
+function ipAdapterOf({ adapter, imageHashes, scales, start, end }: PlannedIpAdapter) {
+  return { name: adapter.name, images: [...imageHashes], scales: [...scales], start, end };
 }
 
 /** What repeats an image's noise alone: its place in a batch, and the seed of its variation. */

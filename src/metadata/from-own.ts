@@ -23,6 +23,7 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   if (!parsed.success) throw refuse("has parameters of BasedXL that are damaged");
   const { basedxl, settings, model, refiner, vae, config, loras, embeddings, hardware, input } =
     parsed.output;
+  const { ip_adapters: ipAdapters = [] } = parsed.output;
   const recipe = new Recipe(`BasedXL ${escaped(basedxl, 20)}`);
   const { basedxl: own } = resources.versions();
   if (basedxl !== own) recipe.warn(`${recipe.tool} wrote the image: ${own} may differ from it.`);
@@ -70,6 +71,12 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   if (vae !== undefined) recipe.vae = { name: vae.name, digits: vae.sha256?.[0] };
   if (config !== undefined) {
     recipe.warn(`The image was made with --config ${escaped(config, 100)}: give it again.`);
+  }
+  for (const { name, scales } of ipAdapters) {
+    recipe.warn(
+      `The image was made with --ip-adapter ${escaped(name, 100)} --ip-scale ${scales[0]}: give it \
+again, with its --ip-image.`,
+    );
   }
   recipe.hardware = hardware;
   recipe.input = input ?? null;

@@ -36,6 +36,18 @@ export const ownSchema = v.object({
   refiner: v.optional(v.object({ ...file.entries, component: v.optional(v.literal("unet")) })),
   /** SHA-256 of the pixels of the image that it started from, and of the mask's. */
   input: v.optional(v.object({ image: v.string(), mask: v.optional(v.string()) })),
+  /** Which adapters saw which images, by the SHA-256 of their pixels. */
+  ip_adapters: v.optional(
+    v.array(
+      v.object({
+        name: v.string(),
+        images: v.array(v.string()),
+        scales: v.array(v.number()),
+        start: v.number(),
+        end: v.number(),
+      }),
+    ),
+  ),
   /** The name of the folder that --config named. */
   config: v.optional(v.string()),
   /** Hashes of the tensors alone. */

@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 31;
+export const abiVersion = 32;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -28,6 +28,8 @@ export const promptSetCountMax = 64;
 export const ncclUniqueIdBytes = 128;
 export const adapterCountMax = 64;
 export const controlCountMax = 4;
+export const ipAdapterCountMax = 4;
+export const ipImageCountMax = 16;
 export const adapterTargetCountMax = 100000;
 
 export const Status = {
@@ -225,6 +227,13 @@ export const VerifyState = {
 
 export const NetworkKind = {
   controlnet: 0,
+  clip_vision: 1,
+  ip_adapter: 2,
+} as const;
+
+export const IpProjection = {
+  plain: 0,
+  plus: 1,
 } as const;
 
 export interface ClipConfig {
@@ -471,12 +480,13 @@ export interface SessionOptions {
   adapters: Bytes;
   networks: Bytes;
   controls: Bytes;
+  ipAdapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1224;
+export const sizeOfSessionOptions = 1240;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1224, true);
+  v.setUint32(at + 0, 1240, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -518,6 +528,7 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   writeBytes(v, at + 1176, s.adapters);
   writeBytes(v, at + 1192, s.networks);
   writeBytes(v, at + 1208, s.controls);
+  writeBytes(v, at + 1224, s.ipAdapters);
 }
 
 export interface Tokens {
@@ -619,6 +630,7 @@ export interface Request {
   adapters: Bytes;
   networks: Bytes;
   controls: Bytes;
+  ipAdapters: Bytes;
   injected: Bytes;
   injected2: Bytes;
   image: Bytes;
@@ -638,10 +650,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 632;
+export const sizeOfRequest = 648;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 632, true);
+  v.setUint32(at + 0, 648, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -690,27 +702,28 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   writeBytes(v, at + 352, s.adapters);
   writeBytes(v, at + 368, s.networks);
   writeBytes(v, at + 384, s.controls);
-  writeBytes(v, at + 400, s.injected);
-  writeBytes(v, at + 416, s.injected2);
-  writeBytes(v, at + 432, s.image);
-  writeBytes(v, at + 448, s.mask);
-  writeBytes(v, at + 464, s.latents);
-  v.setFloat32(at + 480, s.imageScale, true);
-  v.setUint32(at + 484, Number(s.noiseSkip), true);
-  v.setUint32(at + 488, Number(s.samplesPosterior), true);
-  writeBytes(v, at + 496, s.knownMixes);
+  writeBytes(v, at + 400, s.ipAdapters);
+  writeBytes(v, at + 416, s.injected);
+  writeBytes(v, at + 432, s.injected2);
+  writeBytes(v, at + 448, s.image);
+  writeBytes(v, at + 464, s.mask);
+  writeBytes(v, at + 480, s.latents);
+  v.setFloat32(at + 496, s.imageScale, true);
+  v.setUint32(at + 500, Number(s.noiseSkip), true);
+  v.setUint32(at + 504, Number(s.samplesPosterior), true);
+  writeBytes(v, at + 512, s.knownMixes);
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 512 + i * 4, s.timeIds[i] ?? 0, true);
+    v.setFloat32(at + 528 + i * 4, s.timeIds[i] ?? 0, true);
   }
   for (let i = 0; i < 6; i++) {
-    v.setFloat32(at + 536 + i * 4, s.negativeTimeIds[i] ?? 0, true);
+    v.setFloat32(at + 552 + i * 4, s.negativeTimeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 560, Number(s.batch), true);
-  v.setFloat32(at + 564, s.timestep, true);
-  writeBytes(v, at + 568, s.sample);
-  writeBytes(v, at + 584, s.promptEmbeds);
-  writeBytes(v, at + 600, s.pooled);
-  writeBytes(v, at + 616, s.timeIdsList);
+  v.setUint32(at + 576, Number(s.batch), true);
+  v.setFloat32(at + 580, s.timestep, true);
+  writeBytes(v, at + 584, s.sample);
+  writeBytes(v, at + 600, s.promptEmbeds);
+  writeBytes(v, at + 616, s.pooled);
+  writeBytes(v, at + 632, s.timeIdsList);
 }
 
 export interface Update {
@@ -925,6 +938,76 @@ export function writeControlUse(v: DataView, at: number, s: ControlUse): void {
   v.setUint32(at + 32, Number(s.stepEnd), true);
 }
 
+export interface ClipVisionConfig {
+  hiddenSize: number | boolean;
+  intermediateSize: number | boolean;
+  layerCount: number | boolean;
+  headCount: number | boolean;
+  imageSize: number | boolean;
+  patchSize: number | boolean;
+  hiddenAct: keyof typeof HiddenAct;
+  projectionSize: number | boolean;
+  layerNormEpsilon: number;
+}
+
+export const sizeOfClipVisionConfig = 36;
+
+export function writeClipVisionConfig(v: DataView, at: number, s: ClipVisionConfig): void {
+  v.setUint32(at + 0, Number(s.hiddenSize), true);
+  v.setUint32(at + 4, Number(s.intermediateSize), true);
+  v.setUint32(at + 8, Number(s.layerCount), true);
+  v.setUint32(at + 12, Number(s.headCount), true);
+  v.setUint32(at + 16, Number(s.imageSize), true);
+  v.setUint32(at + 20, Number(s.patchSize), true);
+  v.setUint32(at + 24, HiddenAct[s.hiddenAct], true);
+  v.setUint32(at + 28, Number(s.projectionSize), true);
+  v.setFloat32(at + 32, s.layerNormEpsilon, true);
+}
+
+export interface IpAdapterConfig {
+  projection: keyof typeof IpProjection;
+  tokenCount: number | boolean;
+  embedSize: number | boolean;
+  hiddenSize: number | boolean;
+  layerCount: number | boolean;
+  headCount: number | boolean;
+  innerSize: number | boolean;
+  feedForwardSize: number | boolean;
+}
+
+export const sizeOfIpAdapterConfig = 32;
+
+export function writeIpAdapterConfig(v: DataView, at: number, s: IpAdapterConfig): void {
+  v.setUint32(at + 0, IpProjection[s.projection], true);
+  v.setUint32(at + 4, Number(s.tokenCount), true);
+  v.setUint32(at + 8, Number(s.embedSize), true);
+  v.setUint32(at + 12, Number(s.hiddenSize), true);
+  v.setUint32(at + 16, Number(s.layerCount), true);
+  v.setUint32(at + 20, Number(s.headCount), true);
+  v.setUint32(at + 24, Number(s.innerSize), true);
+  v.setUint32(at + 28, Number(s.feedForwardSize), true);
+}
+
+export interface IpAdapterUse {
+  adapterIndex: number | boolean;
+  encoderIndex: number | boolean;
+  scales: Bytes;
+  patches: Bytes;
+  stepFirst: number | boolean;
+  stepEnd: number | boolean;
+}
+
+export const sizeOfIpAdapterUse = 48;
+
+export function writeIpAdapterUse(v: DataView, at: number, s: IpAdapterUse): void {
+  v.setUint32(at + 0, Number(s.adapterIndex), true);
+  v.setUint32(at + 4, Number(s.encoderIndex), true);
+  writeBytes(v, at + 8, s.scales);
+  writeBytes(v, at + 24, s.patches);
+  v.setUint32(at + 40, Number(s.stepFirst), true);
+  v.setUint32(at + 44, Number(s.stepEnd), true);
+}
+
 export const zeroRequest: Request = {
   kind: "image",
   latentRows: 0,
@@ -974,6 +1057,7 @@ export const zeroRequest: Request = {
   adapters: { address: 0n, len: 0n, },
   networks: { address: 0n, len: 0n, },
   controls: { address: 0n, len: 0n, },
+  ipAdapters: { address: 0n, len: 0n, },
   injected: { address: 0n, len: 0n, },
   injected2: { address: 0n, len: 0n, },
   image: { address: 0n, len: 0n, },

@@ -88,7 +88,16 @@ export interface HandleOptions {
   /** Adapters of the first image, for the memory check. Default none. */
   adapters?: readonly Adapter[];
   /** Networks of the first image and their uses, likewise. */
-  controls?: { networks: Bytes; controls: Bytes; keepAlive: unknown[] };
+  networks?: NetworkStructs;
+}
+
+/** Networks beside the model and their uses, as structs of the library. */
+export interface NetworkStructs {
+  networks: Bytes;
+  controls: Bytes;
+  ipAdapters: Bytes;
+  /** What they point to, which must live as long. */
+  keepAlive: unknown[];
 }
 
 /** One CPU rank and a latent of `side` rows and columns, for what depends on neither. */
@@ -303,7 +312,7 @@ function openPointer(options: HandleOptions): Pointer {
 
 /** Calls `use` with the options as a struct of the library, which lives as long as the call. */
 export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) => T): T {
-  const { model, gpu, dtype = "f32", adapters: given = [], controls, ...sizes } = options;
+  const { model, gpu, dtype = "f32", adapters: given = [], networks: beside, ...sizes } = options;
   const activationDtype = gpu?.dtype ?? "f32";
   const { textEncoder, textEncoder2, unet, vae, taesd = noFiles } = model.weights;
   const networks = [textEncoder, textEncoder2, unet, vae, taesd].map(networkBytes);
@@ -347,10 +356,11 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     vaeNames: fourth!.names,
     taesdNames: fifth!.names,
     adapters: bytesOf(adapters.bytes),
-    networks: controls?.networks ?? bytesOf(null),
-    controls: controls?.controls ?? bytesOf(null),
+    networks: beside?.networks ?? bytesOf(null),
+    controls: beside?.controls ?? bytesOf(null),
+    ipAdapters: beside?.ipAdapters ?? bytesOf(null),
   };
-  const keepAlive = [libraryPath, uniqueId, networks.map((network) => network.keepAlive), controls];
+  const keepAlive = [libraryPath, uniqueId, networks.map((network) => network.keepAlive), beside];
   const { bytes, view } = structBuffer(sizeOfSessionOptions);
   writeSessionOptions(view, 0, fields);
   const result = use(ptr(bytes));

@@ -7,13 +7,13 @@ import { BasedXLError, escaped } from "../errors.ts";
 import { readSafetensorsHeader } from "../models/safetensors-header.ts";
 import { classifyHeader, describeFile } from "../models/single-file/classify.ts";
 import { type Fitting, openControlNetFile, openControlNetFolder } from "./controlnet.ts";
-import type { Network } from "./network.ts";
+import type { ControlNetwork } from "./network.ts";
 
 /**
  * Opens what steers the UNet by a hint, at the absolute `path`. Rejects with "bad-model" or
  * "bad-weights" for what is none or is for another model.
  */
-export async function openControl(path: string, model: Fitting): Promise<Network> {
+export async function openControl(path: string, model: Fitting): Promise<ControlNetwork> {
   if (statSync(path).isDirectory()) return await openControlNetFolder(path, model);
   const header = readSafetensorsHeader(path);
   const found = classifyHeader(header);

@@ -3,20 +3,27 @@
  */
 import { unetConfigOf } from "../models/native-model.ts";
 import {
+  sizeOfClipVisionConfig,
   sizeOfControlNetConfig,
   sizeOfControlUse,
+  sizeOfIpAdapterConfig,
+  sizeOfIpAdapterUse,
   sizeOfNetwork,
+  writeClipVisionConfig,
   writeControlNetConfig,
   writeControlUse,
+  writeIpAdapterConfig,
+  writeIpAdapterUse,
   writeNetwork,
 } from "../native/abi.ts";
+import type { NetworkStructs } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { networkBytes } from "../native/weight-names.ts";
-import type { Network } from "./network.ts";
+import type { ClipVisionNetwork, ControlNetwork, IpAdapterNetwork, Network } from "./network.ts";
 
 /** A use of a network with a hint image. */
 export interface ControlUse {
-  network: Network;
+  network: ControlNetwork;
   /** RGB of the image's size; empty where the shape alone matters. */
   image: Uint8Array;
   scale: number;
@@ -27,35 +34,101 @@ export interface ControlUse {
   controlType: number;
 }
 
-/** The library's structs, and the arrays that they point to, which must live as long. */
-export function controlBytes(uses: readonly ControlUse[]) {
-  const networks = [...new Set(uses.map(({ network }) => network))];
+/** A use of an IP-Adapter with the images that it sees. */
+export interface IpAdapterUse {
+  adapter: IpAdapterNetwork;
+  encoder: ClipVisionNetwork;
+  /** One per image. */
+  scales: readonly number[];
+  /** Of each image, as `clipPatches` gives them; empty where the shape alone matters. */
+  patches: Float32Array;
+  /** The steps that it takes part in, [first, end). */
+  stepFirst: number;
+  stepEnd: number;
+}
+
+/** What a job does with networks beside the model. */
+export interface NetworkUses {
+  controls: readonly ControlUse[];
+  ipAdapters: readonly IpAdapterUse[];
+}
+
+export const noUses: NetworkUses = { controls: [], ipAdapters: [] };
+
+export function networkStructs(uses: NetworkUses): NetworkStructs {
   const keepAlive: unknown[] = [uses];
-  const bytes = new Uint8Array(networks.length * sizeOfNetwork);
-  const view = new DataView(bytes.buffer);
-  for (const [i, { kind, config, weights }] of networks.entries()) {
-    const { files, names, keepAlive: own } = networkBytes(weights);
-    const configBytes = new Uint8Array(sizeOfControlNetConfig);
-    writeControlNetConfig(new DataView(configBytes.buffer), 0, {
-      unet: unetConfigOf(config.unet, config.timeIdCount),
-      conditioningChannels: config.conditioningChannels,
-      embeddingLevelCount: config.embeddingChannels.length,
-      embeddingChannels: config.embeddingChannels,
-      controlTypeCount: config.controlTypeCount,
-      typeLayerCount: config.typeLayerCount,
-    });
-    keepAlive.push(...own, configBytes);
-    writeNetwork(view, i * sizeOfNetwork, { kind, config: bytesOf(configBytes), files, names });
-  }
-  const useBytes = new Uint8Array(uses.length * sizeOfControlUse);
-  const useView = new DataView(useBytes.buffer);
-  for (const [i, { network, image, ...use }] of uses.entries()) {
-    writeControlUse(useView, i * sizeOfControlUse, {
+  const networks = [
+    ...new Set([
+      ...uses.controls.map(({ network }) => network),
+      ...uses.ipAdapters.flatMap(({ adapter, encoder }) => [adapter, encoder]),
+    ]),
+  ];
+  const list = structs(networks, sizeOfNetwork, (view, at, network) => {
+    const { files, names, keepAlive: own } = networkBytes(network.weights);
+    const config = configBytes(network);
+    keepAlive.push(...own, config);
+    writeNetwork(view, at, { kind: network.kind, config: bytesOf(config), files, names });
+  });
+  const controls = structs(uses.controls, sizeOfControlUse, (view, at, control) => {
+    const { network, image, ...use } = control;
+    const networkIndex = networks.indexOf(network);
+    writeControlUse(view, at, { ...use, networkIndex, image: bytesOf(image) });
+  });
+  const ipAdapters = structs(uses.ipAdapters, sizeOfIpAdapterUse, (view, at, use) => {
+    const scales = new Float32Array(use.scales);
+    keepAlive.push(scales);
+    writeIpAdapterUse(view, at, {
       ...use,
-      networkIndex: networks.indexOf(network),
-      image: bytesOf(image),
+      adapterIndex: networks.indexOf(use.adapter),
+      encoderIndex: networks.indexOf(use.encoder),
+      scales: bytesOf(scales),
+      patches: bytesOf(use.patches),
     });
+  });
+  keepAlive.push(list, controls, ipAdapters);
+  return {
+    networks: bytesOf(list),
+    controls: bytesOf(controls),
+    ipAdapters: bytesOf(ipAdapters),
+    keepAlive,
+  };
+}
+
+// --- internal ---
+
+function structs<T>(
+  items: readonly T[],
+  size: number,
+  write: (view: DataView, at: number, item: T) => void,
+): Uint8Array {
+  const bytes = new Uint8Array(items.length * size);
+  const view = new DataView(bytes.buffer);
+  for (const [i, item] of items.entries()) write(view, i * size, item);
+  return bytes;
+}
+
+/** The struct of its kind. */
+function configBytes(network: Network): Uint8Array {
+  switch (network.kind) {
+    case "controlnet": {
+      const { config } = network;
+      return struct(sizeOfControlNetConfig, (view) =>
+        writeControlNetConfig(view, 0, {
+          ...config,
+          unet: unetConfigOf(config.unet, config.timeIdCount),
+          embeddingLevelCount: config.embeddingChannels.length,
+        }),
+      );
+    }
+    case "clip_vision":
+      return struct(sizeOfClipVisionConfig, (view) =>
+        writeClipVisionConfig(view, 0, network.config),
+      );
+    case "ip_adapter":
+      return struct(sizeOfIpAdapterConfig, (view) => writeIpAdapterConfig(view, 0, network.config));
   }
-  keepAlive.push(bytes, useBytes);
-  return { networks: bytesOf(bytes), controls: bytesOf(useBytes), keepAlive };
+}
+
+function struct(size: number, write: (view: DataView) => void): Uint8Array {
+  return structs([null], size, (view) => write(view));
 }

@@ -21,6 +21,33 @@ export interface ControlNetConfig {
   isBgr: boolean;
 }
 
+/** CLIPVisionModelWithProjection. */
+export interface ClipVisionConfig {
+  hiddenSize: number;
+  intermediateSize: number;
+  layerCount: number;
+  headCount: number;
+  /** Pixels of a side of the image, and of a patch. */
+  imageSize: number;
+  patchSize: number;
+  hiddenAct: "quick_gelu" | "gelu";
+  projectionSize: number;
+  layerNormEpsilon: number;
+}
+
+export interface IpAdapterConfig {
+  projection: "plain" | "plus";
+  tokenCount: number;
+  /** Channels of what the image encoder gives: its embedding, or for plus its states. */
+  embedSize: number;
+  /** Of the resampler of plus, like the rest; 0 for plain. */
+  hiddenSize: number;
+  layerCount: number;
+  headCount: number;
+  innerSize: number;
+  feedForwardSize: number;
+}
+
 interface Named {
   /** Absolute, of the folder or file. */
   path: string;
@@ -34,4 +61,17 @@ export interface ControlNetNetwork extends Named {
   config: ControlNetConfig;
 }
 
-export type Network = ControlNetNetwork;
+export interface ClipVisionNetwork extends Named {
+  kind: "clip_vision";
+  config: ClipVisionConfig;
+}
+
+export interface IpAdapterNetwork extends Named {
+  kind: "ip_adapter";
+  config: IpAdapterConfig;
+}
+
+/** What steers the UNet by a hint image. */
+export type ControlNetwork = ControlNetNetwork;
+
+export type Network = ControlNetwork | ClipVisionNetwork | IpAdapterNetwork;

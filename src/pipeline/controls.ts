@@ -10,7 +10,7 @@ import type { Model } from "../models/model.ts";
 import { makeHint } from "../networks/hints.ts";
 import { openControl } from "../networks/identify.ts";
 import type { ControlUse } from "../networks/native.ts";
-import type { Network } from "../networks/network.ts";
+import type { ControlNetwork } from "../networks/network.ts";
 import { type ControlPreprocess, controlTypes } from "../settings/control.ts";
 import type { RequestSettings } from "../settings/table.ts";
 import { checkSetting, type Naming } from "../settings/values.ts";
@@ -31,7 +31,7 @@ export interface ControlRequest
 
 /** A use of a network, read. */
 export interface ReadControl {
-  network: Network;
+  network: ControlNetwork;
   image: RawImage;
   /** SHA-256 of its pixels. */
   imageHash: string;
@@ -74,8 +74,8 @@ export async function readControls(
     checkSetting("controlPreprocess", request.controlPreprocess ?? [], naming),
     "none",
   );
-  const opened = new Map<string, Promise<Network>>();
-  const networks: Network[] = [];
+  const opened = new Map<string, Promise<ControlNetwork>>();
+  const networks: ControlNetwork[] = [];
   for (const name of names) {
     const path = find(name);
     const known = opened.get(path) ?? openControl(path, model);
@@ -109,19 +109,24 @@ export async function readControls(
   return read;
 }
 
-/** The steps of each, as diffusers counts: those that lie in its range as a whole. */
+/** With the steps of each. */
 export function planControls(
   read: readonly ReadControl[],
   stepCount: number,
 ): readonly PlannedControl[] {
-  return read.map((control) => {
-    const { start, end } = control;
-    const steps = Array.from({ length: stepCount }, (_, i) => i).filter(
-      (i) => i / stepCount >= start && (i + 1) / stepCount <= end,
-    );
-    const stepFirst = steps[0] ?? 0;
-    return { ...control, stepFirst, stepEnd: stepFirst + steps.length };
-  });
+  return read.map((control) => ({
+    ...control,
+    ...stepsWithin(control.start, control.end, stepCount),
+  }));
+}
+
+/** Steps that lie in a part of a run as a whole, as diffusers counts them. */
+export function stepsWithin(start: number, end: number, stepCount: number) {
+  const steps = Array.from({ length: stepCount }, (_, i) => i).filter(
+    (i) => i / stepCount >= start && (i + 1) / stepCount <= end,
+  );
+  const stepFirst = steps[0] ?? 0;
+  return { stepFirst, stepEnd: stepFirst + steps.length };
 }
 
 /** What the library is given, with hints of the size of what is generated. */
@@ -191,7 +196,7 @@ function eachOf<T>(values: readonly T[], count: number, fallback?: T): T[] {
   return Array.from({ length: count }, (_, i) => values[i] ?? values[0] ?? fallback!);
 }
 
-function typeOf({ config, name }: Network, given: number | null, naming: Naming): number {
+function typeOf({ config, name }: ControlNetwork, given: number | null, naming: Naming): number {
   const count = config.controlTypeCount;
   const flag = naming("controlType");
   if (count === 0) {

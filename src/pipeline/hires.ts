@@ -138,7 +138,7 @@ that by ${naming("width")} and ${naming("height")}.`,
   checkStrength(strength, named);
   const { width, height } = first.settings;
   const input = upscaler.kind === "latent" ? null : inputOf(noPixels(size));
-  const read = { input, controls: first.read.controls };
+  const read = { ...first.read, input };
   const plan = planRequest(second, model, rankCount, named, files, read);
   return { plan, firstSize: { width, height }, upscaler };
 }

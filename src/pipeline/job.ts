@@ -5,12 +5,14 @@
 import assert from "node:assert/strict";
 import { adaptersOf } from "../adapters/plan.ts";
 import { stopIfAborted } from "../errors.ts";
+import type { NetworkUses } from "../networks/native.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import { controlUses } from "./controls.ts";
 import type { GeneratedImage, Pass, PipelineEvent } from "./events.ts";
 import { type FirstResult, finalSize, secondPass } from "./hires.ts";
 import { idleOnDevice } from "./idle-settings.ts";
 import { inputPixels } from "./input.ts";
+import { ipAdapterUses } from "./ip-adapters.ts";
 import { noiseCountOf, noiseRequestOf } from "./noise.ts";
 import { ImageOrigin } from "./origin.ts";
 import type { PreparedPipeline } from "./prepare.ts";
@@ -99,10 +101,10 @@ export async function runJob(
   const idle = idleOnDevice(plan.settings, prepared.devices.device, prepared.naming);
   const warnings = [...options.warnings, ...plan.warnings, ...idle];
   const source = await sourceOf(plan, prepared);
-  const controls = await controlUses(plan.controls, plan.settings);
+  const uses = await usesOf(plan);
   const start = startedFrom(plan);
   const { previewSteps } = options;
-  const more = { ...source?.request, ...start, controls, previewSteps };
+  const more = { ...source?.request, ...start, uses, previewSteps };
   const inputs = batches.map((batch) => ({ ...requestOf(plan, batch), ...more }));
   const [first] = batches;
   assert(first, "a request without images");
@@ -184,6 +186,14 @@ export function addRanks(sums: RankStats[], ranks: readonly RankStats[]): void {
 }
 
 // --- internal ---
+
+/** What networks beside the model do. */
+async function usesOf({ controls, ipAdapters, settings }: PlannedRequest): Promise<NetworkUses> {
+  return {
+    controls: await controlUses(controls, settings),
+    ipAdapters: ipAdapterUses(ipAdapters),
+  };
+}
 
 function originOf(
   { prepared, plan }: NonNullable<JobOptions["origin"]>,

@@ -7,17 +7,19 @@ import type { RequestSettings } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
 import { type ControlRequest, type ReadControl, readControls } from "./controls.ts";
 import { type InputRequest, inputKeys, type ReadInput, readInput } from "./input.ts";
+import { type IpAdapterRequest, type ReadIpAdapter, readIpAdapters } from "./ip-adapters.ts";
 import type { RequestFiles } from "./request-files.ts";
 
 export interface ReadImages {
   /** To start from; null for noise alone. */
   input: ReadInput | null;
   controls: readonly ReadControl[];
+  ipAdapters: readonly ReadIpAdapter[];
 }
 
-export const noImages: ReadImages = { input: null, controls: [] };
+export const noImages: ReadImages = { input: null, controls: [], ipAdapters: [] };
 
-type ImagesRequest = InputRequest & ControlRequest;
+type ImagesRequest = InputRequest & ControlRequest & IpAdapterRequest;
 
 /** Where requests are read, and for which model. */
 interface Reading {
@@ -32,8 +34,13 @@ export async function readImages(
   { model, files, naming }: Reading,
 ): Promise<ReadImages> {
   const find = (name: string) => files.find("controlnet", name);
+  const findAdapter = (name: string) => files.find("ip-adapter", name);
   const input = await readInput(request, model, naming);
-  return { input, controls: await readControls(request, model, find, naming) };
+  return {
+    input,
+    controls: await readControls(request, model, find, naming),
+    ipAdapters: await readIpAdapters(request, model, findAdapter, naming),
+  };
 }
 
 /** As `readImages`, once for all requests that read the same: `first` has been read. */
@@ -59,4 +66,5 @@ const readKeys = [
   ...inputKeys,
   ...(["controlnet", "controlImage", "controlScale", "controlStart", "controlEnd"] as const),
   ...(["controlType", "controlPreprocess"] as const),
+  ...(["ipAdapter", "ipImage", "ipScale", "ipStart", "ipEnd", "ipEncoder"] as const),
 ] as const satisfies readonly (keyof ImagesRequest | keyof RequestSettings)[];

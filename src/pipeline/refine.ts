@@ -7,10 +7,11 @@ import { badOption, escaped } from "../errors.ts";
 import type { Model } from "../models/model.ts";
 import { controlSettings } from "../settings/table/control.ts";
 import { inputSettings } from "../settings/table/input.ts";
+import { ipAdapterSettings } from "../settings/table/ip-adapter.ts";
 import type { Naming } from "../settings/values.ts";
 import { withHires } from "./hires.ts";
 import type { ReadInput } from "./input.ts";
-import type { ReadImages } from "./read-images.ts";
+import { noImages, type ReadImages } from "./read-images.ts";
 import { type GenerateRequest, type PlannedRequest, planRequest } from "./request.ts";
 import type { RequestFiles } from "./request-files.ts";
 
@@ -45,7 +46,7 @@ own steps: one of them can be.`);
   const unfinished = { ...request, wantLatents: true, wantImages: false };
   const base = planRequest(unfinished, model, rankCount, naming, files, read);
   const own = refinerRequest(request, base, model, read.input);
-  const ownRead = { input: own.image ? read.input : null, controls: [] };
+  const ownRead = { ...noImages, input: own.image ? read.input : null };
   const refined = planRequest(own, refiner, rankCount, naming, files, ownRead);
   const warnings = new Set([...base.warnings, ...refined.warnings]);
   return { ...base, request, warnings: [...warnings], refined };
@@ -66,7 +67,7 @@ ${escaped(base.name, 60)}, so its latents differ: name a refiner of the same fam
 
 // --- internal ---
 
-/** The refiner's part: the same images, without LoRAs and ControlNets of the base model. */
+/** The refiner's part: the same images, without LoRAs and networks of the base model. */
 function refinerRequest(
   request: GenerateRequest,
   { settings, batches }: PlannedRequest,
@@ -84,7 +85,7 @@ function refinerRequest(
   const { timestepSpacing, syncMode, noiseSampler } = settings;
   return {
     ...kept,
-    ...{ ...noControls, width, height, loras: [] },
+    ...{ ...noNetworks, width, height, loras: [] },
     // The base model's defaults, and what a recipe made of them.
     ...{ stepCount, scheduler, sigmas, timesteps, timestepSpacing, syncMode, noiseSampler },
     recipe: undefined,
@@ -101,6 +102,8 @@ function refinerRequest(
   };
 }
 
-const noControls = Object.fromEntries(Object.keys(controlSettings).map((key) => [key, []]));
+const noNetworks = Object.fromEntries(
+  Object.keys({ ...controlSettings, ...ipAdapterSettings }).map((key) => [key, []]),
+);
 
 const noInput = Object.fromEntries(Object.keys(inputSettings).map((key) => [key, undefined]));

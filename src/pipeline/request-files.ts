@@ -1,6 +1,7 @@
 /**
  * Finds the files that requests name: paths, or names in the folders of models.
  */
+import { resolve } from "node:path";
 import { Library, modelFolders } from "../library/resolve.ts";
 import { findModelFile } from "../models/hub-files.ts";
 import { resources } from "../resources.ts";
@@ -8,12 +9,15 @@ import { resources } from "../resources.ts";
 /** The ControlNet of outlines for the bundled model. */
 export const bundledControlNetName = "mini-outlines";
 
+/** IP-Adapters and their encoders have paths alone. */
+export type RequestFileKind = "lora" | "embedding" | "controlnet" | "ip-adapter";
+
 export interface RequestFiles {
   /**
    * The absolute path of what `value` names, also in the hub's cache. Throws "bad-model" where
    * there is none.
    */
-  find(kind: "lora" | "embedding" | "controlnet", value: string): string;
+  find(kind: RequestFileKind, value: string): string;
   /** Those in the folders of models that the user has named, which are listed once. */
   embeddings(): FolderEmbeddings;
 }
@@ -32,6 +36,7 @@ export function requestFiles(modelsDir?: string | readonly string[]): RequestFil
   const library = new Library(modelFolders(modelsDir, process.env, { withHub: false }));
   return {
     find(kind, value) {
+      if (kind === "ip-adapter") return resolve(value);
       const isBundled = kind === "controlnet" && value === bundledControlNetName;
       return isBundled ? resources.bundledControlNet() : findModelFile(kind, value, folders);
     },

@@ -36,6 +36,7 @@ import { embeddingsOf } from "./image-embeddings.ts";
 import { withLoras } from "./image-loras.ts";
 import { fitTogether, type ImageTokens, textsOf, withTokens } from "./image-tokens.ts";
 import { checkInput, type PlannedInput, planInput, type ReadInput } from "./input.ts";
+import { type IpAdapterRequest, type PlannedIpAdapter, planIpAdapters } from "./ip-adapters.ts";
 import type { InterpolateMode } from "./latent-resize.ts";
 import { extrapolatesByDefault, type Layout, layoutOf, warmupStepsMin } from "./layout.ts";
 import { checkNoise, inNoiseOrder, unusedNoise } from "./noise.ts";
@@ -76,6 +77,8 @@ export interface GenerateRequest
   mask?: ImageSource | undefined;
   /** Hints of `controlnet`, one for all or one for each. */
   controlImage?: ControlRequest["controlImage"];
+  /** What `ipAdapter` sees: all of them for one adapter, of several one each. */
+  ipImage?: IpAdapterRequest["ipImage"];
   /**
    * To start from instead; sizes are then those of the latents. Beside an image with a mask, which
    * decides what stays.
@@ -120,6 +123,8 @@ export interface PlannedRequest {
   hires: PlannedHires | null;
   /** Networks that steer the images. */
   controls: readonly PlannedControl[];
+  /** What shows images to the model as prompts. */
+  ipAdapters: readonly PlannedIpAdapter[];
   /** The images that it names. */
   read: ReadImages;
   /** What steps take from earlier ones; null where each computes everything. */
@@ -200,7 +205,7 @@ export function planRequest(
 ): PlannedRequest {
   const warnings: string[] = [];
   const { given, input, latents } = withInput(request, read.input, model, naming);
-  checkHints(given.controlnet, read, naming);
+  checkNetworks(given, read, naming);
   const { defaults } = model;
   const { width, height } = sizesOf(given, model, naming);
   const sampling = samplingOf(given, model, rankCount, naming);
@@ -250,7 +255,7 @@ export function planRequest(
   return {
     ...{ request, settings: complete, schedule },
     ...{ input, latents, continues: given.denoisingStart !== undefined },
-    ...{ controls: planControls(read.controls, schedule.steps.length), read },
+    ...networksOf(read, schedule.steps.length),
     ...{ refined: null, hires: null, reuse, balance, batches },
     ...{ wantLatents: request.wantLatents ?? false, wantImages: request.wantImages ?? true },
     ...{ loras, embeddings, emptyTokens },
@@ -292,9 +297,13 @@ export function batchesOf(images: readonly PlannedImage[], batchSize: number): B
 
 // --- internal ---
 
-function checkHints(names: readonly string[], { controls }: ReadImages, naming: Naming): void {
-  if (names.length === controls.length) return;
-  throw badOption(`${naming("controlnet")} needs a hint image, ${naming("controlImage")}.`);
+/** Networks come with the images that they read. */
+function checkNetworks(given: CheckedSettings, read: ReadImages, naming: Naming): void {
+  if (given.controlnet.length !== read.controls.length) {
+    throw badOption(`${naming("controlnet")} needs a hint image, ${naming("controlImage")}.`);
+  }
+  if (given.ipAdapter.length === read.ipAdapters.length) return;
+  throw badOption(`${naming("ipAdapter")} needs an image, ${naming("ipImage")}.`);
 }
 
 /** The settings with those that follow from the image to start from. */
@@ -324,6 +333,15 @@ function withInput(
   if (source === null) return { given, input: null, latents };
   const { input, ...size } = planInput(source, given, model);
   return { given: { ...given, ...size }, input, latents };
+}
+
+/** The networks beside the model, with their steps. */
+function networksOf(read: ReadImages, stepCount: number) {
+  return {
+    read,
+    controls: planControls(read.controls, stepCount),
+    ipAdapters: planIpAdapters(read.ipAdapters, stepCount),
+  };
 }
 
 type CheckedSettings = ReturnType<typeof checkedSettings>;

@@ -17,7 +17,7 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
-import { type ControlUse, controlBytes } from "../networks/native.ts";
+import { type NetworkUses, networkStructs, noUses } from "../networks/native.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
@@ -52,8 +52,8 @@ export interface OpenOptions {
   second?: Size | null;
   /** As in the requests, for the memory check. */
   adapters?: readonly Adapter[] | undefined;
-  /** Of the first image, without hints. */
-  controls?: readonly ControlUse[] | undefined;
+  /** Of the first image, without pixels. */
+  uses?: NetworkUses | undefined;
   /** Type of the CPU's matrix products. Default f32; bf16 needs `DeviceInfo.hasBf16`. */
   dtype?: CpuDtype | undefined;
   onProgress?: ((progress: Progress) => void | Promise<void>) | undefined;
@@ -94,7 +94,7 @@ type MadeHere =
   | ("prompts" | "negatives" | "seeds" | "steps" | "adapters")
   | ("injected" | "injected2" | "stepSets" | "empty" | "cleanMixes" | "noisePlaces")
   | ("variationSeeds" | "stepReuse" | "image" | "mask" | "knownMixes" | "latents")
-  | ("networks" | "controls")
+  | ("networks" | "controls" | "ipAdapters")
   | ("rankShares" | "balanceStep" | "measuresBalance");
 
 export interface ImageRequest extends PassedSettings {
@@ -160,8 +160,8 @@ export interface ImageRequest extends PassedSettings {
   wantDecoded?: boolean;
   /** All that change the weights for this batch, in the order of their application. */
   adapters?: readonly Adapter[] | undefined;
-  /** Networks that steer the images by hints. */
-  controls?: readonly ControlUse[] | undefined;
+  /** What networks beside the model do. */
+  uses?: NetworkUses | undefined;
   testHooks?: TestHooks;
   wantLatents: boolean;
   /** Of a refiner's images and of their negative prompts. Default: 6 and 2.5. */
@@ -250,7 +250,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       second: options.second ? latentOf(options.second, model) : null,
       dtype: options.dtype ?? "f32",
       adapters: options.adapters ?? [],
-      controls: controlBytes(options.controls ?? []),
+      networks: networkStructs(options.uses ?? noUses),
     },
     {
       signal,
@@ -324,7 +324,7 @@ class NativeSession implements Session {
     const reuseBytes = reuseToBytes(request.reuse ?? []);
     const hookBytes = testHookBytes(request.testHooks);
     const adapters = adapterBytes(request.adapters ?? []);
-    const { networks, controls, keepAlive } = controlBytes(request.controls ?? []);
+    const { keepAlive, ...networks } = networkStructs(request.uses ?? noUses);
     const { vaeFactor } = this.model;
     const stepBytes = stepsToBytes(steps);
     const cleanMixes = needsMixes(request) ? cleanMixesOf(steps, this.model.scheduler) : null;
@@ -340,7 +340,7 @@ class NativeSession implements Session {
         ...outputsOf(request),
         vaeTileLatent: request.vaeTiling ? tileLatent(this.model) : 0,
         hooks: bytesOf(hookBytes),
-        ...{ adapters: bytesOf(adapters.bytes), networks, controls },
+        ...{ adapters: bytesOf(adapters.bytes), ...networks },
         ...injectedOf(request),
         seeds: bytesOf(seeds),
         noisePlaces: bytesOf(noisePlaces),

@@ -9,7 +9,11 @@ import { describeModel } from "../library/list.ts";
 import { isPathAlone, Library, modelFolders } from "../library/resolve.ts";
 import type { FoundModel } from "../library/scan.ts";
 import { stemOf } from "../library/scan.ts";
-import { bundledControlNetName, type RequestFiles } from "../pipeline/request-files.ts";
+import {
+  bundledControlNetName,
+  type RequestFileKind,
+  type RequestFiles,
+} from "../pipeline/request-files.ts";
 import {
   type GenerateRequest,
   noImages,
@@ -177,7 +181,7 @@ class ListedFiles implements RequestFiles {
     });
   }
 
-  find(kind: RequestKind, value: string): string {
+  find(kind: RequestFileKind, value: string): string {
     if (kind === "controlnet" && value === bundledControlNetName) {
       return resources.bundledControlNet();
     }
@@ -186,9 +190,11 @@ class ListedFiles implements RequestFiles {
     if (isPathAlone(value) || value.split(/[/\\]/).includes("..")) {
       throw badOption(`The ${noun} ${shown} must be a name of the server's list, not a path.`);
     }
-    const path = this.lookUp(kind, value, shown);
+    // No folder of models is one of IP-Adapters.
+    const listed = kind === "ip-adapter" ? null : kind;
+    const path = listed && this.lookUp(listed, value, shown);
     if (path !== null) return path;
-    const hint = suggestion(value, this.library.names(kind));
+    const hint = listed ? suggestion(value, this.library.names(listed)) : "";
     throw new BasedXLError("bad-model", `The server has no ${noun} ${shown}.${hint}`);
   }
 
@@ -202,7 +208,11 @@ class ListedFiles implements RequestFiles {
 
   // --- internal ---
 
-  private lookUp(kind: RequestKind, value: string, shown: string): string | null {
+  private lookUp(
+    kind: Exclude<RequestFileKind, "ip-adapter">,
+    value: string,
+    shown: string,
+  ): string | null {
     try {
       return this.library.find(kind, value);
     } catch (error) {
@@ -215,9 +225,12 @@ class ListedFiles implements RequestFiles {
 
 // --- internal ---
 
-type RequestKind = Parameters<RequestFiles["find"]>[0];
-
-const nouns = { lora: "LoRA", embedding: "embedding", controlnet: "ControlNet" } as const;
+const nouns: Readonly<Record<RequestFileKind, string>> = {
+  lora: "LoRA",
+  embedding: "embedding",
+  controlnet: "ControlNet",
+  "ip-adapter": "IP-Adapter",
+};
 
 /** Paths say where users keep things: the name of the file instead. */
 function idOf(name: string | undefined, { model, isBundledModel }: PreparedPipeline): string {

@@ -22,18 +22,6 @@ export const controlTypes = [
   ["repaint", "inpaint"],
 ] as const satisfies readonly (readonly [string, ...string[]])[];
 
-/** A path, or the name of a file. */
-export const fileItem: ItemKind<string> = {
-  read: (text) => text,
-  fromJson: (value) => value,
-  accepts: (value): value is string => typeof value === "string" && value.trim() !== "",
-  format: (file) => file,
-  demand: "be the path or name of a file",
-};
-
-export const controlScaleItem = numberItem(0, 10);
-export const controlFractionItem = numberItem(0, 1);
-
 /** The number of a type; names are read. */
 export const controlTypeItem: ItemKind<number> = {
   read(text) {
@@ -58,17 +46,3 @@ export const controlPreprocessItem: ItemKind<ControlPreprocess> = {
   format: (name) => name,
   demand: `be ${controlPreprocessors.slice(0, -1).join(", ")} or ${controlPreprocessors.at(-1)}`,
 };
-
-// --- internal ---
-
-function numberItem(min: number, max: number): ItemKind<number> {
-  return {
-    read: (text) => (/^[+-]?(\d+\.?\d*|\.\d+)$/.test(text.trim()) ? Number(text) : undefined),
-    fromJson(value) {
-      return typeof value === "string" ? (this.read(value) ?? value) : value;
-    },
-    accepts: (value): value is number => typeof value === "number" && value >= min && value <= max,
-    format: String,
-    demand: `be a number from ${min} to ${max}`,
-  };
-}

@@ -7,6 +7,7 @@ export const groups = [
   "Image",
   "Input image",
   "Control",
+  "Image prompts",
   "Seeds and images",
   "Size",
   "Sampling",

@@ -10,6 +10,7 @@ import { gpuSettings } from "./table/gpus.ts";
 import { hiresSettings } from "./table/hires.ts";
 import { imageSettings } from "./table/image.ts";
 import { inputSettings } from "./table/input.ts";
+import { ipAdapterSettings } from "./table/ip-adapter.ts";
 import { modelSettings } from "./table/model.ts";
 import { outputSettings } from "./table/output.ts";
 import { rankSettings } from "./table/ranks.ts";
@@ -23,6 +24,7 @@ export const settings = {
   ...imageSettings,
   ...inputSettings,
   ...controlSettings,
+  ...ipAdapterSettings,
   ...seedSettings,
   ...sizeSettings,
   ...samplingSettings,
@@ -71,7 +73,9 @@ export const perImageKeys = [
 ] as const satisfies readonly SettingKey[];
 
 /** Settings whose values are images: paths as flags, also bytes and pixels in the API. */
-export const imageKeys = ["image", "mask", "controlImage"] as const satisfies SettingKey[];
+export const imageKeys = [
+  ...(["image", "mask", "controlImage", "ipImage"] as const),
+] as const satisfies SettingKey[];
 export type ImageKey = (typeof imageKeys)[number];
 
 export function isImageKey(key: SettingKey): key is ImageKey {

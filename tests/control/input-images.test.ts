@@ -10,6 +10,7 @@ import sharp from "sharp";
 import { type RawImage, readImage } from "../../src/image/read.ts";
 import { extended, pasted, resized } from "../../src/image/transform.ts";
 import { inputPixels, outputSize, readInput } from "../../src/pipeline/input.ts";
+import { noImages } from "../../src/pipeline/read-images.ts";
 import { type GenerateRequest, planRequest } from "../../src/pipeline/request.ts";
 import { requestFiles } from "../../src/pipeline/request-files.ts";
 import { cutOf } from "../../src/pipeline/strength.ts";
@@ -30,7 +31,7 @@ const options = { name: "--image", channels: 3, background: "#ff0000" } as const
 
 async function planOf(request: GenerateRequest, on = model) {
   const source = await readInput(request, on, asFlag);
-  return planRequest(request, on, 1, asFlag, requestFiles(), { input: source, controls: [] });
+  return planRequest(request, on, 1, asFlag, requestFiles(), { ...noImages, input: source });
 }
 
 async function sentenceOf(work: Promise<unknown>): Promise<string> {

@@ -160,6 +160,8 @@ const refusals: Record<string, string | (() => unknown)> = {
   "src/native/abi.ts promptSetCountMax": "tests/control/prompts.test.ts: different ones on the way",
   "src/settings/sample-prompts.ts textBytesMax": () =>
     withPrompts(sample("--prompt-file", large("words", 2 ** 26 + 1))),
+  "src/native/abi.ts ipAdapterCountMax": () => sample(...Array(5).fill("--ip-adapter=a")),
+  "src/native/abi.ts ipImageCountMax": () => sample(...Array(17).fill("--ip-image=a.png")),
   "src/native/abi.ts imageCountMax": () => sample("--num-images=65"),
   "src/native/abi.ts stepCountMax": () => sample("--steps=1001"),
   "src/native/abi.ts rankCountMax": () => sample("--gpus=17"),

@@ -7,15 +7,10 @@ import fc from "fast-check";
 import * as v from "valibot";
 import { BasedXLError } from "../../src/errors.ts";
 import { isRecorded } from "../../src/metadata/record.ts";
-import {
-  controlFractionItem,
-  controlPreprocessItem,
-  controlScaleItem,
-  controlTypeItem,
-  fileItem,
-} from "../../src/settings/control.ts";
+import { controlPreprocessItem, controlTypeItem } from "../../src/settings/control.ts";
 import { embeddingItem } from "../../src/settings/embedding.ts";
 import { folderItem } from "../../src/settings/folder.ts";
+import { fileItem, fractionItem, scaleItem } from "../../src/settings/list-items.ts";
 import { syncModes, syncModeTexts } from "../../src/settings/names.ts";
 import { fieldKeys, requestSchema } from "../../src/settings/request-schema.ts";
 import { sampleFlags, sampleHelp, sampleValues } from "../../src/settings/sample-flags.ts";
@@ -25,6 +20,7 @@ import { gpuSettings } from "../../src/settings/table/gpus.ts";
 import { hiresSettings } from "../../src/settings/table/hires.ts";
 import { imageSettings } from "../../src/settings/table/image.ts";
 import { inputSettings } from "../../src/settings/table/input.ts";
+import { ipAdapterSettings } from "../../src/settings/table/ip-adapter.ts";
 import { modelSettings } from "../../src/settings/table/model.ts";
 import { outputSettings } from "../../src/settings/table/output.ts";
 import { rankSettings } from "../../src/settings/table/ranks.ts";
@@ -52,7 +48,7 @@ import { readSources } from "../support/sources.ts";
 
 /** In the order of `--help`. */
 const tables = [
-  ...[imageSettings, inputSettings, controlSettings],
+  ...[imageSettings, inputSettings, controlSettings, ipAdapterSettings],
   ...[seedSettings, sizeSettings, samplingSettings],
   ...[refinerSettings, hiresSettings, reuseSettings],
   ...[modelSettings, gpuSettings, rankSettings, outputSettings],
@@ -114,8 +110,8 @@ const validItems = new Map<unknown, fc.Arbitrary<unknown>>([
   [embeddingItem, validEmbedding],
   [folderItem, validFolder],
   [fileItem, validFolder],
-  [controlScaleItem, fc.integer({ min: 0, max: 1000 }).map((hundredths) => hundredths / 100)],
-  [controlFractionItem, fc.integer({ min: 0, max: 100 }).map((hundredths) => hundredths / 100)],
+  [scaleItem, fc.integer({ min: 0, max: 1000 }).map((hundredths) => hundredths / 100)],
+  [fractionItem, fc.integer({ min: 0, max: 100 }).map((hundredths) => hundredths / 100)],
   [controlTypeItem, fc.integer({ min: 0, max: 15 })],
   [controlPreprocessItem, fc.constantFrom("none", "canny", "grey", "blur", "tile")],
 ]);

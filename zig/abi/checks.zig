@@ -62,6 +62,7 @@ pub fn options(o: *const SessionOptions) ?Status {
     if (refused) |status| return status;
     if (adaptersOf(o.adapters)) |status| return status;
     if (controlsOf(o.networks, o.controls, null)) |status| return status;
+    if (ipAdaptersOf(o.networks, o.ip_adapters, false)) |status| return status;
     if (o.image_count < 1 or o.image_count > image_count_max) {
         return refuse("{d} images at once; 1 to {d}", .{
             o.image_count, image_count_max,
@@ -169,6 +170,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
     if (adaptersOf(r.adapters)) |status| return status;
     const pixels = positions * factor * factor;
     if (controlsOf(r.networks, r.controls, pixels)) |status| return status;
+    if (ipAdaptersOf(r.networks, r.ip_adapters, true)) |status| return status;
     switch (r.kind) {
         .image => return image(config, r),
         .prompt_embeds => {
@@ -272,9 +274,49 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
                     return refuse("a hint of type {d}", .{use.control_type});
                 }
             },
+            .clip_vision, .ip_adapter => return refuse("a hint for another network", .{}),
         }
         if (use.image.len != 3 * (pixels orelse 0)) {
             return refuse("a hint of {d} bytes", .{use.image.len});
+        }
+    }
+    return null;
+}
+
+/// IP-Adapters, with the pixels of their images or without; `networksOf` has seen the networks.
+fn ipAdaptersOf(networks: Bytes, uses: Bytes, has_pixels: bool) ?Status {
+    const all: []align(1) const types.Network =
+        std.mem.bytesAsSlice(types.Network, networks.slice());
+    const use_bytes = @sizeOf(types.IpAdapterUse);
+    if (uses.len % use_bytes != 0 or uses.len / use_bytes > types.ip_adapter_count_max) {
+        return refuse("IP-Adapters outside 0 to {d}", .{types.ip_adapter_count_max});
+    }
+    const list: []align(1) const types.IpAdapterUse =
+        std.mem.bytesAsSlice(types.IpAdapterUse, uses.slice());
+    for (list) |use| {
+        if (@max(use.adapter_index, use.encoder_index) >= all.len) {
+            return refuse("an IP-Adapter without a network", .{});
+        }
+        const adapter, const encoder = .{ all[use.adapter_index], all[use.encoder_index] };
+        if (adapter.kind != .ip_adapter or encoder.kind != .clip_vision) {
+            return refuse("an IP-Adapter of another network", .{});
+        }
+        const config = std.mem.bytesToValue(configs.IpAdapterConfig, adapter.config.slice());
+        const seen = std.mem.bytesToValue(configs.ClipVisionConfig, encoder.config.slice());
+        if (!config.reads(&seen)) return refuse("an IP-Adapter with another image encoder", .{});
+        const image_count = use.scales.len / @sizeOf(f32);
+        if (use.scales.len % @sizeOf(f32) != 0 or
+            image_count < 1 or image_count > types.ip_image_count_max)
+        {
+            return refuse("{d} images of an IP-Adapter", .{image_count});
+        }
+        const scales: []align(1) const f32 = std.mem.bytesAsSlice(f32, use.scales.slice());
+        for (scales) |scale| {
+            if (!std.math.isFinite(scale)) return refuse("an IP-Adapter's scale", .{});
+        }
+        const per_image = @as(u64, seen.patchCount()) * seen.patchValues() * @sizeOf(f32);
+        if (use.patches.len != if (has_pixels) per_image * image_count else 0) {
+            return refuse("{d} bytes of an IP-Adapter's images", .{use.patches.len});
         }
     }
     return null;

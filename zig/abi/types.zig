@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 31;
+pub const abi_version: u32 = 32;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -32,6 +32,9 @@ pub const chunk_count_max = 64;
 pub const prompt_set_count_max = 64;
 pub const adapter_count_max = adapters.adapter_count_max;
 pub const control_count_max = transports.control_count_max;
+pub const ip_adapter_count_max = models.image_use_count_max;
+/// Images that an IP-Adapter sees.
+pub const ip_image_count_max = 16;
 /// Networks that a job names.
 pub const network_count_max = weights.block_count_max - 1;
 pub const adapter_target_count_max = adapters.target_count_max;
@@ -146,9 +149,10 @@ pub const SessionOptions = extern struct {
     taesd_names: Bytes,
     /// `Adapter`, those of the first image, for the memory check; the requests say which apply.
     adapters: Bytes,
-    /// Likewise `Network` and `ControlUse`.
+    /// Likewise `Network`, `ControlUse` and `IpAdapterUse`.
     networks: Bytes,
     controls: Bytes,
+    ip_adapters: Bytes,
 };
 
 /// Where files have a weight; see `weights/checkpoint.zig`.
@@ -231,6 +235,21 @@ pub const ControlUse = extern struct {
     image: Bytes,
     /// Factor of what it adds.
     scale: f32,
+    /// The steps that it takes part in, [first, end).
+    step_first: u32,
+    step_end: u32,
+};
+
+/// A use of an IP-Adapter with the images that it sees.
+pub const IpAdapterUse = extern struct {
+    /// Of kind ip_adapter, and of kind clip_vision.
+    adapter_index: u32,
+    encoder_index: u32,
+    /// f32, one per image: factor of what it adds.
+    scales: Bytes,
+    /// f32 (images, patches, 3 * patch_size^2): normalised pixels, those of a patch channel by
+    /// channel; empty in `SessionOptions`.
+    patches: Bytes,
     /// The steps that it takes part in, [first, end).
     step_first: u32,
     step_end: u32,
@@ -388,6 +407,8 @@ pub const Request = extern struct {
     networks: Bytes,
     /// `ControlUse`
     controls: Bytes,
+    /// `IpAdapterUse`
+    ip_adapters: Bytes,
     /// Embeddings of textual inversion for each text encoder, f32 (rows, hidden_size).
     injected: Bytes,
     injected_2: Bytes,
@@ -474,16 +495,19 @@ pub const constants = .{
     .{ "nccl_unique_id_bytes", nccl_unique_id_bytes },
     .{ "adapter_count_max", adapter_count_max },
     .{ "control_count_max", control_count_max },
+    .{ "ip_adapter_count_max", ip_adapter_count_max },
+    .{ "ip_image_count_max", ip_image_count_max },
     .{ "adapter_target_count_max", adapter_target_count_max },
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
-    configs.ClipConfig,       configs.TextConfig, configs.UnetConfig, configs.VaeConfig,
-    configs.TaesdConfig,      models.ModelConfig, Bytes,              WeightName,
-    SessionOptions,           Tokens,             TestHooks,          Request,
-    backend.Update,           GpuReportOptions,   Adapter,            AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,      Network,
-    configs.ControlNetConfig, ControlUse,
+    configs.ClipConfig,       configs.TextConfig, configs.UnetConfig,       configs.VaeConfig,
+    configs.TaesdConfig,      models.ModelConfig, Bytes,                    WeightName,
+    SessionOptions,           Tokens,             TestHooks,                Request,
+    backend.Update,           GpuReportOptions,   Adapter,                  AdapterTarget,
+    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,            Network,
+    configs.ControlNetConfig, ControlUse,         configs.ClipVisionConfig, configs.IpAdapterConfig,
+    IpAdapterUse,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
@@ -494,5 +518,5 @@ pub const enums = .{
     devices.DeviceKind,    devices.TransportKind,     DType,                random.Rng,
     backend.AttentionKind, weights.Component,         adapters.Algorithm,   adapters.DoraNorm,
     pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,    backend.Part,
-    modes.Compression,     verifications.VerifyState, networks.NetworkKind,
+    modes.Compression,     verifications.VerifyState, networks.NetworkKind, configs.IpProjection,
 };

@@ -13,6 +13,7 @@ const layers = @import("layers.zig");
 const Context = layers.Context;
 const Error = layers.Error;
 const ClipConfig = @import("config.zig").ClipConfig;
+const EncoderLayer = @import("clip_layer.zig").EncoderLayer;
 
 pub const ClipTextModel = struct {
     token_embedding: *const Weight,
@@ -36,7 +37,14 @@ pub const ClipTextModel = struct {
         const hidden = config.hidden_size;
         const list = try arena.alloc(EncoderLayer, config.layer_count);
         for (list, 0..) |*layer, i| {
-            layer.* = try .load(try view.index("encoder.layers", i), config);
+            layer.* = try .load(try view.index("encoder.layers", i), .{
+                .hidden_size = hidden,
+                .intermediate_size = config.intermediate_size,
+                .head_count = config.head_count,
+                .hidden_act = config.hidden_act,
+                .layer_norm_epsilon = config.layer_norm_epsilon,
+                .mask = .causal,
+            });
         }
         const embeddings = try view.at("embeddings");
         return .{
@@ -120,48 +128,5 @@ pub const ClipTextModel = struct {
         };
         defer ctx.b.free(ends);
         return model.text_projection.?.forward(ctx, ends, .{});
-    }
-};
-
-const EncoderLayer = struct {
-    layer_norm1: layers.LayerNorm,
-    self_attn: layers.Attention,
-    layer_norm2: layers.LayerNorm,
-    fc1: layers.Linear,
-    fc2: layers.Linear,
-    quick: bool,
-
-    fn load(view: View, config: *const ClipConfig) weights.Error!EncoderLayer {
-        const hidden = config.hidden_size;
-        const inner = config.intermediate_size;
-        const epsilon = config.layer_norm_epsilon;
-        return .{
-            .layer_norm1 = try .load(try view.at("layer_norm1"), hidden, epsilon),
-            .self_attn = try .load(try view.at("self_attn"), .{
-                .keys = layers.clip_keys,
-                .channels = hidden,
-                .context_channels = hidden,
-                .head_count = config.head_count,
-                .bias = .bias,
-            }),
-            .layer_norm2 = try .load(try view.at("layer_norm2"), hidden, epsilon),
-            .fc1 = try .load(try view.at("mlp.fc1"), inner, hidden, .bias),
-            .fc2 = try .load(try view.at("mlp.fc2"), hidden, inner, .bias),
-            .quick = config.hidden_act == .quick_gelu,
-        };
-    }
-
-    fn forward(layer: EncoderLayer, ctx: Context, x: Tensor) Error!Tensor {
-        const normed1 = try layer.layer_norm1.forward(ctx, x);
-        const attended = try layer.self_attn.causalAttention(ctx, normed1, x);
-        ctx.b.free(normed1);
-        defer ctx.b.free(attended);
-        const normed2 = try layer.layer_norm2.forward(ctx, attended);
-        const inner = try layer.fc1.forward(ctx, normed2, .{
-            .activation = if (layer.quick) .quick_gelu else .gelu,
-        });
-        ctx.b.free(normed2);
-        defer ctx.b.free(inner);
-        return layer.fc2.forward(ctx, inner, .{ .residual = attended });
     }
 };

@@ -20,6 +20,9 @@ pub const Conditioning = struct {
     keys_values: []layers.Sequences,
     /// Of the UNet's conditioning: those of the ControlNets beside it, by the job's uses.
     controls: []?Conditioning = &.{},
+    /// Likewise: keys and values of what the IP-Adapters see, by use and cross-attention; the same
+    /// in all sets of prompts, so that `free` leaves them.
+    images: []const []const Tensor = &.{},
 
     pub fn free(conditioning: Conditioning, b: Backend) void {
         for (conditioning.keys_values) |sequences| {
@@ -43,10 +46,17 @@ pub const Conditioning = struct {
         for (controls, conditioning.controls) |*some, maybe| {
             some.* = if (maybe) |all| try all.ofBatch(arena, first, count) else null;
         }
+        const images = try arena.alloc([]const Tensor, conditioning.images.len);
+        for (images, conditioning.images) |*some, all| {
+            const tensors = try arena.alloc(Tensor, all.len);
+            for (tensors, all) |*tensor, whole| tensor.* = whole.batchSlice(first, count);
+            some.* = tensors;
+        }
         return .{
             .addition = conditioning.addition.batchSlice(first, count),
             .keys_values = keys_values,
             .controls = controls,
+            .images = images,
         };
     }
 

@@ -231,6 +231,95 @@ pub const T2iAdapterConfig = extern struct {
     downscale_factor: u32,
 };
 
+/// CLIPVisionModelWithProjection.
+pub const ClipVisionConfig = extern struct {
+    hidden_size: u32,
+    intermediate_size: u32,
+    layer_count: u32,
+    head_count: u32,
+    /// Pixels of a side of the image, and of a patch.
+    image_size: u32,
+    patch_size: u32,
+    hidden_act: HiddenAct,
+    projection_size: u32,
+    layer_norm_epsilon: f32,
+
+    pub fn patchCount(config: *const ClipVisionConfig) u32 {
+        const side = config.image_size / config.patch_size;
+        return side * side;
+    }
+
+    /// RGB of a patch.
+    pub fn patchValues(config: *const ClipVisionConfig) u32 {
+        return 3 * config.patch_size * config.patch_size;
+    }
+
+    pub fn check(
+        config: *const ClipVisionConfig,
+        _: *const ModelConfig,
+        d: *Diagnostics,
+    ) Error!void {
+        const sizes = [_]u32{
+            config.hidden_size, config.intermediate_size, config.head_count,
+            config.image_size,  config.patch_size,        config.projection_size,
+        };
+        for (sizes) |size| try expect(isSize(size), d, "the image encoder must have sizes");
+        const heads = config.hidden_size % config.head_count == 0;
+        try expect(heads, d, "the image encoder's heads must divide its channels");
+        const patches = config.image_size % config.patch_size == 0 and config.image_size <= 4096;
+        try expect(patches, d, "the image encoder's patches must divide its image");
+        const layers = config.layer_count >= 2 and isSize(config.layer_count);
+        try expect(layers, d, "the image encoder needs at least 2 layers");
+    }
+};
+
+pub const IpProjection = enum(u32) {
+    /// ImageProjection: a linear layer of the image's embedding.
+    plain = 0,
+    /// IPAdapterPlusImageProjection: a resampler of the penultimate states.
+    plus = 1,
+};
+
+pub const IpAdapterConfig = extern struct {
+    projection: IpProjection,
+    token_count: u32,
+    /// Channels of what the encoder gives.
+    embed_size: u32,
+    /// Of the resampler, like the rest; not read of plain ones.
+    hidden_size: u32,
+    layer_count: u32,
+    head_count: u32,
+    /// Channels of all its heads, and of its feed-forward layers.
+    inner_size: u32,
+    feed_forward_size: u32,
+
+    pub fn check(
+        config: *const IpAdapterConfig,
+        _: *const ModelConfig,
+        d: *Diagnostics,
+    ) Error!void {
+        const sizes = [_]u32{ config.token_count, config.embed_size };
+        for (sizes) |size| try expect(isSize(size), d, "the IP-Adapter must have sizes");
+        if (config.projection == .plain) return;
+        const inner = [_]u32{
+            config.hidden_size, config.layer_count,       config.head_count,
+            config.inner_size,  config.feed_forward_size,
+        };
+        const sentence = "the IP-Adapter's resampler must have sizes";
+        for (inner) |size| try expect(isSize(size), d, sentence);
+        const heads = config.inner_size % config.head_count == 0;
+        try expect(heads, d, "the heads of the IP-Adapter's resampler must divide its channels");
+    }
+
+    /// Channels that it reads of its image encoder.
+    pub fn reads(config: *const IpAdapterConfig, encoder: *const ClipVisionConfig) bool {
+        return config.embed_size == switch (config.projection) {
+            .plain => encoder.projection_size,
+            .plus => encoder.hidden_size,
+        };
+    }
+};
+
 pub const ModelConfig = extern struct {
     text: TextConfig,
     unet: UnetConfig,
@@ -365,6 +454,11 @@ fn checkTaesd(config: *const ModelConfig, d: *Diagnostics) Error!void {
     if (taesd.is_present == 0) return;
     const has_size = taesd.channels > 0 and taesd.level_count == config.vae.level_count;
     try expect(has_size, d, "TAESD must give images of the VAE's size");
+}
+
+/// Products of a few of them fit 32 bits.
+fn isSize(size: u32) bool {
+    return size > 0 and size <= 1 << 16;
 }
 
 fn isLevelCount(count: u32) bool {

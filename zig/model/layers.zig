@@ -280,47 +280,50 @@ pub const Attention = struct {
         return layer.attend(ctx, x, quantized, parts, false, residual);
     }
 
-    /// Self-attention with a causal mask, without an exchange: text is not split into patches.
-    pub fn causalAttention(
+    /// What a position sees of its own sequence: it and those before it, or all.
+    pub const Mask = enum { causal, none };
+
+    /// Self-attention without an exchange: encoders are not split into patches.
+    pub fn wholeAttention(
         layer: Attention,
         ctx: Context,
         x: Tensor,
+        mask: Mask,
         residual: Tensor,
     ) Error!Tensor {
         const own = try layer.keysValues(ctx, x);
         defer ctx.b.free(own);
-        return layer.attend(ctx, x, null, &.{own}, true, residual);
+        return layer.attend(ctx, x, null, &.{own}, mask == .causal, residual);
     }
 
-    /// Attention over other sequences; `keysValues` has computed their `keys_values`.
+    /// Attention over other sequences; `keysValues` has computed their `keys_values`. Of each of
+    /// `images` (keys and values of an IP-Adapter's tokens) an attention of its own is added to it.
     pub fn crossAttention(
         layer: Attention,
         ctx: Context,
         x: Tensor,
         keys_values: Sequences,
+        images: []const Tensor,
         residual: ?Tensor,
     ) Error!Tensor {
-        const second = keys_values.second orelse {
+        const heads = layer.head_count;
+        if (keys_values.second == null and images.len == 0) {
             const keys = keys_values.first;
             if (layer.to_q.bias != null) {
                 return layer.attend(ctx, x, null, &.{keys}, false, residual);
             }
-            const heads = layer.head_count;
             const attended = try ctx.b.crossAttention(x, layer.to_q.weight, keys, heads);
             defer ctx.b.free(attended);
             return layer.to_out.forward(ctx, attended, .{ .residual = residual });
-        };
+        }
         const q = try layer.to_q.forward(ctx, x, .{});
         defer ctx.b.free(q);
-        const attended = try ctx.b.alloc(q.shape, ctx.b.activationType());
+        const attended = try layer.attendSequences(ctx, q, keys_values);
         defer ctx.b.free(attended);
-        var at: u32 = 0;
-        for ([_]Tensor{ keys_values.first, second }) |one| {
-            const count = one.shape.batch;
-            const out = attended.batchSlice(at, count);
-            const heads = layer.head_count;
-            try ctx.b.attentionInto(out, q.batchSlice(at, count), &.{one}, heads, false);
-            at += count;
+        for (images) |image| {
+            const seen = try ctx.b.attention(q, &.{image}, heads, false);
+            defer ctx.b.free(seen);
+            try ctx.b.accumulate(attended, seen, 1);
         }
         return layer.to_out.forward(ctx, attended, .{ .residual = residual });
     }
@@ -377,6 +380,27 @@ pub const Attention = struct {
         }
         try ctx.b.linearInto(out, 0, x, layer.to_k.weight, layer.to_k.bias, .{});
         try ctx.b.linearInto(out, channels, x, layer.to_v.weight, layer.to_v.bias, .{});
+    }
+
+    fn attendSequences(
+        layer: Attention,
+        ctx: Context,
+        q: Tensor,
+        keys_values: Sequences,
+    ) Error!Tensor {
+        const heads = layer.head_count;
+        const second = keys_values.second orelse {
+            return ctx.b.attention(q, &.{keys_values.first}, heads, false);
+        };
+        const attended = try ctx.b.alloc(q.shape, ctx.b.activationType());
+        var at: u32 = 0;
+        for ([_]Tensor{ keys_values.first, second }) |one| {
+            const count = one.shape.batch;
+            const out = attended.batchSlice(at, count);
+            try ctx.b.attentionInto(out, q.batchSlice(at, count), &.{one}, heads, false);
+            at += count;
+        }
+        return attended;
     }
 
     fn attend(

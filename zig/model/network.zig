@@ -6,15 +6,21 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Io = std.Io;
 const configs = @import("config.zig");
+const ClipVisionModel = @import("clip_vision.zig").ClipVisionModel;
 const ControlNet = @import("controlnet.zig").ControlNet;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
+const IpAdapter = @import("ip_adapter.zig").IpAdapter;
 const weights = @import("../weights.zig");
 
 pub const Error = weights.Error || configs.Error;
 
-pub const NetworkKind = enum(u32) { controlnet = 0 };
+pub const NetworkKind = enum(u32) { controlnet = 0, clip_vision = 1, ip_adapter = 2 };
 
-pub const Config = union(NetworkKind) { controlnet: configs.ControlNetConfig };
+pub const Config = union(NetworkKind) {
+    controlnet: configs.ControlNetConfig,
+    clip_vision: configs.ClipVisionConfig,
+    ip_adapter: configs.IpAdapterConfig,
+};
 
 /// One that a job names; the memory is the job's.
 pub const Description = struct { config: Config, files: weights.Files };
@@ -32,7 +38,11 @@ pub const Network = struct {
     /// Whether the devices have its weights.
     is_loaded: bool = false,
 
-    pub const Graph = union(NetworkKind) { controlnet: ControlNet };
+    pub const Graph = union(NetworkKind) {
+        controlnet: ControlNet,
+        clip_vision: ClipVisionModel,
+        ip_adapter: IpAdapter,
+    };
 
     /// Maps the files and checks every key and shape without reading the data. Must not move.
     pub fn open(
@@ -59,6 +69,10 @@ pub const Network = struct {
         const view = network.resident.view();
         network.graph = switch (network.config) {
             .controlnet => |*config| .{ .controlnet = try .load(arena, view, config) },
+            .clip_vision => |*config| .{ .clip_vision = try .load(arena, view, config) },
+            .ip_adapter => |*config| .{
+                .ip_adapter = try .load(arena, view, config, &model.unet),
+            },
         };
         for (network.resident.weights.items) |weight| weight.block = network.block;
         network.weights = network.resident.weights.items;
@@ -82,6 +96,7 @@ pub const Network = struct {
     pub fn contextSlotCount(network: *const Network) u32 {
         return switch (network.graph) {
             .controlnet => |*net| net.context_slot_count,
+            .clip_vision, .ip_adapter => 0,
         };
     }
 };

@@ -62,7 +62,7 @@ pub fn allocOutputs(
 ) backend.Error![]const Tensor {
     const outputs = try arena.alloc(Tensor, count);
     const dtype = b.activationType();
-    var shapes: OutputShapes = .{ .config = config, .sample = sample };
+    var shapes: CrossAttentions = .{ .config = config, .sample = sample };
     var end: usize = 0;
     for (outputs) |*output| {
         output.* = .{ .address = end, .shape = shapes.next().?, .dtype = dtype };
@@ -78,25 +78,15 @@ pub fn freeOutputs(b: Backend, outputs: []const Tensor) void {
     if (outputs.len > 0) b.scratch.free(outputs[0].address);
 }
 
-// --- internal ---
-
-fn atLevel(sample: Shape, level: u32) Shape {
-    var shape = sample;
-    const shift: u5 = @intCast(level);
-    shape.rows >>= shift;
-    shape.width >>= shift;
-    return shape;
-}
-
-/// In the order in which `UNet.load` numbers the cross-attentions.
-const OutputShapes = struct {
+/// The shapes of their outputs, in the order in which `UNet.load` numbers them.
+pub const CrossAttentions = struct {
     config: *const UnetConfig,
     sample: Shape,
     block: u32 = 0,
     layer: u32 = 0,
     depth: u32 = 0,
 
-    fn next(shapes: *OutputShapes) ?Shape {
+    pub fn next(shapes: *CrossAttentions) ?Shape {
         const c = shapes.config;
         const level_count = c.level_count;
         while (shapes.block <= 2 * level_count) {
@@ -130,3 +120,13 @@ const OutputShapes = struct {
         return null;
     }
 };
+
+// --- internal ---
+
+fn atLevel(sample: Shape, level: u32) Shape {
+    var shape = sample;
+    const shift: u5 = @intCast(level);
+    shape.rows >>= shift;
+    shape.width >>= shift;
+    return shape;
+}

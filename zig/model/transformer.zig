@@ -20,8 +20,19 @@ const norm_epsilon_block = 1e-5;
 pub const Prompt = struct {
     /// By the number of each, (batch, 1, tokens, 2 * channels), or half of it.
     keys_values: []const layers.Sequences,
+    /// Of each IP-Adapter that this step uses, in the same order, (batch, 1, tokens, 2 * channels).
+    images: []const []const Tensor = &.{},
     reuse: *const Reuse,
+
+    /// Of one cross-attention.
+    fn imagesOf(prompt: Prompt, slot: u32, buffer: *[image_use_count_max]Tensor) []const Tensor {
+        for (prompt.images, buffer[0..prompt.images.len]) |of_use, *image| image.* = of_use[slot];
+        return buffer[0..prompt.images.len];
+    }
 };
+
+/// IP-Adapters of a job.
+pub const image_use_count_max = 4;
 
 /// Numbers the cross-attentions: the index of each one's keys and values in `Conditioning`.
 pub const ContextSlots = struct {
@@ -138,12 +149,14 @@ pub const BasicTransformerBlock = struct {
         const reuse = prompt.reuse;
         if (reuse.cross == .reuse) return ctx.b.add(x, reuse.outputs[block.context_slot]);
         const keys_values = prompt.keys_values[block.context_slot];
+        var buffer: [image_use_count_max]Tensor = undefined;
+        const seen = prompt.imagesOf(block.context_slot, &buffer);
         const normed = try block.norm2.forward(ctx, x);
         if (reuse.cross == .compute) {
             defer ctx.b.free(normed);
-            return block.attn2.crossAttention(ctx, normed, keys_values, x);
+            return block.attn2.crossAttention(ctx, normed, keys_values, seen, x);
         }
-        const out = try block.attn2.crossAttention(ctx, normed, keys_values, null);
+        const out = try block.attn2.crossAttention(ctx, normed, keys_values, seen, null);
         ctx.b.free(normed);
         defer ctx.b.free(out);
         const kept = reuse.outputs[block.context_slot];

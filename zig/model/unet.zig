@@ -137,6 +137,7 @@ pub const UNet = struct {
         const time = step_time.embedding();
         const prompt: unet_blocks.Prompt = .{
             .keys_values = conditioning.keys_values,
+            .images = conditioning.images,
             .reuse = reuse,
         };
         var skips: Skips = .{ .reuse = reuse };

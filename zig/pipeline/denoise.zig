@@ -17,6 +17,7 @@ const Additions = @import("../model/additions.zig").Additions;
 const Branches = @import("../patch/layout.zig").Branches;
 const Controls = @import("controls.zig").Controls;
 const gather = @import("gather.zig");
+const image_prompts = @import("image_prompts.zig");
 const LatentState = @import("latents.zig").LatentState;
 const Moments = @import("source.zig").Moments;
 const previews = @import("preview.zig");
@@ -288,7 +289,7 @@ const Run = struct {
     ) Error!Tensor {
         const rows = try rowsOf(rank, input);
         defer rows.free(rank);
-        const conditioning = run.conditionings[key.conditioning];
+        var conditioning = run.conditionings[key.conditioning];
         key.batch = rows.sample.shape.batch;
         key.rows = rows.sample.shape.rows;
         key.channels = rows.sample.shape.channels;
@@ -298,6 +299,8 @@ const Run = struct {
         key.step.outer_skips = reuse.outer_skips;
         key.step.cross = reuse.cross;
         const additions = run.controls.additionsAt(step_index, key);
+        var seen: image_prompts.Seen = undefined;
+        conditioning.images = seen.at(rank.job, step_index, conditioning.images, key);
         const args = .{ rank, rows, run.timestep.?, conditioning, additions, &reuse };
         return rank.b.runGraphed(key.*, forwardUnet, args);
     }

@@ -102,6 +102,24 @@ pub const ControlUse = struct {
     }
 };
 
+/// An IP-Adapter with the images that it sees.
+pub const IpAdapterUse = struct {
+    /// Among the networks of the job.
+    adapter_index: u32,
+    encoder_index: u32,
+    /// One per image, which what it adds is multiplied by.
+    scales: []const f32,
+    /// Of each image the patches of its normalised pixels; see `ClipVisionModel.patchShape`.
+    patches: []const f32,
+    /// The steps that it takes part in, [first, end).
+    step_first: u32,
+    step_end: u32,
+
+    pub fn isActiveAt(use: *const IpAdapterUse, step: u32) bool {
+        return step >= use.step_first and step < use.step_end;
+    }
+};
+
 pub const Job = struct {
     arena: std.heap.ArenaAllocator,
     kind: Kind,
@@ -191,6 +209,7 @@ pub const Job = struct {
     /// Networks beside the model that the job uses.
     networks: []const Description = &.{},
     controls: []const ControlUse = &.{},
+    ip_adapters: []const IpAdapterUse = &.{},
     time_ids: [6]f32 = @splat(0),
     /// Of the negative branch.
     negative_time_ids: [6]f32 = @splat(0),

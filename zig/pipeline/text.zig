@@ -20,6 +20,7 @@ const Backend = backend.Backend;
 const GraphKey = backend.GraphKey;
 const controls = @import("controls.zig");
 const emphasis = @import("emphasis.zig");
+const image_prompts = @import("image_prompts.zig");
 const ClipTextModel = @import("../model.zig").ClipTextModel;
 const Conditioning = @import("../model/conditioning.zig").Conditioning;
 const layouts = @import("../patch/layout.zig");
@@ -66,6 +67,7 @@ pub fn condition(rank: *Rank) Error!Conditionings {
 
 pub fn free(rank: *Rank, conditionings: Conditionings) void {
     for (conditionings.own) |conditioning| conditioning.free(rank.b);
+    if (conditionings.own.len > 0) image_prompts.free(rank, conditionings.own[0].images);
 }
 
 /// Runs the text encoders on one prompt. Writes `embeds` (chunks, 1, positions, channels of all
@@ -377,6 +379,8 @@ fn make(rank: *Rank, branches: BranchRange) Error![]const Conditioning {
         try controls.condition(rank, inputs, own_controls);
         out.controls = own_controls;
     }
+    const images = try image_prompts.make(rank, branches);
+    for (own) |*out| out.images = images;
     return own;
 }
 

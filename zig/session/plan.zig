@@ -67,6 +67,7 @@ pub const Key = struct {
     clip_skip: u32,
     /// The networks beside the model, as the uses name them; 0 for none.
     control_networks: [control_count_max]u32,
+    ip_adapters: [models.image_use_count_max]IpAdapterKey,
     /// Of a component's own job.
     batch: u32,
     prompt_embeds_len: usize,
@@ -102,6 +103,7 @@ pub const Key = struct {
             .prompt_count = job.prompts.len,
             .clip_skip = job.clipSkip(),
             .control_networks = networksOf(job, networks),
+            .ip_adapters = ipAdaptersOf(job, networks),
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };
@@ -112,6 +114,22 @@ fn networksOf(job: *const Job, networks: []const *const Network) [control_count_
     var ids: [control_count_max]u32 = @splat(0);
     for (ids[0..job.controls.len], job.controls) |*id, use| id.* = networks[use.network_index].id;
     return ids;
+}
+
+/// The networks of a use, and the images that it sees.
+const IpAdapterKey = struct { adapter: u32 = 0, encoder: u32 = 0, image_count: usize = 0 };
+
+fn ipAdaptersOf(
+    job: *const Job,
+    networks: []const *const Network,
+) [models.image_use_count_max]IpAdapterKey {
+    var keys: [models.image_use_count_max]IpAdapterKey = @splat(.{});
+    for (keys[0..job.ip_adapters.len], job.ip_adapters) |*key, use| key.* = .{
+        .adapter = networks[use.adapter_index].id,
+        .encoder = networks[use.encoder_index].id,
+        .image_count = use.scales.len,
+    };
+    return keys;
 }
 
 pub const Plan = struct {
@@ -426,6 +444,7 @@ pub const First = struct {
     /// Its networks, and its uses of them without hints; the caller's memory.
     networks: []const models.networks.Description = &.{},
     controls: []const pipeline.ControlUse = &.{},
+    ip_adapters: []const pipeline.IpAdapterUse = &.{},
 
     /// To be freed by `deinit`.
     pub fn job(first: *const First, gpa: Allocator) Allocator.Error!Job {
@@ -454,6 +473,7 @@ pub const First = struct {
         result.image_scale = 1;
         result.networks = first.networks;
         result.controls = first.controls;
+        result.ip_adapters = first.ip_adapters;
         return result;
     }
 };
@@ -468,6 +488,12 @@ fn completeJob(arena: Allocator, job: *Job) Allocator.Error!void {
         use.step_end = std.math.maxInt(u32);
     }
     job.controls = controls;
+    const ip_adapters = try arena.dupe(pipeline.IpAdapterUse, job.ip_adapters);
+    for (ip_adapters) |*use| {
+        use.step_first = 0;
+        use.step_end = std.math.maxInt(u32);
+    }
+    job.ip_adapters = ip_adapters;
     if (job.kind != .image) return;
     if (job.steps.len == 0) {
         const step = try arena.create(StepCoefficients);

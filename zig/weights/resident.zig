@@ -133,9 +133,18 @@ pub const View = struct {
 
     /// A matrix (count, channels) whose rows are looked up.
     pub fn table(view: View, name: []const u8, count: u32, channels: u32) Error!*const Weight {
-        const weight = try view.take(name, .matrix, .{ count, channels, 1, 1 }, &.{
-            count, channels,
-        });
+        return view.tableOf(name, count, channels, &.{ count, channels });
+    }
+
+    /// The same of a tensor with another shape in the file: a parameter that no layer multiplies.
+    pub fn tableOf(
+        view: View,
+        name: []const u8,
+        count: u32,
+        channels: u32,
+        file_shape: []const u32,
+    ) Error!*const Weight {
+        const weight = try view.take(name, .matrix, .{ count, channels, 1, 1 }, file_shape);
         if (weight.dtype == .i8) {
             const d = view.resident.checkpoint.diagnostics;
             const sentence = "Tensor {s} has type I8, which is read of linear layers alone.";
@@ -156,6 +165,20 @@ pub const View = struct {
     ) Error!*const Weight {
         return view.take(name, .convolution, .{ out, height, width, in }, &.{
             out, in, height, width,
+        });
+    }
+
+    /// A convolution of `size` x `size` whose stride is that, as the matrix by which patches are
+    /// multiplied: of each its channels one after the other, as the file has the weights.
+    pub fn patchMatrix(
+        view: View,
+        name: []const u8,
+        out: u32,
+        in: u32,
+        size: u32,
+    ) Error!*const Weight {
+        return view.take(name, .matrix, .{ out, in * size * size, 1, 1 }, &.{
+            out, in, size, size,
         });
     }
 

@@ -117,3 +117,14 @@ export const clipTable = {
   finalNorm: ["text_model.final_layer_norm", "ln_final"],
   projection: ["text_projection", "text_projection"],
 } as const satisfies Record<string, unknown>;
+
+/** Image encoders: transformers' CLIPVisionModelWithProjection and OpenCLIP's; layers as above. */
+export const clipVisionTable = {
+  patches: ["vision_model.embeddings.patch_embedding", "conv1"],
+  positions: ["vision_model.embeddings.position_embedding", "positional_embedding"],
+  /** transformers' spelling. */
+  firstNorm: ["vision_model.pre_layrnorm", "ln_pre"],
+  layer: ["vision_model.encoder.layers.{layer}", "transformer.resblocks.{layer}"],
+  finalNorm: ["vision_model.post_layernorm", "ln_post"],
+  projection: ["visual_projection", "proj"],
+} as const satisfies Record<string, unknown>;

@@ -2,14 +2,8 @@
  * Settings (rows of ../table.ts): networks that steer the image by a hint image. Each flag may be
  * given several times: the first values belong to the first network, and so on.
  */
-import {
-  controlCountMax,
-  controlFractionItem,
-  controlPreprocessItem,
-  controlScaleItem,
-  controlTypeItem,
-  fileItem,
-} from "../control.ts";
+import { controlCountMax, controlPreprocessItem, controlTypeItem } from "../control.ts";
+import { fileItem, fractionItem, scaleItem } from "../list-items.ts";
 import type { Setting } from "../setting.ts";
 
 export const controlSettings = {
@@ -51,7 +45,7 @@ export const controlSettings = {
   },
   controlScale: {
     kind: "list",
-    of: controlScaleItem,
+    of: scaleItem,
     flag: "control-scale",
     max: controlCountMax,
     default: [],
@@ -64,7 +58,7 @@ export const controlSettings = {
   },
   controlStart: {
     kind: "list",
-    of: controlFractionItem,
+    of: fractionItem,
     flag: "control-start",
     max: controlCountMax,
     default: [],
@@ -77,7 +71,7 @@ export const controlSettings = {
   },
   controlEnd: {
     kind: "list",
-    of: controlFractionItem,
+    of: fractionItem,
     flag: "control-end",
     max: controlCountMax,
     default: [],

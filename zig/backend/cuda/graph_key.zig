@@ -22,6 +22,8 @@ pub const Network = enum {
 
 /// At least as many as uses of networks in a job.
 pub const control_count_max = 4;
+/// At least as many as IP-Adapters of a job.
+pub const image_use_count_max = 4;
 /// At least as many as ranks.
 pub const peer_count_max = 16;
 
@@ -72,6 +74,9 @@ pub const GraphKey = struct {
     /// bits of their factors; of a ControlNet's own graph, that network. 0 for none.
     control_networks: [control_count_max]u32 = @splat(0),
     control_factors: [control_count_max]u32 = @splat(0),
+    /// Tokens that cross-attentions read of each IP-Adapter, by the job's uses; 0 where the step
+    /// leaves it out.
+    image_tokens: [image_use_count_max]u32 = @splat(0),
     /// Whether a text encoder reads injected embeddings beside its vocabulary.
     has_injected: bool = false,
     /// Layers that a text encoder leaves out.
