@@ -187,6 +187,13 @@ describe("A1111", () => {
     expect(spec!.request).toMatchObject({ compat: "a1111", ...settings });
   });
 
+  test("another VAE is one of the list", async () => {
+    const asked = async (sd_vae: string) => await ask({ override_settings: { sd_vae } });
+    expect((await asked("fp16-fix.safetensors")).spec!.vae).toBe("fp16-fix");
+    expect((await asked("Automatic")).spec!.vae).toBeUndefined();
+    expect((await asked("x")).answer.detail).toBe('The VAE "x" (sd_vae) is not there.');
+  });
+
   test("units of ControlNet have their hints", async () => {
     const { post, jobs } = dialectApp();
     const hint = await colouredPng({ width: 8, height: 8 });
@@ -434,6 +441,12 @@ describe("ComfyUI", () => {
     expect([status, answer.error]).toEqual([200, undefined]);
     expect(spec!.request).toMatchObject({ compat: "comfyui", ...settings });
     expect(spec!.request.noiseBatch).toBeUndefined();
+  });
+
+  test("another VAE is that of the job", async () => {
+    const loader = { class_type: "VAELoader", inputs: { vae_name: "fp16-fix.safetensors" } };
+    const { status, spec } = await ask({ 8: { vae: ["18", 0] } }, { 18: loader });
+    expect([status, spec!.vae]).toEqual([200, "fp16-fix"]);
   });
 
   const second = (inputs: Json = {}) => ({

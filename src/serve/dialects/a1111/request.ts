@@ -12,7 +12,7 @@ import { chooseSeed, firstSeedMax } from "../../../settings/setting.ts";
 import { type RequestSettings, settings as table } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
-import { type ListedModel, modelNamed } from "../listed-names.ts";
+import { type ListedModel, modelNamed, nameIn, withoutHash } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
 import { controlUnitsOf, isControlNet } from "./control-units.ts";
 import { A1111Error, notThere } from "./errors.ts";
@@ -68,6 +68,7 @@ export function specOf(
   return {
     request: request as RequestSettings,
     model: model.id,
+    vae: vaeOf(opts, lists),
     previewSteps: opts.live_previews_enable ? previewSteps(opts) : 0,
     format: formatOf(opts),
     quality: qualityOf(opts),
@@ -103,9 +104,16 @@ function refuseMissing(fields: CommonFields): void {
   }
 }
 
-function refuseOptions({ sd_vae, sd_noise_schedule }: A1111Options): void {
-  if (!/^(automatic|none|)$/i.test(sd_vae)) throw notThere("Another VAE (sd_vae)");
+function refuseOptions({ sd_noise_schedule }: A1111Options): void {
   if (sd_noise_schedule !== "Default") throw notThere(`The noise schedule ${sd_noise_schedule}`);
+}
+
+/** undefined for the model's own. */
+function vaeOf({ sd_vae: name }: A1111Options, { vaes }: Capabilities): string | undefined {
+  if (/^(automatic|none|)$/i.test(name)) return undefined;
+  const found = nameIn(vaes, withoutHash(name));
+  if (found !== null) return found;
+  throw notThere(`The VAE ${JSON.stringify(name.slice(0, 100))} (sd_vae)`);
 }
 
 function readSettings(fields: CommonFields, opts: A1111Options) {

@@ -143,7 +143,10 @@ function listRoutes({ capabilities, options }: Shared) {
   app.get("/cmd-flags", (c) => c.json(commandFlags));
   app.get("/scripts", (c) => c.json({ txt2img: [], img2img: [] }));
   app.get("/latent-upscale-modes", (c) => c.json(latentUpscaleModes()));
-  for (const name of ["sd-vae", "prompt-styles", "script-info"]) {
+  app.get("/sd-vae", (c) => {
+    return c.json(lists().vaes.map(({ name }) => ({ model_name: name, filename: name })));
+  });
+  for (const name of ["prompt-styles", "script-info"]) {
     app.get(`/${name}`, (c) => c.json([]));
   }
   for (const name of ["face-restorers", "hypernetworks", "realesrgan-models", "extensions"]) {

@@ -97,6 +97,13 @@ const nodeTypes: Readonly<Record<string, NodeType>> = {
     inputs: { ckpt_name: ckptName },
     outputs: ["MODEL", "CLIP", "VAE"],
   },
+  VAELoader: {
+    ...{ title: "Load VAE", category: "loaders" },
+    inputs: {
+      vae_name: { type: "COMBO", choices: ({ vaes }) => vaes.map(({ name }) => name) },
+    },
+    outputs: ["VAE"],
+  },
   LoraLoader: {
     ...{ title: "Load LoRA", category: "loaders" },
     description: "LoRAs are used to modify diffusion and CLIP models.",

@@ -19,6 +19,8 @@ interface PlainGraph {
   start: LatentStart;
   second: SecondPass | null;
   controls: readonly string[];
+  /** The node that loads another VAE; null for the model's own. */
+  vae: string | null;
 }
 
 /** Of outputs behind VAEDecode. Throws `PromptRefused` for other shapes. */
@@ -43,8 +45,9 @@ export function checkPlainGraph(graph: GraphReader, outputs: readonly string[]):
   const { checkpoint, controls } = checkModel(graph, first, start);
   const coders = [...decodes, ...(second?.coders ?? [])];
   if (start.pixels !== null) coders.push(start.id);
-  for (const id of coders) checkVae(graph, id, checkpoint);
-  return { decode, sampler, first, start, second, controls };
+  const vae = graph.source(decode, "vae");
+  for (const id of coders) checkVae(graph, id, vae);
+  return { decode, sampler, first, start, second, controls, vae: vaeOf(graph, decode, checkpoint) };
 }
 
 /**
@@ -127,7 +130,14 @@ function checkSdxl(graph: GraphReader, id: string, start: LatentStart): void {
   }
 }
 
-function checkVae(graph: GraphReader, id: string, checkpoint: string): void {
-  if (graph.source(id, "vae") === checkpoint) return;
-  graph.refuse(id, "vae", "must be that of the sampler's model");
+function checkVae(graph: GraphReader, id: string, vae: string): void {
+  if (graph.source(id, "vae") === vae) return;
+  graph.refuse(id, "vae", "must be the same wherever there is one");
+}
+
+function vaeOf(graph: GraphReader, decode: string, checkpoint: string): string | null {
+  const vae = graph.source(decode, "vae");
+  if (graph.type(vae) === "VAELoader") return vae;
+  if (vae === checkpoint) return null;
+  return graph.refuse(decode, "vae", "must be that of the sampler's model, or of VAELoader");
 }

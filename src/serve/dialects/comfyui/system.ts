@@ -36,12 +36,12 @@ export const modelFolders = ["checkpoints", "loras", "vae", "embeddings", "contr
 /** Names in a folder; null for a folder that is not there. */
 export function modelFolder(
   folder: string,
-  { models, loras, embeddings, controlnets }: Capabilities,
+  { models, loras, vaes, embeddings, controlnets }: Capabilities,
 ): string[] | null {
   const names = (list: readonly { name: string }[]) => list.map(({ name }) => name);
   if (folder === "checkpoints") return names(models);
   if (folder === "loras") return names(loras);
   if (folder === "embeddings") return names(embeddings);
   if (folder === "controlnet") return names(controlnets);
-  return modelFolders.includes(folder) ? [] : null;
+  return folder === "vae" ? names(vaes) : null;
 }

@@ -6,7 +6,7 @@ import { BasedXLError } from "../../../errors.ts";
 import { recipeOfComfyUi } from "../../../metadata/from-comfyui.ts";
 import { settings as table } from "../../../settings/table.ts";
 import type { InputImages, JobSpec } from "../../jobs/types.ts";
-import { loraNamed, modelNamed } from "../listed-names.ts";
+import { loraNamed, modelNamed, nameIn } from "../listed-names.ts";
 import { RequestedRecipe } from "../requested-recipe.ts";
 import { controlsOf } from "./controls.ts";
 import { comfyError, type NodeErrors } from "./errors.ts";
@@ -23,6 +23,8 @@ import { secondPassSettings } from "./second-pass.ts";
 interface Translation {
   request: JobSpec["request"];
   model: string;
+  /** Absent for the model's own. */
+  vae?: string;
   /** null where it starts from noise alone. */
   images: InputImages | null;
   /** Of outputs that show nothing of it. */
@@ -41,7 +43,7 @@ export async function translatePrompt(
   const order = orderOf(whole, outputs);
   const prompt: Prompt = Object.fromEntries(order.map((id) => [id, whole[id]!]));
   const graph = new GraphReader(prompt);
-  const { decode, sampler, first, start, second, controls } = checkPlainGraph(graph, outputs);
+  const { decode, sampler, first, start, second, controls, vae } = checkPlainGraph(graph, outputs);
   const recipe = readRecipe(prompt, first);
   const { noiseBatch = 1, ...settings } = recipe.settings;
   const loras = recipe.loras.map(({ name, scale, textScale }) => {
@@ -63,6 +65,7 @@ export async function translatePrompt(
   return {
     request,
     model: modelNamed(lists, recipe.model?.name ?? "")!.id,
+    ...(vae !== null && { vae: nameIn(lists.vaes, graph.text(vae, "vae_name"))! }),
     images: await imagesOf(start, steered.images, pixels),
     nodeErrors,
     work: { prompt, outputs, order, sampler, decode, ...(second && { first }) },

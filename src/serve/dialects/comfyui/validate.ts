@@ -210,6 +210,7 @@ function isListed(name: string, value: string, choices: readonly string[], lists
   if (name === "ckpt_name") return modelNamed(lists, value) !== null;
   if (name === "lora_name") return loraNamed(lists, value) !== null;
   if (name === "control_net_name") return nameIn(lists.controlnets, value) !== null;
+  if (name === "vae_name") return nameIn(lists.vaes, value) !== null;
   // Images of jobs and those in folders are not listed: they are looked for when they are read.
   if (name === "image") return true;
   return choices.includes(value);

@@ -21,6 +21,7 @@ import {
   readsWeights,
   requestOfForm,
   settingValue,
+  vaeName,
 } from "./form.ts";
 import { LorasField } from "./loras.tsx";
 import { PromptBox } from "./prompt.tsx";
@@ -64,6 +65,7 @@ export function Compose() {
         />
         {readsWeights.value && <p class="hint">Weights are read as A1111 reads them.</p>}
         <ModelField />
+        <VaeField />
         <SizeField />
         <SamplingFields />
         <SeedField />
@@ -117,6 +119,28 @@ function ModelField() {
       >
         {models.map(({ id, name }) => (
           <option key={id} value={id}>
+            {name}
+          </option>
+        ))}
+      </select>
+    </div>
+  );
+}
+
+function VaeField() {
+  const vaes = capabilities.value?.vaes ?? [];
+  if (vaes.length === 0) return null;
+  return (
+    <div class="field">
+      <label for="field-vae">VAE</label>
+      <select
+        id="field-vae"
+        value={vaeName.value ?? ""}
+        onChange={({ currentTarget }) => (vaeName.value = currentTarget.value || null)}
+      >
+        <option value="">The model's</option>
+        {vaes.map(({ name }) => (
+          <option key={name} value={name}>
             {name}
           </option>
         ))}

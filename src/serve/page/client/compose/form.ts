@@ -11,6 +11,7 @@ import { hasWeights } from "./weights.ts";
 interface Kept {
   settings: Settings;
   model: string | null;
+  vae: string | null;
   keepsSeed: boolean;
 }
 
@@ -20,6 +21,8 @@ const kept = readKept();
 export const given = signal<Settings>(kept.settings);
 /** As the capability document names it; null for the server's own. */
 export const modelId = signal<string | null>(kept.model);
+/** null for the model's own. */
+export const vaeName = signal<string | null>(kept.vae);
 /** Whether the next image has the seed of the form, or a random one. */
 export const keepsSeed = signal(kept.keepsSeed);
 
@@ -89,6 +92,7 @@ export function withoutDefaults(settings: Settings): Settings {
 
 export function clearForm(): void {
   given.value = {};
+  vaeName.value = null;
   keepsSeed.value = false;
 }
 
@@ -101,7 +105,12 @@ export function requestOfForm(): JobRequest {
   if (keepsSeed.value && seed !== undefined) request.seed = seed;
   if (readsWeights.value) request.prompt_syntax = "a1111";
   const preview_steps = capabilities.value?.features.previews ? previewStepsOf() : 0;
-  return { request, preview_steps, ...(model.value ? { model: model.value.id } : {}) };
+  const isHere = capabilities.value?.vaes.some(({ name }) => name === vaeName.value);
+  return {
+    ...{ request, preview_steps },
+    ...(model.value && { model: model.value.id }),
+    ...(isHere && vaeName.value !== null && { vae: vaeName.value }),
+  };
 }
 
 /** Whether the prompts have weights and nothing says how they are read. */
@@ -126,7 +135,7 @@ function previewStepsOf(): number {
 }
 
 function readKept(): Kept {
-  const empty = { settings: {}, model: null, keepsSeed: false };
+  const empty = { settings: {}, model: null, vae: null, keepsSeed: false };
   try {
     return { ...empty, ...JSON.parse(storedText("localStorage", storageKey) ?? "{}") };
   } catch {
@@ -138,6 +147,7 @@ effect(() => {
   const now: Kept = {
     settings: given.value,
     model: modelId.value,
+    vae: vaeName.value,
     keepsSeed: keepsSeed.value,
   };
   storeText("localStorage", storageKey, JSON.stringify(now));

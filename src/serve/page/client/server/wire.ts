@@ -25,6 +25,7 @@ export interface LoraSetting {
 export interface JobRequest {
   request: Settings;
   model?: string | undefined;
+  vae?: string | undefined;
   preview_steps?: number | undefined;
   /** In base64. */
   image?: string | undefined;
