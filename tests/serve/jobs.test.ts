@@ -319,7 +319,7 @@ test("an image to start from that is too large is refused before it is read", as
     image: Buffer.from(image).toString("base64"),
   });
   expect(response.status).toBe(400);
-  const sentence = "Images to start from have at most 0.01 million pixels here, not 0.012288.";
+  const sentence = "Images of requests have at most 0.01 million pixels here, not 0.012288.";
   expect(await response.json()).toEqual({ error: { code: "bad-option", message: sentence } });
 });
 
