@@ -44,7 +44,7 @@ export async function listRepository(
   for (;;) {
     const { done, value } = await parsed(hubUrl, entries.next());
     if (done) return { commit, files };
-    if (value.type !== "file") continue;
+    if (value && value.type !== "file") continue;
     const file = checkedFile(value, id);
     files.set(file.name, file);
     if (files.size > filesMax) throw refusal(`${id} has more than ${filesMax} files.`);

@@ -4,7 +4,7 @@
  * same kind is followed, with a warning. Source: ComfyUI, nodes.py.
  */
 import { escaped } from "../errors.ts";
-import { isObject, type JsonObject, numberOf, textOf } from "./foreign-json.ts";
+import { isObject, type JsonObject, numberOf, textOf, wordsOf } from "./foreign-json.ts";
 import { Recipe } from "./recipe.ts";
 
 /** null for other objects. `recipe` takes what is read. */
@@ -59,7 +59,7 @@ class Graph {
 
   /** The node that an input is linked to: ["4", 0]. */
   node(input: unknown): Node | undefined {
-    return Array.isArray(input) ? this.byId.get(String(input[0])) : undefined;
+    return Array.isArray(input) ? this.byId.get(wordsOf(input[0])) : undefined;
   }
 
   /**

@@ -8,7 +8,7 @@ import { embeddingItem } from "../settings/embedding.ts";
 import { loraItem } from "../settings/lora.ts";
 import { settingKeys, settingOf } from "../settings/table.ts";
 import { asField, checkSetting } from "../settings/values.ts";
-import type { JsonObject } from "./foreign-json.ts";
+import { type JsonObject, wordsOf } from "./foreign-json.ts";
 import { Recipe } from "./recipe.ts";
 import { formatVersion, isRecorded, ownSchema } from "./record.ts";
 
@@ -16,7 +16,7 @@ import { formatVersion, isRecorded, ownSchema } from "./record.ts";
 export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   const refuse = (why: string) => new BasedXLError("bad-option", `${escaped(path, 300)} ${why}.`);
   if (json.format !== formatVersion) {
-    const version = escaped(String(json.basedxl), 20);
+    const version = escaped(wordsOf(json.basedxl), 20);
     throw refuse(`was written by BasedXL ${version}, whose parameters this version does not read`);
   }
   const parsed = v.safeParse(ownSchema, json);
@@ -86,9 +86,9 @@ again, with its --ip-image.`,
 // --- internal ---
 
 function takeValue(recipe: Recipe, key: (typeof settingKeys)[number], value: unknown): void {
-  const isSeed = settingOf(key).kind === "seed" && /^\d{1,20}$/.test(String(value));
+  const isSeed = settingOf(key).kind === "seed" && /^\d{1,20}$/.test(wordsOf(value));
   try {
-    const read = isSeed ? BigInt(String(value)) : value;
+    const read = isSeed ? BigInt(wordsOf(value)) : value;
     Object.assign(recipe.settings, { [key]: checkSetting(key, read, asField) });
   } catch (error) {
     if (!(error instanceof BasedXLError)) throw error;

@@ -2,7 +2,7 @@
  * Reads SwarmUI's JSON: parameters by their names in lower case.
  * Source: SwarmUI, src/Text2Image/T2IParamInput.cs (GenFullMetadataObject).
  */
-import { isObject, type JsonObject, numberOf, textOf } from "./foreign-json.ts";
+import { isObject, type JsonObject, numberOf, textOf, wordsOf } from "./foreign-json.ts";
 import { Recipe } from "./recipe.ts";
 
 /** null for other objects. */
@@ -53,7 +53,7 @@ const notRepeated = [
 /** Lists are arrays, or texts with commas between. */
 function listOf(value: unknown): string[] {
   const list = typeof value === "string" ? value.split(",") : Array.isArray(value) ? value : [];
-  return list.map((each) => String(each).trim()).filter((each) => each !== "");
+  return list.map((each) => wordsOf(each).trim()).filter((each) => each !== "");
 }
 
 /** By parameter and name; "0x" stands before the digits. */

@@ -18,6 +18,7 @@ import {
   settings as settingsTable,
 } from "../settings/table.ts";
 import { parseSetting } from "../settings/values.ts";
+import { wordsOf } from "./foreign-json.ts";
 
 /** A file of models, as images know it. */
 export interface FileHint {
@@ -66,7 +67,7 @@ export class Recipe {
   take(key: SettingKey, value: unknown, name: string): void {
     if (value === undefined || value === null || value === "") return;
     try {
-      const text = typeof value === "string" ? value.trim() : String(value);
+      const text = typeof value === "string" ? value.trim() : wordsOf(value);
       Object.assign(this.settings, { [key]: parseSetting(key, text.slice(0, 1e5), () => name) });
     } catch (error) {
       if (!(error instanceof BasedXLError)) throw error;

@@ -93,7 +93,7 @@ export class ConfigReader {
     }
     const result = v.safeParse(schema, value);
     if (result.success) return result.output;
-    return this.fail(`${key} is ${show(value)}, but ${result.issues[0].message}`);
+    return this.fail(`${key} is ${show(value)}, but ${escaped(result.issues[0].message, 200)}`);
   }
 
   keys(): string[] {

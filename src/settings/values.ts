@@ -2,7 +2,7 @@
  * Values of settings from texts (flags, environment) and from JavaScript or JSON (the API, a
  * request): one check and one sentence for both, by whatever name the user knows the setting.
  */
-import { BasedXLError } from "../errors.ts";
+import { BasedXLError, escaped } from "../errors.ts";
 import { listSeparator, suggestion } from "../terminal/flags.ts";
 import { type AnySetting, type NumberList, seedMax } from "./setting.ts";
 import { type GivenSettings, type SettingKey, settingOf } from "./table.ts";
@@ -35,7 +35,7 @@ export function parseSetting<Key extends SettingKey>(
 ): NonNullable<GivenSettings[Key]> {
   const setting = settingOf(key);
   const value = readText(setting, text);
-  const shown = text.split(listSeparator).map((each) => JSON.stringify(each));
+  const shown = text.split(listSeparator).map((each) => escaped(JSON.stringify(each), 300));
   return checked(key, value, shown.join(", "), naming) as NonNullable<GivenSettings[Key]>;
 }
 
@@ -46,7 +46,7 @@ export function checkSetting<Key extends SettingKey>(
   naming: Naming = asProperty,
 ): NonNullable<GivenSettings[Key]> {
   const isPlain = typeof value === "bigint" || typeof value === "number";
-  const shown = isPlain ? String(value) : (JSON.stringify(value) ?? "undefined");
+  const shown = isPlain ? String(value) : escaped(JSON.stringify(value) ?? "undefined", 300);
   return checked(key, value, shown, naming) as NonNullable<GivenSettings[Key]>;
 }
 

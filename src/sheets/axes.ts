@@ -141,7 +141,7 @@ function axisOf(typed: string, texts: string[]): Axis {
   const all = isNumber ? texts.flatMap((text) => expandRange(text, kind !== "number")) : texts;
   const values = all.map((text) => {
     const isNone = key === "loras" && text === "none";
-    const value = isNone ? [] : parseSetting(key, text, () => `--xyz ${typed}`);
+    const value = isNone ? [] : parseSetting(key, text, () => `--xyz ${escaped(typed, 40)}`);
     return {
       text,
       label: `${typed}: ${text}`,

@@ -28,12 +28,16 @@ export class JobStore {
       // In KiB; the default would fill with old jobs for as long as the server runs.
       database.run("PRAGMA cache_size = -512");
       database.run("PRAGMA foreign_keys = ON");
+      if (!isWhole(database)) throw new Error("the file is damaged; move it away to begin anew");
       database.transaction(() => migrate(database)).immediate();
       return new JobStore(database);
     } catch (error) {
       const { code = "", message } = error as Error & { code?: string };
       const why = /BUSY|LOCKED/.test(code) ? "another server uses it" : message;
-      throw new BasedXLError("io", `The jobs in ${escaped(path, 300)} cannot be opened: ${why}.`);
+      throw new BasedXLError(
+        "io",
+        `The jobs in ${escaped(path, 300)} cannot be opened: ${escaped(why, 300)}.`,
+      );
     }
   }
 
@@ -81,7 +85,7 @@ export class JobStore {
   get(id: string): StoredJob | null {
     if (this.isClosed) return null;
     const row = this.database.query("SELECT * FROM jobs WHERE id = $id").get({ id });
-    return row === null ? null : this.jobOf(row as JobRow);
+    return row === null ? null : (this.jobsOf([row as JobRow])[0] ?? null);
   }
 
   /** The newest first. */
@@ -98,15 +102,26 @@ export class JobStore {
     const rows = this.database
       .query(`SELECT * FROM jobs ${where} ORDER BY id DESC LIMIT $limit`)
       .all({ ...values, limit } as SQLQueryBindings & object);
-    return (rows as JobRow[]).map((row) => this.jobOf(row));
+    return this.jobsOf(rows as JobRow[]);
   }
 
-  /** Jobs that have not ended, in the order in which they came. */
+  /**
+   * Jobs that have not ended, in the order in which they came. Those that cannot be read, as of
+   * another version, have failed.
+   */
   unfinished(): StoredJob[] {
     const rows = this.database
       .query("SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY id")
       .all() as JobRow[];
-    return rows.map((row) => this.jobOf(row));
+    const jobs = this.jobsOf(rows);
+    const readable = new Set(jobs.map(({ id }) => id));
+    const message = "This version of the server cannot read the job.";
+    const error = JSON.stringify({ code: "unreadable", message });
+    for (const { id } of rows) {
+      if (readable.has(id)) continue;
+      this.run("UPDATE jobs SET state = 'failed', error = $error WHERE id = $id", { id, error });
+    }
+    return jobs;
   }
 
   addEvent({ id, jobId, at, ...event }: JobEvent): void {
@@ -123,8 +138,9 @@ export class JobStore {
     const rows = this.database
       .query(`SELECT * FROM events WHERE id > $afterId ${ofJob} ORDER BY id LIMIT $limit`)
       .all(values) as { id: number; job_id: string; at: number; event: string }[];
-    return rows.map(({ id, job_id, at, event }) => {
-      return { id, jobId: job_id, at, ...JSON.parse(event) } as JobEvent;
+    return rows.flatMap(({ id, job_id, at, event }) => {
+      const found = readable(() => JSON.parse(event));
+      return found === null ? [] : [{ id, jobId: job_id, at, ...found } as JobEvent];
     });
   }
 
@@ -157,6 +173,11 @@ export class JobStore {
     return this.database.query(sql).run(values as SQLQueryBindings & object).changes;
   }
 
+  /** Those that can be read. */
+  private jobsOf(rows: readonly JobRow[]): StoredJob[] {
+    return rows.flatMap((row) => readable(() => this.jobOf(row)) ?? []);
+  }
+
   private jobOf(row: JobRow): StoredJob {
     const images = this.database
       .query(
@@ -165,11 +186,11 @@ export class JobStore {
       )
       .all({ id: row.id }) as JobImage[];
     return {
-      ...{ id: row.id, state: row.state as JobState, createdAt: row.created_at },
+      ...{ id: row.id, state: v.parse(stateSchema, row.state), createdAt: row.created_at },
       ...{ startedAt: row.started_at, endedAt: row.ended_at, attempts: row.attempts, images },
       spec: specOf(row.spec),
-      warnings: JSON.parse(row.warnings),
-      error: row.error === null ? null : JSON.parse(row.error),
+      warnings: v.parse(warningsSchema, JSON.parse(row.warnings)),
+      error: row.error === null ? null : v.parse(errorSchema, JSON.parse(row.error)),
     };
   }
 }
@@ -196,6 +217,27 @@ interface JobRow {
   attempts: number;
   warnings: string;
   error: string | null;
+}
+
+const states = ["queued", "running", "done", "failed", "cancelled"] as const;
+const stateSchema: v.GenericSchema<unknown, JobState> = v.picklist(states);
+const warningsSchema = v.array(v.string());
+const errorSchema = v.object({ code: v.string(), message: v.string() });
+
+/** Null where a row's texts are none that this version writes. */
+function readable<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof v.ValiError) return null;
+    throw error;
+  }
+}
+
+/** False for a file of which pages are lost, for instance by a dying disk. */
+function isWhole(database: Database): boolean {
+  const row = database.query("PRAGMA quick_check(1)").get() as { quick_check: string };
+  return row.quick_check === "ok";
 }
 
 const version = 1;

@@ -3,7 +3,7 @@
  * them: texts of numbers are numbers, null is the default, and unknown fields are passed over.
  * Source: A1111 1.10 and Forge, modules/processing.py and modules/api/models.py.
  */
-import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import { isObject, type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
 import { decodedBase64 } from "../image-bytes.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { A1111Error, type FieldProblem, unreadableImage } from "./errors.ts";
@@ -136,7 +136,7 @@ const readers: { [Kind in keyof Kinds]: (sent: unknown) => Kinds[Kind] | undefin
   number: looseNumber,
   flag(sent) {
     if (typeof sent === "boolean") return sent;
-    const key = String(sent).toLowerCase();
+    const key = wordsOf(sent).toLowerCase();
     if (["1", "true", "on", "yes"].includes(key)) return true;
     return ["0", "false", "off", "no"].includes(key) ? false : undefined;
   },

@@ -4,7 +4,7 @@
  * Source: A1111 1.10, modules/api/api.py (img2imgapi) and modules/processing.py
  * (StableDiffusionProcessingImg2Img, create_binary_mask).
  */
-import type { JsonObject } from "../../../metadata/foreign-json.ts";
+import { type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
 import type { RequestSettings } from "../../../settings/table.ts";
 import type { Capabilities } from "../../capabilities.ts";
 import { blurredMask, maskOf } from "../mask-bytes.ts";
@@ -30,7 +30,7 @@ export async function readImageToImageRequest(
     ...(fields.mask && maskSettings(fields)),
   };
   const { request, dialectData, ...rest } = specOf(fields, body, options, lists);
-  const image = imageIn(String(sources[0]));
+  const image = imageIn(wordsOf(sources[0]));
   const units = controlUnitsOf(fields.alwayson_scripts, lists, image);
   const spec = { ...rest, request: { ...request, ...own, ...units.settings }, dialectData };
   const mask = fields.mask ? await maskIn(fields.mask, fields) : null;

@@ -4,7 +4,13 @@
  * Source: ComfyUI, server.py and execution.py (PromptQueue).
  */
 import { BasedXLError } from "../../../errors.ts";
-import { isObject, type JsonObject, numberOf, textOf } from "../../../metadata/foreign-json.ts";
+import {
+  isObject,
+  type JsonObject,
+  numberOf,
+  textOf,
+  wordsOf,
+} from "../../../metadata/foreign-json.ts";
 import {
   type ImageJobService,
   type InputImages,
@@ -44,7 +50,7 @@ export class PromptQueue {
       throw new PromptRefused(comfyError("no_prompt", message, message));
     }
     const targets = body.partial_execution_targets;
-    const wanted = Array.isArray(targets) ? targets.map(String) : undefined;
+    const wanted = Array.isArray(targets) ? targets.map(wordsOf) : undefined;
     const valid = validatePrompt(body.prompt, lists, wanted);
     const { request, model, vae, images, nodeErrors, work } = await translatePrompt(
       ...([valid.prompt, valid.outputs, lists] as const),
@@ -85,14 +91,14 @@ export class PromptQueue {
   change({ clear, delete: ids }: JsonObject, client: string): void {
     if (clear) for (const { id } of this.own({ state: "queued", client })) this.jobs.cancel(id);
     for (const id of Array.isArray(ids) ? ids : []) {
-      const job = this.ids.job(String(id));
+      const job = this.ids.job(wordsOf(id));
       if (job?.state === "queued" && job.spec.client === client) this.jobs.cancel(job.id);
     }
   }
 
   /** Of one prompt where the body names it, else of all that run. */
   interrupt({ prompt_id: id }: JsonObject, client: string): void {
-    const wanted = id ? this.ids.job(String(id))?.id : undefined;
+    const wanted = id ? this.ids.job(wordsOf(id))?.id : undefined;
     for (const job of this.own({ state: "running", client })) {
       if (!id || job.id === wanted) this.jobs.cancel(job.id);
     }
@@ -114,7 +120,7 @@ export class PromptQueue {
 
   /** POST /history: the jobs and their images stay. */
   forget({ clear, delete: ids }: JsonObject): void {
-    const named = (Array.isArray(ids) ? ids : []).map((id) => this.ids.job(String(id)));
+    const named = (Array.isArray(ids) ? ids : []).map((id) => this.ids.job(wordsOf(id)));
     const all = clear ? this.own({ limit: historyMax }) : [];
     for (const job of [...named, ...all]) if (job && isHistory(job)) this.forgotten.add(job.id);
   }

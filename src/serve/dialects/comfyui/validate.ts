@@ -3,7 +3,7 @@
  * listed.
  * Source: ComfyUI, execution.py (validate_prompt, validate_inputs).
  */
-import { isObject, type JsonObject } from "../../../metadata/foreign-json.ts";
+import { isObject, type JsonObject, wordsOf } from "../../../metadata/foreign-json.ts";
 import { loraNamed, modelNamed, nameIn } from "../listed-names.ts";
 import { longWhole, looseNumber, looseText } from "../loose-values.ts";
 import { type ComfyError, comfyError, type NodeErrors, PromptRefused } from "./errors.ts";
@@ -71,7 +71,7 @@ function outputsOf(nodes: Map<string, JsonObject>, targets: readonly string[] | 
     }
     const type = nodeTypeOf(node.class_type);
     if (type === null) {
-      const name = String(node.class_type).slice(0, 200);
+      const name = wordsOf(node.class_type).slice(0, 200);
       const message = `Cannot execute because node ${name} does not exist.`;
       throw new PromptRefused(comfyError("invalid_prompt", message, details));
     }
@@ -111,7 +111,7 @@ class Check {
     }
     const isValid = errors.length === 0 && areLinksValid;
     this.found.set(id, { isValid, errors });
-    if (isValid) this.prompt[id] = { class_type: String(node.class_type), inputs };
+    if (isValid) this.prompt[id] = { class_type: wordsOf(node.class_type), inputs };
     return isValid;
   }
 
@@ -121,7 +121,7 @@ class Check {
     if (ids.length === 0) return all;
     for (const [id, result] of this.found) {
       if (result === null || result.errors.length === 0) continue;
-      const classType = String(this.nodes.get(id)!.class_type);
+      const classType = wordsOf(this.nodes.get(id)!.class_type);
       all[id] = { errors: result.errors, dependent_outputs: [...ids], class_type: classType };
     }
     return all;
@@ -144,7 +144,7 @@ class Check {
 
   private link(name: string, input: InputType, value: unknown[]) {
     const info = { input_name: name, input_config: inputConfig(input, this.lists) };
-    const [id, slot] = [String(value[0]), value[1]];
+    const [id, slot] = [wordsOf(value[0]), value[1]];
     const source = value.length === 2 ? this.nodes.get(id) : undefined;
     const outputs = source === undefined ? [] : (nodeTypeOf(source.class_type)?.outputs ?? []);
     const received = Number.isSafeInteger(slot) ? outputs[slot as number] : undefined;
@@ -197,10 +197,10 @@ function checkedValue(name: string, input: InputType, sent: unknown, lists: Node
   }
   if (input.choices === undefined) return { value: converted };
   const choices = input.choices(lists);
-  if (isListed(name, String(converted), choices, lists)) return { value: converted };
+  if (isListed(name, wordsOf(converted), choices, lists)) return { value: converted };
   const isLong = choices.length > shownChoicesMax;
   const list = isLong ? `(list of length ${choices.length})` : JSON.stringify(choices);
-  const details = `${name}: '${String(converted).slice(0, 200)}' not in ${list}`;
+  const details = `${name}: '${wordsOf(converted).slice(0, 200)}' not in ${list}`;
   const extra = isLong ? { ...info, input_config: null } : info;
   return { error: comfyError("value_not_in_list", "Value not in list", details, extra) };
 }
