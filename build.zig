@@ -10,6 +10,7 @@
 //!   zig build gpu-bench     the same for `bun run bench gpu` (with the kernels, as the library)
 //!   zig build basedxl-gpu   the kit's program for GPUs without Bun, into zig-out/bin (likewise)
 //!   zig build cudnn-plans   the program that asks cuDNN for plans without a GPU, into zig-out
+//!   zig build fuzz          what libFuzzer runs (needs clang), into zig-out; see tests/fuzz
 //! Options: -Doptimize=MODE, -Dtarget=TRIPLE, -Dnvcc=PATH (compile the CUDA kernels in),
 //! -Dfind-races (test-cuda under ThreadSanitizer), -Demulated-gpu=sm_86 (test-cuda on that GPU),
 //! -Dcuda=false (leave them out whatever -Dnvcc says), -Dcuda-architectures=80,90a (for these).
@@ -79,6 +80,7 @@ pub fn build(b: *Build) void {
     addBench(b, "basedxl-gpu", "gpu", target, optimize, cuda_nvcc, architectures);
 
     addPlans(b, target);
+    addFuzz(b);
 
     // For the same target as the library: its kernels have been compiled already.
     const bindings = addProgram(b, "bindings", "bindings", target, .Debug, null, "");
@@ -106,6 +108,27 @@ fn addBench(
     const bench = addProgram(b, name, program, target, optimize, nvcc, architectures);
     const install = b.addInstallArtifact(bench, .{});
     b.step(name, "Install this program").dependOn(&install.step);
+}
+
+/// The parsers of weights, instrumented by Zig, with the libFuzzer of clang.
+fn addFuzz(b: *Build) void {
+    const object = b.addObject(.{
+        .name = "fuzz",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("zig/fuzz.zig"),
+            .target = b.graph.host,
+            .optimize = .ReleaseSafe,
+            .link_libc = true,
+            .fuzz = true,
+        }),
+        .use_llvm = true,
+    });
+    const link = b.addSystemCommand(&.{ "clang", "-fsanitize=fuzzer", "-o" });
+    const program = link.addOutputFileArg("fuzz-weights");
+    link.addFileArg(object.getEmittedBin());
+    link.addArg("-lm");
+    const install = b.addInstallBinFile(program, "fuzz-weights");
+    b.step("fuzz", "Build what libFuzzer runs").dependOn(&install.step);
 }
 
 /// What asks cuDNN for plans, and the driver that it finds then.

@@ -59,7 +59,7 @@ const typescriptLayers = [
 
 /** The same for zig/. */
 const zigLayers = [
-  ["root", "program", "test_cuda"],
+  ["root", "program", "test_cuda", "fuzz"],
   ["gpu_program"],
   ["bench"],
   ["abi"],

@@ -417,7 +417,7 @@ fn expectFactor(factor: *const Factor, rows: usize, channels: usize, taps: usize
     }
 }
 
-fn expectInBounds(delta: *const Delta, weight: *const Weight) !void {
+pub fn expectInBounds(delta: *const Delta, weight: *const Weight) !void {
     const inputs = weight.inputs();
     const rows: usize = weight.shape[0];
     const channels = inputs.channels;

@@ -1,0 +1,86 @@
+/**
+ * A few hundred cases of each target of `bun run fuzz`, and the cases that it once found: objects
+ * whose toString is no function, rows and messages that nobody wrote.
+ */
+import { Database } from "bun:sqlite";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseForeign } from "../../src/metadata/foreign-json.ts";
+import { recipeOfComfyUi } from "../../src/metadata/from-comfyui.ts";
+import { recipeOfSwarmUi } from "../../src/metadata/from-swarmui.ts";
+import { parseSchedulerConfig } from "../../src/models/config.ts";
+import { JobStore } from "../../src/serve/jobs/store.ts";
+import { parseAxes } from "../../src/sheets.ts";
+import { targets } from "../fuzz/targets.ts";
+import { runCase } from "../fuzz/worker.ts";
+import { dialectApp } from "../support/dialect-app.ts";
+import { refusal } from "../support/refusal.ts";
+import { seed, seedName } from "../support/seed.ts";
+
+// The cores may be busy.
+setDefaultTimeout(60_000);
+
+describe(seedName, () => {
+  test.each(targets.map(({ name }) => name))("300 cases of %s", async (name) => {
+    for (let index = 0; index < 300; index++) {
+      expect([index, await runCase(name, seed, index)]).toEqual([index, null]);
+    }
+  });
+});
+
+describe("what fuzzing found", () => {
+  const odd = { toString: 1, valueOf: 1 };
+
+  test("objects in the place of names are no error of the server", async () => {
+    const { post } = dialectApp();
+    for (const path of ["/history", "/queue"]) {
+      expect((await post(path, { delete: [odd] })).status).toBe(200);
+    }
+    const prompt = { 3: { class_type: odd, inputs: {} } };
+    expect((await post("/prompt", { prompt })).status).toBe(400);
+    expect((await post("/sdapi/v1/img2img", { init_images: [odd] })).status).toBeLessThan(500);
+  });
+
+  test("objects in the place of values of an image are left out", () => {
+    const swarm = { sui_image_params: { prompt: "a", steps: odd, loras: [odd] } };
+    expect(recipeOfSwarmUi(swarm)?.settings.stepCount).toBeUndefined();
+    const nodes = { 3: { class_type: "KSampler", inputs: { model: [odd, 0], seed: odd } } };
+    expect(() => recipeOfComfyUi(nodes)).not.toThrow();
+    expect(parseForeign("[".repeat(100_000))).toBeNull();
+  });
+
+  test("messages are escaped where they are made", async () => {
+    const axes = await refusal(() => parseAxes("steps=1\u0085\u009b2J"), "bad-option");
+    expect(axes).toContain("\\u0085\\u009b2J");
+    const config = { _class_name: "EulerDiscreteScheduler", num_train_timesteps: "\u001b[2J\n" };
+    const scheduler = await refusal(() => parseSchedulerConfig("FILE", config), "bad-model");
+    expect(scheduler).not.toMatch(/\p{Cc}/u);
+  });
+
+  test("a store goes on without jobs of another version; a damaged one is refused", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "basedxl-store-"));
+    const path = join(folder, "jobs.sqlite");
+    const spec = { request: { prompt: "a" }, client: "c", dialect: "own" } as const;
+    const job = { state: "queued", startedAt: null, endedAt: null, attempts: 0 } as const;
+    const store = JobStore.open(path);
+    for (const id of ["1", "2", "3"]) {
+      store.add({ ...job, ...{ id, createdAt: 1, spec, images: [], warnings: [], error: null } });
+    }
+    store.close();
+    const database = new Database(path);
+    database.run('UPDATE jobs SET spec = \'{"request":{"gone":1}}\' WHERE id = 1');
+    database.run("UPDATE jobs SET warnings = 'x' WHERE id = 2");
+    database.close();
+    const again = JobStore.open(path);
+    expect(again.unfinished().map(({ id }) => id)).toEqual(["3"]);
+    expect(again.list({}).map(({ id }) => id)).toEqual(["3"]);
+    again.close();
+    const bytes = await Bun.file(path).bytes();
+    writeFileSync(path, bytes.fill(0xaa, 4096, 8192));
+    const sentence = await refusal(() => JobStore.open(path), "io");
+    expect(sentence).toMatch(/cannot be opened: .*(damaged|malformed|disk image)/);
+    rmSync(folder, { recursive: true });
+  });
+});

@@ -1,0 +1,95 @@
+/**
+ * `bun run fuzz`: every parser of foreign bytes, until each has had its cases or minutes. A run
+ * goes on where the last one stopped; what it found is in the folder of --out.
+ *
+ *     bun run fuzz                      100,000 cases of each target
+ *     bun run fuzz --minutes 60         an hour of each
+ *     bun run fuzz --cases 10000000 --targets prompts,images
+ *     bun run fuzz --repeat prompts:1234 --seed 1    one case again, with its stack
+ */
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { nativeTargets, runNative } from "./native.ts";
+import { runTarget } from "./supervise.ts";
+import { targets } from "./targets.ts";
+import { runCase } from "./worker.ts";
+
+export interface Progress {
+  /** Cases so far. */
+  next: number;
+  seconds: number;
+  crashes: { index: number | string; reason: string }[];
+}
+
+export interface Wanted {
+  seed: number;
+  /** Cases in all, those of earlier runs among them. */
+  cases: number;
+  /** Of this run. */
+  seconds: number;
+  out: string;
+  log(line: string): void;
+  /** Called now and then. */
+  save(): void;
+}
+
+const { values } = parseArgs({
+  options: {
+    cases: { type: "string" },
+    minutes: { type: "string" },
+    targets: { type: "string" },
+    seed: { type: "string", default: "1" },
+    out: { type: "string", default: "fuzz-out" },
+    repeat: { type: "string" },
+  },
+});
+
+const all = [...targets.map(({ name }) => name), ...nativeTargets];
+const seed = Number(values.seed);
+if (values.repeat !== undefined) {
+  const [name = "", index] = values.repeat.split(":");
+  const reason = await runCase(name, seed, Number(index));
+  process.stdout.write(`${reason ?? "no crash"}\n`);
+} else process.exitCode = await fuzz();
+
+async function fuzz(): Promise<number> {
+  const { out } = values;
+  mkdirSync(join(out, "crashes"), { recursive: true });
+  const statePath = join(out, `state-${seed}.json`);
+  const state: Record<string, Progress> = existsSync(statePath)
+    ? JSON.parse(readFileSync(statePath, "utf8"))
+    : {};
+  const log = (line: string) => {
+    process.stdout.write(`${line}\n`);
+    appendFileSync(join(out, "fuzz.log"), `${new Date().toISOString()} ${line}\n`);
+  };
+  const save = () => {
+    writeFileSync(`${statePath}.new`, JSON.stringify(state, null, 2));
+    renameSync(`${statePath}.new`, statePath);
+  };
+  const minutes = values.minutes === undefined ? Number.POSITIVE_INFINITY : Number(values.minutes);
+  const cases = Number(values.cases ?? (values.minutes === undefined ? 100_000 : 1e15));
+  const wanted: Wanted = { seed, cases, seconds: minutes * 60, out, log, save };
+  let crashCount = 0;
+  for (const name of values.targets?.split(",") ?? all) {
+    if (!all.includes(name)) throw new Error(`no target ${name}: ${all.join(", ")}`);
+    state[name] ??= { next: 0, seconds: 0, crashes: [] };
+    const progress = state[name];
+    const run = nativeTargets.includes(name) ? runNative : runTarget;
+    const isRun = await run(name, progress, wanted);
+    save();
+    crashCount += progress.crashes.length;
+    const rate = Math.round(progress.next / Math.max(progress.seconds, 0.001));
+    const found = `${progress.crashes.length} crashes`;
+    if (isRun) log(`${name}: ${progress.next} cases, ${rate} per second, ${found}`);
+  }
+  return crashCount === 0 ? 0 : 1;
+}

@@ -1,0 +1,148 @@
+/**
+ * Runs a target in a process of its own and watches it: one that hangs, dies or takes too much
+ * memory has its case written down, and the next process goes on after it.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Progress, Wanted } from "./main.ts";
+import { Random } from "./random.ts";
+import { targets } from "./targets.ts";
+import type { WorkerLine } from "./worker.ts";
+
+/** A process that tells nothing for so long hangs. */
+const silenceMsMax = 60_000;
+const memoryBytesMax = 2 ** 31;
+/** The same crash again and again is known after so many. */
+const crashCountMax = 100;
+
+export async function runTarget(
+  name: string,
+  progress: Progress,
+  wanted: Wanted,
+): Promise<boolean> {
+  const startMs = performance.now();
+  const before = progress.seconds;
+  const elapsed = () => (performance.now() - startMs) / 1000;
+  while (progress.next < wanted.cases && elapsed() < wanted.seconds) {
+    await runProcess(name, progress, wanted, () => elapsed() < wanted.seconds);
+    progress.seconds = before + elapsed();
+    if (progress.crashes.length > crashCountMax) {
+      wanted.log(`${name}: more than ${crashCountMax} crashes; mend them first`);
+      break;
+    }
+  }
+  return true;
+}
+
+// --- internal ---
+
+async function runProcess(
+  name: string,
+  progress: Progress,
+  wanted: Wanted,
+  hasTime: () => boolean,
+): Promise<void> {
+  // The worker's own folder for temporary files goes with it.
+  const parent = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+  const folder = mkdtempSync(join(parent, "basedxl-fuzz-run-"));
+  const place = join(folder, "case");
+  const script = Bun.fileURLToPath(new URL("./worker.ts", import.meta.url));
+  const { seed, cases } = wanted;
+  const words = [name, seed, progress.next, cases, place].map(String);
+  const child = Bun.spawn([process.execPath, script, ...words], {
+    env: { ...process.env, TMPDIR: folder },
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  let reason: string | null = null;
+  let heardMs = performance.now();
+  let isStopped = false;
+  const stop = (why: string | null) => {
+    reason = why;
+    isStopped = true;
+    child.kill("SIGKILL");
+  };
+  const timer = setInterval(() => {
+    if (performance.now() - heardMs > silenceMsMax) stop("it hangs");
+    else if (memoryOf(child.pid) > memoryBytesMax) stop("it takes more than 2 GiB");
+    else if (!hasTime()) stop(null);
+  }, 500);
+  let isDone = false;
+  try {
+    for await (const line of linesOf(child.stdout)) {
+      heardMs = performance.now();
+      const { next, crash, isDone: ended } = JSON.parse(line) as WorkerLine;
+      progress.next = next;
+      isDone = ended === true;
+      // Servers that the target started would keep it.
+      if (isDone) child.kill("SIGKILL");
+      if (crash !== undefined) record(name, progress, wanted, crash);
+      wanted.save();
+    }
+  } finally {
+    clearInterval(timer);
+    child.kill("SIGKILL");
+  }
+  await child.exited;
+  if (!isDone && !isStopped)
+    reason = `its process ended with ${child.exitCode ?? child.signalCode}`;
+  if (reason !== null) {
+    const index = caseIn(place) ?? progress.next;
+    record(name, progress, wanted, { index, reason });
+    progress.next = Math.max(progress.next, index + 1);
+  }
+  rmSync(folder, { recursive: true, force: true });
+}
+
+function record(
+  name: string,
+  progress: Progress,
+  { log, out, seed }: Wanted,
+  crash: { index: number; reason: string },
+): void {
+  // By its kind and its places: messages differ from case to case.
+  const [first = "", ...places] = crash.reason.split("\n");
+  const kind = /^\w+/.exec(first)?.[0] ?? "";
+  const key = places.length === 0 ? first : `${kind} ${places.slice(0, 2).join(" ").trim()}`;
+  if (progress.crashes.some(({ reason }) => reason === key)) return;
+  progress.crashes.push({ index: crash.index, reason: key });
+  log(`CRASH ${name}:${crash.index} (--seed ${seed}): ${crash.reason}`);
+  const path = join(out, "crashes", `${name}-${seed}-${crash.index}.txt`);
+  writeFileSync(path, `${crash.reason}\n\n${shownCase(name, seed, crash.index)}\n`);
+}
+
+function shownCase(name: string, seed: number, index: number): string {
+  try {
+    return Bun.inspect(targets.find((each) => each.name === name)?.make(new Random(seed, index)));
+  } catch (error) {
+    return `it cannot be made: ${error}`;
+  }
+}
+
+function caseIn(place: string): number | null {
+  try {
+    return readFileSync(place).readDoubleLE(0);
+  } catch {
+    return null;
+  }
+}
+
+/** Resident memory; 0 where the process is gone, or there is no /proc. */
+function memoryOf(pid: number): number {
+  try {
+    return 4096 * Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
+  } catch {
+    return 0;
+  }
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const bytes of stream) {
+    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * The job store: texts in its rows, and the file itself with bytes changed.
+ */
+import type { Database } from "bun:sqlite";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { JobStore, specText } from "../../../src/serve/jobs/store.ts";
+import { mutateBytes, mutateJson } from "../mutate.ts";
+import { target } from "../target.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "basedxl-fuzz-"));
+const path = join(folder, "jobs.sqlite");
+const damaged = join(folder, "damaged.sqlite");
+const spec = { request: { prompt: "a", stepCount: 4 }, client: "test", dialect: "own" } as never;
+const store = JobStore.open(path);
+for (const id of ["1", "2"]) {
+  store.add({
+    ...{ id, state: "queued", createdAt: 1, startedAt: null, endedAt: null, attempts: 0 },
+    ...{ images: [], spec, warnings: ["a"], error: null },
+  } as never);
+}
+store.close();
+const seed = readFileSync(path);
+const columns = ["spec", "warnings", "error", "state"];
+/** Stays open: opening a file for each case takes most of the time. */
+const kept = JobStore.open(path);
+const { database } = kept as unknown as { database: Database };
+
+export const storeTarget = target(
+  "jobs",
+  (random) => {
+    if (random.once(20)) return { bytes: mutateBytes(random, seed) };
+    const column = random.pick(columns);
+    const json: Record<string, unknown> = {
+      ...{ spec: JSON.parse(specText(spec)), warnings: ["a"], error: { code: "io", message: "b" } },
+      state: "queued",
+    };
+    const keys = ["request", "inputs", "dialectData", "format"];
+    return { column, text: mutateJson(random, json[column], keys) };
+  },
+  ({ column, text, bytes }) => {
+    if (bytes !== undefined) return readFile(bytes);
+    database.run(`UPDATE jobs SET ${column} = ? WHERE id = '1'`, [text]);
+    readAll(kept);
+    database.run("UPDATE jobs SET spec = $spec, warnings = '[]', error = NULL, state = 'queued'", [
+      specText(spec),
+    ]);
+  },
+);
+
+function readFile(bytes: Uint8Array): void {
+  for (const ending of ["", "-wal", "-shm"]) rmSync(damaged + ending, { force: true });
+  writeFileSync(damaged, bytes);
+  const opened = JobStore.open(damaged);
+  try {
+    readAll(opened);
+  } finally {
+    opened.close();
+  }
+}
+
+function readAll(opened: JobStore): void {
+  opened.unfinished();
+  opened.list({});
+  opened.events("all", 0, 10);
+}

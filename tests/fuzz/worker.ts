@@ -1,0 +1,55 @@
+/**
+ * The process that runs the cases of one target, from an index on, until it is stopped. Arguments:
+ * target, seed, first index, index after the last, a file that has the index of the running case.
+ * Writes a line of JSON for each crash and every second.
+ */
+import { openSync, writeSync } from "node:fs";
+import { Random } from "./random.ts";
+import { targets } from "./targets.ts";
+
+export interface WorkerLine {
+  /** The index after the last case that ended. */
+  next: number;
+  crash?: { index: number; reason: string };
+  isDone?: boolean;
+}
+
+/** A case that takes longer is reported: machines that run tests are busy. */
+const caseMsMax = 5_000;
+
+if (import.meta.main) await work(process.argv.slice(2));
+
+/** Runs one case; the reason of its crash, null where it is none. */
+export async function runCase(name: string, seed: number, index: number): Promise<string | null> {
+  const target = targets.find((each) => each.name === name)!;
+  const startMs = performance.now();
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error("no end")), 2 * caseMsMax);
+  try {
+    const value = target.make(new Random(seed, index)) as never;
+    await Promise.race([late, target.run(value)]);
+    const ms = performance.now() - startMs;
+    return ms > caseMsMax ? `it took ${Math.round(ms)} ms` : null;
+  } catch (error) {
+    return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function work([name, seed, first, end, place]: string[]): Promise<void> {
+  const file = openSync(place!, "w");
+  const running = Buffer.alloc(8);
+  let toldMs = performance.now();
+  const tell = (line: WorkerLine) => process.stdout.write(`${JSON.stringify(line)}\n`);
+  for (let index = Number(first); index < Number(end); index++) {
+    running.writeDoubleLE(index);
+    writeSync(file, running, 0, 8, 0);
+    const reason = await runCase(name!, Number(seed), index);
+    if (reason !== null) tell({ next: index + 1, crash: { index, reason } });
+    if (performance.now() - toldMs < 1000) continue;
+    toldMs = performance.now();
+    tell({ next: index + 1 });
+  }
+  tell({ next: Number(end), isDone: true });
+}
