@@ -250,6 +250,8 @@ const planSchema = v.object({
   /** Of these, of products in int8, on GPUs. */
   weight_int8_bytes: count,
   adapter_bytes: count,
+  /** Of networks beside the model, on each device. */
+  network_bytes: count,
   ranks: v.array(rankSchema),
 });
 

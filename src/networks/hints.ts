@@ -36,7 +36,7 @@ function grey({ pixels, width, height }: RawImage): RawImage {
   const out = new Uint8Array(width * height);
   for (let i = 0; i < out.length; i++) {
     const [r, g, b] = [pixels[3 * i]!, pixels[3 * i + 1]!, pixels[3 * i + 2]!];
-    out[i] = (4899 * r + 9617 * g + 1868 * b + 8192) >> 14;
+    out[i] = (9798 * r + 19235 * g + 3735 * b + 16384) >> 15;
   }
   return { pixels: out, width, height };
 }
