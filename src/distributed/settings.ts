@@ -66,7 +66,10 @@ export function settingsOf(request: PlannedRequest, facts: ProcessFacts): Settin
 /** A sentence on the first setting that two processes do not share; null where all agree. */
 export function differenceOf(ours: Settings, theirs: Settings, index: number): string | null {
   for (const name of new Set([...Object.keys(ours), ...Object.keys(theirs)])) {
-    const [first, second] = [ours[name], theirs[name]];
+    // A key may be "__proto__".
+    const [first, second] = [ours, theirs].map((all) =>
+      Object.hasOwn(all, name) ? all[name] : undefined,
+    );
     if (first === second) continue;
     return `Process ${index} and process 0 differ in ${name} (${shown(second)} and \
 ${shown(first)}): start all with the same flags, model and version.`;

@@ -7,6 +7,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { differenceOf } from "../../src/distributed/settings.ts";
 import { parseForeign } from "../../src/metadata/foreign-json.ts";
 import { recipeOfComfyUi } from "../../src/metadata/from-comfyui.ts";
 import { recipeOfSwarmUi } from "../../src/metadata/from-swarmui.ts";
@@ -49,6 +50,11 @@ describe("what fuzzing found", () => {
     const nodes = { 3: { class_type: "KSampler", inputs: { model: [odd, 0], seed: odd } } };
     expect(() => recipeOfComfyUi(nodes)).not.toThrow();
     expect(parseForeign("[".repeat(100_000))).toBeNull();
+  });
+
+  test("settings of a process may have any names", () => {
+    const theirs = JSON.parse('{"__proto__":"a"}');
+    expect(differenceOf({}, theirs, 1)).toContain("__proto__ (a and not known)");
   });
 
   test("messages are escaped where they are made", async () => {

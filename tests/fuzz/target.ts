@@ -25,7 +25,7 @@ export function target<T>(
         await run(value);
       } catch (error) {
         if (!(error instanceof BasedXLError)) throw error;
-        if (!/^[^\p{Cc}\u2028\u2029]{4,2000}$/u.test(error.message)) {
+        if (!/^[^\p{Cc}\u2028\u2029]{4,8000}$/u.test(error.message)) {
           throw new Error(`no sentence: ${JSON.stringify(error.message)}`);
         }
       }
