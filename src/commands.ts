@@ -18,6 +18,12 @@ import {
 } from "./commands/models-flags.ts";
 import { pullFlags, pullHelp } from "./commands/pull-flags.ts";
 import { serveFlags, serveHelp, serveRepeatable, serveValues } from "./commands/serve-flags.ts";
+import {
+  upscaleFlags,
+  upscaleHelp,
+  upscaleRepeatable,
+  upscaleValues,
+} from "./commands/upscale-flags.ts";
 import { verifyDevices, verifyFlags, verifyHelp } from "./commands/verify-flags.ts";
 import {
   workerFlags,
@@ -53,6 +59,15 @@ export const commands: Record<string, Command> = {
     countsPositionals: true,
     values: sampleValues,
     load: async () => (await import("./commands/sample.ts")).sampleCommand,
+  }),
+  upscale: typed({
+    summary: "Enlarge images by a network",
+    args: upscaleFlags,
+    help: upscaleHelp,
+    repeatable: upscaleRepeatable,
+    countsPositionals: true,
+    values: upscaleValues,
+    load: async () => (await import("./commands/upscale.ts")).upscaleCommand,
   }),
   serve: typed({
     summary: "Generate images for others, over HTTP",

@@ -80,7 +80,8 @@ export interface WriteOptions {
 }
 
 /**
- * Writes RGB `pixels` (height, width, 3) to `path`, replacing an existing file only when whole.
+ * Writes RGB `pixels` (height, width, 3), or RGBA, to `path`, replacing an existing file only when
+ * whole.
  * Resolves to whether the texts are in it: long ones do not fit into every format. Throws
  * "bad-option" for an unknown ending or a size beyond the format's limit, "io" when it cannot be
  * written, "cancelled" at once after the signal: a running encoder cannot be stopped, only
@@ -93,7 +94,7 @@ export async function writeImage(
   height: number,
   { signal, texts }: WriteOptions = {},
 ): Promise<boolean> {
-  if (pixels.length !== width * height * 3) {
+  if (![3, 4].includes(pixels.length / (width * height))) {
     throw new Error(`${pixels.length} bytes of pixels for ${width}x${height} RGB`);
   }
   const format = imageFormatOf(path);

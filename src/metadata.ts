@@ -7,6 +7,7 @@
  * (files and devices of this machine), `files.ts` (all of it for programs).
  */
 export { textsOfImage } from "./metadata/describe.ts";
+export { textsOfEnlarged } from "./metadata/enlarged.ts";
 export {
   type DescribeOptions,
   defaultHashWaitMs,

@@ -18,9 +18,11 @@
  */
 import { adaptersOf } from "./adapters/plan.ts";
 import { BasedXLError, cancelled } from "./errors.ts";
+import type { ImageSource } from "./image/read.ts";
 import type { Model } from "./models/model.ts";
 import { stepCountMax } from "./native/abi.ts";
 import { probeDevice } from "./native/device-info.ts";
+import type { UpscalerNetwork } from "./networks/network.ts";
 import { controlShapes } from "./pipeline/controls.ts";
 import type { PipelineEvent } from "./pipeline/events.ts";
 import { finalSize } from "./pipeline/hires.ts";
@@ -39,6 +41,13 @@ import { type RefinedSessions, runRefinedJob } from "./pipeline/refined-job.ts";
 import type { GenerateRequest, PlannedRequest } from "./pipeline/request.ts";
 import { type OpenOptions, openSession, type Progress } from "./pipeline/session.ts";
 import { TwoSessions } from "./pipeline/two-sessions.ts";
+
+import {
+  type UpscaledImage,
+  type UpscaleOptions,
+  upscaleImage,
+  upscalerOf,
+} from "./pipeline/upscale.ts";
 
 export type { PlannedLora } from "./adapters/plan.ts";
 export { type LoraReport, loraLines, reportLoras } from "./adapters/report.ts";
@@ -64,6 +73,7 @@ export { noImages, type ReadImages, readImages } from "./pipeline/read-images.ts
 export type { GenerateRequest, ImageRange, PlannedRequest } from "./pipeline/request.ts";
 export type { Progress } from "./pipeline/session.ts";
 export { medianMs, type StageTimings } from "./pipeline/timings.ts";
+export type { UpscaledImage, UpscaleOptions } from "./pipeline/upscale.ts";
 export type { EmbeddingChoice } from "./settings/embedding.ts";
 export type { LoraChoice } from "./settings/lora.ts";
 
@@ -227,6 +237,24 @@ is loaded when its turn comes.`,
     }
   }
 
+  /**
+   * Enlarges an image by an upscaler of ESRGAN's kind, which is loaded beside the model and kept
+   * while memory lasts. Waits for its turn among the jobs. Rejects as `generate` does.
+   */
+  async upscale(image: ImageSource, options: UpscaleOptions): Promise<UpscaledImage> {
+    if (this.closing !== null) throw closedError();
+    const { upscaler, ...others } = options;
+    const network = this.upscaler(upscaler);
+    return await this.queue.run(options.signal, () =>
+      upscaleImage(this.session, image, network, others),
+    );
+  }
+
+  /** The upscaler that `name` names. Throws "bad-model" and "bad-weights". */
+  upscaler(name: string): UpscalerNetwork {
+    return upscalerOf(name, this.prepared.files);
+  }
+
   /** Cancels the job of this id, running or waiting. False where there is none. */
   cancel(id: string): boolean {
     const controller = this.jobs.get(id);
@@ -291,7 +319,7 @@ function openOptionsOf({
     ...{ model, rankCount, threadCount, gpu, dtype, width, height, splitBatch, vaeTiling },
     hasImage: input !== null,
     hasMask: input !== null && input.mask !== null,
-    second: plan.hires && finalSize(plan),
+    second: plan.hires && { ...finalSize(plan), hasImage: plan.hires.plan.input !== null },
     guidance: first?.guidance ?? false,
     promptCount: first?.images[0]?.tokens.weights.length ?? 1,
     adapters: adaptersOf(first?.images[0]?.loras ?? []),

@@ -95,7 +95,8 @@ pub export fn bxl_session_submit(session: *Session, request: *const Request) cal
     checks.last_error.reset();
     if (request.size != @sizeOf(Request)) return refuse("request of another version", .{});
     if (checks.request(&session.options.config, request)) |status| return status;
-    if (request.kind != .image and session.options.devices.nccl_unique_id != null) {
+    const is_component = request.kind != .image and request.kind != .upscale;
+    if (is_component and session.options.devices.nccl_unique_id != null) {
         return refuse("one component alone in several processes", .{});
     }
     if (request.adapters.len > 0 and session.options.devices.random_weights) {
@@ -124,6 +125,7 @@ pub export fn bxl_session_poll(session: *const Session, progress: *Progress) cal
     if (state == .closed) return .ok;
     progress.stage = @enumFromInt(session.reporter.stage.load(.acquire));
     progress.step_index = session.reporter.step_index.load(.acquire);
+    progress.step_count = session.reporter.step_count.load(.acquire);
     progress.preview_step = session.reporter.preview.step.load(.acquire);
     progress.plan_count = session.plans.plan_count.load(.monotonic);
     progress.unet_dry_run_count = session.unetDryRunCount();
@@ -436,7 +438,7 @@ fn secondOf(options: *const SessionOptions, first: sessions.First) ?sessions.Fir
     second.latent_rows = options.second_latent_rows;
     second.latent_width = options.second_latent_width;
     second.image_count = 1;
-    second.has_image = true;
+    second.has_image = options.second_has_image != 0;
     return second;
 }
 
@@ -495,6 +497,7 @@ fn copyJob(r: *const Request) Allocator.Error!pipeline.Job {
     job.empty = try copyPrompts(pipeline.Tokens, arena, r.empty);
     job.adapters = try copyAdapters(arena, r.adapters);
     job.networks = try copyNetworks(arena, r.networks);
+    job.upscale = .{ .rows = r.upscale_rows, .width = r.upscale_width, .tile = r.upscale_tile };
     job.controls = try copyControls(arena, r.controls);
     job.ip_adapters = try copyIpAdapters(arena, r.ip_adapters);
     job.image = try arena.dupe(u8, r.image.slice());

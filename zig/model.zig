@@ -10,6 +10,7 @@
 //! - `model/layers.zig` has the layers; three of them exchange data with other patches.
 //! - `model/vae.zig` encodes and decodes images.
 //! - `model/taesd.zig` decodes them roughly, for previews.
+//! - `model/upscaler.zig` enlarges images.
 //! - `model/network.zig` is a network beside the model, which jobs name: `model/controlnet.zig`,
 //!   `model/ip_adapter.zig`, and `model/clip_vision.zig`, which shows images to that.
 
@@ -28,6 +29,7 @@ pub const networks = @import("model/network.zig");
 pub const Network = networks.Network;
 pub const image_use_count_max = @import("model/transformer.zig").image_use_count_max;
 pub const TinyDecoder = @import("model/taesd.zig").TinyDecoder;
+pub const Upscaler = @import("model/upscaler.zig").Upscaler;
 
 pub const Component = weights.Component;
 

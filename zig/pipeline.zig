@@ -20,6 +20,7 @@
 //!   pipeline/decode.zig      latents to pixels
 //!   pipeline/vae_tiling.zig  decoding in overlapping tiles
 //!   pipeline/encode.zig      pixels to latents
+//!   pipeline/upscale.zig     an image enlarged by a network, in tiles
 //!   pipeline/components.zig  single components
 //!   pipeline/nchw.zig        conversion from and to NCHW
 
@@ -32,6 +33,8 @@ pub const ControlUse = jobs.ControlUse;
 pub const Tokens = jobs.Tokens;
 pub const DeepPlan = jobs.DeepPlan;
 pub const StepReuse = jobs.StepReuse;
+pub const Upscale = jobs.Upscale;
+pub const upscale_overlap = upscaling.overlap;
 pub const Emphasis = @import("pipeline/emphasis.zig").Emphasis;
 pub const NoiseSource = @import("pipeline/noise.zig").NoiseSource;
 const results = @import("pipeline/result.zig");
@@ -49,6 +52,7 @@ const denoise = @import("pipeline/denoise.zig");
 const encode = @import("pipeline/encode.zig");
 const sources = @import("pipeline/source.zig");
 const text = @import("pipeline/text.zig");
+const upscaling = @import("pipeline/upscale.zig");
 
 /// Runs a job on one rank.
 pub fn run(rank: *Rank) Error!void {
@@ -62,6 +66,7 @@ pub fn run(rank: *Rank) Error!void {
             _ = rank.begin(.encode);
             try encode.encodeSample(rank);
         },
+        .upscale => try upscaling.run(rank),
     }
 }
 
@@ -111,4 +116,5 @@ test {
     _ = @import("pipeline/balance.zig");
     _ = @import("pipeline/emphasis.zig");
     _ = @import("pipeline/nchw.zig");
+    _ = upscaling;
 }

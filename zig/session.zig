@@ -193,6 +193,7 @@ pub const Session = struct {
         session.diagnostics.reset();
         session.cancelled.store(false, .release);
         session.reporter.step_index.store(0, .release);
+        session.reporter.step_count.store(0, .release);
         session.reporter.preview.reset();
         session.adapt_progress.reset();
         // Until a rank begins, a poll must not see the last stage of the previous job.
@@ -404,6 +405,10 @@ pub const Session = struct {
         }
         const vae = &session.model.config.vae;
         if (job.kind == .image) try session.result.allocShared(job, plan.layout.rank_count, vae);
+        if (job.kind == .upscale) {
+            const scale = networks[0].graph.upscaler.config.scale();
+            try session.result.allocEnlarged(job, scale);
+        }
         var threads: RankThreads = .{
             .gpa = session.gpa,
             .io = session.io,

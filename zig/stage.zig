@@ -8,4 +8,6 @@ pub const Stage = enum(u32) {
     encode = 4,
     /// Merging adapters into the weights, before the first of the other stages.
     adapt = 5,
+    /// Tiles of an image by an upscaler.
+    upscale = 6,
 };

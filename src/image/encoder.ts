@@ -15,8 +15,8 @@ interface Encoder {
   /** Why sharp is not used, and the remedy, in sentences; null with sharp. */
   problem: string | null;
   /**
-   * RGB `pixels` (height, width, 3) as a file; `quality` from 1 to 100 of all but PNG. Rejects with
-   * the library's own error.
+   * RGB `pixels` (height, width, 3) as a file, with sharp also RGBA; `quality` from 1 to 100 of all
+   * but PNG. Rejects with the library's own error.
    */
   encode(
     format: ImageFormat,
@@ -93,7 +93,8 @@ async function importSharp(): Promise<Encoder | string> {
     formats: imageFormats,
     problem: null,
     async encode(format, pixels, { width, height }, quality) {
-      const raw = { width, height, channels: 3 as const };
+      const channels = pixels.length === width * height * 4 ? 4 : 3;
+      const raw = { width, height, channels } as const;
       const image = sharp(pixels, { raw, limitInputPixels: false });
       return await settings[format](image, quality).toBuffer();
     },

@@ -3,6 +3,7 @@
  * and the first frame of GIF, or pixels. Turned as their EXIF says, over a colour where they are
  * transparent, in sRGB of 8 bits whatever the file has.
  */
+import type { Sharp } from "sharp";
 import { BasedXLError, escaped } from "../errors.ts";
 import { readLimitedFile } from "../limited-read.ts";
 import type { Size } from "./encoder.ts";
@@ -10,6 +11,12 @@ import type { Size } from "./encoder.ts";
 /** Pixels, row by row: RGB where there are three bytes for each, grey where there is one. */
 export interface RawImage extends Size {
   pixels: Uint8Array;
+}
+
+/** An image, and how opaque each pixel is, in grey; null where all are. */
+interface ImageWithAlpha {
+  image: RawImage;
+  alpha: RawImage | null;
 }
 
 /** The path of a file, the bytes of one, or pixels. */
@@ -36,29 +43,24 @@ const formats = ["png", "jpeg", "webp", "heif", "avif", "tiff", "gif"];
 export async function readImage(source: ImageSource, options: ReadOptions): Promise<RawImage> {
   const { name, channels, background } = options;
   if (typeof source === "object" && "pixels" in source) return ofPixels(source, options);
-  const what = typeof source === "string" ? `${name} ${escaped(source)}` : name;
-  const bytes = typeof source === "string" ? await bytesOf(source, what) : source;
-  if (bytes.length === 0) throw new BasedXLError("bad-option", `${what} is empty.`);
-  const sharp = await loadSharp();
-  try {
-    const image = sharp(bytes, { limitInputPixels: false, pages: 1, failOn: "error" });
-    const { format, width, height } = await image.metadata();
-    if (!formats.includes(format)) throw new Error(`it is ${format}`);
-    checkSize(what, { width, height });
-    const flat = image.autoOrient().flatten({ background });
+  return await decoded(source, name, async (image) => {
+    const flat = image.flatten({ background });
     const turned = channels === 3 ? flat.toColourspace("srgb") : flat.toColourspace("b-w");
-    const { data, info } = await turned.removeAlpha().raw().toBuffer({ resolveWithObject: true });
-    const size = { width: info.width, height: info.height };
-    if (info.channels !== channels) throw new Error(`it has ${info.channels} channels`);
-    return { ...size, pixels: new Uint8Array(data.buffer, data.byteOffset, data.length) };
-  } catch (error) {
-    if (error instanceof BasedXLError) throw error;
-    const why = escaped((error as Error).message.split("\n")[0] ?? "", 120).replace(/[.\s]+$/, "");
-    throw new BasedXLError(
-      "bad-option",
-      `${what} cannot be read as an image (${why}): PNG, JPEG, WebP, AVIF, TIFF and GIF can.`,
-    );
+    return await pixelsOf(turned.removeAlpha(), channels);
+  });
+}
+
+/** As `readImage`, in RGB, with the transparency of files. */
+export async function readWithAlpha(source: ImageSource, name: string): Promise<ImageWithAlpha> {
+  if (typeof source === "object" && "pixels" in source) {
+    const options = { name, channels: 3, background: "#ffffff" } as const;
+    return { image: ofPixels(source, options), alpha: null };
   }
+  return await decoded(source, name, async (turned, hasAlpha) => {
+    const image = turned.toColourspace("srgb");
+    if (!hasAlpha) return { image: await pixelsOf(image.removeAlpha(), 3), alpha: null };
+    return split(await pixelsOf(image.ensureAlpha(), 4));
+  });
 }
 
 /** sharp, which nothing else can stand in for. Rejects with "setup". */
@@ -73,6 +75,50 @@ export async function loadSharp(): Promise<typeof import("sharp")["default"]> {
 }
 
 // --- internal ---
+
+/** What `read` makes of an image, turned as its EXIF says. */
+async function decoded<T>(
+  source: string | Uint8Array,
+  name: string,
+  read: (image: Sharp, hasAlpha: boolean) => Promise<T>,
+): Promise<T> {
+  const what = typeof source === "string" ? `${name} ${escaped(source)}` : name;
+  const bytes = typeof source === "string" ? await bytesOf(source, what) : source;
+  if (bytes.length === 0) throw new BasedXLError("bad-option", `${what} is empty.`);
+  const sharp = await loadSharp();
+  try {
+    const image = sharp(bytes, { limitInputPixels: false, pages: 1, failOn: "error" });
+    const { format, width, height, hasAlpha } = await image.metadata();
+    if (!formats.includes(format)) throw new Error(`it is ${format}`);
+    checkSize(what, { width, height });
+    return await read(image.autoOrient(), hasAlpha);
+  } catch (error) {
+    if (error instanceof BasedXLError) throw error;
+    const why = escaped((error as Error).message.split("\n")[0] ?? "", 120).replace(/[.\s]+$/, "");
+    throw new BasedXLError(
+      "bad-option",
+      `${what} cannot be read as an image (${why}): PNG, JPEG, WebP, AVIF, TIFF and GIF can.`,
+    );
+  }
+}
+
+async function pixelsOf(image: Sharp, channels: 1 | 3 | 4): Promise<RawImage> {
+  const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
+  if (info.channels !== channels) throw new Error(`it has ${info.channels} channels`);
+  const { width, height } = info;
+  return { width, height, pixels: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+}
+
+/** Of pixels of four bytes. */
+function split({ pixels, ...size }: RawImage): ImageWithAlpha {
+  const count = size.width * size.height;
+  const [image, alpha] = [new Uint8Array(3 * count), new Uint8Array(count)];
+  for (let i = 0; i < count; i++) {
+    image.set(pixels.subarray(4 * i, 4 * i + 3), 3 * i);
+    alpha[i] = pixels[4 * i + 3]!;
+  }
+  return { image: { ...size, pixels: image }, alpha: { ...size, pixels: alpha } };
+}
 
 function ofPixels({ pixels, width, height }: RawImage, { name, channels }: ReadOptions): RawImage {
   const isSize = [width, height].every((side) => Number.isInteger(side) && side > 0);

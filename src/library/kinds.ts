@@ -3,10 +3,17 @@
  */
 
 /** What can be asked for by name. */
-export type ModelKind = "checkpoint" | "lora" | "vae" | "taesd" | "embedding" | "controlnet";
+export type ModelKind =
+  | "checkpoint"
+  | "lora"
+  | "vae"
+  | "taesd"
+  | "embedding"
+  | "controlnet"
+  | "upscaler";
 
 /** What a folder is for: "any" where its name does not say, "other" for what is none of these. */
-type FolderKind = ModelKind | "upscaler" | "other" | "any";
+type FolderKind = ModelKind | "other" | "any";
 
 export interface KindFolder {
   /** Absolute. */

@@ -212,6 +212,7 @@ const nouns: Readonly<Record<ModelKind, readonly [noun: string, flag: string | n
   vae: ["VAE", "--vae"],
   taesd: ["TAESD", "--taesd"],
   embedding: ["embedding", "--embedding"],
+  upscaler: ["upscaler", "--hires-upscaler"],
   controlnet: ["ControlNet", null],
 };
 

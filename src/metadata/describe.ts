@@ -299,7 +299,7 @@ function hiresFields(
   return [
     ["Hires upscale", value("hires")],
     ["Hires steps", value("hiresSteps") || undefined],
-    ["Hires upscaler", hiresNames[hires.upscaler.name]],
+    ["Hires upscaler", hiresNames[hires.upscaler.name] ?? hires.upscaler.name],
   ];
 }
 

@@ -159,6 +159,7 @@ const features: readonly (readonly [pattern: RegExp, feature: string])[] = [
   [/^Denoising strength/, "The start from another image, or the hires fix"],
   [/^FreeU/, "FreeU"],
   [/^Tiling/, "Tiling"],
+  [/^Postprocess /, "The enlarging afterwards"],
   [/^Dynamic thresholding|^Mimic|^CFG mode|^CFG scale minimum/i, "Dynamic thresholding"],
   [/^Style Selector/, "The style selector"],
 ];

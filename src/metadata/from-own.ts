@@ -27,15 +27,10 @@ export function recipeOfOwn(json: JsonObject, path: string): Recipe {
   const recipe = new Recipe(`BasedXL ${escaped(basedxl, 20)}`);
   const { basedxl: own } = resources.versions();
   if (basedxl !== own) recipe.warn(`${recipe.tool} wrote the image: ${own} may differ from it.`);
-  const unknown = new Set(Object.keys(settings));
-  for (const key of settingKeys) {
-    if (!isRecorded(key)) continue;
-    const value = settings[asField(key)];
-    unknown.delete(asField(key));
-    if (value === undefined || key === "loras" || key === "embeddings") continue;
-    takeValue(recipe, key, value);
+  if (parsed.output.enlarged !== undefined) {
+    recipe.warn("The enlarging afterwards of the image is not repeated.");
   }
-  for (const name of unknown) recipe.warn(`The setting ${escaped(name, 40)} is not known.`);
+  takeValues(recipe, settings);
   // Two files of one name are told apart by their folders alone.
   const digitsOf = (name: string, files: typeof loras) => {
     const [file, ...others] = files.filter((each) => each.name === name);
@@ -84,6 +79,18 @@ again, with its --ip-image.`,
 }
 
 // --- internal ---
+
+function takeValues(recipe: Recipe, settings: JsonObject): void {
+  const unknown = new Set(Object.keys(settings));
+  for (const key of settingKeys) {
+    if (!isRecorded(key)) continue;
+    const value = settings[asField(key)];
+    unknown.delete(asField(key));
+    if (value === undefined || key === "loras" || key === "embeddings") continue;
+    takeValue(recipe, key, value);
+  }
+  for (const name of unknown) recipe.warn(`The setting ${escaped(name, 40)} is not known.`);
+}
 
 function takeValue(recipe: Recipe, key: (typeof settingKeys)[number], value: unknown): void {
   const isSeed = settingOf(key).kind === "seed" && /^\d{1,20}$/.test(wordsOf(value));

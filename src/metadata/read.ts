@@ -56,7 +56,21 @@ export function readRecipe(path: string): Recipe {
   );
 }
 
+/** A1111's text of the image at `path`, and this program's; none where it says nothing. */
+export function textsAt(path: string): { parameters: string | undefined; own: string | undefined } {
+  try {
+    const { parameters, own } = namedTexts(readTexts(path));
+    return { parameters, own };
+  } catch (error) {
+    // Formats whose texts are not read.
+    if (error instanceof BasedXLError && error.code === "io") return noTexts;
+    throw error;
+  }
+}
+
 // --- internal ---
+
+const noTexts = { parameters: undefined, own: undefined };
 
 function shownTexts(found: FoundTexts): Pick<InspectedImage, "texts" | "parameters"> {
   const { parameters } = namedTexts(found);

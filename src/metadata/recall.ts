@@ -14,8 +14,10 @@ import { resources } from "../resources.ts";
 import { compatKeys } from "../settings/compat.ts";
 import type { EmbeddingChoice } from "../settings/embedding.ts";
 import type { LoraChoice } from "../settings/lora.ts";
+import { hiresSettings } from "../settings/table/hires.ts";
 import { inputSettings } from "../settings/table/input.ts";
 import type { SettingKey } from "../settings/table.ts";
+import { hiresNames } from "./from-infotext.ts";
 import { readRecipe } from "./read.ts";
 import type { FileHint, RecalledSettings, Recipe } from "./recipe.ts";
 
@@ -48,6 +50,7 @@ export async function recallImage(
   else forget(recipe, ["predictionType", "rescaleBetasZeroSnr"]);
   if (!explicit.has("refiner")) await takeRefiner(recipe, files);
   if (!explicit.has("vae")) await takeVae(recipe, files);
+  if (!explicit.has("hiresUpscaler")) takeUpscaler(recipe, files);
   if (!explicit.has("image")) withoutInput(recipe);
   if (explicit.has("promptFile")) forget(recipe, ["prompt"]);
   if (!explicit.has("prompt")) await takeTags(recipe, files);
@@ -65,7 +68,7 @@ export async function recallImage(
 
 // --- internal ---
 
-type Kind = "lora" | "vae" | "embedding";
+type Kind = "lora" | "vae" | "embedding" | "upscaler";
 
 /** Of a file's name with its folders. */
 const nameMax = 500;
@@ -221,6 +224,20 @@ async function takeVae(recipe: Recipe, files: Files): Promise<void> {
     settings.vae = path;
     await warnOfOther(recipe, files, "vae", path, vae);
   } else recipe.warn(`The VAE ${shown(vae)} is not in the folders of models: the model's is used.`);
+}
+
+/** Without it there is one pass. */
+function takeUpscaler(recipe: Recipe, files: Files): void {
+  const { hiresUpscaler: name } = recipe.settings;
+  if (name === undefined || Object.hasOwn(hiresNames, name)) return;
+  const path = files.byName("upscaler", { name });
+  if (path !== null) {
+    recipe.settings.hiresUpscaler = path;
+    return;
+  }
+  forget(recipe, Object.keys(hiresSettings) as SettingKey[]);
+  const named = shown({ name });
+  recipe.warn(`The upscaler ${named} is not in the folders of models: there is no second pass.`);
 }
 
 const loraTag = /(?<!\\)<(?:lora|lyco):[^<>]*>/gi;

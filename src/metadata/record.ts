@@ -48,6 +48,8 @@ export const ownSchema = v.object({
       }),
     ),
   ),
+  /** By what it was enlarged afterwards, in order. */
+  enlarged: v.optional(v.array(v.object({ upscaler: v.string(), factor: v.number() }))),
   /** The name of the folder that --config named. */
   config: v.optional(v.string()),
   /** Hashes of the tensors alone. */

@@ -21,7 +21,7 @@ import {
   resolveModelFile,
 } from "../library/resolve.ts";
 
-type Kind = "vae" | "taesd" | "lora" | "embedding" | "controlnet";
+type Kind = "vae" | "taesd" | "lora" | "embedding" | "controlnet" | "upscaler";
 
 /** What the hub may have by this name; null for what can only be a path or a name here. */
 export function referenceTo(value: string, env = process.env): HubReference | null {

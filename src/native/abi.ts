@@ -17,7 +17,7 @@ function nameOf<E extends Record<string, number>>(names: E, value: number): keyo
   throw new RangeError(`The library gave ${value}, which names none of its values.`);
 }
 
-export const abiVersion = 32;
+export const abiVersion = 33;
 export const rankCountMax = 16;
 export const shareMax = 1000;
 export const stepCountMax = 1000;
@@ -30,6 +30,9 @@ export const adapterCountMax = 64;
 export const controlCountMax = 4;
 export const ipAdapterCountMax = 4;
 export const ipImageCountMax = 16;
+export const upscaleSideMax = 16384;
+export const upscaleTileMin = 128;
+export const upscaleTileMax = 4096;
 export const adapterTargetCountMax = 100000;
 
 export const Status = {
@@ -66,6 +69,7 @@ export const Kind = {
   decode: 3,
   encode: 4,
   decode_preview: 5,
+  upscale: 6,
 } as const;
 
 export const Stage = {
@@ -75,6 +79,7 @@ export const Stage = {
   decode: 3,
   encode: 4,
   adapt: 5,
+  upscale: 6,
 } as const;
 
 export const Output = {
@@ -229,11 +234,17 @@ export const NetworkKind = {
   controlnet: 0,
   clip_vision: 1,
   ip_adapter: 2,
+  upscaler: 3,
 } as const;
 
 export const IpProjection = {
   plain: 0,
   plus: 1,
+} as const;
+
+export const UpscalerKind = {
+  rrdbnet: 0,
+  compact: 1,
 } as const;
 
 export interface ClipConfig {
@@ -462,6 +473,7 @@ export interface SessionOptions {
   hasMask: number | boolean;
   secondLatentRows: number | boolean;
   secondLatentWidth: number | boolean;
+  secondHasImage: number | boolean;
   modelTileLatent: number | boolean;
   computeDtype: keyof typeof Compute;
   cudaLibrary: Bytes;
@@ -483,10 +495,10 @@ export interface SessionOptions {
   ipAdapters: Bytes;
 }
 
-export const sizeOfSessionOptions = 1240;
+export const sizeOfSessionOptions = 1248;
 
 export function writeSessionOptions(v: DataView, at: number, s: SessionOptions): void {
-  v.setUint32(at + 0, 1240, true);
+  v.setUint32(at + 0, 1248, true);
   v.setUint32(at + 4, Number(s.rankCount), true);
   v.setUint32(at + 8, Number(s.localRankFirst), true);
   v.setUint32(at + 12, Number(s.localRankCount), true);
@@ -510,25 +522,26 @@ export function writeSessionOptions(v: DataView, at: number, s: SessionOptions):
   v.setUint32(at + 84, Number(s.hasMask), true);
   v.setUint32(at + 88, Number(s.secondLatentRows), true);
   v.setUint32(at + 92, Number(s.secondLatentWidth), true);
-  v.setUint32(at + 96, Number(s.modelTileLatent), true);
-  v.setUint32(at + 100, Compute[s.computeDtype], true);
-  writeBytes(v, at + 104, s.cudaLibrary);
-  writeBytes(v, at + 120, s.ncclUniqueId);
-  writeModelConfig(v, at + 136, s.config);
-  writeBytes(v, at + 1016, s.textEncoderFiles);
-  writeBytes(v, at + 1032, s.textEncoder2Files);
-  writeBytes(v, at + 1048, s.unetFiles);
-  writeBytes(v, at + 1064, s.vaeFiles);
-  writeBytes(v, at + 1080, s.taesdFiles);
-  writeBytes(v, at + 1096, s.textEncoderNames);
-  writeBytes(v, at + 1112, s.textEncoder2Names);
-  writeBytes(v, at + 1128, s.unetNames);
-  writeBytes(v, at + 1144, s.vaeNames);
-  writeBytes(v, at + 1160, s.taesdNames);
-  writeBytes(v, at + 1176, s.adapters);
-  writeBytes(v, at + 1192, s.networks);
-  writeBytes(v, at + 1208, s.controls);
-  writeBytes(v, at + 1224, s.ipAdapters);
+  v.setUint32(at + 96, Number(s.secondHasImage), true);
+  v.setUint32(at + 100, Number(s.modelTileLatent), true);
+  v.setUint32(at + 104, Compute[s.computeDtype], true);
+  writeBytes(v, at + 112, s.cudaLibrary);
+  writeBytes(v, at + 128, s.ncclUniqueId);
+  writeModelConfig(v, at + 144, s.config);
+  writeBytes(v, at + 1024, s.textEncoderFiles);
+  writeBytes(v, at + 1040, s.textEncoder2Files);
+  writeBytes(v, at + 1056, s.unetFiles);
+  writeBytes(v, at + 1072, s.vaeFiles);
+  writeBytes(v, at + 1088, s.taesdFiles);
+  writeBytes(v, at + 1104, s.textEncoderNames);
+  writeBytes(v, at + 1120, s.textEncoder2Names);
+  writeBytes(v, at + 1136, s.unetNames);
+  writeBytes(v, at + 1152, s.vaeNames);
+  writeBytes(v, at + 1168, s.taesdNames);
+  writeBytes(v, at + 1184, s.adapters);
+  writeBytes(v, at + 1200, s.networks);
+  writeBytes(v, at + 1216, s.controls);
+  writeBytes(v, at + 1232, s.ipAdapters);
 }
 
 export interface Tokens {
@@ -642,6 +655,9 @@ export interface Request {
   knownMixes: Bytes;
   timeIds: number[];
   negativeTimeIds: number[];
+  upscaleRows: number | boolean;
+  upscaleWidth: number | boolean;
+  upscaleTile: number | boolean;
   batch: number | boolean;
   timestep: number;
   sample: Bytes;
@@ -650,10 +666,10 @@ export interface Request {
   timeIdsList: Bytes;
 }
 
-export const sizeOfRequest = 648;
+export const sizeOfRequest = 664;
 
 export function writeRequest(v: DataView, at: number, s: Request): void {
-  v.setUint32(at + 0, 648, true);
+  v.setUint32(at + 0, 664, true);
   v.setUint32(at + 4, Kind[s.kind], true);
   v.setUint32(at + 8, Number(s.latentRows), true);
   v.setUint32(at + 12, Number(s.latentWidth), true);
@@ -718,12 +734,15 @@ export function writeRequest(v: DataView, at: number, s: Request): void {
   for (let i = 0; i < 6; i++) {
     v.setFloat32(at + 552 + i * 4, s.negativeTimeIds[i] ?? 0, true);
   }
-  v.setUint32(at + 576, Number(s.batch), true);
-  v.setFloat32(at + 580, s.timestep, true);
-  writeBytes(v, at + 584, s.sample);
-  writeBytes(v, at + 600, s.promptEmbeds);
-  writeBytes(v, at + 616, s.pooled);
-  writeBytes(v, at + 632, s.timeIdsList);
+  v.setUint32(at + 576, Number(s.upscaleRows), true);
+  v.setUint32(at + 580, Number(s.upscaleWidth), true);
+  v.setUint32(at + 584, Number(s.upscaleTile), true);
+  v.setUint32(at + 588, Number(s.batch), true);
+  v.setFloat32(at + 592, s.timestep, true);
+  writeBytes(v, at + 600, s.sample);
+  writeBytes(v, at + 616, s.promptEmbeds);
+  writeBytes(v, at + 632, s.pooled);
+  writeBytes(v, at + 648, s.timeIdsList);
 }
 
 export interface Update {
@@ -938,32 +957,6 @@ export function writeControlUse(v: DataView, at: number, s: ControlUse): void {
   v.setUint32(at + 32, Number(s.stepEnd), true);
 }
 
-export interface ClipVisionConfig {
-  hiddenSize: number | boolean;
-  intermediateSize: number | boolean;
-  layerCount: number | boolean;
-  headCount: number | boolean;
-  imageSize: number | boolean;
-  patchSize: number | boolean;
-  hiddenAct: keyof typeof HiddenAct;
-  projectionSize: number | boolean;
-  layerNormEpsilon: number;
-}
-
-export const sizeOfClipVisionConfig = 36;
-
-export function writeClipVisionConfig(v: DataView, at: number, s: ClipVisionConfig): void {
-  v.setUint32(at + 0, Number(s.hiddenSize), true);
-  v.setUint32(at + 4, Number(s.intermediateSize), true);
-  v.setUint32(at + 8, Number(s.layerCount), true);
-  v.setUint32(at + 12, Number(s.headCount), true);
-  v.setUint32(at + 16, Number(s.imageSize), true);
-  v.setUint32(at + 20, Number(s.patchSize), true);
-  v.setUint32(at + 24, HiddenAct[s.hiddenAct], true);
-  v.setUint32(at + 28, Number(s.projectionSize), true);
-  v.setFloat32(at + 32, s.layerNormEpsilon, true);
-}
-
 export interface IpAdapterConfig {
   projection: keyof typeof IpProjection;
   tokenCount: number | boolean;
@@ -1006,6 +999,54 @@ export function writeIpAdapterUse(v: DataView, at: number, s: IpAdapterUse): voi
   writeBytes(v, at + 24, s.patches);
   v.setUint32(at + 40, Number(s.stepFirst), true);
   v.setUint32(at + 44, Number(s.stepEnd), true);
+}
+
+export interface ClipVisionConfig {
+  hiddenSize: number | boolean;
+  intermediateSize: number | boolean;
+  layerCount: number | boolean;
+  headCount: number | boolean;
+  imageSize: number | boolean;
+  patchSize: number | boolean;
+  hiddenAct: keyof typeof HiddenAct;
+  projectionSize: number | boolean;
+  layerNormEpsilon: number;
+}
+
+export const sizeOfClipVisionConfig = 36;
+
+export function writeClipVisionConfig(v: DataView, at: number, s: ClipVisionConfig): void {
+  v.setUint32(at + 0, Number(s.hiddenSize), true);
+  v.setUint32(at + 4, Number(s.intermediateSize), true);
+  v.setUint32(at + 8, Number(s.layerCount), true);
+  v.setUint32(at + 12, Number(s.headCount), true);
+  v.setUint32(at + 16, Number(s.imageSize), true);
+  v.setUint32(at + 20, Number(s.patchSize), true);
+  v.setUint32(at + 24, HiddenAct[s.hiddenAct], true);
+  v.setUint32(at + 28, Number(s.projectionSize), true);
+  v.setFloat32(at + 32, s.layerNormEpsilon, true);
+}
+
+export interface UpscalerConfig {
+  kind: keyof typeof UpscalerKind;
+  blockCount: number | boolean;
+  features: number | boolean;
+  growth: number | boolean;
+  unshuffle: number | boolean;
+  upsampleCount: number | boolean;
+  shuffle: number | boolean;
+}
+
+export const sizeOfUpscalerConfig = 28;
+
+export function writeUpscalerConfig(v: DataView, at: number, s: UpscalerConfig): void {
+  v.setUint32(at + 0, UpscalerKind[s.kind], true);
+  v.setUint32(at + 4, Number(s.blockCount), true);
+  v.setUint32(at + 8, Number(s.features), true);
+  v.setUint32(at + 12, Number(s.growth), true);
+  v.setUint32(at + 16, Number(s.unshuffle), true);
+  v.setUint32(at + 20, Number(s.upsampleCount), true);
+  v.setUint32(at + 24, Number(s.shuffle), true);
 }
 
 export const zeroRequest: Request = {
@@ -1069,6 +1110,9 @@ export const zeroRequest: Request = {
   knownMixes: { address: 0n, len: 0n, },
   timeIds: [],
   negativeTimeIds: [],
+  upscaleRows: 0,
+  upscaleWidth: 0,
+  upscaleTile: 0,
   batch: 0,
   timestep: 0,
   sample: { address: 0n, len: 0n, },
@@ -1108,6 +1152,7 @@ export interface Progress {
   status: keyof typeof Status;
   stage: keyof typeof Stage;
   stepIndex: number;
+  stepCount: number;
   planCount: number;
   unetDryRunCount: number;
   previewStep: number;
@@ -1126,7 +1171,7 @@ export interface Progress {
   decodeNs: bigint;
 }
 
-export const sizeOfProgress = 136;
+export const sizeOfProgress = 144;
 
 export function readProgress(v: DataView, at: number): Progress {
   return {
@@ -1134,22 +1179,23 @@ export function readProgress(v: DataView, at: number): Progress {
     status: nameOf(Status, v.getUint32(at + 8, true)),
     stage: nameOf(Stage, v.getUint32(at + 12, true)),
     stepIndex: v.getUint32(at + 16, true),
-    planCount: v.getUint32(at + 20, true),
-    unetDryRunCount: v.getUint32(at + 24, true),
-    previewStep: v.getUint32(at + 28, true),
-    scratchBytes: v.getBigUint64(at + 32, true),
-    copyBytes: v.getBigUint64(at + 40, true),
-    copiedBytes: v.getBigUint64(at + 48, true),
-    deviceBytes: v.getBigUint64(at + 56, true),
-    adaptBytes: v.getBigUint64(at + 64, true),
-    adaptedBytes: v.getBigUint64(at + 72, true),
-    mergedBytes: v.getBigUint64(at + 80, true),
-    mergedWeightCount: v.getBigUint64(at + 88, true),
-    adaptNs: v.getBigUint64(at + 96, true),
-    textNs: v.getBigUint64(at + 104, true),
-    encodeNs: v.getBigUint64(at + 112, true),
-    denoiseNs: v.getBigUint64(at + 120, true),
-    decodeNs: v.getBigUint64(at + 128, true),
+    stepCount: v.getUint32(at + 20, true),
+    planCount: v.getUint32(at + 24, true),
+    unetDryRunCount: v.getUint32(at + 28, true),
+    previewStep: v.getUint32(at + 32, true),
+    scratchBytes: v.getBigUint64(at + 40, true),
+    copyBytes: v.getBigUint64(at + 48, true),
+    copiedBytes: v.getBigUint64(at + 56, true),
+    deviceBytes: v.getBigUint64(at + 64, true),
+    adaptBytes: v.getBigUint64(at + 72, true),
+    adaptedBytes: v.getBigUint64(at + 80, true),
+    mergedBytes: v.getBigUint64(at + 88, true),
+    mergedWeightCount: v.getBigUint64(at + 96, true),
+    adaptNs: v.getBigUint64(at + 104, true),
+    textNs: v.getBigUint64(at + 112, true),
+    encodeNs: v.getBigUint64(at + 120, true),
+    denoiseNs: v.getBigUint64(at + 128, true),
+    decodeNs: v.getBigUint64(at + 136, true),
   };
 }
 

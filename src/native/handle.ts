@@ -80,7 +80,7 @@ export interface HandleOptions {
   hasImage?: boolean;
   hasMask?: boolean;
   /** Rows and columns of the latent in a second pass of that image. Default: none. */
-  second?: { latentRows: number; latentWidth: number } | null;
+  second?: { latentRows: number; latentWidth: number; hasImage: boolean } | null;
   /** Tile size that advice names where an image does not fit in memory; 0 or absent = none. */
   modelTileLatent?: number;
   /** Type of the CPU's matrix products; int8 of GPUs' linear layers, too. Default f32. */
@@ -342,6 +342,7 @@ export function withOptions<T>(options: HandleOptions, use: (struct: Pointer) =>
     hasMask: Number(sizes.hasMask ?? false),
     secondLatentRows: sizes.second?.latentRows ?? 0,
     secondLatentWidth: sizes.second?.latentWidth ?? 0,
+    secondHasImage: Number(sizes.second?.hasImage ?? false),
     splitBatch: Number(sizes.splitBatch),
     computeDtype: dtype,
     config: activationDtype === "f16" ? scaledVae(model.config) : model.config,

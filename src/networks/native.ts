@@ -9,17 +9,25 @@ import {
   sizeOfIpAdapterConfig,
   sizeOfIpAdapterUse,
   sizeOfNetwork,
+  sizeOfUpscalerConfig,
   writeClipVisionConfig,
   writeControlNetConfig,
   writeControlUse,
   writeIpAdapterConfig,
   writeIpAdapterUse,
   writeNetwork,
+  writeUpscalerConfig,
 } from "../native/abi.ts";
 import type { NetworkStructs } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { networkBytes } from "../native/weight-names.ts";
-import type { ClipVisionNetwork, ControlNetwork, IpAdapterNetwork, Network } from "./network.ts";
+import type {
+  ClipVisionNetwork,
+  ControlNetwork,
+  IpAdapterNetwork,
+  Network,
+  UpscalerNetwork,
+} from "./network.ts";
 
 /** A use of a network with a hint image. */
 export interface ControlUse {
@@ -63,12 +71,7 @@ export function networkStructs(uses: NetworkUses): NetworkStructs {
       ...uses.ipAdapters.flatMap(({ adapter, encoder }) => [adapter, encoder]),
     ]),
   ];
-  const list = structs(networks, sizeOfNetwork, (view, at, network) => {
-    const { files, names, keepAlive: own } = networkBytes(network.weights);
-    const config = configBytes(network);
-    keepAlive.push(...own, config);
-    writeNetwork(view, at, { kind: network.kind, config: bytesOf(config), files, names });
-  });
+  const list = networkList(networks, keepAlive);
   const controls = structs(uses.controls, sizeOfControlUse, (view, at, control) => {
     const { network, image, ...use } = control;
     const networkIndex = networks.indexOf(network);
@@ -94,7 +97,24 @@ export function networkStructs(uses: NetworkUses): NetworkStructs {
   };
 }
 
+/** An upscaler as a struct, and the arrays that it points to. */
+export function upscalerStruct(network: UpscalerNetwork) {
+  const keepAlive: unknown[] = [];
+  const bytes = networkList([network], keepAlive);
+  keepAlive.push(bytes);
+  return { bytes, keepAlive };
+}
+
 // --- internal ---
+
+function networkList(networks: readonly Network[], keepAlive: unknown[]): Uint8Array {
+  return structs(networks, sizeOfNetwork, (view, at, network) => {
+    const { files, names, keepAlive: own } = networkBytes(network.weights);
+    const config = configBytes(network);
+    keepAlive.push(...own, config);
+    writeNetwork(view, at, { kind: network.kind, config: bytesOf(config), files, names });
+  });
+}
 
 function structs<T>(
   items: readonly T[],
@@ -124,6 +144,8 @@ function configBytes(network: Network): Uint8Array {
       return struct(sizeOfClipVisionConfig, (view) =>
         writeClipVisionConfig(view, 0, network.config),
       );
+    case "upscaler":
+      return struct(sizeOfUpscalerConfig, (view) => writeUpscalerConfig(view, 0, network.config));
     case "ip_adapter":
       return struct(sizeOfIpAdapterConfig, (view) => writeIpAdapterConfig(view, 0, network.config));
   }

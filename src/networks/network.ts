@@ -74,4 +74,27 @@ export interface IpAdapterNetwork extends Named {
 /** What steers the UNet by a hint image. */
 export type ControlNetwork = ControlNetNetwork;
 
-export type Network = ControlNetwork | ClipVisionNetwork | IpAdapterNetwork;
+/** RRDBNet (ESRGAN, Real-ESRGAN), or SRVGGNetCompact. */
+export interface UpscalerConfig {
+  kind: "rrdbnet" | "compact";
+  /** RRDBs; of compact ones the convolutions between the first and the last. */
+  blockCount: number;
+  features: number;
+  /** Channels that each convolution of a dense block adds. */
+  growth: number;
+  /** Rows and columns of pixels that the first layer reads as one position. */
+  unshuffle: number;
+  /** Doublings on the way. */
+  upsampleCount: number;
+  /** Rows and columns of pixels that the last layer gives of a position. */
+  shuffle: number;
+}
+
+export interface UpscalerNetwork extends Named {
+  kind: "upscaler";
+  config: UpscalerConfig;
+  /** Pixels for each pixel, in each direction. */
+  scale: number;
+}
+
+export type Network = ControlNetwork | ClipVisionNetwork | IpAdapterNetwork | UpscalerNetwork;

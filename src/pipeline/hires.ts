@@ -4,11 +4,13 @@
  * `--image` and `--strength` would be.
  */
 import assert from "node:assert/strict";
-import { badOption, escaped } from "../errors.ts";
+import { badOption } from "../errors.ts";
 import type { Size } from "../image/encoder.ts";
 import type { RawImage } from "../image/read.ts";
 import { resized } from "../image/transform.ts";
 import type { Model } from "../models/model.ts";
+import type { UpscalerNetwork } from "../networks/network.ts";
+import { openUpscaler } from "../networks/upscaler.ts";
 import { hiresSettings } from "../settings/table/hires.ts";
 import { settings as table } from "../settings/table.ts";
 import type { Naming } from "../settings/values.ts";
@@ -83,11 +85,12 @@ export function finalSize({ hires, input, settings }: PlannedRequest): Size {
   return { width, height };
 }
 
-/** The second pass of one image, of which the first made `made`. */
+/** The second pass of one image, of which the first made `made`; `enlarge` runs a network. */
 export async function secondPass(
   hires: PlannedHires,
   index: number,
   made: FirstResult,
+  enlarge: (image: RawImage, size: Size, network: UpscalerNetwork) => Promise<RawImage>,
 ): Promise<PlannedRequest> {
   const { plan } = hires;
   const one = { ...plan, batches: plan.batches.slice(index, index + 1) };
@@ -95,7 +98,10 @@ export async function secondPass(
   assert(made.pixels && plan.input, "a first pass without an image");
   const { width, height } = plan.settings;
   const first = { ...hires.firstSize, pixels: made.pixels };
-  const image = await resized(first, { width, height }, "stretch");
+  const image =
+    hires.upscaler.kind === "model"
+      ? await enlarge(first, { width, height }, hires.upscaler.network)
+      : await resized(first, { width, height }, "stretch");
   return { ...one, input: { ...plan.input, image } };
 }
 
@@ -116,7 +122,7 @@ that by ${naming("width")} and ${naming("height")}.`,
   if (first.settings.denoisingEnd < 1) {
     throw badOption(`${naming("hires")} needs the whole first pass, ${naming("denoisingEnd")} 1.`);
   }
-  const upscaler = upscalerOf(request.hiresUpscaler ?? defaultUpscaler, naming);
+  const upscaler = upscalerOf(request.hiresUpscaler ?? defaultUpscaler, files);
   const size = largerSize(first.settings, factor, model, naming);
   const strength = request.hiresStrength ?? (upscaler.kind === "latent" ? 0.7 : 0.4);
   const stepCount = request.hiresSteps || request.stepCount;
@@ -155,12 +161,12 @@ function refuseAlone(request: GenerateRequest, naming: Naming): void {
   if (lost) throw badOption(`${naming(lost)} needs ${naming("hires")}.`);
 }
 
-function upscalerOf(name: string, naming: Naming): HiresUpscaler {
+function upscalerOf(name: string, files: RequestFiles): HiresUpscaler {
   const mode = Object.hasOwn(latentModes, name) ? latentModes[name] : undefined;
   if (mode !== undefined) return { kind: "latent", name, mode };
   if (name === "lanczos") return { kind: "lanczos", name };
-  const names = [...Object.keys(latentModes), "lanczos"].join(", ");
-  throw badOption(`${naming("hiresUpscaler")} is one of ${names}, not "${escaped(name, 100)}".`);
+  const network = openUpscaler(files.find("upscaler", name));
+  return { kind: "model", name: network.name, network };
 }
 
 function largerSize(

@@ -8,6 +8,7 @@ import { stopIfAborted } from "../errors.ts";
 import type { NetworkUses } from "../networks/native.ts";
 import { type Balance, balanceText } from "./balance.ts";
 import { controlUses } from "./controls.ts";
+import { enlarged } from "./enlarge.ts";
 import type { GeneratedImage, Pass, PipelineEvent } from "./events.ts";
 import { type FirstResult, finalSize, secondPass } from "./hires.ts";
 import { idleOnDevice } from "./idle-settings.ts";
@@ -31,7 +32,7 @@ import { startOf } from "./strength.ts";
 import type { StageTimings } from "./timings.ts";
 
 /** The part of a session that a job uses; tests pass a fake. */
-export type JobSession = Pick<Session, "image" | "close">;
+export type JobSession = Pick<Session, "image" | "upscale" | "close">;
 
 export interface GenerateResult {
   /** In the order of the request; empty where `keepImages` was false. */
@@ -210,11 +211,20 @@ async function runSecondPass(
   made: FirstResult,
   options: JobOptions,
 ): Promise<GenerateResult> {
-  const plan = await secondPass(hires, index, made);
+  const pass = { index: 2, count: 2 };
+  const plan = await secondPass(hires, index, made, (image, size, network) =>
+    enlarged(session, image, size, {
+      network,
+      signal: options.signal,
+      onProgress: (progress) => {
+        const images = { first: index + 1, last: index + 1, count: hires.plan.batches.length };
+        return options.onEvent({ type: "progress", jobId: options.id, ...progress, images, pass });
+      },
+    }),
+  );
   return await runJob(session, plan, {
     ...options,
-    pass: { index: 2, count: 2 },
-    warnings: [],
+    ...{ pass, warnings: [] },
     keepImages: true,
     // The job has begun, and its images are given out when they are ready.
     onEvent: async (event) => {

@@ -10,7 +10,7 @@ import { resources } from "../resources.ts";
 export const bundledControlNetName = "mini-outlines";
 
 /** IP-Adapters and their encoders have paths alone. */
-export type RequestFileKind = "lora" | "embedding" | "controlnet" | "ip-adapter";
+export type RequestFileKind = "lora" | "embedding" | "controlnet" | "ip-adapter" | "upscaler";
 
 export interface RequestFiles {
   /**

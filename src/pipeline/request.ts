@@ -13,6 +13,7 @@ import type { ImageSource } from "../image/read.ts";
 import { checkHasInput } from "../models/kind.ts";
 import type { Model } from "../models/model.ts";
 import type { TokenPair } from "../native/handle.ts";
+import type { UpscalerNetwork } from "../networks/network.ts";
 import type { Schedule } from "../schedule.ts";
 import { type CompatKey, withCompat } from "../settings/compat.ts";
 import { defaultOf } from "../settings/setting.ts";
@@ -143,10 +144,11 @@ export interface PlannedRequest {
   warnings: string[];
 }
 
-/** What enlarges between two passes: the latent between its numbers, or the decoded image. */
+/** What enlarges between two passes: the latent, or the decoded image. */
 export type HiresUpscaler =
   | { kind: "latent"; name: string; mode: InterpolateMode }
-  | { kind: "lanczos"; name: string };
+  | { kind: "lanczos"; name: string }
+  | { kind: "model"; name: string; network: UpscalerNetwork };
 
 /** The second pass of a request (`hires.ts`). */
 export interface PlannedHires {

@@ -4,6 +4,7 @@
  * and benches that compare batches open their own sessions.
  */
 import type { Size } from "../image/encoder.ts";
+import type { RawImage } from "../image/read.ts";
 import type { Model } from "../models/model.ts";
 import { nativeModelOf } from "../models/native-model.ts";
 import * as abi from "../native/abi.ts";
@@ -17,7 +18,8 @@ import {
 } from "../native/handle.ts";
 import { bytesOf } from "../native/library.ts";
 import { type TestHooks, testHookBytes } from "../native/test-hooks.ts";
-import { type NetworkUses, networkStructs, noUses } from "../networks/native.ts";
+import { type NetworkUses, networkStructs, noUses, upscalerStruct } from "../networks/native.ts";
+import type { UpscalerNetwork } from "../networks/network.ts";
 import { completed } from "../samplers/coefficients.ts";
 import type { StepCoefficients } from "../schedule.ts";
 import type { CpuDtype, SyncMode } from "../settings/names.ts";
@@ -48,8 +50,8 @@ export interface OpenOptions {
   /** Whether the first image starts from another, and whether with a mask. */
   hasImage?: boolean;
   hasMask?: boolean;
-  /** Pixels of a second pass, for the memory check. Default: none. */
-  second?: Size | null;
+  /** Pixels of a second pass, for the memory check; from an image or a latent. Default: none. */
+  second?: (Size & { hasImage: boolean }) | null;
   /** As in the requests, for the memory check. */
   adapters?: readonly Adapter[] | undefined;
   /** Of the first image, without pixels. */
@@ -200,6 +202,22 @@ export interface ImageHooks {
   signal?: AbortSignal | undefined;
 }
 
+export interface UpscaleRequest {
+  /** RGB. */
+  image: RawImage;
+  network: UpscalerNetwork;
+  /** Pixels of a side of its tiles. */
+  tileSize: number;
+  /** Whether the result has the network's output in f32. Default: false. */
+  wantDecoded?: boolean;
+}
+
+export interface UpscaleResult {
+  image: RawImage;
+  /** (height, width, 3) of -1 to 1, not clamped; null unless it was requested. */
+  decoded: Float32Array | null;
+}
+
 export interface Found {
   /** null where rows stayed in equal parts. */
   balance: Pick<Balance, "shares" | "step"> | null;
@@ -247,7 +265,7 @@ export async function openSession(options: OpenOptions): Promise<Session> {
       modelTileLatent: tileLatent(model),
       hasImage: options.hasImage ?? false,
       hasMask: options.hasMask ?? false,
-      second: options.second ? latentOf(options.second, model) : null,
+      second: options.second ? { ...options.second, ...latentOf(options.second, model) } : null,
       dtype: options.dtype ?? "f32",
       adapters: options.adapters ?? [],
       networks: networkStructs(options.uses ?? noUses),
@@ -270,6 +288,8 @@ export interface Session {
   readonly rankCount: number;
   /** Generates a batch. Rejects with "cancelled" soon after `signal`, "not-finite", "no-memory". */
   image(request: ImageRequest, hooks?: ImageHooks): Promise<ImageResult>;
+  /** Enlarges an image as often as its network does. Rejects as `image`. */
+  upscale(request: UpscaleRequest, hooks?: ImageHooks): Promise<UpscaleResult>;
   /** Cancels the running batch and frees everything. */
   close(): Promise<void>;
 }
@@ -376,6 +396,37 @@ class NativeSession implements Session {
       this.imageHooks(hooks, request),
     );
     return this.resultOf(request, done);
+  }
+
+  async upscale(request: UpscaleRequest, hooks: ImageHooks = {}): Promise<UpscaleResult> {
+    const { image, network, tileSize, wantDecoded = false } = request;
+    const { bytes, keepAlive } = upscalerStruct(network);
+    // A job has a latent's shape, whatever it does.
+    const side = this.model.sizeMultiple / this.model.vaeFactor;
+    await this.handle.run(
+      {
+        kind: "upscale",
+        ...{ latentRows: side, latentWidth: side },
+        ...{ upscaleRows: image.height, upscaleWidth: image.width, upscaleTile: tileSize },
+        wantsDecoded: Number(wantDecoded),
+        networks: bytesOf(bytes),
+        image: bytesOf(image.pixels),
+      },
+      [keepAlive, image.pixels],
+      {
+        signal: hooks.signal,
+        onProgress: ({ stage, stepIndex, stepCount, copiedBytes, copyBytes }) => {
+          const loadFraction = Number(copiedBytes) / Math.max(1, Number(copyBytes));
+          const progress = { stage, stepIndex, stepCount, loadFraction, adaptFraction: 1 };
+          return hooks.onProgress?.(progress);
+        },
+      },
+    );
+    const size = { width: image.width * network.scale, height: image.height * network.scale };
+    return {
+      image: { ...size, pixels: new Uint8Array(this.handle.read("rgb")) },
+      decoded: wantDecoded ? new Float32Array(this.handle.read("decoded")) : null,
+    };
   }
 
   close(): Promise<void> {

@@ -4,7 +4,14 @@
  */
 import { BasedXLError } from "../errors.ts";
 import type { JobSession } from "./job.ts";
-import type { ImageHooks, ImageRequest, ImageResult, OpenOptions } from "./session.ts";
+import type {
+  ImageHooks,
+  ImageRequest,
+  ImageResult,
+  OpenOptions,
+  UpscaleRequest,
+  UpscaleResult,
+} from "./session.ts";
 
 type Open = (hooks: Pick<OpenOptions, "onProgress" | "signal">) => Promise<JobSession>;
 
@@ -39,6 +46,10 @@ export class TwoSessions implements JobSession {
     return this.base.image(request, hooks);
   }
 
+  upscale(request: UpscaleRequest, hooks?: ImageHooks): Promise<UpscaleResult> {
+    return this.base.upscale(request, hooks);
+  }
+
   async close(): Promise<void> {
     await this.closing(0);
     await this.closing(1);
@@ -49,6 +60,8 @@ export class TwoSessions implements JobSession {
   private sessionOf(which: 0 | 1): JobSession {
     return {
       image: (request, hooks) => this.run(which, request, hooks),
+      upscale: async (request, hooks = {}) =>
+        await (await this.opening(which, hooks)).upscale(request, hooks),
       close: () => this.closing(which),
     };
   }

@@ -25,6 +25,8 @@ export interface Capabilities {
   /** That fit at least one model. */
   vaes: { name: string }[];
   controlnets: { name: string }[];
+  /** For the second pass (`hires_upscaler`). */
+  upscalers: { name: string }[];
   samplers: { name: string; help: string; otherNames: readonly string[] }[];
   recipes: { name: string; title: string; steps: number; sampler: string; guidance: number }[];
   qualities: readonly string[];
@@ -114,6 +116,7 @@ function documentOf(catalog: Catalog, config: ServeConfig): Capabilities {
     embeddings: catalog.embeddings().map((name) => ({ name })),
     vaes: catalog.vaeNames().map((name) => ({ name })),
     controlnets: catalog.controlnets().map((name) => ({ name })),
+    upscalers: catalog.upscalerNames().map((name) => ({ name })),
     samplers: Object.entries(samplerRows).map(([name, { text, others }]) => {
       return { name, help: text, otherNames: others };
     }),

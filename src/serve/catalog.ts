@@ -50,6 +50,7 @@ export class Catalog {
   private readonly files: ListedFiles;
   private readonly vaes = new Vaes();
   private adapters: ListedAdapter[] = [];
+  private upscalers: string[] = [];
 
   private constructor(
     readonly models: readonly CatalogModel[],
@@ -116,6 +117,10 @@ export class Catalog {
     return this.vaes.names();
   }
 
+  upscalerNames(): readonly string[] {
+    return this.upscalers;
+  }
+
   embeddings(): readonly string[] {
     return [...this.files.embeddings().paths.keys()].filter((name) => !name.includes("/"));
   }
@@ -141,6 +146,13 @@ export class Catalog {
       await Bun.sleep(0);
     }
     this.adapters = adapters;
+    const upscalers: string[] = [];
+    for (const model of this.files.of("upscaler")) {
+      const { name, kind } = await describeModel(model);
+      if (kind === "upscaler") upscalers.push(name);
+      await Bun.sleep(0);
+    }
+    this.upscalers = upscalers.sort();
   }
 
   // --- internal ---
@@ -175,7 +187,7 @@ class ListedFiles implements RequestFiles {
   }
 
   /** Files that may be of this kind. */
-  of(kind: "lora" | "vae"): readonly FoundModel[] {
+  of(kind: "lora" | "vae" | "upscaler"): readonly FoundModel[] {
     return this.library.all().filter(({ folder }) => {
       return folder.kind === kind || folder.kind === "any";
     });
@@ -230,6 +242,7 @@ const nouns: Readonly<Record<RequestFileKind, string>> = {
   embedding: "embedding",
   controlnet: "ControlNet",
   "ip-adapter": "IP-Adapter",
+  upscaler: "upscaler",
 };
 
 /** Paths say where users keep things: the name of the file instead. */

@@ -119,7 +119,9 @@ interface SeedSetting extends Common {
 }
 
 /** Kinds of models that have names in the folders of models. */
-type ModelNames = "checkpoint" | "lora" | "vae" | "taesd" | "embedding" | "controlnet";
+type ModelNames =
+  | ("checkpoint" | "lora" | "vae" | "taesd")
+  | ("embedding" | "controlnet" | "upscaler");
 
 interface PathSetting extends Common {
   kind: "path";

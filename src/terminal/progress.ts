@@ -48,6 +48,7 @@ const stageWords: Record<Progress["stage"], string> = {
   denoise: "Denoising",
   decode: "Decoding",
   encode: "Encoding",
+  upscale: "Enlarging",
 };
 const redrawMsMin = 100;
 const plainLineMsMax = 10_000;
@@ -229,7 +230,8 @@ function headOf(progress: ShownProgress): string {
 function fractionOf(progress: ShownProgress): number | null {
   if (progress.stage === "load") return progress.loadFraction;
   if (progress.stage === "adapt") return progress.adaptFraction;
-  return progress.stage === "denoise" ? progress.stepIndex / progress.stepCount : null;
+  const isCounted = progress.stage === "denoise" || progress.stage === "upscale";
+  return isCounted ? progress.stepIndex / Math.max(1, progress.stepCount) : null;
 }
 
 /** The figures beside the bar or the stage's name; elapsed time appears after one second. */

@@ -104,9 +104,6 @@ test("what cannot be is refused in a sentence", async () => {
   const refused = (request: GenerateRequest) => refusal(() => planOf(request), "bad-option");
   expect(await refused({ hiresSteps: 3 })).toBe("--hires-steps needs --hires.");
   expect(await refused({ hires: 5 })).toContain("--hires must be a number from 1 to 4, not 5");
-  expect(await refused({ hires: 2, hiresUpscaler: "nearest" })).toContain(
-    "--hires-upscaler is one of latent, latent-bicubic",
-  );
   expect(await refused({ hires: 2, denoisingEnd: 0.8 })).toContain("--denoising-end 1");
   expect(await refused({ hires: 2, hiresStrength: 0 })).toContain(
     "--hires-strength must be above 0",

@@ -148,6 +148,7 @@ const refusals: Record<string, string | (() => unknown)> = {
   "zig/weights/adapters.zig target_count_max": "zig/abi/checks.zig: adapted weights outside 0 to",
   "src/native/abi.ts controlCountMax": () => sample(...Array(5).fill("--controlnet=a")),
   "zig/model/config.zig control_type_count_max": "zig/model/config.zig: tells at most 16 types",
+  "src/pipeline/upscale.ts pixelCountMax": "tests/native/upscalers.test.ts: more than",
   "src/settings/embedding.ts embeddingCountMax": () =>
     sample(...Array(257).fill("--embedding=a.pt")),
   "src/embeddings/file.ts fileBytesMax": () =>

@@ -25,6 +25,7 @@ function machine({ room, sizes, work }: { room: number; sizes: [number, number];
         log.push(`run ${names[which]}`);
         return {} as ImageResult;
       },
+      upscale: () => Promise.reject(new Error("not asked for")),
       close: async () => {
         used -= sizes[which];
         log.push(`close ${names[which]}`);

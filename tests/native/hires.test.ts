@@ -2,13 +2,16 @@
  * Two passes: the second is an image to start from, made by hand, to the bit; progress and events
  * of both; cancelling; ranks and batches.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { resized } from "../../src/image/transform.ts";
 import { openModelFolder } from "../../src/models/folder.ts";
 import { interpolated } from "../../src/pipeline/latent-resize.ts";
 import { type GenerateRequest, Pipeline, type PipelineEvent } from "../../src/pipeline.ts";
 import { refusal } from "../support/refusal.ts";
+
+// Twelve generations, and the cores may be busy.
+setDefaultTimeout(60_000);
 
 const model = await openModelFolder(join(import.meta.dir, "../fixtures/golden/model"));
 const base = { width: 64, height: 96, stepCount: 4, warmupSteps: 4 } as const;

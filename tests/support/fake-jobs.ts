@@ -183,6 +183,7 @@ export function fakeCapabilities(): CapabilitySource {
     embeddings: [{ name: "bad" }],
     vaes: [{ name: "fp16-fix" }],
     controlnets: [{ name: "canny" }, { name: "union" }],
+    upscalers: [{ name: "4x-sharp" }],
     sizes: [{ width: 64, height: 64, ratio: "1:1" }],
     formats: ["png", "jpeg", "webp", "avif"],
     features: { img2img: false, inpaint: false, controlnet: false, previews: true },

@@ -74,6 +74,7 @@ export function fakeOpener(error?: Error): PipelineDependencies & { log: Session
         if (error) throw error;
         return await drawNothing(request, hooks);
       },
+      upscale: () => Promise.reject(new Error("a fake session enlarges nothing")),
       async close() {
         log.closed++;
       },

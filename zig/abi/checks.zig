@@ -203,6 +203,7 @@ pub fn request(config: *const models.ModelConfig, r: *const Request) ?Status {
         .encode => if (r.sample.len != positions * factor * factor * 3 * 4 or r.batch != 1) {
             return refuse("the encode of an image of the wrong length", .{});
         },
+        .upscale => return upscale(r),
     }
     return null;
 }
@@ -274,7 +275,9 @@ fn controlsOf(networks: Bytes, controls: Bytes, pixels: ?usize) ?Status {
                     return refuse("a hint of type {d}", .{use.control_type});
                 }
             },
-            .clip_vision, .ip_adapter => return refuse("a hint for another network", .{}),
+            .clip_vision, .ip_adapter, .upscaler => {
+                return refuse("a hint for another network", .{});
+            },
         }
         if (use.image.len != 3 * (pixels orelse 0)) {
             return refuse("a hint of {d} bytes", .{use.image.len});
@@ -318,6 +321,24 @@ fn ipAdaptersOf(networks: Bytes, uses: Bytes, has_pixels: bool) ?Status {
         if (use.patches.len != if (has_pixels) per_image * image_count else 0) {
             return refuse("{d} bytes of an IP-Adapter's images", .{use.patches.len});
         }
+    }
+    return null;
+}
+
+fn upscale(r: *const Request) ?Status {
+    const all: []align(1) const types.Network =
+        std.mem.bytesAsSlice(types.Network, r.networks.slice());
+    if (all.len != 1 or all[0].kind != .upscaler) return refuse("an image without upscaler", .{});
+    const side_max = types.upscale_side_max;
+    for ([_]u32{ r.upscale_rows, r.upscale_width }) |side| {
+        if (side < 1 or side > side_max) return refuse("an image with a side of {d}", .{side});
+    }
+    const tile_min, const tile_max = types.upscale_tile_range;
+    if (r.upscale_tile < tile_min or r.upscale_tile > tile_max) {
+        return refuse("tiles of {d}; {d} to {d}", .{ r.upscale_tile, tile_min, tile_max });
+    }
+    if (r.image.len != @as(usize, r.upscale_rows) * r.upscale_width * 3) {
+        return refuse("an image of {d} bytes", .{r.image.len});
     }
     return null;
 }

@@ -22,7 +22,7 @@ const weights = @import("../weights.zig");
 const adapters = weights.adapters;
 
 /// Increases whenever a struct or a call changes its meaning.
-pub const abi_version: u32 = 32;
+pub const abi_version: u32 = 33;
 pub const step_count_max = 1000;
 pub const image_count_max = 64;
 /// Prompts that an image combines.
@@ -35,6 +35,9 @@ pub const control_count_max = transports.control_count_max;
 pub const ip_adapter_count_max = models.image_use_count_max;
 /// Images that an IP-Adapter sees.
 pub const ip_image_count_max = 16;
+/// Pixels of a side of an image that is enlarged, and of its tiles.
+pub const upscale_side_max = 16384;
+pub const upscale_tile_range = .{ 4 * pipeline.upscale_overlap, 4096 };
 /// Networks that a job names.
 pub const network_count_max = weights.block_count_max - 1;
 pub const adapter_target_count_max = adapters.target_count_max;
@@ -122,9 +125,10 @@ pub const SessionOptions = extern struct {
     /// Whether that image starts from another, and whether it has a mask.
     has_image: u32,
     has_mask: u32,
-    /// Of a second pass, which starts from that image, for the memory check; 0 for none.
+    /// Of a second pass, for the memory check; 0 for none.
     second_latent_rows: u32,
     second_latent_width: u32,
+    second_has_image: u32,
     /// Tile size that the advice names where an image does not fit in memory; 0 for none.
     model_tile_latent: u32,
     /// Precision of matrix products on the CPU.
@@ -431,6 +435,11 @@ pub const Request = extern struct {
     time_ids: [configs.time_id_count_max]f32,
     /// The same of the negative branch.
     negative_time_ids: [configs.time_id_count_max]f32,
+    /// Of the kind `upscale`, in pixels: the size of `image`, which `networks[0]` enlarges, and of
+    /// the tiles in which it does.
+    upscale_rows: u32,
+    upscale_width: u32,
+    upscale_tile: u32,
     /// The fields below are for kinds other than `image`; `Bytes` hold f32 values.
     batch: u32,
     timestep: f32,
@@ -456,6 +465,8 @@ pub const Progress = extern struct {
     status: Status,
     stage: Stage,
     step_index: u32,
+    /// Steps of the stage, where the library counts them (tiles of `upscale`); else 0.
+    step_count: u32,
     /// Counters since the session was opened, for tests: planned shapes, and dry runs of the UNet.
     plan_count: u32,
     unet_dry_run_count: u32,
@@ -497,17 +508,20 @@ pub const constants = .{
     .{ "control_count_max", control_count_max },
     .{ "ip_adapter_count_max", ip_adapter_count_max },
     .{ "ip_image_count_max", ip_image_count_max },
+    .{ "upscale_side_max", upscale_side_max },
+    .{ "upscale_tile_min", upscale_tile_range[0] },
+    .{ "upscale_tile_max", upscale_tile_range[1] },
     .{ "adapter_target_count_max", adapter_target_count_max },
 };
 /// Structs that TypeScript fills, nested structs first.
 pub const structs_in = .{
-    configs.ClipConfig,       configs.TextConfig, configs.UnetConfig,       configs.VaeConfig,
-    configs.TaesdConfig,      models.ModelConfig, Bytes,                    WeightName,
-    SessionOptions,           Tokens,             TestHooks,                Request,
-    backend.Update,           GpuReportOptions,   Adapter,                  AdapterTarget,
-    backend.StepCoefficients, pipeline.StepReuse, VerifyOptions,            Network,
-    configs.ControlNetConfig, ControlUse,         configs.ClipVisionConfig, configs.IpAdapterConfig,
-    IpAdapterUse,
+    configs.ClipConfig,       configs.TextConfig,     configs.UnetConfig,      configs.VaeConfig,
+    configs.TaesdConfig,      models.ModelConfig,     Bytes,                   WeightName,
+    SessionOptions,           Tokens,                 TestHooks,               Request,
+    backend.Update,           GpuReportOptions,       Adapter,                 AdapterTarget,
+    backend.StepCoefficients, pipeline.StepReuse,     VerifyOptions,           Network,
+    configs.ControlNetConfig, ControlUse,             configs.IpAdapterConfig, IpAdapterUse,
+    configs.ClipVisionConfig, configs.UpscalerConfig,
 };
 /// Structs that the library fills; TypeScript writes only their size.
 pub const structs_out = .{ DeviceInfo, Progress, pipeline.RankStats };
@@ -519,4 +533,5 @@ pub const enums = .{
     backend.AttentionKind, weights.Component,         adapters.Algorithm,   adapters.DoraNorm,
     pipeline.Emphasis,     pipeline.NoiseSource,      pipeline.DeepPlan,    backend.Part,
     modes.Compression,     verifications.VerifyState, networks.NetworkKind, configs.IpProjection,
+    configs.UpscalerKind,
 };

@@ -320,6 +320,66 @@ pub const IpAdapterConfig = extern struct {
     }
 };
 
+pub const UpscalerKind = enum(u32) { rrdbnet = 0, compact = 1 };
+
+/// RRDBNet (ESRGAN, Real-ESRGAN) or SRVGGNetCompact.
+pub const UpscalerConfig = extern struct {
+    kind: UpscalerKind,
+    /// RRDBs; of compact ones the convolutions between the first and the last.
+    block_count: u32,
+    features: u32,
+    /// Channels that each convolution of a dense block adds; not read for compact ones.
+    growth: u32,
+    /// Rows and columns of pixels that are one position of the first convolution (pixel unshuffle).
+    unshuffle: u32,
+    /// Doublings on the way; not read for compact ones.
+    upsample_count: u32,
+    /// Rows and columns of pixels that the last convolution gives of a position (pixel shuffle); 1
+    /// for RRDBNet.
+    shuffle: u32,
+
+    pub fn inChannels(config: *const UpscalerConfig) u32 {
+        return 3 * config.unshuffle * config.unshuffle;
+    }
+
+    pub fn outChannels(config: *const UpscalerConfig) u32 {
+        return 3 * config.shuffle * config.shuffle;
+    }
+
+    /// Pixels of the result per pixel of the image, in each direction.
+    pub fn scale(config: *const UpscalerConfig) u32 {
+        return config.positionPixels() / config.unshuffle;
+    }
+
+    /// Any model takes any upscaler.
+    pub fn check(config: *const UpscalerConfig, _: *const ModelConfig, d: *Diagnostics) Error!void {
+        const counts = [_]u32{ config.block_count, config.features };
+        for (counts) |count| try expect(count > 0, d, "an upscaler must have blocks and channels");
+        const units = [_]u32{ config.unshuffle, config.shuffle };
+        for (units) |unit| {
+            const is_unit = unit >= 1 and unit <= upscaler_unit_max and std.math.isPowerOfTwo(unit);
+            try expect(is_unit or config.kind == .compact and unit == 3, d, upscaler_sentence);
+        }
+        const is_fit = switch (config.kind) {
+            .rrdbnet => config.upsample_count <= 3 and config.shuffle == 1 and config.growth > 0,
+            .compact => config.unshuffle == 1,
+        };
+        try expect(is_fit, d, upscaler_sentence);
+        const is_whole = config.positionPixels() >= config.unshuffle;
+        try expect(is_whole, d, upscaler_sentence);
+    }
+
+    fn positionPixels(config: *const UpscalerConfig) u32 {
+        return switch (config.kind) {
+            .rrdbnet => @as(u32, 1) << @intCast(config.upsample_count),
+            .compact => config.shuffle,
+        };
+    }
+};
+
+const upscaler_unit_max = 8;
+const upscaler_sentence = "an upscaler must enlarge by a whole number";
+
 pub const ModelConfig = extern struct {
     text: TextConfig,
     unet: UnetConfig,

@@ -8,18 +8,20 @@ const Io = std.Io;
 const configs = @import("config.zig");
 const ClipVisionModel = @import("clip_vision.zig").ClipVisionModel;
 const ControlNet = @import("controlnet.zig").ControlNet;
+const Upscaler = @import("upscaler.zig").Upscaler;
 const Diagnostics = @import("../diagnostics.zig").Diagnostics;
 const IpAdapter = @import("ip_adapter.zig").IpAdapter;
 const weights = @import("../weights.zig");
 
 pub const Error = weights.Error || configs.Error;
 
-pub const NetworkKind = enum(u32) { controlnet = 0, clip_vision = 1, ip_adapter = 2 };
+pub const NetworkKind = enum(u32) { controlnet = 0, clip_vision = 1, ip_adapter = 2, upscaler = 3 };
 
 pub const Config = union(NetworkKind) {
     controlnet: configs.ControlNetConfig,
     clip_vision: configs.ClipVisionConfig,
     ip_adapter: configs.IpAdapterConfig,
+    upscaler: configs.UpscalerConfig,
 };
 
 /// One that a job names; the memory is the job's.
@@ -42,6 +44,7 @@ pub const Network = struct {
         controlnet: ControlNet,
         clip_vision: ClipVisionModel,
         ip_adapter: IpAdapter,
+        upscaler: Upscaler,
     };
 
     /// Maps the files and checks every key and shape without reading the data. Must not move.
@@ -73,6 +76,7 @@ pub const Network = struct {
             .ip_adapter => |*config| .{
                 .ip_adapter = try .load(arena, view, config, &model.unet),
             },
+            .upscaler => |*config| .{ .upscaler = try .load(arena, view, config) },
         };
         for (network.resident.weights.items) |weight| weight.block = network.block;
         network.weights = network.resident.weights.items;
@@ -96,7 +100,7 @@ pub const Network = struct {
     pub fn contextSlotCount(network: *const Network) u32 {
         return switch (network.graph) {
             .controlnet => |*net| net.context_slot_count,
-            .clip_vision, .ip_adapter => 0,
+            .clip_vision, .ip_adapter, .upscaler => 0,
         };
     }
 };

@@ -35,7 +35,7 @@ pub fn condition(
             const room = own.*.?.keys_values;
             own.* = try net.condition(rank.context(), inputs, use.control_type, room);
         },
-        .clip_vision, .ip_adapter => unreachable, // the ABI refuses them
+        .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
     };
 }
 
@@ -152,7 +152,7 @@ const Use = struct {
         const network = rank.networks[use.network_index];
         const net = switch (network.graph) {
             .controlnet => |*net| net,
-            .clip_vision, .ip_adapter => unreachable, // the ABI refuses them
+            .clip_vision, .ip_adapter, .upscaler => unreachable, // the ABI refuses them
         };
         const hint = try embedHint(rank, use, net);
         return .{ .use = use, .net = net, .network_id = network.id, .hint = hint };

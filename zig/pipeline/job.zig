@@ -27,6 +27,8 @@ pub const Kind = enum(u32) {
     encode = 4,
     /// TAESD.
     decode_preview = 5,
+    /// Enlarges an image by the first network of the job.
+    upscale = 6,
 
     pub fn firstStage(kind: Kind) Stage {
         return switch (kind) {
@@ -34,6 +36,7 @@ pub const Kind = enum(u32) {
             .noise_prediction => .denoise,
             .decode, .decode_preview => .decode,
             .encode => .encode,
+            .upscale => .upscale,
         };
     }
 };
@@ -119,6 +122,9 @@ pub const IpAdapterUse = struct {
         return step >= use.step_first and step < use.step_end;
     }
 };
+
+/// In pixels of the image: its size, and that of a tile.
+pub const Upscale = struct { rows: u32 = 0, width: u32 = 0, tile: u32 = 0 };
 
 pub const Job = struct {
     arena: std.heap.ArenaAllocator,
@@ -235,6 +241,8 @@ pub const Job = struct {
     /// With a mask, two per step: factors of the image's latent and of the first noise, which are
     /// the latent after the step where the mask keeps it.
     known_mixes: []const f32 = &.{},
+    /// Of the kind `upscale`, whose `image` has another size than other kinds have.
+    upscale: Upscale = .{},
     /// Inputs of the kinds other than `image`; see `components.zig` and `encode.zig`.
     batch: u32 = 1,
     timestep: f32 = 0,

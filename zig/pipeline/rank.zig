@@ -36,6 +36,8 @@ pub const Reporter = struct {
     io: Io,
     stage: std.atomic.Value(u32) = .init(0),
     step_index: std.atomic.Value(u32) = .init(0),
+    /// Steps of the first local rank, where the library counts them: tiles of an upscaler.
+    step_count: std.atomic.Value(u32) = .init(0),
     preview: Preview,
 
     pub fn begin(reporter: *Reporter, stage: Stage) i96 {

@@ -91,6 +91,13 @@ pub const Result = struct {
         return result.outputs.get(name);
     }
 
+    /// The same of a job that enlarges an image `scale` times.
+    pub fn allocEnlarged(result: *Result, job: *const Job, scale: usize) Allocator.Error!void {
+        const pixels = scale * job.upscale.rows * scale * job.upscale.width;
+        _ = try result.alloc(u8, .rgb, 3 * pixels);
+        if (job.wants_decoded) _ = try result.alloc(f32, .decoded, 3 * pixels);
+    }
+
     /// Allocates the outputs of an image job that several ranks write to, before any rank runs.
     pub fn allocShared(
         result: *Result,

@@ -68,6 +68,9 @@ pub const Key = struct {
     /// The networks beside the model, as the uses name them; 0 for none.
     control_networks: [control_count_max]u32,
     ip_adapters: [models.image_use_count_max]IpAdapterKey,
+    upscale: pipeline.Upscale,
+    /// Of the network that enlarges; 0 for none.
+    upscaler: u32,
     /// Of a component's own job.
     batch: u32,
     prompt_embeds_len: usize,
@@ -104,6 +107,8 @@ pub const Key = struct {
             .clip_skip = job.clipSkip(),
             .control_networks = networksOf(job, networks),
             .ip_adapters = ipAdaptersOf(job, networks),
+            .upscale = job.upscale,
+            .upscaler = if (job.kind == .upscale) networks[0].id else 0,
             .batch = job.batch,
             .prompt_embeds_len = job.prompt_embeds.len,
         };
@@ -206,15 +211,16 @@ pub const Planner = struct {
             .layout = layout,
             .together = planner.otherLayout(job, layout, .together),
             .positive = planner.otherLayout(job, layout, .positive),
-            .vae_patches = vaePatches(job, layout.rank_count) catch |err|
+            .vae_patches = vaePatches(job, layout) catch |err|
                 return planner.refuse(err, job),
             .slot_lists = slot_lists,
         };
     }
 
     /// Dealt by the same shares, except where these come later.
-    fn vaePatches(job: *const Job, rank_count: u32) !Patches {
-        return .deal(job.firstShares(), job.latent_rows, 1, rank_count);
+    fn vaePatches(job: *const Job, layout: Layout) !Patches {
+        if (job.kind != .image) return layout.patches;
+        return .deal(job.firstShares(), job.latent_rows, 1, layout.rank_count);
     }
 
     /// The scratch of one rank with the rows that it may have later.
@@ -268,8 +274,13 @@ pub const Planner = struct {
 
     // --- internal ---
 
-    /// All ranks work on images; a component alone is one rank's work.
+    /// All ranks work on images, those of a process on tiles; a component alone is one rank's work.
     fn layoutOf(planner: *const Planner, job: *const Job) Error!Layout {
+        if (job.kind == .upscale) {
+            var layout: Layout = .single(1, job.latent_rows);
+            layout.rank_count = planner.local_ranks.count();
+            return layout;
+        }
         if (job.kind != .image) return .single(1, job.latent_rows);
         return Layout.init(planner.layoutOptions(job)) catch |err| planner.refuse(err, job);
     }

@@ -229,8 +229,20 @@ function classifyRest(header: Header, keys: readonly string[]): Classification {
   if (has(/(^|\.)(text_model\.)?encoder\.layers\.0\./)) return other("text-encoder", "CLIP");
   if (has(/(^|\.)transformer\.resblocks\.0\./)) return other("text-encoder", "OpenCLIP");
   if (has(/(^|\.)layers\.0\.self_attn\.q_proj\./)) return other("text-encoder", "a language model");
-  if (has(/RRDB_trunk|\.rdb1\.|^model\.1\.sub\./)) return other("upscaler", "ESRGAN");
+  if (has(/RRDB_trunk|\.rdb1\.|^(params(_ema)?\.)?model\.1\.sub\./)) {
+    return other("upscaler", "ESRGAN");
+  }
+  if (isCompact(header)) return other("upscaler", "compact");
   return classifyEmbedding(header) ?? other("unknown", "");
+}
+
+/** SRVGGNetCompact: a convolution of RGB, the slopes of its channels, a convolution. */
+function isCompact({ tensors }: Header): boolean {
+  return ["", "params.", "params_ema."].some((prefix) => {
+    const shapes = [0, 1, 2].map((i) => tensors.get(`${prefix}body.${i}.weight`)?.shape);
+    const [first, slopes, second] = shapes.map((shape) => shape?.length);
+    return first === 4 && slopes === 1 && second === 4 && shapes[0]![1] === 3;
+  });
 }
 
 /** AutoencoderTiny: both halves with diffusers' keys, or one of the author's two files. */

@@ -56,7 +56,8 @@ export const hiresSettings = {
     hint: "NAME",
     help:
       "What enlarges: the latent between its numbers (latent as A1111, latent-bicubic or " +
-      "latent-nearest-exact), or lanczos the decoded image. Default: latent.",
+      "latent-nearest-exact), or the decoded image: lanczos, or an upscaler of ESRGAN's kind (a " +
+      ".safetensors file, or a name in the folders of models). Default: latent.",
     scope: "request",
     processes: "same",
     json: "hires_upscaler",
